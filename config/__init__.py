@@ -1,0 +1,1 @@
+"""Settings, logging and the embedded servers: the only reader of the environment."""

@@ -1,0 +1,66 @@
+"""Mail: starts and stops the catcher, which takes every message and sends none on."""
+
+import os
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from config.embedded.folder import EmbeddedRefused, Home, State
+from config.embedded.processes import Mark, run, tail, wait_gone
+
+STOP_SECONDS = 30
+ANSWER_SECONDS = 2
+CATCHER = ("-P", "-m", "config.embedded.catcher")
+
+
+@dataclass(frozen=True)
+class Mail:
+    """The mail catcher of one folder."""
+
+    home: Home
+    state: State
+    name = "mail"
+
+    @property
+    def mark(self) -> Mark:
+        """How its process is known; its interpreter may bear any name."""
+        return Mark(self.home.uid, "", (*CATCHER, str(self.home.folder)))
+
+    @property
+    def log(self) -> Path:
+        """Its log."""
+        return self.home.folder / "mail.log"
+
+    def launch(self) -> int:
+        """Start it and return its pid; it listens by then."""
+        command = [sys.executable, *CATCHER, str(self.home.folder), str(self.state.ports[self.name])]
+        if self.home.account:
+            command += [str(self.home.account.uid), str(self.home.account.gid)]
+        # The interpreter and the packages may lie where only root can read: it drops its rights itself.
+        places = [str(Path(__file__).parents[2]), *filter(os.path.isabs, sys.path)]
+        return int(run(self.home, command, env={"PYTHONPATH": os.pathsep.join(places)}, as_root=True))
+
+    def answers(self) -> bool:
+        """Whether a catcher greets."""
+        try:
+            with socket.create_connection(
+                ("127.0.0.1", self.state.ports[self.name]), timeout=ANSWER_SECONDS
+            ) as connection:
+                with connection.makefile("rb") as reply:
+                    greeting = reply.readline()
+                connection.sendall(b"QUIT\r\n")
+        except OSError:
+            return False
+        return greeting.startswith(b"220 ") and greeting.endswith(b" Lockbox mail catcher\r\n")
+
+    def settle(self) -> None:
+        """Nothing is left to do once it answers."""
+
+    def stop(self, process: psutil.Process) -> None:
+        """Stop it."""
+        process.terminate()
+        if not wait_gone(process, self.mark, STOP_SECONDS):
+            raise EmbeddedRefused(f"the mail catcher (pid {process.pid}) did not stop\n{tail(self.log)}")

@@ -1,0 +1,139 @@
+"""Processes: started apart from us, known by their command line, signalled by verified pid only."""
+
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from config.embedded.folder import EmbeddedRefused, Home
+
+# Nothing of our own environment reaches a server.
+ENVIRONMENT = {"PATH": os.defpath, "LANG": "C", "LC_ALL": "C", "TZ": "UTC"}
+RUN_SECONDS = 120
+TAIL_BYTES = 2000
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What tells a server of one folder from every other process: user, program and first arguments."""
+
+    uid: int
+    program: str
+    arguments: tuple[str, ...]
+
+    def fits(self, process: psutil.Process) -> bool:
+        """Whether this living process is that server; a zombie is not."""
+        try:
+            if process.uids().real != self.uid:
+                return False
+            program, *arguments = process.cmdline() or [""]
+        except psutil.Error:
+            return False
+        named = not self.program or Path(program).name == self.program
+        return named and tuple(arguments[: len(self.arguments)]) == self.arguments
+
+
+def recorded(mark: Mark, pid: int | None) -> psutil.Process | None:
+    """The process of this pid if it is that server, and not another that got the pid since."""
+    if pid is None:
+        return None
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        if mark.fits(process):
+            return process
+    return None
+
+
+def search(mark: Mark, pid: int | None) -> psutil.Process | None:
+    """The same, and failing that any process that is that server: its starter may have died before noting the pid."""
+    return recorded(mark, pid) or next(filter(mark.fits, psutil.process_iter()), None)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process of this pid runs, be it what it may."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def run(
+    home: Home,
+    command: list[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes = b"",
+    as_root: bool = False,
+) -> str:
+    """Run a short command in the folder, as the servers' account, and return what it printed.
+
+    With `as_root` it starts with our own rights, to give them up itself.
+
+    Raises:
+        EmbeddedRefused: it failed; with what it said.
+
+    """
+    account = None if as_root else home.account
+    try:
+        done = subprocess.run(  # noqa: S603 - programs of the wheels, arguments of our own, no shell
+            command,
+            input=stdin,
+            capture_output=True,
+            check=False,
+            cwd=home.folder,
+            env={**ENVIRONMENT, **(env or {})},
+            timeout=RUN_SECONDS,
+            start_new_session=True,
+            umask=0o077,
+            user=account.uid if account else None,
+            group=account.gid if account else None,
+            extra_groups=[] if account else None,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise EmbeddedRefused(f"{Path(command[0]).name} could not be run: {error}") from None
+    if done.returncode != 0:
+        said = (done.stderr + done.stdout).decode(errors="replace").strip()
+        raise EmbeddedRefused(f"{Path(command[0]).name} failed ({done.returncode}): {said[-TAIL_BYTES:]}")
+    return done.stdout.decode(errors="replace")
+
+
+def wait_until(true: Callable[[], bool], seconds: float) -> bool:
+    """Ask every 20 ms until it is true (True) or the seconds are over (False)."""
+    last = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > last:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def wait_gone(process: psutil.Process, mark: Mark, seconds: float) -> bool:
+    """Wait for the server to end, reaping it where it is a child of ours; False if it still runs."""
+
+    def gone() -> bool:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(process.pid, os.WNOHANG)
+        return not mark.fits(process)
+
+    return wait_until(gone, seconds)
+
+
+def living_in(folder: Path, *, uid: int, program: str) -> Iterator[psutil.Process]:
+    """Processes of this user and program whose working directory is the folder."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.uids().real == uid and process.name() == program and process.cwd() == str(folder):
+                yield process
+
+
+def tail(log: Path) -> str:
+    """The end of a log file, for a message; empty if there is none."""
+    try:
+        return log.read_bytes()[-TAIL_BYTES:].decode(errors="replace").strip()
+    except OSError:
+        return ""

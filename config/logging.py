@@ -1,0 +1,63 @@
+"""Structured logs for every process, with secrets and mail addresses masked on the way out."""
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+from config.settings import Settings
+
+MASKS = (
+    (re.compile(r"lbx_[a-z]+_[0-9a-f]{32}_[A-Za-z0-9_-]+"), "lbx_***"),
+    (re.compile(r"(?<=://)[^/@\s]*@"), "***@"),
+    (re.compile(r"wh(sec|sk)_[A-Za-z0-9+/=_-]+"), "whsec_***"),
+    (re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+"), "***@***"),
+)
+
+
+def masked(text: str) -> str:
+    """Return the text with tokens, URL credentials, webhook secrets and mail addresses replaced by stars."""
+    for pattern, stars in MASKS:
+        text = pattern.sub(stars, text)
+    return text
+
+
+def _mask(_: Any, __: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ANN401 - structlog's type
+    return {key: masked(value) if isinstance(value, str) else value for key, value in entry.items()}
+
+
+def configure(settings: Settings) -> None:
+    """Send structlog's and the standard library's records to stderr, one line each."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.format_exc_info,
+    ]
+    render: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if settings.log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _mask, render],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(settings.log_level.upper())
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )

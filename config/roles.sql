@@ -1,0 +1,62 @@
+-- The roles and the database of Lockbox: run by psql as a superuser, at first set-up and again after any change here.
+-- Passwords come from the environment (\getenv), never from a command line: LOCKBOX_OWNER_PASSWORD,
+-- LOCKBOX_API_PASSWORD, LOCKBOX_WORKER_PASSWORD.
+
+\set ON_ERROR_STOP on
+\set QUIET on
+-- An error must not quote the statement that holds a password.
+\set VERBOSITY terse
+\set SHOW_CONTEXT never
+\pset format unaligned
+\pset tuples_only on
+
+-- The statements below hold passwords: keep them out of the server's log and of its statistics.
+SET client_min_messages = 'warning';
+SET log_statement = 'none';
+SET log_duration = off;
+SET log_min_duration_statement = -1;
+SET log_min_duration_sample = -1;
+SET log_transaction_sample_rate = 0;
+SET log_min_error_statement = 'panic';
+SET track_activities = off;
+SET pg_stat_statements.track_utility = off;
+SET password_encryption = 'scram-sha-256';
+
+\set owner_password ''
+\set api_password ''
+\set worker_password ''
+\getenv owner_password LOCKBOX_OWNER_PASSWORD
+\getenv api_password LOCKBOX_API_PASSWORD
+\getenv worker_password LOCKBOX_WORKER_PASSWORD
+SELECT '' IN (:'owner_password', :'api_password', :'worker_password') AS password_missing \gset
+\if :password_missing
+DO $$ BEGIN
+  RAISE EXCEPTION 'set LOCKBOX_OWNER_PASSWORD, LOCKBOX_API_PASSWORD and LOCKBOX_WORKER_PASSWORD';
+END $$;
+\endif
+
+SELECT format('CREATE ROLE %I', wanted.name)
+FROM (VALUES ('lockbox_owner'), ('lockbox_api'), ('lockbox_worker')) AS wanted (name)
+WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted.name)
+\gexec
+
+-- Migrations only: no server process holds the owner.
+ALTER ROLE lockbox_owner WITH LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION BYPASSRLS
+  PASSWORD :'owner_password';
+ALTER ROLE lockbox_api WITH LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS NOINHERIT
+  PASSWORD :'api_password';
+ALTER ROLE lockbox_worker WITH LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS NOINHERIT
+  PASSWORD :'worker_password';
+
+SELECT 'CREATE DATABASE lockbox OWNER lockbox_owner'
+WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'lockbox')
+\gexec
+ALTER DATABASE lockbox OWNER TO lockbox_owner;
+REVOKE ALL ON DATABASE lockbox FROM PUBLIC;
+GRANT CONNECT ON DATABASE lockbox TO lockbox_owner, lockbox_api, lockbox_worker;
+
+\connect lockbox
+SET client_min_messages = 'warning';
+ALTER SCHEMA public OWNER TO lockbox_owner;
+REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+GRANT USAGE ON SCHEMA public TO lockbox_api, lockbox_worker;

@@ -1,0 +1,178 @@
+"""All settings of every process: one frozen object, read from the environment once, unsafe values refused."""
+
+from pathlib import Path
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+from cryptography.fernet import Fernet
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+SECRETS_FOLDER = Path("/run/secrets")
+DEVELOPMENT_KEY = SecretStr("aW5zZWN1cmUtZGV2ZWxvcG1lbnQta2V5LTMyLWJ5dGU=")
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+class UnsafeSettings(Exception):  # noqa: N818 - it names what was found, not a fault of ours
+    """The settings cannot be used; the message has a line for each thing to change."""
+
+
+class Service(BaseModel):
+    """One entry of the service catalogue: what an engineer may ask for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    title: str = Field(min_length=1, max_length=100)
+    actions: tuple[str, ...] = ("read", "change", "export")
+
+
+def _sample_services() -> dict[str, Service]:
+    return {
+        "exchange-online": Service(title="Exchange Online"),
+        "sharepoint-online": Service(title="SharePoint Online"),
+        "onedrive": Service(title="OneDrive"),
+    }
+
+
+class Settings(BaseSettings):
+    """Everything that can be configured; names in the environment are `LOCKBOX_` and the field's name.
+
+    Each process needs only a part: the API its database and Redis, the workers theirs and a mail relay, the
+    migrations the owner's database alone. A value may also be a file named like the variable in
+    `/run/secrets` (Docker's form of a secret).
+    """
+
+    model_config = SettingsConfigDict(env_prefix="LOCKBOX_", frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    environment: Literal["development", "test", "production"] = "development"
+    embedded: bool = False
+
+    database_url: SecretStr | None = None
+    worker_database_url: SecretStr | None = None
+    owner_database_url: SecretStr | None = None
+    redis_url: SecretStr | None = None
+
+    smtp_url: SecretStr | None = None
+    smtp_ca_file: Path | None = None
+    mail_from: str = Field(default="Lockbox <lockbox@localhost>", pattern=r"^[^\r\n]+$")
+
+    public_url: str = "http://127.0.0.1:8000"
+    webhooks_allow_http: bool = False
+    secret_keys: tuple[SecretStr, ...] = (DEVELOPMENT_KEY,)
+
+    flower_user: str | None = None
+    flower_password: SecretStr | None = None
+    flower_address: str = "127.0.0.1"
+    flower_port: int = Field(default=5555, ge=1, le=65535)
+
+    log_format: Literal["json", "console"] = "json"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    services: dict[str, Service] = Field(default_factory=_sample_services)
+
+    @field_validator("database_url", "worker_database_url", "owner_database_url")
+    @classmethod
+    def _postgres_by_psycopg(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        scheme, _, rest = value.get_secret_value().partition("://")
+        if scheme not in {"postgresql", "postgres", "postgresql+psycopg"} or not rest:
+            raise ValueError("use a URL such as postgresql://user:password@host:5432/lockbox")
+        return SecretStr(f"postgresql+psycopg://{rest}")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and urlsplit(value.get_secret_value()).scheme not in {"redis", "rediss"}:
+            raise ValueError("use a URL such as redis://:password@host:6379/0, or rediss:// for TLS")
+        return value
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _smtp(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and urlsplit(value.get_secret_value()).scheme not in {"smtp", "smtp+starttls", "smtps"}:
+            raise ValueError("use smtp+starttls://user:password@host:587, smtps://… or smtp://… (plain)")
+        return value
+
+    @field_validator("secret_keys")
+    @classmethod
+    def _fernet_keys(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if not keys:
+            raise ValueError("name at least one key, the newest first")
+        for key in keys:
+            Fernet(key.get_secret_value())
+        return keys
+
+    @model_validator(mode="after")
+    def _safe_in_production(self) -> Self:
+        if self.environment == "production":
+            found = [line for line, unsafe in self._dangers() if unsafe]
+            if found:
+                raise ValueError("unsafe in production: " + "; ".join(found))
+        return self
+
+    def _dangers(self) -> list[tuple[str, object]]:
+        redis = urlsplit(self.redis_url.get_secret_value()) if self.redis_url else None
+        smtp = urlsplit(self.smtp_url.get_secret_value()) if self.smtp_url else None
+        return [
+            ("LOCKBOX_EMBEDDED: embedded servers are for development", self.embedded),
+            ("LOCKBOX_SECRET_KEYS: make your own key", DEVELOPMENT_KEY in self.secret_keys),
+            ("LOCKBOX_PUBLIC_URL: must be https", not self.public_url.startswith("https://")),
+            ("LOCKBOX_WEBHOOKS_ALLOW_HTTP: must be off", self.webhooks_allow_http),
+            ("LOCKBOX_REDIS_URL: needs a password", redis is not None and not redis.password),
+            (
+                "LOCKBOX_SMTP_URL: use smtps:// or smtp+starttls://",
+                smtp is not None and smtp.scheme == "smtp" and smtp.hostname not in LOOPBACK,
+            ),
+            (
+                "LOCKBOX_FLOWER_PASSWORD: at least 12 characters",
+                self.flower_password is not None and len(self.flower_password.get_secret_value()) < 12,  # noqa: PLR2004
+            ),
+            *(
+                (
+                    f"{name}: needs a password",
+                    url is not None and not urlsplit(url.get_secret_value()).password,
+                )
+                for name, url in (
+                    ("LOCKBOX_DATABASE_URL", self.database_url),
+                    ("LOCKBOX_WORKER_DATABASE_URL", self.worker_database_url),
+                )
+            ),
+        ]
+
+    def require(self, field: str) -> str:
+        """Return the text of a setting that this process can't do without.
+
+        Raises:
+            UnsafeSettings: it is not set; the message names the variable.
+        """
+        value = getattr(self, field)
+        if value is None:
+            raise UnsafeSettings(f"LOCKBOX_{field.upper()} is not set; this process needs it to start")
+        return str(value.get_secret_value()) if isinstance(value, SecretStr) else str(value)
+
+
+def load() -> Settings:
+    """Read the settings of this process from the environment and from `/run/secrets`.
+
+    Raises:
+        UnsafeSettings: a value is malformed, or unsafe in production; no value is quoted in the message.
+    """
+    try:
+        return Settings(_secrets_dir=SECRETS_FOLDER if SECRETS_FOLDER.is_dir() else None)
+    except ValidationError as error:
+        lines = [
+            f"LOCKBOX_{'.'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+            if item["loc"]
+            else str(item["msg"])
+            for item in error.errors(include_input=False, include_url=False, include_context=False)
+        ]
+        raise UnsafeSettings("\n".join(lines)) from None

@@ -1,0 +1,63 @@
+"""The bytes that are hashed: JSON in the canonical form of RFC 8785, and salted commitments."""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from uuid import UUID
+
+LARGEST_INTEGER = 2**53 - 1
+SALT_BYTES = 16
+
+Value = str | int | bool | UUID | datetime | list[str] | Mapping[str, str] | None
+
+
+def instant(moment: datetime) -> str:
+    """Return the moment in UTC with six digits of a second, always the same form."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def canonical(fields: Mapping[str, Value]) -> bytes:
+    """Return the canonical bytes of one flat object.
+
+    The standard library's encoder gives RFC 8785's form for the values allowed here: text, whole numbers up to
+    2^53 - 1, booleans, null, lists and one level of objects of text, with ASCII names. Floats, whose form is the
+    hard part of the standard, have no place in an event.
+
+    Raises:
+        ValueError: a number is out of range, or a name is not ASCII.
+        TypeError: a value is of another type.
+    """
+    plain = {name: _plain(value) for name, value in fields.items()}
+    if not all(name.isascii() for name in plain):
+        raise ValueError("names in an event are ASCII")
+    return json.dumps(plain, ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False).encode()
+
+
+def _plain(value: Value) -> object:
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, int):
+        if abs(value) > LARGEST_INTEGER:
+            raise ValueError("a number in an event is at most 2^53 - 1")
+        return value
+    if isinstance(value, datetime):
+        return instant(value)
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, list):
+        return value
+    raise TypeError(f"an event holds no {type(value).__name__}")
+
+
+def new_salt() -> bytes:
+    """Return 128 random bits: without the salt nobody can guess a personal value from its commitment."""
+    return secrets.token_bytes(SALT_BYTES)
+
+
+def commitment(salt: bytes, value: str) -> str:
+    """Return SHA-256(salt ‖ value) in hex, which stands in the event for a value that may be erased."""
+    return hashlib.sha256(salt + value.encode()).hexdigest()

@@ -1,0 +1,132 @@
+"""Appending to the audit trail: what an event is, and the SQL that writes any number of them at once."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from lockbox.audit.canonical import Value, canonical, commitment, new_salt
+from lockbox.ids import new_id
+
+FORMAT = 1
+CLOCK = "clock"
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Who did it: a person in one capacity and through one channel, or the clock.
+
+    `address` is the network address, `on_behalf_of` the person for whom a system or a deputy acted.
+    """
+
+    person_id: UUID | None
+    role: str
+    name: str | None = None
+    channel: str = "api"
+    address: str | None = None
+    user_agent: str | None = None
+    on_behalf_of: UUID | None = None
+
+
+THE_CLOCK = Actor(person_id=None, role=CLOCK, channel=CLOCK)
+
+
+@dataclass(frozen=True)
+class Happening:
+    """One event that is about to be written.
+
+    `facts` are what the action was about and hold nothing personal; `personal` values enter the event as salted
+    commitments and are kept apart, where they can be erased. `seq` numbers the moves of a request.
+    """
+
+    at: datetime
+    action: str
+    actor: Actor
+    tenant_id: UUID | None = None
+    request_id: UUID | None = None
+    seq: int | None = None
+    from_state: str | None = None
+    to_state: str | None = None
+    deadline_at: datetime | None = None
+    facts: Mapping[str, Value] = field(default_factory=dict)
+    personal: Mapping[str, str | None] = field(default_factory=dict)
+    id: UUID = field(default_factory=new_id)
+
+
+APPEND = """
+new_events AS (
+    INSERT INTO events (id, tenant_id, request_id, seq, at, action, actor_id, actor_role, from_state, to_state,
+        deadline_at, body)
+    SELECT * FROM unnest(CAST(:e_id AS uuid[]), CAST(:e_tenant_id AS uuid[]), CAST(:e_request_id AS uuid[]),
+        CAST(:e_seq AS integer[]), CAST(:e_at AS timestamptz[]), CAST(:e_action AS text[]),
+        CAST(:e_actor_id AS uuid[]), CAST(:e_actor_role AS text[]), CAST(:e_from_state AS text[]),
+        CAST(:e_to_state AS text[]), CAST(:e_deadline_at AS timestamptz[]), CAST(:e_body AS bytea[]))
+), new_unsealed AS (
+    INSERT INTO unsealed (event_id) SELECT unnest(CAST(:e_id AS uuid[]))
+), new_details AS (
+    INSERT INTO event_details (event_id, field, salt, value)
+    SELECT * FROM unnest(CAST(:d_event_id AS uuid[]), CAST(:d_field AS text[]), CAST(:d_salt AS bytea[]),
+        CAST(:d_value AS text[]))
+)"""
+
+
+def append(happenings: Iterable[Happening]) -> dict[str, Any]:
+    """Return the parameters of APPEND: a set of CTEs, to be part of the statement that makes the change."""
+    rows = tuple(happenings)
+    details: list[tuple[UUID, str, bytes, str]] = []
+    bodies = []
+    for row in rows:
+        salted = {name: (new_salt(), value) for name, value in _personal(row) if value is not None}
+        details += [(row.id, name, salt, value) for name, (salt, value) in salted.items()]
+        bodies.append(_body(row, {name: commitment(salt, value) for name, (salt, value) in salted.items()}))
+    return {
+        "e_id": [row.id for row in rows],
+        "e_tenant_id": [row.tenant_id for row in rows],
+        "e_request_id": [row.request_id for row in rows],
+        "e_seq": [row.seq for row in rows],
+        "e_at": [row.at for row in rows],
+        "e_action": [str(row.action) for row in rows],
+        "e_actor_id": [row.actor.person_id for row in rows],
+        "e_actor_role": [str(row.actor.role) for row in rows],
+        "e_from_state": [row.from_state and str(row.from_state) for row in rows],
+        "e_to_state": [row.to_state and str(row.to_state) for row in rows],
+        "e_deadline_at": [row.deadline_at for row in rows],
+        "e_body": bodies,
+        "d_event_id": [detail[0] for detail in details],
+        "d_field": [detail[1] for detail in details],
+        "d_salt": [detail[2] for detail in details],
+        "d_value": [detail[3] for detail in details],
+    }
+
+
+def _personal(row: Happening) -> Iterable[tuple[str, str | None]]:
+    return (
+        ("name", row.actor.name),
+        ("address", row.actor.address),
+        ("user_agent", row.actor.user_agent),
+        *row.personal.items(),
+    )
+
+
+def _body(row: Happening, commitments: Mapping[str, str]) -> bytes:
+    return canonical(
+        {
+            "format": FORMAT,
+            "id": row.id,
+            "tenant_id": row.tenant_id,
+            "request_id": row.request_id,
+            "seq": row.seq,
+            "at": row.at,
+            "action": row.action,
+            "actor_id": row.actor.person_id,
+            "actor_role": row.actor.role,
+            "on_behalf_of": row.actor.on_behalf_of,
+            "channel": row.actor.channel,
+            "from_state": row.from_state,
+            "to_state": row.to_state,
+            "deadline_at": row.deadline_at,
+            "personal": commitments,
+            **row.facts,
+        }
+    )

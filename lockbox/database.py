@@ -1,0 +1,77 @@
+"""The unit of work: engines, and the one transaction that commits and then arms what was promised."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+from sqlalchemy import Engine, create_engine, text
+from sqlmodel import Session
+
+from lockbox.schedule import Index, Promise, Schedule
+
+Clock = Callable[[Session], datetime]
+
+
+def make_engine(url: str, *, role: str, pool_size: int = 2, overflow: int = 2) -> Engine:
+    """Return an engine whose connections give up rather than wait: all limits are set on the server's side.
+
+    Args:
+        url: the login of this process.
+        role: shown as `application_name` in `pg_stat_activity`.
+        pool_size: connections that are kept.
+        overflow: connections beyond those, closed after use.
+    """
+    options = "-c lock_timeout=2s -c statement_timeout=10s -c idle_in_transaction_session_timeout=15s -c timezone=UTC"
+    return create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=overflow,
+        pool_timeout=5,
+        pool_pre_ping=True,
+        connect_args={"application_name": f"lockbox-{role}", "options": options, "connect_timeout": 3},
+    )
+
+
+def postgres_clock(session: Session) -> datetime:
+    """Read the database's clock, in a statement of its own: inside another one it may be read before a lock wait."""
+    instant: datetime = session.connection().execute(text("SELECT clock_timestamp()")).scalar_one()
+    return instant
+
+
+class Database:
+    """An engine, the schedule that mirrors it, and the clock by which everything is judged."""
+
+    def __init__(self, engine: Engine, schedule: Schedule, clock: Clock = postgres_clock) -> None:
+        self.engine = engine
+        self.schedule = schedule
+        self.clock = clock
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """Open a session; commit on the way out, then arm what it promised; roll back on any error.
+
+        A schedule that is away costs a log line and never the commit: reconciling arms what is missing.
+        """
+        with Session(self.engine, expire_on_commit=False) as session:
+            session.info["clock"] = self.clock
+            session.info["promises"] = promises = dict[Index, list[Promise]]()
+            with session.begin():
+                yield session
+        for index, promised in promises.items():
+            self.schedule.arm(index, promised)
+
+    def dispose(self) -> None:
+        """Close every connection to Postgres and Redis."""
+        self.engine.dispose()
+        self.schedule.close()
+
+
+def now(session: Session) -> datetime:
+    """Read the clock that decides; call it after the lock is held, not before."""
+    clock: Clock = session.info["clock"]
+    return clock(session)
+
+
+def promise(session: Session, index: Index, promises: Iterable[Promise]) -> None:
+    """Note what the schedule has to hold once this session has committed."""
+    session.info["promises"].setdefault(index, []).extend(promises)

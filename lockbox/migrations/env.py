@@ -1,0 +1,10 @@
+"""Alembic's entry: runs the migrations on the connection it is handed."""
+
+from alembic import context
+from sqlalchemy import text
+
+connection = context.config.attributes["connection"]
+connection.execute(text("SET LOCAL lock_timeout = '4s'"))
+context.configure(connection=connection, transactional_ddl=True)
+with context.begin_transaction():
+    context.run_migrations()

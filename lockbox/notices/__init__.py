@@ -1,0 +1,1 @@
+"""Who must hear of a move, and how it reaches them."""

@@ -1,0 +1,159 @@
+"""Promising notices: who there is to tell at some tenants, and the SQL that writes any number of notices at once."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlmodel import Session
+
+from lockbox import database
+from lockbox.ids import new_id
+from lockbox.notices.audience import Hearer, hearers, matters_until
+from lockbox.notices.models import Channel
+from lockbox.people.roles import Mode, Role
+from lockbox.schedule import NOTICES, Promise
+
+KIND = NOTICES.kinds[0]
+
+LOOK_UP = text("""
+SELECT m.role AS role, m.tenant_id, p.id, NULL::text[] AS event_types
+FROM memberships m JOIN people p ON p.id = m.person_id
+WHERE p.disabled_at IS NULL AND m.tenant_id = ANY(:tenants) AND m.role IN ('approver', 'tenant_admin')
+UNION ALL
+SELECT m.role, NULL, p.id, NULL
+FROM memberships m JOIN people p ON p.id = m.person_id
+WHERE p.disabled_at IS NULL AND m.tenant_id IS NULL AND m.role = 'manager'
+UNION ALL
+SELECT 'endpoint', e.tenant_id, e.id, e.event_types
+FROM endpoints e WHERE e.disabled_at IS NULL AND (e.tenant_id IS NULL OR e.tenant_id = ANY(:tenants))
+""")
+
+PROMISE = """
+new_notices AS (
+    INSERT INTO notices (id, tenant_id, request_id, event_id, person_id, endpoint_id, channel, template, run_at,
+        until_at, attempts)
+    SELECT n.*, 0 FROM unnest(CAST(:n_id AS uuid[]), CAST(:n_tenant_id AS uuid[]), CAST(:n_request_id AS uuid[]),
+        CAST(:n_event_id AS uuid[]), CAST(:n_person_id AS uuid[]), CAST(:n_endpoint_id AS uuid[]),
+        CAST(:n_channel AS text[]), CAST(:n_template AS text[]), CAST(:n_run_at AS timestamptz[]),
+        CAST(:n_until_at AS timestamptz[])) AS n
+)"""
+
+
+@dataclass(frozen=True)
+class Receiver:
+    """A webhook endpoint and the event types it wants; none means all."""
+
+    id: UUID
+    event_types: tuple[str, ...]
+
+    def wants(self, event_type: str) -> bool:
+        """Whether the endpoint is to be told of this type."""
+        return not self.event_types or event_type in self.event_types
+
+
+@dataclass
+class Directory:
+    """Everyone who could be told at some tenants, and the vendor's managers."""
+
+    managers: set[UUID] = field(default_factory=set)
+    approvers: dict[UUID, set[UUID]] = field(default_factory=lambda: defaultdict(set))
+    admins: dict[UUID, set[UUID]] = field(default_factory=lambda: defaultdict(set))
+    receivers: dict[UUID | None, list[Receiver]] = field(default_factory=lambda: defaultdict(list))
+
+
+@dataclass(frozen=True)
+class News:
+    """A move as the notices wing sees it."""
+
+    event_id: UUID
+    request_id: UUID
+    tenant_id: UUID
+    requester_id: UUID
+    actor_id: UUID | None
+    mode: Mode
+    from_state: str | None
+    to_state: str
+    customer_knows: bool
+    at: datetime
+    deadline_at: datetime
+
+
+def directory(session: Session, tenant_ids: AbstractSet[UUID]) -> Directory:
+    """Look up everyone in good standing who could be told at these tenants, in one query."""
+    found = Directory()
+    for row in session.connection().execute(LOOK_UP, {"tenants": list(tenant_ids)}):
+        if row.role == "endpoint":
+            found.receivers[row.tenant_id].append(Receiver(row.id, tuple(row.event_types)))
+        elif row.role == Role.MANAGER:
+            found.managers.add(row.id)
+        elif row.role == Role.APPROVER:
+            found.approvers[row.tenant_id].add(row.id)
+        else:
+            found.admins[row.tenant_id].add(row.id)
+    return found
+
+
+def promise(session: Session, known: Directory, news: Iterable[News]) -> dict[str, Any]:
+    """Return the parameters of PROMISE, and note on the session what to arm after the commit."""
+    columns: dict[str, list[Any]] = {f"n_{name}": [] for name in COLUMNS}
+    for item in news:
+        for person_id, endpoint_id in _recipients(known, item):
+            values = (
+                new_id(),
+                item.tenant_id,
+                item.request_id,
+                item.event_id,
+                person_id,
+                endpoint_id,
+                Channel.MAIL.value if person_id else Channel.WEBHOOK.value,
+                str(item.to_state),
+                item.at,
+                matters_until(item.to_state, item.at, item.deadline_at),
+            )
+            for column, value in zip(columns.values(), values, strict=True):
+                column.append(value)
+    due = zip(columns["n_id"], columns["n_run_at"], strict=True)
+    database.promise(session, NOTICES, [Promise(str(notice_id), KIND, run_at) for notice_id, run_at in due])
+    return columns
+
+
+COLUMNS = (
+    "id",
+    "tenant_id",
+    "request_id",
+    "event_id",
+    "person_id",
+    "endpoint_id",
+    "channel",
+    "template",
+    "run_at",
+    "until_at",
+)
+
+
+def _recipients(known: Directory, item: News) -> Iterator[tuple[UUID | None, UUID | None]]:
+    told = hearers(item.from_state, item.to_state, item.mode, customer_knows=item.customer_knows)
+    people: set[UUID] = set()
+    if Hearer.MANAGERS in told:
+        people |= known.managers
+    if Hearer.APPROVERS in told:
+        people |= known.approvers[item.tenant_id]
+    if Hearer.ADMINS in told:
+        people |= known.admins[item.tenant_id]
+    people -= {item.actor_id, item.requester_id}
+    if Hearer.REQUESTER in told:
+        people.add(item.requester_id)
+    yield from ((person, None) for person in sorted(people))
+
+    receivers: list[Receiver] = []
+    if Hearer.VENDOR_ENDPOINTS in told:
+        receivers += known.receivers[None]
+    if Hearer.TENANT_ENDPOINTS in told:
+        receivers += known.receivers[item.tenant_id]
+    event_type = f"request.{item.to_state}"
+    yield from ((None, receiver.id) for receiver in receivers if receiver.wants(event_type))

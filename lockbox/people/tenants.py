@@ -1,0 +1,38 @@
+"""Tenants and their members: looking one up, adding what there is to add."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlmodel import Session, col, select
+
+from lockbox.database import now
+from lockbox.ids import new_id
+from lockbox.people.models import Membership, Person, Tenant
+from lockbox.people.roles import Mode, Role
+
+
+def find(session: Session, slug: str) -> Tenant | None:
+    """Return the tenant that goes by this name, if there is one."""
+    return session.exec(select(Tenant).where(col(Tenant.slug) == slug)).one_or_none()
+
+
+def add(session: Session, slug: str, name: str, *, policy: dict[str, Any], mode: Mode = Mode.ENFORCE) -> Tenant:
+    """Add a tenant with a policy in its JSON form; it starts in `enforce`: nobody in without a yes."""
+    tenant = Tenant(id=new_id(), slug=slug, name=name, mode=mode, policy=policy, created_at=now(session))
+    session.add(tenant)
+    session.flush()
+    return tenant
+
+
+def add_person(session: Session, name: str, email: str) -> Person:
+    """Add a person, who has no role yet."""
+    person = Person(id=new_id(), name=name, email=email, created_at=now(session))
+    session.add(person)
+    session.flush()
+    return person
+
+
+def give_role(session: Session, person_id: UUID, role: Role, tenant_id: UUID | None = None) -> None:
+    """Give a person a role at a tenant, or at the vendor for None; the database refuses a role of the other side."""
+    session.add(Membership(id=new_id(), person_id=person_id, tenant_id=tenant_id, role=role))
+    session.flush()

@@ -1,0 +1,140 @@
+"""Every error that a caller may see: what was refused, a stable code, and a sentence that says what to do."""
+
+from typing import Any, ClassVar
+
+
+class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not a fault
+    """An answer other than yes. `facts` are further members of the answer, safe to show to the caller."""
+
+    code: ClassVar[str] = "refused"
+
+    def __init__(self, detail: str, **facts: Any) -> None:  # noqa: ANN401 - whatever the answer carries
+        super().__init__(detail)
+        self.detail = detail
+        self.facts = facts
+
+
+class Invalid(Refusal):
+    """The input breaks a rule that the caller can see and mend."""
+
+    code = "invalid-request"
+
+
+class UnknownTenant(Invalid):
+    """No tenant goes by that name."""
+
+    code = "unknown-tenant"
+
+
+class UnknownService(Invalid):
+    """The catalogue has no such service, or the service has no such action."""
+
+    code = "unknown-service"
+
+
+class UnknownEngineer(Invalid):
+    """The named person is not an engineer in good standing."""
+
+    code = "unknown-engineer"
+
+
+class WindowTooLong(Invalid):
+    """The access window is above the cap that applies; `limit_seconds` says what it is."""
+
+    code = "window-too-long"
+
+
+class NobodyCanApprove(Invalid):
+    """Too few people could ever approve this, so it is not even asked."""
+
+    code = "nobody-can-approve"
+
+
+class KeyReused(Invalid):
+    """The Idempotency-Key came before with another body."""
+
+    code = "key-reused"
+
+
+class KeyInUse(Refusal):
+    """A request with the same Idempotency-Key is being handled at this moment."""
+
+    code = "key-in-use"
+
+
+class NotSignedIn(Refusal):
+    """The bearer token is missing, malformed, unknown, revoked or expired."""
+
+    code = "invalid-token"
+
+
+class NotYours(Refusal):
+    """The caller's roles or scopes do not cover this."""
+
+    code = "wrong-role"
+
+
+class OwnRequest(NotYours):
+    """The requester never decides on the own request."""
+
+    code = "own-request"
+
+
+class AlreadyEndorsed(NotYours):
+    """One person never endorses and approves the same request."""
+
+    code = "already-endorsed"
+
+
+class TenantSuspended(NotYours):
+    """The tenant is suspended: nothing can be asked of it."""
+
+    code = "tenant-suspended"
+
+
+class NoOpenWindow(NotYours):
+    """The door is shut."""
+
+    code = "no-open-window"
+
+
+class Unknown(Refusal):
+    """There is no such thing, or none that the caller may know of: the two are not told apart."""
+
+    code = "not-found"
+
+
+class Conflict(Refusal):
+    """The request is no longer what the caller takes it for; `current_state` says what it is now."""
+
+    code = "conflict"
+
+
+class InvalidMove(Conflict):
+    """The table of moves has no such row."""
+
+    code = "invalid-move"
+
+
+class TooLate(Conflict):
+    """The deadline has passed."""
+
+    code = "too-late"
+
+
+class AlreadyDecided(Conflict):
+    """The same person has given the same verdict before."""
+
+    code = "already-decided"
+
+
+class Stale(Conflict):
+    """If-Match names an older version of the request."""
+
+    code = "stale-version"
+
+
+class Busy(Refusal):
+    """Somebody else holds what is needed; the same call may go through in a second."""
+
+    code = "busy"

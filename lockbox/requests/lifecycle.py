@@ -1,0 +1,113 @@
+"""The table of moves: states, actions, parties, and the one function that says what follows."""
+
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from enum import StrEnum
+
+from lockbox.refusals import InvalidMove, NotYours
+
+
+class State(StrEnum):
+    """Where a request stands. The last six are final, and six different facts."""
+
+    REVIEWING = "reviewing"
+    PENDING = "pending"
+    ACTIVE = "active"
+    DENIED = "denied"
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+    COMPLETED = "completed"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+
+
+OPEN_STATES = frozenset({State.REVIEWING, State.PENDING, State.ACTIVE})
+FINAL_STATES = frozenset(State) - OPEN_STATES
+
+
+class Action(StrEnum):
+    """What can be done to a request."""
+
+    SUBMIT = "submit"
+    ENDORSE = "endorse"
+    APPROVE = "approve"
+    DENY = "deny"
+    CANCEL = "cancel"
+    TIME_OUT = "time_out"
+    COMPLETE = "complete"
+    REVOKE = "revoke"
+    EXPIRE = "expire"
+
+
+class Party(StrEnum):
+    """In which capacity somebody acts on one particular request."""
+
+    ENGINEER = "engineer"
+    SYSTEM = "system"
+    REQUESTER = "requester"
+    MANAGER = "manager"
+    APPROVER = "approver"
+    TENANT_ADMIN = "tenant_admin"
+    CLOCK = "clock"
+
+
+@dataclass(frozen=True)
+class Move:
+    """One row of the table.
+
+    `to` is the state that follows; `instead` the one that follows where the policy says otherwise: no vendor
+    review at submit, a mode without the customer's yes at endorse, a quorum not yet met at approve.
+    """
+
+    to: State
+    by: frozenset[Party]
+    instead: State | None = None
+
+
+def _by(*parties: Party) -> frozenset[Party]:
+    return frozenset(parties)
+
+
+MOVES: dict[tuple[State | None, Action], Move] = {
+    (None, Action.SUBMIT): Move(State.REVIEWING, _by(Party.ENGINEER, Party.SYSTEM), State.PENDING),
+    (State.REVIEWING, Action.ENDORSE): Move(State.PENDING, _by(Party.MANAGER), State.ACTIVE),
+    (State.REVIEWING, Action.DENY): Move(State.DENIED, _by(Party.MANAGER)),
+    (State.REVIEWING, Action.CANCEL): Move(State.CANCELLED, _by(Party.REQUESTER)),
+    (State.REVIEWING, Action.TIME_OUT): Move(State.TIMED_OUT, _by(Party.CLOCK)),
+    (State.PENDING, Action.APPROVE): Move(State.ACTIVE, _by(Party.APPROVER), State.PENDING),
+    (State.PENDING, Action.DENY): Move(State.DENIED, _by(Party.APPROVER)),
+    (State.PENDING, Action.CANCEL): Move(State.CANCELLED, _by(Party.REQUESTER)),
+    (State.PENDING, Action.TIME_OUT): Move(State.TIMED_OUT, _by(Party.CLOCK)),
+    (State.ACTIVE, Action.COMPLETE): Move(State.COMPLETED, _by(Party.REQUESTER)),
+    (State.ACTIVE, Action.REVOKE): Move(State.REVOKED, _by(Party.APPROVER, Party.TENANT_ADMIN, Party.MANAGER)),
+    (State.ACTIVE, Action.EXPIRE): Move(State.EXPIRED, _by(Party.CLOCK)),
+}
+
+DECISIONS = frozenset({Action.ENDORSE, Action.APPROVE, Action.DENY})
+PEOPLES_ACTIONS = frozenset({action for _, action in MOVES} - {Action.SUBMIT, Action.TIME_OUT, Action.EXPIRE})
+CLOCK_ACTIONS: dict[State, Action] = {
+    state: action for (state, action), move in MOVES.items() if state and Party.CLOCK in move.by
+}
+
+
+def move(state: State | None, action: Action, parties: AbstractSet[Party]) -> tuple[Move, Party]:
+    """Return the row of the table and the capacity in which the caller takes it.
+
+    Raises:
+        NotYours: no row with this action is open to any of the parties, whatever the state.
+        InvalidMove: the request is in a state from which this action does not lead anywhere for them.
+    """
+    if not any(row.by & parties for (_, taken), row in MOVES.items() if taken is action):
+        raise NotYours(f"Only {_names(action)} may {action} a request.")
+    row = MOVES.get((state, action))
+    if row is None:
+        raise InvalidMove(f"A request that is {state} cannot be changed by {action}.", current_state=state)
+    may = row.by & parties
+    if not may:
+        raise NotYours(f"A request that is {state} is for {' or '.join(sorted(row.by))} to {action}.")
+    return row, next(party for party in Party if party in may)
+
+
+def _names(action: Action) -> str:
+    parties = {party for (_, taken), row in MOVES.items() if taken is action for party in row.by}
+    return " or ".join(sorted(parties))

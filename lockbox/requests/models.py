@@ -1,0 +1,74 @@
+"""Tables of the requests wing: requests with their clock, decisions, idempotency keys."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field, SQLModel
+
+from lockbox.people.roles import Mode
+from lockbox.requests.lifecycle import Action, State
+from lockbox.tables import Instant, Texts, words
+
+
+class AccessRequest(SQLModel, table=True):
+    """One request for access, with its clock; windows in seconds.
+
+    `version` is the seq of the last move. `deadline_at` is what decisions and access checks compare with;
+    `wake_at` is when the clock next has something to do, null once the request is closed. `asked_at` is when the
+    customer was asked, or told where the vendor opens alone; null while only the vendor knows of it.
+    """
+
+    __tablename__ = "requests"
+
+    id: UUID = Field(primary_key=True)
+    tenant_id: UUID = Field(foreign_key="tenants.id")
+    requester_id: UUID = Field(foreign_key="people.id")
+    service: str = Field(max_length=63)
+    resources: list[str] = Field(sa_type=Texts)
+    actions: list[str] = Field(sa_type=Texts)
+    reason_code: str = Field(max_length=24)
+    justification: str = Field(max_length=4000)
+    case_ref: str | None = Field(default=None, max_length=100)
+    mode: Mode = Field(sa_type=words(Mode))
+    quorum: int
+    approval_window: int
+    access_window: int
+    state: State = Field(sa_type=words(State))
+    version: int
+    deadline_at: datetime = Field(sa_type=Instant)
+    wake_at: datetime | None = Field(default=None, sa_type=Instant)
+    created_at: datetime = Field(sa_type=Instant)
+    asked_at: datetime | None = Field(default=None, sa_type=Instant)
+    opened_at: datetime | None = Field(default=None, sa_type=Instant)
+    closed_at: datetime | None = Field(default=None, sa_type=Instant)
+
+
+class Decision(SQLModel, table=True):
+    """One person's verdict on one request; never changed. `access_window` in seconds, if it was shortened."""
+
+    __tablename__ = "decisions"
+
+    id: UUID = Field(primary_key=True)
+    request_id: UUID = Field(foreign_key="requests.id")
+    person_id: UUID = Field(foreign_key="people.id")
+    verdict: Action = Field(sa_type=words(Action))
+    access_window: int | None = None
+    comment: str | None = Field(default=None, max_length=2000)
+    channel: str = Field(max_length=24)
+    address: str | None = Field(default=None, max_length=45)
+    user_agent: str | None = Field(default=None, max_length=256)
+    decided_at: datetime = Field(sa_type=Instant)
+
+
+class IdempotencyKey(SQLModel, table=True):
+    """The answer to a submit that came with a key, kept for 24 hours; successes only."""
+
+    __tablename__ = "idempotency_keys"
+
+    person_id: UUID = Field(primary_key=True, foreign_key="people.id")
+    key: str = Field(primary_key=True, max_length=255)
+    body_hash: bytes
+    answer: dict[str, Any] = Field(sa_type=JSONB)
+    created_at: datetime = Field(sa_type=Instant, index=True)

@@ -1,0 +1,208 @@
+"""Writing moves: request rows, events and promised notices, any number of them in one statement."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import TextClause, text
+from sqlmodel import Session
+
+from lockbox import database
+from lockbox.audit import events
+from lockbox.audit.canonical import Value
+from lockbox.audit.events import Actor, Happening
+from lockbox.notices import outbox
+from lockbox.notices.outbox import Directory, News
+from lockbox.people.roles import Caller, Mode
+from lockbox.requests.lifecycle import CLOCK_ACTIONS, Action, Party, State
+from lockbox.requests.models import AccessRequest, Decision
+from lockbox.schedule import CLOCK, Promise
+
+NEW_REQUEST = """
+new_request AS (
+    INSERT INTO requests (id, tenant_id, requester_id, service, resources, actions, reason_code, justification,
+        case_ref, mode, quorum, approval_window, access_window, state, version, deadline_at, wake_at, created_at,
+        asked_at)
+    VALUES (:id, :tenant_id, :requester_id, :service, CAST(:resources AS text[]), CAST(:actions AS text[]),
+        :reason_code, :justification, :case_ref, :mode, :quorum, :approval_window, :access_window, :state, :version,
+        :deadline_at, :wake_at, :created_at, :asked_at)
+)"""
+
+MOVED = """
+moved AS (
+    UPDATE requests SET state = :state, version = :version, deadline_at = :deadline_at, wake_at = :wake_at,
+        asked_at = :asked_at, opened_at = :opened_at, closed_at = :closed_at
+    WHERE id = :id
+)"""
+
+DECIDED = """
+decided AS (
+    INSERT INTO decisions (id, request_id, person_id, verdict, access_window, comment, channel, address, user_agent,
+        decided_at)
+    VALUES (:d_id, :d_request_id, :d_person_id, :d_verdict, :d_access_window, :d_comment, :d_channel, :d_address,
+        :d_user_agent, :d_decided_at)
+)"""
+
+ENDED = """
+ended AS (
+    UPDATE requests r SET state = e.state, version = e.version, wake_at = NULL, closed_at = e.closed_at
+    FROM unnest(CAST(:id AS uuid[]), CAST(:state AS text[]), CAST(:version AS integer[]),
+        CAST(:closed_at AS timestamptz[])) AS e (id, state, version, closed_at)
+    WHERE r.id = e.id
+)"""
+
+
+def _statement(*parts: str) -> TextClause:
+    return text("WITH " + ",".join((*parts, events.APPEND, outbox.PROMISE)) + " SELECT 1")
+
+
+SUBMITTED = _statement(NEW_REQUEST)
+MOVED_ALONE = _statement(MOVED)
+MOVED_BY_DECISION = _statement(MOVED, DECIDED)
+ENDED_BY_CLOCK = _statement(ENDED)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a call came from."""
+
+    channel: str
+    address: str | None = None
+    user_agent: str | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """One move that was judged legal: the request as it is after it, and how it came about."""
+
+    request_id: UUID
+    tenant_id: UUID
+    requester_id: UUID
+    mode: Mode
+    action: Action
+    actor: Actor
+    from_state: State | None
+    to_state: State
+    version: int
+    at: datetime
+    deadline_at: datetime
+    wake_at: datetime | None
+    asked_at: datetime | None
+    facts: Mapping[str, Value] = field(default_factory=dict)
+    personal: Mapping[str, str | None] = field(default_factory=dict)
+
+    @property
+    def starts_a_clock(self) -> bool:
+        """Whether this move set the deadline that the request now has."""
+        return self.wake_at is not None and self.to_state is not self.from_state
+
+    def happening(self) -> Happening:
+        """Return the event that this move leaves."""
+        return Happening(
+            at=self.at,
+            action=self.action,
+            actor=self.actor,
+            tenant_id=self.tenant_id,
+            request_id=self.request_id,
+            seq=self.version,
+            from_state=self.from_state,
+            to_state=self.to_state,
+            deadline_at=self.deadline_at if self.starts_a_clock else None,
+            facts=self.facts,
+            personal=self.personal,
+        )
+
+    def news(self, event_id: UUID) -> News:
+        """Return this move as those who are told of it see it."""
+        return News(
+            event_id=event_id,
+            request_id=self.request_id,
+            tenant_id=self.tenant_id,
+            requester_id=self.requester_id,
+            actor_id=self.actor.person_id,
+            mode=self.mode,
+            from_state=self.from_state,
+            to_state=self.to_state,
+            customer_knows=self.asked_at is not None,
+            at=self.at,
+            deadline_at=self.deadline_at,
+        )
+
+    def promise(self) -> Promise:
+        """Return what the clock's index has to hold of the request from now on."""
+        kind = CLOCK_ACTIONS.get(self.to_state, Action.EXPIRE)
+        return Promise(str(self.request_id), kind.value, self.wake_at)
+
+
+def identity(request: AccessRequest) -> dict[str, Any]:
+    """Return the part of a Change that a request row, already moved, says of itself."""
+    return {
+        "request_id": request.id,
+        "tenant_id": request.tenant_id,
+        "requester_id": request.requester_id,
+        "mode": request.mode,
+        "to_state": State(request.state),
+        "version": request.version,
+        "deadline_at": request.deadline_at,
+        "wake_at": request.wake_at,
+        "asked_at": request.asked_at,
+    }
+
+
+def actor_for(caller: Caller, party: Party, origin: Origin, on_behalf_of: UUID | None = None) -> Actor:
+    """Return the caller as the audit trail names who acted."""
+    return Actor(
+        person_id=caller.person_id,
+        role=party,
+        name=caller.name,
+        channel=origin.channel,
+        address=origin.address,
+        user_agent=origin.user_agent,
+        on_behalf_of=on_behalf_of,
+    )
+
+
+def insert(session: Session, request: AccessRequest, change: Change, known: Directory) -> None:
+    """Write a new request with its first event and the notices it promises."""
+    _write(session, SUBMITTED, [change], known, request.model_dump())
+
+
+def update(
+    session: Session, request: AccessRequest, change: Change, known: Directory, decision: Decision | None
+) -> None:
+    """Write a person's move: the request as it is now, the decision if it is one, the event, the notices."""
+    row = request.model_dump()
+    if decision is None:
+        _write(session, MOVED_ALONE, [change], known, row)
+    else:
+        prefixed = {f"d_{name}": value for name, value in decision.model_dump().items()}
+        _write(session, MOVED_BY_DECISION, [change], known, row | prefixed)
+
+
+def end(session: Session, changes: Sequence[Change], known: Directory) -> None:
+    """Write the clock's moves, all of which end their request."""
+    rows = {
+        "id": [change.request_id for change in changes],
+        "state": [change.to_state.value for change in changes],
+        "version": [change.version for change in changes],
+        "closed_at": [change.at for change in changes],
+    }
+    _write(session, ENDED_BY_CLOCK, changes, known, rows)
+
+
+def _write(
+    session: Session, statement: TextClause, changes: Sequence[Change], known: Directory, row: Mapping[str, Any]
+) -> None:
+    happenings = [change.happening() for change in changes]
+    news = [change.news(event.id) for change, event in zip(changes, happenings, strict=True)]
+    parameters = {**row, **events.append(happenings), **outbox.promise(session, known, news)}
+    session.connection().execute(statement, _plain(parameters))
+    database.promise(session, CLOCK, [change.promise() for change in changes])
+
+
+def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: value.value if isinstance(value, State | Mode | Action) else value for name, value in parameters.items()
+    }

@@ -1,0 +1,243 @@
+"""The Redis sorted sets: what is promised, by due time. It knows (member, due) pairs and never reads Postgres."""
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Self
+
+import structlog
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from lockbox.scripts import ARM, CLAIM
+
+log = structlog.get_logger(__name__)
+
+BELL = "{lockbox}:bell"
+EPOCH = "epoch"
+MOST_A_CALL = 500
+ARM_TIMEOUT = 0.1
+POLL_TIMEOUT = 2.0
+BREAKER_SECONDS = 2.0
+
+
+class Away(Exception):  # noqa: N818 - a state of affairs that callers plan for
+    """Redis can't be reached, or refuses; everything that it holds is in Postgres too."""
+
+
+@dataclass(frozen=True)
+class Index:
+    """One sorted set with its lease set.
+
+    `kinds` are what a member may be due for; an id has one member at a time. A claim is leased for `lease`;
+    `budget` is how many members may be out on lease at once, so that a backlog waits here and not in a queue.
+    """
+
+    name: str
+    kinds: tuple[str, ...]
+    lease: timedelta
+    budget: int
+
+    @property
+    def keys(self) -> tuple[str, str]:
+        """The names of the sorted set and of its lease set."""
+        return f"{{lockbox}}:{self.name}", f"{{lockbox}}:{self.name}:leases"
+
+
+CLOCK = Index("clock", ("time_out", "expire"), lease=timedelta(seconds=10), budget=5000)
+NOTICES = Index("notices", ("notify",), lease=timedelta(seconds=60), budget=500)
+INDEXES = (CLOCK, NOTICES)
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What an index has to hold of one id: due at an instant, due after a delay, or nothing any more."""
+
+    id: str
+    kind: str
+    due: datetime | timedelta | None
+
+    @property
+    def score(self) -> str:
+        """Milliseconds since 1970, rounded up; with a plus sign a delay from Redis' own now; or nothing."""
+        if self.due is None:
+            return ""
+        if isinstance(self.due, timedelta):
+            return f"+{math.ceil(self.due.total_seconds() * 1000)}"
+        return str(math.ceil(self.due.timestamp() * 1000))
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a claim brought: ids by kind, how long nothing more is due, and whether the index is whole."""
+
+    ids: dict[str, list[str]]
+    idle: float
+    whole: bool
+
+
+class Schedule:
+    """The two sorted sets of one Lockbox on one Redis or Valkey."""
+
+    def __init__(self, url: str) -> None:
+        self._arming = _client(url, timeout=ARM_TIMEOUT)
+        self._polling = _client(url, timeout=POLL_TIMEOUT)
+        self._arm = self._arming.register_script(ARM)
+        self._claim = self._polling.register_script(CLAIM)
+        self._skip_until = 0.0
+
+    def arm(self, index: Index, promises: Sequence[Promise], *, only_missing: bool = False) -> bool:
+        """Make the index hold exactly what is promised of these ids; drop their leases; ring if it is sooner.
+
+        Arming, settling after a handler's commit, and rebuilding are this one operation. With `only_missing`
+        an id that is held or leased is left alone. Never raises and never waits longer than a tenth of a
+        second: after a failure the next calls are skipped for two seconds.
+
+        Returns:
+            Whether Redis took it.
+        """
+        if time.monotonic() < self._skip_until:
+            return False
+        try:
+            for part in _parts(promises):
+                triples = [word for p in part for word in (p.id, p.kind, p.score)]
+                words: list[str | int] = [BELL, index.name, int(only_missing), len(index.kinds)]
+                words += [*index.kinds, *triples]
+                self._arm(keys=index.keys, args=words)
+        except RedisError as error:
+            self._skip_until = time.monotonic() + BREAKER_SECONDS
+            log.warning("schedule.arm_skipped", index=index.name, count=len(promises), error=type(error).__name__)
+            return False
+        return True
+
+    def claim(self, index: Index, most: int = MOST_A_CALL) -> Claim:
+        """Move what is due to the lease set, and offer again what was leased for too long.
+
+        Raises:
+            Away: Redis can't be reached.
+        """
+        lease = int(index.lease.total_seconds() * 1000)
+        try:
+            members, idle, last = self._claim(keys=index.keys, args=[most, lease, index.budget])
+        except RedisError as error:
+            raise Away(type(error).__name__) from error
+        ids: dict[str, list[str]] = {}
+        for member in members:
+            kind, _, name = member.decode().partition(":")
+            ids.setdefault(kind, []).append(name)
+        return Claim(ids, int(idle) / 1000, last.decode().startswith(EPOCH))
+
+    def is_whole(self, index: Index) -> bool:
+        """Whether the index was completed under the very server process that answers now.
+
+        Raises:
+            Away: Redis can't be reached.
+        """
+        try:
+            return self._polling.zscore(index.keys[0], self._epoch()) is not None
+        except RedisError as error:
+            raise Away(type(error).__name__) from error
+
+    def mark_whole(self, index: Index) -> None:
+        """Note that everything which Postgres promises is in the index.
+
+        Raises:
+            Away: Redis can't be reached.
+        """
+        try:
+            self._polling.zremrangebyscore(index.keys[0], "+inf", "+inf")
+            self._polling.zadd(index.keys[0], {self._epoch(): math.inf})
+        except RedisError as error:
+            raise Away(type(error).__name__) from error
+
+    def ping(self) -> None:
+        """Raise Away unless Redis answers and would not evict what it holds."""
+        try:
+            memory: Any = self._arming.info("memory")
+        except RedisError as error:
+            raise Away(type(error).__name__) from error
+        if memory.get("maxmemory_policy", "noeviction") != "noeviction":
+            raise Away("set maxmemory-policy to noeviction: this Redis may drop queues and schedules")
+
+    def members(self, index: Index) -> dict[str, float]:
+        """Return every member with its due time in ms, leases apart; for tests and operators, not for work."""
+        pairs: Any = self._polling.zrange(index.keys[0], 0, -1, withscores=True)
+        return {member.decode(): score for member, score in pairs if not member.decode().startswith(EPOCH)}
+
+    def bell(self, index: Index) -> "Bell":
+        """Return a listener that wakes its owner when something sooner is armed on this index."""
+        return Bell(self._polling, index)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._arming.close()
+        self._polling.close()
+
+    def _epoch(self) -> str:
+        server: Any = self._polling.info("server")
+        return f"{EPOCH}:{server['run_id']}"
+
+
+class Bell:
+    """Sleeps until something is due or armed; a lost bell costs at most the time-out that was asked for."""
+
+    def __init__(self, client: "Redis", index: Index) -> None:
+        self._index = index
+        self._pubsub = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+        self._listening = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pubsub.close()
+
+    def listen(self) -> None:
+        """Subscribe, if not yet done; call it before the claim, so that nothing armed after the claim is missed.
+
+        Raises:
+            Away: Redis can't be reached.
+        """
+        if self._listening:
+            return
+        try:
+            self._pubsub.subscribe(BELL)
+        except RedisError as error:
+            raise Away(type(error).__name__) from error
+        self._listening = True
+
+    def wait(self, seconds: float) -> None:
+        """Sleep for at most that long.
+
+        Raises:
+            Away: the connection broke; listen again before the next claim.
+        """
+        until = time.monotonic() + seconds
+        try:
+            while (left := until - time.monotonic()) > 0:
+                message = self._pubsub.get_message(timeout=left)
+                if message and message["data"] == self._index.name.encode():
+                    return
+        except (RedisError, OSError, ValueError) as error:
+            self._listening = False
+            self._pubsub.close()
+            raise Away(type(error).__name__) from error
+
+
+def _client(url: str, *, timeout: float) -> "Redis":
+    return Redis.from_url(
+        url,
+        protocol=2,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        socket_keepalive=True,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+def _parts(promises: Sequence[Promise]) -> Iterator[Iterable[Promise]]:
+    return (promises[start : start + MOST_A_CALL] for start in range(0, len(promises), MOST_A_CALL))

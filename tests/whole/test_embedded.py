@@ -1,0 +1,384 @@
+"""The embedded servers, really started: in folders of their own, killed, healed, refused."""
+
+import json
+import os
+import pwd
+import shutil
+import signal
+import smtplib
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+import redis
+
+from config.embedded import EmbeddedRefused, Servers, default_folder, find, start
+from config.embedded.folder import ACCOUNT, find_home, locked, read_state
+
+CHECKOUT = Path(__file__).parents[2]
+AS_ROOT = os.geteuid() == 0
+SERVERS_UID = pwd.getpwnam(ACCOUNT).pw_uid if AS_ROOT else None
+PACKAGES = Path(psycopg.__file__).parents[1]
+NAMES = {"postgres", "redis", "mail"}
+UNPRIVILEGED = """
+import os, pwd, sys
+from pathlib import Path
+from config.embedded import EmbeddedRefused, start
+if os.geteuid() == 0:
+    account = pwd.getpwnam(sys.argv[2])
+    os.setgroups([])
+    os.setgid(account.pw_gid)
+    os.setuid(account.pw_uid)
+reachable = os.access(sys.executable, os.X_OK)
+try:
+    servers = start(Path(sys.argv[1]), only=("postgres", "redis", "mail") if reachable else ("postgres", "redis"))
+except EmbeddedRefused as refused:
+    print("refused:", refused)
+else:
+    print("running:", *sorted(servers.pids), "copied" if list(servers.folder.glob("programs*")) else "in place")
+    servers.stop()
+    print("left:", *servers.pids)
+"""
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    """A folder that every user can enter, and to make data folders in; pytest's own are closed to others."""
+    folder = Path(tempfile.mkdtemp(dir="/tmp", prefix="lockbox-embedded-"))
+    folder.chmod(0o755)
+    yield folder
+    for data in folder.glob("*/state.json"):
+        find(data.parent).stop()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def servers(place: Path) -> Servers:
+    return start(place / "data")
+
+
+def query(url: str, sql: str) -> list[tuple[object, ...]]:
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+        cursor = connection.execute(sql.encode())
+        return cursor.fetchall() if cursor.description else []
+
+
+def answering(servers: Servers) -> bool:
+    host, _, port = servers.smtp_url.removeprefix("smtp://").partition(":")
+    with redis.Redis.from_url(servers.redis_url) as client, smtplib.SMTP(host, int(port)) as smtp:
+        known = query(servers.worker_database_url, "SELECT current_user, current_database()")
+        return known == [("lockbox_worker", "lockbox")] and bool(client.ping()) and smtp.noop()[0] == 250
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def passwords(servers: Servers) -> set[str]:
+    return set(read_state(find_home(servers.folder)).passwords.values())
+
+
+def test_three_servers_answer_after_a_start_from_nothing(servers: Servers) -> None:
+    assert answering(servers)
+    assert query(servers.superuser_url, "SHOW server_version_num")[0] >= ("180000",)
+    assert query(servers.superuser_url, "SELECT string_agg(setting, ' ') FROM pg_settings WHERE name IN "
+                 "('data_checksums', 'fsync', 'listen_addresses', 'max_connections', 'TimeZone')") == [
+        ("on on 127.0.0.1 200 UTC",)
+    ]  # fmt: skip
+    with redis.Redis.from_url(servers.redis_url) as client:
+        assert client.config_get("appendonly")["appendonly"] == "yes"
+        assert client.config_get("maxmemory-policy")["maxmemory-policy"] == "noeviction"
+
+
+def test_mail_for_anybody_is_caught(servers: Servers) -> None:
+    host, _, port = servers.smtp_url.removeprefix("smtp://").partition(":")
+    with smtplib.SMTP(host, int(port)) as smtp:
+        smtp.sendmail("from@vendor.example", ["a@b.example"], "Subject: an access request\r\n\r\nPlease decide.\r\n")
+        with pytest.raises(smtplib.SMTPResponseException, match="exceeds"):
+            smtp.sendmail("from@vendor.example", ["a@b.example"], "x" * (1024 * 1024 + 1))
+
+    [caught] = (servers.maildir / "new").iterdir()
+    assert caught.read_text() == (
+        "X-MailFrom: from@vendor.example\nX-RcptTo: a@b.example\nSubject: an access request\n\nPlease decide.\n"
+    )
+
+
+def test_no_server_runs_as_root(servers: Servers) -> None:
+    for pid in servers.pids.values():
+        assert 0 not in psutil.Process(pid).uids()
+        assert 0 not in psutil.Process(pid).gids()
+
+
+def test_roles_can_do_no_more_than_they_need(servers: Servers) -> None:
+    sql = """SELECT rolname, rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication, rolbypassrls, rolinherit
+             FROM pg_roles WHERE rolname LIKE 'lockbox%' ORDER BY rolname"""
+
+    roles = query(servers.superuser_url, sql)
+
+    assert roles == [
+        ("lockbox_api", False, False, False),
+        ("lockbox_owner", False, True, True),
+        ("lockbox_worker", False, False, False),
+    ]
+    assert query(servers.superuser_url, "SELECT count(*) FROM pg_authid WHERE rolcanlogin AND "
+                 "rolpassword NOT LIKE 'SCRAM-SHA-256$%'") == [(0,)]  # fmt: skip
+    query(servers.owner_database_url, "CREATE TABLE migrated (); DROP TABLE migrated")
+    for url in (servers.database_url, servers.worker_database_url):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            query(url, "CREATE TABLE sneaked ()")
+
+
+@pytest.mark.parametrize("password", ["", "wrong"])
+def test_wrong_or_missing_password_is_refused(servers: Servers, password: str) -> None:
+    for url in (servers.superuser_url, servers.owner_database_url, servers.database_url, servers.worker_database_url):
+        head, at, tail = url.partition("@")
+        with pytest.raises(psycopg.OperationalError, match="password"):
+            query(f"{head.rpartition(':')[0]}:{password}{at}{tail}", "SELECT 1")
+    with (
+        redis.Redis.from_url(f"redis://:{password}@{servers.redis_url.partition('@')[2]}") as client,
+        pytest.raises(redis.AuthenticationError),
+    ):
+        client.ping()
+
+
+def test_no_password_stands_in_a_command_line_or_a_log(servers: Servers) -> None:
+    secrets = passwords(servers)
+    lines = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
+    logs = [log.read_text() for log in servers.folder.glob("*.log")]
+
+    assert len(secrets) == 5
+    assert len(logs) == 3
+    assert not [text for text in lines + logs if any(secret in text for secret in secrets)]
+
+
+def test_folder_and_its_secrets_are_closed_to_others(servers: Servers) -> None:
+    assert mode(servers.folder) == 0o700
+    assert mode(servers.folder / "state.json") == 0o600
+    assert {mode(path) & 0o077 for path in servers.folder.iterdir()} == {0}
+    assert not (servers.folder / "initdb.password").exists()
+
+
+def test_second_start_finds_the_running_servers(servers: Servers) -> None:
+    before = servers.pids
+
+    again = start(servers.folder)
+
+    assert again == servers
+    assert before.keys() == NAMES
+    assert again.pids == before
+
+
+def test_state_survives_a_restart(servers: Servers) -> None:
+    query(servers.owner_database_url, "CREATE TABLE kept AS SELECT 7 AS number")
+    with redis.Redis.from_url(servers.redis_url) as client:
+        client.set("kept", "seven")
+    servers.stop()
+    servers.stop()
+    assert not servers.pids
+
+    again = start(servers.folder)
+
+    assert again == servers
+    assert query(again.owner_database_url, "SELECT number FROM kept") == [(7,)]
+    with redis.Redis.from_url(again.redis_url) as client:
+        assert client.get("kept") == b"seven"
+
+
+def test_servers_that_were_all_killed_start_again_even_where_a_backend_is_busy(servers: Servers) -> None:
+    before = servers.pids
+    with closing(psycopg.connect(servers.database_url.replace("+psycopg", ""))) as busy:
+        busy.pgconn.send_query(b"DO 'BEGIN LOOP END LOOP; END'")
+        for name in NAMES:
+            servers.kill(name)
+        assert not servers.pids
+
+        again = start(servers.folder)
+
+    assert answering(again)
+    assert not set(again.pids.values()) & set(before.values())
+
+
+def test_running_server_whose_pid_was_never_noted_is_found(servers: Servers) -> None:
+    before, state = servers.pids, servers.folder / "state.json"
+    state.write_text(json.dumps({**json.loads(state.read_text()), "pids": {}}))
+
+    again = start(servers.folder)
+
+    assert again.pids == before
+
+
+def test_pid_that_went_to_another_process_is_neither_believed_nor_touched(servers: Servers) -> None:
+    with subprocess.Popen(["/bin/sleep", "300"], user=SERVERS_UID) as stranger:
+        for name in NAMES:
+            servers.kill(name)
+        state, pid_file = servers.folder / "state.json", servers.folder / "postgres" / "postmaster.pid"
+        state.write_text(json.dumps({**json.loads(state.read_text()), "pids": dict.fromkeys(NAMES, stranger.pid)}))
+        pid_file.write_text("\n".join([str(stranger.pid), *pid_file.read_text().splitlines()[1:]]) + "\n")
+        assert not servers.pids
+
+        servers.stop()
+        for name in NAMES:
+            servers.kill(name)
+        again = start(servers.folder)
+
+        assert answering(again)
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_killed_server_comes_back_on_its_port_and_redis_empty_if_asked(servers: Servers) -> None:
+    with redis.Redis.from_url(servers.redis_url) as client:
+        client.set("lost", "soon")
+    for name in NAMES:
+        servers.kill(name)
+        servers.start_again(name, empty=name == "redis")
+
+    assert answering(servers)
+    with redis.Redis.from_url(servers.redis_url) as client:
+        assert client.dbsize() == 0
+
+
+def test_frozen_server_can_be_stopped(servers: Servers) -> None:
+    os.kill(servers.pids["mail"], signal.SIGSTOP)
+
+    servers.stop()
+
+    assert not servers.pids
+    assert answering(start(servers.folder))
+
+
+def test_two_folders_run_side_by_side(servers: Servers, place: Path) -> None:
+    other = start(place / "with a space", only=("postgres", "redis"))
+
+    assert query(other.database_url, "SELECT current_user") == [("lockbox_api",)]
+    assert other.smtp_url == ""
+    assert answering(servers)
+    assert not passwords(servers) & passwords(other)
+    assert not set(servers.pids.values()) & set(other.pids.values())
+    other.stop()
+    assert answering(servers)
+
+
+def test_starts_at_the_same_moment_start_one_server(place: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: start(place / "raced", only=("redis",)), range(4)))
+
+    assert len({(one.redis_url, one.pids["redis"]) for one in found}) == 1
+    with locked(find_home(place / "raced")), pytest.raises(EmbeddedRefused, match="another process has held"):
+        locked(find_home(place / "raced"), seconds=0).__enter__()
+    found[0].stop()
+
+
+def test_servers_outlive_their_starter_and_a_later_process_stops_them(place: Path) -> None:
+    def call(action: str) -> str:
+        command = [sys.executable, "-m", "config.embedded", action, "--folder", str(place / "cli")]
+        return subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True, text=True).stdout
+
+    started = call("start")
+
+    servers = find(place / "cli")
+    assert answering(servers)
+    assert all(str(pid) in started for pid in servers.pids.values())
+    assert not any(secret in started for secret in passwords(servers))
+    assert os.getsid(servers.pids["redis"]) != os.getsid(0)
+    assert call("status") == started
+    assert call("stop").count("stopped") == 3
+    assert not servers.pids
+
+
+def test_server_that_does_not_come_up_is_refused_with_the_end_of_its_log(place: Path) -> None:
+    broken = start(place / "broken", only=("redis", "mail"))
+    broken.stop()
+    [kept] = (broken.folder / "redis").rglob("*.base.*")
+    kept.write_bytes(b"not a database")
+
+    with pytest.raises(EmbeddedRefused, match=r"redis .* does not answer; its log ends:(.|\n)*format"):
+        start(broken.folder, only=("redis", "mail"))
+
+    assert not broken.pids
+
+
+def test_production_is_refused(place: Path) -> None:
+    with pytest.raises(EmbeddedRefused, match="production"):
+        start(place / "production", environment="production")
+
+    assert not (place / "production").exists()
+
+
+@pytest.mark.parametrize(("wanted", "content"), [(0o755, "somebody's"), (0o755, ""), (0o700, "somebody's")])
+def test_folder_that_we_did_not_make_is_refused_and_left_as_it_was(place: Path, wanted: int, content: str) -> None:
+    foreign = Path(tempfile.mkdtemp(dir=place))
+    if content:
+        (foreign / "file").write_text(content)
+    foreign.chmod(wanted)
+    if AS_ROOT and wanted == 0o700:
+        shutil.chown(foreign, ACCOUNT)
+    before = foreign.stat()
+
+    with pytest.raises(EmbeddedRefused, match=r"not made by Lockbox|does not belong|has mode 0755"):
+        start(foreign)
+
+    assert (foreign.stat().st_mode, foreign.stat().st_uid) == (before.st_mode, before.st_uid)
+    assert [path.name for path in foreign.iterdir()] == (["file"] if content else [])
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root's servers run as somebody else")
+def test_folder_behind_a_closed_one_is_refused_for_root(place: Path) -> None:
+    closed = place / "closed"
+    closed.mkdir(mode=0o700)
+
+    with pytest.raises(EmbeddedRefused, match=f"can't enter {closed} "):
+        start(closed / "data")
+
+    assert mode(closed) == 0o700
+    assert not list(closed.iterdir())
+
+
+def test_everything_works_without_root(place: Path) -> None:
+    mine = place / "unprivileged"
+    mine.mkdir()
+    if AS_ROOT:
+        shutil.chown(mine, ACCOUNT)
+    interpreter = reachable_interpreter()
+
+    done = subprocess.run(
+        [interpreter or sys.executable, "-c", UNPRIVILEGED, str(mine / "data"), ACCOUNT],
+        env={"PYTHONPATH": f"{CHECKOUT}:{PACKAGES}", "PYTHONDONTWRITEBYTECODE": "1"},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.stderr == ""
+    if can(interpreter or "/bin/sh", "-x") and can(str(PACKAGES), "-r") and can(str(CHECKOUT), "-r"):
+        names = "mail postgres redis" if interpreter else "postgres redis"
+        assert done.stdout == f"running: {names} in place\nleft:\n"
+    else:
+        assert "can't be run by this user" in done.stdout
+
+
+def can(path: str, what: str) -> bool:
+    """Whether the user that the servers run as may read (-r) or run (-x) it."""
+    command = ["/bin/sh", "-c", 'test "$0" "$1"', what, path]
+    return subprocess.run(command, check=False, user=SERVERS_UID).returncode == 0
+
+
+def reachable_interpreter() -> str | None:
+    """An interpreter of our version that this user can run; the one of root may lie where only root can go."""
+    same = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"
+    return next((program for program in (sys.executable, same) if can(program, "-x")), None)
+
+
+def test_default_folder_is_in_the_checkout_or_for_root_where_others_can_go() -> None:
+    folder = default_folder(CHECKOUT)
+
+    assert folder.is_relative_to("/var/lib/lockbox-embedded" if AS_ROOT else CHECKOUT)
+    assert folder == default_folder(CHECKOUT)
