@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
         if asked.action == "stop":
             servers.stop()
         sys.stdout.write(_described(servers))
-    except EmbeddedRefused as refused:
+    except (EmbeddedRefused, OSError) as refused:
         sys.stderr.write(f"{refused}\n")
         return 1
     return 0

@@ -8,6 +8,7 @@ import json
 import os
 import pwd
 import secrets
+import shutil
 import stat
 import tempfile
 import time
@@ -17,7 +18,7 @@ from pathlib import Path
 ACCOUNT = "nobody"
 FOLDERS_OF_ROOT = Path("/var/lib/lockbox-embedded")
 STATE = "state.json"
-LOCK = "lock"
+LOCK = "lockbox.lock"  # also our mark: a folder of ours holds it from its first moment on
 LOCK_SECONDS = 120.0
 ROLES = ("superuser", "owner", "api", "worker", "redis")
 
@@ -81,7 +82,7 @@ def open_home(folder: Path) -> Home:
             FOLDERS_OF_ROOT.chmod(0o755)  # whatever the umask was
     _refuse_unreachable(home)
     if not home.folder.exists():
-        make_folder(home.folder, home.account)
+        make_folder(home.folder, home.account, holding=LOCK)
     _refuse_foreign(home)
     return home
 
@@ -100,16 +101,21 @@ def find_home(folder: Path) -> Home:
     return home
 
 
-def make_folder(path: Path, account: Account | None) -> None:
-    """Make a folder of mode 0700 that belongs to the account, in one visible step."""
+def make_folder(path: Path, account: Account | None, *, holding: str = "") -> None:
+    """Make a folder of mode 0700 that belongs to the account, in one visible step.
+
+    Of several that make it at once one succeeds, if each gives it a file to hold: a rename replaces an empty folder.
+    """
     fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    if holding:
+        (fresh / holding).touch(0o600)
     if account:
         # The account may swap what lies in its own folder for a link: never follow one as root.
         os.chown(fresh, account.uid, account.gid, follow_symlinks=False)
     try:
         fresh.rename(path)
     except OSError:
-        fresh.rmdir()
+        shutil.rmtree(fresh)
         if not path.is_dir():
             raise
 
@@ -218,5 +224,5 @@ def _refuse_foreign(home: Home) -> None:
             f"{folder} has mode {stat.S_IMODE(found.st_mode):04o}, not 0700: "
             "run chmod 700 on it if it is meant for this, or choose another folder"
         )
-    if not (folder / STATE).exists() and any(entry.name != LOCK for entry in folder.iterdir()):
+    if not (folder / LOCK).exists() and any(folder.iterdir()):
         raise EmbeddedRefused(f"{folder} is not empty and was not made by Lockbox: choose another folder")

@@ -139,11 +139,11 @@ def _decision(
 
 
 def _next_state(row: Move, request: AccessRequest, votes: Sequence[Vote], action: Action) -> State:
-    granted = {
-        Action.ENDORSE: lambda: customer_decides(request.mode),
-        Action.APPROVE: lambda: quorum_met(votes, request.quorum),
-    }.get(action, lambda: True)
-    return row.to if granted() or row.instead is None else row.instead
+    if row.instead is None:
+        return row.to
+    if action is Action.ENDORSE:
+        return row.to if customer_decides(request.mode) else row.instead
+    return row.to if quorum_met(votes, request.quorum) else row.instead
 
 
 def _advance(request: AccessRequest, to: State, votes: Sequence[Vote], at: datetime) -> None:

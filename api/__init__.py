@@ -1,0 +1,1 @@
+"""The door for people: HTTP in, HTTP out; no rules, no Celery."""

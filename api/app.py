@@ -1,0 +1,54 @@
+"""Builds the FastAPI app: routes, limits, and the one map from refusals to answers."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from api import problems
+from api.limits import BodyLimit
+from api.log import AccessLog
+from api.routes import access, health, requests
+from config.settings import Settings
+from lockbox.database import Database, make_engine
+from lockbox.schedule import Schedule
+
+POOL = 10
+OVERFLOW = 30
+
+
+def make_database(settings: Settings) -> Database:
+    """Return the API's way to Postgres and Redis; nothing is connected yet.
+
+    Raises:
+        UnsafeSettings: one of them is not set.
+    """
+    engine = make_engine(settings.require("database_url"), role="api", pool_size=POOL, overflow=OVERFLOW)
+    return Database(engine, Schedule(settings.require("redis_url")))
+
+
+def make_app(settings: Settings, database: Database) -> FastAPI:
+    """Return the app over a database, which it closes when it ends."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        database.dispose()
+
+    app = FastAPI(
+        title="Lockbox",
+        version="1",
+        summary="An open Customer Lockbox: nobody at the vendor gets in without a yes.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.settings = settings
+    app.state.database = database
+    problems.install(app)
+    for router in (requests.router, access.router, health.router):
+        app.include_router(router)
+    app.add_middleware(BodyLimit)
+    app.add_middleware(AccessLog)
+    return app

@@ -1,0 +1,118 @@
+"""From refusals to RFC 9457: the one place where an answer gets its status."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+
+from lockbox.refusals import (
+    Busy,
+    Conflict,
+    Invalid,
+    KeyInUse,
+    NotSignedIn,
+    NotYours,
+    Refusal,
+    Stale,
+    Unknown,
+)
+
+log = structlog.get_logger(__name__)
+
+STATUS: dict[type[Refusal], int] = {
+    NotSignedIn: 401,
+    NotYours: 403,
+    Unknown: 404,
+    Conflict: 409,
+    KeyInUse: 409,
+    Stale: 412,
+    Invalid: 422,
+    Busy: 503,
+}
+CONTENDED = frozenset({"55P03", "40001", "40P01"})
+AWAY = ("08", "53", "57", "25006")
+
+
+def problem(
+    status: int,
+    code: str,
+    detail: str,
+    facts: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """Return a problem+json answer."""
+    body = {
+        "type": f"urn:lockbox:problem:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "detail": detail,
+        **(facts or {}),
+    }
+    return JSONResponse(body, status, {"cache-control": "no-store", **(headers or {})}, "application/problem+json")
+
+
+def install(app: FastAPI) -> None:
+    """Map every error of this app to a problem."""
+    app.add_exception_handler(Refusal, _refusal)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(DBAPIError, _database)
+    app.add_exception_handler(PoolTimeout, _database)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def _refusal(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Refusal)  # noqa: S101 - Starlette's signature is wider than what it calls with
+    status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+    headers = {"www-authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else {}
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["retry-after"] = "1"
+    return problem(status, error.code, error.detail, error.facts, headers=headers)
+
+
+def _invalid(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - as above
+    found = error.errors()
+    if any(item["type"] == "json_invalid" for item in found):
+        return problem(400, "invalid-json", "The body is not JSON.")
+    errors = [{"field": _field(item["loc"]), "message": _message(item)} for item in found]
+    return problem(
+        422, "invalid-request", "; ".join(f"{e['field']}: {e['message']}" for e in errors), {"errors": errors}
+    )
+
+
+def _field(location: Sequence[object]) -> str:
+    return ".".join(str(part) for part in location[1:]) or str(location[0])
+
+
+def _message(item: Mapping[str, Any]) -> str:
+    return str(item["msg"]).removeprefix("Value error, ")
+
+
+def _http(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101 - as above
+    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
+    return problem(error.status_code, code, str(error.detail), headers=error.headers)
+
+
+def _database(_: Request, error: Exception) -> JSONResponse:
+    state = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
+    if state in CONTENDED:
+        return problem(503, "busy", "Somebody else is changing this; try again.", headers={"retry-after": "1"})
+    if state and not state.startswith(AWAY):
+        return _unexpected(_, error)
+    log.warning("api.database_away", error=type(error).__name__, sqlstate=state)
+    return problem(503, "unavailable", "The database is away; try again.", headers={"retry-after": "1"})
+
+
+def _unexpected(_: Request, error: Exception) -> JSONResponse:
+    log.error("api.failed", exc_info=error)
+    return problem(500, "internal", "Something went wrong here; nothing was changed.")

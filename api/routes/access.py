@@ -1,0 +1,31 @@
+"""The route that a guarded system asks before it serves: may this engineer in, now?"""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Response
+
+from api.deps import Work, caller
+from api.schemas import AccessView, Resource, Slug, Word, problems
+from lockbox.people.roles import Caller
+from lockbox.requests import register
+from lockbox.requests.register import Question
+
+router = APIRouter(tags=["access"])
+
+
+@router.get("/v1/access", responses=problems())
+def check(
+    who: Annotated[Caller, Depends(caller)],
+    session: Work,
+    response: Response,
+    tenant: Slug,
+    service: Word,
+    resource: Annotated[Resource, Query()],
+    action: Word,
+    engineer: UUID,
+) -> AccessView:
+    """Answer 200 while a window is open, else 403: a client that reads only the status fails shut."""
+    window = register.check(session, who, Question(tenant, service, resource, action, engineer))
+    response.headers["cache-control"] = "no-store"
+    return AccessView(request_id=window.request.id, deadline_at=window.request.deadline_at)

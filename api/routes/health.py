@@ -1,0 +1,63 @@
+"""Routes for whoever keeps this running: is the process alive, and can it serve?"""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Response
+from pydantic import BaseModel
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.deps import database
+from lockbox.database import Database
+from lockbox.schedule import Away
+from lockbox.standing import NotFit, fits
+
+router = APIRouter(tags=["health"])
+
+
+class Alive(BaseModel):
+    """The process answers."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Ready(BaseModel):
+    """Whether requests can be served: Postgres must be there; without Redis things are slower, not down."""
+
+    status: Literal["ready", "degraded", "down"]
+    postgres: str
+    redis: str
+
+
+@router.get("/livez")
+def livez() -> Alive:
+    """Answer as long as the process does."""
+    return Alive()
+
+
+@router.get("/readyz", responses={503: {"model": Ready}})
+def readyz(house: Annotated[Database, Depends(database)], response: Response) -> Ready:
+    """Answer 200 with Postgres there and its schema the right one; *degraded* while Redis is away."""
+    postgres, redis = _postgres(house), _redis(house)
+    if postgres != "ok":
+        response.status_code = 503
+        return Ready(status="down", postgres=postgres, redis=redis)
+    return Ready(status="ready" if redis == "ok" else "degraded", postgres=postgres, redis=redis)
+
+
+def _postgres(house: Database) -> str:
+    try:
+        with house.engine.connect() as connection:
+            fits(connection)
+    except NotFit as unfit:
+        return str(unfit)
+    except SQLAlchemyError:
+        return "away"
+    return "ok"
+
+
+def _redis(house: Database) -> str:
+    try:
+        house.schedule.ping()
+    except Away as away:
+        return f"away: {away}"
+    return "ok"

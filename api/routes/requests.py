@@ -1,0 +1,161 @@
+"""Routes of requests: file one, list them, look at one and its timeline, act on one."""
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Header, Query, Response
+from pydantic import AwareDatetime
+from sqlalchemy import Row
+
+from api.deps import Work, caller, etag, if_match, origin, settings
+from api.schemas import (
+    Approval,
+    Comment,
+    EventList,
+    EventView,
+    Named,
+    NewRequest,
+    NewRequestView,
+    NoticeCount,
+    RequestDetail,
+    RequestPage,
+    RequestView,
+    Word,
+    problems,
+)
+from config.settings import Settings
+from lockbox.audit import timeline
+from lockbox.notices import progress
+from lockbox.people.roles import Caller
+from lockbox.requests import acting, filing, idempotency, register
+from lockbox.requests.acting import Verdict
+from lockbox.requests.filing import Filing
+from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.register import Entry, Filter
+from lockbox.requests.writing import Origin
+
+router = APIRouter(prefix="/v1/requests", tags=["requests"])
+
+Who = Annotated[Caller, Depends(caller)]
+From = Annotated[Origin, Depends(origin)]
+Seen = Annotated[int | None, Depends(if_match)]
+Key = Annotated[
+    str | None,
+    Header(alias="Idempotency-Key", min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$"),
+]
+
+
+@router.post("", status_code=201, response_model=NewRequestView, responses=problems(400, 409))
+def submit(
+    body: NewRequest,
+    who: Who,
+    came: From,
+    session: Work,
+    chosen: Annotated[Settings, Depends(settings)],
+    key: Key = None,
+) -> Response:
+    """File a request for access; with an Idempotency-Key it may be sent again without harm for 24 hours."""
+    plain = body.model_dump_json().encode()
+    answer = idempotency.earlier_answer(session, who.person_id, key, plain) if key else None
+    if answer is None:
+        filed = filing.submit(session, who, came, Filing(**dict(body)), chosen.services)
+        entry = register.find(session, who, filed.request.id)
+        view = NewRequestView(**_facts(entry), asked=filed.asked)
+        text = view.model_dump_json()
+        if key:
+            idempotency.keep(session, who.person_id, key, plain, text)
+    else:
+        text = NewRequestView.model_validate(answer).model_dump_json()
+        view = NewRequestView.model_validate_json(text)
+    headers = {"location": f"/v1/requests/{view.id}", **etag(view.version)}
+    return Response(text, 201, headers, "application/json")
+
+
+@router.get("", responses=problems())
+def list_requests(
+    who: Who,
+    session: Work,
+    state: State | None = None,
+    service: Word | None = None,
+    requester: UUID | None = None,
+    created_after: AwareDatetime | None = None,
+    created_before: AwareDatetime | None = None,
+    cursor: Annotated[str | None, Query(max_length=100)] = None,
+    limit: Annotated[int, Query(ge=1, le=register.MOST_A_PAGE)] = 50,
+) -> RequestPage:
+    """List the requests that the caller may know of, newest first."""
+    wanted = Filter(state, service, requester, created_after, created_before)
+    page = register.page(session, who, wanted, cursor=cursor, most=limit)
+    return RequestPage(items=[RequestView(**_facts(entry)) for entry in page.entries], next_cursor=page.next_cursor)
+
+
+@router.get("/{request_id}", responses=problems(404))
+def show(request_id: UUID, who: Who, session: Work, response: Response) -> RequestDetail:
+    """Show one request, whether it is open at this moment, and how its notices fare."""
+    entry = register.find(session, who, request_id)
+    response.headers.update(etag(entry.request.version))
+    return _detail(entry, progress.count(session, request_id))
+
+
+@router.get("/{request_id}/events", responses=problems(404))
+def events(request_id: UUID, who: Who, session: Work) -> EventList:
+    """Show the timeline of a request: one event for every move, in order and without a gap."""
+    register.find(session, who, request_id)
+    return EventList(items=[_event(row) for row in timeline.moves(session, request_id)])
+
+
+@router.post("/{request_id}/approve", responses=problems(400, 404, 409, 412))
+def approve(
+    request_id: UUID,
+    who: Who,
+    came: From,
+    session: Work,
+    seen: Seen,
+    response: Response,
+    body: Approval | None = None,
+) -> RequestDetail:
+    """Say yes for the customer, for as long as was asked or shorter."""
+    said = body or Approval()
+    verdict = Verdict(Action.APPROVE, said.comment, said.access_window, seen)
+    return _act(session, who, came, request_id, verdict, response)
+
+
+@router.post("/{request_id}/{action}", responses=problems(400, 404, 409, 412))
+def act(
+    request_id: UUID,
+    action: Literal["endorse", "deny", "cancel", "revoke", "complete"],
+    who: Who,
+    came: From,
+    session: Work,
+    seen: Seen,
+    response: Response,
+    body: Comment | None = None,
+) -> RequestDetail:
+    """Endorse or deny, cancel, revoke or give back; who may do what is the table of moves."""
+    verdict = Verdict(Action(action), body.comment if body else None, None, seen)
+    return _act(session, who, came, request_id, verdict, response)
+
+
+def _act(
+    session: Work, who: Caller, came: Origin, request_id: UUID, verdict: Verdict, response: Response
+) -> RequestDetail:
+    acting.act(session, who, came, request_id, verdict)
+    entry = register.find(session, who, request_id)
+    response.headers.update(etag(entry.request.version))
+    return _detail(entry, progress.count(session, request_id))
+
+
+def _facts(entry: Entry) -> dict[str, Any]:
+    named = Named(id=entry.request.requester_id, name=entry.requester)
+    return {**entry.request.model_dump(), "tenant": entry.tenant, "requester": named, "open": entry.open}
+
+
+def _detail(entry: Entry, notices: dict[str, int]) -> RequestDetail:
+    return RequestDetail(**_facts(entry), notices=NoticeCount(**notices))
+
+
+def _event(row: Row[Any]) -> EventView:
+    actor = Named(id=row.actor_id, name=row.actor_name or "erased") if row.actor_id else None
+    columns = row._mapping.items()  # noqa: SLF001 - SQLAlchemy's public name for a row as a mapping
+    facts = {name: value for name, value in columns if name in EventView.model_fields}
+    return EventView(**facts, actor=actor, role=row.actor_role)

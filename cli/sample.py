@@ -1,0 +1,81 @@
+"""Sample people and tenants for a machine of one's own; refused in production."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from sqlmodel import Session, col, select
+
+from lockbox.notices import endpoints
+from lockbox.notices.vault import Vault
+from lockbox.people import tenants, tokens
+from lockbox.people.models import Person
+from lockbox.people.roles import Role, Scope
+from lockbox.requests.policy import Policy
+
+LIFETIME = timedelta(days=1)
+
+VENDOR = (
+    ("erin", "Erin Engel", "erin@vendor.example", Role.ENGINEER),
+    ("max", "Max Marsh", "max@vendor.example", Role.MANAGER),
+    ("olga", "Olga Ortiz", "olga@vendor.example", Role.OPERATOR),
+    ("gate", "Mail gateway", "gate@vendor.example", Role.SYSTEM),
+)
+CUSTOMER = (
+    ("tara", "Tara Todd", Role.TENANT_ADMIN),
+    ("ann", "Ann Archer", Role.APPROVER),
+    ("amir", "Amir Aziz", Role.APPROVER),
+    ("aude", "Aude Auger", Role.AUDITOR),
+)
+
+
+class NotInProduction(Exception):  # noqa: N818 - it names what was found
+    """Sample people have known names and day-long tokens."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The ids and the fresh tokens of the sample people, by first name, and the tenant's id."""
+
+    tenant: str
+    tenant_id: UUID
+    people: Mapping[str, UUID]
+    tokens: Mapping[str, str]
+
+
+def seed(session: Session, *, tenant: str, policy: Policy, environment: str, services: Iterable[str]) -> Sample:
+    """Add the sample vendor, a tenant and its people where they are missing, and give everyone a fresh token.
+
+    Raises:
+        NotInProduction: as named.
+    """
+    if environment == "production":
+        raise NotInProduction("sample people are for a machine of your own, never for production")
+    found = tenants.find(session, tenant) or tenants.add(
+        session, tenant, tenant.capitalize(), policy=policy.model_dump(mode="json")
+    )
+    people = {key: _person(session, name, email, role, None) for key, name, email, role in VENDOR}
+    people |= {key: _person(session, name, f"{key}@{tenant}.example", role, found.id) for key, name, role in CUSTOMER}
+    bound = {"scopes": [Scope.ACCESS_CHECK], "services": list(services)}
+    shown = {
+        key: tokens.issue(
+            session, person_id, environment=environment, lifetime=LIFETIME, **(bound if key == "gate" else {})
+        ).text
+        for key, person_id in people.items()
+    }
+    return Sample(tenant, found.id, people, shown)
+
+
+def add_endpoint(session: Session, vault: Vault, url: str, tenant_id: UUID | None) -> str:
+    """Add a webhook endpoint and return its secret."""
+    return endpoints.add(session, vault, url, tenant_id=tenant_id)
+
+
+def _person(session: Session, name: str, email: str, role: Role, tenant_id: UUID | None) -> UUID:
+    there = session.exec(select(Person).where(col(Person.email) == email)).one_or_none()
+    if there is not None:
+        return there.id
+    person = tenants.add_person(session, name, email)
+    tenants.give_role(session, person.id, role, tenant_id)
+    return person.id

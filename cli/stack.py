@@ -1,0 +1,198 @@
+"""The whole stack on one machine: which servers, which processes, and what each of them is told."""
+
+import secrets
+import shlex
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from string import Template
+
+import httpx
+
+from config import embedded
+from config.children import environment
+from config.embedded import Servers
+from config.settings import Settings
+from lockbox import migrations
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+PROCFILE = CHECKOUT / "Procfile"
+LOGS = CHECKOUT / "var" / "log"
+STOP_SECONDS = 15
+READY_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where everything is: URLs of the servers, ours or embedded, and the ports of what we start."""
+
+    database_url: str
+    worker_database_url: str
+    owner_database_url: str
+    redis_url: str
+    smtp_url: str
+    servers: Servers | None
+    api_port: int
+    flower_port: int
+    flower_user: str = "operator"
+    flower_password: str = field(default_factory=lambda: secrets.token_urlsafe(18))
+    environment: str = "development"
+
+    @property
+    def public_url(self) -> str:
+        """The address of the API."""
+        return f"http://127.0.0.1:{self.api_port}"
+
+    @property
+    def flower_url(self) -> str:
+        """The address of Flower."""
+        return f"http://127.0.0.1:{self.flower_port}"
+
+    def variables(self, process: str) -> dict[str, str]:
+        """Return the LOCKBOX_ variables of one process: only what it needs, above all only its own login."""
+        shared = {
+            "LOCKBOX_ENVIRONMENT": self.environment,
+            "LOCKBOX_EMBEDDED": "true" if self.servers else "false",
+            "LOCKBOX_REDIS_URL": self.redis_url,
+            "LOCKBOX_PUBLIC_URL": self.public_url,
+        }
+        if process == "api":
+            own = {"LOCKBOX_DATABASE_URL": self.database_url, "LOCKBOX_API_PORT": str(self.api_port)}
+        elif process == "flower":
+            own = {
+                "LOCKBOX_FLOWER_USER": self.flower_user,
+                "LOCKBOX_FLOWER_PASSWORD": self.flower_password,
+                "LOCKBOX_FLOWER_PORT": str(self.flower_port),
+            }
+        else:
+            own = {
+                "LOCKBOX_WORKER_DATABASE_URL": self.worker_database_url,
+                "LOCKBOX_SMTP_URL": self.smtp_url,
+                "LOCKBOX_WEBHOOKS_ALLOW_HTTP": "true",
+            }
+        return shared | own
+
+
+def prepare(settings: Settings, folder: Path | None = None, *, api_port: int = 8000, flower_port: int = 5555) -> Plan:
+    """Start an embedded server for every URL that is not set, bring the schema up, and choose ports.
+
+    Raises:
+        EmbeddedRefused: in production, or where the servers can't be started.
+    """
+    urls = {
+        name: value.get_secret_value()
+        for name in ("database_url", "worker_database_url", "owner_database_url", "redis_url", "smtp_url")
+        if (value := getattr(settings, name)) is not None
+    }
+    missing = _missing(urls)
+    servers = None
+    if missing:
+        servers = embedded.start(
+            folder or embedded.default_folder(CHECKOUT), environment=settings.environment, only=missing
+        )
+        ours = {name: getattr(servers, name) for names in missing.values() for name in names}
+        urls = urls | ours
+    migrations.upgrade(urls["owner_database_url"])
+    return Plan(
+        **urls,
+        servers=servers,
+        api_port=free_port(api_port),
+        flower_port=free_port(flower_port),
+        environment=settings.environment,
+    )
+
+
+def _missing(urls: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    wanted = {
+        "postgres": ("database_url", "worker_database_url", "owner_database_url"),
+        "redis": ("redis_url",),
+        "mail": ("smtp_url",),
+    }
+    return {server: names for server, names in wanted.items() if not all(name in urls for name in names)}
+
+
+def free_port(first: int) -> int:
+    """Return the first port from this one on that nobody listens on."""
+    for port in range(first, first + 200):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise OSError(f"no free port between {first} and {first + 199}")
+
+
+def commands() -> dict[str, str]:
+    """Return what the Procfile says: a command line for each process."""
+    lines = (line.split(":", 1) for line in PROCFILE.read_text().splitlines() if ":" in line)
+    return {name.strip(): command.strip() for name, command in lines}
+
+
+class Processes:
+    """The processes of a plan as children of this one, each with a log file, ended by pid."""
+
+    def __init__(self, plan: Plan, logs: Path = LOGS, extra: Mapping[str, str] | None = None) -> None:
+        self.plan = plan
+        self.logs = logs
+        self.extra = dict(extra or {})
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+        logs.mkdir(parents=True, exist_ok=True)
+
+    def start(self, process: str, *, name: str | None = None, options: str = "") -> subprocess.Popen[bytes]:
+        """Start one process of the Procfile; under another name and with more options, a second one of a kind."""
+        own = {**self.plan.variables(process), **self.extra}
+        line = Template(f"{commands()[process]} {options}").substitute(own)
+        with (self.logs / f"{name or process}.log").open("ab") as log:
+            child = subprocess.Popen(  # noqa: S603 - the Procfile is ours
+                shlex.split(line), cwd=CHECKOUT, env=environment(own), stdout=log, stderr=log, start_new_session=True
+            )
+        self.running[name or process] = child
+        return child
+
+    def start_all(self) -> None:
+        """Start everything that the Procfile names."""
+        for process in commands():
+            self.start(process)
+
+    def wait_until_ready(self) -> None:
+        """Wait until the API serves.
+
+        Raises:
+            RuntimeError: it ended, or did not answer within 30 seconds; the message names its log.
+        """
+        until = time.monotonic() + READY_SECONDS
+        while time.monotonic() < until:
+            if self.running["api"].poll() is not None:
+                break
+            try:
+                if httpx.get(f"{self.plan.public_url}/readyz", timeout=2, trust_env=False).is_success:
+                    return
+            except httpx.HTTPError:
+                time.sleep(0.05)
+        raise RuntimeError(f"the API did not come up; see {self.logs / 'api.log'}")
+
+    def kill(self, name: str) -> None:
+        """End one process at once, as a crash would."""
+        child = self.running.pop(name)
+        child.kill()
+        child.wait()
+
+    def stop(self) -> None:
+        """End all processes cleanly, and those that do not end at once after a while."""
+        for child in self.running.values():
+            if child.poll() is None:
+                child.send_signal(signal.SIGTERM)
+        until = time.monotonic() + STOP_SECONDS
+        for child in self.running.values():
+            try:
+                child.wait(max(0.1, until - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+        self.running.clear()

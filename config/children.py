@@ -1,0 +1,18 @@
+"""The environment of the processes that we start: ours without what is meant for us alone."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+OURS = ("LOCKBOX_", "FLOWER_")
+
+
+def environment(values: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment for a child: no LOCKBOX_ variable of ours, these values, and this Python first.
+
+    SIGTERM is mapped to Celery's soft shutdown: a bounded wait for running tasks, then the end.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)])
+    return {**kept, "PATH": path, "PYTHONUNBUFFERED": "1", "REMAP_SIGTERM": "SIGQUIT", **values}

@@ -1,0 +1,219 @@
+"""Delivering notices: claim a few, say what each has to say, send, and record how it went."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+from cryptography.fernet import InvalidToken
+from sqlalchemy import Row, text
+from sqlmodel import Session
+
+from lockbox import database
+from lockbox.database import Database, now
+from lockbox.notices import letters
+from lockbox.notices.audience import PROMPTS
+from lockbox.notices.letters import Letter
+from lockbox.notices.models import Channel, Outcome
+from lockbox.notices.outbox import KIND
+from lockbox.notices.senders.protocol import Hook, HookSender, MailSender, SendFailed
+from lockbox.notices.vault import Vault
+from lockbox.schedule import NOTICES, Promise
+
+log = structlog.get_logger(__name__)
+
+LEASE = NOTICES.lease
+LONGEST_LEASE = timedelta(hours=1)
+FIRST_BACK_OFF = timedelta(seconds=2)
+LONGEST_BACK_OFF = timedelta(minutes=15)
+LEAST_BACK_OFF = timedelta(seconds=1)
+LONGEST_ERROR = 200
+
+DUE = text("""
+SELECT id FROM notices WHERE closed_at IS NULL AND run_at <= clock_timestamp() - CAST(:grace AS interval)
+ORDER BY run_at LIMIT :most
+""")
+LOCK = text("""
+SELECT id, run_at, closed_at, attempts FROM notices WHERE id = ANY(:ids) ORDER BY id FOR UPDATE SKIP LOCKED
+""")
+CLAIM = text("""
+UPDATE notices n SET attempts = n.attempts + 1, run_at = c.run_at
+FROM unnest(CAST(:ids AS uuid[]), CAST(:run_at AS timestamptz[])) AS c (id, run_at) WHERE n.id = c.id
+""")
+READ = text("""
+SELECT n.id, n.channel, n.template, n.until_at, n.attempts, e.at, e.deadline_at, e.to_state,
+    r.id AS request_id, r.state, r.service, r.resources, r.actions, r.reason_code, r.justification, r.case_ref,
+    r.access_window, r.requester_id, t.slug AS tenant, t.id AS tenant_id, q.name AS requester,
+    p.id AS recipient_id, p.name AS recipient_name, p.email AS recipient_address, p.disabled_at AS recipient_disabled,
+    h.url, h.secret, h.disabled_at AS endpoint_disabled,
+    (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'name') AS actor_name,
+    (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'comment') AS comment
+FROM notices n
+JOIN events e ON e.id = n.event_id JOIN requests r ON r.id = n.request_id JOIN tenants t ON t.id = n.tenant_id
+JOIN people q ON q.id = r.requester_id
+LEFT JOIN people p ON p.id = n.person_id LEFT JOIN endpoints h ON h.id = n.endpoint_id
+WHERE n.id = ANY(:ids) ORDER BY n.id
+""")
+RECORD = text("""
+UPDATE notices n SET outcome = s.outcome, closed_at = s.closed_at, run_at = s.run_at, last_error = s.last_error
+FROM unnest(CAST(:id AS uuid[]), CAST(:outcome AS text[]), CAST(:closed_at AS timestamptz[]),
+    CAST(:run_at AS timestamptz[]), CAST(:last_error AS text[])) AS s (id, outcome, closed_at, run_at, last_error)
+WHERE n.id = s.id AND n.closed_at IS NULL
+""")
+
+
+@dataclass(frozen=True)
+class Senders:
+    """The ways out, and what every text needs to know."""
+
+    mail: MailSender
+    hooks: HookSender
+    vault: Vault
+    public_url: str
+    services: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Try:
+    """How one try ended; without an outcome it is tried again at `run_at`."""
+
+    notice_id: UUID
+    outcome: Outcome | None
+    run_at: datetime
+    error: str | None = None
+
+
+def due(session: Session, *, grace: timedelta, most: int) -> list[UUID]:
+    """Return the open notices whose next try is overdue by that much, the oldest first."""
+    return list(session.connection().execute(DUE, {"grace": grace, "most": most}).scalars())
+
+
+def deliver(database_: Database, ids: Iterable[UUID], senders: Senders) -> list[Try]:
+    """Send those of the notices that are due, and settle the schedule for all of them.
+
+    A claim is a commit of its own that moves the next try past a lease; so nobody else sends meanwhile, and a
+    process that dies leaves the notice to the next one. Nothing is locked while sending. At least once: the same
+    Message-ID or webhook-id each time.
+
+    Returns:
+        One Try for each notice that was claimed.
+    """
+    with database_.transaction() as session:
+        claimed = _claim(session, sorted(set(ids)))
+        rows = session.connection().execute(READ, {"ids": claimed}).all() if claimed else []
+        at = now(session)
+    tries = [_attempt(row, at, senders) for row in rows]
+    senders.mail.close()
+    if tries:
+        with database_.transaction() as session:
+            _record(session, tries)
+    return tries
+
+
+def _claim(session: Session, ids: Sequence[UUID]) -> list[UUID]:
+    rows = session.connection().execute(LOCK, {"ids": list(ids)}).all()
+    at = now(session)
+    ready = [row for row in rows if row.closed_at is None and row.run_at <= at]
+    if ready:
+        leases = [at + min(LEASE * 2 ** min(row.attempts, 10), LONGEST_LEASE) for row in ready]
+        session.connection().execute(CLAIM, {"ids": [row.id for row in ready], "run_at": leases})
+    taken = {row.id for row in ready}
+    settled = [
+        Promise(str(row.id), KIND, None if row.closed_at else row.run_at - at) for row in rows if row.id not in taken
+    ]
+    locked_or_unknown = set(ids) - {row.id for row in rows}
+    settled += [Promise(str(one), KIND, LEASE) for one in sorted(locked_or_unknown)]
+    database.promise(session, NOTICES, settled)
+    return [row.id for row in ready]
+
+
+def _attempt(row: Row[Any], at: datetime, senders: Senders) -> Try:
+    if row.recipient_disabled or row.endpoint_disabled or (row.template in PROMPTS and row.state != row.template):
+        return Try(row.id, Outcome.MOOT, at)
+    if at >= row.until_at:
+        return Try(row.id, Outcome.DEAD, at, "not delivered before it stopped mattering")
+    try:
+        _send(row, at, senders)
+    except SendFailed as failure:
+        return _failed(row, at, failure)
+    except Exception as error:
+        log.exception("notice.failed", notice_id=str(row.id))
+        return _failed(row, at, SendFailed(type(error).__name__))
+    return Try(row.id, Outcome.SENT, at)
+
+
+def _send(row: Row[Any], at: datetime, senders: Senders) -> None:
+    letter = _letter(row, at)
+    if row.channel == Channel.MAIL:
+        senders.mail.send(letters.mail(letter, public_url=senders.public_url, services=senders.services))
+        return
+    try:
+        secret = senders.vault.open(row.secret)
+    except InvalidToken:
+        raise SendFailed("no key opens the endpoint's secret") from None
+    body = letters.payload(letter, public_url=senders.public_url)
+    senders.hooks.send(Hook(hook_id=str(row.id), url=row.url, body=body, secret=secret))
+
+
+def _letter(row: Row[Any], at: datetime) -> Letter:
+    return Letter(
+        notice_id=row.id,
+        template=row.template,
+        now=at,
+        at=row.at,
+        deadline_at=row.deadline_at,
+        actor_name=row.actor_name,
+        comment=row.comment,
+        event_type=f"request.{row.to_state}",
+        request_id=row.request_id,
+        tenant=row.tenant,
+        tenant_id=row.tenant_id,
+        requester=row.requester,
+        requester_id=row.requester_id,
+        service=row.service,
+        resources=row.resources,
+        actions=row.actions,
+        reason_code=row.reason_code,
+        justification=row.justification,
+        case_ref=row.case_ref,
+        access_window=row.access_window,
+        recipient_id=row.recipient_id,
+        recipient_name=row.recipient_name or "",
+        recipient_address=row.recipient_address or "",
+    )
+
+
+def _failed(row: Row[Any], at: datetime, failure: SendFailed) -> Try:
+    log.warning(
+        "notice.not_sent", notice_id=str(row.id), channel=row.channel, attempts=row.attempts, error=failure.reason
+    )
+    again = None if failure.permanent else next_try(row.attempts, at, row.until_at)
+    return Try(row.id, Outcome.DEAD if again is None else None, again or at, failure.reason[:LONGEST_ERROR])
+
+
+def next_try(attempts: int, at: datetime, until: datetime) -> datetime | None:
+    """Return when to try again: a doubling back-off, squeezed to a quarter of the time left; None if none is."""
+    left = until - at
+    if left <= LEAST_BACK_OFF:
+        return None
+    doubled: timedelta = FIRST_BACK_OFF * (1 << min(attempts - 1, 12))
+    back_off = min(doubled, LONGEST_BACK_OFF, left / 4)
+    return at + max(back_off, LEAST_BACK_OFF)
+
+
+def _record(session: Session, tries: Sequence[Try]) -> None:
+    at = now(session)
+    session.connection().execute(
+        RECORD,
+        {
+            "id": [one.notice_id for one in tries],
+            "outcome": [one.outcome and one.outcome.value for one in tries],
+            "closed_at": [at if one.outcome else None for one in tries],
+            "run_at": [one.run_at for one in tries],
+            "last_error": [one.error for one in tries],
+        },
+    )
+    settled = [Promise(str(one.notice_id), KIND, None if one.outcome else one.run_at) for one in tries]
+    database.promise(session, NOTICES, settled)

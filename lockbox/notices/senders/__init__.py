@@ -1,0 +1,1 @@
+"""Ways out: one protocol, and each a real way of sending."""

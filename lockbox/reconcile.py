@@ -1,0 +1,145 @@
+"""Repairing the schedule from Postgres: arm what is missing, rebuild what was lost, act where nobody has acted."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Connection, text
+
+from lockbox.database import Database
+from lockbox.notices import delivery
+from lockbox.notices.outbox import KIND
+from lockbox.requests import clock
+from lockbox.requests.lifecycle import CLOCK_ACTIONS, State
+from lockbox.schedule import CLOCK, INDEXES, NOTICES, Away, Index, Promise
+
+log = structlog.get_logger(__name__)
+
+Send = Callable[[list[UUID]], None]
+
+GRACE = timedelta(seconds=3)
+SOON = timedelta(minutes=1)
+BATCH = 500
+PAGE = 2000
+MOST_SOON = 20_000
+LOCK_NUMBER = 0x10CB0C
+KEEP_KEYS = timedelta(hours=24)
+
+OPEN_CLOCKS = text("""
+SELECT id, state, wake_at AS due FROM requests WHERE wake_at IS NOT NULL AND id > :after ORDER BY id LIMIT :most
+""")
+OPEN_NOTICES = text("""
+SELECT id, run_at AS due FROM notices WHERE closed_at IS NULL AND id > :after ORDER BY id LIMIT :most
+""")
+SOON_CLOCKS = text("""
+SELECT id, state, wake_at AS due FROM requests
+WHERE wake_at <= clock_timestamp() + CAST(:soon AS interval) ORDER BY wake_at LIMIT :most
+""")
+SOON_NOTICES = text("""
+SELECT id, run_at AS due FROM notices
+WHERE closed_at IS NULL AND run_at <= clock_timestamp() + CAST(:soon AS interval) ORDER BY run_at LIMIT :most
+""")
+PAGES = {CLOCK: OPEN_CLOCKS, NOTICES: OPEN_NOTICES}
+SOONS = {CLOCK: SOON_CLOCKS, NOTICES: SOON_NOTICES}
+FORGET_KEYS = text("DELETE FROM idempotency_keys WHERE created_at < clock_timestamp() - CAST(:kept AS interval)")
+
+
+def reconcile(database: Database, send: Send | None) -> Iterator[str]:
+    """Repair in small steps, each named as it ends; whoever calls may pause between them.
+
+    One process at a time does it, by advisory lock; others return at once. `send` delivers notices that nobody has
+    taken; None leaves them to the processes that send.
+    """
+    with _alone(database) as alone:
+        if not alone:
+            return
+        yield from act_on_overdue(database, send, grace=GRACE)
+        try:
+            for index in INDEXES:
+                if database.schedule.is_whole(index):
+                    yield from _arm_soon(database, index)
+                else:
+                    yield from _rebuild(database, index, send)
+        except Away as away:
+            log.warning("reconcile.redis_away", error=str(away))
+        with database.transaction() as session:
+            session.connection().execute(FORGET_KEYS, {"kept": KEEP_KEYS})
+        yield "keys"
+
+
+def act_on_overdue(database: Database, send: Send | None, *, grace: timedelta) -> Iterator[str]:
+    """Act straight from Postgres on what should have happened that long ago."""
+    yield from act_on_overdue_clock(database, grace=grace)
+    if send:
+        yield from act_on_overdue_notices(database, send, grace=grace)
+
+
+def act_on_overdue_clock(database: Database, *, grace: timedelta) -> Iterator[str]:
+    """Run the clock on requests that are overdue by that much; with no grace Redis isn't needed at all."""
+    while ids := _overdue(database, clock.due, grace):
+        moved = clock.run(database, ids)
+        yield f"clock {moved}"
+        if moved < len(ids):
+            break
+
+
+def act_on_overdue_notices(database: Database, send: Send, *, grace: timedelta) -> Iterator[str]:
+    """Hand over notices that are overdue by that much."""
+    if ids := _overdue(database, delivery.due, grace):
+        send(ids)
+        yield f"notices {len(ids)}"
+
+
+def _overdue(database: Database, due: Callable[..., list[UUID]], grace: timedelta) -> list[UUID]:
+    with database.transaction() as session:
+        return due(session, grace=grace, most=BATCH)
+
+
+def _arm_soon(database: Database, index: Index) -> Iterator[str]:
+    with database.transaction() as session:
+        rows = session.connection().execute(SOONS[index], {"soon": SOON, "most": MOST_SOON}).all()
+    for start in range(0, len(rows), BATCH):
+        promises = [_promise(row, index) for row in rows[start : start + BATCH]]
+        database.schedule.arm(index, promises, only_missing=True)
+        yield f"armed {index.name}"
+
+
+def _rebuild(database: Database, index: Index, send: Send | None) -> Iterator[str]:
+    after, count = UUID(int=0), 0
+    log.warning("reconcile.rebuilding", index=index.name)
+    while True:
+        with database.transaction() as session:
+            rows = session.connection().execute(PAGES[index], {"after": after, "most": PAGE}).all()
+        if not rows:
+            break
+        if not database.schedule.arm(index, [_promise(row, index) for row in rows], only_missing=True):
+            raise Away("arming was refused")
+        after, count = rows[-1].id, count + len(rows)
+        yield f"rebuilt {index.name} {count}"
+        yield from act_on_overdue(database, send, grace=GRACE)
+    database.schedule.mark_whole(index)
+    log.info("reconcile.rebuilt", index=index.name, count=count)
+    yield f"whole {index.name}"
+
+
+def _promise(row: object, index: Index) -> Promise:
+    state: State | None = getattr(row, "state", None)
+    kind = CLOCK_ACTIONS[State(state)].value if state and index is CLOCK else KIND
+    return Promise(str(row.id), kind, row.due)  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _alone(database: Database) -> Iterator[bool]:
+    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        alone = _lock(connection)
+        try:
+            yield alone
+        finally:
+            if alone:
+                connection.execute(text("SELECT pg_advisory_unlock(:number)"), {"number": LOCK_NUMBER})
+
+
+def _lock(connection: Connection) -> bool:
+    return bool(connection.execute(text("SELECT pg_try_advisory_lock(:number)"), {"number": LOCK_NUMBER}).scalar())

@@ -1,0 +1,106 @@
+"""The Celery app and all of its settings, shared by workers, pollers and Flower."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from celery import Celery
+from celery.signals import before_task_publish, setup_logging
+from kombu import Queue
+
+from config import logging as lockbox_logging
+from config.settings import Settings, UnsafeSettings
+from worker.runtime import settings
+from worker.step import Pollers
+
+CORE, NOTIFY, MAINTENANCE = "core", "notify", "maintenance"
+VISIBILITY_SECONDS = 120
+TASK_SECONDS = 8
+
+ROUTES = {
+    "lockbox.time_out": {"queue": CORE},
+    "lockbox.expire": {"queue": CORE},
+    "lockbox.notify": {"queue": NOTIFY},
+    "lockbox.reconcile": {"queue": MAINTENANCE},
+}
+
+
+class ForbiddenTimer(Exception):  # noqa: N818 - it names what was found
+    """Somebody tried to put a timer into a worker's memory; promises belong into Postgres."""
+
+
+def configuration() -> dict[str, Any]:
+    """Return Celery's settings; each is explained in docs/decisions/0003-celery-settings.md."""
+    return {
+        "accept_content": ["json"],
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "event_serializer": "json",
+        "task_ignore_result": True,
+        "task_acks_late": True,
+        "task_acks_on_failure": True,
+        "task_acks_on_timeout": True,
+        "task_reject_on_worker_lost": True,
+        "task_time_limit": TASK_SECONDS,
+        "task_soft_time_limit": TASK_SECONDS - 1,
+        "task_queues": [Queue(name) for name in (CORE, NOTIFY, MAINTENANCE)],
+        "task_default_queue": CORE,
+        "task_create_missing_queues": False,
+        "task_routes": ROUTES,
+        "task_send_sent_event": True,
+        "worker_send_task_events": True,
+        "worker_prefetch_multiplier": 1,
+        "worker_eta_task_limit": 1000,
+        "worker_soft_shutdown_timeout": 10.0,
+        "worker_enable_soft_shutdown_on_idle": False,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_pool_start_method": "fork",
+        "worker_proc_alive_timeout": 10.0,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_pool_acquire_timeout": 5,
+        "broker_transport_options": {
+            "visibility_timeout": VISIBILITY_SECONDS,
+            "unacked_restore_interval": 5,
+            "unacked_restore_throttle": 1,
+            "socket_timeout": 10,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+        },
+        "enable_utc": True,
+        "timezone": "UTC",
+    }
+
+
+def make_app(chosen: Settings) -> Celery:
+    """Return the app of this installation; workers get the pollers as a step that lives while the broker is away.
+
+    Raises:
+        UnsafeSettings: LOCKBOX_REDIS_URL is not set.
+    """
+    celery = Celery("lockbox", broker=chosen.require("redis_url"), include=["worker.tasks"])
+    celery.conf.update(configuration())
+    celery.steps["worker"].add(Pollers)
+    return celery
+
+
+@setup_logging.connect(weak=False)
+def _our_logs(**_: object) -> None:
+    lockbox_logging.configure(settings())
+    logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
+    logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)
+
+
+@before_task_publish.connect(weak=False)
+def _no_timers(headers: Mapping[str, Any], **_: object) -> None:
+    if headers.get("eta"):
+        raise ForbiddenTimer(f"{headers.get('task')}: no eta and no countdown; the schedule keeps time")
+
+
+try:
+    app = make_app(settings())
+except UnsafeSettings as error:
+    raise SystemExit(f"lockbox: {error}") from None

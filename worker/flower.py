@@ -1,0 +1,44 @@
+"""Starts Flower: on loopback unless told otherwise, with credentials, and read-only."""
+
+import structlog
+
+from config import logging as lockbox_logging
+from config.settings import Settings
+from worker.app import app
+from worker.runtime import settings
+
+log = structlog.get_logger(__name__)
+
+MOST_TASKS = 10_000
+
+
+def arguments(chosen: Settings) -> list[str]:
+    """Return Flower's options.
+
+    Raises:
+        SystemExit: it would be open to everybody.
+    """
+    if not chosen.flower_user or not chosen.flower_password:
+        raise SystemExit("lockbox: Flower needs LOCKBOX_FLOWER_USER and LOCKBOX_FLOWER_PASSWORD; it is never open")
+    if chosen.flower_unauthenticated_api:
+        raise SystemExit("lockbox: unset FLOWER_UNAUTHENTICATED_API; it opens Flower's API to everybody")
+    return [
+        f"--address={chosen.flower_address}",
+        f"--port={chosen.flower_port}",
+        f"--basic-auth={chosen.flower_user}:{chosen.flower_password.get_secret_value()}",
+        "--read-only",
+        f"--max-tasks={MOST_TASKS}",
+        "--persistent=false",
+    ]
+
+
+def main() -> None:
+    """Hand over to Flower; the password stands in no command line."""
+    chosen = settings()
+    options = arguments(chosen)
+    lockbox_logging.configure(chosen)
+    app.start(["flower", *options])
+
+
+if __name__ == "__main__":
+    main()

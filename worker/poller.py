@@ -1,0 +1,162 @@
+"""The pollers: threads that sleep until something is due, claim it and send hints, or act without Redis."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from itertools import islice
+from typing import Any
+
+import structlog
+from celery import Celery
+from kombu.exceptions import OperationalError as BrokerAway
+from sqlalchemy.exc import DBAPIError
+
+from lockbox import reconcile as repairing
+from lockbox.schedule import CLOCK, NOTICES, Away, Bell, Index
+from worker.gate import ForkGate
+from worker.runtime import Runtime
+from worker.sending import Sending
+from worker.tasks import MOST_IDS, MOST_NOTICES
+
+log = structlog.get_logger(__name__)
+
+IDLE_SECONDS = 1.0
+AWAY_SECONDS = 0.5
+FULL_SECONDS = 0.05
+RECONCILE_SECONDS = 5.0
+NO_GRACE = timedelta(0)
+QUEUES = {CLOCK: "core", NOTICES: "notify"}
+IDS_A_HINT = {CLOCK: MOST_IDS, NOTICES: MOST_NOTICES}
+MOST_HINTS_WAITING = {CLOCK: 50, NOTICES: 400}
+
+
+class Loop(threading.Thread):
+    """A thread that does one round after another until it is told to stop; no failure ends it.
+
+    A round is a series of small steps, each done while the gate is held: a fork waits for the step, never for more.
+    """
+
+    def __init__(self, name: str, tools: Runtime) -> None:
+        super().__init__(name=name, daemon=True)
+        self.tools = tools
+        self.gate = ForkGate()
+        self.stopping = threading.Event()
+
+    def run(self) -> None:
+        """Go round until told to stop."""
+        while not self.stopping.is_set():
+            try:
+                self.round()
+            except (DBAPIError, BrokerAway, Away) as error:
+                log.warning("poller.waiting", poller=self.name, error=type(error).__name__)
+                self.stopping.wait(IDLE_SECONDS)
+            except Exception:
+                log.exception("poller.failed", poller=self.name)
+                self.stopping.wait(IDLE_SECONDS)
+
+    def round(self) -> None:
+        """Do what there is to do, then rest."""
+        raise NotImplementedError
+
+    def stepwise(self, steps: Iterator[str]) -> int:
+        """Take the steps one by one, each behind the gate; return how many there were."""
+        taken = 0
+        while not self.stopping.is_set():
+            with self.gate:
+                step = next(steps, None)
+            if step is None:
+                break
+            taken += 1
+        return taken
+
+
+class Reconciler(Loop):
+    """Repairs the schedule every five seconds, or at once when a poller finds an index that is not whole."""
+
+    def __init__(self, tools: Runtime, sending: Sending | None) -> None:
+        super().__init__("reconciler", tools)
+        self.sending = sending
+        self.poked = threading.Event()
+
+    def round(self) -> None:
+        """Repair, then rest until the next round or a poke."""
+        self.stepwise(repairing.reconcile(self.tools.database, self.sending))
+        self.poked.wait(RECONCILE_SECONDS)
+        self.poked.clear()
+
+    def stop(self) -> None:
+        """Ask the thread to end."""
+        self.stopping.set()
+        self.poked.set()
+
+
+class Poller(Loop):
+    """Watches one index: claims what is due, hands it out as hints, and sleeps on the bell.
+
+    Where Redis is away it acts on due rows straight from Postgres, by the same functions as the tasks.
+    """
+
+    def __init__(self, index: Index, app: Celery, tools: Runtime, reconciler: Reconciler) -> None:
+        super().__init__(f"poller-{index.name}", tools)
+        self.index = index
+        self.app = app
+        self.reconciler = reconciler
+        self.bell: Bell = tools.database.schedule.bell(index)
+
+    def round(self) -> None:
+        """Claim and hint, then sleep until something more is due; or act, where Redis is away."""
+        try:
+            with self.gate:
+                rest = self._claim_and_hint()
+            if rest > 0 and not self.stopping.is_set():
+                self.bell.wait(rest)
+        except (Away, BrokerAway):
+            self._act()
+            self.stopping.wait(AWAY_SECONDS)
+
+    def stop(self) -> None:
+        """Ask the thread to end; it does within a second."""
+        self.stopping.set()
+
+    def _claim_and_hint(self) -> float:
+        """Return how long there is nothing to do, in seconds."""
+        schedule = self.tools.database.schedule
+        self.bell.listen()
+        if self._waiting_hints() >= MOST_HINTS_WAITING[self.index]:
+            return FULL_SECONDS
+        claim = schedule.claim(self.index)
+        if not claim.whole:
+            self.reconciler.poked.set()
+        for kind, ids in claim.ids.items():
+            self._hint(kind, ids)
+        return min(claim.idle, IDLE_SECONDS)
+
+    def _waiting_hints(self) -> int:
+        with self.app.producer_pool.acquire(block=True, timeout=5) as producer:
+            channel: Any = producer.channel
+            return int(channel.queue_declare(QUEUES[self.index]).message_count)
+
+    def _hint(self, kind: str, ids: Sequence[str]) -> None:
+        task = self.app.tasks[f"lockbox.{kind}"]
+        with self.app.producer_pool.acquire(block=True, timeout=5) as producer, _batch(producer):
+            for part in _parts(ids, IDS_A_HINT[self.index]):
+                task.apply_async((part,), producer=producer, retry=False)
+
+    def _act(self) -> None:
+        database = self.tools.database
+        if self.index is CLOCK:
+            self.stepwise(repairing.act_on_overdue_clock(database, grace=NO_GRACE))
+        elif self.reconciler.sending:
+            self.stepwise(repairing.act_on_overdue_notices(database, self.reconciler.sending, grace=NO_GRACE))
+
+
+def _batch(producer: Any) -> AbstractContextManager[object]:  # noqa: ANN401 - kombu's stubs lack batch()
+    batch: AbstractContextManager[object] = producer.batch()
+    return batch
+
+
+def _parts(ids: Sequence[str], size: int) -> Iterator[list[str]]:
+    rest = iter(ids)
+    while part := list(islice(rest, size)):
+        yield part

@@ -1,0 +1,74 @@
+"""What a worker process works with: its own engine, schedule and senders, one set a process, made after the fork."""
+
+import os
+import threading
+from dataclasses import dataclass
+from functools import cache
+
+from celery.signals import worker_process_init
+
+from config.settings import Settings, UnsafeSettings, load
+from lockbox.database import Database, make_engine
+from lockbox.notices.delivery import Senders
+from lockbox.notices.senders.smtp import SmtpMail
+from lockbox.notices.senders.webhook import HttpHooks
+from lockbox.notices.vault import Vault
+from lockbox.schedule import Schedule
+
+_making = threading.Lock()
+
+
+@cache
+def settings() -> Settings:
+    """Return the settings of this process; unsafe ones end it with a line for each thing to change."""
+    try:
+        return load()
+    except UnsafeSettings as error:
+        raise SystemExit(f"lockbox: {error}") from None
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The tools of one process. `senders` is None where no mail relay is configured."""
+
+    database: Database
+    senders: Senders | None
+
+
+def make(chosen: Settings) -> Runtime:
+    """Return the tools that these settings ask for; nothing is connected yet.
+
+    Raises:
+        UnsafeSettings: a needed setting is missing.
+    """
+    engine = make_engine(chosen.require("worker_database_url"), role="worker", pool_size=4, overflow=12)
+    return Runtime(Database(engine, Schedule(chosen.require("redis_url"))), _senders(chosen))
+
+
+def runtime() -> Runtime:
+    """Return this process' own tools; those of the process it was forked from are never touched."""
+    with _making:
+        return _of_process(os.getpid())
+
+
+@cache
+def _of_process(_: int) -> Runtime:
+    return make(settings())
+
+
+def _senders(chosen: Settings) -> Senders | None:
+    if chosen.smtp_url is None:
+        return None
+    mail = SmtpMail(chosen.require("smtp_url"), sender=chosen.mail_from, ca_file=chosen.smtp_ca_file)
+    return Senders(
+        mail=mail,
+        hooks=HttpHooks(allow_http=chosen.webhooks_allow_http),
+        vault=Vault([key.get_secret_value() for key in chosen.secret_keys]),
+        public_url=chosen.public_url,
+        services={name: service.title for name, service in chosen.services.items()},
+    )
+
+
+@worker_process_init.connect(weak=False)
+def _warm(**_: object) -> None:
+    runtime()

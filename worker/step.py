@@ -1,0 +1,45 @@
+"""The step of the worker blueprint that starts the pollers: after the pool, whether or not the broker answers."""
+
+from typing import Any
+
+from celery import bootsteps
+
+from lockbox.schedule import INDEXES
+from worker.poller import Poller, Reconciler
+from worker.runtime import runtime
+from worker.sending import Sending
+
+NOTIFY = "notify"
+STOP_SECONDS = 5.0
+
+
+class Pollers(bootsteps.StartStopStep):
+    """Runs a poller for each index and a reconciler in every worker; those that send also send by themselves."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, parent: Any, **_: Any) -> None:  # noqa: ANN401 - Celery's signature
+        super().__init__(parent)
+        self.loops: list[Poller | Reconciler] = []
+        self.sending: Sending | None = None
+
+    def start(self, parent: Any) -> None:  # noqa: ANN401 - Celery's signature
+        """Start the threads."""
+        tools = runtime()
+        if NOTIFY in parent.app.amqp.queues.consume_from and tools.senders:
+            self.sending = Sending(tools)
+        reconciler = Reconciler(tools, self.sending)
+        self.loops = [reconciler, *(Poller(index, parent.app, tools, reconciler) for index in INDEXES)]
+        for loop in self.loops:
+            loop.start()
+
+    def stop(self, parent: Any) -> None:  # noqa: ANN401, ARG002 - Celery's signature
+        """Ask the threads to end and wait a little; what they leave is picked up by others."""
+        for loop in self.loops:
+            loop.stop()
+        for loop in self.loops:
+            loop.join(STOP_SECONDS)
+        if self.sending:
+            self.sending.stop()
+
+    terminate = stop
