@@ -2,7 +2,8 @@
 
 from enum import StrEnum
 
-from sqlalchemy import ARRAY, DateTime, Enum, Text
+from sqlalchemy import DateTime, Enum, Text
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlmodel import SQLModel
 
 SQLModel.metadata.naming_convention = {

@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=default_folder(CHECKOUT), help="default: %(default)s")
     asked = parser.parse_args(arguments)
     # The environment may be read here: config/ is the layer that does.
-    environment = os.environ.get("LOCKBOX_ENVIRONMENT", "development")  # noqa: TID251 - see above
+    environment = os.environ.get("LOCKBOX_ENVIRONMENT", "development")
     try:
         starts = asked.action == "start"
         servers = start(asked.folder, environment=environment) if starts else find(asked.folder)

@@ -1,0 +1,1 @@
+"""Tests, by distance: unit, database, http, whole."""

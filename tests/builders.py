@@ -1,0 +1,152 @@
+"""Builders: a small world of people and a tenant, and requests in whatever state a test begins with."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Self
+from uuid import UUID
+
+from sqlmodel import Session
+
+from config.settings import Settings
+from lockbox.database import Database, postgres_clock
+from lockbox.ids import new_id
+from lockbox.people import tenants, tokens
+from lockbox.people.models import Tenant
+from lockbox.people.roles import Caller, Mode, Role, Scope, Standing
+from lockbox.requests import acting, filing
+from lockbox.requests.acting import Verdict
+from lockbox.requests.filing import Filing, Submitted
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.policy import Policy
+from lockbox.requests.writing import Origin
+
+SETTINGS = Settings(environment="test")
+HERE = Origin("api", "127.0.0.1", "pytest")
+WITHOUT_REVIEW = Policy(vendor_review=False)
+
+
+@dataclass(frozen=True)
+class Urls:
+    """Where one test's servers are, as each role."""
+
+    superuser: str
+    owner: str
+    api: str
+    worker: str
+    redis: str
+    smtp: str
+    maildir: Path
+
+
+class ShiftedClock:
+    """The database's clock, moved by as much as a test likes."""
+
+    def __init__(self) -> None:
+        self.shift = timedelta(0)
+
+    def __call__(self, session: Session) -> datetime:
+        """Read the shifted clock."""
+        return postgres_clock(session) + self.shift
+
+
+@dataclass
+class World:
+    """A vendor and one tenant. `people` are callers by name; `tokens` their bearer tokens."""
+
+    house: Database
+    tenant: Tenant
+    people: dict[str, Caller] = field(default_factory=dict)
+    tokens: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def make(cls, house: Database, policy: Policy = WITHOUT_REVIEW, mode: Mode = Mode.ENFORCE) -> Self:
+        """Make the usual world: erin and eve ask, max and mia manage, ann, amir and abe approve, gate guards."""
+        with house.transaction() as session:
+            slug = f"tenant-{new_id().hex[-12:]}"
+            tenant = tenants.add(session, slug, "Contoso", policy=policy.model_dump(mode="json"), mode=mode)
+        world = cls(house, tenant)
+        for name, role in (
+            ("erin", Role.ENGINEER),
+            ("eve", Role.ENGINEER),
+            ("max", Role.MANAGER),
+            ("mia", Role.MANAGER),
+            ("olga", Role.OPERATOR),
+            ("vera", Role.VENDOR_AUDITOR),
+        ):
+            world.add(name, role)
+        world.add("gate", Role.SYSTEM, scopes={Scope.ACCESS_CHECK}, services=set(SETTINGS.services))
+        for name, role in (
+            ("tara", Role.TENANT_ADMIN),
+            ("ann", Role.APPROVER),
+            ("amir", Role.APPROVER),
+            ("abe", Role.APPROVER),
+            ("aude", Role.AUDITOR),
+        ):
+            world.add(name, role, tenant.id)
+        return world
+
+    def add(
+        self,
+        name: str,
+        role: Role,
+        tenant_id: UUID | None = None,
+        *,
+        scopes: set[Scope] | None = None,
+        services: set[str] | None = None,
+    ) -> Caller:
+        """Add a person with one role and a token that lasts an hour."""
+        with self.house.transaction() as session:
+            email = f"{name}-{new_id().hex[-8:]}@example.test"
+            person = tenants.add_person(session, name.capitalize(), email)
+            tenants.give_role(session, person.id, role, tenant_id)
+            issued = tokens.issue(
+                session,
+                person.id,
+                environment=SETTINGS.environment,
+                lifetime=timedelta(hours=1),
+                scopes=scopes or (),
+                services=services or (),
+            )
+        standings = frozenset({Standing(role, tenant_id)})
+        caller = Caller(person.id, person.name, standings, frozenset(scopes or ()), frozenset(services or ()))
+        self.people[name] = caller
+        self.tokens[name] = issued.text
+        return caller
+
+    def filing(self, **changes: Any) -> Filing:
+        """Return a good filing, with changes."""
+        facts: dict[str, Any] = {
+            "tenant": self.tenant.slug,
+            "service": "exchange-online",
+            "resources": ["mailbox:anna@contoso.example"],
+            "actions": ["read"],
+            "reason_code": "support_case",
+            "justification": "The mailbox does not open",
+            "case_ref": "CASE-1",
+            "access_window": 3600,
+        }
+        return Filing(**(facts | changes))
+
+    def body(self, **changes: Any) -> dict[str, Any]:
+        """Return a good body for POST /v1/requests, with changes."""
+        filing_ = self.filing()
+        facts = {name: value for name, value in vars(filing_).items() if name != "engineer"}
+        return facts | changes
+
+    def submit(self, who: str = "erin", house: Database | None = None, **changes: Any) -> AccessRequest:
+        """File a request and return its row."""
+        return self.submitted(who, house, **changes).request
+
+    def submitted(self, who: str = "erin", house: Database | None = None, **changes: Any) -> Submitted:
+        """File a request and return all that the house says of it."""
+        with (house or self.house).transaction() as session:
+            return filing.submit(session, self.people[who], HERE, self.filing(**changes), SETTINGS.services)
+
+    def act(
+        self, who: str, action: Action, request_id: UUID, house: Database | None = None, **changes: Any
+    ) -> AccessRequest:
+        """Let somebody act on a request and return its row after that."""
+        with (house or self.house).transaction() as session:
+            return acting.act(session, self.people[who], HERE, request_id, Verdict(action, **changes))

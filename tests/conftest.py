@@ -1,0 +1,101 @@
+"""Real servers for every test that wants them: started once, from nothing, and a fresh database for each test."""
+
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool
+
+from config import embedded
+from config.embedded import Servers
+from lockbox import migrations
+from lockbox.database import Database, make_engine
+from lockbox.schedule import Schedule
+from tests.builders import Urls, World
+
+NUMBERS = itertools.count(1)
+
+for name in [name for name in os.environ if name.startswith(("LOCKBOX_", "FLOWER_"))]:
+    del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    """Postgres, Valkey and a mail catcher, from nothing, for this run of the tests."""
+    parent = Path(tempfile.mkdtemp(prefix="lockbox-tests-"))
+    parent.chmod(0o755)
+    running = embedded.start(parent / "servers", environment="test")
+    try:
+        yield running
+    finally:
+        running.stop()
+        shutil.rmtree(parent)
+
+
+@pytest.fixture(scope="session")
+def template(servers: Servers) -> Servers:
+    """The servers with a migrated database that others are cloned from."""
+    migrations.upgrade(servers.owner_database_url)
+    return servers
+
+
+@pytest.fixture
+def superuser(template: Servers) -> Iterator[Engine]:
+    """A connection that may do everything, for setting scenes that the house itself refuses."""
+    engine = create_engine(template.superuser_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def urls(template: Servers, superuser: Engine) -> Iterator[Urls]:
+    """A database of this test alone, and an emptied Redis."""
+    name = f"lockbox_{os.getpid()}_{next(NUMBERS)}"
+    with superuser.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE lockbox OWNER lockbox_owner"))
+    with Redis.from_url(template.redis_url) as redis:
+        redis.flushall()
+
+    def here(url: str) -> str:
+        return make_url(url).set(database=name).render_as_string(hide_password=False)
+
+    yield Urls(
+        superuser=here(template.superuser_url),
+        owner=here(template.owner_database_url),
+        api=here(template.database_url),
+        worker=here(template.worker_database_url),
+        redis=template.redis_url,
+        smtp=template.smtp_url,
+        maildir=template.maildir,
+    )
+    with superuser.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+def api(urls: Urls) -> Iterator[Database]:
+    """The database as the API sees it."""
+    house = Database(make_engine(urls.api, role="test-api", pool_size=4, overflow=16), Schedule(urls.redis))
+    yield house
+    house.dispose()
+
+
+@pytest.fixture
+def worker(urls: Urls) -> Iterator[Database]:
+    """The database as a worker sees it."""
+    house = Database(make_engine(urls.worker, role="test-worker", pool_size=4, overflow=16), Schedule(urls.redis))
+    yield house
+    house.dispose()
+
+
+@pytest.fixture
+def world(api: Database) -> World:
+    """A vendor with engineers, managers and a gateway, and a tenant with its people."""
+    return World.make(api)

@@ -1,0 +1,40 @@
+"""A request from submit to its end, on a real database."""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import text
+
+from lockbox.database import Database, make_engine
+from lockbox.refusals import TooLate
+from lockbox.requests import clock
+from lockbox.requests.lifecycle import Action, State
+from tests.builders import ShiftedClock, Urls, World
+
+
+def test_an_approved_request_opens_and_expires_by_the_clock(world: World, worker: Database) -> None:
+    request = world.submit(access_window=60)
+    opened = world.act("ann", Action.APPROVE, request.id)
+    late = ShiftedClock()
+    late.shift = timedelta(seconds=61)
+    worker.clock = late
+
+    moved = clock.run(worker, [request.id])
+
+    assert opened.state is State.ACTIVE
+    assert moved == 1
+    with world.house.transaction() as session:
+        rows = session.connection().execute(text("SELECT seq, to_state FROM events ORDER BY seq")).all()
+    assert [tuple(row) for row in rows] == [(1, "pending"), (2, "active"), (3, "expired")]
+
+
+def test_an_approval_at_the_deadline_is_refused(world: World, urls: Urls) -> None:
+    request = world.submit()
+    at_the_end = ShiftedClock()
+    at_the_end.shift = timedelta(hours=12)
+    house = Database(make_engine(urls.api, role="late"), world.house.schedule, clock=at_the_end)
+
+    with pytest.raises(TooLate):
+        world.act("ann", Action.APPROVE, request.id, house)
+
+    house.engine.dispose()
