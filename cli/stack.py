@@ -6,16 +6,18 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 
 import httpx
+import psycopg
 
 from config import embedded
 from config.children import environment
-from config.embedded import Servers
+from config.embedded import EmbeddedRefused, Servers
 from config.settings import Settings
 from lockbox import migrations
 
@@ -24,6 +26,8 @@ PROCFILE = CHECKOUT / "Procfile"
 LOGS = CHECKOUT / "var" / "log"
 STOP_SECONDS = 15
 READY_SECONDS = 30
+LEAVE_SECONDS = 2
+IN_USE = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'lockbox-%'"
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class Plan:
     flower_user: str = "operator"
     flower_password: str = field(default_factory=lambda: secrets.token_urlsafe(18))
     environment: str = "development"
+    found: bool = False
+    """Whether embedded servers of the folder ran before; then they are left running."""
 
     @property
     def public_url(self) -> str:
@@ -89,21 +95,55 @@ def prepare(settings: Settings, folder: Path | None = None, *, api_port: int = 8
         if (value := getattr(settings, name)) is not None
     }
     missing = _missing(urls)
-    servers = None
-    if missing:
-        servers = embedded.start(
-            folder or embedded.default_folder(CHECKOUT), environment=settings.environment, only=missing
-        )
-        ours = {name: getattr(servers, name) for names in missing.values() for name in names}
-        urls = urls | ours
-    migrations.upgrade(urls["owner_database_url"])
-    return Plan(
-        **urls,
+    place = folder or embedded.default_folder(CHECKOUT)
+    found = bool(missing) and _runs(place)
+    servers = embedded.start(place, environment=settings.environment, only=missing) if missing else None
+    ours = {name: getattr(servers, name) for names in missing.values() for name in names}
+    plan = Plan(
+        **(urls | ours),
         servers=servers,
         api_port=free_port(api_port),
         flower_port=free_port(flower_port),
         environment=settings.environment,
+        found=found,
     )
+    try:
+        migrations.upgrade(plan.owner_database_url)
+    except BaseException:
+        release(plan)
+        raise
+    return plan
+
+
+def release(plan: Plan) -> bool:
+    """Stop the embedded servers if `prepare` started them and nobody else uses them by now; say whether it did.
+
+    Raises:
+        EmbeddedRefused: one of them did not stop.
+    """
+    if plan.servers is None or plan.found or (plan.servers.superuser_url and _in_use(plan.servers)):
+        return False
+    plan.servers.stop()
+    return True
+
+
+def _runs(folder: Path) -> bool:
+    try:
+        return bool(embedded.find(folder).pids)
+    except EmbeddedRefused:
+        return False
+
+
+def _in_use(servers: Servers) -> bool:
+    """Whether other processes of ours stay connected: those that we ended take a moment to be gone."""
+    until = time.monotonic() + LEAVE_SECONDS
+    with suppress(psycopg.Error), psycopg.connect(servers.superuser_url.replace("+psycopg", "")) as connection:
+        connection.autocommit = True
+        while connection.execute(IN_USE).fetchone() != (0,):
+            if time.monotonic() > until:
+                return True
+            time.sleep(0.05)
+    return False
 
 
 def _missing(urls: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
@@ -148,12 +188,23 @@ class Processes:
         """Start one process of the Procfile; under another name and with more options, a second one of a kind."""
         own = {**self.plan.variables(process), **self.extra}
         line = Template(f"{commands()[process]} {options}").substitute(own)
-        with (self.logs / f"{name or process}.log").open("ab") as log:
-            child = subprocess.Popen(  # noqa: S603 - the Procfile is ours
-                shlex.split(line), cwd=CHECKOUT, env=environment(own), stdout=log, stderr=log, start_new_session=True
+        return self.launch(name or process, shlex.split(line), own)
+
+    def launch(
+        self, name: str, command: Sequence[str], variables: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start a process that the Procfile does not know; it is ended with the others."""
+        own = environment(variables or {})
+        with (self.logs / f"{name}.log").open("ab") as log:
+            child = subprocess.Popen(  # noqa: S603 - command lines of ours
+                command, cwd=CHECKOUT, env=own, stdout=log, stderr=log, start_new_session=True
             )
-        self.running[name or process] = child
+        self.running[name] = child
         return child
+
+    def ended(self) -> dict[str, int]:
+        """Return the exit codes of those that have ended by themselves."""
+        return {name: code for name, child in self.running.items() if (code := child.poll()) is not None}
 
     def start_all(self) -> None:
         """Start everything that the Procfile names."""

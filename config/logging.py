@@ -3,7 +3,7 @@
 import logging
 import re
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import structlog
@@ -26,7 +26,17 @@ def masked(text: str) -> str:
 
 
 def _mask(_: Any, __: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ANN401 - structlog's type
-    return {key: masked(value) if isinstance(value, str) else value for key, value in entry.items()}
+    return {key: _masked_all(value) for key, value in entry.items()}
+
+
+def _masked_all(value: object) -> object:
+    if value is None or isinstance(value, int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {masked(str(key)): _masked_all(held) for key, held in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_masked_all(held) for held in value]
+    return masked(value if isinstance(value, str) else repr(value))
 
 
 def configure(settings: Settings) -> None:

@@ -14,7 +14,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 SECRETS_FOLDER = Path("/run/secrets")
 DEVELOPMENT_KEY = SecretStr("aW5zZWN1cmUtZGV2ZWxvcG1lbnQta2V5LTMyLWJ5dGU=")
@@ -73,6 +73,8 @@ class Settings(BaseSettings):
     flower_address: str = "127.0.0.1"
     flower_port: int = Field(default=5555, ge=1, le=65535)
     flower_unauthenticated_api: str | None = Field(default=None, validation_alias="FLOWER_UNAUTHENTICATED_API")
+
+    shutdown_seconds: float = Field(default=10, gt=0, le=300)
 
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -169,6 +171,10 @@ def load() -> Settings:
     """
     try:
         return Settings(_secrets_dir=SECRETS_FOLDER if SECRETS_FOLDER.is_dir() else None)
+    except SettingsError as error:
+        # Its text names the field; the value is in the exceptions behind it.
+        field = str(error).split('"')[1]
+        raise UnsafeSettings(f"LOCKBOX_{field.upper()}: write it as JSON") from None
     except ValidationError as error:
         lines = [
             f"LOCKBOX_{'.'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"

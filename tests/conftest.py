@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -46,18 +47,11 @@ def template(servers: Servers) -> Servers:
     return servers
 
 
-@pytest.fixture
-def superuser(template: Servers) -> Iterator[Engine]:
-    """A connection that may do everything, for setting scenes that the house itself refuses."""
-    engine = create_engine(template.superuser_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-def urls(template: Servers, superuser: Engine) -> Iterator[Urls]:
-    """A database of this test alone, and an emptied Redis."""
+@contextmanager
+def fresh_database(template: Servers) -> Iterator[Urls]:
+    """A database that nobody else uses, cloned from the template, and an emptied Redis."""
     name = f"lockbox_{os.getpid()}_{next(NUMBERS)}"
+    superuser = create_engine(template.superuser_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
     with superuser.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name} TEMPLATE lockbox OWNER lockbox_owner"))
     with Redis.from_url(template.redis_url) as redis:
@@ -77,6 +71,22 @@ def urls(template: Servers, superuser: Engine) -> Iterator[Urls]:
     )
     with superuser.connect() as connection:
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    superuser.dispose()
+
+
+@pytest.fixture
+def urls(template: Servers) -> Iterator[Urls]:
+    """A database of this test alone, and an emptied Redis."""
+    with fresh_database(template) as found:
+        yield found
+
+
+@pytest.fixture
+def superuser(urls: Urls) -> Iterator[Engine]:
+    """This test's database with every right, for setting scenes that the house itself refuses."""
+    engine = create_engine(urls.superuser, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    yield engine
+    engine.dispose()
 
 
 @pytest.fixture

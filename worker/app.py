@@ -29,7 +29,7 @@ class ForbiddenTimer(Exception):  # noqa: N818 - it names what was found
     """Somebody tried to put a timer into a worker's memory; promises belong into Postgres."""
 
 
-def configuration() -> dict[str, Any]:
+def configuration(shutdown_seconds: float) -> dict[str, Any]:
     """Return Celery's settings; each is explained in docs/decisions/0003-celery-settings.md."""
     return {
         "accept_content": ["json"],
@@ -51,7 +51,7 @@ def configuration() -> dict[str, Any]:
         "worker_send_task_events": True,
         "worker_prefetch_multiplier": 1,
         "worker_eta_task_limit": 1000,
-        "worker_soft_shutdown_timeout": 10.0,
+        "worker_soft_shutdown_timeout": shutdown_seconds,
         "worker_enable_soft_shutdown_on_idle": False,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_pool_start_method": "fork",
@@ -82,7 +82,7 @@ def make_app(chosen: Settings) -> Celery:
         UnsafeSettings: LOCKBOX_REDIS_URL is not set.
     """
     celery = Celery("lockbox", broker=chosen.require("redis_url"), include=["worker.tasks"])
-    celery.conf.update(configuration())
+    celery.conf.update(configuration(chosen.shutdown_seconds))
     celery.steps["worker"].add(Pollers)
     return celery
 

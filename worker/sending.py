@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
 import structlog
+from sqlalchemy.exc import DBAPIError
 
 from lockbox.notices import delivery
 from worker.runtime import Runtime
@@ -38,6 +39,8 @@ class Sending:
         try:
             if self._tools.senders:
                 delivery.deliver(self._tools.database, ids, self._tools.senders)
+        except DBAPIError as error:
+            log.warning("sending.waiting", error=type(error).__name__)
         except Exception:
             log.exception("sending.failed", count=len(ids))
         finally:

@@ -59,7 +59,7 @@ def submit(
     answer = idempotency.earlier_answer(session, who.person_id, key, plain) if key else None
     if answer is None:
         filed = filing.submit(session, who, came, Filing(**dict(body)), chosen.services)
-        entry = register.find(session, who, filed.request.id)
+        entry = register.just_filed(session, filed.request.id)
         view = NewRequestView(**_facts(entry), asked=filed.asked)
         text = view.model_dump_json()
         if key:

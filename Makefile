@@ -1,0 +1,52 @@
+# Every target first makes .venv from requirements.lock: Python >= 3.11, make and pip are all that is needed.
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+UV ?= uv
+TESTS ?= tests
+
+.PHONY: help demo run test check format migrate bench lock openapi clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(READY) ## play five requests on real servers, prove how each ended, and exit
+	@$(BIN)/python -m cli.demo
+
+run: $(READY) ## keep the whole stack up: API, workers, Flower and embedded servers; Ctrl-C stops it
+	@$(BIN)/python -m cli.run
+
+test: $(READY) ## run all tests on servers of their own, from nothing
+	@$(BIN)/python -m pytest $(TESTS)
+
+check: $(READY) ## lint, types and the arrow of imports
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+format: $(READY) ## format the code
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+migrate: $(READY) ## bring the schema of LOCKBOX_OWNER_DATABASE_URL up to date
+	@$(BIN)/lockbox migrate
+
+bench: $(READY) ## measure deadlines: a storm, a lone one, and idling with many pending
+	@$(BIN)/python -m bench
+
+openapi: $(READY) ## write api/openapi.json anew
+	@$(BIN)/python -m api.openapi
+
+lock: ## resolve requirements.lock anew (needs uv)
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras --upgrade \
+		--custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
+
+clean: ## remove what was made here; data of embedded servers stays
+	@rm -rf $(VENV) var .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(READY): requirements.lock pyproject.toml deploy/venv
+	@sh deploy/venv $(VENV)
+	@touch $(READY)

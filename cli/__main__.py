@@ -1,0 +1,5 @@
+"""`python -m cli` is the command `lockbox`."""
+
+from cli.app import main
+
+main()

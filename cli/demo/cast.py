@@ -1,0 +1,88 @@
+"""The cast: a fresh tenant with short windows, its people and the vendor's, and where webhooks go."""
+
+import secrets
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import httpx
+from sqlmodel import Session, col, select
+
+from cli import sample
+from cli.demo.receiver import PATH, Receiver
+from cli.demo.story import ACCESS_SECONDS, APPROVAL_SECONDS, ENDPOINTS
+from cli.stack import Plan
+from config.settings import DEVELOPMENT_KEY, Settings
+from lockbox.database import Database, make_engine, now
+from lockbox.notices.models import Endpoint
+from lockbox.notices.vault import Vault
+from lockbox.requests.policy import Policy
+from lockbox.schedule import Schedule
+
+POLICY = Policy(vendor_review=False, approval_window=APPROVAL_SECONDS, access_ceiling=ACCESS_SECONDS)
+ANSWER_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Everyone who plays. `ahead` is by how many seconds, at least, the database's clock is ahead of ours."""
+
+    tenant: str
+    people: Mapping[str, UUID]
+    tokens: Mapping[str, str]
+    ahead: float
+    house: Database
+    urls: tuple[str, ...]
+
+    @classmethod
+    def gather(cls, plan: Plan, settings: Settings, receiver: Receiver) -> Self:
+        """Write them into the database, and tell the receiver the secrets of its endpoints."""
+        house = Database(make_engine(plan.database_url, role="demo"), Schedule(plan.redis_url))
+        vault = Vault([DEVELOPMENT_KEY.get_secret_value()])
+        slug = f"demo-{secrets.token_hex(3)}"
+        with house.transaction() as session:
+            _retire_abandoned(session)
+            seeded = sample.seed(
+                session, tenant=slug, policy=POLICY, environment=plan.environment, services=settings.services
+            )
+            for endpoint in ENDPOINTS:
+                whose = None if endpoint == "vendor" else seeded.tenant_id
+                receiver.trust(endpoint, sample.add_endpoint(session, vault, receiver.url(endpoint), whose))
+            ahead = now(session).timestamp() - time.time()
+        return cls(slug, seeded.people, seeded.tokens, ahead, house, tuple(map(receiver.url, ENDPOINTS)))
+
+    def dismiss(self) -> None:
+        """Disable the endpoints: nobody listens there from now on."""
+        with self.house.transaction() as session:
+            _disable(session, *session.exec(select(Endpoint).where(col(Endpoint.url).in_(self.urls))))
+        self.house.dispose()
+
+    def client(self, who: str, url: str) -> httpx.Client:
+        """Return a connection to the API, signed in as one of them."""
+        headers = {"authorization": f"Bearer {self.tokens[who]}"}
+        return httpx.Client(base_url=url, headers=headers, timeout=ANSWER_SECONDS, trust_env=False)
+
+
+def _retire_abandoned(session: Session) -> None:
+    """Disable endpoints of demos that were killed: a vendor's endpoint would hear of every tenant for ever."""
+    ours = col(Endpoint.url).like(f"http://127.0.0.1:%{PATH}%")
+    query = select(Endpoint).where(ours, col(Endpoint.disabled_at).is_(None))
+    _disable(session, *(endpoint for endpoint in session.exec(query) if not _listens(endpoint.url)))
+
+
+def _disable(session: Session, *endpoints: Endpoint) -> None:
+    for endpoint in endpoints:
+        endpoint.disabled_at = now(session)
+        session.add(endpoint)
+
+
+def _listens(url: str) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", urlsplit(url).port or 0), timeout=1).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,57 @@
+"""What was seen while the stories ran: plain facts, gathered from outside the house."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Mail:
+    """A mail that arrived: to whom (the part before the @), about which request, and what it tells of."""
+
+    message_id: str
+    request_id: str
+    to: str
+    state: str
+    subject: str
+
+
+@dataclass(frozen=True)
+class Hook:
+    """A webhook call that arrived at an endpoint; `verified` is whether its signature was right."""
+
+    hook_id: str
+    endpoint: str
+    type: str
+    request_id: str
+    verified: bool
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One question to the guarded service: when it was put and answered (on the database's clock), and how."""
+
+    sent: float
+    answered: float
+    status: int
+
+    @property
+    def said(self) -> str:
+        """The answer as a word; anything but yes and no is told by its number."""
+        return {200: "serves", 403: "refuses"}.get(self.status, f"answers {self.status}")
+
+
+@dataclass
+class Evidence:
+    """All of it; by the number of the story where it belongs to one."""
+
+    requests: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    events: dict[int, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    probes: dict[int, Sequence[Probe]] = field(default_factory=dict)
+    mails: Sequence[Mail] = ()
+    hooks: Sequence[Hook] = ()
+    filed: int = 0
+    same_answer: bool = False
+    tasks: dict[str, int] = field(default_factory=dict)
+    control: dict[str, int] = field(default_factory=dict)
+    surprises: list[str] = field(default_factory=list)

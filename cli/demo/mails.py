@@ -1,0 +1,41 @@
+"""The mails that arrived: what the catcher has put into its Maildir since the demo began."""
+
+from collections.abc import Sequence
+from email import message_from_bytes
+from email.policy import default
+from pathlib import Path
+
+from cli.demo.evidence import Mail
+from cli.demo.story import SUBJECTS
+
+
+class Mailbox:
+    """Reads each new file once; mails of earlier runs are never looked at."""
+
+    def __init__(self, maildir: Path) -> None:
+        self._folder = maildir / "new"
+        self._known = set(self._names())
+        self._seen: list[Mail] = []
+
+    def look(self) -> Sequence[Mail]:
+        """Return all mails so far, those that just came included."""
+        for name in self._names():
+            if name not in self._known:
+                self._known.add(name)
+                self._seen.append(_read(self._folder / name))
+        return tuple(self._seen)
+
+    def _names(self) -> list[str]:
+        return sorted(path.name for path in self._folder.iterdir()) if self._folder.is_dir() else []
+
+
+def _read(path: Path) -> Mail:
+    message = message_from_bytes(path.read_bytes(), policy=default)
+    subject = str(message["Subject"])
+    return Mail(
+        message_id=str(message["Message-ID"]),
+        request_id=str(message["In-Reply-To"]).strip("<> ").partition("@")[0],
+        to=str(message["X-RcptTo"]).partition("@")[0],
+        state=next((state for state, begins in SUBJECTS.items() if subject.startswith(begins)), "?"),
+        subject=subject,
+    )

@@ -1,0 +1,163 @@
+"""Playing the stories: submits all at once, lets each person act when it is time, and watches until all is quiet."""
+
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import httpx
+
+from cli.demo.evidence import Evidence
+from cli.demo.stage import SERVICE, Failed, Stage, mailbox
+from cli.demo.story import ACCESS_SECONDS, ENDPOINTS, STORIES, Cue, Story
+from lockbox.requests.lifecycle import FINAL_STATES
+
+TICK_SECONDS = 0.2
+STORY_SECONDS = 30
+QUIET_SECONDS = 8
+LAST_LOOK_SECONDS = 1.0
+"""How long the doors are still tried after the last request has closed."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A story as it stands now; `left` in seconds until its deadline, None once it is closed."""
+
+    story: Story
+    state: str
+    open: bool
+    deadline_at: datetime
+    left: float | None
+    said: tuple[str, ...]
+
+
+class Play:
+    """One performance. What is seen is kept in `evidence`."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.evidence = Evidence()
+        self._stage = stage
+        self._cast = stage.cast
+        url = stage.plan.public_url
+        self._people = {who: stage.cast.client(who, url) for who in ("erin", "ann", "amir", "tara")}
+        self._cues = {story.number: list(story.cues) for story in STORIES}
+        self._began = 0.0
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many mails and webhooks of this run have come."""
+        return len(self._mails()), len(self._hooks())
+
+    def perform(self) -> Iterator[list[Row]]:
+        """Play, and hand out how all stand a few times a second, until each is closed and everyone was told.
+
+        Raises:
+            Failed: a request was not taken, or a process ended.
+        """
+        self._stage.doors.start()
+        time.sleep(TICK_SECONDS * 2)
+        with ThreadPoolExecutor(len(STORIES)) as pool:
+            for story, request in zip(STORIES, pool.map(self._submit, STORIES), strict=True):
+                self.evidence.requests[story.number] = request
+        self._began = time.monotonic()
+        closed_since: float | None = None
+        while not self._over(closed_since):
+            self._stage.check()
+            self._look()
+            if closed_since is None and all(r["state"] in FINAL_STATES for r in self.evidence.requests.values()):
+                closed_since = time.monotonic()
+            self._cue()
+            yield [self._row(story) for story in STORIES]
+            time.sleep(TICK_SECONDS)
+
+    def gather(self) -> Evidence:
+        """Collect what is left to collect, and return all that was seen."""
+        seen = self.evidence
+        self._stage.doors.stop()
+        seen.probes = self._stage.doors.seen
+        for number, request in seen.requests.items():
+            seen.events[number] = self._get("ann", f"/v1/requests/{request['id']}/events")["items"]
+        seen.filed = len(self._get("ann", "/v1/requests", limit=200)["items"])
+        seen.mails, seen.hooks = self._mails(), self._hooks()
+        seen.tasks, seen.control = self._stage.flower.tasks(), self._stage.flower.control()
+        for client in self._people.values():
+            client.close()
+        return seen
+
+    def _over(self, closed_since: float | None) -> bool:
+        if closed_since is None:
+            return self._began + STORY_SECONDS < time.monotonic()
+        passed = time.monotonic() - closed_since
+        return passed > LAST_LOOK_SECONDS and (passed > QUIET_SECONDS or self._quiet())
+
+    def _quiet(self) -> bool:
+        requests = self.evidence.requests.values()
+        return not any(self._get("ann", f"/v1/requests/{one['id']}")["notices"]["waiting"] for one in requests)
+
+    def _submit(self, story: Story) -> Mapping[str, Any]:
+        body = {
+            "tenant": self._cast.tenant,
+            "service": SERVICE,
+            "resources": [f"mailbox:{mailbox(story.number, self._cast.tenant)}"],
+            "reason_code": "support_case",
+            "justification": f"Mails to {story.mailbox} bounce since this morning.",
+            "case_ref": f"CASE-{story.number}",
+            "access_window": ACCESS_SECONDS,
+        }
+        headers = {"idempotency-key": f"{self._cast.tenant}-{story.number}"} if story.twice else {}
+        answers = [self._post("erin", "/v1/requests", body, headers) for _ in range(2 if story.twice else 1)]
+        for answer in answers:
+            if answer.status_code != httpx.codes.CREATED:
+                raise Failed(f"story {story.number} was not filed: {answer.status_code} {answer.text[:300]}")
+        if story.twice:
+            self.evidence.same_answer = answers[0].json() == answers[1].json()
+        filed: Mapping[str, Any] = answers[0].json()
+        return filed
+
+    def _look(self) -> None:
+        now = {item["id"]: item for item in self._get("ann", "/v1/requests", limit=200)["items"]}
+        known = self.evidence.requests
+        self.evidence.requests = {number: now.get(one["id"], one) for number, one in known.items()}
+
+    def _cue(self) -> None:
+        for story in STORIES:
+            cues = self._cues[story.number]
+            if cues and time.monotonic() - self._began >= cues[0].after and self._asked_have_heard(story):
+                self._act(story, cues.pop(0))
+
+    def _act(self, story: Story, cue: Cue) -> None:
+        path = f"/v1/requests/{self.evidence.requests[story.number]['id']}/{cue.action}"
+        answer = self._post(cue.who, path, {"comment": f"Story {story.number}: {story.title}."}, {})
+        if not answer.is_success:
+            told = f"{cue.who} could not {cue.action} story {story.number}: {answer.status_code} {answer.text[:200]}"
+            self.evidence.surprises.append(told)
+
+    def _asked_have_heard(self, story: Story) -> bool:
+        request_id = self.evidence.requests[story.number]["id"]
+        mails = {mail.to for mail in self._mails() if mail.request_id == request_id}
+        hooks = {hook.endpoint for hook in self._hooks() if hook.request_id == request_id}
+        return mails >= set(story.steps[0].mails.split()) and hooks >= set(ENDPOINTS)
+
+    def _row(self, story: Story) -> Row:
+        request = self.evidence.requests[story.number]
+        deadline_at = datetime.fromisoformat(request["deadline_at"])
+        left = max(0.0, deadline_at.timestamp() - time.time() - self._cast.ahead)
+        said = tuple(probe.said for probe in self._stage.doors.seen[story.number])
+        closed = request["state"] in FINAL_STATES
+        return Row(story, request["state"], request["open"], deadline_at, None if closed else left, said)
+
+    def _mails(self) -> list[Any]:
+        ids = {request["id"] for request in self.evidence.requests.values()}
+        return [mail for mail in self._stage.mailbox.look() if mail.request_id in ids]
+
+    def _hooks(self) -> list[Any]:
+        ids = {request["id"] for request in self.evidence.requests.values()}
+        return [hook for hook in self._stage.receiver.seen if hook.request_id in ids or not hook.verified]
+
+    def _post(self, who: str, path: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> httpx.Response:
+        return self._people[who].post(path, json=body, headers=headers)
+
+    def _get(self, who: str, path: str, **params: int) -> Any:  # noqa: ANN401 - JSON
+        return self._people[who].get(path, params=params).raise_for_status().json()

@@ -1,0 +1,138 @@
+"""The stage: every server and process of the demo, started together, and ended in the right order."""
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from cli import stack
+from cli.demo.cast import Cast
+from cli.demo.doors import Doors
+from cli.demo.flower import Flower
+from cli.demo.mails import Mailbox
+from cli.demo.receiver import Receiver
+from cli.demo.story import STORIES
+from cli.stack import Plan, Processes
+from config.embedded.folder import write_private
+from config.settings import Settings
+
+API_PORT, FLOWER_PORT, GUARD_PORT = 8100, 5600, 9100
+"""Not those of `make run`, which may be up beside the demo or come later."""
+SERVICE = "exchange-online"
+LOGS = stack.LOGS / "demo"
+GUARD = stack.CHECKOUT / "deploy" / "examples" / "guarded.py"
+READY_SECONDS = 40
+
+Say = Callable[[str], object]
+
+
+class Failed(Exception):  # noqa: N818 - it names what happened
+    """The demo cannot go on; the message says why and where to look."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """All that runs."""
+
+    plan: Plan
+    processes: Processes
+    cast: Cast
+    receiver: Receiver
+    mailbox: Mailbox
+    doors: Doors
+    flower: Flower
+
+    def check(self) -> None:
+        """Look whether everything still runs.
+
+        Raises:
+            Failed: a process has ended by itself.
+        """
+        for name, code in self.processes.ended().items():
+            raise Failed(f"the process {name} ended by itself ({code}); see {self.processes.logs / name}.log")
+
+
+@contextmanager
+def built(settings: Settings, folder: Path | None, say: Say) -> Iterator[Stage]:
+    """Start everything and wait until it can be used; end it all on the way out.
+
+    The mails are always caught, whatever relay is configured: the people of the demo have no mailboxes.
+
+    Raises:
+        EmbeddedRefused, Failed: as named.
+    """
+    with ExitStack() as ends:
+        say("Starting Postgres, Redis and a mail catcher")
+        caught = settings.model_copy(update={"smtp_url": None})
+        plan = stack.prepare(caught, folder, api_port=API_PORT, flower_port=FLOWER_PORT)
+        ends.callback(stack.release, plan)
+        if plan.servers is None:
+            raise Failed("there is no mail catcher")
+        receiver = Receiver()
+        ends.callback(receiver.close)
+        cast = Cast.gather(plan, settings, receiver)
+        ends.callback(cast.dismiss)
+
+        say("Starting the API, two workers, Flower and the guarded service")
+        processes = Processes(plan, LOGS)
+        ends.callback(processes.stop)
+        mark = f"demo-{os.getpid()}"
+        workers = {f"{mark}-core", f"{mark}-notices"}
+        guard = _start(processes, cast, mark, ends)
+        doors = Doors(guard, cast.people["erin"], _mailboxes(cast), cast.ahead)
+        ends.callback(doors.stop)
+        flower = Flower(plan)
+        ends.callback(flower.close)
+        stage = Stage(plan, processes, cast, receiver, Mailbox(plan.servers.maildir), doors, flower)
+        _wait(stage, "the API", lambda: _answers(f"{plan.public_url}/readyz"))
+        _wait(stage, "the guarded service", lambda: _answers(f"{guard}/mailboxes/nobody"))
+        _wait(stage, "Flower with both workers", lambda: flower.sees(workers))
+        yield stage
+
+
+def mailbox(number: int, tenant: str) -> str:
+    """Return the address of the mailbox that a story is about."""
+    return f"{STORIES[number - 1].mailbox}@{tenant}.example"
+
+
+def _mailboxes(cast: Cast) -> dict[int, str]:
+    return {story.number: mailbox(story.number, cast.tenant) for story in STORIES}
+
+
+def _start(processes: Processes, cast: Cast, mark: str, ends: ExitStack) -> str:
+    """Start the processes, the slowest first, and return the address of the guarded service."""
+    for old in LOGS.glob("*.log"):
+        old.unlink()
+    processes.start("api")
+    processes.start("worker", options=f"--name {mark}-core")
+    processes.start("notices", options=f"--name {mark}-notices")
+    processes.start("flower")
+    token = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="lockbox-demo-"))) / "gate.token"
+    write_private(token, cast.tokens["gate"])
+    port = stack.free_port(GUARD_PORT)
+    about = ["--lockbox", processes.plan.public_url, "--tenant", cast.tenant, "--service", SERVICE]
+    command = [sys.executable, str(GUARD), *about, "--token-file", str(token), "--port", str(port)]
+    processes.launch("guarded", command)
+    return f"http://127.0.0.1:{port}"
+
+
+def _wait(stage: Stage, what: str, ready: Callable[[], bool]) -> None:
+    until = time.monotonic() + READY_SECONDS
+    while not ready():
+        stage.check()
+        if time.monotonic() > until:
+            raise Failed(f"{what} did not come up within {READY_SECONDS} s; see {LOGS}")
+        time.sleep(0.1)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2, trust_env=False).status_code in {200, 403}
+    except httpx.HTTPError:
+        return False

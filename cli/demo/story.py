@@ -1,0 +1,137 @@
+"""The five stories: what is asked, who does what and when, and who must hear of it; written out, never derived."""
+
+from dataclasses import dataclass
+
+APPROVAL_SECONDS = 8
+ACCESS_SECONDS = 5
+ENDPOINTS = ("customer", "vendor")
+"""Who is called by webhook, at every move of every story."""
+
+
+@dataclass(frozen=True)
+class Cue:
+    """What somebody does so many seconds after the submit, once everyone who is asked has heard of it."""
+
+    after: float
+    who: str
+    action: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """One move: the state that it leads to, who makes it, and who gets a mail about it."""
+
+    state: str
+    by: str
+    mails: str
+
+
+@dataclass(frozen=True)
+class Story:
+    """One request, from what is asked to how it must end."""
+
+    number: int
+    title: str
+    mailbox: str
+    cues: tuple[Cue, ...]
+    steps: tuple[Step, ...]
+    twice: bool = False
+
+    @property
+    def end(self) -> str:
+        """The state in which it must end."""
+        return self.steps[-1].state
+
+    @property
+    def opens(self) -> bool:
+        """Whether the guarded service must serve for a while."""
+        return any(step.state == "active" for step in self.steps)
+
+
+STORIES = (
+    Story(
+        1,
+        "approved, left to expire",
+        "anna",
+        (Cue(1.5, "ann", "approve"),),
+        (
+            Step("pending", "erin", "ann amir"),
+            Step("active", "ann", "amir erin"),
+            Step("expired", "the clock", "ann amir erin"),
+        ),
+    ),
+    Story(
+        2,
+        "denied",
+        "boris",
+        (Cue(2.5, "amir", "deny"),),
+        (
+            Step("pending", "erin", "ann amir"),
+            Step("denied", "amir", "ann erin"),
+        ),
+    ),
+    Story(
+        3,
+        "left unanswered",
+        "carla",
+        (),
+        (
+            Step("pending", "erin", "ann amir"),
+            Step("timed_out", "the clock", "ann amir erin"),
+        ),
+    ),
+    Story(
+        4,
+        "approved, then closed early",
+        "dimitri",
+        (Cue(2.0, "amir", "approve"), Cue(4.5, "tara", "revoke")),
+        (
+            Step("pending", "erin", "ann amir"),
+            Step("active", "amir", "ann erin"),
+            Step("revoked", "tara", "ann amir erin"),
+        ),
+    ),
+    Story(
+        5,
+        "sent twice, then withdrawn",
+        "elena",
+        (Cue(3.5, "erin", "cancel"),),
+        (
+            Step("pending", "erin", "ann amir"),
+            Step("cancelled", "erin", "ann amir erin"),
+        ),
+        twice=True,
+    ),
+)
+
+SUBJECTS = {
+    "pending": "Your answer is needed",
+    "active": "Access to ",
+    "denied": "Denied",
+    "cancelled": "Withdrawn by vendor",
+    "timed_out": "No answer in time",
+    "revoked": "Closed early",
+    "expired": "Time over",
+}
+"""How the subject of a mail begins, by the state that it tells of."""
+
+TASKS = ("lockbox.notify", "lockbox.time_out", "lockbox.expire")
+"""What operators must see in Flower as the stories run."""
+
+CONTROL_CALLS = (
+    "worker/shutdown/any",
+    "worker/pool/restart/any",
+    "worker/pool/grow/any",
+    "worker/pool/shrink/any",
+    "worker/pool/autoscale/any",
+    "worker/queue/add-consumer/any",
+    "worker/queue/cancel-consumer/any",
+    "task/apply/lockbox.expire",
+    "task/async-apply/lockbox.expire",
+    "task/send-task/lockbox.expire",
+    "task/abort/any",
+    "task/timeout/lockbox.expire",
+    "task/rate-limit/lockbox.expire",
+    "task/revoke/any",
+)
+"""Everything in Flower's HTTP API that would change something."""

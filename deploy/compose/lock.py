@@ -1,0 +1,45 @@
+"""Prints the part of requirements.lock that an image needs: `lock.py` for the servers, `lock.py EXTRA` for an extra.
+
+It follows the lock's own notes of what was required by what, so it needs nothing but Python; with --require-hashes
+pip then refuses to install if anything were missing.
+"""
+
+import re
+import sys
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def part(lock: str, roots: Iterable[str]) -> str:
+    """Return the entries of the roots and of all that they require."""
+    entries = {_name(entry): entry for entry in re.split(r"^(?=[a-z0-9])", lock, flags=re.MULTILINE)[1:]}
+    parents = {name: _required_by(entry) for name, entry in entries.items()}
+    needed = {_name(root) for root in roots}
+    while more := {name for name, by in parents.items() if name not in needed and by & needed}:
+        needed |= more
+    return "".join(entry for name, entry in entries.items() if name in needed)
+
+
+def _required_by(entry: str) -> set[str]:
+    _, _, note = entry.partition("# via")
+    return {_name(word) for line in note.splitlines() if (word := line.strip(" #"))}
+
+
+def _name(text: str) -> str:
+    found = NAME.match(text)
+    return re.sub(r"[-_.]+", "-", found.group()).lower() if found else ""
+
+
+def main() -> None:
+    """Read the two files of this folder."""
+    project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extra = sys.argv[1:]
+    roots = project["optional-dependencies"][extra[0]] if extra else project["dependencies"]
+    sys.stdout.write(part(Path("requirements.lock").read_text(encoding="utf-8"), roots))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""The vendor's system, in small: it serves a mailbox only after Lockbox has said, this very moment, that it may.
+
+Lockbox decides; your gateway must ask. This is all that asking takes:
+
+- It asks before *every* answer and remembers nothing, so access ends when the window does.
+- It fails shut: whatever is not a clear yes within two seconds is a no.
+- It holds a *system* token (scope `access:check`, bound to the service), read from a file: a command line is
+  public. The engineer never sees it.
+- The engineer is named by the header `X-Engineer`, which stands in for your own sign-in: put here whatever
+  has proved, to *your* system, who is calling. A header that a client may set at will proves nothing.
+
+Try it:  python guarded.py --lockbox http://127.0.0.1:8000 --tenant contoso --token-file gate.token
+         curl -H "X-Engineer: $ERIN_ID" http://127.0.0.1:9000/mailboxes/anna@contoso.example
+"""
+
+import argparse
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import httpx
+import uvicorn
+from fastapi import FastAPI, Header
+from fastapi.responses import JSONResponse
+
+SECONDS = 2.0
+NEVER_KEPT = {"cache-control": "no-store"}
+
+
+class Lockbox:
+    """Asks one Lockbox about one tenant's use of one service."""
+
+    def __init__(self, url: str, token: str, *, tenant: str, service: str) -> None:
+        self._about = {"tenant": tenant, "service": service}
+        self._http = httpx.AsyncClient(
+            base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=SECONDS, trust_env=False
+        )
+
+    async def opens(self, resource: str, action: str, engineer: str) -> bool:
+        """Whether the engineer may do this to that resource now; any doubt is a no."""
+        asked = {**self._about, "resource": resource, "action": action, "engineer": engineer}
+        try:
+            async with asyncio.timeout(SECONDS):  # for the whole answer; httpx's own starts anew with every byte
+                answer = await self._http.get("/v1/access", params=asked)
+            return answer.status_code == httpx.codes.OK and answer.json()["open"] is True
+        except Exception:  # noqa: BLE001 - whatever went wrong, the door stays shut
+            return False
+
+
+def make_app(lockbox: Lockbox) -> FastAPI:
+    """Return the service: one kind of resource, one action, one question before each answer."""
+    app = FastAPI(openapi_url=None)
+
+    @app.get("/mailboxes/{address}")
+    async def mailbox(address: str, engineer: Annotated[str, Header(alias="X-Engineer")] = "") -> JSONResponse:
+        if not await lockbox.opens(f"mailbox:{address}", "read", engineer):
+            return JSONResponse({"detail": "No window is open: ask in Lockbox first."}, 403, NEVER_KEPT)
+        return JSONResponse({"mailbox": address, "messages": ["Hello from the customer's content."]}, 200, NEVER_KEPT)
+
+    return app
+
+
+def main() -> None:
+    """Read the token and serve."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lockbox", required=True, help="address of Lockbox, such as http://127.0.0.1:8000")
+    parser.add_argument("--token-file", required=True, type=Path, help="file that holds the system token")
+    parser.add_argument("--tenant", required=True, help="whose content this system holds")
+    parser.add_argument("--service", default="exchange-online", help="as in Lockbox's catalogue (%(default)s)")
+    parser.add_argument("--port", type=int, default=9000, help="listens on loopback (%(default)s)")
+    asked = parser.parse_args()
+    token = asked.token_file.read_text(encoding="utf-8").strip()
+    lockbox = Lockbox(asked.lockbox, token, tenant=asked.tenant, service=asked.service)
+    uvicorn.run(make_app(lockbox), host="127.0.0.1", port=asked.port, log_level="warning", access_log=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""What the tests of this distance need beyond the servers: a login that may do all, and every Redis there is."""
+
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from redis.exceptions import RedisError
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.pool import NullPool
+
+from config.embedded import Servers
+from lockbox.schedule import Schedule
+from tests.builders import ShiftedClock, Urls
+
+REDIS_SERVER = shutil.which("redis-server")
+KINDS = ["valkey", "redis"] if REDIS_SERVER else ["valkey"]
+START_SECONDS = 10
+
+
+@pytest.fixture
+def root(urls: Urls) -> Iterator[Engine]:
+    """A superuser's login to the database of this test, to set scenes that the house itself refuses."""
+    engine = create_engine(urls.superuser, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def later() -> ShiftedClock:
+    """A clock for a house, to be shifted by the test."""
+    return ShiftedClock()
+
+
+@pytest.fixture(scope="session")
+def real_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Redis itself, where it is installed, with a password; its URL."""
+    if REDIS_SERVER is None:
+        pytest.skip("no redis-server on PATH")
+    folder, port, password = tmp_path_factory.mktemp("redis"), free_port(), secrets.token_urlsafe(16)
+    settings = folder / "redis.conf"
+    settings.write_text(
+        f'bind 127.0.0.1\nport {port}\nrequirepass {password}\ndir "{folder}"\nsave ""\nappendonly no\n'
+        "maxmemory-policy noeviction\n"
+    )
+    url = f"redis://:{password}@127.0.0.1:{port}/0"
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([REDIS_SERVER, str(settings)], stdout=log, stderr=subprocess.STDOUT)
+    try:
+        _wait_for(url, process, folder / "log")
+        yield url
+    finally:
+        process.terminate()
+        process.wait(START_SECONDS)
+
+
+@pytest.fixture(params=KINDS)
+def redis_url(request: pytest.FixtureRequest) -> str:
+    """The URL of an emptied Valkey, then of an emptied Redis if there is one."""
+    if request.param == "valkey":
+        servers: Servers = request.getfixturevalue("servers")
+        url = servers.redis_url
+    else:
+        url = request.getfixturevalue("real_redis")
+    with Redis.from_url(url) as client:
+        client.flushall()
+    return url
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator["Redis"]:
+    """A client of that server, to look behind the schedule's back."""
+    with Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def schedule(redis_url: str) -> Iterator[Schedule]:
+    """The schedule on that server."""
+    with closing(Schedule(redis_url)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def refused_url() -> str:
+    """The URL of a port at which nobody listens."""
+    return f"redis://:secret@127.0.0.1:{free_port()}/0"
+
+
+@pytest.fixture
+def black_hole_url() -> Iterator[str]:
+    """The URL of a socket that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
+        yield f"redis://:secret@127.0.0.1:{listener.getsockname()[1]}/0"
+
+
+@pytest.fixture(params=["refused_url", "black_hole_url"])
+def away_url(request: pytest.FixtureRequest) -> str:
+    """The URL of a Redis that is away, in either manner."""
+    url: str = request.getfixturevalue(request.param)
+    return url
+
+
+def free_port() -> int:
+    """Return a port that is free now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _wait_for(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            with Redis.from_url(url) as client:
+                client.ping()
+        except RedisError:
+            time.sleep(0.02)
+        else:
+            return
+    pytest.fail(f"redis-server did not come up:\n{log.read_text()}")

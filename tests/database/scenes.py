@@ -1,0 +1,123 @@
+"""Scenes on a real database: many requests at once, threads let loose together, and what rows and indexes say."""
+
+import math
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Engine, Row, text
+
+from lockbox.database import Database
+from lockbox.refusals import Refusal
+from lockbox.requests import filing
+from lockbox.requests.lifecycle import CLOCK_ACTIONS, State
+from lockbox.schedule import CLOCK, NOTICES, Schedule
+from tests.builders import HERE, SETTINGS, World
+
+PATIENCE = 20.0
+
+
+def many(world: World, count: int, who: str = "erin", **changes: Any) -> list[UUID]:
+    """File that many requests in one transaction."""
+    with world.house.transaction() as session:
+        return [
+            filing.submit(session, world.people[who], HERE, world.filing(**changes), SETTINGS.services).request.id
+            for _ in range(count)
+        ]
+
+
+def at_once(pool: ThreadPoolExecutor, *calls: Callable[[], object]) -> list[object]:
+    """Make all calls at one instant, a thread each; return what each returned, or how it was refused."""
+    barrier = threading.Barrier(len(calls))
+
+    def run(call: Callable[[], object]) -> object:
+        barrier.wait(PATIENCE)
+        try:
+            return call()
+        except Refusal as refusal:
+            return refusal
+
+    running = [pool.submit(run, call) for call in calls]
+    return [one.result(PATIENCE) for one in running]
+
+
+def read(source: Database | Engine, query: str, **parameters: object) -> Sequence[Row[Any]]:
+    """Return the rows of a query."""
+    engine = source.engine if isinstance(source, Database) else source
+    with engine.connect() as connection:
+        return connection.execute(text(query), parameters).all()
+
+
+def write(engine: Engine, statement: str, **parameters: object) -> None:
+    """Run a statement as whoever the engine is, and commit it."""
+    with engine.begin() as connection:
+        connection.execute(text(statement), parameters)
+
+
+def set_back(root: Engine, ids: Sequence[UUID], seconds: float) -> None:
+    """Make the clocks of these open requests run out that many seconds ago, behind the back of every trigger."""
+    with root.connect() as connection:
+        connection.execute(text("SET session_replication_role = replica"))
+        connection.execute(
+            text("""
+                UPDATE requests SET deadline_at = due.at, wake_at = due.at
+                FROM (SELECT clock_timestamp() - make_interval(secs => :seconds) AS at) due WHERE id = ANY(:ids)
+            """),
+            {"ids": list(ids), "seconds": seconds},
+        )
+
+
+def state_of(house: Database, request_id: UUID) -> str:
+    """Return the state in the row."""
+    (row,) = read(house, "SELECT state FROM requests WHERE id = :id", id=request_id)
+    return str(row.state)
+
+
+def trail(house: Database, request_id: UUID) -> list[tuple[int, str, str]]:
+    """Return seq, action and new state of each move of a request."""
+    query = "SELECT seq, action, to_state FROM events WHERE request_id = :id ORDER BY seq"
+    return [tuple(row) for row in read(house, query, id=request_id)]  # type: ignore[misc]
+
+
+def milliseconds(moment: datetime) -> float:
+    """Return the instant as an index scores it."""
+    return float(math.ceil(moment.timestamp() * 1000))
+
+
+def promised_clocks(house: Database) -> dict[str, float]:
+    """Return what the clock's index has to hold, by the rows."""
+    rows = read(house, "SELECT id, state, wake_at FROM requests WHERE wake_at IS NOT NULL")
+    return {f"{CLOCK_ACTIONS[State(row.state)]}:{row.id}": milliseconds(row.wake_at) for row in rows}
+
+
+def promised_notices(house: Database) -> dict[str, float]:
+    """Return what the notices' index has to hold, by the rows."""
+    rows = read(house, "SELECT id, run_at FROM notices WHERE closed_at IS NULL")
+    return {f"notify:{row.id}": milliseconds(row.run_at) for row in rows}
+
+
+def assert_indexes_are_true(house: Database, schedule: Schedule | None = None) -> None:
+    """Check that both indexes hold what Postgres promises, and nothing else (I8)."""
+    indexes = schedule or house.schedule
+    assert indexes.members(CLOCK) == promised_clocks(house)
+    assert indexes.members(NOTICES) == promised_notices(house)
+
+
+def assert_trails_are_whole(house: Database) -> None:
+    """Check every request: one event a move without a gap, the last is the row's state; never denied and open."""
+    rows = read(
+        house,
+        """
+        SELECT r.version, r.state, array_agg(e.seq ORDER BY e.seq) AS seqs,
+            array_agg(e.to_state ORDER BY e.seq) AS states
+        FROM requests r JOIN events e ON e.request_id = r.id GROUP BY r.id
+        """,
+    )
+    assert len(rows) == read(house, "SELECT count(*) AS number FROM requests")[0].number
+    for row in rows:
+        assert row.seqs == list(range(1, row.version + 1))
+        assert row.states[-1] == row.state
+        assert not {"denied", "active"} <= set(row.states)

@@ -1,0 +1,249 @@
+"""A hint carries ids and no authority: twice, late, early, out of order or made up, it does the work once or not."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, text
+
+from lockbox.database import Database
+from lockbox.ids import new_id
+from lockbox.requests import clock
+from lockbox.requests.lifecycle import Action
+from lockbox.schedule import CLOCK, Promise
+from tests.builders import ShiftedClock, World
+from tests.database.scenes import (
+    assert_trails_are_whole,
+    at_once,
+    many,
+    promised_clocks,
+    read,
+    state_of,
+    trail,
+    write,
+)
+
+LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
+TOLERATED_MS = 250
+TIMED_OUT = [(1, "submit", "pending"), (2, "time_out", "timed_out")]
+
+
+@pytest.fixture
+def late(worker: Database, later: ShiftedClock) -> Database:
+    """A worker for whom the time for an answer is over."""
+    later.shift = timedelta(hours=13)
+    worker.clock = later
+    return worker
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    """A few threads."""
+    with ThreadPoolExecutor(4) as threads:
+        yield threads
+
+
+def _lease(house: Database, ids: list[UUID], kind: str = "time_out") -> None:
+    """Have these ids claimed, as a poller does before it sends the hint."""
+    house.schedule.arm(CLOCK, [Promise(str(one), kind, LONG_AGO) for one in ids])
+    assert set(house.schedule.claim(CLOCK).ids[kind]) == {str(one) for one in ids}
+
+
+def _claimed_within(house: Database, seconds: float) -> dict[str, list[str]]:
+    until = time.monotonic() + seconds
+    while not (ids := house.schedule.claim(CLOCK).ids) and time.monotonic() < until:
+        time.sleep(0.01)
+    return ids
+
+
+def _assert_clocks_are_held(house: Database) -> None:
+    """Check that the index holds each open clock, give or take the way between two servers."""
+    held, promised = house.schedule.members(CLOCK), promised_clocks(house)
+    assert held.keys() == promised.keys()
+    assert all(abs(held[member] - due) < TOLERATED_MS for member, due in promised.items())
+
+
+def test_a_hint_that_comes_twice_does_its_work_once(world: World, late: Database) -> None:
+    request = world.submit()
+
+    moved = [clock.run(late, [request.id]), clock.run(late, [request.id])]
+
+    assert moved == [1, 0]
+    assert trail(late, request.id) == TIMED_OUT
+    assert read(late, "SELECT count(*) AS n FROM notices WHERE template = 'timed_out'")[0].n == 4
+
+
+def test_an_id_that_stands_twice_in_a_hint_does_its_work_once(world: World, late: Database) -> None:
+    request = world.submit()
+
+    assert clock.run(late, [request.id, request.id]) == 1
+    assert trail(late, request.id) == TIMED_OUT
+
+
+def test_a_hint_that_comes_days_late_still_does_its_work(world: World, late: Database, later: ShiftedClock) -> None:
+    request = world.submit()
+    later.shift = timedelta(days=9)
+
+    assert clock.run(late, [request.id]) == 1
+    assert trail(late, request.id) == TIMED_OUT
+
+
+def test_a_hint_that_comes_early_does_nothing_and_its_deadline_is_not_lost(world: World, worker: Database) -> None:
+    request = world.submit()
+    _lease(worker, [request.id])
+    assert worker.schedule.members(CLOCK) == {}
+
+    moved = clock.run(worker, [request.id])
+
+    assert moved == 0
+    assert state_of(worker, request.id) == "pending"
+    _assert_clocks_are_held(worker)
+
+
+def test_a_hint_of_the_answer_that_comes_after_it_leaves_the_window_its_own_end(
+    world: World, worker: Database
+) -> None:
+    request = world.submit()
+    _lease(worker, [request.id])
+    opened = world.act("ann", Action.APPROVE, request.id)
+
+    moved = clock.run(worker, [request.id])
+
+    assert moved == 0
+    assert state_of(worker, request.id) == "active"
+    assert worker.schedule.members(CLOCK).keys() == {f"expire:{opened.id}"}
+    _assert_clocks_are_held(worker)
+
+
+def test_hints_in_any_order_end_a_window_once(world: World, late: Database) -> None:
+    request = world.submit()
+    world.act("ann", Action.APPROVE, request.id)
+
+    moved = [clock.run(late, [request.id]) for _ in ("expire", "time_out", "expire")]
+
+    assert moved == [1, 0, 0]
+    assert [move for _, move, _ in trail(late, request.id)] == ["submit", "approve", "expire"]
+
+
+def test_ids_of_nobody_are_dropped_from_the_index(world: World, late: Database) -> None:
+    request, strangers = world.submit(), [new_id(), new_id()]
+    _lease(late, [request.id, *strangers])
+
+    moved = clock.run(late, [*strangers, request.id])
+
+    assert moved == 1
+    assert late.schedule.members(CLOCK) == {}
+    assert _claimed_within(late, 0.4) == {}
+
+
+def test_hints_of_closed_requests_change_nothing_and_leave_the_index(world: World, late: Database) -> None:
+    request = world.submit()
+    world.act("erin", Action.CANCEL, request.id)
+    late.schedule.arm(CLOCK, [Promise(str(request.id), "time_out", LONG_AGO)])
+
+    moved = clock.run(late, [request.id])
+
+    assert moved == 0
+    assert late.schedule.members(CLOCK) == {}
+    assert [move for _, move, _ in trail(late, request.id)] == ["submit", "cancel"]
+
+
+def test_a_hint_of_nothing_does_nothing(late: Database) -> None:
+    assert clock.run(late, []) == 0
+
+
+def test_five_hundred_at_once_all_move_with_their_events_and_notices(world: World, late: Database) -> None:
+    requests = many(world, 500)
+
+    moved = clock.run(late, requests)
+
+    assert moved == 500
+    assert read(late, "SELECT DISTINCT state FROM requests")[0].state == "timed_out"
+    assert read(late, "SELECT count(*) AS n FROM events WHERE action = 'time_out'")[0].n == 500
+    assert read(late, "SELECT count(*) AS n FROM notices WHERE template = 'timed_out'")[0].n == 500 * 4
+    assert late.schedule.members(CLOCK) == {}
+    assert_trails_are_whole(late)
+
+
+def test_two_workers_with_the_same_batch_share_it_and_double_nothing(
+    world: World, late: Database, pool: ThreadPoolExecutor
+) -> None:
+    requests = many(world, 100)
+
+    results = at_once(pool, partial(clock.run, late, requests), partial(clock.run, late, requests[::-1]))
+
+    again = clock.run(late, requests)
+    assert sum(int(str(moved)) for moved in (*results, again)) == 100
+    assert all(trail(late, one) == TIMED_OUT for one in requests)
+    assert late.schedule.members(CLOCK) == {}
+
+
+def test_a_row_that_somebody_holds_is_skipped_and_soon_offered_again(
+    world: World, late: Database, root: Engine
+) -> None:
+    held, *others = many(world, 3)
+    _lease(late, [held, *others])
+
+    with root.connect().execution_options(isolation_level="READ COMMITTED") as holder:
+        holder.execute(text("SELECT FROM requests WHERE id = :id FOR UPDATE"), {"id": held})
+        moved = clock.run(late, [held, *others])
+        at_first = late.schedule.claim(CLOCK).ids
+        holder.rollback()
+
+    assert moved == 2
+    assert late.schedule.members(CLOCK).keys() == {f"time_out:{held}"}
+    assert at_first == {}
+    assert _claimed_within(late, 2) == {"time_out": [str(held)]}
+    assert clock.run(late, [held]) == 1
+
+
+def test_a_window_that_somebody_holds_is_offered_again_as_what_it_is(
+    world: World, late: Database, root: Engine
+) -> None:
+    request = world.submit()
+    world.act("ann", Action.APPROVE, request.id)
+
+    with root.connect().execution_options(isolation_level="READ COMMITTED") as holder:
+        holder.execute(text("SELECT FROM requests FOR UPDATE"))
+        clock.run(late, [request.id])
+        holder.rollback()
+
+    assert _claimed_within(late, 2) == {"expire": [str(request.id)]}
+
+
+@pytest.mark.parametrize("timing", ["BEFORE", "AFTER", "DEFERRED"])
+def test_one_bad_row_never_holds_the_others(world: World, late: Database, root: Engine, timing: str) -> None:
+    requests = many(world, 40)
+    bad = requests[17]
+    _lease(late, requests)
+    _make_bad(root, bad, timing)
+
+    moved = clock.run(late, requests)
+
+    assert moved == 39
+    assert state_of(late, bad) == "pending"
+    assert len(trail(late, bad)) == 1
+    assert not read(late, "SELECT FROM notices WHERE request_id = :id AND template = 'timed_out'", id=bad)
+    write(root, "DROP TRIGGER bad_row ON requests")
+    assert clock.run(late, requests) == 1
+    assert_trails_are_whole(late)
+
+
+def _make_bad(root: Engine, request_id: UUID, timing: str) -> None:
+    """Let any change of this one row fail: at once, after it, or only as the transaction commits."""
+    write(
+        root,
+        "CREATE FUNCTION refuse_bad() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'this row is bad'; END $$",
+    )
+    kind = "CONSTRAINT TRIGGER bad_row AFTER" if timing == "DEFERRED" else f"TRIGGER bad_row {timing}"
+    when = "DEFERRABLE INITIALLY DEFERRED" if timing == "DEFERRED" else ""
+    write(
+        root,
+        f"CREATE {kind} UPDATE ON requests {when} FOR EACH ROW WHEN (NEW.id = '{request_id}') "
+        "EXECUTE FUNCTION refuse_bad()",
+    )

@@ -1,0 +1,88 @@
+"""A commit that stands though its acknowledgement was lost: doing it again does nothing twice."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from lockbox.database import Database, make_engine
+from lockbox.refusals import InvalidMove
+from lockbox.requests import clock
+from lockbox.requests.lifecycle import Action
+from lockbox.schedule import CLOCK, NOTICES
+from tests.builders import ShiftedClock, Urls, World
+from tests.database.relay import CommitLosingRelay
+from tests.database.scenes import read, state_of, trail
+
+
+@pytest.fixture
+def worker_relay(urls: Urls) -> Iterator[CommitLosingRelay]:
+    """The way of a worker to Postgres."""
+    with CommitLosingRelay(urls.worker) as relay:
+        yield relay
+
+
+@pytest.fixture
+def api_relay(urls: Urls) -> Iterator[CommitLosingRelay]:
+    """The way of the API to Postgres."""
+    with CommitLosingRelay(urls.api) as relay:
+        yield relay
+
+
+def test_a_clock_that_never_heard_of_its_own_commit_runs_again_without_harm(
+    world: World, worker_relay: CommitLosingRelay, later: ShiftedClock
+) -> None:
+    request = world.submit()
+    later.shift = timedelta(hours=13)
+    worker = Database(make_engine(worker_relay.url, role="relayed"), world.house.schedule, clock=later)
+
+    worker_relay.losing = True
+    with pytest.raises(OperationalError):
+        clock.run(worker, [request.id])
+    worker_relay.losing = False
+    held = worker.schedule.members(CLOCK)
+    moved = clock.run(worker, [request.id])
+
+    worker.engine.dispose()
+    assert worker_relay.lost == 1
+    assert held.keys() == {f"time_out:{request.id}"}
+    assert moved == 0
+    assert trail(world.house, request.id) == [(1, "submit", "pending"), (2, "time_out", "timed_out")]
+    assert read(world.house, "SELECT count(*) AS n FROM notices WHERE template = 'timed_out'")[0].n == 4
+    assert world.house.schedule.members(CLOCK) == {}
+
+
+def test_an_approver_who_never_heard_back_and_approves_again_is_told_that_it_is_open(
+    world: World, api_relay: CommitLosingRelay
+) -> None:
+    request = world.submit()
+    house = Database(make_engine(api_relay.url, role="relayed"), world.house.schedule)
+
+    api_relay.losing = True
+    with pytest.raises(OperationalError):
+        world.act("ann", Action.APPROVE, request.id, house)
+    api_relay.losing = False
+    with pytest.raises(InvalidMove) as refused:
+        world.act("ann", Action.APPROVE, request.id, house)
+
+    house.engine.dispose()
+    assert refused.value.facts["current_state"] == "active"
+    assert state_of(world.house, request.id) == "active"
+    assert [move for _, move, _ in trail(world.house, request.id)] == ["submit", "approve"]
+    assert read(world.house, "SELECT count(*) AS n FROM decisions")[0].n == 1
+
+
+def test_a_submit_whose_commit_was_not_acknowledged_stands_and_was_not_armed(
+    world: World, api_relay: CommitLosingRelay
+) -> None:
+    house = Database(make_engine(api_relay.url, role="relayed"), world.house.schedule)
+
+    api_relay.losing = True
+    with pytest.raises(OperationalError):
+        world.submit(house=house)
+
+    house.engine.dispose()
+    assert [row.state for row in read(world.house, "SELECT state FROM requests")] == ["pending"]
+    assert world.house.schedule.members(CLOCK) == {}
+    assert world.house.schedule.members(NOTICES) == {}

@@ -1,0 +1,127 @@
+"""One database for all tests over HTTP, each in a world of its own; those that break it get one to break."""
+
+import asyncio
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool
+
+from config.embedded import Servers
+from lockbox.database import Database, make_engine
+from lockbox.people.roles import Mode
+from lockbox.requests.policy import Policy
+from lockbox.schedule import Schedule
+from tests.builders import WITHOUT_REVIEW, Urls, World
+from tests.http.door import Door, OpenDoor
+
+NUMBERS = itertools.count(1)
+
+
+@contextmanager
+def cloned(servers: Servers) -> Iterator[Urls]:
+    """Make a database from the template and drop it in the end."""
+    name = f"lockbox_http_{os.getpid()}_{next(NUMBERS)}"
+    superuser = create_engine(servers.superuser_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+
+    def here(url: str) -> str:
+        return make_url(url).set(database=name).render_as_string(hide_password=False)
+
+    with superuser.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE lockbox OWNER lockbox_owner"))
+    yield Urls(
+        superuser=here(servers.superuser_url),
+        owner=here(servers.owner_database_url),
+        api=here(servers.database_url),
+        worker=here(servers.worker_database_url),
+        redis=servers.redis_url,
+        smtp=servers.smtp_url,
+        maildir=servers.maildir,
+    )
+    with superuser.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+def house_at(urls: Urls) -> Database:
+    """Return a database as the API sees it."""
+    return Database(make_engine(urls.api, role="test-http", pool_size=4, overflow=16), Schedule(urls.redis))
+
+
+def root_at(urls: Urls) -> Engine:
+    """Return an engine that may do everything."""
+    return create_engine(urls.superuser, isolation_level="AUTOCOMMIT")
+
+
+@pytest.fixture(scope="session")
+def urls(template: Servers) -> Iterator[Urls]:
+    """The database that all of these tests share."""
+    with cloned(template) as urls:
+        yield urls
+
+
+@pytest.fixture(scope="session")
+def api(urls: Urls) -> Iterator[Database]:
+    """The shared database as the API sees it."""
+    house = house_at(urls)
+    yield house
+    house.dispose()
+
+
+@pytest.fixture(scope="session")
+def worker(urls: Urls) -> Iterator[Database]:
+    """The shared database as a worker sees it."""
+    engine = make_engine(urls.worker, role="test-http-worker")
+    house = Database(engine, Schedule(urls.redis))
+    yield house
+    house.dispose()
+
+
+@pytest.fixture(scope="session")
+def root(urls: Urls) -> Iterator[Engine]:
+    """The shared database as its superuser sees it."""
+    engine = root_at(urls)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def runner() -> Iterator[asyncio.Runner]:
+    """The loop that the app runs on."""
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+@pytest.fixture(scope="session")
+def open_door(api: Database, root: Engine, runner: asyncio.Runner) -> OpenDoor:
+    """Return what makes a new world with a policy and a mode, and its door."""
+
+    def opened(policy: Policy = WITHOUT_REVIEW, mode: Mode = Mode.ENFORCE) -> Door:
+        return Door(World.make(api, policy, mode), api, root, runner)
+
+    return opened
+
+
+@pytest.fixture(scope="module")
+def door(open_door: OpenDoor) -> Door:
+    """A world without vendor review that the tests of one file share, and its door."""
+    return open_door()
+
+
+@pytest.fixture
+def fresh_door(open_door: OpenDoor) -> Door:
+    """A world of the test's own, for tests that change people or count everything, and its door."""
+    return open_door()
+
+
+@pytest.fixture
+def own_door(template: Servers, runner: asyncio.Runner) -> Iterator[Door]:
+    """A world in a database of its own, which the test may break, and its door."""
+    with cloned(template) as urls:
+        house, root = house_at(urls), root_at(urls)
+        yield Door(World.make(house), house, root, runner)
+        house.dispose()
+        root.dispose()

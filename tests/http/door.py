@@ -1,0 +1,126 @@
+"""The API as people find it: one app in process, and whoever of a small world calls it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Self
+from uuid import UUID
+
+import httpx
+from fastapi import FastAPI
+from httpx import Response
+from sqlalchemy import Engine, text
+
+from api.app import make_app
+from lockbox.database import Database
+from lockbox.requests.lifecycle import Action
+from tests.builders import SETTINGS, ShiftedClock, World
+
+TABLES = ("requests", "decisions", "events", "event_details", "unsealed", "notices", "idempotency_keys")
+COUNT = text("SELECT " + ", ".join(f"(SELECT count(*) FROM {table}) AS {table}" for table in TABLES))
+ELSEWHERE = "203.0.113.7"
+
+
+def client(app: FastAPI) -> httpx.AsyncClient:
+    """Return a client that talks to the app in process; an error that nobody caught is an answer as it would be."""
+    way = httpx.ASGITransport(app, raise_app_exceptions=False, client=(ELSEWHERE, 40000))
+    return httpx.AsyncClient(transport=way, base_url="http://lockbox.test")
+
+
+def facts(answer: Response, status: int, code: str) -> dict[str, Any]:
+    """Check that an answer is a problem of this status and code, and return its members."""
+    assert (answer.status_code, answer.json().get("code")) == (status, code), answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["cache-control"] == "no-store"
+    body: dict[str, Any] = answer.json()
+    assert body["status"] == status
+    assert body["type"] == f"urn:lockbox:problem:{code}"
+    assert body["title"]
+    assert body["detail"]
+    return body
+
+
+@dataclass
+class Door:
+    """One world's way to the API. `root` may do everything in its database, for setting scenes."""
+
+    world: World
+    house: Database
+    root: Engine
+    runner: asyncio.Runner
+
+    def __post_init__(self) -> None:
+        self.client = client(make_app(SETTINGS, self.house))
+
+    def call(self, who: str | None, method: str, path: str, **parts: Any) -> Response:
+        """Call the API as somebody, or as nobody for None."""
+        return self.runner.run(self.coming(who, method, path, **parts))
+
+    async def coming(self, who: str | None, method: str, path: str, **parts: Any) -> Response:
+        """Call the API, to be awaited beside others."""
+        headers = {"authorization": f"Bearer {self.world.tokens[who]}"} if who else {}
+        return await self.client.request(method, path, headers=headers | parts.pop("headers", {}), **parts)
+
+    def together(self, *calls: Awaitable[Response]) -> list[Response]:
+        """Make several calls at once."""
+
+        async def all_of_them() -> list[Response]:
+            return list(await asyncio.gather(*calls))
+
+        return self.runner.run(all_of_them())
+
+    def get(self, who: str | None, path: str, **query: Any) -> Response:
+        """Read something."""
+        return self.call(who, "GET", path, params=query)
+
+    def file(self, who: str | None = "erin", headers: dict[str, str] | None = None, **changes: Any) -> Response:
+        """File a request over HTTP; a change to None leaves the field out."""
+        body = {name: value for name, value in self.world.body(**changes).items() if value is not None}
+        return self.call(who, "POST", "/v1/requests", json=body, headers=headers or {})
+
+    def act(
+        self, who: str | None, action: str, request_id: UUID | str, headers: dict[str, str] | None = None, **body: Any
+    ) -> Response:
+        """Act on a request over HTTP."""
+        parts: dict[str, Any] = {"json": body} if body else {}
+        return self.call(who, "POST", f"/v1/requests/{request_id}/{action}", headers=headers or {}, **parts)
+
+    def pending(self, who: str = "erin", **changes: Any) -> str:
+        """File a request by the house's own means and return its id."""
+        return str(self.world.submit(who, **changes).id)
+
+    def active(self, who: str = "erin", by: str = "ann", **changes: Any) -> str:
+        """File and approve a request by the house's own means and return its id."""
+        request = self.world.submit(who, **changes)
+        return str(self.world.act(by, Action.APPROVE, request.id).id)
+
+    def ask(self, who: str | None, engineer: str = "erin", **changes: str) -> Response:
+        """Ask whether a window is open for somebody."""
+        question = {
+            "tenant": self.world.tenant.slug,
+            "service": "exchange-online",
+            "resource": "mailbox:anna@contoso.example",
+            "action": "read",
+            "engineer": str(self.world.people[engineer].person_id),
+        }
+        return self.get(who, "/v1/access", **(question | changes))
+
+    def later(self, **shift: float) -> Self:
+        """Return this door as it will be when that much time has passed."""
+        clock = ShiftedClock()
+        clock.shift = timedelta(**shift)
+        return type(self)(self.world, Database(self.house.engine, self.house.schedule, clock), self.root, self.runner)
+
+    def rows(self) -> dict[str, int]:
+        """Count what is written."""
+        with self.root.connect() as connection:
+            return dict(connection.execute(COUNT).one()._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
+
+    def run_sql(self, statement: str, **values: Any) -> None:
+        """Set a scene as the superuser, past every rule of the database that is not a trigger."""
+        with self.root.connect() as connection:
+            connection.execute(text(statement), values)
+
+
+OpenDoor = Callable[..., Door]

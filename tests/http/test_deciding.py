@@ -1,0 +1,230 @@
+"""Decisions over HTTP: windows, quorum, and who may not decide."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from lockbox.people.roles import Mode, Role
+from lockbox.requests.policy import Policy
+from tests.http.door import Door, OpenDoor, facts
+
+BOTH = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (gen_random_uuid(), :p, :t, :r)"
+
+
+def window(view: dict[str, Any]) -> timedelta:
+    """Return how long the window of a request is."""
+    return datetime.fromisoformat(view["deadline_at"]) - datetime.fromisoformat(view["opened_at"])
+
+
+@pytest.fixture(scope="module")
+def two(open_door: OpenDoor) -> Door:
+    """A world whose tenant asks for two approvals."""
+    return open_door(Policy(vendor_review=False, quorum=2))
+
+
+def test_an_approval_opens_for_as_long_as_was_asked_counted_from_the_approval(door: Door) -> None:
+    request_id = door.pending(access_window=1800)
+
+    view = door.act("ann", "approve", request_id, comment="Go ahead").json()
+
+    assert view["state"] == "active"
+    assert view["open"] is True
+    assert view["opened_at"] > view["created_at"]
+    assert window(view) == timedelta(seconds=1800)
+
+
+def test_an_approver_may_shorten_the_window(door: Door) -> None:
+    request_id = door.pending(access_window=1800)
+
+    view = door.act("ann", "approve", request_id, access_window=60).json()
+
+    assert window(view) == timedelta(seconds=60)
+    assert view["access_window"] == 1800
+
+
+def test_an_approver_may_not_lengthen_it(door: Door) -> None:
+    request_id = door.pending(access_window=1800)
+    before = door.rows()
+
+    answer = door.act("ann", "approve", request_id, access_window=1801)
+
+    assert facts(answer, 422, "window-too-long")["limit_seconds"] == 1800
+    assert door.rows() == before
+
+
+def test_a_denial_ends_the_request_and_nobody_gets_in(door: Door) -> None:
+    request_id = door.pending("eve")
+
+    view = door.act("ann", "deny", request_id, comment="Not now").json()
+
+    assert view["state"] == "denied"
+    assert view["closed_at"] is not None
+    assert view["opened_at"] is None
+    facts(door.ask("gate", engineer="eve"), 403, "no-open-window")
+    facts(door.act("amir", "approve", request_id), 409, "invalid-move")
+
+
+def test_two_different_people_make_a_quorum_of_two(two: Door) -> None:
+    request_id = two.pending()
+
+    first = two.act("ann", "approve", request_id).json()
+    second = two.act("amir", "approve", request_id).json()
+
+    assert (first["state"], first["open"], first["version"]) == ("pending", False, 2)
+    assert (second["state"], second["open"], second["version"]) == ("active", True, 3)
+
+
+def test_one_vote_does_not_move_the_deadline(two: Door) -> None:
+    request_id = two.pending()
+    before = two.get("erin", f"/v1/requests/{request_id}").json()
+
+    after = two.act("ann", "approve", request_id).json()
+
+    assert after["deadline_at"] == before["deadline_at"]
+
+
+def test_the_same_person_counts_once(two: Door) -> None:
+    request_id = two.pending()
+    two.act("ann", "approve", request_id)
+    before = two.rows()
+
+    again = two.act("ann", "approve", request_id)
+
+    assert facts(again, 409, "already-decided")["current_state"] == "pending"
+    assert two.rows() == before
+
+
+def test_an_approval_may_be_turned_into_a_denial_until_it_is_settled(two: Door) -> None:
+    request_id = two.pending()
+    two.act("ann", "approve", request_id)
+
+    turned = two.act("ann", "deny", request_id)
+
+    assert turned.json()["state"] == "denied"
+    facts(two.act("amir", "approve", request_id), 409, "invalid-move")
+
+
+def test_an_approval_can_no_longer_be_turned_once_the_window_is_open(door: Door) -> None:
+    request_id = door.active()
+
+    facts(door.act("ann", "deny", request_id), 409, "invalid-move")
+
+
+def test_one_denial_outweighs_an_approval(two: Door) -> None:
+    request_id = two.pending()
+    two.act("ann", "approve", request_id)
+
+    assert two.act("amir", "deny", request_id).json()["state"] == "denied"
+
+
+def test_the_shortest_window_counts_from_the_approval_that_met_the_quorum(two: Door) -> None:
+    request_id = two.pending(access_window=3600)
+    two.act("ann", "approve", request_id, access_window=120)
+
+    view = two.act("amir", "approve", request_id, access_window=600).json()
+
+    assert window(view) == timedelta(seconds=120)
+
+
+@pytest.mark.parametrize(
+    "leaving",
+    [
+        "UPDATE people SET disabled_at = clock_timestamp() WHERE id = :p",
+        "DELETE FROM memberships WHERE person_id = :p",
+    ],
+)
+def test_the_vote_of_somebody_who_may_no_longer_approve_does_not_count(open_door: OpenDoor, leaving: str) -> None:
+    door = open_door(Policy(vendor_review=False, quorum=2))
+    request_id = door.pending()
+    door.act("ann", "approve", request_id, access_window=60)
+    door.run_sql(leaving, p=door.world.people["ann"].person_id)
+
+    second = door.act("amir", "approve", request_id).json()
+    third = door.act("abe", "approve", request_id).json()
+
+    assert second["state"] == "pending"
+    assert third["state"] == "active"
+    assert window(third) == timedelta(hours=1)
+
+
+def test_nobody_decides_on_the_own_request_whatever_else_they_are(fresh_door: Door) -> None:
+    erin = fresh_door.world.people["erin"].person_id
+    fresh_door.run_sql(BOTH, p=erin, t=fresh_door.world.tenant.id, r="approver")
+    fresh_door.run_sql(BOTH, p=erin, t=None, r="manager")
+    request_id = fresh_door.pending()
+    before = fresh_door.rows()
+
+    for action in ("approve", "deny", "endorse"):
+        facts(fresh_door.act("erin", action, request_id), 403, "own-request")
+
+    assert fresh_door.rows() == before
+    assert fresh_door.act("ann", "approve", request_id).json()["state"] == "active"
+
+
+def test_an_engineer_who_also_approves_decides_on_the_requests_of_others(fresh_door: Door) -> None:
+    erin = fresh_door.world.people["erin"].person_id
+    fresh_door.run_sql(BOTH, p=erin, t=fresh_door.world.tenant.id, r="approver")
+
+    assert fresh_door.act("erin", "approve", fresh_door.pending("eve")).json()["state"] == "active"
+
+
+def test_one_person_never_endorses_and_approves_the_same_request(open_door: OpenDoor) -> None:
+    door = open_door(Policy(), Mode.ENFORCE)
+    door.run_sql(BOTH, p=door.world.people["max"].person_id, t=door.world.tenant.id, r="approver")
+    request_id = door.pending()
+    door.act("max", "endorse", request_id)
+    before = door.rows()
+
+    answer = door.act("max", "approve", request_id)
+
+    facts(answer, 403, "already-endorsed")
+    assert door.rows() == before
+    assert door.act("ann", "approve", request_id).json()["state"] == "active"
+
+
+def test_an_approver_of_another_tenant_is_no_approver_here(door: Door, open_door: OpenDoor) -> None:
+    door.world.add("zoe", Role.APPROVER, open_door().world.tenant.id)
+
+    facts(door.act("zoe", "approve", door.pending()), 404, "not-found")
+
+
+@pytest.mark.parametrize(("who", "action"), [("ann", "approve"), ("ann", "deny"), ("erin", "cancel")])
+def test_an_answer_at_or_after_the_deadline_is_too_late_even_before_the_clock_has_run(
+    door: Door, who: str, action: str
+) -> None:
+    request_id = door.pending()
+    before = door.rows()
+
+    answer = door.later(hours=12).act(who, action, request_id)
+
+    assert facts(answer, 409, "too-late")["current_state"] == "pending"
+    assert door.rows() == before
+    assert door.later(hours=11, minutes=59).act(who, action, request_id).status_code == 200
+
+
+@pytest.mark.parametrize(("who", "action"), [("erin", "complete"), ("ann", "revoke"), ("max", "revoke")])
+def test_a_window_that_ran_out_cannot_be_ended_again(door: Door, who: str, action: str) -> None:
+    request_id = door.active(access_window=60)
+
+    answer = door.later(seconds=61).act(who, action, request_id)
+
+    assert facts(answer, 409, "too-late")["current_state"] == "active"
+
+
+def test_of_two_answers_at_once_exactly_one_counts(door: Door) -> None:
+    for _ in range(5):
+        request_id = door.pending()
+        path = f"/v1/requests/{request_id}"
+
+        answers = door.together(
+            door.coming("ann", "POST", f"{path}/approve"),
+            door.coming("amir", "POST", f"{path}/deny"),
+            door.coming("erin", "POST", f"{path}/cancel"),
+        )
+
+        assert sorted(answer.status_code for answer in answers) == [200, 409, 409]
+        (won,) = (answer.json()["state"] for answer in answers if answer.status_code == 200)
+        lost = [answer.json() for answer in answers if answer.status_code == 409]
+        assert {body["current_state"] for body in lost} == {won}
+        assert len(door.get("erin", f"{path}/events").json()["items"]) == 2

@@ -1,0 +1,172 @@
+"""Filing a request over HTTP."""
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from lockbox.people.roles import Mode, Role, Scope
+from lockbox.requests.policy import Policy
+from tests.builders import WITHOUT_REVIEW
+from tests.http.door import Door, OpenDoor, facts
+
+
+def test_a_request_is_filed_and_says_where_it_is_and_how_many_were_asked(door: Door) -> None:
+    answer = door.file()
+
+    assert answer.status_code == 201
+    view = answer.json()
+    assert answer.headers["location"] == f"/v1/requests/{view['id']}"
+    assert answer.headers["etag"] == '"1"'
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["content-type"] == "application/json"
+    assert UUID(view["id"]).version == 7
+    assert view["asked"] == 3
+    assert view["state"] == "pending"
+    assert view["open"] is False
+    assert view["version"] == 1
+    assert view["requester"] == {"id": str(door.world.people["erin"].person_id), "name": "Erin"}
+    assert view["tenant"] == door.world.tenant.slug
+
+
+def test_what_was_filed_is_what_can_be_read(door: Door) -> None:
+    filed = door.file(actions=["read", "export"], case_ref="  CASE-7  ").json()
+
+    shown = door.get("erin", f"/v1/requests/{filed['id']}").json()
+
+    assert filed.pop("asked") == 3
+    assert shown.pop("notices") == {"waiting": 3, "sent": 0, "moot": 0, "dead": 0}
+    assert shown == filed
+    assert shown["actions"] == ["read", "export"]
+    assert shown["case_ref"] == "CASE-7"
+
+
+def test_an_answer_is_due_in_the_tenants_approval_window(open_door: OpenDoor) -> None:
+    door = open_door(Policy(vendor_review=False, approval_window=600))
+
+    view = door.file().json()
+
+    window = datetime.fromisoformat(view["deadline_at"]) - datetime.fromisoformat(view["created_at"])
+    assert window == timedelta(seconds=600)
+
+
+def test_a_review_has_a_window_of_its_own_and_managers_are_asked(open_door: OpenDoor) -> None:
+    door = open_door(Policy(review_window=60))
+
+    view = door.file().json()
+
+    window = datetime.fromisoformat(view["deadline_at"]) - datetime.fromisoformat(view["created_at"])
+    assert view["state"] == "reviewing"
+    assert window == timedelta(seconds=60)
+    assert view["asked"] >= 2
+
+
+@pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
+def test_without_the_customers_yes_a_manager_reviews_even_where_the_policy_leaves_review_out(
+    open_door: OpenDoor, mode: Mode
+) -> None:
+    view = open_door(WITHOUT_REVIEW, mode).file().json()
+
+    assert (view["state"], view["mode"]) == ("reviewing", mode)
+
+
+def test_actions_are_read_where_none_are_named_and_the_case_may_be_left_out(door: Door) -> None:
+    view = door.file(actions=None, case_ref=None).json()
+
+    assert view["actions"] == ["read"]
+    assert view["case_ref"] is None
+
+
+def test_what_is_named_twice_is_asked_once(door: Door) -> None:
+    view = door.file(resources=["site:b", "site:a", "site:b"], actions=["export", "read", "export"]).json()
+
+    assert view["resources"] == ["site:b", "site:a"]
+    assert view["actions"] == ["export", "read"]
+
+
+@pytest.mark.parametrize("seconds", [1, 4 * 3600])
+def test_a_window_up_to_the_cap_is_accepted(door: Door, seconds: int) -> None:
+    assert door.file(access_window=seconds).json()["access_window"] == seconds
+
+
+def test_a_window_above_the_cap_is_refused_and_the_cap_is_named(open_door: OpenDoor) -> None:
+    door = open_door(Policy(vendor_review=False, access_ceiling=900))
+
+    answer = door.file(access_window=901)
+
+    assert facts(answer, 422, "window-too-long")["limit_seconds"] == 900
+
+
+def test_an_approver_who_asks_is_not_counted_among_those_who_are_asked(fresh_door: Door) -> None:
+    fresh_door.world.add("both", Role.ENGINEER)
+    person = fresh_door.world.people["both"].person_id
+    fresh_door.run_sql(
+        "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (gen_random_uuid(), :p, :t, 'approver')",
+        p=person,
+        t=fresh_door.world.tenant.id,
+    )
+
+    assert fresh_door.file("both").json()["asked"] == 3
+    assert fresh_door.file("erin").json()["asked"] == 4
+
+
+def test_a_request_that_too_few_could_ever_approve_is_not_even_asked(open_door: OpenDoor) -> None:
+    door = open_door(Policy(vendor_review=False, quorum=4))
+    before = door.rows()
+
+    answer = door.file()
+
+    facts(answer, 422, "nobody-can-approve")
+    assert door.rows() == before
+
+
+@pytest.mark.parametrize("who", ["max", "olga", "vera", "gate", "tara", "ann", "aude"])
+def test_only_engineers_file_for_themselves(door: Door, who: str) -> None:
+    before = door.rows()
+
+    answer = door.file(who)
+
+    facts(answer, 403, "wrong-role")
+    assert door.rows() == before
+
+
+def test_an_engineer_does_not_file_for_another(door: Door) -> None:
+    answer = door.file("erin", engineer=str(door.world.people["eve"].person_id))
+
+    facts(answer, 403, "wrong-role")
+
+
+def test_a_system_files_for_a_named_engineer(door: Door) -> None:
+    door.world.add("desk", Role.SYSTEM, scopes={Scope.REQUESTS_FILE}, services={"exchange-online"})
+    erin = str(door.world.people["erin"].person_id)
+
+    answer = door.file("desk", engineer=erin)
+
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["requester"] == {"id": erin, "name": "Erin"}
+    assert door.get("erin", answer.headers["location"]).json()["id"] == answer.json()["id"]
+    first = door.get("erin", answer.headers["location"] + "/events").json()["items"][0]
+    assert (first["role"], first["actor"]["name"]) == ("system", "Desk")
+
+
+def test_a_system_files_only_for_engineers_in_good_standing_and_services_it_is_bound_to(door: Door) -> None:
+    door.world.add("desk", Role.SYSTEM, scopes={Scope.REQUESTS_FILE}, services={"exchange-online"})
+    erin, ann = (str(door.world.people[name].person_id) for name in ("erin", "ann"))
+    before = door.rows()
+
+    facts(door.file("desk"), 422, "unknown-engineer")
+    facts(door.file("desk", engineer=ann), 422, "unknown-engineer")
+    facts(door.file("desk", engineer=str(UUID(int=1))), 422, "unknown-engineer")
+    facts(door.file("desk", engineer=erin, service="onedrive"), 403, "wrong-role")
+
+    assert door.rows() == before
+
+
+def test_a_suspended_tenant_can_be_asked_nothing(fresh_door: Door) -> None:
+    fresh_door.run_sql("UPDATE tenants SET suspended = true WHERE id = :id", id=fresh_door.world.tenant.id)
+    before = fresh_door.rows()
+
+    answer = fresh_door.file()
+
+    facts(answer, 403, "tenant-suspended")
+    assert fresh_door.rows() == before

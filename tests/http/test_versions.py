@@ -1,0 +1,75 @@
+"""If-Match over HTTP: whoever acts on what they saw is told when it has changed."""
+
+import pytest
+
+from lockbox.requests.policy import Policy
+from tests.http.door import Door, OpenDoor, facts
+
+
+@pytest.fixture(scope="module")
+def two(open_door: OpenDoor) -> Door:
+    """A world whose tenant asks for two approvals."""
+    return open_door(Policy(vendor_review=False, quorum=2))
+
+
+@pytest.mark.parametrize("seen", ['"1"', "1", "*", " * "])
+def test_a_version_that_still_holds_is_accepted(door: Door, seen: str) -> None:
+    request_id = door.pending()
+
+    assert door.act("ann", "approve", request_id, headers={"if-match": seen}).status_code == 200
+
+
+def test_the_etag_of_an_answer_is_what_the_next_call_may_send(two: Door) -> None:
+    request_id = two.pending()
+    shown = two.get("ann", f"/v1/requests/{request_id}").headers["etag"]
+    voted = two.act("ann", "approve", request_id, headers={"if-match": shown})
+
+    last = two.act("amir", "approve", request_id, headers={"if-match": voted.headers["etag"]})
+
+    assert last.json()["state"] == "active"
+    assert last.headers["etag"] == '"3"'
+
+
+@pytest.mark.parametrize("seen", ['"1"', '"3"', '"0"', '"999999999"'])
+@pytest.mark.parametrize(("who", "action"), [("amir", "approve"), ("amir", "deny"), ("erin", "cancel")])
+def test_a_stale_version_is_refused_with_what_the_request_is_now(
+    two: Door, who: str, action: str, seen: str
+) -> None:
+    request_id = two.pending()
+    two.act("ann", "approve", request_id)
+    before = two.rows()
+
+    answer = two.act(who, action, request_id, headers={"if-match": seen})
+
+    body = facts(answer, 412, "stale-version")
+    assert (body["current_state"], body["current_version"]) == ("pending", 2)
+    assert two.rows() == before
+
+
+def test_a_stale_version_of_a_settled_request_says_what_it_has_become(door: Door) -> None:
+    request_id = door.pending()
+    door.act("ann", "deny", request_id)
+
+    answer = door.act("amir", "approve", request_id, headers={"if-match": '"1"'})
+
+    assert facts(answer, 412, "stale-version")["current_state"] == "denied"
+
+
+@pytest.mark.parametrize(
+    "seen", ["", "x", '"x"', 'W/"1"', '"1", "2"', '""', "-1", '"-1"', "1.0", '"1e3"', '"٣"', '"1234567890"', "9" * 5000]
+)
+def test_what_is_no_version_is_refused_rather_than_ignored(door: Door, seen: str) -> None:
+    request_id = door.pending()
+    before = door.rows()
+
+    answer = door.act("ann", "approve", request_id, headers={"if-match": seen.encode()})  # type: ignore[dict-item]
+
+    facts(answer, 422, "invalid-request")
+    assert door.rows() == before
+
+
+def test_a_stale_version_tells_a_stranger_nothing(two: Door) -> None:
+    request_id = two.pending()
+
+    facts(two.act("eve", "cancel", request_id, headers={"if-match": '"7"'}), 404, "not-found")
+    facts(two.act("erin", "approve", request_id, headers={"if-match": '"7"'}), 403, "own-request")

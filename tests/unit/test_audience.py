@@ -1,0 +1,63 @@
+"""Who hears of a move, in every mode: a table written out by hand."""
+
+import itertools
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from lockbox.notices.audience import Hearer, hearers, matters_until
+from lockbox.people.roles import Mode
+from lockbox.requests.lifecycle import MOVES, State
+
+VENDOR = {"managers", "vendor_endpoints"}
+OUTCOMES = ["active", "denied", "cancelled", "timed_out", "completed", "revoked", "expired"]
+TOLD = {
+    "enforce": {"requester", "approvers", "tenant_endpoints", "vendor_endpoints"},
+    "observe": {"requester", "approvers", "admins", "tenant_endpoints", "vendor_endpoints"},
+    "off": {"requester", "admins", "vendor_endpoints"},
+}
+NOON = datetime(2026, 3, 29, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_a_request_under_review_is_told_inside_the_vendor_only(mode: Mode) -> None:
+    assert hearers(None, "reviewing", mode, customer_knows=False) == VENDOR
+
+
+@pytest.mark.parametrize("start", [None, "reviewing"])
+def test_the_customers_approvers_are_asked_and_admins_are_not(start: str | None) -> None:
+    asked = hearers(start, "pending", Mode.ENFORCE, customer_knows=True)
+
+    assert asked == {"approvers", "tenant_endpoints", "vendor_endpoints"}
+
+
+@pytest.mark.parametrize(("mode", "outcome"), list(itertools.product(Mode, OUTCOMES)))
+def test_an_outcome_is_told_to_the_requester_and_to_the_customer_as_its_mode_says(mode: Mode, outcome: str) -> None:
+    assert hearers("pending", outcome, mode, customer_knows=True) == TOLD[mode]
+
+
+@pytest.mark.parametrize(("mode", "outcome"), list(itertools.product(Mode, ["denied", "cancelled", "timed_out"])))
+def test_what_begins_and_ends_inside_the_vendor_stays_there(mode: Mode, outcome: str) -> None:
+    assert hearers("reviewing", outcome, mode, customer_knows=False) == VENDOR | {"requester"}
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_a_vote_that_changes_no_state_is_told_to_nobody(mode: Mode) -> None:
+    assert hearers("pending", "pending", mode, customer_knows=True) == set()
+
+
+def test_the_requester_hears_of_every_outcome() -> None:
+    ends = {row.to.value for (state, _), row in MOVES.items() if state} - {"pending"}
+
+    assert ends == set(OUTCOMES)
+    for end, mode, knows in itertools.product(ends, Mode, [True, False]):
+        assert Hearer.REQUESTER in hearers("pending", end, mode, customer_knows=knows)
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_prompt_matters_until_the_answer_is_due_and_an_outcome_for_a_day(state: State) -> None:
+    due = NOON + timedelta(hours=2)
+
+    until = matters_until(state, NOON, due)
+
+    assert until == (due if state.value in {"reviewing", "pending"} else NOON + timedelta(days=1))

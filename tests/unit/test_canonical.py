@@ -1,0 +1,91 @@
+"""The canonical bytes of an event, against a published implementation of RFC 8785."""
+
+import hashlib
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+from uuid import UUID
+
+import pytest
+import rfc8785
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lockbox.audit.canonical import LARGEST_INTEGER, canonical, commitment, instant, new_salt
+
+NAMES = st.text(st.characters(max_codepoint=127), max_size=12)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+NUMBERS = st.integers(-LARGEST_INTEGER, LARGEST_INTEGER)
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    NUMBERS,
+    TEXTS,
+    st.lists(TEXTS, max_size=4),
+    st.dictionaries(NAMES, TEXTS, max_size=4),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(NAMES, VALUES, max_size=6))
+def test_the_bytes_are_those_of_rfc_8785(fields: dict[str, Any]) -> None:
+    assert canonical(fields) == rfc8785.dumps(fields)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.dictionaries(NAMES, VALUES, min_size=2, max_size=6))
+def test_the_order_of_the_fields_does_not_matter(fields: dict[str, Any]) -> None:
+    backwards = dict(reversed(fields.items()))
+
+    assert canonical(backwards) == canonical(fields)
+
+
+def test_text_beyond_ascii_stays_itself_and_control_characters_are_escaped() -> None:
+    assert canonical({"b": "Zoë 🔐", "a": 'x"\n\x00\x7f\u2028'}) == (
+        '{"a":"x\\"\\n\\u0000\x7f\u2028","b":"Zoë 🔐"}'.encode()
+    )
+
+
+@pytest.mark.parametrize("number", [LARGEST_INTEGER + 1, -LARGEST_INTEGER - 1, 10**30])
+def test_a_number_that_not_every_reader_holds_is_refused(number: int) -> None:
+    with pytest.raises(ValueError, match=r"2\^53"):
+        canonical({"n": number})
+
+
+@pytest.mark.parametrize("value", [1.5, 0.0, float("nan"), b"bytes", {1, 2}, timedelta(1)])
+def test_floats_and_other_types_are_refused(value: Any) -> None:
+    with pytest.raises(TypeError, match="holds no"):
+        canonical({"v": value})
+
+
+def test_a_name_beyond_ascii_is_refused() -> None:
+    with pytest.raises(ValueError, match="ASCII"):
+        canonical({"ä": 1})
+
+
+def test_a_lone_surrogate_has_no_bytes() -> None:
+    with pytest.raises(UnicodeEncodeError):
+        canonical({"v": "\ud800"})
+
+
+def test_instants_are_utc_with_six_digits_whatever_the_zone() -> None:
+    summer = datetime(2026, 7, 1, 0, 30, tzinfo=timezone(timedelta(hours=2)))
+
+    assert instant(summer) == "2026-06-30T22:30:00.000000Z"
+    assert canonical({"at": summer, "id": UUID(int=7)}) == (
+        b'{"at":"2026-06-30T22:30:00.000000Z","id":"00000000-0000-0000-0000-000000000007"}'
+    )
+    assert instant(datetime(2026, 1, 1, tzinfo=UTC)) == "2026-01-01T00:00:00.000000Z"
+
+
+def test_a_commitment_is_the_hash_of_salt_and_value() -> None:
+    salt = bytes(range(16))
+
+    assert commitment(salt, "Änne") == hashlib.sha256(salt + "Änne".encode()).hexdigest()
+    assert commitment(salt, "Änne") != commitment(bytes(16), "Änne")
+
+
+def test_salts_are_128_bits_and_never_alike() -> None:
+    salts = {new_salt() for _ in range(100)}
+
+    assert len(salts) == 100
+    assert {len(salt) for salt in salts} == {16}

@@ -1,0 +1,93 @@
+"""Identifiers, and the form of tokens and due times."""
+
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlmodel import Session
+
+from lockbox.ids import new_id
+from lockbox.people import tokens
+from lockbox.refusals import NotSignedIn
+from lockbox.schedule import Promise
+
+GOOD = "lbx_test_0197f3a0a0a07a0a8a0a0a0a0a0a0a0a_" + "s" * 43
+
+
+def test_ids_are_uuids_of_version_7_in_the_order_of_their_making() -> None:
+    ids = [new_id() for _ in range(1000)]
+
+    assert {one.version for one in ids} == {7}
+    assert {one.variant for one in ids} == {"specified in RFC 4122"}
+    assert len(set(ids)) == 1000
+    assert ids == sorted(ids)
+
+
+def test_an_id_begins_with_the_milliseconds_of_its_making() -> None:
+    before = time.time_ns() // 1_000_000
+
+    made = new_id().int >> 80
+
+    assert before <= made <= time.time_ns() // 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("due", "score"),
+    [
+        (None, ""),
+        (datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC), "1000"),
+        (datetime(1970, 1, 1, 0, 0, 1, 1, tzinfo=UTC), "1001"),
+        (datetime(1970, 1, 1, 0, 0, 1, 999_001, tzinfo=UTC), "2000"),
+        (timedelta(0), "+0"),
+        (timedelta(milliseconds=250), "+250"),
+        (timedelta(microseconds=1), "+1"),
+        (timedelta(seconds=1, microseconds=1), "+1001"),
+    ],
+)
+def test_a_due_time_is_rounded_up_to_the_millisecond_never_down(due: datetime | timedelta | None, score: str) -> None:
+    assert Promise("id", "expire", due).score == score
+
+
+def test_a_score_is_never_before_the_instant_it_stands_for() -> None:
+    start = datetime(2026, 11, 24, 15, 0, tzinfo=UTC)
+    instants = [start + timedelta(microseconds=micros) for micros in range(0, 5000, 7)]
+
+    for moment in instants:
+        late_by = int(Promise("id", "expire", moment).score) - moment.timestamp() * 1000
+        assert -0.001 < late_by < 1.001
+
+
+def test_the_form_of_a_token_tells_its_environment_and_its_id() -> None:
+    parts = tokens.FORM.fullmatch(GOOD)
+
+    assert parts is not None
+    assert parts["env"] == "test"
+    assert parts["id"] == "0197f3a0a0a07a0a8a0a0a0a0a0a0a0a"
+    assert parts["secret"] == "s" * 43
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        "",
+        "x",
+        "lbx_test",
+        GOOD + "s",
+        GOOD[:-1],
+        GOOD + "\n",
+        " " + GOOD,
+        GOOD.replace("lbx", "LBX"),
+        GOOD.replace("_test_", "_TEST_"),
+        GOOD.replace("0197", "0Z97"),
+        GOOD.replace("0197", "\u0660197"),
+        GOOD.replace("sss", "s.s", 1),
+        GOOD.replace("_test_", "_production_"),
+        GOOD.replace("_test_", "_development_"),
+        "lbx_test_" + "0" * 100_000,
+    ],
+)
+def test_what_is_no_token_of_this_installation_never_reaches_the_database(shown: str) -> None:
+    unbound = Session()
+
+    with pytest.raises(NotSignedIn, match="begin with lbx_test_"):
+        tokens.authenticate(unbound, shown, environment="test")

@@ -1,0 +1,264 @@
+"""What a notice says, and that nobody can make it say something else."""
+
+import json
+import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from lockbox.notices import letters
+from lockbox.notices.letters import SUBJECTS, Letter
+from lockbox.notices.senders.protocol import Mail
+from lockbox.requests.lifecycle import State
+
+PUBLIC = "https://lockbox.vendor.example/"
+NUMBER = UUID("0197f3a0-a0a0-7a0a-8a0a-0a0a0a0a0a0a")
+PAGE = f"https://lockbox.vendor.example/requests/{NUMBER}"
+AT = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
+URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s\"'<>]+")
+ERIN = UUID(int=1)
+ANN = UUID(int=2)
+PROMPTS = ["reviewing", "pending"]
+
+
+def letter(**changes: Any) -> Letter:
+    """Return a letter that asks Ann for an answer, with changes."""
+    asks = Letter(
+        notice_id=UUID(int=99),
+        template="pending",
+        now=AT + timedelta(seconds=5),
+        at=AT,
+        deadline_at=AT + timedelta(hours=12),
+        actor_name="Erin Engineer",
+        comment=None,
+        event_type="request.pending",
+        request_id=NUMBER,
+        tenant="contoso",
+        tenant_id=UUID(int=5),
+        requester="Erin Engineer",
+        requester_id=ERIN,
+        service="exchange-online",
+        resources=["mailbox:anna@contoso.example", "mailbox:bob@contoso.example"],
+        actions=["read", "export"],
+        reason_code="support_case",
+        justification="The mailbox does not open",
+        case_ref="CASE-4711",
+        access_window=5400,
+        recipient_id=ANN,
+        recipient_name="Ann Approver",
+        recipient_address="ann@contoso.example",
+    )
+    return replace(asks, **changes)
+
+
+def mail(**changes: Any) -> Mail:
+    """Return the mail of such a letter."""
+    return letters.mail(letter(**changes), public_url=PUBLIC, services={"exchange-online": "Exchange Online"})
+
+
+def seen(html: str) -> str:
+    """Return what a reader sees of a page."""
+    return " ".join(re.sub(r"<[^>]*>", " ", html).split())
+
+
+@pytest.mark.parametrize("template", PROMPTS)
+@pytest.mark.parametrize("part", ["text", "html"])
+def test_a_prompt_says_all_that_a_decision_needs(template: str, part: str) -> None:
+    made = mail(template=template)
+
+    body = made.text if part == "text" else seen(made.html)
+
+    for fact in (
+        "Erin Engineer",
+        "contoso",
+        "Exchange Online",
+        "mailbox:anna@contoso.example, mailbox:bob@contoso.example",
+        "read, export",
+        "support case: The mailbox does not open",
+        "CASE-4711",
+        "1 h 30 min",
+        "Tuesday 24 November 2026, 21:00:00 UTC",
+        "Tuesday 24 November 2026, 10:30:05 UTC, if approved now",
+        str(NUMBER),
+    ):
+        assert fact in body
+    assert "never ask you to approve by" in body
+
+
+@pytest.mark.parametrize("state", State)
+def test_every_state_has_a_letter_with_a_text_part_and_a_subject(state: State) -> None:
+    made = mail(template=state.value)
+
+    assert set(SUBJECTS) == set(State)
+    assert made.text.strip()
+    assert made.html.lstrip().startswith("<!doctype html>")
+    assert "Exchange Online" in made.subject
+    assert str(NUMBER) in made.text
+
+
+@pytest.mark.parametrize("state", State)
+def test_nothing_in_a_mail_acts_by_itself(state: State) -> None:
+    made = mail(template=state.value, comment="Please be quick")
+
+    assert set(URL.findall(made.text)) == {PAGE}
+    assert set(URL.findall(made.html)) == {PAGE}
+    assert re.findall(r'href="([^"]*)"', made.html) == [PAGE]
+    assert not re.search(r"<(form|input|button|script|img|iframe|object|embed|link)\b", made.html, re.IGNORECASE)
+    assert "src=" not in made.html
+    assert "url(" not in made.html
+
+
+@pytest.mark.parametrize("state", ["active", "denied", "revoked"])
+def test_an_outcome_names_who_brought_it_about_and_what_was_said(state: str) -> None:
+    made = mail(template=state, actor_name="Amir Approver", comment="Ticket closed")
+
+    assert "by Amir Approver" in made.text
+    assert "by Amir Approver" in seen(made.html)
+    assert "Ticket closed" in made.text
+    assert "Ticket closed" in seen(made.html)
+
+
+def test_an_open_window_says_until_when() -> None:
+    made = mail(template="active", deadline_at=AT + timedelta(seconds=5400))
+
+    assert re.search(r"Open until +Tuesday 24 November 2026, 10:30:00 UTC\n", made.text)
+    assert "if approved now" not in made.text
+
+
+def test_who_gave_access_back_is_you_for_the_requester_and_a_name_for_the_others() -> None:
+    assert "You gave the access back" in mail(template="completed", recipient_id=ERIN).text
+    assert "Erin Engineer gave the access back" in mail(template="completed").text
+
+
+def test_a_request_without_a_case_says_so() -> None:
+    assert re.search(r"Case +none given\n", mail(case_ref=None).text)
+
+
+HOSTILE = "<script>alert(1)</script><img src=x>\"'&{{7*7}}"
+
+
+@pytest.mark.parametrize("template", State)
+@pytest.mark.parametrize(
+    "field",
+    ["requester", "tenant", "service", "justification", "case_ref", "comment", "actor_name", "reason_code"],
+)
+def test_html_in_a_field_is_shown_and_never_run(template: State, field: str) -> None:
+    made = mail(template=template.value, **{field: HOSTILE})
+
+    assert "<script" not in made.html
+    assert "<img" not in made.html
+    assert "49" not in re.sub(r"[0-9a-f-]{36}|#\w+", "", made.html)
+
+
+@pytest.mark.parametrize("field", ["resources", "actions"])
+def test_html_in_a_list_is_shown_and_never_run(field: str) -> None:
+    made = mail(**{field: [HOSTILE, "mailbox:b"]})
+
+    assert "<script" not in made.html
+    assert "&lt;script&gt;" in made.html
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Erin\r\nBcc: everyone@contoso.example",
+        "Erin\nBcc: x",
+        "Erin\x00\x1b[31m",
+        "Erin\u202eevil\u2066",
+        "Erin\u2028Bcc: x\u2029y\u0085z",
+        "Erin\u200b\ufeff",
+        "E" * 5000,
+        "\ud800",
+    ],
+)
+def test_a_name_cannot_leave_its_line_turn_the_text_around_or_fill_the_page(name: str) -> None:
+    made = mail(requester=name, recipient_name=name, actor_name=name, tenant=name, template="revoked")
+
+    for line in (made.subject, made.to_name):
+        assert line.isprintable()
+        assert len(line) <= 200
+    assert len(made.to_name) <= 100
+    assert made.subject.startswith("Closed early: access to Exchange Online at ")
+
+
+def test_further_lines_of_a_field_cannot_pass_for_fields_of_ours() -> None:
+    forged = "Fine\nAnswer by        never\r\nRequest          0\u2028Case             none\rTo decide, sign in at evil"
+
+    made = mail(justification=forged, comment=forged, case_ref=forged)
+
+    starts = [line[:17].rstrip() for line in made.text.splitlines()]
+    for ours in ("Answer by", "Request", "Case"):
+        assert starts.count(ours) == 1
+    assert sum(line.startswith("To decide") for line in made.text.splitlines()) == 1
+
+
+def test_the_same_notice_has_the_same_message_id_and_the_same_request_the_same_thread() -> None:
+    first, again, other = mail(), mail(now=AT + timedelta(hours=1)), mail(notice_id=UUID(int=100))
+
+    assert first.message_id == again.message_id == f"<{UUID(int=99)}@lockbox.vendor.example>"
+    assert other.message_id != first.message_id
+    assert first.thread_id == other.thread_id == f"<{NUMBER}@lockbox.vendor.example>"
+
+
+@pytest.mark.parametrize("template", State)
+def test_a_webhook_body_is_thin(template: State) -> None:
+    secret = "s3cret words " * 300
+    full = letter(
+        template=template.value,
+        justification=secret,
+        comment=secret,
+        requester=secret,
+        actor_name=secret,
+        recipient_name=secret,
+        recipient_address=f"{secret}@x",
+        case_ref=secret,
+        resources=[secret] * 50,
+    )
+
+    body = letters.payload(full, public_url=PUBLIC)
+
+    assert len(body) < 20_000
+    assert b"s3cret" not in body
+    assert str(ERIN).encode() not in body
+
+
+@pytest.mark.parametrize(
+    ("template", "answer_by", "open_until"),
+    [
+        ("reviewing", "2026-11-24T21:00:00.000000Z", None),
+        ("pending", "2026-11-24T21:00:00.000000Z", None),
+        ("active", None, "2026-11-24T21:00:00.000000Z"),
+        ("denied", None, None),
+        ("expired", None, None),
+    ],
+)
+def test_a_webhook_body_holds_ids_state_and_both_clocks(
+    template: str, answer_by: str | None, open_until: str | None
+) -> None:
+    body = letters.payload(letter(template=template, event_type=f"request.{template}"), public_url=PUBLIC)
+
+    assert json.loads(body) == {
+        "id": str(UUID(int=99)),
+        "type": f"request.{template}",
+        "timestamp": "2026-11-24T09:00:00.000000Z",
+        "data": {
+            "request_id": str(NUMBER),
+            "tenant": "contoso",
+            "tenant_id": str(UUID(int=5)),
+            "state": template,
+            "answer_by": answer_by,
+            "open_until": open_until,
+            "url": PAGE,
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(1, "1 s"), (60, "1 min"), (90, "1 min 30 s"), (3600, "1 h"), (14_400, "4 h"), (604_800, "168 h"), (3661, "1 h 1 min 1 s")],
+)
+def test_a_length_of_time_is_said_in_words(seconds: int, words: str) -> None:
+    assert letters.duration(seconds) == words

@@ -1,0 +1,129 @@
+"""The table of moves: every state, action and party, against a table written out once more by hand."""
+
+import itertools
+
+import pytest
+
+from lockbox.refusals import InvalidMove, NotYours
+from lockbox.requests.lifecycle import (
+    CLOCK_ACTIONS,
+    DECISIONS,
+    FINAL_STATES,
+    OPEN_STATES,
+    PEOPLES_ACTIONS,
+    Action,
+    Party,
+    State,
+    move,
+)
+
+# from, action, by -> to, or what follows where the policy says otherwise
+TABLE = {
+    (None, "submit", "engineer"): ("reviewing", "pending"),
+    (None, "submit", "system"): ("reviewing", "pending"),
+    ("reviewing", "endorse", "manager"): ("pending", "active"),
+    ("reviewing", "deny", "manager"): ("denied", None),
+    ("reviewing", "cancel", "requester"): ("cancelled", None),
+    ("reviewing", "time_out", "clock"): ("timed_out", None),
+    ("pending", "approve", "approver"): ("active", "pending"),
+    ("pending", "deny", "approver"): ("denied", None),
+    ("pending", "cancel", "requester"): ("cancelled", None),
+    ("pending", "time_out", "clock"): ("timed_out", None),
+    ("active", "complete", "requester"): ("completed", None),
+    ("active", "revoke", "approver"): ("revoked", None),
+    ("active", "revoke", "tenant_admin"): ("revoked", None),
+    ("active", "revoke", "manager"): ("revoked", None),
+    ("active", "expire", "clock"): ("expired", None),
+}
+STARTS = {
+    "submit": {None},
+    "endorse": {"reviewing"},
+    "approve": {"pending"},
+    "deny": {"reviewing", "pending"},
+    "cancel": {"reviewing", "pending"},
+    "time_out": {"reviewing", "pending"},
+    "complete": {"active"},
+    "revoke": {"active"},
+    "expire": {"active"},
+}
+EVER_DOES = {
+    "engineer": {"submit"},
+    "system": {"submit"},
+    "requester": {"cancel", "complete"},
+    "manager": {"endorse", "deny", "revoke"},
+    "approver": {"approve", "deny", "revoke"},
+    "tenant_admin": {"revoke"},
+    "clock": {"time_out", "expire"},
+}
+EVERYTHING = list(itertools.product([None, *State], Action, Party))
+CELLS = [cell for cell in EVERYTHING if cell in TABLE]
+REFUSED = [cell for cell in EVERYTHING if cell not in TABLE]
+
+
+def test_the_words_are_those_of_the_table() -> None:
+    words = {(state, action) for action, states in STARTS.items() for state in states}
+
+    assert {(state, action) for state, action, _ in TABLE} == words
+    assert set(Party) == set(EVER_DOES)
+    assert set(Action) == set(STARTS)
+    assert len(EVERYTHING) == 10 * 9 * 7
+    assert len(CELLS) == len(TABLE)
+
+
+@pytest.mark.parametrize(("state", "action", "party"), CELLS)
+def test_a_move_of_the_table_leads_where_it_says(state: State | None, action: Action, party: Party) -> None:
+    row, taken_as = move(state, action, {party})
+
+    assert (row.to, row.instead) == TABLE[state, action, party]
+    assert taken_as is party
+
+
+@pytest.mark.parametrize(("state", "action", "party"), REFUSED)
+def test_every_other_move_is_refused(state: State | None, action: Action, party: Party) -> None:
+    wrong_state = action in EVER_DOES[party] and state not in STARTS[action]
+
+    with pytest.raises(InvalidMove if wrong_state else NotYours) as refused:
+        move(state, action, {party})
+
+    assert refused.value.facts == ({"current_state": state} if wrong_state else {})
+
+
+@pytest.mark.parametrize("action", Action)
+def test_nobody_may_do_anything_without_a_capacity(action: Action) -> None:
+    for state in (None, *State):
+        with pytest.raises(NotYours):
+            move(state, action, set())
+
+
+@pytest.mark.parametrize(
+    ("state", "action", "parties", "taken_as"),
+    [
+        (State.ACTIVE, Action.REVOKE, {Party.APPROVER, Party.TENANT_ADMIN}, Party.APPROVER),
+        (State.ACTIVE, Action.REVOKE, {Party.MANAGER, Party.TENANT_ADMIN}, Party.MANAGER),
+        (State.PENDING, Action.DENY, {Party.MANAGER, Party.APPROVER}, Party.APPROVER),
+        (State.REVIEWING, Action.DENY, {Party.MANAGER, Party.APPROVER}, Party.MANAGER),
+        (None, Action.SUBMIT, {Party.SYSTEM, Party.ENGINEER}, Party.ENGINEER),
+    ],
+)
+def test_who_stands_in_two_capacities_acts_in_the_one_that_the_row_is_open_to(
+    state: State | None, action: Action, parties: set[Party], taken_as: Party
+) -> None:
+    _, party = move(state, action, parties)
+
+    assert party is taken_as
+
+
+def test_six_states_are_final_and_nothing_leads_out_of_them() -> None:
+    final = {"denied", "cancelled", "timed_out", "completed", "revoked", "expired"}
+
+    assert final == FINAL_STATES
+    assert {"reviewing", "pending", "active"} == OPEN_STATES
+    for state, action in itertools.product(FINAL_STATES, Action):
+        with pytest.raises(InvalidMove):
+            move(state, action, set(Party))
+
+
+def test_the_clock_ends_what_is_open_and_people_do_the_rest() -> None:
+    assert CLOCK_ACTIONS == {"reviewing": "time_out", "pending": "time_out", "active": "expire"}
+    assert {"endorse", "approve", "deny"} == DECISIONS
+    assert {"endorse", "approve", "deny", "cancel", "complete", "revoke"} == PEOPLES_ACTIONS

@@ -1,0 +1,98 @@
+"""Logs: secrets and addresses are masked on their way out, whoever logs them."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+
+import pytest
+import structlog
+from structlog.stdlib import ProcessorFormatter
+
+from config import logging as lockbox_logging
+from config.logging import masked
+from config.settings import Settings
+
+TOKEN = "lbx_production_0197f3a0a0a07a0a8a0a0a0a0a0a0a0a_" + "aB3-_" * 8 + "xyz"
+
+
+@pytest.fixture
+def log_as_in_production() -> Iterator[Callable[[], None]]:
+    """Return what sends logs where production sends them; all is as it was after the test."""
+    root = logging.getLogger()
+    level, kept = root.level, structlog.get_config()
+    yield lambda: lockbox_logging.configure(Settings(environment="test"))
+    root.setLevel(level)
+    root.handlers[:] = [one for one in root.handlers if not isinstance(one.formatter, ProcessorFormatter)]
+    logging.getLogger("httpx").setLevel(logging.NOTSET)
+    structlog.configure(**kept)
+
+
+Logs = pytest.CaptureFixture[str]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (f"Bearer {TOKEN}", "Bearer lbx_***"),
+        (f"{TOKEN} and {TOKEN}", "lbx_*** and lbx_***"),
+        ("postgresql+psycopg://api:p4ss@db:5432/x", "postgresql+psycopg://***@db:5432/x"),
+        ("redis://:p4ss@127.0.0.1/0", "redis://***@127.0.0.1/0"),
+        ("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD/=", "whsec_***"),
+        ("whsk_C2FVsBQIhrscChlQIMV+b5sSYspob7oD/=", "whsec_***"),
+        ("mail to anna.b+c@sub.contoso.example failed", "mail to ***@*** failed"),
+        ("<anna@contoso.example>", "<***@***>"),
+        ("nothing to hide: 42 @ noon", "nothing to hide: 42 @ noon"),
+        ("https://lockbox.example/requests/1", "https://lockbox.example/requests/1"),
+    ],
+)
+def test_tokens_passwords_secrets_and_addresses_become_stars(text: str, shown: str) -> None:
+    assert masked(text) == shown
+
+
+def test_a_line_of_ours_is_json_with_stars(log_as_in_production: Callable[[], None], capsys: Logs) -> None:
+    log_as_in_production()
+
+    structlog.get_logger("x").info("went", token=TOKEN, number=3)
+
+    line = json.loads(capsys.readouterr().err)
+
+    assert line["event"] == "went"
+    assert line["token"] == "lbx_***"
+    assert line["number"] == 3
+    assert line["level"] == "info"
+    assert line["timestamp"].endswith("Z")
+
+
+def test_a_librarys_line_has_stars_too(log_as_in_production: Callable[[], None], capsys: Logs) -> None:
+    log_as_in_production()
+
+    logging.getLogger("library").warning("cannot reach %s for %s", "redis://:p4ss@h/0", "a@b.example")
+
+    line = json.loads(capsys.readouterr().err)
+
+    assert line["event"] == "cannot reach redis://***@h/0 for ***@***"
+
+
+def test_a_traceback_has_stars_too(log_as_in_production: Callable[[], None], capsys: Logs) -> None:
+    log_as_in_production()
+
+    try:
+        raise RuntimeError(f"bad token {TOKEN}")
+    except RuntimeError:
+        structlog.get_logger("x").exception("failed")
+
+    written = capsys.readouterr().err
+
+    assert "RuntimeError: bad token lbx_***" in written
+    assert TOKEN not in written
+
+
+@pytest.mark.parametrize("held", [[TOKEN], {"a": TOKEN}, (TOKEN,), {"a": {"b": [TOKEN]}}, RuntimeError(TOKEN)])
+def test_a_secret_inside_of_something_else_has_stars_too(
+    held: object, log_as_in_production: Callable[[], None], capsys: Logs
+) -> None:
+    log_as_in_production()
+
+    structlog.get_logger("x").info("went", held=held)
+
+    assert TOKEN not in capsys.readouterr().err

@@ -1,0 +1,145 @@
+"""What a policy demands of one request: quorum, windows, deadlines."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from lockbox.ids import new_id
+from lockbox.people.roles import Mode
+from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.policy import (
+    Policy,
+    Vote,
+    customer_decides,
+    deadline,
+    granted_window,
+    quorum_met,
+    reviewed_first,
+    wake_at,
+)
+
+NOON = datetime(2026, 2, 28, 12, tzinfo=UTC)
+ANN, AMIR, ABE = new_id(), new_id(), new_id()
+
+
+def vote(person: Any, verdict: Action = Action.APPROVE, window: int | None = None, *, may: bool = True) -> Vote:
+    """Return a vote."""
+    return Vote(person, verdict, window, may_still_approve=may)
+
+
+@pytest.mark.parametrize(
+    ("votes", "quorum", "met"),
+    [
+        ([], 1, False),
+        ([vote(ANN)], 1, True),
+        ([vote(ANN)], 2, False),
+        ([vote(ANN), vote(AMIR)], 2, True),
+        ([vote(ANN), vote(AMIR), vote(ABE)], 2, True),
+        ([vote(ANN), vote(ANN)], 2, False),
+        ([vote(ANN, may=False)], 1, False),
+        ([vote(ANN), vote(AMIR, may=False)], 2, False),
+        ([vote(ANN, may=False), vote(AMIR), vote(ABE)], 2, True),
+        ([vote(ANN), vote(AMIR), vote(ABE, Action.DENY)], 2, False),
+        ([vote(ANN), vote(ABE, Action.DENY, may=False)], 1, False),
+        ([vote(ANN), vote(ANN, Action.DENY)], 1, False),
+        ([vote(ANN, Action.ENDORSE)], 1, False),
+        ([vote(ANN, Action.ENDORSE), vote(AMIR)], 2, False),
+    ],
+)
+def test_a_quorum_counts_people_who_may_still_approve_and_one_denial_outweighs(
+    votes: list[Vote], quorum: int, *, met: bool
+) -> None:
+    assert quorum_met(iter(votes), quorum) is met
+
+
+@pytest.mark.parametrize(
+    ("votes", "granted"),
+    [
+        ([], 3600),
+        ([vote(ANN)], 3600),
+        ([vote(ANN, window=60)], 60),
+        ([vote(ANN, window=600), vote(AMIR, window=60), vote(ABE)], 60),
+        ([vote(ANN, window=60, may=False), vote(AMIR, window=600)], 600),
+        ([vote(ANN, window=7200)], 3600),
+    ],
+)
+def test_the_shortest_window_that_a_counted_voter_set_is_granted(votes: list[Vote], granted: int) -> None:
+    assert granted_window(3600, iter(votes)) == granted
+
+
+@pytest.mark.parametrize(
+    ("state", "seconds"),
+    [
+        (State.REVIEWING, 1),
+        (State.PENDING, 20),
+        (State.ACTIVE, 300),
+        (State.DENIED, 0),
+        (State.CANCELLED, 0),
+        (State.TIMED_OUT, 0),
+        (State.COMPLETED, 0),
+        (State.REVOKED, 0),
+        (State.EXPIRED, 0),
+    ],
+)
+def test_each_open_state_has_a_window_of_its_own(state: State, seconds: int) -> None:
+    ends = deadline(state, NOON, review=1, approval=20, access=300)
+
+    assert ends == NOON + timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("state", State)
+def test_the_clock_wakes_at_the_deadline_while_a_request_is_open_and_never_after(state: State) -> None:
+    wakes = wake_at(state, NOON)
+
+    assert wakes == (NOON if state.value in {"reviewing", "pending", "active"} else None)
+
+
+@pytest.mark.parametrize(
+    ("vendor_review", "mode", "reviewed"),
+    [
+        (True, Mode.ENFORCE, True),
+        (False, Mode.ENFORCE, False),
+        (True, Mode.OBSERVE, True),
+        (False, Mode.OBSERVE, True),
+        (True, Mode.OFF, True),
+        (False, Mode.OFF, True),
+    ],
+)
+def test_without_the_customers_yes_a_manager_always_comes_first(
+    mode: Mode, *, vendor_review: bool, reviewed: bool
+) -> None:
+    assert reviewed_first(Policy(vendor_review=vendor_review), mode) is reviewed
+
+
+def test_the_customer_decides_in_enforce_only() -> None:
+    assert [mode for mode in Mode if customer_decides(mode)] == ["enforce"]
+
+
+def test_the_defaults_are_an_answer_in_12_hours_a_review_in_4_and_access_for_4() -> None:
+    policy = Policy()
+
+    assert policy.approval_window == 43_200
+    assert policy.review_window == 14_400
+    assert policy.access_ceiling == 14_400
+    assert policy.quorum == 1
+    assert policy.vendor_review
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"quorum": 0},
+        {"quorum": 21},
+        {"approval_window": 0},
+        {"review_window": -1},
+        {"access_ceiling": 0},
+        {"access_ceiling": 7 * 24 * 3600 + 1},
+        {"approval_window": 14 * 24 * 3600 + 1},
+        {"made_up": 1},
+    ],
+)
+def test_a_policy_beyond_the_hard_limits_is_refused(change: dict[str, int]) -> None:
+    with pytest.raises(ValidationError):
+        Policy.model_validate(change)

@@ -1,0 +1,184 @@
+"""The form of what is sent: headers of a mail, the signature of a webhook, and when to try again."""
+
+import email
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.policy import default
+
+import pytest
+from cryptography.fernet import Fernet, InvalidToken
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from lockbox.notices.delivery import next_try
+from lockbox.notices.senders.memory import MemoryMail
+from lockbox.notices.senders.protocol import Hook, Mail, SendFailed
+from lockbox.notices.senders.smtp import SmtpMail, compose
+from lockbox.notices.senders.webhook import HttpHooks, signed
+from lockbox.notices.vault import Vault, new_secret
+
+NOON = datetime(2026, 12, 31, 12, tzinfo=UTC)
+FROM = "Lockbox <lockbox@vendor.example>"
+MAIL = Mail(
+    message_id="<n-1@vendor.example>",
+    to_name="Änne Approver",
+    to_address="anne@contoso.example",
+    subject="Your answer is needed: Exchange – Zoë",
+    text="Grüße\n",
+    html="<p>Grüße</p>",
+    thread_id="<r-1@vendor.example>",
+)
+HOOK = Hook(hook_id="n-1", url="https://hooks.example/x", body='{"id":"n-1","é":1}'.encode(), secret=new_secret())
+
+
+def test_a_mail_is_marked_as_a_machines_and_kept_in_the_requests_thread() -> None:
+    raw = compose(MAIL, FROM).as_bytes()
+
+    read = email.message_from_bytes(raw, policy=default)
+
+    assert read["Message-ID"] == "<n-1@vendor.example>"
+    assert read["In-Reply-To"] == read["References"] == "<r-1@vendor.example>"
+    assert read["Auto-Submitted"] == "auto-generated"
+    assert read["From"] == FROM
+    assert read["To"] == "Änne Approver <anne@contoso.example>"
+    assert read["Subject"] == MAIL.subject
+    assert read["Date"].datetime is not None
+    assert "List-Unsubscribe" not in read
+
+
+def test_a_mail_has_a_text_part_before_its_html_part() -> None:
+    read = email.message_from_bytes(compose(MAIL, FROM).as_bytes(), policy=default)
+
+    parts = [(part.get_content_type(), part.get_content().strip()) for part in read.iter_parts()]
+
+    assert read.get_content_type() == "multipart/alternative"
+    assert parts == [("text/plain", "Grüße"), ("text/html", "<p>Grüße</p>")]
+
+
+def test_every_try_of_a_notice_bears_the_same_message_id() -> None:
+    assert {compose(MAIL, FROM)["Message-ID"] for _ in range(3)} == {"<n-1@vendor.example>"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"subject": "Hello\r\nBcc: all@contoso.example"},
+        {"subject": "Hello\nBcc: all@contoso.example"},
+        {"to_name": "Ann\r\nBcc: all@contoso.example"},
+        {"to_address": "ann@contoso.example\r\nBcc: all@contoso.example"},
+    ],
+)
+def test_a_line_break_in_a_header_is_refused_for_good(change: dict[str, str]) -> None:
+    hostile = replace(MAIL, **change)
+
+    with pytest.raises(SendFailed) as failed:
+        SmtpMail("smtp://127.0.0.1:1", sender=FROM).send(hostile)
+
+    assert failed.value.permanent
+
+
+def test_an_address_cannot_name_a_second_recipient() -> None:
+    message = compose(replace(MAIL, to_address="ann@contoso.example, all@contoso.example"), FROM)
+
+    assert len(email.message_from_bytes(message.as_bytes(), policy=default)["To"].addresses) == 1
+
+
+def test_a_webhook_is_verified_by_the_published_library() -> None:
+    headers = signed(HOOK)
+
+    said = Webhook(HOOK.secret).verify(HOOK.body, headers)
+
+    assert said == {"id": "n-1", "é": 1}
+    assert headers["webhook-id"] == "n-1"
+    assert headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("body", "change"),
+    [
+        (HOOK.body.replace(b"n-1", b"n-2"), {}),
+        (HOOK.body + b" ", {}),
+        (HOOK.body, {"webhook-id": "n-2"}),
+        (HOOK.body, {"webhook-timestamp": "1"}),
+        (HOOK.body, {"webhook-signature": "v1,AAAA"}),
+        (HOOK.body, {"webhook-signature": ""}),
+    ],
+)
+def test_a_webhook_that_was_changed_on_its_way_is_refused_by_it(body: bytes, change: dict[str, str]) -> None:
+    headers = signed(HOOK) | change
+
+    with pytest.raises(WebhookVerificationError):
+        Webhook(HOOK.secret).verify(body, headers)
+
+
+def test_a_webhook_signed_with_another_secret_is_refused_by_it() -> None:
+    with pytest.raises(WebhookVerificationError):
+        Webhook(new_secret()).verify(HOOK.body, signed(HOOK))
+
+
+@pytest.mark.parametrize("url", ["http://hooks.example/", "ftp://hooks.example/", "file:///etc/passwd", "", "hooks"])
+def test_an_address_that_is_not_https_is_never_called(url: str) -> None:
+    with pytest.raises(SendFailed) as failed:
+        HttpHooks().send(replace(HOOK, url=url))
+
+    assert failed.value.permanent
+
+
+def test_signing_secrets_have_256_bits_and_are_stored_encrypted() -> None:
+    old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
+    secret = new_secret()
+
+    sealed = Vault([old]).seal(secret)
+
+    assert secret.encode() not in sealed
+    assert Vault([new, old]).open(sealed) == secret
+    with pytest.raises(InvalidToken):
+        Vault([new]).open(sealed)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "left", "wait"),
+    [
+        (1, timedelta(hours=12), timedelta(seconds=2)),
+        (2, timedelta(hours=12), timedelta(seconds=4)),
+        (5, timedelta(hours=12), timedelta(seconds=32)),
+        (9, timedelta(hours=12), timedelta(seconds=512)),
+        (10, timedelta(hours=12), timedelta(minutes=15)),
+        (1000, timedelta(hours=12), timedelta(minutes=15)),
+        (9, timedelta(minutes=4), timedelta(minutes=1)),
+        (1, timedelta(seconds=5), timedelta(seconds=1.25)),
+        (9, timedelta(seconds=3), timedelta(seconds=1)),
+        (1, timedelta(seconds=1.5), timedelta(seconds=1)),
+        (1, timedelta(seconds=1), None),
+        (1, timedelta(0), None),
+        (1, timedelta(seconds=-9), None),
+    ],
+)
+def test_the_next_try_doubles_its_wait_and_is_squeezed_into_the_time_left(
+    attempts: int, left: timedelta, wait: timedelta | None
+) -> None:
+    again = next_try(attempts, NOON, NOON + left)
+
+    assert again == (None if wait is None else NOON + wait)
+
+
+@pytest.mark.parametrize("minutes", [1, 30, 720])
+def test_tries_end_before_the_notice_stops_mattering(minutes: int) -> None:
+    until, at, tries = NOON + timedelta(minutes=minutes), NOON, 1
+
+    while again := next_try(tries, at, until):
+        assert at < again < until
+        at, tries = again, tries + 1
+
+    assert 8 < tries < 120
+    assert until - at <= timedelta(seconds=1)
+
+
+def test_the_sender_in_memory_keeps_what_it_takes_and_fails_as_told() -> None:
+    sender = MemoryMail()
+    sender.send(MAIL)
+    sender.refused[MAIL.to_address] = SendFailed("no such mailbox", permanent=True)
+
+    with pytest.raises(SendFailed, match="no such mailbox"):
+        sender.send(MAIL)
+
+    assert sender.sent == [MAIL]

@@ -1,0 +1,151 @@
+"""Settings: what is unsafe is refused with a line that names the variable, and no secret is ever quoted."""
+
+import pytest
+from cryptography.fernet import Fernet
+from pydantic import ValidationError
+
+from config.settings import DEVELOPMENT_KEY, Settings, UnsafeSettings, load
+
+SECRET = "hunter2-hunter2-hunter2"
+KEY = Fernet.generate_key().decode()
+PRODUCTION = {
+    "LOCKBOX_ENVIRONMENT": "production",
+    "LOCKBOX_DATABASE_URL": f"postgresql://lockbox_api:{SECRET}@db.example/lockbox",
+    "LOCKBOX_WORKER_DATABASE_URL": f"postgresql://lockbox_worker:{SECRET}@db.example/lockbox",
+    "LOCKBOX_OWNER_DATABASE_URL": f"postgresql://lockbox_owner:{SECRET}@db.example/lockbox",
+    "LOCKBOX_REDIS_URL": f"rediss://:{SECRET}@redis.example/0",
+    "LOCKBOX_SMTP_URL": f"smtp+starttls://relay:{SECRET}@mail.example",
+    "LOCKBOX_PUBLIC_URL": "https://lockbox.example",
+    "LOCKBOX_SECRET_KEYS": f'["{KEY}"]',
+    "LOCKBOX_FLOWER_USER": "ops",
+    "LOCKBOX_FLOWER_PASSWORD": SECRET,
+}
+UNSAFE = [
+    ("LOCKBOX_EMBEDDED", "true"),
+    ("LOCKBOX_SECRET_KEYS", f'["{DEVELOPMENT_KEY.get_secret_value()}"]'),
+    ("LOCKBOX_SECRET_KEYS", f'["{KEY}", "{DEVELOPMENT_KEY.get_secret_value()}"]'),
+    ("LOCKBOX_SECRET_KEYS", None),
+    ("LOCKBOX_PUBLIC_URL", "http://lockbox.example"),
+    ("LOCKBOX_PUBLIC_URL", None),
+    ("LOCKBOX_WEBHOOKS_ALLOW_HTTP", "true"),
+    ("LOCKBOX_REDIS_URL", "redis://redis.example/0"),
+    ("LOCKBOX_REDIS_URL", "redis://user@redis.example/0"),
+    ("LOCKBOX_SMTP_URL", f"smtp://relay:{SECRET}@mail.example"),
+    ("LOCKBOX_FLOWER_PASSWORD", "hunter2"),
+    ("LOCKBOX_DATABASE_URL", "postgresql://lockbox_api@db.example/lockbox"),
+    ("LOCKBOX_WORKER_DATABASE_URL", "postgresql://lockbox_worker@db.example/lockbox"),
+]
+MALFORMED = [
+    ("LOCKBOX_ENVIRONMENT", "staging"),
+    ("LOCKBOX_DATABASE_URL", f"mysql://root:{SECRET}@db.example/lockbox"),
+    ("LOCKBOX_DATABASE_URL", SECRET),
+    ("LOCKBOX_WORKER_DATABASE_URL", "postgresql://"),
+    ("LOCKBOX_OWNER_DATABASE_URL", f"sqlite:///{SECRET}"),
+    ("LOCKBOX_REDIS_URL", f"http://:{SECRET}@redis.example"),
+    ("LOCKBOX_SMTP_URL", f"http://{SECRET}@mail.example"),
+    ("LOCKBOX_SECRET_KEYS", f'["{SECRET}"]'),
+    ("LOCKBOX_SECRET_KEYS", "[]"),
+    ("LOCKBOX_SECRET_KEYS", SECRET),
+    ("LOCKBOX_SERVICES", "{not json"),
+    ("LOCKBOX_SERVICES", '{"a": {"title": "A", "made_up": 1}}'),
+    ("LOCKBOX_FLOWER_PORT", "0"),
+    ("LOCKBOX_FLOWER_PORT", "http"),
+    ("LOCKBOX_EMBEDDED", "perhaps"),
+    ("LOCKBOX_LOG_LEVEL", "loud"),
+    ("LOCKBOX_MAIL_FROM", "a@b.example\nBcc: c@d.example"),
+]
+
+
+def set_up(monkeypatch: pytest.MonkeyPatch, **changes: str | None) -> None:
+    """Make the environment that of a good production, with changes."""
+    for name, value in (PRODUCTION | changes).items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+
+
+def test_a_good_production_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_up(monkeypatch)
+
+    settings = load()
+
+    assert settings.environment == "production"
+    assert settings.require("database_url") == f"postgresql+psycopg://lockbox_api:{SECRET}@db.example/lockbox"
+    assert set(settings.services) == {"exchange-online", "sharepoint-online", "onedrive"}
+
+
+@pytest.mark.parametrize(("name", "value"), UNSAFE)
+def test_what_is_unsafe_in_production_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str | None
+) -> None:
+    set_up(monkeypatch, **{name: value})
+
+    with pytest.raises(UnsafeSettings, match=name) as refused:
+        load()
+
+    assert str(refused.value).count("LOCKBOX_") == 1
+    assert "hunter2" not in str(refused.value)
+    assert KEY not in str(refused.value)
+
+
+def test_everything_that_is_unsafe_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_up(monkeypatch, LOCKBOX_EMBEDDED="true", LOCKBOX_PUBLIC_URL="http://x", LOCKBOX_REDIS_URL="redis://x")
+
+    with pytest.raises(UnsafeSettings) as refused:
+        load()
+
+    for name in ("LOCKBOX_EMBEDDED", "LOCKBOX_PUBLIC_URL", "LOCKBOX_REDIS_URL"):
+        assert name in str(refused.value)
+
+
+@pytest.mark.parametrize(("name", "value"), UNSAFE)
+def test_the_same_is_allowed_on_a_developers_machine(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str | None
+) -> None:
+    set_up(monkeypatch, LOCKBOX_ENVIRONMENT="development", **{name: value})
+
+    assert load().environment == "development"
+
+
+@pytest.mark.parametrize("environment", ["development", "production"])
+@pytest.mark.parametrize(("name", "value"), MALFORMED)
+def test_a_malformed_value_is_refused_by_name_and_not_quoted(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, environment: str
+) -> None:
+    set_up(monkeypatch, **{"LOCKBOX_ENVIRONMENT": environment, name: value})
+
+    with pytest.raises(UnsafeSettings, match=name) as refused:
+        load()
+
+    assert "hunter2" not in str(refused.value)
+    assert refused.value.__cause__ is None
+
+
+def test_a_plain_relay_on_this_very_machine_is_safe(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_up(monkeypatch, LOCKBOX_SMTP_URL="smtp://127.0.0.1:25")
+
+    assert load().require("smtp_url") == "smtp://127.0.0.1:25"
+
+
+def test_no_secret_shows_in_the_settings_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_up(monkeypatch)
+
+    settings = load()
+
+    for shown in (repr(settings), str(settings), settings.model_dump_json()):
+        assert "hunter2" not in shown
+        assert KEY not in shown
+
+
+def test_settings_never_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_up(monkeypatch)
+    settings = load()
+
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.embedded = True  # type: ignore[misc]
+
+
+def test_a_setting_that_a_process_cannot_do_without_is_named_when_it_is_missing() -> None:
+    with pytest.raises(UnsafeSettings, match="LOCKBOX_DATABASE_URL is not set"):
+        Settings(environment="test").require("database_url")

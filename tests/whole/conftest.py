@@ -1,0 +1,180 @@
+"""The stage of the whole distance: real API, workers and Flower as processes over a database of their own."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from redis import Redis
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.pool import NullPool
+
+from cli.stack import CHECKOUT, Plan, Processes, free_port
+from config.children import environment
+from config.embedded import Servers
+from lockbox.database import Database, make_engine
+from lockbox.requests.policy import Policy
+from lockbox.schedule import Schedule
+from tests.builders import Urls, World
+from tests.conftest import fresh_database
+
+PATIENCE = 45.0
+
+
+@dataclass
+class Stage:
+    """The running processes, the house as the API sees it, and everything a test asks of them."""
+
+    urls: Urls
+    plan: Plan
+    processes: Processes
+    house: Database
+    superuser: Engine
+    servers: Servers
+
+    def world(self, **policy: Any) -> World:
+        """Return a new tenant with short windows; 2 s to answer and 2 s of access, unless told otherwise."""
+        return World.make(self.house, short(**policy))
+
+    def as_(self, world: World, name: str) -> httpx.Client:
+        """Return a client of the API that shows somebody's token."""
+        return httpx.Client(
+            base_url=self.plan.public_url,
+            headers={"authorization": f"Bearer {world.tokens[name]}"},
+            timeout=15,
+            trust_env=False,
+        )
+
+    def state(self, request_id: UUID | str) -> str:
+        """Return the state of a request as Postgres has it."""
+        return str(self.rows("SELECT state FROM requests WHERE id = :id", id=str(request_id))[0].state)
+
+    def rows(self, query: str, **values: Any) -> list[Any]:
+        """Return what a query finds, with every right."""
+        with self.superuser.connect() as connection:
+            return list(connection.execute(text(query), values).all())
+
+    def redis(self) -> "Redis":
+        """Return a client of the stage's Redis."""
+        return Redis.from_url(self.urls.redis)
+
+    def python(self, script: str) -> subprocess.CompletedProcess[str]:
+        """Run a script with the settings of a worker."""
+        return subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=CHECKOUT,
+            env=environment(self.plan.variables("worker")),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def ends(self, request_id: UUID | str, state: str) -> None:
+        """Wait until a request is in a state."""
+        wait_until(lambda: self.state(request_id) == state, f"{request_id} is {state}")
+
+    def open_notices(self, world: World) -> list[Any]:
+        """Return the notices of a tenant that are neither sent nor given up."""
+        return self.rows(
+            "SELECT id FROM notices WHERE closed_at IS NULL AND tenant_id = :id", id=str(world.tenant.id)
+        )
+
+    def open_requests(self, world: World) -> list[Any]:
+        """Return the requests of a tenant whose clock still runs."""
+        return self.rows(
+            "SELECT id FROM requests WHERE wake_at IS NOT NULL AND tenant_id = :id", id=str(world.tenant.id)
+        )
+
+    def events_are_whole(self) -> None:
+        """Check that every request has exactly one event a move, numbered without a gap."""
+        broken = self.rows("""
+            SELECT r.id FROM requests r LEFT JOIN events e ON e.request_id = r.id AND e.seq IS NOT NULL
+            GROUP BY r.id, r.version HAVING count(e.id) <> r.version OR max(e.seq) <> r.version OR min(e.seq) <> 1
+        """)
+        assert broken == []
+
+
+def short(**changes: Any) -> Policy:
+    """Return a policy whose windows are seconds."""
+    seconds = {"vendor_review": False, "approval_window": 2}
+    return Policy(**(seconds | changes))
+
+
+def wait_until(happened: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
+    """Wait for something to happen; the limit is about whether it does at all, not how fast."""
+    until = time.monotonic() + patience
+    while time.monotonic() < until:
+        if happened():
+            return
+        time.sleep(0.05)
+    pytest.fail(f"did not happen within {patience} s: {what}")
+
+
+@contextmanager
+def stage_of(
+    servers: Servers, logs: Path, *, redis_url: str | None = None, names: tuple[str, ...]
+) -> Iterator[Stage]:
+    """Start some of the processes over a fresh database."""
+    with fresh_database(servers) as urls:
+        plan = Plan(
+            database_url=urls.api,
+            worker_database_url=urls.worker,
+            owner_database_url=urls.owner,
+            redis_url=redis_url or urls.redis,
+            smtp_url=urls.smtp,
+            servers=servers,
+            api_port=free_port(18000),
+            flower_port=free_port(18500),
+            environment="test",
+        )
+        processes = Processes(plan, logs, {"LOCKBOX_SHUTDOWN_SECONDS": "1"})
+        house = Database(make_engine(urls.api, role="stage"), Schedule(plan.redis_url))
+        superuser = create_engine(urls.superuser, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+        try:
+            for name in names:
+                processes.start(name)
+            if "api" in names:
+                processes.wait_until_ready()
+            yield Stage(urls, plan, processes, house, superuser, servers)
+        finally:
+            processes.stop()
+            house.dispose()
+            superuser.dispose()
+
+
+@pytest.fixture(scope="module")
+def stage(template: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """The whole stack, for the tests of one file."""
+    logs = tmp_path_factory.mktemp("logs")
+    with stage_of(template, logs, names=("api", "worker", "notices", "flower")) as found:
+        yield found
+
+
+def mails(urls: Urls) -> list[str]:
+    """Return the text of every mail that was caught."""
+    return [path.read_text() for path in sorted((urls.maildir / "new").iterdir())]
+
+
+def access(world: World, resource: str = "mailbox:anna@contoso.example") -> dict[str, str]:
+    """Return the question of a guarded system about erin."""
+    return {
+        "tenant": world.tenant.slug,
+        "service": "exchange-online",
+        "resource": resource,
+        "action": "read",
+        "engineer": str(world.people["erin"].person_id),
+    }
+
+
+def log_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the structured lines of a process' log."""
+    return [json.loads(line) for line in path.read_text().splitlines() if line.startswith("{")]

@@ -1,0 +1,197 @@
+"""docker-compose.yml, read: it is valid, shut tight, and names only what exists in the code."""
+
+import inspect
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.util import find_spec
+
+import pytest
+
+from cli.app import app as command_line
+from cli.stack import CHECKOUT, prepare
+from config.settings import Settings
+from tests.whole.compose import FILE, IMAGE, compose, option, ours, seconds, services
+
+LASTING = sorted(set(services()) - {"migrate"})
+HOLDERS = {
+    "postgres": {"postgres_password", "lockbox_owner_password", "lockbox_api_password", "lockbox_worker_password"},
+    "redis": {"redis_password"},
+    "mailpit": set(),
+    "migrate": {"lockbox_owner_database_url"},
+    "api": {"lockbox_database_url", "lockbox_redis_url"},
+    "worker": {"lockbox_worker_database_url", "lockbox_redis_url"},
+    "notices": {"lockbox_worker_database_url", "lockbox_redis_url", "lockbox_secret_keys"},
+    "flower": {"lockbox_flower_password", "lockbox_redis_url"},
+}
+
+
+def default(setting: str) -> object:
+    """Return the default of a setting."""
+    return Settings.model_fields[setting].default
+
+
+def test_the_file_fits_the_compose_specification() -> None:
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(FILE)]
+
+    checked = subprocess.run(check, capture_output=True, text=True, timeout=60, check=False)
+
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_every_part_of_the_stack_is_there() -> None:
+    assert set(services()) == set(HOLDERS)
+    assert set(ours()) == {"migrate", "api", "worker", "notices", "flower"}
+
+
+@pytest.mark.parametrize("name", sorted(services()))
+def test_a_container_runs_without_rights_on_a_filesystem_that_it_cannot_write(name: str) -> None:
+    service = services()[name]
+
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert service["user"].partition(":")[0] not in {"", "0", "root"}
+    assert not {"privileged", "cap_add", "pid", "network_mode", "devices"} & set(service)
+    assert "/tmp" in service["tmpfs"]  # noqa: S108 - the container's own
+
+
+@pytest.mark.parametrize("name", LASTING)
+def test_what_lasts_is_watched_and_started_again(name: str) -> None:
+    service = services()[name]
+
+    assert service["restart"] == "unless-stopped"
+    assert service["healthcheck"]["test"][0] in {"CMD", "CMD-SHELL"}
+    assert seconds(service["healthcheck"]["timeout"]) <= seconds(service["healthcheck"]["interval"])
+
+
+def test_the_migrations_run_once_and_all_of_ours_wait_for_them() -> None:
+    migrate = services()["migrate"]
+
+    assert migrate["restart"] == "no"
+    assert migrate["depends_on"]["postgres"]["condition"] == "service_healthy"
+    for name in set(ours()) - {"migrate"}:
+        assert ours()[name]["depends_on"]["migrate"]["condition"] == "service_completed_successfully"
+        assert set(ours()[name]["depends_on"]) <= set(services())
+
+
+def test_images_are_pinned_and_our_own_is_built_once_and_never_pulled() -> None:
+    for name, service in services().items():
+        if name not in ours():
+            assert re.fullmatch(r"[a-z/]+:v?\d+(\.\d+)*", service["image"])
+            assert "build" not in service
+
+    assert [name for name, service in ours().items() if "build" in service] == ["migrate"]
+    assert {service["pull_policy"] for service in ours().values()} == {"build", "never"}
+    assert services()["postgres"]["image"].startswith("postgres:18")
+    assert services()["redis"]["image"].startswith("redis:8")
+
+
+def test_only_loopback_hears_and_the_ports_are_those_of_the_code() -> None:
+    published = {name: service["ports"] for name, service in services().items() if "ports" in service}
+    api_port = inspect.signature(prepare).parameters["api_port"].default
+
+    assert published == {
+        "api": [f"127.0.0.1:{api_port}:{api_port}"],
+        "flower": [f"127.0.0.1:{default('flower_port')}:{default('flower_port')}"],
+        "mailpit": ["127.0.0.1:8025:8025"],
+    }
+    assert option(services()["api"], "--port") == str(api_port)
+    assert services()["flower"]["environment"]["LOCKBOX_FLOWER_PORT"] == str(default("flower_port"))
+    assert services()["api"]["environment"]["LOCKBOX_PUBLIC_URL"] == default("public_url")
+
+
+def test_workers_can_be_scaled() -> None:
+    for name in ("worker", "notices"):
+        assert not {"ports", "container_name", "hostname"} & set(services()[name])
+    assert all("container_name" not in service for service in services().values())
+
+
+def test_a_stop_leaves_time_for_the_soft_shutdown() -> None:
+    soft = float(str(default("shutdown_seconds")))
+
+    for name in LASTING:
+        assert seconds(services()[name]["stop_grace_period"]) >= soft + 10
+        assert "LOCKBOX_SHUTDOWN_SECONDS" not in services()[name].get("environment", {})
+    for name in ("worker", "notices"):
+        assert services()[name]["environment"]["REMAP_SIGTERM"] == "SIGQUIT"
+        assert services()[name]["stop_signal"] == "SIGTERM"
+
+
+def test_every_command_exists() -> None:
+    scripts = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["scripts"]
+    commands = {command.callback.__name__ for command in command_line.registered_commands if command.callback}
+
+    for service in ours().values():
+        program, *rest = service["command"]
+        if program == "python":
+            assert rest[0] == "-m"
+            assert find_spec(rest[1])
+        else:
+            assert program in scripts
+            assert rest[0] in commands
+
+
+def test_a_worker_is_asked_for_its_own_kind() -> None:
+    for name in ("worker", "notices"):
+        kind = services()[name]["command"][-1]
+
+        assert services()[name]["healthcheck"]["test"] == ["CMD", "python", "-m", "worker.health", kind]
+
+
+def test_every_variable_is_a_setting() -> None:
+    for service in ours().values():
+        for variable in set(service["environment"]) - {"REMAP_SIGTERM"}:
+            assert variable.removeprefix("LOCKBOX_").lower() in Settings.model_fields
+
+
+def test_the_values_of_the_variables_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    for service in ours().values():
+        with monkeypatch.context() as environment:
+            for variable, value in service["environment"].items():
+                environment.setenv(variable, value)
+            assert Settings().environment == "development"
+
+
+def test_nobody_holds_a_secret_that_it_does_not_need() -> None:
+    assert {name: set(service.get("secrets", ())) for name, service in services().items()} == HOLDERS
+
+
+def test_every_secret_is_a_file_that_a_setting_or_the_roles_are_named_for() -> None:
+    roles = (CHECKOUT / "config" / "roles.sql").read_text()
+
+    assert set(compose()["secrets"]) == set().union(*HOLDERS.values())
+    for name, secret in compose()["secrets"].items():
+        assert secret == {"file": f"./var/secrets/{name}"}
+    for name in set().union(*(HOLDERS[service] for service in ours())):
+        assert name.removeprefix("lockbox_") in Settings.model_fields
+    for role in ("owner", "api", "worker"):
+        assert rf"\getenv {role}_password LOCKBOX_{role.upper()}_PASSWORD" in roles
+
+
+def test_every_mount_and_network_exists() -> None:
+    for name, service in services().items():
+        assert set(service["networks"]) <= set(compose()["networks"])
+        for mount in service.get("volumes", ()):
+            source, target, *mode = mount.split(":")
+            if source.startswith("./"):
+                assert (CHECKOUT / source).is_file()
+                assert mode == ["ro"]
+            else:
+                assert source in compose()["volumes"]
+                assert (name, target) in {("postgres", "/var/lib/postgresql"), ("redis", "/data")}
+    assert (CHECKOUT / "deploy" / "compose" / "roles.sh").stat().st_mode & 0o111
+
+
+def test_what_keeps_the_data_has_no_way_out_of_its_network() -> None:
+    assert compose()["networks"]["inside"]["internal"] is True
+    for name in ("postgres", "redis", "migrate", "worker"):
+        assert services()[name]["networks"] == ["inside"]
+
+
+def test_the_image_of_the_file_is_the_one_that_its_dockerfile_builds() -> None:
+    assert services()["migrate"]["build"] == "."
+    assert services()["migrate"]["image"] == IMAGE
+    user = re.findall(r"^USER (.+)$", (CHECKOUT / "Dockerfile").read_text(), re.MULTILINE)
+    assert {service["user"] for service in ours().values()} == set(user)

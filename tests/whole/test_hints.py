@@ -1,0 +1,88 @@
+"""Hints through the real broker: made up, doubled, or with a timer; and what Flower shows and refuses."""
+
+import httpx
+import pytest
+from celery import Celery
+
+from lockbox.ids import new_id
+from tests.whole.conftest import Stage, mails, wait_until
+
+TASKS = ("lockbox.time_out", "lockbox.expire", "lockbox.notify")
+CONTROL_CALLS = (
+    "/api/task/async-apply/lockbox.expire",
+    "/api/task/apply/lockbox.expire",
+    "/api/task/send-task/lockbox.expire",
+    "/api/task/revoke/some-id",
+    "/api/task/abort/some-id",
+    "/api/task/timeout/lockbox.expire",
+    "/api/task/rate-limit/lockbox.expire",
+    "/api/worker/shutdown/core@vm",
+    "/api/worker/pool/restart/core@vm",
+    "/api/worker/pool/grow/core@vm",
+    "/api/worker/pool/shrink/core@vm",
+    "/api/worker/pool/autoscale/core@vm",
+    "/api/worker/queue/add-consumer/core@vm",
+    "/api/worker/queue/cancel-consumer/core@vm",
+)
+
+
+def broker(stage: Stage) -> Celery:
+    """Return somebody who can write to the broker."""
+    return Celery("stranger", broker=stage.urls.redis)
+
+
+def test_hints_made_by_hand_decide_nothing(stage: Stage) -> None:
+    world = stage.world(approval_window=600)
+    request = world.submit()
+    prompts = len(stage.rows("SELECT 1 FROM notices WHERE request_id = :id", id=str(request.id)))
+    wait_until(lambda: not stage.open_notices(world), "the prompts are sent")
+
+    with broker(stage) as stranger:
+        for task in TASKS:
+            queue = "notify" if task == "lockbox.notify" else "core"
+            for ids in ([str(request.id)] * 3, [str(new_id())], ["not an id"], [], [str(request.id)] * 1000):
+                stranger.send_task(task, [ids], queue=queue)
+        stranger.send_task("lockbox.approve", [[str(request.id)]], queue="core")
+        stranger.send_task("lockbox.reconcile", [], queue="maintenance")
+
+    control = world.submit(access_window=1)
+    stage.rows("UPDATE tenants SET suspended = suspended WHERE id = :id RETURNING id", id=str(world.tenant.id))
+    wait_until(lambda: stage.redis().llen("core") == 0 and stage.redis().llen("notify") == 0, "the queues are empty")
+    assert stage.state(request.id) == "pending"
+    assert stage.state(control.id) == "pending"
+    assert len(stage.rows("SELECT 1 FROM events WHERE request_id = :id", id=str(request.id))) == 1
+    assert len([mail for mail in mails(stage.urls) if str(request.id) in mail]) == prompts
+    stage.events_are_whole()
+
+
+def test_flower_shows_the_tasks_by_name_and_refuses_every_control_call(stage: Stage) -> None:
+    world = stage.world(approval_window=1)
+    timed_out = world.submit()
+    stage.ends(timed_out.id, "timed_out")
+    signed_in = (stage.plan.flower_user, stage.plan.flower_password)
+
+    with httpx.Client(base_url=stage.plan.flower_url, trust_env=False, timeout=10) as flower:
+
+        def names() -> set[str]:
+            tasks = flower.get("/api/tasks", auth=signed_in).json()
+            return {task["name"] for task in tasks.values() if task["state"] == "SUCCESS"}
+
+        wait_until(lambda: {"lockbox.time_out", "lockbox.notify"} <= names(), "Flower has seen the tasks")
+        arguments = str(flower.get("/api/tasks", auth=signed_in).json())
+        assert "@" not in arguments.replace("core@", "").replace("notices@", "")
+        assert flower.get("/api/tasks").status_code == 401
+        assert flower.get("/").status_code == 401
+        for call in CONTROL_CALLS:
+            assert flower.post(call, auth=signed_in, json={"args": [[]]}).status_code == 403, call
+            assert flower.post(call).status_code == 401, call
+
+
+@pytest.mark.parametrize("timer", [{"countdown": 31}, {"eta": "2030-01-01T00:00:00"}])
+def test_no_task_can_be_given_a_timer(stage: Stage, timer: dict[str, object]) -> None:
+    script = f"from worker.app import app; app.tasks['lockbox.expire'].apply_async(([],), **{timer!r})"
+
+    ended = stage.python(script)
+
+    assert ended.returncode != 0
+    assert "ForbiddenTimer" in ended.stderr
+    assert stage.redis().llen("core") == 0

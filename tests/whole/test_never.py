@@ -1,0 +1,187 @@
+"""What must never happen, tried on the real stack: killed workers, lost Redis, restarted Postgres."""
+
+import os
+import signal
+import socket
+import time
+
+import psutil
+from sqlalchemy import text
+
+from config.settings import DEVELOPMENT_KEY
+from lockbox.notices.vault import Vault, new_secret
+from lockbox.requests.lifecycle import Action
+from tests.whole.conftest import Stage, access, wait_until
+
+WAITING_FOR_A_LOCK = """
+SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = 'lockbox-worker'
+AND datname = current_database()
+"""
+CROWD = """
+WITH hole AS (
+    INSERT INTO endpoints (id, tenant_id, url, secret, event_types, created_at)
+    SELECT gen_random_uuid(), :tenant, :url, :secret, '{}', now() FROM generate_series(1, 50000)
+    RETURNING id
+)
+INSERT INTO notices (id, tenant_id, request_id, event_id, endpoint_id, channel, template, run_at, until_at, attempts)
+SELECT gen_random_uuid(), :tenant, :request, e.id, hole.id, 'webhook', 'pending', now(), now() + interval '1 h', 0
+FROM hole, events e WHERE e.request_id = :request RETURNING id
+"""
+
+
+def test_a_request_runs_its_whole_life_by_itself(stage: Stage) -> None:
+    world = stage.world()
+    with stage.as_(world, "erin") as erin, stage.as_(world, "ann") as ann:
+        left = erin.post("/v1/requests", json=world.body()).json()
+        opened = erin.post("/v1/requests", json=world.body(access_window=2)).json()
+
+        ann.post(f"/v1/requests/{opened['id']}/approve", json={})
+
+        stage.ends(left["id"], "timed_out")
+        stage.ends(opened["id"], "expired")
+    stage.events_are_whole()
+
+
+def test_flushing_redis_loses_nothing(stage: Stage) -> None:
+    world = stage.world(approval_window=4)
+    requests = [world.submit() for _ in range(20)]
+    wait_until(lambda: stage.rows("SELECT 1 FROM notices WHERE closed_at IS NOT NULL"), "the prompts begin to go")
+
+    with stage.redis() as redis:
+        redis.flushall()
+
+    for request in requests:
+        stage.ends(request.id, "timed_out")
+    wait_until(lambda: not stage.open_notices(world), "every notice is closed")
+    dead = "SELECT 1 FROM notices WHERE outcome = 'dead' AND tenant_id = :id"
+    assert not stage.rows(dead, id=str(world.tenant.id))
+    stage.events_are_whole()
+
+
+def test_losing_any_one_key_of_redis_loses_nothing(stage: Stage) -> None:
+    world = stage.world(approval_window=3)
+
+    for key in ("clock", "clock:leases", "notices", "notices:leases"):
+        request = world.submit()
+        with stage.redis() as redis:
+            redis.delete(f"{{lockbox}}:{key}")
+
+        stage.ends(request.id, "timed_out")
+
+    stage.events_are_whole()
+
+
+def test_redis_restarted_empty_loses_nothing(stage: Stage) -> None:
+    world = stage.world(approval_window=3)
+    request = world.submit()
+
+    stage.servers.kill("redis")
+    stage.servers.start_again("redis", empty=True)
+
+    stage.ends(request.id, "timed_out")
+    after = world.submit()
+    stage.ends(after.id, "timed_out")
+    wait_until(lambda: not stage.open_notices(world), "every notice is closed")
+    stage.events_are_whole()
+
+
+def test_postgres_restarted_loses_nothing(stage: Stage) -> None:
+    world = stage.world(approval_window=3)
+    request = world.submit()
+
+    stage.servers.kill("postgres")
+    stage.servers.start_again("postgres")
+
+    stage.ends(request.id, "timed_out")
+    with stage.as_(world, "erin") as erin:
+        wait_until(lambda: erin.post("/v1/requests", json=world.body()).status_code == 201, "intake is back")
+    stage.events_are_whole()
+
+
+def test_a_worker_killed_between_claim_and_commit_loses_nothing(stage: Stage) -> None:
+    world = stage.world(approval_window=2)
+    request = world.submit()
+    with stage.superuser.connect() as blocker:
+        blocker.execute(text("BEGIN"))
+        blocker.execute(text("LOCK TABLE unsealed IN ACCESS EXCLUSIVE MODE"))
+        stuck = (
+            "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = 'lockbox-worker'"
+        )
+        wait_until(lambda: stage.rows(stuck), "a worker has claimed the request and waits to write")
+        family = psutil.Process(stage.processes.running["worker"].pid)
+        children = family.children(recursive=True)
+
+        stage.processes.kill("worker")
+        for child in children:
+            child.kill()
+        blocker.execute(text("ROLLBACK"))
+    assert stage.state(request.id) == "pending"
+
+    stage.processes.start("worker")
+
+    stage.ends(request.id, "timed_out")
+    stage.events_are_whole()
+
+
+def test_a_pool_child_killed_again_and_again_hangs_nothing(stage: Stage) -> None:
+    world = stage.world(approval_window=1)
+    parent = psutil.Process(stage.processes.running["worker"].pid)
+
+    for _ in range(15):
+        request = world.submit()
+        for child in parent.children():
+            os.kill(child.pid, signal.SIGKILL)
+        time.sleep(0.3)
+
+    stage.ends(request.id, "timed_out")
+    wait_until(lambda: not stage.open_requests(world), "every request has ended")
+    assert stage.processes.running["worker"].poll() is None
+    wait_until(lambda: len(parent.children()) >= 2, "the pool is whole again")
+    stage.events_are_whole()
+
+
+def test_fifty_thousand_notices_to_a_dead_host_delay_no_deadline(stage: Stage) -> None:
+    crowd = stage.world(approval_window=600)
+    request = crowd.submit()
+    with socket.create_server(("127.0.0.1", 0), backlog=1000) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        secret = Vault([DEVELOPMENT_KEY.get_secret_value()]).seal(new_secret())
+        stage.rows(CROWD, tenant=str(crowd.tenant.id), request=str(request.id), url=url, secret=secret)
+        wait_until(lambda: silent.accept(), "somebody calls the dead host")
+        world = stage.world(approval_window=2)
+
+        waiting = world.submit()
+
+        stage.ends(waiting.id, "timed_out")
+    assert len(stage.open_notices(crowd)) > 1000
+    stage.rows("UPDATE notices SET closed_at = now(), outcome = 'moot' WHERE closed_at IS NULL RETURNING id")
+
+
+def test_access_is_never_open_past_its_end_with_all_workers_dead(stage: Stage) -> None:
+    world = stage.world()
+    request = world.submit(access_window=2)
+    for name in ("worker", "notices"):
+        stage.processes.kill(name)
+    world.act("ann", Action.APPROVE, request.id)
+    deadline = stage.rows(
+        "SELECT extract(epoch FROM deadline_at) AS at FROM requests WHERE id = :id", id=str(request.id)
+    )
+    ends = float(deadline[0].at)
+    served = refused = 0
+
+    with stage.as_(world, "gate") as gate:
+        while time.time() < ends + 1:
+            asked = time.time()
+            if gate.get("/v1/access", params=access(world)).status_code == 200:
+                assert asked < ends
+                served += 1
+            else:
+                refused += 1
+            time.sleep(0.05)
+
+    assert served > 0
+    assert refused > 0
+    assert stage.state(request.id) == "active"
+    for name in ("worker", "notices"):
+        stage.processes.start(name)
+    stage.ends(request.id, "expired")

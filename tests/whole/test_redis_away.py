@@ -1,0 +1,87 @@
+"""Redis away: intake and decisions go on, prompts and time-outs come from Postgres, nothing is lost at its return."""
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from cli.stack import free_port
+from config.embedded import Servers
+from tests.whole.conftest import Stage, mails, stage_of, wait_until
+
+
+@contextmanager
+def refused() -> Iterator[str]:
+    """An address where nobody listens."""
+    yield f"redis://:secret@127.0.0.1:{free_port(19000)}/0"
+
+
+@contextmanager
+def black_hole() -> Iterator[str]:
+    """An address that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=500) as silent:
+        yield f"redis://:secret@127.0.0.1:{silent.getsockname()[1]}/0"
+
+
+@pytest.mark.parametrize("away", [refused, black_hole])
+def test_with_redis_away_from_the_start_people_are_prompted_and_time_runs_out(
+    away: object, template: Servers, tmp_path: Path
+) -> None:
+    assert callable(away)
+    with away() as url, stage_of(template, tmp_path, redis_url=url, names=("api", "worker", "notices")) as stage:
+        world = stage.world(approval_window=12)
+        began = time.monotonic()
+        with stage.as_(world, "erin") as erin, stage.as_(world, "ann") as ann:
+            filed = erin.post("/v1/requests", json=world.body())
+            took = time.monotonic() - began
+
+            assert filed.status_code == 201
+            assert took < 1
+            request = filed.json()["id"]
+            wait_until(lambda: any(request in mail for mail in mails(stage.urls)), "the approvers are prompted", 10)
+            stage.ends(request, "timed_out")
+
+            second = erin.post("/v1/requests", json=world.body(access_window=1)).json()["id"]
+            assert ann.post(f"/v1/requests/{second}/approve", json={}).json()["open"] is True
+            stage.ends(second, "expired")
+            assert erin.get("/readyz").json()["status"] == "degraded"
+        stage.events_are_whole()
+
+
+def test_an_api_killed_between_commit_and_arming_loses_nothing(template: Servers, tmp_path: Path) -> None:
+    with black_hole() as url, stage_of(template, tmp_path, redis_url=url, names=("api",)) as stage:
+        world = stage.world(approval_window=3)
+        api = psutil.Process(stage.processes.running["api"].pid)
+        with socket.create_connection(("127.0.0.1", stage.plan.api_port)) as raw:
+            raw.sendall(_post(stage, world.tokens["erin"], world.body()))
+            wait_until(lambda: stage.rows("SELECT 1 FROM requests"), "the request is committed")
+            api.kill()
+        request = stage.rows("SELECT id FROM requests")[0].id
+
+        with stage_of_workers(stage, template):
+            stage.ends(request, "timed_out")
+
+        assert any(str(request) in mail for mail in mails(stage.urls))
+        stage.events_are_whole()
+
+
+@contextmanager
+def stage_of_workers(stage: Stage, servers: Servers) -> Iterator[None]:
+    """Start the workers of a stage on the Redis that works."""
+    stage.processes.extra["LOCKBOX_REDIS_URL"] = servers.redis_url
+    stage.processes.start("worker")
+    stage.processes.start("notices")
+    yield
+
+
+def _post(stage: Stage, token: str, body: dict[str, object]) -> bytes:
+    built = httpx.Request(
+        "POST", f"{stage.plan.public_url}/v1/requests", json=body, headers={"authorization": f"Bearer {token}"}
+    )
+    lines = [b"POST /v1/requests HTTP/1.1", *(name + b": " + value for name, value in built.headers.raw)]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + built.read()

@@ -1,0 +1,153 @@
+"""Starting up: what refuses to start, with which line, and the settings that each process really has."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, text
+
+from cli.stack import CHECKOUT, free_port
+from config.children import environment
+from tests.builders import Urls
+
+SECONDS = 60
+GOOD_PRODUCTION = {
+    "LOCKBOX_ENVIRONMENT": "production",
+    "LOCKBOX_SECRET_KEYS": '["3XGl6M0aTmxLW0-E5Zm0J9yvB7i2SxGBPzgV2eYqk3o="]',
+    "LOCKBOX_PUBLIC_URL": "https://lockbox.vendor.example",
+}
+
+
+def run(module: list[str], variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a process of the stack that is expected to end by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", *module],
+        env=environment(variables),
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+
+def api(urls: Urls, **changes: str) -> subprocess.CompletedProcess[str]:
+    """Start the API with good settings and some changes."""
+    good = {"LOCKBOX_DATABASE_URL": urls.api, "LOCKBOX_REDIS_URL": urls.redis}
+    return run(["api", "--port", str(free_port(19100))], good | changes)
+
+
+def workers(urls: Urls, **changes: str) -> subprocess.CompletedProcess[str]:
+    """Start a worker with good settings and some changes."""
+    good = {"LOCKBOX_WORKER_DATABASE_URL": urls.worker, "LOCKBOX_REDIS_URL": urls.redis}
+    return run(["worker", "core"], good | changes)
+
+
+def refused(ended: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Check that it ended with one clear line and no traceback."""
+    assert ended.returncode != 0
+    assert "Traceback" not in ended.stderr
+    assert "lockbox: " in ended.stderr
+    for word in words:
+        assert word in ended.stderr
+
+
+@pytest.mark.parametrize("login", ["owner", "superuser", "worker"])
+def test_the_api_refuses_a_login_that_may_too_much_or_the_wrong_things(urls: Urls, login: str) -> None:
+    refused(api(urls, LOCKBOX_DATABASE_URL=getattr(urls, login)), "LOCKBOX_DATABASE_URL")
+
+
+@pytest.mark.parametrize("login", ["owner", "superuser", "api"])
+def test_a_worker_refuses_a_login_that_may_too_much_or_the_wrong_things(urls: Urls, login: str) -> None:
+    refused(workers(urls, LOCKBOX_WORKER_DATABASE_URL=getattr(urls, login)), "LOCKBOX_WORKER_DATABASE_URL")
+
+
+def test_a_database_with_newer_migrations_is_refused(urls: Urls, superuser: Engine) -> None:
+    with superuser.connect() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+
+    refused(api(urls), "9999", "migrat")
+    refused(workers(urls), "9999", "migrat")
+
+
+def test_a_database_without_migrations_is_refused(urls: Urls, superuser: Engine) -> None:
+    with superuser.connect() as connection:
+        connection.execute(text("DROP TABLE alembic_version"))
+
+    refused(api(urls), "no migrations", "lockbox migrate")
+
+
+def test_a_missing_setting_is_named(urls: Urls) -> None:
+    refused(run(["api"], {"LOCKBOX_REDIS_URL": urls.redis}), "LOCKBOX_DATABASE_URL is not set")
+    refused(run(["worker", "core"], {"LOCKBOX_REDIS_URL": urls.redis}), "LOCKBOX_WORKER_DATABASE_URL is not set")
+    refused(run(["worker", "core"], {"LOCKBOX_WORKER_DATABASE_URL": urls.worker}), "LOCKBOX_REDIS_URL is not set")
+
+
+@pytest.mark.parametrize(
+    "unsafe",
+    [
+        {"LOCKBOX_SECRET_KEYS": '["aW5zZWN1cmUtZGV2ZWxvcG1lbnQta2V5LTMyLWJ5dGU="]'},
+        {"LOCKBOX_PUBLIC_URL": "http://lockbox.vendor.example"},
+        {"LOCKBOX_EMBEDDED": "true"},
+        {"LOCKBOX_WEBHOOKS_ALLOW_HTTP": "true"},
+    ],
+    ids=lambda unsafe: next(iter(unsafe)),
+)
+def test_unsafe_settings_are_refused_in_production(urls: Urls, unsafe: dict[str, str]) -> None:
+    refused(api(urls, **(GOOD_PRODUCTION | unsafe)), next(iter(unsafe)), "production")
+
+
+def test_flower_refuses_to_start_without_credentials(urls: Urls) -> None:
+    refused(run(["worker.flower"], {"LOCKBOX_REDIS_URL": urls.redis}), "LOCKBOX_FLOWER_USER")
+
+
+def test_flower_refuses_to_open_its_api_to_everybody(urls: Urls) -> None:
+    known = {"LOCKBOX_FLOWER_USER": "operator", "LOCKBOX_FLOWER_PASSWORD": "long-enough-secret"}
+    opened = {"LOCKBOX_REDIS_URL": urls.redis, "FLOWER_UNAUTHENTICATED_API": "true"}
+
+    refused(run(["worker.flower"], opened | known), "FLOWER_UNAUTHENTICATED_API")
+
+
+EFFECTIVE = """
+from worker.app import app
+import json
+with app.connection_for_write() as connection:
+    options = connection.transport_options
+    channel = connection.default_channel
+    print(json.dumps({
+        "visibility_timeout": channel.visibility_timeout,
+        "restore": [channel.unacked_restore_interval, channel.unacked_restore_throttle],
+        "socket_timeout": channel.socket_timeout,
+        "acks_late": app.conf.task_acks_late,
+        "reject": app.conf.task_reject_on_worker_lost,
+        "prefetch": app.conf.worker_prefetch_multiplier,
+        "accept": list(app.conf.accept_content),
+        "backend": app.conf.result_backend,
+        "beat": app.conf.beat_schedule,
+        "late_tasks": all(task.acks_late and task.ignore_result for name, task in app.tasks.items()
+                          if name.startswith("lockbox.")),
+    }))
+"""
+
+
+@pytest.mark.parametrize("process", ["worker", "flower"])
+def test_every_process_has_the_same_effective_celery_settings(urls: Urls, process: str, tmp_path: Path) -> None:
+    imported = {"worker": "import worker.runtime", "flower": "import worker.flower"}[process]
+    script = tmp_path / "effective.py"
+    script.write_text(f"{imported}\n{EFFECTIVE}")
+
+    shown = subprocess.run(
+        [sys.executable, str(script)],
+        env=environment({"LOCKBOX_REDIS_URL": urls.redis, "PYTHONPATH": str(CHECKOUT)}),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=True,
+    ).stdout
+
+    assert '"visibility_timeout": 120' in shown
+    assert '"restore": [5, 1]' in shown
+    assert '"socket_timeout": 10' in shown
+    assert '"acks_late": true, "reject": true, "prefetch": 1, "accept": ["json"], "backend": null' in shown
+    assert '"beat": {}, "late_tasks": true' in shown

@@ -1,0 +1,41 @@
+"""Asks the worker of this machine whether it answers: `python -m worker.health core`; 0 if it does, else 1.
+
+It answers through Redis. With Redis away it may work on, from Postgres, and yet not answer: treat a 1 as "look here",
+never as "kill it".
+"""
+
+import argparse
+import socket
+import sys
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from worker.app import app
+
+REPLY_SECONDS = 5.0
+KINDS = ("core", "notices")
+
+
+def answers(celery: Celery, node: str, seconds: float = REPLY_SECONDS) -> bool:
+    """Return whether this very node answers a ping in time."""
+    try:
+        replies = celery.control.ping(destination=[node], timeout=seconds, limit=1)
+    except OperationalError:
+        return False
+    return any(node in reply for reply in replies or ())
+
+
+def main() -> int:
+    """Ask, and say who did not answer."""
+    parser = argparse.ArgumentParser(prog="python -m worker.health", description=__doc__)
+    parser.add_argument("kind", choices=KINDS)
+    node = f"{parser.parse_args().kind}@{socket.gethostname()}"
+    if answers(app, node):
+        return 0
+    sys.stderr.write(f"lockbox: {node} does not answer\n")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
