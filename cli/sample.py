@@ -57,13 +57,14 @@ def seed(session: Session, *, tenant: str, policy: Policy, environment: str, ser
     )
     people = {key: _person(session, name, email, role, None) for key, name, email, role in VENDOR}
     people |= {key: _person(session, name, f"{key}@{tenant}.example", role, found.id) for key, name, role in CUSTOMER}
-    bound = {"scopes": [Scope.ACCESS_CHECK], "services": list(services)}
-    shown = {
-        key: tokens.issue(
-            session, person_id, environment=environment, lifetime=LIFETIME, **(bound if key == "gate" else {})
-        ).text
-        for key, person_id in people.items()
-    }
+    bound = {"gate": ([Scope.ACCESS_CHECK], list(services))}
+    shown = {}
+    for key, person_id in people.items():
+        scopes, bound_to = bound.get(key, ([], []))
+        issued = tokens.issue(
+            session, person_id, environment=environment, lifetime=LIFETIME, scopes=scopes, services=bound_to
+        )
+        shown[key] = issued.text
     return Sample(tenant, found.id, people, shown)
 
 

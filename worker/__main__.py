@@ -6,6 +6,7 @@ import time
 import structlog
 from sqlalchemy.exc import OperationalError
 
+from config.settings import UnsafeSettings
 from lockbox.standing import NotFit, Server, check
 from worker.app import CORE, MAINTENANCE, NOTIFY, app
 from worker.runtime import make, settings
@@ -43,7 +44,10 @@ def main() -> None:
 
 
 def _wait_until_fit() -> None:
-    engine = make(settings()).database.engine
+    try:
+        engine = make(settings()).database.engine
+    except UnsafeSettings as unsafe:
+        raise SystemExit(f"lockbox: {unsafe}") from None
     for second in range(WAIT_FOR_POSTGRES, -1, -1):
         try:
             check(engine, Server.WORKER)

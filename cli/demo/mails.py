@@ -17,13 +17,17 @@ class Mailbox:
         self._known = set(self._names())
         self._seen: list[Mail] = []
 
-    def look(self) -> Sequence[Mail]:
-        """Return all mails so far, those that just came included."""
+    @property
+    def seen(self) -> Sequence[Mail]:
+        """The mails as of the last look."""
+        return tuple(self._seen)
+
+    def look(self) -> None:
+        """Read what has come since."""
         for name in self._names():
             if name not in self._known:
                 self._known.add(name)
                 self._seen.append(_read(self._folder / name))
-        return tuple(self._seen)
 
     def _names(self) -> list[str]:
         return sorted(path.name for path in self._folder.iterdir()) if self._folder.is_dir() else []

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from cli.demo.evidence import Evidence
+from cli.demo.evidence import Evidence, Hook, Mail
 from cli.demo.stage import SERVICE, Failed, Stage, mailbox
 from cli.demo.story import ACCESS_SECONDS, ENDPOINTS, STORIES, Cue, Story
 from lockbox.requests.lifecycle import FINAL_STATES
@@ -23,14 +23,18 @@ LAST_LOOK_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Row:
-    """A story as it stands now; `left` in seconds until its deadline, None once it is closed."""
+    """A story as it stands now.
+
+    `left` is in seconds until its deadline, None once it is closed; `said` all answers at its door, and `now` the
+    one that was asked for in this state, if there is one yet.
+    """
 
     story: Story
     state: str
-    open: bool
     deadline_at: datetime
     left: float | None
     said: tuple[str, ...]
+    now: str | None
 
 
 class Play:
@@ -80,6 +84,7 @@ class Play:
         for number, request in seen.requests.items():
             seen.events[number] = self._get("ann", f"/v1/requests/{request['id']}/events")["items"]
         seen.filed = len(self._get("ann", "/v1/requests", limit=200)["items"])
+        self._stage.mailbox.look()
         seen.mails, seen.hooks = self._mails(), self._hooks()
         seen.tasks, seen.control = self._stage.flower.tasks(), self._stage.flower.control()
         for client in self._people.values():
@@ -117,6 +122,7 @@ class Play:
         return filed
 
     def _look(self) -> None:
+        self._stage.mailbox.look()
         now = {item["id"]: item for item in self._get("ann", "/v1/requests", limit=200)["items"]}
         known = self.evidence.requests
         self.evidence.requests = {number: now.get(one["id"], one) for number, one in known.items()}
@@ -144,15 +150,18 @@ class Play:
         request = self.evidence.requests[story.number]
         deadline_at = datetime.fromisoformat(request["deadline_at"])
         left = max(0.0, deadline_at.timestamp() - time.time() - self._cast.ahead)
-        said = tuple(probe.said for probe in self._stage.doors.seen[story.number])
+        probes = self._stage.doors.seen[story.number]
+        since = datetime.fromisoformat(request["closed_at"] or request["opened_at"] or request["created_at"])
+        now = probes[-1].said if probes and probes[-1].sent > since.timestamp() else None
         closed = request["state"] in FINAL_STATES
-        return Row(story, request["state"], request["open"], deadline_at, None if closed else left, said)
+        said = tuple(probe.said for probe in probes)
+        return Row(story, request["state"], deadline_at, None if closed else left, said, now)
 
-    def _mails(self) -> list[Any]:
+    def _mails(self) -> list[Mail]:
         ids = {request["id"] for request in self.evidence.requests.values()}
-        return [mail for mail in self._stage.mailbox.look() if mail.request_id in ids]
+        return [mail for mail in self._stage.mailbox.seen if mail.request_id in ids]
 
-    def _hooks(self) -> list[Any]:
+    def _hooks(self) -> list[Hook]:
         ids = {request["id"] for request in self.evidence.requests.values()}
         return [hook for hook in self._stage.receiver.seen if hook.request_id in ids or not hook.verified]
 

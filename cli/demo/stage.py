@@ -18,6 +18,7 @@ from cli.demo.flower import Flower
 from cli.demo.mails import Mailbox
 from cli.demo.receiver import Receiver
 from cli.demo.story import STORIES
+from cli.endings import ignore_signals
 from cli.stack import Plan, Processes
 from config.embedded.folder import write_private
 from config.settings import Settings
@@ -28,6 +29,8 @@ SERVICE = "exchange-online"
 LOGS = stack.LOGS / "demo"
 GUARD = stack.CHECKOUT / "deploy" / "examples" / "guarded.py"
 READY_SECONDS = 40
+WORKERS = (f"demo-{os.getpid()}-core", f"demo-{os.getpid()}-notices")
+"""Names of their own: another stack on the same Redis has a core and a notices too."""
 
 Say = Callable[[str], object]
 
@@ -47,6 +50,7 @@ class Stage:
     mailbox: Mailbox
     doors: Doors
     flower: Flower
+    guard: str
 
     def check(self) -> None:
         """Look whether everything still runs.
@@ -67,33 +71,44 @@ def built(settings: Settings, folder: Path | None, say: Say) -> Iterator[Stage]:
     Raises:
         EmbeddedRefused, Failed: as named.
     """
+    if settings.environment == "production":
+        raise Failed("the demo is for a machine of your own, never for production")
     with ExitStack() as ends:
-        say("Starting Postgres, Redis and a mail catcher")
-        caught = settings.model_copy(update={"smtp_url": None})
-        plan = stack.prepare(caught, folder, api_port=API_PORT, flower_port=FLOWER_PORT)
-        ends.callback(stack.release, plan)
-        if plan.servers is None:
-            raise Failed("there is no mail catcher")
-        receiver = Receiver()
-        ends.callback(receiver.close)
-        cast = Cast.gather(plan, settings, receiver)
-        ends.callback(cast.dismiss)
+        try:
+            yield _ready(_built(settings, folder, say, ends))
+        finally:
+            ignore_signals()
+            say("Stopping everything")
 
-        say("Starting the API, two workers, Flower and the guarded service")
-        processes = Processes(plan, LOGS)
-        ends.callback(processes.stop)
-        mark = f"demo-{os.getpid()}"
-        workers = {f"{mark}-core", f"{mark}-notices"}
-        guard = _start(processes, cast, mark, ends)
-        doors = Doors(guard, cast.people["erin"], _mailboxes(cast), cast.ahead)
-        ends.callback(doors.stop)
-        flower = Flower(plan)
-        ends.callback(flower.close)
-        stage = Stage(plan, processes, cast, receiver, Mailbox(plan.servers.maildir), doors, flower)
-        _wait(stage, "the API", lambda: _answers(f"{plan.public_url}/readyz"))
-        _wait(stage, "the guarded service", lambda: _answers(f"{guard}/mailboxes/nobody"))
-        _wait(stage, "Flower with both workers", lambda: flower.sees(workers))
-        yield stage
+
+def _built(settings: Settings, folder: Path | None, say: Say, ends: ExitStack) -> Stage:
+    say("Starting Postgres, Redis and a mail catcher")
+    caught = settings.model_copy(update={"smtp_url": None})
+    plan = stack.prepare(caught, folder, api_port=API_PORT, flower_port=FLOWER_PORT)
+    ends.callback(stack.release, plan)
+    if plan.servers is None:
+        raise Failed("there is no mail catcher")
+    receiver = Receiver()
+    ends.callback(receiver.close)
+    cast = Cast.gather(plan, settings, receiver)
+    ends.callback(cast.dismiss)
+
+    say("Starting the API, two workers, Flower and the guarded service")
+    processes = Processes(plan, LOGS)
+    ends.callback(processes.stop)
+    guard = _start(processes, cast, ends)
+    doors = Doors(guard, cast.people["erin"], _mailboxes(cast), cast.ahead)
+    ends.callback(doors.stop)
+    flower = Flower(plan)
+    ends.callback(flower.close)
+    return Stage(plan, processes, cast, receiver, Mailbox(plan.servers.maildir), doors, flower, guard)
+
+
+def _ready(stage: Stage) -> Stage:
+    _wait(stage, "the API", lambda: _answers(f"{stage.plan.public_url}/readyz"))
+    _wait(stage, "the guarded service", lambda: _answers(f"{stage.guard}/mailboxes/nobody"))
+    _wait(stage, "Flower with both workers", lambda: stage.flower.sees(set(WORKERS)))
+    return stage
 
 
 def mailbox(number: int, tenant: str) -> str:
@@ -105,13 +120,13 @@ def _mailboxes(cast: Cast) -> dict[int, str]:
     return {story.number: mailbox(story.number, cast.tenant) for story in STORIES}
 
 
-def _start(processes: Processes, cast: Cast, mark: str, ends: ExitStack) -> str:
+def _start(processes: Processes, cast: Cast, ends: ExitStack) -> str:
     """Start the processes, the slowest first, and return the address of the guarded service."""
     for old in LOGS.glob("*.log"):
         old.unlink()
     processes.start("api")
-    processes.start("worker", options=f"--name {mark}-core")
-    processes.start("notices", options=f"--name {mark}-notices")
+    processes.start("worker", options=f"--name {WORKERS[0]}")
+    processes.start("notices", options=f"--name {WORKERS[1]}")
     processes.start("flower")
     token = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="lockbox-demo-"))) / "gate.token"
     write_private(token, cast.tokens["gate"])

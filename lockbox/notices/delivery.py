@@ -38,6 +38,7 @@ ORDER BY run_at LIMIT :most
 LOCK = text("""
 SELECT id, run_at, closed_at, attempts FROM notices WHERE id = ANY(:ids) ORDER BY id FOR UPDATE SKIP LOCKED
 """)
+KNOWN = text("SELECT id FROM notices WHERE id = ANY(:ids)")
 CLAIM = text("""
 UPDATE notices n SET attempts = n.attempts + 1, run_at = c.run_at
 FROM unnest(CAST(:ids AS uuid[]), CAST(:run_at AS timestamptz[])) AS c (id, run_at) WHERE n.id = c.id
@@ -123,8 +124,9 @@ def _claim(session: Session, ids: Sequence[UUID]) -> list[UUID]:
     settled = [
         Promise(str(row.id), KIND, None if row.closed_at else row.run_at - at) for row in rows if row.id not in taken
     ]
-    locked_or_unknown = set(ids) - {row.id for row in rows}
-    settled += [Promise(str(one), KIND, LEASE) for one in sorted(locked_or_unknown)]
+    if missing := set(ids) - {row.id for row in rows}:
+        busy = set(session.connection().execute(KNOWN, {"ids": list(missing)}).scalars())
+        settled += [Promise(str(one), KIND, LEASE if one in busy else None) for one in sorted(missing)]
     database.promise(session, NOTICES, settled)
     return [row.id for row in ready]
 

@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import structlog
 from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import Engine, create_engine
@@ -22,6 +23,15 @@ from tests.builders import ShiftedClock, Urls
 REDIS_SERVER = shutil.which("redis-server")
 KINDS = ["valkey", "redis"] if REDIS_SERVER else ["valkey"]
 START_SECONDS = 10
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _brief_logs() -> Iterator[None]:
+    """Tracebacks as the servers log them: structlog's own default prints every local, a second a failure."""
+    brief = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[structlog.processors.add_log_level, brief])
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

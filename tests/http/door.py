@@ -74,13 +74,13 @@ class Door:
         """Read something."""
         return self.call(who, "GET", path, params=query)
 
-    def file(self, who: str | None = "erin", headers: dict[str, str] | None = None, **changes: Any) -> Response:
+    def file(self, who: str | None = "erin", headers: dict[str, Any] | None = None, **changes: Any) -> Response:
         """File a request over HTTP; a change to None leaves the field out."""
         body = {name: value for name, value in self.world.body(**changes).items() if value is not None}
         return self.call(who, "POST", "/v1/requests", json=body, headers=headers or {})
 
     def act(
-        self, who: str | None, action: str, request_id: UUID | str, headers: dict[str, str] | None = None, **body: Any
+        self, who: str | None, action: str, request_id: UUID | str, headers: dict[str, Any] | None = None, **body: Any
     ) -> Response:
         """Act on a request over HTTP."""
         parts: dict[str, Any] = {"json": body} if body else {}

@@ -62,7 +62,7 @@ def test_what_is_no_version_is_refused_rather_than_ignored(door: Door, seen: str
     request_id = door.pending()
     before = door.rows()
 
-    answer = door.act("ann", "approve", request_id, headers={"if-match": seen.encode()})  # type: ignore[dict-item]
+    answer = door.act("ann", "approve", request_id, headers={"if-match": seen.encode()})
 
     facts(answer, 422, "invalid-request")
     assert door.rows() == before

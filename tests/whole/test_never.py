@@ -11,7 +11,7 @@ from sqlalchemy import text
 from config.settings import DEVELOPMENT_KEY
 from lockbox.notices.vault import Vault, new_secret
 from lockbox.requests.lifecycle import Action
-from tests.whole.conftest import Stage, access, wait_until
+from tests.whole.conftest import PATIENCE, Stage, access, wait_until
 
 WAITING_FOR_A_LOCK = """
 SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = 'lockbox-worker'
@@ -147,7 +147,9 @@ def test_fifty_thousand_notices_to_a_dead_host_delay_no_deadline(stage: Stage) -
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         secret = Vault([DEVELOPMENT_KEY.get_secret_value()]).seal(new_secret())
         stage.rows(CROWD, tenant=str(crowd.tenant.id), request=str(request.id), url=url, secret=secret)
-        wait_until(lambda: silent.accept(), "somebody calls the dead host")
+        silent.settimeout(PATIENCE)
+        caller, _ = silent.accept()
+        caller.close()
         world = stage.world(approval_window=2)
 
         waiting = world.submit()

@@ -1,0 +1,27 @@
+"""Writes the description of the API that is committed beside the code: `python -m api.openapi`."""
+
+import json
+from pathlib import Path
+
+from api.app import make_app, make_database
+from config.settings import Settings
+
+FILE = Path(__file__).with_name("openapi.json")
+
+
+def described() -> str:
+    """Return the OpenAPI description of the app as text, always alike; nothing is connected to."""
+    nowhere = Settings(environment="test", database_url="postgresql://nobody@localhost/x", redis_url="redis://localhost")
+    database = make_database(nowhere)
+    app = make_app(nowhere, database)
+    database.dispose()
+    return json.dumps(app.openapi(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def main() -> None:
+    """Write the file."""
+    FILE.write_text(described(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

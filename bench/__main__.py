@@ -1,0 +1,123 @@
+"""`make bench`: one run on one machine, one table; figures also as JSON in bench/results/."""
+
+import json
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from sqlalchemy.engine import make_url
+
+from bench.load import observer
+from bench.measure import Bench, idle, lone, storm
+from cli import sample, stack
+from config.settings import Settings
+from lockbox.database import Database, make_engine
+from lockbox.requests.policy import Policy
+from lockbox.schedule import Schedule
+
+RESULTS = Path(__file__).parent / "results"
+STORM = 10_000
+STORM_SECONDS = 1.5
+LONE_ROUNDS = 30
+LONE_MS = 20
+PENDING = 100_000
+IDLE_SECONDS = 15
+IDLE_PERCENT = 2
+GROWN_MIB = 20
+OUT = Console()
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table; the ratio to the target is below one where it is met."""
+
+    what: str
+    value: float
+    target: float
+    unit: str
+
+    @property
+    def ratio(self) -> float:
+        """The figure as a share of its target."""
+        return self.value / self.target
+
+
+def main() -> int:
+    """Measure, print, and return 0 if every target is met."""
+    with running() as bench, Progress(console=OUT, transient=True) as progress:
+        task = progress.add_task("measuring", total=2 + LONE_ROUNDS + 6 + 2)
+
+        def tick() -> None:
+            progress.advance(task)
+
+        storm(bench, 500, tick)
+        alone = lone(bench, LONE_ROUNDS, tick)
+        storms = [storm(bench, STORM, tick) for _ in range(3)]
+        still = idle(bench, PENDING, IDLE_SECONDS, tick)
+    worst = max(one["last_seconds"] for one in storms)
+    rows = [
+        Figure(f"{STORM:,} due at one instant: last one late by", worst, STORM_SECONDS, "s"),
+        Figure("a lone deadline: late by, median", alone["median_ms"], LONE_MS, "ms"),
+        Figure(f"{PENDING:,} pending: idle workers", still["core_percent"], IDLE_PERCENT, "% of a core"),
+        Figure(f"{PENDING:,} pending: workers grown by", still["grown_mib"], GROWN_MIB, "MiB"),
+    ]
+    _print(rows)
+    _save({"storms": storms, "lone": alone, "idle": still})
+    return 0 if all(row.ratio <= 1 for row in rows) else 1
+
+
+@contextmanager
+def running() -> Iterator[Bench]:
+    """Start servers, a worker and a notices worker of one's own, and remove them at the end."""
+    parent = Path(tempfile.mkdtemp(prefix="lockbox-bench-"))
+    parent.chmod(0o755)
+    plan = stack.prepare(Settings(), parent / "servers", api_port=18800, flower_port=18900)
+    processes = stack.Processes(plan, parent / "log")
+    house = Database(make_engine(plan.database_url, role="bench"), Schedule(plan.redis_url))
+    try:
+        with house.transaction() as session:
+            people = sample.seed(session, tenant="bench", policy=Policy(), environment="development", services=())
+        processes.start("worker")
+        processes.start("notices")
+        superuser = make_url(plan.servers.superuser_url if plan.servers else plan.owner_database_url)
+        with observer(superuser.set(database="lockbox")) as engine:
+            yield Bench(engine, house, people, processes)
+    finally:
+        processes.stop()
+        house.dispose()
+        if plan.servers:
+            plan.servers.stop()
+        shutil.rmtree(parent, ignore_errors=True)
+
+
+def _print(rows: list[Figure]) -> None:
+    table = Table("measured", "figure", "target", "of target", title=_machine())
+    for row in rows:
+        colour = "green" if row.ratio <= 1 else "red"
+        table.add_row(
+            row.what, f"{row.value:.2f} {row.unit}", f"{row.target} {row.unit}", f"[{colour}]{row.ratio:.0%}[/]"
+        )
+    OUT.print(table)
+
+
+def _machine() -> str:
+    memory = psutil.virtual_memory().total / 2**30
+    return f"{psutil.cpu_count()} cores, {memory:.0f} GiB, Python {platform.python_version()}"
+
+
+def _save(figures: dict[str, object]) -> None:
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "deadlines.json").write_text(json.dumps({"machine": _machine(), **figures}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""Plays the demo and exits: `python -m cli.demo [--folder F]`; 0 only if everything was as it must be."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import httpx
+from rich.console import Console
+
+from cli.demo import proofs, screen, stage
+from cli.demo.play import Play
+from cli.demo.screen import Outcome
+from cli.demo.table import View, view_on
+from cli.endings import end_on_signals
+from config.embedded import EmbeddedRefused
+from config.settings import UnsafeSettings, load
+
+WIDTH_WITHOUT_TERMINAL = 80
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Play, show, and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m cli.demo", description=__doc__)
+    parser.add_argument("--folder", type=Path, help="data folder of the embedded servers")
+    asked = parser.parse_args(arguments)
+    end_on_signals()
+    console = Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
+    try:
+        with view_on(console) as view:
+            outcome = _played(asked.folder, view)
+    except (stage.Failed, EmbeddedRefused, UnsafeSettings, OSError, httpx.HTTPError) as failure:
+        sys.stderr.write(f"demo: {failure}\n")
+        return 1
+    screen.show(console, outcome)
+    return 0 if outcome.good else 1
+
+
+def _played(folder: Path | None, view: View) -> Outcome:
+    began = time.monotonic()
+    with stage.built(load(), folder, view.say) as built:
+        play = Play(built)
+        for rows in play.perform():
+            view.show(rows, *play.counts)
+        view.say("Collecting the evidence")
+        seen = play.gather()
+    stories, evidence = proofs.of_stories(seen), proofs.of_evidence(seen)
+    outcome = Outcome(built.cast.tenant, time.monotonic() - began, stories, evidence)
+    screen.write_details(seen, outcome)
+    return outcome
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""The proofs: holds what was seen against what the stories say must be; pure, so that it can be tried itself."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
+from typing import Any
+
+from cli.demo.evidence import Evidence, Probe
+from cli.demo.story import CONTROL_CALLS, ENDPOINTS, STORIES, TASKS, Story
+from cli.wording import WORDS
+
+FORBIDDEN = 403
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A line of the last screen; `off` says what is not as it must be, nothing where all is."""
+
+    title: str
+    expected: str
+    seen: str
+    off: tuple[str, ...] = ()
+
+    @property
+    def holds(self) -> bool:
+        """Whether all is as it must be."""
+        return not self.off
+
+
+def of_stories(seen: Evidence) -> list[Proof]:
+    """Return a line a story: how it had to end, and how it did."""
+    return [_ended(story, seen) for story in STORIES]
+
+
+def of_evidence(seen: Evidence) -> list[Proof]:
+    """Return a line for each kind of evidence."""
+    return [_mails(seen), _hooks(seen), _events(seen), _twice(seen), *_doors(seen), _tasks(seen), _control(seen)]
+
+
+def _ended(story: Story, seen: Evidence) -> Proof:
+    state = seen.requests[story.number]["state"]
+    off = () if state == story.end else (f"story {story.number} ended {state!r} instead of {story.end!r}",)
+    surprises = tuple(line for line in seen.surprises if f"story {story.number}:" in line)
+    return Proof(f"{story.number} {story.title}", WORDS[story.end][0], WORDS[state][0], off + surprises)
+
+
+def _mails(seen: Evidence) -> Proof:
+    numbers = _numbers(seen)
+    must = Counter((s.number, step.state, who) for s in STORIES for step in s.steps for who in step.mails.split())
+    once = {mail.message_id: (numbers.get(mail.request_id, 0), mail.state, mail.to) for mail in seen.mails}
+    off = _differences("mail", must, Counter(once.values()))
+    return Proof("mails received", str(must.total()), str(len(once)), off)
+
+
+def _hooks(seen: Evidence) -> Proof:
+    numbers = _numbers(seen)
+    must = Counter((s.number, f"request.{step.state}", to) for s in STORIES for step in s.steps for to in ENDPOINTS)
+    right = [hook for hook in seen.hooks if hook.verified]
+    once = {hook.hook_id: (numbers.get(hook.request_id, 0), hook.type, hook.endpoint) for hook in right}
+    off = _differences("webhook", must, Counter(once.values()))
+    if forged := len(seen.hooks) - len(right):
+        off = (*off, f"{forged} webhook(s) with a wrong signature")
+    return Proof("webhooks, signature verified", str(must.total()), str(len(once)), off)
+
+
+def _events(seen: Evidence) -> Proof:
+    off: list[str] = []
+    for story in STORIES:
+        found = [(event["seq"], event["to_state"], _actor(event)) for event in seen.events[story.number]]
+        must = [(seq, step.state, step.by) for seq, step in enumerate(story.steps, 1)]
+        if found != must:
+            off.append(f"story {story.number} has the events {found} instead of {must}")
+    number = sum(len(events) for events in seen.events.values())
+    return Proof("events, one a move, no gap", str(sum(len(s.steps) for s in STORIES)), str(number), tuple(off))
+
+
+def _twice(seen: Evidence) -> Proof:
+    off = [] if seen.same_answer else ["the same Idempotency-Key got two answers"]
+    if seen.filed != len(STORIES):
+        off.append(f"{seen.filed} requests were filed instead of {len(STORIES)}")
+    extra = seen.filed - len(STORIES) + 1
+    answer = "same answer" if seen.same_answer else "two answers"
+    return Proof("sent twice with one key", "1 filed, same answer", f"{extra} filed, {answer}", tuple(off))
+
+
+def _doors(seen: Evidence) -> Iterator[Proof]:
+    for opens, title, must in ((True, "doors of 1 and 4", "shut, open, shut"), (False, "doors of 2, 3, 5", "shut")):
+        phases = {s.number: _phases(seen.probes[s.number]) for s in STORIES if s.opens is opens}
+        off = tuple(f"the door of story {n} was {said}, not {must}" for n, said in phases.items() if said != must)
+        yield Proof(title, must, " / ".join(sorted(set(phases.values()))), off)
+    served = {story: [p for p in seen.probes[story.number] if p.said == "serves"] for story in STORIES}
+    outside = {
+        story: sum(not _inside(p, seen.events[story.number]) for p in found) for story, found in served.items()
+    }
+    off = tuple(f"story {s.number} was served {n} times outside its window" for s, n in outside.items() if n)
+    total = sum(len(found) for found in served.values())
+    yield Proof("served outside a window", "0", f"{sum(outside.values())} of {total} servings", off)
+
+
+def _phases(probes: Iterable[Probe]) -> str:
+    words = {"serves": "open", "refuses": "shut"}
+    return ", ".join(words.get(said, said) for said, _ in groupby(probe.said for probe in probes)) or "never tried"
+
+
+def _inside(probe: Probe, events: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether an answer can have been given in the window: asked before its end, answered after its start."""
+    opened = next((event for event in events if event["to_state"] == "active"), None)
+    if opened is None:
+        return False
+    closings = [event["at"] for event in events if event["seq"] > opened["seq"]]
+    ends = min(_instant(text) for text in (opened["deadline_at"], *closings))
+    return probe.answered > _instant(opened["at"]) and probe.sent < ends
+
+
+def _tasks(seen: Evidence) -> Proof:
+    missing = tuple(f"{task} was not seen in Flower" for task in TASKS if not seen.tasks.get(task))
+    names = [task.removeprefix("lockbox.") for task in TASKS if seen.tasks.get(task)]
+    must = " ".join(task.removeprefix("lockbox.") for task in TASKS)
+    return Proof("tasks seen in Flower", must, " ".join(names) or "none", missing)
+
+
+def _control(seen: Evidence) -> Proof:
+    off = tuple(
+        f"Flower answered {seen.control.get(call)} to {call}"
+        for call in CONTROL_CALLS
+        if seen.control.get(call) != FORBIDDEN
+    )
+    statuses = " ".join(f"{n} x {status}" for status, n in sorted(Counter(seen.control.values()).items()))
+    return Proof("Flower's control calls", f"{len(CONTROL_CALLS)} x {FORBIDDEN}", statuses, off)
+
+
+def _differences(
+    what: str, must: Counter[tuple[int, str, str]], found: Counter[tuple[int, str, str]]
+) -> tuple[str, ...]:
+    def told(items: Counter[tuple[int, str, str]], word: str) -> Iterator[str]:
+        for (number, state, to), times in sorted(items.items()):
+            yield f"{word}: {what} of story {number}, {state}, to {to}" + (f" ({times} times)" if times > 1 else "")
+
+    return (*told(must - found, "missing"), *told(found - must, "too many"))
+
+
+def _numbers(seen: Evidence) -> dict[str, int]:
+    return {request["id"]: number for number, request in seen.requests.items()}
+
+
+def _actor(event: Mapping[str, Any]) -> str:
+    actor = event["actor"]
+    return str(actor["name"]).partition(" ")[0].lower() if actor else f"the {event['role']}"
+
+
+def _instant(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()

@@ -1,0 +1,124 @@
+"""The live table, and plain lines where nobody looks at a terminal."""
+
+import time
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich import box
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from cli.demo.play import Row
+from cli.demo.story import ENDPOINTS, STORIES
+from cli.wording import WORDS
+
+WIDE = 110
+TRAIL = 28
+MAILS = sum(len(step.mails.split()) for story in STORIES for step in story.steps)
+HOOKS = sum(len(story.steps) for story in STORIES) * len(ENDPOINTS)
+
+
+class View(AbstractContextManager["View"], Protocol):
+    """What shows how the stories stand."""
+
+    def say(self, line: str) -> None:
+        """Tell what is being done now."""
+
+    def show(self, rows: list[Row], mails: int, hooks: int) -> None:
+        """Tell how all stand now."""
+
+
+def view_on(console: Console) -> View:
+    """Return a live table for a terminal, else plain lines."""
+    return LiveTable(console) if console.is_terminal else Lines(console)
+
+
+class Lines:
+    """A line for each thing that changes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._began = time.monotonic()
+        self._told: dict[int, str] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to put away."""
+
+    def say(self, line: str) -> None:
+        """Print it."""
+        self._console.print(f"{time.monotonic() - self._began:5.1f} s  {line}", highlight=False, soft_wrap=True)
+
+    def show(self, rows: list[Row], mails: int, hooks: int) -> None:
+        """Print those that have changed."""
+        for row in rows:
+            line = f"{row.story.number} {row.story.title}: {_state(row).plain}; guarded service {row.now}"
+            if row.now and self._told.get(row.story.number) != line:
+                self._told[row.story.number] = line
+                self.say(f"{line} ({mails} mails, {hooks} webhooks so far)")
+
+
+class LiveTable:
+    """A table that is drawn anew at every look, and wiped at the end."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def say(self, line: str) -> None:
+        """Show it in the place of the table."""
+        self._live.update(Text(f"{line} …", style="bold"), refresh=True)
+
+    def show(self, rows: list[Row], mails: int, hooks: int) -> None:
+        """Draw the table."""
+        wide = self._console.width >= WIDE
+        table = Table(
+            box=box.SIMPLE_HEAD,
+            title="Lockbox demo: five requests at once",
+            caption=f"mails {mails} of {MAILS}, webhooks {hooks} of {HOOKS}\nGuard: what the vendor's system answers the engineer",
+            title_style="bold",
+            padding=(0, 1),
+        )
+        table.add_column("Request", width=29, no_wrap=True)
+        table.add_column("State", width=23, no_wrap=True)
+        table.add_column("Left", width=6, justify="right", no_wrap=True)
+        table.add_column("Guard", width=8, no_wrap=True)
+        if wide:
+            table.add_column("Guard, the last few seconds", width=TRAIL, no_wrap=True)
+        for row in rows:
+            left = "" if row.left is None else f"{row.left:.1f} s"
+            trail = (_trail(row.said),) if wide else ()
+            table.add_row(f"{row.story.number} {row.story.title}", _state(row), left, _guard(row.now), *trail)
+        self._live.update(table, refresh=True)
+
+
+def _state(row: Row) -> Text:
+    words, colour = WORDS[row.state]
+    until = f" until {row.deadline_at:%H:%M:%S}" if row.state == "active" else ""
+    return Text(words + until, style=colour)
+
+
+def _guard(now: str | None) -> Text:
+    return Text(now or "", style="bold green" if now == "serves" else "red")
+
+
+def _trail(said: Iterable[str]) -> Text:
+    marks = Text()
+    for word in list(said)[-TRAIL:]:
+        marks.append("█" if word == "serves" else "▁", style="green" if word == "serves" else "red")
+    return marks

@@ -1,0 +1,22 @@
+"""Being ended: Ctrl-C, SIGTERM and a closed terminal all lead through the same tidying up."""
+
+import signal
+
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def end_on_signals() -> None:
+    """Turn the signals into SystemExit with the shell's code for them, so that what is open is closed."""
+    for number in ENDINGS:
+        signal.signal(number, _end)
+
+
+def ignore_signals() -> None:
+    """Let the tidying up be finished, however impatient somebody is."""
+    for number in ENDINGS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _end(number: int, _: object) -> None:
+    ignore_signals()
+    raise SystemExit(128 + number)

@@ -1,0 +1,68 @@
+"""What `make run` tells a newcomer: addresses, sample people with their tokens, and a call that works as it is."""
+
+import io
+from pathlib import Path
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+
+from cli import stack
+from cli.sample import CUSTOMER, VENDOR, Sample
+from cli.stack import Plan
+from config.embedded.folder import write_private
+
+TOKENS = stack.CHECKOUT / "var" / "tokens.env"
+WIDEST = 100
+
+
+def write_tokens(plan: Plan, seeded: Sample) -> Path:
+    """Write tokens, ids and the address as shell variables into var/tokens.env, which only we can read."""
+    values = {"API": plan.public_url, "TENANT": seeded.tenant}
+    values |= {who.upper(): token for who, token in seeded.tokens.items()}
+    values |= {f"{who.upper()}_ID": str(person_id) for who, person_id in seeded.people.items()}
+    TOKENS.parent.mkdir(parents=True, exist_ok=True)
+    write_private(TOKENS, "".join(f"{name}={value}\n" for name, value in values.items()))
+    return TOKENS
+
+
+def show(console: Console, plan: Plan, seeded: Sample) -> None:
+    """Print it in one piece, so that no line of a log comes between."""
+    width = min(WIDEST, console.width)
+    paper = Console(file=io.StringIO(), width=width, force_terminal=console.is_terminal, highlight=False)
+    with paper.capture() as written:
+        paper.print(Panel(_addresses(plan), title="Lockbox is up; Ctrl-C stops it", border_style="green"))
+        paper.print("\nSample people, with tokens that last a day:\n")
+        for who, role, token in _people(seeded):
+            paper.print(f"  [bold]{who:<5}[/] {role:<13} {token}", soft_wrap=True)
+        where = TOKENS.relative_to(stack.CHECKOUT)
+        paper.print(f"\nAsk for access as erin (the tokens, as $ERIN and so on, and $API are in {where}):\n")
+        paper.print(_curl(plan, seeded), soft_wrap=True, markup=False)
+    console.file.write(f"\n{written.get()}\n")
+    console.file.flush()
+
+
+def _addresses(plan: Plan) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    table.add_row("API", f"{plan.public_url}  (its pages: /docs)")
+    table.add_row("Flower", f"{plan.flower_url}  user {plan.flower_user}  password {plan.flower_password}")
+    mails = str(plan.servers.maildir / "new") if plan.servers and plan.servers.smtp_url else "your relay"
+    table.add_row("Mails", mails)
+    return table
+
+
+def _people(seeded: Sample) -> list[tuple[str, str, str]]:
+    roles = {key: role for key, _, _, role in VENDOR} | {key: role for key, _, role in CUSTOMER}
+    return [(who, roles[who].replace("_", " "), token) for who, token in seeded.tokens.items()]
+
+
+def _curl(plan: Plan, seeded: Sample) -> str:
+    body = (
+        f'{{"tenant":"{seeded.tenant}","service":"exchange-online",'
+        f'"resources":["mailbox:anna@{seeded.tenant}.example"],"reason_code":"support_case",'
+        '"justification":"Mails bounce since this morning.","case_ref":"CASE-1","access_window":600}'
+    )
+    return (
+        f"curl -s {plan.public_url}/v1/requests -H 'Authorization: Bearer {seeded.tokens['erin']}' "
+        f"-H 'Content-Type: application/json' -d '{body}'"
+    )

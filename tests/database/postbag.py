@@ -1,0 +1,80 @@
+"""Sending in tests: the memory senders with what they need, and senders that stop or die half-way."""
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from cryptography.fernet import Fernet
+
+from lockbox.database import Database
+from lockbox.notices import delivery, endpoints
+from lockbox.notices.delivery import Senders, Try
+from lockbox.notices.senders.memory import MemoryHooks, MemoryMail
+from lockbox.notices.senders.protocol import Mail
+from lockbox.notices.vault import Vault
+from tests.builders import World
+from tests.database.scenes import read
+
+PUBLIC_URL = "https://lockbox.vendor.example"
+SERVICES = {"exchange-online": "Exchange Online"}
+
+
+@dataclass
+class Postbag:
+    """Everything that is sent, by memory senders."""
+
+    mail: MemoryMail = field(default_factory=MemoryMail)
+    hooks: MemoryHooks = field(default_factory=MemoryHooks)
+    vault: Vault = field(default_factory=lambda: Vault([Fernet.generate_key().decode()]))
+
+    @property
+    def senders(self) -> Senders:
+        """The senders as a delivery takes them."""
+        return Senders(self.mail, self.hooks, self.vault, PUBLIC_URL, SERVICES)
+
+    def deliver(self, house: Database, ids: Iterable[UUID]) -> list[Try]:
+        """Deliver notices of that house."""
+        return delivery.deliver(house, ids, self.senders)
+
+    def endpoint(self, world: World, url: str, *, tenant_id: UUID | None, event_types: Iterable[str] = ()) -> UUID:
+        """Add a webhook endpoint and return its id."""
+        with world.house.transaction() as session:
+            endpoints.add(session, self.vault, url, tenant_id=tenant_id, event_types=event_types)
+        (row,) = read(world.house, "SELECT id FROM endpoints WHERE url = :url", url=url)
+        return UUID(str(row.id))
+
+
+class DyingMail(MemoryMail):
+    """Its process dies right after the relay took the mail, before anybody could note it."""
+
+    def send(self, mail: Mail) -> None:
+        """Send, and die."""
+        super().send(mail)
+        raise SystemExit(137)
+
+
+class SlowMail(MemoryMail):
+    """Takes a mail, and answers only when it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sending = threading.Event()
+        self.let_go = threading.Event()
+
+    def send(self, mail: Mail) -> None:
+        """Send once let go."""
+        self.sending.set()
+        self.let_go.wait(10)
+        super().send(mail)
+
+
+def open_notices(house: Database) -> list[UUID]:
+    """Return the notices that are not closed, in order."""
+    return [row.id for row in read(house, "SELECT id FROM notices WHERE closed_at IS NULL ORDER BY id")]
+
+
+def address(house: Database, world: World, name: str) -> str:
+    """Return somebody's mail address."""
+    (row,) = read(house, "SELECT email FROM people WHERE id = :id", id=world.people[name].person_id)
+    return str(row.email)

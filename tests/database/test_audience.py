@@ -1,0 +1,194 @@
+"""Who is told of each move, counted from the notices that it left."""
+
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import Engine
+
+from lockbox.database import Database
+from lockbox.people.roles import Mode
+from lockbox.refusals import TenantSuspended
+from lockbox.requests import clock
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.policy import Policy
+from tests.builders import World
+from tests.database.postbag import Postbag
+from tests.database.scenes import read, set_back, write
+
+MANAGERS = {"max", "mia"}
+APPROVERS = {"ann", "amir", "abe"}
+HOOKS = {"vendor-hook", "tenant-hook"}
+ENFORCE, OBSERVE, OFF = Mode.ENFORCE, Mode.OBSERVE, Mode.OFF
+Step = tuple[str, Action]
+ENDORSE: Step = ("max", Action.ENDORSE)
+APPROVE: Step = ("ann", Action.APPROVE)
+
+
+def _told(world: World, house: Database, state: str) -> set[str]:
+    """Return the names of all people and endpoints that were promised a notice of that state."""
+    names = {caller.person_id: name for name, caller in world.people.items()}
+    rows = read(
+        house,
+        "SELECT n.person_id, h.url FROM notices n LEFT JOIN endpoints h ON h.id = n.endpoint_id "
+        "WHERE n.template = :state",
+        state=state,
+    )
+    told = [names[row.person_id] if row.person_id else row.url.removeprefix("https://") for row in rows]
+    assert len(told) == len(set(told))
+    return set(told)
+
+
+def _world(api: Database, policy: Policy, mode: Mode = ENFORCE) -> World:
+    """Make a world in which both sides, and another tenant, have a webhook."""
+    world, other, post = World.make(api, policy, mode), World.make(api), Postbag()
+    post.endpoint(world, "https://vendor-hook", tenant_id=None)
+    post.endpoint(world, "https://tenant-hook", tenant_id=world.tenant.id)
+    post.endpoint(other, "https://other-hook", tenant_id=other.tenant.id)
+    return world
+
+
+def _without_strangers(root: Engine, world: World) -> None:
+    """The other tenant's world has managers too; leave only those who have a name in this one."""
+    write(
+        root,
+        "DELETE FROM memberships WHERE tenant_id IS NULL AND NOT person_id = ANY(:known)",
+        known=[caller.person_id for caller in world.people.values()],
+    )
+
+
+CASES: list[tuple[Mode, list[Step], str, set[str]]] = [
+    (ENFORCE, [], "reviewing", MANAGERS | {"vendor-hook"}),
+    (ENFORCE, [ENDORSE], "pending", APPROVERS | HOOKS),
+    (ENFORCE, [ENDORSE, APPROVE], "active", {"erin", "amir", "abe"} | HOOKS),
+    (ENFORCE, [ENDORSE, ("ann", Action.DENY)], "denied", {"erin", "amir", "abe"} | HOOKS),
+    (ENFORCE, [ENDORSE, ("erin", Action.CANCEL)], "cancelled", {"erin"} | APPROVERS | HOOKS),
+    (ENFORCE, [ENDORSE, APPROVE, ("erin", Action.COMPLETE)], "completed", {"erin"} | APPROVERS | HOOKS),
+    (ENFORCE, [ENDORSE, APPROVE, ("tara", Action.REVOKE)], "revoked", {"erin"} | APPROVERS | HOOKS),
+    (ENFORCE, [ENDORSE, APPROVE, ("abe", Action.REVOKE)], "revoked", {"erin", "ann", "amir"} | HOOKS),
+    (ENFORCE, [("max", Action.DENY)], "denied", {"erin", "mia", "vendor-hook"}),
+    (ENFORCE, [("erin", Action.CANCEL)], "cancelled", {"erin", "vendor-hook"} | MANAGERS),
+    (OBSERVE, [ENDORSE], "active", {"erin", "tara"} | APPROVERS | HOOKS),
+    (OBSERVE, [ENDORSE, ("mia", Action.REVOKE)], "revoked", {"erin", "tara"} | APPROVERS | HOOKS),
+    (OFF, [ENDORSE], "active", {"erin", "tara", "vendor-hook"}),
+]
+
+
+def _named(value: object) -> str | None:
+    if isinstance(value, list):
+        return "-".join(f"{who}_{action}" for who, action in value) or "submitted"
+    return str(value) if isinstance(value, str) else None
+
+
+@pytest.mark.parametrize(("mode", "steps", "state", "expected"), CASES, ids=_named)
+def test_each_move_is_told_to_those_whom_it_concerns(
+    api: Database, root: Engine, mode: Mode, steps: list[Step], state: str, expected: set[str]
+) -> None:
+    world = _world(api, Policy(), mode)
+    _without_strangers(root, world)
+    request = world.submit()
+
+    for who, action in steps:
+        world.act(who, action, request.id)
+
+    assert _told(world, api, state) == expected
+
+
+@pytest.mark.parametrize(
+    ("steps", "state", "expected"),
+    [
+        ([], "timed_out", MANAGERS | {"erin", "vendor-hook"}),
+        ([ENDORSE], "timed_out", APPROVERS | HOOKS | {"erin"}),
+        ([ENDORSE, APPROVE], "expired", APPROVERS | HOOKS | {"erin"}),
+    ],
+    ids=_named,
+)
+def test_what_the_clock_did_is_told_to_both_sides(
+    api: Database, worker: Database, root: Engine, steps: list[Step], state: str, expected: set[str]
+) -> None:
+    world = _world(api, Policy())
+    _without_strangers(root, world)
+    request = world.submit()
+    for who, action in steps:
+        world.act(who, action, request.id)
+    set_back(root, [request.id], 1)
+
+    clock.run(worker, [request.id])
+
+    assert _told(world, api, state) == expected
+
+
+def test_a_vote_that_settles_nothing_is_told_to_nobody(api: Database) -> None:
+    world = _world(api, Policy(vendor_review=False, quorum=2))
+    request = world.submit()
+    before = read(api, "SELECT count(*) AS n FROM notices")[0].n
+
+    world.act("ann", Action.APPROVE, request.id)
+
+    assert read(api, "SELECT count(*) AS n FROM notices")[0].n == before
+
+
+def test_each_move_leaves_its_notices_due_at_once_and_prompts_matter_until_the_deadline(world: World) -> None:
+    request = world.submit()
+    opened = world.act("ann", Action.APPROVE, request.id)
+
+    prompts = read(world.house, "SELECT DISTINCT run_at, until_at FROM notices WHERE template = 'pending'")
+    outcomes = read(world.house, "SELECT DISTINCT run_at FROM notices WHERE template = 'active'")
+    assert [tuple(row) for row in prompts] == [(request.created_at, request.deadline_at)]
+    assert [row.run_at for row in outcomes] == [opened.opened_at]
+
+
+def _disable_ann(world: World) -> str:
+    return f"UPDATE people SET disabled_at = now() WHERE id = '{world.people['ann'].person_id}'"
+
+
+def _disable_hooks(_: World) -> str:
+    return "UPDATE endpoints SET disabled_at = now()"
+
+
+def _want_other_types(_: World) -> str:
+    return "UPDATE endpoints SET event_types = '{request.active}'"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (_disable_ann, {"amir", "abe"} | HOOKS),
+        (_disable_hooks, APPROVERS),
+        (_want_other_types, APPROVERS),
+    ],
+)
+def test_nobody_who_is_disabled_or_did_not_ask_for_it_is_told(
+    api: Database, root: Engine, change: Callable[[World], str], expected: set[str]
+) -> None:
+    world = _world(api, Policy(vendor_review=False))
+    write(root, change(world))
+
+    world.submit()
+
+    assert _told(world, api, "pending") == expected
+
+
+def test_an_approver_who_asks_is_not_asked_but_told_the_outcome(api: Database) -> None:
+    world = _world(api, Policy(vendor_review=False))
+    with api.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (gen_random_uuid(), %s, %s, 'approver')",
+            (world.people["erin"].person_id, world.tenant.id),
+        )
+
+    request = world.submit()
+    world.act("amir", Action.DENY, request.id)
+
+    assert _told(world, api, "pending") == APPROVERS | HOOKS
+    assert _told(world, api, "denied") == {"erin", "ann", "abe"} | HOOKS
+
+
+def test_a_suspended_tenant_is_asked_nothing_and_nobody_is_told(api: Database, root: Engine) -> None:
+    world = _world(api, Policy(vendor_review=False))
+    write(root, "UPDATE tenants SET suspended = true")
+
+    with pytest.raises(TenantSuspended):
+        world.submit()
+
+    for table in ("requests", "events", "notices"):
+        assert read(api, f"SELECT count(*) AS n FROM {table}")[0].n == 0

@@ -1,0 +1,193 @@
+"""The access check over HTTP: what a guarded system asks before it serves."""
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from lockbox.people.roles import Role, Scope
+from tests.http.door import Door, OpenDoor, facts
+
+ERIN = "erin"
+
+
+def shut(door: Door, who: str = "gate", **changes: str) -> None:
+    """Check that the door is shut."""
+    facts(door.ask(who, **changes), 403, "no-open-window")
+
+
+@pytest.fixture
+def opened(fresh_door: Door) -> Door:
+    """A world in which Erin's window is open."""
+    fresh_door.active(resources=["mailbox:anna@contoso.example", "site:HR"], actions=["read", "export"])
+    return fresh_door
+
+
+def test_an_open_window_is_answered_with_its_request_and_its_end(door: Door) -> None:
+    request_id = door.active(access_window=600, resources=["site:one"])
+    opened_at = datetime.fromisoformat(door.get("erin", f"/v1/requests/{request_id}").json()["opened_at"])
+
+    answer = door.ask("gate", resource="site:one")
+
+    assert answer.status_code == 200
+    body = answer.json()
+    assert body.keys() == {"open", "request_id", "deadline_at"}
+    assert (body["open"], body["request_id"]) == (True, request_id)
+    assert datetime.fromisoformat(body["deadline_at"]) == opened_at + timedelta(seconds=600)
+    assert answer.headers["cache-control"] == "no-store"
+
+
+def test_an_engineer_may_ask_about_the_own_windows(opened: Door) -> None:
+    assert opened.ask("erin").status_code == 200
+    shut(opened, "eve", engineer="eve")
+
+
+def test_the_window_of_one_is_not_the_window_of_another(opened: Door) -> None:
+    shut(opened, engineer="eve")
+    shut(opened, engineer="max")
+
+
+@pytest.mark.parametrize("who", ["eve", "max", "olga", "vera", "ann", "tara", "aude"])
+def test_other_people_may_not_ask_about_somebody(opened: Door, who: str) -> None:
+    facts(opened.ask(who), 403, "wrong-role")
+
+
+def test_a_system_needs_the_scope_and_the_service(opened: Door) -> None:
+    opened.world.add("filer", Role.SYSTEM, scopes={Scope.REQUESTS_FILE}, services={"exchange-online"})
+    opened.world.add("drive", Role.SYSTEM, scopes={Scope.ACCESS_CHECK}, services={"onedrive"})
+    opened.world.add("bare", Role.SYSTEM, scopes={Scope.ACCESS_CHECK})
+
+    for who in ("filer", "drive", "bare"):
+        facts(opened.ask(who), 403, "wrong-role")
+    shut(opened, "drive", service="onedrive")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"resource": "mailbox:bob@contoso.example"},
+        {"resource": "mailbox:Anna@contoso.example"},
+        {"resource": "mailbox:anna@contoso.example.evil"},
+        {"resource": "mailbox:anna@contoso.exampl"},
+        {"resource": "site:hr"},
+        {"resource": "site:HR/"},
+        {"resource": "mailbox:ann\u0430@contoso.example"},
+        {"action": "change"},
+        {"action": "rea"},
+        {"service": "onedrive"},
+        {"tenant": "no-such-tenant"},
+    ],
+)
+def test_names_are_compared_exactly(opened: Door, change: dict[str, str]) -> None:
+    assert opened.ask("gate", resource="site:HR", action="export").status_code == 200
+
+    shut(opened, **change)
+
+
+@pytest.mark.parametrize("change", [{"resource": "mailbox:*"}, {"resource": "*"}, {"action": "*"}, {"tenant": "%"}])
+def test_there_are_no_wildcards(opened: Door, change: dict[str, str]) -> None:
+    facts(opened.ask("gate", **change), 422, "invalid-request")
+
+
+def test_a_window_at_one_tenant_is_none_at_another(opened: Door, open_door: OpenDoor) -> None:
+    shut(opened, tenant=open_door().world.tenant.slug)
+
+
+@pytest.mark.parametrize("ending", [("erin", "complete"), ("ann", "revoke"), ("tara", "revoke"), ("max", "revoke")])
+def test_a_window_that_is_ended_is_shut_at_once(door: Door, ending: tuple[str, str]) -> None:
+    request_id = door.active(resources=["site:ended"])
+    assert door.ask("gate", resource="site:ended").status_code == 200
+
+    door.act(*ending, request_id)
+
+    shut(door, resource="site:ended")
+
+
+def test_a_request_that_nobody_has_approved_opens_nothing(door: Door) -> None:
+    door.pending(resources=["site:waiting"])
+
+    shut(door, resource="site:waiting")
+
+
+def test_a_window_shuts_at_its_deadline_with_no_worker_running(door: Door) -> None:
+    request_id = door.active(access_window=60, resources=["site:timed"])
+
+    assert door.later(seconds=59).ask("gate", resource="site:timed").status_code == 200
+    shut(door.later(seconds=60), resource="site:timed")
+    view = door.later(seconds=60).get("erin", f"/v1/requests/{request_id}").json()
+    assert (view["state"], view["open"]) == ("active", False)
+
+
+def test_windows_are_independent_and_one_that_ends_shuts_no_other(fresh_door: Door) -> None:
+    long = fresh_door.active(access_window=3600)
+    short = fresh_door.active(access_window=60)
+
+    assert fresh_door.ask("gate").json()["request_id"] == long
+    assert fresh_door.later(seconds=61).ask("gate").json()["request_id"] == long
+    fresh_door.act("ann", "revoke", long)
+    assert fresh_door.ask("gate").json()["request_id"] == short
+    shut(fresh_door.later(seconds=61))
+
+
+def test_windows_do_not_add_up_resource_of_one_and_action_of_another(fresh_door: Door) -> None:
+    fresh_door.active(resources=["site:a"], actions=["read"])
+    fresh_door.active(resources=["site:b"], actions=["export"])
+
+    assert fresh_door.ask("gate", resource="site:a", action="read").status_code == 200
+    shut(fresh_door, resource="site:a", action="export")
+
+
+@pytest.mark.parametrize(
+    ("undo", "redo"),
+    [
+        ("UPDATE tenants SET suspended = true WHERE id = :t", "UPDATE tenants SET suspended = false WHERE id = :t"),
+        (
+            "UPDATE people SET disabled_at = clock_timestamp() WHERE id = :p",
+            "UPDATE people SET disabled_at = NULL WHERE id = :p",
+        ),
+        (
+            "DELETE FROM memberships WHERE person_id = :p",
+            "INSERT INTO memberships (id, person_id, role) VALUES (gen_random_uuid(), :p, 'engineer')",
+        ),
+    ],
+)
+def test_a_window_is_shut_while_tenant_or_engineer_is_not_in_good_standing(opened: Door, undo: str, redo: str) -> None:
+    world = opened.world
+    who = {"t": world.tenant.id} if ":t" in undo else {"p": world.people[ERIN].person_id}
+
+    opened.run_sql(undo, **who)
+    shut(opened)
+    (view,) = opened.get("ann", "/v1/requests").json()["items"]
+    assert (view["state"], view["open"]) == ("active", False)
+
+    opened.run_sql(redo, **who)
+    assert opened.ask("gate").status_code == 200
+
+
+def test_the_state_alone_is_not_believed(own_door: Door) -> None:
+    request_id = own_door.active()
+    own_door.run_sql("SET session_replication_role = replica; DELETE FROM decisions")
+
+    shut(own_door)
+    view = own_door.get("erin", f"/v1/requests/{request_id}").json()
+    assert (view["state"], view["open"]) == ("active", False)
+
+
+@pytest.mark.parametrize("missing", ["tenant", "service", "resource", "action", "engineer"])
+def test_every_part_of_the_question_is_needed(door: Door, missing: str) -> None:
+    question = {"tenant": "a", "service": "b", "resource": "site:c", "action": "read", "engineer": str(UUID(int=1))}
+    del question[missing]
+
+    body = facts(door.get("gate", "/v1/access", **question), 422, "invalid-request")
+
+    assert [error["field"] for error in body["errors"]] == [missing]
+
+
+@pytest.mark.parametrize("part", ["tenant", "service", "resource", "action", "engineer"])
+@pytest.mark.parametrize("value", ["\x00", "a\x00b", "", "🔐", "a" * 300, "\udcff".encode("utf-8", "surrogatepass")])
+def test_a_question_that_makes_no_sense_is_refused_and_never_let_in(door: Door, part: str, value: str) -> None:
+    question = {"tenant": "a", "service": "b", "resource": "site:c", "action": "read", "engineer": str(UUID(int=1))}
+
+    answer = door.get("gate", "/v1/access", **(question | {part: value}))
+
+    facts(answer, 422, "invalid-request")

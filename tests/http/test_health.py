@@ -1,0 +1,67 @@
+"""Whether the process lives and can serve."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from lockbox.database import Database, make_engine
+from lockbox.schedule import Schedule
+from tests.http.door import Door
+
+
+@pytest.fixture
+def closed_port() -> Iterator[Schedule]:
+    """A schedule whose Redis refuses every connection."""
+    schedule = Schedule("redis://:x@127.0.0.1:1/0")
+    yield schedule
+    schedule.close()
+
+
+def test_a_process_lives_as_long_as_it_answers(door: Door) -> None:
+    answer = door.get(None, "/livez")
+
+    assert (answer.status_code, answer.json()) == (200, {"status": "alive"})
+
+
+def test_with_both_servers_there_it_is_ready(door: Door) -> None:
+    answer = door.get(None, "/readyz")
+
+    assert (answer.status_code, answer.json()) == (200, {"status": "ready", "postgres": "ok", "redis": "ok"})
+
+
+def test_with_redis_away_it_is_degraded_and_not_down(door: Door, closed_port: Schedule) -> None:
+    house = Database(door.house.engine, closed_port)
+
+    answer = Door(door.world, house, door.root, door.runner).get(None, "/readyz")
+
+    assert answer.status_code == 200
+    assert answer.json() == {"status": "degraded", "postgres": "ok", "redis": "away: ConnectionError"}
+
+
+def test_with_postgres_away_it_is_down(door: Door) -> None:
+    house = Database(make_engine("postgresql+psycopg://u:s3cret@127.0.0.1:1/x", role="away"), door.house.schedule)
+
+    answer = Door(door.world, house, door.root, door.runner).get(None, "/readyz")
+
+    assert answer.status_code == 503
+    assert answer.json() == {"status": "down", "postgres": "away", "redis": "ok"}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("UPDATE alembic_version SET version_num = '9999'", "9999"),
+        ("UPDATE alembic_version SET version_num = '0000'", "0000"),
+        ("DELETE FROM alembic_version", "no migrations"),
+        ("DROP TABLE alembic_version", "no migrations"),
+    ],
+)
+def test_on_a_schema_that_it_was_not_built_for_it_is_down(own_door: Door, change: str, says: str) -> None:
+    own_door.run_sql(change)
+
+    answer = own_door.get(None, "/readyz")
+
+    assert answer.status_code == 503
+    assert answer.json()["status"] == "down"
+    assert says in answer.json()["postgres"]
+    assert own_door.get(None, "/livez").status_code == 200

@@ -1,0 +1,145 @@
+"""Lists over HTTP: filters, pages, cursors."""
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from tests.http.door import Door, facts
+
+
+def ids(door: Door, who: str, **query: Any) -> list[str]:
+    """Return the ids of one page."""
+    answer = door.get(who, "/v1/requests", **query)
+    assert answer.status_code == 200, answer.text
+    return [item["id"] for item in answer.json()["items"]]
+
+
+def test_a_list_is_newest_first_and_shows_what_a_single_look_shows(fresh_door: Door) -> None:
+    filed = [fresh_door.pending(), fresh_door.active(), fresh_door.pending()]
+
+    page = fresh_door.get("erin", "/v1/requests").json()
+
+    assert [item["id"] for item in page["items"]] == filed[::-1]
+    assert page["next_cursor"] is None
+    for item in page["items"]:
+        shown = fresh_door.get("erin", f"/v1/requests/{item['id']}").json()
+        shown.pop("notices")
+        assert item == shown
+    assert [item["open"] for item in page["items"]] == [False, True, False]
+
+
+def test_an_empty_list_is_a_list(fresh_door: Door) -> None:
+    assert fresh_door.get("erin", "/v1/requests").json() == {"items": [], "next_cursor": None}
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 10])
+def test_pages_lose_nothing_and_show_nothing_twice_while_more_is_filed(fresh_door: Door, size: int) -> None:
+    filed = [fresh_door.pending() for _ in range(7)]
+    seen: list[str] = []
+    cursor: dict[str, str] = {}
+
+    while True:
+        page = fresh_door.get("ann", "/v1/requests", limit=size, **cursor).json()
+        assert len(page["items"]) <= size
+        seen += [item["id"] for item in page["items"]]
+        if page["next_cursor"] is None:
+            break
+        fresh_door.pending()
+        cursor = {"cursor": page["next_cursor"]}
+
+    assert seen == filed[::-1]
+
+
+def test_filters_narrow_and_combine(fresh_door: Door) -> None:
+    door = fresh_door
+    mine, other = door.pending("erin"), door.pending("eve", service="onedrive")
+    opened = door.active("eve")
+    eve = str(door.world.people["eve"].person_id)
+    when = door.get("ann", f"/v1/requests/{other}").json()["created_at"]
+
+    assert ids(door, "ann") == [opened, other, mine]
+    assert ids(door, "ann", state="active") == [opened]
+    assert ids(door, "ann", state="pending") == [other, mine]
+    assert ids(door, "ann", service="onedrive") == [other]
+    assert ids(door, "ann", requester=eve) == [opened, other]
+    assert ids(door, "ann", requester=eve, state="pending") == [other]
+    assert ids(door, "ann", created_after=when) == [opened]
+    assert ids(door, "ann", created_before=when) == [mine]
+    assert ids(door, "ann", service="sharepoint-online") == []
+    assert ids(door, "ann", requester=str(UUID(int=0))) == []
+    assert ids(door, "erin", requester=eve) == []
+
+
+def test_a_filter_holds_over_all_pages(fresh_door: Door) -> None:
+    wanted = []
+    for _ in range(3):
+        wanted.append(fresh_door.pending("erin"))
+        fresh_door.pending("eve")
+    query = {"requester": str(fresh_door.world.people["erin"].person_id), "limit": 2}
+
+    first = fresh_door.get("ann", "/v1/requests", **query).json()
+    second = fresh_door.get("ann", "/v1/requests", cursor=first["next_cursor"], **query).json()
+
+    assert [item["id"] for item in first["items"] + second["items"]] == wanted[::-1]
+    assert second["next_cursor"] is None
+
+
+def test_a_cursor_of_another_tenant_opens_nothing(door: Door, fresh_door: Door) -> None:
+    for _ in range(2):
+        door.pending()
+        fresh_door.pending()
+    cursor = door.get("ann", "/v1/requests", limit=1).json()["next_cursor"]
+
+    items = fresh_door.get("ann", "/v1/requests", cursor=cursor).json()["items"]
+
+    assert {item["tenant"] for item in items} <= {fresh_door.world.tenant.slug}
+
+
+@pytest.mark.parametrize(
+    "cursor", ["", "x", "AAAA", "A" * 23, "Ä" * 22, "A" * 101, "\x00" * 22, "{}", "%00", "0" * 100, "🔐"]
+)
+def test_a_cursor_that_we_never_gave_is_refused(door: Door, cursor: str) -> None:
+    facts(door.get("erin", "/v1/requests", cursor=cursor), 422, "invalid-request")
+
+
+@pytest.mark.parametrize("limit", [1, 200])
+def test_a_page_may_have_1_to_200_items(door: Door, limit: int) -> None:
+    assert door.get("erin", "/v1/requests", limit=limit).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"limit": 0},
+        {"limit": 201},
+        {"limit": -1},
+        {"limit": "many"},
+        {"limit": "1.5"},
+        {"limit": "9" * 5000},
+        {"state": "open"},
+        {"state": "pending\x00"},
+        {"service": "\x00"},
+        {"service": "Exchange Online"},
+        {"service": "' OR 1=1 --"},
+        {"requester": "erin"},
+        {"requester": "\x00"},
+        {"created_after": "yesterday"},
+        {"created_after": "2026-01-01"},
+        {"created_after": "2026-01-01T00:00:00"},
+        {"created_before": "\x00"},
+        {"created_before": "99999-01-01T00:00:00Z"},
+    ],
+)
+def test_a_filter_that_makes_no_sense_is_refused(door: Door, query: dict[str, Any]) -> None:
+    facts(door.get("erin", "/v1/requests", **query), 422, "invalid-request")
+
+
+@pytest.mark.parametrize(
+    "moment", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "1970-01-01T00:00:00Z", "0", "-1e11"]
+)
+def test_a_moment_at_the_edge_of_time_is_no_fault_of_ours(door: Door, moment: str) -> None:
+    for name in ("created_after", "created_before"):
+        answer = door.get("erin", "/v1/requests", **{name: moment})
+
+        assert answer.status_code in {200, 422}, answer.text

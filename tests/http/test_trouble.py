@@ -1,0 +1,130 @@
+"""Trouble behind the door: Postgres away, rows locked, commits that fail, Redis away. Never a wrong yes."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import text
+
+from lockbox.database import Database, make_engine
+from lockbox.schedule import CLOCK, NOTICES, Schedule
+from tests.http.door import Door, facts
+
+REFUSE = """
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN RAISE EXCEPTION 'no commit today, s3cret' USING ERRCODE = '{state}'; END $$;
+CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON events DEFERRABLE INITIALLY DEFERRED
+FOR EACH ROW EXECUTE FUNCTION refuse()
+"""
+CLOSED_PORT = "redis://:x@127.0.0.1:1/0"
+
+
+@pytest.fixture
+def without_redis(door: Door) -> Iterator[Door]:
+    """A door whose Redis refuses every connection."""
+    house = Database(door.house.engine, Schedule(CLOSED_PORT))
+    yield Door(door.world, house, door.root, door.runner)
+    house.schedule.close()
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "code"),
+    [
+        ("P0001", 500, "internal"),
+        ("23514", 500, "internal"),
+        ("40001", 503, "busy"),
+        ("57P01", 503, "unavailable"),
+        ("53100", 503, "unavailable"),
+    ],
+)
+def test_a_commit_that_fails_is_never_answered_with_a_yes(
+    own_door: Door, state: str, status: int, code: str
+) -> None:
+    request_id = own_door.pending()
+    own_door.run_sql(REFUSE.format(state=state))
+    before = own_door.rows()
+
+    for answer in (own_door.file(headers={"idempotency-key": "k"}), own_door.act("ann", "approve", request_id)):
+        facts(answer, status, code)
+        assert "s3cret" not in answer.text
+        assert ("retry-after" in answer.headers) is (status == 503)
+
+    assert own_door.rows() == before
+    assert own_door.get("ann", f"/v1/requests/{request_id}").json()["state"] == "pending"
+    own_door.run_sql("DROP TRIGGER refuse ON events")
+    assert own_door.file(headers={"idempotency-key": "k"}).status_code == 201
+
+
+def test_a_request_that_somebody_else_holds_is_busy_and_unchanged(door: Door) -> None:
+    request_id = door.pending()
+    before = door.rows()
+
+    with door.root.connect().execution_options(isolation_level="READ COMMITTED") as other, other.begin():
+        other.execute(text("SELECT FROM requests WHERE id = :id FOR UPDATE"), {"id": request_id})
+        began = time.monotonic()
+        answer = door.act("ann", "approve", request_id)
+        waited = time.monotonic() - began
+        assert door.get("ann", f"/v1/requests/{request_id}").status_code == 200
+
+    assert facts(answer, 503, "busy")
+    assert answer.headers["retry-after"] == "1"
+    assert 1.5 < waited < 5
+    assert door.rows() == before
+    assert door.act("ann", "approve", request_id).status_code == 200
+
+
+def test_with_postgres_away_every_route_says_so(door: Door) -> None:
+    away = Database(make_engine("postgresql+psycopg://nobody:x@127.0.0.1:1/none", role="away"), door.house.schedule)
+    lost = Door(door.world, away, door.root, door.runner)
+
+    answers = [lost.file(), lost.get("erin", "/v1/requests"), lost.ask("gate"), lost.act("ann", "approve", "0" * 32)]
+
+    for answer in answers:
+        facts(answer, 503, "unavailable")
+        assert answer.headers["retry-after"] == "1"
+        assert "127.0.0.1" not in answer.text
+    assert lost.get(None, "/livez").status_code == 200
+    assert lost.get(None, "/readyz").status_code == 503
+
+
+def test_a_connection_that_postgres_closed_is_replaced(own_door: Door) -> None:
+    request_id = own_door.pending()
+    own_door.run_sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+
+    assert own_door.act("ann", "approve", request_id).status_code == 200
+
+
+def test_with_redis_away_requests_are_taken_and_decided_and_nobody_waits(without_redis: Door) -> None:
+    began = time.monotonic()
+
+    filed = without_redis.file()
+    decided = without_redis.act("ann", "approve", filed.json()["id"])
+
+    assert (filed.status_code, decided.status_code) == (201, 200)
+    assert without_redis.ask("gate").status_code == 200
+    assert time.monotonic() - began < 1
+
+
+def test_what_was_promised_is_armed_after_the_commit(own_door: Door) -> None:
+    request_id = own_door.file().json()["id"]
+
+    assert f"time_out:{request_id}" in own_door.house.schedule.members(CLOCK)
+    assert own_door.house.schedule.members(NOTICES)
+
+
+def test_a_policy_that_the_database_holds_and_the_code_does_not_know_is_our_fault_and_says_nothing(
+    fresh_door: Door,
+) -> None:
+    fresh_door.run_sql(
+        "UPDATE tenants SET policy = '{\"s3cret\": 1}' WHERE id = :id", id=fresh_door.world.tenant.id
+    )
+    before = fresh_door.rows()
+
+    answer = fresh_door.file()
+
+    facts(answer, 500, "internal")
+    assert "s3cret" not in answer.text
+    assert fresh_door.rows() == before

@@ -1,0 +1,153 @@
+"""The services of docker-compose.yml as processes of this machine, for want of an engine."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from redis import Redis
+from redis.exceptions import RedisError
+from sqlalchemy.engine import make_url
+
+from cli.stack import CHECKOUT, free_port
+from config import embedded
+from config.embedded.folder import find_home
+from config.embedded.programs import programs_for
+from tests.whole.compose import SCRIPTS, services
+from tests.whole.conftest import wait_until
+
+SHELL = "/bin/sh"
+
+
+@dataclass
+class Containers:
+    """What runs. Names of hosts, ports and folders are this machine's, all else is the file's."""
+
+    folder: Path
+    ports: dict[str, int]
+    path: str
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def secrets(self) -> Path:
+        """The folder of the secrets."""
+        return self.folder / "secrets"
+
+    def secret(self, name: str) -> str:
+        """Return a secret as this machine reaches what it names."""
+        text = (self.secrets / name).read_text()
+        for host in ("postgres:5432", "redis:6379"):
+            text = text.replace(f"@{host}", f"@127.0.0.1:{self.ports[host]}")
+        return text
+
+    def command(self, words: list[str]) -> list[str]:
+        """Return a command with this Python and these ports."""
+        programs = {"python": [sys.executable], "lockbox": [sys.executable, "-m", "cli"]}
+        line = " \0".join(words[1:]).replace("0.0.0.0", "127.0.0.1")  # noqa: S104 - it is replaced
+        for port in ("8000", "5555"):
+            line = line.replace(port, str(self.ports[port]))
+        return programs[words[0]] + line.split(" \0")
+
+    def environment(self, name: str) -> dict[str, str]:
+        """Return the variables of a service and, for want of /run/secrets, its secrets."""
+        service = services()[name]
+        secrets = {secret.upper(): self.secret(secret) for secret in service["secrets"]}
+        given = {"PATH": self.path, **service["environment"], **secrets}
+        if name == "flower":
+            given |= {"LOCKBOX_FLOWER_ADDRESS": "127.0.0.1", "LOCKBOX_FLOWER_PORT": str(self.ports["5555"])}
+        return given
+
+    def start(self, name: str) -> subprocess.Popen[bytes]:
+        """Start the process of a service."""
+        with self.log(name).open("ab") as log:
+            self.running[name] = subprocess.Popen(
+                self.command(services()[name]["command"]),
+                env=self.environment(name),
+                cwd=CHECKOUT,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        return self.running[name]
+
+    def log(self, name: str) -> Path:
+        """Return the log of a service."""
+        return self.folder / f"{name}.log"
+
+    def healthy(self, name: str) -> bool:
+        """Run the health check of a service."""
+        kind, *command = services()[name]["healthcheck"]["test"]
+        assert kind == "CMD"
+        environment = self.environment(name)
+        checked = subprocess.run(self.command(command), env=environment, cwd=CHECKOUT, stderr=-1, check=False)
+        return checked.returncode == 0
+
+    def script(self, name: str) -> list[str]:
+        """Return the command of a script of deploy/compose, with this machine's places in it."""
+        places = {
+            "/run/secrets": str(self.secrets),
+            "/etc/lockbox": str(CHECKOUT / "config"),
+            "/data": str(self.folder / "data"),
+            "port 6379": f"port {self.ports['redis:6379']}",
+        }
+        text = (SCRIPTS / name).read_text()
+        for there, here in places.items():
+            text = text.replace(there, here)
+        return [SHELL, "-c", text]
+
+    def make_roles(self) -> None:
+        """Run the script of Postgres's image."""
+        where = {"PATH": self.path, "PGHOST": "127.0.0.1", "PGPORT": str(self.ports["postgres:5432"])}
+        subprocess.run(self.script("roles.sh"), env=where, check=True, capture_output=True)
+
+    def start_redis(self) -> None:
+        """Run the script of Redis's image and wait until it answers."""
+        (self.folder / "data").mkdir()
+        with self.log("redis").open("ab") as log:
+            command = self.script("redis.sh")
+            self.running["redis"] = subprocess.Popen(command, env={"PATH": self.path}, stdout=log, stderr=log)
+        wait_until(self._redis_answers, "Redis answers")
+
+    def _redis_answers(self) -> bool:
+        try:
+            with Redis.from_url(self.secret("lockbox_redis_url")) as redis:
+                return bool(redis.ping())
+        except RedisError:
+            return False
+
+    def stop(self) -> None:
+        """End what runs."""
+        for process in self.running.values():
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def containers_of() -> Iterator[Containers]:
+    """Make secrets, roles and Redis by the scripts that the file names; no process of ours runs yet."""
+    parent = Path(tempfile.mkdtemp(prefix="lockbox-compose-"))
+    parent.chmod(0o755)
+    postgres = embedded.start(parent / "servers", environment="test", only=("postgres",))
+    superuser = make_url(postgres.superuser_url)
+    programs = programs_for(find_home(postgres.folder))
+    (parent / "bin").mkdir()
+    (parent / "bin" / "redis-server").symlink_to(programs.valkey)
+    ports = {"postgres:5432": superuser.port or 0, "redis:6379": free_port(17000)}
+    ports |= {"8000": free_port(17200), "5555": free_port(17400)}
+    made = Containers(parent, ports, os.pathsep.join([str(parent / "bin"), str(programs.postgres), os.defpath]))
+    try:
+        made.secrets.mkdir(mode=0o700)
+        (made.secrets / "postgres_password").write_text(str(superuser.password))
+        subprocess.run([SCRIPTS / "secrets", made.secrets], check=True, capture_output=True)
+        made.make_roles()
+        made.start_redis()
+        yield made
+    finally:
+        made.stop()
+        postgres.stop()
+        shutil.rmtree(parent)

@@ -1,0 +1,86 @@
+"""The script that makes the secrets of docker-compose.yml: names and modes, and that the settings take them."""
+
+import subprocess
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from config.settings import DEVELOPMENT_KEY, Settings
+from tests.whole.compose import SCRIPTS, compose
+from tests.whole.containers import SHELL
+
+
+def make(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the script."""
+    return subprocess.run([SCRIPTS / "secrets", folder], capture_output=True, text=True, timeout=30, check=False)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Return what the files hold, by name."""
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_the_secrets_are_those_of_the_file_in_a_closed_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "secrets"
+
+    made = make(folder)
+
+    assert made.returncode == 0
+    assert set(contents(folder)) == set(compose()["secrets"])
+    assert folder.stat().st_mode & 0o777 == 0o700
+    for path in folder.iterdir():
+        assert path.stat().st_mode & 0o777 == 0o444
+        assert path.read_text() not in made.stdout + made.stderr
+
+
+def test_secrets_that_exist_are_kept_and_what_is_lost_is_made_again(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    make(folder)
+    before = contents(folder)
+    (folder / "lockbox_redis_url").unlink()
+    (folder / "lockbox_flower_password").unlink()
+
+    make(folder)
+
+    after = contents(folder)
+    assert after.pop("lockbox_flower_password") != before.pop("lockbox_flower_password")
+    assert after == before
+    assert len(set(before.values())) == len(before)
+
+
+def test_a_folder_that_others_may_enter_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir(mode=0o755)
+
+    refused = make(tmp_path / "open")
+
+    assert refused.returncode == 1
+    assert "0700" in refused.stderr
+    assert contents(tmp_path / "open") == {}
+
+
+def test_the_settings_load_from_the_files(tmp_path: Path) -> None:
+    make(tmp_path / "secrets")
+
+    settings = Settings(_secrets_dir=tmp_path / "secrets")
+
+    for role, value in (
+        ("api", settings.database_url),
+        ("worker", settings.worker_database_url),
+        ("owner", settings.owner_database_url),
+    ):
+        password = (tmp_path / "secrets" / f"lockbox_{role}_password").read_text()
+        assert value == SecretStr(f"postgresql+psycopg://lockbox_{role}:{password}@postgres:5432/lockbox")
+    password = (tmp_path / "secrets" / "redis_password").read_text()
+    assert settings.redis_url == SecretStr(f"redis://:{password}@redis:6379/0")
+    assert settings.flower_password
+    assert len(settings.secret_keys) == 1
+    assert settings.secret_keys[0] != DEVELOPMENT_KEY
+
+
+def test_the_scripts_are_plain_shell_that_stops_at_the_first_fault() -> None:
+    for name in ("secrets", "roles.sh", "redis.sh"):
+        text = (SCRIPTS / name).read_text()
+
+        assert text.startswith("#!/bin/sh\n")
+        assert "\nset -eu\n" in text
+        subprocess.run([SHELL, "-n", SCRIPTS / name], check=True, timeout=10)
