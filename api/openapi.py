@@ -11,7 +11,9 @@ FILE = Path(__file__).with_name("openapi.json")
 
 def described() -> str:
     """Return the OpenAPI description of the app as text, always alike; nothing is connected to."""
-    nowhere = Settings(environment="test", database_url="postgresql://nobody@localhost/x", redis_url="redis://localhost")
+    nowhere = Settings(
+        environment="test", database_url="postgresql://nobody@localhost/x", redis_url="redis://localhost"
+    )
     database = make_database(nowhere)
     app = make_app(nowhere, database)
     database.dispose()

@@ -11,13 +11,12 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import httpx
 import honcho.manager
-from honcho.manager import Manager
 from honcho.printer import Printer
 from rich.console import Console
 
 from cli import sample, stack, welcome
+from cli.demo.flower import Flower
 from cli.endings import end_on_signals, ignore_signals
 from cli.sample import Sample
 from cli.stack import Plan
@@ -43,11 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     end_on_signals()
     try:
-        settings = load()
-        if settings.environment == "production":
-            raise sample.NotInProduction(
-                "make run is for a machine of your own; see docs/operating.md for production"
-            )
+        settings = _for_this_machine(load())
         CONSOLE.print("Starting Postgres, Redis and a mail catcher where none is configured …")
         plan = stack.prepare(settings, asked.folder)
     except (EmbeddedRefused, UnsafeSettings, sample.NotInProduction, OSError) as refused:
@@ -60,6 +55,12 @@ def main(arguments: list[str] | None = None) -> int:
         stopped = stack.release(plan)
         if plan.servers and not stopped:
             CONSOLE.print("The embedded servers were running before, or others use them: they are left running.")
+
+
+def _for_this_machine(settings: Settings) -> Settings:
+    if settings.environment == "production":
+        raise sample.NotInProduction("make run is for a machine of your own; docs/operating.md is for production")
+    return settings
 
 
 def _seeded(plan: Plan, settings: Settings) -> Sample:
@@ -76,8 +77,9 @@ def _seeded(plan: Plan, settings: Settings) -> Sample:
 def _kept_up(plan: Plan, seeded: Sample) -> int:
     """Run the Procfile's processes until a signal comes or one of them ends; the others are ended then."""
     welcome.write_tokens(plan, seeded)
+    # A worker that is at work when it is asked to end takes the ten seconds of Celery's soft shutdown.
     honcho.manager.KILL_WAIT = stack.STOP_SECONDS
-    manager = Manager(_Announcing(lambda: _announce(plan, seeded)))
+    manager = honcho.manager.Manager(_Announcing(lambda: _announce(plan, seeded)))
     for process, command in stack.commands().items():
         own = {"LOCKBOX_LOG_FORMAT": "console", **plan.variables(process)}
         words = shlex.split(Template(command).substitute(own))
@@ -102,15 +104,16 @@ class _Announcing(Printer):  # type: ignore[misc] # honcho has no types
 
 
 def _announce(plan: Plan, seeded: Sample) -> None:
+    flower = Flower(plan)
     until = time.monotonic() + READY_SECONDS
     while time.monotonic() < until:
-        try:
-            if httpx.get(f"{plan.public_url}/readyz", timeout=2, trust_env=False).is_success:
-                welcome.show(CONSOLE, plan, seeded)
-                return
-        except httpx.HTTPError:
-            pass
+        if flower.sees({"core", "notices"}) and stack.is_ready(plan):
+            welcome.show(CONSOLE, plan, seeded)
+            break
         time.sleep(0.2)
+    else:
+        CONSOLE.print(f"Not everything came up within {READY_SECONDS} seconds: the lines above say why.")
+    flower.close()
 
 
 if __name__ == "__main__":

@@ -168,6 +168,14 @@ def free_port(first: int) -> int:
     raise OSError(f"no free port between {first} and {first + 199}")
 
 
+def is_ready(plan: Plan) -> bool:
+    """Whether the API serves."""
+    try:
+        return httpx.get(f"{plan.public_url}/readyz", timeout=2, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
 def commands() -> dict[str, str]:
     """Return what the Procfile says: a command line for each process."""
     lines = (line.split(":", 1) for line in PROCFILE.read_text().splitlines() if ":" in line)
@@ -221,11 +229,9 @@ class Processes:
         while time.monotonic() < until:
             if self.running["api"].poll() is not None:
                 break
-            try:
-                if httpx.get(f"{self.plan.public_url}/readyz", timeout=2, trust_env=False).is_success:
-                    return
-            except httpx.HTTPError:
-                time.sleep(0.05)
+            if is_ready(self.plan):
+                return
+            time.sleep(0.05)
         raise RuntimeError(f"the API did not come up; see {self.logs / 'api.log'}")
 
     def kill(self, name: str) -> None:

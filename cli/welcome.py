@@ -44,8 +44,9 @@ def show(console: Console, plan: Plan, seeded: Sample) -> None:
 
 def _addresses(plan: Plan) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 1))
-    table.add_row("API", f"{plan.public_url}  (its pages: /docs)")
-    table.add_row("Flower", f"{plan.flower_url}  user {plan.flower_user}  password {plan.flower_password}")
+    table.add_row("API", f"{plan.public_url}/v1  (described at {plan.public_url}/openapi.json)")
+    table.add_row("Flower", f"{plan.flower_url}  (read-only)")
+    table.add_row("", f"user {plan.flower_user}, password {plan.flower_password}")
     mails = str(plan.servers.maildir / "new") if plan.servers and plan.servers.smtp_url else "your relay"
     table.add_row("Mails", mails)
     return table

@@ -51,7 +51,7 @@ def show(console: Console, outcome: Outcome) -> None:
     for proof in outcome.proofs:
         _add(table, proof)
     say = partial(console.print, highlight=False, no_wrap=True, overflow="ellipsis")
-    say(f"[bold]Lockbox demo[/], tenant {outcome.tenant}, {outcome.seconds:.0f} s all in")
+    say(f"[bold]Lockbox demo[/], tenant {outcome.tenant}, {outcome.seconds:.0f} s all in\n")
     say(table)
     for line in outcome.off[:MOST_OFF]:
         say(f"[red]✗[/] {escape(line)}")

@@ -105,8 +105,8 @@ def _built(settings: Settings, folder: Path | None, say: Say, ends: ExitStack) -
 
 
 def _ready(stage: Stage) -> Stage:
-    _wait(stage, "the API", lambda: _answers(f"{stage.plan.public_url}/readyz"))
-    _wait(stage, "the guarded service", lambda: _answers(f"{stage.guard}/mailboxes/nobody"))
+    _wait(stage, "the API", lambda: stack.is_ready(stage.plan))
+    _wait(stage, "the guarded service", lambda: _refuses(f"{stage.guard}/mailboxes/nobody"))
     _wait(stage, "Flower with both workers", lambda: stage.flower.sees(set(WORKERS)))
     return stage
 
@@ -146,8 +146,8 @@ def _wait(stage: Stage, what: str, ready: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def _answers(url: str) -> bool:
+def _refuses(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=2, trust_env=False).status_code in {200, 403}
+        return httpx.get(url, timeout=2, trust_env=False).status_code == httpx.codes.FORBIDDEN
     except httpx.HTTPError:
         return False

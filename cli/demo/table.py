@@ -18,6 +18,7 @@ from cli.wording import WORDS
 
 WIDE = 110
 TRAIL = 28
+LEGEND = "Guard: what the vendor's system answers the engineer now"
 MAILS = sum(len(step.mails.split()) for story in STORIES for step in story.steps)
 HOOKS = sum(len(story.steps) for story in STORIES) * len(ENDPOINTS)
 
@@ -90,7 +91,7 @@ class LiveTable:
         table = Table(
             box=box.SIMPLE_HEAD,
             title="Lockbox demo: five requests at once",
-            caption=f"mails {mails} of {MAILS}, webhooks {hooks} of {HOOKS}\nGuard: what the vendor's system answers the engineer",
+            caption=f"mails {mails} of {MAILS}, webhooks {hooks} of {HOOKS}\n{LEGEND}",
             title_style="bold",
             padding=(0, 1),
         )

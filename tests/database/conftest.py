@@ -20,6 +20,8 @@ from config.embedded import Servers
 from lockbox.schedule import Schedule
 from tests.builders import ShiftedClock, Urls
 
+pytest.register_assert_rewrite("tests.database.scenes")
+
 REDIS_SERVER = shutil.which("redis-server")
 KINDS = ["valkey", "redis"] if REDIS_SERVER else ["valkey"]
 START_SECONDS = 10

@@ -14,7 +14,7 @@ from lockbox.database import Database
 from lockbox.refusals import Refusal
 from lockbox.requests import filing
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, State
-from lockbox.schedule import CLOCK, NOTICES, Schedule
+from lockbox.schedule import CLOCK, NOTICES
 from tests.builders import HERE, SETTINGS, World
 
 PATIENCE = 20.0
@@ -99,11 +99,10 @@ def promised_notices(house: Database) -> dict[str, float]:
     return {f"notify:{row.id}": milliseconds(row.run_at) for row in rows}
 
 
-def assert_indexes_are_true(house: Database, schedule: Schedule | None = None) -> None:
+def assert_indexes_are_true(house: Database) -> None:
     """Check that both indexes hold what Postgres promises, and nothing else (I8)."""
-    indexes = schedule or house.schedule
-    assert indexes.members(CLOCK) == promised_clocks(house)
-    assert indexes.members(NOTICES) == promised_notices(house)
+    assert house.schedule.members(CLOCK) == promised_clocks(house)
+    assert house.schedule.members(NOTICES) == promised_notices(house)
 
 
 def assert_trails_are_whole(house: Database) -> None:

@@ -151,7 +151,9 @@ def test_windows_do_not_add_up_resource_of_one_and_action_of_another(fresh_door:
         ),
     ],
 )
-def test_a_window_is_shut_while_tenant_or_engineer_is_not_in_good_standing(opened: Door, undo: str, redo: str) -> None:
+def test_a_window_is_shut_while_tenant_or_engineer_is_not_in_good_standing(
+    opened: Door, undo: str, redo: str
+) -> None:
     world = opened.world
     who = {"t": world.tenant.id} if ":t" in undo else {"p": world.people[ERIN].person_id}
 

@@ -122,9 +122,7 @@ def test_a_body_that_is_no_request_is_refused_and_nothing_is_written(
 ) -> None:
     before = door.rows()
 
-    answer = door.call(
-        "erin", "POST", "/v1/requests", content=content, headers={"content-type": "application/json"}
-    )
+    answer = door.call("erin", "POST", "/v1/requests", content=content, headers={"content-type": "application/json"})
 
     facts(answer, status, code)
     assert door.rows() == before
@@ -139,9 +137,7 @@ def test_escapes_that_are_no_text_are_refused_in_every_field(door: Door, field: 
     value = [f"site:{text}"] if field == "resources" else text
     plain = json.dumps(door.world.body() | {field: "HERE"}).replace('"HERE"', json.dumps(value).replace("\\\\", "\\"))
 
-    answer = door.call(
-        "erin", "POST", "/v1/requests", content=plain, headers={"content-type": "application/json"}
-    )
+    answer = door.call("erin", "POST", "/v1/requests", content=plain, headers={"content-type": "application/json"})
 
     facts(answer, 422, "invalid-request")
     assert door.rows() == before
@@ -160,7 +156,8 @@ def test_a_name_of_a_field_that_is_no_text_is_refused(door: Door) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/xml", ""]
+    "kind",
+    ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/xml", ""],
 )
 def test_a_body_of_another_kind_is_not_taken_for_json(door: Door, kind: str) -> None:
     content = json.dumps(door.world.body())
@@ -224,7 +221,9 @@ def test_a_decision_with_a_broken_body_is_not_taken_for_one_without(door: Door, 
 @pytest.mark.parametrize(
     "shown", ["1", "x", "erin", "%00", "0197f3a0-a0a0-7a0a-8a0a", "%F0%9F%94%90", "%ff", "0" * 5000, "'"]
 )
-@pytest.mark.parametrize(("method", "tail"), [("GET", ""), ("GET", "/events"), ("POST", "/approve"), ("POST", "/deny")])
+@pytest.mark.parametrize(
+    ("method", "tail"), [("GET", ""), ("GET", "/events"), ("POST", "/approve"), ("POST", "/deny")]
+)
 def test_what_is_no_id_is_refused(door: Door, method: str, tail: str, shown: str) -> None:
     answer = door.call("ann", method, f"/v1/requests/{shown}{tail}")
 
@@ -232,7 +231,9 @@ def test_what_is_no_id_is_refused(door: Door, method: str, tail: str, shown: str
     facts(answer, answer.status_code, {404: "not-found", 422: "invalid-request"}[answer.status_code])
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/", "/v1/requests/", "/v1/access/", "/docs", "/redoc", "/admin", "/%00"])
+@pytest.mark.parametrize(
+    "path", ["/", "/v1", "/v1/", "/v1/requests/", "/v1/access/", "/docs", "/redoc", "/admin", "/%00"]
+)
 def test_an_unknown_path_is_not_found(door: Door, path: str) -> None:
     facts(door.get("max", path), 404, "not-found")
 

@@ -116,9 +116,7 @@ def test_a_second_token_of_the_same_person_serves_as_well(door: Door) -> None:
         )
     request_id = door.pending()
 
-    answer = door.call(
-        None, "GET", f"/v1/requests/{request_id}", headers={"authorization": f"Bearer {second.text}"}
-    )
+    answer = door.call(None, "GET", f"/v1/requests/{request_id}", headers={"authorization": f"Bearer {second.text}"})
 
     assert answer.status_code == 200
 

@@ -37,9 +37,7 @@ def without_redis(door: Door) -> Iterator[Door]:
         ("53100", 503, "unavailable"),
     ],
 )
-def test_a_commit_that_fails_is_never_answered_with_a_yes(
-    own_door: Door, state: str, status: int, code: str
-) -> None:
+def test_a_commit_that_fails_is_never_answered_with_a_yes(own_door: Door, state: str, status: int, code: str) -> None:
     request_id = own_door.pending()
     own_door.run_sql(REFUSE.format(state=state))
     before = own_door.rows()
@@ -118,9 +116,7 @@ def test_what_was_promised_is_armed_after_the_commit(own_door: Door) -> None:
 def test_a_policy_that_the_database_holds_and_the_code_does_not_know_is_our_fault_and_says_nothing(
     fresh_door: Door,
 ) -> None:
-    fresh_door.run_sql(
-        "UPDATE tenants SET policy = '{\"s3cret\": 1}' WHERE id = :id", id=fresh_door.world.tenant.id
-    )
+    fresh_door.run_sql("UPDATE tenants SET policy = '{\"s3cret\": 1}' WHERE id = :id", id=fresh_door.world.tenant.id)
     before = fresh_door.rows()
 
     answer = fresh_door.file()

@@ -32,9 +32,7 @@ def test_the_etag_of_an_answer_is_what_the_next_call_may_send(two: Door) -> None
 
 @pytest.mark.parametrize("seen", ['"1"', '"3"', '"0"', '"999999999"'])
 @pytest.mark.parametrize(("who", "action"), [("amir", "approve"), ("amir", "deny"), ("erin", "cancel")])
-def test_a_stale_version_is_refused_with_what_the_request_is_now(
-    two: Door, who: str, action: str, seen: str
-) -> None:
+def test_a_stale_version_is_refused_with_what_the_request_is_now(two: Door, who: str, action: str, seen: str) -> None:
     request_id = two.pending()
     two.act("ann", "approve", request_id)
     before = two.rows()
@@ -56,7 +54,8 @@ def test_a_stale_version_of_a_settled_request_says_what_it_has_become(door: Door
 
 
 @pytest.mark.parametrize(
-    "seen", ["", "x", '"x"', 'W/"1"', '"1", "2"', '""', "-1", '"-1"', "1.0", '"1e3"', '"٣"', '"1234567890"', "9" * 5000]
+    "seen",
+    ["", "x", '"x"', 'W/"1"', '"1", "2"', '""', "-1", '"-1"', "1.0", '"1e3"', '"٣"', '"1234567890"', "9" * 5000],
 )
 def test_what_is_no_version_is_refused_rather_than_ignored(door: Door, seen: str) -> None:
     request_id = door.pending()

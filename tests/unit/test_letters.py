@@ -185,7 +185,9 @@ def test_a_name_cannot_leave_its_line_turn_the_text_around_or_fill_the_page(name
 
 
 def test_further_lines_of_a_field_cannot_pass_for_fields_of_ours() -> None:
-    forged = "Fine\nAnswer by        never\r\nRequest          0\u2028Case             none\rTo decide, sign in at evil"
+    forged = (
+        "Fine\nAnswer by        never\r\nRequest          0\u2028Case             none\rTo decide, sign in at evil"
+    )
 
     made = mail(justification=forged, comment=forged, case_ref=forged)
 
@@ -258,7 +260,15 @@ def test_a_webhook_body_holds_ids_state_and_both_clocks(
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(1, "1 s"), (60, "1 min"), (90, "1 min 30 s"), (3600, "1 h"), (14_400, "4 h"), (604_800, "168 h"), (3661, "1 h 1 min 1 s")],
+    [
+        (1, "1 s"),
+        (60, "1 min"),
+        (90, "1 min 30 s"),
+        (3600, "1 h"),
+        (14_400, "4 h"),
+        (604_800, "168 h"),
+        (3661, "1 h 1 min 1 s"),
+    ],
 )
 def test_a_length_of_time_is_said_in_words(seconds: int, words: str) -> None:
     assert letters.duration(seconds) == words

@@ -1,0 +1,87 @@
+"""A Redis that was killed and came back, with its data or without: nothing is lost, nothing is trusted blindly."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from sqlalchemy import Engine
+
+from config import embedded
+from config.embedded import Servers
+from lockbox.database import Database
+from lockbox.reconcile import act_on_overdue, reconcile
+from lockbox.requests.lifecycle import Action, State
+from lockbox.schedule import CLOCK, INDEXES, NOTICES, Away, Schedule
+from tests.builders import World
+from tests.database.scenes import assert_indexes_are_true, many, set_back, state_of
+
+ONLY = ("redis",)
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[Servers]:
+    """A Valkey that these tests may kill."""
+    parent = Path(tempfile.mkdtemp(prefix="lockbox-redis-"))
+    parent.chmod(0o755)
+    running = embedded.start(parent / "servers", environment="test", only=ONLY)
+    try:
+        yield running
+    finally:
+        running.stop()
+        shutil.rmtree(parent)
+
+
+@pytest.fixture
+def houses(api: Database, worker: Database, own: Servers) -> tuple[World, Database]:
+    """A world and a worker whose schedule is on that Valkey."""
+    with Redis.from_url(own.redis_url) as client:
+        client.flushall()
+    for house in (api, worker):
+        house.schedule.close()
+        house.schedule = Schedule(own.redis_url)
+    world = World.make(api)
+    many(world, 5)
+    list(reconcile(worker, None))
+    assert_indexes_are_true(worker)
+    return world, worker
+
+
+@pytest.mark.parametrize("empty", [True, False], ids=["without its data", "with its data"])
+def test_after_a_restart_one_round_makes_both_indexes_true(
+    houses: tuple[World, Database], own: Servers, *, empty: bool
+) -> None:
+    world, worker = houses
+
+    own.kill("redis")
+    request = world.submit()
+    own.start_again("redis", empty=empty)
+    trusted = [worker.schedule.is_whole(index) for index in INDEXES]
+    list(reconcile(worker, None))
+
+    assert trusted == [False, False]
+    assert_indexes_are_true(worker)
+    assert f"time_out:{request.id}" in worker.schedule.members(CLOCK)
+    assert [worker.schedule.is_whole(index) for index in INDEXES] == [True, True]
+
+
+def test_while_it_is_down_decisions_are_taken_and_deadlines_are_met(
+    houses: tuple[World, Database], own: Servers, root: Engine
+) -> None:
+    world, worker = houses
+    own.kill("redis")
+
+    unanswered, approved = world.submit(), world.submit()
+    opened = world.act("ann", Action.APPROVE, approved.id)
+    set_back(root, [unanswered.id], 0)
+    steps = list(act_on_overdue(worker, None, grace=timedelta(0)))
+    with pytest.raises(Away):
+        worker.schedule.claim(NOTICES)
+    own.start_again("redis")
+
+    assert opened.state is State.ACTIVE
+    assert steps[0] == "clock 1"
+    assert state_of(worker, unanswered.id) == "timed_out"

@@ -1,0 +1,181 @@
+"""One transaction: it commits, then arms what it promised; a Redis that is away costs a moment, never the commit."""
+
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from lockbox import database
+from lockbox.database import Database, make_engine
+from lockbox.ids import new_id
+from lockbox.reconcile import reconcile
+from lockbox.refusals import WindowTooLong
+from lockbox.requests.lifecycle import Action, State
+from lockbox.schedule import CLOCK, NOTICES, Promise, Schedule
+from tests.builders import Urls, World
+from tests.database.scenes import assert_indexes_are_true, many, promised_clocks, promised_notices, read, state_of
+
+NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+
+
+def _cut_off(house: Database, url: str) -> None:
+    """Give the house a schedule on another Redis."""
+    house.schedule.close()
+    house.schedule = Schedule(url)
+
+
+def test_what_was_promised_is_in_the_indexes_once_the_commit_stands(world: World) -> None:
+    request = world.submit()
+
+    assert world.house.schedule.members(CLOCK).keys() == {f"time_out:{request.id}"}
+    assert_indexes_are_true(world.house)
+
+
+def test_a_move_changes_the_one_member_of_its_request(world: World) -> None:
+    request = world.submit()
+
+    world.act("ann", Action.APPROVE, request.id)
+    opened = world.house.schedule.members(CLOCK)
+    world.act("erin", Action.COMPLETE, request.id)
+
+    assert opened.keys() == {f"expire:{request.id}"}
+    assert world.house.schedule.members(CLOCK) == {}
+
+
+def test_nothing_is_armed_before_the_commit(world: World) -> None:
+    one = str(new_id())
+
+    with world.house.transaction() as session:
+        database.promise(session, CLOCK, [Promise(one, "expire", NOON)])
+        during = world.house.schedule.members(CLOCK)
+
+    assert during == {}
+    assert world.house.schedule.members(CLOCK).keys() == {f"expire:{one}"}
+
+
+def test_a_transaction_that_is_rolled_back_writes_nothing_and_arms_nothing(world: World) -> None:
+    class Change(Exception):  # noqa: N818 - of mind
+        """Something else went wrong."""
+
+    def submit_and_fail() -> None:
+        with world.house.transaction() as session:
+            database.promise(session, CLOCK, [Promise(str(new_id()), "expire", NOON)])
+            session.connection().execute(text("UPDATE tenants SET suspended = true"))
+            raise Change
+
+    with pytest.raises(Change):
+        submit_and_fail()
+
+    assert world.house.schedule.members(CLOCK) == {}
+    assert not read(world.house, "SELECT FROM tenants WHERE suspended")
+
+
+def test_a_refused_move_arms_nothing(world: World) -> None:
+    with pytest.raises(WindowTooLong):
+        world.submit(access_window=999_999)
+
+    assert world.house.schedule.members(CLOCK) == {}
+    assert world.house.schedule.members(NOTICES) == {}
+
+
+def test_a_commit_that_the_database_refuses_arms_nothing(world: World) -> None:
+    request = world.submit()
+    before = world.house.schedule.members(CLOCK)
+
+    def open_without_a_decision() -> None:
+        with world.house.transaction() as session:
+            session.connection().execute(
+                text("UPDATE requests SET state = 'active', opened_at = now(), version = version + 1")
+            )
+            database.promise(session, CLOCK, [Promise(str(request.id), "expire", NOON)])
+
+    with pytest.raises(DBAPIError, match="without the decisions"):
+        open_without_a_decision()
+
+    assert world.house.schedule.members(CLOCK) == before
+    assert state_of(world.house, request.id) == "pending"
+
+
+def test_of_several_promises_about_one_id_the_last_counts(world: World) -> None:
+    one = str(new_id())
+
+    with world.house.transaction() as session:
+        database.promise(session, CLOCK, [Promise(one, "time_out", NOON), Promise(one, "expire", NOON)])
+        database.promise(session, CLOCK, [Promise(one, "expire", NOON + timedelta(hours=1))])
+
+    expected = (NOON + timedelta(hours=1)).timestamp() * 1000
+    assert world.house.schedule.members(CLOCK) == {f"expire:{one}": expected}
+
+
+def test_each_index_gets_its_own_promises(world: World) -> None:
+    one = str(new_id())
+
+    with world.house.transaction() as session:
+        database.promise(session, NOTICES, [Promise(one, "notify", NOON)])
+        database.promise(session, CLOCK, [Promise(one, "expire", NOON)])
+
+    assert world.house.schedule.members(CLOCK).keys() == {f"expire:{one}"}
+    assert world.house.schedule.members(NOTICES).keys() == {f"notify:{one}"}
+
+
+def test_with_redis_away_the_intake_answers_within_a_second_and_stands(world: World, away_url: str) -> None:
+    _cut_off(world.house, away_url)
+
+    began = time.monotonic()
+    request = world.submit()
+    first = time.monotonic() - began
+    began = time.monotonic()
+    many(world, 3)
+    second = time.monotonic() - began
+
+    assert first < 1
+    assert second < 1
+    assert state_of(world.house, request.id) == "pending"
+    assert len(promised_clocks(world.house)) == 4
+    assert len(promised_notices(world.house)) == 12
+
+
+def test_with_redis_away_decisions_are_taken_as_ever(world: World, away_url: str) -> None:
+    request = world.submit()
+    _cut_off(world.house, away_url)
+
+    began = time.monotonic()
+    opened = world.act("ann", Action.APPROVE, request.id)
+
+    assert time.monotonic() - began < 1
+    assert opened.state is State.ACTIVE
+
+
+def test_what_could_not_be_armed_is_healed_by_the_next_round(world: World, worker: Database, refused_url: str) -> None:
+    list(reconcile(worker, None))
+    house = Database(world.house.engine, Schedule(refused_url))
+    request = world.submit(house=house)
+    missing = worker.schedule.members(NOTICES)
+
+    list(reconcile(worker, None))
+
+    house.schedule.close()
+    assert missing == {}
+    assert worker.schedule.members(NOTICES) == promised_notices(worker)
+    assert state_of(worker, request.id) == "pending"
+
+
+def test_the_death_of_the_api_between_commit_and_arming_loses_nothing(world: World, urls: Urls) -> None:
+    class Dying(Schedule):
+        def arm(self, *_: object, **__: object) -> bool:
+            raise SystemExit(137)
+
+    api = Database(make_engine(urls.api, role="dying"), Dying(urls.redis))
+    worker = Database(make_engine(urls.worker, role="heir"), Schedule(urls.redis))
+    with pytest.raises(SystemExit):
+        world.submit(house=api)
+    lost = worker.schedule.members(CLOCK)
+
+    list(reconcile(worker, None))
+
+    assert lost == {}
+    assert_indexes_are_true(worker)
+    api.dispose()
+    worker.dispose()
