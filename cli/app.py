@@ -6,10 +6,13 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy.exc import DBAPIError
 
-from cli import wording
+from cli import sample, wording
 from cli.client import call, stop
 from config.settings import UnsafeSettings, load
 from lockbox import migrations
+from lockbox.database import Database, make_engine
+from lockbox.requests.policy import Policy
+from lockbox.schedule import Schedule
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="An open Customer Lockbox.", rich_markup_mode=None)
 requests = typer.Typer(no_args_is_help=True, help="Requests for access.")
@@ -31,6 +34,27 @@ def migrate() -> None:
     except DBAPIError as error:
         raise stop(f"the database refused: {type(error.orig).__name__}: {str(error.orig).splitlines()[0]}") from None
     wording.OUT.print(f"The database is at migration {migrations.head()}.")
+
+
+@app.command("sample")
+def make_sample() -> None:
+    """Add sample people and the tenant `contoso` to a try-out (LOCKBOX_DATABASE_URL); print their tokens."""
+    try:
+        settings = load()
+        engine = make_engine(settings.require("database_url"), role="sample")
+        with Database(engine, Schedule(settings.require("redis_url"))).transaction() as session:
+            made = sample.seed(
+                session,
+                tenant="contoso",
+                policy=Policy(),
+                environment=settings.environment,
+                services=settings.services,
+            )
+    except (UnsafeSettings, sample.NotInProduction) as refused:
+        raise stop(str(refused)) from None
+    for name, token in made.tokens.items():
+        print(f"{name.upper()}={token}")
+    print(f"ERIN_ID={made.people['erin']}")
 
 
 @requests.command()
@@ -57,7 +81,7 @@ def submit(  # noqa: PLR0917 - Typer calls by name
         "case_ref": case,
         "access_window": seconds,
     }
-    filed = call("POST", "/v1/requests", body=body, **({"idempotency-key": key} if key else {}))
+    filed = call("POST", "/v1/requests", body=body, headers={"idempotency-key": key} if key else None)
     if not plain:
         wording.OUT.print(f"Filed; {filed['asked']} people are asked.")
     _show(filed, plain)
@@ -138,7 +162,7 @@ def access(
 
 def _act(action: str, request: str, body: dict[str, Any], version: int | None, *, plain: bool) -> None:
     headers = {} if version is None else {"if-match": f'"{version}"'}
-    _show(call("POST", f"/v1/requests/{request}/{action}", body=body, **headers), plain)
+    _show(call("POST", f"/v1/requests/{request}/{action}", body=body, headers=headers), plain)
 
 
 def _show(item: dict[str, Any], plain: bool) -> None:  # noqa: FBT001 - as it came

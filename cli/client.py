@@ -15,7 +15,12 @@ ERRORS = Console(stderr=True)
 
 
 def call(
-    method: str, path: str, *, params: Mapping[str, Any] | None = None, body: object = None, **headers: str
+    method: str,
+    path: str,
+    *,
+    params: Mapping[str, Any] | None = None,
+    body: object = None,
+    headers: Mapping[str, str] | None = None,
 ) -> Any:  # noqa: ANN401 - JSON
     """Call the API and return its JSON; end with a line on stderr and code 1 when it says no."""
     try:
@@ -29,7 +34,7 @@ def call(
             f"{known.url.rstrip('/')}{path}",
             params=given,
             json=body,
-            headers={"authorization": f"Bearer {known.token.get_secret_value()}", **headers},
+            headers={"authorization": f"Bearer {known.token.get_secret_value()}", **(headers or {})},
             timeout=SECONDS,
         )
     except httpx.HTTPError as error:

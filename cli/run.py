@@ -7,17 +7,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from string import Template
 from typing import Any
 
 import honcho.manager
-from honcho.printer import Printer
+import honcho.printer
 from rich.console import Console
 
 from cli import sample, stack, welcome
 from cli.demo.flower import Flower
-from cli.endings import end_on_signals, ignore_signals
+from cli.endings import end_on_signals, ignore_signals, unbroken
 from cli.sample import Sample
 from cli.stack import Plan
 from config.children import environment
@@ -32,6 +33,7 @@ TENANT = "contoso"
 POLICY = Policy(review_window=900, approval_window=900, access_ceiling=900)
 READY_SECONDS = 60
 STOPPED_ON_REQUEST = {128 + signal.SIGINT, 128 + signal.SIGTERM}
+STARTED = " started (pid="
 CONSOLE = Console(soft_wrap=True, highlight=False)
 
 
@@ -39,22 +41,26 @@ def main(arguments: list[str] | None = None) -> int:
     """Run until told to stop: 0 then, 1 where something failed or a process ended by itself."""
     parser = argparse.ArgumentParser(prog="python -m cli.run", description=__doc__)
     parser.add_argument("--folder", type=Path, help="data folder of the embedded servers")
+    parser.add_argument("--tokens", type=Path, default=welcome.TOKENS, help="where the tokens go (%(default)s)")
     asked = parser.parse_args(arguments)
     end_on_signals()
     try:
         settings = _for_this_machine(load())
-        CONSOLE.print("Starting Postgres, Redis and a mail catcher where none is configured …")
-        plan = stack.prepare(settings, asked.folder)
+        with ExitStack() as ends:
+            with unbroken():
+                CONSOLE.print("Starting Postgres, Redis and a mail catcher where none is configured …")
+                plan = stack.prepare(settings, asked.folder)
+                ends.callback(_leave, plan)
+            return _kept_up(plan, _seeded(plan, settings), asked.tokens)
     except (EmbeddedRefused, UnsafeSettings, sample.NotInProduction, OSError) as refused:
         sys.stderr.write(f"run: {refused}\n")
         return 1
-    try:
-        return _kept_up(plan, _seeded(plan, settings))
-    finally:
-        ignore_signals()
-        stopped = stack.release(plan)
-        if plan.servers and not stopped:
-            CONSOLE.print("The embedded servers were running before, or others use them: they are left running.")
+
+
+def _leave(plan: Plan) -> None:
+    ignore_signals()
+    if not stack.release(plan) and plan.servers:
+        CONSOLE.print("The embedded servers were running before, or others use them: they are left running.")
 
 
 def _for_this_machine(settings: Settings) -> Settings:
@@ -74,13 +80,14 @@ def _seeded(plan: Plan, settings: Settings) -> Sample:
         house.dispose()
 
 
-def _kept_up(plan: Plan, seeded: Sample) -> int:
+def _kept_up(plan: Plan, seeded: Sample, tokens: Path) -> int:
     """Run the Procfile's processes until a signal comes or one of them ends; the others are ended then."""
-    welcome.write_tokens(plan, seeded)
+    welcome.write_tokens(tokens, plan, seeded)
     # A worker that is at work when it is asked to end takes the ten seconds of Celery's soft shutdown.
     honcho.manager.KILL_WAIT = stack.STOP_SECONDS
-    manager = honcho.manager.Manager(_Announcing(lambda: _announce(plan, seeded)))
-    for process, command in stack.commands().items():
+    commands = stack.commands()
+    manager = _Patient(len(commands), lambda: _announce(plan, seeded, tokens))
+    for process, command in commands.items():
         own = {"LOCKBOX_LOG_FORMAT": "console", **plan.variables(process)}
         words = shlex.split(Template(command).substitute(own))
         # exec: the pid that is told and signalled is that of the process itself, not of a shell around it.
@@ -90,25 +97,55 @@ def _kept_up(plan: Plan, seeded: Sample) -> int:
     return 0 if manager.returncode in STOPPED_ON_REQUEST else 1
 
 
-class _Announcing(Printer):  # type: ignore[misc] # honcho has no types
-    """honcho's printer; begins to look for readiness at its first line: all processes have been forked by then."""
+class _Patient(honcho.manager.Manager):  # type: ignore[misc] # honcho has no types
+    """honcho's manager; a signal that comes while processes are being started waits until all are.
 
-    def __init__(self, announce: Callable[[], None]) -> None:
+    Args:
+        starting: how many there will be.
+        when_started: called in a thread once all are started; none may be running when processes are forked.
+    """
+
+    def __init__(self, starting: int, when_started: Callable[[], None]) -> None:
+        super().__init__(_Heard(self._hear))
+        self._starting = starting
+        self._when_started = when_started
+        self._to_end = False
+
+    def terminate(self) -> None:
+        """End all, as soon as all are there."""
+        self._to_end = True
+        if self._starting <= 0:
+            super().terminate()
+
+    def _hear(self, line: str) -> None:
+        if STARTED not in line:
+            return
+        self._starting -= 1
+        if self._starting == 0:
+            threading.Thread(target=self._when_started, daemon=True).start()
+            if self._to_end:
+                super().terminate()
+
+
+class _Heard(honcho.printer.Printer):  # type: ignore[misc] # honcho has no types
+    """honcho's printer; what honcho itself says is also told to somebody."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
         super().__init__(sys.stdout)
-        self._thread = threading.Thread(target=announce, daemon=True)
+        self._tell = tell
 
     def write(self, message: Any) -> None:  # noqa: ANN401 - honcho's
-        if not self._thread.ident:
-            self._thread.start()
         super().write(message)
+        if message.name == honcho.manager.SYSTEM_PRINTER_NAME:
+            self._tell(message.data)
 
 
-def _announce(plan: Plan, seeded: Sample) -> None:
+def _announce(plan: Plan, seeded: Sample, tokens: Path) -> None:
     flower = Flower(plan)
     until = time.monotonic() + READY_SECONDS
     while time.monotonic() < until:
         if flower.sees({"core", "notices"}) and stack.is_ready(plan):
-            welcome.show(CONSOLE, plan, seeded)
+            welcome.show(CONSOLE, plan, seeded, tokens)
             break
         time.sleep(0.2)
     else:

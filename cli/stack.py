@@ -32,7 +32,7 @@ IN_USE = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'loc
 
 @dataclass(frozen=True)
 class Plan:
-    """Where everything is: URLs of the servers, ours or embedded, and the ports of what we start."""
+    """Where everything is: URLs of the servers, ours or embedded (`found` running or not), and ports to use."""
 
     database_url: str
     worker_database_url: str
@@ -46,7 +46,6 @@ class Plan:
     flower_password: str = field(default_factory=lambda: secrets.token_urlsafe(18))
     environment: str = "development"
     found: bool = False
-    """Whether embedded servers of the folder ran before; then they are left running."""
 
     @property
     def public_url(self) -> str:
@@ -96,7 +95,9 @@ def prepare(settings: Settings, folder: Path | None = None, *, api_port: int = 8
     }
     missing = _missing(urls)
     place = folder or embedded.default_folder(CHECKOUT)
-    found = bool(missing) and _runs(place)
+    found = False
+    with suppress(EmbeddedRefused):
+        found = bool(missing and embedded.find(place).pids)
     servers = embedded.start(place, environment=settings.environment, only=missing) if missing else None
     ours = {name: getattr(servers, name) for names in missing.values() for name in names}
     plan = Plan(
@@ -125,13 +126,6 @@ def release(plan: Plan) -> bool:
         return False
     plan.servers.stop()
     return True
-
-
-def _runs(folder: Path) -> bool:
-    try:
-        return bool(embedded.find(folder).pids)
-    except EmbeddedRefused:
-        return False
 
 
 def _in_use(servers: Servers) -> bool:

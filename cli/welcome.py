@@ -16,17 +16,16 @@ TOKENS = stack.CHECKOUT / "var" / "tokens.env"
 WIDEST = 100
 
 
-def write_tokens(plan: Plan, seeded: Sample) -> Path:
-    """Write tokens, ids and the address as shell variables into var/tokens.env, which only we can read."""
+def write_tokens(path: Path, plan: Plan, seeded: Sample) -> None:
+    """Write tokens, ids and the address as shell variables into a file that only we can read."""
     values = {"API": plan.public_url, "TENANT": seeded.tenant}
     values |= {who.upper(): token for who, token in seeded.tokens.items()}
     values |= {f"{who.upper()}_ID": str(person_id) for who, person_id in seeded.people.items()}
-    TOKENS.parent.mkdir(parents=True, exist_ok=True)
-    write_private(TOKENS, "".join(f"{name}={value}\n" for name, value in values.items()))
-    return TOKENS
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_private(path, "".join(f"{name}={value}\n" for name, value in values.items()))
 
 
-def show(console: Console, plan: Plan, seeded: Sample) -> None:
+def show(console: Console, plan: Plan, seeded: Sample, tokens: Path) -> None:
     """Print it in one piece, so that no line of a log comes between."""
     width = min(WIDEST, console.width)
     paper = Console(file=io.StringIO(), width=width, force_terminal=console.is_terminal, highlight=False)
@@ -35,7 +34,7 @@ def show(console: Console, plan: Plan, seeded: Sample) -> None:
         paper.print("\nSample people, with tokens that last a day:\n")
         for who, role, token in _people(seeded):
             paper.print(f"  [bold]{who:<5}[/] {role:<13} {token}", soft_wrap=True)
-        where = TOKENS.relative_to(stack.CHECKOUT)
+        where = tokens.relative_to(stack.CHECKOUT) if tokens.is_relative_to(stack.CHECKOUT) else tokens
         paper.print(f"\nAsk for access as erin (the tokens, as $ERIN and so on, and $API are in {where}):\n")
         paper.print(_curl(plan, seeded), soft_wrap=True, markup=False)
     console.file.write(f"\n{written.get()}\n")
@@ -44,7 +43,7 @@ def show(console: Console, plan: Plan, seeded: Sample) -> None:
 
 def _addresses(plan: Plan) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 1))
-    table.add_row("API", f"{plan.public_url}/v1  (described at {plan.public_url}/openapi.json)")
+    table.add_row("API", f"{plan.public_url}/v1  (described by /openapi.json)")
     table.add_row("Flower", f"{plan.flower_url}  (read-only)")
     table.add_row("", f"user {plan.flower_user}, password {plan.flower_password}")
     mails = str(plan.servers.maildir / "new") if plan.servers and plan.servers.smtp_url else "your relay"

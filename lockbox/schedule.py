@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import Any, Self
 
 import structlog
@@ -34,13 +35,15 @@ class Index:
     """One sorted set with its lease set.
 
     `kinds` are what a member may be due for; an id has one member at a time. A claim is leased for `lease`;
-    `budget` is how many members may be out on lease at once, so that a backlog waits here and not in a queue.
+    `budget` is how many members may be out on lease at once, so that a backlog waits here and not in a queue. While
+    the index that it `yields_to` has more than one call's worth out on lease, nothing of this one is claimed.
     """
 
     name: str
     kinds: tuple[str, ...]
     lease: timedelta
     budget: int
+    yields_to: "Index | None" = None
 
     @property
     def keys(self) -> tuple[str, str]:
@@ -49,7 +52,7 @@ class Index:
 
 
 CLOCK = Index("clock", ("time_out", "expire"), lease=timedelta(seconds=10), budget=5000)
-NOTICES = Index("notices", ("notify",), lease=timedelta(seconds=60), budget=500)
+NOTICES = Index("notices", ("notify",), lease=timedelta(seconds=60), budget=500, yields_to=CLOCK)
 INDEXES = (CLOCK, NOTICES)
 
 
@@ -104,9 +107,9 @@ class Schedule:
             return False
         try:
             for part in _parts(promises):
-                triples = [word for p in part for word in (p.id, p.kind, p.score)]
-                words: list[str | int] = [BELL, index.name, int(only_missing), len(index.kinds)]
-                words += [*index.kinds, *triples]
+                words: list[str | int] = [BELL, index.name, int(only_missing), len(index.kinds), *index.kinds]
+                for (kind, score), alike in groupby(part, key=lambda one: (one.kind, one.score)):
+                    words += [kind, score, " ".join(one.id for one in alike)]
                 self._arm(keys=index.keys, args=words)
         except RedisError as error:
             self._skip_until = time.monotonic() + BREAKER_SECONDS
@@ -122,7 +125,8 @@ class Schedule:
         """
         lease = int(index.lease.total_seconds() * 1000)
         try:
-            members, idle, last = self._claim(keys=index.keys, args=[most, lease, index.budget])
+            first = [index.yields_to.keys[1]] if index.yields_to else []
+            members, idle, last = self._claim(keys=[*index.keys, *first], args=[most, lease, index.budget])
         except RedisError as error:
             raise Away(type(error).__name__) from error
         ids: dict[str, list[str]] = {}

@@ -18,24 +18,27 @@ local function held(members)
   return false
 end
 
-for at = first, #ARGV, 3 do
-  local id, kind, due = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+local function hold(id, kind, due)
   local members, others = {}, {}
   for k = 5, first - 1 do
     local member = ARGV[k] .. ':' .. id
     members[#members + 1] = member
-    if due == '' or ARGV[k] ~= kind then others[#others + 1] = member end
+    if not due or ARGV[k] ~= kind then others[#others + 1] = member end
   end
-  if not (only_missing and held(members)) then
-    redis.call('ZREM', leases, unpack(members))
-    if #others > 0 then redis.call('ZREM', index, unpack(others)) end
-    if due ~= '' then
-      local score
-      if string.sub(due, 1, 1) == '+' then score = now + tonumber(string.sub(due, 2)) else score = tonumber(due) end
-      redis.call('ZADD', index, string.format('%.0f', score), kind .. ':' .. id)
-      if score < soonest then soonest = score end
-    end
+  if only_missing and held(members) then return end
+  redis.call('ZREM', leases, unpack(members))
+  if #others > 0 then redis.call('ZREM', index, unpack(others)) end
+  if due then
+    redis.call('ZADD', index, string.format('%.0f', due), kind .. ':' .. id)
+    if due < soonest then soonest = due end
   end
+end
+
+for at = first, #ARGV, 3 do
+  local kind, score = ARGV[at], ARGV[at + 1]
+  local due = tonumber(score)
+  if string.sub(score, 1, 1) == '+' then due = now + tonumber(string.sub(score, 2)) end
+  for id in string.gmatch(ARGV[at + 2], '%S+') do hold(id, kind, due) end
 end
 if soonest < earliest then redis.call('PUBLISH', bell, name) end
 return soonest < earliest and 1 or 0
@@ -46,6 +49,10 @@ local index, leases = KEYS[1], KEYS[2]
 local most, lease, budget = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+if KEYS[3] and redis.call('ZCARD', KEYS[3]) > most then
+  local last = redis.call('ZRANGE', index, -1, -1)
+  return {{}, 50, last[1] or ''}
+end
 local taken = redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, most)
 local room = math.min(most - #taken, budget - redis.call('ZCARD', leases))
 local held_back = room < most - #taken
@@ -59,7 +66,7 @@ for _, member in ipairs(taken) do
 end
 
 local idle = 3600000
-for _, key in ipairs(KEYS) do
+for _, key in ipairs({index, leases}) do
   local head = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
   if head[2] and head[2] ~= 'inf' then idle = math.min(idle, math.max(0, tonumber(head[2]) - now)) end
 end

@@ -1,6 +1,7 @@
 """Starts a worker: `python -m worker core` runs the clock, `python -m worker notices` sends mail and webhooks."""
 
 import argparse
+import os
 import time
 
 import structlog
@@ -20,6 +21,7 @@ KINDS = {
     "notices": ["--pool=threads", f"--queues={NOTIFY}"],
 }
 CONCURRENCY = {"core": 2, "notices": 8}
+NICE = {"core": 0, "notices": 5}
 
 
 def main() -> None:
@@ -30,6 +32,8 @@ def main() -> None:
     parser.add_argument("--name", help="node name, unique on this host")
     chosen = parser.parse_args()
     _wait_until_fit()
+    # The clock goes first: a flood of mail may not take the processor from a deadline.
+    os.nice(NICE[chosen.kind])
     app.worker_main(
         [
             "worker",

@@ -4,17 +4,20 @@ from typing import Any
 
 from celery import bootsteps
 
-from lockbox.schedule import INDEXES
-from worker.poller import Poller, Reconciler
+from lockbox.schedule import INDEXES, NOTICES
+from worker.poller import QUEUES, Poller, Reconciler
 from worker.runtime import runtime
 from worker.sending import Sending
 
-NOTIFY = "notify"
 STOP_SECONDS = 5.0
 
 
 class Pollers(bootsteps.StartStopStep):
-    """Runs a poller for each index and a reconciler in every worker; those that send also send by themselves."""
+    """Runs a reconciler in every worker, and a poller for each index whose hints this worker takes.
+
+    A worker that is busy sending would be a slow poller of the clock; where no poller of an index lives, every
+    reconciler acts on what is overdue by itself.
+    """
 
     requires = ("celery.worker.components:Pool",)
 
@@ -26,10 +29,12 @@ class Pollers(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:  # noqa: ANN401 - Celery's signature
         """Start the threads."""
         tools = runtime()
-        if NOTIFY in parent.app.amqp.queues.consume_from and tools.senders:
+        served = parent.app.amqp.queues.consume_from
+        if QUEUES[NOTICES] in served and tools.senders:
             self.sending = Sending(tools)
         reconciler = Reconciler(tools, self.sending)
-        self.loops = [reconciler, *(Poller(index, parent.app, tools, reconciler) for index in INDEXES)]
+        pollers = [Poller(index, parent.app, tools, reconciler) for index in INDEXES if QUEUES[index] in served]
+        self.loops = [reconciler, *pollers]
         for loop in self.loops:
             loop.start()
 

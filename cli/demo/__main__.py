@@ -32,6 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (stage.Failed, EmbeddedRefused, UnsafeSettings, OSError, httpx.HTTPError) as failure:
         sys.stderr.write(f"demo: {failure}\n")
         return 1
+    except SystemExit:
+        sys.stderr.write("demo: stopped before its end\n")
+        raise
     screen.show(console, outcome)
     return 0 if outcome.good else 1
 

@@ -43,11 +43,15 @@ class Probe:
 
 @dataclass
 class Evidence:
-    """All of it; by the number of the story where it belongs to one."""
+    """All of it; by the number of the story where it belongs to one.
+
+    `closed_at` is when somebody who closed a request had the answer that it is closed.
+    """
 
     requests: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     events: dict[int, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     probes: dict[int, Sequence[Probe]] = field(default_factory=dict)
+    closed_at: dict[int, float] = field(default_factory=dict)
     mails: Sequence[Mail] = ()
     hooks: Sequence[Hook] = ()
     filed: int = 0

@@ -26,7 +26,7 @@ class Row:
     """A story as it stands now.
 
     `left` is in seconds until its deadline, None once it is closed; `said` all answers at its door, and `now` the
-    one that was asked for in this state, if there is one yet.
+    one that was asked for since it was seen in this state, if there is one yet.
     """
 
     story: Story
@@ -47,6 +47,7 @@ class Play:
         url = stage.plan.public_url
         self._people = {who: stage.cast.client(who, url) for who in ("erin", "ann", "amir", "tara")}
         self._cues = {story.number: list(story.cues) for story in STORIES}
+        self._since: dict[int, float] = {}
         self._began = 0.0
 
     @property
@@ -124,8 +125,10 @@ class Play:
     def _look(self) -> None:
         self._stage.mailbox.look()
         now = {item["id"]: item for item in self._get("ann", "/v1/requests", limit=200)["items"]}
-        known = self.evidence.requests
-        self.evidence.requests = {number: now.get(one["id"], one) for number, one in known.items()}
+        for number, before in self.evidence.requests.items():
+            after = self.evidence.requests[number] = now.get(before["id"], before)
+            if after["state"] != before["state"]:
+                self._since[number] = self._now()
 
     def _cue(self) -> None:
         for story in STORIES:
@@ -136,7 +139,10 @@ class Play:
     def _act(self, story: Story, cue: Cue) -> None:
         path = f"/v1/requests/{self.evidence.requests[story.number]['id']}/{cue.action}"
         answer = self._post(cue.who, path, {"comment": f"Story {story.number}: {story.title}."}, {})
-        if not answer.is_success:
+        if answer.is_success:
+            if answer.json()["state"] in FINAL_STATES:
+                self.evidence.closed_at[story.number] = self._now()
+        else:
             told = f"{cue.who} could not {cue.action} story {story.number}: {answer.status_code} {answer.text[:200]}"
             self.evidence.surprises.append(told)
 
@@ -149,13 +155,16 @@ class Play:
     def _row(self, story: Story) -> Row:
         request = self.evidence.requests[story.number]
         deadline_at = datetime.fromisoformat(request["deadline_at"])
-        left = max(0.0, deadline_at.timestamp() - time.time() - self._cast.ahead)
+        left = max(0.0, deadline_at.timestamp() - self._now())
         probes = self._stage.doors.seen[story.number]
-        since = datetime.fromisoformat(request["closed_at"] or request["opened_at"] or request["created_at"])
-        now = probes[-1].said if probes and probes[-1].sent > since.timestamp() else None
+        since = self._since.get(story.number, 0.0)
+        now = probes[-1].said if probes and probes[-1].sent > since else None
         closed = request["state"] in FINAL_STATES
         said = tuple(probe.said for probe in probes)
         return Row(story, request["state"], deadline_at, None if closed else left, said, now)
+
+    def _now(self) -> float:
+        return time.time() + self._cast.ahead
 
     def _mails(self) -> list[Mail]:
         ids = {request["id"] for request in self.evidence.requests.values()}

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
+from math import inf
 from typing import Any
 
 from cli.demo.evidence import Evidence, Probe
@@ -91,9 +92,7 @@ def _doors(seen: Evidence) -> Iterator[Proof]:
         off = tuple(f"the door of story {n} was {said}, not {must}" for n, said in phases.items() if said != must)
         yield Proof(title, must, " / ".join(sorted(set(phases.values()))), off)
     served = {story: [p for p in seen.probes[story.number] if p.said == "serves"] for story in STORIES}
-    outside = {
-        story: sum(not _inside(p, seen.events[story.number]) for p in found) for story, found in served.items()
-    }
+    outside = {story: sum(not _inside(p, story, seen) for p in found) for story, found in served.items()}
     off = tuple(f"story {s.number} was served {n} times outside its window" for s, n in outside.items() if n)
     total = sum(len(found) for found in served.values())
     yield Proof("served outside a window", "0", f"{sum(outside.values())} of {total} servings", off)
@@ -104,13 +103,16 @@ def _phases(probes: Iterable[Probe]) -> str:
     return ", ".join(words.get(said, said) for said, _ in groupby(probe.said for probe in probes)) or "never tried"
 
 
-def _inside(probe: Probe, events: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether an answer can have been given in the window: asked before its end, answered after its start."""
-    opened = next((event for event in events if event["to_state"] == "active"), None)
+def _inside(probe: Probe, story: Story, seen: Evidence) -> bool:
+    """Whether an answer can have been given in the window: asked before its end, answered after its start.
+
+    It ends at the deadline on the dot. Who closes it early has closed it once the answer is there: until the commit
+    just before, the row that others read is still the open one.
+    """
+    opened = next((event for event in seen.events[story.number] if event["to_state"] == "active"), None)
     if opened is None:
         return False
-    closings = [event["at"] for event in events if event["seq"] > opened["seq"]]
-    ends = min(_instant(text) for text in (opened["deadline_at"], *closings))
+    ends = min(_instant(opened["deadline_at"]), seen.closed_at.get(story.number, inf))
     return probe.answered > _instant(opened["at"]) and probe.sent < ends
 
 

@@ -18,7 +18,7 @@ from cli.demo.flower import Flower
 from cli.demo.mails import Mailbox
 from cli.demo.receiver import Receiver
 from cli.demo.story import STORIES
-from cli.endings import ignore_signals
+from cli.endings import ignore_signals, unbroken
 from cli.stack import Plan, Processes
 from config.embedded.folder import write_private
 from config.settings import Settings
@@ -75,7 +75,9 @@ def built(settings: Settings, folder: Path | None, say: Say) -> Iterator[Stage]:
         raise Failed("the demo is for a machine of your own, never for production")
     with ExitStack() as ends:
         try:
-            yield _ready(_built(settings, folder, say, ends))
+            with unbroken():
+                stage = _built(settings, folder, say, ends)
+            yield _ready(stage)
         finally:
             ignore_signals()
             say("Stopping everything")

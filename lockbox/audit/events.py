@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from lockbox.arrays import array
 from lockbox.audit.canonical import Value, canonical, commitment, new_salt
 from lockbox.ids import new_id
 
@@ -81,19 +82,19 @@ def append(happenings: Iterable[Happening]) -> dict[str, Any]:
         details += [(row.id, name, salt, value) for name, (salt, value) in salted.items()]
         bodies.append(_body(row, {name: commitment(salt, value) for name, (salt, value) in salted.items()}))
     return {
-        "e_id": [row.id for row in rows],
-        "e_tenant_id": [row.tenant_id for row in rows],
-        "e_request_id": [row.request_id for row in rows],
-        "e_seq": [row.seq for row in rows],
-        "e_at": [row.at for row in rows],
-        "e_action": [str(row.action) for row in rows],
-        "e_actor_id": [row.actor.person_id for row in rows],
-        "e_actor_role": [str(row.actor.role) for row in rows],
-        "e_from_state": [row.from_state and str(row.from_state) for row in rows],
-        "e_to_state": [row.to_state and str(row.to_state) for row in rows],
-        "e_deadline_at": [row.deadline_at for row in rows],
+        "e_id": array(row.id for row in rows),
+        "e_tenant_id": array(row.tenant_id for row in rows),
+        "e_request_id": array(row.request_id for row in rows),
+        "e_seq": array(row.seq for row in rows),
+        "e_at": array(row.at for row in rows),
+        "e_action": array(str(row.action) for row in rows),
+        "e_actor_id": array(row.actor.person_id for row in rows),
+        "e_actor_role": array(str(row.actor.role) for row in rows),
+        "e_from_state": array(row.from_state and str(row.from_state) for row in rows),
+        "e_to_state": array(row.to_state and str(row.to_state) for row in rows),
+        "e_deadline_at": array(row.deadline_at for row in rows),
         "e_body": bodies,
-        "d_event_id": [detail[0] for detail in details],
+        "d_event_id": array(detail[0] for detail in details),
         "d_field": [detail[1] for detail in details],
         "d_salt": [detail[2] for detail in details],
         "d_value": [detail[3] for detail in details],

@@ -3,6 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
+from sqlalchemy import Text
 from sqlmodel import Field, SQLModel
 
 from lockbox.tables import Instant
@@ -17,12 +18,12 @@ class Event(SQLModel, table=True):
     __tablename__ = "events"
 
     id: UUID = Field(primary_key=True)
-    tenant_id: UUID | None = Field(default=None, foreign_key="tenants.id")
+    tenant_id: UUID | None = None
     request_id: UUID | None = Field(default=None, foreign_key="requests.id")
     seq: int | None = None
     at: datetime = Field(sa_type=Instant)
     action: str = Field(max_length=24)
-    actor_id: UUID | None = Field(default=None, foreign_key="people.id")
+    actor_id: UUID | None = None
     actor_role: str = Field(max_length=24)
     from_state: str | None = Field(default=None, max_length=24)
     to_state: str | None = Field(default=None, max_length=24)
@@ -38,7 +39,7 @@ class EventDetail(SQLModel, table=True):
     event_id: UUID = Field(primary_key=True, foreign_key="events.id")
     field: str = Field(primary_key=True, max_length=24)
     salt: bytes
-    value: str
+    value: str = Field(sa_type=Text)
 
 
 class Unsealed(SQLModel, table=True):
@@ -46,4 +47,4 @@ class Unsealed(SQLModel, table=True):
 
     __tablename__ = "unsealed"
 
-    event_id: UUID = Field(primary_key=True, foreign_key="events.id")
+    event_id: UUID = Field(primary_key=True)

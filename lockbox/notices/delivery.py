@@ -44,7 +44,7 @@ UPDATE notices n SET attempts = n.attempts + 1, run_at = c.run_at
 FROM unnest(CAST(:ids AS uuid[]), CAST(:run_at AS timestamptz[])) AS c (id, run_at) WHERE n.id = c.id
 """)
 READ = text("""
-SELECT n.id, n.channel, n.template, n.until_at, n.attempts, e.at, e.deadline_at, e.to_state,
+SELECT n.id, n.channel, n.template, n.until_at, n.attempts, e.at, e.deadline_at, e.to_state, e.actor_role,
     r.id AS request_id, r.state, r.service, r.resources, r.actions, r.reason_code, r.justification, r.case_ref,
     r.access_window, r.requester_id, t.slug AS tenant, t.id AS tenant_id, q.name AS requester,
     p.id AS recipient_id, p.name AS recipient_name, p.email AS recipient_address, p.disabled_at AS recipient_disabled,
@@ -167,6 +167,7 @@ def _letter(row: Row[Any], at: datetime) -> Letter:
         at=row.at,
         deadline_at=row.deadline_at,
         actor_name=row.actor_name,
+        actor_role=row.actor_role,
         comment=row.comment,
         event_type=f"request.{row.to_state}",
         request_id=row.request_id,

@@ -51,6 +51,7 @@ class Letter:
     at: datetime
     deadline_at: datetime | None
     actor_name: str | None
+    actor_role: str
     comment: str | None
     event_type: str
     request_id: UUID
@@ -82,6 +83,7 @@ def mail(letter: Letter, *, public_url: str, services: Mapping[str, str]) -> Mai
         "service": services.get(letter.service, letter.service),
         "requester": one_line(letter.requester),
         "actor": one_line(letter.actor_name) if letter.actor_name else None,
+        "opened": "approved" if letter.actor_role == "approver" else "opened for the vendor",
         "mine": letter.recipient_id == letter.requester_id,
         "link": portal_address(public_url, letter.request_id),
         "duration": duration(letter.access_window),

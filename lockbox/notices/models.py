@@ -34,11 +34,11 @@ class Notice(SQLModel, table=True):
     __tablename__ = "notices"
 
     id: UUID = Field(primary_key=True)
-    tenant_id: UUID = Field(foreign_key="tenants.id")
+    tenant_id: UUID
     request_id: UUID = Field(foreign_key="requests.id")
-    event_id: UUID = Field(foreign_key="events.id")
-    person_id: UUID | None = Field(default=None, foreign_key="people.id")
-    endpoint_id: UUID | None = Field(default=None, foreign_key="endpoints.id")
+    event_id: UUID
+    person_id: UUID | None = None
+    endpoint_id: UUID | None = None
     channel: Channel = Field(sa_type=words(Channel))
     template: str = Field(max_length=24)
     run_at: datetime = Field(sa_type=Instant)

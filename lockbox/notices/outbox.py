@@ -12,9 +12,9 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from lockbox import database
+from lockbox.arrays import array
 from lockbox.ids import new_id
 from lockbox.notices.audience import Hearer, hearers, matters_until
-from lockbox.notices.models import Channel
 from lockbox.people.roles import Mode, Role
 from lockbox.schedule import NOTICES, Promise
 
@@ -37,10 +37,13 @@ PROMISE = """
 new_notices AS (
     INSERT INTO notices (id, tenant_id, request_id, event_id, person_id, endpoint_id, channel, template, run_at,
         until_at, attempts)
-    SELECT n.*, 0 FROM unnest(CAST(:n_id AS uuid[]), CAST(:n_tenant_id AS uuid[]), CAST(:n_request_id AS uuid[]),
-        CAST(:n_event_id AS uuid[]), CAST(:n_person_id AS uuid[]), CAST(:n_endpoint_id AS uuid[]),
-        CAST(:n_channel AS text[]), CAST(:n_template AS text[]), CAST(:n_run_at AS timestamptz[]),
-        CAST(:n_until_at AS timestamptz[])) AS n
+    SELECT n.id, m.tenant_id, m.request_id, m.event_id, n.person_id, n.endpoint_id,
+        CASE WHEN n.person_id IS NULL THEN 'webhook' ELSE 'mail' END, m.template, m.at, m.until_at, 0
+    FROM unnest(CAST(:n_id AS uuid[]), CAST(:n_event_id AS uuid[]), CAST(:n_person_id AS uuid[]),
+        CAST(:n_endpoint_id AS uuid[])) AS n (id, event_id, person_id, endpoint_id)
+    JOIN unnest(CAST(:m_event_id AS uuid[]), CAST(:m_tenant_id AS uuid[]), CAST(:m_request_id AS uuid[]),
+        CAST(:m_template AS text[]), CAST(:m_at AS timestamptz[]), CAST(:m_until_at AS timestamptz[]))
+        AS m (event_id, tenant_id, request_id, template, at, until_at) USING (event_id)
 )"""
 
 
@@ -100,40 +103,21 @@ def directory(session: Session, tenant_ids: AbstractSet[UUID]) -> Directory:
 
 def promise(session: Session, known: Directory, news: Iterable[News]) -> dict[str, Any]:
     """Return the parameters of PROMISE, and note on the session what to arm after the commit."""
-    columns: dict[str, list[Any]] = {f"n_{name}": [] for name in COLUMNS}
-    for item in news:
-        for person_id, endpoint_id in _recipients(known, item):
-            values = (
-                new_id(),
-                item.tenant_id,
-                item.request_id,
-                item.event_id,
-                person_id,
-                endpoint_id,
-                Channel.MAIL.value if person_id else Channel.WEBHOOK.value,
-                str(item.to_state),
-                item.at,
-                matters_until(item.to_state, item.at, item.deadline_at),
-            )
-            for column, value in zip(columns.values(), values, strict=True):
-                column.append(value)
-    due = zip(columns["n_id"], columns["n_run_at"], strict=True)
-    database.promise(session, NOTICES, [Promise(str(notice_id), KIND, run_at) for notice_id, run_at in due])
-    return columns
-
-
-COLUMNS = (
-    "id",
-    "tenant_id",
-    "request_id",
-    "event_id",
-    "person_id",
-    "endpoint_id",
-    "channel",
-    "template",
-    "run_at",
-    "until_at",
-)
+    moves = tuple(news)
+    told = [(new_id(), move, *recipient) for move in moves for recipient in _recipients(known, move)]
+    database.promise(session, NOTICES, [Promise(str(one), KIND, move.at) for one, move, _, _ in told])
+    return {
+        "n_id": array(one for one, _, _, _ in told),
+        "n_event_id": array(move.event_id for _, move, _, _ in told),
+        "n_person_id": array(person for _, _, person, _ in told),
+        "n_endpoint_id": array(endpoint for _, _, _, endpoint in told),
+        "m_event_id": array(move.event_id for move in moves),
+        "m_tenant_id": array(move.tenant_id for move in moves),
+        "m_request_id": array(move.request_id for move in moves),
+        "m_template": array(str(move.to_state) for move in moves),
+        "m_at": array(move.at for move in moves),
+        "m_until_at": array(matters_until(move.to_state, move.at, move.deadline_at) for move in moves),
+    }
 
 
 def _recipients(known: Directory, item: News) -> Iterator[tuple[UUID | None, UUID | None]]:

@@ -10,6 +10,7 @@ from sqlalchemy import TextClause, text
 from sqlmodel import Session
 
 from lockbox import database
+from lockbox.arrays import array
 from lockbox.audit import events
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor, Happening
@@ -184,10 +185,10 @@ def update(
 def end(session: Session, changes: Sequence[Change], known: Directory) -> None:
     """Write the clock's moves, all of which end their request."""
     rows = {
-        "id": [change.request_id for change in changes],
-        "state": [change.to_state.value for change in changes],
-        "version": [change.version for change in changes],
-        "closed_at": [change.at for change in changes],
+        "id": array(change.request_id for change in changes),
+        "state": array(change.to_state.value for change in changes),
+        "version": array(change.version for change in changes),
+        "closed_at": array(change.at for change in changes),
     }
     _write(session, ENDED_BY_CLOCK, changes, known, rows)
 

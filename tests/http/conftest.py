@@ -11,6 +11,7 @@ import structlog
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
+from structlog.typing import Processor
 
 from config.embedded import Servers
 from lockbox.database import Database, make_engine
@@ -92,7 +93,7 @@ def root(urls: Urls) -> Iterator[Engine]:
 @pytest.fixture(scope="session", autouse=True)
 def plain_logs() -> Iterator[None]:
     """Log short lines: structlog's own default draws every traceback with all its variables, for seconds."""
-    processors = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    processors: list[Processor] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     structlog.configure(processors=processors)
     yield
     structlog.reset_defaults()

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Self
 from uuid import UUID
 
@@ -17,8 +17,12 @@ from lockbox.database import Database
 from lockbox.requests.lifecycle import Action
 from tests.builders import SETTINGS, ShiftedClock, World
 
-TABLES = ("requests", "decisions", "events", "event_details", "unsealed", "notices", "idempotency_keys")
-COUNT = text("SELECT " + ", ".join(f"(SELECT count(*) FROM {table}) AS {table}" for table in TABLES))
+COUNT = text("""
+SELECT (SELECT count(*) FROM requests) AS requests, (SELECT count(*) FROM decisions) AS decisions,
+    (SELECT count(*) FROM events) AS events, (SELECT count(*) FROM event_details) AS details,
+    (SELECT count(*) FROM unsealed) AS unsealed, (SELECT count(*) FROM notices) AS notices,
+    (SELECT count(*) FROM idempotency_keys) AS keys
+""")
 ELSEWHERE = "203.0.113.7"
 
 
@@ -111,6 +115,11 @@ class Door:
         clock = ShiftedClock()
         clock.shift = timedelta(**shift)
         return type(self)(self.world, Database(self.house.engine, self.house.schedule, clock), self.root, self.runner)
+
+    def at(self, moment: datetime) -> Self:
+        """Return this door as it is at that very moment."""
+        house = Database(self.house.engine, self.house.schedule, lambda _: moment)
+        return type(self)(self.world, house, self.root, self.runner)
 
     def rows(self) -> dict[str, int]:
         """Count what is written."""

@@ -118,6 +118,14 @@ def test_a_window_shuts_at_its_deadline_with_no_worker_running(door: Door) -> No
     assert (view["state"], view["open"]) == ("active", False)
 
 
+def test_the_deadline_itself_is_shut_and_a_microsecond_before_is_open(door: Door) -> None:
+    door.active(access_window=60, resources=["site:edge"])
+    due = datetime.fromisoformat(door.ask("gate", resource="site:edge").json()["deadline_at"])
+
+    assert door.at(due - timedelta(microseconds=1)).ask("gate", resource="site:edge").status_code == 200
+    shut(door.at(due), resource="site:edge")
+
+
 def test_windows_are_independent_and_one_that_ends_shuts_no_other(fresh_door: Door) -> None:
     long = fresh_door.active(access_window=3600)
     short = fresh_door.active(access_window=60)

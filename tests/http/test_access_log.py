@@ -1,12 +1,14 @@
 """The log line of a call: the route's template, never what it names."""
 
+from typing import Any
+
 import structlog
 from structlog.testing import capture_logs
 
 from tests.http.door import Door
 
 
-def lines_of(door: Door, method: str, path: str, **parts: object) -> list[dict[str, object]]:
+def lines_of(door: Door, method: str, path: str, **parts: Any) -> list[dict[str, object]]:
     """Return what is logged of one call."""
     with capture_logs() as lines:
         door.call("erin", method, path, **parts)
@@ -27,7 +29,7 @@ def test_a_call_leaves_one_line_with_route_status_and_time(door: Door) -> None:
 
 def test_no_line_holds_a_path_a_query_a_body_or_a_token(door: Door) -> None:
     secret = "s3cret"
-    calls = [
+    calls: list[tuple[str, str, dict[str, Any]]] = [
         ("GET", f"/{secret}", {}),
         ("GET", f"/v1/requests/{secret}", {}),
         ("GET", f"/v1/access?resource=mailbox:{secret}", {}),

@@ -231,35 +231,6 @@ def test_what_is_no_id_is_refused(door: Door, method: str, tail: str, shown: str
     facts(answer, answer.status_code, {404: "not-found", 422: "invalid-request"}[answer.status_code])
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1/", "/v1/requests/", "/v1/access/", "/docs", "/redoc", "/admin", "/%00"]
-)
-def test_an_unknown_path_is_not_found(door: Door, path: str) -> None:
-    facts(door.get("max", path), 404, "not-found")
-
-
-@pytest.mark.parametrize("path", ["/v1/requests", "/v1/access", "/livez", "/readyz", f"/v1/requests/{UUID(int=1)}"])
-@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "TRACE", "PROPFIND", "OPTIONS", "HEAD"])
-def test_a_method_that_a_path_does_not_know_is_not_allowed(door: Door, method: str, path: str) -> None:
-    before = door.rows()
-
-    answer = door.call("max", method, path)
-
-    assert answer.status_code == 405
-    assert answer.headers["allow"]
-    assert answer.headers["content-type"] == "application/problem+json"
-    if method != "HEAD":
-        facts(answer, 405, "method-not-allowed")
-    assert door.rows() == before
-
-
-def test_a_method_is_never_overridden(door: Door) -> None:
-    request_id = door.pending()
-    header = {"x-http-method-override": "POST", "x-method-override": "POST"}
-
-    facts(door.call("ann", "GET", f"/v1/requests/{request_id}/approve", headers=header), 405, "method-not-allowed")
-
-
 def test_the_same_field_twice_counts_as_the_last_and_is_judged(door: Door) -> None:
     plain = json.dumps(door.world.body())[:-1] + ', "access_window": 99999999}'
 

@@ -209,6 +209,15 @@ def test_an_answer_at_or_after_the_deadline_is_too_late_even_before_the_clock_ha
     assert quick.later(minutes=9).act(who, action, request_id).status_code == 200
 
 
+def test_the_deadline_itself_is_too_late_and_a_microsecond_before_is_not(quick: Door) -> None:
+    request_id = quick.pending()
+    due = datetime.fromisoformat(quick.get("ann", f"/v1/requests/{request_id}").json()["deadline_at"])
+
+    facts(quick.at(due).act("ann", "approve", request_id), 409, "too-late")
+
+    assert quick.at(due - timedelta(microseconds=1)).act("ann", "approve", request_id).json()["state"] == "active"
+
+
 @pytest.mark.parametrize(("who", "action"), [("erin", "complete"), ("ann", "revoke"), ("max", "revoke")])
 def test_a_window_that_ran_out_cannot_be_ended_again(door: Door, who: str, action: str) -> None:
     request_id = door.active(access_window=60)

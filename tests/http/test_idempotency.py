@@ -1,5 +1,7 @@
 """Idempotency keys over HTTP: the same submit sent twice is filed once."""
 
+from typing import Any
+
 import pytest
 from sqlalchemy import text
 
@@ -52,7 +54,7 @@ def test_the_same_body_written_otherwise_is_the_same_body(door: Door) -> None:
 
 
 @pytest.mark.parametrize("change", [{"access_window": 60}, {"justification": "Another"}, {"resources": ["site:b"]}])
-def test_the_same_key_with_another_body_is_refused(door: Door, change: dict[str, object]) -> None:
+def test_the_same_key_with_another_body_is_refused(door: Door, change: dict[str, Any]) -> None:
     header = key()
     door.file(headers=header)
     before = door.rows()

@@ -25,13 +25,13 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.dictionaries(NAMES, VALUES, max_size=6))
 def test_the_bytes_are_those_of_rfc_8785(fields: dict[str, Any]) -> None:
     assert canonical(fields) == rfc8785.dumps(fields)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.dictionaries(NAMES, VALUES, min_size=2, max_size=6))
 def test_the_order_of_the_fields_does_not_matter(fields: dict[str, Any]) -> None:
     backwards = dict(reversed(fields.items()))

@@ -1,62 +1,18 @@
 """What a notice says, and that nobody can make it say something else."""
 
-import json
 import re
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
 
 from lockbox.notices import letters
-from lockbox.notices.letters import SUBJECTS, Letter
-from lockbox.notices.senders.protocol import Mail
+from lockbox.notices.letters import SUBJECTS
 from lockbox.requests.lifecycle import State
+from tests.unit.letter import AT, ERIN, NUMBER, PAGE, mail
 
-PUBLIC = "https://lockbox.vendor.example/"
-NUMBER = UUID("0197f3a0-a0a0-7a0a-8a0a-0a0a0a0a0a0a")
-PAGE = f"https://lockbox.vendor.example/requests/{NUMBER}"
-AT = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
 URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s\"'<>]+")
-ERIN = UUID(int=1)
-ANN = UUID(int=2)
 PROMPTS = ["reviewing", "pending"]
-
-
-def letter(**changes: Any) -> Letter:
-    """Return a letter that asks Ann for an answer, with changes."""
-    asks = Letter(
-        notice_id=UUID(int=99),
-        template="pending",
-        now=AT + timedelta(seconds=5),
-        at=AT,
-        deadline_at=AT + timedelta(hours=12),
-        actor_name="Erin Engineer",
-        comment=None,
-        event_type="request.pending",
-        request_id=NUMBER,
-        tenant="contoso",
-        tenant_id=UUID(int=5),
-        requester="Erin Engineer",
-        requester_id=ERIN,
-        service="exchange-online",
-        resources=["mailbox:anna@contoso.example", "mailbox:bob@contoso.example"],
-        actions=["read", "export"],
-        reason_code="support_case",
-        justification="The mailbox does not open",
-        case_ref="CASE-4711",
-        access_window=5400,
-        recipient_id=ANN,
-        recipient_name="Ann Approver",
-        recipient_address="ann@contoso.example",
-    )
-    return replace(asks, **changes)
-
-
-def mail(**changes: Any) -> Mail:
-    """Return the mail of such a letter."""
-    return letters.mail(letter(**changes), public_url=PUBLIC, services={"exchange-online": "Exchange Online"})
 
 
 def seen(html: str) -> str:
@@ -203,59 +159,6 @@ def test_the_same_notice_has_the_same_message_id_and_the_same_request_the_same_t
     assert first.message_id == again.message_id == f"<{UUID(int=99)}@lockbox.vendor.example>"
     assert other.message_id != first.message_id
     assert first.thread_id == other.thread_id == f"<{NUMBER}@lockbox.vendor.example>"
-
-
-@pytest.mark.parametrize("template", State)
-def test_a_webhook_body_is_thin(template: State) -> None:
-    secret = "s3cret words " * 300
-    full = letter(
-        template=template.value,
-        justification=secret,
-        comment=secret,
-        requester=secret,
-        actor_name=secret,
-        recipient_name=secret,
-        recipient_address=f"{secret}@x",
-        case_ref=secret,
-        resources=[secret] * 50,
-    )
-
-    body = letters.payload(full, public_url=PUBLIC)
-
-    assert len(body) < 20_000
-    assert b"s3cret" not in body
-    assert str(ERIN).encode() not in body
-
-
-@pytest.mark.parametrize(
-    ("template", "answer_by", "open_until"),
-    [
-        ("reviewing", "2026-11-24T21:00:00.000000Z", None),
-        ("pending", "2026-11-24T21:00:00.000000Z", None),
-        ("active", None, "2026-11-24T21:00:00.000000Z"),
-        ("denied", None, None),
-        ("expired", None, None),
-    ],
-)
-def test_a_webhook_body_holds_ids_state_and_both_clocks(
-    template: str, answer_by: str | None, open_until: str | None
-) -> None:
-    body = letters.payload(letter(template=template, event_type=f"request.{template}"), public_url=PUBLIC)
-
-    assert json.loads(body) == {
-        "id": str(UUID(int=99)),
-        "type": f"request.{template}",
-        "timestamp": "2026-11-24T09:00:00.000000Z",
-        "data": {
-            "request_id": str(NUMBER),
-            "tenant": "contoso",
-            "tenant_id": str(UUID(int=5)),
-            "state": template,
-            "answer_by": answer_by,
-            "open_until": open_until,
-            "url": PAGE,
-        },
-    }
 
 
 @pytest.mark.parametrize(

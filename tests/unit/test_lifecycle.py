@@ -35,7 +35,7 @@ TABLE = {
     ("active", "revoke", "manager"): ("revoked", None),
     ("active", "expire", "clock"): ("expired", None),
 }
-STARTS = {
+STARTS: dict[str, set[str | None]] = {
     "submit": {None},
     "endorse": {"reviewing"},
     "approve": {"pending"},
@@ -57,7 +57,7 @@ EVER_DOES = {
 }
 EVERYTHING = list(itertools.product([None, *State], Action, Party))
 CELLS = [cell for cell in EVERYTHING if cell in TABLE]
-REFUSED = [cell for cell in EVERYTHING if cell not in TABLE]
+PAIRS = list(itertools.product([None, *State], Action))
 
 
 def test_the_words_are_those_of_the_table() -> None:
@@ -78,14 +78,15 @@ def test_a_move_of_the_table_leads_where_it_says(state: State | None, action: Ac
     assert taken_as is party
 
 
-@pytest.mark.parametrize(("state", "action", "party"), REFUSED)
-def test_every_other_move_is_refused(state: State | None, action: Action, party: Party) -> None:
-    wrong_state = action in EVER_DOES[party] and state not in STARTS[action]
+@pytest.mark.parametrize(("state", "action"), PAIRS)
+def test_every_other_move_is_refused_to_every_party(state: State | None, action: Action) -> None:
+    for party in [party for party in Party if (state, action, party) not in TABLE]:
+        wrong_state = action in EVER_DOES[party] and state not in STARTS[action]
 
-    with pytest.raises(InvalidMove if wrong_state else NotYours) as refused:
-        move(state, action, {party})
+        with pytest.raises(InvalidMove if wrong_state else NotYours) as refused:
+            move(state, action, {party})
 
-    assert refused.value.facts == ({"current_state": state} if wrong_state else {})
+        assert refused.value.facts == ({"current_state": state} if wrong_state else {})
 
 
 @pytest.mark.parametrize("action", Action)

@@ -76,10 +76,7 @@ def test_a_librarys_line_has_stars_too(log_as_in_production: Callable[[], None],
 def test_a_traceback_has_stars_too(log_as_in_production: Callable[[], None], capsys: Logs) -> None:
     log_as_in_production()
 
-    try:
-        raise RuntimeError(f"bad token {TOKEN}")
-    except RuntimeError:
-        structlog.get_logger("x").exception("failed")
+    structlog.get_logger("x").error("failed", exc_info=RuntimeError(f"bad token {TOKEN}"))
 
     written = capsys.readouterr().err
 

@@ -1,0 +1,142 @@
+"""What is written for good: events, decisions and closed requests, whoever tries, by trigger and by right."""
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from lockbox.database import Database
+from lockbox.requests.lifecycle import Action
+from tests.builders import Urls, World
+from tests.database.scenes import read, trail
+
+TABLES = ("events", "decisions")
+CHANGES = {
+    "UPDATE": "UPDATE {table} SET id = id",
+    "DELETE": "DELETE FROM {table}",
+    "TRUNCATE": "TRUNCATE {table} CASCADE",
+}
+REOPENINGS = (
+    "state = 'pending', closed_at = NULL, wake_at = deadline_at",
+    "state = 'active', closed_at = NULL, wake_at = deadline_at, opened_at = now()",
+    "deadline_at = deadline_at + interval '1 hour'",
+    "state = 'expired', opened_at = now()",
+    "justification = 'another'",
+)
+STEPS = ("version", "version + 2", "version - 1", "1")
+
+
+@pytest.fixture(params=["superuser", "owner"])
+def mighty(request: pytest.FixtureRequest, urls: Urls) -> Iterator[Engine]:
+    """A login that has every right to the tables."""
+    engine = create_engine(getattr(urls, request.param), poolclass=NullPool)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(params=["api", "worker"])
+def server(request: pytest.FixtureRequest, urls: Urls) -> Iterator[Engine]:
+    """The login of a server process."""
+    engine = create_engine(getattr(urls, request.param), poolclass=NullPool)
+    yield engine
+    engine.dispose()
+
+
+def _refused(engine: Engine, statement: str, **parameters: object) -> str:
+    """Run and commit a statement that the database has to refuse, and return what it said."""
+    with pytest.raises(DBAPIError) as error, engine.begin() as connection:
+        connection.execute(text(statement), parameters)
+    return str(error.value.orig)
+
+
+def test_nobody_changes_removes_or_empties_the_trail_however_mighty(world: World, mighty: Engine) -> None:
+    request = world.submit()
+    world.act("ann", Action.APPROVE, request.id)
+    before = [read(mighty, f"SELECT * FROM {table} ORDER BY id") for table in TABLES]
+
+    said = [_refused(mighty, change.format(table=table)) for table in TABLES for change in CHANGES.values()]
+
+    assert all("append-only" in line for line in said)
+    assert [read(mighty, f"SELECT * FROM {table} ORDER BY id") for table in TABLES] == before
+
+
+def test_no_server_has_the_right_to_change_remove_or_empty_the_trail(world: World, server: Engine) -> None:
+    world.act("ann", Action.APPROVE, world.submit().id)
+
+    said = [_refused(server, change.format(table=table)) for table in TABLES for change in CHANGES.values()]
+
+    assert all("permission denied" in line for line in said)
+
+
+def test_no_column_of_an_event_or_a_decision_can_be_changed(world: World, mighty: Engine) -> None:
+    world.act("ann", Action.APPROVE, world.submit().id)
+    columns = read(
+        mighty, "SELECT table_name, column_name FROM information_schema.columns WHERE table_name = ANY(:t)", t=[*TABLES]
+    )
+
+    said = [_refused(mighty, f"UPDATE {row.table_name} SET {row.column_name} = NULL") for row in columns]
+
+    assert len(said) == 22
+    assert all("append-only" in line for line in said)
+
+
+def test_a_request_cannot_be_deleted(world: World, mighty: Engine) -> None:
+    request = world.submit()
+
+    said = [_refused(mighty, "DELETE FROM requests"), _refused(mighty, "TRUNCATE requests CASCADE")]
+
+    assert all("append-only" in line for line in said)
+    assert len(trail(world.house, request.id)) == 1
+
+
+def test_a_closed_request_does_not_change_any_more(world: World, mighty: Engine) -> None:
+    request = world.submit()
+    world.act("erin", Action.CANCEL, request.id)
+
+    said = [_refused(mighty, f"UPDATE requests SET version = version + 1, {change}") for change in REOPENINGS]
+
+    assert all("closed for good" in line for line in said)
+
+
+def test_the_window_of_an_active_request_cannot_grow(world: World, mighty: Engine) -> None:
+    world.act("ann", Action.APPROVE, world.submit().id)
+
+    said = _refused(
+        mighty, "UPDATE requests SET version = version + 1, deadline_at = deadline_at + interval '1 microsecond'"
+    )
+
+    assert "may not grow" in said
+
+
+def test_a_request_changes_by_one_move_at_a_time(world: World, mighty: Engine) -> None:
+    world.submit()
+
+    said = [_refused(mighty, f"UPDATE requests SET version = {step}") for step in STEPS]
+
+    assert all("one move at a time" in line for line in said)
+
+
+def test_two_events_of_one_request_never_have_the_same_number(world: World, mighty: Engine) -> None:
+    world.submit()
+
+    said = _refused(
+        mighty,
+        "INSERT INTO events (id, tenant_id, request_id, seq, at, action, actor_role, to_state, body) "
+        "SELECT uuidv7(), tenant_id, id, 1, now(), 'expire', 'clock', 'expired', '' FROM requests",
+    )
+
+    assert "uq_events_request_id_seq" in said
+
+
+def test_nobody_gives_the_same_verdict_twice(world: World, api: Database) -> None:
+    world.act("ann", Action.APPROVE, world.submit().id)
+
+    said = _refused(
+        api.engine,
+        "INSERT INTO decisions (id, request_id, person_id, verdict, channel, decided_at) "
+        "SELECT uuidv7(), request_id, person_id, verdict, channel, decided_at FROM decisions",
+    )
+
+    assert "uq_decisions_request_id_person_id_verdict" in said

@@ -1,0 +1,151 @@
+"""The migrations from nothing, on a real database, compared with what the models say."""
+
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool
+from sqlmodel import SQLModel
+
+from lockbox import migrations
+from tests.builders import Urls
+from tests.database.scenes import read, write
+
+MODELS = ("people", "requests", "notices", "audit")
+# The models name columns, keys and types; what spans columns or rows is Postgres' own business, kept in one place.
+ONLY_IN_THE_MIGRATIONS = {
+    "remove_constraint uq_decisions_request_id_person_id_verdict",
+    "remove_constraint uq_events_request_id_seq",
+    "remove_constraint uq_memberships_person_id_tenant_id_role",
+    "remove_constraint uq_notices_event_id_person_id_endpoint_id",
+    "remove_index ix_memberships_tenant_id_role",
+    "remove_index ix_notices_request_id",
+    "remove_index ix_notices_run_at",
+    "remove_index ix_requests_open_windows",
+    "remove_index ix_requests_requester_id_id",
+    "remove_index ix_requests_tenant_id_id",
+    "remove_index ix_requests_wake_at",
+    "remove_index uq_people_email",
+}
+# Every object of the schema and what it is made of, so that any difference shows.
+OBJECTS = """
+SELECT 'column ' || table_name || '.' || column_name || ' ' || data_type || ' ' || is_nullable AS line
+FROM information_schema.columns WHERE table_schema = 'public'
+UNION ALL SELECT 'constraint ' || conrelid::regclass || ' ' || conname || ' ' || pg_get_constraintdef(oid)
+FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+UNION ALL SELECT 'index ' || indexdef FROM pg_indexes WHERE schemaname = 'public'
+UNION ALL SELECT 'trigger ' || pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal
+UNION ALL SELECT 'function ' || pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+UNION ALL SELECT 'right ' || grantee || ' ' || privilege_type || ' ' || table_name || '.' || column_name
+FROM information_schema.column_privileges WHERE table_schema = 'public'
+UNION ALL SELECT 'right ' || grantee || ' ' || privilege_type || ' ' || table_name
+FROM information_schema.table_privileges WHERE table_schema = 'public'
+UNION ALL SELECT 'at ' || version_num FROM alembic_version
+ORDER BY 1
+"""
+
+
+@pytest.fixture
+def fresh(urls: Urls, superuser: Engine) -> Iterator[str]:
+    """The owner's URL of a database in which nothing is."""
+    url = make_url(urls.owner)
+    name = f"{url.database}_fresh"
+    write(superuser, f"CREATE DATABASE {name} TEMPLATE template0 OWNER lockbox_owner")
+    yield url.set(database=name).render_as_string(hide_password=False)
+    write(superuser, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def owner(fresh: str) -> Iterator[Engine]:
+    """The owner's login to it."""
+    engine = create_engine(fresh, poolclass=NullPool)
+    yield engine
+    engine.dispose()
+
+
+def _objects(engine: Engine) -> list[str]:
+    return [str(row.line) for row in read(engine, OBJECTS)]
+
+
+def _differences(owner: Engine) -> list[str]:
+    """Return what a new migration would have to do for the tables to be what the models say."""
+    for wing in MODELS:
+        import_module(f"lockbox.{wing}.models")
+    with owner.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        found = compare_metadata(context, SQLModel.metadata)
+    return sorted(line for line in map(_line, found) if line not in ONLY_IN_THE_MIGRATIONS)
+
+
+def _line(difference: Any) -> str:
+    if isinstance(difference, list):
+        return "; ".join(_line(part) for part in difference)
+    kind, *rest = difference
+    if kind in {"add_index", "remove_index", "add_constraint", "remove_constraint"}:
+        return f"{kind} {rest[0].name}"
+    return f"{kind} {' '.join(str(part) for part in rest)}"
+
+
+def test_the_migrations_from_nothing_give_what_the_models_say(fresh: str, owner: Engine) -> None:
+    migrations.upgrade(fresh)
+
+    assert _differences(owner) == []
+    assert len(SQLModel.metadata.tables) == 12
+
+
+def test_every_difference_would_be_seen(fresh: str, owner: Engine) -> None:
+    migrations.upgrade(fresh)
+    write(owner, "ALTER TABLE requests ALTER COLUMN service TYPE varchar(64)")
+    write(owner, "ALTER TABLE requests ALTER COLUMN case_ref SET NOT NULL")
+    write(owner, "ALTER TABLE requests ALTER COLUMN created_at TYPE timestamp")
+    write(owner, "ALTER TABLE events ADD COLUMN extra text")
+    write(owner, "ALTER TABLE notices DROP COLUMN last_error")
+
+    assert len(_differences(owner)) == 5
+
+
+def test_a_second_upgrade_changes_nothing(fresh: str, owner: Engine) -> None:
+    migrations.upgrade(fresh)
+    before = _objects(owner)
+
+    migrations.upgrade(fresh)
+
+    assert len(before) > 200
+    assert _objects(owner) == before
+
+
+def test_the_database_is_at_the_revision_of_this_code(fresh: str, owner: Engine) -> None:
+    with owner.connect() as connection:
+        at_first = migrations.current(connection)
+    migrations.upgrade(fresh)
+
+    with owner.connect() as connection:
+        assert (at_first, migrations.current(connection)) == (None, migrations.head())
+
+
+def test_all_that_is_in_the_schema_belongs_to_the_owner(fresh: str, owner: Engine) -> None:
+    migrations.upgrade(fresh)
+
+    owners = read(
+        owner,
+        "SELECT DISTINCT pg_get_userbyid(relowner) AS name FROM pg_class WHERE relnamespace = 'public'::regnamespace",
+    )
+    assert [row.name for row in owners] == ["lockbox_owner"]
+
+
+def test_every_constraint_and_index_has_a_name_by_the_convention(fresh: str, owner: Engine) -> None:
+    migrations.upgrade(fresh)
+
+    names = read(
+        owner,
+        "SELECT conname AS name FROM pg_constraint "
+        "WHERE connamespace = 'public'::regnamespace AND contype NOT IN ('n', 't') "
+        "UNION SELECT indexname FROM pg_indexes WHERE schemaname = 'public'",
+    )
+    ours = [str(row.name) for row in names if not row.name.startswith("alembic_version")]
+    assert [name for name in ours if name.split("_")[0] not in {"pk", "fk", "uq", "ck", "ix"}] == []

@@ -1,0 +1,153 @@
+"""What a server process finds out about its login and its schema before it serves."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool
+
+from lockbox import migrations, standing
+from lockbox.standing import NotFit, Server
+from tests.builders import Urls
+from tests.database.scenes import write
+
+EXCESS_OF_ROLES = {
+    "GRANT lockbox_owner TO lockbox_worker": ("REVOKE lockbox_owner FROM lockbox_worker", "the owner of the tables"),
+    "GRANT postgres TO lockbox_worker": ("REVOKE postgres FROM lockbox_worker", "a superuser"),
+    "ALTER ROLE lockbox_worker CREATEROLE": ("ALTER ROLE lockbox_worker NOCREATEROLE", "allowed to make roles"),
+    "ALTER ROLE lockbox_worker CREATEDB": ("ALTER ROLE lockbox_worker NOCREATEDB", "allowed to make databases"),
+    "ALTER ROLE lockbox_worker BYPASSRLS": ("ALTER ROLE lockbox_worker NOBYPASSRLS", "exempt from row security"),
+}
+FOR_GOOD = (
+    "UPDATE ON events",
+    "UPDATE (body) ON events",
+    "DELETE ON events",
+    "TRUNCATE ON events",
+    "UPDATE (verdict) ON decisions",
+    "DELETE ON decisions",
+    "TRUNCATE ON decisions",
+)
+EXCESS_OF_RIGHTS = {
+    Server.API: FOR_GOOD,
+    Server.WORKER: (*FOR_GOOD, "INSERT ON decisions", "INSERT ON requests", "SELECT (secret_hash) ON tokens"),
+}
+
+
+@contextmanager
+def _engine(url: str) -> Iterator[Engine]:
+    engine = create_engine(url, poolclass=NullPool)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def _complaint(url: str, server: Server) -> str:
+    with _engine(url) as engine, pytest.raises(NotFit) as error:
+        standing.check(engine, server)
+    return str(error.value)
+
+
+def _is_fit(url: str, server: Server) -> bool:
+    with _engine(url) as engine:
+        standing.check(engine, server)
+    return True
+
+
+@pytest.fixture
+def empty(urls: Urls, superuser: Engine) -> Iterator[Urls]:
+    """A database in which nothing is."""
+    name = f"{make_url(urls.owner).database}_empty"
+    write(superuser, f"CREATE DATABASE {name} TEMPLATE template0 OWNER lockbox_owner")
+
+    def there(url: str) -> str:
+        return make_url(url).set(database=name).render_as_string(hide_password=False)
+
+    yield Urls(there(urls.superuser), there(urls.owner), there(urls.api), there(urls.worker), "", "", Path())
+    write(superuser, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_each_server_is_fit_with_its_own_login(urls: Urls) -> None:
+    assert _is_fit(urls.api, Server.API)
+    assert _is_fit(urls.worker, Server.WORKER)
+
+
+@pytest.mark.parametrize("server", list(Server))
+def test_a_superuser_is_refused(urls: Urls, server: Server) -> None:
+    said = _complaint(urls.superuser, server)
+
+    assert "a superuser" in said
+    assert server in said
+
+
+@pytest.mark.parametrize("server", list(Server))
+def test_the_owner_is_refused(urls: Urls, server: Server) -> None:
+    said = _complaint(urls.owner, server)
+
+    assert "the owner of the tables" in said
+    assert "exempt from row security" in said
+
+
+def test_a_worker_with_the_apis_login_is_refused(urls: Urls) -> None:
+    assert "this login may INSERT decisions" in _complaint(urls.api, Server.WORKER)
+
+
+def test_an_api_with_the_workers_login_is_refused(urls: Urls) -> None:
+    assert "is it the login of another process?" in _complaint(urls.worker, Server.API)
+
+
+def test_a_login_that_could_turn_into_another_counts_as_that_one(urls: Urls, root: Engine) -> None:
+    said = {}
+    for change, (undo, _) in EXCESS_OF_ROLES.items():
+        write(root, change)
+        try:
+            said[change] = _complaint(urls.worker, Server.WORKER)
+        finally:
+            write(root, undo)
+
+    assert {change: line for change, line in said.items() if EXCESS_OF_ROLES[change][1] not in line} == {}
+    assert _is_fit(urls.worker, Server.WORKER)
+
+
+@pytest.mark.parametrize("server", list(Server))
+def test_a_server_that_was_given_more_rights_than_it_needs_is_refused(
+    urls: Urls, root: Engine, server: Server
+) -> None:
+    url = urls.api if server is Server.API else urls.worker
+    said = {}
+    for right in EXCESS_OF_RIGHTS[server]:
+        write(root, f"GRANT {right} TO PUBLIC")
+        said[right] = _complaint(url, server)
+        write(root, f"REVOKE {right} FROM PUBLIC")
+
+    assert {r: line for r, line in said.items() if f"may {r.split()[0]} {r.split()[-1]}" not in line} == {}
+    assert _is_fit(url, server)
+
+
+def test_a_server_that_lacks_a_right_it_needs_is_refused_at_the_start(urls: Urls, root: Engine) -> None:
+    write(root, "REVOKE INSERT ON decisions FROM lockbox_api")
+
+    assert "may not INSERT decisions" in _complaint(urls.api, Server.API)
+
+
+def test_a_database_without_migrations_is_refused(empty: Urls) -> None:
+    assert "has no migrations yet" in _complaint(empty.api, Server.API)
+
+
+def test_a_database_with_newer_migrations_is_refused(urls: Urls, root: Engine) -> None:
+    write(root, "UPDATE alembic_version SET version_num = '9999'")
+
+    said = _complaint(urls.worker, Server.WORKER)
+
+    assert "at migration 9999" in said
+    assert migrations.head() in said
+
+
+def test_a_database_whose_migrations_left_no_mark_is_refused(urls: Urls, root: Engine) -> None:
+    with root.connect() as connection:
+        connection.execute(text("DELETE FROM alembic_version"))
+
+    assert "has no migrations yet" in _complaint(urls.api, Server.API)

@@ -1,0 +1,53 @@
+"""A builder of letters: what a notice says, with whatever a test changes of it."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from lockbox.notices import letters
+from lockbox.notices.letters import Letter
+from lockbox.notices.senders.protocol import Mail
+
+PUBLIC = "https://lockbox.vendor.example/"
+NUMBER = UUID("0197f3a0-a0a0-7a0a-8a0a-0a0a0a0a0a0a")
+PAGE = f"https://lockbox.vendor.example/requests/{NUMBER}"
+AT = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
+ERIN = UUID(int=1)
+ANN = UUID(int=2)
+
+
+def letter(**changes: Any) -> Letter:
+    """Return a letter that asks Ann for an answer, with changes."""
+    asks = Letter(
+        notice_id=UUID(int=99),
+        template="pending",
+        now=AT + timedelta(seconds=5),
+        at=AT,
+        deadline_at=AT + timedelta(hours=12),
+        actor_name="Erin Engineer",
+        actor_role="engineer",
+        comment=None,
+        event_type="request.pending",
+        request_id=NUMBER,
+        tenant="contoso",
+        tenant_id=UUID(int=5),
+        requester="Erin Engineer",
+        requester_id=ERIN,
+        service="exchange-online",
+        resources=["mailbox:anna@contoso.example", "mailbox:bob@contoso.example"],
+        actions=["read", "export"],
+        reason_code="support_case",
+        justification="The mailbox does not open",
+        case_ref="CASE-4711",
+        access_window=5400,
+        recipient_id=ANN,
+        recipient_name="Ann Approver",
+        recipient_address="ann@contoso.example",
+    )
+    return replace(asks, **changes)
+
+
+def mail(**changes: Any) -> Mail:
+    """Return the mail of such a letter."""
+    return letters.mail(letter(**changes), public_url=PUBLIC, services={"exchange-online": "Exchange Online"})

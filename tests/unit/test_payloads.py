@@ -1,0 +1,63 @@
+"""The body of a webhook: thin, with ids, state and both clocks."""
+
+import json
+from uuid import UUID
+
+import pytest
+
+from lockbox.notices import letters
+from lockbox.requests.lifecycle import State
+from tests.unit.letter import ERIN, NUMBER, PAGE, PUBLIC, letter
+
+
+@pytest.mark.parametrize("template", State)
+def test_a_webhook_body_is_thin(template: State) -> None:
+    secret = "s3cret words " * 300
+    full = letter(
+        template=template.value,
+        justification=secret,
+        comment=secret,
+        requester=secret,
+        actor_name=secret,
+        recipient_name=secret,
+        recipient_address=f"{secret}@x",
+        case_ref=secret,
+        resources=[secret] * 50,
+    )
+
+    body = letters.payload(full, public_url=PUBLIC)
+
+    assert len(body) < 20_000
+    assert b"s3cret" not in body
+    assert str(ERIN).encode() not in body
+
+
+@pytest.mark.parametrize(
+    ("template", "answer_by", "open_until"),
+    [
+        ("reviewing", "2026-11-24T21:00:00.000000Z", None),
+        ("pending", "2026-11-24T21:00:00.000000Z", None),
+        ("active", None, "2026-11-24T21:00:00.000000Z"),
+        ("denied", None, None),
+        ("expired", None, None),
+    ],
+)
+def test_a_webhook_body_holds_ids_state_and_both_clocks(
+    template: str, answer_by: str | None, open_until: str | None
+) -> None:
+    body = letters.payload(letter(template=template, event_type=f"request.{template}"), public_url=PUBLIC)
+
+    assert json.loads(body) == {
+        "id": str(UUID(int=99)),
+        "type": f"request.{template}",
+        "timestamp": "2026-11-24T09:00:00.000000Z",
+        "data": {
+            "request_id": str(NUMBER),
+            "tenant": "contoso",
+            "tenant_id": str(UUID(int=5)),
+            "state": template,
+            "answer_by": answer_by,
+            "open_until": open_until,
+            "url": PAGE,
+        },
+    }

@@ -1,0 +1,60 @@
+"""The commands of a newcomer, run as real processes in a clean environment, on a data folder of their own."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import psutil
+
+from config import embedded
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+class Terminal:
+    """Starts modules of ours; everything that they start in turn bears the same mark in its environment."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.folder = place / "servers"
+        self.mark = uuid4().hex
+
+    def start(self, module: str, *options: str, **variables: str) -> "subprocess.Popen[str]":
+        home = self.place / "home"
+        home.mkdir(exist_ok=True)
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *options],
+            cwd=CHECKOUT,
+            env={"PATH": os.defpath, "HOME": str(home), "TERMINAL_MARK": self.mark, **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def left(self) -> list[str]:
+        """Return the command lines of all that still runs, and the embedded servers that do."""
+        marked = [" ".join(process.cmdline()) for process in psutil.process_iter() if self._bears_mark(process)]
+        return marked + (sorted(embedded.find(self.folder).pids) if self.folder.exists() else [])
+
+    def _bears_mark(self, process: psutil.Process) -> bool:
+        try:
+            return process.environ().get("TERMINAL_MARK") == self.mark
+        except psutil.Error:
+            return False
+
+
+@contextmanager
+def opened() -> Iterator[Terminal]:
+    """A terminal whose data folder every user can reach: as root the servers run as nobody."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="lockbox-terminal-") as folder:
+        place = Path(folder)
+        place.chmod(0o755)
+        terminal = Terminal(place)
+        yield terminal
+        if terminal.folder.exists():
+            embedded.find(terminal.folder).stop()

@@ -1,0 +1,134 @@
+"""The demo, run as a newcomer does: it proves all it says, fails where something is off, leaves nothing behind."""
+
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cli.demo.screen import DETAILS
+from tests.whole import terminal
+from tests.whole.terminal import Terminal
+
+ALL_IN_SECONDS = 60
+STORIES = {
+    "1 approved, left to expire": "Time over",
+    "2 denied": "Denied",
+    "3 left unanswered": "No answer in time",
+    "4 approved, then closed early": "Closed by you",
+    "5 sent twice, then withdrawn": "Withdrawn by vendor",
+}
+PROOFS = {
+    "mails received": "28",
+    "webhooks, signature verified": "24",
+    "events, one a move, no gap": "12",
+    "sent twice with one key": "1 filed, same answer",
+    "doors of 1 and 4": "shut, open, shut",
+    "doors of 2, 3, 5": "shut",
+    "tasks seen in Flower": "notify time_out expire",
+    "Flower's control calls": "14 x 403",
+}
+
+
+@pytest.fixture(scope="module")
+def here() -> Iterator[Terminal]:
+    """A terminal; all tests share its data folder, as runs one after another do."""
+    with terminal.opened() as opened:
+        yield opened
+
+
+def play(here: Terminal, **variables: str) -> "subprocess.Popen[str]":
+    return here.start("cli.demo", "--folder", str(here.folder), **variables)
+
+
+def wait_for(process: "subprocess.Popen[str]", begins: str) -> None:
+    """Read lines until one tells of this."""
+    assert process.stdout
+    for line in process.stdout:
+        if begins in line:
+            return
+    raise AssertionError(f"the demo never said {begins!r}")
+
+
+def children(process: "subprocess.Popen[str]", words: str) -> list[psutil.Process]:
+    return [one for one in psutil.Process(process.pid).children() if words in " ".join(one.cmdline())]
+
+
+def test_every_story_ends_as_it_must_and_every_proof_holds(here: Terminal) -> None:
+    began = time.monotonic()
+
+    with play(here) as demo:
+        said, complained = demo.communicate(timeout=ALL_IN_SECONDS + 30)
+
+    took = time.monotonic() - began
+    assert (demo.returncode, complained) == (0, ""), said
+    screen = said[said.index("Lockbox demo") :].splitlines()
+    for title, value in {**STORIES, **PROOFS}.items():
+        assert any(re.fullmatch(rf"{re.escape(title)} +{value} +{value} +✓", line.rstrip()) for line in screen), title
+    assert re.search(r"served outside a window +0 +0 of \d+ servings +✓", said)
+    assert "All is as it must be" in screen[-2]
+    assert "make run" in screen[-1]
+    assert len(screen) <= 24
+    assert max(map(len, screen)) <= 80
+    assert took < ALL_IN_SECONDS
+    assert here.left() == []
+
+
+def test_the_details_hold_every_mail_webhook_event_and_answer(here: Terminal) -> None:
+    with play(here) as demo:
+        demo.communicate(timeout=ALL_IN_SECONDS + 30)
+
+    details = DETAILS.read_text()
+    assert len(re.findall(r"^  \d (?:ann|amir|erin) +\S", details, re.MULTILINE)) == 28
+    assert len(re.findall(r"^  \d (?:customer|vendor) +request\.\S+ +verified ", details, re.MULTILINE)) == 24
+    assert len(re.findall(r"^  \d \d \d{4}-\S+ \w+: ", details, re.MULTILINE)) == 12
+    assert len(re.findall(r"^  \d \d{4}-\S+ \S+ (?:200|403)$", details, re.MULTILINE)) > 100
+
+
+def test_a_worker_that_dies_fails_the_demo_and_is_named(here: Terminal) -> None:
+    with play(here) as demo:
+        wait_for(demo, "1 approved")
+        for worker in children(demo, "worker notices"):
+            worker.kill()
+        _, complained = demo.communicate(timeout=ALL_IN_SECONDS)
+
+    assert demo.returncode == 1
+    assert "the process notices ended by itself" in complained
+    assert here.left() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_demo_that_is_told_to_stop_leaves_nothing_behind(here: Terminal, number: signal.Signals) -> None:
+    with play(here) as demo:
+        wait_for(demo, "Starting the API")
+        demo.send_signal(number)
+        _, complained = demo.communicate(timeout=ALL_IN_SECONDS)
+
+    assert demo.returncode == 128 + number
+    assert complained == "demo: stopped before its end\n"
+    assert here.left() == []
+
+
+def test_an_unusable_folder_is_refused_in_a_line(here: Terminal, tmp_path: Path) -> None:
+    taken = tmp_path / "file"
+    taken.write_text("somebody's")
+
+    with here.start("cli.demo", "--folder", str(taken)) as demo:
+        _, complained = demo.communicate(timeout=ALL_IN_SECONDS)
+
+    assert demo.returncode == 1
+    assert complained.startswith("demo: ")
+    assert str(tmp_path) in complained
+    assert len(complained.splitlines()) == 1
+
+
+def test_production_is_refused(here: Terminal) -> None:
+    with play(here, LOCKBOX_ENVIRONMENT="production") as demo:
+        _, complained = demo.communicate(timeout=ALL_IN_SECONDS)
+
+    assert demo.returncode == 1
+    assert "production" in complained
