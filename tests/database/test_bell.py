@@ -1,0 +1,120 @@
+"""The bell: it wakes a sleeper when something sooner is armed, and only then."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+
+import pytest
+from redis import Redis
+
+from lockbox.ids import new_id
+from lockbox.schedule import CLOCK, NOTICES, Away, Index, Promise, Schedule
+
+ASLEEP = 2.0
+AWAKE = 0.5
+
+
+@contextmanager
+def _sleeper(schedule: Schedule, index: Index, seconds: float = ASLEEP) -> Iterator[list[float]]:
+    """Somebody asleep on the bell; the list gets how long the sleep was."""
+    slept: list[float] = []
+    listening = threading.Event()
+
+    def sleep() -> None:
+        with schedule.bell(index) as bell:
+            bell.listen()
+            bell.listen()
+            listening.set()
+            began = time.monotonic()
+            bell.wait(seconds)
+            slept.append(time.monotonic() - began)
+
+    with ThreadPoolExecutor(1) as pool:
+        sleeping = pool.submit(sleep)
+        assert listening.wait(5)
+        time.sleep(0.02)
+        yield slept
+        sleeping.result(10)
+
+
+def _arm(schedule: Schedule, seconds: float, index: Index = CLOCK) -> None:
+    assert schedule.arm(index, [Promise(str(new_id()), index.kinds[0], timedelta(seconds=seconds))])
+
+
+def test_arming_something_into_an_empty_index_wakes(schedule: Schedule) -> None:
+    with _sleeper(schedule, CLOCK) as slept:
+        _arm(schedule, 60)
+
+    assert slept[0] < AWAKE
+
+
+def test_arming_something_sooner_wakes(schedule: Schedule) -> None:
+    _arm(schedule, 60)
+
+    with _sleeper(schedule, CLOCK) as slept:
+        _arm(schedule, 30)
+
+    assert slept[0] < AWAKE
+
+
+def test_arming_something_later_lets_sleep(schedule: Schedule) -> None:
+    _arm(schedule, 30)
+
+    with _sleeper(schedule, CLOCK, 0.3) as slept:
+        _arm(schedule, 60)
+
+    assert slept[0] == pytest.approx(0.3, abs=0.1)
+
+
+def test_the_bell_of_another_index_lets_sleep(schedule: Schedule) -> None:
+    with _sleeper(schedule, CLOCK, 0.3) as slept:
+        _arm(schedule, 1, NOTICES)
+
+    assert slept[0] == pytest.approx(0.3, abs=0.1)
+
+
+def test_the_epoch_at_the_end_of_an_index_does_not_keep_the_bell_silent(schedule: Schedule) -> None:
+    schedule.mark_whole(CLOCK)
+
+    with _sleeper(schedule, CLOCK) as slept:
+        _arm(schedule, 60)
+
+    assert slept[0] < AWAKE
+
+
+def test_removing_and_arming_only_what_is_missing_lets_sleep(schedule: Schedule) -> None:
+    held = str(new_id())
+    schedule.arm(CLOCK, [Promise(held, "expire", timedelta(seconds=60))])
+
+    with _sleeper(schedule, CLOCK, 0.3) as slept:
+        schedule.arm(CLOCK, [Promise(held, "expire", timedelta(seconds=1))], only_missing=True)
+        schedule.arm(CLOCK, [Promise(held, "expire", None)])
+
+    assert slept[0] == pytest.approx(0.3, abs=0.1)
+
+
+def test_a_ring_between_listening_and_sleeping_is_heard(schedule: Schedule) -> None:
+    with schedule.bell(CLOCK) as bell:
+        bell.listen()
+        _arm(schedule, 60)
+        began = time.monotonic()
+        bell.wait(ASLEEP)
+
+    assert time.monotonic() - began < AWAKE
+
+
+def test_a_broken_bell_says_so_and_can_be_mended(schedule: Schedule, redis: "Redis") -> None:
+    with schedule.bell(CLOCK) as bell:
+        bell.listen()
+        redis.client_kill_filter(_type="pubsub")
+        with pytest.raises(Away):
+            bell.wait(ASLEEP)
+        bell.listen()
+        _arm(schedule, 60)
+        began = time.monotonic()
+        bell.wait(ASLEEP)
+
+    assert time.monotonic() - began < AWAKE

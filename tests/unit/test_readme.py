@@ -1,0 +1,26 @@
+"""The README's table of moves is the table of moves."""
+
+import re
+from pathlib import Path
+
+from lockbox.requests.lifecycle import MOVES
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+ROW = re.compile(r"^\| (–|[a-z]+) \| ([a-z_]+) \| ([a-z_, ]+) \| ([^|]+) \| [^|]+ \|$", re.MULTILINE)
+
+
+def test_the_readme_shows_every_move_and_no_other() -> None:
+    shown = {}
+    for state, action, parties, to in ROW.findall(README.read_text())[1:]:
+        words = re.findall(r"reviewing|pending|active|denied|cancelled|timed_out|completed|revoked|expired", to)
+        shown[(None if state == "–" else state, action)] = (set(parties.split(", ")), set(words))
+
+    known = {
+        (state, action): ({str(party) for party in move.by}, {str(to) for to in (move.to, move.instead) if to})
+        for (state, action), move in MOVES.items()
+    }
+    assert shown == known
+
+
+def test_the_readme_fits_one_screen() -> None:
+    assert len(README.read_text().splitlines()) <= 80
