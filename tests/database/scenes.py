@@ -79,7 +79,7 @@ def state_of(house: Database, request_id: UUID) -> str:
 def trail(house: Database, request_id: UUID) -> list[tuple[int, str, str]]:
     """Return seq, action and new state of each move of a request."""
     query = "SELECT seq, action, to_state FROM events WHERE request_id = :id ORDER BY seq"
-    return [tuple(row) for row in read(house, query, id=request_id)]  # type: ignore[misc]
+    return [(row.seq, row.action, row.to_state) for row in read(house, query, id=request_id)]
 
 
 def milliseconds(moment: datetime) -> float:

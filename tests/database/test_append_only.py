@@ -13,6 +13,9 @@ from tests.builders import Urls, World
 from tests.database.scenes import read, trail
 
 TABLES = ("events", "decisions")
+EVERYTHING = "SELECT * FROM {table} ORDER BY id"
+ERASE = "UPDATE {table} SET {column} = NULL"
+CHANGE = "UPDATE requests SET {change}"
 CHANGES = {
     "UPDATE": "UPDATE {table} SET id = id",
     "DELETE": "DELETE FROM {table}",
@@ -54,12 +57,12 @@ def _refused(engine: Engine, statement: str, **parameters: object) -> str:
 def test_nobody_changes_removes_or_empties_the_trail_however_mighty(world: World, mighty: Engine) -> None:
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)
-    before = [read(mighty, f"SELECT * FROM {table} ORDER BY id") for table in TABLES]
+    before = [read(mighty, EVERYTHING.format(table=table)) for table in TABLES]
 
     said = [_refused(mighty, change.format(table=table)) for table in TABLES for change in CHANGES.values()]
 
     assert all("append-only" in line for line in said)
-    assert [read(mighty, f"SELECT * FROM {table} ORDER BY id") for table in TABLES] == before
+    assert [read(mighty, EVERYTHING.format(table=table)) for table in TABLES] == before
 
 
 def test_no_server_has_the_right_to_change_remove_or_empty_the_trail(world: World, server: Engine) -> None:
@@ -73,10 +76,12 @@ def test_no_server_has_the_right_to_change_remove_or_empty_the_trail(world: Worl
 def test_no_column_of_an_event_or_a_decision_can_be_changed(world: World, mighty: Engine) -> None:
     world.act("ann", Action.APPROVE, world.submit().id)
     columns = read(
-        mighty, "SELECT table_name, column_name FROM information_schema.columns WHERE table_name = ANY(:t)", t=[*TABLES]
+        mighty,
+        "SELECT table_name, column_name FROM information_schema.columns WHERE table_name = ANY(:t)",
+        t=[*TABLES],
     )
 
-    said = [_refused(mighty, f"UPDATE {row.table_name} SET {row.column_name} = NULL") for row in columns]
+    said = [_refused(mighty, ERASE.format(table=row.table_name, column=row.column_name)) for row in columns]
 
     assert len(said) == 22
     assert all("append-only" in line for line in said)
@@ -95,7 +100,7 @@ def test_a_closed_request_does_not_change_any_more(world: World, mighty: Engine)
     request = world.submit()
     world.act("erin", Action.CANCEL, request.id)
 
-    said = [_refused(mighty, f"UPDATE requests SET version = version + 1, {change}") for change in REOPENINGS]
+    said = [_refused(mighty, CHANGE.format(change=f"version = version + 1, {change}")) for change in REOPENINGS]
 
     assert all("closed for good" in line for line in said)
 
@@ -113,7 +118,7 @@ def test_the_window_of_an_active_request_cannot_grow(world: World, mighty: Engin
 def test_a_request_changes_by_one_move_at_a_time(world: World, mighty: Engine) -> None:
     world.submit()
 
-    said = [_refused(mighty, f"UPDATE requests SET version = {step}") for step in STEPS]
+    said = [_refused(mighty, CHANGE.format(change=f"version = {step}")) for step in STEPS]
 
     assert all("one move at a time" in line for line in said)
 

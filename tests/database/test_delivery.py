@@ -56,7 +56,9 @@ def _assert_notices_are_held(house: Database, shift: timedelta = timedelta(0)) -
     held, promised = house.schedule.members(NOTICES), promised_notices(house)
     assert held.keys() == promised.keys()
     ahead = shift.total_seconds() * 1000
-    assert all(min(abs(held[one] - due), abs(held[one] + ahead - due)) < TOLERATED_MS for one, due in promised.items())
+    assert all(
+        min(abs(held[one] - due), abs(held[one] + ahead - due)) < TOLERATED_MS for one, due in promised.items()
+    )
 
 
 def test_notices_are_sent_closed_and_leave_the_index(world: World, worker: Database, post: Postbag) -> None:

@@ -1,7 +1,7 @@
 """Repairing the schedule from Postgres: whatever Redis lost, one round makes both indexes true again."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from uuid import UUID
@@ -157,8 +157,8 @@ def test_a_large_index_is_rebuilt_in_pages(world: World, worker: Database, root:
         """
         INSERT INTO requests (id, tenant_id, requester_id, service, resources, actions, reason_code, justification,
             mode, quorum, approval_window, access_window, state, version, deadline_at, wake_at, created_at, asked_at)
-        SELECT uuidv7(), tenant_id, requester_id, service, resources, actions, reason_code, justification, mode, quorum,
-            approval_window, access_window, state, version, deadline_at + n * interval '1 second',
+        SELECT uuidv7(), tenant_id, requester_id, service, resources, actions, reason_code, justification, mode,
+            quorum, approval_window, access_window, state, version, deadline_at + n * interval '1 second',
             wake_at + n * interval '1 second', created_at, asked_at
         FROM requests, generate_series(1, :number) n
         """,
@@ -234,6 +234,7 @@ def test_only_one_reconciles_at_a_time(world: World, worker: Database, root: Eng
 def test_a_round_that_is_left_half_way_lets_the_next_one_in(world: World, worker: Database, root: Engine) -> None:
     set_back(root, [world.submit().id], 4)
     steps = reconcile(worker, None)
+    assert isinstance(steps, Generator)
     assert next(steps) == "clock 1"
     assert list(reconcile(worker, None)) == []
 
@@ -247,7 +248,7 @@ def test_many_who_reconcile_at_once_do_each_thing_once(world: World, worker: Dat
     set_back(root, requests, 4)
 
     with ThreadPoolExecutor(4) as pool:
-        at_once(pool, *(lambda: list(reconcile(worker, None)) for _ in range(3)), partial(clock.run, worker, requests))
+        at_once(pool, *[lambda: list(reconcile(worker, None))] * 3, partial(clock.run, worker, requests))
     list(reconcile(worker, None))
 
     assert all(len(trail(worker, one)) == 2 for one in requests)

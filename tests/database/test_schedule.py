@@ -26,7 +26,7 @@ def _due(ids: list[str], kind: str = "expire") -> list[Promise]:
 
 
 def _milliseconds_now(redis: "Redis") -> float:
-    seconds, micros = redis.time()  # type: ignore[misc]
+    seconds, micros = redis.time()
     return float(seconds) * 1000 + float(micros) / 1000
 
 
@@ -162,7 +162,9 @@ def test_only_what_is_missing_is_armed_where_that_was_asked(schedule: Schedule) 
     schedule.arm(CLOCK, [Promise(held, "time_out", NOON)])
 
     schedule.arm(
-        CLOCK, [Promise(one, "expire", NOON + timedelta(hours=1)) for one in (held, leased, missing)], only_missing=True
+        CLOCK,
+        [Promise(one, "expire", NOON + timedelta(hours=1)) for one in (held, leased, missing)],
+        only_missing=True,
     )
 
     assert schedule.members(CLOCK) == {

@@ -148,7 +148,9 @@ def test_with_redis_away_decisions_are_taken_as_ever(world: World, away_url: str
     assert opened.state is State.ACTIVE
 
 
-def test_what_could_not_be_armed_is_healed_by_the_next_round(world: World, worker: Database, refused_url: str) -> None:
+def test_what_could_not_be_armed_is_healed_by_the_next_round(
+    world: World, worker: Database, refused_url: str
+) -> None:
     list(reconcile(worker, None))
     house = Database(world.house.engine, Schedule(refused_url))
     request = world.submit(house=house)

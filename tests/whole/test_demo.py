@@ -48,10 +48,13 @@ def play(here: Terminal, **variables: str) -> "subprocess.Popen[str]":
 def wait_for(process: "subprocess.Popen[str]", begins: str) -> None:
     """Read lines until one tells of this."""
     assert process.stdout
+    assert process.stderr
+    said = ""
     for line in process.stdout:
+        said += line
         if begins in line:
             return
-    raise AssertionError(f"the demo never said {begins!r}")
+    raise AssertionError(f"the demo never said {begins!r}:\n{said}{process.stderr.read()}")
 
 
 def children(process: "subprocess.Popen[str]", words: str) -> list[psutil.Process]:

@@ -1,0 +1,275 @@
+"""What each move leaves in the audit trail: one event, canonical to the byte, with nothing personal in it."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import rfc8785
+from sqlalchemy import Engine, Row
+
+from lockbox.database import Database
+from lockbox.people.roles import Mode
+from lockbox.refusals import Refusal
+from lockbox.requests import clock
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.policy import Policy
+from lockbox.requests.writing import Origin
+from tests import builders
+from tests.builders import World
+from tests.database.scenes import assert_trails_are_whole, read, set_back
+
+EVENTS = "SELECT * FROM events ORDER BY seq"
+DETAILS = "SELECT * FROM event_details WHERE event_id = :id"
+NOBODY = None
+Told = tuple[int, str, str | None, str, str | None, str, bool]
+
+PERSONAL = {
+    "comment": 'Ask Zoë "first"\u2028\x7f\t\\ \U0001f512',
+    "justification": "Anna Müller's mailbox \u202e does not open\r\n🙈",
+    "resource": "mailbox:anna.müller@contoso.example",
+    "address": "2001:db8::c0:ffee",
+    "user_agent": "Firefox of Ann's own laptop",
+}
+
+
+def _story(world: World, worker: Database, root: Engine) -> dict[str, list[Told]]:
+    """Play every move; return of each request what its events have to say, in order."""
+    by: dict[str, list[Told]] = {}
+    for name, steps in STORIES.items():
+        request = world.submit()
+        for who, action in steps:
+            if who is NOBODY:
+                set_back(root, [request.id], 1)
+                assert clock.run(worker, [request.id]) == 1
+            else:
+                world.act(who, action, request.id, comment=PERSONAL["comment"])
+        by[name] = [
+            (
+                row.seq,
+                row.action,
+                _name(world, row),
+                row.actor_role,
+                row.from_state,
+                row.to_state,
+                bool(row.deadline_at),
+            )
+            for row in _events(world.house, request.id)
+        ]
+    return by
+
+
+ENDORSE = ("max", Action.ENDORSE)
+APPROVE = ("ann", Action.APPROVE)
+STORIES: dict[str, list[tuple[str | None, Action]]] = {
+    "completed": [ENDORSE, APPROVE, ("amir", Action.APPROVE), ("erin", Action.COMPLETE)],
+    "revoked": [ENDORSE, APPROVE, ("amir", Action.APPROVE), ("tara", Action.REVOKE)],
+    "expired": [ENDORSE, APPROVE, ("amir", Action.APPROVE), (NOBODY, Action.EXPIRE)],
+    "denied": [ENDORSE, ("abe", Action.DENY)],
+    "not endorsed": [("mia", Action.DENY)],
+    "cancelled": [("erin", Action.CANCEL)],
+    "not reviewed": [(NOBODY, Action.TIME_OUT)],
+    "not answered": [ENDORSE, (NOBODY, Action.TIME_OUT)],
+}
+SUBMITTED: Told = (1, "submit", "erin", "engineer", None, "reviewing", True)
+ENDORSED: Told = (2, "endorse", "max", "manager", "reviewing", "pending", True)
+HALF: Told = (3, "approve", "ann", "approver", "pending", "pending", False)
+OPENED: Told = (4, "approve", "amir", "approver", "pending", "active", True)
+EXPECTED: dict[str, list[Told]] = {
+    "completed": [
+        SUBMITTED,
+        ENDORSED,
+        HALF,
+        OPENED,
+        (5, "complete", "erin", "requester", "active", "completed", False),
+    ],
+    "revoked": [SUBMITTED, ENDORSED, HALF, OPENED, (5, "revoke", "tara", "tenant_admin", "active", "revoked", False)],
+    "expired": [SUBMITTED, ENDORSED, HALF, OPENED, (5, "expire", None, "clock", "active", "expired", False)],
+    "denied": [SUBMITTED, ENDORSED, (3, "deny", "abe", "approver", "pending", "denied", False)],
+    "not endorsed": [SUBMITTED, (2, "deny", "mia", "manager", "reviewing", "denied", False)],
+    "cancelled": [SUBMITTED, (2, "cancel", "erin", "requester", "reviewing", "cancelled", False)],
+    "not reviewed": [SUBMITTED, (2, "time_out", None, "clock", "reviewing", "timed_out", False)],
+    "not answered": [SUBMITTED, ENDORSED, (3, "time_out", None, "clock", "pending", "timed_out", False)],
+}
+
+
+def _name(world: World, row: Row[Any]) -> str | None:
+    return {caller.person_id: name for name, caller in world.people.items()}.get(row.actor_id)
+
+
+def _events(house: Database, request_id: object) -> Sequence[Row[Any]]:
+    return read(house, "SELECT * FROM events WHERE request_id = :id ORDER BY seq", id=request_id)
+
+
+@pytest.fixture
+def careful(api: Database) -> World:
+    """A tenant that wants a review and two approvals."""
+    return World.make(api, Policy(quorum=2))
+
+
+@pytest.fixture
+def told_all(careful: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """The same, of whose people everything personal is noted."""
+    origin = Origin("portal", PERSONAL["address"], PERSONAL["user_agent"])
+    monkeypatch.setattr(builders, "HERE", origin)
+    request = careful.submit(
+        justification=PERSONAL["justification"], resources=[PERSONAL["resource"]], access_window=600
+    )
+    careful.act("max", Action.ENDORSE, request.id, comment=PERSONAL["comment"])
+    careful.act("ann", Action.APPROVE, request.id, comment=PERSONAL["comment"], access_window=60)
+    careful.act("amir", Action.APPROVE, request.id)
+    careful.act("tara", Action.REVOKE, request.id, comment=PERSONAL["comment"])
+    return careful
+
+
+def test_every_move_leaves_one_event_that_names_who_what_and_whether_a_clock_began(
+    careful: World, worker: Database, root: Engine
+) -> None:
+    told = _story(careful, worker, root)
+
+    assert told == EXPECTED
+    assert_trails_are_whole(worker)
+
+
+def test_an_event_holds_the_deadline_that_its_move_set(api: Database) -> None:
+    world = World.make(api, Policy(review_window=100, approval_window=200))
+    filed = world.submit(access_window=300)
+    asked = world.act("max", Action.ENDORSE, filed.id)
+    opened = world.act("ann", Action.APPROVE, filed.id, access_window=60)
+    world.act("erin", Action.COMPLETE, filed.id)
+
+    rows = _events(api, filed.id)
+
+    assert [row.deadline_at for row in rows] == [filed.deadline_at, asked.deadline_at, opened.deadline_at, None]
+    assert [row.deadline_at - row.at for row in rows[:3]] == [timedelta(seconds=n) for n in (100, 200, 60)]
+
+
+def test_the_bytes_of_an_event_are_canonical_json_and_say_what_its_columns_say(told_all: World) -> None:
+    rows = read(told_all.house, EVENTS)
+
+    assert len(rows) == 5
+    for row in rows:
+        body = json.loads(row.body)
+        assert rfc8785.dumps(body) == row.body
+        assert (body["id"], body["request_id"], body["tenant_id"]) == (
+            str(row.id),
+            str(row.request_id),
+            str(row.tenant_id),
+        )
+        assert (body["seq"], body["action"], body["actor_id"], body["actor_role"], body["from_state"]) == (
+            row.seq,
+            row.action,
+            str(row.actor_id),
+            row.actor_role,
+            row.from_state,
+        )
+        assert body["to_state"] == row.to_state
+        assert body["at"] == row.at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        assert body["deadline_at"] == (row.deadline_at and row.deadline_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
+        assert body["format"] == 1
+
+
+def test_personal_values_stand_in_an_event_as_salted_commitments(told_all: World) -> None:
+    fields = []
+
+    for row in read(told_all.house, EVENTS):
+        details = read(told_all.house, DETAILS, id=row.id)
+        expected = {d.field: hashlib.sha256(d.salt + d.value.encode()).hexdigest() for d in details}
+        assert json.loads(row.body)["personal"] == expected
+        assert len({d.salt for d in details}) == len(details)
+        assert all(len(d.salt) == 16 for d in details)
+        fields.append(set(expected))
+
+    person = {"name", "address", "user_agent"}
+    assert fields == [
+        person | {"justification", "resources"},
+        person | {"comment"},
+        person | {"comment"},
+        person,
+        person | {"comment"},
+    ]
+
+
+def test_no_personal_text_stands_in_the_bytes_of_an_event(told_all: World) -> None:
+    names = {caller.name for caller in told_all.people.values()}
+    emails = {row.email for row in read(told_all.house, "SELECT email FROM people")}
+
+    bodies = [row.body.decode() for row in read(told_all.house, EVENTS)]
+
+    secrets = {*PERSONAL.values(), *names, *emails}
+    escaped = {json.dumps(secret)[1:-1] for secret in secrets}
+    assert not [secret for secret in secrets | escaped for body in bodies if secret in body]
+
+
+def test_the_same_words_twice_give_two_commitments_that_nobody_can_match(told_all: World) -> None:
+    rows = read(told_all.house, EVENTS)
+    commitments = [json.loads(row.body)["personal"].get("comment") for row in rows]
+
+    assert len({one for one in commitments if one}) == 3
+
+
+def test_the_clock_leaves_events_without_anything_personal(careful: World, worker: Database, root: Engine) -> None:
+    request = careful.submit()
+    set_back(root, [request.id], 1)
+    clock.run(worker, [request.id])
+
+    *_, last = _events(worker, request.id)
+    assert (last.actor_id, last.actor_role) == (None, "clock")
+    assert json.loads(last.body)["personal"] == {}
+    assert rfc8785.dumps(json.loads(last.body)) == last.body
+    assert not read(worker, DETAILS, id=last.id)
+
+
+def test_every_event_waits_to_be_sealed(told_all: World, root: Engine, worker: Database) -> None:
+    request = told_all.submit()
+    set_back(root, [request.id], 1)
+    clock.run(worker, [request.id])
+
+    missing = read(
+        root, "SELECT e.id FROM events e FULL JOIN unsealed u ON u.event_id = e.id WHERE e.id IS NULL OR u IS NULL"
+    )
+    assert missing == []
+    assert read(root, "SELECT count(*) AS n FROM unsealed")[0].n == 7
+
+
+def test_a_move_that_is_refused_leaves_no_event_and_no_decision(careful: World) -> None:
+    request = careful.submit()
+
+    for who, action in (("erin", Action.ENDORSE), ("ann", Action.APPROVE), ("max", Action.COMPLETE)):
+        with pytest.raises(Refusal):
+            careful.act(who, action, request.id)
+
+    assert len(_events(careful.house, request.id)) == 1
+    assert not read(careful.house, "SELECT FROM decisions")
+
+
+def test_a_decision_is_a_row_with_who_what_and_from_where(told_all: World) -> None:
+    rows = read(told_all.house, "SELECT * FROM decisions ORDER BY decided_at")
+
+    people = [told_all.people[name].person_id for name in ("max", "ann", "amir")]
+    assert [(row.person_id, row.verdict, row.access_window) for row in rows] == [
+        (people[0], "endorse", None),
+        (people[1], "approve", 60),
+        (people[2], "approve", None),
+    ]
+    assert {(row.channel, row.address, row.user_agent) for row in rows} == {
+        ("portal", PERSONAL["address"], PERSONAL["user_agent"])
+    }
+    assert [row.comment for row in rows] == [PERSONAL["comment"], PERSONAL["comment"], None]
+
+
+def test_the_first_event_says_what_the_policy_demanded(api: Database) -> None:
+    world = World.make(api, Policy(quorum=2, approval_window=1234), Mode.ENFORCE)
+    world.submit(access_window=600, case_ref="CASE-7", actions=["read", "export"])
+
+    body = json.loads(read(api, EVENTS)[0].body)
+
+    assert {name: body[name] for name in ("service", "actions", "case_ref", "reason_code")} == {
+        "service": "exchange-online",
+        "actions": ["read", "export"],
+        "case_ref": "CASE-7",
+        "reason_code": "support_case",
+    }
+    assert (body["quorum"], body["approval_window"], body["access_window"], body["mode"]) == (2, 1234, 600, "enforce")
