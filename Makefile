@@ -47,6 +47,6 @@ lock: ## resolve requirements.lock anew (needs uv)
 clean: ## remove what was made here; data of embedded servers stays
 	@rm -rf $(VENV) var .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-$(READY): requirements.lock pyproject.toml deploy/venv
+$(READY): requirements.lock deploy/venv
 	@sh deploy/venv $(VENV)
 	@touch $(READY)

@@ -1,18 +1,14 @@
 """Starts the API: `python -m api`; refuses to serve with too many rights or on a schema it does not know."""
 
 import argparse
-import time
 
 import uvicorn
-from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError
 
 from api.app import make_app, make_database
 from config import logging as lockbox_logging
 from config.settings import UnsafeSettings, load
-from lockbox.standing import NotFit, Server, check
+from lockbox.standing import NotFit, Server, wait_until_fit
 
-WAIT_FOR_POSTGRES = 30
 MOST_KEPT_OPEN_SECONDS = 5
 SHUTDOWN_SECONDS = 10
 
@@ -26,10 +22,10 @@ def main() -> None:
     try:
         settings = load()
         database = make_database(settings)
-    except UnsafeSettings as unsafe:
-        raise SystemExit(f"lockbox: {unsafe}") from None
-    lockbox_logging.configure(settings)
-    _wait_until_fit(database.engine)
+        lockbox_logging.configure(settings)
+        wait_until_fit(database.engine, Server.API)
+    except (UnsafeSettings, NotFit) as refused:
+        raise SystemExit(f"lockbox: {refused}") from None
     uvicorn.run(
         make_app(settings, database),
         host=where.host,
@@ -41,20 +37,6 @@ def main() -> None:
         timeout_keep_alive=MOST_KEPT_OPEN_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-
-
-def _wait_until_fit(engine: Engine) -> None:
-    for second in range(WAIT_FOR_POSTGRES, -1, -1):
-        try:
-            check(engine, Server.API)
-        except NotFit as unfit:
-            raise SystemExit(f"lockbox: {unfit}") from None
-        except OperationalError as away:
-            if second == 0:
-                raise SystemExit("lockbox: Postgres cannot be reached at LOCKBOX_DATABASE_URL") from away
-            time.sleep(1)
-        else:
-            return
 
 
 main()

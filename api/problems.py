@@ -8,7 +8,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
@@ -107,7 +107,8 @@ def _database(_: Request, error: Exception) -> JSONResponse:
     state = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
     if state in CONTENDED:
         return problem(503, "busy", "Somebody else is changing this; try again.", headers={"retry-after": "1"})
-    if state and not state.startswith(AWAY):
+    connection_lost = not state and isinstance(error, OperationalError | InterfaceError | PoolTimeout)
+    if not connection_lost and not state.startswith(AWAY):
         return _unexpected(_, error)
     log.warning("api.database_away", error=type(error).__name__, sqlstate=state)
     return problem(503, "unavailable", "The database is away; try again.", headers={"retry-after": "1"})

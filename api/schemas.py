@@ -36,6 +36,12 @@ def _text(value: str) -> str:
     return value.strip()
 
 
+def _line(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("write it on one line")
+    return _text(value)
+
+
 def _resource(value: str) -> str:
     if "*" in value:
         raise ValueError("name each resource; wildcards are not allowed")
@@ -45,6 +51,7 @@ def _resource(value: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_text)]
+Line = Annotated[str, AfterValidator(_line)]
 Slug = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9-]*$")]
 Word = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 Resource = Annotated[str, Field(max_length=256), AfterValidator(_resource)]
@@ -66,7 +73,7 @@ class NewRequest(Incoming):
     actions: list[Word] = Field(default=["read"], min_length=1, max_length=20)
     reason_code: ReasonCode
     justification: Annotated[Text, Field(max_length=4000)]
-    case_ref: Annotated[Text, Field(max_length=100)] | None = None
+    case_ref: Annotated[Line, Field(max_length=100)] | None = None
     access_window: Seconds
     engineer: UUID | None = Field(default=None, description="only where a system files for an engineer")
 

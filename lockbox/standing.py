@@ -1,12 +1,14 @@
 """What a server process checks before it serves: that its login may no more than it needs, and the schema fits."""
 
+import time
 from enum import StrEnum
 
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
 
 from lockbox import migrations
 
-OWNER = "lockbox_owner"
+WAIT_SECONDS = 30
 
 
 class NotFit(Exception):  # noqa: N818 - it names what was found
@@ -60,6 +62,23 @@ def check(engine: Engine, server: Server) -> None:
         for table, right in NEEDED[server]:
             if not _may(connection, table, right):
                 raise NotFit(f"{server}: this login may not {right} {table}; is it the login of another process?")
+
+
+def wait_until_fit(engine: Engine, server: Server) -> None:
+    """Check the login and the schema, waiting up to 30 seconds for a Postgres that is still starting.
+
+    Raises:
+        NotFit: it must not serve, or Postgres did not come.
+    """
+    for second in range(WAIT_SECONDS, -1, -1):
+        try:
+            check(engine, server)
+        except OperationalError:
+            if second == 0:
+                raise NotFit(f"Postgres cannot be reached at {server}") from None
+            time.sleep(1)
+        else:
+            return
 
 
 def fits(connection: Connection) -> None:

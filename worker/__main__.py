@@ -2,19 +2,11 @@
 
 import argparse
 import os
-import time
-
-import structlog
-from sqlalchemy.exc import OperationalError
 
 from config.settings import UnsafeSettings
-from lockbox.standing import NotFit, Server, check
+from lockbox.standing import NotFit, Server, wait_until_fit
 from worker.app import CORE, MAINTENANCE, NOTIFY, app
 from worker.runtime import make, settings
-
-log = structlog.get_logger(__name__)
-
-WAIT_FOR_POSTGRES = 30
 
 KINDS = {
     "core": ["--pool=prefork", f"--queues={CORE},{MAINTENANCE}"],
@@ -50,20 +42,10 @@ def main() -> None:
 def _wait_until_fit() -> None:
     try:
         engine = make(settings()).database.engine
-    except UnsafeSettings as unsafe:
-        raise SystemExit(f"lockbox: {unsafe}") from None
-    for second in range(WAIT_FOR_POSTGRES, -1, -1):
-        try:
-            check(engine, Server.WORKER)
-        except NotFit as unfit:
-            raise SystemExit(f"lockbox: {unfit}") from None
-        except OperationalError as away:
-            if second == 0:
-                raise SystemExit("lockbox: Postgres cannot be reached at LOCKBOX_WORKER_DATABASE_URL") from away
-            time.sleep(1)
-        else:
-            engine.dispose()
-            return
+        wait_until_fit(engine, Server.WORKER)
+    except (UnsafeSettings, NotFit) as refused:
+        raise SystemExit(f"lockbox: {refused}") from None
+    engine.dispose()
 
 
 main()

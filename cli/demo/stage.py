@@ -23,8 +23,8 @@ from cli.stack import Plan, Processes
 from config.embedded.folder import write_private
 from config.settings import Settings
 
-API_PORT, FLOWER_PORT, GUARD_PORT = 8100, 5600, 9100
-"""Not those of `make run`, which may be up beside the demo or come later."""
+API_PORT, FLOWER_PORT, GUARD_PORT = (first + os.getpid() % 400 for first in (8100, 5600, 9100))
+"""Not those of `make run`, which may be up beside the demo, nor those of another demo that starts just now."""
 SERVICE = "exchange-online"
 LOGS = stack.LOGS / "demo"
 GUARD = stack.CHECKOUT / "deploy" / "examples" / "guarded.py"

@@ -13,7 +13,16 @@ from lockbox.database import now
 from lockbox.ids import new_id
 from lockbox.notices import outbox
 from lockbox.people.roles import Caller, Role
-from lockbox.refusals import AlreadyDecided, AlreadyEndorsed, OwnRequest, Stale, TooLate, Unknown, WindowTooLong
+from lockbox.refusals import (
+    AlreadyDecided,
+    AlreadyEndorsed,
+    InvalidMove,
+    OwnRequest,
+    Stale,
+    TooLate,
+    Unknown,
+    WindowTooLong,
+)
 from lockbox.requests import writing
 from lockbox.requests.lifecycle import DECISIONS, FINAL_STATES, Action, Move, Party, State, move
 from lockbox.requests.models import AccessRequest, Decision
@@ -61,7 +70,7 @@ def act(session: Session, caller: Caller, origin: Origin, request_id: UUID, verd
         raise OwnRequest("You asked for this access; somebody else decides about it.")
     if verdict.version is not None and verdict.version != request.version:
         raise Stale("The request has changed since you saw it; look again.", **_now_is(request))
-    row, party = move(state, action, _parties(caller, request))
+    row, party = _taken(request, action, _parties(caller, request))
     if at >= request.deadline_at:
         raise TooLate("The time for this has run out.", **_now_is(request))
     votes: tuple[Vote, ...] = ()
@@ -83,6 +92,13 @@ def act(session: Session, caller: Caller, origin: Origin, request_id: UUID, verd
     known = outbox.directory(session, {request.tenant_id})
     writing.update(session, request, change, known, decision)
     return request
+
+
+def _taken(request: AccessRequest, action: Action, parties: set[Party]) -> tuple[Move, Party]:
+    try:
+        return move(request.state, action, parties)
+    except InvalidMove as refused:
+        raise InvalidMove(refused.detail, **_now_is(request)) from None
 
 
 def _locked(session: Session, caller: Caller, request_id: UUID) -> AccessRequest:

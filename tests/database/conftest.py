@@ -6,6 +6,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -17,10 +18,10 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import NullPool
 
 from config.embedded import Servers
+from lockbox.database import Database
 from lockbox.schedule import Schedule
 from tests.builders import ShiftedClock, Urls
-
-pytest.register_assert_rewrite("tests.database.scenes")
+from tests.database.postbag import Postbag
 
 REDIS_SERVER = shutil.which("redis-server")
 KINDS = ["valkey", "redis"] if REDIS_SERVER else ["valkey"]
@@ -48,6 +49,26 @@ def root(urls: Urls) -> Iterator[Engine]:
 def later() -> ShiftedClock:
     """A clock for a house, to be shifted by the test."""
     return ShiftedClock()
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    """A few threads, started once."""
+    with ThreadPoolExecutor(8) as threads:
+        yield threads
+
+
+@pytest.fixture
+def post() -> Postbag:
+    """Memory senders."""
+    return Postbag()
+
+
+@pytest.fixture
+def sender(worker: Database, later: ShiftedClock) -> Database:
+    """A worker whose clock can be shifted."""
+    worker.clock = later
+    return worker
 
 
 @pytest.fixture(scope="session")

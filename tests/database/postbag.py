@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from uuid import UUID
 
 from cryptography.fernet import Fernet
@@ -13,10 +14,12 @@ from lockbox.notices.delivery import Senders, Try
 from lockbox.notices.senders.memory import MemoryHooks, MemoryMail
 from lockbox.notices.senders.protocol import Mail
 from lockbox.notices.vault import Vault
+from lockbox.schedule import NOTICES
 from tests.builders import World
-from tests.database.scenes import read
+from tests.database.scenes import promised_notices, read
 
 PUBLIC_URL = "https://lockbox.vendor.example"
+TOLERATED_MS = 250
 SERVICES = {"exchange-online": "Exchange Online"}
 
 
@@ -78,3 +81,19 @@ def address(house: Database, world: World, name: str) -> str:
     """Return somebody's mail address."""
     (row,) = read(house, "SELECT email FROM people WHERE id = :id", id=world.people[name].person_id)
     return str(row.email)
+
+
+def notice(house: Database, notice_id: UUID) -> tuple[str | None, int, str | None]:
+    """Return outcome, attempts and last error of a notice."""
+    (row,) = read(house, "SELECT outcome, attempts, last_error FROM notices WHERE id = :id", id=notice_id)
+    return row.outcome, row.attempts, row.last_error
+
+
+def assert_notices_are_held(house: Database, shift: timedelta = timedelta(0)) -> None:
+    """Check that the index holds each open notice, give or take the way between two servers, or a shifted clock."""
+    held, promised = house.schedule.members(NOTICES), promised_notices(house)
+    assert held.keys() == promised.keys()
+    ahead = shift.total_seconds() * 1000
+    assert all(
+        min(abs(held[one] - due), abs(held[one] + ahead - due)) < TOLERATED_MS for one, due in promised.items()
+    )

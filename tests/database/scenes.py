@@ -2,6 +2,7 @@
 
 import math
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -11,13 +12,16 @@ from uuid import UUID
 from sqlalchemy import Engine, Row, text
 
 from lockbox.database import Database
-from lockbox.refusals import Refusal
-from lockbox.requests import filing
+from lockbox.refusals import NoOpenWindow, Refusal
+from lockbox.requests import filing, register
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, State
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.register import Question
 from lockbox.schedule import CLOCK, NOTICES
 from tests.builders import HERE, SETTINGS, World
 
 PATIENCE = 20.0
+MAILBOX = "mailbox:anna@contoso.example"
 
 
 def many(world: World, count: int, who: str = "erin", **changes: Any) -> list[UUID]:
@@ -120,3 +124,23 @@ def assert_trails_are_whole(house: Database) -> None:
         assert row.seqs == list(range(1, row.version + 1))
         assert row.states[-1] == row.state
         assert not {"denied", "active"} <= set(row.states)
+
+
+def door(world: World, who: str = "erin", resource: str = MAILBOX) -> AccessRequest | None:
+    """Ask as the guarded system does; return the request that opens the door, None if it is shut."""
+    question = Question(world.tenant.slug, "exchange-online", resource, "read", world.people[who].person_id)
+    with world.house.transaction() as session:
+        try:
+            return register.check(session, world.people["gate"], question).request
+        except NoOpenWindow:
+            return None
+
+
+def within(seconds: float, true: Callable[[], object]) -> bool:
+    """Wait until something is true, for at most that long; whether it became so."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if true():
+            return True
+        time.sleep(0.01)
+    return False

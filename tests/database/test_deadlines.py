@@ -1,7 +1,6 @@
 """Deadlines are judged on the database's clock, after the lock is held, whether or not any worker is alive."""
 
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
 
@@ -9,16 +8,14 @@ import pytest
 from sqlalchemy import Engine, text
 
 from lockbox.database import Database, make_engine, now
-from lockbox.refusals import Conflict, NoOpenWindow, TooLate, WindowTooLong
+from lockbox.refusals import Conflict, TooLate
 from lockbox.requests import register
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import Policy
-from lockbox.requests.register import Question
 from tests.builders import ShiftedClock, Urls, World
-from tests.database.scenes import many, read, set_back, state_of, trail, write
+from tests.database.scenes import door, many, read, set_back, state_of, trail
 
-MAILBOX = "mailbox:anna@contoso.example"
 WAITING_FOR_LOCKS = """
 SELECT count(*) AS number FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
 """
@@ -30,13 +27,6 @@ def hurried(api: Database) -> World:
     return World.make(api, Policy(vendor_review=False, approval_window=1))
 
 
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    """A few threads."""
-    with ThreadPoolExecutor(4) as threads:
-        yield threads
-
-
 def _instant(house: Database) -> datetime:
     with house.transaction() as session:
         return now(session)
@@ -45,19 +35,6 @@ def _instant(house: Database) -> datetime:
 def _wait_until(house: Database, moment: datetime) -> None:
     while (left := (moment - _instant(house)).total_seconds()) > 0:
         time.sleep(min(left + 0.005, 0.05))
-
-
-def _question(world: World, who: str = "erin", resource: str = MAILBOX) -> Question:
-    return Question(world.tenant.slug, "exchange-online", resource, "read", world.people[who].person_id)
-
-
-def _door(world: World, who: str = "erin", resource: str = MAILBOX) -> AccessRequest | None:
-    """Ask as the guarded system does; return the request that opens the door, None if it is shut."""
-    with world.house.transaction() as session:
-        try:
-            return register.check(session, world.people["gate"], _question(world, who, resource)).request
-        except NoOpenWindow:
-            return None
 
 
 def test_an_answer_that_waits_for_the_lock_past_the_deadline_is_too_late(
@@ -113,7 +90,7 @@ def test_a_window_is_never_open_past_its_deadline_though_no_worker_lives(world: 
     answers = []
 
     while (asked := _instant(world.house)) < request.deadline_at + timedelta(seconds=0.4):
-        answers.append((asked, _door(world) is not None, _instant(world.house)))
+        answers.append((asked, door(world) is not None, _instant(world.house)))
         time.sleep(0.05)
 
     assert all(is_open for _, is_open, answered in answers if answered < request.deadline_at)
@@ -138,66 +115,6 @@ def test_nobody_acts_on_a_window_that_is_over_though_no_worker_lives(world: Worl
     assert not [entry for entry in _entries(world) if entry.open]
 
 
-def test_the_window_counts_from_the_approval_and_not_from_the_submit(world: World) -> None:
-    request = world.submit(access_window=600)
-    time.sleep(0.2)
-
-    opened = world.act("ann", Action.APPROVE, request.id)
-
-    assert opened.opened_at is not None
-    assert opened.opened_at >= request.created_at + timedelta(seconds=0.2)
-    assert opened.deadline_at == opened.opened_at + timedelta(seconds=600)
-    assert opened.wake_at == opened.deadline_at
-
-
-def test_an_approver_shortens_the_window_and_never_lengthens_it(world: World) -> None:
-    first, second = many(world, 2, access_window=600)
-
-    opened = world.act("ann", Action.APPROVE, first, access_window=60)
-
-    assert opened.opened_at is not None
-    assert opened.deadline_at == opened.opened_at + timedelta(seconds=60)
-    with pytest.raises(WindowTooLong):
-        world.act("ann", Action.APPROVE, second, access_window=601)
-
-
-def test_the_shortest_granted_window_counts_from_the_approval_that_met_the_quorum(api: Database) -> None:
-    world = World.make(api, Policy(vendor_review=False, quorum=3))
-    request = world.submit(access_window=600)
-
-    world.act("ann", Action.APPROVE, request.id, access_window=120)
-    world.act("amir", Action.APPROVE, request.id, access_window=60)
-    opened = world.act("abe", Action.APPROVE, request.id, access_window=300)
-
-    (third,) = read(api, "SELECT max(decided_at) AS at FROM decisions")
-    assert opened.opened_at == third.at
-    assert opened.deadline_at == third.at + timedelta(seconds=60)
-
-
-def test_only_votes_of_those_who_may_still_approve_are_counted(api: Database, root: Engine) -> None:
-    world = World.make(api, Policy(vendor_review=False, quorum=2))
-    request = world.submit()
-    world.act("ann", Action.APPROVE, request.id, access_window=1)
-    write(root, "DELETE FROM memberships WHERE person_id = :id", id=world.people["ann"].person_id)
-
-    second = world.act("amir", Action.APPROVE, request.id)
-    third = world.act("abe", Action.APPROVE, request.id)
-
-    assert second.state is State.PENDING
-    assert third.state is State.ACTIVE
-    assert third.opened_at is not None
-    assert third.deadline_at == third.opened_at + timedelta(hours=1)
-
-
-def test_the_vote_of_a_disabled_person_is_not_counted(api: Database, root: Engine) -> None:
-    world = World.make(api, Policy(vendor_review=False, quorum=2))
-    request = world.submit()
-    world.act("ann", Action.APPROVE, request.id)
-    write(root, "UPDATE people SET disabled_at = now() WHERE id = :id", id=world.people["ann"].person_id)
-
-    assert world.act("amir", Action.APPROVE, request.id).state is State.PENDING
-
-
 def test_each_clock_starts_when_its_state_begins(api: Database) -> None:
     world = World.make(api, Policy(review_window=100, approval_window=200, access_ceiling=300))
 
@@ -213,52 +130,6 @@ def test_each_clock_starts_when_its_state_begins(api: Database) -> None:
     assert opened.deadline_at == opened.opened_at + timedelta(seconds=300)
     assert filed.wake_at == filed.deadline_at
     assert asked.wake_at == asked.deadline_at
-
-
-def test_windows_are_independent_and_one_that_ends_shuts_no_other(world: World) -> None:
-    first, second = many(world, 2)
-    for one in (first, second):
-        world.act("ann", Action.APPROVE, one)
-
-    world.act("tara", Action.REVOKE, first)
-
-    still = _door(world)
-    assert still is not None
-    assert still.id == second
-    assert _door(world, who="eve") is None
-    assert _door(world, resource=MAILBOX.upper()) is None
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        "UPDATE tenants SET suspended = true",
-        "UPDATE people SET disabled_at = now() WHERE id IN (SELECT requester_id FROM requests)",
-        "DELETE FROM memberships WHERE person_id IN (SELECT requester_id FROM requests)",
-    ],
-)
-def test_a_window_shuts_when_engineer_or_tenant_lose_their_good_standing(
-    world: World, root: Engine, change: str
-) -> None:
-    world.act("ann", Action.APPROVE, world.submit().id)
-    before = _door(world)
-
-    write(root, change)
-
-    assert before is not None
-    assert _door(world) is None
-
-
-def test_a_window_that_was_forged_without_its_decisions_does_not_open(world: World, root: Engine) -> None:
-    request = world.submit()
-    with root.connect() as connection:
-        connection.execute(text("SET session_replication_role = replica"))
-        connection.execute(
-            text("UPDATE requests SET state = 'active', opened_at = now() WHERE id = :id"), {"id": request.id}
-        )
-
-    assert state_of(world.house, request.id) == "active"
-    assert _door(world) is None
 
 
 def test_an_answer_is_refused_at_the_deadline_and_taken_just_before_it(

@@ -1,7 +1,6 @@
 """A hint carries ids and no authority: twice, late, early, out of order or made up, it does the work once or not."""
 
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -38,13 +37,6 @@ def late(worker: Database, later: ShiftedClock) -> Database:
     later.shift = timedelta(hours=13)
     worker.clock = later
     return worker
-
-
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    """A few threads."""
-    with ThreadPoolExecutor(4) as threads:
-        yield threads
 
 
 def _lease(house: Database, ids: list[UUID], kind: str = "time_out") -> None:

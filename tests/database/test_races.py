@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
@@ -65,13 +65,6 @@ AFTER = {
 
 def _named(race: tuple[Contender, ...]) -> str:
     return "-".join(f"{who}_{action}".replace("the clock_", "") for who, action in race)
-
-
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    """Threads that are started once for all rounds."""
-    with ThreadPoolExecutor(8) as threads:
-        yield threads
 
 
 @pytest.fixture

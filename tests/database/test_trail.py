@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,19 +11,16 @@ from sqlalchemy import Engine, Row
 
 from lockbox.database import Database
 from lockbox.people.roles import Mode
-from lockbox.refusals import Refusal
 from lockbox.requests import clock
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy import Policy
 from lockbox.requests.writing import Origin
 from tests import builders
 from tests.builders import World
-from tests.database.scenes import assert_trails_are_whole, read, set_back
+from tests.database.scenes import read, set_back
 
 EVENTS = "SELECT * FROM events ORDER BY seq"
 DETAILS = "SELECT * FROM event_details WHERE event_id = :id"
-NOBODY = None
-Told = tuple[int, str, str | None, str, str | None, str, bool]
 
 PERSONAL = {
     "comment": 'Ask Zoë "first"\u2028\x7f\t\\ \U0001f512',
@@ -33,70 +29,6 @@ PERSONAL = {
     "address": "2001:db8::c0:ffee",
     "user_agent": "Firefox of Ann's own laptop",
 }
-
-
-def _story(world: World, worker: Database, root: Engine) -> dict[str, list[Told]]:
-    """Play every move; return of each request what its events have to say, in order."""
-    by: dict[str, list[Told]] = {}
-    for name, steps in STORIES.items():
-        request = world.submit()
-        for who, action in steps:
-            if who is NOBODY:
-                set_back(root, [request.id], 1)
-                assert clock.run(worker, [request.id]) == 1
-            else:
-                world.act(who, action, request.id, comment=PERSONAL["comment"])
-        by[name] = [
-            (
-                row.seq,
-                row.action,
-                _name(world, row),
-                row.actor_role,
-                row.from_state,
-                row.to_state,
-                bool(row.deadline_at),
-            )
-            for row in _events(world.house, request.id)
-        ]
-    return by
-
-
-ENDORSE = ("max", Action.ENDORSE)
-APPROVE = ("ann", Action.APPROVE)
-STORIES: dict[str, list[tuple[str | None, Action]]] = {
-    "completed": [ENDORSE, APPROVE, ("amir", Action.APPROVE), ("erin", Action.COMPLETE)],
-    "revoked": [ENDORSE, APPROVE, ("amir", Action.APPROVE), ("tara", Action.REVOKE)],
-    "expired": [ENDORSE, APPROVE, ("amir", Action.APPROVE), (NOBODY, Action.EXPIRE)],
-    "denied": [ENDORSE, ("abe", Action.DENY)],
-    "not endorsed": [("mia", Action.DENY)],
-    "cancelled": [("erin", Action.CANCEL)],
-    "not reviewed": [(NOBODY, Action.TIME_OUT)],
-    "not answered": [ENDORSE, (NOBODY, Action.TIME_OUT)],
-}
-SUBMITTED: Told = (1, "submit", "erin", "engineer", None, "reviewing", True)
-ENDORSED: Told = (2, "endorse", "max", "manager", "reviewing", "pending", True)
-HALF: Told = (3, "approve", "ann", "approver", "pending", "pending", False)
-OPENED: Told = (4, "approve", "amir", "approver", "pending", "active", True)
-EXPECTED: dict[str, list[Told]] = {
-    "completed": [
-        SUBMITTED,
-        ENDORSED,
-        HALF,
-        OPENED,
-        (5, "complete", "erin", "requester", "active", "completed", False),
-    ],
-    "revoked": [SUBMITTED, ENDORSED, HALF, OPENED, (5, "revoke", "tara", "tenant_admin", "active", "revoked", False)],
-    "expired": [SUBMITTED, ENDORSED, HALF, OPENED, (5, "expire", None, "clock", "active", "expired", False)],
-    "denied": [SUBMITTED, ENDORSED, (3, "deny", "abe", "approver", "pending", "denied", False)],
-    "not endorsed": [SUBMITTED, (2, "deny", "mia", "manager", "reviewing", "denied", False)],
-    "cancelled": [SUBMITTED, (2, "cancel", "erin", "requester", "reviewing", "cancelled", False)],
-    "not reviewed": [SUBMITTED, (2, "time_out", None, "clock", "reviewing", "timed_out", False)],
-    "not answered": [SUBMITTED, ENDORSED, (3, "time_out", None, "clock", "pending", "timed_out", False)],
-}
-
-
-def _name(world: World, row: Row[Any]) -> str | None:
-    return {caller.person_id: name for name, caller in world.people.items()}.get(row.actor_id)
 
 
 def _events(house: Database, request_id: object) -> Sequence[Row[Any]]:
@@ -122,28 +54,6 @@ def told_all(careful: World, monkeypatch: pytest.MonkeyPatch) -> World:
     careful.act("amir", Action.APPROVE, request.id)
     careful.act("tara", Action.REVOKE, request.id, comment=PERSONAL["comment"])
     return careful
-
-
-def test_every_move_leaves_one_event_that_names_who_what_and_whether_a_clock_began(
-    careful: World, worker: Database, root: Engine
-) -> None:
-    told = _story(careful, worker, root)
-
-    assert told == EXPECTED
-    assert_trails_are_whole(worker)
-
-
-def test_an_event_holds_the_deadline_that_its_move_set(api: Database) -> None:
-    world = World.make(api, Policy(review_window=100, approval_window=200))
-    filed = world.submit(access_window=300)
-    asked = world.act("max", Action.ENDORSE, filed.id)
-    opened = world.act("ann", Action.APPROVE, filed.id, access_window=60)
-    world.act("erin", Action.COMPLETE, filed.id)
-
-    rows = _events(api, filed.id)
-
-    assert [row.deadline_at for row in rows] == [filed.deadline_at, asked.deadline_at, opened.deadline_at, None]
-    assert [row.deadline_at - row.at for row in rows[:3]] == [timedelta(seconds=n) for n in (100, 200, 60)]
 
 
 def test_the_bytes_of_an_event_are_canonical_json_and_say_what_its_columns_say(told_all: World) -> None:
@@ -232,17 +142,6 @@ def test_every_event_waits_to_be_sealed(told_all: World, root: Engine, worker: D
     )
     assert missing == []
     assert read(root, "SELECT count(*) AS n FROM unsealed")[0].n == 7
-
-
-def test_a_move_that_is_refused_leaves_no_event_and_no_decision(careful: World) -> None:
-    request = careful.submit()
-
-    for who, action in (("erin", Action.ENDORSE), ("ann", Action.APPROVE), ("max", Action.COMPLETE)):
-        with pytest.raises(Refusal):
-            careful.act(who, action, request.id)
-
-    assert len(_events(careful.house, request.id)) == 1
-    assert not read(careful.house, "SELECT FROM decisions")
 
 
 def test_a_decision_is_a_row_with_who_what_and_from_where(told_all: World) -> None:

@@ -6,14 +6,14 @@ from pathlib import Path
 from lockbox.requests.lifecycle import MOVES
 
 README = Path(__file__).resolve().parents[2] / "README.md"
-ROW = re.compile(r"^\| (–|[a-z]+) \| ([a-z_]+) \| ([a-z_, ]+) \| ([^|]+) \| [^|]+ \|$", re.MULTILINE)
+ROW = re.compile(r"^\| (\N{EN DASH}|[a-z]+) \| ([a-z_]+) \| ([a-z_, ]+) \| ([^|]+) \| [^|]+ \|$", re.MULTILINE)
 
 
 def test_the_readme_shows_every_move_and_no_other() -> None:
     shown = {}
     for state, action, parties, to in ROW.findall(README.read_text())[1:]:
         words = re.findall(r"reviewing|pending|active|denied|cancelled|timed_out|completed|revoked|expired", to)
-        shown[(None if state == "–" else state, action)] = (set(parties.split(", ")), set(words))
+        shown[(None if state == "\N{EN DASH}" else state, action)] = (set(parties.split(", ")), set(words))
 
     known = {
         (state, action): ({str(party) for party in move.by}, {str(to) for to in (move.to, move.instead) if to})

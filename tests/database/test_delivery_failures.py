@@ -1,0 +1,127 @@
+"""Mails and calls that fail: alone, within the time that is left, and without a trace in any request."""
+
+import time
+from datetime import timedelta
+
+import pytest
+
+from lockbox.database import Database, now
+from lockbox.notices.delivery import LEASE
+from lockbox.notices.models import Outcome
+from lockbox.notices.senders.protocol import SendFailed
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.policy import Policy
+from lockbox.schedule import NOTICES
+from tests.builders import ShiftedClock, World
+from tests.database.postbag import DyingMail, Postbag, address, assert_notices_are_held, notice, open_notices
+from tests.database.scenes import read
+
+PAST_THE_LEASE = LEASE + timedelta(seconds=1)
+
+
+def test_a_failing_address_fails_alone_and_for_good(world: World, worker: Database, post: Postbag) -> None:
+    world.submit()
+    post.mail.refused[address(worker, world, "amir")] = SendFailed("no such mailbox", permanent=True)
+
+    post.deliver(worker, open_notices(worker))
+
+    query = "SELECT outcome, last_error FROM notices ORDER BY person_id <> :amir"
+    rows = read(worker, query, amir=world.people["amir"].person_id)
+    assert [tuple(row) for row in rows] == [("dead", "no such mailbox"), ("sent", None), ("sent", None)]
+    assert worker.schedule.members(NOTICES) == {}
+
+
+def test_a_failure_is_tried_again_within_the_time_that_is_left_and_then_is_dead(
+    api: Database, sender: Database, later: ShiftedClock, post: Postbag
+) -> None:
+    world = World.make(api, Policy(vendor_review=False, approval_window=60))
+    request = world.submit()
+    (first,) = [row.id for row in read(api, "SELECT id FROM notices ORDER BY id LIMIT 1")]
+    post.mail.refused = {address(api, world, name): SendFailed("try later") for name in ("ann", "amir", "abe")}
+    waits, ends = [], request.deadline_at
+
+    while True:
+        (attempt,) = post.deliver(sender, [first])
+        with sender.transaction() as session:
+            at = now(session)
+        if attempt.outcome is not None:
+            break
+        waits.append((attempt.run_at - at).total_seconds())
+        assert attempt.run_at < ends
+        assert_notices_are_held(sender, later.shift)
+        later.shift += attempt.run_at - at
+
+    assert attempt.outcome is Outcome.DEAD
+    assert notice(sender, first) == ("dead", len(waits) + 1, "try later")
+    assert 4 <= len(waits) <= 20
+    assert waits[0] == pytest.approx(2, abs=0.3)
+    assert waits[1] == pytest.approx(4, abs=0.3)
+    assert max(waits) <= 15
+    assert f"notify:{first}" not in sender.schedule.members(NOTICES)
+
+
+def test_a_notice_that_nobody_sent_in_time_is_dead_and_not_sent(
+    world: World, sender: Database, later: ShiftedClock, post: Postbag
+) -> None:
+    world.submit()
+    later.shift = timedelta(hours=12, seconds=1)
+
+    tries = post.deliver(sender, open_notices(sender))
+
+    assert {one.outcome for one in tries} == {Outcome.DEAD}
+    assert post.mail.sent == []
+
+
+def test_a_sender_that_died_is_followed_by_another_after_its_lease_with_the_same_message_id(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
+    dying, next_one = Postbag(mail=DyingMail()), Postbag()
+    world.submit()
+    notices = open_notices(sender)
+
+    with pytest.raises(SystemExit):
+        dying.deliver(sender, notices[:1])
+    at_once_after = next_one.deliver(sender, notices[:1])
+    assert_notices_are_held(sender)
+    later.shift = PAST_THE_LEASE
+    tries = next_one.deliver(sender, notices[:1])
+
+    assert at_once_after == []
+    assert [one.outcome for one in tries] == [Outcome.SENT]
+    assert [mail.message_id for mail in next_one.mail.sent] == [mail.message_id for mail in dying.mail.sent]
+    assert notice(sender, notices[0]) == ("sent", 2, None)
+
+
+@pytest.mark.parametrize("permanent", [True, False])
+def test_failing_mails_and_webhooks_never_change_a_request(
+    world: World, worker: Database, post: Postbag, *, permanent: bool
+) -> None:
+    for tenant_id, url in ((world.tenant.id, "https://a.example/"), (None, "https://b.example/")):
+        post.endpoint(world, url, tenant_id=tenant_id)
+        post.hooks.refused[url] = SendFailed("down", permanent=permanent)
+    request = world.submit()
+    world.act("ann", Action.APPROVE, request.id)
+    for row in read(worker, "SELECT email FROM people"):
+        post.mail.refused[row.email] = SendFailed("down", permanent=permanent)
+    before = read(worker, "SELECT * FROM requests"), read(worker, "SELECT id, body FROM events ORDER BY id")
+
+    tries = post.deliver(worker, open_notices(worker))
+
+    after = read(worker, "SELECT * FROM requests"), read(worker, "SELECT id, body FROM events ORDER BY id")
+    assert {one.outcome for one in tries if one.error} == ({Outcome.DEAD} if permanent else {None})
+    assert before == after
+    assert post.mail.sent == []
+    assert post.hooks.sent == []
+
+
+def test_an_endpoint_whose_secret_no_key_opens_fails_alone(world: World, worker: Database, post: Postbag) -> None:
+    Postbag().endpoint(world, "https://old-key.example/", tenant_id=None)
+    post.endpoint(world, "https://good.example/", tenant_id=None)
+    world.submit()
+    began = time.monotonic()
+
+    post.deliver(worker, open_notices(worker))
+
+    assert [hook.url for hook in post.hooks.sent] == ["https://good.example/"]
+    assert len(post.mail.sent) == 3
+    assert time.monotonic() - began < 5

@@ -1,0 +1,133 @@
+"""Claims and their leases: offered again when they lapse, bounded by a budget, disjoint however many claim."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+from redis import Redis
+
+from lockbox.ids import new_id
+from lockbox.schedule import CLOCK, NOTICES, Index, Promise, Schedule
+from tests.database.scenes import at_once, within
+
+LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
+NOON = datetime(2040, 1, 1, 12, tzinfo=UTC)
+SHORT = Index("short", ("time_out", "expire"), lease=timedelta(milliseconds=200), budget=5)
+
+
+def _ids(count: int) -> list[str]:
+    return [str(new_id()) for _ in range(count)]
+
+
+def _due(ids: list[str], kind: str = "expire") -> list[Promise]:
+    return [Promise(one, kind, LONG_AGO) for one in ids]
+
+
+def test_settling_drops_the_lease_and_writes_what_is_true_now(schedule: Schedule, redis: "Redis") -> None:
+    gone, again = _ids(2)
+    schedule.arm(CLOCK, _due([gone, again]))
+    schedule.claim(CLOCK)
+
+    schedule.arm(CLOCK, [Promise(gone, "expire", None), Promise(again, "expire", NOON)])
+
+    assert redis.zcard(CLOCK.keys[1]) == 0
+    assert schedule.members(CLOCK).keys() == {f"expire:{again}"}
+
+
+def test_what_was_leased_for_too_long_is_offered_again_and_again(schedule: Schedule) -> None:
+    (one,) = _ids(1)
+    schedule.arm(SHORT, _due([one]))
+
+    first = schedule.claim(SHORT)
+    at_once_after = schedule.claim(SHORT)
+
+    assert first.ids == {"expire": [one]}
+    assert at_once_after.ids == {}
+    assert 0 < at_once_after.idle <= 0.2
+    for _ in range(2):
+        assert within(2, lambda: schedule.claim(SHORT).ids == {"expire": [one]})
+
+
+def test_a_backlog_beyond_the_budget_waits_in_the_index(schedule: Schedule) -> None:
+    ids = _ids(12)
+    schedule.arm(SHORT, _due(ids))
+
+    claim = schedule.claim(SHORT)
+    full = schedule.claim(SHORT)
+    schedule.arm(SHORT, [Promise(one, "expire", None) for one in claim.ids["expire"][:2]])
+    room = schedule.claim(SHORT)
+
+    assert len(claim.ids["expire"]) == SHORT.budget
+    assert full.ids == {}
+    assert 0 < full.idle <= 0.2
+    assert len(room.ids["expire"]) == 2
+    assert len(schedule.members(SHORT)) == 12 - 7
+
+
+def test_a_lease_that_ran_out_counts_no_second_time_against_the_budget(schedule: Schedule) -> None:
+    schedule.arm(SHORT, _due(_ids(12)))
+    first = set(schedule.claim(SHORT).ids["expire"])
+    time.sleep(0.25)
+
+    assert set(schedule.claim(SHORT).ids["expire"]) == first
+
+
+def test_notices_wait_while_a_storm_of_clocks_is_out(schedule: Schedule) -> None:
+    storm = _ids(501)
+    schedule.arm(NOTICES, _due(_ids(3), "notify"))
+    schedule.arm(CLOCK, _due(storm))
+    while schedule.claim(CLOCK).ids:
+        pass
+
+    during = schedule.claim(NOTICES)
+    schedule.arm(CLOCK, [Promise(storm[0], "expire", None)])
+    after = schedule.claim(NOTICES)
+
+    assert during.ids == {}
+    assert 0 < during.idle <= 0.1
+    assert len(after.ids["notify"]) == 3
+
+
+def test_arming_one_kind_drops_the_lease_of_the_other(schedule: Schedule, redis: "Redis") -> None:
+    (one,) = _ids(1)
+    schedule.arm(CLOCK, _due([one], "time_out"))
+    schedule.claim(CLOCK)
+
+    schedule.arm(CLOCK, [Promise(one, "expire", NOON)])
+
+    assert redis.zcard(CLOCK.keys[1]) == 0
+
+
+def test_claims_by_many_at_once_are_disjoint(schedule: Schedule) -> None:
+    ids = _ids(2000)
+    schedule.arm(CLOCK, _due(ids))
+
+    def claim_all() -> list[str]:
+        claimed: list[str] = []
+        while part := schedule.claim(CLOCK, most=50).ids.get("expire"):
+            claimed += part
+        return claimed
+
+    with ThreadPoolExecutor(6) as pool:
+        results = at_once(pool, *[claim_all] * 6)
+
+    claimed = [one for result in results if isinstance(result, list) for one in result]
+    assert sorted(claimed) == sorted(ids)
+
+
+def test_arming_and_claiming_at_once_loses_and_doubles_nothing(schedule: Schedule) -> None:
+    ids = _ids(1000)
+    claimed: list[str] = []
+
+    def arm_all() -> None:
+        for start in range(0, len(ids), 20):
+            while not schedule.arm(CLOCK, _due(ids[start : start + 20])):
+                time.sleep(0.1)
+
+    with ThreadPoolExecutor(1) as pool:
+        arming = pool.submit(arm_all)
+        while not arming.done():
+            claimed += schedule.claim(CLOCK).ids.get("expire", [])
+    claimed += schedule.claim(CLOCK).ids.get("expire", [])
+
+    assert sorted(claimed) == sorted(ids)

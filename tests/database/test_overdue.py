@@ -1,0 +1,162 @@
+"""What should have happened seconds ago is done straight from Postgres, by one process at a time, Redis or not."""
+
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from uuid import UUID
+
+import pytest
+from redis import Redis
+from sqlalchemy import Engine, text
+
+from lockbox.database import Database
+from lockbox.notices import delivery
+from lockbox.reconcile import LOCK_NUMBER, reconcile
+from lockbox.requests import clock
+from lockbox.requests.lifecycle import Action
+from lockbox.schedule import NOTICES, Schedule
+from tests.builders import Urls, World
+from tests.database.postbag import Postbag, open_notices
+from tests.database.scenes import (
+    at_once,
+    many,
+    promised_notices,
+    read,
+    set_back,
+    state_of,
+    trail,
+    write,
+)
+
+
+@pytest.fixture
+def redis(urls: Urls) -> Iterator["Redis"]:
+    """A client of the Redis under test."""
+    with Redis.from_url(urls.redis) as client:
+        yield client
+
+
+def test_what_is_overdue_by_more_than_three_seconds_is_done_at_once(
+    world: World, worker: Database, root: Engine
+) -> None:
+    waiting, opened, recent = many(world, 3)
+    world.act("ann", Action.APPROVE, opened)
+    set_back(root, [waiting, opened], 4)
+    set_back(root, [recent], 0)
+
+    steps = list(reconcile(worker, None))
+
+    assert steps[0] == "clock 2"
+    assert [state_of(worker, one) for one in (waiting, opened, recent)] == ["timed_out", "expired", "pending"]
+
+
+def test_with_redis_away_what_is_overdue_is_done_all_the_same(
+    world: World, worker: Database, root: Engine, away_url: str
+) -> None:
+    request = world.submit()
+    set_back(root, [request.id], 4)
+    worker.schedule.close()
+    worker.schedule = Schedule(away_url)
+
+    steps = list(reconcile(worker, None))
+
+    assert state_of(worker, request.id) == "timed_out"
+    assert steps == ["clock 1", "keys"]
+
+
+def test_an_overdue_request_that_somebody_holds_waits_for_the_next_round(
+    world: World, worker: Database, root: Engine
+) -> None:
+    held, free = many(world, 2)
+    set_back(root, [held, free], 4)
+
+    with root.connect().execution_options(isolation_level="READ COMMITTED") as holder:
+        holder.execute(text("SELECT FROM requests WHERE id = :id FOR UPDATE"), {"id": held})
+        list(reconcile(worker, None))
+        states = state_of(worker, held), state_of(worker, free)
+        holder.rollback()
+    list(reconcile(worker, None))
+
+    assert states == ("pending", "timed_out")
+    assert state_of(worker, held) == "timed_out"
+
+
+def test_only_one_reconciles_at_a_time(world: World, worker: Database, root: Engine) -> None:
+    request = world.submit()
+    set_back(root, [request.id], 4)
+
+    with root.connect() as other:
+        other.execute(text("SELECT pg_advisory_lock(:number)"), {"number": LOCK_NUMBER})
+        meanwhile = list(reconcile(worker, None))
+
+    assert meanwhile == []
+    assert "keys" in list(reconcile(worker, None))
+    assert state_of(worker, request.id) == "timed_out"
+
+
+def test_a_round_that_is_left_half_way_lets_the_next_one_in(world: World, worker: Database, root: Engine) -> None:
+    set_back(root, [world.submit().id], 4)
+    steps = reconcile(worker, None)
+    assert isinstance(steps, Generator)
+    assert next(steps) == "clock 1"
+    assert list(reconcile(worker, None)) == []
+
+    steps.close()
+
+    assert "keys" in list(reconcile(worker, None))
+
+
+def test_many_who_reconcile_at_once_do_each_thing_once(world: World, worker: Database, root: Engine) -> None:
+    requests = many(world, 30)
+    set_back(root, requests, 4)
+
+    with ThreadPoolExecutor(4) as pool:
+        at_once(pool, *[lambda: list(reconcile(worker, None))] * 3, partial(clock.run, worker, requests))
+    list(reconcile(worker, None))
+
+    assert all(len(trail(worker, one)) == 2 for one in requests)
+
+
+def test_notices_that_nobody_has_taken_are_handed_to_the_sender(
+    world: World, worker: Database, root: Engine, redis: "Redis"
+) -> None:
+    post = Postbag()
+    world.submit()
+    notices = open_notices(worker)
+    write(root, "UPDATE notices SET run_at = run_at - interval '4 seconds' WHERE id <> :last", last=notices[-1])
+    write(root, "UPDATE notices SET run_at = now() WHERE id = :last", last=notices[-1])
+    handed: list[UUID] = []
+    redis.flushall()
+
+    list(reconcile(worker, handed.extend))
+    delivery.deliver(worker, handed, post.senders)
+
+    assert set(notices[:-1]) <= set(handed)
+    assert len(post.mail.sent) == len(set(handed))
+    assert worker.schedule.members(NOTICES).keys() == promised_notices(worker).keys()
+
+
+def test_notices_are_left_to_those_who_send(world: World, worker: Database, root: Engine) -> None:
+    world.submit()
+    write(root, "UPDATE notices SET run_at = run_at - interval '1 minute'")
+
+    steps = list(reconcile(worker, None))
+
+    assert not [step for step in steps if step.startswith("notices")]
+    assert len(open_notices(worker)) == 3
+
+
+def test_idempotency_keys_are_forgotten_after_a_day(world: World, worker: Database, root: Engine) -> None:
+    for key, age in (("old", "24 hours 1 second"), ("young", "23 hours 59 minutes")):
+        write(
+            root,
+            "INSERT INTO idempotency_keys (person_id, key, body_hash, answer, created_at) "
+            "VALUES (:person, :key, '', '{}', now() - CAST(:age AS interval))",
+            person=world.people["erin"].person_id,
+            key=key,
+            age=age,
+        )
+
+    list(reconcile(worker, None))
+
+    assert [row.key for row in read(worker, "SELECT key FROM idempotency_keys")] == ["young"]

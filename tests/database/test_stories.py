@@ -1,0 +1,126 @@
+"""Each story that a request can have, told by its events: who, what, from where to where, and when a clock began."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, Row
+
+from lockbox.database import Database
+from lockbox.refusals import Refusal
+from lockbox.requests import clock
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.policy import Policy
+from tests.builders import World
+from tests.database.scenes import assert_trails_are_whole, read, set_back
+
+NOBODY = None
+Told = tuple[int, str, str | None, str, str | None, str, bool]
+
+
+def _story(world: World, worker: Database, root: Engine) -> dict[str, list[Told]]:
+    """Play every move; return of each request what its events have to say, in order."""
+    by: dict[str, list[Told]] = {}
+    for name, steps in STORIES.items():
+        request = world.submit()
+        for who, action in steps:
+            if who is NOBODY:
+                set_back(root, [request.id], 1)
+                assert clock.run(worker, [request.id]) == 1
+            else:
+                world.act(who, action, request.id, comment="As agreed")
+        by[name] = [
+            (
+                row.seq,
+                row.action,
+                _name(world, row),
+                row.actor_role,
+                row.from_state,
+                row.to_state,
+                bool(row.deadline_at),
+            )
+            for row in _events(world.house, request.id)
+        ]
+    return by
+
+
+ENDORSE = ("max", Action.ENDORSE)
+APPROVE = ("ann", Action.APPROVE)
+STORIES: dict[str, list[tuple[str | None, Action]]] = {
+    "completed": [ENDORSE, APPROVE, ("amir", Action.APPROVE), ("erin", Action.COMPLETE)],
+    "revoked": [ENDORSE, APPROVE, ("amir", Action.APPROVE), ("tara", Action.REVOKE)],
+    "expired": [ENDORSE, APPROVE, ("amir", Action.APPROVE), (NOBODY, Action.EXPIRE)],
+    "denied": [ENDORSE, ("abe", Action.DENY)],
+    "not endorsed": [("mia", Action.DENY)],
+    "cancelled": [("erin", Action.CANCEL)],
+    "not reviewed": [(NOBODY, Action.TIME_OUT)],
+    "not answered": [ENDORSE, (NOBODY, Action.TIME_OUT)],
+}
+SUBMITTED: Told = (1, "submit", "erin", "engineer", None, "reviewing", True)
+ENDORSED: Told = (2, "endorse", "max", "manager", "reviewing", "pending", True)
+HALF: Told = (3, "approve", "ann", "approver", "pending", "pending", False)
+OPENED: Told = (4, "approve", "amir", "approver", "pending", "active", True)
+EXPECTED: dict[str, list[Told]] = {
+    "completed": [
+        SUBMITTED,
+        ENDORSED,
+        HALF,
+        OPENED,
+        (5, "complete", "erin", "requester", "active", "completed", False),
+    ],
+    "revoked": [SUBMITTED, ENDORSED, HALF, OPENED, (5, "revoke", "tara", "tenant_admin", "active", "revoked", False)],
+    "expired": [SUBMITTED, ENDORSED, HALF, OPENED, (5, "expire", None, "clock", "active", "expired", False)],
+    "denied": [SUBMITTED, ENDORSED, (3, "deny", "abe", "approver", "pending", "denied", False)],
+    "not endorsed": [SUBMITTED, (2, "deny", "mia", "manager", "reviewing", "denied", False)],
+    "cancelled": [SUBMITTED, (2, "cancel", "erin", "requester", "reviewing", "cancelled", False)],
+    "not reviewed": [SUBMITTED, (2, "time_out", None, "clock", "reviewing", "timed_out", False)],
+    "not answered": [SUBMITTED, ENDORSED, (3, "time_out", None, "clock", "pending", "timed_out", False)],
+}
+
+
+def _name(world: World, row: Row[Any]) -> str | None:
+    return {caller.person_id: name for name, caller in world.people.items()}.get(row.actor_id)
+
+
+def _events(house: Database, request_id: object) -> Sequence[Row[Any]]:
+    return read(house, "SELECT * FROM events WHERE request_id = :id ORDER BY seq", id=request_id)
+
+
+@pytest.fixture
+def careful(api: Database) -> World:
+    """A tenant that wants a review and two approvals."""
+    return World.make(api, Policy(quorum=2))
+
+
+def test_every_move_leaves_one_event_that_names_who_what_and_whether_a_clock_began(
+    careful: World, worker: Database, root: Engine
+) -> None:
+    told = _story(careful, worker, root)
+
+    assert told == EXPECTED
+    assert_trails_are_whole(worker)
+
+
+def test_an_event_holds_the_deadline_that_its_move_set(api: Database) -> None:
+    world = World.make(api, Policy(review_window=100, approval_window=200))
+    filed = world.submit(access_window=300)
+    asked = world.act("max", Action.ENDORSE, filed.id)
+    opened = world.act("ann", Action.APPROVE, filed.id, access_window=60)
+    world.act("erin", Action.COMPLETE, filed.id)
+
+    rows = _events(api, filed.id)
+
+    assert [row.deadline_at for row in rows] == [filed.deadline_at, asked.deadline_at, opened.deadline_at, None]
+    assert [row.deadline_at - row.at for row in rows[:3]] == [timedelta(seconds=n) for n in (100, 200, 60)]
+
+
+def test_a_move_that_is_refused_leaves_no_event_and_no_decision(careful: World) -> None:
+    request = careful.submit()
+
+    for who, action in (("erin", Action.ENDORSE), ("ann", Action.APPROVE), ("max", Action.COMPLETE)):
+        with pytest.raises(Refusal):
+            careful.act(who, action, request.id)
+
+    assert len(_events(careful.house, request.id)) == 1
+    assert not read(careful.house, "SELECT FROM decisions")

@@ -1,0 +1,203 @@
+"""The demo's judge is tried itself: whatever is missing, too much, too late or wrong must show."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from cli.demo import proofs
+from cli.demo.evidence import Evidence, Hook, Mail, Probe
+from cli.demo.story import CONTROL_CALLS, ENDPOINTS, STORIES, TASKS
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+OPENED, DEADLINE, CLOSED = 2, 7, 4
+NAMES = {"erin": "Erin Engel", "ann": "Ann Archer", "amir": "Amir Aziz", "tara": "Tara Todd"}
+
+
+def second(number: float) -> float:
+    return (START + timedelta(seconds=number)).timestamp()
+
+
+def event(seq: int, state: str, by: str) -> dict[str, Any]:
+    at = {"active": OPENED, "expired": DEADLINE, "revoked": CLOSED}.get(state, 0)
+    return {
+        "seq": seq,
+        "at": (START + timedelta(seconds=at)).isoformat(),
+        "to_state": state,
+        "actor": {"name": NAMES[by]} if by in NAMES else None,
+        "role": "clock" if by == "the clock" else "approver",
+        "deadline_at": (START + timedelta(seconds=DEADLINE)).isoformat(),
+    }
+
+
+def answers(story: int) -> list[Probe]:
+    ends = {1: DEADLINE, 4: CLOSED}.get(story, 0)
+    return [Probe(second(t), second(t + 0.1), 200 if OPENED <= t < ends else 403) for t in range(10)]
+
+
+def good() -> Evidence:
+    """Evidence of a run in which all was as it must be."""
+    steps = [(story, step) for story in STORIES for step in story.steps]
+    told = [(story, step, who) for story, step in steps for who in step.mails.split()]
+    called = [(story, step, endpoint) for story, step in steps for endpoint in ENDPOINTS]
+    return Evidence(
+        requests={s.number: {"id": f"r{s.number}", "state": s.end} for s in STORIES},
+        events={s.number: [event(n, step.state, step.by) for n, step in enumerate(s.steps, 1)] for s in STORIES},
+        probes={s.number: answers(s.number) for s in STORIES},
+        closed_at={4: second(CLOSED)},
+        mails=[Mail(f"m{n}", f"r{s.number}", who, step.state, "") for n, (s, step, who) in enumerate(told)],
+        hooks=[
+            Hook(f"h{n}", to, f"request.{step.state}", f"r{s.number}", verified=True)
+            for n, (s, step, to) in enumerate(called)
+        ],
+        filed=len(STORIES),
+        same_answer=True,
+        tasks=dict.fromkeys(TASKS, 1),
+        control=dict.fromkeys(CONTROL_CALLS, 403),
+    )
+
+
+def failed(seen: Evidence) -> set[str]:
+    """Return the lines of the last screen that do not hold."""
+    lines = [*proofs.of_stories(seen), *proofs.of_evidence(seen)]
+    return {line.title for line in lines if not line.holds}
+
+
+def test_a_run_in_which_all_is_as_it_must_be_passes() -> None:
+    assert failed(good()) == set()
+
+
+def test_a_mail_or_webhook_that_comes_twice_counts_once() -> None:
+    seen = good()
+
+    seen.mails, seen.hooks = [*seen.mails, seen.mails[0]], [*seen.hooks, seen.hooks[0]]
+
+    assert failed(seen) == set()
+
+
+def lose_a_mail(seen: Evidence) -> None:
+    seen.mails = seen.mails[1:]
+
+
+def send_a_mail_too_many(seen: Evidence) -> None:
+    seen.mails = [*seen.mails, replace(seen.mails[0], message_id="another")]
+
+
+def send_a_mail_to_somebody_else(seen: Evidence) -> None:
+    seen.mails = [replace(seen.mails[0], to="tara"), *seen.mails[1:]]
+
+
+def lose_a_webhook(seen: Evidence) -> None:
+    seen.hooks = seen.hooks[1:]
+
+
+def forge_a_webhook(seen: Evidence) -> None:
+    seen.hooks = [*seen.hooks, replace(seen.hooks[0], verified=False)]
+
+
+def sign_a_webhook_wrongly(seen: Evidence) -> None:
+    seen.hooks = [replace(seen.hooks[0], verified=False), *seen.hooks[1:]]
+
+
+def lose_an_event(seen: Evidence) -> None:
+    seen.events[2] = seen.events[2][:1]
+
+
+def leave_a_gap(seen: Evidence) -> None:
+    seen.events[2] = [seen.events[2][0], {**seen.events[2][1], "seq": 3}]
+
+
+def name_somebody_else(seen: Evidence) -> None:
+    seen.events[2] = [seen.events[2][0], {**seen.events[2][1], "actor": {"name": "Ann Archer"}}]
+
+
+def file_twice(seen: Evidence) -> None:
+    seen.filed += 1
+
+
+def answer_the_twin_differently(seen: Evidence) -> None:
+    seen.same_answer = False
+
+
+def end_otherwise(seen: Evidence) -> None:
+    seen.requests[3] = {**seen.requests[3], "state": "active"}
+
+
+def be_refused_an_action(seen: Evidence) -> None:
+    seen.surprises.append("amir could not deny story 2: 409")
+
+
+def never_open(seen: Evidence) -> None:
+    seen.probes[1] = [replace(probe, status=403) for probe in seen.probes[1]]
+
+
+def flicker(seen: Evidence) -> None:
+    seen.probes[1] = [*seen.probes[1][:4], replace(seen.probes[1][4], status=403), *seen.probes[1][5:]]
+
+
+def never_ask(seen: Evidence) -> None:
+    seen.probes[3] = []
+
+
+def serve_the_denied(seen: Evidence) -> None:
+    seen.probes[2] = [*seen.probes[2][:5], replace(seen.probes[2][5], status=200), *seen.probes[2][6:]]
+
+
+def serve_after_the_deadline(seen: Evidence) -> None:
+    late = Probe(second(DEADLINE), second(DEADLINE + 0.01), 200)
+    seen.probes[1] = [*seen.probes[1][:DEADLINE], late, *seen.probes[1][DEADLINE:]]
+
+
+def serve_after_it_was_closed(seen: Evidence) -> None:
+    late = Probe(second(CLOSED + 0.01), second(CLOSED + 0.02), 200)
+    seen.probes[4] = [*seen.probes[4][:CLOSED], late, *seen.probes[4][CLOSED:]]
+
+
+def see_no_task(seen: Evidence) -> None:
+    del seen.tasks["lockbox.expire"]
+
+
+def let_flower_act(seen: Evidence) -> None:
+    seen.control[CONTROL_CALLS[0]] = 200
+
+
+def leave_a_control_call_untried(seen: Evidence) -> None:
+    del seen.control[CONTROL_CALLS[0]]
+
+
+OUTSIDE = "served outside a window"
+TAMPERINGS: list[tuple[Callable[[Evidence], None], set[str]]] = [
+    (lose_a_mail, {"mails received"}),
+    (send_a_mail_too_many, {"mails received"}),
+    (send_a_mail_to_somebody_else, {"mails received"}),
+    (lose_a_webhook, {"webhooks, signature verified"}),
+    (forge_a_webhook, {"webhooks, signature verified"}),
+    (sign_a_webhook_wrongly, {"webhooks, signature verified"}),
+    (lose_an_event, {"events, one a move, no gap"}),
+    (leave_a_gap, {"events, one a move, no gap"}),
+    (name_somebody_else, {"events, one a move, no gap"}),
+    (file_twice, {"sent twice with one key"}),
+    (answer_the_twin_differently, {"sent twice with one key"}),
+    (end_otherwise, {"3 left unanswered"}),
+    (be_refused_an_action, {"2 denied"}),
+    (never_open, {"doors of 1 and 4"}),
+    (flicker, {"doors of 1 and 4"}),
+    (never_ask, {"doors of 2, 3, 5"}),
+    (serve_the_denied, {"doors of 2, 3, 5", OUTSIDE}),
+    (serve_after_the_deadline, {OUTSIDE}),
+    (serve_after_it_was_closed, {OUTSIDE}),
+    (see_no_task, {"tasks seen in Flower"}),
+    (let_flower_act, {"Flower's control calls"}),
+    (leave_a_control_call_untried, {"Flower's control calls"}),
+]
+
+
+@pytest.mark.parametrize(("tamper", "lines"), TAMPERINGS, ids=lambda value: getattr(value, "__name__", ""))
+def test_anything_that_is_off_shows_on_its_line(tamper: Callable[[Evidence], None], lines: set[str]) -> None:
+    seen = good()
+
+    tamper(seen)
+
+    assert failed(seen) == lines
