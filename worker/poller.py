@@ -103,6 +103,7 @@ class Poller(Loop):
         self.app = app
         self.reconciler = reconciler
         self.bell: Bell = tools.database.schedule.bell(index)
+        self.busy = False
 
     def round(self) -> None:
         """Claim and hint, then sleep until something more is due; or act, where Redis is away."""
@@ -123,9 +124,10 @@ class Poller(Loop):
         """Return how long there is nothing to do, in seconds."""
         schedule = self.tools.database.schedule
         self.bell.listen()
-        if self._waiting_hints() >= MOST_HINTS_WAITING[self.index]:
+        if self.busy and self._waiting_hints() >= MOST_HINTS_WAITING[self.index]:
             return FULL_SECONDS
         claim = schedule.claim(self.index)
+        self.busy = bool(claim.ids)
         if not claim.whole:
             self.reconciler.poked.set()
         for kind, ids in claim.ids.items():

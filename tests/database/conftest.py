@@ -18,6 +18,7 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import NullPool
 
 from config.embedded import Servers
+from lockbox import schedule as schedule_module
 from lockbox.database import Database
 from lockbox.schedule import Schedule
 from tests.builders import ShiftedClock, Urls
@@ -35,6 +36,13 @@ def _brief_logs() -> Iterator[None]:
     structlog.configure(processors=[structlog.processors.add_log_level, brief])
     yield
     structlog.reset_defaults()
+
+
+@pytest.fixture(autouse=True)
+def _patient_arming(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a busy machine take its time to arm, but where the test is about a Redis that never answers."""
+    if "away_url" not in request.fixturenames:
+        monkeypatch.setattr(schedule_module, "ARM_TIMEOUT", 2.0)
 
 
 @pytest.fixture
