@@ -35,11 +35,13 @@ SELECT id, run_at AS due FROM notices WHERE closed_at IS NULL AND id > :after OR
 """)
 SOON_CLOCKS = text("""
 SELECT id, state, wake_at AS due FROM requests
-WHERE wake_at <= clock_timestamp() + CAST(:soon AS interval) ORDER BY wake_at LIMIT :most
+WHERE wake_at > clock_timestamp() AND wake_at <= clock_timestamp() + CAST(:soon AS interval)
+ORDER BY wake_at LIMIT :most
 """)
 SOON_NOTICES = text("""
 SELECT id, run_at AS due FROM notices
-WHERE closed_at IS NULL AND run_at <= clock_timestamp() + CAST(:soon AS interval) ORDER BY run_at LIMIT :most
+WHERE closed_at IS NULL AND run_at > clock_timestamp() AND run_at <= clock_timestamp() + CAST(:soon AS interval)
+ORDER BY run_at LIMIT :most
 """)
 PAGES = {CLOCK: OPEN_CLOCKS, NOTICES: OPEN_NOTICES}
 SOONS = {CLOCK: SOON_CLOCKS, NOTICES: SOON_NOTICES}

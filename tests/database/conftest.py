@@ -14,14 +14,16 @@ import pytest
 import structlog
 from redis import Redis
 from redis.exceptions import RedisError
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, delete, text
 from sqlalchemy.pool import NullPool
+from sqlmodel import SQLModel
 
 from config.embedded import Servers
 from lockbox import schedule as schedule_module
 from lockbox.database import Database
 from lockbox.schedule import Schedule
 from tests.builders import ShiftedClock, Urls
+from tests.conftest import fresh_database
 from tests.database.postbag import Postbag
 
 REDIS_SERVER = shutil.which("redis-server")
@@ -36,6 +38,29 @@ def _brief_logs() -> Iterator[None]:
     structlog.configure(processors=[structlog.processors.add_log_level, brief])
     yield
     structlog.reset_defaults()
+
+
+@pytest.fixture(scope="session")
+def shared(template: Servers) -> Iterator[Urls]:
+    """A database for one test after another: to make one takes longer than most of the tests."""
+    with fresh_database(template) as urls:
+        yield urls
+
+
+@pytest.fixture
+def alone() -> None:
+    """Give the test a database of its own: it changes more than rows."""
+
+
+@pytest.fixture
+def urls(request: pytest.FixtureRequest, template: Servers, shared: Urls) -> Iterator[Urls]:
+    """An empty database, and an emptied Redis."""
+    if "alone" in request.fixturenames:
+        with fresh_database(template) as urls:
+            yield urls
+    else:
+        _empty(shared)
+        yield shared
 
 
 @pytest.fixture(autouse=True)
@@ -166,3 +191,21 @@ def _wait_for(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
         else:
             return
     pytest.fail(f"redis-server did not come up:\n{log.read_text()}")
+
+
+def _empty(urls: Urls) -> None:
+    """Take away whatever the last test has left there: connections with their locks, rows, and all of Redis."""
+    engine = create_engine(urls.superuser, poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database() "
+                "AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+            )
+        )
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        for table in SQLModel.metadata.tables.values():
+            connection.execute(delete(table))
+    engine.dispose()
+    with Redis.from_url(urls.redis) as redis:
+        redis.flushall()

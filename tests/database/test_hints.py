@@ -207,6 +207,7 @@ def test_a_window_that_somebody_holds_is_offered_again_as_what_it_is(
     assert _claimed_within(late, 2) == {"expire": [str(request.id)]}
 
 
+@pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("timing", ["BEFORE", "AFTER", "DEFERRED"])
 def test_one_bad_row_never_holds_the_others(world: World, late: Database, root: Engine, timing: str) -> None:
     requests = many(world, 40)

@@ -14,6 +14,8 @@ from lockbox.standing import NotFit, Server
 from tests.builders import Urls
 from tests.database.scenes import write
 
+pytestmark = pytest.mark.usefixtures("alone")
+
 EXCESS_OF_ROLES = {
     "GRANT lockbox_owner TO lockbox_worker": ("REVOKE lockbox_owner FROM lockbox_worker", "the owner of the tables"),
     "GRANT postgres TO lockbox_worker": ("REVOKE postgres FROM lockbox_worker", "a superuser"),
