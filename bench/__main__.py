@@ -17,7 +17,7 @@ from rich.table import Table
 from sqlalchemy.engine import make_url
 
 from bench.load import observer
-from bench.measure import Bench, idle, lone, storm
+from bench.measure import Bench, idle, lone, settle, storm
 from cli import sample, stack
 from config.settings import Settings
 from lockbox.database import Database, make_engine
@@ -27,6 +27,7 @@ from lockbox.schedule import Schedule
 RESULTS = Path(__file__).parent / "results"
 STORM = 10_000
 STORM_SECONDS = 1.5
+STORMS = 3
 LONE_ROUNDS = 30
 LONE_MS = 20
 PENDING = 100_000
@@ -54,24 +55,29 @@ class Figure:
 def main() -> int:
     """Measure, print, and return 0 if every target is met."""
     with running() as bench, Progress(console=OUT, transient=True) as progress:
-        task = progress.add_task("measuring", total=2 + LONE_ROUNDS + 6 + 2)
+        task = progress.add_task("measuring", total=2 + LONE_ROUNDS + 2 * (STORMS + 2))
 
         def tick() -> None:
             progress.advance(task)
 
-        storm(bench, 500, tick)
-        alone = lone(bench, LONE_ROUNDS, tick)
-        storms = [storm(bench, STORM, tick) for _ in range(3)]
         still = idle(bench, PENDING, IDLE_SECONDS, tick)
+        alone = lone(bench, LONE_ROUNDS, tick)
+        storm(bench, 500, tick)
+        storms = []
+        for _ in range(STORMS):
+            settle(bench)
+            storms.append(storm(bench, STORM, tick))
+        behind = storm(bench, STORM, tick)
     worst = max(one["last_seconds"] for one in storms)
     rows = [
         Figure(f"{STORM:,} due at one instant: last one late by", worst, STORM_SECONDS, "s"),
+        Figure("the same at once again, with 30,000 notices unsent", behind["last_seconds"], 2 * STORM_SECONDS, "s"),
         Figure("a lone deadline: late by, median", alone["median_ms"], LONE_MS, "ms"),
         Figure(f"{PENDING:,} pending: idle workers", still["core_percent"], IDLE_PERCENT, "% of a core"),
         Figure(f"{PENDING:,} pending: workers grown by", still["grown_mib"], GROWN_MIB, "MiB"),
     ]
     _print(rows)
-    _save({"storms": storms, "lone": alone, "idle": still})
+    _save({"storms": storms, "storm_behind": behind, "lone": alone, "idle": still})
     return 0 if all(row.ratio <= 1 for row in rows) else 1
 
 

@@ -15,7 +15,10 @@ from cli.stack import Processes
 from lockbox.database import Database
 
 PATIENCE = 60.0
-LEFT = text("SELECT count(*) AS open, clock_timestamp() AS at FROM requests WHERE wake_at <= :due")
+LOOK_SECONDS = 0.002
+LEFT = text("""
+SELECT NOT EXISTS (SELECT FROM requests WHERE wake_at <= :due) AS ended, clock_timestamp() AS at
+""")
 STATE = text("SELECT wake_at IS NULL AS ended, clock_timestamp() AS at FROM requests WHERE id = :id")
 ROWS = text("""
 SELECT (SELECT count(*) FROM events WHERE to_state = 'expired') AS events,
@@ -54,6 +57,13 @@ def storm(bench: Bench, count: int, tick: Callable[[], object]) -> dict[str, flo
     return {"last_seconds": (last - loaded.due).total_seconds(), "notices": made["notices"]}
 
 
+def settle(bench: Bench) -> None:
+    """Give up what is still to be sent, so that the next measurement begins on an idle system."""
+    with bench.engine.connect() as connection:
+        connection.execute(text("UPDATE notices SET closed_at = now(), outcome = 'moot' WHERE closed_at IS NULL"))
+    time.sleep(3)
+
+
 def lone(bench: Bench, rounds: int, tick: Callable[[], object]) -> dict[str, float]:
     """Let one request at a time fall due on an idle system; return how late its end was seen, in milliseconds."""
     late = []
@@ -90,7 +100,7 @@ def idle(bench: Bench, count: int, seconds: float, tick: Callable[[], object]) -
 
 def _all_ended(engine: Engine, loaded: Loaded) -> datetime:
     with engine.connect() as connection:
-        return _seen(lambda: _row(connection.execute(LEFT, {"due": loaded.due}).one()))
+        return _seen(lambda: _ended(connection.execute(LEFT, {"due": loaded.due}).one()))
 
 
 def _one_ended(engine: Engine, loaded: Loaded) -> datetime:
@@ -99,12 +109,8 @@ def _one_ended(engine: Engine, loaded: Loaded) -> datetime:
         return _seen(lambda: _ended(connection.execute(STATE, ask).one()))
 
 
-def _row(row: object) -> tuple[bool, datetime]:
-    return getattr(row, "open") == 0, getattr(row, "at")  # noqa: B009 - a row's columns are not known to types
-
-
 def _ended(row: object) -> tuple[bool, datetime]:
-    return getattr(row, "ended"), getattr(row, "at")  # noqa: B009 - as above
+    return getattr(row, "ended"), getattr(row, "at")  # noqa: B009 - a row's columns are not known to types
 
 
 def _seen(look: Callable[[], tuple[bool, datetime]]) -> datetime:
@@ -113,7 +119,7 @@ def _seen(look: Callable[[], tuple[bool, datetime]]) -> datetime:
         done, at = look()
         if done:
             return at
-        time.sleep(0.001)
+        time.sleep(LOOK_SECONDS)
     raise RuntimeError(f"not done within {PATIENCE} s")
 
 

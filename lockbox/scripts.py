@@ -11,34 +11,40 @@ local earliest = math.huge
 if head[2] and head[2] ~= 'inf' then earliest = tonumber(head[2]) end
 local soonest = math.huge
 
-local function held(members)
-  for _, member in ipairs(members) do
+local function held(id)
+  for k = 5, first - 1 do
+    local member = ARGV[k] .. ':' .. id
     if redis.call('ZSCORE', index, member) or redis.call('ZSCORE', leases, member) then return true end
   end
   return false
 end
 
-local function hold(id, kind, due)
-  local members, others = {}, {}
-  for k = 5, first - 1 do
-    local member = ARGV[k] .. ':' .. id
-    members[#members + 1] = member
-    if not due or ARGV[k] ~= kind then others[#others + 1] = member end
-  end
-  if only_missing and held(members) then return end
-  redis.call('ZREM', leases, unpack(members))
-  if #others > 0 then redis.call('ZREM', index, unpack(others)) end
-  if due then
-    redis.call('ZADD', index, string.format('%.0f', due), kind .. ':' .. id)
-    if due < soonest then soonest = due end
-  end
-end
-
+-- Ids that share a kind and a due time are one group: three calls, however many they are.
 for at = first, #ARGV, 3 do
   local kind, score = ARGV[at], ARGV[at + 1]
   local due = tonumber(score)
   if string.sub(score, 1, 1) == '+' then due = now + tonumber(string.sub(score, 2)) end
-  for id in string.gmatch(ARGV[at + 2], '%S+') do hold(id, kind, due) end
+  local leased, dropped, added = {}, {}, {}
+  for id in string.gmatch(ARGV[at + 2], '%S+') do
+    if not (only_missing and held(id)) then
+      for k = 5, first - 1 do
+        local member = ARGV[k] .. ':' .. id
+        leased[#leased + 1] = member
+        if due and ARGV[k] == kind then
+          added[#added + 1] = string.format('%.0f', due)
+          added[#added + 1] = member
+        else
+          dropped[#dropped + 1] = member
+        end
+      end
+    end
+  end
+  if #leased > 0 then redis.call('ZREM', leases, unpack(leased)) end
+  if #dropped > 0 then redis.call('ZREM', index, unpack(dropped)) end
+  if #added > 0 then
+    redis.call('ZADD', index, unpack(added))
+    soonest = math.min(soonest, due)
+  end
 end
 if soonest < earliest then redis.call('PUBLISH', bell, name) end
 return soonest < earliest and 1 or 0

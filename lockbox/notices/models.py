@@ -35,7 +35,7 @@ class Notice(SQLModel, table=True):
 
     id: UUID = Field(primary_key=True)
     tenant_id: UUID
-    request_id: UUID = Field(foreign_key="requests.id")
+    request_id: UUID
     event_id: UUID
     person_id: UUID | None = None
     endpoint_id: UUID | None = None

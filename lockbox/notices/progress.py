@@ -6,8 +6,8 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 COUNT = text("""
-SELECT coalesce(outcome, 'waiting') AS outcome, count(*) AS number FROM notices
-WHERE request_id = :request_id GROUP BY 1
+SELECT coalesce(n.outcome, 'waiting') AS outcome, count(*) AS number
+FROM events e JOIN notices n ON n.event_id = e.id WHERE e.request_id = :request_id GROUP BY 1
 """)
 
 

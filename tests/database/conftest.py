@@ -14,9 +14,8 @@ import pytest
 import structlog
 from redis import Redis
 from redis.exceptions import RedisError
-from sqlalchemy import Engine, create_engine, delete, text
+from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
-from sqlmodel import SQLModel
 
 from config.embedded import Servers
 from lockbox import schedule as schedule_module
@@ -29,6 +28,13 @@ from tests.database.postbag import Postbag
 REDIS_SERVER = shutil.which("redis-server")
 KINDS = ["valkey", "redis"] if REDIS_SERVER else ["valkey"]
 START_SECONDS = 10
+EVERY_ROW = text("""
+DO $$ DECLARE name text; BEGIN
+    FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version' LOOP
+        EXECUTE format('DELETE FROM %I', name);
+    END LOOP;
+END $$
+""")
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -68,14 +74,6 @@ def _patient_arming(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
     """Let a busy machine take its time to arm, but where the test is about a Redis that never answers."""
     if "away_url" not in request.fixturenames:
         monkeypatch.setattr(schedule_module, "ARM_TIMEOUT", 2.0)
-
-
-@pytest.fixture
-def root(urls: Urls) -> Iterator[Engine]:
-    """A superuser's login to the database of this test, to set scenes that the house itself refuses."""
-    engine = create_engine(urls.superuser, isolation_level="AUTOCOMMIT", poolclass=NullPool)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture
@@ -204,8 +202,7 @@ def _empty(urls: Urls) -> None:
             )
         )
         connection.execute(text("SET LOCAL session_replication_role = replica"))
-        for table in SQLModel.metadata.tables.values():
-            connection.execute(delete(table))
+        connection.execute(EVERY_ROW)
     engine.dispose()
     with Redis.from_url(urls.redis) as redis:
         redis.flushall()

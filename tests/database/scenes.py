@@ -61,9 +61,9 @@ def write(engine: Engine, statement: str, **parameters: object) -> None:
         connection.execute(text(statement), parameters)
 
 
-def set_back(root: Engine, ids: Sequence[UUID], seconds: float) -> None:
+def set_back(superuser: Engine, ids: Sequence[UUID], seconds: float) -> None:
     """Make the clocks of these open requests run out that many seconds ago, behind the back of every trigger."""
-    with root.connect() as connection:
+    with superuser.connect() as connection:
         connection.execute(text("SET session_replication_role = replica"))
         connection.execute(
             text("""

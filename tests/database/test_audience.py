@@ -94,13 +94,13 @@ def test_each_move_is_told_to_those_whom_it_concerns(
     ids=_named,
 )
 def test_what_the_clock_did_is_told_to_both_sides(
-    api: Database, worker: Database, root: Engine, *, steps: list[Step], state: str, expected: set[str]
+    api: Database, worker: Database, superuser: Engine, *, steps: list[Step], state: str, expected: set[str]
 ) -> None:
     world = _world(api, Policy())
     request = world.submit()
     for who, action in steps:
         world.act(who, action, request.id)
-    set_back(root, [request.id], 1)
+    set_back(superuser, [request.id], 1)
 
     clock.run(worker, [request.id])
 
@@ -141,10 +141,10 @@ WANT_OTHER_TYPES = "UPDATE endpoints SET event_types = '{request.active}'"
     ],
 )
 def test_nobody_who_is_disabled_or_did_not_ask_for_it_is_told(
-    api: Database, root: Engine, change: str, expected: set[str]
+    api: Database, superuser: Engine, change: str, expected: set[str]
 ) -> None:
     world = _world(api, Policy(vendor_review=False))
-    write(root, change)
+    write(superuser, change)
 
     world.submit()
 
@@ -166,9 +166,9 @@ def test_an_approver_who_asks_is_not_asked_but_told_the_outcome(api: Database) -
     assert _told(world, api, "denied") == {"erin", "ann", "abe"} | HOOKS
 
 
-def test_a_suspended_tenant_is_asked_nothing_and_nobody_is_told(api: Database, root: Engine) -> None:
+def test_a_suspended_tenant_is_asked_nothing_and_nobody_is_told(api: Database, superuser: Engine) -> None:
     world = _world(api, Policy(vendor_review=False))
-    write(root, "UPDATE tenants SET suspended = true")
+    write(superuser, "UPDATE tenants SET suspended = true")
 
     with pytest.raises(TenantSuspended):
         world.submit()

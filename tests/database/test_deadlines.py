@@ -38,19 +38,19 @@ def _wait_until(house: Database, moment: datetime) -> None:
 
 
 def test_an_answer_that_waits_for_the_lock_past_the_deadline_is_too_late(
-    hurried: World, root: Engine, pool: ThreadPoolExecutor
+    hurried: World, superuser: Engine, pool: ThreadPoolExecutor
 ) -> None:
     first, second, third = many(hurried, 3)
     deadline = read(hurried.house, "SELECT max(deadline_at) AS last FROM requests")[0].last
 
-    with root.connect().execution_options(isolation_level="READ COMMITTED") as holder:
+    with superuser.connect().execution_options(isolation_level="READ COMMITTED") as holder:
         holder.execute(text("SELECT FROM requests FOR UPDATE"))
         answers: list[Future[AccessRequest]] = [
             pool.submit(hurried.act, "ann", Action.APPROVE, first),
             pool.submit(hurried.act, "ann", Action.DENY, second),
             pool.submit(hurried.act, "erin", Action.CANCEL, third),
         ]
-        while read(root, WAITING_FOR_LOCKS)[0].number < len(answers):
+        while read(superuser, WAITING_FOR_LOCKS)[0].number < len(answers):
             time.sleep(0.01)
         in_time = _instant(hurried.house) < deadline
         _wait_until(hurried.house, deadline)
@@ -66,14 +66,14 @@ def test_an_answer_that_waits_for_the_lock_past_the_deadline_is_too_late(
 
 
 def test_an_answer_that_waits_for_the_lock_but_not_past_the_deadline_is_taken(
-    world: World, root: Engine, pool: ThreadPoolExecutor
+    world: World, superuser: Engine, pool: ThreadPoolExecutor
 ) -> None:
     request = world.submit()
 
-    with root.connect().execution_options(isolation_level="READ COMMITTED") as holder:
+    with superuser.connect().execution_options(isolation_level="READ COMMITTED") as holder:
         holder.execute(text("SELECT FROM requests FOR UPDATE"))
         answer = pool.submit(world.act, "ann", Action.APPROVE, request.id)
-        while not read(root, WAITING_FOR_LOCKS)[0].number:
+        while not read(superuser, WAITING_FOR_LOCKS)[0].number:
             time.sleep(0.01)
         released = _instant(world.house)
         holder.rollback()
@@ -100,11 +100,11 @@ def test_a_window_is_never_open_past_its_deadline_though_no_worker_lives(world: 
     assert state_of(world.house, request.id) == "active"
 
 
-def test_nobody_acts_on_a_window_that_is_over_though_no_worker_lives(world: World, root: Engine) -> None:
+def test_nobody_acts_on_a_window_that_is_over_though_no_worker_lives(world: World, superuser: Engine) -> None:
     requests = many(world, 3)
     for one in requests:
         world.act("ann", Action.APPROVE, one)
-    set_back(root, requests, 0)
+    set_back(superuser, requests, 0)
 
     for one, (who, action) in zip(
         requests, [("erin", Action.COMPLETE), ("tara", Action.REVOKE), ("max", Action.REVOKE)], strict=True

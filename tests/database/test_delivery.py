@@ -79,10 +79,10 @@ def test_the_outcome_is_told_though_the_request_has_moved_on(world: World, worke
 
 
 def test_somebody_who_was_disabled_is_not_written_to(
-    world: World, worker: Database, root: Engine, post: Postbag
+    world: World, worker: Database, superuser: Engine, post: Postbag
 ) -> None:
     world.submit()
-    write(root, "UPDATE people SET disabled_at = now() WHERE id = :id", id=world.people["ann"].person_id)
+    write(superuser, "UPDATE people SET disabled_at = now() WHERE id = :id", id=world.people["ann"].person_id)
 
     post.deliver(worker, open_notices(worker))
 
@@ -149,12 +149,12 @@ def test_ids_of_nobody_are_dropped_from_the_index(world: World, worker: Database
 
 
 def test_a_notice_that_somebody_holds_is_left_to_them_and_not_lost(
-    world: World, worker: Database, root: Engine, post: Postbag
+    world: World, worker: Database, superuser: Engine, post: Postbag
 ) -> None:
     world.submit()
     held, *_ = notices = open_notices(worker)
 
-    with root.connect().execution_options(isolation_level="READ COMMITTED") as holder:
+    with superuser.connect().execution_options(isolation_level="READ COMMITTED") as holder:
         holder.execute(text("SELECT FROM notices WHERE id = :id FOR UPDATE"), {"id": held})
         post.deliver(worker, notices)
         holder.rollback()

@@ -175,12 +175,12 @@ def test_two_workers_with_the_same_batch_share_it_and_double_nothing(
 
 
 def test_a_row_that_somebody_holds_is_skipped_and_soon_offered_again(
-    world: World, late: Database, root: Engine
+    world: World, late: Database, superuser: Engine
 ) -> None:
     held, *others = many(world, 3)
     _lease(late, [held, *others])
 
-    with root.connect().execution_options(isolation_level="READ COMMITTED") as holder:
+    with superuser.connect().execution_options(isolation_level="READ COMMITTED") as holder:
         holder.execute(text("SELECT FROM requests WHERE id = :id FOR UPDATE"), {"id": held})
         moved = clock.run(late, [held, *others])
         at_first = late.schedule.claim(CLOCK).ids
@@ -194,12 +194,12 @@ def test_a_row_that_somebody_holds_is_skipped_and_soon_offered_again(
 
 
 def test_a_window_that_somebody_holds_is_offered_again_as_what_it_is(
-    world: World, late: Database, root: Engine
+    world: World, late: Database, superuser: Engine
 ) -> None:
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)
 
-    with root.connect().execution_options(isolation_level="READ COMMITTED") as holder:
+    with superuser.connect().execution_options(isolation_level="READ COMMITTED") as holder:
         holder.execute(text("SELECT FROM requests FOR UPDATE"))
         clock.run(late, [request.id])
         holder.rollback()
@@ -209,11 +209,11 @@ def test_a_window_that_somebody_holds_is_offered_again_as_what_it_is(
 
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("timing", ["BEFORE", "AFTER", "DEFERRED"])
-def test_one_bad_row_never_holds_the_others(world: World, late: Database, root: Engine, timing: str) -> None:
+def test_one_bad_row_never_holds_the_others(world: World, late: Database, superuser: Engine, timing: str) -> None:
     requests = many(world, 40)
     bad = requests[17]
     _lease(late, requests)
-    _make_bad(root, bad, timing)
+    _make_bad(superuser, bad, timing)
 
     moved = clock.run(late, requests)
 
@@ -221,22 +221,22 @@ def test_one_bad_row_never_holds_the_others(world: World, late: Database, root: 
     assert state_of(late, bad) == "pending"
     assert len(trail(late, bad)) == 1
     assert not read(late, "SELECT FROM notices WHERE request_id = :id AND template = 'timed_out'", id=bad)
-    write(root, "DROP TRIGGER bad_row ON requests")
+    write(superuser, "DROP TRIGGER bad_row ON requests")
     assert clock.run(late, requests) == 1
     assert_trails_are_whole(late)
 
 
-def _make_bad(root: Engine, request_id: UUID, timing: str) -> None:
+def _make_bad(superuser: Engine, request_id: UUID, timing: str) -> None:
     """Let any change of this one row fail: at once, after it, or only as the transaction commits."""
     write(
-        root,
+        superuser,
         "CREATE FUNCTION refuse_bad() RETURNS trigger LANGUAGE plpgsql AS "
         "$$ BEGIN RAISE EXCEPTION 'this row is bad'; END $$",
     )
     kind = "CONSTRAINT TRIGGER bad_row AFTER" if timing == "DEFERRED" else f"TRIGGER bad_row {timing}"
     when = "DEFERRABLE INITIALLY DEFERRED" if timing == "DEFERRED" else ""
     write(
-        root,
+        superuser,
         f"CREATE {kind} UPDATE ON requests {when} FOR EACH ROW WHEN (NEW.id = '{request_id}') "
         "EXECUTE FUNCTION refuse_bad()",
     )

@@ -37,12 +37,12 @@ def redis(urls: Urls) -> Iterator["Redis"]:
 
 
 def test_what_is_overdue_by_more_than_three_seconds_is_done_at_once(
-    world: World, worker: Database, root: Engine
+    world: World, worker: Database, superuser: Engine
 ) -> None:
     waiting, opened, recent = many(world, 3)
     world.act("ann", Action.APPROVE, opened)
-    set_back(root, [waiting, opened], 4)
-    set_back(root, [recent], 0)
+    set_back(superuser, [waiting, opened], 4)
+    set_back(superuser, [recent], 0)
 
     steps = list(reconcile(worker, None))
 
@@ -51,10 +51,10 @@ def test_what_is_overdue_by_more_than_three_seconds_is_done_at_once(
 
 
 def test_with_redis_away_what_is_overdue_is_done_all_the_same(
-    world: World, worker: Database, root: Engine, away_url: str
+    world: World, worker: Database, superuser: Engine, away_url: str
 ) -> None:
     request = world.submit()
-    set_back(root, [request.id], 4)
+    set_back(superuser, [request.id], 4)
     worker.schedule.close()
     worker.schedule = Schedule(away_url)
 
@@ -65,12 +65,12 @@ def test_with_redis_away_what_is_overdue_is_done_all_the_same(
 
 
 def test_an_overdue_request_that_somebody_holds_waits_for_the_next_round(
-    world: World, worker: Database, root: Engine
+    world: World, worker: Database, superuser: Engine
 ) -> None:
     held, free = many(world, 2)
-    set_back(root, [held, free], 4)
+    set_back(superuser, [held, free], 4)
 
-    with root.connect().execution_options(isolation_level="READ COMMITTED") as holder:
+    with superuser.connect().execution_options(isolation_level="READ COMMITTED") as holder:
         holder.execute(text("SELECT FROM requests WHERE id = :id FOR UPDATE"), {"id": held})
         list(reconcile(worker, None))
         states = state_of(worker, held), state_of(worker, free)
@@ -81,11 +81,11 @@ def test_an_overdue_request_that_somebody_holds_waits_for_the_next_round(
     assert state_of(worker, held) == "timed_out"
 
 
-def test_only_one_reconciles_at_a_time(world: World, worker: Database, root: Engine) -> None:
+def test_only_one_reconciles_at_a_time(world: World, worker: Database, superuser: Engine) -> None:
     request = world.submit()
-    set_back(root, [request.id], 4)
+    set_back(superuser, [request.id], 4)
 
-    with root.connect() as other:
+    with superuser.connect() as other:
         other.execute(text("SELECT pg_advisory_lock(:number)"), {"number": LOCK_NUMBER})
         meanwhile = list(reconcile(worker, None))
 
@@ -94,8 +94,10 @@ def test_only_one_reconciles_at_a_time(world: World, worker: Database, root: Eng
     assert state_of(worker, request.id) == "timed_out"
 
 
-def test_a_round_that_is_left_half_way_lets_the_next_one_in(world: World, worker: Database, root: Engine) -> None:
-    set_back(root, [world.submit().id], 4)
+def test_a_round_that_is_left_half_way_lets_the_next_one_in(
+    world: World, worker: Database, superuser: Engine
+) -> None:
+    set_back(superuser, [world.submit().id], 4)
     steps = reconcile(worker, None)
     assert isinstance(steps, Generator)
     assert next(steps) == "clock 1"
@@ -106,9 +108,9 @@ def test_a_round_that_is_left_half_way_lets_the_next_one_in(world: World, worker
     assert "keys" in list(reconcile(worker, None))
 
 
-def test_many_who_reconcile_at_once_do_each_thing_once(world: World, worker: Database, root: Engine) -> None:
+def test_many_who_reconcile_at_once_do_each_thing_once(world: World, worker: Database, superuser: Engine) -> None:
     requests = many(world, 30)
-    set_back(root, requests, 4)
+    set_back(superuser, requests, 4)
 
     with ThreadPoolExecutor(4) as pool:
         at_once(pool, *[lambda: list(reconcile(worker, None))] * 3, partial(clock.run, worker, requests))
@@ -118,13 +120,13 @@ def test_many_who_reconcile_at_once_do_each_thing_once(world: World, worker: Dat
 
 
 def test_notices_that_nobody_has_taken_are_handed_to_the_sender(
-    world: World, worker: Database, root: Engine, redis: "Redis"
+    world: World, worker: Database, superuser: Engine, redis: "Redis"
 ) -> None:
     post = Postbag()
     world.submit()
     notices = open_notices(worker)
-    write(root, "UPDATE notices SET run_at = run_at - interval '4 seconds' WHERE id <> :last", last=notices[-1])
-    write(root, "UPDATE notices SET run_at = now() WHERE id = :last", last=notices[-1])
+    write(superuser, "UPDATE notices SET run_at = run_at - interval '4 seconds' WHERE id <> :last", last=notices[-1])
+    write(superuser, "UPDATE notices SET run_at = now() WHERE id = :last", last=notices[-1])
     handed: list[UUID] = []
     redis.flushall()
 
@@ -136,9 +138,9 @@ def test_notices_that_nobody_has_taken_are_handed_to_the_sender(
     assert worker.schedule.members(NOTICES).keys() == promised_notices(worker).keys()
 
 
-def test_notices_are_left_to_those_who_send(world: World, worker: Database, root: Engine) -> None:
+def test_notices_are_left_to_those_who_send(world: World, worker: Database, superuser: Engine) -> None:
     world.submit()
-    write(root, "UPDATE notices SET run_at = run_at - interval '1 minute'")
+    write(superuser, "UPDATE notices SET run_at = run_at - interval '1 minute'")
 
     steps = list(reconcile(worker, None))
 
@@ -146,10 +148,10 @@ def test_notices_are_left_to_those_who_send(world: World, worker: Database, root
     assert len(open_notices(worker)) == 3
 
 
-def test_idempotency_keys_are_forgotten_after_a_day(world: World, worker: Database, root: Engine) -> None:
+def test_idempotency_keys_are_forgotten_after_a_day(world: World, worker: Database, superuser: Engine) -> None:
     for key, age in (("old", "24 hours 1 second"), ("young", "23 hours 59 minutes")):
         write(
-            root,
+            superuser,
             "INSERT INTO idempotency_keys (person_id, key, body_hash, answer, created_at) "
             "VALUES (:person, :key, '', '{}', now() - CAST(:age AS interval))",
             person=world.people["erin"].person_id,

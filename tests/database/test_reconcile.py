@@ -90,11 +90,11 @@ def test_after_one_index_was_deleted_one_round_makes_it_true(
 
 
 def test_after_the_leases_of_the_clock_were_deleted_one_round_offers_their_requests_again(
-    world: World, worker: Database, root: Engine, redis: "Redis"
+    world: World, worker: Database, superuser: Engine, redis: "Redis"
 ) -> None:
     requests = many(world, 3)
     list(reconcile(worker, None))
-    set_back(root, requests, 0)
+    set_back(superuser, requests, 0)
     worker.schedule.arm(CLOCK, [_truth(worker, one) for one in requests])
     claimed = worker.schedule.claim(CLOCK).ids
     redis.delete(CLOCK.keys[1])
@@ -142,10 +142,10 @@ def test_a_single_lost_member_that_is_due_within_a_minute_is_armed_again(
     assert_indexes_are_true(worker)
 
 
-def test_a_large_index_is_rebuilt_in_pages(world: World, worker: Database, root: Engine, redis: "Redis") -> None:
+def test_a_large_index_is_rebuilt_in_pages(world: World, worker: Database, superuser: Engine, redis: "Redis") -> None:
     world.submit()
     write(
-        root,
+        superuser,
         """
         INSERT INTO requests (id, tenant_id, requester_id, service, resources, actions, reason_code, justification,
             mode, quorum, approval_window, access_window, state, version, deadline_at, wake_at, created_at, asked_at)

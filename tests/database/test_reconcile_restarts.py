@@ -69,14 +69,14 @@ def test_after_a_restart_one_round_makes_both_indexes_true(
 
 
 def test_while_it_is_down_decisions_are_taken_and_deadlines_are_met(
-    houses: tuple[World, Database], own: Servers, root: Engine
+    houses: tuple[World, Database], own: Servers, superuser: Engine
 ) -> None:
     world, worker = houses
     own.kill("redis")
 
     unanswered, approved = world.submit(), world.submit()
     opened = world.act("ann", Action.APPROVE, approved.id)
-    set_back(root, [unanswered.id], 0)
+    set_back(superuser, [unanswered.id], 0)
     steps = list(act_on_overdue(worker, None, grace=timedelta(0)))
     with pytest.raises(Away):
         worker.schedule.claim(NOTICES)

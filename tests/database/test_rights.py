@@ -150,7 +150,7 @@ def test_the_api_may_not_rewrite_the_trail_or_what_was_asked(world: World, api: 
     assert all("permission denied" in line or "must be owner" in line for line in said.values())
 
 
-def test_no_server_role_is_superuser_owner_or_exempt_from_row_security(urls: Urls, root: Engine) -> None:
+def test_no_server_role_is_superuser_owner_or_exempt_from_row_security(urls: Urls, superuser: Engine) -> None:
     query = """
         SELECT rolname, rolsuper, rolbypassrls, rolcreaterole, rolcreatedb, rolreplication,
             EXISTS (SELECT FROM pg_class WHERE relowner = r.oid)
@@ -159,7 +159,7 @@ def test_no_server_role_is_superuser_owner_or_exempt_from_row_security(urls: Url
         FROM pg_roles r WHERE rolname IN ('lockbox_api', 'lockbox_worker') ORDER BY rolname
     """
 
-    rows = [tuple(row) for row in read(root, query)]
+    rows = [tuple(row) for row in read(superuser, query)]
 
     assert rows == [("lockbox_api", *[False] * 7), ("lockbox_worker", *[False] * 7)]
     assert urls.api != urls.worker
@@ -173,9 +173,9 @@ def test_the_tables_refuse_a_request_that_cannot_be(world: World, behind_trigger
     assert {change: line for change, line in said.items() if BROKEN_REQUESTS[change] not in line} == {}
 
 
-def test_the_tables_refuse_what_else_cannot_be(world: World, root: Engine) -> None:
+def test_the_tables_refuse_what_else_cannot_be(world: World, superuser: Engine) -> None:
     world.submit()
 
-    said = {statement: _refused(root, statement) for statement in BROKEN_OTHERS}
+    said = {statement: _refused(superuser, statement) for statement in BROKEN_OTHERS}
 
     assert {statement: line for statement, line in said.items() if BROKEN_OTHERS[statement] not in line} == {}

@@ -101,14 +101,14 @@ def test_an_api_with_the_workers_login_is_refused(urls: Urls) -> None:
     assert "is it the login of another process?" in _complaint(urls.worker, Server.API)
 
 
-def test_a_login_that_could_turn_into_another_counts_as_that_one(urls: Urls, root: Engine) -> None:
+def test_a_login_that_could_turn_into_another_counts_as_that_one(urls: Urls, superuser: Engine) -> None:
     said = {}
     for change, (undo, _) in EXCESS_OF_ROLES.items():
-        write(root, change)
+        write(superuser, change)
         try:
             said[change] = _complaint(urls.worker, Server.WORKER)
         finally:
-            write(root, undo)
+            write(superuser, undo)
 
     assert {change: line for change, line in said.items() if EXCESS_OF_ROLES[change][1] not in line} == {}
     assert _is_fit(urls.worker, Server.WORKER)
@@ -116,21 +116,21 @@ def test_a_login_that_could_turn_into_another_counts_as_that_one(urls: Urls, roo
 
 @pytest.mark.parametrize("server", list(Server))
 def test_a_server_that_was_given_more_rights_than_it_needs_is_refused(
-    urls: Urls, root: Engine, server: Server
+    urls: Urls, superuser: Engine, server: Server
 ) -> None:
     url = urls.api if server is Server.API else urls.worker
     said = {}
     for right in EXCESS_OF_RIGHTS[server]:
-        write(root, f"GRANT {right} TO PUBLIC")
+        write(superuser, f"GRANT {right} TO PUBLIC")
         said[right] = _complaint(url, server)
-        write(root, f"REVOKE {right} FROM PUBLIC")
+        write(superuser, f"REVOKE {right} FROM PUBLIC")
 
     assert {r: line for r, line in said.items() if f"may {r.split()[0]} {r.split()[-1]}" not in line} == {}
     assert _is_fit(url, server)
 
 
-def test_a_server_that_lacks_a_right_it_needs_is_refused_at_the_start(urls: Urls, root: Engine) -> None:
-    write(root, "REVOKE INSERT ON decisions FROM lockbox_api")
+def test_a_server_that_lacks_a_right_it_needs_is_refused_at_the_start(urls: Urls, superuser: Engine) -> None:
+    write(superuser, "REVOKE INSERT ON decisions FROM lockbox_api")
 
     assert "may not INSERT decisions" in _complaint(urls.api, Server.API)
 
@@ -139,8 +139,8 @@ def test_a_database_without_migrations_is_refused(empty: Urls) -> None:
     assert "has no migrations yet" in _complaint(empty.api, Server.API)
 
 
-def test_a_database_with_newer_migrations_is_refused(urls: Urls, root: Engine) -> None:
-    write(root, "UPDATE alembic_version SET version_num = '9999'")
+def test_a_database_with_newer_migrations_is_refused(urls: Urls, superuser: Engine) -> None:
+    write(superuser, "UPDATE alembic_version SET version_num = '9999'")
 
     said = _complaint(urls.worker, Server.WORKER)
 
@@ -148,8 +148,8 @@ def test_a_database_with_newer_migrations_is_refused(urls: Urls, root: Engine) -
     assert migrations.head() in said
 
 
-def test_a_database_whose_migrations_left_no_mark_is_refused(urls: Urls, root: Engine) -> None:
-    with root.connect() as connection:
+def test_a_database_whose_migrations_left_no_mark_is_refused(urls: Urls, superuser: Engine) -> None:
+    with superuser.connect() as connection:
         connection.execute(text("DELETE FROM alembic_version"))
 
     assert "has no migrations yet" in _complaint(urls.api, Server.API)

@@ -19,14 +19,14 @@ NOBODY = None
 Told = tuple[int, str, str | None, str, str | None, str, bool]
 
 
-def _story(world: World, worker: Database, root: Engine) -> dict[str, list[Told]]:
+def _story(world: World, worker: Database, superuser: Engine) -> dict[str, list[Told]]:
     """Play every move; return of each request what its events have to say, in order."""
     by: dict[str, list[Told]] = {}
     for name, steps in STORIES.items():
         request = world.submit()
         for who, action in steps:
             if who is NOBODY:
-                set_back(root, [request.id], 1)
+                set_back(superuser, [request.id], 1)
                 assert clock.run(worker, [request.id]) == 1
             else:
                 world.act(who, action, request.id, comment="As agreed")
@@ -94,9 +94,9 @@ def careful(api: Database) -> World:
 
 
 def test_every_move_leaves_one_event_that_names_who_what_and_whether_a_clock_began(
-    careful: World, worker: Database, root: Engine
+    careful: World, worker: Database, superuser: Engine
 ) -> None:
-    told = _story(careful, worker, root)
+    told = _story(careful, worker, superuser)
 
     assert told == EXPECTED
     assert_trails_are_whole(worker)

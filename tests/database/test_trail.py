@@ -120,9 +120,11 @@ def test_the_same_words_twice_give_two_commitments_that_nobody_can_match(told_al
     assert len({one for one in commitments if one}) == 3
 
 
-def test_the_clock_leaves_events_without_anything_personal(careful: World, worker: Database, root: Engine) -> None:
+def test_the_clock_leaves_events_without_anything_personal(
+    careful: World, worker: Database, superuser: Engine
+) -> None:
     request = careful.submit()
-    set_back(root, [request.id], 1)
+    set_back(superuser, [request.id], 1)
     clock.run(worker, [request.id])
 
     *_, last = _events(worker, request.id)
@@ -132,16 +134,17 @@ def test_the_clock_leaves_events_without_anything_personal(careful: World, worke
     assert not read(worker, DETAILS, id=last.id)
 
 
-def test_every_event_waits_to_be_sealed(told_all: World, root: Engine, worker: Database) -> None:
+def test_every_event_waits_to_be_sealed(told_all: World, superuser: Engine, worker: Database) -> None:
     request = told_all.submit()
-    set_back(root, [request.id], 1)
+    set_back(superuser, [request.id], 1)
     clock.run(worker, [request.id])
 
     missing = read(
-        root, "SELECT e.id FROM events e FULL JOIN unsealed u ON u.event_id = e.id WHERE e.id IS NULL OR u IS NULL"
+        superuser,
+        "SELECT e.id FROM events e FULL JOIN unsealed u ON u.event_id = e.id WHERE e.id IS NULL OR u IS NULL",
     )
     assert missing == []
-    assert read(root, "SELECT count(*) AS n FROM unsealed")[0].n == 7
+    assert read(superuser, "SELECT count(*) AS n FROM unsealed")[0].n == 7
 
 
 def test_a_decision_is_a_row_with_who_what_and_from_where(told_all: World) -> None:

@@ -50,11 +50,11 @@ def test_the_shortest_granted_window_counts_from_the_approval_that_met_the_quoru
     assert opened.deadline_at == third.at + timedelta(seconds=60)
 
 
-def test_only_votes_of_those_who_may_still_approve_are_counted(api: Database, root: Engine) -> None:
+def test_only_votes_of_those_who_may_still_approve_are_counted(api: Database, superuser: Engine) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id, access_window=1)
-    write(root, "DELETE FROM memberships WHERE person_id = :id", id=world.people["ann"].person_id)
+    write(superuser, "DELETE FROM memberships WHERE person_id = :id", id=world.people["ann"].person_id)
 
     second = world.act("amir", Action.APPROVE, request.id)
     third = world.act("abe", Action.APPROVE, request.id)
@@ -65,11 +65,11 @@ def test_only_votes_of_those_who_may_still_approve_are_counted(api: Database, ro
     assert third.deadline_at == third.opened_at + timedelta(hours=1)
 
 
-def test_the_vote_of_a_disabled_person_is_not_counted(api: Database, root: Engine) -> None:
+def test_the_vote_of_a_disabled_person_is_not_counted(api: Database, superuser: Engine) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)
-    write(root, "UPDATE people SET disabled_at = now() WHERE id = :id", id=world.people["ann"].person_id)
+    write(superuser, "UPDATE people SET disabled_at = now() WHERE id = :id", id=world.people["ann"].person_id)
 
     assert world.act("amir", Action.APPROVE, request.id).state is State.PENDING
 
@@ -97,20 +97,20 @@ def test_windows_are_independent_and_one_that_ends_shuts_no_other(world: World) 
     ],
 )
 def test_a_window_shuts_when_engineer_or_tenant_lose_their_good_standing(
-    world: World, root: Engine, change: str
+    world: World, superuser: Engine, change: str
 ) -> None:
     world.act("ann", Action.APPROVE, world.submit().id)
     before = door(world)
 
-    write(root, change)
+    write(superuser, change)
 
     assert before is not None
     assert door(world) is None
 
 
-def test_a_window_that_was_forged_without_its_decisions_does_not_open(world: World, root: Engine) -> None:
+def test_a_window_that_was_forged_without_its_decisions_does_not_open(world: World, superuser: Engine) -> None:
     request = world.submit()
-    with root.connect() as connection:
+    with superuser.connect() as connection:
         connection.execute(text("SET session_replication_role = replica"))
         connection.execute(
             text("UPDATE requests SET state = 'active', opened_at = now() WHERE id = :id"), {"id": request.id}

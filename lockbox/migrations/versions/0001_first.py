@@ -146,7 +146,7 @@ CREATE INDEX ix_endpoints_tenant_id ON endpoints (tenant_id);
 CREATE TABLE notices (
     id uuid CONSTRAINT pk_notices PRIMARY KEY,
     tenant_id uuid NOT NULL,
-    request_id uuid NOT NULL CONSTRAINT fk_notices_request_id REFERENCES requests (id),
+    request_id uuid NOT NULL,
     event_id uuid NOT NULL,
     person_id uuid,
     endpoint_id uuid,
@@ -164,7 +164,6 @@ CREATE TABLE notices (
     CONSTRAINT ck_notices_closed CHECK ((closed_at IS NULL) = (outcome IS NULL))
 );
 CREATE INDEX ix_notices_run_at ON notices (run_at) WHERE closed_at IS NULL;
-CREATE INDEX ix_notices_request_id ON notices (request_id);
 """
 
 APPEND_ONLY = """
