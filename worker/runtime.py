@@ -1,5 +1,6 @@
 """What a worker process works with: its own engine, schedule and senders, one set a process, made after the fork."""
 
+import gc
 import os
 import threading
 from dataclasses import dataclass
@@ -72,3 +73,6 @@ def _senders(chosen: Settings) -> Senders | None:
 @worker_process_init.connect(weak=False)
 def _warm(**_: object) -> None:
     runtime()
+    # A full collection walks every imported module and takes as long as a batch; what is there by now stays.
+    gc.collect()
+    gc.freeze()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from lockbox.database import Database, now
 from lockbox.notices import outbox
 from lockbox.people.roles import Mode
 from lockbox.requests import writing
-from lockbox.requests.lifecycle import CLOCK_ACTIONS, Action, Party, State, move
+from lockbox.requests.lifecycle import CLOCK_ACTIONS, Action, Move, Party, State, move
 from lockbox.requests.writing import Change
 from lockbox.schedule import CLOCK, Promise
 
@@ -83,8 +84,7 @@ def _run(session: Session, ids: Sequence[UUID]) -> int:
 
 def _change(row: Row[Any], at: datetime) -> Change:
     state = State(row.state)
-    action = CLOCK_ACTIONS[state]
-    taken, _ = move(state, action, {Party.CLOCK})
+    action, taken = _by_the_clock(state)
     return Change(
         request_id=row.id,
         tenant_id=row.tenant_id,
@@ -100,6 +100,13 @@ def _change(row: Row[Any], at: datetime) -> Change:
         wake_at=None,
         asked_at=row.asked_at,
     )
+
+
+@cache
+def _by_the_clock(state: State) -> tuple[Action, Move]:
+    action = CLOCK_ACTIONS[state]
+    taken, _ = move(state, action, {Party.CLOCK})
+    return action, taken
 
 
 def _settled(session: Session, ids: Sequence[UUID], rows: Sequence[Row[Any]], at: datetime) -> list[Promise]:
