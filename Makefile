@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 UV ?= uv
 TESTS ?= tests
+JOBS ?= 2
 
 .PHONY: help demo run test check format migrate bench lock openapi clean
 .DEFAULT_GOAL := help
@@ -19,7 +20,7 @@ run: $(READY) ## keep the whole stack up: API, workers, Flower and embedded serv
 	@$(BIN)/python -m cli.run
 
 test: $(READY) ## run all tests on servers of their own, from nothing
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(TESTS)
 
 check: $(READY) ## lint, types and the arrow of imports
 	@$(BIN)/ruff check .

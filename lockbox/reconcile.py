@@ -21,9 +21,10 @@ Send = Callable[[list[UUID]], None]
 
 GRACE = timedelta(seconds=3)
 SOON = timedelta(minutes=1)
+RECENT = timedelta(seconds=15)
 BATCH = 500
 PAGE = 2000
-MOST_SOON = 20_000
+MOST_SOON = 5_000
 LOCK_NUMBER = 0x10CB0C
 KEEP_KEYS = timedelta(hours=24)
 
@@ -35,12 +36,13 @@ SELECT id, run_at AS due FROM notices WHERE closed_at IS NULL AND id > :after OR
 """)
 SOON_CLOCKS = text("""
 SELECT id, state, wake_at AS due FROM requests
-WHERE wake_at > clock_timestamp() AND wake_at <= clock_timestamp() + CAST(:soon AS interval)
+WHERE wake_at BETWEEN clock_timestamp() - CAST(:recent AS interval) AND clock_timestamp() + CAST(:soon AS interval)
 ORDER BY wake_at LIMIT :most
 """)
 SOON_NOTICES = text("""
 SELECT id, run_at AS due FROM notices
-WHERE closed_at IS NULL AND run_at > clock_timestamp() AND run_at <= clock_timestamp() + CAST(:soon AS interval)
+WHERE closed_at IS NULL
+AND run_at BETWEEN clock_timestamp() - CAST(:recent AS interval) AND clock_timestamp() + CAST(:soon AS interval)
 ORDER BY run_at LIMIT :most
 """)
 PAGES = {CLOCK: OPEN_CLOCKS, NOTICES: OPEN_NOTICES}
@@ -101,7 +103,7 @@ def _overdue(database: Database, due: Callable[..., list[UUID]], grace: timedelt
 
 def _arm_soon(database: Database, index: Index) -> Iterator[str]:
     with database.transaction() as session:
-        rows = session.connection().execute(SOONS[index], {"soon": SOON, "most": MOST_SOON}).all()
+        rows = session.connection().execute(SOONS[index], {"recent": RECENT, "soon": SOON, "most": MOST_SOON}).all()
     for start in range(0, len(rows), BATCH):
         promises = [_promise(row, index) for row in rows[start : start + BATCH]]
         database.schedule.arm(index, promises, only_missing=True)

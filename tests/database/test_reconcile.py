@@ -15,16 +15,20 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy import Policy
 from lockbox.schedule import CLOCK, NOTICES, Index, Promise
 from tests.builders import Urls, World
+from tests.database.postbag import open_notices
 from tests.database.scenes import (
     assert_indexes_are_true,
     many,
     promised_clocks,
     read,
     set_back,
+    state_of,
     write,
 )
 
 BULK = 4500
+OVERDUE = 4
+SET_BACK_NOTICES = "UPDATE notices SET run_at = clock_timestamp() - make_interval(secs => :seconds)"
 
 
 @pytest.fixture
@@ -89,12 +93,12 @@ def test_after_one_index_was_deleted_one_round_makes_it_true(
     assert worker.schedule.is_whole(index)
 
 
-def test_after_the_leases_of_the_clock_were_deleted_one_round_offers_their_requests_again(
+def test_after_the_leases_of_the_clock_were_deleted_their_requests_are_seen_to_when_overdue(
     world: World, worker: Database, superuser: Engine, redis: "Redis"
 ) -> None:
     requests = many(world, 3)
     list(reconcile(worker, None))
-    set_back(superuser, requests, 0)
+    set_back(superuser, requests, OVERDUE)
     worker.schedule.arm(CLOCK, [_truth(worker, one) for one in requests])
     claimed = worker.schedule.claim(CLOCK).ids
     redis.delete(CLOCK.keys[1])
@@ -102,21 +106,24 @@ def test_after_the_leases_of_the_clock_were_deleted_one_round_offers_their_reque
     list(reconcile(worker, None))
 
     assert set(claimed["time_out"]) == {str(one) for one in requests}
+    assert {state_of(worker, one) for one in requests} == {"timed_out"}
     assert worker.schedule.members(CLOCK) == promised_clocks(worker)
 
 
-def test_after_the_leases_of_the_notices_were_deleted_one_round_offers_them_again(
-    world: World, worker: Database, redis: "Redis"
+def test_after_the_leases_of_the_notices_were_deleted_they_are_handed_over_when_overdue(
+    world: World, worker: Database, superuser: Engine, redis: "Redis"
 ) -> None:
     _some_of_each(world)
     list(reconcile(worker, None))
     claimed = worker.schedule.claim(NOTICES).ids
     redis.delete(NOTICES.keys[1])
+    write(superuser, SET_BACK_NOTICES, seconds=OVERDUE)
+    handed: list[UUID] = []
 
-    list(reconcile(worker, None))
+    list(reconcile(worker, handed.extend))
 
     assert len(claimed["notify"]) > 10
-    assert_indexes_are_true(worker)
+    assert sorted(str(one) for one in handed) == sorted(claimed["notify"])
 
 
 def test_what_is_out_on_lease_is_left_to_who_has_it(world: World, worker: Database) -> None:
@@ -130,9 +137,11 @@ def test_what_is_out_on_lease_is_left_to_who_has_it(world: World, worker: Databa
 
 
 def test_a_single_lost_member_that_is_due_within_a_minute_is_armed_again(
-    soon: World, worker: Database, redis: "Redis"
+    soon: World, worker: Database, superuser: Engine, redis: "Redis"
 ) -> None:
     waiting, *_ = many(soon, 3)
+    write(superuser, SET_BACK_NOTICES, seconds=-30)
+    redis.flushall()
     list(reconcile(worker, None))
     assert redis.zrem(CLOCK.keys[0], f"time_out:{waiting}") == 1
     assert redis.zremrangebyrank(NOTICES.keys[0], 0, 0) == 1
@@ -140,6 +149,20 @@ def test_a_single_lost_member_that_is_due_within_a_minute_is_armed_again(
     list(reconcile(worker, None))
 
     assert_indexes_are_true(worker)
+
+
+def test_a_single_lost_notice_that_is_overdue_is_handed_over(
+    world: World, worker: Database, superuser: Engine, redis: "Redis"
+) -> None:
+    world.submit()
+    list(reconcile(worker, None))
+    write(superuser, SET_BACK_NOTICES, seconds=OVERDUE)
+    redis.zremrangebyrank(NOTICES.keys[0], 0, 0)
+    handed: list[UUID] = []
+
+    list(reconcile(worker, handed.extend))
+
+    assert set(handed) == set(open_notices(worker))
 
 
 def test_a_large_index_is_rebuilt_in_pages(world: World, worker: Database, superuser: Engine, redis: "Redis") -> None:

@@ -141,7 +141,7 @@ def test_every_event_waits_to_be_sealed(told_all: World, superuser: Engine, work
 
     missing = read(
         superuser,
-        "SELECT e.id FROM events e FULL JOIN unsealed u ON u.event_id = e.id WHERE e.id IS NULL OR u IS NULL",
+        "SELECT FROM events e FULL JOIN unsealed u ON u.event_id = e.id WHERE e.id IS NULL OR u IS NULL",
     )
     assert missing == []
     assert read(superuser, "SELECT count(*) AS n FROM unsealed")[0].n == 7

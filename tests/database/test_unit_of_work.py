@@ -2,9 +2,10 @@
 
 import time
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from lockbox import database
@@ -15,7 +16,15 @@ from lockbox.refusals import WindowTooLong
 from lockbox.requests.lifecycle import Action, State
 from lockbox.schedule import CLOCK, NOTICES, Promise, Schedule
 from tests.builders import Urls, World
-from tests.database.scenes import assert_indexes_are_true, many, promised_clocks, promised_notices, read, state_of
+from tests.database.scenes import (
+    assert_indexes_are_true,
+    many,
+    promised_clocks,
+    promised_notices,
+    read,
+    state_of,
+    write,
+)
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
@@ -148,19 +157,21 @@ def test_with_redis_away_decisions_are_taken_as_ever(world: World, away_url: str
     assert opened.state is State.ACTIVE
 
 
-def test_what_could_not_be_armed_is_healed_by_the_next_round(
-    world: World, worker: Database, refused_url: str
+def test_what_could_not_be_armed_is_healed_by_reconciling(
+    world: World, worker: Database, superuser: Engine, refused_url: str
 ) -> None:
     list(reconcile(worker, None))
     house = Database(world.house.engine, Schedule(refused_url))
     request = world.submit(house=house)
-    missing = worker.schedule.members(NOTICES)
-
-    list(reconcile(worker, None))
-
     house.schedule.close()
+    missing = worker.schedule.members(NOTICES)
+    write(superuser, "UPDATE notices SET run_at = run_at - interval '4 seconds'")
+    handed: list[UUID] = []
+
+    list(reconcile(worker, handed.extend))
+
     assert missing == {}
-    assert worker.schedule.members(NOTICES) == promised_notices(worker)
+    assert {f"notify:{one}" for one in handed} == promised_notices(worker).keys()
     assert state_of(worker, request.id) == "pending"
 
 

@@ -17,7 +17,7 @@ from redis import Redis
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from cli.stack import CHECKOUT, Plan, Processes, free_port
+from cli.stack import CHECKOUT, Plan, Processes
 from config.children import environment
 from config.embedded import Servers
 from lockbox.database import Database, make_engine
@@ -25,6 +25,7 @@ from lockbox.requests.policy import Policy
 from lockbox.schedule import Schedule
 from tests.builders import Urls, World
 from tests.conftest import fresh_database
+from tests.ports import own_port
 
 PATIENCE = 45.0
 
@@ -132,8 +133,8 @@ def stage_of(
             redis_url=redis_url or urls.redis,
             smtp_url=urls.smtp,
             servers=servers,
-            api_port=free_port(18000),
-            flower_port=free_port(18500),
+            api_port=own_port(18000),
+            flower_port=own_port(18500),
             environment="test",
         )
         processes = Processes(plan, logs, {"LOCKBOX_SHUTDOWN_SECONDS": "1"})

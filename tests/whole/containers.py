@@ -14,10 +14,11 @@ from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy.engine import make_url
 
-from cli.stack import CHECKOUT, free_port
+from cli.stack import CHECKOUT
 from config import embedded
 from config.embedded.folder import find_home
 from config.embedded.programs import programs_for
+from tests.ports import own_port
 from tests.whole.compose import SCRIPTS, services
 from tests.whole.conftest import wait_until
 
@@ -137,8 +138,8 @@ def containers_of() -> Iterator[Containers]:
     programs = programs_for(find_home(postgres.folder))
     (parent / "bin").mkdir()
     (parent / "bin" / "redis-server").symlink_to(programs.valkey)
-    ports = {"postgres:5432": superuser.port or 0, "redis:6379": free_port(17000)}
-    ports |= {"8000": free_port(17200), "5555": free_port(17400)}
+    ports = {"postgres:5432": superuser.port or 0, "redis:6379": own_port(17000)}
+    ports |= {"8000": own_port(17200), "5555": own_port(17400)}
     made = Containers(parent, ports, os.pathsep.join([str(parent / "bin"), str(programs.postgres), os.defpath]))
     try:
         made.secrets.mkdir(mode=0o700)

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from cli.stack import free_port
+from tests.ports import own_port
 
 GUARD = Path(__file__).parents[2] / "deploy" / "examples" / "guarded.py"
 TOKEN = "lbx_test_gate"
@@ -114,7 +114,7 @@ def guard(lockbox: FakeLockbox, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """The guarded service as a process of its own, and its address."""
     token = tmp_path_factory.mktemp("gate") / "token"
     token.write_text(f"{TOKEN}\n")
-    port = free_port(19100)
+    port = own_port(19100)
     about = ["--lockbox", lockbox.url, "--tenant", "contoso", "--token-file", str(token), "--port", str(port)]
     process = subprocess.Popen([sys.executable, str(GUARD), *about])
     url = f"http://127.0.0.1:{port}"
@@ -197,7 +197,7 @@ def test_it_asks_before_every_answer_about_exactly_what_is_wanted(lockbox: FakeL
 def test_without_a_lockbox_it_stays_shut(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text(TOKEN)
-    port, nobody = free_port(19100), free_port(19500)
+    port, nobody = own_port(19100), own_port(19500)
     about = ["--lockbox", f"http://127.0.0.1:{nobody}", "--tenant", "contoso", "--token-file", str(token)]
     with subprocess.Popen([sys.executable, str(GUARD), *about, "--port", str(port)]) as process:
         try:

@@ -10,15 +10,15 @@ import httpx
 import psutil
 import pytest
 
-from cli.stack import free_port
 from config.embedded import Servers
+from tests.ports import own_port
 from tests.whole.conftest import Stage, mails, stage_of, wait_until
 
 
 @contextmanager
 def refused() -> Iterator[str]:
     """An address where nobody listens."""
-    yield f"redis://:secret@127.0.0.1:{free_port(19000)}/0"
+    yield f"redis://:secret@127.0.0.1:{own_port(19000)}/0"
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def test_with_redis_away_from_the_start_people_are_prompted_and_time_runs_out(
 ) -> None:
     assert callable(away)
     with away() as url, stage_of(template, tmp_path, redis_url=url, names=("api", "worker", "notices")) as stage:
-        world = stage.world(approval_window=12)
+        world = stage.world(approval_window=8)
         began = time.monotonic()
         with stage.as_(world, "erin") as erin, stage.as_(world, "ann") as ann:
             filed = erin.post("/v1/requests", json=world.body())
@@ -43,7 +43,7 @@ def test_with_redis_away_from_the_start_people_are_prompted_and_time_runs_out(
             assert filed.status_code == 201
             assert took < 1
             request = filed.json()["id"]
-            wait_until(lambda: any(request in mail for mail in mails(stage.urls)), "the approvers are prompted", 10)
+            wait_until(lambda: any(request in mail for mail in mails(stage.urls)), "the approvers are prompted", 8)
             stage.ends(request, "timed_out")
 
             second = erin.post("/v1/requests", json=world.body(access_window=1)).json()["id"]

@@ -14,6 +14,7 @@ import pytest
 from tests.whole import terminal
 from tests.whole.terminal import Terminal
 
+README = terminal.CHECKOUT / "README.md"
 SECONDS = 60
 
 
@@ -79,3 +80,24 @@ def test_production_is_refused(here: Terminal) -> None:
 
     assert running.returncode == 1
     assert "production" in complained
+
+
+def test_the_readmes_walk_works_as_it_stands() -> None:
+    walk = README.read_text().split("## A walk with curl")[1]
+    lines = re.findall(r"^    (.*)$", walk, re.MULTILINE)
+
+    with terminal.opened() as here, run(here) as running:
+        read_until(running, "curl ")
+        script = "\n".join(lines).replace("var/tokens.env", str(here.place / "tokens.env"))
+        said = subprocess.run(["/bin/bash", "-c", script], capture_output=True, text=True, timeout=60, check=False)
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=60)
+
+    answers = said.stdout.splitlines()
+    assert said.stderr == ""
+    assert '"state":"pending"' in answers[0]
+    assert '"state":"active"' in answers[1]
+    assert '"open":true' in answers[2]
+    assert '"state":"revoked"' in answers[3]
+    assert '"code":"no-open-window"' in answers[4]
+    assert re.findall(r'"action":"(\w+)"', answers[5]) == ["submit", "endorse", "approve", "revoke"]

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from cli.stack import CHECKOUT, free_port
+from cli.stack import CHECKOUT
 from config.children import environment
 from tests.builders import Urls
+from tests.ports import own_port
 
 SECONDS = 60
 GOOD_PRODUCTION = {
@@ -35,7 +36,7 @@ def run(module: list[str], variables: dict[str, str]) -> subprocess.CompletedPro
 def api(urls: Urls, **changes: str) -> subprocess.CompletedProcess[str]:
     """Start the API with good settings and some changes."""
     good = {"LOCKBOX_DATABASE_URL": urls.api, "LOCKBOX_REDIS_URL": urls.redis}
-    return run(["api", "--port", str(free_port(19100))], good | changes)
+    return run(["api", "--port", str(own_port(19100))], good | changes)
 
 
 def workers(urls: Urls, **changes: str) -> subprocess.CompletedProcess[str]:
