@@ -1,6 +1,7 @@
 """The pollers: threads that sleep until something is due, claim it and send hints, or act without Redis."""
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -31,7 +32,7 @@ IDS_A_HINT = {CLOCK: MOST_IDS, NOTICES: MOST_NOTICES}
 MOST_HINTS_WAITING = {CLOCK: 50, NOTICES: 100}
 
 
-class Loop(threading.Thread):
+class Loop(threading.Thread, ABC):
     """A thread that does one round after another until it is told to stop; no failure ends it.
 
     A round is a series of small steps, each done while the gate is held: a fork waits for the step, never for more.
@@ -55,9 +56,9 @@ class Loop(threading.Thread):
                 log.exception("poller.failed", poller=self.name)
                 self.stopping.wait(IDLE_SECONDS)
 
+    @abstractmethod
     def round(self) -> None:
         """Do what there is to do, then rest."""
-        raise NotImplementedError
 
     def stepwise(self, steps: Iterator[str]) -> int:
         """Take the steps one by one, each behind the gate; return how many there were."""

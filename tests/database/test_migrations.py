@@ -24,7 +24,6 @@ ONLY_IN_THE_MIGRATIONS = {
     "remove_constraint uq_memberships_person_id_tenant_id_role",
     "remove_constraint uq_notices_event_id_person_id_endpoint_id",
     "remove_index ix_memberships_tenant_id_role",
-    "remove_index ix_notices_request_id",
     "remove_index ix_notices_run_at",
     "remove_index ix_requests_open_windows",
     "remove_index ix_requests_requester_id_id",
@@ -72,14 +71,14 @@ def _objects(engine: Engine) -> list[str]:
     return [str(row.line) for row in read(engine, OBJECTS)]
 
 
-def _differences(owner: Engine) -> list[str]:
+def _differences(owner: Engine) -> set[str]:
     """Return what a new migration would have to do for the tables to be what the models say."""
     for wing in MODELS:
         import_module(f"lockbox.{wing}.models")
     with owner.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         found = compare_metadata(context, SQLModel.metadata)
-    return sorted(line for line in map(_line, found) if line not in ONLY_IN_THE_MIGRATIONS)
+    return {_line(one) for one in found}
 
 
 def _line(difference: Any) -> str:
@@ -94,7 +93,7 @@ def _line(difference: Any) -> str:
 def test_the_migrations_from_nothing_give_what_the_models_say(fresh: str, owner: Engine) -> None:
     migrations.upgrade(fresh)
 
-    assert _differences(owner) == []
+    assert _differences(owner) == ONLY_IN_THE_MIGRATIONS
     assert len(SQLModel.metadata.tables) == 12
 
 
@@ -106,7 +105,7 @@ def test_every_difference_would_be_seen(fresh: str, owner: Engine) -> None:
     write(owner, "ALTER TABLE events ADD COLUMN extra text")
     write(owner, "ALTER TABLE notices DROP COLUMN last_error")
 
-    assert len(_differences(owner)) == 5
+    assert len(_differences(owner) - ONLY_IN_THE_MIGRATIONS) == 5
 
 
 def test_a_second_upgrade_changes_nothing(fresh: str, owner: Engine) -> None:
