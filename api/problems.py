@@ -115,5 +115,9 @@ def _database(_: Request, error: Exception) -> JSONResponse:
 
 
 def _unexpected(_: Request, error: Exception) -> JSONResponse:
-    log.error("api.failed", exc_info=error)
+    if isinstance(error, DBAPIError):
+        # Its text may quote the row that was refused, and with it what a person wrote.
+        log.error("api.failed", error=type(error).__name__, sqlstate=getattr(error.orig, "sqlstate", None))
+    else:
+        log.error("api.failed", exc_info=error)
     return problem(500, "internal", "Something went wrong here; nothing was changed.")

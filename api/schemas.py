@@ -15,6 +15,7 @@ from lockbox.requests.lifecycle import State
 from lockbox.requests.policy import HARD_ACCESS_LIMIT
 
 RESOURCE = re.compile(r"[a-z][a-z0-9-]{0,31}:\S{1,220}")
+FORGING_MARKS = re.compile("[\u202a-\u202e\u2066-\u2069\u2028\u2029]")
 LINE_BREAKS = frozenset("\n\t\r")
 
 
@@ -31,6 +32,8 @@ class ReasonCode(StrEnum):
 def _text(value: str) -> str:
     if any(unicodedata.category(mark) in {"Cc", "Cs"} and mark not in LINE_BREAKS for mark in value):
         raise ValueError("leave out control characters")
+    if FORGING_MARKS.search(value):
+        raise ValueError("leave out marks that turn the direction of text or break its lines")
     if not value.strip():
         raise ValueError("say something")
     return value.strip()
@@ -68,7 +71,7 @@ class NewRequest(Incoming):
     """What an engineer asks for; `access_window` in seconds."""
 
     tenant: Slug
-    service: Slug
+    service: Word
     resources: list[Resource] = Field(min_length=1, max_length=50)
     actions: list[Word] = Field(default=["read"], min_length=1, max_length=20)
     reason_code: ReasonCode

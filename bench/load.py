@@ -27,7 +27,8 @@ WITH new_requests AS (
     SELECT uuidv7(), id, :approver, 'approve', 'api', now() FROM new_requests WHERE CAST(:state AS text) = 'active'
 ), new_events AS (
     INSERT INTO events (id, tenant_id, request_id, seq, at, action, actor_id, actor_role, to_state, body)
-    SELECT uuidv7(), :tenant, id, seq, now(), 'submit', :requester, 'engineer', 'pending', '{}'
+    SELECT uuidv7(), :tenant, id, seq, now(), 'submit', :requester, 'engineer',
+        CASE seq WHEN :version THEN CAST(:state AS text) ELSE 'pending' END, '{}'
     FROM new_requests, generate_series(1, :version) AS seq
 )
 SELECT id FROM new_requests

@@ -11,6 +11,7 @@ import structlog
 from config.settings import Settings
 
 MASKS = (
+    (re.compile(r"(DETAIL|CONTEXT):  .*"), r"\1:  ***"),
     (re.compile(r"lbx_[a-z]+_[0-9a-f]{32}_[A-Za-z0-9_-]+"), "lbx_***"),
     (re.compile(r"(?<=://)[^/@\s]*@"), "***@"),
     (re.compile(r"wh(sec|sk)_[A-Za-z0-9+/=_-]+"), "whsec_***"),

@@ -1,7 +1,7 @@
 """All settings of every process: one frozen object, read from the environment once, unsafe values refused."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from cryptography.fernet import Fernet
@@ -23,6 +23,9 @@ LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 class UnsafeSettings(Exception):  # noqa: N818 - it names what was found, not a fault of ours
     """The settings cannot be used; the message has a line for each thing to change."""
+
+
+ServiceName = Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
 
 class Service(BaseModel):
@@ -68,7 +71,7 @@ class Settings(BaseSettings):
     webhooks_allow_http: bool = False
     secret_keys: tuple[SecretStr, ...] = (DEVELOPMENT_KEY,)
 
-    flower_user: str | None = None
+    flower_user: str | None = Field(default=None, pattern=r"^[^:,]+$")
     flower_password: SecretStr | None = None
     flower_address: str = "127.0.0.1"
     flower_port: int = Field(default=5555, ge=1, le=65535)
@@ -79,7 +82,7 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    services: dict[str, Service] = Field(default_factory=_sample_services)
+    services: dict[ServiceName, Service] = Field(default_factory=_sample_services)
 
     @field_validator("database_url", "worker_database_url", "owner_database_url")
     @classmethod
@@ -103,6 +106,8 @@ class Settings(BaseSettings):
     def _smtp(cls, value: SecretStr | None) -> SecretStr | None:
         if value and urlsplit(value.get_secret_value()).scheme not in {"smtp", "smtp+starttls", "smtps"}:
             raise ValueError("use smtp+starttls://user:password@host:587, smtps://… or smtp://… (plain)")
+        if value and urlsplit(value.get_secret_value()).port == 0:
+            raise ValueError("name a port from 1 to 65535")
         return value
 
     @field_validator("secret_keys")
@@ -113,6 +118,13 @@ class Settings(BaseSettings):
         for key in keys:
             Fernet(key.get_secret_value())
         return keys
+
+    @field_validator("flower_password")
+    @classmethod
+    def _whole_in_flower(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and "," in value.get_secret_value():
+            raise ValueError("leave out commas: Flower takes them for the end of the password")
+        return value
 
     @model_validator(mode="after")
     def _safe_in_production(self) -> Self:

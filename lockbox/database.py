@@ -28,6 +28,7 @@ def make_engine(url: str, *, role: str, pool_size: int = 2, overflow: int = 2) -
         max_overflow=overflow,
         pool_timeout=5,
         pool_pre_ping=True,
+        hide_parameters=True,
         connect_args={"application_name": f"lockbox-{role}", "options": options, "connect_timeout": 3},
     )
 

@@ -1,6 +1,7 @@
 """The Redis sorted sets: what is promised, by due time. It knows (member, due) pairs and never reads Postgres."""
 
 import math
+import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ log = structlog.get_logger(__name__)
 
 BELL = "{lockbox}:bell"
 EPOCH = "epoch"
+UUID_FORM = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 MOST_A_CALL = 500
 ARM_TIMEOUT = 0.1
 POLL_TIMEOUT = 2.0
@@ -131,9 +133,19 @@ class Schedule:
             raise Away(type(error).__name__) from error
         ids: dict[str, list[str]] = {}
         for member in members:
-            kind, _, name = member.decode().partition(":")
-            ids.setdefault(kind, []).append(name)
+            kind, _, name = member.decode(errors="replace").partition(":")
+            if kind in index.kinds and UUID_FORM.fullmatch(name):
+                ids.setdefault(kind, []).append(name)
+            else:
+                self._drop(index, member)
         return Claim(ids, int(idle) / 1000, last.decode().startswith(EPOCH))
+
+    def _drop(self, index: Index, stranger: bytes) -> None:
+        log.warning("schedule.stranger_dropped", index=index.name)
+        try:
+            self._polling.zrem(index.keys[1], stranger)
+        except RedisError as error:
+            raise Away(type(error).__name__) from error
 
     def is_whole(self, index: Index) -> bool:
         """Whether the index was completed under the very server process that answers now.

@@ -3,12 +3,16 @@
 import time
 from enum import StrEnum
 
+import structlog
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
 from lockbox import migrations
 
+log = structlog.get_logger(__name__)
+
 WAIT_SECONDS = 30
+LOGIN_REFUSED = ("authentication failed", "does not exist", "no pg_hba.conf entry", "no password supplied")
 
 
 class NotFit(Exception):  # noqa: N818 - it names what was found
@@ -60,7 +64,7 @@ def check(engine: Engine, server: Server) -> None:
                     f"{server}: this login may {right} {table}, which this process must not; use its own login"
                 )
         for table, right in NEEDED[server]:
-            if not _may(connection, table, right):
+            if not _may_somewhere(connection, table, right):
                 raise NotFit(f"{server}: this login may not {right} {table}; is it the login of another process?")
 
 
@@ -73,7 +77,11 @@ def wait_until_fit(engine: Engine, server: Server) -> None:
     for second in range(WAIT_SECONDS, -1, -1):
         try:
             check(engine, server)
-        except OperationalError:
+        except OperationalError as error:
+            if any(words in str(error.orig) for words in LOGIN_REFUSED):
+                raise NotFit(f"{server}: Postgres refuses this login or knows no such database") from None
+            if second == WAIT_SECONDS:
+                log.warning("waiting_for_postgres", seconds=WAIT_SECONDS)
             if second == 0:
                 raise NotFit(f"Postgres cannot be reached at {server}") from None
             time.sleep(1)

@@ -32,11 +32,13 @@ def servers() -> Iterator[Servers]:
     """Postgres, Valkey and a mail catcher, from nothing, for this run of the tests."""
     parent = Path(tempfile.mkdtemp(prefix="lockbox-tests-"))
     parent.chmod(0o755)
-    running = embedded.start(parent / "servers", environment="test")
     try:
-        yield running
+        running = embedded.start(parent / "servers", environment="test")
+        try:
+            yield running
+        finally:
+            running.stop()
     finally:
-        running.stop()
         shutil.rmtree(parent)
 
 

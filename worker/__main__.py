@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, help="pool children or threads")
     parser.add_argument("--name", help="node name, unique on this host")
     chosen = parser.parse_args()
-    _wait_until_fit()
+    _wait_until_fit(chosen.kind)
     # The clock goes first: a flood of mail may not take the processor from a deadline.
     os.nice(NICE[chosen.kind])
     app.worker_main(
@@ -39,8 +39,10 @@ def main() -> None:
     )
 
 
-def _wait_until_fit() -> None:
+def _wait_until_fit(kind: str) -> None:
     try:
+        if kind == "notices":
+            settings().require("smtp_url")
         engine = make(settings()).database.engine
         wait_until_fit(engine, Server.WORKER)
     except (UnsafeSettings, NotFit) as refused:

@@ -80,6 +80,14 @@ class Reconciler(Loop):
         self.sending = sending
         self.poked = threading.Event()
 
+    def run(self) -> None:
+        """Say once if this Redis is away or unfit, then go round."""
+        try:
+            self.tools.database.schedule.ping()
+        except Away as unfit:
+            log.warning("schedule.unfit", reason=str(unfit))
+        super().run()
+
     def round(self) -> None:
         """Repair, then rest until the next round or a poke."""
         self.stepwise(repairing.reconcile(self.tools.database, self.sending))
@@ -138,7 +146,11 @@ class Poller(Loop):
     def _waiting_hints(self) -> int:
         with self.app.producer_pool.acquire(block=True, timeout=5) as producer:
             channel: Any = producer.channel
-            return int(channel.queue_declare(QUEUES[self.index]).message_count)
+            connection = channel.connection.client
+            try:
+                return int(channel.queue_declare(QUEUES[self.index]).message_count)
+            except (*connection.connection_errors, *connection.channel_errors) as error:
+                raise BrokerAway(type(error).__name__) from error
 
     def _hint(self, kind: str, ids: Sequence[str]) -> None:
         task = self.app.tasks[f"lockbox.{kind}"]

@@ -8,6 +8,7 @@ from celery import shared_task
 from lockbox import reconcile as repairing
 from lockbox.notices import delivery
 from lockbox.requests import clock
+from lockbox.schedule import UUID_FORM
 from worker.runtime import runtime
 
 log = structlog.get_logger(__name__)
@@ -46,4 +47,4 @@ def reconcile() -> None:
 
 
 def _uuids(ids: list[str], most: int) -> list[UUID]:
-    return [UUID(one) for one in ids[:most]]
+    return [UUID(one) for one in ids[:most] if isinstance(one, str) and UUID_FORM.fullmatch(one)]

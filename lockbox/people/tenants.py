@@ -1,5 +1,6 @@
 """Tenants and their members: looking one up, adding what there is to add."""
 
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -8,7 +9,7 @@ from sqlmodel import Session, col, select
 from lockbox.database import now
 from lockbox.ids import new_id
 from lockbox.people.models import Membership, Person, Tenant
-from lockbox.people.roles import Mode, Role
+from lockbox.people.roles import Caller, Mode, Role, Standing
 
 
 def find(session: Session, slug: str) -> Tenant | None:
@@ -30,6 +31,16 @@ def add_person(session: Session, name: str, email: str) -> Person:
     session.add(person)
     session.flush()
     return person
+
+
+def as_of_now(session: Session, caller: Caller) -> Caller:
+    """Return the caller with the roles held at this moment: some may have gone while a lock was waited for."""
+    held = (
+        select(Membership.role, Membership.tenant_id)
+        .join(Person)
+        .where(col(Membership.person_id) == caller.person_id, col(Person.disabled_at).is_(None))
+    )
+    return replace(caller, standings=frozenset(Standing(Role(role), at) for role, at in session.exec(held)))
 
 
 def give_role(session: Session, person_id: UUID, role: Role, tenant_id: UUID | None = None) -> None:

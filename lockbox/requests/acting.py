@@ -12,6 +12,7 @@ from sqlmodel import Session, col
 from lockbox.database import now
 from lockbox.ids import new_id
 from lockbox.notices import outbox
+from lockbox.people import tenants
 from lockbox.people.roles import Caller, Role
 from lockbox.refusals import (
     AlreadyDecided,
@@ -55,7 +56,8 @@ class Verdict:
 def act(session: Session, caller: Caller, origin: Origin, request_id: UUID, verdict: Verdict) -> AccessRequest:
     """Let a person endorse, approve, deny, cancel, complete or revoke a request.
 
-    The row is locked first and the clock read after that, so a decision that had to wait past the deadline is late.
+    The row is locked first; roles and the clock are read after that, so a decision that had to wait past the
+    deadline is late, and one by somebody who was removed meanwhile does not count.
 
     Raises:
         Unknown: there is no such request that the caller may know of.
@@ -64,6 +66,7 @@ def act(session: Session, caller: Caller, origin: Origin, request_id: UUID, verd
         WindowTooLong: the window would be longer than what was asked.
     """
     request = _locked(session, caller, request_id)
+    caller = tenants.as_of_now(session, caller)
     at = now(session)
     action, state = verdict.action, request.state
     if action in DECISIONS and request.requester_id == caller.person_id:

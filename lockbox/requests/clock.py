@@ -60,9 +60,10 @@ def run(database: Database, ids: Iterable[UUID]) -> int:
             return _run(session, batch)
     except (OperationalError, InterfaceError):
         raise
-    except Exception:
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with a row, its neighbours go on
         if len(batch) == 1:
-            log.exception("clock.request_failed", request_id=str(batch[0]))
+            state = getattr(getattr(error, "orig", None), "sqlstate", None)
+            log.error("clock.request_failed", request_id=str(batch[0]), error=type(error).__name__, sqlstate=state)  # noqa: TRY400 - a refused row may be quoted
             return 0
         middle = len(batch) // 2
         return run(database, batch[:middle]) + run(database, batch[middle:])

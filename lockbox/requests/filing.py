@@ -165,7 +165,6 @@ def _filed(request: AccessRequest, actor: Actor) -> Change:
             "service": request.service,
             "actions": request.actions,
             "reason_code": request.reason_code,
-            "case_ref": request.case_ref,
             "access_window": request.access_window,
             "approval_window": request.approval_window,
             "quorum": request.quorum,
@@ -173,6 +172,7 @@ def _filed(request: AccessRequest, actor: Actor) -> Change:
         },
         personal={
             "justification": request.justification,
+            "case_ref": request.case_ref,
             "resources": json.dumps(request.resources, ensure_ascii=False),
         },
     )

@@ -170,12 +170,15 @@ def test_a_large_index_is_rebuilt_in_pages(world: World, worker: Database, super
     write(
         superuser,
         """
+        WITH copied AS (
         INSERT INTO requests (id, tenant_id, requester_id, service, resources, actions, reason_code, justification,
             mode, quorum, approval_window, access_window, state, version, deadline_at, wake_at, created_at, asked_at)
         SELECT uuidv7(), tenant_id, requester_id, service, resources, actions, reason_code, justification, mode,
             quorum, approval_window, access_window, state, version, deadline_at + n * interval '1 second',
             wake_at + n * interval '1 second', created_at, asked_at
-        FROM requests, generate_series(1, :number) n
+        FROM requests, generate_series(1, :number) n RETURNING id, requester_id)
+        INSERT INTO events (id, request_id, seq, at, action, actor_id, actor_role, to_state, body)
+        SELECT uuidv7(), id, 1, now(), 'submit', requester_id, 'engineer', 'pending', '' FROM copied
         """,
         number=BULK,
     )

@@ -94,7 +94,7 @@ def test_personal_values_stand_in_an_event_as_salted_commitments(told_all: World
 
     person = {"name", "address", "user_agent"}
     assert fields == [
-        person | {"justification", "resources"},
+        person | {"justification", "case_ref", "resources"},
         person | {"comment"},
         person | {"comment"},
         person,
@@ -168,10 +168,9 @@ def test_the_first_event_says_what_the_policy_demanded(api: Database) -> None:
 
     body = json.loads(read(api, EVENTS)[0].body)
 
-    assert {name: body[name] for name in ("service", "actions", "case_ref", "reason_code")} == {
+    assert {name: body[name] for name in ("service", "actions", "reason_code")} == {
         "service": "exchange-online",
         "actions": ["read", "export"],
-        "case_ref": "CASE-7",
         "reason_code": "support_case",
     }
     assert (body["quorum"], body["approval_window"], body["access_window"], body["mode"]) == (2, 1234, 600, "enforce")

@@ -18,7 +18,12 @@ INSERT INTO decisions (id, request_id, person_id, verdict, channel, decided_at)
 SELECT uuidv7(), id, :person, :verdict, 'api', now() FROM requests
 """
 OPEN = """
-UPDATE requests SET state = 'active', opened_at = now(), asked_at = now(), version = version + 1
+WITH told AS (
+    INSERT INTO events (id, request_id, seq, at, action, actor_id, actor_role, to_state, body)
+    SELECT uuidv7(), id, version + 1, now(), 'approve', requester_id, 'approver', 'active', '' FROM requests
+)
+UPDATE requests SET state = 'active', opened_at = now(), asked_at = now(), version = version + 1,
+    deadline_at = now() + interval '1 minute', wake_at = now() + interval '1 minute'
 """
 Decision = tuple[str, str]
 
@@ -93,7 +98,9 @@ def test_a_request_cannot_be_born_active(world: World, api: Database) -> None:
         INSERT INTO requests (id, tenant_id, requester_id, service, resources, actions, reason_code, justification,
             mode, quorum, approval_window, access_window, state, version, deadline_at, wake_at, created_at, opened_at)
         SELECT uuidv7(), tenant_id, requester_id, service, resources, actions, reason_code, justification, mode,
-            quorum, approval_window, access_window, 'active', 1, deadline_at, wake_at, created_at, now() FROM requests
+            quorum, approval_window, access_window, 'active', 1, now() + interval '1 minute',
+            now() + interval '1 minute', created_at, now()
+        FROM requests
     """)
 
     with pytest.raises(DBAPIError, match="active without the decisions for it"), api.engine.begin() as connection:

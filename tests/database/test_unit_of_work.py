@@ -96,7 +96,10 @@ def test_a_commit_that_the_database_refuses_arms_nothing(world: World) -> None:
     def open_without_a_decision() -> None:
         with world.house.transaction() as session:
             session.connection().execute(
-                text("UPDATE requests SET state = 'active', opened_at = now(), version = version + 1")
+                text(
+                    "UPDATE requests SET state = 'active', opened_at = now(), version = version + 1,"
+                    " deadline_at = now() + interval '1 minute', wake_at = now() + interval '1 minute'"
+                )
             )
             database.promise(session, CLOCK, [Promise(str(request.id), "expire", NOON)])
 

@@ -113,7 +113,11 @@ def test_a_window_that_was_forged_without_its_decisions_does_not_open(world: Wor
     with superuser.connect() as connection:
         connection.execute(text("SET session_replication_role = replica"))
         connection.execute(
-            text("UPDATE requests SET state = 'active', opened_at = now() WHERE id = :id"), {"id": request.id}
+            text(
+                "UPDATE requests SET state = 'active', opened_at = now(), deadline_at = now() + interval '1 minute',"
+                " wake_at = now() + interval '1 minute' WHERE id = :id"
+            ),
+            {"id": request.id},
         )
 
     assert state_of(world.house, request.id) == "active"

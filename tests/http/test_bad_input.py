@@ -129,7 +129,8 @@ def test_a_body_that_is_no_request_is_refused_and_nothing_is_written(
 
 
 @pytest.mark.parametrize(
-    "text", [r"\ud800", r"\udfff\ud800", r"a\udc00b", r"\u0000", r"\u001b[2J", r"\u0085", r"\u009b"]
+    "text",
+    [r"\ud800", r"\udfff\ud800", r"a\udc00b", r"\u0000", r"\u001b[2J", r"\u0085", r"\u009b", r"\u202e", r"\u2028"],
 )
 @pytest.mark.parametrize("field", ["tenant", "justification", "case_ref", "resources", "reason_code", "made_up"])
 def test_escapes_that_are_no_text_are_refused_in_every_field(door: Door, field: str, text: str) -> None:

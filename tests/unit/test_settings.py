@@ -148,3 +148,21 @@ def test_settings_never_change(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_setting_that_a_process_cannot_do_without_is_named_when_it_is_missing() -> None:
     with pytest.raises(UnsafeSettings, match="LOCKBOX_DATABASE_URL is not set"):
         Settings(environment="test").require("database_url")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LOCKBOX_FLOWER_PASSWORD", "long-enough,but-cut-there"),
+        ("LOCKBOX_FLOWER_USER", "admin,other"),
+        ("LOCKBOX_FLOWER_USER", "admin:x"),
+        ("LOCKBOX_SERVICES", '{"No such name": {"title": "Mail"}}'),
+    ],
+)
+def test_what_another_program_would_misread_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(UnsafeSettings, match=name):
+        load()

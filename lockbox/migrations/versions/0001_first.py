@@ -72,6 +72,8 @@ CREATE TABLE requests (
     closed_at timestamptz,
     CONSTRAINT ck_requests_clock CHECK ((state IN ('reviewing', 'pending', 'active'))
         = (wake_at IS NOT NULL) AND (wake_at IS NULL) = (closed_at IS NOT NULL)),
+    CONSTRAINT ck_requests_window CHECK (state <> 'active'
+        OR deadline_at <= opened_at + access_window * interval '1 second'),
     CONSTRAINT ck_requests_wake_at CHECK (wake_at <= deadline_at),
     CONSTRAINT ck_requests_opened_at CHECK (state NOT IN ('active', 'completed', 'revoked', 'expired')
         OR opened_at IS NOT NULL)
@@ -191,31 +193,57 @@ CREATE FUNCTION is_decided(request requests) RETURNS boolean LANGUAGE sql STABLE
             AND d.verdict = 'endorse' AND d.person_id <> request.requester_id)
     END
 $$;
-CREATE FUNCTION refuse_undecided() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION refuse_unfounded() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF NOT is_decided(NEW) THEN
+    IF NEW.state = 'active' AND NOT is_decided(NEW) THEN
         RAISE EXCEPTION 'request % is active without the decisions for it', NEW.id
             USING ERRCODE = 'insufficient_privilege';
     END IF;
+    IF NOT EXISTS (SELECT FROM events e WHERE e.request_id = NEW.id AND e.seq = NEW.version
+        AND e.to_state = NEW.state) THEN
+        RAISE EXCEPTION 'request % moved without an event', NEW.id USING ERRCODE = 'insufficient_privilege';
+    END IF;
     RETURN NULL;
 END $$;
-CREATE CONSTRAINT TRIGGER active_needs_decisions AFTER INSERT OR UPDATE ON requests
-    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (NEW.state = 'active') EXECUTE FUNCTION refuse_undecided();
+CREATE CONSTRAINT TRIGGER moves_are_founded AFTER INSERT OR UPDATE ON requests
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse_unfounded();
 
-CREATE FUNCTION refuse_reopening() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION refuse_invented() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF OLD.closed_at IS NOT NULL THEN
-        RAISE EXCEPTION 'request % is closed for good', OLD.id USING ERRCODE = 'insufficient_privilege';
+    IF NOT EXISTS (SELECT FROM requests r WHERE r.id = NEW.request_id AND r.version >= NEW.seq) THEN
+        RAISE EXCEPTION 'event % tells of a move that was not made', NEW.id USING ERRCODE = 'insufficient_privilege';
     END IF;
-    IF OLD.state = 'active' AND NEW.deadline_at > OLD.deadline_at THEN
-        RAISE EXCEPTION 'the window of request % may not grow', OLD.id USING ERRCODE = 'insufficient_privilege';
+    RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER events_are_true AFTER INSERT ON events DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW WHEN (NEW.seq IS NOT NULL) EXECUTE FUNCTION refuse_invented();
+CREATE FUNCTION refuse_other_voice() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'a worker speaks for the clock alone' USING ERRCODE = 'insufficient_privilege';
+END $$;
+CREATE TRIGGER workers_speak_for_the_clock BEFORE INSERT ON events FOR EACH ROW
+    WHEN (current_user = 'lockbox_worker' AND (NEW.actor_role <> 'clock' OR (NEW.seq IS NOT NULL
+        AND NEW.to_state NOT IN ('timed_out', 'expired')))) EXECUTE FUNCTION refuse_other_voice();
+
+CREATE FUNCTION refuse_wrong_way() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT (CASE OLD.state
+        WHEN 'reviewing' THEN NEW.state IN ('pending', 'active', 'denied', 'cancelled', 'timed_out')
+        WHEN 'pending' THEN NEW.state IN ('pending', 'active', 'denied', 'cancelled', 'timed_out')
+        WHEN 'active' THEN NEW.state IN ('completed', 'revoked', 'expired')
+        ELSE false END) THEN
+        RAISE EXCEPTION 'request % does not go from % to %', OLD.id, OLD.state, NEW.state
+            USING ERRCODE = 'insufficient_privilege';
     END IF;
     IF NEW.version <> OLD.version + 1 THEN
         RAISE EXCEPTION 'request % changes by one move at a time', OLD.id USING ERRCODE = 'insufficient_privilege';
     END IF;
+    IF OLD.state = 'active' AND (NEW.deadline_at > OLD.deadline_at OR NEW.opened_at <> OLD.opened_at) THEN
+        RAISE EXCEPTION 'the window of request % may not grow', OLD.id USING ERRCODE = 'insufficient_privilege';
+    END IF;
     RETURN NEW;
 END $$;
-CREATE TRIGGER one_way BEFORE UPDATE ON requests FOR EACH ROW EXECUTE FUNCTION refuse_reopening();
+CREATE TRIGGER one_way BEFORE UPDATE ON requests FOR EACH ROW EXECUTE FUNCTION refuse_wrong_way();
 CREATE TRIGGER no_removal BEFORE DELETE ON requests FOR EACH ROW EXECUTE FUNCTION refuse_change();
 """
 
@@ -237,7 +265,8 @@ GRANT SELECT ON tenants, people, memberships, endpoints, requests, decisions, ev
 GRANT UPDATE (state, version, wake_at, closed_at) ON requests TO lockbox_worker;
 GRANT SELECT, INSERT ON events TO lockbox_worker;
 GRANT INSERT ON unsealed, event_details TO lockbox_worker;
-GRANT SELECT, INSERT, UPDATE ON notices TO lockbox_worker;
+GRANT SELECT, INSERT ON notices TO lockbox_worker;
+GRANT UPDATE (run_at, attempts, closed_at, outcome, last_error) ON notices TO lockbox_worker;
 GRANT SELECT, DELETE ON idempotency_keys TO lockbox_worker;
 """
 

@@ -1,0 +1,40 @@
+"""Members that nobody of ours put into an index hold up nothing and do not stay."""
+
+from datetime import UTC, datetime
+
+from redis import Redis
+
+from lockbox.ids import new_id
+from lockbox.schedule import CLOCK, NOTICES, Promise, Schedule
+
+LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
+STRANGERS = [b"expire:not-an-id", b"reconcile:%b" % str(new_id()).encode(), b"nokind", b"\xff\xfe"]
+
+
+def test_strangers_in_an_index_are_dropped_and_the_others_handed_out(schedule: Schedule, redis: "Redis") -> None:
+    known = str(new_id())
+    schedule.arm(CLOCK, [Promise(known, "expire", LONG_AGO)])
+    redis.zadd(CLOCK.keys[0], dict.fromkeys(STRANGERS, 1))
+
+    claim = schedule.claim(CLOCK)
+
+    assert claim.ids == {"expire": [known]}
+    assert redis.zrange(CLOCK.keys[1], 0, -1) == [f"expire:{known}".encode()]
+    assert schedule.members(CLOCK) == {}
+
+
+def test_notices_are_not_claimed_while_a_storm_of_deadlines_is_out(schedule: Schedule) -> None:
+    storm = [Promise(str(new_id()), "expire", LONG_AGO) for _ in range(600)]
+    notice = Promise(str(new_id()), "notify", LONG_AGO)
+    schedule.arm(CLOCK, storm)
+    schedule.arm(NOTICES, [notice])
+    schedule.claim(CLOCK)
+    schedule.claim(CLOCK)
+
+    held_back = schedule.claim(NOTICES)
+    schedule.arm(CLOCK, [Promise(one.id, "expire", None) for one in storm])
+    given_out = schedule.claim(NOTICES)
+
+    assert held_back.ids == {}
+    assert 0 < held_back.idle < 1
+    assert given_out.ids == {"notify": [notice.id]}

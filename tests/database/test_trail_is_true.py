@@ -1,0 +1,91 @@
+"""The trail and the requests agree, whoever writes: refused by the database itself, whatever our code does."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from lockbox.database import Database
+from lockbox.refusals import NotYours
+from lockbox.requests.lifecycle import Action
+from tests.builders import World
+from tests.database.scenes import read, state_of
+
+TELL = """
+INSERT INTO events (id, request_id, seq, at, action, actor_id, actor_role, from_state, to_state, body)
+SELECT uuidv7(), id, version + 1, now(), :action, CASE :role WHEN 'clock' THEN NULL ELSE requester_id END, :role,
+    state, :state, '' FROM requests
+"""
+
+
+def _write(house: Database, statement: str, **values: str) -> None:
+    with house.engine.begin() as connection:
+        connection.execute(text(statement), values)
+
+
+@pytest.mark.parametrize("login", ["api", "worker"])
+def test_no_login_moves_a_request_without_an_event(world: World, login: str, request: pytest.FixtureRequest) -> None:
+    filed = world.submit()
+    house: Database = request.getfixturevalue(login)
+    ended = "UPDATE requests SET state = 'timed_out', version = version + 1, wake_at = NULL, closed_at = now()"
+
+    with pytest.raises(DBAPIError, match="moved without an event"):
+        _write(house, ended)
+
+    assert state_of(house, filed.id) == "pending"
+
+
+@pytest.mark.parametrize("login", ["api", "worker"])
+def test_no_login_tells_of_a_move_that_was_not_made(world: World, login: str, request: pytest.FixtureRequest) -> None:
+    world.submit()
+    house: Database = request.getfixturevalue(login)
+
+    with pytest.raises(DBAPIError, match="a move that was not made"):
+        _write(house, TELL, action="time_out", role="clock", state="timed_out")
+
+    assert len(read(house, "SELECT FROM events")) == 1
+
+
+@pytest.mark.parametrize(
+    ("action", "role", "state"),
+    [("revoke", "approver", "revoked"), ("approve", "approver", "active"), ("expire", "clock", "active")],
+)
+def test_a_worker_speaks_for_the_clock_alone(
+    world: World, worker: Database, action: str, role: str, state: str
+) -> None:
+    world.act("ann", Action.APPROVE, world.submit().id)
+
+    with pytest.raises(DBAPIError, match="speaks for the clock alone"):
+        _write(worker, TELL, action=action, role=role, state=state)
+
+    assert len(read(worker, "SELECT FROM events")) == 2
+
+
+def test_a_worker_cannot_send_a_notice_to_somebody_else(world: World, worker: Database) -> None:
+    world.submit()
+
+    with pytest.raises(DBAPIError, match="permission denied"):
+        _write(worker, "UPDATE notices SET person_id = (SELECT requester_id FROM requests LIMIT 1)")
+
+    assert len(read(worker, "SELECT DISTINCT person_id FROM notices")) == 3
+
+
+def test_an_approver_who_is_removed_while_waiting_for_the_lock_no_longer_approves(
+    world: World, superuser: Engine
+) -> None:
+    filed = world.submit()
+    with superuser.connect() as holder, ThreadPoolExecutor(1) as pool:
+        holder.execute(text("BEGIN"))
+        holder.execute(text("SELECT FROM requests FOR UPDATE"))
+        waiting = pool.submit(world.act, "ann", Action.APPROVE, filed.id)
+        waits = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        while not read(superuser, waits):
+            assert not waiting.done()
+        holder.execute(text("DELETE FROM memberships WHERE person_id = :ann"), {"ann": world.people["ann"].person_id})
+        holder.execute(text("COMMIT"))
+
+        with pytest.raises(NotYours):
+            waiting.result()
+
+    assert state_of(world.house, filed.id) == "pending"
