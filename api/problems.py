@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
+from api.schemas import phrase
 from lockbox.refusals import (
     Busy,
     Conflict,
@@ -50,7 +51,7 @@ def problem(
     """Return a problem+json answer."""
     body = {
         "type": f"urn:lockbox:problem:{code}",
-        "title": HTTPStatus(status).phrase,
+        "title": phrase(status),
         "status": status,
         "code": code,
         "detail": detail,
@@ -99,7 +100,7 @@ def _message(item: Mapping[str, Any]) -> str:
 
 def _http(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - as above
-    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
+    code = phrase(error.status_code).lower().replace(" ", "-")
     return problem(error.status_code, code, str(error.detail), headers=error.headers)
 
 

@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
+from http import HTTPStatus
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -192,7 +193,15 @@ class Problem(BaseModel):
     detail: str
 
 
+def phrase(status: int) -> str:
+    """Return the status in words, as RFC 9110 has them, whatever this Python calls it."""
+    return {413: "Content Too Large", 422: "Unprocessable Content"}.get(status) or HTTPStatus(status).phrase
+
+
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the OpenAPI description of the error answers of a route."""
     content: Mapping[str, Any] = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"model": Problem, "content": content} for status in (401, 403, 422, 503, *statuses)}
+    return {
+        status: {"model": Problem, "content": content, "description": phrase(status)}
+        for status in (401, 403, 422, 503, *statuses)
+    }
