@@ -1,23 +1,26 @@
 """Starts a worker: `python -m worker core` runs the clock, `python -m worker notices` sends mail and webhooks."""
 
 import argparse
+import logging
 import os
+import socket
+from typing import Any
 
 from config.settings import UnsafeSettings
 from lockbox.standing import NotFit, Server, wait_until_fit
 from worker.app import CORE, MAINTENANCE, NOTIFY, app
 from worker.runtime import make, settings
 
-KINDS = {
-    "core": ["--pool=prefork", f"--queues={CORE},{MAINTENANCE}"],
-    "notices": ["--pool=threads", f"--queues={NOTIFY}"],
+KINDS: dict[str, dict[str, Any]] = {
+    "core": {"pool_cls": "prefork", "queues": [CORE, MAINTENANCE]},
+    "notices": {"pool_cls": "threads", "queues": [NOTIFY]},
 }
 CONCURRENCY = {"core": 2, "notices": 8}
 NICE = {"core": 0, "notices": 5}
 
 
 def main() -> None:
-    """Check the login, then hand over to Celery."""
+    """Check the login, then hand over to Celery; the exit code is the worker's own, 0 after a clean shutdown."""
     parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
     parser.add_argument("kind", choices=sorted(KINDS))
     parser.add_argument("--concurrency", type=int, help="pool children or threads")
@@ -26,17 +29,16 @@ def main() -> None:
     _wait_until_fit(chosen.kind)
     # The clock goes first: a flood of mail may not take the processor from a deadline.
     os.nice(NICE[chosen.kind])
-    app.worker_main(
-        [
-            "worker",
-            *KINDS[chosen.kind],
-            f"--concurrency={chosen.concurrency or CONCURRENCY[chosen.kind]}",
-            f"--hostname={chosen.name or chosen.kind}@%h",
-            "--without-gossip",
-            "--without-mingle",
-            "--loglevel=info",
-        ]
+    worker = app.Worker(
+        hostname=f"{chosen.name or chosen.kind}@{socket.gethostname()}",
+        concurrency=chosen.concurrency or CONCURRENCY[chosen.kind],
+        loglevel=logging.INFO,
+        without_gossip=True,
+        without_mingle=True,
+        **KINDS[chosen.kind],
     )
+    worker.start()
+    raise SystemExit(worker.exitcode)
 
 
 def _wait_until_fit(kind: str) -> None:

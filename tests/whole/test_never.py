@@ -17,6 +17,12 @@ WAITING_FOR_A_LOCK = """
 SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = 'lockbox-worker'
 AND datname = current_database()
 """
+ANSWERS = """
+import socket
+from worker.app import app
+from worker.health import answers
+raise SystemExit(not answers(app, f"core@{socket.gethostname()}"))
+"""
 CROWD = """
 WITH hole AS (
     INSERT INTO endpoints (id, tenant_id, url, secret, event_types, created_at)
@@ -104,10 +110,7 @@ def test_a_worker_killed_between_claim_and_commit_loses_nothing(stage: Stage) ->
     with stage.superuser.connect() as blocker:
         blocker.execute(text("BEGIN"))
         blocker.execute(text("LOCK TABLE unsealed IN ACCESS EXCLUSIVE MODE"))
-        stuck = (
-            "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = 'lockbox-worker'"
-        )
-        wait_until(lambda: stage.rows(stuck), "a worker has claimed the request and waits to write")
+        wait_until(lambda: stage.rows(WAITING_FOR_A_LOCK), "a worker has claimed the request and waits to write")
         family = psutil.Process(stage.processes.running["worker"].pid)
         children = family.children(recursive=True)
 
@@ -126,6 +129,8 @@ def test_a_worker_killed_between_claim_and_commit_loses_nothing(stage: Stage) ->
 def test_a_pool_child_killed_again_and_again_hangs_nothing(stage: Stage) -> None:
     world = stage.world(approval_window=1)
     parent = psutil.Process(stage.processes.running["worker"].pid)
+    # Celery gives up, with an error code, on a worker whose pool dies before it has begun to serve.
+    wait_until(lambda: stage.python(ANSWERS).returncode == 0, "the worker serves")
 
     for _ in range(15):
         request = world.submit()

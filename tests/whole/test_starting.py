@@ -22,8 +22,13 @@ GOOD_PRODUCTION = {
 
 def run(module: list[str], variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Run a process of the stack that is expected to end by itself."""
+    return run_python(["-m", *module], variables)
+
+
+def run_python(arguments: list[str], variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run Python with settings; it is expected to end by itself."""
     return subprocess.run(
-        [sys.executable, "-m", *module],
+        [sys.executable, *arguments],
         env=environment(variables),
         cwd=CHECKOUT,
         capture_output=True,
@@ -52,6 +57,24 @@ def refused(ended: subprocess.CompletedProcess[str], *words: str) -> None:
     assert "lockbox: " in ended.stderr
     for word in words:
         assert word in ended.stderr
+
+
+POOL_NEVER_STARTS = """
+import runpy, sys
+from celery.concurrency.prefork import TaskPool
+TaskPool.did_start_ok = lambda self: False
+sys.argv = ["worker", "core"]
+runpy.run_module("worker", run_name="__main__")
+"""
+
+
+def test_a_worker_that_gives_up_says_so_by_its_exit_code(urls: Urls) -> None:
+    good = {"LOCKBOX_WORKER_DATABASE_URL": urls.worker, "LOCKBOX_REDIS_URL": urls.redis}
+
+    ended = run_python(["-c", POOL_NEVER_STARTS], good)
+
+    assert "Could not start worker processes" in ended.stdout + ended.stderr
+    assert ended.returncode == 1
 
 
 @pytest.mark.parametrize("login", ["owner", "superuser", "worker"])
