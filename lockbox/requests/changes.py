@@ -1,0 +1,63 @@
+"""What a new policy changes, as flat facts for the audit trail."""
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from lockbox.audit.canonical import instant
+from lockbox.requests.rules import Policy, Rule
+from lockbox.requests.terms import Terms
+
+ABSENT = "none"
+
+
+def changes(old: Policy, new: Policy) -> dict[str, str]:
+    """Return what differs, as dotted ASCII names with "old → new"; empty where nothing does.
+
+    Names are such as `quorum`, `stages.legal`, `tiers.1`, `rules.1.terms.quorum`, `groups.legal` or `consent`;
+    rules and tiers are counted from 1, members are ids, windows are seconds, and "none" is what is not there. A
+    rule's name is the one free text, and stands in quotes.
+    """
+    was, now = dict(_facts(old)), dict(_facts(new))
+    return {
+        name: f"{was.get(name, ABSENT)} → {now.get(name, ABSENT)}"
+        for name in was | now
+        if was.get(name) != now.get(name)
+    }
+
+
+def _facts(policy: Policy) -> Iterator[tuple[str, str]]:
+    yield from _terms("", {name: getattr(policy, name) for name in Terms.model_fields})
+    for number, rule in enumerate(policy.rules, 1):
+        yield from _rule(f"rules.{number}.", rule)
+    for group, members in policy.groups.items():
+        yield f"groups.{group}", _listed(members) or "nobody"
+    if policy.consent:
+        yield "consent", f"{policy.consent.mode} until {instant(policy.consent.until)}"
+
+
+def _rule(prefix: str, rule: Rule) -> Iterator[tuple[str, str]]:
+    yield f"{prefix}name", json.dumps(rule.name, ensure_ascii=False)
+    for name, hits in rule.match:
+        if hits:
+            yield f"{prefix}match.{name}", _listed(hits)
+    yield from _terms(f"{prefix}terms.", rule.terms.given())
+
+
+def _terms(prefix: str, terms: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in terms.items():
+        match name:
+            case "stages":
+                for stage in value:
+                    yield f"{prefix}stages.{stage.group}", str(stage.quorum)
+            case "tiers":
+                for number, groups in enumerate(value, 1):
+                    yield f"{prefix}tiers.{number}", _listed(groups)
+            case "reasons":
+                yield f"{prefix}reasons", _listed(sorted(value))
+            case _:
+                yield f"{prefix}{name}", str(value).lower()
+
+
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(str(value) for value in values)

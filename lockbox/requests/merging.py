@@ -1,0 +1,74 @@
+"""Merging terms by the strictest, so that no rule and no order of rules ever loosens anything."""
+
+from lockbox.requests.rules import Ask, Policy
+from lockbox.requests.terms import Stage, Terms
+
+# False is less than True, so the same two words say "and" and "or".
+LESS_IS_STRICTER = (
+    "review_window",
+    "approval_window",
+    "access_ceiling",
+    "mail_link",
+    "mail_justification",
+    "mail_suffices",
+    "sign_in_age",
+)
+MORE_IS_STRICTER = ("vendor_review", "quorum", "require_case", "justification_least")
+
+
+def stricter(a: Terms, b: Terms) -> Terms:
+    """Return the strictest of both, field by field; associative, commutative and idempotent.
+
+    Stages add up, with the larger quorum of each group. Only reasons that both accept are left, perhaps none. A
+    group is prompted as early as either side says; a side without tiers has no say in that.
+    """
+    return Terms.model_validate(
+        {name: min(getattr(a, name), getattr(b, name)) for name in LESS_IS_STRICTER}
+        | {name: max(getattr(a, name), getattr(b, name)) for name in MORE_IS_STRICTER}
+        | {"reasons": a.reasons & b.reasons, "stages": _stages(a, b), "tiers": _tiers(a, b)}
+    )
+
+
+def loosens(old: Terms, new: Terms) -> bool:
+    """Whether anything is let through under the new terms that the old ones would have held back.
+
+    Tiers play no part: they say who is prompted when, never who must agree.
+    """
+    quorums = {stage.group: stage.quorum for stage in new.stages}
+    return (
+        any(getattr(new, name) > getattr(old, name) for name in LESS_IS_STRICTER)
+        or any(getattr(new, name) < getattr(old, name) for name in MORE_IS_STRICTER)
+        or not new.reasons <= old.reasons
+        or any(quorums.get(stage.group, 0) < stage.quorum for stage in old.stages)
+    )
+
+
+def terms_for(policy: Policy, ask: Ask) -> Terms:
+    """Return the terms that judge one ask: the tenant's own, merged with those of every rule that matches.
+
+    The tenant's own terms are a rule that matches everything, so a rule makes them stricter or leaves them. That
+    is "stricter wins downwards" (EN4 of the design notes' `product.md`), after the inheritance of Google Access
+    Approval's settings from organisation to folder to project. The order of the rules has no effect.
+    """
+    terms = stricter(policy, policy)
+    for rule in policy.rules:
+        if rule.match.matches(ask):
+            terms = stricter(terms, terms.model_copy(update=rule.terms.given()))
+    return terms
+
+
+def _stages(a: Terms, b: Terms) -> tuple[Stage, ...]:
+    quorums: dict[str, int] = {}
+    for stage in (*a.stages, *b.stages):
+        quorums[stage.group] = max(stage.quorum, quorums.get(stage.group, 0))
+    return tuple(Stage(group=group, quorum=quorum) for group, quorum in quorums.items())
+
+
+def _tiers(a: Terms, b: Terms) -> tuple[tuple[str, ...], ...]:
+    # A tier that loses all of its groups stays, empty: closing the gap would make the result depend on the order.
+    earliest: dict[str, int] = {}
+    for tiers in (a.tiers, b.tiers):
+        for position, groups in enumerate(tiers):
+            earliest |= {group: min(position, earliest.get(group, position)) for group in groups}
+    positions = range(max(earliest.values(), default=-1) + 1)
+    return tuple(tuple(group for group, first in earliest.items() if first == position) for position in positions)

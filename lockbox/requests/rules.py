@@ -1,0 +1,183 @@
+"""What a tenant has laid down: terms for everything, rules for what is asked, groups of people, dated consent."""
+
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Literal, Self
+from uuid import UUID
+
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, model_validator
+
+from lockbox.people.roles import Mode
+from lockbox.requests.terms import ChosenReasons, ChosenTiers, GroupName, Once, Overrides, Reason, Stage, Terms, Value
+
+MOST_RULES = 100
+MOST_GROUPS = 50
+MOST_MEMBERS = 500
+MOST_HITS = 50
+MOST_STARS = 4
+
+PATTERN = re.compile(r"[a-z][a-z0-9-]{0,31}:\S+")
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What somebody asks for, as far as rules look at it."""
+
+    service: str
+    actions: Collection[str]
+    reason: Reason
+    resources: Collection[str]
+
+
+def fits(pattern: str, resource: str) -> bool:
+    """Whether the whole resource is what the pattern says, where `*` is any text, also none.
+
+    Case matters. Each stretch between stars is looked for once, from left to right, so it takes linear time and
+    nothing that somebody writes can make it backtrack.
+    """
+    first, *rest = pattern.split("*")
+    if not rest:
+        return resource == first
+    *between, last = rest
+    at, end = len(first), len(resource) - len(last)
+    if at > end or not (resource.startswith(first) and resource.endswith(last)):
+        return False
+    for stretch in between:
+        found = resource.find(stretch, at, end)
+        if found < 0:
+            return False
+        at = found + len(stretch)
+    return True
+
+
+def _pattern(value: str) -> str:
+    if not PATTERN.fullmatch(value) or not value.isprintable():
+        raise ValueError(
+            "write a pattern as kind:id, with * for any part of the id, such as mailbox:*@contoso.example"
+        )
+    value = re.sub(r"\*+", "*", value)
+    if value.count("*") > MOST_STARS:
+        raise ValueError(f"use at most {MOST_STARS} stars in a pattern")
+    return value
+
+
+def _line(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("write it on one line, without control characters")
+    return value
+
+
+def _to_utc(until: datetime) -> datetime:
+    try:
+        return until.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("choose an end that a calendar holds") from None
+
+
+def _by_name(groups: dict[str, tuple[UUID, ...]]) -> dict[str, tuple[UUID, ...]]:
+    return dict(sorted(groups.items()))
+
+
+Word = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+Pattern = Annotated[str, Field(max_length=256), AfterValidator(_pattern)]
+Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), AfterValidator(_line)]
+Members = Annotated[Once[UUID], Field(max_length=MOST_MEMBERS)]
+Groups = Annotated[dict[GroupName, Members], Field(max_length=MOST_GROUPS), AfterValidator(_by_name)]
+
+
+class Match(Value):
+    """What a rule is about; an empty dimension is anything. Resources are patterns, see `fits`."""
+
+    services: Annotated[Once[Word], Field(max_length=MOST_HITS)] = ()
+    actions: Annotated[Once[Word], Field(max_length=MOST_HITS)] = ()
+    reasons: Once[Reason] = ()
+    resources: Annotated[Once[Pattern], Field(max_length=MOST_HITS)] = ()
+
+    @model_validator(mode="after")
+    def _is_about_something(self) -> Self:
+        if not (self.services or self.actions or self.reasons or self.resources):
+            raise ValueError("name a service, action, reason or resource; what holds for all needs no rule")
+        return self
+
+    def matches(self, ask: Ask) -> bool:
+        """Whether every dimension that is not empty has a hit: one of what is asked is enough."""
+        return (
+            (not self.services or ask.service in self.services)
+            and (not self.actions or any(action in self.actions for action in ask.actions))
+            and (not self.reasons or ask.reason in self.reasons)
+            and (not self.resources or any(fits(p, resource) for p in self.resources for resource in ask.resources))
+        )
+
+
+class Rule(Value):
+    """Stricter terms for what it matches."""
+
+    name: Line
+    match: Match
+    terms: Overrides
+
+
+class Consent(Value):
+    """Dated consent: until then the tenant is told, or not even that; then it decides again, by itself."""
+
+    mode: Literal[Mode.OBSERVE, Mode.OFF]
+    until: Annotated[AwareDatetime, AfterValidator(_to_utc)]
+
+
+class Policy(Terms):
+    """All that one tenant has laid down: its own terms, and rules that make them stricter for some asks.
+
+    Every group that is called upon is there and has enough people: a policy under which nobody could approve is
+    refused when it is saved, not when access is needed. Equal policies have equal JSON, whatever the order in
+    which they were written.
+    """
+
+    tiers: ChosenTiers = ()
+    reasons: ChosenReasons = frozenset(Reason)
+    rules: Annotated[tuple[Rule, ...], Field(max_length=MOST_RULES)] = ()
+    groups: Groups = Field(default_factory=dict)
+    consent: Consent | None = None
+
+    @model_validator(mode="after")
+    def _groups_can_answer(self) -> Self:
+        for where, group, approvals in self._calls():
+            if group not in self.groups:
+                raise ValueError(f"{where}: there is no group {group}; add it to groups, or leave it out here")
+            people = len(self.groups[group])
+            if not people:
+                raise ValueError(f"{where}: the group {group} is empty; put people into it, or leave it out here")
+            if people < approvals:
+                raise ValueError(
+                    f"{where}: the group {group} cannot give {approvals} approvals with {people} in it; "
+                    "put more people into it, or ask for fewer"
+                )
+        return self
+
+    def _calls(self) -> Iterator[tuple[str, str, int]]:
+        """Yield each place that calls upon a group, the group, and how many of its people it takes."""
+        yield from _called("", self.stages, self.tiers)
+        for number, rule in enumerate(self.rules, 1):
+            yield from _called(f"rules.{number}.terms.", rule.terms.stages or (), rule.terms.tiers or ())
+
+
+def _called(
+    prefix: str, stages: Collection[Stage], tiers: Collection[Collection[str]]
+) -> Iterator[tuple[str, str, int]]:
+    for stage in stages:
+        yield f"{prefix}stages", stage.group, stage.quorum
+    for tier in tiers:
+        for group in tier:
+            yield f"{prefix}tiers", group, 1
+
+
+def effective_mode(mode: Mode, policy: Policy, at: datetime) -> Mode:
+    """Return the mode that holds at an instant.
+
+    Dated consent relaxes `enforce` until its end, and is over at that very instant; other modes it leaves alone.
+    """
+    consent = policy.consent
+    if mode is Mode.ENFORCE and consent is not None and at < consent.until:
+        return consent.mode
+    return mode

@@ -1,0 +1,177 @@
+"""The terms on which access is given: windows, approvals, reasons, mail; and what a filing lacks under them."""
+
+from collections import Counter
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Annotated, Any, Self, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, model_validator
+
+HOUR = 3600
+DAY = 24 * HOUR
+HARD_ACCESS_LIMIT = 7 * DAY
+HARD_ANSWER_LIMIT = 14 * DAY
+MOST_APPROVALS = 20
+MOST_TIERS = 5
+
+T = TypeVar("T")
+
+
+class Reason(StrEnum):
+    """Why access is needed; Google's typed reasons in this field's words."""
+
+    SUPPORT_CASE = "support_case"
+    VENDOR_ALERT = "vendor_alert"
+    VENDOR_REVIEW = "vendor_review"
+    LEGAL_DEMAND = "legal_demand"
+    OTHER = "other"
+
+
+class Value(BaseModel):
+    """A part of a policy: compared by what it says, never changed; unknown members are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _sorted_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if twice := [str(value) for value, count in Counter(values).items() if count > 1]:
+        raise ValueError(f"name each only once: {', '.join(twice)}")
+    return tuple(sorted(values))
+
+
+Once = Annotated[tuple[T, ...], AfterValidator(_sorted_once)]
+GroupName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9-]*$")]
+Approvals = Annotated[int, Field(ge=1, le=MOST_APPROVALS)]
+AnswerWindow = Annotated[int, Field(ge=1, le=HARD_ANSWER_LIMIT)]
+AccessWindow = Annotated[int, Field(ge=1, le=HARD_ACCESS_LIMIT)]
+SignInAge = Annotated[int, Field(ge=60, le=DAY)]
+Characters = Annotated[int, Field(ge=1, le=1000)]
+
+
+class Stage(Value):
+    """A group that must also agree, with at least `quorum` approvals."""
+
+    group: GroupName
+    quorum: Approvals = 1
+
+
+def _by_group(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    _sorted_once(tuple(stage.group for stage in stages))
+    return tuple(sorted(stages, key=lambda stage: stage.group))
+
+
+def _each_group_once(tiers: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+    _sorted_once(tuple(group for tier in tiers for group in tier))
+    return tuple(tuple(sorted(tier)) for tier in tiers)
+
+
+def _without_an_empty_end(tiers: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+    while tiers and not tiers[-1]:
+        tiers = tiers[:-1]
+    return tiers
+
+
+def _none_empty(tiers: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+    if not all(tiers):
+        raise ValueError("put a group into each tier, or leave the tier out")
+    return tiers
+
+
+def _in_order(reasons: frozenset[Reason]) -> list[Reason]:
+    return sorted(reasons)
+
+
+Stages = Annotated[tuple[Stage, ...], AfterValidator(_by_group)]
+_Tiers = Annotated[tuple[tuple[GroupName, ...], ...], Field(max_length=MOST_TIERS), AfterValidator(_each_group_once)]
+Tiers = Annotated[_Tiers, AfterValidator(_without_an_empty_end)]
+ChosenTiers = Annotated[_Tiers, AfterValidator(_none_empty)]
+Reasons = Annotated[frozenset[Reason], PlainSerializer(_in_order, return_type=list[Reason], when_used="json")]
+ChosenReasons = Annotated[Reasons, Field(min_length=1)]
+
+
+class Terms(Value):
+    """Complete terms that judge one request; windows and `sign_in_age` in seconds.
+
+    The defaults are Microsoft 365's: an answer within 12 hours, access for at most 4 (`product.md` 2.1 of the
+    design notes). The hard limits hold for every tenant. Merged terms may hold what nobody may choose: no reason
+    at all where rules share none, and a tier without groups where they were asked earlier.
+
+    Attributes:
+        vendor_review: the vendor's managers come before the customer.
+        review_window: how long they have for it.
+        approval_window: how long the customer has to answer.
+        access_ceiling: the longest access that may be asked for.
+        quorum: how many different people must approve.
+        stages: groups that must also agree.
+        tiers: groups to prompt first, next, and so on; empty prompts all approvers at once.
+        reasons: the reasons that may be given.
+        require_case: a filing must name a support case.
+        justification_least: the fewest characters of a justification.
+        mail_link: mails link to the request.
+        mail_justification: mails quote the justification.
+        mail_suffices: a code from a mail is enough to approve, without a sign-in.
+        sign_in_age: how old the sign-in of somebody who approves may be.
+    """
+
+    vendor_review: bool = True
+    review_window: AnswerWindow = 4 * HOUR
+    approval_window: AnswerWindow = 12 * HOUR
+    access_ceiling: AccessWindow = 4 * HOUR
+    quorum: Approvals = 1
+    stages: Stages = ()
+    tiers: Tiers = ()
+    reasons: Reasons = frozenset(Reason)
+    require_case: bool = False
+    justification_least: Characters = 1
+    mail_link: bool = True
+    mail_justification: bool = True
+    mail_suffices: bool = False
+    sign_in_age: SignInAge = 900
+
+
+class Overrides(Value):
+    """Some of the terms, for what a rule matches; None is no opinion."""
+
+    vendor_review: bool | None = None
+    review_window: AnswerWindow | None = None
+    approval_window: AnswerWindow | None = None
+    access_ceiling: AccessWindow | None = None
+    quorum: Approvals | None = None
+    stages: Annotated[Stages, Field(min_length=1)] | None = None
+    tiers: Annotated[ChosenTiers, Field(min_length=1)] | None = None
+    reasons: ChosenReasons | None = None
+    require_case: bool | None = None
+    justification_least: Characters | None = None
+    mail_link: bool | None = None
+    mail_justification: bool | None = None
+    mail_suffices: bool | None = None
+    sign_in_age: SignInAge | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.given():
+            raise ValueError("set at least one of the terms")
+        return self
+
+    def given(self) -> dict[str, Any]:
+        """Return the terms that are set, by name."""
+        return {name: value for name, value in self if value is not None}
+
+
+def defects(
+    terms: Terms, *, reason: Reason, justification: str, case_ref: str | None, access_window: int
+) -> Iterator[tuple[str, str]]:
+    """Say what a filing lacks under the terms: the field, and a sentence for the engineer; the window in seconds."""
+    if not terms.reasons:
+        yield "reason_code", "The rules of this tenant leave no reason for which this could be asked."
+    elif reason not in terms.reasons:
+        yield (
+            "reason_code",
+            f"The reason {reason} is not accepted here; choose from {', '.join(sorted(terms.reasons))}.",
+        )
+    if terms.require_case and not (case_ref and case_ref.strip()):
+        yield "case_ref", "Name the support case; this tenant asks for one."
+    if len(justification.strip()) < terms.justification_least:
+        yield "justification", f"Write at least {terms.justification_least} characters of justification."
+    if access_window > terms.access_ceiling:
+        yield "access_window", f"The access window may be at most {terms.access_ceiling} seconds here."

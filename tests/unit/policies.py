@@ -1,0 +1,117 @@
+"""Any terms, any policies and any asks, for tests that hold for all of them."""
+
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+from uuid import UUID
+
+from hypothesis import strategies as st
+
+from lockbox.people.roles import Mode
+from lockbox.requests.rules import Ask, Consent, Match, Policy, Rule
+from lockbox.requests.terms import (
+    DAY,
+    HARD_ACCESS_LIMIT,
+    HARD_ANSWER_LIMIT,
+    MOST_APPROVALS,
+    MOST_TIERS,
+    Overrides,
+    Reason,
+    Stage,
+    Terms,
+)
+
+PEOPLE = tuple(UUID(int=number) for number in range(1, 6))
+GROUPS = ("board", "legal", "ops")
+SERVICES, ACTIONS = ("files", "mail"), ("read", "repair")
+RESOURCES = ("file:ann", "mailbox:amir", "mailbox:ann")
+PATTERNS = ("file:*", "mailbox:a*n", "mailbox:amir")
+
+
+def tiers_of(positions: dict[str, int]) -> tuple[tuple[str, ...], ...]:
+    """Return tiers in which each group stands at its position; some may be empty."""
+    tiers = range(max(positions.values(), default=-1) + 1)
+    return tuple(tuple(group for group, at in positions.items() if at == tier) for tier in tiers)
+
+
+def stages_of(quorums: dict[str, int]) -> tuple[Stage, ...]:
+    """Return a stage for each group."""
+    return tuple(Stage(group=group, quorum=quorum) for group, quorum in quorums.items())
+
+
+def some(values: tuple[Any, ...]) -> st.SearchStrategy[tuple[Any, ...]]:
+    """Return at least one of the values, in any order."""
+    return st.lists(st.sampled_from(values), min_size=1, unique=True).map(tuple)
+
+
+def quorums(most: int, least_groups: int) -> st.SearchStrategy[tuple[Stage, ...]]:
+    """Return any stages over the groups."""
+    wanted = st.dictionaries(st.sampled_from(GROUPS), st.integers(1, most), min_size=least_groups)
+    return wanted.map(stages_of)
+
+
+POSITIONS = st.dictionaries(st.sampled_from(GROUPS), st.integers(0, MOST_TIERS - 1))
+FULL_TIERS = POSITIONS.map(lambda positions: tuple(tier for tier in tiers_of(positions) if tier))
+PLAIN: dict[str, st.SearchStrategy[Any]] = {
+    "vendor_review": st.booleans(),
+    "review_window": st.integers(1, HARD_ANSWER_LIMIT),
+    "approval_window": st.integers(1, HARD_ANSWER_LIMIT),
+    "access_ceiling": st.integers(1, HARD_ACCESS_LIMIT),
+    "quorum": st.integers(1, MOST_APPROVALS),
+    "require_case": st.booleans(),
+    "justification_least": st.integers(1, 1000),
+    "mail_link": st.booleans(),
+    "mail_justification": st.booleans(),
+    "mail_suffices": st.booleans(),
+    "sign_in_age": st.integers(60, DAY),
+}
+MERGED = {"reasons": st.frozensets(st.sampled_from(Reason)), "tiers": POSITIONS.map(tiers_of)}
+CHOSEN = {"reasons": st.frozensets(st.sampled_from(Reason), min_size=1), "tiers": FULL_TIERS}
+
+TERMS = st.builds(Terms, **PLAIN, **MERGED, stages=quorums(MOST_APPROVALS, 0))
+OVERRIDES = (
+    st.fixed_dictionaries({}, optional=PLAIN | CHOSEN | {"stages": quorums(2, 1), "tiers": FULL_TIERS.filter(bool)})
+    .filter(bool)
+    .map(Overrides.model_validate)
+)
+MATCHES = (
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "services": some(SERVICES),
+            "actions": some(ACTIONS),
+            "reasons": some(tuple(Reason)),
+            "resources": some(PATTERNS),
+        },
+    )
+    .filter(bool)
+    .map(Match.model_validate)
+)
+RULES = st.builds(
+    Rule, name=st.sampled_from(("strict", 'the "board" → first', "none")), match=MATCHES, terms=OVERRIDES
+)
+MEMBERS = st.lists(st.sampled_from(PEOPLE), min_size=2, unique=True).map(tuple)
+CONSENTS = st.builds(
+    Consent,
+    mode=st.sampled_from((Mode.OBSERVE, Mode.OFF)),
+    until=st.datetimes(
+        datetime(2026, 1, 1),  # noqa: DTZ001 - the strategy adds the zone
+        datetime(2027, 1, 1),  # noqa: DTZ001
+        timezones=st.sampled_from((UTC, timezone(timedelta(hours=-7)))),
+    ),
+)
+POLICIES = st.builds(
+    Policy,
+    **PLAIN,
+    **CHOSEN,
+    stages=quorums(2, 0),
+    rules=st.lists(RULES, max_size=3).map(tuple),
+    groups=st.fixed_dictionaries(dict.fromkeys(GROUPS, MEMBERS), optional={"spare": st.just(())}),
+    consent=st.none() | CONSENTS,
+)
+ASKS = st.builds(
+    Ask,
+    service=st.sampled_from(SERVICES),
+    actions=some(ACTIONS),
+    reason=st.sampled_from(Reason),
+    resources=some(RESOURCES),
+)

@@ -1,0 +1,105 @@
+"""What the audit trail says of a changed policy."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lockbox.audit.canonical import canonical
+from lockbox.people.roles import Mode
+from lockbox.requests.changes import changes
+from lockbox.requests.rules import Consent, Match, Policy, Rule
+from lockbox.requests.terms import Overrides, Reason, Stage
+from tests.unit.policies import PEOPLE, POLICIES
+
+ANN, AMIR, *_ = PEOPLE
+MAIL = Rule(
+    name='Mail "first"', match=Match(services=("mail",), resources=("mailbox:*", "file:7")), terms=Overrides(quorum=2)
+)
+
+
+def test_each_term_is_said_with_what_it_was_and_is() -> None:
+    said = changes(
+        Policy(), Policy(quorum=2, vendor_review=False, reasons=frozenset({Reason.OTHER, Reason.LEGAL_DEMAND}))
+    )
+
+    assert said == {
+        "vendor_review": "true → false",
+        "quorum": "1 → 2",
+        "reasons": "legal_demand, other, support_case, vendor_alert, vendor_review → legal_demand, other",
+    }
+
+
+def test_groups_and_what_is_asked_of_them_are_said_by_name() -> None:
+    old = Policy(groups={"legal": (ANN,), "ops": ()}, stages=(Stage(group="legal"),))
+    new = Policy(
+        groups={"legal": (AMIR, ANN), "board": ()}, stages=(Stage(group="legal", quorum=2),), tiers=(("legal",),)
+    )
+
+    assert changes(old, new) == {
+        "stages.legal": "1 → 2",
+        "groups.legal": f"{ANN} → {ANN}, {AMIR}",
+        "groups.ops": "nobody → none",
+        "tiers.1": "none → legal",
+        "groups.board": "none → nobody",
+    }
+
+
+def test_a_new_rule_is_said_in_full_and_a_changed_one_by_what_changed() -> None:
+    stricter = MAIL.model_copy(update={"terms": Overrides(quorum=3, stages=(Stage(group="legal"),))})
+
+    assert changes(Policy(), Policy(rules=(MAIL,))) == {
+        "rules.1.name": 'none → "Mail \\"first\\""',
+        "rules.1.match.services": "none → mail",
+        "rules.1.match.resources": "none → file:7, mailbox:*",
+        "rules.1.terms.quorum": "none → 2",
+    }
+    groups = {"legal": (ANN,)}
+    assert changes(Policy(rules=(MAIL,), groups=groups), Policy(rules=(stricter,), groups=groups)) == {
+        "rules.1.terms.quorum": "2 → 3",
+        "rules.1.terms.stages.legal": "none → 1",
+    }
+
+
+def test_a_rule_that_is_gone_is_said_in_full() -> None:
+    assert changes(Policy(rules=(MAIL, MAIL)), Policy(rules=(MAIL,))) == {
+        "rules.2.name": '"Mail \\"first\\"" → none',
+        "rules.2.match.services": "mail → none",
+        "rules.2.match.resources": "file:7, mailbox:* → none",
+        "rules.2.terms.quorum": "2 → none",
+    }
+
+
+def test_consent_is_said_with_its_end() -> None:
+    until = Consent(mode=Mode.OBSERVE, until=datetime(2026, 3, 1, tzinfo=UTC))
+
+    assert changes(Policy(), Policy(consent=until)) == {"consent": "none → observe until 2026-03-01T00:00:00.000000Z"}
+    assert changes(Policy(consent=until), Policy()) == {"consent": "observe until 2026-03-01T00:00:00.000000Z → none"}
+
+
+@settings(max_examples=100, deadline=None)
+@given(POLICIES)
+def test_nothing_is_said_where_nothing_changed(policy: Policy) -> None:
+    assert changes(policy, Policy.model_validate(policy.model_dump(mode="json"))) == {}
+
+
+@settings(max_examples=300, deadline=None)
+@given(POLICIES, POLICIES, st.sampled_from(sorted(Policy.model_fields)))
+def test_whatever_differs_is_said(policy: Policy, other: Policy, field: str) -> None:
+    new = policy.model_copy(update={field: getattr(other, field)})
+
+    said = changes(policy, new)
+
+    assert bool(said) is (new != policy)
+    assert {name.partition(".")[0] for name in said} <= {field}
+
+
+@settings(max_examples=50, deadline=None)
+@given(POLICIES, POLICIES)
+def test_what_is_said_can_stand_in_an_event_and_mirrors_the_way_back(old: Policy, new: Policy) -> None:
+    there: dict[str, Any] = changes(old, new)
+    back = changes(new, old)
+
+    assert canonical(there)
+    assert there.keys() == back.keys()

@@ -1,0 +1,171 @@
+"""Merged terms are the strictest of all: no rule and no order of rules ever loosens anything."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lockbox.requests.merging import loosens, stricter, terms_for
+from lockbox.requests.rules import Ask, Match, Policy, Rule
+from lockbox.requests.terms import Overrides, Reason, Stage, Terms
+from tests.unit.policies import ASKS, PEOPLE, POLICIES, RULES, TERMS
+
+MAIL = Ask("mail", ["read"], Reason.SUPPORT_CASE, ["mailbox:ann"])
+FILES = Ask("files", ["read"], Reason.SUPPORT_CASE, ["file:7"])
+OTHER, CASE, ALERT = Reason.OTHER, Reason.SUPPORT_CASE, Reason.VENDOR_ALERT
+LEGAL, LEGALS, OPS = Stage(group="legal"), Stage(group="legal", quorum=2), Stage(group="ops")
+
+# For each of the terms: a loose choice, a stricter one.
+ORDER = [
+    ("vendor_review", False, True),
+    ("review_window", 60, 59),
+    ("approval_window", 60, 59),
+    ("access_ceiling", 60, 59),
+    ("quorum", 1, 2),
+    ("stages", (), (LEGAL,)),
+    ("stages", (LEGAL,), (LEGALS,)),
+    ("stages", (OPS,), (LEGAL, OPS)),
+    ("reasons", {OTHER, CASE}, {OTHER}),
+    ("reasons", {OTHER}, set()),
+    ("require_case", False, True),
+    ("justification_least", 1, 2),
+    ("mail_link", True, False),
+    ("mail_justification", True, False),
+    ("mail_suffices", True, False),
+    ("sign_in_age", 61, 60),
+]
+
+
+def earliest(terms: Terms) -> dict[str, int]:
+    """Return when each group is prompted."""
+    return {group: position for position, tier in enumerate(terms.tiers) for group in tier}
+
+
+@pytest.mark.parametrize(("field", "loose", "strict"), ORDER)
+def test_the_stricter_choice_wins_from_either_side(field: str, loose: Any, strict: Any) -> None:
+    lax, tight = Terms.model_validate({field: loose}), Terms.model_validate({field: strict})
+
+    assert stricter(lax, tight) == stricter(tight, lax) == tight
+    assert loosens(tight, lax)
+    assert not loosens(lax, tight)
+
+
+def test_the_order_of_strictness_is_said_for_all_terms_but_tiers() -> None:
+    assert {field for field, _, _ in ORDER} == set(Terms.model_fields) - {"tiers"}
+
+
+@settings(max_examples=150, deadline=None)
+@given(TERMS, TERMS, TERMS)
+def test_merging_gives_the_same_in_any_grouping_and_order(a: Terms, b: Terms, c: Terms) -> None:
+    assert stricter(a, b) == stricter(b, a)
+    assert stricter(stricter(a, b), c) == stricter(a, stricter(b, c))
+    assert stricter(a, a) == a
+
+
+@settings(max_examples=150, deadline=None)
+@given(TERMS, TERMS)
+def test_merging_never_loosens_either_side(a: Terms, b: Terms) -> None:
+    merged = stricter(a, b)
+
+    assert not loosens(a, merged)
+    assert not loosens(b, merged)
+
+
+@settings(max_examples=150, deadline=None)
+@given(TERMS, TERMS)
+def test_terms_that_do_not_loosen_are_left_as_they_are_by_merging(a: Terms, b: Terms) -> None:
+    b = b.model_copy(update={"tiers": a.tiers})
+
+    assert loosens(a, b) is (stricter(a, b) != b)
+
+
+@settings(max_examples=150, deadline=None)
+@given(TERMS, TERMS)
+def test_merging_prompts_each_group_as_early_as_either_side(a: Terms, b: Terms) -> None:
+    when = earliest(stricter(a, b))
+
+    assert when == {
+        group: min(earliest(side)[group] for side in (a, b) if group in earliest(side))
+        for group in earliest(a) | earliest(b)
+    }
+
+
+def test_a_tier_whose_groups_were_asked_earlier_stays_empty_so_that_nobody_moves_up() -> None:
+    merged = stricter(Terms(tiers=(("a",), ("b",), ("c",))), Terms(tiers=(("b",),)))
+
+    assert merged.tiers == (("a", "b"), (), ("c",))
+
+
+def test_two_rules_that_share_no_reason_leave_none() -> None:
+    merged = stricter(Terms(reasons=frozenset({OTHER, ALERT})), Terms(reasons=frozenset({CASE})))
+
+    assert merged.reasons == frozenset()
+
+
+def test_a_rule_makes_only_what_it_matches_stricter() -> None:
+    policy = Policy(
+        quorum=2,
+        groups={"legal": PEOPLE},
+        rules=(
+            Rule(
+                name="mail",
+                match=Match(services=("mail",)),
+                terms=Overrides(access_ceiling=3600, stages=(LEGALS,), reasons=frozenset({CASE})),
+            ),
+        ),
+    )
+
+    assert terms_for(policy, MAIL) == Terms(
+        quorum=2, access_ceiling=3600, stages=(LEGALS,), reasons=frozenset({CASE})
+    )
+    assert terms_for(policy, FILES) == Terms(quorum=2)
+
+
+def test_every_rule_that_matches_counts() -> None:
+    by_service = Rule(name="mail", match=Match(services=("mail",)), terms=Overrides(quorum=2, sign_in_age=600))
+    by_action = Rule(name="reading", match=Match(actions=("read",)), terms=Overrides(quorum=3, sign_in_age=800))
+
+    assert terms_for(Policy(rules=(by_service, by_action)), MAIL) == Terms(quorum=3, sign_in_age=600)
+    assert terms_for(Policy(rules=(by_service, by_action)), FILES) == Terms(quorum=3, sign_in_age=800)
+
+
+def test_a_rule_that_would_loosen_leaves_the_tenants_terms_as_they_are() -> None:
+    lax = Overrides(vendor_review=False, quorum=1, access_ceiling=7 * 86_400, mail_link=True, sign_in_age=86_400)
+    policy = Policy(quorum=2, mail_link=False, rules=(Rule(name="lax", match=Match(services=("mail",)), terms=lax),))
+
+    assert terms_for(policy, MAIL) == Terms(quorum=2, mail_link=False)
+
+
+@settings(max_examples=100, deadline=None)
+@given(POLICIES, ASKS, st.data())
+def test_the_order_of_rules_has_no_effect(policy: Policy, ask: Ask, data: st.DataObject) -> None:
+    rules = tuple(data.draw(st.permutations(policy.rules)))
+
+    assert terms_for(policy.model_copy(update={"rules": rules}), ask) == terms_for(policy, ask)
+
+
+@settings(max_examples=100, deadline=None)
+@given(POLICIES, ASKS)
+def test_the_terms_of_an_ask_never_loosen_the_tenants_own(policy: Policy, ask: Ask) -> None:
+    assert not loosens(policy, terms_for(policy, ask))
+
+
+@settings(max_examples=100, deadline=None)
+@given(POLICIES, RULES, ASKS)
+def test_a_further_rule_never_loosens(policy: Policy, rule: Rule, ask: Ask) -> None:
+    more = policy.model_copy(update={"rules": (rule, *policy.rules)})
+
+    assert not loosens(terms_for(policy, ask), terms_for(more, ask))
+
+
+@settings(max_examples=100, deadline=None)
+@given(POLICIES, RULES, ASKS)
+def test_a_rule_that_matches_is_kept_to(policy: Policy, rule: Rule, ask: Ask) -> None:
+    terms = terms_for(policy.model_copy(update={"rules": (*policy.rules, rule)}), ask)
+    wanted = policy.model_copy(update=rule.terms.given())
+
+    if rule.match.matches(ask):
+        assert not loosens(wanted, terms)
+    else:
+        assert terms == terms_for(policy, ask)

@@ -1,0 +1,220 @@
+"""Whose votes suffice, what is still missing, and who could give it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lockbox.ids import new_id
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.quorum import Vote, granted_window, missing, quorum_met, who_lacks
+from lockbox.requests.terms import Stage
+from tests.unit.policies import PEOPLE, quorums
+
+ANN, AMIR, ABE, LEA, LOU = PEOPLE
+LEGAL, LEGALS, OPS = Stage(group="legal"), Stage(group="legal", quorum=2), Stage(group="ops")
+GROUPS = {"board": (), "legal": (LEA, LOU), "ops": (ANN, LEA)}
+
+
+def vote(
+    person: UUID,
+    verdict: Action = Action.APPROVE,
+    window: int | None = None,
+    *,
+    may: bool = True,
+    for_: Iterable[UUID] = (),
+) -> Vote:
+    """Return a vote."""
+    return Vote(person, verdict, window, may_still_approve=may, stands_for=frozenset(for_))
+
+
+PERSONS = st.sampled_from(PEOPLE)
+SETS = st.frozensets(PERSONS, max_size=2)
+YES_VOTES = st.lists(st.builds(vote, PERSONS, for_=SETS), min_size=1)
+DENIALS = st.builds(vote, PERSONS, st.just(Action.DENY), may=st.booleans(), for_=SETS)
+DENIED = st.builds(lambda before, no, after: [*before, no, *after], YES_VOTES, DENIALS, YES_VOTES)
+ANY_STAGES = quorums(3, 0)
+ANY_GROUPS = st.dictionaries(st.sampled_from(("board", "legal", "ops")), st.frozensets(PERSONS))
+ANY_QUORUM = st.integers(1, 4)
+
+
+@pytest.mark.parametrize(
+    ("votes", "quorum", "met"),
+    [
+        ([], 1, False),
+        ([vote(ANN)], 1, True),
+        ([vote(ANN)], 2, False),
+        ([vote(ANN), vote(AMIR)], 2, True),
+        ([vote(ANN), vote(AMIR), vote(ABE)], 2, True),
+        ([vote(ANN), vote(ANN)], 2, False),
+        ([vote(ANN, may=False)], 1, False),
+        ([vote(ANN), vote(AMIR, may=False)], 2, False),
+        ([vote(ANN, may=False), vote(AMIR), vote(ABE)], 2, True),
+        ([vote(ANN), vote(AMIR), vote(ABE, Action.DENY)], 2, False),
+        ([vote(ANN), vote(ABE, Action.DENY, may=False)], 1, False),
+        ([vote(ANN), vote(ANN, Action.DENY)], 1, False),
+        ([vote(ANN, Action.ENDORSE)], 1, False),
+        ([vote(ANN, Action.ENDORSE), vote(AMIR)], 2, False),
+        ([vote(ANN, for_=[AMIR, ABE])], 2, False),
+        ([vote(ANN, for_=[AMIR]), vote(ABE)], 2, True),
+    ],
+)
+def test_a_quorum_counts_people_who_may_still_approve_and_one_denial_outweighs(
+    votes: list[Vote], quorum: int, *, met: bool
+) -> None:
+    assert quorum_met(iter(votes), quorum, (), {}) is met
+
+
+@pytest.mark.parametrize(
+    ("votes", "stages", "short"),
+    [
+        ([], [LEGAL, OPS], [(None, 1), ("legal", 1), ("ops", 1)]),
+        ([vote(AMIR)], [LEGAL], [("legal", 1)]),
+        ([vote(LEA)], [LEGAL], []),
+        ([vote(LEA)], [LEGALS], [("legal", 1)]),
+        ([vote(LEA), vote(LEA)], [LEGALS], [("legal", 1)]),
+        ([vote(LEA), vote(LOU)], [LEGALS], []),
+        ([vote(LEA)], [LEGAL, OPS], []),
+        ([vote(LEA, may=False), vote(AMIR)], [LEGAL], [("legal", 1)]),
+        ([vote(LEA, Action.ENDORSE), vote(AMIR)], [LEGAL], [("legal", 1)]),
+        ([vote(AMIR, for_=[LEA])], [LEGAL], []),
+        ([vote(AMIR, for_=[LEA]), vote(AMIR)], [LEGAL], []),
+        ([vote(AMIR, for_=[LEA, LOU])], [LEGALS], [("legal", 1)]),
+        ([vote(AMIR, for_=[ABE])], [LEGAL], [("legal", 1)]),
+        ([vote(AMIR, for_=[LEA]), vote(LOU)], [LEGALS], []),
+        ([vote(AMIR)], [Stage(group="board")], [("board", 1)]),
+        ([vote(AMIR)], [Stage(group="gone")], [("gone", 1)]),
+    ],
+)
+def test_each_stage_wants_different_people_of_its_group_or_their_deputies(
+    votes: list[Vote], stages: list[Stage], short: list[tuple[str | None, int]]
+) -> None:
+    assert missing(iter(votes), 1, iter(stages), GROUPS) == short
+    assert quorum_met(iter(votes), 1, iter(stages), GROUPS) is (short == [])
+
+
+@pytest.mark.parametrize("quorum", [1, 2, 5])
+def test_one_person_who_votes_for_ten_counts_once(quorum: int) -> None:
+    ten = [new_id() for _ in range(10)]
+    alone = [vote(ANN, for_=ten)]
+
+    assert quorum_met(alone, quorum, [], {}) is (quorum == 1)
+    assert missing(alone, 1, [Stage(group="ten", quorum=quorum)], {"ten": ten}) == (
+        [("ten", quorum - 1)] if quorum > 1 else []
+    )
+
+
+def test_a_denial_outweighs_stages_that_agree() -> None:
+    assert quorum_met([vote(LEA), vote(LOU)], 2, [LEGALS], GROUPS)
+    assert not quorum_met([vote(LEA), vote(LOU), vote(AMIR, Action.DENY)], 2, [LEGALS], GROUPS)
+
+
+@settings(max_examples=200, deadline=None)
+@given(DENIED, ANY_QUORUM, ANY_STAGES, ANY_GROUPS)
+def test_no_votes_with_a_denial_ever_open_anything(
+    votes: list[Vote], quorum: int, stages: tuple[Stage, ...], groups: Mapping[str, frozenset[UUID]]
+) -> None:
+    assert not quorum_met(votes, quorum, stages, groups)
+
+
+@settings(max_examples=200, deadline=None)
+@given(YES_VOTES, st.integers(0), ANY_QUORUM, ANY_STAGES, ANY_GROUPS)
+def test_taking_the_right_to_approve_or_the_principals_from_somebody_never_meets_a_quorum(
+    votes: list[Vote], at: int, quorum: int, stages: tuple[Stage, ...], groups: Mapping[str, frozenset[UUID]]
+) -> None:
+    at %= len(votes)
+    removed = [*votes[:at], replace(votes[at], may_still_approve=False), *votes[at + 1 :]]
+    alone = [*votes[:at], replace(votes[at], stands_for=frozenset()), *votes[at + 1 :]]
+
+    before = quorum_met(votes, quorum, stages, groups)
+
+    assert before or not quorum_met(removed, quorum, stages, groups)
+    assert before or not quorum_met(alone, quorum, stages, groups)
+
+
+@settings(max_examples=200, deadline=None)
+@given(YES_VOTES, ANY_QUORUM, ANY_STAGES, ANY_GROUPS, st.permutations(PEOPLE))
+def test_a_vote_twice_or_in_another_order_changes_nothing(
+    votes: list[Vote],
+    quorum: int,
+    stages: tuple[Stage, ...],
+    groups: Mapping[str, frozenset[UUID]],
+    order: list[UUID],
+) -> None:
+    again = sorted([*votes, *votes], key=lambda vote: order.index(vote.person_id))
+
+    assert missing(again, quorum, stages, groups) == missing(votes, quorum, stages, groups)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.frozensets(PERSONS),
+    st.dictionaries(PERSONS, SETS),
+    ANY_QUORUM,
+    ANY_STAGES,
+    ANY_GROUPS,
+)
+def test_somebody_could_approve_exactly_if_all_who_can_together_would_suffice(
+    able: frozenset[UUID],
+    standing_in: Mapping[UUID, frozenset[UUID]],
+    quorum: int,
+    stages: tuple[Stage, ...],
+    groups: Mapping[str, frozenset[UUID]],
+) -> None:
+    all_say_yes = [vote(person, for_=standing_in.get(person, ())) for person in able]
+
+    lacks = who_lacks(quorum, stages, groups, able, standing_in)
+
+    assert (lacks == []) is quorum_met(all_say_yes, quorum, stages, groups)
+
+
+@pytest.mark.parametrize(
+    ("quorum", "stages", "able", "standing_in", "lacks"),
+    [
+        (1, [], {ANN}, {}, []),
+        (2, [], {ANN}, {}, ["The tenant asks for 2 approvals and has 1 person who could give one."]),
+        (1, [], set(), {}, ["The tenant asks for 1 approval and has 0 people who could give one."]),
+        (2, [], {ANN}, {ANN: {AMIR}}, ["The tenant asks for 2 approvals and has 1 person who could give one."]),
+        (1, [LEGAL], {ANN}, {}, ["The group legal must give 1 approval and none of its members could."]),
+        (1, [LEGAL], {LEA}, {}, []),
+        (1, [LEGALS], {LEA, ANN}, {}, ["The group legal must give 2 approvals and only 1 person could."]),
+        (1, [LEGALS], {LEA, ANN}, {ANN: {LOU}}, []),
+        (1, [LEGAL], {ANN}, {AMIR: {LEA}}, ["The group legal must give 1 approval and none of its members could."]),
+        (
+            1,
+            [Stage(group="gone"), LEGAL],
+            {LEA},
+            {},
+            ["The group gone must give 1 approval and none of its members could."],
+        ),
+        (
+            1,
+            [Stage(group="legal", quorum=3)],
+            {LEA, LOU},
+            {},
+            ["The group legal must give 3 approvals and only 2 people could."],
+        ),
+    ],
+)
+def test_it_is_said_why_nobody_could_approve(
+    quorum: int, stages: list[Stage], able: set[UUID], standing_in: dict[UUID, set[UUID]], lacks: list[str]
+) -> None:
+    assert who_lacks(quorum, iter(stages), GROUPS, able, standing_in) == lacks
+
+
+@pytest.mark.parametrize(
+    ("votes", "granted"),
+    [
+        ([], 3600),
+        ([vote(ANN)], 3600),
+        ([vote(ANN, window=60)], 60),
+        ([vote(ANN, window=600), vote(AMIR, window=60), vote(ABE)], 60),
+        ([vote(ANN, window=60, may=False), vote(AMIR, window=600)], 600),
+        ([vote(ANN, window=7200)], 3600),
+    ],
+)
+def test_the_shortest_window_that_a_counted_voter_set_is_granted(votes: list[Vote], granted: int) -> None:
+    assert granted_window(3600, iter(votes)) == granted

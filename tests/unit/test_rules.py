@@ -1,0 +1,238 @@
+"""What a tenant may lay down, which asks a rule is about, and dated consent."""
+
+import random
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from lockbox.people.roles import Mode
+from lockbox.requests.rules import Ask, Consent, Match, Policy, Rule, effective_mode, fits
+from lockbox.requests.terms import Overrides, Reason
+from tests.unit.policies import ASKS, MATCHES, PEOPLE, POLICIES
+
+NOON = datetime(2026, 2, 28, 12, tzinfo=UTC)
+ANN, AMIR, ABE, *_ = PEOPLE
+READS_ANN = Ask("mail", ["read"], Reason.SUPPORT_CASE, ["mailbox:ann", "file:7"])
+
+
+def fits_by_hand(pattern: str, text: str) -> bool:
+    """Say the same as `fits`, from the definition: a star eats nothing, or one character and goes on."""
+    if not pattern:
+        return not text
+    if pattern[0] == "*":
+        return fits_by_hand(pattern[1:], text) or (bool(text) and fits_by_hand(pattern, text[1:]))
+    return text[:1] == pattern[0] and fits_by_hand(pattern[1:], text[1:])
+
+
+def shuffled(value: Any, order: random.Random) -> Any:
+    """Return JSON with every object and every list but those of rules and tiers in another order."""
+    if isinstance(value, dict):
+        names = order.sample(list(value), len(value))
+        return {n: value[n] if n in {"rules", "tiers"} else shuffled(value[n], order) for n in names}
+    return order.sample(value, len(value)) if isinstance(value, list) else value
+
+
+def test_a_policy_is_chosen_with_a_few_words() -> None:
+    policy = Policy(vendor_review=False, quorum=2)
+
+    assert not policy.vendor_review
+    assert policy.quorum == 2
+    assert policy.model_dump(mode="json", exclude_defaults=True) == {"vendor_review": False, "quorum": 2}
+
+
+@settings(max_examples=100, deadline=None)
+@given(POLICIES)
+def test_a_policy_survives_the_way_through_json(policy: Policy) -> None:
+    assert Policy.model_validate(policy.model_dump(mode="json")) == policy
+    assert Policy.model_validate_json(policy.model_dump_json()) == policy
+
+
+@settings(max_examples=100, deadline=None)
+@given(POLICIES, st.randoms(use_true_random=False))
+def test_the_json_of_a_policy_does_not_depend_on_the_order_of_writing(policy: Policy, order: random.Random) -> None:
+    written = policy.model_dump(mode="json")
+
+    again = Policy.model_validate(shuffled(written, order))
+
+    assert again.model_dump_json() == policy.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"made_up": 1}, "Extra inputs"),
+        ({"reasons": []}, "at least 1"),
+        ({"tiers": [["legal"], []]}, "put a group into each tier"),
+        ({"stages": [{"group": "ops"}]}, "stages: there is no group ops; add it to groups"),
+        ({"tiers": [["legal", "ops"]]}, "tiers: there is no group ops; add it to groups"),
+        ({"stages": [{"group": "empty"}]}, "stages: the group empty is empty; put people into it"),
+        ({"tiers": [["empty"]]}, "tiers: the group empty is empty; put people into it"),
+        ({"stages": [{"group": "legal", "quorum": 3}]}, "stages: the group legal cannot give 3 approvals with 2"),
+        ({"groups": {"Legal": []}}, "pattern"),
+        ({"groups": {"legal": [str(ANN), str(ANN)]}}, "only once"),
+        ({"groups": {f"g{number}": [] for number in range(51)}}, "at most 50"),
+        ({"groups": {"legal": [str(UUID(int=number)) for number in range(501)]}}, "at most 500"),
+        ({"consent": {"mode": "enforce", "until": "2026-03-01T00:00:00Z"}}, "observe"),
+        ({"consent": {"mode": "off"}}, "Field required"),
+        ({"consent": {"mode": "off", "until": "2026-03-01T00:00:00"}}, "timezone"),
+        ({"consent": {"mode": "off", "until": "9999-12-31T23:59:59-05:00"}}, "choose an end"),
+    ],
+)
+def test_a_policy_that_could_not_be_kept_is_refused_and_says_what_to_do(wrong: dict[str, Any], says: str) -> None:
+    groups = {"legal": [str(ANN), str(AMIR)], "empty": []}
+
+    with pytest.raises(ValidationError, match=says):
+        Policy.model_validate({"groups": groups} | wrong)
+
+
+@pytest.mark.parametrize(
+    ("terms", "says"),
+    [
+        ({"stages": [{"group": "ops"}]}, r"rules\.2\.terms\.stages: there is no group ops"),
+        ({"tiers": [["ops"]]}, r"rules\.2\.terms\.tiers: there is no group ops"),
+        ({"stages": [{"group": "legal", "quorum": 2}]}, r"rules\.2\.terms\.stages: .* 2 approvals with 1"),
+    ],
+)
+def test_a_rule_calls_upon_groups_that_can_answer(terms: dict[str, Any], says: str) -> None:
+    fine = {"name": "fine", "match": {"services": ["mail"]}, "terms": {"stages": [{"group": "legal"}]}}
+
+    with pytest.raises(ValidationError, match=says):
+        Policy.model_validate({"groups": {"legal": [str(ANN)]}, "rules": [fine, fine | {"terms": terms}]})
+
+
+def test_a_policy_holds_a_hundred_rules() -> None:
+    rule = Rule(name="mail", match=Match(services=("mail",)), terms=Overrides(quorum=2))
+
+    assert len(Policy(rules=(rule,) * 100).rules) == 100
+    with pytest.raises(ValidationError, match="at most 100"):
+        Policy(rules=(rule,) * 101)
+
+
+@pytest.mark.parametrize("name", ["", " ", "n" * 101, "two\nlines", "turned\u202e", "bell\a"])
+def test_a_rules_name_is_one_short_line(name: str) -> None:
+    with pytest.raises(ValidationError):
+        Rule(name=name, match=Match(services=("mail",)), terms=Overrides(quorum=2))
+
+
+@pytest.mark.parametrize(
+    ("match", "hit"),
+    [
+        ({"services": ["mail"]}, True),
+        ({"services": ["files"]}, False),
+        ({"services": ["files", "mail"]}, True),
+        ({"actions": ["read"]}, True),
+        ({"actions": ["repair"]}, False),
+        ({"reasons": ["support_case"]}, True),
+        ({"reasons": ["other"]}, False),
+        ({"resources": ["file:*"]}, True),
+        ({"resources": ["file:8", "mailbox:a*"]}, True),
+        ({"resources": ["calendar:*"]}, False),
+        ({"services": ["mail"], "actions": ["read"], "reasons": ["support_case"], "resources": ["file:7"]}, True),
+        ({"services": ["mail"], "actions": ["read"], "reasons": ["support_case"], "resources": ["file:8"]}, False),
+        ({"services": ["mail"], "actions": ["repair"]}, False),
+        ({"services": ["files"], "actions": ["read"]}, False),
+        ({"services": ["mail"], "reasons": ["other"]}, False),
+    ],
+)
+def test_a_rule_matches_where_every_dimension_has_a_hit(match: dict[str, Any], *, hit: bool) -> None:
+    assert Match.model_validate(match).matches(READS_ANN) is hit
+
+
+@settings(max_examples=100, deadline=None)
+@given(MATCHES, ASKS, ASKS)
+def test_asking_for_more_at_once_never_gets_past_a_rule(match: Match, ask: Ask, more: Ask) -> None:
+    both = Ask(ask.service, [*ask.actions, *more.actions], ask.reason, [*more.resources, *ask.resources])
+
+    assert match.matches(both) >= match.matches(ask)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.text("ab*", max_size=8), st.text("ab", max_size=10))
+@example("a*a", "a")
+@example("*ab*ab*", "abab")
+@example("*ab*ab*", "ab")
+@example("a*b*b", "ab")
+@example("*", "")
+def test_a_pattern_fits_as_its_definition_says(pattern: str, text: str) -> None:
+    assert fits(pattern, text) is fits_by_hand(pattern, text)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "resource"),
+    [
+        ("mailbox:ann", "mailbox:Ann"),
+        ("mailbox:ann", "mailbox:ann2"),
+        ("mailbox:ann", "a-mailbox:ann"),
+        ("mailbox:a.n", "mailbox:ann"),
+        ("mailbox:a?n", "mailbox:ann"),
+        ("mailbox:[a]nn", "mailbox:ann"),
+        ("mailbox:*", "mailboxes:ann"),
+    ],
+)
+def test_only_a_star_is_special_and_the_whole_resource_counts(pattern: str, resource: str) -> None:
+    match = Match(resources=(pattern,))
+
+    assert match.matches(Ask("mail", ["read"], Reason.OTHER, [pattern.replace("*", "x")]))
+    assert not match.matches(Ask("mail", ["read"], Reason.OTHER, [resource]))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"services": []},
+        {"services": ["Mail"]},
+        {"services": ["mail", "mail"]},
+        {"actions": [f"a{number}" for number in range(51)]},
+        {"reasons": ["curiosity"]},
+        {"resources": ["mailbox"]},
+        {"resources": ["*"]},
+        {"resources": ["*:ann"]},
+        {"resources": ["mailbox:"]},
+        {"resources": ["mailbox:an n"]},
+        {"resources": ["mailbox:ann\u202e"]},
+        {"resources": ["mailbox:a*b*c*d*e*"]},
+        {"resources": ["mailbox:" + "a" * 249]},
+        {"resources": ["mailbox:a**", "mailbox:a*"]},
+    ],
+)
+def test_a_match_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Match.model_validate(wrong)
+
+
+def test_stars_in_a_row_are_one_star() -> None:
+    assert Match(resources=("mailbox:a***b**c*d*",)).resources == ("mailbox:a*b*c*d*",)
+
+
+@pytest.mark.parametrize("consent", [Mode.OBSERVE, Mode.OFF])
+@pytest.mark.parametrize("after", [timedelta(0), timedelta(microseconds=1), timedelta(days=9)])
+def test_dated_consent_relaxes_enforce_and_ends_by_itself(consent: Any, after: timedelta) -> None:
+    policy = Policy(consent=Consent(mode=consent, until=NOON))
+
+    assert effective_mode(Mode.ENFORCE, policy, NOON - timedelta(microseconds=1)) is consent
+    assert effective_mode(Mode.ENFORCE, policy, NOON + after) is Mode.ENFORCE
+
+
+@pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
+@pytest.mark.parametrize("consent", [None, Mode.OBSERVE, Mode.OFF])
+def test_consent_has_no_say_in_other_modes(mode: Mode, consent: Any) -> None:
+    policy = Policy(consent=consent and Consent(mode=consent, until=NOON))
+
+    assert effective_mode(mode, policy, NOON - timedelta(hours=1)) is mode
+
+
+def test_a_tenant_without_consent_decides() -> None:
+    assert effective_mode(Mode.ENFORCE, Policy(), NOON) is Mode.ENFORCE
+
+
+def test_consent_until_the_same_instant_is_the_same_wherever_it_was_given() -> None:
+    here = Consent(mode=Mode.OFF, until=datetime(2026, 2, 28, 14, tzinfo=timezone(timedelta(hours=2))))
+
+    assert here == Consent(mode=Mode.OFF, until=NOON)
+    assert here.model_dump(mode="json") == {"mode": "off", "until": "2026-02-28T12:00:00Z"}

@@ -1,0 +1,168 @@
+"""Which terms can be chosen, and what a filing lacks under them."""
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from pydantic import ValidationError
+
+from lockbox.requests.terms import Overrides, Reason, Stage, Terms, defects
+from tests.unit.policies import TERMS
+
+
+def lacking(terms: Terms, **changes: Any) -> list[tuple[str, str]]:
+    """Return what a good filing, with changes, lacks under the terms."""
+    filing: dict[str, Any] = {
+        "reason": Reason.SUPPORT_CASE,
+        "justification": "The index is broken",
+        "case_ref": "C-1",
+        "access_window": 3600,
+    }
+    return list(defects(terms, **(filing | changes)))
+
+
+def test_the_defaults_are_safe() -> None:
+    assert Terms().model_dump(mode="json") == {
+        "vendor_review": True,
+        "review_window": 14_400,
+        "approval_window": 43_200,
+        "access_ceiling": 14_400,
+        "quorum": 1,
+        "stages": [],
+        "tiers": [],
+        "reasons": ["legal_demand", "other", "support_case", "vendor_alert", "vendor_review"],
+        "require_case": False,
+        "justification_least": 1,
+        "mail_link": True,
+        "mail_justification": True,
+        "mail_suffices": False,
+        "sign_in_age": 900,
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "least", "most"),
+    [
+        ("review_window", 1, 14 * 86_400),
+        ("approval_window", 1, 14 * 86_400),
+        ("access_ceiling", 1, 7 * 86_400),
+        ("quorum", 1, 20),
+        ("justification_least", 1, 1000),
+        ("sign_in_age", 60, 86_400),
+    ],
+)
+@pytest.mark.parametrize("model", [Terms, Overrides])
+def test_each_number_has_hard_limits(model: type[Terms] | type[Overrides], field: str, least: int, most: int) -> None:
+    for allowed in (least, most):
+        assert getattr(model.model_validate({field: allowed}), field) == allowed
+    for beyond in (least - 1, most + 1, least + 0.5, "many"):
+        with pytest.raises(ValidationError):
+            model.model_validate({field: beyond})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"made_up": 1},
+        {"reasons": ["curiosity"]},
+        {"stages": [{"group": "legal"}, {"group": "legal", "quorum": 2}]},
+        {"stages": [{"group": "legal", "quorum": 0}]},
+        {"stages": [{"group": "legal", "quorum": 21}]},
+        {"stages": [{"group": "Legal Team"}]},
+        {"stages": [{"group": "-legal"}]},
+        {"stages": [{"group": "legal\n"}]},
+        {"stages": [{"group": "l" * 64}]},
+        {"tiers": [["legal", "legal"]]},
+        {"tiers": [["legal"], ["ops"], ["legal"]]},
+        {"tiers": [["a"], ["b"], ["c"], ["d"], ["e"], ["f"]]},
+    ],
+)
+@pytest.mark.parametrize("model", [Terms, Overrides])
+def test_terms_that_make_no_sense_are_refused(model: type[Terms] | type[Overrides], wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        model.model_validate(wrong)
+
+
+@pytest.mark.parametrize("nothing", [{}, {"quorum": None}, {"reasons": []}, {"stages": []}, {"tiers": []}])
+def test_an_override_says_something(nothing: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Overrides.model_validate(nothing)
+
+
+def test_an_override_gives_only_what_is_set() -> None:
+    overrides = Overrides(quorum=2, vendor_review=False)
+
+    assert overrides.given() == {"quorum": 2, "vendor_review": False}
+
+
+def test_an_override_can_be_given_for_each_of_the_terms() -> None:
+    assert list(Overrides.model_fields) == list(Terms.model_fields)
+
+
+def test_equal_terms_are_equal_however_they_were_written() -> None:
+    one = Terms.model_validate(
+        {
+            "stages": [{"group": "ops"}, {"group": "legal", "quorum": 2}],
+            "tiers": [["ops", "board"], ["legal"]],
+            "reasons": ["other", "support_case"],
+        }
+    )
+    other = Terms(
+        stages=(Stage(group="legal", quorum=2), Stage(group="ops")),
+        tiers=(("board", "ops"), ("legal",), ()),
+        reasons=frozenset({Reason.SUPPORT_CASE, Reason.OTHER}),
+    )
+
+    assert one == other
+    assert one.model_dump_json() == other.model_dump_json()
+    assert [stage.group for stage in one.stages] == ["legal", "ops"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(TERMS)
+def test_any_terms_merged_ones_too_survive_the_way_through_json(terms: Terms) -> None:
+    written = terms.model_dump(mode="json")
+
+    assert Terms.model_validate(written) == terms
+    assert written["reasons"] == sorted(written["reasons"])
+
+
+def test_a_filing_that_meets_the_terms_lacks_nothing() -> None:
+    terms = Terms(require_case=True, justification_least=19, access_ceiling=3600)
+
+    assert lacking(terms) == []
+
+
+@pytest.mark.parametrize(
+    ("terms", "changes", "field", "says"),
+    [
+        (
+            {"reasons": ["other", "vendor_alert"]},
+            {},
+            "reason_code",
+            "support_case is not .* from other, vendor_alert",
+        ),
+        ({"reasons": []}, {}, "reason_code", "leave no reason"),
+        ({"require_case": True}, {"case_ref": None}, "case_ref", "Name the support case"),
+        ({"require_case": True}, {"case_ref": " "}, "case_ref", "Name the support case"),
+        ({"justification_least": 20}, {}, "justification", "at least 20 characters"),
+        ({"justification_least": 5}, {"justification": " four  "}, "justification", "at least 5 characters"),
+        ({"access_ceiling": 3599}, {}, "access_window", "at most 3599 seconds"),
+    ],
+)
+def test_a_filing_is_told_what_it_lacks(
+    terms: dict[str, Any], changes: dict[str, Any], field: str, says: str
+) -> None:
+    ((at, sentence),) = lacking(Terms.model_validate(terms), **changes)
+
+    assert at == field
+    assert re.search(says, sentence)
+
+
+def test_everything_that_a_filing_lacks_is_said_at_once() -> None:
+    terms = Terms(reasons=frozenset({Reason.OTHER}), require_case=True, justification_least=1000, access_ceiling=1)
+
+    fields = [field for field, _ in lacking(terms, case_ref=None)]
+
+    assert fields == ["reason_code", "case_ref", "justification", "access_window"]
