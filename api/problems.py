@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
-from api.schemas import phrase
+from api.schemas.parts import phrase
 from lockbox.refusals import (
     Busy,
     Conflict,
@@ -22,6 +22,7 @@ from lockbox.refusals import (
     NotYours,
     Refusal,
     Stale,
+    TooMany,
     Unknown,
 )
 
@@ -35,6 +36,7 @@ STATUS: dict[type[Refusal], int] = {
     KeyInUse: 409,
     Stale: 412,
     Invalid: 422,
+    TooMany: 429,
     Busy: 503,
 }
 CONTENDED = frozenset({"55P03", "40001", "40P01"})
@@ -76,6 +78,8 @@ def _refusal(_: Request, error: Exception) -> JSONResponse:
     headers = {"www-authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else {}
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["retry-after"] = "1"
+    if "retry_after" in error.facts:
+        headers["retry-after"] = str(error.facts["retry_after"])
     return problem(status, error.code, error.detail, error.facts, headers=headers)
 
 

@@ -20,8 +20,8 @@ from bench.load import observer
 from bench.measure import Bench, idle, lone, settle, storm
 from cli import sample, stack
 from config.settings import Settings
-from lockbox.database import Database, make_engine
-from lockbox.requests.policy import Policy
+from lockbox.database import Database, as_owner, make_engine
+from lockbox.requests.rules import Policy
 from lockbox.schedule import Schedule
 
 RESULTS = Path(__file__).parent / "results"
@@ -90,7 +90,7 @@ def running() -> Iterator[Bench]:
     processes = stack.Processes(plan, parent / "log")
     house = Database(make_engine(plan.database_url, role="bench"), Schedule(plan.redis_url))
     try:
-        with house.transaction() as session:
+        with as_owner(plan.owner_database_url) as session:
             people = sample.seed(session, tenant="bench", policy=Policy(), environment="development", services=())
         processes.start("worker")
         processes.start("notices")

@@ -16,15 +16,17 @@ from lockbox.schedule import CLOCK, MOST_A_CALL, Promise
 LOAD = text("""
 WITH new_requests AS (
     INSERT INTO requests (id, tenant_id, requester_id, service, resources, actions, reason_code, justification, mode,
-        quorum, approval_window, access_window, state, version, deadline_at, wake_at, created_at, asked_at, opened_at)
+        policy_version, quorum, approval_window, access_window, state, version, deadline_at, wake_at, created_at,
+        asked_at, opened_at)
     SELECT uuidv7(), :tenant, :requester, 'exchange-online', ARRAY['mailbox:' || n || '@contoso.example'],
-        ARRAY['read'], 'support_case', 'The mailbox does not open on the phone', 'enforce', 1, 43200, 14400,
+        ARRAY['read'], 'support_case', 'The mailbox does not open on the phone', 'enforce', 1, 1, 43200, 14400,
         CAST(:state AS text), :version, :deadline, :deadline, now(), now(),
         CASE CAST(:state AS text) WHEN 'active' THEN now() END
     FROM generate_series(1, :count) AS n RETURNING id
 ), new_decisions AS (
-    INSERT INTO decisions (id, request_id, person_id, verdict, channel, decided_at)
-    SELECT uuidv7(), id, :approver, 'approve', 'api', now() FROM new_requests WHERE CAST(:state AS text) = 'active'
+    INSERT INTO decisions (id, request_id, person_id, stands_for, verdict, means, channel, decided_at)
+    SELECT uuidv7(), id, :approver, '{}', 'approve', 'oidc', 'api', now() FROM new_requests
+    WHERE CAST(:state AS text) = 'active'
 ), new_events AS (
     INSERT INTO events (id, tenant_id, request_id, seq, at, action, actor_id, actor_role, to_state, body)
     SELECT uuidv7(), :tenant, id, seq, now(), 'submit', :requester, 'engineer',

@@ -10,9 +10,8 @@ from cli import sample, wording
 from cli.client import call, stop
 from config.settings import UnsafeSettings, load
 from lockbox import migrations
-from lockbox.database import Database, make_engine
-from lockbox.requests.policy import Policy
-from lockbox.schedule import Schedule
+from lockbox.database import as_owner
+from lockbox.requests.rules import Policy
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="An open Customer Lockbox.", rich_markup_mode=None)
 requests = typer.Typer(no_args_is_help=True, help="Requests for access.")
@@ -38,11 +37,10 @@ def migrate() -> None:
 
 @app.command("sample")
 def make_sample() -> None:
-    """Add sample people and the tenant `contoso` to a try-out (LOCKBOX_DATABASE_URL); print their tokens."""
+    """Add sample people and the tenant `contoso` to a try-out (LOCKBOX_OWNER_DATABASE_URL); print their tokens."""
     try:
         settings = load()
-        engine = make_engine(settings.require("database_url"), role="sample")
-        with Database(engine, Schedule(settings.require("redis_url"))).transaction() as session:
+        with as_owner(settings.require("owner_database_url")) as session:
             made = sample.seed(
                 session,
                 tenant="contoso",

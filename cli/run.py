@@ -24,9 +24,8 @@ from cli.stack import Plan
 from config.children import environment
 from config.embedded import EmbeddedRefused
 from config.settings import Settings, UnsafeSettings, load
-from lockbox.database import Database, make_engine
-from lockbox.requests.policy import Policy
-from lockbox.schedule import Schedule
+from lockbox.database import as_owner
+from lockbox.requests.rules import Policy
 
 TENANT = "contoso"
 # Short enough for a newcomer to see things happen; vendor review stays on, so that the manager has a part.
@@ -70,14 +69,10 @@ def _for_this_machine(settings: Settings) -> Settings:
 
 
 def _seeded(plan: Plan, settings: Settings) -> Sample:
-    house = Database(make_engine(plan.database_url, role="run"), Schedule(plan.redis_url))
-    try:
-        with house.transaction() as session:
-            return sample.seed(
-                session, tenant=TENANT, policy=POLICY, environment=plan.environment, services=settings.services
-            )
-    finally:
-        house.dispose()
+    with as_owner(plan.owner_database_url) as session:
+        return sample.seed(
+            session, tenant=TENANT, policy=POLICY, environment=plan.environment, services=settings.services
+        )
 
 
 def _kept_up(plan: Plan, seeded: Sample, tokens: Path) -> int:

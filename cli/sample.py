@@ -11,8 +11,8 @@ from lockbox.notices import endpoints
 from lockbox.notices.vault import Vault
 from lockbox.people import tenants, tokens
 from lockbox.people.models import Person
-from lockbox.people.roles import Role, Scope
-from lockbox.requests.policy import Policy
+from lockbox.people.roles import Role, Scope, Side
+from lockbox.requests.rules import Policy
 
 LIFETIME = timedelta(days=1)
 
@@ -62,7 +62,14 @@ def seed(session: Session, *, tenant: str, policy: Policy, environment: str, ser
     for key, person_id in people.items():
         scopes, bound_to = bound.get(key, ([], []))
         issued = tokens.issue(
-            session, person_id, environment=environment, lifetime=LIFETIME, scopes=scopes, services=bound_to
+            session,
+            person_id,
+            environment=environment,
+            lifetime=LIFETIME,
+            name="sample",
+            is_sample=True,
+            scopes=scopes,
+            services=bound_to,
         )
         shown[key] = issued.text
     return Sample(tenant, found.id, people, shown)
@@ -77,6 +84,6 @@ def _person(session: Session, name: str, email: str, role: Role, tenant_id: UUID
     there = session.exec(select(Person).where(col(Person.email) == email)).one_or_none()
     if there is not None:
         return there.id
-    person = tenants.add_person(session, name, email)
+    person = tenants.add_person(session, name, email, Side.CUSTOMER if tenant_id else Side.VENDOR)
     tenants.give_role(session, person.id, role, tenant_id)
     return person.id

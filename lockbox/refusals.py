@@ -44,6 +44,12 @@ class WindowTooLong(Invalid):
     code = "window-too-long"
 
 
+class PolicyNotMet(Invalid):
+    """The tenant's policy asks for more than the filing says; `errors` names each field and what it lacks."""
+
+    code = "policy-not-met"
+
+
 class NobodyCanApprove(Invalid):
     """Too few people could ever approve this, so it is not even asked."""
 
@@ -92,6 +98,30 @@ class TenantSuspended(NotYours):
     code = "tenant-suspended"
 
 
+class LicenceRequired(NotYours):
+    """The tenant's plan does not include the lockbox."""
+
+    code = "licence-required"
+
+
+class SignInAgain(NotYours):
+    """This needs a fresh sign-in of a person: a browser session or an OIDC token, not an API token."""
+
+    code = "fresh-sign-in-needed"
+
+
+class LastAdmin(NotYours):
+    """The last admin of a tenant can't be removed."""
+
+    code = "last-admin"
+
+
+class OtherSide(NotYours):
+    """Nobody of the vendor's side can be a member of a customer, nor the other way round."""
+
+    code = "other-side"
+
+
 class NoOpenWindow(NotYours):
     """The door is shut."""
 
@@ -132,6 +162,12 @@ class Stale(Conflict):
     """If-Match names an older version of the request."""
 
     code = "stale-version"
+
+
+class TooMany(Refusal):
+    """A limit was met; `retry_after` says in how many seconds the same call may go through, if that helps."""
+
+    code = "too-many"
 
 
 class Busy(Refusal):

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from sqlalchemy import DateTime, Enum, Text
+from sqlalchemy import DateTime, Enum, Text, Uuid
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlmodel import SQLModel
 
@@ -16,6 +16,7 @@ SQLModel.metadata.naming_convention = {
 
 Instant = DateTime(timezone=True)
 Texts = ARRAY(Text())
+Ids = ARRAY(Uuid())
 
 
 def words(kind: type[StrEnum]) -> Enum:

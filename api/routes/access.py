@@ -6,7 +6,8 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Response
 
 from api.deps import Work, caller
-from api.schemas import AccessView, Resource, Slug, Word, problems
+from api.schemas.parts import Resource, Slug, Word, problems
+from api.schemas.requests import AccessView
 from lockbox.people.roles import Caller
 from lockbox.requests import register
 from lockbox.requests.register import Question

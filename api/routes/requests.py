@@ -1,5 +1,6 @@
 """Routes of requests: file one, list them, look at one and its timeline, act on one."""
 
+import json
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -8,30 +9,33 @@ from pydantic import AwareDatetime
 from sqlalchemy import Row
 
 from api.deps import Work, caller, etag, if_match, origin, settings
-from api.schemas import (
+from api.schemas.parts import Named, Word, problems
+from api.schemas.requests import (
     Approval,
     Comment,
     EventList,
     EventView,
-    Named,
+    Lack,
+    Needed,
     NewRequest,
     NewRequestView,
     NoticeCount,
+    PreviewView,
     RequestDetail,
     RequestPage,
     RequestView,
-    Word,
-    problems,
 )
 from config.settings import Settings
 from lockbox.audit import timeline
 from lockbox.notices import progress
 from lockbox.people.roles import Caller
-from lockbox.requests import acting, filing, idempotency, register
-from lockbox.requests.acting import Verdict
-from lockbox.requests.filing import Filing
+from lockbox.requests import acting, filing, idempotency, previewing, register
+from lockbox.requests.filing import Limits
+from lockbox.requests.judging import Filing
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.register import Entry, Filter
+from lockbox.requests.sight import Capacity, Guarded, capacities, may_read, origin_of
+from lockbox.requests.voting import Verdict
 from lockbox.requests.writing import Origin
 
 router = APIRouter(prefix="/v1/requests", tags=["requests"])
@@ -58,9 +62,10 @@ def submit(
     plain = body.model_dump_json().encode()
     answer = idempotency.earlier_answer(session, who.person_id, key, plain) if key else None
     if answer is None:
-        filed = filing.submit(session, who, came, Filing(**dict(body)), chosen.services)
-        entry = register.just_filed(session, filed.request.id)
-        view = NewRequestView(**_facts(entry), asked=filed.asked)
+        limits = Limits(chosen.filings_by_token, chosen.filings_for_tenant)
+        filed = filing.submit(session, who, came, Filing(**dict(body)), chosen.services, limits=limits)
+        entry = Entry(filed.request, filed.tenant, filed.requester, open=False)
+        view = NewRequestView(**_facts(entry, who, filed.request.justification), asked=filed.asked)
         text = view.model_dump_json()
         if key:
             idempotency.keep(session, who.person_id, key, plain, text)
@@ -86,7 +91,27 @@ def list_requests(
     """List the requests that the caller may know of, newest first."""
     wanted = Filter(state, service, requester, created_after, created_before)
     page = register.page(session, who, wanted, cursor=cursor, most=limit)
-    return RequestPage(items=[RequestView(**_facts(entry)) for entry in page.entries], next_cursor=page.next_cursor)
+    items = [RequestView(**_facts(entry, who)) for entry in page.entries]
+    return RequestPage(items=items, next_cursor=page.next_cursor)
+
+
+@router.post("/preview", responses=problems(400))
+def preview(body: NewRequest, who: Who, session: Work, chosen: Annotated[Settings, Depends(settings)]) -> PreviewView:
+    """Say which policy, stages, windows and people such a request would meet; nothing is written, nobody is told."""
+    found = previewing.preview(session, who, Filing(**dict(body)), chosen.services)
+    return PreviewView(
+        can_be_filed=not (found.lacks or found.obstacles),
+        policy_version=found.policy_version,
+        mode=found.mode,
+        first_state=found.first_state,
+        terms=found.terms,
+        reviewers=list(found.reviewers),
+        asked_first=list(found.asked_first),
+        could_approve=list(found.could_approve),
+        stages=[Needed(group=s.name, approvals=s.approvals, people=list(s.people)) for s in found.stages],
+        lacks=[Lack(field=field, message=message) for field, message in found.lacks],
+        obstacles=list(found.obstacles),
+    )
 
 
 @router.get("/{request_id}", responses=problems(404))
@@ -94,14 +119,15 @@ def show(request_id: UUID, who: Who, session: Work, response: Response) -> Reque
     """Show one request, whether it is open at this moment, and how its notices fare."""
     entry = register.find(session, who, request_id)
     response.headers.update(etag(entry.request.version))
-    return _detail(entry, progress.count(session, request_id))
+    return _detail(entry, who, progress.count(session, request_id))
 
 
 @router.get("/{request_id}/events", responses=problems(404))
 def events(request_id: UUID, who: Who, session: Work) -> EventList:
     """Show the timeline of a request: one event for every move, in order and without a gap."""
-    register.find(session, who, request_id)
-    return EventList(items=[_event(row) for row in timeline.moves(session, request_id)])
+    entry = register.find(session, who, request_id)
+    held = capacities(who, entry.request.requester_id, entry.request.tenant_id)
+    return EventList(items=[_event(row, held) for row in timeline.moves(session, request_id)])
 
 
 @router.post("/{request_id}/approve", responses=problems(400, 404, 409, 412))
@@ -142,20 +168,33 @@ def _act(
     acting.act(session, who, came, request_id, verdict)
     entry = register.find(session, who, request_id)
     response.headers.update(etag(entry.request.version))
-    return _detail(entry, progress.count(session, request_id))
+    return _detail(entry, who, progress.count(session, request_id))
 
 
-def _facts(entry: Entry) -> dict[str, Any]:
-    named = Named(id=entry.request.requester_id, name=entry.requester)
-    return {**entry.request.model_dump(), "tenant": entry.tenant, "requester": named, "open": entry.open}
+def _facts(entry: Entry, who: Caller, justification: str | None = None) -> dict[str, Any]:
+    """Return what the reader may read; who has just filed reads what they filed."""
+    request = entry.request
+    held = capacities(who, request.requester_id, request.tenant_id)
+    if may_read(Guarded.JUSTIFICATION, held):
+        justification = request.justification
+    named = Named(id=request.requester_id, name=entry.requester)
+    own = {"tenant": entry.tenant, "requester": named, "open": entry.open, "justification": justification}
+    return request.model_dump() | own
 
 
-def _detail(entry: Entry, notices: dict[str, int]) -> RequestDetail:
-    return RequestDetail(**_facts(entry), notices=NoticeCount(**notices))
+def _detail(entry: Entry, who: Caller, notices: dict[str, int]) -> RequestDetail:
+    return RequestDetail(**_facts(entry, who), notices=NoticeCount(**notices))
 
 
-def _event(row: Row[Any]) -> EventView:
+def _event(row: Row[Any], held: frozenset[Capacity]) -> EventView:
     actor = Named(id=row.actor_id, name=row.actor_name or "erased") if row.actor_id else None
     columns = row._mapping.items()  # noqa: SLF001 - SQLAlchemy's public name for a row as a mapping
     facts = {name: value for name, value in columns if name in EventView.model_fields}
-    return EventView(**facts, actor=actor, role=row.actor_role)
+    said = json.loads(row.body) if row.body else {}
+    if not may_read(Guarded.COMMENT, held):
+        facts["comment"] = None
+    if not may_read(origin_of(row.actor_role), held):
+        facts |= {"address": None, "user_agent": None}
+    return EventView(
+        **facts, actor=actor, role=row.actor_role, on_behalf_of=said.get("on_behalf_of"), means=said.get("means")
+    )

@@ -20,7 +20,7 @@ from config.settings import DEVELOPMENT_KEY, Settings
 from lockbox.database import Database, make_engine, now
 from lockbox.notices.models import Endpoint
 from lockbox.notices.vault import Vault
-from lockbox.requests.policy import Policy
+from lockbox.requests.rules import Policy
 from lockbox.schedule import Schedule
 
 POLICY = Policy(vendor_review=False, approval_window=APPROVAL_SECONDS, access_ceiling=ACCESS_SECONDS)
@@ -41,7 +41,7 @@ class Cast:
     @classmethod
     def gather(cls, plan: Plan, settings: Settings, receiver: Receiver) -> Self:
         """Write them into the database, and tell the receiver the secrets of its endpoints."""
-        house = Database(make_engine(plan.database_url, role="demo"), Schedule(plan.redis_url))
+        house = Database(make_engine(plan.owner_database_url, role="demo"), Schedule(plan.redis_url))
         vault = Vault([DEVELOPMENT_KEY.get_secret_value()])
         slug = f"demo-{secrets.token_hex(3)}"
         with house.transaction() as session:

@@ -14,7 +14,7 @@ from sqlmodel import Session
 
 from lockbox import database
 from lockbox.database import Database, now
-from lockbox.notices import letters
+from lockbox.notices import correspondence, letters, memos
 from lockbox.notices.audience import PROMPTS
 from lockbox.notices.letters import Letter
 from lockbox.notices.models import Channel, Outcome
@@ -105,9 +105,13 @@ def deliver(database_: Database, ids: Iterable[UUID], senders: Senders) -> list[
     """
     with database_.transaction() as session:
         claimed = _claim(session, sorted(set(ids)))
-        rows = session.connection().execute(READ, {"ids": claimed}).all() if claimed else []
+        rows: list[Row[Any]] = []
+        if claimed:
+            rows += session.connection().execute(READ, {"ids": claimed}).all()
+        if len(rows) < len(claimed):
+            rows += correspondence.read(session, claimed)
         at = now(session)
-    tries = list(_attempts(rows, at, senders))
+    tries = list(_attempts(database_, rows, at, senders))
     senders.mail.close()
     if tries:
         with database_.transaction() as session:
@@ -115,12 +119,12 @@ def deliver(database_: Database, ids: Iterable[UUID], senders: Senders) -> list[
     return tries
 
 
-def _attempts(rows: Sequence[Row[Any]], at: datetime, senders: Senders) -> Iterator[Try]:
+def _attempts(database_: Database, rows: Sequence[Row[Any]], at: datetime, senders: Senders) -> Iterator[Try]:
     """Try one after the other, and leave the rest to the end of their lease once the time for a batch is used up."""
     until = time.monotonic() + BATCH_SECONDS
     for row in rows:
         if time.monotonic() < until:
-            yield _attempt(row, at, senders)
+            yield _attempt(database_, row, at, senders)
 
 
 def _claim(session: Session, ids: Sequence[UUID]) -> list[UUID]:
@@ -141,13 +145,16 @@ def _claim(session: Session, ids: Sequence[UUID]) -> list[UUID]:
     return [row.id for row in ready]
 
 
-def _attempt(row: Row[Any], at: datetime, senders: Senders) -> Try:
-    if row.recipient_disabled or row.endpoint_disabled or (row.template in PROMPTS and row.state != row.template):
+def _attempt(database_: Database, row: Row[Any], at: datetime, senders: Senders) -> Try:
+    if row.recipient_disabled or row.endpoint_disabled or _is_moot(row):
         return Try(row.id, Outcome.MOOT, at)
     if at >= row.until_at:
         return Try(row.id, Outcome.DEAD, at, "not delivered before it stopped mattering")
     try:
-        _send(row, at, senders)
+        if row.request_id is None:
+            _send_memo(database_, row, at, senders)
+        else:
+            _send(row, at, senders)
     except SendFailed as failure:
         return _failed(row, at, failure)
     except Exception as error:
@@ -156,16 +163,33 @@ def _attempt(row: Row[Any], at: datetime, senders: Senders) -> Try:
     return Try(row.id, Outcome.SENT, at)
 
 
+def _is_moot(row: Row[Any]) -> bool:
+    if row.request_id is None:
+        return bool(row.is_settled)
+    return row.template in PROMPTS and row.state != row.template
+
+
 def _send(row: Row[Any], at: datetime, senders: Senders) -> None:
     letter = _letter(row, at)
     if row.channel == Channel.MAIL:
         senders.mail.send(letters.mail(letter, public_url=senders.public_url, services=senders.services))
-        return
+    else:
+        _call(row, letters.payload(letter, public_url=senders.public_url), senders)
+
+
+def _send_memo(database_: Database, row: Row[Any], at: datetime, senders: Senders) -> None:
+    memo = correspondence.prepared(database_, row, at, senders.vault)
+    if row.channel == Channel.MAIL:
+        senders.mail.send(memos.mail(memo, public_url=senders.public_url))
+    else:
+        _call(row, memos.payload(memo), senders)
+
+
+def _call(row: Row[Any], body: bytes, senders: Senders) -> None:
     try:
         secret = senders.vault.open(row.secret)
     except InvalidToken:
         raise SendFailed("no key opens the endpoint's secret") from None
-    body = letters.payload(letter, public_url=senders.public_url)
     senders.hooks.send(Hook(hook_id=str(row.id), url=row.url, body=body, secret=secret))
 
 

@@ -28,15 +28,17 @@ class Notice(SQLModel, table=True):
     """One recipient on one channel, told of one event.
 
     `run_at` is the next try; a claim moves it past its lease, a failure past its back-off. `until_at` is when it
-    stops mattering. `template` says which text: a prompt to review or answer, or an outcome.
+    stops mattering. `template` says which text: a prompt to review or answer, an outcome, or a memo where it is about
+    no request. `about_id` is the invitation or the begun sign-in whose address is written to.
     """
 
     __tablename__ = "notices"
 
     id: UUID = Field(primary_key=True)
-    tenant_id: UUID
-    request_id: UUID
-    event_id: UUID
+    tenant_id: UUID | None = None
+    request_id: UUID | None = None
+    event_id: UUID | None = None
+    about_id: UUID | None = None
     person_id: UUID | None = None
     endpoint_id: UUID | None = None
     channel: Channel = Field(sa_type=words(Channel))

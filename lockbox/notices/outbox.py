@@ -21,13 +21,23 @@ from lockbox.schedule import NOTICES, Promise
 KIND = NOTICES.kinds[0]
 
 LOOK_UP = text("""
-SELECT m.role AS role, m.tenant_id, p.id, NULL::text[] AS event_types
+SELECT m.role AS role, m.tenant_id, p.id, NULL::text[] AS more
 FROM memberships m JOIN people p ON p.id = m.person_id
 WHERE p.disabled_at IS NULL AND m.tenant_id = ANY(:tenants) AND m.role IN ('approver', 'tenant_admin')
 UNION ALL
 SELECT m.role, NULL, p.id, NULL
 FROM memberships m JOIN people p ON p.id = m.person_id
 WHERE p.disabled_at IS NULL AND m.tenant_id IS NULL AND m.role = 'manager'
+UNION ALL
+SELECT 'deputy', d.tenant_id, d.deputy_id, array_agg(d.principal_id::text)
+FROM delegations d JOIN people p ON p.id = d.deputy_id
+WHERE d.tenant_id = ANY(:tenants) AND d.starts_at <= :at AND d.ends_at > :at AND d.ended_at IS NULL
+AND p.disabled_at IS NULL
+AND EXISTS (SELECT FROM memberships m WHERE m.tenant_id = d.tenant_id AND m.person_id = d.deputy_id)
+AND EXISTS (SELECT FROM eligible_deputies l WHERE l.tenant_id = d.tenant_id AND l.person_id = d.deputy_id)
+AND EXISTS (SELECT FROM memberships m JOIN people q ON q.id = m.person_id AND q.disabled_at IS NULL
+    WHERE m.tenant_id = d.tenant_id AND m.person_id = d.principal_id AND m.role = 'approver')
+GROUP BY d.tenant_id, d.deputy_id
 UNION ALL
 SELECT 'endpoint', e.tenant_id, e.id, e.event_types
 FROM endpoints e WHERE e.disabled_at IS NULL AND (e.tenant_id IS NULL OR e.tenant_id = ANY(:tenants))
@@ -61,17 +71,33 @@ class Receiver:
 
 @dataclass
 class Directory:
-    """Everyone who could be told at some tenants, and the vendor's managers."""
+    """Everyone who could be told at some tenants, and the vendor's managers.
+
+    `deputies` are those who stand in for approvers at this moment, each with the approvers.
+    """
 
     managers: set[UUID] = field(default_factory=set)
     approvers: dict[UUID, set[UUID]] = field(default_factory=lambda: defaultdict(set))
     admins: dict[UUID, set[UUID]] = field(default_factory=lambda: defaultdict(set))
+    deputies: dict[UUID, dict[UUID, frozenset[UUID]]] = field(default_factory=lambda: defaultdict(dict))
     receivers: dict[UUID | None, list[Receiver]] = field(default_factory=lambda: defaultdict(list))
+
+    def able(self, tenant_id: UUID) -> frozenset[UUID]:
+        """Return everyone who could decide for the tenant now: its approvers and those who stand in for one."""
+        return frozenset(self.approvers[tenant_id] | self.deputies[tenant_id].keys())
+
+    def prompted(self, tenant_id: UUID, among: AbstractSet[UUID] | None = None) -> frozenset[UUID]:
+        """Return whom to prompt: approvers, or those among them, with deputies in the place of who has one."""
+        approvers = self.approvers[tenant_id] if among is None else self.approvers[tenant_id] & among
+        standing_in = self.deputies[tenant_id]
+        away = frozenset[UUID]().union(*standing_in.values())
+        deputies = {deputy for deputy, principals in standing_in.items() if principals & approvers}
+        return frozenset((approvers - away) | deputies)
 
 
 @dataclass(frozen=True)
 class News:
-    """A move as the notices wing sees it."""
+    """A move as the notices wing sees it; `asked` are the customer's people who are prompted, None all who decide."""
 
     event_id: UUID
     request_id: UUID
@@ -84,14 +110,17 @@ class News:
     customer_knows: bool
     at: datetime
     deadline_at: datetime
+    asked: frozenset[UUID] | None = None
 
 
-def directory(session: Session, tenant_ids: AbstractSet[UUID]) -> Directory:
-    """Look up everyone in good standing who could be told at these tenants, in one query."""
+def directory(session: Session, tenant_ids: AbstractSet[UUID], at: datetime) -> Directory:
+    """Look up everyone in good standing who could be told at these tenants at this moment, in one query."""
     found = Directory()
-    for row in session.connection().execute(LOOK_UP, {"tenants": list(tenant_ids)}):
+    for row in session.connection().execute(LOOK_UP, {"tenants": list(tenant_ids), "at": at}):
         if row.role == "endpoint":
-            found.receivers[row.tenant_id].append(Receiver(row.id, tuple(row.event_types)))
+            found.receivers[row.tenant_id].append(Receiver(row.id, tuple(row.more)))
+        elif row.role == "deputy":
+            found.deputies[row.tenant_id][row.id] = frozenset(map(UUID, row.more))
         elif row.role == Role.MANAGER:
             found.managers.add(row.id)
         elif row.role == Role.APPROVER:
@@ -126,7 +155,7 @@ def _recipients(known: Directory, item: News) -> Iterator[tuple[UUID | None, UUI
     if Hearer.MANAGERS in told:
         people |= known.managers
     if Hearer.APPROVERS in told:
-        people |= known.approvers[item.tenant_id]
+        people |= item.asked if item.asked is not None else known.able(item.tenant_id)
     if Hearer.ADMINS in told:
         people |= known.admins[item.tenant_id]
     people -= {item.actor_id, item.requester_id}

@@ -1,4 +1,4 @@
-"""Tables of the people wing: tenants, people, memberships, tokens."""
+"""Tables of the people wing: tenants with their policies, people, memberships, deputies, invitations."""
 
 from datetime import datetime
 from typing import Any
@@ -7,12 +7,12 @@ from uuid import UUID
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
-from lockbox.people.roles import Mode, Role
+from lockbox.people.roles import Mode, Role, Side
 from lockbox.tables import Instant, Texts, words
 
 
 class Tenant(SQLModel, table=True):
-    """A customer. `policy` is the JSON form of the requests wing's Policy."""
+    """A customer. `policy_version` is the version of its policy that holds now."""
 
     __tablename__ = "tenants"
 
@@ -21,24 +21,44 @@ class Tenant(SQLModel, table=True):
     name: str = Field(max_length=200)
     mode: Mode = Field(default=Mode.ENFORCE, sa_type=words(Mode))
     suspended: bool = False
-    policy: dict[str, Any] = Field(default_factory=dict, sa_type=JSONB)
+    plan: str = Field(max_length=63)
+    policy_version: int
+    created_at: datetime = Field(sa_type=Instant)
+
+
+class PolicyVersion(SQLModel, table=True):
+    """One version of a tenant's policy, never changed: `body` is the JSON form of the requests wing's Policy.
+
+    The author is null for what the tenant began with.
+    """
+
+    __tablename__ = "policies"
+
+    tenant_id: UUID = Field(primary_key=True, foreign_key="tenants.id")
+    version: int = Field(primary_key=True)
+    body: dict[str, Any] = Field(sa_type=JSONB)
+    author_id: UUID | None = Field(default=None, foreign_key="people.id")
     created_at: datetime = Field(sa_type=Instant)
 
 
 class Person(SQLModel, table=True):
-    """Somebody with a name and an address, or a machine of the vendor with role *system*."""
+    """Somebody with a name and an address, on one side for good, or a machine of the vendor with role *system*."""
 
     __tablename__ = "people"
 
     id: UUID = Field(primary_key=True)
     name: str = Field(max_length=200)
     email: str = Field(max_length=320)
+    side: Side = Field(sa_type=words(Side))
     disabled_at: datetime | None = Field(default=None, sa_type=Instant)
     created_at: datetime = Field(sa_type=Instant)
 
 
 class Membership(SQLModel, table=True):
-    """One role of one person: at a tenant, or at the vendor where `tenant_id` is null."""
+    """One role of one person: at a tenant, or at the vendor where `tenant_id` is null.
+
+    Postgres derives a further column, `side`, and holds it against the person's: nobody is on both.
+    """
 
     __tablename__ = "memberships"
 
@@ -48,16 +68,52 @@ class Membership(SQLModel, table=True):
     role: Role = Field(sa_type=words(Role))
 
 
-class Token(SQLModel, table=True):
-    """A bearer token of a person; only the SHA-256 of its secret is kept."""
+class EligibleDeputy(SQLModel, table=True):
+    """Somebody whom an admin allows approvers to name as their deputy."""
 
-    __tablename__ = "tokens"
+    __tablename__ = "eligible_deputies"
+
+    tenant_id: UUID = Field(primary_key=True, foreign_key="tenants.id")
+    person_id: UUID = Field(primary_key=True, foreign_key="people.id")
+
+
+class Delegation(SQLModel, table=True):
+    """A period in which a deputy may decide for an approver, the principal."""
+
+    __tablename__ = "delegations"
 
     id: UUID = Field(primary_key=True)
-    person_id: UUID = Field(foreign_key="people.id", index=True)
-    secret_hash: bytes
-    scopes: list[str] = Field(default_factory=list, sa_type=Texts)
-    services: list[str] = Field(default_factory=list, sa_type=Texts)
-    expires_at: datetime = Field(sa_type=Instant)
-    revoked_at: datetime | None = Field(default=None, sa_type=Instant)
+    tenant_id: UUID = Field(foreign_key="tenants.id")
+    principal_id: UUID = Field(foreign_key="people.id")
+    deputy_id: UUID = Field(foreign_key="people.id")
+    starts_at: datetime = Field(sa_type=Instant)
+    ends_at: datetime = Field(sa_type=Instant)
+    made_by: UUID = Field(foreign_key="people.id")
     created_at: datetime = Field(sa_type=Instant)
+    ended_at: datetime | None = Field(default=None, sa_type=Instant)
+
+
+class Invitation(SQLModel, table=True):
+    """A place offered by mail: at a tenant, or at the vendor where `tenant_id` is null.
+
+    Its secret is made when the mail is sent and only its SHA-256 is kept; `expires_at` counts from then. A recovery,
+    proposed by an operator, is sent at `takes_effect_at` unless somebody of the tenant withdraws it before.
+    """
+
+    __tablename__ = "invitations"
+
+    id: UUID = Field(primary_key=True)
+    tenant_id: UUID | None = Field(default=None, foreign_key="tenants.id", index=True)
+    email: str = Field(max_length=320)
+    name: str = Field(max_length=200)
+    roles: list[str] = Field(sa_type=Texts)
+    is_recovery: bool
+    invited_by: UUID = Field(foreign_key="people.id")
+    created_at: datetime = Field(sa_type=Instant)
+    takes_effect_at: datetime = Field(sa_type=Instant)
+    secret_hash: bytes | None = None
+    expires_at: datetime | None = Field(default=None, sa_type=Instant)
+    accepted_at: datetime | None = Field(default=None, sa_type=Instant)
+    accepted_by: UUID | None = Field(default=None, foreign_key="people.id")
+    withdrawn_at: datetime | None = Field(default=None, sa_type=Instant)
+    withdrawn_by: UUID | None = Field(default=None, foreign_key="people.id")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
@@ -12,6 +13,13 @@ class Mode(StrEnum):
     ENFORCE = "enforce"
     OBSERVE = "observe"
     OFF = "off"
+
+
+class Side(StrEnum):
+    """On whose side a person is, for good: nobody of the vendor is ever a member of a customer."""
+
+    VENDOR = "vendor"
+    CUSTOMER = "customer"
 
 
 class Role(StrEnum):
@@ -38,6 +46,20 @@ class Scope(StrEnum):
     REQUESTS_FILE = "requests:file"
 
 
+class Means(StrEnum):
+    """By what somebody has shown who they are.
+
+    `token` is an API token, `sample` one of a try-out, which counts as a fresh sign-in and is refused in production;
+    `mail` is a mailed one-time code alone.
+    """
+
+    TOKEN = "token"  # noqa: S105 - a word
+    SAMPLE = "sample"
+    OIDC = "oidc"
+    PASSKEY = "passkey"
+    MAIL = "mail"
+
+
 @dataclass(frozen=True)
 class Standing:
     """One role of one person: at a tenant, or at the vendor where `tenant_id` is None."""
@@ -48,9 +70,10 @@ class Standing:
 
 @dataclass(frozen=True)
 class Caller:
-    """The person behind a call, with every role held now and the limits of the token that was shown.
+    """The person behind a call, with every role held now, what was shown, and its limits.
 
-    `scopes` and `services` bind tokens of role *system* only; people are bound by their roles.
+    `scopes` and `services` bind tokens of role *system* only; people are bound by their roles. `key_id` is the token
+    or the browser session; `signed_in_at` is when the person last proved who they are.
     """
 
     person_id: UUID
@@ -58,6 +81,10 @@ class Caller:
     standings: frozenset[Standing]
     scopes: frozenset[str] = field(default_factory=frozenset)
     services: frozenset[str] = field(default_factory=frozenset)
+    side: Side = Side.VENDOR
+    means: Means = Means.TOKEN
+    key_id: UUID | None = None
+    signed_in_at: datetime | None = None
 
     def holds(self, *roles: Role, tenant_id: UUID | None = None) -> bool:
         """Whether the person has one of the roles at that tenant, or at the vendor for None."""
@@ -67,3 +94,7 @@ class Caller:
         """The tenants at which the person has one of the roles."""
         wanted = frozenset(roles)
         return frozenset(s.tenant_id for s in self.standings if s.tenant_id and s.role in wanted)
+
+    def vendor_roles(self) -> frozenset[Role]:
+        """The roles that the person has at the vendor."""
+        return frozenset(s.role for s in self.standings if s.tenant_id is None)

@@ -1,30 +1,35 @@
-"""Bearer tokens: made once, kept as a hash, looked up with the person's roles in one query."""
+"""API tokens: made by their person, kept as a hash, told from a typo by a checksum, rotated with an overlap."""
 
 import hashlib
-import hmac
 import re
 import secrets
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlmodel import Session
+from sqlmodel import Session, col, select
 
 from lockbox.database import now
 from lockbox.ids import new_id
-from lockbox.people.models import Token
-from lockbox.people.roles import Caller, Role, Standing
-from lockbox.refusals import NotSignedIn
+from lockbox.people import recognition
+from lockbox.people.keys import Token
+from lockbox.people.recognition import Kind
+from lockbox.people.roles import Caller, Means
+from lockbox.refusals import NotSignedIn, TooMany, Unknown
 
-FORM = re.compile(r"lbx_(?P<env>[a-z]{3,11})_(?P<id>[0-9a-f]{32})_(?P<secret>[A-Za-z0-9_-]{43})")
+FORM = re.compile(
+    r"lbx_(?P<env>[a-z]{3,11})_(?P<id>[0-9a-f]{32})_(?P<secret>[A-Za-z0-9_-]{43})(?P<checksum>[0-9a-f]{8})"
+)
+MOST_TOKENS = 20
+USE_NOTED_EVERY = timedelta(minutes=1)
+UNKNOWN = "The token is unknown or revoked; make a new one."
 
-FIND = text("""
-SELECT t.secret_hash, t.expires_at, t.revoked_at, t.scopes, t.services, p.id, p.name, p.disabled_at,
-    (SELECT array_agg(m.role) FROM memberships m WHERE m.person_id = p.id) AS roles,
-    (SELECT array_agg(m.tenant_id) FROM memberships m WHERE m.person_id = p.id) AS tenant_ids
-FROM tokens t JOIN people p ON p.id = t.person_id WHERE t.id = :id
+USED = text("""
+UPDATE tokens SET last_used_at = :at
+WHERE id = :id AND (last_used_at IS NULL OR last_used_at <= :at - interval '1 minute')
 """)
 
 
@@ -32,9 +37,8 @@ FROM tokens t JOIN people p ON p.id = t.person_id WHERE t.id = :id
 class Issued:
     """A token at the one moment at which its text is known."""
 
-    id: UUID
+    token: Token
     text: str
-    expires_at: datetime
 
 
 def issue(
@@ -43,36 +47,51 @@ def issue(
     *,
     environment: str,
     lifetime: timedelta,
+    name: str = "token",
+    is_sample: bool = False,
     scopes: Iterable[str] = (),
     services: Iterable[str] = (),
+    replaces: UUID | None = None,
 ) -> Issued:
     """Make a token of 256 random bits for a person; only its SHA-256 is kept.
 
     Args:
-        session: the open transaction.
+        session: the open transaction; row-level security lets people make tokens for themselves alone.
         person_id: whose token it is.
         environment: goes into the text, so that a token cannot cross from one installation kind to another.
         lifetime: until it expires.
+        name: what the person calls it.
+        is_sample: whether it is one of a try-out, which counts as a fresh sign-in.
         scopes: what a *system* token may be used for.
         services: the services that a *system* token is bound to.
+        replaces: the token that it was rotated from.
     """
     token_id, secret, at = new_id(), secrets.token_urlsafe(32), now(session)
     token = Token(
         id=token_id,
         person_id=person_id,
+        name=name,
+        is_sample=is_sample,
         secret_hash=_hash(secret),
         scopes=sorted(scopes),
         services=sorted(services),
+        replaces=replaces,
         expires_at=at + lifetime,
         created_at=at,
     )
     session.add(token)
     session.flush()
-    return Issued(token_id, f"lbx_{environment}_{token_id.hex}_{secret}", token.expires_at)
+    body = f"lbx_{environment}_{token_id.hex}_{secret}"
+    return Issued(token, body + checksum(body))
+
+
+def checksum(body: str) -> str:
+    """Return the CRC-32 of a token's text in hex: it tells a mangled token, and lets scanners be sure of a leak."""
+    return f"{zlib.crc32(body.encode()):08x}"
 
 
 def authenticate(session: Session, shown: str, *, environment: str) -> Caller:
-    """Return the caller behind a token.
+    """Return the caller behind a token, whose transaction this one becomes.
 
     Raises:
         NotSignedIn: the token is malformed, of another environment, unknown, revoked or expired, or its person
@@ -81,16 +100,80 @@ def authenticate(session: Session, shown: str, *, environment: str) -> Caller:
     parts = FORM.fullmatch(shown)
     if parts is None or parts["env"] != environment:
         raise NotSignedIn(f"This is not a token of this installation: those begin with lbx_{environment}_.")
-    row = session.connection().execute(FIND, {"id": UUID(parts["id"])}).one_or_none()
-    if row is None or not hmac.compare_digest(row.secret_hash, _hash(parts["secret"])):
-        raise NotSignedIn("The token is unknown or revoked; make a new one.")
-    if row.revoked_at is not None or row.disabled_at is not None:
-        raise NotSignedIn("The token is unknown or revoked; make a new one.")
-    if now(session) >= row.expires_at:
+    if checksum(shown[:-8]) != parts["checksum"]:
+        raise NotSignedIn("The token is not complete: its checksum is wrong. Copy it again.")
+    found = recognition.recognise(session, Kind.TOKEN, str(UUID(parts["id"])), _hash(parts["secret"]))
+    if found is None or found.revoked or found.disabled:
+        raise NotSignedIn(UNKNOWN)
+    if found.means is Means.SAMPLE and environment == "production":
+        raise NotSignedIn("Sample tokens are not taken in production; make a token of your own.")
+    at = now(session)
+    if found.expires_at is None or at >= found.expires_at:
         raise NotSignedIn("The token has expired; make a new one.")
-    pairs = zip(row.roles or (), row.tenant_ids or (), strict=True)
-    standings = frozenset(Standing(Role(role), tenant_id) for role, tenant_id in pairs)
-    return Caller(row.id, row.name, standings, frozenset(row.scopes), frozenset(row.services))
+    if found.last_seen_at is None or at - found.last_seen_at >= USE_NOTED_EVERY:
+        session.connection().execute(USED, {"id": found.key_id, "at": at})
+    return found.caller()
+
+
+def mine(session: Session, caller: Caller) -> Sequence[Token]:
+    """Return the caller's tokens that are neither revoked nor long expired, the newest first."""
+    query = select(Token).where(col(Token.person_id) == caller.person_id, col(Token.revoked_at).is_(None))
+    return session.exec(query.order_by(col(Token.id).desc())).all()
+
+
+def make(session: Session, caller: Caller, *, environment: str, lifetime: timedelta, name: str) -> Issued:
+    """Make a token for the caller.
+
+    Raises:
+        TooMany: the caller has twenty that are good.
+    """
+    good = [token for token in mine(session, caller) if token.expires_at > now(session)]
+    if len(good) >= MOST_TOKENS:
+        raise TooMany(f"You have {MOST_TOKENS} tokens; revoke one that you no longer use.")
+    return issue(session, caller.person_id, environment=environment, lifetime=lifetime, name=name)
+
+
+def rotate(
+    session: Session, caller: Caller, token_id: UUID, *, environment: str, lifetime: timedelta, overlap: timedelta
+) -> Issued:
+    """Make a token in the place of another one of the caller's, which keeps working for the overlap.
+
+    Raises:
+        Unknown: the caller has no such token.
+    """
+    old = _of(session, caller, token_id)
+    old.expires_at = min(old.expires_at, now(session) + overlap)
+    session.add(old)
+    return issue(
+        session,
+        caller.person_id,
+        environment=environment,
+        lifetime=lifetime,
+        name=old.name,
+        scopes=old.scopes,
+        services=old.services,
+        replaces=old.id,
+    )
+
+
+def revoke(session: Session, caller: Caller, token_id: UUID) -> None:
+    """Make a token of the caller's worthless from the next call on; once more does no harm.
+
+    Raises:
+        Unknown: the caller has no such token.
+    """
+    token = _of(session, caller, token_id)
+    token.revoked_at = token.revoked_at or now(session)
+    session.add(token)
+    session.flush()
+
+
+def _of(session: Session, caller: Caller, token_id: UUID) -> Token:
+    query = select(Token).where(col(Token.id) == token_id, col(Token.person_id) == caller.person_id)
+    token = session.exec(query.with_for_update()).one_or_none()
+    if token is None:
+        raise Unknown("There is no such token.")
+    return token
 
 
 def _hash(secret: str) -> bytes:

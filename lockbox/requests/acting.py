@@ -1,186 +1,198 @@
 """Acting on a request: a person endorses, approves, denies, cancels, completes or revokes; judged under the lock."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import select, text
+from sqlalchemy import select
 from sqlmodel import Session, col
 
+from lockbox.audit.canonical import Value
+from lockbox.audit.events import Actor
 from lockbox.database import now
-from lockbox.ids import new_id
 from lockbox.notices import outbox
-from lockbox.people import tenants
-from lockbox.people.roles import Caller, Role
-from lockbox.refusals import (
-    AlreadyDecided,
-    AlreadyEndorsed,
-    InvalidMove,
-    OwnRequest,
-    Stale,
-    TooLate,
-    Unknown,
-    WindowTooLong,
-)
-from lockbox.requests import writing
+from lockbox.notices.outbox import Directory
+from lockbox.people import context, tenants
+from lockbox.people.roles import Caller, Means, Role, Side
+from lockbox.refusals import InvalidMove, NotYours, OwnRequest, Stale, TooLate
+from lockbox.requests import policies, voting, writing
+from lockbox.requests.judging import first_tier
 from lockbox.requests.lifecycle import DECISIONS, FINAL_STATES, Action, Move, Party, State, move
 from lockbox.requests.models import AccessRequest, Decision
-from lockbox.requests.policy import Vote, customer_decides, deadline, granted_window, quorum_met, wake_at
-from lockbox.requests.register import visible
+from lockbox.requests.policies import Ruling
+from lockbox.requests.policy import customer_decides, deadline, wake_at
+from lockbox.requests.quorum import Vote, granted_window, quorum_met
+from lockbox.requests.register import find, visible
+from lockbox.requests.voting import OPENING, Verdict, now_is
 from lockbox.requests.writing import Change, Origin, actor_for, identity
-
-VOTES = text("""
-SELECT d.person_id, d.verdict, d.access_window, EXISTS (
-    SELECT FROM memberships m JOIN people p ON p.id = m.person_id
-    WHERE m.person_id = d.person_id AND m.tenant_id = :tenant_id AND m.role = 'approver' AND p.disabled_at IS NULL
-) AS may_still_approve
-FROM decisions d WHERE d.request_id = :request_id
-""")
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What somebody wants done to a request; `access_window` in seconds shortens what was asked.
+class Scene:
+    """All that an act is judged by, read after the lock was held."""
 
-    `version` is the one that the person saw, if they said so.
-    """
+    caller: Caller
+    origin: Origin
+    known: Directory
+    ruling: Ruling
+    at: datetime
 
-    action: Action
-    comment: str | None = None
-    access_window: int | None = None
-    version: int | None = None
+    def stands_for(self, request: AccessRequest) -> frozenset[UUID]:
+        """Return the approvers for whom the caller stands in now."""
+        return self.known.deputies[request.tenant_id].get(self.caller.person_id, frozenset())
+
+    def prompted(self, request: AccessRequest) -> frozenset[UUID]:
+        """Return whom of the customer to ask first."""
+        asked = first_tier(self.ruling.terms, self.ruling.groups, self.known, request.tenant_id)
+        return asked - {request.requester_id}
 
 
 def act(session: Session, caller: Caller, origin: Origin, request_id: UUID, verdict: Verdict) -> AccessRequest:
     """Let a person endorse, approve, deny, cancel, complete or revoke a request.
 
-    The row is locked first; roles and the clock are read after that, so a decision that had to wait past the
-    deadline is late, and one by somebody who was removed meanwhile does not count.
+    The row is locked first; roles, deputies, policy and the clock are read after that, so a decision that had to
+    wait past the deadline is late, and one by somebody who was removed meanwhile does not count.
 
     Raises:
         Unknown: there is no such request that the caller may know of.
-        NotYours, OwnRequest, AlreadyEndorsed: the caller is not the one to do this.
+        NotYours, OwnRequest, AlreadyEndorsed, SignInAgain: the caller is not the one to do this, or not so.
         Stale, InvalidMove, TooLate, AlreadyDecided: the request is not, or no longer, what the caller takes it for.
         WindowTooLong: the window would be longer than what was asked.
     """
+    context.enter(session, caller)
     request = _locked(session, caller, request_id)
     caller = tenants.as_of_now(session, caller)
     at = now(session)
-    action, state = verdict.action, request.state
-    if action in DECISIONS and request.requester_id == caller.person_id:
+    known = outbox.directory(session, {request.tenant_id}, at)
+    scene = Scene(caller, origin, known, policies.ruling(session, request), at)
+    if verdict.action in DECISIONS and request.requester_id == caller.person_id:
         raise OwnRequest("You asked for this access; somebody else decides about it.")
     if verdict.version is not None and verdict.version != request.version:
-        raise Stale("The request has changed since you saw it; look again.", **_now_is(request))
-    row, party = _taken(request, action, _parties(caller, request))
-    if at >= request.deadline_at:
-        raise TooLate("The time for this has run out.", **_now_is(request))
+        raise Stale("The request has changed since you saw it; look again.", **now_is(request))
+    row, party = _taken(request, verdict.action, _parties(scene, request))
+    _in_time(scene, request, verdict.action)
+    change, decision = _moved(session, scene, request, verdict, (row, party))
+    writing.update(session, request, change, known, decision)
+    return request
+
+
+def _moved(
+    session: Session, scene: Scene, request: AccessRequest, verdict: Verdict, taken: tuple[Move, Party]
+) -> tuple[Change, Decision | None]:
+    """Turn the row into what it is after the move; return the move and the decision, if it is one."""
+    row, party = taken
+    action, before = verdict.action, request.state
     votes: tuple[Vote, ...] = ()
     decision = None
+    stands_for = scene.stands_for(request) if party is Party.APPROVER else frozenset[UUID]()
+    if action in OPENING:
+        voting.strong_enough(scene.caller, scene.ruling.terms, scene.at)
     if action in DECISIONS:
-        votes = _votes(session, request)
-        decision = _decision(caller, origin, request, verdict, votes=votes, at=at)
-        votes = (*votes, Vote(caller.person_id, action, verdict.access_window, may_still_approve=True))
-    _advance(request, _next_state(row, request, votes, action), votes, at)
+        votes = voting.given(session, request, scene.known)
+        decision = voting.decide(
+            scene.caller, scene.origin, request, verdict, votes=votes, stands_for=stands_for, at=scene.at
+        )
+        votes = (*votes, Vote(scene.caller.person_id, action, verdict.access_window, True, stands_for))
+    _advance(request, _next_state(row, request, votes, action, scene.ruling), votes, scene)
     change = Change(
         **identity(request),
         action=action,
-        actor=actor_for(caller, party, origin),
-        from_state=state,
-        at=at,
-        facts={"access_window": verdict.access_window} if verdict.access_window else {},
+        actor=_actor(scene, request, party, stands_for),
+        from_state=before,
+        at=scene.at,
+        asked=scene.prompted(request) if request.state is State.PENDING else None,
+        facts=_facts(scene, verdict, stands_for),
         personal={"comment": verdict.comment},
     )
-    known = outbox.directory(session, {request.tenant_id})
-    writing.update(session, request, change, known, decision)
-    return request
+    return change, decision
+
+
+def _facts(scene: Scene, verdict: Verdict, stands_for: frozenset[UUID]) -> Mapping[str, Value]:
+    facts: dict[str, Value] = {}
+    if verdict.access_window:
+        facts["access_window"] = verdict.access_window
+    if stands_for:
+        facts["stands_for"] = context.ids(stands_for)
+    if verdict.action in DECISIONS:
+        facts["means"] = "mail-only" if scene.caller.means is Means.MAIL else scene.caller.means.value
+    return facts
+
+
+def _actor(scene: Scene, request: AccessRequest, party: Party, stands_for: frozenset[UUID]) -> Actor:
+    """Name both where a deputy acts who is no approver."""
+    own = scene.caller.person_id in scene.known.approvers[request.tenant_id]
+    principal = None if own or not stands_for else min(stands_for)
+    return actor_for(scene.caller, party, scene.origin, on_behalf_of=principal)
 
 
 def _taken(request: AccessRequest, action: Action, parties: set[Party]) -> tuple[Move, Party]:
     try:
         return move(request.state, action, parties)
     except InvalidMove as refused:
-        raise InvalidMove(refused.detail, **_now_is(request)) from None
+        raise InvalidMove(refused.detail, **now_is(request)) from None
+
+
+def _in_time(scene: Scene, request: AccessRequest, action: Action) -> None:
+    late = scene.at >= request.deadline_at
+    if action is Action.APPROVE and request.asked_at:
+        # A policy that has become stricter since leaves less time; the clock itself still runs to the first deadline.
+        late = late or scene.at >= request.asked_at + timedelta(seconds=scene.ruling.terms.approval_window)
+    if late:
+        raise TooLate("The time for this has run out.", **now_is(request))
 
 
 def _locked(session: Session, caller: Caller, request_id: UUID) -> AccessRequest:
     query = select(AccessRequest).where(col(AccessRequest.id) == request_id, visible(caller)).with_for_update()
     request: AccessRequest | None = session.execute(query).scalar_one_or_none()
     if request is None:
-        raise Unknown("There is no such request.")
+        find(session, caller, request_id)
+        raise NotYours("You may look at this request and do nothing to it.")
     # Moves are written by one statement of our own; the session is not to flush a second one.
     session.expunge(request)
+    if caller.side is Side.VENDOR:
+        context.turn_to(session, request.tenant_id)
     return request
 
 
-def _parties(caller: Caller, request: AccessRequest) -> set[Party]:
+def _parties(scene: Scene, request: AccessRequest) -> set[Party]:
+    caller = scene.caller
     capacities = {
         Party.REQUESTER: caller.person_id == request.requester_id,
         Party.MANAGER: caller.holds(Role.MANAGER),
-        Party.APPROVER: caller.holds(Role.APPROVER, tenant_id=request.tenant_id),
+        Party.APPROVER: caller.holds(Role.APPROVER, tenant_id=request.tenant_id) or scene.stands_for(request),
         Party.TENANT_ADMIN: caller.holds(Role.TENANT_ADMIN, tenant_id=request.tenant_id),
     }
     return {party for party, holds in capacities.items() if holds}
 
 
-def _votes(session: Session, request: AccessRequest) -> tuple[Vote, ...]:
-    rows = session.connection().execute(VOTES, {"request_id": request.id, "tenant_id": request.tenant_id})
-    return tuple(Vote(r.person_id, Action(r.verdict), r.access_window, r.may_still_approve) for r in rows)
-
-
-def _decision(
-    caller: Caller, origin: Origin, request: AccessRequest, verdict: Verdict, *, votes: Sequence[Vote], at: datetime
-) -> Decision:
-    mine = {vote.verdict for vote in votes if vote.person_id == caller.person_id}
-    if verdict.action in mine:
-        raise AlreadyDecided("You have given this answer before; it counts once.", **_now_is(request))
-    if verdict.action is Action.APPROVE and Action.ENDORSE in mine:
-        raise AlreadyEndorsed("You endorsed this request for the vendor; somebody else approves it.")
-    if verdict.access_window is not None and verdict.access_window > request.access_window:
-        raise WindowTooLong(
-            f"You may shorten the window, not lengthen it: {request.access_window} seconds were asked.",
-            field="access_window",
-            limit_seconds=request.access_window,
-        )
-    return Decision(
-        id=new_id(),
-        request_id=request.id,
-        person_id=caller.person_id,
-        verdict=verdict.action,
-        access_window=verdict.access_window,
-        comment=verdict.comment,
-        channel=origin.channel,
-        address=origin.address,
-        user_agent=origin.user_agent,
-        decided_at=at,
-    )
-
-
-def _next_state(row: Move, request: AccessRequest, votes: Sequence[Vote], action: Action) -> State:
+def _next_state(row: Move, request: AccessRequest, votes: Sequence[Vote], action: Action, ruling: Ruling) -> State:
     if row.instead is None:
         return row.to
     if action is Action.ENDORSE:
         return row.to if customer_decides(request.mode) else row.instead
-    return row.to if quorum_met(votes, request.quorum) else row.instead
+    quorum = max(request.quorum, ruling.terms.quorum)
+    return row.to if quorum_met(votes, quorum, ruling.terms.stages, ruling.groups) else row.instead
 
 
-def _advance(request: AccessRequest, to: State, votes: Sequence[Vote], at: datetime) -> None:
-    """Turn the row into what it is after the move."""
+def _advance(request: AccessRequest, to: State, votes: Sequence[Vote], scene: Scene) -> None:
+    """Turn the row into what it is after the move; what was asked only ever gets stricter."""
+    terms, at = scene.ruling.terms, scene.at
     request.version += 1
+    request.quorum = max(request.quorum, terms.quorum)
     if to is request.state:
         return
     request.state = to
     if to in FINAL_STATES:
         request.closed_at, request.wake_at = at, None
         return
-    access = granted_window(request.access_window, (v for v in votes if v.verdict is Action.APPROVE))
-    request.deadline_at = deadline(to, at, review=0, approval=request.approval_window, access=access)
+    access = granted_window(
+        min(request.access_window, terms.access_ceiling), (v for v in votes if v.verdict is Action.APPROVE)
+    )
+    approval = min(request.approval_window, terms.approval_window)
+    ends = deadline(to, at, review=0, approval=approval, access=access)
+    request.deadline_at = min(ends, request.consent_until) if request.consent_until else ends
     request.wake_at = wake_at(to, request.deadline_at)
     request.asked_at = request.asked_at or at
     if to is State.ACTIVE:
         request.opened_at = at
-
-
-def _now_is(request: AccessRequest) -> dict[str, Any]:
-    return {"current_state": request.state.value, "current_version": request.version}

@@ -75,7 +75,7 @@ def _run(session: Session, ids: Sequence[UUID]) -> int:
     ready = [row for row in rows if row.wake_at is not None and row.wake_at <= at]
     if ready:
         changes = [_change(row, at) for row in ready]
-        known = outbox.directory(session, {row.tenant_id for row in ready})
+        known = outbox.directory(session, {row.tenant_id for row in ready}, at)
         writing.end(session, changes, known)
         lag = max(at - row.wake_at for row in ready)
         log.info("clock.ran", moved=len(ready), of=len(ids), lag_ms=round(lag.total_seconds() * 1000))

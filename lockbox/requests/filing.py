@@ -1,9 +1,10 @@
-"""Filing a request: judge what is asked against the tenant's policy, then write it with its first event."""
+"""Filing a request: what is asked is judged, held against the limits, and written with its first event."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from math import ceil
 from uuid import UUID
 
 from sqlalchemy import text
@@ -11,139 +12,123 @@ from sqlmodel import Session
 
 from config.settings import Service
 from lockbox.audit.events import Actor
-from lockbox.database import now
 from lockbox.ids import new_id
-from lockbox.notices import outbox
-from lockbox.notices.outbox import Directory
-from lockbox.people import tenants
-from lockbox.people.models import Tenant
-from lockbox.people.roles import Caller, Role, Scope
-from lockbox.refusals import (
-    NobodyCanApprove,
-    NotYours,
-    TenantSuspended,
-    UnknownEngineer,
-    UnknownService,
-    UnknownTenant,
-    WindowTooLong,
-)
+from lockbox.people.roles import Caller, Means
+from lockbox.refusals import NobodyCanApprove, PolicyNotMet, TooMany, WindowTooLong
 from lockbox.requests import writing
-from lockbox.requests.lifecycle import Action, Party, State, move
+from lockbox.requests.judging import Filing, Judged, judge, lacking
+from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.policy import Policy, customer_decides, deadline, reviewed_first, wake_at
+from lockbox.requests.policy import deadline, wake_at
 from lockbox.requests.writing import Change, Origin, actor_for, identity
 
-GOOD_ENGINEER = text("""
-SELECT EXISTS (SELECT FROM memberships m JOIN people p ON p.id = m.person_id
-    WHERE p.id = :id AND m.tenant_id IS NULL AND m.role = 'engineer' AND p.disabled_at IS NULL)
-""")
+MINUTE = timedelta(minutes=1)
+
+NTH_FILING = text("SELECT tenant_at, token_at FROM nth_filing(:tenant_id, :token_id, :most_tenant, :most_token)")
 
 
 @dataclass(frozen=True)
-class Filing:
-    """What an engineer asks for; `access_window` in seconds. A system names the engineer for whom it files."""
+class Limits:
+    """How many requests are taken in a minute: by one token, and for one tenant."""
 
-    tenant: str
-    service: str
-    resources: Sequence[str]
-    actions: Sequence[str]
-    reason_code: str
-    justification: str
-    case_ref: str | None
-    access_window: int
-    engineer: UUID | None = None
+    by_token: int
+    for_tenant: int
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """A new request, and how many people are asked about it."""
+    """A new request, its tenant's and its requester's names, and how many people are asked about it."""
 
     request: AccessRequest
+    tenant: str
+    requester: str
     asked: int
 
 
 def submit(
-    session: Session, caller: Caller, origin: Origin, filing: Filing, services: Mapping[str, Service]
+    session: Session,
+    caller: Caller,
+    origin: Origin,
+    filing: Filing,
+    services: Mapping[str, Service],
+    *,
+    limits: Limits | None = None,
 ) -> Submitted:
     """File a request.
 
     Raises:
         NotYours: the caller is neither an engineer nor a system that may file for one.
-        UnknownTenant, TenantSuspended, UnknownService, UnknownEngineer, WindowTooLong, NobodyCanApprove: as named.
+        UnknownTenant, TenantSuspended, UnknownService, UnknownEngineer: as named.
+        PolicyNotMet, WindowTooLong: the tenant's policy asks for something else; `errors` says what.
+        NobodyCanApprove: too few people could ever approve it; the sentence says why.
+        TooMany: more was filed in the last minute than the limits let through.
     """
-    _, party = move(None, Action.SUBMIT, _filing_parties(caller))
-    requester_id = _requester(session, caller, party, filing)
-    tenant = tenants.find(session, filing.tenant)
-    if tenant is None:
-        raise UnknownTenant(f"No tenant is called {filing.tenant!r}.", field="tenant")
-    if tenant.suspended:
-        raise TenantSuspended("The tenant is suspended: nothing can be asked of it.")
-    _in_catalogue(caller, party, filing, services)
-    policy = Policy.model_validate(tenant.policy)
-    if filing.access_window > policy.access_ceiling:
-        raise WindowTooLong(
-            f"The access window may be at most {policy.access_ceiling} seconds here.",
-            field="access_window",
-            limit_seconds=policy.access_ceiling,
-        )
-    known = outbox.directory(session, {tenant.id})
-    request = _new(requester_id, tenant, policy, filing, now(session))
-    asked = _asked(request, known)
-    actor = actor_for(caller, party, origin, on_behalf_of=requester_id if party is Party.SYSTEM else None)
-    writing.insert(session, request, _filed(request, actor), known)
-    return Submitted(request, len(asked))
+    judged = judge(session, caller, filing, services)
+    _meets(filing, judged)
+    if obstacles := list(judged.obstacles()):
+        raise NobodyCanApprove(" ".join(obstacles))
+    if limits:
+        _within(session, limits, caller, judged)
+    request = _new(caller, filing, judged)
+    on_behalf_of = judged.requester_id if judged.party is Party.SYSTEM else None
+    actor = actor_for(caller, judged.party, origin, on_behalf_of=on_behalf_of)
+    asked = judged.managers if request.state is State.REVIEWING else judged.prompted
+    writing.insert(session, request, _filed(request, actor, judged), judged.known)
+    return Submitted(request, judged.tenant.slug, judged.requester, len(asked))
 
 
-def _filing_parties(caller: Caller) -> set[Party]:
-    parties = {Party.ENGINEER} if caller.holds(Role.ENGINEER) else set()
-    if caller.holds(Role.SYSTEM) and Scope.REQUESTS_FILE in caller.scopes:
-        parties.add(Party.SYSTEM)
-    return parties
+def _meets(filing: Filing, judged: Judged) -> None:
+    lacks = lacking(filing, judged.terms)
+    if not lacks:
+        return
+    sentence = " ".join(said for _, said in lacks)
+    if [field for field, _ in lacks] == ["access_window"]:
+        raise WindowTooLong(sentence, field="access_window", limit_seconds=judged.terms.access_ceiling)
+    errors = [{"field": field, "message": said} for field, said in lacks]
+    raise PolicyNotMet(sentence, field=lacks[0][0], errors=errors)
 
 
-def _requester(session: Session, caller: Caller, party: Party, filing: Filing) -> UUID:
-    if party is Party.ENGINEER:
-        if filing.engineer not in {None, caller.person_id}:
-            raise NotYours("An engineer files in the own name; leave the engineer out.")
-        return caller.person_id
-    known = session.connection().execute(GOOD_ENGINEER, {"id": filing.engineer}).scalar_one()
-    if filing.engineer is None or not known:
-        raise UnknownEngineer("Name the engineer, in good standing, for whom this is filed.", field="engineer")
-    return filing.engineer
+def _within(session: Session, limits: Limits, caller: Caller, judged: Judged) -> None:
+    values = {
+        "tenant_id": judged.tenant.id,
+        "token_id": caller.key_id,
+        "most_tenant": limits.for_tenant,
+        "most_token": limits.by_token,
+    }
+    row = session.connection().execute(NTH_FILING, values).one()
+    for filed_at, most, whose in (
+        (row.token_at, limits.by_token, "by you"),
+        (row.tenant_at, limits.for_tenant, "for this tenant"),
+    ):
+        wait = filed_at + MINUTE - judged.at if filed_at else timedelta(0)
+        if wait > timedelta(0):
+            seconds = ceil(wait.total_seconds())
+            raise TooMany(f"At most {most} requests a minute are taken {whose}; wait.", retry_after=seconds)
 
 
-def _in_catalogue(caller: Caller, party: Party, filing: Filing, services: Mapping[str, Service]) -> None:
-    service = services.get(filing.service)
-    if service is None:
-        raise UnknownService(f"Choose one of the services {', '.join(sorted(services))}.", field="service")
-    if party is Party.SYSTEM and filing.service not in caller.services:
-        raise NotYours("This token is not bound to the service.")
-    if unknown := sorted(set(filing.actions) - set(service.actions)):
-        raise UnknownService(
-            f"{filing.service} has no action {', '.join(unknown)}; choose from {', '.join(service.actions)}.",
-            field="actions",
-        )
-
-
-def _new(requester_id: UUID, tenant: Tenant, policy: Policy, filing: Filing, at: datetime) -> AccessRequest:
-    row, _ = move(None, Action.SUBMIT, {Party.ENGINEER})
-    state = row.to if row.instead is None or reviewed_first(policy, tenant.mode) else row.instead
+def _new(caller: Caller, filing: Filing, judged: Judged) -> AccessRequest:
+    terms, state, at = judged.terms, judged.first_state, judged.at
+    until = _consent_until(judged)
     ends = deadline(
-        state, at, review=policy.review_window, approval=policy.approval_window, access=filing.access_window
+        state, at, review=terms.review_window, approval=terms.approval_window, access=filing.access_window
     )
+    ends = min(ends, until) if until else ends
     return AccessRequest(
         id=new_id(),
-        tenant_id=tenant.id,
-        requester_id=requester_id,
+        tenant_id=judged.tenant.id,
+        requester_id=judged.requester_id,
         service=filing.service,
         resources=list(dict.fromkeys(filing.resources)),
         actions=list(dict.fromkeys(filing.actions)),
         reason_code=filing.reason_code,
         justification=filing.justification,
         case_ref=filing.case_ref,
-        mode=tenant.mode,
-        quorum=policy.quorum,
-        approval_window=policy.approval_window,
+        mode=judged.mode,
+        policy_version=judged.tenant.policy_version,
+        token_id=_token(caller),
+        consent_until=until,
+        quorum=terms.quorum,
+        approval_window=terms.approval_window,
         access_window=filing.access_window,
         state=state,
         version=1,
@@ -154,13 +139,24 @@ def _new(requester_id: UUID, tenant: Tenant, policy: Policy, filing: Filing, at:
     )
 
 
-def _filed(request: AccessRequest, actor: Actor) -> Change:
+def _consent_until(judged: Judged) -> datetime | None:
+    """Return until when the vendor may open alone, where only dated consent lets it."""
+    consent = judged.policy.consent
+    return consent.until if consent and judged.mode is not judged.tenant.mode else None
+
+
+def _token(caller: Caller) -> UUID | None:
+    return caller.key_id if caller.means in {Means.TOKEN, Means.SAMPLE} else None
+
+
+def _filed(request: AccessRequest, actor: Actor, judged: Judged) -> Change:
     return Change(
         **identity(request),
         action=Action.SUBMIT,
         actor=actor,
         from_state=None,
         at=request.created_at,
+        asked=judged.prompted,
         facts={
             "service": request.service,
             "actions": request.actions,
@@ -169,6 +165,7 @@ def _filed(request: AccessRequest, actor: Actor) -> Change:
             "approval_window": request.approval_window,
             "quorum": request.quorum,
             "mode": request.mode.value,
+            "policy_version": request.policy_version,
         },
         personal={
             "justification": request.justification,
@@ -176,15 +173,3 @@ def _filed(request: AccessRequest, actor: Actor) -> Change:
             "resources": json.dumps(request.resources, ensure_ascii=False),
         },
     )
-
-
-def _asked(request: AccessRequest, known: Directory) -> set[UUID]:
-    managers = known.managers - {request.requester_id}
-    approvers = known.approvers[request.tenant_id] - {request.requester_id}
-    if request.state is State.REVIEWING and not managers:
-        raise NobodyCanApprove("The vendor has no manager who could endorse this.")
-    if customer_decides(request.mode) and len(approvers) < request.quorum:
-        raise NobodyCanApprove(
-            f"The tenant asks for {request.quorum} approvals and has {len(approvers)} people who could give one."
-        )
-    return managers if request.state is State.REVIEWING else approvers

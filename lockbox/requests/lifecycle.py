@@ -75,7 +75,7 @@ MOVES: dict[tuple[State | None, Action], Move] = {
     (State.REVIEWING, Action.CANCEL): Move(State.CANCELLED, _by(Party.REQUESTER)),
     (State.REVIEWING, Action.TIME_OUT): Move(State.TIMED_OUT, _by(Party.CLOCK)),
     (State.PENDING, Action.APPROVE): Move(State.ACTIVE, _by(Party.APPROVER), State.PENDING),
-    (State.PENDING, Action.DENY): Move(State.DENIED, _by(Party.APPROVER)),
+    (State.PENDING, Action.DENY): Move(State.DENIED, _by(Party.APPROVER, Party.TENANT_ADMIN)),
     (State.PENDING, Action.CANCEL): Move(State.CANCELLED, _by(Party.REQUESTER)),
     (State.PENDING, Action.TIME_OUT): Move(State.TIMED_OUT, _by(Party.CLOCK)),
     (State.ACTIVE, Action.COMPLETE): Move(State.COMPLETED, _by(Party.REQUESTER)),

@@ -7,9 +7,9 @@ from uuid import UUID
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
-from lockbox.people.roles import Mode
+from lockbox.people.roles import Means, Mode
 from lockbox.requests.lifecycle import Action, State
-from lockbox.tables import Instant, Texts, words
+from lockbox.tables import Ids, Instant, Texts, words
 
 
 class AccessRequest(SQLModel, table=True):
@@ -18,6 +18,8 @@ class AccessRequest(SQLModel, table=True):
     `version` is the seq of the last move. `deadline_at` is what decisions and access checks compare with;
     `wake_at` is when the clock next has something to do, null once the request is closed. `asked_at` is when the
     customer was asked, or told where the vendor opens alone; null while only the vendor knows of it.
+    `policy_version` is the version of the tenant's policy that judged it, `token_id` the token it was filed with.
+    `consent_until` is set where only dated consent lets the vendor open alone: no window outlives it.
     """
 
     __tablename__ = "requests"
@@ -32,6 +34,9 @@ class AccessRequest(SQLModel, table=True):
     justification: str = Field(max_length=4000)
     case_ref: str | None = Field(default=None, max_length=100)
     mode: Mode = Field(sa_type=words(Mode))
+    policy_version: int
+    token_id: UUID | None = None
+    consent_until: datetime | None = Field(default=None, sa_type=Instant)
     quorum: int
     approval_window: int
     access_window: int
@@ -46,7 +51,10 @@ class AccessRequest(SQLModel, table=True):
 
 
 class Decision(SQLModel, table=True):
-    """One person's verdict on one request; never changed. `access_window` in seconds, if it was shortened."""
+    """One person's verdict on one request; never changed. `access_window` in seconds, if it was shortened.
+
+    `stands_for` are the approvers whose deputy the person was, `means` by what they had shown who they are.
+    """
 
     __tablename__ = "decisions"
 
@@ -54,6 +62,8 @@ class Decision(SQLModel, table=True):
     request_id: UUID = Field(foreign_key="requests.id")
     person_id: UUID = Field(foreign_key="people.id")
     verdict: Action = Field(sa_type=words(Action))
+    stands_for: list[UUID] = Field(default_factory=list, sa_type=Ids)
+    means: Means = Field(sa_type=words(Means))
     access_window: int | None = None
     comment: str | None = Field(default=None, max_length=2000)
     channel: str = Field(max_length=24)

@@ -12,6 +12,7 @@ from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
 from lockbox.database import now
+from lockbox.people import context
 from lockbox.people.models import Membership, Person, Tenant
 from lockbox.people.roles import Caller, Role, Scope
 from lockbox.refusals import Invalid, NoOpenWindow, NotYours, Unknown
@@ -101,17 +102,12 @@ def find(session: Session, caller: Caller, request_id: UUID) -> Entry:
     Raises:
         Unknown: there is none that the caller may know of.
     """
+    context.enter(session, caller)
     query = _entries().where(col(AccessRequest.id) == request_id, visible(caller))
     entries = _read(session, query)
     if not entries:
         raise Unknown("There is no such request.")
     return entries[0]
-
-
-def just_filed(session: Session, request_id: UUID) -> Entry:
-    """Return a request for the answer to its filing: a system that files for an engineer can't look it up."""
-    (entry,) = _read(session, _entries().where(col(AccessRequest.id) == request_id))
-    return entry
 
 
 def page(session: Session, caller: Caller, wanted: Filter, *, cursor: str | None, most: int) -> Page:
@@ -120,6 +116,7 @@ def page(session: Session, caller: Caller, wanted: Filter, *, cursor: str | None
     Raises:
         Invalid: the cursor is not one that this call gave out.
     """
+    context.enter(session, caller)
     conditions = (
         None if wanted.state is None else col(AccessRequest.state) == wanted.state,
         None if wanted.service is None else col(AccessRequest.service) == wanted.service,
@@ -143,6 +140,7 @@ def check(session: Session, caller: Caller, question: Question) -> Entry:
         NotYours: a system asks without the scope or about a service it is not bound to, or a person about another.
         NoOpenWindow: the door is shut, for whatever reason.
     """
+    context.enter(session, caller)
     _may_ask(caller, question)
     query = _entries().where(
         col(AccessRequest.requester_id) == question.engineer,

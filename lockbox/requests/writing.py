@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -24,26 +25,26 @@ from lockbox.schedule import CLOCK, Promise
 NEW_REQUEST = """
 new_request AS (
     INSERT INTO requests (id, tenant_id, requester_id, service, resources, actions, reason_code, justification,
-        case_ref, mode, quorum, approval_window, access_window, state, version, deadline_at, wake_at, created_at,
-        asked_at)
+        case_ref, mode, policy_version, token_id, consent_until, quorum, approval_window, access_window, state,
+        version, deadline_at, wake_at, created_at, asked_at)
     VALUES (:id, :tenant_id, :requester_id, :service, CAST(:resources AS text[]), CAST(:actions AS text[]),
-        :reason_code, :justification, :case_ref, :mode, :quorum, :approval_window, :access_window, :state, :version,
-        :deadline_at, :wake_at, :created_at, :asked_at)
+        :reason_code, :justification, :case_ref, :mode, :policy_version, :token_id, :consent_until, :quorum,
+        :approval_window, :access_window, :state, :version, :deadline_at, :wake_at, :created_at, :asked_at)
 )"""
 
 MOVED = """
 moved AS (
     UPDATE requests SET state = :state, version = :version, deadline_at = :deadline_at, wake_at = :wake_at,
-        asked_at = :asked_at, opened_at = :opened_at, closed_at = :closed_at
+        asked_at = :asked_at, opened_at = :opened_at, closed_at = :closed_at, quorum = :quorum
     WHERE id = :id
 )"""
 
 DECIDED = """
 decided AS (
-    INSERT INTO decisions (id, request_id, person_id, verdict, access_window, comment, channel, address, user_agent,
-        decided_at)
-    VALUES (:d_id, :d_request_id, :d_person_id, :d_verdict, :d_access_window, :d_comment, :d_channel, :d_address,
-        :d_user_agent, :d_decided_at)
+    INSERT INTO decisions (id, request_id, person_id, stands_for, verdict, means, access_window, comment, channel,
+        address, user_agent, decided_at)
+    VALUES (:d_id, :d_request_id, :d_person_id, CAST(:d_stands_for AS uuid[]), :d_verdict, :d_means, :d_access_window,
+        :d_comment, :d_channel, :d_address, :d_user_agent, :d_decided_at)
 )"""
 
 ENDED = """
@@ -76,7 +77,10 @@ class Origin:
 
 @dataclass(frozen=True)
 class Change:
-    """One move that was judged legal: the request as it is after it, and how it came about."""
+    """One move that was judged legal: the request as it is after it, and how it came about.
+
+    `asked` are those of the customer who are prompted; None is every approver.
+    """
 
     request_id: UUID
     tenant_id: UUID
@@ -91,6 +95,7 @@ class Change:
     deadline_at: datetime
     wake_at: datetime | None
     asked_at: datetime | None
+    asked: frozenset[UUID] | None = None
     facts: Mapping[str, Value] = field(default_factory=dict)
     personal: Mapping[str, str | None] = field(default_factory=dict)
 
@@ -129,6 +134,7 @@ class Change:
             customer_knows=self.asked_at is not None,
             at=self.at,
             deadline_at=self.deadline_at,
+            asked=self.asked,
         )
 
     def promise(self) -> Promise:
@@ -204,6 +210,4 @@ def _write(
 
 
 def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: value.value if isinstance(value, State | Mode | Action) else value for name, value in parameters.items()
-    }
+    return {name: value.value if isinstance(value, StrEnum) else value for name, value in parameters.items()}

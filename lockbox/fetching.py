@@ -1,0 +1,214 @@
+"""The guarded way out to an address that somebody else may choose: https, no inner network, bounded in all."""
+
+import asyncio
+import functools
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from urllib.parse import urlencode
+
+import httpx
+
+MOST_BYTES = 256 * 1024
+SECONDS = 5.0
+MOST_ADDRESSES = 4
+MOST_LOOK_UPS = 16
+HTTPS = 443
+FIRST_FREE_PORT = 1024
+OK = 200
+
+# Python 3.11 takes these for global: they are 6to4 and its relays, protocol assignments and documentation.
+NOT_REALLY_GLOBAL = (
+    IPv4Network("192.0.0.0/24"),
+    IPv4Network("192.88.99.0/24"),
+    IPv6Network("2002::/16"),
+    IPv6Network("3fff::/20"),
+)
+# The only block that IANA gives out; mapped, translated (NAT64) and compatible IPv4 addresses are outside of it.
+GLOBAL_UNICAST = IPv6Network("2000::/3")
+
+LOOK_UPS = threading.BoundedSemaphore(MOST_LOOK_UPS)
+
+Address = IPv4Address | IPv6Address
+
+
+class FetchFailed(Exception):  # noqa: N818 - it is an outcome that callers plan for
+    """Nothing usable came back. `reason` quotes nothing that the other side said; `status` is its HTTP status."""
+
+    def __init__(self, reason: str, *, status: int | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.status = status
+
+
+def fetch(
+    url: str,
+    *,
+    most_bytes: int = MOST_BYTES,
+    seconds: float = SECONDS,
+    allow_loopback: bool = False,
+    form: Mapping[str, str] | None = None,
+    authorization: str | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> bytes:
+    """Return the body of a JSON answer with status 200, by GET or, with a form, by POST.
+
+    The host is looked up once and the call goes to an address that was checked, under the host's own name in TLS
+    and in HTTP. No redirect is followed, no proxy used and no encoding taken.
+
+    Args:
+        url: https, on port 443 or one from 1024 on; http only to loopback, where that is allowed.
+        most_bytes: how long the body may be.
+        seconds: from the look-up of the name to the last byte, in all.
+        allow_loopback: whether this machine's own addresses may be called, on any port.
+        form: what to post, form-encoded.
+        authorization: the value of the header of that name.
+        tls: trusts other authorities than those of the system.
+
+    Raises:
+        FetchFailed: the address may not be called, or the answer is missing, late, long or not JSON.
+    """
+    until = time.monotonic() + seconds
+    target = _target(url, allow_loopback=allow_loopback)
+    addresses = _look_up(target.raw_host.decode("ascii"), seconds)
+    for address in addresses:
+        _check(address, plain=target.scheme == "http", allow_loopback=allow_loopback)
+    request = _request(target, form, authorization)
+    try:
+        calling = _call(request, addresses[:MOST_ADDRESSES], tls or _system_trust(), most_bytes, seconds)
+        return asyncio.run(asyncio.wait_for(calling, max(0.0, until - time.monotonic())))
+    except (TimeoutError, httpx.TimeoutException):
+        raise FetchFailed("it took too long") from None
+    except (httpx.HTTPError, OSError, ValueError) as error:
+        # Not chained: the text of such an error may quote what the other side sent.
+        raise FetchFailed(f"the call failed: {type(error).__name__}") from None
+
+
+def _target(url: str, *, allow_loopback: bool) -> httpx.URL:
+    try:
+        target = httpx.URL(url)
+    except httpx.InvalidURL:
+        raise FetchFailed("the address is not a URL") from None
+    if target.scheme != "https" and not (target.scheme == "http" and allow_loopback):
+        raise FetchFailed("the address is not https")
+    if target.userinfo or not target.host:
+        raise FetchFailed("the address names a user, or no host")
+    port = HTTPS if target.port is None else target.port
+    if not allow_loopback and port != HTTPS and port < FIRST_FREE_PORT:
+        raise FetchFailed("the address names a port that is not called")
+    return target
+
+
+def _look_up(host: str, seconds: float) -> Sequence[Address]:
+    """Resolve a name in a thread of its own, for the system's resolver knows no deadline."""
+    if not LOOK_UPS.acquire(blocking=False):
+        raise FetchFailed("too many names are being looked up")
+    answer: Future[Sequence[Address]] = Future()
+
+    def look_up() -> None:
+        try:
+            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            answer.set_result([ip_address(entry[4][0]) for entry in found])
+        except Exception as error:  # noqa: BLE001 - it is raised again where it is awaited
+            answer.set_exception(error)
+        finally:
+            LOOK_UPS.release()
+
+    try:
+        threading.Thread(target=look_up, name="look-up", daemon=True).start()
+    except RuntimeError:
+        LOOK_UPS.release()
+        raise FetchFailed("no thread is left to look up the name") from None
+    try:
+        addresses = answer.result(timeout=seconds)
+    except TimeoutError:
+        raise FetchFailed("the name could not be looked up in time") from None
+    except (OSError, ValueError):
+        raise FetchFailed("the name could not be looked up") from None
+    if not addresses:
+        raise FetchFailed("the name has no address")
+    return addresses
+
+
+def _check(address: Address, *, plain: bool, allow_loopback: bool) -> None:
+    if address.is_loopback and allow_loopback:
+        return
+    if plain or not address.is_global or address.is_multicast or not _is_unicast(address):
+        raise FetchFailed("the address is not a public one")
+
+
+def _is_unicast(address: Address) -> bool:
+    if any(address in network for network in NOT_REALLY_GLOBAL):
+        return False
+    return isinstance(address, IPv4Address) or address in GLOBAL_UNICAST
+
+
+def _request(target: httpx.URL, form: Mapping[str, str] | None, authorization: str | None) -> httpx.Request:
+    headers = {
+        "host": target.netloc.decode("ascii"),
+        "accept": "application/json",
+        "accept-encoding": "identity",
+        "connection": "close",
+        "user-agent": "Lockbox",
+    }
+    if authorization is not None:
+        headers["authorization"] = authorization
+    names = {"sni_hostname": target.raw_host.decode("ascii")}
+    if form is None:
+        return httpx.Request("GET", target, headers=headers, extensions=names)
+    headers["content-type"] = "application/x-www-form-urlencoded"
+    return httpx.Request("POST", target, headers=headers, content=urlencode(form).encode(), extensions=names)
+
+
+async def _call(
+    request: httpx.Request, addresses: Sequence[Address], tls: ssl.SSLContext, most_bytes: int, seconds: float
+) -> bytes:
+    """Try the addresses in turn until one takes the connection; what was sent once is not sent again."""
+    timeout = httpx.Timeout(seconds, connect=seconds / len(addresses))
+    target = request.url
+    reason = "no connection could be made"
+    async with httpx.AsyncClient(verify=tls, trust_env=False, follow_redirects=False, timeout=timeout) as http:
+        for address in addresses:
+            request.url = target.copy_with(host=str(address))
+            request.extensions["timeout"] = timeout.as_dict()
+            try:
+                answer = await http.send(request, stream=True)
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                reason = "its certificate was not accepted" if _is_of_certificate(error) else reason
+                continue
+            try:
+                return await _read(answer, most_bytes)
+            finally:
+                await answer.aclose()
+    raise FetchFailed(reason)
+
+
+def _is_of_certificate(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+async def _read(answer: httpx.Response, most_bytes: int) -> bytes:
+    if answer.status_code != OK:
+        raise FetchFailed(f"it answered {answer.status_code}", status=answer.status_code)
+    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        raise FetchFailed("it answered something other than JSON")
+    if answer.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise FetchFailed("it answered in an encoding that was not asked for")
+    body = bytearray()
+    async for part in answer.aiter_raw():
+        body += part
+        if len(body) > most_bytes:
+            raise FetchFailed("its answer is too long")
+    return bytes(body)
+
+
+@functools.cache
+def _system_trust() -> ssl.SSLContext:
+    return ssl.create_default_context()

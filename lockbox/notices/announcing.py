@@ -1,0 +1,126 @@
+"""Announcing what is no move of a request: one event told to people and endpoints, and mail to strangers."""
+
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlmodel import Session
+
+from lockbox import database
+from lockbox.arrays import array
+from lockbox.audit import events
+from lockbox.audit.events import Happening
+from lockbox.ids import new_id
+from lockbox.notices.outbox import KIND, Directory, directory
+from lockbox.schedule import NOTICES, Promise
+
+MATTERS_FOR = timedelta(hours=72)
+
+TELL = """
+told AS (
+    INSERT INTO notices (id, tenant_id, event_id, person_id, endpoint_id, about_id, channel, template, run_at,
+        until_at, attempts)
+    SELECT n.id, CAST(:t_tenant_id AS uuid), CAST(:t_event_id AS uuid), n.person_id, n.endpoint_id, n.about_id,
+        CASE WHEN n.endpoint_id IS NULL THEN 'mail' ELSE 'webhook' END, :t_template, :t_run_at, :t_until_at, 0
+    FROM unnest(CAST(:n_id AS uuid[]), CAST(:n_person_id AS uuid[]), CAST(:n_endpoint_id AS uuid[]),
+        CAST(:n_about_id AS uuid[])) AS n (id, person_id, endpoint_id, about_id)
+)"""
+RECORDED = text(f"WITH {events.APPEND} SELECT 1")
+TOLD = text(f"WITH {TELL} SELECT 1")
+
+
+@dataclass(frozen=True)
+class Recipient:
+    """A person, an endpoint, or the address of an invitation or a begun sign-in: one of the three."""
+
+    person_id: UUID | None = None
+    endpoint_id: UUID | None = None
+    about_id: UUID | None = None
+
+
+@dataclass(frozen=True)
+class Occasion:
+    """What some notices have in common."""
+
+    template: str
+    tenant_id: UUID | None
+    event_id: UUID | None
+    at: datetime
+    until: datetime
+
+
+def record(session: Session, *happenings: Happening) -> None:
+    """Write events that nobody is told of."""
+    session.connection().execute(RECORDED, events.append(happenings))
+
+
+def announce(session: Session, happening: Happening, *, also: AbstractSet[UUID] = frozenset()) -> None:
+    """Write an event of a tenant and tell it to all of its admins and approvers and to its endpoints.
+
+    The template is the event's action; `also` are further people who hear of it.
+    """
+    assert happening.tenant_id is not None  # noqa: S101 - what concerns no tenant is recorded, not announced
+    record(session, happening)
+    known = directory(session, {happening.tenant_id}, happening.at)
+    everybody = known.admins[happening.tenant_id] | known.approvers[happening.tenant_id] | also
+    _tell(session, happening, everybody, _endpoints(known, happening))
+
+
+def write_to(
+    session: Session,
+    about_id: UUID,
+    *,
+    template: str,
+    tenant_id: UUID | None,
+    event_id: UUID | None,
+    at: datetime,
+    until: datetime,
+) -> None:
+    """Promise one mail to the address of an invitation or of a begun sign-in; what is secret in it is made then.
+
+    Args:
+        session: the open transaction.
+        about_id: the invitation or the begun sign-in.
+        template: `invitation` or `sign_in_code`.
+        tenant_id: whose it is, if a tenant's.
+        event_id: the event that caused it, if there is one.
+        at: when to send it.
+        until: when it stops mattering.
+    """
+    _promise(session, [Recipient(about_id=about_id)], Occasion(template, tenant_id, event_id, at, until))
+
+
+def _tell(session: Session, happening: Happening, people: AbstractSet[UUID], endpoints: Iterable[UUID]) -> None:
+    told = [Recipient(person_id=person) for person in sorted(people)]
+    told += [Recipient(endpoint_id=endpoint) for endpoint in endpoints]
+    at, until = happening.at, happening.at + MATTERS_FOR
+    _promise(session, told, Occasion(str(happening.action), happening.tenant_id, happening.id, at, until))
+
+
+def _promise(session: Session, told: Sequence[Recipient], occasion: Occasion) -> None:
+    if not told:
+        return
+    ids = [new_id() for _ in told]
+    session.connection().execute(
+        TOLD,
+        {
+            "t_tenant_id": occasion.tenant_id,
+            "t_event_id": occasion.event_id,
+            "t_template": occasion.template,
+            "t_run_at": occasion.at,
+            "t_until_at": occasion.until,
+            "n_id": array(ids),
+            "n_person_id": array(one.person_id for one in told),
+            "n_endpoint_id": array(one.endpoint_id for one in told),
+            "n_about_id": array(one.about_id for one in told),
+        },
+    )
+    database.promise(session, NOTICES, [Promise(str(one), KIND, occasion.at) for one in ids])
+
+
+def _endpoints(known: Directory, happening: Happening) -> list[UUID]:
+    event_type = f"tenant.{happening.action}"
+    return [receiver.id for receiver in known.receivers[happening.tenant_id] if receiver.wants(event_type)]

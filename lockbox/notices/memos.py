@@ -1,0 +1,110 @@
+"""What a notice says that is about no request: changes at a tenant, invitations, sign-in codes."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from lockbox.audit.canonical import instant
+from lockbox.notices.letters import LONGEST_SUBJECT, TEMPLATES, clock_time, one_line
+from lockbox.notices.senders.protocol import Mail
+
+INVITATION = "invitation"
+SIGN_IN_CODE = "sign_in_code"
+TITLES = {
+    "tenant_added": "The lockbox of {tenant} has been set up",
+    "mode_switched": "The lockbox of {tenant} was switched",
+    "policy_changed": "The policy of {tenant} was changed",
+    "member_added": "A member of {tenant} was added",
+    "member_changed": "The roles of a member of {tenant} were changed",
+    "member_removed": "A member of {tenant} was removed",
+    "member_invited": "Somebody was invited to {tenant}",
+    "invitation_withdrawn": "An invitation to {tenant} was withdrawn",
+    "recovery_proposed": "The vendor proposes a new admin for {tenant}: object if this is wrong",
+    "recovery_objected": "The proposed admin for {tenant} was objected to",
+    "deputy_named": "A deputy was named at {tenant}",
+    "deputy_ended": "A deputy's time at {tenant} was ended",
+    "eligible_changed": "Who may be a deputy at {tenant} was changed",
+    INVITATION: "You are invited to {tenant}",
+    SIGN_IN_CODE: "Your code to sign in",
+}
+LABELS = {"member": "Who", "principal": "For", "deputy": "Deputy", "comment": "Comment"}
+CUSTOMERS_WORDS = "the vendor"
+
+
+@dataclass(frozen=True)
+class Memo:
+    """Everything that a memo may say. `changes` are lines of a diff, `named` the people it is about, by label.
+
+    `secret` is the code of an invitation or a sign-in: it is made for this one mail and kept nowhere.
+    """
+
+    notice_id: UUID
+    template: str
+    at: datetime
+    until: datetime | None
+    tenant: str | None
+    tenant_id: UUID | None
+    event_id: UUID | None
+    about_id: UUID | None
+    actor: str | None
+    role: str
+    changes: Mapping[str, str]
+    named: Mapping[str, str]
+    recipient_name: str
+    recipient_address: str
+    secret: str | None = None
+
+
+def facts_of(body: bytes | None) -> tuple[str, dict[str, str]]:
+    """Return who acted, as a role, and the diff that an event's canonical bytes hold."""
+    if body is None:
+        return "", {}
+    facts = json.loads(body)
+    changes = facts.get("changes") or {}
+    return str(facts["actor_role"]), {str(name): str(value) for name, value in changes.items()}
+
+
+def mail(memo: Memo, *, public_url: str) -> Mail:
+    """Return the mail. A code in it works only where the person typed their address, or on the invitation's page."""
+    title = TITLES[memo.template].format(tenant=one_line(memo.tenant or CUSTOMERS_WORDS))
+    said = {
+        "memo": memo,
+        "title": title,
+        "actor": one_line(memo.actor) if memo.actor else None,
+        "named": [(LABELS.get(label, label), one_line(value)) for label, value in memo.named.items()],
+        "link": _link(memo, public_url),
+        "time": clock_time,
+    }
+    domain = urlsplit(public_url).hostname
+    return Mail(
+        message_id=f"<{memo.notice_id}@{domain}>",
+        thread_id=f"<{memo.event_id or memo.about_id}@{domain}>",
+        to_name=one_line(memo.recipient_name),
+        to_address=memo.recipient_address,
+        subject=title[:LONGEST_SUBJECT],
+        text=TEMPLATES.get_template("memo.txt").render(said),
+        html=TEMPLATES.get_template("memo.html").render(said),
+    )
+
+
+def payload(memo: Memo) -> bytes:
+    """Return the thin body of a webhook: ids, the kind of change and its diff; no names."""
+    return json.dumps(
+        {
+            "id": str(memo.notice_id),
+            "type": f"tenant.{memo.template}",
+            "timestamp": instant(memo.at),
+            "data": {"tenant": memo.tenant, "tenant_id": str(memo.tenant_id), "changes": dict(memo.changes)},
+        },
+        separators=(",", ":"),
+    ).encode()
+
+
+def _link(memo: Memo, public_url: str) -> str:
+    base = public_url.rstrip("/")
+    if memo.template == INVITATION:
+        return f"{base}/invitations/{memo.about_id}"
+    return f"{base}/sign-in"

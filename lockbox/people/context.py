@@ -1,0 +1,48 @@
+"""The context of a transaction: what Postgres' row-level security takes the caller for, until the commit."""
+
+from collections.abc import Iterable
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlmodel import Session
+
+from lockbox.arrays import array
+from lockbox.people.roles import Caller, Role
+
+ENTER = text("""
+SELECT set_config('lockbox.person', :person, true), set_config('lockbox.tenants', :tenants, true),
+    set_config('lockbox.administers', :administers, true), set_config('lockbox.roles', :roles, true)
+""")
+TURN_TO = text("SELECT set_config('lockbox.at', :tenant, true)")
+KNOWN = "context"
+
+
+def enter(session: Session, caller: Caller) -> None:
+    """Make the transaction the caller's; at once where it is theirs already, as after they were recognised."""
+    if session.info.get(KNOWN) == caller.person_id:
+        return
+    session.connection().execute(
+        ENTER,
+        {
+            "person": str(caller.person_id),
+            "tenants": array(sorted(caller.tenants())),
+            "administers": array(sorted(caller.tenants({Role.TENANT_ADMIN}))),
+            "roles": array(sorted(role.value for role in caller.vendor_roles())),
+        },
+    )
+    entered(session, caller.person_id)
+
+
+def entered(session: Session, person_id: UUID) -> None:
+    """Note that the transaction is this person's."""
+    session.info[KNOWN] = person_id
+
+
+def turn_to(session: Session, tenant_id: UUID) -> None:
+    """Let somebody of the vendor deal with one tenant in this transaction: its people, its policy, its endpoints."""
+    session.connection().execute(TURN_TO, {"tenant": str(tenant_id)})
+
+
+def ids(values: Iterable[UUID]) -> list[str]:
+    """Return ids as text, in order."""
+    return sorted(map(str, values))

@@ -1,0 +1,111 @@
+"""Tables of what people show to be recognised: tokens, identities, passkeys, browser sessions, begun sign-ins."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import BigInteger
+from sqlmodel import Field, SQLModel
+
+from lockbox.people.roles import Means
+from lockbox.tables import Instant, Texts, words
+
+
+class Token(SQLModel, table=True):
+    """A bearer token of a person; only the SHA-256 of its secret is kept.
+
+    `replaces` is the one that it was rotated from.
+    """
+
+    __tablename__ = "tokens"
+
+    id: UUID = Field(primary_key=True)
+    person_id: UUID = Field(foreign_key="people.id", index=True)
+    name: str = Field(max_length=100)
+    is_sample: bool
+    secret_hash: bytes
+    scopes: list[str] = Field(default_factory=list, sa_type=Texts)
+    services: list[str] = Field(default_factory=list, sa_type=Texts)
+    replaces: UUID | None = Field(default=None, foreign_key="tokens.id")
+    expires_at: datetime = Field(sa_type=Instant)
+    revoked_at: datetime | None = Field(default=None, sa_type=Instant)
+    last_used_at: datetime | None = Field(default=None, sa_type=Instant)
+    created_at: datetime = Field(sa_type=Instant)
+
+
+class Identity(SQLModel, table=True):
+    """A person as an OIDC issuer knows them."""
+
+    __tablename__ = "identities"
+
+    issuer: str = Field(primary_key=True, max_length=500)
+    subject: str = Field(primary_key=True, max_length=255)
+    person_id: UUID = Field(foreign_key="people.id", index=True)
+    created_at: datetime = Field(sa_type=Instant)
+
+
+class Passkey(SQLModel, table=True):
+    """A WebAuthn credential of a person; `public_key` in COSE form, `sign_count` as last shown."""
+
+    __tablename__ = "passkeys"
+
+    id: UUID = Field(primary_key=True)
+    person_id: UUID = Field(foreign_key="people.id", index=True)
+    credential_id: bytes
+    public_key: bytes
+    sign_count: int = Field(sa_type=BigInteger)
+    name: str = Field(max_length=100)
+    created_at: datetime = Field(sa_type=Instant)
+    last_used_at: datetime | None = Field(default=None, sa_type=Instant)
+
+
+class BrowserSession(SQLModel, table=True):
+    """A signed-in browser; only the SHA-256 of its secret is kept. `expires_at` is its absolute end."""
+
+    __tablename__ = "sessions"
+
+    id: UUID = Field(primary_key=True)
+    person_id: UUID = Field(foreign_key="people.id", index=True)
+    secret_hash: bytes
+    means: Means = Field(sa_type=words(Means))
+    signed_in_at: datetime = Field(sa_type=Instant)
+    last_seen_at: datetime = Field(sa_type=Instant)
+    expires_at: datetime = Field(sa_type=Instant)
+    revoked_at: datetime | None = Field(default=None, sa_type=Instant)
+    address: str | None = Field(default=None, max_length=45)
+    user_agent: str | None = Field(default=None, max_length=256)
+
+
+class SignIn(SQLModel, table=True):
+    """A sign-in that a browser has begun: bound to it by the SHA-256 of a cookie, used once.
+
+    For a mailed code: the address and the code's hash, which is written when the mail is sent. For OIDC: the issuer,
+    the state's hash, nonce and PKCE verifier. For a passkey: the challenge.
+    """
+
+    __tablename__ = "sign_ins"
+
+    id: UUID = Field(primary_key=True)
+    browser_hash: bytes
+    means: Means = Field(sa_type=words(Means))
+    email: str | None = Field(default=None, max_length=320)
+    code_hash: bytes | None = None
+    issuer: str | None = Field(default=None, max_length=500)
+    state_hash: bytes | None = None
+    nonce: str | None = Field(default=None, max_length=100)
+    verifier: str | None = Field(default=None, max_length=200)
+    challenge: bytes | None = None
+    tries: int = 0
+    created_at: datetime = Field(sa_type=Instant)
+    expires_at: datetime = Field(sa_type=Instant)
+    proven_at: datetime | None = Field(default=None, sa_type=Instant)
+    used_at: datetime | None = Field(default=None, sa_type=Instant)
+
+
+class SignInCount(SQLModel, table=True):
+    """How often an address or an account was tried since a moment; the key is a hash and names nobody."""
+
+    __tablename__ = "sign_in_counts"
+
+    key: bytes = Field(primary_key=True)
+    since: datetime = Field(sa_type=Instant)
+    count: int

@@ -1,0 +1,183 @@
+"""Judging what an engineer asks for, without writing: what it meets, who is asked, and what stands in its way."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlmodel import Session
+
+from config.settings import Service
+from lockbox.database import now
+from lockbox.notices import outbox
+from lockbox.notices.outbox import Directory
+from lockbox.people import context, tenants
+from lockbox.people.models import Tenant
+from lockbox.people.roles import Caller, Mode, Role, Scope
+from lockbox.refusals import NotYours, TenantSuspended, UnknownEngineer, UnknownService, UnknownTenant
+from lockbox.requests import policies
+from lockbox.requests.lifecycle import Action, Party, State, move
+from lockbox.requests.merging import terms_for
+from lockbox.requests.policy import customer_decides, reviewed_first
+from lockbox.requests.quorum import who_lacks
+from lockbox.requests.rules import Ask, Policy, effective_mode
+from lockbox.requests.terms import Reason, Terms, defects
+
+GOOD_ENGINEER = text("""
+SELECT p.name FROM memberships m JOIN people p ON p.id = m.person_id
+WHERE p.id = :id AND m.tenant_id IS NULL AND m.role = 'engineer' AND p.disabled_at IS NULL
+""")
+
+
+@dataclass(frozen=True)
+class Filing:
+    """What an engineer asks for; `access_window` in seconds. A system names the engineer for whom it files."""
+
+    tenant: str
+    service: str
+    resources: Sequence[str]
+    actions: Sequence[str]
+    reason_code: str
+    justification: str
+    case_ref: str | None
+    access_window: int
+    engineer: UUID | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a filing meets at this moment. `mode` is the one that holds, dated consent and all."""
+
+    party: Party
+    requester_id: UUID
+    requester: str
+    tenant: Tenant
+    policy: Policy
+    terms: Terms
+    mode: Mode
+    known: Directory
+    at: datetime
+
+    @property
+    def first_state(self) -> State:
+        """Where the request would begin."""
+        row, _ = move(None, Action.SUBMIT, {Party.ENGINEER})
+        return row.to if row.instead is None or reviewed_first(self.terms, self.mode) else row.instead
+
+    @property
+    def able(self) -> frozenset[UUID]:
+        """Everyone of the customer who could decide about it."""
+        return self.known.able(self.tenant.id) - {self.requester_id}
+
+    @property
+    def managers(self) -> frozenset[UUID]:
+        """Everyone of the vendor who could review it."""
+        return frozenset(self.known.managers - {self.requester_id})
+
+    @property
+    def prompted(self) -> frozenset[UUID]:
+        """Whom of the customer to ask first."""
+        return first_tier(self.terms, self.policy.groups, self.known, self.tenant.id) - {self.requester_id}
+
+    def obstacles(self) -> Iterator[str]:
+        """Say why nobody could approve it; nothing to say means that it could be approved."""
+        if self.first_state is State.REVIEWING and not self.managers:
+            yield "The vendor has no manager who could endorse this."
+        if customer_decides(self.mode):
+            standing_in = {
+                deputy: principals - {self.requester_id}
+                for deputy, principals in self.known.deputies[self.tenant.id].items()
+            }
+            yield from who_lacks(self.terms.quorum, self.terms.stages, self.policy.groups, self.able, standing_in)
+
+
+def judge(session: Session, caller: Caller, filing: Filing, services: Mapping[str, Service]) -> Judged:
+    """Judge a filing against the tenant's policy, as of now.
+
+    Raises:
+        NotYours: the caller is neither an engineer nor a system that may file for one.
+        UnknownTenant, TenantSuspended, UnknownService, UnknownEngineer: as named.
+    """
+    context.enter(session, caller)
+    _, party = move(None, Action.SUBMIT, _filing_parties(caller))
+    requester_id, requester = _requester(session, caller, party, filing)
+    tenant = tenants.turn_to(session, filing.tenant)
+    if tenant is None:
+        raise UnknownTenant(f"No tenant is called {filing.tenant!r}.", field="tenant")
+    if tenant.suspended:
+        raise TenantSuspended("The tenant is suspended: nothing can be asked of it.")
+    _in_catalogue(caller, party, filing, services)
+    policy = policies.current(session, tenant)
+    at = now(session)
+    return Judged(
+        party=party,
+        requester_id=requester_id,
+        requester=requester,
+        tenant=tenant,
+        policy=policy,
+        terms=terms_for(policy, asked(filing)),
+        mode=effective_mode(tenant.mode, policy, at),
+        known=outbox.directory(session, {tenant.id}, at),
+        at=at,
+    )
+
+
+def asked(filing: Filing) -> Ask:
+    """Return the part of a filing that rules look at."""
+    return Ask(filing.service, tuple(filing.actions), Reason(filing.reason_code), tuple(filing.resources))
+
+
+def lacking(filing: Filing, terms: Terms) -> list[tuple[str, str]]:
+    """Return what a filing lacks under the terms: fields, each with a sentence."""
+    return list(
+        defects(
+            terms,
+            reason=Reason(filing.reason_code),
+            justification=filing.justification,
+            case_ref=filing.case_ref,
+            access_window=filing.access_window,
+        )
+    )
+
+
+def first_tier(
+    terms: Terms, groups: Mapping[str, Sequence[UUID]], known: Directory, tenant_id: UUID
+) -> frozenset[UUID]:
+    """Return whom to prompt first: the earliest tier in which anybody can decide, else every approver."""
+    for tier in terms.tiers:
+        members = frozenset(person for group in tier for person in groups.get(group, ()))
+        if prompted := known.prompted(tenant_id, members):
+            return prompted
+    return known.prompted(tenant_id)
+
+
+def _filing_parties(caller: Caller) -> set[Party]:
+    parties = {Party.ENGINEER} if caller.holds(Role.ENGINEER) else set()
+    if caller.holds(Role.SYSTEM) and Scope.REQUESTS_FILE in caller.scopes:
+        parties.add(Party.SYSTEM)
+    return parties
+
+
+def _requester(session: Session, caller: Caller, party: Party, filing: Filing) -> tuple[UUID, str]:
+    if party is Party.ENGINEER:
+        if filing.engineer not in {None, caller.person_id}:
+            raise NotYours("An engineer files in the own name; leave the engineer out.")
+        return caller.person_id, caller.name
+    name = session.connection().execute(GOOD_ENGINEER, {"id": filing.engineer}).scalar_one_or_none()
+    if filing.engineer is None or name is None:
+        raise UnknownEngineer("Name the engineer, in good standing, for whom this is filed.", field="engineer")
+    return filing.engineer, name
+
+
+def _in_catalogue(caller: Caller, party: Party, filing: Filing, services: Mapping[str, Service]) -> None:
+    service = services.get(filing.service)
+    if service is None:
+        raise UnknownService(f"Choose one of the services {', '.join(sorted(services))}.", field="service")
+    if party is Party.SYSTEM and filing.service not in caller.services:
+        raise NotYours("This token is not bound to the service.")
+    if unknown := sorted(set(filing.actions) - set(service.actions)):
+        raise UnknownService(
+            f"{filing.service} has no action {', '.join(unknown)}; choose from {', '.join(service.actions)}.",
+            field="actions",
+        )

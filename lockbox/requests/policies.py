@@ -1,0 +1,61 @@
+"""The versions of tenants' policies: the one that holds, the one that judged a request, and the stricter of both."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlmodel import Session
+
+from lockbox.people.models import Tenant
+from lockbox.requests.merging import stricter, terms_for
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.rules import Ask, Policy
+from lockbox.requests.terms import Reason, Terms
+
+READ = text("SELECT body::text FROM policies WHERE tenant_id = :tenant_id AND version = :version")
+OWN_AND_TODAYS = text("""
+SELECT own.body::text AS own, today.body::text AS today
+FROM tenants t JOIN policies own ON own.tenant_id = t.id AND own.version = :version
+JOIN policies today ON today.tenant_id = t.id AND today.version = t.policy_version
+WHERE t.id = :tenant_id
+""")
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """The terms that a request meets now, and who is in the groups that they name."""
+
+    terms: Terms
+    groups: Mapping[str, tuple[UUID, ...]]
+
+
+def current(session: Session, tenant: Tenant) -> Policy:
+    """Return the policy that holds for a tenant."""
+    return at_version(session, tenant.id, tenant.policy_version)
+
+
+def at_version(session: Session, tenant_id: UUID, version: int) -> Policy:
+    """Return one version of a tenant's policy."""
+    body: str = session.connection().execute(READ, {"tenant_id": tenant_id, "version": version}).scalar_one()
+    return parsed(body)
+
+
+def ruling(session: Session, request: AccessRequest) -> Ruling:
+    """Return what a request meets: the stricter of the version that judged it and today's.
+
+    A group is who is in it today; one that is gone today is who was in it then, so that taking a group away cannot
+    take away the need to ask it.
+    """
+    values = {"tenant_id": request.tenant_id, "version": request.policy_version}
+    row = session.connection().execute(OWN_AND_TODAYS, values).one()
+    own, today = parsed(row.own), parsed(row.today)
+    ask = Ask(request.service, tuple(request.actions), Reason(request.reason_code), tuple(request.resources))
+    return Ruling(stricter(terms_for(own, ask), terms_for(today, ask)), {**own.groups, **today.groups})
+
+
+@lru_cache(maxsize=1024)
+def parsed(body: str) -> Policy:
+    """Return the policy that a JSON text says; the same text is read once."""
+    return Policy.model_validate_json(body)

@@ -1,0 +1,63 @@
+"""Who reads what of a request: one pure table, from the capacity of a reader to what is not for everybody."""
+
+from collections.abc import Set as AbstractSet
+from enum import StrEnum
+from uuid import UUID
+
+from lockbox.people.roles import Caller, Role
+
+
+class Capacity(StrEnum):
+    """As what somebody looks at one particular request."""
+
+    REQUESTER = "requester"
+    MANAGER = "manager"
+    VENDOR_AUDITOR = "vendor_auditor"
+    TENANT_ADMIN = "tenant_admin"
+    APPROVER = "approver"
+    AUDITOR = "auditor"
+
+
+class Guarded(StrEnum):
+    """What not everybody who may see a request may read of it.
+
+    An origin is the network address and the user agent of whoever acted, on the vendor's or the customer's side.
+    """
+
+    JUSTIFICATION = "justification"
+    COMMENT = "comment"
+    VENDOR_ORIGIN = "vendor_origin"
+    CUSTOMER_ORIGIN = "customer_origin"
+
+
+CUSTOMERS_PARTIES = frozenset({Role.TENANT_ADMIN, Role.APPROVER, Role.AUDITOR})
+CUSTOMER = frozenset({Capacity.TENANT_ADMIN, Capacity.APPROVER, Capacity.AUDITOR})
+READERS: dict[Guarded, frozenset[Capacity]] = {
+    Guarded.JUSTIFICATION: frozenset({Capacity.REQUESTER, Capacity.MANAGER}) | CUSTOMER,
+    Guarded.COMMENT: frozenset({Capacity.REQUESTER, Capacity.MANAGER}) | CUSTOMER,
+    Guarded.VENDOR_ORIGIN: frozenset({Capacity.MANAGER, Capacity.VENDOR_AUDITOR}),
+    Guarded.CUSTOMER_ORIGIN: CUSTOMER,
+}
+
+
+def capacities(caller: Caller, requester_id: UUID, tenant_id: UUID) -> frozenset[Capacity]:
+    """Return everything as which the caller looks at a request."""
+    held = {
+        Capacity.REQUESTER: caller.person_id == requester_id,
+        Capacity.MANAGER: caller.holds(Role.MANAGER),
+        Capacity.VENDOR_AUDITOR: caller.holds(Role.VENDOR_AUDITOR),
+        Capacity.TENANT_ADMIN: caller.holds(Role.TENANT_ADMIN, tenant_id=tenant_id),
+        Capacity.APPROVER: caller.holds(Role.APPROVER, tenant_id=tenant_id),
+        Capacity.AUDITOR: caller.holds(Role.AUDITOR, tenant_id=tenant_id),
+    }
+    return frozenset(capacity for capacity, holds in held.items() if holds)
+
+
+def origin_of(role: str) -> Guarded:
+    """Return which side's origin an event of this actor's role shows; the vendor's for what nobody did."""
+    return Guarded.CUSTOMER_ORIGIN if role in CUSTOMERS_PARTIES else Guarded.VENDOR_ORIGIN
+
+
+def may_read(field: Guarded, held: AbstractSet[Capacity]) -> bool:
+    """Whether somebody who looks at a request as all of these may read the field."""
+    return bool(READERS[field] & held)

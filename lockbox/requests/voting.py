@@ -1,0 +1,123 @@
+"""Votes on a request: who may give one now, how strongly they must have signed in, and what the others said."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlmodel import Session
+
+from lockbox.ids import new_id
+from lockbox.notices.outbox import Directory
+from lockbox.people.roles import Caller, Means, Role
+from lockbox.refusals import AlreadyDecided, AlreadyEndorsed, NotYours, SignInAgain, WindowTooLong
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.models import AccessRequest, Decision
+from lockbox.requests.quorum import Vote
+from lockbox.requests.terms import Terms
+from lockbox.requests.writing import Origin
+
+VOTES = text("SELECT person_id, verdict, access_window, stands_for FROM decisions WHERE request_id = :request_id")
+OPENING = frozenset({Action.ENDORSE, Action.APPROVE})
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What somebody wants done to a request; `access_window` in seconds shortens what was asked.
+
+    `version` is the one that the person saw, if they said so.
+    """
+
+    action: Action
+    comment: str | None = None
+    access_window: int | None = None
+    version: int | None = None
+
+
+def given(session: Session, request: AccessRequest, known: Directory) -> tuple[Vote, ...]:
+    """Return the votes so far; only those of people who may still approve will count.
+
+    A deputy speaks for those for whom the deputy spoke then and still stands in.
+    """
+    able, standing_in = known.able(request.tenant_id), known.deputies[request.tenant_id]
+    rows = session.connection().execute(VOTES, {"request_id": request.id})
+    return tuple(
+        Vote(
+            row.person_id,
+            Action(row.verdict),
+            row.access_window,
+            row.person_id in able,
+            frozenset(row.stands_for) & standing_in.get(row.person_id, frozenset()),
+        )
+        for row in rows
+    )
+
+
+def strong_enough(caller: Caller, terms: Terms, at: datetime) -> None:
+    """Check that the person signed in freshly, and strongly enough to open something.
+
+    Raises:
+        NotYours: a machine decides nothing.
+        SignInAgain: an API token was shown, or a mailed code where the policy asks for more, or it is too long ago.
+    """
+    if caller.holds(Role.SYSTEM):
+        raise NotYours("A system of the vendor decides nothing.")
+    if caller.means is Means.SAMPLE:
+        return
+    if caller.means is Means.TOKEN or caller.signed_in_at is None:
+        raise SignInAgain("An API token opens nothing: sign in with a browser, or send one of your sign-in service.")
+    if caller.means is Means.MAIL and not terms.mail_suffices:
+        raise SignInAgain("A code from a mail opens nothing here: sign in with a passkey or your sign-in service.")
+    if at - caller.signed_in_at > timedelta(seconds=terms.sign_in_age):
+        minutes = terms.sign_in_age // 60
+        raise SignInAgain(f"Your sign-in is older than {minutes} minutes: sign in again.", max_age=terms.sign_in_age)
+
+
+def decide(
+    caller: Caller,
+    origin: Origin,
+    request: AccessRequest,
+    verdict: Verdict,
+    *,
+    votes: Sequence[Vote],
+    stands_for: frozenset[UUID],
+    at: datetime,
+) -> Decision:
+    """Return the decision that a verdict makes.
+
+    Raises:
+        AlreadyDecided: the person has said so before.
+        AlreadyEndorsed: the person endorsed it for the vendor.
+        WindowTooLong: the window would be longer than what was asked.
+    """
+    mine = {vote.verdict for vote in votes if vote.person_id == caller.person_id}
+    if verdict.action in mine:
+        raise AlreadyDecided("You have given this answer before; it counts once.", **now_is(request))
+    if verdict.action is Action.APPROVE and Action.ENDORSE in mine:
+        raise AlreadyEndorsed("You endorsed this request for the vendor; somebody else approves it.")
+    if verdict.access_window is not None and verdict.access_window > request.access_window:
+        raise WindowTooLong(
+            f"You may shorten the window, not lengthen it: {request.access_window} seconds were asked.",
+            field="access_window",
+            limit_seconds=request.access_window,
+        )
+    return Decision(
+        id=new_id(),
+        request_id=request.id,
+        person_id=caller.person_id,
+        stands_for=sorted(stands_for),
+        means=caller.means,
+        verdict=verdict.action,
+        access_window=verdict.access_window,
+        comment=verdict.comment,
+        channel=origin.channel,
+        address=origin.address,
+        user_agent=origin.user_agent,
+        decided_at=at,
+    )
+
+
+def now_is(request: AccessRequest) -> dict[str, str | int]:
+    """Return what a caller who was too late needs to know."""
+    return {"current_state": request.state.value, "current_version": request.version}
