@@ -10,7 +10,10 @@ from sqlmodel import Session
 MOVES = text("""
 SELECT e.seq, e.at, e.action, e.actor_id, e.actor_role, e.from_state, e.to_state, e.deadline_at,
     (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'name') AS actor_name,
-    (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'comment') AS comment
+    (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'comment') AS comment,
+    (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'address') AS address,
+    (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'user_agent') AS user_agent,
+    e.body
 FROM events e WHERE e.request_id = :request_id AND e.seq IS NOT NULL ORDER BY e.seq
 """)
 
