@@ -1,0 +1,431 @@
+"""Policies at work: the stricter of then and now, stages, tiers, deputies, dated consent, and limits."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from lockbox.database import Database
+from lockbox.people.roles import Caller, Means, Mode, Role, Standing
+from lockbox.refusals import (
+    AlreadyDecided,
+    NobodyCanApprove,
+    NotYours,
+    PolicyNotMet,
+    SignInAgain,
+    TooLate,
+    TooMany,
+    WindowTooLong,
+)
+from lockbox.requests import acting, filing
+from lockbox.requests.filing import Limits
+from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.voting import Verdict
+from tests.builders import HERE, SETTINGS, ShiftedClock, World, setting
+from tests.database.scenes import read, write
+from tests.ruling import group, lay_down, signed_in, stand_in
+
+
+def approve(world: World, caller: Caller, request: AccessRequest, **changes: Any) -> AccessRequest:
+    """Let somebody approve as the caller that they are."""
+    with world.house.transaction() as session:
+        return acting.act(session, caller, HERE, request.id, Verdict(Action.APPROVE, **changes))
+
+
+def prompted(world: World, request_id: UUID) -> set[str]:
+    """Return who was mailed that a request waits, by the name in the world."""
+    rows = read(
+        world.house,
+        "SELECT person_id FROM notices WHERE request_id = :id AND template = 'pending' AND person_id IS NOT NULL",
+        id=request_id,
+    )
+    names = {caller.person_id: name for name, caller in world.people.items()}
+    return {names[row.person_id] for row in rows}
+
+
+def test_a_request_keeps_the_version_that_judged_it(world: World) -> None:
+    first = world.submit()
+
+    lay_down(world, quorum=2)
+    second = world.submit()
+
+    rows = read(world.house, "SELECT id, policy_version, quorum FROM requests ORDER BY id")
+    assert [(row.id, row.policy_version, row.quorum) for row in rows] == [(first.id, 1, 1), (second.id, 2, 2)]
+
+
+def test_a_pending_request_meets_a_quorum_that_was_raised_since(world: World) -> None:
+    request = world.submit()
+    lay_down(world, quorum=2)
+
+    after_one = world.act("ann", Action.APPROVE, request.id).state
+    after_two = world.act("amir", Action.APPROVE, request.id).state
+
+    assert (after_one, after_two) == (State.PENDING, State.ACTIVE)
+    (row,) = read(world.house, "SELECT quorum FROM requests")
+    assert row.quorum == 2
+
+
+def test_a_pending_request_keeps_the_quorum_that_was_lowered_since(world: World) -> None:
+    lay_down(world, quorum=2)
+    request = world.submit()
+    lay_down(world, quorum=1)
+
+    assert world.act("ann", Action.APPROVE, request.id).state is State.PENDING
+
+
+def test_a_ceiling_that_was_lowered_since_shortens_the_window(world: World) -> None:
+    request = world.submit(access_window=3600)
+    lay_down(world, access_ceiling=600)
+
+    opened = world.act("ann", Action.APPROVE, request.id)
+
+    assert opened.opened_at is not None
+    assert opened.deadline_at - opened.opened_at == timedelta(seconds=600)
+
+
+def test_a_time_to_answer_that_was_shortened_since_is_over_earlier(world: World, later: ShiftedClock) -> None:
+    request = world.submit()
+    lay_down(world, approval_window=600)
+    later.shift = timedelta(seconds=601)
+
+    with pytest.raises(TooLate):
+        world.act("ann", Action.APPROVE, request.id, Database(world.house.engine, world.house.schedule, later))
+
+
+def test_a_rule_is_stricter_only_for_what_it_matches(world: World) -> None:
+    board = {"name": "Board", "match": {"resources": ["mailbox:ceo@*"]}, "terms": {"quorum": 3}}
+    lay_down(world, rules=[board])
+
+    other, matched = world.submit(), world.submit(resources=["mailbox:ceo@contoso.example"])
+
+    assert (other.quorum, matched.quorum) == (1, 3)
+
+
+def test_a_stage_must_also_agree(world: World) -> None:
+    world.add("lena", Role.APPROVER, world.tenant.id)
+    lay_down(world, stages=[{"group": "legal"}], groups={"legal": group(world, "lena")})
+    request = world.submit()
+
+    after_ann = world.act("ann", Action.APPROVE, request.id).state
+    after_lena = world.act("lena", Action.APPROVE, request.id).state
+
+    assert (after_ann, after_lena) == (State.PENDING, State.ACTIVE)
+
+
+def test_a_stage_that_was_taken_away_since_must_still_agree(world: World) -> None:
+    lay_down(world, stages=[{"group": "legal"}], groups={"legal": group(world, "abe")})
+    request = world.submit()
+    lay_down(world)
+
+    assert world.act("ann", Action.APPROVE, request.id).state is State.PENDING
+    assert world.act("abe", Action.APPROVE, request.id).state is State.ACTIVE
+
+
+def test_somebody_added_later_may_decide_and_somebody_removed_no_longer(world: World) -> None:
+    request = world.submit()
+    write(
+        setting(world.house).engine,
+        "DELETE FROM memberships WHERE person_id = :id",
+        id=world.people["ann"].person_id,
+    )
+    world.add("nora", Role.APPROVER, world.tenant.id)
+
+    with pytest.raises(NotYours):
+        world.act("ann", Action.APPROVE, request.id)
+    assert world.act("nora", Action.APPROVE, request.id).state is State.ACTIVE
+
+
+def test_the_first_tier_is_prompted_and_the_others_may_decide_all_the_same(world: World) -> None:
+    lay_down(
+        world, tiers=[["first"], ["second"]], groups={"first": group(world, "abe"), "second": group(world, "ann")}
+    )
+
+    request = world.submit()
+
+    assert prompted(world, request.id) == {"abe"}
+    assert world.act("amir", Action.APPROVE, request.id).state is State.ACTIVE
+
+
+def test_a_tier_in_which_nobody_can_decide_is_passed_over(world: World) -> None:
+    lay_down(
+        world, tiers=[["gone"], ["second"]], groups={"gone": group(world, "aude"), "second": group(world, "ann")}
+    )
+
+    assert prompted(world, world.submit().id) == {"ann"}
+
+
+def test_a_deputy_is_prompted_in_the_place_of_the_approver_and_decides_in_the_own_name(world: World) -> None:
+    world.add("dora", Role.AUDITOR, world.tenant.id)
+    stand_in(world, "dora", "ann")
+    request = world.submit()
+
+    opened = world.act("dora", Action.APPROVE, request.id)
+
+    assert opened.state is State.ACTIVE
+    assert prompted(world, request.id) == {"amir", "abe", "dora"}
+    (decision,) = read(world.house, "SELECT person_id, stands_for FROM decisions")
+    assert decision.person_id == world.people["dora"].person_id
+    assert decision.stands_for == [world.people["ann"].person_id]
+    (event,) = read(world.house, "SELECT actor_id, convert_from(body, 'utf8') AS body FROM events WHERE seq = 2")
+    assert event.actor_id == world.people["dora"].person_id
+    assert f'"on_behalf_of":"{world.people["ann"].person_id}"' in event.body
+
+
+@pytest.mark.parametrize(("starts", "ends"), [(-2, -1), (1, 2)])
+def test_a_deputy_decides_only_in_the_period(world: World, starts: float, ends: float) -> None:
+    world.add("dora", Role.AUDITOR, world.tenant.id)
+    stand_in(world, "dora", "ann", starts=starts, ends=ends)
+
+    with pytest.raises(NotYours):
+        world.act("dora", Action.APPROVE, world.submit().id)
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "DELETE FROM memberships WHERE person_id = :principal",
+        "UPDATE people SET disabled_at = now() WHERE id = :principal",
+        "DELETE FROM eligible_deputies WHERE person_id = :deputy",
+        "DELETE FROM memberships WHERE person_id = :deputy",
+        "UPDATE delegations SET ended_at = now() WHERE deputy_id = :deputy",
+    ],
+)
+def test_a_deputy_decides_only_while_both_are_what_they_were(world: World, lost: str) -> None:
+    world.add("dora", Role.AUDITOR, world.tenant.id)
+    stand_in(world, "dora", "ann")
+    request = world.submit()
+    people = {"principal": world.people["ann"].person_id, "deputy": world.people["dora"].person_id}
+    write(setting(world.house).engine, lost, **{name: value for name, value in people.items() if f":{name}" in lost})
+
+    with pytest.raises((NotYours,)):
+        world.act("dora", Action.APPROVE, request.id)
+
+
+def test_one_person_has_one_vote_for_however_many_they_stand_in(world: World) -> None:
+    lay_down(world, quorum=2)
+    world.add("dora", Role.AUDITOR, world.tenant.id)
+    stand_in(world, "dora", "ann")
+    stand_in(world, "dora", "amir")
+    request = world.submit()
+
+    after = world.act("dora", Action.APPROVE, request.id).state
+
+    assert after is State.PENDING
+    with pytest.raises(AlreadyDecided):
+        world.act("dora", Action.APPROVE, request.id)
+
+
+def test_a_deputy_speaks_for_the_group_of_whom_they_stand_in_for(world: World) -> None:
+    world.add("dora", Role.AUDITOR, world.tenant.id)
+    lay_down(world, stages=[{"group": "legal"}], groups={"legal": group(world, "abe")})
+    stand_in(world, "dora", "abe")
+    request = world.submit()
+
+    assert world.act("dora", Action.APPROVE, request.id).state is State.ACTIVE
+
+
+@pytest.mark.parametrize(
+    ("means", "minutes_ago", "policy"),
+    [
+        (Means.TOKEN, 0, {}),
+        (Means.MAIL, 0, {}),
+        (Means.MAIL, 16, {"mail_suffices": True}),
+        (Means.OIDC, 16, {}),
+        (Means.PASSKEY, 16, {}),
+        (Means.PASSKEY, 2, {"sign_in_age": 60}),
+    ],
+)
+def test_opening_needs_a_fresh_and_strong_sign_in(
+    world: World, means: Means, minutes_ago: float, policy: dict[str, Any]
+) -> None:
+    lay_down(world, **policy)
+    request = world.submit()
+
+    with pytest.raises(SignInAgain):
+        approve(world, signed_in(world, "ann", means, minutes_ago=minutes_ago), request)
+
+
+@pytest.mark.parametrize(
+    ("means", "minutes_ago", "policy"),
+    [
+        (Means.MAIL, 1, {"mail_suffices": True}),
+        (Means.OIDC, 14, {}),
+        (Means.PASSKEY, 14, {}),
+        (Means.PASSKEY, 100, {"sign_in_age": 7200}),
+    ],
+)
+def test_a_sign_in_that_is_fresh_and_strong_opens_and_is_on_record(
+    world: World, means: Means, minutes_ago: float, policy: dict[str, Any]
+) -> None:
+    lay_down(world, **policy)
+    request = world.submit()
+
+    opened = approve(world, signed_in(world, "ann", means, minutes_ago=minutes_ago), request)
+
+    assert opened.state is State.ACTIVE
+    (event,) = read(world.house, "SELECT convert_from(body, 'utf8') AS body FROM events WHERE seq = 2")
+    assert f'"means":"{"mail-only" if means is Means.MAIL else means.value}"' in event.body
+
+
+@pytest.mark.parametrize("means", [Means.TOKEN, Means.MAIL])
+def test_a_token_and_a_mailed_code_deny_and_revoke(world: World, means: Means) -> None:
+    caller = signed_in(world, "ann", means, minutes_ago=60)
+    waiting, opened = world.submit(), world.submit()
+    world.act("amir", Action.APPROVE, opened.id)
+
+    with world.house.transaction() as session:
+        denied = acting.act(session, caller, HERE, waiting.id, Verdict(Action.DENY)).state
+        revoked = acting.act(session, caller, HERE, opened.id, Verdict(Action.REVOKE)).state
+
+    assert (denied, revoked) == (State.DENIED, State.REVOKED)
+
+
+def test_endorsing_needs_a_fresh_sign_in_too(world: World) -> None:
+    lay_down(world, vendor_review=True)
+    request = world.submit()
+    caller = signed_in(world, "max", Means.TOKEN)
+
+    with pytest.raises(SignInAgain), world.house.transaction() as session:
+        acting.act(session, caller, HERE, request.id, Verdict(Action.ENDORSE))
+
+
+def test_a_machine_decides_nothing_whatever_its_roles(world: World) -> None:
+    lay_down(world, vendor_review=True)
+    request = world.submit()
+    write(
+        setting(world.house).engine,
+        "INSERT INTO memberships (id, person_id, role) VALUES (gen_random_uuid(), :id, 'manager')",
+        id=world.people["gate"].person_id,
+    )
+    gate = world.people["gate"]
+    both = replace(gate, standings=gate.standings | {Standing(Role.MANAGER)})
+
+    with pytest.raises(NotYours, match="decides nothing"), world.house.transaction() as session:
+        acting.act(session, both, HERE, request.id, Verdict(Action.ENDORSE))
+
+
+def test_dated_consent_lets_the_vendor_open_until_its_end_and_no_longer(world: World, later: ShiftedClock) -> None:
+    until = datetime.now(UTC) + timedelta(minutes=30)
+    lay_down(world, consent={"mode": "observe", "until": until.isoformat()})
+    shifted = Database(world.house.engine, world.house.schedule, later)
+    request = world.submit(access_window=3600)
+
+    opened = world.act("max", Action.ENDORSE, request.id)
+    later.shift = timedelta(minutes=31)
+    after = world.submit(house=shifted)
+
+    assert (request.mode, request.state, opened.state) == (Mode.OBSERVE, State.REVIEWING, State.ACTIVE)
+    assert opened.deadline_at == until
+    assert (after.mode, after.state) == (Mode.ENFORCE, State.PENDING)
+
+
+def test_consent_that_ended_during_the_review_opens_nothing(world: World, later: ShiftedClock) -> None:
+    until = datetime.now(UTC) + timedelta(minutes=30)
+    lay_down(world, consent={"mode": "off", "until": until.isoformat()})
+    request = world.submit()
+    later.shift = timedelta(minutes=30, seconds=1)
+
+    with pytest.raises(TooLate):
+        world.act("max", Action.ENDORSE, request.id, Database(world.house.engine, world.house.schedule, later))
+
+
+def test_the_database_refuses_a_window_that_outlives_consent(world: World) -> None:
+    until = datetime.now(UTC) + timedelta(minutes=30)
+    lay_down(world, consent={"mode": "observe", "until": until.isoformat()})
+    request = world.submit()
+
+    with pytest.raises(Exception, match="ck_requests_consent"):
+        write(
+            setting(world.house).engine,
+            "UPDATE requests SET state = 'active', version = 2, opened_at = now(), asked_at = now(), "
+            "deadline_at = now() + interval '40 minutes', wake_at = now() WHERE id = :id",
+            id=request.id,
+        )
+
+
+@pytest.mark.parametrize(
+    ("policy", "changes", "code"),
+    [
+        ({"require_case": True}, {"case_ref": None}, "case_ref"),
+        ({"justification_least": 100}, {}, "justification"),
+        ({"reasons": ["vendor_alert"]}, {}, "reason_code"),
+    ],
+)
+def test_a_filing_that_lacks_what_the_policy_asks_for_is_refused_by_field(
+    world: World, policy: dict[str, Any], changes: dict[str, Any], code: str
+) -> None:
+    lay_down(world, **policy)
+
+    with pytest.raises(PolicyNotMet) as refused:
+        world.submit(**changes)
+
+    assert [error["field"] for error in refused.value.facts["errors"]] == [code]
+
+
+def test_a_window_above_the_ceiling_of_a_rule_is_refused_with_its_limit(world: World) -> None:
+    mail = {"name": "Mail", "match": {"services": ["exchange-online"]}, "terms": {"access_ceiling": 600}}
+    lay_down(world, rules=[mail])
+
+    with pytest.raises(WindowTooLong) as refused:
+        world.submit(access_window=601)
+
+    assert refused.value.facts["limit_seconds"] == 600
+
+
+def test_what_nobody_could_approve_is_refused_with_the_reason(world: World) -> None:
+    lay_down(world, quorum=4)
+
+    with pytest.raises(NobodyCanApprove, match="asks for 4 approvals and has 3 people"):
+        world.submit()
+
+
+def test_what_a_stage_could_not_agree_to_is_refused_with_its_group(world: World) -> None:
+    lay_down(world, stages=[{"group": "legal"}], groups={"legal": group(world, "aude")})
+
+    with pytest.raises(NobodyCanApprove, match="legal"):
+        world.submit()
+
+
+def test_a_deputy_makes_it_possible_that_somebody_approves(world: World) -> None:
+    world.add("dora", Role.AUDITOR, world.tenant.id)
+    lay_down(world, quorum=4)
+    stand_in(world, "dora", "ann")
+
+    assert world.submit().state is State.PENDING
+
+
+@pytest.mark.parametrize(("limits", "who"), [(Limits(3, 1000), "erin"), (Limits(1000, 3), "eve")])
+def test_more_than_the_limit_in_a_minute_is_refused_until_it_is_over(
+    world: World, later: ShiftedClock, limits: Limits, who: str
+) -> None:
+    for _ in range(3):
+        world.submit("erin")
+    shifted = Database(world.house.engine, world.house.schedule, later)
+
+    with pytest.raises(TooMany) as refused, world.house.transaction() as session:
+        filing.submit(session, world.people[who], HERE, world.filing(), SETTINGS.services, limits=limits)
+    later.shift = timedelta(seconds=61)
+    with shifted.transaction() as session:
+        taken = filing.submit(session, world.people[who], HERE, world.filing(), SETTINGS.services, limits=limits)
+
+    assert 1 <= refused.value.facts["retry_after"] <= 60
+    assert taken.request.state is State.PENDING
+
+
+def test_a_limit_by_token_does_not_bind_another_token(world: World) -> None:
+    for _ in range(3):
+        world.submit("erin")
+
+    with world.house.transaction() as session:
+        taken = filing.submit(
+            session, world.people["eve"], HERE, world.filing(), SETTINGS.services, limits=Limits(3, 1000)
+        )
+
+    assert taken.request.version == 1
+
+
+def test_a_tenant_admin_denies_what_waits(world: World) -> None:
+    assert world.act("tara", Action.DENY, world.submit().id).state is State.DENIED

@@ -1,0 +1,61 @@
+"""Laying down a tenant's policy and naming deputies, past every right: the scene in which a rule is tried."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import text
+
+from lockbox.database import now
+from lockbox.ids import new_id
+from lockbox.people.models import Delegation, EligibleDeputy, PolicyVersion
+from lockbox.people.roles import Caller, Means
+from lockbox.requests.rules import Policy
+from tests.builders import World, setting
+
+
+def lay_down(world: World, **changes: Any) -> Policy:
+    """Give the world's tenant a new version of its policy: without vendor review, and with the changes."""
+    policy = Policy.model_validate({"vendor_review": False} | changes)
+    with setting(world.house).transaction() as session:
+        found = session.connection().execute(
+            text("UPDATE tenants SET policy_version = policy_version + 1 WHERE id = :id RETURNING policy_version"),
+            {"id": world.tenant.id},
+        )
+        version = found.scalar_one()
+        body = policy.model_dump(mode="json")
+        session.add(PolicyVersion(tenant_id=world.tenant.id, version=version, body=body, created_at=now(session)))
+    return policy
+
+
+def group(world: World, *names: str) -> list[str]:
+    """Return some people's ids, as a policy names the members of a group."""
+    return [str(world.people[name].person_id) for name in names]
+
+
+def stand_in(world: World, deputy: str, principal: str, *, starts: float = -1, ends: float = 1) -> None:
+    """Let somebody stand in for an approver, from and until so many hours from now."""
+    with setting(world.house).transaction() as session:
+        at = now(session)
+        person = world.people[deputy].person_id
+        if session.get(EligibleDeputy, (world.tenant.id, person)) is None:
+            session.add(EligibleDeputy(tenant_id=world.tenant.id, person_id=person))
+        session.add(
+            Delegation(
+                id=new_id(),
+                tenant_id=world.tenant.id,
+                principal_id=world.people[principal].person_id,
+                deputy_id=person,
+                starts_at=at + timedelta(hours=starts),
+                ends_at=at + timedelta(hours=ends),
+                made_by=world.people["tara"].person_id,
+                created_at=at,
+            )
+        )
+
+
+def signed_in(world: World, who: str, means: Means, *, minutes_ago: float = 0) -> Caller:
+    """Return somebody as if they had signed in by these means, so long ago."""
+    with setting(world.house).transaction() as session:
+        at = now(session) - timedelta(minutes=minutes_ago)
+    return replace(world.people[who], means=means, signed_in_at=at)

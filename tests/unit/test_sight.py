@@ -1,0 +1,75 @@
+"""Who reads what of a request: the table of fields and capacities, written out by hand."""
+
+from uuid import UUID
+
+import pytest
+
+from lockbox.people.roles import Caller, Role, Standing
+from lockbox.requests.sight import Capacity, Guarded, capacities, may_read, origin_of
+
+COLUMNS = ("requester", "manager", "vendor_auditor", "tenant_admin", "approver", "auditor")
+TABLE = {
+    "justification": "yes yes no yes yes yes",
+    "comment": "yes yes no yes yes yes",
+    "vendor_origin": "no yes yes no no no",
+    "customer_origin": "no no no yes yes yes",
+}
+CELLS = [
+    (field, capacity, answer == "yes")
+    for field, row in TABLE.items()
+    for capacity, answer in zip(COLUMNS, row.split(), strict=True)
+]
+ME, TENANT, OTHER = UUID(int=1), UUID(int=2), UUID(int=3)
+
+
+def somebody(*standings: Standing) -> Caller:
+    return Caller(ME, "Somebody", frozenset(standings))
+
+
+def test_the_table_has_every_field_and_every_capacity() -> None:
+    assert set(TABLE) == set(Guarded)
+    assert set(COLUMNS) == set(Capacity)
+
+
+@pytest.mark.parametrize(("field", "capacity", "reads"), CELLS)
+def test_a_capacity_reads_what_the_table_says(field: str, capacity: str, reads: bool) -> None:  # noqa: FBT001
+    assert may_read(Guarded(field), {Capacity(capacity)}) is reads
+
+
+@pytest.mark.parametrize("field", Guarded)
+def test_nobody_in_particular_reads_nothing(field: Guarded) -> None:
+    assert not may_read(field, frozenset())
+
+
+def test_several_capacities_read_what_any_of_them_reads() -> None:
+    assert may_read(Guarded.COMMENT, {Capacity.VENDOR_AUDITOR, Capacity.REQUESTER})
+
+
+@pytest.mark.parametrize("role", [Role.TENANT_ADMIN, Role.APPROVER, Role.AUDITOR])
+def test_a_role_at_another_tenant_is_no_capacity(role: Role) -> None:
+    at_home = capacities(somebody(Standing(role, TENANT)), OTHER, TENANT)
+    elsewhere = capacities(somebody(Standing(role, OTHER)), OTHER, TENANT)
+
+    assert at_home == {Capacity(role.value)}
+    assert not elsewhere
+
+
+@pytest.mark.parametrize("role", [Role.ENGINEER, Role.OPERATOR, Role.SYSTEM])
+def test_engineers_operators_and_systems_read_only_what_they_asked_for(role: Role) -> None:
+    assert capacities(somebody(Standing(role)), OTHER, TENANT) == frozenset()
+    assert capacities(somebody(Standing(role)), ME, TENANT) == {Capacity.REQUESTER}
+
+
+@pytest.mark.parametrize(
+    ("role", "field"),
+    [
+        ("approver", Guarded.CUSTOMER_ORIGIN),
+        ("tenant_admin", Guarded.CUSTOMER_ORIGIN),
+        ("manager", Guarded.VENDOR_ORIGIN),
+        ("requester", Guarded.VENDOR_ORIGIN),
+        ("engineer", Guarded.VENDOR_ORIGIN),
+        ("clock", Guarded.VENDOR_ORIGIN),
+    ],
+)
+def test_an_origin_belongs_to_the_side_that_acted(role: str, field: Guarded) -> None:
+    assert origin_of(role) is field
