@@ -15,6 +15,7 @@ import httpx
 
 MOST_BYTES = 256 * 1024
 SECONDS = 5.0
+LOOK_UP_SECONDS = 3.0
 MOST_ADDRESSES = 4
 MOST_LOOK_UPS = 16
 HTTPS = 443
@@ -74,7 +75,7 @@ def fetch(
     """
     until = time.monotonic() + seconds
     target = _target(url, allow_loopback=allow_loopback)
-    addresses = _look_up(target.raw_host.decode("ascii"), seconds)
+    addresses = _look_up(target.raw_host.decode("ascii"), min(seconds, LOOK_UP_SECONDS))
     for address in addresses:
         _check(address, plain=target.scheme == "http", allow_loopback=allow_loopback)
     request = _request(target, form, authorization)
@@ -149,7 +150,6 @@ def _is_unicast(address: Address) -> bool:
 
 def _request(target: httpx.URL, form: Mapping[str, str] | None, authorization: str | None) -> httpx.Request:
     headers = {
-        "host": target.netloc.decode("ascii"),
         "accept": "application/json",
         "accept-encoding": "identity",
         "connection": "close",

@@ -1,0 +1,217 @@
+"""What issuers publish, their metadata and keys, what they may sign with, and the calls to their token endpoints."""
+
+import functools
+import json
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import httpx
+from cryptography.exceptions import UnsupportedAlgorithm
+from joserfc import jws
+from joserfc.errors import JoseError
+from joserfc.jwa import EdDSAAlgorithm
+from joserfc.jwk import Key, KeySet, import_key
+from joserfc.util import urlsafe_b64decode
+
+from config.issuers import Algorithm, Issuer
+from lockbox.fetching import SECONDS, FetchFailed, fetch
+from lockbox.people.kept import Kept
+from lockbox.refusals import Busy
+
+MOST_EXCHANGES = 4
+DISCOVERY = "/.well-known/openid-configuration"
+UNREACHABLE = "The sign-in service cannot be reached; try again in a moment."
+
+PUBLIC_MEMBERS = ("kty", "kid", "use", "alg", "key_ops", "n", "e", "crv", "x", "y")
+CURVES = {"EC": {"P-256", "P-384", "P-521"}, "OKP": {"Ed25519"}}
+RSA_BITS = range(2048, 8193)
+
+
+class Signatures(jws.JWSRegistry):
+    """What issuers may sign with: joserfc's registry, without so much as knowing `none` or shared secrets."""
+
+    algorithms = {name: jws.JWSRegistry.algorithms[name] for name in get_args(Algorithm)}  # noqa: RUF012 - as there
+    recommended = []  # noqa: RUF012 - likewise
+    max_header_length = 2048
+    max_signature_length = 2048
+
+
+# joserfc warns at each use that RFC 9864 renamed this algorithm; issuers go on using the old name.
+EDDSA = EdDSAAlgorithm()
+EDDSA.security_warning = ""
+Signatures.algorithms["EdDSA"] = EDDSA
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What an issuer says of itself (OpenID Connect Discovery 1.0 section 3); an endpoint it lacks is None.
+
+    `names_itself` means that it adds `iss` to what it sends back with the browser (RFC 9207).
+    """
+
+    jwks_url: str | None
+    authorization_endpoint: str | None
+    token_endpoint: str | None
+    names_itself: bool
+
+
+class Issuers:
+    """The issuers of this installation with what they publish: one object a process, shared by its threads."""
+
+    def __init__(
+        self,
+        configured: Iterable[Issuer],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        seconds: float = SECONDS,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._configured = {issuer.issuer: issuer for issuer in configured}
+        self._seconds = seconds
+        self._tls = tls
+        self._metadata: dict[str, Kept[Metadata]] = {}
+        self._keys: dict[str, Kept[KeySet]] = {}
+        for name, issuer in self._configured.items():
+            # Keys may need the metadata before them: two fetches in a row.
+            kept = functools.partial(Kept, name=name, clock=clock, wait_seconds=2 * seconds + 1)
+            self._metadata[name] = kept(functools.partial(self._load_metadata, issuer))
+            self._keys[name] = kept(functools.partial(self._load_keys, issuer))
+        self._exchanges = {name: threading.BoundedSemaphore(MOST_EXCHANGES) for name in self._configured}
+
+    def configured(self, name: str) -> Issuer | None:
+        """Return the issuer whose `iss` is that name to the letter, if it is one of ours."""
+        return self._configured.get(name)
+
+    def metadata(self, issuer: Issuer) -> Metadata:
+        """Return what the issuer says of itself.
+
+        Raises:
+            Busy: it is not known yet and cannot be fetched.
+        """
+        try:
+            return self._metadata[issuer.issuer].get()
+        except FetchFailed as error:
+            raise Busy(UNREACHABLE) from error
+
+    def keys(self, issuer: Issuer, kid: str | None) -> KeySet:
+        """Return the issuer's keys; for an unknown key id they are fetched again, at most once a minute.
+
+        Raises:
+            Busy: they are not known yet and cannot be fetched, or too many calls wait for them.
+        """
+        kept = self._keys[issuer.issuer]
+        try:
+            was_empty = kept.is_empty
+            keys = kept.get()
+            if kid is None or was_empty or any(key.kid == kid for key in keys):
+                return keys
+            return kept.again()
+        except FetchFailed as error:
+            raise Busy(UNREACHABLE) from error
+
+    def exchange(self, issuer: Issuer, form: Mapping[str, str], authorization: str | None) -> bytes:
+        """Return the answer of the issuer's token endpoint; a few calls at a time for each issuer.
+
+        Raises:
+            Busy: the issuer has no token endpoint that is known, or too many calls are under way.
+            FetchFailed: the endpoint refused or failed.
+        """
+        endpoint, place = self.metadata(issuer).token_endpoint, self._exchanges[issuer.issuer]
+        if endpoint is None or not place.acquire(blocking=False):
+            raise Busy(UNREACHABLE)
+        try:
+            return self._fetch(issuer, endpoint, form=form, authorization=authorization)
+        finally:
+            place.release()
+
+    def _load_metadata(self, issuer: Issuer) -> Metadata:
+        return read_metadata(self._fetch(issuer, issuer.issuer.rstrip("/") + DISCOVERY), issuer)
+
+    def _load_keys(self, issuer: Issuer) -> KeySet:
+        url = issuer.jwks_url or self._metadata[issuer.issuer].get().jwks_url
+        if url is None:
+            raise FetchFailed("it names no address of its keys")
+        return read_keys(self._fetch(issuer, url))
+
+    def _fetch(
+        self, issuer: Issuer, url: str, form: Mapping[str, str] | None = None, authorization: str | None = None
+    ) -> bytes:
+        return fetch(
+            url,
+            seconds=self._seconds,
+            allow_loopback=issuer.is_on_loopback,
+            form=form,
+            authorization=authorization,
+            tls=self._tls,
+        )
+
+
+def read_metadata(document: bytes, issuer: Issuer) -> Metadata:
+    """Read a discovery document, which must be the issuer's own (OpenID Connect Discovery 1.0 section 4.3).
+
+    Raises:
+        FetchFailed: it is not, or it is no JSON object.
+    """
+    said = read_object(document)
+    if said.get("issuer") != issuer.issuer:
+        raise FetchFailed("its discovery document is another issuer's")
+    schemes = {"https", "http"} if issuer.is_plain_http else {"https"}
+    urls = {name: url for name, url in said.items() if isinstance(url, str) and _scheme(url) in schemes}
+    return Metadata(
+        jwks_url=urls.get("jwks_uri"),
+        authorization_endpoint=urls.get("authorization_endpoint"),
+        token_endpoint=urls.get("token_endpoint"),
+        names_itself=said.get("authorization_response_iss_parameter_supported") is True,
+    )
+
+
+def _scheme(url: str) -> str:
+    try:
+        return httpx.URL(url).scheme if httpx.URL(url).host else ""
+    except httpx.InvalidURL:
+        return ""
+
+
+def read_keys(document: bytes) -> KeySet:
+    """Read a JWK Set (RFC 7517 section 5); what is no good public key for signatures is left out.
+
+    Raises:
+        FetchFailed: it is no JWK Set.
+    """
+    listed = read_object(document).get("keys")
+    if not isinstance(listed, list):
+        raise FetchFailed("its keys are no JWK Set")
+    return KeySet([key for entry in listed if (key := _public_key(entry)) is not None])
+
+
+def read_object(document: bytes) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        FetchFailed: it is something else.
+    """
+    try:
+        read = json.loads(document)
+    except (ValueError, RecursionError):
+        read = None
+    if not isinstance(read, dict):
+        raise FetchFailed("it answered no JSON object")
+    return read
+
+
+def _public_key(entry: Any) -> Key | None:  # noqa: ANN401 - whatever the issuer wrote
+    if not isinstance(entry, dict) or "d" in entry or entry.get("use", "sig") != "sig":
+        return None
+    try:
+        if entry["kty"] == "RSA":
+            # Before the import: joserfc warns of a short key where it ought to refuse.
+            good = int.from_bytes(urlsafe_b64decode(entry["n"].encode())).bit_length() in RSA_BITS
+        else:
+            good = entry["crv"] in CURVES[entry["kty"]]
+        return import_key({name: entry[name] for name in PUBLIC_MEMBERS if name in entry}) if good else None
+    except (JoseError, UnsupportedAlgorithm, ValueError, TypeError, KeyError, AttributeError):
+        return None

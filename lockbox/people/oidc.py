@@ -1,0 +1,250 @@
+"""Sign-in by OpenID Connect: proving a token of an issuer, and the browser's way to one by code and PKCE."""
+
+import base64
+import hashlib
+import json
+import re
+import secrets
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote_plus
+
+import httpx
+import structlog
+from joserfc import jws, jwt
+from joserfc.errors import ExpiredTokenError, JoseError
+
+from config.issuers import Issuer
+from lockbox.fetching import FetchFailed
+from lockbox.people.issuers import UNREACHABLE, Issuers, Metadata, Signatures, read_object
+from lockbox.refusals import Busy, NotSignedIn
+
+log = structlog.get_logger(__name__)
+
+MOST_TOKEN_BYTES = 8 * 1024
+LEEWAY_SECONDS = 60
+LONGEST_SUBJECT, LONGEST_NAME = 255, 200
+ADDRESS = re.compile(r"[!-?A-~]{1,64}@[!-?A-~]{1,189}")
+SCOPE = "openid profile email"
+
+ID_TOKEN_TYPES = frozenset({"jwt"})
+BEARER_TYPES = frozenset({"jwt", "at+jwt"})
+# A logout token has `events`; a token with `cnf` is worth nothing without the key that it is bound to (RFC 7800).
+NEVER_BEARERS = frozenset({"events", "cnf"})
+
+NOT_ACCEPTED = "The token was not accepted; sign in again and use the new one."
+EXPIRED = "The token has expired; sign in again."
+NOT_COMPLETED = "The sign-in was not completed; start it again."
+NO_BROWSER = "This sign-in service is not set up for browsers; use another way to sign in."
+
+# What joserfc 1.8 lets through for input that is not of the form it expects, besides its own errors.
+MALFORMED = (JoseError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
+
+
+class Claims(jwt.JWTClaimsRegistry):
+    """The claims' rules of RFC 7519 and OpenID Connect Core 1.0 section 3.1.3.7."""
+
+    def validate_auth_time(self, value: object) -> None:
+        """The moment of the authentication itself is a NumericDate that is not in the future."""
+        self.validate_iat(value)
+
+
+@dataclass(frozen=True)
+class Proven:
+    """Somebody whom an issuer vouches for: known by issuer and subject, never by name or address.
+
+    `authenticated_at` is in UTC; `email` is there only where the issuer verified it; `methods` are `amr` (RFC 8176).
+    """
+
+    issuer: str
+    subject: str
+    authenticated_at: datetime
+    name: str | None
+    email: str | None
+    methods: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A sign-in that a browser is sent off to; all but the URL is kept for when it comes back."""
+
+    url: str
+    state: str = field(repr=False)
+    nonce: str = field(repr=False)
+    verifier: str = field(repr=False)
+
+
+def verify(token: str, issuers: Issuers, now: datetime) -> Proven:
+    """Return whom a bearer token proves, a JWT of one of the configured issuers.
+
+    Args:
+        token: an access token (RFC 9068) or ID token as it was shown.
+        issuers: whose tokens count here.
+        now: the present, aware.
+
+    Raises:
+        NotSignedIn: the token is malformed, forged, not meant for us or not valid now.
+        Busy: the issuer's keys are not known and can't be fetched.
+    """
+    name = _read(token)[1].get("iss")
+    issuer = issuers.configured(name) if isinstance(name, str) else None
+    if issuer is None:
+        raise NotSignedIn("The token's issuer is not set up here; use a token of an issuer that is.")
+    return _proven(_claims(token, issuer, issuers, audience=issuer.audience, types=BEARER_TYPES, now=now))
+
+
+def begin(issuer: Issuer, metadata: Metadata, redirect_uri: str) -> Begun:
+    """Begin the authorization code flow with PKCE (RFC 7636, S256 only).
+
+    The caller keeps state, nonce and verifier bound to this browser, and compares the state that comes back.
+
+    Raises:
+        NotSignedIn: the issuer has no client id or no page to sign in on.
+    """
+    if issuer.client_id is None or metadata.authorization_endpoint is None:
+        raise NotSignedIn(NO_BROWSER)
+    state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
+    digest = hashlib.sha256(verifier.encode()).digest()
+    asked = {
+        "response_type": "code",
+        "client_id": issuer.client_id,
+        "redirect_uri": redirect_uri,
+        "scope": SCOPE,
+        "state": state,
+        "nonce": nonce,
+        "code_challenge": base64.urlsafe_b64encode(digest).rstrip(b"=").decode(),
+        "code_challenge_method": "S256",
+    }
+    url = httpx.URL(metadata.authorization_endpoint).copy_merge_params(asked)
+    return Begun(str(url), state=state, nonce=nonce, verifier=verifier)
+
+
+def finish(
+    issuers: Issuers,
+    issuer: Issuer,
+    *,
+    code: str,
+    verifier: str,
+    nonce: str,
+    redirect_uri: str,
+    now: datetime,
+    answered_by: str | None = None,
+) -> Proven:
+    """Exchange the code that a browser came back with for an ID token, and return whom it proves.
+
+    Args:
+        issuers: what is known of the issuers.
+        issuer: the one that the sign-in was begun with.
+        code: as it came back.
+        verifier: as begun.
+        nonce: as begun.
+        redirect_uri: the same as at the beginning, to the letter.
+        now: the present, aware.
+        answered_by: the `iss` that came back beside the code, if one did (RFC 9207).
+
+    Raises:
+        NotSignedIn: the code, the verifier or the ID token is no good, or another issuer answered.
+        Busy: the issuer can't be reached, or won't take our client.
+    """
+    if issuer.client_id is None:
+        raise NotSignedIn(NO_BROWSER)
+    expects_name = issuers.metadata(issuer).names_itself
+    if answered_by != issuer.issuer and (expects_name or answered_by is not None):
+        raise NotSignedIn(NOT_COMPLETED)
+    form = {"grant_type": "authorization_code", "code": code, "code_verifier": verifier, "redirect_uri": redirect_uri}
+    token = _exchange(issuers, issuer, issuer.client_id, form)
+    claims = _claims(token, issuer, issuers, audience=issuer.client_id, types=ID_TOKEN_TYPES, now=now)
+    if claims.get("nonce") != nonce or claims.get("azp", issuer.client_id) != issuer.client_id:
+        raise NotSignedIn(NOT_COMPLETED)
+    return _proven(claims)
+
+
+def _exchange(issuers: Issuers, issuer: Issuer, client_id: str, form: dict[str, str]) -> str:
+    """Return the ID token for a code: client_secret_basic (RFC 6749 section 2.3.1), or a public client."""
+    authorization = None
+    if issuer.client_secret is None:
+        form = form | {"client_id": client_id}
+    else:
+        pair = f"{quote_plus(client_id)}:{quote_plus(issuer.client_secret.get_secret_value())}"
+        authorization = f"Basic {base64.b64encode(pair.encode()).decode()}"
+    try:
+        token = read_object(issuers.exchange(issuer, form, authorization)).get("id_token")
+    except FetchFailed as failed:
+        if failed.status == httpx.codes.BAD_REQUEST:
+            raise NotSignedIn(NOT_COMPLETED) from None
+        log.warning("oidc.exchange_failed", issuer=issuer.issuer, reason=failed.reason)
+        raise Busy(UNREACHABLE) from None
+    if not isinstance(token, str):
+        raise NotSignedIn(NOT_COMPLETED)
+    return token
+
+
+def _read(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return header and claims of what nobody has verified yet."""
+    if len(token) > MOST_TOKEN_BYTES:
+        raise NotSignedIn(NOT_ACCEPTED)
+    try:
+        shown = jws.extract_compact(token.encode("ascii"), None, Signatures())
+        header, claims = shown.headers(), json.loads(shown.payload)
+    except MALFORMED:
+        raise NotSignedIn(NOT_ACCEPTED) from None
+    # No extension of RFC 7515 section 4.1.11 is understood here, and RFC 7797 section 7 keeps b64 out of JWTs.
+    if not isinstance(header, dict) or not isinstance(claims, dict) or "crit" in header or "b64" in header:
+        raise NotSignedIn(NOT_ACCEPTED)
+    return header, claims
+
+
+def _claims(
+    token: str, issuer: Issuer, issuers: Issuers, *, audience: str, types: frozenset[str], now: datetime
+) -> dict[str, Any]:
+    """Return the claims of a token that this issuer signed, for that audience, and that is valid now."""
+    header = _read(token)[0]
+    kid, kind = header.get("kid"), str(header.get("typ", "jwt")).lower().removeprefix("application/")
+    if not isinstance(kid, str | None) or kind not in types or header.get("alg") not in issuer.algorithms:
+        raise NotSignedIn(NOT_ACCEPTED)
+    keys = issuers.keys(issuer, kid)
+    rules = Claims(
+        now=int(now.timestamp()),
+        leeway=LEEWAY_SECONDS,
+        iss={"essential": True, "value": issuer.issuer},
+        aud={"essential": True, "value": audience},
+        sub={"essential": True},
+        exp={"essential": True},
+        iat={"essential": True},
+    )
+    registry = Signatures(algorithms=issuer.algorithms, strict_check_header=False)
+    try:
+        claims = jwt.decode(token, keys, registry=registry).claims
+        rules.validate(claims)
+    except ExpiredTokenError:
+        raise NotSignedIn(EXPIRED) from None
+    except MALFORMED:
+        raise NotSignedIn(NOT_ACCEPTED) from None
+    meant_for, parties = claims["aud"], (issuer.client_id or audience, audience)
+    if isinstance(meant_for, list) and len(meant_for) > 1 and claims.get("azp") not in parties:
+        raise NotSignedIn(NOT_ACCEPTED)
+    if NEVER_BEARERS & claims.keys():
+        raise NotSignedIn(NOT_ACCEPTED)
+    return claims
+
+
+def _proven(claims: dict[str, Any]) -> Proven:
+    subject, at = claims["sub"], claims.get("auth_time", claims["iat"])
+    if not 1 <= len(subject) <= LONGEST_SUBJECT or not subject.isprintable() or at < 0:
+        raise NotSignedIn(NOT_ACCEPTED)
+    name, email, methods = claims.get("name"), claims.get("email"), claims.get("amr")
+    is_verified = claims.get("email_verified") is True and isinstance(email, str) and ADDRESS.fullmatch(email)
+    words = [word for word in methods if isinstance(word, str)] if isinstance(methods, list) else []
+    return Proven(
+        issuer=claims["iss"],
+        subject=subject,
+        authenticated_at=datetime.fromtimestamp(at, UTC),
+        name=(_printable(name)[:LONGEST_NAME] or None) if isinstance(name, str) else None,
+        email=email if is_verified else None,
+        methods=tuple(map(_printable, words)),
+    )
+
+
+def _printable(text: str) -> str:
+    return "".join(character for character in text if character.isprintable()).strip()

@@ -1,0 +1,249 @@
+"""The guarded way out: no inner network, no redirect, no proxy, and never longer or more than was allowed."""
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from lockbox.fetching import LOOK_UPS, MOST_LOOK_UPS, FetchFailed, fetch
+from tests.oidc_issuer import (
+    BROKEN,
+    DRIP,
+    DRIPPING_HEADERS,
+    HTML,
+    HUGE,
+    REDIRECT,
+    ZIPPED,
+    Answer,
+    LocalIssuer,
+    local_issuer,
+)
+
+# fmt: off
+INNER = [
+    "127.0.0.1", "127.8.8.8", "0.0.0.0", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254",  # noqa: S104
+    "100.64.0.1", "192.0.0.8", "192.88.99.1", "198.18.0.1", "224.0.1.1", "240.0.0.1", "255.255.255.255",
+    "::1", "::", "::8.8.8.8", "::ffff:8.8.8.8", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "64:ff9b:1::1",
+    "2001:db8::1", "2002:7f00:1::1", "3fff::1", "fd00:ec2::254", "fe80::1", "fec0::1", "ff0e::1",
+]
+# fmt: on
+
+
+@pytest.fixture
+def issuer() -> Iterator[LocalIssuer]:
+    with local_issuer() as running:
+        yield running
+
+
+def resolve_to(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> list[str]:
+    """Let names resolve to one answer after the other, and return the list of what was asked for."""
+    asked: list[str] = []
+
+    def getaddrinfo(host: str, *_: object, **__: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+        asked.append(host)
+        found = answers[min(len(asked), len(answers)) - 1]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in found]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return asked
+
+
+def test_what_a_good_server_says_is_returned(issuer: LocalIssuer) -> None:
+    said = fetch(f"{issuer.url}/jwks", allow_loopback=True)
+
+    assert said.startswith(b'{"keys": [')
+    assert issuer.heard[-1]["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize("address", INNER)
+def test_an_address_that_is_not_public_is_never_called(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    resolve_to(monkeypatch, [address])
+
+    with pytest.raises(FetchFailed, match="not a public one"):
+        fetch("https://sso.example/jwks")
+
+
+@pytest.mark.parametrize(
+    "address", [address for address in INNER if not address.startswith("127.") and address != "::1"]
+)
+def test_what_is_allowed_on_loopback_does_not_open_the_inner_network(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    resolve_to(monkeypatch, [address])
+
+    with pytest.raises(FetchFailed, match="not a public one"):
+        fetch("https://sso.example/jwks", allow_loopback=True)
+
+
+def test_one_inner_address_among_public_ones_is_enough_to_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve_to(monkeypatch, ["8.8.8.8", "10.0.0.1"])
+
+    with pytest.raises(FetchFailed, match="not a public one"):
+        fetch("https://sso.example/jwks")
+
+
+@pytest.mark.parametrize(
+    "host", ["2130706433", "0x7f000001", "0177.1", "127.1", "localhost", "[::1]", "[::ffff:7f00:1]"]
+)
+def test_other_ways_to_write_loopback_are_refused(host: str) -> None:
+    with pytest.raises(FetchFailed):
+        fetch(f"https://{host}/jwks")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://sso.example/jwks",
+        "ftp://sso.example/jwks",
+        "file:///etc/passwd",
+        "gopher://sso.example/",
+        "https:///jwks",
+        "https://user:password@sso.example/jwks",
+        "https://sso.example:22/jwks",
+        "https://sso.example:0/jwks",
+        "https://sso.example:x/jwks",
+        "https://sso.example/\r\nHost: other",
+        "sso.example",
+        "",
+    ],
+)
+def test_an_address_of_another_form_is_refused_before_its_name_is_looked_up(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    asked = resolve_to(monkeypatch, ["8.8.8.8"])
+
+    with pytest.raises(FetchFailed):
+        fetch(url)
+
+    assert asked == []
+
+
+def test_plain_http_is_for_loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve_to(monkeypatch, ["8.8.8.8"])
+
+    with pytest.raises(FetchFailed, match="not a public one"):
+        fetch("http://sso.example/jwks", allow_loopback=True)
+
+
+def test_a_name_is_looked_up_once_so_that_a_second_answer_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, issuer: LocalIssuer
+) -> None:
+    asked = resolve_to(monkeypatch, ["127.0.0.1"], ["10.0.0.1"])
+    url = issuer.url.replace("127.0.0.1", "sso.example")
+
+    assert fetch(f"{url}/jwks", allow_loopback=True)
+
+    assert asked == ["sso.example"]
+    assert issuer.heard[-1]["host"] == url.removeprefix("http://")
+
+
+def test_a_resolver_that_hangs_costs_no_more_than_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait(10) and [])
+    started = time.monotonic()
+
+    with pytest.raises(FetchFailed, match="in time"):
+        fetch("https://sso.example/jwks", seconds=0.1)
+
+    assert time.monotonic() - started < 4
+    answered.set()
+
+
+def test_resolvers_that_hang_use_up_no_more_than_a_few_threads() -> None:
+    taken = [LOOK_UPS.acquire(timeout=10) for _ in range(MOST_LOOK_UPS)]
+    try:
+        with pytest.raises(FetchFailed, match="too many names"):
+            fetch("https://sso.example/jwks")
+    finally:
+        for _ in taken:
+            LOOK_UPS.release()
+
+
+def test_the_environment_cannot_name_a_proxy(monkeypatch: pytest.MonkeyPatch, issuer: LocalIssuer) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+
+    assert fetch(f"{issuer.url}/jwks", allow_loopback=True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (BROKEN, "it answered 500"),
+        (REDIRECT, "it answered 302"),
+        (Answer(status=201), "it answered 201"),
+        (HUGE, "answer is too long"),
+        (ZIPPED, "encoding"),
+        (HTML, "other than JSON"),
+        (DRIP, "took too long"),
+        (DRIPPING_HEADERS, "took too long"),
+    ],
+)
+def test_a_bad_answer_is_refused_within_the_deadline_and_not_quoted(
+    issuer: LocalIssuer, answer: Answer, reason: str
+) -> None:
+    issuer.troubles["/jwks"] = answer
+    started = time.monotonic()
+
+    with pytest.raises(FetchFailed, match=reason) as failed:
+        fetch(f"{issuer.url}/jwks", allow_loopback=True, seconds=0.3 if answer.drops else 5)
+
+    assert time.monotonic() - started < 4
+    assert issuer.fetched == {"/jwks": 1}
+    assert failed.value.__cause__ is None
+    assert "stack trace" not in str(failed.value)
+
+
+def test_nobody_listening_is_said_without_waiting(issuer: LocalIssuer) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+
+        with pytest.raises(FetchFailed, match="no connection"):
+            fetch(f"http://127.0.0.1:{taken.getsockname()[1]}/jwks", allow_loopback=True)
+
+    assert issuer.fetched == {}
+
+
+def test_a_certificate_for_the_name_is_taken_though_the_call_goes_to_an_address(tmp_path: Path) -> None:
+    serving, trusting = certified(tmp_path, "localhost")
+
+    with local_issuer(name="localhost", tls=serving) as issuer:
+        assert fetch(f"{issuer.url}/jwks", allow_loopback=True, tls=trusting)
+
+
+@pytest.mark.parametrize(("name", "is_trusted"), [("other.example", True), ("localhost", False)])
+def test_a_certificate_for_another_name_or_of_an_unknown_authority_is_refused(
+    tmp_path: Path, name: str, *, is_trusted: bool
+) -> None:
+    serving, trusting = certified(tmp_path, name)
+
+    with local_issuer(name="localhost", tls=serving) as issuer, pytest.raises(FetchFailed, match="certificate"):
+        fetch(f"{issuer.url}/jwks", allow_loopback=True, tls=trusting if is_trusted else None)
+
+
+def certified(folder: Path, name: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's context with a certificate for that name, and a client's that trusts it."""
+    key, own = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    certificate = (
+        x509.CertificateBuilder(own, own, key.public_key(), x509.random_serial_number())
+        .not_valid_before(at - timedelta(days=3650))
+        .not_valid_after(at + timedelta(days=3650))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    file = folder / "certificate.pem"
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file.write_bytes(private + certificate.public_bytes(Encoding.PEM))
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(file)
+    return serving, ssl.create_default_context(cadata=certificate.public_bytes(Encoding.PEM).decode())

@@ -1,0 +1,236 @@
+"""What issuers publish: fetched when needed, kept through outages, and never fetched as often as callers like."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from config.issuers import Issuer
+from lockbox.people.issuers import Issuers, read_metadata
+from lockbox.people.oidc import verify
+from lockbox.refusals import Busy, NotSignedIn
+from tests.oidc_issuer import (
+    BROKEN,
+    DISCOVERY,
+    DRIP,
+    HELD,
+    HUGE,
+    NOON,
+    NOT_AN_OBJECT,
+    NOT_JSON,
+    REDIRECT,
+    Answer,
+    LocalIssuer,
+    ec_key,
+    local_issuer,
+)
+
+
+@dataclass
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    at: float = 0.0
+
+    def __call__(self) -> float:
+        """Read it."""
+        return self.at
+
+
+@pytest.fixture
+def issuer() -> Iterator[LocalIssuer]:
+    with local_issuer() as running:
+        yield running
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def issuers(issuer: LocalIssuer, clock: Clock) -> Issuers:
+    return Issuers([issuer.configured()], clock=clock)
+
+
+def settled() -> None:
+    """Wait until nothing is fetched behind a caller's back any more."""
+    until(lambda: not any(thread.name.startswith("fetch ") for thread in threading.enumerate()))
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Wait until it is so; a test that waits for more than a moment fails."""
+    end = time.monotonic() + 10
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_keys_and_metadata_are_fetched_once_for_many_tokens(issuer: LocalIssuer, issuers: Issuers) -> None:
+    for _ in range(20):
+        verify(issuer.token(), issuers, NOON)
+
+    assert issuer.fetched == {DISCOVERY: 1, "/jwks": 1}
+
+
+def test_an_issuer_whose_keys_address_is_set_is_not_asked_for_its_metadata(issuer: LocalIssuer) -> None:
+    issuers = Issuers([issuer.configured(jwks_url=f"{issuer.url}/jwks")])
+
+    verify(issuer.token(), issuers, NOON)
+
+    assert issuer.fetched == {"/jwks": 1}
+
+
+def test_a_flood_of_unknown_keys_fetches_no_more_than_once_a_minute(
+    issuer: LocalIssuer, issuers: Issuers, clock: Clock
+) -> None:
+    def flood() -> None:
+        for number in range(30):
+            with pytest.raises(NotSignedIn):
+                verify(issuer.token(header={"kid": f"made-up-{clock.at}-{number}"}), issuers, NOON)
+
+    verify(issuer.token(), issuers, NOON)
+    flood()
+    assert issuer.fetched["/jwks"] == 2
+
+    clock.at = 59
+    flood()
+    assert issuer.fetched["/jwks"] == 2
+
+    clock.at = 61
+    flood()
+    assert issuer.fetched["/jwks"] == 3
+
+
+def test_an_unknown_key_on_a_cold_start_is_not_asked_for_twice(issuer: LocalIssuer, issuers: Issuers) -> None:
+    with pytest.raises(NotSignedIn):
+        verify(issuer.token(header={"kid": "made-up"}), issuers, NOON)
+
+    assert issuer.fetched["/jwks"] == 1
+
+
+def test_a_token_by_a_rotated_key_is_good_at_once_and_one_by_the_removed_key_no_longer(
+    issuer: LocalIssuer, issuers: Issuers
+) -> None:
+    old = issuer.token()
+    verify(old, issuers, NOON)
+    issuer.keys = [ec_key(1)]
+
+    verify(issuer.token(), issuers, NOON)
+
+    with pytest.raises(NotSignedIn):
+        verify(old, issuers, NOON)
+    assert issuer.fetched["/jwks"] == 2
+
+
+def test_old_keys_go_on_during_a_days_outage_and_no_longer(
+    issuer: LocalIssuer, issuers: Issuers, clock: Clock
+) -> None:
+    token = issuer.token()
+    verify(token, issuers, NOON)
+    issuer.troubles = {"/jwks": BROKEN, DISCOVERY: BROKEN}
+
+    for hour in range(1, 24):
+        clock.at = hour * 3600.0
+        verify(token, issuers, NOON)
+        settled()
+        assert issuer.fetched["/jwks"] == hour + 1
+
+    clock.at = 24 * 3600.0
+    with pytest.raises(Busy, match="cannot be reached"):
+        verify(token, issuers, NOON)
+
+
+def test_who_has_keys_does_not_queue_behind_a_slow_fetch(issuer: LocalIssuer, issuers: Issuers) -> None:
+    verify(issuer.token(), issuers, NOON)
+    issuer.troubles["/jwks"] = HELD
+
+    with ThreadPoolExecutor(1) as pool:
+        strange = pool.submit(verify, issuer.token(header={"kid": "made-up"}), issuers, NOON)
+        until(lambda: issuer.fetched["/jwks"] == 2)
+        for _ in range(20):
+            verify(issuer.token(), issuers, NOON)
+        assert not strange.done()
+        issuer.released.set()
+
+    assert isinstance(strange.exception(), NotSignedIn)
+
+
+@pytest.mark.parametrize("path", [DISCOVERY, "/jwks"])
+@pytest.mark.parametrize("answer", [BROKEN, REDIRECT, HUGE, DRIP, NOT_JSON, NOT_AN_OBJECT])
+def test_an_issuer_that_misbehaves_from_the_start_is_told_apart_from_a_bad_token(
+    issuer: LocalIssuer, path: str, answer: Answer, clock: Clock
+) -> None:
+    issuers = Issuers([issuer.configured()], clock=clock, seconds=0.7 if answer.drops else 5)
+    issuer.troubles[path] = answer
+
+    for _ in range(3):
+        with pytest.raises(Busy, match="try again"):
+            verify(issuer.token(), issuers, NOON)
+    assert issuer.fetched[path] == 1
+
+    issuer.troubles.clear()
+    clock.at = 5.0
+    verify(issuer.token(), issuers, NOON)
+
+
+@pytest.mark.parametrize(
+    "published",
+    [
+        {"issuer": "https://other.example"},
+        {"issuer": None},
+        {"jwks_uri": None},
+        {"jwks_uri": "http://sso.example/jwks"},
+        {"jwks_uri": "https://10.0.0.1/jwks"},
+        {"jwks_uri": "https://[bad/jwks"},
+        {"jwks_uri": ["https://sso.example/jwks"]},
+    ],
+)
+def test_metadata_that_lead_elsewhere_lead_nowhere(
+    issuer: LocalIssuer, issuers: Issuers, published: dict[str, Any]
+) -> None:
+    issuer.published = published
+
+    with pytest.raises(Busy):
+        verify(issuer.token(), issuers, NOON)
+
+
+def test_an_endpoint_without_tls_is_none_of_an_issuer_with_it() -> None:
+    issuer = Issuer(issuer="https://sso.example", audience="lockbox")
+    page = {"authorization_endpoint": "http://sso.example/authorize"}
+
+    read = read_metadata(json.dumps({"issuer": issuer.issuer} | page).encode(), issuer)
+
+    assert read.authorization_endpoint is None
+
+
+def test_a_public_name_that_leads_to_this_machine_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: inside)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        issuer = Issuer(issuer=f"https://sso.example:{listening.getsockname()[1]}", audience="lockbox")
+        with pytest.raises(Busy):
+            Issuers([issuer], seconds=0.5).metadata(issuer)
+
+        listening.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listening.accept()
+
+
+def test_an_issuer_that_withdraws_every_key_is_believed(issuer: LocalIssuer, issuers: Issuers, clock: Clock) -> None:
+    token = issuer.token()
+    verify(token, issuers, NOON)
+    issuer.keys = []
+    clock.at = 3600.0
+    verify(token, issuers, NOON)
+    settled()
+
+    with pytest.raises(NotSignedIn):
+        verify(token, issuers, NOON)

@@ -1,0 +1,148 @@
+"""What is fetched and kept: fresh for an hour, usable for a day, one fetch at a time and few who wait for it."""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import pytest
+
+from lockbox.fetching import FetchFailed
+from lockbox.people.kept import MOST_WAITING, Kept
+
+HOUR, DAY = 3600.0, 24 * 3600.0
+
+
+@dataclass
+class Elsewhere:
+    """What is fetched from: it counts, fails and holds calls back as it is told; its clock moves when told."""
+
+    at: float = 0.0
+    count: int = 0
+    fails: bool = False
+    go_on: threading.Event = field(default_factory=threading.Event)
+    kept: Kept[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with nothing kept, and hold nobody back."""
+        self.go_on.set()
+        self.kept = Kept(self.load, name="elsewhere", clock=lambda: self.at, wait_seconds=10)
+
+    def load(self) -> int:
+        """Return how often it was called."""
+        self.count += 1
+        number = self.count
+        self.go_on.wait(10)
+        if self.fails:
+            raise FetchFailed("it is down")
+        return number
+
+    def settled(self) -> int:
+        """Wait until no fetch is under way, and return how many there were."""
+        until(lambda: not any(thread.name == "fetch elsewhere" for thread in threading.enumerate()))
+        return self.count
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Wait until it is so; a test that waits for more than a moment fails."""
+    end = time.monotonic() + 10
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+@pytest.fixture
+def elsewhere() -> Elsewhere:
+    return Elsewhere()
+
+
+def test_what_is_fresh_is_not_fetched_again(elsewhere: Elsewhere) -> None:
+    assert [elsewhere.kept.get() for elsewhere.at in (0, 1, HOUR - 1)] == [1, 1, 1]
+    assert elsewhere.settled() == 1
+
+
+def test_what_is_stale_is_given_out_while_it_is_renewed(elsewhere: Elsewhere) -> None:
+    elsewhere.kept.get()
+    elsewhere.at = HOUR
+    elsewhere.go_on.clear()
+
+    assert [elsewhere.kept.get() for _ in range(20)] == [1] * 20
+
+    elsewhere.go_on.set()
+    assert elsewhere.settled() == 2
+    assert elsewhere.kept.get() == 2
+
+
+def test_an_outage_is_asked_about_no_more_than_once_a_minute(elsewhere: Elsewhere) -> None:
+    elsewhere.kept.get()
+    elsewhere.fails = True
+
+    for second in range(121):
+        elsewhere.at = HOUR + second
+        assert elsewhere.kept.get() == 1
+        elsewhere.settled()
+
+    assert elsewhere.count == 1 + 3
+
+
+def test_what_is_a_day_old_is_given_out_no_longer(elsewhere: Elsewhere) -> None:
+    elsewhere.kept.get()
+    elsewhere.fails = True
+
+    elsewhere.at = DAY - 1
+    assert elsewhere.kept.get() == 1
+    elsewhere.settled()
+    elsewhere.at = DAY + HOUR
+    with pytest.raises(FetchFailed):
+        elsewhere.kept.get()
+
+
+def test_with_nothing_kept_an_outage_is_asked_about_every_few_seconds(elsewhere: Elsewhere) -> None:
+    elsewhere.fails = True
+
+    for elsewhere.at in (0, 1, 4, 5, 9, 10):
+        with pytest.raises(FetchFailed):
+            elsewhere.kept.get()
+
+    assert elsewhere.count == 3
+
+
+def test_asking_again_is_granted_once_a_minute(elsewhere: Elsewhere) -> None:
+    assert elsewhere.kept.get() == 1
+
+    assert [elsewhere.kept.again() for elsewhere.at in (1, 2, 60, 61, 62)] == [2, 2, 2, 3, 3]
+
+
+def test_asking_again_during_an_outage_gives_what_is_kept(elsewhere: Elsewhere) -> None:
+    elsewhere.kept.get()
+    elsewhere.fails = True
+
+    assert [elsewhere.kept.again() for _ in range(10)] == [1] * 10
+    assert elsewhere.count == 2
+
+
+def test_many_who_find_nothing_share_one_fetch_and_few_of_them_wait(elsewhere: Elsewhere) -> None:
+    elsewhere.go_on.clear()
+
+    with ThreadPoolExecutor(MOST_WAITING + 8) as pool:
+        calls = [pool.submit(elsewhere.kept.get) for _ in range(MOST_WAITING + 8)]
+        until(lambda: sum(call.done() for call in calls) == 8)
+        elsewhere.go_on.set()
+
+    failed = [call.exception() for call in calls if call.exception()]
+    assert {type(error) for error in failed} == {FetchFailed}
+    assert len(failed) == 8
+    assert elsewhere.count == 1
+
+
+def test_a_wait_ends_even_if_the_fetch_does_not(elsewhere: Elsewhere) -> None:
+    elsewhere.go_on.clear()
+    impatient = Kept(elsewhere.load, name="elsewhere", clock=lambda: 0.0, wait_seconds=0.05)
+
+    with pytest.raises(FetchFailed, match="too long"):
+        impatient.get()
+
+    elsewhere.go_on.set()
+    elsewhere.settled()
+    assert impatient.get() == 1

@@ -1,0 +1,208 @@
+"""Sign-in by OpenID Connect: a token proves somebody only if it is for us, for now, and of an issuer of ours."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, get_args
+
+import pytest
+from joserfc.jwk import generate_key
+
+from config.issuers import Algorithm
+from lockbox.people.issuers import Issuers
+from lockbox.people.oidc import Proven, verify
+from lockbox.refusals import NotSignedIn
+from tests.oidc_issuer import (
+    AT,
+    AUDIENCE,
+    CLIENT_ID,
+    NOON,
+    LocalIssuer,
+    ec_key,
+    ed_key,
+    local_issuer,
+    rsa_key,
+)
+
+SOMEBODY_ELSES = generate_key("EC", "P-256", {"kid": "ec-0", "use": "sig"})
+
+
+@pytest.fixture
+def issuer() -> Iterator[LocalIssuer]:
+    with local_issuer() as running:
+        running.keys = [ec_key(), rsa_key(), ed_key()]
+        yield running
+
+
+@pytest.fixture
+def issuers(issuer: LocalIssuer) -> Issuers:
+    return Issuers([issuer.configured()])
+
+
+UNFIT: dict[str, dict[str, Any]] = {
+    "not yet valid": {"nbf": AT + 61},
+    "issued in the future": {"iat": AT + 61},
+    "authenticated in the future": {"auth_time": AT + 61},
+    "authenticated before time began": {"auth_time": -1},
+    "authenticated at no number": {"auth_time": "noon"},
+    "no expiry": {"exp": None},
+    "an expiry in words": {"exp": str(AT + 300)},
+    "an endless expiry": {"exp": float("inf")},
+    "an expiry that is no number": {"exp": float("nan")},
+    "an expiry that is true": {"exp": True},
+    "no issue": {"iat": None},
+    "no subject": {"sub": None},
+    "an empty subject": {"sub": ""},
+    "a subject that is a number": {"sub": 7},
+    "a subject of two lines": {"sub": "anne\nadmin"},
+    "a subject with an unseen character": {"sub": "anne\u200b"},
+    "half a character": {"sub": "\ud800"},
+    "a long subject": {"sub": "a" * 256},
+    "no audience": {"aud": None},
+    "another audience": {"aud": "https://other.example"},
+    "no audience in a list": {"aud": []},
+    "an audience that only begins alike": {"aud": AUDIENCE + "/more"},
+    "several audiences and no party": {"aud": [AUDIENCE, "https://other.example"]},
+    "several audiences and another party": {"aud": [AUDIENCE, "https://other.example"], "azp": "other"},
+    "several audiences and a strange party": {"aud": [AUDIENCE, "https://other.example"], "azp": [CLIENT_ID]},
+    "audiences that are numbers": {"aud": [AUDIENCE, 7]},
+}
+
+
+@pytest.mark.parametrize("claims", UNFIT.values(), ids=UNFIT.keys())
+def test_a_token_whose_claims_are_unfit_is_refused(
+    issuer: LocalIssuer, issuers: Issuers, claims: dict[str, Any]
+) -> None:
+    with pytest.raises(NotSignedIn, match="was not accepted; sign in again"):
+        verify(issuer.token(**claims), issuers, NOON)
+
+
+def test_an_expired_token_is_refused_with_that_reason(issuer: LocalIssuer, issuers: Issuers) -> None:
+    token = issuer.token(exp=AT)
+
+    assert verify(token, issuers, NOON + timedelta(seconds=59)).subject == "anne"
+    with pytest.raises(NotSignedIn, match="has expired; sign in again"):
+        verify(token, issuers, NOON + timedelta(seconds=60))
+
+
+def test_clocks_may_differ_by_a_minute(issuer: LocalIssuer, issuers: Issuers) -> None:
+    token = issuer.token(nbf=AT + 60, iat=AT + 60, auth_time=AT + 60)
+
+    assert verify(token, issuers, NOON).authenticated_at == NOON + timedelta(seconds=60)
+
+
+@pytest.mark.parametrize("key", [rsa_key(), ec_key(), ed_key()], ids=["RS256", "ES256", "Ed25519"])
+def test_each_kind_of_key_proves_who_somebody_is(issuer: LocalIssuer, issuers: Issuers, key: Any) -> None:
+    token = issuer.token(
+        key=key,
+        header={"typ": "at+jwt", "x-unknown": "is ignored"},
+        auth_time=AT - 100.5,
+        name=" Anne\u202e Änn\n",
+        email="anne@contoso.example",
+        email_verified=True,
+        amr=["pwd", "hwk", 7],
+    )
+
+    assert verify(token, issuers, NOON) == Proven(
+        issuer=issuer.url,
+        subject="anne",
+        authenticated_at=datetime(2026, 12, 31, 11, 58, 19, 500_000, tzinfo=UTC),
+        name="Anne Änn",
+        email="anne@contoso.example",
+        methods=("pwd", "hwk"),
+    )
+
+
+@pytest.mark.parametrize("algorithm", sorted(get_args(Algorithm)))
+def test_every_algorithm_that_can_be_allowed_works(issuer: LocalIssuer, algorithm: str) -> None:
+    kinds = {"ES256": ("EC", "P-256"), "ES384": ("EC", "P-384"), "ES512": ("EC", "P-521")}
+    kind, curve = kinds.get(algorithm, ("OKP", "Ed25519"))
+    key = rsa_key() if algorithm.startswith(("RS", "PS")) else generate_key(kind, curve, {"kid": "own"})  # type: ignore[call-overload]
+    issuer.keys = [key]
+    issuers = Issuers([issuer.configured(algorithms=(algorithm,))])
+
+    assert verify(issuer.token(header={"alg": algorithm}), issuers, NOON).subject == "anne"
+
+
+def test_a_token_that_says_little_proves_a_subject_and_nothing_more(issuer: LocalIssuer, issuers: Issuers) -> None:
+    assert verify(issuer.token(header={"typ": None}), issuers, NOON) == Proven(
+        issuer=issuer.url, subject="anne", authenticated_at=NOON, name=None, email=None, methods=()
+    )
+
+
+@pytest.mark.parametrize("is_verified", [None, False, "true", 1])
+def test_an_address_that_the_issuer_did_not_verify_is_left_out(
+    issuer: LocalIssuer, issuers: Issuers, *, is_verified: Any
+) -> None:
+    token = issuer.token(email="anne@contoso.example", email_verified=is_verified)
+
+    assert verify(token, issuers, NOON).email is None
+
+
+@pytest.mark.parametrize("email", ["anne", "a@b@c", "a b@c", "a@b\nBcc: c@d", "@", "ä@b.example", ["a@b"], 7])
+def test_an_address_that_is_none_is_left_out(issuer: LocalIssuer, issuers: Issuers, email: Any) -> None:
+    token = issuer.token(email=email, email_verified=True, name=["Anne"], amr="pwd")
+
+    assert verify(token, issuers, NOON) == Proven(issuer.url, "anne", NOON, None, None, ())
+
+
+@pytest.mark.parametrize("party", [CLIENT_ID, AUDIENCE])
+def test_several_audiences_are_fine_if_the_token_was_issued_to_us(
+    issuer: LocalIssuer, issuers: Issuers, party: str
+) -> None:
+    token = issuer.token(aud=["https://other.example", AUDIENCE], azp=party)
+
+    assert verify(token, issuers, NOON).subject == "anne"
+
+
+def test_several_audiences_need_a_party_even_where_no_client_is_set_up(issuer: LocalIssuer) -> None:
+    issuers = Issuers([issuer.configured(client_id=None, client_secret=None)])
+
+    with pytest.raises(NotSignedIn):
+        verify(issuer.token(aud=["https://other.example", AUDIENCE]), issuers, NOON)
+
+
+@pytest.mark.parametrize("name", ["https://other.example", None, 7, ["x"], "{url}/", "{upper}"])
+def test_a_token_of_an_issuer_that_is_not_ours_is_refused_and_nobody_is_asked(
+    issuer: LocalIssuer, issuers: Issuers, name: Any
+) -> None:
+    if isinstance(name, str):
+        name = name.format(url=issuer.url, upper=issuer.url.upper())
+
+    with pytest.raises(NotSignedIn, match="issuer is not set up here"):
+        verify(issuer.token(iss=name), issuers, NOON)
+
+    assert not issuer.fetched
+
+
+def test_one_issuers_key_is_worth_nothing_in_anothers_name(issuer: LocalIssuer) -> None:
+    with local_issuer() as other:
+        other.keys = [SOMEBODY_ELSES]
+        issuers = Issuers([issuer.configured(), other.configured()])
+        assert verify(other.token(), issuers, NOON).issuer == other.url
+
+        with pytest.raises(NotSignedIn):
+            verify(other.token(iss=issuer.url), issuers, NOON)
+        with pytest.raises(NotSignedIn):
+            verify(issuer.token(iss=other.url), issuers, NOON)
+
+
+def test_the_tenant_comes_from_the_settings_whatever_a_token_says(issuer: LocalIssuer) -> None:
+    issuers = Issuers([issuer.configured(tenant="contoso")])
+
+    proven = verify(issuer.token(tenant="fabrikam", tid="fabrikam", org="fabrikam"), issuers, NOON)
+
+    found = issuers.configured(proven.issuer)
+    assert found is not None
+    assert found.tenant == "contoso"
+    assert "fabrikam" not in repr(proven)
+
+
+def test_one_key_needs_no_id(issuer: LocalIssuer, issuers: Issuers) -> None:
+    issuer.keys = [ec_key()]
+
+    assert verify(issuer.token(header={"kid": None}), issuers, NOON).subject == "anne"
+
+
+def test_an_id_token_of_the_browsers_client_is_no_bearer_token(issuer: LocalIssuer, issuers: Issuers) -> None:
+    with pytest.raises(NotSignedIn):
+        verify(issuer.token(aud=CLIENT_ID), issuers, NOON)

@@ -1,0 +1,249 @@
+"""The browser's way to sign in: a code that is worth nothing without the verifier, once, from the right issuer."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+
+from config.issuers import Issuer
+from lockbox.people.issuers import Issuers, Metadata
+from lockbox.people.oidc import Begun, Proven, begin, finish
+from lockbox.refusals import Busy, NotSignedIn
+from tests.oidc_issuer import (
+    AT,
+    AUDIENCE,
+    BROKEN,
+    CLIENT_ID,
+    DISCOVERY,
+    DRIP,
+    HUGE,
+    NOON,
+    NOT_AN_OBJECT,
+    NOT_JSON,
+    REDIRECT,
+    REDIRECT_URI,
+    Answer,
+    LocalIssuer,
+    ec_key,
+    local_issuer,
+)
+
+GOOD = {"issuer": "https://sso.example", "audience": "lockbox", "client_id": "a b&c"}
+METADATA = Metadata(
+    jwks_url="https://sso.example/jwks",
+    authorization_endpoint="https://sso.example/authorize?theme=dark&state=fixed",
+    token_endpoint="https://sso.example/token",
+    names_itself=True,
+)
+
+
+@pytest.fixture
+def issuer() -> Iterator[LocalIssuer]:
+    with local_issuer() as running:
+        yield running
+
+
+@pytest.fixture
+def issuers(issuer: LocalIssuer) -> Issuers:
+    return Issuers([issuer.configured()])
+
+
+def sign_in(begun: Begun) -> dict[str, str]:
+    """Go where a browser is sent, and return what it brings back."""
+    back = httpx.get(begun.url, trust_env=False).headers["location"]
+    return {name: values[0] for name, values in parse_qs(urlsplit(back).query).items()}
+
+
+def come_back(issuers: Issuers, issuer: LocalIssuer, begun: Begun, brought: dict[str, str], **changes: Any) -> Proven:
+    """Finish the sign-in with what the browser brought and what was kept, with changes."""
+    facts: dict[str, Any] = {
+        "code": brought["code"],
+        "verifier": begun.verifier,
+        "nonce": begun.nonce,
+        "redirect_uri": REDIRECT_URI,
+        "now": NOON,
+        "answered_by": brought.get("iss"),
+    }
+    return finish(issuers, known(issuers, issuer), **facts | changes)
+
+
+def known(issuers: Issuers, issuer: LocalIssuer) -> Issuer:
+    """The settings of that issuer."""
+    found = issuers.configured(issuer.url)
+    assert found is not None
+    return found
+
+
+def begun_with(issuers: Issuers, issuer: LocalIssuer) -> Begun:
+    """A sign-in that was begun with the issuer."""
+    return begin(known(issuers, issuer), issuers.metadata(known(issuers, issuer)), REDIRECT_URI)
+
+
+def test_a_browser_is_sent_off_with_a_challenge_and_never_with_its_verifier() -> None:
+    begun = begin(Issuer.model_validate(GOOD), METADATA, REDIRECT_URI)
+
+    asked = parse_qs(urlsplit(begun.url).query)
+
+    assert begun.url.startswith("https://sso.example/authorize?theme=dark&")
+    assert asked.pop("code_challenge")[0]
+    assert asked == {
+        "theme": ["dark"],
+        "response_type": ["code"],
+        "client_id": ["a b&c"],
+        "redirect_uri": [REDIRECT_URI],
+        "scope": ["openid profile email"],
+        "state": [begun.state],
+        "nonce": [begun.nonce],
+        "code_challenge_method": ["S256"],
+    }
+    assert begun.verifier not in begun.url
+
+
+def test_no_two_sign_ins_share_a_secret_and_none_shows() -> None:
+    begun = [begin(Issuer.model_validate(GOOD), METADATA, REDIRECT_URI) for _ in range(50)]
+
+    secrets = {secret for one in begun for secret in (one.state, one.nonce, one.verifier)}
+
+    assert len(secrets) == 150
+    assert all(len(secret) >= 43 for secret in secrets)
+    assert not any(secret in repr(replace(begun[0], url="")) for secret in secrets)
+
+
+def test_who_signs_in_in_a_browser_is_proven(issuer: LocalIssuer, issuers: Issuers) -> None:
+    begun = begun_with(issuers, issuer)
+    issuer.subject = "bert"
+
+    brought = sign_in(begun)
+
+    assert brought["state"] == begun.state
+    proven = come_back(issuers, issuer, begun, brought)
+    assert proven == Proven(issuer.url, "bert", NOON - timedelta(seconds=5), None, None, ())
+
+
+def test_a_public_client_signs_in_without_a_secret(issuer: LocalIssuer) -> None:
+    issuers = Issuers([issuer.configured(client_id="public", client_secret=None)])
+    begun = begun_with(issuers, issuer)
+
+    assert come_back(issuers, issuer, begun, sign_in(begun)).subject == "anne"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"verifier": "x" * 43},
+        {"verifier": ""},
+        {"code": "made-up"},
+        {"code": ""},
+        {"redirect_uri": f"{REDIRECT_URI}/"},
+        {"nonce": "another"},
+        {"answered_by": None},
+        {"answered_by": "https://other.example"},
+    ],
+)
+def test_what_differs_from_how_it_began_is_refused(
+    issuer: LocalIssuer, issuers: Issuers, changes: dict[str, Any]
+) -> None:
+    begun = begun_with(issuers, issuer)
+
+    with pytest.raises(NotSignedIn, match="not completed; start it again"):
+        come_back(issuers, issuer, begun, sign_in(begun), **changes)
+
+
+def test_a_code_works_once(issuer: LocalIssuer, issuers: Issuers) -> None:
+    begun = begun_with(issuers, issuer)
+    brought = sign_in(begun)
+    come_back(issuers, issuer, begun, brought)
+
+    with pytest.raises(NotSignedIn):
+        come_back(issuers, issuer, begun, brought)
+
+
+def test_a_code_of_another_browser_is_refused(issuer: LocalIssuer, issuers: Issuers) -> None:
+    mine, attackers = begun_with(issuers, issuer), begun_with(issuers, issuer)
+    brought = sign_in(attackers)
+
+    assert brought["state"] != mine.state
+    with pytest.raises(NotSignedIn):
+        come_back(issuers, issuer, mine, brought)
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"aud": AUDIENCE},
+        {"aud": [CLIENT_ID, AUDIENCE]},
+        {"azp": "another"},
+        {"iss": "https://other.example"},
+        {"nonce": None},
+        {"nonce": ["n"]},
+        {"nonce": "\ud800"},
+        {"exp": AT - 61},
+        {"sub": None},
+        {"header": {"typ": "at+jwt"}},
+        {"header": {"alg": "none"}},
+        {"key": ec_key(7)},
+    ],
+)
+def test_an_id_token_that_is_no_good_is_refused(
+    issuer: LocalIssuer, issuers: Issuers, claims: dict[str, Any]
+) -> None:
+    issuer.id_token = claims
+    begun = begun_with(issuers, issuer)
+
+    with pytest.raises(NotSignedIn):
+        come_back(issuers, issuer, begun, sign_in(begun))
+
+
+@pytest.mark.parametrize("answer", [BROKEN, REDIRECT, HUGE, DRIP, NOT_JSON, NOT_AN_OBJECT, Answer(status=401)])
+def test_a_token_endpoint_that_misbehaves_is_no_fault_of_the_person(issuer: LocalIssuer, answer: Answer) -> None:
+    issuers = Issuers([issuer.configured()], seconds=0.7 if answer.drops else 5)
+    begun = begun_with(issuers, issuer)
+    brought = sign_in(begun)
+    issuer.troubles["/token"] = answer
+
+    with pytest.raises(Busy, match="cannot be reached"):
+        come_back(issuers, issuer, begun, brought)
+
+
+def test_an_answer_without_an_id_token_completes_nothing(issuer: LocalIssuer, issuers: Issuers) -> None:
+    begun = begun_with(issuers, issuer)
+    brought = sign_in(begun)
+    issuer.troubles["/token"] = Answer(body=b'{"access_token": "opaque"}')
+
+    with pytest.raises(NotSignedIn):
+        come_back(issuers, issuer, begun, brought)
+
+
+def test_an_issuer_that_does_not_name_itself_need_not(issuer: LocalIssuer, issuers: Issuers) -> None:
+    issuer.published = {"authorization_response_iss_parameter_supported": False}
+    begun = begun_with(issuers, issuer)
+
+    assert come_back(issuers, issuer, begun, sign_in(begun), answered_by=None).subject == "anne"
+    with pytest.raises(NotSignedIn):
+        come_back(issuers, issuer, begun, sign_in(begun), answered_by="https://other.example")
+
+
+@pytest.mark.parametrize("page", ["javascript:alert(1)", "urn:none", "https://", "https://sso.example:x/", None])
+def test_an_issuer_without_a_page_to_sign_in_on_is_said_to_have_none(
+    issuer: LocalIssuer, issuers: Issuers, page: str | None
+) -> None:
+    issuer.published = {"authorization_endpoint": page}
+
+    with pytest.raises(NotSignedIn, match="not set up for browsers"):
+        begun_with(issuers, issuer)
+
+
+def test_an_issuer_without_a_client_is_for_bearer_tokens_only() -> None:
+    with pytest.raises(NotSignedIn, match="not set up for browsers"):
+        begin(Issuer.model_validate(GOOD | {"client_id": None}), METADATA, REDIRECT_URI)
+
+
+def test_an_issuer_that_is_down_cannot_be_begun_with(issuer: LocalIssuer, issuers: Issuers) -> None:
+    issuer.troubles[DISCOVERY] = BROKEN
+
+    with pytest.raises(Busy):
+        begun_with(issuers, issuer)
