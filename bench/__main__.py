@@ -16,6 +16,7 @@ from rich.progress import Progress
 from rich.table import Table
 from sqlalchemy.engine import make_url
 
+from bench import crowd
 from bench.load import observer
 from bench.measure import Bench, idle, lone, settle, storm
 from cli import sample, stack
@@ -34,6 +35,7 @@ PENDING = 100_000
 IDLE_SECONDS = 15
 IDLE_PERCENT = 2
 GROWN_MIB = 20
+CROWD_RATIO = 1.1
 OUT = Console()
 
 
@@ -54,7 +56,7 @@ class Figure:
 
 def main() -> int:
     """Measure, print, and return 0 if every target is met."""
-    with running() as bench, Progress(console=OUT, transient=True) as progress:
+    with running() as (bench, crowded), Progress(console=OUT, transient=True) as progress:
         task = progress.add_task("measuring", total=2 + LONE_ROUNDS + 2 * (STORMS + 2))
 
         def tick() -> None:
@@ -75,14 +77,20 @@ def main() -> int:
         Figure("a lone deadline: late by, median", alone["median_ms"], LONE_MS, "ms"),
         Figure(f"{PENDING:,} pending: idle workers", still["core_percent"], IDLE_PERCENT, "% of a core"),
         Figure(f"{PENDING:,} pending: workers grown by", still["grown_mib"], GROWN_MIB, "MiB"),
+        Figure(
+            f"a submit among {crowd.TENANTS:,} tenants and {crowd.MEMBERS:,} members, to one alone",
+            crowded["ratio"],
+            CROWD_RATIO,
+            "times",
+        ),
     ]
     _print(rows)
-    _save({"storms": storms, "storm_behind": behind, "lone": alone, "idle": still})
+    _save({"storms": storms, "storm_behind": behind, "lone": alone, "idle": still, "crowd": crowded})
     return 0 if all(row.ratio <= 1 for row in rows) else 1
 
 
 @contextmanager
-def running() -> Iterator[Bench]:
+def running() -> Iterator[tuple[Bench, dict[str, float]]]:
     """Start servers, a worker and a notices worker of one's own, and remove them at the end."""
     parent = Path(tempfile.mkdtemp(prefix="lockbox-bench-"))
     parent.chmod(0o755)
@@ -92,11 +100,14 @@ def running() -> Iterator[Bench]:
     try:
         with as_owner(plan.owner_database_url) as session:
             people = sample.seed(session, tenant="bench", policy=Policy(), environment="development", services=())
+        superuser = make_url(plan.servers.superuser_url if plan.servers else plan.owner_database_url)
+        with crowd.copies(superuser):
+            OUT.print("submits beside a crowd …")
+            crowded = crowd.measure(superuser, make_url(plan.database_url), plan.redis_url, people, lambda: None)
         processes.start("worker")
         processes.start("notices")
-        superuser = make_url(plan.servers.superuser_url if plan.servers else plan.owner_database_url)
         with observer(superuser.set(database="lockbox")) as engine:
-            yield Bench(engine, house, people, processes)
+            yield Bench(engine, house, people, processes), crowded
     finally:
         processes.stop()
         house.dispose()

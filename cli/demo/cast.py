@@ -20,10 +20,16 @@ from config.settings import DEVELOPMENT_KEY, Settings
 from lockbox.database import Database, make_engine, now
 from lockbox.notices.models import Endpoint
 from lockbox.notices.vault import Vault
-from lockbox.requests.rules import Policy
+from lockbox.requests.rules import Match, Policy, Rule
+from lockbox.requests.terms import Overrides
 from lockbox.schedule import Schedule
 
-POLICY = Policy(vendor_review=False, approval_window=APPROVAL_SECONDS, access_ceiling=ACCESS_SECONDS)
+GUARDED = Rule(
+    name="Anna's mailbox", match=Match(resources=("mailbox:anna*",)), terms=Overrides(vendor_review=True, quorum=2)
+)
+POLICY = Policy(
+    vendor_review=False, approval_window=APPROVAL_SECONDS, access_ceiling=ACCESS_SECONDS, rules=(GUARDED,)
+)
 ANSWER_SECONDS = 10
 
 

@@ -9,7 +9,7 @@ from math import inf
 from typing import Any
 
 from cli.demo.evidence import Evidence, Probe
-from cli.demo.story import CONTROL_CALLS, ENDPOINTS, STORIES, TASKS, Story
+from cli.demo.story import CONTROL_CALLS, STORIES, TASKS, Story
 from cli.wording import WORDS
 
 FORBIDDEN = 403
@@ -57,7 +57,7 @@ def _mails(seen: Evidence) -> Proof:
 
 def _hooks(seen: Evidence) -> Proof:
     numbers = _numbers(seen)
-    must = Counter((s.number, f"request.{step.state}", to) for s in STORIES for step in s.steps for to in ENDPOINTS)
+    must = Counter((s.number, f"request.{step.state}", to) for s in STORIES for step in s.steps for to in step.hooks)
     right = [hook for hook in seen.hooks if hook.verified]
     once = {hook.hook_id: (numbers.get(hook.request_id, 0), hook.type, hook.endpoint) for hook in right}
     off = _differences("webhook", must, Counter(once.values()))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 APPROVAL_SECONDS = 8
 ACCESS_SECONDS = 5
 ENDPOINTS = ("customer", "vendor")
-"""Who is called by webhook, at every move of every story."""
+"""Who is called by webhook."""
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,12 @@ class Cue:
 
 @dataclass(frozen=True)
 class Step:
-    """One move: the state that it leads to, who makes it, and who gets a mail about it."""
+    """One move: the state that it leads to, who makes it, who gets a mail about it, and whose endpoint is called."""
 
     state: str
     by: str
     mails: str
+    hooks: tuple[str, ...] = ENDPOINTS
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,14 @@ class Story:
 STORIES = (
     Story(
         1,
-        "approved, left to expire",
+        "endorsed, approved by two",
         "anna",
-        (Cue(1.5, "ann", "approve"),),
+        (Cue(1.0, "max", "endorse"), Cue(2.0, "ann", "approve"), Cue(3.0, "amir", "approve")),
         (
-            Step("pending", "erin", "ann amir"),
-            Step("active", "ann", "amir erin"),
+            Step("reviewing", "erin", "max", ("vendor",)),
+            Step("pending", "max", "ann amir"),
+            Step("pending", "ann", "", ()),
+            Step("active", "amir", "ann erin"),
             Step("expired", "the clock", "ann amir erin"),
         ),
     ),
@@ -105,6 +108,7 @@ STORIES = (
 )
 
 SUBJECTS = {
+    "reviewing": "Review needed",
     "pending": "Your answer is needed",
     "active": "Access to ",
     "denied": "Denied",

@@ -13,14 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.demo.play import Row
-from cli.demo.story import ENDPOINTS, STORIES
+from cli.demo.story import STORIES
 from cli.wording import WORDS
 
 WIDE = 110
 TRAIL = 28
 LEGEND = "Guard: what the vendor's system answers the engineer now"
 MAILS = sum(len(step.mails.split()) for story in STORIES for step in story.steps)
-HOOKS = sum(len(story.steps) for story in STORIES) * len(ENDPOINTS)
+HOOKS = sum(len(step.hooks) for story in STORIES for step in story.steps)
 
 
 class View(AbstractContextManager["View"], Protocol):

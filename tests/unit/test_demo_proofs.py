@@ -9,11 +9,11 @@ import pytest
 
 from cli.demo import proofs
 from cli.demo.evidence import Evidence, Hook, Mail, Probe
-from cli.demo.story import CONTROL_CALLS, ENDPOINTS, STORIES, TASKS
+from cli.demo.story import CONTROL_CALLS, STORIES, TASKS
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 OPENED, DEADLINE, CLOSED = 2, 7, 4
-NAMES = {"erin": "Erin Engel", "ann": "Ann Archer", "amir": "Amir Aziz", "tara": "Tara Todd"}
+NAMES = {"erin": "Erin Engel", "max": "Max Marsh", "ann": "Ann Archer", "amir": "Amir Aziz", "tara": "Tara Todd"}
 
 
 def second(number: float) -> float:
@@ -41,7 +41,7 @@ def good() -> Evidence:
     """Evidence of a run in which all was as it must be."""
     steps = [(story, step) for story in STORIES for step in story.steps]
     told = [(story, step, who) for story, step in steps for who in step.mails.split()]
-    called = [(story, step, endpoint) for story, step in steps for endpoint in ENDPOINTS]
+    called = [(story, step, endpoint) for story, step in steps for endpoint in step.hooks]
     return Evidence(
         requests={s.number: {"id": f"r{s.number}", "state": s.end} for s in STORIES},
         events={s.number: [event(n, step.state, step.by) for n, step in enumerate(s.steps, 1)] for s in STORIES},

@@ -16,7 +16,7 @@ from tests.whole.terminal import Terminal
 
 ALL_IN_SECONDS = 60
 STORIES = {
-    "1 approved, left to expire": "Time over",
+    "1 endorsed, approved by two": "Time over",
     "2 denied": "Denied",
     "3 left unanswered": "No answer in time",
     "4 approved, then closed early": "Closed by you",

@@ -1,0 +1,134 @@
+"""Whether a crowd slows a submit: 1,000 members of whom three approve among 10,000 tenants, beside a house of one."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sqlalchemy import Engine, text
+from sqlalchemy.engine import URL
+
+from bench.load import observer
+from cli.sample import Sample
+from config.settings import Settings
+from lockbox.database import Database, make_engine
+from lockbox.people.roles import Caller, Role, Standing
+from lockbox.requests import filing
+from lockbox.requests.judging import Filing
+from lockbox.requests.writing import Origin
+from lockbox.schedule import Schedule
+
+TENANTS = 10_000
+MEMBERS = 1_000
+APPROVERS = 3
+ROUNDS = 400
+WARM_UP = 40
+ALONE, CROWDED = "lockbox_alone", "lockbox_crowded"
+
+TENANT = """
+WITH new_tenants AS (
+    INSERT INTO tenants (id, slug, name, mode, suspended, plan, policy_version, created_at)
+    SELECT uuidv7(), 'crowd-' || n, 'Crowd ' || n, 'enforce', false, 'standard', 1, now()
+    FROM generate_series(1, :tenants) AS n RETURNING id
+)
+INSERT INTO policies (tenant_id, version, body, created_at) SELECT id, 1, '{}', now() FROM new_tenants
+"""
+ONE_EACH = """
+WITH new_people AS (
+    INSERT INTO people (id, name, email, side, created_at)
+    SELECT uuidv7(), 'Admin ' || slug, 'admin@' || slug || '.example', 'customer', now() FROM tenants
+    WHERE slug LIKE 'crowd-%' RETURNING id, email
+)
+INSERT INTO memberships (id, person_id, tenant_id, role)
+SELECT uuidv7(), p.id, t.id, role FROM new_people p JOIN tenants t ON p.email = 'admin@' || t.slug || '.example',
+    unnest(ARRAY['tenant_admin', 'approver']) AS role
+"""
+MEMBER = """
+WITH new_people AS (
+    INSERT INTO people (id, name, email, side, created_at)
+    SELECT uuidv7(), 'Member ' || n, 'member-' || n || '@bench.example', 'customer', now()
+    FROM generate_series(1, :members) AS n RETURNING id
+)
+INSERT INTO memberships (id, person_id, tenant_id, role) SELECT uuidv7(), id, :tenant, :role FROM new_people
+"""
+
+
+@dataclass(frozen=True)
+class House:
+    """A database and the requester in it."""
+
+    house: Database
+    caller: Caller
+    filing: Filing
+
+
+@contextmanager
+def copies(superuser: URL) -> Iterator[None]:
+    """Copy the database twice while nobody uses it, and drop the copies at the end."""
+    with observer(superuser) as engine, engine.connect() as connection:
+        for name in (ALONE, CROWDED):
+            connection.execute(text(f"CREATE DATABASE {name} TEMPLATE lockbox OWNER lockbox_owner"))
+    try:
+        yield
+    finally:
+        with observer(superuser) as engine, engine.connect() as connection:
+            for name in (ALONE, CROWDED):
+                connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+def measure(superuser: URL, api: URL, redis_url: str, sample: Sample, tick: Callable[[], object]) -> dict[str, float]:
+    """File by turns in both houses; return the median milliseconds of each and their ratio."""
+    for name, members, tenants in ((ALONE, 0, 0), (CROWDED, MEMBERS - APPROVERS, TENANTS)):
+        with observer(superuser.set(database=name)) as engine:
+            _fill(engine, sample, members, tenants)
+    tick()
+    houses = {name: _house(api.set(database=name), redis_url, sample) for name in (ALONE, CROWDED)}
+    taken: dict[str, list[float]] = {name: [] for name in houses}
+    for number in range(WARM_UP + ROUNDS):
+        for name, house in houses.items():
+            seconds = _file(house)
+            if number >= WARM_UP:
+                taken[name].append(seconds)
+    for house in houses.values():
+        house.house.dispose()
+    tick()
+    alone, crowded = (statistics.median(taken[name]) * 1000 for name in (ALONE, CROWDED))
+    return {"alone_ms": alone, "crowded_ms": crowded, "ratio": crowded / alone}
+
+
+def _fill(engine: Engine, sample: Sample, members: int, tenants: int) -> None:
+    """Leave the tenant with three approvers, and add a crowd around it."""
+    with engine.connect() as connection:
+        connection.execute(text("DELETE FROM memberships WHERE role = 'approver'"))
+        for role, count in (("approver", APPROVERS), ("auditor", members)):
+            connection.execute(
+                text(MEMBER.replace("member-", f"{role}-")),
+                {"members": count, "tenant": sample.tenant_id, "role": role},
+            )
+        connection.execute(text(TENANT), {"tenants": tenants})
+        connection.execute(text(ONE_EACH))
+        connection.execute(text("VACUUM ANALYZE"))
+
+
+def _house(api: URL, redis_url: str, sample: Sample) -> House:
+    house = Database(make_engine(api.render_as_string(hide_password=False), role="bench"), Schedule(redis_url))
+    caller = Caller(sample.people["erin"], "Erin Engel", frozenset({Standing(Role.ENGINEER)}))
+    asked = Filing(
+        tenant="bench",
+        service="exchange-online",
+        resources=["mailbox:anna@bench.example"],
+        actions=["read"],
+        reason_code="support_case",
+        justification="The mailbox does not open on the phone",
+        case_ref="CASE-1",
+        access_window=3600,
+    )
+    return House(house, caller, asked)
+
+
+def _file(house: House) -> float:
+    began = time.perf_counter()
+    with house.house.transaction() as session:
+        filing.submit(session, house.caller, Origin("api"), house.filing, Settings().services)
+    return time.perf_counter() - began
