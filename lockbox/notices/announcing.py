@@ -79,12 +79,12 @@ def write_to(
     at: datetime,
     until: datetime,
 ) -> None:
-    """Promise one mail to the address of an invitation or of a begun sign-in; what is secret in it is made then.
+    """Promise one mail to the address of an invitation, a begun sign-in or a deputy; what it says is made then.
 
     Args:
         session: the open transaction.
-        about_id: the invitation or the begun sign-in.
-        template: `invitation` or `sign_in_code`.
+        about_id: the invitation, the begun sign-in or the delegation.
+        template: `invitation`, `sign_in_code` or `deputy_begins`.
         tenant_id: whose it is, if a tenant's.
         event_id: the event that caused it, if there is one.
         at: when to send it.

@@ -12,9 +12,11 @@ from sqlalchemy import Row, text
 from sqlmodel import Session
 
 from lockbox.database import Database
-from lockbox.notices.memos import INVITATION, LABELS, SIGN_IN_CODE, Memo, facts_of
+from lockbox.notices.letters import clock_time
+from lockbox.notices.memos import DEPUTY_BEGINS, INVITATION, LABELS, SIGN_IN_CODE, Memo, facts_of
 from lockbox.notices.vault import Vault
 
+MOST_WAITING = 50
 INVITED_FOR = timedelta(hours=72)
 INVITATION_BYTES = 20
 GROUP = 4
@@ -23,10 +25,14 @@ CODE_DIGITS = 8
 READ = text("""
 SELECT n.id, n.request_id, n.channel, n.template, n.until_at, n.attempts, n.about_id, n.event_id, e.at, e.body,
     t.id AS tenant_id, t.name AS tenant, h.url, h.secret, h.disabled_at AS endpoint_disabled,
-    coalesce(p.name, i.name, '') AS recipient_name, coalesce(p.email, i.email, s.email) AS recipient_address,
-    p.disabled_at AS recipient_disabled, coalesce(s.expires_at, i.takes_effect_at, r.takes_effect_at) AS bound_at,
+    coalesce(p.name, i.name, w.name, g.name, '') AS recipient_name,
+    coalesce(p.email, i.email, w.email, g.email) AS recipient_address,
+    coalesce(p.disabled_at, g.disabled_at) AS recipient_disabled,
+    coalesce(s.expires_at, i.takes_effect_at, r.takes_effect_at) AS bound_at,
     CASE WHEN i.id IS NOT NULL THEN i.accepted_at IS NOT NULL OR i.withdrawn_at IS NOT NULL
         WHEN s.id IS NOT NULL THEN s.used_at IS NOT NULL OR s.expires_at <= clock_timestamp()
+            OR w.id IS NULL OR w.disabled_at IS NOT NULL
+        WHEN g.id IS NOT NULL THEN g.ended_at IS NOT NULL OR g.ends_at <= clock_timestamp()
         ELSE n.about_id IS NOT NULL END AS is_settled,
     (SELECT jsonb_object_agg(d.field, d.value) FROM event_details d WHERE d.event_id = e.id) AS details
 FROM notices n
@@ -34,9 +40,16 @@ LEFT JOIN events e ON e.id = n.event_id LEFT JOIN tenants t ON t.id = n.tenant_i
 LEFT JOIN people p ON p.id = n.person_id LEFT JOIN endpoints h ON h.id = n.endpoint_id
 LEFT JOIN invitations i ON i.id = n.about_id AND n.template = 'invitation'
 LEFT JOIN sign_ins s ON s.id = n.about_id AND n.template = 'sign_in_code'
+LEFT JOIN (SELECT d.id, d.ended_at, d.ends_at, q.name, q.email, q.disabled_at
+    FROM delegations d JOIN people q ON q.id = d.deputy_id) g ON g.id = n.about_id AND n.template = 'deputy_begins'
+LEFT JOIN people w ON lower(w.email) = lower(s.email)
 LEFT JOIN LATERAL (SELECT max(v.takes_effect_at) AS takes_effect_at FROM invitations v
     WHERE v.tenant_id = n.tenant_id AND v.is_recovery AND v.created_at = e.at) r ON n.template = 'recovery_proposed'
 WHERE n.id = ANY(:ids) AND n.request_id IS NULL ORDER BY n.id
+""")
+WAITING = text("""
+SELECT r.id, q.name, r.service, r.deadline_at FROM requests r JOIN people q ON q.id = r.requester_id
+WHERE r.tenant_id = :tenant_id AND r.state = 'pending' ORDER BY r.deadline_at LIMIT :most
 """)
 INVITED = text("""
 UPDATE invitations SET secret_hash = :hash, expires_at = :until
@@ -56,6 +69,8 @@ def prepared(database: Database, row: Row[Any], at: datetime, vault: Vault) -> M
     A second try makes another secret: what was mailed before, if it arrived after all, is worthless then.
     """
     role, changes = facts_of(row.body)
+    if row.template == DEPUTY_BEGINS:
+        changes = _waiting(database, row)
     details = row.details or {}
     secret, until = _secret(database, row, at, vault)
     return Memo(
@@ -95,6 +110,15 @@ def _secret(database: Database, row: Row[Any], at: datetime, vault: Vault) -> tu
             session.connection().execute(CODED, {"id": row.about_id, "hash": vault.mark(row.about_id, code)})
         return f"{code[:GROUP]} {code[GROUP:]}", row.bound_at
     return None, None
+
+
+def _waiting(database: Database, row: Row[Any]) -> dict[str, str]:
+    """Return what waits for an answer at the moment, the most urgent first: it moves across to a deputy."""
+    with database.transaction() as session:
+        rows = session.connection().execute(WAITING, {"tenant_id": row.tenant_id, "most": MOST_WAITING}).all()
+    return {
+        str(one.id): f"{one.name} asks for {one.service}; answer by {clock_time(one.deadline_at)}" for one in rows
+    }
 
 
 def _invitation_code() -> str:

@@ -13,8 +13,13 @@ from lockbox.notices.senders.protocol import Mail
 
 INVITATION = "invitation"
 SIGN_IN_CODE = "sign_in_code"
+DEPUTY_BEGINS = "deputy_begins"
 TITLES = {
     "tenant_added": "The lockbox of {tenant} has been set up",
+    "tenant_renamed": "{tenant} was renamed",
+    "tenant_suspended": "{tenant} was suspended by the vendor",
+    "tenant_resumed": "{tenant} is no longer suspended",
+    "plan_changed": "The plan of {tenant} was changed",
     "mode_switched": "The lockbox of {tenant} was switched",
     "policy_changed": "The policy of {tenant} was changed",
     "member_added": "A member of {tenant} was added",
@@ -27,6 +32,7 @@ TITLES = {
     "deputy_named": "A deputy was named at {tenant}",
     "deputy_ended": "A deputy's time at {tenant} was ended",
     "eligible_changed": "Who may be a deputy at {tenant} was changed",
+    DEPUTY_BEGINS: "You stand in for an approver of {tenant} from now on",
     INVITATION: "You are invited to {tenant}",
     SIGN_IN_CODE: "Your code to sign in",
 }

@@ -18,6 +18,7 @@ from lockbox.people.roles import Caller, Role, Scope
 from lockbox.refusals import Invalid, NoOpenWindow, NotYours, Unknown
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
+from lockbox.requests.sight import Reach, with_reach
 
 MOST_A_PAGE = 200
 
@@ -65,13 +66,12 @@ class Question:
 def visible(caller: Caller) -> ColumnElement[bool]:
     """Return the condition for the requests that the caller may know of.
 
-    Engineers know their own; managers and the vendor's auditors all; a customer's people those of their tenant of
-    which the customer was told.
+    How far each role reaches is in `sight.REACH`; whoever has asked for something knows of it, whatever they are now.
     """
-    if caller.holds(Role.MANAGER, Role.VENDOR_AUDITOR):
+    if caller.holds(*with_reach(Reach.ALL)):
         return true()
     conditions: list[ColumnElement[bool]] = [false(), col(AccessRequest.requester_id) == caller.person_id]
-    if tenants := caller.tenants():
+    if tenants := caller.tenants(with_reach(Reach.TENANTS)):
         told = col(AccessRequest.asked_at).is_not(None)
         conditions.append(and_(col(AccessRequest.tenant_id).in_(tenants), told))
     return or_(*conditions)

@@ -7,6 +7,32 @@ from uuid import UUID
 from lockbox.people.roles import Caller, Role
 
 
+class Reach(StrEnum):
+    """Which requests somebody may know of by a role: none, the own, their tenant's once it was told, or all."""
+
+    NONE = "none"
+    OWN = "own"
+    TENANTS = "the tenant's"
+    ALL = "all"
+
+
+REACH: dict[Role, Reach] = {
+    Role.ENGINEER: Reach.OWN,
+    Role.MANAGER: Reach.ALL,
+    Role.OPERATOR: Reach.NONE,
+    Role.VENDOR_AUDITOR: Reach.ALL,
+    Role.SYSTEM: Reach.NONE,
+    Role.TENANT_ADMIN: Reach.TENANTS,
+    Role.APPROVER: Reach.TENANTS,
+    Role.AUDITOR: Reach.TENANTS,
+}
+
+
+def with_reach(reach: Reach) -> frozenset[Role]:
+    """Return the roles that reach so far."""
+    return frozenset(role for role, reaches in REACH.items() if reaches is reach)
+
+
 class Capacity(StrEnum):
     """As what somebody looks at one particular request."""
 

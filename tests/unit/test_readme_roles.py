@@ -1,0 +1,45 @@
+"""The README's table of roles is what the code lets them do."""
+
+import re
+from pathlib import Path
+
+from lockbox.people.roles import TENANT_ROLES, Role, Side
+from lockbox.requests.lifecycle import MOVES, Party
+from lockbox.requests.sight import REACH
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+DASH = "\N{EN DASH}"
+ROW = re.compile(r"^\| ([a-z_]+) \| (vendor|customer) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
+SHOWN = {role: cells for role, *cells in ROW.findall(README.read_text())}
+PARTIES = {
+    Role.ENGINEER: {Party.ENGINEER, Party.REQUESTER},
+    Role.MANAGER: {Party.MANAGER},
+    Role.SYSTEM: {Party.SYSTEM},
+    Role.TENANT_ADMIN: {Party.TENANT_ADMIN},
+    Role.APPROVER: {Party.APPROVER},
+}
+
+
+def words(cell: str) -> set[str]:
+    """Return what a cell lists."""
+    return set() if cell == DASH else set(cell.split(", "))
+
+
+def test_every_role_is_shown_on_its_side() -> None:
+    sides = {role.value: Side.CUSTOMER if role in TENANT_ROLES else Side.VENDOR for role in Role}
+
+    assert {role: cells[0] for role, cells in SHOWN.items()} == sides
+
+
+def test_a_role_is_shown_with_every_move_that_is_open_to_it_and_no_other() -> None:
+    shown = {role: words(cells[1]) for role, cells in SHOWN.items()}
+
+    known = {
+        role.value: {str(action) for (_, action), move in MOVES.items() if move.by & PARTIES.get(role, set())}
+        for role in Role
+    }
+    assert shown == known
+
+
+def test_a_role_is_shown_with_how_far_it_reads() -> None:
+    assert {role: cells[2] for role, cells in SHOWN.items()} == {role.value: REACH[role].value for role in Role}
