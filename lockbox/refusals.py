@@ -50,6 +50,12 @@ class PolicyNotMet(Invalid):
     code = "policy-not-met"
 
 
+class UnknownPlan(Invalid):
+    """No plan goes by that name."""
+
+    code = "unknown-plan"
+
+
 class NobodyCanApprove(Invalid):
     """Too few people could ever approve this, so it is not even asked."""
 
@@ -110,10 +116,34 @@ class SignInAgain(NotYours):
     code = "fresh-sign-in-needed"
 
 
+class ForeignForm(NotYours):
+    """A browser's cookie came along with something that no page of ours has sent."""
+
+    code = "cross-site"
+
+
 class LastAdmin(NotYours):
     """The last admin of a tenant can't be removed."""
 
     code = "last-admin"
+
+
+class OwnRoles(NotYours):
+    """Nobody gives roles to themselves or takes their own away."""
+
+    code = "own-roles"
+
+
+class InvitationRefused(NotYours):
+    """The invitation is unknown, used, withdrawn or not yet good, or its code is wrong: these are not told apart."""
+
+    code = "invitation-refused"
+
+
+class InvitationExpired(InvitationRefused):
+    """The invitation was good and is over."""
+
+    code = "invitation-expired"
 
 
 class OtherSide(NotYours):
@@ -162,6 +192,42 @@ class Stale(Conflict):
     """If-Match names an older version of the request."""
 
     code = "stale-version"
+
+
+class SlugTaken(Conflict):
+    """Another tenant goes by that name."""
+
+    code = "slug-taken"
+
+
+class AlreadyMember(Conflict):
+    """Somebody with this address is a member already; their roles can be set."""
+
+    code = "already-member"
+
+
+class AlreadyInvited(Conflict):
+    """An invitation to this address is open; it can be withdrawn."""
+
+    code = "already-invited"
+
+
+class RecoveryOpen(Conflict):
+    """An admin has been proposed for this tenant, and that is not over yet."""
+
+    code = "recovery-open"
+
+
+class InvitationClosed(Conflict):
+    """The invitation has been accepted or withdrawn."""
+
+    code = "invitation-closed"
+
+
+class DelegationClash(Conflict):
+    """Another delegation in the same period stands in the way."""
+
+    code = "delegation-clash"
 
 
 class TooMany(Refusal):

@@ -39,8 +39,7 @@ AND EXISTS (SELECT FROM memberships m JOIN people q ON q.id = m.person_id AND q.
     WHERE m.tenant_id = d.tenant_id AND m.person_id = d.principal_id AND m.role = 'approver')
 GROUP BY d.tenant_id, d.deputy_id
 UNION ALL
-SELECT 'endpoint', e.tenant_id, e.id, e.event_types
-FROM endpoints e WHERE e.disabled_at IS NULL AND (e.tenant_id IS NULL OR e.tenant_id = ANY(:tenants))
+SELECT 'endpoint', r.tenant_id, r.id, r.event_types FROM receivers(:tenants) r
 """)
 
 PROMISE = """

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, model_validator
@@ -76,6 +76,12 @@ def _to_utc(until: datetime) -> datetime:
         raise ValueError("choose an end that a calendar holds") from None
 
 
+def _relaxed(mode: Mode) -> Mode:
+    if mode is Mode.ENFORCE:
+        raise ValueError("choose observe or off; without consent the tenant decides anyway")
+    return mode
+
+
 def _by_name(groups: dict[str, tuple[UUID, ...]]) -> dict[str, tuple[UUID, ...]]:
     return dict(sorted(groups.items()))
 
@@ -122,7 +128,7 @@ class Rule(Value):
 class Consent(Value):
     """Dated consent: until then the tenant is told, or not even that; then it decides again, by itself."""
 
-    mode: Literal[Mode.OBSERVE, Mode.OFF]
+    mode: Annotated[Mode, AfterValidator(_relaxed)]
     until: Annotated[AwareDatetime, AfterValidator(_to_utc)]
 
 

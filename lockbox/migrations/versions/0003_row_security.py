@@ -77,9 +77,9 @@ BEGIN
         INTO key_id, person_id, expires_at, revoked, roles, tenant_ids
         FROM invitations i LEFT JOIN people p ON lower(p.email) = lower(i.email)
         WHERE i.id = shown::uuid AND i.secret_hash = hash;
-        PERFORM set_config('lockbox.invitation', coalesce(key_id::text, ''), true),
-            set_config('lockbox.at', coalesce(tenant_ids[1]::text, ''), true);
         IF key_id IS NOT NULL THEN
+            PERFORM set_config('lockbox.invitation', CASE WHEN revoked OR expires_at IS NULL
+                OR expires_at <= clock_timestamp() THEN '' ELSE key_id::text END, true);
             SELECT p.name, p.side, p.disabled_at IS NOT NULL INTO name, side, disabled
             FROM people p WHERE p.id = recognise.person_id;
             RETURN NEXT;
@@ -103,25 +103,51 @@ REVOKE ALL ON FUNCTION enter_as FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION recognise TO lockbox_api;
 """
 
-# How many requests were filed is counted over all of them; whoever files sees only their own.
-FILINGS = """
+# What has to look further than whoever asks may see; each answers with less than a row.
+SIGHT = """
+-- Operators offer a tenant's first place, and after that only propose, with 72 hours in which the tenant may object.
+CREATE FUNCTION is_new(tenant uuid) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT NOT EXISTS (SELECT FROM memberships m WHERE m.tenant_id = tenant)
+        AND NOT EXISTS (SELECT FROM invitations i WHERE i.tenant_id = tenant)
+$$;
+-- Admins change the roles of members; who is none comes in by an invitation.
+CREATE FUNCTION is_member(who uuid, tenant uuid) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM memberships m WHERE m.person_id = who AND m.tenant_id = tenant)
+$$;
+-- A place that an open invitation offers is for whoever has its address, and for nobody else.
+CREATE FUNCTION is_guest(who uuid, tenant uuid, as_role text) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM invitations i JOIN people p ON lower(p.email) = lower(i.email)
+        WHERE i.id = at_invitation() AND p.id = who AND i.tenant_id IS NOT DISTINCT FROM tenant
+        AND as_role = ANY (i.roles) AND i.withdrawn_at IS NULL AND i.accepted_at IS NULL)
+$$;
+-- What one statement writes together it does not see, so this is about events of earlier ones.
+CREATE FUNCTION stands(event uuid) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM events e WHERE e.id = event)
+$$;
+-- How many requests were filed is counted over all of them; whoever files sees only their own.
 CREATE FUNCTION nth_filing(of_tenant uuid, of_token uuid, most_tenant integer, most_token integer)
 RETURNS TABLE (tenant_at timestamptz, token_at timestamptz)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
-    SELECT (SELECT r.created_at FROM requests r WHERE r.tenant_id = of_tenant
+    SELECT (SELECT r.created_at FROM requests r WHERE r.tenant_id = of_tenant AND of_tenant = ANY (at_reach())
             ORDER BY r.id DESC OFFSET most_tenant - 1 LIMIT 1),
         (SELECT r.created_at FROM requests r WHERE r.token_id = of_token
+            AND EXISTS (SELECT FROM tokens t WHERE t.id = of_token AND t.person_id = at_person())
             ORDER BY r.id DESC OFFSET most_token - 1 LIMIT 1)
 $$;
-REVOKE ALL ON FUNCTION nth_filing FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION nth_filing TO lockbox_api;
-"""
-
-# What binds every role must not itself be bound by what one caller may see.
-WHOLE_SIGHT = """
-ALTER FUNCTION is_decided(requests) SECURITY DEFINER SET search_path = public, pg_temp;
-ALTER FUNCTION refuse_unfounded() SECURITY DEFINER SET search_path = public, pg_temp;
-ALTER FUNCTION refuse_invented() SECURITY DEFINER SET search_path = public, pg_temp;
+-- Both sides hear of a move by webhook, and neither reads where the other is called.
+CREATE FUNCTION receivers(tenants uuid[]) RETURNS TABLE (tenant_id uuid, id uuid, event_types text[])
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT e.tenant_id, e.id, e.event_types FROM endpoints e
+    WHERE e.disabled_at IS NULL AND (e.tenant_id IS NULL OR (e.tenant_id = ANY (tenants)
+        AND (session_user <> 'lockbox_api' OR e.tenant_id = ANY (at_reach()))))
+$$;
+REVOKE ALL ON FUNCTION is_new, is_member, is_guest, stands, nth_filing, receivers FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION is_new, is_member, is_guest, stands, nth_filing, receivers TO lockbox_api;
+GRANT EXECUTE ON FUNCTION receivers TO lockbox_worker;
 """
 
 # Table, then for each command the condition for the API. USING reads what is there, CHECK what is written.
@@ -137,6 +163,54 @@ def _role(*names: str) -> str:
 
 
 OF_A_REQUEST = "EXISTS (SELECT FROM requests r WHERE r.id = request_id)"
+MANAGER = _role("manager")
+OPERATOR = _role("operator")
+
+
+def _approves(tenant: str) -> str:
+    """The caller is an approver of that tenant, or has been named by one as deputy; when, is the house's to judge."""
+    return f"""(EXISTS (SELECT FROM memberships m
+            WHERE m.person_id = {ME} AND m.tenant_id = {tenant} AND m.role = 'approver')
+        OR EXISTS (SELECT FROM delegations d
+            WHERE d.deputy_id = {ME} AND d.tenant_id = {tenant} AND d.ended_at IS NULL))"""
+
+
+DECIDES = f"""person_id = {ME} AND EXISTS (SELECT FROM requests r WHERE r.id = request_id AND r.requester_id <> {ME}
+    AND CASE verdict
+        WHEN 'endorse' THEN r.state = 'reviewing' AND {MANAGER}
+        WHEN 'approve' THEN r.state = 'pending' AND {_approves("r.tenant_id")}
+        ELSE (r.state = 'reviewing' AND {MANAGER}) OR r.tenant_id = ANY ((SELECT at_administers())::uuid[])
+            OR {_approves("r.tenant_id")} END)"""
+# A mode without the customer's yes is the tenant's own, or one that its policy consents to for a time.
+FILES = f"""tenant_id = (SELECT at_tenant()) AND ({_role("system")} OR (requester_id = {ME} AND {_role("engineer")}))
+    AND state IN ('reviewing', 'pending') AND (mode = 'enforce' OR EXISTS (
+        SELECT FROM tenants t JOIN policies p ON p.tenant_id = t.id AND p.version = t.policy_version
+        WHERE t.id = requests.tenant_id AND (t.mode = requests.mode
+            OR (p.body -> 'consent' ->> 'mode' = requests.mode
+                AND CAST(p.body -> 'consent' ->> 'until' AS timestamptz) = requests.consent_until))))"""
+SEES = f"""requester_id = {ME} OR {_role("manager", "vendor_auditor")} OR (asked_at IS NOT NULL AND {MEMBER})
+    OR {ADMIN} OR (state = 'active' AND {_role("system")})"""
+TELLS = f"""CASE WHEN template = 'sign_in_code'
+    THEN request_id IS NULL AND event_id IS NULL AND tenant_id IS NULL AND person_id IS NULL AND endpoint_id IS NULL
+    ELSE {ME} IS NOT NULL AND (tenant_id IS NULL OR {REACHED}) AND (request_id IS NULL OR person_id IS NULL
+        OR EXISTS (SELECT FROM memberships m WHERE m.person_id = notices.person_id
+            AND (m.tenant_id IS NULL OR m.tenant_id = notices.tenant_id))
+        OR EXISTS (SELECT FROM requests r WHERE r.id = request_id AND r.requester_id = notices.person_id)) END"""
+INVITES = f"""invited_by = {ME} AND accepted_at IS NULL AND secret_hash IS NULL AND (
+    ({ADMIN} AND NOT is_recovery)
+    OR ({OPERATOR} AND CASE
+        WHEN tenant_id IS NULL THEN NOT is_recovery
+        WHEN roles <> '{{tenant_admin}}' THEN false
+        WHEN is_recovery THEN takes_effect_at >= now() + interval '72 hours'
+        ELSE is_new(tenant_id) END))"""
+IS_INVITED = """EXISTS (SELECT FROM invitations i WHERE i.id = (SELECT at_invitation())
+    AND lower(i.email) = lower(people.email) AND i.withdrawn_at IS NULL AND i.accepted_at IS NULL
+    AND people.side = CASE WHEN i.tenant_id IS NULL THEN 'vendor' ELSE 'customer' END)"""
+DELEGATES = f"""made_by = {ME} AND ({ADMIN} OR ({MEMBER} AND principal_id = {ME}))
+    AND EXISTS (SELECT FROM eligible_deputies l
+        WHERE l.tenant_id = delegations.tenant_id AND l.person_id = delegations.deputy_id)
+    AND EXISTS (SELECT FROM memberships m WHERE m.tenant_id = delegations.tenant_id
+        AND m.person_id = delegations.principal_id AND m.role = 'approver')"""
 API: dict[str, dict[str, str]] = {
     "tenants": {
         "SELECT": f"{VENDOR} OR id = ANY ((SELECT at_reach())::uuid[])",
@@ -145,35 +219,34 @@ API: dict[str, dict[str, str]] = {
     },
     "policies": {
         "SELECT": REACHED,
-        "INSERT": f"{ADMIN} OR ({_role('operator')} AND version = 1)",
+        "INSERT": f"({ADMIN} AND author_id = {ME}) OR ({OPERATOR} AND version = 1 AND author_id IS NULL)",
     },
     "people": {
         "SELECT": f"""id = {ME} OR (side = 'vendor' AND {ME} IS NOT NULL)
             OR EXISTS (SELECT FROM memberships m WHERE m.person_id = people.id
                 AND m.tenant_id = ANY ((SELECT at_reach())::uuid[]))""",
-        "INSERT": "(SELECT at_invitation()) IS NOT NULL",
-        "UPDATE": f"id = {ME} OR (side = 'vendor' AND {_role('operator')})",
+        "INSERT": IS_INVITED,
+        "UPDATE": f"id = {ME} OR (side = 'vendor' AND {OPERATOR})",
     },
     "memberships": {
         "SELECT": f"person_id = {ME} OR (tenant_id IS NULL AND {ME} IS NOT NULL) OR {REACHED}",
-        "INSERT": f"""{ADMIN} OR (tenant_id IS NULL AND {_role("operator")} AND person_id <> {ME})
-            OR EXISTS (SELECT FROM invitations i WHERE i.id = (SELECT at_invitation())
-                AND i.tenant_id IS NOT DISTINCT FROM memberships.tenant_id AND memberships.role = ANY (i.roles)
-                AND i.withdrawn_at IS NULL)""",
-        "DELETE": f"{ADMIN} OR (tenant_id IS NULL AND {_role('operator')} AND person_id <> {ME})",
+        "INSERT": f"""({ADMIN} AND is_member(person_id, tenant_id))
+            OR (tenant_id IS NULL AND {OPERATOR} AND person_id <> {ME}) OR is_guest(person_id, tenant_id, role)""",
+        "DELETE": f"{ADMIN} OR (tenant_id IS NULL AND {OPERATOR} AND person_id <> {ME})",
     },
     "eligible_deputies": {"SELECT": REACHED, "INSERT": ADMIN, "DELETE": ADMIN},
     "delegations": {
         "SELECT": REACHED,
-        "INSERT": f"{ADMIN} OR ({MEMBER} AND principal_id = {ME})",
+        "INSERT": DELEGATES,
         "UPDATE": f"{ADMIN} OR ({MEMBER} AND principal_id = {ME})",
     },
     "invitations": {
-        "SELECT": f"id = (SELECT at_invitation()) OR {MEMBER} OR {_role('operator')}",
-        "INSERT": f"""invited_by = {ME} AND accepted_at IS NULL AND secret_hash IS NULL
-            AND (({ADMIN} AND NOT is_recovery) OR (tenant_id IS NULL AND {_role("operator")})
-            OR ({_role("operator")} AND roles = '{{tenant_admin}}'))""",
-        "UPDATE": f"id = (SELECT at_invitation()) OR {MEMBER} OR ({_role('operator')} AND tenant_id IS NULL)",
+        "SELECT": f"""id = (SELECT at_invitation()) OR {MEMBER}
+            OR ({OPERATOR} AND (tenant_id IS NULL OR is_recovery))""",
+        "INSERT": INVITES,
+        "UPDATE": f"""id = (SELECT at_invitation()) OR {ADMIN} OR ({OPERATOR} AND tenant_id IS NULL)
+            OR (is_recovery AND EXISTS (SELECT FROM memberships m WHERE m.person_id = {ME}
+                AND m.tenant_id = invitations.tenant_id AND m.role = 'approver'))""",
     },
     "tokens": dict.fromkeys(("SELECT", "INSERT", "UPDATE"), f"person_id = {ME}"),
     "identities": dict.fromkeys(("SELECT", "INSERT", "DELETE"), f"person_id = {ME}"),
@@ -186,32 +259,30 @@ API: dict[str, dict[str, str]] = {
     },
     "sign_in_counts": dict.fromkeys(("SELECT", "INSERT", "UPDATE", "DELETE"), "true"),
     "requests": {
-        "SELECT": f"""requester_id = {ME} OR {_role("manager", "vendor_auditor")} OR {MEMBER}
-            OR (state = 'active' AND {_role("system")})""",
-        "INSERT": f"""tenant_id = (SELECT at_tenant()) AND ({_role("system")}
-            OR (requester_id = {ME} AND {_role("engineer")}))""",
-        "UPDATE": f"requester_id = {ME} OR {_role('manager', 'operator')} OR {MEMBER}",
+        "SELECT": SEES,
+        "INSERT": FILES,
+        "UPDATE": f"requester_id = {ME} OR {MANAGER} OR {ADMIN} OR {_approves('requests.tenant_id')}",
     },
-    "decisions": {"SELECT": OF_A_REQUEST, "INSERT": f"person_id = {ME} AND {OF_A_REQUEST}"},
+    "decisions": {"SELECT": OF_A_REQUEST, "INSERT": DECIDES},
     "idempotency_keys": dict.fromkeys(("SELECT", "INSERT", "UPDATE", "DELETE"), f"person_id = {ME}"),
     "events": {
         "SELECT": f"""CASE WHEN request_id IS NOT NULL THEN {OF_A_REQUEST}
             ELSE {MEMBER} OR actor_id = {ME} OR {_role("vendor_auditor")} END""",
-        "INSERT": f"tenant_id IS NULL OR {REACHED}",
+        "INSERT": f"actor_id = {ME} AND (tenant_id IS NULL OR {REACHED})",
     },
     "event_details": {
         "SELECT": "EXISTS (SELECT FROM events e WHERE e.id = event_id)",
-        "INSERT": "true",
+        "INSERT": "NOT stands(event_id)",
     },
     "unsealed": {"INSERT": "true"},
     "endpoints": {
-        "SELECT": f"(tenant_id IS NULL AND {ME} IS NOT NULL) OR {REACHED}",
-        "INSERT": f"{ADMIN} OR (tenant_id IS NULL AND {_role('operator')})",
-        "UPDATE": f"{ADMIN} OR (tenant_id IS NULL AND {_role('operator')})",
+        "SELECT": f"(tenant_id IS NULL AND {VENDOR}) OR {MEMBER}",
+        "INSERT": f"{ADMIN} OR (tenant_id IS NULL AND {OPERATOR})",
+        "UPDATE": f"{ADMIN} OR (tenant_id IS NULL AND {OPERATOR})",
     },
     "notices": {
         "SELECT": f"CASE WHEN request_id IS NOT NULL THEN {OF_A_REQUEST} ELSE {MEMBER} END",
-        "INSERT": f"tenant_id IS NULL OR {REACHED}",
+        "INSERT": TELLS,
     },
 }
 
@@ -264,27 +335,6 @@ GRANT DELETE ON sign_ins, sign_in_counts TO lockbox_worker;
 GRANT SELECT (key, since) ON sign_in_counts TO lockbox_worker;
 """
 
-ONLY_ITS_ADMINS = """
-CREATE FUNCTION refuse_other_hand() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    RAISE EXCEPTION 'only the admins of tenant % change its mode and its policy', NEW.id
-        USING ERRCODE = 'insufficient_privilege';
-END $$;
-CREATE TRIGGER only_its_admins BEFORE UPDATE ON tenants FOR EACH ROW
-    WHEN (current_user = 'lockbox_api' AND (NEW.mode <> OLD.mode OR NEW.policy_version <> OLD.policy_version)
-        AND NOT NEW.id = ANY (at_administers())) EXECUTE FUNCTION refuse_other_hand();
-CREATE TRIGGER only_operators BEFORE UPDATE ON tenants FOR EACH ROW
-    WHEN (current_user = 'lockbox_api' AND (NEW.suspended <> OLD.suspended OR NEW.plan <> OLD.plan)
-        AND NOT 'operator' = ANY (at_roles())) EXECUTE FUNCTION refuse_other_hand();
-
-CREATE FUNCTION refuse_looser() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    RAISE EXCEPTION 'the quorum of request % may not fall', NEW.id USING ERRCODE = 'insufficient_privilege';
-END $$;
-CREATE TRIGGER never_looser BEFORE UPDATE ON requests FOR EACH ROW WHEN (NEW.quorum < OLD.quorum)
-    EXECUTE FUNCTION refuse_looser();
-"""
-
 
 def _policies() -> str:
     lines = []
@@ -300,5 +350,5 @@ def _policies() -> str:
 
 
 def upgrade() -> None:
-    for part in (CONTEXT, RECOGNISE, FILINGS, WHOLE_SIGHT, _policies(), RIGHTS, ONLY_ITS_ADMINS):
+    for part in (CONTEXT, RECOGNISE, SIGHT, _policies(), RIGHTS):
         op.execute(part)

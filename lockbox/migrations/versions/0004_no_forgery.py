@@ -1,0 +1,65 @@
+"""What a condition on one row cannot say, by triggers: who changes which column, and what belongs together."""
+
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+
+# What binds every role must not itself be bound by what one caller may see.
+WHOLE_SIGHT = """
+ALTER FUNCTION refuse_unfounded() SECURITY DEFINER SET search_path = public, pg_temp;
+ALTER FUNCTION refuse_invented() SECURITY DEFINER SET search_path = public, pg_temp;
+"""
+
+COLUMNS = """
+CREATE FUNCTION refuse_other_hand() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '% %: that is for somebody else to change', TG_TABLE_NAME, NEW.id
+        USING ERRCODE = 'insufficient_privilege';
+END $$;
+CREATE TRIGGER only_its_admins BEFORE UPDATE ON tenants FOR EACH ROW
+    WHEN (current_user = 'lockbox_api' AND (NEW.mode <> OLD.mode OR NEW.policy_version <> OLD.policy_version
+        OR NEW.name <> OLD.name) AND NOT NEW.id = ANY (at_administers())) EXECUTE FUNCTION refuse_other_hand();
+CREATE TRIGGER only_operators BEFORE UPDATE ON tenants FOR EACH ROW
+    WHEN (current_user = 'lockbox_api' AND (NEW.suspended <> OLD.suspended OR NEW.plan <> OLD.plan)
+        AND NOT 'operator' = ANY (at_roles())) EXECUTE FUNCTION refuse_other_hand();
+CREATE TRIGGER operators_disable_the_vendors BEFORE UPDATE ON people FOR EACH ROW
+    WHEN (current_user = 'lockbox_api' AND NEW.disabled_at IS DISTINCT FROM OLD.disabled_at
+        AND (OLD.disabled_at IS NOT NULL OR NEW.side <> 'vendor' OR NEW.id = at_person()
+            OR NOT 'operator' = ANY (at_roles()))) EXECUTE FUNCTION refuse_other_hand();
+CREATE TRIGGER only_the_guest_accepts BEFORE UPDATE ON invitations FOR EACH ROW
+    WHEN (current_user = 'lockbox_api' AND NEW.accepted_at IS DISTINCT FROM OLD.accepted_at
+        AND at_invitation() IS DISTINCT FROM NEW.id) EXECUTE FUNCTION refuse_other_hand();
+
+CREATE FUNCTION refuse_looser() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '% %: that only ever goes one way', TG_TABLE_NAME, NEW.id
+        USING ERRCODE = 'insufficient_privilege';
+END $$;
+CREATE TRIGGER never_looser BEFORE UPDATE ON requests FOR EACH ROW
+    WHEN (NEW.quorum < OLD.quorum OR (OLD.asked_at IS NOT NULL AND NEW.asked_at IS DISTINCT FROM OLD.asked_at))
+    EXECUTE FUNCTION refuse_looser();
+CREATE TRIGGER never_revived BEFORE UPDATE ON invitations FOR EACH ROW
+    WHEN (OLD.accepted_at IS NOT NULL OR OLD.withdrawn_at IS NOT NULL) EXECUTE FUNCTION refuse_looser();
+"""
+
+BELONGS = """
+CREATE FUNCTION refuse_foreign() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
+AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM requests r WHERE r.id = NEW.request_id AND r.tenant_id = NEW.tenant_id) THEN
+        RAISE EXCEPTION '% % names another tenant than its request', TG_TABLE_NAME, NEW.id
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER of_its_tenant AFTER INSERT ON events DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+    WHEN (current_user = 'lockbox_api' AND NEW.request_id IS NOT NULL) EXECUTE FUNCTION refuse_foreign();
+CREATE CONSTRAINT TRIGGER of_its_tenant AFTER INSERT ON notices DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+    WHEN (current_user = 'lockbox_api' AND NEW.request_id IS NOT NULL) EXECUTE FUNCTION refuse_foreign();
+"""
+
+
+def upgrade() -> None:
+    for part in (WHOLE_SIGHT, COLUMNS, BELONGS):
+        op.execute(part)

@@ -1,0 +1,75 @@
+"""Mailed codes to sign in with: asking for one, trying one, and what a good one proves."""
+
+from sqlalchemy import text
+from sqlmodel import Session
+
+from lockbox.database import now
+from lockbox.notices import announcing
+from lockbox.notices.memos import SIGN_IN_CODE
+from lockbox.notices.vault import Vault
+from lockbox.people import begun, counts, recognition
+from lockbox.people.begun import OVER, Stub
+from lockbox.people.counts import Counted, Limits
+from lockbox.people.recognition import Kind
+from lockbox.people.roles import Caller, Means
+from lockbox.refusals import NotSignedIn
+
+MOST_TRIES = 5
+WRONG = "That is not the code of the newest mail. Look again, or ask for another one."
+
+TRIED = text("""
+UPDATE sign_ins SET tries = tries + 1
+WHERE id = :id AND used_at IS NULL AND expires_at > :at AND tries < :most RETURNING email
+""")
+
+
+def ask(session: Session, email: str) -> Stub:
+    """Begin a sign-in by a code that is mailed to the address, if somebody has it.
+
+    Whether somebody does is found out by whoever sends the mail: here the same is done for every address, so that
+    neither the answer nor the time it takes tells who has an account.
+    """
+    stub, at = begun.begin(session, Means.MAIL, email=email), now(session)
+    announcing.write_to(
+        session,
+        stub.id,
+        template=SIGN_IN_CODE,
+        tenant_id=None,
+        event_id=None,
+        at=at,
+        until=at + begun.LASTS,
+    )
+    return stub
+
+
+def count_try(session: Session, stub: Stub | None, limits: Limits) -> Counted:
+    """Count one more try of a code, before it is looked at; the caller commits whatever comes of it.
+
+    Raises:
+        NotSignedIn: the sign-in is another browser's, was used, has run out, or was tried five times.
+    """
+    begun.find(session, stub, Means.MAIL)
+    values = {"id": stub.id if stub else None, "at": now(session), "most": MOST_TRIES}
+    email = session.connection().execute(TRIED, values).scalar_one_or_none()
+    if email is None:
+        raise NotSignedIn(OVER)
+    return counts.count(session, limits, account=email)
+
+
+def redeem(session: Session, stub: Stub, code: str, vault: Vault) -> Caller:
+    """Return the person to whose address the code went, whose transaction this one becomes.
+
+    Raises:
+        NotSignedIn: it is not the code, the sign-in is over, or its person disabled.
+    """
+    row = begun.find(session, stub, Means.MAIL)
+    plain = "".join(mark for mark in code if not mark.isspace() and mark != "-")
+    if row.code_hash is None or not vault.is_mark(row.code_hash, row.id, plain):
+        raise NotSignedIn(WRONG)
+    row.proven_at = row.used_at = now(session)
+    session.add(row)
+    session.flush()
+    found = recognition.recognise(session, Kind.SIGN_IN, str(stub.id), begun.hash_of(stub))
+    if found is None or found.person_id is None or found.disabled:
+        raise NotSignedIn(OVER)
+    return found.caller(Means.MAIL, row.used_at)

@@ -1,0 +1,113 @@
+"""Who may do what at a tenant, or at the vendor: judged by the roles held once nobody else may change them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlmodel import Session, col, select
+
+from lockbox.people import context
+from lockbox.people import tenants as registry
+from lockbox.people.models import Tenant
+from lockbox.people.roles import TENANT_ROLES, Caller, Role
+from lockbox.refusals import NotYours, Unknown
+from lockbox.requests.writing import Origin
+
+NO_TENANT = "There is no such tenant."
+VENDOR = "the vendor"
+
+# A row could not be locked by everyone who may change people: row-level security hides it from updates.
+HOLD = text("SELECT pg_advisory_xact_lock(hashtextextended('lockbox people of ' || :whose, 0))")
+
+
+@dataclass(frozen=True)
+class Seat:
+    """Somebody who acts in one capacity at a tenant, or at the vendor where `tenant_id` is None, and from where."""
+
+    caller: Caller
+    role: str
+    origin: Origin
+    tenant_id: UUID | None = None
+
+
+def known(session: Session, caller: Caller, slug: str) -> Tenant:
+    """Return a tenant; its members know of it, and everybody with a role at the vendor.
+
+    Raises:
+        Unknown: there is none, or the caller has no business with it.
+    """
+    context.enter(session, caller)
+    tenant = registry.find(session, slug)
+    if tenant is None:
+        raise Unknown(NO_TENANT)
+    return tenant
+
+
+def readable(session: Session, caller: Caller, slug: str, roles: Sequence[Role] = tuple(TENANT_ROLES)) -> Tenant:
+    """Return a tenant to somebody who has one of the roles there.
+
+    Raises:
+        Unknown, NotYours: as named.
+    """
+    tenant = known(session, caller, slug)
+    capacity(caller, roles, tenant.id)
+    return tenant
+
+
+def take(
+    session: Session, caller: Caller, origin: Origin, roles: Sequence[Role], tenant: Tenant | None = None
+) -> Seat:
+    """Return the caller in the first of the roles that they hold now, at a tenant or at the vendor for None.
+
+    The people of that place are held until the transaction ends: whoever changes them waits for one another, and
+    is judged by what the one before has left.
+
+    Raises:
+        NotYours: the caller has none of the roles.
+    """
+    context.enter(session, caller)
+    place = tenant.id if tenant else None
+    capacity(caller, roles, place)
+    hold(session, place)
+    caller = registry.as_of_now(session, caller)
+    return Seat(caller, capacity(caller, roles, place), origin, place)
+
+
+def operate(session: Session, caller: Caller, origin: Origin, slug: str) -> tuple[Seat, Tenant]:
+    """Return the caller as an operator who deals with a tenant, whose people are held.
+
+    Raises:
+        Unknown, NotYours: as named.
+    """
+    tenant = known(session, caller, slug)
+    capacity(caller, (Role.OPERATOR,))
+    hold(session, tenant.id)
+    caller = registry.as_of_now(session, caller)
+    role = capacity(caller, (Role.OPERATOR,))
+    context.turn_to(session, tenant.id)
+    return Seat(caller, role, origin, tenant.id), tenant
+
+
+def locked(session: Session, tenant: Tenant) -> Tenant:
+    """Return the tenant as it is now, and keep others from changing it; requests can still be filed with it."""
+    query = select(Tenant).where(col(Tenant.id) == tenant.id).with_for_update(key_share=True)
+    return session.exec(query.execution_options(populate_existing=True)).one()
+
+
+def hold(session: Session, tenant_id: UUID | None) -> None:
+    """Wait until nobody else changes the people of the tenant, or of the vendor for None, and keep others waiting."""
+    session.connection().execute(HOLD, {"whose": str(tenant_id or VENDOR)})
+
+
+def capacity(caller: Caller, roles: Sequence[Role], tenant_id: UUID | None = None) -> Role:
+    """Return the first of the roles that the caller has at a tenant, or at the vendor for None.
+
+    Raises:
+        NotYours: the caller has none of them.
+    """
+    for role in roles:
+        if caller.holds(role, tenant_id=tenant_id):
+            return role
+    names = " or ".join(sorted(role.value.replace("_", " ") for role in roles))
+    raise NotYours(f"This is for {names} {'of this tenant' if tenant_id else 'of the vendor'}.")

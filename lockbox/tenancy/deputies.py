@@ -1,0 +1,232 @@
+"""Deputies of approvers: naming one for a period, ending it, and who has one."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import or_
+from sqlmodel import Session, col, select
+
+from lockbox.audit.canonical import instant
+from lockbox.database import now
+from lockbox.ids import new_id
+from lockbox.notices import announcing, outbox
+from lockbox.notices.memos import DEPUTY_BEGINS
+from lockbox.people.models import Delegation, Person, Tenant
+from lockbox.people.roles import Caller, Role
+from lockbox.refusals import DelegationClash, Invalid, NotYours, Unknown
+from lockbox.requests.writing import Origin
+from lockbox.tenancy import authority, memberships, trail
+from lockbox.tenancy.authority import Seat
+from lockbox.tenancy.memberships import Member
+from lockbox.tenancy.trail import ABSENT, Deed, change
+
+LONGEST = timedelta(days=90)
+GONE = "somebody who is no longer a member"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Who is to stand in for whom, and when; the principal is the caller for None, the start now for None."""
+
+    deputy_id: UUID
+    ends_at: datetime
+    starts_at: datetime | None = None
+    principal_id: UUID | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A delegation as a reader sees it; `counts` is whether the deputy stands in at this moment."""
+
+    delegation: Delegation
+    principal: str
+    deputy: str
+    counts: bool
+
+
+def name_deputy(session: Session, caller: Caller, origin: Origin, slug: str, wanted: Wanted) -> Entry:
+    """Let a member whom an admin marked eligible stand in for an approver, for at most 90 days.
+
+    An approver names the own deputy; an admin may do it for an approver who is absent. One approver has one deputy at
+    a time, or one voice would count for several; somebody may stand in for several approvers, with one vote.
+
+    Raises:
+        Unknown, NotYours: as named.
+        Invalid: the principal is no approver, the deputy not eligible or the same person, or the period is not one.
+        DelegationClash: in that period the principal has a deputy, or one of the two is on the other side already.
+    """
+    tenant = authority.known(session, caller, slug)
+    principal_id = wanted.principal_id or caller.person_id
+    mine = principal_id == caller.person_id
+    roles = (Role.APPROVER, Role.TENANT_ADMIN) if mine else (Role.TENANT_ADMIN, Role.APPROVER)
+    seat = authority.take(session, caller, origin, roles, tenant)
+    if not mine and seat.role != Role.TENANT_ADMIN:
+        raise NotYours("You name your own deputy; an admin may do it for somebody else.")
+    at = now(session)
+    starts_at = max(wanted.starts_at or at, at)
+    principal, deputy = _pair(session, tenant, principal_id, wanted.deputy_id)
+    _is_a_period(starts_at, wanted.ends_at, at)
+    _no_clash(session, tenant, principal_id, wanted.deputy_id, starts_at, wanted.ends_at)
+    delegation = Delegation(
+        id=new_id(),
+        tenant_id=tenant.id,
+        principal_id=principal_id,
+        deputy_id=wanted.deputy_id,
+        starts_at=starts_at,
+        ends_at=wanted.ends_at,
+        made_by=caller.person_id,
+        created_at=at,
+    )
+    session.add(delegation)
+    session.flush()
+    period = change(ABSENT, _period(delegation))
+    trail.tell(session, seat, _deed("deputy_named", delegation, at, period, principal.name, deputy.name))
+    _tell_deputy(session, delegation)
+    return Entry(delegation, principal.name, deputy.name, counts=starts_at == at)
+
+
+def end(session: Session, caller: Caller, origin: Origin, slug: str, delegation_id: UUID) -> None:
+    """End a delegation now, as its principal or an admin; what is over already stays as it is.
+
+    Raises:
+        Unknown, NotYours: as named.
+    """
+    tenant = authority.known(session, caller, slug)
+    seat = authority.take(session, caller, origin, (Role.TENANT_ADMIN, Role.APPROVER), tenant)
+    query = select(Delegation).where(col(Delegation.id) == delegation_id, col(Delegation.tenant_id) == tenant.id)
+    delegation = session.exec(query).one_or_none()
+    if delegation is None:
+        raise Unknown("There is no such delegation.")
+    if seat.role != Role.TENANT_ADMIN and delegation.principal_id != caller.person_id:
+        raise NotYours("This is for the approver who is stood in for, or for a tenant admin.")
+    _end(session, seat, [delegation])
+
+
+def end_those_of(session: Session, seat: Seat, person_id: UUID, *, as_principal: bool, as_deputy: bool) -> None:
+    """End what somebody has to do with deputies, who will no longer be an approver, or no longer a deputy."""
+    assert seat.tenant_id is not None  # noqa: S101 - there are no deputies at the vendor
+    either = []
+    if as_principal:
+        either.append(col(Delegation.principal_id) == person_id)
+    if as_deputy:
+        either.append(col(Delegation.deputy_id) == person_id)
+    query = select(Delegation).where(col(Delegation.tenant_id) == seat.tenant_id, or_(*either))
+    _end(session, seat, session.exec(query.order_by(col(Delegation.id))).all())
+
+
+def current(session: Session, caller: Caller, slug: str) -> Sequence[Entry]:
+    """Return the delegations of a tenant that are running or to come, to its members, by their start.
+
+    Raises:
+        Unknown, NotYours: as named.
+    """
+    tenant = authority.readable(session, caller, slug)
+    at = now(session)
+    query = select(Delegation).where(
+        col(Delegation.tenant_id) == tenant.id, col(Delegation.ended_at).is_(None), col(Delegation.ends_at) > at
+    )
+    found = session.exec(query.order_by(col(Delegation.starts_at), col(Delegation.id))).all()
+    names = _names(session, found)
+    stands = outbox.directory(session, {tenant.id}, at).deputies[tenant.id]
+    return [
+        Entry(
+            one,
+            names.get(one.principal_id, GONE),
+            names.get(one.deputy_id, GONE),
+            one.starts_at <= at and one.principal_id in stands.get(one.deputy_id, ()),
+        )
+        for one in found
+    ]
+
+
+def _pair(session: Session, tenant: Tenant, principal_id: UUID, deputy_id: UUID) -> tuple[Member, Member]:
+    principal = memberships.find(session, tenant.id, principal_id)
+    if principal is None or principal.is_disabled or Role.APPROVER not in principal.roles:
+        raise Invalid("Only an approver has a deputy; name one of the tenant's.", field="principal")
+    if principal_id == deputy_id:
+        raise Invalid("Nobody stands in for themselves; name somebody else.", field="deputy")
+    deputy = memberships.find(session, tenant.id, deputy_id)
+    if deputy is None or deputy.is_disabled or not deputy.is_eligible:
+        raise Invalid("Name a member whom a tenant admin has marked as eligible to be a deputy.", field="deputy")
+    return principal, deputy
+
+
+def _tell_deputy(session: Session, delegation: Delegation) -> None:
+    """Promise the deputy a mail for when the time begins, with what waits for an answer then."""
+    announcing.write_to(
+        session,
+        delegation.id,
+        template=DEPUTY_BEGINS,
+        tenant_id=delegation.tenant_id,
+        event_id=None,
+        at=delegation.starts_at,
+        until=delegation.ends_at,
+    )
+
+
+def _is_a_period(starts_at: datetime, ends_at: datetime, at: datetime) -> None:
+    if ends_at <= at:
+        raise Invalid("The period must end in the future.", field="ends_at")
+    if ends_at <= starts_at:
+        raise Invalid("The period must end after it starts.", field="ends_at")
+    if ends_at - starts_at > LONGEST:
+        raise Invalid(f"The period may be at most {LONGEST.days} days long.", field="ends_at")
+
+
+def _no_clash(  # noqa: PLR0917 - what one delegation is made of
+    session: Session, tenant: Tenant, principal_id: UUID, deputy_id: UUID, starts_at: datetime, ends_at: datetime
+) -> None:
+    both = (principal_id, deputy_id)
+    query = select(Delegation).where(
+        col(Delegation.tenant_id) == tenant.id,
+        col(Delegation.ended_at).is_(None),
+        col(Delegation.starts_at) < ends_at,
+        col(Delegation.ends_at) > starts_at,
+        or_(col(Delegation.principal_id).in_(both), col(Delegation.deputy_id) == principal_id),
+    )
+    for other in session.exec(query):
+        if other.principal_id == principal_id:
+            raise DelegationClash("The approver has a deputy in that period; end that delegation first.")
+        if other.principal_id == deputy_id:
+            raise DelegationClash("The deputy has a deputy in that period, and a delegation is never passed on.")
+        raise DelegationClash("The approver is a deputy in that period, and a delegation is never passed on.")
+
+
+def _end(session: Session, seat: Seat, delegations: Iterable[Delegation]) -> None:
+    at = now(session)
+    running = [one for one in delegations if one.ended_at is None and one.ends_at > at]
+    names = _names(session, running)
+    for one in running:
+        one.ended_at = at
+        session.add(one)
+        session.flush()
+        names_of_both = (names.get(one.principal_id, GONE), names.get(one.deputy_id, GONE))
+        trail.tell(session, seat, _deed("deputy_ended", one, at, change(_period(one), ABSENT), *names_of_both))
+
+
+def _deed(  # noqa: PLR0917 - what one event is made of
+    action: str, delegation: Delegation, at: datetime, period: str, principal: str, deputy: str
+) -> Deed:
+    return Deed(
+        action,
+        at,
+        {"period": period},
+        {"principal": principal, "deputy": deputy},
+        {
+            "delegation_id": delegation.id,
+            "principal_id": delegation.principal_id,
+            "deputy_id": delegation.deputy_id,
+        },
+        frozenset({delegation.principal_id, delegation.deputy_id}),
+    )
+
+
+def _period(delegation: Delegation) -> str:
+    return f"{instant(delegation.starts_at)} to {instant(delegation.ends_at)}"
+
+
+def _names(session: Session, delegations: Sequence[Delegation]) -> dict[UUID, str]:
+    ids = {person for one in delegations for person in (one.principal_id, one.deputy_id)}
+    return dict(session.exec(select(Person.id, Person.name).where(col(Person.id).in_(ids))).all())

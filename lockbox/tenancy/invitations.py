@@ -1,0 +1,167 @@
+"""Invitations: which are open, taking one back, and accepting it, once, with the mailed code."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlmodel import Session, col
+
+from lockbox.database import now
+from lockbox.notices import correspondence
+from lockbox.people import context, recognition
+from lockbox.people import tenants as registry
+from lockbox.people.models import Invitation
+from lockbox.people.recognition import Found, Kind
+from lockbox.people.roles import Caller, Means, Role, Side
+from lockbox.refusals import (
+    InvitationClosed,
+    InvitationExpired,
+    InvitationRefused,
+    OtherSide,
+    Unknown,
+)
+from lockbox.requests.writing import Origin
+from lockbox.tenancy import authority, memberships, offers, trail
+from lockbox.tenancy.authority import Seat
+from lockbox.tenancy.trail import Deed, change, listed
+
+REFUSED = "This invitation is not good, or the code is not its own: ask for another one."
+INVITED = "invited"
+UNSAID = Origin("api")
+
+HOLD_ADDRESS = text("SELECT pg_advisory_xact_lock(hashtextextended('lockbox address ' || lower(:address), 0))")
+
+
+def still_open(session: Session, caller: Caller, slug: str) -> Sequence[Invitation]:
+    """Return a tenant's open invitations to its members, the newest first; `secret_hash` is out of reach.
+
+    Raises:
+        Unknown, NotYours: as named.
+    """
+    tenant = authority.readable(session, caller, slug)
+    return listed_at(session, tenant.id)
+
+
+def listed_at(session: Session, tenant_id: UUID | None) -> Sequence[Invitation]:
+    """Return the open invitations of a tenant, or of the vendor for None."""
+    query = offers.without_secret().where(offers.at_place(tenant_id), offers.is_open(now(session)))
+    return session.exec(query.order_by(col(Invitation.id).desc())).all()
+
+
+def withdraw(session: Session, caller: Caller, origin: Origin, slug: str, invitation_id: UUID) -> None:
+    """Take an invitation of a tenant back, as its admin; a recovery too.
+
+    Raises:
+        Unknown, NotYours: as named.
+        InvitationClosed: it has been accepted or withdrawn.
+    """
+    tenant = authority.known(session, caller, slug)
+    end(session, authority.take(session, caller, origin, (Role.TENANT_ADMIN,), tenant), invitation_id)
+
+
+def end(session: Session, seat: Seat, invitation_id: UUID, *, only_recovery: bool = False) -> None:
+    """Take an invitation back in the capacity in which somebody acts; that of a recovery is an objection.
+
+    Raises:
+        Unknown: there is none, or none of that kind.
+        InvitationClosed: it has been accepted or withdrawn.
+    """
+    query = offers.without_secret().where(col(Invitation.id) == invitation_id, offers.at_place(seat.tenant_id))
+    invitation = session.exec(query.with_for_update()).one_or_none()
+    if invitation is None or (only_recovery and not invitation.is_recovery):
+        raise Unknown("There is no such invitation.")
+    if invitation.accepted_at or invitation.withdrawn_at:
+        raise InvitationClosed("This invitation has been accepted or withdrawn; there is nothing left to take back.")
+    at = now(session)
+    invitation.withdrawn_at, invitation.withdrawn_by = at, seat.caller.person_id
+    session.add(invitation)
+    session.flush()
+    deed = Deed(
+        "recovery_objected" if invitation.is_recovery else "invitation_withdrawn",
+        at,
+        {"roles": change(listed(invitation.roles), trail.ABSENT)},
+        {"member": trail.person(invitation.name, invitation.email)},
+        {"invitation_id": invitation.id},
+    )
+    trail.tell(session, seat, deed)
+
+
+def accept(session: Session, invitation_id: UUID, code: str, *, origin: Origin = UNSAID) -> Caller:
+    """Let whoever has the mailed code take the place, once; the transaction becomes theirs.
+
+    Somebody with the address is made a person on the side that invites; a person of that side keeps what they have
+    and gets the roles too. Nothing is written when it is refused.
+
+    Returns:
+        The person, signed in by mail alone, with every role held now.
+
+    Raises:
+        InvitationRefused: the invitation is unknown, used, withdrawn or not yet good, the code is wrong, or the
+            person was disabled; all of these answer alike.
+        InvitationExpired: the code is right and its time is over.
+        OtherSide: the address belongs to a person of the other side.
+    """
+    invitation = _locked(session, invitation_id, code)
+    at = now(session)
+    # Looked at once more: much may have changed while the locks were waited for.
+    found = _judged(_shown(session, invitation_id, code), invitation, at)
+    side = Side.CUSTOMER if invitation.tenant_id else Side.VENDOR
+    if found.side not in {None, side}:
+        raise OtherSide("This address belongs to somebody on the other side, and nobody is on both.")
+    name, person_id = found.name or invitation.name, found.person_id
+    if person_id is None:
+        person_id = registry.add_person(session, name, invitation.email, side).id
+    caller = Caller(person_id, name, frozenset(), side=side, means=Means.MAIL, signed_in_at=at)
+    return _seated(session, caller, invitation, origin, at)
+
+
+def _locked(session: Session, invitation_id: UUID, code: str) -> Invitation:
+    found = _shown(session, invitation_id, code)
+    if found is None:
+        raise InvitationRefused(REFUSED)
+    authority.hold(session, next(iter(found.standings)).tenant_id)
+    query = offers.without_secret().where(col(Invitation.id) == invitation_id).with_for_update()
+    invitation = session.exec(query.execution_options(populate_existing=True)).one()
+    # Two places, offered to one new address, must not make two people.
+    session.connection().execute(HOLD_ADDRESS, {"address": invitation.email})
+    return invitation
+
+
+def _shown(session: Session, invitation_id: UUID, code: str) -> Found | None:
+    return recognition.recognise(session, Kind.INVITATION, str(invitation_id), correspondence.invitation_hash(code))
+
+
+def _judged(found: Found | None, invitation: Invitation, at: datetime) -> Found:
+    if found is None or found.revoked or found.disabled or at < invitation.takes_effect_at:
+        raise InvitationRefused(REFUSED)
+    if found.expires_at is None or at >= found.expires_at:
+        raise InvitationExpired("The time to accept this invitation is over; ask for another one.")
+    return found
+
+
+def _seated(session: Session, caller: Caller, invitation: Invitation, origin: Origin, at: datetime) -> Caller:
+    context.enter(session, caller)
+    place, offered = invitation.tenant_id, frozenset(Role(role) for role in invitation.roles)
+    before = _roles_at(registry.as_of_now(session, caller), place)
+    memberships.give(session, caller.person_id, place, offered)
+    invitation.accepted_at, invitation.accepted_by = at, caller.person_id
+    session.add(invitation)
+    session.flush()
+    caller = registry.as_of_now(session, caller)
+    # What was entered knew nothing of the new roles.
+    session.info.pop(context.KNOWN)
+    context.enter(session, caller)
+    deed = Deed(
+        "member_added",
+        at,
+        {"roles": change(listed(before), listed(_roles_at(caller, place)))},
+        {"member": trail.person(caller.name, invitation.email)},
+        {"invitation_id": invitation.id, "person_id": caller.person_id},
+    )
+    trail.tell(session, Seat(caller, INVITED, origin, place), deed)
+    return caller
+
+
+def _roles_at(caller: Caller, place: UUID | None) -> frozenset[Role]:
+    return frozenset(standing.role for standing in caller.standings if standing.tenant_id == place)

@@ -1,0 +1,168 @@
+"""Members of a tenant: only its admins invite them, set their roles, mark deputies and remove them."""
+
+from uuid import UUID
+
+from sqlmodel import Session
+
+from lockbox.database import now
+from lockbox.people.models import EligibleDeputy, Invitation
+from lockbox.people.roles import Caller, Role
+from lockbox.refusals import LastAdmin, Unknown
+from lockbox.requests.writing import Origin
+from lockbox.tenancy import authority, deputies, memberships, offers, trail
+from lockbox.tenancy.authority import Seat
+from lockbox.tenancy.memberships import Member, Page
+from lockbox.tenancy.offers import Offer
+from lockbox.tenancy.trail import Deed, change, listed
+
+ADMINS = (Role.TENANT_ADMIN,)
+
+
+def page(session: Session, caller: Caller, slug: str, *, cursor: UUID | None, most: int) -> Page:
+    """Return members of a tenant to its members, from the cursor on.
+
+    Raises:
+        Unknown, NotYours: as named.
+    """
+    tenant = authority.readable(session, caller, slug)
+    return memberships.page(session, tenant.id, cursor=cursor, most=most)
+
+
+def invite(
+    session: Session,
+    caller: Caller,
+    origin: Origin,
+    slug: str,
+    *,
+    name: str,
+    address: str,
+    roles: frozenset[Role],
+) -> Invitation:
+    """Invite somebody by mail; they are a member once they accept, also where they are known elsewhere.
+
+    Raises:
+        Unknown, NotYours: as named.
+        OtherSide: the address belongs to somebody at the vendor.
+        AlreadyMember, AlreadyInvited: as named.
+    """
+    tenant = authority.known(session, caller, slug)
+    seat = authority.take(session, caller, origin, ADMINS, tenant)
+    at = now(session)
+    offers.only_one(session, tenant.id, address, at)
+    return offers.make(session, seat, Offer(name, address, roles), at)
+
+
+def set_roles(
+    session: Session, caller: Caller, origin: Origin, slug: str, person_id: UUID, *, roles: frozenset[Role]
+) -> Member:
+    """Give a member exactly these roles; they hold from the next call on. The same roles again change nothing.
+
+    Raises:
+        Unknown, NotYours: as named.
+        LastAdmin: the tenant would be left without an admin.
+    """
+    seat, member = _member(session, caller, origin, slug, person_id)
+    if roles != member.roles:
+        _not_the_last_admin(session, seat, member, roles)
+        _end_what_roles_carried(session, seat, member, roles)
+        _replace(session, seat, member, roles)
+        _tell(session, seat, member, "member_changed", roles)
+    return _again(session, seat, person_id)
+
+
+def remove(session: Session, caller: Caller, origin: Origin, slug: str, person_id: UUID) -> None:
+    """Take a member out of the tenant, with every role and everything that they stand in for.
+
+    Raises:
+        Unknown, NotYours: as named.
+        LastAdmin: the tenant would be left without an admin.
+    """
+    seat, member = _member(session, caller, origin, slug, person_id)
+    nothing = frozenset[Role]()
+    _not_the_last_admin(session, seat, member, nothing)
+    deputies.end_those_of(session, seat, person_id, as_principal=True, as_deputy=True)
+    if member.is_eligible:
+        _mark(session, seat, person_id, eligible=False)
+    _replace(session, seat, member, nothing)
+    _tell(session, seat, member, "member_removed", nothing)
+
+
+def set_eligible(
+    session: Session, caller: Caller, origin: Origin, slug: str, person_id: UUID, *, eligible: bool
+) -> Member:
+    """Allow approvers to name a member as their deputy, or no longer; then what they stand in for ends.
+
+    Raises:
+        Unknown, NotYours: as named.
+    """
+    seat, member = _member(session, caller, origin, slug, person_id)
+    if eligible != member.is_eligible:
+        if not eligible:
+            deputies.end_those_of(session, seat, person_id, as_principal=False, as_deputy=True)
+        _mark(session, seat, person_id, eligible=eligible)
+        deed = Deed(
+            "eligible_changed",
+            now(session),
+            {"eligible": change(_yes(member.is_eligible), _yes(eligible))},
+            {"member": trail.person(member.name, member.address)},
+            {"person_id": person_id},
+            frozenset({person_id}),
+        )
+        trail.tell(session, seat, deed)
+    return _again(session, seat, person_id)
+
+
+def _member(session: Session, caller: Caller, origin: Origin, slug: str, person_id: UUID) -> tuple[Seat, Member]:
+    tenant = authority.known(session, caller, slug)
+    seat = authority.take(session, caller, origin, ADMINS, tenant)
+    return seat, _again(session, seat, person_id)
+
+
+def _again(session: Session, seat: Seat, person_id: UUID) -> Member:
+    member = memberships.find(session, seat.tenant_id, person_id)
+    if member is None:
+        raise Unknown("There is no such member.")
+    return member
+
+
+def _not_the_last_admin(session: Session, seat: Seat, member: Member, roles: frozenset[Role]) -> None:
+    assert seat.tenant_id is not None  # noqa: S101 - a member is one of a tenant
+    loses = Role.TENANT_ADMIN in member.roles - roles
+    if loses and not memberships.other_admins(session, seat.tenant_id, member.person_id):
+        raise LastAdmin("This is the last admin of the tenant; make somebody else one first.")
+
+
+def _end_what_roles_carried(session: Session, seat: Seat, member: Member, roles: frozenset[Role]) -> None:
+    if Role.APPROVER in member.roles - roles:
+        deputies.end_those_of(session, seat, member.person_id, as_principal=True, as_deputy=False)
+
+
+def _replace(session: Session, seat: Seat, member: Member, roles: frozenset[Role]) -> None:
+    memberships.give(session, member.person_id, seat.tenant_id, roles - member.roles)
+    memberships.take_away(session, member.person_id, seat.tenant_id, member.roles - roles)
+
+
+def _mark(session: Session, seat: Seat, person_id: UUID, *, eligible: bool) -> None:
+    assert seat.tenant_id is not None  # noqa: S101 - likewise
+    mark = EligibleDeputy(tenant_id=seat.tenant_id, person_id=person_id)
+    if eligible:
+        session.add(mark)
+    else:
+        session.delete(session.get_one(EligibleDeputy, (mark.tenant_id, mark.person_id)))
+    session.flush()
+
+
+def _tell(session: Session, seat: Seat, member: Member, action: str, roles: frozenset[Role]) -> None:
+    deed = Deed(
+        action,
+        now(session),
+        {"roles": change(listed(memberships.words(member.roles)), listed(memberships.words(roles)))},
+        {"member": trail.person(member.name, member.address)},
+        {"person_id": member.person_id},
+        frozenset({member.person_id}),
+    )
+    trail.tell(session, seat, deed)
+
+
+def _yes(value: bool) -> str:  # noqa: FBT001 - the one word that it turns into text
+    return "yes" if value else "no"

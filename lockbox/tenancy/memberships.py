@@ -1,0 +1,125 @@
+"""Memberships, of a tenant or of the vendor: what roles somebody has there, and giving and taking them."""
+
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlmodel import Session
+
+from lockbox.ids import new_id
+from lockbox.people.roles import Role
+
+MOST_A_PAGE = 200
+
+LIST = text("""
+SELECT p.id, p.name, p.email, p.disabled_at IS NOT NULL AS is_disabled,
+    array_remove(array_agg(m.role), NULL) AS roles, min(uuid_extract_timestamp(m.id)) AS since,
+    EXISTS (SELECT FROM eligible_deputies l WHERE l.tenant_id = :tenant_id AND l.person_id = p.id) AS is_eligible
+FROM people p LEFT JOIN memberships m ON m.person_id = p.id
+    AND m.tenant_id IS NOT DISTINCT FROM CAST(:tenant_id AS uuid)
+WHERE (CAST(:person_id AS uuid) IS NULL OR p.id = :person_id)
+AND (CAST(:after AS uuid) IS NULL OR p.id > :after)
+AND CASE WHEN CAST(:tenant_id AS uuid) IS NULL THEN p.side = 'vendor' ELSE m.id IS NOT NULL END
+GROUP BY p.id ORDER BY p.id LIMIT :most
+""")
+GIVE = text("""
+INSERT INTO memberships (id, person_id, tenant_id, role)
+SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:people AS uuid[]), CAST(:tenants AS uuid[]), CAST(:roles AS text[]))
+ON CONFLICT DO NOTHING
+""")
+TAKE = text("""
+DELETE FROM memberships WHERE person_id = :person_id
+AND tenant_id IS NOT DISTINCT FROM CAST(:tenant_id AS uuid) AND role = ANY(:roles)
+""")
+OTHER_ADMINS = text("""
+SELECT count(*) FROM memberships m JOIN people p ON p.id = m.person_id AND p.disabled_at IS NULL
+WHERE m.tenant_id = :tenant_id AND m.role = 'tenant_admin' AND m.person_id <> :person_id
+""")
+
+
+@dataclass(frozen=True)
+class Member:
+    """Somebody with the roles that they have in one place, or at the vendor also without any.
+
+    `since` is from when the oldest of these roles dates, `is_eligible` whether approvers may name them as deputy.
+    """
+
+    person_id: UUID
+    name: str
+    address: str
+    roles: frozenset[Role]
+    is_eligible: bool
+    is_disabled: bool
+    since: datetime | None
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some members, and the cursor of those that follow."""
+
+    members: tuple[Member, ...]
+    next_cursor: UUID | None
+
+
+def page(session: Session, tenant_id: UUID | None, *, cursor: UUID | None, most: int) -> Page:
+    """Return members of a tenant, or everybody on the vendor's side for None, from the cursor on."""
+    values = {"tenant_id": tenant_id, "person_id": None, "after": cursor, "most": most + 1}
+    found = [_member(row) for row in session.connection().execute(LIST, values)]
+    more = len(found) > most
+    return Page(tuple(found[:most]), found[most - 1].person_id if more else None)
+
+
+def find(session: Session, tenant_id: UUID | None, person_id: UUID) -> Member | None:
+    """Return one member of a tenant, or somebody on the vendor's side for None."""
+    values = {"tenant_id": tenant_id, "person_id": person_id, "after": None, "most": 1}
+    row = session.connection().execute(LIST, values).one_or_none()
+    return _member(row) if row else None
+
+
+def give(session: Session, person_id: UUID, tenant_id: UUID | None, roles: AbstractSet[Role]) -> None:
+    """Give somebody roles; one that they have already stays as it is."""
+    if roles:
+        count = len(roles)
+        values = {
+            "ids": [new_id() for _ in roles],
+            "people": [person_id] * count,
+            "tenants": [tenant_id] * count,
+            "roles": [role.value for role in sorted(roles)],
+        }
+        session.connection().execute(GIVE, values)
+
+
+def take_away(session: Session, person_id: UUID, tenant_id: UUID | None, roles: AbstractSet[Role]) -> None:
+    """Take roles away."""
+    if roles:
+        values = {"person_id": person_id, "tenant_id": tenant_id, "roles": [role.value for role in sorted(roles)]}
+        session.connection().execute(TAKE, values)
+
+
+def other_admins(session: Session, tenant_id: UUID, person_id: UUID) -> int:
+    """Count the admins in good standing that a tenant has apart from one person."""
+    count: int = (
+        session.connection().execute(OTHER_ADMINS, {"tenant_id": tenant_id, "person_id": person_id}).scalar_one()
+    )
+    return count
+
+
+def words(roles: Iterable[Role]) -> list[str]:
+    """Return roles as words, in order."""
+    return sorted(role.value for role in roles)
+
+
+def _member(row: Row[Any]) -> Member:
+    return Member(
+        person_id=row.id,
+        name=row.name,
+        address=row.email,
+        roles=frozenset(Role(role) for role in row.roles),
+        is_eligible=row.is_eligible,
+        is_disabled=row.is_disabled,
+        since=row.since,
+    )

@@ -1,0 +1,123 @@
+"""Offers: what an invitation holds out to an address, whom none may be made, and which are still open."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, and_, func, or_
+from sqlalchemy.orm import defer
+from sqlmodel import Session, col, select
+from sqlmodel.sql.expression import SelectOfScalar
+
+from lockbox.audit.canonical import Value
+from lockbox.ids import new_id
+from lockbox.notices import announcing
+from lockbox.notices.announcing import MATTERS_FOR
+from lockbox.notices.memos import INVITATION
+from lockbox.people.models import Invitation, Membership, Person
+from lockbox.people.roles import Role, Side
+from lockbox.refusals import AlreadyInvited, AlreadyMember, OtherSide
+from lockbox.tenancy import memberships, trail
+from lockbox.tenancy.authority import Seat
+from lockbox.tenancy.trail import Deed, change, listed
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What is offered to an address, and how the trail tells of it: action, diff and facts beyond the usual ones.
+
+    It is mailed at `takes_effect_at`, or at once for None.
+    """
+
+    name: str
+    address: str
+    roles: frozenset[Role]
+    action: str = "member_invited"
+    is_recovery: bool = False
+    takes_effect_at: datetime | None = None
+    changes: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, Value] = field(default_factory=dict)
+
+
+def make(session: Session, seat: Seat, wanted: Offer, at: datetime) -> Invitation:
+    """Offer a place and promise the mail; the code that accepts it is made when that is sent, and is never here.
+
+    Raises:
+        OtherSide: a customer's place would go to somebody of the vendor.
+    """
+    if seat.tenant_id is not None and _is_at_the_vendor(session, wanted.address):
+        raise OtherSide("This address belongs to somebody at the vendor, who can never be a member of a customer.")
+    invitation = Invitation(
+        id=new_id(),
+        tenant_id=seat.tenant_id,
+        email=wanted.address,
+        name=wanted.name,
+        roles=memberships.words(wanted.roles),
+        is_recovery=wanted.is_recovery,
+        invited_by=seat.caller.person_id,
+        created_at=at,
+        takes_effect_at=wanted.takes_effect_at or at,
+    )
+    session.add(invitation)
+    session.flush()
+    deed = Deed(
+        wanted.action,
+        at,
+        {**wanted.changes, "roles": change(trail.ABSENT, listed(invitation.roles))},
+        {"member": trail.person(wanted.name, wanted.address)},
+        {**wanted.facts, "invitation_id": invitation.id},
+    )
+    event_id = trail.tell(session, seat, deed)
+    sent_at = invitation.takes_effect_at
+    announcing.write_to(
+        session,
+        invitation.id,
+        template=INVITATION,
+        tenant_id=seat.tenant_id,
+        event_id=event_id,
+        at=sent_at,
+        until=sent_at + MATTERS_FOR,
+    )
+    return invitation
+
+
+def only_one(session: Session, tenant_id: UUID | None, address: str, at: datetime) -> None:
+    """Check that nobody with this address is a member of the tenant, or has a role at the vendor, or is invited.
+
+    Raises:
+        AlreadyMember, AlreadyInvited: as named.
+    """
+    same_address = func.lower(col(Person.email)) == func.lower(address)
+    place = col(Membership.tenant_id).is_not_distinct_from(tenant_id)
+    if session.exec(select(Person.id).join(Membership).where(same_address, place)).first():
+        raise AlreadyMember("Somebody with this address is a member already; set their roles instead.")
+    invited = func.lower(col(Invitation.email)) == func.lower(address)
+    query = select(Invitation.id).where(at_place(tenant_id), invited, is_open(at), ~col(Invitation.is_recovery))
+    if session.exec(query).first():
+        raise AlreadyInvited("This address is invited already; withdraw that invitation to write another one.")
+
+
+def is_open(at: datetime) -> ColumnElement[bool]:
+    """Return the condition for an invitation that can still be accepted, or will be."""
+    return and_(
+        col(Invitation.accepted_at).is_(None),
+        col(Invitation.withdrawn_at).is_(None),
+        or_(col(Invitation.expires_at).is_(None), col(Invitation.expires_at) > at),
+    )
+
+
+def at_place(tenant_id: UUID | None) -> ColumnElement[bool]:
+    """Return the condition for an invitation to a tenant, or to the vendor's side for None."""
+    return col(Invitation.tenant_id).is_not_distinct_from(tenant_id)
+
+
+def without_secret() -> SelectOfScalar[Invitation]:
+    """Return the query for invitations without the hash of their code."""
+    # The API's login may not read the hash: it is compared, in the database, with that of the code that is shown.
+    return select(Invitation).options(defer(Invitation.secret_hash, raiseload=True))  # type: ignore[arg-type]
+
+
+def _is_at_the_vendor(session: Session, address: str) -> bool:
+    same_address = func.lower(col(Person.email)) == func.lower(address)
+    return session.exec(select(Person.id).where(same_address, col(Person.side) == Side.VENDOR)).first() is not None

@@ -1,0 +1,191 @@
+"""A tenant's policy: reading its versions, and replacing it by one under which somebody can still approve."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlmodel import Session, col, select
+
+from lockbox.audit.canonical import Value
+from lockbox.database import now
+from lockbox.notices import outbox
+from lockbox.people.models import EligibleDeputy, Membership, Person, PolicyVersion, Tenant
+from lockbox.people.roles import Caller, Mode, Role
+from lockbox.refusals import Invalid, NobodyCanApprove, Stale, Unknown
+from lockbox.requests import policies as versions
+from lockbox.requests.changes import changes
+from lockbox.requests.merging import stricter
+from lockbox.requests.quorum import who_lacks
+from lockbox.requests.rules import Policy, effective_mode
+from lockbox.requests.terms import Terms
+from lockbox.requests.writing import Origin
+from lockbox.tenancy import authority, trail
+from lockbox.tenancy.authority import Seat
+from lockbox.tenancy.shutting import close_what_was_opened_alone
+from lockbox.tenancy.trail import Deed
+
+MOST_A_PAGE = 200
+
+EDITIONS = text("""
+SELECT v.version, v.author_id, p.name, v.created_at FROM policies v LEFT JOIN people p ON p.id = v.author_id
+WHERE v.tenant_id = :tenant_id AND (CAST(:before AS integer) IS NULL OR v.version < :before)
+ORDER BY v.version DESC LIMIT :most
+""")
+
+
+@dataclass(frozen=True)
+class Edition:
+    """One version of a policy; the author is None for what a tenant began with, unnamed once no longer a member."""
+
+    version: int
+    author_id: UUID | None
+    author: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Held:
+    """A policy as one version has it."""
+
+    edition: Edition
+    policy: Policy
+
+
+def read(session: Session, caller: Caller, slug: str, version: int | None = None) -> Held:
+    """Return a version of a tenant's policy to its members, the one that holds now for None.
+
+    Raises:
+        Unknown, NotYours: as named.
+    """
+    tenant = authority.readable(session, caller, slug)
+    return _held(session, tenant, version or tenant.policy_version)
+
+
+def editions(session: Session, caller: Caller, slug: str, *, before: int | None, most: int) -> Sequence[Edition]:
+    """Return versions of a tenant's policy to its members, the newest first, from below `before` on.
+
+    Raises:
+        Unknown, NotYours: as named.
+    """
+    tenant = authority.readable(session, caller, slug)
+    return _editions(session, tenant, before, most)
+
+
+def change(
+    session: Session, caller: Caller, origin: Origin, slug: str, policy: Policy, *, seen: int | None = None
+) -> Held:
+    """Replace a tenant's policy by a new version, as its admin; an equal one changes nothing.
+
+    Args:
+        session: the open transaction.
+        caller: an admin of the tenant.
+        origin: where the call came from.
+        slug: the tenant.
+        policy: the whole of it.
+        seen: the version that the caller means to replace; None for whichever holds.
+
+    Raises:
+        Unknown, NotYours: as named.
+        Stale: another version holds than the one that was seen.
+        Invalid: a group has somebody in it who could never decide here.
+        NobodyCanApprove: too few people could approve under it; `reasons` says why.
+    """
+    tenant = authority.known(session, caller, slug)
+    seat = authority.take(session, caller, origin, (Role.TENANT_ADMIN,), tenant)
+    tenant = authority.locked(session, tenant)
+    if seen is not None and seen != tenant.policy_version:
+        raise Stale("The policy has changed since you saw it; look again.", current_version=tenant.policy_version)
+    held = _held(session, tenant, tenant.policy_version)
+    differences = changes(held.policy, policy)
+    if not differences:
+        return held
+    at = now(session)
+    _only_deciders(session, tenant, policy)
+    _somebody_can_approve(session, tenant, policy, at)
+    edition = _written(session, seat, tenant, policy, at)
+    facts: dict[str, Value] = {"version": edition.version}
+    if _takes_consent_back(tenant, held.policy, policy, at):
+        facts["closed"] = [str(request.id) for request in close_what_was_opened_alone(session, seat, tenant)]
+    trail.tell(session, seat, Deed("policy_changed", at, differences, facts=facts))
+    return Held(edition, policy)
+
+
+def _takes_consent_back(tenant: Tenant, old: Policy, new: Policy, at: datetime) -> bool:
+    """Whether the customer decides from now on, where dated consent would have let the vendor open alone."""
+    before, after = (effective_mode(tenant.mode, policy, at) for policy in (old, new))
+    return before is not after and after is Mode.ENFORCE
+
+
+def _written(session: Session, seat: Seat, tenant: Tenant, policy: Policy, at: datetime) -> Edition:
+    author = seat.caller
+    tenant.policy_version += 1
+    body = policy.model_dump(mode="json")
+    session.add(
+        PolicyVersion(
+            tenant_id=tenant.id,
+            version=tenant.policy_version,
+            body=body,
+            author_id=author.person_id,
+            created_at=at,
+        )
+    )
+    session.add(tenant)
+    session.flush()
+    return Edition(tenant.policy_version, author.person_id, author.name, at)
+
+
+def _held(session: Session, tenant: Tenant, version: int) -> Held:
+    found = _editions(session, tenant, version + 1, 1)
+    if not found or found[0].version != version:
+        raise Unknown("There is no such version of the policy.")
+    return Held(found[0], versions.at_version(session, tenant.id, version))
+
+
+def _editions(session: Session, tenant: Tenant, before: int | None, most: int) -> list[Edition]:
+    values = {"tenant_id": tenant.id, "before": before, "most": most}
+    return [Edition(*row) for row in session.connection().execute(EDITIONS, values)]
+
+
+def _only_deciders(session: Session, tenant: Tenant, policy: Policy) -> None:
+    """Check that everybody in a group is an approver of the tenant, or a member who may be named as a deputy."""
+    able = set(_deciders(session, tenant))
+    errors = [
+        {"field": f"groups.{group}", "message": f"not an approver or eligible deputy of this tenant: {strangers}"}
+        for group, members in policy.groups.items()
+        if (strangers := ", ".join(str(person) for person in members if person not in able))
+    ]
+    if errors:
+        raise Invalid("; ".join(f"{e['field']}: {e['message']}" for e in errors), field="groups", errors=errors)
+
+
+def _deciders(session: Session, tenant: Tenant) -> Iterator[UUID]:
+    member = (
+        select(Membership.person_id)
+        .join(Person)
+        .where(col(Membership.tenant_id) == tenant.id, col(Person.disabled_at).is_(None))
+    )
+    yield from session.exec(member.where(col(Membership.role) == Role.APPROVER))
+    eligible = select(EligibleDeputy.person_id).where(col(EligibleDeputy.tenant_id) == tenant.id)
+    yield from session.exec(member.where(col(Membership.person_id).in_(eligible)))
+
+
+def _somebody_can_approve(session: Session, tenant: Tenant, policy: Policy, at: datetime) -> None:
+    known = outbox.directory(session, {tenant.id}, at)
+    able, standing_in = known.able(tenant.id), known.deputies[tenant.id]
+    reasons = [
+        f"{where}{reason}"
+        for where, terms in _every_terms(policy)
+        for reason in who_lacks(terms.quorum, terms.stages, policy.groups, able, standing_in)
+    ]
+    if reasons:
+        raise NobodyCanApprove(" ".join(reasons), reasons=reasons)
+
+
+def _every_terms(policy: Policy) -> Iterator[tuple[str, Terms]]:
+    """Yield the terms that hold for everything, and those under each rule, with words for where they hold."""
+    terms = stricter(policy, policy)
+    yield "", terms
+    for rule in policy.rules:
+        yield f'Under the rule "{rule.name}": ', stricter(terms, terms.model_copy(update=rule.terms.given()))

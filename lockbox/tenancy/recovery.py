@@ -1,0 +1,57 @@
+"""Recovery: an operator may only propose an admin; it takes effect after 72 hours unless the tenant objects."""
+
+from datetime import timedelta
+from uuid import UUID
+
+from sqlmodel import Session, col, select
+
+from lockbox.database import now
+from lockbox.people.models import Invitation
+from lockbox.people.roles import Caller, Role
+from lockbox.refusals import RecoveryOpen
+from lockbox.requests.writing import Origin
+from lockbox.tenancy import authority, invitations, offers
+from lockbox.tenancy.offers import Offer
+
+WAIT = timedelta(hours=72)
+
+
+def propose(session: Session, caller: Caller, origin: Origin, slug: str, *, name: str, address: str) -> Invitation:
+    """Propose an admin for a tenant, as an operator; all of its admins and approvers hear of it at once.
+
+    The invitation is mailed after 72 hours, and no sooner, whoever may be left at the tenant to object.
+
+    Raises:
+        Unknown, NotYours: as named.
+        RecoveryOpen: another proposal is open.
+        OtherSide: the address belongs to somebody at the vendor.
+    """
+    seat, tenant = authority.operate(session, caller, origin, slug)
+    at = now(session)
+    proposed = select(Invitation.id).where(
+        col(Invitation.tenant_id) == tenant.id, col(Invitation.is_recovery), offers.is_open(at)
+    )
+    if session.exec(proposed).first():
+        raise RecoveryOpen("An admin has been proposed for this tenant; wait for how that ends.")
+    wanted = Offer(
+        name=name,
+        address=address,
+        roles=frozenset({Role.TENANT_ADMIN}),
+        action="recovery_proposed",
+        is_recovery=True,
+        takes_effect_at=at + WAIT,
+        facts={"takes_effect_at": at + WAIT},
+    )
+    return offers.make(session, seat, wanted, at)
+
+
+def object_to(session: Session, caller: Caller, origin: Origin, slug: str, invitation_id: UUID) -> None:
+    """Stop a recovery, as an admin or approver of the tenant.
+
+    Raises:
+        Unknown, NotYours: as named.
+        InvitationClosed: it has been accepted or withdrawn.
+    """
+    tenant = authority.known(session, caller, slug)
+    seat = authority.take(session, caller, origin, (Role.TENANT_ADMIN, Role.APPROVER), tenant)
+    invitations.end(session, seat, invitation_id, only_recovery=True)

@@ -1,0 +1,124 @@
+"""Shutting: a tenant's admin switches the mode, or closes all windows and denies all that waits, in one call."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement
+from sqlmodel import Session, col, select
+
+from config.settings import Plan
+from lockbox.database import now
+from lockbox.people.models import Tenant
+from lockbox.people.roles import Caller, Mode, Role
+from lockbox.refusals import LicenceRequired, TooLate
+from lockbox.requests import acting
+from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.voting import Verdict
+from lockbox.requests.writing import Origin
+from lockbox.tenancy import authority, trail
+from lockbox.tenancy.authority import Seat
+from lockbox.tenancy.trail import Deed, change
+
+ADMINS = (Role.TENANT_ADMIN,)
+OPENED_ALONE = "The tenant decides again: what the vendor opened alone is closed."
+WAYS_TO_SHUT = {State.ACTIVE: Action.REVOKE, State.PENDING: Action.DENY}
+
+
+@dataclass(frozen=True)
+class Switched:
+    """The mode of a tenant now, and the windows that the vendor had opened alone and that were closed by it."""
+
+    mode: Mode
+    closed: Sequence[AccessRequest] = ()
+
+
+@dataclass(frozen=True)
+class Shut:
+    """What was revoked and what was denied."""
+
+    revoked: Sequence[AccessRequest]
+    denied: Sequence[AccessRequest]
+
+
+def switch_mode(
+    session: Session, caller: Caller, origin: Origin, slug: str, mode: Mode, *, plans: Mapping[str, Plan]
+) -> Switched:
+    """Switch a tenant's mode, as its admin; to the one that it has already is no switch.
+
+    Requests in flight end under the mode in which they began. Switching to `enforce` revokes every open window that
+    the vendor opened alone, in the same transaction.
+
+    Raises:
+        Unknown, NotYours: as named.
+        LicenceRequired: the tenant's plan does not include the lockbox.
+    """
+    tenant = authority.known(session, caller, slug)
+    seat = authority.take(session, caller, origin, ADMINS, tenant)
+    tenant = authority.locked(session, tenant)
+    if mode is tenant.mode:
+        return Switched(mode)
+    if mode is Mode.ENFORCE:
+        _is_entitled(tenant, plans)
+    changes = {"mode": change(tenant.mode, mode)}
+    tenant.mode = mode
+    session.add(tenant)
+    session.flush()
+    closed: list[AccessRequest] = []
+    if mode is Mode.ENFORCE:
+        closed = close_what_was_opened_alone(session, seat, tenant)
+    facts = {"closed": [str(request.id) for request in closed]}
+    trail.tell(session, seat, Deed("mode_switched", now(session), changes, facts=facts))
+    return Switched(mode, closed)
+
+
+def shut(session: Session, caller: Caller, origin: Origin, slug: str, comment: str | None = None) -> Shut:
+    """Revoke all of a tenant's open windows and deny all that waits for it, as its admin.
+
+    What the vendor still reviews is not there for the customer yet; it comes to be decided as ever.
+
+    Raises:
+        Unknown, NotYours: as named.
+    """
+    tenant = authority.known(session, caller, slug)
+    seat = authority.take(session, caller, origin, ADMINS, tenant)
+    done = _close(session, seat, tenant, comment, col(AccessRequest.state).in_(WAYS_TO_SHUT))
+    return Shut(
+        [request for request in done if request.state is State.REVOKED],
+        [request for request in done if request.state is State.DENIED],
+    )
+
+
+def close_what_was_opened_alone(session: Session, seat: Seat, tenant: Tenant) -> list[AccessRequest]:
+    """Revoke every open window that the vendor's review alone has opened, as the tenant's admin; return them."""
+    alone = (col(AccessRequest.state) == State.ACTIVE, col(AccessRequest.mode) != Mode.ENFORCE)
+    return _close(session, seat, tenant, OPENED_ALONE, *alone)
+
+
+def _is_entitled(tenant: Tenant, plans: Mapping[str, Plan]) -> None:
+    plan = plans.get(tenant.plan)
+    if plan is None or not plan.lockbox:
+        raise LicenceRequired(
+            f"The plan {tenant.plan} does not include the lockbox; ask the vendor for one that does."
+        )
+
+
+def _close(
+    session: Session, seat: Seat, tenant: Tenant, comment: str | None, *which: ColumnElement[bool]
+) -> list[AccessRequest]:
+    """Act on each of the requests, by id, through the one function that makes every move; return those that ended."""
+    query = (
+        select(AccessRequest.id, AccessRequest.state)
+        .where(col(AccessRequest.tenant_id) == tenant.id, *which)
+        .order_by(col(AccessRequest.id))
+        .with_for_update()
+    )
+    done = []
+    for request_id, state in session.exec(query).all():
+        verdict = Verdict(WAYS_TO_SHUT[State(state)], comment)
+        try:
+            done.append(acting.act(session, seat.caller, seat.origin, request_id, verdict))
+        except TooLate:
+            # Its time has run out, and the clock is on its way to say so.
+            continue
+    return done

@@ -1,0 +1,233 @@
+"""Tenants: operators add them, suspend them and set their plan; who they are and how they use it is their own."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import func
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session, col, select
+
+from config.settings import Plan
+from lockbox.database import now
+from lockbox.people import context
+from lockbox.people import tenants as registry
+from lockbox.people.models import Membership, Person, Tenant
+from lockbox.people.roles import Caller, Role
+from lockbox.refusals import SlugTaken, UnknownPlan
+from lockbox.requests import register
+from lockbox.requests.lifecycle import State
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.rules import Policy
+from lockbox.requests.writing import Origin
+from lockbox.tenancy import authority, offers, trail
+from lockbox.tenancy.authority import Seat
+from lockbox.tenancy.offers import Offer
+from lockbox.tenancy.trail import ABSENT, Deed, change
+
+MOST_A_PAGE = 200
+
+
+@dataclass(frozen=True)
+class Founding:
+    """A new tenant, and the name and address of its first admin."""
+
+    slug: str
+    name: str
+    plan: str
+    admin_name: str
+    admin_address: str
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A tenant as a reader sees it; the counts are for its members, `in_review` for its admins only."""
+
+    tenant: Tenant
+    is_own: bool
+    members: int | None = None
+    open_windows: int | None = None
+    in_review: int | None = None
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some tenants by their slugs, and the cursor of those that follow."""
+
+    overviews: Sequence[Overview]
+    next_cursor: str | None
+
+
+def add(session: Session, caller: Caller, origin: Origin, founding: Founding, plans: Mapping[str, Plan]) -> Overview:
+    """Add a tenant in `enforce` with the default policy, as an operator, and invite its first admin by mail.
+
+    Raises:
+        NotYours: the caller is no operator.
+        UnknownPlan, SlugTaken: as named.
+        OtherSide: the address belongs to somebody at the vendor.
+    """
+    seat = authority.take(session, caller, origin, (Role.OPERATOR,))
+    _is_a_plan(founding.plan, plans)
+    try:
+        with session.begin_nested():
+            policy = Policy().model_dump(mode="json")
+            tenant = registry.add(session, founding.slug, founding.name, policy=policy, plan=founding.plan)
+    except IntegrityError:
+        raise SlugTaken(f"Another tenant is called {founding.slug}; choose another slug.", field="slug") from None
+    context.turn_to(session, tenant.id)
+    started = {"mode": change(ABSENT, tenant.mode), "plan": change(ABSENT, tenant.plan)}
+    first = Offer(
+        name=founding.admin_name,
+        address=founding.admin_address,
+        roles=frozenset({Role.TENANT_ADMIN}),
+        action="tenant_added",
+        changes=started,
+    )
+    at_the_tenant = Seat(seat.caller, seat.role, origin, tenant.id)
+    offers.make(session, at_the_tenant, first, now(session))
+    return Overview(tenant, is_own=False)
+
+
+def page(session: Session, caller: Caller, *, cursor: str | None, most: int) -> Page:
+    """Return the tenants that the caller may know of, by slug, from the cursor on."""
+    context.enter(session, caller)
+    query = select(Tenant).order_by(col(Tenant.slug)).limit(most + 1)
+    if cursor is not None:
+        query = query.where(col(Tenant.slug) > cursor)
+    tenants = session.exec(query).all()
+    more = len(tenants) > most
+    return Page(_seen(session, caller, tenants[:most]), tenants[most - 1].slug if more else None)
+
+
+def show(session: Session, caller: Caller, slug: str) -> Overview:
+    """Return one tenant.
+
+    Raises:
+        Unknown: there is none, or the caller has no business with it.
+    """
+    (overview,) = _seen(session, caller, [authority.known(session, caller, slug)])
+    return overview
+
+
+def suspend(session: Session, caller: Caller, origin: Origin, slug: str) -> Overview:
+    """Suspend a tenant, as an operator: nothing can be asked of it, and no window of its counts as open.
+
+    Raises:
+        Unknown, NotYours: as named.
+    """
+    return _suspended(session, caller, origin, slug, suspended=True)
+
+
+def resume(session: Session, caller: Caller, origin: Origin, slug: str) -> Overview:
+    """End a suspension, as an operator.
+
+    Raises:
+        Unknown, NotYours: as named.
+    """
+    return _suspended(session, caller, origin, slug, suspended=False)
+
+
+def set_plan(
+    session: Session, caller: Caller, origin: Origin, slug: str, plan: str, *, plans: Mapping[str, Plan]
+) -> Overview:
+    """Set a tenant's plan, as an operator; its mode stays what it is, whatever the plan includes.
+
+    Raises:
+        Unknown, NotYours, UnknownPlan: as named.
+    """
+    seat, tenant = authority.operate(session, caller, origin, slug)
+    _is_a_plan(plan, plans)
+    tenant = authority.locked(session, tenant)
+    if plan != tenant.plan:
+        changes = {"plan": change(tenant.plan, plan)}
+        tenant.plan = plan
+        _save(session, seat, tenant, "plan_changed", changes)
+    return Overview(tenant, is_own=False)
+
+
+def rename(session: Session, caller: Caller, origin: Origin, slug: str, name: str) -> Overview:
+    """Change what a tenant is called, as its admin; its slug stays.
+
+    Raises:
+        Unknown, NotYours: as named.
+    """
+    tenant = authority.known(session, caller, slug)
+    seat = authority.take(session, caller, origin, (Role.TENANT_ADMIN,), tenant)
+    tenant = authority.locked(session, tenant)
+    if name != tenant.name:
+        changes = {"name": change(tenant.name, name)}
+        tenant.name = name
+        _save(session, seat, tenant, "tenant_renamed", changes)
+    return show(session, caller, slug)
+
+
+def _suspended(session: Session, caller: Caller, origin: Origin, slug: str, *, suspended: bool) -> Overview:
+    seat, tenant = authority.operate(session, caller, origin, slug)
+    tenant = authority.locked(session, tenant)
+    if suspended != tenant.suspended:
+        words = ("no", "yes") if suspended else ("yes", "no")
+        tenant.suspended = suspended
+        action = "tenant_suspended" if suspended else "tenant_resumed"
+        _save(session, seat, tenant, action, {"suspended": change(*words)})
+    return Overview(tenant, is_own=False)
+
+
+def _is_a_plan(plan: str, plans: Mapping[str, Plan]) -> None:
+    if plan not in plans:
+        raise UnknownPlan(f"Choose one of the plans {', '.join(sorted(plans))}.", field="plan")
+
+
+def _save(session: Session, seat: Seat, tenant: Tenant, action: str, changes: Mapping[str, str]) -> None:
+    session.add(tenant)
+    session.flush()
+    trail.tell(session, seat, Deed(action, now(session), changes))
+
+
+def _seen(session: Session, caller: Caller, tenants: Sequence[Tenant]) -> list[Overview]:
+    own = frozenset(caller.tenants()) & {tenant.id for tenant in tenants}
+    if not own:
+        return [Overview(tenant, is_own=False) for tenant in tenants]
+    members, windows = _members(session, own), _open_windows(session, own)
+    administered = own & caller.tenants({Role.TENANT_ADMIN})
+    reviews = _in_review(session, administered)
+    return [
+        Overview(
+            tenant,
+            tenant.id in own,
+            members.get(tenant.id, 0) if tenant.id in own else None,
+            windows.get(tenant.id, 0) if tenant.id in own else None,
+            reviews.get(tenant.id, 0) if tenant.id in administered else None,
+        )
+        for tenant in tenants
+    ]
+
+
+def _members(session: Session, tenant_ids: frozenset[UUID]) -> dict[UUID, int]:
+    query = (
+        select(col(Membership.tenant_id), func.count(col(Membership.person_id).distinct()))
+        .join(Person)
+        .where(col(Membership.tenant_id).in_(tenant_ids), col(Person.disabled_at).is_(None))
+    )
+    rows = session.exec(query.group_by(col(Membership.tenant_id)))
+    return {tenant_id: count for tenant_id, count in rows if tenant_id}
+
+
+def _open_windows(session: Session, tenant_ids: frozenset[UUID]) -> dict[UUID, int]:
+    query = (
+        select(col(AccessRequest.tenant_id), func.count())
+        .join(Tenant, col(Tenant.id) == col(AccessRequest.tenant_id))
+        .join(Person, col(Person.id) == col(AccessRequest.requester_id))
+        .where(
+            register.granted(),
+            col(AccessRequest.tenant_id).in_(tenant_ids),
+            col(AccessRequest.deadline_at) > now(session),
+        )
+    )
+    return dict(session.exec(query.group_by(col(AccessRequest.tenant_id))).all())
+
+
+def _in_review(session: Session, tenant_ids: frozenset[UUID]) -> dict[UUID, int]:
+    query = select(col(AccessRequest.tenant_id), func.count()).where(
+        col(AccessRequest.tenant_id).in_(tenant_ids), col(AccessRequest.state) == State.REVIEWING
+    )
+    return dict(session.exec(query.group_by(col(AccessRequest.tenant_id))).all())

@@ -1,0 +1,66 @@
+"""Saying what was changed: one event with a diff, told to all admins and approvers where it concerns a tenant."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from sqlmodel import Session
+
+from lockbox.audit.canonical import Value
+from lockbox.audit.events import Actor, Happening
+from lockbox.notices import announcing
+from lockbox.tenancy.authority import Seat
+
+ABSENT = "none"
+
+
+@dataclass(frozen=True)
+class Deed:
+    """What was done. `changes` is the diff, `personal` whom it is about, `also` are further people who hear of it."""
+
+    action: str
+    at: datetime
+    changes: Mapping[str, str]
+    personal: Mapping[str, str | None] = field(default_factory=dict)
+    facts: Mapping[str, Value] = field(default_factory=dict)
+    also: frozenset[UUID] = frozenset()
+
+
+def tell(session: Session, seat: Seat, deed: Deed) -> UUID:
+    """Write the event and promise its notices; what concerns the vendor alone is told to nobody. Return its id."""
+    happening = Happening(
+        at=deed.at,
+        action=deed.action,
+        actor=Actor(
+            person_id=seat.caller.person_id,
+            role=seat.role,
+            name=seat.caller.name,
+            channel=seat.origin.channel,
+            address=seat.origin.address,
+            user_agent=seat.origin.user_agent,
+        ),
+        tenant_id=seat.tenant_id,
+        facts={**deed.facts, "changes": deed.changes},
+        personal=deed.personal,
+    )
+    if seat.tenant_id is None:
+        announcing.record(session, happening)
+    else:
+        announcing.announce(session, happening, also=deed.also)
+    return happening.id
+
+
+def change(old: object, new: object) -> str:
+    """Return one line of a diff."""
+    return f"{old} → {new}"
+
+
+def listed(words: Iterable[str]) -> str:
+    """Return words in order, for a diff."""
+    return ", ".join(sorted(words)) or ABSENT
+
+
+def person(name: str, address: str) -> str:
+    """Return somebody as the personal field `member` of an event names them."""
+    return f"{name} <{address}>"

@@ -1,0 +1,141 @@
+"""The vendor's own people: operators invite them, set their roles and shut them out; never themselves."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlmodel import Session
+
+from lockbox.database import now
+from lockbox.people import context
+from lockbox.people.models import Invitation, Person
+from lockbox.people.roles import Caller, Role
+from lockbox.refusals import Invalid, OwnRoles, Unknown
+from lockbox.requests.writing import Origin
+from lockbox.tenancy import authority, invitations, memberships, offers, trail
+from lockbox.tenancy.authority import Seat
+from lockbox.tenancy.memberships import Member, Page
+from lockbox.tenancy.offers import Offer
+from lockbox.tenancy.trail import Deed, change, listed
+
+OPERATORS = (Role.OPERATOR,)
+READERS = (Role.OPERATOR, Role.VENDOR_AUDITOR)
+
+
+def page(session: Session, caller: Caller, *, cursor: UUID | None, most: int) -> Page:
+    """Return everybody on the vendor's side, with or without roles, to its operators and auditors.
+
+    Raises:
+        NotYours: the caller is neither.
+    """
+    _may_read(session, caller, READERS)
+    return memberships.page(session, None, cursor=cursor, most=most)
+
+
+def still_open(session: Session, caller: Caller) -> Sequence[Invitation]:
+    """Return the open invitations to the vendor's side, to its operators.
+
+    Raises:
+        NotYours: the caller is none.
+    """
+    _may_read(session, caller, OPERATORS)
+    return invitations.listed_at(session, None)
+
+
+def invite(
+    session: Session, caller: Caller, origin: Origin, *, name: str, address: str, roles: frozenset[Role]
+) -> Invitation:
+    """Invite somebody to the vendor's side by mail.
+
+    Whether the address belongs to somebody of a customer is not told here; such an invitation cannot be accepted.
+
+    Raises:
+        NotYours: the caller is no operator.
+        AlreadyMember, AlreadyInvited: as named.
+    """
+    seat = authority.take(session, caller, origin, OPERATORS)
+    at = now(session)
+    offers.only_one(session, None, address, at)
+    return offers.make(session, seat, Offer(name, address, roles), at)
+
+
+def withdraw(session: Session, caller: Caller, origin: Origin, invitation_id: UUID) -> None:
+    """Take an invitation to the vendor's side back.
+
+    Raises:
+        NotYours, Unknown, InvitationClosed: as named.
+    """
+    invitations.end(session, authority.take(session, caller, origin, OPERATORS), invitation_id)
+
+
+def set_roles(session: Session, caller: Caller, origin: Origin, person_id: UUID, roles: frozenset[Role]) -> Member:
+    """Give somebody of the vendor exactly these roles; they hold from the next call on.
+
+    Raises:
+        NotYours, Unknown: as named.
+        OwnRoles: it is the caller.
+        Invalid: the person is disabled.
+    """
+    seat, member = _colleague(session, caller, origin, person_id)
+    if member.is_disabled:
+        raise Invalid("Somebody who is disabled gets no roles.", field="person_id")
+    if roles != member.roles:
+        _replace(session, seat, member, roles, "member_changed")
+    return _again(session, person_id)
+
+
+def remove(session: Session, caller: Caller, origin: Origin, person_id: UUID) -> None:
+    """Take every role from somebody of the vendor.
+
+    Raises:
+        NotYours, Unknown, OwnRoles: as named.
+    """
+    seat, member = _colleague(session, caller, origin, person_id)
+    if member.roles:
+        _replace(session, seat, member, frozenset(), "member_removed")
+
+
+def disable(session: Session, caller: Caller, origin: Origin, person_id: UUID) -> Member:
+    """Shut somebody of the vendor out for good: tokens, sign-ins and open windows count no more from this moment.
+
+    Raises:
+        NotYours, Unknown, OwnRoles: as named.
+    """
+    seat, member = _colleague(session, caller, origin, person_id)
+    if not member.is_disabled:
+        person = session.get_one(Person, person_id)
+        person.disabled_at = now(session)
+        session.add(person)
+        session.flush()
+        trail.tell(session, seat, _deed(session, "person_disabled", member, {"disabled": change("no", "yes")}))
+    return _again(session, person_id)
+
+
+def _may_read(session: Session, caller: Caller, roles: Sequence[Role]) -> None:
+    context.enter(session, caller)
+    authority.capacity(caller, roles)
+
+
+def _colleague(session: Session, caller: Caller, origin: Origin, person_id: UUID) -> tuple[Seat, Member]:
+    seat = authority.take(session, caller, origin, OPERATORS)
+    if person_id == caller.person_id:
+        raise OwnRoles("Nobody changes their own roles; ask another operator.")
+    return seat, _again(session, person_id)
+
+
+def _again(session: Session, person_id: UUID) -> Member:
+    member = memberships.find(session, None, person_id)
+    if member is None:
+        raise Unknown("There is no such person at the vendor.")
+    return member
+
+
+def _replace(session: Session, seat: Seat, member: Member, roles: frozenset[Role], action: str) -> None:
+    memberships.give(session, member.person_id, None, roles - member.roles)
+    memberships.take_away(session, member.person_id, None, member.roles - roles)
+    diff = change(listed(memberships.words(member.roles)), listed(memberships.words(roles)))
+    trail.tell(session, seat, _deed(session, action, member, {"roles": diff}))
+
+
+def _deed(session: Session, action: str, member: Member, changes: dict[str, str]) -> Deed:
+    personal = {"member": trail.person(member.name, member.address)}
+    return Deed(action, now(session), changes, personal, {"person_id": member.person_id})

@@ -1,0 +1,52 @@
+"""Ids of requests and tokens of others, on every route that takes one: the ordinary 404, and nothing changes."""
+
+from uuid import UUID
+
+import pytest
+from fastapi.routing import iter_route_contexts
+
+from api.app import make_app, make_database
+from config.settings import Settings
+from lockbox.people.roles import Role
+from tests.http.door import Door, OpenDoor, facts
+from tests.http.tokens import made
+
+NOWHERE = Settings(environment="test", database_url="postgresql://nobody@localhost/x", redis_url="redis://localhost")
+TAKES_IDS = sorted(
+    f"{method} {route.path}"
+    for route in iter_route_contexts(make_app(NOWHERE, make_database(NOWHERE)).routes)
+    for method in route.methods or ()
+    if "_id}" in str(route.path) and str(route.path).startswith(("/v1/requests", "/v1/tokens"))
+)
+OTHERS = {"zara": Role.TENANT_ADMIN, "zoe": Role.APPROVER, "zack": Role.AUDITOR}
+
+
+@pytest.fixture(scope="module")
+def home(open_door: OpenDoor) -> Door:
+    """A tenant with a request that waits; and an admin, an approver and an auditor of another one."""
+    door = open_door()
+    elsewhere = open_door().world.tenant.id
+    for name, role in OTHERS.items():
+        door.world.add(name, role, elsewhere)
+    return door
+
+
+def test_there_are_such_routes() -> None:
+    assert len(TAKES_IDS) >= 6
+
+
+@pytest.mark.parametrize("who", OTHERS)
+@pytest.mark.parametrize("route", TAKES_IDS)
+def test_the_ids_of_another_tenant_answer_as_unknown_ones_do(home: Door, route: str, who: str) -> None:
+    home.run_sql("UPDATE tokens SET revoked_at = clock_timestamp() WHERE NOT is_sample")
+    named = {"request_id": home.pending(), "token_id": made(home, "ann")["id"]}
+    unknown = dict.fromkeys(named, UUID(int=1))
+    method, path = route.split()
+    before = home.rows()
+
+    theirs = home.call(who, method, path.format(action="deny", **named))
+    nobodys = home.call(who, method, path.format(action="deny", **unknown))
+
+    facts(theirs, 404, "not-found")
+    assert theirs.content == nobodys.content
+    assert home.rows() == before
