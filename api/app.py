@@ -5,12 +5,14 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from api import problems
+from api import portal, problems
 from api.limits import BodyLimit
 from api.log import AccessLog
-from api.routes import access, health, requests
+from api.routes import access, health, me, members, requests, tenants, tokens, vendor
 from config.settings import Settings
 from lockbox.database import Database, make_engine
+from lockbox.notices.vault import Vault
+from lockbox.people.issuers import Issuers
 from lockbox.schedule import Schedule
 
 POOL = 10
@@ -46,9 +48,21 @@ def make_app(settings: Settings, database: Database) -> FastAPI:
     )
     app.state.settings = settings
     app.state.database = database
+    app.state.issuers = Issuers(settings.issuers)
+    app.state.vault = Vault([key.get_secret_value() for key in settings.secret_keys])
     problems.install(app)
-    for router in (requests.router, access.router, health.router):
+    for router in (
+        requests.router,
+        access.router,
+        tenants.router,
+        members.router,
+        vendor.router,
+        me.router,
+        tokens.router,
+        health.router,
+    ):
         app.include_router(router)
+    portal.install(app)
     app.add_middleware(BodyLimit)
     app.add_middleware(AccessLog)
     return app

@@ -1,19 +1,24 @@
 """What every route gets: one transaction a request, who is asking, and from where."""
 
 from collections.abc import Iterator
+from ipaddress import ip_address
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from sqlmodel import Session
 
+from api import browser
 from config.settings import Settings
-from lockbox.database import Database
-from lockbox.people import tokens
+from lockbox.database import Database, now
+from lockbox.notices.vault import Vault
+from lockbox.people import identities, oidc, sessions, tokens
+from lockbox.people.issuers import Issuers
 from lockbox.people.roles import Caller
 from lockbox.refusals import Invalid, NotSignedIn
 from lockbox.requests.writing import Origin
 
 LONGEST_AGENT = 256
+OURS = "lbx_"
 
 
 def settings(request: Request) -> Settings:
@@ -28,6 +33,18 @@ def database(request: Request) -> Database:
     return found
 
 
+def issuers(request: Request) -> Issuers:
+    """Return what this process knows of the issuers."""
+    found: Issuers = request.app.state.issuers
+    return found
+
+
+def vault(request: Request) -> Vault:
+    """Return what knows a mailed code again."""
+    found: Vault = request.app.state.vault
+    return found
+
+
 def unit_of_work(house: Annotated[Database, Depends(database)]) -> Iterator[Session]:
     """Open the one transaction of a request; it commits before the answer leaves, or the answer is an error."""
     with house.transaction() as session:
@@ -35,25 +52,78 @@ def unit_of_work(house: Annotated[Database, Depends(database)]) -> Iterator[Sess
 
 
 Work = Annotated[Session, Depends(unit_of_work, scope="function")]
+Chosen = Annotated[Settings, Depends(settings)]
+House = Annotated[Database, Depends(database)]
+Known = Annotated[Issuers, Depends(issuers)]
+Keys = Annotated[Vault, Depends(vault)]
 
 
-def caller(request: Request, session: Work, chosen: Annotated[Settings, Depends(settings)]) -> Caller:
-    """Return who is asking, by bearer token.
+def caller(request: Request, session: Work, chosen: Chosen, house: House, known: Known) -> Caller:
+    """Return who is asking: by bearer token, of ours or of an issuer's, or else by the session of a browser.
 
     Raises:
-        NotSignedIn: there is no token, or not a good one.
+        NotSignedIn: nothing was shown, or nothing good.
+        ForeignForm: a browser's session would change something, and the call is not from a page of ours.
     """
-    scheme, _, shown = request.headers.get("authorization", "").partition(" ")
+    authorization = request.headers.get("authorization")
+    if authorization is None and browser.session_secret(request, chosen) is not None:
+        return _of_browser(request, session, chosen)
+    scheme, _, shown = (authorization or "").partition(" ")
+    shown = shown.strip()
     if scheme.lower() != "bearer" or not shown:
         raise NotSignedIn("Send a token: Authorization: Bearer lbx_…")
-    return tokens.authenticate(session, shown.strip(), environment=chosen.environment)
+    if shown.startswith(OURS) or not chosen.issuers:
+        return tokens.authenticate(session, shown, environment=chosen.environment)
+    return _of_issuer(session, shown, house, known)
+
+
+def _of_browser(request: Request, session: Session, chosen: Settings) -> Caller:
+    found = browser.visitor(request, session, chosen)
+    if request.method not in browser.SAFE_METHODS:
+        browser.check_same_site(request, chosen)
+        browser.check_form(found, request.headers.get(browser.CSRF_HEADER, ""))
+    return found.caller
+
+
+def _of_issuer(session: Session, shown: str, house: Database, known: Issuers) -> Caller:
+    # A transaction of its own: an issuer's keys may have to be fetched, and no connection waits for that.
+    with house.transaction() as brief:
+        at = now(brief)
+    proven = oidc.verify(shown, known, at)
+    issuer = known.configured(proven.issuer)
+    if issuer is None:
+        raise NotSignedIn(identities.NOBODY)
+    return identities.caller_of(session, issuer, proven)
 
 
 def origin(request: Request) -> Origin:
     """Return where the call came from."""
+    return Origin("api", address(request), _agent(request))
+
+
+def place(request: Request) -> sessions.Place:
+    """Return where the browser is."""
+    return sessions.Place(address(request), _agent(request))
+
+
+def address(request: Request) -> str | None:
+    """Return the network address of the caller; what proxies say of it is believed of those we trust alone."""
+    found = request.client.host if request.client else None
+    trusted = settings(request).trusted_proxies
+    hops = [hop.strip() for line in request.headers.getlist("x-forwarded-for") for hop in line.split(",")]
+    while found and trusted and hops:
+        try:
+            if not any(ip_address(found) in network for network in trusted):
+                break
+            found = str(ip_address(hops.pop()))
+        except ValueError:
+            break
+    return found
+
+
+def _agent(request: Request) -> str | None:
     agent = request.headers.get("user-agent", "")
-    printable = "".join(mark for mark in agent if mark.isprintable())[:LONGEST_AGENT]
-    return Origin("api", request.client.host if request.client else None, printable or None)
+    return "".join(mark for mark in agent if mark.isprintable())[:LONGEST_AGENT] or None
 
 
 def if_match(request: Request) -> int | None:

@@ -1,5 +1,6 @@
 """All settings of every process: one frozen object, read from the environment once, unsafe values refused."""
 
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -15,6 +16,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from config.issuers import IssuerList
 
 SECRETS_FOLDER = Path("/run/secrets")
 DEVELOPMENT_KEY = SecretStr("aW5zZWN1cmUtZGV2ZWxvcG1lbnQta2V5LTMyLWJ5dGU=")
@@ -45,6 +48,21 @@ def _sample_services() -> dict[str, Service]:
     }
 
 
+PlanName = Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+
+
+class Plan(BaseModel):
+    """What a tenant has bought: `lockbox` lets it switch to `enforce`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lockbox: bool = True
+
+
+def _sample_plans() -> dict[str, Plan]:
+    return {"standard": Plan()}
+
+
 class Settings(BaseSettings):
     """Everything that can be configured; names in the environment are `LOCKBOX_` and the field's name.
 
@@ -68,8 +86,20 @@ class Settings(BaseSettings):
     mail_from: str = Field(default="Lockbox <lockbox@localhost>", pattern=r"^[^\r\n]+$")
 
     public_url: str = "http://127.0.0.1:8000"
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     webhooks_allow_http: bool = False
     secret_keys: tuple[SecretStr, ...] = (DEVELOPMENT_KEY,)
+
+    issuers: IssuerList = ()
+    mail_sign_in: bool = True
+    session_seconds: int = Field(default=12 * 3600, ge=60, le=7 * 24 * 3600)
+    session_idle_seconds: int = Field(default=30 * 60, ge=60, le=24 * 3600)
+    sign_ins_per_account: int = Field(default=10, ge=1, le=1000)
+    sign_ins_per_address: int = Field(default=60, ge=1, le=100_000)
+
+    token_days: int = Field(default=90, ge=1, le=365)
+    most_token_days: int = Field(default=365, ge=1, le=365)
+    token_overlap_hours: int = Field(default=24, ge=0, le=168)
 
     flower_user: str | None = Field(default=None, pattern=r"^[^:,]+$")
     flower_password: SecretStr | None = None
@@ -86,6 +116,7 @@ class Settings(BaseSettings):
     filings_for_tenant: int = Field(default=120, ge=1, le=1_000_000)
 
     services: dict[ServiceName, Service] = Field(default_factory=_sample_services)
+    plans: dict[PlanName, Plan] = Field(default_factory=_sample_plans)
 
     @field_validator("database_url", "worker_database_url", "owner_database_url")
     @classmethod
@@ -112,6 +143,20 @@ class Settings(BaseSettings):
         if value and urlsplit(value.get_secret_value()).port == 0:
             raise ValueError("name a port from 1 to 65535")
         return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _names_an_origin(cls, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            port = parts.port
+        except ValueError:
+            raise ValueError("use an address such as https://lockbox.example") from None
+        if parts.scheme not in {"https", "http"} or not parts.hostname or port == 0:
+            raise ValueError("use an address such as https://lockbox.example")
+        if "@" in parts.netloc or parts.path not in {"", "/"} or "?" in value or "#" in value:
+            raise ValueError("name the scheme, the host and perhaps a port, and nothing else")
+        return value.rstrip("/")
 
     @field_validator("secret_keys")
     @classmethod
@@ -143,7 +188,8 @@ class Settings(BaseSettings):
         return [
             ("LOCKBOX_EMBEDDED: embedded servers are for development", self.embedded),
             ("LOCKBOX_SECRET_KEYS: make your own key", DEVELOPMENT_KEY in self.secret_keys),
-            ("LOCKBOX_PUBLIC_URL: must be https", not self.public_url.startswith("https://")),
+            ("LOCKBOX_PUBLIC_URL: must be https", not self.is_https),
+            ("LOCKBOX_ISSUERS: must be https", any(issuer.is_plain_http for issuer in self.issuers)),
             ("LOCKBOX_WEBHOOKS_ALLOW_HTTP: must be off", self.webhooks_allow_http),
             ("LOCKBOX_REDIS_URL: needs a password", redis is not None and not redis.password),
             (
@@ -165,6 +211,29 @@ class Settings(BaseSettings):
                 )
             ),
         ]
+
+    @property
+    def is_https(self) -> bool:
+        """Whether browsers reach us by TLS."""
+        return urlsplit(self.public_url).scheme == "https"
+
+    @property
+    def origin(self) -> str:
+        """The origin of our pages as browsers write it (RFC 6454): small letters, no port if it is the usual one."""
+        parts = urlsplit(self.public_url)
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        usual = {"https": 443, "http": 80}[parts.scheme]
+        return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port not in {None, usual} else "")
+
+    @property
+    def passkey_domain(self) -> str | None:
+        """The host that passkeys are bound to; None for a bare network address, which browsers refuse for it."""
+        host = urlsplit(self.public_url).hostname or ""
+        try:
+            ip_address(host)
+        except ValueError:
+            return host
+        return None
 
     def require(self, field: str) -> str:
         """Return the text of a setting that this process can't do without.

@@ -1,5 +1,6 @@
 """Tenants and their members: looking one up, adding what there is to add."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -18,6 +19,11 @@ FIRST_VERSION = 1
 def find(session: Session, slug: str) -> Tenant | None:
     """Return the tenant that goes by this name, if there is one."""
     return session.exec(select(Tenant).where(col(Tenant.slug) == slug)).one_or_none()
+
+
+def slugs(session: Session, tenant_ids: Iterable[UUID]) -> dict[UUID, str]:
+    """Return the names that tenants go by."""
+    return dict(session.exec(select(Tenant.id, Tenant.slug).where(col(Tenant.id).in_(tenant_ids))).all())
 
 
 def turn_to(session: Session, slug: str) -> Tenant | None:

@@ -18,7 +18,7 @@ from lockbox.people import recognition
 from lockbox.people.keys import Token
 from lockbox.people.recognition import Kind
 from lockbox.people.roles import Caller, Means
-from lockbox.refusals import NotSignedIn, TooMany, Unknown
+from lockbox.refusals import NotSignedIn, Unknown
 
 FORM = re.compile(
     r"lbx_(?P<env>[a-z]{3,11})_(?P<id>[0-9a-f]{32})_(?P<secret>[A-Za-z0-9_-]{43})(?P<checksum>[0-9a-f]{8})"
@@ -116,21 +116,9 @@ def authenticate(session: Session, shown: str, *, environment: str) -> Caller:
 
 
 def mine(session: Session, caller: Caller) -> Sequence[Token]:
-    """Return the caller's tokens that are neither revoked nor long expired, the newest first."""
+    """Return the caller's tokens that are not revoked, the newest first."""
     query = select(Token).where(col(Token.person_id) == caller.person_id, col(Token.revoked_at).is_(None))
     return session.exec(query.order_by(col(Token.id).desc())).all()
-
-
-def make(session: Session, caller: Caller, *, environment: str, lifetime: timedelta, name: str) -> Issued:
-    """Make a token for the caller.
-
-    Raises:
-        TooMany: the caller has twenty that are good.
-    """
-    good = [token for token in mine(session, caller) if token.expires_at > now(session)]
-    if len(good) >= MOST_TOKENS:
-        raise TooMany(f"You have {MOST_TOKENS} tokens; revoke one that you no longer use.")
-    return issue(session, caller.person_id, environment=environment, lifetime=lifetime, name=name)
 
 
 def rotate(

@@ -26,6 +26,8 @@ UNSAFE = [
     ("LOCKBOX_SECRET_KEYS", None),
     ("LOCKBOX_PUBLIC_URL", "http://lockbox.example"),
     ("LOCKBOX_PUBLIC_URL", None),
+    ("LOCKBOX_ISSUERS", '[{"issuer": "http://127.0.0.1:8080", "audience": "lockbox"}]'),
+    ("LOCKBOX_ISSUERS", '[{"issuer": "https://a.example", "audience": "x", "jwks_url": "http://localhost/jwks"}]'),
     ("LOCKBOX_WEBHOOKS_ALLOW_HTTP", "true"),
     ("LOCKBOX_REDIS_URL", "redis://redis.example/0"),
     ("LOCKBOX_REDIS_URL", "redis://user@redis.example/0"),
@@ -47,6 +49,19 @@ MALFORMED = [
     ("LOCKBOX_SECRET_KEYS", SECRET),
     ("LOCKBOX_SERVICES", "{not json"),
     ("LOCKBOX_SERVICES", '{"a": {"title": "A", "made_up": 1}}'),
+    ("LOCKBOX_PUBLIC_URL", f"https://user:{SECRET}@lockbox.example"),
+    ("LOCKBOX_PUBLIC_URL", "https://lockbox.example/portal"),
+    ("LOCKBOX_PUBLIC_URL", "https://lockbox.example?x"),
+    ("LOCKBOX_PUBLIC_URL", "https://lockbox.example:0"),
+    ("LOCKBOX_PUBLIC_URL", "ftp://lockbox.example"),
+    ("LOCKBOX_PUBLIC_URL", "lockbox.example"),
+    ("LOCKBOX_ISSUERS", SECRET),
+    ("LOCKBOX_ISSUERS", f'[{{"issuer": "https://{SECRET}@a.example", "audience": "x"}}]'),
+    ("LOCKBOX_ISSUERS", f'[{{"issuer": "https://a.example", "audience": "x", "client_secret": "{SECRET}"}}]'),
+    ("LOCKBOX_TRUSTED_PROXIES", '["everybody"]'),
+    ("LOCKBOX_SESSION_SECONDS", "0"),
+    ("LOCKBOX_SESSION_IDLE_SECONDS", "forever"),
+    ("LOCKBOX_SIGN_INS_PER_ACCOUNT", "0"),
     ("LOCKBOX_FLOWER_PORT", "0"),
     ("LOCKBOX_FLOWER_PORT", "http"),
     ("LOCKBOX_EMBEDDED", "perhaps"),
@@ -135,6 +150,35 @@ def test_no_secret_shows_in_the_settings_themselves(monkeypatch: pytest.MonkeyPa
     for shown in (repr(settings), str(settings), settings.model_dump_json()):
         assert "hunter2" not in shown
         assert KEY not in shown
+
+
+@pytest.mark.parametrize(
+    ("url", "origin", "domain"),
+    [
+        ("https://Lockbox.Example", "https://lockbox.example", "lockbox.example"),
+        ("https://lockbox.example:443/", "https://lockbox.example", "lockbox.example"),
+        ("https://lockbox.example:8443", "https://lockbox.example:8443", "lockbox.example"),
+        ("http://localhost:8000", "http://localhost:8000", "localhost"),
+        ("http://127.0.0.1:80", "http://127.0.0.1", None),
+        ("https://[::1]:8443", "https://[::1]:8443", None),
+    ],
+)
+def test_the_origin_is_as_browsers_write_it_and_a_bare_address_bears_no_passkeys(
+    url: str, origin: str, domain: str | None
+) -> None:
+    settings = Settings(public_url=url)
+
+    assert (settings.origin, settings.passkey_domain) == (origin, domain)
+    assert not settings.public_url.endswith("/")
+
+
+def test_signing_in_is_bounded_unless_told_otherwise() -> None:
+    settings = Settings()
+
+    assert (settings.session_seconds, settings.session_idle_seconds) == (12 * 3600, 30 * 60)
+    assert (settings.sign_ins_per_account, settings.sign_ins_per_address) == (10, 60)
+    assert settings.mail_sign_in
+    assert settings.issuers == settings.trusted_proxies == ()
 
 
 def test_settings_never_change(monkeypatch: pytest.MonkeyPatch) -> None:

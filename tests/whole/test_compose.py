@@ -20,7 +20,7 @@ HOLDERS = {
     "redis": {"redis_password"},
     "mailpit": set(),
     "migrate": {"lockbox_owner_database_url"},
-    "api": {"lockbox_database_url", "lockbox_redis_url"},
+    "api": {"lockbox_database_url", "lockbox_redis_url", "lockbox_secret_keys"},
     "worker": {"lockbox_worker_database_url", "lockbox_redis_url"},
     "notices": {"lockbox_worker_database_url", "lockbox_redis_url", "lockbox_secret_keys"},
     "flower": {"lockbox_flower_password", "lockbox_redis_url"},

@@ -1,0 +1,133 @@
+"""What browsers send along: cookies, origins and tokens of forms; and what of it is believed."""
+
+import base64
+import binascii
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from uuid import UUID
+
+from fastapi import Request, Response
+from sqlmodel import Session
+
+from config.settings import Settings
+from lockbox.people import begun, sessions
+from lockbox.people.begun import Stub
+from lockbox.people.roles import Caller
+from lockbox.refusals import ForeignForm, NotSignedIn
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+CSRF_HEADER = "x-csrf-token"
+FOREIGN = "This did not come from a page of this lockbox; open the page again and repeat what you did."
+
+
+class Purpose(StrEnum):
+    """What a begun sign-in is for: to sign in, or to add to how a signed-in person does."""
+
+    SIGN_IN = "in"
+    ADD = "add"
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """A signed-in person behind a browser, and the secret of the session."""
+
+    caller: Caller
+    secret: str = field(repr=False)
+
+    @property
+    def csrf(self) -> str:
+        """What the forms of this session's pages carry."""
+        return sessions.csrf(self.secret)
+
+
+@dataclass(frozen=True)
+class Errand:
+    """A sign-in that this browser has begun, what it is for, and the path to go on to after it."""
+
+    stub: Stub
+    purpose: Purpose
+    path: str
+
+
+def visitor(request: Request, session: Session, chosen: Settings) -> Visitor:
+    """Return the person who is signed in at this browser.
+
+    Raises:
+        NotSignedIn: nobody is, or no longer.
+    """
+    secret = session_secret(request, chosen)
+    if secret is None:
+        raise NotSignedIn(sessions.ENDED)
+    idle = timedelta(seconds=chosen.session_idle_seconds)
+    return Visitor(sessions.authenticate(session, secret, idle=idle), secret)
+
+
+def session_secret(request: Request, chosen: Settings) -> str | None:
+    """Return the secret of the session that the browser shows, whatever it is worth."""
+    return request.cookies.get(_name(chosen)) or None
+
+
+def check_same_site(request: Request, chosen: Settings) -> None:
+    """Check that a browser sends this from a page of ours: by Origin, or where that is missing by Sec-Fetch-Site.
+
+    Raises:
+        ForeignForm: it does not, or does not say.
+    """
+    origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
+    if origin is None and site is None:
+        raise ForeignForm(FOREIGN)
+    if (origin is not None and origin != chosen.origin) or (site is not None and site != "same-origin"):
+        raise ForeignForm(FOREIGN)
+
+
+def check_form(found: Visitor, token: str) -> None:
+    """Check that a form came from a page of this very session.
+
+    Raises:
+        ForeignForm: its token is another session's or none.
+    """
+    if not sessions.is_csrf(found.secret, token):
+        raise ForeignForm(FOREIGN)
+
+
+def keep_session(response: Response, chosen: Settings, secret: str) -> None:
+    """Let the browser keep the session; its cookie ends with the browser, the session by its own limits."""
+    _set(response, chosen, _name(chosen), secret)
+
+
+def drop_session(response: Response, chosen: Settings) -> None:
+    """Let the browser forget the session."""
+    _set(response, chosen, _name(chosen), "", 0)
+
+
+def keep_errand(response: Response, chosen: Settings, errand: Errand) -> None:
+    """Let the browser keep its half of a sign-in that it has begun."""
+    path = base64.urlsafe_b64encode(errand.path.encode()).rstrip(b"=").decode()
+    value = f"{errand.purpose}.{errand.stub.id.hex}.{errand.stub.secret}.{path}"
+    _set(response, chosen, _name(chosen, "-begun"), value, int(begun.LASTS.total_seconds()))
+
+
+def drop_errand(response: Response, chosen: Settings) -> None:
+    """Let the browser forget the sign-in that it had begun."""
+    _set(response, chosen, _name(chosen, "-begun"), "", 0)
+
+
+def errand(request: Request, chosen: Settings) -> Errand | None:
+    """Return the sign-in that this browser has begun, as it tells it; nothing of it is judged yet."""
+    parts = request.cookies.get(_name(chosen, "-begun"), "").split(".")
+    try:
+        purpose, one, secret, path = parts
+        where = base64.urlsafe_b64decode(path + "=" * (-len(path) % 4)).decode("ascii")
+        return Errand(Stub(UUID(hex=one), secret), Purpose(purpose), where)
+    except (ValueError, binascii.Error):
+        return None
+
+
+def _name(chosen: Settings, tail: str = "") -> str:
+    """Return a cookie's name: the prefix lets browsers take it from this very host alone, and by TLS alone."""
+    return ("__Host-lockbox" if chosen.is_https else "lockbox") + tail
+
+
+def _set(response: Response, chosen: Settings, name: str, value: str, seconds: int | None = None) -> None:
+    response.set_cookie(name, value, max_age=seconds, path="/", secure=chosen.is_https, httponly=True, samesite="lax")

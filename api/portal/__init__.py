@@ -1,0 +1,12 @@
+"""The pages of the lockbox: plain HTML that works without script, but for passkeys."""
+
+from fastapi import FastAPI
+
+from api.portal import account, by_issuer, by_passkey, invitations, pages, requests, sign_in, static
+
+
+def install(app: FastAPI) -> None:
+    """Add the pages to an app whose refusals are mapped already."""
+    for part in (sign_in, by_passkey, by_issuer, requests, account, invitations, static):
+        app.include_router(part.router)
+    pages.install(app)

@@ -1,0 +1,184 @@
+"""The page of one's own account: browsers that are signed in, passkeys, and identities of issuers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Form, Request, Response
+from pydantic import TypeAdapter, ValidationError
+from sqlmodel import Session
+
+from api import browser, deps
+from api.browser import Errand, Purpose, Visitor
+from api.deps import Chosen, House, Known, Work
+from api.portal import by_issuer, by_passkey, entering
+from api.portal.by_passkey import Credential
+from api.portal.pages import TAG, go, page
+from api.schemas.parts import Line
+from config.settings import Settings
+from lockbox.database import Database
+from lockbox.people import begun, enrolment, identities, passkeys, sessions
+from lockbox.people.passkeys import LONGEST_NAME
+from lockbox.people.roles import Means
+from lockbox.people.sessions import Place
+from lockbox.refusals import Invalid, NotSignedIn
+
+router = APIRouter(prefix="/account", tags=[TAG], include_in_schema=False)
+
+HERE = "/account"
+NAMES = TypeAdapter[str](Line)
+UNNAMED = "passkey"
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What a form of the account's page works with: opens a transaction for whoever has sent it."""
+
+    request: Request
+    chosen: Settings
+    house: Database
+    csrf: str
+
+    @contextmanager
+    def open(self) -> Iterator[tuple[Session, Visitor]]:
+        """Open a transaction of the person who is signed in, if the form is from a page of their session."""
+        with self.house.transaction() as session:
+            visitor = browser.visitor(self.request, session, self.chosen)
+            browser.check_form(visitor, self.csrf)
+            yield session, visitor
+
+    @property
+    def place(self) -> Place:
+        """Where the browser is."""
+        return deps.place(self.request)
+
+
+def desk(request: Request, chosen: Chosen, house: House, csrf: Annotated[str, Form()] = "") -> Desk:
+    """Return what a form works with.
+
+    Raises:
+        ForeignForm: it was not sent from a page of ours.
+    """
+    browser.check_same_site(request, chosen)
+    return Desk(request, chosen, house, csrf)
+
+
+AtDesk = Annotated[Desk, Depends(desk)]
+
+
+@router.get("")
+def show(request: Request, chosen: Chosen, session: Work) -> Response:
+    """Show how the person signs in, and where they are signed in."""
+    visitor = browser.visitor(request, session, chosen)
+    idle = timedelta(seconds=chosen.session_idle_seconds)
+    titles = {issuer.issuer: issuer.title for issuer in chosen.issuers}
+    return page(
+        request,
+        "account",
+        visitor=visitor,
+        sessions=sessions.mine(session, visitor.caller, idle=idle),
+        passkeys=passkeys.mine(session, visitor.caller),
+        identities=[(one, titles.get(one.issuer, one.issuer)) for one in identities.mine(session, visitor.caller)],
+        issuers={
+            number: issuer.title
+            for number, issuer in entering.issuers(chosen).items()
+            if identities.speaks_for(session, issuer, visitor.caller)
+        },
+        by_passkey=chosen.passkey_domain is not None,
+        longest_name=LONGEST_NAME,
+    )
+
+
+@router.post("/sessions/end")
+def end_session(work: AtDesk, one: Annotated[UUID, Form(alias="id")]) -> Response:
+    """End one of the person's sessions."""
+    with work.open() as (session, visitor):
+        sessions.revoke(session, visitor.caller, one, work.place)
+    return go(work.request, HERE)
+
+
+@router.post("/passkeys/new")
+def ask_for_passkey(work: AtDesk, name: Annotated[str, Form(max_length=LONGEST_NAME)] = "") -> Response:
+    """Show the page whose script lets an authenticator make a passkey."""
+    party = by_passkey.relying_party(work.chosen)
+    named = _name(name)
+    with work.open() as (session, visitor):
+        asked = passkeys.ask_to_add(session, visitor.caller, party)
+        stub = begun.begin(session, Means.PASSKEY, tied_to=visitor.caller.key_id, challenge=asked.challenge)
+    answer = by_passkey.ceremony(
+        work.request, asked, kind="create", action="/account/passkeys", back=HERE, visitor=visitor, name=named
+    )
+    browser.keep_errand(answer, work.chosen, Errand(stub, Purpose.ADD, HERE))
+    return answer
+
+
+@router.post("/passkeys")
+def add_passkey(
+    work: AtDesk, credential: Credential = "", name: Annotated[str, Form(max_length=LONGEST_NAME)] = ""
+) -> Response:
+    """Add the passkey that was made; the challenge is used up whatever the answer is worth."""
+    party = by_passkey.relying_party(work.chosen)
+    named, errand = _name(name), browser.errand(work.request, work.chosen)
+    with work.open() as (session, visitor):
+        challenge = _challenge(session, visitor, errand)
+    with work.open() as (session, visitor):
+        passkeys.add(
+            session,
+            visitor.caller,
+            party,
+            challenge=challenge,
+            shown=credential,
+            name=named,
+            place=work.place,
+        )
+    answer = go(work.request, HERE)
+    browser.drop_errand(answer, work.chosen)
+    return answer
+
+
+@router.post("/passkeys/remove")
+def remove_passkey(work: AtDesk, one: Annotated[UUID, Form(alias="id")]) -> Response:
+    """Take away one of the person's passkeys."""
+    with work.open() as (session, visitor):
+        passkeys.remove(session, visitor.caller, one, work.place)
+    return go(work.request, HERE)
+
+
+@router.post("/identities/new")
+def ask_issuer(work: AtDesk, known: Known, number: Annotated[int, Form()]) -> Response:
+    """Show the page that leads to an issuer, to come back from there in this very session."""
+    issuer = by_issuer.find(work.chosen, number)
+    with work.open() as (session, visitor):
+        enrolment.check(session, visitor.caller)
+    url, errand = by_issuer.begin(
+        work.house, known, work.chosen, issuer, path=HERE, is_again=True, tied_to=visitor.caller.key_id
+    )
+    answer = page(work.request, "leaving", visitor=visitor, url=url, title=issuer.title, back=HERE)
+    browser.keep_errand(answer, work.chosen, errand)
+    return answer
+
+
+@router.post("/identities/remove")
+def remove_identity(work: AtDesk, issuer: Annotated[str, Form()], subject: Annotated[str, Form()]) -> Response:
+    """Take away one of the person's identities."""
+    with work.open() as (session, visitor):
+        identities.remove(session, visitor.caller, issuer, subject, work.place)
+    return go(work.request, HERE)
+
+
+def _challenge(session: Session, visitor: Visitor, errand: Errand | None) -> bytes:
+    stub = errand.stub if errand and errand.purpose is Purpose.ADD else None
+    try:
+        return begun.use(session, stub, Means.PASSKEY, tied_to=visitor.caller.key_id).challenge or b""
+    except NotSignedIn:
+        raise Invalid("This was done already, has run out, or was begun elsewhere; add the passkey again.") from None
+
+
+def _name(name: str) -> str:
+    try:
+        return NAMES.validate_python(name.strip() or UNNAMED)
+    except ValidationError:
+        raise Invalid("Choose a name for the passkey on one line, in plain letters.") from None

@@ -1,0 +1,172 @@
+"""Pages to sign in by an issuer, or to add what it says to a signed-in person: the way there and the way back."""
+
+import hashlib
+import hmac
+from typing import Annotated
+from uuid import UUID
+
+import httpx
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import RedirectResponse
+
+from api import browser, deps
+from api.browser import Errand, Purpose
+from api.deps import Chosen, House, Known
+from api.portal import entering, pages
+from api.portal.pages import TAG, go
+from config.issuers import Issuer
+from config.settings import Settings
+from lockbox.database import Database, now
+from lockbox.people import begun, identities, oidc
+from lockbox.people.begun import OVER
+from lockbox.people.issuers import Issuers
+from lockbox.people.keys import SignIn
+from lockbox.people.oidc import NOT_COMPLETED, Proven
+from lockbox.people.roles import Means
+from lockbox.refusals import Conflict, Invalid, NotSignedIn, NotYours, SignInAgain, Unknown
+
+router = APIRouter(tags=[TAG], include_in_schema=False)
+
+CALLBACK = "/sign-in/oidc/callback"
+ACCOUNT = "/account"
+
+
+@router.get(CALLBACK)
+def come_back(
+    request: Request,
+    chosen: Chosen,
+    house: House,
+    known: Known,
+    code: Annotated[str, Query(max_length=4000)] = "",
+    state: Annotated[str, Query(max_length=200)] = "",
+    iss: Annotated[str | None, Query(max_length=1000)] = None,
+) -> Response:
+    """Finish the round trip that this browser began; what it was begun with is used up whatever comes of it."""
+    errand = browser.errand(request, chosen)
+    is_adding = errand is not None and errand.purpose is Purpose.ADD
+    try:
+        row = _taken(request, house, chosen, errand)
+        issuer, proven = _finished(house, known, chosen, row, code=code, state=state, answered_by=iss)
+        if is_adding:
+            return _added(request, house, chosen, issuer, proven)
+        with house.transaction() as session:
+            caller = identities.caller_of(session, issuer, proven)
+            secret = entering.begin(request, session, chosen, caller)
+    except (NotSignedIn, NotYours, Conflict) as refused:
+        if is_adding:
+            needs_sign_in = isinstance(refused, NotSignedIn | SignInAgain)
+            status = pages.status_of(refused)
+            return pages.problem(request, status, refused.detail, back=ACCOUNT, needs_sign_in=needs_sign_in)
+        return entering.ways(request, chosen, errand.path if errand else None, 401, error=refused.detail)
+    return entering.signed_in(request, chosen, secret, errand.path if errand else pages.HOME)
+
+
+@router.get("/sign-in/oidc/{number}")
+def ask(
+    request: Request,
+    number: int,
+    chosen: Chosen,
+    house: House,
+    known: Known,
+    path: Annotated[str | None, Query(alias="next")] = None,
+) -> Response:
+    """Send the browser to an issuer; somebody who is signed in already has to prove it there again."""
+    if "prefetch" in request.headers.get("sec-purpose", "") + request.headers.get("purpose", ""):
+        raise Invalid("This page is not there to be fetched ahead of time.")
+    issuer = find(chosen, number)
+    entering.count(request, chosen, house)
+    with house.transaction() as session:
+        is_again = entering.visitor(request, session, chosen) is not None
+    url, errand = begin(house, known, chosen, issuer, is_again=is_again, path=pages.local(path))
+    answer = RedirectResponse(url, 303)
+    pages.protect(request, answer)
+    browser.keep_errand(answer, chosen, errand)
+    return answer
+
+
+def find(chosen: Settings, number: int) -> Issuer:
+    """Return an issuer that browsers can be sent to.
+
+    Raises:
+        Unknown: none has this number.
+    """
+    issuer = entering.issuers(chosen).get(number)
+    if issuer is None:
+        raise Unknown("There is no such sign-in service.")
+    return issuer
+
+
+def begin(
+    house: Database,
+    known: Issuers,
+    chosen: Settings,
+    issuer: Issuer,
+    *,
+    path: str,
+    is_again: bool = False,
+    tied_to: UUID | None = None,
+) -> tuple[str, Errand]:
+    """Begin a round trip to an issuer, for an addition tied to a session; return where to go, and what to keep.
+
+    Raises:
+        Busy: the issuer can't be reached.
+    """
+    asked = oidc.begin(issuer, known.metadata(issuer), chosen.public_url + CALLBACK)
+    with house.transaction() as session:
+        stub = begun.begin(
+            session,
+            Means.OIDC,
+            tied_to=tied_to,
+            issuer=issuer.issuer,
+            state_hash=_hash(asked.state),
+            nonce=asked.nonce,
+            verifier=asked.verifier,
+        )
+    # OpenID Connect Core 1.0 section 3.1.2.1: ask the person again, and say when that was.
+    again = {"prompt": "login", "max_age": "0"} if is_again else {}
+    url = str(httpx.URL(asked.url).copy_merge_params(again))
+    return url, Errand(stub, Purpose.ADD if tied_to else Purpose.SIGN_IN, path)
+
+
+def _taken(request: Request, house: Database, chosen: Settings, errand: Errand | None) -> SignIn:
+    """Use up the round trip that this browser began, for an addition in this very session."""
+    if errand is None:
+        raise NotSignedIn(OVER)
+    with house.transaction() as session:
+        is_adding = errand.purpose is Purpose.ADD
+        tied_to = browser.visitor(request, session, chosen).caller.key_id if is_adding else None
+        return begun.use(session, errand.stub, Means.OIDC, tied_to=tied_to)
+
+
+def _finished(
+    house: Database, known: Issuers, chosen: Settings, row: SignIn, *, code: str, state: str, answered_by: str | None
+) -> tuple[Issuer, Proven]:
+    """Exchange the code; no connection to Postgres is held meanwhile."""
+    issuer = known.configured(row.issuer or "")
+    if issuer is None or not code or not hmac.compare_digest(row.state_hash or b"", _hash(state)):
+        raise NotSignedIn(NOT_COMPLETED)
+    with house.transaction() as session:
+        at = now(session)
+    return issuer, oidc.finish(
+        known,
+        issuer,
+        code=code,
+        verifier=row.verifier or "",
+        nonce=row.nonce or "",
+        redirect_uri=chosen.public_url + CALLBACK,
+        now=at,
+        answered_by=answered_by,
+    )
+
+
+def _added(request: Request, house: Database, chosen: Settings, issuer: Issuer, proven: Proven) -> Response:
+    with house.transaction() as session:
+        caller = browser.visitor(request, session, chosen).caller
+        identities.bind(session, caller, issuer, proven, deps.place(request))
+    answer = go(request, ACCOUNT)
+    browser.drop_errand(answer, chosen)
+    return answer
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()

@@ -1,0 +1,93 @@
+"""Pages to sign in by a passkey: what their script asks the browser, and what came of it."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Request, Response
+from fastapi.responses import HTMLResponse
+
+from api import browser
+from api.browser import Errand, Purpose
+from api.deps import Chosen, House
+from api.portal import entering, pages
+from api.portal.pages import TAG, page
+from config.settings import Settings
+from lockbox.people import begun, passkeys
+from lockbox.people.passkeys import Question, RelyingParty
+from lockbox.people.roles import Means
+from lockbox.refusals import NotSignedIn, NotYours
+
+router = APIRouter(tags=[TAG], include_in_schema=False)
+
+NO_PASSKEYS = "Passkeys need this lockbox to have a host name; sign in another way."
+LONGEST_ANSWER = 20_000
+
+Credential = Annotated[str, Form(max_length=LONGEST_ANSWER)]
+
+
+@router.post("/sign-in/passkey")
+def ask(
+    request: Request, chosen: Chosen, house: House, path: Annotated[str | None, Form(alias="next")] = None
+) -> Response:
+    """Show the page whose script asks for any passkey that the person has for us."""
+    browser.check_same_site(request, chosen)
+    party = relying_party(chosen)
+    entering.count(request, chosen, house)
+    asked = passkeys.ask(party)
+    with house.transaction() as session:
+        stub = begun.begin(session, Means.PASSKEY, challenge=asked.challenge)
+    answer = ceremony(request, asked, kind="get", action="/sign-in/passkey/answer", back=pages.SIGN_IN)
+    browser.keep_errand(answer, chosen, Errand(stub, Purpose.SIGN_IN, pages.local(path)))
+    return answer
+
+
+@router.post("/sign-in/passkey/answer")
+def take(request: Request, chosen: Chosen, house: House, credential: Credential = "") -> Response:
+    """Sign in by what a passkey has answered; the challenge is used up whatever the answer is worth."""
+    browser.check_same_site(request, chosen)
+    party, errand = relying_party(chosen), browser.errand(request, chosen)
+    entering.count(request, chosen, house)
+    try:
+        errand = entering.own(errand, Purpose.SIGN_IN)
+        with house.transaction() as session:
+            challenge = begun.use(session, errand.stub, Means.PASSKEY).challenge or b""
+        with house.transaction() as session:
+            caller = passkeys.caller_of(session, party, challenge=challenge, shown=credential)
+            secret = entering.begin(request, session, chosen, caller)
+    except NotSignedIn as refused:
+        return entering.ways(request, chosen, errand.path if errand else None, 401, error=refused.detail)
+    return entering.signed_in(request, chosen, secret, errand.path)
+
+
+def relying_party(chosen: Settings) -> RelyingParty:
+    """Return whom passkeys are made for.
+
+    Raises:
+        NotYours: there can be none.
+    """
+    if chosen.passkey_domain is None:
+        raise NotYours(NO_PASSKEYS)
+    return RelyingParty(chosen.passkey_domain, chosen.origin)
+
+
+def ceremony(
+    request: Request,
+    asked: Question,
+    *,
+    kind: str,
+    action: str,
+    back: str,
+    visitor: browser.Visitor | None = None,
+    name: str | None = None,
+) -> HTMLResponse:
+    """Return the page that asks an authenticator to `get` or `create` a passkey and posts its answer."""
+    return page(
+        request,
+        "passkey",
+        visitor=visitor,
+        with_script=True,
+        kind=kind,
+        options=asked.options,
+        action=action,
+        name=name,
+        back=back,
+    )

@@ -1,0 +1,103 @@
+"""What all ways to sign in share: attempts that are counted, a session that is handed out, the page of ways."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import timedelta
+
+from fastapi import Request, Response
+from fastapi.responses import HTMLResponse
+from sqlmodel import Session
+
+from api import browser, deps
+from api.browser import Errand, Purpose, Visitor
+from api.portal import pages
+from api.portal.pages import go, page
+from config.issuers import Issuer
+from config.settings import Settings
+from lockbox.database import Database
+from lockbox.people import counts, sessions
+from lockbox.people.begun import OVER
+from lockbox.people.counts import Limits
+from lockbox.people.roles import Caller
+from lockbox.refusals import NotSignedIn
+
+
+def limits(chosen: Settings) -> Limits:
+    """Return how many attempts there may be."""
+    return Limits(chosen.sign_ins_per_account, chosen.sign_ins_per_address)
+
+
+def count(request: Request, chosen: Settings, house: Database, account: str | None = None) -> None:
+    """Count an attempt by where it comes from, and by the account if it names one.
+
+    Raises:
+        TooMany: the limit was met.
+    """
+    with house.transaction() as session:
+        counted = counts.count(session, limits(chosen), address=deps.address(request), account=account)
+    counted.check()
+
+
+def begin(request: Request, session: Session, chosen: Settings, caller: Caller) -> str:
+    """End the session that the browser had, begin a new one, and return its secret."""
+    old = browser.session_secret(request, chosen)
+    if old is not None:
+        sessions.end(session, old)
+    lasting = sessions.Lasting(
+        idle=timedelta(seconds=chosen.session_idle_seconds), absolute=timedelta(seconds=chosen.session_seconds)
+    )
+    return sessions.begin(session, caller, deps.place(request), lasting)
+
+
+def signed_in(request: Request, chosen: Settings, secret: str, path: str) -> Response:
+    """Return the answer that hands out a session and leads to where the person wanted to go."""
+    answer = go(request, pages.local(path))
+    browser.keep_session(answer, chosen, secret)
+    browser.drop_errand(answer, chosen)
+    return answer
+
+
+def own(errand: Errand | None, purpose: Purpose) -> Errand:
+    """Return the sign-in that this browser has begun, if it did for this purpose.
+
+    Raises:
+        NotSignedIn: it did not.
+    """
+    if errand is None or errand.purpose is not purpose:
+        raise NotSignedIn(OVER)
+    return errand
+
+
+def visitor(request: Request, session: Session, chosen: Settings) -> Visitor | None:
+    """Return who is signed in, if anybody is."""
+    with suppress(NotSignedIn):
+        return browser.visitor(request, session, chosen)
+    return None
+
+
+def issuers(chosen: Settings) -> Mapping[int, Issuer]:
+    """Return the issuers that browsers can be sent to, by number."""
+    return {number: issuer for number, issuer in enumerate(chosen.issuers) if issuer.client_id is not None}
+
+
+def ways(
+    request: Request,
+    chosen: Settings,
+    path: str | None,
+    status: int = 200,
+    *,
+    visitor: Visitor | None = None,
+    error: str | None = None,
+) -> HTMLResponse:
+    """Return the page that shows every way to sign in here."""
+    return page(
+        request,
+        "sign_in",
+        status,
+        visitor=visitor,
+        error=error,
+        path=pages.local(path),
+        issuers={number: issuer.title for number, issuer in issuers(chosen).items()},
+        by_passkey=chosen.passkey_domain is not None,
+        by_mail=chosen.mail_sign_in,
+    )

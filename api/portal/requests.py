@@ -1,0 +1,191 @@
+"""The pages of requests: what there is, and one to read and to decide about."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Form, Request, Response
+from fastapi.responses import HTMLResponse
+from pydantic import ValidationError
+from sqlalchemy import Row
+from sqlmodel import Session
+
+from api import browser, deps
+from api.browser import Visitor
+from api.deps import Chosen, House, Work
+from api.portal.pages import TAG, go, page, status_of
+from api.schemas.requests import Approval
+from config.settings import Settings
+from lockbox.audit import timeline
+from lockbox.database import now
+from lockbox.notices import outbox
+from lockbox.people.roles import Caller, Role
+from lockbox.refusals import Conflict, Invalid, NotYours, Refusal, SignInAgain, Unknown
+from lockbox.requests import acting, register, sight
+from lockbox.requests.lifecycle import DECISIONS, MOVES, PEOPLES_ACTIONS, Action, Party, State
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.register import Entry, Filter
+from lockbox.requests.sight import Guarded
+from lockbox.requests.voting import Verdict
+from lockbox.requests.writing import Origin
+
+router = APIRouter(prefix="/requests", tags=[TAG], include_in_schema=False)
+
+MOST = 50
+NO_REQUEST = "There is no such request."
+MINUTE, HOUR = 60, 3600
+SHORTER = (5 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR, 8 * HOUR, 24 * HOUR)
+
+Taken = Literal["endorse", "approve", "deny", "cancel", "revoke", "complete"]
+
+
+@dataclass(frozen=True)
+class Said:
+    """What somebody has sent with a form, so that a refusal does not lose it."""
+
+    action: str = ""
+    comment: str = ""
+    window: str = ""
+
+
+@router.get("")
+def list_all(request: Request, chosen: Chosen, session: Work) -> Response:
+    """Show the newest requests that the person may know of."""
+    visitor = browser.visitor(request, session, chosen)
+    found = register.page(session, visitor.caller, Filter(), cursor=None, most=MOST)
+    titles = _titles(chosen)
+    return page(
+        request,
+        "requests",
+        visitor=visitor,
+        entries=found.entries,
+        titles=titles,
+        most=MOST,
+        has_more=found.next_cursor is not None,
+    )
+
+
+@router.get("/{request_id}")
+def show(request: Request, request_id: str, chosen: Chosen, session: Work) -> Response:
+    """Show one request, and what the person may do about it."""
+    visitor = browser.visitor(request, session, chosen)
+    return _shown(request, session, chosen, visitor, _id(request_id))
+
+
+@router.post("/{request_id}/{action}")
+def act(
+    request: Request,
+    request_id: str,
+    action: Taken,
+    chosen: Chosen,
+    house: House,
+    version: Annotated[int, Form(ge=1, le=999_999_999)],
+    csrf: Annotated[str, Form()] = "",
+    comment: Annotated[str, Form()] = "",
+    window: Annotated[str, Form(max_length=9)] = "",
+) -> Response:
+    """Do something about a request; what is refused is said on its page, with what was written still there."""
+    browser.check_same_site(request, chosen)
+    one, said = _id(request_id), Said(action, comment, window)
+    try:
+        verdict = _verdict(said, version)
+        with house.transaction() as session:
+            visitor = browser.visitor(request, session, chosen)
+            browser.check_form(visitor, csrf)
+            place = deps.place(request)
+            origin = Origin("portal", place.address, place.user_agent)
+            acting.act(session, visitor.caller, origin, one, verdict)
+    except (Conflict, NotYours, Invalid) as refused:
+        with house.transaction() as session:
+            visitor = browser.visitor(request, session, chosen)
+            return _shown(request, session, chosen, visitor, one, refused=refused, said=said, seen=version)
+    return go(request, f"/requests/{one}")
+
+
+def _shown(
+    request: Request,
+    session: Session,
+    chosen: Settings,
+    visitor: Visitor,
+    request_id: UUID,
+    *,
+    refused: Refusal | None = None,
+    said: Said | None = None,
+    seen: int | None = None,
+) -> HTMLResponse:
+    entry = register.find(session, visitor.caller, request_id)
+    held = sight.capacities(visitor.caller, entry.request.requester_id, entry.request.tenant_id)
+    moves = timeline.moves(session, request_id)
+    at = now(session)
+    return page(
+        request,
+        "request",
+        status_of(refused) if refused else 200,
+        visitor=visitor,
+        entry=entry,
+        asked=entry.request,
+        title=_titles(chosen).get(entry.request.service, entry.request.service),
+        reads_why=sight.may_read(Guarded.JUSTIFICATION, held),
+        reads_comments=sight.may_read(Guarded.COMMENT, held),
+        moves=moves,
+        approvals=sum(move.action == Action.APPROVE for move in moves),
+        since=[move for move in moves if seen is not None and move.seq > seen] if refused else [],
+        offered=_offered(session, visitor.caller, entry, moves) if at < entry.request.deadline_at else frozenset(),
+        is_over=at >= entry.request.deadline_at,
+        open_until=at + timedelta(seconds=entry.request.access_window),
+        shorter=[seconds for seconds in SHORTER if seconds < entry.request.access_window],
+        refused=refused,
+        needs_sign_in=isinstance(refused, SignInAgain),
+        said=said or Said(),
+    )
+
+
+def _offered(session: Session, caller: Caller, entry: Entry, moves: Sequence[Row[Any]]) -> frozenset[Action]:
+    """Return what the page offers; whether it may be done is judged when it is."""
+    asked = entry.request
+    parties = _parties(session, caller, asked)
+    offered = {
+        action for action in PEOPLES_ACTIONS if (row := MOVES.get((State(asked.state), action))) and row.by & parties
+    }
+    done = {move.action for move in moves if move.actor_id == caller.person_id}
+    if asked.requester_id == caller.person_id:
+        offered -= DECISIONS
+    return frozenset(offered - done)
+
+
+def _parties(session: Session, caller: Caller, asked: AccessRequest) -> set[Party]:
+    deputies = outbox.directory(session, {asked.tenant_id}, now(session)).deputies[asked.tenant_id]
+    held = {
+        Party.REQUESTER: caller.person_id == asked.requester_id,
+        Party.MANAGER: caller.holds(Role.MANAGER),
+        Party.APPROVER: caller.holds(Role.APPROVER, tenant_id=asked.tenant_id) or caller.person_id in deputies,
+        Party.TENANT_ADMIN: caller.holds(Role.TENANT_ADMIN, tenant_id=asked.tenant_id),
+    }
+    return {party for party, holds in held.items() if holds}
+
+
+def _verdict(said: Said, version: int) -> Verdict:
+    """Read a form by the rules of the API's own bodies."""
+    try:
+        window = int(said.window.encode("ascii")) if said.window else None
+        body = Approval(comment=said.comment.replace("\r\n", "\n").strip() or None, access_window=window)
+    except ValidationError as error:
+        told = "; ".join(str(item["msg"]).removeprefix("Value error, ") for item in error.errors())
+        raise Invalid(f"Your comment or the time was not taken: {told}.") from None
+    except ValueError:
+        raise Invalid("The time was not taken: choose one from the list.") from None
+    action = Action(said.action)
+    return Verdict(action, body.comment, body.access_window if action is Action.APPROVE else None, version)
+
+
+def _titles(chosen: Settings) -> Mapping[str, str]:
+    return {name: service.title for name, service in chosen.services.items()}
+
+
+def _id(shown: str) -> UUID:
+    try:
+        return UUID(shown)
+    except ValueError:
+        raise Unknown(NO_REQUEST) from None

@@ -1,0 +1,112 @@
+"""Pages to sign in, by a code that is mailed, and to sign out."""
+
+import re
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Query, Request, Response
+from sqlmodel import Session
+
+from api import browser
+from api.browser import Errand, Purpose
+from api.deps import Chosen, House, Keys, Work
+from api.portal import entering, pages
+from api.portal.pages import TAG, go, page
+from config.settings import Settings
+from lockbox.notices import codes
+from lockbox.people import identities, sessions
+from lockbox.people.begun import OVER
+from lockbox.people.roles import Caller
+from lockbox.refusals import NotSignedIn, NotYours
+
+router = APIRouter(tags=[TAG], include_in_schema=False)
+
+ADDRESS = re.compile(r"[^@\s]{1,64}@[^@\s]{1,255}")
+NO_ADDRESS = "Write your whole mail address, such as anna@contoso.example."
+NO_MAIL = "Codes by mail are switched off here; sign in another way."
+BY_ISSUER = "You sign in by your sign-in service here; a code from a mail is not taken in its place."
+SIGNED_OUT = "You were signed out, and nothing was changed."
+
+
+@router.get("/sign-in")
+def show(
+    request: Request,
+    chosen: Chosen,
+    session: Work,
+    path: Annotated[str | None, Query(alias="next")] = None,
+    ended: Annotated[str | None, Query()] = None,
+) -> Response:
+    """Show the ways to sign in; somebody who is signed in may do it again, to be fresh."""
+    visitor = entering.visitor(request, session, chosen)
+    return entering.ways(
+        request, chosen, path, visitor=visitor, error=SIGNED_OUT if ended and visitor is None else None
+    )
+
+
+@router.post("/sign-in")
+def ask(
+    request: Request,
+    chosen: Chosen,
+    house: House,
+    address: Annotated[str, Form()] = "",
+    path: Annotated[str | None, Form(alias="next")] = None,
+) -> Response:
+    """Promise a code to an address; the answer is the same whether somebody has it or not."""
+    browser.check_same_site(request, chosen)
+    if not chosen.mail_sign_in:
+        raise NotYours(NO_MAIL)
+    email = address.strip()
+    if not ADDRESS.fullmatch(email) or not email.isprintable():
+        return entering.ways(request, chosen, path, 422, error=NO_ADDRESS)
+    entering.count(request, chosen, house, account=email)
+    with house.transaction() as session:
+        stub = codes.ask(session, email)
+    answer = go(request, "/sign-in/code")
+    browser.keep_errand(answer, chosen, Errand(stub, Purpose.SIGN_IN, pages.local(path)))
+    return answer
+
+
+@router.get("/sign-in/code")
+def show_code(request: Request, chosen: Chosen) -> Response:
+    """Show the form for the code."""
+    if browser.errand(request, chosen) is None:
+        return go(request, pages.SIGN_IN)
+    return page(request, "code", error=None, is_over=False)
+
+
+@router.post("/sign-in/code")
+def redeem(
+    request: Request, chosen: Chosen, house: House, keys: Keys, code: Annotated[str, Form(max_length=100)] = ""
+) -> Response:
+    """Sign in by the mailed code: five tries, once, and in the browser that asked for it."""
+    browser.check_same_site(request, chosen)
+    entering.count(request, chosen, house)
+    try:
+        errand = entering.own(browser.errand(request, chosen), Purpose.SIGN_IN)
+        with house.transaction() as session:
+            counted = codes.count_try(session, errand.stub, entering.limits(chosen))
+        counted.check()
+        with house.transaction() as session:
+            caller = codes.redeem(session, errand.stub, code, keys)
+            _without_issuer(session, chosen, caller)
+            secret = entering.begin(request, session, chosen, caller)
+    except NotSignedIn as refused:
+        return page(request, "code", 401, error=refused.detail, is_over=refused.detail in {OVER, BY_ISSUER})
+    return entering.signed_in(request, chosen, secret, errand.path)
+
+
+@router.post("/sign-out")
+def sign_out(request: Request, chosen: Chosen, session: Work, csrf: Annotated[str, Form()] = "") -> Response:
+    """End this session."""
+    browser.check_same_site(request, chosen)
+    visitor = entering.visitor(request, session, chosen)
+    if visitor is not None:
+        browser.check_form(visitor, csrf)
+        sessions.end(session, visitor.secret)
+    answer = go(request, pages.SIGN_IN)
+    browser.drop_session(answer, chosen)
+    return answer
+
+
+def _without_issuer(session: Session, chosen: Settings, caller: Caller) -> None:
+    if identities.is_bound(session, caller, chosen.issuers):
+        raise NotSignedIn(BY_ISSUER)

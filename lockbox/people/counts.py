@@ -1,0 +1,97 @@
+"""Counting sign-ins by network address and by account: in Postgres, so that nobody resets it by flushing Redis."""
+
+import math
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from ipaddress import IPv6Address, ip_address, ip_network
+
+from sqlalchemy import text
+from sqlmodel import Session
+
+from lockbox.database import now
+from lockbox.refusals import TooMany
+
+SPAN = timedelta(minutes=10)
+IPV6_PREFIX = 64
+
+# An account is hashed as Postgres folds it: as the people are looked up, so that no spelling is counted apart.
+COUNT = text("""
+INSERT INTO sign_in_counts AS c (key, since, count)
+SELECT sha256(convert_to(k.kind || ':' || lower(k.value), 'UTF8')) AS key, :at, 1
+FROM unnest(CAST(:kinds AS text[]), CAST(:values AS text[])) AS k (kind, value) ORDER BY key
+ON CONFLICT (key) DO UPDATE SET
+    since = CASE WHEN c.since <= :started THEN excluded.since ELSE c.since END,
+    count = CASE WHEN c.since <= :started THEN 1 ELSE least(c.count, 1000000) + 1 END
+RETURNING key = sha256(convert_to('account:' || lower(:account), 'UTF8')) AS is_account, since, count AS attempts
+""")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many attempts within ten minutes are let through."""
+
+    per_account: int
+    per_address: int
+
+
+@dataclass(frozen=True)
+class Counted:
+    """An attempt that was counted; `wait` is None if it may go on."""
+
+    wait: timedelta | None
+
+    def check(self) -> None:
+        """Let the attempt go on, or refuse it; outside of the transaction that counted it.
+
+        Raises:
+            TooMany: the limit was met.
+        """
+        if self.wait is not None:
+            seconds = max(1, math.ceil(self.wait.total_seconds()))
+            raise TooMany(
+                f"Too many attempts to sign in; try again in {math.ceil(seconds / 60)} minutes.", retry_after=seconds
+            )
+
+
+def count(session: Session, limits: Limits, *, address: str | None = None, account: str | None = None) -> Counted:
+    """Count an attempt to sign in, whatever becomes of it: the caller commits before anything is judged.
+
+    Args:
+        session: the open transaction.
+        limits: how many there may be.
+        address: where the attempt came from; an IPv6 network of 64 bits counts as one.
+        account: the mail address that was typed, if one was.
+    """
+    keys = {"address": _network(address) if address else None, "account": account}
+    known = {kind: value for kind, value in keys.items() if value}
+    if not known:
+        return Counted(None)
+    at = now(session)
+    values = {
+        "kinds": list(known),
+        "values": list(known.values()),
+        "account": account or "",
+        "at": at,
+        "started": at - SPAN,
+    }
+    rows = session.connection().execute(COUNT, values).all()
+    over = [row.since for row in rows if row.attempts > _limit(limits, is_account=row.is_account)]
+    return Counted(_until(max(over), at) if over else None)
+
+
+def _limit(limits: Limits, *, is_account: bool) -> int:
+    return limits.per_account if is_account else limits.per_address
+
+
+def _until(since: datetime, at: datetime) -> timedelta:
+    return max(since + SPAN - at, timedelta(0))
+
+
+def _network(address: str) -> str:
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    if not isinstance(parsed, IPv6Address):
+        return str(parsed)
+    return str(parsed.ipv4_mapped or ip_network((int(parsed), IPV6_PREFIX), strict=False))

@@ -1,0 +1,53 @@
+"""When somebody may change how they sign in: what is added here is as strong as the sign-in that adds it."""
+
+from datetime import timedelta
+
+from sqlalchemy import text
+from sqlmodel import Session
+
+from lockbox.database import now
+from lockbox.people.roles import Caller, Means
+from lockbox.refusals import SignInAgain
+
+FRESH = timedelta(minutes=15)
+STRONG = frozenset({Means.OIDC, Means.PASSKEY})
+
+HAS_ANY = text("""
+SELECT EXISTS (SELECT FROM passkeys WHERE person_id = :id) OR EXISTS (SELECT FROM identities WHERE person_id = :id)
+""")
+JUST_INVITED = text("""
+SELECT EXISTS (SELECT FROM invitations WHERE accepted_by = :id AND accepted_at BETWEEN :since AND :until
+    AND tenant_id = ALL(CAST(:tenants AS uuid[])))
+""")
+ACCEPTING_TAKES = timedelta(seconds=30)
+
+
+def check(session: Session, caller: Caller) -> None:
+    """Check that this session may add, or take away, a passkey or an identity of its person.
+
+    Somebody who only showed that they read a mailbox may add the first one, or one right after they accepted an
+    invitation of the only tenant that they are at. Otherwise whoever gets into a mailbox would soon be more than its
+    reader, if need be with an invitation from a tenant of their own.
+
+    Raises:
+        SignInAgain: it is no browser session, its sign-in is too old, or it was too weak.
+    """
+    if caller.key_id is None or caller.signed_in_at is None or caller.means not in STRONG | {Means.MAIL}:
+        raise SignInAgain("Sign in with a browser to change how you sign in.")
+    if now(session) - caller.signed_in_at >= FRESH:
+        minutes = FRESH // timedelta(minutes=1)
+        raise SignInAgain(
+            f"Your sign-in is older than {minutes} minutes: sign in again.", max_age=int(FRESH.total_seconds())
+        )
+    if caller.means in STRONG or not session.connection().execute(HAS_ANY, {"id": caller.person_id}).scalar_one():
+        return
+    invited = {
+        "id": caller.person_id,
+        "since": caller.signed_in_at - ACCEPTING_TAKES,
+        "until": caller.signed_in_at,
+        "tenants": sorted(caller.tenants()),
+    }
+    if not session.connection().execute(JUST_INVITED, invited).scalar_one():
+        raise SignInAgain(
+            "A code from a mail is not enough to change this: sign in with a passkey or your sign-in service."
+        )

@@ -1,0 +1,107 @@
+"""People as issuers know them: whom an issuer may speak for, and the identities that somebody has bound."""
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import text
+from sqlmodel import Session, col, select
+
+from config.issuers import Issuer
+from lockbox.database import now
+from lockbox.people import enrolment, recognition, sessions, tenants
+from lockbox.people.keys import Identity
+from lockbox.people.oidc import Proven
+from lockbox.people.recognition import Kind
+from lockbox.people.roles import Caller, Means, Side
+from lockbox.people.sessions import Place
+from lockbox.refusals import Conflict, NotSignedIn, NotYours, Unknown
+
+NOBODY = "Nobody here is known by that sign-in; sign in another way and add it to your account."
+
+BOUND = text("""
+INSERT INTO identities (issuer, subject, person_id, created_at) VALUES (:issuer, :subject, :person_id, :at)
+ON CONFLICT DO NOTHING RETURNING person_id
+""")
+
+
+def caller_of(session: Session, issuer: Issuer, proven: Proven) -> Caller:
+    """Return the person whom an issuer has just vouched for, whose transaction this one becomes.
+
+    Raises:
+        NotSignedIn: the identity is unknown, its person disabled, or not one whom this issuer may speak for; all of
+            these answer alike.
+    """
+    found = recognition.recognise(session, Kind.IDENTITY, f"{proven.issuer}\n{proven.subject}")
+    if found is None or found.disabled:
+        raise NotSignedIn(NOBODY)
+    caller = found.caller(Means.OIDC, proven.authenticated_at)
+    if proven.issuer != issuer.issuer or not speaks_for(session, issuer, caller):
+        raise NotSignedIn(NOBODY)
+    return caller
+
+
+def speaks_for(session: Session, issuer: Issuer, caller: Caller) -> bool:
+    """Whether an issuer may sign this person in, by its configuration alone.
+
+    A vendor's issuer speaks for people of the vendor. A tenant's speaks for people who are members of that tenant and
+    of no other: what it says must not open anything at a tenant that did not choose it.
+    """
+    if issuer.tenant is None:
+        return caller.side is Side.VENDOR
+    tenant = tenants.find(session, issuer.tenant)
+    return caller.side is Side.CUSTOMER and tenant is not None and caller.tenants() == {tenant.id}
+
+
+def is_bound(session: Session, caller: Caller, issuers: Iterable[Issuer]) -> bool:
+    """Whether the person signs in by one of the issuers of this installation, and can."""
+    bound = {identity.issuer for identity in mine(session, caller)}
+    return any(issuer.issuer in bound and speaks_for(session, issuer, caller) for issuer in issuers)
+
+
+def mine(session: Session, caller: Caller) -> Sequence[Identity]:
+    """Return the identities that the caller has bound."""
+    query = select(Identity).where(col(Identity.person_id) == caller.person_id)
+    return session.exec(query.order_by(col(Identity.issuer), col(Identity.subject))).all()
+
+
+def bind(session: Session, caller: Caller, issuer: Issuer, proven: Proven, place: Place) -> None:
+    """Bind to the caller whom an issuer has just vouched for, in a round trip that this very session began.
+
+    Raises:
+        SignInAgain: the session's own sign-in is too old or too weak.
+        NotYours: the issuer may not speak for the caller.
+        Conflict: the identity is somebody else's.
+    """
+    enrolment.check(session, caller)
+    if not speaks_for(session, issuer, caller):
+        raise NotYours("That sign-in service is not meant for you here.")
+    values = {
+        "issuer": proven.issuer,
+        "subject": proven.subject,
+        "person_id": caller.person_id,
+        "at": now(session),
+    }
+    if session.connection().execute(BOUND, values).one_or_none() is None:
+        if _find(session, caller, proven.issuer, proven.subject) is None:
+            raise Conflict("That sign-in belongs to somebody else here.")
+        return
+    sessions.record(session, caller, place, "identity_bound", issuer=proven.issuer)
+
+
+def remove(session: Session, caller: Caller, issuer: str, subject: str, place: Place) -> None:
+    """Take away an identity of the caller's.
+
+    Raises:
+        SignInAgain: the session's sign-in is too old or too weak.
+        Unknown: the caller has no such identity.
+    """
+    enrolment.check(session, caller)
+    identity = _find(session, caller, issuer, subject)
+    if identity is None:
+        raise Unknown("There is no such identity.")
+    session.delete(identity)
+    session.flush()
+    sessions.record(session, caller, place, "identity_removed", issuer=issuer)
+
+
+def _find(session: Session, caller: Caller, issuer: str, subject: str) -> Identity | None:
+    return next((one for one in mine(session, caller) if (one.issuer, one.subject) == (issuer, subject)), None)

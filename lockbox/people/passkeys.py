@@ -1,0 +1,234 @@
+"""Passkeys (WebAuthn level 2): what an authenticator is asked, and what of its answers is believed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from sqlalchemy import text
+from sqlmodel import Session, col, select
+from webauthn import (
+    generate_authentication_options,
+    generate_registration_options,
+    options_to_json,
+    verify_authentication_response,
+    verify_registration_response,
+)
+from webauthn.helpers import (
+    parse_attestation_object,
+    parse_authentication_credential_json,
+    parse_client_data_json,
+    parse_registration_credential_json,
+)
+from webauthn.helpers.exceptions import WebAuthnException
+from webauthn.helpers.structs import (
+    AttestationFormat,
+    AuthenticatorSelectionCriteria,
+    PublicKeyCredentialDescriptor,
+    ResidentKeyRequirement,
+    UserVerificationRequirement,
+)
+from webauthn.registration.verify_registration_response import VerifiedRegistration
+
+from lockbox.database import now
+from lockbox.ids import new_id
+from lockbox.people import enrolment, recognition, sessions
+from lockbox.people.keys import Passkey
+from lockbox.people.recognition import Kind
+from lockbox.people.roles import Caller, Means
+from lockbox.people.sessions import Place
+from lockbox.refusals import Conflict, Invalid, NotSignedIn, TooMany, Unknown
+
+MOST_PASSKEYS = 20
+LONGEST_ID = 1023
+LONGEST_NAME = 100
+FORMATS = frozenset({AttestationFormat.NONE, AttestationFormat.PACKED})
+NOT_ACCEPTED = "The passkey was not accepted; try again, or sign in another way."
+NOT_ADDED = "The passkey could not be added; try again."
+
+# What py_webauthn 3.0 lets through for input that is not of the form it expects, besides its own errors.
+MALFORMED = (
+    WebAuthnException,
+    UnsupportedAlgorithm,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RecursionError,
+)
+
+ADDED = text("""
+INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at)
+VALUES (:id, :person_id, :credential_id, :public_key, :sign_count, :name, :at)
+ON CONFLICT DO NOTHING RETURNING id
+""")
+
+
+@dataclass(frozen=True)
+class RelyingParty:
+    """Whom passkeys are made for: the host of our pages, and the exact origin that browsers call them by."""
+
+    domain: str
+    origin: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the page's script asks an authenticator, as JSON, and the challenge that the answer must hold."""
+
+    options: str
+    challenge: bytes
+
+
+def ask_to_add(session: Session, caller: Caller, party: RelyingParty) -> Question:
+    """Return what to ask so that an authenticator makes a passkey for the caller that needs no name typed.
+
+    Raises:
+        SignInAgain: the session's sign-in is too old or too weak.
+        TooMany: the caller has twenty.
+    """
+    enrolment.check(session, caller)
+    known = mine(session, caller)
+    if len(known) >= MOST_PASSKEYS:
+        raise TooMany(f"You have {MOST_PASSKEYS} passkeys; remove one that you no longer use.")
+    options = generate_registration_options(
+        rp_id=party.domain,
+        rp_name="Lockbox",
+        user_id=caller.person_id.bytes,
+        user_name=caller.name,
+        authenticator_selection=AuthenticatorSelectionCriteria(
+            resident_key=ResidentKeyRequirement.REQUIRED, user_verification=UserVerificationRequirement.REQUIRED
+        ),
+        exclude_credentials=[PublicKeyCredentialDescriptor(id=one.credential_id) for one in known],
+    )
+    return Question(options_to_json(options), options.challenge)
+
+
+def add(
+    session: Session, caller: Caller, party: RelyingParty, *, challenge: bytes, shown: str, name: str, place: Place
+) -> None:
+    """Add the passkey that an authenticator made for the caller.
+
+    Args:
+        session: the open transaction.
+        caller: whose it is.
+        party: for whom it must be made.
+        challenge: that of the question, which is used up by now.
+        shown: the answer of the browser, JSON.
+        name: what the caller calls it.
+        place: where the caller is.
+
+    Raises:
+        SignInAgain: the session's sign-in is too old or too weak.
+        Invalid: the answer is no good.
+        Conflict: somebody has this passkey already.
+    """
+    enrolment.check(session, caller)
+    made = _registered(party, challenge, shown)
+    values = {
+        "id": new_id(),
+        "person_id": caller.person_id,
+        "credential_id": made.credential_id,
+        "public_key": made.credential_public_key,
+        "sign_count": made.sign_count,
+        "name": name,
+        "at": now(session),
+    }
+    if session.connection().execute(ADDED, values).one_or_none() is None:
+        raise Conflict("This passkey is known here already.")
+    sessions.record(session, caller, place, "passkey_added")
+
+
+def ask(party: RelyingParty) -> Question:
+    """Return what to ask any authenticator that has a passkey for us."""
+    options = generate_authentication_options(
+        rp_id=party.domain, user_verification=UserVerificationRequirement.REQUIRED
+    )
+    return Question(options_to_json(options), options.challenge)
+
+
+def caller_of(session: Session, party: RelyingParty, *, challenge: bytes, shown: str) -> Caller:
+    """Return the person whose passkey has just answered, whose transaction this one becomes.
+
+    The sign count has to grow where the authenticator counts: one that does not grow means a copy of the passkey.
+
+    Raises:
+        NotSignedIn: the answer is no good, the passkey unknown or its person disabled; all of these answer alike.
+    """
+    try:
+        answer = parse_authentication_credential_json(shown)
+        _in_our_window(answer.response.client_data_json)
+    except MALFORMED:
+        raise NotSignedIn(NOT_ACCEPTED) from None
+    found = recognition.recognise(session, Kind.PASSKEY, hash_=answer.raw_id)
+    if found is None or found.disabled or found.person_id is None:
+        raise NotSignedIn(NOT_ACCEPTED)
+    if answer.response.user_handle not in {None, b"", found.person_id.bytes}:
+        raise NotSignedIn(NOT_ACCEPTED)
+    key = session.exec(select(Passkey).where(col(Passkey.id) == found.key_id).with_for_update()).one()
+    try:
+        verified = verify_authentication_response(
+            credential=answer,
+            expected_challenge=challenge,
+            expected_rp_id=party.domain,
+            expected_origin=party.origin,
+            credential_public_key=key.public_key,
+            credential_current_sign_count=key.sign_count,
+            require_user_verification=True,
+        )
+    except MALFORMED:
+        raise NotSignedIn(NOT_ACCEPTED) from None
+    key.sign_count, key.last_used_at = verified.new_sign_count, now(session)
+    session.add(key)
+    session.flush()
+    return found.caller(Means.PASSKEY, key.last_used_at)
+
+
+def mine(session: Session, caller: Caller) -> Sequence[Passkey]:
+    """Return the caller's passkeys, in the order in which they were added."""
+    query = select(Passkey).where(col(Passkey.person_id) == caller.person_id)
+    return session.exec(query.order_by(col(Passkey.id))).all()
+
+
+def remove(session: Session, caller: Caller, passkey_id: UUID, place: Place) -> None:
+    """Take away a passkey of the caller's.
+
+    Raises:
+        SignInAgain: the session's sign-in is too old or too weak.
+        Unknown: the caller has no such passkey.
+    """
+    enrolment.check(session, caller)
+    query = select(Passkey).where(col(Passkey.id) == passkey_id, col(Passkey.person_id) == caller.person_id)
+    key = session.exec(query).one_or_none()
+    if key is None:
+        raise Unknown("There is no such passkey.")
+    session.delete(key)
+    session.flush()
+    sessions.record(session, caller, place, "passkey_removed")
+
+
+def _registered(party: RelyingParty, challenge: bytes, shown: str) -> VerifiedRegistration:
+    try:
+        answer = parse_registration_credential_json(shown)
+        _in_our_window(answer.response.client_data_json)
+        # Others come with parsers and roots of their own, and none was asked for.
+        if parse_attestation_object(answer.response.attestation_object).fmt not in FORMATS:
+            raise Invalid(NOT_ADDED)
+        made = verify_registration_response(
+            credential=answer,
+            expected_challenge=challenge,
+            expected_rp_id=party.domain,
+            expected_origin=party.origin,
+            require_user_verification=True,
+        )
+    except MALFORMED:
+        raise Invalid(NOT_ADDED) from None
+    if not 1 <= len(made.credential_id) <= LONGEST_ID or made.credential_id != answer.raw_id:
+        raise Invalid(NOT_ADDED)
+    return made
+
+
+def _in_our_window(client_data: bytes) -> None:
+    """Refuse what was asked in a frame of somebody else's page, which py_webauthn does not look at."""
+    if parse_client_data_json(client_data).cross_origin:
+        raise ValueError("asked in a foreign frame")

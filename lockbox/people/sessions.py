@@ -1,0 +1,164 @@
+"""Browser sessions: an opaque secret, kept as a hash, that ends when idle, at its limit, or when it is revoked."""
+
+import base64
+import hashlib
+import hmac
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlmodel import Session, col, select
+
+from lockbox.audit import events
+from lockbox.audit.events import Actor, Happening
+from lockbox.database import now
+from lockbox.ids import new_id
+from lockbox.people import context, recognition
+from lockbox.people.keys import BrowserSession
+from lockbox.people.recognition import Kind
+from lockbox.people.roles import Caller
+from lockbox.refusals import NotSignedIn, Unknown
+
+ENDED = "You are not signed in, or no longer; sign in."
+SEEN_NOTED_EVERY = timedelta(minutes=1)
+MOST_LISTED = 100
+
+SEEN = text("""
+UPDATE sessions SET last_seen_at = :at WHERE id = :id AND last_seen_at <= :at - interval '1 minute'
+""")
+RECORDED = text(f"WITH {events.APPEND} SELECT 1")
+
+
+@dataclass(frozen=True)
+class Lasting:
+    """How long a session may last: without a sign of life, and at all."""
+
+    idle: timedelta
+    absolute: timedelta
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a browser is: network address and user agent."""
+
+    address: str | None
+    user_agent: str | None
+
+
+def begin(session: Session, caller: Caller, place: Place, lasting: Lasting) -> str:
+    """Begin a session for somebody who has just shown who they are, and return its secret of 256 bits.
+
+    Whatever session the browser had before is to be ended: nobody keeps a secret across a sign-in.
+    """
+    context.enter(session, caller)
+    secret, at = secrets.token_urlsafe(32), now(session)
+    row = BrowserSession(
+        id=new_id(),
+        person_id=caller.person_id,
+        secret_hash=_hash(secret),
+        means=caller.means,
+        signed_in_at=caller.signed_in_at or at,
+        last_seen_at=at,
+        expires_at=at + lasting.absolute,
+        address=place.address,
+        user_agent=place.user_agent,
+    )
+    session.add(row)
+    session.flush()
+    record(session, caller, place, "signed_in", means=caller.means.value)
+    return secret
+
+
+def authenticate(session: Session, secret: str, *, idle: timedelta) -> Caller:
+    """Return the person behind a session, whose transaction this one becomes.
+
+    Raises:
+        NotSignedIn: the session is unknown, revoked or over, or its person is disabled; all of these answer alike.
+    """
+    found = recognition.recognise(session, Kind.SESSION, hash_=_hash(secret))
+    if found is None or found.revoked or found.disabled or found.expires_at is None or found.last_seen_at is None:
+        raise NotSignedIn(ENDED)
+    at = now(session)
+    if at >= found.expires_at or at - found.last_seen_at >= idle:
+        raise NotSignedIn(ENDED)
+    if at - found.last_seen_at >= SEEN_NOTED_EVERY:
+        session.connection().execute(SEEN, {"id": found.key_id, "at": at})
+    return found.caller()
+
+
+def end(session: Session, secret: str) -> None:
+    """End a session by its secret, if it is one; the transaction becomes its person's."""
+    found = recognition.recognise(session, Kind.SESSION, hash_=_hash(secret))
+    if found is not None and not found.revoked and found.key_id is not None:
+        _revoke(session, session.get_one(BrowserSession, found.key_id))
+
+
+def mine(session: Session, caller: Caller, *, idle: timedelta) -> Sequence[BrowserSession]:
+    """Return the caller's sessions that are good, the one that was used last first."""
+    at = now(session)
+    query = select(BrowserSession).where(
+        col(BrowserSession.person_id) == caller.person_id,
+        col(BrowserSession.revoked_at).is_(None),
+        col(BrowserSession.expires_at) > at,
+        col(BrowserSession.last_seen_at) > at - idle,
+    )
+    return session.exec(query.order_by(col(BrowserSession.last_seen_at).desc()).limit(MOST_LISTED)).all()
+
+
+def revoke(session: Session, caller: Caller, session_id: UUID, place: Place) -> None:
+    """End one of the caller's sessions; it is worthless from the next call on.
+
+    Raises:
+        Unknown: the caller has no such session.
+    """
+    query = select(BrowserSession).where(
+        col(BrowserSession.id) == session_id, col(BrowserSession.person_id) == caller.person_id
+    )
+    row = session.exec(query.with_for_update()).one_or_none()
+    if row is None:
+        raise Unknown("There is no such session.")
+    _revoke(session, row)
+    record(session, caller, place, "session_revoked", means=row.means.value)
+
+
+def csrf(secret: str) -> str:
+    """Return what a page of this session puts into its forms: worthless without the session, and for any other."""
+    digest = hmac.digest(secret.encode(), b"lockbox csrf", hashlib.sha256)
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def is_csrf(secret: str, shown: str) -> bool:
+    """Whether a form came from a page of this session; compared in constant time."""
+    return hmac.compare_digest(csrf(secret).encode(), shown.encode())
+
+
+def record(session: Session, caller: Caller, place: Place, action: str, **facts: str) -> None:
+    """Write an event of somebody's signing in, or of a change to how they do: one for each tenant of theirs.
+
+    What concerns no tenant goes to the vendor's own log.
+    """
+    at = now(session)
+    actor = Actor(
+        caller.person_id,
+        caller.side.value,
+        caller.name,
+        channel="portal",
+        address=place.address,
+        user_agent=place.user_agent,
+    )
+    places: list[UUID | None] = [*sorted(caller.tenants())] or [None]
+    happenings = [Happening(at=at, action=action, actor=actor, tenant_id=one, facts=facts) for one in places]
+    session.connection().execute(RECORDED, events.append(happenings))
+
+
+def _revoke(session: Session, row: BrowserSession) -> None:
+    row.revoked_at = row.revoked_at or now(session)
+    session.add(row)
+    session.flush()
+
+
+def _hash(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()

@@ -1,0 +1,325 @@
+"""The pages as people find them: browsers with cookies, forms filled in, and the post that brings the codes."""
+
+import asyncio
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from html.parser import HTMLParser
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+from uuid import UUID
+
+import httpx
+from fastapi import FastAPI
+from httpx import Response
+from sqlalchemy import Engine, text
+
+from api.app import make_app
+from config.settings import DEVELOPMENT_KEY, Settings
+from lockbox.database import Database, now
+from lockbox.notices import delivery
+from lockbox.notices.delivery import Senders
+from lockbox.notices.senders.memory import MemoryHooks, MemoryMail
+from lockbox.notices.senders.protocol import Mail
+from lockbox.notices.vault import Vault
+from lockbox.people import sessions
+from lockbox.people.roles import Means
+from lockbox.people.sessions import Lasting, Place
+from tests.builders import ShiftedClock, World
+
+HOME = "https://lockbox.example"
+SETTINGS = Settings(environment="test", public_url=HOME, sign_ins_per_account=500, sign_ins_per_address=500)
+SESSION, BEGUN = "__Host-lockbox", "__Host-lockbox-begun"
+HOSTS = itertools.count(1)
+# An app takes half a second to learn its routes: those with the usual settings share one, and its clock.
+APPS: dict[Engine, tuple[FastAPI, ShiftedClock]] = {}
+COUNT = """
+SELECT (SELECT count(*) FROM requests) AS requests, (SELECT count(*) FROM decisions) AS decisions,
+    (SELECT count(*) FROM events) AS events, (SELECT count(*) FROM notices) AS notices,
+    (SELECT count(*) FROM passkeys) AS passkeys, (SELECT count(*) FROM identities) AS identities,
+    (SELECT count(*) FROM sessions) AS sessions, (SELECT count(*) FROM sign_ins) AS sign_ins,
+    (SELECT count(*) FROM memberships) AS memberships, (SELECT count(*) FROM people) AS people
+"""
+
+
+@dataclass
+class Form:
+    """A form of a page: where it goes, and what it holds."""
+
+    action: str
+    method: str
+    fields: dict[str, str] = field(default_factory=dict)
+    data: dict[str, str] = field(default_factory=dict)
+
+
+class Reader(HTMLParser):
+    """Reads forms, links and scripts, and refuses what a page of ours never has: inline script and style."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.forms: list[Form] = []
+        self.links: list[str] = []
+        self.labels: set[str] = set()
+        self.named: dict[str, str] = {}
+        self.scripts: list[str] = []
+        self.lang = ""
+        self._select = self._textarea = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note what matters."""
+        told = {name: value or "" for name, value in attrs}
+        assert not [name for name in told if name.startswith("on") or name == "style"], told
+        self.lang = told.get("lang", self.lang)
+        if "href" in told and tag == "a":
+            self.links.append(told["href"])
+        if tag == "script":
+            self.scripts.append(told["src"])
+        elif tag == "form":
+            data = {name.removeprefix("data-"): value for name, value in told.items() if name.startswith("data-")}
+            self.forms.append(Form(told["action"], told["method"], data=data))
+        elif tag == "label":
+            self.labels.add(told["for"])
+        elif tag in {"input", "select", "textarea"} and told.get("type") != "hidden":
+            self.named[told["id"]] = told["name"]
+        self._note_field(tag, told)
+
+    def _note_field(self, tag: str, told: dict[str, str]) -> None:
+        if tag in {"input", "textarea", "select"} and self.forms:
+            self.forms[-1].fields[told["name"]] = told.get("value", "")
+        if tag == "select":
+            self._select = told["name"]
+        elif tag == "textarea":
+            self._textarea = told["name"]
+        elif tag == "option" and "selected" in told:
+            self.forms[-1].fields[self._select] = told["value"]
+
+    def handle_data(self, data: str) -> None:
+        """Note what stands in a text area."""
+        if self._textarea:
+            self.forms[-1].fields[self._textarea] += data
+
+    def handle_endtag(self, tag: str) -> None:
+        """Leave a text area."""
+        if tag == "textarea":
+            self._textarea = ""
+
+
+@dataclass
+class Page:
+    """A page that was answered."""
+
+    answer: Response
+
+    @property
+    def status(self) -> int:
+        """The status of the answer."""
+        return self.answer.status_code
+
+    @property
+    def text(self) -> str:
+        """The page's HTML."""
+        return self.answer.text
+
+    @property
+    def path(self) -> str:
+        """Where the browser is."""
+        return self.answer.request.url.path
+
+    @property
+    def words(self) -> str:
+        """What a person reads."""
+        plain = re.sub(r"<(script|style)\b.*?</\1>|<[^>]+>", " ", self.text, flags=re.DOTALL)
+        return re.sub(r"\s+", " ", plain).strip()
+
+    @property
+    def read(self) -> Reader:
+        """The parts of the page."""
+        return Reader(self.text)
+
+    def form(self, action: str) -> Form:
+        """Return the form that goes there."""
+        (found,) = (form for form in self.read.forms if form.action.endswith(action))
+        return found
+
+
+@dataclass
+class Portal:
+    """One world's pages, with a clock that can be moved."""
+
+    world: World
+    house: Database
+    worker: Database
+    root: Engine
+    runner: asyncio.Runner
+    settings: Settings = SETTINGS
+
+    def __post_init__(self) -> None:
+        kept = APPS.get(self.house.engine) if self.settings is SETTINGS else None
+        self.clock = ShiftedClock() if kept is None else kept[1]
+        self.clock.shift = timedelta(0)
+        self.house = Database(self.house.engine, self.house.schedule, self.clock)
+        self.worker = Database(self.worker.engine, self.worker.schedule, self.clock)
+        self.app = make_app(self.settings, self.house) if kept is None else kept[0]
+        if self.settings is SETTINGS:
+            APPS[self.house.engine] = (self.app, self.clock)
+
+    def wait(self, **shift: float) -> None:
+        """Let time pass."""
+        self.clock.shift += timedelta(**shift)
+
+    def browser(self, **facts: Any) -> "Browser":
+        """Open a browser somewhere else."""
+        return Browser(self, **facts)
+
+    def address(self, name: str) -> str:
+        """Return somebody's mail address."""
+        found = self.sql("SELECT email FROM people WHERE id = :id", id=self.world.people[name].person_id)
+        return str(found[0].email)
+
+    def sql(self, statement: str, **values: Any) -> list[Any]:
+        """Look at the database, or set a scene in it, with every right."""
+        with self.root.connect() as connection:
+            found = connection.execute(text(statement), values)
+            return list(found.all()) if found.returns_rows else []
+
+    def post(self, about_id: UUID | str | None) -> list[Mail]:
+        """Send what is promised about an invitation or a begun sign-in, and return the mails."""
+        rows = self.sql("SELECT id FROM notices WHERE about_id = :id AND closed_at IS NULL", id=about_id)
+        mails = MemoryMail()
+        vault = Vault([DEVELOPMENT_KEY.get_secret_value()])
+        delivery.deliver(
+            self.worker, [row.id for row in rows], Senders(mails, MemoryHooks(), vault, self.settings.public_url, {})
+        )
+        return mails.sent
+
+    def count(self) -> Any:
+        """Count what only a decision or a change may add to."""
+        return self.sql(COUNT)[0]
+
+    def states(self) -> list[Any]:
+        """Return what every request is."""
+        return self.sql("SELECT id, state, version, deadline_at FROM requests ORDER BY id")
+
+
+@dataclass
+class Browser:
+    """A browser with cookies at an address of its own, that says where its forms come from."""
+
+    portal: Portal
+    agent: str = "Testfox 1"
+    address: str = ""
+
+    def __post_init__(self) -> None:
+        number = next(HOSTS)
+        self.address = self.address or f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+        way = httpx.ASGITransport(self.portal.app, raise_app_exceptions=False, client=(self.address, 40000))
+        self.client = httpx.AsyncClient(transport=way, base_url=self.portal.settings.public_url)
+        self.client.headers["user-agent"] = self.agent
+
+    def call(self, method: str, path: str, **parts: Any) -> Response:
+        """Make one call and follow nothing."""
+        return self.portal.runner.run(self.client.request(method, path, **parts))
+
+    def get(self, path: str, **parts: Any) -> Page:
+        """Open a page, and go where it sends the browser."""
+        return self._follow(self.call("GET", path, **parts))
+
+    def post(self, path: str, fields: Mapping[str, str], **parts: Any) -> Page:
+        """Send a form from a page of ours, and go where it sends the browser."""
+        return self._follow(self.send(path, fields, **parts))
+
+    def send(self, path: str, fields: Mapping[str, str], headers: Mapping[str, str] | None = None) -> Response:
+        """Send a form from a page of ours and follow nothing."""
+        ours = {"origin": self.portal.settings.origin, "sec-fetch-site": "same-origin"}
+        return self.call("POST", path, data=dict(fields), headers=ours if headers is None else headers)
+
+    def submit(self, page: Page, action: str, **changes: str) -> Page:
+        """Fill in a form of a page and send it."""
+        form = page.form(action)
+        assert form.method == "post"
+        return self.post(form.action, form.fields | changes)
+
+    def submit_first(self, page: Page, action: str, **changes: str) -> Page:
+        """Fill in the first of several forms that go there and send it."""
+        form = next(form for form in page.read.forms if form.action.endswith(action))
+        return self.post(form.action, form.fields | changes)
+
+    def _follow(self, answer: Response) -> Page:
+        hops = 0
+        while answer.is_redirect and _is_ours(answer, self.portal):
+            hops += 1
+            assert hops < 5, "too many hops"
+            answer = self.call("GET", urljoin(str(answer.request.url), answer.headers["location"]))
+        return Page(answer)
+
+    def put(self, name: str, value: str) -> None:
+        """Have a cookie of that value, and no other of that name."""
+        jar = self.client.cookies.jar
+        for cookie in [one for one in jar if one.name == name]:
+            jar.clear(cookie.domain, cookie.path, cookie.name)
+        self.client.cookies.set(name, value, domain=urlsplit(self.portal.settings.public_url).hostname or "")
+
+    @property
+    def session(self) -> str | None:
+        """The session's cookie."""
+        return self.client.cookies.get(SESSION) or None
+
+    @property
+    def begun(self) -> UUID | None:
+        """The id of the sign-in that this browser has begun."""
+        value = self.client.cookies.get(BEGUN)
+        return UUID(hex=value.split(".")[1]) if value else None
+
+    def ask_for_code(self, address: str, next_: str = "/requests") -> Page:
+        """Type an address on the sign-in page."""
+        return self.submit(self.get(f"/sign-in?next={next_}"), "/sign-in", address=address)
+
+    def code(self) -> str:
+        """Return the code that is mailed for the sign-in that this browser has begun."""
+        (mail,) = self.portal.post(self.begun)
+        return code_in(mail)
+
+    def sign_in(self, name: str, next_: str = "/requests") -> Page:
+        """Sign somebody in by a mailed code."""
+        page = self.ask_for_code(self.portal.address(name), next_)
+        return self.submit(page, "/sign-in/code", code=self.code())
+
+    def enter(self, name: str, means: Means = Means.MAIL) -> None:
+        """Let somebody be signed in already, by the house's own means."""
+        with self.portal.house.transaction() as session:
+            caller = replace(self.portal.world.people[name], means=means, signed_in_at=now(session), key_id=None)
+            place = Place(self.address, self.agent)
+            lasting = Lasting(idle=timedelta(minutes=30), absolute=timedelta(hours=12))
+            secret = sessions.begin(session, caller, place, lasting)
+        self.put(SESSION, secret)
+
+
+def code_in(mail: Mail) -> str:
+    """Return the code that a mail has on a line of its own."""
+    (line,) = re.findall(r"^ {4}(\S.*)$", mail.text, re.MULTILINE)
+    return str(line)
+
+
+def crawl(browser: Browser, start: str) -> Iterator[Page]:
+    """Open every page that can be reached by links of ours."""
+    seen, waiting = set[str](), [start]
+    while waiting:
+        path = waiting.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        page = browser.get(path)
+        yield page
+        if page.answer.headers.get("content-type", "").startswith("text/html"):
+            waiting += [urljoin(path, link) for link in page.read.links if link.startswith("/")]
+
+
+def _is_ours(answer: Response, portal: Portal) -> bool:
+    where = urlsplit(urljoin(str(answer.request.url), answer.headers["location"]))
+    return f"{where.scheme}://{where.netloc}" == portal.settings.origin
+
+
+OpenPortal = Callable[..., Portal]

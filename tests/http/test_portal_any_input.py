@@ -1,0 +1,108 @@
+"""Whatever a browser sends to the pages, the answer is a page, never a fault of ours, and nobody is let in."""
+
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.http.portal import BEGUN, HOME, SESSION, Browser, OpenPortal, Portal
+
+FORMS = [
+    "/sign-in",
+    "/sign-in/code",
+    "/sign-in/passkey",
+    "/sign-in/passkey/answer",
+    "/sign-out",
+    "/account/sessions/end",
+    "/account/passkeys/new",
+    "/account/passkeys",
+    "/account/passkeys/remove",
+    "/account/identities/new",
+    "/account/identities/remove",
+    "/invitations/01a20e89-0294-736c-b49a-5a0327678385",
+    "/requests/{id}/approve",
+    "/requests/{id}/deny",
+    "/requests/{id}/{id}",
+    "/requests/\x00/deny",
+]
+NAMES = (
+    "address",
+    "next",
+    "code",
+    "credential",
+    "id",
+    "number",
+    "issuer",
+    "subject",
+    "name",
+    "version",
+    "comment",
+    "window",
+)
+TEXTS = st.text(max_size=30) | st.sampled_from(["\x00", "1", "{}", "\ud7ff", "a@b", "9" * 400])
+FIELDS = st.dictionaries(st.sampled_from(NAMES), TEXTS, max_size=12)
+PAGES = [
+    "/sign-in",
+    "/sign-in/code",
+    "/sign-in/oidc/callback",
+    "/sign-in/oidc/1",
+    "/requests",
+    "/requests/x",
+    "/account",
+]
+QUERIES = st.dictionaries(st.sampled_from(["next", "ended", "code", "state", "iss", "error"]), TEXTS, max_size=4)
+COOKIES = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters=';,"\\'), max_size=60)
+
+
+@pytest.fixture(scope="module")
+def shared(open_portal: OpenPortal) -> Portal:
+    """One world for many tries."""
+    return open_portal()
+
+
+def is_a_page(answer: Any) -> None:
+    """Check that an answer is a page or leads to one."""
+    assert answer.status_code < 500, answer.text
+    assert answer.is_redirect or answer.headers["content-type"].startswith("text/html")
+    assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(FORMS), FIELDS, st.sampled_from([None, "ann", "erin", "max"]))
+def test_any_form_is_answered_by_a_page(shared: Portal, form: str, fields: dict[str, str], who: str | None) -> None:
+    browser = Browser(shared)
+    if who:
+        browser.enter(who)
+        fields |= {"csrf": browser.get("/account").form("/sign-out").fields["csrf"]}
+    path = form.replace("{id}", str(shared.world.people["ann"].person_id))
+
+    is_a_page(browser.send(quote(path), fields))
+
+    assert who or browser.session is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(PAGES), QUERIES, COOKIES, COOKIES)
+def test_any_cookie_and_query_is_answered_by_a_page(
+    shared: Portal, path: str, query: dict[str, str], session: str, begun: str
+) -> None:
+    browser = Browser(shared)
+    browser.put(SESSION, session)
+    browser.put(BEGUN, begun)
+
+    is_a_page(browser.call("GET", path, params=query))
+    is_a_page(browser.send("/sign-in/code", {"code": "12345678"}))
+
+    assert browser.session in {session, None}
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.binary(max_size=200), st.sampled_from(["application/x-www-form-urlencoded", "multipart/form-data", "x"]))
+def test_any_bytes_are_answered_by_a_page(shared: Portal, body: bytes, kind: str) -> None:
+    browser = Browser(shared)
+    headers = {"origin": HOME, "content-type": kind}
+
+    for path in ("/sign-in", "/sign-in/code", "/sign-in/passkey/answer"):
+        is_a_page(browser.call("POST", path, content=body, headers=headers))

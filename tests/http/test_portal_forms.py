@@ -1,0 +1,277 @@
+"""Forms of the pages: only from a page of this very session, only by POST, and nowhere but to paths of ours."""
+
+from typing import Any
+from urllib.parse import quote
+from uuid import UUID
+
+import pytest
+from fastapi.routing import iter_route_contexts
+
+from lockbox.notices import letters
+from lockbox.people.roles import Means
+from lockbox.requests.rules import Policy
+from tests.http.portal import HOME, SETTINGS, Browser, OpenPortal, Page, Portal, crawl
+
+NOWHERE = UUID("01a20e89-0294-736c-b49a-5a0327678385")
+OURS = {"origin": HOME, "sec-fetch-site": "same-origin"}
+FOREIGN = [
+    {"origin": "https://evil.test", "sec-fetch-site": "cross-site"},
+    {"origin": "https://evil.test"},
+    {"origin": "null"},
+    {"origin": HOME, "sec-fetch-site": "cross-site"},
+    {"origin": HOME, "sec-fetch-site": "same-site"},
+    {"origin": HOME, "sec-fetch-site": "none"},
+    {"origin": HOME.replace("https", "http"), "sec-fetch-site": "same-origin"},
+    {"origin": f"{HOME}:8443", "sec-fetch-site": "same-origin"},
+    {"origin": f"{HOME}.evil.test", "sec-fetch-site": "same-origin"},
+    {"sec-fetch-site": "cross-site"},
+    {},
+]
+
+
+@pytest.fixture(scope="module")
+def lenient(open_portal: OpenPortal) -> Portal:
+    """A world whose tenant lets a mailed code approve."""
+    return open_portal(Policy(vendor_review=False, mail_suffices=True))
+
+
+@pytest.fixture
+def ann(lenient: Portal) -> Browser:
+    """A browser in which Ann is signed in."""
+    browser = lenient.browser()
+    browser.enter("ann")
+    return browser
+
+
+def pages_of(portal: Portal) -> list[tuple[str, str]]:
+    """Return method and path of every page."""
+    found = []
+    for route in iter_route_contexts(portal.app.routes):
+        if "pages" in (getattr(route, "tags", None) or ()):
+            path = str(route.path).format(
+                request_id=NOWHERE, invitation_id=NOWHERE, action="deny", number=0, name="portal.css"
+            )
+            found += [(method, path) for method in route.methods or ()]
+    return found
+
+
+def test_every_form_is_refused_from_elsewhere(lenient: Portal, ann: Browser) -> None:
+    csrf = ann.get("/account").form("/sign-out").fields["csrf"]
+    posts = [path for method, path in pages_of(lenient) if method == "POST"]
+    before = lenient.count()
+
+    for path in posts:
+        for headers in FOREIGN:
+            fields = {"csrf": csrf, "version": "1", "id": str(NOWHERE), "number": "0", "issuer": "x", "subject": "x"}
+            answer = ann.send(path, fields, headers)
+            assert answer.status_code == 403, (path, headers)
+            assert "did not come from a page of this lockbox" in answer.text
+
+    assert len(posts) >= 12
+    assert lenient.count() == before
+    assert "Ann" in ann.get("/account").words
+
+
+@pytest.mark.parametrize("token", [None, "", "x", "another"])
+def test_a_form_without_its_token_changes_nothing(lenient: Portal, ann: Browser, token: str | None) -> None:
+    other = lenient.browser()
+    other.enter("ann")
+    theirs = other.get("/account").form("/sign-out").fields["csrf"]
+    request = lenient.world.submit()
+    shown = {"csrf": theirs if token == "another" else token} if token is not None else {}
+    more = {"version": "1", "id": str(NOWHERE), "number": "0", "issuer": "x", "subject": "x"}
+    paths = [path for method, path in pages_of(lenient) if method == "POST" and path.startswith("/account")]
+    before = lenient.count()
+
+    for path in ["/sign-out", f"/requests/{request.id}/approve", f"/requests/{request.id}/deny", *paths]:
+        answer = ann.post(path, more | shown)
+        # What does not exist at all is said first.
+        assert answer.status in {403, 404}, path
+
+    assert lenient.count() == before
+    assert "Ann" in ann.get("/account").words
+
+
+def test_a_form_from_a_page_of_ours_without_fetch_metadata_is_taken(lenient: Portal, ann: Browser) -> None:
+    page = ann.get(f"/requests/{lenient.world.submit().id}")
+    form = page.form("/deny")
+
+    by_origin = ann.send(form.action, form.fields, {"origin": HOME})
+    page = ann.get(f"/requests/{lenient.world.submit().id}")
+    by_site = ann.send(page.form("/deny").action, page.form("/deny").fields, {"sec-fetch-site": "same-origin"})
+
+    assert (by_origin.status_code, by_site.status_code) == (303, 303)
+
+
+def test_a_form_after_the_session_has_ended_changes_nothing_and_says_so(lenient: Portal, ann: Browser) -> None:
+    request = lenient.world.submit()
+    page = ann.get(f"/requests/{request.id}")
+    lenient.sql(
+        "UPDATE sessions SET revoked_at = now() WHERE person_id = :p", p=lenient.world.people["ann"].person_id
+    )
+
+    answer = ann.submit(page, "/approve")
+
+    assert (answer.status, answer.path) == (200, "/sign-in")
+    assert "You were signed out, and nothing was changed" in answer.words
+    assert f"/requests/{request.id}" in answer.form("/sign-in").fields["next"]
+    assert lenient.sql("SELECT state FROM requests WHERE id = :r", r=request.id)[0].state == "pending"
+
+
+@pytest.mark.parametrize("means", [Means.MAIL, Means.PASSKEY])
+def test_reading_never_changes_anything_whatever_is_followed_and_how_often(lenient: Portal, means: Means) -> None:
+    request = lenient.world.submit()
+    browser = lenient.browser()
+    browser.enter("ann", means)
+    links = [letters.portal_address("", request.id), "/sign-in", f"/invitations/{NOWHERE}", "/requests", "/account"]
+    before, states = lenient.count(), lenient.states()
+
+    seen: list[Page] = []
+    for _ in range(2):
+        for link in links:
+            seen += crawl(browser, link)
+    for method, path in pages_of(lenient):
+        for wrong in ("GET", "HEAD", "OPTIONS") if method == "POST" else ("HEAD", "OPTIONS"):
+            headers = {"sec-purpose": "prefetch"}
+            seen.append(Page(browser.call(wrong, path.replace(str(NOWHERE), str(request.id)), headers=headers)))
+
+    assert len(seen) > 40
+    assert lenient.count() == before
+    assert lenient.states() == states
+    assert all(page.status < 500 for page in seen)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "https://evil.test",
+        "//evil.test",
+        "/\\evil.test",
+        "\\\\evil.test",
+        "/%2f/evil.test",
+        "/requests//evil.test",
+        "javascript:alert(1)",
+        "/\tevil",
+        "/requests\r\nLocation: https://evil.test",
+        "/requests?x=https://evil.test",
+        "/requests#x",
+        "/sign-in/oidc/0",
+        "requests",
+        "",
+        "/" + "a" * 200,
+        "/requests/../../x",
+    ],
+)
+def test_a_sign_in_leads_to_paths_of_ours_alone(lenient: Portal, path: str) -> None:
+    browser = lenient.browser()
+    shown = browser.get(f"/sign-in?next={quote(path, safe='')}")
+    fields = shown.form("/sign-in").fields | {"address": lenient.address("ann"), "next": path}
+    browser.post("/sign-in", fields)
+
+    answer = browser.send("/sign-in/code", {"code": browser.code()})
+
+    assert shown.form("/sign-in").fields["next"] == "/requests"
+    assert (answer.status_code, answer.headers["location"]) == (303, "/requests")
+
+
+def test_a_changed_cookie_leads_nowhere_else_either(lenient: Portal) -> None:
+    browser = lenient.browser()
+    browser.ask_for_code(lenient.address("ann"))
+    code = browser.code()
+    value = browser.client.cookies["__Host-lockbox-begun"].rpartition(".")[0]
+    browser.put("__Host-lockbox-begun", f"{value}.Ly9ldmlsLnRlc3Q")
+
+    answer = browser.send("/sign-in/code", {"code": code})
+
+    assert answer.headers["location"] == "/requests"
+
+
+def test_pages_can_be_read_without_sight_and_without_script(lenient: Portal, ann: Browser) -> None:
+    request = lenient.world.submit()
+    stranger = lenient.browser()
+
+    for page in (
+        ann.get(f"/requests/{request.id}"),
+        ann.get("/account"),
+        ann.get("/requests"),
+        stranger.get("/sign-in"),
+        stranger.ask_for_code("nobody@contoso.example"),
+        stranger.get(f"/invitations/{NOWHERE}"),
+        stranger.get("/requests/x"),
+    ):
+        read = page.read
+        assert read.lang == "en"
+        assert read.scripts == []
+        assert set(read.named) <= read.labels, page.path
+        assert page.text.count("<h1") == 1
+        assert "<title>" in page.text
+        assert 'name="viewport"' in page.text
+
+
+def test_every_answer_of_a_page_has_the_headers(lenient: Portal, ann: Browser) -> None:
+    request = lenient.world.submit()
+    calls: list[tuple[str, str, dict[str, Any]]] = [
+        ("GET", f"/requests/{request.id}", {}),
+        ("GET", "/requests/x", {}),
+        ("GET", "/account", {}),
+        ("GET", "/sign-in", {}),
+        ("POST", "/sign-in", {"data": {"address": "x"}, "headers": OURS}),
+        ("POST", "/sign-in", {"data": {"address": "nobody@contoso.example"}, "headers": OURS}),
+        ("POST", "/sign-in", {}),
+        ("POST", "/sign-out", {"headers": OURS}),
+        ("POST", f"/requests/{request.id}/deny", {"headers": OURS}),
+        ("POST", "/requests/x/made-up", {"headers": OURS}),
+        ("DELETE", "/account", {}),
+        ("GET", "/static/portal.css", {}),
+        ("GET", "/static/x", {}),
+        ("GET", f"/invitations/{NOWHERE}", {}),
+        ("GET", "/sign-in/oidc/callback", {}),
+        ("GET", "/sign-in/oidc/7", {}),
+    ]
+
+    for method, path, parts in calls:
+        headers = ann.call(method, path, **parts).headers
+        policy = headers["content-security-policy"].split("; ")
+        assert {
+            "default-src 'none'",
+            "style-src 'self'",
+            "img-src 'self'",
+            "form-action 'self'",
+            "frame-ancestors 'none'",
+            "base-uri 'none'",
+        } == set(policy), path
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "same-origin"
+        assert "no-store" in headers["cache-control"] or path == "/static/portal.css"
+        assert "strict-transport-security" not in headers
+
+
+def test_script_is_ours_and_only_where_passkeys_are_asked_for(ann: Browser) -> None:
+    page = ann.submit(ann.get("/sign-in"), "/sign-in/passkey")
+
+    assert page.read.scripts == ["/static/passkey.js"]
+    assert page.answer.headers["content-security-policy"].endswith("; script-src 'self'")
+    assert ann.get("/static/passkey.js").answer.headers["content-type"] == "text/javascript; charset=utf-8"
+    assert "noscript" in page.text
+
+
+def test_in_production_browsers_are_told_to_stay_with_tls(open_portal: OpenPortal) -> None:
+    browser = open_portal(settings=SETTINGS.model_copy(update={"environment": "production"})).browser()
+
+    answer = browser.get("/sign-in").answer
+
+    assert answer.headers["strict-transport-security"] == "max-age=31536000"
+
+
+def test_a_fault_of_ours_is_a_page_too_and_tells_nothing(open_portal: OpenPortal) -> None:
+    portal = open_portal(settings=SETTINGS.model_copy())
+    browser = portal.browser()
+    browser.ask_for_code(portal.address("ann"))
+    code = browser.code()
+    portal.app.state.vault = None
+
+    page = browser.post("/sign-in/code", {"code": code})
+
+    assert (page.status, "nothing was changed" in page.words) == (500, True)
+    assert "frame-ancestors 'none'" in page.answer.headers["content-security-policy"]
+    assert code not in page.text

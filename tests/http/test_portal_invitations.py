@@ -1,0 +1,159 @@
+"""Invitations: whoever has the mailed code takes the place, is signed in, and can add a way to sign in."""
+
+import json
+import re
+from dataclasses import dataclass
+
+import pytest
+
+from lockbox.ids import new_id
+from lockbox.people.roles import Role
+from tests.authenticator import Authenticator
+from tests.http.portal import Browser, OpenPortal, Page, Portal, code_in
+
+LOST = """
+INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at)
+VALUES (uuidv7(), :p, uuidv7()::text::bytea, '', 0, 'lost', now())
+"""
+REFUSED = "This invitation is not good, or the code is not its own"
+
+
+@dataclass
+class Invited:
+    """Somebody new, with the address of the page and the code that they were mailed."""
+
+    portal: Portal
+    address: str
+    path: str
+    code: str
+
+    def accept(self, browser: Browser, code: str | None = None) -> Page:
+        """Open the page and enter the code."""
+        return browser.submit(browser.get(self.path), self.path, code=code or self.code)
+
+
+def invite(portal: Portal, address: str, *roles: str) -> Invited:
+    """Let the tenant's admin invite somebody, and look into the mail."""
+    slug, token = portal.world.tenant.slug, portal.world.tokens["tara"]
+    answer = portal.browser().call(
+        "POST",
+        f"/v1/tenants/{slug}/members",
+        json={"name": "Nora", "address": address, "roles": roles or ("approver",)},
+        headers={"authorization": f"Bearer {token}"},
+    )
+    (mail,) = portal.post(answer.json()["id"])
+    (link,) = re.findall(r"https://\S+/invitations/\S+", mail.text)
+    assert mail.to_address == address
+    return Invited(portal, address, link.removeprefix(portal.settings.public_url), code_in(mail))
+
+
+@pytest.fixture
+def nora(portal: Portal) -> Invited:
+    """Somebody who is new and invited as an approver."""
+    return invite(portal, f"nora-{new_id().hex[-8:]}@contoso.example")
+
+
+def test_whoever_has_the_code_takes_the_place_and_is_signed_in(nora: Invited) -> None:
+    browser = nora.portal.browser()
+    request = nora.portal.world.submit()
+
+    page = nora.accept(browser)
+
+    assert (page.status, page.path) == (200, "/account")
+    assert "Nora" in page.words
+    assert "by a code from a mail" in page.words
+    assert f"/requests/{request.id}" in browser.get("/requests").read.links
+
+
+def test_the_new_person_adds_a_passkey_and_approves_with_it(nora: Invited) -> None:
+    browser, authenticator = nora.portal.browser(), Authenticator()
+    request = nora.portal.world.submit()
+
+    account = nora.accept(browser)
+    asked = browser.submit(account, "/account/passkeys/new", name="phone")
+    options = json.loads(asked.form("/account/passkeys").data["options"])
+    added = browser.submit(asked, "/account/passkeys", credential=authenticator.create(options))
+    asked = browser.submit(browser.get(f"/sign-in?next=/requests/{request.id}"), "/sign-in/passkey")
+    options = json.loads(asked.form("/answer").data["options"])
+    page = browser.submit(asked, "/answer", credential=authenticator.get(options))
+    page = browser.submit(page, "/approve")
+
+    assert "phone" in added.words
+    assert "Nora (approver) approved" in page.words
+
+
+def test_the_link_alone_shows_a_form_and_names_nobody(nora: Invited) -> None:
+    browser = nora.portal.browser()
+
+    theirs, nobodys = browser.get(nora.path), browser.get(f"/invitations/{new_id()}")
+
+    assert nora.address not in theirs.text
+    assert "Contoso" not in theirs.text
+    assert re.sub(r"/invitations/[0-9a-f-]+", "", theirs.text) == re.sub(r"/invitations/[0-9a-f-]+", "", nobodys.text)
+    assert browser.get("/invitations/x").status == 404
+
+
+@pytest.mark.parametrize("code", ["x", "AAAA-AAAA-AAAA-AAAA-AAAA-AAAA-AAAA-AAAA", "\x00", "\u00e9"])
+def test_a_wrong_code_and_an_unknown_invitation_answer_alike(nora: Invited, code: str) -> None:
+    browser = nora.portal.browser()
+
+    wrong = nora.accept(browser, code)
+    unknown = browser.post(f"/invitations/{new_id()}", {"code": nora.code})
+
+    assert (wrong.status, REFUSED in wrong.words) == (403, True)
+    assert (unknown.status, REFUSED in unknown.words) == (403, True)
+    assert browser.session is None
+
+
+def test_an_invitation_is_taken_once_and_within_three_days(nora: Invited) -> None:
+    late = invite(nora.portal, f"late-{new_id().hex[-8:]}@contoso.example")
+    nora.accept(nora.portal.browser())
+    thief = nora.portal.browser()
+
+    again = nora.accept(thief)
+    nora.portal.wait(hours=72, minutes=1)
+    too_late = late.accept(thief)
+
+    assert (again.status, REFUSED in again.words) == (403, True)
+    assert (too_late.status, "is over" in too_late.words) == (403, True)
+    assert thief.session is None
+
+
+def test_the_session_that_the_browser_had_ends_and_is_not_taken_over(nora: Invited) -> None:
+    browser = nora.portal.browser()
+    browser.enter("amir")
+    before = browser.session
+
+    page = nora.accept(browser)
+
+    assert browser.session != before
+    assert "Nora" in page.words
+    assert "Amir" not in page.words
+    rows = nora.portal.sql(
+        "SELECT revoked_at FROM sessions WHERE person_id = :p", p=nora.portal.world.people["amir"].person_id
+    )
+    assert all(row.revoked_at for row in rows)
+
+
+def test_a_new_invitation_of_the_only_tenant_helps_somebody_who_lost_their_passkey(portal: Portal) -> None:
+    person = {"p": portal.world.people["ann"].person_id}
+    portal.sql(LOST, **person)
+    portal.sql("DELETE FROM memberships WHERE person_id = :p", **person)
+    browser = portal.browser()
+    account = invite(portal, portal.address("ann")).accept(browser)
+
+    asked = browser.submit(account, "/account/passkeys/new", name="new phone")
+
+    assert asked.form("/account/passkeys").data["options"]
+
+
+def test_an_invitation_of_another_tenant_does_not(portal: Portal, open_portal: OpenPortal) -> None:
+    """Whoever reads a mailbox and has a tenant of their own must not become the person whose mailbox it is."""
+    zoe = portal.world.add("zoe", Role.APPROVER, open_portal().world.tenant.id)
+    portal.sql(LOST, p=zoe.person_id)
+    browser = portal.browser()
+    account = invite(portal, portal.address("zoe")).accept(browser)
+
+    asked = browser.submit(account, "/account/passkeys/new", name="mine now")
+
+    assert (asked.status, "A code from a mail is not enough" in asked.words) == (403, True)

@@ -1,0 +1,341 @@
+"""The page of a request: read it, decide about it, and hear in a sentence why something was refused."""
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from lockbox.ids import new_id
+from lockbox.people.roles import Role
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.rules import Policy
+from tests.http.portal import Browser, OpenPortal, Page, Portal
+
+BY_MAIL = Policy(vendor_review=False, mail_suffices=True)
+HOSTILE = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>{{ 7 * 7 }}"
+
+
+@pytest.fixture(scope="module")
+def lenient(open_portal: OpenPortal) -> Portal:
+    """The pages of a world whose tenant lets a mailed code approve."""
+    return open_portal(BY_MAIL)
+
+
+@pytest.fixture
+def easy(lenient: Portal) -> Portal:
+    """The same world with a clock of the test's own."""
+    return replace(lenient)
+
+
+def opened(portal: Portal, name: str, request_id: object) -> tuple[Browser, Page]:
+    """Sign somebody in and open a request."""
+    browser = portal.browser()
+    browser.enter(name)
+    return browser, browser.get(f"/requests/{request_id}")
+
+
+def offered(page: Page) -> set[str]:
+    """Return what a page lets one do."""
+    actions = (re.fullmatch(r"/requests/[0-9a-f-]{36}/(\w+)", form.action) for form in page.read.forms)
+    return {found[1] for found in actions if found}
+
+
+def test_the_page_says_who_what_why_and_both_clocks(easy: Portal) -> None:
+    request = easy.world.submit(access_window=5400, justification="It does not open.\nSince Monday.")
+
+    _, page = opened(easy, "ann", request.id)
+
+    for words in (
+        "Erin asks for access to Exchange Online",
+        "mailbox:anna@contoso.example",
+        "support case: It does not open. Since Monday.",
+        "CASE-1",
+        "1 h 30 min",
+        "Answer by",
+        request.deadline_at.strftime("%A %d %B %Y, %H:%M:%S UTC"),
+        "if opened now",
+        "0 of 1",
+        "Erin (engineer) asked for access",
+        str(request.id),
+    ):
+        assert words in page.words
+    assert offered(page) == {"approve", "deny"}
+
+
+def test_an_approver_approves_for_a_shorter_time_with_a_comment(easy: Portal) -> None:
+    request = easy.world.submit(access_window=3600)
+    browser, page = opened(easy, "ann", request.id)
+
+    after = browser.submit(page, "/approve", window="900", comment="Go\r\nahead")
+
+    assert (after.status, after.path) == (200, f"/requests/{request.id}")
+    assert "Ann (approver) approved" in after.words
+    assert offered(after) == {"revoke"}
+    (decision,) = easy.sql("SELECT * FROM decisions WHERE request_id = :r", r=request.id)
+    assert (decision.access_window, decision.comment, decision.channel) == (900, "Go\nahead", "portal")
+    assert (decision.means, decision.address, decision.user_agent) == ("mail", browser.address, browser.agent)
+
+
+@pytest.mark.parametrize(
+    ("name", "action", "words"),
+    [("ann", "deny", "Ann (approver) denied"), ("erin", "cancel", "Erin (requester) withdrew it")],
+)
+def test_a_request_that_waits_is_ended(easy: Portal, name: str, action: str, words: str) -> None:
+    request = easy.world.submit()
+    browser, page = opened(easy, name, request.id)
+
+    after = browser.submit(page, f"/{action}", comment="No longer needed")
+
+    assert words in after.words
+    assert "Nobody gets in by it any more" in after.words
+    assert "No longer needed" in after.words
+    assert offered(after) == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "action"),
+    [("ann", "revoke"), ("tara", "revoke"), ("max", "revoke"), ("erin", "complete")],
+)
+def test_an_open_window_is_closed(easy: Portal, name: str, action: str) -> None:
+    request = easy.world.submit()
+    easy.world.act("ann", Action.APPROVE, request.id)
+    browser, page = opened(easy, name, request.id)
+
+    after = browser.submit(page, f"/{action}")
+
+    assert "Nobody gets in by it any more" in after.words
+    assert easy.sql("SELECT state FROM requests WHERE id = :r", r=request.id)[0].state in {"revoked", "completed"}
+
+
+def test_a_manager_endorses_and_then_the_customer_is_asked(open_portal: OpenPortal) -> None:
+    portal = open_portal(Policy(mail_suffices=True))
+    request = portal.world.submit()
+    ann, before = opened(portal, "ann", request.id)
+    max_, page = opened(portal, "max", request.id)
+
+    refused = max_.submit(page, "/endorse")
+    portal.sql("UPDATE sessions SET means = 'passkey' WHERE means = 'mail'")
+    max_.submit(page, "/endorse")
+
+    assert before.status == 404
+    assert offered(page) == {"endorse", "deny"}
+    assert refused.status in {200, 403}
+    assert offered(ann.get(f"/requests/{request.id}")) == {"approve", "deny"}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("aude", set()), ("tara", {"deny"}), ("vera", set()), ("erin", {"cancel"}), ("max", set())],
+)
+def test_nobody_is_offered_what_is_not_theirs(easy: Portal, name: str, expected: set[str]) -> None:
+    _, page = opened(easy, name, easy.world.submit().id)
+
+    assert page.status == 200
+    assert offered(page) == expected
+
+
+def test_what_is_sent_all_the_same_is_refused_in_a_sentence(easy: Portal) -> None:
+    request = easy.world.submit()
+    browser, page = opened(easy, "aude", request.id)
+    fields = page.form("/sign-out").fields | {"version": "1"}
+    before = easy.count()
+
+    answer = browser.post(f"/requests/{request.id}/approve", fields)
+
+    assert answer.status == 403
+    assert "You may look at this request and do nothing to it" in answer.words
+    assert easy.count() == before
+
+
+def test_a_vote_of_several_is_shown_and_the_own_one_is_not_asked_again(open_portal: OpenPortal) -> None:
+    portal = open_portal(Policy(vendor_review=False, mail_suffices=True, quorum=2))
+    request = portal.world.submit()
+    browser, page = opened(portal, "ann", request.id)
+
+    after = browser.submit(page, "/approve", comment="One")
+    again = browser.post(f"/requests/{request.id}/approve", page.form("/approve").fields | {"version": "2"})
+
+    assert "Nobody gets in unless 2 people approve" in page.words
+    assert "1 of 2" in after.words
+    assert offered(after) == {"deny"}
+    assert (again.status, "it counts once" in again.words) == (409, True)
+
+
+def test_a_deputy_is_offered_what_the_principal_would_be_and_decides_in_the_own_name(
+    open_portal: OpenPortal,
+) -> None:
+    portal = open_portal(BY_MAIL)
+    people = portal.world.people
+    portal.sql(
+        "INSERT INTO eligible_deputies (tenant_id, person_id) VALUES (:t, :d)",
+        t=portal.world.tenant.id,
+        d=people["aude"].person_id,
+    )
+    portal.sql(
+        """INSERT INTO delegations (id, tenant_id, principal_id, deputy_id, starts_at, ends_at, made_by, created_at)
+        VALUES (uuidv7(), :t, :p, :d, now() - interval '1 hour', now() + interval '1 hour', :p, now())""",
+        t=portal.world.tenant.id,
+        p=people["ann"].person_id,
+        d=people["aude"].person_id,
+    )
+    browser, page = opened(portal, "aude", portal.world.submit().id)
+
+    after = browser.submit(page, "/approve")
+
+    assert offered(page) == {"approve", "deny"}
+    assert "Aude (approver) approved" in after.words
+
+
+def test_somebody_who_looked_too_long_ago_is_told_what_changed(open_portal: OpenPortal) -> None:
+    portal = open_portal(Policy(vendor_review=False, mail_suffices=True, quorum=2))
+    request = portal.world.submit()
+    browser, page = opened(portal, "ann", request.id)
+    portal.world.act("amir", Action.APPROVE, request.id, comment="Looks fine")
+
+    answer = browser.submit(page, "/deny", comment="My long thoughts")
+
+    assert answer.status == 412
+    assert "The request has changed since you saw it" in answer.words
+    assert re.search(r"Since you looked: Amir \(approver\) approved .* Looks fine", answer.words)
+    assert answer.form("/deny").fields["comment"] == "My long thoughts"
+    assert answer.form("/deny").fields["version"] == "2"
+    assert portal.sql("SELECT state FROM requests WHERE id = :r", r=request.id)[0].state == "pending"
+
+
+def test_an_answer_that_comes_too_late_changes_nothing(easy: Portal) -> None:
+    request = easy.world.submit()
+    browser, page = opened(easy, "ann", request.id)
+    easy.wait(hours=12)
+    browser.enter("ann")
+    fields = page.form("/approve").fields | browser.get("/account").form("/sign-out").fields
+
+    answer = browser.post(f"/requests/{request.id}/approve", fields)
+
+    assert (answer.status, "run out" in answer.words) == (409, True)
+    assert offered(answer) == set()
+    assert "the answer is no" in answer.words
+
+
+@pytest.mark.parametrize("window", ["3601", "0", "-5", "x", "1e3", "\u0663", "9" * 9])
+def test_a_time_that_was_not_offered_opens_nothing(easy: Portal, window: str) -> None:
+    request = easy.world.submit(access_window=3600)
+    browser, page = opened(easy, "ann", request.id)
+    before = easy.states()
+
+    answer = browser.submit(page, "/approve", window=window)
+
+    assert answer.status == 422
+    assert easy.states() == before
+
+
+@pytest.mark.parametrize("comment", ["x" * 2001, "a\x00b", "a\u202eb"])
+def test_a_comment_that_is_too_long_or_forged_is_refused_and_not_lost(easy: Portal, comment: str) -> None:
+    request = easy.world.submit()
+    browser, page = opened(easy, "ann", request.id)
+
+    answer = browser.submit(page, "/deny", comment=comment)
+
+    assert (answer.status, "Your comment or the time was not taken" in answer.words) == (422, True)
+    assert offered(answer) == {"approve", "deny"}
+
+
+@pytest.mark.parametrize("version", ["", "0", "-1", "x", "9999999999"])
+def test_without_the_version_that_was_seen_nothing_is_done(easy: Portal, version: str) -> None:
+    request = easy.world.submit()
+    browser, page = opened(easy, "ann", request.id)
+    before = easy.states()
+
+    answer = browser.submit(page, "/approve", version=version)
+
+    assert answer.status == 422
+    assert easy.states() == before
+
+
+@pytest.mark.parametrize("name", ["eve", "olga", "gate", "zoe"])
+def test_a_request_of_others_looks_as_one_that_does_not_exist(
+    easy: Portal, open_portal: OpenPortal, name: str
+) -> None:
+    if name == "zoe":
+        easy.world.add("zoe", Role.APPROVER, open_portal().world.tenant.id)
+    request = easy.world.submit()
+    browser = easy.browser()
+    browser.enter(name)
+    fields = browser.get("/account").form("/sign-out").fields | {"version": "1"}
+
+    def without_id(page: Page) -> str:
+        return re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "…", page.text)
+
+    theirs, nobodys, malformed = (browser.get(f"/requests/{one}") for one in (request.id, new_id(), "not-an-id"))
+    acted, acted_on_nothing = (browser.post(f"/requests/{one}/deny", fields) for one in (request.id, new_id()))
+
+    assert theirs.status == nobodys.status == malformed.status == acted.status == 404
+    assert theirs.text == nobodys.text == malformed.text
+    assert without_id(acted) == without_id(acted_on_nothing)
+    assert set(theirs.answer.headers) == set(nobodys.answer.headers)
+
+
+def test_somebody_who_is_nobody_learns_nothing_of_a_request(easy: Portal) -> None:
+    request = easy.world.submit()
+    browser = easy.browser()
+
+    theirs, nobodys = browser.get(f"/requests/{request.id}"), browser.get(f"/requests/{UUID_LIKE}")
+
+    assert theirs.text.replace(str(request.id), UUID_LIKE) == nobodys.text
+    assert theirs.path == "/sign-in"
+
+
+UUID_LIKE = "01a20e89-0294-736c-b49a-5a0327678385"
+
+
+def test_the_list_shows_what_one_may_see_with_its_state(easy: Portal) -> None:
+    mine, other = easy.world.submit(), easy.world.submit("eve")
+    easy.world.act("ann", Action.DENY, other.id)
+    browser = easy.browser()
+
+    page = browser.sign_in("erin")
+    approvers = easy.browser().sign_in("ann")
+
+    assert f"/requests/{mine.id}" in page.read.links
+    assert f"/requests/{other.id}" not in page.read.links
+    assert {f"/requests/{mine.id}", f"/requests/{other.id}"} <= set(approvers.read.links)
+    assert "Denied" in approvers.words
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"justification": HOSTILE, "case_ref": HOSTILE[:100]},
+        {"justification": "'; DROP TABLE requests; --", "case_ref": "${7*7}"},
+        {"resources": ["mailbox:<b>anna</b>@contoso.example", 'site:"><script>x</script>']},
+    ],
+)
+def test_what_somebody_wrote_is_text_and_nothing_else(open_portal: OpenPortal, changes: dict[str, Any]) -> None:
+    easy = open_portal(BY_MAIL)
+    easy.sql("UPDATE people SET name = :n WHERE id = :p", n=HOSTILE, p=easy.world.people["eve"].person_id)
+    request = easy.world.submit("eve", **changes)
+
+    browser, page = opened(easy, "ann", request.id)
+    refused = browser.submit(page, "/approve", comment=HOSTILE, window="x")
+    after = browser.submit(page, "/deny", comment=HOSTILE)
+
+    for one in (page, refused, after, browser.get("/requests")):
+        assert one.read.scripts == []
+        assert "<img" not in one.text
+        assert "<b>anna" not in one.text
+        assert "onerror=alert(1)&gt;" in one.text
+        assert "7 * 7" in one.text
+    assert refused.form("/approve").fields["comment"] == HOSTILE
+
+
+def test_a_hostile_name_is_harmless_on_the_pages_of_its_own_account(open_portal: OpenPortal) -> None:
+    easy = open_portal(BY_MAIL)
+    easy.sql("UPDATE people SET name = :n WHERE id = :p", n=HOSTILE, p=easy.world.people["ann"].person_id)
+    browser = easy.browser(agent=HOSTILE)
+
+    page = browser.sign_in("ann", "/account")
+
+    assert page.path == "/account"
+    assert page.read.scripts == []
+    assert "<img" not in page.text
+    assert "<img" not in browser.get("/sign-in").text

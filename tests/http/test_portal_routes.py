@@ -1,0 +1,86 @@
+"""Every page has an entry here: what nobody gets, and what each role does. A new page without one fails."""
+
+import pytest
+from fastapi.routing import iter_route_contexts
+
+from lockbox.ids import new_id
+from lockbox.people.roles import Role
+from tests.http.portal import OpenPortal, Portal
+
+WHO = ("erin", "eve", "max", "olga", "vera", "gate", "tara", "ann", "aude", "zoe")
+SIGN_IN = "sign-in"
+# Of a request by Erin that waits for Ann's tenant: first what nobody gets, then what each of WHO does. A form is sent
+# from a page of ours, without the token of a session: what is 403 for somebody signed in would be done with it.
+MATRIX = {
+    "GET /sign-in": "200 200 200 200 200 200 200 200 200 200 200",
+    "POST /sign-in": "422 422 422 422 422 422 422 422 422 422 422",
+    "GET /sign-in/code": "sign-in sign-in sign-in sign-in sign-in sign-in sign-in sign-in sign-in sign-in sign-in",
+    "POST /sign-in/code": "401 401 401 401 401 401 401 401 401 401 401",
+    "POST /sign-in/passkey": "200 200 200 200 200 200 200 200 200 200 200",
+    "POST /sign-in/passkey/answer": "401 401 401 401 401 401 401 401 401 401 401",
+    "GET /sign-in/oidc/callback": "401 401 401 401 401 401 401 401 401 401 401",
+    "GET /sign-in/oidc/{number}": "404 404 404 404 404 404 404 404 404 404 404",
+    "POST /sign-out": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "GET /requests": "sign-in 200 200 200 200 200 200 200 200 200 200",
+    "GET /requests/{request_id}": "sign-in 200 404 200 404 200 404 200 200 200 404",
+    "POST /requests/{request_id}/{action}": "sign-in 403 404 403 404 403 404 403 403 403 404",
+    "GET /account": "sign-in 200 200 200 200 200 200 200 200 200 200",
+    "POST /account/sessions/end": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "POST /account/passkeys/new": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "POST /account/passkeys": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "POST /account/passkeys/remove": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "POST /account/identities/new": "404 404 404 404 404 404 404 404 404 404 404",
+    "POST /account/identities/remove": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "GET /invitations/{invitation_id}": "200 200 200 200 200 200 200 200 200 200 200",
+    "POST /invitations/{invitation_id}": "403 403 403 403 403 403 403 403 403 403 403",
+    "GET /static/{name}": "200 200 200 200 200 200 200 200 200 200 200",
+}
+BEGINNING = {"POST /sign-in/passkey"}
+
+
+@pytest.fixture(scope="module")
+def everybody(open_portal: OpenPortal) -> Portal:
+    """A world, and Zoe, who approves for another tenant."""
+    portal = open_portal()
+    portal.world.add("zoe", Role.APPROVER, open_portal().world.tenant.id)
+    return portal
+
+
+def test_every_page_has_an_entry_and_is_no_part_of_the_api(everybody: Portal) -> None:
+    pages = [
+        f"{method} {route.path}"
+        for route in iter_route_contexts(everybody.app.routes)
+        if "pages" in (getattr(route, "tags", None) or ())
+        for method in route.methods or {"ANY"}
+    ]
+
+    assert sorted(pages) == sorted(MATRIX)
+    assert not set(everybody.app.openapi()["paths"]) & {page.split()[1] for page in pages}
+
+
+@pytest.mark.parametrize("who", [None, *WHO])
+@pytest.mark.parametrize("route", MATRIX)
+def test_a_page_answers_each_role_as_the_matrix_says(everybody: Portal, route: str, who: str | None) -> None:
+    method, path = route.split()
+    expected = dict(zip((None, *WHO), MATRIX[route].split(), strict=True))[who]
+    browser = everybody.browser()
+    if who:
+        browser.enter(who)
+    path = path.format(
+        request_id=everybody.world.submit().id,
+        action="approve",
+        number=0,
+        invitation_id=new_id(),
+        name="portal.css",
+    )
+    fields = {"version": "1", "id": str(new_id()), "number": "0", "issuer": "x", "subject": "x"}
+    before = everybody.count()
+
+    page = browser.post(path, fields) if method == "POST" else browser.get(path)
+
+    if expected == SIGN_IN:
+        assert (page.status, page.path) == (200, "/sign-in")
+    else:
+        assert (str(page.status), page.answer.request.method) == (expected, method)
+    if route not in BEGINNING:
+        assert everybody.count() == before

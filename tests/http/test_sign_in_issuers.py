@@ -1,0 +1,507 @@
+"""Signing in by an issuer: the round trip of this browser alone, and only people whom the issuer may speak for."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import httpx
+import pytest
+
+from lockbox.people.roles import Role
+from tests.http.door import facts
+from tests.http.portal import BEGUN, HOME, Browser, OpenPortal, Page, Portal
+from tests.oidc_issuer import BROKEN, LocalIssuer, ec_key, local_issuer
+
+CALLBACK = "/sign-in/oidc/callback"
+BIND = "INSERT INTO identities (issuer, subject, person_id, created_at) VALUES (:i, :s, :p, now())"
+NOBODY = "Nobody here is known by that sign-in"
+NOT_COMPLETED = "The sign-in was not completed"
+OVER = "was begun in another browser"
+
+
+@dataclass
+class Scene:
+    """A tenant with its issuer, the vendor's issuer, and their people: Ann and Max are known to them."""
+
+    portal: Portal
+    tenants: LocalIssuer
+    vendors: LocalIssuer
+    at: int
+
+    def bind(self, name: str, issuer: LocalIssuer | None = None) -> None:
+        """Let an issuer know somebody by their name."""
+        person = self.portal.world.people[name].person_id
+        self.portal.sql(BIND, i=(issuer or self.tenants).url, s=name, p=person)
+
+    def leave(self, browser: Browser, number: int = 0, next_: str = "/requests") -> str:
+        """Follow the link to an issuer and return its address."""
+        answer = browser.call("GET", f"/sign-in/oidc/{number}?next={next_}")
+        assert answer.status_code == 303, answer.text
+        return str(answer.headers["location"])
+
+    def sign_in(self, browser: Browser, name: str, number: int = 0, **back: str) -> Page:
+        """Go to an issuer, which knows the person, and come back; `back` changes what comes back."""
+        self.tenants.subject = self.vendors.subject = name
+        return self.come_back(browser, self.leave(browser, number), **back)
+
+    def come_back(self, browser: Browser, url: str, **changes: str) -> Page:
+        """Let the issuer send the browser back."""
+        return browser.get(f"{CALLBACK}?{urlencode(answered(url) | changes)}")
+
+
+def answered(url: str) -> dict[str, str]:
+    """Return what an issuer sends back with the browser."""
+    location = httpx.get(url, trust_env=False).headers["location"]
+    assert location.startswith(f"{HOME}{CALLBACK}?")
+    return {name: values[0] for name, values in parse_qs(urlsplit(location).query).items()}
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[tuple[LocalIssuer, LocalIssuer]]:
+    """Two issuers."""
+    with local_issuer() as tenants, local_issuer() as vendors:
+        yield tenants, vendors
+
+
+@pytest.fixture
+def scene(open_portal: OpenPortal, running: tuple[LocalIssuer, LocalIssuer]) -> Scene:
+    """Both issuers, configured, and nothing wrong with them."""
+    portal = open_portal()
+    at = int(datetime.now(UTC).timestamp())
+    for issuer in running:
+        issuer.id_token = {"iat": at, "exp": at + 300, "auth_time": at - 5}
+        issuer.troubles = {}
+    tenants, vendors = running
+    configured = (
+        tenants.configured(tenant=portal.world.tenant.slug, title="Contoso"),
+        vendors.configured(title="the vendor"),
+    )
+    portal = replace(portal, settings=portal.settings.model_copy(update={"issuers": configured}))
+    # Each test has tenants of its own; the issuers stay.
+    portal.sql("DELETE FROM identities")
+    return Scene(portal, tenants, vendors, at)
+
+
+def test_a_person_signs_in_by_their_issuer_and_comes_back_to_where_they_wanted_to_go(scene: Scene) -> None:
+    request_id = scene.portal.world.submit().id
+    scene.bind("ann")
+    browser = scene.portal.browser()
+    first = browser.get(f"/requests/{request_id}")
+    (link,) = (link for link in first.read.links if link.startswith("/sign-in/oidc/0"))
+    scene.tenants.subject = "ann"
+
+    page = scene.come_back(browser, browser.call("GET", link).headers["location"])
+    approved = browser.submit(page, "/approve")
+
+    assert (page.status, page.path) == (200, f"/requests/{request_id}")
+    assert "It closes by itself" in approved.words
+    (session,) = scene.portal.sql(
+        "SELECT means, signed_in_at FROM sessions WHERE person_id = :p",
+        p=scene.portal.world.people["ann"].person_id,
+    )
+    assert session.means == "oidc"
+    assert session.signed_in_at.timestamp() == scene.at - 5
+
+
+def test_what_is_asked_of_the_issuer_is_bound_by_state_nonce_and_pkce(scene: Scene) -> None:
+    url = scene.leave(scene.portal.browser())
+
+    asked = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
+
+    assert asked["redirect_uri"] == f"{HOME}{CALLBACK}"
+    assert (asked["response_type"], asked["code_challenge_method"]) == ("code", "S256")
+    assert min(len(asked[name]) for name in ("state", "nonce", "code_challenge")) >= 43
+    assert "prompt" not in asked
+
+
+def test_an_identity_that_nobody_has_bound_is_nobody(scene: Scene) -> None:
+    browser = scene.portal.browser()
+
+    page = scene.sign_in(browser, "ann")
+
+    assert (page.status, NOBODY in page.words, browser.session) == (401, True, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "known_by", "number"),
+    [("max", "tenants", 0), ("ann", "vendors", 1), ("tara", "vendors", 1), ("olga", "tenants", 0)],
+)
+def test_an_issuer_speaks_for_nobody_of_the_other_side(scene: Scene, name: str, known_by: str, number: int) -> None:
+    scene.bind(name, getattr(scene, known_by))
+    browser = scene.portal.browser()
+
+    page = scene.sign_in(browser, name, number)
+
+    assert (page.status, NOBODY in page.words, browser.session) == (401, True, None)
+
+
+def test_an_issuer_of_one_tenant_signs_in_nobody_of_another(scene: Scene, open_portal: OpenPortal) -> None:
+    elsewhere = open_portal().world
+    zoe = scene.portal.world.add("zoe", Role.APPROVER, elsewhere.tenant.id)
+    both = scene.portal.world.add("both", Role.APPROVER, scene.portal.world.tenant.id)
+    grant = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(), :p, :t, 'approver')"
+    scene.portal.sql(grant, p=both.person_id, t=elsewhere.tenant.id)
+    scene.bind("zoe")
+    scene.bind("both")
+    browser = scene.portal.browser()
+
+    pages = [scene.sign_in(browser, name) for name in ("zoe", "both")]
+
+    assert zoe.tenants() == {elsewhere.tenant.id}
+    assert [(page.status, NOBODY in page.words) for page in pages] == [(401, True)] * 2
+    assert browser.session is None
+
+
+def test_people_of_the_vendor_sign_in_by_the_vendors_issuer(scene: Scene) -> None:
+    scene.bind("max", scene.vendors)
+    browser = scene.portal.browser()
+
+    assert scene.sign_in(browser, "max", 1).status == 200
+    assert browser.session
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        {"state": "x"},
+        {"state": ""},
+        {"code": "x"},
+        {"code": ""},
+        {"iss": "https://evil.test"},
+        {"error": "access_denied", "code": ""},
+    ],
+)
+def test_what_comes_back_otherwise_than_it_was_begun_is_refused_and_used_up(
+    scene: Scene, back: dict[str, str]
+) -> None:
+    scene.bind("ann")
+    browser = scene.portal.browser()
+    scene.tenants.subject = "ann"
+    url = scene.leave(browser)
+    truth = answered(url)
+
+    wrong = browser.get(f"{CALLBACK}?{urlencode(truth | back)}")
+    right = browser.get(f"{CALLBACK}?{urlencode(truth)}")
+
+    assert (wrong.status, NOT_COMPLETED in wrong.words) == (401, True)
+    assert (right.status, OVER in right.words) == (401, True)
+    assert browser.session is None
+
+
+@pytest.mark.parametrize("lie", [{"nonce": "x"}, {"aud": "other"}, {"iss": "https://evil.test"}, {"exp": 1}])
+def test_an_id_token_with_a_lie_in_it_is_refused(scene: Scene, lie: dict[str, Any]) -> None:
+    scene.bind("ann")
+    scene.tenants.id_token |= lie
+    browser = scene.portal.browser()
+
+    assert scene.sign_in(browser, "ann").status == 401
+    assert browser.session is None
+
+
+def test_an_id_token_by_a_key_of_somebody_else_is_refused(scene: Scene) -> None:
+    scene.bind("ann")
+    browser = scene.portal.browser()
+    scene.sign_in(browser, "ann")
+    scene.tenants.keys, kept = [ec_key(7)], scene.tenants.keys
+    scene.tenants.troubles = {"/jwks": BROKEN}
+
+    try:
+        page = scene.sign_in(scene.portal.browser(), "ann")
+    finally:
+        scene.tenants.keys = kept
+
+    assert page.status in {401, 503}
+
+
+def test_a_round_trip_is_for_the_browser_that_began_it(scene: Scene) -> None:
+    scene.bind("ann")
+    thief, victim = scene.portal.browser(), scene.portal.browser()
+    scene.tenants.subject = "ann"
+    url = scene.leave(thief)
+    scene.leave(victim)
+
+    page = scene.come_back(victim, url)
+    without = scene.come_back(scene.portal.browser(), scene.leave(scene.portal.browser()))
+
+    assert (page.status, NOT_COMPLETED in page.words, victim.session) == (401, True, None)
+    assert (without.status, OVER in without.words) == (401, True)
+
+
+def test_a_callback_works_once(scene: Scene) -> None:
+    scene.bind("ann")
+    browser, thief = scene.portal.browser(), scene.portal.browser()
+    scene.tenants.subject = "ann"
+    query = urlencode(answered(scene.leave(browser)))
+    thief.put(BEGUN, browser.client.cookies[BEGUN])
+
+    first = browser.get(f"{CALLBACK}?{query}")
+    second = thief.get(f"{CALLBACK}?{query}")
+
+    assert (first.status, second.status, thief.session) == (200, 401, None)
+
+
+def test_a_round_trip_is_over_after_ten_minutes(scene: Scene) -> None:
+    scene.bind("ann")
+    browser = scene.portal.browser()
+    scene.tenants.subject = "ann"
+    url = scene.leave(browser)
+
+    scene.portal.wait(minutes=10)
+
+    assert scene.come_back(browser, url).status == 401
+
+
+def test_a_mailed_code_does_not_begin_where_a_round_trip_was_begun(scene: Scene) -> None:
+    browser = scene.portal.browser()
+    scene.leave(browser)
+
+    page = browser.post("/sign-in/code", {"code": "00000000"})
+
+    assert (page.status, OVER in page.words) == (401, True)
+
+
+def test_signing_in_again_asks_the_issuer_to_ask_the_person(scene: Scene) -> None:
+    scene.bind("ann")
+    browser = scene.portal.browser()
+    scene.sign_in(browser, "ann")
+    first = browser.session
+
+    url = scene.leave(browser)
+    page = scene.come_back(browser, url)
+
+    assert "prompt=login" in url
+    assert "max_age=0" in url
+    assert page.status == 200
+    assert browser.session != first
+
+
+def test_an_old_sign_in_at_the_issuer_is_no_fresh_one_here(scene: Scene) -> None:
+    request_id = scene.portal.world.submit().id
+    scene.bind("ann")
+    scene.tenants.id_token |= {"auth_time": scene.at - 3600}
+    browser = scene.portal.browser()
+    scene.sign_in(browser, "ann")
+
+    page = browser.submit(browser.get(f"/requests/{request_id}"), "/approve")
+
+    assert (page.status, "Sign in again" in page.words) == (403, True)
+    assert f"/sign-in?next=/requests/{request_id}" in page.read.links
+
+
+def test_whoever_can_sign_in_by_an_issuer_does_not_get_in_by_mail(scene: Scene) -> None:
+    scene.bind("ann")
+    ann, amir = scene.portal.browser(), scene.portal.browser()
+
+    page = ann.sign_in("ann")
+    amir.sign_in("amir")
+
+    assert (page.status, "You sign in by your sign-in service here" in page.words) == (401, True)
+    assert ann.session is None
+    assert amir.session
+
+
+def test_an_identity_is_added_in_the_session_that_asked_for_it(scene: Scene) -> None:
+    browser = scene.portal.browser()
+    browser.sign_in("ann")
+    leaving = browser.submit(browser.get("/account"), "/account/identities/new")
+    (url,) = (link for link in leaving.read.links if link.startswith(scene.tenants.url))
+    scene.tenants.subject = "ann"
+
+    added = scene.come_back(browser, url)
+    fresh = scene.portal.browser()
+    page = scene.sign_in(fresh, "ann")
+
+    assert (added.path, added.status, "Contoso" in added.words) == ("/account", 200, True)
+    assert (page.status, "Ann" in page.words) == (200, True)
+    assert browser.get("/account").form("/account/identities/remove").fields["subject"] == "ann"
+
+
+def test_an_identity_is_never_added_to_whoever_else_is_signed_in_there(scene: Scene) -> None:
+    """An attacker's own round trip, slipped to a victim, would make the attacker the victim."""
+    thief, victim = scene.portal.browser(), scene.portal.browser()
+    thief.sign_in("amir")
+    victim.sign_in("ann")
+    leaving = thief.submit(thief.get("/account"), "/account/identities/new")
+    (url,) = (link for link in leaving.read.links if link.startswith(scene.tenants.url))
+    scene.tenants.subject = "amir"
+    victim.put(BEGUN, thief.client.cookies[BEGUN])
+
+    slipped = scene.come_back(victim, url)
+
+    assert slipped.status == 401
+    assert scene.portal.sql("SELECT * FROM identities") == []
+
+
+def test_a_plain_sign_in_adds_nothing_and_an_addition_signs_nobody_in(scene: Scene) -> None:
+    browser, stranger = scene.portal.browser(), scene.portal.browser()
+    browser.sign_in("ann")
+    url = scene.leave(browser)
+    parts = browser.client.cookies[BEGUN].split(".")
+    browser.put(BEGUN, ".".join(["add", *parts[1:]]))
+    scene.tenants.subject = "ann"
+
+    as_addition = scene.come_back(browser, url)
+    leaving = browser.submit(browser.get("/account"), "/account/identities/new")
+    (url,) = (link for link in leaving.read.links if link.startswith(scene.tenants.url))
+    parts = browser.client.cookies[BEGUN].split(".")
+    stranger.put(BEGUN, ".".join(["in", *parts[1:]]))
+    as_sign_in = scene.come_back(stranger, url)
+
+    assert (as_addition.status, as_sign_in.status) == (401, 401)
+    assert scene.portal.sql("SELECT * FROM identities") == []
+
+
+def test_an_identity_of_somebody_else_is_not_added(scene: Scene) -> None:
+    scene.bind("ann")
+    browser = scene.portal.browser()
+    browser.sign_in("amir")
+    leaving = browser.submit(browser.get("/account"), "/account/identities/new")
+    (url,) = (link for link in leaving.read.links if link.startswith(scene.tenants.url))
+    scene.tenants.subject = "ann"
+
+    page = scene.come_back(browser, url)
+
+    assert (page.status, "belongs to somebody else" in page.words) == (409, True)
+
+
+def test_an_issuer_is_not_offered_to_those_whom_it_may_not_speak_for(scene: Scene) -> None:
+    browser = scene.portal.browser()
+    browser.sign_in("max")
+    page = browser.get("/account")
+    form = page.form("/account/identities/new")
+
+    forced = browser.post("/account/identities/new", form.fields | {"number": "0"})
+    (url,) = (link for link in forced.read.links if link.startswith(scene.tenants.url))
+    scene.tenants.subject = "max"
+    bound = scene.come_back(browser, url)
+
+    assert form.fields["number"] == "1"
+    assert bound.status == 403
+    assert scene.portal.sql("SELECT * FROM identities") == []
+
+
+def test_adding_an_identity_needs_a_fresh_and_strong_enough_sign_in(scene: Scene) -> None:
+    scene.bind("ann")
+    browser = scene.portal.browser()
+    scene.sign_in(browser, "ann")
+    form = browser.get("/account").form("/account/identities/new")
+    scene.portal.wait(minutes=16)
+
+    added = browser.post(form.action, form.fields)
+    removed = browser.submit(browser.get("/account"), "/account/identities/remove")
+
+    assert (added.status, removed.status) == (403, 403)
+
+
+def test_an_identity_that_was_removed_signs_nobody_in(scene: Scene) -> None:
+    scene.bind("ann")
+    browser = scene.portal.browser()
+    scene.sign_in(browser, "ann")
+
+    browser.submit(browser.get("/account"), "/account/identities/remove")
+
+    assert scene.sign_in(scene.portal.browser(), "ann").status == 401
+
+
+@pytest.mark.parametrize("header", [{"sec-purpose": "prefetch"}, {"sec-purpose": "prefetch;prerender"}])
+def test_a_link_that_is_fetched_ahead_of_time_begins_nothing(scene: Scene, header: dict[str, str]) -> None:
+    browser = scene.portal.browser()
+
+    answer = browser.call("GET", "/sign-in/oidc/0", headers=header)
+
+    assert answer.status_code == 422
+    assert browser.begun is None
+
+
+@pytest.mark.parametrize("number", ["2", "-1", "99999999999999999999", "x"])
+def test_there_is_no_other_issuer(scene: Scene, number: str) -> None:
+    assert scene.portal.browser().get(f"/sign-in/oidc/{number}").status in {404, 422}
+
+
+def test_an_issuer_that_is_away_is_said_so(scene: Scene) -> None:
+    scene.bind("ann")
+    browser = scene.portal.browser()
+    scene.leave(browser)
+    scene.tenants.troubles = {"/token": BROKEN}
+
+    page = scene.sign_in(browser, "ann")
+
+    assert page.status == 503
+    assert page.answer.headers["retry-after"]
+    assert "stack trace" not in page.text
+
+
+def bearer(scene: Scene, issuer: LocalIssuer, subject: str, **claims: Any) -> dict[str, str]:
+    """Return the header of somebody who shows a token of an issuer."""
+    issuer.subject = subject
+    return {"authorization": f"Bearer {issuer.token(**{'iat': scene.at, 'exp': scene.at + 300} | claims)}"}
+
+
+def test_a_bearer_token_of_an_issuer_is_its_person_on_the_api(scene: Scene) -> None:
+    request_id = scene.portal.world.submit().id
+    scene.bind("ann")
+    browser = scene.portal.browser()
+    path = f"/v1/requests/{request_id}"
+
+    read = browser.call("GET", path, headers=bearer(scene, scene.tenants, "ann"))
+    approved = browser.call("POST", f"{path}/approve", headers=bearer(scene, scene.tenants, "ann"))
+
+    assert read.json()["id"] == str(request_id)
+    assert approved.json()["state"] == "active"
+    (decision,) = scene.portal.sql("SELECT means FROM decisions WHERE request_id = :r", r=request_id)
+    assert decision.means == "oidc"
+
+
+def test_a_bearer_token_of_a_sign_in_that_is_long_ago_approves_nothing(scene: Scene) -> None:
+    request_id = scene.portal.world.submit().id
+    scene.bind("ann")
+    header = bearer(scene, scene.tenants, "ann", auth_time=scene.at - 3600)
+
+    answer = scene.portal.browser().call("POST", f"/v1/requests/{request_id}/approve", headers=header)
+
+    facts(answer, 403, "fresh-sign-in-needed")
+
+
+def test_a_bearer_token_is_bound_by_its_issuers_side_and_tenant(scene: Scene, open_portal: OpenPortal) -> None:
+    elsewhere = open_portal().world
+    scene.portal.world.add("zoe", Role.APPROVER, elsewhere.tenant.id)
+    for name, issuer in (("max", scene.tenants), ("ann", scene.vendors), ("zoe", scene.tenants)):
+        scene.bind(name, issuer)
+    browser = scene.portal.browser()
+
+    answers = [
+        browser.call("GET", "/v1/requests", headers=bearer(scene, issuer, name))
+        for name, issuer in (("max", scene.tenants), ("ann", scene.vendors), ("zoe", scene.tenants))
+    ]
+    unknown = browser.call("GET", "/v1/requests", headers=bearer(scene, scene.tenants, "nobody"))
+
+    for answer in answers:
+        facts(answer, 401, "invalid-token")
+        assert answer.content == unknown.content
+
+
+@pytest.mark.parametrize("lie", [{"aud": "other"}, {"exp": 1}, {"sub": None}, {"iss": "https://evil.test"}])
+def test_a_bearer_token_with_a_lie_in_it_is_refused(scene: Scene, lie: dict[str, Any]) -> None:
+    scene.bind("ann")
+
+    answer = scene.portal.browser().call("GET", "/v1/requests", headers=bearer(scene, scene.tenants, "ann", **lie))
+
+    facts(answer, 401, "invalid-token")
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+def test_unsigned_tokens_and_those_of_a_disabled_person_are_refused(scene: Scene) -> None:
+    scene.bind("ann")
+    scene.tenants.subject = "ann"
+    browser = scene.portal.browser()
+    unsigned = {"authorization": f"Bearer {scene.tenants.unsigned_token()}"}
+
+    facts(browser.call("GET", "/v1/requests", headers=unsigned), 401, "invalid-token")
+    scene.portal.sql(
+        "UPDATE people SET disabled_at = now() WHERE id = :p", p=scene.portal.world.people["ann"].person_id
+    )
+
+    facts(browser.call("GET", "/v1/requests", headers=bearer(scene, scene.tenants, "ann")), 401, "invalid-token")
+    assert scene.sign_in(browser, "ann").status == 401

@@ -1,0 +1,167 @@
+"""Limits of signing in: by account and by address, counted in Postgres, told with Retry-After."""
+
+import asyncio
+from dataclasses import replace
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from tests.builders import Urls
+from tests.http.portal import SETTINGS, Browser, OpenPortal, Page, Portal
+
+
+def ask(browser: Browser, address: str) -> Page:
+    """Ask for a code."""
+    return browser.post("/sign-in", {"address": address})
+
+
+@pytest.fixture
+def strict(open_portal: OpenPortal) -> Portal:
+    """Pages that let three attempts an account and five an address through."""
+    few = {"sign_ins_per_account": 3, "sign_ins_per_address": 5}
+    return open_portal(settings=SETTINGS.model_copy(update=few))
+
+
+def asked_until_refused(portal: Portal, most: int, **facts: Any) -> list[int]:
+    """Ask for different accounts from one address; return the statuses."""
+    browser = portal.browser(**facts)
+    return [ask(browser, f"{number}@{browser.address}.example").status for number in range(most)]
+
+
+def test_an_account_is_tried_only_so_often_wherever_it_comes_from(strict: Portal) -> None:
+    address = strict.address("ann")
+
+    answers = [ask(strict.browser(), address.upper() if number % 2 else address) for number in range(4)]
+
+    assert [page.status for page in answers] == [200, 200, 200, 429]
+    wait = int(answers[-1].answer.headers["retry-after"])
+    assert 590 <= wait <= 600
+    assert "try again in 10 minutes" in answers[-1].words
+    assert ask(strict.browser(), strict.address("amir")).status == 200
+
+
+def test_the_limit_is_the_same_for_an_account_that_there_is_not(strict: Portal) -> None:
+    address = f"nobody-{strict.world.tenant.slug}@contoso.example"
+
+    assert [ask(strict.browser(), address).status for _ in range(4)] == [200, 200, 200, 429]
+
+
+def test_an_address_is_heard_only_so_often_whatever_it_tries(strict: Portal) -> None:
+    assert asked_until_refused(strict, 7) == [200] * 5 + [429] * 2
+    assert asked_until_refused(strict, 1) == [200]
+
+
+def test_after_ten_minutes_it_goes_on_and_not_before(strict: Portal) -> None:
+    address = strict.address("ann")
+    for _ in range(4):
+        ask(strict.browser(), address)
+
+    strict.wait(minutes=9, seconds=50)
+    early = ask(strict.browser(), address).status
+    strict.wait(seconds=11)
+
+    assert (early, ask(strict.browser(), address).status) == (429, 200)
+
+
+def test_trying_codes_counts_too_also_when_it_fails(strict: Portal) -> None:
+    browser = strict.browser()
+    ask(browser, strict.address("ann"))
+
+    tries = [browser.post("/sign-in/code", {"code": "00000000"}).status for _ in range(3)]
+
+    assert tries == [401, 401, 429]
+
+
+@pytest.mark.parametrize("path", ["/sign-in/passkey", "/sign-in/passkey/answer", "/sign-in/code"])
+def test_every_way_to_sign_in_counts_by_address(strict: Portal, path: str) -> None:
+    browser = strict.browser()
+
+    statuses = [browser.post(path, {}).status for _ in range(6)]
+
+    assert statuses[-1] == 429
+    assert 429 not in statuses[:-1]
+
+
+def test_invitations_count_by_address(strict: Portal) -> None:
+    browser = strict.browser()
+    path = f"/invitations/{strict.world.tenant.id}"
+
+    assert [browser.post(path, {"code": "x"}).status for _ in range(6)] == [403] * 5 + [429]
+
+
+def test_flushing_redis_resets_no_limit(strict: Portal, urls: Urls) -> None:
+    address = strict.address("ann")
+    for _ in range(3):
+        ask(strict.browser(), address)
+
+    with Redis.from_url(urls.redis) as redis:
+        redis.flushall()
+
+    assert ask(strict.browser(), address).status == 429
+
+
+def test_what_is_counted_names_nobody(strict: Portal) -> None:
+    browser = strict.browser()
+    ask(browser, strict.address("ann"))
+
+    kept = str(strict.sql("SELECT c::text FROM sign_in_counts c"))
+
+    assert strict.address("ann") not in kept
+    assert browser.address not in kept
+
+
+def test_many_at_once_are_each_counted(strict: Portal) -> None:
+    browsers = [strict.browser() for _ in range(8)]
+    ours = {"origin": SETTINGS.origin, "sec-fetch-site": "same-origin"}
+
+    async def all_at_once() -> list[int]:
+        calls = (
+            browser.client.post("/sign-in", data={"address": strict.address("ann")}, headers=ours)
+            for browser in browsers
+        )
+        return [answer.status_code for answer in await asyncio.gather(*calls)]
+
+    statuses = strict.runner.run(all_at_once())
+
+    assert sorted(statuses) == [303] * 3 + [429] * 5
+
+
+def test_a_network_of_ipv6_counts_as_one(strict: Portal) -> None:
+    browsers = [strict.browser(address=f"2001:db8:77:1::{number:x}") for number in range(1, 7)]
+    beside = strict.browser(address="2001:db8:77:2::1")
+
+    statuses = [ask(browser, f"{number}@six.example").status for number, browser in enumerate(browsers)]
+
+    assert statuses == [200] * 5 + [429]
+    assert ask(beside, "7@six.example").status == 200
+
+
+@pytest.mark.parametrize(
+    ("trusted", "shown", "counted"),
+    [
+        ((), "198.51.100.7", False),
+        (("10.0.0.0/8",), "198.51.100.7", True),
+        (("10.0.0.0/8",), "192.0.2.1, 198.51.100.7", True),
+        (("10.0.0.0/8",), "198.51.100.7, 10.9.9.9", True),
+        (("10.0.0.0/8",), "198.51.100.7, nonsense", False),
+        (("172.16.0.0/12",), "198.51.100.7", False),
+    ],
+)
+def test_what_a_proxy_says_of_an_address_is_believed_of_those_we_trust(
+    open_portal: OpenPortal, trusted: tuple[str, ...], shown: str, *, counted: bool
+) -> None:
+    portal = open_portal()
+    chosen = SETTINGS.model_copy(update={"trusted_proxies": tuple(map(ip_network, trusted))})
+    portal = replace(portal, settings=chosen)
+    browser = portal.browser()
+    browser.client.headers["x-forwarded-for"] = shown
+
+    browser.sign_in("ann")
+
+    (session,) = portal.sql(
+        "SELECT address FROM sessions WHERE person_id = :p", p=portal.world.people["ann"].person_id
+    )
+    assert (session.address == "198.51.100.7") is counted
+    assert counted or session.address == browser.address

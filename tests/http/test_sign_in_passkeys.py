@@ -1,0 +1,409 @@
+"""Passkeys: made from a fresh session, believed only for our host, our origin, our challenge and a verified user."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lockbox.ids import new_id
+from tests.authenticator import Authenticator, encoded
+from tests.http.portal import BEGUN, HOME, SETTINGS, Browser, OpenPortal, Page, Portal
+
+NOT_ACCEPTED = "The passkey was not accepted"
+NOT_ADDED = "The passkey could not be added"
+
+
+def options(page: Page) -> dict[str, Any]:
+    """Return what the page's script would ask the authenticator."""
+    (form,) = (form for form in page.read.forms if "options" in form.data)
+    found: dict[str, Any] = json.loads(form.data["options"])
+    return found
+
+
+def asked_to_add(browser: Browser, name: str = "laptop") -> Page:
+    """Go to the page that lets an authenticator make a passkey."""
+    return browser.submit(browser.get("/account"), "/account/passkeys/new", name=name)
+
+
+def add(browser: Browser, authenticator: Authenticator, **lies: Any) -> Page:
+    """Add a passkey."""
+    page = asked_to_add(browser)
+    return browser.submit(page, "/account/passkeys", credential=authenticator.create(options(page), **lies))
+
+
+def use(browser: Browser, authenticator: Authenticator, **lies: Any) -> Page:
+    """Sign in by a passkey."""
+    page = browser.submit(browser.get("/sign-in"), "/sign-in/passkey")
+    return browser.submit(page, "/sign-in/passkey/answer", credential=authenticator.get(options(page), **lies))
+
+
+@pytest.fixture
+def enrolled(portal: Portal) -> Authenticator:
+    """An authenticator that holds a passkey of Ann's."""
+    authenticator, browser = Authenticator(), portal.browser()
+    browser.enter("ann")
+    assert "laptop" in add(browser, authenticator).words
+    return authenticator
+
+
+def refused(portal: Portal, authenticator: Authenticator, **lies: Any) -> bool:
+    """Whether what an authenticator answers signs nobody in, and is told so."""
+    browser = portal.browser()
+    page = use(browser, authenticator, **lies)
+    return browser.session is None and page.status == 401 and NOT_ACCEPTED in page.words
+
+
+@pytest.mark.parametrize("form", ["none", "packed"])
+@pytest.mark.parametrize("counts", [True, False])
+def test_a_passkey_is_added_and_signs_its_person_in(portal: Portal, form: str, *, counts: bool) -> None:
+    authenticator, first, second = Authenticator(form=form, counts=counts), portal.browser(), portal.browser()
+    first.sign_in("ann")
+
+    added = add(first, authenticator)
+    once = use(second, authenticator)
+    again = use(second, authenticator)
+
+    assert (added.path, added.status, "laptop" in added.words) == ("/account", 200, True)
+    assert (once.path, once.status, "Ann" in once.words) == ("/requests", 200, True)
+    assert again.status == 200
+    (row,) = portal.sql(
+        "SELECT means FROM sessions WHERE person_id = :p AND revoked_at IS NULL AND means = 'passkey'",
+        p=portal.world.people["ann"].person_id,
+    )
+    assert row.means == "passkey"
+
+
+def test_what_is_asked_names_us_wants_a_verified_user_and_leaves_out_what_is_there(portal: Portal) -> None:
+    authenticator, browser = Authenticator(), portal.browser()
+    browser.sign_in("ann")
+    add(browser, authenticator)
+    use(browser, authenticator)
+    stranger = portal.browser()
+
+    new = options(asked_to_add(browser))
+    any_ = options(stranger.submit(stranger.get("/sign-in"), "/sign-in/passkey"))
+
+    assert new["rp"] == {"name": "Lockbox", "id": "lockbox.example"}
+    assert new["authenticatorSelection"]["userVerification"] == any_["userVerification"] == "required"
+    assert new["authenticatorSelection"]["residentKey"] == "required"
+    assert [one["id"] for one in new["excludeCredentials"]] == [encoded(authenticator.credentials[0].id)]
+    assert portal.address("ann") not in str(new)
+    assert any_["allowCredentials"] == []
+    assert len(any_["challenge"]) >= 43
+
+
+def test_an_approval_by_passkey_counts_where_one_by_mail_does_not(portal: Portal, enrolled: Authenticator) -> None:
+    request_id = portal.world.submit().id
+    by_mail, by_passkey = portal.browser(), portal.browser()
+    by_mail.sign_in("ann")
+    use(by_passkey, enrolled)
+
+    weak = by_mail.submit(by_mail.get(f"/requests/{request_id}"), "/approve")
+    strong = by_passkey.submit(by_passkey.get(f"/requests/{request_id}"), "/approve")
+
+    assert (weak.status, "sign in with a passkey" in weak.words) == (403, True)
+    assert "It closes by itself" in strong.words
+    assert portal.sql("SELECT means FROM decisions WHERE request_id = :r", r=request_id)[0].means == "passkey"
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"origin": "https://lockbox.example.evil.test"},
+        {"origin": "http://lockbox.example"},
+        {"origin": f"{HOME}:8443"},
+        {"origin": f"{HOME}/"},
+        {"domain": "evil.test"},
+        {"domain": "example"},
+        {"is_verified": False},
+        {"is_present": False},
+        {"cross_origin": True},
+    ],
+)
+def test_an_answer_for_somebody_else_or_without_its_user_is_refused(
+    portal: Portal, enrolled: Authenticator, lie: dict[str, Any]
+) -> None:
+    for name, value in lie.items():
+        setattr(enrolled, name, value)
+
+    assert refused(portal, enrolled)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"kind": "webauthn.create"},
+        {"challenge": encoded(bytes(64))},
+        {"signature": b"no signature"},
+        {"id": b"unknown"},
+        {"user": new_id().bytes},
+    ],
+)
+def test_an_answer_that_is_not_to_our_question_or_not_by_the_key_is_refused(
+    portal: Portal, enrolled: Authenticator, lie: dict[str, Any]
+) -> None:
+    assert refused(portal, enrolled, **lie)
+
+
+def test_a_copy_whose_counter_does_not_grow_is_refused(portal: Portal, enrolled: Authenticator) -> None:
+    copy = enrolled.clone()
+    use(portal.browser(), enrolled)
+    use(portal.browser(), enrolled)
+
+    assert refused(portal, copy)
+    assert use(portal.browser(), enrolled).status == 200
+
+
+def test_an_answer_works_once_and_only_in_the_browser_that_was_asked(portal: Portal, enrolled: Authenticator) -> None:
+    browser, other = portal.browser(), portal.browser()
+    page = browser.submit(browser.get("/sign-in"), "/sign-in/passkey")
+    answer = enrolled.get(options(page))
+    cookie = browser.client.cookies[BEGUN]
+
+    elsewhere = other.post("/sign-in/passkey/answer", {"credential": answer})
+    here = browser.post("/sign-in/passkey/answer", {"credential": answer})
+    other.put(BEGUN, cookie)
+    replayed = other.post("/sign-in/passkey/answer", {"credential": answer})
+
+    assert (elsewhere.status, here.status, replayed.status) == (401, 200, 401)
+    assert other.session is None
+
+
+def test_a_challenge_is_used_up_by_a_bad_answer_and_runs_out(portal: Portal, enrolled: Authenticator) -> None:
+    browser, slow = portal.browser(), portal.browser()
+    page = browser.submit(browser.get("/sign-in"), "/sign-in/passkey")
+    asked = slow.submit(slow.get("/sign-in"), "/sign-in/passkey")
+
+    browser.post("/sign-in/passkey/answer", {"credential": "{}"})
+    second = browser.post("/sign-in/passkey/answer", {"credential": enrolled.get(options(page))})
+    portal.wait(minutes=10)
+    late = slow.post("/sign-in/passkey/answer", {"credential": enrolled.get(options(asked))})
+
+    assert (second.status, late.status) == (401, 401)
+
+
+def test_somebody_who_is_disabled_does_not_get_in(portal: Portal, enrolled: Authenticator) -> None:
+    portal.sql("UPDATE people SET disabled_at = now() WHERE id = :p", p=portal.world.people["ann"].person_id)
+
+    assert refused(portal, enrolled)
+
+
+def test_a_passkey_that_was_removed_signs_nobody_in(portal: Portal, enrolled: Authenticator) -> None:
+    browser = portal.browser()
+    use(browser, enrolled)
+
+    page = browser.submit(browser.get("/account"), "/account/passkeys/remove")
+
+    assert "You have none" in page.words
+    assert refused(portal, enrolled)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"origin": "https://evil.test"},
+        {"domain": "evil.test"},
+        {"is_verified": False},
+        {"cross_origin": True},
+        {"form": "android-key"},
+        {"form": "made-up"},
+    ],
+)
+def test_a_passkey_made_for_somebody_else_is_not_added(portal: Portal, lie: dict[str, Any]) -> None:
+    browser = portal.browser()
+    browser.sign_in("ann")
+    before = portal.count()
+
+    page = add(browser, Authenticator(**lie))
+
+    assert (page.status, NOT_ADDED in page.words) == (422, True)
+    assert (portal.count().passkeys, portal.count().events) == (before.passkeys, before.events)
+
+
+@pytest.mark.parametrize("lie", [{"kind": "webauthn.get"}, {"challenge": encoded(bytes(64))}, {"id": b"another"}])
+def test_a_passkey_that_answers_another_question_is_not_added(portal: Portal, lie: dict[str, Any]) -> None:
+    browser = portal.browser()
+    browser.sign_in("ann")
+
+    page = add(browser, Authenticator(), **lie)
+
+    assert (page.status, NOT_ADDED in page.words) == (422, True)
+
+
+def test_a_passkey_is_added_only_in_the_session_that_asked_for_it(portal: Portal) -> None:
+    ann, eve = portal.browser(), portal.browser()
+    ann.sign_in("ann")
+    eve.sign_in("amir")
+    answer = Authenticator().create(options(asked_to_add(ann)))
+    form = eve.get("/account").form("/account/passkeys/new")
+    eve.put(BEGUN, ann.client.cookies[BEGUN])
+
+    page = eve.post("/account/passkeys", {"credential": answer, "name": "x", "csrf": form.fields["csrf"]})
+
+    assert page.status == 422
+    assert (
+        portal.sql(
+            "SELECT count(*) AS n FROM passkeys WHERE person_id = :p", p=portal.world.people["amir"].person_id
+        )[0].n
+        == 0
+    )
+
+
+def test_what_was_asked_to_add_does_not_sign_in(portal: Portal, enrolled: Authenticator) -> None:
+    browser = portal.browser()
+    use(browser, enrolled)
+    asked = asked_to_add(browser)
+
+    page = browser.post("/sign-in/passkey/answer", {"credential": enrolled.get(options(asked))})
+
+    assert page.status == 401
+
+
+def test_a_passkey_is_nobody_elses_and_known_once(portal: Portal, enrolled: Authenticator) -> None:
+    browser = portal.browser()
+    browser.sign_in("amir")
+    page = asked_to_add(browser)
+    theirs = enrolled.credentials[0].id
+
+    page = browser.submit(
+        page, "/account/passkeys", credential=Authenticator().create(options(page), credential_id=theirs)
+    )
+
+    assert (page.status, "known here already" in page.words) == (409, True)
+    assert use(portal.browser(), enrolled).status == 200
+
+
+def test_adding_needs_a_sign_in_younger_than_a_quarter_of_an_hour(portal: Portal) -> None:
+    browser = portal.browser()
+    browser.sign_in("ann")
+    portal.wait(minutes=15)
+
+    page = asked_to_add(browser)
+
+    assert (page.status, "sign in again" in page.words) == (403, True)
+    assert "/sign-in?next=/account" in page.text.replace("%2F", "/")
+
+
+def test_a_sign_in_that_grew_old_meanwhile_adds_nothing(portal: Portal) -> None:
+    browser = portal.browser()
+    browser.sign_in("ann")
+    portal.wait(minutes=14)
+    page = asked_to_add(browser)
+    portal.wait(minutes=2)
+
+    answer = browser.submit(page, "/account/passkeys", credential=Authenticator().create(options(page)))
+
+    assert answer.status == 403
+
+
+def test_a_reader_of_the_mailbox_adds_nothing_to_somebody_who_has_a_passkey(
+    portal: Portal, enrolled: Authenticator
+) -> None:
+    thief, ann = portal.browser(), portal.browser()
+    thief.sign_in("ann")
+    use(ann, enrolled)
+
+    asked = asked_to_add(thief)
+    removed = thief.submit(thief.get("/account"), "/account/passkeys/remove")
+
+    assert (asked.status, removed.status) == (403, 403)
+    assert "A code from a mail is not enough" in asked.words
+    assert add(ann, Authenticator()).status == 200
+
+
+def test_twenty_passkeys_are_enough(portal: Portal, enrolled: Authenticator) -> None:
+    browser = portal.browser()
+    use(browser, enrolled)
+    more = """INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at)
+        SELECT uuidv7(), :p, sha256(n::text::bytea || uuidv7()::text::bytea), '', 0, 'x', now()
+        FROM generate_series(1, 19) n"""
+    portal.sql(more, p=portal.world.people["ann"].person_id)
+
+    assert asked_to_add(browser).status == 429
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\u202eb", "\x00"])
+def test_a_name_that_would_forge_a_line_is_refused(portal: Portal, name: str) -> None:
+    browser = portal.browser()
+    browser.sign_in("ann")
+
+    assert asked_to_add(browser, name).status == 422
+
+
+def test_under_a_bare_network_address_there_are_no_passkeys(open_portal: OpenPortal) -> None:
+    portal = open_portal(settings=SETTINGS.model_copy(update={"public_url": "https://192.0.2.7"}))
+    browser = portal.browser()
+
+    assert "passkey" not in browser.get("/sign-in").words
+    assert browser.post("/sign-in/passkey", {}).status == 403
+
+
+SIGNED = ("clientDataJSON", "authenticatorData", "signature")
+TEXTS = st.text(max_size=20) | st.sampled_from(["public-key", "AAAA", "e30", encoded(b"{}"), encoded(b"[" * 5000)])
+ANSWERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": TEXTS,
+        "rawId": TEXTS,
+        "type": st.just("public-key") | TEXTS,
+        "authenticatorAttachment": TEXTS,
+        "response": st.dictionaries(
+            st.sampled_from(
+                ["clientDataJSON", "attestationObject", "authenticatorData", "signature", "userHandle", "transports"]
+            ),
+            TEXTS | st.none() | st.integers(),
+        ),
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def shared(open_portal: OpenPortal) -> tuple[Portal, Authenticator]:
+    """A world whose Ann has a passkey, for many tries."""
+    portal = open_portal()
+    authenticator, browser = Authenticator(), portal.browser()
+    browser.sign_in("ann")
+    add(browser, authenticator)
+    return portal, authenticator
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_whatever_a_browser_posts_is_refused_and_never_a_fault(
+    shared: tuple[Portal, Authenticator], data: st.DataObject
+) -> None:
+    portal, authenticator = shared
+    browser = portal.browser()
+    page = browser.submit(browser.get("/sign-in"), "/sign-in/passkey")
+    good = json.loads(authenticator.get(options(page)))
+    wrong = data.draw(
+        ANSWERS.map(json.dumps)
+        | st.text(max_size=50)
+        | ANSWERS.map(lambda part: json.dumps(good | {"response": good["response"] | part.get("response", {})}))
+    )
+
+    answer = browser.post("/sign-in/passkey/answer", {"credential": wrong})
+
+    assert answer.status in {200, 401, 422}
+    if answer.status == 200:
+        said = json.loads(wrong)["response"]
+        assert [said[name] for name in SIGNED] == [good["response"][name] for name in SIGNED]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_whatever_is_posted_as_a_new_passkey_is_refused_and_never_a_fault(
+    shared: tuple[Portal, Authenticator], data: st.DataObject
+) -> None:
+    portal, authenticator = shared
+    browser = portal.browser()
+    use(browser, authenticator)
+    page = asked_to_add(browser)
+    good = json.loads(Authenticator().create(options(page)))
+    wrong = data.draw(ANSWERS.map(lambda part: json.dumps(good | part)) | st.text(max_size=50))
+
+    answer = browser.submit(page, "/account/passkeys", credential=wrong)
+
+    assert answer.status in {200, 409, 422, 429}
