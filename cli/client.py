@@ -2,16 +2,33 @@
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import typer
 from rich.console import Console
 
-from config.client import load_client
+from config.client import ClientSettings, load_client
 from config.settings import UnsafeSettings
 
 SECONDS = 15
-ERRORS = Console(stderr=True)
+
+
+def at(*parts: object) -> str:
+    """Return a path of the API; whatever stands in a part, it stays one part."""
+    return "/".join(["/v1", *(quote(str(part), safe="") for part in parts)])
+
+
+def known() -> ClientSettings:
+    """Return where the API is and who is calling; end with a line where that is not set."""
+    try:
+        found = load_client()
+    except UnsafeSettings as unset:
+        raise stop(str(unset)) from None
+    token = found.token.get_secret_value()
+    if not (token and token.isascii() and token.isprintable()):
+        raise stop("what LOCKBOX_TOKEN holds is no token: copy it again")
+    return found
 
 
 def call(
@@ -22,31 +39,36 @@ def call(
     body: object = None,
     headers: Mapping[str, str] | None = None,
 ) -> Any:  # noqa: ANN401 - JSON
-    """Call the API and return its JSON; end with a line on stderr and code 1 when it says no."""
-    try:
-        known = load_client()
-    except UnsafeSettings as unset:
-        raise stop(str(unset)) from None
+    """Call the API and return its JSON, None where it has nothing to say; end with a line and 1 when it says no."""
+    where = known()
     given = {name: value for name, value in (params or {}).items() if value is not None}
     try:
         answer = httpx.request(
             method,
-            f"{known.url.rstrip('/')}{path}",
+            f"{where.url.rstrip('/')}{path}",
             params=given,
             json=body,
-            headers={"authorization": f"Bearer {known.token.get_secret_value()}", **(headers or {})},
+            headers={"authorization": f"Bearer {where.token.get_secret_value()}", **(headers or {})},
             timeout=SECONDS,
         )
-    except httpx.HTTPError as error:
-        raise stop(f"{known.url} does not answer ({type(error).__name__}): is LOCKBOX_URL right?") from None
-    if answer.is_success:
-        return answer.json()
-    raise stop(_told(answer))
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise stop(f"{where.url} does not answer ({type(error).__name__}): is LOCKBOX_URL right?") from None
+    if not answer.is_success:
+        raise stop(_told(answer))
+    try:
+        return answer.json() if answer.content else None
+    except ValueError:
+        raise stop(f"what answers at {where.url} is no lockbox: is LOCKBOX_URL right?") from None
+
+
+def warn(line: str) -> None:
+    """Print a line that is no result, so that what is piped on has the result alone."""
+    Console(stderr=True, highlight=False).print(line, markup=False, soft_wrap=True)
 
 
 def stop(line: str) -> typer.Exit:
     """Print why it ends, and return what to raise."""
-    ERRORS.print(line, style="red", markup=False)
+    Console(stderr=True, highlight=False).print(line, style="red", markup=False, soft_wrap=True)
     return typer.Exit(1)
 
 

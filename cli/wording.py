@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
+
+from cli import terminal
+from cli.terminal import NOTHING, duration, moment, words
 
 WORDS = {
     "reviewing": ("In vendor review", "yellow"),
@@ -18,66 +19,87 @@ WORDS = {
     "revoked": ("Closed by you", "red"),
     "expired": ("Time over", "cyan"),
 }
-NOTHING = "-"
-OUT = Console()
 
 
-def state(request: Mapping[str, Any]) -> str:
-    """Return the state in people's words and its colour, as rich markup."""
-    words, colour = WORDS[request["state"]]
+def state(request: Mapping[str, Any]) -> Text:
+    """Return the state in people's words and its colour."""
+    shown, colour = WORDS[request["state"]]
     until = f" until {moment(request['deadline_at'])}" if request["open"] else ""
-    return f"[{colour}]{words}{until}[/]"
-
-
-def moment(instant: str | None) -> str:
-    """Return an instant of the API to the second."""
-    return instant[:19].replace("T", " ") + "Z" if instant else NOTHING
+    return Text(f"{shown}{until}", colour)
 
 
 def show_list(items: Iterable[Mapping[str, Any]]) -> None:
     """Print requests as a table."""
-    table = Table("Request", "State", "Customer", "Service", "Asked by", "Deadline")
-    for item in items:
-        who, ends = escape(item["requester"]["name"]), moment(item["deadline_at"])
-        table.add_row(item["id"], state(item), item["tenant"], item["service"], who, ends)
-    OUT.print(table)
+    rows = (
+        (
+            item["id"],
+            state(item),
+            f"{item['tenant']} {item['service']}",
+            item["requester"]["name"],
+            moment(item["deadline_at"]),
+        )
+        for item in items
+    )
+    terminal.table(("Request", "State", "To", "Asked by", "Deadline"), rows)
 
 
 def show_one(item: Mapping[str, Any]) -> None:
-    """Print one request."""
-    table = Table(show_header=False, box=None)
-    rows = {
-        "Request": item["id"],
-        "State": state(item),
-        "Asked by": escape(item["requester"]["name"]),
-        "Customer": item["tenant"],
-        "Service": item["service"],
-        "Resources": escape(", ".join(item["resources"])),
-        "Actions": ", ".join(item["actions"]),
-        "Why": escape(f"{item['reason_code'].replace('_', ' ')}: {item['justification']}"),
-        "Case": escape(item["case_ref"] or NOTHING),
-        "Window": f"{item['access_window']} s",
-        "Deadline": moment(item["deadline_at"]),
-        "Version": str(item["version"]),
-    }
-    for name, value in rows.items():
-        table.add_row(f"[bold]{name}[/]", value)
-    OUT.print(table)
+    """Print one request; readers whom the justification is not meant for see none."""
+    why = words(item["reason_code"])
+    terminal.facts(
+        {
+            "Request": item["id"],
+            "State": state(item),
+            "Asked by": item["requester"]["name"],
+            "Customer": item["tenant"],
+            "Service": item["service"],
+            "Resources": ", ".join(item["resources"]),
+            "Actions": ", ".join(item["actions"]),
+            "Why": f"{why}: {item['justification']}" if item["justification"] else why,
+            "Case": item["case_ref"],
+            "Window": duration(item["access_window"]),
+            "Deadline": moment(item["deadline_at"]),
+            "Version": item["version"],
+        }
+    )
 
 
 def show_events(items: Iterable[Mapping[str, Any]]) -> None:
     """Print a timeline."""
-    table = Table("#", "When", "Who", "As", "What", "State", "Deadline", "Comment")
-    for item in items:
-        who = escape(item["actor"]["name"]) if item["actor"] else "the clock"
-        table.add_row(
-            str(item["seq"]),
+    rows = (
+        (
+            item["seq"],
             moment(item["at"]),
-            who,
-            item["role"],
+            item["actor"]["name"] if item["actor"] else "the clock",
+            words(item["role"]),
             item["action"],
             f"{item['from_state'] or NOTHING} → {item['to_state']}",
             moment(item["deadline_at"]),
-            escape(item["comment"] or ""),
+            item["comment"] or Text(),
         )
-    OUT.print(table)
+        for item in items
+    )
+    terminal.table(("#", "When", "Who", "As", "What", "State", "Deadline", "Comment"), rows)
+
+
+def show_preview(found: Mapping[str, Any]) -> None:
+    """Print what a request would meet."""
+    terms = found["terms"]
+    stages = (f"{one['approvals']} of {one['group']} ({', '.join(one['people'])})" for one in found["stages"])
+    terminal.facts(
+        {
+            "Can be filed": found["can_be_filed"],
+            "In the way": "\n".join([*found["obstacles"], *(lack["message"] for lack in found["lacks"])]),
+            "It begins as": WORDS[found["first_state"]][0],
+            "Mode": found["mode"],
+            "Policy": f"version {found['policy_version']}",
+            "Reviewed by": ", ".join(found["reviewers"]),
+            "Asked first": ", ".join(found["asked_first"]),
+            "Could approve": ", ".join(found["could_approve"]),
+            "Approvals": terms["quorum"],
+            "Also needed": "\n".join(stages),
+            "Time to review": duration(terms["review_window"]),
+            "Time to answer": duration(terms["approval_window"]),
+            "Longest window": duration(terms["access_ceiling"]),
+        }
+    )

@@ -27,6 +27,7 @@ from lockbox.tenancy.authority import Seat
 from lockbox.tenancy.trail import Deed, change, listed
 
 REFUSED = "This invitation is not good, or the code is not its own: ask for another one."
+OVER = "The time to accept this invitation is over; ask for another one."
 INVITED = "invited"
 UNSAID = Origin("api")
 
@@ -118,8 +119,10 @@ def accept(session: Session, invitation_id: UUID, code: str, *, origin: Origin =
 
 def _locked(session: Session, invitation_id: UUID, code: str) -> Invitation:
     found = _shown(session, invitation_id, code)
-    if found is None:
+    if found is None or found.revoked or found.disabled:
         raise InvitationRefused(REFUSED)
+    if found.expires_at is None or now(session) >= found.expires_at:
+        raise InvitationExpired(OVER)
     authority.hold(session, next(iter(found.standings)).tenant_id)
     query = offers.without_secret().where(col(Invitation.id) == invitation_id).with_for_update()
     invitation = session.exec(query.execution_options(populate_existing=True)).one()
@@ -136,7 +139,7 @@ def _judged(found: Found | None, invitation: Invitation, at: datetime) -> Found:
     if found is None or found.revoked or found.disabled or at < invitation.takes_effect_at:
         raise InvitationRefused(REFUSED)
     if found.expires_at is None or at >= found.expires_at:
-        raise InvitationExpired("The time to accept this invitation is over; ask for another one.")
+        raise InvitationExpired(OVER)
     return found
 
 

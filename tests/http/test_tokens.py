@@ -1,16 +1,40 @@
 """Bearer tokens over HTTP: whoever does not show a good one is nobody."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
 
+from lockbox.database import Database
 from lockbox.ids import new_id
-from lockbox.people import tokens
+from lockbox.people import context, tokens
+from lockbox.people.keys import Token
+from lockbox.people.tokens import Issued
+from lockbox.refusals import NotSignedIn
+from tests.builders import setting
 from tests.http.door import Door, facts
 
 NOBODYS = UUID("01a20e89-0294-736c-b49a-5a0327678385")
 PATHS = ["/v1/requests", f"/v1/requests/{NOBODYS}", "/v1/access?tenant=a", "/v1/requests?cursor=%00"]
+
+
+def whole(body: str) -> str:
+    """Return a token with the checksum that belongs to what stands before it."""
+    return body + tokens.checksum(body)
+
+
+def issued(door: Door, who: str = "erin", *, environment: str = "test", is_sample: bool = False) -> Issued:
+    """Make a token for somebody, in their own transaction."""
+    caller = door.world.people[who]
+    with door.house.transaction() as session:
+        context.enter(session, caller)
+        return tokens.issue(
+            session,
+            caller.person_id,
+            environment=environment,
+            lifetime=timedelta(minutes=10),
+            is_sample=is_sample,
+        )
 
 
 def shown(door: Door, authorization: str | bytes, path: str = "/v1/requests") -> None:
@@ -44,7 +68,9 @@ def test_without_a_token_nothing_is_told_not_even_what_is_wrong(door: Door, path
         "Digest x",
         "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJlcmluIn0.",
         f"Bearer lbx_test_{NOBODYS.hex}_" + "A" * 43,
-        f"Bearer lbx_test_{'0' * 32}_" + "A" * 43,
+        "Bearer " + whole(f"lbx_test_{NOBODYS.hex}_" + "A" * 43),
+        "Bearer " + whole(f"lbx_test_{'0' * 32}_" + "A" * 43),
+        "Bearer " + whole(f"lbx_test_{'0' * 32}_" + "A" * 43).upper(),
     ],
 )
 def test_what_is_no_token_is_refused(door: Door, authorization: str | bytes) -> None:
@@ -68,19 +94,85 @@ def test_the_scheme_is_read_in_any_case(door: Door, scheme: str) -> None:
     assert door.call(None, "GET", "/v1/requests", headers=header).status_code == 200
 
 
-@pytest.mark.parametrize("end", ["A", "B", ""])
+@pytest.mark.parametrize("end", ["A", "B", "-"])
 def test_another_secret_with_the_same_id_is_unknown(door: Door, end: str) -> None:
-    good = door.world.tokens["erin"]
-    changed = good[:-1] + ("C" if good.endswith(end or "C") else end)
+    body = door.world.tokens["erin"][:-8]
+    changed = body[:-1] + ("C" if body.endswith(end) else end)
 
-    shown(door, f"Bearer {changed}")
+    answer = door.call(None, "GET", "/v1/requests", headers={"authorization": f"Bearer {whole(changed)}"})
+
+    assert facts(answer, 401, "invalid-token")["detail"] == tokens.UNKNOWN
+
+
+@pytest.mark.parametrize("at", [-1, -8, -9, -20, -60])
+def test_a_token_with_one_wrong_character_is_told_as_such(door: Door, at: int) -> None:
+    good = door.world.tokens["erin"]
+    wrong = "1" if good[at] == "0" else "0"
+    mangled = good[:at] + wrong + good[len(good) + at + 1 :]
+
+    answer = door.call(None, "GET", "/v1/requests", headers={"authorization": f"Bearer {mangled}"})
+
+    assert "checksum is wrong" in facts(answer, 401, "invalid-token")["detail"]
+
+
+def test_the_secret_of_one_token_does_not_go_with_the_id_of_another(door: Door) -> None:
+    mine, others = (tokens.FORM.fullmatch(door.world.tokens[who]) for who in ("erin", "ann"))
+    assert mine
+    assert others
+
+    shown(door, "Bearer " + whole(f"lbx_test_{others['id']}_{mine['secret']}"))
 
 
 @pytest.mark.parametrize("environment", ["production", "development", "staging"])
 def test_a_token_of_another_environment_is_refused(door: Door, environment: str) -> None:
-    good = door.world.tokens["erin"]
+    body = door.world.tokens["erin"][:-8]
 
-    shown(door, f"Bearer {good.replace('lbx_test_', f'lbx_{environment}_')}")
+    shown(door, f"Bearer {whole(body.replace('lbx_test_', f'lbx_{environment}_'))}")
+
+
+def test_a_sample_token_is_refused_in_production_and_one_of_the_persons_own_is_taken(door: Door) -> None:
+    sample = issued(door, environment="production", is_sample=True)
+    own = issued(door, environment="production")
+
+    with door.house.transaction() as session, pytest.raises(NotSignedIn, match="Sample tokens are not taken"):
+        tokens.authenticate(session, sample.text, environment="production")
+    with door.house.transaction() as session:
+        caller = tokens.authenticate(session, own.text, environment="production")
+
+    assert caller.person_id == door.world.people["erin"].person_id
+
+
+def last_used(house: Database, token_id: UUID) -> datetime | None:
+    """Return when a token was last used, as its row says."""
+    with setting(house).transaction() as session:
+        found = session.get(Token, token_id)
+        assert found is not None
+        return found.last_used_at
+
+
+def test_the_use_of_a_token_is_noted_at_most_once_a_minute(door: Door) -> None:
+    token = issued(door)
+    began = datetime.now(UTC)
+
+    def use(at: datetime) -> datetime | None:
+        with door.at(at).house.transaction() as session:
+            tokens.authenticate(session, token.text, environment="test")
+        return last_used(door.house, token.token.id)
+
+    assert last_used(door.house, token.token.id) is None
+    assert use(began) == began
+    assert use(began + timedelta(seconds=59)) == began
+    assert use(began + timedelta(seconds=60)) == began + timedelta(seconds=60)
+    assert use(began + timedelta(seconds=119)) == began + timedelta(seconds=60)
+    assert use(began - timedelta(minutes=5)) == began + timedelta(seconds=60)
+
+
+def test_what_is_refused_is_no_use_of_a_token(door: Door) -> None:
+    token = issued(door)
+
+    shown(door.later(minutes=10), f"Bearer {token.text}")
+
+    assert last_used(door.house, token.token.id) is None
 
 
 def test_a_token_ends_with_its_hour(door: Door) -> None:
@@ -101,21 +193,21 @@ def test_a_token_ends_with_its_hour(door: Door) -> None:
 )
 def test_revoked_disabled_and_unknown_answer_alike(fresh_door: Door, ending: str) -> None:
     unknown = fresh_door.call(
-        None, "GET", "/v1/requests", headers={"authorization": f"Bearer lbx_test_{new_id().hex}_" + "A" * 43}
+        None,
+        "GET",
+        "/v1/requests",
+        headers={"authorization": "Bearer " + whole(f"lbx_test_{new_id().hex}_" + "A" * 43)},
     )
     fresh_door.run_sql(ending, p=fresh_door.world.people["erin"].person_id)
 
     answer = fresh_door.get("erin", "/v1/requests")
 
-    facts(answer, 401, "invalid-token")
+    assert facts(answer, 401, "invalid-token")["detail"] == tokens.UNKNOWN
     assert answer.content == unknown.content
 
 
 def test_a_second_token_of_the_same_person_serves_as_well(door: Door) -> None:
-    with door.house.transaction() as session:
-        second = tokens.issue(
-            session, door.world.people["erin"].person_id, environment="test", lifetime=timedelta(minutes=1)
-        )
+    second = issued(door)
     request_id = door.pending()
 
     answer = door.call(None, "GET", f"/v1/requests/{request_id}", headers={"authorization": f"Bearer {second.text}"})
@@ -133,10 +225,13 @@ def test_a_person_without_any_role_is_somebody_who_may_nothing(fresh_door: Door)
 
 def test_no_token_is_ever_stored_or_echoed(door: Door) -> None:
     good = door.world.tokens["erin"]
+    parts = tokens.FORM.fullmatch(good)
+    assert parts
 
     with door.root.connect() as connection:
         stored = connection.exec_driver_sql("SELECT string_agg(t::text, ' ') FROM tokens t").scalar_one()
     answer = door.call(None, "GET", "/v1/requests", headers={"authorization": f"Bearer {good}x"})
 
-    assert good.rpartition("_")[2] not in stored
+    assert str(UUID(parts["id"])) in stored
+    assert not [form for form in (parts["secret"], parts["secret"].encode().hex()) if form in stored]
     assert good not in answer.text

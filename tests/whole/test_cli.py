@@ -1,96 +1,174 @@
-"""The command `lockbox`, run as a person would, against a real API."""
+"""The command `lockbox` about requests, run as people would, against a real API."""
 
-import json
 import re
-import subprocess
-import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
-from cli.stack import CHECKOUT
-from config.children import environment
-from tests.builders import World
+import pytest
+
+from config.embedded import Servers
+from tests.database.tenancy import id_of
 from tests.whole.conftest import Stage
+from tests.whole.shell import Shell, lockbox, opened
 
 
-def lockbox(stage: Stage, token: str | None, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run the command with somebody's token."""
-    known = {"LOCKBOX_URL": stage.plan.public_url} | ({"LOCKBOX_TOKEN": token} if token else {})
-    return subprocess.run(
-        [sys.executable, "-m", "cli", *words],
-        env=environment(known | {"COLUMNS": "160"}),
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+@pytest.fixture(scope="module")
+def stage(template: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """An API for the tests of this file."""
+    with opened(template, tmp_path_factory.mktemp("logs")) as stage:
+        yield stage
 
 
-def submit(stage: Stage, world: World, *more: str) -> subprocess.CompletedProcess[str]:
-    """Ask for access as erin."""
-    asked = ["--tenant", world.tenant.slug, "--service", "exchange-online", "--seconds", "600"]
-    why = ["--resource", "mailbox:anna@contoso.example", "--justification", "It does not open [bold]now[/]"]
-    return lockbox(stage, world.tokens["erin"], "request", "submit", *asked, *why, *more)
+@pytest.fixture
+def shell(stage: Stage) -> Shell:
+    """A terminal of a world of the test's own."""
+    return Shell(stage, stage.world(approval_window=600))
 
 
-def test_a_request_is_filed_approved_and_revoked_from_a_terminal(stage: Stage) -> None:
-    world = stage.world(approval_window=600)
-    filed = json.loads(submit(stage, world, "--json").stdout)
-
-    approved = lockbox(
-        stage, world.tokens["ann"], "request", "approve", filed["id"], "--comment", "Go", "--seconds", "60"
-    )
-    engineer = str(world.people["erin"].person_id)
-    door = ["access", "--tenant", world.tenant.slug, "--service", "exchange-online", "--engineer", engineer]
-    served = lockbox(stage, world.tokens["gate"], *door, "--resource", "mailbox:anna@contoso.example")
-    revoked = lockbox(stage, world.tokens["ann"], "request", "revoke", filed["id"], "--version", "2")
-    refused = lockbox(stage, world.tokens["gate"], *door, "--resource", "mailbox:anna@contoso.example")
-    timeline = lockbox(stage, world.tokens["erin"], "request", "events", filed["id"])
-
-    assert "Open until" in approved.stdout
-    assert (served.returncode, "Open until" in served.stdout) == (0, True)
-    assert "Closed by you" in revoked.stdout
-    assert (refused.returncode, "no-open-window" in refused.stderr) == (1, True)
-    assert re.findall(r"submit|approve |revoke ", timeline.stdout) == ["submit", "approve ", "revoke "]
+def filing(shell: Shell) -> list[str]:
+    """Return the options of a good filing."""
+    asked = ["--tenant", shell.world.tenant.slug, "--service", "exchange-online", "--seconds", "600"]
+    return [*asked, "--resource", "mailbox:anna@contoso.example", "--justification", "It does not open [bold]now[/]"]
 
 
-def test_what_people_wrote_is_shown_as_they_wrote_it(stage: Stage) -> None:
-    world = stage.world(approval_window=600)
-
-    shown = submit(stage, world)
-
-    assert "It does not open [bold]now[/]" in shown.stdout
-    assert "3 people are asked" in shown.stdout
-    listed = lockbox(stage, world.tokens["erin"], "request", "list", "--state", "pending")
-    assert "Waiting for your answer" in listed.stdout
+def door(shell: Shell) -> list[str]:
+    """Return what a guarded system asks about erin."""
+    asked = ["access", "--tenant", shell.world.tenant.slug, "--service", "exchange-online"]
+    return [*asked, "--resource", "mailbox:anna@contoso.example", "--engineer", str(id_of(shell.world, "erin"))]
 
 
-def test_a_refusal_is_one_line_that_says_what_to_do(stage: Stage) -> None:
-    world = stage.world(approval_window=600)
-    request = world.submit()
+def test_a_request_is_filed_approved_and_revoked_from_a_terminal(shell: Shell) -> None:
+    filed = shell.reads("erin", "request", "submit", *filing(shell))
 
-    stale = lockbox(stage, world.tokens["ann"], "request", "deny", str(request.id), "--version", "7")
-    strange = lockbox(stage, world.tokens["erin"], "request", "revoke", str(request.id))
-    unset = lockbox(stage, None, "request", "list")
+    approved = shell.does("ann", "request", "approve", filed["id"], "--comment", "Go", "--seconds", "60")
+    served = shell.does("gate", *door(shell))
+    revoked = shell.does("ann", "request", "revoke", filed["id"], "--version", "2")
+    shell.is_refused("gate", "no-open-window: ", *door(shell))
+    timeline = shell.does("erin", "request", "events", filed["id"])
 
-    assert stale.returncode == strange.returncode == unset.returncode == 1
-    assert stale.stderr.startswith("stale-version: ")
-    assert strange.stderr.startswith("wrong-role: ")
-    assert "LOCKBOX_TOKEN" in unset.stderr
-    assert stale.stderr.count("\n") == strange.stderr.count("\n") == unset.stderr.count("\n") == 1
+    assert "Open until" in approved
+    assert "Open until" in served
+    assert "Closed by you" in revoked
+    assert re.findall(r"submit|approve |revoke ", timeline) == ["submit", "approve ", "revoke "]
 
 
-def test_an_api_that_is_away_is_said_so(stage: Stage) -> None:
-    known = {"LOCKBOX_URL": "http://127.0.0.1:9", "LOCKBOX_TOKEN": "lbx_test_0_0"}
-    ended = subprocess.run(
-        [sys.executable, "-m", "cli", "request", "list"],
-        env=environment(known),
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def test_a_system_files_for_a_named_engineer(shell: Shell) -> None:
+    token = shell.run(
+        *("gate", "token", "make", "filer", "--scope", "requests:file", "--service", "exchange-online")
+    ).out.strip()
 
-    assert ended.returncode == 1
+    filed = shell.reads(token, "request", "submit", *filing(shell), "--engineer", id_of(shell.world, "erin"))
+
+    assert filed["requester"]["name"] == "Erin"
+
+
+def test_what_people_wrote_is_shown_as_they_wrote_it(shell: Shell) -> None:
+    shown = shell.does("erin", "request", "submit", *filing(shell))
+
+    assert "It does not open [bold]now[/]" in shown
+    assert "3 people are asked" in shown
+    assert "Waiting for your answer" in shell.does("erin", "request", "list", "--state", "pending")
+
+
+def test_an_auditor_of_the_vendor_reads_a_request_without_what_is_not_for_them(shell: Shell) -> None:
+    request = shell.world.submit()
+
+    shown = shell.does("vera", "request", "show", request.id)
+
+    assert "support case" in shown
+    assert request.justification not in shown
+
+
+def test_the_list_goes_on_from_where_it_ended(shell: Shell) -> None:
+    newest_last = [str(shell.world.submit().id) for _ in range(3)]
+
+    first = shell.reads("erin", "request", "list", "--limit", "2")
+    rest = shell.does("erin", "request", "list", "--cursor", first["next_cursor"])
+
+    assert [one["id"] for one in first["items"]] == newest_last[:0:-1]
+    assert newest_last[0] in rest
+    assert "There are more: --cursor" in shell.does("erin", "request", "list", "--limit", "2")
+
+
+def test_what_a_request_would_meet_is_shown_and_nothing_is_filed(shell: Shell) -> None:
+    found = shell.reads("erin", "request", "preview", *filing(shell))
+    shown = shell.does("erin", "request", "preview", *filing(shell))
+
+    assert (found["can_be_filed"], found["first_state"], found["terms"]["quorum"]) == (True, "pending", 1)
+    assert re.search(r"^Can be filed +yes", shown)
+    assert "Abe, Amir, Ann" in shown
+    assert "@" not in shown
+    assert shell.reads("erin", "request", "list")["items"] == []
+    shell.is_refused("ann", "wrong-role: ", "request", "preview", *filing(shell))
+
+
+def test_a_preview_ends_with_one_where_the_request_would_not_be_taken(shell: Shell) -> None:
+    too_long = [word.replace("600", "86400") for word in filing(shell)]
+
+    ended = shell.run("erin", "request", "preview", *too_long)
+
+    assert ended.code == 1
+    assert "at most 14400 seconds" in ended.out
+    assert '"can_be_filed": false' in shell.run("erin", "request", "preview", *too_long, "--json").out
+
+
+def test_a_refusal_is_one_line_that_says_what_to_do(shell: Shell) -> None:
+    request = shell.world.submit()
+
+    shell.is_refused("ann", "stale-version: ", "request", "deny", request.id, "--version", "7")
+    shell.is_refused("erin", "wrong-role: ", "request", "revoke", request.id)
+    unset = shell.is_refused(None, "set LOCKBOX_TOKEN", "request", "list")
+
+    assert "LOCKBOX_URL" in unset
+
+
+@pytest.mark.parametrize("words", [("request", "show", "x"), ("no-such",), ("request", "list", "--limit", "0")])
+def test_a_command_that_was_written_wrongly_ends_with_two(shell: Shell, words: tuple[str, ...]) -> None:
+    ended = shell.run("erin", *words)
+
+    assert (ended.code, ended.out) == (2, "")
+    assert "Usage: " in ended.err
+
+
+def test_an_api_that_is_away_is_said_so(shell: Shell) -> None:
+    ended = lockbox(shell.token("erin") | {"LOCKBOX_URL": "http://127.0.0.1:9"}, "request", "list")
+
+    assert (ended.returncode, ended.stdout) == (1, "")
     assert "does not answer" in ended.stderr
-    assert stage.plan.public_url not in ended.stderr
+    assert shell.world.tokens["erin"] not in ended.stderr
+
+
+def test_a_server_that_is_no_lockbox_is_said_so(shell: Shell) -> None:
+    class Greeter(BaseHTTPRequestHandler):
+        """Some other server."""
+
+        def do_GET(self) -> None:
+            """Greet."""
+            self.send_response(200)
+            self.send_header("content-length", "5")
+            self.end_headers()
+            self.wfile.write(b"Hello")
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Greeter) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        ended = lockbox(shell.token("erin") | {"LOCKBOX_URL": url}, "request", "list")
+        server.shutdown()
+
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert f"what answers at {url} is no lockbox" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_no_token_is_in_the_log_of_the_api(shell: Shell) -> None:
+    for who in ("erin", "ann", "olga"):
+        shell.run(who, "me")
+        shell.run(f"{shell.world.tokens[who]}x", "me")
+        shell.run(who, "token", "revoke", id_of(shell.world, who))
+
+    assert '"route": "/v1/me"' in shell.log()
+    assert not [token for token in shell.world.tokens.values() if token in shell.log() or token[:-8] in shell.log()]

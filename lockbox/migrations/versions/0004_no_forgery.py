@@ -12,35 +12,36 @@ ALTER FUNCTION refuse_invented() SECURITY DEFINER SET search_path = public, pg_t
 """
 
 COLUMNS = """
-CREATE FUNCTION refuse_other_hand() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION refuse_change_by() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    RAISE EXCEPTION '% %: that is for somebody else to change', TG_TABLE_NAME, NEW.id
-        USING ERRCODE = 'insufficient_privilege';
+    RAISE EXCEPTION '%', format(TG_ARGV[0], NEW.id) USING ERRCODE = 'insufficient_privilege';
 END $$;
 CREATE TRIGGER only_its_admins BEFORE UPDATE ON tenants FOR EACH ROW
     WHEN (current_user = 'lockbox_api' AND (NEW.mode <> OLD.mode OR NEW.policy_version <> OLD.policy_version
-        OR NEW.name <> OLD.name) AND NOT NEW.id = ANY (at_administers())) EXECUTE FUNCTION refuse_other_hand();
+        OR NEW.name <> OLD.name) AND NOT NEW.id = ANY (at_administers()))
+    EXECUTE FUNCTION refuse_change_by('only the admins of tenant %s change its mode, its policy and its name');
 CREATE TRIGGER only_operators BEFORE UPDATE ON tenants FOR EACH ROW
     WHEN (current_user = 'lockbox_api' AND (NEW.suspended <> OLD.suspended OR NEW.plan <> OLD.plan)
-        AND NOT 'operator' = ANY (at_roles())) EXECUTE FUNCTION refuse_other_hand();
+        AND NOT 'operator' = ANY (at_roles()))
+    EXECUTE FUNCTION refuse_change_by('only operators suspend tenant %s and change its plan');
 CREATE TRIGGER operators_disable_the_vendors BEFORE UPDATE ON people FOR EACH ROW
     WHEN (current_user = 'lockbox_api' AND NEW.disabled_at IS DISTINCT FROM OLD.disabled_at
         AND (OLD.disabled_at IS NOT NULL OR NEW.side <> 'vendor' OR NEW.id = at_person()
-            OR NOT 'operator' = ANY (at_roles()))) EXECUTE FUNCTION refuse_other_hand();
+            OR NOT 'operator' = ANY (at_roles())))
+    EXECUTE FUNCTION refuse_change_by('only operators disable %s, a person of the vendor, and for good');
 CREATE TRIGGER only_the_guest_accepts BEFORE UPDATE ON invitations FOR EACH ROW
     WHEN (current_user = 'lockbox_api' AND NEW.accepted_at IS DISTINCT FROM OLD.accepted_at
-        AND at_invitation() IS DISTINCT FROM NEW.id) EXECUTE FUNCTION refuse_other_hand();
+        AND at_invitation() IS DISTINCT FROM NEW.id)
+    EXECUTE FUNCTION refuse_change_by('only who has its code accepts invitation %s');
 
-CREATE FUNCTION refuse_looser() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    RAISE EXCEPTION '% %: that only ever goes one way', TG_TABLE_NAME, NEW.id
-        USING ERRCODE = 'insufficient_privilege';
-END $$;
 CREATE TRIGGER never_looser BEFORE UPDATE ON requests FOR EACH ROW
-    WHEN (NEW.quorum < OLD.quorum OR (OLD.asked_at IS NOT NULL AND NEW.asked_at IS DISTINCT FROM OLD.asked_at))
-    EXECUTE FUNCTION refuse_looser();
+    WHEN (NEW.quorum < OLD.quorum) EXECUTE FUNCTION refuse_change_by('the quorum of request %s may not fall');
+CREATE TRIGGER never_unasked BEFORE UPDATE ON requests FOR EACH ROW
+    WHEN (OLD.asked_at IS NOT NULL AND NEW.asked_at IS DISTINCT FROM OLD.asked_at)
+    EXECUTE FUNCTION refuse_change_by('who was asked about request %s was asked');
 CREATE TRIGGER never_revived BEFORE UPDATE ON invitations FOR EACH ROW
-    WHEN (OLD.accepted_at IS NOT NULL OR OLD.withdrawn_at IS NOT NULL) EXECUTE FUNCTION refuse_looser();
+    WHEN (OLD.accepted_at IS NOT NULL OR OLD.withdrawn_at IS NOT NULL)
+    EXECUTE FUNCTION refuse_change_by('invitation %s is over');
 """
 
 BELONGS = """

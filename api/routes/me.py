@@ -1,0 +1,32 @@
+"""The route that tells callers who they are here."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Response
+
+from api.deps import Work, caller
+from api.schemas.parts import problems
+from api.schemas.people import MeView
+from lockbox.people import tenants
+from lockbox.people.roles import Caller, Means
+
+router = APIRouter(tags=["people"])
+
+
+@router.get("/v1/me", responses=problems())
+def me(who: Annotated[Caller, Depends(caller)], session: Work, response: Response) -> MeView:
+    """Say who is asking, with which roles, and by what they have shown it."""
+    response.headers["cache-control"] = "no-store"
+    slugs = tenants.slugs(session, who.tenants())
+    return MeView(
+        id=who.person_id,
+        name=who.name,
+        side=who.side,
+        roles=sorted(who.vendor_roles()),
+        tenants={
+            slug: sorted(standing.role for standing in who.standings if standing.tenant_id == tenant_id)
+            for tenant_id, slug in sorted(slugs.items(), key=lambda pair: pair[1])
+        },
+        means=who.means,
+        signed_in_at=None if who.means is Means.TOKEN else who.signed_in_at,
+    )

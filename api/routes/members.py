@@ -1,0 +1,150 @@
+"""Routes of a tenant's people: members, invitations, deputies, and the recovery of an admin."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query
+
+from api.deps import Work, caller, origin
+from api.schemas.members import (
+    DelegationList,
+    DelegationView,
+    InvitationList,
+    InvitationView,
+    MemberChange,
+    MemberPage,
+    MemberView,
+    NewDelegation,
+    NewMember,
+    RecoveryView,
+    Somebody,
+)
+from api.schemas.parts import Named, Slug, problems
+from lockbox.people.models import Invitation
+from lockbox.people.roles import Caller, Role
+from lockbox.requests.writing import Origin
+from lockbox.tenancy import deputies, invitations, members, memberships, recovery
+from lockbox.tenancy.deputies import Entry, Wanted
+from lockbox.tenancy.memberships import Member
+
+router = APIRouter(prefix="/v1/tenants/{slug}", tags=["members"])
+
+Who = Annotated[Caller, Depends(caller)]
+From = Annotated[Origin, Depends(origin)]
+
+
+@router.get("/members", responses=problems(404))
+def list_members(
+    slug: Slug,
+    who: Who,
+    session: Work,
+    cursor: UUID | None = None,
+    limit: Annotated[int, Query(ge=1, le=memberships.MOST_A_PAGE)] = 50,
+) -> MemberPage:
+    """List the members to the tenant's own people."""
+    page = members.page(session, who, slug, cursor=cursor, most=limit)
+    return MemberPage(items=[_member(member) for member in page.members], next_cursor=page.next_cursor)
+
+
+@router.post("/members", status_code=201, responses=problems(400, 404, 409))
+def invite(slug: Slug, body: NewMember, who: Who, came: From, session: Work) -> InvitationView:
+    """Invite somebody by mail, as a tenant admin; they are a member once they accept."""
+    roles = frozenset(map(Role, body.roles))
+    invited = members.invite(session, who, came, slug, name=body.name, address=body.address, roles=roles)
+    return invitation_view(invited)
+
+
+@router.put("/members/{person_id}", responses=problems(400, 404))
+def change_member(slug: Slug, person_id: UUID, body: MemberChange, who: Who, came: From, session: Work) -> MemberView:
+    """Set all of a member's roles, and whether approvers may name them as deputy, as a tenant admin."""
+    member = members.set_roles(session, who, came, slug, person_id, roles=frozenset(map(Role, body.roles)))
+    if body.eligible is not None:
+        member = members.set_eligible(session, who, came, slug, person_id, eligible=body.eligible)
+    return _member(member)
+
+
+@router.delete("/members/{person_id}", status_code=204, responses=problems(404))
+def remove_member(slug: Slug, person_id: UUID, who: Who, came: From, session: Work) -> None:
+    """Remove a member, as a tenant admin; at once, and never the last admin."""
+    members.remove(session, who, came, slug, person_id)
+
+
+@router.get("/invitations", responses=problems(404))
+def list_invitations(slug: Slug, who: Who, session: Work) -> InvitationList:
+    """List the open invitations to the tenant's own people, proposed admins too."""
+    return InvitationList(items=[invitation_view(one) for one in invitations.still_open(session, who, slug)])
+
+
+@router.delete("/invitations/{invitation_id}", status_code=204, responses=problems(404, 409))
+def withdraw(slug: Slug, invitation_id: UUID, who: Who, came: From, session: Work) -> None:
+    """Take an invitation back, as a tenant admin; the code that was mailed is worthless then."""
+    invitations.withdraw(session, who, came, slug, invitation_id)
+
+
+@router.get("/delegations", responses=problems(404))
+def list_delegations(slug: Slug, who: Who, session: Work) -> DelegationList:
+    """List who stands in for whom, now and to come, to the tenant's own people."""
+    return DelegationList(items=[_delegation(entry) for entry in deputies.current(session, who, slug)])
+
+
+@router.post("/delegations", status_code=201, responses=problems(400, 404, 409))
+def name_deputy(slug: Slug, body: NewDelegation, who: Who, came: From, session: Work) -> DelegationView:
+    """Name a deputy for yourself, as an approver; for somebody who is absent, as a tenant admin."""
+    wanted = Wanted(body.deputy, body.ends_at, body.starts_at, body.principal)
+    return _delegation(deputies.name_deputy(session, who, came, slug, wanted))
+
+
+@router.delete("/delegations/{delegation_id}", status_code=204, responses=problems(404))
+def end_delegation(slug: Slug, delegation_id: UUID, who: Who, came: From, session: Work) -> None:
+    """End a delegation now, as the approver who is stood in for or a tenant admin."""
+    deputies.end(session, who, came, slug, delegation_id)
+
+
+@router.post("/recovery", status_code=201, responses=problems(400, 404, 409))
+def propose(slug: Slug, body: Somebody, who: Who, came: From, session: Work) -> RecoveryView:
+    """Propose an admin, as an operator of the vendor: all admins and approvers hear of it, and have 72 hours."""
+    proposed = recovery.propose(session, who, came, slug, name=body.name, address=body.address)
+    return RecoveryView(id=proposed.id, takes_effect_at=proposed.takes_effect_at)
+
+
+@router.post("/recovery/{invitation_id}/object", status_code=204, responses=problems(404, 409))
+def object_to(slug: Slug, invitation_id: UUID, who: Who, came: From, session: Work) -> None:
+    """Stop a proposed admin, as an admin or approver of the tenant."""
+    recovery.object_to(session, who, came, slug, invitation_id)
+
+
+def invitation_view(invitation: Invitation) -> InvitationView:
+    """Return an invitation as those who may list it see it."""
+    return InvitationView(
+        id=invitation.id,
+        name=invitation.name,
+        address=invitation.email,
+        roles=[Role(role) for role in invitation.roles],
+        is_recovery=invitation.is_recovery,
+        created_at=invitation.created_at,
+        takes_effect_at=invitation.takes_effect_at,
+        expires_at=invitation.expires_at,
+    )
+
+
+def _member(member: Member) -> MemberView:
+    return MemberView(
+        id=member.person_id,
+        name=member.name,
+        address=member.address,
+        roles=sorted(member.roles),
+        eligible=member.is_eligible,
+        since=member.since,
+    )
+
+
+def _delegation(entry: Entry) -> DelegationView:
+    delegation = entry.delegation
+    return DelegationView(
+        id=delegation.id,
+        principal=Named(id=delegation.principal_id, name=entry.principal),
+        deputy=Named(id=delegation.deputy_id, name=entry.deputy),
+        starts_at=delegation.starts_at,
+        ends_at=delegation.ends_at,
+        counts=entry.counts,
+    )

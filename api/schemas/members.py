@@ -1,0 +1,156 @@
+"""Bodies of people: members and invitations of a tenant, deputies, and the vendor's own people."""
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
+
+from api.schemas.parts import Incoming, Line, Named
+from lockbox.people.roles import Role
+
+PLACE = r"[^\s@<>()\[\]\\,;:\"]+"
+ADDRESS = re.compile(f"{PLACE}@{PLACE}")
+
+
+def _address(value: str) -> str:
+    if not (ADDRESS.fullmatch(value) and value.isascii() and value.isprintable()):
+        raise ValueError("write one mail address, such as ann@contoso.example")
+    return value
+
+
+def _to_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("choose a moment that a calendar holds") from None
+
+
+Address = Annotated[str, Field(max_length=320), AfterValidator(_address)]
+PersonName = Annotated[Line, Field(max_length=200)]
+Moment = Annotated[AwareDatetime, AfterValidator(_to_utc)]
+TenantRole = Literal["tenant_admin", "approver", "auditor"]
+VendorRole = Literal["engineer", "manager", "operator", "vendor_auditor", "system"]
+TenantRoles = Annotated[list[TenantRole], Field(min_length=1, max_length=3)]
+VendorRoles = Annotated[list[VendorRole], Field(min_length=1, max_length=5)]
+
+
+class Somebody(Incoming):
+    """A person who is to be written to."""
+
+    name: PersonName
+    address: Address
+
+
+class NewMember(Somebody):
+    """Somebody who is invited to a tenant."""
+
+    roles: TenantRoles
+
+
+class NewColleague(Somebody):
+    """Somebody who is invited to the vendor's side."""
+
+    roles: VendorRoles
+
+
+class MemberChange(Incoming):
+    """All the roles that a member is to have; `eligible` as a deputy stays as it is where it is left out."""
+
+    roles: TenantRoles
+    eligible: Annotated[bool, Field(strict=True)] | None = None
+
+
+class ColleagueChange(Incoming):
+    """All the roles that somebody at the vendor is to have."""
+
+    roles: VendorRoles
+
+
+class NewDelegation(Incoming):
+    """A deputy for a period; for the caller where no principal is named, from now on where no start is."""
+
+    deputy: UUID
+    ends_at: Moment
+    starts_at: Moment | None = None
+    principal: UUID | None = None
+
+
+class MemberView(BaseModel):
+    """A member; `since` is from when the oldest of the roles dates."""
+
+    id: UUID
+    name: str
+    address: str
+    roles: list[Role]
+    eligible: bool
+    since: datetime | None
+
+
+class MemberPage(BaseModel):
+    """Some members; `next_cursor` leads to those that follow."""
+
+    items: list[MemberView]
+    next_cursor: UUID | None
+
+
+class ColleagueView(BaseModel):
+    """Somebody on the vendor's side."""
+
+    id: UUID
+    name: str
+    address: str
+    roles: list[Role]
+    disabled: bool
+    since: datetime | None
+
+
+class ColleaguePage(BaseModel):
+    """Some people of the vendor; `next_cursor` leads to those that follow."""
+
+    items: list[ColleagueView]
+    next_cursor: UUID | None
+
+
+class InvitationView(BaseModel):
+    """An open invitation; its code is in the mail alone, and `expires_at` counts from when that was sent."""
+
+    id: UUID
+    name: str
+    address: str
+    roles: list[Role]
+    is_recovery: bool
+    created_at: datetime
+    takes_effect_at: datetime
+    expires_at: datetime | None
+
+
+class InvitationList(BaseModel):
+    """Open invitations, the newest first."""
+
+    items: list[InvitationView]
+
+
+class RecoveryView(BaseModel):
+    """A proposed admin: the invitation is mailed at `takes_effect_at`, unless somebody of the tenant objects."""
+
+    id: UUID
+    takes_effect_at: datetime
+
+
+class DelegationView(BaseModel):
+    """A delegation; `counts` is whether the deputy stands in at this moment."""
+
+    id: UUID
+    principal: Named
+    deputy: Named
+    starts_at: datetime
+    ends_at: datetime
+    counts: bool
+
+
+class DelegationList(BaseModel):
+    """Delegations that are running or to come, by their start."""
+
+    items: list[DelegationView]

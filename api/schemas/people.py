@@ -1,0 +1,23 @@
+"""Bodies of people: who somebody is."""
+
+from datetime import datetime
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from lockbox.people.roles import Means, Role, Side
+
+
+class MeView(BaseModel):
+    """The caller: roles at the vendor, and roles at tenants by their slugs.
+
+    `signed_in_at` is when the person last proved who they are; an API token proves nothing of that.
+    """
+
+    id: UUID
+    name: str
+    side: Side
+    roles: list[Role]
+    tenants: dict[str, list[Role]]
+    means: Means
+    signed_in_at: datetime | None

@@ -1,0 +1,112 @@
+"""Bodies of tenants: who they are, their plan and mode, what was closed for them, and their policies."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+
+from api.schemas.members import Somebody
+from api.schemas.parts import Incoming, Line, Named, Word
+from lockbox.people.roles import Mode
+from lockbox.requests.lifecycle import State
+from lockbox.requests.rules import Policy
+
+NewSlug = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
+TenantName = Annotated[Line, Field(max_length=200)]
+
+
+class NewTenant(Incoming):
+    """A tenant, and its first admin, who is invited by mail."""
+
+    slug: NewSlug
+    name: TenantName
+    plan: Word = "standard"
+    admin: Somebody
+
+
+class NewPlan(Incoming):
+    """The plan that a tenant is to have."""
+
+    plan: Word
+
+
+class NewMode(Incoming):
+    """The mode that a tenant is to have."""
+
+    mode: Mode
+
+
+class NewName(Incoming):
+    """What a tenant is to be called."""
+
+    name: TenantName
+
+
+class TenantView(BaseModel):
+    """A tenant; the numbers are for its members, and `in_review` for its admins: null is for who may not know."""
+
+    slug: str
+    name: str
+    mode: Mode
+    plan: str
+    suspended: bool
+    policy_version: int | None = None
+    members: int | None = None
+    open_windows: int | None = None
+    in_review: int | None = None
+
+
+class TenantPage(BaseModel):
+    """Some tenants by their slugs; `next_cursor` leads to those that follow."""
+
+    items: list[TenantView]
+    next_cursor: str | None
+
+
+class ClosedRequest(BaseModel):
+    """A request that was ended for the whole tenant."""
+
+    id: UUID
+    requester_id: UUID
+    service: str
+    resources: list[str]
+    actions: list[str]
+    mode: Mode
+    state: State
+    opened_at: datetime | None
+    closed_at: datetime | None
+
+
+class SwitchedView(BaseModel):
+    """The mode of a tenant, and the windows that the vendor had opened alone and that the switch has closed."""
+
+    mode: Mode
+    closed: list[ClosedRequest]
+
+
+class ShutView(BaseModel):
+    """What was closed and what was denied."""
+
+    revoked: list[ClosedRequest]
+    denied: list[ClosedRequest]
+
+
+class EditionView(BaseModel):
+    """A version of a policy; it has no author where the tenant began with it."""
+
+    version: int
+    author: Named | None
+    created_at: datetime
+
+
+class PolicyView(EditionView):
+    """A version of a policy with all that it says."""
+
+    policy: Policy
+
+
+class EditionList(BaseModel):
+    """Versions of a policy, the newest first."""
+
+    items: list[EditionView]

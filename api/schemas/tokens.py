@@ -1,0 +1,57 @@
+"""Bodies of tokens: what somebody wants, what there is, and the text that is told once."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+
+from api.schemas.parts import Incoming, Line, Word
+from lockbox.people.roles import Scope
+
+Days = Annotated[int, Field(ge=1, le=365, strict=True)]
+Hours = Annotated[int, Field(ge=0, le=168, strict=True)]
+
+
+class NewToken(Incoming):
+    """A token for the caller; how long it lasts is up to the installation where `days` is left out.
+
+    `scopes` and `services` are for machines: people's tokens are bound by their roles.
+    """
+
+    name: Annotated[Line, Field(max_length=100)]
+    days: Days | None = None
+    scopes: Annotated[list[Scope], Field(max_length=len(Scope))] = Field(default_factory=list)
+    services: Annotated[list[Word], Field(max_length=200)] = Field(default_factory=list)
+
+
+class Rotation(Incoming):
+    """How long the old token goes on, and how long the new one lasts: as long as the old, where it is left out."""
+
+    overlap_hours: Hours | None = None
+    days: Days | None = None
+
+
+class TokenView(BaseModel):
+    """A token of the caller's, never its text or anything made from it; `replaces` is what it was rotated from."""
+
+    id: UUID
+    name: str
+    scopes: list[str]
+    services: list[str]
+    created_at: datetime
+    last_used_at: datetime | None
+    expires_at: datetime
+    replaces: UUID | None
+
+
+class IssuedView(TokenView):
+    """A new token with its text, which nobody can read again."""
+
+    token: str
+
+
+class TokenList(BaseModel):
+    """The caller's tokens, the newest first."""
+
+    items: list[TokenView]

@@ -1,0 +1,78 @@
+"""The first operator, on a database that nobody has ever been in: made past the API, once."""
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import text
+from sqlmodel import Session, col, select
+
+from lockbox import standing
+from lockbox.audit.events import Actor, Happening
+from lockbox.database import now
+from lockbox.notices import announcing
+from lockbox.people import tenants, tokens
+from lockbox.people.models import Person
+from lockbox.people.roles import Role, Side
+
+LIFETIME = timedelta(hours=24)
+ADDRESS = re.compile(r"[^\s@<>]+@[^\s@<>]+")
+LONGEST_NAME, LONGEST_ADDRESS = 200, 320
+
+# Whoever else would add a person waits until this one is there, or not: so two can't both be the first.
+ALONE = text("LOCK TABLE people IN SHARE ROW EXCLUSIVE MODE")
+
+
+class NotTheFirst(Exception):  # noqa: N818 - it names what was found
+    """There are people already, or have been."""
+
+
+class Unusable(Exception):  # noqa: N818 - likewise
+    """The name or the address is none; the message says what to write."""
+
+
+@dataclass(frozen=True)
+class Operator:
+    """The first operator, and the token of their own."""
+
+    name: str
+    token: str
+
+
+def first_operator(session: Session, *, name: str, email: str, environment: str) -> Operator:
+    """Make the first operator, with a token that lasts 24 hours, where nobody has ever been, nor is disabled now.
+
+    Args:
+        session: a transaction of the database's owner.
+        name: what they are called.
+        email: where they are mailed a code to sign in with, or anything else.
+        environment: that of the installation; its API takes no tokens of another one.
+
+    Raises:
+        NotTheFirst: somebody is there, or was.
+        Unusable: name or address is none.
+        NotFit: the schema is not the one this code was built for.
+    """
+    name = name.strip()
+    if not (name and name.isprintable() and len(name) <= LONGEST_NAME):
+        raise Unusable(f"--name: write a name on one line, of at most {LONGEST_NAME} characters")
+    if not (ADDRESS.fullmatch(email) and email.isascii() and email.isprintable() and len(email) <= LONGEST_ADDRESS):
+        raise Unusable("--email: write one mail address, such as olga@vendor.example")
+    standing.fits(session.connection())
+    session.connection().execute(ALONE)
+    if session.exec(select(col(Person.id)).limit(1)).first() is not None:
+        raise NotTheFirst("there are people here already, and the first operator is made once: ask an operator")
+    person = tenants.add_person(session, name, email, Side.VENDOR)
+    tenants.give_role(session, person.id, Role.OPERATOR)
+    issued = tokens.issue(session, person.id, environment=environment, lifetime=LIFETIME, name="first token")
+    announcing.record(
+        session,
+        Happening(
+            at=now(session),
+            action="member_added",
+            actor=Actor(person.id, Role.OPERATOR, name, channel="bootstrap"),
+            facts={"person_id": person.id, "changes": {"roles": f"none → {Role.OPERATOR}"}},
+            personal={"member": f"{name} <{email}>"},
+        ),
+    )
+    return Operator(name, issued.text)

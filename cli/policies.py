@@ -1,0 +1,151 @@
+"""Commands of a tenant's policy: show it, say what a file would change, and put the file in its place."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from cli import terminal
+from cli.client import at, call, stop
+from cli.tenants import Tenant
+from cli.terminal import Plain, as_json, duration, moment, say
+from lockbox.requests.changes import changes
+from lockbox.requests.rules import Policy
+
+app = typer.Typer(no_args_is_help=True, help="What a customer has laid down.")
+
+File = Annotated[
+    typer.FileText,
+    typer.Argument(
+        encoding="utf-8", help="a policy, or what `policy show --json` printed; - for stdin", show_default=False
+    ),
+]
+SECONDS = frozenset({"review_window", "approval_window", "access_ceiling", "sign_in_age"})
+
+
+@dataclass(frozen=True)
+class Written:
+    """A policy as a file has it; `version` is the one that it was made from, where the file says so."""
+
+    body: dict[str, Any]
+    policy: Policy
+    version: int | None
+
+
+@app.command()
+def show(
+    tenant: Tenant,
+    version: Annotated[int | None, typer.Option(help="an older one; today's where it is left out")] = None,
+    plain: Plain = False,
+) -> None:
+    """Show the policy, to the tenant's own people."""
+    held = call("GET", at("tenants", tenant, "policy"), params={"version": version})
+    if plain:
+        as_json(held)
+        return
+    say(f"Version {held['version']} of {moment(held['created_at'])}, by {_author(held)}.")
+    terminal.facts(dict(_facts(held["policy"])))
+
+
+@app.command("set")
+def set_policy(
+    tenant: Tenant,
+    file: File,
+    version: Annotated[int | None, typer.Option(help="only if the policy is still at this version")] = None,
+    plain: Plain = False,
+) -> None:
+    """Put a file in place of the policy, as a tenant admin.
+
+    It is taken only where the policy is still the one that it was made from: the version that the file names, or
+    --version, or else the one that is there when this begins. What changes is printed.
+    """
+    written = _read(file)
+    held = call("GET", at("tenants", tenant, "policy"))
+    seen = next(one for one in (version, written.version, held["version"]) if one is not None)
+    answer = call("PUT", at("tenants", tenant, "policy"), body=written.body, headers={"if-match": f'"{seen}"'})
+    if plain:
+        as_json(answer)
+        return
+    _show_changes(_changes(held, written))
+    say(f"The policy is at version {answer['version']}.")
+
+
+@app.command()
+def versions(
+    tenant: Tenant,
+    limit: terminal.Limit = 50,
+    before: Annotated[int | None, typer.Option(help="only those older than this version")] = None,
+    plain: Plain = False,
+) -> None:
+    """List the versions of the policy, the newest first."""
+    found = call("GET", at("tenants", tenant, "policy", "versions"), params={"limit": limit, "before": before})
+    if plain:
+        as_json(found)
+        return
+    rows = ((one["version"], moment(one["created_at"]), _author(one)) for one in found["items"])
+    terminal.table(("Version", "Made", "By"), rows)
+
+
+@app.command()
+def diff(tenant: Tenant, file: File, plain: Plain = False) -> None:
+    """Show what a file would change; nothing is changed."""
+    written = _read(file)
+    found = _changes(call("GET", at("tenants", tenant, "policy")), written)
+    if plain:
+        as_json({"changes": found})
+    else:
+        _show_changes(found)
+
+
+def _read(file: typer.FileText) -> Written:
+    try:
+        body = json.load(file)
+        version = None
+        if isinstance(body, dict) and isinstance(body.get("policy"), dict):
+            body, version = body["policy"], body.get("version")
+        policy = Policy.model_validate_json(json.dumps(body))
+    except ValidationError as error:
+        found = error.errors(include_input=False, include_url=False, include_context=False)
+        lines = [f"{'.'.join(map(str, one['loc'])) or 'policy'}: {one['msg']}" for one in found]
+        raise stop(f"{file.name}: {'; '.join(lines)}") from None
+    except ValueError as error:
+        raise stop(f"{file.name} is not JSON: {error}") from None
+    if version is not None and not isinstance(version, int):
+        raise stop(f"{file.name}: version: write it as a whole number")
+    return Written(body, policy, version)
+
+
+def _changes(held: Mapping[str, Any], written: Written) -> dict[str, str]:
+    return changes(Policy.model_validate_json(json.dumps(held["policy"])), written.policy)
+
+
+def _show_changes(found: Mapping[str, str]) -> None:
+    if found:
+        terminal.facts(found)
+    else:
+        say("Nothing changes.")
+
+
+def _author(edition: Mapping[str, Any]) -> str:
+    return str(edition["author"]["name"]) if edition["author"] else "nobody: the tenant began with it"
+
+
+def _facts(value: object, name: str = "") -> Iterator[tuple[str, object]]:
+    """Yield a policy's settings by dotted names, as its changes are told; lists of things are counted from 1."""
+    match value:
+        case dict():
+            for key, part in value.items():
+                if part not in (None, {}):
+                    yield from _facts(part, f"{name}.{key}" if name else key)
+        case [dict() | list(), *_]:
+            for number, part in enumerate(value, 1):
+                yield from _facts(part, f"{name}.{number}")
+        case list():
+            yield name, ", ".join(map(str, value))
+        case int() if name.rsplit(".", 1)[-1] in SECONDS:
+            yield name, duration(value)
+        case _:
+            yield name, value

@@ -1,0 +1,175 @@
+"""Commands of requests: file one or look at what it would meet, list them, show one, act on one."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+
+from cli import terminal, wording
+from cli.client import at, call
+from cli.terminal import Cursor, Limit, Plain, as_json, say
+
+app = typer.Typer(no_args_is_help=True, help="Requests for access.")
+
+Id = Annotated[UUID, typer.Argument(help="the request's id", show_default=False)]
+Why = Annotated[str | None, typer.Option("--comment", help="why; kept in the trail")]
+Version = Annotated[int | None, typer.Option("--version", help="only if the request is still at this version")]
+
+Tenant = Annotated[str, typer.Option(help="the customer")]
+Service = Annotated[str, typer.Option(help="such as exchange-online")]
+Resources = Annotated[
+    list[str], typer.Option("--resource", help="kind:id, such as mailbox:anna@contoso.example; repeat")
+]
+Justification = Annotated[str, typer.Option(help="why access is needed")]
+Seconds = Annotated[int, typer.Option(help="how long access is needed")]
+Actions = Annotated[list[str] | None, typer.Option("--action", help="read, change, export; repeat")]
+Reason = Annotated[str, typer.Option(help="support_case, vendor_alert, …")]
+Case = Annotated[str | None, typer.Option(help="the case number")]
+Engineer = Annotated[UUID | None, typer.Option(help="for whom a system files, by id")]
+
+
+@app.command()
+def submit(
+    tenant: Tenant,
+    service: Service,
+    resource: Resources,
+    justification: Justification,
+    seconds: Seconds,
+    action: Actions = None,
+    reason: Reason = "support_case",
+    case: Case = None,
+    engineer: Engineer = None,
+    key: Annotated[str | None, typer.Option(help="Idempotency-Key: sent twice, filed once")] = None,
+    plain: Plain = False,
+) -> None:
+    """Ask for access."""
+    body = _filing(tenant, service, resource, action, reason, justification, case, seconds, engineer)
+    filed = call("POST", at("requests"), body=body, headers={"idempotency-key": key} if key else None)
+    if not plain:
+        say(f"Filed; {filed['asked']} people are asked.")
+    _show(filed, plain=plain)
+
+
+@app.command()
+def preview(
+    tenant: Tenant,
+    service: Service,
+    resource: Resources,
+    justification: Justification,
+    seconds: Seconds,
+    action: Actions = None,
+    reason: Reason = "support_case",
+    case: Case = None,
+    engineer: Engineer = None,
+    plain: Plain = False,
+) -> None:
+    """Show what a request would meet.
+
+    Nothing is filed and nobody is told. Ends with 1 where it would not be taken.
+    """
+    body = _filing(tenant, service, resource, action, reason, justification, case, seconds, engineer)
+    found = call("POST", at("requests", "preview"), body=body)
+    if plain:
+        as_json(found)
+    else:
+        wording.show_preview(found)
+    if not found["can_be_filed"]:
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_requests(
+    state: Annotated[str | None, typer.Option(help="pending, active, …")] = None,
+    service: Annotated[str | None, typer.Option(help="such as exchange-online")] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    plain: Plain = False,
+) -> None:
+    """List the requests that you may see, newest first."""
+    asked = {"state": state, "service": service, "limit": limit, "cursor": cursor}
+    page = call("GET", at("requests"), params=asked)
+    if plain:
+        as_json(page)
+    else:
+        wording.show_list(page["items"])
+        terminal.more(page)
+
+
+@app.command()
+def show(request: Id, plain: Plain = False) -> None:
+    """Show one request."""
+    _show(call("GET", at("requests", request)), plain=plain)
+
+
+@app.command()
+def events(request: Id, plain: Plain = False) -> None:
+    """Show the timeline of a request."""
+    found = call("GET", at("requests", request, "events"))
+    if plain:
+        as_json(found)
+    else:
+        wording.show_events(found["items"])
+
+
+@app.command()
+def approve(
+    request: Id,
+    comment: Why = None,
+    seconds: Annotated[int | None, typer.Option(help="shorten the window to this")] = None,
+    version: Version = None,
+    plain: Plain = False,
+) -> None:
+    """Say yes for the customer."""
+    _act("approve", request, {"comment": comment, "access_window": seconds}, version, plain=plain)
+
+
+def _acting(action: str, help_: str) -> None:
+    @app.command(action, help=help_)
+    def act(request: Id, comment: Why = None, version: Version = None, plain: Plain = False) -> None:
+        _act(action, request, {"comment": comment}, version, plain=plain)
+
+
+for _action, _help in (
+    ("endorse", "Say for the vendor that the customer may be asked."),
+    ("deny", "Say no."),
+    ("cancel", "Withdraw your request."),
+    ("complete", "Give access back."),
+    ("revoke", "Close an open window at once."),
+):
+    _acting(_action, _help)
+
+
+def _filing(
+    tenant: str,
+    service: str,
+    resources: list[str],
+    actions: list[str] | None,
+    reason: str,
+    justification: str,
+    case: str | None,
+    seconds: int,
+    engineer: UUID | None,
+) -> dict[str, Any]:
+    return {
+        "tenant": tenant,
+        "service": service,
+        "resources": resources,
+        "actions": actions or ["read"],
+        "reason_code": reason,
+        "justification": justification,
+        "case_ref": case,
+        "access_window": seconds,
+        "engineer": engineer and str(engineer),
+    }
+
+
+def _act(action: str, request: UUID, body: dict[str, Any], version: int | None, *, plain: bool) -> None:
+    headers = {} if version is None else {"if-match": f'"{version}"'}
+    _show(call("POST", at("requests", request, action), body=body, headers=headers), plain=plain)
+
+
+def _show(item: dict[str, Any], *, plain: bool) -> None:
+    if plain:
+        as_json(item)
+    else:
+        wording.show_one(item)

@@ -1,0 +1,178 @@
+"""Commands of tenants: operators add, suspend and recover them; their admins switch, rename and shut."""
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+
+from cli import terminal
+from cli.client import at, call
+from cli.terminal import Cursor, Limit, Plain, as_json, moment, say
+
+app = typer.Typer(no_args_is_help=True, help="Customers: add, suspend, switch, shut.")
+
+Tenant = Annotated[str, typer.Argument(help="the tenant's slug, such as contoso", show_default=False)]
+
+
+@app.command()
+def add(
+    tenant: Tenant,
+    name: Annotated[str, typer.Option(help="what it is called")],
+    admin_name: Annotated[str, typer.Option(help="the first tenant admin")],
+    admin_email: Annotated[str, typer.Option(help="where the invitation is mailed to")],
+    plan: Annotated[str, typer.Option(help="what it has bought")] = "standard",
+    plain: Plain = False,
+) -> None:
+    """Add a tenant, as an operator.
+
+    Its first admin is invited by mail; the code in that mail is shown to nobody else, here or anywhere.
+    """
+    admin = {"name": admin_name, "address": admin_email}
+    added = call("POST", at("tenants"), body={"slug": tenant, "name": name, "plan": plan, "admin": admin})
+    if not plain:
+        say(f"Added; {admin_email} is invited by mail to be its first admin.")
+    _show(added, plain=plain)
+
+
+@app.command("list")
+def list_tenants(limit: Limit = 50, cursor: Cursor = None, plain: Plain = False) -> None:
+    """List the tenants that you may know of."""
+    page = call("GET", at("tenants"), params={"limit": limit, "cursor": cursor})
+    if plain:
+        as_json(page)
+        return
+    rows = ((one["slug"], one["name"], one["mode"], one["plan"], one["suspended"]) for one in page["items"])
+    terminal.table(("Tenant", "Name", "Mode", "Plan", "Suspended"), rows)
+    terminal.more(page)
+
+
+@app.command()
+def show(tenant: Tenant, plain: Plain = False) -> None:
+    """Show one tenant."""
+    _show(call("GET", at("tenants", tenant)), plain=plain)
+
+
+@app.command()
+def suspend(tenant: Tenant, plain: Plain = False) -> None:
+    """Suspend a tenant, as an operator: its windows count no more."""
+    _show(call("POST", at("tenants", tenant, "suspend")), plain=plain)
+
+
+@app.command()
+def resume(tenant: Tenant, plain: Plain = False) -> None:
+    """End a suspension, as an operator."""
+    _show(call("POST", at("tenants", tenant, "resume")), plain=plain)
+
+
+@app.command()
+def plan(
+    tenant: Tenant,
+    plan: Annotated[str, typer.Argument(help="one of the installation's plans", show_default=False)],
+    plain: Plain = False,
+) -> None:
+    """Set the plan of a tenant, as an operator; its mode stays."""
+    _show(call("PUT", at("tenants", tenant, "plan"), body={"plan": plan}), plain=plain)
+
+
+@app.command()
+def mode(
+    tenant: Tenant,
+    mode: Annotated[str, typer.Argument(help="enforce, observe or off", show_default=False)],
+    plain: Plain = False,
+) -> None:
+    """Switch the mode, as a tenant admin.
+
+    Switching to enforce closes the windows that the vendor opened alone, and lists them.
+    """
+    switched = call("PUT", at("tenants", tenant, "mode"), body={"mode": mode})
+    if plain:
+        as_json(switched)
+        return
+    say(f"{tenant} is in {switched['mode']} now.")
+    _closed("Closed, for the vendor had opened them alone:", switched["closed"])
+
+
+@app.command()
+def rename(
+    tenant: Tenant,
+    name: Annotated[str, typer.Argument(help="what it is to be called", show_default=False)],
+    plain: Plain = False,
+) -> None:
+    """Change what the tenant is called, as its admin; the slug stays."""
+    _show(call("PUT", at("tenants", tenant, "name"), body={"name": name}), plain=plain)
+
+
+@app.command()
+def shut(
+    tenant: Tenant,
+    comment: Annotated[str | None, typer.Option(help="why; kept in the trail")] = None,
+    plain: Plain = False,
+) -> None:
+    """Close all windows and deny all that waits, as a tenant admin."""
+    done = call("POST", at("tenants", tenant, "shut"), body={"comment": comment})
+    if plain:
+        as_json(done)
+        return
+    say(f"{len(done['revoked'])} open windows closed, {len(done['denied'])} waiting requests denied.")
+    _closed("Closed:", done["revoked"])
+    _closed("Denied:", done["denied"])
+
+
+@app.command()
+def recover(
+    tenant: Tenant,
+    name: Annotated[str, typer.Option(help="who is to be an admin")],
+    email: Annotated[str, typer.Option(help="where the invitation will be mailed to")],
+    plain: Plain = False,
+) -> None:
+    """Propose an admin for a tenant, as an operator.
+
+    All of its admins and approvers are told at once; the invitation is mailed after 72 hours, unless one objects.
+    """
+    proposed = call("POST", at("tenants", tenant, "recovery"), body={"name": name, "address": email})
+    if plain:
+        as_json(proposed)
+    else:
+        say(
+            f"Proposed as {proposed['id']}; takes effect at {moment(proposed['takes_effect_at'])} unless they object."
+        )
+
+
+@app.command("object")
+def object_to(
+    tenant: Tenant,
+    proposal: Annotated[UUID, typer.Argument(help="its id, as in `lockbox invitation list`", show_default=False)],
+) -> None:
+    """Stop a proposed admin, as an admin or approver of the tenant."""
+    call("POST", at("tenants", tenant, "recovery", proposal, "object"))
+    say("Stopped: nobody becomes an admin by that proposal.")
+
+
+def _show(tenant: Mapping[str, Any], *, plain: bool) -> None:
+    if plain:
+        as_json(tenant)
+        return
+    counts = {
+        "Policy": tenant["policy_version"] and f"version {tenant['policy_version']}",
+        "Members": tenant["members"],
+        "Open windows": tenant["open_windows"],
+        "In vendor review": tenant["in_review"],
+    }
+    terminal.facts(
+        {
+            "Tenant": tenant["slug"],
+            "Name": tenant["name"],
+            "Mode": tenant["mode"],
+            "Plan": tenant["plan"],
+            "Suspended": tenant["suspended"],
+            **{name: value for name, value in counts.items() if value is not None},
+        }
+    )
+
+
+def _closed(title: str, requests: Iterable[Mapping[str, Any]]) -> None:
+    rows = [(one["id"], one["service"], ", ".join(one["resources"]), ", ".join(one["actions"])) for one in requests]
+    if rows:
+        say(title)
+        terminal.table(("Request", "Service", "Resources", "Actions"), rows)

@@ -1,0 +1,95 @@
+"""What a terminal shows: tables, single things and JSON; what people wrote is shown as they wrote it."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+NOTHING = "-"
+
+Plain = Annotated[bool, typer.Option("--json", help="print JSON")]
+Limit = Annotated[int, typer.Option(min=1, max=200, help="how many at most")]
+Cursor = Annotated[str | None, typer.Option(help="go on from where the last list ended")]
+
+
+def paper() -> Console:
+    """Return what is written on, as wide as the terminal is now."""
+    return Console(highlight=False)
+
+
+def say(*lines: str) -> None:
+    """Print sentences of ours, each on a line of its own, however long."""
+    for line in lines:
+        paper().print(line, markup=False, soft_wrap=True)
+
+
+def as_json(value: object) -> None:
+    """Print JSON."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """Print rows; the first column names what can be acted on and is never broken, and nothing is cut."""
+    shown = Table(*columns, box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for column in shown.columns:
+        column.overflow = "fold"
+    shown.columns[0].no_wrap = True
+    for row in rows:
+        shown.add_row(*map(cell, row))
+    if shown.row_count:
+        paper().print(shown)
+    else:
+        say("None.")
+
+
+def facts(rows: Mapping[str, object]) -> None:
+    """Print one thing: a line for each fact."""
+    shown = Table(show_header=False, box=None, pad_edge=False)
+    shown.add_column(style="bold", no_wrap=True)
+    shown.add_column()
+    for name, value in rows.items():
+        shown.add_row(name, cell(value))
+    paper().print(shown)
+
+
+def more(page: Mapping[str, Any]) -> None:
+    """Say how to go on where a list is longer."""
+    if page["next_cursor"]:
+        say(f"There are more: --cursor {page['next_cursor']}")
+
+
+def cell(value: object) -> Text:
+    """Return a value as a table shows it: lists with commas, yes and no, nothing as a dash, and no markup."""
+    match value:
+        case Text():
+            return value
+        case None | "":
+            return Text(NOTHING)
+        case bool():
+            return Text("yes" if value else "no")
+        case list() | tuple():
+            return Text(", ".join(map(words, value)) or NOTHING)
+        case _:
+            return Text(str(value))
+
+
+def words(value: object) -> str:
+    """Return one of the API's words, such as tenant_admin, as people write it."""
+    return str(value).replace("_", " ")
+
+
+def moment(instant: str | None) -> str:
+    """Return an instant of the API to the second."""
+    return instant[:19].replace("T", " ") + "Z" if instant else NOTHING
+
+
+def duration(seconds: int) -> str:
+    """Return a number of seconds as people say it, where that is as exact."""
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"

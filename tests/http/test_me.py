@@ -1,0 +1,75 @@
+"""What the API tells callers of themselves."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from lockbox.people import tenants
+from lockbox.people.roles import Role
+from tests.builders import setting
+from tests.http.door import Door, OpenDoor, facts
+from tests.http.portal import Portal
+from tests.http.tokens import by, made
+
+
+@pytest.mark.parametrize(
+    ("who", "role"), [("erin", "engineer"), ("max", "manager"), ("olga", "operator"), ("gate", "system")]
+)
+def test_people_of_the_vendor_are_told_their_roles(door: Door, who: str, role: str) -> None:
+    answer = door.get(who, "/v1/me")
+
+    me = answer.json()
+    assert answer.headers["cache-control"] == "no-store"
+    assert me.pop("signed_in_at")
+    assert me == {
+        "id": str(door.world.people[who].person_id),
+        "name": who.capitalize(),
+        "side": "vendor",
+        "roles": [role],
+        "tenants": {},
+        "means": "sample",
+    }
+
+
+def test_people_of_customers_are_told_their_roles_by_tenant(open_door: OpenDoor) -> None:
+    door, elsewhere = open_door(), open_door()
+    zoe = door.world.add("zoe", Role.APPROVER, door.world.tenant.id)
+    with setting(door.house).transaction() as session:
+        tenants.give_role(session, zoe.person_id, Role.AUDITOR, door.world.tenant.id)
+        tenants.give_role(session, zoe.person_id, Role.TENANT_ADMIN, elsewhere.world.tenant.id)
+
+    me = door.get("zoe", "/v1/me").json()
+
+    assert (me["side"], me["roles"]) == ("customer", [])
+    assert me["tenants"] == {
+        door.world.tenant.slug: ["approver", "auditor"],
+        elsewhere.world.tenant.slug: ["tenant_admin"],
+    }
+
+
+def test_an_api_token_is_no_sign_in(door: Door) -> None:
+    me = by(made(door, "max"), door, "GET", "/v1/me").json()
+
+    assert (me["means"], me["signed_in_at"]) == ("token", None)
+
+
+def test_a_browser_is_told_when_and_how_its_person_signed_in(portal: Portal) -> None:
+    browser = portal.browser()
+    browser.sign_in("ann")
+
+    me = browser.call("GET", "/v1/me").json()
+
+    assert me["means"] == "mail"
+    assert abs(datetime.fromisoformat(me["signed_in_at"]) - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+def test_roles_are_those_of_now(fresh_door: Door) -> None:
+    fresh_door.run_sql("DELETE FROM memberships WHERE person_id = :p", p=fresh_door.world.people["ann"].person_id)
+
+    me = fresh_door.get("ann", "/v1/me").json()
+
+    assert (me["roles"], me["tenants"]) == ([], {})
+
+
+def test_nobody_is_told_nothing(door: Door) -> None:
+    facts(door.get(None, "/v1/me"), 401, "invalid-token")

@@ -1,0 +1,181 @@
+"""Rotating a token: both work for a while, and what rotates itself lasts no longer than is usual."""
+
+from datetime import datetime, timedelta
+from threading import Timer
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from httpx import Response
+from sqlalchemy import text
+
+from lockbox.people import tokens
+from tests.http.door import Door, facts
+from tests.http.tokens import asked, by, listed, made, works
+
+
+def rotate(door: Door, who: str, token: dict[str, Any], **body: Any) -> Response:
+    """Rotate somebody's token after a fresh sign-in."""
+    return door.call(who, "POST", f"/v1/tokens/{token['id']}/rotate", json=body)
+
+
+def rotate_itself(door: Door, token: dict[str, Any], **body: Any) -> Response:
+    """Let a token rotate itself."""
+    return by(token, door, "POST", f"/v1/tokens/{token['id']}/rotate", json=body)
+
+
+def lasts(token: dict[str, Any]) -> timedelta:
+    """Return for how long a token was made."""
+    return datetime.fromisoformat(token["expires_at"]) - datetime.fromisoformat(token["created_at"])
+
+
+def test_a_rotated_token_has_the_name_and_the_limits_of_the_old_one(door: Door) -> None:
+    old = made(door, "gate", name="mail", scopes=["access:check"], services=["onedrive"], days=30)
+
+    answer = rotate(door, "gate", old)
+
+    new = answer.json()
+    assert (answer.status_code, answer.headers["cache-control"]) == (201, "no-store")
+    assert (new["replaces"], new["name"], new["scopes"], new["services"]) == (
+        *(old["id"], "mail", ["access:check"], ["onedrive"]),
+    )
+    assert lasts(new) == timedelta(days=30)
+    assert new["token"] != old["token"]
+    assert listed(door, "gate")[new["id"]]["replaces"] == old["id"]
+
+
+def test_old_and_new_both_work_for_a_day_and_then_the_new_one_alone(door: Door) -> None:
+    old = made(door)
+
+    new = rotate(door, "erin", old).json()
+
+    almost, after = door.later(hours=23, minutes=59), door.later(hours=24, minutes=1)
+    assert works(old, door)
+    assert works(new, door)
+    assert works(old, almost)
+    assert not works(old, after)
+    assert works(new, after)
+
+
+def test_an_overlap_of_nothing_ends_the_old_token_at_once(door: Door) -> None:
+    old = made(door)
+
+    new = rotate(door, "erin", old, overlap_hours=0).json()
+
+    assert not works(old, door)
+    assert works(new, door)
+
+
+def test_an_overlap_of_a_week_is_the_longest(door: Door) -> None:
+    old = made(door, "max")
+
+    facts(rotate(door, "max", old, overlap_hours=169), 422, "invalid-request")
+    rotate(door, "max", old, overlap_hours=168)
+
+    assert works(old, door.later(hours=167, minutes=59))
+    assert not works(old, door.later(hours=168, minutes=1))
+
+
+def test_an_overlap_never_lengthens_the_old_token(door: Door) -> None:
+    old = made(door, "max", days=1)
+
+    rotate(door, "max", old, overlap_hours=168)
+
+    assert listed(door, "max")[old["id"]]["expires_at"] == old["expires_at"]
+
+
+@pytest.mark.parametrize("body", [{"overlap_hours": -1}, {"overlap_hours": "1"}, {"days": 366}, {"name": "x"}])
+def test_what_is_no_rotation_is_refused_and_changes_nothing(door: Door, body: dict[str, Any]) -> None:
+    old = made(door, "olga")
+    before = listed(door, "olga")
+
+    facts(rotate(door, "olga", old, **body), 422, "invalid-request")
+
+    assert listed(door, "olga") == before
+
+
+def test_a_token_rotates_itself_for_as_long_as_it_was_made(door: Door) -> None:
+    old = made(door, "tara", days=7)
+
+    new = rotate_itself(door, old)
+
+    assert new.status_code == 201
+    assert lasts(new.json()) == timedelta(days=7)
+    assert works(new.json(), door)
+    assert listed(door, "tara")[new.json()["id"]]["replaces"] == old["id"]
+
+
+def test_a_token_rotates_itself_for_no_longer_than_is_usual(door: Door) -> None:
+    short, long = made(door, "tara", days=1), made(door, "tara", days=365)
+
+    too_long = rotate_itself(door, short, days=91)
+    usual = rotate_itself(door, short, days=90)
+    cut = rotate_itself(door, long)
+
+    assert facts(too_long, 422, "invalid-request")["limit_days"] == 90
+    assert lasts(usual.json()) == timedelta(days=90)
+    assert lasts(cut.json()) == timedelta(days=90)
+
+
+def test_a_person_who_has_just_signed_in_rotates_for_longer(door: Door) -> None:
+    old = made(door, "aude")
+
+    new = rotate(door, "aude", old, days=365).json()
+
+    assert lasts(new) == timedelta(days=365)
+
+
+def test_a_token_is_rotated_once_unless_what_replaced_it_is_revoked(door: Door) -> None:
+    old = made(door, "eve")
+    new = rotate_itself(door, old).json()
+
+    facts(rotate_itself(door, old), 409, "conflict")
+    facts(rotate(door, "eve", old), 409, "conflict")
+    door.call("eve", "DELETE", f"/v1/tokens/{new['id']}")
+
+    assert rotate(door, "eve", old).status_code == 201
+
+
+def test_two_who_rotate_the_same_token_at_once_get_one_between_them(fresh_door: Door) -> None:
+    old = made(fresh_door)
+    path = f"/v1/tokens/{old['id']}/rotate"
+
+    answers = fresh_door.together(*(fresh_door.coming("erin", "POST", path) for _ in range(4)))
+
+    assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409]
+
+
+def test_what_is_revoked_or_has_run_out_is_not_rotated(door: Door) -> None:
+    revoked, over = made(door, "amir"), made(door, "amir")
+    door.call("amir", "DELETE", f"/v1/tokens/{revoked['id']}")
+    door.run_sql("UPDATE tokens SET expires_at = clock_timestamp() WHERE id = :i", i=over["id"])
+
+    answers = [rotate(door, "amir", one) for one in (revoked, over, {"id": str(uuid4())})]
+
+    assert {answer.content for answer in answers} == {answers[2].content}
+    facts(answers[0], 404, "not-found")
+
+
+def test_a_token_that_is_being_revoked_is_not_rotated(fresh_door: Door) -> None:
+    old = made(fresh_door)
+    engine = fresh_door.root.execution_options(isolation_level="READ COMMITTED")
+
+    with engine.connect() as revoking:
+        revoking.execute(text("UPDATE tokens SET revoked_at = clock_timestamp() WHERE id = :i"), {"i": old["id"]})
+        soon = Timer(0.4, revoking.commit)
+        soon.start()
+        answer = rotate(fresh_door, "erin", old)
+        soon.join()
+
+    facts(answer, 404, "not-found")
+    assert len(listed(fresh_door, "erin")) == 1
+
+
+def test_rotating_makes_room_for_the_twenty_first_only_where_the_old_one_ends(fresh_door: Door) -> None:
+    made_ = [made(fresh_door) for _ in range(tokens.MOST_TOKENS - 1)]
+
+    facts(rotate(fresh_door, "erin", made_[0]), 429, "too-many")
+    at_once = rotate(fresh_door, "erin", made_[0], overlap_hours=0)
+
+    assert at_once.status_code == 201
+    facts(asked(fresh_door, "erin"), 429, "too-many")

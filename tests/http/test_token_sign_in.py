@@ -1,0 +1,155 @@
+"""What a token is made with: a fresh sign-in of its person, by an issuer or in a browser."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from httpx import Response
+
+from api.browser import CSRF_HEADER
+from config.settings import Settings
+from lockbox.people import sessions
+from lockbox.people.roles import Means
+from lockbox.people.sessions import Lasting, Place
+from tests.http.door import facts
+from tests.http.portal import HOME, SESSION, Browser, OpenPortal, Portal
+from tests.oidc_issuer import LocalIssuer, local_issuer
+
+BIND = "INSERT INTO identities (issuer, subject, person_id, created_at) VALUES (:i, :s, :p, now())"
+HAVE_A_PASSKEY = """
+INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at)
+VALUES (uuidv7(), :p, uuid_send(uuidv7()), '', 0, 'key', now())
+"""
+
+
+def signed_in(portal: Portal, name: str, means: Means) -> Browser:
+    """Open a browser in which somebody has just signed in, by whatever means."""
+    browser = portal.browser()
+    caller = replace(portal.world.people[name], means=means, signed_in_at=None)
+    with portal.house.transaction() as session:
+        lasting = Lasting(timedelta(hours=1), timedelta(hours=12))
+        secret = sessions.begin(session, caller, Place(None, None), lasting)
+    browser.put(SESSION, secret)
+    return browser
+
+
+def asks(browser: Browser, path: str = "/v1/tokens", **body: Any) -> Response:
+    """Ask for a token from a page of ours."""
+    ours = {"origin": HOME, "sec-fetch-site": "same-origin", CSRF_HEADER: sessions.csrf(browser.session or "")}
+    return browser.call("POST", path, headers=ours, json={"name": "laptop"} | body)
+
+
+@pytest.mark.parametrize("means", [Means.PASSKEY, Means.OIDC, Means.MAIL])
+def test_whoever_has_just_signed_in_in_a_browser_makes_a_token(portal: Portal, means: Means) -> None:
+    answer = asks(signed_in(portal, "ann", means))
+
+    assert answer.status_code == 201
+    shown = {"authorization": f"Bearer {answer.json()['token']}"}
+    me = portal.browser().call("GET", "/v1/me", headers=shown).json()
+    assert (me["id"], me["means"]) == (str(portal.world.people["ann"].person_id), "token")
+
+
+def test_a_browser_makes_none_without_the_token_of_our_own_page(portal: Portal) -> None:
+    browser = signed_in(portal, "ann", Means.PASSKEY)
+
+    facts(browser.call("POST", "/v1/tokens", json={"name": "laptop"}), 403, "cross-site")
+    facts(
+        browser.call("POST", "/v1/tokens", json={"name": "laptop"}, headers={"origin": "https://evil.test"}),
+        *(403, "cross-site"),
+    )
+
+
+@pytest.mark.parametrize("means", [Means.PASSKEY, Means.OIDC, Means.MAIL])
+def test_a_sign_in_of_a_quarter_of_an_hour_ago_makes_none(portal: Portal, means: Means) -> None:
+    browser = signed_in(portal, "ann", means)
+    token = asks(browser).json()
+
+    portal.wait(minutes=14, seconds=59)
+    fresh = asks(browser)
+    portal.wait(minutes=1)
+    stale = [asks(browser), browser_rotates(browser, token["id"])]
+
+    assert fresh.status_code == 201
+    for answer in stale:
+        assert facts(answer, 403, "fresh-sign-in-needed")["max_age"] == 900
+
+
+def browser_rotates(browser: Browser, token_id: str) -> Response:
+    """Rotate a token from a page of ours."""
+    ours = {"origin": HOME, "sec-fetch-site": "same-origin", CSRF_HEADER: sessions.csrf(browser.session or "")}
+    return browser.call("POST", f"/v1/tokens/{token_id}/rotate", headers=ours)
+
+
+def test_a_stale_session_still_lists_and_revokes(portal: Portal) -> None:
+    browser = signed_in(portal, "ann", Means.MAIL)
+    token = asks(browser).json()
+    portal.wait(minutes=20)
+    ours = {"origin": HOME, "sec-fetch-site": "same-origin", CSRF_HEADER: sessions.csrf(browser.session or "")}
+
+    revoked = browser.call("DELETE", f"/v1/tokens/{token['id']}", headers=ours)
+
+    assert revoked.status_code == 204
+    assert token["id"] not in browser.call("GET", "/v1/tokens").text
+
+
+def test_a_code_from_a_mail_is_not_enough_for_whoever_has_a_passkey(portal: Portal) -> None:
+    portal.sql(HAVE_A_PASSKEY, p=portal.world.people["ann"].person_id)
+
+    facts(asks(signed_in(portal, "ann", Means.MAIL)), 403, "fresh-sign-in-needed")
+
+    assert asks(signed_in(portal, "ann", Means.PASSKEY)).status_code == 201
+
+
+def test_an_installation_lays_down_how_long_tokens_last(open_portal: OpenPortal) -> None:
+    settings = Settings(environment="test", public_url=HOME, most_token_days=30, token_overlap_hours=2)
+    portal = open_portal(settings=settings)
+    browser = signed_in(portal, "ann", Means.PASSKEY)
+
+    usual, most, more = asks(browser), asks(browser, days=30), asks(browser, days=31)
+    rotated = browser_rotates(browser, usual.json()["id"])
+
+    def until(answer: Response) -> timedelta:
+        told = answer.json()
+        return datetime.fromisoformat(told["expires_at"]) - datetime.fromisoformat(told["created_at"])
+
+    assert [until(answer) for answer in (usual, most, rotated)] == [timedelta(days=30)] * 3
+    assert facts(more, 422, "invalid-request")["limit_days"] == 30
+    (old,) = portal.sql("SELECT expires_at FROM tokens WHERE id = :i", i=usual.json()["id"])
+    overlap = old.expires_at - datetime.fromisoformat(rotated.json()["created_at"])
+    assert timedelta(hours=1, minutes=59) < overlap <= timedelta(hours=2)
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Iterator[LocalIssuer]:
+    """A sign-in service of the vendor's."""
+    with local_issuer() as running:
+        yield running
+
+
+def bearing(open_portal: OpenPortal, issuer: LocalIssuer) -> tuple[Portal, dict[str, Any]]:
+    """Return pages that know the issuer, which knows Erin, and good times for its tokens."""
+    configured = (issuer.configured(title="the vendor"),)
+    portal = open_portal(settings=Settings(environment="test", public_url=HOME, issuers=configured))
+    portal.sql("DELETE FROM identities WHERE issuer = :i", i=issuer.url)
+    portal.sql(BIND, i=issuer.url, s="erin", p=portal.world.people["erin"].person_id)
+    at = int(datetime.now(UTC).timestamp())
+    return portal, {"sub": "erin", "iat": at, "exp": at + 300}
+
+
+def test_a_token_of_a_sign_in_service_makes_one_and_rotates_it_if_the_sign_in_is_fresh(
+    open_portal: OpenPortal, issuer: LocalIssuer
+) -> None:
+    portal, claims = bearing(open_portal, issuer)
+    browser = portal.browser()
+    fresh = {"authorization": f"Bearer {issuer.token(**claims)}"}
+    stale = {"authorization": f"Bearer {issuer.token(**claims, auth_time=claims['iat'] - 901)}"}
+
+    made = browser.call("POST", "/v1/tokens", headers=fresh, json={"name": "laptop"})
+    path = f"/v1/tokens/{made.json()['id']}/rotate"
+
+    assert made.status_code == 201
+    facts(browser.call("POST", "/v1/tokens", headers=stale, json={"name": "laptop"}), 403, "fresh-sign-in-needed")
+    facts(browser.call("POST", path, headers=stale), 403, "fresh-sign-in-needed")
+    assert browser.call("POST", path, headers=fresh).status_code == 201

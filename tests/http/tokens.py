@@ -1,0 +1,38 @@
+"""Tokens over HTTP in tests: somebody makes one, and shows it."""
+
+from typing import Any
+
+from httpx import Response
+
+from tests.http.door import Door
+
+
+def asked(door: Door, who: str, **body: Any) -> Response:
+    """Ask for a token."""
+    return door.call(who, "POST", "/v1/tokens", json={"name": "laptop"} | body)
+
+
+def made(door: Door, who: str = "erin", **body: Any) -> dict[str, Any]:
+    """Make a token for somebody and return what they were told of it."""
+    answer = asked(door, who, **body)
+    assert answer.status_code == 201, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+def by(token: str | dict[str, Any], door: Door, method: str, path: str, **parts: Any) -> Response:
+    """Call the API with a token that was made."""
+    text = token if isinstance(token, str) else token["token"]
+    return door.call(None, method, path, headers={"authorization": f"Bearer {text}"}, **parts)
+
+
+def works(token: str | dict[str, Any], door: Door) -> bool:
+    """Whether somebody is known by the token."""
+    answer = by(token, door, "GET", "/v1/me")
+    assert answer.status_code in {200, 401}
+    return answer.status_code == 200
+
+
+def listed(door: Door, who: str) -> dict[str, dict[str, Any]]:
+    """Return somebody's tokens by their ids."""
+    return {item["id"]: item for item in door.get(who, "/v1/tokens").json()["items"]}

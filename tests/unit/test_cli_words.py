@@ -1,0 +1,171 @@
+"""What the command line says: help for every command that fits a terminal, and values as people write them."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+from rich.text import Text
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from cli import client, terminal, wording
+from cli.app import app
+from lockbox.requests.lifecycle import State
+
+COMMANDS = get_command(app)
+
+
+def paths(command: Any = COMMANDS, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield every command and group by the words that lead to it."""
+    yield path
+    for name, part in getattr(command, "commands", {}).items():
+        yield from paths(part, (*path, name))
+
+
+def found(path: tuple[str, ...]) -> Any:
+    """Return the command that the words lead to."""
+    command: Any = COMMANDS
+    for name in path:
+        command = command.commands[name]
+    return command
+
+
+PATHS = list(paths())
+
+
+def helped(path: tuple[str, ...]) -> str:
+    """Return the help of a command in a terminal of eighty columns."""
+    result = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"})
+    assert result.exit_code == 0
+    return result.stdout
+
+
+@pytest.mark.parametrize("path", PATHS, ids=" ".join)
+def test_every_command_has_help_that_fits_eighty_columns(path: tuple[str, ...]) -> None:
+    text = helped(path)
+
+    assert found(path).help
+    assert max(map(len, text.splitlines())) <= 80
+    assert "..." not in re.sub(r"\[OPTIONS\].*", "", text), "a sentence is cut: shorten its first one"
+
+
+@pytest.mark.parametrize("path", PATHS, ids=" ".join)
+def test_every_option_and_argument_says_what_it_is(path: tuple[str, ...]) -> None:
+    bare = [part.name for part in found(path).params if not getattr(part, "help", None)]
+
+    assert bare == []
+
+
+@pytest.mark.parametrize("path", [path for path in PATHS if not hasattr(found(path), "commands")], ids=" ".join)
+def test_whatever_reads_also_prints_json(path: tuple[str, ...]) -> None:
+    reads = path[-1] in {"me", "access", "list", "show", "events", "preview", "versions", "diff", "invitations"}
+
+    has_json = any("--json" in part.opts for part in found(path).params)
+
+    assert has_json or not reads
+
+
+def test_the_commands_come_in_the_order_in_which_they_are_met() -> None:
+    listed = re.findall(r"^  ([a-z]+)  +[A-Z]", helped(()).partition("Commands:")[2], re.MULTILINE)
+
+    assert listed[:3] == ["me", "request", "access"]
+    assert listed[-3:] == ["bootstrap", "migrate", "sample"]
+    assert sorted(listed) == sorted(COMMANDS.commands)  # type: ignore[attr-defined]
+
+
+def test_nothing_takes_a_token_from_the_command_line() -> None:
+    names = {name for path in paths() for part in found(path).params for name in part.opts}
+
+    assert not names & {"--token", "--password", "--secret"}
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "-"),
+        ("", "-"),
+        (True, "yes"),
+        (False, "no"),
+        (0, "0"),
+        ([], "-"),
+        (["tenant_admin", "approver"], "tenant admin, approver"),
+        ("[bold]now[/]", "[bold]now[/]"),
+        ("mailbox:a_b", "mailbox:a_b"),
+        (Text("as it is"), "as it is"),
+    ],
+)
+def test_a_value_is_shown_as_people_write_it(value: object, shown: str) -> None:
+    assert terminal.cell(value).plain == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(1, "1 s"), (59, "59 s"), (60, "1 min"), (90, "90 s"), (3600, "1 h"), (5400, "90 min"), (259200, "3 d")],
+)
+def test_a_duration_is_said_in_the_largest_unit_that_is_exact(seconds: int, said: str) -> None:
+    assert terminal.duration(seconds) == said
+
+
+def test_an_instant_is_said_to_the_second() -> None:
+    assert terminal.moment("2030-05-01T08:00:01.123456Z") == "2030-05-01 08:00:01Z"
+    assert terminal.moment(None) == "-"
+
+
+def test_every_state_has_words() -> None:
+    assert set(wording.WORDS) == set(State)
+
+
+def printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int) -> list[str]:
+    """Print a table with ids and return its lines."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    terminal.table(("Id", "Name"), [("01a20f05-b903-72c9-a099-71e4eacade78", "x" * 60), ("short", "[red]y")])
+    return capsys.readouterr().out.splitlines()
+
+
+def test_a_table_breaks_no_id_and_cuts_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = printed(capsys, monkeypatch, 80)
+
+    assert lines[1].startswith("01a20f05-b903-72c9-a099-71e4eacade78  x")
+    assert "".join(lines).count("x") == 60
+    assert "[red]y" in lines[-1]
+    assert max(map(len, lines)) <= 80
+
+
+def test_an_empty_list_is_said_so(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.table(("Id",), [])
+
+    assert capsys.readouterr().out == "None.\n"
+
+
+@pytest.mark.parametrize(("page", "said"), [({"next_cursor": None}, ""), ({"next_cursor": "b"}, "--cursor b")])
+def test_a_list_that_goes_on_says_how(capsys: pytest.CaptureFixture[str], page: Mapping[str, Any], said: str) -> None:
+    terminal.more(page)
+
+    assert said in capsys.readouterr().out
+
+
+def test_a_long_refusal_stays_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+
+    ended = client.stop("x [b]y[/b] " * 40)
+
+    err = capsys.readouterr().err
+    assert ended.exit_code == 1
+    assert err.count("\n") == 1
+    assert err.count("[b]y[/b]") == 40
+
+
+@pytest.mark.parametrize(
+    ("parts", "path"),
+    [
+        (("me",), "/v1/me"),
+        (("tenants", "contoso", "members"), "/v1/tenants/contoso/members"),
+        (("tenants", "../me?x=1#y"), "/v1/tenants/..%2Fme%3Fx%3D1%23y"),
+        (("tenants", "ä b"), "/v1/tenants/%C3%A4%20b"),
+    ],
+)
+def test_a_part_of_a_path_stays_one_part(parts: tuple[str, ...], path: str) -> None:
+    assert client.at(*parts) == path

@@ -1,0 +1,92 @@
+"""A terminal in which people of a small world run the command `lockbox` against a real API."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from typer.testing import CliRunner
+
+from cli.app import app
+from cli.stack import CHECKOUT
+from config.children import environment
+from config.embedded import Servers
+from tests.builders import World
+from tests.whole.conftest import Stage, stage_of
+
+WIDE = "200"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass
+class Shell:
+    """Runs the command in this very process, as somebody of the world."""
+
+    stage: Stage
+    world: World
+
+    def token(self, who: str | None) -> dict[str, str]:
+        """Return what is set for somebody: for nobody, nothing but the API's address."""
+        known = {"LOCKBOX_URL": self.stage.plan.public_url}
+        return known | ({"LOCKBOX_TOKEN": self.world.tokens.get(who, who)} if who else {})
+
+    def run(self, who: str | None, *words: object, stdin: str | None = None, columns: str = WIDE) -> Ended:
+        """Run the command as somebody of the world, or with a token."""
+        variables: dict[str, str | None] = {"COLUMNS": columns, **self.token(who)}
+        result = CliRunner().invoke(app, [str(word) for word in words], input=stdin, env=variables)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.output
+        return Ended(result.exit_code, result.stdout, result.stderr)
+
+    def does(self, who: str | None, *words: object, stdin: str | None = None) -> str:
+        """Run the command, which is to go well and to have nothing to complain of, and return what it printed."""
+        ended = self.run(who, *words, stdin=stdin)
+        assert (ended.code, ended.err) == (0, ""), ended
+        return ended.out
+
+    def reads(self, who: str | None, *words: object, stdin: str | None = None) -> Any:
+        """Run the command with --json and return what it printed."""
+        return json.loads(self.does(who, *words, "--json", stdin=stdin))
+
+    def is_refused(self, who: str | None, code: str, *words: object, stdin: str | None = None) -> str:
+        """Run the command, which is to end with 1 and one line that begins with the code; return the line."""
+        ended = self.run(who, *words, stdin=stdin)
+        assert (ended.code, ended.out) == (1, ""), ended
+        assert ended.err.startswith(code), ended.err
+        assert ended.err.count("\n") == 1
+        return ended.err
+
+    def log(self) -> str:
+        """Return what the API has logged."""
+        return (self.stage.processes.logs / "api.log").read_text()
+
+
+def lockbox(variables: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command as a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "cli", *words],
+        env=environment({"COLUMNS": WIDE} | variables),
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@contextmanager
+def opened(servers: Servers, logs: Path) -> Iterator[Stage]:
+    """An API over a database of its own."""
+    with stage_of(servers, logs, names=("api",)) as stage:
+        yield stage

@@ -1,0 +1,246 @@
+"""`lockbox bootstrap`: the first operator of an empty database, once, whoever tries it at the same time."""
+
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from uuid import UUID
+
+import pytest
+from cryptography.fernet import Fernet
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool
+from typer.testing import CliRunner
+
+from cli import bootstrap
+from cli.app import app
+from config.embedded import Servers
+from lockbox.database import as_owner
+from lockbox.people.tokens import FORM
+from tests.builders import Urls
+from tests.whole.conftest import Stage
+from tests.whole.shell import lockbox, opened
+
+OLGA = ("bootstrap", "--name", "Olga Ortiz", "--email", "olga@vendor.example")
+ADMIN = ("--name", "Contoso", "--admin-name", "Tara Todd", "--admin-email", "tara@contoso.example")
+REFUSED = "there are people here already, and the first operator is made once: ask an operator\n"
+PEOPLE = "SELECT (SELECT count(*) FROM people) AS people, (SELECT count(*) FROM tokens) AS tokens"
+SOMEBODY = """
+INSERT INTO people (id, name, email, side, disabled_at, created_at)
+VALUES (uuidv7(), 'Former', 'former@example.test', :side, {disabled_at}, now())
+"""
+
+
+def owner(urls: Urls, **more: str) -> dict[str, str]:
+    """Return the variables of whoever sets the installation up."""
+    return {"LOCKBOX_ENVIRONMENT": "test", "LOCKBOX_OWNER_DATABASE_URL": urls.owner} | more
+
+
+def count(superuser: Engine) -> tuple[int, int]:
+    """Return how many people and tokens there are."""
+    with superuser.connect() as connection:
+        row = connection.execute(text(PEOPLE)).one()
+    return row.people, row.tokens
+
+
+@pytest.fixture
+def stage(template: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """An API over an empty database."""
+    with opened(template, tmp_path_factory.mktemp("logs")) as stage:
+        yield stage
+
+
+def test_the_first_operator_gets_to_work_with_a_token_of_their_own(stage: Stage) -> None:
+    address = stage.plan.public_url
+
+    made = lockbox(owner(stage.urls, LOCKBOX_PUBLIC_URL=address), *OLGA)
+
+    token = made.stdout.removesuffix("\n")
+    known = {"LOCKBOX_URL": address, "LOCKBOX_TOKEN": token}
+    assert made.returncode == 0
+    assert FORM.fullmatch(token)
+    assert "shown once" in made.stderr
+    assert f"LOCKBOX_URL={address}" in made.stderr
+    assert token not in made.stderr
+    me = json.loads(lockbox(known, "me", "--json").stdout)
+    assert (me["name"], me["side"], me["roles"], me["means"]) == ("Olga Ortiz", "vendor", ["operator"], "token")
+    assert lockbox(known, "tenant", "add", "contoso", *ADMIN).returncode == 0
+    (row,) = stage.rows("SELECT expires_at - created_at = interval '24 hours' AS is_a_day FROM tokens")
+    assert row.is_a_day
+    rotated = lockbox(known, "token", "rotate", "--days", "90")
+    assert rotated.returncode == 0
+    lasting = {**known, "LOCKBOX_TOKEN": rotated.stdout.removesuffix("\n")}
+    assert lockbox(lasting, "tenant", "show", "contoso").returncode == 0
+    log = (stage.processes.logs / "api.log").read_text()
+    assert not [text_ for text_ in (token, rotated.stdout.strip()) if text_ in log]
+
+
+def test_it_is_refused_afterwards(urls: Urls, superuser: Engine) -> None:
+    assert lockbox(owner(urls), *OLGA).returncode == 0
+
+    again = lockbox(owner(urls), "bootstrap", "--name", "Oscar", "--email", "oscar@vendor.example")
+
+    assert (again.returncode, again.stdout, again.stderr) == (1, "", REFUSED)
+    assert count(superuser) == (1, 1)
+
+
+@pytest.mark.parametrize("side", ["vendor", "customer"])
+@pytest.mark.parametrize("disabled_at", ["NULL", "now()"])
+def test_it_is_refused_where_anybody_has_ever_been(
+    urls: Urls, superuser: Engine, side: str, disabled_at: str
+) -> None:
+    with superuser.connect() as connection:
+        connection.execute(text(SOMEBODY.format(disabled_at=disabled_at)), {"side": side})
+
+    refused = lockbox(owner(urls), *OLGA)
+
+    assert (refused.returncode, refused.stderr) == (1, REFUSED)
+    assert count(superuser) == (1, 0)
+
+
+def tries(urls: Urls, number: int = 1) -> str:
+    """Try to make the first operator and return the token, or that it was refused."""
+    try:
+        with as_owner(urls.owner) as session:
+            made = bootstrap.first_operator(
+                session, name=f"Olga {number}", email=f"olga{number}@vendor.example", environment="test"
+            )
+    except bootstrap.NotTheFirst:
+        return "refused"
+    return made.token
+
+
+def test_of_those_who_try_at_once_one_is_the_first(urls: Urls, superuser: Engine) -> None:
+    together = Barrier(5)
+
+    def at_once(number: int) -> str:
+        together.wait()
+        return tries(urls, number)
+
+    with ThreadPoolExecutor(5) as pool:
+        ended = list(pool.map(at_once, range(5)))
+
+    assert ended.count("refused") == 4
+    assert count(superuser) == (1, 1)
+
+
+def test_of_two_processes_at_once_one_is_refused_with_a_clear_line(urls: Urls, superuser: Engine) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        ended = list(pool.map(lambda _: lockbox(owner(urls), *OLGA), range(2)))
+
+    assert sorted((one.returncode, bool(one.stdout)) for one in ended) == [(0, True), (1, False)]
+    assert REFUSED in [one.stderr for one in ended]
+    assert count(superuser) == (1, 1)
+
+
+def test_a_person_who_is_being_added_is_waited_for(urls: Urls, superuser: Engine) -> None:
+    engine = create_engine(urls.superuser, poolclass=NullPool)
+    with engine.begin() as other, ThreadPoolExecutor(1) as pool:
+        other.execute(text(SOMEBODY.format(disabled_at="NULL")), {"side": "vendor"})
+        trying = pool.submit(tries, urls)
+        other.execute(text("SELECT pg_sleep(0.7)"))
+        waits = not trying.done()
+        other.commit()
+        refused = trying.result()
+
+    assert (waits, refused) == (True, "refused")
+    assert count(superuser) == (1, 0)
+
+
+def test_it_works_in_production_with_a_token_of_production(urls: Urls) -> None:
+    safe = {
+        "LOCKBOX_ENVIRONMENT": "production",
+        "LOCKBOX_SECRET_KEYS": json.dumps([Fernet.generate_key().decode()]),
+        "LOCKBOX_PUBLIC_URL": "https://lockbox.example",
+    }
+
+    made = lockbox(owner(urls, **safe), *OLGA)
+
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.startswith("lbx_production_")
+    assert "LOCKBOX_URL=https://lockbox.example" in made.stderr
+
+
+def test_it_is_the_first_event_of_the_vendors_log_and_holds_no_secret(urls: Urls, superuser: Engine) -> None:
+    token = lockbox(owner(urls), *OLGA).stdout.strip()
+
+    with superuser.connect() as connection:
+        (event,) = connection.exec_driver_sql(
+            "SELECT id, tenant_id, action, actor_id, actor_role, convert_from(body, 'UTF8') AS body FROM events"
+        ).all()
+        told: dict[str, str] = dict(connection.exec_driver_sql("SELECT field, value FROM event_details").all())
+        (person,) = connection.exec_driver_sql("SELECT id FROM people").all()
+        unsealed = connection.exec_driver_sql("SELECT event_id FROM unsealed").scalar_one()
+
+    body = json.loads(event.body)
+    assert (event.tenant_id, event.action, event.actor_id, event.actor_role) == (
+        *(None, "member_added", person.id, "operator"),
+    )
+    assert body["changes"] == {"roles": "none → operator"}
+    assert UUID(body["person_id"]) == person.id
+    assert told == {"name": "Olga Ortiz", "member": "Olga Ortiz <olga@vendor.example>"}
+    assert unsealed == event.id
+    parts = FORM.fullmatch(token)
+    assert parts
+    assert parts["secret"] not in event.body
+    assert "olga@" not in event.body
+
+
+@pytest.mark.parametrize(
+    ("name", "email", "says"),
+    [
+        ("", "olga@vendor.example", "--name: "),
+        ("  ", "olga@vendor.example", "--name: "),
+        ("Olga\nOrtiz", "olga@vendor.example", "--name: "),
+        ("x" * 201, "olga@vendor.example", "--name: "),
+        ("Olga", "olga", "--email: "),
+        ("Olga", "Olga <olga@vendor.example>", "--email: "),
+        ("Olga", "olga@vendor.example\nBcc: x@y.example", "--email: "),
+        ("Olga", f"{'x' * 310}@vendor.example", "--email: "),
+    ],
+)
+def test_what_is_no_name_or_address_is_said_so_and_makes_nobody(
+    urls: Urls, superuser: Engine, name: str, email: str, says: str
+) -> None:
+    refused = CliRunner().invoke(app, ["bootstrap", "--name", name, "--email", email], env=dict(owner(urls)))
+
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert refused.stderr.startswith(says)
+    assert refused.stderr.count("\n") == 1
+    assert count(superuser) == (0, 0)
+
+
+def test_a_database_without_migrations_is_said_so(template: Servers) -> None:
+    name = f"lockbox_unmigrated_{os.getpid()}"
+    engine = create_engine(template.superuser_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name} OWNER lockbox_owner"))
+    url = make_url(template.owner_database_url).set(database=name).render_as_string(hide_password=False)
+
+    try:
+        refused = lockbox({"LOCKBOX_ENVIRONMENT": "test", "LOCKBOX_OWNER_DATABASE_URL": url}, *OLGA)
+    finally:
+        with engine.connect() as connection:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "run `lockbox migrate`" in refused.stderr
+
+
+def test_another_login_than_the_owners_is_refused(urls: Urls, superuser: Engine) -> None:
+    for url in (urls.api, urls.worker):
+        refused = lockbox(owner(urls, LOCKBOX_OWNER_DATABASE_URL=url), *OLGA)
+
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert refused.stderr.startswith("the database refused: InsufficientPrivilege")
+        assert refused.stderr.count("\n") == 1
+    assert count(superuser) == (0, 0)
+
+
+def test_without_a_database_it_says_what_to_set() -> None:
+    unset = lockbox({}, *OLGA)
+
+    assert (unset.returncode, unset.stdout) == (1, "")
+    assert "LOCKBOX_OWNER_DATABASE_URL is not set" in unset.stderr

@@ -1,0 +1,146 @@
+"""`lockbox policy`: a file is shown, compared, and put in place of the version that it was made from."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config.embedded import Servers
+from lockbox.requests.rules import Policy
+from tests.database.tenancy import id_of
+from tests.whole.conftest import Stage
+from tests.whole.shell import Shell, opened
+
+
+@pytest.fixture(scope="module")
+def stage(template: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """An API for the tests of this file."""
+    with opened(template, tmp_path_factory.mktemp("logs")) as stage:
+        yield stage
+
+
+@pytest.fixture
+def shell(stage: Stage) -> Shell:
+    """A terminal of a world of the test's own, whose policy is the default one."""
+    return Shell(stage, stage.world(**Policy().model_dump()))
+
+
+def written(path: Path, **changes: Any) -> Path:
+    """Write a policy file: the default one with changes."""
+    file = path / "policy.json"
+    file.write_text(json.dumps(Policy().model_dump(mode="json") | changes), encoding="utf-8")
+    return file
+
+
+def test_the_policy_is_shown_as_people_say_it(shell: Shell) -> None:
+    ann = str(id_of(shell.world, "ann"))
+    changes = {
+        "groups": {"legal": [ann]},
+        "stages": [{"group": "legal"}],
+        "rules": [{"name": "Exports", "match": {"actions": ["export"]}, "terms": {"approval_window": 900}}],
+    }
+    shell.does("tara", "policy", "set", shell.world.tenant.slug, "-", stdin=json.dumps(changes))
+
+    shown = shell.does("aude", "policy", "show", shell.world.tenant.slug)
+    first = shell.does("aude", "policy", "show", shell.world.tenant.slug, "--version", "1")
+
+    facts = dict(line.split(None, 1) for line in shown.splitlines()[1:])
+    assert shown.startswith("Version 2 of ")
+    assert ", by Tara.\n" in shown
+    assert facts["approval_window"].strip() == "12 h"
+    assert facts["vendor_review"].strip() == "yes"
+    assert facts["sign_in_age"].strip() == "15 min"
+    assert facts["rules.1.match.actions"].strip() == "export"
+    assert facts["rules.1.terms.approval_window"].strip() == "15 min"
+    assert facts["stages.1.group"].strip() == "legal"
+    assert facts["groups.legal"].strip() == ann
+    assert "by nobody: the tenant began with it" in first
+    assert "groups.legal" not in first
+
+
+def test_a_diff_shows_what_would_change_and_changes_nothing(shell: Shell, tmp_path: Path) -> None:
+    slug, file = shell.world.tenant.slug, written(tmp_path, quorum=2, approval_window=3600)
+
+    table = shell.does("ann", "policy", "diff", slug, file)
+    found = shell.reads("ann", "policy", "diff", slug, file)
+
+    assert found == {"changes": {"quorum": "1 → 2", "approval_window": "43200 → 3600"}}
+    assert table.split() == ["approval_window", "43200", "→", "3600", "quorum", "1", "→", "2"]
+    assert shell.reads("ann", "policy", "show", slug)["version"] == 1
+    assert shell.does("ann", "policy", "diff", slug, written(tmp_path)) == "Nothing changes.\n"
+
+
+def test_a_file_is_put_in_place_and_what_changed_is_told(shell: Shell, tmp_path: Path) -> None:
+    slug = shell.world.tenant.slug
+
+    told = shell.does("tara", "policy", "set", slug, written(tmp_path, quorum=2))
+    again = shell.does("tara", "policy", "set", slug, written(tmp_path, quorum=2))
+    history = shell.does("aude", "policy", "versions", slug)
+
+    assert "quorum  1 → 2" in told
+    assert "The policy is at version 2." in told
+    assert again == "Nothing changes.\nThe policy is at version 2.\n"
+    assert [line.split()[0] for line in history.splitlines() if line[:2].strip().isdigit()] == ["2", "1"]
+    older = shell.reads("aude", "policy", "versions", slug, "--before", "2")["items"]
+    assert [one["version"] for one in older] == [1]
+
+
+def test_what_was_printed_replaces_only_the_version_that_it_was(shell: Shell, tmp_path: Path) -> None:
+    slug = shell.world.tenant.slug
+    printed = shell.reads("tara", "policy", "show", slug)
+    printed["policy"]["quorum"] = 3
+    shell.does("tara", "policy", "set", slug, written(tmp_path, quorum=2))
+
+    stale = shell.is_refused("tara", "stale-version: ", "policy", "set", slug, "-", stdin=json.dumps(printed))
+
+    assert "look again" in stale
+    assert shell.reads("tara", "policy", "show", slug)["policy"]["quorum"] == 2
+    seen = shell.does("tara", "policy", "set", slug, "-", "--version", "2", stdin=json.dumps(printed))
+    assert "quorum  2 → 3" in seen
+
+
+def test_only_an_admin_of_the_tenant_sets_it(shell: Shell, tmp_path: Path) -> None:
+    slug, file = shell.world.tenant.slug, written(tmp_path, quorum=2)
+
+    for who in ("ann", "aude", "olga", "max"):
+        shell.is_refused(who, "wrong-role: ", "policy", "set", slug, file)
+
+    shell.is_refused("olga", "wrong-role: ", "policy", "show", slug)
+    shell.is_refused("olga", "wrong-role: ", "policy", "versions", slug)
+    shell.is_refused("olga", "wrong-role: ", "policy", "diff", slug, file)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "policy: "),
+        ('{"quorum": 0, "made_up": 1}', "quorum: Input should be greater than or equal to 1; made_up: "),
+        ('{"stages": [{"group": "legal"}]}', "there is no group legal"),
+        ('{"version": "one", "policy": {}}', "version: write it as a whole number"),
+        ('{"version": 1, "policy": {"quorum": []}}', "quorum: "),
+    ],
+)
+def test_a_file_that_is_no_policy_is_said_so_before_anybody_is_asked(
+    shell: Shell, tmp_path: Path, content: str, says: str
+) -> None:
+    file = tmp_path / "policy.json"
+    file.write_text(content)
+
+    for command in ("set", "diff"):
+        assert says in shell.is_refused("tara", str(file), "policy", command, shell.world.tenant.slug, file)
+
+
+def test_a_file_that_is_not_there_is_said_so(shell: Shell, tmp_path: Path) -> None:
+    ended = shell.run("tara", "policy", "set", shell.world.tenant.slug, tmp_path / "none.json")
+
+    assert ended.code == 2
+    assert "none.json" in ended.err
+
+
+def test_a_policy_under_which_nobody_could_approve_is_refused_by_the_api(shell: Shell, tmp_path: Path) -> None:
+    file = written(tmp_path, quorum=4)
+
+    shell.is_refused("tara", "nobody-can-approve: ", "policy", "set", shell.world.tenant.slug, file)
