@@ -1,11 +1,16 @@
 """Builders: a small world of people and a tenant, and requests in whatever state a test begins with."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
 
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool
 from sqlmodel import Session
 
 from config.settings import Settings
@@ -13,16 +18,17 @@ from lockbox.database import Database, postgres_clock
 from lockbox.ids import new_id
 from lockbox.people import tenants, tokens
 from lockbox.people.models import Tenant
-from lockbox.people.roles import Caller, Mode, Role, Scope, Standing
+from lockbox.people.roles import Caller, Means, Mode, Role, Scope, Side, Standing
 from lockbox.requests import acting, filing
-from lockbox.requests.acting import Verdict
-from lockbox.requests.filing import Filing, Submitted
+from lockbox.requests.filing import Submitted
+from lockbox.requests.judging import Filing
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.policy import Policy
+from lockbox.requests.rules import Policy
+from lockbox.requests.voting import Verdict
 from lockbox.requests.writing import Origin
 
-SETTINGS = Settings(environment="test")
+SETTINGS = Settings(environment="test", filings_by_token=1_000_000, filings_for_tenant=1_000_000)
 HERE = Origin("api", "127.0.0.1", "pytest")
 WITHOUT_REVIEW = Policy(vendor_review=False)
 
@@ -51,6 +57,28 @@ class ShiftedClock:
         return postgres_clock(session) + self.shift
 
 
+ALL_RIGHTS: dict[str, Engine] = {}
+
+
+@contextmanager
+def all_rights(superuser_url: str) -> Iterator[None]:
+    """Let tests set scenes in a database, and look at them, past every rule that is not a trigger."""
+    name = str(make_url(superuser_url).database)
+    ALL_RIGHTS[name] = create_engine(superuser_url, poolclass=NullPool)
+    yield
+    ALL_RIGHTS.pop(name).dispose()
+
+
+def unbound(house: Database) -> Engine:
+    """Return an engine that sees every row of the house's database."""
+    return ALL_RIGHTS[str(house.engine.url.database)]
+
+
+def setting(house: Database) -> Database:
+    """Return the house for whoever sets a scene: row-level security does not bind it."""
+    return Database(unbound(house), house.schedule, house.clock)
+
+
 @dataclass
 class World:
     """A vendor and one tenant. `people` are callers by name; `tokens` their bearer tokens."""
@@ -63,7 +91,7 @@ class World:
     @classmethod
     def make(cls, house: Database, policy: Policy = WITHOUT_REVIEW, mode: Mode = Mode.ENFORCE) -> Self:
         """Make the usual world: erin and eve ask, max and mia manage, ann, amir and abe approve, gate guards."""
-        with house.transaction() as session:
+        with setting(house).transaction() as session:
             slug = f"tenant-{new_id().hex[-12:]}"
             tenant = tenants.add(session, slug, "Contoso", policy=policy.model_dump(mode="json"), mode=mode)
         world = cls(house, tenant)
@@ -97,23 +125,35 @@ class World:
         services: set[str] | None = None,
     ) -> Caller:
         """Add a person with one role and a token that lasts an hour."""
-        with self.house.transaction() as session:
+        with setting(self.house).transaction() as session:
             email = f"{name}-{new_id().hex[-8:]}@example.test"
-            person = tenants.add_person(session, name.capitalize(), email)
+            side = Side.CUSTOMER if tenant_id else Side.VENDOR
+            person = tenants.add_person(session, name.capitalize(), email, side)
             tenants.give_role(session, person.id, role, tenant_id)
             issued = tokens.issue(
                 session,
                 person.id,
                 environment=SETTINGS.environment,
                 lifetime=timedelta(hours=1),
+                is_sample=True,
                 scopes=scopes or (),
                 services=services or (),
             )
         standings = frozenset({Standing(role, tenant_id)})
-        caller = Caller(person.id, person.name, standings, frozenset(scopes or ()), frozenset(services or ()))
+        limits = (frozenset(scopes or ()), frozenset(services or ()))
+        caller = Caller(person.id, person.name, standings, *limits, side, Means.SAMPLE, issued.token.id)
         self.people[name] = caller
         self.tokens[name] = issued.text
         return caller
+
+    def put_on_both_sides(self, name: str, role: Role, tenant_id: UUID | None = None) -> None:
+        """Give somebody a role of the other side, past the rule of the database that refuses it to every login."""
+        with unbound(self.house).begin() as connection:
+            connection.execute(text("SET LOCAL session_replication_role = replica"))
+            connection.execute(
+                text("INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(), :p, :t, :r)"),
+                {"p": self.people[name].person_id, "t": tenant_id, "r": role.value},
+            )
 
     def filing(self, **changes: Any) -> Filing:
         """Return a good filing, with changes."""

@@ -19,7 +19,7 @@ from config.embedded import Servers
 from lockbox import migrations
 from lockbox.database import Database, make_engine
 from lockbox.schedule import Schedule
-from tests.builders import Urls, World
+from tests.builders import Urls, World, all_rights
 
 NUMBERS = itertools.count(1)
 
@@ -62,15 +62,16 @@ def fresh_database(template: Servers) -> Iterator[Urls]:
     def here(url: str) -> str:
         return make_url(url).set(database=name).render_as_string(hide_password=False)
 
-    yield Urls(
-        superuser=here(template.superuser_url),
-        owner=here(template.owner_database_url),
-        api=here(template.database_url),
-        worker=here(template.worker_database_url),
-        redis=template.redis_url,
-        smtp=template.smtp_url,
-        maildir=template.maildir,
-    )
+    with all_rights(here(template.superuser_url)):
+        yield Urls(
+            superuser=here(template.superuser_url),
+            owner=here(template.owner_database_url),
+            api=here(template.database_url),
+            worker=here(template.worker_database_url),
+            redis=template.redis_url,
+            smtp=template.smtp_url,
+            maildir=template.maildir,
+        )
     with superuser.connect() as connection:
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
     superuser.dispose()

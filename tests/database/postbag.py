@@ -15,7 +15,7 @@ from lockbox.notices.senders.memory import MemoryHooks, MemoryMail
 from lockbox.notices.senders.protocol import Mail
 from lockbox.notices.vault import Vault
 from lockbox.schedule import NOTICES
-from tests.builders import World
+from tests.builders import World, setting
 from tests.database.scenes import promised_notices, read
 
 PUBLIC_URL = "https://lockbox.vendor.example"
@@ -42,7 +42,7 @@ class Postbag:
 
     def endpoint(self, world: World, url: str, *, tenant_id: UUID | None, event_types: Iterable[str] = ()) -> UUID:
         """Add a webhook endpoint and return its id."""
-        with world.house.transaction() as session:
+        with setting(world.house).transaction() as session:
             endpoints.add(session, self.vault, url, tenant_id=tenant_id, event_types=event_types)
         (row,) = read(world.house, "SELECT id FROM endpoints WHERE url = :url", url=url)
         return UUID(str(row.id))

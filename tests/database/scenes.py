@@ -3,22 +3,26 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Engine, Row, text
+from sqlalchemy import Connection, Engine, Row, text
+from sqlmodel import Session
 
 from lockbox.database import Database
+from lockbox.people import context
+from lockbox.people.roles import Caller
 from lockbox.refusals import NoOpenWindow, Refusal
 from lockbox.requests import filing, register
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.register import Question
 from lockbox.schedule import CLOCK, NOTICES
-from tests.builders import HERE, SETTINGS, World
+from tests.builders import HERE, SETTINGS, World, unbound
 
 PATIENCE = 20.0
 MAILBOX = "mailbox:anna@contoso.example"
@@ -50,9 +54,22 @@ def at_once(pool: ThreadPoolExecutor, *calls: Callable[[], object]) -> list[obje
 
 def read(source: Database | Engine, query: str, **parameters: object) -> Sequence[Row[Any]]:
     """Return the rows of a query."""
-    engine = source.engine if isinstance(source, Database) else source
+    engine = unbound(source) if isinstance(source, Database) else source
     with engine.connect() as connection:
         return connection.execute(text(query), parameters).all()
+
+
+@contextmanager
+def as_caller(house: Database | Engine, caller: Caller, at: UUID | None = None) -> Iterator[Connection]:
+    """Open a transaction of that login which row-level security takes for somebody's; commit it on the way out.
+
+    `at` is the tenant that somebody of the vendor deals with.
+    """
+    with Session(house.engine if isinstance(house, Database) else house) as session, session.begin():
+        context.enter(session, caller)
+        if at:
+            context.turn_to(session, at)
+        yield session.connection()
 
 
 def write(engine: Engine, statement: str, **parameters: object) -> None:

@@ -5,12 +5,12 @@ from sqlalchemy import Engine
 
 from lockbox.database import Database
 from lockbox.people import tenants
-from lockbox.people.roles import Mode
+from lockbox.people.roles import Mode, Role
 from lockbox.refusals import TenantSuspended
 from lockbox.requests import clock
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.policy import Policy
-from tests.builders import World
+from lockbox.requests.rules import Policy
+from tests.builders import World, setting
 from tests.database.postbag import Postbag
 from tests.database.scenes import read, set_back, write
 
@@ -40,7 +40,7 @@ def _told(world: World, house: Database, state: str) -> set[str]:
 def _world(api: Database, policy: Policy, mode: Mode = ENFORCE) -> World:
     """Make a world in which both sides, and another tenant, have a webhook."""
     world, post = World.make(api, policy, mode), Postbag()
-    with api.transaction() as session:
+    with setting(api).transaction() as session:
         other = tenants.add(session, "fabrikam", "Fabrikam", policy={})
     post.endpoint(world, "https://vendor-hook", tenant_id=None)
     post.endpoint(world, "https://tenant-hook", tenant_id=world.tenant.id)
@@ -151,13 +151,11 @@ def test_nobody_who_is_disabled_or_did_not_ask_for_it_is_told(
     assert _told(world, api, "pending") == expected
 
 
-def test_an_approver_who_asks_is_not_asked_but_told_the_outcome(api: Database) -> None:
+def test_even_where_the_database_let_an_engineer_approve_one_who_asks_is_not_asked_but_told_the_outcome(
+    api: Database,
+) -> None:
     world = _world(api, Policy(vendor_review=False))
-    with api.engine.begin() as connection:
-        connection.exec_driver_sql(
-            "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (gen_random_uuid(), %s, %s, 'approver')",
-            (world.people["erin"].person_id, world.tenant.id),
-        )
+    world.put_on_both_sides("erin", Role.APPROVER, world.tenant.id)
 
     request = world.submit()
     world.act("amir", Action.DENY, request.id)

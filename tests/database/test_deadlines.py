@@ -12,7 +12,7 @@ from lockbox.refusals import Conflict, TooLate
 from lockbox.requests import register
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.policy import Policy
+from lockbox.requests.rules import Policy
 from tests.builders import ShiftedClock, Urls, World
 from tests.database.scenes import door, many, read, set_back, state_of, trail
 

@@ -10,7 +10,7 @@ from lockbox.notices.delivery import LEASE
 from lockbox.notices.models import Outcome
 from lockbox.notices.senders.protocol import SendFailed
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.policy import Policy
+from lockbox.requests.rules import Policy
 from lockbox.schedule import NOTICES
 from tests.builders import ShiftedClock, World
 from tests.database.postbag import DyingMail, Postbag, address, assert_notices_are_held, notice, open_notices

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from lockbox.database import Database
-from lockbox.people.roles import Caller, Means, Role, Standing
+from lockbox.people.roles import Caller, Means, Role, Side, Standing
 from lockbox.refusals import Refusal
 from lockbox.requests import acting, filing
 from lockbox.requests.lifecycle import Action
@@ -68,7 +68,10 @@ class Play:
                     ),
                     values,
                 )
-        self.world.people[name] = replace(person, standings=person.standings ^ {standing}, means=Means.SAMPLE)
+        # The vendor's side turns to the tenant of a request; a member of that tenant reaches it anyway.
+        self.world.people[name] = replace(
+            person, standings=person.standings ^ {standing}, means=Means.SAMPLE, side=Side.VENDOR
+        )
 
     def take(self, step: tuple[object, ...]) -> None:
         """Take one step; what the house refuses is as good as not done."""

@@ -3,13 +3,13 @@
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import text
 
 from lockbox.database import Database, make_engine
 from lockbox.refusals import TooLate
 from lockbox.requests import clock
 from lockbox.requests.lifecycle import Action, State
 from tests.builders import ShiftedClock, Urls, World
+from tests.database.scenes import read
 
 
 def test_an_approved_request_opens_and_expires_by_the_clock(world: World, worker: Database) -> None:
@@ -23,8 +23,7 @@ def test_an_approved_request_opens_and_expires_by_the_clock(world: World, worker
 
     assert opened.state is State.ACTIVE
     assert moved == 1
-    with world.house.transaction() as session:
-        rows = session.connection().execute(text("SELECT seq, to_state FROM events ORDER BY seq")).all()
+    rows = read(world.house, "SELECT seq, to_state FROM events ORDER BY seq")
     assert [tuple(row) for row in rows] == [(1, "pending"), (2, "active"), (3, "expired")]
 
 

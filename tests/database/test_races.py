@@ -15,7 +15,7 @@ from lockbox.refusals import AlreadyDecided, InvalidMove, TooLate
 from lockbox.requests import clock
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.policy import Policy
+from lockbox.requests.rules import Policy
 from tests.builders import ShiftedClock, World
 from tests.database.scenes import assert_trails_are_whole, at_once, many, read, state_of, trail
 

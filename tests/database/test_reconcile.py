@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from lockbox.database import Database
 from lockbox.reconcile import reconcile
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.policy import Policy
+from lockbox.requests.rules import Policy
 from lockbox.schedule import CLOCK, NOTICES, Index, Promise
 from tests.builders import Urls, World
 from tests.database.postbag import open_notices
@@ -172,13 +172,14 @@ def test_a_large_index_is_rebuilt_in_pages(world: World, worker: Database, super
         """
         WITH copied AS (
         INSERT INTO requests (id, tenant_id, requester_id, service, resources, actions, reason_code, justification,
-            mode, quorum, approval_window, access_window, state, version, deadline_at, wake_at, created_at, asked_at)
-        SELECT uuidv7(), tenant_id, requester_id, service, resources, actions, reason_code, justification, mode,
-            quorum, approval_window, access_window, state, version, deadline_at + n * interval '1 second',
-            wake_at + n * interval '1 second', created_at, asked_at
-        FROM requests, generate_series(1, :number) n RETURNING id, requester_id)
-        INSERT INTO events (id, request_id, seq, at, action, actor_id, actor_role, to_state, body)
-        SELECT uuidv7(), id, 1, now(), 'submit', requester_id, 'engineer', 'pending', '' FROM copied
+            mode, policy_version, quorum, approval_window, access_window, state, version, deadline_at, wake_at,
+            created_at, asked_at)
+        SELECT uuidv7(), tenant_id, requester_id, service, resources, actions, reason_code, justification,
+            mode, policy_version, quorum, approval_window, access_window, state, version,
+            deadline_at + n * interval '1 second', wake_at + n * interval '1 second', created_at, asked_at
+        FROM requests, generate_series(1, :number) n RETURNING id, tenant_id, requester_id)
+        INSERT INTO events (id, tenant_id, request_id, seq, at, action, actor_id, actor_role, to_state, body)
+        SELECT uuidv7(), tenant_id, id, 1, now(), 'submit', requester_id, 'engineer', 'pending', '' FROM copied
         """,
         number=BULK,
     )

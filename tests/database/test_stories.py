@@ -11,7 +11,7 @@ from lockbox.database import Database
 from lockbox.refusals import Refusal
 from lockbox.requests import clock
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.policy import Policy
+from lockbox.requests.rules import Policy
 from tests.builders import World
 from tests.database.scenes import assert_trails_are_whole, read, set_back
 

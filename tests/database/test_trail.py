@@ -13,7 +13,7 @@ from lockbox.database import Database
 from lockbox.people.roles import Mode
 from lockbox.requests import clock
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.policy import Policy
+from lockbox.requests.rules import Policy
 from lockbox.requests.writing import Origin
 from tests import builders
 from tests.builders import World

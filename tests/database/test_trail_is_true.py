@@ -10,18 +10,19 @@ from lockbox.database import Database
 from lockbox.refusals import NotYours
 from lockbox.requests.lifecycle import Action
 from tests.builders import World
-from tests.database.scenes import read, state_of
+from tests.database.scenes import as_caller, read, state_of
 
 TELL = """
-INSERT INTO events (id, request_id, seq, at, action, actor_id, actor_role, from_state, to_state, body)
-SELECT uuidv7(), id, version + 1, now(), :action, CASE :role WHEN 'clock' THEN NULL ELSE requester_id END, :role,
-    state, :state, '' FROM requests
+INSERT INTO events (id, tenant_id, request_id, seq, at, action, actor_id, actor_role, from_state, to_state, body)
+SELECT uuidv7(), tenant_id, id, version + 1, now(), :action, CASE :role WHEN 'clock' THEN NULL ELSE requester_id END,
+    :role, state, :state, '' FROM requests
 """
 
 
-def _write(house: Database, statement: str, **values: str) -> None:
-    with house.engine.begin() as connection:
-        connection.execute(text(statement), values)
+def _write(world: World, house: Database, statement: str, **values: str) -> None:
+    """Write one row as that login; for row-level security it is the one request's engineer who does it."""
+    with as_caller(house, world.people["erin"], at=world.tenant.id) as connection:
+        assert connection.execute(text(statement), values).rowcount == 1
 
 
 @pytest.mark.parametrize("login", ["api", "worker"])
@@ -31,18 +32,23 @@ def test_no_login_moves_a_request_without_an_event(world: World, login: str, req
     ended = "UPDATE requests SET state = 'timed_out', version = version + 1, wake_at = NULL, closed_at = now()"
 
     with pytest.raises(DBAPIError, match="moved without an event"):
-        _write(house, ended)
+        _write(world, house, ended)
 
     assert state_of(house, filed.id) == "pending"
 
 
-@pytest.mark.parametrize("login", ["api", "worker"])
-def test_no_login_tells_of_a_move_that_was_not_made(world: World, login: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(
+    ("login", "action", "role", "state"),
+    [("api", "cancel", "engineer", "cancelled"), ("worker", "time_out", "clock", "timed_out")],
+)
+def test_no_login_tells_of_a_move_that_was_not_made(
+    world: World, request: pytest.FixtureRequest, *, login: str, action: str, role: str, state: str
+) -> None:
     world.submit()
     house: Database = request.getfixturevalue(login)
 
     with pytest.raises(DBAPIError, match="a move that was not made"):
-        _write(house, TELL, action="time_out", role="clock", state="timed_out")
+        _write(world, house, TELL, action=action, role=role, state=state)
 
     assert len(read(house, "SELECT FROM events")) == 1
 
@@ -57,7 +63,7 @@ def test_a_worker_speaks_for_the_clock_alone(
     world.act("ann", Action.APPROVE, world.submit().id)
 
     with pytest.raises(DBAPIError, match="speaks for the clock alone"):
-        _write(worker, TELL, action=action, role=role, state=state)
+        _write(world, worker, TELL, action=action, role=role, state=state)
 
     assert len(read(worker, "SELECT FROM events")) == 2
 
@@ -66,7 +72,7 @@ def test_a_worker_cannot_send_a_notice_to_somebody_else(world: World, worker: Da
     world.submit()
 
     with pytest.raises(DBAPIError, match="permission denied"):
-        _write(worker, "UPDATE notices SET person_id = (SELECT requester_id FROM requests LIMIT 1)")
+        _write(world, worker, "UPDATE notices SET person_id = (SELECT requester_id FROM requests LIMIT 1)")
 
     assert len(read(worker, "SELECT DISTINCT person_id FROM notices")) == 3
 

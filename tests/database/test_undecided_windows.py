@@ -3,37 +3,54 @@
 from collections.abc import Sequence
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+from sqlmodel import Session
 
 from lockbox.database import Database
+from lockbox.people import context
 from lockbox.people.roles import Mode
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.policy import Policy
-from tests.builders import World
-from tests.database.scenes import read, state_of
+from lockbox.requests.rules import Policy
+from tests.builders import Urls, World, unbound
+from tests.database.scenes import as_caller, read, state_of
 
 DECIDE = """
-INSERT INTO decisions (id, request_id, person_id, verdict, channel, decided_at)
-SELECT uuidv7(), id, :person, :verdict, 'api', now() FROM requests
+INSERT INTO decisions (id, request_id, person_id, stands_for, means, verdict, channel, decided_at)
+SELECT uuidv7(), id, :person, '{}', 'oidc', :verdict, 'api', now() FROM requests
 """
 OPEN = """
 WITH told AS (
-    INSERT INTO events (id, request_id, seq, at, action, actor_id, actor_role, to_state, body)
-    SELECT uuidv7(), id, version + 1, now(), 'approve', requester_id, 'approver', 'active', '' FROM requests
+    INSERT INTO events (id, tenant_id, request_id, seq, at, action, actor_id, actor_role, from_state, to_state, body)
+    SELECT uuidv7(), tenant_id, id, version + 1, now(), 'endorse', :opener, 'manager', state, 'active', ''
+    FROM requests
 )
-UPDATE requests SET state = 'active', opened_at = now(), asked_at = now(), version = version + 1,
+UPDATE requests SET state = 'active', opened_at = now(), asked_at = coalesce(asked_at, now()), version = version + 1,
     deadline_at = now() + interval '1 minute', wake_at = now() + interval '1 minute'
 """
 Decision = tuple[str, str]
 
 
-def _open(world: World, house: Database, decisions: Sequence[Decision]) -> None:
-    """Open the one request by hand, with these decisions and no others, as the API's own login."""
-    with house.engine.begin() as connection:
-        for who, verdict in decisions:
-            connection.execute(text(DECIDE), {"person": world.people[who].person_id, "verdict": verdict})
-        connection.execute(text(OPEN))
+def _decide(world: World, connection: Connection, decision: Decision) -> None:
+    who, verdict = decision
+    decided = connection.execute(text(DECIDE), {"person": world.people[who].person_id, "verdict": verdict})
+    assert decided.rowcount == 1
+
+
+def _open(world: World, connection: Connection) -> None:
+    """Open the one request by hand, as Mia, who manages and has decided nothing."""
+    opened = connection.execute(text(OPEN), {"opener": world.people["mia"].person_id})
+    assert opened.rowcount == 1
+
+
+def _open_with(world: World, engine: Engine, decisions: Sequence[Decision]) -> None:
+    """Let the one request have these decisions and no others, whoever may give them, and open it as that login."""
+    with unbound(world.house).begin() as connection:
+        for decision in decisions:
+            _decide(world, connection, decision)
+    with as_caller(engine, world.people["mia"], at=world.tenant.id) as connection:
+        _open(world, connection)
 
 
 @pytest.mark.parametrize(
@@ -63,10 +80,22 @@ def test_a_window_without_its_decisions_is_refused(
     request = world.submit()
 
     with pytest.raises(DBAPIError, match="active without the decisions for it"):
-        _open(world, api, decisions)
+        _open_with(world, api.engine, decisions)
 
     assert state_of(api, request.id) == "reviewing"
-    assert not read(api, "SELECT FROM decisions")
+    assert len(read(api, "SELECT FROM decisions")) == len(decisions)
+    assert len(read(api, "SELECT FROM events")) == 1
+
+
+@pytest.mark.parametrize("login", ["superuser", "owner", "api"])
+def test_no_login_opens_a_window_without_its_decisions(urls: Urls, world: World, login: str) -> None:
+    request = world.submit()
+    engine = create_engine(getattr(urls, login), poolclass=NullPool)
+
+    with pytest.raises(DBAPIError, match="active without the decisions for it"):
+        _open_with(world, engine, [("max", "endorse")])
+
+    assert state_of(world.house, request.id) == "pending"
 
 
 @pytest.mark.parametrize(
@@ -84,10 +113,13 @@ def test_a_window_with_its_decisions_is_taken_in_whatever_order_they_are_written
     world = World.make(api, Policy(quorum=quorum), mode)
     request = world.submit()
 
-    with api.engine.begin() as connection:
-        connection.execute(text(OPEN))
-        for who, verdict in decisions:
-            connection.execute(text(DECIDE), {"person": world.people[who].person_id, "verdict": verdict})
+    with Session(api.engine) as session, session.begin():
+        context.enter(session, world.people["mia"])
+        context.turn_to(session, world.tenant.id)
+        _open(world, session.connection())
+        for decision in decisions:
+            context.enter(session, world.people[decision[0]])
+            _decide(world, session.connection(), decision)
 
     assert state_of(api, request.id) == "active"
 
@@ -96,15 +128,19 @@ def test_a_request_cannot_be_born_active(world: World, api: Database) -> None:
     world.submit()
     born = text("""
         INSERT INTO requests (id, tenant_id, requester_id, service, resources, actions, reason_code, justification,
-            mode, quorum, approval_window, access_window, state, version, deadline_at, wake_at, created_at, opened_at)
-        SELECT uuidv7(), tenant_id, requester_id, service, resources, actions, reason_code, justification, mode,
-            quorum, approval_window, access_window, 'active', 1, now() + interval '1 minute',
+            mode, policy_version, quorum, approval_window, access_window, state, version, deadline_at, wake_at,
+            created_at, opened_at)
+        SELECT uuidv7(), tenant_id, requester_id, service, resources, actions, reason_code, justification,
+            mode, policy_version, quorum, approval_window, access_window, 'active', 1, now() + interval '1 minute',
             now() + interval '1 minute', created_at, now()
         FROM requests
     """)
 
-    with pytest.raises(DBAPIError, match="active without the decisions for it"), api.engine.begin() as connection:
-        connection.execute(born)
+    with (
+        pytest.raises(DBAPIError, match="active without the decisions for it"),
+        as_caller(api, world.people["erin"], at=world.tenant.id) as connection,
+    ):
+        assert connection.execute(born).rowcount == 1
 
     assert [row.state for row in read(api, "SELECT state FROM requests")] == ["pending"]
 

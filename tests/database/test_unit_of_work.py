@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from lockbox import database
 from lockbox.database import Database, make_engine
 from lockbox.ids import new_id
+from lockbox.people import context
 from lockbox.reconcile import reconcile
 from lockbox.refusals import WindowTooLong
 from lockbox.requests.lifecycle import Action, State
@@ -70,8 +71,10 @@ def test_a_transaction_that_is_rolled_back_writes_nothing_and_arms_nothing(world
 
     def submit_and_fail() -> None:
         with world.house.transaction() as session:
+            context.enter(session, world.people["olga"])
             database.promise(session, CLOCK, [Promise(str(new_id()), "expire", NOON)])
-            session.connection().execute(text("UPDATE tenants SET suspended = true"))
+            suspended = session.connection().execute(text("UPDATE tenants SET suspended = true"))
+            assert suspended.rowcount == 1
             raise Change
 
     with pytest.raises(Change):
@@ -95,6 +98,7 @@ def test_a_commit_that_the_database_refuses_arms_nothing(world: World) -> None:
 
     def open_without_a_decision() -> None:
         with world.house.transaction() as session:
+            context.enter(session, world.people["max"])
             session.connection().execute(
                 text(
                     "UPDATE requests SET state = 'active', opened_at = now(), version = version + 1,"

@@ -14,12 +14,14 @@ from sqlalchemy.pool import NullPool
 from structlog.typing import Processor
 
 from config.embedded import Servers
+from config.settings import Settings
 from lockbox.database import Database, make_engine
 from lockbox.people.roles import Mode
-from lockbox.requests.policy import Policy
+from lockbox.requests.rules import Policy
 from lockbox.schedule import Schedule
-from tests.builders import WITHOUT_REVIEW, Urls, World
+from tests.builders import WITHOUT_REVIEW, Urls, World, all_rights
 from tests.http.door import Door, OpenDoor
+from tests.http.portal import SETTINGS, OpenPortal, Portal
 
 NUMBERS = itertools.count(1)
 
@@ -35,15 +37,16 @@ def cloned(servers: Servers) -> Iterator[Urls]:
 
     with superuser.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name} TEMPLATE lockbox OWNER lockbox_owner"))
-    yield Urls(
-        superuser=here(servers.superuser_url),
-        owner=here(servers.owner_database_url),
-        api=here(servers.database_url),
-        worker=here(servers.worker_database_url),
-        redis=servers.redis_url,
-        smtp=servers.smtp_url,
-        maildir=servers.maildir,
-    )
+    with all_rights(here(servers.superuser_url)):
+        yield Urls(
+            superuser=here(servers.superuser_url),
+            owner=here(servers.owner_database_url),
+            api=here(servers.database_url),
+            worker=here(servers.worker_database_url),
+            redis=servers.redis_url,
+            smtp=servers.smtp_url,
+            maildir=servers.maildir,
+        )
     with superuser.connect() as connection:
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
 
@@ -136,3 +139,19 @@ def own_door(template: Servers, runner: asyncio.Runner) -> Iterator[Door]:
         yield Door(World.make(house), house, root, runner)
         house.dispose()
         root.dispose()
+
+
+@pytest.fixture(scope="session")
+def open_portal(api: Database, worker: Database, root: Engine, runner: asyncio.Runner) -> OpenPortal:
+    """Return what makes a new world with a policy, and its pages."""
+
+    def opened(policy: Policy = WITHOUT_REVIEW, settings: Settings = SETTINGS) -> Portal:
+        return Portal(World.make(api, policy), api, worker, root, runner, settings)
+
+    return opened
+
+
+@pytest.fixture
+def portal(open_portal: OpenPortal) -> Portal:
+    """The pages of a world of the test's own, without vendor review."""
+    return open_portal()

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from lockbox.people.roles import Mode, Role
-from lockbox.requests.policy import Policy
+from lockbox.requests.rules import Policy
 from tests.http.door import Door, OpenDoor, facts
 
-BOTH = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (gen_random_uuid(), :p, :t, :r)"
+ALSO = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (gen_random_uuid(), :p, :t, :r)"
 
 
 def window(view: dict[str, Any]) -> timedelta:
@@ -154,10 +154,9 @@ def test_the_vote_of_somebody_who_may_no_longer_approve_does_not_count(open_door
     assert window(third) == timedelta(hours=1)
 
 
-def test_nobody_decides_on_the_own_request_whatever_else_they_are(fresh_door: Door) -> None:
-    erin = fresh_door.world.people["erin"].person_id
-    fresh_door.run_sql(BOTH, p=erin, t=fresh_door.world.tenant.id, r="approver")
-    fresh_door.run_sql(BOTH, p=erin, t=None, r="manager")
+def test_nobody_decides_on_the_own_request_even_where_the_database_let_them_be_everything(fresh_door: Door) -> None:
+    fresh_door.world.put_on_both_sides("erin", Role.APPROVER, fresh_door.world.tenant.id)
+    fresh_door.run_sql(ALSO, p=fresh_door.world.people["erin"].person_id, t=None, r="manager")
     request_id = fresh_door.pending()
     before = fresh_door.rows()
 
@@ -168,16 +167,20 @@ def test_nobody_decides_on_the_own_request_whatever_else_they_are(fresh_door: Do
     assert fresh_door.act("ann", "approve", request_id).json()["state"] == "active"
 
 
-def test_an_engineer_who_also_approves_decides_on_the_requests_of_others(fresh_door: Door) -> None:
-    erin = fresh_door.world.people["erin"].person_id
-    fresh_door.run_sql(BOTH, p=erin, t=fresh_door.world.tenant.id, r="approver")
-
-    assert fresh_door.act("erin", "approve", fresh_door.pending("eve")).json()["state"] == "active"
-
-
-def test_one_person_never_endorses_and_approves_the_same_request(open_door: OpenDoor) -> None:
+def test_an_engineer_who_also_manages_decides_on_the_requests_of_others(open_door: OpenDoor) -> None:
     door = open_door(Policy(), Mode.ENFORCE)
-    door.run_sql(BOTH, p=door.world.people["max"].person_id, t=door.world.tenant.id, r="approver")
+    door.run_sql(ALSO, p=door.world.people["erin"].person_id, t=None, r="manager")
+    own = door.pending("erin")
+
+    assert door.act("erin", "endorse", door.pending("eve")).json()["state"] == "pending"
+    facts(door.act("erin", "endorse", own), 403, "own-request")
+
+
+def test_one_person_never_endorses_and_approves_even_where_the_database_let_them_be_on_both_sides(
+    open_door: OpenDoor,
+) -> None:
+    door = open_door(Policy(), Mode.ENFORCE)
+    door.world.put_on_both_sides("max", Role.APPROVER, door.world.tenant.id)
     request_id = door.pending()
     door.act("max", "endorse", request_id)
     before = door.rows()

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from lockbox.database import Database
 from lockbox.requests import clock
-from lockbox.requests.policy import Policy
+from lockbox.requests.rules import Policy
 from tests.builders import ShiftedClock
 from tests.http.door import Door, OpenDoor
 

@@ -9,7 +9,7 @@ from lockbox.database import Database
 from lockbox.people.roles import Mode, Role
 from lockbox.requests import clock
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.policy import Policy
+from lockbox.requests.rules import Policy
 from tests.builders import ShiftedClock, World
 from tests.http.door import Door, OpenDoor, facts
 
@@ -31,9 +31,9 @@ GRID = {
         unseen      own  404 role  role 404 404  404   404   404   404""",
     "deny": """
         reviewing   own  404 yes   role 404 404  404   404   404   404
-        pending     own  404 role  role 404 404  yes   role  role  404
-        active      own  404 state role 404 404  state role  role  404
-        final       own  404 state role 404 404  state role  role  404
+        pending     own  404 role  role 404 404  yes   yes   role  404
+        active      own  404 state role 404 404  state state role  404
+        final       own  404 state role 404 404  state state role  404
         unseen      own  404 state role 404 404  404   404   404   404""",
     "cancel": """
         reviewing   yes   404 role role 404 404  404   404   404   404

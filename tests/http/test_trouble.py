@@ -116,7 +116,9 @@ def test_what_was_promised_is_armed_after_the_commit(own_door: Door) -> None:
 def test_a_policy_that_the_database_holds_and_the_code_does_not_know_is_our_fault_and_says_nothing(
     fresh_door: Door,
 ) -> None:
-    fresh_door.run_sql("UPDATE tenants SET policy = '{\"s3cret\": 1}' WHERE id = :id", id=fresh_door.world.tenant.id)
+    tenant_id = fresh_door.world.tenant.id
+    fresh_door.run_sql("INSERT INTO policies VALUES (:id, 2, '{\"s3cret\": 1}', NULL, now())", id=tenant_id)
+    fresh_door.run_sql("UPDATE tenants SET policy_version = 2 WHERE id = :id", id=tenant_id)
     before = fresh_door.rows()
 
     answer = fresh_door.file()

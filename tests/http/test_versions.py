@@ -2,7 +2,7 @@
 
 import pytest
 
-from lockbox.requests.policy import Policy
+from lockbox.requests.rules import Policy
 from tests.http.door import Door, OpenDoor, facts
 
 

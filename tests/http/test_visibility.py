@@ -7,7 +7,7 @@ import pytest
 from lockbox.ids import new_id
 from lockbox.people.roles import Role
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.policy import Policy
+from lockbox.requests.rules import Policy
 from tests.builders import World
 from tests.http.door import Door, OpenDoor, facts
 

@@ -11,7 +11,8 @@ from lockbox.people import tokens
 from lockbox.refusals import NotSignedIn
 from lockbox.schedule import Promise
 
-GOOD = "lbx_test_0197f3a0a0a07a0a8a0a0a0a0a0a0a0a_" + "s" * 43
+BODY = "lbx_test_0197f3a0a0a07a0a8a0a0a0a0a0a0a0a_" + "s" * 43
+GOOD = BODY + "6c89ee55"
 
 
 def test_ids_are_uuids_of_version_7_in_the_order_of_their_making() -> None:
@@ -64,6 +65,13 @@ def test_the_form_of_a_token_tells_its_environment_and_its_id() -> None:
     assert parts["env"] == "test"
     assert parts["id"] == "0197f3a0a0a07a0a8a0a0a0a0a0a0a0a"
     assert parts["secret"] == "s" * 43
+    assert parts["checksum"] == "6c89ee55"
+
+
+def test_the_checksum_of_a_token_is_the_crc_32_of_all_that_stands_before_it() -> None:
+    assert tokens.checksum("123456789") == "cbf43926"
+    assert tokens.checksum("lbx_116023") == "00000465"
+    assert BODY + tokens.checksum(BODY) == GOOD
 
 
 @pytest.mark.parametrize(
@@ -72,7 +80,8 @@ def test_the_form_of_a_token_tells_its_environment_and_its_id() -> None:
         "",
         "x",
         "lbx_test",
-        GOOD + "s",
+        BODY,
+        GOOD + "0",
         GOOD[:-1],
         GOOD + "\n",
         " " + GOOD,
@@ -83,6 +92,9 @@ def test_the_form_of_a_token_tells_its_environment_and_its_id() -> None:
         GOOD.replace("sss", "s.s", 1),
         GOOD.replace("_test_", "_production_"),
         GOOD.replace("_test_", "_development_"),
+        GOOD.upper(),
+        BODY + "6C89EE55",
+        BODY + "6c89ee5g",
         "lbx_test_" + "0" * 100_000,
     ],
 )
@@ -91,3 +103,20 @@ def test_what_is_no_token_of_this_installation_never_reaches_the_database(shown:
 
     with pytest.raises(NotSignedIn, match="begin with lbx_test_"):
         tokens.authenticate(unbound, shown, environment="test")
+
+
+@pytest.mark.parametrize(
+    "mangled",
+    [
+        GOOD.replace("0197", "0179"),
+        GOOD.replace("sss", "ssS", 1),
+        GOOD.replace("sss", "ss-", 1),
+        BODY + "6c89e5e5",
+        BODY + "00000000",
+    ],
+)
+def test_a_token_with_a_typo_is_told_by_its_checksum_and_never_reaches_the_database(mangled: str) -> None:
+    unbound = Session()
+
+    with pytest.raises(NotSignedIn, match="checksum is wrong"):
+        tokens.authenticate(unbound, mangled, environment="test")

@@ -27,6 +27,7 @@ TABLE = {
     ("reviewing", "time_out", "clock"): ("timed_out", None),
     ("pending", "approve", "approver"): ("active", "pending"),
     ("pending", "deny", "approver"): ("denied", None),
+    ("pending", "deny", "tenant_admin"): ("denied", None),
     ("pending", "cancel", "requester"): ("cancelled", None),
     ("pending", "time_out", "clock"): ("timed_out", None),
     ("active", "complete", "requester"): ("completed", None),
@@ -52,7 +53,7 @@ EVER_DOES = {
     "requester": {"cancel", "complete"},
     "manager": {"endorse", "deny", "revoke"},
     "approver": {"approve", "deny", "revoke"},
-    "tenant_admin": {"revoke"},
+    "tenant_admin": {"deny", "revoke"},
     "clock": {"time_out", "expire"},
 }
 EVERYTHING = list(itertools.product([None, *State], Action, Party))
@@ -102,6 +103,8 @@ def test_nobody_may_do_anything_without_a_capacity(action: Action) -> None:
         (State.ACTIVE, Action.REVOKE, {Party.APPROVER, Party.TENANT_ADMIN}, Party.APPROVER),
         (State.ACTIVE, Action.REVOKE, {Party.MANAGER, Party.TENANT_ADMIN}, Party.MANAGER),
         (State.PENDING, Action.DENY, {Party.MANAGER, Party.APPROVER}, Party.APPROVER),
+        (State.PENDING, Action.DENY, {Party.TENANT_ADMIN, Party.APPROVER}, Party.APPROVER),
+        (State.PENDING, Action.APPROVE, {Party.TENANT_ADMIN, Party.APPROVER}, Party.APPROVER),
         (State.REVIEWING, Action.DENY, {Party.MANAGER, Party.APPROVER}, Party.MANAGER),
         (None, Action.SUBMIT, {Party.SYSTEM, Party.ENGINEER}, Party.ENGINEER),
     ],

@@ -9,16 +9,9 @@ from pydantic import ValidationError
 from lockbox.ids import new_id
 from lockbox.people.roles import Mode
 from lockbox.requests.lifecycle import Action, State
-from lockbox.requests.policy import (
-    Policy,
-    Vote,
-    customer_decides,
-    deadline,
-    granted_window,
-    quorum_met,
-    reviewed_first,
-    wake_at,
-)
+from lockbox.requests.policy import customer_decides, deadline, reviewed_first, wake_at
+from lockbox.requests.quorum import Vote, granted_window, quorum_met
+from lockbox.requests.rules import Policy
 
 NOON = datetime(2026, 2, 28, 12, tzinfo=UTC)
 ANN, AMIR, ABE = new_id(), new_id(), new_id()
@@ -51,7 +44,7 @@ def vote(person: Any, verdict: Action = Action.APPROVE, window: int | None = Non
 def test_a_quorum_counts_people_who_may_still_approve_and_one_denial_outweighs(
     votes: list[Vote], quorum: int, *, met: bool
 ) -> None:
-    assert quorum_met(iter(votes), quorum) is met
+    assert quorum_met(iter(votes), quorum, (), {}) is met
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 ROWS = [
     [cell.strip() for cell in line.strip().strip("|").split("|")]
     for line in (ROOT / "docs" / "threat-model.md").read_text().splitlines()
-    if line.startswith("| ") and not line.startswith("| who")
+    if line.startswith("| ") and not line.startswith("| who |")
 ]
 TESTS = {
     name

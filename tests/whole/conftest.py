@@ -21,7 +21,7 @@ from cli.stack import CHECKOUT, Plan, Processes
 from config.children import environment
 from config.embedded import Servers
 from lockbox.database import Database, make_engine
-from lockbox.requests.policy import Policy
+from lockbox.requests.rules import Policy
 from lockbox.schedule import Schedule
 from tests.builders import Urls, World
 from tests.conftest import fresh_database

@@ -1,0 +1,247 @@
+"""A tenant with a row in every table: what row-level security has to keep from others, and a migration to keep."""
+
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from lockbox.database import Database
+from lockbox.people.roles import Caller, Mode
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.rules import Policy
+from tests.builders import World, unbound
+from tests.database.postbag import Postbag
+from tests.database.scenes import as_caller
+
+# What no call of the house makes on the way of a request, in the order of their foreign keys.
+THE_REST = (
+    """
+    INSERT INTO eligible_deputies (tenant_id, person_id) VALUES (:tenant, :aude)
+    """,
+    """
+    INSERT INTO delegations (id, tenant_id, principal_id, deputy_id, starts_at, ends_at, made_by, created_at)
+    VALUES (uuidv7(), :tenant, :ann, :aude, now(), now() + interval '1 day', :ann, now())
+    """,
+    """
+    INSERT INTO invitations (id, tenant_id, email, name, roles, is_recovery, invited_by, created_at, takes_effect_at,
+        secret_hash, expires_at)
+    VALUES (uuidv7(), :tenant, 'nora-' || CAST(:tenant AS text) || '@example.test', 'Nora', '{approver}', false,
+        :tara, now(), now(), sha256('code'), now() + interval '1 day')
+    """,
+    """
+    INSERT INTO identities (issuer, subject, person_id, created_at)
+    SELECT 'https://idp.example', p.id::text, p.id, now() FROM unnest(CAST(:everybody AS uuid[])) AS p (id)
+    """,
+    """
+    INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at)
+    SELECT uuidv7(), p.id, uuid_send(p.id), 'key', 0, 'laptop', now()
+    FROM unnest(CAST(:everybody AS uuid[])) AS p (id)
+    """,
+    """
+    INSERT INTO sessions (id, person_id, secret_hash, means, signed_in_at, last_seen_at, expires_at)
+    SELECT uuidv7(), p.id, sha256(uuid_send(p.id)), 'passkey', now(), now(), now() + interval '1 hour'
+    FROM unnest(CAST(:everybody AS uuid[])) AS p (id)
+    """,
+    """
+    INSERT INTO sign_ins (id, browser_hash, means, email, code_hash, created_at, expires_at)
+    SELECT uuidv7(), sha256(uuid_send(p.id)), 'mail', p.email, sha256('code'), now(), now() + interval '10 minutes'
+    FROM people p WHERE p.id = ANY(CAST(:everybody AS uuid[]))
+    """,
+    """
+    INSERT INTO sign_in_counts (key, since, count) VALUES (sha256(uuid_send(:tenant)), now(), 1)
+    """,
+    """
+    INSERT INTO idempotency_keys (person_id, key, body_hash, answer, created_at)
+    SELECT p.id, 'key', 'hash', '{}', now() FROM unnest(CAST(:everybody AS uuid[])) AS p (id)
+    """,
+    """
+    WITH told AS (
+        INSERT INTO events (id, tenant_id, at, action, actor_id, actor_role, body)
+        VALUES (uuidv7(), :tenant, now(), 'policy_changed', :tara, 'tenant_admin', '{}'),
+            (uuidv7(), NULL, now(), 'member_changed', :olga, 'operator', '{}')
+        RETURNING id, tenant_id
+    ), details AS (
+        INSERT INTO event_details (event_id, field, salt, value) SELECT id, 'member', 'salt', 'Somebody' FROM told
+    ), unsealed AS (
+        INSERT INTO unsealed (event_id) SELECT id FROM told
+    )
+    INSERT INTO notices (id, tenant_id, event_id, person_id, channel, template, run_at, until_at, attempts)
+    SELECT uuidv7(), tenant_id, id, :ann, 'mail', 'policy_changed', now(), now() + interval '1 day', 0 FROM told
+    WHERE tenant_id IS NOT NULL
+    """,
+)
+
+
+def furnish(house: Database, mode: Mode = Mode.ENFORCE) -> World:
+    """Make the usual world with requests in review, waiting and open, and a row of its own in every table."""
+    world = World.make(house, Policy(), mode)
+    post = Postbag()
+    post.endpoint(world, f"https://tenant.example/{world.tenant.slug}", tenant_id=world.tenant.id)
+    post.endpoint(world, f"https://vendor.example/{world.tenant.slug}", tenant_id=None)
+    world.submit()
+    for answer in (None, Action.APPROVE):
+        request = world.submit(case_ref="CASE-7")
+        world.act("max", Action.ENDORSE, request.id, comment="A real fault")
+        if answer:
+            world.act("ann", answer, request.id, comment="Go ahead")
+    values: dict[str, UUID | list[UUID]] = {name: caller.person_id for name, caller in world.people.items()}
+    values |= {"tenant": world.tenant.id, "everybody": [caller.person_id for caller in world.people.values()]}
+    with unbound(house).begin() as connection:
+        for statement in THE_REST:
+            connection.execute(text(statement), values)
+    return world
+
+
+Row = dict[str, Any]
+
+# Tables whose new rows are anybody's to write: to begin a sign-in there is nobody yet, and what is more to an event
+# cannot be held against the event while one statement writes both.
+FREE = frozenset({"sign_ins", "sign_in_counts", "event_details", "unsealed"})
+# Rows that everybody with a context may see: the vendor's own people and what they hear of.
+PUBLIC = {"people": "side = 'vendor'", "memberships": "tenant_id IS NULL", "endpoints": "tenant_id IS NULL"}
+
+TABLES = text("""
+SELECT c.relname AS name,
+    (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute a
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '') AS columns,
+    (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute a
+        WHERE a.attrelid = c.oid AND a.attnum = ANY(i.indkey)) AS key,
+    (SELECT coalesce(array_agg(a.attname::text ORDER BY a.attnum), '{}') FROM pg_attribute a
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+        AND has_column_privilege('lockbox_api', c.oid, a.attnum, 'UPDATE')) AS changeable,
+    has_any_column_privilege('lockbox_api', c.oid, 'SELECT') AS readable,
+    has_table_privilege('lockbox_api', c.oid, 'DELETE') AS deletable
+FROM pg_class c JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary
+WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND c.relname <> 'alembic_version'
+ORDER BY c.relname
+""")
+SELECT_KEYS = "SELECT {key} FROM {name} WHERE {where}"
+SELECT_ROWS = "SELECT to_jsonb(t) FROM {name} t WHERE {where}"
+SELECT_VERSIONS = "SELECT t.xmin || ' ' || t::text FROM {name} t"
+INSERT_ROW = """
+INSERT INTO {name} ({columns}) SELECT {columns} FROM jsonb_populate_record(NULL::{name}, CAST(:row AS jsonb))
+"""
+SET_COLUMN = "UPDATE {name} SET {column} = (jsonb_populate_record(NULL::{name}, CAST(:row AS jsonb))).{column}"
+KEEP_COLUMN = "UPDATE {name} SET {column} = {column}"
+CLEAR = "DELETE FROM {name}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the schema, whichever there are, and what the API's login may do to it."""
+
+    name: str
+    columns: str
+    key: str
+    changeable: tuple[str, ...]
+    readable: bool
+    deletable: bool
+
+    def keys(self, connection: Connection, where: str = "true") -> set[tuple[Any, ...]]:
+        """Return the keys of the rows that this transaction sees."""
+        query = SELECT_KEYS.format(key=self.key, name=self.name, where=where)
+        return {tuple(row) for row in connection.execute(text(query))}
+
+    def insert(self, connection: Connection, row: Row) -> None:
+        """Write a row once more."""
+        statement = INSERT_ROW.format(name=self.name, columns=self.columns)
+        connection.execute(text(statement), {"row": json.dumps(row)})
+
+    def overwrite(self, connection: Connection, column: str, row: Row) -> None:
+        """Set one column, wherever that is allowed, to what it is in the row; no row has to be seen for it."""
+        connection.execute(text(SET_COLUMN.format(name=self.name, column=column)), {"row": json.dumps(row)})
+
+    def touch(self, connection: Connection, column: str) -> int:
+        """Set one column of every row that is seen to what it is; return how many rows that are."""
+        return connection.execute(text(KEEP_COLUMN.format(name=self.name, column=column))).rowcount
+
+    def clear(self, connection: Connection) -> int:
+        """Delete every row that is allowed; return how many rows that were."""
+        return connection.execute(text(CLEAR.format(name=self.name))).rowcount
+
+
+def tables(house: Database) -> list[Table]:
+    """Return every table of the schema but Alembic's own."""
+    with unbound(house).connect() as connection:
+        rows = connection.execute(TABLES).all()
+    return [Table(r.name, r.columns, r.key, tuple(r.changeable), r.readable, r.deletable) for r in rows]
+
+
+def private_rows(house: Database) -> dict[str, list[Row]]:
+    """Return every row that there is now and that is not everybody's, by table."""
+    return {name: _column(house, SELECT_ROWS, name, f"NOT ({PUBLIC.get(name, 'false')})") for name in _names(house)}
+
+
+def private_keys(house: Database) -> dict[str, set[tuple[Any, ...]]]:
+    """Return the key of every row that there is now and that is not everybody's, by table."""
+    with unbound(house).connect() as connection:
+        return {one.name: one.keys(connection, f"NOT ({PUBLIC.get(one.name, 'false')})") for one in tables(house)}
+
+
+def versions(house: Database) -> dict[str, set[str]]:
+    """Return every version of every row: one that was written anew shows, even if nothing in it changed."""
+    return {name: set(_column(house, SELECT_VERSIONS, name)) for name in _names(house)}
+
+
+def _names(house: Database) -> list[str]:
+    return [table.name for table in tables(house)]
+
+
+def _column(house: Database, query: str, name: str, where: str = "true") -> list[Any]:
+    with unbound(house).connect() as connection:
+        return list(connection.execute(text(query.format(name=name, where=where))).scalars())
+
+
+@contextmanager
+def in_context(house: Database, caller: Caller | None, at: UUID | None = None) -> Iterator[Connection]:
+    """Open a transaction in somebody's context, or in none for None; commit it on the way out."""
+    with house.engine.begin() if caller is None else as_caller(house, caller, at=at) as connection:
+        yield connection
+
+
+def insert_refused(house: Database, caller: Caller | None, rows: Mapping[str, Collection[Row]]) -> set[str]:
+    """Check that row-level security lets somebody, or nobody for None, write none of these rows; return the tables.
+
+    The rows are there: were they let through, their keys would be refused, in other words. What names no tenant where
+    only the tenant counts is left out.
+    """
+    tried = set()
+    for table in tables(house):
+        for row in () if table.name in FREE else rows[table.name]:
+            if table.name in {"events", "notices"} and row["tenant_id"] is None:
+                continue
+            said = _said(house, caller, partial(table.insert, row=row))
+            assert said == f'new row violates row-level security policy for table "{table.name}"', said
+            tried.add(table.name)
+    return tried
+
+
+def attempt_everything(
+    house: Database, caller: Caller | None, rows: Mapping[str, Collection[Row]], leave: Collection[str] = ()
+) -> None:
+    """Change whatever can be changed and remove whatever can be removed, seen or unseen, refused or not."""
+    for table in tables(house):
+        if table.name in leave:
+            continue
+        for column in table.changeable:
+            _said(house, caller, partial(table.touch, column=column))
+            for row in rows[table.name]:
+                _said(house, caller, partial(table.overwrite, column=column, row=row))
+        if table.deletable:
+            _said(house, caller, table.clear)
+
+
+def _said(house: Database, caller: Caller | None, change: Callable[[Connection], object]) -> str:
+    """Do it and commit it; return what it was refused with."""
+    try:
+        with in_context(house, caller) as connection:
+            change(connection)
+    except DBAPIError as refused:
+        return str(refused.orig)
+    return "done"

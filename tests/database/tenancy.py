@@ -1,0 +1,118 @@
+"""The tenancy wing in tests: somebody of a small world does or reads something at its tenant, in a transaction."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+from sqlalchemy import text
+
+from lockbox.database import Database
+from lockbox.people import context
+from lockbox.people.models import Invitation
+from lockbox.people.roles import Caller, Mode, Role
+from lockbox.tenancy import deputies, invitations, members, tenants, vendor
+from lockbox.tenancy.deputies import Entry, Wanted
+from lockbox.tenancy.memberships import Member
+from tests.builders import HERE, World
+from tests.mailbox import code_of
+
+T = TypeVar("T")
+
+
+def does(
+    world: World,
+    who: str,
+    call: Callable[..., T],
+    *args: object,
+    slug: str | None = None,
+    house: Database | None = None,
+    **named: Any,
+) -> T:
+    """Do something at the world's tenant, or at another one."""
+    with (house or world.house).transaction() as session:
+        return call(session, world.people[who], HERE, slug or world.tenant.slug, *args, **named)
+
+
+def reads(world: World, who: str, call: Callable[..., T], *args: object, slug: str | None = None, **named: Any) -> T:
+    """Read something of the world's tenant, or of another one."""
+    with world.house.transaction() as session:
+        return call(session, world.people[who], slug or world.tenant.slug, *args, **named)
+
+
+def manages(world: World, who: str, call: Callable[..., T], *args: object, **named: Any) -> T:
+    """Do something among the vendor's people."""
+    with world.house.transaction() as session:
+        return call(session, world.people[who], HERE, *args, **named)
+
+
+def on_the_database(world: World, who: str, statement: str, **values: object) -> None:
+    """Run a statement as the API's login in somebody's context, dealing with the world's tenant."""
+    with world.house.transaction() as session:
+        context.enter(session, world.people[who])
+        context.turn_to(session, world.tenant.id)
+        session.connection().execute(text(statement), values)
+
+
+def id_of(world: World, name: str) -> UUID:
+    """Return somebody's id."""
+    return world.people[name].person_id
+
+
+def accepts(world: World, name: str, invitation_id: UUID, code: str) -> Caller:
+    """Accept an invitation; whoever did is one of the world's people from then on."""
+    with world.house.transaction() as session:
+        caller = invitations.accept(session, invitation_id, code)
+    world.people[name] = caller
+    return caller
+
+
+def invites(world: World, *roles: Role, name: str = "Nina", address: str = "nina@contoso.example") -> Invitation:
+    """Let the world's admin invite somebody, as an approver where nothing else is said."""
+    wanted = frozenset(roles or {Role.APPROVER})
+    return does(world, "tara", members.invite, name=name, address=address, roles=wanted)
+
+
+def joins(world: World, worker: Database, name: str, *roles: Role) -> Caller:
+    """Let the world's admin invite somebody, and let them accept what they were mailed."""
+    invited = invites(world, *roles, name=name.capitalize(), address=f"{name}@contoso.example")
+    return accepts(world, name, invited.id, code_of(worker, invited.id))
+
+
+def members_of(world: World, who: str = "tara") -> dict[str, Member]:
+    """Return the members of the world's tenant as somebody lists them, by name."""
+    page = reads(world, who, members.page, cursor=None, most=100)
+    return {member.name: member for member in page.members}
+
+
+def colleagues_of(world: World, who: str = "olga") -> dict[str, Member]:
+    """Return the vendor's people as somebody lists them, by name."""
+    with world.house.transaction() as session:
+        page = vendor.page(session, world.people[who], cursor=None, most=100)
+    return {member.name: member for member in page.members}
+
+
+def mode_of(world: World) -> Mode:
+    """Return the mode of the world's tenant."""
+    return reads(world, "tara", tenants.show).tenant.mode
+
+
+def names_deputy(
+    world: World, who: str = "ann", deputy: str = "aude", principal: str | None = None, **changes: Any
+) -> Entry:
+    """Name a deputy for a day, or for another period."""
+    wanted = Wanted(
+        deputy_id=id_of(world, deputy),
+        ends_at=changes.get("ends_at") or datetime.now(UTC) + timedelta(days=1),
+        starts_at=changes.get("starts_at"),
+        principal_id=id_of(world, principal) if principal else None,
+    )
+    return does(world, who, deputies.name_deputy, wanted, house=changes.get("house"))
+
+
+def with_deputies(house: Database) -> World:
+    """Make a world in which Aude, the auditor, and Abe, an approver, may be named as deputies."""
+    made = World.make(house)
+    for name in ("aude", "abe"):
+        does(made, "tara", members.set_eligible, id_of(made, name), eligible=True)
+    return made

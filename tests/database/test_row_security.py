@@ -1,0 +1,341 @@
+"""Row-level security in raw SQL, as the servers' own logins: no context, no rows; how a context begins and ends."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, Row, text
+from sqlalchemy.exc import DBAPIError
+
+from lockbox.database import Database, make_engine
+from tests.builders import Urls, World, unbound
+from tests.database.furnished import FREE, attempt_everything, furnish, insert_refused, private_rows, tables, versions
+from tests.database.scenes import as_caller, read, write
+
+SETTINGS = ("person", "tenants", "administers", "roles", "at", "invitation", "sign_in")
+NOBODYS = {f"lockbox.{name}": "" for name in SETTINGS}
+SECURED = """
+SELECT relname AS name, relrowsecurity AND relforcerowsecurity AS secured FROM pg_class
+WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace AND relname <> 'alembic_version'
+"""
+UNBOUND_RIGHTS = """
+SELECT c.relname, r.login, r.command FROM pg_class c CROSS JOIN (VALUES
+    ('lockbox_api', 'SELECT'), ('lockbox_api', 'INSERT'), ('lockbox_api', 'UPDATE'), ('lockbox_api', 'DELETE'),
+    ('lockbox_worker', 'SELECT')) AS r (login, command)
+WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND c.relname <> 'alembic_version'
+AND CASE WHEN r.command = 'DELETE' THEN has_table_privilege(r.login, c.oid, r.command)
+    ELSE has_any_column_privilege(r.login, c.oid, r.command) END
+AND NOT EXISTS (SELECT FROM pg_policies p WHERE p.schemaname = 'public' AND p.tablename = c.relname
+    AND p.roles = ARRAY[r.login]::name[] AND p.cmd IN (r.command, 'ALL'))
+"""
+LOGINS = """
+SELECT rolname, rolsuper OR rolbypassrls OR rolcreaterole OR rolcreatedb AS mighty,
+    EXISTS (SELECT FROM pg_shdepend WHERE refobjid = r.oid AND refclassid = 'pg_authid'::regclass
+        AND deptype = 'o') AS owns,
+    EXISTS (SELECT FROM pg_auth_members WHERE member = r.oid) AS belongs
+FROM pg_roles r WHERE rolname IN ('lockbox_api', 'lockbox_worker') ORDER BY rolname
+"""
+# Functions that see past row security, and who may call them.
+WITH_THE_OWNERS_EYES = """
+SELECT p.proname AS name, p.proconfig AS config, has_function_privilege('lockbox_api', p.oid, 'EXECUTE') AS api,
+    has_function_privilege('lockbox_worker', p.oid, 'EXECUTE') AS worker,
+    EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee = 0) AS anybody
+FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace AND p.prosecdef AND p.prorettype <> 'trigger'::regtype
+"""
+RECOGNISE = text("SELECT * FROM recognise(:kind, :shown, :hash)")
+ADD_A_DEPUTY = "INSERT INTO eligible_deputies VALUES (uuidv7(), uuidv7())"
+OF_TOKEN = "SELECT id::text AS shown, secret_hash AS hash FROM tokens WHERE person_id = :who"
+OF_SESSION = "SELECT '' AS shown, secret_hash AS hash FROM sessions WHERE person_id = :who"
+OF_IDENTITY = "SELECT issuer || chr(10) || subject AS shown, ''::bytea AS hash FROM identities WHERE person_id = :who"
+OF_PASSKEY = "SELECT '' AS shown, credential_id AS hash FROM passkeys WHERE person_id = :who"
+OF_SIGN_IN = """
+SELECT s.id::text AS shown, s.browser_hash AS hash
+FROM sign_ins s JOIN people p ON lower(p.email) = lower(s.email) WHERE p.id = :who
+"""
+
+
+@pytest.fixture
+def world(api: Database) -> World:
+    """A tenant that has a row in every table."""
+    return furnish(api)
+
+
+@pytest.fixture
+def one_connection(urls: Urls) -> Iterator[Engine]:
+    """The API's login with a pool of one connection, so that each transaction follows the last on the same one."""
+    engine = make_engine(urls.api, role="one", pool_size=1, overflow=0)
+    yield engine
+    engine.dispose()
+
+
+def _run(house: Database, *statements: str) -> None:
+    with house.engine.begin() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+
+
+def _count(connection: Connection) -> int:
+    return int(connection.execute(text("SELECT count(*) FROM requests")).scalar_one())
+
+
+def _backend(connection: Connection) -> int:
+    return int(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
+
+
+def _settings(connection: Connection) -> dict[str, str]:
+    """Return the context; a setting that this connection never had is as one that is over."""
+    query = text("SELECT coalesce(current_setting(:name, true), '')")
+    return {name: connection.execute(query, {"name": name}).scalar_one() for name in NOBODYS}
+
+
+def _seen(house: Database, connection: Connection) -> set[str]:
+    """Return the tables of which this transaction sees a row."""
+    return {table.name for table in tables(house) if table.readable and table.keys(connection)}
+
+
+def _recognise(connection: Connection, kind: str, shown: str, hash_: bytes) -> Row[Any]:
+    """Show something that is good, and return as whom it was recognised."""
+    return connection.execute(RECOGNISE, {"kind": kind, "shown": shown, "hash": hash_}).one()
+
+
+def test_every_table_is_bound_by_row_security_even_for_its_owner(api: Database) -> None:
+    rows = read(api, SECURED)
+
+    assert len(rows) >= 21
+    assert [row.name for row in rows if not row.secured] == []
+
+
+def test_there_is_no_view_that_shows_what_a_table_hides(api: Database) -> None:
+    kinds = read(api, "SELECT relname, relkind FROM pg_class WHERE relnamespace = 'public'::regnamespace")
+
+    assert [row.relname for row in kinds if row.relkind not in {"r", "i"}] == []
+
+
+def test_every_right_of_a_server_is_bound_by_a_policy_of_the_same_command(api: Database) -> None:
+    assert read(api, UNBOUND_RIGHTS) == []
+
+
+def test_no_server_login_owns_anything_or_goes_past_row_security(
+    world: World, api: Database, worker: Database
+) -> None:
+    rows = read(api, LOGINS)
+
+    assert [tuple(row) for row in rows] == [("lockbox_api", *[False] * 3), ("lockbox_worker", *[False] * 3)]
+    assert world.people
+    for house in (api, worker):
+        with pytest.raises(DBAPIError, match="query would be affected by row-level security policy"):
+            _run(house, "SET LOCAL row_security = off", "SELECT id FROM requests")
+
+
+def test_what_sees_past_row_security_is_not_for_everybody_and_looks_nowhere_else(api: Database) -> None:
+    rows = read(api, WITH_THE_OWNERS_EYES)
+
+    assert {row.name for row in rows if row.api} >= {"recognise", "nth_filing", "receivers"}
+    assert {row.name for row in rows if row.worker} == {"receivers"}
+    assert {row.name for row in rows if row.anybody} == set()
+    assert {tuple(row.config) for row in rows} == {("search_path=public, pg_temp",)}
+
+
+def test_no_server_enters_as_whomever_it_likes_and_a_worker_recognises_nobody(
+    api: Database, worker: Database
+) -> None:
+    for house in (api, worker):
+        with pytest.raises(DBAPIError, match="permission denied for function enter_as"):
+            _run(house, "SELECT enter_as(uuidv7())")
+    with pytest.raises(DBAPIError, match="permission denied for function recognise"):
+        _run(worker, "SELECT * FROM recognise('passkey', '', '')")
+
+
+def test_the_scene_of_these_tests_has_a_row_in_every_table(world: World) -> None:
+    assert [name for name, rows in private_rows(world.house).items() if not rows] == []
+
+
+def test_a_worker_sees_the_rows_of_everybody_in_the_tables_it_may_read(world: World, worker: Database) -> None:
+    with worker.engine.begin() as connection:
+        people = connection.execute(text("SELECT count(*) FROM people")).scalar_one()
+        requests = _count(connection)
+
+    assert (people, requests) == (len(world.people), 3)
+
+
+@pytest.mark.parametrize("statement", ["SELECT", "SELECT set_config('{name}', '', false)", "SET LOCAL {name} = ''"])
+def test_without_a_context_no_table_shows_a_row(world: World, api: Database, statement: str) -> None:
+    with api.engine.begin() as connection:
+        for name in NOBODYS:
+            connection.execute(text(statement.format(name=name)))
+        seen = _seen(api, connection)
+        counted = _count(connection)
+
+    # These name nobody, and are read before there is anybody.
+    assert seen == {"sign_in_counts"}
+    assert counted == 0
+    assert world.people
+
+
+def test_without_a_context_no_row_of_anybody_can_be_written(world: World, api: Database) -> None:
+    tried = insert_refused(api, None, private_rows(world.house))
+
+    assert tried == {table.name for table in tables(api)} - FREE
+
+
+def test_without_a_context_no_row_can_be_changed_or_removed(world: World, api: Database) -> None:
+    before = versions(api)
+
+    attempt_everything(api, None, private_rows(world.house), leave={"sign_in_counts"})
+
+    assert versions(api) == before
+
+
+def test_a_context_is_gone_after_the_commit_on_the_same_connection(world: World, one_connection: Engine) -> None:
+    with as_caller(one_connection, world.people["max"], at=world.tenant.id) as connection:
+        during, first = _count(connection), _backend(connection)
+
+    with one_connection.begin() as connection:
+        after, second, settings = _count(connection), _backend(connection), _settings(connection)
+
+    assert first == second
+    assert (during, after) == (3, 0)
+    assert settings == NOBODYS
+
+
+def test_a_context_is_gone_after_a_rollback_on_the_same_connection(world: World, one_connection: Engine) -> None:
+    class Change(Exception):  # noqa: N818 - of mind
+        """Something went wrong."""
+
+    def fail() -> None:
+        with as_caller(one_connection, world.people["max"], at=world.tenant.id) as connection:
+            assert _count(connection) == 3
+            raise Change
+
+    with pytest.raises(Change):
+        fail()
+
+    with one_connection.begin() as connection:
+        assert _count(connection) == 0
+        assert _settings(connection) == NOBODYS
+
+
+def test_a_context_that_was_changed_in_a_savepoint_is_as_before_when_that_is_rolled_back(
+    world: World, api: Database
+) -> None:
+    with as_caller(api, world.people["max"]) as connection:
+        savepoint = connection.begin_nested()
+        connection.execute(text("SELECT set_config('lockbox.roles', '{}', true)"))
+        inside = _count(connection)
+        savepoint.rollback()
+        outside = _count(connection)
+
+    assert (inside, outside) == (0, 3)
+
+
+def test_of_two_transactions_at_once_each_has_its_own_context(world: World, api: Database) -> None:
+    elsewhere = World.make(api)
+
+    with as_caller(api, world.people["max"]) as first, as_caller(api, elsewhere.people["ann"]) as second:
+        seen = [_count(connection) for connection in (first, second, first)]
+
+    assert seen == [3, 0, 3]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("person", "x"), ("tenants", "everything"), ("tenants", "{*}"), ("administers", "{%}"), ("at", "*")],
+)
+def test_a_context_that_makes_no_sense_is_an_error_and_no_answer(
+    world: World, api: Database, name: str, value: str
+) -> None:
+    assert world.people
+
+    with pytest.raises(DBAPIError, match=r"invalid input syntax for type uuid|malformed array literal"):
+        _run(api, f"SET LOCAL lockbox.{name} = '{value}'", "SELECT FROM memberships", ADD_A_DEPUTY)
+
+
+@pytest.mark.parametrize(
+    ("kind", "own"),
+    [("token", OF_TOKEN), ("session", OF_SESSION), ("identity", OF_IDENTITY), ("passkey", OF_PASSKEY)],
+)
+@pytest.mark.parametrize(
+    ("who", "is_member", "is_admin", "roles"),
+    [
+        ("ann", True, False, "{}"),
+        ("tara", True, True, "{}"),
+        ("max", False, False, "{manager}"),
+        ("eve", False, False, "{}"),
+    ],
+)
+def test_who_shows_what_is_theirs_is_recognised_and_the_transaction_is_theirs(
+    world: World, api: Database, *, kind: str, own: str, who: str, is_member: bool, is_admin: bool, roles: str
+) -> None:
+    person = world.people[who].person_id
+    write(unbound(api), "DELETE FROM memberships WHERE person_id = :eve", eve=world.people["eve"].person_id)
+    (key,) = read(api, own, who=person)
+
+    with api.engine.begin() as connection:
+        found = _recognise(connection, kind, key.shown, key.hash)
+        settings = _settings(connection)
+        seen = _count(connection)
+
+    here = f"{{{world.tenant.id}}}"
+    assert (found.person_id, found.name, found.disabled) == (person, who.capitalize(), False)
+    assert settings == NOBODYS | {
+        "lockbox.person": str(person),
+        "lockbox.tenants": here if is_member else "{}",
+        "lockbox.administers": here if is_admin else "{}",
+        "lockbox.roles": roles,
+    }
+    assert (seen > 0) is (who != "eve")
+
+
+@pytest.mark.parametrize("kind", ["token", "session", "passkey", "sign_in", "invitation", "identity"])
+def test_who_shows_anything_else_is_nobody(world: World, api: Database, kind: str) -> None:
+    (ids,) = read(
+        api,
+        "SELECT (SELECT id::text FROM tokens WHERE person_id = :who) AS token, "
+        "(SELECT id::text FROM sign_ins LIMIT 1) AS sign_in, (SELECT id::text FROM invitations) AS invitation",
+        who=world.people["ann"].person_id,
+    )
+
+    with api.engine.begin() as connection:
+        shown = getattr(ids, kind, "https://idp.example\nx")
+        found = connection.execute(RECOGNISE, {"kind": kind, "shown": shown, "hash": b"another"}).all()
+        settings = _settings(connection)
+        seen = _seen(api, connection)
+
+    assert found == []
+    assert settings == NOBODYS
+    assert seen == {"sign_in_counts"}
+
+
+def test_a_begun_sign_in_is_its_browsers_alone_and_makes_nobody_somebody_until_it_is_proven(
+    world: World, api: Database
+) -> None:
+    ann = world.people["ann"].person_id
+    (key,) = read(api, OF_SIGN_IN, who=ann)
+
+    with api.engine.begin() as connection:
+        before = _recognise(connection, "sign_in", key.shown, key.hash)
+        seen = _seen(api, connection)
+        proven = connection.execute(text("UPDATE sign_ins SET proven_at = now()")).rowcount
+        after = _recognise(connection, "sign_in", key.shown, key.hash)
+
+    assert (before.person_id, after.person_id) == (None, ann)
+    assert seen == {"sign_in_counts", "sign_ins"}
+    assert proven == 1
+    assert len(read(api, "SELECT FROM sign_ins WHERE proven_at IS NOT NULL")) == 1
+
+
+def test_who_was_invited_sees_the_invitation_and_nothing_of_the_tenant_before_they_accept(
+    world: World, api: Database
+) -> None:
+    (invitation,) = read(api, "SELECT id::text FROM invitations")
+    code = hashlib.sha256(b"code").digest()
+
+    with api.engine.begin() as connection:
+        found = _recognise(connection, "invitation", invitation.id, code)
+        settings = _settings(connection)
+        seen = _seen(api, connection)
+
+    assert (found.person_id, found.roles, found.tenant_ids) == (None, ["approver"], [world.tenant.id])
+    assert settings == NOBODYS | {"lockbox.invitation": invitation.id}
+    assert seen == {"invitations", "sign_in_counts"}

@@ -1,0 +1,109 @@
+"""Adding a tenant: by operators alone, with a first admin whose code only the mail ever holds."""
+
+import pytest
+
+from config.settings import Plan
+from lockbox.database import Database
+from lockbox.people.roles import Mode, Role
+from lockbox.refusals import NotYours, OtherSide, SlugTaken, UnknownPlan
+from lockbox.requests.rules import Policy
+from lockbox.tenancy import tenants
+from lockbox.tenancy.tenants import Founding, Overview
+from tests.builders import World
+from tests.database.postbag import address
+from tests.database.scenes import read
+from tests.database.tenancy import accepts, does, manages
+from tests.database.trails import changes_told, last_told
+from tests.mailbox import code_of
+
+PLANS = {"standard": Plan(), "basic": Plan(lockbox=False)}
+FOUNDING = Founding("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")
+
+
+def add(world: World, who: str = "olga", founding: Founding = FOUNDING) -> Overview:
+    """Add a tenant."""
+    return manages(world, who, tenants.add, founding, PLANS)
+
+
+def test_a_new_tenant_is_in_enforce_with_the_default_policy_and_no_member(world: World) -> None:
+    added = add(world).tenant
+
+    assert (added.slug, added.mode, added.policy_version) == ("fabrikam", Mode.ENFORCE, 1)
+    (policy,) = read(world.house, "SELECT body, author_id FROM policies WHERE tenant_id = :id", id=added.id)
+    assert (policy.body, policy.author_id) == (Policy().model_dump(mode="json"), None)
+    assert read(world.house, "SELECT FROM memberships WHERE tenant_id = :id", id=added.id) == []
+
+
+def test_the_first_admin_is_invited_and_only_the_mail_ever_holds_the_code(
+    world: World, worker: Database, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    added = add(world)
+    (row,) = read(world.house, "SELECT * FROM invitations WHERE tenant_id = :id", id=added.tenant.id)
+
+    code = code_of(worker, row.id)
+
+    assert (row.email, row.roles, row.is_recovery) == ("fay@fabrikam.example", ["tenant_admin"], False)
+    assert row.secret_hash is None
+    (stored,) = read(
+        world.house,
+        """
+        SELECT (SELECT string_agg(i::text, ' ') FROM invitations i)
+            || (SELECT string_agg(n::text, ' ') FROM notices n)
+            || (SELECT string_agg(d::text, ' ') FROM event_details d) AS text
+        """,
+    )
+    printed = capsys.readouterr()
+    everything = f"{added} {row} {stored.text} {caplog.text} {printed.out} {printed.err}"
+    assert code not in everything
+    assert code.replace("-", "") not in everything
+
+
+def test_whoever_accepts_is_the_admin_and_the_tenant_is_its_own_from_then_on(world: World, worker: Database) -> None:
+    added = add(world)
+    (row,) = read(world.house, "SELECT id FROM invitations WHERE tenant_id = :id", id=added.tenant.id)
+
+    fay = accepts(world, "fay", row.id, code_of(worker, row.id))
+    renamed = does(world, "fay", tenants.rename, "Fabrikam AG", slug="fabrikam")
+
+    assert fay.holds(Role.TENANT_ADMIN, tenant_id=added.tenant.id)
+    assert (renamed.tenant.name, renamed.members) == ("Fabrikam AG", 1)
+
+
+def test_adding_is_one_event_with_what_the_tenant_begins_with(world: World) -> None:
+    add(world)
+
+    told = last_told(world.house)
+
+    assert (told.action, told.actor, told.role) == ("tenant_added", "Olga", "operator")
+    assert told.changes == {"mode": "none → enforce", "plan": "none → standard", "roles": "none → tenant_admin"}
+    assert told.details["member"] == "Fay <fay@fabrikam.example>"
+    assert "fay@" not in str(told.facts)
+
+
+@pytest.mark.parametrize("who", ["erin", "max", "vera", "gate", "tara", "ann", "aude"])
+def test_only_operators_add_tenants(world: World, who: str) -> None:
+    with pytest.raises(NotYours):
+        add(world, who)
+
+
+def test_a_slug_that_is_taken_is_refused_and_nothing_is_written(world: World) -> None:
+    add(world)
+    before = len(changes_told(world.house))
+
+    with pytest.raises(SlugTaken):
+        add(world, founding=Founding("fabrikam", "Another", "basic", "Fred", "fred@fabrikam.example"))
+
+    assert len(changes_told(world.house)) == before
+    assert read(world.house, "SELECT count(*) AS number FROM invitations")[0].number == 1
+
+
+def test_an_unknown_plan_is_refused(world: World) -> None:
+    with pytest.raises(UnknownPlan, match="basic, standard"):
+        add(world, founding=Founding("fabrikam", "Fabrikam", "golden", "Fay", "fay@fabrikam.example"))
+
+
+def test_nobody_of_the_vendor_is_invited_as_the_first_admin(world: World) -> None:
+    theirs = address(world.house, world, "erin").upper()
+
+    with pytest.raises(OtherSide):
+        add(world, founding=Founding("fabrikam", "Fabrikam", "standard", "Erin", theirs))

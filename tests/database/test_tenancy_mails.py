@@ -1,0 +1,80 @@
+"""What all admins and approvers are mailed when something changes at their tenant: who did what, as a diff."""
+
+from datetime import UTC, datetime, timedelta
+
+from config.settings import Plan
+from lockbox.database import Database
+from lockbox.notices.models import Outcome
+from lockbox.people.roles import Mode, Role
+from lockbox.requests.rules import Policy
+from lockbox.tenancy import deputies, invitations, members, policies, recovery, shutting, tenants
+from lockbox.tenancy.deputies import Wanted
+from tests.builders import World
+from tests.database.postbag import Postbag, open_notices
+from tests.database.tenancy import does, id_of, invites
+
+PLANS = {"standard": Plan(), "gold": Plan()}
+
+
+def everything(world: World) -> None:
+    """Change everything at the world's tenant that can be changed."""
+    aude, abe = id_of(world, "aude"), id_of(world, "abe")
+    does(world, "olga", tenants.suspend)
+    does(world, "olga", tenants.resume)
+    does(world, "olga", tenants.set_plan, "gold", plans=PLANS)
+    does(world, "tara", tenants.rename, "Contoso AG")
+    does(world, "tara", shutting.switch_mode, Mode.OBSERVE, plans=PLANS)
+    does(world, "tara", policies.change, Policy(quorum=2))
+    does(world, "tara", members.set_eligible, aude, eligible=True)
+    ends_at = datetime.now(UTC) + timedelta(days=1)
+    named = does(world, "ann", deputies.name_deputy, Wanted(aude, ends_at))
+    does(world, "ann", deputies.end, named.delegation.id)
+    does(world, "tara", invitations.withdraw, invites(world).id)
+    does(world, "tara", members.set_roles, abe, roles=frozenset({Role.AUDITOR}))
+    does(world, "tara", members.remove, abe)
+    proposed = does(world, "olga", recovery.propose, name="Rita", address="rita@contoso.example")
+    does(world, "tara", recovery.object_to, proposed.id)
+
+
+def test_an_approver_is_mailed_every_change_with_who_what_and_from_what_to_what(
+    world: World, worker: Database, post: Postbag
+) -> None:
+    everything(world)
+
+    tries = post.deliver(worker, open_notices(worker))
+
+    assert {one.outcome for one in tries} <= {Outcome.SENT, Outcome.MOOT}
+    mails = [mail for mail in post.mail.sent if mail.to_name == "Ann"]
+    said = {mail.subject: mail.text for mail in mails}
+    lines = {
+        "Contoso AG was suspended by the vendor": ("Olga", "no → yes"),
+        "Contoso AG is no longer suspended": ("Olga", "yes → no"),
+        "The plan of Contoso AG was changed": ("Olga", "standard → gold"),
+        "Contoso AG was renamed": ("Tara", "Contoso → Contoso AG"),
+        "The lockbox of Contoso AG was switched": ("Tara", "enforce → observe"),
+        "The policy of Contoso AG was changed": ("Tara", "1 → 2"),
+        "Who may be a deputy at Contoso AG was changed": ("Tara", "Aude"),
+        "A deputy was named at Contoso AG": ("Ann", "Aude"),
+        "A deputy's time at Contoso AG was ended": ("Ann", "Aude"),
+        "Somebody was invited to Contoso AG": ("Tara", "Nina <nina@contoso.example>"),
+        "An invitation to Contoso AG was withdrawn": ("Tara", "approver → none"),
+        "The roles of a member of Contoso AG were changed": ("Tara", "approver → auditor"),
+        "A member of Contoso AG was removed": ("Tara", "auditor → none"),
+        "The vendor proposes a new admin for Contoso AG: object if this is wrong": ("Olga", "Rita"),
+        "The proposed admin for Contoso AG was objected to": ("Tara", "tenant_admin → none"),
+    }
+    assert said.keys() == lines.keys()
+    for subject, words in lines.items():
+        assert all(word in said[subject] for word in words), said[subject]
+
+
+def test_no_name_and_no_address_goes_out_by_webhook(world: World, worker: Database, post: Postbag) -> None:
+    post.endpoint(world, "https://hooks.contoso.example/", tenant_id=world.tenant.id)
+    everything(world)
+
+    post.deliver(worker, open_notices(worker))
+
+    bodies = [hook.body.decode() for hook in post.hooks.sent]
+    assert len(bodies) == 15
+    for name in ("Nina", "nina@", "Rita", "rita@", "Aude", "Abe", "Tara", "Olga", "@example.test"):
+        assert not [body for body in bodies if name in body]

@@ -1,0 +1,243 @@
+"""Recovery: the vendor proposes an admin and can do no more; the tenant has 72 hours to stop it."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from config.settings import Plan
+from lockbox.database import Database
+from lockbox.ids import new_id
+from lockbox.people.models import Invitation
+from lockbox.people.roles import Role
+from lockbox.refusals import (
+    InvitationClosed,
+    InvitationRefused,
+    NotYours,
+    OtherSide,
+    RecoveryOpen,
+    Unknown,
+)
+from lockbox.schedule import NOTICES
+from lockbox.tenancy import invitations, members, recovery, tenants
+from lockbox.tenancy.tenants import Founding
+from tests.builders import ShiftedClock, World
+from tests.database.postbag import Postbag, address, open_notices
+from tests.database.scenes import at_once, milliseconds, read, write
+from tests.database.tenancy import accepts, does, id_of, manages, on_the_database, reads
+from tests.database.trails import last_told
+from tests.mailbox import CODE, code_of, sent_about
+
+WHO: dict[str, Any] = {"name": "Rita", "address": "rita@contoso.example"}
+
+
+@pytest.fixture
+def late(api: Database, later: ShiftedClock) -> Database:
+    """The API with a clock that can be shifted."""
+    return Database(api.engine, api.schedule, later)
+
+
+def propose(world: World, who: str = "olga", **changes: Any) -> Invitation:
+    """Propose an admin for the world's tenant."""
+    return does(world, who, recovery.propose, **(WHO | changes))
+
+
+def test_a_proposal_offers_the_role_of_an_admin_and_nothing_before_72_hours(world: World) -> None:
+    proposed = propose(world)
+
+    assert (proposed.roles, proposed.is_recovery) == (["tenant_admin"], True)
+    assert proposed.takes_effect_at - proposed.created_at == timedelta(hours=72)
+    (notice,) = read(world.house, "SELECT run_at FROM notices WHERE about_id = :id", id=proposed.id)
+    assert notice.run_at == proposed.takes_effect_at
+
+
+def test_all_admins_and_approvers_and_endpoints_are_told_at_once_what_to_do(
+    world: World, worker: Database, post: Postbag
+) -> None:
+    post.endpoint(world, "https://hooks.contoso.example/", tenant_id=world.tenant.id)
+    proposed = propose(world)
+
+    post.deliver(worker, open_notices(worker))
+
+    told = last_told(world.house)
+    assert (told.action, told.actor, told.role) == ("recovery_proposed", "Olga", "operator")
+    assert told.changes == {"roles": "none → tenant_admin"}
+    assert told.told == {"Tara", "Ann", "Amir", "Abe", "https://hooks.contoso.example/"}
+    assert {mail.to_name for mail in post.mail.sent} == {"Tara", "Ann", "Amir", "Abe"}
+    effect = proposed.takes_effect_at.strftime("%d %B %Y, %H:%M:%S UTC")
+    assert all(effect in mail.text and "Rita <rita@contoso.example>" in mail.text for mail in post.mail.sent)
+    assert len(post.hooks.sent) == 1
+
+
+@pytest.mark.parametrize("objects", [(), ("ann",)])
+def test_a_recovery_takes_effect_after_72_hours_unless_somebody_objects(
+    world: World, sender: Database, late: Database, later: ShiftedClock, objects: tuple[str, ...]
+) -> None:
+    proposed = propose(world)
+    later.shift = timedelta(hours=71, minutes=59)
+    early = sent_about(sender, proposed.id)
+    for who in objects:
+        does(world, who, recovery.object_to, proposed.id)
+    later.shift = timedelta(hours=72, minutes=1)
+
+    mails = sent_about(sender, proposed.id)
+
+    assert early == []
+    assert len(mails) == (0 if objects else 1)
+    for mail in mails:
+        (code,) = CODE.findall(mail.text)
+        with late.transaction() as session:
+            rita = invitations.accept(session, proposed.id, code)
+        assert rita.holds(Role.TENANT_ADMIN, tenant_id=world.tenant.id)
+        assert last_told(world.house).told == {"Tara", "Ann", "Amir", "Abe", "Rita"}
+
+
+def test_the_promised_mail_is_held_by_the_schedule_for_its_time(world: World) -> None:
+    proposed = propose(world)
+
+    (notice,) = read(world.house, "SELECT id FROM notices WHERE about_id = :id", id=proposed.id)
+    held = world.house.schedule.members(NOTICES)
+
+    assert abs(held[f"notify:{notice.id}"] - milliseconds(proposed.takes_effect_at)) <= 1
+
+
+def test_a_code_that_was_somehow_made_before_its_time_is_not_taken(
+    world: World, worker: Database, superuser: Engine, late: Database, later: ShiftedClock
+) -> None:
+    proposed = propose(world)
+    write(superuser, "UPDATE notices SET run_at = clock_timestamp() WHERE about_id = :id", id=proposed.id)
+    code = code_of(worker, proposed.id)
+
+    with pytest.raises(InvitationRefused):
+        accepts(world, "rita", proposed.id, code)
+    later.shift = timedelta(hours=71, minutes=59)
+    with pytest.raises(InvitationRefused), late.transaction() as session:
+        invitations.accept(session, proposed.id, code)
+
+
+def test_nobody_can_hurry_it_not_even_on_the_database(world: World) -> None:
+    propose(world)
+
+    for statement in (
+        "UPDATE invitations SET takes_effect_at = clock_timestamp()",
+        "UPDATE invitations SET is_recovery = false",
+        "UPDATE notices SET run_at = clock_timestamp()",
+        "UPDATE invitations SET secret_hash = sha256('mine')",
+    ):
+        with pytest.raises(DBAPIError, match="permission denied"):
+            on_the_database(world, "olga", statement)
+
+
+@pytest.mark.parametrize(("who", "role"), [("tara", "tenant_admin"), ("ann", "approver")])
+def test_one_objection_stops_it_for_good_even_for_who_has_the_code(  # noqa: PLR0917 - fixtures
+    world: World, sender: Database, late: Database, later: ShiftedClock, who: str, role: str
+) -> None:
+    proposed = propose(world)
+    later.shift = timedelta(hours=72, minutes=1)
+    code = code_of(sender, proposed.id)
+
+    does(world, who, recovery.object_to, proposed.id, house=late)
+
+    told = last_told(world.house)
+    assert (told.action, told.role, told.told) == ("recovery_objected", role, {"Tara", "Ann", "Amir", "Abe"})
+    assert told.changes == {"roles": "tenant_admin → none"}
+    with pytest.raises(InvitationRefused), late.transaction() as session:
+        invitations.accept(session, proposed.id, code)
+
+
+def test_an_admin_who_withdraws_it_like_any_invitation_has_objected(world: World) -> None:
+    proposed = propose(world)
+
+    does(world, "tara", invitations.withdraw, proposed.id)
+
+    assert last_told(world.house).action == "recovery_objected"
+
+
+def test_what_was_objected_to_can_be_objected_to_no_more(world: World) -> None:
+    proposed = propose(world)
+    does(world, "ann", recovery.object_to, proposed.id)
+
+    with pytest.raises(InvitationClosed):
+        does(world, "tara", recovery.object_to, proposed.id)
+
+
+@pytest.mark.parametrize("who", ["erin", "max", "olga", "vera", "gate", "aude"])
+def test_only_admins_and_approvers_of_the_tenant_object(world: World, who: str) -> None:
+    proposed = propose(world)
+
+    with pytest.raises(NotYours):
+        does(world, who, recovery.object_to, proposed.id)
+
+
+def test_a_proposal_for_another_tenant_is_not_there(world: World, api: Database) -> None:
+    elsewhere = World.make(api)
+    theirs = propose(elsewhere)
+    invited = does(world, "tara", members.invite, **WHO, roles=frozenset({Role.AUDITOR}))
+
+    for one in (theirs.id, invited.id, new_id()):
+        with pytest.raises(Unknown):
+            does(world, "ann", recovery.object_to, one)
+    with pytest.raises(Unknown):
+        does(world, "ann", recovery.object_to, theirs.id, slug=elsewhere.tenant.slug)
+
+
+@pytest.mark.parametrize("who", ["erin", "max", "vera", "gate", "tara", "ann", "aude"])
+def test_only_operators_propose(world: World, who: str) -> None:
+    with pytest.raises(NotYours):
+        propose(world, who)
+
+
+def test_a_second_proposal_waits_for_the_end_of_the_first(world: World, api: Database) -> None:
+    elsewhere = World.make(api)
+    proposed = propose(world)
+
+    with pytest.raises(RecoveryOpen):
+        propose(world, address="other@contoso.example")
+    elsewhere.people["olga"] = world.people["olga"]
+    propose(elsewhere)
+    does(world, "ann", recovery.object_to, proposed.id)
+    again = propose(world, address="other@contoso.example")
+
+    assert again.id != proposed.id
+
+
+def test_two_operators_who_propose_at_once_propose_one(world: World, pool: ThreadPoolExecutor) -> None:
+    world.add("oscar", Role.OPERATOR)
+
+    answers = at_once(pool, lambda: propose(world), lambda: propose(world, "oscar", address="o@contoso.example"))
+
+    assert sorted(type(answer).__name__ for answer in answers) == ["Invitation", "RecoveryOpen"]
+
+
+def test_nobody_of_the_vendor_is_proposed(world: World) -> None:
+    with pytest.raises(OtherSide):
+        propose(world, address=address(world.house, world, "max"))
+
+
+def test_a_tenant_without_anybody_left_to_object_waits_as_long(world: World, worker: Database) -> None:
+    founding = Founding("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")
+    manages(world, "olga", tenants.add, founding, {"standard": Plan()})
+
+    proposed = does(world, "olga", recovery.propose, slug="fabrikam", **WHO)
+
+    assert proposed.takes_effect_at - proposed.created_at == timedelta(hours=72)
+    assert sent_about(worker, proposed.id) == []
+
+
+def test_a_proposal_is_listed_to_those_who_may_stop_it(world: World) -> None:
+    proposed = propose(world)
+
+    for who in ("tara", "ann"):
+        (listed,) = reads(world, who, invitations.still_open)
+        assert (listed.id, listed.is_recovery) == (proposed.id, True)
+
+
+@pytest.mark.parametrize("role", ["tenant_admin", "approver", "auditor"])
+def test_an_operator_cannot_make_a_member_on_the_database_either(world: World, role: str) -> None:
+    statement = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(), :p, :t, :r)"
+
+    with pytest.raises(DBAPIError, match="row-level security"):
+        on_the_database(world, "olga", statement, p=id_of(world, "ann"), t=world.tenant.id, r=role)

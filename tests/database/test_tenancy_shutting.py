@@ -1,0 +1,147 @@
+"""A tenant's admin switches the mode and shuts everything: in one call, by the rules of every move."""
+
+from datetime import timedelta
+
+import pytest
+from sqlmodel import Session
+
+from config.settings import Plan
+from lockbox.database import Database
+from lockbox.people.roles import Caller, Mode, Role
+from lockbox.refusals import LicenceRequired, NotYours
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.rules import Policy
+from lockbox.requests.writing import Origin
+from lockbox.tenancy import members, policies, shutting, tenants
+from lockbox.tenancy.shutting import Switched
+from tests.builders import ShiftedClock, World
+from tests.database.postbag import Postbag
+from tests.database.scenes import door, read, state_of
+from tests.database.tenancy import does, id_of, mode_of
+from tests.database.trails import last_told
+
+PLANS = {"standard": Plan(), "basic": Plan(lockbox=False)}
+EVERYBODY = {"Tara", "Ann", "Amir", "Abe"}
+
+
+def switch(world: World, mode: Mode, who: str = "tara", house: Database | None = None) -> Switched:
+    """Switch the mode of the world's tenant."""
+    return does(world, who, shutting.switch_mode, mode, house=house, plans=PLANS)
+
+
+@pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
+def test_every_switch_is_an_event_that_all_admins_approvers_and_endpoints_hear_of(
+    world: World, post: Postbag, mode: Mode
+) -> None:
+    post.endpoint(world, "https://hooks.contoso.example/", tenant_id=world.tenant.id)
+
+    switch(world, mode)
+
+    told = last_told(world.house)
+    assert (told.action, told.role, told.changes) == ("mode_switched", "tenant_admin", {"mode": f"enforce → {mode}"})
+    assert told.told == EVERYBODY | {"https://hooks.contoso.example/"}
+
+
+@pytest.mark.parametrize("plan", ["basic", "gone"])
+def test_enforce_without_a_plan_that_includes_the_lockbox_is_refused(api: Database, plan: str) -> None:
+    world = World.make(api, mode=Mode.OBSERVE)
+    does(world, "olga", tenants.set_plan, plan, plans={plan: Plan()})
+
+    with pytest.raises(LicenceRequired) as refused:
+        switch(world, Mode.ENFORCE)
+
+    assert refused.value.code == "licence-required"
+    assert mode_of(world) is Mode.OBSERVE
+
+
+def test_a_lapsed_plan_never_changes_a_mode_and_leaves_the_way_out(world: World) -> None:
+    does(world, "olga", tenants.set_plan, "basic", plans=PLANS)
+    kept = mode_of(world)
+
+    switch(world, Mode.OFF)
+
+    assert (kept, mode_of(world)) == (Mode.ENFORCE, Mode.OFF)
+
+
+@pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
+def test_switching_to_enforce_closes_what_the_vendor_opened_alone_and_nothing_else(api: Database, mode: Mode) -> None:
+    world, elsewhere = World.make(api), World.make(api, mode=mode)
+    decided = world.act("ann", Action.APPROVE, world.submit(resources=["mailbox:b@contoso.example"]).id).id
+    switch(world, mode)
+    alone, in_review = world.act("max", Action.ENDORSE, world.submit().id).id, world.submit().id
+    theirs = elsewhere.act("max", Action.ENDORSE, elsewhere.submit().id).id
+    was_open = door(world)
+
+    switched = switch(world, Mode.ENFORCE)
+
+    assert was_open is not None
+    assert [(request.id, request.state) for request in switched.closed] == [(alone, "revoked")]
+    assert door(world) is None
+    assert [state_of(api, one) for one in (decided, in_review, theirs)] == ["active", "reviewing", "active"]
+    told = last_told(api)
+    assert (told.changes, told.facts["closed"]) == ({"mode": f"{mode} → enforce"}, [str(alone)])
+    (event,) = read(api, "SELECT actor_role FROM events WHERE request_id = :id AND action = 'revoke'", id=alone)
+    assert event.actor_role == "tenant_admin"
+
+
+def test_a_switch_that_fails_half_way_leaves_everything_as_it_was(api: Database) -> None:
+    world = World.make(api, mode=Mode.OBSERVE)
+    alone = world.act("max", Action.ENDORSE, world.submit().id).id
+
+    with pytest.raises(ZeroDivisionError):
+        does(world, "tara", _switch_and_stumble)
+
+    assert (state_of(api, alone), mode_of(world)) == ("active", Mode.OBSERVE)
+
+
+def _switch_and_stumble(session: Session, caller: Caller, origin: Origin, slug: str) -> None:
+    shutting.switch_mode(session, caller, origin, slug, Mode.ENFORCE, plans=PLANS)
+    raise ZeroDivisionError
+
+
+def test_a_window_whose_time_is_over_does_not_stop_the_switch(api: Database, later: ShiftedClock) -> None:
+    world = World.make(api, mode=Mode.OBSERVE)
+    alone = world.act("max", Action.ENDORSE, world.submit(access_window=60).id).id
+    later.shift = timedelta(seconds=61)
+
+    switched = switch(world, Mode.ENFORCE, house=Database(api.engine, api.schedule, later))
+
+    assert (switched.closed, mode_of(world)) == ([], Mode.ENFORCE)
+    assert state_of(api, alone) == "active"
+
+
+def test_shutting_revokes_all_windows_and_denies_all_that_waits_in_one_call(api: Database) -> None:
+    world, elsewhere = World.make(api, Policy()), World.make(api)
+    first, second, waiting, in_review = (world.submit().id for _ in range(4))
+    for one in (first, second, waiting):
+        world.act("max", Action.ENDORSE, one)
+    for one in (first, second):
+        world.act("ann", Action.APPROVE, one)
+    theirs = elsewhere.act("ann", Action.APPROVE, elsewhere.submit().id).id
+
+    done = does(world, "tara", shutting.shut, "We are under attack")
+
+    assert [request.id for request in done.revoked] == [first, second]
+    assert [request.id for request in done.denied] == [waiting]
+    states = [state_of(api, one) for one in (first, second, waiting, in_review, theirs)]
+    assert states == ["revoked", "revoked", "denied", "reviewing", "active"]
+    (decision,) = read(api, "SELECT comment FROM decisions WHERE request_id = :id AND verdict = 'deny'", id=waiting)
+    assert decision.comment == "We are under attack"
+
+
+def test_shutting_with_nothing_open_does_nothing(world: World) -> None:
+    done = does(world, "tara", shutting.shut)
+
+    assert (done.revoked, done.denied) == ([], [])
+
+
+def test_an_admin_who_was_removed_a_moment_ago_may_nothing(world: World) -> None:
+    world.add("tom", Role.TENANT_ADMIN, world.tenant.id)
+    does(world, "tom", members.remove, id_of(world, "tara"))
+
+    with pytest.raises(NotYours):
+        switch(world, Mode.OFF)
+    with pytest.raises(NotYours):
+        does(world, "tara", policies.change, Policy())
+    with pytest.raises(NotYours):
+        does(world, "tara", shutting.shut)

@@ -1,0 +1,203 @@
+"""Who stands in for whom: while it runs, until it is ended, and only by people in good standing."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import Engine
+
+from lockbox.database import Database
+from lockbox.ids import new_id
+from lockbox.notices import outbox
+from lockbox.people import context
+from lockbox.people.roles import Role
+from lockbox.refusals import NotYours, Unknown
+from lockbox.requests.lifecycle import Action, State
+from lockbox.tenancy import deputies, members
+from tests.builders import ShiftedClock, World
+from tests.database.scenes import read, write
+from tests.database.tenancy import does, id_of, names_deputy, reads, with_deputies
+from tests.database.trails import changes_told, last_told
+from tests.mailbox import sent_about
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def world(api: Database) -> World:
+    """A world in which Aude, the auditor, and Abe, an approver, may be named as deputies."""
+    return with_deputies(api)
+
+
+def stands(world: World, house: Database | None = None, **shift: float) -> dict[str, set[str]]:
+    """Return who stands in for whom, by name, at a moment from now."""
+    names = {caller.person_id: name for name, caller in world.people.items()}
+    with (house or world.house).transaction() as session:
+        context.enter(session, world.people["tara"])
+        at = datetime.now(UTC) + timedelta(**shift)
+        found = outbox.directory(session, {world.tenant.id}, at).deputies[world.tenant.id]
+    return {names[deputy]: {names[one] for one in principals} for deputy, principals in found.items()}
+
+
+def test_a_deputy_stands_in_from_start_to_end(world: World) -> None:
+    start = datetime.now(UTC) + DAY
+    entry = names_deputy(world, starts_at=start, ends_at=start + DAY)
+
+    assert not entry.counts
+    assert [stands(world, hours=hours) for hours in (0, 23, 25, 47, 49)] == [
+        {},
+        {},
+        {"aude": {"ann"}},
+        {"aude": {"ann"}},
+        {},
+    ]
+
+
+def test_a_deputy_decides_in_the_own_name(world: World) -> None:
+    names_deputy(world)
+    waiting = world.submit().id
+
+    decided = world.act("aude", Action.APPROVE, waiting)
+
+    assert decided.state is State.ACTIVE
+    (decision,) = read(world.house, "SELECT person_id, stands_for FROM decisions WHERE request_id = :id", id=waiting)
+    assert tuple(decision) == (id_of(world, "aude"), [id_of(world, "ann")])
+
+
+def test_one_deputy_may_stand_in_for_two_and_has_one_vote(world: World) -> None:
+    names_deputy(world, "ann")
+    names_deputy(world, "amir")
+
+    assert stands(world) == {"aude": {"ann", "amir"}}
+
+
+@pytest.mark.parametrize(("who", "role"), [("ann", "approver"), ("tara", "tenant_admin")])
+def test_a_delegation_is_ended_by_its_principal_or_an_admin_and_holds_no_longer(
+    world: World, who: str, role: str
+) -> None:
+    entry = names_deputy(world)
+    waiting = world.submit().id
+
+    does(world, who, deputies.end, entry.delegation.id)
+
+    told = last_told(world.house)
+    assert (told.action, told.role) == ("deputy_ended", role)
+    assert told.changes["period"].endswith(" → none")
+    assert "Aude" in told.told
+    assert stands(world) == {}
+    assert reads(world, "ann", deputies.current) == []
+    with pytest.raises(NotYours):
+        world.act("aude", Action.APPROVE, waiting)
+
+
+def test_what_is_over_is_ended_once(world: World) -> None:
+    entry = names_deputy(world)
+    does(world, "ann", deputies.end, entry.delegation.id)
+    before = len(changes_told(world.house))
+
+    does(world, "ann", deputies.end, entry.delegation.id)
+
+    assert len(changes_told(world.house)) == before
+
+
+@pytest.mark.parametrize("who", ["erin", "max", "olga", "vera", "gate", "aude", "amir"])
+def test_nobody_else_ends_a_delegation(world: World, who: str) -> None:
+    entry = names_deputy(world)
+
+    with pytest.raises(NotYours):
+        does(world, who, deputies.end, entry.delegation.id)
+
+    assert stands(world) == {"aude": {"ann"}}
+
+
+def test_a_delegation_of_another_tenant_is_not_there(world: World, api: Database) -> None:
+    elsewhere = World.make(api)
+    does(elsewhere, "tara", members.set_eligible, id_of(elsewhere, "aude"), eligible=True)
+    theirs = names_deputy(elsewhere)
+
+    for one in (theirs.delegation.id, new_id()):
+        with pytest.raises(Unknown):
+            does(world, "tara", deputies.end, one)
+    with pytest.raises(Unknown):
+        reads(world, "tara", deputies.current, slug=elsewhere.tenant.slug)
+
+
+@pytest.mark.parametrize("who", ["tara", "ann", "aude"])
+def test_all_of_the_tenant_see_who_stands_in_and_who_will(world: World, later: ShiftedClock, who: str) -> None:
+    at = datetime.now(UTC)
+    names_deputy(world, "ann")
+    names_deputy(world, "amir", deputy="abe", starts_at=at + DAY, ends_at=at + 2 * DAY)
+    later.shift = -2 * DAY
+    names_deputy(world, "abe", ends_at=at - DAY, house=Database(world.house.engine, world.house.schedule, later))
+
+    listed = reads(world, who, deputies.current)
+
+    assert [(one.principal, one.deputy, one.counts) for one in listed] == [
+        ("Ann", "Aude", True),
+        ("Amir", "Abe", False),
+    ]
+
+
+@pytest.mark.parametrize("who", ["erin", "max", "olga", "vera", "gate"])
+def test_deputies_are_not_listed_to_the_vendor(world: World, who: str) -> None:
+    with pytest.raises(NotYours):
+        reads(world, who, deputies.current)
+
+
+@pytest.mark.parametrize("ending", ["disabled deputy", "disabled principal", "unmarked", "no member", "no approver"])
+def test_only_who_is_in_good_standing_now_counts(world: World, superuser: Engine, ending: str) -> None:
+    names_deputy(world)
+    before = stands(world)
+    statement, name = {
+        "disabled deputy": ("UPDATE people SET disabled_at = clock_timestamp() WHERE id = :id", "aude"),
+        "disabled principal": ("UPDATE people SET disabled_at = clock_timestamp() WHERE id = :id", "ann"),
+        "unmarked": ("DELETE FROM eligible_deputies WHERE person_id = :id", "aude"),
+        "no member": ("DELETE FROM memberships WHERE person_id = :id", "aude"),
+        "no approver": ("UPDATE memberships SET role = 'auditor' WHERE person_id = :id", "ann"),
+    }[ending]
+
+    write(superuser, statement, id=id_of(world, name))
+
+    assert before == {"aude": {"ann"}}
+    assert stands(world) == {}
+    (listed,) = reads(world, "tara", deputies.current)
+    assert not listed.counts
+
+
+def test_a_role_besides_does_not_make_a_deputy_count_twice(world: World) -> None:
+    both = frozenset({Role.AUDITOR, Role.TENANT_ADMIN})
+    does(world, "tara", members.set_roles, id_of(world, "aude"), roles=both)
+    names_deputy(world)
+
+    assert stands(world) == {"aude": {"ann"}}
+
+
+def test_a_deputy_is_mailed_what_waits_when_the_time_begins(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
+    start = datetime.now(UTC) + timedelta(hours=2)
+    entry = names_deputy(world, starts_at=start, ends_at=start + DAY)
+    waiting = world.submit()
+    denied = world.submit()
+    world.act("abe", Action.DENY, denied.id)
+
+    before = sent_about(sender, entry.delegation.id)
+    later.shift = timedelta(hours=2, seconds=1)
+    (mail,) = sent_about(sender, entry.delegation.id)
+
+    assert before == []
+    assert (mail.to_name, mail.subject) == ("Aude", "You stand in for an approver of Contoso from now on")
+    assert str(waiting.id) in mail.text
+    assert "Erin asks for exchange-online" in mail.text
+    assert str(denied.id) not in mail.text
+    assert str(waiting.id) in mail.html
+
+
+def test_a_deputy_whose_time_was_ended_before_it_began_is_not_mailed(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
+    start = datetime.now(UTC) + timedelta(hours=2)
+    entry = names_deputy(world, starts_at=start, ends_at=start + DAY)
+    does(world, "ann", deputies.end, entry.delegation.id)
+    later.shift = timedelta(hours=3)
+
+    assert sent_about(sender, entry.delegation.id) == []

@@ -1,0 +1,189 @@
+"""Tenants: added by operators, then their own; suspended and priced by the vendor, shut by themselves."""
+
+from dataclasses import replace
+
+import pytest
+from sqlalchemy.exc import DBAPIError
+
+from config.settings import Plan
+from lockbox.database import Database
+from lockbox.people.roles import Mode, Role
+from lockbox.refusals import NotYours, Unknown, UnknownPlan
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.rules import Policy
+from lockbox.tenancy import shutting, tenants, vendor
+from lockbox.tenancy.shutting import Switched
+from lockbox.tenancy.tenants import Founding, Overview, Page
+from tests.builders import World
+from tests.database.scenes import door
+from tests.database.tenancy import does, id_of, manages, mode_of, on_the_database, reads
+from tests.database.trails import changes_told, last_told
+
+PLANS = {"standard": Plan(), "basic": Plan(lockbox=False)}
+FOUNDING = Founding("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")
+EVERYBODY = {"Tara", "Ann", "Amir", "Abe"}
+
+
+def add(world: World, who: str = "olga", founding: Founding = FOUNDING) -> Overview:
+    """Add a tenant."""
+    return manages(world, who, tenants.add, founding, PLANS)
+
+
+def page(world: World, who: str, cursor: str | None = None, most: int = 10) -> Page:
+    """List tenants."""
+    with world.house.transaction() as session:
+        return tenants.page(session, world.people[who], cursor=cursor, most=most)
+
+
+@pytest.mark.parametrize("who", ["erin", "max", "olga", "vera", "gate"])
+def test_the_vendor_sees_all_tenants_and_of_each_what_is_the_vendors_business(world: World, who: str) -> None:
+    add(world)
+
+    seen = page(world, who).overviews
+
+    assert {one.tenant.slug for one in seen} == {"fabrikam", world.tenant.slug}
+    assert {(one.is_own, one.members, one.open_windows, one.in_review) for one in seen} == {(False, None, None, None)}
+    assert reads(world, who, tenants.show) in seen
+
+
+@pytest.mark.parametrize(("who", "in_review"), [("tara", 2), ("ann", None), ("aude", None)])
+def test_members_see_their_own_tenant_with_counts_and_admins_what_is_still_in_review(
+    api: Database, who: str, in_review: int | None
+) -> None:
+    world, other = World.make(api, Policy()), World.make(api)
+    for _ in range(2):
+        world.submit()
+    opened = world.submit().id
+    world.act("max", Action.ENDORSE, opened)
+    world.act("ann", Action.APPROVE, opened)
+    other.act("ann", Action.APPROVE, other.submit().id)
+
+    (own,) = page(world, who).overviews
+
+    assert own == reads(world, who, tenants.show)
+    assert (own.tenant.slug, own.is_own) == (world.tenant.slug, True)
+    assert (own.members, own.open_windows, own.in_review) == (5, 1, in_review)
+
+
+def test_somebody_without_any_role_sees_no_tenant(world: World) -> None:
+    world.people["nobody"] = replace(world.people["erin"], standings=frozenset())
+
+    seen = page(world, "nobody")
+
+    assert (seen.overviews, seen.next_cursor) == ([], None)
+
+
+def test_tenants_are_listed_page_by_page_in_the_order_of_their_slugs(world: World) -> None:
+    for slug in ("b", "a", "c"):
+        add(world, founding=Founding(slug, slug, "standard", "Fay", f"fay@{slug}.example"))
+
+    first = page(world, "olga", most=2)
+    rest = page(world, "olga", first.next_cursor, most=2)
+
+    assert [one.tenant.slug for one in (*first.overviews, *rest.overviews)] == ["a", "b", "c", world.tenant.slug]
+    assert (first.next_cursor, rest.next_cursor) == ("b", None)
+
+
+@pytest.mark.parametrize("who", ["tara", "ann", "aude"])
+def test_a_tenant_of_others_answers_as_one_that_does_not_exist(world: World, api: Database, who: str) -> None:
+    elsewhere = World.make(api)
+
+    with pytest.raises(Unknown) as theirs:
+        reads(world, who, tenants.show, slug=elsewhere.tenant.slug)
+    with pytest.raises(Unknown) as nobodys:
+        reads(world, who, tenants.show, slug="nobody")
+
+    assert theirs.value.detail == nobodys.value.detail
+
+
+def test_suspending_shuts_the_door_and_resuming_opens_it_again(world: World) -> None:
+    world.act("ann", Action.APPROVE, world.submit().id)
+
+    does(world, "olga", tenants.suspend)
+    shut, suspended, counted = door(world), last_told(world.house), reads(world, "ann", tenants.show).open_windows
+    does(world, "olga", tenants.resume)
+
+    assert (shut, counted) == (None, 0)
+    assert door(world) is not None
+    assert (suspended.action, suspended.changes) == ("tenant_suspended", {"suspended": "no → yes"})
+    resumed = last_told(world.house)
+    assert (resumed.action, resumed.changes) == ("tenant_resumed", {"suspended": "yes → no"})
+    assert suspended.told == resumed.told == EVERYBODY
+
+
+def test_what_is_so_already_is_answered_without_an_event(world: World) -> None:
+    before = len(changes_told(world.house))
+
+    does(world, "olga", tenants.resume)
+    does(world, "olga", tenants.set_plan, "standard", plans=PLANS)
+    does(world, "tara", tenants.rename, "Contoso")
+    switched = does(world, "tara", shutting.switch_mode, Mode.ENFORCE, plans=PLANS)
+
+    assert switched == Switched(Mode.ENFORCE)
+    assert len(changes_told(world.house)) == before
+
+
+@pytest.mark.parametrize("who", ["erin", "max", "vera", "gate", "tara", "ann", "aude"])
+def test_only_operators_suspend_resume_and_set_plans(world: World, who: str) -> None:
+    with pytest.raises(NotYours):
+        does(world, who, tenants.suspend)
+    with pytest.raises(NotYours):
+        does(world, who, tenants.resume)
+    with pytest.raises(NotYours):
+        does(world, who, tenants.set_plan, "basic", plans=PLANS)
+
+
+def test_a_plan_is_set_with_an_event_and_only_to_one_that_there_is(world: World) -> None:
+    does(world, "olga", tenants.set_plan, "basic", plans=PLANS)
+
+    told = last_told(world.house)
+    assert (told.action, told.changes, told.told) == ("plan_changed", {"plan": "standard → basic"}, EVERYBODY)
+    with pytest.raises(UnknownPlan):
+        does(world, "olga", tenants.set_plan, "golden", plans=PLANS)
+
+
+@pytest.mark.parametrize("who", ["erin", "max", "olga", "vera", "gate", "ann", "aude"])
+def test_only_admins_rename_switch_and_shut(world: World, who: str) -> None:
+    before = len(changes_told(world.house))
+
+    with pytest.raises(NotYours):
+        does(world, who, tenants.rename, "Mine")
+    with pytest.raises(NotYours):
+        does(world, who, shutting.switch_mode, Mode.OFF, plans=PLANS)
+    with pytest.raises(NotYours):
+        does(world, who, shutting.shut)
+
+    assert len(changes_told(world.house)) == before
+    assert mode_of(world) is Mode.ENFORCE
+
+
+def test_a_new_name_is_told_with_the_old_one(world: World) -> None:
+    does(world, "tara", tenants.rename, "Contoso AG")
+
+    told = last_told(world.house)
+    assert (told.action, told.actor, told.role) == ("tenant_renamed", "Tara", "tenant_admin")
+    assert told.changes == {"name": "Contoso → Contoso AG"}
+
+
+def test_an_operator_who_was_removed_a_moment_ago_may_nothing(world: World) -> None:
+    world.add("oscar", Role.OPERATOR)
+    manages(world, "oscar", vendor.remove, id_of(world, "olga"))
+
+    with pytest.raises(NotYours):
+        does(world, "olga", tenants.suspend)
+    with pytest.raises(NotYours):
+        add(world)
+
+
+@pytest.mark.parametrize(
+    ("who", "statement"),
+    [
+        ("olga", "UPDATE tenants SET mode = 'off' WHERE id = :id"),
+        ("olga", "UPDATE tenants SET policy_version = 2 WHERE id = :id"),
+        ("tara", "UPDATE tenants SET suspended = true WHERE id = :id"),
+        ("tara", "UPDATE tenants SET plan = 'golden' WHERE id = :id"),
+    ],
+)
+def test_the_database_itself_knows_whose_business_is_whose(world: World, who: str, statement: str) -> None:
+    with pytest.raises(DBAPIError, match=r"only (the admins|operators)"):
+        on_the_database(world, who, statement, id=world.tenant.id)

@@ -1,0 +1,178 @@
+"""The vendor's people: operators say who they are, never for themselves, and approve nothing."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from lockbox.database import Database
+from lockbox.ids import new_id
+from lockbox.people import tokens
+from lockbox.people.roles import Role
+from lockbox.refusals import (
+    Invalid,
+    InvitationRefused,
+    NotSignedIn,
+    NotYours,
+    OwnRoles,
+    Unknown,
+)
+from lockbox.requests.lifecycle import Action
+from lockbox.tenancy import vendor
+from tests.builders import World
+from tests.database.postbag import address, open_notices
+from tests.database.scenes import at_once, door, read
+from tests.database.tenancy import accepts, colleagues_of, id_of, manages
+from tests.database.trails import changes_told
+from tests.mailbox import code_of
+
+NEW: dict[str, Any] = {
+    "name": "Nils",
+    "address": "nils@vendor.example",
+    "roles": frozenset({Role.ENGINEER, Role.MANAGER}),
+}
+OTHERS = ["erin", "max", "vera", "gate", "tara", "ann", "aude"]
+
+
+def test_changes_at_the_vendor_are_in_its_own_log_and_mailed_to_nobody(world: World, worker: Database) -> None:
+    invited = manages(world, "olga", vendor.invite, **NEW)
+    accepts(world, "nils", invited.id, code_of(worker, invited.id))
+    manages(world, "olga", vendor.set_roles, id_of(world, "nils"), frozenset({Role.MANAGER}))
+    manages(world, "olga", vendor.remove, id_of(world, "nils"))
+    manages(world, "olga", vendor.disable, id_of(world, "nils"))
+
+    told = changes_told(world.house)
+
+    assert [(one.action, one.actor, one.role, one.changes) for one in told] == [
+        ("member_invited", "Olga", "operator", {"roles": "none → engineer, manager"}),
+        ("member_added", "Nils", "invited", {"roles": "none → engineer, manager"}),
+        ("member_changed", "Olga", "operator", {"roles": "engineer, manager → manager"}),
+        ("member_removed", "Olga", "operator", {"roles": "manager → none"}),
+        ("person_disabled", "Olga", "operator", {"disabled": "no → yes"}),
+    ]
+    assert {one.details["member"] for one in told} == {"Nils <nils@vendor.example>"}
+    assert read(world.house, "SELECT FROM events WHERE seq IS NULL AND tenant_id IS NOT NULL") == []
+    assert open_notices(worker) == []
+
+
+@pytest.mark.parametrize("who", OTHERS)
+def test_only_operators_change_the_vendors_people(world: World, who: str) -> None:
+    invited = manages(world, "olga", vendor.invite, **NEW)
+    before = (colleagues_of(world), len(changes_told(world.house)))
+    eve = id_of(world, "eve")
+    calls = (
+        lambda: manages(world, who, vendor.invite, **NEW),
+        lambda: manages(world, who, vendor.withdraw, invited.id),
+        lambda: manages(world, who, vendor.set_roles, eve, frozenset({Role.MANAGER})),
+        lambda: manages(world, who, vendor.remove, eve),
+        lambda: manages(world, who, vendor.disable, eve),
+    )
+
+    for call in calls:
+        with pytest.raises(NotYours):
+            call()
+
+    assert (colleagues_of(world), len(changes_told(world.house))) == before
+
+
+def test_an_operator_changes_nothing_about_themselves(world: World) -> None:
+    olga = id_of(world, "olga")
+
+    with pytest.raises(OwnRoles):
+        manages(world, "olga", vendor.set_roles, olga, frozenset({Role.OPERATOR, Role.MANAGER}))
+    with pytest.raises(OwnRoles):
+        manages(world, "olga", vendor.remove, olga)
+    with pytest.raises(OwnRoles):
+        manages(world, "olga", vendor.disable, olga)
+
+    assert colleagues_of(world)["Olga"].roles == {"operator"}
+
+
+def test_two_operators_who_remove_each_other_at_once_leave_one(world: World, pool: ThreadPoolExecutor) -> None:
+    world.add("oscar", Role.OPERATOR)
+
+    answers = at_once(
+        pool,
+        lambda: manages(world, "olga", vendor.remove, id_of(world, "oscar")),
+        lambda: manages(world, "oscar", vendor.remove, id_of(world, "olga")),
+    )
+
+    assert sorted(type(answer).__name__ for answer in answers) == ["NoneType", "NotYours"]
+
+
+def test_roles_that_are_given_and_taken_hold_at_once(world: World) -> None:
+    waiting = world.act("ann", Action.APPROVE, world.submit().id).id
+
+    manages(world, "olga", vendor.set_roles, id_of(world, "eve"), frozenset({Role.ENGINEER, Role.MANAGER}))
+    manages(world, "olga", vendor.remove, id_of(world, "erin"))
+
+    with world.house.transaction() as session:
+        world.people["eve"] = tokens.authenticate(session, world.tokens["eve"], environment="test")
+    assert door(world) is None
+    assert world.act("eve", Action.REVOKE, waiting).state == "revoked"
+
+
+def test_somebody_without_roles_gets_them_back_without_an_invitation(world: World) -> None:
+    manages(world, "olga", vendor.remove, id_of(world, "eve"))
+
+    member = manages(world, "olga", vendor.set_roles, id_of(world, "eve"), frozenset({Role.ENGINEER}))
+
+    assert member.roles == {"engineer"}
+    assert world.submit("eve").requester_id == member.person_id
+
+
+def test_the_same_again_is_no_change(world: World) -> None:
+    manages(world, "olga", vendor.remove, id_of(world, "eve"))
+    manages(world, "olga", vendor.disable, id_of(world, "eve"))
+    before = len(changes_told(world.house))
+
+    manages(world, "olga", vendor.set_roles, id_of(world, "max"), frozenset({Role.MANAGER}))
+    manages(world, "olga", vendor.remove, id_of(world, "eve"))
+    manages(world, "olga", vendor.disable, id_of(world, "eve"))
+
+    assert len(changes_told(world.house)) == before
+
+
+def test_who_is_disabled_is_shut_out_with_tokens_and_windows_at_once(world: World) -> None:
+    world.act("ann", Action.APPROVE, world.submit().id)
+    was_open = door(world)
+
+    member = manages(world, "olga", vendor.disable, id_of(world, "erin"))
+
+    assert was_open is not None
+    assert (member.is_disabled, door(world)) == (True, None)
+    with pytest.raises(NotSignedIn), world.house.transaction() as session:
+        tokens.authenticate(session, world.tokens["erin"], environment="test")
+
+
+def test_who_is_disabled_gets_no_roles_and_accepts_nothing(world: World, worker: Database) -> None:
+    manages(world, "olga", vendor.remove, id_of(world, "eve"))
+    theirs = address(world.house, world, "eve")
+    invited = manages(world, "olga", vendor.invite, **(NEW | {"address": theirs}))
+    manages(world, "olga", vendor.disable, id_of(world, "eve"))
+
+    with pytest.raises(Invalid):
+        manages(world, "olga", vendor.set_roles, id_of(world, "eve"), frozenset({Role.ENGINEER}))
+    with pytest.raises(InvitationRefused):
+        accepts(world, "eve", invited.id, code_of(worker, invited.id))
+
+
+def test_nobody_of_a_customer_is_there_for_an_operator(world: World) -> None:
+    for person_id in (id_of(world, "ann"), id_of(world, "tara"), new_id()):
+        with pytest.raises(Unknown):
+            manages(world, "olga", vendor.set_roles, person_id, frozenset({Role.ENGINEER}))
+        with pytest.raises(Unknown):
+            manages(world, "olga", vendor.remove, person_id)
+        with pytest.raises(Unknown):
+            manages(world, "olga", vendor.disable, person_id)
+
+
+def test_operators_approve_nothing(world: World, superuser: Engine) -> None:
+    waiting = world.submit().id
+
+    for action in (Action.ENDORSE, Action.APPROVE, Action.DENY, Action.REVOKE):
+        with pytest.raises(Unknown):
+            world.act("olga", action, waiting)
+
+    assert read(superuser, "SELECT FROM decisions") == []

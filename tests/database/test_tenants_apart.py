@@ -1,0 +1,393 @@
+"""Row-level security in raw SQL, in somebody's context: who reaches which tenant, which requests, and whose keys."""
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from lockbox.database import Database
+from lockbox.people.roles import Caller, Role
+from tests.builders import Urls, World, unbound
+from tests.database.furnished import (
+    FREE,
+    attempt_everything,
+    furnish,
+    insert_refused,
+    private_keys,
+    private_rows,
+    tables,
+    versions,
+)
+from tests.database.scenes import as_caller, read, within, write
+
+ELSEWHERE = {"zack": Role.TENANT_ADMIN, "zoe": Role.APPROVER, "zara": Role.AUDITOR}
+CUSTOMERS = {"tara", "ann", "amir", "abe", "aude"}
+# What somebody may see of a tenant's requests in raw SQL; `r` is the request.
+SIGHT = {
+    "erin": "r.requester_id = :me",
+    "eve": "false",
+    "max": "true",
+    "vera": "true",
+    "olga": "false",
+    "gate": "r.state = 'active'",
+    "zack": "false",
+    "zoe": "false",
+    "zara": "false",
+}
+OF_REQUESTS = {
+    "requests": "SELECT r.id FROM requests r WHERE {sight}",
+    "decisions": "SELECT d.id FROM decisions d JOIN requests r ON r.id = d.request_id WHERE {sight}",
+    "events": "SELECT e.id FROM events e JOIN requests r ON r.id = e.request_id WHERE {sight}",
+    "event_details": (
+        "SELECT d.event_id, d.field FROM event_details d JOIN events e ON e.id = d.event_id "
+        "JOIN requests r ON r.id = e.request_id WHERE {sight}"
+    ),
+    "notices": "SELECT n.id FROM notices n JOIN requests r ON r.id = n.request_id WHERE {sight}",
+}
+WITH_A_REQUEST = {
+    "events": "request_id IS NOT NULL",
+    "event_details": "NOT EXISTS (SELECT FROM events e WHERE e.id = event_id AND e.request_id IS NULL)",
+    "notices": "request_id IS NOT NULL",
+}
+OF_A_TENANT = ("policies", "eligible_deputies", "delegations")
+ONE_MORE = {
+    "tokens": (
+        "INSERT INTO tokens (id, person_id, name, is_sample, secret_hash, scopes, services, expires_at, created_at) "
+        "VALUES (uuidv7(), :who, 'mine', false, sha256(uuid_send(:who)), '{}', '{}', now(), now())"
+    ),
+    "identities": "INSERT INTO identities VALUES ('https://another.example', CAST(:who AS uuid)::text, :who, now())",
+    "passkeys": "INSERT INTO passkeys VALUES (uuidv7(), :who, sha256(uuid_send(:who)), '', 0, 'mine', now())",
+    "sessions": (
+        "INSERT INTO sessions (id, person_id, secret_hash, means, signed_in_at, last_seen_at, expires_at) "
+        "VALUES (uuidv7(), :who, sha256(sha256(uuid_send(:who))), 'oidc', now(), now(), now())"
+    ),
+    "idempotency_keys": "INSERT INTO idempotency_keys VALUES (:who, 'another', '', '{}', now())",
+}
+OWN_KEYS = {
+    "tokens": "SELECT id FROM tokens WHERE person_id = :me",
+    "identities": "SELECT issuer, subject FROM identities WHERE person_id = :me",
+    "passkeys": "SELECT id FROM passkeys WHERE person_id = :me",
+    "sessions": "SELECT id FROM sessions WHERE person_id = :me",
+    "idempotency_keys": "SELECT person_id, key FROM idempotency_keys WHERE person_id = :me",
+}
+HITS = {
+    "pk_identities": (
+        "INSERT INTO identities VALUES ('https://' || 'idp' || '.example', CAST(:ann AS uuid)::text, :me, now())"
+    ),
+    "uq_passkeys_credential_id": "INSERT INTO passkeys VALUES (uuidv7(), :me, uuid_send(:ann), '', 0, 'x', now())",
+    "pk_sign_in_counts": "INSERT INTO sign_in_counts VALUES (:key, now(), 1)",
+    "fk_eligible_deputies_person_id": "INSERT INTO eligible_deputies VALUES (:here, uuidv7())",
+}
+ANOTHER_TENANT = "INSERT INTO tenants VALUES (uuidv7(), :slug, 'Another', 'enforce', false, now(), 'standard', 1)"
+ACTIONS = "SELECT e.action FROM events e JOIN event_details d ON d.event_id = e.id WHERE e.request_id IS NULL"
+CHANGE_ONE = "UPDATE tenants SET {change} WHERE id = :id"
+CHANGE_ALL = "UPDATE tenants SET {change}"
+ADMINS = "SELECT person_id FROM memberships WHERE tenant_id = :id AND role = 'tenant_admin'"
+REMOVE = "DELETE FROM memberships WHERE person_id = :who AND role = 'tenant_admin'"
+WAITS = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
+
+@pytest.fixture
+def world(api: Database) -> World:
+    """A tenant that has a row in every table."""
+    return furnish(api)
+
+
+def _newcomer(world: World, who: str) -> Caller:
+    """Add somebody of another tenant, or an engineer who has asked for nothing yet."""
+    if who == "ned":
+        return world.add(who, Role.ENGINEER)
+    elsewhere = World.make(world.house)
+    return elsewhere.add(who, ELSEWHERE[who], elsewhere.tenant.id)
+
+
+Keys = set[tuple[object, ...]]
+
+
+def _keys(house: Database, caller: Caller, at: UUID | None = None) -> dict[str, Keys]:
+    """Return the keys of all rows that somebody sees, by table."""
+    readable = [table for table in tables(house) if table.readable]
+    with as_caller(house, caller, at=at) as connection:
+        return {table.name: table.keys(connection) for table in readable}
+
+
+def _refused(house: Database, caller: Caller, statement: str, **values: object) -> str:
+    with pytest.raises(DBAPIError) as error, as_caller(house, caller) as connection:
+        connection.execute(text(statement), values)
+    return str(error.value)
+
+
+def _changed(house: Database, caller: Caller, statement: str, **values: object) -> int:
+    with as_caller(house, caller) as connection:
+        return connection.execute(text(statement), values).rowcount
+
+
+@pytest.mark.parametrize("who", ELSEWHERE)
+def test_nobody_of_another_tenant_sees_a_row_of_this_one(world: World, who: str) -> None:
+    private = private_keys(world.house)
+    stranger = _newcomer(world, who)
+
+    seen = _keys(world.house, stranger)
+
+    shared = {name: keys & private[name] for name, keys in seen.items()}
+    # These name nobody, and are read before there is anybody.
+    assert {name for name, keys in shared.items() if keys} == {"sign_in_counts"}
+    assert len(seen["tenants"]) == 1
+    assert len(seen["people"]) > 6
+
+
+@pytest.mark.parametrize("who", [*ELSEWHERE, "ned"])
+def test_nobody_else_writes_a_row_of_a_tenant(world: World, who: str) -> None:
+    rows = private_rows(world.house)
+    stranger = _newcomer(world, who)
+
+    tried = insert_refused(world.house, stranger, rows)
+
+    assert tried == {table.name for table in tables(world.house)} - FREE
+
+
+@pytest.mark.parametrize("who", [*ELSEWHERE, "ned", "gate", "vera"])
+def test_nobody_else_changes_or_removes_a_row_of_a_tenant(world: World, who: str) -> None:
+    rows, before = private_rows(world.house), versions(world.house)
+    stranger = world.people.get(who) or _newcomer(world, who)
+    own = {name: {one for one in held if str(stranger.person_id) in one} for name, held in before.items()}
+
+    attempt_everything(world.house, stranger, rows, leave={"sign_in_counts"})
+
+    after = versions(world.house)
+    gone = {name: before[name] - own[name] - after[name] for name in before}
+    assert {name: held for name, held in gone.items() if held} == {}
+
+
+def test_of_requests_and_all_that_belongs_to_them_each_sees_what_the_role_needs(world: World) -> None:
+    for name in ELSEWHERE:
+        world.people[name] = _newcomer(world, name)
+
+    seen = {who: _sees_of_requests(world, world.people[who]) for who in SIGHT}
+
+    assert seen == {who: _is_to_see(world, who) for who in SIGHT}
+    assert {who for who, found in seen.items() if found["requests"]} == {"erin", "max", "vera", "gate"}
+
+
+def _sees_of_requests(world: World, caller: Caller) -> dict[str, Keys]:
+    those = [table for table in tables(world.house) if table.name in OF_REQUESTS]
+    with as_caller(world.house, caller) as connection:
+        return {one.name: one.keys(connection, WITH_A_REQUEST.get(one.name, "true")) for one in those}
+
+
+def _is_to_see(world: World, who: str) -> dict[str, Keys]:
+    me = world.people[who].person_id
+    return {
+        name: {tuple(row) for row in read(world.house, query.format(sight=SIGHT[who]), me=me)}
+        for name, query in OF_REQUESTS.items()
+    }
+
+
+def test_events_of_no_request_are_for_their_tenant_their_actor_and_the_vendors_auditors(world: World) -> None:
+    world.people["zack"] = _newcomer(world, "zack")
+
+    seen = {who: _actions(world, who) for who in ("olga", "vera", "max", "erin", "gate", "tara", "aude", "zack")}
+
+    assert seen == {
+        "olga": {"member_changed"},
+        "vera": {"policy_changed", "member_changed"},
+        "max": set(),
+        "erin": set(),
+        "gate": set(),
+        "tara": {"policy_changed"},
+        "aude": {"policy_changed"},
+        "zack": set(),
+    }
+
+
+def _actions(world: World, who: str) -> set[str]:
+    caller = world.people[who]
+    at = world.tenant.id if caller.vendor_roles() else None
+    with as_caller(world.house, caller, at=at) as connection:
+        return set(connection.execute(text(ACTIONS)).scalars())
+
+
+def test_the_vendor_reads_of_a_customer_only_what_it_deals_with(world: World) -> None:
+    private = private_keys(world.house)
+    elsewhere = World.make(world.house)
+    customers = {(world.people[name].person_id,) for name in CUSTOMERS}
+
+    for who in ("erin", "max", "olga", "vera", "gate"):
+        caller = world.people[who]
+        apart, there = _keys(world.house, caller), _keys(world.house, caller, elsewhere.tenant.id)
+        here = _keys(world.house, caller, world.tenant.id)
+
+        assert [name for name in OF_A_TENANT if (apart[name] | there[name]) & private[name]] == []
+        assert [name for name in OF_A_TENANT if not private[name] <= here[name]] == []
+        assert not (apart["people"] | there["people"]) & customers
+        assert customers <= here["people"]
+        assert {(world.tenant.id,), (elsewhere.tenant.id,)} <= apart["tenants"]
+
+
+def test_an_invitation_is_read_by_its_tenants_people_and_a_recovery_by_operators_too(world: World) -> None:
+    world.people["zack"] = _newcomer(world, "zack")
+
+    of_a_member = {who for who, caller in world.people.items() if _keys(world.house, caller)["invitations"]}
+    write(unbound(world.house), "UPDATE invitations SET is_recovery = true")
+    of_a_recovery = {who for who, caller in world.people.items() if _keys(world.house, caller)["invitations"]}
+
+    assert of_a_member == CUSTOMERS
+    assert of_a_recovery == CUSTOMERS | {"olga"}
+
+
+def test_where_somebody_is_called_is_read_on_their_own_side_alone(world: World) -> None:
+    world.people["zack"] = _newcomer(world, "zack")
+    rows = read(world.house, "SELECT tenant_id IS NULL AS is_vendors, id FROM endpoints")
+    ids = {row.is_vendors: (row.id,) for row in rows}
+
+    for who, caller in world.people.items():
+        at = world.tenant.id if caller.vendor_roles() else None
+        seen = _keys(world.house, caller, at)["endpoints"]
+        assert seen == ({ids[True]} if at else {ids[False]} if who in CUSTOMERS else set()), who
+
+
+@pytest.mark.parametrize("table", ONE_MORE)
+def test_what_people_show_is_seen_and_made_by_themselves_alone(world: World, table: str) -> None:
+    world.people["zack"] = _newcomer(world, "zack")
+    said = set()
+
+    for who, caller in world.people.items():
+        others = [other for name, other in world.people.items() if name != who]
+        seen = _keys(world.house, caller)[table]
+        own = read(world.house, OWN_KEYS[table], me=caller.person_id)
+        assert seen == {tuple(row) for row in own}
+        said |= {_refused(world.house, caller, ONE_MORE[table], who=other.person_id) for other in others}
+        assert _changed(world.house, caller, ONE_MORE[table], who=caller.person_id) == 1
+
+    assert len(said) == 1
+    assert f'new row violates row-level security policy for table "{table}"' in said.pop()
+
+
+def test_what_people_show_is_changed_and_removed_by_themselves_alone(world: World) -> None:
+    rows = {name: held if name in ONE_MORE else [] for name, held in private_rows(world.house).items()}
+    rest = {table.name for table in tables(world.house)} - ONE_MORE.keys()
+    before = versions(world.house)
+    colleagues = [world.add("tom", Role.TENANT_ADMIN, world.tenant.id), world.add("omar", Role.OPERATOR)]
+
+    for colleague in colleagues:
+        attempt_everything(world.house, colleague, rows, leave=rest)
+
+    after = versions(world.house)
+    assert [name for name in ONE_MORE if not before[name] <= after[name]] == []
+
+
+def _tenant(world: World) -> tuple[object, ...]:
+    (row,) = read(world.house, "SELECT mode, policy_version, suspended, plan FROM tenants WHERE id = :id",
+                  id=world.tenant.id)  # fmt: skip
+    return tuple(row)
+
+
+@pytest.mark.parametrize(
+    ("change", "by", "vain"),
+    [
+        ("mode = 'off'", "tara", "olga"),
+        ("mode = 'observe'", "tara", "olga"),
+        ("policy_version = 2", "tara", "olga"),
+        ("suspended = true", "olga", "tara"),
+        ("plan = 'golden'", "olga", "tara"),
+    ],
+)
+def test_its_admins_alone_change_a_tenants_mode_and_policy_and_operators_alone_its_plan_and_suspension(
+    world: World, change: str, by: str, vain: str
+) -> None:
+    write(unbound(world.house), "INSERT INTO policies SELECT tenant_id, 2, body, NULL, now() FROM policies")
+    world.people |= {name: _newcomer(world, name) for name in ELSEWHERE}
+    statement, blind = CHANGE_ONE.format(change=change), CHANGE_ALL.format(change=change)
+    before = _tenant(world)
+
+    for who in world.people.keys() - {by, vain, *ELSEWHERE}:
+        assert _changed(world.house, world.people[who], statement, id=world.tenant.id) == 0
+        assert _changed(world.house, world.people[who], blind) == 0
+    for who in ELSEWHERE:
+        assert _changed(world.house, world.people[who], statement, id=world.tenant.id) == 0
+    for said in (
+        _refused(world.house, world.people[vain], statement, id=world.tenant.id),
+        _refused(world.house, world.people[vain], blind),
+    ):
+        assert re.search("only (the admins|operators)", said)
+
+    assert _tenant(world) == before
+    assert _changed(world.house, world.people[by], statement, id=world.tenant.id) == 1
+    assert _tenant(world) != before
+
+
+@pytest.mark.parametrize("login", ["api", "owner", "superuser"])
+def test_no_login_takes_the_last_admin_from_a_tenant(world: World, urls: Urls, login: str) -> None:
+    tara = world.people["tara"]
+    engine = create_engine(getattr(urls, login), poolclass=NullPool)
+
+    for statement in (REMOVE, "DELETE FROM memberships WHERE tenant_id IS NOT NULL AND :who = :who"):
+        with pytest.raises(DBAPIError, match="would be left without an admin"), as_caller(engine, tara) as connection:
+            connection.execute(text(statement), {"who": tara.person_id})
+
+    assert len(read(world.house, ADMINS, id=world.tenant.id)) == 1
+
+
+def test_one_admin_of_two_may_go_and_not_the_other_nor_where_the_other_is_disabled(world: World) -> None:
+    tara, tom = world.people["tara"], world.add("tom", Role.TENANT_ADMIN, world.tenant.id)
+
+    write(unbound(world.house), "UPDATE people SET disabled_at = now() WHERE id = :tom", tom=tom.person_id)
+    assert "without an admin" in _refused(world.house, tara, REMOVE, who=tara.person_id)
+    write(unbound(world.house), "UPDATE people SET disabled_at = NULL WHERE id = :tom", tom=tom.person_id)
+
+    assert _changed(world.house, tara, REMOVE, who=tara.person_id) == 1
+    assert "without an admin" in _refused(world.house, tom, REMOVE, who=tom.person_id)
+
+
+def test_of_two_admins_who_remove_one_another_at_once_one_stays(world: World, superuser: Engine) -> None:
+    tara, tom = world.people["tara"], world.add("tom", Role.TENANT_ADMIN, world.tenant.id)
+
+    with ThreadPoolExecutor(1) as pool:
+        with as_caller(world.house, tara) as connection:
+            connection.execute(text(REMOVE), {"who": tom.person_id})
+            second = pool.submit(_refused, world.house, tom, REMOVE, who=tara.person_id)
+            assert within(5, lambda: read(superuser, WAITS))
+            assert not second.done()
+        said = second.result()
+
+    assert "would be left without an admin" in said
+    assert [row.person_id for row in read(world.house, ADMINS, id=world.tenant.id)] == [tara.person_id]
+
+
+def test_what_a_constraint_refuses_tells_nothing_of_the_row_that_it_hit_upon(world: World) -> None:
+    ann, zack = world.people["ann"].person_id, _newcomer(world, "zack")
+    (taken,) = read(world.house, "SELECT key FROM sign_in_counts")
+    values = {"me": zack.person_id, "ann": ann, "here": next(iter(zack.tenants())), "key": taken.key}
+
+    said = {constraint: _refused(world.house, zack, statement, **values) for constraint, statement in HITS.items()}
+    said["uq_tenants_slug"] = _refused(world.house, world.people["olga"], ANOTHER_TENANT, slug=world.tenant.slug)
+
+    hidden = (
+        str(ann),
+        ann.hex,
+        "Ann",
+        "ann-",
+        "laptop",
+        taken.key.hex(),
+        world.tenant.slug,
+        "Contoso",
+        "idp.example",
+    )
+    assert [constraint for constraint, line in said.items() if constraint not in line] == []
+    assert [line for line in said.values() if "SQL parameters hidden" not in line] == []
+    assert [(value, line) for value in hidden for line in said.values() if value in line] == []
+
+
+def test_a_condition_that_fails_on_a_hidden_row_is_never_asked_of_it(world: World) -> None:
+    zack = _newcomer(world, "zack")
+    probe = "SELECT count(*) FROM people WHERE 1 / (CASE WHEN id = :ann AND email LIKE 'ann%' THEN 0 ELSE 1 END) = 1"
+
+    with as_caller(world.house, zack) as connection:
+        seen = connection.execute(text(probe), {"ann": world.people["ann"].person_id}).scalar_one()
+
+    assert seen > 0
+    assert "division by zero" in _refused(world.house, world.people["tara"], probe, ann=world.people["ann"].person_id)

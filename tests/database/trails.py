@@ -1,0 +1,58 @@
+"""What the trail says of changes at a tenant, and among the vendor's people."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lockbox.database import Database
+from tests.database.scenes import read
+
+
+@dataclass(frozen=True)
+class Told:
+    """One event: who did it and as what, its facts and personal details, and who is told of it."""
+
+    action: str
+    actor: str
+    role: str
+    facts: dict[str, Any]
+    details: dict[str, str]
+    told: set[str]
+
+    @property
+    def changes(self) -> dict[str, str]:
+        """The diff."""
+        changes: dict[str, str] = self.facts["changes"]
+        return changes
+
+
+def changes_told(house: Database) -> Sequence[Told]:
+    """Return every event that is no move, the oldest first."""
+    rows = read(
+        house,
+        """
+        SELECT e.action, e.actor_role, e.body,
+            (SELECT jsonb_object_agg(d.field, d.value) FROM event_details d WHERE d.event_id = e.id) AS details,
+            (SELECT array_agg(coalesce(p.name, h.url)) FROM notices n LEFT JOIN people p ON p.id = n.person_id
+                LEFT JOIN endpoints h ON h.id = n.endpoint_id
+                WHERE n.event_id = e.id AND n.about_id IS NULL) AS told
+        FROM events e WHERE e.seq IS NULL ORDER BY e.id
+        """,
+    )
+    return [
+        Told(
+            row.action,
+            row.details["name"],
+            row.actor_role,
+            json.loads(row.body),
+            row.details,
+            set(row.told or ()),
+        )
+        for row in rows
+    ]
+
+
+def last_told(house: Database) -> Told:
+    """Return the newest event that is no move."""
+    return changes_told(house)[-1]

@@ -1,0 +1,131 @@
+"""Where each route of tenants and people is called, and with what: rows of its own for every call."""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from lockbox.people.models import Invitation
+from lockbox.people.roles import Role
+from lockbox.tenancy import deputies, members, recovery, vendor
+from lockbox.tenancy.deputies import Wanted
+from tests.builders import WITHOUT_REVIEW
+from tests.database.tenancy import does, id_of, manages
+from tests.http.door import Door
+
+NUMBERS = itertools.count(1)
+OVER = (
+    "UPDATE invitations SET withdrawn_at = clock_timestamp() "
+    "WHERE is_recovery AND tenant_id = :t AND withdrawn_at IS NULL AND accepted_at IS NULL"
+)
+SOMEBODY = {"name": "Nina", "address": "nina@contoso.example"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """The ids in a path, and the body."""
+
+    ids: dict[str, UUID] = field(default_factory=dict)
+    body: dict[str, Any] | None = None
+
+
+def somebody() -> dict[str, Any]:
+    """Return somebody who was never invited."""
+    return {"name": "Nina", "address": f"nina-{next(NUMBERS)}@contoso.example"}
+
+
+def period() -> tuple[datetime, datetime]:
+    """Return half an hour to come that no other call has taken."""
+    start = datetime.now(UTC) + timedelta(hours=next(NUMBERS))
+    return start, start + timedelta(minutes=30)
+
+
+def invited(door: Door) -> Invitation:
+    """Invite somebody to the world's tenant."""
+    return does(door.world, "tara", members.invite, **somebody(), roles=frozenset({Role.AUDITOR}))
+
+
+def proposed(door: Door) -> Invitation:
+    """Propose an admin for the world's tenant; what was proposed before is over."""
+    door.run_sql(OVER, t=door.world.tenant.id)
+    return does(door.world, "olga", recovery.propose, **somebody())
+
+
+def delegated(door: Door) -> UUID:
+    """Let Aude stand in for Ann."""
+    starts_at, ends_at = period()
+    wanted = Wanted(eligible(door), ends_at, starts_at)
+    return does(door.world, "ann", deputies.name_deputy, wanted).delegation.id
+
+
+def eligible(door: Door) -> UUID:
+    """Mark Aude as somebody who may be a deputy, and return her id."""
+    aude = id_of(door.world, "aude")
+    does(door.world, "tara", members.set_eligible, aude, eligible=True)
+    return aude
+
+
+def colleague(door: Door) -> UUID:
+    """Add somebody at the vendor."""
+    return door.world.add(f"colleague-{next(NUMBERS)}", Role.ENGINEER).person_id
+
+
+def _deputy(door: Door) -> Place:
+    starts_at, ends_at = period()
+    body = {
+        "deputy": eligible(door),
+        "principal": id_of(door.world, "ann"),
+        "starts_at": starts_at,
+        "ends_at": ends_at,
+    }
+    return Place(
+        body={name: value.isoformat() if isinstance(value, datetime) else str(value) for name, value in body.items()}
+    )
+
+
+def _recovery(door: Door) -> Place:
+    door.run_sql(OVER, t=door.world.tenant.id)
+    return Place(body=somebody())
+
+
+def _member(door: Door) -> Place:
+    name = f"member-{next(NUMBERS)}"
+    return Place({"person_id": door.world.add(name, Role.AUDITOR, door.world.tenant.id).person_id})
+
+
+def _colleague_invited(door: Door) -> Place:
+    roles = frozenset({Role.ENGINEER})
+    return Place({"invitation_id": manages(door.world, "olga", vendor.invite, **somebody(), roles=roles).id})
+
+
+PLACES: dict[str, Callable[[Door], Place]] = {
+    "POST /v1/tenants": lambda _: Place(body={"slug": f"new-{next(NUMBERS)}", "name": "New", "admin": somebody()}),
+    "PUT /v1/tenants/{slug}/plan": lambda _: Place(body={"plan": "standard"}),
+    "PUT /v1/tenants/{slug}/mode": lambda _: Place(body={"mode": "enforce"}),
+    "PUT /v1/tenants/{slug}/name": lambda _: Place(body={"name": "Contoso"}),
+    "PUT /v1/tenants/{slug}/policy": lambda _: Place(body=WITHOUT_REVIEW.model_dump(mode="json")),
+    "POST /v1/tenants/{slug}/members": lambda _: Place(body=somebody() | {"roles": ["auditor"]}),
+    "PUT /v1/tenants/{slug}/members/{person_id}": lambda door: Place(
+        {"person_id": id_of(door.world, "abe")}, {"roles": ["approver"]}
+    ),
+    "DELETE /v1/tenants/{slug}/members/{person_id}": _member,
+    "DELETE /v1/tenants/{slug}/invitations/{invitation_id}": lambda door: Place({"invitation_id": invited(door).id}),
+    "POST /v1/tenants/{slug}/delegations": _deputy,
+    "DELETE /v1/tenants/{slug}/delegations/{delegation_id}": lambda door: Place({"delegation_id": delegated(door)}),
+    "POST /v1/tenants/{slug}/recovery": _recovery,
+    "POST /v1/tenants/{slug}/recovery/{invitation_id}/object": lambda door: Place(
+        {"invitation_id": proposed(door).id}
+    ),
+    "POST /v1/vendor/members": lambda _: Place(body=somebody() | {"roles": ["engineer"]}),
+    "PUT /v1/vendor/members/{person_id}": lambda door: Place({"person_id": colleague(door)}, {"roles": ["manager"]}),
+    "DELETE /v1/vendor/members/{person_id}": lambda door: Place({"person_id": colleague(door)}),
+    "POST /v1/vendor/members/{person_id}/disable": lambda door: Place({"person_id": colleague(door)}),
+    "DELETE /v1/vendor/invitations/{invitation_id}": _colleague_invited,
+}
+
+
+def place_of(door: Door, route: str) -> Place:
+    """Return where to call a route, and with what."""
+    return PLACES[route](door) if route in PLACES else Place()

@@ -1,0 +1,82 @@
+"""Whatever comes in for tenants and people, the answer is a problem or a yes, never a fault of ours."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lockbox.ids import new_id
+from tests.database.tenancy import id_of
+from tests.http.door import Door
+from tests.http.places import eligible, somebody
+from tests.http.test_any_input import ANYTHING, TEXTS, good_or_refused
+
+FIELDS = st.sampled_from(
+    [
+        "slug",
+        "name",
+        "address",
+        "admin",
+        "plan",
+        "mode",
+        "roles",
+        "eligible",
+        "deputy",
+        "principal",
+        "starts_at",
+        "ends_at",
+        "quorum",
+        "groups",
+        "stages",
+        "tiers",
+        "rules",
+        "consent",
+    ]
+)
+CHANGES = st.dictionaries(FIELDS | TEXTS, ANYTHING, max_size=4)
+CALLS = [
+    ("olga", "POST", "/v1/tenants"),
+    ("olga", "PUT", "/v1/tenants/{slug}/plan"),
+    ("tara", "PUT", "/v1/tenants/{slug}/mode"),
+    ("tara", "PUT", "/v1/tenants/{slug}/name"),
+    ("tara", "POST", "/v1/tenants/{slug}/shut"),
+    ("tara", "PUT", "/v1/tenants/{slug}/policy"),
+    ("tara", "POST", "/v1/tenants/{slug}/members"),
+    ("tara", "PUT", "/v1/tenants/{slug}/members/{person_id}"),
+    ("tara", "POST", "/v1/tenants/{slug}/delegations"),
+    ("olga", "POST", "/v1/tenants/{slug}/recovery"),
+    ("olga", "POST", "/v1/vendor/members"),
+]
+
+
+@pytest.mark.parametrize(("who", "method", "path"), CALLS)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=CHANGES)
+def test_any_body_is_taken_or_refused(door: Door, who: str, method: str, path: str, changes: dict[str, Any]) -> None:
+    good = {
+        "/v1/tenants": {"slug": f"new-{new_id().hex[-12:]}", "name": "New", "admin": somebody()},
+        "/v1/tenants/{slug}/members": somebody() | {"roles": ["auditor"]},
+        "/v1/tenants/{slug}/members/{person_id}": {"roles": ["approver"]},
+        "/v1/tenants/{slug}/delegations": {"deputy": str(eligible(door)), "ends_at": "2030-01-01T00:00:00Z"},
+        "/v1/tenants/{slug}/recovery": somebody(),
+        "/v1/vendor/members": somebody() | {"roles": ["engineer"]},
+    }.get(path, {})
+    address = path.format(slug=door.world.tenant.slug, person_id=id_of(door.world, "abe"))
+    headers = {"content-type": "application/json"}
+
+    answer = door.call(who, method, address, content=json.dumps(good | changes), headers=headers)
+
+    good_or_refused(answer)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.dictionaries(st.sampled_from(["cursor", "limit", "version", "before", "x"]), TEXTS, max_size=3))
+def test_any_query_is_answered_or_refused(door: Door, query: dict[str, str]) -> None:
+    sendable = {name: value.encode("utf-8", "replace").decode() for name, value in query.items()}
+
+    for path in ("/v1/tenants", f"/v1/tenants/{door.world.tenant.slug}/members", "/v1/vendor/members"):
+        good_or_refused(door.get("olga" if "vendor" in path else "tara", path, **sendable))
+    for tail in ("", "/versions"):
+        good_or_refused(door.get("tara", f"/v1/tenants/{door.world.tenant.slug}/policy{tail}", **sendable))

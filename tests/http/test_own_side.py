@@ -1,0 +1,116 @@
+"""What is a tenant's own: not there for strangers, and out of reach of every role of the vendor, route by route."""
+
+from typing import Any
+
+import pytest
+from fastapi.routing import iter_route_contexts
+from httpx import Response
+
+from api.app import make_app, make_database
+from config.settings import Settings
+from lockbox.ids import new_id
+from lockbox.people.roles import Role
+from tests.database.scenes import read
+from tests.http.door import Door, OpenDoor, facts
+from tests.http.places import Place, place_of
+
+NOWHERE = Settings(environment="test", database_url="postgresql://nobody@localhost/x", redis_url="redis://localhost")
+ROUTES = sorted(
+    f"{method} {route.path}"
+    for route in iter_route_contexts(make_app(NOWHERE, make_database(NOWHERE)).routes)
+    for method in route.methods or ()
+    if str(route.path).startswith("/v1/tenants/{slug}")
+)
+OPERATORS = [route for route in ROUTES if route.endswith(("/suspend", "/resume", "/plan", "/recovery"))]
+CUSTOMERS = [route for route in ROUTES if route not in {"GET /v1/tenants/{slug}", *OPERATORS}]
+VENDOR = ["erin", "max", "olga", "vera", "gate"]
+OWN_SIDE = """
+SELECT (SELECT jsonb_agg(to_jsonb(t) ORDER BY t.id) FROM tenants t WHERE t.id = :t) AS tenant,
+    (SELECT jsonb_agg(to_jsonb(m) ORDER BY m.id) FROM memberships m WHERE m.tenant_id = :t) AS members,
+    (SELECT jsonb_agg(to_jsonb(p) ORDER BY p.version) FROM policies p WHERE p.tenant_id = :t) AS policies,
+    (SELECT jsonb_agg(to_jsonb(i) ORDER BY i.id) FROM invitations i WHERE i.tenant_id = :t) AS invitations,
+    (SELECT jsonb_agg(to_jsonb(d) ORDER BY d.id) FROM delegations d WHERE d.tenant_id = :t) AS delegations,
+    (SELECT jsonb_agg(to_jsonb(e) ORDER BY e.person_id) FROM eligible_deputies e WHERE e.tenant_id = :t) AS eligible,
+    (SELECT jsonb_agg(to_jsonb(e) ORDER BY e.id) FROM events e WHERE e.tenant_id = :t) AS events
+"""
+
+
+@pytest.fixture(scope="module")
+def shared(open_door: OpenDoor) -> Door:
+    """A world, and Zoe, Zack and Zara of another tenant."""
+    door = open_door()
+    elsewhere = open_door().world.tenant
+    for name, role in (("zoe", Role.APPROVER), ("zack", Role.TENANT_ADMIN), ("zara", Role.AUDITOR)):
+        door.world.add(name, role, elsewhere.id)
+    return door
+
+
+def call(door: Door, who: str, route: str, slug: str, place: Place) -> Response:
+    """Call a route at a tenant."""
+    method, path = route.split()
+    parts = {"json": place.body} if place.body else {}
+    return door.call(who, method, path.format(slug=slug, **place.ids), **parts)
+
+
+def own_side(door: Door) -> dict[str, Any]:
+    """Return all that is the tenant's own."""
+    (row,) = read(door.root, OWN_SIDE, t=door.world.tenant.id)
+    return dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("who", ["zoe", "zack", "zara"])
+def test_another_tenants_people_reach_nothing(shared: Door, route: str, who: str) -> None:
+    place = place_of(shared, route)
+    before = own_side(shared)
+
+    theirs = call(shared, who, route, shared.world.tenant.slug, place)
+    nobodys = call(shared, who, route, "no-such-tenant", place)
+
+    facts(theirs, 404, "not-found")
+    assert theirs.content == nobodys.content
+    assert set(theirs.headers) == set(nobodys.headers)
+    assert own_side(shared) == before
+
+
+@pytest.mark.parametrize("route", CUSTOMERS)
+def test_no_vendor_role_governs_a_customer(shared: Door, route: str) -> None:
+    place = place_of(shared, route)
+    before = own_side(shared)
+
+    for who in VENDOR:
+        facts(call(shared, who, route, shared.world.tenant.slug, place), 403, "wrong-role")
+
+    assert own_side(shared) == before
+
+
+@pytest.mark.parametrize("route", OPERATORS)
+def test_what_operators_may_do_leaves_members_policy_and_mode_alone(fresh_door: Door, route: str) -> None:
+    place = place_of(fresh_door, route)
+    before = own_side(fresh_door)
+
+    answer = call(fresh_door, "olga", route, fresh_door.world.tenant.slug, place)
+
+    after = own_side(fresh_door)
+    assert answer.is_success
+    for what in ("members", "policies", "delegations", "eligible"):
+        assert after[what] == before[what]
+    assert after["tenant"][0]["mode"] == before["tenant"][0]["mode"]
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if "_id}" in route])
+def test_ids_of_another_tenant_are_not_there_under_ones_own_name(
+    shared: Door, open_door: OpenDoor, route: str
+) -> None:
+    elsewhere = open_door()
+    place = place_of(elsewhere, route)
+    before = own_side(elsewhere)
+
+    theirs = call(shared, "tara", route, shared.world.tenant.slug, place)
+    nobodys = call(
+        shared, "tara", route, shared.world.tenant.slug, Place(dict.fromkeys(place.ids, new_id()), place.body)
+    )
+
+    facts(theirs, 404, "not-found")
+    assert theirs.content == nobodys.content
+    assert own_side(elsewhere) == before

@@ -1,0 +1,173 @@
+"""Policies over HTTP: read by the tenant's own people, replaced by its admins, by versions."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from lockbox.ids import new_id
+from lockbox.requests.rules import Policy
+from tests.builders import WITHOUT_REVIEW
+from tests.database.tenancy import id_of
+from tests.http.door import Door, OpenDoor, facts
+
+BODY = WITHOUT_REVIEW.model_dump(mode="json")
+
+
+def at(door: Door, tail: str = "") -> str:
+    """Return the address of the policy of the world's tenant."""
+    return f"/v1/tenants/{door.world.tenant.slug}/policy{tail}"
+
+
+def put(door: Door, who: str = "tara", seen: str | None = None, **changes: Any) -> Any:
+    """Replace the policy by the usual one with changes."""
+    headers = {"if-match": seen} if seen else {}
+    return door.call(who, "PUT", at(door), json=BODY | changes, headers=headers)
+
+
+def test_the_policy_is_shown_with_its_version_as_the_etag(door: Door) -> None:
+    answer = door.get("aude", at(door))
+
+    assert answer.headers["etag"] == '"1"'
+    assert answer.json() == {
+        "version": 1,
+        "author": None,
+        "created_at": answer.json()["created_at"],
+        "policy": BODY,
+    }
+
+
+def test_who_replaces_what_they_saw_gets_the_next_version_and_others_are_told_to_look_again(
+    fresh_door: Door,
+) -> None:
+    shown = fresh_door.get("tara", at(fresh_door)).headers["etag"]
+
+    first = put(fresh_door, seen=shown, quorum=2)
+    stale = put(fresh_door, seen=shown, quorum=3)
+    second = put(fresh_door, seen=first.headers["etag"], quorum=3)
+
+    assert (first.status_code, first.headers["etag"], first.json()["policy"]["quorum"]) == (200, '"2"', 2)
+    assert facts(stale, 412, "stale-version")["current_version"] == 2
+    assert second.headers["etag"] == '"3"'
+    assert second.json()["author"] == {"id": str(id_of(fresh_door.world, "tara")), "name": "Tara"}
+
+
+def test_the_same_policy_again_is_the_same_version(fresh_door: Door) -> None:
+    before = fresh_door.rows()
+
+    answer = put(fresh_door, seen='"1"')
+
+    assert (answer.headers["etag"], answer.json()["version"]) == ('"1"', 1)
+    assert fresh_door.rows() == before
+
+
+@pytest.mark.parametrize("seen", ["x", 'W/"1"', '"1", "2"', "-1", "1.0", "9" * 5000])
+def test_what_is_no_version_is_refused_rather_than_ignored(door: Door, seen: str) -> None:
+    facts(put(door, seen=seen, quorum=2), 422, "invalid-request")
+
+    assert door.get("ann", at(door)).json()["version"] == 1
+
+
+def test_old_versions_can_be_read_one_by_one_and_as_a_list(fresh_door: Door) -> None:
+    put(fresh_door, quorum=2)
+    put(fresh_door, quorum=3)
+
+    listed = fresh_door.get("ann", at(fresh_door, "/versions"), limit=2).json()["items"]
+    rest = fresh_door.get("ann", at(fresh_door, "/versions"), before=listed[-1]["version"]).json()["items"]
+    old = fresh_door.get("ann", at(fresh_door), version=2)
+
+    assert [(one["version"], one["author"] and one["author"]["name"]) for one in (*listed, *rest)] == [
+        (3, "Tara"),
+        (2, "Tara"),
+        (1, None),
+    ]
+    assert (old.headers["etag"], old.json()["policy"]["quorum"]) == ('"2"', 2)
+    facts(fresh_door.get("ann", at(fresh_door), version=4), 404, "not-found")
+
+
+@pytest.mark.parametrize("version", ["0", "-1", "x", str(2**31), str(10**30)])
+def test_what_can_be_no_version_is_refused(door: Door, version: str) -> None:
+    facts(door.get("ann", at(door), version=version), 422, "invalid-request")
+    facts(door.get("ann", at(door, "/versions"), before=version), 422, "invalid-request")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("quorum", 0),
+        ("quorum", 21),
+        ("approval_window", 0),
+        ("access_ceiling", 7 * 24 * 3600 + 1),
+        ("reasons", []),
+        ("reasons", ["because"]),
+        ("stages", [{"group": "nobody"}]),
+        ("tiers", [["nobody"]]),
+        ("rules", [{"name": "x", "match": {}, "terms": {"quorum": 2}}]),
+        ("groups", {"Bad Name": []}),
+        ("groups", {"legal": ["x"]}),
+        ("consent", {"mode": "enforce", "until": "2030-01-01T00:00:00Z"}),
+        ("consent", {"mode": "off", "until": "2030-01-01T00:00:00"}),
+        ("made_up", 1),
+        ("version", 2),
+    ],
+)
+def test_a_bad_policy_is_refused_and_nothing_changes(door: Door, field: str, value: Any) -> None:
+    before = door.rows()
+
+    answer = put(door, **{field: value})
+
+    facts(answer, 422, "invalid-request")
+    assert door.rows() == before
+
+
+def test_a_policy_under_which_nobody_could_approve_is_refused_with_the_reasons(door: Door) -> None:
+    answer = put(door, quorum=4)
+
+    body = facts(answer, 422, "nobody-can-approve")
+    assert body["reasons"] == ["The tenant asks for 4 approvals and has 3 people who could give one."]
+
+
+def test_a_stranger_in_a_group_is_named(door: Door, open_door: OpenDoor) -> None:
+    theirs, nobody = id_of(open_door().world, "ann"), new_id()
+
+    answer = put(door, groups={"legal": [str(id_of(door.world, "ann")), str(theirs), str(nobody)]})
+
+    (error,) = facts(answer, 422, "invalid-request")["errors"]
+    assert error["field"] == "groups.legal"
+    assert str(theirs) in error["message"]
+    assert str(nobody) in error["message"]
+    assert str(id_of(door.world, "ann")) not in error["message"]
+
+
+def test_dated_consent_lets_the_vendor_open_alone_until_it_ends(fresh_door: Door) -> None:
+    until = datetime.now(UTC) + timedelta(minutes=30)
+
+    answer = put(fresh_door, consent={"mode": "observe", "until": until.isoformat()})
+
+    assert answer.json()["policy"]["consent"]["mode"] == "observe"
+    assert fresh_door.file("erin").json()["mode"] == "observe"
+    assert fresh_door.later(minutes=31).file("erin").json()["mode"] == "enforce"
+
+
+def test_a_whole_policy_comes_back_as_it_was_sent(fresh_door: Door) -> None:
+    ann, amir = (str(id_of(fresh_door.world, name)) for name in ("ann", "amir"))
+    sent = Policy.model_validate(
+        {
+            "quorum": 2,
+            "groups": {"legal": [ann], "board": [ann, amir]},
+            "stages": [{"group": "legal"}],
+            "tiers": [["legal"], ["board"]],
+            "rules": [
+                {
+                    "name": "Exports",
+                    "match": {"actions": ["export"], "resources": ["mailbox:*@contoso.example"]},
+                    "terms": {"quorum": 3, "stages": [{"group": "board", "quorum": 2}]},
+                }
+            ],
+        }
+    ).model_dump(mode="json")
+
+    answer = fresh_door.call("tara", "PUT", at(fresh_door), json=sent)
+
+    assert answer.json()["policy"] == sent
+    assert fresh_door.get("ann", at(fresh_door)).json()["policy"] == sent

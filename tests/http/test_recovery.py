@@ -1,0 +1,89 @@
+"""Recovery over HTTP: an operator proposes, the tenant may object, and nothing happens before its time."""
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from lockbox.database import Database
+from lockbox.refusals import InvitationRefused
+from lockbox.tenancy import invitations
+from tests.builders import ShiftedClock
+from tests.database.scenes import read
+from tests.http.door import Door, facts
+from tests.http.places import invited, somebody
+from tests.mailbox import code_of, sent_about
+
+
+def at(door: Door, tail: str = "") -> str:
+    """Return the address of the recovery of the world's tenant."""
+    return f"/v1/tenants/{door.world.tenant.slug}/recovery{tail}"
+
+
+def propose(door: Door) -> UUID:
+    """Propose an admin and return the invitation's id."""
+    return UUID(door.call("olga", "POST", at(door), json=somebody()).json()["id"])
+
+
+def test_a_proposal_says_when_it_takes_effect_and_mails_nothing_to_its_address_before(
+    fresh_door: Door, worker: Database
+) -> None:
+    answer = fresh_door.call("olga", "POST", at(fresh_door), json=somebody())
+
+    body = answer.json()
+    (row,) = read(fresh_door.root, "SELECT * FROM invitations WHERE id = :id", id=UUID(body["id"]))
+    assert (answer.status_code, body.keys()) == (201, {"id", "takes_effect_at"})
+    assert datetime.fromisoformat(body["takes_effect_at"]) - row.created_at == timedelta(hours=72)
+    assert sent_about(worker, row.id) == []
+
+
+def test_those_who_may_object_find_it_among_the_invitations(fresh_door: Door) -> None:
+    proposed = propose(fresh_door)
+
+    (listed,) = fresh_door.get("ann", f"/v1/tenants/{fresh_door.world.tenant.slug}/invitations").json()["items"]
+
+    assert (listed["id"], listed["is_recovery"], listed["roles"]) == (str(proposed), True, ["tenant_admin"])
+
+
+@pytest.mark.parametrize("who", ["tara", "ann"])
+def test_after_an_objection_it_is_over_and_can_be_proposed_again(fresh_door: Door, who: str) -> None:
+    proposed = propose(fresh_door)
+    second = fresh_door.call("olga", "POST", at(fresh_door), json=somebody())
+
+    objected = fresh_door.call(who, "POST", at(fresh_door, f"/{proposed}/object"))
+
+    facts(second, 409, "recovery-open")
+    assert objected.status_code == 204
+    facts(fresh_door.call(who, "POST", at(fresh_door, f"/{proposed}/object")), 409, "invitation-closed")
+    assert propose(fresh_door) != proposed
+
+
+def test_the_code_is_worthless_after_an_objection(fresh_door: Door, worker: Database) -> None:
+    proposed = propose(fresh_door)
+    clock = ShiftedClock()
+    clock.shift = timedelta(hours=73)
+    code = code_of(Database(worker.engine, worker.schedule, clock), proposed)
+    fresh_door.call("ann", "POST", at(fresh_door, f"/{proposed}/object"))
+
+    late = Database(fresh_door.house.engine, fresh_door.house.schedule, clock)
+    with pytest.raises(InvitationRefused), late.transaction() as session:
+        invitations.accept(session, proposed, code)
+
+
+def test_an_ordinary_invitation_is_not_objected_to(fresh_door: Door) -> None:
+    one = invited(fresh_door)
+
+    facts(fresh_door.call("ann", "POST", at(fresh_door, f"/{one.id}/object")), 404, "not-found")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"roles": ["approver"]}, {"takes_effect_at": "2020-01-01T00:00:00Z"}, {"address": "x"}, {"name": ""}]
+)
+def test_a_bad_proposal_is_refused(door: Door, changes: dict[str, object]) -> None:
+    facts(door.call("olga", "POST", at(door), json=somebody() | changes), 422, "invalid-request")
+
+
+def test_nobody_of_the_vendor_is_proposed(door: Door) -> None:
+    (row,) = read(door.root, "SELECT email FROM people WHERE id = :id", id=door.world.people["max"].person_id)
+
+    facts(door.call("olga", "POST", at(door), json=somebody() | {"address": row.email}), 403, "other-side")

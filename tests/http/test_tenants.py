@@ -1,0 +1,243 @@
+"""Tenants over HTTP: who may see and change which, and that what is not one's business is not there."""
+
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from api.app import make_app
+from config.settings import Plan
+from lockbox.database import Database
+from lockbox.ids import new_id
+from lockbox.people.roles import Mode
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.rules import Policy
+from tests.builders import SETTINGS
+from tests.database.scenes import read
+from tests.http.door import Door, OpenDoor, client, facts
+from tests.http.places import somebody
+from tests.mailbox import code_of
+
+
+def at(door: Door, tail: str = "", slug: str | None = None) -> str:
+    """Return an address of the world's tenant."""
+    return f"/v1/tenants/{slug or door.world.tenant.slug}{tail}"
+
+
+def test_an_operator_adds_a_tenant_and_is_told_where_it_is(fresh_door: Door) -> None:
+    slug = f"fabrikam-{new_id().hex[-12:]}"
+    body = {"slug": slug, "name": "Fabrikam", "admin": somebody()}
+
+    answer = fresh_door.call("olga", "POST", "/v1/tenants", json=body)
+
+    assert (answer.status_code, answer.headers["location"]) == (201, f"/v1/tenants/{slug}")
+    assert answer.json() == {
+        "slug": slug,
+        "name": "Fabrikam",
+        "mode": "enforce",
+        "plan": "standard",
+        "suspended": False,
+        "policy_version": None,
+        "members": None,
+        "open_windows": None,
+        "in_review": None,
+    }
+    assert fresh_door.get("olga", at(fresh_door, slug=slug)).json() == answer.json()
+    facts(fresh_door.call("olga", "POST", "/v1/tenants", json=body), 409, "slug-taken")
+
+
+def test_no_answer_and_no_log_of_an_operators_calls_holds_a_customers_code(
+    fresh_door: Door, worker: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slug = f"fabrikam-{new_id().hex[-12:]}"
+    admin = somebody()
+    capsys.readouterr()
+
+    with capture_logs() as lines:
+        answers = [
+            fresh_door.call("olga", "POST", "/v1/tenants", json={"slug": slug, "name": "F", "admin": admin}),
+            fresh_door.get("olga", at(fresh_door, slug=slug)),
+            fresh_door.get("olga", "/v1/tenants", limit=200),
+            fresh_door.call("olga", "POST", at(fresh_door, "/recovery", slug), json=somebody()),
+        ]
+        (first, second) = read(
+            fresh_door.root,
+            "SELECT i.id FROM invitations i JOIN tenants t ON t.id = i.tenant_id WHERE t.slug = :s ORDER BY i.id",
+            s=slug,
+        )
+        code = code_of(worker, first.id)
+        again = fresh_door.get("olga", at(fresh_door, "/invitations", slug))
+    said = [*(f"{one.text} {one.headers}" for one in (*answers, again)), str(lines), *capsys.readouterr()]
+
+    assert [one.status_code for one in answers] == [201, 200, 200, 201]
+    facts(again, 403, "wrong-role")
+    for secret in (code, code.replace("-", ""), admin["address"], str(first.id)):
+        assert not [text for text in said if secret in text]
+    assert answers[3].json()["id"] == str(second.id)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("slug", ""),
+        ("slug", "Fabrikam"),
+        ("slug", "fabrikam-"),
+        ("slug", "-fabrikam"),
+        ("slug", "a" * 64),
+        ("slug", None),
+        ("name", ""),
+        ("name", "a\nb"),
+        ("name", "\u202eevil"),
+        ("name", "a" * 201),
+        ("plan", "Golden!"),
+        ("plan", "golden"),
+        ("admin", {"name": "Fay"}),
+        ("admin", {"name": "Fay", "address": "fay"}),
+        ("admin", {"name": "Fay", "address": "fay@"}),
+        ("admin", {"name": "Fay", "address": "a b@c.example"}),
+        ("admin", {"name": "Fay", "address": "fay@c.example\nBcc: x@y.example"}),
+        ("admin", {"name": "Fay", "address": "<fay@c.example>"}),
+        ("admin", {"name": "Fay", "address": "fay@c.example,x@y.example"}),
+        ("admin", {"name": "Fay", "address": "fäy@c.example"}),
+        ("admin", {"name": "Fay", "address": "a" * 320 + "@c.example"}),
+        ("admin", {"name": "", "address": "fay@c.example"}),
+        ("admin", {"name": "Fay", "address": "fay@c.example", "roles": ["approver"]}),
+        ("mode", "off"),
+        ("policy", {}),
+    ],
+)
+def test_a_bad_field_of_a_new_tenant_is_named_and_nothing_is_written(door: Door, field: str, value: Any) -> None:
+    body = {"slug": f"new-{new_id().hex[-12:]}", "name": "New", "plan": "standard", "admin": somebody()}
+    before = door.rows()
+
+    answer = door.call("olga", "POST", "/v1/tenants", json=body | {field: value})
+
+    said = answer.json()
+    facts(answer, 422, said["code"])
+    named = [said.get("field"), *(error["field"] for error in said.get("errors", []))]
+    assert any(name and name.split(".")[0] == field for name in named)
+    assert door.rows() == before
+
+
+def test_the_vendor_lists_all_tenants_and_a_customer_its_own(door: Door) -> None:
+    seen = set[str]()
+    cursor: dict[str, Any] = {}
+    while True:
+        page = door.get("vera", "/v1/tenants", limit=2, **cursor).json()
+        seen |= {item["slug"] for item in page["items"]}
+        if page["next_cursor"] is None:
+            break
+        cursor = {"cursor": page["next_cursor"]}
+
+    (row,) = read(door.root, "SELECT array_agg(slug) AS slugs FROM tenants")
+    assert seen == set(row.slugs)
+    assert [one["slug"] for one in door.get("ann", "/v1/tenants").json()["items"]] == [door.world.tenant.slug]
+
+
+@pytest.mark.parametrize("query", [{"cursor": "No Slug"}, {"limit": 0}, {"limit": 201}, {"limit": "x"}])
+def test_a_bad_query_is_refused(door: Door, query: dict[str, Any]) -> None:
+    facts(door.get("olga", "/v1/tenants", **query), 422, "invalid-request")
+
+
+def test_members_see_counts_and_only_admins_what_is_in_review(open_door: OpenDoor) -> None:
+    door = open_door(Policy())
+    door.world.submit()
+    opened = door.world.submit().id
+    door.world.act("max", Action.ENDORSE, opened)
+    door.world.act("ann", Action.APPROVE, opened)
+
+    shown = {who: door.get(who, at(door)).json() for who in ("tara", "ann", "aude", "olga")}
+
+    counts = {
+        who: [one[name] for name in ("policy_version", "members", "open_windows", "in_review")]
+        for who, one in shown.items()
+    }
+    assert counts == {
+        "tara": [1, 5, 1, 1],
+        "ann": [1, 5, 1, None],
+        "aude": [1, 5, 1, None],
+        "olga": [None, None, None, None],
+    }
+
+
+def test_a_suspended_tenant_takes_no_request_until_it_is_resumed(fresh_door: Door) -> None:
+    suspended = fresh_door.call("olga", "POST", at(fresh_door, "/suspend"))
+    refused = fresh_door.file("erin")
+    resumed = fresh_door.call("olga", "POST", at(fresh_door, "/resume"))
+
+    assert (suspended.json()["suspended"], resumed.json()["suspended"]) == (True, False)
+    facts(refused, 403, "tenant-suspended")
+    assert fresh_door.file("erin").status_code == 201
+
+
+def test_switching_to_enforce_lists_and_closes_what_the_vendor_opened_alone(open_door: OpenDoor) -> None:
+    door = open_door(mode=Mode.OFF)
+    alone = str(door.world.act("max", Action.ENDORSE, door.world.submit().id).id)
+    was_open = door.ask("gate").status_code
+
+    answer = door.call("tara", "PUT", at(door, "/mode"), json={"mode": "enforce"})
+
+    assert was_open == 200
+    body = answer.json()
+    assert (body["mode"], [(one["id"], one["mode"], one["state"]) for one in body["closed"]]) == (
+        "enforce",
+        [(alone, "off", "revoked")],
+    )
+    facts(door.ask("gate"), 403, "no-open-window")
+    assert door.get("ann", f"/v1/requests/{alone}").json()["state"] == "revoked"
+
+
+@pytest.mark.parametrize("body", [{}, {"mode": "asleep"}, {"mode": None}, {"mode": "off", "closed": []}, []])
+def test_a_bad_mode_is_refused(door: Door, body: Any) -> None:
+    facts(door.call("tara", "PUT", at(door, "/mode"), json=body), 422, "invalid-request")
+
+
+def test_enforce_without_an_entitled_plan_is_refused_and_a_lapsed_plan_changes_no_mode(open_door: OpenDoor) -> None:
+    door = open_door()
+    plans = {"standard": Plan(), "basic": Plan(lockbox=False)}
+    door.client = client(make_app(SETTINGS.model_copy(update={"plans": plans}), door.house))
+
+    lapsed = door.call("olga", "PUT", at(door, "/plan"), json={"plan": "basic"})
+    kept = door.get("tara", at(door)).json()["mode"]
+    left = door.call("tara", "PUT", at(door, "/mode"), json={"mode": "observe"})
+    refused = door.call("tara", "PUT", at(door, "/mode"), json={"mode": "enforce"})
+
+    assert (lapsed.json()["plan"], kept, left.json()["mode"]) == ("basic", "enforce", "observe")
+    facts(refused, 403, "licence-required")
+    assert door.get("tara", at(door)).json()["mode"] == "observe"
+
+
+def test_a_plan_that_is_none_is_refused(door: Door) -> None:
+    facts(door.call("olga", "PUT", at(door, "/plan"), json={"plan": "golden"}), 422, "unknown-plan")
+
+
+def test_an_admin_shuts_everything_in_one_call(open_door: OpenDoor) -> None:
+    door = open_door()
+    opened, waiting = door.active(), door.pending()
+
+    answer = door.call("tara", "POST", at(door, "/shut"), json={"comment": "We are under attack"})
+
+    body = answer.json()
+    assert [one["id"] for one in body["revoked"]] == [opened]
+    assert [one["id"] for one in body["denied"]] == [waiting]
+    facts(door.ask("gate"), 403, "no-open-window")
+    assert door.call("tara", "POST", at(door, "/shut")).json() == {"revoked": [], "denied": []}
+
+
+@pytest.mark.parametrize("name", ["", "  ", "a\nb", "\u202e", "a" * 201, 7, None])
+def test_a_bad_name_is_refused(door: Door, name: Any) -> None:
+    facts(door.call("tara", "PUT", at(door, "/name"), json={"name": name}), 422, "invalid-request")
+
+
+def test_a_new_name_is_seen_by_all(fresh_door: Door) -> None:
+    answer = fresh_door.call("tara", "PUT", at(fresh_door, "/name"), json={"name": "Contoso AG"})
+
+    assert answer.json()["name"] == "Contoso AG"
+    assert fresh_door.get("erin", at(fresh_door)).json()["name"] == "Contoso AG"
+
+
+@pytest.mark.parametrize("slug", ["Contoso", "a b", "%00", "a" * 64, "'", "%F0%9F%94%90"])
+def test_what_is_no_slug_is_refused(door: Door, slug: str) -> None:
+    answer = door.get("olga", f"/v1/tenants/{slug}")
+
+    facts(answer, 422, "invalid-request")
