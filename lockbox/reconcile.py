@@ -48,6 +48,14 @@ ORDER BY run_at LIMIT :most
 PAGES = {CLOCK: OPEN_CLOCKS, NOTICES: OPEN_NOTICES}
 SOONS = {CLOCK: SOON_CLOCKS, NOTICES: SOON_NOTICES}
 FORGET_KEYS = text("DELETE FROM idempotency_keys WHERE created_at < clock_timestamp() - CAST(:kept AS interval)")
+FORGET_SIGN_INS = tuple(
+    text(statement)
+    for statement in (
+        "DELETE FROM sign_ins WHERE expires_at < clock_timestamp() - interval '1 day'",
+        "DELETE FROM sign_in_counts WHERE since < clock_timestamp() - interval '1 hour'",
+        "DELETE FROM sessions WHERE expires_at < clock_timestamp() - interval '30 days'",
+    )
+)
 
 
 def reconcile(database: Database, send: Send | None) -> Iterator[str]:
@@ -70,6 +78,8 @@ def reconcile(database: Database, send: Send | None) -> Iterator[str]:
             log.warning("reconcile.redis_away", error=str(away))
         with database.transaction() as session:
             session.connection().execute(FORGET_KEYS, {"kept": KEEP_KEYS})
+            for forget in FORGET_SIGN_INS:
+                session.connection().execute(forget)
         yield "keys"
 
 

@@ -10,14 +10,13 @@ from uuid import UUID
 
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.pool import NullPool
 from sqlmodel import Session
 
 from config.settings import Settings
-from lockbox.database import Database, postgres_clock
+from lockbox.database import Database, now, postgres_clock
 from lockbox.ids import new_id
 from lockbox.people import tenants, tokens
-from lockbox.people.models import Tenant
+from lockbox.people.models import Membership, Person, Tenant
 from lockbox.people.roles import Caller, Means, Mode, Role, Scope, Side, Standing
 from lockbox.requests import acting, filing
 from lockbox.requests.filing import Submitted
@@ -64,7 +63,7 @@ ALL_RIGHTS: dict[str, Engine] = {}
 def all_rights(superuser_url: str) -> Iterator[None]:
     """Let tests set scenes in a database, and look at them, past every rule that is not a trigger."""
     name = str(make_url(superuser_url).database)
-    ALL_RIGHTS[name] = create_engine(superuser_url, poolclass=NullPool)
+    ALL_RIGHTS[name] = create_engine(superuser_url, pool_size=1, max_overflow=20, pool_pre_ping=True)
     yield
     ALL_RIGHTS.pop(name).dispose()
 
@@ -77,6 +76,29 @@ def unbound(house: Database) -> Engine:
 def setting(house: Database) -> Database:
     """Return the house for whoever sets a scene: row-level security does not bind it."""
     return Database(unbound(house), house.schedule, house.clock)
+
+
+def _flush(session: Session) -> None:
+    session.flush()
+    session.add_all(session.info.pop("later"))
+    session.flush()
+
+
+VENDORS = (
+    ("erin", Role.ENGINEER),
+    ("eve", Role.ENGINEER),
+    ("max", Role.MANAGER),
+    ("mia", Role.MANAGER),
+    ("olga", Role.OPERATOR),
+    ("vera", Role.VENDOR_AUDITOR),
+)
+CUSTOMERS = (
+    ("tara", Role.TENANT_ADMIN),
+    ("ann", Role.APPROVER),
+    ("amir", Role.APPROVER),
+    ("abe", Role.APPROVER),
+    ("aude", Role.AUDITOR),
+)
 
 
 @dataclass
@@ -94,25 +116,16 @@ class World:
         with setting(house).transaction() as session:
             slug = f"tenant-{new_id().hex[-12:]}"
             tenant = tenants.add(session, slug, "Contoso", policy=policy.model_dump(mode="json"), mode=mode)
-        world = cls(house, tenant)
-        for name, role in (
-            ("erin", Role.ENGINEER),
-            ("eve", Role.ENGINEER),
-            ("max", Role.MANAGER),
-            ("mia", Role.MANAGER),
-            ("olga", Role.OPERATOR),
-            ("vera", Role.VENDOR_AUDITOR),
-        ):
-            world.add(name, role)
-        world.add("gate", Role.SYSTEM, scopes={Scope.ACCESS_CHECK}, services=set(SETTINGS.services))
-        for name, role in (
-            ("tara", Role.TENANT_ADMIN),
-            ("ann", Role.APPROVER),
-            ("amir", Role.APPROVER),
-            ("abe", Role.APPROVER),
-            ("aude", Role.AUDITOR),
-        ):
-            world.add(name, role, tenant.id)
+            world = cls(house, tenant)
+            at = now(session)
+            for name, role in VENDORS:
+                world._enter(session, at, name, role)
+            world._enter(
+                session, at, "gate", Role.SYSTEM, scopes={Scope.ACCESS_CHECK}, services=set(SETTINGS.services)
+            )
+            for name, role in CUSTOMERS:
+                world._enter(session, at, name, role, tenant.id)
+            _flush(session)
         return world
 
     def add(
@@ -126,21 +139,41 @@ class World:
     ) -> Caller:
         """Add a person with one role and a token that lasts an hour."""
         with setting(self.house).transaction() as session:
-            email = f"{name}-{new_id().hex[-8:]}@example.test"
-            side = Side.CUSTOMER if tenant_id else Side.VENDOR
-            person = tenants.add_person(session, name.capitalize(), email, side)
-            tenants.give_role(session, person.id, role, tenant_id)
-            issued = tokens.issue(
-                session,
-                person.id,
-                environment=SETTINGS.environment,
-                lifetime=timedelta(hours=1),
-                is_sample=True,
-                scopes=scopes or (),
-                services=services or (),
-            )
-        standings = frozenset({Standing(role, tenant_id)})
+            caller = self._enter(session, now(session), name, role, tenant_id, scopes=scopes, services=services)
+            _flush(session)
+        return caller
+
+    def _enter(
+        self,
+        session: Session,
+        at: datetime,
+        name: str,
+        role: Role,
+        tenant_id: UUID | None = None,
+        *,
+        scopes: set[Scope] | None = None,
+        services: set[str] | None = None,
+    ) -> Caller:
+        """Add somebody to a transaction that writes everybody at once."""
+        email = f"{name}-{new_id().hex[-8:]}@example.test"
+        side = Side.CUSTOMER if tenant_id else Side.VENDOR
+        person = Person(id=new_id(), name=name.capitalize(), email=email, side=side, created_at=at)
+        issued = tokens.draft(
+            person.id,
+            at,
+            environment=SETTINGS.environment,
+            lifetime=timedelta(hours=1),
+            is_sample=True,
+            scopes=scopes or (),
+            services=services or (),
+        )
+        session.add(person)
+        # People first: nothing tells the session that the others refer to them.
+        session.info.setdefault("later", []).extend(
+            [Membership(id=new_id(), person_id=person.id, tenant_id=tenant_id, role=role), issued.token]
+        )
         limits = (frozenset(scopes or ()), frozenset(services or ()))
+        standings = frozenset({Standing(role, tenant_id)})
         caller = Caller(person.id, person.name, standings, *limits, side, Means.SAMPLE, issued.token.id)
         self.people[name] = caller
         self.tokens[name] = issued.text

@@ -6,7 +6,7 @@ import secrets
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import text
@@ -66,7 +66,36 @@ def issue(
         services: the services that a *system* token is bound to.
         replaces: the token that it was rotated from.
     """
-    token_id, secret, at = new_id(), secrets.token_urlsafe(32), now(session)
+    issued = draft(
+        person_id,
+        now(session),
+        environment=environment,
+        lifetime=lifetime,
+        name=name,
+        is_sample=is_sample,
+        scopes=scopes,
+        services=services,
+        replaces=replaces,
+    )
+    session.add(issued.token)
+    session.flush()
+    return issued
+
+
+def draft(
+    person_id: UUID,
+    at: datetime,
+    *,
+    environment: str,
+    lifetime: timedelta,
+    name: str = "token",
+    is_sample: bool = False,
+    scopes: Iterable[str] = (),
+    services: Iterable[str] = (),
+    replaces: UUID | None = None,
+) -> Issued:
+    """Return a token that is not written yet; the arguments are those of `issue`."""
+    token_id, secret = new_id(), secrets.token_urlsafe(32)
     token = Token(
         id=token_id,
         person_id=person_id,
@@ -79,8 +108,6 @@ def issue(
         expires_at=at + lifetime,
         created_at=at,
     )
-    session.add(token)
-    session.flush()
     body = f"lbx_{environment}_{token_id.hex}_{secret}"
     return Issued(token, body + checksum(body))
 

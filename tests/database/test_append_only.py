@@ -9,6 +9,7 @@ from sqlalchemy.pool import NullPool
 
 from lockbox.database import Database
 from lockbox.requests.lifecycle import Action
+from lockbox.requests.rules import Policy
 from tests.builders import Urls, World
 from tests.database.scenes import as_caller, read, trail
 
@@ -177,7 +178,8 @@ def test_two_events_of_one_request_never_have_the_same_number(world: World, migh
     assert "uq_events_request_id_seq" in said
 
 
-def test_nobody_gives_the_same_verdict_twice(world: World, api: Database) -> None:
+def test_nobody_gives_the_same_verdict_twice(api: Database) -> None:
+    world = World.make(api, Policy(vendor_review=False, quorum=2))
     world.act("ann", Action.APPROVE, world.submit().id)
 
     with (

@@ -80,7 +80,10 @@ HITS = {
     ),
     "uq_passkeys_credential_id": "INSERT INTO passkeys VALUES (uuidv7(), :me, uuid_send(:ann), '', 0, 'x', now())",
     "pk_sign_in_counts": "INSERT INTO sign_in_counts VALUES (:key, now(), 1)",
-    "fk_eligible_deputies_person_id": "INSERT INTO eligible_deputies VALUES (:here, uuidv7())",
+    "fk_tokens_replaces": (
+        "INSERT INTO tokens (id, person_id, name, is_sample, secret_hash, scopes, services, expires_at, created_at, "
+        "replaces) VALUES (uuidv7(), :me, 'x', false, sha256('x'), '{}', '{}', now(), now(), uuidv7())"
+    ),
 }
 ANOTHER_TENANT = "INSERT INTO tenants VALUES (uuidv7(), :slug, 'Another', 'enforce', false, now(), 'standard', 1)"
 ACTIONS = "SELECT e.action FROM events e JOIN event_details d ON d.event_id = e.id WHERE e.request_id IS NULL"
@@ -361,7 +364,7 @@ def test_of_two_admins_who_remove_one_another_at_once_one_stays(world: World, su
 def test_what_a_constraint_refuses_tells_nothing_of_the_row_that_it_hit_upon(world: World) -> None:
     ann, zack = world.people["ann"].person_id, _newcomer(world, "zack")
     (taken,) = read(world.house, "SELECT key FROM sign_in_counts")
-    values = {"me": zack.person_id, "ann": ann, "here": next(iter(zack.tenants())), "key": taken.key}
+    values = {"me": zack.person_id, "ann": ann, "key": taken.key}
 
     said = {constraint: _refused(world.house, zack, statement, **values) for constraint, statement in HITS.items()}
     said["uq_tenants_slug"] = _refused(world.house, world.people["olga"], ANOTHER_TENANT, slug=world.tenant.slug)

@@ -1,6 +1,7 @@
 """No request is active without the decisions for it: refused by the database itself, as the transaction commits."""
 
 from collections.abc import Sequence
+from uuid import UUID
 
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, text
@@ -10,7 +11,7 @@ from sqlmodel import Session
 
 from lockbox.database import Database
 from lockbox.people import context
-from lockbox.people.roles import Mode
+from lockbox.people.roles import Caller, Mode, Role
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
 from tests.builders import Urls, World, unbound
@@ -23,8 +24,7 @@ SELECT uuidv7(), id, :person, '{}', 'oidc', :verdict, 'api', now() FROM requests
 OPEN = """
 WITH told AS (
     INSERT INTO events (id, tenant_id, request_id, seq, at, action, actor_id, actor_role, from_state, to_state, body)
-    SELECT uuidv7(), tenant_id, id, version + 1, now(), 'endorse', :opener, 'manager', state, 'active', ''
-    FROM requests
+    SELECT uuidv7(), tenant_id, id, version + 1, now(), 'open', :opener, 'opener', state, 'active', '' FROM requests
 )
 UPDATE requests SET state = 'active', opened_at = now(), asked_at = coalesce(asked_at, now()), version = version + 1,
     deadline_at = now() + interval '1 minute', wake_at = now() + interval '1 minute'
@@ -38,9 +38,21 @@ def _decide(world: World, connection: Connection, decision: Decision) -> None:
     assert decided.rowcount == 1
 
 
+def _waiting(api: Database, mode: Mode, quorum: int) -> tuple[World, UUID]:
+    """Make a world whose one request waits for whoever decides in that mode."""
+    world = World.make(api, Policy(vendor_review=False, quorum=quorum), mode)
+    world.add("abby", Role.APPROVER, world.tenant.id)
+    return world, world.submit().id
+
+
+def _opener(world: World) -> Caller:
+    """Return somebody who could open the request and has decided nothing about it."""
+    return world.people["abby" if world.tenant.mode is Mode.ENFORCE else "mia"]
+
+
 def _open(world: World, connection: Connection) -> None:
-    """Open the one request by hand, as Mia, who manages and has decided nothing."""
-    opened = connection.execute(text(OPEN), {"opener": world.people["mia"].person_id})
+    """Open the one request by hand."""
+    opened = connection.execute(text(OPEN), {"opener": _opener(world).person_id})
     assert opened.rowcount == 1
 
 
@@ -49,7 +61,7 @@ def _open_with(world: World, engine: Engine, decisions: Sequence[Decision]) -> N
     with unbound(world.house).begin() as connection:
         for decision in decisions:
             _decide(world, connection, decision)
-    with as_caller(engine, world.people["mia"], at=world.tenant.id) as connection:
+    with as_caller(engine, _opener(world), at=world.tenant.id) as connection:
         _open(world, connection)
 
 
@@ -76,55 +88,77 @@ def _open_with(world: World, engine: Engine, decisions: Sequence[Decision]) -> N
 def test_a_window_without_its_decisions_is_refused(
     api: Database, mode: Mode, quorum: int, decisions: list[Decision]
 ) -> None:
-    world = World.make(api, Policy(quorum=quorum), mode)
-    request = world.submit()
+    world, request_id = _waiting(api, mode, quorum)
+    before = state_of(api, request_id)
 
     with pytest.raises(DBAPIError, match="active without the decisions for it"):
         _open_with(world, api.engine, decisions)
 
-    assert state_of(api, request.id) == "reviewing"
+    assert state_of(api, request_id) == before != "active"
     assert len(read(api, "SELECT FROM decisions")) == len(decisions)
     assert len(read(api, "SELECT FROM events")) == 1
 
 
 @pytest.mark.parametrize("login", ["superuser", "owner", "api"])
-def test_no_login_opens_a_window_without_its_decisions(urls: Urls, world: World, login: str) -> None:
-    request = world.submit()
+def test_no_login_opens_a_window_without_its_decisions(urls: Urls, api: Database, login: str) -> None:
+    world, request_id = _waiting(api, Mode.ENFORCE, quorum=1)
     engine = create_engine(getattr(urls, login), poolclass=NullPool)
 
     with pytest.raises(DBAPIError, match="active without the decisions for it"):
         _open_with(world, engine, [("max", "endorse")])
 
-    assert state_of(world.house, request.id) == "pending"
+    assert state_of(api, request_id) == "pending"
 
 
-@pytest.mark.parametrize(
-    ("mode", "quorum", "decisions"),
-    [
-        (Mode.ENFORCE, 1, [("ann", "approve")]),
-        (Mode.ENFORCE, 2, [("max", "endorse"), ("ann", "approve"), ("amir", "approve")]),
-        (Mode.OBSERVE, 1, [("max", "endorse")]),
-        (Mode.OFF, 1, [("max", "endorse")]),
-    ],
-)
-def test_a_window_with_its_decisions_is_taken_in_whatever_order_they_are_written(
+ENOUGH: list[tuple[Mode, int, list[Decision]]] = [
+    (Mode.ENFORCE, 1, [("ann", "approve")]),
+    (Mode.ENFORCE, 2, [("ann", "approve"), ("amir", "approve")]),
+    (Mode.OBSERVE, 1, [("max", "endorse")]),
+    (Mode.OFF, 1, [("max", "endorse")]),
+]
+
+
+@pytest.mark.parametrize(("mode", "quorum", "decisions"), ENOUGH)
+def test_the_api_opens_a_window_with_its_decisions_each_given_by_whoever_may(
     api: Database, mode: Mode, quorum: int, decisions: list[Decision]
 ) -> None:
-    world = World.make(api, Policy(quorum=quorum), mode)
-    request = world.submit()
+    world, request_id = _waiting(api, mode, quorum)
 
     with Session(api.engine) as session, session.begin():
-        context.enter(session, world.people["mia"])
-        context.turn_to(session, world.tenant.id)
-        _open(world, session.connection())
         for decision in decisions:
             context.enter(session, world.people[decision[0]])
             _decide(world, session.connection(), decision)
+        context.enter(session, _opener(world))
+        context.turn_to(session, world.tenant.id)
+        _open(world, session.connection())
 
-    assert state_of(api, request.id) == "active"
+    assert state_of(api, request_id) == "active"
 
 
-def test_a_request_cannot_be_born_active(world: World, api: Database) -> None:
+@pytest.mark.parametrize(("mode", "quorum", "decisions"), ENOUGH)
+def test_a_window_with_its_decisions_is_taken_in_whatever_order_they_are_written(
+    api: Database, mode: Mode, quorum: int, decisions: list[Decision]
+) -> None:
+    world, request_id = _waiting(api, mode, quorum)
+
+    with unbound(api).begin() as connection:
+        _open(world, connection)
+        for decision in decisions:
+            _decide(world, connection, decision)
+
+    assert state_of(api, request_id) == "active"
+
+
+@pytest.mark.parametrize(
+    ("login", "refusal"),
+    [
+        ("api", 'new row violates row-level security policy for table "requests"'),
+        ("owner", "active without the decisions for it"),
+        ("superuser", "active without the decisions for it"),
+    ],
+)
+def test_a_request_cannot_be_born_active(urls: Urls, world: World, api: Database, login: str, refusal: str) -> None:
+    engine = create_engine(getattr(urls, login), poolclass=NullPool)
     world.submit()
     born = text("""
         INSERT INTO requests (id, tenant_id, requester_id, service, resources, actions, reason_code, justification,
@@ -137,8 +171,8 @@ def test_a_request_cannot_be_born_active(world: World, api: Database) -> None:
     """)
 
     with (
-        pytest.raises(DBAPIError, match="active without the decisions for it"),
-        as_caller(api, world.people["erin"], at=world.tenant.id) as connection,
+        pytest.raises(DBAPIError, match=refusal),
+        as_caller(engine, world.people["erin"], at=world.tenant.id) as connection,
     ):
         assert connection.execute(born).rowcount == 1
 

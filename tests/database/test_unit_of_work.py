@@ -98,7 +98,7 @@ def test_a_commit_that_the_database_refuses_arms_nothing(world: World) -> None:
 
     def open_without_a_decision() -> None:
         with world.house.transaction() as session:
-            context.enter(session, world.people["max"])
+            context.enter(session, world.people["ann"])
             session.connection().execute(
                 text(
                     "UPDATE requests SET state = 'active', opened_at = now(), version = version + 1,"

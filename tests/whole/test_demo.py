@@ -23,9 +23,9 @@ STORIES = {
     "5 sent twice, then withdrawn": "Withdrawn by vendor",
 }
 PROOFS = {
-    "mails received": "28",
-    "webhooks, signature verified": "24",
-    "events, one a move, no gap": "12",
+    "mails received": "29",
+    "webhooks, signature verified": "25",
+    "events, one a move, no gap": "14",
     "sent twice with one key": "1 filed, same answer",
     "doors of 1 and 4": "shut, open, shut",
     "doors of 2, 3, 5": "shut",
@@ -92,7 +92,7 @@ def test_every_story_ends_as_it_must_and_every_proof_holds(here: Terminal) -> No
 
 def test_a_worker_that_dies_fails_the_demo_and_is_named(here: Terminal) -> None:
     with play(here) as demo:
-        wait_for(demo, "1 approved")
+        wait_for(demo, "1 endorsed")
         for worker in children(demo, "worker notices"):
             worker.kill()
         _, complained = demo.communicate(timeout=ALL_IN_SECONDS)

@@ -66,7 +66,8 @@ def test_an_api_killed_between_commit_and_arming_loses_nothing(template: Servers
         with stage_of_workers(stage, template):
             stage.ends(request, "timed_out")
 
-        assert any(str(request) in mail for mail in mails(stage.urls))
+            wait_until(lambda: any(str(request) in mail for mail in mails(stage.urls)), "somebody is told")
+
         stage.events_are_whole()
 
 

@@ -172,7 +172,8 @@ def _approves(tenant: str) -> str:
     return f"""(EXISTS (SELECT FROM memberships m
             WHERE m.person_id = {ME} AND m.tenant_id = {tenant} AND m.role = 'approver')
         OR EXISTS (SELECT FROM delegations d
-            WHERE d.deputy_id = {ME} AND d.tenant_id = {tenant} AND d.ended_at IS NULL))"""
+            WHERE d.deputy_id = {ME} AND d.tenant_id = {tenant} AND d.ended_at IS NULL
+            AND d.tenant_id = ANY ((SELECT at_tenants())::uuid[])))"""
 
 
 DECIDES = f"""person_id = {ME} AND EXISTS (SELECT FROM requests r WHERE r.id = request_id AND r.requester_id <> {ME}
@@ -214,7 +215,7 @@ DELEGATES = f"""made_by = {ME} AND ({ADMIN} OR ({MEMBER} AND principal_id = {ME}
 API: dict[str, dict[str, str]] = {
     "tenants": {
         "SELECT": f"{VENDOR} OR id = ANY ((SELECT at_reach())::uuid[])",
-        "INSERT": _role("operator"),
+        "INSERT": f"{_role('operator')} AND mode = 'enforce' AND NOT suspended",
         "UPDATE": f"{_role('operator')} OR id = ANY ((SELECT at_administers())::uuid[])",
     },
     "policies": {
@@ -234,7 +235,11 @@ API: dict[str, dict[str, str]] = {
             OR (tenant_id IS NULL AND {OPERATOR} AND person_id <> {ME}) OR is_guest(person_id, tenant_id, role)""",
         "DELETE": f"{ADMIN} OR (tenant_id IS NULL AND {OPERATOR} AND person_id <> {ME})",
     },
-    "eligible_deputies": {"SELECT": REACHED, "INSERT": ADMIN, "DELETE": ADMIN},
+    "eligible_deputies": {
+        "SELECT": REACHED,
+        "INSERT": f"{ADMIN} AND is_member(person_id, tenant_id)",
+        "DELETE": ADMIN,
+    },
     "delegations": {
         "SELECT": REACHED,
         "INSERT": DELEGATES,
@@ -297,6 +302,7 @@ WORKER = (
     "invitations",
     "sign_ins",
     "sign_in_counts",
+    "sessions",
     "requests",
     "decisions",
     "idempotency_keys",
@@ -333,6 +339,7 @@ GRANT SELECT (id, means, email, created_at, expires_at, proven_at, used_at) ON s
 GRANT UPDATE (code_hash) ON sign_ins TO lockbox_worker;
 GRANT DELETE ON sign_ins, sign_in_counts TO lockbox_worker;
 GRANT SELECT (key, since) ON sign_in_counts TO lockbox_worker;
+GRANT SELECT (id, expires_at), DELETE ON sessions TO lockbox_worker;
 """
 
 

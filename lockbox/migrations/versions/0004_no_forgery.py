@@ -34,6 +34,22 @@ CREATE TRIGGER only_the_guest_accepts BEFORE UPDATE ON invitations FOR EACH ROW
         AND at_invitation() IS DISTINCT FROM NEW.id)
     EXECUTE FUNCTION refuse_change_by('only who has its code accepts invitation %s');
 
+CREATE FUNCTION at_decides(tenant uuid) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT tenant = ANY (at_tenants()) AND (
+        EXISTS (SELECT FROM memberships m
+            WHERE m.person_id = at_person() AND m.tenant_id = tenant AND m.role = 'approver')
+        OR EXISTS (SELECT FROM delegations d
+            WHERE d.deputy_id = at_person() AND d.tenant_id = tenant AND d.ended_at IS NULL))
+$$;
+CREATE TRIGGER only_its_approvers_open BEFORE UPDATE ON requests FOR EACH ROW
+    WHEN (current_user = 'lockbox_api' AND OLD.state = 'pending' AND NEW.state = 'active'
+        AND NOT at_decides(NEW.tenant_id))
+    EXECUTE FUNCTION refuse_change_by('only an approver, with the last vote, opens request %s');
+CREATE TRIGGER only_managers_open_alone BEFORE UPDATE ON requests FOR EACH ROW
+    WHEN (current_user = 'lockbox_api' AND OLD.state = 'reviewing' AND NEW.state <> 'cancelled'
+        AND NOT 'manager' = ANY (at_roles()))
+    EXECUTE FUNCTION refuse_change_by('only a manager endorses or denies request %s');
+
 CREATE TRIGGER never_looser BEFORE UPDATE ON requests FOR EACH ROW
     WHEN (NEW.quorum < OLD.quorum) EXECUTE FUNCTION refuse_change_by('the quorum of request %s may not fall');
 CREATE TRIGGER never_unasked BEFORE UPDATE ON requests FOR EACH ROW
@@ -42,6 +58,17 @@ CREATE TRIGGER never_unasked BEFORE UPDATE ON requests FOR EACH ROW
 CREATE TRIGGER never_revived BEFORE UPDATE ON invitations FOR EACH ROW
     WHEN (OLD.accepted_at IS NOT NULL OR OLD.withdrawn_at IS NOT NULL)
     EXECUTE FUNCTION refuse_change_by('invitation %s is over');
+CREATE TRIGGER never_good_again BEFORE UPDATE ON tokens FOR EACH ROW
+    WHEN (current_user = 'lockbox_api' AND OLD.revoked_at IS NOT NULL
+        AND NEW.revoked_at IS DISTINCT FROM OLD.revoked_at)
+    EXECUTE FUNCTION refuse_change_by('token %s stays revoked');
+CREATE TRIGGER never_good_again BEFORE UPDATE ON sessions FOR EACH ROW
+    WHEN (current_user = 'lockbox_api' AND OLD.revoked_at IS NOT NULL
+        AND NEW.revoked_at IS DISTINCT FROM OLD.revoked_at)
+    EXECUTE FUNCTION refuse_change_by('session %s stays revoked');
+CREATE TRIGGER never_begun_again BEFORE UPDATE ON delegations FOR EACH ROW
+    WHEN (current_user = 'lockbox_api' AND OLD.ended_at IS NOT NULL)
+    EXECUTE FUNCTION refuse_change_by('delegation %s has ended');
 """
 
 BELONGS = """
@@ -58,6 +85,22 @@ CREATE CONSTRAINT TRIGGER of_its_tenant AFTER INSERT ON events DEFERRABLE INITIA
     WHEN (current_user = 'lockbox_api' AND NEW.request_id IS NOT NULL) EXECUTE FUNCTION refuse_foreign();
 CREATE CONSTRAINT TRIGGER of_its_tenant AFTER INSERT ON notices DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
     WHEN (current_user = 'lockbox_api' AND NEW.request_id IS NOT NULL) EXECUTE FUNCTION refuse_foreign();
+
+CREATE FUNCTION refuse_misdirected() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = public, pg_temp
+AS $$
+BEGIN
+    IF (NEW.event_id IS NOT NULL AND NOT EXISTS (SELECT FROM events e
+            WHERE e.id = NEW.event_id AND e.tenant_id IS NOT DISTINCT FROM NEW.tenant_id))
+        OR (NEW.endpoint_id IS NOT NULL AND NOT EXISTS (SELECT FROM endpoints h
+            WHERE h.id = NEW.endpoint_id AND (h.tenant_id IS NULL OR h.tenant_id = NEW.tenant_id))) THEN
+        RAISE EXCEPTION 'notice % tells one tenant of what is another''s', NEW.id
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER to_its_tenant AFTER INSERT ON notices DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+    WHEN (current_user = 'lockbox_api') EXECUTE FUNCTION refuse_misdirected();
 """
 
 
