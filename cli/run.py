@@ -64,7 +64,9 @@ def _leave(plan: Plan) -> None:
 
 def _for_this_machine(settings: Settings) -> Settings:
     if settings.environment == "production":
-        raise sample.NotInProduction("make run is for a machine of your own; docs/operating.md is for production")
+        raise sample.NotInProduction(
+            "make run is for a machine of your own; in production, run the processes of the Procfile"
+        )
     return settings
 
 

@@ -18,6 +18,8 @@ from lockbox.people.sessions import Place
 from lockbox.people.tokens import MOST_TOKENS, Issued
 from lockbox.refusals import Conflict, Invalid, NotYours, SignInAgain, TooMany, Unknown, UnknownService
 
+MOST_BY_MAIL = timedelta(days=7)
+
 HOLD = text("SELECT pg_advisory_xact_lock(hashtextextended('lockbox tokens of ' || :whose, 0))")
 RECORDED = text(f"WITH {events.APPEND} SELECT 1")
 
@@ -63,7 +65,8 @@ def make(session: Session, caller: Caller, place: Place, wanted: Wanted, rules: 
     """
     _signed_in_just_now(session, caller)
     _is_bound_rightly(caller, wanted, rules)
-    lifetime = _allowed(wanted.lifetime or min(rules.usual, rules.most), rules.most)
+    most = min(rules.most, MOST_BY_MAIL) if caller.means is Means.MAIL else rules.most
+    lifetime = _allowed(wanted.lifetime or min(rules.usual, most), most)
     at = _hold(session, caller)
     _has_room(_good(session, caller, at))
     issued = tokens.issue(

@@ -135,6 +135,10 @@ def _taken(request: AccessRequest, action: Action, parties: set[Party]) -> tuple
 
 def _in_time(scene: Scene, request: AccessRequest, action: Action) -> None:
     late = scene.at >= request.deadline_at
+    if action is Action.ENDORSE and request.consent_until:
+        consented = scene.ruling.consent_until
+        if consented is None or scene.at >= min(consented, request.consent_until):
+            raise TooLate("The customer has taken back the consent that this rests on; file anew.", **now_is(request))
     if action is Action.APPROVE and request.asked_at:
         # A policy that has become stricter since leaves less time; the clock itself still runs to the first deadline.
         late = late or scene.at >= request.asked_at + timedelta(seconds=scene.ruling.terms.approval_window)
@@ -191,7 +195,9 @@ def _advance(request: AccessRequest, to: State, votes: Sequence[Vote], scene: Sc
     )
     approval = min(request.approval_window, terms.approval_window)
     ends = deadline(to, at, review=0, approval=approval, access=access)
-    request.deadline_at = min(ends, request.consent_until) if request.consent_until else ends
+    if request.consent_until and scene.ruling.consent_until:
+        ends = min(ends, request.consent_until, scene.ruling.consent_until)
+    request.deadline_at = ends
     request.wake_at = wake_at(to, request.deadline_at)
     request.asked_at = request.asked_at or at
     if to is State.ACTIVE:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from uuid import UUID
 
@@ -25,10 +26,14 @@ WHERE t.id = :tenant_id
 
 @dataclass(frozen=True)
 class Ruling:
-    """The terms that a request meets now, and who is in the groups that they name."""
+    """The terms that a request meets now, and who is in the groups that they name.
+
+    `consent_until` is until when today's policy lets the vendor open alone; None where it does not at all.
+    """
 
     terms: Terms
     groups: Mapping[str, tuple[UUID, ...]]
+    consent_until: datetime | None = None
 
 
 def current(session: Session, tenant: Tenant) -> Policy:
@@ -52,7 +57,11 @@ def ruling(session: Session, request: AccessRequest) -> Ruling:
     row = session.connection().execute(OWN_AND_TODAYS, values).one()
     own, today = parsed(row.own), parsed(row.today)
     ask = Ask(request.service, tuple(request.actions), Reason(request.reason_code), tuple(request.resources))
-    return Ruling(stricter(terms_for(own, ask), terms_for(today, ask)), {**own.groups, **today.groups})
+    return Ruling(
+        stricter(terms_for(own, ask), terms_for(today, ask)),
+        {**own.groups, **today.groups},
+        today.consent.until if today.consent else None,
+    )
 
 
 @lru_cache(maxsize=1024)

@@ -7,11 +7,15 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlmodel import Session, col, select
 
+from lockbox.database import now
+from lockbox.notices.outbox import directory
 from lockbox.people import context
 from lockbox.people import tenants as registry
 from lockbox.people.models import Tenant
 from lockbox.people.roles import TENANT_ROLES, Caller, Role
 from lockbox.refusals import NotYours, Unknown
+from lockbox.requests import policies
+from lockbox.requests.voting import strong_enough
 from lockbox.requests.writing import Origin
 
 NO_TENANT = "There is no such tenant."
@@ -72,6 +76,19 @@ def take(
     hold(session, place)
     caller = registry.as_of_now(session, caller)
     return Seat(caller, capacity(caller, roles, place), origin, place)
+
+
+def firmly(session: Session, seat: Seat, tenant: Tenant) -> None:
+    """Check that whoever could loosen something at a tenant signed in as freshly and strongly as to approve.
+
+    While nobody could approve there is nothing to loosen: whoever sets a tenant up may do so as they came in.
+
+    Raises:
+        SignInAgain: an API token was shown, or a mailed code where the policy asks for more, or it is too long ago.
+    """
+    at = now(session)
+    if directory(session, {tenant.id}, at).approvers[tenant.id]:
+        strong_enough(seat.caller, policies.current(session, tenant), at)
 
 
 def operate(session: Session, caller: Caller, origin: Origin, slug: str) -> tuple[Seat, Tenant]:

@@ -64,6 +64,7 @@ def name_deputy(session: Session, caller: Caller, origin: Origin, slug: str, wan
     seat = authority.take(session, caller, origin, roles, tenant)
     if not mine and seat.role != Role.TENANT_ADMIN:
         raise NotYours("You name your own deputy; an admin may do it for somebody else.")
+    authority.firmly(session, seat, tenant)
     at = now(session)
     starts_at = max(wanted.starts_at or at, at)
     principal, deputy = _pair(session, tenant, principal_id, wanted.deputy_id)

@@ -47,6 +47,7 @@ def invite(
     """
     tenant = authority.known(session, caller, slug)
     seat = authority.take(session, caller, origin, ADMINS, tenant)
+    authority.firmly(session, seat, tenant)
     at = now(session)
     offers.only_one(session, tenant.id, address, at)
     return offers.make(session, seat, Offer(name, address, roles), at)
@@ -63,6 +64,8 @@ def set_roles(
     """
     seat, member = _member(session, caller, origin, slug, person_id)
     if roles != member.roles:
+        if roles - member.roles - {Role.AUDITOR}:
+            authority.firmly(session, seat, authority.known(session, caller, slug))
         _not_the_last_admin(session, seat, member, roles)
         _end_what_roles_carried(session, seat, member, roles)
         _replace(session, seat, member, roles)
@@ -97,6 +100,8 @@ def set_eligible(
     """
     seat, member = _member(session, caller, origin, slug, person_id)
     if eligible != member.is_eligible:
+        if eligible:
+            authority.firmly(session, seat, authority.known(session, caller, slug))
         if not eligible:
             deputies.end_those_of(session, seat, person_id, as_principal=False, as_deputy=True)
         _mark(session, seat, person_id, eligible=eligible)

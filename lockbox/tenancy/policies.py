@@ -101,6 +101,7 @@ def change(
     differences = changes(held.policy, policy)
     if not differences:
         return held
+    authority.firmly(session, seat, tenant)
     at = now(session)
     _only_deciders(session, tenant, policy)
     _somebody_can_approve(session, tenant, policy, at)
@@ -113,9 +114,14 @@ def change(
 
 
 def _takes_consent_back(tenant: Tenant, old: Policy, new: Policy, at: datetime) -> bool:
-    """Whether the customer decides from now on, where dated consent would have let the vendor open alone."""
-    before, after = (effective_mode(tenant.mode, policy, at) for policy in (old, new))
-    return before is not after and after is Mode.ENFORCE
+    """Whether dated consent ends earlier than it was given for, be it at once."""
+    if tenant.mode is not Mode.ENFORCE or old.consent is None:
+        return False
+    return (
+        new.consent is None
+        or new.consent.until < old.consent.until
+        or effective_mode(tenant.mode, new, at) is Mode.ENFORCE
+    )
 
 
 def _written(session: Session, seat: Seat, tenant: Tenant, policy: Policy, at: datetime) -> Edition:

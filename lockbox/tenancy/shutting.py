@@ -11,7 +11,7 @@ from lockbox.database import now
 from lockbox.people.models import Tenant
 from lockbox.people.roles import Caller, Mode, Role
 from lockbox.refusals import LicenceRequired, TooLate
-from lockbox.requests import acting
+from lockbox.requests import acting, policies, voting
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.voting import Verdict
@@ -51,6 +51,7 @@ def switch_mode(
 
     Raises:
         Unknown, NotYours: as named.
+        SignInAgain: the customer would no longer decide, and the admin's sign-in is too weak or too old for that.
         LicenceRequired: the tenant's plan does not include the lockbox.
     """
     tenant = authority.known(session, caller, slug)
@@ -60,6 +61,8 @@ def switch_mode(
         return Switched(mode)
     if mode is Mode.ENFORCE:
         _is_entitled(tenant, plans)
+    else:
+        _firmly_loosened(session, seat, tenant)
     changes = {"mode": change(tenant.mode, mode)}
     tenant.mode = mode
     session.add(tenant)
@@ -93,6 +96,11 @@ def close_what_was_opened_alone(session: Session, seat: Seat, tenant: Tenant) ->
     """Revoke every open window that the vendor's review alone has opened, as the tenant's admin; return them."""
     alone = (col(AccessRequest.state) == State.ACTIVE, col(AccessRequest.mode) != Mode.ENFORCE)
     return _close(session, seat, tenant, OPENED_ALONE, *alone)
+
+
+def _firmly_loosened(session: Session, seat: Seat, tenant: Tenant) -> None:
+    """Nobody gives the decision away by a token or a mail, not even where nobody could approve yet."""
+    voting.strong_enough(seat.caller, policies.current(session, tenant), now(session))
 
 
 def _is_entitled(tenant: Tenant, plans: Mapping[str, Plan]) -> None:

@@ -1,0 +1,109 @@
+"""What could loosen a tenant's hold needs a sign-in as strong as an approval; what tightens it does not."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from config.settings import Plan
+from lockbox.database import Database
+from lockbox.people.roles import Caller, Means, Mode, Role
+from lockbox.refusals import SignInAgain, TooLate
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.rules import Consent, Policy
+from lockbox.tenancy import deputies, members, policies, shutting
+from lockbox.tenancy.deputies import Wanted
+from tests.builders import HERE, ShiftedClock, World, unbound
+from tests.database.scenes import state_of, write
+from tests.database.tenancy import does, id_of
+from tests.ruling import signed_in
+
+DAY = timedelta(days=1)
+PLANS = {"standard": Plan()}
+NINA = {"name": "Nina", "address": "nina@contoso.example", "roles": frozenset({Role.APPROVER})}
+LOOSENING: dict[str, Callable[[World, Caller], object]] = {
+    "switch off": lambda w, c: _as(w, c, shutting.switch_mode, Mode.OFF, plans=PLANS),
+    "change the policy": lambda w, c: _as(w, c, policies.change, Policy(mail_suffices=True)),
+    "invite": lambda w, c: _as(w, c, members.invite, **NINA),
+    "give a role": lambda w, c: _as(
+        w, c, members.set_roles, id_of(w, "aude"), roles=frozenset({Role.AUDITOR, Role.APPROVER})
+    ),
+    "allow a deputy": lambda w, c: _as(w, c, members.set_eligible, id_of(w, "aude"), eligible=True),
+    "name a deputy": lambda w, c: _as(
+        w,
+        c,
+        deputies.name_deputy,
+        Wanted(id_of(w, "abe"), datetime.now(UTC) + timedelta(days=1), None, id_of(w, "ann")),
+    ),
+}
+TIGHTENING: dict[str, Callable[[World, Caller], object]] = {
+    "switch to enforce": lambda w, c: _as(w, c, shutting.switch_mode, Mode.ENFORCE, plans=PLANS),
+    "shut": lambda w, c: _as(w, c, shutting.shut),
+    "take a role": lambda w, c: _as(w, c, members.set_roles, id_of(w, "abe"), roles=frozenset({Role.AUDITOR})),
+    "remove": lambda w, c: _as(w, c, members.remove, id_of(w, "abe")),
+}
+
+
+def _as(world: World, caller: Caller, call: Callable[..., object], *args: object, **named: Any) -> object:
+    with world.house.transaction() as session:
+        return call(session, caller, HERE, world.tenant.slug, *args, **named)
+
+
+@pytest.fixture
+def world(api: Database) -> World:
+    """A world in which Abe may be named as a deputy."""
+    made = World.make(api)
+    does(made, "tara", members.set_eligible, id_of(made, "abe"), eligible=True)
+    return made
+
+
+@pytest.mark.parametrize(("means", "minutes_ago"), [(Means.TOKEN, 0), (Means.MAIL, 0), (Means.PASSKEY, 16)])
+@pytest.mark.parametrize("what", LOOSENING)
+def test_nothing_is_loosened_by_a_weak_or_an_old_sign_in(
+    world: World, what: str, means: Means, minutes_ago: float
+) -> None:
+    with pytest.raises(SignInAgain):
+        LOOSENING[what](world, signed_in(world, "tara", means, minutes_ago=minutes_ago))
+
+
+@pytest.mark.parametrize("means", [Means.PASSKEY, Means.OIDC])
+@pytest.mark.parametrize("what", LOOSENING)
+def test_a_fresh_and_strong_sign_in_may_loosen(world: World, what: str, means: Means) -> None:
+    assert LOOSENING[what](world, signed_in(world, "tara", means, minutes_ago=1)) is not None
+
+
+@pytest.mark.parametrize("means", [Means.TOKEN, Means.MAIL])
+@pytest.mark.parametrize("what", TIGHTENING)
+def test_what_only_tightens_is_done_by_any_sign_in(world: World, what: str, means: Means) -> None:
+    TIGHTENING[what](world, signed_in(world, "tara", means, minutes_ago=60))
+
+
+def test_who_sets_a_tenant_up_invites_its_first_approvers_as_they_came_in_and_gives_nothing_away(
+    world: World,
+) -> None:
+    write(unbound(world.house), "DELETE FROM memberships WHERE role = 'approver'")
+    tara = signed_in(world, "tara", Means.MAIL)
+
+    assert LOOSENING["invite"](world, tara)
+    with pytest.raises(SignInAgain):
+        LOOSENING["switch off"](world, tara)
+
+
+@pytest.mark.parametrize("left", [None, timedelta(seconds=2)])
+def test_consent_that_was_taken_back_or_shortened_lets_nobody_in(
+    world: World, later: ShiftedClock, left: timedelta | None
+) -> None:
+    at = datetime.now(UTC)
+    given = Policy(consent=Consent(mode=Mode.OBSERVE, until=at + timedelta(hours=1)))
+    does(world, "tara", policies.change, given)
+    opened, reviewed = world.submit(), world.submit()
+    world.act("max", Action.ENDORSE, opened.id)
+
+    shorter = Policy(consent=Consent(mode=Mode.OBSERVE, until=at + left)) if left else Policy()
+    does(world, "tara", policies.change, shorter)
+    later.shift = timedelta(seconds=3)
+
+    assert state_of(world.house, opened.id) == "revoked"
+    with pytest.raises(TooLate, match="taken back the consent"):
+        world.act("max", Action.ENDORSE, reviewed.id, Database(world.house.engine, world.house.schedule, later))
