@@ -23,7 +23,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     ADATUM: {"quorum": 2, "vendor_review": False},
 }
 MODES = {CONTOSO: "enforce", FABRIKAM: "observe", ADATUM: "off"}
-# Name, role and where; nobody has several sides, and nemo has no role any more.
+# Name, role and where; nobody is on both sides.
 ROLES: Sequence[tuple[str, str, str | None]] = (
     ("erin", "engineer", None),
     ("eve", "engineer", None),
@@ -40,7 +40,8 @@ ROLES: Sequence[tuple[str, str, str | None]] = (
     ("zoe", "tenant_admin", FABRIKAM),
     ("ada", "tenant_admin", ADATUM),
 )
-PEOPLE = (*dict.fromkeys(name for name, _, _ in ROLES), "nemo", "dora")
+# Nemo never had a role, Dora is disabled, and Cora, who approved once, is no longer of the customer.
+PEOPLE = (*dict.fromkeys(name for name, _, _ in ROLES), "nemo", "dora", "cora")
 VENDOR = {"erin", "eve", "max", "olga", "vera", "gate", "nemo", "dora"}
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 Move = tuple[str, str, str | None, str]
@@ -55,7 +56,12 @@ PATHS: dict[str, tuple[Move, ...]] = {
     "denied": (SUBMIT, ENDORSE, ("deny", "approver", "ann", "denied")),
     "cancelled": (SUBMIT, ("cancel", "requester", "erin", "cancelled")),
     "timed_out": (SUBMIT, ENDORSE, ("time_out", "clock", None, "timed_out")),
-    "completed": (SUBMIT, ENDORSE, APPROVE, ("complete", "requester", "erin", "completed")),
+    "completed": (
+        SUBMIT,
+        ENDORSE,
+        ("approve", "approver", "cora", "active"),
+        ("complete", "requester", "erin", "completed"),
+    ),
     "revoked": (SUBMIT, ENDORSE, APPROVE, ("revoke", "tenant_admin", "tara", "revoked")),
     "expired": (SUBMIT, ENDORSE, APPROVE, ("expire", "clock", None, "expired")),
 }

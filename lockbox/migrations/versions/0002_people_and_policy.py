@@ -8,7 +8,9 @@ down_revision = "0001"
 SIDES = """
 ALTER TABLE people ADD COLUMN side varchar(24);
 UPDATE people p SET side = CASE
-    WHEN EXISTS (SELECT FROM memberships m WHERE m.person_id = p.id AND m.tenant_id IS NOT NULL) THEN 'customer'
+    WHEN EXISTS (SELECT FROM memberships m WHERE m.person_id = p.id AND m.tenant_id IS NOT NULL)
+        OR (EXISTS (SELECT FROM decisions d WHERE d.person_id = p.id AND d.verdict = 'approve')
+            AND NOT EXISTS (SELECT FROM memberships m WHERE m.person_id = p.id)) THEN 'customer'
     ELSE 'vendor' END;
 DO $$
 DECLARE both_sides text;
