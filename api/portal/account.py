@@ -1,4 +1,4 @@
-"""The page of one's own account: browsers that are signed in, passkeys, and identities of issuers."""
+"""The page of one's own account: browsers that are signed in, passkeys, tokens, and identities of issuers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ from api.portal.pages import TAG, go, page
 from api.schemas.parts import Line
 from config.settings import Settings
 from lockbox.database import Database
-from lockbox.people import begun, enrolment, identities, passkeys, sessions
+from lockbox.people import begun, enrolment, identities, passkeys, sessions, tokens
 from lockbox.people.passkeys import LONGEST_NAME
 from lockbox.people.roles import Means
 from lockbox.people.sessions import Place
@@ -88,6 +88,7 @@ def show(request: Request, chosen: Chosen, session: Work) -> Response:
             if identities.speaks_for(session, issuer, visitor.caller)
         },
         by_passkey=chosen.passkey_domain is not None,
+        tokens=tokens.mine(session, visitor.caller),
         longest_name=LONGEST_NAME,
     )
 
@@ -104,7 +105,7 @@ def end_session(work: AtDesk, one: Annotated[UUID, Form(alias="id")]) -> Respons
 def ask_for_passkey(work: AtDesk, name: Annotated[str, Form(max_length=LONGEST_NAME)] = "") -> Response:
     """Show the page whose script lets an authenticator make a passkey."""
     party = by_passkey.relying_party(work.chosen)
-    named = _name(name)
+    named = line(name, "passkey") or UNNAMED
     with work.open() as (session, visitor):
         asked = passkeys.ask_to_add(session, visitor.caller, party)
         stub = begun.begin(session, Means.PASSKEY, tied_to=visitor.caller.key_id, challenge=asked.challenge)
@@ -121,7 +122,7 @@ def add_passkey(
 ) -> Response:
     """Add the passkey that was made; the challenge is used up whatever the answer is worth."""
     party = by_passkey.relying_party(work.chosen)
-    named, errand = _name(name), browser.errand(work.request, work.chosen)
+    named, errand = line(name, "passkey") or UNNAMED, browser.errand(work.request, work.chosen)
     with work.open() as (session, visitor):
         challenge = _challenge(session, visitor, errand)
     with work.open() as (session, visitor):
@@ -177,8 +178,13 @@ def _challenge(session: Session, visitor: Visitor, errand: Errand | None) -> byt
         raise Invalid("This was done already, has run out, or was begun elsewhere; add the passkey again.") from None
 
 
-def _name(name: str) -> str:
+def line(name: str, what: str) -> str:
+    """Return a name that somebody gives to a thing of theirs, or nothing where they leave it out.
+
+    Raises:
+        Invalid: it is more than a line of plain text.
+    """
     try:
-        return NAMES.validate_python(name.strip() or UNNAMED)
+        return NAMES.validate_python(name.strip()) if name.strip() else ""
     except ValidationError:
-        raise Invalid("Choose a name for the passkey on one line, in plain letters.") from None
+        raise Invalid(f"Choose a name for the {what} on one line, in plain letters.") from None

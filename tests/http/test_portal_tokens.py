@@ -1,0 +1,55 @@
+"""Making one's own token on the account's page: shown once, good for the API, worthless once it is revoked."""
+
+import re
+
+import pytest
+
+from lockbox.people.roles import Means
+from tests.http.portal import Page, Portal
+
+TOKEN = re.compile(r"lbx_test_[0-9a-f]{32}_[A-Za-z0-9_-]{51}")
+
+
+def made(portal: Portal, means: Means = Means.PASSKEY) -> tuple[Page, str]:
+    """Let Ann make a token in a browser of hers; return the page that shows it, and its text."""
+    browser = portal.browser()
+    browser.enter("ann", means)
+    page = browser.submit(browser.get("/account"), "/account/tokens/new", name="command line")
+    (text,) = TOKEN.findall(page.text)
+    return page, text
+
+
+def test_a_token_is_shown_once_and_works(portal: Portal) -> None:
+    page, token = made(portal)
+
+    answer = portal.browser().call("GET", "/v1/me", headers={"authorization": f"Bearer {token}"})
+
+    assert page.status == 200
+    assert answer.json()["means"] == "token"
+    assert portal.sql("SELECT name FROM tokens WHERE NOT is_sample AND revoked_at IS NULL")[-1].name == "command line"
+
+
+def test_the_account_lists_a_token_without_its_text_and_revokes_it(portal: Portal) -> None:
+    browser = portal.browser()
+    browser.enter("amir", Means.PASSKEY)
+    shown = browser.submit(browser.get("/account"), "/account/tokens/new", name="to be gone")
+    (token,) = TOKEN.findall(shown.text)
+
+    account = browser.get("/account")
+    browser.submit_first(account, "/account/tokens/revoke")
+    answer = portal.browser().call("GET", "/v1/me", headers={"authorization": f"Bearer {token}"})
+
+    assert "to be gone" in account.text
+    assert token not in account.text
+    assert answer.status_code == 401
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "\u202eevil"])
+def test_a_name_that_is_no_line_makes_no_token(portal: Portal, name: str) -> None:
+    browser = portal.browser()
+    browser.enter("abe", Means.PASSKEY)
+
+    page = browser.submit(browser.get("/account"), "/account/tokens/new", name=name)
+
+    assert page.status == 422
+    assert not TOKEN.findall(page.text)
