@@ -136,7 +136,9 @@ def _look_up(host: str, seconds: float) -> Sequence[Address]:
 
 
 def _check(address: Address, *, plain: bool, allow_loopback: bool) -> None:
-    if address.is_loopback and allow_loopback:
+    # Later Pythons take a mapped ::ffff:127.0.0.1 for loopback too; nobody has to write it so.
+    is_mapped = isinstance(address, IPv6Address) and address.ipv4_mapped is not None
+    if address.is_loopback and allow_loopback and not is_mapped:
         return
     if plain or not address.is_global or address.is_multicast or not _is_unicast(address):
         raise FetchFailed("the address is not a public one")
