@@ -2,16 +2,13 @@
 
 import os
 import signal
-import socket
 import time
 
 import psutil
 from sqlalchemy import text
 
-from config.settings import DEVELOPMENT_KEY
-from lockbox.notices.vault import Vault, new_secret
 from lockbox.requests.lifecycle import Action
-from tests.whole.conftest import PATIENCE, Stage, access, wait_until
+from tests.whole.conftest import Stage, access, wait_until
 
 # Who dies with a notice in hand leaves it to others after its lease of 60 seconds.
 PAST_A_LEASE = 100.0
@@ -24,20 +21,6 @@ import socket
 from worker.app import app
 from worker.health import answers
 raise SystemExit(not answers(app, f"core@{socket.gethostname()}"))
-"""
-CROWD = """
-WITH hole AS (
-    INSERT INTO endpoints (id, tenant_id, url, secret, event_types, created_at)
-    SELECT gen_random_uuid(), :tenant, :url, :secret, '{}', now() FROM generate_series(1, 50000)
-    RETURNING id
-)
-INSERT INTO notices (id, tenant_id, request_id, event_id, endpoint_id, channel, template, run_at, until_at, attempts)
-SELECT gen_random_uuid(), :tenant, :request, e.id, hole.id, 'webhook', 'pending', now(), now() + interval '1 h', 0
-FROM hole, events e WHERE e.request_id = :request RETURNING id
-"""
-CLOSE_SOME = """
-UPDATE notices SET closed_at = now(), outcome = 'moot' WHERE id IN (
-    SELECT id FROM notices WHERE closed_at IS NULL ORDER BY id LIMIT 20000 FOR UPDATE SKIP LOCKED) RETURNING 1
 """
 
 
@@ -149,26 +132,6 @@ def test_a_pool_child_killed_again_and_again_hangs_nothing(stage: Stage) -> None
     assert stage.processes.running["worker"].poll() is None
     wait_until(lambda: len(parent.children()) >= 2, "the pool is whole again")
     stage.events_are_whole()
-
-
-def test_fifty_thousand_notices_to_a_dead_host_delay_no_deadline(stage: Stage) -> None:
-    crowd = stage.world(approval_window=600)
-    request = crowd.submit()
-    with socket.create_server(("127.0.0.1", 0), backlog=1000) as silent:
-        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
-        secret = Vault([DEVELOPMENT_KEY.get_secret_value()]).seal(new_secret())
-        stage.rows(CROWD, tenant=str(crowd.tenant.id), request=str(request.id), url=url, secret=secret)
-        silent.settimeout(PATIENCE)
-        caller, _ = silent.accept()
-        caller.close()
-        world = stage.world(approval_window=2)
-
-        waiting = world.submit()
-
-        stage.ends(waiting.id, "timed_out")
-    assert len(stage.open_notices(crowd)) > 1000
-    # A part at a time, past what the workers hold: to wait for one another in two orders would be a deadlock.
-    wait_until(lambda: not stage.rows(CLOSE_SOME) and not stage.open_notices(crowd), "the crowd is gone")
 
 
 def test_access_is_never_open_past_its_end_with_all_workers_dead(stage: Stage) -> None:

@@ -1,0 +1,36 @@
+"""A crowd of notices to a dead host, on a stage of its own: it leaves the senders busy for whoever comes after."""
+
+import socket
+
+from config.settings import DEVELOPMENT_KEY
+from lockbox.notices.vault import Vault, new_secret
+from tests.whole.conftest import PATIENCE, Stage
+
+CROWD = """
+WITH hole AS (
+    INSERT INTO endpoints (id, tenant_id, url, secret, event_types, created_at)
+    SELECT gen_random_uuid(), :tenant, :url, :secret, '{}', now() FROM generate_series(1, 50000)
+    RETURNING id
+)
+INSERT INTO notices (id, tenant_id, request_id, event_id, endpoint_id, channel, template, run_at, until_at, attempts)
+SELECT gen_random_uuid(), :tenant, :request, e.id, hole.id, 'webhook', 'pending', now(), now() + interval '1 h', 0
+FROM hole, events e WHERE e.request_id = :request RETURNING id
+"""
+
+
+def test_fifty_thousand_notices_to_a_dead_host_delay_no_deadline(stage: Stage) -> None:
+    crowd = stage.world(approval_window=600)
+    request = crowd.submit()
+    with socket.create_server(("127.0.0.1", 0), backlog=1000) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        secret = Vault([DEVELOPMENT_KEY.get_secret_value()]).seal(new_secret())
+        stage.rows(CROWD, tenant=str(crowd.tenant.id), request=str(request.id), url=url, secret=secret)
+        silent.settimeout(PATIENCE)
+        caller, _ = silent.accept()
+        caller.close()
+        world = stage.world(approval_window=2)
+
+        waiting = world.submit()
+
+        stage.ends(waiting.id, "timed_out")
+    assert len(stage.open_notices(crowd)) > 1000
