@@ -11,6 +11,7 @@ from config import logging as lockbox_logging
 from config.settings import Settings, UnsafeSettings
 from worker.runtime import settings
 from worker.step import Pollers
+from worker.transport import register
 
 CORE, NOTIFY, MAINTENANCE = "core", "notify", "maintenance"
 VISIBILITY_SECONDS = 120
@@ -94,6 +95,7 @@ def make_app(chosen: Settings) -> Celery:
     Raises:
         UnsafeSettings: LOCKBOX_REDIS_URL is not set.
     """
+    register()
     celery = Hints("lockbox", broker=chosen.require("redis_url"), include=["worker.tasks"])
     celery.conf.update(configuration(chosen.shutdown_seconds))
     celery.steps["worker"].add(Pollers)

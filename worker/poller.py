@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 from celery import Celery
+from kombu.exceptions import BatchPublishError  # type: ignore[attr-defined]  # newer than the stubs
 from kombu.exceptions import OperationalError as BrokerAway
 from sqlalchemy.exc import DBAPIError
 
@@ -49,7 +50,7 @@ class Loop(threading.Thread, ABC):
         while not self.stopping.is_set():
             try:
                 self.round()
-            except (DBAPIError, BrokerAway, Away) as error:
+            except (DBAPIError, BrokerAway, BatchPublishError, Away) as error:
                 log.warning("poller.waiting", poller=self.name, error=type(error).__name__)
                 self.stopping.wait(IDLE_SECONDS)
             except Exception:
@@ -121,7 +122,7 @@ class Poller(Loop):
                 rest = self._claim_and_hint()
             if rest > 0 and not self.stopping.is_set():
                 self.bell.wait(rest)
-        except (Away, BrokerAway):
+        except (Away, BrokerAway, BatchPublishError):
             self._act()
             self.stopping.wait(AWAY_SECONDS)
 

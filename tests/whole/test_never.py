@@ -80,6 +80,26 @@ def test_redis_restarted_empty_loses_nothing(stage: Stage) -> None:
     stage.events_are_whole()
 
 
+def test_redis_restarted_with_a_hint_in_hand_ends_no_worker(stage: Stage) -> None:
+    world = stage.world()
+    stage.processes.kill("notices")
+    world.submit()
+    with stage.superuser.connect() as blocker:
+        blocker.execute(text("BEGIN"))
+        blocker.execute(text("LOCK TABLE notices IN ACCESS EXCLUSIVE MODE"))
+        stage.processes.start("notices")
+        with stage.redis() as redis:
+            wait_until(lambda: redis.hlen("unacked"), "the worker has a hint in hand")
+
+        stage.servers.kill("redis")
+        time.sleep(1)
+        blocker.execute(text("ROLLBACK"))
+    stage.servers.start_again("redis", empty=True)
+
+    wait_until(lambda: not stage.open_notices(world), "every notice is closed", PAST_A_LEASE)
+    assert stage.processes.ended() == {}
+
+
 def test_postgres_restarted_loses_nothing(stage: Stage) -> None:
     world = stage.world(approval_window=3)
     request = world.submit()

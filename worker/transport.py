@@ -1,0 +1,34 @@
+"""Kombu's Redis transport, where a channel whose connection was taken apart says so.
+
+Kombu asks such a channel to give back or to acknowledge a hint that was in hand when the broker went away, and the
+channel fails with an AttributeError where a connection error is meant (kombu 5.7). Celery takes it for a fault of its
+own and ends the worker. The hint itself is no loss: the schedule gives it out again when its lease is over.
+"""
+
+from typing import Any
+
+from kombu.transport import TRANSPORT_ALIASES, redis
+
+SCHEMES = ("redis", "rediss")
+
+
+class Channel(redis.Channel):
+    """A channel that raises a connection error, which Celery waits out, when its connection is no more."""
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - kombu's signature
+        if getattr(self.connection, "client", None) is None:
+            raise ConnectionAbortedError("the connection of this channel was lost and closed")
+        parameters: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[misc]  # not in the stubs
+        return parameters
+
+
+class Transport(redis.Transport):
+    """The transport of redis:// and rediss://; an URL can name a transport by its scheme only."""
+
+    Channel = Channel
+
+
+def register() -> None:
+    """Let the schemes of Redis mean this transport in this process."""
+    for scheme in SCHEMES:
+        TRANSPORT_ALIASES[scheme] = f"{__name__}:Transport"
