@@ -85,6 +85,11 @@ class Directory:
         """Return everyone who could decide for the tenant now: its approvers and those who stand in for one."""
         return frozenset(self.approvers[tenant_id] | self.deputies[tenant_id].keys())
 
+    def seats(self, tenant_id: UUID) -> dict[UUID, frozenset[UUID]]:
+        """Return for everyone who could decide for the tenant now the approvers in whose place they could."""
+        approvers, deputies = self.approvers[tenant_id], self.deputies[tenant_id]
+        return {person: deputies.get(person, frozenset()) | (approvers & {person}) for person in self.able(tenant_id)}
+
     def prompted(self, tenant_id: UUID, among: AbstractSet[UUID] | None = None) -> frozenset[UUID]:
         """Return whom to prompt: approvers, or those among them, with deputies in the place of who has one."""
         approvers = self.approvers[tenant_id] if among is None else self.approvers[tenant_id] & among

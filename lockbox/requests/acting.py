@@ -42,6 +42,10 @@ class Scene:
         """Return the approvers for whom the caller stands in now."""
         return self.known.deputies[request.tenant_id].get(self.caller.person_id, frozenset())
 
+    def seats(self, request: AccessRequest) -> frozenset[UUID]:
+        """Return the approvers in whose place the caller could vote now, the own one too."""
+        return self.known.seats(request.tenant_id).get(self.caller.person_id, frozenset())
+
     def prompted(self, request: AccessRequest) -> frozenset[UUID]:
         """Return whom of the customer to ask first."""
         asked = first_tier(self.ruling.terms, self.ruling.groups, self.known, request.tenant_id)
@@ -93,7 +97,7 @@ def _moved(
         decision = voting.decide(
             scene.caller, scene.origin, request, verdict, votes=votes, stands_for=stands_for, at=scene.at
         )
-        votes = (*votes, Vote(scene.caller.person_id, action, verdict.access_window, True, stands_for))
+        votes = (*votes, Vote(scene.caller.person_id, action, verdict.access_window, scene.seats(request)))
     _advance(request, _next_state(row, request, votes, action, scene.ruling), votes, scene)
     change = Change(
         **identity(request),

@@ -85,11 +85,13 @@ class Judged:
         if self.first_state is State.REVIEWING and not self.managers:
             yield "The vendor has no manager who could endorse this."
         if customer_decides(self.mode):
-            standing_in = {
-                deputy: principals - {self.requester_id}
-                for deputy, principals in self.known.deputies[self.tenant.id].items()
+            requester = {self.requester_id}
+            seats = {
+                person: seats - requester
+                for person, seats in self.known.seats(self.tenant.id).items()
+                if person != self.requester_id
             }
-            yield from who_lacks(self.terms.quorum, self.terms.stages, self.policy.groups, self.able, standing_in)
+            yield from who_lacks(self.terms.quorum, self.terms.stages, self.policy.groups, seats)
 
 
 def judge(session: Session, caller: Caller, filing: Filing, services: Mapping[str, Service]) -> Judged:

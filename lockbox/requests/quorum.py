@@ -13,23 +13,23 @@ from lockbox.requests.terms import Stage
 class Vote:
     """One person's verdict on a request that waits for the customer; the window in seconds, if narrowed.
 
-    `stands_for` are the approvers for whom the person votes as a deputy, apart from the own person.
+    `seats` are the approvers whose seat the person could fill: an approver's own, and those of whom the person is the
+    deputy. Without one, the person may no longer approve.
     """
 
     person_id: UUID
     verdict: Action
     access_window: int | None
-    may_still_approve: bool
-    stands_for: frozenset[UUID] = frozenset()
+    seats: frozenset[UUID]
 
 
 def quorum_met(
     votes: Iterable[Vote], terms_quorum: int, stages: Iterable[Stage], groups: Mapping[str, Collection[UUID]]
 ) -> bool:
-    """Whether enough different people who may still approve have done so, in each stage too, and none has denied.
+    """Whether the approvals fill enough approvers' seats, in each stage too, and none has denied.
 
-    It is one vote a person, however many the person stands in for. In a stage, a vote counts if its person is in
-    the group or stands in for somebody who is; a group that is no longer there can give none.
+    It is one seat a person, however many the person stands in for, and one person a seat: an approver and the deputy
+    of that approver are one voice. In a stage, the seats of its group count; a group that is gone has none.
     """
     votes = tuple(votes)
     denied = any(vote.verdict is Action.DENY for vote in votes)
@@ -45,34 +45,33 @@ def missing(
     """
     seats: dict[UUID, frozenset[UUID]] = {}
     for vote in votes:
-        if vote.verdict is Action.APPROVE and vote.may_still_approve:
-            seats[vote.person_id] = seats.get(vote.person_id, frozenset()) | vote.stands_for
-    short: list[tuple[str | None, int]] = [(None, terms_quorum - len(seats))]
+        if vote.verdict is Action.APPROVE:
+            seats[vote.person_id] = seats.get(vote.person_id, frozenset()) | vote.seats
+    short: list[tuple[str | None, int]] = [(None, terms_quorum - _filled(seats.values()))]
     short += [(stage.group, stage.quorum - _voices(seats, groups.get(stage.group, ()))) for stage in stages]
     return [(group, approvals) for group, approvals in short if approvals > 0]
 
 
 def granted_window(asked: int, votes: Iterable[Vote]) -> int:
     """Return the seconds of access granted: the shortest of what was asked and what each voter set."""
-    return min([asked, *(v.access_window for v in votes if v.access_window and v.may_still_approve)])
+    return min([asked, *(v.access_window for v in votes if v.access_window and v.seats)])
 
 
 def who_lacks(
     quorum: int,
     stages: Iterable[Stage],
     groups: Mapping[str, Collection[UUID]],
-    able: AbstractSet[UUID],
-    standing_in: Mapping[UUID, AbstractSet[UUID]],
+    seats: Mapping[UUID, AbstractSet[UUID]],
 ) -> list[str]:
     """Say why nobody could approve; nothing to say means that it could be approved.
 
-    `able` are the people who could vote now, deputies too; `standing_in` gives for a deputy the approvers whom
-    the deputy stands in for. Leave the requester out of both: nobody votes in the requester's place either.
+    `seats` gives for everyone who could vote now the approvers whose seat they could fill, as in a vote. Leave the
+    requester out, as a person and as a seat: nobody votes in the requester's place either.
     """
     reasons = []
-    if len(able) < quorum:
-        reasons.append(f"The tenant asks for {_approvals(quorum)} and has {_people(len(able))} who could give one.")
-    seats = {person: standing_in.get(person, frozenset()) for person in able}
+    everybody = _filled(seats.values())
+    if everybody < quorum:
+        reasons.append(f"The tenant asks for {_approvals(quorum)} and has {_people(everybody)} who could give one.")
     for stage in stages:
         voices = _voices(seats, groups.get(stage.group, ()))
         if voices < stage.quorum:
@@ -82,8 +81,23 @@ def who_lacks(
 
 
 def _voices(seats: Mapping[UUID, AbstractSet[UUID]], members: Collection[UUID]) -> int:
-    """Count the people who are among the members, or stand in for one of them."""
-    return sum(1 for person, principals in seats.items() if not principals.isdisjoint(members) or person in members)
+    """Count the seats of the members that these people fill."""
+    return _filled(options & set(members) for options in seats.values())
+
+
+def _filled(choices: Iterable[AbstractSet[UUID]]) -> int:
+    """Count the most seats that people with these choices can fill, one each (Kuhn's algorithm)."""
+    taken: dict[UUID, AbstractSet[UUID]] = {}
+
+    def sit(options: AbstractSet[UUID], tried: set[UUID]) -> bool:
+        for seat in options - tried:
+            tried.add(seat)
+            if seat not in taken or sit(taken[seat], tried):
+                taken[seat] = options
+                return True
+        return False
+
+    return sum(sit(options, set()) for options in sorted(choices, key=len))
 
 
 def _approvals(count: int) -> str:

@@ -40,15 +40,14 @@ def given(session: Session, request: AccessRequest, known: Directory) -> tuple[V
 
     A deputy speaks for those for whom the deputy spoke then and still stands in.
     """
-    able, standing_in = known.able(request.tenant_id), known.deputies[request.tenant_id]
+    seats = known.seats(request.tenant_id)
     rows = session.connection().execute(VOTES, {"request_id": request.id})
     return tuple(
         Vote(
             row.person_id,
             Action(row.verdict),
             row.access_window,
-            row.person_id in able,
-            frozenset(row.stands_for) & standing_in.get(row.person_id, frozenset()),
+            seats.get(row.person_id, frozenset()) & {row.person_id, *row.stands_for},
         )
         for row in rows
     )

@@ -179,11 +179,11 @@ def _deciders(session: Session, tenant: Tenant) -> Iterator[UUID]:
 
 def _somebody_can_approve(session: Session, tenant: Tenant, policy: Policy, at: datetime) -> None:
     known = outbox.directory(session, {tenant.id}, at)
-    able, standing_in = known.able(tenant.id), known.deputies[tenant.id]
+    seats = known.seats(tenant.id)
     reasons = [
         f"{where}{reason}"
         for where, terms in _every_terms(policy)
-        for reason in who_lacks(terms.quorum, terms.stages, policy.groups, able, standing_in)
+        for reason in who_lacks(terms.quorum, terms.stages, policy.groups, seats)
     ]
     if reasons:
         raise NobodyCanApprove(" ".join(reasons), reasons=reasons)

@@ -389,12 +389,26 @@ def test_what_a_stage_could_not_agree_to_is_refused_with_its_group(world: World)
         world.submit()
 
 
-def test_a_deputy_makes_it_possible_that_somebody_approves(world: World) -> None:
+def test_a_deputy_adds_no_seat_where_all_have_to_say_yes(world: World) -> None:
     world.add("dora", Role.AUDITOR, world.tenant.id)
     lay_down(world, quorum=4)
     stand_in(world, "dora", "ann")
 
-    assert world.submit().state is State.PENDING
+    with pytest.raises(NobodyCanApprove):
+        world.submit()
+
+
+def test_an_approver_and_a_deputy_of_the_same_are_one_voice(world: World) -> None:
+    lay_down(world, quorum=2)
+    world.add("dora", Role.AUDITOR, world.tenant.id)
+    stand_in(world, "dora", "ann")
+    request = world.submit()
+
+    world.act("dora", Action.APPROVE, request.id)
+    after_both = world.act("ann", Action.APPROVE, request.id).state
+    after_another = world.act("amir", Action.APPROVE, request.id).state
+
+    assert (after_both, after_another) == (State.PENDING, State.ACTIVE)
 
 
 @pytest.mark.parametrize(("limits", "who"), [(Limits(3, 1000), "erin"), (Limits(1000, 3), "eve")])

@@ -1,65 +1,18 @@
 """What a policy demands of one request: quorum, windows, deadlines."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from lockbox.ids import new_id
 from lockbox.people.roles import Mode
-from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.lifecycle import State
 from lockbox.requests.policy import customer_decides, deadline, reviewed_first, wake_at
-from lockbox.requests.quorum import Vote, granted_window, quorum_met
 from lockbox.requests.rules import Policy
 
 NOON = datetime(2026, 2, 28, 12, tzinfo=UTC)
 ANN, AMIR, ABE = new_id(), new_id(), new_id()
-
-
-def vote(person: Any, verdict: Action = Action.APPROVE, window: int | None = None, *, may: bool = True) -> Vote:
-    """Return a vote."""
-    return Vote(person, verdict, window, may_still_approve=may)
-
-
-@pytest.mark.parametrize(
-    ("votes", "quorum", "met"),
-    [
-        ([], 1, False),
-        ([vote(ANN)], 1, True),
-        ([vote(ANN)], 2, False),
-        ([vote(ANN), vote(AMIR)], 2, True),
-        ([vote(ANN), vote(AMIR), vote(ABE)], 2, True),
-        ([vote(ANN), vote(ANN)], 2, False),
-        ([vote(ANN, may=False)], 1, False),
-        ([vote(ANN), vote(AMIR, may=False)], 2, False),
-        ([vote(ANN, may=False), vote(AMIR), vote(ABE)], 2, True),
-        ([vote(ANN), vote(AMIR), vote(ABE, Action.DENY)], 2, False),
-        ([vote(ANN), vote(ABE, Action.DENY, may=False)], 1, False),
-        ([vote(ANN), vote(ANN, Action.DENY)], 1, False),
-        ([vote(ANN, Action.ENDORSE)], 1, False),
-        ([vote(ANN, Action.ENDORSE), vote(AMIR)], 2, False),
-    ],
-)
-def test_a_quorum_counts_people_who_may_still_approve_and_one_denial_outweighs(
-    votes: list[Vote], quorum: int, *, met: bool
-) -> None:
-    assert quorum_met(iter(votes), quorum, (), {}) is met
-
-
-@pytest.mark.parametrize(
-    ("votes", "granted"),
-    [
-        ([], 3600),
-        ([vote(ANN)], 3600),
-        ([vote(ANN, window=60)], 60),
-        ([vote(ANN, window=600), vote(AMIR, window=60), vote(ABE)], 60),
-        ([vote(ANN, window=60, may=False), vote(AMIR, window=600)], 600),
-        ([vote(ANN, window=7200)], 3600),
-    ],
-)
-def test_the_shortest_window_that_a_counted_voter_set_is_granted(votes: list[Vote], granted: int) -> None:
-    assert granted_window(3600, iter(votes)) == granted
 
 
 @pytest.mark.parametrize(
