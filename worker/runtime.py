@@ -14,6 +14,7 @@ from lockbox.notices.delivery import Senders
 from lockbox.notices.senders.smtp import SmtpMail
 from lockbox.notices.senders.webhook import HttpHooks
 from lockbox.notices.vault import Vault
+from lockbox.requests import policies
 from lockbox.schedule import Schedule
 
 _making = threading.Lock()
@@ -67,6 +68,7 @@ def _senders(chosen: Settings) -> Senders | None:
         vault=Vault([key.get_secret_value() for key in chosen.secret_keys]),
         public_url=chosen.public_url,
         services={name: service.title for name, service in chosen.services.items()},
+        wordings=policies.wordings,
     )
 
 

@@ -1,7 +1,7 @@
 """Delivering notices: claim a few, say what each has to say, send, and record how it went."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,7 +16,7 @@ from lockbox import database
 from lockbox.database import Database, now
 from lockbox.notices import correspondence, letters, memos
 from lockbox.notices.audience import PROMPTS
-from lockbox.notices.letters import Letter
+from lockbox.notices.letters import Letter, Wording
 from lockbox.notices.models import Channel, Outcome
 from lockbox.notices.outbox import KIND
 from lockbox.notices.senders.protocol import Hook, HookSender, MailSender, SendFailed
@@ -32,6 +32,8 @@ LONGEST_BACK_OFF = timedelta(minutes=15)
 LEAST_BACK_OFF = timedelta(seconds=1)
 LONGEST_ERROR = 200
 BATCH_SECONDS = 30.0
+
+Item = tuple[Row[Any], Letter | None]
 
 DUE = text("""
 SELECT id FROM notices WHERE closed_at IS NULL AND run_at <= clock_timestamp() - CAST(:grace AS interval)
@@ -69,13 +71,17 @@ WHERE n.id = s.id AND n.closed_at IS NULL
 
 @dataclass(frozen=True)
 class Senders:
-    """The ways out, and what every text needs to know."""
+    """The ways out, and what every text needs to know.
+
+    `wordings` looks up, for requests by id, what the customers' policies let a mail about them say.
+    """
 
     mail: MailSender
     hooks: HookSender
     vault: Vault
     public_url: str
     services: Mapping[str, str]
+    wordings: Callable[[Session, Sequence[UUID]], Mapping[UUID, Wording]]
 
 
 @dataclass(frozen=True)
@@ -105,13 +111,9 @@ def deliver(database_: Database, ids: Iterable[UUID], senders: Senders) -> list[
     """
     with database_.transaction() as session:
         claimed = _claim(session, sorted(set(ids)))
-        rows: list[Row[Any]] = []
-        if claimed:
-            rows += session.connection().execute(READ, {"ids": claimed}).all()
-        if len(rows) < len(claimed):
-            rows += correspondence.read(session, claimed)
         at = now(session)
-    tries = list(_attempts(database_, rows, at, senders))
+        items = list(_items(session, claimed, at, senders)) if claimed else []
+    tries = list(_attempts(database_, items, at, senders))
     senders.mail.close()
     if tries:
         with database_.transaction() as session:
@@ -119,12 +121,21 @@ def deliver(database_: Database, ids: Iterable[UUID], senders: Senders) -> list[
     return tries
 
 
-def _attempts(database_: Database, rows: Sequence[Row[Any]], at: datetime, senders: Senders) -> Iterator[Try]:
+def _items(session: Session, claimed: Sequence[UUID], at: datetime, senders: Senders) -> Iterator[Item]:
+    """Read the notices: each with its letter where it is about a request, and without one where it is a memo."""
+    rows = session.connection().execute(READ, {"ids": claimed}).all()
+    wordings = senders.wordings(session, [row.request_id for row in rows])
+    yield from ((row, _letter(row, at, wordings[row.request_id])) for row in rows)
+    if len(rows) < len(claimed):
+        yield from ((row, None) for row in correspondence.read(session, claimed))
+
+
+def _attempts(database_: Database, items: Sequence[Item], at: datetime, senders: Senders) -> Iterator[Try]:
     """Try one after the other, and leave the rest to the end of their lease once the time for a batch is used up."""
     until = time.monotonic() + BATCH_SECONDS
-    for row in rows:
+    for row, letter in items:
         if time.monotonic() < until:
-            yield _attempt(database_, row, at, senders)
+            yield _attempt(database_, row, letter, at, senders)
 
 
 def _claim(session: Session, ids: Sequence[UUID]) -> list[UUID]:
@@ -145,16 +156,16 @@ def _claim(session: Session, ids: Sequence[UUID]) -> list[UUID]:
     return [row.id for row in ready]
 
 
-def _attempt(database_: Database, row: Row[Any], at: datetime, senders: Senders) -> Try:
+def _attempt(database_: Database, row: Row[Any], letter: Letter | None, at: datetime, senders: Senders) -> Try:
     if row.recipient_disabled or row.endpoint_disabled or _is_moot(row):
         return Try(row.id, Outcome.MOOT, at)
     if at >= row.until_at:
         return Try(row.id, Outcome.DEAD, at, "not delivered before it stopped mattering")
     try:
-        if row.request_id is None:
+        if letter is None:
             _send_memo(database_, row, at, senders)
         else:
-            _send(row, at, senders)
+            _send(row, letter, senders)
     except SendFailed as failure:
         return _failed(row, at, failure)
     except Exception as error:
@@ -169,8 +180,7 @@ def _is_moot(row: Row[Any]) -> bool:
     return row.template in PROMPTS and row.state != row.template
 
 
-def _send(row: Row[Any], at: datetime, senders: Senders) -> None:
-    letter = _letter(row, at)
+def _send(row: Row[Any], letter: Letter, senders: Senders) -> None:
     if row.channel == Channel.MAIL:
         senders.mail.send(letters.mail(letter, public_url=senders.public_url, services=senders.services))
     else:
@@ -193,7 +203,7 @@ def _call(row: Row[Any], body: bytes, senders: Senders) -> None:
     senders.hooks.send(Hook(hook_id=str(row.id), url=row.url, body=body, secret=secret))
 
 
-def _letter(row: Row[Any], at: datetime) -> Letter:
+def _letter(row: Row[Any], at: datetime, wording: Wording) -> Letter:
     return Letter(
         notice_id=row.id,
         template=row.template,
@@ -219,6 +229,7 @@ def _letter(row: Row[Any], at: datetime) -> Letter:
         recipient_id=row.recipient_id,
         recipient_name=row.recipient_name or "",
         recipient_address=row.recipient_address or "",
+        wording=wording,
     )
 
 

@@ -39,6 +39,14 @@ TEMPLATES = Environment(
 
 
 @dataclass(frozen=True)
+class Wording:
+    """What a mail about a request may hold: a link to its page, and the words in which the access is justified."""
+
+    link: bool = True
+    justification: bool = True
+
+
+@dataclass(frozen=True)
 class Letter:
     """Everything that a notice may say: the event that caused it, and what never changes of its request.
 
@@ -69,6 +77,7 @@ class Letter:
     recipient_id: UUID | None
     recipient_name: str
     recipient_address: str
+    wording: Wording
 
     @property
     def opened_until(self) -> datetime:

@@ -1,14 +1,16 @@
 """The versions of tenants' policies: the one that holds, the one that judged a request, and the stricter of both."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlmodel import Session
 
+from lockbox.notices.letters import Wording
 from lockbox.people.models import Tenant
 from lockbox.requests.merging import stricter, terms_for
 from lockbox.requests.models import AccessRequest
@@ -21,6 +23,13 @@ SELECT own.body::text AS own, today.body::text AS today
 FROM tenants t JOIN policies own ON own.tenant_id = t.id AND own.version = :version
 JOIN policies today ON today.tenant_id = t.id AND today.version = t.policy_version
 WHERE t.id = :tenant_id
+""")
+OF_REQUESTS = text("""
+SELECT r.id, r.service, r.actions, r.reason_code, r.resources, own.body::text AS own, today.body::text AS today
+FROM requests r JOIN tenants t ON t.id = r.tenant_id
+JOIN policies own ON own.tenant_id = t.id AND own.version = r.policy_version
+JOIN policies today ON today.tenant_id = t.id AND today.version = t.policy_version
+WHERE r.id = ANY(:ids)
 """)
 
 
@@ -56,12 +65,25 @@ def ruling(session: Session, request: AccessRequest) -> Ruling:
     values = {"tenant_id": request.tenant_id, "version": request.policy_version}
     row = session.connection().execute(OWN_AND_TODAYS, values).one()
     own, today = parsed(row.own), parsed(row.today)
-    ask = Ask(request.service, tuple(request.actions), Reason(request.reason_code), tuple(request.resources))
     return Ruling(
-        stricter(terms_for(own, ask), terms_for(today, ask)),
+        _stricter(own, today, request),
         {**own.groups, **today.groups},
         today.consent.until if today.consent else None,
     )
+
+
+def wordings(session: Session, request_ids: Sequence[UUID]) -> dict[UUID, Wording]:
+    """Return what mails about these requests may say, by the terms that each meets now."""
+    found = {}
+    for row in session.connection().execute(OF_REQUESTS, {"ids": list(request_ids)}):
+        terms = _stricter(parsed(row.own), parsed(row.today), row)
+        found[row.id] = Wording(link=terms.mail_link, justification=terms.mail_justification)
+    return found
+
+
+def _stricter(own: Policy, today: Policy, asked: AccessRequest | Row[Any]) -> Terms:
+    ask = Ask(asked.service, tuple(asked.actions), Reason(asked.reason_code), tuple(asked.resources))
+    return stricter(terms_for(own, ask), terms_for(today, ask))
 
 
 @lru_cache(maxsize=1024)

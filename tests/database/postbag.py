@@ -14,6 +14,7 @@ from lockbox.notices.delivery import Senders, Try
 from lockbox.notices.senders.memory import MemoryHooks, MemoryMail
 from lockbox.notices.senders.protocol import Mail
 from lockbox.notices.vault import Vault
+from lockbox.requests import policies
 from lockbox.schedule import NOTICES
 from tests.builders import World, setting
 from tests.database.scenes import promised_notices, read
@@ -34,7 +35,7 @@ class Postbag:
     @property
     def senders(self) -> Senders:
         """The senders as a delivery takes them."""
-        return Senders(self.mail, self.hooks, self.vault, PUBLIC_URL, SERVICES)
+        return Senders(self.mail, self.hooks, self.vault, PUBLIC_URL, SERVICES, policies.wordings)
 
     def deliver(self, house: Database, ids: Iterable[UUID]) -> list[Try]:
         """Deliver notices of that house."""

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
 
+import pytest
 from sqlalchemy import Engine, text
 
 from lockbox.database import Database
@@ -23,6 +24,7 @@ from tests.database.postbag import (
     open_notices,
 )
 from tests.database.scenes import at_once, write
+from tests.ruling import lay_down
 
 
 def test_notices_are_sent_closed_and_leave_the_index(world: World, worker: Database, post: Postbag) -> None:
@@ -41,6 +43,31 @@ def test_notices_are_sent_closed_and_leave_the_index(world: World, worker: Datab
     }
     assert all(f"{PUBLIC_URL}/requests/{request.id}" in mail.text for mail in post.mail.sent)
     assert worker.schedule.members(NOTICES) == {}
+
+
+@pytest.mark.parametrize("when", ["before", "since"])
+def test_a_mail_says_no_more_than_the_policy_that_matches_lets_it(
+    world: World, worker: Database, post: Postbag, when: str
+) -> None:
+    terse = {
+        "name": "terse",
+        "match": {"actions": ["read"]},
+        "terms": {"mail_link": False, "mail_justification": False},
+    }
+    if when == "before":
+        lay_down(world, rules=[terse])
+    request = world.submit()
+    if when == "since":
+        lay_down(world, rules=[terse])
+
+    post.deliver(worker, open_notices(worker))
+
+    assert len(post.mail.sent) == 3
+    for mail in post.mail.sent:
+        for body in (mail.text, mail.html):
+            assert PUBLIC_URL not in body
+            assert request.justification not in body
+            assert str(request.id) in body
 
 
 def test_a_hint_that_comes_twice_sends_once(world: World, worker: Database, post: Postbag) -> None:

@@ -27,6 +27,7 @@ from lockbox.notices.vault import Vault
 from lockbox.people import sessions
 from lockbox.people.roles import Means
 from lockbox.people.sessions import Lasting, Place
+from lockbox.requests import policies
 from tests.builders import ShiftedClock, World
 
 HOME = "https://lockbox.example"
@@ -191,7 +192,9 @@ class Portal:
         mails = MemoryMail()
         vault = Vault([DEVELOPMENT_KEY.get_secret_value()])
         delivery.deliver(
-            self.worker, [row.id for row in rows], Senders(mails, MemoryHooks(), vault, self.settings.public_url, {})
+            self.worker,
+            [row.id for row in rows],
+            Senders(mails, MemoryHooks(), vault, self.settings.public_url, {}, policies.wordings),
         )
         return mails.sent
 

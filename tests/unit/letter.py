@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from lockbox.notices import letters
-from lockbox.notices.letters import Letter
+from lockbox.notices.letters import Letter, Wording
 from lockbox.notices.senders.protocol import Mail
 
 PUBLIC = "https://lockbox.vendor.example/"
@@ -44,6 +44,7 @@ def letter(**changes: Any) -> Letter:
         recipient_id=ANN,
         recipient_name="Ann Approver",
         recipient_address="ann@contoso.example",
+        wording=Wording(),
     )
     return replace(asks, **changes)
 

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from lockbox.notices import letters
-from lockbox.notices.letters import SUBJECTS
+from lockbox.notices.letters import SUBJECTS, Wording
 from lockbox.requests.lifecycle import State
 from tests.unit.letter import AT, ERIN, NUMBER, PAGE, mail
 
@@ -53,6 +53,26 @@ def test_every_state_has_a_letter_with_a_text_part_and_a_subject(state: State) -
     assert made.html.lstrip().startswith("<!doctype html>")
     assert "Exchange Online" in made.subject
     assert str(NUMBER) in made.text
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_mail_without_link_says_where_to_go_and_holds_no_address(state: State) -> None:
+    made = mail(template=state.value, wording=Wording(link=False))
+
+    for body in (made.text, made.html):
+        assert URL.findall(body) == []
+        assert "open the portal yourself, sign in and look for the request's number" in body
+        assert "hold no link" in body
+    assert "href" not in made.html
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_mail_that_may_not_quote_gives_the_reason_without_the_words(state: State) -> None:
+    made = mail(template=state.value, wording=Wording(justification=False))
+
+    for body in (made.text, seen(made.html)):
+        assert "The mailbox does not open" not in body
+        assert re.search(r"Why\s+support case\s+Case", body)
 
 
 @pytest.mark.parametrize("state", State)
