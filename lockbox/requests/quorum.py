@@ -29,7 +29,7 @@ def quorum_met(
     """Whether the approvals fill enough approvers' seats, in each stage too, and none has denied.
 
     It is one seat a person, however many the person stands in for, and one person a seat: an approver and the deputy
-    of that approver are one voice. In a stage, the seats of its group count; a group that is gone has none.
+    of that approver are one voice. In a stage, the members of its group count; a group that is gone has none.
     """
     votes = tuple(votes)
     denied = any(vote.verdict is Action.DENY for vote in votes)
@@ -81,8 +81,11 @@ def who_lacks(
 
 
 def _voices(seats: Mapping[UUID, AbstractSet[UUID]], members: Collection[UUID]) -> int:
-    """Count the seats of the members that these people fill."""
-    return _filled(options & set(members) for options in seats.values())
+    """Count the members for whom these people speak: as themselves, or in the seat of another.
+
+    A member need not be an approver: a group may name deputies, who speak while they stand in for anybody.
+    """
+    return _filled(({person} | options) & set(members) for person, options in seats.items() if options)
 
 
 def _filled(choices: Iterable[AbstractSet[UUID]]) -> int:

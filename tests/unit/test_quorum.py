@@ -94,6 +94,8 @@ def test_a_quorum_counts_seats_each_filled_by_somebody_else_and_one_denial_outwe
         ([vote(AMIR, for_=[ABE])], [LEGAL], [("legal", 1)]),
         ([vote(AMIR, for_=[LEA]), vote(LOU)], [LEGALS], []),
         ([vote(AMIR, for_=[LEA]), vote(LEA)], [LEGALS], [("legal", 1)]),
+        ([vote(LOU, own=False, for_=[ANN])], [LEGAL], []),
+        ([vote(LOU, own=False)], [LEGAL], [(None, 1), ("legal", 1)]),
         ([vote(AMIR, for_=[LEA]), vote(ANN, for_=[LEA, LOU])], [LEGALS], []),
         ([vote(AMIR)], [Stage(group="board")], [("board", 1)]),
         ([vote(AMIR)], [Stage(group="gone")], [("gone", 1)]),
