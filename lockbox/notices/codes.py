@@ -53,7 +53,7 @@ def count_try(session: Session, stub: Stub | None, limits: Limits) -> Counted:
     email = session.connection().execute(TRIED, values).scalar_one_or_none()
     if email is None:
         raise NotSignedIn(OVER)
-    return counts.count(session, limits, account=email)
+    return counts.count(session, limits, code_of=email)
 
 
 def redeem(session: Session, stub: Stub, code: str, vault: Vault) -> Caller:

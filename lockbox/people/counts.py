@@ -22,7 +22,7 @@ FROM unnest(CAST(:kinds AS text[]), CAST(:values AS text[])) AS k (kind, value) 
 ON CONFLICT (key) DO UPDATE SET
     since = CASE WHEN c.since <= :started THEN excluded.since ELSE c.since END,
     count = CASE WHEN c.since <= :started THEN 1 ELSE least(c.count, 1000000) + 1 END
-RETURNING key = sha256(convert_to('account:' || lower(:account), 'UTF8')) AS is_account, since, count AS attempts
+RETURNING key = sha256(convert_to('address:' || lower(:address), 'UTF8')) AS is_address, since, count AS attempts
 """)
 
 
@@ -53,16 +53,26 @@ class Counted:
             )
 
 
-def count(session: Session, limits: Limits, *, address: str | None = None, account: str | None = None) -> Counted:
+def count(
+    session: Session,
+    limits: Limits,
+    *,
+    address: str | None = None,
+    account: str | None = None,
+    code_of: str | None = None,
+) -> Counted:
     """Count an attempt to sign in, whatever becomes of it: the caller commits before anything is judged.
 
     Args:
         session: the open transaction.
         limits: how many there may be.
         address: where the attempt came from; an IPv6 network of 64 bits counts as one.
-        account: the mail address that was typed, if one was.
+        account: the mail address that was typed to get a code, if one was.
+        code_of: the mail address whose code is tried. Counted apart: whoever asks for codes of somebody else must not
+            keep them from using the one that they have.
     """
-    keys = {"address": _network(address) if address else None, "account": account}
+    network = _network(address) if address else None
+    keys = {"address": network, "account": account, "code": code_of}
     known = {kind: value for kind, value in keys.items() if value}
     if not known:
         return Counted(None)
@@ -70,17 +80,17 @@ def count(session: Session, limits: Limits, *, address: str | None = None, accou
     values = {
         "kinds": list(known),
         "values": list(known.values()),
-        "account": account or "",
+        "address": network or "",
         "at": at,
         "started": at - SPAN,
     }
     rows = session.connection().execute(COUNT, values).all()
-    over = [row.since for row in rows if row.attempts > _limit(limits, is_account=row.is_account)]
+    over = [row.since for row in rows if row.attempts > _limit(limits, is_address=row.is_address)]
     return Counted(_until(max(over), at) if over else None)
 
 
-def _limit(limits: Limits, *, is_account: bool) -> int:
-    return limits.per_account if is_account else limits.per_address
+def _limit(limits: Limits, *, is_address: bool) -> int:
+    return limits.per_address if is_address else limits.per_account
 
 
 def _until(since: datetime, at: datetime) -> timedelta:

@@ -65,13 +65,24 @@ def test_after_ten_minutes_it_goes_on_and_not_before(strict: Portal) -> None:
     assert (early, ask(strict.browser(), address).status) == (429, 200)
 
 
-def test_trying_codes_counts_too_also_when_it_fails(strict: Portal) -> None:
-    browser = strict.browser()
-    ask(browser, strict.address("ann"))
+def test_trying_codes_counts_by_account_also_when_it_fails(strict: Portal) -> None:
+    browsers = [strict.browser(), strict.browser()]
+    for browser in browsers:
+        ask(browser, strict.address("ann"))
 
-    tries = [browser.post("/sign-in/code", {"code": "00000000"}).status for _ in range(3)]
+    tries = [browsers[number % 2].post("/sign-in/code", {"code": "00000000"}).status for number in range(4)]
 
-    assert tries == [401, 401, 429]
+    assert tries == [401, 401, 401, 429]
+
+
+def test_who_asks_for_somebodys_codes_keeps_them_from_no_code_that_they_have(strict: Portal) -> None:
+    ann = strict.browser()
+    ask(ann, strict.address("ann"))
+    wanting = [ask(strict.browser(), strict.address("ann")).status for _ in range(3)]
+
+    tried = ann.post("/sign-in/code", {"code": "00000000"}).status
+
+    assert (wanting, tried) == ([200, 200, 429], 401)
 
 
 @pytest.mark.parametrize("path", ["/sign-in/passkey", "/sign-in/passkey/answer", "/sign-in/code"])
