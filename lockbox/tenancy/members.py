@@ -42,7 +42,6 @@ def invite(
 
     Raises:
         Unknown, NotYours: as named.
-        OtherSide: the address belongs to somebody at the vendor.
         AlreadyMember, AlreadyInvited: as named.
     """
     tenant = authority.known(session, caller, slug)

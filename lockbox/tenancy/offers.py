@@ -43,11 +43,8 @@ class Offer:
 def make(session: Session, seat: Seat, wanted: Offer, at: datetime) -> Invitation:
     """Offer a place and promise the mail; the code that accepts it is made when that is sent, and is never here.
 
-    Raises:
-        OtherSide: a customer's place would go to somebody of the vendor.
+    Who is on the other side is not told to whoever invites: they could not accept it.
     """
-    if seat.tenant_id is not None and _is_at_the_vendor(session, wanted.address):
-        raise OtherSide("This address belongs to somebody at the vendor, who can never be a member of a customer.")
     invitation = Invitation(
         id=new_id(),
         tenant_id=seat.tenant_id,
@@ -98,6 +95,17 @@ def only_one(session: Session, tenant_id: UUID | None, address: str, at: datetim
         raise AlreadyInvited("This address is invited already; withdraw that invitation to write another one.")
 
 
+def not_of_the_vendor(session: Session, address: str) -> None:
+    """Check that no admin of a customer is sought among the vendor's own people, whom an operator knows.
+
+    Raises:
+        OtherSide: the address belongs to one of them.
+    """
+    same_address = func.lower(col(Person.email)) == func.lower(address)
+    if session.exec(select(Person.id).where(same_address, col(Person.side) == Side.VENDOR)).first():
+        raise OtherSide("This address belongs to somebody at the vendor, who can never be a member of a customer.")
+
+
 def is_open(at: datetime) -> ColumnElement[bool]:
     """Return the condition for an invitation that can still be accepted, or will be."""
     return and_(
@@ -116,8 +124,3 @@ def without_secret() -> SelectOfScalar[Invitation]:
     """Return the query for invitations without the hash of their code."""
     # The API's login may not read the hash: it is compared, in the database, with that of the code that is shown.
     return select(Invitation).options(defer(Invitation.secret_hash, raiseload=True))  # type: ignore[arg-type]
-
-
-def _is_at_the_vendor(session: Session, address: str) -> bool:
-    same_address = func.lower(col(Person.email)) == func.lower(address)
-    return session.exec(select(Person.id).where(same_address, col(Person.side) == Side.VENDOR)).first() is not None

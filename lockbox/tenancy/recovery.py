@@ -33,6 +33,7 @@ def propose(session: Session, caller: Caller, origin: Origin, slug: str, *, name
     )
     if session.exec(proposed).first():
         raise RecoveryOpen("An admin has been proposed for this tenant; wait for how that ends.")
+    offers.not_of_the_vendor(session, address)
     wanted = Offer(
         name=name,
         address=address,

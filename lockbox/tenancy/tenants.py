@@ -68,6 +68,7 @@ def add(session: Session, caller: Caller, origin: Origin, founding: Founding, pl
     """
     seat = authority.take(session, caller, origin, (Role.OPERATOR,))
     _is_a_plan(founding.plan, plans)
+    offers.not_of_the_vendor(session, founding.admin_address)
     try:
         with session.begin_nested():
             policy = Policy().model_dump(mode="json")
