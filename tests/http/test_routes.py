@@ -11,6 +11,7 @@ from lockbox.people.roles import Role
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.places import place_of
 from tests.http.tokens import made
+from tests.ruling import stand_in
 
 NOWHERE = Settings(environment="test", database_url="postgresql://nobody@localhost/x", redis_url="redis://localhost")
 APP = make_app(NOWHERE, make_database(NOWHERE))
@@ -24,52 +25,52 @@ ROUTES = sorted(
 
 NO_TOKENS = "UPDATE tokens SET revoked_at = now() WHERE revoked_at IS NULL AND NOT is_sample AND person_id = :p"
 WITHOUT_TOKEN = {"GET /livez", "GET /readyz", "GET /openapi.json"}
-WHO = ("erin", "eve", "max", "olga", "vera", "gate", "tara", "ann", "aude", "zoe")
+WHO = ("erin", "eve", "max", "olga", "vera", "gate", "tara", "ann", "aude", "zoe", "dora")
 # what each gets at best: of a request by Erin that waits for Ann's tenant, and of a window that is open for Erin
 MATRIX = {
-    "POST /v1/requests": "201 201 403 403 403 403 403 403 403 403",
-    "POST /v1/requests/preview": "200 200 403 403 403 403 403 403 403 403",
-    "GET /v1/requests": "200 200 200 200 200 200 200 200 200 200",
-    "GET /v1/requests/{request_id}": "200 404 200 404 200 404 200 200 200 404",
-    "GET /v1/requests/{request_id}/events": "200 404 200 404 200 404 200 200 200 404",
-    "POST /v1/requests/{request_id}/approve": "403 404 403 404 403 404 403 200 403 404",
-    "POST /v1/requests/{request_id}/{action}": "403 404 403 404 403 404 200 200 403 404",
-    "GET /v1/access": "200 403 403 403 403 200 403 403 403 403",
-    "POST /v1/tenants": "403 403 403 201 403 403 403 403 403 403",
-    "GET /v1/tenants": "200 200 200 200 200 200 200 200 200 200",
-    "GET /v1/tenants/{slug}": "200 200 200 200 200 200 200 200 200 404",
-    "POST /v1/tenants/{slug}/suspend": "403 403 403 200 403 403 403 403 403 404",
-    "POST /v1/tenants/{slug}/resume": "403 403 403 200 403 403 403 403 403 404",
-    "PUT /v1/tenants/{slug}/plan": "403 403 403 200 403 403 403 403 403 404",
-    "PUT /v1/tenants/{slug}/mode": "403 403 403 403 403 403 200 403 403 404",
-    "PUT /v1/tenants/{slug}/name": "403 403 403 403 403 403 200 403 403 404",
-    "POST /v1/tenants/{slug}/shut": "403 403 403 403 403 403 200 403 403 404",
-    "GET /v1/tenants/{slug}/policy": "403 403 403 403 403 403 200 200 200 404",
-    "PUT /v1/tenants/{slug}/policy": "403 403 403 403 403 403 200 403 403 404",
-    "GET /v1/tenants/{slug}/policy/versions": "403 403 403 403 403 403 200 200 200 404",
-    "GET /v1/tenants/{slug}/members": "403 403 403 403 403 403 200 200 200 404",
-    "POST /v1/tenants/{slug}/members": "403 403 403 403 403 403 201 403 403 404",
-    "PUT /v1/tenants/{slug}/members/{person_id}": "403 403 403 403 403 403 200 403 403 404",
-    "DELETE /v1/tenants/{slug}/members/{person_id}": "403 403 403 403 403 403 204 403 403 404",
-    "GET /v1/tenants/{slug}/invitations": "403 403 403 403 403 403 200 200 200 404",
-    "DELETE /v1/tenants/{slug}/invitations/{invitation_id}": "403 403 403 403 403 403 204 403 403 404",
-    "GET /v1/tenants/{slug}/delegations": "403 403 403 403 403 403 200 200 200 404",
-    "POST /v1/tenants/{slug}/delegations": "403 403 403 403 403 403 201 201 403 404",
-    "DELETE /v1/tenants/{slug}/delegations/{delegation_id}": "403 403 403 403 403 403 204 204 403 404",
-    "POST /v1/tenants/{slug}/recovery": "403 403 403 201 403 403 403 403 403 404",
-    "POST /v1/tenants/{slug}/recovery/{invitation_id}/object": "403 403 403 403 403 403 204 204 403 404",
-    "GET /v1/vendor/members": "403 403 403 200 200 403 403 403 403 403",
-    "POST /v1/vendor/members": "403 403 403 201 403 403 403 403 403 403",
-    "PUT /v1/vendor/members/{person_id}": "403 403 403 200 403 403 403 403 403 403",
-    "DELETE /v1/vendor/members/{person_id}": "403 403 403 204 403 403 403 403 403 403",
-    "POST /v1/vendor/members/{person_id}/disable": "403 403 403 200 403 403 403 403 403 403",
-    "GET /v1/vendor/invitations": "403 403 403 200 403 403 403 403 403 403",
-    "DELETE /v1/vendor/invitations/{invitation_id}": "403 403 403 204 403 403 403 403 403 403",
-    "GET /v1/me": "200 200 200 200 200 200 200 200 200 200",
-    "GET /v1/tokens": "200 200 200 200 200 200 200 200 200 200",
-    "POST /v1/tokens": "201 201 201 201 201 201 201 201 201 201",
-    "POST /v1/tokens/{token_id}/rotate": "404 404 404 404 404 404 404 201 404 404",
-    "DELETE /v1/tokens/{token_id}": "404 404 404 404 404 404 404 204 404 404",
+    "POST /v1/requests": "201 201 403 403 403 403 403 403 403 403 403",
+    "POST /v1/requests/preview": "200 200 403 403 403 403 403 403 403 403 403",
+    "GET /v1/requests": "200 200 200 200 200 200 200 200 200 200 200",
+    "GET /v1/requests/{request_id}": "200 404 200 404 200 404 200 200 200 404 200",
+    "GET /v1/requests/{request_id}/events": "200 404 200 404 200 404 200 200 200 404 200",
+    "POST /v1/requests/{request_id}/approve": "403 404 403 404 403 404 403 200 403 404 200",
+    "POST /v1/requests/{request_id}/{action}": "403 404 403 404 403 404 200 200 403 404 200",
+    "GET /v1/access": "200 403 403 403 403 200 403 403 403 403 403",
+    "POST /v1/tenants": "403 403 403 201 403 403 403 403 403 403 403",
+    "GET /v1/tenants": "200 200 200 200 200 200 200 200 200 200 200",
+    "GET /v1/tenants/{slug}": "200 200 200 200 200 200 200 200 200 404 200",
+    "POST /v1/tenants/{slug}/suspend": "403 403 403 200 403 403 403 403 403 404 403",
+    "POST /v1/tenants/{slug}/resume": "403 403 403 200 403 403 403 403 403 404 403",
+    "PUT /v1/tenants/{slug}/plan": "403 403 403 200 403 403 403 403 403 404 403",
+    "PUT /v1/tenants/{slug}/mode": "403 403 403 403 403 403 200 403 403 404 403",
+    "PUT /v1/tenants/{slug}/name": "403 403 403 403 403 403 200 403 403 404 403",
+    "POST /v1/tenants/{slug}/shut": "403 403 403 403 403 403 200 403 403 404 403",
+    "GET /v1/tenants/{slug}/policy": "403 403 403 403 403 403 200 200 200 404 200",
+    "PUT /v1/tenants/{slug}/policy": "403 403 403 403 403 403 200 403 403 404 403",
+    "GET /v1/tenants/{slug}/policy/versions": "403 403 403 403 403 403 200 200 200 404 200",
+    "GET /v1/tenants/{slug}/members": "403 403 403 403 403 403 200 200 200 404 200",
+    "POST /v1/tenants/{slug}/members": "403 403 403 403 403 403 201 403 403 404 403",
+    "PUT /v1/tenants/{slug}/members/{person_id}": "403 403 403 403 403 403 200 403 403 404 403",
+    "DELETE /v1/tenants/{slug}/members/{person_id}": "403 403 403 403 403 403 204 403 403 404 403",
+    "GET /v1/tenants/{slug}/invitations": "403 403 403 403 403 403 200 200 200 404 200",
+    "DELETE /v1/tenants/{slug}/invitations/{invitation_id}": "403 403 403 403 403 403 204 403 403 404 403",
+    "GET /v1/tenants/{slug}/delegations": "403 403 403 403 403 403 200 200 200 404 200",
+    "POST /v1/tenants/{slug}/delegations": "403 403 403 403 403 403 201 201 403 404 403",
+    "DELETE /v1/tenants/{slug}/delegations/{delegation_id}": "403 403 403 403 403 403 204 204 403 404 403",
+    "POST /v1/tenants/{slug}/recovery": "403 403 403 201 403 403 403 403 403 404 403",
+    "POST /v1/tenants/{slug}/recovery/{invitation_id}/object": "403 403 403 403 403 403 204 204 403 404 403",
+    "GET /v1/vendor/members": "403 403 403 200 200 403 403 403 403 403 403",
+    "POST /v1/vendor/members": "403 403 403 201 403 403 403 403 403 403 403",
+    "PUT /v1/vendor/members/{person_id}": "403 403 403 200 403 403 403 403 403 403 403",
+    "DELETE /v1/vendor/members/{person_id}": "403 403 403 204 403 403 403 403 403 403 403",
+    "POST /v1/vendor/members/{person_id}/disable": "403 403 403 200 403 403 403 403 403 403 403",
+    "GET /v1/vendor/invitations": "403 403 403 200 403 403 403 403 403 403 403",
+    "DELETE /v1/vendor/invitations/{invitation_id}": "403 403 403 204 403 403 403 403 403 403 403",
+    "GET /v1/me": "200 200 200 200 200 200 200 200 200 200 200",
+    "GET /v1/tokens": "200 200 200 200 200 200 200 200 200 200 200",
+    "POST /v1/tokens": "201 201 201 201 201 201 201 201 201 201 201",
+    "POST /v1/tokens/{token_id}/rotate": "404 404 404 404 404 404 404 201 404 404 404",
+    "DELETE /v1/tokens/{token_id}": "404 404 404 404 404 404 404 204 404 404 404",
 }
 
 
@@ -83,9 +84,9 @@ class Anything(dict[str, object]):
 
 @pytest.fixture(scope="module")
 def everybody(open_door: OpenDoor) -> Door:
-    """A world with an open window, and Zoe, who approves for another tenant."""
+    """A world with an open window, and people of other kinds."""
     door = open_door()
-    door.world.add("zoe", Role.APPROVER, open_door().world.tenant.id)
+    _others(door, open_door())
     door.active()
     return door
 
@@ -94,8 +95,15 @@ def everybody(open_door: OpenDoor) -> Door:
 def changing(open_door: OpenDoor) -> Door:
     """Another such world, whose tenant and people are changed by what is called."""
     door = open_door()
-    door.world.add("zoe", Role.APPROVER, open_door().world.tenant.id)
+    _others(door, open_door())
     return door
+
+
+def _others(door: Door, elsewhere: Door) -> None:
+    """Add Zoe, who approves for another tenant, and Dora, an auditor who is Ann's deputy."""
+    door.world.add("zoe", Role.APPROVER, elsewhere.world.tenant.id)
+    door.world.add("dora", Role.AUDITOR, door.world.tenant.id)
+    stand_in(door.world, "dora", "ann")
 
 
 def test_every_route_has_an_entry() -> None:
