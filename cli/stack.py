@@ -49,8 +49,8 @@ class Plan:
 
     @property
     def public_url(self) -> str:
-        """The address of the API."""
-        return f"http://127.0.0.1:{self.api_port}"
+        """The address of the API, by a name: browsers make no passkey for a number."""
+        return f"http://localhost:{self.api_port}"
 
     @property
     def flower_url(self) -> str:

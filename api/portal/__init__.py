@@ -9,4 +9,5 @@ def install(app: FastAPI) -> None:
     """Add the pages to an app whose refusals are mapped already."""
     for part in (sign_in, by_passkey, by_issuer, requests, account, own_tokens, invitations, static):
         app.include_router(part.router)
+    app.include_router(requests.front)
     pages.install(app)

@@ -32,6 +32,7 @@ from lockbox.requests.voting import Verdict
 from lockbox.requests.writing import Origin
 
 router = APIRouter(prefix="/requests", tags=[TAG], include_in_schema=False)
+front = APIRouter(tags=[TAG], include_in_schema=False)
 
 MOST = 50
 NO_REQUEST = "There is no such request."
@@ -48,6 +49,12 @@ class Said:
     action: str = ""
     comment: str = ""
     window: str = ""
+
+
+@front.get("/")
+def enter(request: Request) -> Response:
+    """Lead whoever types the bare address to the requests."""
+    return go(request, "/requests")
 
 
 @router.get("")

@@ -21,6 +21,7 @@ MATRIX = {
     "GET /sign-in/oidc/callback": "401 401 401 401 401 401 401 401 401 401 401",
     "GET /sign-in/oidc/{number}": "404 404 404 404 404 404 404 404 404 404 404",
     "POST /sign-out": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "GET /": "sign-in 200 200 200 200 200 200 200 200 200 200",
     "GET /requests": "sign-in 200 200 200 200 200 200 200 200 200 200",
     "GET /requests/{request_id}": "sign-in 200 404 200 404 200 404 200 200 200 404",
     "POST /requests/{request_id}/{action}": "sign-in 403 404 403 404 403 404 403 403 403 404",
