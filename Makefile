@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 UV ?= uv
 TESTS ?= tests
-JOBS ?= 2
+JOBS ?= 4
 
 .PHONY: help demo run test check format migrate bench lock openapi clean
 .DEFAULT_GOAL := help
