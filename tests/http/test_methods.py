@@ -8,7 +8,7 @@ from tests.http.door import Door, facts
 
 
 @pytest.mark.parametrize(
-    "path", ["//", "/v1", "/v1/", "/v1/requests/", "/v1/access/", "/docs", "/redoc", "/admin", "/%00"]
+    "path", ["/index.html", "/v1", "/v1/", "/v1/requests/", "/v1/access/", "/docs", "/redoc", "/admin", "/%00"]
 )
 def test_an_unknown_path_is_not_found(door: Door, path: str) -> None:
     facts(door.get("max", path), 404, "not-found")
