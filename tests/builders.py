@@ -212,6 +212,10 @@ class World:
         """File a request and return its row."""
         return self.submitted(who, house, **changes).request
 
+    def fresh(self, who: str = "erin", **changes: Any) -> AccessRequest:
+        """File a request about what nobody has asked for before: no earlier denial leads it past a manager."""
+        return self.submit(who, **({"resources": [f"mailbox:{new_id()}@contoso.example"]} | changes))
+
     def submitted(self, who: str = "erin", house: Database | None = None, **changes: Any) -> Submitted:
         """File a request and return all that the house says of it."""
         with (house or self.house).transaction() as session:

@@ -30,6 +30,9 @@ WHERE p.id = :id AND m.tenant_id IS NULL AND m.role = 'engineer' AND p.disabled_
 """)
 
 
+WAS_DENIED = text("SELECT was_denied(:tenant_id, :service, CAST(:resources AS text[]))")
+
+
 @dataclass(frozen=True)
 class Filing:
     """What an engineer asks for; `access_window` in seconds. A system names the engineer for whom it files."""
@@ -47,7 +50,10 @@ class Filing:
 
 @dataclass(frozen=True)
 class Judged:
-    """What a filing meets at this moment. `mode` is the one that holds, dated consent and all."""
+    """What a filing meets at this moment. `mode` is the one that holds, dated consent and all.
+
+    `was_denied` is whether the customer's last word about one of the resources was no.
+    """
 
     party: Party
     requester_id: UUID
@@ -58,12 +64,14 @@ class Judged:
     mode: Mode
     known: Directory
     at: datetime
+    was_denied: bool
 
     @property
     def first_state(self) -> State:
-        """Where the request would begin."""
+        """Where the request would begin; what was denied is asked again only past a manager."""
         row, _ = move(None, Action.SUBMIT, {Party.ENGINEER})
-        return row.to if row.instead is None or reviewed_first(self.terms, self.mode) else row.instead
+        reviewed = self.was_denied or reviewed_first(self.terms, self.mode)
+        return row.to if row.instead is None or reviewed else row.instead
 
     @property
     def able(self) -> frozenset[UUID]:
@@ -122,6 +130,7 @@ def judge(session: Session, caller: Caller, filing: Filing, services: Mapping[st
         mode=effective_mode(tenant.mode, policy, at),
         known=outbox.directory(session, {tenant.id}, at),
         at=at,
+        was_denied=_was_denied(session, tenant, filing),
     )
 
 
@@ -152,6 +161,11 @@ def first_tier(
         if prompted := known.prompted(tenant_id, members):
             return prompted
     return known.prompted(tenant_id)
+
+
+def _was_denied(session: Session, tenant: Tenant, filing: Filing) -> bool:
+    values = {"tenant_id": tenant.id, "service": filing.service, "resources": list(filing.resources)}
+    return bool(session.connection().execute(WAS_DENIED, values).scalar_one())
 
 
 def _filing_parties(caller: Caller) -> set[Party]:

@@ -104,6 +104,41 @@ def test_a_rule_is_stricter_only_for_what_it_matches(world: World) -> None:
     assert (other.quorum, matched.quorum) == (1, 3)
 
 
+HERS, HIS = "mailbox:anna@contoso.example", "mailbox:bob@contoso.example"
+
+
+@pytest.mark.parametrize("who", ["erin", "eve"])
+def test_what_the_customer_denied_is_asked_again_only_past_a_manager(world: World, who: str) -> None:
+    lay_down(world)
+    world.act("ann", Action.DENY, world.submit(resources=[HERS]).id)
+
+    again = world.submit(who, resources=[HIS, HERS])
+    other = world.submit(who, resources=[HIS])
+    asked = world.act("max", Action.ENDORSE, again.id)
+
+    assert (again.state, other.state, asked.state) == (State.REVIEWING, State.PENDING, State.PENDING)
+
+
+def test_a_yes_since_takes_the_denial_back_for_what_it_was_about(world: World) -> None:
+    lay_down(world)
+    world.act("ann", Action.DENY, world.submit(resources=[HERS, HIS]).id)
+    again = world.submit(resources=[HERS])
+    world.act("max", Action.ENDORSE, again.id)
+    world.act("ann", Action.APPROVE, again.id)
+
+    assert world.submit(resources=[HERS]).state is State.PENDING
+    assert world.submit(resources=[HIS]).state is State.REVIEWING
+    assert world.submit(resources=[HERS, HIS]).state is State.REVIEWING
+
+
+def test_what_the_vendor_itself_denied_is_no_word_of_the_customer(world: World) -> None:
+    lay_down(world, vendor_review=True)
+    world.act("max", Action.DENY, world.submit(resources=[HERS]).id)
+    lay_down(world)
+
+    assert world.submit(resources=[HERS]).state is State.PENDING
+
+
 def test_a_stage_must_also_agree(world: World) -> None:
     world.add("lena", Role.APPROVER, world.tenant.id)
     lay_down(world, stages=[{"group": "legal"}], groups={"legal": group(world, "lena")})

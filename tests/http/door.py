@@ -92,7 +92,7 @@ class Door:
 
     def pending(self, who: str = "erin", **changes: Any) -> str:
         """File a request by the house's own means and return its id."""
-        return str(self.world.submit(who, **changes).id)
+        return str(self.world.fresh(who, **changes).id)
 
     def active(self, who: str = "erin", by: str = "ann", **changes: Any) -> str:
         """File and approve a request by the house's own means and return its id."""

@@ -77,7 +77,7 @@ def test_a_form_without_its_token_changes_nothing(lenient: Portal, ann: Browser,
     other = lenient.browser()
     other.enter("ann")
     theirs = other.get("/account").form("/sign-out").fields["csrf"]
-    request = lenient.world.submit()
+    request = lenient.world.fresh()
     shown = {"csrf": theirs if token == "another" else token} if token is not None else {}
     more = {"version": "1", "id": str(NOWHERE), "number": "0", "issuer": "x", "subject": "x"}
     paths = [path for method, path in pages_of(lenient) if method == "POST" and path.startswith("/account")]
@@ -93,18 +93,18 @@ def test_a_form_without_its_token_changes_nothing(lenient: Portal, ann: Browser,
 
 
 def test_a_form_from_a_page_of_ours_without_fetch_metadata_is_taken(lenient: Portal, ann: Browser) -> None:
-    page = ann.get(f"/requests/{lenient.world.submit().id}")
+    page = ann.get(f"/requests/{lenient.world.fresh().id}")
     form = page.form("/deny")
 
     by_origin = ann.send(form.action, form.fields, {"origin": HOME})
-    page = ann.get(f"/requests/{lenient.world.submit().id}")
+    page = ann.get(f"/requests/{lenient.world.fresh().id}")
     by_site = ann.send(page.form("/deny").action, page.form("/deny").fields, {"sec-fetch-site": "same-origin"})
 
     assert (by_origin.status_code, by_site.status_code) == (303, 303)
 
 
 def test_a_form_after_the_session_has_ended_changes_nothing_and_says_so(lenient: Portal, ann: Browser) -> None:
-    request = lenient.world.submit()
+    request = lenient.world.fresh()
     page = ann.get(f"/requests/{request.id}")
     lenient.sql(
         "UPDATE sessions SET revoked_at = now() WHERE person_id = :p", p=lenient.world.people["ann"].person_id
@@ -120,7 +120,7 @@ def test_a_form_after_the_session_has_ended_changes_nothing_and_says_so(lenient:
 
 @pytest.mark.parametrize("means", [Means.MAIL, Means.PASSKEY])
 def test_reading_never_changes_anything_whatever_is_followed_and_how_often(lenient: Portal, means: Means) -> None:
-    request = lenient.world.submit()
+    request = lenient.world.fresh()
     browser = lenient.browser()
     browser.enter("ann", means)
     links = [letters.portal_address("", request.id), "/sign-in", f"/invitations/{NOWHERE}", "/requests", "/account"]
@@ -187,7 +187,7 @@ def test_a_changed_cookie_leads_nowhere_else_either(lenient: Portal) -> None:
 
 
 def test_pages_can_be_read_without_sight_and_without_script(lenient: Portal, ann: Browser) -> None:
-    request = lenient.world.submit()
+    request = lenient.world.fresh()
     stranger = lenient.browser()
 
     for page in (
@@ -209,7 +209,7 @@ def test_pages_can_be_read_without_sight_and_without_script(lenient: Portal, ann
 
 
 def test_every_answer_of_a_page_has_the_headers(lenient: Portal, ann: Browser) -> None:
-    request = lenient.world.submit()
+    request = lenient.world.fresh()
     calls: list[tuple[str, str, dict[str, Any]]] = [
         ("GET", f"/requests/{request.id}", {}),
         ("GET", "/requests/x", {}),

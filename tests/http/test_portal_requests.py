@@ -42,13 +42,13 @@ def offered(page: Page) -> set[str]:
 
 
 def test_the_page_says_who_what_why_and_both_clocks(easy: Portal) -> None:
-    request = easy.world.submit(access_window=5400, justification="It does not open.\nSince Monday.")
+    request = easy.world.fresh(access_window=5400, justification="It does not open.\nSince Monday.")
 
     _, page = opened(easy, "ann", request.id)
 
     for words in (
         "Erin asks for access to Exchange Online",
-        "mailbox:anna@contoso.example",
+        request.resources[0],
         "support case: It does not open. Since Monday.",
         "CASE-1",
         "1 h 30 min",
@@ -64,7 +64,7 @@ def test_the_page_says_who_what_why_and_both_clocks(easy: Portal) -> None:
 
 
 def test_an_approver_approves_for_a_shorter_time_with_a_comment(easy: Portal) -> None:
-    request = easy.world.submit(access_window=3600)
+    request = easy.world.fresh(access_window=3600)
     browser, page = opened(easy, "ann", request.id)
 
     after = browser.submit(page, "/approve", window="900", comment="Go\r\nahead")
@@ -82,7 +82,7 @@ def test_an_approver_approves_for_a_shorter_time_with_a_comment(easy: Portal) ->
     [("ann", "deny", "Ann (approver) denied"), ("erin", "cancel", "Erin (requester) withdrew it")],
 )
 def test_a_request_that_waits_is_ended(easy: Portal, name: str, action: str, words: str) -> None:
-    request = easy.world.submit()
+    request = easy.world.fresh()
     browser, page = opened(easy, name, request.id)
 
     after = browser.submit(page, f"/{action}", comment="No longer needed")
@@ -98,7 +98,7 @@ def test_a_request_that_waits_is_ended(easy: Portal, name: str, action: str, wor
     [("ann", "revoke"), ("tara", "revoke"), ("max", "revoke"), ("erin", "complete")],
 )
 def test_an_open_window_is_closed(easy: Portal, name: str, action: str) -> None:
-    request = easy.world.submit()
+    request = easy.world.fresh()
     easy.world.act("ann", Action.APPROVE, request.id)
     browser, page = opened(easy, name, request.id)
 
@@ -129,14 +129,14 @@ def test_a_manager_endorses_and_then_the_customer_is_asked(open_portal: OpenPort
     [("aude", set()), ("tara", {"deny"}), ("vera", set()), ("erin", {"cancel"}), ("max", set())],
 )
 def test_nobody_is_offered_what_is_not_theirs(easy: Portal, name: str, expected: set[str]) -> None:
-    _, page = opened(easy, name, easy.world.submit().id)
+    _, page = opened(easy, name, easy.world.fresh().id)
 
     assert page.status == 200
     assert offered(page) == expected
 
 
 def test_what_is_sent_all_the_same_is_refused_in_a_sentence(easy: Portal) -> None:
-    request = easy.world.submit()
+    request = easy.world.fresh()
     browser, page = opened(easy, "aude", request.id)
     fields = page.form("/sign-out").fields | {"version": "1"}
     before = easy.count()
@@ -204,7 +204,7 @@ def test_somebody_who_looked_too_long_ago_is_told_what_changed(open_portal: Open
 
 
 def test_an_answer_that_comes_too_late_changes_nothing(easy: Portal) -> None:
-    request = easy.world.submit()
+    request = easy.world.fresh()
     browser, page = opened(easy, "ann", request.id)
     easy.wait(hours=12)
     browser.enter("ann")
@@ -219,7 +219,7 @@ def test_an_answer_that_comes_too_late_changes_nothing(easy: Portal) -> None:
 
 @pytest.mark.parametrize("window", ["3601", "0", "-5", "x", "1e3", "\u0663", "9" * 9])
 def test_a_time_that_was_not_offered_opens_nothing(easy: Portal, window: str) -> None:
-    request = easy.world.submit(access_window=3600)
+    request = easy.world.fresh(access_window=3600)
     browser, page = opened(easy, "ann", request.id)
     before = easy.states()
 
@@ -231,7 +231,7 @@ def test_a_time_that_was_not_offered_opens_nothing(easy: Portal, window: str) ->
 
 @pytest.mark.parametrize("comment", ["x" * 2001, "a\x00b", "a\u202eb"])
 def test_a_comment_that_is_too_long_or_forged_is_refused_and_not_lost(easy: Portal, comment: str) -> None:
-    request = easy.world.submit()
+    request = easy.world.fresh()
     browser, page = opened(easy, "ann", request.id)
 
     answer = browser.submit(page, "/deny", comment=comment)
@@ -242,7 +242,7 @@ def test_a_comment_that_is_too_long_or_forged_is_refused_and_not_lost(easy: Port
 
 @pytest.mark.parametrize("version", ["", "0", "-1", "x", "9999999999"])
 def test_without_the_version_that_was_seen_nothing_is_done(easy: Portal, version: str) -> None:
-    request = easy.world.submit()
+    request = easy.world.fresh()
     browser, page = opened(easy, "ann", request.id)
     before = easy.states()
 
@@ -258,7 +258,7 @@ def test_a_request_of_others_looks_as_one_that_does_not_exist(
 ) -> None:
     if name == "zoe":
         easy.world.add("zoe", Role.APPROVER, open_portal().world.tenant.id)
-    request = easy.world.submit()
+    request = easy.world.fresh()
     browser = easy.browser()
     browser.enter(name)
     fields = browser.get("/account").form("/sign-out").fields | {"version": "1"}
@@ -276,7 +276,7 @@ def test_a_request_of_others_looks_as_one_that_does_not_exist(
 
 
 def test_somebody_who_is_nobody_learns_nothing_of_a_request(easy: Portal) -> None:
-    request = easy.world.submit()
+    request = easy.world.fresh()
     browser = easy.browser()
 
     theirs, nobodys = browser.get(f"/requests/{request.id}"), browser.get(f"/requests/{UUID_LIKE}")
@@ -289,7 +289,7 @@ UUID_LIKE = "01a20e89-0294-736c-b49a-5a0327678385"
 
 
 def test_the_list_shows_what_one_may_see_with_its_state(easy: Portal) -> None:
-    mine, other = easy.world.submit(), easy.world.submit("eve")
+    mine, other = easy.world.fresh(), easy.world.fresh("eve")
     easy.world.act("ann", Action.DENY, other.id)
     browser = easy.browser()
 
@@ -313,7 +313,7 @@ def test_the_list_shows_what_one_may_see_with_its_state(easy: Portal) -> None:
 def test_what_somebody_wrote_is_text_and_nothing_else(open_portal: OpenPortal, changes: dict[str, Any]) -> None:
     easy = open_portal(BY_MAIL)
     easy.sql("UPDATE people SET name = :n WHERE id = :p", n=HOSTILE, p=easy.world.people["eve"].person_id)
-    request = easy.world.submit("eve", **changes)
+    request = easy.world.fresh("eve", **changes)
 
     browser, page = opened(easy, "ann", request.id)
     refused = browser.submit(page, "/approve", comment=HOSTILE, window="x")
