@@ -118,7 +118,7 @@ def address(request: Request) -> str | None:
             found = str(ip_address(hops.pop()))
         except ValueError:
             break
-    return found
+    return found.partition("%")[0] if found else None
 
 
 def _agent(request: Request) -> str | None:

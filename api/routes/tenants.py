@@ -37,7 +37,7 @@ Who = Annotated[Caller, Depends(caller)]
 From = Annotated[Origin, Depends(origin)]
 Chosen = Annotated[Settings, Depends(settings)]
 Seen = Annotated[int | None, Depends(if_match)]
-Version = Annotated[int | None, Query(ge=1, le=2**31 - 1)]
+Version = Annotated[int | None, Query(ge=1, le=2**31 - 2)]
 
 
 @router.post("", status_code=201, responses=problems(400, 409))

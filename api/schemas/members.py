@@ -27,13 +27,19 @@ def _to_utc(moment: datetime) -> datetime:
         raise ValueError("choose a moment that a calendar holds") from None
 
 
+def _machine_or_person(roles: list[str]) -> list[str]:
+    if "system" in roles and len(set(roles)) > 1:
+        raise ValueError("a system has no other role: what runs by itself decides nothing")
+    return roles
+
+
 Address = Annotated[str, Field(max_length=320), AfterValidator(_address)]
 PersonName = Annotated[Line, Field(max_length=200)]
 Moment = Annotated[AwareDatetime, AfterValidator(_to_utc)]
 TenantRole = Literal["tenant_admin", "approver", "auditor"]
 VendorRole = Literal["engineer", "manager", "operator", "vendor_auditor", "system"]
 TenantRoles = Annotated[list[TenantRole], Field(min_length=1, max_length=3)]
-VendorRoles = Annotated[list[VendorRole], Field(min_length=1, max_length=5)]
+VendorRoles = Annotated[list[VendorRole], Field(min_length=1, max_length=5), AfterValidator(_machine_or_person)]
 
 
 class Somebody(Incoming):

@@ -51,7 +51,9 @@ READ = text("""
 SELECT n.id, n.channel, n.template, n.until_at, n.attempts, e.at, e.deadline_at, e.to_state, e.actor_role,
     r.id AS request_id, r.state, r.service, r.resources, r.actions, r.reason_code, r.justification, r.case_ref,
     r.access_window, r.requester_id, t.slug AS tenant, t.id AS tenant_id, q.name AS requester,
-    p.id AS recipient_id, p.name AS recipient_name, p.email AS recipient_address, p.disabled_at AS recipient_disabled,
+    p.id AS recipient_id, p.name AS recipient_name, p.email AS recipient_address,
+    p.disabled_at IS NOT NULL OR (p.id IS NOT NULL AND NOT EXISTS (SELECT FROM memberships m
+        WHERE m.person_id = p.id AND (m.tenant_id IS NULL OR m.tenant_id = n.tenant_id))) AS recipient_disabled,
     h.url, h.secret, h.disabled_at AS endpoint_disabled,
     (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'name') AS actor_name,
     (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'comment') AS comment

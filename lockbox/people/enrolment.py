@@ -1,6 +1,6 @@
 """When somebody may change how they sign in: what is added here is as strong as the sign-in that adds it."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import text
 from sqlmodel import Session
@@ -19,7 +19,9 @@ JUST_INVITED = text("""
 SELECT EXISTS (SELECT FROM invitations WHERE accepted_by = :id AND accepted_at BETWEEN :since AND :until
     AND tenant_id = ALL(CAST(:tenants AS uuid[])))
 """)
+EVER_INVITED = text("SELECT EXISTS (SELECT FROM invitations WHERE accepted_by = :id)")
 ACCEPTING_TAKES = timedelta(seconds=30)
+TRUSTED_AFTER = timedelta(hours=72)
 
 
 def check(session: Session, caller: Caller) -> None:
@@ -41,13 +43,32 @@ def check(session: Session, caller: Caller) -> None:
         )
     if caller.means in STRONG or not session.connection().execute(HAS_ANY, {"id": caller.person_id}).scalar_one():
         return
+    if not _just_invited(session, caller):
+        raise SignInAgain(
+            "A code from a mail is not enough to change this: sign in with a passkey or your sign-in service."
+        )
+
+
+def trusted_from(session: Session, caller: Caller) -> datetime:
+    """Return from when what the caller adds now is stronger than a code from a mail.
+
+    At once, if a strong sign-in adds it, or somebody who has just been invited, or never was: those whom the owner of
+    the database made. For everybody else a mailbox vouches alone, and its true reader gets 72 hours to see it.
+    """
+    at = now(session)
+    ever = session.connection().execute(EVER_INVITED, {"id": caller.person_id}).scalar_one()
+    if caller.means in STRONG or not ever or _just_invited(session, caller):
+        return at
+    return at + TRUSTED_AFTER
+
+
+def _just_invited(session: Session, caller: Caller) -> bool:
+    if caller.signed_in_at is None:
+        return False
     invited = {
         "id": caller.person_id,
         "since": caller.signed_in_at - ACCEPTING_TAKES,
         "until": caller.signed_in_at,
         "tenants": sorted(caller.tenants()),
     }
-    if not session.connection().execute(JUST_INVITED, invited).scalar_one():
-        raise SignInAgain(
-            "A code from a mail is not enough to change this: sign in with a passkey or your sign-in service."
-        )
+    return bool(session.connection().execute(JUST_INVITED, invited).scalar_one())

@@ -44,7 +44,10 @@ class Identity(SQLModel, table=True):
 
 
 class Passkey(SQLModel, table=True):
-    """A WebAuthn credential of a person; `public_key` in COSE form, `sign_count` as last shown."""
+    """A WebAuthn credential of a person; `public_key` in COSE form, `sign_count` as last shown.
+
+    Until `trusted_at` it proves no more than the mailbox by which it was added.
+    """
 
     __tablename__ = "passkeys"
 
@@ -55,6 +58,7 @@ class Passkey(SQLModel, table=True):
     sign_count: int = Field(sa_type=BigInteger)
     name: str = Field(max_length=100)
     created_at: datetime = Field(sa_type=Instant)
+    trusted_at: datetime = Field(sa_type=Instant)
     last_used_at: datetime | None = Field(default=None, sa_type=Instant)
 
 

@@ -58,8 +58,8 @@ MALFORMED = (
 )
 
 ADDED = text("""
-INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at)
-VALUES (:id, :person_id, :credential_id, :public_key, :sign_count, :name, :at)
+INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at, trusted_at)
+VALUES (:id, :person_id, :credential_id, :public_key, :sign_count, :name, :at, :trusted_at)
 ON CONFLICT DO NOTHING RETURNING id
 """)
 
@@ -133,6 +133,7 @@ def add(
         "sign_count": made.sign_count,
         "name": name,
         "at": now(session),
+        "trusted_at": enrolment.trusted_from(session, caller),
     }
     if session.connection().execute(ADDED, values).one_or_none() is None:
         raise Conflict("This passkey is known here already.")
@@ -149,6 +150,8 @@ def ask(party: RelyingParty) -> Question:
 
 def caller_of(session: Session, party: RelyingParty, *, challenge: bytes, shown: str) -> Caller:
     """Return the person whose passkey has just answered, whose transaction this one becomes.
+
+    A passkey that a mailbox alone has added counts as a mailed code until it is trusted.
 
     The sign count has to grow where the authenticator counts: one that does not grow means a copy of the passkey.
 
@@ -181,7 +184,8 @@ def caller_of(session: Session, party: RelyingParty, *, challenge: bytes, shown:
     key.sign_count, key.last_used_at = verified.new_sign_count, now(session)
     session.add(key)
     session.flush()
-    return found.caller(Means.PASSKEY, key.last_used_at)
+    means = Means.PASSKEY if key.last_used_at >= key.trusted_at else Means.MAIL
+    return found.caller(means, key.last_used_at)
 
 
 def mine(session: Session, caller: Caller) -> Sequence[Passkey]:

@@ -15,7 +15,7 @@ from lockbox.notices import outbox
 from lockbox.notices.outbox import Directory
 from lockbox.people import context, tenants
 from lockbox.people.roles import Caller, Means, Role, Side
-from lockbox.refusals import InvalidMove, NotYours, OwnRequest, Stale, TooLate
+from lockbox.refusals import InvalidMove, NotYours, OwnRequest, PolicyNotMet, Stale, TooLate
 from lockbox.requests import policies, voting, writing
 from lockbox.requests.judging import first_tier
 from lockbox.requests.lifecycle import DECISIONS, FINAL_STATES, Action, Move, Party, State, move
@@ -63,6 +63,7 @@ def act(session: Session, caller: Caller, origin: Origin, request_id: UUID, verd
         NotYours, OwnRequest, AlreadyEndorsed, SignInAgain: the caller is not the one to do this, or not so.
         Stale, InvalidMove, TooLate, AlreadyDecided: the request is not, or no longer, what the caller takes it for.
         WindowTooLong: the window would be longer than what was asked.
+        PolicyNotMet: the customer no longer allows access for the reason that was given.
     """
     context.enter(session, caller)
     request = _locked(session, caller, request_id)
@@ -70,6 +71,8 @@ def act(session: Session, caller: Caller, origin: Origin, request_id: UUID, verd
     at = now(session)
     known = outbox.directory(session, {request.tenant_id}, at)
     scene = Scene(caller, origin, known, policies.ruling(session, request), at)
+    if verdict.action in DECISIONS and caller.holds(Role.SYSTEM):
+        raise NotYours("A system of the vendor decides nothing.")
     if verdict.action in DECISIONS and request.requester_id == caller.person_id:
         raise OwnRequest("You asked for this access; somebody else decides about it.")
     if verdict.version is not None and verdict.version != request.version:
@@ -92,6 +95,7 @@ def _moved(
     stands_for = scene.stands_for(request) if party is Party.APPROVER else frozenset[UUID]()
     if action in OPENING:
         voting.strong_enough(scene.caller, scene.ruling.terms, scene.at)
+        _for_a_good_reason(scene, request)
     if action in DECISIONS:
         votes = voting.given(session, request, scene.known)
         decision = voting.decide(
@@ -110,6 +114,11 @@ def _moved(
         personal={"comment": verdict.comment},
     )
     return change, decision
+
+
+def _for_a_good_reason(scene: Scene, request: AccessRequest) -> None:
+    if request.reason_code not in scene.ruling.terms.reasons:
+        raise PolicyNotMet("The customer no longer allows access for this reason; deny or cancel it.")
 
 
 def _facts(scene: Scene, verdict: Verdict, stands_for: frozenset[UUID]) -> Mapping[str, Value]:

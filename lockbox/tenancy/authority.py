@@ -91,6 +91,12 @@ def firmly(session: Session, seat: Seat, tenant: Tenant) -> None:
         strong_enough(seat.caller, policies.current(session, tenant), at)
 
 
+def is_last_approver(session: Session, seat: Seat, person_id: UUID) -> bool:
+    """Whether nobody else approves for the tenant at which somebody acts."""
+    assert seat.tenant_id is not None  # noqa: S101 - members are those of a tenant
+    return directory(session, {seat.tenant_id}, now(session)).approvers[seat.tenant_id] <= {person_id}
+
+
 def operate(session: Session, caller: Caller, origin: Origin, slug: str) -> tuple[Seat, Tenant]:
     """Return the caller as an operator who deals with a tenant, whose people are held.
 

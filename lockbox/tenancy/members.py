@@ -63,7 +63,7 @@ def set_roles(
     """
     seat, member = _member(session, caller, origin, slug, person_id)
     if roles != member.roles:
-        if roles - member.roles - {Role.AUDITOR}:
+        if roles - member.roles - {Role.AUDITOR} or _weakens(session, seat, member, roles):
             authority.firmly(session, seat, authority.known(session, caller, slug))
         _not_the_last_admin(session, seat, member, roles)
         _end_what_roles_carried(session, seat, member, roles)
@@ -77,10 +77,13 @@ def remove(session: Session, caller: Caller, origin: Origin, slug: str, person_i
 
     Raises:
         Unknown, NotYours: as named.
+        SignInAgain: it is an admin or the last approver, and the caller's sign-in is too weak or too old for that.
         LastAdmin: the tenant would be left without an admin.
     """
     seat, member = _member(session, caller, origin, slug, person_id)
     nothing = frozenset[Role]()
+    if _weakens(session, seat, member, nothing):
+        authority.firmly(session, seat, authority.known(session, caller, slug))
     _not_the_last_admin(session, seat, member, nothing)
     deputies.end_those_of(session, seat, person_id, as_principal=True, as_deputy=True)
     if member.is_eligible:
@@ -114,6 +117,14 @@ def set_eligible(
         )
         trail.tell(session, seat, deed)
     return _again(session, seat, person_id)
+
+
+def _weakens(session: Session, seat: Seat, member: Member, roles: frozenset[Role]) -> bool:
+    """Whether an admin would be gone, or the last approver: with them goes what they could object to."""
+    gone = member.roles - roles
+    return Role.TENANT_ADMIN in gone or (
+        Role.APPROVER in gone and authority.is_last_approver(session, seat, member.person_id)
+    )
 
 
 def _member(session: Session, caller: Caller, origin: Origin, slug: str, person_id: UUID) -> tuple[Seat, Member]:

@@ -11,7 +11,7 @@ from sqlmodel import Session, col, select
 from lockbox.audit.canonical import Value
 from lockbox.database import now
 from lockbox.notices import outbox
-from lockbox.people.models import EligibleDeputy, Membership, Person, PolicyVersion, Tenant
+from lockbox.people.models import EligibleDeputy, Membership, Person, Tenant
 from lockbox.people.roles import Caller, Mode, Role
 from lockbox.refusals import Invalid, NobodyCanApprove, Stale, Unknown
 from lockbox.requests import policies as versions
@@ -21,8 +21,7 @@ from lockbox.requests.quorum import who_lacks
 from lockbox.requests.rules import Policy, effective_mode
 from lockbox.requests.terms import Terms
 from lockbox.requests.writing import Origin
-from lockbox.tenancy import authority, trail
-from lockbox.tenancy.authority import Seat
+from lockbox.tenancy import authority, revising, trail
 from lockbox.tenancy.shutting import close_what_was_opened_alone
 from lockbox.tenancy.trail import Deed
 
@@ -86,6 +85,8 @@ def change(
         policy: the whole of it.
         seen: the version that the caller means to replace; None for whichever holds.
 
+    To take dated consent back, and no more, is closing: any sign-in will do.
+
     Raises:
         Unknown, NotYours: as named.
         Stale: another version holds than the one that was seen.
@@ -101,11 +102,13 @@ def change(
     differences = changes(held.policy, policy)
     if not differences:
         return held
-    authority.firmly(session, seat, tenant)
+    if policy != held.policy.model_copy(update={"consent": None}):
+        authority.firmly(session, seat, tenant)
     at = now(session)
     _only_deciders(session, tenant, policy)
     _somebody_can_approve(session, tenant, policy, at)
-    edition = _written(session, seat, tenant, policy, at)
+    version = revising.revise(session, seat, tenant, policy, at)
+    edition = Edition(version, seat.caller.person_id, seat.caller.name, at)
     facts: dict[str, Value] = {"version": edition.version}
     if _takes_consent_back(tenant, held.policy, policy, at):
         facts["closed"] = [str(request.id) for request in close_what_was_opened_alone(session, seat, tenant)]
@@ -122,24 +125,6 @@ def _takes_consent_back(tenant: Tenant, old: Policy, new: Policy, at: datetime) 
         or new.consent.until < old.consent.until
         or effective_mode(tenant.mode, new, at) is Mode.ENFORCE
     )
-
-
-def _written(session: Session, seat: Seat, tenant: Tenant, policy: Policy, at: datetime) -> Edition:
-    author = seat.caller
-    tenant.policy_version += 1
-    body = policy.model_dump(mode="json")
-    session.add(
-        PolicyVersion(
-            tenant_id=tenant.id,
-            version=tenant.policy_version,
-            body=body,
-            author_id=author.person_id,
-            created_at=at,
-        )
-    )
-    session.add(tenant)
-    session.flush()
-    return Edition(tenant.policy_version, author.person_id, author.name, at)
 
 
 def _held(session: Session, tenant: Tenant, version: int) -> Held:

@@ -12,11 +12,12 @@ from lockbox.people.models import Tenant
 from lockbox.people.roles import Caller, Mode, Role
 from lockbox.refusals import LicenceRequired, TooLate
 from lockbox.requests import acting, policies, voting
+from lockbox.requests.changes import changes as policy_changes
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.voting import Verdict
 from lockbox.requests.writing import Origin
-from lockbox.tenancy import authority, trail
+from lockbox.tenancy import authority, revising, trail
 from lockbox.tenancy.authority import Seat
 from lockbox.tenancy.trail import Deed, change
 
@@ -46,8 +47,8 @@ def switch_mode(
 ) -> Switched:
     """Switch a tenant's mode, as its admin; to the one that it has already is no switch.
 
-    Requests in flight end under the mode in which they began. Switching to `enforce` revokes every open window that
-    the vendor opened alone, in the same transaction.
+    Requests in flight end under the mode in which they began. Switching to `enforce` takes dated consent back and
+    revokes every open window that the vendor opened alone, in the same transaction.
 
     Raises:
         Unknown, NotYours: as named.
@@ -57,13 +58,19 @@ def switch_mode(
     tenant = authority.known(session, caller, slug)
     seat = authority.take(session, caller, origin, ADMINS, tenant)
     tenant = authority.locked(session, tenant)
-    if mode is tenant.mode:
+    policy = policies.current(session, tenant)
+    ends_consent = mode is Mode.ENFORCE and policy.consent is not None
+    if mode is tenant.mode and not ends_consent:
         return Switched(mode)
-    if mode is Mode.ENFORCE:
-        _is_entitled(tenant, plans)
-    else:
+    if mode is not Mode.ENFORCE:
         _firmly_loosened(session, seat, tenant)
-    changes = {"mode": change(tenant.mode, mode)}
+    elif mode is not tenant.mode:
+        _is_entitled(tenant, plans)
+    changes = {"mode": change(tenant.mode, mode)} if mode is not tenant.mode else {}
+    if ends_consent:
+        without = policy.model_copy(update={"consent": None})
+        revising.revise(session, seat, tenant, without, now(session))
+        changes |= policy_changes(policy, without)
     tenant.mode = mode
     session.add(tenant)
     session.flush()

@@ -78,6 +78,8 @@ def set_roles(session: Session, caller: Caller, origin: Origin, person_id: UUID,
     seat, member = _colleague(session, caller, origin, person_id)
     if member.is_disabled:
         raise Invalid("Somebody who is disabled gets no roles.", field="person_id")
+    if member.roles and (Role.SYSTEM in roles) is not (Role.SYSTEM in member.roles):
+        raise Invalid("A person becomes no system, nor a system a person: invite the other one.", field="roles")
     if roles != member.roles:
         _replace(session, seat, member, roles, "member_changed")
     return _again(session, person_id)

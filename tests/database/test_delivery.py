@@ -116,6 +116,17 @@ def test_somebody_who_was_disabled_is_not_written_to(
     assert {mail.to_name for mail in post.mail.sent} == {"Amir", "Abe"}
 
 
+def test_somebody_who_left_the_tenant_is_not_written_to(
+    world: World, worker: Database, superuser: Engine, post: Postbag
+) -> None:
+    world.submit()
+    write(superuser, "DELETE FROM memberships WHERE person_id = :p", p=world.people["ann"].person_id)
+
+    post.deliver(worker, open_notices(worker))
+
+    assert {mail.to_name for mail in post.mail.sent} == {"Amir", "Abe"}
+
+
 def test_two_senders_with_the_same_notices_send_each_once(
     world: World, worker: Database, pool: ThreadPoolExecutor, post: Postbag
 ) -> None:

@@ -17,7 +17,7 @@ from lockbox.tenancy.deputies import Wanted
 from tests.builders import HERE, ShiftedClock, World, unbound
 from tests.database.scenes import state_of, write
 from tests.database.tenancy import does, id_of
-from tests.ruling import signed_in
+from tests.ruling import lay_down, signed_in
 
 DAY = timedelta(days=1)
 PLANS = {"standard": Plan()}
@@ -29,6 +29,10 @@ LOOSENING: dict[str, Callable[[World, Caller], object]] = {
     "give a role": lambda w, c: _as(
         w, c, members.set_roles, id_of(w, "aude"), roles=frozenset({Role.AUDITOR, Role.APPROVER})
     ),
+    "take an admin's role": lambda w, c: _as(
+        w, c, members.set_roles, id_of(w, "theo"), roles=frozenset({Role.AUDITOR})
+    ),
+    "remove an admin": lambda w, c: _as(w, c, members.remove, id_of(w, "theo")) or "gone",
     "allow a deputy": lambda w, c: _as(w, c, members.set_eligible, id_of(w, "aude"), eligible=True),
     "name a deputy": lambda w, c: _as(
         w,
@@ -54,6 +58,7 @@ def _as(world: World, caller: Caller, call: Callable[..., object], *args: object
 def world(api: Database) -> World:
     """A world in which Abe may be named as a deputy."""
     made = World.make(api)
+    made.add("theo", Role.TENANT_ADMIN, made.tenant.id)
     does(made, "tara", members.set_eligible, id_of(made, "abe"), eligible=True)
     return made
 
@@ -65,6 +70,39 @@ def test_nothing_is_loosened_by_a_weak_or_an_old_sign_in(
 ) -> None:
     with pytest.raises(SignInAgain):
         LOOSENING[what](world, signed_in(world, "tara", means, minutes_ago=minutes_ago))
+
+
+@pytest.mark.parametrize("means", [Means.TOKEN, Means.MAIL])
+def test_the_last_approver_is_not_taken_away_by_a_weak_sign_in(world: World, means: Means) -> None:
+    weak = signed_in(world, "tara", means)
+    for name in ("ann", "amir"):
+        _as(world, weak, members.remove, id_of(world, name))
+
+    with pytest.raises(SignInAgain):
+        _as(world, weak, members.set_roles, id_of(world, "abe"), roles=frozenset({Role.AUDITOR}))
+    with pytest.raises(SignInAgain):
+        _as(world, weak, members.remove, id_of(world, "abe"))
+    with pytest.raises(SignInAgain):
+        _as(world, weak, members.invite, **NINA)
+
+
+@pytest.mark.parametrize("means", [Means.TOKEN, Means.MAIL])
+@pytest.mark.parametrize("switched", [True, False])
+def test_consent_is_taken_back_by_any_sign_in_also_by_the_switch(
+    world: World, means: Means, *, switched: bool
+) -> None:
+    lay_down(world, consent={"mode": "off", "until": (datetime.now(UTC) + DAY).isoformat()})
+    weak = signed_in(world, "tara", means)
+    opened = world.submit()
+    world.act("max", Action.ENDORSE, opened.id)
+
+    if switched:
+        _as(world, weak, shutting.switch_mode, Mode.ENFORCE, plans=PLANS)
+    else:
+        _as(world, weak, policies.change, Policy(vendor_review=False))
+
+    assert state_of(world.house, opened.id) == "revoked"
+    assert world.submit().mode is Mode.ENFORCE
 
 
 @pytest.mark.parametrize("means", [Means.PASSKEY, Means.OIDC])

@@ -23,6 +23,7 @@ from lockbox.requests import acting, filing
 from lockbox.requests.filing import Limits
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
+from lockbox.requests.rules import Policy
 from lockbox.requests.voting import Verdict
 from tests.builders import HERE, SETTINGS, ShiftedClock, World, setting
 from tests.database.scenes import read, write
@@ -102,6 +103,20 @@ def test_a_rule_is_stricter_only_for_what_it_matches(world: World) -> None:
     other, matched = world.submit(), world.submit(resources=["mailbox:ceo@contoso.example"])
 
     assert (other.quorum, matched.quorum) == (1, 3)
+
+
+@pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.OBSERVE])
+def test_a_reason_that_is_no_longer_allowed_opens_nothing(api: Database, mode: Mode) -> None:
+    world = World.make(api, Policy(vendor_review=True), mode=mode)
+    request = world.submit(reason_code="legal_demand")
+    who, action = "max", Action.ENDORSE
+    if mode is Mode.ENFORCE:
+        world.act("max", Action.ENDORSE, request.id)
+        who, action = "ann", Action.APPROVE
+    lay_down(world, vendor_review=True, reasons=["support_case"])
+
+    with pytest.raises(PolicyNotMet, match="no longer allows"):
+        world.act(who, action, request.id)
 
 
 HERS, HIS = "mailbox:anna@contoso.example", "mailbox:bob@contoso.example"

@@ -122,6 +122,16 @@ def test_somebody_without_roles_gets_them_back_without_an_invitation(world: Worl
     assert world.submit("eve").requester_id == member.person_id
 
 
+@pytest.mark.parametrize(("who", "roles"), [("gate", {Role.MANAGER}), ("eve", {Role.SYSTEM})])
+def test_a_person_becomes_no_system_nor_a_system_a_person(world: World, who: str, roles: set[Role]) -> None:
+    before = len(changes_told(world.house))
+
+    with pytest.raises(Invalid, match="becomes no system"):
+        manages(world, "olga", vendor.set_roles, id_of(world, who), frozenset(roles))
+
+    assert len(changes_told(world.house)) == before
+
+
 def test_the_same_again_is_no_change(world: World) -> None:
     manages(world, "olga", vendor.remove, id_of(world, "eve"))
     manages(world, "olga", vendor.disable, id_of(world, "eve"))

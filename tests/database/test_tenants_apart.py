@@ -60,7 +60,7 @@ ONE_MORE = {
         "VALUES (uuidv7(), :who, 'mine', false, sha256(uuid_send(:who)), '{}', '{}', now(), now())"
     ),
     "identities": "INSERT INTO identities VALUES ('https://another.example', CAST(:who AS uuid)::text, :who, now())",
-    "passkeys": "INSERT INTO passkeys VALUES (uuidv7(), :who, sha256(uuid_send(:who)), '', 0, 'mine', now())",
+    "passkeys": "INSERT INTO passkeys VALUES (uuidv7(), :who, sha256(uuid_send(:who)), '', 0, 'mine', now(), now())",
     "sessions": (
         "INSERT INTO sessions (id, person_id, secret_hash, means, signed_in_at, last_seen_at, expires_at) "
         "VALUES (uuidv7(), :who, sha256(sha256(uuid_send(:who))), 'oidc', now(), now(), now())"
@@ -78,7 +78,9 @@ HITS = {
     "pk_identities": (
         "INSERT INTO identities VALUES ('https://' || 'idp' || '.example', CAST(:ann AS uuid)::text, :me, now())"
     ),
-    "uq_passkeys_credential_id": "INSERT INTO passkeys VALUES (uuidv7(), :me, uuid_send(:ann), '', 0, 'x', now())",
+    "uq_passkeys_credential_id": (
+        "INSERT INTO passkeys VALUES (uuidv7(), :me, uuid_send(:ann), '', 0, 'x', now(), now())"
+    ),
     "pk_sign_in_counts": "INSERT INTO sign_in_counts VALUES (:key, now(), 1)",
     "fk_tokens_replaces": (
         "INSERT INTO tokens (id, person_id, name, is_sample, secret_hash, scopes, services, expires_at, created_at, "

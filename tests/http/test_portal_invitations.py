@@ -12,8 +12,8 @@ from tests.authenticator import Authenticator
 from tests.http.portal import Browser, OpenPortal, Page, Portal, code_in
 
 LOST = """
-INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at)
-VALUES (uuidv7(), :p, uuidv7()::text::bytea, '', 0, 'lost', now())
+INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at, trusted_at)
+VALUES (uuidv7(), :p, uuidv7()::text::bytea, '', 0, 'lost', now(), now())
 """
 REFUSED = "This invitation is not good, or the code is not its own"
 
@@ -80,6 +80,30 @@ def test_the_new_person_adds_a_passkey_and_approves_with_it(nora: Invited) -> No
 
     assert "phone" in added.words
     assert "Nora (approver) approved" in page.words
+
+
+def test_a_passkey_that_a_mailbox_adds_later_opens_nothing_for_three_days(nora: Invited) -> None:
+    nora.accept(nora.portal.browser())
+    nora.portal.wait(minutes=1)
+    reader, authenticator = nora.portal.browser(), Authenticator()
+    reader.submit(reader.ask_for_code(nora.address), "/sign-in/code", code=reader.code())
+    asked = reader.submit(reader.get("/account"), "/account/passkeys/new", name="theirs")
+    options = json.loads(asked.form("/account/passkeys").data["options"])
+    reader.submit(asked, "/account/passkeys", credential=authenticator.create(options))
+
+    def approve() -> Page:
+        request = nora.portal.world.submit("erin", nora.portal.house)
+        asked = reader.submit(reader.get(f"/sign-in?next=/requests/{request.id}"), "/sign-in/passkey")
+        options = json.loads(asked.form("/answer").data["options"])
+        reader.submit(asked, "/answer", credential=authenticator.get(options))
+        page = reader.get(f"/requests/{request.id}")
+        return reader.submit(page, "/approve")
+
+    early = approve()
+    nora.portal.wait(minutes=72 * 60)
+
+    assert "opens nothing here" in early.words
+    assert "Nora (approver) approved" in approve().words
 
 
 def test_the_link_alone_shows_a_form_and_names_nobody(nora: Invited) -> None:

@@ -316,8 +316,9 @@ def test_a_reader_of_the_mailbox_adds_nothing_to_somebody_who_has_a_passkey(
 def test_twenty_passkeys_are_enough(portal: Portal, enrolled: Authenticator) -> None:
     browser = portal.browser()
     use(browser, enrolled)
-    more = """INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at)
-        SELECT uuidv7(), :p, sha256(n::text::bytea || uuidv7()::text::bytea), '', 0, 'x', now()
+    more = """INSERT INTO passkeys
+        (id, person_id, credential_id, public_key, sign_count, name, created_at, trusted_at)
+        SELECT uuidv7(), :p, sha256(n::text::bytea || uuidv7()::text::bytea), '', 0, 'x', now(), now()
         FROM generate_series(1, 19) n"""
     portal.sql(more, p=portal.world.people["ann"].person_id)
 

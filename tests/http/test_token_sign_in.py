@@ -19,8 +19,8 @@ from tests.oidc_issuer import LocalIssuer, local_issuer
 
 BIND = "INSERT INTO identities (issuer, subject, person_id, created_at) VALUES (:i, :s, :p, now())"
 HAVE_A_PASSKEY = """
-INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at)
-VALUES (uuidv7(), :p, uuid_send(uuidv7()), '', 0, 'key', now())
+INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at, trusted_at)
+VALUES (uuidv7(), :p, uuid_send(uuidv7()), '', 0, 'key', now(), now())
 """
 
 

@@ -149,6 +149,7 @@ CREATE TABLE passkeys (
     sign_count bigint NOT NULL,
     name varchar(100) NOT NULL,
     created_at timestamptz NOT NULL,
+    trusted_at timestamptz NOT NULL,
     last_used_at timestamptz
 );
 CREATE INDEX ix_passkeys_person_id ON passkeys (person_id);
