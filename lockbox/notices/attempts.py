@@ -109,6 +109,6 @@ def _tell(session: Session, row: Row[Any], at: datetime) -> None:
         facts={"endpoint_id": row.id, "changes": {"endpoint": str(row.id), "reason": said}},
     )
     if row.tenant_id is None:
-        announcing.record(session, happening)
+        announcing.tell_operators(session, happening)
     else:
         announcing.announce(session, happening)

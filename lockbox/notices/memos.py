@@ -41,7 +41,7 @@ TITLES = {
     INVITATION: "You are invited to {tenant}",
     SIGN_IN_CODE: "Your code to sign in",
 }
-LABELS = {"member": "Who", "principal": "For", "deputy": "Deputy", "comment": "Comment"}
+LABELS = {"member": "Who", "principal": "For", "deputy": "Deputy", "comment": "Comment", "endpoint": "Webhook"}
 CUSTOMERS_WORDS = "the vendor"
 
 
