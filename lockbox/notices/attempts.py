@@ -76,9 +76,7 @@ def write(session: Session, attempts: Sequence[Attempt], at: datetime) -> None:
 
 def shown(answer: str) -> str:
     """Return what the other side said as it may be kept and shown: at most a kilobyte, and no control characters."""
-    kept = "".join(
-        mark if mark in "\n\t" or unicodedata.category(mark) not in CONTROLS else STRANGE for mark in answer
-    )
+    kept = "".join(STRANGE if _is_control(mark) else mark for mark in answer.replace("\r\n", "\n"))
     return kept.encode()[:MOST_ANSWER].decode(errors="ignore")
 
 
