@@ -35,7 +35,7 @@ def receiver() -> Iterator[Receiver]:
 @pytest.fixture
 def post() -> Postbag:
     """Mails in memory, and webhooks that are really called."""
-    return Postbag(hooks=HttpHooks(allow_http=True))
+    return Postbag(calling=HttpHooks(allow_http=True))
 
 
 def hooks(house: Database) -> list[UUID]:
