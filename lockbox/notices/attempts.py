@@ -27,8 +27,15 @@ SELECT * FROM unnest(CAST(:id AS uuid[]), CAST(:notice_id AS uuid[]), CAST(:endp
     CAST(:event_type AS text[]), CAST(:at AS timestamptz[]), CAST(:took_ms AS integer[]), CAST(:status AS integer[]),
     CAST(:answer AS text[]), CAST(:error AS text[]))
 """)
-ARRIVED = text("UPDATE endpoints SET failing_since = NULL WHERE id = ANY(:ids) AND failing_since IS NOT NULL")
-FAILED = text("UPDATE endpoints SET failing_since = :at WHERE id = ANY(:ids) AND failing_since IS NULL")
+# Rows are locked in order, for others write of the same endpoints.
+ARRIVED = text("""
+UPDATE endpoints SET failing_since = NULL WHERE id IN (SELECT id FROM endpoints
+    WHERE id = ANY(:ids) AND failing_since IS NOT NULL AND removed_at IS NULL ORDER BY id FOR NO KEY UPDATE)
+""")
+FAILED = text("""
+UPDATE endpoints SET failing_since = :at WHERE id IN (SELECT id FROM endpoints
+    WHERE id = ANY(:ids) AND failing_since IS NULL AND removed_at IS NULL ORDER BY id FOR NO KEY UPDATE)
+""")
 DISABLE = text("""
 UPDATE endpoints SET disabled_at = :at,
     why_disabled = CASE WHEN id = ANY(:gone) THEN 'gone' ELSE 'failing' END

@@ -291,7 +291,7 @@ def _taken(
     endpoint = _seen(session, caller, endpoint_id)
     tenant = session.get(Tenant, endpoint.tenant_id) if endpoint.tenant_id else None
     seat = authority.take(session, caller, origin, ADMINS if tenant else OPERATORS, tenant)
-    session.refresh(endpoint, with_for_update=True)
+    session.refresh(endpoint, with_for_update={"key_share": True})
     if endpoint.removed_at is not None:
         raise Unknown("There is no such webhook.")
     return seat, endpoint, tenant
