@@ -111,7 +111,8 @@ def _tell(session: Session, row: Row[Any], at: datetime) -> None:
         action="endpoint_disabled",
         actor=THE_CLOCK,
         tenant_id=row.tenant_id,
-        facts={"endpoint_id": row.id, "changes": {"endpoint": str(row.id), "reason": said}},
+        facts={"endpoint_id": row.id, "changes": {"reason": said, "id": str(row.id)}},
+        personal={"endpoint": row.description or None},
     )
     if row.tenant_id is None:
         announcing.tell_operators(session, happening)
