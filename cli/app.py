@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from cli import (
     bootstrap,
     delegations,
+    endpoints,
     invitations,
     members,
     policies,
@@ -49,7 +50,7 @@ class InOrder(TyperGroup):
 
     ORDER = (
         *("me", "request", "access", "token"),
-        *("tenant", "member", "invitation", "delegation", "policy", "vendor"),
+        *("tenant", "member", "invitation", "delegation", "policy", "endpoint", "vendor"),
         *("bootstrap", "migrate", "sample"),
     )
 
@@ -67,6 +68,7 @@ for _name, _group in (
     ("invitation", invitations.app),
     ("delegation", delegations.app),
     ("policy", policies.app),
+    ("endpoint", endpoints.app),
     ("vendor", vendor.app),
 ):
     app.add_typer(_group, name=_name)

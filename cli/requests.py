@@ -112,6 +112,16 @@ def events(request: Id, plain: Plain = False) -> None:
 
 
 @app.command()
+def notices(request: Id, plain: Plain = False) -> None:
+    """Show who was told of a request, on your own side."""
+    found = call("GET", at("requests", request, "notices"))
+    if plain:
+        as_json(found)
+    else:
+        wording.show_notices(found)
+
+
+@app.command()
 def approve(
     request: Id,
     comment: Why = None,

@@ -103,3 +103,13 @@ def show_preview(found: Mapping[str, Any]) -> None:
             "Longest window": duration(terms["access_ceiling"]),
         }
     )
+
+
+def show_notices(found: Mapping[str, Any]) -> None:
+    """Print who was told, and the other side in numbers."""
+    rows = (
+        (one["recipient"], one["channel"], words(one["template"]), one["outcome"], one["attempts"], one["last_error"])
+        for one in found["own"]
+    )
+    terminal.table(("Who", "By", "Of", "Outcome", "Tries", "Last error"), rows)
+    terminal.say("The other side: " + ", ".join(f"{number} {outcome}" for outcome, number in found["other"].items()))

@@ -6,9 +6,12 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
+from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import TypeVar
 from urllib.parse import urlencode
 
 import httpx
@@ -35,15 +38,38 @@ GLOBAL_UNICAST = IPv6Network("2000::/3")
 LOOK_UPS = threading.BoundedSemaphore(MOST_LOOK_UPS)
 
 Address = IPv4Address | IPv6Address
+T = TypeVar("T")
+
+
+class Trouble(StrEnum):
+    """What kept a call from an answer."""
+
+    FORM = "form"
+    NAME = "name"
+    NOT_PUBLIC = "not_public"
+    CONNECTION = "connection"
+    CERTIFICATE = "certificate"
+    TIME = "time"
+    ANSWER = "answer"
 
 
 class FetchFailed(Exception):  # noqa: N818 - it is an outcome that callers plan for
     """Nothing usable came back. `reason` quotes nothing that the other side said; `status` is its HTTP status."""
 
-    def __init__(self, reason: str, *, status: int | None = None) -> None:
+    def __init__(self, reason: str, *, status: int | None = None, trouble: Trouble = Trouble.ANSWER) -> None:
         super().__init__(reason)
         self.reason = reason
         self.status = status
+        self.trouble = trouble
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What somebody answered, whatever the status: the first bytes of the body, and Retry-After as it came."""
+
+    status: int
+    body: bytes
+    retry_after: str | None = None
 
 
 def fetch(
@@ -73,41 +99,105 @@ def fetch(
     Raises:
         FetchFailed: the address may not be called, or the answer is missing, late, long or not JSON.
     """
-    until = time.monotonic() + seconds
     target = _target(url, allow_loopback=allow_loopback)
-    addresses = _look_up(target.raw_host.decode("ascii"), min(seconds, LOOK_UP_SECONDS))
-    for address in addresses:
-        _check(address, plain=target.scheme == "http", allow_loopback=allow_loopback)
-    request = _request(target, form, authorization)
+    headers = {} if authorization is None else {"authorization": authorization}
+    content = None
+    if form is not None:
+        headers["content-type"] = "application/x-www-form-urlencoded"
+        content = urlencode(form).encode()
+    request = _request(target, headers, content)
+    return _guarded(request, functools.partial(_read, most_bytes=most_bytes), seconds, tls, allow=allow_loopback)
+
+
+def post(
+    url: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    *,
+    most_bytes: int,
+    seconds: float = SECONDS,
+    allow_loopback: bool = False,
+    tls: ssl.SSLContext | None = None,
+) -> Answer:
+    """Post JSON and return what was answered, a yes or not; the guard is that of `fetch`.
+
+    The call is over with the head of the answer and its first bytes: the rest is not read.
+
+    Args:
+        url: as for `fetch`.
+        body: what to post.
+        headers: more headers, such as signatures.
+        most_bytes: how much of the answer is kept.
+        seconds: from the look-up of the name to the last byte that is kept, in all.
+        allow_loopback: as for `fetch`.
+        tls: as for `fetch`.
+
+    Raises:
+        FetchFailed: the address may not be called, or no answer came in time.
+    """
+    target = _target(url, allow_loopback=allow_loopback)
+    request = _request(target, {**headers, "content-type": "application/json"}, body)
+    return _guarded(request, functools.partial(_begin, most_bytes=most_bytes), seconds, tls, allow=allow_loopback)
+
+
+def check(url: str, *, allow_loopback: bool = False) -> None:
+    """Check an address before it is kept, as far as that goes without looking a name up.
+
+    Raises:
+        FetchFailed: it will never be called: its form, its port, or the network address that it names.
+    """
+    target = _target(url, allow_loopback=allow_loopback)
+    host = target.raw_host.decode("ascii").rstrip(".").lower()
     try:
-        calling = _call(request, addresses[:MOST_ADDRESSES], tls or _system_trust(), most_bytes, seconds)
+        address = ip_address(host)
+    except ValueError:
+        if not allow_loopback and (host == "localhost" or host.endswith(".localhost")):
+            raise FetchFailed("the address is not a public one", trouble=Trouble.NOT_PUBLIC) from None
+        return
+    _check(address, plain=target.scheme == "http", allow_loopback=allow_loopback)
+
+
+def _guarded(
+    request: httpx.Request,
+    read: Callable[[httpx.Response], Awaitable[T]],
+    seconds: float,
+    tls: ssl.SSLContext | None,
+    *,
+    allow: bool,
+) -> T:
+    until = time.monotonic() + seconds
+    addresses = _look_up(request.url.raw_host.decode("ascii"), min(seconds, LOOK_UP_SECONDS))
+    for address in addresses:
+        _check(address, plain=request.url.scheme == "http", allow_loopback=allow)
+    try:
+        calling = _call(request, addresses[:MOST_ADDRESSES], tls or _system_trust(), read, seconds)
         return asyncio.run(asyncio.wait_for(calling, max(0.0, until - time.monotonic())))
     except (TimeoutError, httpx.TimeoutException):
-        raise FetchFailed("it took too long") from None
+        raise FetchFailed("it took too long", trouble=Trouble.TIME) from None
     except (httpx.HTTPError, OSError, ValueError) as error:
         # Not chained: the text of such an error may quote what the other side sent.
-        raise FetchFailed(f"the call failed: {type(error).__name__}") from None
+        raise FetchFailed(f"the call failed: {type(error).__name__}", trouble=Trouble.CONNECTION) from None
 
 
 def _target(url: str, *, allow_loopback: bool) -> httpx.URL:
     try:
         target = httpx.URL(url)
     except httpx.InvalidURL:
-        raise FetchFailed("the address is not a URL") from None
+        raise FetchFailed("the address is not a URL", trouble=Trouble.FORM) from None
     if target.scheme != "https" and not (target.scheme == "http" and allow_loopback):
-        raise FetchFailed("the address is not https")
+        raise FetchFailed("the address is not https", trouble=Trouble.FORM)
     if target.userinfo or not target.host:
-        raise FetchFailed("the address names a user, or no host")
+        raise FetchFailed("the address names a user, or no host", trouble=Trouble.FORM)
     port = HTTPS if target.port is None else target.port
     if not allow_loopback and port != HTTPS and port < FIRST_FREE_PORT:
-        raise FetchFailed("the address names a port that is not called")
+        raise FetchFailed("the address names a port that is not called", trouble=Trouble.FORM)
     return target
 
 
 def _look_up(host: str, seconds: float) -> Sequence[Address]:
     """Resolve a name in a thread of its own, for the system's resolver knows no deadline."""
     if not LOOK_UPS.acquire(blocking=False):
-        raise FetchFailed("too many names are being looked up")
+        raise FetchFailed("too many names are being looked up", trouble=Trouble.NAME)
     answer: Future[Sequence[Address]] = Future()
 
     def look_up() -> None:
@@ -123,15 +213,15 @@ def _look_up(host: str, seconds: float) -> Sequence[Address]:
         threading.Thread(target=look_up, name="look-up", daemon=True).start()
     except RuntimeError:
         LOOK_UPS.release()
-        raise FetchFailed("no thread is left to look up the name") from None
+        raise FetchFailed("no thread is left to look up the name", trouble=Trouble.NAME) from None
     try:
         addresses = answer.result(timeout=seconds)
     except TimeoutError:
-        raise FetchFailed("the name could not be looked up in time") from None
+        raise FetchFailed("the name could not be looked up in time", trouble=Trouble.NAME) from None
     except (OSError, ValueError):
-        raise FetchFailed("the name could not be looked up") from None
+        raise FetchFailed("the name could not be looked up", trouble=Trouble.NAME) from None
     if not addresses:
-        raise FetchFailed("the name has no address")
+        raise FetchFailed("the name has no address", trouble=Trouble.NAME)
     return addresses
 
 
@@ -141,7 +231,7 @@ def _check(address: Address, *, plain: bool, allow_loopback: bool) -> None:
     if address.is_loopback and allow_loopback and not is_mapped:
         return
     if plain or not address.is_global or address.is_multicast or not _is_unicast(address):
-        raise FetchFailed("the address is not a public one")
+        raise FetchFailed("the address is not a public one", trouble=Trouble.NOT_PUBLIC)
 
 
 def _is_unicast(address: Address) -> bool:
@@ -150,29 +240,29 @@ def _is_unicast(address: Address) -> bool:
     return isinstance(address, IPv4Address) or address in GLOBAL_UNICAST
 
 
-def _request(target: httpx.URL, form: Mapping[str, str] | None, authorization: str | None) -> httpx.Request:
-    headers = {
+def _request(target: httpx.URL, headers: Mapping[str, str], content: bytes | None) -> httpx.Request:
+    own = {
         "accept": "application/json",
         "accept-encoding": "identity",
         "connection": "close",
         "user-agent": "Lockbox",
     }
-    if authorization is not None:
-        headers["authorization"] = authorization
     names = {"sni_hostname": target.raw_host.decode("ascii")}
-    if form is None:
-        return httpx.Request("GET", target, headers=headers, extensions=names)
-    headers["content-type"] = "application/x-www-form-urlencoded"
-    return httpx.Request("POST", target, headers=headers, content=urlencode(form).encode(), extensions=names)
+    method = "GET" if content is None else "POST"
+    return httpx.Request(method, target, headers={**headers, **own}, content=content, extensions=names)
 
 
 async def _call(
-    request: httpx.Request, addresses: Sequence[Address], tls: ssl.SSLContext, most_bytes: int, seconds: float
-) -> bytes:
+    request: httpx.Request,
+    addresses: Sequence[Address],
+    tls: ssl.SSLContext,
+    read: Callable[[httpx.Response], Awaitable[T]],
+    seconds: float,
+) -> T:
     """Try the addresses in turn until one takes the connection; what was sent once is not sent again."""
     timeout = httpx.Timeout(seconds, connect=seconds / len(addresses))
     target = request.url
-    reason = "no connection could be made"
+    reason, trouble = "no connection could be made", Trouble.CONNECTION
     async with httpx.AsyncClient(verify=tls, trust_env=False, follow_redirects=False, timeout=timeout) as http:
         for address in addresses:
             request.url = target.copy_with(host=str(address))
@@ -180,13 +270,14 @@ async def _call(
             try:
                 answer = await http.send(request, stream=True)
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                reason = "its certificate was not accepted" if _is_of_certificate(error) else reason
+                if _is_of_certificate(error):
+                    reason, trouble = "its certificate was not accepted", Trouble.CERTIFICATE
                 continue
             try:
-                return await _read(answer, most_bytes)
+                return await read(answer)
             finally:
                 await answer.aclose()
-    raise FetchFailed(reason)
+    raise FetchFailed(reason, trouble=trouble)
 
 
 def _is_of_certificate(error: BaseException | None) -> bool:
@@ -195,7 +286,17 @@ def _is_of_certificate(error: BaseException | None) -> bool:
     return error is not None
 
 
-async def _read(answer: httpx.Response, most_bytes: int) -> bytes:
+async def _begin(answer: httpx.Response, *, most_bytes: int) -> Answer:
+    """Read no more than that many bytes, as they came: nothing is unpacked, and nothing of the rest is waited for."""
+    body = bytearray()
+    async for part in answer.aiter_raw():
+        body += part
+        if len(body) >= most_bytes:
+            break
+    return Answer(answer.status_code, bytes(body[:most_bytes]), answer.headers.get("retry-after"))
+
+
+async def _read(answer: httpx.Response, *, most_bytes: int) -> bytes:
     if answer.status_code != OK:
         raise FetchFailed(f"it answered {answer.status_code}", status=answer.status_code)
     kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -224,6 +224,30 @@ class InvitationClosed(Conflict):
     code = "invitation-closed"
 
 
+class TooManyEndpoints(Conflict):
+    """There are as many endpoints as there may be; one can be removed."""
+
+    code = "too-many-endpoints"
+
+
+class EndpointDisabled(Conflict):
+    """The endpoint is called no more; it can be enabled again."""
+
+    code = "endpoint-disabled"
+
+
+class StillWaiting(Conflict):
+    """The notice has not ended: it will be tried again by itself."""
+
+    code = "still-waiting"
+
+
+class Outdated(Conflict):
+    """What the notice asked for is settled; calling it out again would mislead."""
+
+    code = "outdated"
+
+
 class DelegationClash(Conflict):
     """Another delegation in the same period stands in the way."""
 

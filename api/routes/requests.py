@@ -16,10 +16,13 @@ from api.schemas.requests import (
     EventList,
     EventView,
     Lack,
+    LastTryView,
     Needed,
     NewRequest,
     NewRequestView,
     NoticeCount,
+    NoticeList,
+    NoticeView,
     PreviewView,
     RequestDetail,
     RequestPage,
@@ -28,6 +31,7 @@ from api.schemas.requests import (
 from config.settings import Settings
 from lockbox.audit import timeline
 from lockbox.notices import progress
+from lockbox.notices.progress import Told
 from lockbox.people.roles import Caller
 from lockbox.requests import acting, filing, idempotency, previewing, register
 from lockbox.requests.filing import Limits
@@ -130,6 +134,14 @@ def events(request_id: UUID, who: Who, session: Work) -> EventList:
     return EventList(items=[_event(row, held) for row in timeline.moves(session, request_id)])
 
 
+@router.get("/{request_id}/notices", responses=problems(404))
+def notices(request_id: UUID, who: Who, session: Work) -> NoticeList:
+    """Show who was told of a request and how that went: by name on the reader's own side, else in numbers."""
+    register.find(session, who, request_id)
+    found = progress.of_request(session, request_id, who.side)
+    return NoticeList(own=[_notice(one) for one in found.own], other=NoticeCount(**found.other))
+
+
 @router.post("/{request_id}/approve", responses=problems(400, 404, 409, 412))
 def approve(
     request_id: UUID,
@@ -184,6 +196,11 @@ def _facts(entry: Entry, who: Caller, justification: str | None = None) -> dict[
 
 def _detail(entry: Entry, who: Caller, notices: dict[str, int]) -> RequestDetail:
     return RequestDetail(**_facts(entry, who), notices=NoticeCount(**notices))
+
+
+def _notice(told: Told) -> NoticeView:
+    facts = vars(told) | {"last_try": LastTryView(**vars(told.last_try)) if told.last_try else None}
+    return NoticeView(**facts)
 
 
 def _event(row: Row[Any], held: frozenset[Capacity]) -> EventView:

@@ -47,6 +47,38 @@ class NoticeCount(BaseModel):
     dead: int = 0
 
 
+class LastTryView(BaseModel):
+    """How the last try of a notice went; `error` is null where it arrived."""
+
+    at: datetime
+    took_ms: int
+    status: int | None
+    error: str | None
+
+
+class NoticeView(BaseModel):
+    """One notice to somebody on the reader's own side; `outcome` is `waiting`, `sent`, `moot` or `dead`."""
+
+    id: UUID
+    recipient: str
+    channel: str
+    template: str
+    event_at: datetime
+    outcome: str
+    attempts: int
+    next_try_at: datetime | None
+    closed_at: datetime | None
+    last_error: str | None
+    last_try: LastTryView | None
+
+
+class NoticeList(BaseModel):
+    """The notices of a request to the reader's own side, the oldest first, and how those to the other side fared."""
+
+    own: list[NoticeView]
+    other: NoticeCount
+
+
 class RequestView(BaseModel):
     """A request; `open` is computed on the database's clock when asked, never from a timer having fired.
 

@@ -18,6 +18,12 @@ from lockbox.notices.outbox import KIND, Directory, directory
 from lockbox.schedule import NOTICES, Promise
 
 MATTERS_FOR = timedelta(hours=72)
+TEST_MATTERS_FOR = timedelta(minutes=10)
+
+OPERATORS = text("""
+SELECT m.person_id FROM memberships m JOIN people p ON p.id = m.person_id
+WHERE m.tenant_id IS NULL AND m.role = 'operator' AND p.disabled_at IS NULL
+""")
 
 TELL = """
 told AS (
@@ -69,6 +75,21 @@ def announce(session: Session, happening: Happening, *, also: AbstractSet[UUID] 
     _tell(session, happening, everybody, _endpoints(known, happening))
 
 
+def try_out(session: Session, happening: Happening, endpoint_id: UUID) -> UUID:
+    """Write an event and call one endpoint with it, whatever that wants to hear of; return the notice's id."""
+    record(session, happening)
+    occasion = Occasion(
+        str(happening.action), happening.tenant_id, happening.id, happening.at, happening.at + TEST_MATTERS_FOR
+    )
+    return _promise(session, [Recipient(endpoint_id=endpoint_id)], occasion)[0]
+
+
+def tell_operators(session: Session, happening: Happening) -> None:
+    """Write an event of the vendor's own and tell it to the operators by mail."""
+    record(session, happening)
+    _tell(session, happening, set(session.connection().execute(OPERATORS).scalars()), ())
+
+
 def write_to(
     session: Session,
     about_id: UUID,
@@ -100,9 +121,9 @@ def _tell(session: Session, happening: Happening, people: AbstractSet[UUID], end
     _promise(session, told, Occasion(str(happening.action), happening.tenant_id, happening.id, at, until))
 
 
-def _promise(session: Session, told: Sequence[Recipient], occasion: Occasion) -> None:
+def _promise(session: Session, told: Sequence[Recipient], occasion: Occasion) -> list[UUID]:
     if not told:
-        return
+        return []
     ids = [new_id() for _ in told]
     session.connection().execute(
         TOLD,
@@ -119,6 +140,7 @@ def _promise(session: Session, told: Sequence[Recipient], occasion: Occasion) ->
         },
     )
     database.promise(session, NOTICES, [Promise(str(one), KIND, occasion.at) for one in ids])
+    return ids
 
 
 def _endpoints(known: Directory, happening: Happening) -> list[UUID]:

@@ -11,12 +11,14 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlmodel import Session
 
+from lockbox.audit.events import CLOCK
 from lockbox.database import Database
 from lockbox.notices.letters import clock_time
 from lockbox.notices.memos import DEPUTY_BEGINS, INVITATION, LABELS, SIGN_IN_CODE, Memo, facts_of
 from lockbox.notices.vault import Vault
 
 MOST_WAITING = 50
+OURSELVES = "Lockbox"
 INVITED_FOR = timedelta(hours=72)
 INVITATION_BYTES = 20
 GROUP = 4
@@ -82,7 +84,7 @@ def prepared(database: Database, row: Row[Any], at: datetime, vault: Vault) -> M
         tenant_id=row.tenant_id,
         event_id=row.event_id,
         about_id=row.about_id,
-        actor=details.get("name"),
+        actor=details.get("name") or (OURSELVES if role == CLOCK else None),
         role=role,
         changes=changes,
         named={label: details[label] for label in LABELS if label in details},

@@ -1,8 +1,9 @@
 """Delivering notices: claim a few, say what each has to say, send, and record how it went."""
 
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -14,12 +15,14 @@ from sqlmodel import Session
 
 from lockbox import database
 from lockbox.database import Database, now
-from lockbox.notices import correspondence, letters, memos
+from lockbox.notices import attempts, calls, correspondence, endpoints, letters, memos
+from lockbox.notices.attempts import Attempt
 from lockbox.notices.audience import PROMPTS
+from lockbox.notices.calls import Target
 from lockbox.notices.letters import Letter, Wording
-from lockbox.notices.models import Channel, Outcome
+from lockbox.notices.models import Outcome
 from lockbox.notices.outbox import KIND
-from lockbox.notices.senders.protocol import Hook, HookSender, MailSender, SendFailed
+from lockbox.notices.senders.protocol import NOTHING, Hook, HookSender, MailSender, Reply, SendFailed
 from lockbox.notices.vault import Vault
 from lockbox.schedule import NOTICES, Promise
 
@@ -30,10 +33,14 @@ LONGEST_LEASE = timedelta(hours=1)
 FIRST_BACK_OFF = timedelta(seconds=2)
 LONGEST_BACK_OFF = timedelta(minutes=15)
 LEAST_BACK_OFF = timedelta(seconds=1)
+LEAST_JITTER = 0.75
 LONGEST_ERROR = 200
 BATCH_SECONDS = 30.0
 
 Item = tuple[Row[Any], Letter | None]
+Targets = Mapping[UUID, Target]
+
+CHANCE = random.SystemRandom()
 
 DUE = text("""
 SELECT id FROM notices WHERE closed_at IS NULL AND run_at <= clock_timestamp() - CAST(:grace AS interval)
@@ -88,12 +95,13 @@ class Senders:
 
 @dataclass(frozen=True)
 class Try:
-    """How one try ended; without an outcome it is tried again at `run_at`."""
+    """How one try ended; without an outcome it is tried again at `run_at`. No attempt: nothing left the house."""
 
     notice_id: UUID
     outcome: Outcome | None
     run_at: datetime
     error: str | None = None
+    attempt: Attempt | None = None
 
 
 def due(session: Session, *, grace: timedelta, most: int) -> list[UUID]:
@@ -115,7 +123,8 @@ def deliver(database_: Database, ids: Iterable[UUID], senders: Senders) -> list[
         claimed = _claim(session, sorted(set(ids)))
         at = now(session)
         items = list(_items(session, claimed, at, senders)) if claimed else []
-    tries = list(_attempts(database_, items, at, senders))
+        targets = calls.targets(session, claimed) if claimed else {}
+    tries = list(_attempts(database_, items, targets, at, senders))
     senders.mail.close()
     if tries:
         with database_.transaction() as session:
@@ -132,12 +141,18 @@ def _items(session: Session, claimed: Sequence[UUID], at: datetime, senders: Sen
         yield from ((row, None) for row in correspondence.read(session, claimed))
 
 
-def _attempts(database_: Database, items: Sequence[Item], at: datetime, senders: Senders) -> Iterator[Try]:
+def _attempts(
+    database_: Database, items: Sequence[Item], targets: Targets, at: datetime, senders: Senders
+) -> Iterator[Try]:
     """Try one after the other, and leave the rest to the end of their lease once the time for a batch is used up."""
-    until = time.monotonic() + BATCH_SECONDS
-    for row, letter in items:
-        if time.monotonic() < until:
-            yield _attempt(database_, row, letter, at, senders)
+    started = time.monotonic()
+    for item in items:
+        began = time.monotonic() - started
+        if began < BATCH_SECONDS:
+            one = _attempt(database_, item, targets.get(item[0].id), at, senders)
+            took = timedelta(seconds=time.monotonic() - started - began)
+            logged = one.attempt and replace(one.attempt, at=at + timedelta(seconds=began), took=took)
+            yield replace(one, attempt=logged)
 
 
 def _claim(session: Session, ids: Sequence[UUID]) -> list[UUID]:
@@ -158,22 +173,30 @@ def _claim(session: Session, ids: Sequence[UUID]) -> list[UUID]:
     return [row.id for row in ready]
 
 
-def _attempt(database_: Database, row: Row[Any], letter: Letter | None, at: datetime, senders: Senders) -> Try:
+def _attempt(database_: Database, item: Item, target: Target | None, at: datetime, senders: Senders) -> Try:
+    row, letter = item
     if row.recipient_disabled or row.endpoint_disabled or _is_moot(row):
         return Try(row.id, Outcome.MOOT, at)
     if at >= row.until_at:
         return Try(row.id, Outcome.DEAD, at, "not delivered before it stopped mattering")
+    blank = Attempt(
+        row.id,
+        target.endpoint_id if target else None,
+        calls.event_type(row.template, letter.event_type if letter else None),
+        at,
+        timedelta(0),
+    )
     try:
         if letter is None:
-            _send_memo(database_, row, at, senders)
+            reply = _send_memo(database_, row, target, at, senders)
         else:
-            _send(row, letter, senders)
+            reply = _send(row, letter, target, senders)
     except SendFailed as failure:
-        return _failed(row, at, failure)
+        return _failed(row, at, failure, blank)
     except Exception as error:
         log.exception("notice.failed", notice_id=str(row.id))
-        return _failed(row, at, SendFailed(type(error).__name__))
-    return Try(row.id, Outcome.SENT, at)
+        return _failed(row, at, SendFailed(type(error).__name__), blank)
+    return Try(row.id, Outcome.SENT, at, attempt=replace(blank, status=reply.status, answer=reply.text))
 
 
 def _is_moot(row: Row[Any]) -> bool:
@@ -182,27 +205,28 @@ def _is_moot(row: Row[Any]) -> bool:
     return row.template in PROMPTS and row.state != row.template
 
 
-def _send(row: Row[Any], letter: Letter, senders: Senders) -> None:
-    if row.channel == Channel.MAIL:
+def _send(row: Row[Any], letter: Letter, target: Target | None, senders: Senders) -> Reply:
+    if target is None:
         senders.mail.send(letters.mail(letter, public_url=senders.public_url, services=senders.services))
-    else:
-        _call(row, letters.payload(letter, public_url=senders.public_url), senders)
+        return NOTHING
+    body = calls.of_letter(letter, target, public_url=senders.public_url, services=senders.services)
+    return _call(row, target, body, senders)
 
 
-def _send_memo(database_: Database, row: Row[Any], at: datetime, senders: Senders) -> None:
+def _send_memo(database_: Database, row: Row[Any], target: Target | None, at: datetime, senders: Senders) -> Reply:
     memo = correspondence.prepared(database_, row, at, senders.vault)
-    if row.channel == Channel.MAIL:
+    if target is None:
         senders.mail.send(memos.mail(memo, public_url=senders.public_url))
-    else:
-        _call(row, memos.payload(memo), senders)
+        return NOTHING
+    return _call(row, target, calls.of_memo(memo, target, public_url=senders.public_url), senders)
 
 
-def _call(row: Row[Any], body: bytes, senders: Senders) -> None:
+def _call(row: Row[Any], target: Target, body: bytes, senders: Senders) -> Reply:
     try:
-        secret = senders.vault.open(row.secret)
+        secrets = endpoints.signers(senders.vault, target.secret, target.old_secret)
     except InvalidToken:
-        raise SendFailed("no key opens the endpoint's secret") from None
-    senders.hooks.send(Hook(hook_id=str(row.id), url=row.url, body=body, secret=secret))
+        raise SendFailed("no key opens the endpoint's secret", kind="secret") from None
+    return senders.hooks.send(Hook(hook_id=str(row.id), url=target.url, body=body, secrets=secrets))
 
 
 def _letter(row: Row[Any], at: datetime, wording: Wording) -> Letter:
@@ -235,12 +259,29 @@ def _letter(row: Row[Any], at: datetime, wording: Wording) -> Letter:
     )
 
 
-def _failed(row: Row[Any], at: datetime, failure: SendFailed) -> Try:
+def _failed(row: Row[Any], at: datetime, failure: SendFailed, attempt: Attempt) -> Try:
     log.warning(
         "notice.not_sent", notice_id=str(row.id), channel=row.channel, attempts=row.attempts, error=failure.reason
     )
-    again = None if failure.permanent else next_try(row.attempts, at, row.until_at)
-    return Try(row.id, Outcome.DEAD if again is None else None, again or at, failure.reason[:LONGEST_ERROR])
+    again = None if failure.permanent else _again(row.attempts, at, row.until_at, failure.wait)
+    logged = replace(
+        attempt,
+        status=failure.reply.status,
+        answer=failure.reply.text,
+        error=failure.kind,
+        is_gone=failure.gone,
+    )
+    outcome = Outcome.DEAD if again is None else None
+    return Try(row.id, outcome, again or at, failure.reason[:LONGEST_ERROR], logged)
+
+
+def _again(attempts_: int, at: datetime, until: datetime, wait: timedelta | None) -> datetime | None:
+    """Return when to try again: with jitter, not before the endpoint asks for it, and before it stops mattering."""
+    planned = next_try(attempts_, at, until)
+    if planned is None:
+        return None
+    back_off = max((planned - at) * CHANCE.uniform(LEAST_JITTER, 1), LEAST_BACK_OFF)
+    return at + max(back_off, min(wait or back_off, until - at - LEAST_BACK_OFF))
 
 
 def next_try(attempts: int, at: datetime, until: datetime) -> datetime | None:
@@ -265,5 +306,6 @@ def _record(session: Session, tries: Sequence[Try]) -> None:
             "last_error": [one.error for one in tries],
         },
     )
+    attempts.write(session, [one.attempt for one in tries if one.attempt], at)
     settled = [Promise(str(one.notice_id), KIND, None if one.outcome else one.run_at) for one in tries]
     database.promise(session, NOTICES, settled)

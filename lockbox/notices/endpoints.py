@@ -1,14 +1,28 @@
 """Webhook endpoints: adding one; its secret is shown once and stored encrypted."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlmodel import Session
 
 from lockbox.database import now
 from lockbox.ids import new_id
-from lockbox.notices.models import Endpoint
-from lockbox.notices.vault import Vault, new_secret
+from lockbox.notices.models import Endpoint, Format
+from lockbox.notices.vault import Vault, new_key, new_secret
+
+OVERLAP = timedelta(hours=24)
+BETWEEN = " "
+
+
+@dataclass(frozen=True)
+class Signing:
+    """What signs an endpoint's calls: the secret to show once, its public key, and both halves as they are stored."""
+
+    secret: str
+    public_key: str
+    sealed: bytes
 
 
 def add(session: Session, vault: Vault, url: str, *, tenant_id: UUID | None, event_types: Iterable[str] = ()) -> str:
@@ -21,16 +35,56 @@ def add(session: Session, vault: Vault, url: str, *, tenant_id: UUID | None, eve
         tenant_id: whose requests it hears of.
         event_types: such as `request.active`; none means all.
     """
-    secret = new_secret()
-    session.add(
-        Endpoint(
-            id=new_id(),
-            tenant_id=tenant_id,
-            url=url,
-            secret=vault.seal(secret),
-            event_types=sorted(event_types),
-            created_at=now(session),
-        )
-    )
+    signing = new_signing(vault)
+    session.add(made(signing, url, tenant_id=tenant_id, event_types=event_types, at=now(session)))
     session.flush()
-    return secret
+    return signing.secret
+
+
+def new_signing(vault: Vault) -> Signing:
+    """Return a fresh HMAC secret and Ed25519 key."""
+    secret = new_secret()
+    private, public = new_key()
+    return Signing(secret, public, vault.seal(secret + BETWEEN + private))
+
+
+def made(
+    signing: Signing,
+    url: str,
+    *,
+    tenant_id: UUID | None,
+    at: datetime,
+    event_types: Iterable[str] = (),
+    description: str = "",
+    format_: Format = Format.JSON,
+    with_justification: bool = False,
+) -> Endpoint:
+    """Return a new endpoint."""
+    return Endpoint(
+        id=new_id(),
+        tenant_id=tenant_id,
+        url=url,
+        secret=signing.sealed,
+        public_key=signing.public_key,
+        event_types=sorted(set(event_types)),
+        description=description,
+        format=format_,
+        with_justification=with_justification,
+        created_at=at,
+    )
+
+
+def rotate(endpoint: Endpoint, signing: Signing, at: datetime, overlap: timedelta = OVERLAP) -> None:
+    """Sign by a new secret from now on, and by the one before it too until the overlap is over."""
+    endpoint.old_secret, endpoint.old_secret_until = (endpoint.secret, at + overlap) if overlap else (None, None)
+    endpoint.secret, endpoint.public_key = signing.sealed, signing.public_key
+
+
+def signers(vault: Vault, secret: bytes, old_secret: bytes | None) -> tuple[str, ...]:
+    """Return everything that signs, the newest first.
+
+    Raises:
+        cryptography.fernet.InvalidToken: no key opens it.
+    """
+    newest = vault.open(secret).split(BETWEEN)
+    return (*newest, *(vault.open(old_secret).split(BETWEEN) if old_secret else ()))

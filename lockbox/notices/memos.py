@@ -31,12 +31,17 @@ TITLES = {
     "recovery_objected": "The proposed admin for {tenant} was objected to",
     "deputy_named": "A deputy was named at {tenant}",
     "deputy_ended": "A deputy's time at {tenant} was ended",
+    "endpoint_added": "A webhook of {tenant} was added",
+    "endpoint_changed": "A webhook of {tenant} was changed",
+    "endpoint_rotated": "The secret of a webhook of {tenant} was replaced",
+    "endpoint_removed": "A webhook of {tenant} was removed",
+    "endpoint_disabled": "A webhook of {tenant} is called no more",
     "eligible_changed": "Who may be a deputy at {tenant} was changed",
     DEPUTY_BEGINS: "You stand in for an approver of {tenant} from now on",
     INVITATION: "You are invited to {tenant}",
     SIGN_IN_CODE: "Your code to sign in",
 }
-LABELS = {"member": "Who", "principal": "For", "deputy": "Deputy", "comment": "Comment"}
+LABELS = {"member": "Who", "principal": "For", "deputy": "Deputy", "comment": "Comment", "endpoint": "Webhook"}
 CUSTOMERS_WORDS = "the vendor"
 
 

@@ -1,4 +1,4 @@
-"""Tables of the notices wing: notices and webhook endpoints."""
+"""Tables of the notices wing: notices, what came of each try, and webhook endpoints."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -22,6 +22,13 @@ class Outcome(StrEnum):
     SENT = "sent"
     MOOT = "moot"
     DEAD = "dead"
+
+
+class Format(StrEnum):
+    """What a webhook's body looks like: Standard Webhooks, or a message for Slack and what understands the same."""
+
+    JSON = "json"
+    SLACK = "slack"
 
 
 class Notice(SQLModel, table=True):
@@ -51,8 +58,31 @@ class Notice(SQLModel, table=True):
     last_error: str | None = Field(default=None, max_length=200)
 
 
+class Delivery(SQLModel, table=True):
+    """One try of a notice: when it began, how long it took in milliseconds, and what the other side said.
+
+    `status` is that of HTTP or SMTP, `answer` the first kilobyte; `error` is null where it arrived, else a word.
+    """
+
+    __tablename__ = "deliveries"
+
+    id: UUID = Field(primary_key=True)
+    notice_id: UUID = Field(foreign_key="notices.id", index=True)
+    endpoint_id: UUID | None = Field(default=None, foreign_key="endpoints.id")
+    event_type: str = Field(max_length=64)
+    at: datetime = Field(sa_type=Instant)
+    took_ms: int
+    status: int | None = None
+    answer: str = Field(max_length=1024)
+    error: str | None = Field(default=None, max_length=24)
+
+
 class Endpoint(SQLModel, table=True):
-    """A webhook receiver of a tenant, or of the vendor where `tenant_id` is null; the secret is encrypted."""
+    """A webhook receiver of a tenant, or of the vendor where `tenant_id` is null.
+
+    `secret` holds the HMAC secret and perhaps the private key, encrypted; those before the last rotation go on
+    signing until `old_secret_until`. `why_disabled` says who or what did it. A removed one is kept for its log alone.
+    """
 
     __tablename__ = "endpoints"
 
@@ -63,3 +93,12 @@ class Endpoint(SQLModel, table=True):
     event_types: list[str] = Field(default_factory=list, sa_type=Texts)
     disabled_at: datetime | None = Field(default=None, sa_type=Instant)
     created_at: datetime = Field(sa_type=Instant)
+    description: str = Field(default="", max_length=200)
+    format: Format = Field(default=Format.JSON, sa_type=words(Format))
+    with_justification: bool = False
+    public_key: str | None = Field(default=None, max_length=64)
+    old_secret: bytes | None = None
+    old_secret_until: datetime | None = Field(default=None, sa_type=Instant)
+    failing_since: datetime | None = Field(default=None, sa_type=Instant)
+    why_disabled: str | None = Field(default=None, max_length=24)
+    removed_at: datetime | None = Field(default=None, sa_type=Instant)

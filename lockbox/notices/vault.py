@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from cryptography.fernet import Fernet, MultiFernet
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 SECRET_BYTES = 32
+PRIVATE_KEY = "whsk_"
+PUBLIC_KEY = "whpk_"
 
 
 class Vault:
@@ -47,3 +50,10 @@ def _mark(key: bytes, about: UUID, code: str) -> bytes:
 def new_secret() -> str:
     """Return a fresh HMAC secret in the form of Standard Webhooks, 256 bits."""
     return f"whsec_{base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()}"
+
+
+def new_key() -> tuple[str, str]:
+    """Return a fresh Ed25519 key in the form of Standard Webhooks: the private half and the public one."""
+    key = Ed25519PrivateKey.generate()
+    private, public = key.private_bytes_raw(), key.public_key().public_bytes_raw()
+    return PRIVATE_KEY + base64.b64encode(private).decode(), PUBLIC_KEY + base64.b64encode(public).decode()

@@ -29,7 +29,17 @@ class Deed:
 
 def tell(session: Session, seat: Seat, deed: Deed) -> UUID:
     """Write the event and promise its notices; what concerns the vendor alone is told to nobody. Return its id."""
-    happening = Happening(
+    happening = happening_of(seat, deed)
+    if seat.tenant_id is None:
+        announcing.record(session, happening)
+    else:
+        announcing.announce(session, happening, also=deed.also)
+    return happening.id
+
+
+def happening_of(seat: Seat, deed: Deed) -> Happening:
+    """Return the event of a deed."""
+    return Happening(
         at=deed.at,
         action=deed.action,
         actor=Actor(
@@ -44,11 +54,6 @@ def tell(session: Session, seat: Seat, deed: Deed) -> UUID:
         facts={**deed.facts, "changes": deed.changes},
         personal=deed.personal,
     )
-    if seat.tenant_id is None:
-        announcing.record(session, happening)
-    else:
-        announcing.announce(session, happening, also=deed.also)
-    return happening.id
 
 
 def change(old: object, new: object) -> str:

@@ -12,7 +12,7 @@ from lockbox.database import Database
 from lockbox.notices import delivery, endpoints
 from lockbox.notices.delivery import Senders, Try
 from lockbox.notices.senders.memory import MemoryHooks, MemoryMail
-from lockbox.notices.senders.protocol import Mail
+from lockbox.notices.senders.protocol import HookSender, Mail
 from lockbox.notices.vault import Vault
 from lockbox.requests import policies
 from lockbox.schedule import NOTICES
@@ -26,16 +26,17 @@ SERVICES = {"exchange-online": "Exchange Online"}
 
 @dataclass
 class Postbag:
-    """Everything that is sent, by memory senders."""
+    """Everything that is sent, by memory senders; `calling` is what really calls webhooks in their place."""
 
     mail: MemoryMail = field(default_factory=MemoryMail)
     hooks: MemoryHooks = field(default_factory=MemoryHooks)
+    calling: HookSender | None = None
     vault: Vault = field(default_factory=lambda: Vault([Fernet.generate_key().decode()]))
 
     @property
     def senders(self) -> Senders:
         """The senders as a delivery takes them."""
-        return Senders(self.mail, self.hooks, self.vault, PUBLIC_URL, SERVICES, policies.wordings)
+        return Senders(self.mail, self.calling or self.hooks, self.vault, PUBLIC_URL, SERVICES, policies.wordings)
 
     def deliver(self, house: Database, ids: Iterable[UUID]) -> list[Try]:
         """Deliver notices of that house."""

@@ -54,8 +54,9 @@ def test_a_failure_is_tried_again_within_the_time_that_is_left_and_then_is_dead(
     assert attempt.outcome is Outcome.DEAD
     assert notice(sender, first) == ("dead", len(waits) + 1, "try later")
     assert 4 <= len(waits) <= 20
-    assert waits[0] == pytest.approx(2, abs=0.3)
-    assert waits[1] == pytest.approx(4, abs=0.3)
+    # Jitter takes up to a quarter of each, and the clock has gone on a little by when it is read.
+    assert 1.2 < waits[0] <= 2
+    assert 2.7 < waits[1] <= 4
     assert max(waits) <= 15
     assert f"notify:{first}" not in sender.schedule.members(NOTICES)
 

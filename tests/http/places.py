@@ -7,11 +7,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from lockbox.ids import new_id
+from lockbox.notices.vault import Vault
 from lockbox.people.models import Invitation
 from lockbox.people.roles import Role
-from lockbox.tenancy import deputies, members, recovery, vendor
+from lockbox.tenancy import deputies, endpoints, members, recovery, vendor
 from lockbox.tenancy.deputies import Wanted
-from tests.builders import WITHOUT_REVIEW
+from lockbox.tenancy.endpoints import Reach
+from tests.builders import HERE, SETTINGS, WITHOUT_REVIEW
 from tests.database.tenancy import does, id_of, manages
 from tests.http.door import Door
 
@@ -20,6 +23,15 @@ OVER = (
     "UPDATE invitations SET withdrawn_at = clock_timestamp() "
     "WHERE is_recovery AND tenant_id = :t AND withdrawn_at IS NULL AND accepted_at IS NULL"
 )
+NO_ENDPOINTS = (
+    "UPDATE endpoints SET disabled_at = now(), removed_at = now() WHERE tenant_id = :t AND removed_at IS NULL"
+)
+SENT = "UPDATE notices SET closed_at = now(), outcome = 'sent' WHERE id = :n"
+TRIED = """
+INSERT INTO deliveries (id, notice_id, endpoint_id, event_type, at, took_ms, status, answer)
+SELECT :d, id, endpoint_id, 'endpoint.test', now(), 5, 204, '' FROM notices WHERE id = :n
+"""
+REACH = Reach(Vault([key.get_secret_value() for key in SETTINGS.secret_keys]))
 SOMEBODY = {"name": "Nina", "address": "nina@contoso.example"}
 
 
@@ -67,6 +79,23 @@ def eligible(door: Door) -> UUID:
     return aude
 
 
+def endpoint(door: Door) -> UUID:
+    """Add a webhook to the world's tenant, the only one that it has."""
+    door.run_sql(NO_ENDPOINTS, t=door.world.tenant.id)
+    wanted = endpoints.Wanted(f"https://hooks.contoso.example/{next(NUMBERS)}")
+    return does(door.world, "tara", endpoints.add, wanted, reach=REACH).endpoint.id
+
+
+def delivery(door: Door) -> UUID:
+    """Let a call of the tenant's webhook have been made, and return the try."""
+    with door.house.transaction() as session:
+        notice = endpoints.try_out(session, door.world.people["tara"], HERE, endpoint(door))
+    tried = new_id()
+    door.run_sql(SENT, n=notice)
+    door.run_sql(TRIED, n=notice, d=tried)
+    return tried
+
+
 def colleague(door: Door) -> UUID:
     """Add somebody at the vendor."""
     return door.world.add(f"colleague-{next(NUMBERS)}", Role.ENGINEER).person_id
@@ -100,6 +129,10 @@ def _colleague_invited(door: Door) -> Place:
     return Place({"invitation_id": manages(door.world, "olga", vendor.invite, **somebody(), roles=roles).id})
 
 
+def _endpoint(door: Door, body: dict[str, Any] | None = None) -> Place:
+    return Place({"endpoint_id": endpoint(door)}, body)
+
+
 PLACES: dict[str, Callable[[Door], Place]] = {
     "POST /v1/tenants": lambda _: Place(body={"slug": f"new-{next(NUMBERS)}", "name": "New", "admin": somebody()}),
     "PUT /v1/tenants/{slug}/plan": lambda _: Place(body={"plan": "standard"}),
@@ -118,6 +151,17 @@ PLACES: dict[str, Callable[[Door], Place]] = {
     "POST /v1/tenants/{slug}/recovery/{invitation_id}/object": lambda door: Place(
         {"invitation_id": proposed(door).id}
     ),
+    "POST /v1/tenants/{slug}/endpoints": lambda door: Place(
+        {"endpoint_id": endpoint(door)}, {"url": "https://hooks.contoso.example/"}
+    ),
+    "POST /v1/vendor/endpoints": lambda _: Place(body={"url": "https://hooks.vendor.example/"}),
+    "GET /v1/endpoints/{endpoint_id}": _endpoint,
+    "PATCH /v1/endpoints/{endpoint_id}": lambda door: _endpoint(door, {"event_types": ["request.active"]}),
+    "DELETE /v1/endpoints/{endpoint_id}": _endpoint,
+    "POST /v1/endpoints/{endpoint_id}/rotate": _endpoint,
+    "POST /v1/endpoints/{endpoint_id}/test": _endpoint,
+    "GET /v1/endpoints/{endpoint_id}/deliveries": _endpoint,
+    "POST /v1/deliveries/{delivery_id}/redeliver": lambda door: Place({"delivery_id": delivery(door)}),
     "POST /v1/vendor/members": lambda _: Place(body=somebody() | {"roles": ["engineer"]}),
     "PUT /v1/vendor/members/{person_id}": lambda door: Place({"person_id": colleague(door)}, {"roles": ["manager"]}),
     "DELETE /v1/vendor/members/{person_id}": lambda door: Place({"person_id": colleague(door)}),

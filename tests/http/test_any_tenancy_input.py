@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lockbox.ids import new_id
 from tests.database.tenancy import id_of
 from tests.http.door import Door
-from tests.http.places import eligible, somebody
+from tests.http.places import eligible, endpoint, somebody
 from tests.http.test_any_input import ANYTHING, TEXTS, good_or_refused
 
 FIELDS = st.sampled_from(
@@ -33,6 +33,11 @@ FIELDS = st.sampled_from(
         "tiers",
         "rules",
         "consent",
+        "url",
+        "event_types",
+        "description",
+        "format",
+        "with_justification",
     ]
 )
 CHANGES = st.dictionaries(FIELDS | TEXTS, ANYTHING, max_size=4)
@@ -48,6 +53,8 @@ CALLS = [
     ("tara", "POST", "/v1/tenants/{slug}/delegations"),
     ("olga", "POST", "/v1/tenants/{slug}/recovery"),
     ("olga", "POST", "/v1/vendor/members"),
+    ("tara", "POST", "/v1/tenants/{slug}/endpoints"),
+    ("tara", "PATCH", "/v1/endpoints/{endpoint_id}"),
 ]
 
 
@@ -62,8 +69,9 @@ def test_any_body_is_taken_or_refused(door: Door, who: str, method: str, path: s
         "/v1/tenants/{slug}/delegations": {"deputy": str(eligible(door)), "ends_at": "2030-01-01T00:00:00Z"},
         "/v1/tenants/{slug}/recovery": somebody(),
         "/v1/vendor/members": somebody() | {"roles": ["engineer"]},
+        "/v1/tenants/{slug}/endpoints": {"url": "https://hooks.contoso.example/"},
     }.get(path, {})
-    address = path.format(slug=door.world.tenant.slug, person_id=id_of(door.world, "abe"))
+    address = path.format(slug=door.world.tenant.slug, person_id=id_of(door.world, "abe"), endpoint_id=endpoint(door))
     headers = {"content-type": "application/json"}
 
     answer = door.call(who, method, address, content=json.dumps(good | changes), headers=headers)

@@ -33,6 +33,7 @@ MATRIX = {
     "GET /v1/requests": "200 200 200 200 200 200 200 200 200 200 200",
     "GET /v1/requests/{request_id}": "200 404 200 404 200 404 200 200 200 404 200",
     "GET /v1/requests/{request_id}/events": "200 404 200 404 200 404 200 200 200 404 200",
+    "GET /v1/requests/{request_id}/notices": "200 404 200 404 200 404 200 200 200 404 200",
     "POST /v1/requests/{request_id}/approve": "403 404 403 404 403 404 403 200 403 404 200",
     "POST /v1/requests/{request_id}/{action}": "403 404 403 404 403 404 200 200 403 404 200",
     "GET /v1/access": "200 403 403 403 403 200 403 403 403 403 403",
@@ -59,6 +60,17 @@ MATRIX = {
     "DELETE /v1/tenants/{slug}/delegations/{delegation_id}": "403 403 403 403 403 403 204 204 403 404 403",
     "POST /v1/tenants/{slug}/recovery": "403 403 403 201 403 403 403 403 403 404 403",
     "POST /v1/tenants/{slug}/recovery/{invitation_id}/object": "403 403 403 403 403 403 204 204 403 404 403",
+    "GET /v1/tenants/{slug}/endpoints": "403 403 403 403 403 403 200 403 403 404 403",
+    "POST /v1/tenants/{slug}/endpoints": "403 403 403 403 403 403 201 403 403 404 403",
+    "GET /v1/vendor/endpoints": "403 403 403 200 403 403 403 403 403 403 403",
+    "POST /v1/vendor/endpoints": "403 403 403 201 403 403 403 403 403 403 403",
+    "GET /v1/endpoints/{endpoint_id}": "404 404 404 404 404 404 200 403 403 404 403",
+    "PATCH /v1/endpoints/{endpoint_id}": "404 404 404 404 404 404 200 403 403 404 403",
+    "DELETE /v1/endpoints/{endpoint_id}": "404 404 404 404 404 404 204 403 403 404 403",
+    "POST /v1/endpoints/{endpoint_id}/rotate": "404 404 404 404 404 404 200 403 403 404 403",
+    "POST /v1/endpoints/{endpoint_id}/test": "404 404 404 404 404 404 202 403 403 404 403",
+    "GET /v1/endpoints/{endpoint_id}/deliveries": "404 404 404 404 404 404 200 403 403 404 403",
+    "POST /v1/deliveries/{delivery_id}/redeliver": "404 404 404 404 404 404 202 403 403 404 403",
     "GET /v1/vendor/members": "403 403 403 200 200 403 403 403 403 403 403",
     "POST /v1/vendor/members": "403 403 403 201 403 403 403 403 403 403 403",
     "PUT /v1/vendor/members/{person_id}": "403 403 403 200 403 403 403 403 403 403 403",
@@ -72,6 +84,8 @@ MATRIX = {
     "POST /v1/tokens/{token_id}/rotate": "404 404 404 404 404 404 404 201 404 404 404",
     "DELETE /v1/tokens/{token_id}": "404 404 404 404 404 404 404 204 404 404 404",
 }
+
+CHANGING = ("/v1/tenants", "/v1/vendor", "/v1/tokens/", "/v1/endpoints", "/v1/deliveries")
 
 
 class Anything(dict[str, object]):
@@ -137,7 +151,7 @@ def test_a_route_is_for_nobody_without_a_token_unless_it_says_so(door: Door, rou
 def test_a_route_answers_each_role_as_the_matrix_says(everybody: Door, changing: Door, route: str, who: str) -> None:
     method, path = route.split()
     expected = dict(zip(WHO, MATRIX[route].split(), strict=True))[who]
-    door = changing if path.startswith(("/v1/tenants", "/v1/vendor", "/v1/tokens/")) else everybody
+    door = changing if path.startswith(CHANGING) else everybody
     world = door.world
     question = {
         "tenant": world.tenant.slug,

@@ -59,7 +59,19 @@ def test_every_option_and_argument_says_what_it_is(path: tuple[str, ...]) -> Non
 
 @pytest.mark.parametrize("path", [path for path in PATHS if not hasattr(found(path), "commands")], ids=" ".join)
 def test_whatever_reads_also_prints_json(path: tuple[str, ...]) -> None:
-    reads = path[-1] in {"me", "access", "list", "show", "events", "preview", "versions", "diff", "invitations"}
+    reads = path[-1] in {
+        "me",
+        "access",
+        "list",
+        "show",
+        "events",
+        "notices",
+        "deliveries",
+        "preview",
+        "versions",
+        "diff",
+        "invitations",
+    }
 
     has_json = any("--json" in part.opts for part in found(path).params)
 

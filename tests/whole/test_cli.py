@@ -46,7 +46,11 @@ def test_a_request_is_filed_approved_and_revoked_from_a_terminal(shell: Shell) -
     revoked = shell.does("ann", "request", "revoke", filed["id"], "--version", "2")
     shell.is_refused("gate", "no-open-window: ", *door(shell))
     timeline = shell.does("erin", "request", "events", filed["id"])
+    told = shell.does("ann", "request", "notices", filed["id"])
 
+    assert "Amir" in told
+    assert "The other side: " in told
+    assert "Erin" not in told
     assert "Open until" in approved
     assert "Open until" in served
     assert "Closed by you" in revoked

@@ -1,6 +1,6 @@
 """Senders that keep what they are given in memory: real ones, for tests and dry runs."""
 
-from lockbox.notices.senders.protocol import Hook, Mail, SendFailed
+from lockbox.notices.senders.protocol import Hook, Mail, Reply, SendFailed
 
 
 class MemoryMail:
@@ -27,8 +27,9 @@ class MemoryHooks:
         self.sent: list[Hook] = []
         self.refused: dict[str, SendFailed] = {}
 
-    def send(self, hook: Hook) -> None:
+    def send(self, hook: Hook) -> Reply:
         """Keep the call, or fail as told."""
         if failure := self.refused.get(hook.url):
             raise failure
         self.sent.append(hook)
+        return Reply(204)

@@ -1,18 +1,47 @@
 """What every sender takes and how it fails."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Protocol
 
 SEND_SECONDS = 10.0
 
 
-class SendFailed(Exception):  # noqa: N818 - it is an outcome that callers plan for
-    """It did not arrive. `permanent` means that another try with the same recipient is pointless."""
+@dataclass(frozen=True)
+class Reply:
+    """What the other side said: an HTTP or SMTP status, and the beginning of its text."""
 
-    def __init__(self, reason: str, *, permanent: bool = False) -> None:
+    status: int | None = None
+    text: str = ""
+
+
+NOTHING = Reply()
+
+
+class SendFailed(Exception):  # noqa: N818 - it is an outcome that callers plan for
+    """It did not arrive.
+
+    `permanent` means that another try with the same recipient is pointless, `gone` that the recipient wants no more
+    of anything. `kind` is a word for the log, `reply` what the other side said, `wait` how long it asked for.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        permanent: bool = False,
+        gone: bool = False,
+        kind: str = "failed",
+        reply: Reply = NOTHING,
+        wait: timedelta | None = None,
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.permanent = permanent
+        self.permanent = permanent or gone
+        self.gone = gone
+        self.kind = kind
+        self.reply = reply
+        self.wait = wait
 
 
 @dataclass(frozen=True)
@@ -30,12 +59,12 @@ class Mail:
 
 @dataclass(frozen=True)
 class Hook:
-    """One webhook call. `hook_id` is the same for every try; `secret` signs it and is shown to nobody."""
+    """One webhook call. `hook_id` is the same for every try; each of the `secrets` signs it, the newest first."""
 
     hook_id: str
     url: str
     body: bytes
-    secret: str
+    secrets: tuple[str, ...]
 
 
 class MailSender(Protocol):
@@ -51,5 +80,5 @@ class MailSender(Protocol):
 class HookSender(Protocol):
     """Calls webhooks; every call ends within SEND_SECONDS."""
 
-    def send(self, hook: Hook) -> None:
-        """Deliver the call, or raise SendFailed."""
+    def send(self, hook: Hook) -> Reply:
+        """Deliver the call and return what was answered, or raise SendFailed."""

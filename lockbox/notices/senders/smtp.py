@@ -13,7 +13,7 @@ from email.utils import formatdate
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from lockbox.notices.senders.protocol import SEND_SECONDS, Mail, SendFailed
+from lockbox.notices.senders.protocol import SEND_SECONDS, Mail, Reply, SendFailed
 
 WAIT_SECONDS = 5.0
 PERMANENT = 500
@@ -44,7 +44,7 @@ class SmtpMail:
         try:
             message = compose(mail, self._sender)
         except ValueError as error:
-            raise SendFailed("the address cannot be written into a mail", permanent=True) from error
+            raise SendFailed("the address cannot be written into a mail", permanent=True, kind="form") from error
         client = self._client()
         try:
             with _deadline(client):
@@ -57,7 +57,7 @@ class SmtpMail:
             raise _refused(error.smtp_code, error.smtp_error) from error
         except (smtplib.SMTPException, OSError) as error:
             self.close()
-            raise SendFailed(f"the mail relay failed: {type(error).__name__}") from error
+            raise SendFailed(f"the mail relay failed: {type(error).__name__}", kind="connection") from error
 
     def close(self) -> None:
         """Close this thread's connection to the relay."""
@@ -134,4 +134,5 @@ def _hang_up(client: smtplib.SMTP) -> None:
 
 def _refused(code: int, text: bytes | str) -> SendFailed:
     said = text.decode(errors="replace") if isinstance(text, bytes) else text
-    return SendFailed(f"the mail relay answered {code} {said[:100]}", permanent=code >= PERMANENT)
+    reason = f"the mail relay answered {code} {said[:100]}"
+    return SendFailed(reason, permanent=code >= PERMANENT, kind="status", reply=Reply(code, said))

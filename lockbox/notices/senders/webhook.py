@@ -1,66 +1,95 @@
-"""Webhooks by the Standard Webhooks specification: signed, never redirected, within a total deadline."""
+"""Webhooks by the Standard Webhooks specification: signed, by the guarded way out, and 2xx alone is a yes."""
 
-import asyncio
+import base64
 import ssl
 import time
-from datetime import UTC, datetime
-from urllib.parse import urlsplit
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 
 import httpx
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from standardwebhooks import Webhook
 
-from lockbox.notices.senders.protocol import SEND_SECONDS, Hook, SendFailed
+from lockbox import fetching
+from lockbox.fetching import Answer, FetchFailed, Trouble
+from lockbox.notices.senders.protocol import SEND_SECONDS, Hook, Reply, SendFailed
+from lockbox.notices.vault import PRIVATE_KEY
 
-MOST_ANSWER_BYTES = 64 * 1024
+MOST_ANSWER_BYTES = 1024
 GONE = 410
+ASKS_TO_WAIT = frozenset({429, 503})
+LONGEST_WAIT = timedelta(days=1)
 
 
 class HttpHooks:
-    """Calls webhooks over HTTPS; plain HTTP only where a development setting allows it."""
+    """Calls webhooks over HTTPS; plain HTTP, and only to loopback, where a development setting allows it."""
 
     def __init__(self, *, allow_http: bool = False, tls: ssl.SSLContext | None = None) -> None:
         self._allow_http = allow_http
-        self._tls = tls or ssl.create_default_context()
+        self._tls = tls
 
-    def send(self, hook: Hook) -> None:
-        """Deliver the call; only an answer of 2xx counts.
+    def send(self, hook: Hook) -> Reply:
+        """Deliver the call; only an answer of 2xx counts, and a redirect is none.
 
         Raises:
-            SendFailed: it was not taken; permanent on 410 Gone, or if the address may not be called at all.
+            SendFailed: it was not taken; permanent if the address is of a form that is never called, gone on 410.
         """
-        scheme = urlsplit(hook.url).scheme
-        if scheme != "https" and not (scheme == "http" and self._allow_http):
-            raise SendFailed("the address is not https", permanent=True)
+        at = datetime.fromtimestamp(int(time.time()), tz=UTC)
         try:
-            status = asyncio.run(asyncio.wait_for(self._post(hook), SEND_SECONDS))
-        except (TimeoutError, httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-            raise SendFailed(f"the endpoint failed: {type(error).__name__}") from error
-        if not httpx.codes.is_success(status):
-            raise SendFailed(f"the endpoint answered {status}", permanent=status == GONE)
+            answer = fetching.post(
+                hook.url,
+                hook.body,
+                signed(hook, at),
+                most_bytes=MOST_ANSWER_BYTES,
+                seconds=SEND_SECONDS,
+                allow_loopback=self._allow_http,
+                tls=self._tls,
+            )
+        except FetchFailed as failed:
+            permanent = failed.trouble is Trouble.FORM
+            raise SendFailed(failed.reason, permanent=permanent, kind=failed.trouble.value) from None
+        reply = Reply(answer.status, answer.body.decode(errors="replace"))
+        if not httpx.codes.is_success(answer.status):
+            raise SendFailed(
+                f"the endpoint answered {answer.status}",
+                gone=answer.status == GONE,
+                kind="status",
+                reply=reply,
+                wait=_wait(answer, at),
+            )
+        return reply
 
-    async def _post(self, hook: Hook) -> int:
-        async with (
-            httpx.AsyncClient(
-                verify=self._tls, trust_env=False, follow_redirects=False, timeout=SEND_SECONDS
-            ) as http,
-            http.stream("POST", hook.url, content=hook.body, headers=signed(hook)) as answer,
-        ):
-            read = 0
-            async for part in answer.aiter_raw():
-                read += len(part)
-                if read > MOST_ANSWER_BYTES:
-                    break
-            return answer.status_code
 
+def signed(hook: Hook, at: datetime) -> dict[str, str]:
+    """Return the headers: the id is that of the notice for every try, the time-stamp that of this one.
 
-def signed(hook: Hook) -> dict[str, str]:
-    """Return the headers: the id is that of the notice for every try, the time-stamp that of this one."""
-    at = datetime.fromtimestamp(int(time.time()), tz=UTC)
-    signature = Webhook(hook.secret).sign(hook.hook_id, at, hook.body.decode())
+    Each secret signs: `v1` is HMAC-SHA256, `v1a` Ed25519, both over id, time-stamp and body.
+    """
+    stamp = str(int(at.timestamp()))
     return {
         "webhook-id": hook.hook_id,
-        "webhook-timestamp": str(int(at.timestamp())),
-        "webhook-signature": signature,
-        "content-type": "application/json",
-        "user-agent": "Lockbox",
+        "webhook-timestamp": stamp,
+        "webhook-signature": " ".join(_signature(secret, hook, at) for secret in hook.secrets),
     }
+
+
+def _signature(secret: str, hook: Hook, at: datetime) -> str:
+    if not secret.startswith(PRIVATE_KEY):
+        return str(Webhook(secret).sign(hook.hook_id, at, hook.body.decode()))
+    key = Ed25519PrivateKey.from_private_bytes(base64.b64decode(secret.removeprefix(PRIVATE_KEY)))
+    content = f"{hook.hook_id}.{int(at.timestamp())}.".encode() + hook.body
+    return f"v1a,{base64.b64encode(key.sign(content)).decode()}"
+
+
+def _wait(answer: Answer, at: datetime) -> timedelta | None:
+    """Return how long the endpoint asks us to wait (RFC 9110 section 10.2.3): seconds, or a date."""
+    said = (answer.retry_after or "").strip()
+    if answer.status not in ASKS_TO_WAIT or not said:
+        return None
+    if said.isascii() and said.isdigit():
+        return timedelta(seconds=min(int(said[:9]), LONGEST_WAIT.total_seconds()))
+    try:
+        until = parsedate_to_datetime(said)
+        return min(max(until.replace(tzinfo=until.tzinfo or UTC) - at, timedelta(0)), LONGEST_WAIT)
+    except (ValueError, OverflowError):
+        return None

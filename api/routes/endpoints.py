@@ -1,0 +1,158 @@
+"""Routes of webhooks: those of a tenant and of the vendor, their secrets, tests, and the log of what was called."""
+
+from datetime import timedelta
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Response
+
+from api.deps import Chosen, Keys, Work, caller, origin
+from api.schemas.endpoints import (
+    CallView,
+    DeliveryPage,
+    DeliveryView,
+    EndpointChange,
+    EndpointList,
+    EndpointView,
+    NewEndpoint,
+    NewEndpointView,
+    NewSecret,
+)
+from api.schemas.parts import Slug, problems
+from lockbox.notices.models import Delivery, Endpoint
+from lockbox.people.roles import Caller
+from lockbox.requests.writing import Origin
+from lockbox.tenancy import endpoints
+from lockbox.tenancy.endpoints import Reach, Shown, Wanted
+
+router = APIRouter(prefix="/v1", tags=["endpoints"])
+
+Who = Annotated[Caller, Depends(caller)]
+From = Annotated[Origin, Depends(origin)]
+
+
+def reach(chosen: Chosen, keys: Keys) -> Reach:
+    """Return where calls may go."""
+    return Reach(keys, chosen.webhooks_allow_http)
+
+
+Within = Annotated[Reach, Depends(reach)]
+
+
+@router.get("/tenants/{slug}/endpoints", responses=problems(404))
+def list_tenants_endpoints(slug: Slug, who: Who, session: Work) -> EndpointList:
+    """List a tenant's webhooks, to its admins; secrets are never shown again."""
+    return EndpointList(items=[_view(one) for one in endpoints.listed(session, who, slug)])
+
+
+@router.post("/tenants/{slug}/endpoints", status_code=201, responses=problems(400, 404, 409))
+def add_tenants_endpoint(
+    slug: Slug, body: NewEndpoint, who: Who, came: From, session: Work, within: Within, response: Response
+) -> NewEndpointView:
+    """Add a webhook of a tenant, as its admin with a fresh sign-in; the secret is in this answer alone."""
+    return _added(endpoints.add(session, who, came, slug, _wanted(body), reach=within), response)
+
+
+@router.get("/vendor/endpoints", responses=problems())
+def list_vendors_endpoints(who: Who, session: Work) -> EndpointList:
+    """List the vendor's own webhooks, to its operators; they hear of the requests of every tenant."""
+    return EndpointList(items=[_view(one) for one in endpoints.listed(session, who, None)])
+
+
+@router.post("/vendor/endpoints", status_code=201, responses=problems(400, 409))
+def add_vendors_endpoint(
+    body: NewEndpoint, who: Who, came: From, session: Work, within: Within, response: Response
+) -> NewEndpointView:
+    """Add a webhook of the vendor, as an operator with a fresh sign-in; the secret is in this answer alone."""
+    return _added(endpoints.add(session, who, came, None, _wanted(body), reach=within), response)
+
+
+@router.get("/endpoints/{endpoint_id}", responses=problems(404))
+def show(endpoint_id: UUID, who: Who, session: Work) -> EndpointView:
+    """Show one webhook."""
+    return _view(endpoints.show(session, who, endpoint_id))
+
+
+@router.patch("/endpoints/{endpoint_id}", responses=problems(400, 404))
+def change(
+    endpoint_id: UUID, body: EndpointChange, who: Who, came: From, session: Work, within: Within
+) -> EndpointView:
+    """Change a webhook; a fresh sign-in is asked for all but disabling it and describing it."""
+    return _view(endpoints.change(session, who, came, endpoint_id, body.values(), reach=within))
+
+
+@router.delete("/endpoints/{endpoint_id}", status_code=204, responses=problems(404))
+def remove(endpoint_id: UUID, who: Who, came: From, session: Work) -> None:
+    """Remove a webhook; nothing more is called."""
+    endpoints.remove(session, who, came, endpoint_id)
+
+
+@router.post("/endpoints/{endpoint_id}/rotate", responses=problems(400, 404))
+def rotate(
+    endpoint_id: UUID,
+    who: Who,
+    came: From,
+    session: Work,
+    keys: Keys,
+    response: Response,
+    body: NewSecret | None = None,
+) -> NewEndpointView:
+    """Replace a webhook's secret and key, with a fresh sign-in; for a while both sign. It is in this answer alone."""
+    overlap = timedelta(hours=(body or NewSecret()).overlap_hours)
+    response.headers["cache-control"] = "no-store"
+    return _with_secret(endpoints.rotate(session, who, came, endpoint_id, vault=keys, overlap=overlap))
+
+
+@router.post("/endpoints/{endpoint_id}/test", status_code=202, responses=problems(404, 409))
+def try_out(endpoint_id: UUID, who: Who, came: From, session: Work) -> CallView:
+    """Call a webhook with a test event; how that went is in its log."""
+    return CallView(webhook_id=endpoints.try_out(session, who, came, endpoint_id))
+
+
+@router.get("/endpoints/{endpoint_id}/deliveries", responses=problems(404))
+def list_deliveries(
+    endpoint_id: UUID,
+    who: Who,
+    session: Work,
+    cursor: UUID | None = None,
+    limit: Annotated[int, Query(ge=1, le=endpoints.MOST_A_PAGE)] = 50,
+) -> DeliveryPage:
+    """List each try to call a webhook, the newest first."""
+    log = endpoints.log(session, who, endpoint_id, cursor=cursor, most=limit)
+    return DeliveryPage(items=[_delivery(one) for one in log.deliveries], next_cursor=log.next_cursor)
+
+
+@router.post("/deliveries/{delivery_id}/redeliver", status_code=202, responses=problems(404, 409))
+def redeliver(delivery_id: UUID, who: Who, came: From, session: Work) -> CallView:
+    """Call again what has ended, under the id that it had; not what asks for something that is settled."""
+    return CallView(webhook_id=endpoints.redeliver(session, who, came, delivery_id))
+
+
+def _wanted(body: NewEndpoint) -> Wanted:
+    return Wanted(body.url, body.event_types, body.description or "", body.format, body.with_justification)
+
+
+def _view(endpoint: Endpoint) -> EndpointView:
+    return EndpointView.model_validate(endpoint, from_attributes=True)
+
+
+def _with_secret(shown: Shown) -> NewEndpointView:
+    return NewEndpointView(**dict(_view(shown.endpoint)), secret=shown.secret)
+
+
+def _added(shown: Shown, response: Response) -> NewEndpointView:
+    response.headers.update({"location": f"/v1/endpoints/{shown.endpoint.id}", "cache-control": "no-store"})
+    return _with_secret(shown)
+
+
+def _delivery(delivery: Delivery) -> DeliveryView:
+    return DeliveryView(
+        id=delivery.id,
+        webhook_id=delivery.notice_id,
+        event_type=delivery.event_type,
+        at=delivery.at,
+        took_ms=delivery.took_ms,
+        status=delivery.status,
+        answer=delivery.answer,
+        error=delivery.error,
+    )

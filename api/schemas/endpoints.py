@@ -1,0 +1,122 @@
+"""Bodies of webhook endpoints and of what became of their calls."""
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, Field, model_validator
+
+from api.schemas.parts import Incoming, Line
+from lockbox.notices.models import Format
+
+
+def _url(value: str) -> str:
+    if not (value.isascii() and value.isprintable() and " " not in value):
+        raise ValueError("write one address, such as https://hooks.contoso.example/lockbox")
+    return value
+
+
+Url = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_url)]
+EventType = Annotated[str, Field(max_length=64, pattern=r"^[a-z]+\.[a-z_]+$")]
+EventTypes = Annotated[list[EventType], Field(max_length=50), AfterValidator(lambda types: sorted(set(types)))]
+Description = Annotated[Line, Field(max_length=200)]
+Switch = Annotated[bool, Field(strict=True)]
+
+
+class NewEndpoint(Incoming):
+    """A webhook: no event types means all; the justification is told only where that is asked for here."""
+
+    url: Url
+    event_types: EventTypes = Field(default_factory=list)
+    description: Description | None = None
+    format: Format = Format.JSON
+    with_justification: Switch = False
+
+
+class EndpointChange(Incoming):
+    """What is to be different; what is left out stays as it is, and only a description can be taken away."""
+
+    url: Url | None = None
+    event_types: EventTypes | None = None
+    description: Description | None = None
+    format: Format | None = None
+    with_justification: Switch | None = None
+    enabled: Switch | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> "EndpointChange":
+        given = self.model_fields_set
+        if not given:
+            raise ValueError("say what is to be different")
+        if any(getattr(self, name) is None for name in given - {"description"}):
+            raise ValueError("only a description can be taken away: leave out what is to stay")
+        return self
+
+    def values(self) -> dict[str, Any]:
+        """Return what was given."""
+        found = {name: getattr(self, name) for name in self.model_fields_set}
+        return found | ({"description": self.description or ""} if "description" in found else {})
+
+
+class NewSecret(Incoming):
+    """A rotation; for so many hours the secret before signs too."""
+
+    overlap_hours: Annotated[int, Field(ge=0, le=168, strict=True)] = 24
+
+
+class EndpointView(BaseModel):
+    """A webhook; `public_key` checks `v1a`. `why_disabled` is `by_hand`, `gone` (it answered 410) or `failing`."""
+
+    id: UUID
+    url: str
+    event_types: list[str]
+    description: str
+    format: Format
+    with_justification: bool
+    public_key: str | None
+    created_at: datetime
+    disabled_at: datetime | None
+    why_disabled: str | None
+    failing_since: datetime | None
+    old_secret_until: datetime | None
+
+
+class NewEndpointView(EndpointView):
+    """A webhook and the secret that signs its calls (`v1`), which is shown this once."""
+
+    secret: str
+
+
+class EndpointList(BaseModel):
+    """Webhooks, the oldest first."""
+
+    items: list[EndpointView]
+
+
+class CallView(BaseModel):
+    """A call that will be made: `webhook_id` is its header of that name, the same for every try."""
+
+    webhook_id: UUID
+
+
+class DeliveryView(BaseModel):
+    """One try: when it began, how long it took in milliseconds, and the first kilobyte of what was answered.
+
+    `error` is null where it arrived; `status` is null where nothing was answered.
+    """
+
+    id: UUID
+    webhook_id: UUID
+    event_type: str
+    at: datetime
+    took_ms: int
+    status: int | None
+    answer: str
+    error: str | None
+
+
+class DeliveryPage(BaseModel):
+    """Some tries, the newest first; `next_cursor` leads to those that follow."""
+
+    items: list[DeliveryView]
+    next_cursor: UUID | None

@@ -1,0 +1,134 @@
+"""Calling webhooks: where each goes, by what it is signed, and its body in the form that the endpoint takes."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlmodel import Session
+
+from lockbox.audit.canonical import instant
+from lockbox.notices import letters, memos
+from lockbox.notices.letters import Letter, clock_time, one_line, portal_address
+from lockbox.notices.memos import TITLES, Memo
+from lockbox.notices.models import Format
+
+TEST = "endpoint_tested"
+TEST_TYPE = "endpoint.test"
+SENTENCES = {
+    "reviewing": "A request for access to *{service}* at {tenant} waits for the vendor's review.",
+    "pending": "A request for access to *{service}* at {tenant} waits for your answer.",
+    "active": "Access to *{service}* at {tenant} is open.",
+    "denied": "Access to *{service}* at {tenant} was denied.",
+    "cancelled": "A request for access to *{service}* at {tenant} was withdrawn.",
+    "timed_out": "A request for access to *{service}* at {tenant} got no answer in time.",
+    "completed": "Access to *{service}* at {tenant} was given back.",
+    "revoked": "Access to *{service}* at {tenant} was closed early.",
+    "expired": "Access to *{service}* at {tenant} is over.",
+}
+ANY_OTHER = "There is news of a request for access to *{service}* at {tenant}."
+DEADLINES = {"reviewing": "Review it by", "pending": "Answer by", "active": "Open until"}
+MOST_WORDS = 1500
+
+READ = text("""
+SELECT n.id, h.id AS endpoint_id, h.url, h.format, h.with_justification, h.secret,
+    CASE WHEN h.old_secret_until > clock_timestamp() THEN h.old_secret END AS old_secret
+FROM notices n JOIN endpoints h ON h.id = n.endpoint_id WHERE n.id = ANY(:ids)
+""")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a notice is called, and what signs it, encrypted."""
+
+    endpoint_id: UUID
+    url: str
+    format: Format
+    with_justification: bool
+    secret: bytes
+    old_secret: bytes | None
+
+
+def targets(session: Session, ids: Sequence[UUID]) -> Mapping[UUID, Target]:
+    """Return for those of the notices that go out by webhook where they go."""
+    rows = session.connection().execute(READ, {"ids": list(ids)})
+    return {
+        row.id: Target(
+            row.endpoint_id, row.url, Format(row.format), row.with_justification, row.secret, row.old_secret
+        )
+        for row in rows
+    }
+
+
+def event_type(template: str, of_request: str | None) -> str:
+    """Return the type by which a receiver knows what a call is about; that of a request's event is known before."""
+    return TEST_TYPE if template == TEST else of_request or f"tenant.{template}"
+
+
+def of_letter(letter: Letter, target: Target, *, public_url: str, services: Mapping[str, str]) -> bytes:
+    """Return the body about a request: thin, with the justification only where endpoint and policy let it out."""
+    justification = letter.justification if target.with_justification and letter.wording.justification else None
+    if target.format is Format.SLACK:
+        return _slack_of(letter, justification, public_url, services)
+    body = letters.payload(letter, public_url=public_url)
+    if justification is None:
+        return body
+    told: dict[str, Any] = json.loads(body)
+    told["data"]["justification"] = justification
+    return _json(told)
+
+
+def of_memo(memo: Memo, target: Target, *, public_url: str) -> bytes:
+    """Return the body about anything else: ids, the kind of change and its diff."""
+    if memo.template == TEST:
+        return _test(memo, target)
+    if target.format is Format.JSON:
+        return memos.payload(memo)
+    title = TITLES[memo.template].format(tenant=one_line(memo.tenant or "")).strip()
+    lines = [f"{_plain(name)}: {_plain(change)}" for name, change in memo.changes.items()]
+    text_ = "\n".join([f"*{_plain(title)}*", *lines])[:MOST_WORDS]
+    return _message(title, text_, f"{public_url.rstrip('/')}/sign-in", "Sign in")
+
+
+def _test(memo: Memo, target: Target) -> bytes:
+    if target.format is Format.SLACK:
+        said = "This is a test: notices of Lockbox arrive here."
+        return _json({"text": said, "blocks": [_section(said)]})
+    data = {"endpoint_id": str(target.endpoint_id), "tenant": memo.tenant}
+    return _json(
+        {"id": str(memo.notice_id), "type": TEST_TYPE, "timestamp": instant(memo.at), "data": data},
+    )
+
+
+def _slack_of(letter: Letter, justification: str | None, public_url: str, services: Mapping[str, str]) -> bytes:
+    service = services.get(letter.service, letter.service)
+    sentence = SENTENCES.get(letter.template, ANY_OTHER)
+    said = sentence.format(service=_plain(one_line(service)), tenant=_plain(one_line(letter.tenant)))
+    lines = [said]
+    if letter.template in DEADLINES and letter.deadline_at:
+        lines.append(f"{DEADLINES[letter.template]} {clock_time(letter.deadline_at)}")
+    if justification is not None:
+        lines.append(f"Why: {_plain(' '.join(justification.split()))}"[:MOST_WORDS])
+    lines.append(f"Request {letter.request_id}")
+    return _message(said, "\n".join(lines), portal_address(public_url, letter.request_id), "Open the request")
+
+
+def _message(summary: str, words: str, address: str, label: str) -> bytes:
+    """Return a message of Slack's blocks; its button opens a page that asks to sign in, and does nothing itself."""
+    button = {"type": "button", "text": {"type": "plain_text", "text": label}, "url": address}
+    return _json({"text": summary, "blocks": [_section(words), {"type": "actions", "elements": [button]}]})
+
+
+def _section(words: str) -> dict[str, Any]:
+    return {"type": "section", "text": {"type": "mrkdwn", "text": words}}
+
+
+def _plain(words: str) -> str:
+    """Return words in which Slack finds no link, no mention and no command."""
+    return words.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _json(told: Mapping[str, Any]) -> bytes:
+    return json.dumps(told, separators=(",", ":")).encode()

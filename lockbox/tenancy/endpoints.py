@@ -1,0 +1,353 @@
+"""Webhooks of a tenant, kept by its admins, and of the vendor, kept by operators; and what became of calls."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlmodel import Session, col, select
+
+from lockbox import database, fetching
+from lockbox.database import now
+from lockbox.fetching import FetchFailed
+from lockbox.notices import announcing
+from lockbox.notices import endpoints as kept
+from lockbox.notices.calls import TEST
+from lockbox.notices.memos import DEPUTY_BEGINS, INVITATION, SIGN_IN_CODE, TITLES
+from lockbox.notices.models import Delivery, Endpoint, Format
+from lockbox.notices.outbox import KIND
+from lockbox.notices.vault import Vault
+from lockbox.people import context
+from lockbox.people.models import Tenant
+from lockbox.people.roles import Caller, Role
+from lockbox.refusals import EndpointDisabled, Invalid, Outdated, StillWaiting, TooManyEndpoints, Unknown
+from lockbox.requests.lifecycle import State
+from lockbox.requests.rules import Policy
+from lockbox.requests.voting import strong_enough
+from lockbox.requests.writing import Origin
+from lockbox.schedule import NOTICES, Promise
+from lockbox.tenancy import authority, trail
+from lockbox.tenancy.authority import Seat
+from lockbox.tenancy.trail import Deed
+
+MOST_ENDPOINTS = 50
+MOST_A_PAGE = 200
+LONGEST_OVERLAP = timedelta(days=7)
+BY_HAND = "by_hand"
+ADMINS = (Role.TENANT_ADMIN,)
+OPERATORS = (Role.OPERATOR,)
+OF_REQUESTS = frozenset(f"request.{state}" for state in State)
+OF_TENANTS = frozenset(f"tenant.{kind}" for kind in TITLES.keys() - {DEPUTY_BEGINS, INVITATION, SIGN_IN_CODE})
+# What sends no more outside than before, and to nowhere else: no fresh sign-in is asked for it.
+HARMLESS = frozenset({"description"})
+
+REOPEN = text("SELECT notice, answer FROM reopen(:delivery, :moment)")
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Where calls may go: plain HTTP, and only to loopback, where a development setting allows it."""
+
+    vault: Vault
+    allow_http: bool = False
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An endpoint to be added; no event types means all."""
+
+    url: str
+    event_types: Sequence[str] = ()
+    description: str = ""
+    format: Format = Format.JSON
+    with_justification: bool = False
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An endpoint with its signing secret, which is shown this once."""
+
+    endpoint: Endpoint
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Log:
+    """Some tries, the newest first, and the cursor of those that follow."""
+
+    deliveries: Sequence[Delivery]
+    next_cursor: UUID | None
+
+
+def listed(session: Session, caller: Caller, slug: str | None) -> Sequence[Endpoint]:
+    """Return the endpoints of a tenant to its admins, or those of the vendor for None to operators.
+
+    Raises:
+        Unknown, NotYours: as named.
+    """
+    if slug is None:
+        context.enter(session, caller)
+        authority.capacity(caller, OPERATORS)
+        return _of(session, None)
+    return _of(session, authority.readable(session, caller, slug, ADMINS).id)
+
+
+def show(session: Session, caller: Caller, endpoint_id: UUID) -> Endpoint:
+    """Return one endpoint to whoever may change it.
+
+    Raises:
+        Unknown, NotYours: as named.
+    """
+    endpoint = _seen(session, caller, endpoint_id)
+    authority.capacity(caller, ADMINS if endpoint.tenant_id else OPERATORS, endpoint.tenant_id)
+    return endpoint
+
+
+def add(session: Session, caller: Caller, origin: Origin, slug: str | None, wanted: Wanted, *, reach: Reach) -> Shown:
+    """Add an endpoint of a tenant, as its admin, or of the vendor for None, as an operator.
+
+    Raises:
+        Unknown, NotYours, SignInAgain: as named.
+        Invalid: the address would never be called, or there is no such event.
+        TooManyEndpoints: the most that there may be are there.
+    """
+    tenant = None if slug is None else authority.known(session, caller, slug)
+    seat = authority.take(session, caller, origin, ADMINS if tenant else OPERATORS, tenant)
+    _firmly(session, seat, tenant)
+    _good(wanted.url, wanted.event_types, seat.tenant_id, reach)
+    if len(_of(session, seat.tenant_id)) >= MOST_ENDPOINTS:
+        raise TooManyEndpoints(f"There may be {MOST_ENDPOINTS} webhooks; remove one.")
+    at = now(session)
+    signing = kept.new_signing(reach.vault)
+    endpoint = kept.made(
+        signing,
+        wanted.url,
+        tenant_id=seat.tenant_id,
+        at=at,
+        event_types=wanted.event_types,
+        description=wanted.description,
+        format_=wanted.format,
+        with_justification=wanted.with_justification,
+    )
+    session.add(endpoint)
+    session.flush()
+    _tell(session, seat, endpoint, "endpoint_added", _diff({}, _facts(endpoint)), at=at)
+    return Shown(endpoint, signing.secret)
+
+
+def change(
+    session: Session, caller: Caller, origin: Origin, endpoint_id: UUID, wanted: Mapping[str, Any], *, reach: Reach
+) -> Endpoint:
+    """Change some of an endpoint: fields of Wanted, and `enabled`; an equal value changes nothing.
+
+    Raises:
+        Unknown, NotYours, SignInAgain, Invalid: as named.
+    """
+    seat, endpoint, tenant = _taken(session, caller, origin, endpoint_id)
+    before = _facts(endpoint)
+    values = {name: value for name, value in wanted.items() if name != "enabled"}
+    changed = {name for name, value in values.items() if getattr(endpoint, name) != value}
+    enabled = wanted.get("enabled")
+    turns = enabled is not None and enabled is not (endpoint.disabled_at is None)
+    if not changed and not turns:
+        return endpoint
+    if changed - HARMLESS or (turns and enabled):
+        _firmly(session, seat, tenant)
+    _good(wanted.get("url", endpoint.url), wanted.get("event_types", ()), endpoint.tenant_id, reach)
+    at = now(session)
+    for name in changed:
+        setattr(endpoint, name, values[name])
+    if turns:
+        _turn(endpoint, None if enabled else at)
+    session.add(endpoint)
+    session.flush()
+    differences = _diff(before, _facts(endpoint))
+    for name in changed & {"url", "description"}:
+        differences.setdefault(name, "changed")
+    _tell(session, seat, endpoint, "endpoint_changed", differences, at=at)
+    return endpoint
+
+
+def remove(session: Session, caller: Caller, origin: Origin, endpoint_id: UUID) -> None:
+    """Remove an endpoint: nothing is called from now on, its secrets are forgotten, and its log stays.
+
+    Raises:
+        Unknown, NotYours: as named.
+    """
+    seat, endpoint, _ = _taken(session, caller, origin, endpoint_id)
+    at = now(session)
+    if endpoint.disabled_at is None:
+        _turn(endpoint, at)
+    endpoint.removed_at = at
+    endpoint.secret, endpoint.public_key, endpoint.old_secret, endpoint.old_secret_until = b"", None, None, None
+    session.add(endpoint)
+    session.flush()
+    _tell(session, seat, endpoint, "endpoint_removed", {"url": place(endpoint.url)}, at=at)
+
+
+def rotate(
+    session: Session,
+    caller: Caller,
+    origin: Origin,
+    endpoint_id: UUID,
+    *,
+    vault: Vault,
+    overlap: timedelta = kept.OVERLAP,
+) -> Shown:
+    """Replace what signs an endpoint's calls; the one before goes on signing beside it until the overlap is over.
+
+    Raises:
+        Unknown, NotYours, SignInAgain: as named.
+    """
+    seat, endpoint, tenant = _taken(session, caller, origin, endpoint_id)
+    _firmly(session, seat, tenant)
+    at = now(session)
+    signing = kept.new_signing(vault)
+    kept.rotate(endpoint, signing, at, overlap)
+    session.add(endpoint)
+    session.flush()
+    hours = round(overlap.total_seconds() / 3600)
+    _tell(session, seat, endpoint, "endpoint_rotated", {"secret": f"replaced; both sign for {hours} h"}, at=at)
+    return Shown(endpoint, signing.secret)
+
+
+def try_out(session: Session, caller: Caller, origin: Origin, endpoint_id: UUID) -> UUID:
+    """Call an endpoint with a test, whatever it wants to hear of, and return the id that the call will bear.
+
+    Raises:
+        Unknown, NotYours: as named.
+        EndpointDisabled: it is called no more.
+    """
+    seat, endpoint, _ = _taken(session, caller, origin, endpoint_id)
+    if endpoint.disabled_at is not None:
+        raise EndpointDisabled("The webhook is disabled; enable it first.")
+    deed = Deed(TEST, now(session), {}, facts={"endpoint_id": endpoint.id})
+    return announcing.try_out(session, trail.happening_of(seat, deed), endpoint.id)
+
+
+def log(session: Session, caller: Caller, endpoint_id: UUID, *, cursor: UUID | None, most: int) -> Log:
+    """Return the tries of an endpoint, the newest first, from the cursor on.
+
+    Raises:
+        Unknown, NotYours: as named.
+    """
+    show(session, caller, endpoint_id)
+    query = select(Delivery).where(col(Delivery.endpoint_id) == endpoint_id)
+    if cursor is not None:
+        query = query.where(col(Delivery.id) < cursor)
+    found = session.exec(query.order_by(col(Delivery.id).desc()).limit(most + 1)).all()
+    return Log(found[:most], found[most - 1].id if len(found) > most else None)
+
+
+def redeliver(session: Session, caller: Caller, origin: Origin, delivery_id: UUID) -> UUID:
+    """Let a notice that has ended be called out again, with the id that it had, which is returned.
+
+    Raises:
+        Unknown, NotYours: as named.
+        EndpointDisabled: the endpoint is called no more.
+        StillWaiting: it has not ended, and will be tried again by itself.
+        Outdated: it asked for something that is settled.
+    """
+    context.enter(session, caller)
+    delivery = session.get(Delivery, delivery_id)
+    if delivery is None or delivery.endpoint_id is None:
+        raise Unknown("There is no such delivery.")
+    seat, endpoint, _ = _taken(session, caller, origin, delivery.endpoint_id)
+    at = now(session)
+    notice, answer = session.connection().execute(REOPEN, {"delivery": delivery_id, "moment": at}).one()
+    if answer == "disabled":
+        raise EndpointDisabled("The webhook is disabled; enable it first.")
+    if answer == "waiting":
+        raise StillWaiting("The notice has not ended: it will be tried again by itself.")
+    if answer == "outdated":
+        raise Outdated("What it asked for is settled; nobody is asked again.")
+    database.promise(session, NOTICES, [Promise(str(notice), KIND, at)])
+    deed = Deed("delivery_repeated", at, {}, facts={"endpoint_id": endpoint.id, "notice_id": notice})
+    announcing.record(session, trail.happening_of(seat, deed))
+    return UUID(str(notice))
+
+
+def place(url: str) -> str:
+    """Return where an address leads, without what may be a secret in it."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _seen(session: Session, caller: Caller, endpoint_id: UUID) -> Endpoint:
+    context.enter(session, caller)
+    endpoint = session.get(Endpoint, endpoint_id)
+    if endpoint is None or endpoint.removed_at is not None:
+        raise Unknown("There is no such webhook.")
+    return endpoint
+
+
+def _taken(
+    session: Session, caller: Caller, origin: Origin, endpoint_id: UUID
+) -> tuple[Seat, Endpoint, Tenant | None]:
+    """Return the caller's seat, and the endpoint as it is once nobody else may change it."""
+    endpoint = _seen(session, caller, endpoint_id)
+    tenant = session.get(Tenant, endpoint.tenant_id) if endpoint.tenant_id else None
+    seat = authority.take(session, caller, origin, ADMINS if tenant else OPERATORS, tenant)
+    session.refresh(endpoint, with_for_update={"key_share": True})
+    if endpoint.removed_at is not None:
+        raise Unknown("There is no such webhook.")
+    return seat, endpoint, tenant
+
+
+def _of(session: Session, tenant_id: UUID | None) -> Sequence[Endpoint]:
+    whose = col(Endpoint.tenant_id).is_(None) if tenant_id is None else col(Endpoint.tenant_id) == tenant_id
+    query = select(Endpoint).where(whose, col(Endpoint.removed_at).is_(None))
+    return session.exec(query.order_by(col(Endpoint.id))).all()
+
+
+def _firmly(session: Session, seat: Seat, tenant: Tenant | None) -> None:
+    if tenant is not None:
+        authority.firmly(session, seat, tenant)
+    else:
+        strong_enough(seat.caller, Policy(), now(session))
+
+
+def _good(url: str, event_types: Iterable[str], tenant_id: UUID | None, reach: Reach) -> None:
+    try:
+        fetching.check(url, allow_loopback=reach.allow_http)
+    except FetchFailed as failed:
+        raise Invalid(f"This can't be called: {failed.reason}.", field="url") from None
+    known = OF_REQUESTS | OF_TENANTS if tenant_id else OF_REQUESTS
+    if unknown := sorted(set(event_types) - known):
+        raise Invalid(
+            f"There is no event {unknown[0]}; the events are {', '.join(sorted(known))}.", field="event_types"
+        )
+
+
+def _turn(endpoint: Endpoint, disabled_at: datetime | None) -> None:
+    endpoint.disabled_at = disabled_at
+    endpoint.why_disabled = BY_HAND if disabled_at else None
+    endpoint.failing_since = None
+
+
+def _facts(endpoint: Endpoint) -> dict[str, str]:
+    return {
+        "url": place(endpoint.url),
+        "events": trail.listed(endpoint.event_types) if endpoint.event_types else "all",
+        "format": endpoint.format,
+        "justification": "told" if endpoint.with_justification else "not told",
+        "enabled": "no" if endpoint.disabled_at else "yes",
+    }
+
+
+def _diff(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: trail.change(before.get(name, trail.ABSENT), value)
+        for name, value in after.items()
+        if before.get(name) != value
+    }
+
+
+def _tell(
+    session: Session, seat: Seat, endpoint: Endpoint, action: str, changes: Mapping[str, str], *, at: datetime
+) -> None:
+    named = {"endpoint": endpoint.description or None}
+    trail.tell(session, seat, Deed(action, at, changes, personal=named, facts={"endpoint_id": endpoint.id}))

@@ -1,0 +1,300 @@
+"""The delivery log: a row for each try, with the record of it; endpoints that are gone, fail, or ask to wait."""
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+
+from lockbox.database import Database
+from lockbox.notices import attempts, delivery
+from lockbox.notices.attempts import FAILS_TOO_LONG, MOST_ANSWER
+from lockbox.notices.models import Outcome
+from lockbox.notices.senders.protocol import Reply, SendFailed
+from lockbox.notices.senders.webhook import HttpHooks
+from lockbox.requests.rules import Policy
+from tests.builders import ShiftedClock, World, unbound
+from tests.database.postbag import Postbag, address, open_notices
+from tests.database.scenes import read, write
+from tests.mailbox import told
+from tests.oidc_issuer import Answer
+from tests.receiver import Receiver, receiving
+
+TRIES = "SELECT * FROM deliveries ORDER BY id"
+ENDPOINT = "SELECT * FROM endpoints WHERE id = :id"
+HOOKS = "SELECT id FROM notices WHERE endpoint_id IS NOT NULL AND closed_at IS NULL ORDER BY id"
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving() as running:
+        yield running
+
+
+@pytest.fixture
+def post() -> Postbag:
+    """Mails in memory, and webhooks that are really called."""
+    return Postbag(calling=HttpHooks(allow_http=True))
+
+
+def hooks(house: Database) -> list[UUID]:
+    return [row.id for row in read(house, HOOKS)]
+
+
+def test_each_try_is_a_row_with_what_was_answered(
+    world: World, sender: Database, later: ShiftedClock, post: Postbag, receiver: Receiver
+) -> None:
+    endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
+    receiver.answers = [
+        Answer(status=500, body=b"not\x00now\r\n"),
+        Answer(status=302),
+        Answer(status=200, body=b"ok"),
+    ]
+    world.submit()
+    notices = hooks(sender)
+
+    for _ in range(3):
+        post.deliver(sender, notices)
+        later.shift += timedelta(minutes=1)
+
+    rows = read(sender, TRIES)
+    assert [(row.status, row.answer, row.error) for row in rows] == [
+        (500, "not\N{REPLACEMENT CHARACTER}now\n", "status"),
+        (302, "", "status"),
+        (200, "ok", None),
+    ]
+    assert {(row.notice_id, row.endpoint_id, row.event_type) for row in rows} == {
+        (notices[0], endpoint, "request.pending")
+    }
+    assert all(0 <= row.took_ms < 5000 for row in rows)
+    assert [row.at for row in rows] == sorted(row.at for row in rows)
+    assert {call.headers["webhook-id"] for call in receiver.calls} == {str(notices[0])}
+
+
+def test_a_mail_is_in_the_log_too(world: World, worker: Database, post: Postbag) -> None:
+    refused = SendFailed("no", permanent=True, kind="status", reply=Reply(550, "5.1.1 no such mailbox"))
+    post.mail.refused[address(worker, world, "amir")] = refused
+    world.submit()
+
+    post.deliver(worker, open_notices(worker))
+
+    rows = [(row.status, row.answer, row.error, row.endpoint_id) for row in read(worker, TRIES)]
+    assert sorted(rows, key=str) == [(550, "5.1.1 no such mailbox", "status", None), *[(None, "", None, None)] * 2]
+
+
+def test_what_never_left_the_house_is_no_try(
+    world: World, sender: Database, later: ShiftedClock, post: Postbag
+) -> None:
+    world.submit()
+    later.shift = timedelta(hours=13)
+
+    assert {one.outcome for one in post.deliver(sender, open_notices(sender))} == {Outcome.DEAD}
+    assert read(sender, TRIES) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "kept"),
+    [
+        ("é" * 2000, "é" * (MOST_ANSWER // 2)),
+        ("a" + "é" * 2000, "a" + "é" * (MOST_ANSWER // 2 - 1)),
+        ("a\tb\nc", "a\tb\nc"),
+        ("\x1b[31m\ud800", "\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}"),
+    ],
+)
+def test_of_an_answer_a_kilobyte_is_kept_without_what_a_terminal_obeys(answer: str, kept: str) -> None:
+    assert attempts.shown(answer) == kept
+
+
+def test_an_endpoint_that_is_gone_is_disabled_and_its_admins_are_told(
+    world: World, worker: Database, post: Postbag, receiver: Receiver
+) -> None:
+    endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
+    receiver.answers = [Answer(status=410)]
+    world.submit()
+    world.submit()
+
+    first = post.deliver(worker, hooks(worker)[:1])
+    second = post.deliver(worker, hooks(worker))
+
+    (row,) = read(worker, ENDPOINT, id=endpoint)
+    assert row.why_disabled == "gone"
+    assert [one.outcome for one in first] == [Outcome.DEAD]
+    assert [one.outcome for one in second] == [Outcome.MOOT]
+    assert len(receiver.calls) == 1
+    assert list(told(worker, "endpoint_disabled").values()) == [{"Tara", "Ann", "Amir", "Abe"}]
+    post.deliver(worker, open_notices(worker))
+    (mail, *_) = [mail for mail in post.mail.sent if "is called no more" in mail.subject]
+    assert "Lockbox (clock) did this" in mail.text
+    assert "it answered 410 Gone" in mail.text
+
+
+@pytest.mark.parametrize("whose", ["tenant", "vendor"])
+def test_an_endpoint_that_fails_for_days_is_paused_and_who_keeps_it_is_told(
+    world: World, sender: Database, later: ShiftedClock, post: Postbag, receiver: Receiver, *, whose: str
+) -> None:
+    endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id if whose == "tenant" else None)
+    receiver.answers = [Answer(status=500)]
+    world.submit()
+
+    post.deliver(sender, hooks(sender))
+    assert read(sender, ENDPOINT, id=endpoint)[0].disabled_at is None
+    later.shift = FAILS_TOO_LONG + timedelta(minutes=1)
+    world.submit(house=Database(world.house.engine, world.house.schedule, later))
+    post.deliver(sender, hooks(sender))
+
+    assert read(sender, ENDPOINT, id=endpoint)[0].why_disabled == "failing"
+    names = {"Tara", "Ann", "Amir", "Abe"} if whose == "tenant" else {"Olga"}
+    assert list(told(sender, "endpoint_disabled").values()) == [names]
+
+
+def test_one_success_ends_the_count_of_days(
+    world: World, sender: Database, later: ShiftedClock, post: Postbag, receiver: Receiver
+) -> None:
+    endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
+    receiver.answers = [Answer(status=500), Answer(status=204)]
+    world.submit()
+
+    post.deliver(sender, hooks(sender))
+    since = read(sender, ENDPOINT, id=endpoint)[0].failing_since
+    later.shift = timedelta(minutes=1)
+    post.deliver(sender, hooks(sender))
+
+    assert since is not None
+    assert read(sender, ENDPOINT, id=endpoint)[0].failing_since is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "window", "least", "most"),
+    [(300, 3600, 300, 301), (86_000, 600, 597, 600), (1, 3600, 1.4, 3)],
+)
+def test_an_endpoint_that_asks_to_wait_is_left_alone_while_there_is_time(
+    api: Database, worker: Database, post: Postbag, receiver: Receiver, *, asked: int, window: int, least: float,
+    most: float,
+) -> None:  # fmt: skip
+    world = World.make(api, Policy(vendor_review=False, approval_window=window))
+    post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
+    receiver.answers = [Answer(status=429, headers={"Retry-After": str(asked)})]
+    request = world.submit()
+
+    (one,) = post.deliver(worker, hooks(worker))
+
+    wait = (one.run_at - request.created_at).total_seconds()
+    assert one.outcome is None
+    assert one.run_at < request.deadline_at
+    assert least <= wait <= most + 1
+
+
+def test_an_approval_window_shorter_than_the_first_wait_still_gets_tries(
+    api: Database, sender: Database, later: ShiftedClock, post: Postbag, receiver: Receiver
+) -> None:
+    world = World.make(api, Policy(vendor_review=False, approval_window=60))
+    post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
+    receiver.answers = [Answer(status=503, headers={"Retry-After": "3600"})]
+    request = world.submit()
+    notices = hooks(sender)
+
+    (first,) = post.deliver(sender, notices)
+    later.shift += first.run_at - request.created_at
+    (second,) = post.deliver(sender, notices)
+
+    assert first.run_at < request.deadline_at
+    assert second.outcome is Outcome.DEAD
+    assert len(receiver.calls) == 2
+
+
+def test_while_secrets_overlap_both_sign_and_after_that_the_new_one_alone(
+    world: World, worker: Database, post: Postbag, receiver: Receiver
+) -> None:
+    endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
+    rotated = "UPDATE endpoints SET old_secret = secret, old_secret_until = now() + :left WHERE id = :id"
+    signatures = []
+    for left in (timedelta(hours=1), timedelta(seconds=-1)):
+        write(unbound(world.house), rotated, left=left, id=endpoint)
+        world.submit()
+        post.deliver(worker, hooks(worker))
+        signatures.append(receiver.calls[-1].headers["webhook-signature"].split())
+
+    assert [[one.partition(",")[0] for one in signed] for signed in signatures] == [
+        ["v1", "v1a", "v1", "v1a"],
+        ["v1", "v1a"],
+    ]
+
+
+def test_an_endpoint_of_an_earlier_build_goes_on_with_its_one_secret(
+    world: World, worker: Database, post: Postbag, receiver: Receiver
+) -> None:
+    endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
+    sealed = post.vault.seal("whsec_" + "A" * 43 + "=")
+    write(unbound(world.house), "UPDATE endpoints SET secret = :s, public_key = NULL WHERE id = :id", s=sealed,
+          id=endpoint)  # fmt: skip
+    world.submit()
+
+    post.deliver(worker, hooks(worker))
+
+    assert receiver.calls[0].headers["webhook-signature"].startswith("v1,")
+    assert " " not in receiver.calls[0].headers["webhook-signature"]
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+@pytest.mark.parametrize("kind", ["json", "slack"])
+def test_a_justification_goes_out_only_where_that_is_asked_for(
+    world: World, worker: Database, post: Postbag, receiver: Receiver, *, kind: str, wanted: bool
+) -> None:
+    endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
+    write(unbound(world.house), "UPDATE endpoints SET format = :f, with_justification = :w WHERE id = :id", f=kind,
+          w=wanted, id=endpoint)  # fmt: skip
+    request = world.submit(justification="See <https://evil.example|here> & <!channel>")
+
+    post.deliver(worker, hooks(worker))
+
+    (call,) = receiver.calls
+    body = json.loads(call.body)
+    assert (b"evil.example" in call.body) is wanted
+    if kind == "slack":
+        section, actions = body["blocks"]
+        (button,) = actions["elements"]
+        assert button["url"].endswith(f"/requests/{request.id}")
+        assert "<" not in section["text"]["text"]
+        assert world.tenant.slug in body["text"]
+    else:
+        assert body["data"].get("justification") == (request.justification if wanted else None)
+        assert body["type"] == "request.pending"
+
+
+def test_a_policy_that_keeps_the_justification_out_of_mails_keeps_it_in_house_too(
+    api: Database, worker: Database, post: Postbag, receiver: Receiver
+) -> None:
+    world = World.make(api, Policy(vendor_review=False, mail_justification=False))
+    endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
+    write(unbound(world.house), "UPDATE endpoints SET with_justification = true WHERE id = :id", id=endpoint)
+    request = world.submit()
+
+    post.deliver(worker, hooks(worker))
+
+    assert request.justification.encode() not in receiver.calls[0].body
+
+
+def test_a_crash_between_the_call_and_its_record_calls_again_with_the_same_id(
+    world: World,
+    sender: Database,
+    later: ShiftedClock,
+    post: Postbag,
+    receiver: Receiver,
+    *,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
+    world.submit()
+    notices = hooks(sender)
+
+    with monkeypatch.context() as dying:
+        dying.setattr(delivery, "_record", lambda *_: (_ for _ in ()).throw(SystemExit(137)))
+        with pytest.raises(SystemExit):
+            post.deliver(sender, notices)
+    assert read(sender, TRIES) == []
+    later.shift = delivery.LEASE + timedelta(seconds=1)
+    post.deliver(sender, notices)
+
+    assert [call.headers["webhook-id"] for call in receiver.calls] == [str(notices[0])] * 2
+    assert len(read(sender, TRIES)) == 1

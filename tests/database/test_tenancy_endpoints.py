@@ -1,0 +1,402 @@
+"""Webhooks of a tenant and of the vendor: who keeps them, what each change takes, and what is told of it."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from lockbox.database import Database
+from lockbox.notices.models import Format, Outcome
+from lockbox.people import context
+from lockbox.people.roles import Caller, Means
+from lockbox.refusals import (
+    EndpointDisabled,
+    Invalid,
+    NotYours,
+    Outdated,
+    SignInAgain,
+    StillWaiting,
+    TooManyEndpoints,
+    Unknown,
+)
+from lockbox.requests.lifecycle import Action
+from lockbox.tenancy import endpoints
+from lockbox.tenancy.endpoints import Reach, Shown, Wanted
+from tests.builders import HERE, ShiftedClock, World, unbound
+from tests.database.postbag import Postbag, open_notices
+from tests.database.scenes import as_caller, read, write
+from tests.database.trails import last_told
+from tests.mailbox import told
+from tests.ruling import signed_in
+
+URL = "https://hooks.contoso.example/services/T000/a-secret"
+
+
+@pytest.fixture
+def reach(post: Postbag) -> Reach:
+    return Reach(post.vault)
+
+
+def acts(world: World, who: str | Caller, call: Callable[..., Any], *args: object, **named: Any) -> Any:
+    """Let somebody do something with a webhook."""
+    with world.house.transaction() as session:
+        return call(session, world.people[who] if isinstance(who, str) else who, HERE, *args, **named)
+
+
+def added(world: World, reach: Reach, who: str = "tara", **changes: Any) -> Shown:
+    """Add a webhook, of the tenant where its admin does it."""
+    slug = world.tenant.slug if who == "tara" else None
+    shown: Shown = acts(world, who, endpoints.add, slug, Wanted(**({"url": URL} | changes)), reach=reach)
+    return shown
+
+
+def tries(world: World, who: str, endpoint: Shown) -> list[Any]:
+    """Read the log of a webhook."""
+    with world.house.transaction() as session:
+        log = endpoints.log(session, world.people[who], endpoint.endpoint.id, cursor=None, most=100)
+        return list(log.deliveries)
+
+
+def test_a_webhook_that_was_added_is_called_and_its_secret_is_stored_encrypted(
+    world: World, worker: Database, post: Postbag, reach: Reach
+) -> None:
+    shown = added(world, reach, event_types=("request.pending",), description="Our channel")
+    world.submit()
+
+    post.deliver(worker, open_notices(worker))
+
+    (hook,) = post.hooks.sent
+    assert hook.url == URL
+    assert hook.secrets[0] == shown.secret
+    assert shown.secret not in repr(shown)
+    (row,) = read(world.house, "SELECT secret FROM endpoints")
+    assert shown.secret.encode() not in bytes(row.secret)
+
+
+def test_each_change_is_told_to_the_admins_and_approvers_without_what_may_be_a_secret(
+    world: World, worker: Database, post: Postbag, reach: Reach
+) -> None:
+    everybody = {"Tara", "Ann", "Amir", "Abe"}
+    shown = added(world, reach, description="Our channel")
+    assert last_told(world.house).changes["url"] == "none → https://hooks.contoso.example"
+    assert last_told(world.house).details["endpoint"] == "Our channel"
+    acts(world, "tara", endpoints.change, shown.endpoint.id, {"event_types": ["request.active"]}, reach=reach)
+    assert last_told(world.house).changes == {"events": "all → request.active"}
+    acts(world, "tara", endpoints.change, shown.endpoint.id, {"url": URL + "-2"}, reach=reach)
+    assert last_told(world.house).changes == {"url": "changed"}
+    acts(world, "tara", endpoints.rotate, shown.endpoint.id, vault=reach.vault)
+    assert last_told(world.house).changes == {"secret": "replaced; both sign for 24 h"}
+    acts(world, "tara", endpoints.remove, shown.endpoint.id)
+
+    post.deliver(worker, open_notices(worker))
+
+    for action in ("endpoint_added", "endpoint_changed", "endpoint_rotated", "endpoint_removed"):
+        for names in told(world.house, action).values():
+            assert everybody <= names
+    assert len(post.mail.sent) == 5 * len(everybody)
+    for mail in post.mail.sent:
+        assert "a-secret" not in mail.text + mail.html
+    for row in read(world.house, "SELECT body FROM events"):
+        assert b"a-secret" not in bytes(row.body)
+        assert b"Our channel" not in bytes(row.body)
+
+
+def test_an_equal_change_changes_nothing(world: World, reach: Reach) -> None:
+    shown = added(world, reach)
+    before = len(read(world.house, "SELECT FROM events"))
+
+    acts(world, "tara", endpoints.change, shown.endpoint.id, {"url": URL, "enabled": True}, reach=reach)
+
+    assert len(read(world.house, "SELECT FROM events")) == before
+
+
+WIDENING: dict[str, Callable[[World, Caller, Shown, Reach], object]] = {
+    "add": lambda w, c, _, r: acts(w, c, endpoints.add, _slug(w, c), Wanted(URL), reach=r),
+    "lead elsewhere": lambda w, c, s, r: acts(
+        w, c, endpoints.change, s.endpoint.id, {"url": "https://evil.example/"}, reach=r
+    ),
+    "tell more": lambda w, c, s, r: acts(
+        w, c, endpoints.change, s.endpoint.id, {"with_justification": True}, reach=r
+    ),
+    "rotate": lambda w, c, s, r: acts(w, c, endpoints.rotate, s.endpoint.id, vault=r.vault),
+}
+CLOSING: dict[str, Callable[[World, Caller, Shown, Reach], object]] = {
+    "disable": lambda w, c, s, r: acts(w, c, endpoints.change, s.endpoint.id, {"enabled": False}, reach=r),
+    "describe": lambda w, c, s, r: acts(w, c, endpoints.change, s.endpoint.id, {"description": "Ours"}, reach=r),
+    "remove": lambda w, c, s, _: acts(w, c, endpoints.remove, s.endpoint.id),
+    "try out": lambda w, c, s, _: acts(w, c, endpoints.try_out, s.endpoint.id),
+}
+
+
+def _slug(world: World, caller: Caller) -> str | None:
+    return None if caller.vendor_roles() else world.tenant.slug
+
+
+@pytest.mark.parametrize("who", ["tara", "olga"])
+@pytest.mark.parametrize(("means", "minutes_ago"), [(Means.TOKEN, 0), (Means.MAIL, 0), (Means.PASSKEY, 16)])
+@pytest.mark.parametrize("what", WIDENING)
+def test_no_webhook_is_led_anywhere_by_a_weak_or_an_old_sign_in(
+    world: World, reach: Reach, *, what: str, means: Means, minutes_ago: float, who: str
+) -> None:
+    shown = added(world, reach, who)
+
+    with pytest.raises(SignInAgain):
+        WIDENING[what](world, signed_in(world, who, means, minutes_ago=minutes_ago), shown, reach)
+
+
+@pytest.mark.parametrize("who", ["tara", "olga"])
+@pytest.mark.parametrize("what", WIDENING)
+def test_a_fresh_and_strong_sign_in_may_lead_it(world: World, reach: Reach, what: str, who: str) -> None:
+    assert WIDENING[what](world, signed_in(world, who, Means.PASSKEY, minutes_ago=1), added(world, reach, who), reach)
+
+
+@pytest.mark.parametrize("who", ["tara", "olga"])
+@pytest.mark.parametrize("what", CLOSING)
+def test_what_leads_no_more_outside_is_done_by_any_sign_in(world: World, reach: Reach, what: str, who: str) -> None:
+    CLOSING[what](world, signed_in(world, who, Means.TOKEN, minutes_ago=60), added(world, reach, who), reach)
+
+
+def test_enabling_again_takes_a_fresh_sign_in(world: World, reach: Reach) -> None:
+    shown = added(world, reach)
+    acts(world, "tara", endpoints.change, shown.endpoint.id, {"enabled": False}, reach=reach)
+
+    weak = signed_in(world, "tara", Means.TOKEN)
+    with pytest.raises(SignInAgain):
+        acts(world, weak, endpoints.change, shown.endpoint.id, {"enabled": True}, reach=reach)
+    changed = acts(world, "tara", endpoints.change, shown.endpoint.id, {"enabled": True}, reach=reach)
+
+    assert (changed.disabled_at, changed.why_disabled) == (None, None)
+
+
+@pytest.mark.parametrize("who", ["erin", "max", "vera", "gate", "olga", "zack"])
+def test_a_tenants_webhooks_are_nobody_elses(world: World, reach: Reach, who: str) -> None:
+    other = World.make(world.house)
+    world.people["zack"] = other.people["tara"]
+    shown = added(world, reach)
+
+    for what in (*WIDENING, *CLOSING):
+        if what != "add":
+            with pytest.raises(Unknown):
+                (WIDENING | CLOSING)[what](world, world.people[who], shown, reach)
+    with pytest.raises((Unknown, NotYours)):
+        acts(world, who, endpoints.add, world.tenant.slug, Wanted(URL), reach=reach)
+
+
+@pytest.mark.parametrize("who", ["erin", "max", "vera", "gate"])
+def test_the_vendors_webhooks_are_the_operators_alone(world: World, reach: Reach, who: str) -> None:
+    shown = added(world, reach, "olga")
+
+    for call in (WIDENING | CLOSING).values():
+        with pytest.raises(NotYours):
+            call(world, world.people[who], shown, reach)
+
+
+@pytest.mark.parametrize("who", ["tara", "ann"])
+def test_a_customer_knows_of_no_webhook_of_the_vendor(world: World, reach: Reach, who: str) -> None:
+    shown = added(world, reach, "olga")
+
+    for what in (*WIDENING, *CLOSING):
+        if what != "add":
+            with pytest.raises(Unknown):
+                (WIDENING | CLOSING)[what](world, world.people[who], shown, reach)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://hooks.contoso.example/",
+        "https://127.0.0.1/",
+        "https://169.254.169.254/latest/",
+        "https://me:secret@hooks.contoso.example/",
+        "https://hooks.contoso.example:25/",
+        "ftp://hooks.contoso.example/",
+    ],
+)
+def test_an_address_that_leads_inside_is_not_even_kept(world: World, reach: Reach, url: str) -> None:
+    shown = added(world, reach)
+
+    with pytest.raises(Invalid) as refused:
+        added(world, reach, url=url)
+    with pytest.raises(Invalid):
+        acts(world, "tara", endpoints.change, shown.endpoint.id, {"url": url}, reach=reach)
+
+    assert refused.value.facts == {"field": "url"}
+    assert len(read(world.house, "SELECT FROM endpoints")) == 1
+
+
+@pytest.mark.parametrize(("who", "event"), [("tara", "request.opened"), ("olga", "tenant.policy_changed")])
+def test_an_event_that_never_comes_is_refused(world: World, reach: Reach, who: str, event: str) -> None:
+    with pytest.raises(Invalid, match="There is no event"):
+        added(world, reach, who, event_types=(event,))
+
+
+def test_there_is_an_end_to_how_many_there_may_be(
+    world: World, reach: Reach, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoints, "MOST_ENDPOINTS", 2)
+    first, _ = added(world, reach), added(world, reach)
+
+    with pytest.raises(TooManyEndpoints):
+        added(world, reach)
+    acts(world, "tara", endpoints.remove, first.endpoint.id)
+
+    assert added(world, reach)
+
+
+def test_what_was_removed_is_called_no_more_and_can_be_read_by_nobody(
+    world: World, worker: Database, post: Postbag, reach: Reach
+) -> None:
+    shown = added(world, reach)
+    world.submit()
+    acts(world, "tara", endpoints.remove, shown.endpoint.id)
+    world.submit()
+
+    ended = post.deliver(worker, open_notices(worker))
+
+    assert post.hooks.sent == []
+    assert Outcome.DEAD not in {one.outcome for one in ended}
+    (row,) = read(world.house, "SELECT secret, old_secret FROM endpoints")
+    assert (bytes(row.secret), row.old_secret) == (b"", None)
+    with pytest.raises(Unknown):
+        tries(world, "tara", shown)
+    with as_caller(world.house, world.people["tara"]) as connection, pytest.raises(Exception, match="was removed"):
+        connection.exec_driver_sql("UPDATE endpoints SET disabled_at = now()")
+
+
+@pytest.mark.parametrize("who", ["tara", "olga"])
+@pytest.mark.parametrize("kind", Format)
+def test_a_test_is_called_out_whatever_the_filter_says_and_is_in_the_log(
+    world: World, worker: Database, post: Postbag, reach: Reach, *, who: str, kind: Format
+) -> None:
+    shown = added(world, reach, who, event_types=("request.denied",), format=kind)
+
+    notice = acts(world, who, endpoints.try_out, shown.endpoint.id)
+    post.deliver(worker, open_notices(worker))
+
+    (hook,) = post.hooks.sent
+    assert hook.hook_id == str(notice)
+    assert (b"endpoint.test" in hook.body) is (kind is Format.JSON)
+    assert [(one.event_type, one.status, one.error) for one in tries(world, who, shown)] == [
+        ("endpoint.test", 204, None)
+    ]
+
+
+def test_what_is_disabled_is_not_tried_out(world: World, reach: Reach) -> None:
+    shown = added(world, reach)
+    acts(world, "tara", endpoints.change, shown.endpoint.id, {"enabled": False}, reach=reach)
+
+    with pytest.raises(EndpointDisabled):
+        acts(world, "tara", endpoints.try_out, shown.endpoint.id)
+
+
+@pytest.mark.parametrize("who", ["tara", "olga"])
+def test_a_call_is_repeated_under_its_id_as_often_as_somebody_asks(
+    world: World, worker: Database, post: Postbag, reach: Reach, who: str
+) -> None:
+    shown = added(world, reach, who, event_types=("request.active",))
+    request = world.submit()
+    world.act("ann", Action.APPROVE, request.id)
+    post.deliver(worker, open_notices(worker))
+    (one,) = tries(world, who, shown)
+
+    again = acts(world, who, endpoints.redeliver, one.id)
+    with pytest.raises(StillWaiting):
+        acts(world, who, endpoints.redeliver, one.id)
+    post.deliver(worker, open_notices(worker))
+    acts(world, who, endpoints.redeliver, one.id)
+    post.deliver(worker, open_notices(worker))
+
+    assert again == one.notice_id
+    assert {hook.hook_id for hook in post.hooks.sent} == {str(one.notice_id)}
+    assert len(post.hooks.sent) == len(tries(world, who, shown)) == 3
+    assert last_told(world.house).action == "delivery_repeated"
+
+
+def test_a_dead_notice_comes_back_to_life_with_time_enough(
+    world: World, sender: Database, later: ShiftedClock, post: Postbag, reach: Reach
+) -> None:
+    shown = added(world, reach)
+    request = world.submit()
+    world.act("ann", Action.APPROVE, request.id)
+    write(unbound(world.house), "UPDATE notices SET closed_at = now(), outcome = 'dead', attempts = 40, "
+          "until_at = now() WHERE endpoint_id IS NOT NULL AND template = 'active'")  # fmt: skip
+    write(
+        unbound(world.house),
+        "INSERT INTO deliveries (id, notice_id, endpoint_id, event_type, at, took_ms, answer, error) "
+        "SELECT uuidv7(), id, endpoint_id, 'request.active', now(), 1, '', 'time' FROM notices WHERE attempts = 40",
+    )
+    (one,) = tries(world, "tara", shown)
+    later.shift = timedelta(hours=30)
+    shifted = World(Database(world.house.engine, world.house.schedule, later), world.tenant, world.people)
+
+    acts(shifted, "tara", endpoints.redeliver, one.id)
+    post.deliver(sender, [one.notice_id])
+
+    assert [hook.hook_id for hook in post.hooks.sent] == [str(one.notice_id)]
+
+
+def test_nobody_is_asked_again_for_what_is_settled(
+    world: World, worker: Database, post: Postbag, reach: Reach
+) -> None:
+    shown = added(world, reach, event_types=("request.pending",))
+    request = world.submit()
+    post.deliver(worker, open_notices(worker))
+    (one,) = tries(world, "tara", shown)
+    acts(world, "tara", endpoints.redeliver, one.id)
+    post.deliver(worker, open_notices(worker))
+    world.act("ann", Action.DENY, request.id)
+
+    with pytest.raises(Outdated):
+        acts(world, "tara", endpoints.redeliver, one.id)
+
+    assert len(post.hooks.sent) == 2
+
+
+def test_the_database_lets_nobody_else_repeat_a_call(
+    world: World, worker: Database, post: Postbag, reach: Reach
+) -> None:
+    added(world, reach, event_types=("request.pending",))
+    added(world, reach, "olga", event_types=("request.pending",))
+    other = World.make(world.house)
+    world.people["zack"] = other.people["tara"]
+    world.submit()
+    post.deliver(worker, open_notices(worker))
+    rows = read(world.house, "SELECT d.id, h.tenant_id IS NULL AS is_vendors FROM deliveries d "
+                "JOIN endpoints h ON h.id = d.endpoint_id")  # fmt: skip
+
+    for who, caller in world.people.items():
+        for row in rows:
+            with world.house.transaction() as session:
+                context.enter(session, caller)
+                values = {"delivery": row.id, "moment": datetime.now(UTC)}
+                answers = session.connection().execute(endpoints.REOPEN, values).all()
+                session.rollback()
+            assert bool(answers) is (who == ("olga" if row.is_vendors else "tara")), who
+
+
+def test_what_was_answered_is_read_on_the_side_that_was_called(
+    world: World, worker: Database, post: Postbag, reach: Reach
+) -> None:
+    added(world, reach)
+    added(world, reach, "olga")
+    request = world.submit()
+    world.act("ann", Action.APPROVE, request.id)
+    post.deliver(worker, open_notices(worker))
+    sides = "SELECT d.id, coalesce(h.tenant_id, m.tenant_id) IS NULL AS is_vendors FROM deliveries d "
+    sides += "LEFT JOIN endpoints h ON h.id = d.endpoint_id JOIN notices n ON n.id = d.notice_id "
+    sides += "LEFT JOIN memberships m ON m.person_id = n.person_id"
+    rows = read(world.house, sides)
+    vendors = {row.id for row in rows if row.is_vendors}
+    customers = {row.id for row in rows} - vendors
+
+    seen = {}
+    for who in ("max", "ann", "tara", "eve"):
+        with as_caller(world.house, world.people[who]) as connection:
+            seen[who] = set(connection.exec_driver_sql("SELECT id FROM deliveries").scalars())
+
+    assert seen["max"] == vendors
+    assert seen["ann"] == seen["tara"] == customers
+    assert seen["eve"] <= vendors
+    assert vendors
+    assert customers

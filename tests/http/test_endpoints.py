@@ -1,0 +1,186 @@
+"""Webhooks over HTTP: a secret is in one answer alone, what is sent in is checked, and the log is read in pages."""
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from lockbox.ids import new_id
+from tests.http.door import Door, facts
+from tests.http.places import delivery, endpoint
+
+URL = "https://hooks.contoso.example/lockbox"
+
+
+def add(door: Door, who: str = "tara", **changes: Any) -> dict[str, Any]:
+    """Add a webhook and return the answer."""
+    slug = door.world.tenant.slug
+    path = f"/v1/tenants/{slug}/endpoints" if who == "tara" else "/v1/vendor/endpoints"
+    answer = door.call(who, "POST", path, json={"url": URL} | changes)
+    assert answer.status_code == 201, answer.text
+    body: dict[str, Any] = answer.json()
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["location"] == f"/v1/endpoints/{body['id']}"
+    return body
+
+
+@pytest.mark.parametrize("who", ["tara", "olga"])
+def test_a_secret_is_shown_when_it_is_made_and_never_again(fresh_door: Door, who: str) -> None:
+    added = add(fresh_door, who, description="Ours", event_types=["request.pending", "request.pending"])
+    rotated = fresh_door.call(who, "POST", f"/v1/endpoints/{added['id']}/rotate")
+    place = f"/v1/tenants/{fresh_door.world.tenant.slug}/endpoints" if who == "tara" else "/v1/vendor/endpoints"
+
+    listed = fresh_door.get(who, place)
+    shown = fresh_door.get(who, f"/v1/endpoints/{added['id']}")
+
+    assert added["secret"].startswith("whsec_")
+    assert added["public_key"].startswith("whpk_")
+    assert rotated.json()["secret"] not in {added["secret"], None}
+    assert rotated.headers["cache-control"] == "no-store"
+    assert rotated.json()["public_key"] != added["public_key"]
+    assert rotated.json()["old_secret_until"] is not None
+    assert shown.json() in listed.json()["items"]
+    assert shown.json()["event_types"] == ["request.pending"]
+    assert "whsec_" not in listed.text + shown.text
+    assert "whsk_" not in listed.text + shown.text + rotated.text
+
+
+def test_a_rotation_without_overlap_ends_the_old_secret_now(fresh_door: Door) -> None:
+    added = add(fresh_door)
+
+    rotated = fresh_door.call("tara", "POST", f"/v1/endpoints/{added['id']}/rotate", json={"overlap_hours": 0})
+
+    assert rotated.json()["old_secret_until"] is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"url": "http://hooks.contoso.example/"},
+        {"url": "https://10.0.0.1/"},
+        {"url": "https://user:secret@hooks.contoso.example/"},
+        {"url": "https://hooks.contoso.example/ä"},
+        {"url": "https://hooks.contoso.example/a b"},
+        {"url": "https://hooks.contoso.example/" + "x" * 2000},
+        {"url": 5},
+        {"event_types": ["request.nothing"]},
+        {"event_types": ["Request.active"]},
+        {"event_types": "request.active"},
+        {"description": "a\nb"},
+        {"description": "x" * 201},
+        {"format": "xml"},
+        {"with_justification": "yes"},
+        {"secret": "whsec_mine"},
+    ],
+)
+def test_what_cannot_be_is_refused_and_nothing_is_written(door: Door, change: dict[str, Any]) -> None:
+    added = endpoint(door)
+    before = door.rows()
+
+    made = door.call("tara", "POST", f"/v1/tenants/{door.world.tenant.slug}/endpoints", json={"url": URL} | change)
+    changed = door.call("tara", "PATCH", f"/v1/endpoints/{added}", json=change)
+
+    for answer in (made, changed):
+        facts(answer, 422, "invalid-request")
+        assert "secret@" not in answer.text
+    assert door.rows() == before
+
+
+@pytest.mark.parametrize("body", [{}, {"url": None}, {"enabled": None}, {"event_types": None}, {"disabled_at": None}])
+def test_a_change_says_what_is_to_be_different(door: Door, body: dict[str, Any]) -> None:
+    answer = door.call("tara", "PATCH", f"/v1/endpoints/{endpoint(door)}", json=body)
+
+    facts(answer, 422, "invalid-request")
+
+
+def test_what_is_left_out_of_a_change_stays(fresh_door: Door) -> None:
+    added = add(fresh_door, description="Ours", format="slack", event_types=["request.active"])
+    path = f"/v1/endpoints/{added['id']}"
+
+    fresh_door.call("tara", "PATCH", path, json={"with_justification": True})
+    changed = fresh_door.call("tara", "PATCH", path, json={"description": None, "enabled": False}).json()
+
+    assert (changed["url"], changed["format"], changed["event_types"]) == (URL, "slack", ["request.active"])
+    assert (changed["with_justification"], changed["description"], changed["why_disabled"]) == (True, "", "by_hand")
+
+
+def test_what_was_removed_is_not_there(fresh_door: Door) -> None:
+    added = add(fresh_door)
+    path = f"/v1/endpoints/{added['id']}"
+
+    assert fresh_door.call("tara", "DELETE", path).status_code == 204
+
+    facts(fresh_door.get("tara", path), 404, "not-found")
+    facts(fresh_door.call("tara", "DELETE", path), 404, "not-found")
+    assert fresh_door.get("tara", f"/v1/tenants/{fresh_door.world.tenant.slug}/endpoints").json() == {"items": []}
+
+
+def test_the_log_is_read_in_pages_the_newest_first(fresh_door: Door) -> None:
+    tried = delivery(fresh_door)
+    (row,) = fresh_door.get("tara", f"/v1/tenants/{fresh_door.world.tenant.slug}/endpoints").json()["items"]
+    more = (
+        "INSERT INTO deliveries SELECT uuidv7(), notice_id, endpoint_id, event_type, now(), 9, 500, 'no', 'status' "
+    )
+    for _ in range(4):
+        fresh_door.run_sql(more + "FROM deliveries WHERE id = :d", d=tried)
+    path, seen, cursor = f"/v1/endpoints/{row['id']}/deliveries", [], None
+
+    while True:
+        page = fresh_door.get("tara", path, limit=2, **({"cursor": cursor} if cursor else {})).json()
+        seen += page["items"]
+        if (cursor := page["next_cursor"]) is None:
+            break
+
+    assert [one["status"] for one in seen] == [500, 500, 500, 500, 204]
+    assert seen[-1]["id"] == str(tried)
+    assert len({one["id"] for one in seen}) == 5
+    assert {one["error"] for one in seen} == {"status", None}
+
+
+def test_a_call_that_has_not_ended_is_not_repeated(fresh_door: Door) -> None:
+    tried = delivery(fresh_door)
+    path = f"/v1/deliveries/{tried}/redeliver"
+
+    first, second = (fresh_door.call("tara", "POST", path) for _ in range(2))
+
+    assert UUID(first.json()["webhook_id"])
+    facts(second, 409, "still-waiting")
+    facts(fresh_door.call("tara", "POST", f"/v1/deliveries/{new_id()}/redeliver"), 404, "not-found")
+
+
+def test_who_was_told_is_shown_by_name_on_ones_own_side_and_counted_on_the_other(fresh_door: Door) -> None:
+    add(fresh_door, description="Contoso's channel")
+    add(fresh_door, "olga", url="https://hooks.vendor.example/secret-path")
+    request = fresh_door.active()
+
+    answers = {
+        who: fresh_door.get(who, f"/v1/requests/{request}/notices").json() for who in ("ann", "aude", "erin", "max")
+    }
+
+    ours = [(one["recipient"], one["channel"], one["template"]) for one in answers["ann"]["own"]]
+    assert ("Amir", "mail", "pending") in ours
+    assert ("Contoso's channel", "webhook", "active") in ours
+    theirs = {(one["recipient"], one["channel"]) for one in answers["erin"]["own"]}
+    assert {("Erin", "mail"), ("hooks.vendor.example", "webhook")} <= theirs
+    for who in ("erin", "max"):
+        assert not {"Ann", "Amir", "Abe", "Contoso's channel"} & {one["recipient"] for one in answers[who]["own"]}
+        assert answers[who]["other"]["waiting"] == len(ours)
+    assert answers["ann"] == answers["aude"]
+    assert answers["ann"]["other"]["waiting"] == len(answers["max"]["own"])
+    assert "secret-path" not in str(answers)
+
+
+def test_how_the_last_try_went_and_when_the_next_is_stands_beside_the_name(fresh_door: Door) -> None:
+    request = fresh_door.pending()
+    tried = "INSERT INTO deliveries SELECT uuidv7(), n.id, NULL, 'request.pending', now(), 12, :s, 'full', 'status' "
+    tried += "FROM notices n JOIN people p ON p.id = n.person_id WHERE n.request_id = :r AND p.name = 'Amir'"
+    for status in (450, 452):
+        fresh_door.run_sql(tried, r=request, s=status)
+
+    told = {one["recipient"]: one for one in fresh_door.get("ann", f"/v1/requests/{request}/notices").json()["own"]}
+
+    assert told["Amir"]["last_try"]["status"] == 452
+    assert told["Amir"]["last_try"]["took_ms"] == 12
+    assert told["Amir"]["next_try_at"] is not None
+    assert told["Ann"]["last_try"] is None
+    assert told["Ann"]["outcome"] == "waiting"

@@ -1,0 +1,283 @@
+"""Webhooks against a real receiver: 2xx alone is a yes, nothing leads anywhere else, and all of it is bounded."""
+
+import base64
+import gzip
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+
+import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from standardwebhooks import Webhook
+
+from lockbox import fetching
+from lockbox.fetching import FetchFailed
+from lockbox.notices.senders import webhook
+from lockbox.notices.senders.protocol import Hook, SendFailed
+from lockbox.notices.senders.webhook import HttpHooks, signed
+from lockbox.notices.vault import PRIVATE_KEY, PUBLIC_KEY, new_key, new_secret
+from tests.oidc_issuer import Answer
+from tests.receiver import Receiver, receiving
+from tests.unit.test_fetching import certified, resolve_to
+
+NOON = datetime(2026, 12, 31, 12, tzinfo=UTC)
+GIGABYTE = 1 << 30
+METADATA = Answer(status=302, headers={"Location": "http://169.254.169.254/latest/meta-data/"})
+BOMB = Answer(body=gzip.compress(b"0" * 50_000_000), headers={"Content-Encoding": "gzip"})
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving() as running:
+        yield running
+
+
+@pytest.fixture
+def hook(receiver: Receiver) -> Hook:
+    return Hook("n-1", receiver.url, b'{"id":"n-1"}', (new_secret(),))
+
+
+def refused(hook: Hook) -> SendFailed:
+    with pytest.raises(SendFailed) as failed:
+        HttpHooks(allow_http=True).send(hook)
+    return failed.value
+
+
+def test_a_call_arrives_as_json_that_the_published_library_verifies(receiver: Receiver, hook: Hook) -> None:
+    receiver.answers = [Answer(status=202, body=b"thank you")]
+
+    reply = HttpHooks(allow_http=True).send(hook)
+
+    (call,) = receiver.calls
+    assert (reply.status, reply.text) == (202, "thank you")
+    assert (call.path, call.body, call.headers["content-type"]) == ("/hook", hook.body, "application/json")
+    assert Webhook(hook.secrets[0]).verify(call.body, call.headers) == {"id": "n-1"}
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 500, 503])
+def test_whatever_is_not_2xx_is_a_failure_that_may_be_tried_again(
+    receiver: Receiver, hook: Hook, status: int
+) -> None:
+    receiver.answers = [Answer(status=status, body=b"what a day")]
+
+    failure = refused(hook)
+
+    assert (failure.permanent, failure.gone, failure.kind) == (False, False, "status")
+    assert (failure.reply.status, failure.reply.text) == (status, "what a day")
+    assert "what a day" not in failure.reason
+
+
+def test_a_redirect_is_a_failure_and_leads_nowhere(receiver: Receiver, hook: Hook) -> None:
+    with receiving() as elsewhere:
+        receiver.answers = [METADATA, Answer(status=307, headers={"Location": elsewhere.url})]
+
+        assert [refused(hook).reply.status, refused(hook).reply.status] == [302, 307]
+
+    assert elsewhere.calls == []
+    assert len(receiver.calls) == 2
+
+
+def test_an_endpoint_that_is_gone_wants_no_more(receiver: Receiver, hook: Hook) -> None:
+    receiver.answers = [Answer(status=410)]
+
+    failure = refused(hook)
+
+    assert failure.gone
+    assert failure.permanent
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "wait"),
+    [
+        (429, "120", timedelta(minutes=2)),
+        (503, " 7 ", timedelta(seconds=7)),
+        (429, "999999999999", webhook.LONGEST_WAIT),
+        (429, "-5", None),
+        (429, "soon", None),
+        (429, "", None),
+        (500, "120", None),
+    ],
+)
+def test_how_long_an_endpoint_asks_to_wait_is_heard(
+    receiver: Receiver, hook: Hook, status: int, said: str, wait: timedelta | None
+) -> None:
+    receiver.answers = [Answer(status=status, headers={"Retry-After": said})]
+
+    assert refused(hook).wait == wait
+
+
+def test_it_may_name_a_date_too(receiver: Receiver, hook: Hook) -> None:
+    until = datetime.now(UTC) + timedelta(minutes=10)
+    receiver.answers = [Answer(status=503, headers={"Retry-After": format_datetime(until, usegmt=True)})]
+
+    wait = refused(hook).wait
+
+    assert wait
+    assert timedelta(minutes=9) < wait <= timedelta(minutes=10)
+
+
+@pytest.mark.parametrize("answer", [Answer(padding=GIGABYTE), replace(BOMB, padding=GIGABYTE)])
+def test_of_a_long_answer_a_kilobyte_is_read_as_it_came(receiver: Receiver, hook: Hook, answer: Answer) -> None:
+    receiver.answers = [answer]
+    started = time.monotonic()
+
+    reply = HttpHooks(allow_http=True).send(hook)
+
+    assert reply.status == 200
+    assert len(reply.text) <= webhook.MOST_ANSWER_BYTES
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(is_held=True),
+        Answer(drops=b" "),
+        Answer(status=0, drops=b"HTTP/1.1 200 OK\r\nX: " + b"a" * 500),
+        Answer(status=0, drops=b" "),
+    ],
+)
+def test_whoever_never_ends_or_drips_is_left_at_the_deadline(
+    monkeypatch: pytest.MonkeyPatch, receiver: Receiver, hook: Hook, answer: Answer
+) -> None:
+    monkeypatch.setattr(webhook, "SEND_SECONDS", 0.3)
+    receiver.answers = [answer]
+    started = time.monotonic()
+
+    failure = refused(hook)
+
+    assert time.monotonic() - started < 3
+    assert failure.kind in {"time", "connection"}
+    assert not failure.permanent
+
+
+def test_nobody_listening_is_a_failure_that_may_be_tried_again(hook: Hook) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        failure = refused(replace(hook, url=f"http://127.0.0.1:{taken.getsockname()[1]}/"))
+
+    assert (failure.kind, failure.permanent) == ("connection", False)
+
+
+@pytest.mark.parametrize(("name", "is_trusted"), [("localhost", True), ("other.example", True), ("localhost", False)])
+def test_only_a_good_certificate_for_the_name_is_called(tmp_path: Path, name: str, *, is_trusted: bool) -> None:
+    serving, trusting = certified(tmp_path, name)
+    hooks = HttpHooks(allow_http=True, tls=trusting if is_trusted else None)
+
+    with receiving(name="localhost", tls=serving) as receiver:
+        hook = Hook("n-1", receiver.url, b"{}", (new_secret(),))
+        if (name, is_trusted) == ("localhost", True):
+            assert hooks.send(hook).status == 204
+        else:
+            with pytest.raises(SendFailed) as failed:
+                hooks.send(hook)
+            assert failed.value.kind == "certificate"
+
+    assert len(receiver.calls) == ((name, is_trusted) == ("localhost", True))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "fd00:ec2::254"])
+def test_a_name_that_leads_inside_is_not_called_and_may_be_mended(
+    monkeypatch: pytest.MonkeyPatch, hook: Hook, address: str
+) -> None:
+    resolve_to(monkeypatch, [address])
+
+    with pytest.raises(SendFailed) as failed:
+        HttpHooks().send(replace(hook, url="https://hooks.example/"))
+
+    assert (failed.value.kind, failed.value.permanent) == ("not_public", False)
+
+
+def test_a_resolver_that_changes_its_answer_is_asked_once_a_call(
+    monkeypatch: pytest.MonkeyPatch, receiver: Receiver, hook: Hook
+) -> None:
+    asked = resolve_to(monkeypatch, ["127.0.0.1"], ["10.0.0.1"])
+
+    HttpHooks(allow_http=True).send(replace(hook, url=receiver.url.replace("127.0.0.1", "hooks.example")))
+
+    assert asked == ["hooks.example"]
+    assert len(receiver.calls) == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://hooks.example/",
+        "https://user:password@hooks.example/",
+        "https://user@hooks.example/",
+        "https://hooks.example:22/",
+        "https://hooks.example:0/",
+        "https://hooks.example\\@evil.example/",
+        "https:///x",
+        "//hooks.example/",
+        "https://hooks.example/\r\nhost: evil",
+        "gopher://hooks.example/",
+        "https://127.0.0.1/",
+        "https://[::1]/",
+        "https://[::ffff:10.0.0.1]/",
+        "https://169.254.169.254/latest/",
+        "https://localhost/",
+        "https://a.localhost./",
+        "https://10.0.0.1:8443/",
+        "https://192.168.0.1/",
+    ],
+)
+def test_an_address_that_could_never_be_called_is_refused_before_it_is_kept(url: str) -> None:
+    with pytest.raises(FetchFailed):
+        fetching.check(url)
+
+
+@pytest.mark.parametrize("url", ["https://hooks.example/a?b=c", "https://hooks.example:8443/", "https://8.8.8.8/"])
+def test_a_public_address_may_be_kept(url: str) -> None:
+    fetching.check(url)
+
+
+def test_the_development_setting_opens_loopback_alone() -> None:
+    fetching.check("http://127.0.0.1:8900/hook", allow_loopback=True)
+
+    for url in ("http://10.0.0.1/", "http://8.8.8.8/", "https://169.254.169.254/"):
+        with pytest.raises(FetchFailed):
+            fetching.check(url, allow_loopback=True)
+
+
+def test_while_secrets_overlap_both_sign_and_either_verifies(hook: Hook) -> None:
+    old, new = new_secret(), new_secret()
+
+    headers = signed(replace(hook, secrets=(new, old)), datetime.now(UTC))
+
+    assert headers["webhook-signature"].count("v1,") == 2
+    for secret in (old, new):
+        assert Webhook(secret).verify(hook.body, headers)
+
+
+def test_a_key_signs_as_the_specification_has_it(hook: Hook) -> None:
+    private, public = new_key()
+    secret = new_secret()
+
+    headers = signed(replace(hook, secrets=(secret, private)), NOON)
+
+    first, second = headers["webhook-signature"].split()
+    version, _, signature = second.partition(",")
+    key = Ed25519PublicKey.from_public_bytes(base64.b64decode(public.removeprefix(PUBLIC_KEY)))
+    content = f"n-1.{int(NOON.timestamp())}.".encode() + hook.body
+    assert (first[:3], version) == ("v1,", "v1a")
+    key.verify(base64.b64decode(signature), content)
+    with pytest.raises(InvalidSignature):
+        key.verify(base64.b64decode(signature), content + b" ")
+
+
+def test_the_signature_is_that_of_the_algorithms_own_vector() -> None:
+    # RFC 8032 section 7.1, test 1: the key whose public half this is.
+    private = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
+    public = bytes.fromhex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a")
+    hook = Hook("msg_1", "https://hooks.example/", b"{}", (PRIVATE_KEY + base64.b64encode(private).decode(),))
+
+    signature = signed(hook, NOON)["webhook-signature"].removeprefix("v1a,")
+
+    content = f"msg_1.{int(NOON.timestamp())}.{{}}".encode()
+    Ed25519PublicKey.from_public_bytes(public).verify(base64.b64decode(signature), content)
