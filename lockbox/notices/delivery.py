@@ -15,7 +15,7 @@ from sqlmodel import Session
 from lockbox import database
 from lockbox.database import Database, now
 from lockbox.notices import correspondence, letters, memos
-from lockbox.notices.audience import PROMPTS
+from lockbox.notices.audience import PROMPTS, REMINDERS
 from lockbox.notices.letters import Letter, Wording
 from lockbox.notices.models import Channel, Outcome
 from lockbox.notices.outbox import KIND
@@ -53,6 +53,7 @@ SELECT n.id, n.channel, n.template, n.until_at, n.attempts, e.at, e.deadline_at,
     r.access_window, r.requester_id, t.slug AS tenant, t.id AS tenant_id, q.name AS requester,
     p.id AS recipient_id, p.name AS recipient_name, p.email AS recipient_address, p.disabled_at AS recipient_disabled,
     h.url, h.secret, h.disabled_at AS endpoint_disabled,
+    EXISTS (SELECT FROM decisions d WHERE d.request_id = r.id AND d.person_id = p.id) AS has_decided,
     (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'name') AS actor_name,
     (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'comment') AS comment
 FROM notices n
@@ -177,7 +178,9 @@ def _attempt(database_: Database, row: Row[Any], letter: Letter | None, at: date
 def _is_moot(row: Row[Any]) -> bool:
     if row.request_id is None:
         return bool(row.is_settled)
-    return row.template in PROMPTS and row.state != row.template
+    if row.template in REMINDERS and row.has_decided:
+        return True
+    return row.template in PROMPTS and row.state != PROMPTS[row.template]
 
 
 def _send(row: Row[Any], letter: Letter, senders: Senders) -> None:

@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 
 from lockbox.notices import letters
+from lockbox.notices.audience import REMINDERS
 from lockbox.notices.letters import SUBJECTS, Wording
 from lockbox.requests.lifecycle import State
 from tests.unit.letter import AT, ERIN, NUMBER, PAGE, mail
@@ -48,7 +49,7 @@ def test_a_prompt_says_all_that_a_decision_needs(template: str, part: str) -> No
 def test_every_state_has_a_letter_with_a_text_part_and_a_subject(state: State) -> None:
     made = mail(template=state.value)
 
-    assert set(SUBJECTS) == set(State)
+    assert set(SUBJECTS) == {*State, *REMINDERS, "closing"}
     assert made.text.strip()
     assert made.html.lstrip().startswith("<!doctype html>")
     assert "Exchange Online" in made.subject
