@@ -27,8 +27,8 @@ SUBJECTS = {
     "completed": "Given back: access to {service} at {tenant}",
     "revoked": "Closed early: access to {service} at {tenant}",
     "expired": "Time over: access to {service} at {tenant}",
-    "review_reminder": "Reminder, {left} left to review: {requester} asks for {service} at {tenant}",
-    "answer_reminder": "Reminder, {left} left to answer: access to {service} asked by {requester}",
+    "review_reminder": "Reminder, {left} left: {requester} asks for {service} at {tenant}",
+    "answer_reminder": "Reminder, {left} left: access to {service} asked by {requester}",
     "closing": "Closes in {left}: access to {service} at {tenant}",
 }
 FILES = {"review_reminder": "reminder", "answer_reminder": "reminder", "closing": "closing"}

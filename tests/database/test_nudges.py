@@ -248,7 +248,7 @@ def test_a_reminder_says_how_much_time_is_left_and_reaches_nobody_who_has_answer
     assert outcomes == {"sent": 2, "moot": 1}
     assert {mail.to_address for mail in post.mail.sent} == {address(sender, world, who) for who in ("amir", "abe")}
     for mail in post.mail.sent:
-        assert mail.subject == "Reminder, 5 h left to answer: access to Exchange Online asked by Erin"
+        assert mail.subject == "Reminder, 5 h left: access to Exchange Online asked by Erin"
         assert "5 h left: Erin still waits for an answer" in mail.text
 
 
