@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -55,13 +56,7 @@ def _nudged(row: Row[Any], ruling: Ruling, known: Directory, voted: AbstractSet[
     stretch = stretch_of(row)
     due = nudges(stretch, ruling.terms, row.wake_at, at)
     told, tiers_asked = _told(row, due, ruling, known, voted)
-    after = Stretch(
-        state=stretch.state,
-        since=stretch.since,
-        deadline_at=stretch.deadline_at,
-        tiers_asked=tiers_asked,
-        warned=row.warned or due.warn,
-    )
+    after = replace(stretch, tiers_asked=tiers_asked, warned=row.warned or due.warn)
     return Nudged(
         request_id=row.id,
         tenant_id=row.tenant_id,
@@ -71,7 +66,7 @@ def _nudged(row: Row[Any], ruling: Ruling, known: Directory, voted: AbstractSet[
         at=at,
         deadline_at=row.deadline_at,
         wake_at=wake_at(after, ruling.terms, at) or row.deadline_at,
-        reminders=row.reminders + due.remind,
+        reminders=row.reminders + (Nudge.REMIND in told),
         tiers_asked=tiers_asked,
         warned=after.warned,
         told=told,
@@ -85,13 +80,16 @@ def _told(
     told: dict[Nudge, frozenset[UUID] | None] = {}
     tiers_asked: int = row.tiers_asked
     terms, groups = ruling.terms, ruling.groups
-    if due.remind:
-        told[Nudge.REMIND] = tiers.so_far(terms, groups, known, row.tenant_id, tiers_asked) - voted
+    if due.remind and row.state == State.REVIEWING:
+        told[Nudge.REMIND] = None
+    elif due.remind and (waited_for := tiers.so_far(terms, groups, known, row.tenant_id, tiers_asked) - voted):
+        told[Nudge.REMIND] = waited_for
     if due.widen > tiers_asked:
-        asked = tiers.wider(terms, groups, known, row.tenant_id, tiers=tiers_asked, to=due.widen)
+        heard = tiers.so_far(terms, groups, known, row.tenant_id, tiers_asked) | voted
+        asked = tiers.wider(terms, groups, known, row.tenant_id, heard=heard, tiers=tiers_asked, to=due.widen)
         tiers_asked = asked.tiers
-        if people := asked.people - voted:
-            told[Nudge.WIDEN] = people
+        if asked.people:
+            told[Nudge.WIDEN] = asked.people
     if due.warn:
         told[Nudge.WARN] = None
     return told, tiers_asked

@@ -1,6 +1,7 @@
 """Whom of the customer to ask first, and whom next: the tiers of a policy, as the people who can decide now."""
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -34,11 +35,22 @@ def so_far(terms: Terms, groups: Groups, known: Directory, tenant_id: UUID, tier
     return known.prompted(tenant_id, members)
 
 
-def wider(terms: Terms, groups: Groups, known: Directory, tenant_id: UUID, *, tiers: int, to: int) -> Asked:
-    """Return who is added as the audience goes `to` so many tiers; one that adds nobody lets the next in."""
-    before = so_far(terms, groups, known, tenant_id, tiers)
+def wider(
+    terms: Terms,
+    groups: Groups,
+    known: Directory,
+    tenant_id: UUID,
+    *,
+    heard: AbstractSet[UUID],
+    tiers: int,
+    to: int,
+) -> Asked:
+    """Return who is added to those who have `heard` of it as the audience goes from `tiers` tiers to `to`.
+
+    A tier that adds nobody lets the next one in.
+    """
     added: frozenset[UUID] = frozenset()
     while tiers < min(to, len(terms.tiers)) or (not added and tiers < len(terms.tiers)):
         tiers += 1
-        added = so_far(terms, groups, known, tenant_id, tiers) - before
+        added = so_far(terms, groups, known, tenant_id, tiers) - heard
     return Asked(tiers, added)

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from lockbox.database import Database
 from lockbox.people.roles import Mode
-from lockbox.requests import clock
+from lockbox.requests import clock, policies
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.rules import Policy
@@ -78,6 +78,20 @@ def test_it_reminds_those_who_were_asked_and_have_not_answered(
     assert row.wake_at == row.asked_at + 0.83 * timedelta(hours=12)
     assert_indexes_are_true(sender)
     assert_trails_are_whole(sender)
+
+
+def test_nobody_is_reminded_where_everybody_who_was_asked_has_answered(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
+    request = tiered(world, quorum=2, widening=[60])
+    world.act("abe", Action.APPROVE, request.id)
+
+    later.shift = timedelta(hours=6)
+    clock.run(sender, [request.id])
+
+    row = row_of(sender, request.id)
+    assert nudges(sender, request.id) == []
+    assert (row.reminders, row.wake_at) == (0, row.asked_at + 0.6 * timedelta(hours=12))
 
 
 def test_a_hint_that_comes_twice_reminds_once(world: World, sender: Database, later: ShiftedClock) -> None:
@@ -173,6 +187,20 @@ def test_a_tier_that_adds_nobody_lets_the_next_one_in_at_once(
     clock.run(sender, [request.id])
 
     assert told(world, request.id, "pending") == {"abe": 1, "ann": 1}
+    assert row_of(sender, request.id).tiers_asked == 3
+
+
+def test_who_has_answered_before_the_own_tier_came_in_is_not_asked_again(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
+    request = tiered(world, quorum=2, tiers=[["first"], ["second"], ["gone"]])
+    world.act("ann", Action.APPROVE, request.id)
+
+    later.shift = timedelta(hours=6)
+    clock.run(sender, [request.id])
+
+    assert told(world, request.id, "pending") == {"abe": 1}
+    assert nudges(sender, request.id) == ["remind"]
     assert row_of(sender, request.id).tiers_asked == 3
 
 
@@ -354,3 +382,17 @@ def test_only_the_clock_nudges(world: World, api: Database, worker: Database) ->
 
     assert row_of(api, request.id).reminders == 1
     assert state_of(api, request.id) == State.PENDING
+
+
+def test_what_many_requests_meet_is_what_each_of_them_meets(world: World, worker: Database) -> None:
+    first = world.submit()
+    rule = {"name": "Bob", "match": {"resources": ["mailbox:bob*"]}, "terms": {"quorum": 3, "closing_warning": 900}}
+    lay_down(world, quorum=2, rules=[rule], groups={"first": group(world, "abe")}, tiers=[["first"]])
+    others = [world.submit(), world.submit(resources=["mailbox:bob@contoso.example"])]
+    requests = [first, *others, World.make(world.house, Policy(quorum=2)).submit()]
+
+    with worker.transaction() as session:
+        met = policies.rulings(session, [one.id for one in requests])
+        assert met == {one.id: policies.ruling(session, one) for one in requests}
+
+    assert [met[one.id].terms.quorum for one in requests] == [2, 2, 3, 2]
