@@ -7,10 +7,11 @@ from uuid import UUID
 
 from sqlmodel import Session, col, select
 
+from lockbox.database import now
 from lockbox.notices import endpoints
 from lockbox.notices.vault import Vault
 from lockbox.people import tenants, tokens
-from lockbox.people.models import Person
+from lockbox.people.models import Person, PolicyVersion, Tenant
 from lockbox.people.roles import Role, Scope, Side
 from lockbox.requests.rules import Policy
 
@@ -73,6 +74,21 @@ def seed(session: Session, *, tenant: str, policy: Policy, environment: str, ser
         )
         shown[key] = issued.text
     return Sample(tenant, found.id, people, shown)
+
+
+def lay_down(session: Session, tenant_id: UUID, policy: Policy) -> None:
+    """Give a sample tenant a new policy, which can name its people."""
+    tenant = session.get_one(Tenant, tenant_id)
+    tenant.policy_version += 1
+    session.add(
+        PolicyVersion(
+            tenant_id=tenant_id,
+            version=tenant.policy_version,
+            body=policy.model_dump(mode="json"),
+            created_at=now(session),
+        )
+    )
+    session.flush()
 
 
 def add_endpoint(session: Session, vault: Vault, url: str, tenant_id: UUID | None) -> str:

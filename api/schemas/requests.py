@@ -82,7 +82,9 @@ class NoticeList(BaseModel):
 class RequestView(BaseModel):
     """A request; `open` is computed on the database's clock when asked, never from a timer having fired.
 
-    The justification is null for readers whom it is not meant for, such as the vendor's auditors.
+    The justification is null for readers whom it is not meant for, such as the vendor's auditors. `reminders` were
+    sent since it is in this state, `tiers_asked` is how far the tiers of approvers were asked, 0 where there are
+    none, and `warned` is whether the end of the open window was announced.
     """
 
     id: UUID
@@ -105,6 +107,9 @@ class RequestView(BaseModel):
     created_at: datetime
     opened_at: datetime | None
     closed_at: datetime | None
+    reminders: int
+    tiers_asked: int
+    warned: bool
 
 
 class RequestDetail(RequestView):

@@ -27,8 +27,15 @@ from lockbox.schedule import Schedule
 GUARDED = Rule(
     name="Anna's mailbox", match=Match(resources=("mailbox:anna*",)), terms=Overrides(vendor_review=True, quorum=2)
 )
+ASKED_IN_TURN = Overrides(tiers=(("first",), ("second",)), widening=(60,), approval_reminders=(40,))
+IN_TURN = Rule(name="Carla's mailbox", match=Match(resources=("mailbox:carla*",)), terms=ASKED_IN_TURN)
 POLICY = Policy(
-    vendor_review=False, approval_window=APPROVAL_SECONDS, access_ceiling=ACCESS_SECONDS, rules=(GUARDED,)
+    vendor_review=False,
+    approval_window=APPROVAL_SECONDS,
+    access_ceiling=ACCESS_SECONDS,
+    approval_reminders=(),
+    review_reminders=(),
+    rules=(GUARDED,),
 )
 ANSWER_SECONDS = 10
 
@@ -55,6 +62,9 @@ class Cast:
             seeded = sample.seed(
                 session, tenant=slug, policy=POLICY, environment=plan.environment, services=settings.services
             )
+            groups = {"first": (seeded.people["ann"],), "second": (seeded.people["amir"],)}
+            policy = Policy.model_validate({**dict(POLICY), "rules": (GUARDED, IN_TURN), "groups": groups})
+            sample.lay_down(session, seeded.tenant_id, policy)
             for endpoint in ENDPOINTS:
                 whose = None if endpoint == "vendor" else seeded.tenant_id
                 receiver.trust(endpoint, sample.add_endpoint(session, vault, receiver.url(endpoint), whose))

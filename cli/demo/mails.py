@@ -35,7 +35,7 @@ class Mailbox:
 
 def _read(path: Path) -> Mail:
     message = message_from_bytes(path.read_bytes(), policy=default)
-    subject = str(message["Subject"])
+    subject = str(message["Subject"]).strip()
     return Mail(
         message_id=str(message["Message-ID"]),
         request_id=str(message["In-Reply-To"]).strip("<> ").partition("@")[0],

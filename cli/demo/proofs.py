@@ -9,7 +9,7 @@ from math import inf
 from typing import Any
 
 from cli.demo.evidence import Evidence, Probe
-from cli.demo.story import CONTROL_CALLS, STORIES, TASKS, Story
+from cli.demo.story import CONTROL_CALLS, NUDGED, STORIES, TASKS, Story
 from cli.wording import WORDS
 
 FORBIDDEN = 403
@@ -37,7 +37,16 @@ def of_stories(seen: Evidence) -> list[Proof]:
 
 def of_evidence(seen: Evidence) -> list[Proof]:
     """Return a line for each kind of evidence."""
-    return [_mails(seen), _hooks(seen), _events(seen), _twice(seen), *_doors(seen), _tasks(seen), _control(seen)]
+    return [
+        _mails(seen),
+        _hooks(seen),
+        _events(seen),
+        _nudges(seen),
+        _twice(seen),
+        *_doors(seen),
+        _tasks(seen),
+        _control(seen),
+    ]
 
 
 def _ended(story: Story, seen: Evidence) -> Proof:
@@ -49,7 +58,7 @@ def _ended(story: Story, seen: Evidence) -> Proof:
 
 def _mails(seen: Evidence) -> Proof:
     numbers = _numbers(seen)
-    must = Counter((s.number, step.state, who) for s in STORIES for step in s.steps for who in step.mails.split())
+    must = Counter((s.number, step.state, who) for s in STORIES for step in s.told for who in step.mails.split())
     once = {mail.message_id: (numbers.get(mail.request_id, 0), mail.state, mail.to) for mail in seen.mails}
     off = _differences("mail", must, Counter(once.values()))
     return Proof("mails received", str(must.total()), str(len(once)), off)
@@ -75,6 +84,13 @@ def _events(seen: Evidence) -> Proof:
             off.append(f"story {story.number} has the events {found} instead of {must}")
     number = sum(len(events) for events in seen.events.values())
     return Proof("events, one a move, no gap", str(sum(len(s.steps) for s in STORIES)), str(number), tuple(off))
+
+
+def _nudges(seen: Evidence) -> Proof:
+    counts = (seen.requests[s.number] for s in STORIES if s.nudges)
+    said = " / ".join(f"{one['reminders']} reminder, {one['tiers_asked']} tiers" for one in counts)
+    off = () if said == NUDGED else (f"the clock's nudges were {said}, not {NUDGED}",)
+    return Proof("nudges while 3 waited", NUDGED, said, off)
 
 
 def _twice(seen: Evidence) -> Proof:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 APPROVAL_SECONDS = 8
 ACCESS_SECONDS = 5
+NUDGED = "1 reminder, 2 tiers"
+"""What the clock does to a request that is left unanswered: those asked are reminded, then others are asked too."""
 ENDPOINTS = ("customer", "vendor")
 """Who is called by webhook."""
 
@@ -29,19 +31,25 @@ class Step:
 
 @dataclass(frozen=True)
 class Story:
-    """One request, from what is asked to how it must end."""
+    """One request, from what is asked to how it must end; `nudges` are what the clock does in between."""
 
     number: int
     title: str
     mailbox: str
     cues: tuple[Cue, ...]
     steps: tuple[Step, ...]
+    nudges: tuple[Step, ...] = ()
     twice: bool = False
 
     @property
     def end(self) -> str:
         """The state in which it must end."""
         return self.steps[-1].state
+
+    @property
+    def told(self) -> tuple[Step, ...]:
+        """All of which somebody must hear."""
+        return (*self.steps, *self.nudges)
 
     @property
     def opens(self) -> bool:
@@ -79,8 +87,12 @@ STORIES = (
         "carla",
         (),
         (
-            Step("pending", "erin", "ann amir"),
+            Step("pending", "erin", "ann"),
             Step("timed_out", "the clock", "ann amir erin"),
+        ),
+        nudges=(
+            Step("answer_reminder", "the clock", "ann", ()),
+            Step("pending", "the clock", "amir", ()),
         ),
     ),
     Story(
@@ -110,6 +122,7 @@ STORIES = (
 SUBJECTS = {
     "reviewing": "Review needed",
     "pending": "Your answer is needed",
+    "answer_reminder": "Reminder",
     "active": "Access to ",
     "denied": "Denied",
     "cancelled": "Withdrawn by vendor",

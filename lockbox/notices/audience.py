@@ -6,7 +6,33 @@ from enum import StrEnum
 from lockbox.people.roles import Mode
 
 OUTCOME_MATTERS_FOR = timedelta(hours=24)
-PROMPTS = frozenset({"reviewing", "pending"})
+
+PROMPTS = {
+    "reviewing": "reviewing",
+    "pending": "pending",
+    "review_reminder": "reviewing",
+    "answer_reminder": "pending",
+    "closing": "active",
+}
+"""The templates that matter only until the deadline, and only while the request is in this state."""
+
+REMINDERS = frozenset({"review_reminder", "answer_reminder"})
+
+
+class Nudge(StrEnum):
+    """What the clock does to a request that stays as it is, as the audit trail names it."""
+
+    REMIND = "remind"
+    WIDEN = "widen"
+    WARN = "warn"
+
+
+NUDGE_TEMPLATES = {
+    (Nudge.REMIND, "reviewing"): "review_reminder",
+    (Nudge.REMIND, "pending"): "answer_reminder",
+    (Nudge.WIDEN, "pending"): "pending",
+    (Nudge.WARN, "active"): "closing",
+}
 
 
 class Hearer(StrEnum):
@@ -45,6 +71,17 @@ def hearers(from_state: str | None, to_state: str, mode: Mode, *, customer_knows
     return CUSTOMER[mode] | {Hearer.REQUESTER, Hearer.VENDOR_ENDPOINTS}
 
 
-def matters_until(to_state: str, at: datetime, deadline_at: datetime) -> datetime:
+def nudged(nudge: Nudge, state: str, mode: Mode) -> frozenset[Hearer]:
+    """Return who hears of a nudge: people alone, for what endpoints were told still stands.
+
+    Of the approvers it is those who are asked and have not answered; that a window is about to close is for all who
+    heard that it opened.
+    """
+    if nudge is Nudge.WARN:
+        return (CUSTOMER[mode] - {Hearer.TENANT_ENDPOINTS}) | {Hearer.REQUESTER}
+    return frozenset({Hearer.MANAGERS if state == "reviewing" else Hearer.APPROVERS})
+
+
+def matters_until(template: str, at: datetime, deadline_at: datetime) -> datetime:
     """Return when a notice stops mattering: a prompt at the deadline for the answer, an outcome a day later."""
-    return deadline_at if to_state in PROMPTS else at + OUTCOME_MATTERS_FOR
+    return deadline_at if template in PROMPTS else at + OUTCOME_MATTERS_FOR

@@ -17,7 +17,7 @@ from lockbox import database
 from lockbox.database import Database, now
 from lockbox.notices import attempts, calls, correspondence, endpoints, letters, memos
 from lockbox.notices.attempts import Attempt
-from lockbox.notices.audience import PROMPTS
+from lockbox.notices.audience import PROMPTS, REMINDERS
 from lockbox.notices.calls import Target
 from lockbox.notices.letters import Letter, Wording
 from lockbox.notices.models import Outcome
@@ -62,6 +62,7 @@ SELECT n.id, n.channel, n.template, n.until_at, n.attempts, e.at, e.deadline_at,
     p.disabled_at IS NOT NULL OR (p.id IS NOT NULL AND NOT EXISTS (SELECT FROM memberships m
         WHERE m.person_id = p.id AND (m.tenant_id IS NULL OR m.tenant_id = n.tenant_id))) AS recipient_disabled,
     h.url, h.secret, h.disabled_at AS endpoint_disabled,
+    EXISTS (SELECT FROM decisions d WHERE d.request_id = r.id AND d.person_id = p.id) AS has_decided,
     (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'name') AS actor_name,
     (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'comment') AS comment
 FROM notices n
@@ -202,7 +203,9 @@ def _attempt(database_: Database, item: Item, target: Target | None, at: datetim
 def _is_moot(row: Row[Any]) -> bool:
     if row.request_id is None:
         return bool(row.is_settled)
-    return row.template in PROMPTS and row.state != row.template
+    if row.template in REMINDERS and row.has_decided:
+        return True
+    return row.template in PROMPTS and row.state != PROMPTS[row.template]
 
 
 def _send(row: Row[Any], letter: Letter, target: Target | None, senders: Senders) -> Reply:

@@ -15,6 +15,7 @@ from lockbox.notices.senders.protocol import Mail
 
 LONGEST_NAME = 100
 LONGEST_SUBJECT = 200
+LONG = 600
 
 SUBJECTS = {
     "reviewing": "Review needed: {requester} asks for {service} at {tenant}",
@@ -26,7 +27,11 @@ SUBJECTS = {
     "completed": "Given back: access to {service} at {tenant}",
     "revoked": "Closed early: access to {service} at {tenant}",
     "expired": "Time over: access to {service} at {tenant}",
+    "review_reminder": "Reminder, {left} left: {requester} asks for {service} at {tenant}",
+    "answer_reminder": "Reminder, {left} left: access to {service} asked by {requester}",
+    "closing": "Closes in {left}: access to {service} at {tenant}",
 }
+FILES = {"review_reminder": "reminder", "answer_reminder": "reminder", "closing": "closing"}
 
 TEMPLATES = Environment(
     loader=PackageLoader("lockbox.notices"),
@@ -84,6 +89,12 @@ class Letter:
         """When access would end if it were approved at this moment."""
         return self.now + timedelta(seconds=self.access_window)
 
+    @property
+    def seconds_left(self) -> int:
+        """How long it is until the deadline, in whole minutes where it is more than ten."""
+        left = int((self.deadline_at - self.now).total_seconds()) if self.deadline_at else 0
+        return max(left - left % 60 if left > LONG else left, 1)
+
 
 def mail(letter: Letter, *, public_url: str, services: Mapping[str, str]) -> Mail:
     """Return the mail: nothing in it acts by itself; the link is a pointer to a page that asks to sign in."""
@@ -96,11 +107,16 @@ def mail(letter: Letter, *, public_url: str, services: Mapping[str, str]) -> Mai
         "mine": letter.recipient_id == letter.requester_id,
         "link": portal_address(public_url, letter.request_id),
         "duration": duration(letter.access_window),
+        "left": duration(letter.seconds_left),
         "time": clock_time,
     }
     subject = SUBJECTS[letter.template].format(
-        requester=one_line(letter.requester), service=said["service"], tenant=one_line(letter.tenant)
+        requester=one_line(letter.requester),
+        service=said["service"],
+        tenant=one_line(letter.tenant),
+        left=said["left"],
     )
+    file = FILES.get(letter.template, "notice")
     domain = urlsplit(public_url).hostname
     return Mail(
         message_id=f"<{letter.notice_id}@{domain}>",
@@ -108,8 +124,8 @@ def mail(letter: Letter, *, public_url: str, services: Mapping[str, str]) -> Mai
         to_name=one_line(letter.recipient_name),
         to_address=letter.recipient_address,
         subject=subject[:LONGEST_SUBJECT],
-        text=TEMPLATES.get_template("notice.txt").render(said),
-        html=TEMPLATES.get_template("notice.html").render(said),
+        text=TEMPLATES.get_template(f"{file}.txt").render(said),
+        html=TEMPLATES.get_template(f"{file}.html").render(said),
     )
 
 

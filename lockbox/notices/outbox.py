@@ -14,7 +14,7 @@ from sqlmodel import Session
 from lockbox import database
 from lockbox.arrays import array
 from lockbox.ids import new_id
-from lockbox.notices.audience import Hearer, hearers, matters_until
+from lockbox.notices.audience import NUDGE_TEMPLATES, Hearer, Nudge, hearers, matters_until, nudged
 from lockbox.people.roles import Mode, Role
 from lockbox.schedule import NOTICES, Promise
 
@@ -101,7 +101,10 @@ class Directory:
 
 @dataclass(frozen=True)
 class News:
-    """A move as the notices wing sees it; `asked` are the customer's people who are prompted, None all who decide."""
+    """A move as the notices wing sees it; `asked` are the customer's people who are prompted, None all who decide.
+
+    With a `nudge` it is no move: the request stays as it is.
+    """
 
     event_id: UUID
     request_id: UUID
@@ -115,6 +118,19 @@ class News:
     at: datetime
     deadline_at: datetime
     asked: frozenset[UUID] | None = None
+    nudge: Nudge | None = None
+
+    @property
+    def template(self) -> str:
+        """Which text tells of it."""
+        return NUDGE_TEMPLATES[self.nudge, self.to_state] if self.nudge else str(self.to_state)
+
+    @property
+    def hearers(self) -> frozenset[Hearer]:
+        """Who hears of it."""
+        if self.nudge:
+            return nudged(self.nudge, self.to_state, self.mode)
+        return hearers(self.from_state, self.to_state, self.mode, customer_knows=self.customer_knows)
 
 
 def directory(session: Session, tenant_ids: AbstractSet[UUID], at: datetime) -> Directory:
@@ -147,14 +163,14 @@ def promise(session: Session, known: Directory, news: Iterable[News]) -> dict[st
         "m_event_id": array(move.event_id for move in moves),
         "m_tenant_id": array(move.tenant_id for move in moves),
         "m_request_id": array(move.request_id for move in moves),
-        "m_template": array(str(move.to_state) for move in moves),
+        "m_template": array(move.template for move in moves),
         "m_at": array(move.at for move in moves),
-        "m_until_at": array(matters_until(move.to_state, move.at, move.deadline_at) for move in moves),
+        "m_until_at": array(matters_until(move.template, move.at, move.deadline_at) for move in moves),
     }
 
 
 def _recipients(known: Directory, item: News) -> Iterator[tuple[UUID | None, UUID | None]]:
-    told = hearers(item.from_state, item.to_state, item.mode, customer_knows=item.customer_knows)
+    told = item.hearers
     people: set[UUID] = set()
     if Hearer.MANAGERS in told:
         people |= known.managers

@@ -16,14 +16,14 @@ from lockbox.notices.outbox import Directory
 from lockbox.people import context, tenants
 from lockbox.people.roles import Caller, Means, Role, Side
 from lockbox.refusals import InvalidMove, NotYours, OwnRequest, PolicyNotMet, Stale, TooLate
-from lockbox.requests import policies, voting, writing
-from lockbox.requests.judging import first_tier
+from lockbox.requests import nudging, policies, tiers, voting, writing
 from lockbox.requests.lifecycle import DECISIONS, FINAL_STATES, Action, Move, Party, State, move
 from lockbox.requests.models import AccessRequest, Decision
 from lockbox.requests.policies import Ruling
 from lockbox.requests.policy import customer_decides, deadline, wake_at
 from lockbox.requests.quorum import Vote, granted_window, quorum_met
 from lockbox.requests.register import find, visible
+from lockbox.requests.tiers import Asked
 from lockbox.requests.voting import OPENING, Verdict, now_is
 from lockbox.requests.writing import Change, Origin, actor_for, identity
 
@@ -46,10 +46,9 @@ class Scene:
         """Return the approvers in whose place the caller could vote now, the own one too."""
         return self.known.seats(request.tenant_id).get(self.caller.person_id, frozenset())
 
-    def prompted(self, request: AccessRequest) -> frozenset[UUID]:
-        """Return whom of the customer to ask first."""
-        asked = first_tier(self.ruling.terms, self.ruling.groups, self.known, request.tenant_id)
-        return asked - {request.requester_id}
+    def asked(self, request: AccessRequest) -> Asked:
+        """Return whom of the customer to ask first, and how many tiers that makes."""
+        return tiers.first(self.ruling.terms, self.ruling.groups, self.known, request.tenant_id)
 
 
 def act(session: Session, caller: Caller, origin: Origin, request_id: UUID, verdict: Verdict) -> AccessRequest:
@@ -109,7 +108,7 @@ def _moved(
         actor=_actor(scene, request, party, stands_for),
         from_state=before,
         at=scene.at,
-        asked=scene.prompted(request) if request.state is State.PENDING else None,
+        asked=scene.asked(request).people - {request.requester_id} if request.state is State.PENDING else None,
         facts=_facts(scene, verdict, stands_for),
         personal={"comment": verdict.comment},
     )
@@ -211,7 +210,10 @@ def _advance(request: AccessRequest, to: State, votes: Sequence[Vote], scene: Sc
     if request.consent_until and scene.ruling.consent_until:
         ends = min(ends, request.consent_until, scene.ruling.consent_until)
     request.deadline_at = ends
-    request.wake_at = wake_at(to, request.deadline_at)
     request.asked_at = request.asked_at or at
+    request.reminders = 0
     if to is State.ACTIVE:
         request.opened_at = at
+    else:
+        request.tiers_asked = scene.asked(request).tiers
+    request.wake_at = wake_at(nudging.stretch_of(request), terms, at)

@@ -1,8 +1,8 @@
-"""The clock's moves: time-out and expiry, in batches, by the same rules as every move."""
+"""The clock: time-outs and expiries in batches, by the same rules as every move; after them what it nudges."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from typing import Any
 from uuid import UUID
 
@@ -11,23 +11,33 @@ from sqlalchemy import Row, text
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlmodel import Session
 
-from lockbox import database
+from lockbox import database as database_
 from lockbox.audit.events import THE_CLOCK
 from lockbox.database import Database, now
 from lockbox.notices import outbox
 from lockbox.people.roles import Mode
-from lockbox.requests import writing
+from lockbox.requests import nudging, writing
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, Action, Move, Party, State, move
 from lockbox.requests.writing import Change
 from lockbox.schedule import CLOCK, Promise
 
 log = structlog.get_logger(__name__)
 
+Fail = Callable[[UUID, Exception], None]
+
 BUSY_ROW_AGAIN = timedelta(milliseconds=250)
 
 LOCK = text("""
 SELECT id, tenant_id, requester_id, mode, state, version, deadline_at, wake_at, asked_at
 FROM requests WHERE id = ANY(:ids) ORDER BY id FOR UPDATE SKIP LOCKED
+""")
+LOCK_TO_NUDGE = text("""
+SELECT id, tenant_id, requester_id, mode, state, deadline_at, wake_at, created_at, asked_at, opened_at, reminders,
+    tiers_asked, warned
+FROM requests WHERE id = ANY(:ids) ORDER BY id FOR UPDATE SKIP LOCKED
+""")
+LEFT_ALONE = text("""
+UPDATE requests SET wake_at = deadline_at WHERE id = :id AND wake_at <= :at RETURNING id, state, wake_at
 """)
 KNOWN = text("SELECT id, state FROM requests WHERE id = ANY(:ids)")
 DUE = text("""
@@ -44,42 +54,80 @@ def run(database: Database, ids: Iterable[UUID]) -> int:
     """Let the clock act on those of the requests that are due, and settle the schedule for all of them.
 
     Each row is locked, read again and judged, so a hint that is late, early, doubled or made up does no harm. A
-    batch that fails is run again in halves: one bad row never holds the others.
+    batch that fails is run again in halves: one bad row never holds the others. What ends is committed first, so
+    that nothing else delays it.
 
     Returns:
-        How many requests moved.
+        How many requests moved or were nudged.
 
     Raises:
         sqlalchemy.exc.OperationalError: Postgres is away; nothing has changed.
     """
-    batch = sorted(set(ids))
+    early: set[UUID] = set()
+    ended = _in_halves(database, sorted(set(ids)), partial(_end, early=early), _lost)
+    return ended + _in_halves(database, sorted(early), _nudge, partial(_leave_alone, database))
+
+
+def _in_halves(
+    database: Database, batch: Sequence[UUID], work: Callable[[Session, Sequence[UUID]], int], fail: Fail
+) -> int:
     if not batch:
         return 0
     try:
         with database.transaction() as session:
-            return _run(session, batch)
+            return work(session, batch)
     except (OperationalError, InterfaceError):
         raise
     except Exception as error:  # noqa: BLE001 - whatever is wrong with a row, its neighbours go on
         if len(batch) == 1:
-            state = getattr(getattr(error, "orig", None), "sqlstate", None)
-            log.error("clock.request_failed", request_id=str(batch[0]), error=type(error).__name__, sqlstate=state)  # noqa: TRY400 - a refused row may be quoted
+            fail(batch[0], error)
             return 0
         middle = len(batch) // 2
-        return run(database, batch[:middle]) + run(database, batch[middle:])
+        return sum(_in_halves(database, half, work, fail) for half in (batch[:middle], batch[middle:]))
 
 
-def _run(session: Session, ids: Sequence[UUID]) -> int:
+def _lost(request_id: UUID, error: Exception) -> None:
+    state = getattr(getattr(error, "orig", None), "sqlstate", None)
+    log.error("clock.request_failed", request_id=str(request_id), error=type(error).__name__, sqlstate=state)
+
+
+def _leave_alone(database: Database, request_id: UUID, error: Exception) -> None:
+    """Let a request that cannot be nudged wait for its deadline: it is not to come up for ever before the others."""
+    _lost(request_id, error)
+    with database.transaction() as session:
+        rows = session.connection().execute(LEFT_ALONE, {"id": request_id, "at": now(session)}).all()
+        kinds = [(row, CLOCK_ACTIONS[State(row.state)].value) for row in rows]
+        promises = [Promise(str(row.id), kind, row.wake_at) for row, kind in kinds]
+        database_.promise(session, CLOCK, promises)
+
+
+def _end(session: Session, ids: Sequence[UUID], *, early: set[UUID]) -> int:
+    """End what has reached its deadline; note what is due but has not in `early`, and leave it on lease."""
     rows = session.connection().execute(LOCK, {"ids": list(ids)}).all()
     at = now(session)
-    ready = [row for row in rows if row.wake_at is not None and row.wake_at <= at]
+    due = [row for row in rows if row.wake_at is not None and row.wake_at <= at]
+    ready = [row for row in due if row.deadline_at <= at]
+    early |= {row.id for row in due if row.deadline_at > at}
     if ready:
         changes = [_change(row, at) for row in ready]
         known = outbox.directory(session, {row.tenant_id for row in ready}, at)
         writing.end(session, changes, known)
         lag = max(at - row.wake_at for row in ready)
         log.info("clock.ran", moved=len(ready), of=len(ids), lag_ms=round(lag.total_seconds() * 1000))
-    database.promise(session, CLOCK, _settled(session, ids, rows, at))
+    database_.promise(session, CLOCK, _settled(session, ids, rows, at))
+    return len(ready)
+
+
+def _nudge(session: Session, ids: Sequence[UUID]) -> int:
+    rows = session.connection().execute(LOCK_TO_NUDGE, {"ids": list(ids)}).all()
+    at = now(session)
+    ready = [row for row in rows if row.wake_at is not None and row.wake_at <= at < row.deadline_at]
+    if ready:
+        nudging.nudge(session, ready, at)
+        log.info("clock.nudged", nudged=len(ready), of=len(ids))
+    over = [row for row in rows if row.wake_at is not None and row.deadline_at <= at]
+    promises = [Promise(str(row.id), CLOCK_ACTIONS[State(row.state)].value, row.wake_at) for row in over]
+    database_.promise(session, CLOCK, [*promises, *_settled(session, ids, rows, at)])
     return len(ready)
 
 

@@ -15,7 +15,7 @@ from lockbox.audit.events import Actor
 from lockbox.ids import new_id
 from lockbox.people.roles import Caller, Means
 from lockbox.refusals import NobodyCanApprove, PolicyNotMet, TooMany, WindowTooLong
-from lockbox.requests import writing
+from lockbox.requests import nudging, writing
 from lockbox.requests.judging import Filing, Judged, judge, lacking
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import AccessRequest
@@ -113,7 +113,7 @@ def _new(caller: Caller, filing: Filing, judged: Judged) -> AccessRequest:
         state, at, review=terms.review_window, approval=terms.approval_window, access=filing.access_window
     )
     ends = min(ends, until) if until else ends
-    return AccessRequest(
+    request = AccessRequest(
         id=new_id(),
         tenant_id=judged.tenant.id,
         requester_id=judged.requester_id,
@@ -133,10 +133,12 @@ def _new(caller: Caller, filing: Filing, judged: Judged) -> AccessRequest:
         state=state,
         version=1,
         deadline_at=ends,
-        wake_at=wake_at(state, ends),
         created_at=at,
         asked_at=at if state is State.PENDING else None,
+        tiers_asked=judged.first_asked.tiers if state is State.PENDING else 0,
     )
+    request.wake_at = wake_at(nudging.stretch_of(request), terms, at)
+    return request
 
 
 def _consent_until(judged: Judged) -> datetime | None:

@@ -16,13 +16,14 @@ from lockbox.people import context, tenants
 from lockbox.people.models import Tenant
 from lockbox.people.roles import Caller, Mode, Role, Scope
 from lockbox.refusals import NotYours, TenantSuspended, UnknownEngineer, UnknownService, UnknownTenant
-from lockbox.requests import policies
+from lockbox.requests import policies, tiers
 from lockbox.requests.lifecycle import Action, Party, State, move
 from lockbox.requests.merging import terms_for
 from lockbox.requests.policy import customer_decides, reviewed_first
 from lockbox.requests.quorum import who_lacks
 from lockbox.requests.rules import Ask, Policy, effective_mode
 from lockbox.requests.terms import Reason, Terms, defects
+from lockbox.requests.tiers import Asked
 
 GOOD_ENGINEER = text("""
 SELECT p.name FROM memberships m JOIN people p ON p.id = m.person_id
@@ -86,7 +87,12 @@ class Judged:
     @property
     def prompted(self) -> frozenset[UUID]:
         """Whom of the customer to ask first."""
-        return first_tier(self.terms, self.policy.groups, self.known, self.tenant.id) - {self.requester_id}
+        return self.first_asked.people - {self.requester_id}
+
+    @property
+    def first_asked(self) -> Asked:
+        """Whom of the customer to ask first, and how many tiers that makes."""
+        return tiers.first(self.terms, self.policy.groups, self.known, self.tenant.id)
 
     def obstacles(self) -> Iterator[str]:
         """Say why nobody could approve it; nothing to say means that it could be approved."""
@@ -150,17 +156,6 @@ def lacking(filing: Filing, terms: Terms) -> list[tuple[str, str]]:
             access_window=filing.access_window,
         )
     )
-
-
-def first_tier(
-    terms: Terms, groups: Mapping[str, Sequence[UUID]], known: Directory, tenant_id: UUID
-) -> frozenset[UUID]:
-    """Return whom to prompt first: the earliest tier in which anybody can decide, else every approver."""
-    for tier in terms.tiers:
-        members = frozenset(person for group in tier for person in groups.get(group, ()))
-        if prompted := known.prompted(tenant_id, members):
-            return prompted
-    return known.prompted(tenant_id)
 
 
 def _was_denied(session: Session, tenant: Tenant, filing: Filing) -> bool:

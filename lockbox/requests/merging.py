@@ -1,5 +1,7 @@
 """Merging terms by the strictest, so that no rule and no order of rules ever loosens anything."""
 
+from itertools import zip_longest
+
 from lockbox.requests.rules import Ask, Policy
 from lockbox.requests.terms import Stage, Terms
 
@@ -13,6 +15,7 @@ LESS_IS_STRICTER = (
     "mail_suffices",
     "sign_in_age",
 )
+EITHER_SAYS = ("approval_reminders", "review_reminders")
 MORE_IS_STRICTER = ("vendor_review", "quorum", "require_case", "justification_least")
 
 
@@ -20,11 +23,14 @@ def stricter(a: Terms, b: Terms) -> Terms:
     """Return the strictest of both, field by field; associative, commutative and idempotent.
 
     Stages add up, with the larger quorum of each group. Only reasons that both accept are left, perhaps none. A
-    group is prompted as early as either side says; a side without tiers has no say in that.
+    group is prompted as early as either side says; a side without tiers has no say in that. Who is waited for is
+    reminded whenever either side says, and a window's end is announced as early as either does.
     """
     return Terms.model_validate(
         {name: min(getattr(a, name), getattr(b, name)) for name in LESS_IS_STRICTER}
         | {name: max(getattr(a, name), getattr(b, name)) for name in MORE_IS_STRICTER}
+        | {name: tuple({*getattr(a, name), *getattr(b, name)}) for name in EITHER_SAYS}
+        | {"closing_warning": max(a.closing_warning, b.closing_warning), "widening": _widening(a, b)}
         | {"reasons": a.reasons & b.reasons, "stages": _stages(a, b), "tiers": _tiers(a, b)}
     )
 
@@ -32,7 +38,7 @@ def stricter(a: Terms, b: Terms) -> Terms:
 def loosens(old: Terms, new: Terms) -> bool:
     """Whether anything is let through under the new terms that the old ones would have held back.
 
-    Tiers play no part: they say who is prompted when, never who must agree.
+    Tiers, widening, reminders and warnings play no part: they say who hears when, never who must agree.
     """
     quorums = {stage.group: stage.quorum for stage in new.stages}
     return (
@@ -62,6 +68,10 @@ def _stages(a: Terms, b: Terms) -> tuple[Stage, ...]:
     for stage in (*a.stages, *b.stages):
         quorums[stage.group] = max(stage.quorum, quorums.get(stage.group, 0))
     return tuple(Stage(group=group, quorum=quorum) for group, quorum in quorums.items())
+
+
+def _widening(a: Terms, b: Terms) -> tuple[int, ...]:
+    return tuple(min(one, other) for one, other in zip_longest(a.widening, b.widening, fillvalue=100))
 
 
 def _tiers(a: Terms, b: Terms) -> tuple[tuple[str, ...], ...]:

@@ -24,6 +24,16 @@ FROM tenants t JOIN policies own ON own.tenant_id = t.id AND own.version = :vers
 JOIN policies today ON today.tenant_id = t.id AND today.version = t.policy_version
 WHERE t.id = :tenant_id
 """)
+ASKS = text("""
+SELECT r.id, r.tenant_id, r.policy_version, r.service, r.actions, r.reason_code, r.resources,
+    t.policy_version AS todays
+FROM requests r JOIN tenants t ON t.id = r.tenant_id WHERE r.id = ANY(:ids)
+""")
+READ_MANY = text("""
+SELECT p.tenant_id, p.version, p.body::text AS body FROM policies p
+JOIN unnest(CAST(:tenants AS uuid[]), CAST(:versions AS integer[])) AS w (tenant_id, version)
+    ON w.tenant_id = p.tenant_id AND w.version = p.version
+""")
 OF_REQUESTS = text("""
 SELECT r.id, r.service, r.actions, r.reason_code, r.resources, own.body::text AS own, today.body::text AS today
 FROM requests r JOIN tenants t ON t.id = r.tenant_id
@@ -64,12 +74,25 @@ def ruling(session: Session, request: AccessRequest) -> Ruling:
     """
     values = {"tenant_id": request.tenant_id, "version": request.policy_version}
     row = session.connection().execute(OWN_AND_TODAYS, values).one()
-    own, today = parsed(row.own), parsed(row.today)
-    return Ruling(
-        _stricter(own, today, request),
-        {**own.groups, **today.groups},
-        today.consent.until if today.consent else None,
-    )
+    return _ruled(parsed(row.own), parsed(row.today), request)
+
+
+def rulings(session: Session, request_ids: Sequence[UUID]) -> dict[UUID, Ruling]:
+    """Return what each of these requests meets now; each policy is read and each ask is judged once for all."""
+    rows = session.connection().execute(ASKS, {"ids": list(request_ids)}).all()
+    versions = {(row.tenant_id, version) for row in rows for version in (row.policy_version, row.todays)}
+    values = {"tenants": [tenant_id for tenant_id, _ in versions], "versions": [number for _, number in versions]}
+    found = session.connection().execute(READ_MANY, values)
+    bodies = {(row.tenant_id, row.version): parsed(row.body) for row in found}
+    judged: dict[tuple[object, ...], Ruling] = {}
+    answers = {}
+    for row in rows:
+        ask = (row.service, tuple(row.actions), row.reason_code, tuple(row.resources))
+        key = (row.tenant_id, row.policy_version, row.todays, ask)
+        if key not in judged:
+            judged[key] = _ruled(bodies[row.tenant_id, row.policy_version], bodies[row.tenant_id, row.todays], row)
+        answers[row.id] = judged[key]
+    return answers
 
 
 def wordings(session: Session, request_ids: Sequence[UUID]) -> dict[UUID, Wording]:
@@ -79,6 +102,14 @@ def wordings(session: Session, request_ids: Sequence[UUID]) -> dict[UUID, Wordin
         terms = _stricter(parsed(row.own), parsed(row.today), row)
         found[row.id] = Wording(link=terms.mail_link, justification=terms.mail_justification)
     return found
+
+
+def _ruled(own: Policy, today: Policy, asked: AccessRequest | Row[Any]) -> Ruling:
+    return Ruling(
+        _stricter(own, today, asked),
+        {**own.groups, **today.groups},
+        today.consent.until if today.consent else None,
+    )
 
 
 def _stricter(own: Policy, today: Policy, asked: AccessRequest | Row[Any]) -> Terms:

@@ -1,10 +1,36 @@
 """What follows from terms and mode for the clock of one request."""
 
-from datetime import datetime, timedelta
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 
 from lockbox.people.roles import Mode
 from lockbox.requests.lifecycle import FINAL_STATES, State
 from lockbox.requests.terms import Terms
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """The stretch of time for which a request stands in one state, and how far the clock's nudges have come in it.
+
+    `since` is when it was asked or opened, `tiers_asked` how many tiers of approvers were asked so far: 0 where
+    there are none, and everybody was asked at once.
+    """
+
+    state: State
+    since: datetime
+    deadline_at: datetime
+    tiers_asked: int = 0
+    warned: bool = False
+
+
+@dataclass(frozen=True)
+class Nudges:
+    """What is due of all that the clock does to a request that stays as it is; `widen` is the tiers to be asked."""
+
+    remind: bool
+    widen: int
+    warn: bool
 
 
 def reviewed_first(terms: Terms, mode: Mode) -> bool:
@@ -23,6 +49,59 @@ def deadline(state: State, since: datetime, *, review: int, approval: int, acces
     return since + timedelta(seconds=seconds)
 
 
-def wake_at(state: State, deadline_at: datetime) -> datetime | None:
-    """Return the next moment at which the clock has something to do for this request, if any."""
-    return None if state in FINAL_STATES else deadline_at
+def wake_at(stretch: Stretch, terms: Terms, at: datetime) -> datetime | None:
+    """Return the next moment after `at` at which the clock has something to do for this request, if any.
+
+    It is the earliest of the next reminder, the next widening, the warning and the deadline. What would come at the
+    deadline or after it never comes.
+    """
+    if stretch.state in FINAL_STATES:
+        return None
+    stretch, at = _in_utc(stretch), at.astimezone(UTC)
+    moments = [*_reminders(stretch, terms), *_warnings(stretch, terms)]
+    moments += _widenings(stretch, terms)[stretch.tiers_asked - 1 :] if stretch.tiers_asked else []
+    return min((moment for moment in moments if at < moment < stretch.deadline_at), default=stretch.deadline_at)
+
+
+def nudges(stretch: Stretch, terms: Terms, woken_at: datetime, at: datetime) -> Nudges:
+    """Return what is due at `at` for a request whose clock was set to `woken_at`.
+
+    However late it is, that is one reminder at most; at the deadline it is nothing at all.
+    """
+    stretch, at, asked = _in_utc(stretch), at.astimezone(UTC), stretch.tiers_asked
+    if stretch.state in FINAL_STATES or at >= stretch.deadline_at:
+        return Nudges(remind=False, widen=asked, warn=False)
+    passed = sum(moment <= at for moment in _widenings(stretch, terms))
+    return Nudges(
+        remind=any(woken_at <= moment <= at for moment in _reminders(stretch, terms)),
+        widen=max(asked, passed + 1) if asked else 0,
+        warn=any(moment <= at for moment in _warnings(stretch, terms)),
+    )
+
+
+def _reminders(stretch: Stretch, terms: Terms) -> list[datetime]:
+    percents = {State.REVIEWING: terms.review_reminders, State.PENDING: terms.approval_reminders}
+    return list(_moments(stretch, percents.get(stretch.state, ())))
+
+
+def _widenings(stretch: Stretch, terms: Terms) -> list[datetime]:
+    """Return when the second tier, the third and so on are to be asked."""
+    further = terms.widening[: max(len(terms.tiers) - 1, 0)] if stretch.state is State.PENDING else ()
+    return list(_moments(stretch, further))
+
+
+def _warnings(stretch: Stretch, terms: Terms) -> Iterator[datetime]:
+    before = timedelta(seconds=terms.closing_warning)
+    opened = stretch.state is State.ACTIVE and not stretch.warned
+    if opened and before and stretch.deadline_at - before > stretch.since:
+        yield stretch.deadline_at - before
+
+
+def _moments(stretch: Stretch, percents: tuple[int, ...]) -> Iterator[datetime]:
+    return (stretch.since + (stretch.deadline_at - stretch.since) * percent / 100 for percent in percents)
+
+
+def _in_utc(stretch: Stretch) -> Stretch:
+    # Between two readings of a clock on a wall, an hour may be missing or come twice.
+    since, until = stretch.since.astimezone(UTC), stretch.deadline_at.astimezone(UTC)
+    return replace(stretch, since=since, deadline_at=until)

@@ -10,7 +10,18 @@ from uuid import UUID
 from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, model_validator
 
 from lockbox.people.roles import Mode
-from lockbox.requests.terms import ChosenReasons, ChosenTiers, GroupName, Once, Overrides, Reason, Stage, Terms, Value
+from lockbox.requests.terms import (
+    ChosenReasons,
+    ChosenTiers,
+    GroupName,
+    Once,
+    Overrides,
+    Reason,
+    Reminders,
+    Stage,
+    Terms,
+    Value,
+)
 
 MOST_RULES = 100
 MOST_GROUPS = 50
@@ -141,6 +152,8 @@ class Policy(Terms):
     """
 
     tiers: ChosenTiers = ()
+    approval_reminders: Reminders = (50, 83)
+    review_reminders: Reminders = (50, 83)
     reasons: ChosenReasons = frozenset(Reason)
     rules: Annotated[tuple[Rule, ...], Field(max_length=MOST_RULES)] = ()
     groups: Groups = Field(default_factory=dict)

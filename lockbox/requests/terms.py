@@ -13,6 +13,7 @@ HARD_ACCESS_LIMIT = 7 * DAY
 HARD_ANSWER_LIMIT = 14 * DAY
 MOST_APPROVALS = 20
 MOST_TIERS = 5
+MOST_REMINDERS = 10
 
 T = TypeVar("T")
 
@@ -45,6 +46,11 @@ Approvals = Annotated[int, Field(ge=1, le=MOST_APPROVALS)]
 AnswerWindow = Annotated[int, Field(ge=1, le=HARD_ANSWER_LIMIT)]
 AccessWindow = Annotated[int, Field(ge=1, le=HARD_ACCESS_LIMIT)]
 SignInAge = Annotated[int, Field(ge=60, le=DAY)]
+WarningTime = Annotated[int, Field(ge=0, le=DAY)]
+Percent = Annotated[int, Field(ge=1, le=99)]
+Moments = Once[Percent]
+Reminders = Annotated[Moments, Field(max_length=MOST_REMINDERS)]
+Widening = Annotated[Moments, Field(max_length=MOST_TIERS - 1)]
 Characters = Annotated[int, Field(ge=1, le=1000)]
 
 
@@ -90,7 +96,7 @@ ChosenReasons = Annotated[Reasons, Field(min_length=1)]
 
 
 class Terms(Value):
-    """Complete terms that judge one request; windows and `sign_in_age` in seconds.
+    """Complete terms that judge one request; windows, `closing_warning` and `sign_in_age` in seconds.
 
     The defaults are Microsoft 365's: an answer within 12 hours, access for at most 4 (`product.md` 2.1 of the
     design notes). The hard limits hold for every tenant. Merged terms may hold what nobody may choose: no reason
@@ -104,6 +110,10 @@ class Terms(Value):
         quorum: how many approvers' seats must say yes, each filled by the approver or a deputy, one person a seat.
         stages: groups that must also agree.
         tiers: groups to prompt first, next, and so on; empty prompts all approvers at once.
+        widening: when to prompt the second tier, the third, and so on, in percent of the approval window.
+        approval_reminders: when to remind those who were asked and have not answered, in percent of that window.
+        review_reminders: the same for the vendor's managers, in percent of the review window.
+        closing_warning: how long before an open window closes to say so; 0 is never.
         reasons: the reasons that may be given.
         require_case: a filing must name a support case.
         justification_least: the fewest characters of a justification.
@@ -120,6 +130,10 @@ class Terms(Value):
     quorum: Approvals = 1
     stages: Stages = ()
     tiers: Tiers = ()
+    widening: Widening = (50, 67, 75, 80)
+    approval_reminders: Moments = (50, 83)
+    review_reminders: Moments = (50, 83)
+    closing_warning: WarningTime = 600
     reasons: Reasons = frozenset(Reason)
     require_case: bool = False
     justification_least: Characters = 1
@@ -139,6 +153,10 @@ class Overrides(Value):
     quorum: Approvals | None = None
     stages: Annotated[Stages, Field(min_length=1)] | None = None
     tiers: Annotated[ChosenTiers, Field(min_length=1)] | None = None
+    widening: Annotated[Widening, Field(min_length=1)] | None = None
+    approval_reminders: Annotated[Reminders, Field(min_length=1)] | None = None
+    review_reminders: Annotated[Reminders, Field(min_length=1)] | None = None
+    closing_warning: WarningTime | None = None
     reasons: ChosenReasons | None = None
     require_case: bool | None = None
     justification_least: Characters | None = None

@@ -14,8 +14,9 @@ from lockbox import database
 from lockbox.arrays import array
 from lockbox.audit import events
 from lockbox.audit.canonical import Value
-from lockbox.audit.events import Actor, Happening
+from lockbox.audit.events import THE_CLOCK, Actor, Happening
 from lockbox.notices import outbox
+from lockbox.notices.audience import Nudge
 from lockbox.notices.outbox import Directory, News
 from lockbox.people.roles import Caller, Mode
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, Action, Party, State
@@ -26,16 +27,18 @@ NEW_REQUEST = """
 new_request AS (
     INSERT INTO requests (id, tenant_id, requester_id, service, resources, actions, reason_code, justification,
         case_ref, mode, policy_version, token_id, consent_until, quorum, approval_window, access_window, state,
-        version, deadline_at, wake_at, created_at, asked_at)
+        version, deadline_at, wake_at, created_at, asked_at, tiers_asked)
     VALUES (:id, :tenant_id, :requester_id, :service, CAST(:resources AS text[]), CAST(:actions AS text[]),
         :reason_code, :justification, :case_ref, :mode, :policy_version, :token_id, :consent_until, :quorum,
-        :approval_window, :access_window, :state, :version, :deadline_at, :wake_at, :created_at, :asked_at)
+        :approval_window, :access_window, :state, :version, :deadline_at, :wake_at, :created_at, :asked_at,
+        :tiers_asked)
 )"""
 
 MOVED = """
 moved AS (
     UPDATE requests SET state = :state, version = :version, deadline_at = :deadline_at, wake_at = :wake_at,
-        asked_at = :asked_at, opened_at = :opened_at, closed_at = :closed_at, quorum = :quorum
+        asked_at = :asked_at, opened_at = :opened_at, closed_at = :closed_at, quorum = :quorum,
+        reminders = :reminders, tiers_asked = :tiers_asked, warned = :warned
     WHERE id = :id
 )"""
 
@@ -55,6 +58,16 @@ ended AS (
     WHERE r.id = e.id
 )"""
 
+NUDGED = """
+nudged AS (
+    UPDATE requests r SET wake_at = n.wake_at, reminders = n.reminders, tiers_asked = n.tiers_asked,
+        warned = n.warned
+    FROM unnest(CAST(:id AS uuid[]), CAST(:wake_at AS timestamptz[]), CAST(:reminders AS integer[]),
+        CAST(:tiers_asked AS integer[]), CAST(:warned AS boolean[]))
+        AS n (id, wake_at, reminders, tiers_asked, warned)
+    WHERE r.id = n.id
+)"""
+
 
 def _statement(*parts: str) -> TextClause:
     return text("WITH " + ",".join((*parts, events.APPEND, outbox.PROMISE)) + " SELECT 1")
@@ -64,6 +77,7 @@ SUBMITTED = _statement(NEW_REQUEST)
 MOVED_ALONE = _statement(MOVED)
 MOVED_BY_DECISION = _statement(MOVED, DECIDED)
 ENDED_BY_CLOCK = _statement(ENDED)
+NUDGED_BY_CLOCK = _statement(NUDGED)
 
 
 @dataclass(frozen=True)
@@ -143,6 +157,64 @@ class Change:
         return Promise(str(self.request_id), kind.value, self.wake_at)
 
 
+@dataclass(frozen=True)
+class Nudged:
+    """One request that the clock nudges and that stays as it is: its clock and counters after it, and who hears.
+
+    `told` is, for each nudge, who of the customer hears of it; None is everybody whom the audience's table names.
+    """
+
+    request_id: UUID
+    tenant_id: UUID
+    requester_id: UUID
+    mode: Mode
+    state: State
+    at: datetime
+    deadline_at: datetime
+    wake_at: datetime
+    reminders: int
+    tiers_asked: int
+    warned: bool
+    told: Mapping[Nudge, frozenset[UUID] | None]
+
+    def happening(self, nudge: Nudge) -> Happening:
+        """Return the event that a nudge leaves; it has no seq, for it is no move."""
+        count = {Nudge.REMIND: {"reminders": self.reminders}, Nudge.WIDEN: {"tiers_asked": self.tiers_asked}}
+        return Happening(
+            at=self.at,
+            action=nudge,
+            actor=THE_CLOCK,
+            tenant_id=self.tenant_id,
+            request_id=self.request_id,
+            from_state=self.state,
+            to_state=self.state,
+            deadline_at=self.deadline_at,
+            facts=count.get(nudge, {}),
+        )
+
+    def news(self, nudge: Nudge, event_id: UUID) -> News:
+        """Return a nudge as those who are told of it see it."""
+        return News(
+            event_id=event_id,
+            request_id=self.request_id,
+            tenant_id=self.tenant_id,
+            requester_id=self.requester_id,
+            actor_id=None,
+            mode=self.mode,
+            from_state=self.state,
+            to_state=self.state,
+            customer_knows=self.state is not State.REVIEWING,
+            at=self.at,
+            deadline_at=self.deadline_at,
+            asked=self.told[nudge],
+            nudge=nudge,
+        )
+
+    def promise(self) -> Promise:
+        """Return what the clock's index has to hold of the request from now on."""
+        return Promise(str(self.request_id), CLOCK_ACTIONS[self.state].value, self.wake_at)
+
+
 def identity(request: AccessRequest) -> dict[str, Any]:
     """Return the part of a Change that a request row, already moved, says of itself."""
     return {
@@ -197,6 +269,26 @@ def end(session: Session, changes: Sequence[Change], known: Directory) -> None:
         "closed_at": array(change.at for change in changes),
     }
     _write(session, ENDED_BY_CLOCK, changes, known, rows)
+
+
+def nudge(session: Session, nudged: Sequence[Nudged], known: Directory) -> None:
+    """Write what the clock does to requests that stay as they are: counters, clocks, events, notices."""
+    rows = {
+        "id": array(one.request_id for one in nudged),
+        "wake_at": array(one.wake_at for one in nudged),
+        "reminders": array(one.reminders for one in nudged),
+        "tiers_asked": array(one.tiers_asked for one in nudged),
+        "warned": array(str(one.warned).lower() for one in nudged),
+    }
+    happened = [(one, nudge, one.happening(nudge)) for one in nudged for nudge in one.told]
+    news = [one.news(nudge, event.id) for one, nudge, event in happened]
+    parameters = {
+        **rows,
+        **events.append(event for _, _, event in happened),
+        **outbox.promise(session, known, news),
+    }
+    session.connection().execute(NUDGED_BY_CLOCK, parameters)
+    database.promise(session, CLOCK, [one.promise() for one in nudged])
 
 
 def _write(

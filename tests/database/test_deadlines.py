@@ -117,7 +117,9 @@ def test_nobody_acts_on_a_window_that_is_over_though_no_worker_lives(world: Worl
 
 
 def test_each_clock_starts_when_its_state_begins(api: Database) -> None:
-    world = World.make(api, Policy(review_window=100, approval_window=200, access_ceiling=300))
+    quiet = Policy(review_reminders=(), approval_reminders=())
+    windows = {"review_window": 100, "approval_window": 200, "access_ceiling": 300}
+    world = World.make(api, quiet.model_copy(update=windows))
 
     filed = world.submit(access_window=300)
     asked = world.act("max", Action.ENDORSE, filed.id)

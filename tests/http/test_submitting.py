@@ -25,6 +25,7 @@ def test_a_request_is_filed_and_says_where_it_is_and_how_many_were_asked(door: D
     assert view["state"] == "pending"
     assert view["open"] is False
     assert view["version"] == 1
+    assert (view["reminders"], view["tiers_asked"], view["warned"]) == (0, 0, False)
     assert view["requester"] == {"id": str(door.world.people["erin"].person_id), "name": "Erin"}
     assert view["tenant"] == door.world.tenant.slug
 

@@ -63,13 +63,22 @@ PLAIN: dict[str, st.SearchStrategy[Any]] = {
     "mail_justification": st.booleans(),
     "mail_suffices": st.booleans(),
     "sign_in_age": st.integers(60, DAY),
+    "closing_warning": st.integers(0, DAY),
 }
+PERCENTS = st.lists(st.integers(1, 99), max_size=MOST_TIERS - 1, unique=True).map(tuple)
+TIMED = {"widening": PERCENTS, "approval_reminders": PERCENTS, "review_reminders": PERCENTS}
 MERGED = {"reasons": st.frozensets(st.sampled_from(Reason)), "tiers": POSITIONS.map(tiers_of)}
 CHOSEN = {"reasons": st.frozensets(st.sampled_from(Reason), min_size=1), "tiers": FULL_TIERS}
 
-TERMS = st.builds(Terms, **PLAIN, **MERGED, stages=quorums(MOST_APPROVALS, 0))
+TERMS = st.builds(Terms, **PLAIN, **MERGED, **TIMED, stages=quorums(MOST_APPROVALS, 0))
 OVERRIDES = (
-    st.fixed_dictionaries({}, optional=PLAIN | CHOSEN | {"stages": quorums(2, 1), "tiers": FULL_TIERS.filter(bool)})
+    st.fixed_dictionaries(
+        {},
+        optional=PLAIN
+        | CHOSEN
+        | {name: percents.filter(bool) for name, percents in TIMED.items()}
+        | {"stages": quorums(2, 1), "tiers": FULL_TIERS.filter(bool)},
+    )
     .filter(bool)
     .map(Overrides.model_validate)
 )
@@ -103,6 +112,7 @@ POLICIES = st.builds(
     Policy,
     **PLAIN,
     **CHOSEN,
+    **TIMED,
     stages=quorums(2, 0),
     rules=st.lists(RULES, max_size=3).map(tuple),
     groups=st.fixed_dictionaries(dict.fromkeys(GROUPS, MEMBERS), optional={"spare": st.just(())}),

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from lockbox.notices.audience import Hearer, hearers, matters_until
+from lockbox.notices.audience import NUDGE_TEMPLATES, PROMPTS, Hearer, Nudge, hearers, matters_until, nudged
 from lockbox.people.roles import Mode
 from lockbox.requests.lifecycle import MOVES, State
 
@@ -61,3 +61,26 @@ def test_a_prompt_matters_until_the_answer_is_due_and_an_outcome_for_a_day(state
     until = matters_until(state, NOON, due)
 
     assert until == (due if state.value in {"reviewing", "pending"} else NOON + timedelta(days=1))
+
+
+@pytest.mark.parametrize(
+    ("nudge", "state", "mode", "told"),
+    [
+        (Nudge.REMIND, "reviewing", Mode.ENFORCE, {"managers"}),
+        (Nudge.REMIND, "reviewing", Mode.OBSERVE, {"managers"}),
+        (Nudge.REMIND, "pending", Mode.ENFORCE, {"approvers"}),
+        (Nudge.WIDEN, "pending", Mode.ENFORCE, {"approvers"}),
+        (Nudge.WARN, "active", Mode.ENFORCE, {"approvers", "requester"}),
+        (Nudge.WARN, "active", Mode.OBSERVE, {"approvers", "admins", "requester"}),
+        (Nudge.WARN, "active", Mode.OFF, {"admins", "requester"}),
+    ],
+)
+def test_who_hears_of_what_the_clock_does_to_a_request_that_stays_as_it_is(
+    nudge: Nudge, state: str, mode: Mode, told: set[str]
+) -> None:
+    assert nudged(nudge, state, mode) == told
+
+
+def test_every_nudge_has_a_text_that_stops_mattering_with_the_state_that_it_is_about() -> None:
+    assert {nudge for nudge, _ in NUDGE_TEMPLATES} == set(Nudge)
+    assert all(PROMPTS[template] == state for (_, state), template in NUDGE_TEMPLATES.items())

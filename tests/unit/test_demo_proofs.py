@@ -40,10 +40,12 @@ def answers(story: int) -> list[Probe]:
 def good() -> Evidence:
     """Evidence of a run in which all was as it must be."""
     steps = [(story, step) for story in STORIES for step in story.steps]
-    told = [(story, step, who) for story, step in steps for who in step.mails.split()]
+    told = [(story, step, who) for story in STORIES for step in story.told for who in step.mails.split()]
     called = [(story, step, endpoint) for story, step in steps for endpoint in step.hooks]
     return Evidence(
-        requests={s.number: {"id": f"r{s.number}", "state": s.end} for s in STORIES},
+        requests={
+            s.number: {"id": f"r{s.number}", "state": s.end, "reminders": 1, "tiers_asked": 2} for s in STORIES
+        },
         events={s.number: [event(n, step.state, step.by) for n, step in enumerate(s.steps, 1)] for s in STORIES},
         probes={s.number: answers(s.number) for s in STORIES},
         closed_at={4: second(CLOSED)},
@@ -125,6 +127,10 @@ def end_otherwise(seen: Evidence) -> None:
     seen.requests[3] = {**seen.requests[3], "state": "active"}
 
 
+def remind_nobody(seen: Evidence) -> None:
+    seen.requests[3] = {**seen.requests[3], "reminders": 0}
+
+
 def be_refused_an_action(seen: Evidence) -> None:
     seen.surprises.append("amir could not deny story 2: 409")
 
@@ -181,6 +187,7 @@ TAMPERINGS: list[tuple[Callable[[Evidence], None], set[str]]] = [
     (file_twice, {"sent twice with one key"}),
     (answer_the_twin_differently, {"sent twice with one key"}),
     (end_otherwise, {"3 left unanswered"}),
+    (remind_nobody, {"nudges while 3 waited"}),
     (be_refused_an_action, {"2 denied"}),
     (never_open, {"doors of 1 and 4"}),
     (flicker, {"doors of 1 and 4"}),

@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 
 from lockbox.notices import letters
+from lockbox.notices.audience import REMINDERS
 from lockbox.notices.letters import SUBJECTS, Wording
 from lockbox.requests.lifecycle import State
 from tests.unit.letter import AT, ERIN, NUMBER, PAGE, mail
@@ -48,11 +49,52 @@ def test_a_prompt_says_all_that_a_decision_needs(template: str, part: str) -> No
 def test_every_state_has_a_letter_with_a_text_part_and_a_subject(state: State) -> None:
     made = mail(template=state.value)
 
-    assert set(SUBJECTS) == set(State)
+    assert set(SUBJECTS) == {*State, *REMINDERS, "closing"}
     assert made.text.strip()
     assert made.html.lstrip().startswith("<!doctype html>")
     assert "Exchange Online" in made.subject
     assert str(NUMBER) in made.text
+
+
+@pytest.mark.parametrize("template", [*REMINDERS, "closing"])
+@pytest.mark.parametrize("part", ["text", "html"])
+def test_a_nudge_says_what_it_is_about_and_how_much_time_is_left(template: str, part: str) -> None:
+    made = mail(template=template, now=AT + timedelta(hours=6, minutes=1))
+
+    body = made.text if part == "text" else seen(made.html)
+
+    assert "5 h 59 min" in made.subject
+    for fact in (
+        "5 h 59 min",
+        "Erin Engineer",
+        "Exchange Online",
+        "mailbox:anna@contoso.example, mailbox:bob@contoso.example",
+        "support case: The mailbox does not open",
+        "Tuesday 24 November 2026, 21:00:00 UTC",
+        str(NUMBER),
+    ):
+        assert fact in body
+    assert "never ask you to approve by" in body
+
+
+def test_a_requester_is_told_that_the_own_window_is_about_to_close() -> None:
+    assert (
+        "Your access closes by itself in 9 min 59 s."
+        in mail(template="closing", recipient_id=ERIN, now=AT + timedelta(hours=11, minutes=50, seconds=1)).text
+    )
+    assert "The access closes by itself in 1 s." in mail(template="closing", now=AT + timedelta(hours=13)).text
+
+
+@pytest.mark.parametrize("template", [*REMINDERS, "closing"])
+def test_a_nudge_is_as_tight_lipped_as_every_mail(template: str) -> None:
+    made = mail(template=template, wording=Wording(link=False, justification=False))
+
+    for body in (made.text, seen(made.html)):
+        assert URL.findall(body) == []
+        assert "The mailbox does not open" not in body
+        assert "open the portal yourself, sign in and look for the request's number" in body
+    assert "href" not in made.html
+    assert re.findall(r'href="([^"]*)"', mail(template=template).html) == [PAGE]
 
 
 @pytest.mark.parametrize("state", State)

@@ -37,6 +37,9 @@ ORDER = [
 ]
 
 
+WHO_HEARS_WHEN = {"tiers", "widening", "approval_reminders", "review_reminders", "closing_warning"}
+
+
 def earliest(terms: Terms) -> dict[str, int]:
     """Return when each group is prompted."""
     return {group: position for position, tier in enumerate(terms.tiers) for group in tier}
@@ -51,8 +54,37 @@ def test_the_stricter_choice_wins_from_either_side(field: str, loose: Any, stric
     assert not loosens(lax, tight)
 
 
-def test_the_order_of_strictness_is_said_for_all_terms_but_tiers() -> None:
-    assert {field for field, _, _ in ORDER} == set(Terms.model_fields) - {"tiers"}
+def test_the_order_of_strictness_is_said_for_all_terms_but_who_hears_when() -> None:
+    assert {field for field, _, _ in ORDER} == set(Terms.model_fields) - WHO_HEARS_WHEN
+
+
+@settings(max_examples=150, deadline=None)
+@given(TERMS, TERMS)
+def test_merging_reminds_whenever_either_side_says_and_widens_and_warns_as_early_as_either(
+    a: Terms, b: Terms
+) -> None:
+    merged = stricter(a, b)
+
+    for name in ("approval_reminders", "review_reminders"):
+        assert getattr(merged, name) == tuple(sorted({*getattr(a, name), *getattr(b, name)}))
+    for number, percent in enumerate(merged.widening):
+        sides = [side.widening[number] for side in (a, b) if len(side.widening) > number]
+        assert percent == min(sides)
+    assert len(merged.widening) == max(len(a.widening), len(b.widening))
+    assert merged.closing_warning == max(a.closing_warning, b.closing_warning)
+
+
+def test_any_number_of_rules_with_reminders_of_their_own_can_be_merged() -> None:
+    rules = tuple(
+        Rule(
+            name="often",
+            match=Match(services=("mail",)),
+            terms=Overrides(approval_reminders=tuple(range(start, start + 9))),
+        )
+        for start in range(1, 90, 9)
+    )
+
+    assert terms_for(Policy(rules=rules), MAIL).approval_reminders == tuple(range(1, 91))
 
 
 @settings(max_examples=150, deadline=None)
@@ -75,7 +107,7 @@ def test_merging_never_loosens_either_side(a: Terms, b: Terms) -> None:
 @settings(max_examples=150, deadline=None)
 @given(TERMS, TERMS)
 def test_terms_that_do_not_loosen_are_left_as_they_are_by_merging(a: Terms, b: Terms) -> None:
-    b = b.model_copy(update={"tiers": a.tiers})
+    b = b.model_copy(update={name: getattr(a, name) for name in WHO_HEARS_WHEN})
 
     assert loosens(a, b) is (stricter(a, b) != b)
 

@@ -105,8 +105,8 @@ class Stage:
 
 
 def short(**changes: Any) -> Policy:
-    """Return a policy whose windows are seconds."""
-    seconds = {"vendor_review": False, "approval_window": 2}
+    """Return a policy whose windows are seconds, and which reminds nobody."""
+    seconds = {"vendor_review": False, "approval_window": 2, "approval_reminders": (), "review_reminders": ()}
     return Policy(**(seconds | changes))
 
 

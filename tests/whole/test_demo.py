@@ -23,9 +23,10 @@ STORIES = {
     "5 sent twice, then withdrawn": "Withdrawn by vendor",
 }
 PROOFS = {
-    "mails received": "29",
+    "mails received": "30",
     "webhooks, signature verified": "25",
     "events, one a move, no gap": "14",
+    "nudges while 3 waited": "1 reminder, 2 tiers",
     "sent twice with one key": "1 filed, same answer",
     "doors of 1 and 4": "shut, open, shut",
     "doors of 2, 3, 5": "shut",
@@ -63,7 +64,7 @@ def children(process: "subprocess.Popen[str]", words: str) -> list[psutil.Proces
 
 def check_details(details: str) -> None:
     """Every mail, webhook, event and answer is in them."""
-    assert len(re.findall(r"^  \d (?:ann|amir|erin) +\S", details, re.MULTILINE)) == 28
+    assert len(re.findall(r"^  \d (?:ann|amir|erin) +\S", details, re.MULTILINE)) == 29
     assert len(re.findall(r"^  \d (?:customer|vendor) +request\.\S+ +verified ", details, re.MULTILINE)) == 25
     assert len(re.findall(r"^  \d \d \d{4}-\S+ \w+: ", details, re.MULTILINE)) == 14
     assert len(re.findall(r"^  \d \d{4}-\S+ \S+ (?:200|403)$", details, re.MULTILINE)) > 100

@@ -1,0 +1,95 @@
+"""What the clock does to requests that stay as they are: reminders, the next tier of approvers, a window's end."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlmodel import Session
+
+from lockbox.notices import outbox
+from lockbox.notices.audience import Nudge
+from lockbox.notices.outbox import Directory
+from lockbox.people.roles import Mode
+from lockbox.requests import policies, tiers, writing
+from lockbox.requests.lifecycle import State
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.policies import Ruling
+from lockbox.requests.policy import Nudges, Stretch, nudges, wake_at
+from lockbox.requests.writing import Nudged
+
+VOTED = text("SELECT request_id, person_id FROM decisions WHERE request_id = ANY(:ids)")
+
+
+def stretch_of(request: AccessRequest | Row[Any]) -> Stretch:
+    """Return for how long a request stands in its present state, and how far its nudges have come."""
+    state = State(request.state)
+    begun = {State.REVIEWING: request.created_at, State.PENDING: request.asked_at, State.ACTIVE: request.opened_at}
+    return Stretch(
+        state=state,
+        since=begun.get(state) or request.created_at,
+        deadline_at=request.deadline_at,
+        tiers_asked=request.tiers_asked,
+        warned=request.warned,
+    )
+
+
+def nudge(session: Session, rows: Sequence[Row[Any]], at: datetime) -> None:
+    """Remind, widen and warn for these locked rows, whose clock is due and whose deadline is not; set their clocks.
+
+    Policies, people and votes are read once for all of them.
+    """
+    rulings = policies.rulings(session, [row.id for row in rows])
+    known = outbox.directory(session, {row.tenant_id for row in rows}, at)
+    voted = defaultdict[UUID, set[UUID]](set)
+    for vote in session.connection().execute(VOTED, {"ids": [row.id for row in rows]}):
+        voted[vote.request_id].add(vote.person_id)
+    nudged = [_nudged(row, rulings[row.id], known, voted[row.id], at) for row in rows]
+    writing.nudge(session, nudged, known)
+
+
+def _nudged(row: Row[Any], ruling: Ruling, known: Directory, voted: AbstractSet[UUID], at: datetime) -> Nudged:
+    stretch = stretch_of(row)
+    due = nudges(stretch, ruling.terms, row.wake_at, at)
+    told, tiers_asked = _told(row, due, ruling, known, voted)
+    after = replace(stretch, tiers_asked=tiers_asked, warned=row.warned or due.warn)
+    return Nudged(
+        request_id=row.id,
+        tenant_id=row.tenant_id,
+        requester_id=row.requester_id,
+        mode=Mode(row.mode),
+        state=stretch.state,
+        at=at,
+        deadline_at=row.deadline_at,
+        wake_at=wake_at(after, ruling.terms, at) or row.deadline_at,
+        reminders=row.reminders + (Nudge.REMIND in told),
+        tiers_asked=tiers_asked,
+        warned=after.warned,
+        told=told,
+    )
+
+
+def _told(
+    row: Row[Any], due: Nudges, ruling: Ruling, known: Directory, voted: AbstractSet[UUID]
+) -> tuple[dict[Nudge, frozenset[UUID] | None], int]:
+    """Return who of the customer hears of what, None for all who would, and how many tiers are asked after it."""
+    told: dict[Nudge, frozenset[UUID] | None] = {}
+    tiers_asked: int = row.tiers_asked
+    terms, groups = ruling.terms, ruling.groups
+    if due.remind and row.state == State.REVIEWING:
+        told[Nudge.REMIND] = None
+    elif due.remind and (waited_for := tiers.so_far(terms, groups, known, row.tenant_id, tiers_asked) - voted):
+        told[Nudge.REMIND] = waited_for
+    if due.widen > tiers_asked:
+        heard = tiers.so_far(terms, groups, known, row.tenant_id, tiers_asked) | voted
+        asked = tiers.wider(terms, groups, known, row.tenant_id, heard=heard, tiers=tiers_asked, to=due.widen)
+        tiers_asked = asked.tiers
+        if asked.people:
+            told[Nudge.WIDEN] = asked.people
+    if due.warn:
+        told[Nudge.WARN] = None
+    return told, tiers_asked

@@ -1,0 +1,56 @@
+"""Whom of the customer to ask first, and whom next: the tiers of a policy, as the people who can decide now."""
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from uuid import UUID
+
+from lockbox.notices.outbox import Directory
+from lockbox.requests.terms import Terms
+
+Groups = Mapping[str, Sequence[UUID]]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Who is asked, and how many tiers that makes; 0 where everybody is, since no tier has anybody who can decide."""
+
+    tiers: int
+    people: frozenset[UUID]
+
+
+def first(terms: Terms, groups: Groups, known: Directory, tenant_id: UUID) -> Asked:
+    """Return whom to prompt first: the earliest tier in which anybody can decide, else every approver."""
+    for count in range(1, len(terms.tiers) + 1):
+        if prompted := so_far(terms, groups, known, tenant_id, count):
+            return Asked(count, prompted)
+    return Asked(0, known.prompted(tenant_id))
+
+
+def so_far(terms: Terms, groups: Groups, known: Directory, tenant_id: UUID, tiers: int) -> frozenset[UUID]:
+    """Return who of the first so many tiers can decide now, deputies in place of who is away; 0 is everybody."""
+    if not tiers:
+        return known.prompted(tenant_id)
+    members = {person for tier in terms.tiers[:tiers] for group in tier for person in groups.get(group, ())}
+    return known.prompted(tenant_id, members)
+
+
+def wider(
+    terms: Terms,
+    groups: Groups,
+    known: Directory,
+    tenant_id: UUID,
+    *,
+    heard: AbstractSet[UUID],
+    tiers: int,
+    to: int,
+) -> Asked:
+    """Return who is added to those who have `heard` of it as the audience goes from `tiers` tiers to `to`.
+
+    A tier that adds nobody lets the next one in.
+    """
+    added: frozenset[UUID] = frozenset()
+    while tiers < min(to, len(terms.tiers)) or (not added and tiers < len(terms.tiers)):
+        tiers += 1
+        added = so_far(terms, groups, known, tenant_id, tiers) - heard
+    return Asked(tiers, added)

@@ -1,0 +1,398 @@
+"""The clock reminds, widens and warns while a request is open, once each, and never in the way of its end."""
+
+from collections import Counter
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, event, text
+from sqlalchemy.exc import DBAPIError
+
+from lockbox.database import Database
+from lockbox.people.roles import Mode
+from lockbox.requests import clock, policies
+from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.rules import Policy
+from tests.builders import ShiftedClock, World
+from tests.database.postbag import Postbag, address, open_notices
+from tests.database.scenes import (
+    as_caller,
+    assert_indexes_are_true,
+    assert_trails_are_whole,
+    many,
+    read,
+    state_of,
+    trail,
+    write,
+)
+from tests.ruling import group, lay_down, stand_in
+
+NUDGES = "SELECT action, actor_role, seq, to_state FROM events WHERE request_id = :id AND seq IS NULL ORDER BY at, id"
+NUDGE = "UPDATE requests SET {change} WHERE id = :id"
+LATER = "wake_at = wake_at + interval '1 second'"
+
+
+def told(world: World, request_id: UUID, template: str) -> Counter[str]:
+    """Return who was promised a notice with that template, by the name in the world, and how often."""
+    names = {caller.person_id: name for name, caller in world.people.items()}
+    query = "SELECT person_id FROM notices WHERE request_id = :id AND template = :template"
+    return Counter(names[row.person_id] for row in read(world.house, query, id=request_id, template=template))
+
+
+def row_of(house: Database, request_id: UUID) -> Any:
+    """Return a request's clock and counters."""
+    (row,) = read(house, "SELECT * FROM requests WHERE id = :id", id=request_id)
+    return row
+
+
+def nudges(house: Database, request_id: UUID) -> list[str]:
+    """Return what the clock did to a request as it stayed as it was; no such event has a number."""
+    rows = read(house, NUDGES, id=request_id)
+    assert all(row.actor_role == "clock" for row in rows)
+    return [row.action for row in rows]
+
+
+def tiered(world: World, **changes: Any) -> AccessRequest:
+    """Ask a tenant that has two tiers: abe, then ann."""
+    groups = {"first": group(world, "abe"), "second": group(world, "ann"), "gone": group(world, "aude")}
+    lay_down(world, **({"tiers": [["first"], ["second"]], "groups": groups} | changes))
+    return world.submit()
+
+
+def test_it_reminds_those_who_were_asked_and_have_not_answered(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
+    lay_down(world, quorum=2)
+    request = world.submit()
+    world.act("ann", Action.APPROVE, request.id)
+
+    later.shift = timedelta(hours=6)
+    clock.run(sender, [request.id])
+
+    assert told(world, request.id, "answer_reminder") == {"amir": 1, "abe": 1}
+    assert nudges(sender, request.id) == ["remind"]
+    row = row_of(sender, request.id)
+    assert (row.state, row.version, row.reminders) == ("pending", 2, 1)
+    assert row.wake_at == row.asked_at + 0.83 * timedelta(hours=12)
+    assert_indexes_are_true(sender)
+    assert_trails_are_whole(sender)
+
+
+def test_nobody_is_reminded_where_everybody_who_was_asked_has_answered(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
+    request = tiered(world, quorum=2, widening=[60])
+    world.act("abe", Action.APPROVE, request.id)
+
+    later.shift = timedelta(hours=6)
+    clock.run(sender, [request.id])
+
+    row = row_of(sender, request.id)
+    assert nudges(sender, request.id) == []
+    assert (row.reminders, row.wake_at) == (0, row.asked_at + 0.6 * timedelta(hours=12))
+
+
+def test_a_hint_that_comes_twice_reminds_once(world: World, sender: Database, later: ShiftedClock) -> None:
+    request = world.submit()
+    later.shift = timedelta(hours=6)
+
+    assert [clock.run(sender, [request.id]) for _ in range(3)] == [1, 0, 0]
+    assert nudges(sender, request.id) == ["remind"]
+
+
+def test_a_clock_that_comes_late_sends_one_reminder(world: World, sender: Database, later: ShiftedClock) -> None:
+    request = world.submit()
+
+    later.shift = timedelta(hours=11)
+    clock.run(sender, [request.id])
+
+    row = row_of(sender, request.id)
+    assert (row.reminders, row.wake_at) == (1, row.deadline_at)
+
+
+def test_a_clock_that_comes_after_the_deadline_ends_the_request_and_reminds_nobody(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
+    request = world.submit()
+
+    later.shift = timedelta(hours=12)
+    clock.run(sender, [request.id])
+
+    assert state_of(sender, request.id) == "timed_out"
+    assert nudges(sender, request.id) == []
+    assert row_of(sender, request.id).reminders == 0
+
+
+@pytest.mark.parametrize("action", [Action.DENY, Action.CANCEL])
+def test_all_of_it_stops_the_moment_it_is_settled(
+    world: World, sender: Database, later: ShiftedClock, action: Action
+) -> None:
+    request = tiered(world)
+    world.act("erin" if action is Action.CANCEL else "amir", action, request.id)
+
+    later.shift = timedelta(hours=6)
+    clock.run(sender, [request.id])
+
+    assert nudges(sender, request.id) == []
+    assert_indexes_are_true(sender)
+
+
+def test_the_vendors_managers_are_reminded_of_a_review_and_the_customer_hears_nothing(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
+    lay_down(world, vendor_review=True, review_reminders=[25])
+    request = world.submit()
+    ahead = row_of(sender, request.id)
+
+    later.shift = timedelta(hours=1)
+    clock.run(sender, [request.id])
+    asked = world.act("max", Action.ENDORSE, request.id)
+
+    assert ahead.wake_at == ahead.created_at + timedelta(hours=1)
+    assert told(world, request.id, "review_reminder") == {"max": 1, "mia": 1}
+    assert told(world, request.id, "answer_reminder") == {}
+    assert asked.reminders == 0
+    assert asked.asked_at is not None
+    assert asked.wake_at == asked.asked_at + timedelta(hours=6)
+
+
+def test_the_next_tier_is_asked_and_the_first_reminded_when_half_of_the_time_is_over(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
+    request = tiered(world)
+    before = told(world, request.id, "pending")
+
+    later.shift = timedelta(hours=6)
+    clock.run(sender, [request.id])
+
+    assert before == {"abe": 1}
+    assert told(world, request.id, "pending") == {"abe": 1, "ann": 1}
+    assert told(world, request.id, "answer_reminder") == {"abe": 1}
+    assert nudges(sender, request.id) == ["remind", "widen"]
+    assert (request.tiers_asked, row_of(sender, request.id).tiers_asked) == (1, 2)
+
+    later.shift = timedelta(hours=10)
+    clock.run(sender, [request.id])
+    assert told(world, request.id, "answer_reminder") == {"abe": 2, "ann": 1}
+
+
+def test_a_tier_that_adds_nobody_lets_the_next_one_in_at_once(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
+    request = tiered(world, tiers=[["first"], ["gone"], ["second"]])
+
+    later.shift = timedelta(hours=6)
+    clock.run(sender, [request.id])
+
+    assert told(world, request.id, "pending") == {"abe": 1, "ann": 1}
+    assert row_of(sender, request.id).tiers_asked == 3
+
+
+def test_who_has_answered_before_the_own_tier_came_in_is_not_asked_again(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
+    request = tiered(world, quorum=2, tiers=[["first"], ["second"], ["gone"]])
+    world.act("ann", Action.APPROVE, request.id)
+
+    later.shift = timedelta(hours=6)
+    clock.run(sender, [request.id])
+
+    assert told(world, request.id, "pending") == {"abe": 1}
+    assert nudges(sender, request.id) == ["remind"]
+    assert row_of(sender, request.id).tiers_asked == 3
+
+
+def test_a_last_tier_that_adds_nobody_is_no_event(world: World, sender: Database, later: ShiftedClock) -> None:
+    request = tiered(world, tiers=[["first"], ["gone"]], approval_reminders=[])
+
+    later.shift = timedelta(hours=6)
+    clock.run(sender, [request.id])
+
+    assert nudges(sender, request.id) == []
+    assert row_of(sender, request.id).wake_at == request.deadline_at
+
+
+def test_a_deputy_is_asked_and_reminded_in_the_place_of_who_is_away(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
+    request = tiered(world)
+    stand_in(world, "aude", "ann", ends=24)
+
+    later.shift = timedelta(hours=6)
+    clock.run(sender, [request.id])
+    later.shift = timedelta(hours=10)
+    clock.run(sender, [request.id])
+
+    assert told(world, request.id, "pending") == {"abe": 1, "aude": 1}
+    assert told(world, request.id, "answer_reminder") == {"abe": 2, "aude": 1}
+
+
+@pytest.mark.parametrize(
+    ("mode", "hear"),
+    [
+        (Mode.ENFORCE, {"ann", "amir", "abe", "erin"}),
+        (Mode.OBSERVE, {"ann", "amir", "abe", "tara", "erin"}),
+        (Mode.OFF, {"tara", "erin"}),
+    ],
+)
+def test_who_heard_that_a_window_opened_hears_that_it_is_about_to_close(
+    api: Database, sender: Database, later: ShiftedClock, mode: Mode, hear: set[str]
+) -> None:
+    world = World.make(api, Policy(), mode)
+    request = world.submit(access_window=3600)
+    world.act("max", Action.ENDORSE, request.id)
+    if mode is Mode.ENFORCE:
+        world.act("ann", Action.APPROVE, request.id)
+
+    later.shift = timedelta(minutes=50)
+    clock.run(sender, [request.id])
+    clock.run(sender, [request.id])
+
+    assert told(world, request.id, "closing") == dict.fromkeys(hear, 1)
+    row = row_of(sender, request.id)
+    assert (row.state, row.warned, row.wake_at) == ("active", True, row.deadline_at)
+    later.shift = timedelta(minutes=60)
+    clock.run(sender, [request.id])
+    assert state_of(sender, request.id) == "expired"
+    assert_trails_are_whole(sender)
+
+
+def test_a_reminder_says_how_much_time_is_left_and_reaches_nobody_who_has_answered(
+    world: World, sender: Database, later: ShiftedClock, post: Postbag
+) -> None:
+    lay_down(world, quorum=2)
+    request = world.submit()
+    post.deliver(sender, open_notices(sender))
+    later.shift = timedelta(hours=6)
+    clock.run(sender, [request.id])
+    world.act("ann", Action.APPROVE, request.id)
+    post.mail.sent.clear()
+
+    later.shift = timedelta(hours=7, minutes=-1)
+    outcomes = Counter(one.outcome for one in post.deliver(sender, open_notices(sender)))
+
+    assert outcomes == {"sent": 2, "moot": 1}
+    assert {mail.to_address for mail in post.mail.sent} == {address(sender, world, who) for who in ("amir", "abe")}
+    for mail in post.mail.sent:
+        assert mail.subject == "Reminder, 5 h left: access to Exchange Online asked by Erin"
+        assert "5 h left: Erin still waits for an answer" in mail.text
+
+
+def test_a_reminder_that_was_promised_before_it_was_settled_is_not_sent(
+    world: World, sender: Database, later: ShiftedClock, post: Postbag
+) -> None:
+    request = world.submit()
+    post.deliver(sender, open_notices(sender))
+    later.shift = timedelta(hours=6)
+    clock.run(sender, [request.id])
+    waiting = open_notices(sender)
+    world.act("ann", Action.DENY, request.id)
+
+    assert {one.outcome for one in post.deliver(sender, waiting)} == {"moot"}
+
+
+def test_a_policy_that_changed_since_is_reckoned_with(world: World, sender: Database, later: ShiftedClock) -> None:
+    request = world.submit()
+    lay_down(world, approval_reminders=[50, 60])
+
+    for hours in (6, 7.2, 10):
+        later.shift = timedelta(hours=hours)
+        clock.run(sender, [request.id])
+
+    assert row_of(sender, request.id).reminders == 3
+
+
+def test_many_are_nudged_and_ended_together_with_as_few_statements_as_two(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
+    lay_down(world, approval_window=600)
+    over = many(world, 20)
+    lay_down(world)
+    waiting = many(world, 20)
+    later.shift = timedelta(hours=6)
+    said: list[str] = []
+    event.listen(sender.engine, "before_cursor_execute", lambda *call: said.append(call[2]))
+
+    assert clock.run(sender, [*over, *waiting]) == 40
+
+    assert {state_of(sender, one) for one in over} == {"timed_out"}
+    assert all(row_of(sender, one).reminders == 1 for one in waiting)
+    assert len(said) < 20
+    assert_indexes_are_true(sender)
+    assert_trails_are_whole(sender)
+
+
+def test_a_policy_that_cannot_be_read_costs_its_own_reminders_and_nothing_else(
+    world: World, sender: Database, later: ShiftedClock, superuser: Engine
+) -> None:
+    broken, good = World.make(world.house).submit(), world.submit()
+    with superuser.connect() as connection:
+        connection.execute(text("SET session_replication_role = replica"))
+        connection.execute(
+            text("""UPDATE policies SET body = '{"made_up": true}' WHERE tenant_id = :id"""), {"id": broken.tenant_id}
+        )
+
+    later.shift = timedelta(hours=6)
+    clock.run(sender, [broken.id, good.id])
+
+    assert nudges(sender, good.id) == ["remind"]
+    assert nudges(sender, broken.id) == []
+    assert row_of(sender, broken.id).wake_at == broken.deadline_at
+    later.shift = timedelta(hours=12)
+    clock.run(sender, [broken.id, good.id])
+    assert state_of(sender, broken.id) == state_of(sender, good.id) == "timed_out"
+    assert [step for _, step, _ in trail(sender, broken.id)] == ["submit", "time_out"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        f"{LATER}, justification = 'Something else'",
+        f"{LATER}, deadline_at = deadline_at + interval '1 second'",
+        f"{LATER}, quorum = 2",
+        f"{LATER}, reminders = reminders + 2",
+        f"{LATER}, reminders = reminders - 1",
+        f"{LATER}, tiers_asked = tiers_asked - 1",
+        "wake_at = wake_at - interval '1 second'",
+        "reminders = reminders + 1",
+        "version = version + 1, state = 'active', opened_at = now(), reminders = reminders + 1",
+        "version = version + 1, warned = true",
+    ],
+)
+def test_a_nudge_changes_the_clock_and_counts_upwards_and_nothing_else(
+    world: World, superuser: Engine, change: str
+) -> None:
+    request = tiered(world)
+
+    with pytest.raises(DBAPIError, match=r"one move at a time|only go up|reminds nobody"):
+        write(superuser, NUDGE.format(change=change), id=request.id)
+    write(superuser, NUDGE.format(change=f"{LATER}, reminders = reminders + 1"), id=request.id)
+
+
+def test_only_the_clock_nudges(world: World, api: Database, worker: Database) -> None:
+    request = world.submit()
+    change = NUDGE.format(change=f"{LATER}, reminders = reminders + 1")
+
+    with as_caller(api, world.people["ann"]) as connection, pytest.raises(DBAPIError, match="one move at a time"):
+        connection.execute(text(change), {"id": request.id})
+    with worker.transaction() as session:
+        session.connection().execute(text(change), {"id": request.id})
+
+    assert row_of(api, request.id).reminders == 1
+    assert state_of(api, request.id) == State.PENDING
+
+
+def test_what_many_requests_meet_is_what_each_of_them_meets(world: World, worker: Database) -> None:
+    first = world.submit()
+    rule = {"name": "Bob", "match": {"resources": ["mailbox:bob*"]}, "terms": {"quorum": 3, "closing_warning": 900}}
+    lay_down(world, quorum=2, rules=[rule], groups={"first": group(world, "abe")}, tiers=[["first"]])
+    others = [world.submit(), world.submit(resources=["mailbox:bob@contoso.example"])]
+    requests = [first, *others, World.make(world.house, Policy(quorum=2)).submit()]
+
+    with worker.transaction() as session:
+        met = policies.rulings(session, [one.id for one in requests])
+        assert met == {one.id: policies.ruling(session, one) for one in requests}
+
+    assert [met[one.id].terms.quorum for one in requests] == [2, 2, 3, 2]

@@ -1,0 +1,169 @@
+"""When the clock of a request wakes, and what is due then: reminders, widening, warnings, and the end above all."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lockbox.requests.lifecycle import FINAL_STATES, OPEN_STATES, State
+from lockbox.requests.policy import Nudges, Stretch, nudges, wake_at
+from lockbox.requests.terms import Terms
+from tests.unit.policies import TERMS
+
+NOON = datetime(2026, 2, 28, 12, tzinfo=UTC)
+BERLIN = ZoneInfo("Europe/Berlin")
+HOUR = timedelta(hours=1)
+TIERED = Terms(tiers=(("one",), ("two",), ("three",)))
+QUIET = Terms(approval_reminders=(), review_reminders=(), widening=(), closing_warning=0)
+NOTHING = Nudges(remind=False, widen=0, warn=False)
+
+STRETCHES = st.builds(
+    Stretch,
+    state=st.sampled_from(sorted(OPEN_STATES)),
+    since=st.just(NOON),
+    deadline_at=st.integers(1_000, 10**13).map(lambda micros: NOON + timedelta(microseconds=micros)),
+    tiers_asked=st.integers(0, 5),
+    warned=st.booleans(),
+)
+AT = st.floats(-0.1, 1.1)
+
+
+def pending(hours: float = 12, **changes: Any) -> Stretch:
+    """Return a request that has just been asked of the customer."""
+    return replace(Stretch(State.PENDING, NOON, NOON + hours * HOUR), **changes)
+
+
+def run(stretch: Stretch, terms: Terms, late: timedelta = timedelta(0)) -> list[tuple[datetime, Nudges]]:
+    """Let the clock run to the deadline, each time woken that late; return what was due when."""
+    seen = []
+    woken_at = wake_at(stretch, terms, stretch.since)
+    while woken_at and woken_at < stretch.deadline_at:
+        at = woken_at + late
+        due = nudges(stretch, terms, woken_at, at)
+        seen.append((at, due))
+        stretch = replace(stretch, tiers_asked=due.widen, warned=stretch.warned or due.warn)
+        woken_at = wake_at(stretch, terms, at)
+    return seen
+
+
+def test_it_reminds_at_its_shares_of_the_window() -> None:
+    assert [(at, due.remind) for at, due in run(pending(), Terms(approval_reminders=(50, 90)))] == [
+        (NOON + 6 * HOUR, True),
+        (NOON + 10.8 * HOUR, True),
+    ]
+
+
+def test_a_review_has_reminders_of_its_own() -> None:
+    terms = Terms(approval_reminders=(), review_reminders=(25,))
+
+    assert run(pending(), terms) == []
+    assert [at for at, _ in run(pending(4, state=State.REVIEWING), terms)] == [NOON + HOUR]
+
+
+def test_it_widens_tier_by_tier_and_no_further_than_there_are_tiers() -> None:
+    terms = TIERED.model_copy(update={"approval_reminders": (), "widening": (25, 50, 75)})
+
+    assert [(at, due.widen) for at, due in run(pending(tiers_asked=1), terms)] == [
+        (NOON + 3 * HOUR, 2),
+        (NOON + 6 * HOUR, 3),
+    ]
+
+
+def test_who_was_asked_at_once_is_not_widened() -> None:
+    assert [due.widen for _, due in run(pending(tiers_asked=0), TIERED)] == [0, 0]
+
+
+def test_a_window_is_announced_to_close_once_and_not_where_it_is_shorter_than_that() -> None:
+    assert run(pending(4, state=State.ACTIVE), Terms()) == [
+        (NOON + 4 * HOUR - timedelta(minutes=10), Nudges(remind=False, widen=0, warn=True))
+    ]
+    assert run(pending(1 / 6, state=State.ACTIVE), Terms()) == []
+
+
+@pytest.mark.parametrize("state", OPEN_STATES)
+def test_a_policy_that_wants_no_nudges_wakes_the_clock_at_the_deadline_alone(state: State) -> None:
+    stretch = pending(state=state, tiers_asked=1)
+
+    assert wake_at(stretch, QUIET.model_copy(update={"tiers": TIERED.tiers}), NOON) == stretch.deadline_at
+
+
+@pytest.mark.parametrize("state", FINAL_STATES)
+def test_all_of_it_stops_once_it_is_settled(state: State) -> None:
+    stretch = pending(state=state, tiers_asked=1)
+
+    assert wake_at(stretch, TIERED, NOON) is None
+    assert nudges(stretch, TIERED, NOON, NOON + 7 * HOUR) == Nudges(remind=False, widen=1, warn=False)
+
+
+def test_a_clock_that_comes_late_reminds_once_and_widens_as_far_as_is_due() -> None:
+    late = run(pending(tiers_asked=1), TIERED, late=5 * HOUR)
+
+    assert late == [(NOON + 11 * HOUR, Nudges(remind=True, widen=3, warn=False))]
+
+
+def test_whatever_comes_after_the_deadline_is_nothing_but_the_end() -> None:
+    stretch = pending()
+
+    assert nudges(stretch, Terms(), NOON + 6 * HOUR, stretch.deadline_at) == NOTHING
+
+
+@settings(max_examples=300, deadline=None)
+@given(STRETCHES, TERMS, AT)
+def test_the_clock_never_wakes_after_the_deadline_nor_in_the_past(
+    stretch: Stretch, terms: Terms, share: float
+) -> None:
+    at = stretch.since + (stretch.deadline_at - stretch.since) * share
+    woken_at = wake_at(stretch, terms, at)
+
+    assert woken_at is not None
+    assert woken_at <= stretch.deadline_at
+    assert woken_at > at or woken_at == stretch.deadline_at
+
+
+@settings(max_examples=300, deadline=None)
+@given(STRETCHES, TERMS, st.integers(0, 10**12))
+def test_however_late_it_comes_it_ends_and_sends_no_more_than_it_should(
+    stretch: Stretch, terms: Terms, late: int
+) -> None:
+    seen = run(stretch, terms, timedelta(microseconds=late))
+
+    percents = {State.REVIEWING: terms.review_reminders, State.PENDING: terms.approval_reminders}
+    most = len(percents.get(stretch.state, ()))
+    assert sum(due.remind for _, due in seen) <= most
+    assert sum(due.warn for _, due in seen) <= 1
+    assert not any(due != replace(due, remind=False, warn=False) for at, due in seen if at >= stretch.deadline_at)
+    widened = [due.widen for _, due in seen]
+    assert widened == sorted(widened)
+    assert not widened or widened[-1] <= max(stretch.tiers_asked, len(terms.tiers))
+
+
+@settings(max_examples=200, deadline=None)
+@given(STRETCHES, TERMS)
+def test_on_time_every_share_of_the_window_is_a_reminder(stretch: Stretch, terms: Terms) -> None:
+    percents = {State.REVIEWING: terms.review_reminders, State.PENDING: terms.approval_reminders}
+
+    reminded = [at for at, due in run(stretch, terms) if due.remind]
+
+    window = stretch.deadline_at - stretch.since
+    assert reminded == sorted({stretch.since + window * percent / 100 for percent in percents.get(stretch.state, ())})
+
+
+@pytest.mark.parametrize(
+    "here",
+    [datetime(2026, 3, 29, 0, 30, tzinfo=BERLIN), datetime(2026, 10, 25, 0, 30, tzinfo=BERLIN)],
+    ids=["an hour missing", "an hour twice"],
+)
+def test_where_the_clocks_are_changed_a_window_has_the_same_length_and_shares(here: datetime) -> None:
+    there = here.astimezone(UTC)
+    ends = there + 4 * HOUR
+    terms = Terms(approval_reminders=(25, 50, 75))
+
+    local = run(Stretch(State.PENDING, here, ends.astimezone(BERLIN)), terms)
+
+    assert [at for at, _ in local] == [there + HOUR, there + 2 * HOUR, there + 3 * HOUR]
+    assert all(due.remind for _, due in local)
+    assert local == run(Stretch(State.PENDING, there, ends), terms)

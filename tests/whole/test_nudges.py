@@ -1,0 +1,70 @@
+"""Reminders, the next tier and the closing warning on the real stack, by windows of seconds."""
+
+from email import message_from_string
+from email.policy import default
+
+from lockbox.requests.lifecycle import Action
+from tests.builders import World
+from tests.database.postbag import address
+from tests.ruling import group, lay_down
+from tests.whole.conftest import Stage, mails, wait_until
+
+WINDOW = 10
+
+
+def subjects(stage: Stage, world: World, who: str) -> list[str]:
+    """Return how each mail to somebody begins, in the order in which they were sent."""
+    found = [message_from_string(mail, policy=default) for mail in mails(stage.urls)]
+    mine = [one for one in found if address(world.house, world, who) in str(one["To"])]
+    return [str(one["Subject"]).partition(" ")[0].strip(",:") for one in mine]
+
+
+def test_who_was_asked_is_reminded_then_the_next_tier_is_asked_and_silence_still_means_no(stage: Stage) -> None:
+    world = stage.world()
+    lay_down(
+        world,
+        approval_window=WINDOW,
+        approval_reminders=[20, 60],
+        tiers=[["first"], ["second"]],
+        widening=[40],
+        groups={"first": group(world, "abe"), "second": group(world, "ann")},
+    )
+    request = world.submit()
+
+    stage.ends(request.id, "timed_out")
+    wait_until(lambda: not stage.open_notices(world), "every notice is closed")
+
+    assert sorted(subjects(stage, world, "abe")) == ["No", "Reminder", "Reminder", "Your"]
+    assert sorted(subjects(stage, world, "ann")) == ["No", "Reminder", "Your"]
+    with stage.as_(world, "ann") as ann:
+        shown = ann.get(f"/v1/requests/{request.id}").json()
+    assert (shown["state"], shown["reminders"], shown["tiers_asked"], shown["version"]) == ("timed_out", 2, 2, 2)
+    stage.events_are_whole()
+
+
+def test_a_yes_ends_the_reminders_and_the_window_says_when_it_is_about_to_close(stage: Stage) -> None:
+    world = stage.world()
+    lay_down(world, approval_window=WINDOW, approval_reminders=[60], closing_warning=2)
+    request = world.submit(access_window=WINDOW // 2)
+    opened = world.act("ann", Action.APPROVE, request.id)
+
+    stage.ends(request.id, "expired")
+    wait_until(lambda: not stage.open_notices(world), "every notice is closed")
+
+    assert opened.deadline_at > request.created_at
+    for who in ("erin", "ann", "amir"):
+        assert [word for word in subjects(stage, world, who) if word in {"Closes", "Reminder"}] == ["Closes"]
+    stage.events_are_whole()
+
+
+def test_a_lost_index_reminds_all_the_same(stage: Stage) -> None:
+    world = stage.world()
+    lay_down(world, approval_window=WINDOW, approval_reminders=[60])
+    request = world.submit()
+    with stage.redis() as redis:
+        redis.flushall()
+
+    stage.ends(request.id, "timed_out")
+
+    reminded = "SELECT 1 FROM events WHERE request_id = :id AND action = 'remind'"
+    assert len(stage.rows(reminded, id=str(request.id))) == 1
