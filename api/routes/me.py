@@ -1,4 +1,4 @@
-"""The route that tells callers who they are here."""
+"""Routes that tell callers who they are here, and let them choose for themselves."""
 
 from typing import Annotated
 
@@ -6,15 +6,17 @@ from fastapi import APIRouter, Depends, Response
 
 from api.deps import Work, caller
 from api.schemas.parts import problems
-from api.schemas.people import MeView
-from lockbox.people import tenants
+from api.schemas.people import MeView, Preferences
+from lockbox.people import preferences, tenants
 from lockbox.people.roles import Caller, Means
 
 router = APIRouter(tags=["people"])
 
+Who = Annotated[Caller, Depends(caller)]
+
 
 @router.get("/v1/me", responses=problems())
-def me(who: Annotated[Caller, Depends(caller)], session: Work, response: Response) -> MeView:
+def me(who: Who, session: Work, response: Response) -> MeView:
     """Say who is asking, with which roles, and by what they have shown it."""
     response.headers["cache-control"] = "no-store"
     slugs = tenants.slugs(session, who.tenants())
@@ -29,4 +31,12 @@ def me(who: Annotated[Caller, Depends(caller)], session: Work, response: Respons
         },
         means=who.means,
         signed_in_at=None if who.means is Means.TOKEN else who.signed_in_at,
+        time_zone=preferences.time_zone(session, who),
     )
+
+
+@router.patch("/v1/me", responses=problems(400))
+def choose(body: Preferences, who: Who, session: Work, response: Response) -> MeView:
+    """Choose the time zone in which mails tell the caller the time, beside UTC; an API token may not."""
+    preferences.choose_time_zone(session, who, body.time_zone)
+    return me(who, session, response)

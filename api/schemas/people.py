@@ -3,8 +3,10 @@
 from datetime import datetime
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
+from api.schemas.parts import Incoming
+from lockbox.people import zones
 from lockbox.people.roles import Means, Role, Side
 
 
@@ -21,3 +23,10 @@ class MeView(BaseModel):
     tenants: dict[str, list[Role]]
     means: Means
     signed_in_at: datetime | None
+    time_zone: str
+
+
+class Preferences(Incoming):
+    """What people choose for themselves; `time_zone` is a name of the IANA database, such as `Europe/Berlin`."""
+
+    time_zone: str = Field(min_length=1, max_length=zones.LONGEST)
