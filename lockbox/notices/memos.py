@@ -4,12 +4,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from urllib.parse import urlsplit
 from uuid import UUID
 
 from lockbox.audit.canonical import instant
-from lockbox.notices.letters import LONGEST_SUBJECT, TEMPLATES, clock_time, one_line
+from lockbox.notices.letters import LONGEST_SUBJECT, TEMPLATES, one_line
 from lockbox.notices.senders.protocol import Mail
+from lockbox.people.zones import clock_time
 
 INVITATION = "invitation"
 SIGN_IN_CODE = "sign_in_code"
@@ -61,6 +63,7 @@ class Memo:
     named: Mapping[str, str]
     recipient_name: str
     recipient_address: str
+    time_zone: str
     secret: str | None = None
 
 
@@ -82,7 +85,7 @@ def mail(memo: Memo, *, public_url: str) -> Mail:
         "actor": one_line(memo.actor) if memo.actor else None,
         "named": [(LABELS.get(label, label), one_line(value)) for label, value in memo.named.items()],
         "link": _link(memo, public_url),
-        "time": clock_time,
+        "time": partial(clock_time, zone=memo.time_zone),
     }
     domain = urlsplit(public_url).hostname
     return Mail(
