@@ -128,6 +128,8 @@ class Change:
             tenant_id=self.tenant_id,
             requester_id=self.requester_id,
             actor_id=self.actor.person_id,
+            actor_role=self.actor.role,
+            action=self.action,
             mode=self.mode,
             from_state=self.from_state,
             to_state=self.to_state,
