@@ -1,6 +1,7 @@
 """What a notice says: texts and payloads, made when they are sent from the immutable event that caused them."""
 
 import json
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from lockbox.people.zones import clock_time
 LONGEST_NAME = 100
 LONGEST_SUBJECT = 200
 LONGEST_AGENT = 256
+LONGEST_RESOURCE = 256
+FORGING_MARKS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 SUBJECTS = {
     "reviewing": "Review needed: {requester} asks for {service} at {tenant}",
@@ -156,7 +159,7 @@ def mail(letter: Letter, *, public_url: str, services: Mapping[str, str], sender
     subject = SUBJECTS[letter.template].format(
         requester=said["requester"],
         service=said["service"],
-        tenant=one_line(letter.tenant),
+        tenant=said["tenant"],
         actor=said["actor"] or "Somebody",
         decided=said["decided"],
     )
@@ -205,6 +208,14 @@ def one_line(text: str, longest: int = LONGEST_NAME) -> str:
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
+def prose(text: str) -> str:
+    """Return what somebody wrote, its lines kept, without control characters and marks that turn the direction."""
+    lines = FORGING_MARKS.sub("", text).expandtabs(1).splitlines()
+    return "\n".join(
+        "".join(mark for mark in line if unicodedata.category(mark) not in {"Cc", "Cs"}) for line in lines
+    )
+
+
 def duration(seconds: int) -> str:
     """Return a length of time in words, such as `4 h` or `1 h 30 min`."""
     hours, rest = divmod(seconds, 3600)
@@ -221,6 +232,11 @@ def _said(letter: Letter, services: Mapping[str, str]) -> dict[str, Any]:
         "service": services.get(letter.service, letter.service),
         "requester": one_line(letter.requester),
         "actor": one_line(letter.actor_name) if letter.actor_name else None,
+        "tenant": one_line(letter.tenant),
+        "resources": [one_line(resource, LONGEST_RESOURCE) for resource in letter.resources],
+        "justification": prose(letter.justification),
+        "case_ref": one_line(letter.case_ref) if letter.case_ref else None,
+        "comment": prose(letter.comment) if letter.comment else None,
         "opened": "approved" if letter.actor_role == "approver" else "opened for the vendor",
         "decided": DECIDED.get(letter.action, ""),
         "mine": letter.recipient_id == letter.requester_id,
@@ -231,7 +247,7 @@ def _said(letter: Letter, services: Mapping[str, str]) -> dict[str, Any]:
         "yes": _yes(letter, services.get(letter.service, letter.service)),
         "outcome": OUTCOMES.get(letter.to_state, ""),
         "remedy": _remedy(letter),
-        "earlier": [(one.request_id, _ended(one, time(one.at))) for one in letter.earlier],
+        "earlier": [_before(one, time(one.at)) for one in letter.earlier],
         "address": one_line(letter.address) if letter.address else "not known",
         "user_agent": one_line(letter.user_agent, LONGEST_AGENT) if letter.user_agent else "not known",
         "knows_origin": bool(letter.address or letter.user_agent),
@@ -241,8 +257,8 @@ def _said(letter: Letter, services: Mapping[str, str]) -> dict[str, Any]:
 def _yes(letter: Letter, service: str) -> tuple[str, str]:
     """Return what a yes does, and what it opens: nothing but what was asked."""
     opens = (
-        f"exactly this and nothing else: {one_line(letter.requester)} may {', '.join(letter.actions)} in these "
-        f"resources of {service} for at most {duration(letter.access_window)}, then it shuts by itself. "
+        f"exactly this and nothing else: whoever asks may {', '.join(letter.actions)} in these resources of "
+        f"{service} for at most {duration(letter.access_window)}, then it shuts by itself. "
         "It can be closed at any moment before."
     )
     if letter.template == "pending":
@@ -263,10 +279,11 @@ def _remedy(letter: Letter) -> str:
     return f"{remedy} Then end your sessions, and take away passkeys and tokens that are not yours, in your account."
 
 
-def _ended(one: Earlier, when: str) -> str:
-    """Return what became of one, such as `Erin: denied by Ann, Monday 23 November 2026, 21:00 UTC`."""
-    by = f" by {one_line(one.actor)}" if one.actor and one.state in NAMED_BY else ""
-    return f"{one_line(one.requester)}: {ENDED[one.state]}{by}, {when}"
+def _before(one: Earlier, when: str) -> dict[str, str]:
+    """Return what became of an earlier request, part by part."""
+    by = one_line(one.actor) if one.actor and one.state in NAMED_BY else ""
+    number = str(one.request_id)
+    return {"number": number, "who": one_line(one.requester), "ended": ENDED[one.state], "by": by, "when": when}
 
 
 def _deadline(letter: Letter, *states: str) -> str | None:

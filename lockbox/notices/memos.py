@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from lockbox.audit.canonical import instant
-from lockbox.notices.letters import LONGEST_SUBJECT, TEMPLATES, one_line
+from lockbox.notices.letters import LONGEST_SUBJECT, TEMPLATES, one_line, prose
 from lockbox.notices.senders.protocol import Mail
 from lockbox.people.zones import clock_time
 
@@ -82,8 +82,10 @@ def mail(memo: Memo, *, public_url: str) -> Mail:
     said = {
         "memo": memo,
         "title": title,
+        "tenant": one_line(memo.tenant) if memo.tenant else None,
         "actor": one_line(memo.actor) if memo.actor else None,
         "named": [(LABELS.get(label, label), one_line(value)) for label, value in memo.named.items()],
+        "changes": {one_line(name): prose(change) for name, change in memo.changes.items()},
         "link": _link(memo, public_url),
         "time": partial(clock_time, zone=memo.time_zone),
     }

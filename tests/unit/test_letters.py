@@ -231,7 +231,7 @@ def test_a_prompt_says_what_silence_does_and_what_a_yes_opens() -> None:
     for body in (" ".join(made.text.split()), seen(made.html)):
         assert "If nobody answers by then, the answer is no: nobody gets in" in body
         assert (
-            "Approving opens exactly this and nothing else: Erin Engineer may read, export in these resources of "
+            "Approving opens exactly this and nothing else: whoever asks may read, export in these resources of "
             "Exchange Online for at most 1 h 30 min, then it shuts by itself."
         ) in body
 
@@ -256,7 +256,8 @@ def test_a_prompt_says_how_earlier_requests_ended(template: str) -> None:
     made = mail(template=template, earlier=[DENIED])
 
     for body in (made.text, seen(made.html)):
-        assert "Eve Engineer: denied by Amir Approver, Monday 23 November 2026, 9:00 UTC" in body.replace("09:", "9:")
+        said = "Eve Engineer: denied by Amir Approver, Monday 23 November 2026, 09:00 UTC"
+        assert said in body.replace(" :", ":").replace(" ,", ",")
         assert str(UUID(int=7)) in body
 
 
