@@ -23,7 +23,7 @@ STORIES = {
     "5 sent twice, then withdrawn": "Withdrawn by vendor",
 }
 PROOFS = {
-    "mails received": "29",
+    "mails received": "38",
     "webhooks, signature verified": "25",
     "events, one a move, no gap": "14",
     "sent twice with one key": "1 filed, same answer",
