@@ -90,7 +90,7 @@ def show(request: Request, chosen: Chosen, session: Work) -> Response:
         by_passkey=chosen.passkey_domain is not None,
         tokens=tokens.mine(session, visitor.caller),
         longest_name=LONGEST_NAME,
-        time_zone=preferences.time_zone(session, visitor.caller),
+        chosen=preferences.mine(session, visitor.caller),
         time_zones=sorted(zones.names()),
     )
 

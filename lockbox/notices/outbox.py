@@ -21,15 +21,15 @@ from lockbox.schedule import NOTICES, Promise
 KIND = NOTICES.kinds[0]
 
 LOOK_UP = text("""
-SELECT m.role AS role, m.tenant_id, p.id, NULL::text[] AS more
+SELECT m.role AS role, m.tenant_id, p.id, NULL::text[] AS more, p.wants_prompts
 FROM memberships m JOIN people p ON p.id = m.person_id
 WHERE p.disabled_at IS NULL AND m.tenant_id = ANY(:tenants) AND m.role IN ('approver', 'tenant_admin')
 UNION ALL
-SELECT m.role, NULL, p.id, NULL
+SELECT m.role, NULL, p.id, NULL, p.wants_prompts
 FROM memberships m JOIN people p ON p.id = m.person_id
 WHERE p.disabled_at IS NULL AND m.tenant_id IS NULL AND m.role = 'manager'
 UNION ALL
-SELECT 'deputy', d.tenant_id, d.deputy_id, array_agg(d.principal_id::text)
+SELECT 'deputy', d.tenant_id, d.deputy_id, array_agg(d.principal_id::text), p.wants_prompts
 FROM delegations d JOIN people p ON p.id = d.deputy_id
 WHERE d.tenant_id = ANY(:tenants) AND d.starts_at <= :at AND d.ends_at > :at AND d.ended_at IS NULL
 AND p.disabled_at IS NULL
@@ -37,9 +37,9 @@ AND EXISTS (SELECT FROM memberships m WHERE m.tenant_id = d.tenant_id AND m.pers
 AND EXISTS (SELECT FROM eligible_deputies l WHERE l.tenant_id = d.tenant_id AND l.person_id = d.deputy_id)
 AND EXISTS (SELECT FROM memberships m JOIN people q ON q.id = m.person_id AND q.disabled_at IS NULL
     WHERE m.tenant_id = d.tenant_id AND m.person_id = d.principal_id AND m.role = 'approver')
-GROUP BY d.tenant_id, d.deputy_id
+GROUP BY d.tenant_id, d.deputy_id, p.wants_prompts
 UNION ALL
-SELECT 'endpoint', r.tenant_id, r.id, r.event_types FROM receivers(:tenants) r
+SELECT 'endpoint', r.tenant_id, r.id, r.event_types, true FROM receivers(:tenants) r
 """)
 
 PROMISE = """
@@ -72,13 +72,15 @@ class Receiver:
 class Directory:
     """Everyone who could be told at some tenants, and the vendor's managers.
 
-    `deputies` are those who stand in for approvers at this moment, each with the approvers.
+    `deputies` are those who stand in for approvers at this moment, each with the approvers. `quiet` are those of all
+    of them who want no prompts.
     """
 
     managers: set[UUID] = field(default_factory=set)
     approvers: dict[UUID, set[UUID]] = field(default_factory=lambda: defaultdict(set))
     admins: dict[UUID, set[UUID]] = field(default_factory=lambda: defaultdict(set))
     deputies: dict[UUID, dict[UUID, frozenset[UUID]]] = field(default_factory=lambda: defaultdict(dict))
+    quiet: set[UUID] = field(default_factory=set)
     receivers: dict[UUID | None, list[Receiver]] = field(default_factory=lambda: defaultdict(list))
 
     def able(self, tenant_id: UUID) -> frozenset[UUID]:
@@ -132,6 +134,8 @@ def directory(session: Session, tenant_ids: AbstractSet[UUID], at: datetime) -> 
     """Look up everyone in good standing who could be told at these tenants at this moment, in one query."""
     found = Directory()
     for row in session.connection().execute(LOOK_UP, {"tenants": list(tenant_ids), "at": at}):
+        if not row.wants_prompts:
+            found.quiet.add(row.id)
         if row.role == "endpoint":
             found.receivers[row.tenant_id].append(Receiver(row.id, tuple(row.more)))
         elif row.role == "deputy":

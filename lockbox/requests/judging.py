@@ -146,12 +146,23 @@ def lacking(filing: Filing, terms: Terms) -> list[tuple[str, str]]:
 def first_tier(
     terms: Terms, groups: Mapping[str, Sequence[UUID]], known: Directory, tenant_id: UUID
 ) -> frozenset[UUID]:
-    """Return whom to prompt first: the earliest tier in which anybody can decide, else every approver."""
+    """Return whom to prompt first: the earliest tier in which anybody can decide, else every approver.
+
+    Who wants no prompts gets none, unless the others of these could not decide without them.
+    """
     for tier in terms.tiers:
         members = frozenset(person for group in tier for person in groups.get(group, ()))
         if prompted := known.prompted(tenant_id, members):
-            return prompted
-    return known.prompted(tenant_id)
+            return _willing(prompted, terms, groups, known, tenant_id)
+    return _willing(known.prompted(tenant_id), terms, groups, known, tenant_id)
+
+
+def _willing(
+    asked: frozenset[UUID], terms: Terms, groups: Mapping[str, Sequence[UUID]], known: Directory, tenant_id: UUID
+) -> frozenset[UUID]:
+    willing = asked - known.quiet
+    seats = {person: seats for person, seats in known.seats(tenant_id).items() if person in willing}
+    return asked if list(who_lacks(terms.quorum, terms.stages, groups, seats)) else willing
 
 
 def _filing_parties(caller: Caller) -> set[Party]:

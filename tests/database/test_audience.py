@@ -13,6 +13,7 @@ from lockbox.requests.rules import Policy
 from tests.builders import HERE, World, setting
 from tests.database.postbag import Postbag, open_notices
 from tests.database.scenes import read, set_back, write
+from tests.ruling import lay_down
 
 MANAGERS = {"max", "mia"}
 APPROVERS = {"ann", "amir", "abe"}
@@ -229,3 +230,57 @@ def test_a_suspended_tenant_is_asked_nothing_and_nobody_is_told(api: Database, s
 
     for query in ("SELECT FROM requests", "SELECT FROM events", "SELECT FROM notices"):
         assert not read(api, query)
+
+
+QUIET = "UPDATE people SET wants_prompts = false WHERE name = ANY(:names)"
+
+
+@pytest.mark.parametrize(
+    ("quiet", "quorum", "expected"),
+    [
+        (["Ann"], 1, {"amir", "abe"}),
+        (["Ann", "Amir"], 1, {"abe"}),
+        (["Ann"], 2, {"amir", "abe"}),
+        (["Ann", "Amir"], 2, APPROVERS),
+        (["Ann", "Amir", "Abe"], 1, APPROVERS),
+    ],
+)
+def test_who_wants_no_prompts_gets_none_unless_the_others_are_too_few(
+    api: Database, superuser: Engine, *, quiet: list[str], quorum: int, expected: set[str]
+) -> None:
+    world = _world(api, Policy(vendor_review=False, quorum=quorum))
+    write(superuser, QUIET, names=quiet)
+
+    world.submit()
+
+    assert _told(world, api, "pending") == expected | HOOKS
+
+
+def test_a_stage_whose_people_all_want_no_prompts_is_asked_nonetheless(api: Database, superuser: Engine) -> None:
+    world = _world(api, Policy(vendor_review=False))
+    lay_down(world, groups={"legal": [str(world.people["abe"].person_id)]}, stages=[{"group": "legal"}])
+    write(superuser, QUIET, names=["Abe"])
+
+    world.submit()
+
+    assert "abe" in _told(world, api, "pending")
+
+
+def test_who_wants_no_prompts_hears_of_outcomes_and_gets_receipts(api: Database, superuser: Engine) -> None:
+    world = _world(api, Policy(vendor_review=False))
+    write(superuser, QUIET, names=["Ann", "Amir"])
+    request = world.submit()
+
+    world.act("ann", Action.APPROVE, request.id)
+
+    assert _told(world, api, "receipt") == {"ann", "tara"}
+    assert _told(world, api, "active") == {"erin", "amir", "abe"} | HOOKS
+
+
+def test_managers_are_asked_whatever_they_want(api: Database, superuser: Engine) -> None:
+    world = _world(api, Policy())
+    write(superuser, QUIET, names=["Max", "Mia"])
+
+    world.submit()
+
+    assert _told(world, api, "reviewing") == MANAGERS | {"vendor-hook"}

@@ -401,12 +401,18 @@ def test_who_was_disabled_does_not_enable_themselves(world: World) -> None:
         _vain(world, who, "UPDATE people SET disabled_at = NULL WHERE id = :me")
 
 
-def test_nobody_chooses_the_time_zone_of_somebody_else(world: World) -> None:
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE people SET time_zone = 'Asia/Tokyo' WHERE id = :other",
+        "UPDATE people SET wants_prompts = false WHERE id = :other",
+    ],
+)
+def test_nobody_chooses_what_mails_to_somebody_else_are_like(world: World, statement: str) -> None:
     for who, other in (("olga", "max"), ("olga", "ann"), ("tara", "ann"), ("max", "erin"), ("ann", "amir")):
-        change = "UPDATE people SET time_zone = 'Asia/Tokyo' WHERE id = :other"
-        _vain(world, who, change, at=world.tenant.id, other=world.people[other].person_id)
+        _vain(world, who, statement, at=world.tenant.id, other=world.people[other].person_id)
 
-    assert not read(world.house, "SELECT FROM people WHERE time_zone <> 'UTC'")
+    assert not read(world.house, "SELECT FROM people WHERE time_zone <> 'UTC' OR NOT wants_prompts")
 
 
 def test_a_time_zone_is_a_name_and_no_path(world: World) -> None:

@@ -228,7 +228,11 @@ def test_nothing_that_a_migration_needs_to_fill_a_column_stays_as_its_default(fi
         "AND column_default IS NOT NULL AND is_generated = 'NEVER'",
     )
 
-    assert {tuple(row) for row in defaults} == {("sign_ins", "tries"), ("people", "time_zone")}
+    assert {tuple(row) for row in defaults} == {
+        ("sign_ins", "tries"),
+        ("people", "time_zone"),
+        ("people", "wants_prompts"),
+    }
 
 
 def test_what_waited_before_is_decided_after(house: Database, migrated: FirstData) -> None:

@@ -21,6 +21,7 @@ MODELS = ("people.models", "people.keys", "requests.models", "notices.models", "
 # The models name columns, keys and types; what spans columns or rows is Postgres' own business, kept in one place.
 ONLY_IN_THE_MIGRATIONS = {
     "modify_default people.time_zone",
+    "modify_default people.wants_prompts",
     "modify_default sign_ins.tries",
     "remove_column memberships.side",
     "remove_constraint uq_decisions_request_id_person_id_verdict",
