@@ -111,7 +111,7 @@ def specimens() -> Iterator[Specimen]:
             for wording, tail in ((Wording(), ""), (Wording(link=False, justification=False), "-no-link")):
                 yield Specimen(f"{name}-{hand.name}{tail}", _mail(replace(letter, wording=wording)))
         for template in TITLES:
-            memo = memos.mail(_memo(template, hand), public_url=PUBLIC_URL)
+            memo = memos.mail(_memo(template, hand), public_url=PUBLIC_URL, sender=SENDER)
             yield Specimen(f"{template}-{hand.name}", memo)
 
 

@@ -203,7 +203,7 @@ def _send(row: Row[Any], letter: Letter, senders: Senders) -> None:
 def _send_memo(database_: Database, row: Row[Any], at: datetime, senders: Senders) -> None:
     memo = correspondence.prepared(database_, row, at, senders.vault)
     if row.channel == Channel.MAIL:
-        senders.mail.send(memos.mail(memo, public_url=senders.public_url))
+        senders.mail.send(memos.mail(memo, public_url=senders.public_url, sender=senders.sender))
     else:
         _call(row, memos.payload(memo), senders)
 

@@ -153,7 +153,7 @@ def mail(letter: Letter, *, public_url: str, services: Mapping[str, str], sender
     said = _said(letter, services) | {
         "link": portal_address(public_url, letter.request_id),
         "account": f"{public_url.rstrip('/')}/account",
-        "sender_domain": parseaddr(sender)[1].rpartition("@")[2],
+        "sender_domain": sender_domain(sender),
         "message_domain": domain,
     }
     subject = SUBJECTS[letter.template].format(
@@ -199,6 +199,11 @@ def payload(letter: Letter, *, public_url: str) -> bytes:
 def portal_address(public_url: str, request_id: UUID) -> str:
     """Return the address of the request's page: a pointer, never a key."""
     return f"{public_url.rstrip('/')}/requests/{request_id}"
+
+
+def sender_domain(sender: str) -> str:
+    """Return the domain of a From header: what a mail says of itself."""
+    return parseaddr(sender)[1].rpartition("@")[2]
 
 
 def one_line(text: str, longest: int = LONGEST_NAME) -> str:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from lockbox.audit.canonical import instant
-from lockbox.notices.letters import LONGEST_SUBJECT, TEMPLATES, one_line, prose
+from lockbox.notices.letters import LONGEST_SUBJECT, TEMPLATES, one_line, prose, sender_domain
 from lockbox.notices.senders.protocol import Mail
 from lockbox.people.zones import clock_time
 
@@ -76,11 +76,14 @@ def facts_of(body: bytes | None) -> tuple[str, dict[str, str]]:
     return str(facts["actor_role"]), {str(name): str(value) for name, value in changes.items()}
 
 
-def mail(memo: Memo, *, public_url: str) -> Mail:
+def mail(memo: Memo, *, public_url: str, sender: str) -> Mail:
     """Return the mail. A code in it works only where the person typed their address, or on the invitation's page."""
     title = TITLES[memo.template].format(tenant=one_line(memo.tenant or CUSTOMERS_WORDS))
+    domain = urlsplit(public_url).hostname
     said = {
         "memo": memo,
+        "sender_domain": sender_domain(sender),
+        "message_domain": domain,
         "title": title,
         "tenant": one_line(memo.tenant) if memo.tenant else None,
         "actor": one_line(memo.actor) if memo.actor else None,
@@ -89,7 +92,6 @@ def mail(memo: Memo, *, public_url: str) -> Mail:
         "link": _link(memo, public_url),
         "time": partial(clock_time, zone=memo.time_zone),
     }
-    domain = urlsplit(public_url).hostname
     return Mail(
         message_id=f"<{memo.notice_id}@{domain}>",
         thread_id=f"<{memo.event_id or memo.about_id}@{domain}>",

@@ -121,6 +121,14 @@ def test_nothing_that_turns_text_around_or_commands_a_terminal_is_left(one: Spec
         assert not UNTURNED.search(said)
 
 
+@pytest.mark.parametrize("one", ALL, ids=lambda one: one.name)
+def test_every_mail_says_from_where_those_of_ours_come(one: Specimen) -> None:
+    said = " ".join(one.mail.text.split())
+
+    assert "sender ends in @vendor.example and its Message-ID in @lockbox.vendor.example" in said
+    assert one.mail.message_id.endswith("@lockbox.vendor.example>")
+
+
 def test_every_template_is_there_by_every_hand_and_with_and_without_a_link() -> None:
     names = {one.name for one in ALL}
 
