@@ -181,6 +181,7 @@ def _earlier(hand: Hand) -> tuple[Earlier, ...]:
 
 def _memo(template: str, hand: Hand) -> Memo:
     secrets = {INVITATION: "ABCD-EFGH-IJKL-MNOP-QRST-UVWX-YZ23-4567", SIGN_IN_CODE: "1234 5678"}
+    tells = template not in secrets
     return Memo(
         notice_id=UUID(int=98),
         template=template,
@@ -192,8 +193,8 @@ def _memo(template: str, hand: Hand) -> Memo:
         about_id=UUID(int=97),
         actor=hand.actor,
         role="tenant_admin",
-        changes={"quorum": "1 \u2192 2", "rules.1.name": f'none \u2192 "{hand.words}"'},
-        named={"member": f"{hand.requester} <erin@contoso.example>", "comment": hand.words},
+        changes={"quorum": "1 \u2192 2", "rules.1.name": f'none \u2192 "{hand.words}"'} if tells else {},
+        named={"member": f"{hand.requester} <erin@contoso.example>", "comment": hand.words} if tells else {},
         recipient_name=hand.reader,
         recipient_address="ann@contoso.example",
         time_zone=hand.zone,
