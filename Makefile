@@ -7,7 +7,7 @@ UV ?= uv
 TESTS ?= tests
 JOBS ?= 4
 
-.PHONY: help demo run test check format migrate bench lock openapi clean
+.PHONY: help demo run test check format migrate bench mails lock openapi clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -37,6 +37,9 @@ migrate: $(READY) ## bring the schema of LOCKBOX_OWNER_DATABASE_URL up to date
 
 bench: $(READY) ## measure deadlines: a storm, a lone one, and idling with many pending
 	@$(BIN)/python -m bench
+
+mails: $(READY) ## write every mail, as page, text and whole, into var/mails to look at
+	@$(BIN)/python -m cli.mails
 
 openapi: $(READY) ## write api/openapi.json anew
 	@$(BIN)/python -m api.openapi

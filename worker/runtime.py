@@ -69,6 +69,7 @@ def _senders(chosen: Settings) -> Senders | None:
         public_url=chosen.public_url,
         services={name: service.title for name, service in chosen.services.items()},
         wordings=policies.wordings,
+        sender=chosen.mail_from,
     )
 
 

@@ -2,12 +2,33 @@
 
 from fastapi import FastAPI
 
-from api.portal import account, by_issuer, by_passkey, invitations, own_tokens, pages, requests, sign_in, static
+from api.portal import (
+    account,
+    by_issuer,
+    by_passkey,
+    invitations,
+    own_tokens,
+    pages,
+    preferences,
+    requests,
+    sign_in,
+    static,
+)
 
 
 def install(app: FastAPI) -> None:
     """Add the pages to an app whose refusals are mapped already."""
-    for part in (sign_in, by_passkey, by_issuer, requests, account, own_tokens, invitations, static):
+    for part in (
+        sign_in,
+        by_passkey,
+        by_issuer,
+        requests,
+        account,
+        own_tokens,
+        preferences,
+        invitations,
+        static,
+    ):
         app.include_router(part.router)
     app.include_router(requests.front)
     pages.install(app)

@@ -1,4 +1,4 @@
-"""The page of one's own account: browsers that are signed in, passkeys, tokens, and identities of issuers."""
+"""The page of one's own account: browsers signed in, passkeys, tokens, identities of issuers, time zone."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ from api.portal.pages import TAG, go, page
 from api.schemas.parts import Line
 from config.settings import Settings
 from lockbox.database import Database
-from lockbox.people import begun, enrolment, identities, passkeys, sessions, tokens
+from lockbox.people import begun, enrolment, identities, passkeys, preferences, sessions, tokens, zones
 from lockbox.people.passkeys import LONGEST_NAME
 from lockbox.people.roles import Means
 from lockbox.people.sessions import Place
@@ -90,6 +90,8 @@ def show(request: Request, chosen: Chosen, session: Work) -> Response:
         by_passkey=chosen.passkey_domain is not None,
         tokens=tokens.mine(session, visitor.caller),
         longest_name=LONGEST_NAME,
+        chosen=preferences.mine(session, visitor.caller),
+        time_zones=sorted(zones.names()),
     )
 
 

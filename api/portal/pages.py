@@ -15,7 +15,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from api import deps
 from api.browser import Visitor
 from api.problems import STATUS
-from lockbox.notices.letters import clock_time, duration
+from lockbox.notices.letters import duration
+from lockbox.people.zones import clock_time
 from lockbox.refusals import NotSignedIn, Refusal, SignInAgain
 
 TAG = "pages"

@@ -23,7 +23,7 @@ from lockbox.database import now
 from lockbox.notices import outbox
 from lockbox.people.roles import Caller, Role
 from lockbox.refusals import Conflict, Invalid, NotYours, Refusal, SignInAgain, Unknown
-from lockbox.requests import acting, register, sight
+from lockbox.requests import acting, earlier, register, sight
 from lockbox.requests.lifecycle import DECISIONS, MOVES, PEOPLES_ACTIONS, Action, Party, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.register import Entry, Filter
@@ -137,6 +137,7 @@ def _shown(
         reads_why=sight.may_read(Guarded.JUSTIFICATION, held),
         reads_comments=sight.may_read(Guarded.COMMENT, held),
         moves=moves,
+        before=earlier.before(session, visitor.caller, entry.request),
         approvals=sum(move.action == Action.APPROVE for move in moves),
         since=[move for move in moves if seen is not None and move.seq > seen] if refused else [],
         offered=_offered(session, visitor.caller, entry, moves) if at < entry.request.deadline_at else frozenset(),

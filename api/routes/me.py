@@ -1,23 +1,27 @@
-"""The route that tells callers who they are here."""
+"""Routes that tell callers who they are here, and let them choose for themselves."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 
-from api.deps import Work, caller
+from api.deps import Work, caller, place
 from api.schemas.parts import problems
-from api.schemas.people import MeView
-from lockbox.people import tenants
+from api.schemas.people import MeView, Preferences
+from lockbox.people import preferences, tenants
 from lockbox.people.roles import Caller, Means
+from lockbox.people.sessions import Place
 
 router = APIRouter(tags=["people"])
 
+Who = Annotated[Caller, Depends(caller)]
+From = Annotated[Place, Depends(place)]
+
 
 @router.get("/v1/me", responses=problems())
-def me(who: Annotated[Caller, Depends(caller)], session: Work, response: Response) -> MeView:
+def me(who: Who, session: Work, response: Response) -> MeView:
     """Say who is asking, with which roles, and by what they have shown it."""
     response.headers["cache-control"] = "no-store"
-    slugs = tenants.slugs(session, who.tenants())
+    slugs, chosen = tenants.slugs(session, who.tenants()), preferences.mine(session, who)
     return MeView(
         id=who.person_id,
         name=who.name,
@@ -29,4 +33,16 @@ def me(who: Annotated[Caller, Depends(caller)], session: Work, response: Respons
         },
         means=who.means,
         signed_in_at=None if who.means is Means.TOKEN else who.signed_in_at,
+        time_zone=chosen.time_zone,
+        wants_prompts=chosen.wants_prompts,
     )
+
+
+@router.patch("/v1/me", responses=problems(400))
+def choose(body: Preferences, who: Who, came: From, session: Work, response: Response) -> MeView:
+    """Choose in which time zone mails tell the caller the time, and whether to be prompted; an API token may not."""
+    if body.time_zone is not None:
+        preferences.choose_time_zone(session, who, body.time_zone)
+    if body.wants_prompts is not None:
+        preferences.choose_prompts(session, who, came, wanted=body.wants_prompts)
+    return me(who, session, response)

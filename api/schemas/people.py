@@ -1,10 +1,13 @@
 """Bodies of people: who somebody is."""
 
 from datetime import datetime
+from typing import Self
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, model_validator
 
+from api.schemas.parts import Incoming
+from lockbox.people import zones
 from lockbox.people.roles import Means, Role, Side
 
 
@@ -21,3 +24,22 @@ class MeView(BaseModel):
     tenants: dict[str, list[Role]]
     means: Means
     signed_in_at: datetime | None
+    time_zone: str
+    wants_prompts: bool
+
+
+class Preferences(Incoming):
+    """What people choose for themselves; what is left out stays as it is.
+
+    `time_zone` is a name of the IANA database, such as `Europe/Berlin`. Who may approve and wants no prompts is asked
+    only where the others are too few; receipts come all the same.
+    """
+
+    time_zone: str | None = Field(default=None, min_length=1, max_length=zones.LONGEST)
+    wants_prompts: bool | None = Field(default=None, strict=True)
+
+    @model_validator(mode="after")
+    def _chooses(self) -> Self:
+        if self.time_zone is None and self.wants_prompts is None:
+            raise ValueError("choose a time_zone or wants_prompts")
+        return self

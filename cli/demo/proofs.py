@@ -58,7 +58,7 @@ def _ended(story: Story, seen: Evidence) -> Proof:
 
 def _mails(seen: Evidence) -> Proof:
     numbers = _numbers(seen)
-    must = Counter((s.number, step.state, who) for s in STORIES for step in s.told for who in step.mails.split())
+    must = Counter((s.number, of, who) for s in STORIES for step in s.told for of, who in step.letters)
     once = {mail.message_id: (numbers.get(mail.request_id, 0), mail.state, mail.to) for mail in seen.mails}
     off = _differences("mail", must, Counter(once.values()))
     return Proof("mails received", str(must.total()), str(len(once)), off)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 APPROVAL_SECONDS = 8
 ACCESS_SECONDS = 5
+RECEIPT = "receipt"
 NUDGED = "1 reminder, 2 tiers"
 """What the clock does to a request that is left unanswered: those asked are reminded, then others are asked too."""
 ENDPOINTS = ("customer", "vendor")
@@ -21,12 +22,22 @@ class Cue:
 
 @dataclass(frozen=True)
 class Step:
-    """One move: the state that it leads to, who makes it, who gets a mail about it, and whose endpoint is called."""
+    """One move: the state that it leads to, who makes it, who gets a mail about it, and whose endpoint is called.
+
+    `receipts` are for whoever decided, and for the tenant's admin where it was decided for the tenant.
+    """
 
     state: str
     by: str
     mails: str
     hooks: tuple[str, ...] = ENDPOINTS
+    receipts: str = ""
+
+    @property
+    def letters(self) -> list[tuple[str, str]]:
+        """Every mail about it: what it tells of, and to whom."""
+        outcomes = [(self.state, who) for who in self.mails.split()]
+        return outcomes + [(RECEIPT, who) for who in self.receipts.split()]
 
 
 @dataclass(frozen=True)
@@ -65,9 +76,9 @@ STORIES = (
         (Cue(1.0, "max", "endorse"), Cue(2.0, "ann", "approve"), Cue(3.0, "amir", "approve")),
         (
             Step("reviewing", "erin", "max", ("vendor",)),
-            Step("pending", "max", "ann amir"),
-            Step("pending", "ann", "", ()),
-            Step("active", "amir", "ann erin"),
+            Step("pending", "max", "ann amir", receipts="max"),
+            Step("pending", "ann", "", (), receipts="ann tara"),
+            Step("active", "amir", "ann erin", receipts="amir tara"),
             Step("expired", "the clock", "ann amir erin"),
         ),
     ),
@@ -78,7 +89,7 @@ STORIES = (
         (Cue(2.5, "amir", "deny"),),
         (
             Step("pending", "erin", "ann amir"),
-            Step("denied", "amir", "ann erin"),
+            Step("denied", "amir", "ann erin", receipts="amir tara"),
         ),
     ),
     Story(
@@ -102,7 +113,7 @@ STORIES = (
         (Cue(2.0, "amir", "approve"), Cue(4.5, "tara", "revoke")),
         (
             Step("pending", "erin", "ann amir"),
-            Step("active", "amir", "ann erin"),
+            Step("active", "amir", "ann erin", receipts="amir tara"),
             Step("revoked", "tara", "ann amir erin"),
         ),
     ),
@@ -129,6 +140,7 @@ SUBJECTS = {
     "timed_out": "No answer in time",
     "revoked": "Closed early",
     "expired": "Time over",
+    RECEIPT: "Receipt",
 }
 """How the subject of a mail begins, by the state that it tells of."""
 

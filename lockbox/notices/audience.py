@@ -1,9 +1,9 @@
-"""Who hears of a move: one pure table, from the move and the tenant's mode to those who are told."""
+"""Who hears of a move and who gets a receipt: pure tables, from the move and the tenant's mode to those told."""
 
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from lockbox.people.roles import Mode
+from lockbox.people.roles import Mode, Role
 
 OUTCOME_MATTERS_FOR = timedelta(hours=24)
 
@@ -34,11 +34,15 @@ NUDGE_TEMPLATES = {
     (Nudge.WARN, "active"): "closing",
 }
 
+DECISIONS = frozenset({"endorse", "approve", "deny"})
+RECEIPT = "receipt"
+
 
 class Hearer(StrEnum):
     """A group that can be told, by mail or by webhook."""
 
     REQUESTER = "requester"
+    DECIDER = "decider"
     MANAGERS = "managers"
     APPROVERS = "approvers"
     ADMINS = "admins"
@@ -46,6 +50,7 @@ class Hearer(StrEnum):
     TENANT_ENDPOINTS = "tenant_endpoints"
 
 
+CUSTOMERS = frozenset({Role.APPROVER, Role.TENANT_ADMIN})
 VENDOR_ONLY = frozenset({Hearer.MANAGERS, Hearer.VENDOR_ENDPOINTS})
 CUSTOMER = {
     Mode.ENFORCE: frozenset({Hearer.APPROVERS, Hearer.TENANT_ENDPOINTS}),
@@ -57,8 +62,8 @@ CUSTOMER = {
 def hearers(from_state: str | None, to_state: str, mode: Mode, *, customer_knows: bool) -> frozenset[Hearer]:
     """Return who is told that a request went from one state to another.
 
-    A vote that leaves the state as it was is told to nobody. `customer_knows` is whether the customer has been
-    asked, or is being told by this very move; what begins and ends inside the vendor stays there.
+    A vote that leaves the state as it was is no news; its receipts are. `customer_knows` is whether the customer has
+    been asked, or is being told by this very move; what begins and ends inside the vendor stays there.
     """
     if from_state == to_state:
         return frozenset()
@@ -82,6 +87,17 @@ def nudged(nudge: Nudge, state: str, mode: Mode) -> frozenset[Hearer]:
     return frozenset({Hearer.MANAGERS if state == "reviewing" else Hearer.APPROVERS})
 
 
+def receipted(action: str, role: str) -> frozenset[Hearer]:
+    """Return who gets a receipt of what somebody did in that role; nobody can opt out of one.
+
+    Whoever decides does, each vote of a quorum too, and the tenant's admins of what was decided for the tenant. What
+    the vendor's managers decide is told to the customer as any move, and to no admin before the customer is asked.
+    """
+    if action not in DECISIONS:
+        return frozenset()
+    return frozenset({Hearer.DECIDER, Hearer.ADMINS}) if role in CUSTOMERS else frozenset({Hearer.DECIDER})
+
+
 def matters_until(template: str, at: datetime, deadline_at: datetime) -> datetime:
-    """Return when a notice stops mattering: a prompt at the deadline for the answer, an outcome a day later."""
+    """Return when a notice stops mattering: a prompt at the deadline for the answer, all else a day later."""
     return deadline_at if template in PROMPTS else at + OUTCOME_MATTERS_FOR

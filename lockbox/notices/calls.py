@@ -11,9 +11,10 @@ from sqlmodel import Session
 
 from lockbox.audit.canonical import instant
 from lockbox.notices import letters, memos
-from lockbox.notices.letters import Letter, clock_time, one_line, portal_address
+from lockbox.notices.letters import Letter, one_line, portal_address
 from lockbox.notices.memos import TITLES, Memo
 from lockbox.notices.models import Format
+from lockbox.people.zones import clock_time
 
 TEST = "endpoint_tested"
 TEST_TYPE = "endpoint.test"

@@ -13,9 +13,9 @@ from sqlmodel import Session
 
 from lockbox.audit.events import CLOCK
 from lockbox.database import Database
-from lockbox.notices.letters import clock_time
 from lockbox.notices.memos import DEPUTY_BEGINS, INVITATION, LABELS, SIGN_IN_CODE, Memo, facts_of
 from lockbox.notices.vault import Vault
+from lockbox.people.zones import clock_time
 
 MOST_WAITING = 50
 OURSELVES = "Lockbox"
@@ -29,6 +29,7 @@ SELECT n.id, n.request_id, n.channel, n.template, n.until_at, n.attempts, n.abou
     t.id AS tenant_id, t.name AS tenant, h.url, h.secret, h.disabled_at AS endpoint_disabled,
     coalesce(p.name, i.name, w.name, g.name, '') AS recipient_name,
     coalesce(p.email, i.email, w.email, g.email) AS recipient_address,
+    coalesce(p.time_zone, w.time_zone, g.time_zone, 'UTC') AS time_zone,
     coalesce(p.disabled_at, g.disabled_at) AS recipient_disabled,
     coalesce(s.expires_at, i.takes_effect_at, r.takes_effect_at) AS bound_at,
     CASE WHEN i.id IS NOT NULL THEN i.accepted_at IS NOT NULL OR i.withdrawn_at IS NOT NULL
@@ -42,7 +43,8 @@ LEFT JOIN events e ON e.id = n.event_id LEFT JOIN tenants t ON t.id = n.tenant_i
 LEFT JOIN people p ON p.id = n.person_id LEFT JOIN endpoints h ON h.id = n.endpoint_id
 LEFT JOIN invitations i ON i.id = n.about_id AND n.template = 'invitation'
 LEFT JOIN sign_ins s ON s.id = n.about_id AND n.template = 'sign_in_code'
-LEFT JOIN (SELECT d.id, d.ended_at, d.ends_at, q.name, q.email, q.disabled_at
+LEFT JOIN (SELECT d.id, d.ended_at, d.ends_at, q.name, q.email, q.disabled_at,
+        q.time_zone
     FROM delegations d JOIN people q ON q.id = d.deputy_id) g ON g.id = n.about_id AND n.template = 'deputy_begins'
 LEFT JOIN people w ON lower(w.email) = lower(s.email)
 LEFT JOIN LATERAL (SELECT max(v.takes_effect_at) AS takes_effect_at FROM invitations v
@@ -90,6 +92,7 @@ def prepared(database: Database, row: Row[Any], at: datetime, vault: Vault) -> M
         named={label: details[label] for label in LABELS if label in details},
         recipient_name=row.recipient_name,
         recipient_address=row.recipient_address or "",
+        time_zone=row.time_zone,
         secret=secret,
     )
 
@@ -119,7 +122,8 @@ def _waiting(database: Database, row: Row[Any]) -> dict[str, str]:
     with database.transaction() as session:
         rows = session.connection().execute(WAITING, {"tenant_id": row.tenant_id, "most": MOST_WAITING}).all()
     return {
-        str(one.id): f"{one.name} asks for {one.service}; answer by {clock_time(one.deadline_at)}" for one in rows
+        str(one.id): f"{one.name} asks for {one.service}; answer by {clock_time(one.deadline_at, row.time_zone)}"
+        for one in rows
     }
 
 

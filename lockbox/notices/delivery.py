@@ -15,15 +15,16 @@ from sqlmodel import Session
 
 from lockbox import database
 from lockbox.database import Database, now
-from lockbox.notices import attempts, calls, correspondence, endpoints, letters, memos
+from lockbox.notices import attempts, calls, correspondence, earlier, endpoints, letters, memos
 from lockbox.notices.attempts import Attempt
 from lockbox.notices.audience import PROMPTS, REMINDERS
 from lockbox.notices.calls import Target
-from lockbox.notices.letters import Letter, Wording
-from lockbox.notices.models import Outcome
+from lockbox.notices.letters import Earlier, Letter, Wording
+from lockbox.notices.models import Channel, Outcome
 from lockbox.notices.outbox import KIND
 from lockbox.notices.senders.protocol import NOTHING, Hook, HookSender, MailSender, Reply, SendFailed
 from lockbox.notices.vault import Vault
+from lockbox.people.roles import Mode
 from lockbox.schedule import NOTICES, Promise
 
 log = structlog.get_logger(__name__)
@@ -55,7 +56,8 @@ UPDATE notices n SET attempts = n.attempts + 1, run_at = c.run_at
 FROM unnest(CAST(:ids AS uuid[]), CAST(:run_at AS timestamptz[])) AS c (id, run_at) WHERE n.id = c.id
 """)
 READ = text("""
-SELECT n.id, n.channel, n.template, n.until_at, n.attempts, e.at, e.deadline_at, e.to_state, e.actor_role,
+SELECT n.id, n.channel, n.template, n.until_at, n.attempts, e.at, e.deadline_at, e.action, e.to_state, e.actor_id,
+    e.actor_role, r.mode, coalesce(p.time_zone, 'UTC') AS time_zone,
     r.id AS request_id, r.state, r.service, r.resources, r.actions, r.reason_code, r.justification, r.case_ref,
     r.access_window, r.requester_id, t.slug AS tenant, t.id AS tenant_id, q.name AS requester,
     p.id AS recipient_id, p.name AS recipient_name, p.email AS recipient_address,
@@ -64,11 +66,16 @@ SELECT n.id, n.channel, n.template, n.until_at, n.attempts, e.at, e.deadline_at,
     h.url, h.secret, h.disabled_at AS endpoint_disabled,
     EXISTS (SELECT FROM decisions d WHERE d.request_id = r.id AND d.person_id = p.id) AS has_decided,
     (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'name') AS actor_name,
-    (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'comment') AS comment
+    (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'comment') AS comment,
+    (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'address' AND a.side = p.side)
+        AS address,
+    (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'user_agent' AND a.side = p.side)
+        AS user_agent
 FROM notices n
 JOIN events e ON e.id = n.event_id JOIN requests r ON r.id = n.request_id JOIN tenants t ON t.id = n.tenant_id
 JOIN people q ON q.id = r.requester_id
 LEFT JOIN people p ON p.id = n.person_id LEFT JOIN endpoints h ON h.id = n.endpoint_id
+LEFT JOIN people a ON a.id = e.actor_id
 WHERE n.id = ANY(:ids) ORDER BY n.id
 """)
 RECORD = text("""
@@ -81,7 +88,7 @@ WHERE n.id = s.id AND n.closed_at IS NULL
 
 @dataclass(frozen=True)
 class Senders:
-    """The ways out, and what every text needs to know.
+    """The ways out, and what every text needs to know; `sender` is the From header of mails.
 
     `wordings` looks up, for requests by id, what the customers' policies let a mail about them say.
     """
@@ -92,6 +99,7 @@ class Senders:
     public_url: str
     services: Mapping[str, str]
     wordings: Callable[[Session, Sequence[UUID]], Mapping[UUID, Wording]]
+    sender: str
 
 
 @dataclass(frozen=True)
@@ -137,7 +145,9 @@ def _items(session: Session, claimed: Sequence[UUID], at: datetime, senders: Sen
     """Read the notices: each with its letter where it is about a request, and without one where it is a memo."""
     rows = session.connection().execute(READ, {"ids": claimed}).all()
     wordings = senders.wordings(session, [row.request_id for row in rows])
-    yield from ((row, _letter(row, at, wordings[row.request_id])) for row in rows)
+    prompts = [row.id for row in rows if row.template in PROMPTS and row.channel == Channel.MAIL]
+    before = earlier.read(session, prompts)
+    yield from ((row, _letter(row, at, wordings[row.request_id], before.get(row.id, ()))) for row in rows)
     if len(rows) < len(claimed):
         yield from ((row, None) for row in correspondence.read(session, claimed))
 
@@ -210,7 +220,10 @@ def _is_moot(row: Row[Any]) -> bool:
 
 def _send(row: Row[Any], letter: Letter, target: Target | None, senders: Senders) -> Reply:
     if target is None:
-        senders.mail.send(letters.mail(letter, public_url=senders.public_url, services=senders.services))
+        written = letters.mail(
+            letter, public_url=senders.public_url, services=senders.services, sender=senders.sender
+        )
+        senders.mail.send(written)
         return NOTHING
     body = calls.of_letter(letter, target, public_url=senders.public_url, services=senders.services)
     return _call(row, target, body, senders)
@@ -219,7 +232,7 @@ def _send(row: Row[Any], letter: Letter, target: Target | None, senders: Senders
 def _send_memo(database_: Database, row: Row[Any], target: Target | None, at: datetime, senders: Senders) -> Reply:
     memo = correspondence.prepared(database_, row, at, senders.vault)
     if target is None:
-        senders.mail.send(memos.mail(memo, public_url=senders.public_url))
+        senders.mail.send(memos.mail(memo, public_url=senders.public_url, sender=senders.sender))
         return NOTHING
     return _call(row, target, calls.of_memo(memo, target, public_url=senders.public_url), senders)
 
@@ -232,13 +245,16 @@ def _call(row: Row[Any], target: Target, body: bytes, senders: Senders) -> Reply
     return senders.hooks.send(Hook(hook_id=str(row.id), url=target.url, body=body, secrets=secrets))
 
 
-def _letter(row: Row[Any], at: datetime, wording: Wording) -> Letter:
+def _letter(row: Row[Any], at: datetime, wording: Wording, before: Sequence[Earlier]) -> Letter:
     return Letter(
         notice_id=row.id,
         template=row.template,
         now=at,
         at=row.at,
         deadline_at=row.deadline_at,
+        action=row.action,
+        to_state=row.to_state,
+        actor_id=row.actor_id,
         actor_name=row.actor_name,
         actor_role=row.actor_role,
         comment=row.comment,
@@ -246,6 +262,7 @@ def _letter(row: Row[Any], at: datetime, wording: Wording) -> Letter:
         request_id=row.request_id,
         tenant=row.tenant,
         tenant_id=row.tenant_id,
+        mode=Mode(row.mode),
         requester=row.requester,
         requester_id=row.requester_id,
         service=row.service,
@@ -259,6 +276,10 @@ def _letter(row: Row[Any], at: datetime, wording: Wording) -> Letter:
         recipient_name=row.recipient_name or "",
         recipient_address=row.recipient_address or "",
         wording=wording,
+        time_zone=row.time_zone,
+        address=row.address,
+        user_agent=row.user_agent,
+        earlier=before,
     )
 
 

@@ -1,21 +1,31 @@
 """What a notice says: texts and payloads, made when they are sent from the immutable event that caused them."""
 
 import json
+import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from email.utils import parseaddr
+from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from lockbox.audit.canonical import instant
+from lockbox.notices.audience import RECEIPT
 from lockbox.notices.senders.protocol import Mail
+from lockbox.people.roles import Mode
+from lockbox.people.zones import clock_time
 
 LONGEST_NAME = 100
 LONGEST_SUBJECT = 200
 LONG = 600
+LONGEST_AGENT = 256
+LONGEST_RESOURCE = 256
+FORGING_MARKS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 SUBJECTS = {
     "reviewing": "Review needed: {requester} asks for {service} at {tenant}",
@@ -30,8 +40,32 @@ SUBJECTS = {
     "review_reminder": "Reminder, {left} left: {requester} asks for {service} at {tenant}",
     "answer_reminder": "Reminder, {left} left: access to {service} asked by {requester}",
     "closing": "Closes in {left}: access to {service} at {tenant}",
+    RECEIPT: "Receipt: {actor} {decided} access to {service} at {tenant}",
 }
-FILES = {"review_reminder": "reminder", "answer_reminder": "reminder", "closing": "closing"}
+DECIDED = {"endorse": "endorsed", "approve": "approved", "deny": "denied"}
+OUTCOMES = {
+    "pending": "Nobody is in yet: it waits for the customer's answer, or for more of it.",
+    "active": "Access is open, and closes by itself.",
+    "denied": "Nobody got in.",
+}
+REMEDIES = {
+    "pending": "Deny it on the request's page, or let a colleague do so: one denial outweighs every yes.",
+    "active": "Revoke it on the request's page: the access ends at once.",
+    "denied": "Let the vendor know: the engineer can ask again.",
+}
+NAMED_BY = frozenset({"active", "denied", "revoked"})
+ENDED = {
+    "reviewing": "the vendor reviews it",
+    "pending": "waits for an answer",
+    "active": "opened",
+    "denied": "denied",
+    "cancelled": "withdrawn",
+    "timed_out": "not answered in time",
+    "completed": "given back",
+    "revoked": "closed early",
+    "expired": "time over",
+}
+FILES = {"review_reminder": "reminder", "answer_reminder": "reminder", "closing": "closing", RECEIPT: "receipt"}
 
 TEMPLATES = Environment(
     loader=PackageLoader("lockbox.notices"),
@@ -52,10 +86,23 @@ class Wording:
 
 
 @dataclass(frozen=True)
+class Earlier:
+    """An earlier request for the same case or resource: what had become of it at the time of the event, by whom."""
+
+    request_id: UUID
+    requester: str
+    state: str
+    at: datetime
+    actor: str | None
+
+
+@dataclass(frozen=True)
 class Letter:
     """Everything that a notice may say: the event that caused it, and what never changes of its request.
 
     `now` is the moment of sending; `opened_until` is when the window would close if it were approved at that moment.
+    `action`, `to_state` and `actor_id` are the event's; `address` and `user_agent` are from where it was done, None
+    where the recipient is not of the same side. `time_zone` is the recipient's.
     """
 
     notice_id: UUID
@@ -63,6 +110,9 @@ class Letter:
     now: datetime
     at: datetime
     deadline_at: datetime | None
+    action: str
+    to_state: str
+    actor_id: UUID | None
     actor_name: str | None
     actor_role: str
     comment: str | None
@@ -70,6 +120,7 @@ class Letter:
     request_id: UUID
     tenant: str
     tenant_id: UUID
+    mode: Mode
     requester: str
     requester_id: UUID
     service: str
@@ -83,6 +134,10 @@ class Letter:
     recipient_name: str
     recipient_address: str
     wording: Wording
+    time_zone: str
+    address: str | None = None
+    user_agent: str | None = None
+    earlier: Sequence[Earlier] = ()
 
     @property
     def opened_until(self) -> datetime:
@@ -96,28 +151,32 @@ class Letter:
         return max(left - left % 60 if left > LONG else left, 1)
 
 
-def mail(letter: Letter, *, public_url: str, services: Mapping[str, str]) -> Mail:
-    """Return the mail: nothing in it acts by itself; the link is a pointer to a page that asks to sign in."""
-    said = {
-        "letter": letter,
-        "service": services.get(letter.service, letter.service),
-        "requester": one_line(letter.requester),
-        "actor": one_line(letter.actor_name) if letter.actor_name else None,
-        "opened": "approved" if letter.actor_role == "approver" else "opened for the vendor",
-        "mine": letter.recipient_id == letter.requester_id,
+def mail(letter: Letter, *, public_url: str, services: Mapping[str, str], sender: str) -> Mail:
+    """Return the mail: nothing in it acts by itself; the link is a pointer to a page that asks to sign in.
+
+    Args:
+        letter: what it says.
+        public_url: of the portal; its host is the domain of every Message-ID.
+        services: the names of services by their keys.
+        sender: the From header; its domain is what the mail says of itself.
+    """
+    domain = urlsplit(public_url).hostname
+    said = _said(letter, services) | {
         "link": portal_address(public_url, letter.request_id),
-        "duration": duration(letter.access_window),
         "left": duration(letter.seconds_left),
-        "time": clock_time,
+        "account": f"{public_url.rstrip('/')}/account",
+        "sender_domain": sender_domain(sender),
+        "message_domain": domain,
     }
     subject = SUBJECTS[letter.template].format(
-        requester=one_line(letter.requester),
+        requester=said["requester"],
         service=said["service"],
-        tenant=one_line(letter.tenant),
+        tenant=said["tenant"],
         left=said["left"],
+        actor=said["actor"] or "Somebody",
+        decided=said["decided"],
     )
     file = FILES.get(letter.template, "notice")
-    domain = urlsplit(public_url).hostname
     return Mail(
         message_id=f"<{letter.notice_id}@{domain}>",
         thread_id=f"<{letter.request_id}@{domain}>",
@@ -155,11 +214,24 @@ def portal_address(public_url: str, request_id: UUID) -> str:
     return f"{public_url.rstrip('/')}/requests/{request_id}"
 
 
-def one_line(text: str) -> str:
+def sender_domain(sender: str) -> str:
+    """Return the domain of a From header: what a mail says of itself."""
+    return parseaddr(sender)[1].rpartition("@")[2]
+
+
+def one_line(text: str, longest: int = LONGEST_NAME) -> str:
     """Return a name fit for a header: no control or direction characters, bounded in length."""
     kept = (" " if unicodedata.category(mark).startswith(("C", "Z")) else mark for mark in text)
     line = " ".join("".join(kept).split())
-    return line if len(line) <= LONGEST_NAME else line[: LONGEST_NAME - 1] + "…"
+    return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def prose(text: str) -> str:
+    """Return what somebody wrote, its lines kept, without control characters and marks that turn the direction."""
+    lines = FORGING_MARKS.sub("", text).expandtabs(1).splitlines()
+    return "\n".join(
+        "".join(mark for mark in line if unicodedata.category(mark) not in {"Cc", "Cs"}) for line in lines
+    )
 
 
 def duration(seconds: int) -> str:
@@ -170,9 +242,66 @@ def duration(seconds: int) -> str:
     return " ".join(part for part in parts if part)
 
 
-def clock_time(moment: datetime) -> str:
-    """Return an instant as people read it."""
-    return moment.strftime("%A %d %B %Y, %H:%M:%S UTC")
+def _said(letter: Letter, services: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the templates say, whatever the way that leads back to us."""
+    time = partial(clock_time, zone=letter.time_zone)
+    return {
+        "letter": letter,
+        "service": services.get(letter.service, letter.service),
+        "requester": one_line(letter.requester),
+        "actor": one_line(letter.actor_name) if letter.actor_name else None,
+        "tenant": one_line(letter.tenant),
+        "resources": [one_line(resource, LONGEST_RESOURCE) for resource in letter.resources],
+        "justification": prose(letter.justification),
+        "case_ref": one_line(letter.case_ref) if letter.case_ref else None,
+        "comment": prose(letter.comment) if letter.comment else None,
+        "opened": "approved" if letter.actor_role == "approver" else "opened for the vendor",
+        "decided": DECIDED.get(letter.action, ""),
+        "mine": letter.recipient_id == letter.requester_id,
+        "own": letter.recipient_id == letter.actor_id,
+        "asks": letter.template in ("reviewing", "pending"),
+        "duration": duration(letter.access_window),
+        "time": time,
+        "yes": _yes(letter, services.get(letter.service, letter.service)),
+        "outcome": OUTCOMES.get(letter.to_state, ""),
+        "remedy": _remedy(letter),
+        "earlier": [_before(one, time(one.at)) for one in letter.earlier],
+        "address": one_line(letter.address) if letter.address else "not known",
+        "user_agent": one_line(letter.user_agent, LONGEST_AGENT) if letter.user_agent else "not known",
+        "knows_origin": bool(letter.address or letter.user_agent),
+    }
+
+
+def _yes(letter: Letter, service: str) -> tuple[str, str]:
+    """Return what a yes does, and what it opens: nothing but what was asked."""
+    opens = (
+        f"exactly this and nothing else: whoever asks may {', '.join(letter.actions)} in these resources of "
+        f"{service} for at most {duration(letter.access_window)}, then it shuts by itself. "
+        "It can be closed at any moment before."
+    )
+    if letter.template == "pending":
+        return "Approving opens", opens
+    if letter.mode is Mode.ENFORCE:
+        return "Endorsing asks the customer", f"to open {opens}"
+    return "Endorsing opens", opens
+
+
+def _remedy(letter: Letter) -> str:
+    """Return what to do about a decision that was not one's own, or is not what one expects."""
+    if letter.to_state == "pending" and letter.action == "endorse":
+        remedy = "Tell the customer not to answer, and revoke it on the request's page should it open."
+    else:
+        remedy = REMEDIES.get(letter.to_state, "")
+    if letter.recipient_id != letter.actor_id:
+        return remedy
+    return f"{remedy} Then end your sessions, and take away passkeys and tokens that are not yours, in your account."
+
+
+def _before(one: Earlier, when: str) -> dict[str, str]:
+    """Return what became of an earlier request, part by part."""
+    by = one_line(one.actor) if one.actor and one.state in NAMED_BY else ""
+    number = str(one.request_id)
+    return {"number": number, "who": one_line(one.requester), "ended": ENDED[one.state], "by": by, "when": when}
 
 
 def _deadline(letter: Letter, *states: str) -> str | None:

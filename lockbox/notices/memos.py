@@ -4,12 +4,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from urllib.parse import urlsplit
 from uuid import UUID
 
 from lockbox.audit.canonical import instant
-from lockbox.notices.letters import LONGEST_SUBJECT, TEMPLATES, clock_time, one_line
+from lockbox.notices.letters import LONGEST_SUBJECT, TEMPLATES, one_line, prose, sender_domain
 from lockbox.notices.senders.protocol import Mail
+from lockbox.people.zones import clock_time
 
 INVITATION = "invitation"
 SIGN_IN_CODE = "sign_in_code"
@@ -66,6 +68,7 @@ class Memo:
     named: Mapping[str, str]
     recipient_name: str
     recipient_address: str
+    time_zone: str
     secret: str | None = None
 
 
@@ -78,18 +81,22 @@ def facts_of(body: bytes | None) -> tuple[str, dict[str, str]]:
     return str(facts["actor_role"]), {str(name): str(value) for name, value in changes.items()}
 
 
-def mail(memo: Memo, *, public_url: str) -> Mail:
+def mail(memo: Memo, *, public_url: str, sender: str) -> Mail:
     """Return the mail. A code in it works only where the person typed their address, or on the invitation's page."""
     title = TITLES[memo.template].format(tenant=one_line(memo.tenant or CUSTOMERS_WORDS))
+    domain = urlsplit(public_url).hostname
     said = {
         "memo": memo,
+        "sender_domain": sender_domain(sender),
+        "message_domain": domain,
         "title": title,
+        "tenant": one_line(memo.tenant) if memo.tenant else None,
         "actor": one_line(memo.actor) if memo.actor else None,
         "named": [(LABELS.get(label, label), one_line(value)) for label, value in memo.named.items()],
+        "changes": {one_line(name): prose(change) for name, change in memo.changes.items()},
         "link": _link(memo, public_url),
-        "time": clock_time,
+        "time": partial(clock_time, zone=memo.time_zone),
     }
-    domain = urlsplit(public_url).hostname
     return Mail(
         message_id=f"<{memo.notice_id}@{domain}>",
         thread_id=f"<{memo.event_id or memo.about_id}@{domain}>",

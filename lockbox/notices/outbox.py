@@ -14,22 +14,31 @@ from sqlmodel import Session
 from lockbox import database
 from lockbox.arrays import array
 from lockbox.ids import new_id
-from lockbox.notices.audience import NUDGE_TEMPLATES, Hearer, Nudge, hearers, matters_until, nudged
+from lockbox.notices.audience import (
+    NUDGE_TEMPLATES,
+    RECEIPT,
+    Hearer,
+    Nudge,
+    hearers,
+    matters_until,
+    nudged,
+    receipted,
+)
 from lockbox.people.roles import Mode, Role
 from lockbox.schedule import NOTICES, Promise
 
 KIND = NOTICES.kinds[0]
 
 LOOK_UP = text("""
-SELECT m.role AS role, m.tenant_id, p.id, NULL::text[] AS more
+SELECT m.role AS role, m.tenant_id, p.id, NULL::text[] AS more, p.wants_prompts
 FROM memberships m JOIN people p ON p.id = m.person_id
 WHERE p.disabled_at IS NULL AND m.tenant_id = ANY(:tenants) AND m.role IN ('approver', 'tenant_admin')
 UNION ALL
-SELECT m.role, NULL, p.id, NULL
+SELECT m.role, NULL, p.id, NULL, p.wants_prompts
 FROM memberships m JOIN people p ON p.id = m.person_id
 WHERE p.disabled_at IS NULL AND m.tenant_id IS NULL AND m.role = 'manager'
 UNION ALL
-SELECT 'deputy', d.tenant_id, d.deputy_id, array_agg(d.principal_id::text)
+SELECT 'deputy', d.tenant_id, d.deputy_id, array_agg(d.principal_id::text), p.wants_prompts
 FROM delegations d JOIN people p ON p.id = d.deputy_id
 WHERE d.tenant_id = ANY(:tenants) AND d.starts_at <= :at AND d.ends_at > :at AND d.ended_at IS NULL
 AND p.disabled_at IS NULL
@@ -37,9 +46,9 @@ AND EXISTS (SELECT FROM memberships m WHERE m.tenant_id = d.tenant_id AND m.pers
 AND EXISTS (SELECT FROM eligible_deputies l WHERE l.tenant_id = d.tenant_id AND l.person_id = d.deputy_id)
 AND EXISTS (SELECT FROM memberships m JOIN people q ON q.id = m.person_id AND q.disabled_at IS NULL
     WHERE m.tenant_id = d.tenant_id AND m.person_id = d.principal_id AND m.role = 'approver')
-GROUP BY d.tenant_id, d.deputy_id
+GROUP BY d.tenant_id, d.deputy_id, p.wants_prompts
 UNION ALL
-SELECT 'endpoint', r.tenant_id, r.id, r.event_types FROM receivers(:tenants) r
+SELECT 'endpoint', r.tenant_id, r.id, r.event_types, true FROM receivers(:tenants) r
 """)
 
 PROMISE = """
@@ -47,12 +56,12 @@ new_notices AS (
     INSERT INTO notices (id, tenant_id, request_id, event_id, person_id, endpoint_id, channel, template, run_at,
         until_at, attempts)
     SELECT n.id, m.tenant_id, m.request_id, m.event_id, n.person_id, n.endpoint_id,
-        CASE WHEN n.person_id IS NULL THEN 'webhook' ELSE 'mail' END, m.template, m.at, m.until_at, 0
+        CASE WHEN n.person_id IS NULL THEN 'webhook' ELSE 'mail' END, n.template, m.at, n.until_at, 0
     FROM unnest(CAST(:n_id AS uuid[]), CAST(:n_event_id AS uuid[]), CAST(:n_person_id AS uuid[]),
-        CAST(:n_endpoint_id AS uuid[])) AS n (id, event_id, person_id, endpoint_id)
+        CAST(:n_endpoint_id AS uuid[]), CAST(:n_template AS text[]), CAST(:n_until_at AS timestamptz[]))
+        AS n (id, event_id, person_id, endpoint_id, template, until_at)
     JOIN unnest(CAST(:m_event_id AS uuid[]), CAST(:m_tenant_id AS uuid[]), CAST(:m_request_id AS uuid[]),
-        CAST(:m_template AS text[]), CAST(:m_at AS timestamptz[]), CAST(:m_until_at AS timestamptz[]))
-        AS m (event_id, tenant_id, request_id, template, at, until_at) USING (event_id)
+        CAST(:m_at AS timestamptz[])) AS m (event_id, tenant_id, request_id, at) USING (event_id)
 )"""
 
 
@@ -72,13 +81,15 @@ class Receiver:
 class Directory:
     """Everyone who could be told at some tenants, and the vendor's managers.
 
-    `deputies` are those who stand in for approvers at this moment, each with the approvers.
+    `deputies` are those who stand in for approvers at this moment, each with the approvers. `quiet` are those of all
+    of them who want no prompts.
     """
 
     managers: set[UUID] = field(default_factory=set)
     approvers: dict[UUID, set[UUID]] = field(default_factory=lambda: defaultdict(set))
     admins: dict[UUID, set[UUID]] = field(default_factory=lambda: defaultdict(set))
     deputies: dict[UUID, dict[UUID, frozenset[UUID]]] = field(default_factory=lambda: defaultdict(dict))
+    quiet: set[UUID] = field(default_factory=set)
     receivers: dict[UUID | None, list[Receiver]] = field(default_factory=lambda: defaultdict(list))
 
     def able(self, tenant_id: UUID) -> frozenset[UUID]:
@@ -100,6 +111,15 @@ class Directory:
 
 
 @dataclass(frozen=True)
+class Told:
+    """Somebody who is told, a person or an endpoint, and by which template."""
+
+    template: str
+    person_id: UUID | None = None
+    endpoint_id: UUID | None = None
+
+
+@dataclass(frozen=True)
 class News:
     """A move as the notices wing sees it; `asked` are the customer's people who are prompted, None all who decide.
 
@@ -111,6 +131,8 @@ class News:
     tenant_id: UUID
     requester_id: UUID
     actor_id: UUID | None
+    actor_role: str
+    action: str
     mode: Mode
     from_state: str | None
     to_state: str
@@ -137,6 +159,8 @@ def directory(session: Session, tenant_ids: AbstractSet[UUID], at: datetime) -> 
     """Look up everyone in good standing who could be told at these tenants at this moment, in one query."""
     found = Directory()
     for row in session.connection().execute(LOOK_UP, {"tenants": list(tenant_ids), "at": at}):
+        if not row.wants_prompts:
+            found.quiet.add(row.id)
         if row.role == "endpoint":
             found.receivers[row.tenant_id].append(Receiver(row.id, tuple(row.more)))
         elif row.role == "deputy":
@@ -153,23 +177,41 @@ def directory(session: Session, tenant_ids: AbstractSet[UUID], at: datetime) -> 
 def promise(session: Session, known: Directory, news: Iterable[News]) -> dict[str, Any]:
     """Return the parameters of PROMISE, and note on the session what to arm after the commit."""
     moves = tuple(news)
-    told = [(new_id(), move, *recipient) for move in moves for recipient in _recipients(known, move)]
-    database.promise(session, NOTICES, [Promise(str(one), KIND, move.at) for one, move, _, _ in told])
+    told = [(new_id(), move, one) for move in moves for one in _told(known, move)]
+    database.promise(session, NOTICES, [Promise(str(notice), KIND, move.at) for notice, move, _ in told])
     return {
-        "n_id": array(one for one, _, _, _ in told),
-        "n_event_id": array(move.event_id for _, move, _, _ in told),
-        "n_person_id": array(person for _, _, person, _ in told),
-        "n_endpoint_id": array(endpoint for _, _, _, endpoint in told),
+        "n_id": array(notice for notice, _, _ in told),
+        "n_event_id": array(move.event_id for _, move, _ in told),
+        "n_person_id": array(one.person_id for _, _, one in told),
+        "n_endpoint_id": array(one.endpoint_id for _, _, one in told),
+        "n_template": array(one.template for _, _, one in told),
+        "n_until_at": array(matters_until(one.template, move.at, move.deadline_at) for _, move, one in told),
         "m_event_id": array(move.event_id for move in moves),
         "m_tenant_id": array(move.tenant_id for move in moves),
         "m_request_id": array(move.request_id for move in moves),
-        "m_template": array(move.template for move in moves),
         "m_at": array(move.at for move in moves),
-        "m_until_at": array(matters_until(move.template, move.at, move.deadline_at) for move in moves),
     }
 
 
-def _recipients(known: Directory, item: News) -> Iterator[tuple[UUID | None, UUID | None]]:
+def _told(known: Directory, item: News) -> Iterator[Told]:
+    """Yield everybody who is told of a move, once each: a receipt says all that the outcome would."""
+    receipts = _receipted(known, item)
+    yield from (Told(RECEIPT, person) for person in sorted(receipts))
+    yield from (Told(item.template, person) for person in sorted(_people(known, item) - receipts))
+    event_type = f"request.{item.to_state}"
+    receivers = [receiver for receiver in _receivers(known, item) if receiver.wants(event_type)]
+    yield from (Told(item.template, endpoint_id=receiver.id) for receiver in receivers)
+
+
+def _receipted(known: Directory, item: News) -> set[UUID]:
+    told = receipted(item.action, item.actor_role)
+    people = set(known.admins[item.tenant_id]) if Hearer.ADMINS in told else set[UUID]()
+    if Hearer.DECIDER in told and item.actor_id:
+        people.add(item.actor_id)
+    return people
+
+
+def _people(known: Directory, item: News) -> set[UUID]:
     told = item.hearers
     people: set[UUID] = set()
     if Hearer.MANAGERS in told:
@@ -181,12 +223,14 @@ def _recipients(known: Directory, item: News) -> Iterator[tuple[UUID | None, UUI
     people -= {item.actor_id, item.requester_id}
     if Hearer.REQUESTER in told:
         people.add(item.requester_id)
-    yield from ((person, None) for person in sorted(people))
+    return people
 
+
+def _receivers(known: Directory, item: News) -> list[Receiver]:
+    told = hearers(item.from_state, item.to_state, item.mode, customer_knows=item.customer_knows)
     receivers: list[Receiver] = []
     if Hearer.VENDOR_ENDPOINTS in told:
         receivers += known.receivers[None]
     if Hearer.TENANT_ENDPOINTS in told:
         receivers += known.receivers[item.tenant_id]
-    event_type = f"request.{item.to_state}"
-    yield from ((None, receiver.id) for receiver in receivers if receiver.wants(event_type))
+    return receivers

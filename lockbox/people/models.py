@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
+from lockbox.people import zones
 from lockbox.people.roles import Mode, Role, Side
 from lockbox.tables import Instant, Texts, words
 
@@ -42,7 +43,11 @@ class PolicyVersion(SQLModel, table=True):
 
 
 class Person(SQLModel, table=True):
-    """Somebody with a name and an address, on one side for good, or a machine of the vendor with role *system*."""
+    """Somebody with a name and an address, on one side for good, or a machine of the vendor with role *system*.
+
+    `time_zone` is a name of the IANA database; mails say times in it and in UTC. Who may approve and wants no prompts
+    is asked only where the others are too few.
+    """
 
     __tablename__ = "people"
 
@@ -50,6 +55,8 @@ class Person(SQLModel, table=True):
     name: str = Field(max_length=200)
     email: str = Field(max_length=320)
     side: Side = Field(sa_type=words(Side))
+    time_zone: str = Field(default=zones.DEFAULT, max_length=zones.LONGEST)
+    wants_prompts: bool = True
     disabled_at: datetime | None = Field(default=None, sa_type=Instant)
     created_at: datetime = Field(sa_type=Instant)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from lockbox.notices.outbox import Directory
+from lockbox.requests.quorum import who_lacks
 from lockbox.requests.terms import Terms
 
 Groups = Mapping[str, Sequence[UUID]]
@@ -20,11 +21,14 @@ class Asked:
 
 
 def first(terms: Terms, groups: Groups, known: Directory, tenant_id: UUID) -> Asked:
-    """Return whom to prompt first: the earliest tier in which anybody can decide, else every approver."""
+    """Return whom to prompt first: the earliest tier in which anybody can decide, else every approver.
+
+    Who wants no prompts gets none, unless the others of these could not decide without them.
+    """
     for count in range(1, len(terms.tiers) + 1):
         if prompted := so_far(terms, groups, known, tenant_id, count):
-            return Asked(count, prompted)
-    return Asked(0, known.prompted(tenant_id))
+            return Asked(count, _willing(prompted, terms, groups, known, tenant_id))
+    return Asked(0, _willing(known.prompted(tenant_id), terms, groups, known, tenant_id))
 
 
 def so_far(terms: Terms, groups: Groups, known: Directory, tenant_id: UUID, tiers: int) -> frozenset[UUID]:
@@ -54,3 +58,11 @@ def wider(
         tiers += 1
         added = so_far(terms, groups, known, tenant_id, tiers) - heard
     return Asked(tiers, added)
+
+
+def _willing(
+    asked: frozenset[UUID], terms: Terms, groups: Groups, known: Directory, tenant_id: UUID
+) -> frozenset[UUID]:
+    willing = asked - known.quiet
+    seats = {person: seats for person, seats in known.seats(tenant_id).items() if person in willing}
+    return asked if list(who_lacks(terms.quorum, terms.stages, groups, seats)) else willing

@@ -21,6 +21,7 @@ from tests.database.scenes import promised_notices, read
 
 PUBLIC_URL = "https://lockbox.vendor.example"
 TOLERATED_MS = 250
+SENDER = "Lockbox <lockbox@vendor.example>"
 SERVICES = {"exchange-online": "Exchange Online"}
 
 
@@ -36,7 +37,9 @@ class Postbag:
     @property
     def senders(self) -> Senders:
         """The senders as a delivery takes them."""
-        return Senders(self.mail, self.calling or self.hooks, self.vault, PUBLIC_URL, SERVICES, policies.wordings)
+        return Senders(
+            self.mail, self.calling or self.hooks, self.vault, PUBLIC_URL, SERVICES, policies.wordings, SENDER
+        )
 
     def deliver(self, house: Database, ids: Iterable[UUID]) -> list[Try]:
         """Deliver notices of that house."""

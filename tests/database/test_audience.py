@@ -10,9 +10,10 @@ from lockbox.refusals import TenantSuspended
 from lockbox.requests import clock
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
-from tests.builders import World, setting
-from tests.database.postbag import Postbag
+from tests.builders import HERE, World, setting
+from tests.database.postbag import Postbag, open_notices
 from tests.database.scenes import read, set_back, write
+from tests.ruling import lay_down
 
 MANAGERS = {"max", "mia"}
 APPROVERS = {"ann", "amir", "abe"}
@@ -107,14 +108,70 @@ def test_what_the_clock_did_is_told_to_both_sides(
     assert _told(world, api, state) == expected
 
 
-def test_a_vote_that_settles_nothing_is_told_to_nobody(api: Database) -> None:
+def test_a_vote_that_settles_nothing_is_no_news_but_has_its_receipts(api: Database) -> None:
     world = _world(api, Policy(vendor_review=False, quorum=2))
     request = world.submit()
     before = read(api, "SELECT count(*) AS n FROM notices")[0].n
 
     world.act("ann", Action.APPROVE, request.id)
 
-    assert read(api, "SELECT count(*) AS n FROM notices")[0].n == before
+    assert read(api, "SELECT count(*) AS n FROM notices")[0].n == before + 2
+    assert _told(world, api, "receipt") == {"ann", "tara"}
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ([ENDORSE], {"max"}),
+        ([("max", Action.DENY)], {"max"}),
+        ([ENDORSE, APPROVE], {"max", "ann", "tara"}),
+        ([ENDORSE, ("ann", Action.DENY)], {"max", "ann", "tara"}),
+        ([ENDORSE, ("tara", Action.DENY)], {"max", "tara"}),
+        ([ENDORSE, APPROVE, ("abe", Action.REVOKE)], {"max", "ann", "tara"}),
+        ([("erin", Action.CANCEL)], set()),
+    ],
+    ids=_named,
+)
+def test_whoever_decides_has_a_receipt_and_so_have_the_admins_of_what_was_decided_for_the_tenant(
+    api: Database, steps: list[Step], expected: set[str]
+) -> None:
+    world = _world(api, Policy())
+    request = world.submit()
+
+    for who, action in steps:
+        world.act(who, action, request.id)
+
+    rows = read(api, "SELECT DISTINCT person_id FROM notices WHERE template = 'receipt'")
+    names = {caller.person_id: name for name, caller in world.people.items()}
+    assert {names[row.person_id] for row in rows} == expected
+
+
+def test_an_admin_who_approves_too_hears_once_of_a_decision_and_by_a_receipt(api: Database) -> None:
+    world = _world(api, Policy(vendor_review=False))
+    with setting(api).transaction() as session:
+        tenants.give_role(session, world.people["tara"].person_id, Role.APPROVER, world.tenant.id)
+    request = world.submit()
+
+    world.act("ann", Action.APPROVE, request.id)
+
+    assert _told(world, api, "receipt") == {"ann", "tara"}
+    assert _told(world, api, "active") == {"erin", "amir", "abe"} | HOOKS
+
+
+def test_a_receipt_is_sent_though_the_request_has_moved_on_and_says_where_it_was_done(
+    world: World, worker: Database, post: Postbag
+) -> None:
+    request = world.submit()
+    world.act("ann", Action.APPROVE, request.id)
+    world.act("erin", Action.COMPLETE, request.id)
+
+    post.deliver(worker, open_notices(worker))
+
+    receipts = {mail.to_name: mail.text for mail in post.mail.sent if mail.subject.startswith("Receipt: ")}
+    assert receipts.keys() == {"Ann", "Tara"}
+    assert all(HERE.address in text and "Access is open" in text for text in receipts.values() if HERE.address)
+    others = [mail for mail in post.mail.sent if not mail.subject.startswith("Receipt: ")]
+    assert not [mail for mail in others if HERE.address and HERE.address in mail.text]
 
 
 def test_each_move_leaves_its_notices_due_at_once_and_prompts_matter_until_the_deadline(world: World) -> None:
@@ -173,3 +230,57 @@ def test_a_suspended_tenant_is_asked_nothing_and_nobody_is_told(api: Database, s
 
     for query in ("SELECT FROM requests", "SELECT FROM events", "SELECT FROM notices"):
         assert not read(api, query)
+
+
+QUIET = "UPDATE people SET wants_prompts = false WHERE name = ANY(:names)"
+
+
+@pytest.mark.parametrize(
+    ("quiet", "quorum", "expected"),
+    [
+        (["Ann"], 1, {"amir", "abe"}),
+        (["Ann", "Amir"], 1, {"abe"}),
+        (["Ann"], 2, {"amir", "abe"}),
+        (["Ann", "Amir"], 2, APPROVERS),
+        (["Ann", "Amir", "Abe"], 1, APPROVERS),
+    ],
+)
+def test_who_wants_no_prompts_gets_none_unless_the_others_are_too_few(
+    api: Database, superuser: Engine, *, quiet: list[str], quorum: int, expected: set[str]
+) -> None:
+    world = _world(api, Policy(vendor_review=False, quorum=quorum))
+    write(superuser, QUIET, names=quiet)
+
+    world.submit()
+
+    assert _told(world, api, "pending") == expected | HOOKS
+
+
+def test_a_stage_whose_people_all_want_no_prompts_is_asked_nonetheless(api: Database, superuser: Engine) -> None:
+    world = _world(api, Policy(vendor_review=False))
+    lay_down(world, groups={"legal": [str(world.people["abe"].person_id)]}, stages=[{"group": "legal"}])
+    write(superuser, QUIET, names=["Abe"])
+
+    world.submit()
+
+    assert "abe" in _told(world, api, "pending")
+
+
+def test_who_wants_no_prompts_hears_of_outcomes_and_gets_receipts(api: Database, superuser: Engine) -> None:
+    world = _world(api, Policy(vendor_review=False))
+    write(superuser, QUIET, names=["Ann", "Amir"])
+    request = world.submit()
+
+    world.act("ann", Action.APPROVE, request.id)
+
+    assert _told(world, api, "receipt") == {"ann", "tara"}
+    assert _told(world, api, "active") == {"erin", "amir", "abe"} | HOOKS
+
+
+def test_managers_are_asked_whatever_they_want(api: Database, superuser: Engine) -> None:
+    world = _world(api, Policy())
+    write(superuser, QUIET, names=["Max", "Mia"])
+
+    world.submit()
+
+    assert _told(world, api, "reviewing") == MANAGERS | {"vendor-hook"}

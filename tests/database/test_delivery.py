@@ -200,3 +200,17 @@ def test_a_notice_that_somebody_holds_is_left_to_them_and_not_lost(
     assert len(post.mail.sent) == 2
     assert worker.schedule.members(NOTICES).keys() == {f"notify:{held}"}
     assert [one.outcome for one in post.deliver(worker, [held])] == [Outcome.SENT]
+
+
+def test_a_mail_tells_the_time_in_the_readers_own_zone_at_the_moment_it_is_sent(
+    world: World, worker: Database, superuser: Engine, post: Postbag
+) -> None:
+    world.submit()
+    write(superuser, "UPDATE people SET time_zone = 'Asia/Tokyo' WHERE id = :id", id=world.people["ann"].person_id)
+
+    post.deliver(worker, open_notices(worker))
+
+    for mail in post.mail.sent:
+        assert (" JST (" in mail.text) == (" JST (" in mail.html) == (mail.to_name == "Ann")
+        assert " UTC" in mail.text
+        assert "ends in @vendor.example and its Message-ID in" in mail.text

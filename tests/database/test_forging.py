@@ -401,6 +401,25 @@ def test_who_was_disabled_does_not_enable_themselves(world: World) -> None:
         _vain(world, who, "UPDATE people SET disabled_at = NULL WHERE id = :me")
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE people SET time_zone = 'Asia/Tokyo' WHERE id = :other",
+        "UPDATE people SET wants_prompts = false WHERE id = :other",
+    ],
+)
+def test_nobody_chooses_what_mails_to_somebody_else_are_like(world: World, statement: str) -> None:
+    for who, other in (("olga", "max"), ("olga", "ann"), ("tara", "ann"), ("max", "erin"), ("ann", "amir")):
+        _vain(world, who, statement, at=world.tenant.id, other=world.people[other].person_id)
+
+    assert not read(world.house, "SELECT FROM people WHERE time_zone <> 'UTC' OR NOT wants_prompts")
+
+
+def test_a_time_zone_is_a_name_and_no_path(world: World) -> None:
+    for name in ("../../etc/passwd", "/etc/localtime", "", "a b", "Europe/Berlin\n"):
+        _vain(world, "ann", "UPDATE people SET time_zone = :name WHERE id = :me", name=name)
+
+
 def test_of_two_admins_who_remove_one_another_in_older_snapshots_one_stays(world: World, urls: Urls) -> None:
     tara, tom = world.people["tara"], world.add("tom", Role.TENANT_ADMIN, world.tenant.id)
     engine = create_engine(urls.api, poolclass=NullPool, isolation_level="REPEATABLE READ")

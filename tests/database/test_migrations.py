@@ -20,6 +20,8 @@ from tests.database.schema import objects
 MODELS = ("people.models", "people.keys", "requests.models", "notices.models", "audit.models")
 # The models name columns, keys and types; what spans columns or rows is Postgres' own business, kept in one place.
 ONLY_IN_THE_MIGRATIONS = {
+    "modify_default people.time_zone",
+    "modify_default people.wants_prompts",
     "modify_default requests.reminders",
     "modify_default requests.tiers_asked",
     "modify_default requests.warned",
@@ -42,6 +44,8 @@ ONLY_IN_THE_MIGRATIONS = {
     "remove_index ix_requests_denied",
     "remove_index ix_requests_open_windows",
     "remove_index ix_requests_requester_id_id",
+    "remove_index ix_requests_resources",
+    "remove_index ix_requests_tenant_id_case_ref",
     "remove_index ix_requests_tenant_id_id",
     "remove_index ix_requests_token_id_id",
     "remove_index ix_requests_wake_at",

@@ -194,7 +194,9 @@ class Portal:
         delivery.deliver(
             self.worker,
             [row.id for row in rows],
-            Senders(mails, MemoryHooks(), vault, self.settings.public_url, {}, policies.wordings),
+            Senders(
+                mails, MemoryHooks(), vault, self.settings.public_url, {}, policies.wordings, self.settings.mail_from
+            ),
         )
         return mails.sent
 

@@ -7,6 +7,7 @@ import pytest
 from lockbox.people import tenants
 from lockbox.people.roles import Role
 from tests.builders import setting
+from tests.database.scenes import read
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.portal import Portal
 from tests.http.tokens import by, made
@@ -28,6 +29,8 @@ def test_people_of_the_vendor_are_told_their_roles(door: Door, who: str, role: s
         "roles": [role],
         "tenants": {},
         "means": "sample",
+        "time_zone": "UTC",
+        "wants_prompts": True,
     }
 
 
@@ -73,3 +76,87 @@ def test_roles_are_those_of_now(fresh_door: Door) -> None:
 
 def test_nobody_is_told_nothing(door: Door) -> None:
     facts(door.get(None, "/v1/me"), 401, "invalid-token")
+
+
+def test_people_choose_their_time_zone_in_which_mails_tell_the_time(fresh_door: Door) -> None:
+    answer = fresh_door.call("ann", "PATCH", "/v1/me", json={"time_zone": "Europe/Berlin"})
+
+    assert (answer.status_code, answer.json()["time_zone"]) == (200, "Europe/Berlin")
+    assert answer.headers["cache-control"] == "no-store"
+    assert fresh_door.get("ann", "/v1/me").json()["time_zone"] == "Europe/Berlin"
+    assert fresh_door.get("amir", "/v1/me").json()["time_zone"] == "UTC"
+
+
+@pytest.mark.parametrize(
+    "name", ["Nowhere/Land", "europe/berlin", "../UTC", "localtime", "CEST+99", "Europe/Berlin "]
+)
+def test_a_time_zone_that_is_none_is_refused(door: Door, name: str) -> None:
+    answer = door.call("ann", "PATCH", "/v1/me", json={"time_zone": name})
+
+    assert facts(answer, 422, "invalid-request")["field"] == "time_zone"
+    assert door.get("ann", "/v1/me").json()["time_zone"] == "UTC"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"time_zone": None},
+        {"wants_prompts": "no"},
+        {"wants_prompts": 0},
+        {"time_zone": ""},
+        {"time_zone": "UTC", "name": "Mallory"},
+    ],
+)
+def test_nothing_else_of_oneself_is_changed(door: Door, body: dict[str, object]) -> None:
+    facts(door.call("ann", "PATCH", "/v1/me", json=body), 422, "invalid-request")
+
+
+def test_an_api_token_changes_nothing_of_what_its_person_is_told(door: Door) -> None:
+    answer = by(made(door, "max"), door, "PATCH", "/v1/me", json={"time_zone": "Asia/Tokyo"})
+
+    facts(answer, 403, "fresh-sign-in-needed")
+    assert door.get("max", "/v1/me").json()["time_zone"] == "UTC"
+
+
+def test_the_time_zone_is_chosen_on_the_accounts_page_too(portal: Portal) -> None:
+    browser = portal.browser()
+    browser.enter("abe")
+
+    page = browser.submit(browser.get("/account"), "/account/preferences", time_zone=" Asia/Kathmandu ")
+    refused = browser.submit(browser.get("/account"), "/account/preferences", time_zone="Nowhere/Land")
+
+    assert "Yours is Asia/Kathmandu" in page.words
+    assert refused.status == 422
+    assert "Choose a time zone by its name, such as Europe/Berlin" in refused.words
+    assert "Yours is Asia/Kathmandu" in browser.get("/account").words
+
+
+def test_who_wants_no_prompts_says_so_and_it_is_on_record(fresh_door: Door) -> None:
+    ann = fresh_door.world.people["ann"].person_id
+
+    for wanted in (False, False, True):
+        answer = fresh_door.call("ann", "PATCH", "/v1/me", json={"wants_prompts": wanted})
+        assert (answer.status_code, answer.json()["wants_prompts"]) == (200, wanted)
+
+    query = "SELECT action FROM events WHERE actor_id = :p AND action LIKE 'prompts%' ORDER BY id"
+    events = read(fresh_door.house, query, p=ann)
+    assert [row.action for row in events] == ["prompts_declined", "prompts_wanted"]
+
+
+def test_an_api_token_silences_no_prompts(door: Door) -> None:
+    answer = by(made(door, "max"), door, "PATCH", "/v1/me", json={"wants_prompts": False})
+
+    facts(answer, 403, "fresh-sign-in-needed")
+    assert door.get("max", "/v1/me").json()["wants_prompts"] is True
+
+
+def test_prompts_are_declined_and_wanted_again_on_the_accounts_page(portal: Portal) -> None:
+    browser = portal.browser()
+    browser.enter("amir")
+
+    declined = browser.submit(browser.get("/account"), "/account/preferences/prompts")
+    wanted = browser.submit(declined, "/account/preferences/prompts")
+
+    assert "only where the others are too few" in declined.words
+    assert "whenever you may approve" in wanted.words

@@ -8,6 +8,7 @@ import pytest
 
 from lockbox.ids import new_id
 from lockbox.people.roles import Role
+from lockbox.people.zones import clock_time
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
 from tests.http.portal import Browser, OpenPortal, Page, Portal
@@ -53,7 +54,7 @@ def test_the_page_says_who_what_why_and_both_clocks(easy: Portal) -> None:
         "CASE-1",
         "1 h 30 min",
         "Answer by",
-        request.deadline_at.strftime("%A %d %B %Y, %H:%M:%S UTC"),
+        clock_time(request.deadline_at),
         "if opened now",
         "0 of 1",
         "Erin (engineer) asked for access",
@@ -339,3 +340,42 @@ def test_a_hostile_name_is_harmless_on_the_pages_of_its_own_account(open_portal:
     assert page.read.scripts == []
     assert "<img" not in page.text
     assert "<img" not in browser.get("/sign-in").text
+
+
+def before(page: Page) -> str:
+    """Return what the page says of earlier requests."""
+    found = re.search(r'<section aria-labelledby="before">.*?</section>', page.text, re.DOTALL)
+    return " ".join(re.sub(r"<[^>]+>", " ", found[0]).split()) if found else ""
+
+
+def test_the_page_says_how_earlier_requests_for_the_same_case_or_resource_ended(open_portal: OpenPortal) -> None:
+    portal = open_portal(BY_MAIL)
+    denied = portal.world.submit(resources=["mailbox:other@contoso.example"])
+    portal.world.act("ann", Action.DENY, denied.id)
+    portal.world.submit(case_ref=None, resources=["mailbox:third@contoso.example"])
+    request, unlike = (
+        portal.world.submit(),
+        portal.world.submit(case_ref=None, resources=["mailbox:x@contoso.example"]),
+    )
+
+    _, page = opened(portal, "amir", request.id)
+
+    assert re.fullmatch(r"Asked before for the same case or resource Erin Denied by Ann \S+ .* UTC", before(page))
+    assert f"/requests/{denied.id}" in page.read.links
+    assert before(opened(portal, "amir", denied.id)[1]) == ""
+    assert before(opened(portal, "amir", unlike.id)[1]) == ""
+
+
+def test_the_page_names_no_earlier_request_that_its_reader_may_not_know_of(open_portal: OpenPortal) -> None:
+    portal = open_portal(Policy(mail_suffices=True))
+    withheld = portal.world.submit("eve")
+    portal.world.act("max", Action.DENY, withheld.id)
+    request = portal.world.submit()
+    portal.world.act("max", Action.ENDORSE, request.id)
+
+    told = {
+        name: before(opened(portal, name, request.id)[1]) for name in ("ann", "tara", "aude", "erin", "mia", "vera")
+    }
+
+    assert {name for name, words in told.items() if words} == {"mia", "vera"}
+    assert "Eve Denied by Max" in told["mia"]

@@ -32,6 +32,8 @@ MATRIX = {
     "POST /account/passkeys/remove": "sign-in 403 403 403 403 403 403 403 403 403 403",
     "POST /account/tokens/new": "sign-in 403 403 403 403 403 403 403 403 403 403",
     "POST /account/tokens/revoke": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "POST /account/preferences": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "POST /account/preferences/prompts": "sign-in 403 403 403 403 403 403 403 403 403 403",
     "POST /account/identities/new": "404 404 404 404 404 404 404 404 404 404 404",
     "POST /account/identities/remove": "sign-in 403 403 403 403 403 403 403 403 403 403",
     "GET /invitations/{invitation_id}": "200 200 200 200 200 200 200 200 200 200 200",

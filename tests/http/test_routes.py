@@ -79,6 +79,7 @@ MATRIX = {
     "GET /v1/vendor/invitations": "403 403 403 200 403 403 403 403 403 403 403",
     "DELETE /v1/vendor/invitations/{invitation_id}": "403 403 403 204 403 403 403 403 403 403 403",
     "GET /v1/me": "200 200 200 200 200 200 200 200 200 200 200",
+    "PATCH /v1/me": "200 200 200 200 200 200 200 200 200 200 200",
     "GET /v1/tokens": "200 200 200 200 200 200 200 200 200 200 200",
     "POST /v1/tokens": "201 201 201 201 201 201 201 201 201 201 201",
     "POST /v1/tokens/{token_id}/rotate": "404 404 404 404 404 404 404 201 404 404 404",
@@ -164,6 +165,7 @@ def test_a_route_answers_each_role_as_the_matrix_says(everybody: Door, changing:
         "POST /v1/requests": {"json": world.body()},
         "POST /v1/requests/preview": {"json": world.body()},
         "POST /v1/tokens": {"json": {"name": "laptop"}},
+        "PATCH /v1/me": {"json": {"time_zone": "Europe/Berlin"}},
         "GET /v1/access": {"params": question},
     }.get(route, {})
     place = place_of(door, route)

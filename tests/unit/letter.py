@@ -8,8 +8,11 @@ from uuid import UUID
 from lockbox.notices import letters
 from lockbox.notices.letters import Letter, Wording
 from lockbox.notices.senders.protocol import Mail
+from lockbox.people.roles import Mode
 
 PUBLIC = "https://lockbox.vendor.example/"
+SENDER = "Lockbox <lockbox@vendor.example>"
+SERVICES = {"exchange-online": "Exchange Online"}
 NUMBER = UUID("0197f3a0-a0a0-7a0a-8a0a-0a0a0a0a0a0a")
 PAGE = f"https://lockbox.vendor.example/requests/{NUMBER}"
 AT = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
@@ -25,6 +28,9 @@ def letter(**changes: Any) -> Letter:
         now=AT + timedelta(seconds=5),
         at=AT,
         deadline_at=AT + timedelta(hours=12),
+        action="submit",
+        to_state="pending",
+        actor_id=ERIN,
         actor_name="Erin Engineer",
         actor_role="engineer",
         comment=None,
@@ -32,6 +38,7 @@ def letter(**changes: Any) -> Letter:
         request_id=NUMBER,
         tenant="contoso",
         tenant_id=UUID(int=5),
+        mode=Mode.ENFORCE,
         requester="Erin Engineer",
         requester_id=ERIN,
         service="exchange-online",
@@ -45,10 +52,11 @@ def letter(**changes: Any) -> Letter:
         recipient_name="Ann Approver",
         recipient_address="ann@contoso.example",
         wording=Wording(),
+        time_zone="UTC",
     )
     return replace(asks, **changes)
 
 
 def mail(**changes: Any) -> Mail:
     """Return the mail of such a letter."""
-    return letters.mail(letter(**changes), public_url=PUBLIC, services={"exchange-online": "Exchange Online"})
+    return letters.mail(letter(**changes), public_url=PUBLIC, services=SERVICES, sender=SENDER)

@@ -5,9 +5,19 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from lockbox.notices.audience import NUDGE_TEMPLATES, PROMPTS, Hearer, Nudge, hearers, matters_until, nudged
+from lockbox.notices.audience import (
+    NUDGE_TEMPLATES,
+    PROMPTS,
+    RECEIPT,
+    Hearer,
+    Nudge,
+    hearers,
+    matters_until,
+    nudged,
+    receipted,
+)
 from lockbox.people.roles import Mode
-from lockbox.requests.lifecycle import MOVES, State
+from lockbox.requests.lifecycle import DECISIONS, MOVES, Action, Party, State
 
 VENDOR = {"managers", "vendor_endpoints"}
 OUTCOMES = ["active", "denied", "cancelled", "timed_out", "completed", "revoked", "expired"]
@@ -42,7 +52,7 @@ def test_what_begins_and_ends_inside_the_vendor_stays_there(mode: Mode, outcome:
 
 
 @pytest.mark.parametrize("mode", Mode)
-def test_a_vote_that_changes_no_state_is_told_to_nobody(mode: Mode) -> None:
+def test_a_vote_that_changes_no_state_is_no_news(mode: Mode) -> None:
     assert hearers("pending", "pending", mode, customer_knows=True) == set()
 
 
@@ -84,3 +94,27 @@ def test_who_hears_of_what_the_clock_does_to_a_request_that_stays_as_it_is(
 def test_every_nudge_has_a_text_that_stops_mattering_with_the_state_that_it_is_about() -> None:
     assert {nudge for nudge, _ in NUDGE_TEMPLATES} == set(Nudge)
     assert all(PROMPTS[template] == state for (_, state), template in NUDGE_TEMPLATES.items())
+
+
+RECEIPTS = {
+    ("endorse", "manager"): {"decider"},
+    ("deny", "manager"): {"decider"},
+    ("approve", "approver"): {"decider", "admins"},
+    ("deny", "approver"): {"decider", "admins"},
+    ("deny", "tenant_admin"): {"decider", "admins"},
+}
+
+
+@pytest.mark.parametrize(("action", "party"), list(itertools.product(Action, Party)))
+def test_every_decision_has_a_receipt_and_nothing_else_has(action: Action, party: Party) -> None:
+    by = {(act, one) for (_, act), move in MOVES.items() for one in move.by if act in DECISIONS}
+
+    told = receipted(action, party)
+
+    assert by == set(RECEIPTS)
+    if action not in DECISIONS or (action, party) in by:
+        assert told == RECEIPTS.get((action, party), set())
+
+
+def test_a_receipt_matters_for_a_day_whatever_the_deadline() -> None:
+    assert matters_until(RECEIPT, NOON, NOON + timedelta(seconds=5)) == NOON + timedelta(days=1)

@@ -40,7 +40,7 @@ def answers(story: int) -> list[Probe]:
 def good() -> Evidence:
     """Evidence of a run in which all was as it must be."""
     steps = [(story, step) for story in STORIES for step in story.steps]
-    told = [(story, step, who) for story in STORIES for step in story.told for who in step.mails.split()]
+    told = [(story, of, who) for story in STORIES for step in story.told for of, who in step.letters]
     called = [(story, step, endpoint) for story, step in steps for endpoint in step.hooks]
     return Evidence(
         requests={
@@ -49,7 +49,7 @@ def good() -> Evidence:
         events={s.number: [event(n, step.state, step.by) for n, step in enumerate(s.steps, 1)] for s in STORIES},
         probes={s.number: answers(s.number) for s in STORIES},
         closed_at={4: second(CLOSED)},
-        mails=[Mail(f"m{n}", f"r{s.number}", who, step.state, "") for n, (s, step, who) in enumerate(told)],
+        mails=[Mail(f"m{n}", f"r{s.number}", who, of, "") for n, (s, of, who) in enumerate(told)],
         hooks=[
             Hook(f"h{n}", to, f"request.{step.state}", f"r{s.number}", verified=True)
             for n, (s, step, to) in enumerate(called)

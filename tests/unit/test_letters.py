@@ -1,16 +1,19 @@
 """What a notice says, and that nobody can make it say something else."""
 
 import re
+from dataclasses import replace
 from datetime import timedelta
+from html import unescape
 from uuid import UUID
 
 import pytest
 
 from lockbox.notices import letters
-from lockbox.notices.audience import REMINDERS
-from lockbox.notices.letters import SUBJECTS, Wording
+from lockbox.notices.audience import RECEIPT, REMINDERS
+from lockbox.notices.letters import SUBJECTS, Earlier, Wording
+from lockbox.people.roles import Mode
 from lockbox.requests.lifecycle import State
-from tests.unit.letter import AT, ERIN, NUMBER, PAGE, mail
+from tests.unit.letter import ANN, AT, ERIN, NUMBER, PAGE, mail
 
 URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s\"'<>]+")
 PROMPTS = ["reviewing", "pending"]
@@ -18,7 +21,7 @@ PROMPTS = ["reviewing", "pending"]
 
 def seen(html: str) -> str:
     """Return what a reader sees of a page."""
-    return " ".join(re.sub(r"<[^>]*>", " ", html).split())
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", html)).split())
 
 
 @pytest.mark.parametrize("template", PROMPTS)
@@ -37,7 +40,7 @@ def test_a_prompt_says_all_that_a_decision_needs(template: str, part: str) -> No
         "support case: The mailbox does not open",
         "CASE-4711",
         "1 h 30 min",
-        "Tuesday 24 November 2026, 21:00:00 UTC",
+        "Tuesday 24 November 2026, 21:00 UTC",
         "Tuesday 24 November 2026, 10:30:05 UTC, if approved now",
         str(NUMBER),
     ):
@@ -49,7 +52,7 @@ def test_a_prompt_says_all_that_a_decision_needs(template: str, part: str) -> No
 def test_every_state_has_a_letter_with_a_text_part_and_a_subject(state: State) -> None:
     made = mail(template=state.value)
 
-    assert set(SUBJECTS) == {*State, *REMINDERS, "closing"}
+    assert set(SUBJECTS) == {*State, *REMINDERS, "closing", RECEIPT}
     assert made.text.strip()
     assert made.html.lstrip().startswith("<!doctype html>")
     assert "Exchange Online" in made.subject
@@ -142,7 +145,7 @@ def test_an_outcome_names_who_brought_it_about_and_what_was_said(state: str) -> 
 def test_an_open_window_says_until_when() -> None:
     made = mail(template="active", deadline_at=AT + timedelta(seconds=5400))
 
-    assert re.search(r"Open until +Tuesday 24 November 2026, 10:30:00 UTC\n", made.text)
+    assert re.search(r"Open until +Tuesday 24 November 2026, 10:30 UTC\n", made.text)
     assert "if approved now" not in made.text
 
 
@@ -158,13 +161,13 @@ def test_a_request_without_a_case_says_so() -> None:
 HOSTILE = "<script>alert(1)</script><img src=x>\"'&{{7*7}}"
 
 
-@pytest.mark.parametrize("template", State)
+@pytest.mark.parametrize("template", [*State, RECEIPT])
 @pytest.mark.parametrize(
     "field",
     ["requester", "tenant", "service", "justification", "case_ref", "comment", "actor_name", "reason_code"],
 )
-def test_html_in_a_field_is_shown_and_never_run(template: State, field: str) -> None:
-    made = mail(template=template.value, **{field: HOSTILE})
+def test_html_in_a_field_is_shown_and_never_run(template: str, field: str) -> None:
+    made = mail(template=str(template), **{field: HOSTILE})
 
     assert "<script" not in made.html
     assert "<img" not in made.html
@@ -237,3 +240,144 @@ def test_the_same_notice_has_the_same_message_id_and_the_same_request_the_same_t
 )
 def test_a_length_of_time_is_said_in_words(seconds: int, words: str) -> None:
     assert letters.duration(seconds) == words
+
+
+BERLIN = "Europe/Berlin"
+DENIED = Earlier(UUID(int=7), "Eve Engineer", "denied", AT - timedelta(days=1), "Amir Approver")
+
+
+def test_times_are_said_in_the_readers_zone_and_in_utc() -> None:
+    made = mail(time_zone=BERLIN)
+
+    for body in (made.text, seen(made.html)):
+        assert "Tuesday 24 November 2026, 22:00 CET (21:00 UTC)" in body
+
+
+@pytest.mark.parametrize("link", [True, False])
+@pytest.mark.parametrize("state", [*State, RECEIPT])
+def test_every_mail_says_how_to_tell_that_it_is_ours(state: str, *, link: bool) -> None:
+    made = mail(template=str(state), wording=Wording(link=link))
+
+    for body in (" ".join(made.text.split()), seen(made.html)):
+        assert "sender ends in @vendor.example and its Message-ID in @lockbox.vendor.example" in body.replace(
+            " .", "."
+        )
+        assert "open the portal yourself" in body
+    assert made.message_id.endswith("@lockbox.vendor.example>")
+
+
+def test_a_prompt_says_what_silence_does_and_what_a_yes_opens() -> None:
+    made = mail()
+
+    for body in (" ".join(made.text.split()), seen(made.html)):
+        assert "If nobody answers by then, the answer is no: nobody gets in" in body
+        assert (
+            "Approving opens exactly this and nothing else: whoever asks may read, export in these resources of "
+            "Exchange Online for at most 1 h 30 min, then it shuts by itself."
+        ) in body
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [
+        (Mode.ENFORCE, "Endorsing asks the customer to open"),
+        (Mode.OBSERVE, "Endorsing opens"),
+        (Mode.OFF, "Endorsing opens"),
+    ],
+)
+def test_a_manager_is_told_whether_endorsing_asks_the_customer_or_opens(mode: Mode, words: str) -> None:
+    made = mail(template="reviewing", mode=mode)
+
+    for body in (" ".join(made.text.split()), seen(made.html)):
+        assert f"{words} exactly this and nothing else" in body
+
+
+@pytest.mark.parametrize("template", PROMPTS)
+def test_a_prompt_says_how_earlier_requests_ended(template: str) -> None:
+    made = mail(template=template, earlier=[DENIED])
+
+    for body in (made.text, seen(made.html)):
+        said = "Eve Engineer: denied by Amir Approver, Monday 23 November 2026, 09:00 UTC"
+        assert said in body.replace(" :", ":").replace(" ,", ",")
+        assert str(UUID(int=7)) in body
+
+
+def test_a_prompt_without_a_past_speaks_of_none() -> None:
+    assert "Asked before" not in mail().text + mail().html
+
+
+def test_only_who_decided_is_named_for_an_earlier_request() -> None:
+    withdrawn = replace(DENIED, state="cancelled", actor="Eve Engineer")
+
+    assert "Eve Engineer: withdrawn, Monday" in mail(earlier=[withdrawn]).text
+
+
+def test_an_earlier_requester_cannot_leave_the_line() -> None:
+    forged = replace(DENIED, requester="Eve\nAnswer by        never", actor=HOSTILE)
+
+    made = mail(earlier=[forged])
+
+    assert [line[:17].rstrip() for line in made.text.splitlines()].count("Answer by") == 1
+    assert "<script" not in made.html
+
+
+RECEIPT_OF_A_VOTE = {
+    "template": RECEIPT,
+    "action": "approve",
+    "to_state": "pending",
+    "actor_id": ANN,
+    "actor_name": "Ann Approver",
+    "actor_role": "approver",
+    "address": "203.0.113.7",
+    "user_agent": "Firefox 150",
+}
+
+
+def test_a_receipt_tells_who_decided_from_where_and_what_to_do_if_it_was_somebody_else() -> None:
+    made = mail(**RECEIPT_OF_A_VOTE)
+
+    assert made.subject == "Receipt: Ann Approver approved access to Exchange Online at contoso"
+    for body in (" ".join(made.text.split()), seen(made.html)):
+        assert "You approved this request" in body
+        for fact in (
+            "203.0.113.7",
+            "Firefox 150",
+            str(NUMBER),
+            "Not you? Deny it on the request's page",
+            "Tuesday 24",
+        ):
+            assert fact in body
+    assert set(URL.findall(made.text)) == {PAGE, "https://lockbox.vendor.example/account"}
+    assert set(re.findall(r'href="([^"]*)"', made.html)) == {PAGE, "https://lockbox.vendor.example/account"}
+
+
+def test_an_admin_is_told_who_decided_and_nothing_of_sessions() -> None:
+    made = mail(**RECEIPT_OF_A_VOTE | {"recipient_id": UUID(int=3), "to_state": "active", "action": "approve"})
+
+    for body in (" ".join(made.text.split()), seen(made.html)):
+        assert "Ann Approver approved this request (approver)" in body
+        assert "Not what you expect? Revoke it on the request's page" in body
+        assert "session" not in body
+
+
+def test_a_receipt_for_the_other_side_says_nothing_of_where() -> None:
+    made = mail(**RECEIPT_OF_A_VOTE | {"address": None, "user_agent": None})
+
+    assert not re.search(r"^(From|By) ", made.text, re.MULTILINE)
+    assert not re.search(r">(From|By)<", made.html)
+
+
+def test_a_receipt_without_link_holds_none() -> None:
+    made = mail(**RECEIPT_OF_A_VOTE, wording=Wording(link=False))
+
+    assert URL.findall(made.text + made.html) == []
+
+
+@pytest.mark.parametrize("agent", ["Fox\r\nBcc: x", HOSTILE, "F" * 5000, "\u202eevil"])
+def test_a_user_agent_cannot_leave_its_line_or_be_run(agent: str) -> None:
+    made = mail(**RECEIPT_OF_A_VOTE | {"user_agent": agent})
+
+    assert "<script" not in made.html
+    assert "\u202e" not in made.text + made.html
+    (line,) = [line for line in made.text.splitlines() if line.startswith("By ")]
+    assert len(line) <= 300

@@ -23,7 +23,7 @@ STORIES = {
     "5 sent twice, then withdrawn": "Withdrawn by vendor",
 }
 PROOFS = {
-    "mails received": "30",
+    "mails received": "39",
     "webhooks, signature verified": "25",
     "events, one a move, no gap": "14",
     "nudges while 3 waited": "1 reminder, 2 tiers",

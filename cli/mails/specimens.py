@@ -1,0 +1,206 @@
+"""Specimens of every mail: what each notice and memo could be made of, the worst that people write among it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from lockbox.notices import letters, memos
+from lockbox.notices.audience import RECEIPT
+from lockbox.notices.letters import SUBJECTS, Earlier, Letter, Wording
+from lockbox.notices.memos import INVITATION, SIGN_IN_CODE, TITLES, Memo
+from lockbox.notices.senders.protocol import Mail
+from lockbox.people.roles import Mode
+
+PUBLIC_URL = "https://lockbox.vendor.example"
+SENDER = "Lockbox <lockbox@vendor.example>"
+SERVICES = {"exchange-online": "Exchange Online"}
+AT = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
+ERIN, ANN, TARA = UUID(int=1), UUID(int=2), UUID(int=3)
+NUMBER = UUID("0197f3a0-a0a0-7a0a-8a0a-0a0a0a0a0a0a")
+EVENT = UUID("0197f3a0-a0a0-7a0a-8a0a-0a0a0a0a0a0b")
+MINUTE = timedelta(minutes=1)
+
+
+@dataclass(frozen=True)
+class Hand:
+    """How people have written what a mail repeats."""
+
+    name: str
+    requester: str
+    actor: str
+    reader: str
+    tenant: str
+    words: str
+    case_ref: str | None
+    resources: tuple[str, ...]
+    user_agent: str
+    zone: str = "Europe/Berlin"
+
+
+PLAIN = Hand(
+    name="plain",
+    requester="Erin Engineer",
+    actor="Amir Approver",
+    reader="Ann Approver",
+    tenant="contoso",
+    words="The mailbox does not open since the last update, and Anna has a deadline on Thursday.",
+    case_ref="CASE-4711",
+    resources=("mailbox:anna@contoso.example", "mailbox:bob@contoso.example"),
+    user_agent="Mozilla/5.0 (X11; Linux x86_64; rv:150.0) Gecko/20100101 Firefox/150.0",
+)
+LONG = Hand(
+    name="long",
+    requester="Wolfeschlegelsteinhausenbergerdorff " * 6,
+    actor="M" * 200,
+    reader="Ann-Sophie-Charlotte " * 10,
+    tenant="c" * 63,
+    words="W" * 1000 + " " + "It does not open. " * 160,
+    case_ref="C" * 100,
+    resources=tuple(f"mailbox:{'a' * 200}-{number}@contoso.example" for number in range(20)),
+    user_agent="U" * 256,
+    zone="America/Argentina/ComodRivadavia",
+)
+RIGHT_TO_LEFT = Hand(
+    name="right-to-left",
+    requester="\u05d0\u05e8\u05d9\u05df \u05de\u05d4\u05e0\u05d3\u05e1\u05ea",
+    actor="\u0623\u0645\u064a\u0631 \u0627\u0644\u0645\u0648\u0627\u0641\u0642",
+    reader="\u05e2\u05e0\u05ea \u05d4\u05de\u05d0\u05e9\u05e8\u05ea",
+    tenant="contoso",
+    words="\u062a\u0639\u0630\u0631 \u0641\u062a\u062d \u0635\u0646\u062f\u0648\u0642 "
+    "\u0627\u0644\u0628\u0631\u064a\u062f (CASE-4711) "
+    "\u05d0\u05d9\u05df \u05d2\u05d9\u05e9\u05d4 \u05dc\u05ea\u05d9\u05d1\u05d4.",
+    case_ref="\u062d\u0627\u0644\u0629-4711",
+    resources=("mailbox:\u05d0\u05e0\u05d4@contoso.example",),
+    user_agent="\u05d3\u05e4\u05d3\u05e4\u05df/1",
+    zone="Asia/Jerusalem",
+)
+HTML = '<script>alert(1)</script><img src="https://evil.example/x" onerror="x">"\'&{{7*7}}{% raw %}'
+BREAKS = (
+    "Erin\r\nBcc: everyone@contoso.example\r\n\r\n<h1>Approve</h1>\u202egnp.exe\u2066"
+    "\u2028Request          0\x1b[31m\x00"
+)
+HOSTILE = Hand(
+    name="hostile",
+    requester=BREAKS,
+    actor=HTML + BREAKS,
+    reader=BREAKS,
+    tenant=HTML[:63],
+    words=f"{HTML}\r\nAnswer by        never\r\n.\r\nTo decide, sign in at evil.example {BREAKS}",
+    case_ref=HTML[:100],
+    resources=(HTML, "</td></table><a href=evil>mailbox</a>"),
+    user_agent=f"{HTML}\r\nX: y",
+    zone="../../etc/passwd",
+)
+HANDS = (PLAIN, LONG, RIGHT_TO_LEFT, HOSTILE)
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """One mail of the gallery, and the name of its files."""
+
+    name: str
+    mail: Mail
+
+
+def specimens() -> Iterator[Specimen]:
+    """Yield every mail: each template, in every hand, with and without a link, as far as its kind has them."""
+    for hand in HANDS:
+        for name, letter in _letters(hand):
+            for wording, tail in ((Wording(), ""), (Wording(link=False, justification=False), "-no-link")):
+                yield Specimen(f"{name}-{hand.name}{tail}", _mail(replace(letter, wording=wording)))
+        for template in TITLES:
+            memo = memos.mail(_memo(template, hand), public_url=PUBLIC_URL, sender=SENDER)
+            yield Specimen(f"{template}-{hand.name}", memo)
+
+
+def _letters(hand: Hand) -> Iterator[tuple[str, Letter]]:
+    for template in SUBJECTS.keys() - {RECEIPT}:
+        yield template, _letter(hand, template=template, to_state=template)
+    yield "reviewing-observe", _letter(hand, template="reviewing", to_state="reviewing", mode=Mode.OBSERVE)
+    yield "pending-first", _letter(hand, template="pending", to_state="pending", earlier=())
+    for name, facts in _receipts().items():
+        receipt: dict[str, Any] = {"template": RECEIPT, "actor_id": ANN, "address": "2001:db8::7", **facts}
+        yield f"receipt-{name}", _letter(hand, user_agent=hand.user_agent, **receipt)
+
+
+def _receipts() -> Mapping[str, Mapping[str, Any]]:
+    approved = {"action": "approve", "actor_role": "approver"}
+    return {
+        "of-a-vote": {**approved, "to_state": "pending"},
+        "of-an-approval": {**approved, "to_state": "active"},
+        "of-a-denial": {"action": "deny", "actor_role": "approver", "to_state": "denied"},
+        "of-an-endorsement": {"action": "endorse", "actor_role": "manager", "to_state": "pending"},
+        "for-an-admin": {**approved, "to_state": "active", "recipient_id": TARA},
+    }
+
+
+def _letter(hand: Hand, **facts: Any) -> Letter:  # noqa: ANN401 - whatever a specimen has of its own
+    usual: dict[str, Any] = {
+        "notice_id": UUID(int=99),
+        "now": AT + timedelta(seconds=30),
+        "at": AT,
+        "deadline_at": AT + timedelta(hours=12),
+        "action": "approve",
+        "actor_id": UUID(int=4),
+        "actor_name": hand.actor,
+        "actor_role": "approver",
+        "comment": None if facts["template"] in {"reviewing", "pending"} else hand.words,
+        "event_type": f"request.{facts['to_state']}",
+        "request_id": NUMBER,
+        "tenant": hand.tenant,
+        "tenant_id": UUID(int=5),
+        "mode": Mode.ENFORCE,
+        "requester": hand.requester,
+        "requester_id": ERIN,
+        "service": "exchange-online",
+        "resources": list(hand.resources),
+        "actions": ["read", "export"],
+        "reason_code": "support_case",
+        "justification": hand.words,
+        "case_ref": hand.case_ref,
+        "access_window": 5400,
+        "recipient_id": ANN,
+        "recipient_name": hand.reader,
+        "recipient_address": "ann@contoso.example",
+        "wording": Wording(),
+        "time_zone": hand.zone,
+        "earlier": _earlier(hand),
+    }
+    return Letter(**(usual | facts))
+
+
+def _earlier(hand: Hand) -> tuple[Earlier, ...]:
+    states = ("denied", "timed_out", "revoked", "expired", "active")
+    return tuple(
+        Earlier(UUID(int=NUMBER.int - days), hand.requester, state, AT - timedelta(days=days), hand.actor)
+        for days, state in enumerate(states, start=1)
+    )
+
+
+def _memo(template: str, hand: Hand) -> Memo:
+    secrets = {INVITATION: "ABCD-EFGH-IJKL-MNOP-QRST-UVWX-YZ23-4567", SIGN_IN_CODE: "1234 5678"}
+    tells = template not in secrets
+    return Memo(
+        notice_id=UUID(int=98),
+        template=template,
+        at=AT,
+        until=AT + 15 * MINUTE,
+        tenant=None if template == SIGN_IN_CODE else hand.tenant,
+        tenant_id=UUID(int=5),
+        event_id=EVENT,
+        about_id=UUID(int=97),
+        actor=hand.actor,
+        role="tenant_admin",
+        changes={"quorum": "1 \u2192 2", "rules.1.name": f'none \u2192 "{hand.words}"'} if tells else {},
+        named={"member": f"{hand.requester} <erin@contoso.example>", "comment": hand.words} if tells else {},
+        recipient_name=hand.reader,
+        recipient_address="ann@contoso.example",
+        time_zone=hand.zone,
+        secret=secrets.get(template),
+    )
+
+
+def _mail(letter: Letter) -> Mail:
+    return letters.mail(letter, public_url=PUBLIC_URL, services=SERVICES, sender=SENDER)

@@ -1,0 +1,49 @@
+"""Earlier requests for the same case or resource, and what had become of them when the reader was asked."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlmodel import Session
+
+from lockbox.notices.letters import Earlier
+
+MOST = 5
+
+# A reader of the customer hears of what the customer was asked or told, a manager of everything, anybody else of the
+# vendor of their own. Each of the two ways to be alike has an index of its own.
+EARLIER = text("""
+SELECT n.id AS notice_id, o.id AS request_id, q.name AS requester, v.to_state AS state, v.at, d.value AS actor
+FROM notices n
+JOIN events e ON e.id = n.event_id JOIN requests r ON r.id = n.request_id JOIN people p ON p.id = n.person_id
+JOIN LATERAL (
+    SELECT a.id, a.requester_id FROM (
+        SELECT c.id, c.requester_id, c.asked_at FROM requests c
+        WHERE c.tenant_id = r.tenant_id AND c.case_ref = r.case_ref
+        UNION
+        SELECT s.id, s.requester_id, s.asked_at FROM requests s
+        WHERE s.resources && r.resources AND s.tenant_id = r.tenant_id AND s.service = r.service
+    ) a
+    WHERE a.id < r.id AND CASE WHEN p.side = 'customer' THEN a.asked_at <= e.at
+        ELSE a.requester_id = p.id OR EXISTS (SELECT FROM memberships m
+            WHERE m.person_id = p.id AND m.tenant_id IS NULL AND m.role = 'manager') END
+    ORDER BY a.id DESC LIMIT :most
+) o ON true
+JOIN people q ON q.id = o.requester_id
+JOIN LATERAL (
+    SELECT x.id, x.to_state, x.at, x.actor_id FROM events x
+    WHERE x.request_id = o.id AND x.seq IS NOT NULL AND x.at <= e.at ORDER BY x.seq DESC LIMIT 1
+) v ON true
+LEFT JOIN event_details d ON d.event_id = v.id AND d.field = 'name'
+WHERE n.id = ANY(:ids) ORDER BY n.id, o.id DESC
+""")
+
+
+def read(session: Session, notice_ids: Sequence[UUID]) -> Mapping[UUID, Sequence[Earlier]]:
+    """Return for each of these notices the newest earlier requests that its reader may know of, five at most."""
+    found: dict[UUID, list[Earlier]] = defaultdict(list)
+    if notice_ids:
+        for row in session.connection().execute(EARLIER, {"ids": list(notice_ids), "most": MOST}):
+            found[row.notice_id].append(Earlier(row.request_id, row.requester, row.state, row.at, row.actor))
+    return found

@@ -1,0 +1,52 @@
+"""What people choose for themselves: the time zone of the mails to them, and whether prompts are among those."""
+
+from sqlmodel import Session
+
+from lockbox.people import sessions, zones
+from lockbox.people.models import Person
+from lockbox.people.roles import Caller, Means
+from lockbox.people.sessions import Place
+from lockbox.refusals import Invalid, SignInAgain
+
+
+def mine(session: Session, caller: Caller) -> Person:
+    """Return the caller with what they chose: `time_zone` and `wants_prompts`."""
+    return session.get_one(Person, caller.person_id)
+
+
+def choose_time_zone(session: Session, caller: Caller, name: str) -> None:
+    """Let mails tell the caller the time in that zone, beside UTC.
+
+    Raises:
+        SignInAgain: an API token was shown, which may not change what its person is told.
+        Invalid: there is no such zone.
+    """
+    person = _signed_in(session, caller)
+    if name not in zones.names():
+        raise Invalid("Choose a time zone by its name, such as Europe/Berlin or UTC.", field="time_zone")
+    person.time_zone = name
+    session.add(person)
+    session.flush()
+
+
+def choose_prompts(session: Session, caller: Caller, place: Place, *, wanted: bool) -> None:
+    """Let the caller, who may approve, be asked by mail or not; a receipt comes to whoever decides all the same.
+
+    Who does not want prompts is asked nonetheless where the others are too few to decide. The change is an event.
+
+    Raises:
+        SignInAgain: an API token was shown, which may not change what its person is told.
+    """
+    person = _signed_in(session, caller)
+    if person.wants_prompts is wanted:
+        return
+    person.wants_prompts = wanted
+    session.add(person)
+    session.flush()
+    sessions.record(session, caller, place, "prompts_wanted" if wanted else "prompts_declined")
+
+
+def _signed_in(session: Session, caller: Caller) -> Person:
+    if caller.means is Means.TOKEN:
+        raise SignInAgain("An API token changes nothing of this: sign in with a browser, or by your sign-in service.")
+    return session.get_one(Person, caller.person_id, with_for_update=True)

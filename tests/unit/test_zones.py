@@ -1,0 +1,53 @@
+"""An instant as clocks in a person's zone and in UTC show it, over changes of the clock too."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from lockbox.people import zones
+from lockbox.people.zones import clock_time
+
+
+@pytest.mark.parametrize(
+    ("moment", "zone", "words"),
+    [
+        ("2026-11-24T21:00:00", "Europe/Berlin", "Tuesday 24 November 2026, 22:00 CET (21:00 UTC)"),
+        ("2026-07-01T21:00:00", "Europe/Berlin", "Wednesday 1 July 2026, 23:00 CEST (21:00 UTC)"),
+        ("2026-11-24T21:00:00", "UTC", "Tuesday 24 November 2026, 21:00 UTC"),
+        ("2026-11-24T21:00:05", "Etc/UTC", "Tuesday 24 November 2026, 21:00:05 UTC"),
+        ("2026-11-24T21:00:05", "Europe/London", "Tuesday 24 November 2026, 21:00:05 GMT (21:00:05 UTC)"),
+        (
+            "2026-11-24T23:30:00",
+            "Europe/Berlin",
+            "Wednesday 25 November 2026, 00:30 CET (Tuesday 24 November 2026, 23:30 UTC)",
+        ),
+        ("2026-11-24T21:00:00", "America/Sao_Paulo", "Tuesday 24 November 2026, 18:00 UTC-03 (21:00 UTC)"),
+        ("2026-11-24T12:00:00", "Asia/Kathmandu", "Tuesday 24 November 2026, 17:45 UTC+0545 (12:00 UTC)"),
+    ],
+)
+def test_an_instant_is_said_by_both_clocks(moment: str, zone: str, words: str) -> None:
+    assert clock_time(datetime.fromisoformat(moment).replace(tzinfo=UTC), zone) == words
+
+
+def test_the_hour_that_comes_twice_is_told_apart() -> None:
+    first, second = (datetime(2026, 10, 25, hour, 30, tzinfo=UTC) for hour in (0, 1))
+
+    assert clock_time(first, "Europe/Berlin") == "Sunday 25 October 2026, 02:30 CEST (00:30 UTC)"
+    assert clock_time(second, "Europe/Berlin") == "Sunday 25 October 2026, 02:30 CET (01:30 UTC)"
+
+
+def test_the_hour_that_is_left_out_is_never_said() -> None:
+    last, first = datetime(2026, 3, 29, 0, 59, tzinfo=UTC), datetime(2026, 3, 29, 1, 0, tzinfo=UTC)
+
+    assert clock_time(last, "Europe/Berlin") == "Sunday 29 March 2026, 01:59 CET (00:59 UTC)"
+    assert clock_time(first, "Europe/Berlin") == "Sunday 29 March 2026, 03:00 CEST (01:00 UTC)"
+
+
+@pytest.mark.parametrize("zone", ["Nowhere/Land", "../../etc/passwd", "", "America", "\x00", "é"])
+def test_a_zone_that_is_not_known_here_is_read_as_utc(zone: str) -> None:
+    assert clock_time(datetime(2026, 11, 24, 21, tzinfo=UTC), zone) == "Tuesday 24 November 2026, 21:00 UTC"
+
+
+def test_names_are_those_of_the_database_and_no_paths_of_files() -> None:
+    assert {"UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires", "Etc/GMT+1"} <= zones.names()
+    assert not zones.names() & {"localtime", "posixrules", "America", "posix/UTC", "right/UTC", "zone.tab"}
