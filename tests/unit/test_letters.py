@@ -73,7 +73,7 @@ def test_a_nudge_says_what_it_is_about_and_how_much_time_is_left(template: str, 
         "Exchange Online",
         "mailbox:anna@contoso.example, mailbox:bob@contoso.example",
         "support case: The mailbox does not open",
-        "Tuesday 24 November 2026, 21:00:00 UTC",
+        "Tuesday 24 November 2026, 21:00 UTC",
         str(NUMBER),
     ):
         assert fact in body
