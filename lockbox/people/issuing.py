@@ -95,7 +95,7 @@ def rotate(
     """Replace a token of the caller's by one of the same name and limits; the old one goes on for the overlap.
 
     It lasts as long as the old one was made for, unless something else is asked for. A token that is shown may rotate
-    itself, or nothing that runs unattended could: once, and for no longer than it was made for. Whoever has stolen
+    itself, or nothing that runs unattended could: once, and for no longer than is usual here. Whoever has stolen
     one can thus go on; its person sees it, for theirs ends.
 
     Raises:
@@ -120,7 +120,7 @@ def rotate(
         raise Conflict("This token has been rotated: use the one that replaced it, or revoke that one first.")
     overlap = rules.overlap if overlap is None else overlap
     made_for = old.expires_at - old.created_at
-    most = min(made_for, rules.usual, rules.most) if itself else rules.most
+    most = min(rules.usual, rules.most) if itself else rules.most
     lifetime = _allowed(lifetime or min(made_for, most), most)
     _has_room([token for token in good if token is not old or overlap])
     issued = tokens.rotate(

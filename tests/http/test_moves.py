@@ -158,7 +158,7 @@ def test_a_move_of_the_table_is_made_and_every_other_refused(
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
 def test_where_the_customer_does_not_decide_a_managers_yes_opens(open_door: OpenDoor, mode: Mode) -> None:
     door = open_door(Policy(), mode)
-    request_id = door.pending()
+    request_id = door.pending(resources=["mailbox:anna@contoso.example"])
     assert door.get("ann", f"/v1/requests/{request_id}").status_code == 404
 
     opened = door.act("max", "endorse", request_id)

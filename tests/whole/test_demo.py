@@ -64,7 +64,7 @@ def children(process: "subprocess.Popen[str]", words: str) -> list[psutil.Proces
 
 def check_details(details: str) -> None:
     """Every mail, webhook, event and answer is in them."""
-    assert len(re.findall(r"^  \d (?:ann|amir|erin) +\S", details, re.MULTILINE)) == 29
+    assert len(re.findall(r"^  \d (?:ann|amir|erin) +\S", details, re.MULTILINE)) == 33
     assert len(re.findall(r"^  \d (?:customer|vendor) +request\.\S+ +verified ", details, re.MULTILINE)) == 25
     assert len(re.findall(r"^  \d \d \d{4}-\S+ \w+: ", details, re.MULTILINE)) == 14
     assert len(re.findall(r"^  \d \d{4}-\S+ \S+ (?:200|403)$", details, re.MULTILINE)) > 100

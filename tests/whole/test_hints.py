@@ -48,7 +48,7 @@ def test_hints_made_by_hand_decide_nothing(stage: Stage) -> None:
         stranger.send_task("lockbox.approve", [[str(request.id)]], queue="core")
         stranger.send_task("lockbox.reconcile", [], queue="maintenance")
 
-    control = world.submit(access_window=1)
+    control = world.fresh(access_window=1, case_ref="CASE-2")
     stage.rows("UPDATE tenants SET suspended = suspended WHERE id = :id RETURNING id", id=str(world.tenant.id))
     wait_until(lambda: stage.redis().llen("core") == 0 and stage.redis().llen("notify") == 0, "the queues are empty")
     assert stage.state(request.id) == "pending"
