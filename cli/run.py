@@ -41,6 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m cli.run", description=__doc__)
     parser.add_argument("--folder", type=Path, help="data folder of the embedded servers")
     parser.add_argument("--tokens", type=Path, default=welcome.TOKENS, help="where the tokens go (%(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=8000, help="of the API, or the next one that is free (%(default)s)"
+    )
+    parser.add_argument("--flower-port", type=int, default=5555, help="of Flower, likewise (%(default)s)")
     asked = parser.parse_args(arguments)
     end_on_signals()
     try:
@@ -48,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         with ExitStack() as ends:
             with unbroken():
                 CONSOLE.print("Starting Postgres, Redis and a mail catcher where none is configured …")
-                plan = stack.prepare(settings, asked.folder)
+                plan = stack.prepare(settings, asked.folder, api_port=asked.port, flower_port=asked.flower_port)
                 ends.callback(_leave, plan)
             return _kept_up(plan, _seeded(plan, settings), asked.tokens)
     except (EmbeddedRefused, UnsafeSettings, sample.NotInProduction, OSError) as refused:

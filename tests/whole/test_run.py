@@ -11,6 +11,7 @@ import httpx
 import psutil
 import pytest
 
+from tests.ports import own_port
 from tests.whole import terminal
 from tests.whole.terminal import Terminal
 
@@ -27,7 +28,8 @@ def here() -> Iterator[Terminal]:
 
 def run(here: Terminal, **variables: str) -> "subprocess.Popen[str]":
     tokens = str(here.place / "tokens.env")
-    return here.start("cli.run", "--folder", str(here.folder), "--tokens", tokens, **variables)
+    ports = ["--port", str(own_port(17000)), "--flower-port", str(own_port(17500))]
+    return here.start("cli.run", "--folder", str(here.folder), "--tokens", tokens, *ports, **variables)
 
 
 def read_until(process: "subprocess.Popen[str]", begins: str) -> str:
