@@ -20,7 +20,7 @@ run: $(READY) ## keep the whole stack up: API, workers, Flower and embedded serv
 	@$(BIN)/python -m cli.run
 
 test: $(READY) ## run all tests on servers of their own, from nothing
-	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(TESTS)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 check: $(READY) ## lint, types and the arrow of imports
 	@$(BIN)/ruff check .

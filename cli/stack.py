@@ -82,7 +82,7 @@ class Plan:
         return shared | own
 
 
-def prepare(settings: Settings, folder: Path | None = None, *, api_port: int, flower_port: int) -> Plan:
+def prepare(settings: Settings, folder: Path | None = None, *, api_port: int = 8000, flower_port: int = 5555) -> Plan:
     """Start an embedded server for every URL that is not set, bring the schema up, and choose ports.
 
     Raises:

@@ -27,6 +27,12 @@ for name in [name for name in os.environ if name.startswith(("LOCKBOX_", "FLOWER
     del os.environ[name]
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, in its shuffled order, so that no process is left alone with it at the end."""
+    items.sort(key=lambda item: "whole" not in item.path.parts)
+
+
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Servers]:
     """Postgres, Valkey and a mail catcher, from nothing, for this run of the tests."""

@@ -153,10 +153,13 @@ def stage_of(
 
 
 @pytest.fixture(scope="module")
-def stage(template: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """The whole stack, for the tests of one file."""
+def stage(
+    template: Servers, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Stage]:
+    """The whole stack, for the tests of one file; with Flower where the file says `WATCHED = True`."""
     logs = tmp_path_factory.mktemp("logs")
-    with stage_of(template, logs, names=("api", "worker", "notices", "flower")) as found:
+    watching = ("flower",) if getattr(request.module, "WATCHED", False) else ()
+    with stage_of(template, logs, names=("api", "worker", "notices", *watching)) as found:
         yield found
 
 

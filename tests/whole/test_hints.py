@@ -29,6 +29,9 @@ CONTROL_CALLS = (
 )
 
 
+WATCHED = True
+
+
 def broker(stage: Stage) -> Celery:
     """Return somebody who can write to the broker."""
     return Celery("stranger", broker=stage.urls.redis)
