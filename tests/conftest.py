@@ -29,8 +29,17 @@ for name in [name for name in os.environ if name.startswith(("LOCKBOX_", "FLOWER
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, in its shuffled order, so that no process is left alone with it at the end."""
-    items.sort(key=lambda item: "whole" not in item.path.parts)
+    """Begin with what takes longest, in its shuffled order, so that no process is left alone with it at the end.
+
+    Servers that are killed and want their ports back come last, when nobody else starts any.
+    """
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    if item.path.name == "test_embedded.py":
+        return 2
+    return 0 if "whole" in item.path.parts else 1
 
 
 @pytest.fixture(scope="session")
