@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from api import deps
 from api.browser import Visitor
 from api.problems import STATUS
-from lockbox.notices.letters import duration
+from lockbox.notices.phrases import duration
 from lockbox.people.zones import clock_time
 from lockbox.refusals import NotSignedIn, Refusal, SignInAgain
 

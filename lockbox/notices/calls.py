@@ -10,10 +10,11 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from lockbox.audit.canonical import instant
-from lockbox.notices import letters, memos
-from lockbox.notices.letters import Letter, one_line, portal_address
+from lockbox.notices import memos
+from lockbox.notices.letters import Letter
 from lockbox.notices.memos import TITLES, Memo
 from lockbox.notices.models import Format
+from lockbox.notices.phrases import one_line, portal_address
 from lockbox.people.zones import clock_time
 
 TEST = "endpoint_tested"
@@ -73,12 +74,33 @@ def of_letter(letter: Letter, target: Target, *, public_url: str, services: Mapp
     justification = letter.justification if target.with_justification and letter.wording.justification else None
     if target.format is Format.SLACK:
         return _slack_of(letter, justification, public_url, services)
-    body = letters.payload(letter, public_url=public_url)
+    body = payload(letter, public_url=public_url)
     if justification is None:
         return body
     told: dict[str, Any] = json.loads(body)
     told["data"]["justification"] = justification
     return _json(told)
+
+
+def payload(letter: Letter, *, public_url: str) -> bytes:
+    """Return the thin body of a webhook: ids, states and clocks; no reason, no names."""
+    return json.dumps(
+        {
+            "id": str(letter.notice_id),
+            "type": letter.event_type,
+            "timestamp": instant(letter.at),
+            "data": {
+                "request_id": str(letter.request_id),
+                "tenant": letter.tenant,
+                "tenant_id": str(letter.tenant_id),
+                "state": letter.template,
+                "answer_by": _deadline(letter, "reviewing", "pending"),
+                "open_until": _deadline(letter, "active"),
+                "url": portal_address(public_url, letter.request_id),
+            },
+        },
+        separators=(",", ":"),
+    ).encode()
 
 
 def of_memo(memo: Memo, target: Target, *, public_url: str) -> bytes:
@@ -133,3 +155,7 @@ def _plain(words: str) -> str:
 
 def _json(told: Mapping[str, Any]) -> bytes:
     return json.dumps(told, separators=(",", ":")).encode()
+
+
+def _deadline(letter: Letter, *states: str) -> str | None:
+    return instant(letter.deadline_at) if letter.template in states and letter.deadline_at else None

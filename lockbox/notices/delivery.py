@@ -1,8 +1,7 @@
 """Delivering notices: claim a few, say what each has to say, send, and record how it went."""
 
-import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,33 +14,27 @@ from sqlmodel import Session
 
 from lockbox import database
 from lockbox.database import Database, now
-from lockbox.notices import attempts, calls, correspondence, earlier, endpoints, letters, memos
+from lockbox.notices import calls, correspondence, endpoints, letters, memos, outcomes, reading
 from lockbox.notices.attempts import Attempt
 from lockbox.notices.audience import PROMPTS, REMINDERS
 from lockbox.notices.calls import Target
-from lockbox.notices.letters import Earlier, Letter, Wording
-from lockbox.notices.models import Channel, Outcome
+from lockbox.notices.letters import Letter
+from lockbox.notices.models import Outcome
 from lockbox.notices.outbox import KIND
+from lockbox.notices.outcomes import Try
+from lockbox.notices.reading import Item, Wordings
 from lockbox.notices.senders.protocol import NOTHING, Hook, HookSender, MailSender, Reply, SendFailed
 from lockbox.notices.vault import Vault
-from lockbox.people.roles import Mode
 from lockbox.schedule import NOTICES, Promise
 
 log = structlog.get_logger(__name__)
 
 LEASE = NOTICES.lease
 LONGEST_LEASE = timedelta(hours=1)
-FIRST_BACK_OFF = timedelta(seconds=2)
-LONGEST_BACK_OFF = timedelta(minutes=15)
-LEAST_BACK_OFF = timedelta(seconds=1)
-LEAST_JITTER = 0.75
 LONGEST_ERROR = 200
 BATCH_SECONDS = 30.0
 
-Item = tuple[Row[Any], Letter | None]
 Targets = Mapping[UUID, Target]
-
-CHANCE = random.SystemRandom()
 
 DUE = text("""
 SELECT id FROM notices WHERE closed_at IS NULL AND run_at <= clock_timestamp() - CAST(:grace AS interval)
@@ -54,35 +47,6 @@ KNOWN = text("SELECT id FROM notices WHERE id = ANY(:ids)")
 CLAIM = text("""
 UPDATE notices n SET attempts = n.attempts + 1, run_at = c.run_at
 FROM unnest(CAST(:ids AS uuid[]), CAST(:run_at AS timestamptz[])) AS c (id, run_at) WHERE n.id = c.id
-""")
-READ = text("""
-SELECT n.id, n.channel, n.template, n.until_at, n.attempts, e.at, e.deadline_at, e.action, e.to_state, e.actor_id,
-    e.actor_role, r.mode, coalesce(p.time_zone, 'UTC') AS time_zone,
-    r.id AS request_id, r.state, r.service, r.resources, r.actions, r.reason_code, r.justification, r.case_ref,
-    r.access_window, r.requester_id, t.slug AS tenant, t.id AS tenant_id, q.name AS requester,
-    p.id AS recipient_id, p.name AS recipient_name, p.email AS recipient_address,
-    p.disabled_at IS NOT NULL OR (p.id IS NOT NULL AND NOT EXISTS (SELECT FROM memberships m
-        WHERE m.person_id = p.id AND (m.tenant_id IS NULL OR m.tenant_id = n.tenant_id))) AS recipient_disabled,
-    h.url, h.secret, h.disabled_at AS endpoint_disabled,
-    EXISTS (SELECT FROM decisions d WHERE d.request_id = r.id AND d.person_id = p.id) AS has_decided,
-    (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'name') AS actor_name,
-    (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'comment') AS comment,
-    (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'address' AND a.side = p.side)
-        AS address,
-    (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'user_agent' AND a.side = p.side)
-        AS user_agent
-FROM notices n
-JOIN events e ON e.id = n.event_id JOIN requests r ON r.id = n.request_id JOIN tenants t ON t.id = n.tenant_id
-JOIN people q ON q.id = r.requester_id
-LEFT JOIN people p ON p.id = n.person_id LEFT JOIN endpoints h ON h.id = n.endpoint_id
-LEFT JOIN people a ON a.id = e.actor_id
-WHERE n.id = ANY(:ids) ORDER BY n.id
-""")
-RECORD = text("""
-UPDATE notices n SET outcome = s.outcome, closed_at = s.closed_at, run_at = s.run_at, last_error = s.last_error
-FROM unnest(CAST(:id AS uuid[]), CAST(:outcome AS text[]), CAST(:closed_at AS timestamptz[]),
-    CAST(:run_at AS timestamptz[]), CAST(:last_error AS text[])) AS s (id, outcome, closed_at, run_at, last_error)
-WHERE n.id = s.id AND n.closed_at IS NULL
 """)
 
 
@@ -98,19 +62,8 @@ class Senders:
     vault: Vault
     public_url: str
     services: Mapping[str, str]
-    wordings: Callable[[Session, Sequence[UUID]], Mapping[UUID, Wording]]
+    wordings: Wordings
     sender: str
-
-
-@dataclass(frozen=True)
-class Try:
-    """How one try ended; without an outcome it is tried again at `run_at`. No attempt: nothing left the house."""
-
-    notice_id: UUID
-    outcome: Outcome | None
-    run_at: datetime
-    error: str | None = None
-    attempt: Attempt | None = None
 
 
 def due(session: Session, *, grace: timedelta, most: int) -> list[UUID]:
@@ -131,25 +84,14 @@ def deliver(database_: Database, ids: Iterable[UUID], senders: Senders) -> list[
     with database_.transaction() as session:
         claimed = _claim(session, sorted(set(ids)))
         at = now(session)
-        items = list(_items(session, claimed, at, senders)) if claimed else []
+        items = list(reading.read(session, claimed, at, senders.wordings)) if claimed else []
         targets = calls.targets(session, claimed) if claimed else {}
     tries = list(_attempts(database_, items, targets, at, senders))
     senders.mail.close()
     if tries:
         with database_.transaction() as session:
-            _record(session, tries)
+            outcomes.record(session, tries)
     return tries
-
-
-def _items(session: Session, claimed: Sequence[UUID], at: datetime, senders: Senders) -> Iterator[Item]:
-    """Read the notices: each with its letter where it is about a request, and without one where it is a memo."""
-    rows = session.connection().execute(READ, {"ids": claimed}).all()
-    wordings = senders.wordings(session, [row.request_id for row in rows])
-    prompts = [row.id for row in rows if row.template in PROMPTS and row.channel == Channel.MAIL]
-    before = earlier.read(session, prompts)
-    yield from ((row, _letter(row, at, wordings[row.request_id], before.get(row.id, ()))) for row in rows)
-    if len(rows) < len(claimed):
-        yield from ((row, None) for row in correspondence.read(session, claimed))
 
 
 def _attempts(
@@ -245,49 +187,11 @@ def _call(row: Row[Any], target: Target, body: bytes, senders: Senders) -> Reply
     return senders.hooks.send(Hook(hook_id=str(row.id), url=target.url, body=body, secrets=secrets))
 
 
-def _letter(row: Row[Any], at: datetime, wording: Wording, before: Sequence[Earlier]) -> Letter:
-    return Letter(
-        notice_id=row.id,
-        template=row.template,
-        now=at,
-        at=row.at,
-        deadline_at=row.deadline_at,
-        action=row.action,
-        to_state=row.to_state,
-        actor_id=row.actor_id,
-        actor_name=row.actor_name,
-        actor_role=row.actor_role,
-        comment=row.comment,
-        event_type=f"request.{row.to_state}",
-        request_id=row.request_id,
-        tenant=row.tenant,
-        tenant_id=row.tenant_id,
-        mode=Mode(row.mode),
-        requester=row.requester,
-        requester_id=row.requester_id,
-        service=row.service,
-        resources=row.resources,
-        actions=row.actions,
-        reason_code=row.reason_code,
-        justification=row.justification,
-        case_ref=row.case_ref,
-        access_window=row.access_window,
-        recipient_id=row.recipient_id,
-        recipient_name=row.recipient_name or "",
-        recipient_address=row.recipient_address or "",
-        wording=wording,
-        time_zone=row.time_zone,
-        address=row.address,
-        user_agent=row.user_agent,
-        earlier=before,
-    )
-
-
 def _failed(row: Row[Any], at: datetime, failure: SendFailed, attempt: Attempt) -> Try:
     log.warning(
         "notice.not_sent", notice_id=str(row.id), channel=row.channel, attempts=row.attempts, error=failure.reason
     )
-    again = None if failure.permanent else _again(row.attempts, at, row.until_at, failure.wait)
+    again = None if failure.permanent else outcomes.again(row.attempts, at, row.until_at, failure.wait)
     logged = replace(
         attempt,
         status=failure.reply.status,
@@ -297,39 +201,3 @@ def _failed(row: Row[Any], at: datetime, failure: SendFailed, attempt: Attempt) 
     )
     outcome = Outcome.DEAD if again is None else None
     return Try(row.id, outcome, again or at, failure.reason[:LONGEST_ERROR], logged)
-
-
-def _again(attempts_: int, at: datetime, until: datetime, wait: timedelta | None) -> datetime | None:
-    """Return when to try again: with jitter, not before the endpoint asks for it, and before it stops mattering."""
-    planned = next_try(attempts_, at, until)
-    if planned is None:
-        return None
-    back_off = max((planned - at) * CHANCE.uniform(LEAST_JITTER, 1), LEAST_BACK_OFF)
-    return at + max(back_off, min(wait or back_off, until - at - LEAST_BACK_OFF))
-
-
-def next_try(attempts: int, at: datetime, until: datetime) -> datetime | None:
-    """Return when to try again: a doubling back-off, squeezed to a quarter of the time left; None if none is."""
-    left = until - at
-    if left <= LEAST_BACK_OFF:
-        return None
-    doubled: timedelta = FIRST_BACK_OFF * (1 << min(attempts - 1, 12))
-    back_off = min(doubled, LONGEST_BACK_OFF, left / 4)
-    return at + max(back_off, LEAST_BACK_OFF)
-
-
-def _record(session: Session, tries: Sequence[Try]) -> None:
-    at = now(session)
-    session.connection().execute(
-        RECORD,
-        {
-            "id": [one.notice_id for one in tries],
-            "outcome": [one.outcome and one.outcome.value for one in tries],
-            "closed_at": [at if one.outcome else None for one in tries],
-            "run_at": [one.run_at for one in tries],
-            "last_error": [one.error for one in tries],
-        },
-    )
-    attempts.write(session, [one.attempt for one in tries if one.attempt], at)
-    settled = [Promise(str(one.notice_id), KIND, None if one.outcome else one.run_at) for one in tries]
-    database.promise(session, NOTICES, settled)

@@ -1,31 +1,30 @@
 """What a notice says: texts and payloads, made when they are sent from the immutable event that caused them."""
 
-import json
-import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from email.utils import parseaddr
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-
-from lockbox.audit.canonical import instant
 from lockbox.notices.audience import RECEIPT
+from lockbox.notices.phrases import (
+    LONGEST_SUBJECT,
+    TEMPLATES,
+    duration,
+    one_line,
+    portal_address,
+    prose,
+    sender_domain,
+)
 from lockbox.notices.senders.protocol import Mail
 from lockbox.people.roles import Mode
 from lockbox.people.zones import clock_time
 
-LONGEST_NAME = 100
-LONGEST_SUBJECT = 200
 LONG = 600
 LONGEST_AGENT = 256
 LONGEST_RESOURCE = 256
-FORGING_MARKS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 SUBJECTS = {
     "reviewing": "Review needed: {requester} asks for {service} at {tenant}",
@@ -66,15 +65,6 @@ ENDED = {
     "expired": "time over",
 }
 FILES = {"review_reminder": "reminder", "answer_reminder": "reminder", "closing": "closing", RECEIPT: "receipt"}
-
-TEMPLATES = Environment(
-    loader=PackageLoader("lockbox.notices"),
-    autoescape=select_autoescape(["html"]),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
 
 
 @dataclass(frozen=True)
@@ -188,60 +178,6 @@ def mail(letter: Letter, *, public_url: str, services: Mapping[str, str], sender
     )
 
 
-def payload(letter: Letter, *, public_url: str) -> bytes:
-    """Return the thin body of a webhook: ids, states and clocks; no reason, no names."""
-    return json.dumps(
-        {
-            "id": str(letter.notice_id),
-            "type": letter.event_type,
-            "timestamp": instant(letter.at),
-            "data": {
-                "request_id": str(letter.request_id),
-                "tenant": letter.tenant,
-                "tenant_id": str(letter.tenant_id),
-                "state": letter.template,
-                "answer_by": _deadline(letter, "reviewing", "pending"),
-                "open_until": _deadline(letter, "active"),
-                "url": portal_address(public_url, letter.request_id),
-            },
-        },
-        separators=(",", ":"),
-    ).encode()
-
-
-def portal_address(public_url: str, request_id: UUID) -> str:
-    """Return the address of the request's page: a pointer, never a key."""
-    return f"{public_url.rstrip('/')}/requests/{request_id}"
-
-
-def sender_domain(sender: str) -> str:
-    """Return the domain of a From header: what a mail says of itself."""
-    return parseaddr(sender)[1].rpartition("@")[2]
-
-
-def one_line(text: str, longest: int = LONGEST_NAME) -> str:
-    """Return a name fit for a header: no control or direction characters, bounded in length."""
-    kept = (" " if unicodedata.category(mark).startswith(("C", "Z")) else mark for mark in text)
-    line = " ".join("".join(kept).split())
-    return line if len(line) <= longest else line[: longest - 1] + "…"
-
-
-def prose(text: str) -> str:
-    """Return what somebody wrote, its lines kept, without control characters and marks that turn the direction."""
-    lines = FORGING_MARKS.sub("", text).expandtabs(1).splitlines()
-    return "\n".join(
-        "".join(mark for mark in line if unicodedata.category(mark) not in {"Cc", "Cs"}) for line in lines
-    )
-
-
-def duration(seconds: int) -> str:
-    """Return a length of time in words, such as `4 h` or `1 h 30 min`."""
-    hours, rest = divmod(seconds, 3600)
-    minutes, left = divmod(rest, 60)
-    parts = [f"{hours} h" if hours else "", f"{minutes} min" if minutes else "", f"{left} s" if left else ""]
-    return " ".join(part for part in parts if part)
-
-
 def _said(letter: Letter, services: Mapping[str, str]) -> dict[str, Any]:
     """Return what the templates say, whatever the way that leads back to us."""
     time = partial(clock_time, zone=letter.time_zone)
@@ -302,7 +238,3 @@ def _before(one: Earlier, when: str) -> dict[str, str]:
     by = one_line(one.actor) if one.actor and one.state in NAMED_BY else ""
     number = str(one.request_id)
     return {"number": number, "who": one_line(one.requester), "ended": ENDED[one.state], "by": by, "when": when}
-
-
-def _deadline(letter: Letter, *states: str) -> str | None:
-    return instant(letter.deadline_at) if letter.template in states and letter.deadline_at else None

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from lockbox.audit.canonical import instant
-from lockbox.notices.letters import LONGEST_SUBJECT, TEMPLATES, one_line, prose, sender_domain
+from lockbox.notices.phrases import LONGEST_SUBJECT, TEMPLATES, one_line, prose, sender_domain
 from lockbox.notices.senders.protocol import Mail
 from lockbox.people.zones import clock_time
 

@@ -10,7 +10,8 @@ from cryptography.fernet import Fernet
 
 from lockbox.database import Database
 from lockbox.notices import delivery, endpoints
-from lockbox.notices.delivery import Senders, Try
+from lockbox.notices.delivery import Senders
+from lockbox.notices.outcomes import Try
 from lockbox.notices.senders.memory import MemoryHooks, MemoryMail
 from lockbox.notices.senders.protocol import HookSender, Mail
 from lockbox.notices.vault import Vault

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from lockbox.database import Database
-from lockbox.notices import attempts, delivery
+from lockbox.notices import attempts, delivery, outcomes
 from lockbox.notices.attempts import FAILS_TOO_LONG, MOST_ANSWER
 from lockbox.notices.models import Outcome
 from lockbox.notices.senders.protocol import Reply, SendFailed
@@ -289,7 +289,7 @@ def test_a_crash_between_the_call_and_its_record_calls_again_with_the_same_id(
     notices = hooks(sender)
 
     with monkeypatch.context() as dying:
-        dying.setattr(delivery, "_record", lambda *_: (_ for _ in ()).throw(SystemExit(137)))
+        dying.setattr(outcomes, "record", lambda *_: (_ for _ in ()).throw(SystemExit(137)))
         with pytest.raises(SystemExit):
             post.deliver(sender, notices)
     assert read(sender, TRIES) == []

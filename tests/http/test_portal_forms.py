@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from fastapi.routing import iter_route_contexts
 
-from lockbox.notices import letters
+from lockbox.notices import phrases
 from lockbox.people.roles import Means
 from lockbox.requests.rules import Policy
 from tests.http.portal import HOME, SETTINGS, Browser, OpenPortal, Page, Portal, crawl
@@ -123,7 +123,7 @@ def test_reading_never_changes_anything_whatever_is_followed_and_how_often(lenie
     request = lenient.world.fresh()
     browser = lenient.browser()
     browser.enter("ann", means)
-    links = [letters.portal_address("", request.id), "/sign-in", f"/invitations/{NOWHERE}", "/requests", "/account"]
+    links = [phrases.portal_address("", request.id), "/sign-in", f"/invitations/{NOWHERE}", "/requests", "/account"]
     before, states = lenient.count(), lenient.states()
 
     seen: list[Page] = []

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from lockbox.notices import letters
+from lockbox.notices import phrases
 from lockbox.notices.audience import RECEIPT, REMINDERS
 from lockbox.notices.letters import SUBJECTS, Earlier, Wording
 from lockbox.people.roles import Mode
@@ -239,7 +239,7 @@ def test_the_same_notice_has_the_same_message_id_and_the_same_request_the_same_t
     ],
 )
 def test_a_length_of_time_is_said_in_words(seconds: int, words: str) -> None:
-    assert letters.duration(seconds) == words
+    assert phrases.duration(seconds) == words
 
 
 BERLIN = "Europe/Berlin"

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from lockbox.notices import letters
+from lockbox.notices import calls
 from lockbox.requests.lifecycle import State
 from tests.unit.letter import ERIN, NUMBER, PAGE, PUBLIC, letter
 
@@ -25,7 +25,7 @@ def test_a_webhook_body_is_thin(template: State) -> None:
         resources=[secret] * 50,
     )
 
-    body = letters.payload(full, public_url=PUBLIC)
+    body = calls.payload(full, public_url=PUBLIC)
 
     assert len(body) < 20_000
     assert b"s3cret" not in body
@@ -45,7 +45,7 @@ def test_a_webhook_body_is_thin(template: State) -> None:
 def test_a_webhook_body_holds_ids_state_and_both_clocks(
     template: str, answer_by: str | None, open_until: str | None
 ) -> None:
-    body = letters.payload(letter(template=template, event_type=f"request.{template}"), public_url=PUBLIC)
+    body = calls.payload(letter(template=template, event_type=f"request.{template}"), public_url=PUBLIC)
 
     assert json.loads(body) == {
         "id": str(UUID(int=99)),

@@ -9,7 +9,7 @@ import pytest
 from cryptography.fernet import Fernet, InvalidToken
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from lockbox.notices.delivery import next_try
+from lockbox.notices.outcomes import next_try
 from lockbox.notices.senders.memory import MemoryMail
 from lockbox.notices.senders.protocol import Hook, Mail, SendFailed
 from lockbox.notices.senders.smtp import SmtpMail, compose

@@ -1,0 +1,80 @@
+"""What comes of a try: sent, moot, dead, or tried again later; the record of it, and when that is."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlmodel import Session
+
+from lockbox import database
+from lockbox.database import now
+from lockbox.notices import attempts
+from lockbox.notices.attempts import Attempt
+from lockbox.notices.models import Outcome
+from lockbox.notices.outbox import KIND
+from lockbox.schedule import NOTICES, Promise
+
+FIRST_BACK_OFF = timedelta(seconds=2)
+LONGEST_BACK_OFF = timedelta(minutes=15)
+LEAST_BACK_OFF = timedelta(seconds=1)
+LEAST_JITTER = 0.75
+
+CHANCE = random.SystemRandom()
+
+RECORD = text("""
+UPDATE notices n SET outcome = s.outcome, closed_at = s.closed_at, run_at = s.run_at, last_error = s.last_error
+FROM unnest(CAST(:id AS uuid[]), CAST(:outcome AS text[]), CAST(:closed_at AS timestamptz[]),
+    CAST(:run_at AS timestamptz[]), CAST(:last_error AS text[])) AS s (id, outcome, closed_at, run_at, last_error)
+WHERE n.id = s.id AND n.closed_at IS NULL
+""")
+
+
+@dataclass(frozen=True)
+class Try:
+    """How one try ended; without an outcome it is tried again at `run_at`. No attempt: nothing left the house."""
+
+    notice_id: UUID
+    outcome: Outcome | None
+    run_at: datetime
+    error: str | None = None
+    attempt: Attempt | None = None
+
+
+def again(attempts_: int, at: datetime, until: datetime, wait: timedelta | None) -> datetime | None:
+    """Return when to try again: with jitter, not before the endpoint asks for it, and before it stops mattering."""
+    planned = next_try(attempts_, at, until)
+    if planned is None:
+        return None
+    back_off = max((planned - at) * CHANCE.uniform(LEAST_JITTER, 1), LEAST_BACK_OFF)
+    return at + max(back_off, min(wait or back_off, until - at - LEAST_BACK_OFF))
+
+
+def next_try(attempts: int, at: datetime, until: datetime) -> datetime | None:
+    """Return when to try again: a doubling back-off, squeezed to a quarter of the time left; None if none is."""
+    left = until - at
+    if left <= LEAST_BACK_OFF:
+        return None
+    doubled: timedelta = FIRST_BACK_OFF * (1 << min(attempts - 1, 12))
+    back_off = min(doubled, LONGEST_BACK_OFF, left / 4)
+    return at + max(back_off, LEAST_BACK_OFF)
+
+
+def record(session: Session, tries: Sequence[Try]) -> None:
+    """Write how these tries ended, with a row of the delivery log for each that left the house."""
+    at = now(session)
+    session.connection().execute(
+        RECORD,
+        {
+            "id": [one.notice_id for one in tries],
+            "outcome": [one.outcome and one.outcome.value for one in tries],
+            "closed_at": [at if one.outcome else None for one in tries],
+            "run_at": [one.run_at for one in tries],
+            "last_error": [one.error for one in tries],
+        },
+    )
+    attempts.write(session, [one.attempt for one in tries if one.attempt], at)
+    settled = [Promise(str(one.notice_id), KIND, None if one.outcome else one.run_at) for one in tries]
+    database.promise(session, NOTICES, settled)
