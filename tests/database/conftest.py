@@ -7,19 +7,19 @@ import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import structlog
 from redis import Redis
 from redis.exceptions import RedisError
-from sqlalchemy import create_engine, text
-from sqlalchemy.pool import NullPool
+from sqlalchemy import Engine, TextClause, create_engine, text
 
 from config.embedded import Servers
 from lockbox import schedule as schedule_module
-from lockbox.database import Database
+from lockbox.database import Database, make_engine
 from lockbox.schedule import Schedule
 from tests.builders import ShiftedClock, Urls
 from tests.conftest import fresh_database
@@ -28,12 +28,12 @@ from tests.database.postbag import Postbag
 REDIS_SERVER = shutil.which("redis-server")
 KINDS = ["valkey", "redis"] if REDIS_SERVER else ["valkey"]
 START_SECONDS = 10
-EVERY_ROW = text("""
-DO $$ DECLARE name text; BEGIN
-    FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version' LOOP
-        EXECUTE format('DELETE FROM %I', name);
-    END LOOP;
-END $$
+TABLES = text("SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'")
+# What is idle holds no lock and nothing that the next test could find; the rest is ended.
+END_OTHERS = text("""
+SELECT pg_terminate_backend(a.pid, 5000) FROM pg_stat_activity a
+WHERE a.datname = current_database() AND a.backend_type = 'client backend' AND a.pid <> pg_backend_pid()
+    AND (a.state <> 'idle' OR EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid))
 """)
 
 
@@ -46,11 +46,44 @@ def _brief_logs() -> Iterator[None]:
     structlog.reset_defaults()
 
 
+@dataclass(frozen=True)
+class Shared:
+    """A database for one test after another, and warm connections to it; to make either takes longer than a test."""
+
+    urls: Urls
+    api: Engine
+    worker: Engine
+    root: Engine
+    empty: TextClause
+
+    def clear(self) -> None:
+        """Take away whatever the last test has left there: connections at work, rows, and all of Redis."""
+        with self.root.begin() as connection:
+            connection.execute(END_OTHERS)
+            connection.execute(text("SET LOCAL session_replication_role = replica"))
+            connection.execute(self.empty)
+        with Redis.from_url(self.urls.redis) as redis:
+            redis.flushall()
+
+
 @pytest.fixture(scope="session")
-def shared(template: Servers) -> Iterator[Urls]:
-    """A database for one test after another: to make one takes longer than most of the tests."""
+def shared(template: Servers) -> Iterator[Shared]:
+    """What the tests that change no more than rows have in common."""
     with fresh_database(template) as urls:
-        yield urls
+        root = create_engine(urls.superuser, pool_size=1, pool_pre_ping=True)
+        with root.connect() as connection:
+            names = list(connection.execute(TABLES).scalars())
+        deleting = (f"_{name} AS (DELETE FROM {name})" for name in names)  # noqa: S608 - our own tables
+        shared = Shared(
+            urls=urls,
+            api=make_engine(urls.api, role="test-api", pool_size=4, overflow=16),
+            worker=make_engine(urls.worker, role="test-worker", pool_size=4, overflow=16),
+            root=root,
+            empty=text(f"WITH {', '.join(deleting)} SELECT 1"),
+        )
+        yield shared
+        for engine in (shared.api, shared.worker, root):
+            engine.dispose()
 
 
 @pytest.fixture
@@ -59,14 +92,39 @@ def alone() -> None:
 
 
 @pytest.fixture
-def urls(request: pytest.FixtureRequest, template: Servers, shared: Urls) -> Iterator[Urls]:
+def urls(request: pytest.FixtureRequest, template: Servers, shared: Shared) -> Iterator[Urls]:
     """An empty database, and an emptied Redis."""
     if "alone" in request.fixturenames:
         with fresh_database(template) as urls:
             yield urls
     else:
-        _empty(shared)
-        yield shared
+        shared.clear()
+        yield shared.urls
+
+
+@pytest.fixture
+def api(urls: Urls, shared: Shared) -> Iterator[Database]:
+    """The database as the API sees it."""
+    with _house(urls, urls.api, shared, shared.api) as house:
+        yield house
+
+
+@pytest.fixture
+def worker(urls: Urls, shared: Shared) -> Iterator[Database]:
+    """The database as a worker sees it."""
+    with _house(urls, urls.worker, shared, shared.worker) as house:
+        yield house
+
+
+@contextmanager
+def _house(urls: Urls, login: str, shared: Shared, warm: Engine) -> Iterator[Database]:
+    is_shared = urls is shared.urls
+    engine = warm if is_shared else make_engine(login, role="test", pool_size=4, overflow=16)
+    house = Database(engine, Schedule(urls.redis))
+    yield house
+    house.schedule.close()
+    if not is_shared:
+        engine.dispose()
 
 
 @pytest.fixture(autouse=True)
@@ -189,20 +247,3 @@ def _wait_for(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
         else:
             return
     pytest.fail(f"redis-server did not come up:\n{log.read_text()}")
-
-
-def _empty(urls: Urls) -> None:
-    """Take away whatever the last test has left there: connections with their locks, rows, and all of Redis."""
-    engine = create_engine(urls.superuser, poolclass=NullPool)
-    with engine.begin() as connection:
-        connection.execute(
-            text(
-                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database() "
-                "AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
-            )
-        )
-        connection.execute(text("SET LOCAL session_replication_role = replica"))
-        connection.execute(EVERY_ROW)
-    engine.dispose()
-    with Redis.from_url(urls.redis) as redis:
-        redis.flushall()
