@@ -11,6 +11,9 @@ from lockbox.schedule import Index, Promise, Schedule
 
 Clock = Callable[[Session], datetime]
 
+TRY_LOCK = text("SELECT pg_try_advisory_lock(:number)")
+UNLOCK = text("SELECT pg_advisory_unlock(:number)")
+
 
 def make_engine(url: str, *, role: str, pool_size: int = 2, overflow: int = 2) -> Engine:
     """Return an engine whose connections give up rather than wait: all limits are set on the server's side.
@@ -60,6 +63,17 @@ class Database:
                 yield session
         for index, promised in promises.items():
             self.schedule.arm(index, promised)
+
+    @contextmanager
+    def alone(self, number: int) -> Iterator[bool]:
+        """Say whether nobody else holds the advisory lock with this number, and hold it until the end."""
+        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            alone = bool(connection.execute(TRY_LOCK, {"number": number}).scalar())
+            try:
+                yield alone
+            finally:
+                if alone:
+                    connection.execute(UNLOCK, {"number": number})
 
     def dispose(self) -> None:
         """Close every connection to Postgres and Redis."""

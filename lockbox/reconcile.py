@@ -1,12 +1,11 @@
 """Repairing the schedule from Postgres: arm what is missing, rebuild what was lost, act where nobody has acted."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
 from lockbox.database import Database
 from lockbox.notices import delivery
@@ -64,7 +63,7 @@ def reconcile(database: Database, send: Send | None) -> Iterator[str]:
     One process at a time does it, by advisory lock; others return at once. `send` delivers notices that nobody has
     taken; None leaves them to the processes that send.
     """
-    with _alone(database) as alone:
+    with database.alone(LOCK_NUMBER) as alone:
         if not alone:
             return
         yield from act_on_overdue(database, send, grace=GRACE)
@@ -142,18 +141,3 @@ def _promise(row: object, index: Index) -> Promise:
     state: State | None = getattr(row, "state", None)
     kind = CLOCK_ACTIONS[State(state)].value if state and index is CLOCK else KIND
     return Promise(str(row.id), kind, row.due)  # type: ignore[attr-defined]
-
-
-@contextmanager
-def _alone(database: Database) -> Iterator[bool]:
-    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        alone = _lock(connection)
-        try:
-            yield alone
-        finally:
-            if alone:
-                connection.execute(text("SELECT pg_advisory_unlock(:number)"), {"number": LOCK_NUMBER})
-
-
-def _lock(connection: Connection) -> bool:
-    return bool(connection.execute(text("SELECT pg_try_advisory_lock(:number)"), {"number": LOCK_NUMBER}).scalar())

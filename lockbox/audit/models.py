@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Text
+from sqlalchemy import BigInteger, SmallInteger, Text
 from sqlmodel import Field, SQLModel
 
 from lockbox.tables import Instant
@@ -48,3 +48,67 @@ class Unsealed(SQLModel, table=True):
     __tablename__ = "unsealed"
 
     event_id: UUID = Field(primary_key=True)
+
+
+class Log(SQLModel, table=True):
+    """A Merkle tree over the events of one tenant, or over the vendor's own where `tenant_id` is null.
+
+    `note` is the newest checkpoint. `generation` counts how often the database was restored from a back-up that was
+    older than what had been shipped; each has an `origin` of its own. The first `unproven` events are older than
+    the seals: nothing vouches for them but that they were there when sealing began.
+    """
+
+    __tablename__ = "logs"
+
+    id: UUID = Field(primary_key=True)
+    tenant_id: UUID | None = Field(default=None, foreign_key="tenants.id")
+    origin: str = Field(max_length=255, unique=True)
+    generation: int
+    size: int = Field(sa_type=BigInteger)
+    root: bytes
+    unproven: int = Field(sa_type=BigInteger)
+    note: str = Field(sa_type=Text)
+    noted_at: datetime = Field(sa_type=Instant)
+
+
+class Seal(SQLModel, table=True):
+    """The place of an event in its log, counted from 0 without a gap."""
+
+    __tablename__ = "seals"
+
+    log_id: UUID = Field(primary_key=True, foreign_key="logs.id")
+    number: int = Field(primary_key=True, sa_type=BigInteger)
+    event_id: UUID = Field(unique=True)
+
+
+class Tile(SQLModel, table=True):
+    """Up to 256 hashes of a log's tree, 32 bytes each; see `lockbox.audit.tiles`."""
+
+    __tablename__ = "tiles"
+
+    log_id: UUID = Field(primary_key=True, foreign_key="logs.id")
+    level: int = Field(primary_key=True, sa_type=SmallInteger)
+    number: int = Field(primary_key=True, sa_type=BigInteger)
+    hashes: bytes
+
+
+class KeptCheckpoint(SQLModel, table=True):
+    """A checkpoint of each hour, whether or not anything had happened, as it left the house."""
+
+    __tablename__ = "checkpoints"
+
+    id: UUID = Field(primary_key=True)
+    log_id: UUID = Field(foreign_key="logs.id")
+    size: int = Field(sa_type=BigInteger)
+    at: datetime = Field(sa_type=Instant)
+    note: str = Field(sa_type=Text)
+
+
+class AuditKey(SQLModel, table=True):
+    """A public key that has signed checkpoints or approvals here, as `name+id+base64`; none is ever taken off."""
+
+    __tablename__ = "audit_keys"
+
+    key: str = Field(primary_key=True, max_length=255)
+    purpose: str = Field(max_length=24)
+    first_used_at: datetime = Field(sa_type=Instant)

@@ -1,0 +1,170 @@
+"""Checkpoints: a log's size and root at a moment, as a signed note (C2SP signed-note and tlog-checkpoint); pure."""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+ED25519 = b"\x01"
+ID_BYTES = 4
+KEY_BYTES = 32
+SIGNATURE_BYTES = 64
+HASH_BYTES = 32
+LONGEST_NOTE = 4096
+DASH = "\N{EM DASH} "
+TIME = "time "
+MOST_DIGITS = 19
+
+
+class BadNote(Exception):  # noqa: N818 - it names what was found
+    """It is no checkpoint, or nobody who is trusted has signed it."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a log says of itself: that it has so many events with this root. `at` is UTC, as events have it."""
+
+    origin: str
+    size: int
+    root: bytes
+    at: str
+
+    @property
+    def text(self) -> str:
+        """What is signed, with its last line break; the time is an extension line."""
+        return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n{TIME}{self.at}\n"
+
+
+@dataclass(frozen=True)
+class VerifierKey:
+    """A public key in the form of C2SP's signed notes: a name, and 32 bytes of Ed25519."""
+
+    name: str
+    public: bytes
+
+    @property
+    def id(self) -> bytes:
+        """The four bytes by which a signature names its key."""
+        return hashlib.sha256(self.name.encode() + b"\n" + ED25519 + self.public).digest()[:ID_BYTES]
+
+    @property
+    def text(self) -> str:
+        """The key as people pass it on: `name+id+base64`."""
+        return f"{self.name}+{self.id.hex()}+{base64.b64encode(ED25519 + self.public).decode()}"
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the public key in hex, in groups that can be read out over a telephone."""
+        digest = hashlib.sha256(self.public).hexdigest()
+        return " ".join(digest[start : start + 8] for start in range(0, len(digest), 8))
+
+    @classmethod
+    def read(cls, text: str) -> "VerifierKey":
+        """Return the key that a text such as `lockbox.example+1a2b3c4d+AbCd…` says.
+
+        Raises:
+            BadNote: it is no such text, or not an Ed25519 key.
+        """
+        name, _, rest = text.strip().partition("+")
+        said, _, encoded = rest.partition("+")
+        try:
+            raw = base64.b64decode(encoded, validate=True)
+        except ValueError:
+            raw = b""
+        key = cls(name, raw[1:])
+        if not is_name(name) or raw[:1] != ED25519 or len(raw) != 1 + KEY_BYTES or key.id.hex() != said:
+            raise BadNote("this is no key of the form name+id+base64 for Ed25519")
+        return key
+
+
+def is_name(name: str) -> bool:
+    """Whether a key or a log may be called this: something, without white space or a plus sign."""
+    return bool(name) and name.isprintable() and "+" not in name and not any(mark.isspace() for mark in name)
+
+
+def sign(checkpoint: Checkpoint, name: str, keys: Sequence[Ed25519PrivateKey]) -> str:
+    """Return the signed note, with a line for each key.
+
+    Args:
+        checkpoint: what is said.
+        name: of the keys.
+        keys: the newest first.
+    """
+    said = checkpoint.text
+    lines = []
+    for key in keys:
+        public = VerifierKey(name, key.public_key().public_bytes_raw())
+        signature = base64.b64encode(public.id + key.sign(said.encode())).decode()
+        lines.append(f"{DASH}{name} {signature}\n")
+    return f"{said}\n{''.join(lines)}"
+
+
+def read(note: str) -> Checkpoint:
+    """Return what a signed note says, its signatures unseen.
+
+    Raises:
+        BadNote: it is not of the form of a checkpoint.
+    """
+    said, _ = _parted(note)
+    lines = said.split("\n")
+    try:
+        origin, size, root, *further = lines[:-1]
+        decoded = base64.b64decode(root, validate=True)
+    except ValueError:
+        raise BadNote("this is no checkpoint: origin, size and root stand on three lines") from None
+    number = size.isascii() and size.isdigit() and len(size) <= MOST_DIGITS and (size == "0" or size[0] != "0")
+    if not number or len(decoded) != HASH_BYTES or not origin:
+        raise BadNote("this is no checkpoint: its size or its root is not of the right form")
+    at = next((line.removeprefix(TIME) for line in further if line.startswith(TIME)), "")
+    return Checkpoint(origin, int(size), decoded, at)
+
+
+def verify(note: str, keys: Mapping[bytes, VerifierKey]) -> tuple[Checkpoint, VerifierKey]:
+    """Return what a note says, and a trusted key that has signed it.
+
+    Args:
+        note: the signed note.
+        keys: those that are trusted, by their four-byte ids.
+
+    Raises:
+        BadNote: it is no checkpoint, no trusted key has signed it, or a trusted key's signature is wrong.
+    """
+    checkpoint = read(note)
+    said, signatures = _parted(note)
+    signers = []
+    for name, id_, signature in signatures:
+        key = keys.get(id_)
+        if key is None or key.name != name:
+            continue
+        try:
+            Ed25519PublicKey.from_public_bytes(key.public).verify(signature, said.encode())
+        except InvalidSignature:
+            raise BadNote(f"the signature by {name}+{id_.hex()} is wrong") from None
+        signers.append(key)
+    if not signers:
+        names = ", ".join(f"{name}+{id_.hex()}" for name, id_, _ in signatures) or "nobody"
+        raise BadNote(f"signed by {names}, which is no key that you trust")
+    return checkpoint, signers[0]
+
+
+def _parted(note: str) -> tuple[str, list[tuple[str, bytes, bytes]]]:
+    """Return the signed text, and each signature with the name and the id of its key."""
+    if len(note) > LONGEST_NOTE:
+        raise BadNote("this is too long for a checkpoint")
+    text, separator, rest = note.rpartition("\n\n")
+    if not separator or not rest.endswith("\n"):
+        raise BadNote("this is no signed note: a blank line stands between text and signatures")
+    signatures = []
+    for line in rest[:-1].split("\n"):
+        name, _, encoded = line.removeprefix(DASH).partition(" ")
+        try:
+            raw = base64.b64decode(encoded, validate=True)
+        except ValueError:
+            raw = b""
+        if not line.startswith(DASH) or not is_name(name) or len(raw) <= ID_BYTES:
+            raise BadNote("this is no signed note: a line of its signatures is not one")
+        signatures.append((name, raw[:ID_BYTES], raw[ID_BYTES:]))
+    return f"{text}\n", signatures

@@ -1,0 +1,195 @@
+"""Merkle trees as RFC 6962 section 2 (and RFC 9162) has them: hashes, roots, proofs, and the check of proofs; pure.
+
+A tree is never held as a whole: whoever has one hands in a `Subtree`, which returns any complete part's hash.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+HASH_BYTES = 32
+EMPTY_ROOT = hashlib.sha256().digest()
+
+Subtree = Callable[[int, int], bytes]
+"""The hash of the complete subtree of 2^level leaves with this number at its level: (level, number) → 32 bytes."""
+
+
+class BadProof(Exception):  # noqa: N818 - it names what was found
+    """A proof does not lead from what it is about to the root."""
+
+
+def leaf_hash(entry: bytes) -> bytes:
+    """Return SHA-256(0x00 ‖ entry)."""
+    return hashlib.sha256(b"\x00" + entry).digest()
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    """Return SHA-256(0x01 ‖ left ‖ right)."""
+    return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+class Growing:
+    """The root of a tree that grows leaf by leaf, by the hashes of its complete subtrees alone (log2 of its size)."""
+
+    def __init__(self, size: int = 0, peaks: Sequence[bytes] = ()) -> None:
+        if len(peaks) != size.bit_count():
+            raise ValueError("a tree has one peak for each bit of its size")
+        self.size = size
+        self._peaks = list(peaks)
+
+    def add(self, leaf: bytes) -> None:
+        """Append the hash of one more leaf."""
+        self._peaks.append(leaf)
+        full = self.size
+        while full & 1:
+            right = self._peaks.pop()
+            self._peaks[-1] = node_hash(self._peaks[-1], right)
+            full >>= 1
+        self.size += 1
+
+    @property
+    def root(self) -> bytes:
+        """The root as it is now."""
+        if not self._peaks:
+            return EMPTY_ROOT
+        *rest, root = self._peaks
+        for peak in reversed(rest):
+            root = node_hash(peak, root)
+        return root
+
+
+def root_of(leaves: Iterable[bytes]) -> bytes:
+    """Return the root over the hashes of leaves, in order."""
+    growing = Growing()
+    for leaf in leaves:
+        growing.add(leaf)
+    return growing.root
+
+
+def range_hash(subtree: Subtree, start: int, end: int) -> bytes:
+    """Return the hash of the leaves from `start` to before `end`, as they stand under one node of a tree."""
+    if start == end:
+        return EMPTY_ROOT
+    parts = [subtree(level, number) for level, number in complete(start, end)]
+    *rest, hashed = parts
+    for part in reversed(rest):
+        hashed = node_hash(part, hashed)
+    return hashed
+
+
+def complete(start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield the complete subtrees, as (level, number), whose leaves are those from `start` to before `end`.
+
+    `start` must be a multiple of the largest power of two that is at most `end - start`, as it is for every node.
+    """
+    while start < end:
+        level = (end - start).bit_length() - 1
+        yield level, start >> level
+        start += 1 << level
+
+
+def inclusion(subtree: Subtree, index: int, size: int) -> list[bytes]:
+    """Return the audit path of a leaf in the tree of that size (RFC 6962 section 2.1.1), the lowest node first.
+
+    Raises:
+        ValueError: there is no such leaf.
+    """
+    if not 0 <= index < size:
+        raise ValueError(f"a tree of {size} leaves has none with the index {index}")
+    path = []
+    start, end = 0, size
+    while end - start > 1:
+        middle = start + _split(end - start)
+        if index < middle:
+            path.append(range_hash(subtree, middle, end))
+            end = middle
+        else:
+            path.append(range_hash(subtree, start, middle))
+            start = middle
+    return path[::-1]
+
+
+def consistency(subtree: Subtree, old: int, new: int) -> list[bytes]:
+    """Return the proof that the tree of size `new` extends that of size `old` (RFC 6962 section 2.1.2).
+
+    Raises:
+        ValueError: the older is not the smaller one.
+    """
+    if not 0 <= old <= new:
+        raise ValueError(f"a tree of {new} leaves does not extend one of {old}")
+    if old in {0, new}:
+        return []
+    path: list[bytes] = []
+    start, end = 0, new
+    while old != end:
+        middle = start + _split(end - start)
+        if old <= middle:
+            path.append(range_hash(subtree, middle, end))
+            end = middle
+        else:
+            path.append(range_hash(subtree, start, middle))
+            start = middle
+    if start:
+        path.append(range_hash(subtree, start, end))
+    return path[::-1]
+
+
+def check_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes], root: bytes) -> None:
+    """Check an audit path (RFC 9162 section 2.1.3.2).
+
+    Raises:
+        BadProof: it does not lead from the leaf to the root.
+    """
+    if not 0 <= index < size:
+        raise BadProof("the leaf is not in a tree of that size")
+    hashed = leaf
+    for node, is_left in _sides(index, size - 1, path):
+        hashed = node_hash(node, hashed) if is_left else node_hash(hashed, node)
+    if hashed != root:
+        raise BadProof("the path does not lead to the root")
+
+
+def check_consistency(old: int, new: int, old_root: bytes, new_root: bytes, path: Sequence[bytes]) -> None:
+    """Check that the tree with the new root extends that with the old one (RFC 9162 section 2.1.4.2).
+
+    Raises:
+        BadProof: it does not.
+    """
+    if not 0 <= old <= new:
+        raise BadProof("the older tree is the larger one")
+    if old in {0, new}:
+        if path or (old == new and old_root != new_root) or (old == 0 and old_root != EMPTY_ROOT):
+            raise BadProof("trees of these sizes differ")
+        return
+    nodes = list(path) if old & (old - 1) else [old_root, *path]
+    number, last = old - 1, new - 1
+    while number & 1:
+        number, last = number >> 1, last >> 1
+    older = newer = nodes[0] if nodes else b""
+    for node, is_left in _sides(number, last, nodes[1:]):
+        older = node_hash(node, older) if is_left else older
+        newer = node_hash(node, newer) if is_left else node_hash(newer, node)
+    if older != old_root or newer != new_root:
+        raise BadProof("the newer tree does not extend the older one")
+
+
+def _sides(number: int, last: int, path: Sequence[bytes]) -> Iterator[tuple[bytes, bool]]:
+    """Yield each node of a path, and whether it stands to the left, from a node up to the root above `last`.
+
+    Raises:
+        BadProof: the path is longer or shorter than the way.
+    """
+    for node in path:
+        if last == 0:
+            raise BadProof("the path is too long")
+        is_left = bool(number & 1) or number == last
+        yield node, is_left
+        while is_left and number and not number & 1:
+            number, last = number >> 1, last >> 1
+        number, last = number >> 1, last >> 1
+    if last:
+        raise BadProof("the path is too short")
+
+
+def _split(size: int) -> int:
+    """Return the largest power of two that is smaller than a size above one."""
+    return 1 << (size - 1).bit_length() - 1

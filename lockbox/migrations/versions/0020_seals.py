@@ -1,0 +1,102 @@
+"""Seals: a Merkle tree over each tenant's events and over the vendor's own, its tiles, and signed checkpoints."""
+
+from alembic import op
+
+revision = "0020"
+down_revision = "0008"
+
+# The log of a tenant has the tenant's id; the vendor's own has zeros. `unproven` events are older than the seals.
+TABLES = """
+CREATE TABLE logs (
+    id uuid CONSTRAINT pk_logs PRIMARY KEY,
+    tenant_id uuid CONSTRAINT fk_logs_tenant_id REFERENCES tenants (id),
+    origin varchar(255) NOT NULL CONSTRAINT uq_logs_origin UNIQUE,
+    generation integer NOT NULL CONSTRAINT ck_logs_generation CHECK (generation >= 1),
+    size bigint NOT NULL CONSTRAINT ck_logs_size CHECK (size >= 0),
+    root bytea NOT NULL CONSTRAINT ck_logs_root CHECK (octet_length(root) = 32),
+    unproven bigint NOT NULL CONSTRAINT ck_logs_unproven CHECK (unproven >= 0),
+    note text NOT NULL,
+    noted_at timestamptz NOT NULL,
+    CONSTRAINT ck_logs_id CHECK (id = coalesce(tenant_id, '00000000-0000-0000-0000-000000000000'))
+);
+CREATE INDEX ix_logs_noted_at ON logs (noted_at);
+CREATE TABLE seals (
+    log_id uuid NOT NULL CONSTRAINT fk_seals_log_id REFERENCES logs (id),
+    number bigint NOT NULL CONSTRAINT ck_seals_number CHECK (number >= 0),
+    event_id uuid NOT NULL CONSTRAINT uq_seals_event_id UNIQUE,
+    CONSTRAINT pk_seals PRIMARY KEY (log_id, number)
+);
+CREATE TABLE tiles (
+    log_id uuid NOT NULL CONSTRAINT fk_tiles_log_id REFERENCES logs (id),
+    level smallint NOT NULL,
+    number bigint NOT NULL,
+    hashes bytea NOT NULL
+        CONSTRAINT ck_tiles_hashes CHECK (octet_length(hashes) % 32 = 0 AND octet_length(hashes) BETWEEN 32 AND 8192),
+    CONSTRAINT pk_tiles PRIMARY KEY (log_id, level, number)
+);
+CREATE TABLE checkpoints (
+    id uuid CONSTRAINT pk_checkpoints PRIMARY KEY,
+    log_id uuid NOT NULL CONSTRAINT fk_checkpoints_log_id REFERENCES logs (id),
+    size bigint NOT NULL,
+    at timestamptz NOT NULL,
+    note text NOT NULL
+);
+CREATE INDEX ix_checkpoints_log_id_at ON checkpoints (log_id, at);
+CREATE TABLE audit_keys (
+    key varchar(255) CONSTRAINT pk_audit_keys PRIMARY KEY,
+    purpose varchar(24) NOT NULL CONSTRAINT ck_audit_keys_purpose CHECK (purpose IN ('log', 'approval')),
+    first_used_at timestamptz NOT NULL
+);
+"""
+
+# A log grows and does nothing else: what was hashed stays, in its place.
+ONLY_GROWS = """
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON seals FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER append_only_whole BEFORE TRUNCATE ON seals FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON checkpoints FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON audit_keys FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE FUNCTION refuse_shrinking() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '% only grow', TG_TABLE_NAME USING ERRCODE = 'insufficient_privilege';
+END $$;
+CREATE TRIGGER only_grows BEFORE UPDATE ON tiles FOR EACH ROW
+    WHEN (substr(NEW.hashes, 1, octet_length(OLD.hashes)) <> OLD.hashes) EXECUTE FUNCTION refuse_shrinking();
+CREATE TRIGGER never_goes BEFORE DELETE ON tiles FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER only_grows BEFORE UPDATE ON logs FOR EACH ROW
+    WHEN (NEW.size < OLD.size OR (NEW.size = OLD.size AND NEW.root <> OLD.root) OR NEW.unproven <> OLD.unproven
+        OR NEW.generation NOT IN (OLD.generation, OLD.generation + 1)
+        OR (NEW.generation = OLD.generation AND NEW.origin <> OLD.origin))
+    EXECUTE FUNCTION refuse_shrinking();
+CREATE TRIGGER never_goes BEFORE DELETE ON logs FOR EACH ROW EXECUTE FUNCTION refuse_change();
+"""
+
+READS = "(tenant_id = ANY ((SELECT at_tenants())::uuid[])) OR (SELECT at_roles()) && '{vendor_auditor}'::text[]"
+OF_A_LOG = "EXISTS (SELECT FROM logs l WHERE l.id = log_id)"
+SECURITY = f"""
+CREATE POLICY api_select ON logs FOR SELECT TO lockbox_api USING ({READS});
+CREATE POLICY api_select ON seals FOR SELECT TO lockbox_api USING ({OF_A_LOG});
+CREATE POLICY api_select ON tiles FOR SELECT TO lockbox_api USING ({OF_A_LOG});
+CREATE POLICY api_select ON checkpoints FOR SELECT TO lockbox_api USING ({OF_A_LOG});
+CREATE POLICY api_select ON audit_keys FOR SELECT TO lockbox_api USING (true);
+CREATE POLICY api_insert ON audit_keys FOR INSERT TO lockbox_api WITH CHECK (purpose = 'approval');
+GRANT SELECT ON logs, seals, tiles, checkpoints, audit_keys TO lockbox_api;
+GRANT INSERT ON audit_keys TO lockbox_api;
+GRANT SELECT, INSERT ON logs, seals, tiles, checkpoints, audit_keys TO lockbox_worker;
+GRANT UPDATE (size, root, note, noted_at) ON logs TO lockbox_worker;
+GRANT UPDATE (hashes) ON tiles TO lockbox_worker;
+GRANT SELECT, DELETE ON unsealed TO lockbox_worker;
+"""
+SECURED = ("logs", "seals", "tiles", "checkpoints", "audit_keys")
+
+
+def _secured() -> str:
+    return "".join(
+        f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY; ALTER TABLE {table} FORCE ROW LEVEL SECURITY;"
+        f"CREATE POLICY worker ON {table} FOR ALL TO lockbox_worker USING (true);"
+        for table in SECURED
+    )
+
+
+def upgrade() -> None:
+    for part in (TABLES, ONLY_GROWS, _secured(), SECURITY):
+        op.execute(part)
