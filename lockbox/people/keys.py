@@ -33,7 +33,7 @@ class Token(SQLModel, table=True):
 
 
 class Identity(SQLModel, table=True):
-    """A person as an OIDC issuer knows them."""
+    """A person as an OIDC issuer knows them; until `trusted_at` it proves no more than the mailbox that bound it."""
 
     __tablename__ = "identities"
 
@@ -41,6 +41,7 @@ class Identity(SQLModel, table=True):
     subject: str = Field(primary_key=True, max_length=255)
     person_id: UUID = Field(foreign_key="people.id", index=True)
     created_at: datetime = Field(sa_type=Instant)
+    trusted_at: datetime = Field(sa_type=Instant)
 
 
 class Passkey(SQLModel, table=True):

@@ -59,7 +59,9 @@ ONE_MORE = {
         "INSERT INTO tokens (id, person_id, name, is_sample, secret_hash, scopes, services, expires_at, created_at) "
         "VALUES (uuidv7(), :who, 'mine', false, sha256(uuid_send(:who)), '{}', '{}', now(), now())"
     ),
-    "identities": "INSERT INTO identities VALUES ('https://another.example', CAST(:who AS uuid)::text, :who, now())",
+    "identities": (
+        "INSERT INTO identities VALUES ('https://another.example', CAST(:who AS uuid)::text, :who, now(), now())"
+    ),
     "passkeys": "INSERT INTO passkeys VALUES (uuidv7(), :who, sha256(uuid_send(:who)), '', 0, 'mine', now(), now())",
     "sessions": (
         "INSERT INTO sessions (id, person_id, secret_hash, means, signed_in_at, last_seen_at, expires_at) "
@@ -76,7 +78,8 @@ OWN_KEYS = {
 }
 HITS = {
     "pk_identities": (
-        "INSERT INTO identities VALUES ('https://' || 'idp' || '.example', CAST(:ann AS uuid)::text, :me, now())"
+        "INSERT INTO identities "
+        "VALUES ('https://' || 'idp' || '.example', CAST(:ann AS uuid)::text, :me, now(), now())"
     ),
     "uq_passkeys_credential_id": (
         "INSERT INTO passkeys VALUES (uuidv7(), :me, uuid_send(:ann), '', 0, 'x', now(), now())"

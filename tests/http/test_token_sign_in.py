@@ -17,7 +17,7 @@ from tests.http.door import facts
 from tests.http.portal import HOME, SESSION, Browser, OpenPortal, Portal
 from tests.oidc_issuer import LocalIssuer, local_issuer
 
-BIND = "INSERT INTO identities (issuer, subject, person_id, created_at) VALUES (:i, :s, :p, now())"
+BIND = "INSERT INTO identities VALUES (:i, :s, :p, now(), now())"
 HAVE_A_PASSKEY = """
 INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at, trusted_at)
 VALUES (uuidv7(), :p, uuid_send(uuidv7()), '', 0, 'key', now(), now())
