@@ -15,6 +15,7 @@ from lockbox.people.models import Tenant
 from lockbox.people.roles import TENANT_ROLES, Caller, Role
 from lockbox.refusals import NotYours, Unknown
 from lockbox.requests import policies
+from lockbox.requests.merging import strictest
 from lockbox.requests.voting import strong_enough
 from lockbox.requests.writing import Origin
 
@@ -79,7 +80,9 @@ def take(
 
 
 def firmly(session: Session, seat: Seat, tenant: Tenant) -> None:
-    """Check that whoever could loosen something at a tenant signed in as freshly and strongly as to approve.
+    """Check that whoever could loosen something at a tenant signed in as freshly and strongly as to approve anything.
+
+    That is by the strictest of all rules, for it may be the one that gives way.
 
     While nobody could approve there is nothing to loosen: whoever sets a tenant up may do so as they came in.
 
@@ -88,7 +91,7 @@ def firmly(session: Session, seat: Seat, tenant: Tenant) -> None:
     """
     at = now(session)
     if directory(session, {tenant.id}, at).approvers[tenant.id]:
-        strong_enough(seat.caller, policies.current(session, tenant), at)
+        strong_enough(seat.caller, strictest(policies.current(session, tenant)), at)
 
 
 def is_last_approver(session: Session, seat: Seat, person_id: UUID) -> bool:

@@ -15,6 +15,7 @@ from lockbox.refusals import LicenceRequired, TooLate
 from lockbox.requests import acting, policies, voting
 from lockbox.requests.changes import changes as policy_changes
 from lockbox.requests.lifecycle import OPEN_STATES, Action, State
+from lockbox.requests.merging import strictest
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.voting import Verdict
 from lockbox.requests.writing import Origin
@@ -112,7 +113,7 @@ def close_what_was_opened_alone(session: Session, seat: Seat, tenant: Tenant) ->
 
 def _firmly_loosened(session: Session, seat: Seat, tenant: Tenant) -> None:
     """Nobody gives the decision away by a token or a mail, not even where nobody could approve yet."""
-    voting.strong_enough(seat.caller, policies.current(session, tenant), now(session))
+    voting.strong_enough(seat.caller, strictest(policies.current(session, tenant)), now(session))
 
 
 def _is_entitled(tenant: Tenant, plans: Mapping[str, Plan]) -> None:
