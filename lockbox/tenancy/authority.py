@@ -24,6 +24,7 @@ VENDOR = "the vendor"
 
 # A row could not be locked by everyone who may change people: row-level security hides it from updates.
 HOLD = text("SELECT pg_advisory_xact_lock(hashtextextended('lockbox people of ' || :whose, 0))")
+SHARE = text("SELECT pg_advisory_xact_lock_shared(hashtextextended('lockbox people of ' || :whose, 0))")
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,8 @@ def operate(session: Session, caller: Caller, origin: Origin, slug: str) -> tupl
     """
     tenant = known(session, caller, slug)
     capacity(caller, (Role.OPERATOR,))
+    # Whoever takes an operator's role away waits, and finds what the operator has left at tenants.
+    session.connection().execute(SHARE, {"whose": VENDOR})
     hold(session, tenant.id)
     caller = registry.as_of_now(session, caller)
     role = capacity(caller, (Role.OPERATOR,))

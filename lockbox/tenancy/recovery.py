@@ -46,6 +46,17 @@ def propose(session: Session, caller: Caller, origin: Origin, slug: str, *, name
     return offers.make(session, seat, wanted, at)
 
 
+def withdraw(session: Session, caller: Caller, origin: Origin, slug: str, invitation_id: UUID) -> None:
+    """Take a proposal back, as an operator, such as one that was mistyped; those who heard of it hear of this.
+
+    Raises:
+        Unknown, NotYours: as named.
+        InvitationClosed: it has been accepted, objected to or withdrawn.
+    """
+    seat, _ = authority.operate(session, caller, origin, slug)
+    invitations.end(session, seat, invitation_id, only_recovery=True)
+
+
 def object_to(session: Session, caller: Caller, origin: Origin, slug: str, invitation_id: UUID) -> None:
     """Stop a recovery, as an admin or approver of the tenant.
 

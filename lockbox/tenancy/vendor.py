@@ -11,7 +11,7 @@ from lockbox.people.models import Invitation, Person
 from lockbox.people.roles import Caller, Role
 from lockbox.refusals import Invalid, OwnRoles, Unknown
 from lockbox.requests.writing import Origin
-from lockbox.tenancy import authority, invitations, memberships, offers, trail
+from lockbox.tenancy import authority, invitations, leaving, memberships, offers, trail
 from lockbox.tenancy.authority import Seat
 from lockbox.tenancy.memberships import Member, Page
 from lockbox.tenancy.offers import Offer
@@ -70,6 +70,8 @@ def withdraw(session: Session, caller: Caller, origin: Origin, invitation_id: UU
 def set_roles(session: Session, caller: Caller, origin: Origin, person_id: UUID, roles: frozenset[Role]) -> Member:
     """Give somebody of the vendor exactly these roles; they hold from the next call on.
 
+    What a role carried ends with it: what an operator has offered or proposed to others.
+
     Raises:
         NotYours, Unknown: as named.
         OwnRoles: it is the caller.
@@ -86,7 +88,7 @@ def set_roles(session: Session, caller: Caller, origin: Origin, person_id: UUID,
 
 
 def remove(session: Session, caller: Caller, origin: Origin, person_id: UUID) -> None:
-    """Take every role from somebody of the vendor.
+    """Take every role from somebody of the vendor, and what it carried.
 
     Raises:
         NotYours, Unknown, OwnRoles: as named.
@@ -99,11 +101,14 @@ def remove(session: Session, caller: Caller, origin: Origin, person_id: UUID) ->
 def disable(session: Session, caller: Caller, origin: Origin, person_id: UUID) -> Member:
     """Shut somebody of the vendor out for good: tokens, sign-ins and open windows count no more from this moment.
 
+    What they have offered or proposed to others is taken back.
+
     Raises:
         NotYours, Unknown, OwnRoles: as named.
     """
     seat, member = _colleague(session, caller, origin, person_id)
     if not member.is_disabled:
+        leaving.withdraw_offers(session, seat, person_id)
         person = session.get_one(Person, person_id)
         person.disabled_at = now(session)
         session.add(person)
@@ -132,6 +137,8 @@ def _again(session: Session, person_id: UUID) -> Member:
 
 
 def _replace(session: Session, seat: Seat, member: Member, roles: frozenset[Role], action: str) -> None:
+    if Role.OPERATOR in member.roles - roles:
+        leaving.withdraw_offers(session, seat, member.person_id)
     memberships.give(session, member.person_id, None, roles - member.roles)
     memberships.take_away(session, member.person_id, None, member.roles - roles)
     diff = change(listed(memberships.words(member.roles)), listed(memberships.words(roles)))
