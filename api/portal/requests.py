@@ -30,6 +30,7 @@ from lockbox.requests.register import Entry, Filter
 from lockbox.requests.sight import Guarded
 from lockbox.requests.voting import Verdict
 from lockbox.requests.writing import Origin
+from lockbox.tenancy import recovery
 
 router = APIRouter(prefix="/requests", tags=[TAG], include_in_schema=False)
 front = APIRouter(tags=[TAG], include_in_schema=False)
@@ -68,6 +69,7 @@ def list_all(request: Request, chosen: Chosen, session: Work) -> Response:
         "requests",
         visitor=visitor,
         entries=found.entries,
+        proposals=recovery.open_for(session, visitor.caller),
         titles=titles,
         most=MOST,
         has_more=found.next_cursor is not None,
