@@ -5,7 +5,7 @@ from alembic import op
 revision = "0009"
 down_revision = "0008"
 
-OFFERED_BY_US = "(SELECT at_roles()) && '{operator}'::text[] AND (tenant_id IS NULL OR is_of_the_vendor(invited_by))"
+OPERATOR = "(SELECT at_roles()) && '{operator}'::text[]"
 
 TRUSTED = """
 ALTER TABLE identities ADD COLUMN trusted_at timestamptz;
@@ -28,16 +28,35 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION is_of_the_vendor FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION is_of_the_vendor TO lockbox_api;
-ALTER POLICY api_select ON invitations USING (id = (SELECT at_invitation())
-    OR tenant_id = ANY ((SELECT at_tenants())::uuid[]) OR ({OFFERED_BY_US}));
-ALTER POLICY api_update ON invitations USING (id = (SELECT at_invitation())
-    OR tenant_id = ANY ((SELECT at_administers())::uuid[]) OR ({OFFERED_BY_US})
-    OR (is_recovery AND EXISTS (SELECT FROM memberships m WHERE m.person_id = (SELECT at_person())
-        AND m.tenant_id = invitations.tenant_id AND m.role = 'approver')));
+CREATE POLICY api_select_offered ON invitations FOR SELECT TO lockbox_api
+    USING ({OPERATOR} AND is_of_the_vendor(invited_by));
+CREATE POLICY api_update_offered ON invitations FOR UPDATE TO lockbox_api
+    USING ({OPERATOR} AND is_of_the_vendor(invited_by));
+"""
+
+# The context's `lockbox.leaving` is somebody who is no engineer any more, whose requests an operator ends just now.
+LEAVING = f"""
+CREATE FUNCTION at_leaving() RETURNS uuid LANGUAGE sql STABLE
+    AS $$ SELECT nullif(current_setting('lockbox.leaving', true), '')::uuid $$;
+CREATE FUNCTION is_engineer(who uuid) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM memberships m JOIN people p ON p.id = m.person_id
+        WHERE m.person_id = who AND m.tenant_id IS NULL AND m.role = 'engineer' AND p.disabled_at IS NULL)
+$$;
+REVOKE ALL ON FUNCTION is_engineer FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION is_engineer TO lockbox_api;
+CREATE POLICY api_select_leaving ON requests FOR SELECT TO lockbox_api
+    USING (requester_id = (SELECT at_leaving()) AND {OPERATOR} AND NOT is_engineer(requester_id));
+CREATE POLICY api_update_leaving ON requests FOR UPDATE TO lockbox_api
+    USING (requester_id = (SELECT at_leaving()) AND {OPERATOR} AND NOT is_engineer(requester_id));
+CREATE TRIGGER leaving_only_ends BEFORE UPDATE ON requests FOR EACH ROW
+    WHEN (current_user = 'lockbox_api' AND OLD.requester_id = at_leaving()
+        AND NEW.state NOT IN ('cancelled', 'revoked'))
+    EXECUTE FUNCTION refuse_change_by('request %s of somebody who leaves can only be cancelled or revoked');
 """
 
 
 def upgrade() -> None:
     """Mark what a mailbox alone has added."""
-    for part in (TRUSTED, BY_MAIL, OFFERS):
+    for part in (TRUSTED, BY_MAIL, OFFERS, LEAVING):
         op.execute(part)
