@@ -28,6 +28,7 @@ from lockbox.tenancy.trail import Deed, change, listed
 
 REFUSED = "This invitation is not good, or the code is not its own: ask for another one."
 OVER = "The time to accept this invitation is over; ask for another one."
+MIXED = "A person becomes no system, nor a system a person: ask for an invitation to another address."
 INVITED = "invited"
 UNSAID = Origin("api")
 
@@ -96,7 +97,7 @@ def accept(session: Session, invitation_id: UUID, code: str, *, origin: Origin =
 
     Raises:
         InvitationRefused: the invitation is unknown, used, withdrawn or not yet good, the code is wrong, or the
-            person was disabled; all of these answer alike.
+            person was disabled; all of these answer alike. Or it would make a system something else as well.
         InvitationExpired: the code is right and its time is over.
         OtherSide: the address belongs to a person of the other side.
     """
@@ -165,6 +166,8 @@ def _seated(session: Session, caller: Caller, invitation: Invitation, origin: Or
     context.enter(session, caller)
     place, offered = invitation.tenant_id, frozenset(Role(role) for role in invitation.roles)
     before = _roles_at(registry.as_of_now(session, caller), place)
+    if before and (Role.SYSTEM in before) is not (Role.SYSTEM in offered):
+        raise InvitationRefused(MIXED)
     memberships.give(session, caller.person_id, place, offered)
     invitation.accepted_at, invitation.accepted_by = at, caller.person_id
     session.add(invitation)

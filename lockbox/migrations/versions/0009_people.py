@@ -1,4 +1,4 @@
-"""What a mailbox alone has added stays marked: identities until they are trusted, tokens for good."""
+"""What a mailbox alone adds stays marked; what rests on somebody who leaves can be ended; machines stay apart."""
 
 from alembic import op
 
@@ -55,8 +55,36 @@ CREATE TRIGGER leaving_only_ends BEFORE UPDATE ON requests FOR EACH ROW
     EXECUTE FUNCTION refuse_change_by('request %s of somebody who leaves can only be cancelled or revoked');
 """
 
+MACHINES = """
+DO $$
+DECLARE mixed text;
+BEGIN
+    SELECT string_agg(DISTINCT m.person_id::text, ', ') INTO mixed
+    FROM memberships m JOIN memberships o ON o.person_id = m.person_id AND o.role <> 'system'
+    WHERE m.role = 'system';
+    IF mixed IS NOT NULL THEN
+        RAISE EXCEPTION 'a system is nothing else: delete its other memberships and migrate again: %', mixed
+            USING ERRCODE = 'integrity_constraint_violation';
+    END IF;
+END $$;
+CREATE FUNCTION refuse_mixed() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
+AS $$
+BEGIN
+    -- Not a lock but a change: it also fails whoever judges by a snapshot from before another role was given.
+    UPDATE people SET disabled_at = disabled_at WHERE id = NEW.person_id;
+    IF EXISTS (SELECT FROM memberships m WHERE m.person_id = NEW.person_id
+            AND (m.role = 'system') <> (NEW.role = 'system')) THEN
+        RAISE EXCEPTION '% would be a system and something else', NEW.person_id
+            USING ERRCODE = 'integrity_constraint_violation';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER a_system_is_nothing_else AFTER INSERT OR UPDATE ON memberships FOR EACH ROW
+    WHEN (NEW.tenant_id IS NULL) EXECUTE FUNCTION refuse_mixed();
+"""
+
 
 def upgrade() -> None:
-    """Mark what a mailbox alone has added."""
-    for part in (TRUSTED, BY_MAIL, OFFERS, LEAVING):
+    """Mark what mailboxes add, let operators end what is left behind, and keep machines apart."""
+    for part in (TRUSTED, BY_MAIL, OFFERS, LEAVING, MACHINES):
         op.execute(part)
