@@ -10,6 +10,7 @@ from api.portal import (
     own_tokens,
     pages,
     preferences,
+    proposals,
     requests,
     sign_in,
     static,
@@ -26,6 +27,7 @@ def install(app: FastAPI) -> None:
         account,
         own_tokens,
         preferences,
+        proposals,
         invitations,
         static,
     ):

@@ -30,6 +30,7 @@ TITLES = {
     "member_invited": "Somebody was invited to {tenant}",
     "invitation_withdrawn": "An invitation to {tenant} was withdrawn",
     "recovery_proposed": "The vendor proposes a new admin for {tenant}: object if this is wrong",
+    "recovery_withdrawn": "The vendor no longer proposes an admin for {tenant}",
     "recovery_objected": "The proposed admin for {tenant} was objected to",
     "deputy_named": "A deputy was named at {tenant}",
     "deputy_ended": "A deputy's time at {tenant} was ended",
@@ -125,4 +126,4 @@ def _link(memo: Memo, public_url: str) -> str:
     base = public_url.rstrip("/")
     if memo.template == INVITATION:
         return f"{base}/invitations/{memo.about_id}"
-    return f"{base}/sign-in"
+    return f"{base}/proposals" if memo.template == "recovery_proposed" else f"{base}/sign-in"

@@ -1,8 +1,9 @@
 """Merging terms by the strictest, so that no rule and no order of rules ever loosens anything."""
 
+from collections.abc import Iterable
 from itertools import zip_longest
 
-from lockbox.requests.rules import Ask, Policy
+from lockbox.requests.rules import Ask, Policy, Rule
 from lockbox.requests.terms import Stage, Terms
 
 # False is less than True, so the same two words say "and" and "or".
@@ -56,10 +57,21 @@ def terms_for(policy: Policy, ask: Ask) -> Terms:
     is "stricter wins downwards" (EN4 of the design notes' `product.md`), after the inheritance of Google Access
     Approval's settings from organisation to folder to project. The order of the rules has no effect.
     """
+    return _merged(policy, (rule for rule in policy.rules if rule.match.matches(ask)))
+
+
+def strictest(policy: Policy) -> Terms:
+    """Return the strictest terms that any ask could meet: the tenant's own, merged with those of every rule.
+
+    Whoever would loosen the policy itself meets these: what they loosen may be what the strictest rule holds.
+    """
+    return _merged(policy, policy.rules)
+
+
+def _merged(policy: Policy, rules: Iterable[Rule]) -> Terms:
     terms = stricter(policy, policy)
-    for rule in policy.rules:
-        if rule.match.matches(ask):
-            terms = stricter(terms, terms.model_copy(update=rule.terms.given()))
+    for rule in rules:
+        terms = stricter(terms, terms.model_copy(update=rule.terms.given()))
     return terms
 
 

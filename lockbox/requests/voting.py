@@ -68,8 +68,8 @@ def strong_enough(caller: Caller, terms: Terms, at: datetime) -> None:
         raise SignInAgain("An API token opens nothing: sign in with a browser, or send one of your sign-in service.")
     if caller.means is Means.MAIL and not terms.mail_suffices:
         raise SignInAgain(
-            "A code from a mail opens nothing here, nor does a passkey that one has added in the last 72 hours: "
-            "sign in with a passkey or your sign-in service."
+            "A code from a mail opens nothing here, nor does a passkey or a sign-in service that one has added in "
+            "the last 72 hours: sign in with a passkey or a sign-in service that you had before."
         )
     if at - caller.signed_in_at > timedelta(seconds=terms.sign_in_age):
         minutes = terms.sign_in_age // 60

@@ -5,13 +5,16 @@ from uuid import UUID
 
 from sqlmodel import Session
 
+from lockbox.audit.canonical import Value
 from lockbox.database import now
 from lockbox.people import context
 from lockbox.people.models import Invitation, Person
 from lockbox.people.roles import Caller, Role
 from lockbox.refusals import Invalid, OwnRoles, Unknown
+from lockbox.requests import ending
+from lockbox.requests.models import AccessRequest
 from lockbox.requests.writing import Origin
-from lockbox.tenancy import authority, invitations, memberships, offers, trail
+from lockbox.tenancy import authority, invitations, leaving, memberships, offers, trail
 from lockbox.tenancy.authority import Seat
 from lockbox.tenancy.memberships import Member, Page
 from lockbox.tenancy.offers import Offer
@@ -70,6 +73,9 @@ def withdraw(session: Session, caller: Caller, origin: Origin, invitation_id: UU
 def set_roles(session: Session, caller: Caller, origin: Origin, person_id: UUID, roles: frozenset[Role]) -> Member:
     """Give somebody of the vendor exactly these roles; they hold from the next call on.
 
+    What a role carried ends with it: what an operator has offered or proposed to others, what an engineer has asked
+    for or has open.
+
     Raises:
         NotYours, Unknown: as named.
         OwnRoles: it is the caller.
@@ -86,7 +92,7 @@ def set_roles(session: Session, caller: Caller, origin: Origin, person_id: UUID,
 
 
 def remove(session: Session, caller: Caller, origin: Origin, person_id: UUID) -> None:
-    """Take every role from somebody of the vendor.
+    """Take every role from somebody of the vendor, and what it carried.
 
     Raises:
         NotYours, Unknown, OwnRoles: as named.
@@ -99,16 +105,22 @@ def remove(session: Session, caller: Caller, origin: Origin, person_id: UUID) ->
 def disable(session: Session, caller: Caller, origin: Origin, person_id: UUID) -> Member:
     """Shut somebody of the vendor out for good: tokens, sign-ins and open windows count no more from this moment.
 
+    What they have offered or proposed to others is taken back, what they have asked for cancelled, and their open
+    windows are revoked.
+
     Raises:
         NotYours, Unknown, OwnRoles: as named.
     """
     seat, member = _colleague(session, caller, origin, person_id)
     if not member.is_disabled:
+        leaving.withdraw_offers(session, seat, person_id)
         person = session.get_one(Person, person_id)
         person.disabled_at = now(session)
         session.add(person)
         session.flush()
-        trail.tell(session, seat, _deed(session, "person_disabled", member, {"disabled": change("no", "yes")}))
+        ended = ending.end_all_of(session, seat.caller, origin, person_id)
+        deed = _deed(session, "person_disabled", member, {"disabled": change("no", "yes")}, ended)
+        trail.tell(session, seat, deed)
     return _again(session, person_id)
 
 
@@ -132,12 +144,20 @@ def _again(session: Session, person_id: UUID) -> Member:
 
 
 def _replace(session: Session, seat: Seat, member: Member, roles: frozenset[Role], action: str) -> None:
+    if Role.OPERATOR in member.roles - roles:
+        leaving.withdraw_offers(session, seat, member.person_id)
     memberships.give(session, member.person_id, None, roles - member.roles)
     memberships.take_away(session, member.person_id, None, member.roles - roles)
     diff = change(listed(memberships.words(member.roles)), listed(memberships.words(roles)))
-    trail.tell(session, seat, _deed(session, action, member, {"roles": diff}))
+    ended: list[AccessRequest] = []
+    if Role.ENGINEER in member.roles - roles:
+        ended = ending.end_all_of(session, seat.caller, seat.origin, member.person_id)
+    trail.tell(session, seat, _deed(session, action, member, {"roles": diff}, ended))
 
 
-def _deed(session: Session, action: str, member: Member, changes: dict[str, str]) -> Deed:
+def _deed(
+    session: Session, action: str, member: Member, changes: dict[str, str], ended: Sequence[AccessRequest]
+) -> Deed:
     personal = {"member": trail.person(member.name, member.address)}
-    return Deed(action, now(session), changes, personal, {"person_id": member.person_id})
+    facts: dict[str, Value] = {"person_id": member.person_id, "ended": [str(request.id) for request in ended]}
+    return Deed(action, now(session), changes, personal, facts)

@@ -35,8 +35,8 @@ THE_REST = (
         :tara, now(), now(), sha256('code'), now() + interval '1 day')
     """,
     """
-    INSERT INTO identities (issuer, subject, person_id, created_at)
-    SELECT 'https://idp.example', p.id::text, p.id, now() FROM unnest(CAST(:everybody AS uuid[])) AS p (id)
+    INSERT INTO identities (issuer, subject, person_id, created_at, trusted_at)
+    SELECT 'https://idp.example', p.id::text, p.id, now(), now() FROM unnest(CAST(:everybody AS uuid[])) AS p (id)
     """,
     """
     INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at, trusted_at)

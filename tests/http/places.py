@@ -148,6 +148,7 @@ PLACES: dict[str, Callable[[Door], Place]] = {
     "POST /v1/tenants/{slug}/delegations": _deputy,
     "DELETE /v1/tenants/{slug}/delegations/{delegation_id}": lambda door: Place({"delegation_id": delegated(door)}),
     "POST /v1/tenants/{slug}/recovery": _recovery,
+    "DELETE /v1/tenants/{slug}/recovery/{invitation_id}": lambda door: Place({"invitation_id": proposed(door).id}),
     "POST /v1/tenants/{slug}/recovery/{invitation_id}/object": lambda door: Place(
         {"invitation_id": proposed(door).id}
     ),

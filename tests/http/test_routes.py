@@ -59,6 +59,7 @@ MATRIX = {
     "POST /v1/tenants/{slug}/delegations": "403 403 403 403 403 403 201 201 403 404 403",
     "DELETE /v1/tenants/{slug}/delegations/{delegation_id}": "403 403 403 403 403 403 204 204 403 404 403",
     "POST /v1/tenants/{slug}/recovery": "403 403 403 201 403 403 403 403 403 404 403",
+    "DELETE /v1/tenants/{slug}/recovery/{invitation_id}": "403 403 403 204 403 403 403 403 403 404 403",
     "POST /v1/tenants/{slug}/recovery/{invitation_id}/object": "403 403 403 403 403 403 204 204 403 404 403",
     "GET /v1/tenants/{slug}/endpoints": "403 403 403 403 403 403 200 403 403 404 403",
     "POST /v1/tenants/{slug}/endpoints": "403 403 403 403 403 403 201 403 403 404 403",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lockbox.requests.merging import loosens, stricter, terms_for
+from lockbox.requests.merging import loosens, stricter, strictest, terms_for
 from lockbox.requests.rules import Ask, Match, Policy, Rule
 from lockbox.requests.terms import Overrides, Reason, Stage, Terms
 from tests.unit.policies import ASKS, PEOPLE, POLICIES, RULES, TERMS
@@ -201,3 +201,17 @@ def test_a_rule_that_matches_is_kept_to(policy: Policy, rule: Rule, ask: Ask) ->
         assert not loosens(wanted, terms)
     else:
         assert terms == terms_for(policy, ask)
+
+
+@settings(max_examples=100, deadline=None)
+@given(POLICIES, ASKS)
+def test_the_strictest_terms_are_met_by_whatever_satisfies_every_rule(policy: Policy, ask: Ask) -> None:
+    strict = strictest(policy)
+
+    assert not loosens(policy, strict)
+    assert not loosens(terms_for(policy, ask), strict)
+    assert all(not loosens(policy.model_copy(update=rule.terms.given()), strict) for rule in policy.rules)
+
+
+def test_the_strictest_terms_are_the_own_where_there_are_no_rules() -> None:
+    assert strictest(Policy(quorum=2, mail_suffices=True)) == Terms(quorum=2, mail_suffices=True)

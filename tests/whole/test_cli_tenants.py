@@ -141,6 +141,8 @@ def test_an_operator_proposes_an_admin_and_the_tenant_objects(shell: Shell) -> N
     assert "Stopped" in shell.does("ann", "tenant", "object", slug, open_["id"])
     assert shell.reads("ann", "invitation", "list", slug)["items"] == []
     again = shell.reads("olga", "tenant", "recover", slug, *who)
+    assert "Withdrawn" in shell.does("olga", "tenant", "withdraw", slug, again["id"])
+    again = shell.reads("olga", "tenant", "recover", slug, *who)
     assert set(again) == {"id", "takes_effect_at"}
 
 
