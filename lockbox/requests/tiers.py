@@ -1,6 +1,6 @@
 """Whom of the customer to ask first, and whom next: the tiers of a policy, as the people who can decide now."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from uuid import UUID
@@ -53,10 +53,24 @@ def wider(
 
     A tier that adds nobody lets the next one in.
     """
+
+    def asked(count: int) -> frozenset[UUID]:
+        return so_far(terms, groups, known, tenant_id, count)
+
+    return climb(asked, len(terms.tiers), heard=heard, tiers=tiers, to=to)
+
+
+def climb(
+    asked: Callable[[int], frozenset[UUID]], most: int, *, heard: AbstractSet[UUID], tiers: int, to: int
+) -> Asked:
+    """Return who is added from one tier to another of so many, by who is asked with each count of them.
+
+    A tier that adds nobody lets the next one in.
+    """
     added: frozenset[UUID] = frozenset()
-    while tiers < min(to, len(terms.tiers)) or (not added and tiers < len(terms.tiers)):
+    while tiers < min(to, most) or (not added and tiers < most):
         tiers += 1
-        added = so_far(terms, groups, known, tenant_id, tiers) - heard
+        added = asked(tiers) - heard
     return Asked(tiers, added)
 
 
