@@ -1,4 +1,4 @@
-"""The review's tiers: in which of them a manager is asked, and counters that begin again with a state."""
+"""The review's tiers: in which of them a manager is asked; and when endpoints were lately called by hand."""
 
 from alembic import op
 
@@ -50,8 +50,14 @@ BEGIN
 END $$;
 """
 
+BY_HAND = """
+ALTER TABLE endpoints ADD COLUMN called_by_hand timestamptz[] NOT NULL DEFAULT '{}';
+ALTER TABLE endpoints ALTER COLUMN called_by_hand DROP DEFAULT;
+GRANT UPDATE (called_by_hand) ON endpoints TO lockbox_api;
+"""
+
 
 def upgrade() -> None:
-    """Add the column, the right to change it, and the trigger's new condition."""
-    for part in (TIERS, ONE_WAY):
+    """Add the columns, the rights to change them, and the trigger's new condition."""
+    for part in (TIERS, ONE_WAY, BY_HAND):
         op.execute(part)
