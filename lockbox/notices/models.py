@@ -70,7 +70,7 @@ class Delivery(SQLModel, table=True):
     notice_id: UUID = Field(foreign_key="notices.id", index=True)
     endpoint_id: UUID | None = Field(default=None, foreign_key="endpoints.id")
     event_type: str = Field(max_length=64)
-    at: datetime = Field(sa_type=Instant)
+    at: datetime = Field(sa_type=Instant, index=True)
     took_ms: int
     status: int | None = None
     answer: str = Field(max_length=1024)

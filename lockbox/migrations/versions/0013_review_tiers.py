@@ -1,4 +1,4 @@
-"""The review's tiers: in which of them a manager is asked; and when endpoints were lately called by hand."""
+"""The review's tiers: in which of them a manager is asked. Calls by hand are counted, old deliveries forgotten."""
 
 from alembic import op
 
@@ -56,8 +56,16 @@ ALTER TABLE endpoints ALTER COLUMN called_by_hand DROP DEFAULT;
 GRANT UPDATE (called_by_hand) ON endpoints TO lockbox_api;
 """
 
+# Whoever holds the worker's login wipes no trace of today.
+FORGOTTEN = """
+CREATE INDEX ix_deliveries_at ON deliveries (at);
+GRANT SELECT (id, at), DELETE ON deliveries TO lockbox_worker;
+CREATE POLICY worker_forgets ON deliveries AS RESTRICTIVE FOR DELETE TO lockbox_worker
+    USING (at < now() - interval '1 day');
+"""
+
 
 def upgrade() -> None:
-    """Add the columns, the rights to change them, and the trigger's new condition."""
-    for part in (TIERS, ONE_WAY, BY_HAND):
+    """Add the columns, the rights to change them, the trigger's new condition, and what forgetting needs."""
+    for part in (TIERS, ONE_WAY, BY_HAND, FORGOTTEN):
         op.execute(part)
