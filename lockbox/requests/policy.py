@@ -47,7 +47,7 @@ def customer_decides(mode: Mode) -> bool:
 def deadline(state: State, since: datetime, *, review: int, approval: int, access: int) -> datetime:
     """Return when the clock that starts with this state runs out; `since` itself for the states that end."""
     seconds = {State.REVIEWING: review, State.PENDING: approval, State.ACTIVE: access}.get(state, 0)
-    return since + timedelta(seconds=seconds)
+    return since.astimezone(UTC) + timedelta(seconds=seconds)
 
 
 def wake_at(stretch: Stretch, terms: Terms, at: datetime) -> datetime | None:

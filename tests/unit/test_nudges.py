@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lockbox.requests.lifecycle import FINAL_STATES, OPEN_STATES, State
-from lockbox.requests.policy import Nudges, Stretch, nudges, wake_at
+from lockbox.requests.policy import Nudges, Stretch, deadline, nudges, wake_at
 from lockbox.requests.terms import Terms
 from tests.unit.policies import TERMS
 
@@ -193,6 +193,15 @@ def test_where_the_clocks_are_changed_a_window_has_the_same_length_and_shares(he
     assert [at for at, _ in local] == [there + HOUR, there + 2 * HOUR, there + 3 * HOUR]
     assert all(due.remind for _, due in local)
     assert local == run(Stretch(State.PENDING, there, ends), terms)
+
+
+@pytest.mark.parametrize("here", CHANGES, ids=CHANGED)
+def test_where_the_clocks_are_changed_a_deadline_is_as_far_away_as_ever(here: datetime) -> None:
+    windows = {"review": 4 * 3600, "approval": 5 * 3600, "access": 6 * 3600}
+
+    ends = [deadline(state, here, **windows) for state in (State.REVIEWING, State.PENDING, State.ACTIVE)]
+
+    assert ends == [here.astimezone(UTC) + hours * HOUR for hours in (4, 5, 6)]
 
 
 @pytest.mark.parametrize("state", [State.REVIEWING, State.PENDING])
