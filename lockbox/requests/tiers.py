@@ -21,22 +21,20 @@ class Asked:
 
 
 def first(terms: Terms, groups: Groups, known: Directory, tenant_id: UUID) -> Asked:
-    """Return whom to prompt first: the earliest tier in which anybody can decide, else every approver.
-
-    Who wants no prompts gets none, unless the others of these could not decide without them.
-    """
+    """Return whom to prompt first: the earliest tier in which anybody can decide, else every approver."""
     for count in range(1, len(terms.tiers) + 1):
         if prompted := so_far(terms, groups, known, tenant_id, count):
-            return Asked(count, _willing(prompted, terms, groups, known, tenant_id))
-    return Asked(0, _willing(known.prompted(tenant_id), terms, groups, known, tenant_id))
+            return Asked(count, prompted)
+    return Asked(0, so_far(terms, groups, known, tenant_id, 0))
 
 
 def so_far(terms: Terms, groups: Groups, known: Directory, tenant_id: UUID, tiers: int) -> frozenset[UUID]:
-    """Return who of the first so many tiers can decide now, deputies in place of who is away; 0 is everybody."""
-    if not tiers:
-        return known.prompted(tenant_id)
+    """Return who of the first so many tiers can decide now, deputies in place of who is away; 0 is everybody.
+
+    Who wants no prompts gets none, unless the others of these could not decide without them.
+    """
     members = {person for tier in terms.tiers[:tiers] for group in tier for person in groups.get(group, ())}
-    return known.prompted(tenant_id, members)
+    return _willing(known.prompted(tenant_id, members if tiers else None), terms, groups, known, tenant_id)
 
 
 def wider(
