@@ -16,6 +16,10 @@ app = typer.Typer(no_args_is_help=True, help="People of the vendor.")
 Roles = Annotated[
     list[str], typer.Option("--role", help="engineer, manager, operator, vendor_auditor or system; repeat")
 ]
+ReviewTier = Annotated[
+    int | None,
+    typer.Option(min=1, max=5, help="a manager's tier of the review; the lowest is asked first"),
+]
 
 
 @app.command("list")
@@ -25,8 +29,9 @@ def list_colleagues(limit: Limit = 50, cursor: Cursor = None, plain: Plain = Fal
     if plain:
         as_json(page)
         return
-    rows = ((one["id"], one["name"], one["address"], one["roles"], one["disabled"]) for one in page["items"])
-    terminal.table(("Person", "Name", "Address", "Roles", "Disabled"), rows)
+    parts = ("id", "name", "address", "roles", "review_tier", "disabled")
+    rows = (tuple(one[part] for part in parts) for one in page["items"])
+    terminal.table(("Person", "Name", "Address", "Roles", "Review tier", "Disabled"), rows)
     terminal.more(page)
 
 
@@ -42,9 +47,10 @@ def invite(name: Name, email: Email, role: Roles, plain: Plain = False) -> None:
 
 
 @app.command()
-def roles(person: Person, role: Roles, plain: Plain = False) -> None:
-    """Set all roles of somebody else, as an operator."""
-    _show(call("PUT", at("vendor", "members", person), body={"roles": role}), plain=plain)
+def roles(person: Person, role: Roles, review_tier: ReviewTier = None, plain: Plain = False) -> None:
+    """Set all roles and the tier of somebody else, as an operator."""
+    tier = {} if review_tier is None else {"review_tier": review_tier}
+    _show(call("PUT", at("vendor", "members", person), body={"roles": role} | tier), plain=plain)
 
 
 @app.command()
@@ -83,6 +89,7 @@ def _show(colleague: Mapping[str, Any], *, plain: bool) -> None:
             "Name": colleague["name"],
             "Address": colleague["address"],
             "Roles": colleague["roles"],
+            "Review tier": colleague["review_tier"],
             "Disabled": colleague["disabled"],
             "Since": moment(colleague["since"]),
         }

@@ -94,6 +94,7 @@ def show_preview(found: Mapping[str, Any]) -> None:
             "Mode": found["mode"],
             "Policy": f"version {found['policy_version']}",
             "Reviewed by": ", ".join(found["reviewers"]),
+            "Reviewers asked first": ", ".join(found["reviewers_asked_first"]),
             "Asked first": ", ".join(found["asked_first"]),
             "Could approve": ", ".join(found["could_approve"]),
             "Approvals": terms["quorum"],

@@ -56,6 +56,17 @@ class ShiftedClock:
         return postgres_clock(session) + self.shift
 
 
+class StoppedClock:
+    """The database's clock, standing at a moment until the test moves it."""
+
+    def __init__(self, at: datetime) -> None:
+        self.at = at
+
+    def __call__(self, _: Session) -> datetime:
+        """Read the clock."""
+        return self.at
+
+
 ALL_RIGHTS: dict[str, Engine] = {}
 
 

@@ -91,7 +91,8 @@ class Reconciler(Loop):
 
     def round(self) -> None:
         """Repair, then rest until the next round or a poke."""
-        self.stepwise(repairing.reconcile(self.tools.database, self.sending))
+        kept = self.tools.deliveries_kept
+        self.stepwise(repairing.reconcile(self.tools.database, self.sending, deliveries_kept=kept))
         self.poked.wait(RECONCILE_SECONDS)
         self.poked.clear()
 

@@ -42,7 +42,8 @@ def notify(ids: list[str]) -> None:
 @shared_task(name="lockbox.reconcile", time_limit=RECONCILE_SECONDS, soft_time_limit=RECONCILE_SECONDS - 5)
 def reconcile() -> None:
     """Repair the schedule from Postgres now rather than at the next round."""
-    for step in repairing.reconcile(runtime().database, None):
+    tools = runtime()
+    for step in repairing.reconcile(tools.database, None, deliveries_kept=tools.deliveries_kept):
         log.info("reconcile.step", step=step)
 
 

@@ -110,6 +110,7 @@ def preview(body: NewRequest, who: Who, session: Work, chosen: Annotated[Setting
         first_state=found.first_state,
         terms=found.terms,
         reviewers=list(found.reviewers),
+        reviewers_asked_first=list(found.reviewers_asked_first),
         asked_first=list(found.asked_first),
         could_approve=list(found.could_approve),
         stages=[Needed(group=s.name, approvals=s.approvals, people=list(s.people)) for s in found.stages],

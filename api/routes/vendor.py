@@ -48,8 +48,12 @@ def invite_colleague(body: NewColleague, who: Who, came: From, session: Work) ->
 
 @router.put("/members/{person_id}", responses=problems(400, 404))
 def change_colleague(person_id: UUID, body: ColleagueChange, who: Who, came: From, session: Work) -> ColleagueView:
-    """Set all roles of somebody else at the vendor, as an operator; what a lost role carried ends."""
-    return _colleague(vendor.set_roles(session, who, came, person_id, frozenset(map(Role, body.roles))))
+    """Set all roles of somebody else at the vendor, and a manager's tier of the review, as an operator.
+
+    What a lost role carried ends.
+    """
+    roles = frozenset(map(Role, body.roles))
+    return _colleague(vendor.set_roles(session, who, came, person_id, roles, review_tier=body.review_tier))
 
 
 @router.delete("/members/{person_id}", status_code=204, responses=problems(404))
@@ -82,6 +86,7 @@ def _colleague(member: Member) -> ColleagueView:
         name=member.name,
         address=member.address,
         roles=sorted(member.roles),
+        review_tier=member.review_tier,
         disabled=member.is_disabled,
         since=member.since,
     )

@@ -194,6 +194,7 @@ class PreviewView(BaseModel):
     first_state: State
     terms: Terms
     reviewers: list[str]
+    reviewers_asked_first: list[str]
     asked_first: list[str]
     could_approve: list[str]
     stages: list[Needed]

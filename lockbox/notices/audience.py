@@ -30,6 +30,7 @@ class Nudge(StrEnum):
 NUDGE_TEMPLATES = {
     (Nudge.REMIND, "reviewing"): "review_reminder",
     (Nudge.REMIND, "pending"): "answer_reminder",
+    (Nudge.WIDEN, "reviewing"): "reviewing",
     (Nudge.WIDEN, "pending"): "pending",
     (Nudge.WARN, "active"): "closing",
 }
@@ -79,8 +80,8 @@ def hearers(from_state: str | None, to_state: str, mode: Mode, *, customer_knows
 def nudged(nudge: Nudge, state: str, mode: Mode) -> frozenset[Hearer]:
     """Return who hears of a nudge: people alone, for what endpoints were told still stands.
 
-    Of the approvers it is those who are asked and have not answered; that a window is about to close is for all who
-    heard that it opened.
+    Of managers and approvers it is those who are asked and have not answered; that a window is about to close is for
+    all who heard that it opened.
     """
     if nudge is Nudge.WARN:
         return (CUSTOMER[mode] - {Hearer.TENANT_ENDPOINTS}) | {Hearer.REQUESTER}

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlmodel import Field, SQLModel
 
-from lockbox.tables import Instant, Texts, words
+from lockbox.tables import Instant, Instants, Texts, words
 
 
 class Channel(StrEnum):
@@ -70,7 +70,7 @@ class Delivery(SQLModel, table=True):
     notice_id: UUID = Field(foreign_key="notices.id", index=True)
     endpoint_id: UUID | None = Field(default=None, foreign_key="endpoints.id")
     event_type: str = Field(max_length=64)
-    at: datetime = Field(sa_type=Instant)
+    at: datetime = Field(sa_type=Instant, index=True)
     took_ms: int
     status: int | None = None
     answer: str = Field(max_length=1024)
@@ -82,6 +82,7 @@ class Endpoint(SQLModel, table=True):
 
     `secret` holds the HMAC secret and perhaps the private key, encrypted; those before the last rotation go on
     signing until `old_secret_until`. `why_disabled` says who or what did it. A removed one is kept for its log alone.
+    `called_by_hand` is when somebody lately had it tested or a call repeated.
     """
 
     __tablename__ = "endpoints"
@@ -102,3 +103,4 @@ class Endpoint(SQLModel, table=True):
     failing_since: datetime | None = Field(default=None, sa_type=Instant)
     why_disabled: str | None = Field(default=None, max_length=24)
     removed_at: datetime | None = Field(default=None, sa_type=Instant)
+    called_by_hand: list[datetime] = Field(default_factory=list, sa_type=Instants)

@@ -34,7 +34,7 @@ SELECT m.role AS role, m.tenant_id, p.id, NULL::text[] AS more, p.wants_prompts
 FROM memberships m JOIN people p ON p.id = m.person_id
 WHERE p.disabled_at IS NULL AND m.tenant_id = ANY(:tenants) AND m.role IN ('approver', 'tenant_admin')
 UNION ALL
-SELECT m.role, NULL, p.id, NULL, p.wants_prompts
+SELECT m.role, NULL, p.id, ARRAY[m.review_tier::text], p.wants_prompts
 FROM memberships m JOIN people p ON p.id = m.person_id
 WHERE p.disabled_at IS NULL AND m.tenant_id IS NULL AND m.role = 'manager'
 UNION ALL
@@ -81,11 +81,11 @@ class Receiver:
 class Directory:
     """Everyone who could be told at some tenants, and the vendor's managers.
 
-    `deputies` are those who stand in for approvers at this moment, each with the approvers. `quiet` are those of all
-    of them who want no prompts.
+    `managers` are these with the tier in which each is asked. `deputies` are those who stand in for approvers at this
+    moment, each with the approvers. `quiet` are those of all of them who want no prompts.
     """
 
-    managers: set[UUID] = field(default_factory=set)
+    managers: dict[UUID, int] = field(default_factory=dict)
     approvers: dict[UUID, set[UUID]] = field(default_factory=lambda: defaultdict(set))
     admins: dict[UUID, set[UUID]] = field(default_factory=lambda: defaultdict(set))
     deputies: dict[UUID, dict[UUID, frozenset[UUID]]] = field(default_factory=lambda: defaultdict(dict))
@@ -121,9 +121,10 @@ class Told:
 
 @dataclass(frozen=True)
 class News:
-    """A move as the notices wing sees it; `asked` are the customer's people who are prompted, None all who decide.
+    """A move as the notices wing sees it; `asked` are those who are prompted, None all who can answer.
 
-    With a `nudge` it is no move: the request stays as it is.
+    They are managers during a review, and the customer's people after it. With a `nudge` it is no move: the request
+    stays as it is.
     """
 
     event_id: UUID
@@ -166,7 +167,7 @@ def directory(session: Session, tenant_ids: AbstractSet[UUID], at: datetime) -> 
         elif row.role == "deputy":
             found.deputies[row.tenant_id][row.id] = frozenset(map(UUID, row.more))
         elif row.role == Role.MANAGER:
-            found.managers.add(row.id)
+            found.managers[row.id] = int(row.more[0])
         elif row.role == Role.APPROVER:
             found.approvers[row.tenant_id].add(row.id)
         else:
@@ -215,7 +216,7 @@ def _people(known: Directory, item: News) -> set[UUID]:
     told = item.hearers
     people: set[UUID] = set()
     if Hearer.MANAGERS in told:
-        people |= known.managers
+        people |= item.asked if item.asked is not None else known.managers.keys()
     if Hearer.APPROVERS in told:
         people |= item.asked if item.asked is not None else known.able(item.tenant_id)
     if Hearer.ADMINS in told:

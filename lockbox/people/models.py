@@ -64,7 +64,8 @@ class Person(SQLModel, table=True):
 class Membership(SQLModel, table=True):
     """One role of one person: at a tenant, or at the vendor where `tenant_id` is null.
 
-    Postgres derives a further column, `side`, and holds it against the person's: nobody is on both.
+    Postgres derives a further column, `side`, and holds it against the person's: nobody is on both. `review_tier` is
+    for the vendor's managers: the lowest is asked first of a review.
     """
 
     __tablename__ = "memberships"
@@ -73,6 +74,7 @@ class Membership(SQLModel, table=True):
     person_id: UUID = Field(foreign_key="people.id")
     tenant_id: UUID | None = Field(default=None, foreign_key="tenants.id")
     role: Role = Field(sa_type=words(Role))
+    review_tier: int = 1
 
 
 class EligibleDeputy(SQLModel, table=True):

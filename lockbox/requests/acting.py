@@ -235,4 +235,4 @@ def _advance(request: AccessRequest, to: State, votes: Sequence[Vote], scene: Sc
         request.opened_at = at
     else:
         request.tiers_asked = scene.asked(request).tiers
-    request.wake_at = wake_at(nudging.stretch_of(request), terms, at)
+    request.wake_at = wake_at(nudging.stretch_of(request, scene.known), terms, at)

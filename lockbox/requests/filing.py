@@ -20,6 +20,7 @@ from lockbox.requests.judging import Filing, Judged, judge, lacking
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import deadline, wake_at
+from lockbox.requests.tiers import Asked
 from lockbox.requests.writing import Change, Origin, actor_for, identity
 
 MINUTE = timedelta(minutes=1)
@@ -72,9 +73,15 @@ def submit(
     request = _new(caller, filing, judged)
     on_behalf_of = judged.requester_id if judged.party is Party.SYSTEM else None
     actor = actor_for(caller, judged.party, origin, on_behalf_of=on_behalf_of)
-    asked = judged.managers if request.state is State.REVIEWING else judged.prompted
-    writing.insert(session, request, _filed(request, actor, judged), judged.known)
-    return Submitted(request, judged.tenant.slug, judged.requester, len(asked))
+    asked = _asked(judged)
+    writing.insert(session, request, _filed(request, actor, asked.people), judged.known)
+    return Submitted(request, judged.tenant.slug, judged.requester, len(asked.people))
+
+
+def _asked(judged: Judged) -> Asked:
+    if judged.first_state is State.REVIEWING:
+        return judged.first_reviewers
+    return Asked(judged.first_asked.tiers, judged.prompted)
 
 
 def _meets(filing: Filing, judged: Judged) -> None:
@@ -135,9 +142,9 @@ def _new(caller: Caller, filing: Filing, judged: Judged) -> AccessRequest:
         deadline_at=ends,
         created_at=at,
         asked_at=at if state is State.PENDING else None,
-        tiers_asked=judged.first_asked.tiers if state is State.PENDING else 0,
+        tiers_asked=_asked(judged).tiers,
     )
-    request.wake_at = wake_at(nudging.stretch_of(request), terms, at)
+    request.wake_at = wake_at(nudging.stretch_of(request, judged.known), terms, at)
     return request
 
 
@@ -151,14 +158,14 @@ def _token(caller: Caller) -> UUID | None:
     return caller.key_id if caller.means in {Means.TOKEN, Means.SAMPLE} else None
 
 
-def _filed(request: AccessRequest, actor: Actor, judged: Judged) -> Change:
+def _filed(request: AccessRequest, actor: Actor, asked: frozenset[UUID]) -> Change:
     return Change(
         **identity(request),
         action=Action.SUBMIT,
         actor=actor,
         from_state=None,
         at=request.created_at,
-        asked=judged.prompted,
+        asked=asked,
         facts={
             "service": request.service,
             "actions": request.actions,

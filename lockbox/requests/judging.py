@@ -16,7 +16,7 @@ from lockbox.people import context, tenants
 from lockbox.people.models import Tenant
 from lockbox.people.roles import Caller, Mode, Role, Scope
 from lockbox.refusals import NotYours, TenantSuspended, UnknownEngineer, UnknownService, UnknownTenant
-from lockbox.requests import policies, tiers
+from lockbox.requests import policies, reviewers, tiers
 from lockbox.requests.lifecycle import Action, Party, State, move
 from lockbox.requests.merging import terms_for
 from lockbox.requests.policy import customer_decides, reviewed_first
@@ -82,7 +82,12 @@ class Judged:
     @property
     def managers(self) -> frozenset[UUID]:
         """Everyone of the vendor who could review it."""
-        return frozenset(self.known.managers - {self.requester_id})
+        return frozenset(self.known.managers.keys() - {self.requester_id})
+
+    @property
+    def first_reviewers(self) -> Asked:
+        """Whom of the vendor to ask first, and how many tiers that makes."""
+        return reviewers.first(self.known, self.requester_id)
 
     @property
     def prompted(self) -> frozenset[UUID]:

@@ -33,6 +33,7 @@ class Preview:
     first_state: State
     terms: Terms
     reviewers: tuple[str, ...]
+    reviewers_asked_first: tuple[str, ...]
     stages: tuple[Group, ...]
     asked_first: tuple[str, ...]
     could_approve: tuple[str, ...]
@@ -56,6 +57,7 @@ def preview(session: Session, caller: Caller, filing: Filing, services: Mapping[
         first_state=judged.first_state,
         terms=judged.terms,
         reviewers=names(judged.managers) if reviewing else (),
+        reviewers_asked_first=names(judged.first_reviewers.people) if reviewing else (),
         stages=tuple(_stages(judged, names)) if decides else (),
         asked_first=names(judged.prompted) if decides else (),
         could_approve=names(judged.able) if decides else (),

@@ -93,7 +93,7 @@ class Origin:
 class Change:
     """One move that was judged legal: the request as it is after it, and how it came about.
 
-    `asked` are those of the customer who are prompted; None is every approver.
+    `asked` are those who are prompted, managers for a review and else the customer's people; None is all of them.
     """
 
     request_id: UUID
@@ -163,7 +163,7 @@ class Change:
 class Nudged:
     """One request that the clock nudges and that stays as it is: its clock and counters after it, and who hears.
 
-    `told` is, for each nudge, who of the customer hears of it; None is everybody whom the audience's table names.
+    `told` is, for each nudge, who hears of it; None is everybody whom the audience's table names.
     """
 
     request_id: UUID

@@ -220,11 +220,14 @@ def try_out(session: Session, caller: Caller, origin: Origin, endpoint_id: UUID)
     Raises:
         Unknown, NotYours: as named.
         EndpointDisabled: it is called no more.
+        TooMany: it was called by hand ten times in the last minute.
     """
     seat, endpoint, _ = _taken(session, caller, origin, endpoint_id)
     if endpoint.disabled_at is not None:
         raise EndpointDisabled("The webhook is disabled; enable it first.")
-    deed = Deed(TEST, now(session), {}, facts={"endpoint_id": endpoint.id})
+    at = now(session)
+    _count(session, endpoint, at)
+    deed = Deed(TEST, at, {}, facts={"endpoint_id": endpoint.id})
     return announcing.try_out(session, trail.happening_of(seat, deed), endpoint.id)
 
 
@@ -250,6 +253,7 @@ def redeliver(session: Session, caller: Caller, origin: Origin, delivery_id: UUI
         EndpointDisabled: the endpoint is called no more.
         StillWaiting: it has not ended, and will be tried again by itself.
         Outdated: it asked for something that is settled.
+        TooMany: the endpoint was called by hand ten times in the last minute.
     """
     context.enter(session, caller)
     delivery = session.get(Delivery, delivery_id)
@@ -264,6 +268,7 @@ def redeliver(session: Session, caller: Caller, origin: Origin, delivery_id: UUI
         raise StillWaiting("The notice has not ended: it will be tried again by itself.")
     if answer == "outdated":
         raise Outdated("What it asked for is settled; nobody is asked again.")
+    _count(session, endpoint, at)
     database.promise(session, NOTICES, [Promise(str(notice), KIND, at)])
     deed = Deed("delivery_repeated", at, {}, facts={"endpoint_id": endpoint.id, "notice_id": notice})
     announcing.record(session, trail.happening_of(seat, deed))
@@ -295,6 +300,12 @@ def _taken(
     if endpoint.removed_at is not None:
         raise Unknown("There is no such webhook.")
     return seat, endpoint, tenant
+
+
+def _count(session: Session, endpoint: Endpoint, at: datetime) -> None:
+    kept.count_call(endpoint, at)
+    session.add(endpoint)
+    session.flush()
 
 
 def _of(session: Session, tenant_id: UUID | None) -> Sequence[Endpoint]:

@@ -277,7 +277,7 @@ def test_who_wants_no_prompts_hears_of_outcomes_and_gets_receipts(api: Database,
     assert _told(world, api, "active") == {"erin", "amir", "abe"} | HOOKS
 
 
-def test_managers_are_asked_whatever_they_want(api: Database, superuser: Engine) -> None:
+def test_managers_who_all_want_no_prompts_are_asked_nonetheless(api: Database, superuser: Engine) -> None:
     world = _world(api, Policy())
     write(superuser, QUIET, names=["Max", "Mia"])
 

@@ -236,7 +236,11 @@ def test_nothing_that_a_migration_needs_to_fill_a_column_stays_as_its_default(fi
     )
 
     counters = {("requests", "reminders"), ("requests", "tiers_asked"), ("requests", "warned"), ("sign_ins", "tries")}
-    assert {tuple(row) for row in defaults} == counters | {("people", "time_zone"), ("people", "wants_prompts")}
+    assert {tuple(row) for row in defaults} == counters | {
+        ("people", "time_zone"),
+        ("people", "wants_prompts"),
+        ("memberships", "review_tier"),
+    }
 
 
 def test_identities_of_before_are_trusted_since_they_were_bound_and_short_tokens_count_as_mail(

@@ -20,6 +20,7 @@ from tests.database.schema import objects
 MODELS = ("people.models", "people.keys", "requests.models", "notices.models", "audit.models")
 # The models name columns, keys and types; what spans columns or rows is Postgres' own business, kept in one place.
 ONLY_IN_THE_MIGRATIONS = {
+    "modify_default memberships.review_tier",
     "modify_default people.time_zone",
     "modify_default people.wants_prompts",
     "modify_default requests.reminders",

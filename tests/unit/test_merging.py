@@ -37,7 +37,14 @@ ORDER = [
 ]
 
 
-WHO_HEARS_WHEN = {"tiers", "widening", "approval_reminders", "review_reminders", "closing_warning"}
+WHO_HEARS_WHEN = {
+    "tiers",
+    "widening",
+    "approval_reminders",
+    "review_reminders",
+    "review_widening",
+    "closing_warning",
+}
 
 
 def earliest(terms: Terms) -> dict[str, int]:
@@ -67,10 +74,11 @@ def test_merging_reminds_whenever_either_side_says_and_widens_and_warns_as_early
 
     for name in ("approval_reminders", "review_reminders"):
         assert getattr(merged, name) == tuple(sorted({*getattr(a, name), *getattr(b, name)}))
-    for number, percent in enumerate(merged.widening):
-        sides = [side.widening[number] for side in (a, b) if len(side.widening) > number]
-        assert percent == min(sides)
-    assert len(merged.widening) == max(len(a.widening), len(b.widening))
+    for name in ("widening", "review_widening"):
+        of_both, one, other = (getattr(side, name) for side in (merged, a, b))
+        for number, percent in enumerate(of_both):
+            assert percent == min(side[number] for side in (one, other) if len(side) > number)
+        assert len(of_both) == max(len(one), len(other))
     assert merged.closing_warning == max(a.closing_warning, b.closing_warning)
 
 
