@@ -46,7 +46,11 @@ class Connection(smtplib.SMTP):
 
     @contextlib.contextmanager
     def deadline(self) -> Iterator[None]:
-        """Cut the connection if the block takes longer than it may, and note that in `is_late`."""
+        """Cut the connection if the block takes longer than it may, and note that in `is_late`.
+
+        Raises:
+            TimeoutError: it took longer, and has not failed: smtplib takes half an answer for a whole one.
+        """
         self.is_late = False
         watchdog = threading.Timer(self._seconds, self._cut)
         watchdog.daemon = True
@@ -55,6 +59,8 @@ class Connection(smtplib.SMTP):
             yield
         finally:
             watchdog.cancel()
+        if self.is_late:
+            raise TimeoutError
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
         # Half of the time for each of the addresses that most names have, one of either family.
