@@ -212,9 +212,15 @@ class Way:
 class Lanes:
     """Both ways out, which share nothing: neither can starve the other. Threads are started as they are needed."""
 
-    def __init__(self, *, mail_threads: int = MAIL_THREADS, hook_threads: int = HOOK_THREADS) -> None:
-        self.mail = Way("mail", mail_threads)
-        self.hooks = Way("webhook", hook_threads)
+    def __init__(
+        self,
+        *,
+        mail_threads: int = MAIL_THREADS,
+        hook_threads: int = HOOK_THREADS,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self.mail = Way("mail", mail_threads, clock)
+        self.hooks = Way("webhook", hook_threads, clock)
 
     def stop(self, seconds: float) -> bool:
         """Take nothing more, give back what waits, and wait that long for what runs; return whether it has ended."""
