@@ -4,6 +4,7 @@ from fastapi import FastAPI
 
 from api.portal import (
     account,
+    addresses,
     by_issuer,
     by_passkey,
     invitations,
@@ -26,6 +27,7 @@ def install(app: FastAPI) -> None:
         account,
         own_tokens,
         preferences,
+        addresses,
         invitations,
         static,
     ):
