@@ -112,7 +112,7 @@ def preview(
     reason: Annotated[str, typer.Option(help="support_case, vendor_alert, …")] = "support_case",
     plain: Plain = False,
 ) -> None:
-    """Show whom a request would reach and where, as a member of the tenant.
+    """Show whom a request would reach, as a member.
 
     Nothing is filed and nobody is told. Ends with 1 where there is a warning.
     """

@@ -32,10 +32,13 @@ from lockbox.schedule import NOTICES, Promise
 KIND = NOTICES.kinds[0]
 
 HEARD = text("""
-SELECT e.request_id, n.person_id FROM events e JOIN notices n ON n.event_id = e.id
-WHERE e.request_id = ANY(:ids) AND n.template IN ('pending', 'active') AND n.person_id IS NOT NULL
-UNION
-SELECT d.request_id, d.person_id FROM decisions d WHERE d.request_id = ANY(:ids) AND d.verdict <> 'endorse'
+SELECT h.request_id, h.person_id FROM (
+    SELECT e.request_id, n.person_id FROM events e JOIN notices n ON n.event_id = e.id
+    WHERE e.request_id = ANY(:ids) AND n.template IN ('pending', 'active') AND n.person_id IS NOT NULL
+    UNION
+    SELECT d.request_id, d.person_id FROM decisions d WHERE d.request_id = ANY(:ids) AND d.verdict <> 'endorse'
+) h JOIN requests r ON r.id = h.request_id
+WHERE EXISTS (SELECT FROM memberships m WHERE m.person_id = h.person_id AND m.tenant_id = r.tenant_id)
 """)
 
 PROMISE = """
@@ -129,7 +132,7 @@ def foreseen(known: Directory, item: News) -> list[Told]:
 
 
 def _heard(session: Session, request_ids: Sequence[UUID]) -> Mapping[UUID, AbstractSet[UUID]]:
-    """Return for each request who was asked, told that it is open, or answered unasked."""
+    """Return for each request who was asked, told that it is open, or answered unasked, and is still a member."""
     found = defaultdict[UUID, set[UUID]](set)
     if request_ids:
         for row in session.connection().execute(HEARD, {"ids": list(request_ids)}):

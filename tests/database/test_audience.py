@@ -315,6 +315,16 @@ def test_who_answered_unasked_hears_how_it_ended(api: Database) -> None:
     assert _told(world, api, "active") == {"erin", "abe"} | HOOKS
 
 
+def test_who_was_asked_and_has_left_the_tenant_hears_nothing_of_its_end(api: Database, superuser: Engine) -> None:
+    world = _world(api, Policy(vendor_review=False))
+    request = world.submit()
+    write(superuser, "DELETE FROM memberships WHERE person_id = :abe", abe=world.people["abe"].person_id)
+
+    world.act("ann", Action.DENY, request.id)
+
+    assert _told(world, api, "denied") == {"erin", "amir"} | HOOKS
+
+
 def test_who_joins_after_the_window_opened_does_not_hear_that_it_closed(
     api: Database, worker: Database, superuser: Engine
 ) -> None:
