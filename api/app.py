@@ -8,7 +8,19 @@ from fastapi import FastAPI
 from api import portal, problems
 from api.limits import BodyLimit, FormCharset
 from api.log import AccessLog
-from api.routes import access, endpoints, health, me, members, requests, tenants, tokens, vendor
+from api.routes import (
+    access,
+    addresses,
+    endpoints,
+    health,
+    me,
+    members,
+    requests,
+    tenants,
+    tokens,
+    vendor,
+    watchers,
+)
 from config.settings import Settings
 from lockbox.database import Database, make_engine
 from lockbox.notices.vault import Vault
@@ -58,7 +70,10 @@ def make_app(settings: Settings, database: Database) -> FastAPI:
         members.router,
         vendor.router,
         endpoints.router,
+        watchers.router,
+        watchers.foresight,
         me.router,
+        addresses.router,
         tokens.router,
         health.router,
     ):

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import typer
 
-from cli import terminal
+from cli import terminal, wording
 from cli.client import at, call
 from cli.terminal import Cursor, Limit, Plain, as_json, moment, say
 
@@ -101,6 +101,29 @@ def rename(
 ) -> None:
     """Change what the tenant is called, as its admin; the slug stays."""
     _show(call("PUT", at("tenants", tenant, "name"), body={"name": name}), plain=plain)
+
+
+@app.command()
+def preview(
+    tenant: Tenant,
+    service: Annotated[str, typer.Option(help="such as exchange-online")],
+    resource: Annotated[list[str], typer.Option(help="kind:id, such as mailbox:anna@contoso.example; repeat")],
+    action: Annotated[list[str] | None, typer.Option(help="read, change, export; repeat")] = None,
+    reason: Annotated[str, typer.Option(help="support_case, vendor_alert, …")] = "support_case",
+    plain: Plain = False,
+) -> None:
+    """Show whom a request would reach, as a member.
+
+    Nothing is filed and nobody is told. Ends with 1 where there is a warning.
+    """
+    body = {"service": service, "resources": resource, "actions": action or ["read"], "reason_code": reason}
+    found = call("POST", at("tenants", tenant, "preview"), body=body)
+    if plain:
+        as_json(found)
+    else:
+        wording.show_foreseen(found)
+    if found["warnings"]:
+        raise typer.Exit(1)
 
 
 @app.command()

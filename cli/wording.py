@@ -97,6 +97,8 @@ def show_preview(found: Mapping[str, Any]) -> None:
             "Reviewers asked first": ", ".join(found["reviewers_asked_first"]),
             "Asked first": ", ".join(found["asked_first"]),
             "Could approve": ", ".join(found["could_approve"]),
+            "Told first": ", ".join(_counted(one["name"], one["mailboxes"]) for one in found["told_first"]),
+            "Webhooks": found["endpoints"],
             "Approvals": terms["quorum"],
             "Also needed": "\n".join(stages),
             "Time to review": duration(terms["review_window"]),
@@ -106,11 +108,50 @@ def show_preview(found: Mapping[str, Any]) -> None:
     )
 
 
+def show_foreseen(found: Mapping[str, Any]) -> None:
+    """Print whom a request would reach, and where, to the tenant's own people."""
+    terms = found["terms"]
+    stages = (f"{one['approvals']} of {one['group']} ({', '.join(one['people'])})" for one in found["stages"])
+    terminal.facts(
+        {
+            "Warnings": "\n".join(found["warnings"]),
+            "It begins as": WORDS[found["first_state"]][0],
+            "Mode": found["mode"],
+            "Policy": f"version {found['policy_version']}",
+            "Reviewed by": f"{found['reviewers']} of the vendor" if found["reviewers"] else "",
+            "Told first": "\n".join(map(_mailed, found["told_first"])),
+            "Could approve": ", ".join(found["could_approve"]),
+            "Want no prompts": ", ".join(found["quiet"]),
+            "Copied": "\n".join(map(_mailed, found["copied"])),
+            "Webhooks": ", ".join(found["endpoints"]),
+            "Approvals": terms["quorum"],
+            "Also needed": "\n".join(stages),
+            "Time to answer": duration(terms["approval_window"]),
+        }
+    )
+
+
+def _mailed(one: Mapping[str, Any]) -> str:
+    return f"{one['name']} ({', '.join(one['addresses'])})"
+
+
+def _counted(name: str, mailboxes: int) -> str:
+    return name if mailboxes == 1 else f"{name} ({mailboxes} mailboxes)"
+
+
 def show_notices(found: Mapping[str, Any]) -> None:
     """Print who was told, and the other side in numbers."""
     rows = (
-        (one["recipient"], one["channel"], words(one["template"]), one["outcome"], one["attempts"], one["last_error"])
+        (
+            one["recipient"],
+            one["address"],
+            one["channel"],
+            words(one["template"]),
+            one["outcome"],
+            one["attempts"],
+            one["last_error"],
+        )
         for one in found["own"]
     )
-    terminal.table(("Who", "By", "Of", "Outcome", "Tries", "Last error"), rows)
+    terminal.table(("Who", "Where", "By", "Of", "Outcome", "Tries", "Last error"), rows)
     terminal.say("The other side: " + ", ".join(f"{number} {outcome}" for outcome, number in found["other"].items()))

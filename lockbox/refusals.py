@@ -230,6 +230,24 @@ class TooManyEndpoints(Conflict):
     code = "too-many-endpoints"
 
 
+class AddressTaken(Conflict):
+    """The address is somebody else's, or there already; which of the two others have it is told to nobody."""
+
+    code = "address-taken"
+
+
+class TooManyAddresses(Conflict):
+    """There are as many addresses as there may be, or too many were added in a day."""
+
+    code = "too-many-addresses"
+
+
+class TooManyWatchers(Conflict):
+    """There are as many watchers as there may be; one can be removed."""
+
+    code = "too-many-watchers"
+
+
 class EndpointDisabled(Conflict):
     """The endpoint is called no more; it can be enabled again."""
 

@@ -4,6 +4,7 @@ from fastapi import FastAPI
 
 from api.portal import (
     account,
+    addresses,
     by_issuer,
     by_passkey,
     invitations,
@@ -28,6 +29,7 @@ def install(app: FastAPI) -> None:
         own_tokens,
         preferences,
         proposals,
+        addresses,
         invitations,
         static,
     ):

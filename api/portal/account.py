@@ -20,6 +20,7 @@ from api.portal.pages import TAG, go, page
 from api.schemas.parts import Line
 from config.settings import Settings
 from lockbox.database import Database, now
+from lockbox.notices import addresses
 from lockbox.people import begun, enrolment, identities, passkeys, preferences, sessions, tokens, zones
 from lockbox.people.passkeys import LONGEST_NAME
 from lockbox.people.roles import Means
@@ -92,6 +93,8 @@ def show(request: Request, chosen: Chosen, session: Work) -> Response:
         tokens=tokens.mine(session, visitor.caller),
         longest_name=LONGEST_NAME,
         chosen=preferences.mine(session, visitor.caller),
+        addresses=addresses.mine(session, visitor.caller),
+        most_addresses=addresses.MOST_ADDRESSES,
         time_zones=sorted(zones.names()),
     )
 

@@ -20,7 +20,7 @@ from api.schemas.requests import Approval
 from config.settings import Settings
 from lockbox.audit import timeline
 from lockbox.database import now
-from lockbox.notices import outbox
+from lockbox.notices import directory
 from lockbox.people.roles import Caller, Role
 from lockbox.refusals import Conflict, Invalid, NotYours, Refusal, SignInAgain, Unknown
 from lockbox.requests import acting, counting, earlier, register, sight
@@ -172,7 +172,7 @@ def _offered(session: Session, caller: Caller, entry: Entry, moves: Sequence[Row
 
 
 def _parties(session: Session, caller: Caller, asked: AccessRequest) -> set[Party]:
-    deputies = outbox.directory(session, {asked.tenant_id}, now(session)).deputies[asked.tenant_id]
+    deputies = directory.look_up(session, {asked.tenant_id}, now(session)).deputies[asked.tenant_id]
     held = {
         Party.REQUESTER: caller.person_id == asked.requester_id,
         Party.MANAGER: caller.holds(Role.MANAGER),

@@ -57,10 +57,16 @@ class LastTryView(BaseModel):
 
 
 class NoticeView(BaseModel):
-    """One notice to somebody on the reader's own side; `outcome` is `waiting`, `sent`, `moot` or `dead`."""
+    """One notice to somebody on the reader's own side; `outcome` is `waiting`, `sent`, `moot` or `dead`.
+
+    `address` is where a mail goes, null where that is not known any more; `copied` is whether the recipient only
+    watches.
+    """
 
     id: UUID
     recipient: str
+    address: str | None
+    copied: bool
     channel: str
     template: str
     event_at: datetime
@@ -182,10 +188,18 @@ class Lack(BaseModel):
     message: str
 
 
+class MailboxesView(BaseModel):
+    """Somebody who would be told, and at how many addresses."""
+
+    name: str
+    mailboxes: int
+
+
 class PreviewView(BaseModel):
     """What a request would meet and whom it would reach: names and counts, no addresses; nothing was written.
 
-    `can_be_filed` is whether it would be taken as it is.
+    `can_be_filed` is whether it would be taken as it is. `told_first` are those of the customer whom it would reach
+    first, asked or told of what the vendor opens alone; `endpoints` is how many of its webhooks.
     """
 
     can_be_filed: bool
@@ -197,6 +211,46 @@ class PreviewView(BaseModel):
     reviewers_asked_first: list[str]
     asked_first: list[str]
     could_approve: list[str]
+    told_first: list[MailboxesView]
+    endpoints: int
     stages: list[Needed]
     lacks: list[Lack]
     obstacles: list[str]
+
+
+class WhatIf(Incoming):
+    """What could be asked of a tenant, as far as its policy looks at it."""
+
+    service: Word
+    resources: list[Resource] = Field(min_length=1, max_length=50)
+    actions: list[Word] = Field(default=["read"], min_length=1, max_length=20)
+    reason_code: Reason
+
+
+class MailedView(BaseModel):
+    """Somebody who would be told by mail, and at which addresses."""
+
+    name: str
+    addresses: list[str]
+
+
+class ForeseenView(BaseModel):
+    """What a request would meet, for the tenant's own people; nothing was written and nobody was told.
+
+    `reviewers` is how many of the vendor could endorse it. `told_first` are asked, or told of what the vendor opens
+    alone; `quiet` could decide and want no prompts; `copied` cannot decide. `endpoints` are described, or else named
+    by their host. `warnings` say where the answer is nobody.
+    """
+
+    policy_version: int
+    mode: Mode
+    first_state: State
+    terms: Terms
+    reviewers: int
+    told_first: list[MailedView]
+    could_approve: list[str]
+    quiet: list[str]
+    stages: list[Needed]
+    endpoints: list[str]
+    copied: list[MailedView]
+    warnings: list[str]

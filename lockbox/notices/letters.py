@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from lockbox.notices.audience import RECEIPT
+from lockbox.notices.audience import COPIED, RECEIPT
 from lockbox.notices.phrases import (
     LONGEST_SUBJECT,
     TEMPLATES,
@@ -29,6 +29,7 @@ LONGEST_RESOURCE = 256
 SUBJECTS = {
     "reviewing": "Review needed: {requester} asks for {service} at {tenant}",
     "pending": "Your answer is needed: access to {service} asked by {requester}",
+    COPIED: "Copy: access to {service} at {tenant} asked by {requester}",
     "active": "Access to {service} at {tenant} is open",
     "denied": "Denied: access to {service} at {tenant}",
     "cancelled": "Withdrawn by vendor: access to {service} at {tenant}",
@@ -92,7 +93,8 @@ class Letter:
 
     `now` is the moment of sending; `opened_until` is when the window would close if it were approved at that moment.
     `action`, `to_state` and `actor_id` are the event's; `address` and `user_agent` are from where it was done, None
-    where the recipient is not of the same side. `time_zone` is the recipient's.
+    where the recipient is not of the same side. `time_zone` is the recipient's. `is_copy` is whether the recipient is
+    copied, decides nothing and cannot sign in.
     """
 
     notice_id: UUID
@@ -125,6 +127,7 @@ class Letter:
     recipient_address: str
     wording: Wording
     time_zone: str
+    is_copy: bool = False
     address: str | None = None
     user_agent: str | None = None
     earlier: Sequence[Earlier] = ()

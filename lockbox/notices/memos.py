@@ -16,6 +16,7 @@ from lockbox.people.zones import clock_time
 INVITATION = "invitation"
 SIGN_IN_CODE = "sign_in_code"
 DEPUTY_BEGINS = "deputy_begins"
+ADDRESS_CODE = "address_code"
 TITLES = {
     "tenant_added": "The lockbox of {tenant} has been set up",
     "tenant_renamed": "{tenant} was renamed",
@@ -40,11 +41,33 @@ TITLES = {
     "endpoint_removed": "A webhook of {tenant} was removed",
     "endpoint_disabled": "A webhook of {tenant} is called no more",
     "eligible_changed": "Who may be a deputy at {tenant} was changed",
+    "watcher_added": "Somebody is copied on requests to {tenant}",
+    "watcher_removed": "Somebody is no longer copied on requests to {tenant}",
+    "address_added": "An address for mails to you was added",
+    "address_confirmed": "An address for mails to you is used from now on",
+    "address_changed": "What one of your addresses receives was changed",
+    "address_removed": "An address for mails to you was removed",
     DEPUTY_BEGINS: "You stand in for an approver of {tenant} from now on",
     INVITATION: "You are invited to {tenant}",
     SIGN_IN_CODE: "Your code to sign in",
+    ADDRESS_CODE: "Confirm that mails to you may come here",
 }
-LABELS = {"member": "Who", "principal": "For", "deputy": "Deputy", "comment": "Comment", "endpoint": "Webhook"}
+PERSONAL = frozenset(
+    {
+        *(DEPUTY_BEGINS, INVITATION, SIGN_IN_CODE, ADDRESS_CODE),
+        *("address_added", "address_confirmed", "address_changed", "address_removed"),
+    }
+)
+"""What is told to one person and to no endpoint."""
+LABELS = {
+    "member": "Who",
+    "principal": "For",
+    "deputy": "Deputy",
+    "watcher": "Who",
+    "mailbox": "Address",
+    "comment": "Comment",
+    "endpoint": "Webhook",
+}
 CUSTOMERS_WORDS = "the vendor"
 
 
@@ -124,6 +147,8 @@ def payload(memo: Memo) -> bytes:
 
 def _link(memo: Memo, public_url: str) -> str:
     base = public_url.rstrip("/")
+    if memo.template == ADDRESS_CODE:
+        return f"{base}/account"
     if memo.template == INVITATION:
         return f"{base}/invitations/{memo.about_id}"
     return f"{base}/proposals" if memo.template == "recovery_proposed" else f"{base}/sign-in"

@@ -36,7 +36,8 @@ class Notice(SQLModel, table=True):
 
     `run_at` is the next try; a claim moves it past its lease, a failure past its back-off. `until_at` is when it
     stops mattering. `template` says which text: a prompt to review or answer, an outcome, or a memo where it is about
-    no request. `about_id` is the invitation or the begun sign-in whose address is written to.
+    no request. `about_id` is the invitation, begun sign-in, deputy or unconfirmed address that is written to.
+    `address_id` is the person's further address that it goes to, None where it is the one to sign in with.
     """
 
     __tablename__ = "notices"
@@ -47,6 +48,8 @@ class Notice(SQLModel, table=True):
     event_id: UUID | None = None
     about_id: UUID | None = None
     person_id: UUID | None = None
+    address_id: UUID | None = None
+    watcher_id: UUID | None = None
     endpoint_id: UUID | None = None
     channel: Channel = Field(sa_type=words(Channel))
     template: str = Field(max_length=24)
@@ -75,6 +78,21 @@ class Delivery(SQLModel, table=True):
     status: int | None = None
     answer: str = Field(max_length=1024)
     error: str | None = Field(default=None, max_length=24)
+
+
+class Watcher(SQLModel, table=True):
+    """Somebody who is copied on what a tenant is asked and told, about one service or all for None."""
+
+    __tablename__ = "watchers"
+
+    id: UUID = Field(primary_key=True)
+    tenant_id: UUID = Field(foreign_key="tenants.id")
+    service: str | None = Field(default=None, max_length=63)
+    name: str = Field(max_length=200)
+    email: str = Field(max_length=320)
+    added_by: UUID = Field(foreign_key="people.id")
+    created_at: datetime = Field(sa_type=Instant)
+    removed_at: datetime | None = Field(default=None, sa_type=Instant)
 
 
 class Endpoint(SQLModel, table=True):

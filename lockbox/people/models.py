@@ -61,6 +61,25 @@ class Person(SQLModel, table=True):
     created_at: datetime = Field(sa_type=Instant)
 
 
+class Address(SQLModel, table=True):
+    """A further address of a person, used once it is confirmed by the code that was mailed there.
+
+    The code's SHA-256 is written when the mail is sent. Without `prompts` it gets receipts and news of changes alone.
+    """
+
+    __tablename__ = "addresses"
+
+    id: UUID = Field(primary_key=True)
+    person_id: UUID = Field(foreign_key="people.id")
+    email: str = Field(max_length=320)
+    prompts: bool = True
+    code_hash: bytes | None = None
+    created_at: datetime = Field(sa_type=Instant)
+    expires_at: datetime = Field(sa_type=Instant)
+    confirmed_at: datetime | None = Field(default=None, sa_type=Instant)
+    removed_at: datetime | None = Field(default=None, sa_type=Instant)
+
+
 class Membership(SQLModel, table=True):
     """One role of one person: at a tenant, or at the vendor where `tenant_id` is null.
 

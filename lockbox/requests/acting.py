@@ -11,8 +11,8 @@ from sqlmodel import Session, col
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor
 from lockbox.database import now
-from lockbox.notices import outbox
-from lockbox.notices.outbox import Directory
+from lockbox.notices import directory
+from lockbox.notices.directory import Directory
 from lockbox.people import context, tenants
 from lockbox.people.roles import Caller, Means, Role, Side
 from lockbox.refusals import InvalidMove, NotYours, OwnRequest, PolicyNotMet, Stale, TooLate
@@ -86,7 +86,8 @@ def act_on(
     """
     caller = tenants.as_of_now(session, caller)
     at = now(session)
-    known = outbox.directory(session, {request.tenant_id}, at)
+    both = {request.requester_id, caller.person_id}
+    known = directory.look_up(session, {request.tenant_id}, at, also=both)
     scene = Scene(caller, origin, known, policies.ruling(session, request), at)
     if verdict.action in DECISIONS and caller.holds(Role.SYSTEM):
         raise NotYours("A system of the vendor decides nothing.")
@@ -127,11 +128,15 @@ def _moved(
         actor=_actor(scene, request, party, stands_for),
         from_state=before,
         at=scene.at,
-        asked=scene.asked(request).people - {request.requester_id} if request.state is State.PENDING else None,
+        asked=_asked(scene, request) if request.state is State.PENDING else frozenset(),
         facts=_facts(scene, verdict, stands_for),
         personal={"comment": verdict.comment},
     )
     return change, decision
+
+
+def _asked(scene: Scene, request: AccessRequest) -> frozenset[UUID]:
+    return scene.asked(request).people - {request.requester_id}
 
 
 def _for_a_good_reason(scene: Scene, request: AccessRequest) -> None:

@@ -14,7 +14,7 @@ from sqlmodel import Session
 from lockbox import database as database_
 from lockbox.audit.events import THE_CLOCK
 from lockbox.database import Database, now
-from lockbox.notices import outbox
+from lockbox.notices import directory
 from lockbox.people.roles import Mode
 from lockbox.requests import nudging, writing
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, Action, Move, Party, State, move
@@ -28,12 +28,12 @@ Fail = Callable[[UUID, Exception], None]
 BUSY_ROW_AGAIN = timedelta(milliseconds=250)
 
 LOCK = text("""
-SELECT id, tenant_id, requester_id, mode, state, version, deadline_at, wake_at, asked_at
+SELECT id, tenant_id, requester_id, mode, service, state, version, deadline_at, wake_at, asked_at
 FROM requests WHERE id = ANY(:ids) ORDER BY id FOR UPDATE SKIP LOCKED
 """)
 LOCK_TO_NUDGE = text("""
-SELECT id, tenant_id, requester_id, mode, state, deadline_at, wake_at, created_at, asked_at, opened_at, reminders,
-    tiers_asked, warned
+SELECT id, tenant_id, requester_id, mode, service, state, deadline_at, wake_at, created_at, asked_at, opened_at,
+    reminders, tiers_asked, warned
 FROM requests WHERE id = ANY(:ids) ORDER BY id FOR UPDATE SKIP LOCKED
 """)
 LEFT_ALONE = text("""
@@ -110,7 +110,8 @@ def _end(session: Session, ids: Sequence[UUID], *, early: set[UUID]) -> int:
     early |= {row.id for row in due if row.deadline_at > at}
     if ready:
         changes = [_change(row, at) for row in ready]
-        known = outbox.directory(session, {row.tenant_id for row in ready}, at)
+        requesters = {row.requester_id for row in ready}
+        known = directory.look_up(session, {row.tenant_id for row in ready}, at, also=requesters)
         writing.end(session, changes, known)
         lag = max(at - row.wake_at for row in ready)
         log.info("clock.ran", moved=len(ready), of=len(ids), lag_ms=round(lag.total_seconds() * 1000))
@@ -139,6 +140,7 @@ def _change(row: Row[Any], at: datetime) -> Change:
         tenant_id=row.tenant_id,
         requester_id=row.requester_id,
         mode=Mode(row.mode),
+        service=row.service,
         action=action,
         actor=THE_CLOCK,
         from_state=state,

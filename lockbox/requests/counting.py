@@ -3,7 +3,7 @@
 from sqlmodel import Session
 
 from lockbox.database import now
-from lockbox.notices import outbox
+from lockbox.notices import directory
 from lockbox.people import context
 from lockbox.people.roles import Caller, Side
 from lockbox.requests import policies, voting
@@ -20,7 +20,7 @@ def count(session: Session, caller: Caller, request: AccessRequest) -> list[Tall
     """
     if caller.side is Side.VENDOR:
         context.turn_to(session, request.tenant_id)
-    known = outbox.directory(session, {request.tenant_id}, now(session))
+    known = directory.look_up(session, {request.tenant_id}, now(session))
     ruling = policies.ruling(session, request)
     needed = max(request.quorum, ruling.terms.quorum)
     return tallies(voting.given(session, request, known), needed, ruling.terms.stages, ruling.groups)

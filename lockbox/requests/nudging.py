@@ -11,9 +11,9 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlmodel import Session
 
-from lockbox.notices import outbox
+from lockbox.notices import directory
 from lockbox.notices.audience import Nudge
-from lockbox.notices.outbox import Directory
+from lockbox.notices.directory import Directory
 from lockbox.people.roles import Mode
 from lockbox.requests import policies, reviewers, tiers, writing
 from lockbox.requests.lifecycle import State
@@ -46,7 +46,8 @@ def nudge(session: Session, rows: Sequence[Row[Any]], at: datetime) -> None:
     Policies, people and votes are read once for all of them.
     """
     rulings = policies.rulings(session, [row.id for row in rows])
-    known = outbox.directory(session, {row.tenant_id for row in rows}, at)
+    requesters = {row.requester_id for row in rows}
+    known = directory.look_up(session, {row.tenant_id for row in rows}, at, also=requesters)
     voted = defaultdict[UUID, set[UUID]](set)
     for vote in session.connection().execute(VOTED, {"ids": [row.id for row in rows]}):
         voted[vote.request_id].add(vote.person_id)
@@ -64,6 +65,7 @@ def _nudged(row: Row[Any], ruling: Ruling, known: Directory, voted: AbstractSet[
         tenant_id=row.tenant_id,
         requester_id=row.requester_id,
         mode=Mode(row.mode),
+        service=row.service,
         state=stretch.state,
         at=at,
         deadline_at=row.deadline_at,
@@ -77,9 +79,9 @@ def _nudged(row: Row[Any], ruling: Ruling, known: Directory, voted: AbstractSet[
 
 def _told(
     row: Row[Any], due: Nudges, ruling: Ruling, known: Directory, voted: AbstractSet[UUID]
-) -> tuple[dict[Nudge, frozenset[UUID] | None], int]:
-    """Return who hears of what, None for all who would, and how many tiers are asked after it."""
-    told: dict[Nudge, frozenset[UUID] | None] = {}
+) -> tuple[dict[Nudge, frozenset[UUID]], int]:
+    """Return who is asked by what, and how many tiers are asked after it."""
+    told: dict[Nudge, frozenset[UUID]] = {}
     tiers_asked: int = row.tiers_asked
     if due.remind and (waited_for := _so_far(row, ruling, known) - voted):
         told[Nudge.REMIND] = waited_for
@@ -89,7 +91,7 @@ def _told(
         if asked.people:
             told[Nudge.WIDEN] = asked.people
     if due.warn:
-        told[Nudge.WARN] = None
+        told[Nudge.WARN] = frozenset()
     return told, tiers_asked
 
 

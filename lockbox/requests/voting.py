@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from lockbox.ids import new_id
-from lockbox.notices.outbox import Directory
+from lockbox.notices.directory import Directory
 from lockbox.people.roles import Caller, Means, Role
 from lockbox.refusals import AlreadyDecided, AlreadyEndorsed, NotYours, SignInAgain, WindowTooLong
 from lockbox.requests.lifecycle import Action

@@ -17,7 +17,8 @@ from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_CLOCK, Actor, Happening
 from lockbox.notices import outbox
 from lockbox.notices.audience import Nudge
-from lockbox.notices.outbox import Directory, News
+from lockbox.notices.directory import Directory
+from lockbox.notices.outbox import News
 from lockbox.people.roles import Caller, Mode
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, Action, Party, State
 from lockbox.requests.models import AccessRequest, Decision
@@ -93,13 +94,14 @@ class Origin:
 class Change:
     """One move that was judged legal: the request as it is after it, and how it came about.
 
-    `asked` are those who are prompted, managers for a review and else the customer's people; None is all of them.
+    `asked` are those whom it asks: managers for a review, else people of the customer.
     """
 
     request_id: UUID
     tenant_id: UUID
     requester_id: UUID
     mode: Mode
+    service: str
     action: Action
     actor: Actor
     from_state: State | None
@@ -109,7 +111,7 @@ class Change:
     deadline_at: datetime
     wake_at: datetime | None
     asked_at: datetime | None
-    asked: frozenset[UUID] | None = None
+    asked: frozenset[UUID] = frozenset()
     facts: Mapping[str, Value] = field(default_factory=dict)
     personal: Mapping[str, str | None] = field(default_factory=dict)
 
@@ -145,6 +147,7 @@ class Change:
             actor_role=self.actor.role,
             action=self.action,
             mode=self.mode,
+            service=self.service,
             from_state=self.from_state,
             to_state=self.to_state,
             customer_knows=self.asked_at is not None,
@@ -163,13 +166,14 @@ class Change:
 class Nudged:
     """One request that the clock nudges and that stays as it is: its clock and counters after it, and who hears.
 
-    `told` is, for each nudge, who hears of it; None is everybody whom the audience's table names.
+    `told` is, for each nudge, who is asked by it; others may hear of it too.
     """
 
     request_id: UUID
     tenant_id: UUID
     requester_id: UUID
     mode: Mode
+    service: str
     state: State
     at: datetime
     deadline_at: datetime
@@ -177,7 +181,7 @@ class Nudged:
     reminders: int
     tiers_asked: int
     warned: bool
-    told: Mapping[Nudge, frozenset[UUID] | None]
+    told: Mapping[Nudge, frozenset[UUID]]
 
     def happening(self, nudge: Nudge) -> Happening:
         """Return the event that a nudge leaves; it has no seq, for it is no move."""
@@ -205,6 +209,7 @@ class Nudged:
             actor_role=str(THE_CLOCK.role),
             action=nudge,
             mode=self.mode,
+            service=self.service,
             from_state=self.state,
             to_state=self.state,
             customer_knows=self.state is not State.REVIEWING,
@@ -226,6 +231,7 @@ def identity(request: AccessRequest) -> dict[str, Any]:
         "tenant_id": request.tenant_id,
         "requester_id": request.requester_id,
         "mode": request.mode,
+        "service": request.service,
         "to_state": State(request.state),
         "version": request.version,
         "deadline_at": request.deadline_at,

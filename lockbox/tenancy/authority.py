@@ -8,7 +8,7 @@ from sqlalchemy import text
 from sqlmodel import Session, col, select
 
 from lockbox.database import now
-from lockbox.notices.outbox import directory
+from lockbox.notices import directory
 from lockbox.people import context
 from lockbox.people import tenants as registry
 from lockbox.people.models import Tenant
@@ -91,14 +91,14 @@ def firmly(session: Session, seat: Seat, tenant: Tenant) -> None:
         SignInAgain: an API token was shown, or a mailed code where the policy asks for more, or it is too long ago.
     """
     at = now(session)
-    if directory(session, {tenant.id}, at).approvers[tenant.id]:
+    if directory.look_up(session, {tenant.id}, at).approvers[tenant.id]:
         strong_enough(seat.caller, strictest(policies.current(session, tenant)), at)
 
 
 def is_last_approver(session: Session, seat: Seat, person_id: UUID) -> bool:
     """Whether nobody else approves for the tenant at which somebody acts."""
     assert seat.tenant_id is not None  # noqa: S101 - members are those of a tenant
-    return directory(session, {seat.tenant_id}, now(session)).approvers[seat.tenant_id] <= {person_id}
+    return directory.look_up(session, {seat.tenant_id}, now(session)).approvers[seat.tenant_id] <= {person_id}
 
 
 def operate(session: Session, caller: Caller, origin: Origin, slug: str) -> tuple[Seat, Tenant]:

@@ -16,7 +16,7 @@ from lockbox.fetching import FetchFailed
 from lockbox.notices import announcing
 from lockbox.notices import endpoints as kept
 from lockbox.notices.calls import TEST
-from lockbox.notices.memos import DEPUTY_BEGINS, INVITATION, SIGN_IN_CODE, TITLES
+from lockbox.notices.memos import PERSONAL, TITLES
 from lockbox.notices.models import Delivery, Endpoint, Format
 from lockbox.notices.outbox import KIND
 from lockbox.notices.vault import Vault
@@ -40,7 +40,7 @@ BY_HAND = "by_hand"
 ADMINS = (Role.TENANT_ADMIN,)
 OPERATORS = (Role.OPERATOR,)
 OF_REQUESTS = frozenset(f"request.{state}" for state in State)
-OF_TENANTS = frozenset(f"tenant.{kind}" for kind in TITLES.keys() - {DEPUTY_BEGINS, INVITATION, SIGN_IN_CODE})
+OF_TENANTS = frozenset(f"tenant.{kind}" for kind in TITLES.keys() - PERSONAL)
 # What sends no more outside than before, and to nowhere else: no fresh sign-in is asked for it.
 HARMLESS = frozenset({"description"})
 

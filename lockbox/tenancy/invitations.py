@@ -151,7 +151,7 @@ def _locked(session: Session, invitation_id: UUID, code: str) -> Invitation:
 
 
 def _shown(session: Session, invitation_id: UUID, code: str) -> Found | None:
-    return recognition.recognise(session, Kind.INVITATION, str(invitation_id), correspondence.invitation_hash(code))
+    return recognition.recognise(session, Kind.INVITATION, str(invitation_id), correspondence.hash_of(code))
 
 
 def _judged(found: Found | None, invitation: Invitation, at: datetime) -> Found:

@@ -7,7 +7,7 @@ from sqlalchemy import Engine
 
 from lockbox.database import Database
 from lockbox.ids import new_id
-from lockbox.notices import outbox
+from lockbox.notices import directory
 from lockbox.people import context
 from lockbox.people.roles import Role
 from lockbox.refusals import NotYours, Unknown
@@ -34,7 +34,7 @@ def stands(world: World, house: Database | None = None, **shift: float) -> dict[
     with (house or world.house).transaction() as session:
         context.enter(session, world.people["tara"])
         at = datetime.now(UTC) + timedelta(**shift)
-        found = outbox.directory(session, {world.tenant.id}, at).deputies[world.tenant.id]
+        found = directory.look_up(session, {world.tenant.id}, at).deputies[world.tenant.id]
     return {names[deputy]: {names[one] for one in principals} for deputy, principals in found.items()}
 
 
