@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from api import portal, problems
 from api.limits import BodyLimit
 from api.log import AccessLog
-from api.routes import access, endpoints, health, me, members, requests, tenants, tokens, vendor
+from api.routes import access, endpoints, health, me, members, requests, tenants, timeline, tokens, vendor
 from config.settings import Settings
 from lockbox.database import Database, make_engine
 from lockbox.notices.vault import Vault
@@ -53,6 +53,7 @@ def make_app(settings: Settings, database: Database) -> FastAPI:
     problems.install(app)
     for router in (
         requests.router,
+        timeline.router,
         access.router,
         tenants.router,
         members.router,

@@ -10,6 +10,7 @@ from lockbox.notices import letters, memos
 from lockbox.notices.audience import RECEIPT
 from lockbox.notices.letters import SUBJECTS, Earlier, Letter, Wording
 from lockbox.notices.memos import INVITATION, SIGN_IN_CODE, TITLES, Memo
+from lockbox.notices.reach import in_vain
 from lockbox.notices.senders.protocol import Mail
 from lockbox.people.roles import Mode
 
@@ -21,6 +22,7 @@ ERIN, ANN, TARA = UUID(int=1), UUID(int=2), UUID(int=3)
 NUMBER = UUID("0197f3a0-a0a0-7a0a-8a0a-0a0a0a0a0a0a")
 EVENT = UUID("0197f3a0-a0a0-7a0a-8a0a-0a0a0a0a0a0b")
 MINUTE = timedelta(minutes=1)
+IN_VAIN = in_vain("pending", 3)
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,12 @@ def specimens() -> Iterator[Specimen]:
 
 
 def _letters(hand: Hand) -> Iterator[tuple[str, Letter]]:
-    for template in SUBJECTS.keys() - {RECEIPT}:
+    for template in SUBJECTS.keys() - {RECEIPT, "unreached"}:
         yield template, _letter(hand, template=template, to_state=template)
+    yield "unreached", _letter(hand, template="unreached", to_state="pending", in_vain=IN_VAIN, comment=None)
+    for name, reader in (("the-customer", ANN), ("who-asked", ERIN)):
+        untold = _letter(hand, template="timed_out", to_state="timed_out", in_vain=IN_VAIN, recipient_id=reader)
+        yield f"nobody-told-{name}", replace(untold, comment=None)
     yield "reviewing-observe", _letter(hand, template="reviewing", to_state="reviewing", mode=Mode.OBSERVE)
     yield "pending-first", _letter(hand, template="pending", to_state="pending", earlier=())
     for name, facts in _receipts().items():

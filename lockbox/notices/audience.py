@@ -13,10 +13,13 @@ PROMPTS = {
     "review_reminder": "reviewing",
     "answer_reminder": "pending",
     "closing": "active",
+    "unreached": "pending",
 }
 """The templates that matter only until the deadline, and only while the request is in this state."""
 
 REMINDERS = frozenset({"review_reminder", "answer_reminder"})
+ASKING = {"reviewing": ("reviewing", "review_reminder"), "pending": ("pending", "answer_reminder")}
+"""The templates that ask a person, by the state in which a request waits for the answer."""
 
 
 class Nudge(StrEnum):
@@ -25,6 +28,7 @@ class Nudge(StrEnum):
     REMIND = "remind"
     WIDEN = "widen"
     WARN = "warn"
+    UNREACHED = "unreached"
 
 
 NUDGE_TEMPLATES = {
@@ -32,6 +36,7 @@ NUDGE_TEMPLATES = {
     (Nudge.REMIND, "pending"): "answer_reminder",
     (Nudge.WIDEN, "pending"): "pending",
     (Nudge.WARN, "active"): "closing",
+    (Nudge.UNREACHED, "pending"): "unreached",
 }
 
 DECISIONS = frozenset({"endorse", "approve", "deny"})
@@ -80,8 +85,11 @@ def nudged(nudge: Nudge, state: str, mode: Mode) -> frozenset[Hearer]:
     """Return who hears of a nudge: people alone, for what endpoints were told still stands.
 
     Of the approvers it is those who are asked and have not answered; that a window is about to close is for all who
-    heard that it opened.
+    heard that it opened. That no approver could be reached is for the tenant's admins; of a review the vendor's
+    operators hear, by a memo.
     """
+    if nudge is Nudge.UNREACHED:
+        return frozenset({Hearer.ADMINS}) if state == "pending" else frozenset()
     if nudge is Nudge.WARN:
         return (CUSTOMER[mode] - {Hearer.TENANT_ENDPOINTS}) | {Hearer.REQUESTER}
     return frozenset({Hearer.MANAGERS if state == "reviewing" else Hearer.APPROVERS})

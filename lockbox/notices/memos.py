@@ -16,6 +16,8 @@ from lockbox.people.zones import clock_time
 INVITATION = "invitation"
 SIGN_IN_CODE = "sign_in_code"
 DEPUTY_BEGINS = "deputy_begins"
+NOBODY_TOLD = "nobody_told"
+REVIEW_UNREACHED = "review_unreached"
 TITLES = {
     "tenant_added": "The lockbox of {tenant} has been set up",
     "tenant_renamed": "{tenant} was renamed",
@@ -39,6 +41,8 @@ TITLES = {
     "endpoint_removed": "A webhook of {tenant} was removed",
     "endpoint_disabled": "A webhook of {tenant} is called no more",
     "eligible_changed": "Who may be a deputy at {tenant} was changed",
+    NOBODY_TOLD: "Requests timed out, and nobody could be told of them",
+    REVIEW_UNREACHED: "Requests wait for review, and no manager could be reached",
     DEPUTY_BEGINS: "You stand in for an approver of {tenant} from now on",
     INVITATION: "You are invited to {tenant}",
     SIGN_IN_CODE: "Your code to sign in",

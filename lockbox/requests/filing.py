@@ -136,6 +136,7 @@ def _new(caller: Caller, filing: Filing, judged: Judged) -> AccessRequest:
         created_at=at,
         asked_at=at if state is State.PENDING else None,
         tiers_asked=judged.first_asked.tiers if state is State.PENDING else 0,
+        follows=filing.follows,
     )
     request.wake_at = wake_at(nudging.stretch_of(request), terms, at)
     return request
@@ -168,6 +169,7 @@ def _filed(request: AccessRequest, actor: Actor, judged: Judged) -> Change:
             "quorum": request.quorum,
             "mode": request.mode.value,
             "policy_version": request.policy_version,
+            **({"follows": request.follows} if request.follows else {}),
         },
         personal={
             "justification": request.justification,
