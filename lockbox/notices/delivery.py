@@ -88,9 +88,12 @@ def deliver(database_: Database, ids: Iterable[UUID], senders: Senders) -> list[
         targets = calls.targets(session, claimed) if claimed else {}
     tries = list(_attempts(database_, items, targets, at, senders))
     senders.mail.close()
-    if tries:
-        with database_.transaction() as session:
-            outcomes.record(session, tries)
+    arrived = [one for one in tries if one.outcome is Outcome.SENT]
+    # What has failed may have to wait for its request; what has arrived is on record before, and not sent again.
+    for part in (arrived, [one for one in tries if one.outcome is not Outcome.SENT]):
+        if part:
+            with database_.transaction() as session:
+                outcomes.record(session, part)
     return tries
 
 

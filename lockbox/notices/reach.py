@@ -14,26 +14,27 @@ WHOM = {"reviewing": "manager", "pending": "approver"}
 
 # A person with several notices is one person, reached by any of them; whoever has answered was reached somehow.
 OF_REQUESTS = text("""
+WITH q AS (
+    SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:stages AS text[])) AS q (id, stage)
+), told AS (
+    SELECT q.id, n.person_id, coalesce(n.outcome, 'open') AS outcome
+    FROM q JOIN events e ON e.request_id = q.id JOIN notices n ON n.event_id = e.id
+    JOIN unnest(CAST(:templates AS text[]), CAST(:asking AS text[])) AS k (template, stage)
+        ON k.template = n.template AND k.stage = q.stage
+    WHERE n.person_id IS NOT NULL
+    UNION ALL
+    SELECT q.id, d.person_id, 'sent' FROM q JOIN decisions d ON d.request_id = q.id
+        AND d.verdict = CASE q.stage WHEN 'pending' THEN 'approve' ELSE 'endorse' END
+), people AS (
+    SELECT id, person_id, bool_or(outcome = 'sent') AS is_reached, bool_or(outcome = 'open') AS is_open,
+        bool_or(outcome = 'dead') AS is_dead
+    FROM told GROUP BY id, person_id
+)
 SELECT q.id, count(p.person_id) AS asked, count(*) FILTER (WHERE p.is_reached) AS reached,
     count(*) FILTER (WHERE p.is_open AND NOT p.is_reached) AS waiting,
     count(*) FILTER (WHERE p.is_dead AND NOT p.is_reached AND NOT p.is_open) AS unreached,
     coalesce(array_agg(p.person_id) FILTER (WHERE p.person_id IS NOT NULL), '{}') AS people
-FROM unnest(CAST(:ids AS uuid[]), CAST(:stages AS text[])) AS q (id, stage)
-LEFT JOIN LATERAL (
-    SELECT s.person_id, bool_or(s.outcome = 'sent') AS is_reached, bool_or(s.outcome = 'open') AS is_open,
-        bool_or(s.outcome = 'dead') AS is_dead
-    FROM (
-        SELECT n.person_id, coalesce(n.outcome, 'open') AS outcome
-        FROM events e JOIN notices n ON n.event_id = e.id
-        JOIN unnest(CAST(:templates AS text[]), CAST(:asking AS text[])) AS k (template, stage)
-            ON k.template = n.template AND k.stage = q.stage
-        WHERE e.request_id = q.id AND n.person_id IS NOT NULL
-        UNION ALL
-        SELECT d.person_id, 'sent' FROM decisions d
-        WHERE d.request_id = q.id AND d.verdict = CASE q.stage WHEN 'pending' THEN 'approve' ELSE 'endorse' END
-    ) s GROUP BY s.person_id
-) p ON true
-GROUP BY q.id
+FROM q LEFT JOIN people p ON p.id = q.id GROUP BY q.id
 """)
 
 
@@ -53,8 +54,8 @@ class Reach:
 
     @property
     def nobody(self) -> bool:
-        """Whether people were asked and not one of them was told or still may be."""
-        return self.asked > 0 and not self.reached and not self.waiting
+        """Whether not one person was told or still may be."""
+        return not self.reached and not self.waiting
 
     def sentence(self) -> str:
         """Say how many could not be reached, such as "Two of three approvers could not be reached."; or nothing."""

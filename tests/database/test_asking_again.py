@@ -18,7 +18,7 @@ from lockbox.requests.filing import Limits, Submitted
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from tests.builders import HERE, SETTINGS, ShiftedClock, World
-from tests.database.scenes import assert_trails_are_whole, at_once, read, set_back, write
+from tests.database.scenes import as_caller, assert_trails_are_whole, at_once, read, set_back, write
 from tests.ruling import lay_down
 
 SAME = ("service", "resources", "actions", "reason_code", "justification", "case_ref", "access_window", "tenant_id")
@@ -114,6 +114,18 @@ def test_nobody_else_asks_again(
 
     with pytest.raises(refusal):
         asks_again(world, who, first.id)
+
+
+def test_the_database_shows_what_is_asked_again_to_who_asked_alone(
+    world: World, superuser: Engine, worker: Database
+) -> None:
+    first = timed_out(world, superuser, worker)
+
+    def seen(who: str) -> int:
+        with as_caller(world.house, world.people[who], world.tenant.id) as connection:
+            return len(connection.execute(text("SELECT * FROM asked_before(:id)"), {"id": first.id}).all())
+
+    assert {who: seen(who) for who in world.people} == dict.fromkeys(world.people, 0) | {"erin": 1}
 
 
 def test_while_the_second_is_open_a_third_is_refused_with_its_id_and_not_after(

@@ -19,13 +19,15 @@ from lockbox.database import Database
 from lockbox.notices import outcomes, reach
 from lockbox.notices.models import Outcome
 from lockbox.notices.senders.protocol import SendFailed
-from lockbox.requests import clock
+from lockbox.requests import acting, clock
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
+from lockbox.requests.voting import Verdict
 from lockbox.schedule import CLOCK, Schedule
-from tests.builders import ShiftedClock, World, setting
+from tests.builders import HERE, ShiftedClock, World, setting
 from tests.database.postbag import Postbag, address, open_notices
 from tests.database.scenes import (
+    PATIENCE,
     as_caller,
     assert_indexes_are_true,
     assert_trails_are_whole,
@@ -33,6 +35,7 @@ from tests.database.scenes import (
     promised_clocks,
     read,
     state_of,
+    within,
     write,
 )
 from tests.ruling import group, lay_down
@@ -40,6 +43,7 @@ from tests.ruling import group, lay_down
 BESIDE = """
 SELECT action, actor_role, body, at FROM events WHERE request_id = :id AND seq IS NULL ORDER BY at, id
 """
+WAITING = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 PROMPTED = """
 SELECT p.name FROM notices n JOIN people p ON p.id = n.person_id
 WHERE n.request_id = :id AND n.template = :template ORDER BY p.name
@@ -202,6 +206,18 @@ def test_who_may_see_the_request_sees_its_dead_notices_and_nobody_else(scene: Sc
         **dict.fromkeys(("erin", "max", "ann", "tara"), 1),
         **dict.fromkeys(("eve", "olga"), 0),
     }
+
+
+def test_only_operators_list_dead_notices(scene: Scene, api: Database) -> None:
+    scene.world.submit()
+    scene.refuse("amir")
+    scene.send()
+
+    def listed(who: str) -> int:
+        with as_caller(api, scene.world.people[who], scene.world.tenant.id) as connection:
+            return len(connection.execute(text("SELECT * FROM dead_notices(NULL, 10)")).all())
+
+    assert {who: listed(who) for who in scene.world.people} == dict.fromkeys(scene.world.people, 0) | {"olga": 1}
 
 
 def test_the_next_tier_is_asked_at_once_where_nobody_of_the_first_could_be_told(
@@ -401,6 +417,21 @@ def test_a_dead_notice_and_an_approval_at_once_end_in_one_truth(
         scene.send()
     assert worker.schedule.members(CLOCK).keys() == promised_clocks(worker).keys()
     assert_trails_are_whole(worker)
+
+
+def test_an_approval_that_is_being_made_is_waited_for_and_holds(scene: Scene, pool: ThreadPoolExecutor) -> None:
+    request = tiered(scene.world)
+    scene.refuse("abe")
+    with scene.world.house.transaction() as session:
+        opened = acting.act(session, scene.world.people["ann"], HERE, request.id, Verdict(Action.APPROVE))
+        sending = pool.submit(scene.send)
+        waits = within(PATIENCE, lambda: read(scene.house, WAITING))
+    sending.result(PATIENCE)
+
+    row = scene.row(request)
+    assert waits
+    assert (row.state, row.wake_at) == ("active", opened.wake_at)
+    assert [action for action, _ in scene.beside(request)] == ["notice_dead"]
 
 
 def test_the_last_two_prompts_that_die_at_once_wake_the_clock_all_the_same(
