@@ -178,7 +178,7 @@ def _letter(hand: Hand, **facts: Any) -> Letter:  # noqa: ANN401 - whatever a sp
 
 
 def _earlier(hand: Hand) -> tuple[Earlier, ...]:
-    states = ("denied", "timed_out", "revoked", "expired", "active")
+    states = ("denied", "timed_out", "nobody_told", "expired", "active")
     return tuple(
         Earlier(UUID(int=NUMBER.int - days), hand.requester, state, AT - timedelta(days=days), hand.actor)
         for days, state in enumerate(states, start=1)

@@ -62,6 +62,7 @@ ENDED = {
     "denied": "denied",
     "cancelled": "withdrawn",
     "timed_out": "not answered in time",
+    "nobody_told": "nobody could be told",
     "completed": "given back",
     "revoked": "closed early",
     "expired": "time over",

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 
 from lockbox.database import Database
 from lockbox.notices.senders.protocol import Mail, SendFailed
@@ -19,6 +19,8 @@ from tests.database.scenes import assert_trails_are_whole, many, read, state_of
 from tests.ruling import lay_down
 
 LAST = "SELECT body FROM events WHERE request_id = :id AND seq IS NOT NULL ORDER BY seq DESC LIMIT 1"
+
+SENT = text("UPDATE notices SET outcome = 'sent', closed_at = run_at WHERE request_id = :id")
 
 
 def facts(house: Database, request_id: UUID) -> dict[str, Any]:
@@ -85,6 +87,23 @@ def test_where_nobody_was_reached_event_mail_and_operators_say_that_nobody_could
     for secret in ("mailbox:anna", "does not open", "Erin", "CASE-1"):
         assert secret not in told.text
     assert_trails_are_whole(sender)
+
+
+def test_a_prompt_does_not_say_of_it_later_that_nobody_answered(
+    world: World, sender: Database, later: ShiftedClock, post: Postbag
+) -> None:
+    untold, told = world.submit(), world.submit()
+    with sender.transaction() as session:
+        session.connection().execute(SENT, {"id": told.id})
+    later.shift = timedelta(hours=12)
+    clock.run(sender, [untold.id, told.id])
+
+    later.shift = timedelta(hours=12, minutes=1)
+    asked = world.submit(house=Database(world.house.engine, world.house.schedule, later))
+    post.deliver(sender, open_notices(sender))
+
+    (prompt,) = [mail for mail in mails_to(post, sender, world, "ann") if str(asked.id) in mail.thread_id]
+    assert prompt.text.index("Erin: not answered in time") < prompt.text.index("Erin: nobody could be told")
 
 
 def test_a_mail_server_that_was_away_all_the_time_told_nobody(

@@ -50,6 +50,8 @@ def test_who_asked_asks_again_by_a_button_and_lands_on_the_new_request(portal: P
     assert landed.status == 200
     assert landed.path != f"/requests/{request.id}"
     assert f"/requests/{request.id}" in landed.read.links
+    assert "Nobody could be told" in landed.words
+    assert "No answer in time" not in landed.words
     first = browser.get(f"/requests/{request.id}")
     assert landed.path in first.read.links
     assert not [form for form in first.read.forms if form.action.endswith("/ask-again")]
