@@ -17,6 +17,7 @@ from api.routes import (
     members,
     requests,
     tenants,
+    timeline,
     tokens,
     vendor,
     watchers,
@@ -65,6 +66,7 @@ def make_app(settings: Settings, database: Database) -> FastAPI:
     problems.install(app)
     for router in (
         requests.router,
+        timeline.router,
         access.router,
         tenants.router,
         members.router,

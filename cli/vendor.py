@@ -1,4 +1,4 @@
-"""Commands of the vendor's own people: operators invite them, set their roles and shut them out."""
+"""Commands of the vendor's own people, whom operators invite and shut out, and the notices that reached nobody."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -9,7 +9,7 @@ from cli import terminal
 from cli.client import at, call
 from cli.invitations import Email, Invitation, Name, show_invitation, show_invitations
 from cli.members import Person
-from cli.terminal import Cursor, Limit, Plain, as_json, moment, say
+from cli.terminal import Cursor, Limit, Plain, as_json, moment, say, words
 
 app = typer.Typer(no_args_is_help=True, help="People of the vendor.")
 
@@ -77,6 +77,33 @@ def withdraw(invitation: Invitation) -> None:
     """Take an invitation to the vendor's side back."""
     call("DELETE", at("vendor", "invitations", invitation))
     say("Withdrawn: the code that was mailed is worthless.")
+
+
+@app.command("dead-notices")
+def list_dead_notices(limit: Limit = 50, cursor: Cursor = None, plain: Plain = False) -> None:
+    """List the notices that reached nobody, as an operator.
+
+    It says what each was for and why it failed, and neither to whom it went nor what it said. A call of one of the
+    vendor's own webhooks can be repeated by its delivery.
+    """
+    page = call("GET", at("vendor", "dead-notices"), params={"limit": limit, "cursor": cursor})
+    if plain:
+        as_json(page)
+        return
+    rows = (
+        (
+            one["request_id"],
+            one["tenant"],
+            words(one["template"]),
+            one["channel"],
+            moment(one["died_at"]),
+            words(one["error"]),
+            one["delivery_id"],
+        )
+        for one in page["items"]
+    )
+    terminal.table(("Request", "Customer", "Of", "By", "When", "Why", "Delivery"), rows)
+    terminal.more(page)
 
 
 def _show(colleague: Mapping[str, Any], *, plain: bool) -> None:

@@ -60,8 +60,19 @@ def show_one(item: Mapping[str, Any]) -> None:
             "Window": duration(item["access_window"]),
             "Deadline": moment(item["deadline_at"]),
             "Version": item["version"],
+            **_shown_where_there(item),
         }
     )
+
+
+def _shown_where_there(item: Mapping[str, Any]) -> dict[str, str]:
+    """Return what only some requests have: who could not be reached, and what asks again for what."""
+    found = {
+        "Reached": (item.get("reach") or {}).get("sentence"),
+        "Asks again for": item["follows"],
+        "Asked again by": item.get("followed_by"),
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 def show_events(items: Iterable[Mapping[str, Any]]) -> None:
@@ -72,14 +83,26 @@ def show_events(items: Iterable[Mapping[str, Any]]) -> None:
             moment(item["at"]),
             item["actor"]["name"] if item["actor"] else "the clock",
             words(item["role"]),
-            item["action"],
-            f"{item['from_state'] or NOTHING} → {item['to_state']}",
+            words(item["action"]),
+            f"{item['from_state'] or NOTHING} → {item['to_state'] or NOTHING}",
             moment(item["deadline_at"]),
-            item["comment"] or Text(),
+            item["comment"] or Text(_beside(item)),
         )
         for item in items
     )
     terminal.table(("#", "When", "Who", "As", "What", "State", "Deadline", "Comment"), rows)
+
+
+def _beside(item: Mapping[str, Any]) -> str:
+    """Return what an entry says of how notices fared."""
+    if dead := item["notice"]:
+        whom = dead["recipient"] or "somebody of the other side"
+        return f"{words(dead['template'])} by {dead['channel']} to {whom}: {words(dead['error'])}"
+    if item["nobody_told"]:
+        return f"nobody could be told: none of {item['asked']} was reached"
+    if item["asked"] is not None:
+        return f"{item['reached']} of {item['asked']} were reached"
+    return f"none of {item['unreached']} could be reached" if item["unreached"] is not None else ""
 
 
 def show_preview(found: Mapping[str, Any]) -> None:

@@ -176,6 +176,18 @@ class InvalidMove(Conflict):
     code = "invalid-move"
 
 
+class NotTimedOut(Conflict):
+    """Only what got no answer in time is asked again by this call."""
+
+    code = "not-timed-out"
+
+
+class AskedAgain(Conflict):
+    """It has been asked again, and that is still open; `request_id` says by which request."""
+
+    code = "asked-again"
+
+
 class TooLate(Conflict):
     """The deadline has passed."""
 

@@ -216,7 +216,7 @@ class World:
     def body(self, **changes: Any) -> dict[str, Any]:
         """Return a good body for POST /v1/requests, with changes."""
         filing_ = self.filing()
-        facts = {name: value for name, value in vars(filing_).items() if name != "engineer"}
+        facts = {name: value for name, value in vars(filing_).items() if name not in {"engineer", "follows"}}
         return facts | changes
 
     def submit(self, who: str = "erin", house: Database | None = None, **changes: Any) -> AccessRequest:

@@ -1,4 +1,4 @@
-"""Routes of the vendor's own people: operators invite them, set their roles and shut them out."""
+"""Routes of the vendor's own people, whom operators invite and shut out, and the notices that reached nobody."""
 
 from typing import Annotated
 from uuid import UUID
@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Query
 
 from api.deps import Work, caller, origin
 from api.routes.members import invitation_view
+from api.schemas.endpoints import DeadNoticePage, DeadNoticeView
 from api.schemas.members import (
     ColleagueChange,
     ColleaguePage,
@@ -18,7 +19,7 @@ from api.schemas.members import (
 from api.schemas.parts import problems
 from lockbox.people.roles import Caller, Role
 from lockbox.requests.writing import Origin
-from lockbox.tenancy import memberships, vendor
+from lockbox.tenancy import memberships, undelivered, vendor
 from lockbox.tenancy.memberships import Member
 
 router = APIRouter(prefix="/v1/vendor", tags=["vendor"])
@@ -78,6 +79,18 @@ def list_vendor_invitations(who: Who, session: Work) -> InvitationList:
 def withdraw_vendor_invitation(invitation_id: UUID, who: Who, came: From, session: Work) -> None:
     """Take an invitation to the vendor's side back, as an operator."""
     vendor.withdraw(session, who, came, invitation_id)
+
+
+@router.get("/dead-notices", responses=problems())
+def list_dead_notices(
+    who: Who,
+    session: Work,
+    cursor: UUID | None = None,
+    limit: Annotated[int, Query(ge=1, le=undelivered.MOST_A_PAGE)] = 50,
+) -> DeadNoticePage:
+    """List the notices that could not be delivered, to operators: what for, by which way and why, and not to whom."""
+    page = undelivered.page(session, who, cursor=cursor, most=limit)
+    return DeadNoticePage(items=[DeadNoticeView(**vars(one)) for one in page.notices], next_cursor=page.next_cursor)
 
 
 def _colleague(member: Member) -> ColleagueView:

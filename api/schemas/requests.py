@@ -47,6 +47,22 @@ class NoticeCount(BaseModel):
     dead: int = 0
 
 
+class ReachView(BaseModel):
+    """How many people were asked in the present or last stage, and how many of them have been told.
+
+    `stage` is `reviewing`, in which the vendor's managers are asked, or `pending`, in which the customer's approvers
+    are. Of `asked`, `reached` were told, `waiting` are still being tried and `unreached` could not be told; the rest
+    no longer had to be. `sentence` says it where not all could be reached, and is empty otherwise.
+    """
+
+    stage: str
+    asked: int
+    reached: int
+    waiting: int
+    unreached: int
+    sentence: str
+
+
 class LastTryView(BaseModel):
     """How the last try of a notice went; `error` is null where it arrived."""
 
@@ -90,7 +106,8 @@ class RequestView(BaseModel):
 
     The justification is null for readers whom it is not meant for, such as the vendor's auditors. `reminders` were
     sent since it is in this state, `tiers_asked` is how far the tiers of approvers were asked, 0 where there are
-    none, and `warned` is whether the end of the open window was announced.
+    none, and `warned` is whether the end of the open window was announced. `follows` is the request that got no
+    answer in time and is asked again by this one.
     """
 
     id: UUID
@@ -116,12 +133,15 @@ class RequestView(BaseModel):
     reminders: int
     tiers_asked: int
     warned: bool
+    follows: UUID | None
 
 
 class RequestDetail(RequestView):
-    """A request with how its notices fared."""
+    """A request with how its notices fared, and the newest request by which it was asked again."""
 
     notices: NoticeCount
+    reach: ReachView
+    followed_by: UUID | None
 
 
 class NewRequestView(RequestView):
@@ -137,14 +157,25 @@ class RequestPage(BaseModel):
     next_cursor: str | None
 
 
+class DeadNotice(BaseModel):
+    """A notice that did not arrive; `recipient` is null for readers of the other side, `error` is a word."""
+
+    template: str
+    channel: str
+    recipient: str | None
+    error: str
+
+
 class EventView(BaseModel):
     """One entry of a request's timeline; the actor is a person, or null where the clock acted.
 
-    `on_behalf_of` is for whom a system or a deputy acted. Address and user agent are for the actor's own side,
-    comments for the two parties; others read null.
+    Moves are numbered by `seq` without a gap; what happened beside them has none: `remind`, `widen`, `warn`,
+    `unreached` and `notice_dead`. `on_behalf_of` is for whom a system or a deputy acted. Address and user agent are
+    for the actor's own side, comments for the two parties; others read null. A time-out says how many people were
+    `asked` and `reached`; `unreached` is how many could not be where an audience was widened because of it.
     """
 
-    seq: int
+    seq: int | None
     at: datetime
     action: str
     actor: Named | None
@@ -154,9 +185,15 @@ class EventView(BaseModel):
     address: str | None
     user_agent: str | None
     from_state: str | None
-    to_state: str
+    to_state: str | None
     deadline_at: datetime | None
     comment: str | None
+    follows: UUID | None
+    asked: int | None
+    reached: int | None
+    unreached: int | None
+    nobody_told: bool
+    notice: DeadNotice | None
 
 
 class EventList(BaseModel):

@@ -83,7 +83,8 @@ class Play:
         self._stage.doors.stop()
         seen.probes = self._stage.doors.seen
         for number, request in seen.requests.items():
-            seen.events[number] = self._get("ann", f"/v1/requests/{request['id']}/events")["items"]
+            items = self._get("ann", f"/v1/requests/{request['id']}/events")["items"]
+            seen.events[number] = [item for item in items if item["seq"]]
         seen.filed = len(self._get("ann", "/v1/requests", limit=200)["items"])
         self._stage.mailbox.look()
         seen.mails, seen.hooks = self._mails(), self._hooks()

@@ -10,6 +10,7 @@ from lockbox.notices import letters, memos
 from lockbox.notices.audience import COPIED, RECEIPT
 from lockbox.notices.letters import SUBJECTS, Earlier, Letter, Wording
 from lockbox.notices.memos import ADDRESS_CODE, INVITATION, SIGN_IN_CODE, TITLES, Memo
+from lockbox.notices.reach import in_vain
 from lockbox.notices.senders.protocol import Mail
 from lockbox.people.roles import Mode
 
@@ -22,6 +23,7 @@ NUMBER = UUID("0197f3a0-a0a0-7a0a-8a0a-0a0a0a0a0a0a")
 EVENT = UUID("0197f3a0-a0a0-7a0a-8a0a-0a0a0a0a0a0b")
 MINUTE = timedelta(minutes=1)
 COPY: Mapping[str, Any] = {"is_copy": True, "recipient_id": None}
+IN_VAIN = in_vain("pending", 3)
 
 
 @dataclass(frozen=True)
@@ -118,11 +120,15 @@ def specimens() -> Iterator[Specimen]:
 
 
 def _letters(hand: Hand) -> Iterator[tuple[str, Letter]]:
-    for template in SUBJECTS.keys() - {RECEIPT, COPIED}:
+    for template in SUBJECTS.keys() - {RECEIPT, COPIED, "unreached"}:
         yield template, _letter(hand, template=template, to_state=template)
     yield COPIED, _letter(hand, template=COPIED, to_state="pending", **COPY)
     for copy in ("active", "denied", "expired"):
         yield f"{copy}-copy", _letter(hand, template=copy, to_state=copy, **COPY)
+    yield "unreached", _letter(hand, template="unreached", to_state="pending", in_vain=IN_VAIN, comment=None)
+    for name, reader in (("the-customer", ANN), ("who-asked", ERIN)):
+        untold = _letter(hand, template="timed_out", to_state="timed_out", in_vain=IN_VAIN, recipient_id=reader)
+        yield f"nobody-told-{name}", replace(untold, comment=None)
     yield "reviewing-observe", _letter(hand, template="reviewing", to_state="reviewing", mode=Mode.OBSERVE)
     yield "pending-first", _letter(hand, template="pending", to_state="pending", earlier=())
     for name, facts in _receipts().items():
@@ -177,7 +183,7 @@ def _letter(hand: Hand, **facts: Any) -> Letter:  # noqa: ANN401 - whatever a sp
 
 
 def _earlier(hand: Hand) -> tuple[Earlier, ...]:
-    states = ("denied", "timed_out", "revoked", "expired", "active")
+    states = ("denied", "timed_out", "nobody_told", "expired", "active")
     return tuple(
         Earlier(UUID(int=NUMBER.int - days), hand.requester, state, AT - timedelta(days=days), hand.actor)
         for days, state in enumerate(states, start=1)

@@ -14,10 +14,13 @@ PROMPTS = {
     "review_reminder": "reviewing",
     "answer_reminder": "pending",
     "closing": "active",
+    "unreached": "pending",
 }
 """The templates that matter only until the deadline, and only while the request is in this state."""
 
 REMINDERS = frozenset({"review_reminder", "answer_reminder"})
+ASKING = {"reviewing": ("reviewing", "review_reminder"), "pending": ("pending", "answer_reminder")}
+"""The templates that ask a person, by the state in which a request waits for the answer."""
 
 
 class Nudge(StrEnum):
@@ -26,6 +29,7 @@ class Nudge(StrEnum):
     REMIND = "remind"
     WIDEN = "widen"
     WARN = "warn"
+    UNREACHED = "unreached"
 
 
 NUDGE_TEMPLATES = {
@@ -34,6 +38,7 @@ NUDGE_TEMPLATES = {
     (Nudge.WIDEN, "reviewing"): "reviewing",
     (Nudge.WIDEN, "pending"): "pending",
     (Nudge.WARN, "active"): "closing",
+    (Nudge.UNREACHED, "pending"): "unreached",
 }
 
 DECISIONS = frozenset({"endorse", "approve", "deny"})
@@ -65,7 +70,7 @@ class Hearer(StrEnum):
 CUSTOMERS = frozenset({Role.APPROVER, Role.TENANT_ADMIN})
 VENDOR_ONLY = frozenset({Hearer.MANAGERS, Hearer.VENDOR_ENDPOINTS})
 COPIES = frozenset({Hearer.WATCHERS, Hearer.TENANT_ENDPOINTS})
-ASKING = frozenset({Hearer.ASKED}) | COPIES
+WHEN_ASKED = frozenset({Hearer.ASKED}) | COPIES
 OPENED_ALONE = {
     Mode.ENFORCE: frozenset({Hearer.APPROVERS}) | COPIES,
     Mode.OBSERVE: frozenset({Hearer.APPROVERS, Hearer.ADMINS}) | COPIES,
@@ -90,19 +95,22 @@ def hearers(from_state: str | None, to_state: str, mode: Mode, *, customer_knows
     if to_state == "reviewing":
         return frozenset({Hearer.ASKED, Hearer.VENDOR_ENDPOINTS})
     if to_state == "pending":
-        return ASKING | {Hearer.VENDOR_ENDPOINTS}
+        return WHEN_ASKED | {Hearer.VENDOR_ENDPOINTS}
     if not customer_knows:
         return VENDOR_ONLY | {Hearer.REQUESTER}
     customer = OPENED_ALONE if from_state == "reviewing" else AFTERWARDS
     return customer[mode] | {Hearer.REQUESTER, Hearer.VENDOR_ENDPOINTS}
 
 
-def nudged(nudge: Nudge, mode: Mode) -> frozenset[Hearer]:
+def nudged(nudge: Nudge, state: str, mode: Mode) -> frozenset[Hearer]:
     """Return who hears of a nudge: people alone, for what endpoints were told still stands.
 
     Of managers and approvers it is those who are asked and have not answered; that a window is about to close is for
-    the people who heard that it opened.
+    the people who heard that it opened. That no approver could be reached is for the tenant's admins; of a review the
+    vendor's operators hear, by a memo.
     """
+    if nudge is Nudge.UNREACHED:
+        return frozenset({Hearer.ADMINS}) if state == "pending" else frozenset()
     if nudge is Nudge.WARN:
         return (AFTERWARDS[mode] - COPIES) | {Hearer.REQUESTER}
     return frozenset({Hearer.ASKED})

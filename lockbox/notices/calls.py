@@ -30,6 +30,7 @@ SENTENCES = {
     "revoked": "Access to *{service}* at {tenant} was closed early.",
     "expired": "Access to *{service}* at {tenant} is over.",
 }
+NOBODY_TOLD = "A request for access to *{service}* at {tenant} timed out: nobody could be told of it."
 ANY_OTHER = "There is news of a request for access to *{service}* at {tenant}."
 DEADLINES = {"reviewing": "Review it by", "pending": "Answer by", "active": "Open until"}
 MOST_WORDS = 1500
@@ -94,6 +95,7 @@ def payload(letter: Letter, *, public_url: str) -> bytes:
                 "tenant": letter.tenant,
                 "tenant_id": str(letter.tenant_id),
                 "state": letter.template,
+                **({"nobody_told": letter.nobody_told} if letter.template == "timed_out" else {}),
                 "answer_by": _deadline(letter, "reviewing", "pending"),
                 "open_until": _deadline(letter, "active"),
                 "url": portal_address(public_url, letter.request_id),
@@ -127,7 +129,7 @@ def _test(memo: Memo, target: Target) -> bytes:
 
 def _slack_of(letter: Letter, justification: str | None, public_url: str, services: Mapping[str, str]) -> bytes:
     service = services.get(letter.service, letter.service)
-    sentence = SENTENCES.get(letter.template, ANY_OTHER)
+    sentence = NOBODY_TOLD if letter.nobody_told else SENTENCES.get(letter.template, ANY_OTHER)
     said = sentence.format(service=_plain(one_line(service)), tenant=_plain(one_line(letter.tenant)))
     lines = [said]
     if letter.template in DEADLINES and letter.deadline_at:

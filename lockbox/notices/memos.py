@@ -17,6 +17,8 @@ INVITATION = "invitation"
 SIGN_IN_CODE = "sign_in_code"
 DEPUTY_BEGINS = "deputy_begins"
 ADDRESS_CODE = "address_code"
+NOBODY_TOLD = "nobody_told"
+REVIEW_UNREACHED = "review_unreached"
 TITLES = {
     "tenant_added": "The lockbox of {tenant} has been set up",
     "tenant_renamed": "{tenant} was renamed",
@@ -47,6 +49,8 @@ TITLES = {
     "address_confirmed": "An address for mails to you is used from now on",
     "address_changed": "What one of your addresses receives was changed",
     "address_removed": "An address for mails to you was removed",
+    NOBODY_TOLD: "Requests timed out, and nobody could be told of them",
+    REVIEW_UNREACHED: "Requests wait for review, and no manager could be reached",
     DEPUTY_BEGINS: "You stand in for an approver of {tenant} from now on",
     INVITATION: "You are invited to {tenant}",
     SIGN_IN_CODE: "Your code to sign in",

@@ -101,7 +101,7 @@ class News:
     def hearers(self) -> frozenset[Hearer]:
         """Who hears of it."""
         if self.nudge:
-            return nudged(self.nudge, self.mode)
+            return nudged(self.nudge, self.to_state, self.mode)
         return hearers(self.from_state, self.to_state, self.mode, customer_knows=self.customer_knows)
 
 

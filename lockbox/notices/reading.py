@@ -1,5 +1,6 @@
 """Reading what claimed notices have to say: each with its letter where it is about a request."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -9,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlmodel import Session
 
-from lockbox.notices import correspondence, earlier
+from lockbox.notices import correspondence, earlier, reach
 from lockbox.notices.audience import PROMPTS
 from lockbox.notices.letters import Earlier, Letter, Wording
 from lockbox.notices.models import Channel
@@ -19,8 +20,8 @@ Item = tuple[Row[Any], Letter | None]
 Wordings = Callable[[Session, Sequence[UUID]], Mapping[UUID, Wording]]
 
 READ = text("""
-SELECT n.id, n.channel, n.template, n.until_at, n.attempts, e.at, e.deadline_at, e.action, e.to_state, e.actor_id,
-    e.actor_role, r.mode, coalesce(p.time_zone, 'UTC') AS time_zone,
+SELECT n.id, n.channel, n.template, n.until_at, n.attempts, e.at, e.deadline_at, e.action, e.from_state, e.to_state,
+    e.actor_id, e.actor_role, e.body, r.mode, coalesce(p.time_zone, 'UTC') AS time_zone,
     r.id AS request_id, r.state, r.service, r.resources, r.actions, r.reason_code, r.justification, r.case_ref,
     r.access_window, r.requester_id, t.slug AS tenant, t.id AS tenant_id, q.name AS requester,
     p.id AS recipient_id, coalesce(p.name, w.name) AS recipient_name,
@@ -93,4 +94,13 @@ def _letter(row: Row[Any], at: datetime, wording: Wording, before: Sequence[Earl
         address=row.address,
         user_agent=row.user_agent,
         earlier=before,
+        in_vain=_in_vain(row),
     )
+
+
+def _in_vain(row: Row[Any]) -> str:
+    """Return how many were asked where the event says that none of them could be told."""
+    facts = json.loads(row.body)
+    if row.template == "unreached":
+        return reach.in_vain(row.from_state, facts["unreached"])
+    return reach.in_vain(row.from_state, facts["asked"]) if facts.get("nobody_told") else ""

@@ -11,6 +11,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from lockbox.database import Database
 from lockbox.notices import claiming, outcomes
 from lockbox.notices.claiming import Returned
+from lockbox.notices.models import Outcome
 from lockbox.notices.outcomes import Try
 
 log = structlog.get_logger(__name__)
@@ -25,6 +26,11 @@ class Ended:
     database: Database
     result: Try | Returned
     told: "Future[Try | None]"
+
+    @property
+    def has_arrived(self) -> bool:
+        """Whether it is at the recipient's."""
+        return isinstance(self.result, Try) and self.result.outcome is Outcome.SENT
 
 
 class Recorder:
@@ -42,7 +48,8 @@ class Recorder:
         # Looked at again after the lock is free: somebody may have come in between and left it to us.
         while self._pending and self._writing.acquire(blocking=False):
             try:
-                _write(self._taken())
+                for part in _arrived_first(self._taken()):
+                    _write(part)
             finally:
                 self._writing.release()
 
@@ -55,6 +62,11 @@ class Recorder:
                 (taken if fits else kept).append(one)
             self._pending = kept
         return taken
+
+
+def _arrived_first(batch: Sequence[Ended]) -> tuple[Sequence[Ended], Sequence[Ended]]:
+    """Part what has arrived from the rest, which may have to wait for its requests: none is to be sent again."""
+    return [one for one in batch if one.has_arrived], [one for one in batch if not one.has_arrived]
 
 
 def _write(batch: Sequence[Ended]) -> None:

@@ -12,11 +12,13 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlmodel import Session
 
 from lockbox import database as database_
+from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_CLOCK
 from lockbox.database import Database, now
 from lockbox.notices import directory
+from lockbox.notices.reach import Reach
 from lockbox.people.roles import Mode
-from lockbox.requests import nudging, writing
+from lockbox.requests import escalating, nudging, writing
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, Action, Move, Party, State, move
 from lockbox.requests.writing import Change
 from lockbox.schedule import CLOCK, Promise
@@ -109,10 +111,12 @@ def _end(session: Session, ids: Sequence[UUID], *, early: set[UUID]) -> int:
     ready = [row for row in due if row.deadline_at <= at]
     early |= {row.id for row in due if row.deadline_at > at}
     if ready:
-        changes = [_change(row, at) for row in ready]
+        told = escalating.reaches(session, ready)
+        changes = [_change(row, told.get(row.id), at) for row in ready]
         requesters = {row.requester_id for row in ready}
         known = directory.look_up(session, {row.tenant_id for row in ready}, at, also=requesters)
         writing.end(session, changes, known)
+        escalating.mourn(session, ready, told, at)
         lag = max(at - row.wake_at for row in ready)
         log.info("clock.ran", moved=len(ready), of=len(ids), lag_ms=round(lag.total_seconds() * 1000))
     database_.promise(session, CLOCK, _settled(session, ids, rows, at))
@@ -132,8 +136,12 @@ def _nudge(session: Session, ids: Sequence[UUID]) -> int:
     return len(ready)
 
 
-def _change(row: Row[Any], at: datetime) -> Change:
+def _change(row: Row[Any], told: Reach | None, at: datetime) -> Change:
+    """Return the move; a time-out records how many people had been asked, and how many of them were reached."""
     state = State(row.state)
+    facts: dict[str, Value] = {"asked": told.asked, "reached": told.reached} if told else {}
+    if told and not told.reached:
+        facts["nobody_told"] = True
     action, taken = _by_the_clock(state)
     return Change(
         request_id=row.id,
@@ -150,6 +158,7 @@ def _change(row: Row[Any], at: datetime) -> Change:
         deadline_at=row.deadline_at,
         wake_at=None,
         asked_at=row.asked_at,
+        facts=facts,
     )
 
 

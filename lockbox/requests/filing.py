@@ -143,6 +143,7 @@ def _new(caller: Caller, filing: Filing, judged: Judged) -> AccessRequest:
         created_at=at,
         asked_at=at if state is State.PENDING else None,
         tiers_asked=_asked(judged).tiers,
+        follows=filing.follows,
     )
     request.wake_at = wake_at(nudging.stretch_of(request, judged.known), terms, at)
     return request
@@ -175,6 +176,7 @@ def _filed(request: AccessRequest, actor: Actor, asked: frozenset[UUID]) -> Chan
             "quorum": request.quorum,
             "mode": request.mode.value,
             "policy_version": request.policy_version,
+            **({"follows": request.follows} if request.follows else {}),
         },
         personal={
             "justification": request.justification,

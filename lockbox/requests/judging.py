@@ -37,7 +37,10 @@ WAS_DENIED = text("SELECT was_denied(:tenant_id, :service, CAST(:resources AS te
 
 @dataclass(frozen=True)
 class Filing:
-    """What an engineer asks for; `access_window` in seconds. A system names the engineer for whom it files."""
+    """What an engineer asks for; `access_window` in seconds. A system names the engineer for whom it files.
+
+    `follows` is the request that is asked again by this one.
+    """
 
     tenant: str
     service: str
@@ -48,6 +51,7 @@ class Filing:
     case_ref: str | None
     access_window: int
     engineer: UUID | None = None
+    follows: UUID | None = None
 
 
 @dataclass(frozen=True)

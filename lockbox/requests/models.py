@@ -22,6 +22,7 @@ class AccessRequest(SQLModel, table=True):
     sent, tiers of approvers asked (0 where there are none), and whether the end of the open window was announced.
     `policy_version` is the version of the tenant's policy that judged it, `token_id` the token it was filed with.
     `consent_until` is set where only dated consent lets the vendor open alone: no window outlives it.
+    `follows` is the request that got no answer in time and is asked again by this one.
     """
 
     __tablename__ = "requests"
@@ -53,6 +54,7 @@ class AccessRequest(SQLModel, table=True):
     reminders: int = 0
     tiers_asked: int = 0
     warned: bool = False
+    follows: UUID | None = Field(default=None, foreign_key="requests.id", index=True)
 
 
 class Decision(SQLModel, table=True):

@@ -15,7 +15,8 @@ from lockbox.notices import directory
 from lockbox.notices.audience import Nudge
 from lockbox.notices.directory import Directory
 from lockbox.people.roles import Mode
-from lockbox.requests import policies, reviewers, tiers, writing
+from lockbox.requests import escalating, policies, reviewers, tiers, writing
+from lockbox.requests.escalating import Silence
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policies import Ruling
@@ -43,7 +44,8 @@ def stretch_of(request: AccessRequest | Row[Any], known: Directory) -> Stretch:
 def nudge(session: Session, rows: Sequence[Row[Any]], at: datetime) -> None:
     """Remind, widen and warn for these locked rows, whose clock is due and whose deadline is not; set their clocks.
 
-    Policies, people and votes are read once for all of them.
+    Where nobody who was asked could be told, the next tier is asked whenever its time would be. Policies, people,
+    votes and how notices fared are read once for all of them.
     """
     rulings = policies.rulings(session, [row.id for row in rows])
     requesters = {row.requester_id for row in rows}
@@ -51,14 +53,31 @@ def nudge(session: Session, rows: Sequence[Row[Any]], at: datetime) -> None:
     voted = defaultdict[UUID, set[UUID]](set)
     for vote in session.connection().execute(VOTED, {"ids": [row.id for row in rows]}):
         voted[vote.request_id].add(vote.person_id)
-    nudged = [_nudged(row, rulings[row.id], known, voted[row.id], at) for row in rows]
+    silent = escalating.silences(session, rows)
+    nudged = [
+        _nudged(row, rulings[row.id], known, at, voted=voted[row.id], silence=silent.get(row.id)) for row in rows
+    ]
     writing.nudge(session, nudged, known)
+    unreviewed = [row for row, one in zip(rows, nudged, strict=True) if Nudge.UNREACHED in one.told]
+    escalating.tell_of_reviews(session, unreviewed, silent, at)
 
 
-def _nudged(row: Row[Any], ruling: Ruling, known: Directory, voted: AbstractSet[UUID], at: datetime) -> Nudged:
+def _nudged(
+    row: Row[Any],
+    ruling: Ruling,
+    known: Directory,
+    at: datetime,
+    *,
+    voted: AbstractSet[UUID],
+    silence: Silence | None,
+) -> Nudged:
     stretch = stretch_of(row, known)
     due = nudges(stretch, ruling.terms, row.wake_at, at)
+    if silence and stretch.tiers_asked:
+        due = replace(due, widen=max(due.widen, stretch.tiers_asked + 1))
     told, tiers_asked = _told(row, due, ruling, known, voted)
+    if silence and Nudge.WIDEN not in told:
+        told |= escalating.last_resort(row, silence, known, voted)
     after = replace(stretch, tiers_asked=tiers_asked, warned=row.warned or due.warn)
     return Nudged(
         request_id=row.id,
@@ -74,6 +93,7 @@ def _nudged(row: Row[Any], ruling: Ruling, known: Directory, voted: AbstractSet[
         tiers_asked=tiers_asked,
         warned=after.warned,
         told=told,
+        unreached=len(silence.asked) if silence else None,
     )
 
 

@@ -28,11 +28,11 @@ NEW_REQUEST = """
 new_request AS (
     INSERT INTO requests (id, tenant_id, requester_id, service, resources, actions, reason_code, justification,
         case_ref, mode, policy_version, token_id, consent_until, quorum, approval_window, access_window, state,
-        version, deadline_at, wake_at, created_at, asked_at, tiers_asked)
+        version, deadline_at, wake_at, created_at, asked_at, tiers_asked, follows)
     VALUES (:id, :tenant_id, :requester_id, :service, CAST(:resources AS text[]), CAST(:actions AS text[]),
         :reason_code, :justification, :case_ref, :mode, :policy_version, :token_id, :consent_until, :quorum,
         :approval_window, :access_window, :state, :version, :deadline_at, :wake_at, :created_at, :asked_at,
-        :tiers_asked)
+        :tiers_asked, :follows)
 )"""
 
 MOVED = """
@@ -68,6 +68,10 @@ nudged AS (
         AS n (id, wake_at, reminders, tiers_asked, warned)
     WHERE r.id = n.id
 )"""
+
+
+REASONED = frozenset({Nudge.WIDEN, Nudge.UNREACHED})
+"""The nudges for which there is a reason beside the time: that nobody could be told."""
 
 
 def _statement(*parts: str) -> TextClause:
@@ -166,7 +170,8 @@ class Change:
 class Nudged:
     """One request that the clock nudges and that stays as it is: its clock and counters after it, and who hears.
 
-    `told` is, for each nudge, who is asked by it; others may hear of it too.
+    `told` is, for each nudge, who is asked by it; others may hear of it too. `unreached` is how many were asked where
+    none of them could be told, None where somebody was or may still be.
     """
 
     request_id: UUID
@@ -182,10 +187,17 @@ class Nudged:
     tiers_asked: int
     warned: bool
     told: Mapping[Nudge, frozenset[UUID]]
+    unreached: int | None = None
 
     def happening(self, nudge: Nudge) -> Happening:
         """Return the event that a nudge leaves; it has no seq, for it is no move."""
-        count = {Nudge.REMIND: {"reminders": self.reminders}, Nudge.WIDEN: {"tiers_asked": self.tiers_asked}}
+        facts: dict[Nudge, dict[str, Value]] = {
+            Nudge.REMIND: {"reminders": self.reminders},
+            Nudge.WIDEN: {"tiers_asked": self.tiers_asked},
+        }
+        in_vain: dict[str, Value] = {"unreached": self.unreached} if self.unreached is not None else {}
+        if nudge in REASONED:
+            facts[nudge] = facts.get(nudge, {}) | in_vain
         return Happening(
             at=self.at,
             action=nudge,
@@ -195,7 +207,7 @@ class Nudged:
             from_state=self.state,
             to_state=self.state,
             deadline_at=self.deadline_at,
-            facts=count.get(nudge, {}),
+            facts=facts.get(nudge, {}),
         )
 
     def news(self, nudge: Nudge, event_id: UUID) -> News:

@@ -47,6 +47,7 @@ ONLY_IN_THE_MIGRATIONS = {
     "remove_index ix_delegations_tenant_id_ends_at",
     "remove_index ix_deliveries_endpoint_id_id",
     "remove_index ix_memberships_tenant_id_role",
+    "remove_index ix_notices_dead",
     "remove_index ix_notices_run_at",
     "remove_index ix_requests_denied",
     "remove_index ix_requests_open_windows",
@@ -61,6 +62,7 @@ ONLY_IN_THE_MIGRATIONS = {
     "remove_index ix_watchers_email",
     "remove_index uq_addresses_person_id_email",
     "remove_index uq_people_email",
+    "remove_index uq_requests_follows_open",
     "remove_index uq_watchers_tenant_id_service_email",
 }
 

@@ -24,6 +24,7 @@ MATRIX = {
     "GET /": "sign-in 200 200 200 200 200 200 200 200 200 200",
     "GET /requests": "sign-in 200 200 200 200 200 200 200 200 200 200",
     "GET /requests/{request_id}": "sign-in 200 404 200 404 200 404 200 200 200 404",
+    "POST /requests/{request_id}/ask-again": "sign-in 403 404 403 404 403 404 403 403 403 404",
     "POST /requests/{request_id}/{action}": "sign-in 403 404 403 404 403 404 403 403 403 404",
     "GET /account": "sign-in 200 200 200 200 200 200 200 200 200 200",
     "POST /account/sessions/end": "sign-in 403 403 403 403 403 403 403 403 403 403",

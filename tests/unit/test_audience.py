@@ -94,20 +94,24 @@ def test_a_prompt_matters_until_the_answer_is_due_and_an_outcome_for_a_day(state
 
 
 @pytest.mark.parametrize(
-    ("nudge", "mode", "told"),
+    ("nudge", "state", "mode", "told"),
     [
-        (Nudge.REMIND, Mode.ENFORCE, {"asked"}),
-        (Nudge.REMIND, Mode.OBSERVE, {"asked"}),
-        (Nudge.WIDEN, Mode.ENFORCE, {"asked"}),
-        (Nudge.WARN, Mode.ENFORCE, {"heard", "requester"}),
-        (Nudge.WARN, Mode.OBSERVE, {"heard", "requester"}),
-        (Nudge.WARN, Mode.OFF, {"heard", "requester"}),
+        (Nudge.REMIND, "reviewing", Mode.ENFORCE, {"asked"}),
+        (Nudge.REMIND, "reviewing", Mode.OBSERVE, {"asked"}),
+        (Nudge.REMIND, "pending", Mode.ENFORCE, {"asked"}),
+        (Nudge.WIDEN, "reviewing", Mode.ENFORCE, {"asked"}),
+        (Nudge.WIDEN, "pending", Mode.ENFORCE, {"asked"}),
+        (Nudge.WARN, "active", Mode.ENFORCE, {"heard", "requester"}),
+        (Nudge.WARN, "active", Mode.OBSERVE, {"heard", "requester"}),
+        (Nudge.WARN, "active", Mode.OFF, {"heard", "requester"}),
+        (Nudge.UNREACHED, "pending", Mode.ENFORCE, {"admins"}),
+        (Nudge.UNREACHED, "reviewing", Mode.ENFORCE, set()),
     ],
 )
 def test_who_hears_of_what_the_clock_does_to_a_request_that_stays_as_it_is(
-    nudge: Nudge, mode: Mode, told: set[str]
+    nudge: Nudge, state: str, mode: Mode, told: set[str]
 ) -> None:
-    assert nudged(nudge, mode) == told
+    assert nudged(nudge, state, mode) == told
 
 
 def test_every_nudge_has_a_text_that_stops_mattering_with_the_state_that_it_is_about() -> None:

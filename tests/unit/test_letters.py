@@ -52,7 +52,7 @@ def test_a_prompt_says_all_that_a_decision_needs(template: str, part: str) -> No
 def test_every_state_has_a_letter_with_a_text_part_and_a_subject(state: State) -> None:
     made = mail(template=state.value)
 
-    assert set(SUBJECTS) == {*State, *REMINDERS, "closing", RECEIPT, COPIED}
+    assert set(SUBJECTS) == {*State, *REMINDERS, "closing", "unreached", RECEIPT, COPIED}
     assert made.text.strip()
     assert made.html.lstrip().startswith("<!doctype html>")
     assert "Exchange Online" in made.subject
