@@ -48,6 +48,7 @@ ONLY_IN_THE_MIGRATIONS = {
     "remove_index ix_deliveries_endpoint_id_id",
     "remove_index ix_memberships_tenant_id_role",
     "remove_index ix_notices_dead",
+    "remove_index ix_notices_heard",
     "remove_index ix_notices_run_at",
     "remove_index ix_requests_denied",
     "remove_index ix_requests_open_windows",

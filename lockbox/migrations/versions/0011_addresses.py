@@ -51,6 +51,9 @@ ALTER TABLE notices ADD COLUMN address_id uuid, ADD COLUMN watcher_id uuid,
         WHEN 'mail' THEN endpoint_id IS NULL AND num_nonnulls(person_id, about_id, watcher_id) = 1
             AND (address_id IS NULL OR person_id IS NOT NULL) AND (watcher_id IS NULL OR tenant_id IS NOT NULL)
         ELSE endpoint_id IS NOT NULL AND num_nonnulls(person_id, about_id, watcher_id, address_id) = 0 END);
+-- Who heard of a request, for those are told how it ended.
+CREATE INDEX ix_notices_heard ON notices (request_id) INCLUDE (person_id)
+    WHERE template IN ('pending', 'active') AND person_id IS NOT NULL;
 """
 
 # Each answers with less than a row: whether, how many, and ids.
