@@ -1,6 +1,7 @@
 """`make bench`: one run on one machine, one table; figures also as JSON in bench/results/."""
 
 import json
+import math
 import platform
 import shutil
 import sys
@@ -54,7 +55,9 @@ class Figure:
     @property
     def ratio(self) -> float:
         """The figure as a share of its target; the target as a share of the figure where more is better."""
-        return self.target / self.value if self.more_is_better else self.value / self.target
+        if self.more_is_better:
+            return self.target / self.value if self.value else math.inf
+        return self.value / self.target
 
 
 def main() -> int:

@@ -21,6 +21,7 @@ from lockbox.notices.vault import Vault
 from lockbox.requests import filing
 from lockbox.requests.rules import Policy
 from lockbox.requests.writing import Origin
+from lockbox.schedule import NOTICES
 
 APPROVERS = 100
 ENDPOINTS = 20
@@ -140,8 +141,9 @@ def _sinks(bench: Bench) -> Iterator[Sinks]:
     """Run the sinks, and a notices worker that sends to them in the place of the other one."""
     ports = list(islice(_free_ports(), 2 + ENDPOINTS - 1))
     sinks = Sinks(ports[0], ports[1], ports[2:])
-    bench.processes.kill("notices")
     settle(bench)
+    _drain(bench)
+    bench.processes.kill("notices")
     plan = replace(bench.processes.plan, smtp_url=f"smtp://127.0.0.1:{sinks.mail}")
     processes = stack.Processes(plan, bench.processes.logs)
     try:
@@ -151,6 +153,14 @@ def _sinks(bench: Bench) -> Iterator[Sinks]:
         yield sinks
     finally:
         processes.stop()
+
+
+def _drain(bench: Bench) -> None:
+    """Wait until the worker has put away what is settled: whoever dies holding leases keeps them for a minute."""
+    until = time.monotonic() + 2 * PATIENCE
+    while bench.house.schedule.members(NOTICES) and time.monotonic() < until:
+        time.sleep(0.5)
+    time.sleep(2)
 
 
 def _free_ports() -> Iterator[int]:

@@ -13,12 +13,11 @@ import pytest
 
 from lockbox.database import Database
 from lockbox.notices import delivery, outcomes
-from lockbox.notices.models import Outcome
 from lockbox.notices.senders.smtp import SmtpMail
 from lockbox.notices.senders.webhook import HttpHooks
-from tests.builders import ShiftedClock, World, unbound
+from tests.builders import ShiftedClock, World
 from tests.database.postbag import SENDER, Postbag, address, assert_notices_are_held, open_notices
-from tests.database.scenes import read, write
+from tests.database.scenes import read
 from tests.mail_relay import MailRelay, relaying
 from tests.oidc_issuer import Answer
 from tests.receiver import receiving
@@ -139,8 +138,8 @@ def test_a_crash_between_a_mail_and_its_record_mails_again_with_the_same_message
     with relaying() as relay:
         with monkeypatch.context() as dying:
             dying.setattr(outcomes, "record", lambda *_: (_ for _ in ()).throw(SystemExit(137)))
-            with pytest.raises(SystemExit):
-                mailing(relay).deliver(sender, prompts)
+            futures = delivery.dispatch(sender, prompts, mailing(relay).senders)
+            assert {type(one.exception(10)) for one in futures} == {SystemExit}
         assert mailing(relay).deliver(sender, prompts) == []
         later.shift = delivery.LEASE + timedelta(seconds=1)
         mailing(relay).deliver(sender, prompts)
@@ -238,23 +237,6 @@ def test_a_resolver_that_turns_to_an_inner_address_leads_nowhere_and_the_log_say
     assert [call.headers["webhook-id"] for call in receiver.calls] == [str(first), str(second)]
 
 
-def test_one_record_that_cannot_be_written_takes_no_other_along(
-    world: World, worker: Database, post: Postbag
-) -> None:
-    world.submit()
-    bad, *good = open_notices(worker)
-    rule = f"CHECK (id <> '{bad}' OR outcome IS NULL) NOT VALID"
-    write(unbound(worker), f"ALTER TABLE notices ADD CONSTRAINT one_is_bad {rule}")
-    try:
-        results = [_result(one) for one in delivery.dispatch(worker, [bad, *good], post.senders)]
-    finally:
-        write(unbound(worker), "ALTER TABLE notices DROP CONSTRAINT one_is_bad")
-
-    assert sorted(map(str, results)) == ["IntegrityError", "sent", "sent"]
-    assert open_notices(worker) == [bad]
-    assert len(post.mail.sent) == 3
-
-
 def _resolve(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> list[str]:
     """Let hooks.example be at one address after the other, and return those that nobody asked for yet."""
     left, truly = list(addresses), socket.getaddrinfo
@@ -266,11 +248,3 @@ def _resolve(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> list[str]:
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     return left
-
-
-def _result(future: Any) -> str:
-    error = future.exception(10)
-    if error:
-        return type(error).__name__
-    outcome: Outcome = future.result().outcome
-    return outcome.value
