@@ -115,7 +115,7 @@ def test_a_reason_that_is_no_longer_allowed_opens_nothing(api: Database, mode: M
         who, action = "ann", Action.APPROVE
     lay_down(world, vendor_review=True, reasons=["support_case"])
 
-    with pytest.raises(PolicyNotMet, match="no longer allows"):
+    with pytest.raises(PolicyNotMet, match="no longer meets"):
         world.act(who, action, request.id)
 
 
