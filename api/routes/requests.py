@@ -66,7 +66,7 @@ def submit(
     plain = body.model_dump_json().encode()
     answer = idempotency.earlier_answer(session, who.person_id, key, plain) if key else None
     if answer is None:
-        limits = Limits(chosen.filings_by_token, chosen.filings_for_tenant)
+        limits = Limits(chosen.filings_by_person, chosen.filings_for_tenant)
         filed = filing.submit(session, who, came, Filing(**dict(body)), chosen.services, limits=limits)
         entry = Entry(filed.request, filed.tenant, filed.requester, open=False)
         view = NewRequestView(**_facts(entry, who, filed.request.justification), asked=filed.asked)
