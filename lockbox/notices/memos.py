@@ -24,6 +24,7 @@ TITLES = {
     "plan_changed": "The plan of {tenant} was changed",
     "mode_switched": "The lockbox of {tenant} was switched",
     "policy_changed": "The policy of {tenant} was changed",
+    "consent_ended": "The dated consent of {tenant} has ended",
     "member_added": "A member of {tenant} was added",
     "member_changed": "The roles of a member of {tenant} were changed",
     "member_removed": "A member of {tenant} was removed",
