@@ -1,6 +1,6 @@
 """Reading what claimed notices have to say: each with its letter where it is about a request."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -15,7 +15,7 @@ from lockbox.notices.models import Channel
 from lockbox.people.roles import Mode
 
 Item = tuple[Row[Any], Letter | None]
-Wordings = Callable[[Session, Sequence[UUID]], Mapping[UUID, Wording]]
+Wordings = correspondence.Wordings
 
 READ = text("""
 SELECT n.id, n.channel, n.template, n.until_at, n.attempts, e.at, e.deadline_at, e.action, e.to_state, e.actor_id,
