@@ -3,12 +3,13 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from api import portal, problems
 from api.limits import BodyLimit
 from api.log import AccessLog
 from api.routes import access, endpoints, health, me, members, requests, tenants, tokens, vendor
+from api.strict import known_alone
 from config.settings import Settings
 from lockbox.database import Database, make_engine
 from lockbox.notices.vault import Vault
@@ -42,6 +43,7 @@ def make_app(settings: Settings, database: Database) -> FastAPI:
         version="1",
         summary="An open Customer Lockbox: nobody at the vendor gets in without a yes.",
         lifespan=lifespan,
+        dependencies=[Depends(known_alone)],
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
