@@ -60,8 +60,26 @@ def show_one(item: Mapping[str, Any]) -> None:
             "Window": duration(item["access_window"]),
             "Deadline": moment(item["deadline_at"]),
             "Version": item["version"],
+            **({"Answers": "\n".join(map(_answer, item["decisions"]))} if item.get("decisions") else {}),
         }
     )
+
+
+def _answer(decision: Mapping[str, Any]) -> str:
+    """Return who gave an answer, for whom else, and by what means."""
+    who = f"{decision['by']['name']} ({words(decision['role'])}){_for_others(decision)}"
+    return f"{decision['verdict']}{_by_means(decision)}: {who}"
+
+
+def _for_others(item: Mapping[str, Any]) -> str:
+    """Return for whom a deputy or a system acted."""
+    people = [one["name"] for one in item["stands_for"] or [item["on_behalf_of"]] if one]
+    return f" for {', '.join(people)}" if people else ""
+
+
+def _by_means(item: Mapping[str, Any]) -> str:
+    """Return by what whoever decided had shown who they are."""
+    return f" by {words(item['means'])}" if item["means"] else ""
 
 
 def show_events(items: Iterable[Mapping[str, Any]]) -> None:
@@ -70,9 +88,9 @@ def show_events(items: Iterable[Mapping[str, Any]]) -> None:
         (
             item["seq"],
             moment(item["at"]),
-            item["actor"]["name"] if item["actor"] else "the clock",
+            f"{item['actor']['name'] if item['actor'] else 'the clock'}{_for_others(item)}",
             words(item["role"]),
-            item["action"],
+            f"{item['action']}{_by_means(item)}",
             f"{item['from_state'] or NOTHING} → {item['to_state']}",
             moment(item["deadline_at"]),
             item["comment"] or Text(),

@@ -28,6 +28,7 @@ from lockbox.requests.lifecycle import DECISIONS, MOVES, PEOPLES_ACTIONS, Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.register import Entry, Filter
 from lockbox.requests.sight import Guarded
+from lockbox.requests.voices import voices
 from lockbox.requests.voting import Verdict
 from lockbox.requests.writing import Origin
 
@@ -137,6 +138,7 @@ def _shown(
         reads_why=sight.may_read(Guarded.JUSTIFICATION, held),
         reads_comments=sight.may_read(Guarded.COMMENT, held),
         moves=moves,
+        voices=voices(session, moves),
         before=earlier.before(session, visitor.caller, entry.request),
         approvals=sum(move.action == Action.APPROVE for move in moves),
         since=[move for move in moves if seen is not None and move.seq > seen] if refused else [],

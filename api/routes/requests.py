@@ -1,6 +1,5 @@
 """Routes of requests: file one, list them, look at one and its timeline, act on one."""
 
-import json
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -13,6 +12,7 @@ from api.schemas.parts import Named, Word, problems
 from api.schemas.requests import (
     Approval,
     Comment,
+    DecisionView,
     EventList,
     EventView,
     Lack,
@@ -36,9 +36,10 @@ from lockbox.people.roles import Caller
 from lockbox.requests import acting, filing, idempotency, previewing, register
 from lockbox.requests.filing import Limits
 from lockbox.requests.judging import Filing
-from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.lifecycle import DECISIONS, Action, State
 from lockbox.requests.register import Entry, Filter
 from lockbox.requests.sight import Capacity, Guarded, capacities, may_read, origin_of
+from lockbox.requests.voices import Someone, Voice, voices
 from lockbox.requests.voting import Verdict
 from lockbox.requests.writing import Origin
 
@@ -47,6 +48,7 @@ router = APIRouter(prefix="/v1/requests", tags=["requests"])
 Who = Annotated[Caller, Depends(caller)]
 From = Annotated[Origin, Depends(origin)]
 Seen = Annotated[int | None, Depends(if_match)]
+ERASED = "erased"
 Key = Annotated[
     str | None,
     Header(alias="Idempotency-Key", min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$"),
@@ -123,7 +125,7 @@ def show(request_id: UUID, who: Who, session: Work, response: Response) -> Reque
     """Show one request, whether it is open at this moment, and how its notices fare."""
     entry = register.find(session, who, request_id)
     response.headers.update(etag(entry.request.version))
-    return _detail(entry, who, progress.count(session, request_id))
+    return _detail(session, entry, who)
 
 
 @router.get("/{request_id}/events", responses=problems(404))
@@ -131,7 +133,9 @@ def events(request_id: UUID, who: Who, session: Work) -> EventList:
     """Show the timeline of a request: one event for every move, in order and without a gap."""
     entry = register.find(session, who, request_id)
     held = capacities(who, entry.request.requester_id, entry.request.tenant_id)
-    return EventList(items=[_event(row, held) for row in timeline.moves(session, request_id)])
+    moves = timeline.moves(session, request_id)
+    said = voices(session, moves)
+    return EventList(items=[_event(row, said[row.seq], held) for row in moves])
 
 
 @router.get("/{request_id}/notices", responses=problems(404))
@@ -180,7 +184,7 @@ def _act(
     acting.act(session, who, came, request_id, verdict)
     entry = register.find(session, who, request_id)
     response.headers.update(etag(entry.request.version))
-    return _detail(entry, who, progress.count(session, request_id))
+    return _detail(session, entry, who)
 
 
 def _facts(entry: Entry, who: Caller, justification: str | None = None) -> dict[str, Any]:
@@ -194,8 +198,32 @@ def _facts(entry: Entry, who: Caller, justification: str | None = None) -> dict[
     return request.model_dump() | own
 
 
-def _detail(entry: Entry, who: Caller, notices: dict[str, int]) -> RequestDetail:
-    return RequestDetail(**_facts(entry, who), notices=NoticeCount(**notices))
+def _detail(session: Work, entry: Entry, who: Caller) -> RequestDetail:
+    decided = [row for row in timeline.moves(session, entry.request.id) if row.action in DECISIONS]
+    said = voices(session, decided)
+    return RequestDetail(
+        **_facts(entry, who),
+        decisions=[_decision(row, said[row.seq]) for row in decided],
+        notices=NoticeCount(**progress.count(session, entry.request.id)),
+    )
+
+
+def _decision(row: Row[Any], voice: Voice) -> DecisionView:
+    by = Named(id=row.actor_id, name=row.actor_name or ERASED)
+    return DecisionView(verdict=row.action, by=by, role=row.actor_role, at=row.at, **_spoken(voice))
+
+
+def _spoken(voice: Voice) -> dict[str, Any]:
+    """Return for whom else a move was made, and by what means."""
+    return {
+        "on_behalf_of": _named(voice.on_behalf_of) if voice.on_behalf_of else None,
+        "stands_for": [_named(one) for one in voice.stands_for],
+        "means": voice.means,
+    }
+
+
+def _named(one: Someone) -> Named:
+    return Named(id=one.id, name=one.name or ERASED)
 
 
 def _notice(told: Told) -> NoticeView:
@@ -203,15 +231,12 @@ def _notice(told: Told) -> NoticeView:
     return NoticeView(**facts)
 
 
-def _event(row: Row[Any], held: frozenset[Capacity]) -> EventView:
-    actor = Named(id=row.actor_id, name=row.actor_name or "erased") if row.actor_id else None
+def _event(row: Row[Any], voice: Voice, held: frozenset[Capacity]) -> EventView:
+    actor = Named(id=row.actor_id, name=row.actor_name or ERASED) if row.actor_id else None
     columns = row._mapping.items()  # noqa: SLF001 - SQLAlchemy's public name for a row as a mapping
     facts = {name: value for name, value in columns if name in EventView.model_fields}
-    said = json.loads(row.body) if row.body else {}
     if not may_read(Guarded.COMMENT, held):
         facts["comment"] = None
     if not may_read(origin_of(row.actor_role), held):
         facts |= {"address": None, "user_agent": None}
-    return EventView(
-        **facts, actor=actor, role=row.actor_role, on_behalf_of=said.get("on_behalf_of"), means=said.get("means")
-    )
+    return EventView(**facts, actor=actor, role=row.actor_role, **_spoken(voice))

@@ -112,9 +112,22 @@ class RequestView(BaseModel):
     warned: bool
 
 
-class RequestDetail(RequestView):
-    """A request with how its notices fared."""
+class DecisionView(BaseModel):
+    """One answer to a request: by whom, by what means, and in the place of whom where a deputy gave it."""
 
+    verdict: str
+    by: Named
+    role: str
+    on_behalf_of: Named | None
+    stands_for: list[Named]
+    means: str | None
+    at: datetime
+
+
+class RequestDetail(RequestView):
+    """A request with the answers to it, the oldest first, and how its notices fared."""
+
+    decisions: list[DecisionView]
     notices: NoticeCount
 
 
@@ -134,8 +147,9 @@ class RequestPage(BaseModel):
 class EventView(BaseModel):
     """One entry of a request's timeline; the actor is a person, or null where the clock acted.
 
-    `on_behalf_of` is for whom a system or a deputy acted. Address and user agent are for the actor's own side,
-    comments for the two parties; others read null.
+    `on_behalf_of` is for whom a system or a deputy acted, `stands_for` all whose deputy a person was, `means` by what
+    whoever decided had shown who they are: `mail-only` is a code from a mail alone. Address and user agent are for
+    the actor's own side, comments for the two parties; others read null.
     """
 
     seq: int
@@ -143,7 +157,8 @@ class EventView(BaseModel):
     action: str
     actor: Named | None
     role: str
-    on_behalf_of: UUID | None
+    on_behalf_of: Named | None
+    stands_for: list[Named]
     means: str | None
     address: str | None
     user_agent: str | None

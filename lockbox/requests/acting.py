@@ -25,6 +25,7 @@ from lockbox.requests.policy import customer_decides, deadline, wake_at
 from lockbox.requests.quorum import Vote, granted_window, quorum_met
 from lockbox.requests.register import find, visible
 from lockbox.requests.tiers import Asked
+from lockbox.requests.voices import names_of, personal_names
 from lockbox.requests.voting import OPENING, Verdict, now_is
 from lockbox.requests.writing import Change, Origin, actor_for, identity
 
@@ -112,12 +113,12 @@ def _moved(
     change = Change(
         **identity(request),
         action=action,
-        actor=_actor(scene, request, party, stands_for),
+        actor=_actor(scene, party, stands_for),
         from_state=before,
         at=scene.at,
         asked=scene.asked(request).people - {request.requester_id} if request.state is State.PENDING else None,
         facts=_facts(scene, verdict, stands_for),
-        personal={"comment": verdict.comment},
+        personal={"comment": verdict.comment, **_principals(session, stands_for)},
     )
     return change, decision
 
@@ -149,11 +150,14 @@ def _facts(scene: Scene, verdict: Verdict, stands_for: frozenset[UUID]) -> Mappi
     return facts
 
 
-def _actor(scene: Scene, request: AccessRequest, party: Party, stands_for: frozenset[UUID]) -> Actor:
-    """Name both where a deputy acts who is no approver."""
-    own = scene.caller.person_id in scene.known.approvers[request.tenant_id]
-    principal = None if own or not stands_for else min(stands_for)
-    return actor_for(scene.caller, party, scene.origin, on_behalf_of=principal)
+def _principals(session: Session, stands_for: frozenset[UUID]) -> Mapping[str, str | None]:
+    people = sorted(stands_for, key=str)
+    return personal_names(people, names_of(session, people))
+
+
+def _actor(scene: Scene, party: Party, stands_for: frozenset[UUID]) -> Actor:
+    """Name both where a deputy acts, also one who approves beside that; all whom they stand for are in the facts."""
+    return actor_for(scene.caller, party, scene.origin, on_behalf_of=min(stands_for, key=str, default=None))
 
 
 def _taken(request: AccessRequest, action: Action, parties: set[Party]) -> tuple[Move, Party]:

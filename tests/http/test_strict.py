@@ -17,7 +17,7 @@ def routes(house: Database) -> list[tuple[str, str]]:
     app = make_app(SETTINGS, house)
     found = [one for included in app.routes for one in getattr(included, "original_router", app).routes]
     return sorted(
-        {(method, route.path) for route in found if isinstance(route, APIRoute) for method in route.methods}
+        {(method, route.path) for route in found if isinstance(route, APIRoute) for method in route.methods or ()}
     )
 
 
