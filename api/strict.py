@@ -30,7 +30,7 @@ async def known_alone(request: Request) -> None:
     if request.query_params and ANY_QUERY not in route.tags:
         known = {field.alias for field in get_flat_params(route.dependant) if isinstance(field.field_info, Query)}
         errors += _unknown("query", request.query_params, known)
-    if fields := set(_form_fields(route.dependant)):
+    if fields := set(form_fields(route.dependant)):
         errors += _unknown("body", await request.form(), fields)
     if errors:
         raise RequestValidationError(errors)
@@ -45,7 +45,8 @@ def _unknown(where: str, said: Iterable[str], known: set[str]) -> list[dict[str,
     ]
 
 
-def _form_fields(dependant: Dependant) -> Iterator[str]:
+def form_fields(dependant: Dependant) -> Iterator[str]:
+    """Yield the fields that the form of a route has."""
     yield from (field.alias for field in dependant.body_params if isinstance(field.field_info, Form))
     for part in dependant.dependencies:
-        yield from _form_fields(part)
+        yield from form_fields(part)

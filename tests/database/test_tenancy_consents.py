@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from config.settings import Plan
@@ -206,6 +207,18 @@ def test_one_end_that_cannot_be_told_holds_no_other(
 
     rows = read(api, "SELECT tenant_id FROM events WHERE action = 'consent_ended'")
     assert [row.tenant_id for row in rows] == [elsewhere.tenant.id]
+
+
+def test_what_may_have_ended_is_found_by_an_index(world: World, worker: Database, until: datetime) -> None:
+    consents_to(world, until)
+
+    with worker.engine.begin() as connection:
+        connection.execute(text("SET LOCAL enable_seqscan = off"))
+        values = {"at": until + HOUR, "most": 1}
+        plan = connection.execute(text(f"EXPLAIN {consents.ENDED.text}"), values).scalars().all()
+
+    assert "ix_policies_consent" in "".join(plan)
+    assert "uq_events_consent_ended" in "".join(plan)
 
 
 def test_the_database_takes_one_end_of_a_consent(
