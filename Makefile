@@ -35,7 +35,7 @@ format: $(READY) ## format the code
 migrate: $(READY) ## bring the schema of LOCKBOX_OWNER_DATABASE_URL up to date
 	@$(BIN)/lockbox migrate
 
-bench: $(READY) ## measure deadlines: a storm, a lone one, and idling with many pending
+bench: $(READY) ## measure deadlines, idling with many pending, and how soon notices leave
 	@$(BIN)/python -m bench
 
 mails: $(READY) ## write every mail, as page, text and whole, into var/mails to look at

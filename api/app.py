@@ -3,12 +3,26 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from api import portal, problems
-from api.limits import BodyLimit
+from api.limits import BodyLimit, FormCharset
 from api.log import AccessLog
-from api.routes import access, endpoints, health, me, members, requests, tenants, tokens, vendor
+from api.routes import (
+    access,
+    addresses,
+    endpoints,
+    health,
+    me,
+    members,
+    requests,
+    tenants,
+    timeline,
+    tokens,
+    vendor,
+    watchers,
+)
+from api.strict import known_alone
 from config.settings import Settings
 from lockbox.database import Database, make_engine
 from lockbox.notices.vault import Vault
@@ -42,6 +56,7 @@ def make_app(settings: Settings, database: Database) -> FastAPI:
         version="1",
         summary="An open Customer Lockbox: nobody at the vendor gets in without a yes.",
         lifespan=lifespan,
+        dependencies=[Depends(known_alone)],
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -53,17 +68,22 @@ def make_app(settings: Settings, database: Database) -> FastAPI:
     problems.install(app)
     for router in (
         requests.router,
+        timeline.router,
         access.router,
         tenants.router,
         members.router,
         vendor.router,
         endpoints.router,
+        watchers.router,
+        watchers.foresight,
         me.router,
+        addresses.router,
         tokens.router,
         health.router,
     ):
         app.include_router(router)
     portal.install(app)
     app.add_middleware(BodyLimit)
+    app.add_middleware(FormCharset)
     app.add_middleware(AccessLog)
     return app

@@ -1,1 +1,1 @@
-"""Benchmarks: how late the clock is, alone and in a storm, and what idling costs."""
+"""Benchmarks: how late the clock is, alone and in a storm, what idling costs, and how soon notices leave."""

@@ -97,6 +97,25 @@ def measure(superuser: URL, api: URL, redis_url: str, sample: Sample, tick: Call
     return {"alone_ms": alone, "crowded_ms": crowded, "ratio": crowded / alone}
 
 
+def engineer(sample: Sample) -> Caller:
+    """Return the engineer among the sample people as a caller."""
+    return Caller(sample.people["erin"], "Erin Engel", frozenset({Standing(Role.ENGINEER)}))
+
+
+def asks(tenant: str) -> Filing:
+    """Return what the engineer asks for at a tenant."""
+    return Filing(
+        tenant=tenant,
+        service="exchange-online",
+        resources=["mailbox:anna@bench.example"],
+        actions=["read"],
+        reason_code="support_case",
+        justification="The mailbox does not open on the phone",
+        case_ref="CASE-1",
+        access_window=3600,
+    )
+
+
 def _fill(engine: Engine, sample: Sample, members: int, tenants: int) -> None:
     """Leave the tenant with three approvers, and add a crowd around it."""
     with engine.connect() as connection:
@@ -113,18 +132,7 @@ def _fill(engine: Engine, sample: Sample, members: int, tenants: int) -> None:
 
 def _house(api: URL, redis_url: str, sample: Sample) -> House:
     house = Database(make_engine(api.render_as_string(hide_password=False), role="bench"), Schedule(redis_url))
-    caller = Caller(sample.people["erin"], "Erin Engel", frozenset({Standing(Role.ENGINEER)}))
-    asked = Filing(
-        tenant="bench",
-        service="exchange-online",
-        resources=["mailbox:anna@bench.example"],
-        actions=["read"],
-        reason_code="support_case",
-        justification="The mailbox does not open on the phone",
-        case_ref="CASE-1",
-        access_window=3600,
-    )
-    return House(house, caller, asked)
+    return House(house, engineer(sample), asks("bench"))
 
 
 def _file(house: House) -> float:

@@ -31,7 +31,12 @@ WITH new_requests AS (
     INSERT INTO events (id, tenant_id, request_id, seq, at, action, actor_id, actor_role, to_state, body)
     SELECT uuidv7(), :tenant, id, seq, now(), 'submit', :requester, 'engineer',
         CASE seq WHEN :version THEN CAST(:state AS text) ELSE 'pending' END, '{}'
-    FROM new_requests, generate_series(1, :version) AS seq
+    FROM new_requests, generate_series(1, :version) AS seq RETURNING id, request_id, to_state
+), new_notices AS (
+    INSERT INTO notices (id, tenant_id, request_id, event_id, person_id, channel, template, run_at, until_at,
+        attempts, closed_at, outcome)
+    SELECT uuidv7(), :tenant, request_id, id, person, 'mail', to_state, now(), now(), 1, now(), 'sent'
+    FROM new_events, unnest(CAST(:told AS uuid[])) AS person
 )
 SELECT id FROM new_requests
 """)
@@ -63,13 +68,14 @@ def load(engine: Engine, house: Database, sample: Sample, *, state: str, count: 
             "tenant": sample.tenant_id,
             "requester": sample.people["erin"],
             "approver": sample.people["ann"],
+            "told": [sample.people["ann"], sample.people["amir"]],
             "state": state,
             "version": 2 if state == "active" else 1,
             "deadline": due,
             "count": count,
         }
         ids = list(connection.execute(LOAD, values).scalars())
-        connection.execute(text("ANALYZE requests"))
+        connection.execute(text("ANALYZE requests, events, notices"))
         connection.execute(text("CHECKPOINT"))
     kind = "expire" if state == "active" else "time_out"
     for start in range(0, len(ids), MOST_A_CALL):

@@ -20,6 +20,7 @@ from cli import (
     terminal,
     tokens,
     vendor,
+    watchers,
 )
 from cli.client import at, call, stop, warn
 from cli.terminal import Plain, as_json, moment, say, words
@@ -50,7 +51,7 @@ class InOrder(TyperGroup):
 
     ORDER = (
         *("me", "request", "access", "token"),
-        *("tenant", "member", "invitation", "delegation", "policy", "endpoint", "vendor"),
+        *("tenant", "member", "invitation", "delegation", "policy", "endpoint", "watcher", "vendor"),
         *("bootstrap", "migrate", "sample"),
     )
 
@@ -69,6 +70,7 @@ for _name, _group in (
     ("delegation", delegations.app),
     ("policy", policies.app),
     ("endpoint", endpoints.app),
+    ("watcher", watchers.app),
     ("vendor", vendor.app),
 ):
     app.add_typer(_group, name=_name)

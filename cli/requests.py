@@ -1,4 +1,4 @@
-"""Commands of requests: file one or look at what it would meet, list them, show one, act on one."""
+"""Commands of requests: file one, again or as a trial, list them, show one, act on one."""
 
 from typing import Annotated, Any
 from uuid import UUID
@@ -45,6 +45,19 @@ def submit(
     """Ask for access."""
     body = _filing(tenant, service, resource, action, reason, justification, case, seconds, engineer)
     filed = call("POST", at("requests"), body=body, headers={"idempotency-key": key} if key else None)
+    if not plain:
+        say(f"Filed; {filed['asked']} people are asked.")
+    _show(filed, plain=plain)
+
+
+@app.command()
+def again(
+    request: Id,
+    key: Annotated[str | None, typer.Option(help="Idempotency-Key: sent twice, filed once")] = None,
+    plain: Plain = False,
+) -> None:
+    """Ask for the same once more, after it got no answer in time."""
+    filed = call("POST", at("requests", request, "ask-again"), headers={"idempotency-key": key} if key else None)
     if not plain:
         say(f"Filed; {filed['asked']} people are asked.")
     _show(filed, plain=plain)

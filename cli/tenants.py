@@ -6,7 +6,7 @@ from uuid import UUID
 
 import typer
 
-from cli import terminal
+from cli import terminal, wording
 from cli.client import at, call
 from cli.terminal import Cursor, Limit, Plain, as_json, moment, say
 
@@ -42,7 +42,7 @@ def list_tenants(limit: Limit = 50, cursor: Cursor = None, plain: Plain = False)
     if plain:
         as_json(page)
         return
-    rows = ((one["slug"], one["name"], one["mode"], one["plan"], one["suspended"]) for one in page["items"])
+    rows = ((one["slug"], one["name"], _mode(one), one["plan"], one["suspended"]) for one in page["items"])
     terminal.table(("Tenant", "Name", "Mode", "Plan", "Suspended"), rows)
     terminal.more(page)
 
@@ -104,6 +104,29 @@ def rename(
 
 
 @app.command()
+def preview(
+    tenant: Tenant,
+    service: Annotated[str, typer.Option(help="such as exchange-online")],
+    resource: Annotated[list[str], typer.Option(help="kind:id, such as mailbox:anna@contoso.example; repeat")],
+    action: Annotated[list[str] | None, typer.Option(help="read, change, export; repeat")] = None,
+    reason: Annotated[str, typer.Option(help="support_case, vendor_alert, …")] = "support_case",
+    plain: Plain = False,
+) -> None:
+    """Show whom a request would reach, as a member.
+
+    Nothing is filed and nobody is told. Ends with 1 where there is a warning.
+    """
+    body = {"service": service, "resources": resource, "actions": action or ["read"], "reason_code": reason}
+    found = call("POST", at("tenants", tenant, "preview"), body=body)
+    if plain:
+        as_json(found)
+    else:
+        wording.show_foreseen(found)
+    if found["warnings"]:
+        raise typer.Exit(1)
+
+
+@app.command()
 def shut(
     tenant: Tenant,
     comment: Annotated[str | None, typer.Option(help="why; kept in the trail")] = None,
@@ -139,6 +162,19 @@ def recover(
         )
 
 
+@app.command("withdraw")
+def withdraw_proposal(
+    tenant: Tenant,
+    proposal: Annotated[UUID, typer.Argument(help="its id, as `lockbox tenant recover` printed it")],
+) -> None:
+    """Take a proposed admin back, as an operator.
+
+    All of the tenant's admins and approvers, who heard of the proposal, hear of this.
+    """
+    call("DELETE", at("tenants", tenant, "recovery", proposal))
+    say("Withdrawn: nobody becomes an admin by that proposal.")
+
+
 @app.command("object")
 def object_to(
     tenant: Tenant,
@@ -163,12 +199,19 @@ def _show(tenant: Mapping[str, Any], *, plain: bool) -> None:
         {
             "Tenant": tenant["slug"],
             "Name": tenant["name"],
-            "Mode": tenant["mode"],
+            "Mode": _mode(tenant),
             "Plan": tenant["plan"],
             "Suspended": tenant["suspended"],
             **{name: value for name, value in counts.items() if value is not None},
         }
     )
+
+
+def _mode(tenant: Mapping[str, Any]) -> str:
+    """Return the mode that holds, and which one will hold again once dated consent is over."""
+    if not tenant["consent_until"]:
+        return str(tenant["mode"])
+    return f"{tenant['effective_mode']} until {moment(tenant['consent_until'])}, then {tenant['mode']}"
 
 
 def _closed(title: str, requests: Iterable[Mapping[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""Commands of the vendor's own people: operators invite them, set their roles and shut them out."""
+"""Commands of the vendor's own people, whom operators invite and shut out, and the notices that reached nobody."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -9,12 +9,16 @@ from cli import terminal
 from cli.client import at, call
 from cli.invitations import Email, Invitation, Name, show_invitation, show_invitations
 from cli.members import Person
-from cli.terminal import Cursor, Limit, Plain, as_json, moment, say
+from cli.terminal import Cursor, Limit, Plain, as_json, moment, say, words
 
 app = typer.Typer(no_args_is_help=True, help="People of the vendor.")
 
 Roles = Annotated[
     list[str], typer.Option("--role", help="engineer, manager, operator, vendor_auditor or system; repeat")
+]
+ReviewTier = Annotated[
+    int | None,
+    typer.Option(min=1, max=5, help="a manager's tier of the review; the lowest is asked first"),
 ]
 
 
@@ -25,8 +29,9 @@ def list_colleagues(limit: Limit = 50, cursor: Cursor = None, plain: Plain = Fal
     if plain:
         as_json(page)
         return
-    rows = ((one["id"], one["name"], one["address"], one["roles"], one["disabled"]) for one in page["items"])
-    terminal.table(("Person", "Name", "Address", "Roles", "Disabled"), rows)
+    parts = ("id", "name", "address", "roles", "review_tier", "disabled")
+    rows = (tuple(one[part] for part in parts) for one in page["items"])
+    terminal.table(("Person", "Name", "Address", "Roles", "Review tier", "Disabled"), rows)
     terminal.more(page)
 
 
@@ -42,9 +47,10 @@ def invite(name: Name, email: Email, role: Roles, plain: Plain = False) -> None:
 
 
 @app.command()
-def roles(person: Person, role: Roles, plain: Plain = False) -> None:
-    """Set all roles of somebody else, as an operator."""
-    _show(call("PUT", at("vendor", "members", person), body={"roles": role}), plain=plain)
+def roles(person: Person, role: Roles, review_tier: ReviewTier = None, plain: Plain = False) -> None:
+    """Set all roles and the tier of somebody else, as an operator."""
+    tier = {} if review_tier is None else {"review_tier": review_tier}
+    _show(call("PUT", at("vendor", "members", person), body={"roles": role} | tier), plain=plain)
 
 
 @app.command()
@@ -73,6 +79,33 @@ def withdraw(invitation: Invitation) -> None:
     say("Withdrawn: the code that was mailed is worthless.")
 
 
+@app.command("dead-notices")
+def list_dead_notices(limit: Limit = 50, cursor: Cursor = None, plain: Plain = False) -> None:
+    """List the notices that reached nobody, as an operator.
+
+    It says what each was for and why it failed, and neither to whom it went nor what it said. A call of one of the
+    vendor's own webhooks can be repeated by its delivery.
+    """
+    page = call("GET", at("vendor", "dead-notices"), params={"limit": limit, "cursor": cursor})
+    if plain:
+        as_json(page)
+        return
+    rows = (
+        (
+            one["request_id"],
+            one["tenant"],
+            words(one["template"]),
+            one["channel"],
+            moment(one["died_at"]),
+            words(one["error"]),
+            one["delivery_id"],
+        )
+        for one in page["items"]
+    )
+    terminal.table(("Request", "Customer", "Of", "By", "When", "Why", "Delivery"), rows)
+    terminal.more(page)
+
+
 def _show(colleague: Mapping[str, Any], *, plain: bool) -> None:
     if plain:
         as_json(colleague)
@@ -83,6 +116,7 @@ def _show(colleague: Mapping[str, Any], *, plain: bool) -> None:
             "Name": colleague["name"],
             "Address": colleague["address"],
             "Roles": colleague["roles"],
+            "Review tier": colleague["review_tier"],
             "Disabled": colleague["disabled"],
             "Since": moment(colleague["since"]),
         }

@@ -60,8 +60,37 @@ def show_one(item: Mapping[str, Any]) -> None:
             "Window": duration(item["access_window"]),
             "Deadline": moment(item["deadline_at"]),
             "Version": item["version"],
+            **_shown_where_there(item),
         }
     )
+
+
+def _shown_where_there(item: Mapping[str, Any]) -> dict[str, str]:
+    """Return what only some requests have: answers, who could not be reached, and what asks again for what."""
+    found = {
+        "Answers": "\n".join(map(_answer, item.get("decisions") or ())),
+        "Reached": (item.get("reach") or {}).get("sentence"),
+        "Asks again for": item["follows"],
+        "Asked again by": item.get("followed_by"),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _answer(decision: Mapping[str, Any]) -> str:
+    """Return who gave an answer, for whom else, and by what means."""
+    who = f"{decision['by']['name']} ({words(decision['role'])}){_for_others(decision)}"
+    return f"{decision['verdict']}{_by_means(decision)}: {who}"
+
+
+def _for_others(item: Mapping[str, Any]) -> str:
+    """Return for whom a deputy or a system acted."""
+    people = [one["name"] for one in item["stands_for"] or [item["on_behalf_of"]] if one]
+    return f" for {', '.join(people)}" if people else ""
+
+
+def _by_means(item: Mapping[str, Any]) -> str:
+    """Return by what whoever decided had shown who they are."""
+    return f" by {words(item['means'])}" if item["means"] else ""
 
 
 def show_events(items: Iterable[Mapping[str, Any]]) -> None:
@@ -70,16 +99,28 @@ def show_events(items: Iterable[Mapping[str, Any]]) -> None:
         (
             item["seq"],
             moment(item["at"]),
-            item["actor"]["name"] if item["actor"] else "the clock",
+            f"{item['actor']['name'] if item['actor'] else 'the clock'}{_for_others(item)}",
             words(item["role"]),
-            item["action"],
-            f"{item['from_state'] or NOTHING} → {item['to_state']}",
+            f"{words(item['action'])}{_by_means(item)}",
+            f"{item['from_state'] or NOTHING} → {item['to_state'] or NOTHING}",
             moment(item["deadline_at"]),
-            item["comment"] or Text(),
+            item["comment"] or Text(_beside(item)),
         )
         for item in items
     )
     terminal.table(("#", "When", "Who", "As", "What", "State", "Deadline", "Comment"), rows)
+
+
+def _beside(item: Mapping[str, Any]) -> str:
+    """Return what an entry says of how notices fared."""
+    if dead := item["notice"]:
+        whom = dead["recipient"] or "somebody of the other side"
+        return f"{words(dead['template'])} by {dead['channel']} to {whom}: {words(dead['error'])}"
+    if item["nobody_told"]:
+        return f"nobody could be told: none of {item['asked']} was reached"
+    if item["asked"] is not None:
+        return f"{item['reached']} of {item['asked']} were reached"
+    return f"none of {item['unreached']} could be reached" if item["unreached"] is not None else ""
 
 
 def show_preview(found: Mapping[str, Any]) -> None:
@@ -94,8 +135,11 @@ def show_preview(found: Mapping[str, Any]) -> None:
             "Mode": found["mode"],
             "Policy": f"version {found['policy_version']}",
             "Reviewed by": ", ".join(found["reviewers"]),
+            "Reviewers asked first": ", ".join(found["reviewers_asked_first"]),
             "Asked first": ", ".join(found["asked_first"]),
             "Could approve": ", ".join(found["could_approve"]),
+            "Told first": ", ".join(_counted(one["name"], one["mailboxes"]) for one in found["told_first"]),
+            "Webhooks": found["endpoints"],
             "Approvals": terms["quorum"],
             "Also needed": "\n".join(stages),
             "Time to review": duration(terms["review_window"]),
@@ -105,11 +149,50 @@ def show_preview(found: Mapping[str, Any]) -> None:
     )
 
 
+def show_foreseen(found: Mapping[str, Any]) -> None:
+    """Print whom a request would reach, and where, to the tenant's own people."""
+    terms = found["terms"]
+    stages = (f"{one['approvals']} of {one['group']} ({', '.join(one['people'])})" for one in found["stages"])
+    terminal.facts(
+        {
+            "Warnings": "\n".join(found["warnings"]),
+            "It begins as": WORDS[found["first_state"]][0],
+            "Mode": found["mode"],
+            "Policy": f"version {found['policy_version']}",
+            "Reviewed by": f"{found['reviewers']} of the vendor" if found["reviewers"] else "",
+            "Told first": "\n".join(map(_mailed, found["told_first"])),
+            "Could approve": ", ".join(found["could_approve"]),
+            "Want no prompts": ", ".join(found["quiet"]),
+            "Copied": "\n".join(map(_mailed, found["copied"])),
+            "Webhooks": ", ".join(found["endpoints"]),
+            "Approvals": terms["quorum"],
+            "Also needed": "\n".join(stages),
+            "Time to answer": duration(terms["approval_window"]),
+        }
+    )
+
+
+def _mailed(one: Mapping[str, Any]) -> str:
+    return f"{one['name']} ({', '.join(one['addresses'])})"
+
+
+def _counted(name: str, mailboxes: int) -> str:
+    return name if mailboxes == 1 else f"{name} ({mailboxes} mailboxes)"
+
+
 def show_notices(found: Mapping[str, Any]) -> None:
     """Print who was told, and the other side in numbers."""
     rows = (
-        (one["recipient"], one["channel"], words(one["template"]), one["outcome"], one["attempts"], one["last_error"])
+        (
+            one["recipient"],
+            one["address"],
+            one["channel"],
+            words(one["template"]),
+            one["outcome"],
+            one["attempts"],
+            one["last_error"],
+        )
         for one in found["own"]
     )
-    terminal.table(("Who", "By", "Of", "Outcome", "Tries", "Last error"), rows)
+    terminal.table(("Who", "Where", "By", "Of", "Outcome", "Tries", "Last error"), rows)
     terminal.say("The other side: " + ", ".join(f"{number} {outcome}" for outcome, number in found["other"].items()))

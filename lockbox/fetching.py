@@ -35,17 +35,20 @@ NOT_REALLY_GLOBAL = (
 # The only block that IANA gives out; mapped, translated (NAT64) and compatible IPv4 addresses are outside of it.
 GLOBAL_UNICAST = IPv6Network("2000::/3")
 
-LOOK_UPS = threading.BoundedSemaphore(MOST_LOOK_UPS)
-
 Address = IPv4Address | IPv6Address
+
+LOOK_UPS = threading.BoundedSemaphore(MOST_LOOK_UPS)
+ASKING = threading.Lock()
+UNDER_WAY: dict[str, "Future[Sequence[Address]]"] = {}
 T = TypeVar("T")
 
 
 class Trouble(StrEnum):
-    """What kept a call from an answer."""
+    """What kept a call from an answer; `busy` is our own trouble, not the other side's."""
 
     FORM = "form"
     NAME = "name"
+    BUSY = "busy"
     NOT_PUBLIC = "not_public"
     CONNECTION = "connection"
     CERTIFICATE = "certificate"
@@ -195,27 +198,9 @@ def _target(url: str, *, allow_loopback: bool) -> httpx.URL:
 
 
 def _look_up(host: str, seconds: float) -> Sequence[Address]:
-    """Resolve a name in a thread of its own, for the system's resolver knows no deadline."""
-    if not LOOK_UPS.acquire(blocking=False):
-        raise FetchFailed("too many names are being looked up", trouble=Trouble.NAME)
-    answer: Future[Sequence[Address]] = Future()
-
-    def look_up() -> None:
-        try:
-            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-            answer.set_result([ip_address(entry[4][0]) for entry in found])
-        except Exception as error:  # noqa: BLE001 - it is raised again where it is awaited
-            answer.set_exception(error)
-        finally:
-            LOOK_UPS.release()
-
+    """Resolve a name, with a deadline, which the system's resolver knows not."""
     try:
-        threading.Thread(target=look_up, name="look-up", daemon=True).start()
-    except RuntimeError:
-        LOOK_UPS.release()
-        raise FetchFailed("no thread is left to look up the name", trouble=Trouble.NAME) from None
-    try:
-        addresses = answer.result(timeout=seconds)
+        addresses = _asked(host).result(timeout=seconds)
     except TimeoutError:
         raise FetchFailed("the name could not be looked up in time", trouble=Trouble.NAME) from None
     except (OSError, ValueError):
@@ -223,6 +208,40 @@ def _look_up(host: str, seconds: float) -> Sequence[Address]:
     if not addresses:
         raise FetchFailed("the name has no address", trouble=Trouble.NAME)
     return addresses
+
+
+def _asked(host: str) -> "Future[Sequence[Address]]":
+    """Have a thread ask for a name, once at a time: one that hangs may not use up what others need."""
+    with ASKING:
+        if host in UNDER_WAY:
+            return UNDER_WAY[host]
+        if not LOOK_UPS.acquire(blocking=False):
+            raise FetchFailed("too many names are being looked up", trouble=Trouble.BUSY)
+        answer: Future[Sequence[Address]] = Future()
+        try:
+            threading.Thread(target=_ask, args=(host, answer), name="look-up", daemon=True).start()
+        except RuntimeError:
+            LOOK_UPS.release()
+            raise FetchFailed("no thread is left to look up the name", trouble=Trouble.BUSY) from None
+        UNDER_WAY[host] = answer
+    return answer
+
+
+def _ask(host: str, answer: "Future[Sequence[Address]]") -> None:
+    addresses: list[Address] = []
+    failure: Exception | None = None
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        addresses = [ip_address(entry[4][0]) for entry in found]
+    except Exception as error:  # noqa: BLE001 - it is raised again where it is awaited
+        failure = error
+    with ASKING:
+        del UNDER_WAY[host]
+    LOOK_UPS.release()
+    if failure:
+        answer.set_exception(failure)
+    else:
+        answer.set_result(addresses)
 
 
 def _check(address: Address, *, plain: bool, allow_loopback: bool) -> None:

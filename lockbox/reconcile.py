@@ -13,6 +13,7 @@ from lockbox.notices.outbox import KIND
 from lockbox.requests import clock
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, State
 from lockbox.schedule import CLOCK, INDEXES, NOTICES, Away, Index, Promise
+from lockbox.tenancy import consents
 
 log = structlog.get_logger(__name__)
 
@@ -26,6 +27,7 @@ PAGE = 2000
 MOST_SOON = 5_000
 LOCK_NUMBER = 0x10CB0C
 KEEP_KEYS = timedelta(hours=24)
+KEEP_DELIVERIES = timedelta(days=90)
 
 OPEN_CLOCKS = text("""
 SELECT id, state, wake_at AS due FROM requests WHERE wake_at IS NOT NULL AND id > :after ORDER BY id LIMIT :most
@@ -47,6 +49,11 @@ ORDER BY run_at LIMIT :most
 PAGES = {CLOCK: OPEN_CLOCKS, NOTICES: OPEN_NOTICES}
 SOONS = {CLOCK: SOON_CLOCKS, NOTICES: SOON_NOTICES}
 FORGET_KEYS = text("DELETE FROM idempotency_keys WHERE created_at < clock_timestamp() - CAST(:kept AS interval)")
+# The oldest first and only so many: a log that was kept for long goes bit by bit, round after round.
+FORGET_DELIVERIES = text("""
+DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries
+    WHERE at < clock_timestamp() - CAST(:kept AS interval) ORDER BY at LIMIT :most)
+""")
 FORGET_SIGN_INS = tuple(
     text(statement)
     for statement in (
@@ -57,16 +64,19 @@ FORGET_SIGN_INS = tuple(
 )
 
 
-def reconcile(database: Database, send: Send | None) -> Iterator[str]:
+def reconcile(
+    database: Database, send: Send | None, *, deliveries_kept: timedelta = KEEP_DELIVERIES
+) -> Iterator[str]:
     """Repair in small steps, each named as it ends; whoever calls may pause between them.
 
     One process at a time does it, by advisory lock; others return at once. `send` delivers notices that nobody has
-    taken; None leaves them to the processes that send.
+    taken; None leaves them to the processes that send. The log of tries is forgotten after `deliveries_kept`.
     """
     with database.alone(LOCK_NUMBER) as alone:
         if not alone:
             return
         yield from act_on_overdue(database, send, grace=GRACE)
+        yield from consents.tell_of_ends(database)
         try:
             for index in INDEXES:
                 if database.schedule.is_whole(index):
@@ -79,6 +89,7 @@ def reconcile(database: Database, send: Send | None) -> Iterator[str]:
             session.connection().execute(FORGET_KEYS, {"kept": KEEP_KEYS})
             for forget in FORGET_SIGN_INS:
                 session.connection().execute(forget)
+            session.connection().execute(FORGET_DELIVERIES, {"kept": deliveries_kept, "most": PAGE})
         yield "keys"
 
 

@@ -176,6 +176,18 @@ class InvalidMove(Conflict):
     code = "invalid-move"
 
 
+class NotTimedOut(Conflict):
+    """Only what got no answer in time is asked again by this call."""
+
+    code = "not-timed-out"
+
+
+class AskedAgain(Conflict):
+    """It has been asked again, and that is still open; `request_id` says by which request."""
+
+    code = "asked-again"
+
+
 class TooLate(Conflict):
     """The deadline has passed."""
 
@@ -228,6 +240,24 @@ class TooManyEndpoints(Conflict):
     """There are as many endpoints as there may be; one can be removed."""
 
     code = "too-many-endpoints"
+
+
+class AddressTaken(Conflict):
+    """The address is somebody else's, or there already; which of the two others have it is told to nobody."""
+
+    code = "address-taken"
+
+
+class TooManyAddresses(Conflict):
+    """There are as many addresses as there may be, or too many were added in a day."""
+
+    code = "too-many-addresses"
+
+
+class TooManyWatchers(Conflict):
+    """There are as many watchers as there may be; one can be removed."""
+
+    code = "too-many-watchers"
 
 
 class EndpointDisabled(Conflict):

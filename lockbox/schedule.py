@@ -54,7 +54,7 @@ class Index:
 
 
 CLOCK = Index("clock", ("time_out", "expire"), lease=timedelta(seconds=10), budget=5000)
-NOTICES = Index("notices", ("notify",), lease=timedelta(seconds=60), budget=100, yields_to=CLOCK)
+NOTICES = Index("notices", ("notify",), lease=timedelta(seconds=60), budget=1000, yields_to=CLOCK)
 INDEXES = (CLOCK, NOTICES)
 
 

@@ -16,6 +16,7 @@ SQLModel.metadata.naming_convention = {
 
 Instant = DateTime(timezone=True)
 Texts = ARRAY(Text())
+Instants = ARRAY(Instant)
 Ids = ARRAY(Uuid())
 
 

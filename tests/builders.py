@@ -27,7 +27,7 @@ from lockbox.requests.rules import Policy
 from lockbox.requests.voting import Verdict
 from lockbox.requests.writing import Origin
 
-SETTINGS = Settings(environment="test", filings_by_token=1_000_000, filings_for_tenant=1_000_000)
+SETTINGS = Settings(environment="test", filings_by_person=1_000_000, filings_for_tenant=1_000_000)
 HERE = Origin("api", "127.0.0.1", "pytest")
 WITHOUT_REVIEW = Policy(vendor_review=False)
 
@@ -54,6 +54,17 @@ class ShiftedClock:
     def __call__(self, session: Session) -> datetime:
         """Read the shifted clock."""
         return postgres_clock(session) + self.shift
+
+
+class StoppedClock:
+    """The database's clock, standing at a moment until the test moves it."""
+
+    def __init__(self, at: datetime) -> None:
+        self.at = at
+
+    def __call__(self, _: Session) -> datetime:
+        """Read the clock."""
+        return self.at
 
 
 ALL_RIGHTS: dict[str, Engine] = {}
@@ -180,7 +191,7 @@ class World:
         return caller
 
     def put_on_both_sides(self, name: str, role: Role, tenant_id: UUID | None = None) -> None:
-        """Give somebody a role of the other side, past the rule of the database that refuses it to every login."""
+        """Give somebody a role of the other side, or a system another one, past the rules that bind every login."""
         with unbound(self.house).begin() as connection:
             connection.execute(text("SET LOCAL session_replication_role = replica"))
             connection.execute(
@@ -205,7 +216,7 @@ class World:
     def body(self, **changes: Any) -> dict[str, Any]:
         """Return a good body for POST /v1/requests, with changes."""
         filing_ = self.filing()
-        facts = {name: value for name, value in vars(filing_).items() if name != "engineer"}
+        facts = {name: value for name, value in vars(filing_).items() if name not in {"engineer", "follows"}}
         return facts | changes
 
     def submit(self, who: str = "erin", house: Database | None = None, **changes: Any) -> AccessRequest:

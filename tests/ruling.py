@@ -11,6 +11,7 @@ from lockbox.ids import new_id
 from lockbox.people.models import Delegation, EligibleDeputy, PolicyVersion
 from lockbox.people.roles import Caller, Means
 from lockbox.requests.rules import Policy
+from lockbox.tenancy import memberships
 from tests.builders import World, setting
 
 
@@ -31,6 +32,13 @@ def lay_down(world: World, **changes: Any) -> Policy:
 def group(world: World, *names: str) -> list[str]:
     """Return some people's ids, as a policy names the members of a group."""
     return [str(world.people[name].person_id) for name in names]
+
+
+def put_into_tiers(world: World, **tiers: int) -> None:
+    """Put managers of the vendor, by their names, into tiers of the review."""
+    with setting(world.house).transaction() as session:
+        for name, tier in tiers.items():
+            memberships.put_into_tier(session, world.people[name].person_id, tier)
 
 
 def stand_in(world: World, deputy: str, principal: str, *, starts: float = -1, ends: float = 1) -> None:

@@ -15,7 +15,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "core": {"pool_cls": "prefork", "queues": [CORE, MAINTENANCE]},
     "notices": {"pool_cls": "threads", "queues": [NOTIFY]},
 }
-CONCURRENCY = {"core": 2, "notices": 8}
+CONCURRENCY = {"core": 2, "notices": 4}
 NICE = {"core": 0, "notices": 5}
 
 

@@ -30,7 +30,7 @@ RECONCILE_SECONDS = 5.0
 NO_GRACE = timedelta(0)
 QUEUES = {CLOCK: "core", NOTICES: "notify"}
 IDS_A_HINT = {CLOCK: MOST_IDS, NOTICES: MOST_NOTICES}
-MOST_HINTS_WAITING = {CLOCK: 50, NOTICES: 100}
+MOST_HINTS_WAITING = {CLOCK: 50, NOTICES: 20}
 
 
 class Loop(threading.Thread, ABC):
@@ -91,7 +91,8 @@ class Reconciler(Loop):
 
     def round(self) -> None:
         """Repair, then rest until the next round or a poke."""
-        self.stepwise(repairing.reconcile(self.tools.database, self.sending))
+        kept = self.tools.deliveries_kept
+        self.stepwise(repairing.reconcile(self.tools.database, self.sending, deliveries_kept=kept))
         self.poked.wait(RECONCILE_SECONDS)
         self.poked.clear()
 

@@ -4,6 +4,7 @@ import gc
 import os
 import threading
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
 
 from celery.signals import worker_process_init
@@ -31,10 +32,14 @@ def settings() -> Settings:
 
 @dataclass(frozen=True)
 class Runtime:
-    """The tools of one process. `senders` is None where no mail relay is configured."""
+    """The tools of one process. `senders` is None where no mail relay is configured.
+
+    `deliveries_kept` is for how long the log of what was sent is kept.
+    """
 
     database: Database
     senders: Senders | None
+    deliveries_kept: timedelta
 
 
 def make(chosen: Settings) -> Runtime:
@@ -44,7 +49,8 @@ def make(chosen: Settings) -> Runtime:
         UnsafeSettings: a needed setting is missing.
     """
     engine = make_engine(chosen.require("worker_database_url"), role="worker", pool_size=4, overflow=12)
-    return Runtime(Database(engine, Schedule(chosen.require("redis_url"))), _senders(chosen))
+    house = Database(engine, Schedule(chosen.require("redis_url")))
+    return Runtime(house, _senders(chosen), timedelta(days=chosen.deliveries_kept_days))
 
 
 def runtime() -> Runtime:

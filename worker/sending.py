@@ -1,7 +1,5 @@
-"""Sending notices beside Celery: a few threads of a notices worker, for when nobody else takes them."""
+"""Sending notices beside Celery: what nobody else takes goes straight from Postgres to the lanes."""
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
 import structlog
@@ -13,35 +11,30 @@ from worker.tasks import MOST_NOTICES
 
 log = structlog.get_logger(__name__)
 
-THREADS = 8
+STOP_SECONDS = 5.0
 
 
 class Sending:
-    """Takes ids of notices and delivers them on threads of its own; what does not fit is left for the next round."""
+    """Hands ids of notices to the lanes of this process, which have threads of their own; waits for no server."""
 
     def __init__(self, tools: Runtime) -> None:
         self._tools = tools
-        self._free = threading.BoundedSemaphore(THREADS)
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="sending")
 
     def __call__(self, ids: list[UUID]) -> None:
-        """Deliver as many of these as there are free threads for, a few to each."""
+        """Dispatch these, a batch a transaction; what finds no room is put off, and what fails comes again."""
         for start in range(0, len(ids), MOST_NOTICES):
-            if not self._free.acquire(blocking=False):
-                return
-            self._threads.submit(self._deliver, ids[start : start + MOST_NOTICES])
+            self._dispatch(ids[start : start + MOST_NOTICES])
 
     def stop(self) -> None:
-        """Take nothing more; what is being sent is finished or picked up by others after its lease."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Take nothing more; what is being sent has a few seconds, or is picked up by others after its lease."""
+        if self._tools.senders and not self._tools.senders.lanes.stop(STOP_SECONDS):
+            log.warning("sending.cut_short")
 
-    def _deliver(self, ids: list[UUID]) -> None:
+    def _dispatch(self, ids: list[UUID]) -> None:
         try:
             if self._tools.senders:
-                delivery.deliver(self._tools.database, ids, self._tools.senders)
+                delivery.dispatch(self._tools.database, ids, self._tools.senders)
         except DBAPIError as error:
             log.warning("sending.waiting", error=type(error).__name__)
         except Exception:
             log.exception("sending.failed", count=len(ids))
-        finally:
-            self._free.release()

@@ -14,7 +14,7 @@ from worker.runtime import runtime
 log = structlog.get_logger(__name__)
 
 MOST_IDS = 500
-MOST_NOTICES = 5
+MOST_NOTICES = 50
 RECONCILE_SECONDS = 60
 
 
@@ -32,17 +32,18 @@ def expire(ids: list[str]) -> None:
 
 @shared_task(name="lockbox.notify")
 def notify(ids: list[str]) -> None:
-    """Look at notices that may be due for sending."""
+    """Hand notices that may be due for sending to the lanes of this process; no server is waited for here."""
     tools = runtime()
     if tools.senders is None:
         raise RuntimeError("LOCKBOX_SMTP_URL is not set: this worker cannot send notices")
-    delivery.deliver(tools.database, _uuids(ids, MOST_NOTICES), tools.senders)
+    delivery.dispatch(tools.database, _uuids(ids, MOST_NOTICES), tools.senders)
 
 
 @shared_task(name="lockbox.reconcile", time_limit=RECONCILE_SECONDS, soft_time_limit=RECONCILE_SECONDS - 5)
 def reconcile() -> None:
     """Repair the schedule from Postgres now rather than at the next round."""
-    for step in repairing.reconcile(runtime().database, None):
+    tools = runtime()
+    for step in repairing.reconcile(tools.database, None, deliveries_kept=tools.deliveries_kept):
         log.info("reconcile.step", step=step)
 
 

@@ -4,12 +4,14 @@ from fastapi import FastAPI
 
 from api.portal import (
     account,
+    addresses,
     by_issuer,
     by_passkey,
     invitations,
     own_tokens,
     pages,
     preferences,
+    proposals,
     requests,
     sign_in,
     static,
@@ -26,6 +28,8 @@ def install(app: FastAPI) -> None:
         account,
         own_tokens,
         preferences,
+        proposals,
+        addresses,
         invitations,
         static,
     ):

@@ -19,7 +19,8 @@ from api.portal.by_passkey import Credential
 from api.portal.pages import TAG, go, page
 from api.schemas.parts import Line
 from config.settings import Settings
-from lockbox.database import Database
+from lockbox.database import Database, now
+from lockbox.notices import addresses
 from lockbox.people import begun, enrolment, identities, passkeys, preferences, sessions, tokens, zones
 from lockbox.people.passkeys import LONGEST_NAME
 from lockbox.people.roles import Means
@@ -88,9 +89,12 @@ def show(request: Request, chosen: Chosen, session: Work) -> Response:
             if identities.speaks_for(session, issuer, visitor.caller)
         },
         by_passkey=chosen.passkey_domain is not None,
+        at=now(session),
         tokens=tokens.mine(session, visitor.caller),
         longest_name=LONGEST_NAME,
         chosen=preferences.mine(session, visitor.caller),
+        addresses=addresses.mine(session, visitor.caller),
+        most_addresses=addresses.MOST_ADDRESSES,
         time_zones=sorted(zones.names()),
     )
 

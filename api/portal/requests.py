@@ -1,6 +1,7 @@
-"""The pages of requests: what there is, and one to read and to decide about."""
+"""The pages of requests: what there is, and one to read, to decide about and to ask again."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any, Literal
@@ -20,16 +21,21 @@ from api.schemas.requests import Approval
 from config.settings import Settings
 from lockbox.audit import timeline
 from lockbox.database import now
-from lockbox.notices import outbox
+from lockbox.notices import directory, reach
+from lockbox.notices.audience import ASKING
 from lockbox.people.roles import Caller, Role
-from lockbox.refusals import Conflict, Invalid, NotYours, Refusal, SignInAgain, Unknown
-from lockbox.requests import acting, earlier, register, sight
+from lockbox.refusals import AskedAgain, Conflict, Invalid, NotYours, Refusal, SignInAgain, TooMany, Unknown
+from lockbox.requests import acting, again, counting, earlier, register, sight
+from lockbox.requests.filing import Limits
 from lockbox.requests.lifecycle import DECISIONS, MOVES, PEOPLES_ACTIONS, Action, Party, State
 from lockbox.requests.models import AccessRequest
+from lockbox.requests.policy import customer_decides
 from lockbox.requests.register import Entry, Filter
 from lockbox.requests.sight import Guarded
+from lockbox.requests.voices import Voice, voices
 from lockbox.requests.voting import Verdict
 from lockbox.requests.writing import Origin
+from lockbox.tenancy import recovery
 
 router = APIRouter(prefix="/requests", tags=[TAG], include_in_schema=False)
 front = APIRouter(tags=[TAG], include_in_schema=False)
@@ -38,6 +44,9 @@ MOST = 50
 NO_REQUEST = "There is no such request."
 MINUTE, HOUR = 60, 3600
 SHORTER = (5 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR, 8 * HOUR, 24 * HOUR)
+
+BESIDE = frozenset({"widen", "unreached"})
+"""What is told of beside the moves of a request."""
 
 Taken = Literal["endorse", "approve", "deny", "cancel", "revoke", "complete"]
 
@@ -68,6 +77,7 @@ def list_all(request: Request, chosen: Chosen, session: Work) -> Response:
         "requests",
         visitor=visitor,
         entries=found.entries,
+        proposals=recovery.open_for(session, visitor.caller),
         titles=titles,
         most=MOST,
         has_more=found.next_cursor is not None,
@@ -79,6 +89,28 @@ def show(request: Request, request_id: str, chosen: Chosen, session: Work) -> Re
     """Show one request, and what the person may do about it."""
     visitor = browser.visitor(request, session, chosen)
     return _shown(request, session, chosen, visitor, _id(request_id))
+
+
+@router.post("/{request_id}/ask-again")
+def ask_again(
+    request: Request, request_id: str, chosen: Chosen, house: House, csrf: Annotated[str, Form()] = ""
+) -> Response:
+    """File the same request anew and lead to it; where that was done already and it is open, lead to that one."""
+    browser.check_same_site(request, chosen)
+    one = _id(request_id)
+    try:
+        with house.transaction() as session:
+            visitor = browser.visitor(request, session, chosen)
+            browser.check_form(visitor, csrf)
+            limits = Limits(chosen.filings_by_person, chosen.filings_for_tenant)
+            filed = again.ask(session, visitor.caller, _origin(request), one, chosen.services, limits=limits)
+    except AskedAgain as done:
+        return go(request, f"/requests/{done.facts['request_id']}")
+    except (Conflict, NotYours, Invalid, TooMany) as refused:
+        with house.transaction() as session:
+            visitor = browser.visitor(request, session, chosen)
+            return _shown(request, session, chosen, visitor, one, refused=refused)
+    return go(request, f"/requests/{filed.request.id}")
 
 
 @router.post("/{request_id}/{action}")
@@ -101,9 +133,7 @@ def act(
         with house.transaction() as session:
             visitor = browser.visitor(request, session, chosen)
             browser.check_form(visitor, csrf)
-            place = deps.place(request)
-            origin = Origin("portal", place.address, place.user_agent)
-            acting.act(session, visitor.caller, origin, one, verdict)
+            acting.act(session, visitor.caller, _origin(request), one, verdict)
     except (Conflict, NotYours, Invalid) as refused:
         with house.transaction() as session:
             visitor = browser.visitor(request, session, chosen)
@@ -124,7 +154,11 @@ def _shown(
 ) -> HTMLResponse:
     entry = register.find(session, visitor.caller, request_id)
     held = sight.capacities(visitor.caller, entry.request.requester_id, entry.request.tenant_id)
-    moves = timeline.moves(session, request_id)
+    happened = timeline.events(session, request_id)
+    moves = timeline.moves(happened)
+    told = reach.of_request(
+        session, request_id, entry.request.state, customer_knows=entry.request.asked_at is not None
+    )
     at = now(session)
     return page(
         request,
@@ -136,9 +170,15 @@ def _shown(
         title=_titles(chosen).get(entry.request.service, entry.request.service),
         reads_why=sight.may_read(Guarded.JUSTIFICATION, held),
         reads_comments=sight.may_read(Guarded.COMMENT, held),
-        moves=moves,
+        happened=list(_told_of(happened)),
+        voices=voices(session, moves),
+        unheard=Voice(),
+        reach=told.sentence() if entry.request.state in {*ASKING, State.TIMED_OUT} else "",
+        nobody_told=entry.request.state == State.TIMED_OUT and not told.reached,
+        is_own=entry.request.requester_id == visitor.caller.person_id,
+        follower=again.follower(session, visitor.caller, request_id),
         before=earlier.before(session, visitor.caller, entry.request),
-        approvals=sum(move.action == Action.APPROVE for move in moves),
+        tallies=counting.count(session, visitor.caller, entry.request) if _is_asked(entry.request) else [],
         since=[move for move in moves if seen is not None and move.seq > seen] if refused else [],
         offered=_offered(session, visitor.caller, entry, moves) if at < entry.request.deadline_at else frozenset(),
         is_over=at >= entry.request.deadline_at,
@@ -148,6 +188,20 @@ def _shown(
         needs_sign_in=isinstance(refused, SignInAgain),
         said=said or Said(),
     )
+
+
+def _is_asked(request: AccessRequest) -> bool:
+    """Whether the customer decides about the request and has not yet."""
+    return request.state == State.PENDING and customer_decides(request.mode)
+
+
+def _told_of(happened: Iterable[Row[Any]]) -> Iterator[dict[str, Any]]:
+    """Yield what the page tells of: the moves, and beside them that others were asked and why."""
+    for event in happened:
+        said = json.loads(event.body) if event.body else {}
+        why = "_untold" if said.get("nobody_told") or (event.action == "widen" and "unreached" in said) else ""
+        if event.seq is not None or event.action in BESIDE:
+            yield {**event._mapping, "action": f"{event.action}{why}"}  # noqa: SLF001 - its public name
 
 
 def _offered(session: Session, caller: Caller, entry: Entry, moves: Sequence[Row[Any]]) -> frozenset[Action]:
@@ -164,7 +218,7 @@ def _offered(session: Session, caller: Caller, entry: Entry, moves: Sequence[Row
 
 
 def _parties(session: Session, caller: Caller, asked: AccessRequest) -> set[Party]:
-    deputies = outbox.directory(session, {asked.tenant_id}, now(session)).deputies[asked.tenant_id]
+    deputies = directory.look_up(session, {asked.tenant_id}, now(session)).deputies[asked.tenant_id]
     held = {
         Party.REQUESTER: caller.person_id == asked.requester_id,
         Party.MANAGER: caller.holds(Role.MANAGER),
@@ -186,6 +240,11 @@ def _verdict(said: Said, version: int) -> Verdict:
         raise Invalid("The time was not taken: choose one from the list.") from None
     action = Action(said.action)
     return Verdict(action, body.comment, body.access_window if action is Action.APPROVE else None, version)
+
+
+def _origin(request: Request) -> Origin:
+    place = deps.place(request)
+    return Origin("portal", place.address, place.user_agent)
 
 
 def _titles(chosen: Settings) -> Mapping[str, str]:

@@ -103,7 +103,7 @@ def rotate(
     return _with_secret(endpoints.rotate(session, who, came, endpoint_id, vault=keys, overlap=overlap))
 
 
-@router.post("/endpoints/{endpoint_id}/test", status_code=202, responses=problems(404, 409))
+@router.post("/endpoints/{endpoint_id}/test", status_code=202, responses=problems(404, 409, 429))
 def try_out(endpoint_id: UUID, who: Who, came: From, session: Work) -> CallView:
     """Call a webhook with a test event; how that went is in its log."""
     return CallView(webhook_id=endpoints.try_out(session, who, came, endpoint_id))
@@ -122,7 +122,7 @@ def list_deliveries(
     return DeliveryPage(items=[_delivery(one) for one in log.deliveries], next_cursor=log.next_cursor)
 
 
-@router.post("/deliveries/{delivery_id}/redeliver", status_code=202, responses=problems(404, 409))
+@router.post("/deliveries/{delivery_id}/redeliver", status_code=202, responses=problems(404, 409, 429))
 def redeliver(delivery_id: UUID, who: Who, came: From, session: Work) -> CallView:
     """Call again what has ended, under the id that it had; not what asks for something that is settled."""
     return CallView(webhook_id=endpoints.redeliver(session, who, came, delivery_id))

@@ -113,6 +113,12 @@ def object_to(slug: Slug, invitation_id: UUID, who: Who, came: From, session: Wo
     recovery.object_to(session, who, came, slug, invitation_id)
 
 
+@router.delete("/recovery/{invitation_id}", status_code=204, responses=problems(404, 409))
+def withdraw_proposal(slug: Slug, invitation_id: UUID, who: Who, came: From, session: Work) -> None:
+    """Take a proposed admin back, as an operator of the vendor; all who heard of it hear of this."""
+    recovery.withdraw(session, who, came, slug, invitation_id)
+
+
 def invitation_view(invitation: Invitation) -> InvitationView:
     """Return an invitation as those who may list it see it."""
     return InvitationView(

@@ -1,48 +1,51 @@
-"""Routes of requests: file one, list them, look at one and its timeline, act on one."""
+"""Routes of requests: file one or ask again, list them, look at one, act on one."""
 
-import json
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Response
 from pydantic import AwareDatetime
 from sqlalchemy import Row
+from sqlmodel import Session
 
 from api.deps import Work, caller, etag, if_match, origin, settings
+from api.routes.timeline import ERASED, spoken
 from api.schemas.parts import Named, Word, problems
 from api.schemas.requests import (
     Approval,
     Comment,
-    EventList,
-    EventView,
+    DecisionView,
     Lack,
-    LastTryView,
+    MailboxesView,
     Needed,
     NewRequest,
     NewRequestView,
     NoticeCount,
-    NoticeList,
-    NoticeView,
     PreviewView,
+    ReachView,
     RequestDetail,
     RequestPage,
     RequestView,
 )
 from config.settings import Settings
 from lockbox.audit import timeline
-from lockbox.notices import progress
-from lockbox.notices.progress import Told
+from lockbox.notices import progress, reach
 from lockbox.people.roles import Caller
-from lockbox.requests import acting, filing, idempotency, previewing, register
-from lockbox.requests.filing import Limits
+from lockbox.requests import acting, again, filing, idempotency, previewing, register
+from lockbox.requests.filing import Limits, Submitted
 from lockbox.requests.judging import Filing
-from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.lifecycle import DECISIONS, Action, State
 from lockbox.requests.register import Entry, Filter
-from lockbox.requests.sight import Capacity, Guarded, capacities, may_read, origin_of
+from lockbox.requests.sight import Guarded, capacities, may_read
+from lockbox.requests.voices import Voice, voices
 from lockbox.requests.voting import Verdict
 from lockbox.requests.writing import Origin
 
 router = APIRouter(prefix="/v1/requests", tags=["requests"])
+
+SAID_IN = frozenset({State.REVIEWING, State.PENDING, State.TIMED_OUT})
+"""The states in which it matters to readers whether somebody could not be reached."""
 
 Who = Annotated[Caller, Depends(caller)]
 From = Annotated[Origin, Depends(origin)]
@@ -63,21 +66,12 @@ def submit(
     key: Key = None,
 ) -> Response:
     """File a request for access; with an Idempotency-Key it may be sent again without harm for 24 hours."""
-    plain = body.model_dump_json().encode()
-    answer = idempotency.earlier_answer(session, who.person_id, key, plain) if key else None
-    if answer is None:
-        limits = Limits(chosen.filings_by_token, chosen.filings_for_tenant)
-        filed = filing.submit(session, who, came, Filing(**dict(body)), chosen.services, limits=limits)
-        entry = Entry(filed.request, filed.tenant, filed.requester, open=False)
-        view = NewRequestView(**_facts(entry, who, filed.request.justification), asked=filed.asked)
-        text = view.model_dump_json()
-        if key:
-            idempotency.keep(session, who.person_id, key, plain, text)
-    else:
-        text = NewRequestView.model_validate(answer).model_dump_json()
-        view = NewRequestView.model_validate_json(text)
-    headers = {"location": f"/v1/requests/{view.id}", **etag(view.version)}
-    return Response(text, 201, headers, "application/json")
+    limits = Limits(chosen.filings_by_person, chosen.filings_for_tenant)
+
+    def file() -> Submitted:
+        return filing.submit(session, who, came, Filing(**dict(body)), chosen.services, limits=limits)
+
+    return _filed(session, who, key, body.model_dump_json().encode(), file)
 
 
 @router.get("", responses=problems())
@@ -110,8 +104,11 @@ def preview(body: NewRequest, who: Who, session: Work, chosen: Annotated[Setting
         first_state=found.first_state,
         terms=found.terms,
         reviewers=list(found.reviewers),
+        reviewers_asked_first=list(found.reviewers_asked_first),
         asked_first=list(found.asked_first),
         could_approve=list(found.could_approve),
+        told_first=[MailboxesView(name=one.name, mailboxes=one.mailboxes) for one in found.told_first],
+        endpoints=found.endpoints,
         stages=[Needed(group=s.name, approvals=s.approvals, people=list(s.people)) for s in found.stages],
         lacks=[Lack(field=field, message=message) for field, message in found.lacks],
         obstacles=list(found.obstacles),
@@ -123,23 +120,29 @@ def show(request_id: UUID, who: Who, session: Work, response: Response) -> Reque
     """Show one request, whether it is open at this moment, and how its notices fare."""
     entry = register.find(session, who, request_id)
     response.headers.update(etag(entry.request.version))
-    return _detail(entry, who, progress.count(session, request_id))
+    return _detail(session, entry, who)
 
 
-@router.get("/{request_id}/events", responses=problems(404))
-def events(request_id: UUID, who: Who, session: Work) -> EventList:
-    """Show the timeline of a request: one event for every move, in order and without a gap."""
-    entry = register.find(session, who, request_id)
-    held = capacities(who, entry.request.requester_id, entry.request.tenant_id)
-    return EventList(items=[_event(row, held) for row in timeline.moves(session, request_id)])
+@router.post("/{request_id}/ask-again", status_code=201, response_model=NewRequestView, responses=problems(404, 409))
+def ask_again(
+    request_id: UUID,
+    who: Who,
+    came: From,
+    session: Work,
+    chosen: Annotated[Settings, Depends(settings)],
+    key: Key = None,
+) -> Response:
+    """File the same request anew, as whoever asked, once it is `timed_out`; it is judged by today's policy.
 
+    In any other state the answer is `not-timed-out`. One that asks again and is still open is answered with
+    `asked-again` and its id in `request_id`. An Idempotency-Key works as for any filing.
+    """
+    limits = Limits(chosen.filings_by_person, chosen.filings_for_tenant)
 
-@router.get("/{request_id}/notices", responses=problems(404))
-def notices(request_id: UUID, who: Who, session: Work) -> NoticeList:
-    """Show who was told of a request and how that went: by name on the reader's own side, else in numbers."""
-    register.find(session, who, request_id)
-    found = progress.of_request(session, request_id, who.side)
-    return NoticeList(own=[_notice(one) for one in found.own], other=NoticeCount(**found.other))
+    def file() -> Submitted:
+        return again.ask(session, who, came, request_id, chosen.services, limits=limits)
+
+    return _filed(session, who, key, f"ask-again {request_id}".encode(), file)
 
 
 @router.post("/{request_id}/approve", responses=problems(400, 404, 409, 412))
@@ -180,7 +183,7 @@ def _act(
     acting.act(session, who, came, request_id, verdict)
     entry = register.find(session, who, request_id)
     response.headers.update(etag(entry.request.version))
-    return _detail(entry, who, progress.count(session, request_id))
+    return _detail(session, entry, who)
 
 
 def _facts(entry: Entry, who: Caller, justification: str | None = None) -> dict[str, Any]:
@@ -194,24 +197,38 @@ def _facts(entry: Entry, who: Caller, justification: str | None = None) -> dict[
     return request.model_dump() | own
 
 
-def _detail(entry: Entry, who: Caller, notices: dict[str, int]) -> RequestDetail:
-    return RequestDetail(**_facts(entry, who), notices=NoticeCount(**notices))
-
-
-def _notice(told: Told) -> NoticeView:
-    facts = vars(told) | {"last_try": LastTryView(**vars(told.last_try)) if told.last_try else None}
-    return NoticeView(**facts)
-
-
-def _event(row: Row[Any], held: frozenset[Capacity]) -> EventView:
-    actor = Named(id=row.actor_id, name=row.actor_name or "erased") if row.actor_id else None
-    columns = row._mapping.items()  # noqa: SLF001 - SQLAlchemy's public name for a row as a mapping
-    facts = {name: value for name, value in columns if name in EventView.model_fields}
-    said = json.loads(row.body) if row.body else {}
-    if not may_read(Guarded.COMMENT, held):
-        facts["comment"] = None
-    if not may_read(origin_of(row.actor_role), held):
-        facts |= {"address": None, "user_agent": None}
-    return EventView(
-        **facts, actor=actor, role=row.actor_role, on_behalf_of=said.get("on_behalf_of"), means=said.get("means")
+def _detail(session: Session, entry: Entry, who: Caller) -> RequestDetail:
+    asked = entry.request
+    found = reach.of_request(session, asked.id, asked.state, customer_knows=asked.asked_at is not None)
+    numbers = {name: value for name, value in vars(found).items() if name in ReachView.model_fields}
+    decided = [row for row in timeline.events(session, asked.id) if row.seq and row.action in DECISIONS]
+    said = voices(session, decided)
+    return RequestDetail(
+        **_facts(entry, who),
+        decisions=[_decision(row, said[row.seq]) for row in decided],
+        notices=NoticeCount(**progress.count(session, asked.id)),
+        reach=ReachView(**numbers, sentence=found.sentence() if asked.state in SAID_IN else ""),
+        followed_by=again.follower(session, who, asked.id),
     )
+
+
+def _decision(row: Row[Any], voice: Voice) -> DecisionView:
+    by = Named(id=row.actor_id, name=row.actor_name or ERASED)
+    return DecisionView(verdict=row.action, by=by, role=row.actor_role, at=row.at, **spoken(voice))
+
+
+def _filed(session: Session, who: Caller, key: str | None, plain: bytes, file: Callable[[], Submitted]) -> Response:
+    """Answer with what is filed, or with what was answered before to the same key."""
+    answer = idempotency.earlier_answer(session, who.person_id, key, plain) if key else None
+    if answer is None:
+        filed = file()
+        entry = Entry(filed.request, filed.tenant, filed.requester, open=False)
+        view = NewRequestView(**_facts(entry, who, filed.request.justification), asked=filed.asked)
+        text = view.model_dump_json()
+        if key:
+            idempotency.keep(session, who.person_id, key, plain, text)
+    else:
+        text = NewRequestView.model_validate(answer).model_dump_json()
+        view = NewRequestView.model_validate_json(text)
+    headers = {"location": f"/v1/requests/{view.id}", **etag(view.version)}
+    return Response(text, 201, headers, "application/json")

@@ -1,4 +1,4 @@
-"""Routes of the vendor's own people: operators invite them, set their roles and shut them out."""
+"""Routes of the vendor's own people, whom operators invite and shut out, and the notices that reached nobody."""
 
 from typing import Annotated
 from uuid import UUID
@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Query
 
 from api.deps import Work, caller, origin
 from api.routes.members import invitation_view
+from api.schemas.endpoints import DeadNoticePage, DeadNoticeView
 from api.schemas.members import (
     ColleagueChange,
     ColleaguePage,
@@ -18,7 +19,7 @@ from api.schemas.members import (
 from api.schemas.parts import problems
 from lockbox.people.roles import Caller, Role
 from lockbox.requests.writing import Origin
-from lockbox.tenancy import memberships, vendor
+from lockbox.tenancy import memberships, undelivered, vendor
 from lockbox.tenancy.memberships import Member
 
 router = APIRouter(prefix="/v1/vendor", tags=["vendor"])
@@ -48,19 +49,23 @@ def invite_colleague(body: NewColleague, who: Who, came: From, session: Work) ->
 
 @router.put("/members/{person_id}", responses=problems(400, 404))
 def change_colleague(person_id: UUID, body: ColleagueChange, who: Who, came: From, session: Work) -> ColleagueView:
-    """Set all roles of somebody else at the vendor, as an operator."""
-    return _colleague(vendor.set_roles(session, who, came, person_id, frozenset(map(Role, body.roles))))
+    """Set all roles of somebody else at the vendor, and a manager's tier of the review, as an operator.
+
+    What a lost role carried ends.
+    """
+    roles = frozenset(map(Role, body.roles))
+    return _colleague(vendor.set_roles(session, who, came, person_id, roles, review_tier=body.review_tier))
 
 
 @router.delete("/members/{person_id}", status_code=204, responses=problems(404))
 def remove_colleague(person_id: UUID, who: Who, came: From, session: Work) -> None:
-    """Take every role from somebody else at the vendor, as an operator."""
+    """Take every role from somebody else at the vendor, as an operator; what they carried ends."""
     vendor.remove(session, who, came, person_id)
 
 
 @router.post("/members/{person_id}/disable", responses=problems(404))
 def disable_colleague(person_id: UUID, who: Who, came: From, session: Work) -> ColleagueView:
-    """Shut somebody else at the vendor out for good, as an operator: tokens, sign-ins and windows count no more."""
+    """Shut somebody else at the vendor out for good, as an operator, and end what they asked for and have open."""
     return _colleague(vendor.disable(session, who, came, person_id))
 
 
@@ -76,12 +81,25 @@ def withdraw_vendor_invitation(invitation_id: UUID, who: Who, came: From, sessio
     vendor.withdraw(session, who, came, invitation_id)
 
 
+@router.get("/dead-notices", responses=problems())
+def list_dead_notices(
+    who: Who,
+    session: Work,
+    cursor: UUID | None = None,
+    limit: Annotated[int, Query(ge=1, le=undelivered.MOST_A_PAGE)] = 50,
+) -> DeadNoticePage:
+    """List the notices that could not be delivered, to operators: what for, by which way and why, and not to whom."""
+    page = undelivered.page(session, who, cursor=cursor, most=limit)
+    return DeadNoticePage(items=[DeadNoticeView(**vars(one)) for one in page.notices], next_cursor=page.next_cursor)
+
+
 def _colleague(member: Member) -> ColleagueView:
     return ColleagueView(
         id=member.person_id,
         name=member.name,
         address=member.address,
         roles=sorted(member.roles),
+        review_tier=member.review_tier,
         disabled=member.is_disabled,
         since=member.since,
     )

@@ -24,7 +24,7 @@ Switch = Annotated[bool, Field(strict=True)]
 
 
 class NewEndpoint(Incoming):
-    """A webhook: no event types means all; the justification is told only where that is asked for here."""
+    """A webhook: no event types means all; a tenant's own is told the justification where that is asked for here."""
 
     url: Url
     event_types: EventTypes = Field(default_factory=list)
@@ -119,4 +119,29 @@ class DeliveryPage(BaseModel):
     """Some tries, the newest first; `next_cursor` leads to those that follow."""
 
     items: list[DeliveryView]
+    next_cursor: UUID | None
+
+
+class DeadNoticeView(BaseModel):
+    """A notice that did not arrive, without a word of what it said or to whom; `error` is a word.
+
+    `request_id` and `tenant` are null where it was about none. `delivery_id` is the last try where an endpoint of the
+    vendor was called: it can be redelivered.
+    """
+
+    id: UUID
+    request_id: UUID | None
+    tenant: str | None
+    template: str
+    channel: str
+    died_at: datetime
+    attempts: int
+    error: str
+    delivery_id: UUID | None
+
+
+class DeadNoticePage(BaseModel):
+    """Some dead notices, those that were promised last first; `next_cursor` leads to those that follow."""
+
+    items: list[DeadNoticeView]
     next_cursor: UUID | None

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
 
 from api.schemas.parts import Incoming, Line, Named
 from lockbox.people.roles import Role
+from lockbox.requests.terms import MOST_TIERS
 
 PLACE = r"[^\s@<>()\[\]\\,;:\"]+"
 ADDRESS = re.compile(f"{PLACE}@{PLACE}")
@@ -39,6 +40,7 @@ Moment = Annotated[AwareDatetime, AfterValidator(_to_utc)]
 TenantRole = Literal["tenant_admin", "approver", "auditor"]
 VendorRole = Literal["engineer", "manager", "operator", "vendor_auditor", "system"]
 TenantRoles = Annotated[list[TenantRole], Field(min_length=1, max_length=3)]
+ReviewTier = Annotated[int, Field(strict=True, ge=1, le=MOST_TIERS)]
 VendorRoles = Annotated[list[VendorRole], Field(min_length=1, max_length=5), AfterValidator(_machine_or_person)]
 
 
@@ -69,9 +71,13 @@ class MemberChange(Incoming):
 
 
 class ColleagueChange(Incoming):
-    """All the roles that somebody at the vendor is to have."""
+    """All the roles that somebody at the vendor is to have.
+
+    `review_tier` is for managers, and stays as it is where it is left out: the lowest is asked first of a review.
+    """
 
     roles: VendorRoles
+    review_tier: ReviewTier | None = None
 
 
 class NewDelegation(Incoming):
@@ -102,12 +108,13 @@ class MemberPage(BaseModel):
 
 
 class ColleagueView(BaseModel):
-    """Somebody on the vendor's side."""
+    """Somebody on the vendor's side; `review_tier` is null for who is no manager."""
 
     id: UUID
     name: str
     address: str
     roles: list[Role]
+    review_tier: int | None
     disabled: bool
     since: datetime | None
 

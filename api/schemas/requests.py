@@ -47,6 +47,22 @@ class NoticeCount(BaseModel):
     dead: int = 0
 
 
+class ReachView(BaseModel):
+    """How many people were asked in the present or last stage, and how many of them have been told.
+
+    `stage` is `reviewing`, in which the vendor's managers are asked, or `pending`, in which the customer's approvers
+    are. Of `asked`, `reached` were told, `waiting` are still being tried and `unreached` could not be told; the rest
+    no longer had to be. `sentence` says it where not all could be reached, and is empty otherwise.
+    """
+
+    stage: str
+    asked: int
+    reached: int
+    waiting: int
+    unreached: int
+    sentence: str
+
+
 class LastTryView(BaseModel):
     """How the last try of a notice went; `error` is null where it arrived."""
 
@@ -57,10 +73,16 @@ class LastTryView(BaseModel):
 
 
 class NoticeView(BaseModel):
-    """One notice to somebody on the reader's own side; `outcome` is `waiting`, `sent`, `moot` or `dead`."""
+    """One notice to somebody on the reader's own side; `outcome` is `waiting`, `sent`, `moot` or `dead`.
+
+    `address` is where a mail goes, null where that is not known any more; `copied` is whether the recipient only
+    watches.
+    """
 
     id: UUID
     recipient: str
+    address: str | None
+    copied: bool
     channel: str
     template: str
     event_at: datetime
@@ -84,7 +106,8 @@ class RequestView(BaseModel):
 
     The justification is null for readers whom it is not meant for, such as the vendor's auditors. `reminders` were
     sent since it is in this state, `tiers_asked` is how far the tiers of approvers were asked, 0 where there are
-    none, and `warned` is whether the end of the open window was announced.
+    none, and `warned` is whether the end of the open window was announced. `follows` is the request that got no
+    answer in time and is asked again by this one.
     """
 
     id: UUID
@@ -110,12 +133,28 @@ class RequestView(BaseModel):
     reminders: int
     tiers_asked: int
     warned: bool
+    follows: UUID | None
+
+
+class DecisionView(BaseModel):
+    """One answer to a request: by whom, by what means, and in the place of whom where a deputy gave it."""
+
+    verdict: str
+    by: Named
+    role: str
+    on_behalf_of: Named | None
+    stands_for: list[Named]
+    means: str | None
+    at: datetime
 
 
 class RequestDetail(RequestView):
-    """A request with how its notices fared."""
+    """A request with the answers to it, the oldest first, how its notices fared, and what asks for it again."""
 
+    decisions: list[DecisionView]
     notices: NoticeCount
+    reach: ReachView
+    followed_by: UUID | None
 
 
 class NewRequestView(RequestView):
@@ -131,26 +170,46 @@ class RequestPage(BaseModel):
     next_cursor: str | None
 
 
+class DeadNotice(BaseModel):
+    """A notice that did not arrive; `recipient` is null for readers of the other side, `error` is a word."""
+
+    template: str
+    channel: str
+    recipient: str | None
+    error: str
+
+
 class EventView(BaseModel):
     """One entry of a request's timeline; the actor is a person, or null where the clock acted.
 
-    `on_behalf_of` is for whom a system or a deputy acted. Address and user agent are for the actor's own side,
-    comments for the two parties; others read null.
+    Moves are numbered by `seq` without a gap; what happened beside them has none: `remind`, `widen`, `warn`,
+    `unreached` and `notice_dead`. `on_behalf_of` is for whom a system or a deputy acted, `stands_for` all whose
+    deputy a person was, `means` by what whoever decided had shown who they are: `mail-only` is a code from a mail
+    alone. Address and user agent are for the actor's own side, comments for the two parties; others read null. A
+    time-out says how many people were `asked` and `reached`; `unreached` is how many could not be where an audience was
+    widened because of it.
     """
 
-    seq: int
+    seq: int | None
     at: datetime
     action: str
     actor: Named | None
     role: str
-    on_behalf_of: UUID | None
+    on_behalf_of: Named | None
+    stands_for: list[Named]
     means: str | None
     address: str | None
     user_agent: str | None
     from_state: str | None
-    to_state: str
+    to_state: str | None
     deadline_at: datetime | None
     comment: str | None
+    follows: UUID | None
+    asked: int | None
+    reached: int | None
+    unreached: int | None
+    nobody_told: bool
+    notice: DeadNotice | None
 
 
 class EventList(BaseModel):
@@ -182,10 +241,18 @@ class Lack(BaseModel):
     message: str
 
 
+class MailboxesView(BaseModel):
+    """Somebody who would be told, and at how many addresses."""
+
+    name: str
+    mailboxes: int
+
+
 class PreviewView(BaseModel):
     """What a request would meet and whom it would reach: names and counts, no addresses; nothing was written.
 
-    `can_be_filed` is whether it would be taken as it is.
+    `can_be_filed` is whether it would be taken as it is. `told_first` are those of the customer whom it would reach
+    first, asked or told of what the vendor opens alone; `endpoints` is how many of its webhooks.
     """
 
     can_be_filed: bool
@@ -194,8 +261,49 @@ class PreviewView(BaseModel):
     first_state: State
     terms: Terms
     reviewers: list[str]
+    reviewers_asked_first: list[str]
     asked_first: list[str]
     could_approve: list[str]
+    told_first: list[MailboxesView]
+    endpoints: int
     stages: list[Needed]
     lacks: list[Lack]
     obstacles: list[str]
+
+
+class WhatIf(Incoming):
+    """What could be asked of a tenant, as far as its policy looks at it."""
+
+    service: Word
+    resources: list[Resource] = Field(min_length=1, max_length=50)
+    actions: list[Word] = Field(default=["read"], min_length=1, max_length=20)
+    reason_code: Reason
+
+
+class MailedView(BaseModel):
+    """Somebody who would be told by mail, and at which addresses."""
+
+    name: str
+    addresses: list[str]
+
+
+class ForeseenView(BaseModel):
+    """What a request would meet, for the tenant's own people; nothing was written and nobody was told.
+
+    `reviewers` is how many of the vendor could endorse it. `told_first` are asked, or told of what the vendor opens
+    alone; `quiet` could decide and want no prompts; `copied` cannot decide. `endpoints` are described, or else named
+    by their host. `warnings` say where the answer is nobody.
+    """
+
+    policy_version: int
+    mode: Mode
+    first_state: State
+    terms: Terms
+    reviewers: int
+    told_first: list[MailedView]
+    could_approve: list[str]
+    quiet: list[str]
+    stages: list[Needed]
+    endpoints: list[str]
+    copied: list[MailedView]
+    warnings: list[str]

@@ -18,13 +18,19 @@ class Mail:
 
 @dataclass(frozen=True)
 class Hook:
-    """A webhook call that arrived at an endpoint; `verified` is whether its signature was right."""
+    """A try of a webhook call at an endpoint, and its answer; `verified` is whether its signature was right."""
 
     hook_id: str
     endpoint: str
     type: str
     request_id: str
     verified: bool
+    status: int = 204
+
+    @property
+    def taken(self) -> bool:
+        """Whether it arrived, as whoever called takes it."""
+        return self.verified and self.status in range(200, 300)
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,8 @@ class Probe:
 class Evidence:
     """All of it; by the number of the story where it belongs to one.
 
-    `closed_at` is when somebody who closed a request had the answer that it is closed.
+    `closed_at` is when somebody who closed a request had the answer that it is closed. `deliveries` is the log of the
+    customer's endpoint, as the API shows it.
     """
 
     requests: dict[int, Mapping[str, Any]] = field(default_factory=dict)
@@ -54,6 +61,7 @@ class Evidence:
     closed_at: dict[int, float] = field(default_factory=dict)
     mails: Sequence[Mail] = ()
     hooks: Sequence[Hook] = ()
+    deliveries: Sequence[Mapping[str, Any]] = ()
     filed: int = 0
     same_answer: bool = False
     tasks: dict[str, int] = field(default_factory=dict)

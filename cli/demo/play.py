@@ -53,7 +53,7 @@ class Play:
     @property
     def counts(self) -> tuple[int, int]:
         """How many mails and webhooks of this run have come."""
-        return len(self._mails()), len(self._hooks())
+        return len(self._mails()), sum(hook.taken for hook in self._hooks())
 
     def perform(self) -> Iterator[list[Row]]:
         """Play, and hand out how all stand a few times a second, until each is closed and everyone was told.
@@ -83,10 +83,12 @@ class Play:
         self._stage.doors.stop()
         seen.probes = self._stage.doors.seen
         for number, request in seen.requests.items():
-            seen.events[number] = self._get("ann", f"/v1/requests/{request['id']}/events")["items"]
+            items = self._get("ann", f"/v1/requests/{request['id']}/events")["items"]
+            seen.events[number] = [item for item in items if item["seq"]]
         seen.filed = len(self._get("ann", "/v1/requests", limit=200)["items"])
         self._stage.mailbox.look()
         seen.mails, seen.hooks = self._mails(), self._hooks()
+        seen.deliveries = self._log()
         seen.tasks, seen.control = self._stage.flower.tasks(), self._stage.flower.control()
         for client in self._people.values():
             client.close()
@@ -175,6 +177,11 @@ class Play:
     def _hooks(self) -> list[Hook]:
         ids = {request["id"] for request in self.evidence.requests.values()}
         return [hook for hook in self._stage.receiver.seen if hook.request_id in ids or not hook.verified]
+
+    def _log(self) -> list[Mapping[str, Any]]:
+        endpoints = self._get("tara", f"/v1/tenants/{self._cast.tenant}/endpoints")["items"]
+        logs = (self._get("tara", f"/v1/endpoints/{one['id']}/deliveries", limit=200)["items"] for one in endpoints)
+        return [delivery for log in logs for delivery in log]
 
     def _post(self, who: str, path: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> httpx.Response:
         return self._people[who].post(path, json=body, headers=headers)

@@ -9,7 +9,7 @@ from math import inf
 from typing import Any
 
 from cli.demo.evidence import Evidence, Probe
-from cli.demo.story import CONTROL_CALLS, NUDGED, STORIES, TASKS, Story
+from cli.demo.story import CONTROL_CALLS, NUDGED, OUT_OF_ORDER, STATUSES, STORIES, TASKS, Story
 from cli.wording import WORDS
 
 FORBIDDEN = 403
@@ -40,6 +40,7 @@ def of_evidence(seen: Evidence) -> list[Proof]:
     return [
         _mails(seen),
         _hooks(seen),
+        _retried(seen),
         _events(seen),
         _nudges(seen),
         _twice(seen),
@@ -67,12 +68,28 @@ def _mails(seen: Evidence) -> Proof:
 def _hooks(seen: Evidence) -> Proof:
     numbers = _numbers(seen)
     must = Counter((s.number, f"request.{step.state}", to) for s in STORIES for step in s.steps for to in step.hooks)
-    right = [hook for hook in seen.hooks if hook.verified]
-    once = {hook.hook_id: (numbers.get(hook.request_id, 0), hook.type, hook.endpoint) for hook in right}
+    taken = [hook for hook in seen.hooks if hook.taken]
+    once = {hook.hook_id: (numbers.get(hook.request_id, 0), hook.type, hook.endpoint) for hook in taken}
     off = _differences("webhook", must, Counter(once.values()))
-    if forged := len(seen.hooks) - len(right):
+    if forged := sum(not hook.verified for hook in seen.hooks):
         off = (*off, f"{forged} webhook(s) with a wrong signature")
     return Proof("webhooks, signature verified", str(must.total()), str(len(once)), off)
+
+
+def _retried(seen: Evidence) -> Proof:
+    """The receiver's own account of the call that it refused twice, held against the delivery log's."""
+    here = [(hook.hook_id, hook.status) for hook in seen.hooks if (hook.endpoint, hook.type) == OUT_OF_ORDER]
+    log = sorted((one for one in seen.deliveries if one["event_type"] == OUT_OF_ORDER[1]), key=lambda one: one["at"])
+    logged = [(one["webhook_id"], one["status"]) for one in log]
+    must, said = _tries(STATUSES, 1), _tries((status for _, status in logged), len({one for one, _ in logged}))
+    off = () if said == must else (f"the log has the tries {said} instead of {must}",)
+    if here != logged:
+        off = (*off, f"the receiver answered {here}, and the log has {logged}")
+    return Proof("a webhook that failed twice", must, said, off)
+
+
+def _tries(statuses: Iterable[int | None], ids: int) -> str:
+    return f"{' '.join(str(status) for status in statuses) or 'none'}, {ids} id{'s' * (ids != 1)}"
 
 
 def _events(seen: Evidence) -> Proof:

@@ -9,9 +9,11 @@ from typing import Any
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from cli.demo.evidence import Hook
+from cli.demo.story import OUT_OF_ORDER, STATUSES
 
 PATH = "/demo/"
 MOST_BYTES = 64 * 1024
+WRONG_SIGNATURE = 401
 
 
 class Receiver:
@@ -45,7 +47,7 @@ class Receiver:
         self._thread.join()
 
     def take(self, endpoint: str, headers: dict[str, str], body: bytes) -> int:
-        """Note a call and return the status to answer: 204 if its signature is right, else 401."""
+        """Note a call and return the status to answer: 401 if its signature is wrong, 204 once it is taken."""
         try:
             told: Any = Webhook(self._secrets[endpoint]).verify(body, headers)
             verified = True
@@ -53,8 +55,16 @@ class Receiver:
             told, verified = _read(body), False
         data = told.get("data", {})
         hook_id = headers.get("webhook-id", "")
-        self._seen.append(Hook(hook_id, endpoint, told.get("type", ""), data.get("request_id", ""), verified))
-        return 204 if verified else 401
+        kind = told.get("type", "")
+        status = self._status(endpoint, kind, hook_id) if verified else WRONG_SIGNATURE
+        self._seen.append(Hook(hook_id, endpoint, kind, data.get("request_id", ""), verified, status))
+        return status
+
+    def _status(self, endpoint: str, kind: str, hook_id: str) -> int:
+        if (endpoint, kind) != OUT_OF_ORDER:
+            return STATUSES[-1]
+        before = sum(hook.hook_id == hook_id and hook.verified for hook in self._seen)
+        return STATUSES[min(before, len(STATUSES) - 1)]
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         take = self.take

@@ -80,10 +80,11 @@ def write_details(seen: Evidence, outcome: Outcome) -> None:
 def _told(seen: Evidence, numbers: dict[str, int]) -> list[str]:
     lines = ["", "Mails (story, recipient, subject)"]
     lines += [f"  {numbers.get(m.request_id)} {m.to:<5} {m.subject}" for m in seen.mails]
-    lines += ["", "Webhooks (story, endpoint, type, signature, id)"]
+    lines += ["", "Webhooks (story, endpoint, type, signature, answer, id)"]
     for hook in seen.hooks:
         signed = "verified" if hook.verified else "WRONG"
-        lines.append(f"  {numbers.get(hook.request_id)} {hook.endpoint:<8} {hook.type:<17} {signed} {hook.hook_id}")
+        told = f"{hook.endpoint:<8} {hook.type:<17} {signed} {hook.status} {hook.hook_id}"
+        lines.append(f"  {numbers.get(hook.request_id)} {told}")
     lines += ["", "Events (story, seq, at, move, by, deadline)"]
     for number, events in seen.events.items():
         for event in events:

@@ -9,6 +9,10 @@ NUDGED = "1 reminder, 2 tiers"
 """What the clock does to a request that is left unanswered: those asked are reminded, then others are asked too."""
 ENDPOINTS = ("customer", "vendor")
 """Who is called by webhook."""
+OUT_OF_ORDER = ("customer", "request.denied")
+"""The one call at which a receiver is out of order for a while: whose endpoint, and of what it is told."""
+STATUSES = (503, 503, 204)
+"""What it answers to the tries of that call."""
 
 
 @dataclass(frozen=True)

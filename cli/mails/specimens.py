@@ -7,9 +7,10 @@ from typing import Any
 from uuid import UUID
 
 from lockbox.notices import letters, memos
-from lockbox.notices.audience import RECEIPT
+from lockbox.notices.audience import COPIED, RECEIPT
 from lockbox.notices.letters import SUBJECTS, Earlier, Letter, Wording
-from lockbox.notices.memos import INVITATION, SIGN_IN_CODE, TITLES, Memo
+from lockbox.notices.memos import ADDRESS_CODE, DEPUTY_BEGINS, INVITATION, SIGN_IN_CODE, TITLES, Memo, Waiting
+from lockbox.notices.reach import in_vain
 from lockbox.notices.senders.protocol import Mail
 from lockbox.people.roles import Mode
 
@@ -21,6 +22,8 @@ ERIN, ANN, TARA = UUID(int=1), UUID(int=2), UUID(int=3)
 NUMBER = UUID("0197f3a0-a0a0-7a0a-8a0a-0a0a0a0a0a0a")
 EVENT = UUID("0197f3a0-a0a0-7a0a-8a0a-0a0a0a0a0a0b")
 MINUTE = timedelta(minutes=1)
+COPY: Mapping[str, Any] = {"is_copy": True, "recipient_id": None}
+IN_VAIN = in_vain("pending", 3)
 
 
 @dataclass(frozen=True)
@@ -109,15 +112,28 @@ def specimens() -> Iterator[Specimen]:
     for hand in HANDS:
         for name, letter in _letters(hand):
             for wording, tail in ((Wording(), ""), (Wording(link=False, justification=False), "-no-link")):
-                yield Specimen(f"{name}-{hand.name}{tail}", _mail(replace(letter, wording=wording)))
+                said = replace(wording, link=wording.link and not letter.is_copy)
+                yield Specimen(f"{name}-{hand.name}{tail}", _mail(replace(letter, wording=said)))
         for template in TITLES:
             memo = memos.mail(_memo(template, hand), public_url=PUBLIC_URL, sender=SENDER)
             yield Specimen(f"{template}-{hand.name}", memo)
+        for name, waiting in (("-no-link", _waiting(hand, link=False)), ("", ())):
+            alone = replace(_memo(DEPUTY_BEGINS, hand), waiting=waiting)
+            kind = DEPUTY_BEGINS if waiting else f"{DEPUTY_BEGINS}-idle"
+            memo = memos.mail(alone, public_url=PUBLIC_URL, sender=SENDER)
+            yield Specimen(f"{kind}-{hand.name}{name}", memo)
 
 
 def _letters(hand: Hand) -> Iterator[tuple[str, Letter]]:
-    for template in SUBJECTS.keys() - {RECEIPT}:
+    for template in SUBJECTS.keys() - {RECEIPT, COPIED, "unreached"}:
         yield template, _letter(hand, template=template, to_state=template)
+    yield COPIED, _letter(hand, template=COPIED, to_state="pending", **COPY)
+    for copy in ("active", "denied", "expired"):
+        yield f"{copy}-copy", _letter(hand, template=copy, to_state=copy, **COPY)
+    yield "unreached", _letter(hand, template="unreached", to_state="pending", in_vain=IN_VAIN, comment=None)
+    for name, reader in (("the-customer", ANN), ("who-asked", ERIN)):
+        untold = _letter(hand, template="timed_out", to_state="timed_out", in_vain=IN_VAIN, recipient_id=reader)
+        yield f"nobody-told-{name}", replace(untold, comment=None)
     yield "reviewing-observe", _letter(hand, template="reviewing", to_state="reviewing", mode=Mode.OBSERVE)
     yield "pending-first", _letter(hand, template="pending", to_state="pending", earlier=())
     for name, facts in _receipts().items():
@@ -146,7 +162,7 @@ def _letter(hand: Hand, **facts: Any) -> Letter:  # noqa: ANN401 - whatever a sp
         "actor_id": UUID(int=4),
         "actor_name": hand.actor,
         "actor_role": "approver",
-        "comment": None if facts["template"] in {"reviewing", "pending"} else hand.words,
+        "comment": None if facts["template"] in {"reviewing", "pending", COPIED} else hand.words,
         "event_type": f"request.{facts['to_state']}",
         "request_id": NUMBER,
         "tenant": hand.tenant,
@@ -172,34 +188,61 @@ def _letter(hand: Hand, **facts: Any) -> Letter:  # noqa: ANN401 - whatever a sp
 
 
 def _earlier(hand: Hand) -> tuple[Earlier, ...]:
-    states = ("denied", "timed_out", "revoked", "expired", "active")
+    states = ("denied", "timed_out", "nobody_told", "expired", "active")
     return tuple(
         Earlier(UUID(int=NUMBER.int - days), hand.requester, state, AT - timedelta(days=days), hand.actor)
         for days, state in enumerate(states, start=1)
     )
 
 
+def _waiting(hand: Hand, *, link: bool) -> tuple[Waiting, ...]:
+    """Return what waits as a deputy's time begins; of those that mails link to, one has a policy of its own."""
+    return tuple(
+        Waiting(UUID(int=NUMBER.int + hours), hand.requester, "exchange-online", AT + 60 * hours * MINUTE, may)
+        for hours, may in ((2, link), (5, link), (26, False))
+    )
+
+
 def _memo(template: str, hand: Hand) -> Memo:
-    secrets = {INVITATION: "ABCD-EFGH-IJKL-MNOP-QRST-UVWX-YZ23-4567", SIGN_IN_CODE: "1234 5678"}
-    tells = template not in secrets
+    long_code = "ABCD-EFGH-IJKL-MNOP-QRST-UVWX-YZ23-4567"
+    secrets = {INVITATION: long_code, ADDRESS_CODE: long_code, SIGN_IN_CODE: "1234 5678"}
+    tells = template not in {*secrets, DEPUTY_BEGINS}
+    named = _named(template, hand) if tells else {}
     return Memo(
         notice_id=UUID(int=98),
         template=template,
         at=AT,
         until=AT + 15 * MINUTE,
-        tenant=None if template == SIGN_IN_CODE else hand.tenant,
+        tenant=None if template in {SIGN_IN_CODE, ADDRESS_CODE} else hand.tenant,
         tenant_id=UUID(int=5),
         event_id=EVENT,
         about_id=UUID(int=97),
         actor=hand.actor,
         role="tenant_admin",
-        changes={"quorum": "1 \u2192 2", "rules.1.name": f'none \u2192 "{hand.words}"'} if tells else {},
-        named={"member": f"{hand.requester} <erin@contoso.example>", "comment": hand.words} if tells else {},
+        changes=_changes(template, hand) if tells else {},
+        named={"principal": hand.actor} if template == DEPUTY_BEGINS else named,
         recipient_name=hand.reader,
         recipient_address="ann@contoso.example",
         time_zone=hand.zone,
         secret=secrets.get(template),
+        waiting=_waiting(hand, link=True) if template == DEPUTY_BEGINS else (),
     )
+
+
+def _changes(template: str, hand: Hand) -> dict[str, str]:
+    if template.startswith("address_"):
+        return {"prompts": "told \u2192 not told"} if template == "address_changed" else {}
+    if template.startswith("watcher_"):
+        return {"copied on": "none \u2192 all services"}
+    return {"quorum": "1 \u2192 2", "rules.1.name": f'none \u2192 "{hand.words}"'}
+
+
+def _named(template: str, hand: Hand) -> dict[str, str]:
+    if template.startswith("address_"):
+        return {"mailbox": f"{'a' * 240}@contoso.example" if hand is LONG else "desk@contoso.example"}
+    if template.startswith("watcher_"):
+        return {"watcher": f"{hand.requester} <desk@contoso.example>"}
+    return {"member": f"{hand.requester} <erin@contoso.example>", "comment": hand.words}
 
 
 def _mail(letter: Letter) -> Mail:

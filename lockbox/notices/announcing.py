@@ -14,11 +14,15 @@ from lockbox.arrays import array
 from lockbox.audit import events
 from lockbox.audit.events import Happening
 from lockbox.ids import new_id
-from lockbox.notices.outbox import KIND, Directory, directory
+from lockbox.notices import directory
+from lockbox.notices.directory import Directory
+from lockbox.notices.outbox import KIND
 from lockbox.schedule import NOTICES, Promise
 
 MATTERS_FOR = timedelta(hours=72)
 TEST_MATTERS_FOR = timedelta(minutes=10)
+# Whoever takes a tenant over must not be able to choose beforehand who hears of it.
+UNFILTERED = frozenset({"recovery_proposed", "recovery_objected"})
 
 OPERATORS = text("""
 SELECT m.person_id FROM memberships m JOIN people p ON p.id = m.person_id
@@ -27,12 +31,14 @@ WHERE m.tenant_id IS NULL AND m.role = 'operator' AND p.disabled_at IS NULL
 
 TELL = """
 told AS (
-    INSERT INTO notices (id, tenant_id, event_id, person_id, endpoint_id, about_id, channel, template, run_at,
-        until_at, attempts)
-    SELECT n.id, CAST(:t_tenant_id AS uuid), CAST(:t_event_id AS uuid), n.person_id, n.endpoint_id, n.about_id,
-        CASE WHEN n.endpoint_id IS NULL THEN 'mail' ELSE 'webhook' END, :t_template, :t_run_at, :t_until_at, 0
-    FROM unnest(CAST(:n_id AS uuid[]), CAST(:n_person_id AS uuid[]), CAST(:n_endpoint_id AS uuid[]),
-        CAST(:n_about_id AS uuid[])) AS n (id, person_id, endpoint_id, about_id)
+    INSERT INTO notices (id, tenant_id, event_id, person_id, address_id, endpoint_id, about_id, channel, template,
+        run_at, until_at, attempts)
+    SELECT n.id, CAST(:t_tenant_id AS uuid), CAST(:t_event_id AS uuid), n.person_id, n.address_id, n.endpoint_id,
+        n.about_id, CASE WHEN n.endpoint_id IS NULL THEN 'mail' ELSE 'webhook' END, :t_template, :t_run_at,
+        :t_until_at, 0
+    FROM unnest(CAST(:n_id AS uuid[]), CAST(:n_person_id AS uuid[]), CAST(:n_address_id AS uuid[]),
+        CAST(:n_endpoint_id AS uuid[]), CAST(:n_about_id AS uuid[]))
+        AS n (id, person_id, address_id, endpoint_id, about_id)
 )"""
 RECORDED = text(f"WITH {events.APPEND} SELECT 1")
 TOLD = text(f"WITH {TELL} SELECT 1")
@@ -40,9 +46,10 @@ TOLD = text(f"WITH {TELL} SELECT 1")
 
 @dataclass(frozen=True)
 class Recipient:
-    """A person, an endpoint, or the address of an invitation or a begun sign-in: one of the three."""
+    """A person, at a further address or not, an endpoint, or whom something is about: one of the three."""
 
     person_id: UUID | None = None
+    address_id: UUID | None = None
     endpoint_id: UUID | None = None
     about_id: UUID | None = None
 
@@ -66,13 +73,14 @@ def record(session: Session, *happenings: Happening) -> None:
 def announce(session: Session, happening: Happening, *, also: AbstractSet[UUID] = frozenset()) -> None:
     """Write an event of a tenant and tell it to all of its admins and approvers and to its endpoints.
 
-    The template is the event's action; `also` are further people who hear of it.
+    The template is the event's action; `also` are further people who hear of it. An endpoint hears of what it wants,
+    and of a recovery whatever it wants.
     """
     assert happening.tenant_id is not None  # noqa: S101 - what concerns no tenant is recorded, not announced
     record(session, happening)
-    known = directory(session, {happening.tenant_id}, happening.at)
+    known = directory.look_up(session, {happening.tenant_id}, happening.at, also=also)
     everybody = known.admins[happening.tenant_id] | known.approvers[happening.tenant_id] | also
-    _tell(session, happening, everybody, _endpoints(known, happening))
+    _tell(session, happening, known, everybody, _endpoints(known, happening))
 
 
 def try_out(session: Session, happening: Happening, endpoint_id: UUID) -> UUID:
@@ -87,7 +95,15 @@ def try_out(session: Session, happening: Happening, endpoint_id: UUID) -> UUID:
 def tell_operators(session: Session, happening: Happening) -> None:
     """Write an event of the vendor's own and tell it to the operators by mail."""
     record(session, happening)
-    _tell(session, happening, set(session.connection().execute(OPERATORS).scalars()), ())
+    operators = set(session.connection().execute(OPERATORS).scalars())
+    known = directory.look_up(session, frozenset(), happening.at, also=operators)
+    _tell(session, happening, known, operators, ())
+
+
+def tell_one(session: Session, happening: Happening, person_id: UUID) -> None:
+    """Tell one person, at all of the addresses that are theirs as yet, of an event that is written already."""
+    known = directory.look_up(session, frozenset(), happening.at, also=frozenset({person_id}))
+    _tell(session, happening, known, {person_id}, ())
 
 
 def write_to(
@@ -100,12 +116,12 @@ def write_to(
     at: datetime,
     until: datetime,
 ) -> None:
-    """Promise one mail to the address of an invitation, a begun sign-in or a deputy; what it says is made then.
+    """Promise one mail to whoever something is about; what it says is made when it is sent.
 
     Args:
         session: the open transaction.
-        about_id: the invitation, the begun sign-in or the delegation.
-        template: `invitation`, `sign_in_code` or `deputy_begins`.
+        about_id: the invitation, the begun sign-in, the delegation or the address that is to be confirmed.
+        template: `invitation`, `sign_in_code`, `deputy_begins` or `address_code`.
         tenant_id: whose it is, if a tenant's.
         event_id: the event that caused it, if there is one.
         at: when to send it.
@@ -114,8 +130,11 @@ def write_to(
     _promise(session, [Recipient(about_id=about_id)], Occasion(template, tenant_id, event_id, at, until))
 
 
-def _tell(session: Session, happening: Happening, people: AbstractSet[UUID], endpoints: Iterable[UUID]) -> None:
+def _tell(
+    session: Session, happening: Happening, known: Directory, people: AbstractSet[UUID], endpoints: Iterable[UUID]
+) -> None:
     told = [Recipient(person_id=person) for person in sorted(people)]
+    told += [Recipient(person, box.id) for person in sorted(people) for box in known.mailboxes.get(person, ())]
     told += [Recipient(endpoint_id=endpoint) for endpoint in endpoints]
     at, until = happening.at, happening.at + MATTERS_FOR
     _promise(session, told, Occasion(str(happening.action), happening.tenant_id, happening.id, at, until))
@@ -135,6 +154,7 @@ def _promise(session: Session, told: Sequence[Recipient], occasion: Occasion) ->
             "t_until_at": occasion.until,
             "n_id": array(ids),
             "n_person_id": array(one.person_id for one in told),
+            "n_address_id": array(one.address_id for one in told),
             "n_endpoint_id": array(one.endpoint_id for one in told),
             "n_about_id": array(one.about_id for one in told),
         },
@@ -144,5 +164,5 @@ def _promise(session: Session, told: Sequence[Recipient], occasion: Occasion) ->
 
 
 def _endpoints(known: Directory, happening: Happening) -> list[UUID]:
-    event_type = f"tenant.{happening.action}"
-    return [receiver.id for receiver in known.receivers[happening.tenant_id] if receiver.wants(event_type)]
+    event_type, wanted = f"tenant.{happening.action}", happening.action in UNFILTERED
+    return [one.id for one in known.receivers[happening.tenant_id] if wanted or one.wants(event_type)]

@@ -10,13 +10,17 @@ OUTCOME_MATTERS_FOR = timedelta(hours=24)
 PROMPTS = {
     "reviewing": "reviewing",
     "pending": "pending",
+    "copied": "pending",
     "review_reminder": "reviewing",
     "answer_reminder": "pending",
     "closing": "active",
+    "unreached": "pending",
 }
 """The templates that matter only until the deadline, and only while the request is in this state."""
 
 REMINDERS = frozenset({"review_reminder", "answer_reminder"})
+ASKING = {"reviewing": ("reviewing", "review_reminder"), "pending": ("pending", "answer_reminder")}
+"""The templates that ask a person, by the state in which a request waits for the answer."""
 
 
 class Nudge(StrEnum):
@@ -25,37 +29,57 @@ class Nudge(StrEnum):
     REMIND = "remind"
     WIDEN = "widen"
     WARN = "warn"
+    UNREACHED = "unreached"
 
 
 NUDGE_TEMPLATES = {
     (Nudge.REMIND, "reviewing"): "review_reminder",
     (Nudge.REMIND, "pending"): "answer_reminder",
+    (Nudge.WIDEN, "reviewing"): "reviewing",
     (Nudge.WIDEN, "pending"): "pending",
     (Nudge.WARN, "active"): "closing",
+    (Nudge.UNREACHED, "pending"): "unreached",
 }
 
 DECISIONS = frozenset({"endorse", "approve", "deny"})
 RECEIPT = "receipt"
+COPIED = "copied"
 
 
 class Hearer(StrEnum):
-    """A group that can be told, by mail or by webhook."""
+    """A group that can be told, by mail or by webhook.
+
+    `asked` are those whom this very event asks: managers for a review, else people of the customer. Of the customer,
+    `heard` are those who were asked about the request, or told that its window is open, or answered unasked;
+    `approvers` are all who could decide and want prompts.
+    `watchers` are copied and cannot decide.
+    """
 
     REQUESTER = "requester"
     DECIDER = "decider"
     MANAGERS = "managers"
+    ASKED = "asked"
+    HEARD = "heard"
     APPROVERS = "approvers"
     ADMINS = "admins"
+    WATCHERS = "watchers"
     VENDOR_ENDPOINTS = "vendor_endpoints"
     TENANT_ENDPOINTS = "tenant_endpoints"
 
 
 CUSTOMERS = frozenset({Role.APPROVER, Role.TENANT_ADMIN})
 VENDOR_ONLY = frozenset({Hearer.MANAGERS, Hearer.VENDOR_ENDPOINTS})
-CUSTOMER = {
-    Mode.ENFORCE: frozenset({Hearer.APPROVERS, Hearer.TENANT_ENDPOINTS}),
-    Mode.OBSERVE: frozenset({Hearer.APPROVERS, Hearer.ADMINS, Hearer.TENANT_ENDPOINTS}),
+COPIES = frozenset({Hearer.WATCHERS, Hearer.TENANT_ENDPOINTS})
+WHEN_ASKED = frozenset({Hearer.ASKED}) | COPIES
+OPENED_ALONE = {
+    Mode.ENFORCE: frozenset({Hearer.APPROVERS}) | COPIES,
+    Mode.OBSERVE: frozenset({Hearer.APPROVERS, Hearer.ADMINS}) | COPIES,
     Mode.OFF: frozenset({Hearer.ADMINS}),
+}
+AFTERWARDS = {
+    Mode.ENFORCE: frozenset({Hearer.HEARD}) | COPIES,
+    Mode.OBSERVE: frozenset({Hearer.HEARD}) | COPIES,
+    Mode.OFF: frozenset({Hearer.HEARD}),
 }
 
 
@@ -63,28 +87,33 @@ def hearers(from_state: str | None, to_state: str, mode: Mode, *, customer_knows
     """Return who is told that a request went from one state to another.
 
     A vote that leaves the state as it was is no news; its receipts are. `customer_knows` is whether the customer has
-    been asked, or is being told by this very move; what begins and ends inside the vendor stays there.
+    been asked, or is being told by this very move; what begins and ends inside the vendor stays there. What comes of
+    a request, or of a window that the vendor opened alone, is for those of the customer who heard of that one.
     """
     if from_state == to_state:
         return frozenset()
     if to_state == "reviewing":
-        return VENDOR_ONLY
+        return frozenset({Hearer.ASKED, Hearer.VENDOR_ENDPOINTS})
     if to_state == "pending":
-        return CUSTOMER[Mode.ENFORCE] | {Hearer.VENDOR_ENDPOINTS}
+        return WHEN_ASKED | {Hearer.VENDOR_ENDPOINTS}
     if not customer_knows:
         return VENDOR_ONLY | {Hearer.REQUESTER}
-    return CUSTOMER[mode] | {Hearer.REQUESTER, Hearer.VENDOR_ENDPOINTS}
+    customer = OPENED_ALONE if from_state == "reviewing" else AFTERWARDS
+    return customer[mode] | {Hearer.REQUESTER, Hearer.VENDOR_ENDPOINTS}
 
 
 def nudged(nudge: Nudge, state: str, mode: Mode) -> frozenset[Hearer]:
     """Return who hears of a nudge: people alone, for what endpoints were told still stands.
 
-    Of the approvers it is those who are asked and have not answered; that a window is about to close is for all who
-    heard that it opened.
+    Of managers and approvers it is those who are asked and have not answered; that a window is about to close is for
+    the people who heard that it opened. That no approver could be reached is for the tenant's admins; of a review the
+    vendor's operators hear, by a memo.
     """
+    if nudge is Nudge.UNREACHED:
+        return frozenset({Hearer.ADMINS}) if state == "pending" else frozenset()
     if nudge is Nudge.WARN:
-        return (CUSTOMER[mode] - {Hearer.TENANT_ENDPOINTS}) | {Hearer.REQUESTER}
-    return frozenset({Hearer.MANAGERS if state == "reviewing" else Hearer.APPROVERS})
+        return (AFTERWARDS[mode] - COPIES) | {Hearer.REQUESTER}
+    return frozenset({Hearer.ASKED})
 
 
 def receipted(action: str, role: str) -> frozenset[Hearer]:

@@ -30,12 +30,14 @@ SENTENCES = {
     "revoked": "Access to *{service}* at {tenant} was closed early.",
     "expired": "Access to *{service}* at {tenant} is over.",
 }
+NOBODY_TOLD = "A request for access to *{service}* at {tenant} timed out: nobody could be told of it."
 ANY_OTHER = "There is news of a request for access to *{service}* at {tenant}."
 DEADLINES = {"reviewing": "Review it by", "pending": "Answer by", "active": "Open until"}
 MOST_WORDS = 1500
 
 READ = text("""
-SELECT n.id, h.id AS endpoint_id, h.url, h.format, h.with_justification, h.secret,
+SELECT n.id, h.id AS endpoint_id, h.url, h.format, h.tenant_id IS NOT NULL AND h.with_justification AS is_told_why,
+    h.secret,
     CASE WHEN h.old_secret_until > clock_timestamp() THEN h.old_secret END AS old_secret
 FROM notices n JOIN endpoints h ON h.id = n.endpoint_id WHERE n.id = ANY(:ids)
 """)
@@ -43,12 +45,15 @@ FROM notices n JOIN endpoints h ON h.id = n.endpoint_id WHERE n.id = ANY(:ids)
 
 @dataclass(frozen=True)
 class Target:
-    """Where a notice is called, and what signs it, encrypted."""
+    """Where a notice is called, and what signs it, encrypted.
+
+    `is_told_why` is whether a tenant wants its own endpoint to be told the justification; the vendor's never are.
+    """
 
     endpoint_id: UUID
     url: str
     format: Format
-    with_justification: bool
+    is_told_why: bool
     secret: bytes
     old_secret: bytes | None
 
@@ -57,9 +62,7 @@ def targets(session: Session, ids: Sequence[UUID]) -> Mapping[UUID, Target]:
     """Return for those of the notices that go out by webhook where they go."""
     rows = session.connection().execute(READ, {"ids": list(ids)})
     return {
-        row.id: Target(
-            row.endpoint_id, row.url, Format(row.format), row.with_justification, row.secret, row.old_secret
-        )
+        row.id: Target(row.endpoint_id, row.url, Format(row.format), row.is_told_why, row.secret, row.old_secret)
         for row in rows
     }
 
@@ -71,7 +74,7 @@ def event_type(template: str, of_request: str | None) -> str:
 
 def of_letter(letter: Letter, target: Target, *, public_url: str, services: Mapping[str, str]) -> bytes:
     """Return the body about a request: thin, with the justification only where endpoint and policy let it out."""
-    justification = letter.justification if target.with_justification and letter.wording.justification else None
+    justification = letter.justification if target.is_told_why and letter.wording.justification else None
     if target.format is Format.SLACK:
         return _slack_of(letter, justification, public_url, services)
     body = payload(letter, public_url=public_url)
@@ -94,6 +97,7 @@ def payload(letter: Letter, *, public_url: str) -> bytes:
                 "tenant": letter.tenant,
                 "tenant_id": str(letter.tenant_id),
                 "state": letter.template,
+                **({"nobody_told": letter.nobody_told} if letter.template == "timed_out" else {}),
                 "answer_by": _deadline(letter, "reviewing", "pending"),
                 "open_until": _deadline(letter, "active"),
                 "url": portal_address(public_url, letter.request_id),
@@ -127,7 +131,7 @@ def _test(memo: Memo, target: Target) -> bytes:
 
 def _slack_of(letter: Letter, justification: str | None, public_url: str, services: Mapping[str, str]) -> bytes:
     service = services.get(letter.service, letter.service)
-    sentence = SENTENCES.get(letter.template, ANY_OTHER)
+    sentence = NOBODY_TOLD if letter.nobody_told else SENTENCES.get(letter.template, ANY_OTHER)
     said = sentence.format(service=_plain(one_line(service)), tenant=_plain(one_line(letter.tenant)))
     lines = [said]
     if letter.template in DEADLINES and letter.deadline_at:

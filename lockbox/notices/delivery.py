@@ -1,8 +1,9 @@
-"""Delivering notices: claim a few, say what each has to say, send, and record how it went."""
+"""Delivering notices: claim those that have room in their lanes, say what each has to say, send, and record it."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -12,41 +13,32 @@ from cryptography.fernet import InvalidToken
 from sqlalchemy import Row, text
 from sqlmodel import Session
 
-from lockbox import database
-from lockbox.database import Database, now
-from lockbox.notices import calls, correspondence, endpoints, letters, memos, outcomes, reading
+from lockbox.database import Database
+from lockbox.notices import calls, claiming, correspondence, endpoints, letters, memos, outcomes, reading
 from lockbox.notices.attempts import Attempt
 from lockbox.notices.audience import PROMPTS, REMINDERS
 from lockbox.notices.calls import Target
+from lockbox.notices.claiming import Claim, Place, Returned
+from lockbox.notices.lane import Said
+from lockbox.notices.lanes import Lanes
 from lockbox.notices.letters import Letter
 from lockbox.notices.models import Outcome
-from lockbox.notices.outbox import KIND
 from lockbox.notices.outcomes import Try
 from lockbox.notices.reading import Item, Wordings
+from lockbox.notices.recording import Ended, Recorder
 from lockbox.notices.senders.protocol import NOTHING, Hook, HookSender, MailSender, Reply, SendFailed
 from lockbox.notices.vault import Vault
-from lockbox.schedule import NOTICES, Promise
 
 log = structlog.get_logger(__name__)
 
-LEASE = NOTICES.lease
-LONGEST_LEASE = timedelta(hours=1)
+LEASE = claiming.LEASE
 LONGEST_ERROR = 200
-BATCH_SECONDS = 30.0
-
-Targets = Mapping[UUID, Target]
+TOO_LATE = "not delivered before it stopped mattering"
+NO_ROOM = "not tried in time: its server does not answer, or takes too long"
 
 DUE = text("""
 SELECT id FROM notices WHERE closed_at IS NULL AND run_at <= clock_timestamp() - CAST(:grace AS interval)
 ORDER BY run_at LIMIT :most
-""")
-LOCK = text("""
-SELECT id, run_at, closed_at, attempts FROM notices WHERE id = ANY(:ids) ORDER BY id FOR UPDATE SKIP LOCKED
-""")
-KNOWN = text("SELECT id FROM notices WHERE id = ANY(:ids)")
-CLAIM = text("""
-UPDATE notices n SET attempts = n.attempts + 1, run_at = c.run_at
-FROM unnest(CAST(:ids AS uuid[]), CAST(:run_at AS timestamptz[])) AS c (id, run_at) WHERE n.id = c.id
 """)
 
 
@@ -54,7 +46,8 @@ FROM unnest(CAST(:ids AS uuid[]), CAST(:run_at AS timestamptz[])) AS c (id, run_
 class Senders:
     """The ways out, and what every text needs to know; `sender` is the From header of mails.
 
-    `wordings` looks up, for requests by id, what the customers' policies let a mail about them say.
+    `wordings` looks up, for requests by id, what the customers' policies let a mail about them say. `lanes` is where
+    the sends of this process take their turns, and `recorder` writes down how they went.
     """
 
     mail: MailSender
@@ -64,6 +57,8 @@ class Senders:
     services: Mapping[str, str]
     wordings: Wordings
     sender: str
+    lanes: Lanes = field(default_factory=Lanes)
+    recorder: Recorder = field(default_factory=Recorder)
 
 
 def due(session: Session, *, grace: timedelta, most: int) -> list[UUID]:
@@ -72,84 +67,135 @@ def due(session: Session, *, grace: timedelta, most: int) -> list[UUID]:
 
 
 def deliver(database_: Database, ids: Iterable[UUID], senders: Senders) -> list[Try]:
-    """Send those of the notices that are due, and settle the schedule for all of them.
+    """Dispatch these notices and wait until how each went is recorded.
+
+    Returns:
+        One Try for each notice that was claimed and not given back.
+    """
+    results = [one.result() for one in dispatch(database_, ids, senders)]
+    return [one for one in results if one]
+
+
+def dispatch(database_: Database, ids: Iterable[UUID], senders: Senders) -> "list[Future[Try | None]]":
+    """Send those of the notices that are due and find room in their lanes; settle the schedule for all of them.
 
     A claim is a commit of its own that moves the next try past a lease; so nobody else sends meanwhile, and a
     process that dies leaves the notice to the next one. Nothing is locked while sending. At least once: the same
-    Message-ID or webhook-id each time.
+    Message-ID or webhook-id each time. Nobody waits here for somebody's server: the threads of the lanes do.
 
     Returns:
-        One Try for each notice that was claimed.
+        For each notice that was claimed how it went, once that is recorded: None if it was given back untried.
     """
-    with database_.transaction() as session:
-        claimed = _claim(session, sorted(set(ids)))
-        at = now(session)
-        items = list(reading.read(session, claimed, at, senders.wordings)) if claimed else []
-        targets = calls.targets(session, claimed) if claimed else {}
-    tries = list(_attempts(database_, items, targets, at, senders))
-    senders.mail.close()
-    if tries:
-        with database_.transaction() as session:
-            outcomes.record(session, tries)
-    return tries
+    errands = _claimed(database_, ids, senders)
+    senders.recorder.record([ended for one in errands if (ended := one.without_sending())])
+    for errand in errands:
+        errand.set_out()
+    return [one.told for one in errands]
 
 
-def _attempts(
-    database_: Database, items: Sequence[Item], targets: Targets, at: datetime, senders: Senders
-) -> Iterator[Try]:
-    """Try one after the other, and leave the rest to the end of their lease once the time for a batch is used up."""
-    started = time.monotonic()
-    for item in items:
-        began = time.monotonic() - started
-        if began < BATCH_SECONDS:
-            one = _attempt(database_, item, targets.get(item[0].id), at, senders)
-            took = timedelta(seconds=time.monotonic() - started - began)
-            logged = one.attempt and replace(one.attempt, at=at + timedelta(seconds=began), took=took)
-            yield replace(one, attempt=logged)
-
-
-def _claim(session: Session, ids: Sequence[UUID]) -> list[UUID]:
-    rows = session.connection().execute(LOCK, {"ids": list(ids)}).all()
-    at = now(session)
-    ready = [row for row in rows if row.closed_at is None and row.run_at <= at]
-    if ready:
-        leases = [at + min(LEASE * 2 ** min(row.attempts, 10), LONGEST_LEASE) for row in ready]
-        session.connection().execute(CLAIM, {"ids": [row.id for row in ready], "run_at": leases})
-    taken = {row.id for row in ready}
-    settled = [
-        Promise(str(row.id), KIND, None if row.closed_at else row.run_at - at) for row in rows if row.id not in taken
-    ]
-    if missing := set(ids) - {row.id for row in rows}:
-        busy = set(session.connection().execute(KNOWN, {"ids": list(missing)}).scalars())
-        settled += [Promise(str(one), KIND, LEASE if one in busy else None) for one in sorted(missing)]
-    database.promise(session, NOTICES, settled)
-    return [row.id for row in ready]
-
-
-def _attempt(database_: Database, item: Item, target: Target | None, at: datetime, senders: Senders) -> Try:
-    row, letter = item
-    if row.recipient_disabled or row.endpoint_disabled or _is_moot(row):
-        return Try(row.id, Outcome.MOOT, at)
-    if at >= row.until_at:
-        return Try(row.id, Outcome.DEAD, at, "not delivered before it stopped mattering")
-    blank = Attempt(
-        row.id,
-        target.endpoint_id if target else None,
-        calls.event_type(row.template, letter.event_type if letter else None),
-        at,
-        timedelta(0),
-    )
+def _claimed(database_: Database, ids: Iterable[UUID], senders: Senders) -> "list[_Errand]":
+    promised: list[Place] = []
     try:
-        if letter is None:
-            reply = _send_memo(database_, row, target, at, senders)
+        with database_.transaction() as session:
+            claims, at = claiming.claim(session, sorted(set(ids)), senders.lanes, promised)
+            claimed = [one.notice_id for one in claims]
+            if not claimed:
+                return []
+            items = {item[0].id: item for item in reading.read(session, claimed, at, senders.wordings)}
+            targets = calls.targets(session, claimed)
+        began = time.monotonic()
+        return [
+            _Errand(database_, senders, one, items[one.notice_id], targets.get(one.notice_id), at, began)
+            for one in claims
+        ]
+    except BaseException:
+        for place in promised:
+            place.leave()
+        raise
+
+
+@dataclass
+class _Errand:
+    """One claimed notice on its way through its lane; `at` is when it was claimed, `began` the same on our clock."""
+
+    database: Database
+    senders: Senders
+    claim: Claim
+    item: Item
+    target: Target | None
+    at: datetime
+    began: float
+    told: "Future[Try | None]" = field(default_factory=Future)
+    result: Try | None = None
+    died: BaseException | None = None
+
+    def without_sending(self) -> Ended | None:
+        """Return how it ended, where nothing is to be sent, and give its place back."""
+        row, place = self.item[0], self.claim.place
+        if row.recipient_disabled or row.endpoint_disabled or _is_moot(row):
+            ended = Try(row.id, Outcome.MOOT, self.at)
+        elif place is None:
+            ended = Try(row.id, Outcome.DEAD, self.at, TOO_LATE if self.at >= row.until_at else NO_ROOM)
         else:
-            reply = _send(row, letter, target, senders)
-    except SendFailed as failure:
-        return _failed(row, at, failure, blank)
-    except Exception as error:
-        log.exception("notice.failed", notice_id=str(row.id))
-        return _failed(row, at, SendFailed(type(error).__name__), blank)
-    return Try(row.id, Outcome.SENT, at, attempt=replace(blank, status=reply.status, answer=reply.text))
+            return None
+        self.result = ended
+        if place:
+            place.leave()
+        return Ended(self.database, ended, self.told)
+
+    def set_out(self) -> None:
+        """Queue what is to be sent."""
+        if self.claim.place and self.result is None:
+            self.claim.place.way.send(self.claim.place.lane, self)
+
+    def run(self) -> Said:
+        """Send it."""
+        try:
+            self.result, said = self._tried()
+        except BaseException as error:  # noqa: BLE001 - a thread of the lanes serves others after this
+            self.died = error
+            return Said.NOTHING
+        return said
+
+    def finish(self) -> None:
+        """Record how it went; what died half-way is left to its lease."""
+        if self.result:
+            self.senders.recorder.record([Ended(self.database, self.result, self.told)])
+        elif self.died:
+            self.told.set_exception(self.died)
+
+    def give_back(self, seconds: float) -> None:
+        """Give up the claim; the attempt does not count."""
+        returned = Returned(self.claim.notice_id, self.claim.lease, timedelta(seconds=seconds))
+        self.senders.recorder.record([Ended(self.database, returned, self.told)])
+
+    def rest(self) -> None:
+        """Close this thread's connection to the mail relay."""
+        self.senders.mail.close()
+
+    def _tried(self) -> tuple[Try, Said]:
+        row, letter = self.item
+        at = self._now()
+        if at >= row.until_at:
+            return Try(row.id, Outcome.DEAD, at, TOO_LATE), Said.NOTHING
+        kind = calls.event_type(row.template, letter.event_type if letter else None)
+        blank = Attempt(row.id, self.target.endpoint_id if self.target else None, kind, at, timedelta(0))
+        try:
+            if letter is None:
+                reply = _send_memo(self.database, row, self.target, at, self.senders)
+            else:
+                reply = _send(row, letter, self.target, self.senders)
+        except SendFailed as failure:
+            return _failed(row, self._now(), failure, blank), failure.said
+        except Exception as error:
+            log.exception("notice.failed", notice_id=str(row.id))
+            return _failed(row, self._now(), SendFailed(type(error).__name__), blank), Said.NOTHING
+        sent = replace(blank, took=self._now() - at, status=reply.status, answer=reply.text)
+        return Try(row.id, Outcome.SENT, at, attempt=sent), Said.ANSWER
+
+    def _now(self) -> datetime:
+        """Return what the database's clock says by now, give or take what two clocks drift apart in a minute."""
+        return self.at + timedelta(seconds=time.monotonic() - self.began)
 
 
 def _is_moot(row: Row[Any]) -> bool:
@@ -172,7 +218,7 @@ def _send(row: Row[Any], letter: Letter, target: Target | None, senders: Senders
 
 
 def _send_memo(database_: Database, row: Row[Any], target: Target | None, at: datetime, senders: Senders) -> Reply:
-    memo = correspondence.prepared(database_, row, at, senders.vault)
+    memo = correspondence.prepared(database_, row, at, senders.vault, senders.wordings)
     if target is None:
         senders.mail.send(memos.mail(memo, public_url=senders.public_url, sender=senders.sender))
         return NOTHING
@@ -194,6 +240,7 @@ def _failed(row: Row[Any], at: datetime, failure: SendFailed, attempt: Attempt) 
     again = None if failure.permanent else outcomes.again(row.attempts, at, row.until_at, failure.wait)
     logged = replace(
         attempt,
+        took=at - attempt.at,
         status=failure.reply.status,
         answer=failure.reply.text,
         error=failure.kind,

@@ -14,7 +14,9 @@ MOST = 5
 # A reader of the customer hears of what the customer was asked or told, a manager of everything, anybody else of the
 # vendor of their own. Each of the two ways to be alike has an index of its own.
 EARLIER = text("""
-SELECT n.id AS notice_id, o.id AS request_id, q.name AS requester, v.to_state AS state, v.at, d.value AS actor
+SELECT n.id AS notice_id, o.id AS request_id, q.name AS requester, v.at, d.value AS actor,
+    CASE WHEN v.to_state = 'timed_out' AND convert_from(v.body, 'UTF8') LIKE '%"nobody_told"%' THEN 'nobody_told'
+        ELSE v.to_state END AS state
 FROM notices n
 JOIN events e ON e.id = n.event_id JOIN requests r ON r.id = n.request_id JOIN people p ON p.id = n.person_id
 JOIN LATERAL (
@@ -32,7 +34,7 @@ JOIN LATERAL (
 ) o ON true
 JOIN people q ON q.id = o.requester_id
 JOIN LATERAL (
-    SELECT x.id, x.to_state, x.at, x.actor_id FROM events x
+    SELECT x.id, x.to_state, x.at, x.actor_id, x.body FROM events x
     WHERE x.request_id = o.id AND x.seq IS NOT NULL AND x.at <= e.at ORDER BY x.seq DESC LIMIT 1
 ) v ON true
 LEFT JOIN event_details d ON d.event_id = v.id AND d.field = 'name'

@@ -1,5 +1,6 @@
 """Webhook endpoints: adding one; its secret is shown once and stored encrypted."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,9 +12,12 @@ from lockbox.database import now
 from lockbox.ids import new_id
 from lockbox.notices.models import Endpoint, Format
 from lockbox.notices.vault import Vault, new_key, new_secret
+from lockbox.refusals import TooMany
 
 OVERLAP = timedelta(hours=24)
 BETWEEN = " "
+MINUTE = timedelta(minutes=1)
+MOST_BY_HAND = 10
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,21 @@ def rotate(endpoint: Endpoint, signing: Signing, at: datetime, overlap: timedelt
     """Sign by a new secret from now on, and by the one before it too until the overlap is over."""
     endpoint.old_secret, endpoint.old_secret_until = (endpoint.secret, at + overlap) if overlap else (None, None)
     endpoint.secret, endpoint.public_key = signing.sealed, signing.public_key
+
+
+def count_call(endpoint: Endpoint, at: datetime) -> None:
+    """Note on an endpoint, whose row is locked, that somebody has it called now.
+
+    Raises:
+        TooMany: it was called by hand ten times in the minute before.
+    """
+    lately = [before for before in endpoint.called_by_hand if before > at - MINUTE]
+    if len(lately) >= MOST_BY_HAND:
+        raise TooMany(
+            f"A webhook is called by hand at most {MOST_BY_HAND} times a minute; wait.",
+            retry_after=math.ceil((lately[-MOST_BY_HAND] + MINUTE - at).total_seconds()),
+        )
+    endpoint.called_by_hand = [*lately, at]
 
 
 def signers(vault: Vault, secret: bytes, old_secret: bytes | None) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from lockbox.notices.audience import RECEIPT
+from lockbox.notices.audience import COPIED, RECEIPT
 from lockbox.notices.phrases import (
     LONGEST_SUBJECT,
     TEMPLATES,
@@ -29,6 +29,7 @@ LONGEST_RESOURCE = 256
 SUBJECTS = {
     "reviewing": "Review needed: {requester} asks for {service} at {tenant}",
     "pending": "Your answer is needed: access to {service} asked by {requester}",
+    COPIED: "Copy: access to {service} at {tenant} asked by {requester}",
     "active": "Access to {service} at {tenant} is open",
     "denied": "Denied: access to {service} at {tenant}",
     "cancelled": "Withdrawn by vendor: access to {service} at {tenant}",
@@ -39,8 +40,10 @@ SUBJECTS = {
     "review_reminder": "Reminder, {left} left: {requester} asks for {service} at {tenant}",
     "answer_reminder": "Reminder, {left} left: access to {service} asked by {requester}",
     "closing": "Closes in {left}: access to {service} at {tenant}",
+    "unreached": "No approver could be reached, {left} left: access to {service} asked by {requester}",
     RECEIPT: "Receipt: {actor} {decided} access to {service} at {tenant}",
 }
+NOBODY_TOLD = "Nobody could be told: access to {service} at {tenant}"
 DECIDED = {"endorse": "endorsed", "approve": "approved", "deny": "denied"}
 OUTCOMES = {
     "pending": "Nobody is in yet: it waits for the customer's answer, or for more of it.",
@@ -60,11 +63,13 @@ ENDED = {
     "denied": "denied",
     "cancelled": "withdrawn",
     "timed_out": "not answered in time",
+    "nobody_told": "nobody could be told",
     "completed": "given back",
     "revoked": "closed early",
     "expired": "time over",
 }
-FILES = {"review_reminder": "reminder", "answer_reminder": "reminder", "closing": "closing", RECEIPT: "receipt"}
+FILES = {"review_reminder": "reminder", "answer_reminder": "reminder"}
+FILES |= {name: name for name in ("closing", "unreached", RECEIPT)}
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,8 @@ class Letter:
 
     `now` is the moment of sending; `opened_until` is when the window would close if it were approved at that moment.
     `action`, `to_state` and `actor_id` are the event's; `address` and `user_agent` are from where it was done, None
-    where the recipient is not of the same side. `time_zone` is the recipient's.
+    where the recipient is not of the same side. `time_zone` is the recipient's. `is_copy` is whether the recipient is
+    copied, decides nothing and cannot sign in. `in_vain` says how many were asked where none of them could be told.
     """
 
     notice_id: UUID
@@ -125,9 +131,16 @@ class Letter:
     recipient_address: str
     wording: Wording
     time_zone: str
+    is_copy: bool = False
     address: str | None = None
     user_agent: str | None = None
     earlier: Sequence[Earlier] = ()
+    in_vain: str = ""
+
+    @property
+    def nobody_told(self) -> bool:
+        """Whether the time ran out without anybody having been told."""
+        return self.template == "timed_out" and bool(self.in_vain)
 
     @property
     def opened_until(self) -> datetime:
@@ -158,7 +171,7 @@ def mail(letter: Letter, *, public_url: str, services: Mapping[str, str], sender
         "sender_domain": sender_domain(sender),
         "message_domain": domain,
     }
-    subject = SUBJECTS[letter.template].format(
+    subject = (NOBODY_TOLD if letter.nobody_told else SUBJECTS[letter.template]).format(
         requester=said["requester"],
         service=said["service"],
         tenant=said["tenant"],

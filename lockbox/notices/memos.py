@@ -1,7 +1,7 @@
 """What a notice says that is about no request: changes at a tenant, invitations, sign-in codes."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -9,13 +9,16 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from lockbox.audit.canonical import instant
-from lockbox.notices.phrases import LONGEST_SUBJECT, TEMPLATES, one_line, prose, sender_domain
+from lockbox.notices.phrases import LONGEST_SUBJECT, TEMPLATES, one_line, portal_address, prose, sender_domain
 from lockbox.notices.senders.protocol import Mail
 from lockbox.people.zones import clock_time
 
 INVITATION = "invitation"
 SIGN_IN_CODE = "sign_in_code"
 DEPUTY_BEGINS = "deputy_begins"
+ADDRESS_CODE = "address_code"
+NOBODY_TOLD = "nobody_told"
+REVIEW_UNREACHED = "review_unreached"
 TITLES = {
     "tenant_added": "The lockbox of {tenant} has been set up",
     "tenant_renamed": "{tenant} was renamed",
@@ -24,12 +27,14 @@ TITLES = {
     "plan_changed": "The plan of {tenant} was changed",
     "mode_switched": "The lockbox of {tenant} was switched",
     "policy_changed": "The policy of {tenant} was changed",
+    "consent_ended": "The dated consent of {tenant} has ended",
     "member_added": "A member of {tenant} was added",
     "member_changed": "The roles of a member of {tenant} were changed",
     "member_removed": "A member of {tenant} was removed",
     "member_invited": "Somebody was invited to {tenant}",
     "invitation_withdrawn": "An invitation to {tenant} was withdrawn",
     "recovery_proposed": "The vendor proposes a new admin for {tenant}: object if this is wrong",
+    "recovery_withdrawn": "The vendor no longer proposes an admin for {tenant}",
     "recovery_objected": "The proposed admin for {tenant} was objected to",
     "deputy_named": "A deputy was named at {tenant}",
     "deputy_ended": "A deputy's time at {tenant} was ended",
@@ -39,18 +44,55 @@ TITLES = {
     "endpoint_removed": "A webhook of {tenant} was removed",
     "endpoint_disabled": "A webhook of {tenant} is called no more",
     "eligible_changed": "Who may be a deputy at {tenant} was changed",
+    "watcher_added": "Somebody is copied on requests to {tenant}",
+    "watcher_removed": "Somebody is no longer copied on requests to {tenant}",
+    "address_added": "An address for mails to you was added",
+    "address_confirmed": "An address for mails to you is used from now on",
+    "address_changed": "What one of your addresses receives was changed",
+    "address_removed": "An address for mails to you was removed",
+    NOBODY_TOLD: "Requests timed out, and nobody could be told of them",
+    REVIEW_UNREACHED: "Requests wait for review, and no manager could be reached",
     DEPUTY_BEGINS: "You stand in for an approver of {tenant} from now on",
     INVITATION: "You are invited to {tenant}",
     SIGN_IN_CODE: "Your code to sign in",
+    ADDRESS_CODE: "Confirm that mails to you may come here",
 }
-LABELS = {"member": "Who", "principal": "For", "deputy": "Deputy", "comment": "Comment", "endpoint": "Webhook"}
+PERSONAL = frozenset(
+    {
+        *(DEPUTY_BEGINS, INVITATION, SIGN_IN_CODE, ADDRESS_CODE),
+        *("address_added", "address_confirmed", "address_changed", "address_removed"),
+    }
+)
+"""What is told to one person and to no endpoint."""
+LABELS = {
+    "member": "Who",
+    "principal": "For",
+    "deputy": "Deputy",
+    "watcher": "Who",
+    "mailbox": "Address",
+    "comment": "Comment",
+    "endpoint": "Webhook",
+}
 CUSTOMERS_WORDS = "the vendor"
+SOMEBODY = "an approver"
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A request that waits for an answer as a deputy's time begins; `link` is whether its policy lets mails link."""
+
+    request_id: UUID
+    requester: str
+    service: str
+    deadline_at: datetime
+    link: bool
 
 
 @dataclass(frozen=True)
 class Memo:
     """Everything that a memo may say. `changes` are lines of a diff, `named` the people it is about, by label.
 
+    `waiting` is what moves across to a deputy.
     `secret` is the code of an invitation or a sign-in: it is made for this one mail and kept nowhere.
     """
 
@@ -70,6 +112,7 @@ class Memo:
     recipient_address: str
     time_zone: str
     secret: str | None = None
+    waiting: Sequence[Waiting] = ()
 
 
 def facts_of(body: bytes | None) -> tuple[str, dict[str, str]]:
@@ -94,6 +137,8 @@ def mail(memo: Memo, *, public_url: str, sender: str) -> Mail:
         "actor": one_line(memo.actor) if memo.actor else None,
         "named": [(LABELS.get(label, label), one_line(value)) for label, value in memo.named.items()],
         "changes": {one_line(name): prose(change) for name, change in memo.changes.items()},
+        "principal": one_line(memo.named.get("principal", SOMEBODY)),
+        "waiting": [_said_of(one, memo.time_zone, public_url) for one in memo.waiting],
         "link": _link(memo, public_url),
         "time": partial(clock_time, zone=memo.time_zone),
     }
@@ -121,8 +166,20 @@ def payload(memo: Memo) -> bytes:
     ).encode()
 
 
+def _said_of(one: Waiting, zone: str, public_url: str) -> dict[str, str | None]:
+    """Return what is said of a request that waits: in words, its number, and the address of its page if it may be."""
+    return {
+        "asks": f"{one_line(one.requester)} asks for {one_line(one.service)}",
+        "until": clock_time(one.deadline_at, zone),
+        "number": str(one.request_id),
+        "address": portal_address(public_url, one.request_id) if one.link else None,
+    }
+
+
 def _link(memo: Memo, public_url: str) -> str:
     base = public_url.rstrip("/")
+    if memo.template == ADDRESS_CODE:
+        return f"{base}/account"
     if memo.template == INVITATION:
         return f"{base}/invitations/{memo.about_id}"
-    return f"{base}/sign-in"
+    return f"{base}/proposals" if memo.template == "recovery_proposed" else f"{base}/sign-in"

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlmodel import Field, SQLModel
 
-from lockbox.tables import Instant, Texts, words
+from lockbox.tables import Instant, Instants, Texts, words
 
 
 class Channel(StrEnum):
@@ -36,7 +36,8 @@ class Notice(SQLModel, table=True):
 
     `run_at` is the next try; a claim moves it past its lease, a failure past its back-off. `until_at` is when it
     stops mattering. `template` says which text: a prompt to review or answer, an outcome, or a memo where it is about
-    no request. `about_id` is the invitation or the begun sign-in whose address is written to.
+    no request. `about_id` is the invitation, begun sign-in, deputy or unconfirmed address that is written to.
+    `address_id` is the person's further address that it goes to, None where it is the one to sign in with.
     """
 
     __tablename__ = "notices"
@@ -47,6 +48,8 @@ class Notice(SQLModel, table=True):
     event_id: UUID | None = None
     about_id: UUID | None = None
     person_id: UUID | None = None
+    address_id: UUID | None = None
+    watcher_id: UUID | None = None
     endpoint_id: UUID | None = None
     channel: Channel = Field(sa_type=words(Channel))
     template: str = Field(max_length=24)
@@ -70,11 +73,26 @@ class Delivery(SQLModel, table=True):
     notice_id: UUID = Field(foreign_key="notices.id", index=True)
     endpoint_id: UUID | None = Field(default=None, foreign_key="endpoints.id")
     event_type: str = Field(max_length=64)
-    at: datetime = Field(sa_type=Instant)
+    at: datetime = Field(sa_type=Instant, index=True)
     took_ms: int
     status: int | None = None
     answer: str = Field(max_length=1024)
     error: str | None = Field(default=None, max_length=24)
+
+
+class Watcher(SQLModel, table=True):
+    """Somebody who is copied on what a tenant is asked and told, about one service or all for None."""
+
+    __tablename__ = "watchers"
+
+    id: UUID = Field(primary_key=True)
+    tenant_id: UUID = Field(foreign_key="tenants.id")
+    service: str | None = Field(default=None, max_length=63)
+    name: str = Field(max_length=200)
+    email: str = Field(max_length=320)
+    added_by: UUID = Field(foreign_key="people.id")
+    created_at: datetime = Field(sa_type=Instant)
+    removed_at: datetime | None = Field(default=None, sa_type=Instant)
 
 
 class Endpoint(SQLModel, table=True):
@@ -82,6 +100,8 @@ class Endpoint(SQLModel, table=True):
 
     `secret` holds the HMAC secret and perhaps the private key, encrypted; those before the last rotation go on
     signing until `old_secret_until`. `why_disabled` says who or what did it. A removed one is kept for its log alone.
+    `called_by_hand` is when somebody lately had it tested or a call repeated.
+    `with_justification` is for a tenant's own: the vendor's are never told why access is asked.
     """
 
     __tablename__ = "endpoints"
@@ -102,3 +122,4 @@ class Endpoint(SQLModel, table=True):
     failing_since: datetime | None = Field(default=None, sa_type=Instant)
     why_disabled: str | None = Field(default=None, max_length=24)
     removed_at: datetime | None = Field(default=None, sa_type=Instant)
+    called_by_hand: list[datetime] = Field(default_factory=list, sa_type=Instants)

@@ -1,9 +1,9 @@
-"""Promising notices: who there is to tell at some tenants, and the SQL that writes any number of notices at once."""
+"""Promising notices: who is told of a move and where, and the SQL that writes any number of notices at once."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -15,6 +15,7 @@ from lockbox import database
 from lockbox.arrays import array
 from lockbox.ids import new_id
 from lockbox.notices.audience import (
+    COPIED,
     NUDGE_TEMPLATES,
     RECEIPT,
     Hearer,
@@ -24,106 +25,57 @@ from lockbox.notices.audience import (
     nudged,
     receipted,
 )
-from lockbox.people.roles import Mode, Role
+from lockbox.notices.directory import Directory, Receiver
+from lockbox.people.roles import Mode
 from lockbox.schedule import NOTICES, Promise
 
 KIND = NOTICES.kinds[0]
 
-LOOK_UP = text("""
-SELECT m.role AS role, m.tenant_id, p.id, NULL::text[] AS more, p.wants_prompts
-FROM memberships m JOIN people p ON p.id = m.person_id
-WHERE p.disabled_at IS NULL AND m.tenant_id = ANY(:tenants) AND m.role IN ('approver', 'tenant_admin')
-UNION ALL
-SELECT m.role, NULL, p.id, NULL, p.wants_prompts
-FROM memberships m JOIN people p ON p.id = m.person_id
-WHERE p.disabled_at IS NULL AND m.tenant_id IS NULL AND m.role = 'manager'
-UNION ALL
-SELECT 'deputy', d.tenant_id, d.deputy_id, array_agg(d.principal_id::text), p.wants_prompts
-FROM delegations d JOIN people p ON p.id = d.deputy_id
-WHERE d.tenant_id = ANY(:tenants) AND d.starts_at <= :at AND d.ends_at > :at AND d.ended_at IS NULL
-AND p.disabled_at IS NULL
-AND EXISTS (SELECT FROM memberships m WHERE m.tenant_id = d.tenant_id AND m.person_id = d.deputy_id)
-AND EXISTS (SELECT FROM eligible_deputies l WHERE l.tenant_id = d.tenant_id AND l.person_id = d.deputy_id)
-AND EXISTS (SELECT FROM memberships m JOIN people q ON q.id = m.person_id AND q.disabled_at IS NULL
-    WHERE m.tenant_id = d.tenant_id AND m.person_id = d.principal_id AND m.role = 'approver')
-GROUP BY d.tenant_id, d.deputy_id, p.wants_prompts
-UNION ALL
-SELECT 'endpoint', r.tenant_id, r.id, r.event_types, true FROM receivers(:tenants) r
+# A look-up by index for each request: joined the other way, a batch would read whole tables.
+HEARD = text("""
+SELECT r.id AS request_id, h.person_id
+FROM unnest(CAST(:ids AS uuid[])) AS i (id) JOIN requests r ON r.id = i.id
+CROSS JOIN LATERAL (
+    SELECT n.person_id FROM notices n
+    WHERE n.request_id = r.id AND n.template IN ('pending', 'active') AND n.person_id IS NOT NULL
+    UNION
+    SELECT d.person_id FROM decisions d WHERE d.request_id = r.id AND d.verdict <> 'endorse'
+) h
+WHERE EXISTS (SELECT FROM memberships m WHERE m.person_id = h.person_id AND m.tenant_id = r.tenant_id)
 """)
 
 PROMISE = """
 new_notices AS (
-    INSERT INTO notices (id, tenant_id, request_id, event_id, person_id, endpoint_id, channel, template, run_at,
-        until_at, attempts)
-    SELECT n.id, m.tenant_id, m.request_id, m.event_id, n.person_id, n.endpoint_id,
-        CASE WHEN n.person_id IS NULL THEN 'webhook' ELSE 'mail' END, n.template, m.at, n.until_at, 0
+    INSERT INTO notices (id, tenant_id, request_id, event_id, person_id, address_id, watcher_id, endpoint_id, channel,
+        template, run_at, until_at, attempts)
+    SELECT n.id, m.tenant_id, m.request_id, m.event_id, n.person_id, n.address_id, n.watcher_id, n.endpoint_id,
+        CASE WHEN n.endpoint_id IS NULL THEN 'mail' ELSE 'webhook' END, n.template, m.at, n.until_at, 0
     FROM unnest(CAST(:n_id AS uuid[]), CAST(:n_event_id AS uuid[]), CAST(:n_person_id AS uuid[]),
-        CAST(:n_endpoint_id AS uuid[]), CAST(:n_template AS text[]), CAST(:n_until_at AS timestamptz[]))
-        AS n (id, event_id, person_id, endpoint_id, template, until_at)
+        CAST(:n_address_id AS uuid[]), CAST(:n_watcher_id AS uuid[]), CAST(:n_endpoint_id AS uuid[]),
+        CAST(:n_template AS text[]), CAST(:n_until_at AS timestamptz[]))
+        AS n (id, event_id, person_id, address_id, watcher_id, endpoint_id, template, until_at)
     JOIN unnest(CAST(:m_event_id AS uuid[]), CAST(:m_tenant_id AS uuid[]), CAST(:m_request_id AS uuid[]),
         CAST(:m_at AS timestamptz[])) AS m (event_id, tenant_id, request_id, at) USING (event_id)
 )"""
 
 
 @dataclass(frozen=True)
-class Receiver:
-    """A webhook endpoint and the event types it wants; none means all."""
-
-    id: UUID
-    event_types: tuple[str, ...]
-
-    def wants(self, event_type: str) -> bool:
-        """Whether the endpoint is to be told of this type."""
-        return not self.event_types or event_type in self.event_types
-
-
-@dataclass
-class Directory:
-    """Everyone who could be told at some tenants, and the vendor's managers.
-
-    `deputies` are those who stand in for approvers at this moment, each with the approvers. `quiet` are those of all
-    of them who want no prompts.
-    """
-
-    managers: set[UUID] = field(default_factory=set)
-    approvers: dict[UUID, set[UUID]] = field(default_factory=lambda: defaultdict(set))
-    admins: dict[UUID, set[UUID]] = field(default_factory=lambda: defaultdict(set))
-    deputies: dict[UUID, dict[UUID, frozenset[UUID]]] = field(default_factory=lambda: defaultdict(dict))
-    quiet: set[UUID] = field(default_factory=set)
-    receivers: dict[UUID | None, list[Receiver]] = field(default_factory=lambda: defaultdict(list))
-
-    def able(self, tenant_id: UUID) -> frozenset[UUID]:
-        """Return everyone who could decide for the tenant now: its approvers and those who stand in for one."""
-        return frozenset(self.approvers[tenant_id] | self.deputies[tenant_id].keys())
-
-    def seats(self, tenant_id: UUID) -> dict[UUID, frozenset[UUID]]:
-        """Return for everyone who could decide for the tenant now the approvers in whose place they could."""
-        approvers, deputies = self.approvers[tenant_id], self.deputies[tenant_id]
-        return {person: deputies.get(person, frozenset()) | (approvers & {person}) for person in self.able(tenant_id)}
-
-    def prompted(self, tenant_id: UUID, among: AbstractSet[UUID] | None = None) -> frozenset[UUID]:
-        """Return whom to prompt: approvers, or those among them, with deputies in the place of who has one."""
-        approvers = self.approvers[tenant_id] if among is None else self.approvers[tenant_id] & among
-        standing_in = self.deputies[tenant_id]
-        away = frozenset[UUID]().union(*standing_in.values())
-        deputies = {deputy for deputy, principals in standing_in.items() if principals & approvers}
-        return frozenset((approvers - away) | deputies)
-
-
-@dataclass(frozen=True)
 class Told:
-    """Somebody who is told, a person or an endpoint, and by which template."""
+    """Somebody who is told, and by which template: a person, at a further address if one is given, or another."""
 
     template: str
     person_id: UUID | None = None
+    address_id: UUID | None = None
+    watcher_id: UUID | None = None
     endpoint_id: UUID | None = None
 
 
 @dataclass(frozen=True)
 class News:
-    """A move as the notices wing sees it; `asked` are the customer's people who are prompted, None all who decide.
+    """A move as the notices wing sees it; `asked` are those whom it asks.
 
-    With a `nudge` it is no move: the request stays as it is.
+    They are managers during a review, and the customer's people after it. With a `nudge` it is no move: the request
+    stays as it is.
     """
 
     event_id: UUID
@@ -134,12 +86,13 @@ class News:
     actor_role: str
     action: str
     mode: Mode
+    service: str
     from_state: str | None
     to_state: str
     customer_knows: bool
     at: datetime
     deadline_at: datetime
-    asked: frozenset[UUID] | None = None
+    asked: frozenset[UUID] = frozenset()
     nudge: Nudge | None = None
 
     @property
@@ -155,34 +108,18 @@ class News:
         return hearers(self.from_state, self.to_state, self.mode, customer_knows=self.customer_knows)
 
 
-def directory(session: Session, tenant_ids: AbstractSet[UUID], at: datetime) -> Directory:
-    """Look up everyone in good standing who could be told at these tenants at this moment, in one query."""
-    found = Directory()
-    for row in session.connection().execute(LOOK_UP, {"tenants": list(tenant_ids), "at": at}):
-        if not row.wants_prompts:
-            found.quiet.add(row.id)
-        if row.role == "endpoint":
-            found.receivers[row.tenant_id].append(Receiver(row.id, tuple(row.more)))
-        elif row.role == "deputy":
-            found.deputies[row.tenant_id][row.id] = frozenset(map(UUID, row.more))
-        elif row.role == Role.MANAGER:
-            found.managers.add(row.id)
-        elif row.role == Role.APPROVER:
-            found.approvers[row.tenant_id].add(row.id)
-        else:
-            found.admins[row.tenant_id].add(row.id)
-    return found
-
-
 def promise(session: Session, known: Directory, news: Iterable[News]) -> dict[str, Any]:
     """Return the parameters of PROMISE, and note on the session what to arm after the commit."""
     moves = tuple(news)
-    told = [(new_id(), move, one) for move in moves for one in _told(known, move)]
+    heard = _heard(session, [move.request_id for move in moves if Hearer.HEARD in move.hearers])
+    told = [(new_id(), move, one) for move in moves for one in _told(known, move, heard[move.request_id])]
     database.promise(session, NOTICES, [Promise(str(notice), KIND, move.at) for notice, move, _ in told])
     return {
         "n_id": array(notice for notice, _, _ in told),
         "n_event_id": array(move.event_id for _, move, _ in told),
         "n_person_id": array(one.person_id for _, _, one in told),
+        "n_address_id": array(one.address_id for _, _, one in told),
+        "n_watcher_id": array(one.watcher_id for _, _, one in told),
         "n_endpoint_id": array(one.endpoint_id for _, _, one in told),
         "n_template": array(one.template for _, _, one in told),
         "n_until_at": array(matters_until(one.template, move.at, move.deadline_at) for _, move, one in told),
@@ -193,14 +130,42 @@ def promise(session: Session, known: Directory, news: Iterable[News]) -> dict[st
     }
 
 
-def _told(known: Directory, item: News) -> Iterator[Told]:
-    """Yield everybody who is told of a move, once each: a receipt says all that the outcome would."""
+def foreseen(known: Directory, item: News) -> list[Told]:
+    """Return who would be told of a move that nobody has made, and where."""
+    return list(_told(known, item, frozenset()))
+
+
+def _heard(session: Session, request_ids: Sequence[UUID]) -> Mapping[UUID, AbstractSet[UUID]]:
+    """Return for each request who was asked, told that it is open, or answered unasked, and is still a member."""
+    found = defaultdict[UUID, set[UUID]](set)
+    if request_ids:
+        for row in session.connection().execute(HEARD, {"ids": list(request_ids)}):
+            found[row.request_id].add(row.person_id)
+    return found
+
+
+def _told(known: Directory, item: News, heard: AbstractSet[UUID]) -> Iterator[Told]:
+    """Yield everybody who is told of a move, once at each address: a receipt says all that the outcome would."""
     receipts = _receipted(known, item)
-    yield from (Told(RECEIPT, person) for person in sorted(receipts))
-    yield from (Told(item.template, person) for person in sorted(_people(known, item) - receipts))
+    for person in sorted(receipts):
+        yield from _at_each(known, person, RECEIPT)
+    for person in sorted(_people(known, item, heard) - receipts):
+        yield from _at_each(known, person, item.template)
     event_type = f"request.{item.to_state}"
     receivers = [receiver for receiver in _receivers(known, item) if receiver.wants(event_type)]
     yield from (Told(item.template, endpoint_id=receiver.id) for receiver in receivers)
+    if Hearer.WATCHERS in item.hearers:
+        copy = COPIED if item.to_state == "pending" else item.template
+        watchers = [one for one in known.watchers[item.tenant_id] if one.watches(item.service)]
+        yield from (Told(copy, watcher_id=watcher.id) for watcher in watchers)
+
+
+def _at_each(known: Directory, person: UUID, template: str) -> Iterator[Told]:
+    """Yield a person at the address to sign in with, and at those others at which they want this to arrive."""
+    yield Told(template, person)
+    for box in known.mailboxes.get(person, ()):
+        if box.prompts or template == RECEIPT:
+            yield Told(template, person, box.id)
 
 
 def _receipted(known: Directory, item: News) -> set[UUID]:
@@ -211,13 +176,17 @@ def _receipted(known: Directory, item: News) -> set[UUID]:
     return people
 
 
-def _people(known: Directory, item: News) -> set[UUID]:
+def _people(known: Directory, item: News, heard: AbstractSet[UUID]) -> set[UUID]:
     told = item.hearers
     people: set[UUID] = set()
     if Hearer.MANAGERS in told:
-        people |= known.managers
+        people |= known.managers.keys()
+    if Hearer.ASKED in told:
+        people |= item.asked
+    if Hearer.HEARD in told:
+        people |= heard
     if Hearer.APPROVERS in told:
-        people |= item.asked if item.asked is not None else known.able(item.tenant_id)
+        people |= known.able(item.tenant_id) - known.quiet
     if Hearer.ADMINS in told:
         people |= known.admins[item.tenant_id]
     people -= {item.actor_id, item.requester_id}

@@ -1,6 +1,8 @@
 """Reading what claimed notices have to say: each with its letter where it is about a request."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -8,23 +10,25 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlmodel import Session
 
-from lockbox.notices import correspondence, earlier
+from lockbox.notices import correspondence, earlier, reach
 from lockbox.notices.audience import PROMPTS
 from lockbox.notices.letters import Earlier, Letter, Wording
 from lockbox.notices.models import Channel
 from lockbox.people.roles import Mode
 
 Item = tuple[Row[Any], Letter | None]
-Wordings = Callable[[Session, Sequence[UUID]], Mapping[UUID, Wording]]
+Wordings = correspondence.Wordings
 
 READ = text("""
-SELECT n.id, n.channel, n.template, n.until_at, n.attempts, e.at, e.deadline_at, e.action, e.to_state, e.actor_id,
-    e.actor_role, r.mode, coalesce(p.time_zone, 'UTC') AS time_zone,
+SELECT n.id, n.channel, n.template, n.until_at, n.attempts, e.at, e.deadline_at, e.action, e.from_state, e.to_state,
+    e.actor_id, e.actor_role, e.body, r.mode, coalesce(p.time_zone, 'UTC') AS time_zone,
     r.id AS request_id, r.state, r.service, r.resources, r.actions, r.reason_code, r.justification, r.case_ref,
     r.access_window, r.requester_id, t.slug AS tenant, t.id AS tenant_id, q.name AS requester,
-    p.id AS recipient_id, p.name AS recipient_name, p.email AS recipient_address,
+    p.id AS recipient_id, coalesce(p.name, w.name) AS recipient_name,
+    coalesce(x.email, p.email, w.email) AS recipient_address, w.id IS NOT NULL AS is_copy,
     p.disabled_at IS NOT NULL OR (p.id IS NOT NULL AND NOT EXISTS (SELECT FROM memberships m
-        WHERE m.person_id = p.id AND (m.tenant_id IS NULL OR m.tenant_id = n.tenant_id))) AS recipient_disabled,
+        WHERE m.person_id = p.id AND (m.tenant_id IS NULL OR m.tenant_id = n.tenant_id)))
+        OR x.removed_at IS NOT NULL OR w.removed_at IS NOT NULL AS recipient_disabled,
     h.url, h.secret, h.disabled_at AS endpoint_disabled,
     EXISTS (SELECT FROM decisions d WHERE d.request_id = r.id AND d.person_id = p.id) AS has_decided,
     (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'name') AS actor_name,
@@ -38,6 +42,7 @@ JOIN events e ON e.id = n.event_id JOIN requests r ON r.id = n.request_id JOIN t
 JOIN people q ON q.id = r.requester_id
 LEFT JOIN people p ON p.id = n.person_id LEFT JOIN endpoints h ON h.id = n.endpoint_id
 LEFT JOIN people a ON a.id = e.actor_id
+LEFT JOIN addresses x ON x.id = n.address_id LEFT JOIN watchers w ON w.id = n.watcher_id
 WHERE n.id = ANY(:ids) ORDER BY n.id
 """)
 
@@ -83,9 +88,19 @@ def _letter(row: Row[Any], at: datetime, wording: Wording, before: Sequence[Earl
         recipient_id=row.recipient_id,
         recipient_name=row.recipient_name or "",
         recipient_address=row.recipient_address or "",
-        wording=wording,
+        wording=replace(wording, link=False) if row.is_copy else wording,
+        is_copy=row.is_copy,
         time_zone=row.time_zone,
         address=row.address,
         user_agent=row.user_agent,
         earlier=before,
+        in_vain=_in_vain(row),
     )
+
+
+def _in_vain(row: Row[Any]) -> str:
+    """Return how many were asked where the event says that none of them could be told."""
+    facts = json.loads(row.body)
+    if row.template == "unreached":
+        return reach.in_vain(row.from_state, facts["unreached"])
+    return reach.in_vain(row.from_state, facts["asked"]) if facts.get("nobody_told") else ""

@@ -36,7 +36,24 @@ def check(session: Session, caller: Caller) -> None:
     """
     if caller.key_id is None or caller.signed_in_at is None or caller.means not in STRONG | {Means.MAIL}:
         raise SignInAgain("Sign in with a browser to change how you sign in.")
-    if now(session) - caller.signed_in_at >= FRESH:
+    _fresh_and_strong(session, caller)
+
+
+def check_reach(session: Session, caller: Caller) -> None:
+    """Check that the caller may change where mails to them go: as strictly as how they sign in, by the API too.
+
+    Raises:
+        SignInAgain: an API token was shown, or the sign-in is too old, or was too weak.
+    """
+    if caller.means is Means.SAMPLE:
+        return
+    if caller.means is Means.TOKEN:
+        raise SignInAgain("An API token changes nothing of this: sign in with a browser, or by your sign-in service.")
+    _fresh_and_strong(session, caller)
+
+
+def _fresh_and_strong(session: Session, caller: Caller) -> None:
+    if caller.signed_in_at is None or now(session) - caller.signed_in_at >= FRESH:
         minutes = FRESH // timedelta(minutes=1)
         raise SignInAgain(
             f"Your sign-in is older than {minutes} minutes: sign in again.", max_age=int(FRESH.total_seconds())

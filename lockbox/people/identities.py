@@ -1,6 +1,7 @@
 """People as issuers know them: whom an issuer may speak for, and the identities that somebody has bound."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from sqlalchemy import text
 from sqlmodel import Session, col, select
@@ -18,13 +19,16 @@ from lockbox.refusals import Conflict, NotSignedIn, NotYours, Unknown
 NOBODY = "Nobody here is known by that sign-in; sign in another way and add it to your account."
 
 BOUND = text("""
-INSERT INTO identities (issuer, subject, person_id, created_at) VALUES (:issuer, :subject, :person_id, :at)
+INSERT INTO identities (issuer, subject, person_id, created_at, trusted_at)
+VALUES (:issuer, :subject, :person_id, :at, :trusted_at)
 ON CONFLICT DO NOTHING RETURNING person_id
 """)
 
 
 def caller_of(session: Session, issuer: Issuer, proven: Proven) -> Caller:
     """Return the person whom an issuer has just vouched for, whose transaction this one becomes.
+
+    An identity that a mailbox alone has bound counts as a mailed code until it is trusted.
 
     Raises:
         NotSignedIn: the identity is unknown, its person disabled, or not one whom this issuer may speak for; all of
@@ -36,7 +40,10 @@ def caller_of(session: Session, issuer: Issuer, proven: Proven) -> Caller:
     caller = found.caller(Means.OIDC, proven.authenticated_at)
     if proven.issuer != issuer.issuer or not speaks_for(session, issuer, caller):
         raise NotSignedIn(NOBODY)
-    return caller
+    identity = _find(session, caller, proven.issuer, proven.subject)
+    if identity is None:
+        raise NotSignedIn(NOBODY)
+    return caller if now(session) >= identity.trusted_at else replace(caller, means=Means.MAIL)
 
 
 def speaks_for(session: Session, issuer: Issuer, caller: Caller) -> bool:
@@ -52,8 +59,12 @@ def speaks_for(session: Session, issuer: Issuer, caller: Caller) -> bool:
 
 
 def is_bound(session: Session, caller: Caller, issuers: Iterable[Issuer]) -> bool:
-    """Whether the person signs in by one of the issuers of this installation, and can."""
-    bound = {identity.issuer for identity in mine(session, caller)}
+    """Whether the person signs in by one of the issuers of this installation, and can.
+
+    What a mailbox alone has bound does not count before it is trusted: it must not shut the mailbox's reader out.
+    """
+    at = now(session)
+    bound = {identity.issuer for identity in mine(session, caller) if at >= identity.trusted_at}
     return any(issuer.issuer in bound and speaks_for(session, issuer, caller) for issuer in issuers)
 
 
@@ -79,6 +90,7 @@ def bind(session: Session, caller: Caller, issuer: Issuer, proven: Proven, place
         "subject": proven.subject,
         "person_id": caller.person_id,
         "at": now(session),
+        "trusted_at": enrolment.trusted_from(session, caller),
     }
     if session.connection().execute(BOUND, values).one_or_none() is None:
         if _find(session, caller, proven.issuer, proven.subject) is None:

@@ -65,7 +65,8 @@ def make(session: Session, caller: Caller, place: Place, wanted: Wanted, rules: 
     """
     _signed_in_just_now(session, caller)
     _is_bound_rightly(caller, wanted, rules)
-    most = min(rules.most, MOST_BY_MAIL) if caller.means is Means.MAIL else rules.most
+    by_mail = caller.means is Means.MAIL
+    most = _most(rules, by_mail=by_mail)
     lifetime = _allowed(wanted.lifetime or min(rules.usual, most), most)
     at = _hold(session, caller)
     _has_room(_good(session, caller, at))
@@ -75,6 +76,7 @@ def make(session: Session, caller: Caller, place: Place, wanted: Wanted, rules: 
         environment=rules.environment,
         lifetime=lifetime,
         name=wanted.name,
+        by_mail=by_mail,
         scopes=wanted.scopes,
         services=wanted.services,
     )
@@ -96,7 +98,8 @@ def rotate(
 
     It lasts as long as the old one was made for, unless something else is asked for. A token that is shown may rotate
     itself, or nothing that runs unattended could: once, and for no longer than is usual here. Whoever has stolen
-    one can thus go on; its person sees it, for theirs ends.
+    one can thus go on; its person sees it, for theirs ends. One that a mailed code alone has made lasts seven days at
+    most, however often it is rotated.
 
     Raises:
         SignInAgain: another token was shown, or the sign-in is too old or too weak.
@@ -120,11 +123,19 @@ def rotate(
         raise Conflict("This token has been rotated: use the one that replaced it, or revoke that one first.")
     overlap = rules.overlap if overlap is None else overlap
     made_for = old.expires_at - old.created_at
-    most = min(rules.usual, rules.most) if itself else rules.most
+    by_mail = old.by_mail if itself else caller.means is Means.MAIL
+    most = _most(rules, by_mail=by_mail)
+    most = min(rules.usual, most) if itself else most
     lifetime = _allowed(lifetime or min(made_for, most), most)
     _has_room([token for token in good if token is not old or overlap])
     issued = tokens.rotate(
-        session, caller, token_id, environment=rules.environment, lifetime=lifetime, overlap=overlap
+        session,
+        caller,
+        token_id,
+        environment=rules.environment,
+        lifetime=lifetime,
+        overlap=overlap,
+        by_mail=by_mail,
     )
     _record(session, caller, place, "token_rotated", issued.token)
     return issued
@@ -162,6 +173,10 @@ def _is_bound_rightly(caller: Caller, wanted: Wanted, rules: Rules) -> None:
         raise NotYours("Only the token of a system is bound to scopes and services; yours is bound by your roles.")
     if unknown := sorted(wanted.services - set(rules.services)):
         raise UnknownService(f"The catalogue has no service {', '.join(unknown)}.", field="services")
+
+
+def _most(rules: Rules, *, by_mail: bool) -> timedelta:
+    return min(rules.most, MOST_BY_MAIL) if by_mail else rules.most
 
 
 def _allowed(lifetime: timedelta, most: timedelta) -> timedelta:

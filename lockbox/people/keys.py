@@ -13,7 +13,7 @@ from lockbox.tables import Instant, Texts, words
 class Token(SQLModel, table=True):
     """A bearer token of a person; only the SHA-256 of its secret is kept.
 
-    `replaces` is the one that it was rotated from.
+    `replaces` is the one that it was rotated from, `by_mail` whether a mailed code alone stands behind it.
     """
 
     __tablename__ = "tokens"
@@ -22,6 +22,7 @@ class Token(SQLModel, table=True):
     person_id: UUID = Field(foreign_key="people.id", index=True)
     name: str = Field(max_length=100)
     is_sample: bool
+    by_mail: bool = False
     secret_hash: bytes
     scopes: list[str] = Field(default_factory=list, sa_type=Texts)
     services: list[str] = Field(default_factory=list, sa_type=Texts)
@@ -33,7 +34,7 @@ class Token(SQLModel, table=True):
 
 
 class Identity(SQLModel, table=True):
-    """A person as an OIDC issuer knows them."""
+    """A person as an OIDC issuer knows them; until `trusted_at` it proves no more than the mailbox that bound it."""
 
     __tablename__ = "identities"
 
@@ -41,6 +42,7 @@ class Identity(SQLModel, table=True):
     subject: str = Field(primary_key=True, max_length=255)
     person_id: UUID = Field(foreign_key="people.id", index=True)
     created_at: datetime = Field(sa_type=Instant)
+    trusted_at: datetime = Field(sa_type=Instant)
 
 
 class Passkey(SQLModel, table=True):

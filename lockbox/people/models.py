@@ -61,10 +61,30 @@ class Person(SQLModel, table=True):
     created_at: datetime = Field(sa_type=Instant)
 
 
+class Address(SQLModel, table=True):
+    """A further address of a person, used once it is confirmed by the code that was mailed there.
+
+    The code's SHA-256 is written when the mail is sent. Without `prompts` it gets receipts and news of changes alone.
+    """
+
+    __tablename__ = "addresses"
+
+    id: UUID = Field(primary_key=True)
+    person_id: UUID = Field(foreign_key="people.id")
+    email: str = Field(max_length=320)
+    prompts: bool = True
+    code_hash: bytes | None = None
+    created_at: datetime = Field(sa_type=Instant)
+    expires_at: datetime = Field(sa_type=Instant)
+    confirmed_at: datetime | None = Field(default=None, sa_type=Instant)
+    removed_at: datetime | None = Field(default=None, sa_type=Instant)
+
+
 class Membership(SQLModel, table=True):
     """One role of one person: at a tenant, or at the vendor where `tenant_id` is null.
 
-    Postgres derives a further column, `side`, and holds it against the person's: nobody is on both.
+    Postgres derives a further column, `side`, and holds it against the person's: nobody is on both. `review_tier` is
+    for the vendor's managers: the lowest is asked first of a review.
     """
 
     __tablename__ = "memberships"
@@ -73,6 +93,7 @@ class Membership(SQLModel, table=True):
     person_id: UUID = Field(foreign_key="people.id")
     tenant_id: UUID | None = Field(default=None, foreign_key="tenants.id")
     role: Role = Field(sa_type=words(Role))
+    review_tier: int = 1
 
 
 class EligibleDeputy(SQLModel, table=True):

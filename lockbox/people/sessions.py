@@ -4,7 +4,7 @@ import base64
 import hashlib
 import hmac
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -13,6 +13,7 @@ from sqlalchemy import text
 from sqlmodel import Session, col, select
 
 from lockbox.audit import events
+from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor, Happening
 from lockbox.database import now
 from lockbox.ids import new_id
@@ -135,10 +136,18 @@ def is_csrf(secret: str, shown: str) -> bool:
     return hmac.compare_digest(csrf(secret).encode(), shown.encode())
 
 
-def record(session: Session, caller: Caller, place: Place, action: str, **facts: str) -> None:
-    """Write an event of somebody's signing in, or of a change to how they do: one for each tenant of theirs.
+def record(
+    session: Session,
+    caller: Caller,
+    place: Place,
+    action: str,
+    *,
+    personal: Mapping[str, str] | None = None,
+    **facts: Value,
+) -> Happening:
+    """Write an event of somebody's signing in, or of a change to how they do or are reached; return the first.
 
-    What concerns no tenant goes to the vendor's own log.
+    It is one for each tenant of theirs. What concerns no tenant goes to the vendor's own log.
     """
     at = now(session)
     actor = Actor(
@@ -150,8 +159,12 @@ def record(session: Session, caller: Caller, place: Place, action: str, **facts:
         user_agent=place.user_agent,
     )
     places: list[UUID | None] = [*sorted(caller.tenants())] or [None]
-    happenings = [Happening(at=at, action=action, actor=actor, tenant_id=one, facts=facts) for one in places]
+    happenings = [
+        Happening(at=at, action=action, actor=actor, tenant_id=one, facts=facts, personal=personal or {})
+        for one in places
+    ]
     session.connection().execute(RECORDED, events.append(happenings))
+    return happenings[0]
 
 
 def _revoke(session: Session, row: BrowserSession) -> None:

@@ -49,6 +49,7 @@ def issue(
     lifetime: timedelta,
     name: str = "token",
     is_sample: bool = False,
+    by_mail: bool = False,
     scopes: Iterable[str] = (),
     services: Iterable[str] = (),
     replaces: UUID | None = None,
@@ -62,6 +63,7 @@ def issue(
         lifetime: until it expires.
         name: what the person calls it.
         is_sample: whether it is one of a try-out, which counts as a fresh sign-in.
+        by_mail: whether a mailed code alone stands behind it.
         scopes: what a *system* token may be used for.
         services: the services that a *system* token is bound to.
         replaces: the token that it was rotated from.
@@ -73,6 +75,7 @@ def issue(
         lifetime=lifetime,
         name=name,
         is_sample=is_sample,
+        by_mail=by_mail,
         scopes=scopes,
         services=services,
         replaces=replaces,
@@ -90,6 +93,7 @@ def draft(
     lifetime: timedelta,
     name: str = "token",
     is_sample: bool = False,
+    by_mail: bool = False,
     scopes: Iterable[str] = (),
     services: Iterable[str] = (),
     replaces: UUID | None = None,
@@ -101,6 +105,7 @@ def draft(
         person_id=person_id,
         name=name,
         is_sample=is_sample,
+        by_mail=by_mail,
         secret_hash=_hash(secret),
         scopes=sorted(scopes),
         services=sorted(services),
@@ -149,7 +154,14 @@ def mine(session: Session, caller: Caller) -> Sequence[Token]:
 
 
 def rotate(
-    session: Session, caller: Caller, token_id: UUID, *, environment: str, lifetime: timedelta, overlap: timedelta
+    session: Session,
+    caller: Caller,
+    token_id: UUID,
+    *,
+    environment: str,
+    lifetime: timedelta,
+    overlap: timedelta,
+    by_mail: bool,
 ) -> Issued:
     """Make a token in the place of another one of the caller's, which keeps working for the overlap.
 
@@ -165,6 +177,7 @@ def rotate(
         environment=environment,
         lifetime=lifetime,
         name=old.name,
+        by_mail=by_mail,
         scopes=old.scopes,
         services=old.services,
         replaces=old.id,

@@ -55,7 +55,7 @@ def _terms(prefix: str, terms: dict[str, Any]) -> Iterator[tuple[str, str]]:
                     yield f"{prefix}tiers.{number}", _listed(groups)
             case "reasons":
                 yield f"{prefix}reasons", _listed(sorted(value))
-            case "widening" | "approval_reminders" | "review_reminders":
+            case "widening" | "review_widening" | "approval_reminders" | "review_reminders":
                 yield f"{prefix}{name}", _listed(value) or "never"
             case _:
                 yield f"{prefix}{name}", str(value).lower()

@@ -12,11 +12,13 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlmodel import Session
 
 from lockbox import database as database_
+from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_CLOCK
 from lockbox.database import Database, now
-from lockbox.notices import outbox
+from lockbox.notices import directory
+from lockbox.notices.reach import Reach
 from lockbox.people.roles import Mode
-from lockbox.requests import nudging, writing
+from lockbox.requests import escalating, nudging, writing
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, Action, Move, Party, State, move
 from lockbox.requests.writing import Change
 from lockbox.schedule import CLOCK, Promise
@@ -28,12 +30,12 @@ Fail = Callable[[UUID, Exception], None]
 BUSY_ROW_AGAIN = timedelta(milliseconds=250)
 
 LOCK = text("""
-SELECT id, tenant_id, requester_id, mode, state, version, deadline_at, wake_at, asked_at
+SELECT id, tenant_id, requester_id, mode, service, state, version, deadline_at, wake_at, asked_at
 FROM requests WHERE id = ANY(:ids) ORDER BY id FOR UPDATE SKIP LOCKED
 """)
 LOCK_TO_NUDGE = text("""
-SELECT id, tenant_id, requester_id, mode, state, deadline_at, wake_at, created_at, asked_at, opened_at, reminders,
-    tiers_asked, warned
+SELECT id, tenant_id, requester_id, mode, service, state, deadline_at, wake_at, created_at, asked_at, opened_at,
+    reminders, tiers_asked, warned
 FROM requests WHERE id = ANY(:ids) ORDER BY id FOR UPDATE SKIP LOCKED
 """)
 LEFT_ALONE = text("""
@@ -109,9 +111,12 @@ def _end(session: Session, ids: Sequence[UUID], *, early: set[UUID]) -> int:
     ready = [row for row in due if row.deadline_at <= at]
     early |= {row.id for row in due if row.deadline_at > at}
     if ready:
-        changes = [_change(row, at) for row in ready]
-        known = outbox.directory(session, {row.tenant_id for row in ready}, at)
+        told = escalating.reaches(session, ready)
+        changes = [_change(row, told.get(row.id), at) for row in ready]
+        requesters = {row.requester_id for row in ready}
+        known = directory.look_up(session, {row.tenant_id for row in ready}, at, also=requesters)
         writing.end(session, changes, known)
+        escalating.mourn(session, ready, told, at)
         lag = max(at - row.wake_at for row in ready)
         log.info("clock.ran", moved=len(ready), of=len(ids), lag_ms=round(lag.total_seconds() * 1000))
     database_.promise(session, CLOCK, _settled(session, ids, rows, at))
@@ -131,14 +136,19 @@ def _nudge(session: Session, ids: Sequence[UUID]) -> int:
     return len(ready)
 
 
-def _change(row: Row[Any], at: datetime) -> Change:
+def _change(row: Row[Any], told: Reach | None, at: datetime) -> Change:
+    """Return the move; a time-out records how many people had been asked, and how many of them were reached."""
     state = State(row.state)
+    facts: dict[str, Value] = {"asked": told.asked, "reached": told.reached} if told else {}
+    if told and not told.reached:
+        facts["nobody_told"] = True
     action, taken = _by_the_clock(state)
     return Change(
         request_id=row.id,
         tenant_id=row.tenant_id,
         requester_id=row.requester_id,
         mode=Mode(row.mode),
+        service=row.service,
         action=action,
         actor=THE_CLOCK,
         from_state=state,
@@ -148,6 +158,7 @@ def _change(row: Row[Any], at: datetime) -> Change:
         deadline_at=row.deadline_at,
         wake_at=None,
         asked_at=row.asked_at,
+        facts=facts,
     )
 
 

@@ -15,7 +15,9 @@ LOOKED_THROUGH = 2000
 
 # Row-level security lets no index help with arrays: the newest of the tenant are looked through, and no more.
 LAST = text("""
-SELECT r.id, q.name AS requester, v.to_state AS state, v.at, d.value AS actor
+SELECT r.id, q.name AS requester, v.at, d.value AS actor,
+    CASE WHEN v.to_state = 'timed_out' AND convert_from(v.body, 'UTF8') LIKE '%"nobody_told"%' THEN 'nobody_told'
+        ELSE v.to_state END AS state
 FROM requests r JOIN people q ON q.id = r.requester_id
 JOIN events v ON v.request_id = r.id AND v.seq = r.version
 LEFT JOIN event_details d ON d.event_id = v.id AND d.field = 'name'
@@ -26,7 +28,8 @@ WHERE r.id = ANY(:ids) ORDER BY r.id DESC
 def before(session: Session, caller: Caller, request: AccessRequest) -> Sequence[Row[Any]]:
     """Return the newest earlier requests of the tenant for the same case or resource, five at most.
 
-    Each row has its id, requester, state, when that began, and who brought it about.
+    Each row has its id, requester, state, when that began, and who brought it about. What timed out before anybody
+    could be told has `nobody_told` for a state.
     """
     newest = (
         select(AccessRequest)

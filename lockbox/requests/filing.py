@@ -20,18 +20,19 @@ from lockbox.requests.judging import Filing, Judged, judge, lacking
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import deadline, wake_at
+from lockbox.requests.tiers import Asked
 from lockbox.requests.writing import Change, Origin, actor_for, identity
 
 MINUTE = timedelta(minutes=1)
 
-NTH_FILING = text("SELECT tenant_at, token_at FROM nth_filing(:tenant_id, :token_id, :most_tenant, :most_token)")
+NTH_FILING = text("SELECT tenant_at, person_at FROM nth_filing(:tenant_id, :most_tenant, :most_person)")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How many requests are taken in a minute: by one token, and for one tenant."""
+    """How many requests are taken in a minute: from one person, whatever they show, and for one tenant."""
 
-    by_token: int
+    by_person: int
     for_tenant: int
 
 
@@ -68,13 +69,19 @@ def submit(
     if obstacles := list(judged.obstacles()):
         raise NobodyCanApprove(" ".join(obstacles))
     if limits:
-        _within(session, limits, caller, judged)
+        _within(session, limits, judged)
     request = _new(caller, filing, judged)
     on_behalf_of = judged.requester_id if judged.party is Party.SYSTEM else None
     actor = actor_for(caller, judged.party, origin, on_behalf_of=on_behalf_of)
-    asked = judged.managers if request.state is State.REVIEWING else judged.prompted
-    writing.insert(session, request, _filed(request, actor, judged), judged.known)
-    return Submitted(request, judged.tenant.slug, judged.requester, len(asked))
+    asked = _asked(judged)
+    writing.insert(session, request, _filed(request, actor, asked.people), judged.known)
+    return Submitted(request, judged.tenant.slug, judged.requester, len(asked.people))
+
+
+def _asked(judged: Judged) -> Asked:
+    if judged.first_state is State.REVIEWING:
+        return judged.first_reviewers
+    return Asked(judged.first_asked.tiers, judged.prompted)
 
 
 def _meets(filing: Filing, judged: Judged) -> None:
@@ -88,16 +95,11 @@ def _meets(filing: Filing, judged: Judged) -> None:
     raise PolicyNotMet(sentence, field=lacks[0][0], errors=errors)
 
 
-def _within(session: Session, limits: Limits, caller: Caller, judged: Judged) -> None:
-    values = {
-        "tenant_id": judged.tenant.id,
-        "token_id": caller.key_id,
-        "most_tenant": limits.for_tenant,
-        "most_token": limits.by_token,
-    }
+def _within(session: Session, limits: Limits, judged: Judged) -> None:
+    values = {"tenant_id": judged.tenant.id, "most_tenant": limits.for_tenant, "most_person": limits.by_person}
     row = session.connection().execute(NTH_FILING, values).one()
     for filed_at, most, whose in (
-        (row.token_at, limits.by_token, "by you"),
+        (row.person_at, limits.by_person, "by you"),
         (row.tenant_at, limits.for_tenant, "for this tenant"),
     ):
         wait = filed_at + MINUTE - judged.at if filed_at else timedelta(0)
@@ -126,6 +128,7 @@ def _new(caller: Caller, filing: Filing, judged: Judged) -> AccessRequest:
         mode=judged.mode,
         policy_version=judged.tenant.policy_version,
         token_id=_token(caller),
+        filed_by=caller.person_id,
         consent_until=until,
         quorum=terms.quorum,
         approval_window=terms.approval_window,
@@ -135,9 +138,10 @@ def _new(caller: Caller, filing: Filing, judged: Judged) -> AccessRequest:
         deadline_at=ends,
         created_at=at,
         asked_at=at if state is State.PENDING else None,
-        tiers_asked=judged.first_asked.tiers if state is State.PENDING else 0,
+        tiers_asked=_asked(judged).tiers,
+        follows=filing.follows,
     )
-    request.wake_at = wake_at(nudging.stretch_of(request), terms, at)
+    request.wake_at = wake_at(nudging.stretch_of(request, judged.known), terms, at)
     return request
 
 
@@ -151,14 +155,14 @@ def _token(caller: Caller) -> UUID | None:
     return caller.key_id if caller.means in {Means.TOKEN, Means.SAMPLE} else None
 
 
-def _filed(request: AccessRequest, actor: Actor, judged: Judged) -> Change:
+def _filed(request: AccessRequest, actor: Actor, asked: frozenset[UUID]) -> Change:
     return Change(
         **identity(request),
         action=Action.SUBMIT,
         actor=actor,
         from_state=None,
         at=request.created_at,
-        asked=judged.prompted,
+        asked=asked,
         facts={
             "service": request.service,
             "actions": request.actions,
@@ -168,6 +172,7 @@ def _filed(request: AccessRequest, actor: Actor, judged: Judged) -> Change:
             "quorum": request.quorum,
             "mode": request.mode.value,
             "policy_version": request.policy_version,
+            **({"follows": request.follows} if request.follows else {}),
         },
         personal={
             "justification": request.justification,

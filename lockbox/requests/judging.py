@@ -1,6 +1,6 @@
 """Judging what an engineer asks for, without writing: what it meets, who is asked, and what stands in its way."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -10,15 +10,16 @@ from sqlmodel import Session
 
 from config.settings import Service
 from lockbox.database import now
-from lockbox.notices import outbox
-from lockbox.notices.outbox import Directory
+from lockbox.notices import directory
+from lockbox.notices.directory import Directory
 from lockbox.people import context, tenants
 from lockbox.people.models import Tenant
 from lockbox.people.roles import Caller, Mode, Role, Scope
 from lockbox.refusals import NotYours, TenantSuspended, UnknownEngineer, UnknownService, UnknownTenant
-from lockbox.requests import policies, tiers
+from lockbox.requests import policies, reviewers, tiers
 from lockbox.requests.lifecycle import Action, Party, State, move
 from lockbox.requests.merging import terms_for
+from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import customer_decides, reviewed_first
 from lockbox.requests.quorum import who_lacks
 from lockbox.requests.rules import Ask, Policy, effective_mode
@@ -31,12 +32,16 @@ WHERE p.id = :id AND m.tenant_id IS NULL AND m.role = 'engineer' AND p.disabled_
 """)
 
 
+NOBODY = UUID(int=0)
 WAS_DENIED = text("SELECT was_denied(:tenant_id, :service, CAST(:resources AS text[]))")
 
 
 @dataclass(frozen=True)
 class Filing:
-    """What an engineer asks for; `access_window` in seconds. A system names the engineer for whom it files."""
+    """What an engineer asks for; `access_window` in seconds. A system names the engineer for whom it files.
+
+    `follows` is the request that is asked again by this one.
+    """
 
     tenant: str
     service: str
@@ -47,6 +52,7 @@ class Filing:
     case_ref: str | None
     access_window: int
     engineer: UUID | None = None
+    follows: UUID | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,7 @@ class Judged:
     requester_id: UUID
     requester: str
     tenant: Tenant
+    service: str
     policy: Policy
     terms: Terms
     mode: Mode
@@ -82,7 +89,12 @@ class Judged:
     @property
     def managers(self) -> frozenset[UUID]:
         """Everyone of the vendor who could review it."""
-        return frozenset(self.known.managers - {self.requester_id})
+        return frozenset(self.known.managers.keys() - {self.requester_id})
+
+    @property
+    def first_reviewers(self) -> Asked:
+        """Whom of the vendor to ask first, and how many tiers that makes."""
+        return reviewers.first(self.known, self.requester_id)
 
     @property
     def prompted(self) -> frozenset[UUID]:
@@ -124,19 +136,34 @@ def judge(session: Session, caller: Caller, filing: Filing, services: Mapping[st
     if tenant.suspended:
         raise TenantSuspended("The tenant is suspended: nothing can be asked of it.")
     _in_catalogue(caller, party, filing, services)
+    return _weighed(session, tenant, party, (requester_id, requester), asked(filing))
+
+
+def foresee(session: Session, tenant: Tenant, ask: Ask, services: Mapping[str, Service]) -> Judged:
+    """Judge what anybody could ask of a tenant as of now, for the tenant's own people; nobody in particular asks.
+
+    Raises:
+        UnknownService: as named.
+    """
+    _in_services(ask.service, ask.actions, services)
+    return _weighed(session, tenant, Party.ENGINEER, (NOBODY, ""), ask)
+
+
+def _weighed(session: Session, tenant: Tenant, party: Party, requester: tuple[UUID, str], ask: Ask) -> Judged:
     policy = policies.current(session, tenant)
     at = now(session)
     return Judged(
         party=party,
-        requester_id=requester_id,
-        requester=requester,
+        requester_id=requester[0],
+        requester=requester[1],
         tenant=tenant,
+        service=ask.service,
         policy=policy,
-        terms=terms_for(policy, asked(filing)),
+        terms=terms_for(policy, ask),
         mode=effective_mode(tenant.mode, policy, at),
-        known=outbox.directory(session, {tenant.id}, at),
+        known=directory.look_up(session, {tenant.id}, at),
         at=at,
-        was_denied=_was_denied(session, tenant, filing),
+        was_denied=_was_denied(session, tenant, ask),
     )
 
 
@@ -158,8 +185,21 @@ def lacking(filing: Filing, terms: Terms) -> list[tuple[str, str]]:
     )
 
 
-def _was_denied(session: Session, tenant: Tenant, filing: Filing) -> bool:
-    values = {"tenant_id": tenant.id, "service": filing.service, "resources": list(filing.resources)}
+def lacking_today(request: AccessRequest, terms: Terms) -> list[tuple[str, str]]:
+    """Return what a request that waits lacks under the terms that hold by now; a lower ceiling only shortens it."""
+    return list(
+        defects(
+            terms,
+            reason=Reason(request.reason_code),
+            justification=request.justification,
+            case_ref=request.case_ref,
+            access_window=min(request.access_window, terms.access_ceiling),
+        )
+    )
+
+
+def _was_denied(session: Session, tenant: Tenant, ask: Ask) -> bool:
+    values = {"tenant_id": tenant.id, "service": ask.service, "resources": list(ask.resources)}
     return bool(session.connection().execute(WAS_DENIED, values).scalar_one())
 
 
@@ -182,13 +222,17 @@ def _requester(session: Session, caller: Caller, party: Party, filing: Filing) -
 
 
 def _in_catalogue(caller: Caller, party: Party, filing: Filing, services: Mapping[str, Service]) -> None:
-    service = services.get(filing.service)
+    if party is Party.SYSTEM and filing.service in services and filing.service not in caller.services:
+        raise NotYours("This token is not bound to the service.")
+    _in_services(filing.service, filing.actions, services)
+
+
+def _in_services(named: str, actions: Collection[str], services: Mapping[str, Service]) -> None:
+    service = services.get(named)
     if service is None:
         raise UnknownService(f"Choose one of the services {', '.join(sorted(services))}.", field="service")
-    if party is Party.SYSTEM and filing.service not in caller.services:
-        raise NotYours("This token is not bound to the service.")
-    if unknown := sorted(set(filing.actions) - set(service.actions)):
+    if unknown := sorted(set(actions) - set(service.actions)):
         raise UnknownService(
-            f"{filing.service} has no action {', '.join(unknown)}; choose from {', '.join(service.actions)}.",
+            f"{named} has no action {', '.join(unknown)}; choose from {', '.join(service.actions)}.",
             field="actions",
         )

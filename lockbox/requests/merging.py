@@ -1,8 +1,9 @@
 """Merging terms by the strictest, so that no rule and no order of rules ever loosens anything."""
 
+from collections.abc import Iterable
 from itertools import zip_longest
 
-from lockbox.requests.rules import Ask, Policy
+from lockbox.requests.rules import Ask, Policy, Rule
 from lockbox.requests.terms import Stage, Terms
 
 # False is less than True, so the same two words say "and" and "or".
@@ -16,6 +17,7 @@ LESS_IS_STRICTER = (
     "sign_in_age",
 )
 EITHER_SAYS = ("approval_reminders", "review_reminders")
+EARLIEST = ("widening", "review_widening")
 MORE_IS_STRICTER = ("vendor_review", "quorum", "require_case", "justification_least")
 
 
@@ -23,14 +25,16 @@ def stricter(a: Terms, b: Terms) -> Terms:
     """Return the strictest of both, field by field; associative, commutative and idempotent.
 
     Stages add up, with the larger quorum of each group. Only reasons that both accept are left, perhaps none. A
-    group is prompted as early as either side says; a side without tiers has no say in that. Who is waited for is
+    group is prompted as early as either side says; a side without tiers has no say in that. So is each tier of the
+    vendor's managers. Who is waited for is
     reminded whenever either side says, and a window's end is announced as early as either does.
     """
     return Terms.model_validate(
         {name: min(getattr(a, name), getattr(b, name)) for name in LESS_IS_STRICTER}
         | {name: max(getattr(a, name), getattr(b, name)) for name in MORE_IS_STRICTER}
         | {name: tuple({*getattr(a, name), *getattr(b, name)}) for name in EITHER_SAYS}
-        | {"closing_warning": max(a.closing_warning, b.closing_warning), "widening": _widening(a, b)}
+        | {name: _earliest(getattr(a, name), getattr(b, name)) for name in EARLIEST}
+        | {"closing_warning": max(a.closing_warning, b.closing_warning)}
         | {"reasons": a.reasons & b.reasons, "stages": _stages(a, b), "tiers": _tiers(a, b)}
     )
 
@@ -56,10 +60,21 @@ def terms_for(policy: Policy, ask: Ask) -> Terms:
     is "stricter wins downwards" (EN4 of the design notes' `product.md`), after the inheritance of Google Access
     Approval's settings from organisation to folder to project. The order of the rules has no effect.
     """
+    return _merged(policy, (rule for rule in policy.rules if rule.match.matches(ask)))
+
+
+def strictest(policy: Policy) -> Terms:
+    """Return the strictest terms that any ask could meet: the tenant's own, merged with those of every rule.
+
+    Whoever would loosen the policy itself meets these: what they loosen may be what the strictest rule holds.
+    """
+    return _merged(policy, policy.rules)
+
+
+def _merged(policy: Policy, rules: Iterable[Rule]) -> Terms:
     terms = stricter(policy, policy)
-    for rule in policy.rules:
-        if rule.match.matches(ask):
-            terms = stricter(terms, terms.model_copy(update=rule.terms.given()))
+    for rule in rules:
+        terms = stricter(terms, terms.model_copy(update=rule.terms.given()))
     return terms
 
 
@@ -70,8 +85,8 @@ def _stages(a: Terms, b: Terms) -> tuple[Stage, ...]:
     return tuple(Stage(group=group, quorum=quorum) for group, quorum in quorums.items())
 
 
-def _widening(a: Terms, b: Terms) -> tuple[int, ...]:
-    return tuple(min(one, other) for one, other in zip_longest(a.widening, b.widening, fillvalue=100))
+def _earliest(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(min(one, other) for one, other in zip_longest(a, b, fillvalue=100))
 
 
 def _tiers(a: Terms, b: Terms) -> tuple[tuple[str, ...], ...]:

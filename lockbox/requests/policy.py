@@ -13,14 +13,15 @@ from lockbox.requests.terms import Terms
 class Stretch:
     """The stretch of time for which a request stands in one state, and how far the clock's nudges have come in it.
 
-    `since` is when it was asked or opened, `tiers_asked` how many tiers of approvers were asked so far: 0 where
-    there are none, and everybody was asked at once.
+    `since` is when it was asked or opened, `tiers_asked` how many tiers of those who can answer were asked so far:
+    0 where there are none, and everybody was asked at once. `review_tiers` is how many the vendor's managers have.
     """
 
     state: State
     since: datetime
     deadline_at: datetime
     tiers_asked: int = 0
+    review_tiers: int = 1
     warned: bool = False
 
 
@@ -46,7 +47,7 @@ def customer_decides(mode: Mode) -> bool:
 def deadline(state: State, since: datetime, *, review: int, approval: int, access: int) -> datetime:
     """Return when the clock that starts with this state runs out; `since` itself for the states that end."""
     seconds = {State.REVIEWING: review, State.PENDING: approval, State.ACTIVE: access}.get(state, 0)
-    return since + timedelta(seconds=seconds)
+    return since.astimezone(UTC) + timedelta(seconds=seconds)
 
 
 def wake_at(stretch: Stretch, terms: Terms, at: datetime) -> datetime | None:
@@ -86,8 +87,11 @@ def _reminders(stretch: Stretch, terms: Terms) -> list[datetime]:
 
 def _widenings(stretch: Stretch, terms: Terms) -> list[datetime]:
     """Return when the second tier, the third and so on are to be asked."""
-    further = terms.widening[: max(len(terms.tiers) - 1, 0)] if stretch.state is State.PENDING else ()
-    return list(_moments(stretch, further))
+    further = {
+        State.REVIEWING: terms.review_widening[: max(stretch.review_tiers - 1, 0)],
+        State.PENDING: terms.widening[: max(len(terms.tiers) - 1, 0)],
+    }
+    return list(_moments(stretch, further.get(stretch.state, ())))
 
 
 def _warnings(stretch: Stretch, terms: Terms) -> Iterator[datetime]:

@@ -113,6 +113,7 @@ class Terms(Value):
         widening: when to prompt the second tier, the third, and so on, in percent of the approval window.
         approval_reminders: when to remind those who were asked and have not answered, in percent of that window.
         review_reminders: the same for the vendor's managers, in percent of the review window.
+        review_widening: when to prompt the managers of the second review tier, the third, and so on, the same way.
         closing_warning: how long before an open window closes to say so; 0 is never.
         reasons: the reasons that may be given.
         require_case: a filing must name a support case.
@@ -133,6 +134,7 @@ class Terms(Value):
     widening: Widening = (50, 67, 75, 80)
     approval_reminders: Moments = (50, 83)
     review_reminders: Moments = (50, 83)
+    review_widening: Widening = (50, 67, 75, 80)
     closing_warning: WarningTime = 600
     reasons: Reasons = frozenset(Reason)
     require_case: bool = False
@@ -156,6 +158,7 @@ class Overrides(Value):
     widening: Annotated[Widening, Field(min_length=1)] | None = None
     approval_reminders: Annotated[Reminders, Field(min_length=1)] | None = None
     review_reminders: Annotated[Reminders, Field(min_length=1)] | None = None
+    review_widening: Annotated[Widening, Field(min_length=1)] | None = None
     closing_warning: WarningTime | None = None
     reasons: ChosenReasons | None = None
     require_case: bool | None = None

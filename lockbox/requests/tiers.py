@@ -1,11 +1,11 @@
 """Whom of the customer to ask first, and whom next: the tiers of a policy, as the people who can decide now."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from uuid import UUID
 
-from lockbox.notices.outbox import Directory
+from lockbox.notices.directory import Directory
 from lockbox.requests.quorum import who_lacks
 from lockbox.requests.terms import Terms
 
@@ -21,22 +21,20 @@ class Asked:
 
 
 def first(terms: Terms, groups: Groups, known: Directory, tenant_id: UUID) -> Asked:
-    """Return whom to prompt first: the earliest tier in which anybody can decide, else every approver.
-
-    Who wants no prompts gets none, unless the others of these could not decide without them.
-    """
+    """Return whom to prompt first: the earliest tier in which anybody can decide, else every approver."""
     for count in range(1, len(terms.tiers) + 1):
         if prompted := so_far(terms, groups, known, tenant_id, count):
-            return Asked(count, _willing(prompted, terms, groups, known, tenant_id))
-    return Asked(0, _willing(known.prompted(tenant_id), terms, groups, known, tenant_id))
+            return Asked(count, prompted)
+    return Asked(0, so_far(terms, groups, known, tenant_id, 0))
 
 
 def so_far(terms: Terms, groups: Groups, known: Directory, tenant_id: UUID, tiers: int) -> frozenset[UUID]:
-    """Return who of the first so many tiers can decide now, deputies in place of who is away; 0 is everybody."""
-    if not tiers:
-        return known.prompted(tenant_id)
+    """Return who of the first so many tiers can decide now, deputies in place of who is away; 0 is everybody.
+
+    Who wants no prompts gets none, unless the others of these could not decide without them.
+    """
     members = {person for tier in terms.tiers[:tiers] for group in tier for person in groups.get(group, ())}
-    return known.prompted(tenant_id, members)
+    return _willing(known.prompted(tenant_id, members if tiers else None), terms, groups, known, tenant_id)
 
 
 def wider(
@@ -53,10 +51,24 @@ def wider(
 
     A tier that adds nobody lets the next one in.
     """
+
+    def asked(count: int) -> frozenset[UUID]:
+        return so_far(terms, groups, known, tenant_id, count)
+
+    return climb(asked, len(terms.tiers), heard=heard, tiers=tiers, to=to)
+
+
+def climb(
+    asked: Callable[[int], frozenset[UUID]], most: int, *, heard: AbstractSet[UUID], tiers: int, to: int
+) -> Asked:
+    """Return who is added from one tier to another of so many, by who is asked with each count of them.
+
+    A tier that adds nobody lets the next one in.
+    """
     added: frozenset[UUID] = frozenset()
-    while tiers < min(to, len(terms.tiers)) or (not added and tiers < len(terms.tiers)):
+    while tiers < min(to, most) or (not added and tiers < most):
         tiers += 1
-        added = so_far(terms, groups, known, tenant_id, tiers) - heard
+        added = asked(tiers) - heard
     return Asked(tiers, added)
 
 

@@ -17,7 +17,8 @@ from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_CLOCK, Actor, Happening
 from lockbox.notices import outbox
 from lockbox.notices.audience import Nudge
-from lockbox.notices.outbox import Directory, News
+from lockbox.notices.directory import Directory
+from lockbox.notices.outbox import News
 from lockbox.people.roles import Caller, Mode
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, Action, Party, State
 from lockbox.requests.models import AccessRequest, Decision
@@ -26,12 +27,12 @@ from lockbox.schedule import CLOCK, Promise
 NEW_REQUEST = """
 new_request AS (
     INSERT INTO requests (id, tenant_id, requester_id, service, resources, actions, reason_code, justification,
-        case_ref, mode, policy_version, token_id, consent_until, quorum, approval_window, access_window, state,
-        version, deadline_at, wake_at, created_at, asked_at, tiers_asked)
+        case_ref, mode, policy_version, token_id, filed_by, consent_until, quorum, approval_window, access_window,
+        state, version, deadline_at, wake_at, created_at, asked_at, tiers_asked, follows)
     VALUES (:id, :tenant_id, :requester_id, :service, CAST(:resources AS text[]), CAST(:actions AS text[]),
-        :reason_code, :justification, :case_ref, :mode, :policy_version, :token_id, :consent_until, :quorum,
-        :approval_window, :access_window, :state, :version, :deadline_at, :wake_at, :created_at, :asked_at,
-        :tiers_asked)
+        :reason_code, :justification, :case_ref, :mode, :policy_version, :token_id, :filed_by, :consent_until,
+        :quorum, :approval_window, :access_window, :state, :version, :deadline_at, :wake_at, :created_at, :asked_at,
+        :tiers_asked, :follows)
 )"""
 
 MOVED = """
@@ -69,6 +70,10 @@ nudged AS (
 )"""
 
 
+REASONED = frozenset({Nudge.WIDEN, Nudge.UNREACHED})
+"""The nudges for which there is a reason beside the time: that nobody could be told."""
+
+
 def _statement(*parts: str) -> TextClause:
     return text("WITH " + ",".join((*parts, events.APPEND, outbox.PROMISE)) + " SELECT 1")
 
@@ -93,13 +98,14 @@ class Origin:
 class Change:
     """One move that was judged legal: the request as it is after it, and how it came about.
 
-    `asked` are those of the customer who are prompted; None is every approver.
+    `asked` are those whom it asks: managers for a review, else people of the customer.
     """
 
     request_id: UUID
     tenant_id: UUID
     requester_id: UUID
     mode: Mode
+    service: str
     action: Action
     actor: Actor
     from_state: State | None
@@ -109,7 +115,7 @@ class Change:
     deadline_at: datetime
     wake_at: datetime | None
     asked_at: datetime | None
-    asked: frozenset[UUID] | None = None
+    asked: frozenset[UUID] = frozenset()
     facts: Mapping[str, Value] = field(default_factory=dict)
     personal: Mapping[str, str | None] = field(default_factory=dict)
 
@@ -145,6 +151,7 @@ class Change:
             actor_role=self.actor.role,
             action=self.action,
             mode=self.mode,
+            service=self.service,
             from_state=self.from_state,
             to_state=self.to_state,
             customer_knows=self.asked_at is not None,
@@ -163,13 +170,15 @@ class Change:
 class Nudged:
     """One request that the clock nudges and that stays as it is: its clock and counters after it, and who hears.
 
-    `told` is, for each nudge, who of the customer hears of it; None is everybody whom the audience's table names.
+    `told` is, for each nudge, who is asked by it; others may hear of it too. `unreached` is how many were asked where
+    none of them could be told, None where somebody was or may still be.
     """
 
     request_id: UUID
     tenant_id: UUID
     requester_id: UUID
     mode: Mode
+    service: str
     state: State
     at: datetime
     deadline_at: datetime
@@ -177,11 +186,18 @@ class Nudged:
     reminders: int
     tiers_asked: int
     warned: bool
-    told: Mapping[Nudge, frozenset[UUID] | None]
+    told: Mapping[Nudge, frozenset[UUID]]
+    unreached: int | None = None
 
     def happening(self, nudge: Nudge) -> Happening:
         """Return the event that a nudge leaves; it has no seq, for it is no move."""
-        count = {Nudge.REMIND: {"reminders": self.reminders}, Nudge.WIDEN: {"tiers_asked": self.tiers_asked}}
+        facts: dict[Nudge, dict[str, Value]] = {
+            Nudge.REMIND: {"reminders": self.reminders},
+            Nudge.WIDEN: {"tiers_asked": self.tiers_asked},
+        }
+        in_vain: dict[str, Value] = {"unreached": self.unreached} if self.unreached is not None else {}
+        if nudge in REASONED:
+            facts[nudge] = facts.get(nudge, {}) | in_vain
         return Happening(
             at=self.at,
             action=nudge,
@@ -191,7 +207,7 @@ class Nudged:
             from_state=self.state,
             to_state=self.state,
             deadline_at=self.deadline_at,
-            facts=count.get(nudge, {}),
+            facts=facts.get(nudge, {}),
         )
 
     def news(self, nudge: Nudge, event_id: UUID) -> News:
@@ -205,6 +221,7 @@ class Nudged:
             actor_role=str(THE_CLOCK.role),
             action=nudge,
             mode=self.mode,
+            service=self.service,
             from_state=self.state,
             to_state=self.state,
             customer_knows=self.state is not State.REVIEWING,
@@ -226,6 +243,7 @@ def identity(request: AccessRequest) -> dict[str, Any]:
         "tenant_id": request.tenant_id,
         "requester_id": request.requester_id,
         "mode": request.mode,
+        "service": request.service,
         "to_state": State(request.state),
         "version": request.version,
         "deadline_at": request.deadline_at,

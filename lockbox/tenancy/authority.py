@@ -8,13 +8,14 @@ from sqlalchemy import text
 from sqlmodel import Session, col, select
 
 from lockbox.database import now
-from lockbox.notices.outbox import directory
+from lockbox.notices import directory
 from lockbox.people import context
 from lockbox.people import tenants as registry
 from lockbox.people.models import Tenant
 from lockbox.people.roles import TENANT_ROLES, Caller, Role
 from lockbox.refusals import NotYours, Unknown
 from lockbox.requests import policies
+from lockbox.requests.merging import strictest
 from lockbox.requests.voting import strong_enough
 from lockbox.requests.writing import Origin
 
@@ -23,6 +24,7 @@ VENDOR = "the vendor"
 
 # A row could not be locked by everyone who may change people: row-level security hides it from updates.
 HOLD = text("SELECT pg_advisory_xact_lock(hashtextextended('lockbox people of ' || :whose, 0))")
+SHARE = text("SELECT pg_advisory_xact_lock_shared(hashtextextended('lockbox people of ' || :whose, 0))")
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,9 @@ def take(
 
 
 def firmly(session: Session, seat: Seat, tenant: Tenant) -> None:
-    """Check that whoever could loosen something at a tenant signed in as freshly and strongly as to approve.
+    """Check that whoever could loosen something at a tenant signed in as freshly and strongly as to approve anything.
+
+    That is by the strictest of all rules, for it may be the one that gives way.
 
     While nobody could approve there is nothing to loosen: whoever sets a tenant up may do so as they came in.
 
@@ -87,14 +91,14 @@ def firmly(session: Session, seat: Seat, tenant: Tenant) -> None:
         SignInAgain: an API token was shown, or a mailed code where the policy asks for more, or it is too long ago.
     """
     at = now(session)
-    if directory(session, {tenant.id}, at).approvers[tenant.id]:
-        strong_enough(seat.caller, policies.current(session, tenant), at)
+    if directory.look_up(session, {tenant.id}, at).approvers[tenant.id]:
+        strong_enough(seat.caller, strictest(policies.current(session, tenant)), at)
 
 
 def is_last_approver(session: Session, seat: Seat, person_id: UUID) -> bool:
     """Whether nobody else approves for the tenant at which somebody acts."""
     assert seat.tenant_id is not None  # noqa: S101 - members are those of a tenant
-    return directory(session, {seat.tenant_id}, now(session)).approvers[seat.tenant_id] <= {person_id}
+    return directory.look_up(session, {seat.tenant_id}, now(session)).approvers[seat.tenant_id] <= {person_id}
 
 
 def operate(session: Session, caller: Caller, origin: Origin, slug: str) -> tuple[Seat, Tenant]:
@@ -105,6 +109,8 @@ def operate(session: Session, caller: Caller, origin: Origin, slug: str) -> tupl
     """
     tenant = known(session, caller, slug)
     capacity(caller, (Role.OPERATOR,))
+    # Whoever takes an operator's role away waits, and finds what the operator has left at tenants.
+    session.connection().execute(SHARE, {"whose": VENDOR})
     hold(session, tenant.id)
     caller = registry.as_of_now(session, caller)
     role = capacity(caller, (Role.OPERATOR,))

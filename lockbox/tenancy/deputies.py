@@ -11,7 +11,7 @@ from sqlmodel import Session, col, select
 from lockbox.audit.canonical import instant
 from lockbox.database import now
 from lockbox.ids import new_id
-from lockbox.notices import announcing, outbox
+from lockbox.notices import announcing, directory
 from lockbox.notices.memos import DEPUTY_BEGINS
 from lockbox.people.models import Delegation, Person, Tenant
 from lockbox.people.roles import Caller, Role
@@ -130,7 +130,7 @@ def current(session: Session, caller: Caller, slug: str) -> Sequence[Entry]:
     )
     found = session.exec(query.order_by(col(Delegation.starts_at), col(Delegation.id))).all()
     names = _names(session, found)
-    stands = outbox.directory(session, {tenant.id}, at).deputies[tenant.id]
+    stands = directory.look_up(session, {tenant.id}, at).deputies[tenant.id]
     return [
         Entry(
             one,

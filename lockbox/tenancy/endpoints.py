@@ -16,7 +16,7 @@ from lockbox.fetching import FetchFailed
 from lockbox.notices import announcing
 from lockbox.notices import endpoints as kept
 from lockbox.notices.calls import TEST
-from lockbox.notices.memos import DEPUTY_BEGINS, INVITATION, SIGN_IN_CODE, TITLES
+from lockbox.notices.memos import PERSONAL, TITLES
 from lockbox.notices.models import Delivery, Endpoint, Format
 from lockbox.notices.outbox import KIND
 from lockbox.notices.vault import Vault
@@ -39,8 +39,11 @@ LONGEST_OVERLAP = timedelta(days=7)
 BY_HAND = "by_hand"
 ADMINS = (Role.TENANT_ADMIN,)
 OPERATORS = (Role.OPERATOR,)
+NOT_THE_VENDORS = (
+    "A webhook of the vendor is never told why access is asked: whoever keeps it may not read that. Leave it out."
+)
 OF_REQUESTS = frozenset(f"request.{state}" for state in State)
-OF_TENANTS = frozenset(f"tenant.{kind}" for kind in TITLES.keys() - {DEPUTY_BEGINS, INVITATION, SIGN_IN_CODE})
+OF_TENANTS = frozenset(f"tenant.{kind}" for kind in TITLES.keys() - PERSONAL)
 # What sends no more outside than before, and to nowhere else: no fresh sign-in is asked for it.
 HARMLESS = frozenset({"description"})
 
@@ -111,13 +114,14 @@ def add(session: Session, caller: Caller, origin: Origin, slug: str | None, want
 
     Raises:
         Unknown, NotYours, SignInAgain: as named.
-        Invalid: the address would never be called, or there is no such event.
+        Invalid: the address would never be called, there is no such event, or the vendor's is to be told why.
         TooManyEndpoints: the most that there may be are there.
     """
     tenant = None if slug is None else authority.known(session, caller, slug)
     seat = authority.take(session, caller, origin, ADMINS if tenant else OPERATORS, tenant)
     _firmly(session, seat, tenant)
     _good(wanted.url, wanted.event_types, seat.tenant_id, reach)
+    _may_be_told_why(seat.tenant_id, is_told=wanted.with_justification)
     if len(_of(session, seat.tenant_id)) >= MOST_ENDPOINTS:
         raise TooManyEndpoints(f"There may be {MOST_ENDPOINTS} webhooks; remove one.")
     at = now(session)
@@ -157,6 +161,7 @@ def change(
     if changed - HARMLESS or (turns and enabled):
         _firmly(session, seat, tenant)
     _good(wanted.get("url", endpoint.url), wanted.get("event_types", ()), endpoint.tenant_id, reach)
+    _may_be_told_why(endpoint.tenant_id, is_told=wanted.get("with_justification", False))
     at = now(session)
     for name in changed:
         setattr(endpoint, name, values[name])
@@ -220,11 +225,14 @@ def try_out(session: Session, caller: Caller, origin: Origin, endpoint_id: UUID)
     Raises:
         Unknown, NotYours: as named.
         EndpointDisabled: it is called no more.
+        TooMany: it was called by hand ten times in the last minute.
     """
     seat, endpoint, _ = _taken(session, caller, origin, endpoint_id)
     if endpoint.disabled_at is not None:
         raise EndpointDisabled("The webhook is disabled; enable it first.")
-    deed = Deed(TEST, now(session), {}, facts={"endpoint_id": endpoint.id})
+    at = now(session)
+    _count(session, endpoint, at)
+    deed = Deed(TEST, at, {}, facts={"endpoint_id": endpoint.id})
     return announcing.try_out(session, trail.happening_of(seat, deed), endpoint.id)
 
 
@@ -250,6 +258,7 @@ def redeliver(session: Session, caller: Caller, origin: Origin, delivery_id: UUI
         EndpointDisabled: the endpoint is called no more.
         StillWaiting: it has not ended, and will be tried again by itself.
         Outdated: it asked for something that is settled.
+        TooMany: the endpoint was called by hand ten times in the last minute.
     """
     context.enter(session, caller)
     delivery = session.get(Delivery, delivery_id)
@@ -264,6 +273,7 @@ def redeliver(session: Session, caller: Caller, origin: Origin, delivery_id: UUI
         raise StillWaiting("The notice has not ended: it will be tried again by itself.")
     if answer == "outdated":
         raise Outdated("What it asked for is settled; nobody is asked again.")
+    _count(session, endpoint, at)
     database.promise(session, NOTICES, [Promise(str(notice), KIND, at)])
     deed = Deed("delivery_repeated", at, {}, facts={"endpoint_id": endpoint.id, "notice_id": notice})
     announcing.record(session, trail.happening_of(seat, deed))
@@ -297,6 +307,12 @@ def _taken(
     return seat, endpoint, tenant
 
 
+def _count(session: Session, endpoint: Endpoint, at: datetime) -> None:
+    kept.count_call(endpoint, at)
+    session.add(endpoint)
+    session.flush()
+
+
 def _of(session: Session, tenant_id: UUID | None) -> Sequence[Endpoint]:
     whose = col(Endpoint.tenant_id).is_(None) if tenant_id is None else col(Endpoint.tenant_id) == tenant_id
     query = select(Endpoint).where(whose, col(Endpoint.removed_at).is_(None))
@@ -320,6 +336,11 @@ def _good(url: str, event_types: Iterable[str], tenant_id: UUID | None, reach: R
         raise Invalid(
             f"There is no event {unknown[0]}; the events are {', '.join(sorted(known))}.", field="event_types"
         )
+
+
+def _may_be_told_why(tenant_id: UUID | None, *, is_told: bool) -> None:
+    if is_told and tenant_id is None:
+        raise Invalid(NOT_THE_VENDORS, field="with_justification")
 
 
 def _turn(endpoint: Endpoint, disabled_at: datetime | None) -> None:

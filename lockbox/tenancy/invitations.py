@@ -28,6 +28,7 @@ from lockbox.tenancy.trail import Deed, change, listed
 
 REFUSED = "This invitation is not good, or the code is not its own: ask for another one."
 OVER = "The time to accept this invitation is over; ask for another one."
+MIXED = "A person becomes no system, nor a system a person: ask for an invitation to another address."
 INVITED = "invited"
 UNSAID = Origin("api")
 
@@ -74,18 +75,15 @@ def end(session: Session, seat: Seat, invitation_id: UUID, *, only_recovery: boo
         raise Unknown("There is no such invitation.")
     if invitation.accepted_at or invitation.withdrawn_at:
         raise InvitationClosed("This invitation has been accepted or withdrawn; there is nothing left to take back.")
-    at = now(session)
-    invitation.withdrawn_at, invitation.withdrawn_by = at, seat.caller.person_id
-    session.add(invitation)
-    session.flush()
-    deed = Deed(
-        "recovery_objected" if invitation.is_recovery else "invitation_withdrawn",
-        at,
-        {"roles": change(listed(invitation.roles), trail.ABSENT)},
-        {"member": trail.person(invitation.name, invitation.email)},
-        {"invitation_id": invitation.id},
-    )
-    trail.tell(session, seat, deed)
+    _end(session, seat, invitation)
+
+
+def end_those_by(session: Session, seat: Seat, person_id: UUID) -> None:
+    """Take back what somebody has offered who no longer may: at one tenant, or at the vendor, where somebody acts."""
+    theirs = (col(Invitation.invited_by) == person_id, offers.at_place(seat.tenant_id), offers.is_open(now(session)))
+    query = offers.without_secret().where(*theirs).order_by(col(Invitation.id)).with_for_update()
+    for invitation in session.exec(query).all():
+        _end(session, seat, invitation)
 
 
 def accept(session: Session, invitation_id: UUID, code: str, *, origin: Origin = UNSAID) -> Caller:
@@ -99,7 +97,7 @@ def accept(session: Session, invitation_id: UUID, code: str, *, origin: Origin =
 
     Raises:
         InvitationRefused: the invitation is unknown, used, withdrawn or not yet good, the code is wrong, or the
-            person was disabled; all of these answer alike.
+            person was disabled; all of these answer alike. Or it would make a system something else as well.
         InvitationExpired: the code is right and its time is over.
         OtherSide: the address belongs to a person of the other side.
     """
@@ -117,6 +115,27 @@ def accept(session: Session, invitation_id: UUID, code: str, *, origin: Origin =
     return _seated(session, caller, invitation, origin, at)
 
 
+def _end(session: Session, seat: Seat, invitation: Invitation) -> None:
+    at = now(session)
+    invitation.withdrawn_at, invitation.withdrawn_by = at, seat.caller.person_id
+    session.add(invitation)
+    session.flush()
+    deed = Deed(
+        _ending(seat, invitation),
+        at,
+        {"roles": change(listed(invitation.roles), trail.ABSENT)},
+        {"member": trail.person(invitation.name, invitation.email)},
+        {"invitation_id": invitation.id},
+    )
+    trail.tell(session, seat, deed)
+
+
+def _ending(seat: Seat, invitation: Invitation) -> str:
+    if not invitation.is_recovery:
+        return "invitation_withdrawn"
+    return "recovery_withdrawn" if seat.role == Role.OPERATOR else "recovery_objected"
+
+
 def _locked(session: Session, invitation_id: UUID, code: str) -> Invitation:
     found = _shown(session, invitation_id, code)
     if found is None or found.revoked or found.disabled:
@@ -132,7 +151,7 @@ def _locked(session: Session, invitation_id: UUID, code: str) -> Invitation:
 
 
 def _shown(session: Session, invitation_id: UUID, code: str) -> Found | None:
-    return recognition.recognise(session, Kind.INVITATION, str(invitation_id), correspondence.invitation_hash(code))
+    return recognition.recognise(session, Kind.INVITATION, str(invitation_id), correspondence.hash_of(code))
 
 
 def _judged(found: Found | None, invitation: Invitation, at: datetime) -> Found:
@@ -147,6 +166,8 @@ def _seated(session: Session, caller: Caller, invitation: Invitation, origin: Or
     context.enter(session, caller)
     place, offered = invitation.tenant_id, frozenset(Role(role) for role in invitation.roles)
     before = _roles_at(registry.as_of_now(session, caller), place)
+    if before and (Role.SYSTEM in before) is not (Role.SYSTEM in offered):
+        raise InvitationRefused(MIXED)
     memberships.give(session, caller.person_id, place, offered)
     invitation.accepted_at, invitation.accepted_by = at, caller.person_id
     session.add(invitation)

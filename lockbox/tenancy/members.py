@@ -9,7 +9,7 @@ from lockbox.people.models import EligibleDeputy, Invitation
 from lockbox.people.roles import Caller, Role
 from lockbox.refusals import LastAdmin, Unknown
 from lockbox.requests.writing import Origin
-from lockbox.tenancy import authority, deputies, memberships, offers, trail
+from lockbox.tenancy import authority, deputies, invitations, memberships, offers, trail
 from lockbox.tenancy.authority import Seat
 from lockbox.tenancy.memberships import Member, Page
 from lockbox.tenancy.offers import Offer
@@ -57,6 +57,8 @@ def set_roles(
 ) -> Member:
     """Give a member exactly these roles; they hold from the next call on. The same roles again change nothing.
 
+    What a role carried ends with it: who stands in for an approver, and what an admin has offered to others.
+
     Raises:
         Unknown, NotYours: as named.
         LastAdmin: the tenant would be left without an admin.
@@ -73,7 +75,7 @@ def set_roles(
 
 
 def remove(session: Session, caller: Caller, origin: Origin, slug: str, person_id: UUID) -> None:
-    """Take a member out of the tenant, with every role and everything that they stand in for.
+    """Take a member out of the tenant, with every role, everything that they stand in for, and their invitations.
 
     Raises:
         Unknown, NotYours: as named.
@@ -86,6 +88,7 @@ def remove(session: Session, caller: Caller, origin: Origin, slug: str, person_i
         authority.firmly(session, seat, authority.known(session, caller, slug))
     _not_the_last_admin(session, seat, member, nothing)
     deputies.end_those_of(session, seat, person_id, as_principal=True, as_deputy=True)
+    invitations.end_those_by(session, seat, person_id)
     if member.is_eligible:
         _mark(session, seat, person_id, eligible=False)
     _replace(session, seat, member, nothing)
@@ -148,8 +151,11 @@ def _not_the_last_admin(session: Session, seat: Seat, member: Member, roles: fro
 
 
 def _end_what_roles_carried(session: Session, seat: Seat, member: Member, roles: frozenset[Role]) -> None:
-    if Role.APPROVER in member.roles - roles:
+    gone = member.roles - roles
+    if Role.APPROVER in gone:
         deputies.end_those_of(session, seat, member.person_id, as_principal=True, as_deputy=False)
+    if Role.TENANT_ADMIN in gone:
+        invitations.end_those_by(session, seat, member.person_id)
 
 
 def _replace(session: Session, seat: Seat, member: Member, roles: frozenset[Role]) -> None:

@@ -18,6 +18,7 @@ MOST_A_PAGE = 200
 LIST = text("""
 SELECT p.id, p.name, p.email, p.disabled_at IS NOT NULL AS is_disabled,
     array_remove(array_agg(m.role), NULL) AS roles, min(uuid_extract_timestamp(m.id)) AS since,
+    min(m.review_tier) FILTER (WHERE m.role = 'manager') AS review_tier,
     EXISTS (SELECT FROM eligible_deputies l WHERE l.tenant_id = :tenant_id AND l.person_id = p.id) AS is_eligible
 FROM people p LEFT JOIN memberships m ON m.person_id = p.id
     AND m.tenant_id IS NOT DISTINCT FROM CAST(:tenant_id AS uuid)
@@ -35,6 +36,9 @@ TAKE = text("""
 DELETE FROM memberships WHERE person_id = :person_id
 AND tenant_id IS NOT DISTINCT FROM CAST(:tenant_id AS uuid) AND role = ANY(:roles)
 """)
+PUT_INTO_TIER = text("""
+UPDATE memberships SET review_tier = :tier WHERE person_id = :person_id AND tenant_id IS NULL AND role = 'manager'
+""")
 OTHER_ADMINS = text("""
 SELECT count(*) FROM memberships m JOIN people p ON p.id = m.person_id AND p.disabled_at IS NULL
 WHERE m.tenant_id = :tenant_id AND m.role = 'tenant_admin' AND m.person_id <> :person_id
@@ -46,6 +50,7 @@ class Member:
     """Somebody with the roles that they have in one place, or at the vendor also without any.
 
     `since` is from when the oldest of these roles dates, `is_eligible` whether approvers may name them as deputy.
+    `review_tier` is in which tier of a review they are asked, None for who is no manager.
     """
 
     person_id: UUID
@@ -55,6 +60,7 @@ class Member:
     is_eligible: bool
     is_disabled: bool
     since: datetime | None
+    review_tier: int | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,11 @@ def take_away(session: Session, person_id: UUID, tenant_id: UUID | None, roles: 
         session.connection().execute(TAKE, values)
 
 
+def put_into_tier(session: Session, person_id: UUID, tier: int) -> None:
+    """Let a manager of the vendor be asked in that tier of a review."""
+    session.connection().execute(PUT_INTO_TIER, {"person_id": person_id, "tier": tier})
+
+
 def other_admins(session: Session, tenant_id: UUID, person_id: UUID) -> int:
     """Count the admins in good standing that a tenant has apart from one person."""
     count: int = (
@@ -122,4 +133,5 @@ def _member(row: Row[Any]) -> Member:
         is_eligible=row.is_eligible,
         is_disabled=row.is_disabled,
         since=row.since,
+        review_tier=row.review_tier,
     )

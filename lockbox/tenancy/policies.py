@@ -10,7 +10,7 @@ from sqlmodel import Session, col, select
 
 from lockbox.audit.canonical import Value
 from lockbox.database import now
-from lockbox.notices import outbox
+from lockbox.notices import directory
 from lockbox.people.models import EligibleDeputy, Membership, Person, Tenant
 from lockbox.people.roles import Caller, Mode, Role
 from lockbox.refusals import Invalid, NobodyCanApprove, Stale, Unknown
@@ -163,7 +163,7 @@ def _deciders(session: Session, tenant: Tenant) -> Iterator[UUID]:
 
 
 def _somebody_can_approve(session: Session, tenant: Tenant, policy: Policy, at: datetime) -> None:
-    known = outbox.directory(session, {tenant.id}, at)
+    known = directory.look_up(session, {tenant.id}, at)
     seats = known.seats(tenant.id)
     reasons = [
         f"{where}{reason}"

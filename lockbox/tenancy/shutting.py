@@ -1,7 +1,8 @@
 """Shutting: a tenant's admin switches the mode, or closes all windows and denies all that waits, in one call."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from sqlalchemy import ColumnElement
 from sqlmodel import Session, col, select
@@ -13,7 +14,8 @@ from lockbox.people.roles import Caller, Mode, Role
 from lockbox.refusals import LicenceRequired, TooLate
 from lockbox.requests import acting, policies, voting
 from lockbox.requests.changes import changes as policy_changes
-from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.lifecycle import OPEN_STATES, Action, State
+from lockbox.requests.merging import strictest
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.voting import Verdict
 from lockbox.requests.writing import Origin
@@ -85,14 +87,15 @@ def switch_mode(
 def shut(session: Session, caller: Caller, origin: Origin, slug: str, comment: str | None = None) -> Shut:
     """Revoke all of a tenant's open windows and deny all that waits for it, as its admin.
 
-    What the vendor still reviews is not there for the customer yet; it comes to be decided as ever.
+    What the vendor still reviews is not there for the customer yet; it comes to be decided as ever. A review or a
+    vote that is about to be committed is waited for.
 
     Raises:
         Unknown, NotYours: as named.
     """
     tenant = authority.known(session, caller, slug)
     seat = authority.take(session, caller, origin, ADMINS, tenant)
-    done = _close(session, seat, tenant, comment, col(AccessRequest.state).in_(WAYS_TO_SHUT))
+    done = _close(session, seat, tenant, comment, WAYS_TO_SHUT)
     return Shut(
         [request for request in done if request.state is State.REVOKED],
         [request for request in done if request.state is State.DENIED],
@@ -100,14 +103,17 @@ def shut(session: Session, caller: Caller, origin: Origin, slug: str, comment: s
 
 
 def close_what_was_opened_alone(session: Session, seat: Seat, tenant: Tenant) -> list[AccessRequest]:
-    """Revoke every open window that the vendor's review alone has opened, as the tenant's admin; return them."""
-    alone = (col(AccessRequest.state) == State.ACTIVE, col(AccessRequest.mode) != Mode.ENFORCE)
-    return _close(session, seat, tenant, OPENED_ALONE, *alone)
+    """Revoke every open window that the vendor's review alone has opened, as the tenant's admin; return them.
+
+    One that is about to be committed is among them. What is still in review ends under the mode in which it began.
+    """
+    alone = col(AccessRequest.mode) != Mode.ENFORCE
+    return _close(session, seat, tenant, OPENED_ALONE, {State.ACTIVE}, alone)
 
 
 def _firmly_loosened(session: Session, seat: Seat, tenant: Tenant) -> None:
     """Nobody gives the decision away by a token or a mail, not even where nobody could approve yet."""
-    voting.strong_enough(seat.caller, policies.current(session, tenant), now(session))
+    voting.strong_enough(seat.caller, strictest(policies.current(session, tenant)), now(session))
 
 
 def _is_entitled(tenant: Tenant, plans: Mapping[str, Plan]) -> None:
@@ -119,21 +125,39 @@ def _is_entitled(tenant: Tenant, plans: Mapping[str, Plan]) -> None:
 
 
 def _close(
-    session: Session, seat: Seat, tenant: Tenant, comment: str | None, *which: ColumnElement[bool]
+    session: Session,
+    seat: Seat,
+    tenant: Tenant,
+    comment: str | None,
+    states: Collection[State],
+    *which: ColumnElement[bool],
 ) -> list[AccessRequest]:
     """Act on each of the requests, by id, through the one function that makes every move; return those that ended."""
-    query = (
-        select(AccessRequest.id, AccessRequest.state)
-        .where(col(AccessRequest.tenant_id) == tenant.id, *which)
-        .order_by(col(AccessRequest.id))
-        .with_for_update()
-    )
     done = []
-    for request_id, state in session.exec(query).all():
-        verdict = Verdict(WAYS_TO_SHUT[State(state)], comment)
+    for request_id, state in _settled(session, tenant, states, *which):
+        verdict = Verdict(WAYS_TO_SHUT[state], comment)
         try:
             done.append(acting.act(session, seat.caller, seat.origin, request_id, verdict))
         except TooLate:
             # Its time has run out, and the clock is on its way to say so.
             continue
     return done
+
+
+def _settled(
+    session: Session, tenant: Tenant, states: Collection[State], *which: ColumnElement[bool]
+) -> Sequence[tuple[UUID, State]]:
+    """Return the requests in these states, by id and locked, once nobody else moves any that could come to be so.
+
+    A row that leaves another state in a transaction that is still open would be passed over without a wait: so all
+    that are not closed are locked first, and then looked at once more.
+    """
+    query = (
+        select(AccessRequest.id, AccessRequest.state)
+        .where(col(AccessRequest.tenant_id) == tenant.id, *which)
+        .order_by(col(AccessRequest.id))
+        .with_for_update()
+    )
+    session.exec(query.where(col(AccessRequest.state).in_(OPEN_STATES))).all()
+    rows = session.exec(query.where(col(AccessRequest.state).in_(states))).all()
+    return [(request_id, State(state)) for request_id, state in rows]

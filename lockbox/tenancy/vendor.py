@@ -1,17 +1,21 @@
 """The vendor's own people: operators invite them, set their roles and shut them out; never themselves."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 from sqlmodel import Session
 
+from lockbox.audit.canonical import Value
 from lockbox.database import now
 from lockbox.people import context
 from lockbox.people.models import Invitation, Person
 from lockbox.people.roles import Caller, Role
 from lockbox.refusals import Invalid, OwnRoles, Unknown
+from lockbox.requests import ending
+from lockbox.requests.models import AccessRequest
 from lockbox.requests.writing import Origin
-from lockbox.tenancy import authority, invitations, memberships, offers, trail
+from lockbox.tenancy import authority, invitations, leaving, memberships, offers, trail
 from lockbox.tenancy.authority import Seat
 from lockbox.tenancy.memberships import Member, Page
 from lockbox.tenancy.offers import Offer
@@ -19,6 +23,15 @@ from lockbox.tenancy.trail import Deed, change, listed
 
 OPERATORS = (Role.OPERATOR,)
 READERS = (Role.OPERATOR, Role.VENDOR_AUDITOR)
+FIRST_TIER = 1
+
+
+@dataclass(frozen=True)
+class Place:
+    """All the roles that somebody is to have, and the tier of the review; None leaves that as it is."""
+
+    roles: frozenset[Role]
+    review_tier: int | None = None
 
 
 def page(session: Session, caller: Caller, *, cursor: UUID | None, most: int) -> Page:
@@ -67,48 +80,66 @@ def withdraw(session: Session, caller: Caller, origin: Origin, invitation_id: UU
     invitations.end(session, authority.take(session, caller, origin, OPERATORS), invitation_id)
 
 
-def set_roles(session: Session, caller: Caller, origin: Origin, person_id: UUID, roles: frozenset[Role]) -> Member:
+def set_roles(
+    session: Session,
+    caller: Caller,
+    origin: Origin,
+    person_id: UUID,
+    roles: frozenset[Role],
+    *,
+    review_tier: int | None = None,
+) -> Member:
     """Give somebody of the vendor exactly these roles; they hold from the next call on.
+
+    What a role carried ends with it: what an operator has offered or proposed to others, what an engineer has asked
+    for or has open. A manager is asked of a review in that tier; None leaves it as it is, the first for somebody new
+    to it.
 
     Raises:
         NotYours, Unknown: as named.
         OwnRoles: it is the caller.
-        Invalid: the person is disabled.
+        Invalid: the person is disabled, or no manager and to be in a tier.
     """
     seat, member = _colleague(session, caller, origin, person_id)
     if member.is_disabled:
         raise Invalid("Somebody who is disabled gets no roles.", field="person_id")
     if member.roles and (Role.SYSTEM in roles) is not (Role.SYSTEM in member.roles):
         raise Invalid("A person becomes no system, nor a system a person: invite the other one.", field="roles")
-    if roles != member.roles:
-        _replace(session, seat, member, roles, "member_changed")
+    if review_tier and Role.MANAGER not in roles:
+        raise Invalid("Only a manager is in a tier of the review.", field="review_tier")
+    _replace(session, seat, member, Place(roles, review_tier), "member_changed")
     return _again(session, person_id)
 
 
 def remove(session: Session, caller: Caller, origin: Origin, person_id: UUID) -> None:
-    """Take every role from somebody of the vendor.
+    """Take every role from somebody of the vendor, and what it carried.
 
     Raises:
         NotYours, Unknown, OwnRoles: as named.
     """
     seat, member = _colleague(session, caller, origin, person_id)
-    if member.roles:
-        _replace(session, seat, member, frozenset(), "member_removed")
+    _replace(session, seat, member, Place(frozenset()), "member_removed")
 
 
 def disable(session: Session, caller: Caller, origin: Origin, person_id: UUID) -> Member:
     """Shut somebody of the vendor out for good: tokens, sign-ins and open windows count no more from this moment.
+
+    What they have offered or proposed to others is taken back, what they have asked for cancelled, and their open
+    windows are revoked.
 
     Raises:
         NotYours, Unknown, OwnRoles: as named.
     """
     seat, member = _colleague(session, caller, origin, person_id)
     if not member.is_disabled:
+        leaving.withdraw_offers(session, seat, person_id)
         person = session.get_one(Person, person_id)
         person.disabled_at = now(session)
         session.add(person)
         session.flush()
-        trail.tell(session, seat, _deed(session, "person_disabled", member, {"disabled": change("no", "yes")}))
+        ended = ending.end_all_of(session, seat.caller, origin, person_id)
+        deed = _deed(session, "person_disabled", member, {"disabled": change("no", "yes")}, ended)
+        trail.tell(session, seat, deed)
     return _again(session, person_id)
 
 
@@ -131,13 +162,29 @@ def _again(session: Session, person_id: UUID) -> Member:
     return member
 
 
-def _replace(session: Session, seat: Seat, member: Member, roles: frozenset[Role], action: str) -> None:
-    memberships.give(session, member.person_id, None, roles - member.roles)
-    memberships.take_away(session, member.person_id, None, member.roles - roles)
-    diff = change(listed(memberships.words(member.roles)), listed(memberships.words(roles)))
-    trail.tell(session, seat, _deed(session, action, member, {"roles": diff}))
+def _replace(session: Session, seat: Seat, member: Member, place: Place, action: str) -> None:
+    lost = member.roles - place.roles
+    if Role.OPERATOR in lost:
+        leaving.withdraw_offers(session, seat, member.person_id)
+    diff = {}
+    if place.roles != member.roles:
+        memberships.give(session, member.person_id, None, place.roles - member.roles)
+        memberships.take_away(session, member.person_id, None, lost)
+        diff["roles"] = change(listed(memberships.words(member.roles)), listed(memberships.words(place.roles)))
+    before = member.review_tier or FIRST_TIER
+    if place.review_tier and place.review_tier != before:
+        memberships.put_into_tier(session, member.person_id, place.review_tier)
+        diff["review_tier"] = change(before, place.review_tier)
+    ended: list[AccessRequest] = []
+    if Role.ENGINEER in lost:
+        ended = ending.end_all_of(session, seat.caller, seat.origin, member.person_id)
+    if diff:
+        trail.tell(session, seat, _deed(session, action, member, diff, ended))
 
 
-def _deed(session: Session, action: str, member: Member, changes: dict[str, str]) -> Deed:
+def _deed(
+    session: Session, action: str, member: Member, changes: dict[str, str], ended: Sequence[AccessRequest]
+) -> Deed:
     personal = {"member": trail.person(member.name, member.address)}
-    return Deed(action, now(session), changes, personal, {"person_id": member.person_id})
+    facts: dict[str, Value] = {"person_id": member.person_id, "ended": [str(request.id) for request in ended]}
+    return Deed(action, now(session), changes, personal, facts)

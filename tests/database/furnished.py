@@ -35,8 +35,17 @@ THE_REST = (
         :tara, now(), now(), sha256('code'), now() + interval '1 day')
     """,
     """
-    INSERT INTO identities (issuer, subject, person_id, created_at)
-    SELECT 'https://idp.example', p.id::text, p.id, now() FROM unnest(CAST(:everybody AS uuid[])) AS p (id)
+    INSERT INTO addresses (id, person_id, email, prompts, created_at, expires_at, confirmed_at)
+    VALUES (uuidv7(), :ann, 'ann-' || CAST(:ann AS text) || '@home.test', true, now(), now() + interval '1 day',
+        now())
+    """,
+    """
+    INSERT INTO watchers (id, tenant_id, name, email, added_by, created_at)
+    VALUES (uuidv7(), :tenant, 'Desk', 'desk-' || CAST(:tenant AS text) || '@example.test', :tara, now())
+    """,
+    """
+    INSERT INTO identities (issuer, subject, person_id, created_at, trusted_at)
+    SELECT 'https://idp.example', p.id::text, p.id, now(), now() FROM unnest(CAST(:everybody AS uuid[])) AS p (id)
     """,
     """
     INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at, trusted_at)

@@ -11,9 +11,10 @@ from cryptography.fernet import Fernet
 from lockbox.database import Database
 from lockbox.notices import delivery, endpoints
 from lockbox.notices.delivery import Senders
+from lockbox.notices.lanes import Lanes
 from lockbox.notices.outcomes import Try
 from lockbox.notices.senders.memory import MemoryHooks, MemoryMail
-from lockbox.notices.senders.protocol import HookSender, Mail
+from lockbox.notices.senders.protocol import HookSender, Mail, MailSender
 from lockbox.notices.vault import Vault
 from lockbox.requests import policies
 from lockbox.schedule import NOTICES
@@ -28,18 +29,30 @@ SERVICES = {"exchange-online": "Exchange Online"}
 
 @dataclass
 class Postbag:
-    """Everything that is sent, by memory senders; `calling` is what really calls webhooks in their place."""
+    """Everything that is sent, by memory senders; `calling` and `mailing` are what really sends in their place.
+
+    Without `lanes` each delivery has lanes of its own, which know nothing of servers that did not answer before.
+    """
 
     mail: MemoryMail = field(default_factory=MemoryMail)
     hooks: MemoryHooks = field(default_factory=MemoryHooks)
     calling: HookSender | None = None
+    mailing: MailSender | None = None
+    lanes: Lanes | None = None
     vault: Vault = field(default_factory=lambda: Vault([Fernet.generate_key().decode()]))
 
     @property
     def senders(self) -> Senders:
         """The senders as a delivery takes them."""
         return Senders(
-            self.mail, self.calling or self.hooks, self.vault, PUBLIC_URL, SERVICES, policies.wordings, SENDER
+            self.mailing or self.mail,
+            self.calling or self.hooks,
+            self.vault,
+            PUBLIC_URL,
+            SERVICES,
+            policies.wordings,
+            SENDER,
+            self.lanes or Lanes(),
         )
 
     def deliver(self, house: Database, ids: Iterable[UUID]) -> list[Try]:

@@ -13,7 +13,7 @@ from lockbox.requests.rules import Policy
 from tests.builders import HERE, World, setting
 from tests.database.postbag import Postbag, open_notices
 from tests.database.scenes import read, set_back, write
-from tests.ruling import lay_down
+from tests.ruling import group, lay_down
 
 MANAGERS = {"max", "mia"}
 APPROVERS = {"ann", "amir", "abe"}
@@ -266,7 +266,7 @@ def test_a_stage_whose_people_all_want_no_prompts_is_asked_nonetheless(api: Data
     assert "abe" in _told(world, api, "pending")
 
 
-def test_who_wants_no_prompts_hears_of_outcomes_and_gets_receipts(api: Database, superuser: Engine) -> None:
+def test_who_was_not_asked_hears_of_no_outcome_but_gets_receipts(api: Database, superuser: Engine) -> None:
     world = _world(api, Policy(vendor_review=False))
     write(superuser, QUIET, names=["Ann", "Amir"])
     request = world.submit()
@@ -274,10 +274,74 @@ def test_who_wants_no_prompts_hears_of_outcomes_and_gets_receipts(api: Database,
     world.act("ann", Action.APPROVE, request.id)
 
     assert _told(world, api, "receipt") == {"ann", "tara"}
-    assert _told(world, api, "active") == {"erin", "amir", "abe"} | HOOKS
+    assert _told(world, api, "active") == {"erin", "abe"} | HOOKS
 
 
-def test_managers_are_asked_whatever_they_want(api: Database, superuser: Engine) -> None:
+def _tiered(api: Database, quorum: int = 1) -> World:
+    """Make a world in which Ann is asked first and Amir next; Abe is in no tier."""
+    world = _world(api, Policy(vendor_review=False))
+    groups = {"first": group(world, "ann"), "second": group(world, "amir")}
+    lay_down(world, groups=groups, tiers=[["first"], ["second"]], quorum=quorum)
+    return world
+
+
+@pytest.mark.parametrize(
+    ("who", "action", "state", "expected"),
+    [
+        ("ann", Action.APPROVE, "active", {"erin"}),
+        ("abe", Action.DENY, "denied", {"erin", "ann"}),
+        ("erin", Action.CANCEL, "cancelled", {"erin", "ann"}),
+    ],
+)
+def test_only_whom_the_tiers_have_asked_hear_how_it_ended(
+    api: Database, *, who: str, action: Action, state: str, expected: set[str]
+) -> None:
+    world = _tiered(api)
+    request = world.submit()
+
+    world.act(who, action, request.id)
+
+    assert _told(world, api, "pending") == {"ann"} | HOOKS
+    assert _told(world, api, state) == expected | HOOKS
+
+
+def test_who_answered_unasked_hears_how_it_ended(api: Database) -> None:
+    world = _tiered(api, quorum=2)
+    request = world.submit()
+    world.act("abe", Action.APPROVE, request.id)
+
+    world.act("ann", Action.APPROVE, request.id)
+
+    assert _told(world, api, "active") == {"erin", "abe"} | HOOKS
+
+
+def test_who_was_asked_and_has_left_the_tenant_hears_nothing_of_its_end(api: Database, superuser: Engine) -> None:
+    world = _world(api, Policy(vendor_review=False))
+    request = world.submit()
+    write(superuser, "DELETE FROM memberships WHERE person_id = :abe", abe=world.people["abe"].person_id)
+
+    world.act("ann", Action.DENY, request.id)
+
+    assert _told(world, api, "denied") == {"erin", "amir"} | HOOKS
+
+
+def test_who_joins_after_the_window_opened_does_not_hear_that_it_closed(
+    api: Database, worker: Database, superuser: Engine
+) -> None:
+    world = _world(api, Policy(), OBSERVE)
+    write(superuser, QUIET, names=["Ann"])
+    request = world.submit()
+    world.act("max", Action.ENDORSE, request.id)
+    world.add("late", Role.APPROVER, world.tenant.id)
+    set_back(superuser, [request.id], 1)
+
+    clock.run(worker, [request.id])
+
+    assert _told(world, api, "active") == {"erin", "amir", "abe", "tara"} | HOOKS
+    assert _told(world, api, "expired") == {"erin", "amir", "abe", "tara"} | HOOKS
+
+
+def test_managers_who_all_want_no_prompts_are_asked_nonetheless(api: Database, superuser: Engine) -> None:
     world = _world(api, Policy())
     write(superuser, QUIET, names=["Max", "Mia"])
 

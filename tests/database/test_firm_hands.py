@@ -72,6 +72,29 @@ def test_nothing_is_loosened_by_a_weak_or_an_old_sign_in(
         LOOSENING[what](world, signed_in(world, "tara", means, minutes_ago=minutes_ago))
 
 
+@pytest.mark.parametrize("what", LOOSENING)
+@pytest.mark.parametrize(
+    ("terms", "means", "minutes_ago"),
+    [({"mail_suffices": False}, Means.MAIL, 0), ({"sign_in_age": 60}, Means.PASSKEY, 2)],
+)
+def test_nothing_is_loosened_by_a_sign_in_that_is_too_weak_or_old_for_one_rule(
+    world: World, what: str, terms: dict[str, Any], means: Means, minutes_ago: float
+) -> None:
+    rule = {"name": "strict", "match": {"services": ["payroll"]}, "terms": terms}
+    lay_down(world, mail_suffices=True, rules=[rule])
+
+    with pytest.raises(SignInAgain):
+        LOOSENING[what](world, signed_in(world, "tara", means, minutes_ago=minutes_ago))
+    assert LOOSENING[what](world, signed_in(world, "tara", Means.PASSKEY)) is not None
+
+
+@pytest.mark.parametrize("what", LOOSENING)
+def test_mail_loosens_where_it_suffices_for_every_rule(world: World, what: str) -> None:
+    lay_down(world, mail_suffices=True)
+
+    assert LOOSENING[what](world, signed_in(world, "tara", Means.MAIL)) is not None
+
+
 @pytest.mark.parametrize("means", [Means.TOKEN, Means.MAIL])
 def test_the_last_approver_is_not_taken_away_by_a_weak_sign_in(world: World, means: Means) -> None:
     weak = signed_in(world, "tara", means)

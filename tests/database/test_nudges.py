@@ -214,6 +214,24 @@ def test_a_last_tier_that_adds_nobody_is_no_event(world: World, sender: Database
     assert row_of(sender, request.id).wake_at == request.deadline_at
 
 
+def test_who_wants_no_prompts_is_neither_reminded_nor_asked_with_the_own_tier(
+    world: World, sender: Database, later: ShiftedClock, superuser: Engine
+) -> None:
+    people = {"first": group(world, "abe", "amir"), "second": group(world, "ann")}
+    write(superuser, "UPDATE people SET wants_prompts = false WHERE name = ANY(:names)", names=["Amir", "Ann"])
+    later.shift = timedelta(hours=6)
+
+    spared = tiered(world, groups=people)
+    clock.run(sender, [spared.id])
+    needed = tiered(world, groups=people, quorum=3)
+    clock.run(sender, [needed.id])
+
+    assert told(world, spared.id, "pending") == told(world, spared.id, "answer_reminder") == {"abe": 1}
+    assert nudges(sender, spared.id) == ["remind"]
+    assert told(world, needed.id, "pending") == {"abe": 1, "amir": 1, "ann": 1}
+    assert told(world, needed.id, "answer_reminder") == {"abe": 1, "amir": 1}
+
+
 def test_a_deputy_is_asked_and_reminded_in_the_place_of_who_is_away(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:

@@ -1,10 +1,14 @@
 """Webhooks of a tenant and of the vendor: who keeps them, what each change takes, and what is told of it."""
 
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import DBAPIError
 
 from lockbox.database import Database
 from lockbox.notices.models import Format, Outcome
@@ -17,6 +21,7 @@ from lockbox.refusals import (
     Outdated,
     SignInAgain,
     StillWaiting,
+    TooMany,
     TooManyEndpoints,
     Unknown,
 )
@@ -25,7 +30,7 @@ from lockbox.tenancy import endpoints
 from lockbox.tenancy.endpoints import Reach, Shown, Wanted
 from tests.builders import HERE, ShiftedClock, World, unbound
 from tests.database.postbag import Postbag, open_notices
-from tests.database.scenes import as_caller, read, write
+from tests.database.scenes import as_caller, at_once, read, write
 from tests.database.trails import last_told
 from tests.mailbox import told
 from tests.ruling import signed_in
@@ -102,6 +107,31 @@ def test_each_change_is_told_to_the_admins_and_approvers_without_what_may_be_a_s
         assert b"Our channel" not in bytes(row.body)
 
 
+@pytest.mark.parametrize("who", ["olga", "tara"])
+def test_only_a_tenants_own_webhook_may_be_told_why_access_is_asked(world: World, reach: Reach, who: str) -> None:
+    shown = added(world, reach, who)
+    theirs = who == "olga"
+
+    with pytest.raises(Invalid, match="never told why") if theirs else nullcontext() as refused:
+        added(world, reach, who, with_justification=True)
+    with pytest.raises(Invalid, match="never told why") if theirs else nullcontext():
+        acts(world, who, endpoints.change, shown.endpoint.id, {"with_justification": True}, reach=reach)
+
+    assert refused is None or refused.value.facts["field"] == "with_justification"
+    acts(world, who, endpoints.change, shown.endpoint.id, {"with_justification": False}, reach=reach)
+
+
+def test_the_database_lets_no_webhook_of_the_vendor_be_told_why(world: World, reach: Reach) -> None:
+    shown = added(world, reach, "olga")
+
+    with pytest.raises(DBAPIError, match="ck_endpoints_with_justification"):
+        write(
+            unbound(world.house),
+            "UPDATE endpoints SET with_justification = true WHERE id = :id",
+            id=shown.endpoint.id,
+        )
+
+
 def test_an_equal_change_changes_nothing(world: World, reach: Reach) -> None:
     shown = added(world, reach)
     before = len(read(world.house, "SELECT FROM events"))
@@ -117,7 +147,12 @@ WIDENING: dict[str, Callable[[World, Caller, Shown, Reach], object]] = {
         w, c, endpoints.change, s.endpoint.id, {"url": "https://evil.example/"}, reach=r
     ),
     "tell more": lambda w, c, s, r: acts(
-        w, c, endpoints.change, s.endpoint.id, {"with_justification": True}, reach=r
+        w,
+        c,
+        endpoints.change,
+        s.endpoint.id,
+        {"with_justification": True} if s.endpoint.tenant_id else {"event_types": ["request.active"]},
+        reach=r,
     ),
     "rotate": lambda w, c, s, r: acts(w, c, endpoints.rotate, s.endpoint.id, vault=r.vault),
 }
@@ -288,6 +323,64 @@ def test_what_is_disabled_is_not_tried_out(world: World, reach: Reach) -> None:
 
     with pytest.raises(EndpointDisabled):
         acts(world, "tara", endpoints.try_out, shown.endpoint.id)
+
+
+@pytest.mark.parametrize("who", ["tara", "olga"])
+def test_a_webhook_is_tried_out_ten_times_in_any_minute_and_no_more(
+    world: World, later: ShiftedClock, reach: Reach, who: str
+) -> None:
+    shown, other = added(world, reach, who), added(world, reach, who)
+    shifted = World(Database(world.house.engine, world.house.schedule, later), world.tenant, world.people)
+
+    def tried(seconds: float, which: Shown = shown) -> object:
+        later.shift = timedelta(seconds=seconds)
+        return acts(shifted, who, endpoints.try_out, which.endpoint.id)
+
+    for number in range(10):
+        tried(number * 5)
+    with pytest.raises(TooMany) as refused:
+        tried(50)
+    tried(50, other)
+    tried(60.5)
+    with pytest.raises(TooMany):
+        tried(61)
+
+    assert 9 <= refused.value.facts["retry_after"] <= 10
+    calls = read(world.house, "SELECT endpoint_id FROM notices WHERE template = 'endpoint_tested'")
+    assert Counter(row.endpoint_id for row in calls) == {shown.endpoint.id: 11, other.endpoint.id: 1}
+
+
+def test_calls_that_are_repeated_are_counted_with_the_tests(
+    world: World, worker: Database, post: Postbag, reach: Reach
+) -> None:
+    shown = added(world, reach, event_types=("request.active",))
+    acts(world, "tara", endpoints.try_out, shown.endpoint.id)
+    post.deliver(worker, open_notices(worker))
+    (one,) = tries(world, "tara", shown)
+    for _ in range(9):
+        acts(world, "tara", endpoints.redeliver, one.id)
+        with pytest.raises(StillWaiting):
+            acts(world, "tara", endpoints.redeliver, one.id)
+        post.deliver(worker, open_notices(worker))
+
+    for call, target in ((endpoints.redeliver, one.id), (endpoints.try_out, shown.endpoint.id)):
+        with pytest.raises(TooMany, match="at most 10 times a minute"):
+            acts(world, "tara", call, target)
+
+    assert open_notices(worker) == []
+    assert len(tries(world, "tara", shown)) == 10
+
+
+def test_tests_that_come_together_are_counted_one_after_the_other(
+    world: World, pool: ThreadPoolExecutor, reach: Reach
+) -> None:
+    shown = added(world, reach)
+    for _ in range(7):
+        acts(world, "tara", endpoints.try_out, shown.endpoint.id)
+
+    answers = at_once(pool, *[lambda: acts(world, "tara", endpoints.try_out, shown.endpoint.id)] * 6)
+
+    assert Counter(type(answer).__name__ for answer in answers) == {"UUID": 3, "TooMany": 3}
 
 
 @pytest.mark.parametrize("who", ["tara", "olga"])

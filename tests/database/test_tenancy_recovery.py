@@ -28,7 +28,7 @@ from tests.builders import ShiftedClock, World
 from tests.database.postbag import Postbag, address, open_notices
 from tests.database.scenes import at_once, milliseconds, read, write
 from tests.database.tenancy import accepts, does, id_of, manages, on_the_database, reads
-from tests.database.trails import last_told
+from tests.database.trails import changes_told, last_told
 from tests.mailbox import CODE, code_of, sent_about
 
 WHO: dict[str, Any] = {"name": "Rita", "address": "rita@contoso.example"}
@@ -69,7 +69,30 @@ def test_all_admins_and_approvers_and_endpoints_are_told_at_once_what_to_do(
     assert {mail.to_name for mail in post.mail.sent} == {"Tara", "Ann", "Amir", "Abe"}
     effect = proposed.takes_effect_at.strftime("%d %B %Y, %H:%M:%S UTC")
     assert all(effect in mail.text and "Rita <rita@contoso.example>" in mail.text for mail in post.mail.sent)
+    assert all("/proposals and sign in" in mail.text and "/proposals" in mail.html for mail in post.mail.sent)
     assert len(post.hooks.sent) == 1
+
+
+def test_endpoints_that_want_to_hear_of_something_else_hear_of_a_recovery_all_the_same(
+    world: World, post: Postbag
+) -> None:
+    hook = "https://hooks.contoso.example/"
+    post.endpoint(world, hook, tenant_id=world.tenant.id, event_types=["request.pending"])
+
+    proposed = propose(world)
+    does(world, "ann", recovery.object_to, proposed.id)
+    again = propose(world)
+    does(world, "tara", invitations.withdraw, again.id)
+    does(world, "tara", tenants.rename, "Contoso Ltd")
+
+    heard = [(one.action, hook in one.told) for one in changes_told(world.house)]
+    assert heard == [
+        ("recovery_proposed", True),
+        ("recovery_objected", True),
+        ("recovery_proposed", True),
+        ("recovery_objected", True),
+        ("tenant_renamed", False),
+    ]
 
 
 @pytest.mark.parametrize("objects", [(), ("ann",)])
@@ -188,6 +211,55 @@ def test_a_proposal_for_another_tenant_is_not_there(world: World, api: Database)
 def test_only_operators_propose(world: World, who: str) -> None:
     with pytest.raises(NotYours):
         propose(world, who)
+
+
+@pytest.mark.parametrize("who", ["olga", "oscar"])
+def test_an_operator_takes_a_mistyped_proposal_back_and_all_who_heard_of_it_hear_of_that(  # noqa: PLR0917 - fixtures
+    world: World, worker: Database, sender: Database, late: Database, later: ShiftedClock, post: Postbag, who: str
+) -> None:
+    world.add("oscar", Role.OPERATOR)
+    post.endpoint(world, "https://hooks.contoso.example/", tenant_id=world.tenant.id)
+    proposed = propose(world)
+    later.shift = timedelta(hours=72, minutes=1)
+    code = code_of(sender, proposed.id)
+    later.shift = timedelta(0)
+
+    does(world, who, recovery.withdraw, proposed.id)
+    post.deliver(worker, open_notices(worker))
+
+    told = last_told(world.house)
+    assert (told.action, told.actor, told.role) == ("recovery_withdrawn", who.capitalize(), "operator")
+    assert told.changes == {"roles": "tenant_admin → none"}
+    assert told.details["member"] == "Rita <rita@contoso.example>"
+    assert told.told == {"Tara", "Ann", "Amir", "Abe", "https://hooks.contoso.example/"}
+    assert "The vendor no longer proposes an admin for Contoso" in {mail.subject for mail in post.mail.sent}
+    later.shift = timedelta(hours=72, minutes=1)
+    with pytest.raises(InvitationRefused), late.transaction() as session:
+        invitations.accept(session, proposed.id, code)
+    assert propose(world).id != proposed.id
+
+
+@pytest.mark.parametrize("who", ["erin", "max", "vera", "gate", "tara", "ann", "aude"])
+def test_only_operators_take_a_proposal_back(world: World, who: str) -> None:
+    proposed = propose(world)
+
+    with pytest.raises(NotYours):
+        does(world, who, recovery.withdraw, proposed.id)
+
+
+def test_an_operator_takes_back_no_invitation_that_the_tenant_made_and_no_proposal_that_is_over(
+    world: World,
+) -> None:
+    invited = does(world, "tara", members.invite, **WHO, roles=frozenset({Role.AUDITOR}))
+    proposed = propose(world)
+    does(world, "ann", recovery.object_to, proposed.id)
+
+    with pytest.raises(Unknown):
+        does(world, "olga", recovery.withdraw, invited.id)
+    with pytest.raises(InvitationClosed):
+        does(world, "olga", recovery.withdraw, proposed.id)
+    on_the_database(world, "olga", "UPDATE invitations SET withdrawn_at = now() WHERE id = :id", id=invited.id)
+    assert [one.id for one in reads(world, "tara", invitations.still_open)] == [invited.id]
 
 
 def test_a_second_proposal_waits_for_the_end_of_the_first(world: World, api: Database) -> None:

@@ -56,6 +56,34 @@ def test_changes_at_the_vendor_are_in_its_own_log_and_mailed_to_nobody(world: Wo
     assert open_notices(worker) == []
 
 
+def test_an_operator_puts_a_manager_into_a_tier_of_the_review_and_it_is_in_the_vendors_log(world: World) -> None:
+    mia, manager, both = id_of(world, "mia"), frozenset({Role.MANAGER}), frozenset({Role.MANAGER, Role.ENGINEER})
+    before = len(changes_told(world.house))
+
+    tiers = [
+        manages(world, "olga", vendor.set_roles, mia, roles, review_tier=tier).review_tier
+        for roles, tier in ((manager, 1), (manager, 3), (both, None), (both, 2), (frozenset({Role.ENGINEER}), None))
+    ]
+    back = manages(world, "olga", vendor.set_roles, mia, manager)
+
+    assert tiers == [1, 3, 3, 2, None]
+    assert back.review_tier == 1
+    assert [(one.action, one.actor, one.changes) for one in changes_told(world.house)[before:]] == [
+        ("member_changed", "Olga", {"review_tier": "1 → 3"}),
+        ("member_changed", "Olga", {"roles": "manager → engineer, manager"}),
+        ("member_changed", "Olga", {"review_tier": "3 → 2"}),
+        ("member_changed", "Olga", {"roles": "engineer, manager → engineer"}),
+        ("member_changed", "Olga", {"roles": "engineer → manager"}),
+    ]
+
+
+def test_who_is_no_manager_is_in_no_tier_of_the_review(world: World) -> None:
+    with pytest.raises(Invalid, match="Only a manager"):
+        manages(world, "olga", vendor.set_roles, id_of(world, "erin"), frozenset({Role.ENGINEER}), review_tier=2)
+
+    assert colleagues_of(world)["Erin"].review_tier is None
+
+
 @pytest.mark.parametrize("who", OTHERS)
 def test_only_operators_change_the_vendors_people(world: World, who: str) -> None:
     invited = manages(world, "olga", vendor.invite, **NEW)
@@ -102,15 +130,16 @@ def test_two_operators_who_remove_each_other_at_once_leave_one(world: World, poo
 
 
 def test_roles_that_are_given_and_taken_hold_at_once(world: World) -> None:
-    waiting = world.act("ann", Action.APPROVE, world.submit().id).id
+    window, other = (world.act("ann", Action.APPROVE, world.submit().id).id for _ in range(2))
 
     manages(world, "olga", vendor.set_roles, id_of(world, "eve"), frozenset({Role.ENGINEER, Role.MANAGER}))
-    manages(world, "olga", vendor.remove, id_of(world, "erin"))
-
     with world.house.transaction() as session:
         world.people["eve"] = tokens.authenticate(session, world.tokens["eve"], environment="test")
-    assert door(world) is None
-    assert world.act("eve", Action.REVOKE, waiting).state == "revoked"
+    revoked = world.act("eve", Action.REVOKE, window)
+    was_open = door(world)
+    manages(world, "olga", vendor.remove, id_of(world, "erin"))
+
+    assert (revoked.state, was_open and was_open.id, door(world)) == ("revoked", other, None)
 
 
 def test_somebody_without_roles_gets_them_back_without_an_invitation(world: World) -> None:

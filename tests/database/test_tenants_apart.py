@@ -56,10 +56,12 @@ WITH_A_REQUEST = {
 OF_A_TENANT = ("policies", "eligible_deputies", "delegations")
 ONE_MORE = {
     "tokens": (
-        "INSERT INTO tokens (id, person_id, name, is_sample, secret_hash, scopes, services, expires_at, created_at) "
-        "VALUES (uuidv7(), :who, 'mine', false, sha256(uuid_send(:who)), '{}', '{}', now(), now())"
+        "INSERT INTO tokens (id, person_id, name, is_sample, by_mail, secret_hash, scopes, services, expires_at, "
+        "created_at) VALUES (uuidv7(), :who, 'mine', false, false, sha256(uuid_send(:who)), '{}', '{}', now(), now())"
     ),
-    "identities": "INSERT INTO identities VALUES ('https://another.example', CAST(:who AS uuid)::text, :who, now())",
+    "identities": (
+        "INSERT INTO identities VALUES ('https://another.example', CAST(:who AS uuid)::text, :who, now(), now())"
+    ),
     "passkeys": "INSERT INTO passkeys VALUES (uuidv7(), :who, sha256(uuid_send(:who)), '', 0, 'mine', now(), now())",
     "sessions": (
         "INSERT INTO sessions (id, person_id, secret_hash, means, signed_in_at, last_seen_at, expires_at) "
@@ -76,15 +78,17 @@ OWN_KEYS = {
 }
 HITS = {
     "pk_identities": (
-        "INSERT INTO identities VALUES ('https://' || 'idp' || '.example', CAST(:ann AS uuid)::text, :me, now())"
+        "INSERT INTO identities "
+        "VALUES ('https://' || 'idp' || '.example', CAST(:ann AS uuid)::text, :me, now(), now())"
     ),
     "uq_passkeys_credential_id": (
         "INSERT INTO passkeys VALUES (uuidv7(), :me, uuid_send(:ann), '', 0, 'x', now(), now())"
     ),
     "pk_sign_in_counts": "INSERT INTO sign_in_counts VALUES (:key, now(), 1)",
     "fk_tokens_replaces": (
-        "INSERT INTO tokens (id, person_id, name, is_sample, secret_hash, scopes, services, expires_at, created_at, "
-        "replaces) VALUES (uuidv7(), :me, 'x', false, sha256('x'), '{}', '{}', now(), now(), uuidv7())"
+        "INSERT INTO tokens (id, person_id, name, is_sample, by_mail, secret_hash, scopes, services, expires_at, "
+        "created_at, replaces) "
+        "VALUES (uuidv7(), :me, 'x', false, false, sha256('x'), '{}', '{}', now(), now(), uuidv7())"
     ),
 }
 ANOTHER_TENANT = "INSERT INTO tenants VALUES (uuidv7(), :slug, 'Another', 'enforce', false, now(), 'standard', 1)"

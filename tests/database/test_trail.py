@@ -144,7 +144,7 @@ def test_every_event_waits_to_be_sealed(told_all: World, superuser: Engine, work
         "SELECT FROM events e FULL JOIN unsealed u ON u.event_id = e.id WHERE e.id IS NULL OR u IS NULL",
     )
     assert missing == []
-    assert read(superuser, "SELECT count(*) AS n FROM unsealed")[0].n == 7
+    assert read(superuser, "SELECT count(*) AS n FROM unsealed")[0].n == 8
 
 
 def test_a_decision_is_a_row_with_who_what_and_from_where(told_all: World) -> None:

@@ -8,10 +8,13 @@ from typing import Any
 from uuid import UUID
 
 from lockbox.ids import new_id
+from lockbox.notices import addresses
 from lockbox.notices.vault import Vault
+from lockbox.people import context
 from lockbox.people.models import Invitation
 from lockbox.people.roles import Role
-from lockbox.tenancy import deputies, endpoints, members, recovery, vendor
+from lockbox.people.sessions import Place as Spot
+from lockbox.tenancy import deputies, endpoints, members, recovery, vendor, watchers
 from lockbox.tenancy.deputies import Wanted
 from lockbox.tenancy.endpoints import Reach
 from tests.builders import HERE, SETTINGS, WITHOUT_REVIEW
@@ -26,6 +29,16 @@ OVER = (
 NO_ENDPOINTS = (
     "UPDATE endpoints SET disabled_at = now(), removed_at = now() WHERE tenant_id = :t AND removed_at IS NULL"
 )
+NO_WATCHERS = "UPDATE watchers SET removed_at = now() WHERE tenant_id = :t AND removed_at IS NULL"
+NO_ADDRESSES = """
+UPDATE addresses SET removed_at = now(), created_at = created_at - interval '2 days'
+WHERE person_id = :p AND removed_at IS NULL
+"""
+WHAT_IF = {
+    "service": "exchange-online",
+    "resources": ["mailbox:anna@contoso.example"],
+    "reason_code": "support_case",
+}
 SENT = "UPDATE notices SET closed_at = now(), outcome = 'sent' WHERE id = :n"
 TRIED = """
 INSERT INTO deliveries (id, notice_id, endpoint_id, event_type, at, took_ms, status, answer)
@@ -96,6 +109,21 @@ def delivery(door: Door) -> UUID:
     return tried
 
 
+def watcher(door: Door) -> UUID:
+    """Have somebody copied on requests to the world's tenant, and nobody else."""
+    door.run_sql(NO_WATCHERS, t=door.world.tenant.id)
+    wanted = watchers.Wanted(**somebody())
+    return does(door.world, "tara", watchers.add, wanted, services=SETTINGS.services).watcher.id
+
+
+def address(door: Door) -> UUID:
+    """Add a further address of Ann's, the only one that she has; what was added before is long ago."""
+    door.run_sql(NO_ADDRESSES, p=id_of(door.world, "ann"))
+    with door.house.transaction() as session:
+        context.enter(session, door.world.people["ann"])
+        return addresses.add(session, door.world.people["ann"], Spot(None, None), somebody()["address"]).id
+
+
 def colleague(door: Door) -> UUID:
     """Add somebody at the vendor."""
     return door.world.add(f"colleague-{next(NUMBERS)}", Role.ENGINEER).person_id
@@ -148,12 +176,20 @@ PLACES: dict[str, Callable[[Door], Place]] = {
     "POST /v1/tenants/{slug}/delegations": _deputy,
     "DELETE /v1/tenants/{slug}/delegations/{delegation_id}": lambda door: Place({"delegation_id": delegated(door)}),
     "POST /v1/tenants/{slug}/recovery": _recovery,
+    "DELETE /v1/tenants/{slug}/recovery/{invitation_id}": lambda door: Place({"invitation_id": proposed(door).id}),
     "POST /v1/tenants/{slug}/recovery/{invitation_id}/object": lambda door: Place(
         {"invitation_id": proposed(door).id}
     ),
     "POST /v1/tenants/{slug}/endpoints": lambda door: Place(
         {"endpoint_id": endpoint(door)}, {"url": "https://hooks.contoso.example/"}
     ),
+    "POST /v1/tenants/{slug}/watchers": lambda _: Place(body=somebody()),
+    "DELETE /v1/tenants/{slug}/watchers/{watcher_id}": lambda door: Place({"watcher_id": watcher(door)}),
+    "POST /v1/tenants/{slug}/preview": lambda _: Place(body=WHAT_IF),
+    "POST /v1/me/addresses": lambda _: Place(body={"email": somebody()["address"]}),
+    "POST /v1/me/addresses/{address_id}/confirm": lambda door: Place({"address_id": address(door)}, {"code": "x"}),
+    "PATCH /v1/me/addresses/{address_id}": lambda door: Place({"address_id": address(door)}, {"prompts": False}),
+    "DELETE /v1/me/addresses/{address_id}": lambda door: Place({"address_id": address(door)}),
     "POST /v1/vendor/endpoints": lambda _: Place(body={"url": "https://hooks.vendor.example/"}),
     "GET /v1/endpoints/{endpoint_id}": _endpoint,
     "PATCH /v1/endpoints/{endpoint_id}": lambda door: _endpoint(door, {"event_types": ["request.active"]}),

@@ -137,6 +137,17 @@ def test_the_log_is_read_in_pages_the_newest_first(fresh_door: Door) -> None:
     assert {one["error"] for one in seen} == {"status", None}
 
 
+def test_the_eleventh_test_in_a_minute_is_refused_and_says_when_to_come_back(fresh_door: Door) -> None:
+    added = add(fresh_door)
+    path = f"/v1/endpoints/{added['id']}/test"
+
+    answers = [fresh_door.call("tara", "POST", path) for _ in range(11)]
+
+    assert [answer.status_code for answer in answers] == [202] * 10 + [429]
+    told = facts(answers[-1], 429, "too-many")
+    assert 1 <= int(answers[-1].headers["retry-after"]) == told["retry_after"] <= 60
+
+
 def test_a_call_that_has_not_ended_is_not_repeated(fresh_door: Door) -> None:
     tried = delivery(fresh_door)
     path = f"/v1/deliveries/{tried}/redeliver"

@@ -9,6 +9,7 @@ from api.app import make_app, make_database
 from config.settings import Settings
 from lockbox.people.roles import Role
 from tests.http.door import Door, OpenDoor, facts
+from tests.http.places import address
 from tests.http.tokens import made
 
 NOWHERE = Settings(environment="test", database_url="postgresql://nobody@localhost/x", redis_url="redis://localhost")
@@ -16,8 +17,12 @@ TAKES_IDS = sorted(
     f"{method} {route.path}"
     for route in iter_route_contexts(make_app(NOWHERE, make_database(NOWHERE)).routes)
     for method in route.methods or ()
-    if "_id}" in str(route.path) and str(route.path).startswith(("/v1/requests", "/v1/tokens"))
+    if "_id}" in str(route.path) and str(route.path).startswith(("/v1/requests", "/v1/tokens", "/v1/me"))
 )
+BODIES = {
+    "POST /v1/me/addresses/{address_id}/confirm": {"code": "x"},
+    "PATCH /v1/me/addresses/{address_id}": {"prompts": False},
+}
 OTHERS = {"zara": Role.TENANT_ADMIN, "zoe": Role.APPROVER, "zack": Role.AUDITOR}
 
 
@@ -39,13 +44,14 @@ def test_there_are_such_routes() -> None:
 @pytest.mark.parametrize("route", TAKES_IDS)
 def test_the_ids_of_another_tenant_answer_as_unknown_ones_do(home: Door, route: str, who: str) -> None:
     home.run_sql("UPDATE tokens SET revoked_at = clock_timestamp() WHERE NOT is_sample")
-    named = {"request_id": home.pending(), "token_id": made(home, "ann")["id"]}
+    named = {"request_id": home.pending(), "token_id": made(home, "ann")["id"], "address_id": address(home)}
     unknown = dict.fromkeys(named, UUID(int=1))
     method, path = route.split()
     before = home.rows()
 
-    theirs = home.call(who, method, path.format(action="deny", **named))
-    nobodys = home.call(who, method, path.format(action="deny", **unknown))
+    body = {"json": BODIES[route]} if route in BODIES else {}
+    theirs = home.call(who, method, path.format(action="deny", **named), **body)
+    nobodys = home.call(who, method, path.format(action="deny", **unknown), **body)
 
     facts(theirs, 404, "not-found")
     assert theirs.content == nobodys.content

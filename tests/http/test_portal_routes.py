@@ -24,6 +24,7 @@ MATRIX = {
     "GET /": "sign-in 200 200 200 200 200 200 200 200 200 200",
     "GET /requests": "sign-in 200 200 200 200 200 200 200 200 200 200",
     "GET /requests/{request_id}": "sign-in 200 404 200 404 200 404 200 200 200 404",
+    "POST /requests/{request_id}/ask-again": "sign-in 403 404 403 404 403 404 403 403 403 404",
     "POST /requests/{request_id}/{action}": "sign-in 403 404 403 404 403 404 403 403 403 404",
     "GET /account": "sign-in 200 200 200 200 200 200 200 200 200 200",
     "POST /account/sessions/end": "sign-in 403 403 403 403 403 403 403 403 403 403",
@@ -34,8 +35,14 @@ MATRIX = {
     "POST /account/tokens/revoke": "sign-in 403 403 403 403 403 403 403 403 403 403",
     "POST /account/preferences": "sign-in 403 403 403 403 403 403 403 403 403 403",
     "POST /account/preferences/prompts": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "POST /account/addresses": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "POST /account/addresses/confirm": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "POST /account/addresses/prompts": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "POST /account/addresses/remove": "sign-in 403 403 403 403 403 403 403 403 403 403",
     "POST /account/identities/new": "404 404 404 404 404 404 404 404 404 404 404",
     "POST /account/identities/remove": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "GET /proposals": "sign-in 200 200 200 200 200 200 200 200 200 200",
+    "POST /proposals/object": "sign-in 403 403 403 403 403 403 403 403 403 403",
     "GET /invitations/{invitation_id}": "200 200 200 200 200 200 200 200 200 200 200",
     "POST /invitations/{invitation_id}": "403 403 403 403 403 403 403 403 403 403 403",
     "GET /static/{name}": "200 200 200 200 200 200 200 200 200 200 200",
@@ -78,10 +85,10 @@ def test_a_page_answers_each_role_as_the_matrix_says(everybody: Portal, route: s
         invitation_id=new_id(),
         name="portal.css",
     )
-    fields = {"version": "1", "id": str(new_id()), "number": "0", "issuer": "x", "subject": "x"}
+    fields = {"version": "1", "id": str(new_id()), "number": "0", "issuer": "x", "subject": "x", "slug": "x"}
     before = everybody.count()
 
-    page = browser.post(path, fields) if method == "POST" else browser.get(path)
+    page = browser.post(path, everybody.filled(path, fields)) if method == "POST" else browser.get(path)
 
     if expected == SIGN_IN:
         assert (page.status, page.path) == (200, "/sign-in")

@@ -1,11 +1,12 @@
 """The preview of a request: what it would meet, whom it would reach, and that it leaves no trace."""
 
+from collections import Counter
 from typing import Any
 
 import pytest
 
 from tests.http.door import Door, facts
-from tests.ruling import group, lay_down, stand_in
+from tests.ruling import group, lay_down, put_into_tiers, stand_in
 
 PREVIEW = "/v1/requests/preview"
 
@@ -37,6 +38,24 @@ def test_a_preview_names_the_policy_the_windows_and_the_people(fresh_door: Door)
     assert found["asked_first"] == ["Abe"]
     assert found["could_approve"] == ["Abe", "Amir", "Ann"]
     assert found["stages"] == [{"group": "legal", "approvals": 1, "people": ["Abe"]}]
+
+
+def asked_later(found: dict[str, Any]) -> Counter[str]:
+    """Return the reviewers who are not asked first, of whatever worlds share this vendor."""
+    return Counter(found["reviewers"]) - Counter(found["reviewers_asked_first"])
+
+
+def test_a_preview_says_which_reviewers_are_asked_first(fresh_door: Door) -> None:
+    lay_down(fresh_door.world, vendor_review=True)
+    before = asked_later(preview(fresh_door))
+
+    put_into_tiers(fresh_door.world, mia=2)
+
+    found = preview(fresh_door)
+    lay_down(fresh_door.world)
+    assert "Max" in found["reviewers_asked_first"]
+    assert asked_later(found) - before == {"Mia": 1}
+    assert preview(fresh_door)["reviewers_asked_first"] == []
 
 
 def test_a_preview_shows_no_address(fresh_door: Door) -> None:

@@ -33,6 +33,7 @@ MATRIX = {
     "GET /v1/requests": "200 200 200 200 200 200 200 200 200 200 200",
     "GET /v1/requests/{request_id}": "200 404 200 404 200 404 200 200 200 404 200",
     "GET /v1/requests/{request_id}/events": "200 404 200 404 200 404 200 200 200 404 200",
+    "POST /v1/requests/{request_id}/ask-again": "409 404 403 404 403 404 403 403 403 404 403",
     "GET /v1/requests/{request_id}/notices": "200 404 200 404 200 404 200 200 200 404 200",
     "POST /v1/requests/{request_id}/approve": "403 404 403 404 403 404 403 200 403 404 200",
     "POST /v1/requests/{request_id}/{action}": "403 404 403 404 403 404 200 200 403 404 200",
@@ -59,11 +60,16 @@ MATRIX = {
     "POST /v1/tenants/{slug}/delegations": "403 403 403 403 403 403 201 201 403 404 403",
     "DELETE /v1/tenants/{slug}/delegations/{delegation_id}": "403 403 403 403 403 403 204 204 403 404 403",
     "POST /v1/tenants/{slug}/recovery": "403 403 403 201 403 403 403 403 403 404 403",
+    "DELETE /v1/tenants/{slug}/recovery/{invitation_id}": "403 403 403 204 403 403 403 403 403 404 403",
     "POST /v1/tenants/{slug}/recovery/{invitation_id}/object": "403 403 403 403 403 403 204 204 403 404 403",
     "GET /v1/tenants/{slug}/endpoints": "403 403 403 403 403 403 200 403 403 404 403",
     "POST /v1/tenants/{slug}/endpoints": "403 403 403 403 403 403 201 403 403 404 403",
     "GET /v1/vendor/endpoints": "403 403 403 200 403 403 403 403 403 403 403",
     "POST /v1/vendor/endpoints": "403 403 403 201 403 403 403 403 403 403 403",
+    "GET /v1/tenants/{slug}/watchers": "403 403 403 403 403 403 200 200 200 404 200",
+    "POST /v1/tenants/{slug}/watchers": "403 403 403 403 403 403 201 403 403 404 403",
+    "DELETE /v1/tenants/{slug}/watchers/{watcher_id}": "403 403 403 403 403 403 204 403 403 404 403",
+    "POST /v1/tenants/{slug}/preview": "403 403 403 403 403 403 200 200 200 404 200",
     "GET /v1/endpoints/{endpoint_id}": "404 404 404 404 404 404 200 403 403 404 403",
     "PATCH /v1/endpoints/{endpoint_id}": "404 404 404 404 404 404 200 403 403 404 403",
     "DELETE /v1/endpoints/{endpoint_id}": "404 404 404 404 404 404 204 403 403 404 403",
@@ -76,17 +82,23 @@ MATRIX = {
     "PUT /v1/vendor/members/{person_id}": "403 403 403 200 403 403 403 403 403 403 403",
     "DELETE /v1/vendor/members/{person_id}": "403 403 403 204 403 403 403 403 403 403 403",
     "POST /v1/vendor/members/{person_id}/disable": "403 403 403 200 403 403 403 403 403 403 403",
+    "GET /v1/vendor/dead-notices": "403 403 403 200 403 403 403 403 403 403 403",
     "GET /v1/vendor/invitations": "403 403 403 200 403 403 403 403 403 403 403",
     "DELETE /v1/vendor/invitations/{invitation_id}": "403 403 403 204 403 403 403 403 403 403 403",
     "GET /v1/me": "200 200 200 200 200 200 200 200 200 200 200",
     "PATCH /v1/me": "200 200 200 200 200 200 200 200 200 200 200",
+    "GET /v1/me/addresses": "200 200 200 200 200 200 200 200 200 200 200",
+    "POST /v1/me/addresses": "201 201 201 201 201 201 201 201 201 201 201",
+    "POST /v1/me/addresses/{address_id}/confirm": "404 404 404 404 404 404 404 422 404 404 404",
+    "PATCH /v1/me/addresses/{address_id}": "404 404 404 404 404 404 404 200 404 404 404",
+    "DELETE /v1/me/addresses/{address_id}": "404 404 404 404 404 404 404 204 404 404 404",
     "GET /v1/tokens": "200 200 200 200 200 200 200 200 200 200 200",
     "POST /v1/tokens": "201 201 201 201 201 201 201 201 201 201 201",
     "POST /v1/tokens/{token_id}/rotate": "404 404 404 404 404 404 404 201 404 404 404",
     "DELETE /v1/tokens/{token_id}": "404 404 404 404 404 404 404 204 404 404 404",
 }
 
-CHANGING = ("/v1/tenants", "/v1/vendor", "/v1/tokens/", "/v1/endpoints", "/v1/deliveries")
+CHANGING = ("/v1/tenants", "/v1/vendor", "/v1/tokens/", "/v1/endpoints", "/v1/deliveries", "/v1/me/addresses")
 
 
 class Anything(dict[str, object]):

@@ -2,20 +2,26 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx
 import pytest
 
+from lockbox.ids import new_id
 from lockbox.people.roles import Role
 from tests.http.door import facts
 from tests.http.portal import BEGUN, HOME, Browser, OpenPortal, Page, Portal
 from tests.oidc_issuer import BROKEN, LocalIssuer, ec_key, local_issuer
 
 CALLBACK = "/sign-in/oidc/callback"
-BIND = "INSERT INTO identities (issuer, subject, person_id, created_at) VALUES (:i, :s, :p, now())"
+BIND = "INSERT INTO identities VALUES (:i, :s, :p, now(), now())"
+WAS_INVITED = """
+INSERT INTO invitations (id, tenant_id, email, name, roles, is_recovery, invited_by, created_at, takes_effect_at,
+    accepted_at, accepted_by)
+VALUES (uuidv7(), :t, :e, 'Ann', '{approver}', false, :p, now(), now(), now() - interval '1 day', :p)
+"""
 NOBODY = "Nobody here is known by that sign-in"
 NOT_COMPLETED = "The sign-in was not completed"
 OVER = "was begun in another browser"
@@ -40,6 +46,30 @@ class Scene:
         answer = browser.call("GET", f"/sign-in/oidc/{number}?next={next_}")
         assert answer.status_code == 303, answer.text
         return str(answer.headers["location"])
+
+    def add(self, browser: Browser, name: str) -> Page:
+        """Go to the tenant's issuer from the account's page, and come back with what it says."""
+        leaving = browser.submit(browser.get("/account"), "/account/identities/new")
+        (url,) = (link for link in leaving.read.links if link.startswith(self.tenants.url))
+        self.tenants.subject = name
+        return self.come_back(browser, url)
+
+    def was_invited(self, name: str) -> None:
+        """Let somebody have accepted an invitation yesterday."""
+        tenant, person = self.portal.world.tenant.id, self.portal.world.people[name].person_id
+        self.portal.sql(WAS_INVITED, t=tenant, e=self.portal.address(name), p=person)
+
+    def wait(self, **shift: float) -> None:
+        """Let time pass, at the issuers too."""
+        self.portal.wait(**shift)
+        self.at += int(timedelta(**shift).total_seconds())
+        for issuer in (self.tenants, self.vendors):
+            issuer.id_token = {"iat": self.at, "exp": self.at + 300, "auth_time": self.at - 5}
+
+    def bearing(self, name: str) -> dict[str, str]:
+        """Return the header of somebody who calls with a token of the tenant's issuer."""
+        token = self.tenants.token(sub=name, iat=self.at, exp=self.at + 300)
+        return {"authorization": f"Bearer {token}"}
 
     def sign_in(self, browser: Browser, name: str, number: int = 0, **back: str) -> Page:
         """Go to an issuer, which knows the person, and come back; `back` changes what comes back."""
@@ -316,6 +346,78 @@ def test_an_identity_is_added_in_the_session_that_asked_for_it(scene: Scene) -> 
     assert (added.path, added.status, "Contoso" in added.words) == ("/account", 200, True)
     assert (page.status, "Ann" in page.words) == (200, True)
     assert browser.get("/account").form("/account/identities/remove").fields["subject"] == "ann"
+
+
+def test_an_identity_that_a_mailbox_adds_later_opens_nothing_for_three_days(scene: Scene) -> None:
+    scene.was_invited("ann")
+    reader, browser = scene.portal.browser(), scene.portal.browser()
+    reader.sign_in("ann")
+    added = scene.add(reader, "ann")
+
+    def approve() -> Page:
+        request = scene.portal.world.submit("erin", scene.portal.house)
+        scene.sign_in(browser, "ann")
+        return browser.submit(browser.get(f"/requests/{request.id}"), "/approve")
+
+    early = approve()
+    account = browser.get("/account")
+    scene.wait(hours=72)
+    late = approve()
+
+    assert "counts as a code from a mail until" in added.words
+    assert (early.status, "nor does a passkey or a sign-in service that one has added" in early.words) == (403, True)
+    assert "You signed in by a code from a mail" in account.words
+    assert "Ann (approver) approved" in late.words
+    assert "counts as a code from a mail" not in browser.get("/account").words
+
+
+def test_a_token_of_an_issuer_opens_nothing_while_a_mailbox_alone_vouches_for_the_identity(scene: Scene) -> None:
+    scene.was_invited("ann")
+    reader = scene.portal.browser()
+    reader.sign_in("ann")
+    scene.add(reader, "ann")
+
+    def answer(action: str) -> httpx.Response:
+        asked = scene.portal.world.submit("erin", scene.portal.house, resources=[f"mailbox:{new_id()}"])
+        return reader.call("POST", f"/v1/requests/{asked.id}/{action}", headers=scene.bearing("ann"))
+
+    early, denied = answer("approve"), answer("deny")
+    made = reader.call("POST", "/v1/tokens", headers=scene.bearing("ann"), json={"name": "laptop"})
+    scene.wait(hours=71, minutes=59)
+    just = answer("approve")
+    scene.wait(minutes=2)
+    late = answer("approve")
+
+    assert "sign-in service that one has added" in facts(early, 403, "fresh-sign-in-needed")["detail"]
+    facts(made, 403, "fresh-sign-in-needed")
+    facts(just, 403, "fresh-sign-in-needed")
+    assert (denied.status_code, late.status_code) == (200, 200)
+
+
+def test_an_identity_that_a_mailbox_alone_vouches_for_does_not_shut_the_mailbox_out(scene: Scene) -> None:
+    scene.was_invited("ann")
+    thief, ann = scene.portal.browser(), scene.portal.browser()
+    thief.sign_in("ann")
+    scene.add(thief, "somebody else")
+
+    seen = ann.sign_in("ann", "/account")
+    scene.wait(hours=72)
+    later = scene.portal.browser().sign_in("ann")
+
+    assert (seen.status, "as somebody else" in seen.words) == (200, True)
+    assert (later.status, "You sign in by your sign-in service here" in later.words) == (401, True)
+
+
+def test_an_identity_that_a_strong_sign_in_adds_counts_at_once(scene: Scene) -> None:
+    scene.was_invited("ann")
+    scene.bind("ann")
+    browser = scene.portal.browser()
+    scene.sign_in(browser, "ann")
+
+    page = scene.add(browser, "ann-at-home")
+
+    assert "as ann-at-home" in page.words
+    assert "counts as a code from a mail" not in page.words
 
 
 def test_an_identity_is_never_added_to_whoever_else_is_signed_in_there(scene: Scene) -> None:

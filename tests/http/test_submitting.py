@@ -37,6 +37,16 @@ def test_what_was_filed_is_what_can_be_read(own_door: Door) -> None:
 
     assert filed.pop("asked") == 3
     assert shown.pop("notices") == {"waiting": 3, "sent": 0, "moot": 0, "dead": 0}
+    assert shown.pop("reach") == {
+        "stage": "pending",
+        "asked": 3,
+        "reached": 0,
+        "waiting": 3,
+        "unreached": 0,
+        "sentence": "",
+    }
+    assert shown.pop("followed_by") is None
+    assert shown.pop("decisions") == []
     assert shown == filed
     assert shown["actions"] == ["read", "export"]
     assert shown["case_ref"] == "CASE-7"

@@ -17,7 +17,7 @@ from tests.http.door import facts
 from tests.http.portal import HOME, SESSION, Browser, OpenPortal, Portal
 from tests.oidc_issuer import LocalIssuer, local_issuer
 
-BIND = "INSERT INTO identities (issuer, subject, person_id, created_at) VALUES (:i, :s, :p, now())"
+BIND = "INSERT INTO identities VALUES (:i, :s, :p, now(), now())"
 HAVE_A_PASSKEY = """
 INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at, trusted_at)
 VALUES (uuidv7(), :p, uuid_send(uuidv7()), '', 0, 'key', now(), now())
@@ -76,10 +76,47 @@ def test_a_sign_in_of_a_quarter_of_an_hour_ago_makes_none(portal: Portal, means:
         assert facts(answer, 403, "fresh-sign-in-needed")["max_age"] == 900
 
 
-def browser_rotates(browser: Browser, token_id: str) -> Response:
+def browser_rotates(browser: Browser, token_id: str, **body: Any) -> Response:
     """Rotate a token from a page of ours."""
     ours = {"origin": HOME, "sec-fetch-site": "same-origin", CSRF_HEADER: sessions.csrf(browser.session or "")}
-    return browser.call("POST", f"/v1/tokens/{token_id}/rotate", headers=ours)
+    return browser.call("POST", f"/v1/tokens/{token_id}/rotate", headers=ours, json=body)
+
+
+def lasts(told: dict[str, Any]) -> timedelta:
+    """Return for how long a token was made."""
+    return datetime.fromisoformat(told["expires_at"]) - datetime.fromisoformat(told["created_at"])
+
+
+def test_a_token_that_a_mailed_code_made_lasts_a_week_however_often_it_is_rotated(portal: Portal) -> None:
+    browser, script = signed_in(portal, "ann", Means.MAIL), portal.browser()
+
+    def by(token: dict[str, Any], **body: Any) -> Response:
+        shown = {"authorization": f"Bearer {token['token']}"}
+        return script.call("POST", f"/v1/tokens/{token['id']}/rotate", headers=shown, json=body)
+
+    first = asks(browser).json()
+    longer = by(first, days=8)
+    second = by(first).json()
+    third = by(second).json()
+    still = by(third, days=8)
+
+    assert [lasts(one) for one in (first, second, third)] == [timedelta(days=7)] * 3
+    for answer in (longer, still):
+        assert facts(answer, 422, "invalid-request")["limit_days"] == 7
+
+
+def test_a_mailed_code_rotates_no_token_to_more_than_a_week_and_a_passkey_does(portal: Portal) -> None:
+    mine = asks(signed_in(portal, "ann", Means.PASSKEY), days=30).json()
+    by_mail = browser_rotates(signed_in(portal, "ann", Means.MAIL), mine["id"]).json()
+    by_passkey = browser_rotates(signed_in(portal, "ann", Means.PASSKEY), by_mail["id"], days=90).json()
+
+    again = portal.browser().call(
+        "POST",
+        f"/v1/tokens/{by_passkey['id']}/rotate",
+        headers={"authorization": f"Bearer {by_passkey['token']}"},
+    )
+
+    assert [lasts(one).days for one in (mine, by_mail, by_passkey, again.json())] == [30, 7, 90, 90]
 
 
 def test_a_stale_session_still_lists_and_revokes(portal: Portal) -> None:

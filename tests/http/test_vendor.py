@@ -54,6 +54,33 @@ def test_roles_are_set_taken_and_given_back_and_hold_at_once(fresh_door: Door) -
     assert fresh_door.file("eve").status_code == 201
 
 
+def test_a_manager_is_put_into_a_tier_of_the_review_and_stays_there(fresh_door: Door) -> None:
+    address = f"{MEMBERS}/{id_of(fresh_door.world, 'mia')}"
+
+    put = fresh_door.call("olga", "PUT", address, json={"roles": ["manager"], "review_tier": 2})
+    kept = fresh_door.call("olga", "PUT", address, json={"roles": ["engineer", "manager"]})
+
+    assert (put.json()["review_tier"], kept.json()["review_tier"]) == (2, 2)
+    tiers = {one["name"]: one["review_tier"] for one in listed(fresh_door, "vera").values()}
+    assert (tiers["Max"], tiers["Mia"], tiers["Erin"]) == (1, 2, None)
+
+
+@pytest.mark.parametrize("tier", [0, 6, -1, 1.5, "2", True, [2]])
+def test_a_tier_is_a_number_from_one_to_five(door: Door, tier: Any) -> None:
+    address = f"{MEMBERS}/{id_of(door.world, 'mia')}"
+    body = {"roles": ["manager"], "review_tier": tier}
+
+    answer = facts(door.call("olga", "PUT", address, json=body), 422, "invalid-request")
+    assert [error["field"] for error in answer["errors"]] == ["review_tier"]
+
+
+def test_only_a_manager_is_in_a_tier(door: Door) -> None:
+    address = f"{MEMBERS}/{id_of(door.world, 'eve')}"
+    body = {"roles": ["engineer"], "review_tier": 2}
+
+    assert facts(door.call("olga", "PUT", address, json=body), 422, "invalid-request")["field"] == "review_tier"
+
+
 def test_who_is_disabled_is_nobody_from_the_next_call_on_and_shut_out(fresh_door: Door) -> None:
     fresh_door.active()
     address = f"{MEMBERS}/{id_of(fresh_door.world, 'erin')}"
@@ -109,3 +136,15 @@ def test_an_address_is_invited_once(door: Door) -> None:
     facts(door.call("olga", "POST", MEMBERS, json=body), 409, "already-invited")
     known = listed(door)[str(id_of(door.world, "max"))]["address"]
     facts(door.call("olga", "POST", MEMBERS, json=body | {"address": known}), 409, "already-member")
+
+
+def test_shutting_an_engineer_out_ends_their_windows_and_no_operator_does_it_by_hand(fresh_door: Door) -> None:
+    window, waiting = fresh_door.active(), fresh_door.pending()
+
+    for one in (window, waiting):
+        for action in ("cancel", "revoke", "complete"):
+            facts(fresh_door.call("olga", "POST", f"/v1/requests/{one}/{action}"), 404, "not-found")
+    fresh_door.call("olga", "POST", f"{MEMBERS}/{id_of(fresh_door.world, 'erin')}/disable")
+
+    states = [fresh_door.get("tara", f"/v1/requests/{one}").json()["state"] for one in (window, waiting)]
+    assert states == ["revoked", "cancelled"]

@@ -66,7 +66,7 @@ PLAIN: dict[str, st.SearchStrategy[Any]] = {
     "closing_warning": st.integers(0, DAY),
 }
 PERCENTS = st.lists(st.integers(1, 99), max_size=MOST_TIERS - 1, unique=True).map(tuple)
-TIMED = {"widening": PERCENTS, "approval_reminders": PERCENTS, "review_reminders": PERCENTS}
+TIMED = dict.fromkeys(("widening", "approval_reminders", "review_reminders", "review_widening"), PERCENTS)
 MERGED = {"reasons": st.frozensets(st.sampled_from(Reason)), "tiers": POSITIONS.map(tiers_of)}
 CHOSEN = {"reasons": st.frozensets(st.sampled_from(Reason), min_size=1), "tiers": FULL_TIERS}
 

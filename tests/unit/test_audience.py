@@ -21,9 +21,14 @@ from lockbox.requests.lifecycle import DECISIONS, MOVES, Action, Party, State
 
 VENDOR = {"managers", "vendor_endpoints"}
 OUTCOMES = ["active", "denied", "cancelled", "timed_out", "completed", "revoked", "expired"]
-TOLD = {
-    "enforce": {"requester", "approvers", "tenant_endpoints", "vendor_endpoints"},
-    "observe": {"requester", "approvers", "admins", "tenant_endpoints", "vendor_endpoints"},
+COPIES = {"watchers", "tenant_endpoints"}
+AFTERWARDS = {
+    "enforce": {"requester", "heard", "vendor_endpoints"} | COPIES,
+    "observe": {"requester", "heard", "vendor_endpoints"} | COPIES,
+    "off": {"requester", "heard", "vendor_endpoints"},
+}
+OPENED_ALONE = {
+    "observe": {"requester", "approvers", "admins", "vendor_endpoints"} | COPIES,
     "off": {"requester", "admins", "vendor_endpoints"},
 }
 NOON = datetime(2026, 3, 29, 12, tzinfo=UTC)
@@ -31,19 +36,34 @@ NOON = datetime(2026, 3, 29, 12, tzinfo=UTC)
 
 @pytest.mark.parametrize("mode", Mode)
 def test_a_request_under_review_is_told_inside_the_vendor_only(mode: Mode) -> None:
-    assert hearers(None, "reviewing", mode, customer_knows=False) == VENDOR
+    assert hearers(None, "reviewing", mode, customer_knows=False) == {"asked", "vendor_endpoints"}
 
 
 @pytest.mark.parametrize("start", [None, "reviewing"])
-def test_the_customers_approvers_are_asked_and_admins_are_not(start: str | None) -> None:
+def test_some_of_the_customers_approvers_are_asked_and_admins_are_not(start: str | None) -> None:
     asked = hearers(start, "pending", Mode.ENFORCE, customer_knows=True)
 
-    assert asked == {"approvers", "tenant_endpoints", "vendor_endpoints"}
+    assert asked == {"asked", "vendor_endpoints"} | COPIES
 
 
 @pytest.mark.parametrize(("mode", "outcome"), list(itertools.product(Mode, OUTCOMES)))
-def test_an_outcome_is_told_to_the_requester_and_to_the_customer_as_its_mode_says(mode: Mode, outcome: str) -> None:
-    assert hearers("pending", outcome, mode, customer_knows=True) == TOLD[mode]
+def test_an_outcome_is_told_to_the_requester_and_to_those_of_the_customer_who_heard_of_the_request(
+    mode: Mode, outcome: str
+) -> None:
+    assert hearers("pending", outcome, mode, customer_knows=True) == AFTERWARDS[mode]
+    assert hearers("active", outcome, mode, customer_knows=True) in [AFTERWARDS[mode], set()]
+
+
+@pytest.mark.parametrize("mode", OPENED_ALONE)
+def test_a_window_that_the_vendor_opens_alone_is_told_as_the_mode_says(mode: str) -> None:
+    assert hearers("reviewing", "active", Mode(mode), customer_knows=True) == OPENED_ALONE[mode]
+
+
+@pytest.mark.parametrize("to_state", State)
+def test_nobody_is_copied_where_the_tenant_wants_to_hear_nothing(to_state: State) -> None:
+    begun = [hearers(state, to_state, Mode.OFF, customer_knows=True) for state in ("reviewing", "active")]
+
+    assert not [told for told in begun if "watchers" in told and to_state is not State.PENDING]
 
 
 @pytest.mark.parametrize(("mode", "outcome"), list(itertools.product(Mode, ["denied", "cancelled", "timed_out"])))
@@ -76,13 +96,16 @@ def test_a_prompt_matters_until_the_answer_is_due_and_an_outcome_for_a_day(state
 @pytest.mark.parametrize(
     ("nudge", "state", "mode", "told"),
     [
-        (Nudge.REMIND, "reviewing", Mode.ENFORCE, {"managers"}),
-        (Nudge.REMIND, "reviewing", Mode.OBSERVE, {"managers"}),
-        (Nudge.REMIND, "pending", Mode.ENFORCE, {"approvers"}),
-        (Nudge.WIDEN, "pending", Mode.ENFORCE, {"approvers"}),
-        (Nudge.WARN, "active", Mode.ENFORCE, {"approvers", "requester"}),
-        (Nudge.WARN, "active", Mode.OBSERVE, {"approvers", "admins", "requester"}),
-        (Nudge.WARN, "active", Mode.OFF, {"admins", "requester"}),
+        (Nudge.REMIND, "reviewing", Mode.ENFORCE, {"asked"}),
+        (Nudge.REMIND, "reviewing", Mode.OBSERVE, {"asked"}),
+        (Nudge.REMIND, "pending", Mode.ENFORCE, {"asked"}),
+        (Nudge.WIDEN, "reviewing", Mode.ENFORCE, {"asked"}),
+        (Nudge.WIDEN, "pending", Mode.ENFORCE, {"asked"}),
+        (Nudge.WARN, "active", Mode.ENFORCE, {"heard", "requester"}),
+        (Nudge.WARN, "active", Mode.OBSERVE, {"heard", "requester"}),
+        (Nudge.WARN, "active", Mode.OFF, {"heard", "requester"}),
+        (Nudge.UNREACHED, "pending", Mode.ENFORCE, {"admins"}),
+        (Nudge.UNREACHED, "reviewing", Mode.ENFORCE, set()),
     ],
 )
 def test_who_hears_of_what_the_clock_does_to_a_request_that_stays_as_it_is(

@@ -9,7 +9,7 @@ import pytest
 
 from cli.demo import proofs
 from cli.demo.evidence import Evidence, Hook, Mail, Probe
-from cli.demo.story import CONTROL_CALLS, STORIES, TASKS
+from cli.demo.story import CONTROL_CALLS, OUT_OF_ORDER, STATUSES, STORIES, TASKS
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 OPENED, DEADLINE, CLOSED = 2, 7, 4
@@ -42,6 +42,11 @@ def good() -> Evidence:
     steps = [(story, step) for story in STORIES for step in story.steps]
     told = [(story, of, who) for story in STORIES for step in story.told for of, who in step.letters]
     called = [(story, step, endpoint) for story, step in steps for endpoint in step.hooks]
+    hooks = [
+        Hook(f"h{n}", to, f"request.{step.state}", f"r{s.number}", verified=True)
+        for n, (s, step, to) in enumerate(called)
+    ]
+    (late,) = (hook for hook in hooks if (hook.endpoint, hook.type) == OUT_OF_ORDER)
     return Evidence(
         requests={
             s.number: {"id": f"r{s.number}", "state": s.end, "reminders": 1, "tiers_asked": 2} for s in STORIES
@@ -50,9 +55,10 @@ def good() -> Evidence:
         probes={s.number: answers(s.number) for s in STORIES},
         closed_at={4: second(CLOSED)},
         mails=[Mail(f"m{n}", f"r{s.number}", who, of, "") for n, (s, of, who) in enumerate(told)],
-        hooks=[
-            Hook(f"h{n}", to, f"request.{step.state}", f"r{s.number}", verified=True)
-            for n, (s, step, to) in enumerate(called)
+        hooks=[replace(late, status=status) for status in STATUSES[:-1]] + hooks,
+        deliveries=[
+            {"webhook_id": late.hook_id, "event_type": late.type, "status": status, "at": f"2026-01-01T00:00:0{n}Z"}
+            for n, status in reversed(list(enumerate(STATUSES)))
         ],
         filed=len(STORIES),
         same_answer=True,
@@ -74,7 +80,7 @@ def test_a_run_in_which_all_is_as_it_must_be_passes() -> None:
 def test_a_mail_or_webhook_that_comes_twice_counts_once() -> None:
     seen = good()
 
-    seen.mails, seen.hooks = [*seen.mails, seen.mails[0]], [*seen.hooks, seen.hooks[0]]
+    seen.mails, seen.hooks = [*seen.mails, seen.mails[0]], [*seen.hooks, seen.hooks[-1]]
 
     assert failed(seen) == set()
 
@@ -92,15 +98,46 @@ def send_a_mail_to_somebody_else(seen: Evidence) -> None:
 
 
 def lose_a_webhook(seen: Evidence) -> None:
-    seen.hooks = seen.hooks[1:]
+    seen.hooks = seen.hooks[:-1]
 
 
 def forge_a_webhook(seen: Evidence) -> None:
-    seen.hooks = [*seen.hooks, replace(seen.hooks[0], verified=False)]
+    seen.hooks = [*seen.hooks, replace(seen.hooks[-1], verified=False)]
 
 
 def sign_a_webhook_wrongly(seen: Evidence) -> None:
-    seen.hooks = [replace(seen.hooks[0], verified=False), *seen.hooks[1:]]
+    seen.hooks = [*seen.hooks[:-1], replace(seen.hooks[-1], verified=False)]
+
+
+def take_the_webhook_at_once(seen: Evidence) -> None:
+    seen.hooks = [hook for hook in seen.hooks if hook.taken]
+    seen.deliveries = [one for one in seen.deliveries if one["status"] == STATUSES[-1]]
+
+
+def fail_otherwise(seen: Evidence) -> None:
+    seen.hooks = [replace(hook, status=hook.status if hook.taken else 500) for hook in seen.hooks]
+    seen.deliveries = [
+        {**one, "status": one["status"] if one["status"] == STATUSES[-1] else 500} for one in seen.deliveries
+    ]
+
+
+def never_take_the_webhook(seen: Evidence) -> None:
+    seen.hooks = [hook for hook in seen.hooks if not (hook.taken and (hook.endpoint, hook.type) == OUT_OF_ORDER)]
+    seen.deliveries = [one for one in seen.deliveries if one["status"] != STATUSES[-1]]
+
+
+def try_again_under_another_id(seen: Evidence) -> None:
+    first = seen.hooks[0]
+    seen.hooks = [replace(first, hook_id="another"), *seen.hooks[1:]]
+    seen.deliveries = [*seen.deliveries[:-1], {**seen.deliveries[-1], "webhook_id": "another"}]
+
+
+def log_what_never_came(seen: Evidence) -> None:
+    seen.hooks = seen.hooks[1:]
+
+
+def log_nothing(seen: Evidence) -> None:
+    seen.deliveries = []
 
 
 def lose_an_event(seen: Evidence) -> None:
@@ -173,7 +210,7 @@ def leave_a_control_call_untried(seen: Evidence) -> None:
     del seen.control[CONTROL_CALLS[0]]
 
 
-OUTSIDE = "served outside a window"
+OUTSIDE, RETRIED = "served outside a window", "a webhook that failed twice"
 TAMPERINGS: list[tuple[Callable[[Evidence], None], set[str]]] = [
     (lose_a_mail, {"mails received"}),
     (send_a_mail_too_many, {"mails received"}),
@@ -181,6 +218,12 @@ TAMPERINGS: list[tuple[Callable[[Evidence], None], set[str]]] = [
     (lose_a_webhook, {"webhooks, signature verified"}),
     (forge_a_webhook, {"webhooks, signature verified"}),
     (sign_a_webhook_wrongly, {"webhooks, signature verified"}),
+    (take_the_webhook_at_once, {RETRIED}),
+    (fail_otherwise, {RETRIED}),
+    (never_take_the_webhook, {"webhooks, signature verified", RETRIED}),
+    (try_again_under_another_id, {RETRIED}),
+    (log_what_never_came, {RETRIED}),
+    (log_nothing, {RETRIED}),
     (lose_an_event, {"events, one a move, no gap"}),
     (leave_a_gap, {"events, one a move, no gap"}),
     (name_somebody_else, {"events, one a move, no gap"}),

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from lockbox.fetching import LOOK_UPS, MOST_LOOK_UPS, FetchFailed, fetch
+from lockbox.fetching import LOOK_UPS, MOST_LOOK_UPS, UNDER_WAY, FetchFailed, fetch
 from tests.oidc_issuer import (
     BROKEN,
     DRIP,
@@ -152,10 +152,33 @@ def test_a_resolver_that_hangs_costs_no_more_than_the_deadline(monkeypatch: pyte
     started = time.monotonic()
 
     with pytest.raises(FetchFailed, match="in time"):
-        fetch("https://sso.example/jwks", seconds=0.1)
+        fetch("https://slow.example/jwks", seconds=0.1)
 
     assert time.monotonic() - started < 4
     answered.set()
+
+
+def test_a_name_that_hangs_is_asked_for_once_however_many_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered, asked = threading.Event(), []
+
+    def hang(host: str, *_: object, **__: object) -> list[object]:
+        asked.append(host)
+        answered.wait(10)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    for _ in range(MOST_LOOK_UPS + 1):
+        with pytest.raises(FetchFailed, match="in time"):
+            fetch("https://hangs.example/jwks", seconds=0.02)
+    with pytest.raises(FetchFailed, match="in time"):
+        fetch("https://other.example/jwks", seconds=0.02)
+
+    assert asked == ["hangs.example", "other.example"]
+    answered.set()
+    until = time.monotonic() + 5
+    while UNDER_WAY and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not UNDER_WAY
 
 
 def test_resolvers_that_hang_use_up_no_more_than_a_few_threads() -> None:

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from lockbox.notices import phrases
-from lockbox.notices.audience import RECEIPT, REMINDERS
+from lockbox.notices.audience import COPIED, RECEIPT, REMINDERS
 from lockbox.notices.letters import SUBJECTS, Earlier, Wording
 from lockbox.people.roles import Mode
 from lockbox.requests.lifecycle import State
@@ -52,7 +52,7 @@ def test_a_prompt_says_all_that_a_decision_needs(template: str, part: str) -> No
 def test_every_state_has_a_letter_with_a_text_part_and_a_subject(state: State) -> None:
     made = mail(template=state.value)
 
-    assert set(SUBJECTS) == {*State, *REMINDERS, "closing", RECEIPT}
+    assert set(SUBJECTS) == {*State, *REMINDERS, "closing", "unreached", RECEIPT, COPIED}
     assert made.text.strip()
     assert made.html.lstrip().startswith("<!doctype html>")
     assert "Exchange Online" in made.subject
@@ -381,3 +381,26 @@ def test_a_user_agent_cannot_leave_its_line_or_be_run(agent: str) -> None:
     assert "\u202e" not in made.text + made.html
     (line,) = [line for line in made.text.splitlines() if line.startswith("By ")]
     assert len(line) <= 300
+
+
+@pytest.mark.parametrize("part", ["text", "html"])
+@pytest.mark.parametrize("template", [COPIED, "active", "denied", "cancelled", "expired"])
+def test_a_copy_says_that_it_is_one_asks_for_nothing_and_has_no_link(template: str, part: str) -> None:
+    made = mail(template=template, is_copy=True, recipient_id=None, wording=Wording(link=False))
+
+    body = " ".join(made.text.split()) if part == "text" else seen(made.html)
+
+    assert "You are copied by the admins of contoso and cannot decide" in body
+    assert "mailbox:anna@contoso.example" in body
+    assert not [said for said in ("your answer", "To decide", "sign in at", "/requests/") if said in body]
+    assert "your answer" not in made.subject
+    assert not URL.search(made.text)
+
+
+def test_what_is_copied_holds_no_justification_where_the_policy_keeps_it_in() -> None:
+    kept, told = (
+        mail(template=COPIED, is_copy=True, wording=Wording(link=False, justification=said)) for said in (False, True)
+    )
+
+    assert "does not open" not in kept.text + kept.html
+    assert "does not open" in told.text

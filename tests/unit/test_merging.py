@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lockbox.requests.merging import loosens, stricter, terms_for
+from lockbox.requests.merging import loosens, stricter, strictest, terms_for
 from lockbox.requests.rules import Ask, Match, Policy, Rule
 from lockbox.requests.terms import Overrides, Reason, Stage, Terms
 from tests.unit.policies import ASKS, PEOPLE, POLICIES, RULES, TERMS
@@ -37,7 +37,14 @@ ORDER = [
 ]
 
 
-WHO_HEARS_WHEN = {"tiers", "widening", "approval_reminders", "review_reminders", "closing_warning"}
+WHO_HEARS_WHEN = {
+    "tiers",
+    "widening",
+    "approval_reminders",
+    "review_reminders",
+    "review_widening",
+    "closing_warning",
+}
 
 
 def earliest(terms: Terms) -> dict[str, int]:
@@ -67,10 +74,11 @@ def test_merging_reminds_whenever_either_side_says_and_widens_and_warns_as_early
 
     for name in ("approval_reminders", "review_reminders"):
         assert getattr(merged, name) == tuple(sorted({*getattr(a, name), *getattr(b, name)}))
-    for number, percent in enumerate(merged.widening):
-        sides = [side.widening[number] for side in (a, b) if len(side.widening) > number]
-        assert percent == min(sides)
-    assert len(merged.widening) == max(len(a.widening), len(b.widening))
+    for name in ("widening", "review_widening"):
+        of_both, one, other = (getattr(side, name) for side in (merged, a, b))
+        for number, percent in enumerate(of_both):
+            assert percent == min(side[number] for side in (one, other) if len(side) > number)
+        assert len(of_both) == max(len(one), len(other))
     assert merged.closing_warning == max(a.closing_warning, b.closing_warning)
 
 
@@ -201,3 +209,17 @@ def test_a_rule_that_matches_is_kept_to(policy: Policy, rule: Rule, ask: Ask) ->
         assert not loosens(wanted, terms)
     else:
         assert terms == terms_for(policy, ask)
+
+
+@settings(max_examples=100, deadline=None)
+@given(POLICIES, ASKS)
+def test_the_strictest_terms_are_met_by_whatever_satisfies_every_rule(policy: Policy, ask: Ask) -> None:
+    strict = strictest(policy)
+
+    assert not loosens(policy, strict)
+    assert not loosens(terms_for(policy, ask), strict)
+    assert all(not loosens(policy.model_copy(update=rule.terms.given()), strict) for rule in policy.rules)
+
+
+def test_the_strictest_terms_are_the_own_where_there_are_no_rules() -> None:
+    assert strictest(Policy(quorum=2, mail_suffices=True)) == Terms(quorum=2, mail_suffices=True)

@@ -10,12 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lockbox.requests.lifecycle import FINAL_STATES, OPEN_STATES, State
-from lockbox.requests.policy import Nudges, Stretch, nudges, wake_at
+from lockbox.requests.policy import Nudges, Stretch, deadline, nudges, wake_at
 from lockbox.requests.terms import Terms
 from tests.unit.policies import TERMS
 
 NOON = datetime(2026, 2, 28, 12, tzinfo=UTC)
 BERLIN = ZoneInfo("Europe/Berlin")
+CHANGES = [datetime(2026, 3, 29, 0, 30, tzinfo=BERLIN), datetime(2026, 10, 25, 0, 30, tzinfo=BERLIN)]
+CHANGED = ["an hour missing", "an hour twice"]
 HOUR = timedelta(hours=1)
 TIERED = Terms(tiers=(("one",), ("two",), ("three",)))
 QUIET = Terms(approval_reminders=(), review_reminders=(), widening=(), closing_warning=0)
@@ -27,6 +29,7 @@ STRETCHES = st.builds(
     since=st.just(NOON),
     deadline_at=st.integers(1_000, 10**13).map(lambda micros: NOON + timedelta(microseconds=micros)),
     tiers_asked=st.integers(0, 5),
+    review_tiers=st.integers(0, 5),
     warned=st.booleans(),
 )
 AT = st.floats(-0.1, 1.1)
@@ -35,6 +38,11 @@ AT = st.floats(-0.1, 1.1)
 def pending(hours: float = 12, **changes: Any) -> Stretch:
     """Return a request that has just been asked of the customer."""
     return replace(Stretch(State.PENDING, NOON, NOON + hours * HOUR), **changes)
+
+
+def reviewing(hours: float = 4, **changes: Any) -> Stretch:
+    """Return a request that the vendor has just begun to review."""
+    return pending(hours, state=State.REVIEWING, **changes)
 
 
 def run(stretch: Stretch, terms: Terms, late: timedelta = timedelta(0)) -> list[tuple[datetime, Nudges]]:
@@ -61,7 +69,7 @@ def test_a_review_has_reminders_of_its_own() -> None:
     terms = Terms(approval_reminders=(), review_reminders=(25,))
 
     assert run(pending(), terms) == []
-    assert [at for at, _ in run(pending(4, state=State.REVIEWING), terms)] == [NOON + HOUR]
+    assert [at for at, _ in run(reviewing(), terms)] == [NOON + HOUR]
 
 
 def test_it_widens_tier_by_tier_and_no_further_than_there_are_tiers() -> None:
@@ -75,6 +83,27 @@ def test_it_widens_tier_by_tier_and_no_further_than_there_are_tiers() -> None:
 
 def test_who_was_asked_at_once_is_not_widened() -> None:
     assert [due.widen for _, due in run(pending(tiers_asked=0), TIERED)] == [0, 0]
+    assert [due.widen for _, due in run(reviewing(tiers_asked=0, review_tiers=3), Terms())] == [0, 0]
+
+
+def test_a_review_widens_by_its_own_shares_of_its_own_window_and_no_further_than_there_are_tiers() -> None:
+    terms = TIERED.model_copy(update={"review_reminders": (), "widening": (10,), "review_widening": (25, 50, 75)})
+
+    assert [(at, due.widen) for at, due in run(reviewing(tiers_asked=1, review_tiers=3), terms)] == [
+        (NOON + HOUR, 2),
+        (NOON + 2 * HOUR, 3),
+    ]
+    assert run(reviewing(tiers_asked=1, review_tiers=1), terms) == []
+    assert [at for at, _ in run(reviewing(tiers_asked=2, review_tiers=3), terms)] == [NOON + 2 * HOUR]
+
+
+def test_a_clock_that_comes_late_in_a_review_reminds_once_and_widens_as_far_as_is_due() -> None:
+    late = run(reviewing(tiers_asked=1, review_tiers=5), Terms(), late=HOUR)
+
+    assert late == [
+        (NOON + 3 * HOUR, Nudges(remind=True, widen=4, warn=False)),
+        (NOON + 4.2 * HOUR, Nudges(remind=False, widen=4, warn=False)),
+    ]
 
 
 def test_a_window_is_announced_to_close_once_and_not_where_it_is_shorter_than_that() -> None:
@@ -138,7 +167,8 @@ def test_however_late_it_comes_it_ends_and_sends_no_more_than_it_should(
     assert not any(due != replace(due, remind=False, warn=False) for at, due in seen if at >= stretch.deadline_at)
     widened = [due.widen for _, due in seen]
     assert widened == sorted(widened)
-    assert not widened or widened[-1] <= max(stretch.tiers_asked, len(terms.tiers))
+    tiers = stretch.review_tiers if stretch.state is State.REVIEWING else len(terms.tiers)
+    assert not widened or widened[-1] <= max(stretch.tiers_asked, tiers)
 
 
 @settings(max_examples=200, deadline=None)
@@ -152,11 +182,7 @@ def test_on_time_every_share_of_the_window_is_a_reminder(stretch: Stretch, terms
     assert reminded == sorted({stretch.since + window * percent / 100 for percent in percents.get(stretch.state, ())})
 
 
-@pytest.mark.parametrize(
-    "here",
-    [datetime(2026, 3, 29, 0, 30, tzinfo=BERLIN), datetime(2026, 10, 25, 0, 30, tzinfo=BERLIN)],
-    ids=["an hour missing", "an hour twice"],
-)
+@pytest.mark.parametrize("here", CHANGES, ids=CHANGED)
 def test_where_the_clocks_are_changed_a_window_has_the_same_length_and_shares(here: datetime) -> None:
     there = here.astimezone(UTC)
     ends = there + 4 * HOUR
@@ -167,3 +193,26 @@ def test_where_the_clocks_are_changed_a_window_has_the_same_length_and_shares(he
     assert [at for at, _ in local] == [there + HOUR, there + 2 * HOUR, there + 3 * HOUR]
     assert all(due.remind for _, due in local)
     assert local == run(Stretch(State.PENDING, there, ends), terms)
+
+
+@pytest.mark.parametrize("here", CHANGES, ids=CHANGED)
+def test_where_the_clocks_are_changed_a_deadline_is_as_far_away_as_ever(here: datetime) -> None:
+    windows = {"review": 4 * 3600, "approval": 5 * 3600, "access": 6 * 3600}
+
+    ends = [deadline(state, here, **windows) for state in (State.REVIEWING, State.PENDING, State.ACTIVE)]
+
+    assert ends == [here.astimezone(UTC) + hours * HOUR for hours in (4, 5, 6)]
+
+
+@pytest.mark.parametrize("state", [State.REVIEWING, State.PENDING])
+@pytest.mark.parametrize("here", CHANGES, ids=CHANGED)
+def test_where_the_clocks_are_changed_the_next_tiers_are_asked_at_their_shares(here: datetime, state: State) -> None:
+    there = here.astimezone(UTC)
+    ends = there + 4 * HOUR
+    shares = dict.fromkeys(("widening", "review_widening"), (25, 50))
+    terms = QUIET.model_copy(update=shares | {"tiers": TIERED.tiers})
+
+    local = run(Stretch(state, here, ends.astimezone(BERLIN), tiers_asked=1, review_tiers=3), terms)
+
+    assert [(at, due.widen) for at, due in local] == [(there + HOUR, 2), (there + 2 * HOUR, 3)]
+    assert local == run(Stretch(state, there, ends, tiers_asked=1, review_tiers=3), terms)

@@ -82,6 +82,8 @@ def test_the_defaults_are_an_answer_in_12_hours_a_review_in_4_and_access_for_4()
         {"approval_reminders": list(range(1, 12))},
         {"review_reminders": [50, 50]},
         {"widening": [10, 20, 30, 40, 50]},
+        {"review_widening": [10, 20, 30, 40, 50]},
+        {"review_widening": [100]},
         {"closing_warning": -1},
         {"closing_warning": 86_401},
     ],

@@ -34,6 +34,7 @@ def test_the_defaults_are_safe() -> None:
         "widening": [50, 67, 75, 80],
         "approval_reminders": [50, 83],
         "review_reminders": [50, 83],
+        "review_widening": [50, 67, 75, 80],
         "closing_warning": 600,
         "reasons": ["legal_demand", "other", "support_case", "vendor_alert", "vendor_review"],
         "require_case": False,

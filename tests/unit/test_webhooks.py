@@ -18,7 +18,7 @@ from standardwebhooks import Webhook
 from lockbox import fetching
 from lockbox.fetching import FetchFailed
 from lockbox.notices.senders import webhook
-from lockbox.notices.senders.protocol import Hook, SendFailed
+from lockbox.notices.senders.protocol import SEND_SECONDS, Hook, SendFailed
 from lockbox.notices.senders.webhook import HttpHooks, signed
 from lockbox.notices.vault import PRIVATE_KEY, PUBLIC_KEY, new_key, new_secret
 from tests.oidc_issuer import Answer
@@ -42,9 +42,9 @@ def hook(receiver: Receiver) -> Hook:
     return Hook("n-1", receiver.url, b'{"id":"n-1"}', (new_secret(),))
 
 
-def refused(hook: Hook) -> SendFailed:
+def refused(hook: Hook, seconds: float = SEND_SECONDS) -> SendFailed:
     with pytest.raises(SendFailed) as failed:
-        HttpHooks(allow_http=True).send(hook)
+        HttpHooks(allow_http=True, seconds=seconds).send(hook)
     return failed.value
 
 
@@ -142,14 +142,11 @@ def test_of_a_long_answer_a_kilobyte_is_read_as_it_came(receiver: Receiver, hook
         Answer(status=0, drops=b" "),
     ],
 )
-def test_whoever_never_ends_or_drips_is_left_at_the_deadline(
-    monkeypatch: pytest.MonkeyPatch, receiver: Receiver, hook: Hook, answer: Answer
-) -> None:
-    monkeypatch.setattr(webhook, "SEND_SECONDS", 0.3)
+def test_whoever_never_ends_or_drips_is_left_at_the_deadline(receiver: Receiver, hook: Hook, answer: Answer) -> None:
     receiver.answers = [answer]
     started = time.monotonic()
 
-    failure = refused(hook)
+    failure = refused(hook, seconds=0.3)
 
     assert time.monotonic() - started < 3
     assert failure.kind in {"time", "connection"}

@@ -4,13 +4,22 @@ import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from uuid import UUID
 
 import pytest
 
 from config.embedded import Servers
+from lockbox.people.roles import Role
+from lockbox.requests import clock
+from lockbox.requests.lifecycle import Action
+from tests.builders import setting, unbound
+from tests.database.scenes import set_back, write
 from tests.database.tenancy import id_of
+from tests.ruling import stand_in
 from tests.whole.conftest import Stage
 from tests.whole.shell import Shell, lockbox, opened
+
+UNREACHED = "UPDATE notices SET outcome = 'dead', closed_at = now() WHERE request_id = :id"
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +66,27 @@ def test_a_request_is_filed_approved_and_revoked_from_a_terminal(shell: Shell) -
     assert re.findall(r"submit|approve |revoke ", timeline) == ["submit", "approve ", "revoke "]
 
 
+def test_who_could_not_be_reached_is_said_and_what_timed_out_is_asked_again(shell: Shell) -> None:
+    filed = shell.reads("erin", "request", "submit", *filing(shell))
+    shell.is_refused("erin", "not-timed-out: ", "request", "again", filed["id"])
+    root = unbound(shell.world.house).execution_options(isolation_level="AUTOCOMMIT")
+    write(root, UNREACHED, id=filed["id"])
+    set_back(root, [UUID(filed["id"])], 1)
+    clock.run(setting(shell.world.house), [UUID(filed["id"])])
+
+    shown = shell.does("erin", "request", "show", filed["id"])
+    timeline = shell.does("erin", "request", "events", filed["id"])
+    listed = shell.does("olga", "vendor", "dead-notices")
+    asked = shell.reads("erin", "request", "again", filed["id"])
+
+    assert "None of three approvers could be reached." in shown
+    assert "none of 3 was reached" in " ".join(timeline.split())
+    assert filed["id"] in listed
+    assert shell.world.tenant.slug in listed
+    assert "Ann" not in listed
+    assert asked["follows"] == filed["id"]
+
+
 def test_a_system_files_for_a_named_engineer(shell: Shell) -> None:
     token = shell.run(
         *("gate", "token", "make", "filer", "--scope", "requests:file", "--service", "exchange-online")
@@ -82,6 +112,19 @@ def test_an_auditor_of_the_vendor_reads_a_request_without_what_is_not_for_them(s
 
     assert "support case" in shown
     assert request.justification not in shown
+
+
+def test_who_stood_in_for_whom_and_by_what_is_shown(shell: Shell) -> None:
+    shell.world.add("dora", Role.AUDITOR, shell.world.tenant.id)
+    stand_in(shell.world, "dora", "ann")
+    request = shell.world.submit()
+    shell.world.act("dora", Action.APPROVE, request.id)
+
+    shown = shell.does("erin", "request", "show", request.id)
+    events = shell.does("erin", "request", "events", request.id)
+
+    assert re.search(r"^Answers +approve by sample: Dora \(approver\) for Ann$", shown, re.MULTILINE)
+    assert re.search(r"Dora for Ann +approver +approve by sample", events)
 
 
 def test_the_list_goes_on_from_where_it_ended(shell: Shell) -> None:

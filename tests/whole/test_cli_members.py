@@ -172,13 +172,16 @@ def test_an_operator_invites_colleagues_and_withdraws(shell: Shell, worker: Data
 def test_an_operator_sets_roles_removes_and_disables(shell: Shell) -> None:
     eve, olga = id_of(shell.world, "eve"), id_of(shell.world, "olga")
 
-    set_ = shell.does("olga", "vendor", "roles", eve, "--role", "engineer", "--role", "manager")
+    set_ = shell.does("olga", "vendor", "roles", eve, "--role", "engineer", "--role", "manager", "--review-tier", "2")
+    listed = shell.reads("vera", "vendor", "list", "--limit", "200")["items"]
     removed = shell.does("olga", "vendor", "remove", eve)
     disabled = shell.does("olga", "vendor", "disable", eve)
 
     assert "engineer, manager" in set_
+    assert "Review tier  2" in set_
+    assert {one["id"]: one["review_tier"] for one in listed}[str(eve)] == 2
     assert removed.startswith("Removed")
-    assert "Disabled  yes" in disabled
+    assert "Disabled     yes" in disabled
     shell.is_refused("eve", "invalid-token: ", "request", "list")
     shell.is_refused("olga", "own-roles: ", "vendor", "remove", olga)
     shell.is_refused("vera", "wrong-role: ", "vendor", "roles", eve, "--role", "engineer")

@@ -36,6 +36,8 @@ def test_an_operator_adds_a_tenant_and_sees_no_code(shell: Shell) -> None:
         "slug": slug,
         "name": "Fabrikam",
         "mode": "enforce",
+        "effective_mode": "enforce",
+        "consent_until": None,
         "plan": "standard",
         "suspended": False,
         "policy_version": None,
@@ -140,6 +142,8 @@ def test_an_operator_proposes_an_admin_and_the_tenant_objects(shell: Shell) -> N
     shell.is_refused("aude", "wrong-role: ", "tenant", "object", slug, open_["id"])
     assert "Stopped" in shell.does("ann", "tenant", "object", slug, open_["id"])
     assert shell.reads("ann", "invitation", "list", slug)["items"] == []
+    again = shell.reads("olga", "tenant", "recover", slug, *who)
+    assert "Withdrawn" in shell.does("olga", "tenant", "withdraw", slug, again["id"])
     again = shell.reads("olga", "tenant", "recover", slug, *who)
     assert set(again) == {"id", "takes_effect_at"}
 

@@ -25,6 +25,7 @@ STORIES = {
 PROOFS = {
     "mails received": "39",
     "webhooks, signature verified": "25",
+    "a webhook that failed twice": "503 503 204, 1 id",
     "events, one a move, no gap": "14",
     "nudges while 3 waited": "1 reminder, 2 tiers",
     "sent twice with one key": "1 filed, same answer",
@@ -65,7 +66,8 @@ def children(process: "subprocess.Popen[str]", words: str) -> list[psutil.Proces
 def check_details(details: str) -> None:
     """Every mail, webhook, event and answer is in them."""
     assert len(re.findall(r"^  \d (?:ann|amir|erin) +\S", details, re.MULTILINE)) == 33
-    assert len(re.findall(r"^  \d (?:customer|vendor) +request\.\S+ +verified ", details, re.MULTILINE)) == 25
+    calls = re.findall(r"^  \d (?:customer|vendor) +request\.\S+ +verified (\d+) ", details, re.MULTILINE)
+    assert (calls.count("204"), calls.count("503"), len(calls)) == (25, 2, 27)
     assert len(re.findall(r"^  \d \d \d{4}-\S+ \w+: ", details, re.MULTILINE)) == 14
     assert len(re.findall(r"^  \d \d{4}-\S+ \S+ (?:200|403)$", details, re.MULTILINE)) > 100
 

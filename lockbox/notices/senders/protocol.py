@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
+from lockbox.notices.lane import Said
+
 SEND_SECONDS = 10.0
+SILENT = frozenset({"time", "connection", "certificate", "name"})
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,13 @@ class SendFailed(Exception):  # noqa: N818 - it is an outcome that callers plan 
         self.reply = reply
         self.wait = wait
 
+    @property
+    def said(self) -> Said:
+        """What this tells of the other side: any status is an answer; our own trouble tells nothing of it."""
+        if self.reply.status is not None:
+            return Said.ANSWER
+        return Said.SILENCE if self.kind in SILENT else Said.NOTHING
+
 
 @dataclass(frozen=True)
 class Mail:
@@ -68,17 +78,17 @@ class Hook:
 
 
 class MailSender(Protocol):
-    """Sends mail; every call ends within SEND_SECONDS."""
+    """Sends mail, from several threads at once; every call ends within SEND_SECONDS."""
 
     def send(self, mail: Mail) -> None:
         """Hand the mail over, or raise SendFailed."""
 
     def close(self) -> None:
-        """Give back what is held open."""
+        """Give back what this thread holds open."""
 
 
 class HookSender(Protocol):
-    """Calls webhooks; every call ends within SEND_SECONDS."""
+    """Calls webhooks, from several threads at once; every call ends within SEND_SECONDS."""
 
     def send(self, hook: Hook) -> Reply:
         """Deliver the call and return what was answered, or raise SendFailed."""

@@ -2,7 +2,6 @@
 
 import contextlib
 import smtplib
-import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -14,8 +13,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from lockbox.notices.senders.protocol import SEND_SECONDS, Mail, Reply, SendFailed
+from lockbox.notices.senders.relay import Connection
 
-WAIT_SECONDS = 5.0
+FIRST_REFUSAL = 400
 PERMANENT = 500
 DEFAULT_PORTS = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
 
@@ -27,9 +27,11 @@ class SmtpMail:
         url: `smtp+starttls://user:password@host:587`, `smtps://…` or `smtp://…`; the login is optional.
         sender: the From header, such as `Lockbox <lockbox@vendor.example>`.
         ca_file: certificates to trust instead of the system's.
+        seconds: for one mail, from the connection to the last answer.
     """
 
-    def __init__(self, url: str, *, sender: str, ca_file: Path | None = None) -> None:
+    def __init__(self, url: str, *, sender: str, ca_file: Path | None = None, seconds: float = SEND_SECONDS) -> None:
+        self._seconds = seconds
         self._url = urlsplit(url)
         self._sender = sender
         self._tls = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
@@ -47,47 +49,37 @@ class SmtpMail:
             raise SendFailed("the address cannot be written into a mail", permanent=True, kind="form") from error
         client = self._client()
         try:
-            with _deadline(client):
+            with client.deadline():
                 self._ready(client)
                 client.send_message(message)
         except smtplib.SMTPRecipientsRefused as error:
-            raise _refused(*next(iter(error.recipients.values()))) from error
-        except (smtplib.SMTPSenderRefused, smtplib.SMTPDataError) as error:
-            self.close()
-            raise _refused(error.smtp_code, error.smtp_error) from error
+            code, said = next(iter(error.recipients.values()))
+            raise _refused(code, said, permanent=code >= PERMANENT) from error
         except (smtplib.SMTPException, OSError) as error:
             self.close()
-            raise SendFailed(f"the mail relay failed: {type(error).__name__}", kind="connection") from error
+            raise _failed(error, is_late=client.is_late) from error
 
     def close(self) -> None:
         """Close this thread's connection to the relay."""
-        client: smtplib.SMTP | None = getattr(self._kept, "client", None)
+        client: Connection | None = getattr(self._kept, "client", None)
         self._kept.client = None
         if client is not None:
             client.close()
 
-    def _client(self) -> smtplib.SMTP:
-        client: smtplib.SMTP | None = getattr(self._kept, "client", None)
+    def _client(self) -> Connection:
+        client: Connection | None = getattr(self._kept, "client", None)
         if client is None:
-            if self._url.scheme == "smtps":
-                client = smtplib.SMTP_SSL(timeout=WAIT_SECONDS, context=self._tls)
-            else:
-                client = smtplib.SMTP(timeout=WAIT_SECONDS)
+            client = Connection(self._seconds, self._tls if self._url.scheme == "smtps" else None)
             self._kept.client = client
         return client
 
-    def _ready(self, client: smtplib.SMTP) -> None:
+    def _ready(self, client: Connection) -> None:
         if client.sock is not None:
             with contextlib.suppress(smtplib.SMTPServerDisconnected, OSError):
                 if client.noop()[0] < PERMANENT:
                     return
             client.close()
-        host, port = self._url.hostname or "localhost", self._url.port or DEFAULT_PORTS[self._url.scheme]
-        # connect() alone does not note the name that the certificate has to bear.
-        client._host = host  # type: ignore[attr-defined] # noqa: SLF001 - smtplib sets it in __init__ only
-        code, text = client.connect(host, port)
-        if code >= 400:  # noqa: PLR2004 - RFC 5321: 4xx and 5xx are refusals
-            raise smtplib.SMTPConnectError(code, text)
+        client.open(self._url.hostname or "localhost", self._url.port or DEFAULT_PORTS[self._url.scheme])
         if self._url.scheme == "smtp+starttls":
             client.starttls(context=self._tls)
         if self._url.username:
@@ -114,25 +106,28 @@ def compose(mail: Mail, sender: str) -> EmailMessage:
     return message
 
 
-@contextlib.contextmanager
-def _deadline(client: smtplib.SMTP) -> Iterator[None]:
-    """Hang up after SEND_SECONDS: smtplib's own time-out starts anew with every byte that drips in."""
-    watchdog = threading.Timer(SEND_SECONDS, _hang_up, [client])
-    watchdog.daemon = True
-    watchdog.start()
-    try:
-        yield
-    finally:
-        watchdog.cancel()
+def _failed(error: BaseException, *, is_late: bool) -> SendFailed:
+    """Say what went wrong between the relay and us; only a refusal of the content itself is for good."""
+    causes = list(_causes(error))
+    if is_late or any(isinstance(one, TimeoutError) for one in causes):
+        return SendFailed("the mail relay took too long", kind="time")
+    if any(isinstance(one, ssl.SSLCertVerificationError) for one in causes):
+        return SendFailed("the mail relay's certificate was not accepted", kind="certificate")
+    if isinstance(error, smtplib.SMTPNotSupportedError):
+        return SendFailed(f"the mail relay cannot do it: {error}", kind="unsupported")
+    if isinstance(error, smtplib.SMTPResponseException) and error.smtp_code >= FIRST_REFUSAL:
+        permanent = isinstance(error, smtplib.SMTPDataError) and error.smtp_code >= PERMANENT
+        return _refused(error.smtp_code, error.smtp_error, permanent=permanent)
+    return SendFailed(f"the mail relay failed: {type(error).__name__}", kind="connection")
 
 
-def _hang_up(client: smtplib.SMTP) -> None:
-    if client.sock is not None:
-        with contextlib.suppress(OSError):
-            client.sock.shutdown(socket.SHUT_RDWR)
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
-def _refused(code: int, text: bytes | str) -> SendFailed:
+def _refused(code: int, text: bytes | str, *, permanent: bool) -> SendFailed:
     said = text.decode(errors="replace") if isinstance(text, bytes) else text
     reason = f"the mail relay answered {code} {said[:100]}"
-    return SendFailed(reason, permanent=code >= PERMANENT, kind="status", reply=Reply(code, said))
+    return SendFailed(reason, permanent=permanent, kind="status", reply=Reply(code, said))

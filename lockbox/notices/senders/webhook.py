@@ -24,7 +24,10 @@ LONGEST_WAIT = timedelta(days=1)
 class HttpHooks:
     """Calls webhooks over HTTPS; plain HTTP, and only to loopback, where a development setting allows it."""
 
-    def __init__(self, *, allow_http: bool = False, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, *, allow_http: bool = False, tls: ssl.SSLContext | None = None, seconds: float = SEND_SECONDS
+    ) -> None:
+        self._seconds = seconds
         self._allow_http = allow_http
         self._tls = tls
 
@@ -41,7 +44,7 @@ class HttpHooks:
                 hook.body,
                 signed(hook, at),
                 most_bytes=MOST_ANSWER_BYTES,
-                seconds=SEND_SECONDS,
+                seconds=self._seconds,
                 allow_loopback=self._allow_http,
                 tls=self._tls,
             )

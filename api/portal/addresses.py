@@ -1,0 +1,58 @@
+"""Adding, confirming and taking away further addresses on the account's page."""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Form, Response
+from pydantic import TypeAdapter, ValidationError
+
+from api.portal.account import HERE, AtDesk
+from api.portal.pages import TAG, go
+from api.schemas.members import Address
+from lockbox.notices import addresses
+from lockbox.refusals import Invalid
+
+router = APIRouter(prefix="/account/addresses", tags=[TAG], include_in_schema=False)
+
+ADDRESSES = TypeAdapter[str](Address)
+
+One = Annotated[UUID, Form(alias="id")]
+
+
+@router.post("")
+def add(work: AtDesk, email: Annotated[str, Form(max_length=320)] = "") -> Response:
+    """Add an address and have a code mailed there."""
+    with work.open() as (session, visitor):
+        addresses.add(session, visitor.caller, work.place, _address(email))
+    return go(work.request, HERE)
+
+
+@router.post("/confirm")
+def confirm(work: AtDesk, one: One, code: Annotated[str, Form(max_length=100)] = "") -> Response:
+    """Confirm an address with the code that was mailed there."""
+    with work.open() as (session, visitor):
+        addresses.confirm(session, visitor.caller, work.place, one, code)
+    return go(work.request, HERE)
+
+
+@router.post("/prompts")
+def choose(work: AtDesk, one: One, prompts: Annotated[Literal["yes", "no"], Form()] = "yes") -> Response:
+    """Let prompts, reminders and outcomes come to an address, or not."""
+    with work.open() as (session, visitor):
+        addresses.choose(session, visitor.caller, work.place, one, prompts=prompts == "yes")
+    return go(work.request, HERE)
+
+
+@router.post("/remove")
+def remove(work: AtDesk, one: One) -> Response:
+    """Take an address away."""
+    with work.open() as (session, visitor):
+        addresses.remove(session, visitor.caller, work.place, one)
+    return go(work.request, HERE)
+
+
+def _address(typed: str) -> str:
+    try:
+        return ADDRESSES.validate_python(typed.strip())
+    except ValidationError:
+        raise Invalid("Write one mail address, such as ann@contoso.example.", field="email") from None

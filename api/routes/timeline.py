@@ -1,0 +1,94 @@
+"""Routes of what happened to a request: its events, and who was told of them."""
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends
+from sqlalchemy import Row
+
+from api.deps import Work, caller
+from api.schemas.parts import Named, problems
+from api.schemas.requests import (
+    DeadNotice,
+    EventList,
+    EventView,
+    LastTryView,
+    NoticeCount,
+    NoticeList,
+    NoticeView,
+)
+from lockbox.audit import timeline
+from lockbox.notices import progress
+from lockbox.notices.dead import NOTICE_DEAD
+from lockbox.notices.progress import Told
+from lockbox.people.roles import Caller
+from lockbox.requests import register
+from lockbox.requests.sight import Capacity, Guarded, capacities, may_read, origin_of
+from lockbox.requests.voices import Someone, Voice, voices
+
+router = APIRouter(prefix="/v1/requests", tags=["requests"])
+
+Who = Annotated[Caller, Depends(caller)]
+ERASED = "erased"
+"""What stands for the name of somebody whose name was taken out of the trail."""
+
+
+@router.get("/{request_id}/events", responses=problems(404))
+def events(request_id: UUID, who: Who, session: Work) -> EventList:
+    """Show the timeline of a request: its moves in order and without a gap, and what happened beside them."""
+    entry = register.find(session, who, request_id)
+    held = capacities(who, entry.request.requester_id, entry.request.tenant_id)
+    rows = timeline.events(session, request_id)
+    are_dead = any(row.action == NOTICE_DEAD for row in rows)
+    own = progress.of_request(session, request_id, who.side).own if are_dead else ()
+    names = {str(told.id): told.recipient for told in own}
+    said = voices(session, timeline.moves(rows))
+    return EventList(items=[_event(row, said.get(row.seq, Voice()), held, names) for row in rows])
+
+
+@router.get("/{request_id}/notices", responses=problems(404))
+def notices(request_id: UUID, who: Who, session: Work) -> NoticeList:
+    """Show who was told of a request and how that went: by name on the reader's own side, else in numbers."""
+    register.find(session, who, request_id)
+    found = progress.of_request(session, request_id, who.side)
+    return NoticeList(own=[_notice(one) for one in found.own], other=NoticeCount(**found.other))
+
+
+def _notice(told: Told) -> NoticeView:
+    facts = vars(told) | {"last_try": LastTryView(**vars(told.last_try)) if told.last_try else None}
+    return NoticeView(**facts)
+
+
+def spoken(voice: Voice) -> dict[str, Any]:
+    """Return for whom else a move was made, and by what means."""
+    return {
+        "on_behalf_of": _named(voice.on_behalf_of) if voice.on_behalf_of else None,
+        "stands_for": [_named(one) for one in voice.stands_for],
+        "means": voice.means,
+    }
+
+
+def _named(one: Someone) -> Named:
+    return Named(id=one.id, name=one.name or ERASED)
+
+
+def _event(row: Row[Any], voice: Voice, held: frozenset[Capacity], names: Mapping[str, str]) -> EventView:
+    """Return an event as a reader may see it; `names` are the recipients on the reader's own side, by notice."""
+    actor = Named(id=row.actor_id, name=row.actor_name or ERASED) if row.actor_id else None
+    columns = row._mapping.items()  # noqa: SLF001 - SQLAlchemy's public name for a row as a mapping
+    facts = {name: value for name, value in columns if name in EventView.model_fields}
+    said = json.loads(row.body) if row.body else {}
+    if not may_read(Guarded.COMMENT, held):
+        facts["comment"] = None
+    if not may_read(origin_of(row.actor_role), held):
+        facts |= {"address": None, "user_agent": None}
+    facts |= {name: said.get(name) for name in ("follows", "asked", "reached", "unreached")} | spoken(voice)
+    if row.action == NOTICE_DEAD:
+        facts["notice"] = DeadNotice(recipient=names.get(said["notice_id"]), **_plain(said))
+    return EventView(**{"notice": None} | facts, actor=actor, role=row.actor_role, nobody_told="nobody_told" in said)
+
+
+def _plain(said: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: said[name] for name in ("template", "channel", "error")}

@@ -1,0 +1,48 @@
+"""Where the benchmark's notices go: `python -m bench.sinks SMTP HOLE HTTP…`, each a port; one domain and one hang."""
+
+import asyncio
+import sys
+
+HANGING_DOMAIN = "hangs.example"
+NO_CONTENT = b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n"
+
+
+async def take_mail(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Take every mail, but for those to one domain: its exchanger never answers, and the relay waits for it."""
+    writer.write(b"220 sink\r\n")
+    while line := await reader.readline():
+        verb = line[:4].upper()
+        if verb == b"RCPT" and f"@{HANGING_DOMAIN}>".encode() in line:
+            await asyncio.sleep(3600)
+        if verb == b"DATA":
+            writer.write(b"354 go on\r\n")
+            await reader.readuntil(b"\r\n.\r\n")
+        writer.write(b"221 bye\r\n" if verb == b"QUIT" else b"250 fine\r\n")
+    writer.close()
+
+
+async def take_call(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Take one call."""
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(NO_CONTENT)
+    await writer.drain()
+    writer.close()
+
+
+async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Listen for ever."""
+    while await reader.read(65536):
+        pass
+    writer.close()
+
+
+async def main() -> None:
+    """Serve until the process is ended."""
+    mail, hole, *calls = map(int, sys.argv[1:])
+    wanted = [(mail, take_mail), (hole, say_nothing), *((port, take_call) for port in calls)]
+    servers = [await asyncio.start_server(take, "127.0.0.1", port, backlog=500) for port, take in wanted]
+    await asyncio.gather(*(server.serve_forever() for server in servers))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,141 @@
+"""Who there is to be told at some tenants: approvers, admins, deputies, managers, endpoints, watchers, mailboxes."""
+
+from collections import defaultdict
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlmodel import Session
+
+from lockbox.people.roles import Role
+
+LOOK_UP = text("""
+SELECT m.role AS role, m.tenant_id, p.id, NULL::text[] AS more, p.wants_prompts
+FROM memberships m JOIN people p ON p.id = m.person_id
+WHERE p.disabled_at IS NULL AND m.tenant_id = ANY(:tenants) AND m.role IN ('approver', 'tenant_admin')
+UNION ALL
+SELECT m.role, NULL, p.id, ARRAY[m.review_tier::text], p.wants_prompts
+FROM memberships m JOIN people p ON p.id = m.person_id
+WHERE p.disabled_at IS NULL AND m.tenant_id IS NULL AND m.role = 'manager'
+UNION ALL
+SELECT 'deputy', d.tenant_id, d.deputy_id, array_agg(d.principal_id::text), p.wants_prompts
+FROM delegations d JOIN people p ON p.id = d.deputy_id
+WHERE d.tenant_id = ANY(:tenants) AND d.starts_at <= :at AND d.ends_at > :at AND d.ended_at IS NULL
+AND p.disabled_at IS NULL
+AND EXISTS (SELECT FROM memberships m WHERE m.tenant_id = d.tenant_id AND m.person_id = d.deputy_id)
+AND EXISTS (SELECT FROM eligible_deputies l WHERE l.tenant_id = d.tenant_id AND l.person_id = d.deputy_id)
+AND EXISTS (SELECT FROM memberships m JOIN people q ON q.id = m.person_id AND q.disabled_at IS NULL
+    WHERE m.tenant_id = d.tenant_id AND m.person_id = d.principal_id AND m.role = 'approver')
+GROUP BY d.tenant_id, d.deputy_id, p.wants_prompts
+UNION ALL
+SELECT 'endpoint', r.tenant_id, r.id, r.event_types, true FROM receivers(:tenants) r
+UNION ALL
+SELECT 'watcher', w.tenant_id, w.id, ARRAY[w.service], true FROM watching(:tenants) w
+UNION ALL
+SELECT 'mailbox', NULL, b.person_id, ARRAY[b.id::text], b.prompts FROM mailboxes(:tenants, :also) b
+""")
+
+
+@dataclass(frozen=True)
+class Receiver:
+    """A webhook endpoint and the event types it wants; none means all."""
+
+    id: UUID
+    event_types: tuple[str, ...]
+
+    def wants(self, event_type: str) -> bool:
+        """Whether the endpoint is to be told of this type."""
+        return not self.event_types or event_type in self.event_types
+
+
+@dataclass(frozen=True)
+class Mailbox:
+    """A further address of a person, confirmed; without `prompts` it gets receipts and news of changes alone."""
+
+    id: UUID
+    prompts: bool
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Somebody who is copied: on one service, or on all for None."""
+
+    id: UUID
+    service: str | None
+
+    def watches(self, service: str) -> bool:
+        """Whether the watcher is copied on this service."""
+        return self.service in {None, service}
+
+
+@dataclass
+class Directory:
+    """Everyone who could be told at some tenants, and the vendor's managers.
+
+    `managers` are these with the tier in which each is asked. `deputies` are those who stand in for approvers at this
+    moment, each with the approvers. `quiet` are those of all of them who want no prompts. `mailboxes` are where else
+    somebody's mails go.
+    """
+
+    managers: dict[UUID, int] = field(default_factory=dict)
+    approvers: dict[UUID, set[UUID]] = field(default_factory=lambda: defaultdict(set))
+    admins: dict[UUID, set[UUID]] = field(default_factory=lambda: defaultdict(set))
+    deputies: dict[UUID, dict[UUID, frozenset[UUID]]] = field(default_factory=lambda: defaultdict(dict))
+    quiet: set[UUID] = field(default_factory=set)
+    receivers: dict[UUID | None, list[Receiver]] = field(default_factory=lambda: defaultdict(list))
+    watchers: dict[UUID, list[Watcher]] = field(default_factory=lambda: defaultdict(list))
+    mailboxes: dict[UUID, list[Mailbox]] = field(default_factory=lambda: defaultdict(list))
+
+    def able(self, tenant_id: UUID) -> frozenset[UUID]:
+        """Return everyone who could decide for the tenant now: its approvers and those who stand in for one."""
+        return frozenset(self.approvers[tenant_id] | self.deputies[tenant_id].keys())
+
+    def seats(self, tenant_id: UUID) -> dict[UUID, frozenset[UUID]]:
+        """Return for everyone who could decide for the tenant now the approvers in whose place they could."""
+        approvers, deputies = self.approvers[tenant_id], self.deputies[tenant_id]
+        return {person: deputies.get(person, frozenset()) | (approvers & {person}) for person in self.able(tenant_id)}
+
+    def prompted(self, tenant_id: UUID, among: AbstractSet[UUID] | None = None) -> frozenset[UUID]:
+        """Return whom to prompt: approvers, or those among them, with deputies in the place of who has one."""
+        approvers = self.approvers[tenant_id] if among is None else self.approvers[tenant_id] & among
+        standing_in = self.deputies[tenant_id]
+        away = frozenset[UUID]().union(*standing_in.values())
+        deputies = {deputy for deputy, principals in standing_in.items() if principals & approvers}
+        return frozenset((approvers - away) | deputies)
+
+
+def look_up(
+    session: Session, tenant_ids: AbstractSet[UUID], at: datetime, *, also: AbstractSet[UUID] = frozenset()
+) -> Directory:
+    """Look up everyone in good standing who could be told at these tenants at this moment, in one query.
+
+    `also` are further people whose addresses are looked up, such as a requester.
+    """
+    found = Directory()
+    values = {"tenants": list(tenant_ids), "at": at, "also": list(also)}
+    for row in session.connection().execute(LOOK_UP, values):
+        if row.role == "endpoint":
+            found.receivers[row.tenant_id].append(Receiver(row.id, tuple(row.more)))
+        elif row.role == "watcher":
+            found.watchers[row.tenant_id].append(Watcher(row.id, row.more[0]))
+        elif row.role == "mailbox":
+            found.mailboxes[row.id].append(Mailbox(UUID(row.more[0]), row.wants_prompts))
+        else:
+            _seat(found, row)
+    return found
+
+
+def _seat(found: Directory, row: Row[Any]) -> None:
+    if not row.wants_prompts:
+        found.quiet.add(row.id)
+    if row.role == "deputy":
+        found.deputies[row.tenant_id][row.id] = frozenset(map(UUID, row.more))
+    elif row.role == Role.MANAGER:
+        found.managers[row.id] = int(row.more[0])
+    elif row.role == Role.APPROVER:
+        found.approvers[row.tenant_id].add(row.id)
+    else:
+        found.admins[row.tenant_id].add(row.id)

@@ -1,0 +1,121 @@
+"""One lane: the pace, the room and the circuit breaker of one host that is called, or domain that is written to."""
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Generic, TypeVar
+
+WIDTH = 4
+FIRST_PACE = 0.5
+LEAST_PACE = 0.01
+NEWEST_COUNTS = 0.2
+LONGEST_WAIT = 3.0
+MOST_LOAD = 100
+FIRST_LOAD = 16
+MOST_SILENCES = 3
+FIRST_SHUT = 5.0
+LONGEST_SHUT = 60.0
+LEAST_DEFERRAL = 0.25
+LONGEST_DEFERRAL = 120.0
+LONGEST_GAP = 0.02
+
+T = TypeVar("T")
+
+
+class Said(Enum):
+    """What the other side said to a send: something, whatever it was; not a word; or it was never asked."""
+
+    ANSWER = auto()
+    SILENCE = auto()
+    NOTHING = auto()
+
+
+@dataclass
+class Lane(Generic[T]):
+    """What is known of the other side, and what is on its way there; every moment is in seconds of one clock.
+
+    `load` is all that was let in and has not ended: what waits in `queue`, what is `running`, and what was promised a
+    place and has not come yet. A lane is `proven` while the newest word from the other side was an answer. It is shut
+    up to `shut_until`; after that it is half open: one send at a time, until one is answered.
+    """
+
+    name: str
+    queue: deque[T] = field(default_factory=deque)
+    load: int = 0
+    running: int = 0
+    pace: float = FIRST_PACE
+    proven: bool = False
+    silences: int = 0
+    shut_until: float | None = None
+    shut_for: float = FIRST_SHUT
+    next_return: float = 0.0
+    used_at: float = 0.0
+
+    def wait(self, now: float) -> float:
+        """Return for how long there is no room for one more, in seconds; 0.0 where there is."""
+        if self.shut_until is not None:
+            if now < self.shut_until:
+                return self.shut_until - now
+            return max(self.pace, LEAST_DEFERRAL) if self.load else 0.0
+        ahead = max(0, self.load + 1 - WIDTH)
+        expected = ahead / WIDTH * self.pace
+        if expected <= LONGEST_WAIT and self.load < (MOST_LOAD if self.proven else FIRST_LOAD):
+            return 0.0
+        return max(min(expected, LONGEST_WAIT), LEAST_DEFERRAL)
+
+    def enter(self, now: float) -> float:
+        """Promise a place and return 0.0; or, where there is none, return in how many seconds to come again.
+
+        Those who are turned away are told moments one after the other, as fast as a lane may go: a crowd that
+        came back at once would only be in the way of everybody else.
+        """
+        self.used_at = now
+        wait = self.wait(now)
+        if not wait:
+            self.load += 1
+            return 0.0
+        first = now + wait
+        self.next_return = max(self.next_return + min(self.pace / WIDTH, LONGEST_GAP), first)
+        if self.next_return > now + LONGEST_DEFERRAL:
+            self.next_return = first
+        return self.next_return - now
+
+    def is_ready(self, now: float) -> bool:
+        """Whether something waits that may be sent now."""
+        return bool(self.queue) and self.running < (WIDTH if self.shut_until is None else 1) and not self.is_shut(now)
+
+    def is_shut(self, now: float) -> bool:
+        """Whether nothing may be sent at all."""
+        return self.shut_until is not None and now < self.shut_until
+
+    def is_forgettable(self, now: float, after: float) -> bool:
+        """Whether nothing is on its way, it is not shut, and nobody has come for that long."""
+        return not self.load and not self.is_shut(now) and now - self.used_at > after
+
+    def end(self, now: float, seconds: float, said: Said) -> None:
+        """Note how a send went that took so long; it may shut the lane, or open it."""
+        self.running -= 1
+        self.load -= 1
+        self.used_at = now
+        if said is Said.NOTHING:
+            return
+        self.pace = max(LEAST_PACE, self.pace + NEWEST_COUNTS * (seconds - self.pace))
+        self.proven = said is Said.ANSWER
+        if said is Said.ANSWER:
+            self._open()
+        else:
+            self._count_silence(now)
+
+    def _open(self) -> None:
+        self.silences = 0
+        if self.shut_until is not None:
+            self.shut_until, self.shut_for, self.pace, self.next_return = None, FIRST_SHUT, FIRST_PACE, 0.0
+
+    def _count_silence(self, now: float) -> None:
+        self.silences += 1
+        if self.shut_until is None:
+            if self.silences >= MOST_SILENCES:
+                self.shut_until = now + self.shut_for
+        elif now >= self.shut_until:
+            self.shut_for = min(self.shut_for * 2, LONGEST_SHUT)
+            self.shut_until = now + self.shut_for

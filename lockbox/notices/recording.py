@@ -1,0 +1,108 @@
+"""Recording how sends went, many in one transaction: what ends while one is written waits for the next."""
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from lockbox.database import Database
+from lockbox.notices import claiming, outcomes
+from lockbox.notices.claiming import Returned
+from lockbox.notices.models import Outcome
+from lockbox.notices.outcomes import Try
+
+log = structlog.get_logger(__name__)
+
+MOST_A_TRANSACTION = 100
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What became of a claim: a try, or nothing at all; `told` hears of it once it is written."""
+
+    database: Database
+    result: Try | Returned
+    told: "Future[Try | None]"
+
+    @property
+    def has_arrived(self) -> bool:
+        """Whether it is at the recipient's."""
+        return isinstance(self.result, Try) and self.result.outcome is Outcome.SENT
+
+
+class Recorder:
+    """Writes down what ended. Whoever comes while somebody writes leaves it to them: no thread waits for another."""
+
+    def __init__(self) -> None:
+        self._pending: list[Ended] = []
+        self._changing = threading.Lock()
+        self._writing = threading.Lock()
+
+    def record(self, ended: Sequence[Ended]) -> None:
+        """Write these, now or with what another thread is about to write; what fails is left to its lease."""
+        with self._changing:
+            self._pending += ended
+        # Looked at again after the lock is free: somebody may have come in between and left it to us.
+        while self._pending and self._writing.acquire(blocking=False):
+            try:
+                for part in _arrived_first(self._taken()):
+                    _write(part)
+            finally:
+                self._writing.release()
+
+    def _taken(self) -> list[Ended]:
+        with self._changing:
+            taken: list[Ended] = []
+            kept: list[Ended] = []
+            for one in self._pending:
+                fits = one.database is self._pending[0].database and len(taken) < MOST_A_TRANSACTION
+                (taken if fits else kept).append(one)
+            self._pending = kept
+        return taken
+
+
+def _arrived_first(batch: Sequence[Ended]) -> tuple[Sequence[Ended], Sequence[Ended]]:
+    """Part what has arrived from the rest, which may have to wait for its requests: none is to be sent again."""
+    return [one for one in batch if one.has_arrived], [one for one in batch if not one.has_arrived]
+
+
+def _write(batch: Sequence[Ended]) -> None:
+    """Write them in one transaction, or in halves: one that cannot be written is not to take the others along."""
+    if not batch:
+        return
+    try:
+        _write_at_once(batch)
+    except (OperationalError, InterfaceError) as error:
+        log.warning("notices.not_recorded", count=len(batch), error=type(error).__name__)
+        _tell(batch, error)
+    except Exception as error:
+        if len(batch) > 1:
+            middle = len(batch) // 2
+            _write(batch[:middle])
+            _write(batch[middle:])
+            return
+        log.exception("notice.not_recorded", notice_id=str(batch[0].result.notice_id))
+        _tell(batch, error)
+    except BaseException as error:  # noqa: BLE001 - this process ends: whoever waits is to know
+        _tell(batch, error)
+    else:
+        for one in batch:
+            one.told.set_result(one.result if isinstance(one.result, Try) else None)
+
+
+def _write_at_once(batch: Sequence[Ended]) -> None:
+    tries = [one.result for one in batch if isinstance(one.result, Try)]
+    returned = [one.result for one in batch if isinstance(one.result, Returned)]
+    with batch[0].database.transaction() as session:
+        if tries:
+            outcomes.record(session, tries)
+        if returned:
+            claiming.give_back(session, returned)
+
+
+def _tell(batch: Sequence[Ended], error: BaseException) -> None:
+    for one in batch:
+        one.told.set_exception(error)

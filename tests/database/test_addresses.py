@@ -1,0 +1,287 @@
+"""Further addresses: whose they are, how one comes to be used, what goes there, and how it ends."""
+
+from collections.abc import Callable
+from typing import TypeVar
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine
+
+from lockbox.database import Database
+from lockbox.notices import addresses
+from lockbox.notices.models import Outcome
+from lockbox.notices.senders.protocol import SendFailed
+from lockbox.people import context, tenants
+from lockbox.people.models import Address
+from lockbox.people.roles import Means, Side
+from lockbox.people.sessions import Place
+from lockbox.refusals import AddressTaken, Invalid, SignInAgain, TooManyAddresses, Unknown
+from lockbox.requests.lifecycle import Action
+from lockbox.tenancy import tenants as tenancy
+from tests.builders import World, setting
+from tests.database.postbag import Postbag, address, open_notices
+from tests.database.scenes import read, write
+from tests.database.tenancy import does
+from tests.mailbox import code_of, sent_about
+from tests.ruling import signed_in
+
+AT_HOME = Place("192.0.2.7", "Firefox")
+DESK = "desk@contoso.example"
+T = TypeVar("T")
+TOLD = """
+SELECT coalesce(x.email, p.email) AS email FROM notices n JOIN people p ON p.id = n.person_id
+LEFT JOIN addresses x ON x.id = n.address_id WHERE n.template = :template ORDER BY 1
+"""
+
+
+def _by(world: World, who: str, call: Callable[..., T], *args: object, **named: object) -> T:
+    with world.house.transaction() as session:
+        context.enter(session, world.people[who])
+        return call(session, world.people[who], AT_HOME, *args, **named)
+
+
+def _confirmed(world: World, worker: Database, who: str, email: str = DESK, **named: object) -> Address:
+    """Add an address and send its code back."""
+    added = _by(world, who, addresses.add, email, **named)
+    return _by(world, who, addresses.confirm, added.id, code_of(worker, added.id))
+
+
+def _emails(world: World, template: str) -> list[str]:
+    """Return the addresses of people to which notices by a template go."""
+    return [row.email for row in read(world.house, TOLD, template=template)]
+
+
+def test_an_address_is_mailed_a_code_and_nothing_else_before_that_has_come_back(
+    world: World, worker: Database, post: Postbag
+) -> None:
+    added = _by(world, "ann", addresses.add, DESK)
+    world.submit()
+    (code,) = sent_about(worker, added.id)
+
+    post.deliver(worker, open_notices(worker))
+
+    assert (code.to_address, code.subject) == (DESK, "Confirm that mails to you may come here")
+    assert added.confirmed_at is None
+    assert DESK not in {mail.to_address for mail in post.mail.sent}
+
+
+def test_a_confirmed_address_gets_prompts_and_outcomes_each_by_a_notice_of_its_own(
+    world: World, worker: Database, post: Postbag
+) -> None:
+    _confirmed(world, worker, "ann")
+    request = world.submit()
+
+    world.act("amir", Action.APPROVE, request.id)
+    post.deliver(worker, open_notices(worker))
+
+    anns = address(world.house, world, "ann")
+    assert {DESK, anns} <= set(_emails(world, "pending"))
+    assert {DESK, anns} <= set(_emails(world, "active"))
+    assert {mail.to_address for mail in post.mail.sent if mail.to_name == "Ann"} == {DESK, anns}
+
+
+def test_a_receipt_goes_to_all_addresses_of_the_decider_and_of_the_admins_whatever_they_want(
+    world: World, worker: Database
+) -> None:
+    _confirmed(world, worker, "ann", prompts=False)
+    _confirmed(world, worker, "tara", "tara@home.example", prompts=False)
+    request = world.submit()
+
+    world.act("ann", Action.APPROVE, request.id)
+
+    anns, taras = address(world.house, world, "ann"), address(world.house, world, "tara")
+    assert _emails(world, "receipt") == sorted([DESK, anns, taras, "tara@home.example"])
+    assert DESK not in _emails(world, "pending") + _emails(world, "active")
+
+
+def test_the_requester_and_the_managers_have_further_addresses_too(world: World, worker: Database) -> None:
+    _confirmed(world, worker, "erin", "erin@home.example")
+
+    world.act("ann", Action.DENY, world.submit().id)
+
+    assert "erin@home.example" in _emails(world, "denied")
+
+
+def test_news_of_changes_at_the_tenant_goes_to_all_addresses(world: World, worker: Database) -> None:
+    _confirmed(world, worker, "ann", prompts=False)
+
+    does(world, "tara", tenancy.rename, "Contoso AG")
+
+    assert DESK in _emails(world, "tenant_renamed")
+
+
+def test_what_waits_for_an_address_that_was_removed_is_not_sent(
+    world: World, worker: Database, post: Postbag
+) -> None:
+    desk = _confirmed(world, worker, "ann")
+    world.submit()
+    (waits,) = read(world.house, "SELECT id FROM notices WHERE template = 'pending' AND address_id IS NOT NULL")
+    _by(world, "ann", addresses.remove, desk.id)
+
+    (one,) = post.deliver(worker, [waits.id])
+
+    assert (one.outcome, post.mail.sent) == (Outcome.MOOT, [])
+
+
+def test_adding_confirming_choosing_and_removing_are_told_to_the_addresses_that_were_there_before(
+    world: World, worker: Database, post: Postbag
+) -> None:
+    desk = _confirmed(world, worker, "ann")
+    second = _confirmed(world, worker, "ann", "second@contoso.example")
+    _by(world, "ann", addresses.choose, second.id, prompts=False)
+    _by(world, "ann", addresses.remove, desk.id)
+    anns = address(world.house, world, "ann")
+
+    post.deliver(worker, open_notices(worker))
+
+    assert _emails(world, "address_added") == sorted([anns, anns, DESK])
+    assert _emails(world, "address_confirmed") == sorted([anns, anns, DESK])
+    assert _emails(world, "address_changed") == sorted([anns, DESK, "second@contoso.example"])
+    assert _emails(world, "address_removed") == sorted([anns, DESK, "second@contoso.example"])
+    gone = [mail for mail in post.mail.sent if mail.subject == "An address for mails to you was removed"]
+    assert {mail.to_address for mail in gone} == {anns, DESK, "second@contoso.example"}
+    assert all(DESK in mail.text for mail in gone)
+
+
+def test_each_change_is_an_event_that_holds_no_address_in_its_body(world: World, worker: Database) -> None:
+    desk = _confirmed(world, worker, "ann")
+    _by(world, "ann", addresses.remove, desk.id)
+
+    rows = read(
+        world.house,
+        "SELECT e.action, convert_from(e.body, 'UTF8') AS body, d.value FROM events e JOIN event_details d "
+        "ON d.event_id = e.id AND d.field = 'mailbox' WHERE e.request_id IS NULL ORDER BY e.id",
+    )
+    assert [(row.action, row.value) for row in rows] == [
+        ("address_added", DESK),
+        ("address_confirmed", DESK),
+        ("address_removed", DESK),
+    ]
+    assert not [row for row in rows if DESK in row.body]
+
+
+@pytest.mark.parametrize("whose", ["amir", "max"])
+def test_an_address_with_which_somebody_else_signs_in_is_refused_without_saying_who(world: World, whose: str) -> None:
+    theirs = address(world.house, world, whose)
+
+    with pytest.raises(AddressTaken) as refused:
+        _by(world, "ann", addresses.add, theirs.upper())
+
+    assert refused.value.detail == addresses.TAKEN
+    assert not read(world.house, "SELECT FROM addresses")
+
+
+def test_an_address_of_the_other_side_is_refused_and_a_shared_one_of_the_same_side_is_not(
+    world: World, worker: Database
+) -> None:
+    _confirmed(world, worker, "max", "team@vendor.example")
+    _confirmed(world, worker, "mia", "team@vendor.example")
+
+    with pytest.raises(AddressTaken):
+        _by(world, "ann", addresses.add, "team@vendor.example")
+
+    assert len(read(world.house, "SELECT FROM addresses WHERE confirmed_at IS NOT NULL")) == 2
+
+
+def test_who_comes_to_sign_in_by_an_address_takes_it_from_the_other_side(world: World, worker: Database) -> None:
+    _confirmed(world, worker, "ann")
+
+    with setting(world.house).transaction() as session:
+        tenants.add_person(session, "Desk", DESK.upper(), Side.VENDOR)
+    world.submit()
+
+    assert DESK not in _emails(world, "pending")
+
+
+def test_an_address_that_was_taken_meanwhile_cannot_be_confirmed(world: World, worker: Database) -> None:
+    added = _by(world, "ann", addresses.add, DESK)
+    code = code_of(worker, added.id)
+    with setting(world.house).transaction() as session:
+        tenants.add_person(session, "Desk", DESK, Side.CUSTOMER)
+
+    with pytest.raises(AddressTaken):
+        _by(world, "ann", addresses.confirm, added.id, code)
+
+
+def test_only_the_code_of_the_newest_mail_confirms_and_only_in_time(
+    world: World, worker: Database, superuser: Engine
+) -> None:
+    added, other = _by(world, "ann", addresses.add, DESK), _by(world, "ann", addresses.add, "b@contoso.example")
+    code, others = code_of(worker, added.id), code_of(worker, other.id)
+    late = "UPDATE addresses SET created_at = now() - interval '2 days', expires_at = now() WHERE id = :id"
+
+    with pytest.raises(Invalid):
+        _by(world, "ann", addresses.confirm, added.id, others)
+    write(superuser, late, id=added.id)
+    with pytest.raises(Invalid):
+        _by(world, "ann", addresses.confirm, added.id, code)
+    confirmed = _by(world, "ann", addresses.confirm, other.id, others.lower().replace("-", " "))
+
+    assert confirmed.confirmed_at is not None
+    assert code not in str(read(world.house, "SELECT to_jsonb(a) AS a FROM addresses a"))
+
+
+def test_nobody_sees_changes_or_confirms_the_address_of_somebody_else(world: World, worker: Database) -> None:
+    added = _by(world, "ann", addresses.add, DESK)
+    code = code_of(worker, added.id)
+
+    for call, args in ((addresses.confirm, (code,)), (addresses.remove, ())):
+        with pytest.raises(Unknown):
+            _by(world, "tara", call, added.id, *args)
+    with pytest.raises(Unknown):
+        _by(world, "tara", addresses.choose, added.id, prompts=False)
+
+    assert _mine(world, "tara") == []
+
+
+@pytest.mark.parametrize(
+    ("means", "minutes_ago"), [(Means.TOKEN, 0), (Means.PASSKEY, 16), (Means.OIDC, 16), (Means.MAIL, 0)]
+)
+def test_an_old_or_weak_sign_in_changes_no_address(world: World, means: Means, minutes_ago: float) -> None:
+    world.people["ann"] = signed_in(world, "ann", means, minutes_ago=minutes_ago)
+    write(
+        setting(world.house).engine,
+        "INSERT INTO identities VALUES ('https://idp.example', 'ann', :ann, now())",
+        ann=world.people["ann"].person_id,
+    )
+
+    with pytest.raises(SignInAgain):
+        _by(world, "ann", addresses.add, DESK)
+
+    assert not read(world.house, "SELECT FROM addresses")
+
+
+def test_there_are_five_at_most_and_ten_new_ones_in_a_day(world: World) -> None:
+    for number in range(5):
+        _by(world, "ann", addresses.add, f"{number}@contoso.example")
+
+    with pytest.raises(TooManyAddresses, match="remove one"):
+        _by(world, "ann", addresses.add, DESK)
+    for number in range(5):
+        _by(world, "ann", addresses.remove, _mine(world, "ann")[0])
+        _by(world, "ann", addresses.add, f"again-{number}@contoso.example")
+    _by(world, "ann", addresses.remove, _mine(world, "ann")[0])
+    with pytest.raises(TooManyAddresses, match="wait"):
+        _by(world, "ann", addresses.add, DESK)
+
+
+def _mine(world: World, who: str) -> list[UUID]:
+    with world.house.transaction() as session:
+        context.enter(session, world.people[who])
+        return [one.id for one in addresses.mine(session, world.people[who])]
+
+
+def test_one_bad_address_never_repeats_the_others(world: World, worker: Database, superuser: Engine) -> None:
+    _confirmed(world, worker, "ann")
+    world.submit()
+    post = Postbag()
+    post.mail.refused[DESK] = SendFailed("450 mailbox busy")
+
+    for _ in range(3):
+        post.deliver(worker, open_notices(worker))
+        write(superuser, "UPDATE notices SET run_at = now() WHERE closed_at IS NULL")
+
+    prompts = [mail.to_address for mail in post.mail.sent if mail.subject.startswith("Your answer is needed")]
+    assert prompts.count(address(world.house, world, "ann")) == 1
+    (desk,) = read(world.house, "SELECT attempts FROM notices WHERE template = 'pending' AND address_id IS NOT NULL")
+    assert desk.attempts == 3

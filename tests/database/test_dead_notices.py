@@ -1,0 +1,495 @@
+"""A dead notice is an event that names nobody, and where nobody at all could be told, the clock acts at once."""
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlmodel import Session
+
+from lockbox import reconcile
+from lockbox.database import Database
+from lockbox.notices import outcomes, reach
+from lockbox.notices.models import Outcome
+from lockbox.notices.senders.protocol import SendFailed
+from lockbox.requests import acting, clock
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.voting import Verdict
+from lockbox.schedule import CLOCK, Schedule
+from tests.builders import HERE, ShiftedClock, World, setting
+from tests.database.postbag import Postbag, address, open_notices
+from tests.database.scenes import (
+    PATIENCE,
+    as_caller,
+    assert_indexes_are_true,
+    assert_trails_are_whole,
+    at_once,
+    promised_clocks,
+    read,
+    state_of,
+    within,
+    write,
+)
+from tests.ruling import group, lay_down
+
+BESIDE = """
+SELECT action, actor_role, body, at FROM events WHERE request_id = :id AND seq IS NULL ORDER BY at, id
+"""
+WAITING = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+PROMPTED = """
+SELECT p.name FROM notices n JOIN people p ON p.id = n.person_id
+WHERE n.request_id = :id AND n.template = :template ORDER BY p.name
+"""
+
+
+@dataclass
+class Scene:
+    """A world, its mail, and the worker that sends it and runs the clock."""
+
+    world: World
+    house: Database
+    post: Postbag
+
+    def refuse(self, *names: str, permanent: bool = True) -> None:
+        """Let the mails of these people come back."""
+        for name in names:
+            failure = SendFailed("no such mailbox", permanent=permanent, kind="status")
+            self.post.mail.refused[address(self.house, self.world, name)] = failure
+
+    def send(self) -> None:
+        """Send all that is open."""
+        self.post.deliver(self.house, open_notices(self.house))
+
+    def run(self, request: AccessRequest) -> int:
+        """Run the clock of one request."""
+        return clock.run(self.house, [request.id])
+
+    def row(self, request: AccessRequest) -> Any:
+        """Return the row as it is."""
+        (row,) = read(self.house, "SELECT * FROM requests WHERE id = :id", id=request.id)
+        return row
+
+    def beside(self, request: AccessRequest) -> list[tuple[str, dict[str, Any]]]:
+        """Return what happened to a request beside its moves, each with the facts of the event."""
+        rows = read(self.house, BESIDE, id=request.id)
+        assert {row.actor_role for row in rows} <= {"clock"}
+        return [(row.action, json.loads(row.body)) for row in rows]
+
+    def actions(self, request: AccessRequest) -> list[str]:
+        """Return what happened beside the moves but for the dead notices."""
+        return [action for action, _ in self.beside(request) if action != "notice_dead"]
+
+    def told(self, request: AccessRequest, template: str = "pending") -> list[str]:
+        """Return who was promised a notice with that template."""
+        return [row.name for row in read(self.house, PROMPTED, id=request.id, template=template)]
+
+
+@pytest.fixture
+def scene(world: World, sender: Database, post: Postbag) -> Scene:
+    """The usual world, nothing sent yet."""
+    return Scene(world, sender, post)
+
+
+def tiered(world: World, **changes: Any) -> AccessRequest:
+    """Ask a tenant that has two tiers: abe, then ann; amir is in neither."""
+    groups = {"first": group(world, "abe"), "second": group(world, "ann"), "gone": group(world, "aude")}
+    lay_down(world, **({"tiers": [["first"], ["second"]], "groups": groups} | changes))
+    return world.submit()
+
+
+def test_each_dead_notice_leaves_an_event_that_holds_ids_and_words_alone(scene: Scene) -> None:
+    scene.post.endpoint(scene.world, "https://hooks.contoso.example/1", tenant_id=scene.world.tenant.id)
+    scene.post.hooks.refused["https://hooks.contoso.example/1"] = SendFailed("gone", gone=True, kind="status")
+    request = scene.world.submit()
+    scene.refuse("amir")
+
+    scene.send()
+
+    found = scene.beside(request)
+    assert [action for action, _ in found] == ["notice_dead", "notice_dead"]
+    mail, hook = sorted((facts for _, facts in found), key=lambda facts: facts["channel"])
+    assert (mail["template"], mail["error"], mail["attempts"]) == ("pending", "status", 1)
+    assert mail["person_id"] == str(scene.world.people["amir"].person_id)
+    assert "endpoint_id" in hook
+    assert "person_id" not in hook
+    for facts in (mail, hook):
+        assert "@" not in json.dumps(facts)
+        assert "mailbox" not in json.dumps(facts)
+        assert facts["personal"] == {}
+    assert_trails_are_whole(scene.house)
+
+
+def test_what_arrives_or_is_tried_again_leaves_no_event(scene: Scene) -> None:
+    request = scene.world.submit()
+    scene.refuse("amir", permanent=False)
+
+    scene.send()
+
+    assert scene.beside(request) == []
+
+
+def test_a_notice_that_stopped_mattering_is_dead_for_being_late(scene: Scene, later: ShiftedClock) -> None:
+    request = scene.world.submit()
+    scene.world.act("ann", Action.DENY, request.id)
+
+    later.shift = timedelta(days=2)
+    scene.send()
+
+    words = {facts["error"] for action, facts in scene.beside(request) if action == "notice_dead"}
+    assert words == {"too_late"}
+
+
+def test_a_try_that_is_recorded_twice_leaves_one_event(scene: Scene) -> None:
+    request = scene.world.submit()
+    scene.refuse("amir")
+    tries = scene.post.deliver(scene.house, open_notices(scene.house))
+
+    with scene.house.transaction() as session:
+        outcomes.record(session, [one for one in tries if one.error])
+
+    assert [action for action, _ in scene.beside(request)] == ["notice_dead"]
+
+
+def test_a_memo_that_is_dead_is_an_event_of_its_tenant_and_a_code_to_sign_in_is_none(scene: Scene) -> None:
+    ann = scene.world.people["ann"].person_id
+    write(
+        setting(scene.world.house).engine,
+        """
+        WITH told AS (
+            INSERT INTO events (id, tenant_id, at, action, actor_id, actor_role, body)
+            VALUES (uuidv7(), :tenant, now(), 'policy_changed', :ann, 'tenant_admin',
+                '{"actor_role": "tenant_admin"}') RETURNING id
+        ), code AS (
+            INSERT INTO sign_ins (id, browser_hash, means, email, code_hash, created_at, expires_at)
+            SELECT uuidv7(), sha256('x'), 'mail', p.email, sha256('code'), now(), now() + interval '10 minutes'
+            FROM people p WHERE p.id = :ann RETURNING id
+        )
+        INSERT INTO notices (id, tenant_id, event_id, person_id, about_id, channel, template, run_at, until_at,
+            attempts)
+        SELECT uuidv7(), CAST(:tenant AS uuid), id, CAST(:ann AS uuid), NULL, 'mail', 'policy_changed', now(),
+            now() + interval '1 day', 0 FROM told
+        UNION ALL SELECT uuidv7(), NULL, NULL, NULL, id, 'mail', 'sign_in_code', now(), now() + interval '1 day', 0
+        FROM code
+        """,
+        tenant=scene.world.tenant.id,
+        ann=ann,
+    )
+    scene.refuse("ann")
+
+    scene.send()
+
+    assert [row.outcome for row in read(scene.house, "SELECT outcome FROM notices")] == ["dead", "dead"]
+    (event,) = read(scene.house, "SELECT * FROM events WHERE action = 'notice_dead'")
+    assert (event.tenant_id, event.request_id, event.seq) == (scene.world.tenant.id, None, None)
+    assert json.loads(event.body)["template"] == "policy_changed"
+
+
+def test_who_may_see_the_request_sees_its_dead_notices_and_nobody_else(scene: Scene, api: Database) -> None:
+    request = scene.world.submit()
+    scene.refuse("amir")
+    scene.send()
+    query = text("SELECT count(*) FROM events WHERE action = 'notice_dead' AND request_id = :id")
+
+    def seen(who: str) -> int:
+        with as_caller(api, scene.world.people[who]) as connection:
+            return int(connection.execute(query, {"id": request.id}).scalar_one())
+
+    assert {who: seen(who) for who in ("erin", "max", "ann", "tara", "eve", "olga")} == {
+        **dict.fromkeys(("erin", "max", "ann", "tara"), 1),
+        **dict.fromkeys(("eve", "olga"), 0),
+    }
+
+
+def test_only_operators_list_dead_notices(scene: Scene, api: Database) -> None:
+    scene.world.submit()
+    scene.refuse("amir")
+    scene.send()
+
+    def listed(who: str) -> int:
+        with as_caller(api, scene.world.people[who], scene.world.tenant.id) as connection:
+            return len(connection.execute(text("SELECT * FROM dead_notices(NULL, 10)")).all())
+
+    assert {who: listed(who) for who in scene.world.people} == dict.fromkeys(scene.world.people, 0) | {"olga": 1}
+
+
+def test_the_next_tier_is_asked_at_once_where_nobody_of_the_first_could_be_told(
+    scene: Scene, later: ShiftedClock
+) -> None:
+    request = tiered(scene.world)
+    scene.refuse("abe")
+
+    scene.send()
+    woken = scene.row(request)
+    held = scene.house.schedule.members(CLOCK)
+    ran = scene.run(request)
+
+    assert woken.wake_at < woken.asked_at + timedelta(minutes=1)
+    assert held == {f"time_out:{request.id}": pytest.approx(woken.wake_at.timestamp() * 1000, abs=1)}
+    assert ran == 1
+    assert scene.told(request) == ["Abe", "Ann"]
+    (widened,) = [facts for action, facts in scene.beside(request) if action == "widen"]
+    assert (widened["tiers_asked"], widened["unreached"]) == (2, 1)
+    row = scene.row(request)
+    assert (row.state, row.version, row.tiers_asked, row.reminders) == ("pending", 1, 2, 0)
+    assert row.wake_at == row.asked_at + timedelta(hours=6)
+    later.shift = timedelta(hours=6)
+    scene.run(request)
+    assert scene.actions(request) == ["widen", "remind"]
+    assert_indexes_are_true(scene.house)
+
+
+def test_with_no_tier_left_everybody_else_is_asked_and_the_admins_are_told_once(scene: Scene) -> None:
+    with setting(scene.world.house).transaction() as session:
+        session.connection().execute(
+            text("UPDATE people SET wants_prompts = false WHERE id = :id"),
+            {"id": scene.world.people["amir"].person_id},
+        )
+    request = tiered(scene.world)
+    scene.refuse("abe", "ann", "amir")
+
+    for _ in range(5):
+        scene.send()
+        scene.run(request)
+
+    assert scene.told(request) == ["Abe", "Amir", "Ann"]
+    assert scene.told(request, "unreached") == ["Tara"]
+    assert scene.actions(request) == ["widen", "widen", "unreached"]
+    (mail,) = [mail for mail in scene.post.mail.sent if mail.to_address == address(scene.house, scene.world, "tara")]
+    assert mail.subject.startswith("No approver could be reached, ")
+    assert "none of two approvers could be reached" in mail.text
+    row = scene.row(request)
+    assert (row.state, row.wake_at) == ("pending", row.asked_at + timedelta(hours=6))
+    assert open_notices(scene.house) == []
+    assert scene.house.schedule.members(CLOCK).keys() == promised_clocks(scene.house).keys()
+    assert_trails_are_whole(scene.house)
+
+
+def test_without_tiers_the_admins_are_told_and_nobody_is_asked_twice(scene: Scene) -> None:
+    request = scene.world.submit()
+    scene.refuse("abe", "ann", "amir")
+
+    scene.send()
+    scene.run(request)
+
+    assert scene.told(request) == ["Abe", "Amir", "Ann"]
+    assert scene.told(request, "unreached") == ["Tara"]
+    assert scene.actions(request) == ["unreached"]
+
+
+def test_one_who_was_told_or_is_still_being_tried_lets_the_clock_keep_its_time(scene: Scene) -> None:
+    told, tried = scene.world.submit(), scene.world.submit()
+    scene.refuse("abe", "ann")
+    scene.post.deliver(scene.house, notices_of(scene, told))
+    scene.refuse("amir", permanent=False)
+    scene.post.deliver(scene.house, notices_of(scene, tried))
+
+    for request in (told, tried):
+        assert scene.row(request).wake_at == request.wake_at
+        assert scene.run(request) == 0
+
+
+def test_who_has_answered_was_reached_somehow(scene: Scene) -> None:
+    lay_down(scene.world, quorum=2)
+    request = scene.world.submit()
+    scene.world.act("ann", Action.APPROVE, request.id)
+    scene.refuse("abe", "ann", "amir")
+
+    scene.send()
+
+    assert scene.row(request).wake_at == request.wake_at
+
+
+def test_a_person_with_several_notices_is_one_person_and_reached_by_any(scene: Scene, later: ShiftedClock) -> None:
+    request = scene.world.submit()
+    scene.refuse("abe", "ann", "amir")
+    scene.send()
+    scene.run(request)
+    scene.post.mail.refused.pop(address(scene.house, scene.world, "ann"))
+
+    later.shift = timedelta(hours=6)
+    scene.run(request)
+    scene.send()
+
+    with scene.house.transaction() as session:
+        found = reach.of_request(session, request.id, "pending", customer_knows=True)
+    assert (found.asked, found.reached, found.waiting, found.unreached) == (3, 1, 0, 2)
+
+
+def test_a_prompt_to_somebody_who_has_left_is_no_hope_either(scene: Scene) -> None:
+    request = tiered(scene.world)
+    with setting(scene.world.house).transaction() as session:
+        session.connection().execute(
+            text("UPDATE people SET disabled_at = now() WHERE id = :id"), {"id": scene.world.people["abe"].person_id}
+        )
+
+    scene.send()
+    scene.run(request)
+
+    assert scene.told(request) == ["Abe", "Ann"]
+
+
+def test_where_no_manager_could_be_told_the_operators_are_and_the_customer_hears_nothing(scene: Scene) -> None:
+    lay_down(scene.world, vendor_review=True)
+    request = scene.world.submit()
+    scene.refuse("max", "mia")
+
+    for _ in range(3):
+        scene.send()
+        scene.run(request)
+
+    assert scene.actions(request) == ["unreached"]
+    mails = [mail for mail in scene.post.mail.sent if "no manager could be reached" in mail.subject]
+    assert [mail.to_address for mail in mails] == [address(scene.house, scene.world, "olga")]
+    assert f"{request.id} {scene.world.tenant.slug}: none of two managers could be reached" in mails[0].text
+    assert scene.told(request, "unreached") == []
+
+
+def test_a_process_that_dies_before_the_record_leaves_it_to_the_next(scene: Scene) -> None:
+    request = tiered(scene.world)
+    scene.refuse("abe")
+    with Session(scene.house.engine) as session:
+        session.info |= {"clock": scene.house.clock, "promises": {}}
+        outcomes.record(session, dead_tries(scene, request))
+        session.rollback()
+    untouched = scene.row(request).wake_at, scene.beside(request)
+
+    scene.send()
+
+    assert untouched == (request.wake_at, [])
+    assert scene.row(request).wake_at < request.wake_at
+    assert [action for action, _ in scene.beside(request)] == ["notice_dead"]
+
+
+def test_a_process_that_dies_after_the_record_leaves_the_promise_in_the_row(
+    scene: Scene, worker: Database, refused_url: str
+) -> None:
+    request = tiered(scene.world)
+    scene.refuse("abe")
+    with closing(Schedule(refused_url)) as away:
+        scene.post.deliver(Database(worker.engine, away), open_notices(worker))
+        nothing_of_redis = list(reconcile.act_on_overdue_clock(Database(worker.engine, away), grace=timedelta(0)))
+
+    assert nothing_of_redis == ["clock 1"]
+    assert scene.told(request) == ["Abe", "Ann"]
+
+
+def test_an_index_that_was_told_nothing_is_mended_by_reconciling(
+    scene: Scene, worker: Database, refused_url: str, later: ShiftedClock
+) -> None:
+    request = tiered(scene.world)
+    scene.refuse("abe")
+    with closing(Schedule(refused_url)) as away:
+        scene.post.deliver(Database(worker.engine, away, later), open_notices(worker))
+
+    list(reconcile.act_on_overdue(scene.house, None, grace=timedelta(0)))
+
+    assert scene.row(request).tiers_asked == 2
+
+
+def test_a_dead_notice_and_an_approval_at_once_end_in_one_truth(
+    scene: Scene, worker: Database, pool: ThreadPoolExecutor
+) -> None:
+    for number in range(8):
+        request = scene.world.fresh() if number else tiered(scene.world)
+        scene.refuse("abe")
+        ids = open_notices(worker)
+
+        def send(ids: list[UUID] = ids) -> object:
+            return scene.post.deliver(worker, ids)
+
+        def approve(request: AccessRequest = request) -> object:
+            return scene.world.act("ann", Action.APPROVE, request.id)
+
+        calls: list[Callable[[], object]] = [send, approve]
+        at_once(pool, *calls)
+        scene.run(request)
+
+        assert state_of(worker, request.id) == "active"
+        assert "widen" not in scene.actions(request)
+        scene.send()
+    assert worker.schedule.members(CLOCK).keys() == promised_clocks(worker).keys()
+    assert_trails_are_whole(worker)
+
+
+def test_an_approval_that_is_being_made_is_waited_for_and_holds(scene: Scene, pool: ThreadPoolExecutor) -> None:
+    request = tiered(scene.world)
+    scene.refuse("abe")
+    with scene.world.house.transaction() as session:
+        opened = acting.act(session, scene.world.people["ann"], HERE, request.id, Verdict(Action.APPROVE))
+        sending = pool.submit(scene.send)
+        waits = within(PATIENCE, lambda: read(scene.house, WAITING))
+    sending.result(PATIENCE)
+
+    row = scene.row(request)
+    assert waits
+    assert (row.state, row.wake_at) == ("active", opened.wake_at)
+    assert [action for action, _ in scene.beside(request)] == ["notice_dead"]
+
+
+def test_the_last_two_prompts_that_die_at_once_wake_the_clock_all_the_same(
+    scene: Scene, worker: Database, pool: ThreadPoolExecutor
+) -> None:
+    for _ in range(5):
+        request = scene.world.fresh()
+        scene.refuse("abe", "ann", "amir")
+
+        def send(one: UUID) -> Callable[[], object]:
+            return lambda: scene.post.deliver(worker, [one])
+
+        at_once(pool, *[send(one) for one in notices_of(scene, request)])
+
+        assert scene.row(request).wake_at < request.wake_at
+        scene.run(request)
+        assert scene.actions(request) == ["unreached"]
+        scene.send()
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["reminders = reminders + 1", "tiers_asked = tiers_asked + 1", "warned = true", "deadline_at = deadline_at"],
+)
+def test_a_worker_sets_a_clock_forward_and_changes_nothing_else_by_it(
+    scene: Scene, worker: Database, api: Database, change: str
+) -> None:
+    request = scene.world.submit()
+    before = scene.row(request)
+    sooner = "UPDATE requests SET wake_at = wake_at - interval '1 minute'"
+
+    with pytest.raises(DBAPIError, match=r"one move at a time|permission denied"), worker.transaction() as session:
+        session.connection().execute(text(f"{sooner}, {change}"))
+    with as_caller(api, scene.world.people["ann"]) as connection, pytest.raises(DBAPIError, match="one move"):
+        connection.execute(text(sooner))
+    with worker.transaction() as session:
+        session.connection().execute(text(sooner))
+
+    assert scene.row(request).wake_at == before.wake_at - timedelta(minutes=1)
+
+
+def test_an_open_windows_clock_is_set_forward_by_nobody(scene: Scene, worker: Database) -> None:
+    request = scene.world.submit()
+    scene.world.act("ann", Action.APPROVE, request.id)
+
+    with pytest.raises(DBAPIError, match="from active to active"), worker.transaction() as session:
+        session.connection().execute(text("UPDATE requests SET wake_at = wake_at - interval '1 minute'"))
+
+    assert scene.row(request).state == "active"
+
+
+def notices_of(scene: Scene, request: AccessRequest) -> list[UUID]:
+    """Return the open notices of one request."""
+    query = "SELECT id FROM notices WHERE request_id = :id AND closed_at IS NULL"
+    return [row.id for row in read(scene.house, query, id=request.id)]
+
+
+def dead_tries(scene: Scene, request: AccessRequest) -> list[outcomes.Try]:
+    """Return tries of all open notices of a request that ended dead and were not recorded."""
+    at = scene.row(request).created_at
+    return [outcomes.Try(one, Outcome.DEAD, at, "no such mailbox") for one in notices_of(scene, request)]

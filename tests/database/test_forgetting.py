@@ -1,0 +1,89 @@
+"""What is kept for a time only: the delivery log, in bits, by a login that cannot wipe what is recent."""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import Engine, text
+
+from lockbox import reconcile as repairing
+from lockbox.database import Database
+from lockbox.reconcile import reconcile
+from lockbox.requests.lifecycle import Action
+from tests.builders import World
+from tests.database.postbag import Postbag, open_notices
+from tests.database.scenes import read, write
+
+AGED = "UPDATE deliveries SET at = now() - CAST(:age AS interval) WHERE id = :id"
+FILL = """
+INSERT INTO deliveries (id, notice_id, event_type, at, took_ms, answer)
+SELECT uuidv7(), (SELECT id FROM notices LIMIT 1), 'request.pending', now() - CAST(:age AS interval) - :step * n,
+    1, ''
+FROM generate_series(1, :number) n
+"""
+WIPE = text("DELETE FROM deliveries")
+
+
+def left(house: Database) -> int:
+    """Return how many tries are in the log."""
+    return len(read(house, "SELECT FROM deliveries"))
+
+
+def fill(superuser: Engine, number: int, age: str) -> None:
+    """Write so many tries of that age and a second more each into the log, behind everybody's back."""
+    write(superuser, FILL, number=number, age=age, step=timedelta(seconds=1))
+
+
+@pytest.fixture
+def told(world: World, worker: Database, post: Postbag) -> World:
+    """A world in which three mails were sent."""
+    world.submit()
+    post.deliver(worker, open_notices(worker))
+    return world
+
+
+def test_tries_are_forgotten_after_ninety_days_or_as_many_as_are_said(
+    told: World, worker: Database, superuser: Engine
+) -> None:
+    ids = [row.id for row in read(worker, "SELECT id FROM deliveries ORDER BY id")]
+    for one, age in zip(ids, ("90 days 1 second", "89 days 23 hours", "6 days"), strict=True):
+        write(superuser, AGED, id=one, age=age)
+
+    list(reconcile(worker, None))
+    after_ninety = left(worker)
+    list(reconcile(worker, None, deliveries_kept=timedelta(days=7)))
+
+    assert (after_ninety, left(worker)) == (2, 1)
+    assert len(read(worker, "SELECT FROM notices WHERE outcome = 'sent'")) == 3
+    assert len(read(worker, "SELECT FROM events")) == 1
+    assert told.act("ann", Action.APPROVE, read(worker, "SELECT id FROM requests")[0].id).state == "active"
+
+
+def test_a_log_that_was_kept_for_long_goes_bit_by_bit_the_oldest_first(
+    told: World, worker: Database, superuser: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repairing, "PAGE", 20)
+    fill(superuser, 50, "91 days")
+
+    numbers = []
+    for _ in range(4):
+        list(reconcile(worker, None))
+        numbers.append(left(told.house))
+        if len(numbers) == 1:
+            (row,) = read(worker, "SELECT max(now() - at) AS age FROM deliveries")
+            oldest = row.age
+
+    assert numbers == [33, 13, 3, 3]
+    assert oldest < timedelta(days=91, seconds=40)
+
+
+@pytest.mark.usefixtures("told")
+def test_the_workers_login_wipes_nothing_of_the_last_day_and_reads_no_answer(
+    worker: Database, superuser: Engine
+) -> None:
+    fill(superuser, 5, "23 hours")
+    fill(superuser, 5, "1 day 1 second")
+
+    with worker.transaction() as session:
+        gone = session.connection().execute(WIPE)
+
+    assert (gone.rowcount, left(worker)) == (5, 8)

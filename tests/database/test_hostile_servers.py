@@ -1,0 +1,250 @@
+"""Servers that misbehave in every way: nothing is lost, no one else is delayed, and the log says what happened."""
+
+import gzip
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from lockbox.database import Database
+from lockbox.notices import delivery, outcomes
+from lockbox.notices.senders.smtp import SmtpMail
+from lockbox.notices.senders.webhook import HttpHooks
+from tests.builders import ShiftedClock, World
+from tests.database.postbag import SENDER, Postbag, address, assert_notices_are_held, open_notices
+from tests.database.scenes import read
+from tests.mail_relay import MailRelay, relaying
+from tests.oidc_issuer import Answer
+from tests.receiver import receiving
+from tests.unit.test_fetching import certified
+
+QUICKLY = 0.4
+TRIES = "SELECT * FROM deliveries ORDER BY id"
+NOTICES = "SELECT * FROM notices WHERE endpoint_id IS NOT NULL = :hooks ORDER BY id"
+MINUTES = timedelta(minutes=20)
+
+
+@contextmanager
+def refusing() -> Iterator[MailRelay]:
+    """Nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield MailRelay(port=taken.getsockname()[1])
+
+
+def mailing(relay: MailRelay, scheme: str = "smtp") -> Postbag:
+    mail = SmtpMail(f"{scheme}://localhost:{relay.port}", sender=SENDER, seconds=QUICKLY)
+    return Postbag(mailing=mail)
+
+
+@pytest.mark.parametrize(
+    ("serving", "scheme", "error", "status", "said"),
+    [
+        (refusing, "smtp", "connection", None, "ConnectionRefusedError"),
+        (lambda: relaying(answers={"example.test": "450 4.2.1 full"}), "smtp", "status", 450, "answered 450"),
+        (lambda: relaying(greeting="554 not you"), "smtp", "status", 554, "answered 554"),
+        (lambda: relaying(greets_after=2), "smtp", "time", None, "took too long"),
+        (lambda: relaying(hangs_at="BODY"), "smtp", "time", None, "took too long"),
+        (lambda: relaying(drips_at="GREETING"), "smtp", "time", None, "took too long"),
+        (lambda: relaying(cuts="before"), "smtp", "connection", None, "SMTPServerDisconnected"),
+        (relaying, "smtp+starttls", "unsupported", None, "STARTTLS"),
+    ],
+    ids=["refuses", "4xx", "turns away", "greets slowly", "hangs", "drips", "drops", "no STARTTLS"],
+)
+def test_a_mail_that_a_bad_relay_did_not_take_is_in_the_log_and_sent_once_the_relay_is_well(
+    world: World, sender: Database, later: ShiftedClock, serving: Callable[[], AbstractContextManager[MailRelay]],
+    *, scheme: str, error: str, status: int | None, said: str,
+) -> None:  # fmt: skip
+    world.submit()
+    prompts = open_notices(sender)
+
+    with serving() as bad:
+        tries = mailing(bad, scheme).deliver(sender, prompts)
+    assert_notices_are_held(sender)
+    logged, rows = read(sender, TRIES), read(sender, NOTICES, hooks=False)
+    later.shift += MINUTES
+    with relaying() as good:
+        mailing(good).deliver(sender, prompts)
+
+    assert [one.outcome for one in tries] == [None] * 3
+    assert [(row.error, row.status) for row in logged] == [(error, status)] * 3
+    assert all(said in row.last_error and row.attempts == 1 for row in rows)
+    assert all(0 <= row.took_ms < 5000 for row in logged)
+    assert sorted(good.message_ids) == [f"<{one}@lockbox.vendor.example>" for one in prompts]
+    if bad.taken:
+        assert sorted(bad.message_ids) == sorted(good.message_ids)
+    assert open_notices(sender) == []
+
+
+@pytest.mark.parametrize("scheme", ["smtps", "smtp+starttls"])
+@pytest.mark.parametrize("name", ["localhost", "other.example"])
+def test_a_relay_whose_certificate_is_no_good_gets_nothing_and_the_log_says_why(
+    world: World, worker: Database, tmp_path: Path, scheme: str, name: str
+) -> None:
+    world.submit()
+    serving, _ = certified(tmp_path, name)
+    trusted = tmp_path / "certificate.pem" if name != "localhost" else None
+
+    with relaying(tls=serving, tls_at_once=scheme == "smtps") as relay:
+        mail = SmtpMail(f"{scheme}://localhost:{relay.port}", sender=SENDER, ca_file=trusted)
+        Postbag(mailing=mail).deliver(worker, open_notices(worker))
+
+    assert relay.taken == []
+    assert {row.error for row in read(worker, TRIES)} == {"certificate"}
+    assert len(open_notices(worker)) == 3
+
+
+def test_one_recipient_is_refused_for_good_one_for_now_and_the_others_get_their_mail(
+    world: World, worker: Database
+) -> None:
+    world.submit()
+    ann, amir = (address(worker, world, name) for name in ("ann", "amir"))
+
+    with relaying(answers={ann: "550 5.1.1 unknown", amir: "451 4.7.1 greylisted"}) as relay:
+        mailing(relay).deliver(worker, open_notices(worker))
+
+    query = (
+        "SELECT n.outcome, n.last_error, d.status, d.answer FROM notices n JOIN deliveries d ON d.notice_id = n.id"
+    )
+    rows = {row.status: row for row in read(worker, query)}
+    assert (rows[550].outcome, rows[550].answer) == ("dead", "5.1.1 unknown")
+    assert (rows[451].outcome, rows[451].answer) == (None, "4.7.1 greylisted")
+    assert rows[None].outcome == "sent"
+    assert [to for to, _ in relay.taken] == [address(worker, world, "abe")]
+
+
+def test_a_relay_that_hangs_up_after_it_said_yes_is_sent_nothing_twice(world: World, worker: Database) -> None:
+    world.submit()
+    prompts = open_notices(worker)
+
+    with relaying(cuts="after") as relay:
+        mailing(relay).deliver(worker, prompts)
+
+    assert sorted(relay.message_ids) == [f"<{one}@lockbox.vendor.example>" for one in prompts]
+    assert {row.error for row in read(worker, TRIES)} == {None}
+
+
+def test_a_crash_between_a_mail_and_its_record_mails_again_with_the_same_message_id(
+    world: World, sender: Database, later: ShiftedClock, *, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.submit()
+    prompts = open_notices(sender)
+
+    with relaying() as relay:
+        with monkeypatch.context() as dying:
+            dying.setattr(outcomes, "record", lambda *_: (_ for _ in ()).throw(SystemExit(137)))
+            futures = delivery.dispatch(sender, prompts, mailing(relay).senders)
+            assert {type(one.exception(10)) for one in futures} == {SystemExit}
+        assert mailing(relay).deliver(sender, prompts) == []
+        later.shift = delivery.LEASE + timedelta(seconds=1)
+        mailing(relay).deliver(sender, prompts)
+
+    assert sorted(relay.message_ids) == sorted(f"<{one}@lockbox.vendor.example>" for one in prompts * 2)
+    assert len(read(sender, TRIES)) == 3
+    assert open_notices(sender) == []
+
+
+GIGABYTE = 1 << 30
+BOMB = Answer(body=gzip.compress(b"0" * 50_000_000), headers={"Content-Encoding": "gzip"}, padding=GIGABYTE)
+METADATA = Answer(status=302, headers={"Location": "http://169.254.169.254/latest/meta-data/"})
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome", "error", "status"),
+    [
+        (Answer(status=500), None, "status", 500),
+        (METADATA, None, "status", 302),
+        (Answer(status=410), "dead", "status", 410),
+        (Answer(status=429, headers={"Retry-After": "600"}), None, "status", 429),
+        (Answer(is_held=True), None, "time", None),
+        (Answer(drops=b" "), None, "time", None),
+        (Answer(status=0, drops=b"HTTP/1.1 200 OK\r\nX: " + b"a" * 500), None, "time", None),
+        (Answer(padding=GIGABYTE), "sent", None, 200),
+        (BOMB, "sent", None, 200),
+    ],
+    ids=["500", "302", "410", "429", "never", "drips", "drips headers", "gigabyte", "bomb"],
+)
+def test_whatever_an_endpoint_answers_is_in_the_log_and_nothing_is_lost(
+    world: World, sender: Database, later: ShiftedClock,
+    answer: Answer, *, outcome: str | None, error: str | None, status: int | None,
+) -> None:  # fmt: skip
+    post = Postbag(calling=HttpHooks(allow_http=True, seconds=QUICKLY if error == "time" else 10.0))
+    memory = psutil.Process().memory_info().rss
+
+    with receiving() as receiver:
+        receiver.answers = [answer, Answer(status=204)]
+        post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
+        world.submit()
+        notices = open_notices(sender)
+        post.deliver(sender, notices)
+        first, (row,) = read(sender, TRIES), read(sender, NOTICES, hooks=True)
+        later.shift += MINUTES
+        post.deliver(sender, notices)
+
+    (logged,) = [one for one in first if one.endpoint_id]
+    assert (row.outcome, row.attempts) == (outcome, 1)
+    assert (logged.error, logged.status) == (error, status)
+    assert len(logged.answer) <= 1024
+    assert psutil.Process().memory_info().rss - memory < 50 << 20
+    assert len(receiver.calls) == (1 if outcome else 2)
+    (row,) = read(sender, NOTICES, hooks=True)
+    assert row.outcome == (outcome or "sent")
+    assert len(post.mail.sent) == 3
+
+
+@pytest.mark.parametrize("name", ["localhost", "other.example"])
+def test_an_endpoint_whose_certificate_is_no_good_is_called_in_vain(
+    world: World, worker: Database, tmp_path: Path, name: str
+) -> None:
+    serving, trusting = certified(tmp_path, name)
+    hooks = HttpHooks(allow_http=True, tls=trusting if name != "localhost" else None)
+
+    with receiving(name="localhost", tls=serving) as receiver:
+        post = Postbag(calling=hooks)
+        post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
+        world.submit()
+        tries = post.deliver(worker, open_notices(worker))
+
+    assert receiver.calls == []
+    assert [one.error for one in read(worker, TRIES) if one.endpoint_id] == ["certificate"]
+    assert [one.outcome for one in tries].count(None) == 1
+
+
+def test_a_resolver_that_turns_to_an_inner_address_leads_nowhere_and_the_log_says_so(
+    world: World, sender: Database, later: ShiftedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post = Postbag(calling=HttpHooks(allow_http=True))
+
+    with receiving() as receiver:
+        post.endpoint(world, receiver.url.replace("127.0.0.1", "hooks.example"), tenant_id=world.tenant.id)
+        world.submit()
+        world.submit()
+        first, second = [row.id for row in read(sender, NOTICES, hooks=True)]
+        with monkeypatch.context() as resolving:
+            asked = _resolve(resolving, "127.0.0.1", "169.254.169.254", "127.0.0.1")
+            for one in (first, second):
+                post.deliver(sender, [one])
+            later.shift += MINUTES
+            post.deliver(sender, [second])
+
+    assert asked == []
+    assert [row.error for row in read(sender, TRIES)] == [None, "not_public", None]
+    assert [call.headers["webhook-id"] for call in receiver.calls] == [str(first), str(second)]
+
+
+def _resolve(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> list[str]:
+    """Let hooks.example be at one address after the other, and return those that nobody asked for yet."""
+    left, truly = list(addresses), socket.getaddrinfo
+
+    def getaddrinfo(host: str, *more: Any, **named: Any) -> Any:
+        if host != "hooks.example":
+            return truly(host, *more, **named)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (left.pop(0), 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return left

@@ -1,0 +1,307 @@
+"""No server holds up another: what finds no room is put off, not tried, not lost, and never sent twice."""
+
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+
+from lockbox.database import Database, now
+from lockbox.notices import delivery
+from lockbox.notices.delivery import Senders
+from lockbox.notices.lane import FIRST_LOAD, FIRST_SHUT, MOST_SILENCES
+from lockbox.notices.lanes import Lanes
+from lockbox.notices.models import Outcome
+from lockbox.notices.outcomes import Try
+from lockbox.notices.senders.smtp import SmtpMail
+from lockbox.notices.senders.webhook import HttpHooks
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.rules import Policy
+from lockbox.schedule import NOTICES
+from tests.builders import ShiftedClock, World, unbound
+from tests.database.postbag import SENDER, Postbag, SlowMail, assert_notices_are_held, open_notices
+from tests.database.scenes import at_once, many, read, within, write
+from tests.mail_relay import MailRelay, relaying
+from tests.receiver import receiving
+
+SOON = 8.0
+HOOKS = "SELECT * FROM notices WHERE endpoint_id IS NOT NULL ORDER BY id"
+LOGGED = "SELECT count(*) AS n FROM deliveries"
+TRIED = "SELECT coalesce(sum(attempts), 0) AS n FROM notices"
+
+
+class HandClock:
+    """The lanes' clock: stands still until the test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        """Read it."""
+        return self.now
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@contextmanager
+def black_hole() -> Iterator[str]:
+    """The URL of an endpoint that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=512) as silent:
+        yield f"http://127.0.0.1:{silent.getsockname()[1]}/"
+
+
+def refused() -> str:
+    """The URL of a port at which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as closing:
+        return f"http://127.0.0.1:{closing.getsockname()[1]}/"
+
+
+def sending(relay: MailRelay | None = None, seconds: float = 10.0, clock: HandClock | None = None) -> Postbag:
+    mail = SmtpMail(f"smtp://127.0.0.1:{relay.port}", sender=SENDER, seconds=seconds) if relay else None
+    post = Postbag(mailing=mail, calling=HttpHooks(allow_http=True, seconds=seconds))
+    if clock:
+        post.lanes = Lanes(clock=clock)
+    return post
+
+
+def ended(futures: Sequence["Future[Try | None]"]) -> list[Try | None]:
+    return [one.result(20) for one in futures]
+
+
+def number(house: Database, query: str) -> int:
+    return int(read(house, query)[0].n)
+
+
+def hooks(house: Database) -> list[UUID]:
+    return [row.id for row in read(house, HOOKS) if row.closed_at is None]
+
+
+def shut(world: World, house: Database, senders: Senders) -> None:
+    """Have the lane of the only endpoint shut by calls that nobody answers."""
+    many(world, MOST_SILENCES)
+    assert [one and one.outcome for one in ended(delivery.dispatch(house, hooks(house), senders))] == [None] * 3
+
+
+def test_an_endpoint_and_a_mail_domain_that_hang_delay_no_other_notice(world: World, worker: Database) -> None:
+    write(
+        unbound(worker),
+        "UPDATE people SET email = 'ann@hangs.example' WHERE id = :id",
+        id=world.people["ann"].person_id,
+    )
+    with relaying(hangs_for="hangs.example") as relay, receiving() as receiver, black_hole() as hole:
+        post = sending(relay)
+        for url in (hole, receiver.url):
+            post.endpoint(world, url, tenant_id=world.tenant.id)
+        many(world, FIRST_LOAD // 2)
+        began = time.monotonic()
+
+        futures = delivery.dispatch(worker, open_notices(worker), post.senders)
+
+        assert time.monotonic() - began < SOON
+        assert within(SOON, lambda: len(open_notices(worker)) == 16)
+        assert (len(receiver.calls), len(relay.taken)) == (8, 16)
+    results = ended(futures)
+    assert {one.outcome for one in results if one} == {Outcome.SENT, None}
+    assert number(worker, TRIED) == number(worker, LOGGED)
+    assert_notices_are_held(worker)
+
+
+def test_a_relay_that_greets_slowly_delays_no_webhook_and_mails_flow_side_by_side(
+    world: World, worker: Database
+) -> None:
+    with relaying(greets_after=1.5) as relay, receiving() as receiver:
+        post = sending(relay)
+        post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
+        many(world, 4)
+        began = time.monotonic()
+
+        futures = delivery.dispatch(worker, open_notices(worker), post.senders)
+
+        assert within(1.2, lambda: len(receiver.calls) == 4)
+        results = ended(futures)
+    assert {one.outcome for one in results if one} == {Outcome.SENT}
+    assert len(relay.taken) == 12
+    assert time.monotonic() - began < 3 * 1.5 + 1
+
+
+def test_a_shut_lane_costs_no_try_and_no_line_in_the_log_and_loses_nothing(
+    world: World, sender: Database, later: ShiftedClock, clock: HandClock
+) -> None:
+    post = sending(clock=clock)
+    post.endpoint(world, refused(), tenant_id=world.tenant.id)
+    senders = post.senders
+    shut(world, sender, senders)
+    logged = number(sender, LOGGED)
+    fresh = world.submit()
+
+    assert ended(delivery.dispatch(sender, hooks(sender), senders)) == []
+
+    (row,) = [one for one in read(sender, HOOKS) if one.request_id == fresh.id]
+    with sender.transaction() as session:
+        waits = (row.run_at - now(session)).total_seconds()
+    assert (row.attempts, row.closed_at, row.last_error) == (0, None, None)
+    assert FIRST_SHUT - 1 < waits < FIRST_SHUT * 1.3
+    assert number(sender, LOGGED) == logged
+    assert_notices_are_held(sender)
+
+    clock.now += FIRST_SHUT
+    later.shift += timedelta(seconds=10)
+    with receiving() as receiver:
+        write(unbound(sender), "UPDATE endpoints SET url = :url", url=receiver.url)
+        (first, *_) = ended(delivery.dispatch(sender, [row.id], senders))
+    assert first
+    assert (first.outcome, len(receiver.calls)) == (Outcome.SENT, 1)
+
+
+def test_what_was_let_in_and_given_back_keeps_its_attempt(world: World, worker: Database, clock: HandClock) -> None:
+    post = sending(seconds=0.5, clock=clock)
+    with black_hole() as hole:
+        post.endpoint(world, hole, tenant_id=world.tenant.id)
+        many(world, 10)
+
+        results = ended(delivery.dispatch(worker, hooks(worker), post.senders))
+
+    tried = [one for one in results if one]
+    assert MOST_SILENCES <= len(tried) <= 8
+    assert number(worker, "SELECT sum(attempts) AS n FROM notices WHERE channel = 'webhook'") == len(tried)
+    assert number(worker, LOGGED) == len(tried)
+    assert all(row.closed_at is None for row in read(worker, HOOKS))
+    assert_notices_are_held(worker)
+
+
+def test_a_full_lane_puts_the_rest_off_and_all_of_it_arrives_in_the_end(world: World, worker: Database) -> None:
+    post = sending()
+    with receiving() as receiver:
+        post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
+        many(world, FIRST_LOAD + 14)
+        notices, senders = hooks(worker), post.senders
+
+        first = ended(delivery.dispatch(worker, notices, senders))
+        assert len(first) == FIRST_LOAD
+        assert_notices_are_held(worker)
+        assert within(10, lambda: ended(delivery.dispatch(worker, notices, senders)) == [] and not hooks(worker))
+
+    assert {call.headers["webhook-id"] for call in receiver.calls} == {str(one) for one in notices}
+    assert len(receiver.calls) == len(notices)
+    assert {row.attempts for row in read(worker, HOOKS)} == {1}
+
+
+@pytest.fixture
+def short(api: Database) -> World:
+    """A world where a prompt stops mattering after a minute."""
+    return World.make(api, Policy(vendor_review=False, approval_window=60))
+
+
+def test_a_prompt_whose_lane_is_shut_until_after_its_end_is_dead_and_says_so(
+    short: World, sender: Database, later: ShiftedClock, clock: HandClock
+) -> None:
+    post = sending(clock=clock)
+    post.endpoint(short, refused(), tenant_id=short.tenant.id)
+    senders = post.senders
+    shut(short, sender, senders)
+    fresh = short.submit()
+    (row,) = [one for one in read(sender, HOOKS) if one.request_id == fresh.id]
+
+    later.shift = timedelta(seconds=57)
+    assert delivery.deliver(sender, [row.id], senders) == []
+    (put_off,) = read(sender, "SELECT * FROM notices WHERE id = :id", id=row.id)
+    later.shift = put_off.run_at - fresh.created_at
+    (one,) = delivery.deliver(sender, [row.id], senders)
+
+    assert put_off.run_at == row.until_at - timedelta(seconds=1)
+    assert one.outcome is Outcome.DEAD
+    assert "does not answer" in (one.error or "")
+    assert not read(sender, "SELECT FROM deliveries WHERE notice_id = :id", id=row.id)
+    assert f"notify:{row.id}" not in sender.schedule.members(NOTICES)
+
+
+def test_a_prompt_in_a_shut_lane_that_is_answered_meanwhile_is_moot_and_not_dead(
+    short: World, sender: Database, later: ShiftedClock, clock: HandClock
+) -> None:
+    post = sending(clock=clock)
+    post.endpoint(short, refused(), tenant_id=short.tenant.id)
+    senders = post.senders
+    shut(short, sender, senders)
+    fresh = short.submit()
+    short.act("ann", Action.DENY, fresh.id)
+    (row, *_) = [one for one in read(sender, HOOKS) if one.request_id == fresh.id]
+
+    later.shift = row.until_at - fresh.created_at - timedelta(milliseconds=900)
+    (one,) = delivery.deliver(sender, [row.id], senders)
+
+    assert one.outcome is Outcome.MOOT
+
+
+def test_two_workers_whose_lanes_know_nothing_of_each_other_send_each_notice_once(
+    world: World, worker: Database, pool: ThreadPoolExecutor
+) -> None:
+    with receiving() as receiver, black_hole() as hole:
+        first, second = sending(seconds=1.0), sending(seconds=1.0)
+        second.vault = first.vault
+        for url in (hole, receiver.url):
+            first.endpoint(world, url, tenant_id=world.tenant.id)
+        many(world, 12)
+        notices = open_notices(worker)
+
+        at_once(
+            pool,
+            *(lambda post=post: post.deliver(worker, notices) for post in (first, second)),
+        )
+
+        mails = [mail.message_id for mail in first.mail.sent + second.mail.sent]
+        assert len(mails) == len(set(mails))
+        assert within(10, lambda: [post.deliver(worker, notices) for post in (first, second)] and _only_hole(worker))
+    called = [call.headers["webhook-id"] for call in receiver.calls]
+    assert len(called) == len(set(called)) == 12
+    assert number(worker, TRIED) == number(worker, LOGGED)
+
+
+def _only_hole(house: Database) -> bool:
+    return len(open_notices(house)) == 12
+
+
+def test_a_worker_that_stops_gives_back_what_waits_and_the_next_sends_it_at_once(
+    world: World, worker: Database
+) -> None:
+    slow, following = Postbag(mail=SlowMail()), Postbag()
+    assert isinstance(slow.mail, SlowMail)
+    many(world, 3)
+    notices, senders = open_notices(worker), slow.senders
+    futures = delivery.dispatch(worker, notices, senders)
+    assert slow.mail.sending.wait(10)
+
+    assert not senders.lanes.stop(0.05)
+    given_back = [one for one in futures if one.done()]
+    sent = following.deliver(worker, notices)
+    slow.mail.let_go.set()
+
+    assert len(given_back) == len(sent) >= 9 - 4
+    assert senders.lanes.stop(10)
+    assert len(slow.mail.sent) == 9 - len(sent)
+    assert open_notices(worker) == []
+    assert {row.attempts for row in read(worker, "SELECT attempts FROM notices")} == {1}
+    assert delivery.dispatch(worker, notices, senders) == []
+
+
+def test_a_claim_that_could_not_be_committed_leaves_no_place_taken(world: World, worker: Database) -> None:
+    post = Postbag()
+    senders = post.senders
+    world.submit()
+    notices = open_notices(worker)
+    rule = "CHECK (attempts = 0) NOT VALID"
+    write(unbound(worker), f"ALTER TABLE notices ADD CONSTRAINT nobody_claims {rule}")
+    try:
+        for _ in range(FIRST_LOAD):
+            with pytest.raises(Exception, match="nobody_claims"):
+                delivery.dispatch(worker, notices, senders)
+    finally:
+        write(unbound(worker), "ALTER TABLE notices DROP CONSTRAINT nobody_claims")
+
+    assert len(delivery.deliver(worker, notices, senders)) == 3

@@ -1,0 +1,198 @@
+"""A time-out records how many were reached; where nobody was, event, mail and operators say so."""
+
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import event, text
+
+from lockbox.database import Database
+from lockbox.notices.senders.protocol import Mail, SendFailed
+from lockbox.requests import clock
+from lockbox.requests.lifecycle import Action
+from tests.builders import ShiftedClock, World
+from tests.database.postbag import Postbag, address, open_notices
+from tests.database.scenes import assert_trails_are_whole, many, read, state_of
+from tests.ruling import lay_down
+
+LAST = "SELECT body FROM events WHERE request_id = :id AND seq IS NOT NULL ORDER BY seq DESC LIMIT 1"
+
+SENT = text("UPDATE notices SET outcome = 'sent', closed_at = run_at WHERE request_id = :id")
+
+
+def facts(house: Database, request_id: UUID) -> dict[str, Any]:
+    """Return what the last move's event says."""
+    (row,) = read(house, LAST, id=request_id)
+    said: dict[str, Any] = json.loads(row.body)
+    return said
+
+
+def reached(house: Database, request_id: UUID) -> tuple[int, int, bool]:
+    """Return how many were asked and reached by the event of a time-out, and whether it says that nobody was."""
+    said = facts(house, request_id)
+    return said["asked"], said["reached"], said.get("nobody_told", False)
+
+
+def mails_to(post: Postbag, house: Database, world: World, name: str) -> Sequence[Mail]:
+    """Return the mails that somebody got."""
+    return [mail for mail in post.mail.sent if mail.to_address == address(house, world, name)]
+
+
+def refuse(post: Postbag, house: Database, world: World, *names: str) -> None:
+    """Let the mails of these people come back for good."""
+    for name in names:
+        post.mail.refused[address(house, world, name)] = SendFailed("no such mailbox", permanent=True, kind="status")
+
+
+@pytest.mark.parametrize("refused", [(), ("abe",), ("abe", "ann")])
+def test_a_time_out_says_how_many_people_had_been_reached(
+    world: World, sender: Database, later: ShiftedClock, post: Postbag, refused: tuple[str, ...]
+) -> None:
+    request = world.submit()
+    refuse(post, sender, world, *refused)
+    post.deliver(sender, open_notices(sender))
+
+    later.shift = timedelta(hours=12)
+    clock.run(sender, [request.id])
+    post.deliver(sender, open_notices(sender))
+
+    assert reached(sender, request.id) == (3, 3 - len(refused), False)
+    assert mails_to(post, sender, world, "erin")[-1].subject.startswith("No answer in time: ")
+    assert mails_to(post, sender, world, "olga") == []
+
+
+def test_where_nobody_was_reached_event_mail_and_operators_say_that_nobody_could_be_told(
+    world: World, sender: Database, later: ShiftedClock, post: Postbag
+) -> None:
+    request = world.submit()
+    refuse(post, sender, world, "abe", "ann", "amir")
+    post.deliver(sender, open_notices(sender))
+
+    later.shift = timedelta(hours=12)
+    clock.run(sender, [request.id])
+    post.deliver(sender, open_notices(sender))
+
+    assert (state_of(sender, request.id), reached(sender, request.id)) == ("timed_out", (3, 0, True))
+    (mine,) = mails_to(post, sender, world, "erin")
+    assert mine.subject == f"Nobody could be told: access to Exchange Online at {world.tenant.slug}"
+    assert "Nobody could be told: none of three approvers could be reached." in mine.text
+    assert f"lockbox request again {request.id}" in mine.text
+    assert "in time" not in mine.text
+    (told,) = mails_to(post, sender, world, "olga")
+    assert told.subject == "Requests timed out, and nobody could be told of them"
+    assert f"{request.id} {world.tenant.slug}: none of three approvers could be reached" in told.text
+    for secret in ("mailbox:anna", "does not open", "Erin", "CASE-1"):
+        assert secret not in told.text
+    assert_trails_are_whole(sender)
+
+
+def test_a_prompt_does_not_say_of_it_later_that_nobody_answered(
+    world: World, sender: Database, later: ShiftedClock, post: Postbag
+) -> None:
+    untold, told = world.submit(), world.submit()
+    with sender.transaction() as session:
+        session.connection().execute(SENT, {"id": told.id})
+    later.shift = timedelta(hours=12)
+    clock.run(sender, [untold.id, told.id])
+
+    later.shift = timedelta(hours=12, minutes=1)
+    asked = world.submit(house=Database(world.house.engine, world.house.schedule, later))
+    post.deliver(sender, open_notices(sender))
+
+    (prompt,) = [mail for mail in mails_to(post, sender, world, "ann") if str(asked.id) in mail.thread_id]
+    assert prompt.text.index("Erin: not answered in time") < prompt.text.index("Erin: nobody could be told")
+
+
+def test_a_mail_server_that_was_away_all_the_time_told_nobody(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
+    request = world.submit()
+
+    later.shift = timedelta(hours=12)
+    clock.run(sender, [request.id])
+
+    assert reached(sender, request.id) == (3, 0, True)
+
+
+def test_a_vote_without_a_mail_is_somebody_who_knew(
+    world: World, sender: Database, later: ShiftedClock, post: Postbag
+) -> None:
+    lay_down(world, quorum=2)
+    request = world.submit()
+    refuse(post, sender, world, "abe", "ann", "amir")
+    post.deliver(sender, open_notices(sender))
+    world.act("ann", Action.APPROVE, request.id)
+
+    later.shift = timedelta(hours=12)
+    clock.run(sender, [request.id])
+
+    assert reached(sender, request.id) == (3, 1, False)
+
+
+def test_a_review_that_timed_out_counts_managers_and_the_stage_after_it_approvers_alone(
+    world: World, sender: Database, later: ShiftedClock, post: Postbag
+) -> None:
+    lay_down(world, vendor_review=True)
+    unreviewed, endorsed = world.submit(), world.submit()
+    post.deliver(sender, open_notices(sender))
+    world.act("max", Action.ENDORSE, endorsed.id)
+
+    later.shift = timedelta(hours=12, minutes=1)
+    clock.run(sender, [unreviewed.id, endorsed.id])
+
+    assert reached(sender, unreviewed.id) == (2, 2, False)
+    assert reached(sender, endorsed.id) == (3, 0, True)
+
+
+def test_an_expiry_says_nothing_of_it(world: World, sender: Database, later: ShiftedClock) -> None:
+    request = world.submit()
+    world.act("ann", Action.APPROVE, request.id)
+
+    later.shift = timedelta(hours=2)
+    clock.run(sender, [request.id])
+
+    said = facts(sender, request.id)
+    assert said["action"] == "expire"
+    assert not {"asked", "reached", "nobody_told"} & said.keys()
+
+
+def test_many_time_outs_at_mixed_reach_take_a_few_statements_and_one_mail_an_operator(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
+    ids = many(world, 80)
+    with sender.transaction() as session:
+        for place, one in enumerate(ids):
+            rows = read(sender, "SELECT id FROM notices WHERE request_id = :id ORDER BY id", id=one)
+            for row in rows[: place % 4]:
+                session.connection().exec_driver_sql(
+                    "UPDATE notices SET outcome = 'sent', closed_at = run_at WHERE id = %s", (row.id,)
+                )
+    later.shift = timedelta(hours=12)
+    said: list[str] = []
+    event.listen(sender.engine, "before_cursor_execute", lambda *call: said.append(call[2]))
+
+    assert clock.run(sender, ids) == 80
+
+    assert [reached(sender, one) for one in ids] == [(3, place % 4, place % 4 == 0) for place in range(80)]
+    assert len(said) < 15
+    (told,) = read(sender, "SELECT person_id FROM notices WHERE template = 'nobody_told'")
+    assert told.person_id == world.people["olga"].person_id
+    (body,) = read(sender, "SELECT body FROM events WHERE action = 'nobody_told'")
+    assert set(json.loads(body.body)["changes"]) == {str(one) for one in ids[::4]}
+    assert_trails_are_whole(sender)
+
+
+def test_a_mail_to_operators_names_fifty_requests_at_most_and_how_many_more(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
+    ids = many(world, 53)
+    later.shift = timedelta(hours=12)
+
+    clock.run(sender, ids)
+
+    (body,) = read(sender, "SELECT body FROM events WHERE action = 'nobody_told'")
+    said = json.loads(body.body)
+    assert (said["requests"], len(said["changes"]), said["changes"]["and"]) == (53, 51, "3 more")

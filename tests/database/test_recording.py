@@ -1,0 +1,73 @@
+"""Records of sends: many in one transaction, a bad one alone, and a claim given back only by whoever holds it."""
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy.exc import IntegrityError
+
+from lockbox.database import Database
+from lockbox.notices import claiming
+from lockbox.notices.claiming import Returned
+from lockbox.notices.lanes import Lanes
+from lockbox.notices.models import Outcome
+from lockbox.notices.outcomes import Try
+from lockbox.notices.recording import Ended, Recorder
+from tests.builders import ShiftedClock, World, unbound
+from tests.database.postbag import assert_notices_are_held, notice, open_notices
+from tests.database.scenes import many, read, write
+
+
+def claim(house: Database, ids: Sequence[UUID]) -> list[Ended]:
+    """Claim notices, and say that all were sent but the last, which was given back."""
+    with house.transaction() as session:
+        claims, at = claiming.claim(session, ids, Lanes(), [])
+    *sent, back = claims
+    results: list[Try | Returned] = [Try(one.notice_id, Outcome.SENT, at) for one in sent]
+    results.append(Returned(back.notice_id, back.lease, timedelta(seconds=5)))
+    return [Ended(house, result, Future()) for result in results]
+
+
+def test_what_ended_together_is_written_in_one_transaction(world: World, worker: Database) -> None:
+    many(world, 4)
+    notices = open_notices(worker)
+    ended = claim(worker, notices)
+
+    Recorder().record(ended)
+
+    assert len(read(worker, "SELECT DISTINCT xmin::text FROM notices")) == 1
+    assert [one.told.result(0) is None for one in ended] == [False] * 11 + [True]
+    assert notice(worker, notices[-1]) == (None, 0, None)
+    assert_notices_are_held(worker)
+
+
+def test_one_that_cannot_be_written_takes_no_other_along(world: World, worker: Database) -> None:
+    many(world, 2)
+    notices = open_notices(worker)
+    ended = claim(worker, notices)
+    rule = f"CHECK (id <> '{notices[2]}' OR outcome IS NULL) NOT VALID"
+    write(unbound(worker), f"ALTER TABLE notices ADD CONSTRAINT one_is_bad {rule}")
+    try:
+        Recorder().record(ended)
+    finally:
+        write(unbound(worker), "ALTER TABLE notices DROP CONSTRAINT one_is_bad")
+
+    assert [notice(worker, one)[0] for one in notices] == ["sent", "sent", None, "sent", "sent", None]
+    assert [type(one.told.exception(0)) for one in ended].count(IntegrityError) == 1
+
+
+def test_a_claim_that_somebody_else_holds_by_now_is_not_given_back(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
+    world.submit()
+    notices = open_notices(sender)
+    *_, back = claim(sender, notices)
+    later.shift = claiming.LEASE + timedelta(seconds=1)
+    claim(sender, notices)
+    before = read(sender, "SELECT id, run_at, attempts FROM notices ORDER BY id")
+
+    Recorder().record([back])
+
+    assert back.told.result(0) is None
+    assert read(sender, "SELECT id, run_at, attempts FROM notices ORDER BY id") == before

@@ -1,0 +1,237 @@
+"""The review's tiers: the lowest is prompted, the next by the clock, never the requester, and anybody may endorse."""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from lockbox.database import Database
+from lockbox.people import tokens
+from lockbox.people.roles import Mode, Role
+from lockbox.refusals import OwnRequest
+from lockbox.requests import clock
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.rules import Policy
+from lockbox.tenancy import vendor
+from tests.builders import ShiftedClock, World
+from tests.database.postbag import Postbag, address, open_notices
+from tests.database.scenes import as_caller, assert_indexes_are_true, assert_trails_are_whole, state_of, write
+from tests.database.tenancy import id_of, manages
+from tests.database.test_nudges import nudges, row_of, told
+from tests.ruling import group, lay_down, put_into_tiers
+
+QUIET = "UPDATE people SET wants_prompts = false WHERE id = :id"
+MOVE = "UPDATE requests SET version = version + 1, {change} WHERE id = :id"
+PUT = "UPDATE memberships SET review_tier = {tier} WHERE person_id = :id"
+
+
+@pytest.fixture
+def tiered(world: World) -> World:
+    """A vendor whose manager Max is asked first, Mia next and Mo last, and a tenant that wants a review."""
+    world.add("mo", Role.MANAGER)
+    put_into_tiers(world, mia=2, mo=4)
+    lay_down(world, vendor_review=True)
+    return world
+
+
+def also_asks(world: World, who: str, *, tier: int) -> None:
+    """Let a manager in that tier file requests too."""
+    both = frozenset({Role.ENGINEER, Role.MANAGER})
+    manages(world, "olga", vendor.set_roles, id_of(world, who), both, review_tier=tier)
+    with world.house.transaction() as session:
+        world.people[who] = tokens.authenticate(session, world.tokens[who], environment="test")
+
+
+def test_the_lowest_tier_is_asked_and_reminded_and_the_next_one_asked_as_the_review_window_goes_by(
+    tiered: World, sender: Database, later: ShiftedClock
+) -> None:
+    submitted = tiered.submitted()
+    request = submitted.request
+    before = told(tiered, request.id, "reviewing")
+
+    later.shift = timedelta(hours=2)
+    clock.run(sender, [request.id])
+
+    assert (before, submitted.asked, request.tiers_asked) == ({"max": 1}, 1, 1)
+    assert request.wake_at == request.created_at + timedelta(hours=2)
+    assert told(tiered, request.id, "reviewing") == {"max": 1, "mia": 1}
+    assert told(tiered, request.id, "review_reminder") == {"max": 1}
+    assert nudges(sender, request.id) == ["remind", "widen"]
+    row = row_of(sender, request.id)
+    assert (row.state, row.version, row.reminders, row.tiers_asked) == ("reviewing", 1, 1, 2)
+    assert row.wake_at == row.created_at + 0.67 * timedelta(hours=4)
+    assert_indexes_are_true(sender)
+
+
+def test_a_tier_that_has_nobody_lets_the_next_one_in_and_everybody_who_was_asked_is_reminded(
+    tiered: World, sender: Database, later: ShiftedClock
+) -> None:
+    request = tiered.submit()
+
+    for hours in (2, 0.67 * 4, 0.83 * 4):
+        later.shift = timedelta(hours=hours)
+        clock.run(sender, [request.id])
+
+    assert told(tiered, request.id, "reviewing") == {"max": 1, "mia": 1, "mo": 1}
+    assert told(tiered, request.id, "review_reminder") == {"max": 2, "mia": 1, "mo": 1}
+    assert row_of(sender, request.id).tiers_asked == 4
+    later.shift = timedelta(hours=4)
+    clock.run(sender, [request.id])
+    assert state_of(sender, request.id) == "timed_out"
+    assert told(tiered, request.id, "timed_out") == {"max": 1, "mia": 1, "mo": 1, "erin": 1}
+    assert_trails_are_whole(sender)
+
+
+def test_who_asks_is_never_prompted_and_a_tier_of_them_alone_counts_as_nobody(
+    tiered: World, sender: Database, later: ShiftedClock
+) -> None:
+    also_asks(tiered, "max", tier=1)
+    also_asks(tiered, "mo", tier=3)
+    by_max, by_mo = tiered.submit("max"), tiered.submit("mo")
+
+    for hours in (2, 0.67 * 4, 0.83 * 4):
+        later.shift = timedelta(hours=hours)
+        clock.run(sender, [by_max.id, by_mo.id])
+
+    assert (by_max.tiers_asked, by_mo.tiers_asked) == (2, 1)
+    assert told(tiered, by_max.id, "reviewing") == {"mia": 1, "mo": 1}
+    assert told(tiered, by_mo.id, "reviewing") == {"max": 1, "mia": 1}
+    assert "max" not in told(tiered, by_max.id, "review_reminder")
+    assert "mo" not in told(tiered, by_mo.id, "review_reminder")
+    with pytest.raises(OwnRequest):
+        tiered.act("max", Action.ENDORSE, by_max.id)
+
+
+def test_any_manager_may_endorse_at_any_time_and_the_customers_tiers_are_counted_from_the_first(
+    tiered: World, sender: Database, later: ShiftedClock
+) -> None:
+    groups = {"first": group(tiered, "abe"), "second": group(tiered, "ann")}
+    lay_down(tiered, vendor_review=True, tiers=[["first"], ["second"]], groups=groups)
+    request = tiered.submit()
+    early = tiered.submit()
+    later.shift = timedelta(hours=3)
+    clock.run(sender, [request.id])
+
+    asked = tiered.act("max", Action.ENDORSE, request.id)
+    tiered.act("mo", Action.ENDORSE, early.id)
+
+    assert told(tiered, request.id, "pending") == told(tiered, early.id, "pending") == {"abe": 1}
+    assert (asked.tiers_asked, row_of(sender, request.id).tiers_asked) == (1, 1)
+    assert_indexes_are_true(sender)
+
+
+def test_an_endorsement_that_asks_every_approver_at_once_begins_the_count_anew(
+    tiered: World, sender: Database, later: ShiftedClock
+) -> None:
+    request = tiered.submit()
+    later.shift = timedelta(hours=3)
+    clock.run(sender, [request.id])
+    widened = row_of(sender, request.id).tiers_asked
+
+    tiered.act("mia", Action.ENDORSE, request.id)
+
+    assert (widened, row_of(sender, request.id).tiers_asked) == (4, 0)
+    assert told(tiered, request.id, "pending") == {"ann": 1, "amir": 1, "abe": 1}
+
+
+@pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
+def test_a_review_without_the_customers_yes_has_tiers_too(
+    api: Database, sender: Database, later: ShiftedClock, mode: Mode
+) -> None:
+    world = World.make(api, Policy(), mode)
+    put_into_tiers(world, mia=2)
+    request = world.submit()
+
+    later.shift = timedelta(hours=2)
+    clock.run(sender, [request.id])
+    world.act("mia", Action.ENDORSE, request.id)
+
+    assert told(world, request.id, "reviewing") == {"max": 1, "mia": 1}
+    assert state_of(sender, request.id) == "active"
+
+
+def test_a_policy_says_when_the_next_managers_are_asked(tiered: World, sender: Database, later: ShiftedClock) -> None:
+    lay_down(tiered, vendor_review=True, review_widening=[10, 20, 30], review_reminders=[], review_window=36_000)
+    request = tiered.submit()
+
+    asked = []
+    for minutes in (59, 60, 119, 120):
+        later.shift = timedelta(minutes=minutes)
+        clock.run(sender, [request.id])
+        asked.append(sorted(told(tiered, request.id, "reviewing")))
+
+    assert asked == [["max"], ["max", "mia"], ["max", "mia"], ["max", "mia", "mo"]]
+    assert row_of(sender, request.id).wake_at == request.deadline_at
+
+
+def test_a_manager_who_wants_no_prompts_gets_none_unless_nobody_else_is_left(
+    tiered: World, sender: Database, later: ShiftedClock, superuser: Engine
+) -> None:
+    for name in ("max", "mia"):
+        write(superuser, QUIET, id=id_of(tiered, name))
+
+    alone = tiered.submit()
+    put_into_tiers(tiered, mo=1)
+    spared = tiered.submit()
+    later.shift = timedelta(hours=2)
+    clock.run(sender, [spared.id])
+
+    assert told(tiered, alone.id, "reviewing") == {"max": 1}
+    assert told(tiered, spared.id, "reviewing") == told(tiered, spared.id, "review_reminder") == {"mo": 1}
+    assert nudges(sender, spared.id) == ["remind"]
+
+
+def test_a_manager_who_was_removed_is_neither_asked_nor_reminded(
+    tiered: World, sender: Database, later: ShiftedClock
+) -> None:
+    request = tiered.submit()
+    manages(tiered, "olga", vendor.disable, id_of(tiered, "max"))
+    manages(tiered, "olga", vendor.remove, id_of(tiered, "mia"))
+
+    later.shift = timedelta(hours=2)
+    clock.run(sender, [request.id])
+
+    assert nudges(sender, request.id) == ["widen"]
+    assert told(tiered, request.id, "reviewing") == {"max": 1, "mo": 1}
+    assert tiered.submit().tiers_asked == 4
+
+
+def test_a_prompt_of_a_later_tier_is_the_mail_of_the_first_and_is_moot_once_it_is_endorsed(
+    tiered: World, sender: Database, later: ShiftedClock, post: Postbag
+) -> None:
+    request, settled = tiered.submit(), tiered.submit()
+    post.deliver(sender, open_notices(sender))
+    later.shift = timedelta(hours=2)
+    clock.run(sender, [request.id, settled.id])
+    tiered.act("max", Action.ENDORSE, settled.id)
+    post.mail.sent.clear()
+
+    post.deliver(sender, open_notices(sender))
+
+    mia = address(sender, tiered, "mia")
+    assert [str(request.id) in mail.text for mail in post.mail.sent if mail.to_address == mia] == [True]
+
+
+def test_a_vote_that_leaves_the_state_as_it_was_counts_no_tiers_anew(world: World, superuser: Engine) -> None:
+    lay_down(world, tiers=[["first"]], groups={"first": group(world, "abe")})
+    request = world.submit()
+
+    with pytest.raises(DBAPIError, match="reminds nobody"):
+        write(superuser, MOVE.format(change="tiers_asked = 0"), id=request.id)
+
+
+@pytest.mark.parametrize(("who", "whom"), [("max", "mia"), ("tara", "ann"), ("olga", "olga"), ("olga", "erin")])
+def test_nobody_but_an_operator_puts_another_manager_into_a_tier(world: World, who: str, whom: str) -> None:
+    with as_caller(world.house, world.people[who], world.tenant.id) as connection:
+        changed = connection.execute(text(PUT.format(tier=2)), {"id": id_of(world, whom)})
+
+    assert changed.rowcount == 0
+
+
+@pytest.mark.parametrize("tier", [0, 6, -1])
+def test_a_tier_is_one_of_five(world: World, superuser: Engine, tier: int) -> None:
+    with pytest.raises(DBAPIError, match="ck_memberships_review_tier"):
+        write(superuser, PUT.format(tier=tier), id=id_of(world, "max"))
+    with pytest.raises(DBAPIError, match="ck_memberships_review_tier"):
+        write(superuser, PUT.format(tier=2), id=id_of(world, "ann"))

@@ -1,0 +1,100 @@
+"""Windows shorter than the first back-off: tries are squeezed in, reminders come, and nothing outlives the end."""
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from lockbox.database import Database
+from lockbox.notices.outcomes import FIRST_BACK_OFF
+from lockbox.notices.senders.protocol import SendFailed
+from lockbox.notices.senders.webhook import HttpHooks
+from lockbox.requests import clock
+from lockbox.requests.rules import Policy
+from tests.builders import StoppedClock, World
+from tests.database.postbag import Postbag, address, open_notices
+from tests.database.scenes import read, state_of
+from tests.database.test_nudges import nudges
+from tests.oidc_issuer import Answer
+from tests.receiver import Receiver, receiving
+
+SECOND = timedelta(seconds=1)
+NEXT = "SELECT min(run_at) AS at FROM notices WHERE closed_at IS NULL"
+TRIES = """
+SELECT count(*) AS tries, count(DISTINCT d.notice_id) AS notices, max(d.at) AS last
+FROM deliveries d JOIN notices n ON n.id = d.notice_id WHERE n.template = 'pending' AND d.error IS NOT NULL
+"""
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving() as running:
+        yield running
+
+
+@pytest.fixture
+def still(api: Database, worker: Database) -> StoppedClock:
+    """One clock for both servers, which stands until the test moves it."""
+    api.clock = worker.clock = StoppedClock(datetime.now(UTC))
+    return api.clock
+
+
+def deliver_all(worker: Database, post: Postbag, still: StoppedClock) -> None:
+    """Deliver, and move the clock to each next try, until every notice has ended."""
+    while waiting := open_notices(worker):
+        (due,) = read(worker, NEXT)
+        still.at = max(still.at, due.at)
+        post.deliver(worker, waiting)
+
+
+@pytest.mark.parametrize(("seconds", "tries"), [(1, 1), (2, 2), (3, 3)])
+def test_a_prompt_is_tried_as_often_as_the_window_lets_and_the_outcome_is_told_all_the_same(
+    still: StoppedClock, api: Database, worker: Database, receiver: Receiver, *, seconds: int, tries: int
+) -> None:
+    world = World.make(api, Policy(vendor_review=False, approval_window=seconds, approval_reminders=()))
+    post = Postbag(calling=HttpHooks(allow_http=True))
+    post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
+    receiver.answers = [*[Answer(status=503)] * tries, Answer(status=204)]
+    post.mail.refused = {address(worker, world, "ann"): SendFailed("try later")}
+    request = world.submit()
+
+    deliver_all(worker, post, still)
+    (log,) = read(worker, TRIES)
+    ended_early = clock.run(worker, [request.id])
+    still.at = request.deadline_at
+    ended = clock.run(worker, [request.id])
+    post.mail.refused = {}
+    deliver_all(worker, post, still)
+
+    assert seconds * SECOND < 2 * FIRST_BACK_OFF
+    assert (log.tries, log.notices) == (2 * tries, 2)
+    assert log.last < request.deadline_at
+    assert (ended_early, ended, state_of(worker, request.id)) == (0, 1, "timed_out")
+    outcomes = read(worker, "SELECT template, outcome FROM notices")
+    assert Counter(tuple(row) for row in outcomes) == {
+        ("pending", "dead"): 2,
+        ("pending", "sent"): 2,
+        ("timed_out", "sent"): 5,
+    }
+    assert len(receiver.calls) == tries + 1
+
+
+def test_reminders_come_and_end_with_a_window_of_two_seconds(
+    still: StoppedClock, api: Database, worker: Database, post: Postbag
+) -> None:
+    world = World.make(api, Policy(vendor_review=False, approval_window=2))
+    request = world.submit()
+    begun = request.created_at
+    seen = []
+
+    for wait in (0.9, 1, 1.66, 1.9, 2):
+        still.at = begun + wait * SECOND
+        clock.run(worker, [request.id])
+        seen.append(len(nudges(worker, request.id)))
+        deliver_all(worker, post, still)
+
+    assert seen == [0, 1, 2, 2, 2]
+    subjects = Counter(mail.subject.partition(",")[0].partition(":")[0] for mail in post.mail.sent)
+    assert subjects["Reminder"] == 6
+    assert state_of(worker, request.id) == "timed_out"

@@ -1,0 +1,128 @@
+"""An admin shuts or switches while somebody is about to commit a move: what opens meanwhile is closed too."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TypeVar
+from uuid import UUID
+
+import pytest
+
+from config.settings import Plan
+from lockbox.database import Database
+from lockbox.people.roles import Mode
+from lockbox.requests import acting
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.rules import Consent, Policy
+from lockbox.requests.voting import Verdict
+from lockbox.tenancy import policies, shutting
+from tests.builders import HERE, World
+from tests.database.scenes import PATIENCE, assert_trails_are_whole, at_once, door, many, read, state_of, within
+from tests.database.tenancy import does
+
+PLANS = {"standard": Plan()}
+WAITING = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+T = TypeVar("T")
+
+
+@contextmanager
+def uncommitted(world: World, who: str, action: Action, request_id: UUID) -> Iterator[None]:
+    """Let somebody make a move that is committed on the way out."""
+    with world.house.transaction() as session:
+        acting.act(session, world.people[who], HERE, request_id, Verdict(action))
+        yield
+
+
+def beside(world: World, pool: ThreadPoolExecutor, call: Callable[[], T]) -> Future[T]:
+    """Begin something on a connection of its own, and return once it waits for somebody or is done."""
+    running = pool.submit(call)
+    assert within(PATIENCE, lambda: running.done() or read(world.house, WAITING))
+    return running
+
+
+@pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
+def test_a_switch_to_enforce_closes_a_window_whose_endorsement_was_not_committed_yet(
+    api: Database, pool: ThreadPoolExecutor, mode: Mode
+) -> None:
+    world = World.make(api, mode=mode)
+    request_id = world.submit().id
+
+    with uncommitted(world, "max", Action.ENDORSE, request_id):
+        switching = beside(world, pool, lambda: does(world, "tara", shutting.switch_mode, Mode.ENFORCE, plans=PLANS))
+    switched = switching.result(PATIENCE)
+
+    assert [request.id for request in switched.closed] == [request_id]
+    assert (state_of(api, request_id), door(world)) == ("revoked", None)
+
+
+def test_consent_that_is_taken_back_closes_a_window_whose_endorsement_was_not_committed_yet(
+    api: Database, pool: ThreadPoolExecutor
+) -> None:
+    until = datetime.now(UTC) + timedelta(hours=1)
+    world = World.make(api, Policy(consent=Consent(mode=Mode.OBSERVE, until=until)))
+    request_id = world.submit().id
+
+    with uncommitted(world, "max", Action.ENDORSE, request_id):
+        changing = beside(world, pool, lambda: does(world, "tara", policies.change, Policy()))
+    changing.result(PATIENCE)
+
+    assert (state_of(api, request_id), door(world)) == ("revoked", None)
+
+
+@pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.OBSERVE])
+def test_shutting_ends_what_a_manager_is_about_to_endorse(
+    api: Database, pool: ThreadPoolExecutor, mode: Mode
+) -> None:
+    world = World.make(api, Policy(), mode)
+    request_id = world.submit().id
+
+    with uncommitted(world, "max", Action.ENDORSE, request_id):
+        shut = beside(world, pool, lambda: does(world, "tara", shutting.shut))
+    done = shut.result(PATIENCE)
+
+    ended = {Mode.ENFORCE: ("denied", [], [request_id]), Mode.OBSERVE: ("revoked", [request_id], [])}
+    assert (state_of(api, request_id), [r.id for r in done.revoked], [r.id for r in done.denied]) == ended[mode]
+
+
+def test_shutting_revokes_what_an_approver_is_about_to_open(api: Database, pool: ThreadPoolExecutor) -> None:
+    world = World.make(api)
+    request_id = world.submit().id
+
+    with uncommitted(world, "ann", Action.APPROVE, request_id):
+        shut = beside(world, pool, lambda: does(world, "tara", shutting.shut))
+    done = shut.result(PATIENCE)
+
+    assert ([request.id for request in done.revoked], done.denied) == ([request_id], [])
+    assert state_of(api, request_id) == "revoked"
+
+
+def test_an_endorsement_after_the_switch_still_opens_under_the_mode_in_which_it_began(api: Database) -> None:
+    world = World.make(api, mode=Mode.OBSERVE)
+    before = world.submit().id
+    switched = does(world, "tara", shutting.switch_mode, Mode.ENFORCE, plans=PLANS)
+    after = world.fresh("erin")
+
+    opened = world.act("max", Action.ENDORSE, before)
+
+    assert (switched.closed, opened.state, after.mode) == ([], "active", Mode.ENFORCE)
+
+
+def test_switching_beside_many_moves_at_once_ends_without_a_deadlock(api: Database, pool: ThreadPoolExecutor) -> None:
+    world = World.make(api, mode=Mode.OBSERVE)
+    requests = many(world, 6)
+
+    results = at_once(
+        pool,
+        partial(does, world, "tara", shutting.switch_mode, Mode.ENFORCE, plans=PLANS),
+        *(partial(world.act, "max", Action.ENDORSE, one) for one in requests),
+    )
+
+    assert all(isinstance(result, AccessRequest) for result in results[1:])
+    closed = {request.id for request in results[0].closed}  # type: ignore[attr-defined]
+    states = {one: state_of(api, one) for one in requests}
+    assert {one for one, state in states.items() if state == "revoked"} == closed
+    assert set(states.values()) <= {"revoked", "active"}
+    assert_trails_are_whole(api)

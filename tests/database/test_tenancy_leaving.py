@@ -1,0 +1,125 @@
+"""What ends with somebody who leaves, or who loses the role that it rested on: in the same transaction, and told."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from config.settings import Plan
+from lockbox.database import Database
+from lockbox.people.roles import Role
+from lockbox.refusals import InvitationRefused, NotYours
+from lockbox.tenancy import members, recovery, tenants, vendor
+from lockbox.tenancy.tenants import Founding
+from tests.builders import World
+from tests.database.scenes import at_once, read
+from tests.database.tenancy import accepts, does, id_of, invites, manages
+from tests.database.trails import changes_told
+from tests.mailbox import code_of, sent_about
+
+RITA: dict[str, Any] = {"name": "Rita", "address": "rita@contoso.example"}
+NILS: dict[str, Any] = {"name": "Nils", "address": "nils@vendor.example", "roles": frozenset({Role.ENGINEER})}
+FOUNDING = Founding("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")
+STILL_OPEN = "SELECT email FROM invitations WHERE withdrawn_at IS NULL AND accepted_at IS NULL ORDER BY email"
+
+
+def still_open(world: World) -> list[str]:
+    """Return the addresses of all open invitations."""
+    return [row.email for row in read(world.house, STILL_OPEN)]
+
+
+@pytest.fixture
+def world(world: World) -> World:
+    """A world with a second admin and a second operator."""
+    world.add("theo", Role.TENANT_ADMIN, world.tenant.id)
+    world.add("oscar", Role.OPERATOR)
+    return world
+
+
+ADMIN_LEAVES: dict[str, Callable[[World], object]] = {
+    "removed": lambda w: does(w, "theo", members.remove, id_of(w, "tara")),
+    "no admin any more": lambda w: does(
+        w, "theo", members.set_roles, id_of(w, "tara"), roles=frozenset({Role.APPROVER})
+    ),
+    "by her own hand": lambda w: does(w, "tara", members.remove, id_of(w, "tara")),
+}
+OPERATOR_LEAVES: dict[str, Callable[[World], object]] = {
+    "removed": lambda w: manages(w, "oscar", vendor.remove, id_of(w, "olga")),
+    "disabled": lambda w: manages(w, "oscar", vendor.disable, id_of(w, "olga")),
+    "no operator any more": lambda w: manages(
+        w, "oscar", vendor.set_roles, id_of(w, "olga"), frozenset({Role.MANAGER})
+    ),
+}
+
+
+@pytest.mark.parametrize("how", ADMIN_LEAVES)
+def test_what_an_admin_has_offered_ends_when_they_are_none_any_more(world: World, worker: Database, how: str) -> None:
+    invited = invites(world)
+    mailed = invites(world, name="Nora", address="nora@contoso.example")
+    code = code_of(worker, mailed.id)
+    does(world, "theo", members.invite, name="Nick", address="nick@contoso.example", roles=frozenset({Role.AUDITOR}))
+
+    ADMIN_LEAVES[how](world)
+
+    assert still_open(world) == ["nick@contoso.example"]
+    assert sent_about(worker, invited.id) == []
+    with pytest.raises(InvitationRefused):
+        accepts(world, "nora", mailed.id, code)
+    ended = [one for one in changes_told(world.house) if one.action == "invitation_withdrawn"]
+    assert [one.details["member"].partition(" <")[0] for one in ended] == ["Nina", "Nora"]
+    assert {one.role for one in ended} == {"tenant_admin"}
+    assert all({"Theo", "Ann", "Amir", "Abe"} <= one.told for one in ended)
+
+
+def test_what_an_admin_has_offered_stays_while_they_are_one(world: World) -> None:
+    invites(world)
+
+    does(
+        world,
+        "theo",
+        members.set_roles,
+        id_of(world, "tara"),
+        roles=frozenset({Role.TENANT_ADMIN, Role.AUDITOR}),
+    )
+    does(world, "theo", members.remove, id_of(world, "ann"))
+
+    assert still_open(world) == ["nina@contoso.example"]
+
+
+@pytest.mark.parametrize("how", OPERATOR_LEAVES)
+def test_what_an_operator_has_offered_and_proposed_ends_when_they_are_none_any_more(world: World, how: str) -> None:
+    manages(world, "olga", vendor.invite, **NILS)
+    does(world, "olga", recovery.propose, **RITA)
+    manages(world, "olga", tenants.add, FOUNDING, {"standard": Plan()})
+    manages(world, "oscar", vendor.invite, **(NILS | {"address": "nick@vendor.example"}))
+    invites(world)
+
+    OPERATOR_LEAVES[how](world)
+
+    assert still_open(world) == ["nick@vendor.example", "nina@contoso.example"]
+    ended = {
+        one.details["member"].partition(" <")[0]: (one.action, one.actor, one.role, one.told)
+        for one in changes_told(world.house)
+        if one.action in {"invitation_withdrawn", "recovery_withdrawn"}
+    }
+    assert ended == {
+        "Nils": ("invitation_withdrawn", "Oscar", "operator", set()),
+        "Fay": ("invitation_withdrawn", "Oscar", "operator", set()),
+        "Rita": ("recovery_withdrawn", "Oscar", "operator", {"Tara", "Theo", "Ann", "Amir", "Abe"}),
+    }
+
+
+def test_an_operator_who_proposes_while_they_are_removed_leaves_nothing_open(
+    world: World, pool: ThreadPoolExecutor
+) -> None:
+    for _ in range(5):
+        proposed, _ = at_once(
+            pool,
+            lambda: does(world, "olga", recovery.propose, **RITA),
+            lambda: manages(world, "oscar", vendor.remove, id_of(world, "olga")),
+        )
+
+        assert still_open(world) == []
+        assert isinstance(proposed, NotYours) or proposed is not None
+        manages(world, "oscar", vendor.set_roles, id_of(world, "olga"), frozenset({Role.OPERATOR}))

@@ -1,0 +1,233 @@
+"""Watchers: who is copied on what, what a copy says, and that whoever is copied decides and slows nothing."""
+
+import re
+from collections.abc import Sequence
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from lockbox.database import Database
+from lockbox.notices.models import Outcome
+from lockbox.people import tenants
+from lockbox.people.roles import Means, Mode, Side
+from lockbox.refusals import AddressTaken, Invalid, NotYours, SignInAgain, TooManyWatchers, Unknown
+from lockbox.requests import clock
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.rules import Policy
+from lockbox.tenancy import watchers
+from lockbox.tenancy.watchers import Listed, Wanted
+from tests.builders import ShiftedClock, World, setting
+from tests.database.postbag import Postbag, address, open_notices
+from tests.database.scenes import as_caller, read
+from tests.database.tenancy import does, reads
+from tests.mailbox import told
+from tests.ruling import lay_down, signed_in
+
+DESK = Wanted("Service desk", "desk@contoso.example")
+SERVICES = ("exchange-online", "sharepoint-online")
+WATCH = text(
+    "INSERT INTO watchers (id, tenant_id, name, email, added_by, created_at) "
+    "VALUES (uuidv7(), :tenant, 'x', :email, :tara, now())"
+)
+COPIED = "SELECT template FROM notices WHERE watcher_id IS NOT NULL ORDER BY id"
+
+
+def _watched(world: World, wanted: Wanted = DESK, who: str = "tara") -> Listed:
+    return does(world, who, watchers.add, wanted, services=SERVICES)
+
+
+def _copies(world: World) -> list[str]:
+    return [row.template for row in read(world.house, COPIED)]
+
+
+CASES: list[tuple[Mode, Sequence[tuple[str, Action]], list[str]]] = [
+    (Mode.ENFORCE, [], []),
+    (Mode.ENFORCE, [("max", Action.DENY)], []),
+    (Mode.ENFORCE, [("max", Action.ENDORSE)], ["copied"]),
+    (Mode.ENFORCE, [("max", Action.ENDORSE), ("ann", Action.DENY)], ["copied", "denied"]),
+    (
+        Mode.ENFORCE,
+        [("max", Action.ENDORSE), ("ann", Action.APPROVE), ("erin", Action.COMPLETE)],
+        ["copied", "active", "completed"],
+    ),
+    (Mode.OBSERVE, [("max", Action.ENDORSE), ("tara", Action.REVOKE)], ["active", "revoked"]),
+    (Mode.OFF, [("max", Action.ENDORSE), ("tara", Action.REVOKE)], []),
+]
+
+
+@pytest.mark.parametrize(("mode", "steps", "expected"), CASES)
+def test_a_watcher_is_copied_on_what_the_customer_is_asked_and_told_as_the_mode_says(
+    api: Database, mode: Mode, steps: Sequence[tuple[str, Action]], expected: list[str]
+) -> None:
+    world = World.make(api, Policy(), mode)
+    _watched(world)
+    request = world.submit()
+
+    for who, action in steps:
+        world.act(who, action, request.id)
+
+    assert _copies(world) == expected
+
+
+def test_a_watcher_hears_of_the_clocks_moves_and_never_of_reminders(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
+    _watched(world)
+    request = world.submit()
+    later.shift = timedelta(hours=6)
+    clock.run(sender, [request.id])
+    later.shift = timedelta(hours=12, seconds=1)
+
+    clock.run(sender, [request.id])
+
+    assert read(world.house, "SELECT FROM notices WHERE template = 'answer_reminder'")
+    assert _copies(world) == ["copied", "timed_out"]
+
+
+def test_a_copy_says_so_goes_to_its_address_and_has_no_link_to_a_page_that_cannot_be_opened(
+    world: World, worker: Database, post: Postbag
+) -> None:
+    _watched(world)
+    request = world.submit()
+    post.deliver(worker, open_notices(worker))
+    world.act("ann", Action.APPROVE, request.id)
+
+    post.deliver(worker, open_notices(worker))
+
+    copies = [mail for mail in post.mail.sent if mail.to_address == DESK.address]
+    assert [re.split(r"\W", mail.subject)[0] for mail in copies] == ["Copy", "Access"]
+    assert all("cannot decide" in mail.text and "https://" not in mail.text + mail.html for mail in copies)
+    assert "approved by Ann" in copies[1].text
+    assert {mail.to_name for mail in copies} == {"Service desk"}
+
+
+def test_a_copy_holds_no_justification_where_the_policy_keeps_it_in(
+    world: World, worker: Database, post: Postbag
+) -> None:
+    lay_down(world, mail_justification=False)
+    _watched(world)
+    request = world.submit()
+
+    post.deliver(worker, open_notices(worker))
+
+    (copy,) = [mail for mail in post.mail.sent if mail.to_address == DESK.address]
+    assert request.justification not in copy.text + copy.html
+
+
+@pytest.mark.parametrize(("service", "copied"), [("sharepoint-online", False), ("exchange-online", True)])
+def test_who_watches_one_service_hears_of_no_other(world: World, service: str, *, copied: bool) -> None:
+    _watched(world, Wanted("Desk", "desk@contoso.example", service))
+
+    world.submit()
+
+    assert bool(_copies(world)) is copied
+
+
+def test_a_copy_that_waits_is_not_sent_once_it_is_settled_or_nobody_watches_any_more(
+    world: World, worker: Database, post: Postbag
+) -> None:
+    desk = _watched(world)
+    request = world.submit()
+    (asks,) = read(world.house, "SELECT id FROM notices WHERE template = 'copied'")
+    world.act("ann", Action.DENY, request.id)
+    (denied,) = read(world.house, "SELECT id FROM notices WHERE template = 'denied' AND watcher_id IS NOT NULL")
+    does(world, "tara", watchers.remove, desk.watcher.id)
+
+    tries = post.deliver(worker, [asks.id, denied.id])
+
+    assert [one.outcome for one in tries] == [Outcome.MOOT, Outcome.MOOT]
+    assert post.mail.sent == []
+
+
+def test_adding_and_removing_are_events_told_as_other_changes_are(
+    world: World, worker: Database, post: Postbag
+) -> None:
+    post.endpoint(world, "https://hooks.contoso.example/", tenant_id=world.tenant.id)
+    desk = _watched(world, Wanted(DESK.name, DESK.address, "exchange-online"))
+    does(world, "tara", watchers.remove, desk.watcher.id)
+
+    post.deliver(worker, open_notices(worker))
+
+    everybody = {"Tara", "Ann", "Amir", "Abe", "https://hooks.contoso.example/"}
+    assert list(told(world.house, "watcher_added").values()) == [everybody]
+    assert list(told(world.house, "watcher_removed").values()) == [everybody]
+    anns = {mail.subject: mail.text for mail in post.mail.sent if mail.to_name == "Ann"}
+    assert "none → exchange-online" in anns["Somebody is copied on requests to Contoso"]
+    assert "Service desk <desk@contoso.example>" in anns["Somebody is copied on requests to Contoso"]
+    assert "exchange-online → none" in anns["Somebody is no longer copied on requests to Contoso"]
+    assert not [hook for hook in post.hooks.sent if b"desk@" in hook.body or b"Service desk" in hook.body]
+
+
+@pytest.mark.parametrize("who", ["ann", "aude", "olga", "max", "erin"])
+def test_only_admins_keep_watchers(world: World, who: str) -> None:
+    desk = _watched(world)
+
+    with pytest.raises(NotYours):
+        _watched(world, Wanted("Other", "other@contoso.example"), who)
+    with pytest.raises(NotYours):
+        does(world, who, watchers.remove, desk.watcher.id)
+
+    assert [one.watcher.email for one in reads(world, "aude", watchers.listed)] == [DESK.address]
+
+
+def test_what_leaves_the_house_by_a_copy_needs_a_fresh_and_strong_sign_in(world: World) -> None:
+    world.people["tara"] = signed_in(world, "tara", Means.TOKEN, minutes_ago=0)
+
+    with pytest.raises(SignInAgain):
+        _watched(world)
+
+
+def test_nobody_of_the_vendor_is_copied_not_even_by_raw_sql(world: World, api: Database) -> None:
+    erins = address(world.house, world, "erin")
+
+    with pytest.raises(AddressTaken):
+        _watched(world, Wanted("Erin", erins.upper()))
+
+    values = {"tenant": world.tenant.id, "email": erins, "tara": world.people["tara"].person_id}
+    with (
+        pytest.raises(DBAPIError, match="row-level security"),
+        as_caller(api, world.people["tara"]) as connection,
+    ):
+        connection.execute(WATCH, values)
+
+
+def test_who_comes_to_sign_in_for_the_vendor_watches_no_more(world: World) -> None:
+    _watched(world)
+
+    with setting(world.house).transaction() as session:
+        tenants.add_person(session, "Desk", DESK.address, Side.VENDOR)
+    world.submit()
+
+    assert _copies(world) == []
+
+
+def test_the_same_address_is_copied_once_on_the_same_and_there_are_fifty_at_most(world: World) -> None:
+    _watched(world)
+    with pytest.raises(AddressTaken, match="already"):
+        _watched(world, Wanted("Again", DESK.address.upper()))
+    _watched(world, Wanted("Of one", DESK.address, "exchange-online"))
+    for number in range(48):
+        _watched(world, Wanted("Desk", f"{number}@contoso.example"))
+
+    with pytest.raises(TooManyWatchers):
+        _watched(world, Wanted("Desk", "more@contoso.example"))
+
+
+def test_only_services_that_there_are_can_be_watched_and_only_watchers_that_there_are_removed(world: World) -> None:
+    desk = _watched(world)
+    does(world, "tara", watchers.remove, desk.watcher.id)
+
+    with pytest.raises(Invalid):
+        _watched(world, Wanted("Desk", DESK.address, "no-such-service"))
+    with pytest.raises(Unknown):
+        does(world, "tara", watchers.remove, desk.watcher.id)
+
+
+def test_a_request_of_another_tenant_is_not_copied(world: World, api: Database) -> None:
+    _watched(World.make(api))
+
+    world.submit()
+
+    assert _copies(world) == []

@@ -1,0 +1,101 @@
+"""Asking again over HTTP: one call, an answer like any filing's, and a clear code where it is not for that."""
+
+from uuid import uuid4
+
+import pytest
+from httpx import Response
+
+from lockbox.database import Database
+from lockbox.requests.rules import Policy
+from tests.http.door import Door, OpenDoor, facts
+from tests.http.test_reach import run_out
+
+
+def again(door: Door, who: str, request_id: str, key: str | None = None) -> Response:
+    """Ask again."""
+    headers = {"idempotency-key": key} if key else {}
+    return door.call(who, "POST", f"/v1/requests/{request_id}/ask-again", headers=headers)
+
+
+def timed_out(door: Door, worker: Database) -> str:
+    """Let a request run out of time."""
+    request_id = door.pending()
+    run_out(worker, request_id)
+    return request_id
+
+
+def test_the_answer_is_that_of_a_filing_and_both_name_each_other(door: Door, worker: Database) -> None:
+    first = timed_out(door, worker)
+
+    answer = again(door, "erin", first)
+
+    view = answer.json()
+    assert answer.status_code == 201
+    assert answer.headers["location"] == f"/v1/requests/{view['id']}"
+    assert answer.headers["etag"] == '"1"'
+    assert (view["state"], view["follows"], view["asked"]) == ("pending", first, 3)
+    assert view["justification"] == "The mailbox does not open"
+    assert door.get("erin", f"/v1/requests/{first}").json()["followed_by"] == view["id"]
+    assert door.get("ann", f"/v1/requests/{view['id']}").json()["follows"] == first
+    (event,) = door.get("ann", f"/v1/requests/{view['id']}/events").json()["items"]
+    assert event["follows"] == first
+
+
+def test_a_second_call_is_told_which_request_it_is(door: Door, worker: Database) -> None:
+    first = timed_out(door, worker)
+    second = again(door, "erin", first).json()["id"]
+    before = door.rows()
+
+    told = facts(again(door, "erin", first), 409, "asked-again")
+
+    assert told["request_id"] == second
+    assert door.rows() == before
+
+
+def test_calls_at_once_file_one(door: Door, worker: Database) -> None:
+    first = timed_out(door, worker)
+
+    answers = door.together(*(door.coming("erin", "POST", f"/v1/requests/{first}/ask-again") for _ in range(6)))
+
+    assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409, 409, 409]
+
+
+def test_the_same_key_replays_the_answer_and_another_call_may_not_use_it(door: Door, worker: Database) -> None:
+    first, other, key = timed_out(door, worker), timed_out(door, worker), f"key-{uuid4()}"
+    answer = again(door, "erin", first, key)
+    before = door.rows()
+
+    replayed = again(door, "erin", first, key)
+
+    assert (replayed.status_code, replayed.content) == (201, answer.content)
+    facts(again(door, "erin", other, key), 422, "key-reused")
+    assert door.rows() == before
+
+
+@pytest.mark.parametrize("action", [None, "deny", "cancel"])
+def test_what_did_not_time_out_is_refused_with_its_state(door: Door, action: str | None) -> None:
+    request_id = door.pending()
+    if action:
+        door.act("erin" if action == "cancel" else "ann", action, request_id)
+
+    told = facts(again(door, "erin", request_id), 409, "not-timed-out")
+
+    assert told["current_state"] == {None: "pending", "deny": "denied", "cancel": "cancelled"}[action]
+
+
+def test_what_timed_out_in_the_vendors_review_is_asked_again_as_well(open_door: OpenDoor, worker: Database) -> None:
+    door = open_door(Policy())
+    request_id = timed_out(door, worker)
+
+    view = again(door, "erin", request_id).json()
+
+    assert (view["state"], view["follows"]) == ("reviewing", request_id)
+
+
+@pytest.mark.parametrize(("who", "status"), [("max", 403), ("ann", 403), ("tara", 403), ("eve", 404), ("olga", 404)])
+def test_nobody_else_asks_again(door: Door, worker: Database, who: str, status: int) -> None:
+    request_id = timed_out(door, worker)
+    before = door.rows()
+
+    assert again(door, who, request_id).status_code == status
+    assert door.rows() == before

@@ -1,0 +1,106 @@
+"""The page of a request says who could not be reached, and lets whoever asked ask again."""
+
+from uuid import UUID
+
+from lockbox.requests import clock
+from lockbox.requests.models import AccessRequest
+from tests.http.portal import Portal
+from tests.http.test_portal_requests import opened
+
+DEAD = """
+UPDATE notices SET outcome = 'dead', closed_at = now() WHERE id IN (
+    SELECT id FROM notices WHERE request_id = :id ORDER BY id LIMIT :some)
+"""
+
+
+def timed_out(portal: Portal) -> AccessRequest:
+    """Let a request run out of time."""
+    request = portal.world.fresh()
+    portal.wait(hours=12)
+    clock.run(portal.worker, [request.id])
+    return request
+
+
+def test_the_page_says_how_many_could_not_be_reached(portal: Portal) -> None:
+    request = portal.world.fresh()
+    portal.sql(DEAD, id=request.id, some=2)
+
+    for who in ("erin", "max", "ann"):
+        _, page = opened(portal, who, request.id)
+        assert "Two of three approvers could not be reached; one is still being tried." in page.words
+
+
+def test_a_time_out_of_which_nobody_was_told_is_shown_as_such(portal: Portal) -> None:
+    request = timed_out(portal)
+
+    _, page = opened(portal, "erin", request.id)
+
+    assert "Nobody could be told" in page.words
+    assert "No answer in time" not in page.words
+    assert "None of three approvers could be reached." in page.words
+    assert "The time was over, and nobody could be told" in page.words
+
+
+def test_who_asked_asks_again_by_a_button_and_lands_on_the_new_request(portal: Portal) -> None:
+    request = timed_out(portal)
+    browser, page = opened(portal, "erin", request.id)
+
+    landed = browser.submit(page, "/ask-again")
+
+    assert landed.status == 200
+    assert landed.path != f"/requests/{request.id}"
+    assert f"/requests/{request.id}" in landed.read.links
+    assert "Nobody could be told" in landed.words
+    assert "No answer in time" not in landed.words
+    first = browser.get(f"/requests/{request.id}")
+    assert landed.path in first.read.links
+    assert not [form for form in first.read.forms if form.action.endswith("/ask-again")]
+    (row,) = portal.sql("SELECT follows FROM requests WHERE id = :id", id=UUID(landed.path.rpartition("/")[2]))
+    assert row.follows == request.id
+
+
+def test_a_button_pressed_twice_leads_to_the_one_request(portal: Portal) -> None:
+    request = timed_out(portal)
+    browser, page = opened(portal, "erin", request.id)
+
+    landed = [browser.submit(page, "/ask-again").path for _ in range(2)]
+
+    assert landed[0] == landed[1]
+    assert portal.sql("SELECT count(*) AS n FROM requests WHERE follows = :id", id=request.id)[0].n == 1
+
+
+def test_a_form_without_the_sessions_token_or_from_elsewhere_asks_nothing(portal: Portal) -> None:
+    request = timed_out(portal)
+    browser, page = opened(portal, "erin", request.id)
+    before = portal.count()
+
+    without = browser.post(f"/requests/{request.id}/ask-again", {"csrf": "x"})
+    foreign = browser.send(
+        f"/requests/{request.id}/ask-again",
+        page.form("/ask-again").fields,
+        headers={"origin": "https://evil.example", "sec-fetch-site": "cross-site"},
+    )
+
+    assert (without.status, foreign.status_code) == (403, 403)
+    assert portal.count() == before
+
+
+def test_others_are_not_offered_it_and_are_refused(portal: Portal) -> None:
+    request = timed_out(portal)
+
+    for who in ("ann", "max", "tara"):
+        browser, page = opened(portal, who, request.id)
+        assert not [form for form in page.read.forms if form.action.endswith("/ask-again")]
+        (csrf,) = {form.fields["csrf"] for form in page.read.forms if "csrf" in form.fields}
+        assert browser.post(f"/requests/{request.id}/ask-again", {"csrf": csrf}).status == 403
+
+
+def test_a_refusal_is_said_on_the_page(portal: Portal) -> None:
+    request = portal.world.fresh()
+    browser, page = opened(portal, "erin", request.id)
+    csrf = page.form("/cancel").fields["csrf"]
+
+    refused = browser.post(f"/requests/{request.id}/ask-again", {"csrf": csrf})
+
+    assert refused.status == 409
+    assert "Only what got no answer in time is asked again so." in refused.words

@@ -1,0 +1,198 @@
+"""Reach over HTTP: who could not be told is shown to those whom it concerns, and to operators without content."""
+
+import json
+import re
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from lockbox.database import Database
+from lockbox.notices import endpoints
+from lockbox.notices.senders.protocol import SendFailed
+from lockbox.requests import clock
+from lockbox.requests.rules import Policy
+from tests.builders import ShiftedClock, setting
+from tests.database.postbag import Postbag, address
+from tests.http.door import Door, OpenDoor, facts
+
+
+def deliver(door: Door, worker: Database, request_id: str, *, refused: Iterable[str]) -> None:
+    """Send the open notices of a request; the mails of some come back for good."""
+    post = Postbag()
+    for name in refused:
+        failure = SendFailed("550 no such mailbox here", permanent=True, kind="status")
+        post.mail.refused[address(door.house, door.world, name)] = failure
+    with door.root.connect() as connection:
+        rows = connection.exec_driver_sql(
+            "SELECT id FROM notices WHERE request_id = %s AND closed_at IS NULL", (request_id,)
+        ).all()
+    post.deliver(worker, [row.id for row in rows])
+
+
+def shown(door: Door, who: str, request_id: str) -> dict[str, Any]:
+    """Return the reach as somebody sees it."""
+    found: dict[str, Any] = door.get(who, f"/v1/requests/{request_id}").json()["reach"]
+    return found
+
+
+def run_out(worker: Database, request_id: str) -> None:
+    """Let the time of a request run out."""
+    late = ShiftedClock()
+    late.shift = timedelta(hours=12)
+    clock.run(Database(worker.engine, worker.schedule, late), [UUID(request_id)])
+
+
+@pytest.mark.parametrize("who", ["erin", "max", "ann", "tara", "aude"])
+def test_the_parties_see_how_many_could_not_be_reached(door: Door, worker: Database, who: str) -> None:
+    request_id = door.pending()
+    before = shown(door, who, request_id)
+
+    deliver(door, worker, request_id, refused=["abe", "amir"])
+
+    assert before == {"stage": "pending", "asked": 3, "reached": 0, "waiting": 3, "unreached": 0, "sentence": ""}
+    assert shown(door, who, request_id) == {
+        "stage": "pending",
+        "asked": 3,
+        "reached": 1,
+        "waiting": 0,
+        "unreached": 2,
+        "sentence": "Two of three approvers could not be reached.",
+    }
+
+
+def test_during_a_review_it_is_about_the_vendors_managers(open_door: OpenDoor, worker: Database) -> None:
+    door = open_door(Policy())
+    request_id = door.pending()
+
+    deliver(door, worker, request_id, refused=["max"])
+
+    found = shown(door, "erin", request_id)
+    assert (found["stage"], found["unreached"], found["waiting"]) == ("reviewing", 1, 0)
+    assert re.fullmatch(r"One of \w+ managers could not be reached\.", found["sentence"])
+
+
+def test_once_it_is_answered_nothing_is_said_of_it_any_more(door: Door, worker: Database) -> None:
+    request_id = door.pending()
+    deliver(door, worker, request_id, refused=["abe"])
+
+    door.act("ann", "deny", request_id)
+
+    found = shown(door, "erin", request_id)
+    assert (found["unreached"], found["sentence"]) == (1, "")
+
+
+def test_a_dead_notice_is_in_the_timeline_by_name_for_the_own_side_alone(door: Door, worker: Database) -> None:
+    request_id = door.pending()
+    deliver(door, worker, request_id, refused=["abe"])
+    path = f"/v1/requests/{request_id}/events"
+
+    theirs, ours = (door.get(who, path) for who in ("ann", "erin"))
+
+    dead = {"template": "pending", "channel": "mail", "error": "status"}
+    (first, last) = theirs.json()["items"]
+    assert (first["seq"], first["action"], first["notice"]) == (1, "submit", None)
+    assert (last["seq"], last["action"], last["actor"], last["role"]) == (None, "notice_dead", None, "clock")
+    assert last["notice"] == {**dead, "recipient": "Abe"}
+    assert ours.json()["items"][-1]["notice"] == {**dead, "recipient": None}
+    assert "Abe" not in ours.text
+    assert str(door.world.people["abe"].person_id) not in ours.text
+    assert "no such mailbox" not in theirs.text + ours.text
+
+
+def test_a_time_out_says_in_the_timeline_how_many_were_reached(door: Door, worker: Database) -> None:
+    some, nobody = door.pending(), door.pending()
+    deliver(door, worker, some, refused=["abe"])
+
+    for one in (some, nobody):
+        run_out(worker, one)
+
+    last = [door.get("erin", f"/v1/requests/{one}/events").json()["items"][-1] for one in (some, nobody)]
+    assert [(e["action"], e["asked"], e["reached"], e["nobody_told"]) for e in last] == [
+        ("time_out", 3, 2, False),
+        ("time_out", 3, 0, True),
+    ]
+    assert shown(door, "erin", nobody)["sentence"] == "None of three approvers could be reached."
+    assert door.get("erin", f"/v1/requests/{nobody}").json()["state"] == "timed_out"
+
+
+def test_operators_list_dead_notices_without_a_word_of_what_they_said_or_to_whom(
+    open_door: OpenDoor, worker: Database
+) -> None:
+    door = open_door()
+    request_id = door.pending(justification="A secret of the customer", case_ref="CASE-SECRET")
+    deliver(door, worker, request_id, refused=["abe", "amir"])
+
+    answer = door.get("olga", "/v1/vendor/dead-notices", limit=200)
+
+    mine = [item for item in answer.json()["items"] if item["request_id"] == request_id]
+    assert len(mine) == 2
+    for item in mine:
+        assert item == {
+            "id": item["id"],
+            "request_id": request_id,
+            "tenant": door.world.tenant.slug,
+            "template": "pending",
+            "channel": "mail",
+            "died_at": item["died_at"],
+            "attempts": 1,
+            "error": "status",
+            "delivery_id": None,
+        }
+    for secret in ("secret of", "SECRET", "Abe", "Amir", "@", "mailbox", str(door.world.people["abe"].person_id)):
+        assert secret not in json.dumps(mine)
+    assert door.get("olga", f"/v1/requests/{request_id}").status_code == 404
+
+
+def test_the_list_goes_on_from_a_cursor(own_door: Door) -> None:
+    door = own_door
+    ids = [door.pending() for _ in range(3)]
+    door.run_sql(
+        "UPDATE notices SET outcome = 'dead', closed_at = now() WHERE request_id = ANY(CAST(:ids AS uuid[]))", ids=ids
+    )
+
+    seen, cursor = [], None
+    while True:
+        query = {"limit": 4} | ({"cursor": cursor} if cursor else {})
+        found = door.get("olga", "/v1/vendor/dead-notices", **query).json()
+        seen += [item["id"] for item in found["items"]]
+        cursor = found["next_cursor"]
+        if cursor is None:
+            break
+
+    assert len(seen) == 9
+    assert seen == sorted(set(seen), reverse=True)
+    assert {item["error"] for item in found["items"]} == {"too_late"}
+
+
+def test_a_dead_call_of_the_vendors_own_webhook_can_be_repeated_from_the_list(own_door: Door) -> None:
+    door = own_door
+    post = Postbag()
+    with setting(door.house).transaction() as session:
+        for url, tenant in (("https://vendor.example/x", None), ("https://tenant.example/x", door.world.tenant.id)):
+            endpoints.add(session, post.vault, url, tenant_id=tenant)
+    request_id = door.pending()
+    door.run_sql("UPDATE notices SET outcome = 'dead', closed_at = now() WHERE request_id = :id", id=request_id)
+    door.run_sql(
+        """
+        INSERT INTO deliveries (id, notice_id, endpoint_id, event_type, at, took_ms, status, answer, error)
+        SELECT uuidv7(), id, endpoint_id, 'request.pending', now(), 5, 500, '', 'status' FROM notices
+        WHERE request_id = :id AND endpoint_id IS NOT NULL
+        """,
+        id=request_id,
+    )
+
+    items = door.get("olga", "/v1/vendor/dead-notices").json()["items"]
+
+    repeatable = [item["delivery_id"] for item in items if item["delivery_id"]]
+    assert len(items) == 5
+    assert len(repeatable) == 1
+    answer = door.call("olga", "POST", f"/v1/deliveries/{repeatable[0]}/redeliver")
+    assert answer.status_code == 202
+
+
+@pytest.mark.parametrize("query", [{"cursor": "x"}, {"limit": 0}, {"limit": 201}])
+def test_a_bad_page_of_dead_notices_is_refused(door: Door, query: dict[str, Any]) -> None:
+    facts(door.get("olga", "/v1/vendor/dead-notices", **query), 422, "invalid-request")

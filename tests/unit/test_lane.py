@@ -1,0 +1,180 @@
+"""One lane by a clock of the test's own: its room, its pace, and when its breaker shuts, tries and opens."""
+
+import pytest
+
+from lockbox.notices.lane import (
+    FIRST_LOAD,
+    FIRST_SHUT,
+    LEAST_DEFERRAL,
+    LONGEST_DEFERRAL,
+    LONGEST_SHUT,
+    LONGEST_WAIT,
+    MOST_LOAD,
+    WIDTH,
+    Lane,
+    Said,
+)
+
+NOON = 1000.0
+
+
+@pytest.fixture
+def lane() -> Lane[str]:
+    return Lane("hooks.example:443")
+
+
+def send(lane: Lane[str], now: float, said: Said, seconds: float = 0.1) -> None:
+    """Let one in, send it, and note how that went."""
+    assert lane.enter(now) == 0.0
+    begin(lane)
+    lane.end(now + seconds, seconds, said)
+
+
+def begin(lane: Lane[str]) -> None:
+    lane.running += 1
+
+
+def shut(lane: Lane[str], now: float = NOON) -> None:
+    for _ in range(3):
+        send(lane, now, Said.SILENCE, 0.0)
+    assert lane.is_shut(now)
+
+
+def fill(lane: Lane[str], now: float = NOON) -> int:
+    """Let in as many as there is room for, and return how many that were."""
+    number = 0
+    while not lane.enter(now):
+        number += 1
+    return number
+
+
+def test_a_lane_that_has_not_proven_to_answer_lets_few_in(lane: Lane[str]) -> None:
+    assert fill(lane) == FIRST_LOAD
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(0.01, MOST_LOAD), (0.5, 28), (3.0, 8), (10.0, 5)])
+def test_the_slower_the_other_side_the_fewer_may_wait_for_it(lane: Lane[str], seconds: float, most: int) -> None:
+    for _ in range(50):
+        send(lane, NOON, Said.ANSWER, seconds)
+
+    assert fill(lane) == pytest.approx(most, abs=1)
+
+
+def test_a_pace_is_mostly_that_of_the_last_few(lane: Lane[str]) -> None:
+    for seconds in [10.0] * 20 + [0.1] * 20:
+        send(lane, NOON, Said.ANSWER, seconds)
+
+    assert 0.1 <= lane.pace < 0.3
+
+
+def test_who_finds_no_room_is_told_when_to_come_again_one_after_the_other(lane: Lane[str]) -> None:
+    fill(lane)
+
+    told = [lane.enter(NOON) for _ in range(50)]
+
+    assert told[0] >= LEAST_DEFERRAL
+    assert told == sorted(set(told))
+    assert told[-1] <= LONGEST_WAIT + 50 * 0.05 + 0.1
+    assert lane.load == FIRST_LOAD
+
+
+def test_a_crowd_is_spread_over_two_minutes_at_most(lane: Lane[str]) -> None:
+    shut(lane)
+
+    told = [lane.enter(NOON) for _ in range(50_000)]
+
+    assert min(told) >= FIRST_SHUT
+    assert LONGEST_DEFERRAL - 1 < max(told) <= LONGEST_DEFERRAL
+    fullest = max(sum(1 for one in told if second <= one < second + 1) for second in range(5, 120, 5))
+    assert fullest < 600
+
+
+def test_three_silences_in_a_row_shut_a_lane_and_two_do_not(lane: Lane[str]) -> None:
+    for said in (Said.SILENCE, Said.SILENCE, Said.ANSWER, Said.SILENCE, Said.SILENCE):
+        send(lane, NOON, said, 0.0)
+    assert not lane.is_shut(NOON)
+
+    send(lane, NOON, Said.SILENCE, 0.0)
+
+    assert lane.wait(NOON) == FIRST_SHUT
+    assert lane.enter(NOON) >= FIRST_SHUT
+    assert lane.load == 0
+
+
+def test_our_own_trouble_neither_shuts_a_lane_nor_opens_it(lane: Lane[str]) -> None:
+    for _ in range(5):
+        send(lane, NOON, Said.NOTHING)
+    assert not lane.is_shut(NOON)
+    shut(lane)
+
+    send(lane, NOON + FIRST_SHUT, Said.NOTHING)
+
+    assert lane.shut_until is not None
+    assert lane.enter(NOON + FIRST_SHUT + 1) == 0.0
+
+
+def test_a_shut_lane_lets_exactly_one_try_through_once_its_time_is_over(lane: Lane[str]) -> None:
+    shut(lane)
+    later = NOON + FIRST_SHUT
+
+    assert lane.enter(later - 0.1) > 0
+    assert lane.enter(later) == 0.0
+    assert lane.enter(later) > 0
+
+    lane.queue.append("a notice")
+    assert lane.is_ready(later)
+    begin(lane)
+    assert not lane.is_ready(later)
+
+
+def test_a_try_that_is_answered_opens_the_lane_as_if_it_were_new(lane: Lane[str]) -> None:
+    shut(lane)
+
+    send(lane, NOON + FIRST_SHUT, Said.ANSWER)
+
+    assert lane.shut_until is None
+    assert fill(lane, NOON + 6) > WIDTH
+
+
+def test_each_try_that_is_not_answered_doubles_the_time_up_to_a_minute(lane: Lane[str]) -> None:
+    shut(lane)
+    waits, now = [], NOON
+
+    for _ in range(6):
+        waits.append(lane.wait(now))
+        now += waits[-1]
+        send(lane, now, Said.SILENCE, 0.0)
+
+    assert waits == [5, 10, 20, 40, LONGEST_SHUT, LONGEST_SHUT]
+
+
+def test_sends_that_began_before_it_shut_shut_it_no_longer(lane: Lane[str]) -> None:
+    for _ in range(WIDTH):
+        lane.enter(NOON)
+        begin(lane)
+
+    for number in range(WIDTH):
+        lane.end(NOON + 10 + number / 10, 10.0, Said.SILENCE)
+
+    assert lane.shut_for == FIRST_SHUT
+    assert lane.load == lane.running == 0
+
+
+def test_one_of_them_that_is_answered_after_all_opens_it(lane: Lane[str]) -> None:
+    lane.enter(NOON)
+    begin(lane)
+    shut(lane)
+
+    lane.end(NOON + 1, 1.0, Said.ANSWER)
+
+    assert lane.enter(NOON + 1) == 0.0
+
+
+def test_what_has_been_idle_for_long_may_be_forgotten_and_nothing_else(lane: Lane[str]) -> None:
+    shut(lane)
+    assert not lane.is_forgettable(NOON + 1, 0)
+    assert lane.is_forgettable(NOON + 700, 600)
+
+    lane.enter(NOON + 800)
+
+    assert not lane.is_forgettable(NOON + 2000, 600)

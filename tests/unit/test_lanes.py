@@ -1,0 +1,282 @@
+"""Lanes and their threads: who hangs takes nobody along, what was let in and not sent comes back, all of it ends."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from lockbox.notices import lanes as lanes_module
+from lockbox.notices.lane import FIRST_SHUT, Said
+from lockbox.notices.lanes import FORGOTTEN_SECONDS, LONGEST_IN_QUEUE, Lanes, Way, domain_of, host_of
+
+PATIENCE = 10.0
+
+
+class HandClock:
+    """Stands still until the test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        """Read it."""
+        return self.now
+
+
+@dataclass
+class Errand:
+    """A send that hangs until it is let go, and notes what became of it."""
+
+    said: Said = Said.ANSWER
+    let_go: threading.Event = field(default_factory=threading.Event)
+    begun: threading.Event = field(default_factory=threading.Event)
+    over: threading.Event = field(default_factory=threading.Event)
+    returned: list[float] = field(default_factory=list)
+    rested: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> Said:
+        """Wait to be let go."""
+        self.begun.set()
+        self.let_go.wait(PATIENCE)
+        return self.said
+
+    def finish(self) -> None:
+        """Note that it is over."""
+        self.over.set()
+
+    def give_back(self, seconds: float) -> None:
+        """Note that it came back."""
+        self.returned.append(seconds)
+
+    def rest(self) -> None:
+        """Note that its thread has nothing more to do."""
+        self.rested.set()
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+def way(clock: HandClock) -> Iterator[Way]:
+    way = Way("webhook", 8, clock)
+    yield way
+    way.stop(PATIENCE)
+
+
+def quick(said: Said = Said.ANSWER) -> Errand:
+    errand = Errand(said)
+    errand.let_go.set()
+    return errand
+
+
+def send(way: Way, lane: str, errand: Errand) -> Errand:
+    """Send it in a lane where there is room."""
+    assert way.enter(lane) == 0.0
+    way.send(lane, errand)
+    return errand
+
+
+def wait(true: Callable[[], object]) -> bool:
+    until = time.monotonic() + PATIENCE
+    while not true() and time.monotonic() < until:
+        time.sleep(0.002)
+    return bool(true())
+
+
+def prove(way: Way, lane: str) -> None:
+    assert send(way, lane, quick()).over.wait(PATIENCE)
+
+
+def test_a_lane_runs_four_at_once_and_another_lane_is_not_delayed(way: Way) -> None:
+    hanging = [send(way, "slow:443", Errand()) for _ in range(6)]
+
+    good = send(way, "good:443", quick())
+
+    assert good.over.wait(PATIENCE)
+    assert wait(lambda: sum(one.begun.is_set() for one in hanging) == 4)
+    hanging[0].let_go.set()
+    assert wait(lambda: sum(one.begun.is_set() for one in hanging) == 5)
+    for one in hanging:
+        one.let_go.set()
+    assert all(one.over.wait(PATIENCE) for one in hanging)
+
+
+def test_however_many_hang_those_that_have_proven_to_answer_go_on(way: Way) -> None:
+    prove(way, "good:443")
+    hanging = [send(way, f"slow-{number}:443", Errand()) for number in range(5) for _ in range(4)]
+    assert wait(lambda: sum(one.begun.is_set() for one in hanging) == 6)
+
+    assert send(way, "good:443", quick()).over.wait(PATIENCE)
+
+    assert sum(one.begun.is_set() for one in hanging) == 6
+    for one in hanging:
+        one.let_go.set()
+    assert all(one.over.wait(PATIENCE) for one in hanging)
+
+
+def test_lanes_that_wait_for_a_thread_have_their_turns(way: Way) -> None:
+    order: list[str] = []
+    blocking = [send(way, f"slow-{number}:443", Errand()) for number in (1, 2) for _ in range(4)]
+    assert wait(lambda: sum(one.begun.is_set() for one in blocking) == 6)
+
+    class Noting(Errand):
+        def run(self) -> Said:
+            order.append(self.lane)
+            return Said.ANSWER
+
+        lane = ""
+
+    errands = []
+    for lane in ("many:1", "many:1", "many:1", "few:1"):
+        errand = Noting()
+        errand.lane = lane
+        errands.append(send(way, lane, errand))
+    for one in blocking:
+        one.let_go.set()
+
+    assert all(one.over.wait(PATIENCE) for one in errands)
+    assert order.index("few:1") < 3
+
+
+def test_when_a_lane_shuts_what_waits_in_it_comes_back_and_what_was_promised_a_place_too(
+    way: Way, clock: HandClock
+) -> None:
+    trying = [send(way, "dead:443", Errand(Said.SILENCE)) for _ in range(4)]
+    assert wait(lambda: all(one.begun.is_set() for one in trying))
+    waiting = [send(way, "dead:443", Errand(Said.SILENCE)) for _ in range(8)]
+    assert way.enter("dead:443") == 0.0
+
+    for one in trying:
+        one.let_go.set()
+    assert all(one.over.wait(PATIENCE) for one in trying)
+    promised = quick()
+    way.send("dead:443", promised)
+
+    # The first two of the three silences let the next two begin.
+    assert wait(lambda: sum(one.returned == [FIRST_SHUT] for one in waiting) >= 5)
+    assert promised.returned == [FIRST_SHUT]
+    assert not any(one.begun.is_set() for one in waiting if one.returned)
+    assert way.enter("dead:443") >= FIRST_SHUT
+    for one in waiting:
+        one.let_go.set()
+    assert wait(lambda: all(one.returned or one.over.is_set() for one in waiting))
+    clock.now += FIRST_SHUT
+    prove(way, "dead:443")
+    assert way.enter("dead:443") == 0.0
+
+
+def test_a_place_that_is_not_needed_is_free_again(way: Way) -> None:
+    places = 0
+    while not way.enter("host:443"):
+        places += 1
+
+    way.leave("host:443")
+
+    assert way.enter("host:443") == 0.0
+    assert way.enter("host:443") > 0
+    for _ in range(places):
+        way.leave("host:443")
+
+
+def test_what_has_waited_for_too_long_comes_back_rather_than_tell_what_was_true_long_ago(
+    way: Way, clock: HandClock
+) -> None:
+    trying = [send(way, "slow:443", Errand()) for _ in range(4)]
+    assert wait(lambda: all(one.begun.is_set() for one in trying))
+    late = send(way, "slow:443", quick())
+
+    clock.now += LONGEST_IN_QUEUE + 1
+    for one in trying:
+        one.let_go.set()
+
+    assert wait(lambda: late.returned == [0.0])
+    assert not late.begun.is_set()
+
+
+def test_stopping_gives_back_what_waits_takes_nothing_more_and_waits_for_what_runs(way: Way) -> None:
+    running = [send(way, "slow:443", Errand()) for _ in range(4)]
+    assert wait(lambda: all(one.begun.is_set() for one in running))
+    waiting = send(way, "slow:443", quick())
+    assert way.enter("other:443") == 0.0
+
+    ended = way.stop(0.05)
+    promised = quick()
+    way.send("other:443", promised)
+
+    assert not ended
+    assert (waiting.returned, promised.returned) == ([0.0], [0.0])
+    assert way.enter("slow:443") > 0
+    for one in running:
+        one.let_go.set()
+    assert way.stop(PATIENCE)
+    assert all(one.over.is_set() for one in running)
+
+
+def test_threads_are_made_when_they_are_needed_and_end_when_they_are_not(
+    way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes_module, "IDLE_SECONDS", 0.05)
+    assert way.size == (0, 0)
+
+    last = send(way, "good:443", quick())
+
+    assert last.rested.wait(PATIENCE)
+    assert wait(lambda: way.size == (1, 0))
+    prove(way, "good:443")
+
+
+def test_no_thread_of_a_lane_keeps_the_process_alive(way: Way) -> None:
+    hanging = send(way, "slow:443", Errand())
+    assert hanging.begun.wait(PATIENCE)
+
+    threads = [one for one in threading.enumerate() if one.name == "webhook-lanes"]
+
+    assert threads
+    assert all(one.daemon for one in threads)
+    hanging.let_go.set()
+
+
+def test_lanes_that_nobody_came_to_for_long_are_forgotten(way: Way, clock: HandClock) -> None:
+    for number in range(100):
+        prove(way, f"host-{number}:443")
+    used = send(way, "slow:443", Errand())
+
+    clock.now += FORGOTTEN_SECONDS + 1
+    prove(way, "new:443")
+
+    assert way.size[0] == 2
+    used.let_go.set()
+
+
+def test_mails_and_webhooks_share_no_thread() -> None:
+    lanes = Lanes(mail_threads=2, hook_threads=2)
+    hanging = [send(lanes.hooks, f"slow-{number}:443", Errand()) for number in range(4)]
+
+    assert send(lanes.mail, "contoso.example", quick()).over.wait(PATIENCE)
+
+    for one in hanging:
+        one.let_go.set()
+    assert lanes.stop(PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("url", "lane"),
+    [
+        ("https://Hooks.Example/a?b", "hooks.example:443"),
+        ("https://hooks.example:8443/", "hooks.example:8443"),
+        ("http://127.0.0.1/", "127.0.0.1:80"),
+        ("https://[2606:4700::1]:8443/", "2606:4700::1:8443"),
+        ("https://hooks.example:99999/", ":0"),
+    ],
+)
+def test_the_lane_of_a_webhook_is_its_host_and_port(url: str, lane: str) -> None:
+    assert host_of(url) == lane
+
+
+def test_the_lane_of_a_mail_is_the_domain_it_goes_to() -> None:
+    assert domain_of("Ann@Contoso.Example") == "contoso.example"
+    assert domain_of("") == ""

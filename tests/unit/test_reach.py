@@ -1,0 +1,56 @@
+"""What is said of how many people could be reached: pure sentences, persons and not notices."""
+
+import pytest
+
+from lockbox.notices.reach import Reach, in_vain, number
+
+
+@pytest.mark.parametrize(
+    ("asked", "reached", "waiting", "unreached", "sentence"),
+    [
+        (3, 1, 0, 2, "Two of three approvers could not be reached."),
+        (3, 0, 1, 2, "Two of three approvers could not be reached; one is still being tried."),
+        (5, 1, 2, 2, "Two of five approvers could not be reached; two are still being tried."),
+        (2, 1, 0, 1, "One of two approvers could not be reached."),
+        (3, 0, 0, 3, "None of three approvers could be reached."),
+        (1, 0, 0, 1, "The one approver could not be reached."),
+        (100, 86, 0, 14, "14 of 100 approvers could not be reached."),
+        (3, 3, 0, 0, ""),
+        (3, 0, 3, 0, ""),
+        (0, 0, 0, 0, ""),
+    ],
+)
+def test_a_sentence_says_how_many_could_not_be_reached(
+    asked: int, reached: int, waiting: int, unreached: int, *, sentence: str
+) -> None:
+    assert Reach("pending", asked, reached, waiting, unreached).sentence() == sentence
+
+
+def test_during_a_review_it_is_about_managers() -> None:
+    assert Reach("reviewing", 2, 1, 0, 1).sentence() == "One of two managers could not be reached."
+
+
+def test_once_the_time_is_over_who_was_still_being_tried_was_not_reached() -> None:
+    past = Reach("pending", asked=3, reached=1, waiting=2, unreached=0).of_the_past()
+
+    assert (past.waiting, past.unreached) == (0, 2)
+    assert past.sentence() == "Two of three approvers could not be reached."
+
+
+@pytest.mark.parametrize(
+    ("reached", "waiting", "nobody"), [(0, 0, True), (1, 0, False), (0, 1, False), (1, 1, False)]
+)
+def test_nobody_was_told_where_nobody_was_reached_or_still_may_be(
+    reached: int, waiting: int, *, nobody: bool
+) -> None:
+    assert Reach("pending", 3, reached, waiting, 0).nobody is nobody
+
+
+def test_it_is_said_how_many_were_asked_in_vain() -> None:
+    assert in_vain("pending", 3) == "none of three approvers could be reached"
+    assert in_vain("reviewing", 1) == "the one manager could not be reached"
+    assert in_vain("pending", 0) == "there was no approver to ask"
+
+
+def test_large_numbers_are_figures() -> None:
+    assert (number(12), number(13), number(1200)) == ("twelve", "13", "1,200")

@@ -1,0 +1,59 @@
+"""`lockbox watcher` and `lockbox tenant preview`: who is copied, and whom a request would reach and where."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from config.embedded import Servers
+from tests.whole.conftest import Stage
+from tests.whole.shell import Shell, opened
+
+WHAT_IF = ("--service", "exchange-online", "--resource", "mailbox:anna@contoso.example")
+
+
+@pytest.fixture(scope="module")
+def stage(template: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """An API for the tests of this file."""
+    with opened(template, tmp_path_factory.mktemp("logs")) as stage:
+        yield stage
+
+
+@pytest.fixture
+def shell(stage: Stage) -> Shell:
+    """A terminal of a world of the test's own."""
+    return Shell(stage, stage.world(approval_window=600))
+
+
+def test_a_watcher_is_added_listed_foreseen_and_removed(shell: Shell) -> None:
+    slug = shell.world.tenant.slug
+    desk = ("--name", "Service desk", "--email", "desk@contoso.example", "--service", "exchange-online")
+    added = shell.does("tara", "watcher", "add", slug, *desk)
+    (one,) = shell.reads("ann", "watcher", "list", slug)["items"]
+
+    listed = shell.does("ann", "watcher", "list", slug)
+    foreseen = shell.does("ann", "tenant", "preview", slug, *WHAT_IF)
+    removed = shell.does("tara", "watcher", "remove", slug, one["id"])
+
+    assert "Service desk" in added
+    assert one["id"] in listed
+    assert "Service desk (desk@contoso.example)" in foreseen
+    assert "Ann (" in foreseen
+    assert removed == "Removed: nothing more is copied there.\n"
+    assert shell.does("ann", "watcher", "list", slug) == "None.\n"
+
+
+def test_whoever_has_no_say_is_refused(shell: Shell) -> None:
+    slug = shell.world.tenant.slug
+
+    shell.is_refused("ann", "wrong-role: ", "watcher", "add", slug, "--name", "X", "--email", "x@contoso.example")
+    shell.is_refused("erin", "wrong-role: ", "watcher", "list", slug)
+    shell.is_refused("erin", "wrong-role: ", "tenant", "preview", slug, *WHAT_IF)
+
+
+def test_an_engineer_sees_at_how_many_mailboxes_it_would_arrive(shell: Shell) -> None:
+    asked = ("--tenant", shell.world.tenant.slug, *WHAT_IF, "--justification", "It is broken", "--seconds", "600")
+
+    shown = shell.does("erin", "request", "preview", *asked)
+
+    assert "Told first" in shown
+    assert "@example.test" not in shown
