@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0020"
-down_revision = "0008"
+revision = "0015"
+down_revision = "0013"
 
 # The log of a tenant has the tenant's id; the vendor's own has zeros. `unproven` events are older than the seals.
 TABLES = """
