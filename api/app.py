@@ -23,7 +23,10 @@ from api.routes import (
     watchers,
 )
 from api.strict import known_alone
-from config.settings import Settings
+from config.settings import Settings, UnsafeSettings
+from lockbox.audit import approvals, keys
+from lockbox.audit.approvals import Approvals
+from lockbox.audit.keys import BadKey
 from lockbox.database import Database, make_engine
 from lockbox.notices.vault import Vault
 from lockbox.people.issuers import Issuers
@@ -37,10 +40,19 @@ def make_database(settings: Settings) -> Database:
     """Return the API's way to Postgres and Redis; nothing is connected yet.
 
     Raises:
-        UnsafeSettings: one of them is not set.
+        UnsafeSettings: one of them is not set, or a key to sign approvals with cannot be read.
     """
     engine = make_engine(settings.require("database_url"), role="api", pool_size=POOL, overflow=OVERFLOW)
-    return Database(engine, Schedule(settings.require("redis_url")))
+    return Database(engine, Schedule(settings.require("redis_url")), approvals=_approvals(settings))
+
+
+def _approvals(settings: Settings) -> Approvals:
+    if not settings.approval_key_files:
+        return approvals.ephemeral()
+    try:
+        return Approvals(keys.read(settings.approval_key_files))
+    except BadKey as bad:
+        raise UnsafeSettings(f"LOCKBOX_APPROVAL_KEY_FILES: {bad}") from None
 
 
 def make_app(settings: Settings, database: Database) -> FastAPI:

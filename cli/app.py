@@ -13,6 +13,7 @@ from cli import (
     endpoints,
     invitations,
     members,
+    operate,
     policies,
     requests,
     sample,
@@ -51,7 +52,7 @@ class InOrder(TyperGroup):
 
     ORDER = (
         *("me", "request", "access", "token"),
-        *("tenant", "member", "invitation", "delegation", "policy", "endpoint", "watcher", "vendor"),
+        *("tenant", "member", "invitation", "delegation", "policy", "endpoint", "watcher", "vendor", "operate"),
         *("bootstrap", "migrate", "sample"),
     )
 
@@ -72,6 +73,7 @@ for _name, _group in (
     ("endpoint", endpoints.app),
     ("watcher", watchers.app),
     ("vendor", vendor.app),
+    ("operate", operate.app),
 ):
     app.add_typer(_group, name=_name)
 

@@ -1,5 +1,6 @@
 """The whole stack on one machine: which servers, which processes, and what each of them is told."""
 
+import json
 import secrets
 import shlex
 import signal
@@ -20,6 +21,8 @@ from config.children import environment
 from config.embedded import EmbeddedRefused, Servers
 from config.settings import Settings
 from lockbox import migrations
+from lockbox.audit import keys
+from lockbox.audit.keys import BadKey
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 PROCFILE = CHECKOUT / "Procfile"
@@ -27,6 +30,7 @@ LOGS = CHECKOUT / "var" / "log"
 STOP_SECONDS = 15
 READY_SECONDS = 30
 LEAVE_SECONDS = 2
+APPROVAL_KEY = "approval_key.pem"
 IN_USE = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'lockbox-%'"
 
 
@@ -45,6 +49,7 @@ class Plan:
     flower_user: str = "operator"
     flower_password: str = field(default_factory=lambda: secrets.token_urlsafe(18))
     environment: str = "development"
+    approval_keys: tuple[Path, ...] = ()
     found: bool = False
 
     @property
@@ -66,7 +71,11 @@ class Plan:
             "LOCKBOX_PUBLIC_URL": self.public_url,
         }
         if process == "api":
-            own = {"LOCKBOX_DATABASE_URL": self.database_url, "LOCKBOX_API_PORT": str(self.api_port)}
+            own = {
+                "LOCKBOX_DATABASE_URL": self.database_url,
+                "LOCKBOX_API_PORT": str(self.api_port),
+                "LOCKBOX_APPROVAL_KEY_FILES": json.dumps([str(key) for key in self.approval_keys]),
+            }
         elif process == "flower":
             own = {
                 "LOCKBOX_FLOWER_USER": self.flower_user,
@@ -106,6 +115,7 @@ def prepare(settings: Settings, folder: Path | None = None, *, api_port: int = 8
         api_port=free_port(api_port),
         flower_port=free_port(flower_port),
         environment=settings.environment,
+        approval_keys=settings.approval_key_files or _own_key(servers),
         found=found,
     )
     try:
@@ -114,6 +124,16 @@ def prepare(settings: Settings, folder: Path | None = None, *, api_port: int = 8
         release(plan)
         raise
     return plan
+
+
+def _own_key(servers: Servers | None) -> tuple[Path, ...]:
+    """Return the key that signs approvals here, made at the first start beside the servers' data."""
+    if servers is None:
+        return ()
+    file = servers.folder / APPROVAL_KEY
+    with suppress(BadKey):  # it is there already
+        keys.make(file)
+    return (file,)
 
 
 def release(plan: Plan) -> bool:

@@ -43,12 +43,18 @@ def postgres_clock(session: Session) -> datetime:
 
 
 class Database:
-    """An engine, the schedule that mirrors it, and the clock by which everything is judged."""
+    """An engine, the schedule that mirrors it, and the clock by which everything is judged.
 
-    def __init__(self, engine: Engine, schedule: Schedule, clock: Clock = postgres_clock) -> None:
+    `approvals` are the keys by which windows are opened, where this process may open any: see `audit.approvals`.
+    """
+
+    def __init__(
+        self, engine: Engine, schedule: Schedule, clock: Clock = postgres_clock, approvals: object | None = None
+    ) -> None:
         self.engine = engine
         self.schedule = schedule
         self.clock = clock
+        self.approvals = approvals
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -58,6 +64,7 @@ class Database:
         """
         with Session(self.engine, expire_on_commit=False) as session:
             session.info["clock"] = self.clock
+            session.info["approvals"] = self.approvals
             session.info["promises"] = promises = dict[Index, list[Promise]]()
             with session.begin():
                 yield session

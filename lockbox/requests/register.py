@@ -11,11 +11,13 @@ from sqlalchemy import Boolean, ColumnElement, Select, and_, exists, false, lite
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
+from lockbox.audit.models import Event
 from lockbox.database import now
 from lockbox.people import context
 from lockbox.people.models import Membership, Person, Tenant
 from lockbox.people.roles import Caller, Role, Scope
 from lockbox.refusals import Invalid, NoOpenWindow, NotYours, Unknown
+from lockbox.requests import approving
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.sight import Reach, with_reach
@@ -78,7 +80,7 @@ def visible(caller: Caller) -> ColumnElement[bool]:
 
 
 def granted() -> ColumnElement[bool]:
-    """Return the condition, all but the clock, for a window to be open.
+    """Return the condition, all but the clock and the approval's signature, for a window to be open.
 
     The state alone is not believed: the decisions must be there, and engineer and tenant in good standing.
     """
@@ -166,21 +168,36 @@ def _may_ask(caller: Caller, question: Question) -> None:
         raise NotYours("An engineer may ask only about the own windows.")
 
 
-def _entries() -> Select[AccessRequest, str, str, bool]:
+def _entries() -> Select[AccessRequest, str, str, bool, bytes | None]:
     return (
-        select(AccessRequest, col(Tenant.slug), col(Person.name), granted())
+        select(AccessRequest, col(Tenant.slug), col(Person.name), granted(), _opening())
         .join(Tenant, col(Tenant.id) == col(AccessRequest.tenant_id))
         .join(Person, col(Person.id) == col(AccessRequest.requester_id))
     )
 
 
-def _read(session: Session, query: Select[AccessRequest, str, str, bool]) -> list[Entry]:
+def _opening() -> ColumnElement[bytes | None]:
+    """Return the body of the event that opened the window, which is the last move as long as it is open."""
+    return (
+        select(col(Event.body))
+        .where(
+            col(AccessRequest.state) == State.ACTIVE,
+            col(Event.request_id) == col(AccessRequest.id),
+            col(Event.seq) == col(AccessRequest.version),
+        )
+        .correlate(AccessRequest)
+        .scalar_subquery()
+    )
+
+
+def _read(session: Session, query: Select[AccessRequest, str, str, bool, bytes | None]) -> list[Entry]:
     rows = session.execute(query).all()
+    signed = {request.id: approving.is_signed(session, request, body) for request, *_, body in rows}
     # The clock is read last: an answer may not be older than the clock that it was judged by.
     at = now(session)
     return [
-        Entry(request, tenant, requester, is_granted and at < request.deadline_at)
-        for request, tenant, requester, is_granted in rows
+        Entry(request, tenant, requester, is_granted and at < request.deadline_at and signed[request.id])
+        for request, tenant, requester, is_granted, _ in rows
     ]
 
 
