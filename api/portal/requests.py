@@ -17,6 +17,7 @@ from api import browser, deps
 from api.browser import Visitor
 from api.deps import Chosen, House, Work
 from api.portal.pages import TAG, go, page, status_of
+from api.refused import Tried, note, trying
 from api.schemas.requests import Approval
 from config.settings import Settings
 from lockbox.audit import timeline
@@ -133,8 +134,10 @@ def act(
         with house.transaction() as session:
             visitor = browser.visitor(request, session, chosen)
             browser.check_form(visitor, csrf)
+            trying(request, Tried(visitor.caller, _origin(request), one, verdict.action))
             acting.act(session, visitor.caller, _origin(request), one, verdict)
     except (Conflict, NotYours, Invalid) as refused:
+        note(request, refused)
         with house.transaction() as session:
             visitor = browser.visitor(request, session, chosen)
             return _shown(request, session, chosen, visitor, one, refused=refused, said=said, seen=version)

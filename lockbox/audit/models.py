@@ -1,9 +1,11 @@
 """Tables of the audit wing: events, their personal details, and the queue of what is not yet sealed."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import BigInteger, SmallInteger, Text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
 from lockbox.tables import Instant
@@ -112,3 +114,18 @@ class AuditKey(SQLModel, table=True):
     key: str = Field(primary_key=True, max_length=255)
     purpose: str = Field(max_length=24)
     first_used_at: datetime = Field(sa_type=Instant)
+
+
+class Refused(SQLModel, table=True):
+    """What was refused in one minute and is counted together; once the minute is over it becomes one event."""
+
+    __tablename__ = "refused"
+
+    key: bytes = Field(primary_key=True)
+    minute: datetime = Field(sa_type=Instant, index=True)
+    kind: str = Field(max_length=24)
+    person_id: UUID | None = None
+    request_id: UUID | None = None
+    facts: dict[str, Any] = Field(sa_type=JSONB)
+    personal: dict[str, Any] = Field(sa_type=JSONB)
+    count: int = Field(sa_type=BigInteger)

@@ -66,6 +66,10 @@ THE_REST = (
     INSERT INTO sign_in_counts (key, since, count) VALUES (sha256(uuid_send(:tenant)), now(), 1)
     """,
     """
+    INSERT INTO refused (key, minute, kind, person_id, facts, personal, count)
+    VALUES (sha256(uuid_send(:tenant)), now() + interval '1 hour', 'sign_in_refused', :ann, '{}', '{}', 1)
+    """,
+    """
     INSERT INTO idempotency_keys (person_id, key, body_hash, answer, created_at)
     SELECT p.id, 'key', 'hash', '{}', now() FROM unnest(CAST(:everybody AS uuid[])) AS p (id)
     """,

@@ -1,0 +1,42 @@
+"""What is recorded further: refusals counted by the minute, use inside a window; and what the owner may take away."""
+
+from alembic import op
+
+revision = "0017"
+down_revision = "0015"
+
+# One row for whatever is counted together in one minute; once that is over, a worker makes an event of it.
+REFUSED = """
+CREATE TABLE refused (
+    key bytea CONSTRAINT pk_refused PRIMARY KEY CONSTRAINT ck_refused_key CHECK (octet_length(key) = 32),
+    minute timestamptz NOT NULL,
+    kind varchar(24) NOT NULL CONSTRAINT ck_refused_kind CHECK (kind IN ('sign_in_refused', 'decision_refused')),
+    person_id uuid,
+    request_id uuid,
+    facts jsonb NOT NULL,
+    personal jsonb NOT NULL,
+    count bigint NOT NULL CONSTRAINT ck_refused_count CHECK (count > 0)
+);
+CREATE INDEX ix_refused_minute ON refused (minute);
+ALTER TABLE refused ENABLE ROW LEVEL SECURITY;
+ALTER TABLE refused FORCE ROW LEVEL SECURITY;
+CREATE POLICY worker ON refused FOR ALL TO lockbox_worker USING (true);
+GRANT SELECT, DELETE ON refused TO lockbox_worker;
+
+-- Whoever is refused may be nobody yet, and nobody reads what is counted: the API adds, and does nothing else.
+CREATE FUNCTION count_refused(of_key bytea, of_minute timestamptz, of_kind text, of_person uuid, of_request uuid,
+    with_facts jsonb, with_personal jsonb) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    INSERT INTO refused AS r (key, minute, kind, person_id, request_id, facts, personal, count)
+    VALUES (of_key, of_minute, of_kind, of_person, of_request, with_facts, with_personal, 1)
+    ON CONFLICT (key) DO UPDATE SET count = r.count + 1
+$$;
+REVOKE ALL ON FUNCTION count_refused FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION count_refused TO lockbox_api;
+"""
+
+
+def upgrade() -> None:
+    """Add tables, functions and columns; what is there stays as it is."""
+    for part in (REFUSED,):
+        op.execute(part)
