@@ -22,21 +22,21 @@ from config.embedded import EmbeddedRefused, Servers
 from config.settings import Settings
 from lockbox import migrations
 from lockbox.audit import keys
-from lockbox.audit.keys import BadKey
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 PROCFILE = CHECKOUT / "Procfile"
 LOGS = CHECKOUT / "var" / "log"
+AUDIT_KEY = "audit.pem"
+APPROVAL_KEY = "approval.pem"
 STOP_SECONDS = 15
 READY_SECONDS = 30
 LEAVE_SECONDS = 2
-APPROVAL_KEY = "approval_key.pem"
 IN_USE = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'lockbox-%'"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Where everything is: URLs of the servers, ours or embedded (`found` running or not), and ports to use."""
+    """Where everything is: URLs of the servers, ours or embedded (`found` running or not), keys, and ports to use."""
 
     database_url: str
     worker_database_url: str
@@ -44,12 +44,12 @@ class Plan:
     redis_url: str
     smtp_url: str
     servers: Servers | None
+    keys: Path
     api_port: int
     flower_port: int
     flower_user: str = "operator"
     flower_password: str = field(default_factory=lambda: secrets.token_urlsafe(18))
     environment: str = "development"
-    approval_keys: tuple[Path, ...] = ()
     found: bool = False
 
     @property
@@ -74,7 +74,7 @@ class Plan:
             own = {
                 "LOCKBOX_DATABASE_URL": self.database_url,
                 "LOCKBOX_API_PORT": str(self.api_port),
-                "LOCKBOX_APPROVAL_KEY_FILES": json.dumps([str(key) for key in self.approval_keys]),
+                "LOCKBOX_APPROVAL_KEY_FILES": json.dumps([str(self.keys / APPROVAL_KEY)]),
             }
         elif process == "flower":
             own = {
@@ -82,13 +82,18 @@ class Plan:
                 "LOCKBOX_FLOWER_PASSWORD": self.flower_password,
                 "LOCKBOX_FLOWER_PORT": str(self.flower_port),
             }
+        elif process == "worker":
+            own = self._of_workers() | {"LOCKBOX_AUDIT_KEY_FILES": json.dumps([str(self.keys / AUDIT_KEY)])}
         else:
-            own = {
-                "LOCKBOX_WORKER_DATABASE_URL": self.worker_database_url,
-                "LOCKBOX_SMTP_URL": self.smtp_url,
-                "LOCKBOX_WEBHOOKS_ALLOW_HTTP": "true",
-            }
+            own = self._of_workers()
         return shared | own
+
+    def _of_workers(self) -> dict[str, str]:
+        return {
+            "LOCKBOX_WORKER_DATABASE_URL": self.worker_database_url,
+            "LOCKBOX_SMTP_URL": self.smtp_url,
+            "LOCKBOX_WEBHOOKS_ALLOW_HTTP": "true",
+        }
 
 
 def prepare(settings: Settings, folder: Path | None = None, *, api_port: int = 8000, flower_port: int = 5555) -> Plan:
@@ -112,10 +117,10 @@ def prepare(settings: Settings, folder: Path | None = None, *, api_port: int = 8
     plan = Plan(
         **(urls | ours),
         servers=servers,
+        keys=make_keys(place.with_name(f"{place.name}-keys")),
         api_port=free_port(api_port),
         flower_port=free_port(flower_port),
         environment=settings.environment,
-        approval_keys=settings.approval_key_files or _own_key(servers),
         found=found,
     )
     try:
@@ -126,14 +131,13 @@ def prepare(settings: Settings, folder: Path | None = None, *, api_port: int = 8
     return plan
 
 
-def _own_key(servers: Servers | None) -> tuple[Path, ...]:
-    """Return the key that signs approvals here, made at the first start beside the servers' data."""
-    if servers is None:
-        return ()
-    file = servers.folder / APPROVAL_KEY
-    with suppress(BadKey):  # it is there already
-        keys.make(file)
-    return (file,)
+def make_keys(folder: Path) -> Path:
+    """Return a folder in which the keys are that this stack signs by; each process is told of its own alone."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name in (AUDIT_KEY, APPROVAL_KEY):
+        if not (folder / name).exists():
+            keys.make(folder / name)
+    return folder
 
 
 def release(plan: Plan) -> bool:

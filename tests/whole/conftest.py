@@ -17,13 +17,12 @@ from redis import Redis
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from cli.stack import CHECKOUT, Plan, Processes
+from cli.stack import APPROVAL_KEY, CHECKOUT, Plan, Processes, make_keys
 from config.children import environment
 from config.embedded import Servers
 from lockbox.audit import keys
 from lockbox.audit.approvals import Approvals
 from lockbox.database import Database, make_engine
-from lockbox.ids import new_id
 from lockbox.requests.rules import Policy
 from lockbox.schedule import Schedule
 from tests.builders import Urls, World
@@ -129,8 +128,8 @@ def stage_of(
 ) -> Iterator[Stage]:
     """Start some of the processes over a fresh database."""
     with fresh_database(servers) as urls:
-        key_file = logs / f"approval-{new_id()}.pem"
-        approvals = Approvals([keys.make(key_file)])
+        signing = make_keys(logs / "keys")
+        approvals = Approvals(keys.read([signing / APPROVAL_KEY]))
         plan = Plan(
             database_url=urls.api,
             worker_database_url=urls.worker,
@@ -138,10 +137,10 @@ def stage_of(
             redis_url=redis_url or urls.redis,
             smtp_url=urls.smtp,
             servers=servers,
+            keys=signing,
             api_port=own_port(18000),
             flower_port=own_port(18500),
             environment="test",
-            approval_keys=(key_file,),
         )
         processes = Processes(plan, logs, {"LOCKBOX_SHUTDOWN_SECONDS": "1"})
         house = Database(make_engine(urls.api, role="stage"), Schedule(plan.redis_url), approvals=approvals)
