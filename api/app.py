@@ -10,6 +10,7 @@ from api.limits import BodyLimit, FormCharset
 from api.log import AccessLog
 from api.routes import (
     access,
+    activity,
     addresses,
     endpoints,
     health,
@@ -79,6 +80,7 @@ def make_app(settings: Settings, database: Database) -> FastAPI:
     app.state.vault = Vault([key.get_secret_value() for key in settings.secret_keys])
     problems.install(app)
     for router in (
+        activity.router,
         requests.router,
         timeline.router,
         access.router,

@@ -1,6 +1,6 @@
 """How a terminal shows a request: one wording and one colour a state."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.text import Text
@@ -121,6 +121,26 @@ def _beside(item: Mapping[str, Any]) -> str:
     if item["asked"] is not None:
         return f"{item['reached']} of {item['asked']} were reached"
     return f"none of {item['unreached']} could be reached" if item["unreached"] is not None else ""
+
+
+def show_activity(items: Sequence[Mapping[str, Any]]) -> None:
+    """Print what was done inside a window."""
+    if not items:
+        terminal.say("Nothing was reported.")
+        return
+    rows = (
+        (
+            moment(item["first_at"]),
+            moment(item["last_at"]),
+            item["count"],
+            item["method"],
+            item["resource"] or "erased",
+            item["outcome"],
+            "" if item["as_asked"] else "not what was asked for",
+        )
+        for item in items
+    )
+    terminal.table(("From", "Until", "Times", "Method", "Resource", "Outcome", "Note"), rows)
 
 
 def show_preview(found: Mapping[str, Any]) -> None:

@@ -50,6 +50,12 @@ class PolicyNotMet(Invalid):
     code = "policy-not-met"
 
 
+class OutsideWindow(Invalid):
+    """Something is said to have been done while the window was not open; `errors` names each entry."""
+
+    code = "outside-window"
+
+
 class UnknownPlan(Invalid):
     """No plan goes by that name."""
 

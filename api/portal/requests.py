@@ -26,7 +26,7 @@ from lockbox.notices import directory, reach
 from lockbox.notices.audience import ASKING
 from lockbox.people.roles import Caller, Role
 from lockbox.refusals import AskedAgain, Conflict, Invalid, NotYours, Refusal, SignInAgain, TooMany, Unknown
-from lockbox.requests import acting, again, counting, earlier, register, sight
+from lockbox.requests import acting, activity, again, counting, earlier, register, sight
 from lockbox.requests.filing import Limits
 from lockbox.requests.lifecycle import DECISIONS, MOVES, PEOPLES_ACTIONS, Action, Party, State
 from lockbox.requests.models import AccessRequest
@@ -174,6 +174,7 @@ def _shown(
         reads_why=sight.may_read(Guarded.JUSTIFICATION, held),
         reads_comments=sight.may_read(Guarded.COMMENT, held),
         happened=list(_told_of(happened)),
+        inside=activity.read(session, visitor.caller, request_id) if entry.request.opened_at else [],
         voices=voices(session, moves),
         unheard=Voice(),
         reach=told.sentence() if entry.request.state in {*ASKING, State.TIMED_OUT} else "",

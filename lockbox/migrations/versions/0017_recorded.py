@@ -35,8 +35,23 @@ REVOKE ALL ON FUNCTION count_refused FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION count_refused TO lockbox_api;
 """
 
+# A system sees open windows alone; to report what was done in one it needs a little of it afterwards too.
+ACTIVITY = """
+CREATE FUNCTION reported_window(of_request uuid) RETURNS TABLE (id uuid, tenant_id uuid, requester_id uuid,
+    service text, resources text[], actions text[], opened_at timestamptz, deadline_at timestamptz,
+    closed_at timestamptz)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT r.id, r.tenant_id, r.requester_id, r.service, r.resources, r.actions, r.opened_at, r.deadline_at,
+        r.closed_at
+    FROM requests r WHERE r.id = of_request AND 'system' = ANY (at_roles())
+$$;
+REVOKE ALL ON FUNCTION reported_window FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION reported_window TO lockbox_api;
+CREATE INDEX ix_events_activity ON events (request_id, at) WHERE action = 'activity';
+"""
+
 
 def upgrade() -> None:
     """Add tables, functions and columns; what is there stays as it is."""
-    for part in (REFUSED,):
+    for part in (REFUSED, ACTIVITY):
         op.execute(part)
