@@ -1,14 +1,25 @@
 """Commands for whoever runs an installation: on its machine, with its files, or as the owner of its database."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
+from uuid import UUID
 
 import typer
+from sqlalchemy.exc import DBAPIError
+from sqlmodel import Session
 
 from cli.client import stop
 from cli.terminal import say
+from config.settings import Settings, UnsafeSettings, load
+from lockbox import standing
 from lockbox.audit import keys
 from lockbox.audit.keys import BadKey
+from lockbox.database import as_owner
+from lockbox.refusals import Refusal
+from lockbox.standing import NotFit
+from lockbox.tenancy import erasure
 
 app = typer.Typer(no_args_is_help=True, help="Running an installation, on its own machine.")
 
@@ -24,3 +35,37 @@ def new_key(file: Annotated[Path, typer.Argument(help="a new file", show_default
     except BadKey as bad:
         raise stop(str(bad)) from None
     say(f"{file} holds a new key. Nobody else can read it; keep a copy where no back-up of the database is.")
+
+
+@app.command()
+def erase(
+    person: Annotated[UUID, typer.Argument(help="the person's id", show_default=False)],
+    yes: Annotated[bool, typer.Option("--yes", help="ask nothing")] = False,
+) -> None:
+    """Take out of everything who somebody was, for good.
+
+    As the database's owner (LOCKBOX_OWNER_DATABASE_URL). What they did stays
+    in the trail under a name that says nothing, and the trail still verifies.
+    """
+    if not yes and typer.prompt("This cannot be undone. Type the person's id again") != str(person):
+        raise stop("That is another id; nothing was changed.")
+    with _owner() as (session, _):
+        erased = erasure.erase(session, person)
+    say(f"They are {erased.pseudonym} from now on; {erased.details} details were taken out of the trail.")
+
+
+@contextmanager
+def _owner() -> Iterator[tuple[Session, Settings]]:
+    """Open one transaction as the database's owner; end with a line where that, or what is done in it, is refused."""
+    try:
+        settings = load()
+        with as_owner(settings.require("owner_database_url")) as session:
+            standing.fits(session.connection())
+            yield session, settings
+    except (UnsafeSettings, NotFit) as refused:
+        raise stop(str(refused)) from None
+    except Refusal as refused:
+        raise stop(refused.detail) from None
+    except DBAPIError as error:
+        said = str(error.orig).splitlines()[0]
+        raise stop(f"the database refused: {type(error.orig).__name__}: {said}") from None

@@ -50,8 +50,49 @@ GRANT EXECUTE ON FUNCTION reported_window TO lockbox_api;
 CREATE INDEX ix_events_activity ON events (request_id, at) WHERE action = 'activity';
 """
 
+# What the database's owner does by a command says so first, and no server can: `session_user` is whoever logged in.
+# Beside the clock, the owner is the only actor who is no person of the house.
+OWNER = """
+CREATE FUNCTION is_errand(what text) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT session_user = 'lockbox_owner' AND coalesce(current_setting('lockbox.errand', true), '') = what
+$$;
+ALTER TABLE events DROP CONSTRAINT ck_events_actor,
+    ADD CONSTRAINT ck_events_actor CHECK ((actor_id IS NULL) = (actor_role IN ('clock', 'owner')));
+"""
+
+# Where somebody was is taken out of what they decided; what they decided stays as it is.
+ERASING = """
+DROP TRIGGER append_only ON decisions;
+CREATE TRIGGER append_only BEFORE UPDATE ON decisions FOR EACH ROW
+    WHEN (NOT (is_errand('erase') AND to_jsonb(NEW) - '{address,user_agent}'::text[]
+        = to_jsonb(OLD) - '{address,user_agent}'::text[])) EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER never_goes BEFORE DELETE ON decisions FOR EACH ROW EXECUTE FUNCTION refuse_change();
+DROP TRIGGER never_revived ON invitations;
+CREATE TRIGGER never_revived BEFORE UPDATE ON invitations FOR EACH ROW
+    WHEN ((OLD.accepted_at IS NOT NULL OR OLD.withdrawn_at IS NOT NULL) AND NOT is_errand('erase'))
+    EXECUTE FUNCTION refuse_change_by('invitation %s is over');
+DROP TRIGGER never_revived ON addresses;
+CREATE TRIGGER never_revived BEFORE UPDATE ON addresses FOR EACH ROW
+    WHEN (OLD.removed_at IS NOT NULL AND NOT is_errand('erase'))
+    EXECUTE FUNCTION refuse_change_by('address %s was removed');
+DROP TRIGGER never_revived ON watchers;
+CREATE TRIGGER never_revived BEFORE UPDATE ON watchers FOR EACH ROW
+    WHEN (OLD.removed_at IS NOT NULL AND NOT is_errand('erase'))
+    EXECUTE FUNCTION refuse_change_by('watcher %s was removed');
+"""
+
+# Whole ranges of a log go from its beginning; what was sealed over them, and so every proof, stays.
+KEEPING = """
+ALTER TABLE logs ADD COLUMN kept_from bigint NOT NULL DEFAULT 0
+    CONSTRAINT ck_logs_kept_from CHECK (kept_from BETWEEN 0 AND size);
+DROP TRIGGER append_only ON events;
+CREATE TRIGGER append_only BEFORE UPDATE ON events FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER never_goes BEFORE DELETE ON events FOR EACH ROW
+    WHEN (NOT is_errand('retain')) EXECUTE FUNCTION refuse_change();
+"""
+
 
 def upgrade() -> None:
     """Add tables, functions and columns; what is there stays as it is."""
-    for part in (REFUSED, ACTIVITY):
+    for part in (REFUSED, ACTIVITY, OWNER, ERASING, KEEPING):
         op.execute(part)
