@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from api import portal, problems
 from api.limits import BodyLimit, FormCharset
@@ -22,6 +22,7 @@ from api.routes import (
     vendor,
     watchers,
 )
+from api.strict import known_alone
 from config.settings import Settings
 from lockbox.database import Database, make_engine
 from lockbox.notices.vault import Vault
@@ -55,6 +56,7 @@ def make_app(settings: Settings, database: Database) -> FastAPI:
         version="1",
         summary="An open Customer Lockbox: nobody at the vendor gets in without a yes.",
         lifespan=lifespan,
+        dependencies=[Depends(known_alone)],
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,

@@ -18,7 +18,8 @@ Url = Annotated[str, typer.Argument(help="where calls go, by https", show_defaul
 Events = Annotated[list[str] | None, typer.Option("--event", help="such as request.pending; repeat; all if left out")]
 Description = Annotated[str | None, typer.Option(help="what you call it")]
 Justification = Annotated[
-    bool | None, typer.Option("--justification/--no-justification", help="whether it is told why access is asked")
+    bool | None,
+    typer.Option("--justification/--no-justification", help="whether a customer's own is told why access is asked"),
 ]
 ONCE = "This is the only time that the secret is shown: it signs every call."
 
@@ -44,7 +45,9 @@ def add(
     event: Events = None,
     description: Description = None,
     format_: Annotated[str, typer.Option("--format", help="json (Standard Webhooks) or slack")] = "json",
-    justification: Annotated[bool, typer.Option("--justification", help="tell it why access is asked")] = False,
+    justification: Annotated[
+        bool, typer.Option("--justification", help="tell a customer's own why access is asked")
+    ] = False,
     plain: Plain = False,
 ) -> None:
     """Add a webhook and print its secret, once.

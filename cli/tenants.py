@@ -42,7 +42,7 @@ def list_tenants(limit: Limit = 50, cursor: Cursor = None, plain: Plain = False)
     if plain:
         as_json(page)
         return
-    rows = ((one["slug"], one["name"], one["mode"], one["plan"], one["suspended"]) for one in page["items"])
+    rows = ((one["slug"], one["name"], _mode(one), one["plan"], one["suspended"]) for one in page["items"])
     terminal.table(("Tenant", "Name", "Mode", "Plan", "Suspended"), rows)
     terminal.more(page)
 
@@ -199,12 +199,19 @@ def _show(tenant: Mapping[str, Any], *, plain: bool) -> None:
         {
             "Tenant": tenant["slug"],
             "Name": tenant["name"],
-            "Mode": tenant["mode"],
+            "Mode": _mode(tenant),
             "Plan": tenant["plan"],
             "Suspended": tenant["suspended"],
             **{name: value for name, value in counts.items() if value is not None},
         }
     )
+
+
+def _mode(tenant: Mapping[str, Any]) -> str:
+    """Return the mode that holds, and which one will hold again once dated consent is over."""
+    if not tenant["consent_until"]:
+        return str(tenant["mode"])
+    return f"{tenant['effective_mode']} until {moment(tenant['consent_until'])}, then {tenant['mode']}"
 
 
 def _closed(title: str, requests: Iterable[Mapping[str, Any]]) -> None:

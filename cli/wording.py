@@ -66,13 +66,31 @@ def show_one(item: Mapping[str, Any]) -> None:
 
 
 def _shown_where_there(item: Mapping[str, Any]) -> dict[str, str]:
-    """Return what only some requests have: who could not be reached, and what asks again for what."""
+    """Return what only some requests have: answers, who could not be reached, and what asks again for what."""
     found = {
+        "Answers": "\n".join(map(_answer, item.get("decisions") or ())),
         "Reached": (item.get("reach") or {}).get("sentence"),
         "Asks again for": item["follows"],
         "Asked again by": item.get("followed_by"),
     }
     return {name: value for name, value in found.items() if value}
+
+
+def _answer(decision: Mapping[str, Any]) -> str:
+    """Return who gave an answer, for whom else, and by what means."""
+    who = f"{decision['by']['name']} ({words(decision['role'])}){_for_others(decision)}"
+    return f"{decision['verdict']}{_by_means(decision)}: {who}"
+
+
+def _for_others(item: Mapping[str, Any]) -> str:
+    """Return for whom a deputy or a system acted."""
+    people = [one["name"] for one in item["stands_for"] or [item["on_behalf_of"]] if one]
+    return f" for {', '.join(people)}" if people else ""
+
+
+def _by_means(item: Mapping[str, Any]) -> str:
+    """Return by what whoever decided had shown who they are."""
+    return f" by {words(item['means'])}" if item["means"] else ""
 
 
 def show_events(items: Iterable[Mapping[str, Any]]) -> None:
@@ -81,9 +99,9 @@ def show_events(items: Iterable[Mapping[str, Any]]) -> None:
         (
             item["seq"],
             moment(item["at"]),
-            item["actor"]["name"] if item["actor"] else "the clock",
+            f"{item['actor']['name'] if item['actor'] else 'the clock'}{_for_others(item)}",
             words(item["role"]),
-            words(item["action"]),
+            f"{words(item['action'])}{_by_means(item)}",
             f"{item['from_state'] or NOTHING} → {item['to_state'] or NOTHING}",
             moment(item["deadline_at"]),
             item["comment"] or Text(_beside(item)),

@@ -112,7 +112,7 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    filings_by_token: int = Field(default=30, ge=1, le=1_000_000)
+    filings_by_person: int = Field(default=30, ge=1, le=1_000_000)
     filings_for_tenant: int = Field(default=120, ge=1, le=1_000_000)
 
     deliveries_kept_days: int = Field(default=90, ge=2, le=3650)

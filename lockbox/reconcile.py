@@ -14,6 +14,7 @@ from lockbox.notices.outbox import KIND
 from lockbox.requests import clock
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, State
 from lockbox.schedule import CLOCK, INDEXES, NOTICES, Away, Index, Promise
+from lockbox.tenancy import consents
 
 log = structlog.get_logger(__name__)
 
@@ -76,6 +77,7 @@ def reconcile(
         if not alone:
             return
         yield from act_on_overdue(database, send, grace=GRACE)
+        yield from consents.tell_of_ends(database)
         try:
             for index in INDEXES:
                 if database.schedule.is_whole(index):

@@ -14,6 +14,7 @@ from api.browser import Errand, Purpose
 from api.deps import Chosen, House, Known
 from api.portal import entering, pages
 from api.portal.pages import TAG, go
+from api.strict import ANY_QUERY
 from config.issuers import Issuer
 from config.settings import Settings
 from lockbox.database import Database, now
@@ -31,7 +32,7 @@ CALLBACK = "/sign-in/oidc/callback"
 ACCOUNT = "/account"
 
 
-@router.get(CALLBACK)
+@router.get(CALLBACK, tags=[ANY_QUERY])
 def come_back(
     request: Request,
     chosen: Chosen,
@@ -41,7 +42,10 @@ def come_back(
     state: Annotated[str, Query(max_length=200)] = "",
     iss: Annotated[str | None, Query(max_length=1000)] = None,
 ) -> Response:
-    """Finish the round trip that this browser began; what it was begun with is used up whatever comes of it."""
+    """Finish the round trip that this browser began; what it was begun with is used up whatever comes of it.
+
+    What else an issuer says with it is not looked at, as RFC 6749 section 4.1.2 demands.
+    """
     errand = browser.errand(request, chosen)
     is_adding = errand is not None and errand.purpose is Purpose.ADD
     try:

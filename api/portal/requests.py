@@ -32,6 +32,7 @@ from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import customer_decides
 from lockbox.requests.register import Entry, Filter
 from lockbox.requests.sight import Guarded
+from lockbox.requests.voices import Voice, voices
 from lockbox.requests.voting import Verdict
 from lockbox.requests.writing import Origin
 from lockbox.tenancy import recovery
@@ -101,7 +102,7 @@ def ask_again(
         with house.transaction() as session:
             visitor = browser.visitor(request, session, chosen)
             browser.check_form(visitor, csrf)
-            limits = Limits(chosen.filings_by_token, chosen.filings_for_tenant)
+            limits = Limits(chosen.filings_by_person, chosen.filings_for_tenant)
             filed = again.ask(session, visitor.caller, _origin(request), one, chosen.services, limits=limits)
     except AskedAgain as done:
         return go(request, f"/requests/{done.facts['request_id']}")
@@ -170,6 +171,8 @@ def _shown(
         reads_why=sight.may_read(Guarded.JUSTIFICATION, held),
         reads_comments=sight.may_read(Guarded.COMMENT, held),
         happened=list(_told_of(happened)),
+        voices=voices(session, moves),
+        unheard=Voice(),
         reach=told.sentence() if entry.request.state in {*ASKING, State.TIMED_OUT} else "",
         nobody_told=entry.request.state == State.TIMED_OUT and not told.reached,
         is_own=entry.request.requester_id == visitor.caller.person_id,

@@ -6,13 +6,16 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Response
 from pydantic import AwareDatetime
+from sqlalchemy import Row
 from sqlmodel import Session
 
 from api.deps import Work, caller, etag, if_match, origin, settings
+from api.routes.timeline import ERASED, spoken
 from api.schemas.parts import Named, Word, problems
 from api.schemas.requests import (
     Approval,
     Comment,
+    DecisionView,
     Lack,
     MailboxesView,
     Needed,
@@ -26,14 +29,16 @@ from api.schemas.requests import (
     RequestView,
 )
 from config.settings import Settings
+from lockbox.audit import timeline
 from lockbox.notices import progress, reach
 from lockbox.people.roles import Caller
 from lockbox.requests import acting, again, filing, idempotency, previewing, register
 from lockbox.requests.filing import Limits, Submitted
 from lockbox.requests.judging import Filing
-from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.lifecycle import DECISIONS, Action, State
 from lockbox.requests.register import Entry, Filter
 from lockbox.requests.sight import Guarded, capacities, may_read
+from lockbox.requests.voices import Voice, voices
 from lockbox.requests.voting import Verdict
 from lockbox.requests.writing import Origin
 
@@ -61,7 +66,7 @@ def submit(
     key: Key = None,
 ) -> Response:
     """File a request for access; with an Idempotency-Key it may be sent again without harm for 24 hours."""
-    limits = Limits(chosen.filings_by_token, chosen.filings_for_tenant)
+    limits = Limits(chosen.filings_by_person, chosen.filings_for_tenant)
 
     def file() -> Submitted:
         return filing.submit(session, who, came, Filing(**dict(body)), chosen.services, limits=limits)
@@ -132,7 +137,7 @@ def ask_again(
     In any other state the answer is `not-timed-out`. One that asks again and is still open is answered with
     `asked-again` and its id in `request_id`. An Idempotency-Key works as for any filing.
     """
-    limits = Limits(chosen.filings_by_token, chosen.filings_for_tenant)
+    limits = Limits(chosen.filings_by_person, chosen.filings_for_tenant)
 
     def file() -> Submitted:
         return again.ask(session, who, came, request_id, chosen.services, limits=limits)
@@ -196,12 +201,20 @@ def _detail(session: Session, entry: Entry, who: Caller) -> RequestDetail:
     asked = entry.request
     found = reach.of_request(session, asked.id, asked.state, customer_knows=asked.asked_at is not None)
     numbers = {name: value for name, value in vars(found).items() if name in ReachView.model_fields}
+    decided = [row for row in timeline.events(session, asked.id) if row.seq and row.action in DECISIONS]
+    said = voices(session, decided)
     return RequestDetail(
         **_facts(entry, who),
+        decisions=[_decision(row, said[row.seq]) for row in decided],
         notices=NoticeCount(**progress.count(session, asked.id)),
         reach=ReachView(**numbers, sentence=found.sentence() if asked.state in SAID_IN else ""),
         followed_by=again.follower(session, who, asked.id),
     )
+
+
+def _decision(row: Row[Any], voice: Voice) -> DecisionView:
+    by = Named(id=row.actor_id, name=row.actor_name or ERASED)
+    return DecisionView(verdict=row.action, by=by, role=row.actor_role, at=row.at, **spoken(voice))
 
 
 def _filed(session: Session, who: Caller, key: str | None, plain: bytes, file: Callable[[], Submitted]) -> Response:

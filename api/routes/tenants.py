@@ -138,6 +138,8 @@ def _tenant(overview: Overview) -> TenantView:
         slug=tenant.slug,
         name=tenant.name,
         mode=tenant.mode,
+        effective_mode=overview.effective_mode,
+        consent_until=overview.consented.until if overview.consented else None,
         plan=tenant.plan,
         suspended=tenant.suspended,
         policy_version=tenant.policy_version if overview.is_own else None,

@@ -26,10 +26,13 @@ from lockbox.notices.progress import Told
 from lockbox.people.roles import Caller
 from lockbox.requests import register
 from lockbox.requests.sight import Capacity, Guarded, capacities, may_read, origin_of
+from lockbox.requests.voices import Someone, Voice, voices
 
 router = APIRouter(prefix="/v1/requests", tags=["requests"])
 
 Who = Annotated[Caller, Depends(caller)]
+ERASED = "erased"
+"""What stands for the name of somebody whose name was taken out of the trail."""
 
 
 @router.get("/{request_id}/events", responses=problems(404))
@@ -41,7 +44,8 @@ def events(request_id: UUID, who: Who, session: Work) -> EventList:
     are_dead = any(row.action == NOTICE_DEAD for row in rows)
     own = progress.of_request(session, request_id, who.side).own if are_dead else ()
     names = {str(told.id): told.recipient for told in own}
-    return EventList(items=[_event(row, held, names) for row in rows])
+    said = voices(session, timeline.moves(rows))
+    return EventList(items=[_event(row, said.get(row.seq, Voice()), held, names) for row in rows])
 
 
 @router.get("/{request_id}/notices", responses=problems(404))
@@ -57,9 +61,22 @@ def _notice(told: Told) -> NoticeView:
     return NoticeView(**facts)
 
 
-def _event(row: Row[Any], held: frozenset[Capacity], names: Mapping[str, str]) -> EventView:
+def spoken(voice: Voice) -> dict[str, Any]:
+    """Return for whom else a move was made, and by what means."""
+    return {
+        "on_behalf_of": _named(voice.on_behalf_of) if voice.on_behalf_of else None,
+        "stands_for": [_named(one) for one in voice.stands_for],
+        "means": voice.means,
+    }
+
+
+def _named(one: Someone) -> Named:
+    return Named(id=one.id, name=one.name or ERASED)
+
+
+def _event(row: Row[Any], voice: Voice, held: frozenset[Capacity], names: Mapping[str, str]) -> EventView:
     """Return an event as a reader may see it; `names` are the recipients on the reader's own side, by notice."""
-    actor = Named(id=row.actor_id, name=row.actor_name or "erased") if row.actor_id else None
+    actor = Named(id=row.actor_id, name=row.actor_name or ERASED) if row.actor_id else None
     columns = row._mapping.items()  # noqa: SLF001 - SQLAlchemy's public name for a row as a mapping
     facts = {name: value for name, value in columns if name in EventView.model_fields}
     said = json.loads(row.body) if row.body else {}
@@ -67,7 +84,7 @@ def _event(row: Row[Any], held: frozenset[Capacity], names: Mapping[str, str]) -
         facts["comment"] = None
     if not may_read(origin_of(row.actor_role), held):
         facts |= {"address": None, "user_agent": None}
-    facts |= {name: said.get(name) for name in ("on_behalf_of", "means", "follows", "asked", "reached", "unreached")}
+    facts |= {name: said.get(name) for name in ("follows", "asked", "reached", "unreached")} | spoken(voice)
     if row.action == NOTICE_DEAD:
         facts["notice"] = DeadNotice(recipient=names.get(said["notice_id"]), **_plain(said))
     return EventView(**{"notice": None} | facts, actor=actor, role=row.actor_role, nobody_told="nobody_told" in said)

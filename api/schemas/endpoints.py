@@ -24,7 +24,7 @@ Switch = Annotated[bool, Field(strict=True)]
 
 
 class NewEndpoint(Incoming):
-    """A webhook: no event types means all; the justification is told only where that is asked for here."""
+    """A webhook: no event types means all; a tenant's own is told the justification where that is asked for here."""
 
     url: Url
     event_types: EventTypes = Field(default_factory=list)

@@ -136,9 +136,22 @@ class RequestView(BaseModel):
     follows: UUID | None
 
 
-class RequestDetail(RequestView):
-    """A request with how its notices fared, and the newest request by which it was asked again."""
+class DecisionView(BaseModel):
+    """One answer to a request: by whom, by what means, and in the place of whom where a deputy gave it."""
 
+    verdict: str
+    by: Named
+    role: str
+    on_behalf_of: Named | None
+    stands_for: list[Named]
+    means: str | None
+    at: datetime
+
+
+class RequestDetail(RequestView):
+    """A request with the answers to it, the oldest first, how its notices fared, and what asks for it again."""
+
+    decisions: list[DecisionView]
     notices: NoticeCount
     reach: ReachView
     followed_by: UUID | None
@@ -170,9 +183,11 @@ class EventView(BaseModel):
     """One entry of a request's timeline; the actor is a person, or null where the clock acted.
 
     Moves are numbered by `seq` without a gap; what happened beside them has none: `remind`, `widen`, `warn`,
-    `unreached` and `notice_dead`. `on_behalf_of` is for whom a system or a deputy acted. Address and user agent are
-    for the actor's own side, comments for the two parties; others read null. A time-out says how many people were
-    `asked` and `reached`; `unreached` is how many could not be where an audience was widened because of it.
+    `unreached` and `notice_dead`. `on_behalf_of` is for whom a system or a deputy acted, `stands_for` all whose
+    deputy a person was, `means` by what whoever decided had shown who they are: `mail-only` is a code from a mail
+    alone. Address and user agent are for the actor's own side, comments for the two parties; others read null. A
+    time-out says how many people were `asked` and `reached`; `unreached` is how many could not be where an audience
+    was widened because of it.
     """
 
     seq: int | None
@@ -180,7 +195,8 @@ class EventView(BaseModel):
     action: str
     actor: Named | None
     role: str
-    on_behalf_of: UUID | None
+    on_behalf_of: Named | None
+    stands_for: list[Named]
     means: str | None
     address: str | None
     user_agent: str | None

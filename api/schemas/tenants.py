@@ -44,11 +44,16 @@ class NewName(Incoming):
 
 
 class TenantView(BaseModel):
-    """A tenant; the numbers are for its members, and `in_review` for its admins: null is for who may not know."""
+    """A tenant; the numbers are for its members, and `in_review` for its admins: null is for who may not know.
+
+    `effective_mode` is the mode that holds now: another one than `mode` while dated consent lasts, `consent_until`.
+    """
 
     slug: str
     name: str
     mode: Mode
+    effective_mode: Mode
+    consent_until: datetime | None
     plan: str
     suspended: bool
     policy_version: int | None = None

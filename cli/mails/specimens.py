@@ -9,7 +9,7 @@ from uuid import UUID
 from lockbox.notices import letters, memos
 from lockbox.notices.audience import COPIED, RECEIPT
 from lockbox.notices.letters import SUBJECTS, Earlier, Letter, Wording
-from lockbox.notices.memos import ADDRESS_CODE, INVITATION, SIGN_IN_CODE, TITLES, Memo
+from lockbox.notices.memos import ADDRESS_CODE, DEPUTY_BEGINS, INVITATION, SIGN_IN_CODE, TITLES, Memo, Waiting
 from lockbox.notices.reach import in_vain
 from lockbox.notices.senders.protocol import Mail
 from lockbox.people.roles import Mode
@@ -117,6 +117,11 @@ def specimens() -> Iterator[Specimen]:
         for template in TITLES:
             memo = memos.mail(_memo(template, hand), public_url=PUBLIC_URL, sender=SENDER)
             yield Specimen(f"{template}-{hand.name}", memo)
+        for name, waiting in (("-no-link", _waiting(hand, link=False)), ("", ())):
+            alone = replace(_memo(DEPUTY_BEGINS, hand), waiting=waiting)
+            kind = DEPUTY_BEGINS if waiting else f"{DEPUTY_BEGINS}-idle"
+            memo = memos.mail(alone, public_url=PUBLIC_URL, sender=SENDER)
+            yield Specimen(f"{kind}-{hand.name}{name}", memo)
 
 
 def _letters(hand: Hand) -> Iterator[tuple[str, Letter]]:
@@ -190,10 +195,19 @@ def _earlier(hand: Hand) -> tuple[Earlier, ...]:
     )
 
 
+def _waiting(hand: Hand, *, link: bool) -> tuple[Waiting, ...]:
+    """Return what waits as a deputy's time begins; of those that mails link to, one has a policy of its own."""
+    return tuple(
+        Waiting(UUID(int=NUMBER.int + hours), hand.requester, "exchange-online", AT + 60 * hours * MINUTE, may)
+        for hours, may in ((2, link), (5, link), (26, False))
+    )
+
+
 def _memo(template: str, hand: Hand) -> Memo:
     long_code = "ABCD-EFGH-IJKL-MNOP-QRST-UVWX-YZ23-4567"
     secrets = {INVITATION: long_code, ADDRESS_CODE: long_code, SIGN_IN_CODE: "1234 5678"}
-    tells = template not in secrets
+    tells = template not in {*secrets, DEPUTY_BEGINS}
+    named = _named(template, hand) if tells else {}
     return Memo(
         notice_id=UUID(int=98),
         template=template,
@@ -206,11 +220,12 @@ def _memo(template: str, hand: Hand) -> Memo:
         actor=hand.actor,
         role="tenant_admin",
         changes=_changes(template, hand) if tells else {},
-        named=_named(template, hand) if tells else {},
+        named={"principal": hand.actor} if template == DEPUTY_BEGINS else named,
         recipient_name=hand.reader,
         recipient_address="ann@contoso.example",
         time_zone=hand.zone,
         secret=secrets.get(template),
+        waiting=_waiting(hand, link=True) if template == DEPUTY_BEGINS else (),
     )
 
 

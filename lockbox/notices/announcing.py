@@ -21,6 +21,8 @@ from lockbox.schedule import NOTICES, Promise
 
 MATTERS_FOR = timedelta(hours=72)
 TEST_MATTERS_FOR = timedelta(minutes=10)
+# Whoever takes a tenant over must not be able to choose beforehand who hears of it.
+UNFILTERED = frozenset({"recovery_proposed", "recovery_objected"})
 
 OPERATORS = text("""
 SELECT m.person_id FROM memberships m JOIN people p ON p.id = m.person_id
@@ -71,7 +73,8 @@ def record(session: Session, *happenings: Happening) -> None:
 def announce(session: Session, happening: Happening, *, also: AbstractSet[UUID] = frozenset()) -> None:
     """Write an event of a tenant and tell it to all of its admins and approvers and to its endpoints.
 
-    The template is the event's action; `also` are further people who hear of it.
+    The template is the event's action; `also` are further people who hear of it. An endpoint hears of what it wants,
+    and of a recovery whatever it wants.
     """
     assert happening.tenant_id is not None  # noqa: S101 - what concerns no tenant is recorded, not announced
     record(session, happening)
@@ -161,5 +164,5 @@ def _promise(session: Session, told: Sequence[Recipient], occasion: Occasion) ->
 
 
 def _endpoints(known: Directory, happening: Happening) -> list[UUID]:
-    event_type = f"tenant.{happening.action}"
-    return [receiver.id for receiver in known.receivers[happening.tenant_id] if receiver.wants(event_type)]
+    event_type, wanted = f"tenant.{happening.action}", happening.action in UNFILTERED
+    return [one.id for one in known.receivers[happening.tenant_id] if wanted or one.wants(event_type)]

@@ -36,7 +36,8 @@ DEADLINES = {"reviewing": "Review it by", "pending": "Answer by", "active": "Ope
 MOST_WORDS = 1500
 
 READ = text("""
-SELECT n.id, h.id AS endpoint_id, h.url, h.format, h.with_justification, h.secret,
+SELECT n.id, h.id AS endpoint_id, h.url, h.format, h.tenant_id IS NOT NULL AND h.with_justification AS is_told_why,
+    h.secret,
     CASE WHEN h.old_secret_until > clock_timestamp() THEN h.old_secret END AS old_secret
 FROM notices n JOIN endpoints h ON h.id = n.endpoint_id WHERE n.id = ANY(:ids)
 """)
@@ -44,12 +45,15 @@ FROM notices n JOIN endpoints h ON h.id = n.endpoint_id WHERE n.id = ANY(:ids)
 
 @dataclass(frozen=True)
 class Target:
-    """Where a notice is called, and what signs it, encrypted."""
+    """Where a notice is called, and what signs it, encrypted.
+
+    `is_told_why` is whether a tenant wants its own endpoint to be told the justification; the vendor's never are.
+    """
 
     endpoint_id: UUID
     url: str
     format: Format
-    with_justification: bool
+    is_told_why: bool
     secret: bytes
     old_secret: bytes | None
 
@@ -58,9 +62,7 @@ def targets(session: Session, ids: Sequence[UUID]) -> Mapping[UUID, Target]:
     """Return for those of the notices that go out by webhook where they go."""
     rows = session.connection().execute(READ, {"ids": list(ids)})
     return {
-        row.id: Target(
-            row.endpoint_id, row.url, Format(row.format), row.with_justification, row.secret, row.old_secret
-        )
+        row.id: Target(row.endpoint_id, row.url, Format(row.format), row.is_told_why, row.secret, row.old_secret)
         for row in rows
     }
 
@@ -72,7 +74,7 @@ def event_type(template: str, of_request: str | None) -> str:
 
 def of_letter(letter: Letter, target: Target, *, public_url: str, services: Mapping[str, str]) -> bytes:
     """Return the body about a request: thin, with the justification only where endpoint and policy let it out."""
-    justification = letter.justification if target.with_justification and letter.wording.justification else None
+    justification = letter.justification if target.is_told_why and letter.wording.justification else None
     if target.format is Format.SLACK:
         return _slack_of(letter, justification, public_url, services)
     body = payload(letter, public_url=public_url)

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -13,9 +13,20 @@ from sqlmodel import Session
 
 from lockbox.audit.events import CLOCK
 from lockbox.database import Database
-from lockbox.notices.memos import ADDRESS_CODE, DEPUTY_BEGINS, INVITATION, LABELS, SIGN_IN_CODE, Memo, facts_of
+from lockbox.notices.letters import Wording
+from lockbox.notices.memos import (
+    ADDRESS_CODE,
+    DEPUTY_BEGINS,
+    INVITATION,
+    LABELS,
+    SIGN_IN_CODE,
+    Memo,
+    Waiting,
+    facts_of,
+)
 from lockbox.notices.vault import Vault
-from lockbox.people.zones import clock_time
+
+Wordings = Callable[[Session, Sequence[UUID]], Mapping[UUID, Wording]]
 
 MOST_WAITING = 50
 OURSELVES = "Lockbox"
@@ -32,7 +43,7 @@ SELECT n.id, n.request_id, n.channel, n.template, n.until_at, n.attempts, n.abou
     coalesce(p.time_zone, w.time_zone, g.time_zone, f.time_zone, 'UTC') AS time_zone,
     coalesce(p.disabled_at, g.disabled_at, f.disabled_at,
         CASE WHEN n.template <> 'address_removed' THEN x.removed_at END) AS recipient_disabled,
-    coalesce(s.expires_at, i.takes_effect_at, r.takes_effect_at, f.expires_at) AS bound_at,
+    coalesce(s.expires_at, i.takes_effect_at, r.takes_effect_at, g.ends_at, f.expires_at) AS bound_at, g.principal,
     CASE WHEN i.id IS NOT NULL THEN i.accepted_at IS NOT NULL OR i.withdrawn_at IS NOT NULL
         WHEN s.id IS NOT NULL THEN s.used_at IS NOT NULL OR s.expires_at <= clock_timestamp()
             OR w.id IS NULL OR w.disabled_at IS NOT NULL
@@ -46,8 +57,9 @@ LEFT JOIN people p ON p.id = n.person_id LEFT JOIN endpoints h ON h.id = n.endpo
 LEFT JOIN invitations i ON i.id = n.about_id AND n.template = 'invitation'
 LEFT JOIN sign_ins s ON s.id = n.about_id AND n.template = 'sign_in_code'
 LEFT JOIN (SELECT d.id, d.ended_at, d.ends_at, q.name, q.email, q.disabled_at,
-        q.time_zone
-    FROM delegations d JOIN people q ON q.id = d.deputy_id) g ON g.id = n.about_id AND n.template = 'deputy_begins'
+        q.time_zone, a.name AS principal
+    FROM delegations d JOIN people q ON q.id = d.deputy_id JOIN people a ON a.id = d.principal_id) g
+    ON g.id = n.about_id AND n.template = 'deputy_begins'
 LEFT JOIN (SELECT b.id, b.email, b.expires_at, b.confirmed_at IS NOT NULL OR b.removed_at IS NOT NULL AS is_settled,
         o.name, o.time_zone, o.disabled_at
     FROM addresses b JOIN people o ON o.id = b.person_id) f ON f.id = n.about_id AND n.template = 'address_code'
@@ -76,15 +88,14 @@ def read(session: Session, ids: Sequence[UUID]) -> Sequence[Row[Any]]:
     return session.connection().execute(READ, {"ids": list(ids)}).all()
 
 
-def prepared(database: Database, row: Row[Any], at: datetime, vault: Vault) -> Memo:
+def prepared(database: Database, row: Row[Any], at: datetime, vault: Vault, wordings: Wordings) -> Memo:
     """Return the memo; where it carries a secret, a fresh one whose hash is committed before it leaves.
 
-    A second try makes another secret: what was mailed before, if it arrived after all, is worthless then.
+    A second try makes another secret: what was mailed before, if it arrived after all, is worthless then. `wordings`
+    says which requests a mail may link to.
     """
     role, changes = facts_of(row.body)
-    if row.template == DEPUTY_BEGINS:
-        changes = _waiting(database, row)
-    details = row.details or {}
+    details = row.details or ({"principal": row.principal} if row.principal else {})
     secret, until = _secret(database, row, at, vault)
     return Memo(
         notice_id=row.id,
@@ -103,6 +114,7 @@ def prepared(database: Database, row: Row[Any], at: datetime, vault: Vault) -> M
         recipient_address=row.recipient_address or "",
         time_zone=row.time_zone,
         secret=secret,
+        waiting=_waiting(database, row, wordings) if row.template == DEPUTY_BEGINS else (),
     )
 
 
@@ -131,14 +143,12 @@ def _secret(database: Database, row: Row[Any], at: datetime, vault: Vault) -> tu
     return None, None
 
 
-def _waiting(database: Database, row: Row[Any]) -> dict[str, str]:
+def _waiting(database: Database, row: Row[Any], wordings: Wordings) -> list[Waiting]:
     """Return what waits for an answer at the moment, the most urgent first: it moves across to a deputy."""
     with database.transaction() as session:
         rows = session.connection().execute(WAITING, {"tenant_id": row.tenant_id, "most": MOST_WAITING}).all()
-    return {
-        str(one.id): f"{one.name} asks for {one.service}; answer by {clock_time(one.deadline_at, row.time_zone)}"
-        for one in rows
-    }
+        worded = wordings(session, [one.id for one in rows])
+    return [Waiting(one.id, one.name, one.service, one.deadline_at, worded[one.id].link) for one in rows]
 
 
 def _long_code() -> str:

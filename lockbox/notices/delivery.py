@@ -218,7 +218,7 @@ def _send(row: Row[Any], letter: Letter, target: Target | None, senders: Senders
 
 
 def _send_memo(database_: Database, row: Row[Any], target: Target | None, at: datetime, senders: Senders) -> Reply:
-    memo = correspondence.prepared(database_, row, at, senders.vault)
+    memo = correspondence.prepared(database_, row, at, senders.vault, senders.wordings)
     if target is None:
         senders.mail.send(memos.mail(memo, public_url=senders.public_url, sender=senders.sender))
         return NOTHING

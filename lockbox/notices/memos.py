@@ -1,7 +1,7 @@
 """What a notice says that is about no request: changes at a tenant, invitations, sign-in codes."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from lockbox.audit.canonical import instant
-from lockbox.notices.phrases import LONGEST_SUBJECT, TEMPLATES, one_line, prose, sender_domain
+from lockbox.notices.phrases import LONGEST_SUBJECT, TEMPLATES, one_line, portal_address, prose, sender_domain
 from lockbox.notices.senders.protocol import Mail
 from lockbox.people.zones import clock_time
 
@@ -27,6 +27,7 @@ TITLES = {
     "plan_changed": "The plan of {tenant} was changed",
     "mode_switched": "The lockbox of {tenant} was switched",
     "policy_changed": "The policy of {tenant} was changed",
+    "consent_ended": "The dated consent of {tenant} has ended",
     "member_added": "A member of {tenant} was added",
     "member_changed": "The roles of a member of {tenant} were changed",
     "member_removed": "A member of {tenant} was removed",
@@ -73,12 +74,25 @@ LABELS = {
     "endpoint": "Webhook",
 }
 CUSTOMERS_WORDS = "the vendor"
+SOMEBODY = "an approver"
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A request that waits for an answer as a deputy's time begins; `link` is whether its policy lets mails link."""
+
+    request_id: UUID
+    requester: str
+    service: str
+    deadline_at: datetime
+    link: bool
 
 
 @dataclass(frozen=True)
 class Memo:
     """Everything that a memo may say. `changes` are lines of a diff, `named` the people it is about, by label.
 
+    `waiting` is what moves across to a deputy.
     `secret` is the code of an invitation or a sign-in: it is made for this one mail and kept nowhere.
     """
 
@@ -98,6 +112,7 @@ class Memo:
     recipient_address: str
     time_zone: str
     secret: str | None = None
+    waiting: Sequence[Waiting] = ()
 
 
 def facts_of(body: bytes | None) -> tuple[str, dict[str, str]]:
@@ -122,6 +137,8 @@ def mail(memo: Memo, *, public_url: str, sender: str) -> Mail:
         "actor": one_line(memo.actor) if memo.actor else None,
         "named": [(LABELS.get(label, label), one_line(value)) for label, value in memo.named.items()],
         "changes": {one_line(name): prose(change) for name, change in memo.changes.items()},
+        "principal": one_line(memo.named.get("principal", SOMEBODY)),
+        "waiting": [_said_of(one, memo.time_zone, public_url) for one in memo.waiting],
         "link": _link(memo, public_url),
         "time": partial(clock_time, zone=memo.time_zone),
     }
@@ -147,6 +164,16 @@ def payload(memo: Memo) -> bytes:
         },
         separators=(",", ":"),
     ).encode()
+
+
+def _said_of(one: Waiting, zone: str, public_url: str) -> dict[str, str | None]:
+    """Return what is said of a request that waits: in words, its number, and the address of its page if it may be."""
+    return {
+        "asks": f"{one_line(one.requester)} asks for {one_line(one.service)}",
+        "until": clock_time(one.deadline_at, zone),
+        "number": str(one.request_id),
+        "address": portal_address(public_url, one.request_id) if one.link else None,
+    }
 
 
 def _link(memo: Memo, public_url: str) -> str:

@@ -101,6 +101,7 @@ class Endpoint(SQLModel, table=True):
     `secret` holds the HMAC secret and perhaps the private key, encrypted; those before the last rotation go on
     signing until `old_secret_until`. `why_disabled` says who or what did it. A removed one is kept for its log alone.
     `called_by_hand` is when somebody lately had it tested or a call repeated.
+    `with_justification` is for a tenant's own: the vendor's are never told why access is asked.
     """
 
     __tablename__ = "endpoints"

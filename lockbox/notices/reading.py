@@ -1,7 +1,7 @@
 """Reading what claimed notices have to say: each with its letter where it is about a request."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -17,7 +17,7 @@ from lockbox.notices.models import Channel
 from lockbox.people.roles import Mode
 
 Item = tuple[Row[Any], Letter | None]
-Wordings = Callable[[Session, Sequence[UUID]], Mapping[UUID, Wording]]
+Wordings = correspondence.Wordings
 
 READ = text("""
 SELECT n.id, n.channel, n.template, n.until_at, n.attempts, e.at, e.deadline_at, e.action, e.from_state, e.to_state,

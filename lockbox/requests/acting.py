@@ -17,6 +17,7 @@ from lockbox.people import context, tenants
 from lockbox.people.roles import Caller, Means, Role, Side
 from lockbox.refusals import InvalidMove, NotYours, OwnRequest, PolicyNotMet, Stale, TooLate
 from lockbox.requests import nudging, policies, tiers, voting, writing
+from lockbox.requests.judging import lacking_today
 from lockbox.requests.lifecycle import DECISIONS, FINAL_STATES, Action, Move, Party, State, move
 from lockbox.requests.models import AccessRequest, Decision
 from lockbox.requests.policies import Ruling
@@ -24,8 +25,15 @@ from lockbox.requests.policy import customer_decides, deadline, wake_at
 from lockbox.requests.quorum import Vote, granted_window, quorum_met
 from lockbox.requests.register import find, visible
 from lockbox.requests.tiers import Asked
+from lockbox.requests.voices import names_of, personal_names
 from lockbox.requests.voting import OPENING, Verdict, now_is
 from lockbox.requests.writing import Change, Origin, actor_for, identity
+
+STRICTER_SINCE = "The customer's policy has become stricter since this was asked, and it no longer meets it."
+UNREVIEWED = (
+    "The customer's policy asks by now that the vendor reviews what is asked, and nobody has reviewed this: the "
+    "vendor cancels it and files it anew, so that it is reviewed."
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,7 @@ def act(session: Session, caller: Caller, origin: Origin, request_id: UUID, verd
         NotYours, OwnRequest, AlreadyEndorsed, SignInAgain: the caller is not the one to do this, or not so.
         Stale, InvalidMove, TooLate, AlreadyDecided: the request is not, or no longer, what the caller takes it for.
         WindowTooLong: the window would be longer than what was asked.
-        PolicyNotMet: the customer no longer allows access for the reason that was given.
+        PolicyNotMet: what was asked no longer meets the customer's policy, or was not reviewed as it asks by now.
     """
     context.enter(session, caller)
     return act_on(session, caller, origin, _locked(session, caller, request_id), verdict)
@@ -112,11 +120,11 @@ def _moved(
     votes: tuple[Vote, ...] = ()
     decision = None
     stands_for = scene.stands_for(request) if party is Party.APPROVER else frozenset[UUID]()
-    if action in OPENING:
-        voting.strong_enough(scene.caller, scene.ruling.terms, scene.at)
-        _for_a_good_reason(scene, request)
     if action in DECISIONS:
-        votes = voting.given(session, request, scene.known)
+        votes = voting.given(session, request, scene.known, scene.ruling.terms)
+    if action in OPENING:
+        _may_open(scene, request, action, votes)
+    if action in DECISIONS:
         decision = voting.decide(
             scene.caller, scene.origin, request, verdict, votes=votes, stands_for=stands_for, at=scene.at
         )
@@ -125,12 +133,12 @@ def _moved(
     change = Change(
         **identity(request),
         action=action,
-        actor=_actor(scene, request, party, stands_for),
+        actor=_actor(scene, party, stands_for),
         from_state=before,
         at=scene.at,
         asked=_asked(scene, request) if request.state is State.PENDING else frozenset(),
         facts=_facts(scene, verdict, stands_for),
-        personal={"comment": verdict.comment},
+        personal={"comment": verdict.comment, **_principals(session, stands_for)},
     )
     return change, decision
 
@@ -139,9 +147,20 @@ def _asked(scene: Scene, request: AccessRequest) -> frozenset[UUID]:
     return scene.asked(request).people - {request.requester_id}
 
 
-def _for_a_good_reason(scene: Scene, request: AccessRequest) -> None:
-    if request.reason_code not in scene.ruling.terms.reasons:
-        raise PolicyNotMet("The customer no longer allows access for this reason; deny or cancel it.")
+def _may_open(scene: Scene, request: AccessRequest, action: Action, votes: Sequence[Vote]) -> None:
+    """Check that the sign-in is good enough, and that what was asked could be asked today."""
+    terms = scene.ruling.terms
+    if action is Action.ENDORSE:
+        voting.strong_enough_to_endorse(scene.caller, terms, scene.at)
+    else:
+        voting.strong_enough(scene.caller, terms, scene.at)
+    if lacks := lacking_today(request, terms):
+        errors = [{"field": field, "message": message} for field, message in lacks]
+        said = " ".join(message for _, message in lacks)
+        raise PolicyNotMet(f"{STRICTER_SINCE} {said} Deny it, or have it cancelled and filed anew.", errors=errors)
+    endorsed = any(vote.verdict is Action.ENDORSE for vote in votes)
+    if action is Action.APPROVE and terms.vendor_review and not endorsed:
+        raise PolicyNotMet(UNREVIEWED)
 
 
 def _facts(scene: Scene, verdict: Verdict, stands_for: frozenset[UUID]) -> Mapping[str, Value]:
@@ -155,11 +174,14 @@ def _facts(scene: Scene, verdict: Verdict, stands_for: frozenset[UUID]) -> Mappi
     return facts
 
 
-def _actor(scene: Scene, request: AccessRequest, party: Party, stands_for: frozenset[UUID]) -> Actor:
-    """Name both where a deputy acts who is no approver."""
-    own = scene.caller.person_id in scene.known.approvers[request.tenant_id]
-    principal = None if own or not stands_for else min(stands_for)
-    return actor_for(scene.caller, party, scene.origin, on_behalf_of=principal)
+def _principals(session: Session, stands_for: frozenset[UUID]) -> Mapping[str, str | None]:
+    people = sorted(stands_for, key=str)
+    return personal_names(people, names_of(session, people))
+
+
+def _actor(scene: Scene, party: Party, stands_for: frozenset[UUID]) -> Actor:
+    """Name both where a deputy acts, also one who approves beside that; all whom they stand for are in the facts."""
+    return actor_for(scene.caller, party, scene.origin, on_behalf_of=min(stands_for, key=str, default=None))
 
 
 def _taken(request: AccessRequest, action: Action, parties: set[Party]) -> tuple[Move, Party]:
@@ -175,9 +197,11 @@ def _in_time(scene: Scene, request: AccessRequest, action: Action) -> None:
         consented = scene.ruling.consent_until
         if consented is None or scene.at >= min(consented, request.consent_until):
             raise TooLate("The customer has taken back the consent that this rests on; file anew.", **now_is(request))
+    # A policy that has become stricter since leaves less time; the clock itself still runs to the first deadline.
     if action is Action.APPROVE and request.asked_at:
-        # A policy that has become stricter since leaves less time; the clock itself still runs to the first deadline.
         late = late or scene.at >= request.asked_at + timedelta(seconds=scene.ruling.terms.approval_window)
+    if action is Action.ENDORSE:
+        late = late or scene.at >= request.created_at + timedelta(seconds=scene.ruling.terms.review_window)
     if late:
         raise TooLate("The time for this has run out.", **now_is(request))
 

@@ -23,4 +23,4 @@ def count(session: Session, caller: Caller, request: AccessRequest) -> list[Tall
     known = directory.look_up(session, {request.tenant_id}, now(session))
     ruling = policies.ruling(session, request)
     needed = max(request.quorum, ruling.terms.quorum)
-    return tallies(voting.given(session, request, known), needed, ruling.terms.stages, ruling.groups)
+    return tallies(voting.given(session, request, known, ruling.terms), needed, ruling.terms.stages, ruling.groups)

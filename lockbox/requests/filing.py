@@ -25,14 +25,14 @@ from lockbox.requests.writing import Change, Origin, actor_for, identity
 
 MINUTE = timedelta(minutes=1)
 
-NTH_FILING = text("SELECT tenant_at, token_at FROM nth_filing(:tenant_id, :token_id, :most_tenant, :most_token)")
+NTH_FILING = text("SELECT tenant_at, person_at FROM nth_filing(:tenant_id, :most_tenant, :most_person)")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How many requests are taken in a minute: by one token, and for one tenant."""
+    """How many requests are taken in a minute: from one person, whatever they show, and for one tenant."""
 
-    by_token: int
+    by_person: int
     for_tenant: int
 
 
@@ -69,7 +69,7 @@ def submit(
     if obstacles := list(judged.obstacles()):
         raise NobodyCanApprove(" ".join(obstacles))
     if limits:
-        _within(session, limits, caller, judged)
+        _within(session, limits, judged)
     request = _new(caller, filing, judged)
     on_behalf_of = judged.requester_id if judged.party is Party.SYSTEM else None
     actor = actor_for(caller, judged.party, origin, on_behalf_of=on_behalf_of)
@@ -95,16 +95,11 @@ def _meets(filing: Filing, judged: Judged) -> None:
     raise PolicyNotMet(sentence, field=lacks[0][0], errors=errors)
 
 
-def _within(session: Session, limits: Limits, caller: Caller, judged: Judged) -> None:
-    values = {
-        "tenant_id": judged.tenant.id,
-        "token_id": caller.key_id,
-        "most_tenant": limits.for_tenant,
-        "most_token": limits.by_token,
-    }
+def _within(session: Session, limits: Limits, judged: Judged) -> None:
+    values = {"tenant_id": judged.tenant.id, "most_tenant": limits.for_tenant, "most_person": limits.by_person}
     row = session.connection().execute(NTH_FILING, values).one()
     for filed_at, most, whose in (
-        (row.token_at, limits.by_token, "by you"),
+        (row.person_at, limits.by_person, "by you"),
         (row.tenant_at, limits.for_tenant, "for this tenant"),
     ):
         wait = filed_at + MINUTE - judged.at if filed_at else timedelta(0)
@@ -133,6 +128,7 @@ def _new(caller: Caller, filing: Filing, judged: Judged) -> AccessRequest:
         mode=judged.mode,
         policy_version=judged.tenant.policy_version,
         token_id=_token(caller),
+        filed_by=caller.person_id,
         consent_until=until,
         quorum=terms.quorum,
         approval_window=terms.approval_window,

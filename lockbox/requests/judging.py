@@ -19,6 +19,7 @@ from lockbox.refusals import NotYours, TenantSuspended, UnknownEngineer, Unknown
 from lockbox.requests import policies, reviewers, tiers
 from lockbox.requests.lifecycle import Action, Party, State, move
 from lockbox.requests.merging import terms_for
+from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import customer_decides, reviewed_first
 from lockbox.requests.quorum import who_lacks
 from lockbox.requests.rules import Ask, Policy, effective_mode
@@ -180,6 +181,19 @@ def lacking(filing: Filing, terms: Terms) -> list[tuple[str, str]]:
             justification=filing.justification,
             case_ref=filing.case_ref,
             access_window=filing.access_window,
+        )
+    )
+
+
+def lacking_today(request: AccessRequest, terms: Terms) -> list[tuple[str, str]]:
+    """Return what a request that waits lacks under the terms that hold by now; a lower ceiling only shortens it."""
+    return list(
+        defects(
+            terms,
+            reason=Reason(request.reason_code),
+            justification=request.justification,
+            case_ref=request.case_ref,
+            access_window=min(request.access_window, terms.access_ceiling),
         )
     )
 

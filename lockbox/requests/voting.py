@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlmodel import Session
 
 from lockbox.ids import new_id
@@ -13,13 +14,21 @@ from lockbox.notices.directory import Directory
 from lockbox.people.roles import Caller, Means, Role
 from lockbox.refusals import AlreadyDecided, AlreadyEndorsed, NotYours, SignInAgain, WindowTooLong
 from lockbox.requests.lifecycle import Action
+from lockbox.requests.merging import stricter
 from lockbox.requests.models import AccessRequest, Decision
 from lockbox.requests.quorum import Vote
 from lockbox.requests.terms import Terms
 from lockbox.requests.writing import Origin
 
-VOTES = text("SELECT person_id, verdict, access_window, stands_for FROM decisions WHERE request_id = :request_id")
+VOTES = text("""
+SELECT person_id, verdict, access_window, stands_for, means FROM decisions WHERE request_id = :request_id
+""")
 OPENING = frozenset({Action.ENDORSE, Action.APPROVE})
+COUNTS_ONCE = "You have given this answer before; it counts once."
+IN_VAIN = (
+    "You have given this answer before, and it no longer counts: it was by a code from a mail, which no longer "
+    "suffices here, or for somebody for whom you no longer speak. Somebody else has to answer."
+)
 
 
 @dataclass(frozen=True)
@@ -35,10 +44,11 @@ class Verdict:
     version: int | None = None
 
 
-def given(session: Session, request: AccessRequest, known: Directory) -> tuple[Vote, ...]:
-    """Return the votes so far; only those of people who may still approve will count.
+def given(session: Session, request: AccessRequest, known: Directory, terms: Terms) -> tuple[Vote, ...]:
+    """Return the votes so far; only those that people may still give so will count: the others fill no seat.
 
-    A deputy speaks for those for whom the deputy spoke then and still stands in.
+    A deputy speaks for those for whom the deputy spoke then and still stands in. A code from a mail spoke for nobody
+    where mail does not suffice today.
     """
     seats = known.seats(request.tenant_id)
     rows = session.connection().execute(VOTES, {"request_id": request.id})
@@ -47,10 +57,24 @@ def given(session: Session, request: AccessRequest, known: Directory) -> tuple[V
             row.person_id,
             Action(row.verdict),
             row.access_window,
-            seats.get(row.person_id, frozenset()) & {row.person_id, *row.stands_for},
+            seats.get(row.person_id, frozenset()) & _spoke_for(row, terms),
         )
         for row in rows
     )
+
+
+def _spoke_for(row: Row[Any], terms: Terms) -> frozenset[UUID]:
+    in_vain = row.means == Means.MAIL and not terms.mail_suffices
+    return frozenset() if in_vain else frozenset({row.person_id, *row.stands_for})
+
+
+def strong_enough_to_endorse(caller: Caller, terms: Terms, at: datetime) -> None:
+    """Check that a manager signed in as any policy of ours would have it, and as the customer's, if that is stricter.
+
+    Raises:
+        NotYours, SignInAgain: as named.
+    """
+    strong_enough(caller, stricter(Terms(), terms), at)
 
 
 def strong_enough(caller: Caller, terms: Terms, at: datetime) -> None:
@@ -93,9 +117,10 @@ def decide(
         AlreadyEndorsed: the person endorsed it for the vendor.
         WindowTooLong: the window would be longer than what was asked.
     """
-    mine = {vote.verdict for vote in votes if vote.person_id == caller.person_id}
+    mine = {vote.verdict: vote for vote in votes if vote.person_id == caller.person_id}
     if verdict.action in mine:
-        raise AlreadyDecided("You have given this answer before; it counts once.", **now_is(request))
+        in_vain = verdict.action is Action.APPROVE and not mine[verdict.action].seats
+        raise AlreadyDecided(IN_VAIN if in_vain else COUNTS_ONCE, **now_is(request))
     if verdict.action is Action.APPROVE and Action.ENDORSE in mine:
         raise AlreadyEndorsed("You endorsed this request for the vendor; somebody else approves it.")
     if verdict.access_window is not None and verdict.access_window > request.access_window:

@@ -39,6 +39,9 @@ LONGEST_OVERLAP = timedelta(days=7)
 BY_HAND = "by_hand"
 ADMINS = (Role.TENANT_ADMIN,)
 OPERATORS = (Role.OPERATOR,)
+NOT_THE_VENDORS = (
+    "A webhook of the vendor is never told why access is asked: whoever keeps it may not read that. Leave it out."
+)
 OF_REQUESTS = frozenset(f"request.{state}" for state in State)
 OF_TENANTS = frozenset(f"tenant.{kind}" for kind in TITLES.keys() - PERSONAL)
 # What sends no more outside than before, and to nowhere else: no fresh sign-in is asked for it.
@@ -111,13 +114,14 @@ def add(session: Session, caller: Caller, origin: Origin, slug: str | None, want
 
     Raises:
         Unknown, NotYours, SignInAgain: as named.
-        Invalid: the address would never be called, or there is no such event.
+        Invalid: the address would never be called, there is no such event, or the vendor's is to be told why.
         TooManyEndpoints: the most that there may be are there.
     """
     tenant = None if slug is None else authority.known(session, caller, slug)
     seat = authority.take(session, caller, origin, ADMINS if tenant else OPERATORS, tenant)
     _firmly(session, seat, tenant)
     _good(wanted.url, wanted.event_types, seat.tenant_id, reach)
+    _may_be_told_why(seat.tenant_id, is_told=wanted.with_justification)
     if len(_of(session, seat.tenant_id)) >= MOST_ENDPOINTS:
         raise TooManyEndpoints(f"There may be {MOST_ENDPOINTS} webhooks; remove one.")
     at = now(session)
@@ -157,6 +161,7 @@ def change(
     if changed - HARMLESS or (turns and enabled):
         _firmly(session, seat, tenant)
     _good(wanted.get("url", endpoint.url), wanted.get("event_types", ()), endpoint.tenant_id, reach)
+    _may_be_told_why(endpoint.tenant_id, is_told=wanted.get("with_justification", False))
     at = now(session)
     for name in changed:
         setattr(endpoint, name, values[name])
@@ -331,6 +336,11 @@ def _good(url: str, event_types: Iterable[str], tenant_id: UUID | None, reach: R
         raise Invalid(
             f"There is no event {unknown[0]}; the events are {', '.join(sorted(known))}.", field="event_types"
         )
+
+
+def _may_be_told_why(tenant_id: UUID | None, *, is_told: bool) -> None:
+    if is_told and tenant_id is None:
+        raise Invalid(NOT_THE_VENDORS, field="with_justification")
 
 
 def _turn(endpoint: Endpoint, disabled_at: datetime | None) -> None:

@@ -13,15 +13,16 @@ from lockbox.database import now
 from lockbox.people import context
 from lockbox.people import tenants as registry
 from lockbox.people.models import Membership, Person, Tenant
-from lockbox.people.roles import Caller, Role
+from lockbox.people.roles import Caller, Mode, Role
 from lockbox.refusals import SlugTaken, UnknownPlan
 from lockbox.requests import register
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.rules import Policy
 from lockbox.requests.writing import Origin
-from lockbox.tenancy import authority, offers, trail
+from lockbox.tenancy import authority, consents, offers, trail
 from lockbox.tenancy.authority import Seat
+from lockbox.tenancy.consents import Consented
 from lockbox.tenancy.offers import Offer
 from lockbox.tenancy.trail import ABSENT, Deed, change
 
@@ -41,13 +42,22 @@ class Founding:
 
 @dataclass(frozen=True)
 class Overview:
-    """A tenant as a reader sees it; the counts are for its members, `in_review` for its admins only."""
+    """A tenant as a reader sees it; the counts are for its members, `in_review` for its admins only.
+
+    `consented` is the dated consent that lasts, if one does.
+    """
 
     tenant: Tenant
     is_own: bool
+    consented: Consented | None = None
     members: int | None = None
     open_windows: int | None = None
     in_review: int | None = None
+
+    @property
+    def effective_mode(self) -> Mode:
+        """The mode that holds now, dated consent and all."""
+        return self.consented.mode if self.consented else self.tenant.mode
 
 
 @dataclass(frozen=True)
@@ -86,7 +96,7 @@ def add(session: Session, caller: Caller, origin: Origin, founding: Founding, pl
     )
     at_the_tenant = Seat(seat.caller, seat.role, origin, tenant.id)
     offers.make(session, at_the_tenant, first, now(session))
-    return Overview(tenant, is_own=False)
+    return _to_the_vendor(session, tenant)
 
 
 def page(session: Session, caller: Caller, *, cursor: str | None, most: int) -> Page:
@@ -143,7 +153,7 @@ def set_plan(
         changes = {"plan": change(tenant.plan, plan)}
         tenant.plan = plan
         _save(session, seat, tenant, "plan_changed", changes)
-    return Overview(tenant, is_own=False)
+    return _to_the_vendor(session, tenant)
 
 
 def rename(session: Session, caller: Caller, origin: Origin, slug: str, name: str) -> Overview:
@@ -170,7 +180,7 @@ def _suspended(session: Session, caller: Caller, origin: Origin, slug: str, *, s
         tenant.suspended = suspended
         action = "tenant_suspended" if suspended else "tenant_resumed"
         _save(session, seat, tenant, action, {"suspended": change(*words)})
-    return Overview(tenant, is_own=False)
+    return _to_the_vendor(session, tenant)
 
 
 def _is_a_plan(plan: str, plans: Mapping[str, Plan]) -> None:
@@ -184,10 +194,16 @@ def _save(session: Session, seat: Seat, tenant: Tenant, action: str, changes: Ma
     trail.tell(session, seat, Deed(action, now(session), changes))
 
 
+def _to_the_vendor(session: Session, tenant: Tenant) -> Overview:
+    lasting = consents.lasting(session, [tenant.id], now(session))
+    return Overview(tenant, is_own=False, consented=lasting.get(tenant.id))
+
+
 def _seen(session: Session, caller: Caller, tenants: Sequence[Tenant]) -> list[Overview]:
     own = frozenset(caller.tenants()) & {tenant.id for tenant in tenants}
+    lasting = consents.lasting(session, [tenant.id for tenant in tenants], now(session))
     if not own:
-        return [Overview(tenant, is_own=False) for tenant in tenants]
+        return [Overview(tenant, is_own=False, consented=lasting.get(tenant.id)) for tenant in tenants]
     members, windows = _members(session, own), _open_windows(session, own)
     administered = own & caller.tenants({Role.TENANT_ADMIN})
     reviews = _in_review(session, administered)
@@ -195,6 +211,7 @@ def _seen(session: Session, caller: Caller, tenants: Sequence[Tenant]) -> list[O
         Overview(
             tenant,
             tenant.id in own,
+            lasting.get(tenant.id),
             members.get(tenant.id, 0) if tenant.id in own else None,
             windows.get(tenant.id, 0) if tenant.id in own else None,
             reviews.get(tenant.id, 0) if tenant.id in administered else None,

@@ -262,6 +262,21 @@ def test_a_justification_goes_out_only_where_that_is_asked_for(
         assert body["type"] == "request.pending"
 
 
+def test_a_webhook_of_the_vendor_is_not_told_why_whatever_its_row_says(
+    world: World, worker: Database, post: Postbag, receiver: Receiver
+) -> None:
+    endpoint = post.endpoint(world, receiver.url, tenant_id=None)
+    write(unbound(world.house), "ALTER TABLE endpoints DROP CONSTRAINT ck_endpoints_with_justification")
+    write(unbound(world.house), "UPDATE endpoints SET with_justification = true WHERE id = :id", id=endpoint)
+    request = world.submit()
+
+    post.deliver(worker, hooks(worker))
+
+    (call,) = receiver.calls
+    assert json.loads(call.body)["data"]["request_id"] == str(request.id)
+    assert request.justification.encode() not in call.body
+
+
 def test_a_policy_that_keeps_the_justification_out_of_mails_keeps_it_in_house_too(
     api: Database, worker: Database, post: Postbag, receiver: Receiver
 ) -> None:

@@ -44,9 +44,10 @@ WITH told AS (
     VALUES (uuidv7(), :tenant, :request, 1, now(), 'submit', :me, 'engineer', 'reviewing', '')
 )
 INSERT INTO requests (id, tenant_id, requester_id, service, resources, actions, reason_code, justification, mode,
-    policy_version, quorum, approval_window, access_window, state, version, deadline_at, wake_at, created_at)
-VALUES (:request, :tenant, :me, 'exchange-online', '{mailbox:a}', '{read}', 'support_case', 'x', :mode, 1, 1, 3600,
-    3600, 'reviewing', 1, now() + interval '1 hour', now() + interval '1 hour', now())
+    policy_version, filed_by, quorum, approval_window, access_window, state, version, deadline_at, wake_at,
+    created_at)
+VALUES (:request, :tenant, :me, 'exchange-online', '{mailbox:a}', '{read}', 'support_case', 'x', :mode, 1, :filer, 1,
+    3600, 3600, 'reviewing', 1, now() + interval '1 hour', now() + interval '1 hour', now())
 """
 TELL = """
 INSERT INTO events (id, tenant_id, request_id, at, action, actor_id, actor_role, body)
@@ -129,6 +130,12 @@ def _vain(world: World, who: str | Caller | None, statement: str, at: UUID | Non
         return str(refused.orig)
     assert count == 0, f"done as {who}: {statement}"
     return NOTHING
+
+
+def _files_in_vain(world: World, filer: UUID | None, mode: str) -> str:
+    """Check that Erin cannot file in that mode on the count of that person, and return what was said."""
+    values = {"tenant": world.tenant.id, "request": new_id(), "mode": mode, "filer": filer}
+    return _vain(world, "erin", FILE, at=world.tenant.id, **values)
 
 
 def _with_code(world: World, *statements: str, **values: object) -> bool:
@@ -214,9 +221,21 @@ def test_nobody_who_does_not_manage_writes_an_endorsement(world: World) -> None:
 
 def test_an_engineer_files_nothing_in_a_mode_that_the_tenant_has_not_chosen(world: World) -> None:
     for mode in ("off", "observe"):
-        _vain(world, "erin", FILE, at=world.tenant.id, tenant=world.tenant.id, request=new_id(), mode=mode)
+        _files_in_vain(world, world.people["erin"].person_id, mode)
 
     assert {row.mode for row in read(world.house, "SELECT mode FROM requests")} == {"enforce"}
+
+
+def test_nobody_files_on_the_count_of_another_or_of_nobody(world: World) -> None:
+    erin, eve = (world.people[name].person_id for name in ("erin", "eve"))
+    filing = {"tenant": world.tenant.id, "request": new_id(), "mode": "enforce", "me": erin, "filer": erin}
+
+    said = [_files_in_vain(world, filer, "enforce") for filer in (eve, None)]
+    with as_caller(world.house, world.people["erin"], world.tenant.id) as connection:
+        filed = connection.execute(text(FILE), filing).rowcount
+
+    assert all("row-level security policy" in one for one in said)
+    assert filed == 1
 
 
 def test_nobody_hides_a_request_again_from_the_customer_who_was_asked(world: World) -> None:
@@ -455,7 +474,7 @@ def test_no_function_that_sees_everything_tells_a_stranger_of_a_request(world: W
 
     with as_caller(world.house, stranger) as connection:
         decided = connection.execute(text(IS_DECIDED), {"request": str(request_id), "me": str(stranger.person_id)})
-        filed = connection.execute(text("SELECT tenant_at FROM nth_filing(:t, NULL, 1, 1)"), {"t": world.tenant.id})
+        filed = connection.execute(text("SELECT tenant_at FROM nth_filing(:t, 1, 1)"), {"t": world.tenant.id})
         told = decided.scalar_one(), filed.scalar_one()
 
     assert told == (False, None)

@@ -6,9 +6,11 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 
 from lockbox.database import Database
-from lockbox.people.roles import Caller, Means, Mode, Role, Standing
+from lockbox.ids import new_id
+from lockbox.people.roles import Caller, Means, Mode, Role, Scope, Standing
 from lockbox.refusals import (
     AlreadyDecided,
     NobodyCanApprove,
@@ -25,7 +27,7 @@ from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.rules import Policy
 from lockbox.requests.voting import Verdict
-from tests.builders import HERE, SETTINGS, ShiftedClock, World, setting
+from tests.builders import HERE, SETTINGS, ShiftedClock, World, setting, unbound
 from tests.database.scenes import read, write
 from tests.ruling import group, lay_down, signed_in, stand_in
 
@@ -115,7 +117,7 @@ def test_a_reason_that_is_no_longer_allowed_opens_nothing(api: Database, mode: M
         who, action = "ann", Action.APPROVE
     lay_down(world, vendor_review=True, reasons=["support_case"])
 
-    with pytest.raises(PolicyNotMet, match="no longer allows"):
+    with pytest.raises(PolicyNotMet, match="no longer meets"):
         world.act(who, action, request.id)
 
 
@@ -475,7 +477,7 @@ def test_more_than_the_limit_in_a_minute_is_refused_until_it_is_over(
     assert taken.request.state is State.PENDING
 
 
-def test_a_limit_by_token_does_not_bind_another_token(world: World) -> None:
+def test_a_limit_by_person_does_not_bind_another_person(world: World) -> None:
     for _ in range(3):
         world.submit("erin")
 
@@ -485,6 +487,40 @@ def test_a_limit_by_token_does_not_bind_another_token(world: World) -> None:
         )
 
     assert taken.request.version == 1
+
+
+@pytest.mark.parametrize("means", Means)
+def test_a_limit_by_person_binds_them_whatever_they_show(world: World, means: Means) -> None:
+    for _ in range(3):
+        world.submit("erin")
+    another = replace(world.people["erin"], means=means, key_id=new_id() if means is not Means.OIDC else None)
+
+    with pytest.raises(TooMany), world.house.transaction() as session:
+        filing.submit(session, another, HERE, world.filing(), SETTINGS.services, limits=Limits(3, 1000))
+
+
+def test_what_a_system_files_counts_as_the_systems_own_and_not_as_the_engineers(world: World) -> None:
+    bot = world.add("bot", Role.SYSTEM, scopes={Scope.REQUESTS_FILE}, services=set(SETTINGS.services))
+    for _ in range(3):
+        world.submit("bot", engineer=world.people["erin"].person_id)
+
+    with world.house.transaction() as session:
+        filing.submit(session, world.people["erin"], HERE, world.filing(), SETTINGS.services, limits=Limits(3, 1000))
+    named = world.filing(engineer=world.people["eve"].person_id)
+    with pytest.raises(TooMany), world.house.transaction() as session:
+        filing.submit(session, bot, HERE, named, SETTINGS.services, limits=Limits(3, 1000))
+
+
+def test_what_somebody_filed_is_counted_by_an_index(world: World) -> None:
+    world.submit("erin")
+    query = "EXPLAIN SELECT created_at FROM requests WHERE filed_by = :who ORDER BY id DESC OFFSET 29 LIMIT 1"
+
+    with unbound(world.house).begin() as connection:
+        connection.execute(text("SET LOCAL enable_seqscan = off"))
+        plan = connection.execute(text(query), {"who": world.people["erin"].person_id}).scalars().all()
+
+    assert "Index Scan Backward using ix_requests_filed_by_id" in "".join(plan)
+    assert "Sort" not in "".join(plan)
 
 
 def test_a_tenant_admin_denies_what_waits(world: World) -> None:

@@ -3,10 +3,12 @@
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import DBAPIError
 
 from lockbox.database import Database
 from lockbox.notices.models import Format, Outcome
@@ -105,6 +107,31 @@ def test_each_change_is_told_to_the_admins_and_approvers_without_what_may_be_a_s
         assert b"Our channel" not in bytes(row.body)
 
 
+@pytest.mark.parametrize("who", ["olga", "tara"])
+def test_only_a_tenants_own_webhook_may_be_told_why_access_is_asked(world: World, reach: Reach, who: str) -> None:
+    shown = added(world, reach, who)
+    theirs = who == "olga"
+
+    with pytest.raises(Invalid, match="never told why") if theirs else nullcontext() as refused:
+        added(world, reach, who, with_justification=True)
+    with pytest.raises(Invalid, match="never told why") if theirs else nullcontext():
+        acts(world, who, endpoints.change, shown.endpoint.id, {"with_justification": True}, reach=reach)
+
+    assert refused is None or refused.value.facts["field"] == "with_justification"
+    acts(world, who, endpoints.change, shown.endpoint.id, {"with_justification": False}, reach=reach)
+
+
+def test_the_database_lets_no_webhook_of_the_vendor_be_told_why(world: World, reach: Reach) -> None:
+    shown = added(world, reach, "olga")
+
+    with pytest.raises(DBAPIError, match="ck_endpoints_with_justification"):
+        write(
+            unbound(world.house),
+            "UPDATE endpoints SET with_justification = true WHERE id = :id",
+            id=shown.endpoint.id,
+        )
+
+
 def test_an_equal_change_changes_nothing(world: World, reach: Reach) -> None:
     shown = added(world, reach)
     before = len(read(world.house, "SELECT FROM events"))
@@ -120,7 +147,12 @@ WIDENING: dict[str, Callable[[World, Caller, Shown, Reach], object]] = {
         w, c, endpoints.change, s.endpoint.id, {"url": "https://evil.example/"}, reach=r
     ),
     "tell more": lambda w, c, s, r: acts(
-        w, c, endpoints.change, s.endpoint.id, {"with_justification": True}, reach=r
+        w,
+        c,
+        endpoints.change,
+        s.endpoint.id,
+        {"with_justification": True} if s.endpoint.tenant_id else {"event_types": ["request.active"]},
+        reach=r,
     ),
     "rotate": lambda w, c, s, r: acts(w, c, endpoints.rotate, s.endpoint.id, vault=r.vault),
 }

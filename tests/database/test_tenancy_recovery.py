@@ -28,7 +28,7 @@ from tests.builders import ShiftedClock, World
 from tests.database.postbag import Postbag, address, open_notices
 from tests.database.scenes import at_once, milliseconds, read, write
 from tests.database.tenancy import accepts, does, id_of, manages, on_the_database, reads
-from tests.database.trails import last_told
+from tests.database.trails import changes_told, last_told
 from tests.mailbox import CODE, code_of, sent_about
 
 WHO: dict[str, Any] = {"name": "Rita", "address": "rita@contoso.example"}
@@ -71,6 +71,28 @@ def test_all_admins_and_approvers_and_endpoints_are_told_at_once_what_to_do(
     assert all(effect in mail.text and "Rita <rita@contoso.example>" in mail.text for mail in post.mail.sent)
     assert all("/proposals and sign in" in mail.text and "/proposals" in mail.html for mail in post.mail.sent)
     assert len(post.hooks.sent) == 1
+
+
+def test_endpoints_that_want_to_hear_of_something_else_hear_of_a_recovery_all_the_same(
+    world: World, post: Postbag
+) -> None:
+    hook = "https://hooks.contoso.example/"
+    post.endpoint(world, hook, tenant_id=world.tenant.id, event_types=["request.pending"])
+
+    proposed = propose(world)
+    does(world, "ann", recovery.object_to, proposed.id)
+    again = propose(world)
+    does(world, "tara", invitations.withdraw, again.id)
+    does(world, "tara", tenants.rename, "Contoso Ltd")
+
+    heard = [(one.action, hook in one.told) for one in changes_told(world.house)]
+    assert heard == [
+        ("recovery_proposed", True),
+        ("recovery_objected", True),
+        ("recovery_proposed", True),
+        ("recovery_objected", True),
+        ("tenant_renamed", False),
+    ]
 
 
 @pytest.mark.parametrize("objects", [(), ("ann",)])

@@ -1,5 +1,6 @@
 """Who stands in for whom: while it runs, until it is ended, and only by people in good standing."""
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,14 +11,17 @@ from lockbox.ids import new_id
 from lockbox.notices import directory
 from lockbox.people import context
 from lockbox.people.roles import Role
+from lockbox.people.zones import clock_time
 from lockbox.refusals import NotYours, Unknown
 from lockbox.requests.lifecycle import Action, State
 from lockbox.tenancy import deputies, members
 from tests.builders import ShiftedClock, World
+from tests.database.postbag import PUBLIC_URL
 from tests.database.scenes import read, write
 from tests.database.tenancy import does, id_of, names_deputy, reads, with_deputies
 from tests.database.trails import changes_told, last_told
 from tests.mailbox import sent_about
+from tests.ruling import lay_down
 
 DAY = timedelta(days=1)
 
@@ -186,10 +190,43 @@ def test_a_deputy_is_mailed_what_waits_when_the_time_begins(
 
     assert before == []
     assert (mail.to_name, mail.subject) == ("Aude", "You stand in for an approver of Contoso from now on")
-    assert str(waiting.id) in mail.text
-    assert "Erin asks for exchange-online" in mail.text
-    assert str(denied.id) not in mail.text
-    assert str(waiting.id) in mail.html
+    until = clock_time(start + DAY)
+    for said in (mail.text, mail.html):
+        words = " ".join(re.sub(r"<[^>]+>", "", said).split())
+        assert f"You stand in for Ann at Contoso from now until {until}" in words
+        assert "Erin asks for exchange-online" in words
+        assert "did this on" not in said
+        assert "/sign-in" not in said
+        assert f"{PUBLIC_URL}/requests/{waiting.id}" in said
+        assert str(denied.id) not in said
+
+
+def test_a_deputy_is_mailed_no_link_to_what_a_policy_wants_none_to(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
+    board = {"name": "Board", "match": {"resources": ["mailbox:ceo@*"]}, "terms": {"mail_link": False}}
+    lay_down(world, rules=[board])
+    start = datetime.now(UTC) + timedelta(hours=2)
+    entry = names_deputy(world, starts_at=start, ends_at=start + DAY)
+    linked, without = world.submit(), world.submit(resources=["mailbox:ceo@contoso.example"])
+    later.shift = timedelta(hours=2, seconds=1)
+
+    (mail,) = sent_about(sender, entry.delegation.id)
+
+    for said in (mail.text, mail.html):
+        assert re.findall(r"https?://[^\s\"<]+", said) == [f"{PUBLIC_URL}/requests/{linked.id}"]
+        assert str(without.id) in said
+        assert "by your policy" in " ".join(said.split())
+
+
+def test_a_deputy_is_told_where_nothing_waits(world: World, sender: Database, later: ShiftedClock) -> None:
+    entry = names_deputy(world)
+    later.shift = timedelta(seconds=1)
+
+    (mail,) = sent_about(sender, entry.delegation.id)
+
+    assert "Nothing waits for an answer at the moment" in mail.text
+    assert "http" not in mail.text + mail.html
 
 
 def test_a_deputy_whose_time_was_ended_before_it_began_is_not_mailed(

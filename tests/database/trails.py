@@ -43,10 +43,10 @@ def changes_told(house: Database) -> Sequence[Told]:
     return [
         Told(
             row.action,
-            row.details["name"],
+            (row.details or {}).get("name", row.actor_role),
             row.actor_role,
             json.loads(row.body),
-            row.details,
+            row.details or {},
             set(row.told or ()),
         )
         for row in rows

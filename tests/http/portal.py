@@ -13,10 +13,12 @@ from uuid import UUID
 
 import httpx
 from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
 from httpx import Response
 from sqlalchemy import Engine, text
 
 from api.app import make_app
+from api.strict import form_fields
 from config.settings import DEVELOPMENT_KEY, Settings
 from lockbox.database import Database, now
 from lockbox.notices import delivery
@@ -179,6 +181,13 @@ class Portal:
         """Return somebody's mail address."""
         found = self.sql("SELECT email FROM people WHERE id = :id", id=self.world.people[name].person_id)
         return str(found[0].email)
+
+    def filled(self, path: str, fields: Mapping[str, str]) -> dict[str, str]:
+        """Return those of the fields that the form which goes there has."""
+        routes = [route for route in iter_route_contexts(self.app.routes) if "POST" in (route.methods or ())]
+        there = next(route for route in routes if route.path_regex.match(path))
+        known = set(form_fields(there.dependant))
+        return {name: value for name, value in fields.items() if name in known}
 
     def sql(self, statement: str, **values: Any) -> list[Any]:
         """Look at the database, or set a scene in it, with every right."""

@@ -19,7 +19,7 @@ def test_a_call_leaves_one_line_with_route_status_and_time(door: Door) -> None:
     structlog.get_logger("api").debug("warm")
     request_id = door.pending()
 
-    (line,) = lines_of(door, "GET", f"/v1/requests/{request_id}/events?x=secret")
+    (line,) = lines_of(door, "GET", f"/v1/requests/{request_id}/events")
 
     assert (line["event"], line["method"], line["status"]) == ("http", "GET", 200)
     assert line["route"] == "/v1/requests/{request_id}/events"

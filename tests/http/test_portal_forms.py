@@ -63,7 +63,7 @@ def test_every_form_is_refused_from_elsewhere(lenient: Portal, ann: Browser) -> 
     for path in posts:
         for headers in FOREIGN:
             fields = {"csrf": csrf, "version": "1", "id": str(NOWHERE), "number": "0", "issuer": "x", "subject": "x"}
-            answer = ann.send(path, fields, headers)
+            answer = ann.send(path, lenient.filled(path, fields), headers)
             assert answer.status_code == 403, (path, headers)
             assert "did not come from a page of this lockbox" in answer.text
 
@@ -84,7 +84,7 @@ def test_a_form_without_its_token_changes_nothing(lenient: Portal, ann: Browser,
     before = lenient.count()
 
     for path in ["/sign-out", f"/requests/{request.id}/approve", f"/requests/{request.id}/deny", *paths]:
-        answer = ann.post(path, more | shown)
+        answer = ann.post(path, lenient.filled(path, more | shown))
         # What does not exist at all is said first.
         assert answer.status in {403, 404}, path
 

@@ -185,7 +185,7 @@ def test_a_deputy_is_offered_what_the_principal_would_be_and_decides_in_the_own_
     after = browser.submit(page, "/approve")
 
     assert offered(page) == {"approve", "deny"}
-    assert "Aude (approver) approved" in after.words
+    assert "Aude (approver, standing in for Ann) approved" in after.words
 
 
 def test_somebody_who_looked_too_long_ago_is_told_what_changed(open_portal: OpenPortal) -> None:

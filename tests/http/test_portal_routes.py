@@ -88,7 +88,7 @@ def test_a_page_answers_each_role_as_the_matrix_says(everybody: Portal, route: s
     fields = {"version": "1", "id": str(new_id()), "number": "0", "issuer": "x", "subject": "x", "slug": "x"}
     before = everybody.count()
 
-    page = browser.post(path, fields) if method == "POST" else browser.get(path)
+    page = browser.post(path, everybody.filled(path, fields)) if method == "POST" else browser.get(path)
 
     if expected == SIGN_IN:
         assert (page.status, page.path) == (200, "/sign-in")

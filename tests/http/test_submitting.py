@@ -46,6 +46,7 @@ def test_what_was_filed_is_what_can_be_read(own_door: Door) -> None:
         "sentence": "",
     }
     assert shown.pop("followed_by") is None
+    assert shown.pop("decisions") == []
     assert shown == filed
     assert shown["actions"] == ["read", "export"]
     assert shown["case_ref"] == "CASE-7"

@@ -35,6 +35,8 @@ def test_an_operator_adds_a_tenant_and_is_told_where_it_is(fresh_door: Door) -> 
         "slug": slug,
         "name": "Fabrikam",
         "mode": "enforce",
+        "effective_mode": "enforce",
+        "consent_until": None,
         "plan": "standard",
         "suspended": False,
         "policy_version": None,

@@ -9,10 +9,13 @@ from uuid import UUID
 import pytest
 
 from config.embedded import Servers
+from lockbox.people.roles import Role
 from lockbox.requests import clock
+from lockbox.requests.lifecycle import Action
 from tests.builders import setting, unbound
 from tests.database.scenes import set_back, write
 from tests.database.tenancy import id_of
+from tests.ruling import stand_in
 from tests.whole.conftest import Stage
 from tests.whole.shell import Shell, lockbox, opened
 
@@ -109,6 +112,19 @@ def test_an_auditor_of_the_vendor_reads_a_request_without_what_is_not_for_them(s
 
     assert "support case" in shown
     assert request.justification not in shown
+
+
+def test_who_stood_in_for_whom_and_by_what_is_shown(shell: Shell) -> None:
+    shell.world.add("dora", Role.AUDITOR, shell.world.tenant.id)
+    stand_in(shell.world, "dora", "ann")
+    request = shell.world.submit()
+    shell.world.act("dora", Action.APPROVE, request.id)
+
+    shown = shell.does("erin", "request", "show", request.id)
+    events = shell.does("erin", "request", "events", request.id)
+
+    assert re.search(r"^Answers +approve by sample: Dora \(approver\) for Ann$", shown, re.MULTILINE)
+    assert re.search(r"Dora for Ann +approver +approve by sample", events)
 
 
 def test_the_list_goes_on_from_where_it_ended(shell: Shell) -> None:

@@ -36,6 +36,8 @@ def test_an_operator_adds_a_tenant_and_sees_no_code(shell: Shell) -> None:
         "slug": slug,
         "name": "Fabrikam",
         "mode": "enforce",
+        "effective_mode": "enforce",
+        "consent_until": None,
         "plan": "standard",
         "suspended": False,
         "policy_version": None,

@@ -1,0 +1,87 @@
+"""For whom else somebody spoke with a move: whom a system named, whose deputy a person was, and what they showed."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row
+from sqlmodel import Session, col, select
+
+from lockbox.people.models import Person
+
+PRINCIPAL = "principal_"
+"""How the personal field begins that holds the name of whom a deputy stood in for, counted from 1 by their ids."""
+
+
+@dataclass(frozen=True)
+class Someone:
+    """A person in the trail; the name is None where it was erased, or the reader may not know them."""
+
+    id: UUID
+    name: str | None
+
+
+@dataclass(frozen=True)
+class Voice:
+    """For whom a move was made beside the one who made it, and by what means they had shown who they are."""
+
+    on_behalf_of: Someone | None = None
+    stands_for: tuple[Someone, ...] = ()
+    means: str | None = None
+
+    @property
+    def others(self) -> tuple[Someone, ...]:
+        """Everybody for whom it was made."""
+        return self.stands_for or ((self.on_behalf_of,) if self.on_behalf_of else ())
+
+
+def names_of(session: Session, people: Iterable[UUID]) -> dict[UUID, str]:
+    """Return the names of these people, as far as whoever asks may know them."""
+    wanted = set(people)
+    query = select(Person.id, Person.name).where(col(Person.id).in_(wanted))
+    return dict(session.exec(query).all()) if wanted else {}
+
+
+def personal_names(people: Sequence[UUID], names: Mapping[UUID, str]) -> dict[str, str | None]:
+    """Return the personal fields in which an event keeps whom a deputy stood in for."""
+    return {field: names.get(person) for person, field in _fields(people)}
+
+
+def voices(session: Session, moves: Sequence[Row[Any]]) -> dict[int, Voice]:
+    """Return the voice of each move of a timeline, by its seq.
+
+    A name is what the event holds; where it never held one, as with an engineer for whom a system filed, it is the
+    person's of today, as far as the reader may know them.
+    """
+    bodies = {move.seq: json.loads(move.body) if move.body else {} for move in moves}
+    unnamed = {person for body in bodies.values() if not _holds_names(body) for person in _people(body)}
+    known = names_of(session, unnamed)
+    return {move.seq: _voice(bodies[move.seq], move.principals or {}, known) for move in moves}
+
+
+def _voice(body: Mapping[str, Any], principals: Mapping[str, str], known: Mapping[UUID, str]) -> Voice:
+    stood_for = [UUID(one) for one in body.get("stands_for", ())]
+    names = dict(known)
+    if _holds_names(body):
+        names = {one: principals[field] for one, field in _fields(stood_for) if field in principals}
+    named = body.get("on_behalf_of")
+    return Voice(
+        on_behalf_of=Someone(UUID(named), names.get(UUID(named))) if named else None,
+        stands_for=tuple(Someone(one, names.get(one)) for one in stood_for),
+        means=body.get("means"),
+    )
+
+
+def _fields(people: Sequence[UUID]) -> Iterable[tuple[UUID, str]]:
+    return ((person, f"{PRINCIPAL}{number}") for number, person in enumerate(people, 1))
+
+
+def _holds_names(body: Mapping[str, Any]) -> bool:
+    return any(field.startswith(PRINCIPAL) for field in body.get("personal", ()))
+
+
+def _people(body: Mapping[str, Any]) -> set[UUID]:
+    named = [body.get("on_behalf_of"), *body.get("stands_for", ())]
+    return {UUID(one) for one in named if one}

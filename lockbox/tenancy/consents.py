@@ -1,0 +1,105 @@
+"""Dated consent: which mode it makes hold until when, and its end, which is told as any other change of mode."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Row, text
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlmodel import Session
+
+from lockbox.audit.canonical import instant
+from lockbox.audit.events import THE_CLOCK, Happening
+from lockbox.database import Database, now
+from lockbox.notices import announcing
+from lockbox.people.roles import Mode
+from lockbox.tenancy.trail import ABSENT, change
+
+log = structlog.get_logger(__name__)
+
+CONSENT_ENDED = "consent_ended"
+MOST = 500
+
+CONSENTS = text("SELECT tenant_id, mode, until_at FROM consents(:tenants) WHERE until_at > :at")
+# The version that held at the end of its consent tells of it, whatever has replaced it since.
+ENDED = text("""
+SELECT p.tenant_id, t.mode, c.mode AS consented, c.until_at
+FROM policies p JOIN tenants t ON t.id = p.tenant_id
+LEFT JOIN policies s ON s.tenant_id = p.tenant_id AND s.version = p.version + 1
+CROSS JOIN LATERAL (SELECT p.body -> 'consent' ->> 'mode' AS mode,
+    CAST(p.body -> 'consent' ->> 'until' AS timestamptz) AS until_at) c
+WHERE p.body -> 'consent' ->> 'until' IS NOT NULL AND c.until_at > p.created_at AND c.until_at <= :at
+    AND (s.version IS NULL OR s.created_at > c.until_at) AND NOT EXISTS (SELECT FROM events e
+        WHERE e.action = 'consent_ended' AND e.tenant_id = p.tenant_id AND e.deadline_at = c.until_at)
+ORDER BY c.until_at LIMIT :most
+""")
+HOLD = text("SELECT pg_advisory_xact_lock(hashtextextended('lockbox consent of ' || :tenant, 0))")
+TOLD = text("""
+SELECT EXISTS (SELECT FROM events WHERE action = 'consent_ended' AND tenant_id = :tenant AND deadline_at = :until)
+""")
+
+
+@dataclass(frozen=True)
+class Consented:
+    """The mode that consent makes hold in the place of `enforce`, and until when."""
+
+    mode: Mode
+    until: datetime
+
+
+def lasting(session: Session, tenant_ids: Collection[UUID], at: datetime) -> dict[UUID, Consented]:
+    """Return the consent that lasts at each of these tenants, as far as the caller may know of the tenant."""
+    rows = session.connection().execute(CONSENTS, {"tenants": list(tenant_ids), "at": at})
+    return {row.tenant_id: Consented(Mode(row.mode), row.until_at) for row in rows}
+
+
+def tell_of_ends(database: Database) -> Iterator[str]:
+    """Write one event for each consent whose end has come, and tell the tenant; yield as each is told.
+
+    It may run anywhere, any number of times and after any pause: an end is told once. One that can't be told never
+    holds the others.
+
+    Raises:
+        sqlalchemy.exc.OperationalError: Postgres is away.
+    """
+    with database.transaction() as session:
+        ended = session.connection().execute(ENDED, {"at": now(session), "most": MOST}).all()
+    for row in ended:
+        try:
+            with database.transaction() as session:
+                told = _tell(session, row)
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others go on
+            _failed(row.tenant_id, error)
+        else:
+            if told:
+                yield "consent"
+
+
+def _failed(tenant_id: UUID, error: Exception) -> None:
+    state = getattr(getattr(error, "orig", None), "sqlstate", None)
+    log.error("consent.failed", tenant_id=str(tenant_id), error=type(error).__name__, sqlstate=state)
+
+
+def _tell(session: Session, row: Row[Any]) -> bool:
+    session.connection().execute(HOLD, {"tenant": str(row.tenant_id)})
+    if session.connection().execute(TOLD, {"tenant": row.tenant_id, "until": row.until_at}).scalar_one():
+        return False
+    relaxed = f"{row.consented} until {instant(row.until_at)}"
+    decides_again = row.mode == Mode.ENFORCE
+    happening = Happening(
+        at=now(session),
+        action=CONSENT_ENDED,
+        actor=THE_CLOCK,
+        tenant_id=row.tenant_id,
+        deadline_at=row.until_at,
+        facts={
+            "changes": {"mode": change(relaxed, row.mode)} if decides_again else {"consent": change(relaxed, ABSENT)}
+        },
+    )
+    announcing.announce(session, happening)
+    return True

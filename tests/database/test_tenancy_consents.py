@@ -1,0 +1,237 @@
+"""Dated consent: what a tenant is said to be in while it lasts, and its end, told once whoever sees to it."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from config.settings import Plan
+from lockbox.audit.canonical import instant
+from lockbox.database import Database
+from lockbox.people.roles import Mode
+from lockbox.reconcile import reconcile
+from lockbox.requests.rules import Policy
+from lockbox.tenancy import consents, policies, shutting, tenants
+from tests.builders import ShiftedClock, World, unbound
+from tests.database.postbag import Postbag, open_notices
+from tests.database.scenes import at_once, read, write
+from tests.database.tenancy import does, reads
+from tests.database.trails import Told, changes_told
+
+PLANS = {"standard": Plan()}
+HOUR = timedelta(hours=1)
+HOOK = "https://hooks.contoso.example/"
+
+
+@pytest.fixture
+def until() -> datetime:
+    """When consent ends."""
+    return datetime.now(UTC) + HOUR
+
+
+@pytest.fixture
+def late(worker: Database, later: ShiftedClock) -> Database:
+    """A worker whose clock can be shifted."""
+    return Database(worker.engine, worker.schedule, later)
+
+
+def consents_to(world: World, until: datetime | None, mode: str = "observe", **terms: object) -> None:
+    """Let the tenant's admin lay down a policy with dated consent, or without it for None."""
+    consent = {"mode": mode, "until": until} if until else None
+    policy = Policy.model_validate({"vendor_review": False, "consent": consent} | terms)
+    does(world, "tara", policies.change, policy)
+
+
+def ends(world: World) -> list[Told]:
+    """Return what was told of ends of consent."""
+    return [one for one in changes_told(world.house) if one.action == "consent_ended"]
+
+
+@pytest.mark.parametrize("who", ["tara", "aude", "erin", "olga"])
+def test_a_tenant_is_said_to_be_in_the_mode_that_holds_and_until_when(
+    world: World, until: datetime, later: ShiftedClock, who: str
+) -> None:
+    consents_to(world, until)
+
+    during = reads(world, who, tenants.show)
+    with world.house.transaction() as session:
+        listed = tenants.page(session, world.people[who], cursor=None, most=10).overviews
+    later.shift = HOUR
+    with Database(world.house.engine, world.house.schedule, later).transaction() as session:
+        after = tenants.show(session, world.people[who], world.tenant.slug)
+
+    assert during.consented is not None
+    assert (during.tenant.mode, during.effective_mode) == (Mode.ENFORCE, Mode.OBSERVE)
+    assert during.consented.until == until
+    assert listed == [during]
+    assert (after.tenant.mode, after.effective_mode, after.consented) == (Mode.ENFORCE, Mode.ENFORCE, None)
+
+
+def test_consent_relaxes_no_mode_but_enforce(world: World, until: datetime) -> None:
+    consents_to(world, until)
+    does(world, "tara", shutting.switch_mode, Mode.OFF, plans=PLANS)
+
+    shown = reads(world, "tara", tenants.show)
+
+    assert (shown.effective_mode, shown.consented) == (Mode.OFF, None)
+
+
+def test_nobody_reads_of_a_consent_elsewhere(world: World, api: Database, until: datetime) -> None:
+    elsewhere = World.make(api)
+    consents_to(elsewhere, until)
+
+    with world.house.transaction() as session:
+        tenants.show(session, world.people["tara"], world.tenant.slug)
+        found = consents.lasting(session, [elsewhere.tenant.id], datetime.now(UTC))
+
+    assert found == {}
+
+
+def test_the_end_of_consent_is_one_event_that_admins_approvers_and_webhooks_hear_of(
+    world: World, late: Database, later: ShiftedClock, post: Postbag, until: datetime
+) -> None:
+    post.endpoint(world, HOOK, tenant_id=world.tenant.id)
+    consents_to(world, until)
+    consents_to(world, until, quorum=2)
+    post.deliver(late, open_notices(late))
+    post.mail.sent.clear()
+
+    list(reconcile(late, None))
+    before = ends(world)
+    later.shift = HOUR
+    for _ in range(3):
+        list(reconcile(late, None))
+    post.deliver(late, open_notices(late))
+
+    assert before == []
+    (told,) = ends(world)
+    assert (told.role, told.told) == ("clock", {"Tara", "Ann", "Amir", "Abe", HOOK})
+    assert told.changes == {"mode": f"observe until {instant(until)} → enforce"}
+    assert told.facts["deadline_at"] == instant(until)
+    assert {mail.subject for mail in post.mail.sent} == {"The dated consent of Contoso has ended"}
+    assert "Lockbox (clock)" in post.mail.sent[0].text
+
+
+def test_of_workers_that_see_the_end_together_one_tells_of_it(
+    world: World, late: Database, later: ShiftedClock, until: datetime, pool: ThreadPoolExecutor
+) -> None:
+    consents_to(world, until)
+    later.shift = HOUR
+
+    said = at_once(pool, *[lambda: list(consents.tell_of_ends(late)) for _ in range(4)])
+
+    assert sorted(map(len, said)) == [0, 0, 0, 1]  # type: ignore[arg-type]
+    assert len(ends(world)) == 1
+
+
+@pytest.mark.parametrize("afterwards", ["replaced", "taken away", "switched"])
+def test_an_end_that_nobody_was_there_to_see_is_told_though_the_policy_has_changed_since(
+    world: World, late: Database, later: ShiftedClock, until: datetime, afterwards: str
+) -> None:
+    consents_to(world, until)
+    later.shift = 2 * HOUR
+    api = Database(world.house.engine, world.house.schedule, later)
+    again = until + 5 * HOUR
+    policy = (
+        Policy.model_validate({"consent": {"mode": "off", "until": again}}) if afterwards == "replaced" else Policy()
+    )
+    if afterwards == "switched":
+        does(world, "tara", shutting.switch_mode, Mode.ENFORCE, plans=PLANS, house=api)
+    else:
+        does(world, "tara", policies.change, policy, house=api)
+
+    list(consents.tell_of_ends(late))
+    first = [told.facts["deadline_at"] for told in ends(world)]
+    later.shift = 9 * HOUR
+    list(consents.tell_of_ends(late))
+
+    both = [instant(until), instant(again)]
+    assert first == both[:1]
+    assert [told.facts["deadline_at"] for told in ends(world)] == (both if afterwards == "replaced" else first)
+
+
+@pytest.mark.parametrize("instead", ["longer", "shorter", "none"])
+def test_consent_that_was_changed_before_its_end_ends_as_it_was_changed(
+    world: World, late: Database, later: ShiftedClock, until: datetime, instead: str
+) -> None:
+    consents_to(world, until)
+    changed = {"longer": until + HOUR, "shorter": until - HOUR / 2, "none": None}[instead]
+    consents_to(world, changed)
+    later.shift = 3 * HOUR
+
+    list(consents.tell_of_ends(late))
+
+    assert [told.facts["deadline_at"] for told in ends(world)] == ([instant(changed)] if changed else [])
+
+
+def test_consent_that_was_over_when_it_was_laid_down_has_no_end(
+    world: World, late: Database, later: ShiftedClock, until: datetime
+) -> None:
+    consents_to(world, until - 2 * HOUR)
+    later.shift = HOUR
+
+    assert list(consents.tell_of_ends(late)) == []
+    assert ends(world) == []
+
+
+def test_an_end_at_a_tenant_in_another_mode_is_told_as_what_it_is(
+    world: World, late: Database, later: ShiftedClock, until: datetime
+) -> None:
+    consents_to(world, until)
+    does(world, "tara", shutting.switch_mode, Mode.OFF, plans=PLANS)
+    later.shift = HOUR
+
+    list(consents.tell_of_ends(late))
+
+    (told,) = ends(world)
+    assert told.changes == {"consent": f"observe until {instant(until)} → none"}
+
+
+def test_one_end_that_cannot_be_told_holds_no_other(
+    world: World, api: Database, late: Database, later: ShiftedClock, until: datetime
+) -> None:
+    elsewhere = World.make(api)
+    for one, end in ((world, until), (elsewhere, until + HOUR)):
+        consents_to(one, end)
+    write(
+        unbound(api),
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;"
+        "CREATE TRIGGER fails BEFORE INSERT ON events FOR EACH ROW "
+        f"WHEN (NEW.tenant_id = '{world.tenant.id}') EXECUTE FUNCTION fail()",
+    )
+    later.shift = 3 * HOUR
+
+    list(consents.tell_of_ends(late))
+
+    rows = read(api, "SELECT tenant_id FROM events WHERE action = 'consent_ended'")
+    assert [row.tenant_id for row in rows] == [elsewhere.tenant.id]
+
+
+def test_what_may_have_ended_is_found_by_an_index(world: World, worker: Database, until: datetime) -> None:
+    consents_to(world, until)
+
+    with worker.engine.begin() as connection:
+        connection.execute(text("SET LOCAL enable_seqscan = off"))
+        values = {"at": until + HOUR, "most": 1}
+        plan = connection.execute(text(f"EXPLAIN {consents.ENDED.text}"), values).scalars().all()
+
+    assert "ix_policies_consent" in "".join(plan)
+    assert "uq_events_consent_ended" in "".join(plan)
+
+
+def test_the_database_takes_one_end_of_a_consent(
+    world: World, late: Database, later: ShiftedClock, until: datetime
+) -> None:
+    consents_to(world, until)
+    later.shift = HOUR
+    list(consents.tell_of_ends(late))
+
+    with pytest.raises(DBAPIError, match="uq_events_consent_ended"):
+        write(
+            unbound(world.house),
+            "INSERT INTO events (id, tenant_id, at, action, actor_role, deadline_at, body) "
+            "SELECT uuidv7(), tenant_id, now(), action, actor_role, deadline_at, body FROM events "
+            "WHERE action = 'consent_ended'",
+        )

@@ -1,0 +1,142 @@
+"""Who is behind a move beside the one who made it: deputies' principals, engineers of systems, and what was shown."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from lockbox.people.roles import Caller, Means, Role, Scope
+from lockbox.requests import acting
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.rules import Policy
+from lockbox.requests.voting import Verdict
+from tests.builders import HERE, SETTINGS, World, unbound
+from tests.http.door import Door
+from tests.http.portal import Browser, OpenPortal, Portal
+from tests.ruling import signed_in, stand_in
+
+FORGET = """
+UPDATE events SET body = convert_to((convert_from(body, 'utf8')::jsonb #- '{personal,principal_1}')::text, 'utf8')
+WHERE request_id = :id
+"""
+
+
+def with_dora(world: World, *principals: str) -> Caller:
+    """Let Dora, who is no approver, stand in for some."""
+    dora = world.add("dora", Role.AUDITOR, world.tenant.id)
+    for principal in principals:
+        stand_in(world, "dora", principal)
+    return dora
+
+
+def named(world: World, *names: str) -> list[dict[str, str]]:
+    """Return people as the API names them, by their ids."""
+    people = [{"id": str(world.people[name].person_id), "name": name.capitalize()} for name in names]
+    return sorted(people, key=lambda person: person["id"])
+
+
+def last(door: Door, who: str, request_id: object) -> dict[str, Any]:
+    """Return the last event of a request as somebody reads it."""
+    item: dict[str, Any] = door.get(who, f"/v1/requests/{request_id}/events").json()["items"][-1]
+    return item
+
+
+def approves(world: World, caller: Caller, request: AccessRequest) -> None:
+    """Let somebody approve as the caller that they are."""
+    with world.house.transaction() as session:
+        acting.act(session, caller, HERE, request.id, Verdict(Action.APPROVE))
+
+
+@pytest.mark.parametrize("who", ["ann", "tara", "aude", "erin", "max", "vera"])
+def test_all_who_see_a_decision_see_for_whom_a_deputy_gave_it(fresh_door: Door, who: str) -> None:
+    world = fresh_door.world
+    with_dora(world, "ann", "amir")
+    request_id = fresh_door.pending()
+    fresh_door.act("dora", "approve", request_id)
+
+    event = last(fresh_door, who, request_id)
+    (decision,) = fresh_door.get(who, f"/v1/requests/{request_id}").json()["decisions"]
+
+    both = named(world, "ann", "amir")
+    assert (event["stands_for"], event["on_behalf_of"], event["means"]) == (both, both[0], "sample")
+    assert (decision["verdict"], decision["by"]["name"], decision["role"]) == ("approve", "Dora", "approver")
+    assert (decision["stands_for"], decision["on_behalf_of"], decision["means"]) == (both, both[0], "sample")
+    assert decision["at"] == event["at"]
+
+
+def test_an_approver_who_is_a_deputy_too_has_the_principal_named_as_well(fresh_door: Door) -> None:
+    world = fresh_door.world
+    stand_in(world, "amir", "ann")
+    request_id = fresh_door.pending()
+
+    fresh_door.act("amir", "approve", request_id)
+
+    event = last(fresh_door, "ann", request_id)
+    assert (event["actor"]["name"], event["stands_for"]) == ("Amir", named(world, "ann"))
+    assert event["on_behalf_of"] == named(world, "ann")[0]
+
+
+def test_who_decides_for_nobody_else_has_nobody_named(fresh_door: Door) -> None:
+    request_id = fresh_door.active()
+
+    event = last(fresh_door, "ann", request_id)
+
+    assert (event["on_behalf_of"], event["stands_for"]) == (None, [])
+
+
+def test_an_engineer_for_whom_a_system_filed_is_named(fresh_door: Door) -> None:
+    world = fresh_door.world
+    world.add("bot", Role.SYSTEM, scopes={Scope.REQUESTS_FILE}, services=set(SETTINGS.services))
+    filed = fresh_door.file("bot", engineer=str(world.people["erin"].person_id)).json()
+
+    event = last(fresh_door, "ann", filed["id"])
+
+    assert (event["actor"]["name"], event["on_behalf_of"]) == ("Bot", named(world, "erin")[0])
+
+
+def test_a_principals_name_that_was_erased_leaves_the_id(fresh_door: Door) -> None:
+    world = fresh_door.world
+    with_dora(world, "ann")
+    request_id = fresh_door.pending()
+    fresh_door.act("dora", "approve", request_id)
+    fresh_door.run_sql("DELETE FROM event_details WHERE field LIKE 'principal%' AND value = 'Ann'")
+
+    event = last(fresh_door, "ann", request_id)
+
+    assert event["stands_for"] == [{"id": str(world.people["ann"].person_id), "name": "erased"}]
+
+
+def test_an_event_from_before_names_were_kept_names_whom_the_reader_may_know(fresh_door: Door) -> None:
+    world = fresh_door.world
+    with_dora(world, "ann")
+    request_id = fresh_door.pending()
+    fresh_door.act("dora", "approve", request_id)
+    with unbound(world.house).begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        connection.execute(text(FORGET), {"id": request_id})
+    fresh_door.run_sql("DELETE FROM event_details WHERE field LIKE 'principal%'")
+
+    assert last(fresh_door, "tara", request_id)["stands_for"] == named(world, "ann")
+    assert [one["name"] for one in last(fresh_door, "erin", request_id)["stands_for"]] == ["erased"]
+
+
+def shown(portal: Portal, who: str, request_id: object) -> str:
+    """Return what the page of a request says to somebody."""
+    browser = Browser(portal)
+    browser.enter(who)
+    return browser.get(f"/requests/{request_id}").words
+
+
+def test_the_page_says_for_whom_a_deputy_decided_and_by_what(open_portal: OpenPortal) -> None:
+    portal = open_portal(Policy(vendor_review=False, mail_suffices=True))
+    world = portal.world
+    with_dora(world, "ann", "amir")
+    request = world.submit()
+    approves(world, signed_in(world, "dora", Means.MAIL), request)
+
+    for who in ("ann", "tara", "erin"):
+        page = shown(portal, who, request.id)
+        both = ", ".join(one["name"] for one in named(world, "ann", "amir"))
+        assert f"Dora (approver, standing in for {both}) approved" in page
+        assert "signed in by a code from a mail alone" in page

@@ -1,0 +1,76 @@
+"""What a route does not know it refuses by name, in queries and in forms: nothing that somebody says is ignored."""
+
+from typing import Any
+
+import pytest
+from fastapi.routing import APIRoute
+
+from api.app import make_app
+from lockbox.database import Database
+from tests.builders import SETTINGS
+from tests.http.door import Door, facts
+from tests.http.portal import Browser, Portal
+
+
+def routes(house: Database) -> list[tuple[str, str]]:
+    """Return method and path of every route, of the API and of the pages."""
+    app = make_app(SETTINGS, house)
+    found = [one for included in app.routes for one in getattr(included, "original_router", app).routes]
+    return sorted(
+        {(method, route.path) for route in found if isinstance(route, APIRoute) for method in route.methods or ()}
+    )
+
+
+def test_no_route_but_that_of_an_issuers_answer_takes_a_parameter_that_it_does_not_know(door: Door) -> None:
+    taken = []
+    for method, path in routes(door.house):
+        answer = door.call("ann", method, path.replace("{number}", "1"), params={"no_such": "x"})
+        if answer.status_code != 422 or "no_such" not in answer.text:
+            taken.append(path)
+
+    assert len(routes(door.house)) > 60
+    assert taken == ["/sign-in/oidc/callback"]
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "known"),
+    [
+        ("/v1/requests", {"stat": "pending", "State": "active", "limit": "1"}, "state"),
+        ("/v1/tenants", {"page": "2"}, "cursor, limit"),
+        ("/v1/requests/{id}", {"verbose": "1"}, "leave it out"),
+    ],
+)
+def test_each_unknown_parameter_is_named_with_what_there_is(
+    door: Door, path: str, query: dict[str, str], known: str
+) -> None:
+    answer = door.get("erin", path.replace("{id}", door.pending()), **query)
+
+    told = facts(answer, 422, "invalid-request")
+    assert [error["field"] for error in told["errors"]] == [name for name in query if name != "limit"]
+    assert all(known in error["message"] for error in told["errors"])
+
+
+def test_what_an_unknown_parameter_says_is_not_repeated(door: Door) -> None:
+    answer = door.get("erin", "/v1/requests", **{"token": "s3cret", "x" * 500: "s3cret"})
+
+    assert "s3cret" not in answer.text
+    assert max(len(error["field"]) for error in answer.json()["errors"]) == 100
+
+
+def test_every_known_parameter_is_taken(door: Door) -> None:
+    query: dict[str, Any] = {"state": "pending", "service": "exchange-online", "limit": 1}
+
+    assert door.get("erin", "/v1/requests", **query).status_code == 200
+
+
+def test_a_form_with_a_field_that_its_page_has_not_does_nothing(portal: Portal) -> None:
+    request = portal.world.submit()
+    browser = Browser(portal)
+    browser.enter("ann")
+    form = browser.get(f"/requests/{request.id}").form(f"/requests/{request.id}/deny")
+
+    answer = browser.send(f"/requests/{request.id}/deny", form.fields | {"seconds": "60"})
+
+    assert answer.status_code == 422
+    assert "seconds" in answer.text
+    assert browser.send(f"/requests/{request.id}/deny", form.fields).status_code == 303
