@@ -151,11 +151,13 @@ def rename(session: Session, caller: Caller, origin: Origin, slug: str, name: st
 
     Raises:
         Unknown, NotYours: as named.
+        SignInAgain: the admin's sign-in is too weak or too old; mails call the tenant by its name.
     """
     tenant = authority.known(session, caller, slug)
     seat = authority.take(session, caller, origin, (Role.TENANT_ADMIN,), tenant)
     tenant = authority.locked(session, tenant)
     if name != tenant.name:
+        authority.firmly(session, seat, tenant)
         changes = {"name": change(tenant.name, name)}
         tenant.name = name
         _save(session, seat, tenant, "tenant_renamed", changes)
