@@ -163,7 +163,10 @@ def _show(tenant: Mapping[str, Any], *, plain: bool) -> None:
     if plain:
         as_json(tenant)
         return
-    counts = {
+    known = {
+        "Mode": tenant["mode"],
+        "Plan": tenant["plan"],
+        "Suspended": tenant["suspended"],
         "Policy": tenant["policy_version"] and f"version {tenant['policy_version']}",
         "Members": tenant["members"],
         "Open windows": tenant["open_windows"],
@@ -173,10 +176,7 @@ def _show(tenant: Mapping[str, Any], *, plain: bool) -> None:
         {
             "Tenant": tenant["slug"],
             "Name": tenant["name"],
-            "Mode": tenant["mode"],
-            "Plan": tenant["plan"],
-            "Suspended": tenant["suspended"],
-            **{name: value for name, value in counts.items() if value is not None},
+            **{name: value for name, value in known.items() if value is not None},
         }
     )
 

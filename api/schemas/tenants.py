@@ -44,13 +44,16 @@ class NewName(Incoming):
 
 
 class TenantView(BaseModel):
-    """A tenant; the numbers are for its members, and `in_review` for its admins: null is for who may not know."""
+    """A tenant; the numbers are for its members, and `in_review` for its admins: null is for who may not know.
+
+    Mode, plan and suspension are for its members and for the vendor's operators and auditors.
+    """
 
     slug: str
     name: str
-    mode: Mode
-    plan: str
-    suspended: bool
+    mode: Mode | None = None
+    plan: str | None = None
+    suspended: bool | None = None
     policy_version: int | None = None
     members: int | None = None
     open_windows: int | None = None

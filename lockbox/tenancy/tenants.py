@@ -14,7 +14,7 @@ from lockbox.people import context
 from lockbox.people import tenants as registry
 from lockbox.people.models import Membership, Person, Tenant
 from lockbox.people.roles import Caller, Role
-from lockbox.refusals import SlugTaken, UnknownPlan
+from lockbox.refusals import SlugTaken, Unknown, UnknownPlan
 from lockbox.requests import register
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
@@ -41,10 +41,14 @@ class Founding:
 
 @dataclass(frozen=True)
 class Overview:
-    """A tenant as a reader sees it; the counts are for its members, `in_review` for its admins only."""
+    """A tenant as a reader sees it; the counts are for its members, `in_review` for its admins only.
+
+    Engineers and managers of the vendor learn its slug and name alone.
+    """
 
     tenant: Tenant
     is_own: bool
+    by_name_only: bool = False
     members: int | None = None
     open_windows: int | None = None
     in_review: int | None = None
@@ -64,10 +68,12 @@ def add(session: Session, caller: Caller, origin: Origin, founding: Founding, pl
     Raises:
         NotYours: the caller is no operator.
         UnknownPlan, SlugTaken: as named.
+        LicenceRequired: the plan does not include the lockbox, so the tenant could not stay in `enforce`.
         OtherSide: the address belongs to somebody at the vendor.
     """
     seat = authority.take(session, caller, origin, (Role.OPERATOR,))
     _is_a_plan(founding.plan, plans)
+    authority.entitled(founding.plan, plans)
     offers.not_of_the_vendor(session, founding.admin_address)
     try:
         with session.begin_nested():
@@ -90,8 +96,10 @@ def add(session: Session, caller: Caller, origin: Origin, founding: Founding, pl
 
 
 def page(session: Session, caller: Caller, *, cursor: str | None, most: int) -> Page:
-    """Return the tenants that the caller may know of, by slug, from the cursor on."""
+    """Return the tenants that the caller may know of, by slug, from the cursor on; to a machine none."""
     context.enter(session, caller)
+    if caller.holds(Role.SYSTEM):
+        return Page([], None)
     query = select(Tenant).order_by(col(Tenant.slug)).limit(most + 1)
     if cursor is not None:
         query = query.where(col(Tenant.slug) > cursor)
@@ -101,12 +109,15 @@ def page(session: Session, caller: Caller, *, cursor: str | None, most: int) -> 
 
 
 def show(session: Session, caller: Caller, slug: str) -> Overview:
-    """Return one tenant.
+    """Return one tenant; to a machine none.
 
     Raises:
         Unknown: there is none, or the caller has no business with it.
     """
-    (overview,) = _seen(session, caller, [authority.known(session, caller, slug)])
+    tenant = authority.known(session, caller, slug)
+    if caller.holds(Role.SYSTEM):
+        raise Unknown(authority.NO_TENANT)
+    (overview,) = _seen(session, caller, [tenant])
     return overview
 
 
@@ -189,17 +200,18 @@ def _save(session: Session, seat: Seat, tenant: Tenant, action: str, changes: Ma
 def _seen(session: Session, caller: Caller, tenants: Sequence[Tenant]) -> list[Overview]:
     own = frozenset(caller.tenants()) & {tenant.id for tenant in tenants}
     if not own:
-        return [Overview(tenant, is_own=False) for tenant in tenants]
+        by_name_only = not caller.holds(Role.OPERATOR, Role.VENDOR_AUDITOR)
+        return [Overview(tenant, is_own=False, by_name_only=by_name_only) for tenant in tenants]
     members, windows = _members(session, own), _open_windows(session, own)
     administered = own & caller.tenants({Role.TENANT_ADMIN})
     reviews = _in_review(session, administered)
     return [
         Overview(
             tenant,
-            tenant.id in own,
-            members.get(tenant.id, 0) if tenant.id in own else None,
-            windows.get(tenant.id, 0) if tenant.id in own else None,
-            reviews.get(tenant.id, 0) if tenant.id in administered else None,
+            is_own=tenant.id in own,
+            members=members.get(tenant.id, 0) if tenant.id in own else None,
+            open_windows=windows.get(tenant.id, 0) if tenant.id in own else None,
+            in_review=reviews.get(tenant.id, 0) if tenant.id in administered else None,
         )
         for tenant in tenants
     ]
