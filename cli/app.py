@@ -36,10 +36,13 @@ prints JSON, with --json. Ends with 1 where the answer is no, and with 2
 where the command was written wrongly.
 """
 NEXT = """
-Next, with this token and LOCKBOX_URL={url}:
-  read -rs LOCKBOX_TOKEN && export LOCKBOX_TOKEN    # paste it; no history keeps it
-  lockbox me
-  lockbox token rotate --days {days:<20}# a token that lasts, in its place
+It reads and closes. Opening takes a passkey, or your sign-in service. To add one, start the API and enter this code,
+which works once and for 24 hours, at {url}/invitations/{invitation}
+
+    {code}
+
+Next, with LOCKBOX_URL={url}:
+  lockbox sign-in                       # signs this terminal in by your browser, for a quarter of an hour
   lockbox tenant add contoso --name Contoso --admin-name "Tara Todd" --admin-email tara@contoso.example
   lockbox vendor invite --name "Erin Engel" --email erin@vendor.example --role engineer
 """
@@ -125,8 +128,8 @@ def make_first_operator(
 ) -> None:
     """Make the first operator on an empty database.
 
-    Works once, as the database's owner (LOCKBOX_OWNER_DATABASE_URL), and prints that operator's own first token,
-    which lasts 24 hours. LOCKBOX_ENVIRONMENT has to be that of the API.
+    Works once, as the database's owner (LOCKBOX_OWNER_DATABASE_URL), and prints that operator's own first token and
+    the code by which they add a passkey. Both last 24 hours. LOCKBOX_ENVIRONMENT has to be that of the API.
     """
     try:
         settings = load()
@@ -138,8 +141,7 @@ def make_first_operator(
         raise stop(_refused(error)) from None
     warn(f"{made.name} is the first operator. This token is theirs, lasts 24 hours and is shown once:")
     print(made.token)
-    usual = min(settings.token_days, settings.most_token_days)
-    warn(NEXT.format(url=settings.public_url, days=usual).rstrip())
+    warn(NEXT.format(url=settings.public_url, invitation=made.invitation_id, code=made.code).rstrip())
 
 
 @app.command()

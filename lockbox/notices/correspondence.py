@@ -97,6 +97,12 @@ def prepared(database: Database, row: Row[Any], at: datetime, vault: Vault) -> M
     )
 
 
+def invitation_code() -> str:
+    """Return 160 random bits as eight groups of four letters and digits."""
+    letters = base64.b32encode(secrets.token_bytes(INVITATION_BYTES)).decode()
+    return "-".join(letters[start : start + GROUP] for start in range(0, len(letters), GROUP))
+
+
 def invitation_hash(code: str) -> bytes:
     """Return the SHA-256 of an invitation's code, however it was spaced and cased by whoever typed it."""
     return hashlib.sha256(code.replace("-", "").replace(" ", "").upper().encode()).digest()
@@ -104,7 +110,7 @@ def invitation_hash(code: str) -> bytes:
 
 def _secret(database: Database, row: Row[Any], at: datetime, vault: Vault) -> tuple[str | None, datetime | None]:
     if row.template == INVITATION:
-        code, until = _invitation_code(), at + INVITED_FOR
+        code, until = invitation_code(), at + INVITED_FOR
         with database.transaction() as session:
             values = {"id": row.about_id, "hash": invitation_hash(code), "until": until}
             session.connection().execute(INVITED, values)
@@ -125,9 +131,3 @@ def _waiting(database: Database, row: Row[Any]) -> dict[str, str]:
         str(one.id): f"{one.name} asks for {one.service}; answer by {clock_time(one.deadline_at, row.time_zone)}"
         for one in rows
     }
-
-
-def _invitation_code() -> str:
-    """Return 160 random bits as eight groups of four letters and digits."""
-    letters = base64.b32encode(secrets.token_bytes(INVITATION_BYTES)).decode()
-    return "-".join(letters[start : start + GROUP] for start in range(0, len(letters), GROUP))

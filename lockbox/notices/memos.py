@@ -40,10 +40,12 @@ TITLES = {
     "endpoint_removed": "A webhook of {tenant} was removed",
     "endpoint_disabled": "A webhook of {tenant} is called no more",
     "eligible_changed": "Who may be a deputy at {tenant} was changed",
+    "person_disabled": "Somebody at {tenant} was shut out",
     DEPUTY_BEGINS: "You stand in for an approver of {tenant} from now on",
     INVITATION: "You are invited to {tenant}",
     SIGN_IN_CODE: "Your code to sign in",
 }
+OF_NO_TENANT = frozenset({"person_disabled", DEPUTY_BEGINS, INVITATION, SIGN_IN_CODE})
 LABELS = {"member": "Who", "principal": "For", "deputy": "Deputy", "comment": "Comment", "endpoint": "Webhook"}
 CUSTOMERS_WORDS = "the vendor"
 

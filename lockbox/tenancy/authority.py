@@ -17,6 +17,7 @@ from lockbox.people.roles import TENANT_ROLES, Caller, Role
 from lockbox.refusals import LicenceRequired, NotYours, Unknown
 from lockbox.requests import policies
 from lockbox.requests.merging import strictest
+from lockbox.requests.rules import Policy
 from lockbox.requests.voting import strong_enough
 from lockbox.requests.writing import Origin
 
@@ -94,6 +95,15 @@ def firmly(session: Session, seat: Seat, tenant: Tenant) -> None:
     at = now(session)
     if directory(session, {tenant.id}, at).approvers[tenant.id]:
         strong_enough(seat.caller, strictest(policies.current(session, tenant)), at)
+
+
+def firmly_at_the_vendor(session: Session, seat: Seat) -> None:
+    """Check that an operator who opens something, at the vendor or a tenant, signed in freshly and strongly.
+
+    Raises:
+        SignInAgain: an API token or a mailed code was shown, or it is too long ago.
+    """
+    strong_enough(seat.caller, Policy(), now(session))
 
 
 def entitled(plan: str, plans: Mapping[str, Plan]) -> None:

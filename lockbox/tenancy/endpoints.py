@@ -16,7 +16,7 @@ from lockbox.fetching import FetchFailed
 from lockbox.notices import announcing
 from lockbox.notices import endpoints as kept
 from lockbox.notices.calls import TEST
-from lockbox.notices.memos import DEPUTY_BEGINS, INVITATION, SIGN_IN_CODE, TITLES
+from lockbox.notices.memos import OF_NO_TENANT, TITLES
 from lockbox.notices.models import Delivery, Endpoint, Format
 from lockbox.notices.outbox import KIND
 from lockbox.notices.vault import Vault
@@ -25,8 +25,6 @@ from lockbox.people.models import Tenant
 from lockbox.people.roles import Caller, Role
 from lockbox.refusals import EndpointDisabled, Invalid, Outdated, StillWaiting, TooManyEndpoints, Unknown
 from lockbox.requests.lifecycle import State
-from lockbox.requests.rules import Policy
-from lockbox.requests.voting import strong_enough
 from lockbox.requests.writing import Origin
 from lockbox.schedule import NOTICES, Promise
 from lockbox.tenancy import authority, trail
@@ -40,7 +38,7 @@ BY_HAND = "by_hand"
 ADMINS = (Role.TENANT_ADMIN,)
 OPERATORS = (Role.OPERATOR,)
 OF_REQUESTS = frozenset(f"request.{state}" for state in State)
-OF_TENANTS = frozenset(f"tenant.{kind}" for kind in TITLES.keys() - {DEPUTY_BEGINS, INVITATION, SIGN_IN_CODE})
+OF_TENANTS = frozenset(f"tenant.{kind}" for kind in TITLES.keys() - OF_NO_TENANT)
 # What sends no more outside than before, and to nowhere else: no fresh sign-in is asked for it.
 HARMLESS = frozenset({"description"})
 
@@ -307,7 +305,7 @@ def _firmly(session: Session, seat: Seat, tenant: Tenant | None) -> None:
     if tenant is not None:
         authority.firmly(session, seat, tenant)
     else:
-        strong_enough(seat.caller, Policy(), now(session))
+        authority.firmly_at_the_vendor(session, seat)
 
 
 def _good(url: str, event_types: Iterable[str], tenant_id: UUID | None, reach: Reach) -> None:

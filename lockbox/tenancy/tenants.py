@@ -67,11 +67,13 @@ def add(session: Session, caller: Caller, origin: Origin, founding: Founding, pl
 
     Raises:
         NotYours: the caller is no operator.
+        SignInAgain: the operator's sign-in is too weak or too old.
         UnknownPlan, SlugTaken: as named.
         LicenceRequired: the plan does not include the lockbox, so the tenant could not stay in `enforce`.
         OtherSide: the address belongs to somebody at the vendor.
     """
     seat = authority.take(session, caller, origin, (Role.OPERATOR,))
+    authority.firmly_at_the_vendor(session, seat)
     _is_a_plan(founding.plan, plans)
     authority.entitled(founding.plan, plans)
     offers.not_of_the_vendor(session, founding.admin_address)
@@ -135,6 +137,7 @@ def resume(session: Session, caller: Caller, origin: Origin, slug: str) -> Overv
 
     Raises:
         Unknown, NotYours: as named.
+        SignInAgain: the operator's sign-in is too weak or too old.
     """
     return _suspended(session, caller, origin, slug, suspended=False)
 
@@ -146,11 +149,13 @@ def set_plan(
 
     Raises:
         Unknown, NotYours, UnknownPlan: as named.
+        SignInAgain: the operator's sign-in is too weak or too old; a plan that lapses keeps a tenant from `enforce`.
     """
     seat, tenant = authority.operate(session, caller, origin, slug)
     _is_a_plan(plan, plans)
     tenant = authority.locked(session, tenant)
     if plan != tenant.plan:
+        authority.firmly_at_the_vendor(session, seat)
         changes = {"plan": change(tenant.plan, plan)}
         tenant.plan = plan
         _save(session, seat, tenant, "plan_changed", changes)
@@ -179,6 +184,8 @@ def _suspended(session: Session, caller: Caller, origin: Origin, slug: str, *, s
     seat, tenant = authority.operate(session, caller, origin, slug)
     tenant = authority.locked(session, tenant)
     if suspended != tenant.suspended:
+        if not suspended:
+            authority.firmly_at_the_vendor(session, seat)
         words = ("no", "yes") if suspended else ("yes", "no")
         tenant.suspended = suspended
         action = "tenant_suspended" if suspended else "tenant_resumed"

@@ -50,9 +50,11 @@ def invite(
 
     Raises:
         NotYours: the caller is no operator.
+        SignInAgain: the operator's sign-in is too weak or too old.
         AlreadyMember, AlreadyInvited: as named.
     """
     seat = authority.take(session, caller, origin, OPERATORS)
+    authority.firmly_at_the_vendor(session, seat)
     at = now(session)
     offers.only_one(session, None, address, at)
     return offers.make(session, seat, Offer(name, address, roles), at)
@@ -76,12 +78,15 @@ def set_roles(session: Session, caller: Caller, origin: Origin, person_id: UUID,
         NotYours, Unknown: as named.
         OwnRoles: it is the caller.
         Invalid: the person is disabled.
+        SignInAgain: it is a new role, and the operator's sign-in is too weak or too old.
     """
     seat, member = _colleague(session, caller, origin, person_id)
     if member.is_disabled:
         raise Invalid("Somebody who is disabled gets no roles.", field="person_id")
     if member.roles and (Role.SYSTEM in roles) is not (Role.SYSTEM in member.roles):
         raise Invalid("A person becomes no system, nor a system a person: invite the other one.", field="roles")
+    if roles - member.roles:
+        authority.firmly_at_the_vendor(session, seat)
     if roles != member.roles:
         _replace(session, seat, member, roles, "member_changed")
     return _again(session, person_id)
