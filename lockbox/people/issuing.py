@@ -79,6 +79,7 @@ def make(session: Session, caller: Caller, place: Place, wanted: Wanted, rules: 
         by_mail=by_mail,
         scopes=wanted.scopes,
         services=wanted.services,
+        only_at=caller.only_at,
     )
     _record(session, caller, place, "token_made", issued.token)
     return issued

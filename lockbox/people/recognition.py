@@ -11,7 +11,9 @@ from sqlmodel import Session
 from lockbox.people import context
 from lockbox.people.roles import Caller, Means, Role, Side, Standing
 
-RECOGNISE = text("SELECT * FROM recognise(:kind, :shown, :hash)")
+RECOGNISE = text("""
+SELECT r.*, b.only_at FROM recognise(:kind, :shown, :hash) r CROSS JOIN LATERAL bounds(:kind, r.key_id) b
+""")
 
 
 class Kind(StrEnum):
@@ -35,7 +37,8 @@ class Found:
     """Who was recognised, and what is known of what they showed; nothing of it is judged yet.
 
     `person_id` is None where what was shown is good but belongs to nobody (yet). For an invitation the standings are
-    those that it offers. `revoked` also says that a sign-in or an invitation has been used.
+    those that it offers. `revoked` also says that a sign-in or an invitation has been used. `only_at` is the one
+    tenant at which it counts, if it does not everywhere.
     """
 
     key_id: UUID | None
@@ -51,6 +54,7 @@ class Found:
     revoked: bool
     scopes: frozenset[str]
     services: frozenset[str]
+    only_at: UUID | None
 
     def caller(self, means: Means | None = None, signed_in_at: datetime | None = None) -> Caller:
         """Return the person as the house sees one; what was just proven may be stronger than what is on record."""
@@ -67,7 +71,7 @@ class Found:
             means or self.means or Means.TOKEN,
             self.key_id,
             signed_in_at or self.signed_in_at,
-        )
+        ).within(self.only_at)
 
 
 def recognise(session: Session, kind: Kind, shown: str = "", hash_: bytes = b"") -> Found | None:
@@ -81,7 +85,7 @@ def recognise(session: Session, kind: Kind, shown: str = "", hash_: bytes = b"")
     if row is None:
         return None
     if row.person_id is not None and kind is not Kind.INVITATION:
-        context.entered(session, row.person_id)
+        context.entered(session, row.person_id, row.only_at)
     pairs = zip(row.roles or (), _spread(row.tenant_ids, row.roles), strict=True)
     return Found(
         key_id=row.key_id,
@@ -97,6 +101,7 @@ def recognise(session: Session, kind: Kind, shown: str = "", hash_: bytes = b"")
         revoked=bool(row.revoked),
         scopes=frozenset(row.scopes or ()),
         services=frozenset(row.services or ()),
+        only_at=row.only_at,
     )
 
 

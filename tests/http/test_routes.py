@@ -53,6 +53,7 @@ MATRIX = {
     "POST /v1/tenants/{slug}/members": "403 403 403 403 403 403 201 403 403 404 403",
     "PUT /v1/tenants/{slug}/members/{person_id}": "403 403 403 403 403 403 200 403 403 404 403",
     "DELETE /v1/tenants/{slug}/members/{person_id}": "403 403 403 403 403 403 204 403 403 404 403",
+    "POST /v1/tenants/{slug}/leave": "403 403 403 403 403 403 403 204 204 404 204",
     "GET /v1/tenants/{slug}/invitations": "403 403 403 403 403 403 200 200 200 404 200",
     "DELETE /v1/tenants/{slug}/invitations/{invitation_id}": "403 403 403 403 403 403 204 403 403 404 403",
     "GET /v1/tenants/{slug}/delegations": "403 403 403 403 403 403 200 200 200 404 200",
