@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from api import portal, problems
 from api.limits import BodyLimit
 from api.log import AccessLog
-from api.routes import access, endpoints, health, me, members, requests, tenants, tokens, vendor
+from api.routes import access, endpoints, health, me, members, requests, tenants, terminals, tokens, vendor
 from config.settings import Settings
 from lockbox.database import Database, make_engine
 from lockbox.notices.vault import Vault
@@ -60,6 +60,7 @@ def make_app(settings: Settings, database: Database) -> FastAPI:
         endpoints.router,
         me.router,
         tokens.router,
+        terminals.router,
         health.router,
     ):
         app.include_router(router)

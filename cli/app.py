@@ -16,6 +16,7 @@ from cli import (
     policies,
     requests,
     sample,
+    signing,
     tenants,
     terminal,
     tokens,
@@ -31,8 +32,8 @@ from lockbox.standing import NotFit
 
 HELP = """An open Customer Lockbox: nobody at the vendor gets in without a yes.
 
-LOCKBOX_URL names the API, LOCKBOX_TOKEN holds your token. What reads also
-prints JSON, with --json. Ends with 1 where the answer is no, and with 2
+LOCKBOX_URL names the API. LOCKBOX_TOKEN holds your token, or your browser
+signs the terminal in. What reads also prints JSON, with --json. Ends with 1 where the answer is no, and with 2
 where the command was written wrongly.
 """
 NEXT = """
@@ -52,7 +53,7 @@ class InOrder(TyperGroup):
     """Commands in the order in which somebody meets them."""
 
     ORDER = (
-        *("me", "request", "access", "token"),
+        *("me", "request", "access", "sign-in", "sign-out", "token"),
         *("tenant", "member", "invitation", "delegation", "policy", "endpoint", "vendor"),
         *("bootstrap", "migrate", "sample"),
     )
@@ -75,6 +76,10 @@ for _name, _group in (
     ("vendor", vendor.app),
 ):
     app.add_typer(_group, name=_name)
+
+
+app.command("sign-in")(signing.sign_in)
+app.command("sign-out")(signing.sign_out)
 
 
 @app.command()

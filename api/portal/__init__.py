@@ -13,6 +13,7 @@ from api.portal import (
     requests,
     sign_in,
     static,
+    terminal,
 )
 
 
@@ -27,6 +28,7 @@ def install(app: FastAPI) -> None:
         own_tokens,
         preferences,
         invitations,
+        terminal,
         static,
     ):
         app.include_router(part.router)

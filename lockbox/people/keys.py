@@ -14,7 +14,8 @@ class Token(SQLModel, table=True):
     """A bearer token of a person; only the SHA-256 of its secret is kept.
 
     `replaces` is the one that it was rotated from, `by_mail` whether a mailed code alone stands behind it, `only_at`
-    the one tenant at which it counts, if it does not everywhere.
+    the one tenant at which it counts, if it does not everywhere. That of a terminal has the `means` and the
+    `signed_in_at` of the session that allowed it.
     """
 
     __tablename__ = "tokens"
@@ -33,6 +34,28 @@ class Token(SQLModel, table=True):
     last_used_at: datetime | None = Field(default=None, sa_type=Instant)
     created_at: datetime = Field(sa_type=Instant)
     only_at: UUID | None = Field(default=None, foreign_key="tenants.id")
+    means: Means | None = Field(default=None, sa_type=words(Means))
+    signed_in_at: datetime | None = Field(default=None, sa_type=Instant)
+
+
+class Terminal(SQLModel, table=True):
+    """A terminal that asks to be signed in by a page: hashes of its token's secret and of the code that it shows.
+
+    Its id is that of the token that it gets when it is allowed.
+    """
+
+    __tablename__ = "terminals"
+
+    id: UUID = Field(primary_key=True)
+    secret_hash: bytes
+    code_hash: bytes
+    address: str | None = Field(default=None, max_length=45)
+    user_agent: str | None = Field(default=None, max_length=256)
+    created_at: datetime = Field(sa_type=Instant)
+    expires_at: datetime = Field(sa_type=Instant)
+    answered_by: UUID | None = Field(default=None, foreign_key="people.id")
+    answered_at: datetime | None = Field(default=None, sa_type=Instant)
+    is_allowed: bool | None = None
 
 
 class Identity(SQLModel, table=True):

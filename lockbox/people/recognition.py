@@ -12,7 +12,8 @@ from lockbox.people import context
 from lockbox.people.roles import Caller, Means, Role, Side, Standing
 
 RECOGNISE = text("""
-SELECT r.*, b.only_at FROM recognise(:kind, :shown, :hash) r CROSS JOIN LATERAL bounds(:kind, r.key_id) b
+SELECT r.*, b.only_at, b.proven_by, b.proven_at
+FROM recognise(:kind, :shown, :hash) r CROSS JOIN LATERAL bounds(:kind, r.key_id) b
 """)
 
 
@@ -38,7 +39,8 @@ class Found:
 
     `person_id` is None where what was shown is good but belongs to nobody (yet). For an invitation the standings are
     those that it offers. `revoked` also says that a sign-in or an invitation has been used. `only_at` is the one
-    tenant at which it counts, if it does not everywhere.
+    tenant at which it counts, if it does not everywhere, `by_terminal` whether it is the token of a terminal, whose
+    means and signing in are those of the session that allowed it.
     """
 
     key_id: UUID | None
@@ -55,6 +57,7 @@ class Found:
     scopes: frozenset[str]
     services: frozenset[str]
     only_at: UUID | None
+    by_terminal: bool
 
     def caller(self, means: Means | None = None, signed_in_at: datetime | None = None) -> Caller:
         """Return the person as the house sees one; what was just proven may be stronger than what is on record."""
@@ -71,6 +74,7 @@ class Found:
             means or self.means or Means.TOKEN,
             self.key_id,
             signed_in_at or self.signed_in_at,
+            by_terminal=self.by_terminal,
         ).within(self.only_at)
 
 
@@ -94,14 +98,15 @@ def recognise(session: Session, kind: Kind, shown: str = "", hash_: bytes = b"")
         side=Side(row.side) if row.side else None,
         disabled=bool(row.disabled),
         standings=frozenset(Standing(Role(role), tenant_id) for role, tenant_id in pairs),
-        means=Means(row.means) if row.means else None,
-        signed_in_at=row.signed_in_at,
+        means=Means(row.proven_by or row.means) if row.means else None,
+        signed_in_at=row.proven_at or row.signed_in_at,
         last_seen_at=row.last_seen_at,
         expires_at=row.expires_at,
         revoked=bool(row.revoked),
         scopes=frozenset(row.scopes or ()),
         services=frozenset(row.services or ()),
         only_at=row.only_at,
+        by_terminal=row.proven_by is not None,
     )
 
 

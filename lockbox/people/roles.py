@@ -74,7 +74,8 @@ class Caller:
 
     `scopes` and `services` bind tokens of role *system* only; people are bound by their roles. `key_id` is the token
     or the browser session; `signed_in_at` is when the person last proved who they are. What they have shown counts
-    at one tenant alone where `only_at` names it, and the standings are those there.
+    at one tenant alone where `only_at` names it, and the standings are those there. `by_terminal` is whether a page
+    let a terminal act for a while as its session could: to govern, not to approve.
     """
 
     person_id: UUID
@@ -87,6 +88,7 @@ class Caller:
     key_id: UUID | None = None
     signed_in_at: datetime | None = None
     only_at: UUID | None = None
+    by_terminal: bool = False
 
     def within(self, tenant_id: UUID | None) -> "Caller":
         """Return the person as far as one tenant goes, or as they are for None; what is narrow stays so."""

@@ -112,7 +112,7 @@ def draft(
         name=name,
         is_sample=is_sample,
         by_mail=by_mail,
-        secret_hash=_hash(secret),
+        secret_hash=hash_of(secret),
         scopes=sorted(scopes),
         services=sorted(services),
         replaces=replaces,
@@ -120,8 +120,13 @@ def draft(
         expires_at=at + lifetime,
         created_at=at,
     )
+    return Issued(token, written(environment, token_id, secret))
+
+
+def written(environment: str, token_id: UUID, secret: str) -> str:
+    """Return a token's text."""
     body = f"lbx_{environment}_{token_id.hex}_{secret}"
-    return Issued(token, body + checksum(body))
+    return body + checksum(body)
 
 
 def checksum(body: str) -> str:
@@ -136,12 +141,8 @@ def authenticate(session: Session, shown: str, *, environment: str) -> Caller:
         NotSignedIn: the token is malformed, of another environment, unknown, revoked or expired, or its person
             is disabled. All but the expiry answer alike.
     """
-    parts = FORM.fullmatch(shown)
-    if parts is None or parts["env"] != environment:
-        raise NotSignedIn(f"This is not a token of this installation: those begin with lbx_{environment}_.")
-    if checksum(shown[:-8]) != parts["checksum"]:
-        raise NotSignedIn("The token is not complete: its checksum is wrong. Copy it again.")
-    found = recognition.recognise(session, Kind.TOKEN, str(UUID(parts["id"])), _hash(parts["secret"]))
+    token_id, secret = read(shown, environment)
+    found = recognition.recognise(session, Kind.TOKEN, str(token_id), hash_of(secret))
     if found is None or found.revoked or found.disabled:
         raise NotSignedIn(UNKNOWN)
     if found.means is Means.SAMPLE and environment == "production":
@@ -152,6 +153,20 @@ def authenticate(session: Session, shown: str, *, environment: str) -> Caller:
     if found.last_seen_at is None or at - found.last_seen_at >= USE_NOTED_EVERY:
         session.connection().execute(USED, {"id": found.key_id, "at": at})
     return found.caller()
+
+
+def read(shown: str, environment: str) -> tuple[UUID, str]:
+    """Return the id and the secret that a token's text holds.
+
+    Raises:
+        NotSignedIn: it is malformed, or of another environment.
+    """
+    parts = FORM.fullmatch(shown)
+    if parts is None or parts["env"] != environment:
+        raise NotSignedIn(f"This is not a token of this installation: those begin with lbx_{environment}_.")
+    if checksum(shown[:-8]) != parts["checksum"]:
+        raise NotSignedIn("The token is not complete: its checksum is wrong. Copy it again.")
+    return UUID(parts["id"]), parts["secret"]
 
 
 def mine(session: Session, caller: Caller) -> Sequence[Token]:
@@ -216,5 +231,6 @@ def _all_of(caller: Caller) -> SelectOfScalar[Token]:
     return select(Token).where(col(Token.person_id) == caller.person_id, within_reach(caller, col(Token.only_at)))
 
 
-def _hash(secret: str) -> bytes:
+def hash_of(secret: str) -> bytes:
+    """Return what is kept of a token's secret."""
     return hashlib.sha256(secret.encode()).digest()

@@ -93,6 +93,7 @@ def _moved(
     decision = None
     stands_for = scene.stands_for(request) if party is Party.APPROVER else frozenset[UUID]()
     if action in OPENING:
+        voting.in_person(scene.caller)
         voting.strong_enough(scene.caller, scene.ruling.terms, scene.at)
         _for_a_good_reason(scene, request)
     if action in DECISIONS:

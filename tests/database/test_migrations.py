@@ -34,6 +34,8 @@ ONLY_IN_THE_MIGRATIONS = {
     "remove_constraint uq_passkeys_credential_id",
     "remove_constraint uq_people_id_side",
     "remove_constraint uq_sessions_secret_hash",
+    "remove_constraint uq_terminals_code_hash",
+    "remove_constraint uq_terminals_secret_hash",
     "remove_fk fk_memberships_side",
     "remove_fk fk_requests_policy_version",
     "remove_fk fk_tenants_policy_version",
@@ -51,6 +53,7 @@ ONLY_IN_THE_MIGRATIONS = {
     "remove_index ix_requests_wake_at",
     "remove_index ix_sign_in_counts_since",
     "remove_index ix_sign_ins_expires_at",
+    "remove_index ix_terminals_expires_at",
     "remove_index uq_people_email",
 }
 
@@ -100,7 +103,7 @@ def test_the_migrations_from_nothing_give_what_the_models_say(fresh: str, owner:
     migrations.upgrade(fresh)
 
     assert _differences(owner) == ONLY_IN_THE_MIGRATIONS
-    assert len(SQLModel.metadata.tables) == 22
+    assert len(SQLModel.metadata.tables) == 23
 
 
 def test_every_difference_would_be_seen(fresh: str, owner: Engine) -> None:

@@ -22,6 +22,8 @@ FORMS = [
     "/account/identities/new",
     "/account/identities/remove",
     "/invitations/01a20e89-0294-736c-b49a-5a0327678385",
+    "/terminal",
+    "/terminal/answer",
     "/requests/{id}/approve",
     "/requests/{id}/deny",
     "/requests/{id}/{id}",
@@ -40,6 +42,7 @@ NAMES = (
     "version",
     "comment",
     "window",
+    "said",
 )
 TEXTS = st.text(max_size=30) | st.sampled_from(["\x00", "1", "{}", "\ud7ff", "a@b", "9" * 400])
 FIELDS = st.dictionaries(st.sampled_from(NAMES), TEXTS, max_size=12)

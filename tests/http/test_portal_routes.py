@@ -38,6 +38,9 @@ MATRIX = {
     "POST /account/identities/remove": "sign-in 403 403 403 403 403 403 403 403 403 403",
     "GET /invitations/{invitation_id}": "200 200 200 200 200 200 200 200 200 200 200",
     "POST /invitations/{invitation_id}": "403 403 403 403 403 403 403 403 403 403 403",
+    "GET /terminal": "sign-in 200 200 200 200 200 200 200 200 200 200",
+    "POST /terminal": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "POST /terminal/answer": "sign-in 403 403 403 403 403 403 403 403 403 403",
     "GET /static/{name}": "200 200 200 200 200 200 200 200 200 200 200",
 }
 BEGINNING = {"POST /sign-in/passkey"}
@@ -78,7 +81,7 @@ def test_a_page_answers_each_role_as_the_matrix_says(everybody: Portal, route: s
         invitation_id=new_id(),
         name="portal.css",
     )
-    fields = {"version": "1", "id": str(new_id()), "number": "0", "issuer": "x", "subject": "x"}
+    fields = {"version": "1", "id": str(new_id()), "number": "0", "issuer": "x", "subject": "x", "said": "allow"}
     before = everybody.count()
 
     page = browser.post(path, fields) if method == "POST" else browser.get(path)
