@@ -120,6 +120,16 @@ def shut(
 
 
 @app.command()
+def leave(tenant: Tenant) -> None:
+    """Leave a tenant, as any of its members.
+
+    Every role there is lost at once; the last admin stays.
+    """
+    call("POST", at("tenants", tenant, "leave"))
+    say(f"You have left {tenant}.")
+
+
+@app.command()
 def recover(
     tenant: Tenant,
     name: Annotated[str, typer.Option(help="who is to be an admin")],

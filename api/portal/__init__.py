@@ -9,10 +9,12 @@ from api.portal import (
     invitations,
     own_tokens,
     pages,
+    policy,
     preferences,
     requests,
     sign_in,
     static,
+    tenants,
     terminal,
 )
 
@@ -29,6 +31,8 @@ def install(app: FastAPI) -> None:
         preferences,
         invitations,
         terminal,
+        tenants,
+        policy,
         static,
     ):
         app.include_router(part.router)

@@ -110,6 +110,13 @@ def page(session: Session, caller: Caller, *, cursor: str | None, most: int) -> 
     return Page(_seen(session, caller, tenants[:most]), tenants[most - 1].slug if more else None)
 
 
+def own(session: Session, caller: Caller) -> Sequence[Overview]:
+    """Return the tenants that the caller is a member of, by slug."""
+    context.enter(session, caller)
+    query = select(Tenant).where(col(Tenant.id).in_(caller.tenants())).order_by(col(Tenant.slug))
+    return _seen(session, caller, session.exec(query).all())
+
+
 def show(session: Session, caller: Caller, slug: str) -> Overview:
     """Return one tenant; to a machine none.
 

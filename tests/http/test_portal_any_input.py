@@ -24,6 +24,11 @@ FORMS = [
     "/invitations/01a20e89-0294-736c-b49a-5a0327678385",
     "/terminal",
     "/terminal/answer",
+    "/tenants/{slug}/members",
+    "/tenants/{slug}/members/roles",
+    "/tenants/{slug}/mode",
+    "/tenants/{slug}/policy",
+    "/tenants/{slug}/policy/save",
     "/requests/{id}/approve",
     "/requests/{id}/deny",
     "/requests/{id}/{id}",
@@ -43,6 +48,9 @@ NAMES = (
     "comment",
     "window",
     "said",
+    "roles",
+    "mode",
+    "text",
 )
 TEXTS = st.text(max_size=30) | st.sampled_from(["\x00", "1", "{}", "\ud7ff", "a@b", "9" * 400])
 FIELDS = st.dictionaries(st.sampled_from(NAMES), TEXTS, max_size=12)
