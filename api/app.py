@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from api import portal, problems
-from api.limits import BodyLimit
+from api.limits import BodyLimit, FormCharset
 from api.log import AccessLog
 from api.routes import access, endpoints, health, me, members, requests, tenants, terminals, tokens, vendor
 from config.settings import Settings
@@ -66,5 +66,6 @@ def make_app(settings: Settings, database: Database) -> FastAPI:
         app.include_router(router)
     portal.install(app)
     app.add_middleware(BodyLimit)
+    app.add_middleware(FormCharset)
     app.add_middleware(AccessLog)
     return app

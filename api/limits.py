@@ -1,10 +1,35 @@
-"""What is refused before anybody reads it: bodies above 64 KiB, declared or not."""
+"""What is refused before anybody reads it: bodies above 64 KiB, declared or not, and forms in strange letters."""
 
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problems import problem
 
 MOST_BODY_BYTES = 64 * 1024
+FORMS = frozenset({b"multipart/form-data", b"application/x-www-form-urlencoded"})
+CHARSETS = frozenset({b"utf-8", b"utf8", b"us-ascii", b"ascii"})
+
+
+class FormCharset:
+    """Answers 415 to a form that says it is not in UTF-8.
+
+    Starlette decodes a form by whatever codec of Python's it names, and some of those make text of it that is none:
+    lone surrogates, which nothing after it can write down.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what says nothing of its charset, or the right one."""
+        if scope["type"] == "http":
+            kind, options = parse_options_header(Headers(scope=scope).get("content-type"))
+            if kind in FORMS and options.get(b"charset", b"utf-8").lower() not in CHARSETS:
+                answer = problem(415, "unsupported-charset", "Send forms in UTF-8.", headers={"connection": "close"})
+                await answer(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
 
 
 class BodyLimit:

@@ -154,7 +154,10 @@ def withdraw_proposal(
     tenant: Tenant,
     proposal: Annotated[UUID, typer.Argument(help="its id, as `lockbox tenant recover` printed it")],
 ) -> None:
-    """Take a proposed admin back, as an operator; all who heard of it hear of this."""
+    """Take a proposed admin back, as an operator.
+
+    All of the tenant's admins and approvers, who heard of the proposal, hear of this.
+    """
     call("DELETE", at("tenants", tenant, "recovery", proposal))
     say("Withdrawn: nobody becomes an admin by that proposal.")
 

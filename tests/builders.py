@@ -180,7 +180,7 @@ class World:
         return caller
 
     def put_on_both_sides(self, name: str, role: Role, tenant_id: UUID | None = None) -> None:
-        """Give somebody a role of the other side, past the rule of the database that refuses it to every login."""
+        """Give somebody a role of the other side, or a system another one, past the rules that bind every login."""
         with unbound(self.house).begin() as connection:
             connection.execute(text("SET LOCAL session_replication_role = replica"))
             connection.execute(

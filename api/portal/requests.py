@@ -23,13 +23,15 @@ from lockbox.database import now
 from lockbox.notices import outbox
 from lockbox.people.roles import Caller, Role
 from lockbox.refusals import Conflict, Invalid, NotYours, Refusal, SignInAgain, Unknown
-from lockbox.requests import acting, earlier, register, sight
+from lockbox.requests import acting, counting, earlier, register, sight
 from lockbox.requests.lifecycle import DECISIONS, MOVES, PEOPLES_ACTIONS, Action, Party, State
 from lockbox.requests.models import AccessRequest
+from lockbox.requests.policy import customer_decides
 from lockbox.requests.register import Entry, Filter
 from lockbox.requests.sight import Guarded
 from lockbox.requests.voting import Verdict
 from lockbox.requests.writing import Origin
+from lockbox.tenancy import recovery
 
 router = APIRouter(prefix="/requests", tags=[TAG], include_in_schema=False)
 front = APIRouter(tags=[TAG], include_in_schema=False)
@@ -68,6 +70,7 @@ def list_all(request: Request, chosen: Chosen, session: Work) -> Response:
         "requests",
         visitor=visitor,
         entries=found.entries,
+        proposals=recovery.open_for(session, visitor.caller),
         titles=titles,
         most=MOST,
         has_more=found.next_cursor is not None,
@@ -138,7 +141,7 @@ def _shown(
         reads_comments=sight.may_read(Guarded.COMMENT, held),
         moves=moves,
         before=earlier.before(session, visitor.caller, entry.request),
-        approvals=sum(move.action == Action.APPROVE for move in moves),
+        tallies=counting.count(session, visitor.caller, entry.request) if _is_asked(entry.request) else [],
         since=[move for move in moves if seen is not None and move.seq > seen] if refused else [],
         offered=_offered(session, visitor.caller, entry, moves) if at < entry.request.deadline_at else frozenset(),
         is_over=at >= entry.request.deadline_at,
@@ -148,6 +151,11 @@ def _shown(
         needs_sign_in=isinstance(refused, SignInAgain),
         said=said or Said(),
     )
+
+
+def _is_asked(request: AccessRequest) -> bool:
+    """Whether the customer decides about the request and has not yet."""
+    return request.state == State.PENDING and customer_decides(request.mode)
 
 
 def _offered(session: Session, caller: Caller, entry: Entry, moves: Sequence[Row[Any]]) -> frozenset[Action]:

@@ -48,19 +48,19 @@ def invite_colleague(body: NewColleague, who: Who, came: From, session: Work) ->
 
 @router.put("/members/{person_id}", responses=problems(400, 404))
 def change_colleague(person_id: UUID, body: ColleagueChange, who: Who, came: From, session: Work) -> ColleagueView:
-    """Set all roles of somebody else at the vendor, as an operator."""
+    """Set all roles of somebody else at the vendor, as an operator; what a lost role carried ends."""
     return _colleague(vendor.set_roles(session, who, came, person_id, frozenset(map(Role, body.roles))))
 
 
 @router.delete("/members/{person_id}", status_code=204, responses=problems(404))
 def remove_colleague(person_id: UUID, who: Who, came: From, session: Work) -> None:
-    """Take every role from somebody else at the vendor, as an operator."""
+    """Take every role from somebody else at the vendor, as an operator; what they carried ends."""
     vendor.remove(session, who, came, person_id)
 
 
 @router.post("/members/{person_id}/disable", responses=problems(404))
 def disable_colleague(person_id: UUID, who: Who, came: From, session: Work) -> ColleagueView:
-    """Shut somebody else at the vendor out for good, as an operator: tokens, sign-ins and windows count no more."""
+    """Shut somebody else at the vendor out for good, as an operator, and end what they asked for and have open."""
     return _colleague(vendor.disable(session, who, came, person_id))
 
 

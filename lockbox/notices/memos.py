@@ -128,4 +128,4 @@ def _link(memo: Memo, public_url: str) -> str:
     base = public_url.rstrip("/")
     if memo.template == INVITATION:
         return f"{base}/invitations/{memo.about_id}"
-    return f"{base}/sign-in"
+    return f"{base}/proposals" if memo.template == "recovery_proposed" else f"{base}/sign-in"

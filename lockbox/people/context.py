@@ -14,6 +14,7 @@ SELECT set_config('lockbox.person', :person, true), set_config('lockbox.tenants'
     set_config('lockbox.administers', :administers, true), set_config('lockbox.roles', :roles, true)
 """)
 TURN_TO = text("SELECT set_config('lockbox.at', :tenant, true)")
+SEE_OFF = text("SELECT set_config('lockbox.leaving', :person, true)")
 KNOWN = "context"
 
 
@@ -47,6 +48,11 @@ def entered(session: Session, person_id: UUID, only_at: UUID | None) -> None:
 def turn_to(session: Session, tenant_id: UUID) -> None:
     """Let somebody of the vendor deal with one tenant in this transaction: its people, its policy, its endpoints."""
     session.connection().execute(TURN_TO, {"tenant": str(tenant_id)})
+
+
+def see_off(session: Session, person_id: UUID) -> None:
+    """Let an operator reach in this transaction what somebody asked for who is no engineer any more."""
+    session.connection().execute(SEE_OFF, {"person": str(person_id)})
 
 
 def ids(values: Iterable[UUID]) -> list[str]:

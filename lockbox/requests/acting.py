@@ -65,7 +65,25 @@ def act(session: Session, caller: Caller, origin: Origin, request_id: UUID, verd
         PolicyNotMet: the customer no longer allows access for the reason that was given.
     """
     context.enter(session, caller)
-    request = _locked(session, caller, request_id)
+    return act_on(session, caller, origin, _locked(session, caller, request_id), verdict)
+
+
+def act_on(
+    session: Session,
+    caller: Caller,
+    origin: Origin,
+    request: AccessRequest,
+    verdict: Verdict,
+    *,
+    as_operator: bool = False,
+) -> AccessRequest:
+    """Act on a request whose row is locked and no longer the session's, as the parties that the caller is.
+
+    With `as_operator` it is that one alone, which nobody is by a call of their own: see `ending`.
+
+    Raises:
+        As `act`, but for Unknown.
+    """
     caller = tenants.as_of_now(session, caller)
     at = now(session)
     known = outbox.directory(session, {request.tenant_id}, at)
@@ -76,7 +94,8 @@ def act(session: Session, caller: Caller, origin: Origin, request_id: UUID, verd
         raise OwnRequest("You asked for this access; somebody else decides about it.")
     if verdict.version is not None and verdict.version != request.version:
         raise Stale("The request has changed since you saw it; look again.", **now_is(request))
-    row, party = _taken(request, verdict.action, _parties(scene, request))
+    parties = {Party.OPERATOR} if as_operator else _parties(scene, request)
+    row, party = _taken(request, verdict.action, parties)
     _in_time(scene, request, verdict.action)
     change, decision = _moved(session, scene, request, verdict, (row, party))
     writing.update(session, request, change, known, decision)

@@ -40,7 +40,10 @@ class Action(StrEnum):
 
 
 class Party(StrEnum):
-    """In which capacity somebody acts on one particular request."""
+    """In which capacity somebody acts on one particular request.
+
+    Nobody is its operator but by shutting the requester out: what that person asked for ends with it.
+    """
 
     ENGINEER = "engineer"
     SYSTEM = "system"
@@ -48,6 +51,7 @@ class Party(StrEnum):
     MANAGER = "manager"
     APPROVER = "approver"
     TENANT_ADMIN = "tenant_admin"
+    OPERATOR = "operator"
     CLOCK = "clock"
 
 
@@ -72,14 +76,16 @@ MOVES: dict[tuple[State | None, Action], Move] = {
     (None, Action.SUBMIT): Move(State.REVIEWING, _by(Party.ENGINEER, Party.SYSTEM), State.PENDING),
     (State.REVIEWING, Action.ENDORSE): Move(State.PENDING, _by(Party.MANAGER), State.ACTIVE),
     (State.REVIEWING, Action.DENY): Move(State.DENIED, _by(Party.MANAGER)),
-    (State.REVIEWING, Action.CANCEL): Move(State.CANCELLED, _by(Party.REQUESTER)),
+    (State.REVIEWING, Action.CANCEL): Move(State.CANCELLED, _by(Party.REQUESTER, Party.OPERATOR)),
     (State.REVIEWING, Action.TIME_OUT): Move(State.TIMED_OUT, _by(Party.CLOCK)),
     (State.PENDING, Action.APPROVE): Move(State.ACTIVE, _by(Party.APPROVER), State.PENDING),
     (State.PENDING, Action.DENY): Move(State.DENIED, _by(Party.APPROVER, Party.TENANT_ADMIN)),
-    (State.PENDING, Action.CANCEL): Move(State.CANCELLED, _by(Party.REQUESTER)),
+    (State.PENDING, Action.CANCEL): Move(State.CANCELLED, _by(Party.REQUESTER, Party.OPERATOR)),
     (State.PENDING, Action.TIME_OUT): Move(State.TIMED_OUT, _by(Party.CLOCK)),
     (State.ACTIVE, Action.COMPLETE): Move(State.COMPLETED, _by(Party.REQUESTER)),
-    (State.ACTIVE, Action.REVOKE): Move(State.REVOKED, _by(Party.APPROVER, Party.TENANT_ADMIN, Party.MANAGER)),
+    (State.ACTIVE, Action.REVOKE): Move(
+        State.REVOKED, _by(Party.APPROVER, Party.TENANT_ADMIN, Party.MANAGER, Party.OPERATOR)
+    ),
     (State.ACTIVE, Action.EXPIRE): Move(State.EXPIRED, _by(Party.CLOCK)),
 }
 

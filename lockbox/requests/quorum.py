@@ -36,6 +36,15 @@ def quorum_met(
     return not denied and not missing(votes, terms_quorum, stages, groups)
 
 
+@dataclass(frozen=True)
+class Tally:
+    """How many approvals there are, and how many are needed: from anybody, or from a group that must also agree."""
+
+    group: str | None
+    approvals: int
+    needed: int
+
+
 def missing(
     votes: Iterable[Vote], terms_quorum: int, stages: Iterable[Stage], groups: Mapping[str, Collection[UUID]]
 ) -> list[tuple[str | None, int]]:
@@ -43,13 +52,21 @@ def missing(
 
     One further approval may count in several places. A denial is not looked at.
     """
+    counted = tallies(votes, terms_quorum, stages, groups)
+    return [(one.group, one.needed - one.approvals) for one in counted if one.needed > one.approvals]
+
+
+def tallies(
+    votes: Iterable[Vote], terms_quorum: int, stages: Iterable[Stage], groups: Mapping[str, Collection[UUID]]
+) -> list[Tally]:
+    """Count the approvals, for None by the seats that they fill and for each stage by the voices of its group."""
     seats: dict[UUID, frozenset[UUID]] = {}
     for vote in votes:
         if vote.verdict is Action.APPROVE:
             seats[vote.person_id] = seats.get(vote.person_id, frozenset()) | vote.seats
-    short: list[tuple[str | None, int]] = [(None, terms_quorum - _filled(seats.values()))]
-    short += [(stage.group, stage.quorum - _voices(seats, groups.get(stage.group, ()))) for stage in stages]
-    return [(group, approvals) for group, approvals in short if approvals > 0]
+    counted = [Tally(None, _filled(seats.values()), terms_quorum)]
+    counted += [Tally(stage.group, _voices(seats, groups.get(stage.group, ())), stage.quorum) for stage in stages]
+    return counted
 
 
 def granted_window(asked: int, votes: Iterable[Vote]) -> int:

@@ -34,6 +34,7 @@ SIGN_IN_TOO = (
     "You sign in by a sign-in service here, so the code from the mail is not enough: sign in by that service, then "
     "come back to this page and enter the code."
 )
+MIXED = "A person becomes no system, nor a system a person: ask for an invitation to another address."
 INVITED = "invited"
 UNSAID = Origin("api")
 
@@ -112,7 +113,7 @@ def accept(
 
     Raises:
         InvitationRefused: the invitation is unknown, used, withdrawn or not yet good, the code is wrong, or the
-            person was disabled; all of these answer alike.
+            person was disabled; all of these answer alike. Or it would make a system something else as well.
         InvitationExpired: the code is right and its time is over.
         OtherSide: the address belongs to a person of the other side.
         SignInAgain: the person signs in by an issuer, and is not so signed in.
@@ -204,6 +205,8 @@ def _judged(found: Found | None, invitation: Invitation, at: datetime) -> Found:
 def _seated(session: Session, caller: Caller, invitation: Invitation, origin: Origin, at: datetime) -> Caller:
     place, offered = invitation.tenant_id, frozenset(Role(role) for role in invitation.roles)
     before = _roles_at(caller, place)
+    if before and (Role.SYSTEM in before) is not (Role.SYSTEM in offered):
+        raise InvitationRefused(MIXED)
     memberships.give(session, caller.person_id, place, offered)
     invitation.accepted_at, invitation.accepted_by = at, caller.person_id
     session.add(invitation)

@@ -1,4 +1,4 @@
-"""What ends with somebody of the vendor who leaves: the places that they have offered."""
+"""Places that somebody of the vendor has offered, and that end when they leave."""
 
 from uuid import UUID
 

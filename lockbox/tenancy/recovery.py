@@ -1,12 +1,14 @@
 """Recovery: an operator may only propose an admin; it takes effect after 72 hours unless the tenant objects."""
 
+from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
 from sqlmodel import Session, col, select
 
 from lockbox.database import now
-from lockbox.people.models import Invitation
+from lockbox.people import context
+from lockbox.people.models import Invitation, Tenant
 from lockbox.people.roles import Caller, Role
 from lockbox.refusals import RecoveryOpen
 from lockbox.requests.writing import Origin
@@ -14,6 +16,16 @@ from lockbox.tenancy import authority, invitations, offers
 from lockbox.tenancy.offers import Offer
 
 WAIT = timedelta(hours=72)
+OBJECTORS = (Role.TENANT_ADMIN, Role.APPROVER)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """An admin whom the vendor proposes for a tenant, with the tenant's name and slug."""
+
+    invitation: Invitation
+    tenant: str
+    slug: str
 
 
 def propose(session: Session, caller: Caller, origin: Origin, slug: str, *, name: str, address: str) -> Invitation:
@@ -59,6 +71,18 @@ def withdraw(session: Session, caller: Caller, origin: Origin, slug: str, invita
     invitations.end(session, seat, invitation_id, only_recovery=True)
 
 
+def open_for(session: Session, caller: Caller) -> list[Proposal]:
+    """Return the proposals that the caller could object to, by the tenant's slug."""
+    context.enter(session, caller)
+    mine = select(Tenant).where(col(Tenant.id).in_(caller.tenants(OBJECTORS)))
+    known = {tenant.id: tenant for tenant in session.exec(mine).all()}
+    query = offers.without_secret().where(
+        col(Invitation.tenant_id).in_(known), col(Invitation.is_recovery), offers.is_open(now(session))
+    )
+    found = [(known[one.tenant_id], one) for one in session.exec(query).all() if one.tenant_id]
+    return [Proposal(one, tenant.name, tenant.slug) for tenant, one in sorted(found, key=lambda pair: pair[0].slug)]
+
+
 def object_to(session: Session, caller: Caller, origin: Origin, slug: str, invitation_id: UUID) -> None:
     """Stop a recovery, as an admin or approver of the tenant.
 
@@ -67,5 +91,5 @@ def object_to(session: Session, caller: Caller, origin: Origin, slug: str, invit
         InvitationClosed: it has been accepted or withdrawn.
     """
     tenant = authority.known(session, caller, slug)
-    seat = authority.take(session, caller, origin, (Role.TENANT_ADMIN, Role.APPROVER), tenant)
+    seat = authority.take(session, caller, origin, OBJECTORS, tenant)
     invitations.end(session, seat, invitation_id, only_recovery=True)

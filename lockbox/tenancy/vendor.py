@@ -5,11 +5,14 @@ from uuid import UUID
 
 from sqlmodel import Session
 
+from lockbox.audit.canonical import Value
 from lockbox.database import now
 from lockbox.people import context
 from lockbox.people.models import Invitation, Person
 from lockbox.people.roles import Caller, Role
 from lockbox.refusals import Invalid, OwnRoles, Unknown
+from lockbox.requests import ending
+from lockbox.requests.models import AccessRequest
 from lockbox.requests.writing import Origin
 from lockbox.tenancy import authority, invitations, leaving, memberships, offers, trail
 from lockbox.tenancy.authority import Seat
@@ -72,7 +75,8 @@ def withdraw(session: Session, caller: Caller, origin: Origin, invitation_id: UU
 def set_roles(session: Session, caller: Caller, origin: Origin, person_id: UUID, roles: frozenset[Role]) -> Member:
     """Give somebody of the vendor exactly these roles; they hold from the next call on.
 
-    What a role carried ends with it: what an operator has offered or proposed to others.
+    What a role carried ends with it: what an operator has offered or proposed to others, what an engineer has asked
+    for or has open.
 
     Raises:
         NotYours, Unknown: as named.
@@ -106,7 +110,8 @@ def remove(session: Session, caller: Caller, origin: Origin, person_id: UUID) ->
 def disable(session: Session, caller: Caller, origin: Origin, person_id: UUID) -> Member:
     """Shut somebody of the vendor out for good: tokens, sign-ins and open windows count no more from this moment.
 
-    What they have offered or proposed to others is taken back.
+    What they have offered or proposed to others is taken back, what they have asked for cancelled, and their open
+    windows are revoked.
 
     Raises:
         NotYours, Unknown, OwnRoles: as named.
@@ -118,7 +123,9 @@ def disable(session: Session, caller: Caller, origin: Origin, person_id: UUID) -
         person.disabled_at = now(session)
         session.add(person)
         session.flush()
-        trail.tell(session, seat, _deed(session, "person_disabled", member, {"disabled": change("no", "yes")}))
+        ended = ending.end_all_of(session, seat.caller, origin, person_id)
+        deed = _deed(session, "person_disabled", member, {"disabled": change("no", "yes")}, ended)
+        trail.tell(session, seat, deed)
     return _again(session, person_id)
 
 
@@ -147,9 +154,15 @@ def _replace(session: Session, seat: Seat, member: Member, roles: frozenset[Role
     memberships.give(session, member.person_id, None, roles - member.roles)
     memberships.take_away(session, member.person_id, None, member.roles - roles)
     diff = change(listed(memberships.words(member.roles)), listed(memberships.words(roles)))
-    trail.tell(session, seat, _deed(session, action, member, {"roles": diff}))
+    ended: list[AccessRequest] = []
+    if Role.ENGINEER in member.roles - roles:
+        ended = ending.end_all_of(session, seat.caller, seat.origin, member.person_id)
+    trail.tell(session, seat, _deed(session, action, member, {"roles": diff}, ended))
 
 
-def _deed(session: Session, action: str, member: Member, changes: dict[str, str]) -> Deed:
+def _deed(
+    session: Session, action: str, member: Member, changes: dict[str, str], ended: Sequence[AccessRequest]
+) -> Deed:
     personal = {"member": trail.person(member.name, member.address)}
-    return Deed(action, now(session), changes, personal, {"person_id": member.person_id})
+    facts: dict[str, Value] = {"person_id": member.person_id, "ended": [str(request.id) for request in ended]}
+    return Deed(action, now(session), changes, personal, facts)

@@ -46,6 +46,13 @@ FIRST_TABLES = {
 }
 TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
 ROWS = "SELECT to_jsonb(t) AS row FROM {table} t ORDER BY to_jsonb(t)::text"
+AN_IDENTITY = "INSERT INTO identities VALUES ('https://idp.example', 'ann', :p, now() - interval '9 days')"
+TOKENS = """
+INSERT INTO tokens (id, person_id, name, is_sample, secret_hash, scopes, services, created_at, expires_at)
+SELECT uuidv7(), :p, name, name = 'of a sample', sha256(name::bytea), '{}', '{}', now(), now() + lifetime
+FROM (VALUES ('of 7 days', interval '7 days'), ('of 8 days', interval '8 days'), ('of a sample', interval '1 hour'))
+    AS t (name, lifetime)
+"""
 BOTH = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(), :person, :tenant, :role)"
 
 
@@ -230,6 +237,33 @@ def test_nothing_that_a_migration_needs_to_fill_a_column_stays_as_its_default(fi
 
     counters = {("requests", "reminders"), ("requests", "tiers_asked"), ("requests", "warned"), ("sign_ins", "tries")}
     assert {tuple(row) for row in defaults} == counters | {("people", "time_zone"), ("people", "wants_prompts")}
+
+
+def test_identities_of_before_are_trusted_since_they_were_bound_and_short_tokens_count_as_mail(
+    first: Urls, data: FirstData, root: Engine
+) -> None:
+    migrations.upgrade(first.owner, "0008")
+    write(root, AN_IDENTITY, p=data.people["ann"])
+    write(root, TOKENS, p=data.people["ann"])
+
+    migrations.upgrade(first.owner)
+
+    (identity,) = read(root, "SELECT created_at, trusted_at FROM identities")
+    tokens = read(root, "SELECT name, by_mail FROM tokens WHERE name LIKE 'of %' ORDER BY name")
+    assert identity.trusted_at == identity.created_at
+    assert {row.name: row.by_mail for row in tokens} == {"of 7 days": True, "of 8 days": False, "of a sample": False}
+
+
+def test_somebody_who_is_a_system_and_something_else_is_named_before_anything_changes(
+    first: Urls, data: FirstData, root: Engine
+) -> None:
+    both = "INSERT INTO memberships (id, person_id, role) VALUES (uuidv7(), :p, 'engineer')"
+    write(root, both, p=data.people["gate"])
+
+    with pytest.raises(DBAPIError, match=f"a system is nothing else.*{data.people['gate']}"):
+        migrations.upgrade(first.owner)
+
+    assert {row.tablename for row in read(root, TABLES)} == FIRST_TABLES
 
 
 def test_what_waited_before_is_decided_after(house: Database, migrated: FirstData) -> None:

@@ -345,11 +345,7 @@ def test_endorsing_needs_a_fresh_sign_in_too(world: World) -> None:
 def test_a_machine_decides_nothing_whatever_its_roles(world: World) -> None:
     lay_down(world, vendor_review=True)
     request = world.submit()
-    write(
-        setting(world.house).engine,
-        "INSERT INTO memberships (id, person_id, role) VALUES (gen_random_uuid(), :id, 'manager')",
-        id=world.people["gate"].person_id,
-    )
+    world.put_on_both_sides("gate", Role.MANAGER)
     gate = world.people["gate"]
     both = replace(gate, standings=gate.standings | {Standing(Role.MANAGER)})
 

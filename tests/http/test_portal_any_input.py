@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lockbox.ids import new_id
 from tests.http.portal import BEGUN, HOME, SESSION, Browser, OpenPortal, Portal
 
 FORMS = [
@@ -117,3 +118,34 @@ def test_any_bytes_are_answered_by_a_page(shared: Portal, body: bytes, kind: str
 
     for path in ("/sign-in", "/sign-in/code", "/sign-in/passkey/answer"):
         is_a_page(browser.call("POST", path, content=body, headers=headers))
+
+
+@pytest.mark.parametrize(
+    "charset", ["raw_unicode_escape", "unicode_escape", "utf-7", "utf-16", "punycode", "hex", "undefined", "no-such"]
+)
+@pytest.mark.parametrize("kind", ["multipart/form-data; boundary=b", "application/x-www-form-urlencoded"])
+@pytest.mark.parametrize("path", ["/sign-in", "/sign-in/code", "/account/passkeys/new", "/requests/{id}/deny"])
+def test_a_form_in_strange_letters_is_refused_before_it_is_read(
+    shared: Portal, path: str, kind: str, charset: str
+) -> None:
+    browser, before = Browser(shared), shared.count()
+    browser.enter("ann")
+    names = ("address", "code", "csrf", "comment", "name", "version")
+    part = 'content-disposition: form-data; name="{}"\r\n\r\n\\ud800\r\n'
+    body = "".join(f"--b\r\n{part.format(name)}" for name in names) + "--b--\r\n"
+    headers = {"origin": HOME, "content-type": f'{kind}; charset="{charset}"'}
+
+    answer = browser.call("POST", path.format(id=new_id()), content=body.encode(), headers=headers)
+
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported-charset")
+    assert shared.count().decisions == before.decisions
+
+
+@pytest.mark.parametrize("charset", ["", "; charset=utf-8", "; charset=UTF-8", '; charset="utf8"'])
+def test_a_form_in_our_letters_is_read(shared: Portal, charset: str) -> None:
+    browser = Browser(shared)
+    headers = {"origin": HOME, "content-type": f"application/x-www-form-urlencoded{charset}"}
+
+    answer = browser.call("POST", "/sign-in", content=b"address=ann%40example.test", headers=headers)
+
+    assert answer.status_code == 303

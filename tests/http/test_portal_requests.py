@@ -157,7 +157,7 @@ def test_a_vote_of_several_is_shown_and_the_own_one_is_not_asked_again(open_port
     after = browser.submit(page, "/approve", comment="One")
     again = browser.post(f"/requests/{request.id}/approve", page.form("/approve").fields | {"version": "2"})
 
-    assert "Nobody gets in unless 2 people approve" in page.words
+    assert "Nobody gets in unless 2 approvers say yes" in page.words
     assert "1 of 2" in after.words
     assert offered(after) == {"deny"}
     assert (again.status, "it counts once" in again.words) == (409, True)

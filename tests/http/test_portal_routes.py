@@ -36,6 +36,8 @@ MATRIX = {
     "POST /account/preferences/prompts": "sign-in 403 403 403 403 403 403 403 403 403 403",
     "POST /account/identities/new": "404 404 404 404 404 404 404 404 404 404 404",
     "POST /account/identities/remove": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "GET /proposals": "sign-in 200 200 200 200 200 200 200 200 200 200",
+    "POST /proposals/object": "sign-in 403 403 403 403 403 403 403 403 403 403",
     "GET /invitations/{invitation_id}": "200 200 200 200 200 200 200 200 200 200 200",
     "POST /invitations/{invitation_id}": "403 403 403 403 403 403 403 403 403 403 403",
     "GET /terminal": "sign-in 200 200 200 200 200 200 200 200 200 200",
@@ -94,6 +96,7 @@ def test_a_page_answers_each_role_as_the_matrix_says(everybody: Portal, route: s
         name="portal.css",
     )
     fields = {"version": "1", "id": str(new_id()), "number": "0", "issuer": "x", "subject": "x", "said": "allow"}
+    fields = {"version": "1", "id": str(new_id()), "number": "0", "issuer": "x", "subject": "x", "slug": "x"}
     before = everybody.count()
 
     page = browser.post(path, fields) if method == "POST" else browser.get(path)

@@ -130,3 +130,15 @@ def test_an_api_token_of_an_operator_adds_and_gives_nothing(fresh_door: Door) ->
         facts(answer, 403, "fresh-sign-in-needed")
     assert suspended.json()["suspended"]
     assert fresh_door.rows()["events"] == before["events"] + 1
+
+
+def test_shutting_an_engineer_out_ends_their_windows_and_no_operator_does_it_by_hand(fresh_door: Door) -> None:
+    window, waiting = fresh_door.active(), fresh_door.pending()
+
+    for one in (window, waiting):
+        for action in ("cancel", "revoke", "complete"):
+            facts(fresh_door.call("olga", "POST", f"/v1/requests/{one}/{action}"), 404, "not-found")
+    fresh_door.call("olga", "POST", f"{MEMBERS}/{id_of(fresh_door.world, 'erin')}/disable")
+
+    states = [fresh_door.get("tara", f"/v1/requests/{one}").json()["state"] for one in (window, waiting)]
+    assert states == ["revoked", "cancelled"]

@@ -14,6 +14,7 @@ SHOWN = {role: cells for role, *cells in ROW.findall(README.read_text())}
 PARTIES = {
     Role.ENGINEER: {Party.ENGINEER, Party.REQUESTER},
     Role.MANAGER: {Party.MANAGER},
+    Role.OPERATOR: {Party.OPERATOR},
     Role.SYSTEM: {Party.SYSTEM},
     Role.TENANT_ADMIN: {Party.TENANT_ADMIN},
     Role.APPROVER: {Party.APPROVER},

@@ -1,0 +1,34 @@
+"""The page of admins whom the vendor proposes: who it is, when it takes effect, and the way to stop it."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Form, Request, Response
+
+from api import browser
+from api.deps import Chosen, Work
+from api.portal.account import AtDesk
+from api.portal.pages import TAG, go, page
+from api.schemas.parts import Slug
+from lockbox.requests.writing import Origin
+from lockbox.tenancy import recovery
+
+router = APIRouter(prefix="/proposals", tags=[TAG], include_in_schema=False)
+
+HERE = "/proposals"
+
+
+@router.get("")
+def show(request: Request, chosen: Chosen, session: Work) -> Response:
+    """Show the open proposals that the person could object to."""
+    visitor = browser.visitor(request, session, chosen)
+    return page(request, "proposals", visitor=visitor, proposals=recovery.open_for(session, visitor.caller))
+
+
+@router.post("/object")
+def object_to(work: AtDesk, slug: Annotated[Slug, Form()], one: Annotated[UUID, Form(alias="id")]) -> Response:
+    """Stop a proposal for good, however the person has signed in."""
+    with work.open() as (session, visitor):
+        origin = Origin("portal", work.place.address, work.place.user_agent)
+        recovery.object_to(session, visitor.caller, origin, slug, one)
+    return go(work.request, HERE)

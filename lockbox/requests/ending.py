@@ -1,0 +1,52 @@
+"""Ending what somebody asked for who is no engineer any more, in the transaction that makes them so."""
+
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlmodel import Session, col
+
+from lockbox.people import context
+from lockbox.people.roles import Caller
+from lockbox.refusals import TooLate
+from lockbox.requests import acting
+from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.voting import Verdict
+from lockbox.requests.writing import Origin
+
+LEFT = "Whoever asked is no engineer of the vendor any more."
+WAYS_TO_LEAVE = {
+    State.REVIEWING: Action.CANCEL,
+    State.PENDING: Action.CANCEL,
+    State.ACTIVE: Action.REVOKE,
+}
+
+
+def end_all_of(session: Session, operator: Caller, origin: Origin, requester_id: UUID) -> list[AccessRequest]:
+    """Cancel what somebody of the vendor waits for and revoke their open windows, as an operator; return them, by id.
+
+    The caller has judged the operator and has taken the role or the good standing away, and the vendor's people are
+    held. A move that is about to be committed is waited for. A request that is filed at this very moment may be
+    missed: it opens nothing, for whoever asks is no engineer, and its time runs out.
+    """
+    context.enter(session, operator)
+    context.see_off(session, requester_id)
+    query = (
+        select(AccessRequest)
+        .where(col(AccessRequest.requester_id) == requester_id, col(AccessRequest.state).in_(WAYS_TO_LEAVE))
+        .order_by(col(AccessRequest.id))
+        .with_for_update()
+    )
+    requests = session.execute(query).scalars().all()
+    ended = []
+    for request in requests:
+        # As everywhere, moves are written by statements of our own.
+        session.expunge(request)
+        context.turn_to(session, request.tenant_id)
+        verdict = Verdict(WAYS_TO_LEAVE[request.state], LEFT)
+        try:
+            ended.append(acting.act_on(session, operator, origin, request, verdict, as_operator=True))
+        except TooLate:
+            # Its time has run out, and the clock is on its way to say so.
+            continue
+    return ended

@@ -1,0 +1,253 @@
+"""An engineer who is shut out leaves nothing open: one transaction cancels, revokes and tells, as the operator."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from functools import partial
+from uuid import UUID
+
+import pytest
+from sqlalchemy.exc import DBAPIError
+from sqlmodel import Session
+
+from lockbox.database import Database
+from lockbox.people import context
+from lockbox.people.roles import Caller, Mode, Role
+from lockbox.refusals import NotYours, Unknown
+from lockbox.requests import acting
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.rules import Policy
+from lockbox.requests.voting import Verdict
+from lockbox.requests.writing import Origin
+from lockbox.tenancy import vendor
+from tests.builders import HERE, ShiftedClock, World
+from tests.database.postbag import Postbag, open_notices
+from tests.database.scenes import (
+    PATIENCE,
+    assert_indexes_are_true,
+    assert_trails_are_whole,
+    at_once,
+    door,
+    many,
+    read,
+    state_of,
+    within,
+)
+from tests.database.tenancy import id_of, manages, on_the_database
+from tests.database.trails import last_told
+
+MOVES = """
+SELECT e.action, e.actor_role, e.actor_id, e.to_state, d.value AS comment FROM events e
+LEFT JOIN event_details d ON d.event_id = e.id AND d.field = 'comment'
+WHERE e.request_id = :id AND e.seq IS NOT NULL ORDER BY e.seq DESC LIMIT 1
+"""
+TOLD = """
+SELECT p.name FROM notices n JOIN people p ON p.id = n.person_id
+WHERE n.request_id = :id AND n.template = :template ORDER BY p.name
+"""
+WAITING = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+LEFT = "Whoever asked is no engineer of the vendor any more."
+WAYS: dict[str, Callable[[World], object]] = {
+    "disabled": lambda w: manages(w, "olga", vendor.disable, id_of(w, "erin")),
+    "removed": lambda w: manages(w, "olga", vendor.remove, id_of(w, "erin")),
+    "no engineer any more": lambda w: manages(
+        w, "olga", vendor.set_roles, id_of(w, "erin"), frozenset({Role.MANAGER})
+    ),
+}
+
+
+def three(world: World) -> tuple[UUID, UUID, UUID]:
+    """Let Erin have a request in review, one that waits for the customer, and an open window."""
+    in_review, waiting, window = (world.fresh().id for _ in range(3))
+    for one in (waiting, window):
+        world.act("max", Action.ENDORSE, one)
+    world.act("ann", Action.APPROVE, window)
+    return in_review, waiting, window
+
+
+@pytest.fixture
+def world(api: Database) -> World:
+    """A world whose vendor reviews first."""
+    return World.make(api, Policy())
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_what_they_asked_for_and_have_open_ends_at_once_by_the_operators_hand(world: World, how: str) -> None:
+    in_review, waiting, window = three(world)
+    elsewhere = World.make(world.house)
+    elsewhere.people["erin"] = world.people["erin"]
+    theirs = elsewhere.submit().id
+    others = world.fresh("eve").id
+
+    WAYS[how](world)
+
+    ends = {in_review: "cancelled", waiting: "cancelled", window: "revoked", theirs: "cancelled"}
+    assert {one: state_of(world.house, one) for one in ends} == ends
+    assert state_of(world.house, others) == "reviewing"
+    for one, state in ends.items():
+        (move,) = read(world.house, MOVES, id=one)
+        action = "revoke" if state == "revoked" else "cancel"
+        assert (move.action, move.actor_role, move.actor_id) == (action, "operator", id_of(world, "olga"))
+        assert move.comment == LEFT
+    assert sorted(last_told(world.house).facts["ended"]) == sorted(map(str, ends))
+    assert_trails_are_whole(world.house)
+    assert_indexes_are_true(world.house)
+
+
+def test_each_hears_of_it_who_hears_of_any_such_end(world: World, worker: Database, post: Postbag) -> None:
+    in_review, waiting, window = three(world)
+    post.deliver(worker, open_notices(worker))
+    post.mail.sent.clear()
+
+    manages(world, "olga", vendor.remove, id_of(world, "erin"))
+    post.deliver(worker, open_notices(worker))
+
+    told = {
+        one: [row.name for row in read(world.house, TOLD, id=one, template=template)]
+        for one, template in ((in_review, "cancelled"), (waiting, "cancelled"), (window, "revoked"))
+    }
+    assert told == {
+        in_review: ["Erin", "Max", "Mia"],
+        waiting: ["Abe", "Amir", "Ann", "Erin"],
+        window: ["Abe", "Amir", "Ann", "Erin"],
+    }
+    to_ann = {mail.subject.partition(":")[0]: mail.text for mail in post.mail.sent if mail.to_name == "Ann"}
+    assert to_ann.keys() == {"Withdrawn by vendor", "Closed early"}
+    assert "The vendor withdrew the request. Nobody got in." in to_ann["Withdrawn by vendor"]
+    assert "Access was closed early by Olga." in to_ann["Closed early"]
+    assert all(LEFT in text for text in to_ann.values())
+
+
+def test_who_is_disabled_gets_no_mail_of_it(world: World, worker: Database, post: Postbag) -> None:
+    three(world)
+
+    manages(world, "olga", vendor.disable, id_of(world, "erin"))
+    post.deliver(worker, open_notices(worker))
+
+    assert "Erin" not in {mail.to_name for mail in post.mail.sent}
+
+
+def test_roles_that_do_not_concern_an_engineer_end_nothing(world: World) -> None:
+    requests = three(world)
+
+    manages(world, "olga", vendor.set_roles, id_of(world, "erin"), frozenset({Role.ENGINEER, Role.MANAGER}))
+    manages(world, "olga", vendor.remove, id_of(world, "max"))
+
+    assert [state_of(world.house, one) for one in requests] == ["reviewing", "pending", "active"]
+
+
+def test_a_change_that_fails_half_way_leaves_everything_as_it_was(world: World) -> None:
+    requests = three(world)
+
+    with pytest.raises(ZeroDivisionError):
+        manages(world, "olga", _disable_and_stumble, id_of(world, "erin"))
+
+    assert [state_of(world.house, one) for one in requests] == ["reviewing", "pending", "active"]
+    assert door(world, resource=_resource(world, requests[2])) is not None
+
+
+def _disable_and_stumble(session: Session, caller: Caller, origin: Origin, person_id: UUID) -> None:
+    vendor.disable(session, caller, origin, person_id)
+    raise ZeroDivisionError
+
+
+def _resource(world: World, request_id: UUID) -> str:
+    (row,) = read(world.house, "SELECT resources FROM requests WHERE id = :id", id=request_id)
+    return str(row.resources[0])
+
+
+def test_what_is_over_by_its_own_time_is_left_to_the_clock(world: World, later: ShiftedClock) -> None:
+    in_review, *_ = three(world)
+    later.shift = timedelta(days=2)
+    late = Database(world.house.engine, world.house.schedule, later)
+
+    with late.transaction() as session:
+        vendor.disable(session, world.people["olga"], HERE, id_of(world, "erin"))
+
+    assert state_of(world.house, in_review) == "reviewing"
+
+
+@pytest.mark.parametrize("action", [Action.CANCEL, Action.REVOKE])
+def test_an_operator_ends_no_request_by_a_call_of_their_own(world: World, action: Action) -> None:
+    requests = three(world)
+    world.add("otto", Role.OPERATOR)
+
+    for one in requests:
+        with pytest.raises(Unknown):
+            world.act("otto", action, one)
+
+    assert [state_of(world.house, one) for one in requests] == ["reviewing", "pending", "active"]
+
+
+def test_an_operator_who_has_another_role_cancels_nothing_of_others_either(world: World) -> None:
+    requests = three(world)
+    manages(world, "olga", vendor.set_roles, id_of(world, "max"), frozenset({Role.OPERATOR, Role.MANAGER}))
+
+    for one in requests[:2]:
+        with pytest.raises(NotYours):
+            world.act("max", Action.CANCEL, one)
+
+
+@pytest.mark.parametrize("who", ["olga", "eve"])
+def test_the_database_lets_nobody_reach_the_requests_of_who_still_is_an_engineer(world: World, who: str) -> None:
+    requests = three(world)
+    end = "UPDATE requests SET state = 'cancelled', version = version + 1 WHERE requester_id = :id"
+
+    with world.house.transaction() as session:
+        context.enter(session, world.people[who])
+        context.see_off(session, id_of(world, "erin"))
+        context.turn_to(session, world.tenant.id)
+        found = session.connection().exec_driver_sql("SELECT count(*) FROM requests").scalar_one()
+    on_the_database(world, who, end, id=id_of(world, "erin"))
+
+    assert found == 0
+    assert [state_of(world.house, one) for one in requests] == ["reviewing", "pending", "active"]
+
+
+@pytest.mark.parametrize("state", ["denied", "timed_out", "active", "completed"])
+def test_the_database_lets_an_operator_only_cancel_and_revoke_what_is_left(world: World, state: str) -> None:
+    three(world)
+
+    def forge(session: Session, caller: Caller, _: Origin, person_id: UUID) -> None:
+        context.enter(session, caller)
+        context.see_off(session, person_id)
+        session.connection().exec_driver_sql(
+            "DELETE FROM memberships WHERE person_id = %(id)s AND role = 'engineer'", {"id": person_id}
+        )
+        session.connection().exec_driver_sql("UPDATE requests SET state = %(s)s", {"s": state})
+
+    with pytest.raises(DBAPIError, match=r"can only be cancelled or revoked|only a manager|only an approver"):
+        manages(world, "olga", forge, id_of(world, "erin"))
+
+
+def test_a_vote_that_is_about_to_open_a_window_is_waited_for_and_revoked(
+    api: Database, pool: ThreadPoolExecutor
+) -> None:
+    world = World.make(api)
+    request_id = world.submit().id
+
+    with api.transaction() as session:
+        acting.act(session, world.people["ann"], HERE, request_id, Verdict(Action.APPROVE))
+        leaving = pool.submit(manages, world, "olga", vendor.disable, id_of(world, "erin"))
+        assert within(PATIENCE, lambda: leaving.done() or read(api, WAITING))
+    leaving.result(PATIENCE)
+
+    assert state_of(api, request_id) == "revoked"
+
+
+@pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.OBSERVE])
+def test_leaving_beside_many_moves_at_once_ends_without_a_deadlock(
+    api: Database, pool: ThreadPoolExecutor, mode: Mode
+) -> None:
+    world = World.make(api, Policy(), mode)
+    requests = many(world, 7)
+
+    at_once(
+        pool,
+        partial(manages, world, "olga", vendor.disable, id_of(world, "erin")),
+        *(partial(world.act, "max", Action.ENDORSE, one) for one in requests[:4]),
+        *(partial(world.act, "erin", Action.CANCEL, one) for one in requests[4:]),
+    )
+
+    assert {state_of(api, one) for one in requests} <= {"cancelled", "revoked"}
+    assert_trails_are_whole(api)

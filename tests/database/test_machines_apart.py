@@ -1,0 +1,107 @@
+"""A machine is nothing else: the database refuses role *system* beside any other, whoever writes it and when."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from lockbox.database import Database
+from lockbox.people.roles import Role
+from lockbox.refusals import InvitationRefused
+from lockbox.tenancy import vendor
+from tests.builders import Urls, World, unbound
+from tests.database.scenes import read, within, write
+from tests.database.tenancy import accepts, id_of, manages, on_the_database
+from tests.mailbox import code_of
+
+GIVE = "INSERT INTO memberships (id, person_id, role) VALUES (uuidv7(), :p, :r)"
+ROLES = "SELECT role FROM memberships WHERE person_id = :p"
+WAITING = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+
+def roles_of(world: World, name: str) -> set[str]:
+    """Return somebody's roles in the rows."""
+    return {row.role for row in read(world.house, ROLES, p=id_of(world, name))}
+
+
+@pytest.mark.parametrize("role", [Role.ENGINEER, Role.MANAGER, Role.OPERATOR, Role.VENDOR_AUDITOR])
+def test_a_system_gets_no_other_role_even_from_the_owner_of_the_database(world: World, role: Role) -> None:
+    with pytest.raises(DBAPIError, match="a system and something else"):
+        on_the_database(world, "olga", GIVE, p=id_of(world, "gate"), r=role.value)
+    with pytest.raises(DBAPIError, match="a system and something else"):
+        write(unbound(world.house), GIVE, p=id_of(world, "gate"), r=role.value)
+
+    assert roles_of(world, "gate") == {"system"}
+
+
+@pytest.mark.parametrize("who", ["erin", "max", "vera"])
+def test_whoever_has_a_role_becomes_no_system(world: World, who: str) -> None:
+    before = roles_of(world, who)
+
+    with pytest.raises(DBAPIError, match="a system and something else"):
+        on_the_database(world, "olga", GIVE, p=id_of(world, who), r="system")
+    with pytest.raises(DBAPIError, match="a system and something else"):
+        write(
+            unbound(world.house),
+            "INSERT INTO memberships (id, person_id, role) SELECT uuidv7(), :p, r FROM unnest('{system}'::text[]) r",
+            p=id_of(world, who),
+        )
+
+    assert roles_of(world, who) == before
+
+
+def test_no_role_is_turned_into_system_beside_another(world: World) -> None:
+    manages(world, "olga", vendor.set_roles, id_of(world, "erin"), frozenset({Role.ENGINEER, Role.MANAGER}))
+
+    with pytest.raises(DBAPIError, match="a system and something else"):
+        write(
+            unbound(world.house),
+            "UPDATE memberships SET role = 'system' WHERE person_id = :p AND role = 'manager'",
+            p=id_of(world, "erin"),
+        )
+
+
+@pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ"])
+def test_of_two_who_give_both_roles_at_once_one_is_refused(world: World, urls: Urls, level: str) -> None:
+    manages(world, "olga", vendor.remove, id_of(world, "eve"))
+    engine = create_engine(urls.superuser, poolclass=NullPool, isolation_level=level)
+
+    with ThreadPoolExecutor(1) as pool:
+        begun: list[Future[bool]] = []
+
+        def begin() -> None:
+            begun.append(pool.submit(_given, engine, id_of(world, "eve"), "system"))
+            within(2, lambda: begun[0].done() or read(unbound(world.house), WAITING))
+
+        first = _given(engine, id_of(world, "eve"), "engineer", begin)
+
+    assert (first, begun[0].result()) == (True, False)
+    assert roles_of(world, "eve") == {"engineer"}
+
+
+def _given(engine: Engine, person_id: UUID, role: str, meanwhile: Callable[[], None] | None = None) -> bool:
+    try:
+        with engine.begin() as connection:
+            connection.execute(text(GIVE), {"p": person_id, "r": role})
+            if meanwhile:
+                meanwhile()
+    except DBAPIError:
+        return False
+    return True
+
+
+def test_an_invitation_that_would_mix_them_is_refused_in_words(world: World, worker: Database) -> None:
+    manages(world, "olga", vendor.remove, id_of(world, "eve"))
+    (eve,) = read(world.house, "SELECT email FROM people WHERE id = :p", p=id_of(world, "eve"))
+    roles = frozenset({Role.ENGINEER})
+    invited = manages(world, "olga", vendor.invite, name="Eve", address=eve.email, roles=roles)
+    manages(world, "olga", vendor.set_roles, id_of(world, "eve"), frozenset({Role.SYSTEM}))
+
+    with pytest.raises(InvitationRefused, match="becomes no system"):
+        accepts(world, "eve", invited.id, code_of(worker, invited.id))
+
+    assert roles_of(world, "eve") == {"system"}

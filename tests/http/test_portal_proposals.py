@@ -1,0 +1,121 @@
+"""The page of proposed admins: the mail leads there, one form objects, and nobody else can."""
+
+import re
+
+import pytest
+
+from lockbox.people.roles import Means, Role
+from lockbox.tenancy import recovery
+from tests.database.tenancy import does
+from tests.http.portal import Browser, OpenPortal, Page, Portal
+
+WITHDRAWN = "SELECT withdrawn_at, withdrawn_by FROM invitations WHERE id = :id"
+
+
+@pytest.fixture
+def proposed(portal: Portal) -> Portal:
+    """A world for whose tenant the vendor proposes Rita as an admin."""
+    does(portal.world, "olga", recovery.propose, name="Rita <b>", address="rita@contoso.example")
+    return portal
+
+
+def come_in(portal: Portal, who: str) -> Browser:
+    """Open a browser in which somebody has signed in by a mailed code."""
+    browser = portal.browser()
+    browser.enter(who, Means.MAIL)
+    return browser
+
+
+def objects(browser: Browser) -> Page:
+    """Go to the page and object."""
+    return browser.submit(browser.get("/proposals"), "/proposals/object")
+
+
+def test_the_page_says_who_is_proposed_and_when_it_takes_effect(proposed: Portal) -> None:
+    page = come_in(proposed, "ann").get("/proposals")
+
+    assert page.status == 200
+    assert "Rita &lt;b&gt;" in page.text
+    assert "rita@contoso.example" in page.words
+    assert "Takes effect" in page.words
+    assert page.read.scripts == []
+
+
+@pytest.mark.parametrize("who", ["tara", "ann"])
+def test_an_admin_or_approver_objects_by_a_form_however_they_signed_in(proposed: Portal, who: str) -> None:
+    browser = come_in(proposed, who)
+
+    page = objects(browser)
+
+    assert (page.status, page.path) == (200, "/proposals")
+    assert "proposes nobody" in page.words
+    tenant = proposed.world.tenant.id
+    (event,) = proposed.sql(
+        "SELECT actor_id, action, body FROM events WHERE tenant_id = :t AND seq IS NULL ORDER BY id DESC LIMIT 1",
+        t=tenant,
+    )
+    assert (event.action, event.actor_id) == ("recovery_objected", proposed.world.people[who].person_id)
+    assert b'"channel":"portal"' in bytes(event.body)
+    assert "proposes" not in browser.get("/requests").words
+
+
+def test_who_comes_from_the_mail_signs_in_and_is_on_the_page(proposed: Portal) -> None:
+    browser = proposed.browser()
+
+    asked = browser.get("/proposals")
+    page = browser.submit(asked, "/sign-in", address=proposed.address("ann"))
+    page = browser.submit(page, "/sign-in/code", code=browser.code())
+
+    assert (asked.path, page.path) == ("/sign-in", "/proposals")
+    assert page.form("/proposals/object")
+
+
+def test_the_list_of_requests_leads_there(proposed: Portal) -> None:
+    page = come_in(proposed, "tara").get("/requests")
+
+    assert "proposes Rita <b> as an admin of Contoso" in page.words.replace("&lt;", "<").replace("&gt;", ">")
+    assert "/proposals" in page.read.links
+
+
+@pytest.mark.parametrize("who", ["olga", "max", "aude", "zoe"])
+def test_nobody_else_sees_it_or_can_object_to_it(proposed: Portal, open_portal: OpenPortal, who: str) -> None:
+    proposed.world.add("zoe", Role.APPROVER, open_portal().world.tenant.id)
+    form = come_in(proposed, "ann").get("/proposals").form("/proposals/object")
+    browser = come_in(proposed, who)
+    csrf = browser.get("/account").form("/account/tokens/new").fields["csrf"]
+
+    page = browser.get("/proposals")
+    forced = browser.post("/proposals/object", form.fields | {"csrf": csrf})
+
+    assert "proposes nobody" in page.words
+    assert forced.status in {403, 404}
+    assert proposed.sql(WITHDRAWN, id=form.fields["id"])[0].withdrawn_at is None
+
+
+def test_a_form_of_another_session_or_from_elsewhere_objects_to_nothing(proposed: Portal) -> None:
+    browser = come_in(proposed, "ann")
+    form = browser.get("/proposals").form("/proposals/object")
+
+    forged = browser.post("/proposals/object", form.fields | {"csrf": "x"})
+    foreign = browser.send("/proposals/object", form.fields, headers={"origin": "https://evil.test"})
+
+    assert (forged.status, foreign.status_code) == (403, 403)
+    assert proposed.sql(WITHDRAWN, id=form.fields["id"])[0].withdrawn_at is None
+
+
+def test_who_comes_too_late_is_told_so_and_led_back(proposed: Portal) -> None:
+    ann, tara = come_in(proposed, "ann"), come_in(proposed, "tara")
+    seen = ann.get("/proposals")
+    objects(tara)
+
+    page = ann.submit(seen, "/proposals/object")
+
+    assert (page.status, "accepted or withdrawn" in page.words) == (409, True)
+    assert "/proposals" in page.read.links
+
+
+def test_the_page_is_reached_without_a_script_and_names_no_id_in_its_address(proposed: Portal) -> None:
+    page = come_in(proposed, "ann").get("/proposals")
+
+    assert re.search(r"<button[^>]*>Object</button>", page.text)
+    assert page.form("/proposals/object").method == "post"

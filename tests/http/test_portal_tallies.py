@@ -1,0 +1,84 @@
+"""How far the votes have come, as the decision page says it: the way in which the next vote is judged."""
+
+from lockbox.people.roles import Means
+from lockbox.requests.lifecycle import Action
+from tests.http.portal import OpenPortal, Page, Portal
+from tests.ruling import group, lay_down, stand_in
+
+
+def seen(portal: Portal, who: str, request_id: object) -> Page:
+    """Open the page of a request as somebody who has signed in."""
+    browser = portal.browser()
+    browser.enter(who, Means.PASSKEY)
+    return browser.get(f"/requests/{request_id}")
+
+
+def test_an_approver_and_their_deputy_are_counted_as_one(open_portal: OpenPortal) -> None:
+    portal = open_portal()
+    lay_down(portal.world, quorum=2)
+    stand_in(portal.world, "aude", "ann")
+    request = portal.world.submit()
+
+    portal.world.act("ann", Action.APPROVE, request.id)
+    first = seen(portal, "tara", request.id)
+    portal.world.act("aude", Action.APPROVE, request.id)
+    both = seen(portal, "tara", request.id)
+    portal.world.act("amir", Action.APPROVE, request.id)
+    opened = seen(portal, "tara", request.id)
+
+    assert "Approvals 1 of 2" in first.words
+    assert "Approvals 1 of 2" in both.words
+    assert "Ann (approver) approved" in both.words
+    assert "Aude (approver) approved" in both.words
+    assert "It closes by itself" in opened.words
+    assert "Approvals" not in opened.words
+
+
+def test_a_vote_of_somebody_who_approves_no_longer_is_not_counted(open_portal: OpenPortal) -> None:
+    portal = open_portal()
+    lay_down(portal.world, quorum=2)
+    request = portal.world.submit()
+    portal.world.act("ann", Action.APPROVE, request.id)
+
+    portal.sql("DELETE FROM memberships WHERE person_id = :p", p=portal.world.people["ann"].person_id)
+
+    assert "Approvals 0 of 2" in seen(portal, "amir", request.id).words
+
+
+def test_what_is_needed_is_the_stricter_of_then_and_today_and_names_each_group(open_portal: OpenPortal) -> None:
+    portal = open_portal()
+    request = portal.world.submit()
+    before = seen(portal, "ann", request.id)
+    lay_down(
+        portal.world, quorum=2, stages=[{"group": "legal"}], groups={"legal": group(portal.world, "amir", "abe")}
+    )
+
+    after = seen(portal, "ann", request.id)
+    portal.world.act("amir", Action.APPROVE, request.id)
+    voted = seen(portal, "ann", request.id)
+
+    assert "Nobody gets in unless somebody approves." in before.words
+    assert "Nobody gets in unless 2 approvers say yes, and 1 of legal." in after.words
+    assert "Approvals 0 of 2 Approvals of legal 0 of 1" in after.words
+    assert "Approvals 1 of 2 Approvals of legal 1 of 1" in voted.words
+
+
+def test_the_vendor_is_told_the_same_numbers_and_no_names(open_portal: OpenPortal) -> None:
+    portal = open_portal()
+    lay_down(portal.world, quorum=2)
+    stand_in(portal.world, "aude", "ann")
+    request = portal.world.submit()
+    for who in ("ann", "aude"):
+        portal.world.act(who, Action.APPROVE, request.id)
+
+    pages = [seen(portal, who, request.id) for who in ("erin", "max", "vera")]
+
+    assert all("Approvals 1 of 2" in page.words for page in pages)
+    assert not any("Amir" in page.words or "Abe" in page.words for page in pages)
+
+
+def test_while_the_vendor_reviews_there_is_nothing_to_count(open_portal: OpenPortal) -> None:
+    portal = open_portal()
+    lay_down(portal.world, vendor_review=True)
+
+    assert "Approvals" not in seen(portal, "max", portal.world.submit().id).words
