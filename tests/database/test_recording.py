@@ -29,7 +29,7 @@ def claim(house: Database, ids: Sequence[UUID]) -> list[Ended]:
     return [Ended(house, result, Future()) for result in results]
 
 
-def test_what_arrived_together_is_written_in_one_transaction_and_the_rest_in_another(world: World, worker: Database) -> None:
+def test_what_arrived_is_written_in_one_transaction_and_the_rest_in_another(world: World, worker: Database) -> None:
     many(world, 4)
     notices = open_notices(worker)
     ended = claim(worker, notices)
