@@ -17,6 +17,7 @@ from api.routes import (
     members,
     requests,
     tenants,
+    terminals,
     timeline,
     tokens,
     vendor,
@@ -79,6 +80,7 @@ def make_app(settings: Settings, database: Database) -> FastAPI:
         me.router,
         addresses.router,
         tokens.router,
+        terminals.router,
         health.router,
     ):
         app.include_router(router)

@@ -63,6 +63,10 @@ THE_REST = (
     FROM people p WHERE p.id = ANY(CAST(:everybody AS uuid[]))
     """,
     """
+    INSERT INTO terminals (id, secret_hash, code_hash, created_at, expires_at)
+    VALUES (uuidv7(), sha256(uuid_send(:tenant)), sha256(uuid_send(:tenant)), now(), now() + interval '10 minutes')
+    """,
+    """
     INSERT INTO sign_in_counts (key, since, count) VALUES (sha256(uuid_send(:tenant)), now(), 1)
     """,
     """
@@ -116,7 +120,7 @@ Row = dict[str, Any]
 
 # Tables whose new rows are anybody's to write: to begin a sign-in there is nobody yet, and what is more to an event
 # cannot be held against the event while one statement writes both.
-FREE = frozenset({"sign_ins", "sign_in_counts", "event_details", "unsealed"})
+FREE = frozenset({"sign_ins", "sign_in_counts", "terminals", "event_details", "unsealed"})
 # Rows that everybody with a context may see: the vendor's own people and what they hear of.
 PUBLIC = {"people": "side = 'vendor'", "memberships": "tenant_id IS NULL", "endpoints": "tenant_id IS NULL"}
 PUBLIC["deliveries"] = "endpoint_id IN (SELECT id FROM endpoints WHERE tenant_id IS NULL)"

@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0015"
-down_revision = "0013"
+down_revision = "0014"
 
 # The log of a tenant has the tenant's id; the vendor's own has zeros. `unproven` events are older than the seals.
 TABLES = """
