@@ -93,6 +93,25 @@ THE_REST = (
     SELECT uuidv7(), n.id, n.endpoint_id, 'request.pending', now(), 7, 204, 'thanks' FROM notices n
     WHERE n.tenant_id = :tenant
     """,
+    """
+    INSERT INTO logs (id, tenant_id, origin, generation, size, root, unproven, note, noted_at, kept_at, digest_at)
+    VALUES (:tenant, :tenant, 'lockbox.test/audit/' || CAST(:tenant AS text), 1, 1, sha256('root'), 0, 'note', now(),
+        now(), now())
+    """,
+    """
+    INSERT INTO seals (log_id, number, event_id)
+    SELECT :tenant, 0, e.id FROM events e WHERE e.tenant_id = :tenant ORDER BY e.id LIMIT 1
+    """,
+    """
+    INSERT INTO tiles (log_id, level, number, hashes) VALUES (:tenant, 0, 0, sha256('leaf'))
+    """,
+    """
+    INSERT INTO checkpoints (id, log_id, size, at, note) VALUES (uuidv7(), :tenant, 1, now(), 'note')
+    """,
+    """
+    INSERT INTO audit_keys (key, purpose, first_used_at)
+    VALUES ('lockbox.test+' || CAST(:tenant AS text), 'log', now())
+    """,
 )
 
 
