@@ -18,6 +18,7 @@ from api.routes import (
     members,
     requests,
     tenants,
+    terminals,
     timeline,
     tokens,
     vendor,
@@ -93,6 +94,7 @@ def make_app(settings: Settings, database: Database) -> FastAPI:
         me.router,
         addresses.router,
         tokens.router,
+        terminals.router,
         health.router,
     ):
         app.include_router(router)

@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0015"
-down_revision = "0013"
+down_revision = "0014"
 
 # The log of a tenant has the tenant's id; the vendor's own has zeros. `unproven` events are older than the seals.
 TABLES = """
@@ -84,9 +84,16 @@ CREATE POLICY api_select ON logs FOR SELECT TO lockbox_api USING ({READS});
 CREATE POLICY api_select ON seals FOR SELECT TO lockbox_api USING ({OF_A_LOG});
 CREATE POLICY api_select ON tiles FOR SELECT TO lockbox_api USING ({OF_A_LOG});
 CREATE POLICY api_select ON checkpoints FOR SELECT TO lockbox_api USING ({OF_A_LOG});
-CREATE POLICY api_select ON audit_keys FOR SELECT TO lockbox_api USING (true);
-CREATE POLICY api_insert ON audit_keys FOR INSERT TO lockbox_api WITH CHECK (purpose = 'approval');
-GRANT SELECT ON logs, seals, tiles, checkpoints, audit_keys TO lockbox_api;
+CREATE POLICY api_insert ON audit_keys FOR INSERT TO lockbox_api
+    WITH CHECK (purpose = 'approval' AND (SELECT at_person()) IS NOT NULL);
+-- Keys are for everybody to know, whoever asks.
+CREATE FUNCTION known_audit_keys() RETURNS TABLE (key text, purpose text, first_used_at timestamptz)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT k.key, k.purpose, k.first_used_at FROM audit_keys k ORDER BY k.first_used_at, k.key
+$$;
+REVOKE ALL ON FUNCTION known_audit_keys FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION known_audit_keys TO lockbox_api;
+GRANT SELECT ON logs, seals, tiles, checkpoints TO lockbox_api;
 GRANT INSERT ON audit_keys TO lockbox_api;
 GRANT SELECT, INSERT ON logs, seals, tiles, checkpoints, audit_keys TO lockbox_worker;
 GRANT UPDATE (origin, size, root, note, noted_at, kept_at, digest_at) ON logs TO lockbox_worker;
