@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID
@@ -19,7 +20,7 @@ from lockbox.audit.keys import BadKey
 from lockbox.database import as_owner
 from lockbox.refusals import Refusal
 from lockbox.standing import NotFit
-from lockbox.tenancy import erasure
+from lockbox.tenancy import erasure, keeping
 
 app = typer.Typer(no_args_is_help=True, help="Running an installation, on its own machine.")
 
@@ -52,6 +53,26 @@ def erase(
     with _owner() as (session, _):
         erased = erasure.erase(session, person)
     say(f"They are {erased.pseudonym} from now on; {erased.details} details were taken out of the trail.")
+
+
+@app.command()
+def retain(
+    older_than: Annotated[int, typer.Option("--older-than", min=1, max=36_500, help="days")],
+    yes: Annotated[bool, typer.Option("--yes", help="ask nothing")] = False,
+) -> None:
+    """Remove the oldest part of the trail, for good.
+
+    As the database's owner. Without this command everything is kept for ever.
+    A log goes from its beginning up to the first event that is younger, or of
+    a request that was open since; what was sealed over it stays.
+    """
+    if not yes:
+        typer.confirm(f"Remove what is older than {older_than} days? This cannot be undone", abort=True)
+    with _owner() as (session, _):
+        removed = keeping.retain(session, timedelta(days=older_than))
+    for one in removed:
+        say(f"Log {one.log_id}: events {one.start} to {one.end - 1} were removed.")
+    say(f"{sum(one.end - one.start for one in removed)} events were removed.")
 
 
 @contextmanager

@@ -58,7 +58,8 @@ class Log(SQLModel, table=True):
     `note` is the newest checkpoint. `generation` counts how often the database was restored from a back-up that was
     older than what had been shipped; each has an `origin` of its own. The first `unproven` events are older than
     the seals: nothing vouches for them but that they were there when sealing began. `kept_at` is when a checkpoint
-    was last kept, `digest_at` when the tenant was last mailed one. The events before `kept_from` have been removed.
+    was last kept, `digest_at` when the tenant was last mailed one. The events before `kept_from` have been removed:
+    all of them were older than `kept_since`.
     """
 
     __tablename__ = "logs"
@@ -71,6 +72,7 @@ class Log(SQLModel, table=True):
     root: bytes
     unproven: int = Field(sa_type=BigInteger)
     kept_from: int = Field(default=0, sa_type=BigInteger)
+    kept_since: datetime | None = Field(default=None, sa_type=Instant)
     note: str = Field(sa_type=Text)
     noted_at: datetime = Field(sa_type=Instant)
     kept_at: datetime = Field(sa_type=Instant)

@@ -84,15 +84,26 @@ CREATE TRIGGER never_revived BEFORE UPDATE ON watchers FOR EACH ROW
 # Whole ranges of a log go from its beginning; what was sealed over them, and so every proof, stays.
 KEEPING = """
 ALTER TABLE logs ADD COLUMN kept_from bigint NOT NULL DEFAULT 0
-    CONSTRAINT ck_logs_kept_from CHECK (kept_from BETWEEN 0 AND size);
+    CONSTRAINT ck_logs_kept_from CHECK (kept_from BETWEEN 0 AND size),
+    ADD COLUMN kept_since timestamptz;
 DROP TRIGGER append_only ON events;
 CREATE TRIGGER append_only BEFORE UPDATE ON events FOR EACH ROW EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER never_goes BEFORE DELETE ON events FOR EACH ROW
     WHEN (NOT is_errand('retain')) EXECUTE FUNCTION refuse_change();
 """
 
+# Whoever asks whether a window is open reads no log; how long one is, is no secret, and says what was rolled back.
+BEHIND = """
+CREATE FUNCTION log_heads(of_logs uuid[]) RETURNS TABLE (id uuid, origin text, size bigint)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT l.id, l.origin, l.size FROM logs l WHERE l.id = ANY (of_logs)
+$$;
+REVOKE ALL ON FUNCTION log_heads FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION log_heads TO lockbox_api;
+"""
+
 
 def upgrade() -> None:
     """Add tables, functions and columns; what is there stays as it is."""
-    for part in (REFUSED, ACTIVITY, OWNER, ERASING, KEEPING):
+    for part in (REFUSED, ACTIVITY, OWNER, ERASING, KEEPING, BEHIND):
         op.execute(part)
