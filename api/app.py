@@ -28,7 +28,9 @@ from api.strict import known_alone
 from config.settings import Settings, UnsafeSettings
 from lockbox.audit import approvals, keys
 from lockbox.audit.approvals import Approvals
+from lockbox.audit.behind import Shipped
 from lockbox.audit.keys import BadKey
+from lockbox.audit.shipping import Folder
 from lockbox.database import Database, make_engine
 from lockbox.notices.vault import Vault
 from lockbox.people.issuers import Issuers
@@ -45,7 +47,13 @@ def make_database(settings: Settings) -> Database:
         UnsafeSettings: one of them is not set, or a key to sign approvals with cannot be read.
     """
     engine = make_engine(settings.require("database_url"), role="api", pool_size=POOL, overflow=OVERFLOW)
-    return Database(engine, Schedule(settings.require("redis_url")), approvals=_approvals(settings))
+    return Database(
+        engine, Schedule(settings.require("redis_url")), approvals=_approvals(settings), shipped=_shipped(settings)
+    )
+
+
+def _shipped(settings: Settings) -> Shipped | None:
+    return Shipped(Folder(settings.checkpoint_folder)) if settings.checkpoint_folder else None
 
 
 def _approvals(settings: Settings) -> Approvals:

@@ -16,11 +16,13 @@ from cli.terminal import say
 from config.settings import Settings, UnsafeSettings, load
 from lockbox import standing
 from lockbox.audit import keys
+from lockbox.audit.checkpoint import BadNote
 from lockbox.audit.keys import BadKey
+from lockbox.audit.shipping import Folder
 from lockbox.database import as_owner
 from lockbox.refusals import Refusal
 from lockbox.standing import NotFit
-from lockbox.tenancy import erasure, keeping
+from lockbox.tenancy import erasure, keeping, restoring
 
 app = typer.Typer(no_args_is_help=True, help="Running an installation, on its own machine.")
 
@@ -73,6 +75,37 @@ def retain(
     for one in removed:
         say(f"Log {one.log_id}: events {one.start} to {one.end - 1} were removed.")
     say(f"{sum(one.end - one.start for one in removed)} events were removed.")
+
+
+@app.command("after-restore")
+def after_restore(
+    anyway: Annotated[bool, typer.Option("--anyway", help="also where no log is behind what was shipped")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="ask nothing")] = False,
+) -> None:
+    """End all that a restored back-up holds open.
+
+    As the database's owner, with LOCKBOX_CHECKPOINT_FOLDER set as the API has
+    it. Windows are revoked, requests timed out, sessions ended, and each log
+    that is behind begins a new generation. Tokens, members and policies are
+    those of the back-up: look through them.
+    """
+    if not yes:
+        typer.confirm("End every open window and every request that waits", abort=True)
+    with _owner() as (session, settings):
+        folder = Folder(settings.checkpoint_folder) if settings.checkpoint_folder else None
+        try:
+            done = restoring.restore(session, folder, anyway=anyway)
+        except (OSError, BadNote) as error:
+            raise stop(f"LOCKBOX_CHECKPOINT_FOLDER cannot be read: {error}") from None
+    for log_id in done.logs:
+        if folder:
+            folder.set_aside(log_id)
+    if not (done.logs or anyway):
+        say("No log is behind what was shipped: nothing was done.")
+        return
+    say(
+        f"{done.revoked} windows were revoked, {done.timed_out} requests timed out, {len(done.logs)} logs begun anew."
+    )
 
 
 @contextmanager

@@ -164,6 +164,12 @@ class NoOpenWindow(NotYours):
     code = "no-open-window"
 
 
+class TrailBehind(NoOpenWindow):
+    """The database was restored from a back-up that is older than what was shipped of its trail: all is shut."""
+
+    code = "trail-behind"
+
+
 class Unknown(Refusal):
     """There is no such thing, or none that the caller may know of: the two are not told apart."""
 
