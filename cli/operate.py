@@ -29,9 +29,9 @@ app = typer.Typer(no_args_is_help=True, help="Running an installation, on its ow
 
 @app.command("new-key")
 def new_key(file: Annotated[Path, typer.Argument(help="a new file", show_default=False)]) -> None:
-    """Make a key to sign with, in a file that its owner alone can read.
+    """Make a key to sign with, in a new file.
 
-    For LOCKBOX_APPROVAL_KEY_FILES, which only the API is told.
+    Its owner alone can read it. For LOCKBOX_APPROVAL_KEY_FILES, which only the API is told.
     """
     try:
         keys.make(file)

@@ -8,6 +8,7 @@ from rich.text import Text
 from cli import terminal
 from cli.terminal import NOTHING, duration, moment, words
 
+NOBODYS = {"owner": "the installation's owner"}
 WORDS = {
     "reviewing": ("In vendor review", "yellow"),
     "pending": ("Waiting for your answer", "yellow"),
@@ -99,7 +100,7 @@ def show_events(items: Iterable[Mapping[str, Any]]) -> None:
         (
             item["seq"],
             moment(item["at"]),
-            f"{item['actor']['name'] if item['actor'] else 'the clock'}{_for_others(item)}",
+            f"{_actor(item)}{_for_others(item)}",
             words(item["role"]),
             f"{words(item['action'])}{_by_means(item)}",
             f"{item['from_state'] or NOTHING} → {item['to_state'] or NOTHING}",
@@ -109,6 +110,11 @@ def show_events(items: Iterable[Mapping[str, Any]]) -> None:
         for item in items
     )
     terminal.table(("#", "When", "Who", "As", "What", "State", "Deadline", "Comment"), rows)
+
+
+def _actor(item: Mapping[str, Any]) -> str:
+    """Return who did it: a person, or one of those who are none."""
+    return item["actor"]["name"] if item["actor"] else NOBODYS.get(item["role"], "the clock")
 
 
 def _beside(item: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Refusals in the trail: counted by the minute, one event each, and told where they belong."""
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -11,11 +12,16 @@ from lockbox.audit import looking, refused
 from lockbox.audit.events import Actor
 from lockbox.audit.refused import DECISION_REFUSED, SIGN_IN_REFUSED, Refused
 from lockbox.database import Database
+from lockbox.notices import outcomes
+from lockbox.notices.models import Outcome
+from lockbox.notices.outcomes import Try
 from lockbox.people import context
 from tests.builders import ShiftedClock, StoppedClock, World
-from tests.database.postbag import Postbag
+from tests.database.postbag import Postbag, open_notices
 from tests.database.scenes import read
 from tests.database.trails import Told, changes_told
+
+SENT = "SELECT body FROM events WHERE action = 'notices_sent'"
 
 
 def count(house: Database, times: int, **changes: Any) -> None:
@@ -116,19 +122,23 @@ def test_the_api_counts_and_reads_nothing_of_it(world: World, statement: str) ->
         session.connection().exec_driver_sql(statement)
 
 
-def test_what_was_sent_is_one_event_for_each_thing_told_and_channel(
+def test_what_was_sent_is_one_event_for_each_thing_told_channel_and_batch(
     world: World, worker: Database, post: Postbag
 ) -> None:
+    post.endpoint(world, "https://hooks.contoso.example/1", tenant_id=world.tenant.id)
     request = world.submit()
-    mailed = len(read(worker, "SELECT FROM notices WHERE request_id = :id AND channel = 'mail'", id=request.id))
+    open_now = open_notices(worker)
+    tries = [Try(one, Outcome.SENT, request.created_at) for one in open_now]
 
-    post.deliver(worker, [row.id for row in read(worker, "SELECT id FROM notices WHERE closed_at IS NULL")])
+    with worker.transaction() as session:
+        outcomes.record(session, tries)
+        outcomes.record(session, tries)
 
-    sent = [one for one in changes_told(worker) if one.action == "notices_sent"]
-    assert sum(one.facts["count"] for one in sent) == mailed > 1
+    sent = [json.loads(row.body) for row in read(worker, SENT)]
     (first,) = read(worker, "SELECT id FROM events WHERE seq = 1")
-    assert {one.facts["of_event"] for one in sent} == {str(first.id)}
-    assert len(sent) < mailed
+    assert {(one["channel"], one["count"]) for one in sent} == {("mail", len(open_now) - 1), ("webhook", 1)}
+    assert {one["of_event"] for one in sent} == {str(first.id)}
+    assert len(sent) == 2
 
 
 def test_whoever_reads_the_trail_is_in_it(world: World) -> None:

@@ -35,6 +35,11 @@ REVOKE ALL ON FUNCTION count_refused FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION count_refused TO lockbox_api;
 """
 
+# Whoever opens a window lists the key that it was signed by; nobody without a context opens one.
+APPROVAL_KEYS = """
+ALTER POLICY api_insert ON audit_keys WITH CHECK (purpose = 'approval' AND (SELECT at_person()) IS NOT NULL);
+"""
+
 # A system sees open windows alone; to report what was done in one it needs a little of it afterwards too.
 ACTIVITY = """
 CREATE FUNCTION reported_window(of_request uuid) RETURNS TABLE (id uuid, tenant_id uuid, requester_id uuid,
@@ -105,5 +110,5 @@ GRANT EXECUTE ON FUNCTION log_heads TO lockbox_api;
 
 def upgrade() -> None:
     """Add tables, functions and columns; what is there stays as it is."""
-    for part in (REFUSED, ACTIVITY, OWNER, ERASING, KEEPING, BEHIND):
+    for part in (REFUSED, APPROVAL_KEYS, ACTIVITY, OWNER, ERASING, KEEPING, BEHIND):
         op.execute(part)
