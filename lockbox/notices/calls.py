@@ -69,7 +69,7 @@ def targets(session: Session, ids: Sequence[UUID]) -> Mapping[UUID, Target]:
 
 def event_type(template: str, of_request: str | None) -> str:
     """Return the type by which a receiver knows what a call is about; that of a request's event is known before."""
-    return TEST_TYPE if template == TEST else of_request or f"tenant.{template}"
+    return TEST_TYPE if template == TEST else of_request or memos.type_of(template)
 
 
 def of_letter(letter: Letter, target: Target, *, public_url: str, services: Mapping[str, str]) -> bytes:

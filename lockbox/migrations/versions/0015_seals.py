@@ -54,6 +54,17 @@ CREATE TABLE audit_keys (
 );
 """
 
+# A checkpoint is told without an event of its own: else each would make a log grow that has nothing to say.
+NOTICES = """
+ALTER TABLE notices
+    ADD COLUMN checkpoint_id uuid CONSTRAINT fk_notices_checkpoint_id REFERENCES checkpoints (id),
+    DROP CONSTRAINT ck_notices_cause,
+    ADD CONSTRAINT ck_notices_cause CHECK (num_nonnulls(event_id, about_id, checkpoint_id) > 0),
+    DROP CONSTRAINT uq_notices_event_id_recipient,
+    ADD CONSTRAINT uq_notices_event_id_recipient UNIQUE NULLS NOT DISTINCT
+        (event_id, person_id, endpoint_id, about_id, address_id, watcher_id, checkpoint_id);
+"""
+
 # A log grows and does nothing else: what was hashed stays, in its place.
 ONLY_GROWS = """
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON seals FOR EACH ROW EXECUTE FUNCTION refuse_change();
@@ -122,5 +133,5 @@ def _secured() -> str:
 
 
 def upgrade() -> None:
-    for part in (TABLES, ONLY_GROWS, _secured(), SECURITY, BEFORE_SEALS):
+    for part in (TABLES, NOTICES, ONLY_GROWS, _secured(), SECURITY, BEFORE_SEALS):
         op.execute(part)
