@@ -138,7 +138,7 @@ def _slack_of(letter: Letter, justification: str | None, public_url: str, servic
         lines.append(f"{DEADLINES[letter.template]} {clock_time(letter.deadline_at)}")
     if justification is not None:
         lines.append(f"Why: {_plain(' '.join(justification.split()))}"[:MOST_WORDS])
-    lines.append(f"Request {letter.request_id}")
+    lines.append(f"As of {clock_time(letter.at)}. Request {letter.request_id}")
     return _message(said, "\n".join(lines), portal_address(public_url, letter.request_id), "Open the request")
 
 
