@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0015"
-down_revision = "0014"
+revision = "0016"
+down_revision = "0015"
 
 # The log of a tenant has the tenant's id; the vendor's own has zeros. `unproven` events are older than the seals.
 TABLES = """
