@@ -1,4 +1,4 @@
-"""Logs in memory, as an honest house would seal and export them, for tests of whoever verifies."""
+"""Logs, sealed by a real database or in memory as an honest house would do it, for tests of whoever verifies."""
 
 import base64
 import json
@@ -14,6 +14,8 @@ from lockbox.audit.canonical import Value, canonical, commitment
 from lockbox.audit.checkpoint import Checkpoint, VerifierKey, sign
 from lockbox.audit.exported import parts
 from lockbox.audit.merkle import Subtree, leaf_hash, root_of
+from lockbox.audit.sealing import Signer, seal
+from lockbox.database import Database
 
 NAME = "lockbox.test"
 TENANT = UUID(int=7)
@@ -25,6 +27,12 @@ WIDTH = 256
 
 def public(key: Ed25519PrivateKey = KEY) -> VerifierKey:
     return VerifierKey(NAME, key.public_key().public_bytes_raw())
+
+
+def sealed(worker: Database) -> None:
+    """Seal whatever a database holds."""
+    for _ in seal(worker, Signer(NAME, [KEY])):
+        pass
 
 
 def subtree_of(leaves: Sequence[bytes]) -> Subtree:

@@ -14,7 +14,6 @@ from lockbox.audit.export import Export
 from lockbox.audit.findings import Kind
 from lockbox.audit.merkle import leaf_hash
 from lockbox.audit.recorded import Wanted
-from lockbox.audit.sealing import Signer, seal
 from lockbox.audit.verify import GOOD, Verdict, verify
 from lockbox.database import Database
 from lockbox.people.roles import Role
@@ -25,7 +24,7 @@ from lockbox.tenancy import auditing
 from lockbox.tenancy.auditing import Reading
 from tests import second_verifier
 from tests.builders import World, unbound
-from tests.logs import KEY, NAME, public
+from tests.logs import public, sealed
 
 BODY = '{"action":"tested","id":"%s","n":%s,"personal":{},"seq":null,"tenant_id":"%s"}'
 EVENTS = """
@@ -38,12 +37,6 @@ WITH e AS (
 INSERT INTO unsealed SELECT id FROM e
 """
 READERS = {"tara": True, "aude": True, "vera": True, "ann": False, "erin": False, "max": False, "olga": False}
-
-
-def sealed(worker: Database) -> None:
-    """Seal whatever is there."""
-    for _ in seal(worker, Signer(NAME, [KEY])):
-        pass
 
 
 def reads(world: World, who: str = "tara", tenant: str | None = None) -> Reading:

@@ -46,6 +46,7 @@ ONLY_IN_THE_MIGRATIONS = {
     "remove_index ix_addresses_person_id_created_at",
     "remove_index ix_delegations_tenant_id_ends_at",
     "remove_index ix_deliveries_endpoint_id_id",
+    "remove_index ix_events_tenant_id_id",
     "remove_index ix_memberships_tenant_id_role",
     "remove_index ix_notices_dead",
     "remove_index ix_notices_heard",

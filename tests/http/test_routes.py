@@ -7,10 +7,13 @@ from fastapi.routing import iter_route_contexts
 
 from api.app import make_app, make_database
 from config.settings import Settings
+from lockbox.database import Database
 from lockbox.people.roles import Role
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.places import place_of
 from tests.http.tokens import made
+from tests.http.trails import one_event
+from tests.logs import sealed
 from tests.ruling import stand_in
 
 NOWHERE = Settings(environment="test", database_url="postgresql://nobody@localhost/x", redis_url="redis://localhost")
@@ -24,7 +27,7 @@ ROUTES = sorted(
 )
 
 NO_TOKENS = "UPDATE tokens SET revoked_at = now() WHERE revoked_at IS NULL AND NOT is_sample AND person_id = :p"
-WITHOUT_TOKEN = {"GET /livez", "GET /readyz", "GET /openapi.json"}
+WITHOUT_TOKEN = {"GET /livez", "GET /readyz", "GET /openapi.json", "GET /.well-known/lockbox-audit-keys"}
 WHO = ("erin", "eve", "max", "olga", "vera", "gate", "tara", "ann", "aude", "zoe", "dora")
 # what each gets at best: of a request by Erin that waits for Ann's tenant, and of a window that is open for Erin
 MATRIX = {
@@ -85,6 +88,11 @@ MATRIX = {
     "GET /v1/vendor/dead-notices": "403 403 403 200 403 403 403 403 403 403 403",
     "GET /v1/vendor/invitations": "403 403 403 200 403 403 403 403 403 403 403",
     "DELETE /v1/vendor/invitations/{invitation_id}": "403 403 403 204 403 403 403 403 403 403 403",
+    "GET /v1/audit": "403 403 403 403 200 403 200 403 200 404 200",
+    "GET /v1/audit/export": "403 403 403 403 200 403 200 403 200 404 200",
+    "GET /v1/audit/checkpoint": "403 403 403 403 200 403 200 403 200 404 200",
+    "GET /v1/audit/proof/inclusion": "403 403 403 403 200 403 200 403 200 404 200",
+    "GET /v1/audit/proof/consistency": "403 403 403 403 200 403 200 403 200 404 200",
     "GET /v1/me": "200 200 200 200 200 200 200 200 200 200 200",
     "PATCH /v1/me": "200 200 200 200 200 200 200 200 200 200 200",
     "GET /v1/me/addresses": "200 200 200 200 200 200 200 200 200 200 200",
@@ -110,11 +118,12 @@ class Anything(dict[str, object]):
 
 
 @pytest.fixture(scope="module")
-def everybody(open_door: OpenDoor) -> Door:
-    """A world with an open window, and people of other kinds."""
+def everybody(open_door: OpenDoor, worker: Database) -> Door:
+    """A world with an open window, whose trail is sealed, and people of other kinds."""
     door = open_door()
     _others(door, open_door())
     door.active()
+    sealed(worker)
     return door
 
 
@@ -180,6 +189,9 @@ def test_a_route_answers_each_role_as_the_matrix_says(everybody: Door, changing:
         "PATCH /v1/me": {"json": {"time_zone": "Europe/Berlin"}},
         "GET /v1/access": {"params": question},
     }.get(route, {})
+    if path.startswith("/v1/audit"):
+        further = {"event": one_event(everybody)} if "inclusion" in path else {"from": 1} if "consist" in path else {}
+        parts = {"params": {"tenant": world.tenant.slug, **further}}
     place = place_of(door, route)
     body = {"json": place.body} if place.body else {}
     named = {"slug": world.tenant.slug, "request_id": everybody.pending(), **place.ids}
