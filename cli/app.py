@@ -8,6 +8,7 @@ from sqlalchemy.exc import DBAPIError
 from typer.core import TyperGroup
 
 from cli import (
+    audit,
     bootstrap,
     delegations,
     endpoints,
@@ -51,7 +52,7 @@ class InOrder(TyperGroup):
 
     ORDER = (
         *("me", "request", "access", "token"),
-        *("tenant", "member", "invitation", "delegation", "policy", "endpoint", "watcher", "vendor"),
+        *("tenant", "member", "invitation", "delegation", "policy", "endpoint", "watcher", "vendor", "audit"),
         *("bootstrap", "migrate", "sample"),
     )
 
@@ -72,6 +73,7 @@ for _name, _group in (
     ("endpoint", endpoints.app),
     ("watcher", watchers.app),
     ("vendor", vendor.app),
+    ("audit", audit.app),
 ):
     app.add_typer(_group, name=_name)
 

@@ -19,13 +19,17 @@ from api.schemas.audit import (
     CheckpointView,
     ConsistencyView,
     InclusionView,
+    ReportView,
+    StepView,
+    UseView,
 )
 from api.schemas.parts import Line, Named, Slug, Word, problems
 from lockbox.audit import export as exports
 from lockbox.audit import proofs
+from lockbox.audit import report as reports
 from lockbox.audit.checkpoint import VerifierKey
 from lockbox.audit.recorded import Recorded, Wanted
-from lockbox.database import Database
+from lockbox.database import Database, now
 from lockbox.people.roles import Caller
 from lockbox.refusals import Invalid
 from lockbox.tenancy import auditing
@@ -94,7 +98,7 @@ def export(
     Without a filter the lines show that nothing is missing, too. `since` are sizes that the log had before: the
     export then shows that it has only grown. A file that was cut off lacks its last line.
     """
-    asked = {name: str(value) for name, value in vars(what).items() if value is not None}
+    asked = {name: str(value) for name, value in vars(what).items() if value}
     begun = auditing.export(session, who, what, asked, since or ())
     made = exports.table if form == "csv" else exports.lines
     name = f"audit-{who.log_id if who.tenant_id else 'vendor'}-{begun.log.size}.{form}"
@@ -135,6 +139,17 @@ def consistency(
     """Prove that the log has only grown between two sizes, the newer being that of now if it is left out."""
     log, new, path = auditing.consistency(session, who, older, newer)
     return ConsistencyView(older=older, newer=new, proof=list(map(_text, path)), note=log.note)
+
+
+@router.get("/report", responses=problems(404))
+def report(request: UUID, who: Annotated[Caller, Depends(caller)], session: Work) -> ReportView:
+    """Report on one request: who asked, who decided, when it was open, and what was done inside."""
+    found = auditing.report(session, who, request)
+    facts = {name: getattr(found, name) for name in ReportView.model_fields if hasattr(found, name)}
+    steps = [StepView.model_validate(step, from_attributes=True) for step in found.steps]
+    uses = [UseView.model_validate(use, from_attributes=True) for use in found.uses]
+    page = reports.page(found, made_at=now(session))
+    return ReportView(**facts | {"steps": steps, "uses": uses, "page": page})
 
 
 @known.get("/.well-known/lockbox-audit-keys")

@@ -82,3 +82,56 @@ class AuditKeyList(BaseModel):
     """Every key that was ever signed with here, the oldest first."""
 
     items: list[AuditKeyView]
+
+
+class StepView(BaseModel):
+    """A move of a request: who made it, in which role and for whom else; `deed` says it in words."""
+
+    at: datetime
+    action: str
+    deed: str
+    to_state: str | None
+    who: str
+    role: str
+    stands_for: list[str]
+    comment: str | None
+    number: int | None
+
+
+class UseView(BaseModel):
+    """Something that was done inside a window; `as_asked` is whether the request named it."""
+
+    first_at: datetime
+    last_at: datetime
+    method: str
+    resource: str | None
+    outcome: str
+    count: int
+    as_asked: bool
+    by: str
+
+
+class ReportView(BaseModel):
+    """The report on a request; `use` says in a sentence whether anything was done inside, `ending` how it ended.
+
+    `page` is the same as a page of HTML that needs nothing else.
+    """
+
+    request_id: UUID
+    tenant: str
+    service: str
+    actions: list[str]
+    resources: list[str]
+    reason_code: str
+    case_ref: str | None
+    justification: str | None
+    steps: list[StepView]
+    opened_at: datetime | None
+    closed_at: datetime | None
+    uses: list[UseView]
+    more: bool
+    sealed: bool
+    state: str
+    ending: str
+    use: str
+    page: str

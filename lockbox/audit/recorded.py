@@ -28,7 +28,10 @@ SAYS = """EXISTS (SELECT FROM event_details d WHERE d.event_id = events.id AND d
 
 @dataclass(frozen=True)
 class Wanted:
-    """What somebody looks for; None is anything. `words` is looked for in comments and justifications."""
+    """What somebody looks for; None is anything. `words` is looked for in comments and justifications.
+
+    `moves` leaves out what is no move of a request.
+    """
 
     person: UUID | None = None
     action: str | None = None
@@ -37,6 +40,7 @@ class Wanted:
     after: datetime | None = None
     before: datetime | None = None
     words: str | None = None
+    moves: bool = False
 
     @property
     def is_all(self) -> bool:
@@ -141,6 +145,8 @@ def _conditions(tenant_id: UUID | None, sight: Sight, wanted: Wanted) -> Iterato
         yield col(Event.action) == wanted.action
     if wanted.request:
         yield col(Event.request_id) == wanted.request
+    if wanted.moves:
+        yield col(Event.seq).is_not(None)
     if wanted.after:
         yield col(Event.at) >= wanted.after
     if wanted.before:

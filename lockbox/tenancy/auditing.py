@@ -9,20 +9,25 @@ from uuid import UUID
 from sqlmodel import Session
 
 from lockbox.audit import proofs, recorded
+from lockbox.audit import report as reports
 from lockbox.audit.export import Export, Pages
 from lockbox.audit.proofs import Head
 from lockbox.audit.recorded import Recorded, Sight, Wanted
+from lockbox.audit.report import ACTIVITY, Report
 from lockbox.audit.sealing import VENDORS_LOG
 from lockbox.database import Database
 from lockbox.people import context
 from lockbox.people import tenants as registry
 from lockbox.people.roles import Caller, Role, Side
 from lockbox.refusals import Invalid, NotYours, Unknown
+from lockbox.requests import register
 from lockbox.requests.sight import CUSTOMERS_PARTIES
 from lockbox.tenancy import authority
 
 MOST_A_PAGE = 200
 MOST_SINCE = 4
+MOST_MOVES = 500
+MOST_USES = 500
 READERS = frozenset({Role.TENANT_ADMIN, Role.AUDITOR})
 ORIGIN = frozenset({"address", "user_agent"})
 CUSTOMERS = frozenset({*map(str, CUSTOMERS_PARTIES), Side.CUSTOMER.value})
@@ -163,6 +168,26 @@ def export(
             raise Invalid(f"The log has {log.size} events; `since` is a size that it had before.", field="since")
         proven[size] = proofs.consistency(session, log.id, size, log.size)
     return Export(log, who.sight, wanted, asked, proven)
+
+
+def report(session: Session, caller: Caller, request_id: UUID) -> Report:
+    """Return the report on a request, to whoever reads its tenant's log.
+
+    Raises:
+        Unknown: there is no such request that the caller may know of.
+        NotYours: they do not read the trail.
+    """
+    entry = register.find(session, caller, request_id)
+    who = _reader(caller, entry.request.tenant_id)
+    moves = _events(session, who, Wanted(request=request_id, moves=True), MOST_MOVES)
+    used = _events(session, who, Wanted(request=request_id, action=ACTIVITY), MOST_USES + 1)
+    return reports.report(entry.tenant, moves, used[-MOST_USES:], more=len(used) > MOST_USES)
+
+
+def _events(session: Session, who: Reading, wanted: Wanted, most: int) -> list[Recorded]:
+    """Return the newest events that match, the oldest of them first."""
+    found = recorded.page(session, who.tenant_id, who.sight, wanted, before=None, most=most)
+    return sorted(found, key=lambda event: (event.at, event.id))
 
 
 def pages(house: Database, who: Reading) -> Pages:

@@ -1,5 +1,6 @@
 """Every route has an entry here: who may call it, and how. A new route without one fails."""
 
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -93,6 +94,7 @@ MATRIX = {
     "GET /v1/audit/checkpoint": "403 403 403 403 200 403 200 403 200 404 200",
     "GET /v1/audit/proof/inclusion": "403 403 403 403 200 403 200 403 200 404 200",
     "GET /v1/audit/proof/consistency": "403 403 403 403 200 403 200 403 200 404 200",
+    "GET /v1/audit/report": "403 404 403 404 200 404 200 403 200 404 200",
     "GET /v1/me": "200 200 200 200 200 200 200 200 200 200 200",
     "PATCH /v1/me": "200 200 200 200 200 200 200 200 200 200 200",
     "GET /v1/me/addresses": "200 200 200 200 200 200 200 200 200 200 200",
@@ -190,8 +192,10 @@ def test_a_route_answers_each_role_as_the_matrix_says(everybody: Door, changing:
         "GET /v1/access": {"params": question},
     }.get(route, {})
     if path.startswith("/v1/audit"):
-        further = {"event": one_event(everybody)} if "inclusion" in path else {"from": 1} if "consist" in path else {}
-        parts = {"params": {"tenant": world.tenant.slug, **further}}
+        asked: dict[str, dict[str, Any]] = {"inclusion": {"event": one_event(everybody)}, "consistency": {"from": 1}}
+        whose: dict[str, Any] = {"tenant": world.tenant.slug}
+        query = {"request": everybody.pending()} if "report" in path else whose | asked.get(path.split("/")[-1], {})
+        parts = {"params": query}
     place = place_of(door, route)
     body = {"json": place.body} if place.body else {}
     named = {"slug": world.tenant.slug, "request_id": everybody.pending(), **place.ids}
