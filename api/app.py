@@ -18,6 +18,7 @@ from api.routes import (
     members,
     requests,
     tenants,
+    terminals,
     timeline,
     tokens,
     vendor,
@@ -82,6 +83,7 @@ def make_app(settings: Settings, database: Database) -> FastAPI:
         tokens.router,
         audit.router,
         audit.known,
+        terminals.router,
         health.router,
     ):
         app.include_router(router)

@@ -17,6 +17,7 @@ from cli import (
     policies,
     requests,
     sample,
+    signing,
     tenants,
     terminal,
     tokens,
@@ -33,15 +34,18 @@ from lockbox.standing import NotFit
 
 HELP = """An open Customer Lockbox: nobody at the vendor gets in without a yes.
 
-LOCKBOX_URL names the API, LOCKBOX_TOKEN holds your token. What reads also
-prints JSON, with --json. Ends with 1 where the answer is no, and with 2
+LOCKBOX_URL names the API. LOCKBOX_TOKEN holds your token, or your browser
+signs the terminal in. What reads also prints JSON, with --json. Ends with 1 where the answer is no, and with 2
 where the command was written wrongly.
 """
 NEXT = """
-Next, with this token and LOCKBOX_URL={url}:
-  read -rs LOCKBOX_TOKEN && export LOCKBOX_TOKEN    # paste it; no history keeps it
-  lockbox me
-  lockbox token rotate --days {days:<20}# a token that lasts, in its place
+It reads and closes. Opening takes a passkey, or your sign-in service. To add one, start the API and enter this code,
+which works once and for 24 hours, at {url}/invitations/{invitation}
+
+    {code}
+
+Next, with LOCKBOX_URL={url}:
+  lockbox sign-in                       # signs this terminal in by your browser, for a quarter of an hour
   lockbox tenant add contoso --name Contoso --admin-name "Tara Todd" --admin-email tara@contoso.example
   lockbox vendor invite --name "Erin Engel" --email erin@vendor.example --role engineer
 """
@@ -51,7 +55,7 @@ class InOrder(TyperGroup):
     """Commands in the order in which somebody meets them."""
 
     ORDER = (
-        *("me", "request", "access", "token"),
+        *("me", "request", "access", "sign-in", "sign-out", "token"),
         *("tenant", "member", "invitation", "delegation", "policy", "endpoint", "watcher", "vendor", "audit"),
         *("bootstrap", "migrate", "sample"),
     )
@@ -76,6 +80,10 @@ for _name, _group in (
     ("audit", audit.app),
 ):
     app.add_typer(_group, name=_name)
+
+
+app.command("sign-in")(signing.sign_in)
+app.command("sign-out")(signing.sign_out)
 
 
 @app.command()
@@ -129,8 +137,8 @@ def make_first_operator(
 ) -> None:
     """Make the first operator on an empty database.
 
-    Works once, as the database's owner (LOCKBOX_OWNER_DATABASE_URL), and prints that operator's own first token,
-    which lasts 24 hours. LOCKBOX_ENVIRONMENT has to be that of the API.
+    Works once, as the database's owner (LOCKBOX_OWNER_DATABASE_URL), and prints that operator's own first token and
+    the code by which they add a passkey. Both last 24 hours. LOCKBOX_ENVIRONMENT has to be that of the API.
     """
     try:
         settings = load()
@@ -142,8 +150,7 @@ def make_first_operator(
         raise stop(_refused(error)) from None
     warn(f"{made.name} is the first operator. This token is theirs, lasts 24 hours and is shown once:")
     print(made.token)
-    usual = min(settings.token_days, settings.most_token_days)
-    warn(NEXT.format(url=settings.public_url, days=usual).rstrip())
+    warn(NEXT.format(url=settings.public_url, invitation=made.invitation_id, code=made.code).rstrip())
 
 
 @app.command()

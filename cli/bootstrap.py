@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from datetime import timedelta
+from uuid import UUID
 
 from sqlalchemy import text
 from sqlmodel import Session, col, select
@@ -10,9 +11,11 @@ from sqlmodel import Session, col, select
 from lockbox import standing
 from lockbox.audit.events import Actor, Happening
 from lockbox.database import now
+from lockbox.ids import new_id
 from lockbox.notices import announcing
+from lockbox.notices.correspondence import hash_of, long_code
 from lockbox.people import tenants, tokens
-from lockbox.people.models import Person
+from lockbox.people.models import Invitation, Person
 from lockbox.people.roles import Role, Side
 
 LIFETIME = timedelta(hours=24)
@@ -33,14 +36,20 @@ class Unusable(Exception):  # noqa: N818 - likewise
 
 @dataclass(frozen=True)
 class Operator:
-    """The first operator, and the token of their own."""
+    """The first operator, the token of their own, and an invitation by whose code they add a way to sign in."""
 
     name: str
     token: str
+    invitation_id: UUID
+    code: str
 
 
 def first_operator(session: Session, *, name: str, email: str, environment: str) -> Operator:
-    """Make the first operator, with a token that lasts 24 hours, where nobody has ever been, nor is disabled now.
+    """Make the first operator, where nobody has ever been, nor is disabled now.
+
+    They get a token, which reads and closes, and the code of an invitation to what they are already: whoever enters
+    it on the invitation's page is signed in as they are, once, and may add the passkey without which nothing is
+    opened. Both last 24 hours.
 
     Args:
         session: a transaction of the database's owner.
@@ -65,6 +74,7 @@ def first_operator(session: Session, *, name: str, email: str, environment: str)
     person = tenants.add_person(session, name, email, Side.VENDOR)
     tenants.give_role(session, person.id, Role.OPERATOR)
     issued = tokens.issue(session, person.id, environment=environment, lifetime=LIFETIME, name="first token")
+    invitation_id, code = _invited(session, person)
     announcing.record(
         session,
         Happening(
@@ -75,4 +85,23 @@ def first_operator(session: Session, *, name: str, email: str, environment: str)
             personal={"member": f"{name} <{email}>"},
         ),
     )
-    return Operator(name, issued.text)
+    return Operator(name, issued.text, invitation_id, code)
+
+
+def _invited(session: Session, person: Person) -> tuple[UUID, str]:
+    code, at = long_code(), now(session)
+    invitation = Invitation(
+        id=new_id(),
+        email=person.email,
+        name=person.name,
+        roles=[Role.OPERATOR.value],
+        is_recovery=False,
+        invited_by=person.id,
+        created_at=at,
+        takes_effect_at=at,
+        secret_hash=hash_of(code),
+        expires_at=at + LIFETIME,
+    )
+    session.add(invitation)
+    session.flush()
+    return invitation.id, code

@@ -9,6 +9,7 @@ import httpx
 import typer
 from rich.console import Console
 
+from cli import kept
 from config.client import ClientSettings, load_client
 from config.settings import UnsafeSettings
 
@@ -20,16 +21,29 @@ def at(*parts: object) -> str:
     return "/".join(["/v1", *(quote(str(part), safe="") for part in parts)])
 
 
-def known() -> ClientSettings:
-    """Return where the API is and who is calling; end with a line where that is not set."""
+def chosen() -> ClientSettings:
+    """Return where the API is; end with a line where that is not set rightly."""
     try:
-        found = load_client()
+        return load_client()
     except UnsafeSettings as unset:
         raise stop(str(unset)) from None
-    token = found.token.get_secret_value()
+
+
+def shown() -> str:
+    """Return the token to show: that in LOCKBOX_TOKEN, or else what `lockbox sign-in` has kept for this API."""
+    where = chosen()
+    if where.token is None:
+        try:
+            found = kept.read(where.kept_at, where.url)
+        except kept.Exposed as exposed:
+            raise stop(str(exposed)) from None
+        if found is None:
+            raise stop("run `lockbox sign-in`, or set LOCKBOX_TOKEN to your token; LOCKBOX_URL is the API's address")
+        return found.token
+    token = where.token.get_secret_value()
     if not (token and token.isascii() and token.isprintable()):
         raise stop("what LOCKBOX_TOKEN holds is no token: copy it again")
-    return found
+    return token
 
 
 def call(
@@ -41,7 +55,20 @@ def call(
     headers: Mapping[str, str] | None = None,
 ) -> Any:  # noqa: ANN401 - JSON
     """Call the API and return its JSON, None where it has nothing to say; end with a line and 1 when it says no."""
-    where = known()
+    bearing = {"authorization": f"Bearer {shown()}"}
+    return call_as_nobody(method, path, params=params, body=body, headers={**bearing, **(headers or {})})
+
+
+def call_as_nobody(
+    method: str,
+    path: str,
+    *,
+    params: Mapping[str, Any] | None = None,
+    body: object = None,
+    headers: Mapping[str, str] | None = None,
+) -> Any:  # noqa: ANN401 - JSON
+    """Call the API likewise, without showing a token."""
+    where = chosen()
     given = {name: value for name, value in (params or {}).items() if value is not None}
     try:
         answer = httpx.request(
@@ -49,7 +76,7 @@ def call(
             f"{where.url.rstrip('/')}{path}",
             params=given,
             json=body,
-            headers={"authorization": f"Bearer {where.token.get_secret_value()}", **(headers or {})},
+            headers=headers,
             timeout=SECONDS,
         )
     except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -65,9 +92,9 @@ def call(
 @contextmanager
 def download(path: str, params: Mapping[str, Any]) -> Iterator[Iterator[bytes]]:
     """Call the API for what may be long, and give it piece by piece; end with a line and 1 where it breaks off."""
-    where = known()
+    headers = {"authorization": f"Bearer {shown()}"}
+    where = chosen()
     given = {name: value for name, value in params.items() if value is not None}
-    headers = {"authorization": f"Bearer {where.token.get_secret_value()}"}
     url = f"{where.url.rstrip('/')}{path}"
     try:
         with httpx.stream("GET", url, params=given, headers=headers, timeout=SECONDS) as answer:

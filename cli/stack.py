@@ -1,5 +1,6 @@
 """The whole stack on one machine: which servers, which processes, and what each of them is told."""
 
+import json
 import secrets
 import shlex
 import signal
@@ -20,10 +21,12 @@ from config.children import environment
 from config.embedded import EmbeddedRefused, Servers
 from config.settings import Settings
 from lockbox import migrations
+from lockbox.audit import keys
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 PROCFILE = CHECKOUT / "Procfile"
 LOGS = CHECKOUT / "var" / "log"
+AUDIT_KEY = "audit.pem"
 STOP_SECONDS = 15
 READY_SECONDS = 30
 LEAVE_SECONDS = 2
@@ -32,7 +35,7 @@ IN_USE = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'loc
 
 @dataclass(frozen=True)
 class Plan:
-    """Where everything is: URLs of the servers, ours or embedded (`found` running or not), and ports to use."""
+    """Where everything is: URLs of the servers, ours or embedded (`found` running or not), keys, and ports to use."""
 
     database_url: str
     worker_database_url: str
@@ -40,6 +43,7 @@ class Plan:
     redis_url: str
     smtp_url: str
     servers: Servers | None
+    keys: Path
     api_port: int
     flower_port: int
     flower_user: str = "operator"
@@ -73,13 +77,18 @@ class Plan:
                 "LOCKBOX_FLOWER_PASSWORD": self.flower_password,
                 "LOCKBOX_FLOWER_PORT": str(self.flower_port),
             }
+        elif process == "worker":
+            own = self._of_workers() | {"LOCKBOX_AUDIT_KEY_FILES": json.dumps([str(self.keys / AUDIT_KEY)])}
         else:
-            own = {
-                "LOCKBOX_WORKER_DATABASE_URL": self.worker_database_url,
-                "LOCKBOX_SMTP_URL": self.smtp_url,
-                "LOCKBOX_WEBHOOKS_ALLOW_HTTP": "true",
-            }
+            own = self._of_workers()
         return shared | own
+
+    def _of_workers(self) -> dict[str, str]:
+        return {
+            "LOCKBOX_WORKER_DATABASE_URL": self.worker_database_url,
+            "LOCKBOX_SMTP_URL": self.smtp_url,
+            "LOCKBOX_WEBHOOKS_ALLOW_HTTP": "true",
+        }
 
 
 def prepare(settings: Settings, folder: Path | None = None, *, api_port: int = 8000, flower_port: int = 5555) -> Plan:
@@ -103,6 +112,7 @@ def prepare(settings: Settings, folder: Path | None = None, *, api_port: int = 8
     plan = Plan(
         **(urls | ours),
         servers=servers,
+        keys=make_keys(place.with_name(f"{place.name}-keys")),
         api_port=free_port(api_port),
         flower_port=free_port(flower_port),
         environment=settings.environment,
@@ -114,6 +124,14 @@ def prepare(settings: Settings, folder: Path | None = None, *, api_port: int = 8
         release(plan)
         raise
     return plan
+
+
+def make_keys(folder: Path) -> Path:
+    """Return a folder in which the keys are that this stack signs by; each process is told of its own alone."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not (folder / AUDIT_KEY).exists():
+        keys.make(folder / AUDIT_KEY)
+    return folder
 
 
 def release(plan: Plan) -> bool:

@@ -143,6 +143,16 @@ def shut(
 
 
 @app.command()
+def leave(tenant: Tenant) -> None:
+    """Leave a tenant, as any of its members.
+
+    Every role there is lost at once; the last admin stays.
+    """
+    call("POST", at("tenants", tenant, "leave"))
+    say(f"You have left {tenant}.")
+
+
+@app.command()
 def recover(
     tenant: Tenant,
     name: Annotated[str, typer.Option(help="who is to be an admin")],
@@ -189,7 +199,10 @@ def _show(tenant: Mapping[str, Any], *, plain: bool) -> None:
     if plain:
         as_json(tenant)
         return
-    counts = {
+    known = {
+        "Mode": tenant["mode"],
+        "Plan": tenant["plan"],
+        "Suspended": tenant["suspended"],
         "Policy": tenant["policy_version"] and f"version {tenant['policy_version']}",
         "Members": tenant["members"],
         "Open windows": tenant["open_windows"],
@@ -199,10 +212,7 @@ def _show(tenant: Mapping[str, Any], *, plain: bool) -> None:
         {
             "Tenant": tenant["slug"],
             "Name": tenant["name"],
-            "Mode": _mode(tenant),
-            "Plan": tenant["plan"],
-            "Suspended": tenant["suspended"],
-            **{name: value for name, value in counts.items() if value is not None},
+            **{name: value for name, value in known.items() if value is not None},
         }
     )
 

@@ -6,7 +6,7 @@ from uuid import UUID
 import typer
 
 from cli import terminal
-from cli.client import at, call, known, stop, warn
+from cli.client import at, call, shown, stop, warn
 from cli.terminal import Plain, as_json, moment, say
 from lockbox.people.tokens import FORM
 
@@ -40,7 +40,8 @@ def make(
 ) -> None:
     """Make a token for yourself and print it, once.
 
-    It takes a fresh sign-in: LOCKBOX_TOKEN has to hold a token of your sign-in service, not an API token.
+    It takes a fresh sign-in: LOCKBOX_TOKEN has to hold a token of your sign-in service, not an API token. Without
+    one, make it on your account's page; a terminal's sign-in makes none.
     """
     body = {"name": name, "days": days, "scopes": scope or [], "services": service or []}
     _tell(call("POST", at("tokens"), body=body), plain=plain)
@@ -71,7 +72,7 @@ def revoke(token: Annotated[UUID, typer.Argument(help="its id", show_default=Fal
 
 
 def _shown() -> UUID:
-    parts = FORM.fullmatch(known().token.get_secret_value())
+    parts = FORM.fullmatch(shown())
     if parts is None:
         raise stop("LOCKBOX_TOKEN holds no API token; name the id of the one to replace, as in `lockbox token list`")
     return UUID(parts["id"])

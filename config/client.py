@@ -1,6 +1,8 @@
-"""What the command line needs to know: where the API is, and who is calling."""
+"""What the command line needs to know: where the API is, who is calling, and where a sign-in is kept."""
 
-from pydantic import SecretStr, ValidationError
+from pathlib import Path
+
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from config.settings import UnsafeSettings
@@ -12,16 +14,22 @@ class ClientSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="LOCKBOX_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     url: str = "http://127.0.0.1:8000"
-    token: SecretStr
+    token: SecretStr | None = None
+    state_home: Path = Field(default=Path("~/.local/state"), validation_alias="XDG_STATE_HOME")
+
+    @property
+    def kept_at(self) -> Path:
+        """The file in which `lockbox sign-in` keeps what it got, for this person alone."""
+        return self.state_home.expanduser() / "lockbox" / "sign-in.json"
 
 
 def load_client() -> ClientSettings:
     """Read the client's settings.
 
     Raises:
-        UnsafeSettings: the token is not set.
+        UnsafeSettings: one of them is no good.
     """
     try:
         return ClientSettings()
     except ValidationError:
-        raise UnsafeSettings("set LOCKBOX_TOKEN to your token and LOCKBOX_URL to the API's address") from None
+        raise UnsafeSettings("LOCKBOX_URL, LOCKBOX_TOKEN or XDG_STATE_HOME is not what it should be") from None

@@ -107,6 +107,11 @@ class Settings(BaseSettings):
     flower_port: int = Field(default=5555, ge=1, le=65535)
     flower_unauthenticated_api: str | None = Field(default=None, validation_alias="FLOWER_UNAUTHENTICATED_API")
 
+    audit_name: str | None = Field(default=None, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9./:-]*$")
+    audit_key_files: tuple[Path, ...] = ()
+    checkpoint_folder: Path | None = None
+    digest_hours: int = Field(default=24, ge=0, le=24 * 31)
+
     shutdown_seconds: float = Field(default=10, gt=0, le=300)
 
     log_format: Literal["json", "console"] = "json"
@@ -226,6 +231,11 @@ class Settings(BaseSettings):
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
         usual = {"https": 443, "http": 80}[parts.scheme]
         return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port not in {None, usual} else "")
+
+    @property
+    def log_name(self) -> str:
+        """What this installation signs its checkpoints as: a name of its own, or the host of its pages."""
+        return self.audit_name or urlsplit(self.public_url).hostname or "lockbox"
 
     @property
     def passkey_domain(self) -> str | None:

@@ -6,7 +6,7 @@ import os
 import socket
 from typing import Any
 
-from config.settings import UnsafeSettings
+from config.settings import Settings, UnsafeSettings
 from lockbox.standing import NotFit, Server, wait_until_fit
 from worker.app import CORE, MAINTENANCE, NOTIFY, app
 from worker.runtime import make, settings
@@ -45,11 +45,18 @@ def _wait_until_fit(kind: str) -> None:
     try:
         if kind == "notices":
             settings().require("smtp_url")
+        if kind == "core":
+            _can_seal(settings())
         engine = make(settings()).database.engine
         wait_until_fit(engine, Server.WORKER)
     except (UnsafeSettings, NotFit) as refused:
         raise SystemExit(f"lockbox: {refused}") from None
     engine.dispose()
+
+
+def _can_seal(chosen: Settings) -> None:
+    if chosen.environment == "production" and not chosen.audit_key_files:
+        raise UnsafeSettings("LOCKBOX_AUDIT_KEY_FILES is not set: make a key by `lockbox operate new-key FILE`")
 
 
 main()

@@ -22,6 +22,7 @@ ROUTES = {
     "lockbox.expire": {"queue": CORE},
     "lockbox.notify": {"queue": NOTIFY},
     "lockbox.reconcile": {"queue": MAINTENANCE},
+    "lockbox.seal": {"queue": MAINTENANCE},
 }
 
 

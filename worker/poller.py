@@ -1,7 +1,6 @@
 """The pollers: threads that sleep until something is due, claim it and send hints, or act without Redis."""
 
 import threading
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -12,18 +11,16 @@ import structlog
 from celery import Celery
 from kombu.exceptions import BatchPublishError  # type: ignore[attr-defined]  # newer than the stubs
 from kombu.exceptions import OperationalError as BrokerAway
-from sqlalchemy.exc import DBAPIError
 
 from lockbox import reconcile as repairing
 from lockbox.schedule import CLOCK, NOTICES, Away, Bell, Index
-from worker.gate import ForkGate
+from worker.loop import IDLE_SECONDS, Loop
 from worker.runtime import Runtime
 from worker.sending import Sending
 from worker.tasks import MOST_IDS, MOST_NOTICES
 
 log = structlog.get_logger(__name__)
 
-IDLE_SECONDS = 1.0
 AWAY_SECONDS = 0.5
 FULL_SECONDS = 0.05
 RECONCILE_SECONDS = 5.0
@@ -31,46 +28,6 @@ NO_GRACE = timedelta(0)
 QUEUES = {CLOCK: "core", NOTICES: "notify"}
 IDS_A_HINT = {CLOCK: MOST_IDS, NOTICES: MOST_NOTICES}
 MOST_HINTS_WAITING = {CLOCK: 50, NOTICES: 20}
-
-
-class Loop(threading.Thread, ABC):
-    """A thread that does one round after another until it is told to stop; no failure ends it.
-
-    A round is a series of small steps, each done while the gate is held: a fork waits for the step, never for more.
-    """
-
-    def __init__(self, name: str, tools: Runtime) -> None:
-        super().__init__(name=name, daemon=True)
-        self.tools = tools
-        self.gate = ForkGate()
-        self.stopping = threading.Event()
-
-    def run(self) -> None:
-        """Go round until told to stop."""
-        while not self.stopping.is_set():
-            try:
-                self.round()
-            except (DBAPIError, BrokerAway, BatchPublishError, Away) as error:
-                log.warning("poller.waiting", poller=self.name, error=type(error).__name__)
-                self.stopping.wait(IDLE_SECONDS)
-            except Exception:
-                log.exception("poller.failed", poller=self.name)
-                self.stopping.wait(IDLE_SECONDS)
-
-    @abstractmethod
-    def round(self) -> None:
-        """Do what there is to do, then rest."""
-
-    def stepwise(self, steps: Iterator[str]) -> int:
-        """Take the steps one by one, each behind the gate; return how many there were."""
-        taken = 0
-        while not self.stopping.is_set():
-            with self.gate:
-                step = next(steps, None)
-            if step is None:
-                break
-            taken += 1
-        return taken
 
 
 class Reconciler(Loop):

@@ -10,6 +10,10 @@ from functools import cache
 from celery.signals import worker_process_init
 
 from config.settings import Settings, UnsafeSettings, load
+from lockbox.audit import keys
+from lockbox.audit.keys import BadKey
+from lockbox.audit.sealing import Signer
+from lockbox.audit.shipping import Folder
 from lockbox.database import Database, make_engine
 from lockbox.notices.delivery import Senders
 from lockbox.notices.senders.smtp import SmtpMail
@@ -31,8 +35,16 @@ def settings() -> Settings:
 
 
 @dataclass(frozen=True)
+class Sealing:
+    """By what events are sealed, and where checkpoints are shipped, if anywhere."""
+
+    signer: Signer
+    folder: Folder | None
+
+
+@dataclass(frozen=True)
 class Runtime:
-    """The tools of one process. `senders` is None where no mail relay is configured.
+    """The tools of one process. `senders` is None where no mail relay is configured, `sealing` where no key is.
 
     `deliveries_kept` is for how long the log of what was sent is kept.
     """
@@ -40,6 +52,7 @@ class Runtime:
     database: Database
     senders: Senders | None
     deliveries_kept: timedelta
+    sealing: Sealing | None
 
 
 def make(chosen: Settings) -> Runtime:
@@ -50,7 +63,7 @@ def make(chosen: Settings) -> Runtime:
     """
     engine = make_engine(chosen.require("worker_database_url"), role="worker", pool_size=4, overflow=12)
     house = Database(engine, Schedule(chosen.require("redis_url")))
-    return Runtime(house, _senders(chosen), timedelta(days=chosen.deliveries_kept_days))
+    return Runtime(house, _senders(chosen), timedelta(days=chosen.deliveries_kept_days), _sealing(chosen))
 
 
 def runtime() -> Runtime:
@@ -62,6 +75,16 @@ def runtime() -> Runtime:
 @cache
 def _of_process(_: int) -> Runtime:
     return make(settings())
+
+
+def _sealing(chosen: Settings) -> Sealing | None:
+    if not chosen.audit_key_files:
+        return None
+    try:
+        signer = Signer(chosen.log_name, keys.read(chosen.audit_key_files))
+    except BadKey as bad:
+        raise UnsafeSettings(f"LOCKBOX_AUDIT_KEY_FILES: {bad}") from None
+    return Sealing(signer, Folder(chosen.checkpoint_folder) if chosen.checkpoint_folder else None)
 
 
 def _senders(chosen: Settings) -> Senders | None:

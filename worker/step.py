@@ -4,9 +4,10 @@ from typing import Any
 
 from celery import bootsteps
 
-from lockbox.schedule import INDEXES, NOTICES
+from lockbox.schedule import CLOCK, INDEXES, NOTICES
 from worker.poller import QUEUES, Poller, Reconciler
 from worker.runtime import runtime
+from worker.sealer import Sealer
 from worker.sending import Sending
 
 STOP_SECONDS = 5.0
@@ -23,7 +24,7 @@ class Pollers(bootsteps.StartStopStep):
 
     def __init__(self, parent: Any, **_: Any) -> None:  # noqa: ANN401 - Celery's signature
         super().__init__(parent)
-        self.loops: list[Poller | Reconciler] = []
+        self.loops: list[Poller | Reconciler | Sealer] = []
         self.sending: Sending | None = None
 
     def start(self, parent: Any) -> None:  # noqa: ANN401 - Celery's signature
@@ -34,7 +35,9 @@ class Pollers(bootsteps.StartStopStep):
             self.sending = Sending(tools)
         reconciler = Reconciler(tools, self.sending)
         pollers = [Poller(index, parent.app, tools, reconciler) for index in INDEXES if QUEUES[index] in served]
-        self.loops = [reconciler, *pollers]
+        # Where the clock's hints are taken; a worker that is busy sending would be a slow sealer.
+        sealers = [Sealer(tools, tools.sealing)] if tools.sealing and QUEUES[CLOCK] in served else []
+        self.loops = [reconciler, *pollers, *sealers]
         for loop in self.loops:
             loop.start()
 

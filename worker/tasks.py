@@ -9,6 +9,7 @@ from lockbox import reconcile as repairing
 from lockbox.notices import delivery
 from lockbox.requests import clock
 from lockbox.schedule import UUID_FORM
+from worker import sealer
 from worker.runtime import runtime
 
 log = structlog.get_logger(__name__)
@@ -45,6 +46,16 @@ def reconcile() -> None:
     tools = runtime()
     for step in repairing.reconcile(tools.database, None, deliveries_kept=tools.deliveries_kept):
         log.info("reconcile.step", step=step)
+
+
+@shared_task(name="lockbox.seal", time_limit=RECONCILE_SECONDS, soft_time_limit=RECONCILE_SECONDS - 5)
+def seal() -> None:
+    """Seal what was written now rather than within the second."""
+    tools = runtime()
+    if tools.sealing is None:
+        raise RuntimeError("LOCKBOX_AUDIT_KEY_FILES is not set: this worker cannot sign")
+    for step in sealer.seal(tools, tools.sealing):
+        log.info("seal.step", step=step)
 
 
 def _uuids(ids: list[str], most: int) -> list[UUID]:

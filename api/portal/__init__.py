@@ -10,11 +10,14 @@ from api.portal import (
     invitations,
     own_tokens,
     pages,
+    policy,
     preferences,
     proposals,
     requests,
     sign_in,
     static,
+    tenants,
+    terminal,
 )
 
 
@@ -31,6 +34,9 @@ def install(app: FastAPI) -> None:
         proposals,
         addresses,
         invitations,
+        terminal,
+        tenants,
+        policy,
         static,
     ):
         app.include_router(part.router)

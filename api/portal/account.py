@@ -172,7 +172,7 @@ def ask_issuer(work: AtDesk, known: Known, number: Annotated[int, Form()]) -> Re
 def remove_identity(work: AtDesk, issuer: Annotated[str, Form()], subject: Annotated[str, Form()]) -> Response:
     """Take away one of the person's identities."""
     with work.open() as (session, visitor):
-        identities.remove(session, visitor.caller, issuer, subject, work.place)
+        identities.remove(session, visitor.caller, issuer, subject, work.place, issuers=work.chosen.issuers)
     return go(work.request, HERE)
 
 

@@ -9,7 +9,7 @@ from api import browser, deps
 from api.deps import Chosen, House
 from api.portal import entering
 from api.portal.pages import TAG, page, status_of
-from lockbox.refusals import NotYours, Unknown
+from lockbox.refusals import NotYours, SignInAgain, Unknown
 from lockbox.requests.writing import Origin
 from lockbox.tenancy import invitations
 
@@ -19,7 +19,7 @@ router = APIRouter(prefix="/invitations", tags=[TAG], include_in_schema=False)
 @router.get("/{invitation_id}")
 def show(request: Request, invitation_id: str) -> Response:
     """Show the form for the code; it looks the same for an invitation that there is not."""
-    return page(request, "invitation", action=f"/invitations/{_id(invitation_id)}", error=None)
+    return _shown(request, _id(invitation_id))
 
 
 @router.post("/{invitation_id}")
@@ -35,14 +35,33 @@ def accept(
     one = _id(invitation_id)
     entering.count(request, chosen, house)
     place = deps.place(request)
+    with house.transaction() as session:
+        found = entering.visitor(request, session, chosen)
     try:
         with house.transaction() as session:
-            caller = invitations.accept(session, one, code, origin=Origin("portal", place.address, place.user_agent))
+            caller = invitations.accept(
+                session,
+                one,
+                code,
+                origin=Origin("portal", place.address, place.user_agent),
+                issuers=chosen.issuers,
+                visitor=found.caller if found else None,
+            )
             secret = entering.begin(request, session, chosen, caller)
     except NotYours as refused:
-        action = f"/invitations/{one}"
-        return page(request, "invitation", status_of(refused), action=action, error=refused.detail)
+        return _shown(request, one, refused)
     return entering.signed_in(request, chosen, secret, "/account")
+
+
+def _shown(request: Request, one: UUID, refused: NotYours | None = None) -> Response:
+    return page(
+        request,
+        "invitation",
+        status_of(refused) if refused else 200,
+        action=f"/invitations/{one}",
+        error=refused.detail if refused else None,
+        needs_sign_in=isinstance(refused, SignInAgain),
+    )
 
 
 def _id(shown: str) -> UUID:

@@ -25,7 +25,9 @@ SIGN_IN = "/sign-in"
 
 # Where a sign-in may lead: paths of ours and nothing that a browser could take for another host.
 LOCAL_PATH = re.compile(r"/[a-z][a-z0-9-]{0,31}(?:/[a-z0-9-]{1,64}){0,2}")
-OWN_PAGE = re.compile(r"/(?:account|proposals|requests(?:/[0-9a-f-]{36})?)")
+OWN_PAGE = re.compile(
+    r"/(?:account|proposals|terminal|requests(?:/[0-9a-f-]{36})?|tenants(?:/[a-z0-9][a-z0-9-]{0,62}(?:/policy)?)?)(?=/|$)"
+)
 
 POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; "

@@ -69,6 +69,12 @@ def remove_member(slug: Slug, person_id: UUID, who: Who, came: From, session: Wo
     members.remove(session, who, came, slug, person_id)
 
 
+@router.post("/leave", status_code=204, responses=problems(404))
+def leave(slug: Slug, who: Who, came: From, session: Work) -> None:
+    """Leave the tenant, as any member; the last admin only where nobody else is left behind."""
+    members.leave(session, who, came, slug)
+
+
 @router.get("/invitations", responses=problems(404))
 def list_invitations(slug: Slug, who: Who, session: Work) -> InvitationList:
     """List the open invitations to the tenant's own people, proposed admins too."""

@@ -56,7 +56,10 @@ def list_tenants(
     cursor: Slug | None = None,
     limit: Annotated[int, Query(ge=1, le=tenants.MOST_A_PAGE)] = 50,
 ) -> TenantPage:
-    """List the tenants that the caller may know of: all of them at the vendor, the own ones for a customer."""
+    """List the tenants that the caller may know of: all of them for people of the vendor, the own ones for others.
+
+    Engineers and managers learn slugs and names alone, machines nothing.
+    """
     page = tenants.page(session, who, cursor=cursor, most=limit)
     return TenantPage(items=[_tenant(overview) for overview in page.overviews], next_cursor=page.next_cursor)
 
@@ -134,6 +137,8 @@ def list_versions(
 
 def _tenant(overview: Overview) -> TenantView:
     tenant = overview.tenant
+    if overview.by_name_only:
+        return TenantView(slug=tenant.slug, name=tenant.name)
     return TenantView(
         slug=tenant.slug,
         name=tenant.name,

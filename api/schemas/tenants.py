@@ -47,15 +47,16 @@ class TenantView(BaseModel):
     """A tenant; the numbers are for its members, and `in_review` for its admins: null is for who may not know.
 
     `effective_mode` is the mode that holds now: another one than `mode` while dated consent lasts, `consent_until`.
+    Modes, plan and suspension are for its members and for the vendor's operators and auditors.
     """
 
     slug: str
     name: str
-    mode: Mode
-    effective_mode: Mode
-    consent_until: datetime | None
-    plan: str
-    suspended: bool
+    mode: Mode | None = None
+    effective_mode: Mode | None = None
+    consent_until: datetime | None = None
+    plan: str | None = None
+    suspended: bool | None = None
     policy_version: int | None = None
     members: int | None = None
     open_windows: int | None = None

@@ -55,7 +55,8 @@ class Log(SQLModel, table=True):
 
     `note` is the newest checkpoint. `generation` counts how often the database was restored from a back-up that was
     older than what had been shipped; each has an `origin` of its own. The first `unproven` events are older than
-    the seals: nothing vouches for them but that they were there when sealing began.
+    the seals: nothing vouches for them but that they were there when sealing began. `kept_at` is when a checkpoint
+    was last kept, `digest_at` when the tenant was last mailed one.
     """
 
     __tablename__ = "logs"
@@ -69,6 +70,8 @@ class Log(SQLModel, table=True):
     unproven: int = Field(sa_type=BigInteger)
     note: str = Field(sa_type=Text)
     noted_at: datetime = Field(sa_type=Instant)
+    kept_at: datetime = Field(sa_type=Instant)
+    digest_at: datetime = Field(sa_type=Instant)
 
 
 class Seal(SQLModel, table=True):
@@ -93,7 +96,7 @@ class Tile(SQLModel, table=True):
 
 
 class KeptCheckpoint(SQLModel, table=True):
-    """A checkpoint of each hour, whether or not anything had happened, as it left the house."""
+    """A checkpoint of each hour, whether or not anything happened; `told_at` is when webhooks were promised it."""
 
     __tablename__ = "checkpoints"
 
@@ -102,6 +105,7 @@ class KeptCheckpoint(SQLModel, table=True):
     size: int = Field(sa_type=BigInteger)
     at: datetime = Field(sa_type=Instant)
     note: str = Field(sa_type=Text)
+    told_at: datetime | None = Field(default=None, sa_type=Instant)
 
 
 class AuditKey(SQLModel, table=True):

@@ -1,8 +1,8 @@
 """Sealing: events that were written are given their place in a log, whose root is signed; and a heartbeat an hour."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -36,8 +36,8 @@ SELECT e.id, coalesce(e.tenant_id, CAST(:vendor AS uuid)) AS log_id, sha256('\\x
 FROM taken t JOIN events e ON e.id = t.event_id ORDER BY log_id, e.at, e.id
 """)
 OPEN = text("""
-INSERT INTO logs (id, tenant_id, origin, generation, size, root, unproven, note, noted_at)
-SELECT n.id, nullif(n.id, CAST(:vendor AS uuid)), n.origin, 1, 0, :root, 0, '', :at
+INSERT INTO logs (id, tenant_id, origin, generation, size, root, unproven, note, noted_at, kept_at, digest_at)
+SELECT n.id, nullif(n.id, CAST(:vendor AS uuid)), n.origin, 1, 0, :root, 0, '', :at, '-infinity', :at
 FROM unnest(CAST(:ids AS uuid[]), CAST(:origins AS text[])) AS n (id, origin)
 ON CONFLICT DO NOTHING
 """)
@@ -60,15 +60,18 @@ SELECT * FROM unnest(CAST(:log_id AS uuid[]), CAST(:level AS smallint[]), CAST(:
 ON CONFLICT (log_id, level, number) DO UPDATE SET hashes = EXCLUDED.hashes
 """)
 GROWN = text("""
-UPDATE logs l SET size = n.size, root = n.root, note = n.note, noted_at = :at
-FROM unnest(CAST(:id AS uuid[]), CAST(:size AS bigint[]), CAST(:root AS bytea[]), CAST(:note AS text[]))
-    AS n (id, size, root, note)
+UPDATE logs l SET origin = n.origin, size = n.size, root = n.root, note = n.note, noted_at = :at
+FROM unnest(CAST(:id AS uuid[]), CAST(:origin AS text[]), CAST(:size AS bigint[]), CAST(:root AS bytea[]),
+    CAST(:note AS text[])) AS n (id, origin, size, root, note)
 WHERE l.id = n.id
 """)
 SILENT = text("""
-SELECT l.id, l.origin, l.size, l.root FROM logs l
-WHERE l.size > 0 AND NOT EXISTS (SELECT FROM checkpoints c WHERE c.log_id = l.id AND c.at > :since)
-ORDER BY l.id LIMIT :most FOR NO KEY UPDATE SKIP LOCKED
+SELECT id, origin, size, root FROM logs WHERE kept_at <= :since ORDER BY kept_at LIMIT :most
+FOR NO KEY UPDATE SKIP LOCKED
+""")
+KEPT = text("UPDATE logs SET kept_at = :at WHERE id = ANY(:ids)")
+NEWEST = text("""
+SELECT id, origin, size, note FROM logs WHERE CAST(:after AS uuid) IS NULL OR id > :after ORDER BY id LIMIT :most
 """)
 KEEP = text("""
 INSERT INTO checkpoints (id, log_id, size, at, note)
@@ -105,31 +108,56 @@ class Signer:
 
 @dataclass(frozen=True)
 class Noted:
-    """A log's newest checkpoint, once it is committed."""
+    """A log's newest checkpoint, once it is committed; `is_kept` is whether it is the one of its hour."""
 
     log_id: UUID
     origin: str
     size: int
     note: str
+    is_kept: bool = False
 
 
-def seal(database: Database, signer: Signer) -> Iterator[list[Noted]]:
+class RolledBack(Exception):  # noqa: N818 - a state of affairs that callers plan for
+    """The database holds less of a log than has been shipped: to go on would be to tell another story."""
+
+
+Ahead = Callable[[UUID, str, int], bool]
+"""Whether more of a log was shipped than the database holds, by its id, its origin and its size."""
+
+
+def seal(database: Database, signer: Signer, is_ahead: Ahead) -> Iterator[list[Noted]]:
     """Seal what was written, batch by batch, and yield after each commit what the logs say of themselves now.
 
     One process at a time does it, by advisory lock; others return at once. Were two to run all the same, rows are
     taken by deleting them, so that nobody takes one twice. What commits late is taken late: an event waits in
     `unsealed` from the moment it is there to be seen, whatever its id and its time.
+
+    Raises:
+        RolledBack: more of a log was shipped than is here; nothing of the batch is sealed.
     """
     with database.alone(LOCK_NUMBER) as alone:
         if not alone:
             return
-        while noted := _batch(database, signer):
+        while noted := _batch(database, signer, is_ahead):
             yield noted
         while noted := _heartbeats(database, signer):
             yield noted
 
 
-def _batch(database: Database, signer: Signer) -> list[Noted]:
+def newest(database: Database) -> Iterator[list[Noted]]:
+    """Yield the newest checkpoint of every log, in pages: what was committed and perhaps never shipped."""
+    after: UUID | None = None
+    while True:
+        with database.transaction() as session:
+            values = {"after": after, "most": MOST_EVENTS}
+            rows = session.connection().execute(NEWEST, values).all()
+        if not rows:
+            return
+        yield [Noted(row.id, row.origin, row.size, row.note) for row in rows]
+        after = rows[-1].id
+
+
+def _batch(database: Database, signer: Signer, is_ahead: Ahead) -> list[Noted]:
     with database.transaction() as session:
         rows = session.connection().execute(TAKE, {"most": MOST_EVENTS, "vendor": VENDORS_LOG}).all()
         if not rows:
@@ -137,10 +165,12 @@ def _batch(database: Database, signer: Signer) -> list[Noted]:
         fresh: dict[UUID, list[tuple[UUID, bytes]]] = defaultdict(list)
         for row in rows:
             fresh[row.log_id].append((row.id, bytes(row.leaf)))
-        return _grown(session, signer, fresh)
+        return _grown(session, signer, fresh, is_ahead)
 
 
-def _grown(session: Session, signer: Signer, fresh: Mapping[UUID, list[tuple[UUID, bytes]]]) -> list[Noted]:
+def _grown(
+    session: Session, signer: Signer, fresh: Mapping[UUID, list[tuple[UUID, bytes]]], is_ahead: Ahead
+) -> list[Noted]:
     """Append these events to their logs."""
     connection, at = session.connection(), now(session)
     ids = sorted(fresh)
@@ -154,6 +184,8 @@ def _grown(session: Session, signer: Signer, fresh: Mapping[UUID, list[tuple[UUI
     connection.execute(OPEN, opened)
     connection.execute(LIST_KEY, {"key": signer.public.text, "at": at})
     logs = connection.execute(LOCK, {"ids": ids}).all()
+    if behind := [str(row.id) for row in logs if is_ahead(row.id, row.origin, row.size)]:
+        raise RolledBack(", ".join(behind))
     edges = _edges(session, {row.id: row.size for row in logs})
     places = []
     for row in logs:
@@ -165,7 +197,9 @@ def _grown(session: Session, signer: Signer, fresh: Mapping[UUID, list[tuple[UUI
         (row.id, *place, edges[row.id].tiles[place]) for row in logs for place in sorted(edges[row.id].changed)
     ]
     connection.execute(TILE, _columns(("log_id", "level", "number", "hashes"), changed))
-    return _note(session, signer, [(row.id, row.origin, edges[row.id].size, edges[row.id].root) for row in logs], at)
+    # What the migration began has no name until somebody is there to sign by one.
+    named = {row.id: row.origin if row.size else signer.origin(row.id) for row in logs}
+    return _note(session, signer, [(id_, named[id_], edge.size, edge.root) for id_, edge in edges.items()], at)
 
 
 def _note(
@@ -174,6 +208,7 @@ def _note(
     noted = [Noted(id_, origin, size, signer.note(origin, size, root, at)) for id_, origin, size, root in logs]
     grown = {
         "id": [one.log_id for one in noted],
+        "origin": [one.origin for one in noted],
         "size": [one.size for one in noted],
         "root": [root for *_, root in logs],
         "note": [one.note for one in noted],
@@ -209,7 +244,8 @@ def _heartbeats(database: Database, signer: Signer) -> list[Noted]:
             "at": at,
         }
         session.connection().execute(KEEP, kept)
-        return noted
+        session.connection().execute(KEPT, {"ids": kept["log_id"], "at": at})
+        return [replace(one, is_kept=True) for one in noted]
 
 
 def _columns(names: Sequence[str], rows: Sequence[tuple[object, ...]]) -> dict[str, list[object]]:

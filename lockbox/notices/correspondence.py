@@ -118,6 +118,12 @@ def prepared(database: Database, row: Row[Any], at: datetime, vault: Vault, word
     )
 
 
+def long_code() -> str:
+    """Return 160 random bits as eight groups of four letters and digits."""
+    letters = base64.b32encode(secrets.token_bytes(LONG_BYTES)).decode()
+    return "-".join(letters[start : start + GROUP] for start in range(0, len(letters), GROUP))
+
+
 def hash_of(code: str) -> bytes:
     """Return the SHA-256 of the code of an invitation or an address, however whoever typed it spaced and cased it."""
     return hashlib.sha256(code.replace("-", "").replace(" ", "").upper().encode()).digest()
@@ -125,13 +131,13 @@ def hash_of(code: str) -> bytes:
 
 def _secret(database: Database, row: Row[Any], at: datetime, vault: Vault) -> tuple[str | None, datetime | None]:
     if row.template == INVITATION:
-        code, until = _long_code(), at + INVITED_FOR
+        code, until = long_code(), at + INVITED_FOR
         with database.transaction() as session:
             values = {"id": row.about_id, "hash": hash_of(code), "until": until}
             session.connection().execute(INVITED, values)
         return code, until
     if row.template == ADDRESS_CODE:
-        code = _long_code()
+        code = long_code()
         with database.transaction() as session:
             session.connection().execute(CONFIRMING, {"id": row.about_id, "hash": hash_of(code)})
         return code, row.bound_at
@@ -149,9 +155,3 @@ def _waiting(database: Database, row: Row[Any], wordings: Wordings) -> list[Wait
         rows = session.connection().execute(WAITING, {"tenant_id": row.tenant_id, "most": MOST_WAITING}).all()
         worded = wordings(session, [one.id for one in rows])
     return [Waiting(one.id, one.name, one.service, one.deadline_at, worded[one.id].link) for one in rows]
-
-
-def _long_code() -> str:
-    """Return 160 random bits as eight groups of four letters and digits."""
-    letters = base64.b32encode(secrets.token_bytes(LONG_BYTES)).decode()
-    return "-".join(letters[start : start + GROUP] for start in range(0, len(letters), GROUP))

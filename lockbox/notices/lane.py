@@ -34,12 +34,14 @@ class Said(Enum):
 class Lane(Generic[T]):
     """What is known of the other side, and what is on its way there; every moment is in seconds of one clock.
 
-    `load` is all that was let in and has not ended: what waits in `queue`, what is `running`, and what was promised a
-    place and has not come yet. A lane is `proven` while the newest word from the other side was an answer. It is shut
-    up to `shut_until`; after that it is half open: one send at a time, until one is answered.
+    `load` is all that was let in and has not ended: what waits in `queue`, what is `running`, and what was promised
+    a place and has not come yet. A lane is `proven` while the newest word from the other side was an answer, and lets
+    in no more than `first_load` until it is. It is shut up to `shut_until`; after that it is half open: one send at
+    a time, until one is answered.
     """
 
     name: str
+    first_load: int = FIRST_LOAD
     queue: deque[T] = field(default_factory=deque)
     load: int = 0
     running: int = 0
@@ -57,11 +59,9 @@ class Lane(Generic[T]):
             if now < self.shut_until:
                 return self.shut_until - now
             return max(self.pace, LEAST_DEFERRAL) if self.load else 0.0
-        ahead = max(0, self.load + 1 - WIDTH)
-        expected = ahead / WIDTH * self.pace
-        if expected <= LONGEST_WAIT and self.load < (MOST_LOAD if self.proven else FIRST_LOAD):
-            return 0.0
-        return max(min(expected, LONGEST_WAIT), LEAST_DEFERRAL)
+        expected = max(0, self.load + 1 - WIDTH) / WIDTH * self.pace
+        has_room = self.load < MOST_LOAD and expected <= LONGEST_WAIT if self.proven else self.load < self.first_load
+        return 0.0 if has_room else max(min(expected, LONGEST_WAIT), LEAST_DEFERRAL)
 
     def enter(self, now: float) -> float:
         """Promise a place and return 0.0; or, where there is none, return in how many seconds to come again.

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from lockbox.notices.lane import Lane, Said
+from lockbox.notices.lane import FIRST_LOAD, Lane, Said
 
 log = structlog.get_logger(__name__)
 
@@ -57,11 +57,14 @@ class Way:
     them hang, the others go on.
     """
 
-    def __init__(self, channel: str, threads: int, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self, channel: str, threads: int, clock: Clock = time.monotonic, *, first_load: int = FIRST_LOAD
+    ) -> None:
         self._channel = channel
         self._most = threads
         self._most_unproven = max(1, int(threads * UNPROVEN_SHARE))
         self._clock = clock
+        self._first_load = first_load
         self._change = threading.Condition()
         self._lanes: dict[str, Lane[Queued]] = {}
         self._waiting: dict[str, Lane[Queued]] = {}
@@ -78,7 +81,7 @@ class Way:
                 return STOPPED_WAIT
             now = self._clock()
             self._sweep(now)
-            lane = self._lanes.get(name) or self._lanes.setdefault(name, Lane(name))
+            lane = self._lanes.get(name) or self._lanes.setdefault(name, Lane(name, self._first_load))
             return lane.enter(now)
 
     def leave(self, name: str) -> None:
@@ -210,7 +213,10 @@ class Way:
 
 
 class Lanes:
-    """Both ways out, which share nothing: neither can starve the other. Threads are started as they are needed."""
+    """Both ways out, which share nothing: neither can starve the other. Threads are started as they are needed.
+
+    `first_load` is how many a lane lets in before it has proven to answer.
+    """
 
     def __init__(
         self,
@@ -218,9 +224,10 @@ class Lanes:
         mail_threads: int = MAIL_THREADS,
         hook_threads: int = HOOK_THREADS,
         clock: Clock = time.monotonic,
+        first_load: int = FIRST_LOAD,
     ) -> None:
-        self.mail = Way("mail", mail_threads, clock)
-        self.hooks = Way("webhook", hook_threads, clock)
+        self.mail = Way("mail", mail_threads, clock, first_load=first_load)
+        self.hooks = Way("webhook", hook_threads, clock, first_load=first_load)
 
     def stop(self, seconds: float) -> bool:
         """Take nothing more, give back what waits, and wait that long for what runs; return whether it has ended."""

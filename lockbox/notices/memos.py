@@ -50,6 +50,7 @@ TITLES = {
     "address_confirmed": "An address for mails to you is used from now on",
     "address_changed": "What one of your addresses receives was changed",
     "address_removed": "An address for mails to you was removed",
+    "person_disabled": "Somebody at {tenant} was shut out",
     NOBODY_TOLD: "Requests timed out, and nobody could be told of them",
     REVIEW_UNREACHED: "Requests wait for review, and no manager could be reached",
     DEPUTY_BEGINS: "You stand in for an approver of {tenant} from now on",
@@ -61,9 +62,10 @@ PERSONAL = frozenset(
     {
         *(DEPUTY_BEGINS, INVITATION, SIGN_IN_CODE, ADDRESS_CODE),
         *("address_added", "address_confirmed", "address_changed", "address_removed"),
+        *("person_disabled", NOBODY_TOLD, REVIEW_UNREACHED),
     }
 )
-"""What is told to one person and to no endpoint."""
+"""What is told to people alone, and to no endpoint of a tenant."""
 LABELS = {
     "member": "Who",
     "principal": "For",

@@ -20,7 +20,7 @@ KNOWN = "context"
 
 def enter(session: Session, caller: Caller) -> None:
     """Make the transaction the caller's; at once where it is theirs already, as after they were recognised."""
-    if session.info.get(KNOWN) == caller.person_id:
+    if session.info.get(KNOWN) == (caller.person_id, caller.only_at):
         return
     session.connection().execute(
         ENTER,
@@ -31,12 +31,18 @@ def enter(session: Session, caller: Caller) -> None:
             "roles": array(sorted(role.value for role in caller.vendor_roles())),
         },
     )
-    entered(session, caller.person_id)
+    entered(session, caller.person_id, caller.only_at)
 
 
-def entered(session: Session, person_id: UUID) -> None:
-    """Note that the transaction is this person's."""
-    session.info[KNOWN] = person_id
+def reenter(session: Session, caller: Caller) -> None:
+    """Make the transaction the caller's as they are now, with roles that came or went since it was entered."""
+    session.info.pop(KNOWN, None)
+    enter(session, caller)
+
+
+def entered(session: Session, person_id: UUID, only_at: UUID | None) -> None:
+    """Note that the transaction is this person's, at one tenant alone if that is named."""
+    session.info[KNOWN] = (person_id, only_at)
 
 
 def turn_to(session: Session, tenant_id: UUID) -> None:

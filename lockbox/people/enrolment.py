@@ -34,7 +34,8 @@ def check(session: Session, caller: Caller) -> None:
     Raises:
         SignInAgain: it is no browser session, its sign-in is too old, or it was too weak.
     """
-    if caller.key_id is None or caller.signed_in_at is None or caller.means not in STRONG | {Means.MAIL}:
+    by_browser = caller.means in STRONG | {Means.MAIL} and not caller.by_terminal
+    if caller.key_id is None or caller.signed_in_at is None or not by_browser:
         raise SignInAgain("Sign in with a browser to change how you sign in.")
     _fresh_and_strong(session, caller)
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from uuid import UUID
 
 from sqlalchemy import text
 from sqlmodel import Session, col, select
 
 from config.issuers import Issuer
 from lockbox.database import now
-from lockbox.people import enrolment, recognition, sessions, tenants
+from lockbox.people import context, enrolment, recognition, sessions, tenants
 from lockbox.people.keys import Identity
 from lockbox.people.oidc import Proven
 from lockbox.people.recognition import Kind
@@ -28,7 +29,9 @@ ON CONFLICT DO NOTHING RETURNING person_id
 def caller_of(session: Session, issuer: Issuer, proven: Proven) -> Caller:
     """Return the person whom an issuer has just vouched for, whose transaction this one becomes.
 
-    An identity that a mailbox alone has bound counts as a mailed code until it is trusted.
+    A tenant's issuer vouches for its people at that tenant and nowhere else, whatever else they are: what it says
+    must not open anything at a tenant that did not choose it. An identity that a mailbox alone has bound counts as a
+    mailed code until it is trusted.
 
     Raises:
         NotSignedIn: the identity is unknown, its person disabled, or not one whom this issuer may speak for; all of
@@ -40,6 +43,8 @@ def caller_of(session: Session, issuer: Issuer, proven: Proven) -> Caller:
     caller = found.caller(Means.OIDC, proven.authenticated_at)
     if proven.issuer != issuer.issuer or not speaks_for(session, issuer, caller):
         raise NotSignedIn(NOBODY)
+    caller = caller.within(_tenant_of(session, issuer))
+    context.reenter(session, caller)
     identity = _find(session, caller, proven.issuer, proven.subject)
     if identity is None:
         raise NotSignedIn(NOBODY)
@@ -49,19 +54,18 @@ def caller_of(session: Session, issuer: Issuer, proven: Proven) -> Caller:
 def speaks_for(session: Session, issuer: Issuer, caller: Caller) -> bool:
     """Whether an issuer may sign this person in, by its configuration alone.
 
-    A vendor's issuer speaks for people of the vendor. A tenant's speaks for people who are members of that tenant and
-    of no other: what it says must not open anything at a tenant that did not choose it.
+    A vendor's issuer speaks for people of the vendor, a tenant's for members of that tenant.
     """
     if issuer.tenant is None:
         return caller.side is Side.VENDOR
-    tenant = tenants.find(session, issuer.tenant)
-    return caller.side is Side.CUSTOMER and tenant is not None and caller.tenants() == {tenant.id}
+    return caller.side is Side.CUSTOMER and _tenant_of(session, issuer) in caller.tenants()
 
 
 def is_bound(session: Session, caller: Caller, issuers: Iterable[Issuer]) -> bool:
-    """Whether the person signs in by one of the issuers of this installation, and can.
+    """Whether the person signs in by one of the issuers of this installation at any place of theirs, and can.
 
-    What a mailbox alone has bound does not count before it is trusted: it must not shut the mailbox's reader out.
+    Where else they are changes nothing of that: to be taken into another tenant must not let a mailbox in. What a
+    mailbox alone has bound does not count before it is trusted: it must not shut the mailbox's reader out.
     """
     at = now(session)
     bound = {identity.issuer for identity in mine(session, caller) if at >= identity.trusted_at}
@@ -99,20 +103,29 @@ def bind(session: Session, caller: Caller, issuer: Issuer, proven: Proven, place
     sessions.record(session, caller, place, "identity_bound", issuer=proven.issuer)
 
 
-def remove(session: Session, caller: Caller, issuer: str, subject: str, place: Place) -> None:
-    """Take away an identity of the caller's.
+def remove(
+    session: Session, caller: Caller, issuer: str, subject: str, place: Place, *, issuers: Iterable[Issuer]
+) -> None:
+    """Take away an identity of the caller's; a sign-in that counts at one tenant, only of that tenant's issuer.
 
     Raises:
         SignInAgain: the session's sign-in is too old or too weak.
         Unknown: the caller has no such identity.
     """
     enrolment.check(session, caller)
-    identity = _find(session, caller, issuer, subject)
+    named = [one for one in issuers if one.issuer == issuer]
+    is_reached = caller.only_at is None or any(speaks_for(session, one, caller) for one in named)
+    identity = _find(session, caller, issuer, subject) if is_reached else None
     if identity is None:
         raise Unknown("There is no such identity.")
     session.delete(identity)
     session.flush()
     sessions.record(session, caller, place, "identity_removed", issuer=issuer)
+
+
+def _tenant_of(session: Session, issuer: Issuer) -> UUID | None:
+    tenant = tenants.find(session, issuer.tenant) if issuer.tenant else None
+    return tenant.id if tenant else None
 
 
 def _find(session: Session, caller: Caller, issuer: str, subject: str) -> Identity | None:

@@ -79,6 +79,7 @@ def make(session: Session, caller: Caller, place: Place, wanted: Wanted, rules: 
         by_mail=by_mail,
         scopes=wanted.scopes,
         services=wanted.services,
+        only_at=caller.only_at,
     )
     _record(session, caller, place, "token_made", issued.token)
     return issued
@@ -113,7 +114,7 @@ def rotate(
         _signed_in_just_now(session, caller)
     at = _hold(session, caller)
     good = _good(session, caller, at)
-    old = next((token for token in good if token.id == token_id), None)
+    old = next((token for token in good if token.id == token_id and token.means is None), None)
     if old is not None:
         # Revoking waits for nobody: it may come between.
         session.refresh(old, with_for_update=True)
@@ -156,7 +157,7 @@ def revoke(session: Session, caller: Caller, place: Place, token_id: UUID) -> No
 def _signed_in_just_now(session: Session, caller: Caller) -> None:
     if caller.means is Means.SAMPLE:
         return
-    if caller.means is Means.TOKEN or caller.signed_in_at is None:
+    if caller.means is Means.TOKEN or caller.by_terminal or caller.signed_in_at is None:
         raise SignInAgain("A token makes no other: sign in with a browser, or send one of your sign-in service.")
     if now(session) - caller.signed_in_at >= enrolment.FRESH:
         minutes = enrolment.FRESH // timedelta(minutes=1)

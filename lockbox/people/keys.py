@@ -13,7 +13,9 @@ from lockbox.tables import Instant, Texts, words
 class Token(SQLModel, table=True):
     """A bearer token of a person; only the SHA-256 of its secret is kept.
 
-    `replaces` is the one that it was rotated from, `by_mail` whether a mailed code alone stands behind it.
+    `replaces` is the one that it was rotated from, `by_mail` whether a mailed code alone stands behind it, `only_at`
+    the one tenant at which it counts, if it does not everywhere. That of a terminal has the `means` and the
+    `signed_in_at` of the session that allowed it.
     """
 
     __tablename__ = "tokens"
@@ -31,6 +33,29 @@ class Token(SQLModel, table=True):
     revoked_at: datetime | None = Field(default=None, sa_type=Instant)
     last_used_at: datetime | None = Field(default=None, sa_type=Instant)
     created_at: datetime = Field(sa_type=Instant)
+    only_at: UUID | None = Field(default=None, foreign_key="tenants.id")
+    means: Means | None = Field(default=None, sa_type=words(Means))
+    signed_in_at: datetime | None = Field(default=None, sa_type=Instant)
+
+
+class Terminal(SQLModel, table=True):
+    """A terminal that asks to be signed in by a page: hashes of its token's secret and of the code that it shows.
+
+    Its id is that of the token that it gets when it is allowed.
+    """
+
+    __tablename__ = "terminals"
+
+    id: UUID = Field(primary_key=True)
+    secret_hash: bytes
+    code_hash: bytes
+    address: str | None = Field(default=None, max_length=45)
+    user_agent: str | None = Field(default=None, max_length=256)
+    created_at: datetime = Field(sa_type=Instant)
+    expires_at: datetime = Field(sa_type=Instant)
+    answered_by: UUID | None = Field(default=None, foreign_key="people.id")
+    answered_at: datetime | None = Field(default=None, sa_type=Instant)
+    is_allowed: bool | None = None
 
 
 class Identity(SQLModel, table=True):
@@ -48,7 +73,8 @@ class Identity(SQLModel, table=True):
 class Passkey(SQLModel, table=True):
     """A WebAuthn credential of a person; `public_key` in COSE form, `sign_count` as last shown.
 
-    Until `trusted_at` it proves no more than the mailbox by which it was added.
+    Until `trusted_at` it proves no more than the mailbox by which it was added; it counts at `only_at` alone where
+    that is named.
     """
 
     __tablename__ = "passkeys"
@@ -62,10 +88,14 @@ class Passkey(SQLModel, table=True):
     created_at: datetime = Field(sa_type=Instant)
     trusted_at: datetime = Field(sa_type=Instant)
     last_used_at: datetime | None = Field(default=None, sa_type=Instant)
+    only_at: UUID | None = Field(default=None, foreign_key="tenants.id")
 
 
 class BrowserSession(SQLModel, table=True):
-    """A signed-in browser; only the SHA-256 of its secret is kept. `expires_at` is its absolute end."""
+    """A signed-in browser; only the SHA-256 of its secret is kept. `expires_at` is its absolute end.
+
+    It counts at `only_at` alone where that is named.
+    """
 
     __tablename__ = "sessions"
 
@@ -79,6 +109,7 @@ class BrowserSession(SQLModel, table=True):
     revoked_at: datetime | None = Field(default=None, sa_type=Instant)
     address: str | None = Field(default=None, max_length=45)
     user_agent: str | None = Field(default=None, max_length=256)
+    only_at: UUID | None = Field(default=None, foreign_key="tenants.id")
 
 
 class SignIn(SQLModel, table=True):

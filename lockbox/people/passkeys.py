@@ -7,6 +7,7 @@ from uuid import UUID
 from cryptography.exceptions import UnsupportedAlgorithm
 from sqlalchemy import text
 from sqlmodel import Session, col, select
+from sqlmodel.sql.expression import SelectOfScalar
 from webauthn import (
     generate_authentication_options,
     generate_registration_options,
@@ -58,8 +59,8 @@ MALFORMED = (
 )
 
 ADDED = text("""
-INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at, trusted_at)
-VALUES (:id, :person_id, :credential_id, :public_key, :sign_count, :name, :at, :trusted_at)
+INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at, trusted_at, only_at)
+VALUES (:id, :person_id, :credential_id, :public_key, :sign_count, :name, :at, :trusted_at, :only_at)
 ON CONFLICT DO NOTHING RETURNING id
 """)
 
@@ -88,7 +89,7 @@ def ask_to_add(session: Session, caller: Caller, party: RelyingParty) -> Questio
         TooMany: the caller has twenty.
     """
     enrolment.check(session, caller)
-    known = mine(session, caller)
+    known = session.exec(_of(caller)).all()
     if len(known) >= MOST_PASSKEYS:
         raise TooMany(f"You have {MOST_PASSKEYS} passkeys; remove one that you no longer use.")
     options = generate_registration_options(
@@ -107,7 +108,7 @@ def ask_to_add(session: Session, caller: Caller, party: RelyingParty) -> Questio
 def add(
     session: Session, caller: Caller, party: RelyingParty, *, challenge: bytes, shown: str, name: str, place: Place
 ) -> None:
-    """Add the passkey that an authenticator made for the caller.
+    """Add the passkey that an authenticator made for the caller; it counts where the sign-in that adds it does.
 
     Args:
         session: the open transaction.
@@ -134,6 +135,7 @@ def add(
         "name": name,
         "at": now(session),
         "trusted_at": enrolment.trusted_from(session, caller),
+        "only_at": caller.only_at,
     }
     if session.connection().execute(ADDED, values).one_or_none() is None:
         raise Conflict("This passkey is known here already.")
@@ -189,8 +191,8 @@ def caller_of(session: Session, party: RelyingParty, *, challenge: bytes, shown:
 
 
 def mine(session: Session, caller: Caller) -> Sequence[Passkey]:
-    """Return the caller's passkeys, in the order in which they were added."""
-    query = select(Passkey).where(col(Passkey.person_id) == caller.person_id)
+    """Return the caller's passkeys, in the order in which they were added; to a narrow sign-in its like."""
+    query = _of(caller).where(sessions.within_reach(caller, col(Passkey.only_at)))
     return session.exec(query.order_by(col(Passkey.id))).all()
 
 
@@ -202,13 +204,16 @@ def remove(session: Session, caller: Caller, passkey_id: UUID, place: Place) -> 
         Unknown: the caller has no such passkey.
     """
     enrolment.check(session, caller)
-    query = select(Passkey).where(col(Passkey.id) == passkey_id, col(Passkey.person_id) == caller.person_id)
-    key = session.exec(query).one_or_none()
+    key = next((one for one in mine(session, caller) if one.id == passkey_id), None)
     if key is None:
         raise Unknown("There is no such passkey.")
     session.delete(key)
     session.flush()
     sessions.record(session, caller, place, "passkey_removed")
+
+
+def _of(caller: Caller) -> SelectOfScalar[Passkey]:
+    return select(Passkey).where(col(Passkey.person_id) == caller.person_id)
 
 
 def _registered(party: RelyingParty, challenge: bytes, shown: str) -> VerifiedRegistration:

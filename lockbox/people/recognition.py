@@ -11,7 +11,10 @@ from sqlmodel import Session
 from lockbox.people import context
 from lockbox.people.roles import Caller, Means, Role, Side, Standing
 
-RECOGNISE = text("SELECT * FROM recognise(:kind, :shown, :hash)")
+RECOGNISE = text("""
+SELECT r.*, b.only_at, b.proven_by, b.proven_at
+FROM recognise(:kind, :shown, :hash) r CROSS JOIN LATERAL bounds(:kind, r.key_id) b
+""")
 
 
 class Kind(StrEnum):
@@ -35,7 +38,9 @@ class Found:
     """Who was recognised, and what is known of what they showed; nothing of it is judged yet.
 
     `person_id` is None where what was shown is good but belongs to nobody (yet). For an invitation the standings are
-    those that it offers. `revoked` also says that a sign-in or an invitation has been used.
+    those that it offers. `revoked` also says that a sign-in or an invitation has been used. `only_at` is the one
+    tenant at which it counts, if it does not everywhere, `by_terminal` whether it is the token of a terminal, whose
+    means and signing in are those of the session that allowed it.
     """
 
     key_id: UUID | None
@@ -51,6 +56,8 @@ class Found:
     revoked: bool
     scopes: frozenset[str]
     services: frozenset[str]
+    only_at: UUID | None
+    by_terminal: bool
 
     def caller(self, means: Means | None = None, signed_in_at: datetime | None = None) -> Caller:
         """Return the person as the house sees one; what was just proven may be stronger than what is on record."""
@@ -67,7 +74,8 @@ class Found:
             means or self.means or Means.TOKEN,
             self.key_id,
             signed_in_at or self.signed_in_at,
-        )
+            by_terminal=self.by_terminal,
+        ).within(self.only_at)
 
 
 def recognise(session: Session, kind: Kind, shown: str = "", hash_: bytes = b"") -> Found | None:
@@ -81,7 +89,7 @@ def recognise(session: Session, kind: Kind, shown: str = "", hash_: bytes = b"")
     if row is None:
         return None
     if row.person_id is not None and kind is not Kind.INVITATION:
-        context.entered(session, row.person_id)
+        context.entered(session, row.person_id, row.only_at)
     pairs = zip(row.roles or (), _spread(row.tenant_ids, row.roles), strict=True)
     return Found(
         key_id=row.key_id,
@@ -90,13 +98,15 @@ def recognise(session: Session, kind: Kind, shown: str = "", hash_: bytes = b"")
         side=Side(row.side) if row.side else None,
         disabled=bool(row.disabled),
         standings=frozenset(Standing(Role(role), tenant_id) for role, tenant_id in pairs),
-        means=Means(row.means) if row.means else None,
-        signed_in_at=row.signed_in_at,
+        means=Means(row.proven_by or row.means) if row.means else None,
+        signed_in_at=row.proven_at or row.signed_in_at,
         last_seen_at=row.last_seen_at,
         expires_at=row.expires_at,
         revoked=bool(row.revoked),
         scopes=frozenset(row.scopes or ()),
         services=frozenset(row.services or ()),
+        only_at=row.only_at,
+        by_terminal=row.proven_by is not None,
     )
 
 

@@ -1,7 +1,7 @@
 """Roles of both sides, the mode of a tenant, and the caller as the house sees it."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
@@ -73,7 +73,9 @@ class Caller:
     """The person behind a call, with every role held now, what was shown, and its limits.
 
     `scopes` and `services` bind tokens of role *system* only; people are bound by their roles. `key_id` is the token
-    or the browser session; `signed_in_at` is when the person last proved who they are.
+    or the browser session; `signed_in_at` is when the person last proved who they are. What they have shown counts
+    at one tenant alone where `only_at` names it, and the standings are those there. `by_terminal` is whether a page
+    let a terminal act for a while as its session could: to govern, not to approve.
     """
 
     person_id: UUID
@@ -85,6 +87,15 @@ class Caller:
     means: Means = Means.TOKEN
     key_id: UUID | None = None
     signed_in_at: datetime | None = None
+    only_at: UUID | None = None
+    by_terminal: bool = False
+
+    def within(self, tenant_id: UUID | None) -> "Caller":
+        """Return the person as far as one tenant goes, or as they are for None; what is narrow stays so."""
+        if tenant_id is None:
+            return self
+        held = frozenset(standing for standing in self.standings if standing.tenant_id == tenant_id)
+        return replace(self, standings=held, only_at=tenant_id)
 
     def holds(self, *roles: Role, tenant_id: UUID | None = None) -> bool:
         """Whether the person has one of the roles at that tenant, or at the vendor for None."""

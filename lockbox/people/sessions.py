@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import ColumnElement, text, true
+from sqlalchemy.orm import Mapped
 from sqlmodel import Session, col, select
 
 from lockbox.audit import events
@@ -66,6 +67,7 @@ def begin(session: Session, caller: Caller, place: Place, lasting: Lasting) -> s
         expires_at=at + lasting.absolute,
         address=place.address,
         user_agent=place.user_agent,
+        only_at=caller.only_at,
     )
     session.add(row)
     session.flush()
@@ -98,10 +100,11 @@ def end(session: Session, secret: str) -> None:
 
 
 def mine(session: Session, caller: Caller, *, idle: timedelta) -> Sequence[BrowserSession]:
-    """Return the caller's sessions that are good, the one that was used last first."""
+    """Return the caller's sessions that are good, the one that was used last first; to a narrow one its like."""
     at = now(session)
     query = select(BrowserSession).where(
         col(BrowserSession.person_id) == caller.person_id,
+        within_reach(caller, col(BrowserSession.only_at)),
         col(BrowserSession.revoked_at).is_(None),
         col(BrowserSession.expires_at) > at,
         col(BrowserSession.last_seen_at) > at - idle,
@@ -116,13 +119,23 @@ def revoke(session: Session, caller: Caller, session_id: UUID, place: Place) -> 
         Unknown: the caller has no such session.
     """
     query = select(BrowserSession).where(
-        col(BrowserSession.id) == session_id, col(BrowserSession.person_id) == caller.person_id
+        col(BrowserSession.id) == session_id,
+        col(BrowserSession.person_id) == caller.person_id,
+        within_reach(caller, col(BrowserSession.only_at)),
     )
     row = session.exec(query.with_for_update()).one_or_none()
     if row is None:
         raise Unknown("There is no such session.")
     _revoke(session, row)
     record(session, caller, place, "session_revoked", means=row.means.value)
+
+
+def within_reach(caller: Caller, only_at: Mapped[UUID | None]) -> ColumnElement[bool]:
+    """Return the condition for what the caller may see and end of their own.
+
+    A sign-in that counts at one tenant reaches what counts there alone: another tenant's is none of its business.
+    """
+    return true() if caller.only_at is None else only_at == caller.only_at
 
 
 def csrf(secret: str) -> str:

@@ -69,7 +69,8 @@ def as_of_now(session: Session, caller: Caller) -> Caller:
         .join(Person)
         .where(col(Membership.person_id) == caller.person_id, col(Person.disabled_at).is_(None))
     )
-    return replace(caller, standings=frozenset(Standing(Role(role), at) for role, at in session.exec(held)))
+    standings = frozenset(Standing(Role(role), at) for role, at in session.exec(held))
+    return replace(caller, standings=standings).within(caller.only_at)
 
 
 def give_role(session: Session, person_id: UUID, role: Role, tenant_id: UUID | None = None) -> None:

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 from sqlmodel import Session, col, select
+from sqlmodel.sql.expression import SelectOfScalar
 
 from lockbox.database import now
 from lockbox.ids import new_id
@@ -18,6 +19,7 @@ from lockbox.people import recognition
 from lockbox.people.keys import Token
 from lockbox.people.recognition import Kind
 from lockbox.people.roles import Caller, Means
+from lockbox.people.sessions import within_reach
 from lockbox.refusals import NotSignedIn, Unknown
 
 FORM = re.compile(
@@ -53,6 +55,7 @@ def issue(
     scopes: Iterable[str] = (),
     services: Iterable[str] = (),
     replaces: UUID | None = None,
+    only_at: UUID | None = None,
 ) -> Issued:
     """Make a token of 256 random bits for a person; only its SHA-256 is kept.
 
@@ -67,6 +70,7 @@ def issue(
         scopes: what a *system* token may be used for.
         services: the services that a *system* token is bound to.
         replaces: the token that it was rotated from.
+        only_at: the one tenant at which it counts, if it is not to everywhere.
     """
     issued = draft(
         person_id,
@@ -79,6 +83,7 @@ def issue(
         scopes=scopes,
         services=services,
         replaces=replaces,
+        only_at=only_at,
     )
     session.add(issued.token)
     session.flush()
@@ -97,6 +102,7 @@ def draft(
     scopes: Iterable[str] = (),
     services: Iterable[str] = (),
     replaces: UUID | None = None,
+    only_at: UUID | None = None,
 ) -> Issued:
     """Return a token that is not written yet; the arguments are those of `issue`."""
     token_id, secret = new_id(), secrets.token_urlsafe(32)
@@ -106,15 +112,21 @@ def draft(
         name=name,
         is_sample=is_sample,
         by_mail=by_mail,
-        secret_hash=_hash(secret),
+        secret_hash=hash_of(secret),
         scopes=sorted(scopes),
         services=sorted(services),
         replaces=replaces,
+        only_at=only_at,
         expires_at=at + lifetime,
         created_at=at,
     )
+    return Issued(token, written(environment, token_id, secret))
+
+
+def written(environment: str, token_id: UUID, secret: str) -> str:
+    """Return a token's text."""
     body = f"lbx_{environment}_{token_id.hex}_{secret}"
-    return Issued(token, body + checksum(body))
+    return body + checksum(body)
 
 
 def checksum(body: str) -> str:
@@ -129,12 +141,8 @@ def authenticate(session: Session, shown: str, *, environment: str) -> Caller:
         NotSignedIn: the token is malformed, of another environment, unknown, revoked or expired, or its person
             is disabled. All but the expiry answer alike.
     """
-    parts = FORM.fullmatch(shown)
-    if parts is None or parts["env"] != environment:
-        raise NotSignedIn(f"This is not a token of this installation: those begin with lbx_{environment}_.")
-    if checksum(shown[:-8]) != parts["checksum"]:
-        raise NotSignedIn("The token is not complete: its checksum is wrong. Copy it again.")
-    found = recognition.recognise(session, Kind.TOKEN, str(UUID(parts["id"])), _hash(parts["secret"]))
+    token_id, secret = read(shown, environment)
+    found = recognition.recognise(session, Kind.TOKEN, str(token_id), hash_of(secret))
     if found is None or found.revoked or found.disabled:
         raise NotSignedIn(UNKNOWN)
     if found.means is Means.SAMPLE and environment == "production":
@@ -147,9 +155,23 @@ def authenticate(session: Session, shown: str, *, environment: str) -> Caller:
     return found.caller()
 
 
+def read(shown: str, environment: str) -> tuple[UUID, str]:
+    """Return the id and the secret that a token's text holds.
+
+    Raises:
+        NotSignedIn: it is malformed, or of another environment.
+    """
+    parts = FORM.fullmatch(shown)
+    if parts is None or parts["env"] != environment:
+        raise NotSignedIn(f"This is not a token of this installation: those begin with lbx_{environment}_.")
+    if checksum(shown[:-8]) != parts["checksum"]:
+        raise NotSignedIn("The token is not complete: its checksum is wrong. Copy it again.")
+    return UUID(parts["id"]), parts["secret"]
+
+
 def mine(session: Session, caller: Caller) -> Sequence[Token]:
-    """Return the caller's tokens that are not revoked, the newest first."""
-    query = select(Token).where(col(Token.person_id) == caller.person_id, col(Token.revoked_at).is_(None))
+    """Return the caller's tokens that are not revoked, the newest first; to a narrow sign-in those that are, too."""
+    query = _all_of(caller).where(col(Token.revoked_at).is_(None))
     return session.exec(query.order_by(col(Token.id).desc())).all()
 
 
@@ -181,6 +203,7 @@ def rotate(
         scopes=old.scopes,
         services=old.services,
         replaces=old.id,
+        only_at=old.only_at or caller.only_at,
     )
 
 
@@ -197,12 +220,17 @@ def revoke(session: Session, caller: Caller, token_id: UUID) -> None:
 
 
 def _of(session: Session, caller: Caller, token_id: UUID) -> Token:
-    query = select(Token).where(col(Token.id) == token_id, col(Token.person_id) == caller.person_id)
+    query = _all_of(caller).where(col(Token.id) == token_id)
     token = session.exec(query.with_for_update()).one_or_none()
     if token is None:
         raise Unknown("There is no such token.")
     return token
 
 
-def _hash(secret: str) -> bytes:
+def _all_of(caller: Caller) -> SelectOfScalar[Token]:
+    return select(Token).where(col(Token.person_id) == caller.person_id, within_reach(caller, col(Token.only_at)))
+
+
+def hash_of(secret: str) -> bytes:
+    """Return what is kept of a token's secret."""
     return hashlib.sha256(secret.encode()).digest()

@@ -150,6 +150,7 @@ def _asked(scene: Scene, request: AccessRequest) -> frozenset[UUID]:
 def _may_open(scene: Scene, request: AccessRequest, action: Action, votes: Sequence[Vote]) -> None:
     """Check that the sign-in is good enough, and that what was asked could be asked today."""
     terms = scene.ruling.terms
+    voting.in_person(scene.caller)
     if action is Action.ENDORSE:
         voting.strong_enough_to_endorse(scene.caller, terms, scene.at)
     else:

@@ -152,7 +152,8 @@ def _consent_until(judged: Judged) -> datetime | None:
 
 
 def _token(caller: Caller) -> UUID | None:
-    return caller.key_id if caller.means in {Means.TOKEN, Means.SAMPLE} else None
+    by_token = caller.means in {Means.TOKEN, Means.SAMPLE} or caller.by_terminal
+    return caller.key_id if by_token else None
 
 
 def _filed(request: AccessRequest, actor: Actor, asked: frozenset[UUID]) -> Change:

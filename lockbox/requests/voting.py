@@ -100,6 +100,16 @@ def strong_enough(caller: Caller, terms: Terms, at: datetime) -> None:
         raise SignInAgain(f"Your sign-in is older than {minutes} minutes: sign in again.", max_age=terms.sign_in_age)
 
 
+def in_person(caller: Caller) -> None:
+    """Check that nobody opens anything by a terminal, however strongly they have signed it in.
+
+    Raises:
+        SignInAgain: a token was shown that a page gave to a terminal.
+    """
+    if caller.by_terminal:
+        raise SignInAgain("A terminal opens nothing: decide in the browser, or with a token of your sign-in service.")
+
+
 def decide(
     caller: Caller,
     origin: Origin,

@@ -1,21 +1,23 @@
 """Who may do what at a tenant, or at the vendor: judged by the roles held once nobody else may change them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlmodel import Session, col, select
 
+from config.settings import Plan
 from lockbox.database import now
 from lockbox.notices import directory
 from lockbox.people import context
 from lockbox.people import tenants as registry
 from lockbox.people.models import Tenant
 from lockbox.people.roles import TENANT_ROLES, Caller, Role
-from lockbox.refusals import NotYours, Unknown
+from lockbox.refusals import LicenceRequired, NotYours, Unknown
 from lockbox.requests import policies
 from lockbox.requests.merging import strictest
+from lockbox.requests.rules import Policy
 from lockbox.requests.voting import strong_enough
 from lockbox.requests.writing import Origin
 
@@ -93,6 +95,26 @@ def firmly(session: Session, seat: Seat, tenant: Tenant) -> None:
     at = now(session)
     if directory.look_up(session, {tenant.id}, at).approvers[tenant.id]:
         strong_enough(seat.caller, strictest(policies.current(session, tenant)), at)
+
+
+def firmly_at_the_vendor(session: Session, seat: Seat) -> None:
+    """Check that an operator who opens something, at the vendor or a tenant, signed in freshly and strongly.
+
+    Raises:
+        SignInAgain: an API token or a mailed code was shown, or it is too long ago.
+    """
+    strong_enough(seat.caller, Policy(), now(session))
+
+
+def entitled(plan: str, plans: Mapping[str, Plan]) -> None:
+    """Check that a plan includes the lockbox, without which no tenant begins or switches to `enforce`.
+
+    Raises:
+        LicenceRequired: it does not.
+    """
+    bought = plans.get(plan)
+    if bought is None or not bought.lockbox:
+        raise LicenceRequired(f"The plan {plan} does not include the lockbox; it takes one that does.")
 
 
 def is_last_approver(session: Session, seat: Seat, person_id: UUID) -> bool:

@@ -25,8 +25,6 @@ from lockbox.people.models import Tenant
 from lockbox.people.roles import Caller, Role
 from lockbox.refusals import EndpointDisabled, Invalid, Outdated, StillWaiting, TooManyEndpoints, Unknown
 from lockbox.requests.lifecycle import State
-from lockbox.requests.rules import Policy
-from lockbox.requests.voting import strong_enough
 from lockbox.requests.writing import Origin
 from lockbox.schedule import NOTICES, Promise
 from lockbox.tenancy import authority, trail
@@ -323,7 +321,7 @@ def _firmly(session: Session, seat: Seat, tenant: Tenant | None) -> None:
     if tenant is not None:
         authority.firmly(session, seat, tenant)
     else:
-        strong_enough(seat.caller, Policy(), now(session))
+        authority.firmly_at_the_vendor(session, seat)
 
 
 def _good(url: str, event_types: Iterable[str], tenant_id: UUID | None, reach: Reach) -> None:

@@ -1,15 +1,16 @@
 """Invitations: which are open, taking one back, and accepting it, once, with the mailed code."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlmodel import Session, col
 
+from config.issuers import Issuer
 from lockbox.database import now
 from lockbox.notices import correspondence
-from lockbox.people import context, recognition
+from lockbox.people import context, enrolment, identities, recognition
 from lockbox.people import tenants as registry
 from lockbox.people.models import Invitation
 from lockbox.people.recognition import Found, Kind
@@ -19,6 +20,7 @@ from lockbox.refusals import (
     InvitationExpired,
     InvitationRefused,
     OtherSide,
+    SignInAgain,
     Unknown,
 )
 from lockbox.requests.writing import Origin
@@ -28,6 +30,10 @@ from lockbox.tenancy.trail import Deed, change, listed
 
 REFUSED = "This invitation is not good, or the code is not its own: ask for another one."
 OVER = "The time to accept this invitation is over; ask for another one."
+SIGN_IN_TOO = (
+    "You sign in by a sign-in service here, so the code from the mail is not enough: sign in by that service, then "
+    "come back to this page and enter the code."
+)
 MIXED = "A person becomes no system, nor a system a person: ask for an invitation to another address."
 INVITED = "invited"
 UNSAID = Origin("api")
@@ -86,20 +92,31 @@ def end_those_by(session: Session, seat: Seat, person_id: UUID) -> None:
         _end(session, seat, invitation)
 
 
-def accept(session: Session, invitation_id: UUID, code: str, *, origin: Origin = UNSAID) -> Caller:
+def accept(
+    session: Session,
+    invitation_id: UUID,
+    code: str,
+    *,
+    origin: Origin = UNSAID,
+    issuers: Iterable[Issuer] = (),
+    visitor: Caller | None = None,
+) -> Caller:
     """Let whoever has the mailed code take the place, once; the transaction becomes theirs.
 
     Somebody with the address is made a person on the side that invites; a person of that side keeps what they have
-    and gets the roles too. Nothing is written when it is refused.
+    and gets the roles too. Nothing is written when it is refused. Who signs in by an issuer elsewhere takes a further
+    place as the `visitor` whom a browser shows, strongly signed in: no mailbox takes them anywhere.
 
     Returns:
-        The person, signed in by mail alone, with every role held now.
+        The person, signed in by mail alone, with every role held now; who signs in by one of the issuers, with those
+        at this tenant alone.
 
     Raises:
         InvitationRefused: the invitation is unknown, used, withdrawn or not yet good, the code is wrong, or the
             person was disabled; all of these answer alike. Or it would make a system something else as well.
         InvitationExpired: the code is right and its time is over.
         OtherSide: the address belongs to a person of the other side.
+        SignInAgain: the person signs in by an issuer, and is not so signed in.
     """
     invitation = _locked(session, invitation_id, code)
     at = now(session)
@@ -112,7 +129,30 @@ def accept(session: Session, invitation_id: UUID, code: str, *, origin: Origin =
     if person_id is None:
         person_id = registry.add_person(session, name, invitation.email, side).id
     caller = Caller(person_id, name, frozenset(), side=side, means=Means.MAIL, signed_in_at=at)
-    return _seated(session, caller, invitation, origin, at)
+    context.enter(session, caller)
+    caller = registry.as_of_now(session, caller)
+    context.reenter(session, caller)
+    is_bound = identities.is_bound(session, caller, issuers)
+    if is_bound:
+        _signed_in_too(caller, visitor, at)
+    seated = _seated(session, caller, invitation, origin, at)
+    return _narrowed(session, seated, invitation.tenant_id) if is_bound else seated
+
+
+def _signed_in_too(caller: Caller, visitor: Caller | None, at: datetime) -> None:
+    """Check that somebody who signs in by an issuer does more than read their mailbox."""
+    is_theirs = visitor is not None and visitor.person_id == caller.person_id and visitor.means in enrolment.STRONG
+    if visitor is None or not is_theirs or visitor.signed_in_at is None:
+        raise SignInAgain(SIGN_IN_TOO)
+    if at - visitor.signed_in_at >= enrolment.FRESH:
+        raise SignInAgain(SIGN_IN_TOO, max_age=int(enrolment.FRESH.total_seconds()))
+
+
+def _narrowed(session: Session, caller: Caller, tenant_id: UUID | None) -> Caller:
+    """Return somebody as far as the code goes that they were mailed: no mailbox opens where their issuer signs in."""
+    narrow = caller.within(tenant_id)
+    context.reenter(session, narrow)
+    return narrow
 
 
 def _end(session: Session, seat: Seat, invitation: Invitation) -> None:
@@ -163,9 +203,8 @@ def _judged(found: Found | None, invitation: Invitation, at: datetime) -> Found:
 
 
 def _seated(session: Session, caller: Caller, invitation: Invitation, origin: Origin, at: datetime) -> Caller:
-    context.enter(session, caller)
     place, offered = invitation.tenant_id, frozenset(Role(role) for role in invitation.roles)
-    before = _roles_at(registry.as_of_now(session, caller), place)
+    before = _roles_at(caller, place)
     if before and (Role.SYSTEM in before) is not (Role.SYSTEM in offered):
         raise InvitationRefused(MIXED)
     memberships.give(session, caller.person_id, place, offered)
@@ -173,9 +212,7 @@ def _seated(session: Session, caller: Caller, invitation: Invitation, origin: Or
     session.add(invitation)
     session.flush()
     caller = registry.as_of_now(session, caller)
-    # What was entered knew nothing of the new roles.
-    session.info.pop(context.KNOWN)
-    context.enter(session, caller)
+    context.reenter(session, caller)
     deed = Deed(
         "member_added",
         at,

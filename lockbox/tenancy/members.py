@@ -2,11 +2,11 @@
 
 from uuid import UUID
 
-from sqlmodel import Session
+from sqlmodel import Session, col, select
 
 from lockbox.database import now
-from lockbox.people.models import EligibleDeputy, Invitation
-from lockbox.people.roles import Caller, Role
+from lockbox.people.models import EligibleDeputy, Invitation, Tenant
+from lockbox.people.roles import TENANT_ROLES, Caller, Mode, Role
 from lockbox.refusals import LastAdmin, Unknown
 from lockbox.requests.writing import Origin
 from lockbox.tenancy import authority, deputies, invitations, memberships, offers, trail
@@ -87,12 +87,29 @@ def remove(session: Session, caller: Caller, origin: Origin, slug: str, person_i
     if _weakens(session, seat, member, nothing):
         authority.firmly(session, seat, authority.known(session, caller, slug))
     _not_the_last_admin(session, seat, member, nothing)
-    deputies.end_those_of(session, seat, person_id, as_principal=True, as_deputy=True)
-    invitations.end_those_by(session, seat, person_id)
-    if member.is_eligible:
-        _mark(session, seat, person_id, eligible=False)
-    _replace(session, seat, member, nothing)
-    _tell(session, seat, member, "member_removed", nothing)
+    _let_go(session, seat, member)
+
+
+def leave(session: Session, caller: Caller, origin: Origin, slug: str) -> None:
+    """Let a member leave a tenant on their own, with every role and everything that they stand in for.
+
+    The last admin goes only where nobody else has ever joined, like somebody who was tricked into a tenant, and only
+    while the customer decides, so that what is left behind stays shut.
+
+    Raises:
+        Unknown, NotYours: as named.
+        SignInAgain: an admin or the last approver leaves, and the sign-in is too weak or too old for that.
+        LastAdmin: others would be left without an admin.
+    """
+    tenant = authority.known(session, caller, slug)
+    seat = authority.take(session, caller, origin, sorted(TENANT_ROLES), tenant)
+    member = _again(session, seat, caller.person_id)
+    nothing = frozenset[Role]()
+    if _weakens(session, seat, member, nothing):
+        authority.firmly(session, seat, tenant)
+    if Role.TENANT_ADMIN in member.roles and not _is_alone(session, seat, authority.locked(session, tenant)):
+        _not_the_last_admin(session, seat, member, nothing)
+    _let_go(session, seat, member)
 
 
 def set_eligible(
@@ -120,6 +137,24 @@ def set_eligible(
         )
         trail.tell(session, seat, deed)
     return _again(session, seat, person_id)
+
+
+def _let_go(session: Session, seat: Seat, member: Member) -> None:
+    deputies.end_those_of(session, seat, member.person_id, as_principal=True, as_deputy=True)
+    invitations.end_those_by(session, seat, member.person_id)
+    if member.is_eligible:
+        _mark(session, seat, member.person_id, eligible=False)
+    _replace(session, seat, member, frozenset())
+    _tell(session, seat, member, "member_removed", frozenset())
+
+
+def _is_alone(session: Session, seat: Seat, tenant: Tenant) -> bool:
+    page = memberships.page(session, tenant.id, cursor=None, most=2)
+    joined = select(Invitation.accepted_by).where(
+        col(Invitation.tenant_id) == tenant.id, col(Invitation.accepted_at).is_not(None)
+    )
+    is_first = set(session.exec(joined)) == {seat.caller.person_id}
+    return tenant.mode is Mode.ENFORCE and is_first and len(page.members) == 1
 
 
 def _weakens(session: Session, seat: Seat, member: Member, roles: frozenset[Role]) -> bool:

@@ -35,10 +35,12 @@ def propose(session: Session, caller: Caller, origin: Origin, slug: str, *, name
 
     Raises:
         Unknown, NotYours: as named.
+        SignInAgain: the operator's sign-in is too weak or too old.
         RecoveryOpen: another proposal is open.
         OtherSide: the address belongs to somebody at the vendor.
     """
     seat, tenant = authority.operate(session, caller, origin, slug)
+    authority.firmly_at_the_vendor(session, seat)
     at = now(session)
     proposed = select(Invitation.id).where(
         col(Invitation.tenant_id) == tenant.id, col(Invitation.is_recovery), offers.is_open(at)

@@ -11,7 +11,7 @@ from config.settings import Plan
 from lockbox.database import now
 from lockbox.people.models import Tenant
 from lockbox.people.roles import Caller, Mode, Role
-from lockbox.refusals import LicenceRequired, TooLate
+from lockbox.refusals import TooLate
 from lockbox.requests import acting, policies, voting
 from lockbox.requests.changes import changes as policy_changes
 from lockbox.requests.lifecycle import OPEN_STATES, Action, State
@@ -67,7 +67,7 @@ def switch_mode(
     if mode is not Mode.ENFORCE:
         _firmly_loosened(session, seat, tenant)
     elif mode is not tenant.mode:
-        _is_entitled(tenant, plans)
+        authority.entitled(tenant.plan, plans)
     changes = {"mode": change(tenant.mode, mode)} if mode is not tenant.mode else {}
     if ends_consent:
         without = policy.model_copy(update={"consent": None})
@@ -114,14 +114,6 @@ def close_what_was_opened_alone(session: Session, seat: Seat, tenant: Tenant) ->
 def _firmly_loosened(session: Session, seat: Seat, tenant: Tenant) -> None:
     """Nobody gives the decision away by a token or a mail, not even where nobody could approve yet."""
     voting.strong_enough(seat.caller, strictest(policies.current(session, tenant)), now(session))
-
-
-def _is_entitled(tenant: Tenant, plans: Mapping[str, Plan]) -> None:
-    plan = plans.get(tenant.plan)
-    if plan is None or not plan.lockbox:
-        raise LicenceRequired(
-            f"The plan {tenant.plan} does not include the lockbox; ask the vendor for one that does."
-        )
 
 
 def _close(

@@ -14,7 +14,7 @@ from lockbox.people import context
 from lockbox.people import tenants as registry
 from lockbox.people.models import Membership, Person, Tenant
 from lockbox.people.roles import Caller, Mode, Role
-from lockbox.refusals import SlugTaken, UnknownPlan
+from lockbox.refusals import SlugTaken, Unknown, UnknownPlan
 from lockbox.requests import register
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
@@ -44,12 +44,14 @@ class Founding:
 class Overview:
     """A tenant as a reader sees it; the counts are for its members, `in_review` for its admins only.
 
-    `consented` is the dated consent that lasts, if one does.
+    `consented` is the dated consent that lasts, if one does. Engineers and managers of the vendor learn its slug and
+    name alone.
     """
 
     tenant: Tenant
     is_own: bool
     consented: Consented | None = None
+    by_name_only: bool = False
     members: int | None = None
     open_windows: int | None = None
     in_review: int | None = None
@@ -73,11 +75,15 @@ def add(session: Session, caller: Caller, origin: Origin, founding: Founding, pl
 
     Raises:
         NotYours: the caller is no operator.
+        SignInAgain: the operator's sign-in is too weak or too old.
         UnknownPlan, SlugTaken: as named.
+        LicenceRequired: the plan does not include the lockbox, so the tenant could not stay in `enforce`.
         OtherSide: the address belongs to somebody at the vendor.
     """
     seat = authority.take(session, caller, origin, (Role.OPERATOR,))
+    authority.firmly_at_the_vendor(session, seat)
     _is_a_plan(founding.plan, plans)
+    authority.entitled(founding.plan, plans)
     offers.not_of_the_vendor(session, founding.admin_address)
     try:
         with session.begin_nested():
@@ -100,8 +106,10 @@ def add(session: Session, caller: Caller, origin: Origin, founding: Founding, pl
 
 
 def page(session: Session, caller: Caller, *, cursor: str | None, most: int) -> Page:
-    """Return the tenants that the caller may know of, by slug, from the cursor on."""
+    """Return the tenants that the caller may know of, by slug, from the cursor on; to a machine none."""
     context.enter(session, caller)
+    if caller.holds(Role.SYSTEM):
+        return Page([], None)
     query = select(Tenant).order_by(col(Tenant.slug)).limit(most + 1)
     if cursor is not None:
         query = query.where(col(Tenant.slug) > cursor)
@@ -110,13 +118,23 @@ def page(session: Session, caller: Caller, *, cursor: str | None, most: int) -> 
     return Page(_seen(session, caller, tenants[:most]), tenants[most - 1].slug if more else None)
 
 
+def own(session: Session, caller: Caller) -> Sequence[Overview]:
+    """Return the tenants that the caller is a member of, by slug."""
+    context.enter(session, caller)
+    query = select(Tenant).where(col(Tenant.id).in_(caller.tenants())).order_by(col(Tenant.slug))
+    return _seen(session, caller, session.exec(query).all())
+
+
 def show(session: Session, caller: Caller, slug: str) -> Overview:
-    """Return one tenant.
+    """Return one tenant; to a machine none.
 
     Raises:
         Unknown: there is none, or the caller has no business with it.
     """
-    (overview,) = _seen(session, caller, [authority.known(session, caller, slug)])
+    tenant = authority.known(session, caller, slug)
+    if caller.holds(Role.SYSTEM):
+        raise Unknown(authority.NO_TENANT)
+    (overview,) = _seen(session, caller, [tenant])
     return overview
 
 
@@ -134,6 +152,7 @@ def resume(session: Session, caller: Caller, origin: Origin, slug: str) -> Overv
 
     Raises:
         Unknown, NotYours: as named.
+        SignInAgain: the operator's sign-in is too weak or too old.
     """
     return _suspended(session, caller, origin, slug, suspended=False)
 
@@ -145,11 +164,13 @@ def set_plan(
 
     Raises:
         Unknown, NotYours, UnknownPlan: as named.
+        SignInAgain: the operator's sign-in is too weak or too old; a plan that lapses keeps a tenant from `enforce`.
     """
     seat, tenant = authority.operate(session, caller, origin, slug)
     _is_a_plan(plan, plans)
     tenant = authority.locked(session, tenant)
     if plan != tenant.plan:
+        authority.firmly_at_the_vendor(session, seat)
         changes = {"plan": change(tenant.plan, plan)}
         tenant.plan = plan
         _save(session, seat, tenant, "plan_changed", changes)
@@ -161,11 +182,13 @@ def rename(session: Session, caller: Caller, origin: Origin, slug: str, name: st
 
     Raises:
         Unknown, NotYours: as named.
+        SignInAgain: the admin's sign-in is too weak or too old; mails call the tenant by its name.
     """
     tenant = authority.known(session, caller, slug)
     seat = authority.take(session, caller, origin, (Role.TENANT_ADMIN,), tenant)
     tenant = authority.locked(session, tenant)
     if name != tenant.name:
+        authority.firmly(session, seat, tenant)
         changes = {"name": change(tenant.name, name)}
         tenant.name = name
         _save(session, seat, tenant, "tenant_renamed", changes)
@@ -176,6 +199,8 @@ def _suspended(session: Session, caller: Caller, origin: Origin, slug: str, *, s
     seat, tenant = authority.operate(session, caller, origin, slug)
     tenant = authority.locked(session, tenant)
     if suspended != tenant.suspended:
+        if not suspended:
+            authority.firmly_at_the_vendor(session, seat)
         words = ("no", "yes") if suspended else ("yes", "no")
         tenant.suspended = suspended
         action = "tenant_suspended" if suspended else "tenant_resumed"
@@ -203,18 +228,22 @@ def _seen(session: Session, caller: Caller, tenants: Sequence[Tenant]) -> list[O
     own = frozenset(caller.tenants()) & {tenant.id for tenant in tenants}
     lasting = consents.lasting(session, [tenant.id for tenant in tenants], now(session))
     if not own:
-        return [Overview(tenant, is_own=False, consented=lasting.get(tenant.id)) for tenant in tenants]
+        by_name_only = not caller.holds(Role.OPERATOR, Role.VENDOR_AUDITOR)
+        return [
+            Overview(tenant, is_own=False, consented=lasting.get(tenant.id), by_name_only=by_name_only)
+            for tenant in tenants
+        ]
     members, windows = _members(session, own), _open_windows(session, own)
     administered = own & caller.tenants({Role.TENANT_ADMIN})
     reviews = _in_review(session, administered)
     return [
         Overview(
             tenant,
-            tenant.id in own,
-            lasting.get(tenant.id),
-            members.get(tenant.id, 0) if tenant.id in own else None,
-            windows.get(tenant.id, 0) if tenant.id in own else None,
-            reviews.get(tenant.id, 0) if tenant.id in administered else None,
+            is_own=tenant.id in own,
+            consented=lasting.get(tenant.id),
+            members=members.get(tenant.id, 0) if tenant.id in own else None,
+            open_windows=windows.get(tenant.id, 0) if tenant.id in own else None,
+            in_review=reviews.get(tenant.id, 0) if tenant.id in administered else None,
         )
         for tenant in tenants
     ]

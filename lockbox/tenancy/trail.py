@@ -1,4 +1,4 @@
-"""Saying what was changed: one event with a diff, told to all admins and approvers where it concerns a tenant."""
+"""Saying what was changed: one event with a diff, told to all admins and approvers of a tenant, or to operators."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -28,10 +28,10 @@ class Deed:
 
 
 def tell(session: Session, seat: Seat, deed: Deed) -> UUID:
-    """Write the event and promise its notices; what concerns the vendor alone is told to nobody. Return its id."""
+    """Write the event and promise its notices; what concerns the vendor alone is for its operators. Return its id."""
     happening = happening_of(seat, deed)
     if seat.tenant_id is None:
-        announcing.record(session, happening)
+        announcing.tell_operators(session, happening)
     else:
         announcing.announce(session, happening, also=deed.also)
     return happening.id

@@ -63,9 +63,11 @@ def invite(
 
     Raises:
         NotYours: the caller is no operator.
+        SignInAgain: the operator's sign-in is too weak or too old.
         AlreadyMember, AlreadyInvited: as named.
     """
     seat = authority.take(session, caller, origin, OPERATORS)
+    authority.firmly_at_the_vendor(session, seat)
     at = now(session)
     offers.only_one(session, None, address, at)
     return offers.make(session, seat, Offer(name, address, roles), at)
@@ -99,6 +101,7 @@ def set_roles(
         NotYours, Unknown: as named.
         OwnRoles: it is the caller.
         Invalid: the person is disabled, or no manager and to be in a tier.
+        SignInAgain: it is a new role, and the operator's sign-in is too weak or too old.
     """
     seat, member = _colleague(session, caller, origin, person_id)
     if member.is_disabled:
@@ -107,6 +110,8 @@ def set_roles(
         raise Invalid("A person becomes no system, nor a system a person: invite the other one.", field="roles")
     if review_tier and Role.MANAGER not in roles:
         raise Invalid("Only a manager is in a tier of the review.", field="review_tier")
+    if roles - member.roles:
+        authority.firmly_at_the_vendor(session, seat)
     _replace(session, seat, member, Place(roles, review_tier), "member_changed")
     return _again(session, person_id)
 

@@ -63,6 +63,10 @@ THE_REST = (
     FROM people p WHERE p.id = ANY(CAST(:everybody AS uuid[]))
     """,
     """
+    INSERT INTO terminals (id, secret_hash, code_hash, created_at, expires_at)
+    VALUES (uuidv7(), sha256(uuid_send(:tenant)), sha256(uuid_send(:tenant)), now(), now() + interval '10 minutes')
+    """,
+    """
     INSERT INTO sign_in_counts (key, since, count) VALUES (sha256(uuid_send(:tenant)), now(), 1)
     """,
     """
@@ -88,6 +92,25 @@ THE_REST = (
     INSERT INTO deliveries (id, notice_id, endpoint_id, event_type, at, took_ms, status, answer)
     SELECT uuidv7(), n.id, n.endpoint_id, 'request.pending', now(), 7, 204, 'thanks' FROM notices n
     WHERE n.tenant_id = :tenant
+    """,
+    """
+    INSERT INTO logs (id, tenant_id, origin, generation, size, root, unproven, note, noted_at, kept_at, digest_at)
+    VALUES (:tenant, :tenant, 'lockbox.test/audit/' || CAST(:tenant AS text), 1, 1, sha256('root'), 0, 'note', now(),
+        now(), now())
+    """,
+    """
+    INSERT INTO seals (log_id, number, event_id)
+    SELECT :tenant, 0, e.id FROM events e WHERE e.tenant_id = :tenant ORDER BY e.id LIMIT 1
+    """,
+    """
+    INSERT INTO tiles (log_id, level, number, hashes) VALUES (:tenant, 0, 0, sha256('leaf'))
+    """,
+    """
+    INSERT INTO checkpoints (id, log_id, size, at, note) VALUES (uuidv7(), :tenant, 1, now(), 'note')
+    """,
+    """
+    INSERT INTO audit_keys (key, purpose, first_used_at)
+    VALUES ('lockbox.test+' || CAST(:tenant AS text), 'log', now())
     """,
 )
 
@@ -116,7 +139,7 @@ Row = dict[str, Any]
 
 # Tables whose new rows are anybody's to write: to begin a sign-in there is nobody yet, and what is more to an event
 # cannot be held against the event while one statement writes both.
-FREE = frozenset({"sign_ins", "sign_in_counts", "event_details", "unsealed"})
+FREE = frozenset({"sign_ins", "sign_in_counts", "terminals", "event_details", "unsealed"})
 # Rows that everybody with a context may see: the vendor's own people and what they hear of.
 PUBLIC = {"people": "side = 'vendor'", "memberships": "tenant_id IS NULL", "endpoints": "tenant_id IS NULL"}
 PUBLIC["deliveries"] = "endpoint_id IN (SELECT id FROM endpoints WHERE tenant_id IS NULL)"

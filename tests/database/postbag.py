@@ -31,7 +31,8 @@ SERVICES = {"exchange-online": "Exchange Online"}
 class Postbag:
     """Everything that is sent, by memory senders; `calling` and `mailing` are what really sends in their place.
 
-    Without `lanes` each delivery has lanes of its own, which know nothing of servers that did not answer before.
+    Without `lanes` each delivery has lanes of its own that have room for all, send one after the other in the order
+    of the notices, and know nothing of servers that did not answer before.
     """
 
     mail: MemoryMail = field(default_factory=MemoryMail)
@@ -52,7 +53,7 @@ class Postbag:
             SERVICES,
             policies.wordings,
             SENDER,
-            self.lanes or Lanes(),
+            self.lanes or Lanes(mail_threads=1, hook_threads=1, first_load=10_000),
         )
 
     def deliver(self, house: Database, ids: Iterable[UUID]) -> list[Try]:

@@ -241,7 +241,7 @@ def test_an_old_or_weak_sign_in_changes_no_address(world: World, means: Means, m
     world.people["ann"] = signed_in(world, "ann", means, minutes_ago=minutes_ago)
     write(
         setting(world.house).engine,
-        "INSERT INTO identities VALUES ('https://idp.example', 'ann', :ann, now())",
+        "INSERT INTO identities VALUES ('https://idp.example', 'ann', :ann, now(), now())",
         ann=world.people["ann"].person_id,
     )
 

@@ -12,7 +12,7 @@ from lockbox.people.roles import Caller, Means, Mode, Role
 from lockbox.refusals import SignInAgain, TooLate
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Consent, Policy
-from lockbox.tenancy import deputies, members, policies, shutting
+from lockbox.tenancy import deputies, members, policies, shutting, tenants
 from lockbox.tenancy.deputies import Wanted
 from tests.builders import HERE, ShiftedClock, World, unbound
 from tests.database.scenes import state_of, write
@@ -26,6 +26,7 @@ LOOSENING: dict[str, Callable[[World, Caller], object]] = {
     "switch off": lambda w, c: _as(w, c, shutting.switch_mode, Mode.OFF, plans=PLANS),
     "change the policy": lambda w, c: _as(w, c, policies.change, Policy(mail_suffices=True)),
     "invite": lambda w, c: _as(w, c, members.invite, **NINA),
+    "rename": lambda w, c: _as(w, c, tenants.rename, "Vendor"),
     "give a role": lambda w, c: _as(
         w, c, members.set_roles, id_of(w, "aude"), roles=frozenset({Role.AUDITOR, Role.APPROVER})
     ),

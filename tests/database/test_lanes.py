@@ -65,10 +65,8 @@ def refused() -> str:
 
 def sending(relay: MailRelay | None = None, seconds: float = 10.0, clock: HandClock | None = None) -> Postbag:
     mail = SmtpMail(f"smtp://127.0.0.1:{relay.port}", sender=SENDER, seconds=seconds) if relay else None
-    post = Postbag(mailing=mail, calling=HttpHooks(allow_http=True, seconds=seconds))
-    if clock:
-        post.lanes = Lanes(clock=clock)
-    return post
+    lanes = Lanes(clock=clock or time.monotonic)
+    return Postbag(mailing=mail, calling=HttpHooks(allow_http=True, seconds=seconds), lanes=lanes)
 
 
 def ended(futures: Sequence["Future[Try | None]"]) -> list[Try | None]:
@@ -270,7 +268,7 @@ def _only_hole(house: Database) -> bool:
 def test_a_worker_that_stops_gives_back_what_waits_and_the_next_sends_it_at_once(
     world: World, worker: Database
 ) -> None:
-    slow, following = Postbag(mail=SlowMail()), Postbag()
+    slow, following = Postbag(mail=SlowMail(), lanes=Lanes()), Postbag()
     assert isinstance(slow.mail, SlowMail)
     many(world, 3)
     notices, senders = open_notices(worker), slow.senders

@@ -29,14 +29,15 @@ def claim(house: Database, ids: Sequence[UUID]) -> list[Ended]:
     return [Ended(house, result, Future()) for result in results]
 
 
-def test_what_ended_together_is_written_in_one_transaction(world: World, worker: Database) -> None:
+def test_what_arrived_is_written_in_one_transaction_and_the_rest_in_another(world: World, worker: Database) -> None:
     many(world, 4)
     notices = open_notices(worker)
     ended = claim(worker, notices)
 
     Recorder().record(ended)
 
-    assert len(read(worker, "SELECT DISTINCT xmin::text FROM notices")) == 1
+    assert len(read(worker, "SELECT DISTINCT xmin::text FROM notices WHERE outcome = 'sent'")) == 1
+    assert len(read(worker, "SELECT DISTINCT xmin::text FROM notices")) == 2
     assert [one.told.result(0) is None for one in ended] == [False] * 11 + [True]
     assert notice(worker, notices[-1]) == (None, 0, None)
     assert_notices_are_held(worker)

@@ -13,7 +13,7 @@ from tests.builders import Urls, World, unbound
 from tests.database.furnished import FREE, attempt_everything, furnish, insert_refused, private_rows, tables, versions
 from tests.database.scenes import as_caller, read, write
 
-SETTINGS = ("person", "tenants", "administers", "roles", "at", "invitation", "sign_in")
+SETTINGS = ("person", "tenants", "administers", "roles", "at", "invitation", "sign_in", "terminal")
 NOBODYS = {f"lockbox.{name}": "" for name in SETTINGS}
 SECURED = """
 SELECT relname AS name, relrowsecurity AND relforcerowsecurity AS secured FROM pg_class

@@ -5,7 +5,7 @@ import pytest
 from config.settings import Plan
 from lockbox.database import Database
 from lockbox.people.roles import Mode, Role
-from lockbox.refusals import NotYours, OtherSide, SlugTaken, UnknownPlan
+from lockbox.refusals import LicenceRequired, NotYours, OtherSide, SlugTaken, UnknownPlan
 from lockbox.requests.rules import Policy
 from lockbox.tenancy import tenants
 from lockbox.tenancy.tenants import Founding, Overview
@@ -91,7 +91,7 @@ def test_a_slug_that_is_taken_is_refused_and_nothing_is_written(world: World) ->
     before = len(changes_told(world.house))
 
     with pytest.raises(SlugTaken):
-        add(world, founding=Founding("fabrikam", "Another", "basic", "Fred", "fred@fabrikam.example"))
+        add(world, founding=Founding("fabrikam", "Another", "standard", "Fred", "fred@fabrikam.example"))
 
     assert len(changes_told(world.house)) == before
     assert read(world.house, "SELECT count(*) AS number FROM invitations")[0].number == 1
@@ -100,6 +100,13 @@ def test_a_slug_that_is_taken_is_refused_and_nothing_is_written(world: World) ->
 def test_an_unknown_plan_is_refused(world: World) -> None:
     with pytest.raises(UnknownPlan, match="basic, standard"):
         add(world, founding=Founding("fabrikam", "Fabrikam", "golden", "Fay", "fay@fabrikam.example"))
+
+
+def test_a_plan_without_the_lockbox_is_refused_for_a_tenant_that_would_begin_in_enforce(world: World) -> None:
+    with pytest.raises(LicenceRequired, match="basic does not include"):
+        add(world, founding=Founding("fabrikam", "Fabrikam", "basic", "Fay", "fay@fabrikam.example"))
+
+    assert read(world.house, "SELECT FROM tenants WHERE slug = 'fabrikam'") == []
 
 
 def test_nobody_of_the_vendor_is_invited_as_the_first_admin(world: World) -> None:

@@ -476,12 +476,13 @@ def test_what_was_answered_is_read_on_the_side_that_was_called(
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)
     post.deliver(worker, open_notices(worker))
-    sides = "SELECT d.id, coalesce(h.tenant_id, m.tenant_id) IS NULL AS is_vendors FROM deliveries d "
+    sides = "SELECT d.id, n.request_id, coalesce(h.tenant_id, m.tenant_id) IS NULL AS is_vendors FROM deliveries d "
     sides += "LEFT JOIN endpoints h ON h.id = d.endpoint_id JOIN notices n ON n.id = d.notice_id "
     sides += "LEFT JOIN memberships m ON m.person_id = n.person_id"
     rows = read(world.house, sides)
-    vendors = {row.id for row in rows if row.is_vendors}
-    customers = {row.id for row in rows} - vendors
+    of_the_vendor = {row.id for row in rows if row.is_vendors}
+    customers = {row.id for row in rows} - of_the_vendor
+    vendors = {row.id for row in rows if row.is_vendors and row.request_id}
 
     seen = {}
     for who in ("max", "ann", "tara", "eve"):

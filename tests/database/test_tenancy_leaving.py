@@ -104,7 +104,7 @@ def test_what_an_operator_has_offered_and_proposed_ends_when_they_are_none_any_m
         if one.action in {"invitation_withdrawn", "recovery_withdrawn"}
     }
     assert ended == {
-        "Nils": ("invitation_withdrawn", "Oscar", "operator", set()),
+        "Nils": ("invitation_withdrawn", "Oscar", "operator", {"Olga", "Oscar"}),
         "Fay": ("invitation_withdrawn", "Oscar", "operator", set()),
         "Rita": ("recovery_withdrawn", "Oscar", "operator", {"Tara", "Theo", "Ann", "Amir", "Abe"}),
     }

@@ -35,15 +35,27 @@ def page(world: World, who: str, cursor: str | None = None, most: int = 10) -> P
         return tenants.page(session, world.people[who], cursor=cursor, most=most)
 
 
-@pytest.mark.parametrize("who", ["erin", "max", "olga", "vera", "gate"])
-def test_the_vendor_sees_all_tenants_and_of_each_what_is_the_vendors_business(world: World, who: str) -> None:
+@pytest.mark.parametrize(("who", "by_name_only"), [("erin", True), ("max", True), ("olga", False), ("vera", False)])
+def test_the_vendors_people_see_all_tenants_and_of_each_what_is_their_business(
+    world: World, who: str, *, by_name_only: bool
+) -> None:
     add(world)
 
     seen = page(world, who).overviews
 
     assert {one.tenant.slug for one in seen} == {"fabrikam", world.tenant.slug}
-    assert {(one.is_own, one.members, one.open_windows, one.in_review) for one in seen} == {(False, None, None, None)}
+    assert {(one.is_own, one.by_name_only, one.members, one.open_windows, one.in_review) for one in seen} == {
+        (False, by_name_only, None, None, None)
+    }
     assert reads(world, who, tenants.show) in seen
+
+
+def test_a_machine_sees_no_tenant(world: World) -> None:
+    seen = page(world, "gate")
+
+    assert (seen.overviews, seen.next_cursor) == ([], None)
+    with pytest.raises(Unknown):
+        reads(world, "gate", tenants.show)
 
 
 @pytest.mark.parametrize(("who", "in_review"), [("tara", 2), ("ann", None), ("aude", None)])

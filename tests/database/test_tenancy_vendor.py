@@ -21,7 +21,7 @@ from lockbox.refusals import (
 from lockbox.requests.lifecycle import Action
 from lockbox.tenancy import vendor
 from tests.builders import World
-from tests.database.postbag import address, open_notices
+from tests.database.postbag import address
 from tests.database.scenes import at_once, door, read
 from tests.database.tenancy import accepts, colleagues_of, id_of, manages
 from tests.database.trails import changes_told
@@ -35,7 +35,8 @@ NEW: dict[str, Any] = {
 OTHERS = ["erin", "max", "vera", "gate", "tara", "ann", "aude"]
 
 
-def test_changes_at_the_vendor_are_in_its_own_log_and_mailed_to_nobody(world: World, worker: Database) -> None:
+def test_changes_at_the_vendor_are_in_its_own_log_and_told_to_all_operators(world: World, worker: Database) -> None:
+    world.add("oscar", Role.OPERATOR)
     invited = manages(world, "olga", vendor.invite, **NEW)
     accepts(world, "nils", invited.id, code_of(worker, invited.id))
     manages(world, "olga", vendor.set_roles, id_of(world, "nils"), frozenset({Role.MANAGER}))
@@ -53,7 +54,7 @@ def test_changes_at_the_vendor_are_in_its_own_log_and_mailed_to_nobody(world: Wo
     ]
     assert {one.details["member"] for one in told} == {"Nils <nils@vendor.example>"}
     assert read(world.house, "SELECT FROM events WHERE seq IS NULL AND tenant_id IS NOT NULL") == []
-    assert open_notices(worker) == []
+    assert [one.told for one in told] == [{"Olga", "Oscar"}] * 5
 
 
 def test_an_operator_puts_a_manager_into_a_tier_of_the_review_and_it_is_in_the_vendors_log(world: World) -> None:

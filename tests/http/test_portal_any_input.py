@@ -23,6 +23,13 @@ FORMS = [
     "/account/identities/new",
     "/account/identities/remove",
     "/invitations/01a20e89-0294-736c-b49a-5a0327678385",
+    "/terminal",
+    "/terminal/answer",
+    "/tenants/{slug}/members",
+    "/tenants/{slug}/members/roles",
+    "/tenants/{slug}/mode",
+    "/tenants/{slug}/policy",
+    "/tenants/{slug}/policy/save",
     "/requests/{id}/approve",
     "/requests/{id}/deny",
     "/requests/{id}/{id}",
@@ -41,6 +48,10 @@ NAMES = (
     "version",
     "comment",
     "window",
+    "said",
+    "roles",
+    "mode",
+    "text",
 )
 TEXTS = st.text(max_size=30) | st.sampled_from(["\x00", "1", "{}", "\ud7ff", "a@b", "9" * 400])
 FIELDS = st.dictionaries(st.sampled_from(NAMES), TEXTS, max_size=12)

@@ -45,6 +45,20 @@ MATRIX = {
     "POST /proposals/object": "sign-in 403 403 403 403 403 403 403 403 403 403",
     "GET /invitations/{invitation_id}": "200 200 200 200 200 200 200 200 200 200 200",
     "POST /invitations/{invitation_id}": "403 403 403 403 403 403 403 403 403 403 403",
+    "GET /terminal": "sign-in 200 200 200 200 200 200 200 200 200 200",
+    "POST /terminal": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "POST /terminal/answer": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "GET /tenants": "sign-in 200 200 200 200 200 200 200 200 200 200",
+    "GET /tenants/{slug}": "sign-in 403 403 403 403 403 403 200 200 200 404",
+    "POST /tenants/{slug}/members": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "POST /tenants/{slug}/members/roles": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "POST /tenants/{slug}/members/remove": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "POST /tenants/{slug}/invitations/withdraw": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "POST /tenants/{slug}/mode": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "POST /tenants/{slug}/leave": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "GET /tenants/{slug}/policy": "sign-in 403 403 403 403 403 403 200 200 200 404",
+    "POST /tenants/{slug}/policy": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "POST /tenants/{slug}/policy/save": "sign-in 403 403 403 403 403 403 403 403 403 403",
     "GET /static/{name}": "200 200 200 200 200 200 200 200 200 200 200",
 }
 BEGINNING = {"POST /sign-in/passkey"}
@@ -83,8 +97,10 @@ def test_a_page_answers_each_role_as_the_matrix_says(everybody: Portal, route: s
         action="approve",
         number=0,
         invitation_id=new_id(),
+        slug=everybody.world.tenant.slug,
         name="portal.css",
     )
+    fields = {"version": "1", "id": str(new_id()), "number": "0", "issuer": "x", "subject": "x", "said": "allow"}
     fields = {"version": "1", "id": str(new_id()), "number": "0", "issuer": "x", "subject": "x", "slug": "x"}
     before = everybody.count()
 

@@ -29,7 +29,7 @@ def test_an_approver_and_their_deputy_are_counted_as_one(open_portal: OpenPortal
     assert "Approvals 1 of 2" in first.words
     assert "Approvals 1 of 2" in both.words
     assert "Ann (approver) approved" in both.words
-    assert "Aude (approver) approved" in both.words
+    assert "Aude (approver, standing in for Ann) approved" in both.words
     assert "It closes by itself" in opened.words
     assert "Approvals" not in opened.words
 

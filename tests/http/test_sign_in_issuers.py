@@ -1,5 +1,6 @@
 """Signing in by an issuer: the round trip of this browser alone, and only people whom the issuer may speak for."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -9,14 +10,18 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import httpx
 import pytest
 
+from api.browser import CSRF_HEADER
 from lockbox.ids import new_id
-from lockbox.people.roles import Role
+from lockbox.people import sessions
+from lockbox.people.roles import Means, Role
+from tests.authenticator import Authenticator
 from tests.http.door import facts
-from tests.http.portal import BEGUN, HOME, Browser, OpenPortal, Page, Portal
+from tests.http.portal import BEGUN, HOME, Browser, OpenPortal, Page, Portal, code_in
 from tests.oidc_issuer import BROKEN, LocalIssuer, ec_key, local_issuer
 
 CALLBACK = "/sign-in/oidc/callback"
 BIND = "INSERT INTO identities VALUES (:i, :s, :p, now(), now())"
+GRANT = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(), :p, :t, 'approver')"
 WAS_INVITED = """
 INSERT INTO invitations (id, tenant_id, email, name, roles, is_recovery, invited_by, created_at, takes_effect_at,
     accepted_at, accepted_by)
@@ -70,6 +75,16 @@ class Scene:
         """Return the header of somebody who calls with a token of the tenant's issuer."""
         token = self.tenants.token(sub=name, iat=self.at, exp=self.at + 300)
         return {"authorization": f"Bearer {token}"}
+
+    def calls(self, browser: Browser, method: str, path: str, **parts: Any) -> httpx.Response:
+        """Call the API from a page of ours."""
+        ours = {"origin": HOME, "sec-fetch-site": "same-origin", CSRF_HEADER: sessions.csrf(browser.session or "")}
+        return browser.call(method, path, headers=ours, **parts)
+
+    def made(self, browser: Browser) -> dict[str, Any]:
+        """Make a token for whoever is signed in at a browser."""
+        told: dict[str, Any] = self.calls(browser, "POST", "/v1/tokens", json={"name": "laptop"}).json()
+        return told
 
     def sign_in(self, browser: Browser, name: str, number: int = 0, **back: str) -> Page:
         """Go to an issuer, which knows the person, and come back; `back` changes what comes back."""
@@ -170,18 +185,133 @@ def test_an_issuer_speaks_for_nobody_of_the_other_side(scene: Scene, name: str, 
 def test_an_issuer_of_one_tenant_signs_in_nobody_of_another(scene: Scene, open_portal: OpenPortal) -> None:
     elsewhere = open_portal().world
     zoe = scene.portal.world.add("zoe", Role.APPROVER, elsewhere.tenant.id)
-    both = scene.portal.world.add("both", Role.APPROVER, scene.portal.world.tenant.id)
-    grant = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(), :p, :t, 'approver')"
-    scene.portal.sql(grant, p=both.person_id, t=elsewhere.tenant.id)
     scene.bind("zoe")
-    scene.bind("both")
     browser = scene.portal.browser()
 
-    pages = [scene.sign_in(browser, name) for name in ("zoe", "both")]
+    page = scene.sign_in(browser, "zoe")
 
     assert zoe.tenants() == {elsewhere.tenant.id}
-    assert [(page.status, NOBODY in page.words) for page in pages] == [(401, True)] * 2
+    assert (page.status, NOBODY in page.words) == (401, True)
     assert browser.session is None
+
+
+def test_somebody_of_two_tenants_is_signed_in_by_an_issuer_at_its_own_alone(
+    scene: Scene, open_portal: OpenPortal
+) -> None:
+    elsewhere = open_portal().world
+    scene.portal.sql(GRANT, p=scene.portal.world.people["ann"].person_id, t=elsewhere.tenant.id)
+    scene.bind("ann")
+    here, there = scene.portal.world.submit(), elsewhere.submit()
+    browser = scene.portal.browser()
+
+    listed = scene.sign_in(browser, "ann")
+    approved = browser.submit(browser.get(f"/requests/{here.id}"), "/approve")
+    foreign = browser.get(f"/requests/{there.id}")
+    bearing = browser.call("GET", "/v1/me", headers=scene.bearing("ann")).json()
+    reached = browser.call("GET", f"/v1/tenants/{elsewhere.tenant.slug}", headers=scene.bearing("ann"))
+
+    assert [link for link in listed.read.links if "/requests/" in link] == [f"/requests/{here.id}"]
+    assert "Ann (approver) approved" in approved.words
+    assert foreign.status == 404
+    assert bearing["tenants"] == {scene.portal.world.tenant.slug: ["approver"]}
+    facts(reached, 404, "not-found")
+
+
+def test_what_an_issuer_of_one_tenant_stands_behind_adds_nothing_that_counts_at_another(
+    scene: Scene, open_portal: OpenPortal
+) -> None:
+    elsewhere = open_portal().world
+    scene.portal.sql(GRANT, p=scene.portal.world.people["ann"].person_id, t=elsewhere.tenant.id)
+    scene.bind("ann")
+    wide, narrow, authenticator = scene.portal.browser(), scene.portal.browser(), Authenticator()
+    wide.enter("ann", Means.PASSKEY)
+    lasting = scene.made(wide)
+    scene.sign_in(narrow, "ann")
+
+    own = scene.made(narrow)
+    account = narrow.get("/account")
+    rotated = scene.calls(narrow, "POST", f"/v1/tokens/{lasting['id']}/rotate")
+    revoked = scene.calls(narrow, "DELETE", f"/v1/tokens/{lasting['id']}")
+    asked = narrow.submit(account, "/account/passkeys/new", name="theirs")
+    options = json.loads(asked.form("/account/passkeys").data["options"])
+    narrow.submit(asked, "/account/passkeys", credential=authenticator.create(options))
+    asked = narrow.submit(narrow.get("/sign-in"), "/sign-in/passkey")
+    answer = authenticator.get(json.loads(asked.form("/answer").data["options"]))
+    narrow.submit(asked, "/answer", credential=answer)
+    by_passkey = narrow.call("GET", "/v1/me").json()
+
+    def known_by(token: dict[str, str]) -> dict[str, list[str]]:
+        shown = {"authorization": f"Bearer {token['token']}"}
+        tenants: dict[str, list[str]] = narrow.call("GET", "/v1/me", headers=shown).json()["tenants"]
+        return tenants
+
+    both = {scene.portal.world.tenant.slug, elsewhere.tenant.slug}
+    assert known_by(own).keys() == by_passkey["tenants"].keys() == {scene.portal.world.tenant.slug}
+    assert by_passkey["means"] == "passkey"
+    assert known_by(lasting).keys() == both
+    facts(rotated, 404, "not-found")
+    facts(revoked, 404, "not-found")
+    assert {one["id"] for one in scene.calls(narrow, "GET", "/v1/tokens").json()["items"]} == {own["id"]}
+    assert account.text.count("/account/sessions/end") == 1
+
+
+def trap(scene: Scene, open_portal: OpenPortal, name: str) -> tuple[Portal, str, str]:
+    """Invite somebody into another tenant as its admin; return its portal, the invitation's page and the code."""
+    elsewhere = open_portal()
+    answer = elsewhere.browser().call(
+        "POST",
+        f"/v1/tenants/{elsewhere.world.tenant.slug}/members",
+        json={"name": "Trap", "address": scene.portal.address(name), "roles": ["tenant_admin"]},
+        headers={"authorization": f"Bearer {elsewhere.world.tokens['tara']}"},
+    )
+    invitation = answer.json()["id"]
+    (mail,) = elsewhere.post(invitation)
+    return elsewhere, f"/invitations/{invitation}", code_in(mail)
+
+
+def test_a_mailbox_alone_takes_nobody_into_another_tenant_who_signs_in_by_an_issuer(
+    scene: Scene, open_portal: OpenPortal
+) -> None:
+    scene.bind("ann")
+    _, page, code = trap(scene, open_portal, "ann")
+    thief, other, ann = scene.portal.browser(), scene.portal.browser(), scene.portal.browser()
+    other.enter("amir", Means.PASSKEY)
+    before = scene.portal.count().memberships
+
+    tried = [who.submit(who.get(page), page, code=code) for who in (thief, other)]
+
+    for answer in tried:
+        assert (answer.status, "the code from the mail is not enough" in answer.words) == (403, True)
+        assert f"/sign-in?next={page}" in answer.read.links
+    assert (thief.session, scene.portal.count().memberships) == (None, before)
+    assert scene.sign_in(ann, "ann").status == 200
+    assert "You sign in by your sign-in service here" in scene.portal.browser().sign_in("ann").words
+
+
+def test_being_taken_into_another_tenant_ends_no_sign_in_and_lets_no_mailbox_in(
+    scene: Scene, open_portal: OpenPortal
+) -> None:
+    scene.bind("ann")
+    elsewhere, page, code = trap(scene, open_portal, "ann")
+    here, there = scene.portal.world.submit(), elsewhere.world.submit()
+    ann, authenticator = scene.portal.browser(), Authenticator()
+    scene.sign_in(ann, "ann")
+
+    account = ann.submit(ann.get(page), page, code=code)
+    seen = [ann.get(f"/requests/{one.id}").status for one in (here, there)]
+    asked = ann.submit(account, "/account/passkeys/new", name="for there")
+    options = json.loads(asked.form("/account/passkeys").data["options"])
+    added = ann.submit(asked, "/account/passkeys", credential=authenticator.create(options))
+    mailed = scene.portal.browser().sign_in("ann")
+    again = scene.sign_in(scene.portal.browser(), "ann")
+
+    assert (account.status, account.path) == (200, "/account")
+    assert seen == [404, 200]
+    assert "for there" in added.words
+    assert "counts as a code from a mail" not in added.words
+    assert (mailed.status, "You sign in by your sign-in service here" in mailed.words) == (401, True)
+    assert (again.status, f"/requests/{here.id}" in again.read.links) == (200, True)
+    assert f"/requests/{there.id}" not in again.read.links
 
 
 def test_people_of_the_vendor_sign_in_by_the_vendors_issuer(scene: Scene) -> None:

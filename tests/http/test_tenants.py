@@ -136,6 +136,26 @@ def test_the_vendor_lists_all_tenants_and_a_customer_its_own(door: Door) -> None
     assert [one["slug"] for one in door.get("ann", "/v1/tenants").json()["items"]] == [door.world.tenant.slug]
 
 
+def test_mode_plan_and_suspension_are_for_members_operators_and_auditors(door: Door) -> None:
+    shown = {who: door.get(who, at(door)).json() for who in ("erin", "max", "olga", "vera", "ann")}
+
+    told = {who: [one[name] for name in ("name", "mode", "plan", "suspended")] for who, one in shown.items()}
+    everything, name_alone = ["Contoso", "enforce", "standard", False], ["Contoso", None, None, None]
+    assert told == {
+        "erin": name_alone,
+        "max": name_alone,
+        "olga": everything,
+        "vera": everything,
+        "ann": everything,
+    }
+    assert {one["plan"] for one in door.get("erin", "/v1/tenants").json()["items"]} == {None}
+
+
+def test_a_gateways_token_learns_of_no_tenant(door: Door) -> None:
+    facts(door.get("gate", at(door)), 404, "not-found")
+    assert door.get("gate", "/v1/tenants").json() == {"items": [], "next_cursor": None}
+
+
 @pytest.mark.parametrize("query", [{"cursor": "No Slug"}, {"limit": 0}, {"limit": 201}, {"limit": "x"}])
 def test_a_bad_query_is_refused(door: Door, query: dict[str, Any]) -> None:
     facts(door.get("olga", "/v1/tenants", **query), 422, "invalid-request")

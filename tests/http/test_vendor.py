@@ -9,6 +9,7 @@ from lockbox.database import Database
 from tests.database.tenancy import accepts, id_of
 from tests.http.door import Door, facts
 from tests.http.places import colleague, somebody
+from tests.http.tokens import by, made
 from tests.mailbox import CODE, code_of
 
 MEMBERS = "/v1/vendor/members"
@@ -136,6 +137,26 @@ def test_an_address_is_invited_once(door: Door) -> None:
     facts(door.call("olga", "POST", MEMBERS, json=body), 409, "already-invited")
     known = listed(door)[str(id_of(door.world, "max"))]["address"]
     facts(door.call("olga", "POST", MEMBERS, json=body | {"address": known}), 409, "already-member")
+
+
+def test_an_api_token_of_an_operator_adds_and_gives_nothing(fresh_door: Door) -> None:
+    plain, slug = made(fresh_door, "olga"), fresh_door.world.tenant.slug
+    calls = {
+        ("POST", MEMBERS): somebody() | {"roles": ["operator"]},
+        ("PUT", f"{MEMBERS}/{id_of(fresh_door.world, 'eve')}"): {"roles": ["engineer", "operator"]},
+        ("POST", "/v1/tenants"): {"slug": "new", "name": "New", "admin": somebody()},
+        ("POST", f"/v1/tenants/{slug}/recovery"): somebody(),
+    }
+    before = fresh_door.rows()
+
+    answers = {where: by(plain, fresh_door, *where, json=body) for where, body in calls.items()}
+    suspended = by(plain, fresh_door, "POST", f"/v1/tenants/{slug}/suspend")
+    resumed = by(plain, fresh_door, "POST", f"/v1/tenants/{slug}/resume")
+
+    for answer in (*answers.values(), resumed):
+        facts(answer, 403, "fresh-sign-in-needed")
+    assert suspended.json()["suspended"]
+    assert fresh_door.rows()["events"] == before["events"] + 1
 
 
 def test_shutting_an_engineer_out_ends_their_windows_and_no_operator_does_it_by_hand(fresh_door: Door) -> None:

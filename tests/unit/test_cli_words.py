@@ -79,7 +79,7 @@ def test_whatever_reads_also_prints_json(path: tuple[str, ...]) -> None:
 
 
 def test_the_commands_come_in_the_order_in_which_they_are_met() -> None:
-    listed = re.findall(r"^  ([a-z]+)  +[A-Z]", helped(()).partition("Commands:")[2], re.MULTILINE)
+    listed = re.findall(r"^  ([a-z-]+)  +[A-Z]", helped(()).partition("Commands:")[2], re.MULTILINE)
 
     assert listed[:3] == ["me", "request", "access"]
     assert listed[-3:] == ["bootstrap", "migrate", "sample"]

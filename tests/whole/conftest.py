@@ -17,7 +17,7 @@ from redis import Redis
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from cli.stack import CHECKOUT, Plan, Processes
+from cli.stack import CHECKOUT, Plan, Processes, make_keys
 from config.children import environment
 from config.embedded import Servers
 from lockbox.database import Database, make_engine
@@ -133,6 +133,7 @@ def stage_of(
             redis_url=redis_url or urls.redis,
             smtp_url=urls.smtp,
             servers=servers,
+            keys=make_keys(logs / "keys"),
             api_port=own_port(18000),
             flower_port=own_port(18500),
             environment="test",

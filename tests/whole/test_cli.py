@@ -165,7 +165,7 @@ def test_a_refusal_is_one_line_that_says_what_to_do(shell: Shell) -> None:
 
     shell.is_refused("ann", "stale-version: ", "request", "deny", request.id, "--version", "7")
     shell.is_refused("erin", "wrong-role: ", "request", "revoke", request.id)
-    unset = shell.is_refused(None, "set LOCKBOX_TOKEN", "request", "list")
+    unset = shell.is_refused(None, "run `lockbox sign-in`", "request", "list")
 
     assert "LOCKBOX_URL" in unset
 

@@ -1,5 +1,6 @@
 """`lockbox bootstrap`: the first operator of an empty database, once, whoever tries it at the same time."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from uuid import UUID
 
+import httpx
 import pytest
 from cryptography.fernet import Fernet
 from sqlalchemy import Engine, create_engine, text
@@ -20,6 +22,7 @@ from config.embedded import Servers
 from lockbox.database import as_owner
 from lockbox.people.tokens import FORM
 from tests.builders import Urls
+from tests.mailbox import CODE
 from tests.whole.conftest import Stage
 from tests.whole.shell import lockbox, opened
 
@@ -52,7 +55,7 @@ def stage(template: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield stage
 
 
-def test_the_first_operator_gets_to_work_with_a_token_of_their_own(stage: Stage) -> None:
+def test_the_first_operator_gets_a_token_of_their_own_that_reads_and_opens_nothing(stage: Stage) -> None:
     address = stage.plan.public_url
 
     made = lockbox(owner(stage.urls, LOCKBOX_PUBLIC_URL=address), *OLGA)
@@ -66,15 +69,37 @@ def test_the_first_operator_gets_to_work_with_a_token_of_their_own(stage: Stage)
     assert token not in made.stderr
     me = json.loads(lockbox(known, "me", "--json").stdout)
     assert (me["name"], me["side"], me["roles"], me["means"]) == ("Olga Ortiz", "vendor", ["operator"], "token")
-    assert lockbox(known, "tenant", "add", "contoso", *ADMIN).returncode == 0
+    assert lockbox(known, "tenant", "add", "contoso", *ADMIN).stderr.startswith("fresh-sign-in-needed: ")
     (row,) = stage.rows("SELECT expires_at - created_at = interval '24 hours' AS is_a_day FROM tokens")
     assert row.is_a_day
     rotated = lockbox(known, "token", "rotate", "--days", "90")
     assert rotated.returncode == 0
     lasting = {**known, "LOCKBOX_TOKEN": rotated.stdout.removesuffix("\n")}
-    assert lockbox(lasting, "tenant", "show", "contoso").returncode == 0
+    assert lockbox(lasting, "vendor", "list").returncode == 0
     log = (stage.processes.logs / "api.log").read_text()
-    assert not [text_ for text_ in (token, rotated.stdout.strip()) if text_ in log]
+    (code,) = CODE.findall(made.stderr)
+    assert not [text_ for text_ in (token, rotated.stdout.strip(), code) if text_ in log]
+
+
+def test_the_printed_code_is_that_of_an_invitation_of_a_day_to_what_the_operator_is(stage: Stage) -> None:
+    made = lockbox(owner(stage.urls, LOCKBOX_PUBLIC_URL=stage.plan.public_url), *OLGA)
+    (code,) = CODE.findall(made.stderr)
+    (row,) = stage.rows(
+        "SELECT id, secret_hash, expires_at - created_at = interval '24 hours' AS is_a_day FROM invitations"
+    )
+    page = f"{stage.plan.public_url}/invitations/{row.id}"
+    ours = {"origin": stage.plan.public_url}
+
+    entered = httpx.post(page, data={"code": code}, headers=ours)
+    again = httpx.post(page, data={"code": code}, headers=ours)
+
+    assert page in made.stderr
+    assert row.is_a_day
+    assert row.secret_hash == hashlib.sha256(code.replace("-", "").encode()).digest()
+    assert (entered.status_code, entered.headers["location"], again.status_code) == (303, "/account", 403)
+    account = httpx.get(f"{stage.plan.public_url}/account", cookies=entered.cookies)
+    assert "Olga Ortiz" in account.text
+    assert stage.rows("SELECT role FROM memberships")[0].role == "operator"
 
 
 def test_it_is_refused_afterwards(urls: Urls, superuser: Engine) -> None:

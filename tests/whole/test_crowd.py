@@ -9,8 +9,9 @@ from tests.whole.conftest import PATIENCE, Stage
 CROWD = """
 WITH hole AS (
     INSERT INTO endpoints (id, tenant_id, url, secret, event_types, created_at, description, format,
-        with_justification)
-    SELECT gen_random_uuid(), :tenant, :url, :secret, '{}', now(), '', 'json', false FROM generate_series(1, 50000)
+        with_justification, called_by_hand)
+    SELECT gen_random_uuid(), :tenant, :url, :secret, '{}', now(), '', 'json', false, '{}'
+    FROM generate_series(1, 50000)
     RETURNING id
 )
 INSERT INTO notices (id, tenant_id, request_id, event_id, endpoint_id, channel, template, run_at, until_at, attempts)

@@ -1,0 +1,82 @@
+"""The page on which a person signs a terminal in: the code is typed here, what asks is shown, and allowed or not."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Form, Request, Response
+
+from api import browser, deps
+from api.deps import Chosen, Keys, Work
+from api.portal import entering
+from api.portal.account import AtDesk, Desk
+from api.portal.pages import TAG, page, status_of
+from api.routes.terminals import marked
+from lockbox.people import terminals
+from lockbox.refusals import Invalid, NotYours, SignInAgain
+
+router = APIRouter(prefix="/terminal", tags=[TAG], include_in_schema=False)
+
+Code = Annotated[str, Form(max_length=100)]
+Said = Annotated[Literal["allow", "refuse"], Form()]
+
+
+@router.get("")
+def show(request: Request, chosen: Chosen, session: Work) -> Response:
+    """Show the form for the code; it is typed by a person and taken from no link."""
+    visitor = browser.visitor(request, session, chosen)
+    return page(request, "terminal", visitor=visitor, error=None, needs_sign_in=False)
+
+
+@router.post("")
+def look(work: AtDesk, keys: Keys, code: Code = "") -> Response:
+    """Show what waits with this code, and ask whether to allow it."""
+    _count(work)
+    here = deps.address(work.request)
+    try:
+        with work.open() as (session, visitor):
+            found = terminals.look(session, visitor.caller, code, mark=marked(keys))
+            return page(
+                work.request,
+                "terminal_asks",
+                visitor=visitor,
+                asks=found,
+                here=here,
+                is_here=here is not None and found.address == here,
+                code=code,
+                minutes=int(terminals.SIGNED_IN_FOR.total_seconds() // 60),
+            )
+    except (Invalid, NotYours) as refused:
+        return _refused(work, refused)
+
+
+@router.post("/answer")
+def answer(
+    work: AtDesk, keys: Keys, said: Annotated[Literal["allow", "refuse"], Form()], code: Code = ""
+) -> Response:
+    """Allow the terminal, or refuse it."""
+    _count(work)
+    allowed = said == "allow"
+    try:
+        with work.open() as (session, visitor):
+            terminals.answer(session, visitor.caller, work.place, code, mark=marked(keys), allowed=allowed)
+            return page(work.request, "terminal_done", visitor=visitor, allowed=allowed)
+    except (Invalid, NotYours) as refused:
+        return _refused(work, refused)
+
+
+def _count(work: Desk) -> None:
+    """Count a try of a code by who tries it, and by where from."""
+    with work.open() as (_, visitor):
+        account = f"terminal of {visitor.caller.person_id}"
+    entering.count(work.request, work.chosen, work.house, account=account)
+
+
+def _refused(work: Desk, refused: Invalid | NotYours) -> Response:
+    with work.open() as (_, visitor):
+        return page(
+            work.request,
+            "terminal",
+            status_of(refused),
+            visitor=visitor,
+            error=refused.detail,
+            needs_sign_in=isinstance(refused, SignInAgain),
+        )

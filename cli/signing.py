@@ -1,0 +1,68 @@
+"""Signing this terminal in by a page in a browser, and out again."""
+
+import platform
+import time
+from typing import Annotated, Any
+
+import typer
+
+from cli import kept
+from cli.client import at, call_as_nobody, chosen, stop, warn
+from cli.terminal import say
+from lockbox.people.tokens import FORM
+
+ENDED = {
+    "refused": "it was refused on the page",
+    "over": "nobody allowed it in time; run `lockbox sign-in` again",
+}
+
+Printed = Annotated[bool, typer.Option("--print", help="print the token instead of keeping it")]
+
+
+def sign_in(printed: Printed = False) -> None:
+    """Sign this terminal in, by your browser.
+
+    Open the page, sign in with a passkey or your sign-in service, and type the code. For a quarter of an hour
+    commands act as you then, as strongly as that sign-in; nothing is approved by them.
+    """
+    where = chosen()
+    asked = call_as_nobody("POST", at("terminals"), headers={"user-agent": f"lockbox on {platform.node()}"})
+    warn(f"Open {asked['verification_uri']} and type this code, in a browser of yours:")
+    warn(f"\n    {asked['user_code']}\n")
+    _wait(asked)
+    minutes = asked["token_expires_in"] // 60
+    if printed:
+        warn(f"Signed in for {minutes} minutes. The token is shown once; LOCKBOX_TOKEN takes it:")
+        print(asked["token"])
+        return
+    kept.keep(where.kept_at, where.url, asked["token"])
+    say(f"Signed in for {minutes} minutes.")
+    if where.token is not None:
+        warn("LOCKBOX_TOKEN is set and comes first: unset it to act by this sign-in.")
+
+
+def sign_out() -> None:
+    """Sign this terminal out: what it kept is worthless at once."""
+    where = chosen()
+    try:
+        found = kept.read(where.kept_at, where.url)
+    except kept.Exposed:
+        found = None
+    kept.forget(where.kept_at)
+    parts = FORM.fullmatch(found.token) if found else None
+    if found is None or parts is None:
+        say("This terminal was not signed in.")
+        return
+    bearing = {"authorization": f"Bearer {found.token}"}
+    call_as_nobody("DELETE", at("tokens", parts["id"]), headers=bearing)
+    say("Signed out.")
+
+
+def _wait(asked: dict[str, Any]) -> None:
+    """Ask until a person has answered; end with a line and 1 where the answer is no."""
+    state = "waiting"
+    while state == "waiting":
+        time.sleep(asked["interval"])
+        state = call_as_nobody("POST", at("terminals", "state"), body={"token": asked["token"]})["state"]
+    if state != "allowed":
+        raise stop(ENDED[state])

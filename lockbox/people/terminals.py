@@ -1,0 +1,154 @@
+"""Terminals that sign in by a page: a code that a person types there, and a token for a quarter of an hour.
+
+After RFC 8628, with the browser's session in the place of an authorization server. The code is typed and never part
+of a link, the page tells what asks, and what is given away opens nothing and does not last.
+"""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlmodel import Session, col, select
+
+from lockbox.database import now
+from lockbox.ids import new_id
+from lockbox.people import enrolment, sessions, tokens
+from lockbox.people.keys import Terminal, Token
+from lockbox.people.roles import Caller, Means, Role
+from lockbox.people.sessions import Place
+from lockbox.refusals import Invalid, NotSignedIn, NotYours, SignInAgain
+
+# RFC 8628 section 6.1: no vowels, so that no words come out, and nothing that looks like something else.
+LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
+LENGTH = 8
+LASTS = timedelta(minutes=10)
+SIGNED_IN_FOR = timedelta(minutes=15)
+NAME = "command line"
+NO_CODE = "No terminal waits with this code: it was mistyped, used, or has run out. Run `lockbox sign-in` again."
+OLD = "Your sign-in is older than {minutes} minutes, and the terminal would be signed in no better: sign in again."
+
+MEET = text("SELECT meet_terminal(:secret, :code)")
+
+Mark = Callable[[str], bytes]
+
+
+class State(StrEnum):
+    """What has become of a terminal that asked."""
+
+    WAITING = "waiting"
+    ALLOWED = "allowed"
+    REFUSED = "refused"
+    OVER = "over"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a terminal is told once: the code to show, and the token that is worth nothing until it is allowed."""
+
+    code: str
+    token: str = field(repr=False)
+    lasts: timedelta = LASTS
+
+
+def ask(session: Session, place: Place, *, environment: str, mark: Mark) -> Asked:
+    """Let a terminal ask; `mark` makes a keyed hash of the code, which is too short for a plain one."""
+    code = "".join(secrets.choice(LETTERS) for _ in range(LENGTH))
+    row_id, secret, at = new_id(), secrets.token_urlsafe(32), now(session)
+    row = Terminal(
+        id=row_id,
+        secret_hash=tokens.hash_of(secret),
+        code_hash=mark(code),
+        address=place.address,
+        user_agent=place.user_agent,
+        created_at=at,
+        expires_at=at + LASTS,
+    )
+    session.add(row)
+    session.flush()
+    return Asked(f"{code[:4]}-{code[4:]}", tokens.written(environment, row_id, secret))
+
+
+def state(session: Session, shown: str, *, environment: str) -> State:
+    """Return what has become of the terminal that shows its token.
+
+    Raises:
+        NotSignedIn: no terminal has it.
+    """
+    _, secret = tokens.read(shown, environment)
+    row = _met(session, secret=tokens.hash_of(secret))
+    if row is None:
+        raise NotSignedIn(tokens.UNKNOWN)
+    if row.answered_at is not None:
+        return State.ALLOWED if row.is_allowed else State.REFUSED
+    return State.WAITING if now(session) < row.expires_at else State.OVER
+
+
+def look(session: Session, caller: Caller, code: str, *, mark: Mark) -> Terminal:
+    """Return the terminal that shows this code, to somebody who may sign one in.
+
+    Raises:
+        NotYours: the caller is a machine.
+        SignInAgain: the session's sign-in is old, so that the terminal's would be as well.
+        Invalid: none waits with it.
+    """
+    if caller.holds(Role.SYSTEM):
+        raise NotYours("A system of the vendor has tokens of its own; nobody signs a terminal in for it.")
+    at = now(session)
+    if caller.by_terminal or caller.means is Means.TOKEN or caller.signed_in_at is None:
+        raise SignInAgain("Sign in with a browser to sign a terminal in.")
+    if at - caller.signed_in_at >= enrolment.FRESH:
+        seconds = int(enrolment.FRESH.total_seconds())
+        raise SignInAgain(OLD.format(minutes=seconds // 60), max_age=seconds)
+    row = _met(session, code=mark("".join(mark_ for mark_ in code.upper() if mark_.isalnum())))
+    if row is None or at >= row.expires_at:
+        raise Invalid(NO_CODE)
+    return row
+
+
+def answer(session: Session, caller: Caller, place: Place, code: str, *, mark: Mark, allowed: bool) -> None:
+    """Allow the terminal that shows this code, or refuse it: once.
+
+    The token that it gets lasts fifteen minutes, is as strong as this session and as fresh as its signing in, and
+    counts where it does. It governs and closes; it neither approves, nor makes tokens or passkeys, nor is rotated.
+
+    Raises:
+        NotYours, SignInAgain, Invalid: as for looking.
+    """
+    row, at = look(session, caller, code, mark=mark), now(session)
+    row.answered_by, row.answered_at, row.is_allowed = caller.person_id, at, allowed
+    session.add(row)
+    session.flush()
+    if allowed:
+        session.add(_token(row, caller))
+        session.flush()
+    sessions.record(
+        session, caller, place, "terminal_allowed" if allowed else "terminal_refused", token_id=str(row.id)
+    )
+
+
+def _token(row: Terminal, caller: Caller) -> Token:
+    assert row.answered_at is not None  # noqa: S101 - it was just answered
+    return Token(
+        id=row.id,
+        person_id=caller.person_id,
+        name=f"{NAME} at {row.address}" if row.address else NAME,
+        is_sample=False,
+        by_mail=caller.means is Means.MAIL,
+        secret_hash=row.secret_hash,
+        only_at=caller.only_at,
+        means=caller.means,
+        signed_in_at=caller.signed_in_at,
+        created_at=row.answered_at,
+        expires_at=row.answered_at + SIGNED_IN_FOR,
+    )
+
+
+def _met(session: Session, *, secret: bytes | None = None, code: bytes | None = None) -> Terminal | None:
+    found: UUID | None = session.connection().execute(MEET, {"secret": secret, "code": code}).scalar_one()
+    if found is None:
+        return None
+    return session.exec(select(Terminal).where(col(Terminal.id) == found)).one_or_none()

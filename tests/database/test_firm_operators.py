@@ -1,0 +1,78 @@
+"""What opens something on the vendor's side needs an operator's fresh, strong sign-in; what closes it does not."""
+
+from collections.abc import Callable
+
+import pytest
+
+from config.settings import Plan
+from lockbox.people.roles import Caller, Means, Role
+from lockbox.refusals import SignInAgain
+from lockbox.tenancy import recovery, tenants, vendor
+from lockbox.tenancy.tenants import Founding
+from tests.builders import HERE, World, unbound
+from tests.database.scenes import write
+from tests.database.tenancy import colleagues_of, id_of
+from tests.database.trails import changes_told
+from tests.ruling import signed_in
+
+PLANS = {"standard": Plan(), "basic": Plan(lockbox=False)}
+NILS = {"name": "Nils", "address": "nils@vendor.example"}
+FOUNDING = Founding("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")
+OPENING: dict[str, Callable[[World, Caller], object]] = {
+    "invite": lambda w, c: _does(w, c, vendor.invite, **NILS, roles=frozenset({Role.MANAGER})),
+    "give a role": lambda w, c: _does(
+        w, c, vendor.set_roles, id_of(w, "eve"), frozenset({Role.ENGINEER, Role.MANAGER})
+    ),
+    "change a role": lambda w, c: _does(w, c, vendor.set_roles, id_of(w, "eve"), frozenset({Role.OPERATOR})),
+    "add a tenant": lambda w, c: _does(w, c, tenants.add, FOUNDING, PLANS),
+    "resume": lambda w, c: _does(w, c, tenants.resume, w.tenant.slug),
+    "set a plan": lambda w, c: _does(w, c, tenants.set_plan, w.tenant.slug, "basic", plans=PLANS),
+    "propose an admin": lambda w, c: _does(w, c, recovery.propose, w.tenant.slug, **NILS),
+}
+CLOSING: dict[str, Callable[[World, Caller], object]] = {
+    "take a role": lambda w, c: _does(w, c, vendor.set_roles, id_of(w, "eve"), frozenset[Role]()),
+    "remove": lambda w, c: _does(w, c, vendor.remove, id_of(w, "eve")),
+    "disable": lambda w, c: _does(w, c, vendor.disable, id_of(w, "eve")),
+    "suspend": lambda w, c: _does(w, c, tenants.suspend, w.tenant.slug),
+}
+
+
+def _does(world: World, caller: Caller, call: Callable[..., object], *args: object, **named: object) -> object:
+    with world.house.transaction() as session:
+        return call(session, caller, HERE, *args, **named)
+
+
+@pytest.fixture
+def suspended(world: World) -> World:
+    """A world whose tenant is suspended."""
+    write(unbound(world.house), "UPDATE tenants SET suspended = true WHERE id = :id", id=world.tenant.id)
+    return world
+
+
+@pytest.mark.parametrize(("means", "minutes_ago"), [(Means.TOKEN, 0), (Means.MAIL, 0), (Means.PASSKEY, 16)])
+@pytest.mark.parametrize("what", OPENING)
+def test_an_operators_token_or_mailbox_opens_nothing(
+    suspended: World, what: str, means: Means, minutes_ago: float
+) -> None:
+    before = (colleagues_of(suspended), len(changes_told(suspended.house)))
+
+    with pytest.raises(SignInAgain):
+        OPENING[what](suspended, signed_in(suspended, "olga", means, minutes_ago=minutes_ago))
+
+    assert (colleagues_of(suspended), len(changes_told(suspended.house))) == before
+
+
+@pytest.mark.parametrize("means", [Means.PASSKEY, Means.OIDC])
+@pytest.mark.parametrize("what", OPENING)
+def test_an_operator_who_has_just_signed_in_strongly_may(suspended: World, what: str, means: Means) -> None:
+    assert OPENING[what](suspended, signed_in(suspended, "olga", means, minutes_ago=1)) is not None
+
+
+@pytest.mark.parametrize("means", [Means.TOKEN, Means.MAIL])
+@pytest.mark.parametrize("what", CLOSING)
+def test_what_only_closes_is_done_by_any_sign_in_of_an_operator(world: World, what: str, means: Means) -> None:
+    before = len(changes_told(world.house))
+
+    CLOSING[what](world, signed_in(world, "olga", means, minutes_ago=60))
+
+    assert len(changes_told(world.house)) == before + 1

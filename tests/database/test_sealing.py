@@ -1,0 +1,216 @@
+"""Sealing: each event has its place in a tree whose root is signed, whatever happens meanwhile."""
+
+import threading
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import Engine
+
+from lockbox.audit import checkpoint, sealing, tiles
+from lockbox.audit.merkle import check_consistency, check_inclusion, consistency, inclusion, leaf_hash, root_of
+from lockbox.audit.sealing import VENDORS_LOG, RolledBack, Signer
+from lockbox.audit.shipping import Folder
+from lockbox.database import Database
+from lockbox.requests import filing
+from lockbox.requests.lifecycle import Action
+from tests.builders import HERE, SETTINGS, ShiftedClock, World, unbound
+from tests.database.scenes import read, write
+
+SIGNER = Signer("lockbox.test", [Ed25519PrivateKey.generate()])
+KEYS = {SIGNER.public.id: SIGNER.public}
+LEAVES = """
+SELECT e.body FROM seals s JOIN events e ON e.id = s.event_id WHERE s.log_id = :log ORDER BY s.number
+"""
+NUMBERS = "SELECT log_id, count(*) AS count, max(number) + 1 AS next FROM seals GROUP BY log_id"
+IN_TURN = """
+SELECT e.request_id, e.at FROM seals s JOIN events e ON e.id = s.event_id WHERE s.log_id = :log ORDER BY s.number
+"""
+LATE = "SELECT event_id FROM unsealed"
+
+
+def never(*_: object) -> bool:
+    return False
+
+
+def sealed(house: Database) -> list[sealing.Noted]:
+    """Seal all there is, and return every note."""
+    return [one for noted in sealing.seal(house, SIGNER, never) for one in noted]
+
+
+def leaves(house: Database, log: UUID) -> list[bytes]:
+    """Return the hashes of a log's events, from their very bytes."""
+    return [leaf_hash(bytes(row.body)) for row in read(unbound(house), LEAVES, log=log)]
+
+
+def kept_tiles(house: Database, log: UUID) -> dict[tuple[int, int], bytes]:
+    rows = read(unbound(house), "SELECT level, number, hashes FROM tiles WHERE log_id = :log", log=log)
+    return {(row.level, row.number): bytes(row.hashes) for row in rows}
+
+
+def test_each_event_has_its_place_and_the_signed_root_is_that_of_their_bytes(world: World, worker: Database) -> None:
+    request = world.fresh()
+    world.act("ann", Action.APPROVE, request.id)
+
+    noted = {one.log_id: one for one in sealed(worker)}
+
+    hashes = leaves(world.house, world.tenant.id)
+    said, signer = checkpoint.verify(noted[world.tenant.id].note, KEYS)
+    assert (said.size, said.root) == (len(hashes), root_of(hashes))
+    assert said.origin == f"lockbox.test/audit/{world.tenant.id}"
+    assert signer == SIGNER.public
+    assert not read(unbound(world.house), LATE)
+    assert all(row.count == row.next for row in read(unbound(world.house), NUMBERS))
+
+
+def test_a_log_that_grew_extends_what_it_was_and_proves_each_event(world: World, worker: Database) -> None:
+    sizes = []
+    for _ in range(4):
+        world.fresh()
+        sealed(worker)
+        sizes.append(len(leaves(world.house, world.tenant.id)))
+
+    hashes, found = leaves(world.house, world.tenant.id), kept_tiles(world.house, world.tenant.id)
+
+    def subtree(level: int, number: int) -> bytes:
+        return tiles.subtree(found, level, number)
+
+    size, root = len(hashes), root_of(hashes)
+    for number, leaf in enumerate(hashes):
+        check_inclusion(leaf, number, size, inclusion(subtree, number, size), root)
+    for old in sizes:
+        check_consistency(old, size, root_of(hashes[:old]), root, consistency(subtree, old, size))
+
+
+def test_what_commits_late_is_sealed_late_and_never_skipped(world: World, worker: Database) -> None:
+    with world.house.transaction() as slow:
+        filing.submit(slow, world.people["erin"], HERE, world.filing(), SETTINGS.services)
+        quick = world.fresh("eve")
+        sealed(worker)
+        meanwhile = len(leaves(world.house, world.tenant.id))
+    sealed(worker)
+
+    sealed_in_turn = read(unbound(world.house), IN_TURN, log=world.tenant.id)
+    assert meanwhile == 1
+    assert [row.request_id == quick.id for row in sealed_in_turn] == [True, False]
+    assert sealed_in_turn[1].at < sealed_in_turn[0].at
+
+
+def test_two_sealers_at_once_leave_no_gap_and_seal_nothing_twice(world: World, worker: Database) -> None:
+    for _ in range(20):
+        world.fresh()
+    begun = threading.Barrier(4)
+
+    def work() -> None:
+        begun.wait()
+        while sealing._batch(worker, SIGNER, never):  # noqa: SLF001 - past the lock that keeps others out
+            pass
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    hashes = leaves(world.house, world.tenant.id)
+    note = read(unbound(world.house), "SELECT note FROM logs WHERE id = :id", id=world.tenant.id)[0].note
+    said, _ = checkpoint.verify(note, KEYS)
+    assert (said.size, said.root) == (len(hashes), root_of(hashes))
+    assert not read(unbound(world.house), LATE)
+
+
+def test_a_sealer_that_dies_before_its_commit_has_sealed_nothing(
+    world: World, worker: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.fresh()
+    waiting = len(read(unbound(world.house), LATE))
+
+    with monkeypatch.context() as dying:
+        dying.setattr(sealing, "_note", lambda *_: (_ for _ in ()).throw(SystemExit(137)))
+        with pytest.raises(SystemExit):
+            sealed(worker)
+    left = len(read(unbound(world.house), LATE))
+    sealed(worker)
+
+    assert left == waiting
+    hashes = leaves(world.house, world.tenant.id)
+    assert len(hashes) > 0
+    assert all(row.count == row.next for row in read(unbound(world.house), NUMBERS))
+
+
+def test_an_hour_of_silence_is_signed_too(world: World, sender: Database, later: ShiftedClock) -> None:
+    world.fresh()
+    sealed(sender)
+    later.shift = timedelta(minutes=61)
+
+    noted = [one for one in sealed(sender) if one.log_id == world.tenant.id]
+
+    assert [one.is_kept for one in noted] == [True]
+    kept = read(unbound(world.house), "SELECT note, size FROM checkpoints WHERE log_id = :id", id=world.tenant.id)
+    assert len(kept) == 2
+    assert {checkpoint.verify(row.note, KEYS)[0].size for row in kept} == {len(leaves(world.house, world.tenant.id))}
+
+
+def test_a_tenant_without_events_has_no_log_and_costs_nothing(world: World, worker: Database) -> None:
+    sealed(worker)
+
+    logs = {row.id for row in read(unbound(world.house), "SELECT id FROM logs")}
+
+    assert world.tenant.id not in logs
+    assert logs <= {VENDORS_LOG}
+
+
+def test_a_database_that_was_rolled_back_is_sealed_no_further(world: World, worker: Database, tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    world.fresh()
+    for noted in sealing.seal(worker, SIGNER, folder.is_ahead):
+        folder.ship(noted)
+    shipped = folder.newest(world.tenant.id)
+    assert shipped is not None
+    ahead = SIGNER.note(shipped.origin, shipped.size + 7, b"\x07" * 32, world.tenant.created_at)
+    (tmp_path / str(world.tenant.id) / "latest.note").write_text(ahead)
+    world.fresh()
+
+    with pytest.raises(RolledBack, match=str(world.tenant.id)):
+        list(sealing.seal(worker, SIGNER, folder.is_ahead))
+
+    assert read(unbound(world.house), LATE)
+
+
+def test_an_older_checkpoint_never_replaces_what_was_shipped(world: World, worker: Database, tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    world.fresh()
+    first = [one for noted in sealing.seal(worker, SIGNER, never) for one in noted]
+    world.fresh()
+    second = [one for noted in sealing.seal(worker, SIGNER, never) for one in noted]
+
+    folder.ship(second)
+    folder.ship(first)
+
+    newest = folder.newest(world.tenant.id)
+    assert newest is not None
+    assert newest.size == max(one.size for one in second if one.log_id == world.tenant.id)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE seals SET number = number + 1000",
+        "DELETE FROM seals",
+        "UPDATE tiles SET hashes = decode(repeat('00', 32), 'hex')",
+        "DELETE FROM tiles",
+        "UPDATE logs SET size = 0",
+        "UPDATE checkpoints SET note = ''",
+        "DELETE FROM audit_keys",
+    ],
+)
+def test_what_was_sealed_is_not_changed_by_anybody(
+    world: World, worker: Database, superuser: Engine, statement: str
+) -> None:
+    world.fresh()
+    sealed(worker)
+
+    with pytest.raises(Exception, match=r"append-only|only grow"):
+        write(superuser, statement)

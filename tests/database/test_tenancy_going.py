@@ -1,0 +1,102 @@
+"""Leaving a tenant on one's own: any member may, the last admin only where nobody else is left behind."""
+
+from typing import Any
+
+import pytest
+
+from config.settings import Plan
+from lockbox.database import Database
+from lockbox.people.roles import Means, Role
+from lockbox.refusals import LastAdmin, NotYours, SignInAgain
+from lockbox.tenancy import deputies, members, tenants
+from lockbox.tenancy.tenants import Founding
+from tests.builders import HERE, World, unbound
+from tests.database.scenes import read, write
+from tests.database.tenancy import accepts, does, manages, members_of, names_deputy, reads, with_deputies
+from tests.database.trails import last_told
+from tests.mailbox import code_of
+from tests.ruling import signed_in
+
+LEFT = "SELECT FROM memberships m JOIN tenants t ON t.id = m.tenant_id WHERE t.slug = 'fabrikam'"
+FOUNDING = Founding("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")
+NINA: dict[str, Any] = {"name": "Nina", "address": "nina@fabrikam.example", "roles": frozenset({Role.AUDITOR})}
+
+
+def trapped(world: World, worker: Database) -> None:
+    """Let an operator add a tenant, and Fay accept to be its admin."""
+    manages(world, "olga", tenants.add, FOUNDING, {"standard": Plan()})
+    (row,) = read(world.house, "SELECT i.id FROM invitations i JOIN tenants t ON t.id = i.tenant_id")
+    accepts(world, "fay", row.id, code_of(worker, row.id))
+
+
+@pytest.mark.parametrize("who", ["aude", "amir"])
+@pytest.mark.parametrize("means", [Means.TOKEN, Means.MAIL])
+def test_a_member_leaves_by_any_sign_in_and_all_are_told(world: World, who: str, means: Means) -> None:
+    world.people[who] = signed_in(world, who, means)
+
+    does(world, who, members.leave)
+
+    told = last_told(world.house)
+    assert who.capitalize() not in members_of(world)
+    assert (told.action, told.actor) == ("member_removed", who.capitalize())
+    assert told.told == {"Tara", "Ann", "Amir", "Abe", who.capitalize()}
+    with pytest.raises(NotYours):
+        does(world, who, members.leave)
+
+
+def test_who_leaves_stands_in_for_nobody_any_more(world: World) -> None:
+    made = with_deputies(world.house)
+    names_deputy(made)
+
+    does(made, "aude", members.leave)
+
+    assert reads(made, "ann", deputies.current) == []
+    assert "Aude" not in members_of(made)
+
+
+def test_the_last_admin_does_not_leave_others_behind(world: World) -> None:
+    with pytest.raises(LastAdmin):
+        does(world, "tara", members.leave)
+
+    assert members_of(world)["Tara"].roles == {Role.TENANT_ADMIN}
+
+
+def test_an_admin_among_others_leaves_with_a_strong_sign_in(world: World) -> None:
+    world.add("theo", Role.TENANT_ADMIN, world.tenant.id)
+    weak = signed_in(world, "tara", Means.TOKEN)
+
+    with pytest.raises(SignInAgain), world.house.transaction() as session:
+        members.leave(session, weak, HERE, world.tenant.slug)
+    does(world, "tara", members.leave)
+
+    assert "Tara" not in members_of(world, "theo")
+
+
+def test_who_was_taken_into_a_tenant_that_nobody_else_ever_joined_leaves_it_as_they_came_in(
+    world: World, worker: Database
+) -> None:
+    trapped(world, worker)
+
+    does(world, "fay", members.leave, slug="fabrikam")
+
+    with pytest.raises(NotYours):
+        does(world, "fay", members.leave, slug="fabrikam")
+    assert read(world.house, LEFT) == []
+
+
+def test_who_is_left_of_several_stays(world: World, worker: Database) -> None:
+    trapped(world, worker)
+    invited = does(world, "fay", members.invite, **NINA, slug="fabrikam")
+    nina = accepts(world, "nina", invited.id, code_of(worker, invited.id))
+    does(world, "fay", members.remove, nina.person_id, slug="fabrikam")
+
+    with pytest.raises(LastAdmin):
+        does(world, "fay", members.leave, slug="fabrikam")
+
+
+def test_nobody_leaves_a_tenant_to_itself_in_which_the_vendor_decides_alone(world: World, worker: Database) -> None:
+    trapped(world, worker)
+    write(unbound(world.house), "UPDATE tenants SET mode = 'observe' WHERE slug = 'fabrikam'")
+
+    with pytest.raises(LastAdmin):
+        does(world, "fay", members.leave, slug="fabrikam")

@@ -1,0 +1,220 @@
+"""The pages of a tenant: its admins govern from them, others read, and nothing is lost where something is refused."""
+
+import json
+from typing import Any
+
+import pytest
+
+from lockbox.ids import new_id
+from lockbox.people.roles import Means, Mode, Role
+from lockbox.requests.rules import Policy
+from lockbox.tenancy import policies
+from tests.database.tenancy import id_of, members_of, mode_of, reads
+from tests.http.portal import Browser, Page, Portal
+
+WEAK = [(Means.MAIL, 0), (Means.PASSKEY, 16)]
+
+
+def entered(portal: Portal, who: str = "tara", means: Means = Means.PASSKEY) -> Browser:
+    """Return a browser in which somebody is signed in."""
+    browser = portal.browser()
+    browser.enter(who, means)
+    return browser
+
+
+def here(portal: Portal, tail: str = "") -> str:
+    """Return the address of the tenant's page."""
+    return f"/tenants/{portal.world.tenant.slug}{tail}"
+
+
+def nina() -> dict[str, str]:
+    """Return somebody new."""
+    return {"name": "Nina Noor", "address": f"nina-{new_id().hex[-8:]}@contoso.example"}
+
+
+def held(portal: Portal) -> policies.Held:
+    """Return the policy that holds."""
+    return reads(portal.world, "tara", policies.read)
+
+
+def written(portal: Portal, **changes: Any) -> str:
+    """Return the policy as a file, with changes."""
+    return json.dumps(held(portal).policy.model_dump(mode="json") | changes)
+
+
+def shown_to_change(portal: Portal, browser: Browser, text: str) -> Page:
+    """Write a policy into the page, and ask what it would change."""
+    return browser.submit(browser.get(here(portal, "/policy")), "/policy", text=text)
+
+
+def test_who_is_at_one_tenant_is_led_to_its_page(portal: Portal) -> None:
+    page = entered(portal, "aude").get("/tenants")
+
+    assert (page.status, page.path) == (200, here(portal))
+    assert "enforce : you decide" in page.words
+    assert {"Tara", "Ann", "Amir", "Abe", "Aude"} <= set(page.words.split())
+
+
+@pytest.mark.parametrize("who", ["ann", "aude"])
+def test_only_admins_see_forms_that_change_anything(portal: Portal, who: str) -> None:
+    browser = entered(portal, who)
+
+    pages = [browser.get(here(portal)), browser.get(here(portal, "/policy"))]
+
+    actions = {form.action for page in pages for form in page.read.forms}
+    assert actions == {"/sign-out", here(portal, "/leave")}
+
+
+def test_an_admin_invites_and_withdraws(portal: Portal) -> None:
+    browser, who = entered(portal), nina()
+
+    form = browser.get(here(portal)).form(here(portal, "/members"))
+    invited = browser.post(here(portal, "/members"), form.fields | who | {"roles": "approver"})
+    gone = browser.submit(invited, "/invitations/withdraw")
+
+    assert (invited.status, invited.path) == (200, here(portal))
+    assert who["address"] in invited.words
+    assert who["address"] not in gone.words
+    (row,) = portal.sql("SELECT roles, withdrawn_at FROM invitations WHERE email = :e", e=who["address"])
+    assert (row.roles, row.withdrawn_at is None) == (["approver"], False)
+
+
+def test_an_admin_changes_roles_and_removes(portal: Portal) -> None:
+    browser, abe = entered(portal), str(id_of(portal.world, "abe"))
+    fields = browser.get(here(portal)).read.forms[-1].fields | {"id": abe}
+
+    browser.post(here(portal, "/members/roles"), fields | {"roles": "auditor"})
+    changed = members_of(portal.world)["Abe"].roles
+    page = browser.post(here(portal, "/members/remove"), fields)
+
+    assert changed == {Role.AUDITOR}
+    assert page.path == here(portal)
+    assert "Abe" not in members_of(portal.world)
+
+
+def test_the_last_admin_is_told_why_they_stay(portal: Portal) -> None:
+    browser = entered(portal)
+
+    page = browser.submit(browser.get(here(portal)), "/leave")
+
+    assert (page.status, "last admin of the tenant" in page.words) == (403, True)
+    assert "Tara" in members_of(portal.world)
+
+
+def test_a_member_leaves(portal: Portal) -> None:
+    browser = entered(portal, "aude")
+
+    page = browser.submit(browser.get(here(portal)), "/leave")
+
+    assert (page.status, page.path) == (200, "/requests")
+    assert "Aude" not in members_of(portal.world)
+
+
+def test_the_mode_is_switched(portal: Portal) -> None:
+    browser = entered(portal)
+
+    page = browser.submit(browser.get(here(portal)), "/mode", mode="observe")
+
+    assert "observe : the vendor decides, and you are told" in page.words
+    assert mode_of(portal.world) is Mode.OBSERVE
+
+
+@pytest.mark.parametrize(("means", "minutes"), WEAK)
+def test_a_weak_or_an_old_sign_in_changes_nothing_and_is_led_to_a_better_one(
+    portal: Portal, means: Means, minutes: int
+) -> None:
+    browser = entered(portal, means=means)
+    portal.wait(minutes=minutes)
+    form = browser.get(here(portal)).form(here(portal, "/members"))
+
+    pages = [
+        browser.post(here(portal, "/members"), form.fields | nina() | {"roles": "approver"}),
+        browser.submit(browser.get(here(portal)), "/mode", mode="off"),
+    ]
+    asked = shown_to_change(portal, browser, written(portal, mail_suffices=True))
+    saved = browser.submit(asked, "/policy/save")
+
+    for page in pages:
+        assert page.status == 403
+        assert f"/sign-in?next={here(portal)}" in page.read.links
+    assert (saved.status, f"/sign-in?next={here(portal, '/policy')}" in saved.read.links) == (403, True)
+    assert "mail_suffices&#34;: true" in saved.text
+    assert (mode_of(portal.world), held(portal).edition.version) == (Mode.ENFORCE, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"address": "nina"}, "address: write one mail address"),
+        ({"name": "a\u202eb"}, "name: "),
+        ({"roles": "root"}, "roles: "),
+        ({}, "roles: "),
+    ],
+)
+def test_what_is_written_wrongly_is_said_in_a_sentence(portal: Portal, changes: dict[str, str], says: str) -> None:
+    browser = entered(portal)
+    fields = browser.get(here(portal)).form(here(portal, "/members")).fields
+    fields.pop("roles", None)
+
+    page = browser.post(here(portal, "/members"), fields | nina() | changes)
+
+    assert (page.status, f"This was not taken: {says}" in page.words) == (422, True)
+
+
+def test_a_policy_is_shown_as_a_diff_before_it_is_saved(portal: Portal) -> None:
+    browser = entered(portal)
+
+    asked = shown_to_change(portal, browser, written(portal, quorum=2, approval_window=600))
+    before = held(portal).edition.version
+    saved = browser.submit(asked, "/policy/save")
+
+    assert "quorum 1 → 2" in asked.words
+    assert "approval_window 43200 → 600" in asked.words
+    assert before == 1
+    assert (saved.status, saved.path) == (200, here(portal, "/policy"))
+    assert held(portal).policy == Policy(vendor_review=False, quorum=2, approval_window=600)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "This is not JSON"),
+        ("[]", "This is no policy"),
+        ('{"quorum": 0}', "quorum: "),
+        ("[" * 20000, "not JSON"),
+    ],
+)
+def test_what_is_no_policy_is_said_and_still_there(portal: Portal, text: str, says: str) -> None:
+    browser = entered(portal)
+
+    page = shown_to_change(portal, browser, text)
+
+    assert (page.status, says in page.words) == (422, True)
+    assert page.form("/policy").fields["text"].strip() == text
+
+
+def test_a_policy_that_somebody_else_has_changed_meanwhile_is_not_overwritten(portal: Portal) -> None:
+    first, second = entered(portal), entered(portal)
+    asked = shown_to_change(portal, first, written(portal, quorum=2))
+    browser_of_second = shown_to_change(portal, second, written(portal, quorum=3))
+    second.submit(browser_of_second, "/policy/save")
+
+    late = first.submit(asked, "/policy/save")
+
+    assert (late.status, "has changed since you saw it" in late.words) == (412, True)
+    assert held(portal).policy.quorum == 3
+
+
+def test_the_same_policy_changes_nothing(portal: Portal) -> None:
+    page = shown_to_change(portal, entered(portal), written(portal))
+
+    assert "Nothing: it is the policy that holds." in page.words
+    assert not [form for form in page.read.forms if form.action.endswith("/save")]
+
+
+def test_every_field_of_the_pages_has_a_label(portal: Portal) -> None:
+    browser = entered(portal)
+
+    for page in (browser.get(here(portal)), browser.get(here(portal, "/policy")), browser.get("/terminal")):
+        assert set(page.read.named) <= page.read.labels
+        assert page.read.scripts == []

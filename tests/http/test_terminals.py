@@ -1,0 +1,269 @@
+"""A terminal signs in by a page: a typed code, a person who allows it, a token that governs and opens nothing."""
+
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from httpx import Response
+
+from lockbox.people.roles import Means, Role
+from lockbox.requests.rules import Policy
+from tests.http.door import facts
+from tests.http.portal import SETTINGS, Browser, OpenPortal, Page, Portal
+
+ASK, STATE = "/v1/terminals", "/v1/terminals/state"
+KEPT = """
+SELECT (SELECT string_agg(t::text, ' ') FROM terminals t) || (SELECT string_agg(t::text, ' ') FROM tokens t)
+    || (SELECT string_agg(convert_from(body, 'UTF8'), ' ') FROM events) AS text
+"""
+NINA = {"name": "Nina", "address": "nina@contoso.example", "roles": ["auditor"]}
+
+
+class Asking:
+    """A terminal that has asked."""
+
+    def __init__(self, portal: Portal, agent: str = "lockbox on desk") -> None:
+        self.shell = portal.browser(agent=agent)
+        answer = self.shell.call("POST", ASK)
+        assert answer.status_code == 201, answer.text
+        self.told: dict[str, Any] = answer.json()
+
+    @property
+    def code(self) -> str:
+        """The code that it shows."""
+        return str(self.told["user_code"])
+
+    @property
+    def state(self) -> str:
+        """What has become of it."""
+        return str(self.shell.call("POST", STATE, json={"token": self.told["token"]}).json()["state"])
+
+    def call(self, method: str, path: str, **parts: Any) -> Response:
+        """Call the API with its token."""
+        return self.shell.call(method, path, headers={"authorization": f"Bearer {self.told['token']}"}, **parts)
+
+
+def types(browser: Browser, code: str) -> Page:
+    """Type a code into the page."""
+    return browser.submit(browser.get("/terminal"), "/terminal", code=code)
+
+
+def allows(browser: Browser, terminal: Asking, said: str = "allow") -> Page:
+    """Type its code and allow it."""
+    return browser.submit(types(browser, terminal.code), "/terminal/answer", said=said)
+
+
+def entered(portal: Portal, who: str, means: Means = Means.PASSKEY) -> Browser:
+    """Return a browser in which somebody is signed in."""
+    browser = portal.browser()
+    browser.enter(who, means)
+    return browser
+
+
+def test_a_terminal_acts_as_the_person_who_typed_its_code_for_a_quarter_of_an_hour(portal: Portal) -> None:
+    terminal, tara = Asking(portal), entered(portal, "tara")
+    slug = portal.world.tenant.slug
+    before = (terminal.state, terminal.call("GET", "/v1/me"))
+
+    asks = types(tara, terminal.code.lower().replace("-", " "))
+    done = tara.submit(asks, "/terminal/answer", said="allow")
+    me = terminal.call("GET", "/v1/me").json()
+    invited = terminal.call("POST", f"/v1/tenants/{slug}/members", json=NINA)
+    portal.wait(minutes=15)
+    after = terminal.call("GET", "/v1/me")
+
+    assert terminal.told["verification_uri"] == f"{portal.settings.public_url}/terminal"
+    assert re.fullmatch("[BCDFGHJKLMNPQRSTVWXZ]{4}-[BCDFGHJKLMNPQRSTVWXZ]{4}", terminal.code)
+    assert before[0] == "waiting"
+    facts(before[1], 401, "invalid-token")
+    assert terminal.shell.address in asks.words
+    assert "lockbox on desk" in asks.words
+    assert "Allow it only if you have just run lockbox sign-in yourself." in asks.words
+    assert (done.status, terminal.state) == (200, "allowed")
+    assert (me["name"], me["means"]) == ("Tara", "passkey")
+    assert invited.status_code == 201, invited.text
+    assert "expired" in facts(after, 401, "invalid-token")["detail"]
+
+
+def test_what_a_terminal_may_is_what_the_sign_in_behind_it_may_and_no_fresher(portal: Portal) -> None:
+    slug = portal.world.tenant.slug
+    by_mail = Asking(portal)
+    allows(entered(portal, "tara", Means.MAIL), by_mail)
+    tara = entered(portal, "tara")
+    portal.wait(minutes=14)
+    by_passkey = Asking(portal)
+    allows(tara, by_passkey)
+
+    weak = by_mail.call("POST", f"/v1/tenants/{slug}/members", json=NINA)
+    fresh = by_passkey.call("PUT", f"/v1/tenants/{slug}/name", json={"name": "Contoso AG"})
+    portal.wait(minutes=1, seconds=1)
+    stale = by_passkey.call("POST", f"/v1/tenants/{slug}/members", json=NINA)
+
+    facts(weak, 403, "fresh-sign-in-needed")
+    assert fresh.status_code == 200
+    facts(stale, 403, "fresh-sign-in-needed")
+
+
+def test_a_terminal_approves_and_endorses_nothing_and_may_close(open_portal: OpenPortal) -> None:
+    portal = open_portal()
+    manager, approver = Asking(portal), Asking(portal)
+    allows(entered(portal, "max"), manager)
+    allows(entered(portal, "ann"), approver)
+    waiting = portal.world.submit()
+
+    approved = approver.call("POST", f"/v1/requests/{waiting.id}/approve")
+    denied = approver.call("POST", f"/v1/requests/{waiting.id}/deny")
+
+    assert "A terminal opens nothing" in facts(approved, 403, "fresh-sign-in-needed")["detail"]
+    assert denied.json()["state"] == "denied"
+    assert manager.call("GET", "/v1/me").json()["means"] == "passkey"
+
+
+def test_a_terminal_endorses_nothing(open_portal: OpenPortal) -> None:
+    from_vendor = open_portal(policy=Policy())
+    manager = Asking(from_vendor)
+    allows(entered(from_vendor, "max"), manager)
+    reviewing = from_vendor.world.submit()
+
+    answer = manager.call("POST", f"/v1/requests/{reviewing.id}/endorse")
+
+    assert "A terminal opens nothing" in facts(answer, 403, "fresh-sign-in-needed")["detail"]
+
+
+def test_a_terminals_token_makes_nothing_that_outlasts_it(portal: Portal) -> None:
+    terminal, ann = Asking(portal), entered(portal, "ann")
+    allows(ann, terminal)
+    one = terminal.call("GET", "/v1/tokens").json()["items"][0]
+
+    made = terminal.call("POST", "/v1/tokens", json={"name": "lasting"})
+    rotated = terminal.call("POST", f"/v1/tokens/{one['id']}/rotate")
+
+    facts(made, 403, "fresh-sign-in-needed")
+    facts(rotated, 403, "fresh-sign-in-needed")
+    assert one["name"] == f"command line at {terminal.shell.address}"
+
+
+def test_a_terminals_token_is_among_its_persons_own_and_revoked_there(portal: Portal) -> None:
+    terminal, ann = Asking(portal), entered(portal, "ann")
+    allows(ann, terminal)
+    works = terminal.call("GET", "/v1/me").status_code
+
+    account = ann.get("/account")
+    ann.submit_first(account, "/account/tokens/revoke")
+
+    assert "command line at" in account.words
+    assert works == 200
+    facts(terminal.call("GET", "/v1/me"), 401, "invalid-token")
+
+
+@pytest.mark.parametrize("said", ["allow", "refuse"])
+def test_a_code_is_answered_once(portal: Portal, said: str) -> None:
+    terminal, ann, amir = Asking(portal), entered(portal, "ann"), entered(portal, "amir")
+    asks = types(amir, terminal.code)
+
+    allows(ann, terminal, said)
+    late = amir.submit(asks, "/terminal/answer", said="allow")
+
+    assert (late.status, "No terminal waits with this code" in late.words) == (422, True)
+    if said == "refuse":
+        assert terminal.state == "refused"
+        facts(terminal.call("GET", "/v1/me"), 401, "invalid-token")
+    else:
+        assert terminal.call("GET", "/v1/me").json()["name"] == "Ann"
+
+
+def test_a_code_is_over_after_ten_minutes(portal: Portal) -> None:
+    terminal, ann = Asking(portal), entered(portal, "ann")
+
+    portal.wait(minutes=10)
+    page = types(ann, terminal.code)
+
+    assert (page.status, terminal.state) == (422, "over")
+
+
+def test_an_old_sign_in_signs_no_terminal_in(portal: Portal) -> None:
+    terminal, ann = Asking(portal), entered(portal, "ann")
+
+    portal.wait(minutes=15)
+    again = Asking(portal)
+    page = types(ann, again.code)
+
+    assert (page.status, "sign in again" in page.words) == (403, True)
+    assert "/sign-in?next=/terminal" in page.read.links
+    assert again.state == "waiting"
+    assert terminal.state == "over"
+
+
+def test_a_machine_signs_no_terminal_in(portal: Portal) -> None:
+    assert types(entered(portal, "gate"), Asking(portal).code).status == 403
+
+
+def test_no_link_fills_in_a_code_and_no_page_takes_one_from_another_site(portal: Portal) -> None:
+    terminal, ann = Asking(portal), entered(portal, "ann")
+
+    page = ann.get(f"/terminal?code={terminal.code}&user_code={terminal.code}")
+    foreign = ann.send("/terminal/answer", {"code": terminal.code, "said": "allow"}, {"origin": "https://evil.test"})
+    without = ann.post("/terminal/answer", {"code": terminal.code, "said": "allow"})
+
+    assert terminal.code not in page.text
+    assert page.form("/terminal").fields["code"] == ""
+    assert (foreign.status_code, without.status, terminal.state) == (403, 403, "waiting")
+
+
+def test_codes_are_tried_so_often_and_no_more(open_portal: OpenPortal) -> None:
+    few = SETTINGS.model_copy(update={"sign_ins_per_account": 3})
+    portal = open_portal(settings=few)
+    terminal, ann = Asking(portal), entered(portal, "ann")
+
+    tried = [types(ann, "BBBB-BBBB").status for _ in range(3)]
+    page = types(ann, terminal.code)
+
+    assert (tried, page.status) == ([422] * 3, 429)
+
+
+def test_codes_are_asked_for_so_often_and_no_more(open_portal: OpenPortal) -> None:
+    portal = open_portal(settings=SETTINGS.model_copy(update={"sign_ins_per_address": 3}))
+    shell = portal.browser()
+
+    answers = [shell.call("POST", ASK) for _ in range(4)]
+
+    assert [answer.status_code for answer in answers] == [201, 201, 201, 429]
+    assert int(answers[3].headers["retry-after"]) <= timedelta(minutes=10).total_seconds()
+
+
+def test_neither_the_code_nor_the_token_is_kept_as_it_is(portal: Portal) -> None:
+    terminal = Asking(portal)
+    allows(entered(portal, "ann"), terminal)
+
+    (row,) = portal.sql(KEPT)
+
+    for secret in (terminal.code, terminal.code.replace("-", ""), terminal.told["token"][-51:-8]):
+        assert secret not in row.text
+
+
+@pytest.mark.parametrize("change", [lambda t: t[:-1] + ("0" if t[-1] != "0" else "1"), lambda _: "x", lambda _: ""])
+def test_whoever_shows_no_token_of_a_terminal_is_told_nothing(portal: Portal, change: Callable[[str], str]) -> None:
+    terminal = Asking(portal)
+
+    answer = terminal.shell.call("POST", STATE, json={"token": change(terminal.told["token"])})
+    others = terminal.shell.call("POST", STATE, json={"token": portal.world.tokens["ann"]})
+
+    facts(answer, 401, "invalid-token")
+    facts(others, 401, "invalid-token")
+
+
+def test_a_sign_in_that_counts_at_one_tenant_signs_a_terminal_in_for_that_tenant_alone(
+    portal: Portal, open_portal: OpenPortal
+) -> None:
+    elsewhere = open_portal().world.tenant
+    grant = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(), :p, :t, :r)"
+    ann = portal.world.people["ann"]
+    portal.sql(grant, p=ann.person_id, t=elsewhere.id, r=Role.APPROVER.value)
+    portal.world.people["ann"] = ann.within(portal.world.tenant.id)
+    terminal = Asking(portal)
+
+    allows(entered(portal, "ann", Means.OIDC), terminal)
+
+    assert terminal.call("GET", "/v1/me").json()["tenants"].keys() == {portal.world.tenant.slug}

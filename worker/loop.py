@@ -1,0 +1,58 @@
+"""Threads of a worker that go round until they are told to stop, in small steps behind a gate; nothing ends them."""
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+import structlog
+from kombu.exceptions import BatchPublishError  # type: ignore[attr-defined]  # newer than the stubs
+from kombu.exceptions import OperationalError as BrokerAway
+from sqlalchemy.exc import DBAPIError
+
+from lockbox.schedule import Away
+from worker.gate import ForkGate
+from worker.runtime import Runtime
+
+log = structlog.get_logger(__name__)
+
+IDLE_SECONDS = 1.0
+
+
+class Loop(threading.Thread, ABC):
+    """A thread that does one round after another until it is told to stop; no failure ends it.
+
+    A round is a series of small steps, each done while the gate is held: a fork waits for the step, never for more.
+    """
+
+    def __init__(self, name: str, tools: Runtime) -> None:
+        super().__init__(name=name, daemon=True)
+        self.tools = tools
+        self.gate = ForkGate()
+        self.stopping = threading.Event()
+
+    def run(self) -> None:
+        """Go round until told to stop."""
+        while not self.stopping.is_set():
+            try:
+                self.round()
+            except (DBAPIError, BrokerAway, BatchPublishError, Away) as error:
+                log.warning("poller.waiting", poller=self.name, error=type(error).__name__)
+                self.stopping.wait(IDLE_SECONDS)
+            except Exception:
+                log.exception("poller.failed", poller=self.name)
+                self.stopping.wait(IDLE_SECONDS)
+
+    @abstractmethod
+    def round(self) -> None:
+        """Do what there is to do, then rest."""
+
+    def stepwise(self, steps: Iterator[str]) -> int:
+        """Take the steps one by one, each behind the gate; return how many there were."""
+        taken = 0
+        while not self.stopping.is_set():
+            with self.gate:
+                step = next(steps, None)
+            if step is None:
+                break
+            taken += 1
+        return taken
