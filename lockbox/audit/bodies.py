@@ -23,7 +23,14 @@ def _refuse(_: str) -> NoReturn:
     raise NotCanonical
 
 
-DECODE = json.JSONDecoder(parse_float=_refuse, parse_constant=_refuse).decode
+def _integer(text: str) -> int:
+    value = int(text)
+    if abs(value) > LARGEST_INTEGER:
+        raise NotCanonical
+    return value
+
+
+DECODE = json.JSONDecoder(parse_float=_refuse, parse_int=_integer, parse_constant=_refuse).decode
 ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
 
 
@@ -37,10 +44,10 @@ def fields_of(body: bytes) -> dict[str, Any]:
         text = body.decode()
         fields = DECODE(text)
         # By code points names sort as by UTF-16, which the standard wants, while none is beyond the first plane.
-        written = ENCODE(fields if max(text) <= HIGHEST_OF_BMP else _in_order(fields))
+        written = ENCODE(fields if body.isascii() or max(text) <= HIGHEST_OF_BMP else _in_order(fields))
     except (ValueError, RecursionError):
         raise NotCanonical from None
-    if not isinstance(fields, dict) or written != text or not _in_range(fields):
+    if not isinstance(fields, dict) or written != text:
         raise NotCanonical
     return fields
 
@@ -52,14 +59,6 @@ def _in_order(value: object) -> object:
             raise NotCanonical
         return {name: _in_order(one) for name, one in value.items()}
     return [_in_order(one) for one in value] if isinstance(value, list) else value
-
-
-def _in_range(value: object) -> bool:
-    if type(value) is int:
-        return abs(value) <= LARGEST_INTEGER
-    if isinstance(value, dict):
-        return all(map(_in_range, value.values()))
-    return all(map(_in_range, value)) if isinstance(value, list) else True
 
 
 @dataclass

@@ -1,6 +1,9 @@
 """Merkle trees: the published vectors of RFC 6962's reference implementation, and every small tree."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pymerkle import InmemoryTree
 
 from lockbox.audit import merkle
 from lockbox.audit.merkle import BadProof, Growing, leaf_hash, root_of
@@ -124,3 +127,16 @@ def test_a_tree_grows_by_whole_subtrees_as_by_leaves_where_one_begins() -> None:
     assert (growing.size, growing.root) == (21, root_of(MANY[:21]))
     with pytest.raises(ValueError, match="no complete subtree"):
         growing.add(MANY[0], 1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.binary(max_size=8), max_size=300))
+def test_a_library_that_knows_nothing_of_us_computes_the_same_roots(entries: list[bytes]) -> None:
+    library = InmemoryTree(algorithm="sha256")
+    growing = Growing()
+
+    for entry in entries:
+        library.append_entry(entry)
+        growing.add(leaf_hash(entry))
+
+        assert library.get_root() == growing.root
