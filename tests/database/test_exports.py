@@ -27,10 +27,14 @@ from tests.builders import World, unbound
 from tests.logs import public, sealed
 
 BODY = '{"action":"tested","id":"%s","n":%s,"personal":{},"seq":null,"tenant_id":"%s"}'
+REMOVED = """
+{"action":"trail_removed","id":"%s","n":%s,"personal":{},"removed_from":0,"removed_to":END,"seq":null,"tenant_id":"%s"}
+""".strip()
+DELETE = "DELETE FROM events e USING seals s WHERE s.event_id = e.id AND s.number < END"
 EVENTS = """
 WITH e AS (
     INSERT INTO events (id, tenant_id, at, action, actor_role, body)
-    SELECT uuidv7(), CAST(:tenant AS uuid), clock_timestamp(), 'tested', 'clock',
+    SELECT uuidv7(), CAST(:tenant AS uuid), clock_timestamp(), split_part(:body, '"', 4), 'clock',
         convert_to(format(:body, n, n, CAST(:tenant AS uuid)), 'UTF8')
     FROM generate_series(1, :count) n RETURNING id
 )
@@ -79,10 +83,10 @@ def story(world: World, worker: Database) -> World:
     return world
 
 
-def write(world: World, count: int) -> None:
+def write(world: World, count: int, body: str = BODY) -> None:
     """Write that many events of the tenant, past every rule."""
     with unbound(world.house).begin() as connection:
-        connection.execute(text(EVENTS), {"tenant": str(world.tenant.id), "count": count, "body": BODY})
+        connection.execute(text(EVENTS), {"tenant": str(world.tenant.id), "count": count, "body": body})
 
 
 def test_what_happened_is_exported_whole_and_both_verifiers_find_it_good(story: World) -> None:
@@ -289,6 +293,24 @@ def test_a_database_that_was_put_back_is_older_than_what_left_the_house(story: W
     sealed(worker)
 
     assert judged(dump, note(story)).findings.first[0].kind is Kind.OLDER
+
+
+@pytest.mark.parametrize("end", [20, 256, 300, 512, 700])
+def test_what_retention_removed_is_told_apart_from_what_is_missing(
+    world: World, worker: Database, superuser: Engine, end: int
+) -> None:
+    write(world, 700)
+    sealed(worker)
+    before = note(world)
+    freely(superuser, DELETE.replace("END", str(end)))
+    silent = judged(exported(world), before)
+
+    write(world, 1, REMOVED.replace("END", str(end)))
+    sealed(worker)
+
+    said = judged(exported(world, since=(700,)), before)
+    assert silent.findings.first[0].kind is Kind.REMOVED
+    assert (said.exit_code, said.removed, said.events) == (GOOD, [(0, end)], 701 - end), said.findings
 
 
 def freely(root: Engine, statement: str) -> None:
