@@ -25,7 +25,7 @@ SELECT t.level, t.number, t.hashes FROM tiles t
 JOIN unnest(CAST(:level AS smallint[]), CAST(:number AS bigint[])) AS w (level, number) USING (level, number)
 WHERE t.log_id = :log_id
 """)
-KEYS = text("SELECT key, purpose, first_used_at FROM audit_keys ORDER BY first_used_at, key")
+KEYS = text("SELECT key, purpose, first_used_at FROM known_audit_keys()")
 
 
 @dataclass(frozen=True)
