@@ -11,6 +11,7 @@ from api.log import AccessLog
 from api.routes import (
     access,
     addresses,
+    audit,
     endpoints,
     health,
     me,
@@ -80,6 +81,8 @@ def make_app(settings: Settings, database: Database) -> FastAPI:
         me.router,
         addresses.router,
         tokens.router,
+        audit.router,
+        audit.known,
         terminals.router,
         health.router,
     ):

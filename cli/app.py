@@ -8,6 +8,7 @@ from sqlalchemy.exc import DBAPIError
 from typer.core import TyperGroup
 
 from cli import (
+    audit,
     bootstrap,
     delegations,
     endpoints,
@@ -55,7 +56,7 @@ class InOrder(TyperGroup):
 
     ORDER = (
         *("me", "request", "access", "sign-in", "sign-out", "token"),
-        *("tenant", "member", "invitation", "delegation", "policy", "endpoint", "watcher", "vendor"),
+        *("tenant", "member", "invitation", "delegation", "policy", "endpoint", "watcher", "vendor", "audit"),
         *("bootstrap", "migrate", "sample"),
     )
 
@@ -76,6 +77,7 @@ for _name, _group in (
     ("endpoint", endpoints.app),
     ("watcher", watchers.app),
     ("vendor", vendor.app),
+    ("audit", audit.app),
 ):
     app.add_typer(_group, name=_name)
 
