@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0016"
-down_revision = "0015"
+revision = "0017"
+down_revision = "0016"
 
 # What is hidden is there; what is neither there nor said to be removed is missing, and must look like it.
 HIDDEN = """
