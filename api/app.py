@@ -12,6 +12,7 @@ from api.routes import (
     access,
     activity,
     addresses,
+    audit,
     endpoints,
     health,
     me,
@@ -102,6 +103,8 @@ def make_app(settings: Settings, database: Database) -> FastAPI:
         me.router,
         addresses.router,
         tokens.router,
+        audit.router,
+        audit.known,
         terminals.router,
         health.router,
     ):

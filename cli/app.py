@@ -8,6 +8,7 @@ from sqlalchemy.exc import DBAPIError
 from typer.core import TyperGroup
 
 from cli import (
+    audit,
     bootstrap,
     delegations,
     endpoints,
@@ -56,7 +57,8 @@ class InOrder(TyperGroup):
 
     ORDER = (
         *("me", "request", "access", "sign-in", "sign-out", "token"),
-        *("tenant", "member", "invitation", "delegation", "policy", "endpoint", "watcher", "vendor", "operate"),
+        *("tenant", "member", "invitation", "delegation", "policy", "endpoint", "watcher", "vendor", "audit"),
+        "operate",
         *("bootstrap", "migrate", "sample"),
     )
 
@@ -77,6 +79,7 @@ for _name, _group in (
     ("endpoint", endpoints.app),
     ("watcher", watchers.app),
     ("vendor", vendor.app),
+    ("audit", audit.app),
     ("operate", operate.app),
 ):
     app.add_typer(_group, name=_name)

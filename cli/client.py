@@ -1,6 +1,7 @@
 """Calls to the API, and refusals told in a terminal's words."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
@@ -86,6 +87,23 @@ def call_as_nobody(
         return answer.json() if answer.content else None
     except ValueError:
         raise stop(f"what answers at {where.url} is no lockbox: is LOCKBOX_URL right?") from None
+
+
+@contextmanager
+def download(path: str, params: Mapping[str, Any]) -> Iterator[Iterator[bytes]]:
+    """Call the API for what may be long, and give it piece by piece; end with a line and 1 where it breaks off."""
+    headers = {"authorization": f"Bearer {shown()}"}
+    where = chosen()
+    given = {name: value for name, value in params.items() if value is not None}
+    url = f"{where.url.rstrip('/')}{path}"
+    try:
+        with httpx.stream("GET", url, params=given, headers=headers, timeout=SECONDS) as answer:
+            if not answer.is_success:
+                answer.read()
+                raise stop(_told(answer))
+            yield answer.iter_bytes()
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise stop(f"{where.url} does not answer, or broke off ({type(error).__name__})") from None
 
 
 def warn(line: str) -> None:

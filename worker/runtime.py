@@ -36,10 +36,11 @@ def settings() -> Settings:
 
 @dataclass(frozen=True)
 class Sealing:
-    """By what events are sealed, and where checkpoints are shipped, if anywhere."""
+    """By what events are sealed, where checkpoints are shipped, if anywhere, and how often people are mailed one."""
 
     signer: Signer
     folder: Folder | None
+    digest_every: timedelta
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ def _sealing(chosen: Settings) -> Sealing | None:
         signer = Signer(chosen.log_name, keys.read(chosen.audit_key_files))
     except BadKey as bad:
         raise UnsafeSettings(f"LOCKBOX_AUDIT_KEY_FILES: {bad}") from None
-    return Sealing(signer, Folder(chosen.checkpoint_folder) if chosen.checkpoint_folder else None)
+    folder = Folder(chosen.checkpoint_folder) if chosen.checkpoint_folder else None
+    return Sealing(signer, folder, timedelta(hours=chosen.digest_hours))
 
 
 def _senders(chosen: Settings) -> Senders | None:

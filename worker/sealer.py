@@ -6,6 +6,7 @@ import structlog
 
 from lockbox.audit import sealing
 from lockbox.audit.sealing import Noted, RolledBack
+from lockbox.notices import checkpoints
 from worker.loop import Loop
 from worker.runtime import Runtime, Sealing
 
@@ -50,7 +51,7 @@ class Sealer(Loop):
 
 
 def seal(tools: Runtime, own: Sealing) -> Iterator[str]:
-    """Seal what was written and ship what was signed, in steps.
+    """Seal what was written, ship what was signed, and promise who is to be told of it, in steps.
 
     Raises:
         RolledBack: the database holds less than was shipped.
@@ -61,6 +62,7 @@ def seal(tools: Runtime, own: Sealing) -> Iterator[str]:
         if own.folder:
             own.folder.ship(noted)
         yield f"sealed {len(noted)}"
+    yield from checkpoints.tell(tools.database, own.digest_every)
 
 
 def _never(*_: object) -> bool:

@@ -6,6 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Form, Response
 from pydantic import TypeAdapter, ValidationError
 
+from api import naming
 from api.portal.account import HERE, AtDesk
 from api.portal.pages import TAG, go
 from api.schemas.members import Address
@@ -22,6 +23,9 @@ One = Annotated[UUID, Form(alias="id")]
 @router.post("")
 def add(work: AtDesk, email: Annotated[str, Form(max_length=320)] = "") -> Response:
     """Add an address and have a code mailed there."""
+    with work.open() as (_, visitor):
+        who = visitor.caller
+    naming.count(work.house, who)
     with work.open() as (session, visitor):
         addresses.add(session, visitor.caller, work.place, _address(email))
     return go(work.request, HERE)

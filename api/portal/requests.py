@@ -23,8 +23,8 @@ from config.settings import Settings
 from lockbox.audit import timeline
 from lockbox.database import now
 from lockbox.notices import directory, reach
-from lockbox.notices.audience import ASKING
-from lockbox.people.roles import Caller, Role
+from lockbox.notices.audience import ASKING, knows_of
+from lockbox.people.roles import Caller, Role, Side
 from lockbox.refusals import AskedAgain, Conflict, Invalid, NotYours, Refusal, SignInAgain, TooMany, Unknown
 from lockbox.requests import acting, activity, again, counting, earlier, register, sight
 from lockbox.requests.filing import Limits
@@ -173,7 +173,7 @@ def _shown(
         title=_titles(chosen).get(entry.request.service, entry.request.service),
         reads_why=sight.may_read(Guarded.JUSTIFICATION, held),
         reads_comments=sight.may_read(Guarded.COMMENT, held),
-        happened=list(_told_of(happened)),
+        happened=list(_told_of(happened, visitor.caller.side)),
         inside=activity.read(session, visitor.caller, request_id) if entry.request.opened_at else [],
         voices=voices(session, moves),
         unheard=Voice(),
@@ -199,12 +199,13 @@ def _is_asked(request: AccessRequest) -> bool:
     return request.state == State.PENDING and customer_decides(request.mode)
 
 
-def _told_of(happened: Iterable[Row[Any]]) -> Iterator[dict[str, Any]]:
+def _told_of(happened: Iterable[Row[Any]], side: Side) -> Iterator[dict[str, Any]]:
     """Yield what the page tells of: the moves, and beside them that others were asked and why."""
     for event in happened:
         said = json.loads(event.body) if event.body else {}
         why = "_untold" if said.get("nobody_told") or (event.action == "widen" and "unreached" in said) else ""
-        if event.seq is not None or event.action in BESIDE:
+        beside = event.action in BESIDE and knows_of(side, event.to_state, None)
+        if event.seq is not None or beside:
             yield {**event._mapping, "action": f"{event.action}{why}"}  # noqa: SLF001 - its public name
 
 

@@ -6,6 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Response
 
 from api.deps import Work, caller, place
+from api.naming import name_an_address
 from api.schemas.addresses import AddressChange, AddressList, AddressView, Code, NewAddress
 from api.schemas.parts import problems
 from lockbox.notices import addresses
@@ -26,7 +27,7 @@ def list_addresses(who: Who, session: Work, response: Response) -> AddressList:
     return AddressList(items=[_view(one) for one in addresses.mine(session, who)])
 
 
-@router.post("", status_code=201, responses=problems(400, 409))
+@router.post("", status_code=201, responses=problems(400, 409, 429), dependencies=[Depends(name_an_address)])
 def add(body: NewAddress, who: Who, came: From, session: Work) -> AddressView:
     """Add an address, with a fresh sign-in; it is used once it is confirmed with the code that is mailed there."""
     return _view(addresses.add(session, who, came, body.email, prompts=body.prompts))

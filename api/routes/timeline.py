@@ -21,6 +21,7 @@ from api.schemas.requests import (
 )
 from lockbox.audit import timeline
 from lockbox.notices import progress
+from lockbox.notices.audience import knows_of
 from lockbox.notices.dead import NOTICE_DEAD
 from lockbox.notices.progress import Told
 from lockbox.people.roles import Caller
@@ -45,7 +46,8 @@ def events(request_id: UUID, who: Who, session: Work) -> EventList:
     own = progress.of_request(session, request_id, who.side).own if are_dead else ()
     names = {str(told.id): told.recipient for told in own}
     said = voices(session, timeline.moves(rows))
-    return EventList(items=[_event(row, said.get(row.seq, Voice()), held, names) for row in rows])
+    seen = [row for row in rows if row.seq is not None or knows_of(who.side, row.to_state, row.template)]
+    return EventList(items=[_event(row, said.get(row.seq, Voice()), held, names) for row in seen])
 
 
 @router.get("/{request_id}/notices", responses=problems(404))

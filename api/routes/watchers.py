@@ -6,6 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends
 
 from api.deps import Chosen, Work, caller, origin
+from api.naming import name_an_address
 from api.schemas.addresses import NewWatcher, WatcherList, WatcherView
 from api.schemas.parts import Named, Slug, problems
 from api.schemas.requests import ForeseenView, Needed, WhatIf
@@ -28,7 +29,7 @@ def list_watchers(slug: Slug, who: Who, session: Work) -> WatcherList:
     return WatcherList(items=[_view(one) for one in watchers.listed(session, who, slug)])
 
 
-@router.post("", status_code=201, responses=problems(400, 404, 409))
+@router.post("", status_code=201, responses=problems(400, 404, 409, 429), dependencies=[Depends(name_an_address)])
 def add_watcher(slug: Slug, body: NewWatcher, who: Who, came: From, session: Work, chosen: Chosen) -> WatcherView:
     """Have somebody copied who decides nothing, as the tenant's admin with a fresh sign-in."""
     wanted = Wanted(body.name, body.address, body.service)

@@ -47,6 +47,29 @@ class Probe:
         return {200: "serves", 403: "refuses"}.get(self.status, f"answers {self.status}")
 
 
+@dataclass(frozen=True)
+class Verified:
+    """How `lockbox audit verify` ended: how many events it found good, or the first thing that it found wrong."""
+
+    code: int
+    events: int = 0
+    found: str = ""
+    said: str = ""
+
+
+@dataclass(frozen=True)
+class Trail:
+    """The trail: how many events the API shows, None where they were not sealed in time, and what a verifier says.
+
+    `line` is where a byte of the export was flipped before it was verified once more.
+    """
+
+    recorded: int | None = None
+    verified: Verified | None = None
+    line: int = 0
+    flipped: Verified | None = None
+
+
 @dataclass
 class Evidence:
     """All of it; by the number of the story where it belongs to one.
@@ -66,4 +89,5 @@ class Evidence:
     same_answer: bool = False
     tasks: dict[str, int] = field(default_factory=dict)
     control: dict[str, int] = field(default_factory=dict)
+    trail: Trail = field(default_factory=Trail)
     surprises: list[str] = field(default_factory=list)

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from cli.demo import trail
 from cli.demo.evidence import Evidence, Hook, Mail
 from cli.demo.stage import SERVICE, Failed, Stage, mailbox
 from cli.demo.story import ACCESS_SECONDS, STORIES, Cue, Story
@@ -90,6 +91,7 @@ class Play:
         seen.mails, seen.hooks = self._mails(), self._hooks()
         seen.deliveries = self._log()
         seen.tasks, seen.control = self._stage.flower.tasks(), self._stage.flower.control()
+        seen.trail = trail.examine(self._people["tara"], self._stage.plan)
         for client in self._people.values():
             client.close()
         return seen

@@ -8,7 +8,7 @@ from itertools import groupby
 from math import inf
 from typing import Any
 
-from cli.demo.evidence import Evidence, Probe
+from cli.demo.evidence import Evidence, Probe, Trail, Verified
 from cli.demo.story import CONTROL_CALLS, NUDGED, OUT_OF_ORDER, STATUSES, STORIES, TASKS, Story
 from cli.wording import WORDS
 
@@ -47,6 +47,7 @@ def of_evidence(seen: Evidence) -> list[Proof]:
         *_doors(seen),
         _tasks(seen),
         _control(seen),
+        *_trail(seen.trail),
     ]
 
 
@@ -164,6 +165,23 @@ def _control(seen: Evidence) -> Proof:
     )
     statuses = " ".join(f"{n} x {status}" for status, n in sorted(Counter(seen.control.values()).items()))
     return Proof("Flower's control calls", f"{len(CONTROL_CALLS)} x {FORBIDDEN}", statuses, off)
+
+
+def _trail(trail: Trail) -> Iterator[Proof]:
+    """A verifier that calls nobody finds the whole trail good, and names the line in which a byte was flipped."""
+    whole, flipped = trail.verified or Verified(-1), trail.flipped or Verified(-1)
+    must = f"good, {trail.recorded} events" if trail.recorded else "sealed, and good"
+    said = f"good, {whole.events} events" if whole.code == 0 else whole.found or "never sealed"
+    off = () if said == must else (f"the trail was {said}, not {must}: {_first_line(whole)}",)
+    yield Proof("trail verified offline", must, said, off)
+    must = f"edited: line {trail.line}"
+    said = "good" if flipped.code == 0 else flipped.found or "never tried"
+    off = () if said == must and flipped.code == 1 else (f"a byte flipped in line {trail.line} was found {said}",)
+    yield Proof("one byte of it flipped", must, said, off)
+
+
+def _first_line(verified: Verified) -> str:
+    return verified.said.partition("\n")[0] or "nothing was verified"
 
 
 def _differences(

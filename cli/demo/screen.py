@@ -51,7 +51,7 @@ def show(console: Console, outcome: Outcome) -> None:
     for proof in outcome.proofs:
         _add(table, proof)
     say = partial(console.print, highlight=False, no_wrap=True, overflow="ellipsis")
-    say(f"[bold]Lockbox demo[/], tenant {outcome.tenant}, {outcome.seconds:.0f} s all in\n")
+    say(f"[bold]Lockbox demo[/], tenant {outcome.tenant}, {outcome.seconds:.0f} s all in")
     say(table)
     for line in outcome.off[:MOST_OFF]:
         say(f"[red]✗[/] {escape(line)}")
@@ -102,6 +102,9 @@ def _asked(seen: Evidence) -> list[str]:
             lines.append(f"  {story.number} {sent} {answered} {probe.status}")
     lines += ["", "Tasks in Flower", *(f"  {name} {times}" for name, times in sorted(seen.tasks.items()))]
     lines += ["", "Control calls to Flower", *(f"  {call} {status}" for call, status in seen.control.items())]
+    lines += ["", "Verifying the trail, as it is and with a byte flipped"]
+    for verified in (seen.trail.verified, seen.trail.flipped):
+        lines += [f"  {line}" for line in (verified.said if verified else "never").splitlines()]
     return lines
 
 

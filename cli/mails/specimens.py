@@ -9,7 +9,17 @@ from uuid import UUID
 from lockbox.notices import letters, memos
 from lockbox.notices.audience import COPIED, RECEIPT
 from lockbox.notices.letters import SUBJECTS, Earlier, Letter, Wording
-from lockbox.notices.memos import ADDRESS_CODE, DEPUTY_BEGINS, INVITATION, SIGN_IN_CODE, TITLES, Memo, Waiting
+from lockbox.notices.memos import (
+    ADDRESS_CODE,
+    CHECKPOINT,
+    DEPUTY_BEGINS,
+    DIGEST,
+    INVITATION,
+    SIGN_IN_CODE,
+    TITLES,
+    Memo,
+    Waiting,
+)
 from lockbox.notices.reach import in_vain
 from lockbox.notices.senders.protocol import Mail
 from lockbox.people.roles import Mode
@@ -24,6 +34,13 @@ EVENT = UUID("0197f3a0-a0a0-7a0a-8a0a-0a0a0a0a0a0b")
 MINUTE = timedelta(minutes=1)
 COPY: Mapping[str, Any] = {"is_copy": True, "recipient_id": None}
 IN_VAIN = in_vain("pending", 3)
+SIGNED = {
+    "events": "1204",
+    "checkpoint": "lockbox.example/audit/0197f3a0\n1204\nQmFzZTY0IG9mIHRoaXJ0eS10d28gYnl0ZXMgLi4uLg==\n"
+    "time 2026-11-25T10:00:00Z\n\n\N{EM DASH} lockbox.example c2lnbmF0dXJlIG9mIGVpZ2h0eSBieXRlcyBvciBzbw==\n",
+    "key": "lockbox.example+1a2b3c4d+AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=",
+    "fingerprint": "1a2b3c4d 5e6f7a8b 9c0d1e2f 3a4b5c6d 7e8f9a0b 1c2d3e4f 5a6b7c8d 9e0f1a2b",
+}
 
 
 @dataclass(frozen=True)
@@ -232,12 +249,16 @@ def _memo(template: str, hand: Hand) -> Memo:
 def _changes(template: str, hand: Hand) -> dict[str, str]:
     if template.startswith("address_"):
         return {"prompts": "told \u2192 not told"} if template == "address_changed" else {}
+    if template in {CHECKPOINT, DIGEST}:
+        return SIGNED
     if template.startswith("watcher_"):
         return {"copied on": "none \u2192 all services"}
     return {"quorum": "1 \u2192 2", "rules.1.name": f'none \u2192 "{hand.words}"'}
 
 
 def _named(template: str, hand: Hand) -> dict[str, str]:
+    if template in {CHECKPOINT, DIGEST}:
+        return {}
     if template.startswith("address_"):
         return {"mailbox": f"{'a' * 240}@contoso.example" if hand is LONG else "desk@contoso.example"}
     if template.startswith("watcher_"):

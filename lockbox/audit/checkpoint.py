@@ -23,6 +23,14 @@ class BadNote(Exception):  # noqa: N818 - it names what was found
     """It is no checkpoint, or nobody who is trusted has signed it."""
 
 
+class UnknownKey(BadNote):
+    """No key that is trusted has signed it."""
+
+
+class WrongSignature(BadNote):
+    """It bears the name of a trusted key, which has not signed this."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """What a log says of itself: that it has so many events with this root. `at` is UTC, as events have it."""
@@ -130,7 +138,7 @@ def verify(note: str, keys: Mapping[bytes, VerifierKey]) -> tuple[Checkpoint, Ve
         keys: those that are trusted, by their four-byte ids.
 
     Raises:
-        BadNote: it is no checkpoint, no trusted key has signed it, or a trusted key's signature is wrong.
+        UnknownKey, WrongSignature, BadNote: as named; BadNote where it is no checkpoint.
     """
     checkpoint = read(note)
     said, signatures = _parted(note)
@@ -142,11 +150,11 @@ def verify(note: str, keys: Mapping[bytes, VerifierKey]) -> tuple[Checkpoint, Ve
         try:
             Ed25519PublicKey.from_public_bytes(key.public).verify(signature, said.encode())
         except InvalidSignature:
-            raise BadNote(f"the signature by {name}+{id_.hex()} is wrong") from None
+            raise WrongSignature(f"the signature by {name}+{id_.hex()} is wrong") from None
         signers.append(key)
     if not signers:
         names = ", ".join(f"{name}+{id_.hex()}" for name, id_, _ in signatures) or "nobody"
-        raise BadNote(f"signed by {names}, which is no key that you trust")
+        raise UnknownKey(f"signed by {names}, which is no key that you trust")
     return checkpoint, signers[0]
 
 

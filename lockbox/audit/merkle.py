@@ -36,15 +36,21 @@ class Growing:
         self.size = size
         self._peaks = list(peaks)
 
-    def add(self, leaf: bytes) -> None:
-        """Append the hash of one more leaf."""
-        self._peaks.append(leaf)
-        full = self.size
+    def add(self, hashed: bytes, level: int = 0) -> None:
+        """Append the hash of one more leaf, or of a complete subtree of 2^level leaves.
+
+        Raises:
+            ValueError: no complete subtree of that level begins here.
+        """
+        if self.size & (1 << level) - 1:
+            raise ValueError(f"no complete subtree of 2^{level} leaves begins at {self.size}")
+        self._peaks.append(hashed)
+        full = self.size >> level
         while full & 1:
             right = self._peaks.pop()
             self._peaks[-1] = node_hash(self._peaks[-1], right)
             full >>= 1
-        self.size += 1
+        self.size += 1 << level
 
     @property
     def root(self) -> bytes:

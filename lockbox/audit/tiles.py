@@ -30,8 +30,8 @@ def subtree(tiles: Mapping[Place, bytes], level: int, number: int) -> bytes:
     """
     within = level % WIDTH_BITS
     hashes = tiles[of_subtree(level, number)]
-    first = (number << within) % WIDTH
-    return root_of(split(hashes)[first : first + (1 << within)])
+    first = (number << within) % WIDTH * HASH_BYTES
+    return root_of(split(hashes[first : first + (HASH_BYTES << within)]))
 
 
 def split(hashes: bytes) -> list[bytes]:

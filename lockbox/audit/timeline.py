@@ -15,7 +15,7 @@ SELECT e.seq, e.at, e.action, e.actor_id, e.actor_role, e.from_state, e.to_state
     (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'user_agent') AS user_agent,
     (SELECT jsonb_object_agg(d.field, d.value) FROM event_details d
         WHERE d.event_id = e.id AND starts_with(d.field, 'principal_')) AS principals,
-    e.body
+    CASE WHEN e.action = 'notice_dead' THEN convert_from(e.body, 'UTF8')::jsonb ->> 'template' END AS template, e.body
 FROM events e WHERE e.request_id = :request_id AND e.action NOT IN ('activity', 'notices_sent')
 ORDER BY e.at, e.seq NULLS LAST, e.id
 """)

@@ -31,11 +31,11 @@ WHERE m.tenant_id IS NULL AND m.role = 'operator' AND p.disabled_at IS NULL
 
 TELL = """
 told AS (
-    INSERT INTO notices (id, tenant_id, event_id, person_id, address_id, endpoint_id, about_id, channel, template,
-        run_at, until_at, attempts)
-    SELECT n.id, CAST(:t_tenant_id AS uuid), CAST(:t_event_id AS uuid), n.person_id, n.address_id, n.endpoint_id,
-        n.about_id, CASE WHEN n.endpoint_id IS NULL THEN 'mail' ELSE 'webhook' END, :t_template, :t_run_at,
-        :t_until_at, 0
+    INSERT INTO notices (id, tenant_id, event_id, checkpoint_id, person_id, address_id, endpoint_id, about_id,
+        channel, template, run_at, until_at, attempts)
+    SELECT n.id, CAST(:t_tenant_id AS uuid), CAST(:t_event_id AS uuid), CAST(:t_checkpoint_id AS uuid), n.person_id,
+        n.address_id, n.endpoint_id, n.about_id,
+        CASE WHEN n.endpoint_id IS NULL THEN 'mail' ELSE 'webhook' END, :t_template, :t_run_at, :t_until_at, 0
     FROM unnest(CAST(:n_id AS uuid[]), CAST(:n_person_id AS uuid[]), CAST(:n_address_id AS uuid[]),
         CAST(:n_endpoint_id AS uuid[]), CAST(:n_about_id AS uuid[]))
         AS n (id, person_id, address_id, endpoint_id, about_id)
@@ -63,6 +63,7 @@ class Occasion:
     event_id: UUID | None
     at: datetime
     until: datetime
+    checkpoint_id: UUID | None = None
 
 
 def record(session: Session, *happenings: Happening) -> None:
@@ -89,7 +90,7 @@ def try_out(session: Session, happening: Happening, endpoint_id: UUID) -> UUID:
     occasion = Occasion(
         str(happening.action), happening.tenant_id, happening.id, happening.at, happening.at + TEST_MATTERS_FOR
     )
-    return _promise(session, [Recipient(endpoint_id=endpoint_id)], occasion)[0]
+    return promise(session, [Recipient(endpoint_id=endpoint_id)], occasion)[0]
 
 
 def tell_operators(session: Session, happening: Happening) -> None:
@@ -127,7 +128,7 @@ def write_to(
         at: when to send it.
         until: when it stops mattering.
     """
-    _promise(session, [Recipient(about_id=about_id)], Occasion(template, tenant_id, event_id, at, until))
+    promise(session, [Recipient(about_id=about_id)], Occasion(template, tenant_id, event_id, at, until))
 
 
 def _tell(
@@ -137,10 +138,11 @@ def _tell(
     told += [Recipient(person, box.id) for person in sorted(people) for box in known.mailboxes.get(person, ())]
     told += [Recipient(endpoint_id=endpoint) for endpoint in endpoints]
     at, until = happening.at, happening.at + MATTERS_FOR
-    _promise(session, told, Occasion(str(happening.action), happening.tenant_id, happening.id, at, until))
+    promise(session, told, Occasion(str(happening.action), happening.tenant_id, happening.id, at, until))
 
 
-def _promise(session: Session, told: Sequence[Recipient], occasion: Occasion) -> list[UUID]:
+def promise(session: Session, told: Sequence[Recipient], occasion: Occasion) -> list[UUID]:
+    """Promise a notice to each of these, and return their ids."""
     if not told:
         return []
     ids = [new_id() for _ in told]
@@ -149,6 +151,7 @@ def _promise(session: Session, told: Sequence[Recipient], occasion: Occasion) ->
         {
             "t_tenant_id": occasion.tenant_id,
             "t_event_id": occasion.event_id,
+            "t_checkpoint_id": occasion.checkpoint_id,
             "t_template": occasion.template,
             "t_run_at": occasion.at,
             "t_until_at": occasion.until,

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from lockbox.people.roles import Mode, Role
+from lockbox.people.roles import Mode, Role, Side
 
 OUTCOME_MATTERS_FOR = timedelta(hours=24)
 
@@ -125,6 +125,16 @@ def receipted(action: str, role: str) -> frozenset[Hearer]:
     if action not in DECISIONS:
         return frozenset()
     return frozenset({Hearer.DECIDER, Hearer.ADMINS}) if role in CUSTOMERS else frozenset({Hearer.DECIDER})
+
+
+def knows_of(side: Side, to_state: str | None, template: str | None) -> bool:
+    """Whether a side knows of what happened beside a request's moves, and of notices with this template.
+
+    What goes on inside the vendor before the customer is asked stays there; whom a tenant has copied is its own.
+    """
+    if side is Side.CUSTOMER:
+        return to_state != "reviewing" and template not in ASKING["reviewing"]
+    return template != COPIED
 
 
 def matters_until(template: str, at: datetime, deadline_at: datetime) -> datetime:

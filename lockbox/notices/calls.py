@@ -69,7 +69,7 @@ def targets(session: Session, ids: Sequence[UUID]) -> Mapping[UUID, Target]:
 
 def event_type(template: str, of_request: str | None) -> str:
     """Return the type by which a receiver knows what a call is about; that of a request's event is known before."""
-    return TEST_TYPE if template == TEST else of_request or f"tenant.{template}"
+    return TEST_TYPE if template == TEST else of_request or memos.type_of(template)
 
 
 def of_letter(letter: Letter, target: Target, *, public_url: str, services: Mapping[str, str]) -> bytes:
@@ -138,7 +138,7 @@ def _slack_of(letter: Letter, justification: str | None, public_url: str, servic
         lines.append(f"{DEADLINES[letter.template]} {clock_time(letter.deadline_at)}")
     if justification is not None:
         lines.append(f"Why: {_plain(' '.join(justification.split()))}"[:MOST_WORDS])
-    lines.append(f"Request {letter.request_id}")
+    lines.append(f"As of {clock_time(letter.at)}. Request {letter.request_id}")
     return _message(said, "\n".join(lines), portal_address(public_url, letter.request_id), "Open the request")
 
 

@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlmodel import Session
 
+from lockbox.audit.checkpoint import VerifierKey
 from lockbox.audit.events import CLOCK
 from lockbox.database import Database
 from lockbox.notices.letters import Wording
@@ -50,7 +51,9 @@ SELECT n.id, n.request_id, n.channel, n.template, n.until_at, n.attempts, n.abou
         WHEN f.id IS NOT NULL THEN f.is_settled OR f.expires_at <= clock_timestamp()
         WHEN g.id IS NOT NULL THEN g.ended_at IS NOT NULL OR g.ends_at <= clock_timestamp()
         ELSE n.about_id IS NOT NULL END AS is_settled,
-    (SELECT jsonb_object_agg(d.field, d.value) FROM event_details d WHERE d.event_id = e.id) AS details
+    (SELECT jsonb_object_agg(d.field, d.value) FROM event_details d WHERE d.event_id = e.id) AS details,
+    c.note, c.size, c.at AS noted_at, (SELECT k.key FROM audit_keys k WHERE k.purpose = 'log'
+        ORDER BY k.first_used_at DESC LIMIT 1) AS audit_key
 FROM notices n
 LEFT JOIN events e ON e.id = n.event_id LEFT JOIN tenants t ON t.id = n.tenant_id
 LEFT JOIN people p ON p.id = n.person_id LEFT JOIN endpoints h ON h.id = n.endpoint_id
@@ -64,6 +67,7 @@ LEFT JOIN (SELECT b.id, b.email, b.expires_at, b.confirmed_at IS NOT NULL OR b.r
         o.name, o.time_zone, o.disabled_at
     FROM addresses b JOIN people o ON o.id = b.person_id) f ON f.id = n.about_id AND n.template = 'address_code'
 LEFT JOIN addresses x ON x.id = n.address_id
+LEFT JOIN checkpoints c ON c.id = n.checkpoint_id
 LEFT JOIN people w ON lower(w.email) = lower(s.email)
 LEFT JOIN LATERAL (SELECT max(v.takes_effect_at) AS takes_effect_at FROM invitations v
     WHERE v.tenant_id = n.tenant_id AND v.is_recovery AND v.created_at = e.at) r ON n.template = 'recovery_proposed'
@@ -95,12 +99,13 @@ def prepared(database: Database, row: Row[Any], at: datetime, vault: Vault, word
     says which requests a mail may link to.
     """
     role, changes = facts_of(row.body)
+    changes = changes or _of_checkpoint(row)
     details = row.details or ({"principal": row.principal} if row.principal else {})
     secret, until = _secret(database, row, at, vault)
     return Memo(
         notice_id=row.id,
         template=row.template,
-        at=row.at or at,
+        at=row.at or row.noted_at or at,
         until=until or row.bound_at,
         tenant=row.tenant,
         tenant_id=row.tenant_id,
@@ -116,6 +121,19 @@ def prepared(database: Database, row: Row[Any], at: datetime, vault: Vault, word
         secret=secret,
         waiting=_waiting(database, row, wordings) if row.template == DEPUTY_BEGINS else (),
     )
+
+
+def _of_checkpoint(row: Row[Any]) -> dict[str, str]:
+    """Return what is told of a checkpoint; by an invitation the key, so that it is known from the first."""
+    if row.note:
+        return {"events": str(row.size), "checkpoint": row.note, **_key(row)}
+    return _key(row) if row.template == INVITATION else {}
+
+
+def _key(row: Row[Any]) -> dict[str, str]:
+    if row.audit_key is None:
+        return {}
+    return {"key": row.audit_key, "fingerprint": VerifierKey.read(row.audit_key).fingerprint}
 
 
 def long_code() -> str:

@@ -17,6 +17,9 @@ INVITATION = "invitation"
 SIGN_IN_CODE = "sign_in_code"
 DEPUTY_BEGINS = "deputy_begins"
 ADDRESS_CODE = "address_code"
+CHECKPOINT = "checkpoint"
+CHECKPOINT_TYPE = "audit.checkpoint"
+DIGEST = "audit_digest"
 NOBODY_TOLD = "nobody_told"
 REVIEW_UNREACHED = "review_unreached"
 TITLES = {
@@ -53,6 +56,8 @@ TITLES = {
     "person_disabled": "Somebody at {tenant} was shut out",
     NOBODY_TOLD: "Requests timed out, and nobody could be told of them",
     REVIEW_UNREACHED: "Requests wait for review, and no manager could be reached",
+    CHECKPOINT: "The trail of {tenant} has a new checkpoint",
+    DIGEST: "The trail of {tenant}: keep this checkpoint",
     DEPUTY_BEGINS: "You stand in for an approver of {tenant} from now on",
     INVITATION: "You are invited to {tenant}",
     SIGN_IN_CODE: "Your code to sign in",
@@ -62,10 +67,10 @@ PERSONAL = frozenset(
     {
         *(DEPUTY_BEGINS, INVITATION, SIGN_IN_CODE, ADDRESS_CODE),
         *("address_added", "address_confirmed", "address_changed", "address_removed"),
-        *("person_disabled", NOBODY_TOLD, REVIEW_UNREACHED),
+        *("person_disabled", NOBODY_TOLD, REVIEW_UNREACHED, CHECKPOINT, DIGEST),
     }
 )
-"""What is told to people alone, and to no endpoint of a tenant."""
+"""What is told to people alone, or to an endpoint under a type of its own."""
 LABELS = {
     "member": "Who",
     "principal": "For",
@@ -146,7 +151,7 @@ def mail(memo: Memo, *, public_url: str, sender: str) -> Mail:
     }
     return Mail(
         message_id=f"<{memo.notice_id}@{domain}>",
-        thread_id=f"<{memo.event_id or memo.about_id}@{domain}>",
+        thread_id=f"<{memo.event_id or memo.about_id or memo.notice_id}@{domain}>",
         to_name=one_line(memo.recipient_name),
         to_address=memo.recipient_address,
         subject=title[:LONGEST_SUBJECT],
@@ -160,12 +165,17 @@ def payload(memo: Memo) -> bytes:
     return json.dumps(
         {
             "id": str(memo.notice_id),
-            "type": f"tenant.{memo.template}",
+            "type": type_of(memo.template),
             "timestamp": instant(memo.at),
             "data": {"tenant": memo.tenant, "tenant_id": str(memo.tenant_id), "changes": dict(memo.changes)},
         },
         separators=(",", ":"),
     ).encode()
+
+
+def type_of(template: str) -> str:
+    """Return the type by which a receiver knows what a call is about."""
+    return CHECKPOINT_TYPE if template == CHECKPOINT else f"tenant.{template}"
 
 
 def _said_of(one: Waiting, zone: str, public_url: str) -> dict[str, str | None]:

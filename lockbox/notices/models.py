@@ -51,6 +51,7 @@ class Notice(SQLModel, table=True):
     address_id: UUID | None = None
     watcher_id: UUID | None = None
     endpoint_id: UUID | None = None
+    checkpoint_id: UUID | None = Field(default=None, foreign_key="checkpoints.id")
     channel: Channel = Field(sa_type=words(Channel))
     template: str = Field(max_length=24)
     run_at: datetime = Field(sa_type=Instant)

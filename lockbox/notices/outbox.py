@@ -31,15 +31,21 @@ from lockbox.schedule import NOTICES, Promise
 
 KIND = NOTICES.kinds[0]
 
-# A look-up by index for each request: joined the other way, a batch would read whole tables.
+# A look-up by index for each request: joined the other way, a batch would read whole tables. Whose time as a deputy
+# began while a request waited has a mail that lists it.
 HEARD = text("""
 SELECT r.id AS request_id, h.person_id
 FROM unnest(CAST(:ids AS uuid[])) AS i (id) JOIN requests r ON r.id = i.id
 CROSS JOIN LATERAL (
     SELECT n.person_id FROM notices n
-    WHERE n.request_id = r.id AND n.template IN ('pending', 'active') AND n.person_id IS NOT NULL
+    WHERE n.request_id = r.id AND n.template IN ('pending', 'answer_reminder', 'active')
+        AND n.person_id IS NOT NULL
     UNION
     SELECT d.person_id FROM decisions d WHERE d.request_id = r.id AND d.verdict <> 'endorse'
+    UNION
+    SELECT g.deputy_id FROM delegations g WHERE g.tenant_id = r.tenant_id
+        AND greatest(g.starts_at, g.created_at) BETWEEN r.asked_at AND coalesce(r.opened_at, clock_timestamp())
+        AND (g.ended_at IS NULL OR g.ended_at > g.starts_at)
 ) h
 WHERE EXISTS (SELECT FROM memberships m WHERE m.person_id = h.person_id AND m.tenant_id = r.tenant_id)
 """)

@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlmodel import Session
 
+from lockbox.notices.audience import knows_of
 from lockbox.people.roles import Side
 
 COUNT = text("""
@@ -85,7 +86,8 @@ def of_request(session: Session, request_id: UUID, side: Side) -> Progress:
     """Return the notices of a request for a reader who is on that side and may know of the request."""
     rows = session.connection().execute(READ, {"request_id": request_id}).all()
     own = [_told(row) for row in rows if _side(row, side) is side]
-    return Progress(own, Counter(row.outcome for row in rows if _side(row, side) is not side))
+    other = [row for row in rows if _side(row, side) is not side and knows_of(side, None, row.template)]
+    return Progress(own, Counter(row.outcome for row in other))
 
 
 def _side(row: Row[Any], reader: Side) -> Side:

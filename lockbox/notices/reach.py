@@ -12,7 +12,8 @@ from lockbox.notices.audience import ASKING
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 WHOM = {"reviewing": "manager", "pending": "approver"}
 
-# A person with several notices is one person, reached by any of them; whoever has answered was reached somehow.
+# A person with several notices is one person, reached by any of them; whoever has answered was reached somehow. Who
+# has left since cannot answer any more: they are nobody's hope.
 OF_REQUESTS = text("""
 WITH q AS (
     SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:stages AS text[])) AS q (id, stage)
@@ -26,9 +27,10 @@ WITH q AS (
     SELECT q.id, d.person_id, 'sent' FROM q JOIN decisions d ON d.request_id = q.id
         AND d.verdict = CASE q.stage WHEN 'pending' THEN 'approve' ELSE 'endorse' END
 ), people AS (
-    SELECT id, person_id, bool_or(outcome = 'sent') AS is_reached, bool_or(outcome = 'open') AS is_open,
-        bool_or(outcome = 'dead') AS is_dead
-    FROM told GROUP BY id, person_id
+    SELECT t.id, t.person_id, bool_or(t.outcome = 'sent') AND is_still_there(t.person_id, r.tenant_id, q.stage)
+        AS is_reached, bool_or(t.outcome = 'open') AS is_open, bool_or(t.outcome = 'dead') AS is_dead
+    FROM told t JOIN q ON q.id = t.id JOIN requests r ON r.id = t.id
+    GROUP BY t.id, t.person_id, r.tenant_id, q.stage
 )
 SELECT q.id, count(p.person_id) AS asked, count(*) FILTER (WHERE p.is_reached) AS reached,
     count(*) FILTER (WHERE p.is_open AND NOT p.is_reached) AS waiting,

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import IPv6Address, ip_address, ip_network
+from uuid import UUID
 
 from sqlalchemy import text
 from sqlmodel import Session
@@ -40,7 +41,7 @@ class Counted:
 
     wait: timedelta | None
 
-    def check(self) -> None:
+    def check(self, to: str = "sign in") -> None:
         """Let the attempt go on, or refuse it; outside of the transaction that counted it.
 
         Raises:
@@ -49,7 +50,7 @@ class Counted:
         if self.wait is not None:
             seconds = max(1, math.ceil(self.wait.total_seconds()))
             raise TooMany(
-                f"Too many attempts to sign in; try again in {math.ceil(seconds / 60)} minutes.", retry_after=seconds
+                f"Too many attempts to {to}; try again in {math.ceil(seconds / 60)} minutes.", retry_after=seconds
             )
 
 
@@ -60,8 +61,9 @@ def count(
     address: str | None = None,
     account: str | None = None,
     code_of: str | None = None,
+    naming: UUID | None = None,
 ) -> Counted:
-    """Count an attempt to sign in, whatever becomes of it: the caller commits before anything is judged.
+    """Count an attempt to sign in or to name an address; the caller commits before anything is judged.
 
     Args:
         session: the open transaction.
@@ -70,9 +72,10 @@ def count(
         account: the mail address that was typed to get a code, if one was.
         code_of: the mail address whose code is tried. Counted apart: whoever asks for codes of somebody else must not
             keep them from using the one that they have.
+        naming: who names an address as one to write to; what is refused tells that somebody has it.
     """
     network = _network(address) if address else None
-    keys = {"address": network, "account": account, "code": code_of}
+    keys = {"address": network, "account": account, "code": code_of, "naming": str(naming) if naming else None}
     known = {kind: value for kind, value in keys.items() if value}
     if not known:
         return Counted(None)

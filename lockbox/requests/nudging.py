@@ -103,7 +103,7 @@ def _told(
     """Return who is asked by what, and how many tiers are asked after it."""
     told: dict[Nudge, frozenset[UUID]] = {}
     tiers_asked: int = row.tiers_asked
-    if due.remind and (waited_for := _so_far(row, ruling, known) - voted):
+    if due.remind and (waited_for := _waited_for(row, ruling, known, voted)):
         told[Nudge.REMIND] = waited_for
     if due.widen > tiers_asked:
         asked = _wider(row, ruling, known, heard=_so_far(row, ruling, known) | voted, to=due.widen)
@@ -113,6 +113,14 @@ def _told(
     if due.warn:
         told[Nudge.WARN] = frozenset()
     return told, tiers_asked
+
+
+def _waited_for(row: Row[Any], ruling: Ruling, known: Directory, voted: AbstractSet[UUID]) -> frozenset[UUID]:
+    """Return whose answer is still of use: not that of a deputy of those alone who have answered themselves."""
+    seats = known.seats(row.tenant_id) if row.state == State.PENDING else {}
+    return frozenset(
+        one for one in _so_far(row, ruling, known) - voted if one not in seats or not seats[one] <= voted
+    )
 
 
 def _so_far(row: Row[Any], ruling: Ruling, known: Directory) -> frozenset[UUID]:

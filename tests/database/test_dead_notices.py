@@ -493,3 +493,21 @@ def dead_tries(scene: Scene, request: AccessRequest) -> list[outcomes.Try]:
     """Return tries of all open notices of a request that ended dead and were not recorded."""
     at = scene.row(request).created_at
     return [outcomes.Try(one, Outcome.DEAD, at, "no such mailbox") for one in notices_of(scene, request)]
+
+
+def test_whom_a_prompt_reached_and_who_has_left_since_is_no_hope_either(scene: Scene) -> None:
+    groups = {"first": group(scene.world, "abe", "amir"), "second": group(scene.world, "ann")}
+    lay_down(scene.world, tiers=[["first"], ["second"]], groups=groups)
+    request = scene.world.submit()
+    scene.refuse("amir", permanent=False)
+    scene.send()
+    with setting(scene.world.house).transaction() as session:
+        gone = {"id": scene.world.people["abe"].person_id}
+        session.connection().execute(text("DELETE FROM memberships WHERE person_id = :id"), gone)
+    scene.refuse("amir")
+    scene.house.clock.shift = timedelta(seconds=5)  # type: ignore[attr-defined]  # the shifted clock of these tests
+
+    scene.send()
+    scene.run(request)
+
+    assert scene.told(request) == ["Abe", "Amir", "Ann"]

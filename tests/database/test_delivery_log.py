@@ -13,6 +13,7 @@ from lockbox.notices.attempts import FAILS_TOO_LONG, MOST_ANSWER
 from lockbox.notices.models import Outcome
 from lockbox.notices.senders.protocol import Reply, SendFailed
 from lockbox.notices.senders.webhook import HttpHooks
+from lockbox.people.zones import clock_time
 from lockbox.requests.rules import Policy
 from tests.builders import ShiftedClock, World, unbound
 from tests.database.postbag import Postbag, address, open_notices
@@ -256,6 +257,7 @@ def test_a_justification_goes_out_only_where_that_is_asked_for(
         (button,) = actions["elements"]
         assert button["url"].endswith(f"/requests/{request.id}")
         assert "<" not in section["text"]["text"]
+        assert f"As of {clock_time(request.created_at)}" in section["text"]["text"]
         assert world.tenant.slug in body["text"]
     else:
         assert body["data"].get("justification") == (request.justification if wanted else None)

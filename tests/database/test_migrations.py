@@ -52,6 +52,7 @@ ONLY_IN_THE_MIGRATIONS = {
     "remove_index ix_delegations_tenant_id_ends_at",
     "remove_index ix_deliveries_endpoint_id_id",
     "remove_index ix_events_activity",
+    "remove_index ix_events_tenant_id_id",
     "remove_index ix_logs_digest_at",
     "remove_index ix_logs_kept_at",
     "remove_index ix_memberships_tenant_id_role",

@@ -64,6 +64,17 @@ def test_the_refusal_of_a_taken_address_is_the_same_whoever_has_it(fresh_door: D
     assert theirs not in answer.text
 
 
+def test_nobody_learns_who_has_an_account_by_naming_one_address_after_the_other(fresh_door: Door) -> None:
+    taken = address(fresh_door.house, fresh_door.world, "erin")
+
+    answers = [fresh_door.call("ann", "POST", MINE, json={"email": taken}) for _ in range(21)]
+    another = fresh_door.call("tara", "POST", MINE, json={"email": taken})
+
+    assert [answer.status_code for answer in answers] == [409] * 20 + [429]
+    assert int(answers[-1].headers["retry-after"]) > 0
+    assert another.status_code == 409
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -106,7 +117,7 @@ def test_the_log_of_notices_shows_each_address_to_the_own_side_alone(fresh_door:
         ("Watching desk", "watch@contoso.example")
     ]
     assert "contoso.example" not in other.text
-    assert other.json()["other"]["waiting"] == len(own)
+    assert other.json()["other"]["waiting"] == len([one for one in own if not one["copied"]])
 
 
 def test_a_person_adds_and_confirms_an_address_on_the_account_page(portal: Portal, worker: Database) -> None:

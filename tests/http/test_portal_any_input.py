@@ -88,7 +88,7 @@ def test_any_form_is_answered_by_a_page(shared: Portal, form: str, fields: dict[
     if who:
         browser.enter(who)
         fields |= {"csrf": browser.get("/account").form("/sign-out").fields["csrf"]}
-    path = form.replace("{id}", str(shared.world.people["ann"].person_id))
+    path = form.replace("{id}", str(shared.world.people["ann"].person_id)).replace("{slug}", shared.world.tenant.slug)
 
     is_a_page(browser.send(quote(path), fields))
 

@@ -13,6 +13,16 @@ from lockbox.requests.rules import Policy
 from tests.http.portal import HOME, SETTINGS, Browser, OpenPortal, Page, Portal, crawl
 
 NOWHERE = UUID("01a20e89-0294-736c-b49a-5a0327678385")
+SIGNED_IN = ("/account", "/tenants", "/terminal", "/proposals")
+FIELDS = {
+    "version": "1",
+    "id": str(NOWHERE),
+    "number": "0",
+    "issuer": "x",
+    "subject": "x",
+    "slug": "contoso",
+    "said": "allow",
+}
 OURS = {"origin": HOME, "sec-fetch-site": "same-origin"}
 FOREIGN = [
     {"origin": "https://evil.test", "sec-fetch-site": "cross-site"},
@@ -49,7 +59,12 @@ def pages_of(portal: Portal) -> list[tuple[str, str]]:
     for route in iter_route_contexts(portal.app.routes):
         if "pages" in (getattr(route, "tags", None) or ()):
             path = str(route.path).format(
-                request_id=NOWHERE, invitation_id=NOWHERE, action="deny", number=0, name="portal.css"
+                request_id=NOWHERE,
+                invitation_id=NOWHERE,
+                action="deny",
+                number=0,
+                slug=portal.world.tenant.slug,
+                name="portal.css",
             )
             found += [(method, path) for method in route.methods or ()]
     return found
@@ -62,8 +77,7 @@ def test_every_form_is_refused_from_elsewhere(lenient: Portal, ann: Browser) -> 
 
     for path in posts:
         for headers in FOREIGN:
-            fields = {"csrf": csrf, "version": "1", "id": str(NOWHERE), "number": "0", "issuer": "x", "subject": "x"}
-            answer = ann.send(path, lenient.filled(path, fields), headers)
+            answer = ann.send(path, lenient.filled(path, FIELDS | {"csrf": csrf}), headers)
             assert answer.status_code == 403, (path, headers)
             assert "did not come from a page of this lockbox" in answer.text
 
@@ -79,12 +93,11 @@ def test_a_form_without_its_token_changes_nothing(lenient: Portal, ann: Browser,
     theirs = other.get("/account").form("/sign-out").fields["csrf"]
     request = lenient.world.fresh()
     shown = {"csrf": theirs if token == "another" else token} if token is not None else {}
-    more = {"version": "1", "id": str(NOWHERE), "number": "0", "issuer": "x", "subject": "x"}
-    paths = [path for method, path in pages_of(lenient) if method == "POST" and path.startswith("/account")]
+    paths = [path for method, path in pages_of(lenient) if method == "POST" and path.startswith(SIGNED_IN)]
     before = lenient.count()
 
     for path in ["/sign-out", f"/requests/{request.id}/approve", f"/requests/{request.id}/deny", *paths]:
-        answer = ann.post(path, lenient.filled(path, more | shown))
+        answer = ann.post(path, lenient.filled(path, FIELDS | shown))
         # What does not exist at all is said first.
         assert answer.status in {403, 404}, path
 

@@ -100,8 +100,15 @@ def test_a_page_answers_each_role_as_the_matrix_says(everybody: Portal, route: s
         slug=everybody.world.tenant.slug,
         name="portal.css",
     )
-    fields = {"version": "1", "id": str(new_id()), "number": "0", "issuer": "x", "subject": "x", "said": "allow"}
-    fields = {"version": "1", "id": str(new_id()), "number": "0", "issuer": "x", "subject": "x", "slug": "x"}
+    fields = {
+        "version": "1",
+        "id": str(new_id()),
+        "number": "0",
+        "issuer": "x",
+        "subject": "x",
+        "slug": "x",
+        "said": "allow",
+    }
     before = everybody.count()
 
     page = browser.post(path, everybody.filled(path, fields)) if method == "POST" else browser.get(path)

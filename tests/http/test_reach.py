@@ -74,6 +74,20 @@ def test_during_a_review_it_is_about_the_vendors_managers(open_door: OpenDoor, w
     assert re.fullmatch(r"One of \w+ managers could not be reached\.", found["sentence"])
 
 
+def test_what_went_wrong_inside_the_vendor_stays_there(open_door: OpenDoor, worker: Database) -> None:
+    door = open_door(Policy())
+    request_id = door.pending()
+    deliver(door, worker, request_id, refused=["max"])
+    door.act("max", "endorse", request_id)
+
+    hers, theirs = (door.get(who, f"/v1/requests/{request_id}/events").json()["items"] for who in ("ann", "mia"))
+    counted = door.get("ann", f"/v1/requests/{request_id}/notices").json()["other"]
+
+    assert "notice_dead" in {event["action"] for event in theirs}
+    assert {event["action"] for event in hers} == {"submit", "endorse"}
+    assert counted["dead"] == 0
+
+
 def test_once_it_is_answered_nothing_is_said_of_it_any_more(door: Door, worker: Database) -> None:
     request_id = door.pending()
     deliver(door, worker, request_id, refused=["abe"])

@@ -1,5 +1,6 @@
 """Every route has an entry here: who may call it, and how. A new route without one fails."""
 
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -7,10 +8,13 @@ from fastapi.routing import iter_route_contexts
 
 from api.app import make_app, make_database
 from config.settings import Settings
+from lockbox.database import Database
 from lockbox.people.roles import Role
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.places import place_of
 from tests.http.tokens import made
+from tests.http.trails import one_event
+from tests.logs import sealed
 from tests.ruling import stand_in
 
 NOWHERE = Settings(environment="test", database_url="postgresql://nobody@localhost/x", redis_url="redis://localhost")
@@ -29,6 +33,7 @@ WITHOUT_TOKEN = {
     "GET /livez": 200,
     "GET /readyz": 200,
     "GET /openapi.json": 200,
+    "GET /.well-known/lockbox-audit-keys": 200,
     "POST /v1/terminals": 201,
     "POST /v1/terminals/state": 422,
 }
@@ -95,6 +100,12 @@ MATRIX = {
     "GET /v1/vendor/dead-notices": "403 403 403 200 403 403 403 403 403 403 403",
     "GET /v1/vendor/invitations": "403 403 403 200 403 403 403 403 403 403 403",
     "DELETE /v1/vendor/invitations/{invitation_id}": "403 403 403 204 403 403 403 403 403 403 403",
+    "GET /v1/audit": "403 403 403 403 200 403 200 403 200 404 200",
+    "GET /v1/audit/export": "403 403 403 403 200 403 200 403 200 404 200",
+    "GET /v1/audit/checkpoint": "403 403 403 403 200 403 200 403 200 404 200",
+    "GET /v1/audit/proof/inclusion": "403 403 403 403 200 403 200 403 200 404 200",
+    "GET /v1/audit/proof/consistency": "403 403 403 403 200 403 200 403 200 404 200",
+    "GET /v1/audit/report": "403 404 403 404 200 404 200 403 200 404 200",
     "GET /v1/me": "200 200 200 200 200 200 200 200 200 200 200",
     "PATCH /v1/me": "200 200 200 200 200 200 200 200 200 200 200",
     "GET /v1/me/addresses": "200 200 200 200 200 200 200 200 200 200 200",
@@ -120,11 +131,12 @@ class Anything(dict[str, object]):
 
 
 @pytest.fixture(scope="module")
-def everybody(open_door: OpenDoor) -> Door:
-    """A world with an open window, and people of other kinds."""
+def everybody(open_door: OpenDoor, worker: Database) -> Door:
+    """A world with an open window, whose trail is sealed, and people of other kinds."""
     door = open_door()
     _others(door, open_door())
     door.active()
+    sealed(worker)
     return door
 
 
@@ -198,6 +210,11 @@ def test_a_route_answers_each_role_as_the_matrix_says(everybody: Door, changing:
         "PATCH /v1/me": {"json": {"time_zone": "Europe/Berlin"}},
         "GET /v1/access": {"params": question},
     }.get(route, {})
+    if path.startswith("/v1/audit"):
+        asked: dict[str, dict[str, Any]] = {"inclusion": {"event": one_event(everybody)}, "consistency": {"from": 1}}
+        whose: dict[str, Any] = {"tenant": world.tenant.slug}
+        query = {"request": everybody.pending()} if "report" in path else whose | asked.get(path.split("/")[-1], {})
+        parts = {"params": query}
     place = place_of(door, route)
     body = {"json": place.body} if place.body else {}
     named = {"slug": world.tenant.slug, "request_id": everybody.pending(), **place.ids}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cli.demo import proofs
-from cli.demo.evidence import Evidence, Hook, Mail, Probe
+from cli.demo.evidence import Evidence, Hook, Mail, Probe, Trail, Verified
 from cli.demo.story import CONTROL_CALLS, OUT_OF_ORDER, STATUSES, STORIES, TASKS
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -64,6 +64,7 @@ def good() -> Evidence:
         same_answer=True,
         tasks=dict.fromkeys(TASKS, 1),
         control=dict.fromkeys(CONTROL_CALLS, 403),
+        trail=Trail(40, Verified(0, 40, "", "Good. 40 events"), 23, Verified(1, 0, "edited: line 23")),
     )
 
 
@@ -210,6 +211,27 @@ def leave_a_control_call_untried(seen: Evidence) -> None:
     del seen.control[CONTROL_CALLS[0]]
 
 
+def never_seal(seen: Evidence) -> None:
+    seen.trail = Trail()
+
+
+def lose_an_event_of_the_trail(seen: Evidence) -> None:
+    seen.trail = replace(seen.trail, verified=Verified(0, 39))
+
+
+def find_the_trail_edited(seen: Evidence) -> None:
+    seen.trail = replace(seen.trail, verified=Verified(1, 0, "edited: line 7"))
+
+
+def overlook_the_flipped_byte(seen: Evidence) -> None:
+    seen.trail = replace(seen.trail, flipped=Verified(0, 40))
+
+
+def name_another_line(seen: Evidence) -> None:
+    seen.trail = replace(seen.trail, flipped=Verified(1, 0, "edited: line 24"))
+
+
+TRAIL, FLIPPED = "trail verified offline", "one byte of it flipped"
 OUTSIDE, RETRIED = "served outside a window", "a webhook that failed twice"
 TAMPERINGS: list[tuple[Callable[[Evidence], None], set[str]]] = [
     (lose_a_mail, {"mails received"}),
@@ -240,6 +262,11 @@ TAMPERINGS: list[tuple[Callable[[Evidence], None], set[str]]] = [
     (serve_after_it_was_closed, {OUTSIDE}),
     (see_no_task, {"tasks seen in Flower"}),
     (let_flower_act, {"Flower's control calls"}),
+    (never_seal, {TRAIL, FLIPPED}),
+    (lose_an_event_of_the_trail, {TRAIL}),
+    (find_the_trail_edited, {TRAIL}),
+    (overlook_the_flipped_byte, {FLIPPED}),
+    (name_another_line, {FLIPPED}),
     (leave_a_control_call_untried, {"Flower's control calls"}),
 ]
 

@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0017"
-down_revision = "0015"
+revision = "0018"
+down_revision = "0017"
 
 # One row for whatever is counted together in one minute; once that is over, a worker makes an event of it.
 REFUSED = """

@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0015"
-down_revision = "0014"
+revision = "0016"
+down_revision = "0015"
 
 # The log of a tenant has the tenant's id; the vendor's own has zeros. `unproven` events are older than the seals.
 TABLES = """
@@ -52,6 +52,17 @@ CREATE TABLE audit_keys (
     purpose varchar(24) NOT NULL CONSTRAINT ck_audit_keys_purpose CHECK (purpose IN ('log', 'approval')),
     first_used_at timestamptz NOT NULL
 );
+"""
+
+# A checkpoint is told without an event of its own: else each would make a log grow that has nothing to say.
+NOTICES = """
+ALTER TABLE notices
+    ADD COLUMN checkpoint_id uuid CONSTRAINT fk_notices_checkpoint_id REFERENCES checkpoints (id),
+    DROP CONSTRAINT ck_notices_cause,
+    ADD CONSTRAINT ck_notices_cause CHECK (num_nonnulls(event_id, about_id, checkpoint_id) > 0),
+    DROP CONSTRAINT uq_notices_event_id_recipient,
+    ADD CONSTRAINT uq_notices_event_id_recipient UNIQUE NULLS NOT DISTINCT
+        (event_id, person_id, endpoint_id, about_id, address_id, watcher_id, checkpoint_id);
 """
 
 # A log grows and does nothing else: what was hashed stays, in its place.
@@ -122,5 +133,5 @@ def _secured() -> str:
 
 
 def upgrade() -> None:
-    for part in (TABLES, ONLY_GROWS, _secured(), SECURITY, BEFORE_SEALS):
+    for part in (TABLES, NOTICES, ONLY_GROWS, _secured(), SECURITY, BEFORE_SEALS):
         op.execute(part)

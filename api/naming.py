@@ -1,0 +1,34 @@
+"""Naming addresses to write to: counted, since a refusal tells that somebody has the address."""
+
+from typing import Annotated
+
+from fastapi import Depends
+
+from api.deps import House, caller
+from lockbox.database import Database
+from lockbox.people import counts
+from lockbox.people.counts import Limits
+from lockbox.people.roles import Caller
+
+MOST = 20
+LIMITS = Limits(per_account=MOST, per_address=MOST)
+
+
+def name_an_address(who: Annotated[Caller, Depends(caller)], house: House) -> None:
+    """Let somebody name twenty addresses in ten minutes, in a transaction that stands whatever becomes of it.
+
+    Raises:
+        TooMany: that was met.
+    """
+    count(house, who)
+
+
+def count(house: Database, who: Caller) -> None:
+    """Count that somebody names an address.
+
+    Raises:
+        TooMany: they have named twenty in the last ten minutes.
+    """
+    with house.transaction() as session:
+        counted = counts.count(session, LIMITS, naming=who.person_id)
+    counted.check("name an address")

@@ -1,0 +1,188 @@
+"""Routes of the trail: search it, export it, and have it proven; and the keys that it is signed with."""
+
+import base64
+import binascii
+from typing import Annotated, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query
+from fastapi.responses import StreamingResponse
+from pydantic import AwareDatetime
+
+from api.deps import Work, caller, database
+from api.routes.timeline import ERASED
+from api.schemas.audit import (
+    AuditEvent,
+    AuditKeyList,
+    AuditKeyView,
+    AuditPage,
+    CheckpointView,
+    ConsistencyView,
+    InclusionView,
+    ReportView,
+    StepView,
+    UseView,
+)
+from api.schemas.parts import Line, Named, Slug, Word, problems
+from lockbox.audit import export as exports
+from lockbox.audit import proofs
+from lockbox.audit import report as reports
+from lockbox.audit.checkpoint import VerifierKey
+from lockbox.audit.recorded import Recorded, Wanted
+from lockbox.database import Database, now
+from lockbox.people.roles import Caller
+from lockbox.refusals import Invalid
+from lockbox.tenancy import auditing
+from lockbox.tenancy.auditing import Reading
+
+router = APIRouter(prefix="/v1/audit", tags=["audit"])
+known = APIRouter(tags=["audit"])
+
+LARGEST = 2**53 - 1
+NAMES = {"ndjson": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
+
+
+def reader(who: Annotated[Caller, Depends(caller)], session: Work, tenant: Slug | None = None) -> Reading:
+    """Return the caller as a reader of a tenant's log, of the vendor's own, or of their only tenant's."""
+    return auditing.reading(session, who, tenant)
+
+
+def wanted(
+    person: UUID | None = None,
+    action: Word | None = None,
+    request: UUID | None = None,
+    service: Word | None = None,
+    after: AwareDatetime | None = None,
+    before: AwareDatetime | None = None,
+    text: Annotated[Line | None, Query(max_length=200)] = None,
+) -> Wanted:
+    """Return what is looked for."""
+    return Wanted(person, action, request, service, after, before, text)
+
+
+Who = Annotated[Reading, Depends(reader)]
+What = Annotated[Wanted, Depends(wanted)]
+House = Annotated[Database, Depends(database)]
+Size = Annotated[int, Query(ge=0, le=LARGEST)]
+
+
+@router.get("", responses=problems(404))
+def search(
+    who: Who,
+    what: What,
+    session: Work,
+    cursor: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=auditing.MOST_A_PAGE)] = 50,
+) -> AuditPage:
+    """Search the trail, the newest events first, by person, action, request, service, time and text.
+
+    Text is looked for, in any case, in comments and justifications. Each event says whether it is sealed yet.
+    """
+    before = _read_cursor(cursor) if cursor is not None else None
+    found = auditing.search(session, who, what, before=before, most=limit)
+    items = [_event(event) for event in found.events]
+    return AuditPage(items=items, next_cursor=_cursor(found.before) if found.before else None)
+
+
+@router.get("/export", response_class=StreamingResponse, responses=problems(404))
+def export(
+    who: Who,
+    what: What,
+    session: Work,
+    house: House,
+    form: Annotated[Literal["ndjson", "csv"], Query(alias="format")] = "ndjson",
+    since: Annotated[list[Size] | None, Query(max_length=auditing.MOST_SINCE)] = None,
+) -> StreamingResponse:
+    """Export what is sealed: as lines of JSON with proofs (see docs/audit-format.md), or as a table.
+
+    Without a filter the lines show that nothing is missing, too. `since` are sizes that the log had before: the
+    export then shows that it has only grown. A file that was cut off lacks its last line.
+    """
+    asked = {name: str(value) for name, value in vars(what).items() if value}
+    begun = auditing.export(session, who, what, asked, since or ())
+    made = exports.table if form == "csv" else exports.lines
+    name = f"audit-{who.log_id if who.tenant_id else 'vendor'}-{begun.log.size}.{form}"
+    headers = {"cache-control": "no-store", "content-disposition": f'attachment; filename="{name}"'}
+    return StreamingResponse(made(auditing.pages(house, who), begun), media_type=NAMES[form], headers=headers)
+
+
+@router.get("/checkpoint", responses=problems(404))
+def checkpoint(who: Who, session: Work) -> CheckpointView:
+    """Show the newest checkpoint of the log: its size and root, signed."""
+    log = auditing.head(session, who)
+    return CheckpointView(
+        log=log.id,
+        origin=log.origin,
+        generation=log.generation,
+        size=log.size,
+        root=_text(log.root),
+        at=log.noted_at,
+        unproven=log.unproven,
+        note=log.note,
+    )
+
+
+@router.get("/proof/inclusion", responses=problems(404))
+def inclusion(event: UUID, who: Who, session: Work) -> InclusionView:
+    """Prove that an event is in the log."""
+    log, number, path = auditing.inclusion(session, who, event)
+    return InclusionView(event=event, number=number, size=log.size, proof=list(map(_text, path)), note=log.note)
+
+
+@router.get("/proof/consistency", responses=problems(404))
+def consistency(
+    who: Who,
+    session: Work,
+    older: Annotated[int, Query(alias="from", ge=0, le=LARGEST)],
+    newer: Annotated[int | None, Query(alias="to", ge=0, le=LARGEST)] = None,
+) -> ConsistencyView:
+    """Prove that the log has only grown between two sizes, the newer being that of now if it is left out."""
+    log, new, path = auditing.consistency(session, who, older, newer)
+    return ConsistencyView(older=older, newer=new, proof=list(map(_text, path)), note=log.note)
+
+
+@router.get("/report", responses=problems(404))
+def report(request: UUID, who: Annotated[Caller, Depends(caller)], session: Work) -> ReportView:
+    """Report on one request: who asked, who decided, when it was open, and what was done inside."""
+    found = auditing.report(session, who, request)
+    facts = {name: getattr(found, name) for name in ReportView.model_fields if hasattr(found, name)}
+    steps = [StepView.model_validate(step, from_attributes=True) for step in found.steps]
+    uses = [UseView.model_validate(use, from_attributes=True) for use in found.uses]
+    page = reports.page(found, made_at=now(session))
+    return ReportView(**facts | {"steps": steps, "uses": uses, "page": page})
+
+
+@known.get("/.well-known/lockbox-audit-keys")
+def keys(session: Work) -> AuditKeyList:
+    """List every key that checkpoints and approvals were ever signed with here.
+
+    Whoever verifies compares the fingerprint with one that came another way: who could forge a log could forge this.
+    """
+    return AuditKeyList(items=[_key(key) for key in proofs.keys(session)])
+
+
+def _key(key: proofs.Key) -> AuditKeyView:
+    return AuditKeyView(**vars(key), fingerprint=VerifierKey.read(key.key).fingerprint)
+
+
+def _event(event: Recorded) -> AuditEvent:
+    facts = {name: value for name, value in vars(event).items() if name in AuditEvent.model_fields}
+    actor = Named(id=event.actor_id, name=event.value("name") or ERASED) if event.actor_id else None
+    personal = {name: value for name, (_, value) in event.details.items()}
+    own = {"sealed": event.number is not None, "actor": actor, "role": event.actor_role}
+    return AuditEvent(**facts, **own, said=event.said, personal=personal)
+
+
+def _text(hashed: bytes) -> str:
+    return base64.b64encode(hashed).decode()
+
+
+def _cursor(last: UUID) -> str:
+    return base64.urlsafe_b64encode(last.bytes).rstrip(b"=").decode()
+
+
+def _read_cursor(cursor: str) -> UUID:
+    try:
+        return UUID(bytes=base64.urlsafe_b64decode(cursor + "=="))
+    except (ValueError, binascii.Error):
+        raise Invalid("The cursor is not one of ours; begin again without it.", field="cursor") from None

@@ -1,0 +1,103 @@
+"""The demo's ending: the trail is exported and verified offline, once as it is and once with a byte of it flipped."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+
+from cli import stack
+from cli.demo.evidence import Trail, Verified
+from cli.stack import AUDIT_KEY, Plan
+from config.children import environment
+from lockbox.audit import keys
+from lockbox.audit.checkpoint import VerifierKey
+
+FOLDER = stack.CHECKOUT / "var" / "demo-trail"
+SEALED_SECONDS = 15
+LOOK_SECONDS = 0.3
+VERIFY_SECONDS = 60
+MOMENT = b'\\"at\\":\\"'
+TO_A_DIGIT = len("2026-01-01T00:00:0")
+MOST = 200
+
+
+def examine(admin: httpx.Client, plan: Plan) -> Trail:
+    """Export the trail of the admin's tenant once it is sealed, and let a process verify it that calls nobody."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    export, flipped, note, key = (FOLDER / name for name in ("trail.ndjson", "flipped.ndjson", "checkpoint", "key"))
+    recorded = _exported(admin, export, note)
+    if recorded is None:
+        return Trail()
+    key.write_text(f"{_public(plan).text}\n", encoding="utf-8")
+    lines = export.read_bytes().splitlines(keepends=True)
+    line = _flip(lines)
+    flipped.write_bytes(b"".join(lines))
+    return Trail(recorded, _verified(export, note, key), line, _verified(flipped, note, key))
+
+
+def _exported(admin: httpx.Client, export: Path, note: Path) -> int | None:
+    """Write the export and a checkpoint once all is sealed; return how many events there are, None if never."""
+    until = time.monotonic() + SEALED_SECONDS
+    while time.monotonic() < until:
+        before = _recorded(admin)
+        if before is not None:
+            note.write_text(_got(admin, "/v1/audit/checkpoint").json()["note"], encoding="utf-8")
+            export.write_bytes(_got(admin, "/v1/audit/export").content)
+            if _recorded(admin) == before:
+                return before
+        time.sleep(LOOK_SECONDS)
+    return None
+
+
+def _recorded(admin: httpx.Client) -> int | None:
+    """Return how many events the trail has, None while one of them is not sealed."""
+    count, cursor = 0, None
+    while True:
+        page = _got(admin, "/v1/audit", limit=MOST, **({"cursor": cursor} if cursor else {})).json()
+        if not all(event["sealed"] for event in page["items"]):
+            return None
+        count, cursor = count + len(page["items"]), page["next_cursor"]
+        if cursor is None:
+            return count or None
+
+
+def _got(admin: httpx.Client, path: str, **params: str | int) -> httpx.Response:
+    return admin.get(path, params=params).raise_for_status()
+
+
+def _public(plan: Plan) -> VerifierKey:
+    """Return the key as whoever set the stack up has it, not as the API tells it."""
+    (key,) = keys.read([plan.keys / AUDIT_KEY])
+    return VerifierKey(str(urlsplit(plan.public_url).hostname), key.public_key().public_bytes_raw())
+
+
+def _flip(lines: list[bytes]) -> int:
+    """Flip a bit of one event's time, and return in which line, counted from 1."""
+    events = [number for number, line in enumerate(lines) if MOMENT in line]
+    number = events[len(events) // 2]
+    line = bytearray(lines[number])
+    line[line.index(MOMENT) + len(MOMENT) + TO_A_DIGIT] ^= 1
+    lines[number] = bytes(line)
+    return number + 1
+
+
+def _verified(export: Path, note: Path, key: Path) -> Verified:
+    """Run the command that anybody runs who trusts neither us nor the network."""
+    words = ("audit", "verify", str(export), "--checkpoint", str(note), "--key", str(key))
+    ended = subprocess.run(  # noqa: S603 - our own command, with files of our own
+        [sys.executable, "-m", "cli", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=stack.CHECKOUT,
+        env=environment({}),
+        timeout=VERIFY_SECONDS,
+    )
+    said = ended.stdout + ended.stderr
+    good = re.match(r"Good\. (\d+) events", said)
+    found = re.search(r"^  (edited: line \d+)", said, re.MULTILINE)
+    return Verified(ended.returncode, int(good[1]) if good else 0, found[1] if found else "", said)

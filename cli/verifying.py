@@ -1,0 +1,118 @@
+"""`lockbox audit verify`: reads a file, trusts the keys on its command line, and calls nobody."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from lockbox.audit import exported
+from lockbox.audit import verify as verifier
+from lockbox.audit.checkpoint import LONGEST_NOTE, BadNote, VerifierKey
+from lockbox.audit.exported import Unreadable
+from lockbox.audit.verify import BAD, CANNOT_READ, GOOD, Verdict
+
+LONG_FILE = 4 << 20
+COLOURS = {GOOD: "bold green", BAD: "bold red", CANNOT_READ: "bold yellow"}
+WORDS = {GOOD: "Good.", BAD: "NOT AS IT WAS SEALED.", CANNOT_READ: "Not shown."}
+
+File = Annotated[Path, typer.Argument(help="the export", show_default=False)]
+Seen = Annotated[Path | None, typer.Option("--checkpoint", help="the newest you have that came another way")]
+Since = Annotated[list[Path] | None, typer.Option(help="an older checkpoint that it must extend; repeat")]
+Keys = Annotated[list[str], typer.Option("--key", help="name+id+base64, or a file of such lines; repeat")]
+
+
+def verify(file: File, key: Keys, checkpoint: Seen = None, since: Since = None) -> None:
+    """Verify an export offline.
+
+    Trusts the keys that you give and nothing else. Ends with 0 if all is good, 1 if anything is wrong, and 2 if it
+    cannot tell.
+    """
+    paper = Console(highlight=False)
+    try:
+        keys = [one for text in key for one in _keys(text)]
+        seen = [_note(path) for path in (checkpoint, *(since or ())) if path]
+        with file.open("rb") as opened:
+            verdict = verifier.verify(_followed(exported.lines_of(opened), file.stat().st_size), keys, seen)
+    except OSError as error:
+        raise _cannot(paper, f"{error.filename} cannot be read: {error.strerror}") from None
+    except (Unreadable, BadNote, UnicodeDecodeError) as error:
+        raise _cannot(paper, str(error)) from None
+    _show(paper, verdict, has_seen=bool(seen))
+    raise typer.Exit(verdict.exit_code)
+
+
+def _keys(text: str) -> Iterator[VerifierKey]:
+    """Yield the keys that a text says, or a file of that name has."""
+    path = Path(text)
+    lines = path.read_text(encoding="utf-8").split() if len(text) < LONGEST_NOTE and path.is_file() else [text]
+    for line in lines:
+        try:
+            yield VerifierKey.read(line)
+        except BadNote:
+            raise BadNote(f"{text} is no key of the form name+id+base64, and no file of such") from None
+
+
+def _note(path: Path) -> str:
+    with path.open(encoding="utf-8", newline="") as file:
+        return file.read(LONGEST_NOTE + 1)
+
+
+def _followed(lines: Iterator[bytes], size: int) -> Iterator[bytes]:
+    """Pass lines on, and show how far it is where that takes a while."""
+    columns = (TextColumn("Verifying"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=size < LONG_FILE) as progress:
+        task = progress.add_task("", total=size)
+        for line in lines:
+            progress.advance(task, len(line))
+            yield line
+
+
+def _cannot(paper: Console, why: str) -> typer.Exit:
+    paper.print(Text.assemble(("Cannot read it. ", COLOURS[CANNOT_READ]), _plain(why)), soft_wrap=True)
+    return typer.Exit(CANNOT_READ)
+
+
+def _show(paper: Console, verdict: Verdict, *, has_seen: bool) -> None:
+    code = verdict.exit_code
+    paper.print(Text.assemble((WORDS[code], COLOURS[code]), _plain(f" {_whole(verdict)}")), soft_wrap=True)
+    for finding in verdict.findings.first:
+        place = f"{finding.place}: " if finding.place else ""
+        said = Text.assemble((f"  {finding.kind}: ", COLOURS[code]), _plain(place + finding.message))
+        paper.print(said, soft_wrap=True)
+    if verdict.findings.count > len(verdict.findings.first):
+        paper.print(f"  and {verdict.findings.count - len(verdict.findings.first)} more", soft_wrap=True)
+    for line in _remarks(verdict, has_seen=has_seen):
+        paper.print(Text(_plain(f"  {line}")), soft_wrap=True)
+
+
+def _plain(said: str) -> str:
+    """Return a line without marks that a terminal would obey: what stands in a file is somebody else's."""
+    return "".join(mark if mark.isprintable() else "?" for mark in said)
+
+
+def _whole(verdict: Verdict) -> str:
+    kind = "whole" if verdict.header.whole else "filtered"
+    return f"{verdict.events} events, a {kind} export of {verdict.header.origin} at size {verdict.header.size}"
+
+
+def _remarks(verdict: Verdict, *, has_seen: bool) -> Iterator[str]:
+    if verdict.signer:
+        yield f"signed by {verdict.signer.name}+{verdict.signer.id.hex()} at {verdict.at}"
+    for size in sorted(set(verdict.seen)):
+        yield f"it extends the checkpoint that you gave, of {size} events"
+    if not has_seen:
+        yield "no --checkpoint was given: whether the log was cut back or told another way is not shown"
+    if not verdict.header.whole:
+        yield "it was filtered: each event is proven, that no other belongs to it is not"
+    if verdict.withheld:
+        yield f"{verdict.withheld} events are there and not for whoever exported it"
+    for start, end in verdict.removed:
+        yield f"the events {start} to {end - 1} were removed by retention"
+    if verdict.left_out:
+        yield f"{verdict.left_out} personal details were erased or are not for whoever exported it"
+    if verdict.header.unproven:
+        yield f"the first {verdict.header.unproven} events are older than the seals"

@@ -1,0 +1,251 @@
+"""Exports of a log, as docs/audit-format.md has them and as a table: page by page, never held as a whole."""
+
+import base64
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from sqlalchemy import text
+from sqlmodel import Session
+
+from lockbox.audit import proofs, recorded
+from lockbox.audit.bodies import TRAIL_REMOVED
+from lockbox.audit.exported import FORMAT, parts
+from lockbox.audit.proofs import Head
+from lockbox.audit.recorded import Recorded, Sight, Wanted
+from lockbox.audit.tiles import WIDTH
+
+TILES_A_PAGE = 4
+NUMBERS_A_PAGE = 2_048
+COLUMNS = (
+    *("Date", "IP address", "User", "Activity", "Item", "ApprovalDecision"),
+    *("Role", "Request", "Event", "Number"),
+)
+DECISIONS = {"approve": "Approved", "deny": "Denied", "revoke": "Revoked", "time_out": "Timed out"}
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+HERE, WITHHELD, REMOVED_BY_RETENTION, MISSING = "here", "withheld", "removed", "missing"
+
+Pages = Callable[[], AbstractContextManager[Session]]
+"""Opens a transaction of its own for each page, in which the reader is judged anew."""
+
+STANDING = text("SELECT standing_in_log(:log_id, :start, :end)")
+REMOVED = text("""
+SELECT e.body FROM events e JOIN seals s ON s.event_id = e.id
+WHERE s.log_id = :log_id AND s.number < :size AND e.action = :action AND e.request_id IS NULL ORDER BY s.number
+""")
+
+
+@dataclass(frozen=True)
+class Export:
+    """What is exported: a log as it was when the export began, what is wanted of it, and who reads it."""
+
+    log: Head
+    sight: Sight
+    wanted: Wanted
+    asked: Mapping[str, Any]
+    consistency: Mapping[int, Sequence[bytes]]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing was filtered out: then the file shows that nothing is missing, too."""
+        return self.wanted.is_all
+
+    @property
+    def first_line(self) -> bytes:
+        """The line that says what it is."""
+        log = self.log
+        proofs = [{"from": size, "proof": _texts(path)} for size, path in self.consistency.items()]
+        return _line(
+            export=FORMAT,
+            origin=log.origin,
+            log=str(log.id),
+            generation=log.generation,
+            size=log.size,
+            checkpoint=log.note,
+            unproven=log.unproven,
+            whole=self.is_whole,
+            asked=dict(self.asked),
+            consistency=proofs,
+        )
+
+
+def lines(pages: Pages, export: Export) -> Iterator[bytes]:
+    """Yield the lines of an export, each with its line break."""
+    yield export.first_line
+    events = 0
+    for page in _whole(pages, export) if export.is_whole else _filtered(pages, export):
+        for is_event, line in page:
+            events += is_event
+            yield line
+    yield _line(end={"events": events})
+
+
+def table(pages: Pages, export: Export) -> Iterator[bytes]:
+    """Yield the rows of an export as CSV, with the columns that auditors know; cells are harmless to spreadsheets."""
+    yield _row(COLUMNS)
+    for start in range(0, export.log.size, NUMBERS_A_PAGE):
+        with pages() as session:
+            events = _span(session, export, start, start + NUMBERS_A_PAGE)
+        for event in events:
+            yield _row(_cells(event))
+
+
+def _span(session: Session, export: Export, start: int, end: int) -> list[Recorded]:
+    log = export.log
+    end = min(end, log.size)
+    return recorded.span(session, log.id, log.tenant_id, export.sight, export.wanted, start=start, end=end)
+
+
+def _filtered(pages: Pages, export: Export) -> Iterator[list[tuple[bool, bytes]]]:
+    for start in range(0, export.log.size, NUMBERS_A_PAGE):
+        with pages() as session:
+            events = _span(session, export, start, start + NUMBERS_A_PAGE)
+            paths = proofs.inclusion(session, export.log, (_number(event) for event in events))
+        yield [(True, _event(event, proof=_texts(paths[_number(event)]))) for event in events]
+
+
+def _whole(pages: Pages, export: Export) -> Iterator[list[tuple[bool, bytes]]]:
+    size = export.log.size
+    with pages() as session:
+        removed = _removed(session, export.log)
+    at = 0
+    while at < size:
+        gone = _whole_tiles(removed, at)
+        if gone:
+            with pages() as session:
+                yield [(False, _without(session, export.log, at, gone))]
+            at = gone
+            continue
+        end = min([size, at + TILES_A_PAGE * WIDTH, *(start for start in _beginnings(removed) if start > at)])
+        yield _tiles(pages, export, removed, (at, end))
+        at = end
+
+
+def _removed(session: Session, log: Head) -> list[tuple[int, int]]:
+    """Return the ranges of numbers that retention has removed, as the log itself says."""
+    values = {"log_id": log.id, "size": log.size, "action": TRAIL_REMOVED}
+    said = [json.loads(bytes(body)) for body in session.connection().execute(REMOVED, values).scalars()]
+    joined: list[tuple[int, int]] = []
+    for start, end in sorted((one["removed_from"], min(one["removed_to"], log.size)) for one in said):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def _beginnings(removed: Iterable[tuple[int, int]]) -> Iterator[int]:
+    """Yield where whole tiles begin of which nothing is left."""
+    for start, end in removed:
+        first = (start + WIDTH - 1) // WIDTH * WIDTH
+        if end - first >= WIDTH:
+            yield first
+
+
+def _whole_tiles(removed: Iterable[tuple[int, int]], at: int) -> int:
+    """Return up to where whole tiles were removed from a number on; 0 where something is left."""
+    return next((end // WIDTH * WIDTH for start, end in removed if start <= at <= end - WIDTH), 0)
+
+
+def _without(session: Session, log: Head, start: int, end: int) -> bytes:
+    places = list(parts(start, end))
+    hashes = proofs.proven(session, log.id, lambda subtree: [subtree(*place) for place in places])
+    return _line(removed={"from": start, "to": end, "hashes": _texts(hashes)})
+
+
+def _tiles(
+    pages: Pages, export: Export, removed: Sequence[tuple[int, int]], within: tuple[int, int]
+) -> list[tuple[bool, bytes]]:
+    start, end = within
+    numbers = range(start // WIDTH, (end + WIDTH - 1) // WIDTH)
+    with pages() as session:
+        events = {event.number: event for event in _span(session, export, start, end)}
+        hidden = _hidden(session, export.log, events, within)
+        tiled = proofs.tiled(session, export.log, numbers)
+    found = []
+    for tile in numbers:
+        leaves, path = tiled[tile]
+        found.append((False, _line(tile=tile, leaves=_texts(leaves), proof=_texts(path))))
+        run = range(tile * WIDTH, tile * WIDTH + len(leaves))
+        for why, group in groupby(run, key=lambda number: _standing(number, events, hidden, removed)):
+            members = list(group)
+            if why == HERE:
+                found += [(True, _event(events[number])) for number in members]
+            elif why != MISSING:
+                found.append((False, _gap(why, members[0], members[-1] + 1)))
+    return found
+
+
+def _hidden(session: Session, log: Head, events: Mapping[int | None, Recorded], within: tuple[int, int]) -> set[int]:
+    """Return the numbers of events that are there and not for this reader."""
+    start, end = within
+    if len(events) == end - start:
+        return set()
+    values = {"log_id": log.id, "start": start, "end": end}
+    return set(session.connection().execute(STANDING, values).scalars()) - events.keys()
+
+
+def _standing(
+    number: int, events: Mapping[int | None, Recorded], hidden: AbstractSet[int], removed: Iterable[tuple[int, int]]
+) -> str:
+    """Return whether an event is here, withheld or removed; or missing, of which an export has nothing to say."""
+    if number in events:
+        return HERE
+    if number in hidden:
+        return WITHHELD
+    return REMOVED_BY_RETENTION if any(start <= number < end for start, end in removed) else MISSING
+
+
+def _gap(why: str, start: int, end: int) -> bytes:
+    span: dict[str, Any] = {"from": start, "to": end}
+    return _line(**{why: span | ({"hashes": []} if why == REMOVED_BY_RETENTION else {})})
+
+
+def _number(event: Recorded) -> int:
+    assert event.number is not None  # noqa: S101 - it was found by its seal
+    return event.number
+
+
+def _event(event: Recorded, **further: object) -> bytes:
+    personal = {name: {"salt": salt, "value": value} for name, (salt, value) in sorted(event.details.items())}
+    return _line(number=event.number, body=event.body.decode(), personal=personal, **further)
+
+
+def _cells(event: Recorded) -> Iterator[object]:
+    yield event.said["at"]
+    yield event.value("address")
+    yield event.value("name") or event.actor_id or event.actor_role
+    yield event.action
+    yield event.item
+    yield DECISIONS.get(event.action)
+    yield event.actor_role
+    yield event.request_id
+    yield event.id
+    yield event.number
+
+
+def _row(cells: Iterable[object]) -> bytes:
+    written = io.StringIO()
+    csv.writer(written).writerow([_harmless(cell) for cell in cells])
+    return written.getvalue().encode()
+
+
+def _harmless(cell: object) -> str:
+    """Return a cell that no spreadsheet takes for a formula."""
+    shown = "" if cell is None else str(cell)
+    return f"'{shown}" if shown.startswith(FORMULA) else shown
+
+
+def _texts(hashes: Iterable[bytes]) -> list[str]:
+    return [base64.b64encode(one).decode() for one in hashes]
+
+
+def _line(**members: object) -> bytes:
+    return json.dumps(members, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"

@@ -1,0 +1,193 @@
+"""The lines of an export as docs/audit-format.md has them: what each must hold, and how it is read; pure."""
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO, TypeVar
+
+from lockbox.audit.merkle import HASH_BYTES
+from lockbox.audit.tiles import WIDTH
+
+FORMAT = "lockbox-audit-export/1"
+LONGEST_LINE = 1 << 20
+MOST_HASHES = 128
+SALT_BYTES = 16
+
+
+class Unreadable(Exception):  # noqa: N818 - it names what was found
+    """It is not of the form that an export has."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an export says of itself, and the signed checkpoint that it is to be held against.
+
+    `consistency` has, for older sizes that the exporter was told, the proof that the log has only grown since.
+    """
+
+    origin: str
+    log: str
+    generation: int
+    size: int
+    checkpoint: str
+    unproven: int
+    whole: bool
+    asked: Mapping[str, Any]
+    consistency: Mapping[int, list[bytes]]
+
+
+@dataclass(frozen=True)
+class TileLine:
+    """The hashes of up to 256 leaves, and the path from their common root to that of the log."""
+
+    tile: int
+    leaves: list[bytes]
+    proof: list[bytes]
+
+
+@dataclass(frozen=True)
+class Detail:
+    """A personal value that still stands, and its salt."""
+
+    salt: bytes
+    value: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One event; `proof` is its audit path, None in a whole export."""
+
+    number: int
+    body: bytes
+    personal: Mapping[str, Detail]
+    proof: list[bytes] | None
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Events that are not in the file: removed by retention, or withheld from the reader who asked for it.
+
+    `hashes` are those of the complete subtrees that make up whole tiles that were removed.
+    """
+
+    removed: bool
+    start: int
+    end: int
+    hashes: list[bytes]
+
+
+@dataclass(frozen=True)
+class End:
+    """The last line: how many lines were events."""
+
+    events: int
+
+
+T = TypeVar("T", bound="Line")
+Line = Header | TileLine | Entry | Gap | End
+
+
+def parts(start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield the largest complete subtrees, as (level, number), of the leaves from `start` to before `end`."""
+    while start < end:
+        level = (end - start).bit_length() - 1
+        while start & (1 << level) - 1:
+            level -= 1
+        yield level, start >> level
+        start += 1 << level
+
+
+def lines_of(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines of a file, however many; one that is too long to be of an export is cut, and so found out."""
+    while line := file.readline(LONGEST_LINE):
+        yield line
+
+
+def read(line: bytes) -> Line:
+    """Return what a line says.
+
+    Raises:
+        Unreadable: it is no line of an export.
+    """
+    try:
+        said = json.loads(line)
+    except (ValueError, RecursionError):
+        raise Unreadable("this is no JSON") from None
+    if not isinstance(said, dict) or not line.endswith(b"\n"):
+        raise Unreadable("this is no whole line of an export")
+    try:
+        return _line(said)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise Unreadable("this is no line of an export") from None
+
+
+def _line(said: dict[str, Any]) -> Line:
+    match said:
+        case {"number": number, "body": str(body), "personal": dict(personal), **rest}:
+            proof = _hashes(rest.pop("proof")) if "proof" in rest else None
+            return _alone(rest, Entry(_number(number), body.encode(), _details(personal), proof))
+        case {"tile": number, "leaves": list(leaves), "proof": list(proof), **rest}:
+            return _alone(rest, TileLine(_number(number), _hashes(leaves, WIDTH), _hashes(proof)))
+        case {"removed": {"from": start, "to": end, "hashes": list(hashes)}, **rest}:
+            return _alone(rest, _gap(start, end, _hashes(hashes), removed=True))
+        case {"withheld": {"from": start, "to": end}, **rest}:
+            return _alone(rest, _gap(start, end, [], removed=False))
+        case {"end": {"events": events}, **rest}:
+            return _alone(rest, End(_number(events)))
+        case {"export": str(), **rest}:
+            return _header(said)
+    raise ValueError
+
+
+def _header(said: dict[str, Any]) -> Header:
+    if said.pop("export") != FORMAT:
+        raise Unreadable(f"this is an export of another format than {FORMAT}")
+    proofs = {_number(one["from"]): _hashes(one["proof"]) for one in said.pop("consistency")}
+    if not all(isinstance(said[name], str) for name in ("origin", "log", "checkpoint")):
+        raise ValueError
+    if not isinstance(said["whole"], bool) or not isinstance(said["asked"], dict):
+        raise TypeError
+    for name in ("generation", "size", "unproven"):
+        _number(said[name])
+    return Header(consistency=proofs, **said)
+
+
+def _gap(start: object, end: object, hashes: list[bytes], *, removed: bool) -> Gap:
+    gap = Gap(removed, _number(start), _number(end), hashes)
+    if gap.start >= gap.end:
+        raise ValueError
+    return gap
+
+
+def _alone(rest: Mapping[str, Any], line: T) -> T:
+    """Return the line if it has no members that nobody could check."""
+    if rest:
+        raise ValueError
+    return line
+
+
+def _number(value: object) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError
+    return value
+
+
+def _hashes(values: list[Any], most: int = MOST_HASHES) -> list[bytes]:
+    hashes = [base64.b64decode(value, validate=True) for value in values]
+    if len(hashes) > most or any(len(one) != HASH_BYTES for one in hashes):
+        raise ValueError
+    return hashes
+
+
+def _details(personal: Mapping[str, Any]) -> dict[str, Detail]:
+    found = {}
+    for name, one in personal.items():
+        match one:
+            case {"salt": str(salt), "value": str(value), **rest} if not rest:
+                found[name] = Detail(base64.b64decode(salt, validate=True), value)
+            case _:
+                raise ValueError
+        if len(found[name].salt) != SALT_BYTES:
+            raise ValueError
+    return found

@@ -1,0 +1,66 @@
+"""What a verifier may find: each kind has a name, a place and a sentence; pure."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+MOST = 50
+
+
+class Kind(StrEnum):
+    """What is wrong with an export."""
+
+    EDITED = "edited"
+    REMOVED = "removed"
+    REORDERED = "reordered"
+    INSERTED = "inserted"
+    TRUNCATED = "truncated"
+    DAMAGED = "damaged"
+    FORKED = "forked"
+    OLDER = "older"
+    ANOTHER_LOG = "another log"
+    UNKNOWN_KEY = "unknown key"
+    WRONG_SIGNATURE = "wrong signature"
+    UNPROVEN = "not proven"
+    COMMITMENT = "commitment"
+    NOT_CANONICAL = "not canonical"
+    GAP_IN_MOVES = "gap in moves"
+    FOREIGN = "foreign event"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong, and where: the line of the file, the number in the log, the event's id."""
+
+    kind: Kind
+    message: str
+    line: int | None = None
+    number: int | None = None
+    event: str | None = None
+
+    @property
+    def place(self) -> str:
+        """Where it is, in words; empty where it concerns the whole."""
+        parts = (("line", self.line), ("number", self.number), ("event", self.event))
+        return ", ".join(f"{name} {value}" for name, value in parts if value is not None)
+
+
+@dataclass
+class Findings:
+    """What was found so far: the first of them, and how many there are."""
+
+    first: list[Finding] = field(default_factory=list)
+    count: int = 0
+
+    def add(
+        self,
+        kind: Kind,
+        message: str,
+        *,
+        line: int | None = None,
+        number: int | None = None,
+        event: str | None = None,
+    ) -> None:
+        """Note one more."""
+        self.count += 1
+        if len(self.first) < MOST:
+            self.first.append(Finding(kind, message, line, number, event))

@@ -1,0 +1,226 @@
+"""Whether every event of a whole export stands in the place that the signed root proves, or what is wrong; pure."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+
+from lockbox.audit.bodies import Bodies
+from lockbox.audit.exported import Entry, Gap, TileLine, parts
+from lockbox.audit.findings import Findings, Kind
+from lockbox.audit.merkle import BadProof, Growing, check_inclusion, leaf_hash, root_of
+from lockbox.audit.tiles import WIDTH, WIDTH_BITS
+
+MOST_ROWS = 4 * WIDTH
+
+
+@dataclass(frozen=True)
+class Row:
+    """An event as it stands in the file: its line, what it says, and its hash."""
+
+    line: int
+    entry: Entry
+    leaf: bytes
+
+
+class Placing:
+    """Takes the lines of a whole export in order, tile by tile, and never holds more than one of them.
+
+    `older` are the sizes at which the log was seen before; `roots` become the roots that it had at those.
+    """
+
+    def __init__(self, size: int, root: bytes, bodies: Bodies, findings: Findings, older: Iterable[int]) -> None:
+        self.roots: dict[int, bytes] = {}
+        self.removed: list[tuple[int, int]] = []
+        self.withheld = 0
+        self._size, self._root = size, root
+        self._bodies, self._findings = bodies, findings
+        self._older = sorted(older)
+        self._growing = Growing()
+        self._at = 0
+        self._tile: TileLine | None = None
+        self._rows: list[Row] = []
+        self._gaps: list[Gap] = []
+
+    def tile(self, line: int, tile: TileLine) -> None:
+        """Begin the next tile: its hashes must lead to the root that was signed."""
+        self._close()
+        start = tile.tile * WIDTH
+        if start < self._at or start >= self._size:
+            self._findings.add(Kind.INSERTED, f"the tile {tile.tile} stands where none belongs", line=line)
+            return
+        self._missed(start, line)
+        last = (self._size + WIDTH - 1) // WIDTH
+        try:
+            if len(tile.leaves) != min(WIDTH, self._size - start):
+                raise BadProof  # noqa: TRY301 - as bad as another hash
+            check_inclusion(root_of(tile.leaves), tile.tile, last, tile.proof, self._root)
+        except BadProof:
+            end = min(start + WIDTH, self._size)
+            message = f"the hashes of the events {start} to {end - 1} do not lead to the signed root"
+            self._findings.add(Kind.EDITED, message, line=line)
+        self._tile = tile
+        self._at = min(start + WIDTH, self._size)
+
+    def event(self, line: int, entry: Entry) -> None:
+        """Take an event of the tile that has begun."""
+        if len(self._rows) < MOST_ROWS:
+            self._rows.append(Row(line, entry, leaf_hash(entry.body)))
+        else:
+            self._findings.add(Kind.INSERTED, "more events than a tile has", line=line, number=entry.number)
+
+    def gap(self, line: int, gap: Gap) -> None:
+        """Take what is not in the file: within the tile that has begun, or whole tiles that were removed."""
+        start = self._tile.tile * WIDTH if self._tile else self._at
+        if self._tile and start <= gap.start and gap.end <= self._at and not gap.hashes:
+            self._gaps.append(gap)
+        elif gap.removed and gap.start == self._at and gap.end <= self._size and gap.hashes:
+            self._close()
+            self._skip(line, gap)
+        else:
+            message = f"the events {gap.start} to {gap.end - 1} are said to be missing where they do not belong"
+            self._findings.add(Kind.DAMAGED, message, line=line)
+
+    def finish(self, *, is_cut: bool) -> None:
+        """Say what is missing at the end, and whether all of it leads to the root."""
+        self._close(is_cut=is_cut)
+        if self._at < self._size:
+            message = f"the events {self._at} to {self._size - 1} are missing: the file has been cut off"
+            self._findings.add(Kind.TRUNCATED, message)
+        elif not self._findings.count and self._growing.root != self._root:
+            self._findings.add(Kind.EDITED, "the hashes of what was removed do not lead to the signed root")
+        self._unexplained()
+
+    def _missed(self, start: int, line: int) -> None:
+        if start > self._at:
+            message = f"the events {self._at} to {start - 1} are missing before this"
+            self._findings.add(Kind.REMOVED, message, line=line, number=self._at)
+
+    def _skip(self, line: int, gap: Gap) -> None:
+        subtrees = list(parts(gap.start, gap.end))
+        try:
+            for (level, number), hashed in zip(subtrees, gap.hashes, strict=True):
+                self._growing.add(hashed, level)
+                self._seen_at((number + 1) << level)
+        except ValueError:
+            self._findings.add(Kind.DAMAGED, "these hashes are not those of what is said to be removed", line=line)
+        self._at = gap.end
+        self._note_removed(gap)
+
+    def _close(self, *, is_cut: bool = False) -> None:
+        """Judge the tile that ends here."""
+        tile, rows, gaps = self._tile, self._rows, self._gaps
+        self._tile, self._rows, self._gaps = None, [], []
+        if tile is None:
+            for row in rows:
+                message = "this event stands outside of every tile"
+                self._findings.add(Kind.INSERTED, message, line=row.line, number=row.entry.number)
+            return
+        for gap in gaps:
+            if gap.removed:
+                self._note_removed(gap)
+            else:
+                self.withheld += gap.end - gap.start
+        start = tile.tile * WIDTH
+        absent = {number for gap in gaps for number in range(gap.start, gap.end)}
+        due = [number for number in range(start, start + len(tile.leaves)) if number not in absent]
+        leaves = {start + place: leaf for place, leaf in enumerate(tile.leaves)}
+        if [(row.entry.number, row.leaf) for row in rows] == [(number, leaves[number]) for number in due]:
+            good = rows
+        else:
+            good = list(_Misplaced(leaves, due, self._findings, is_cut=is_cut).judge(rows))
+        for row in good:
+            self._bodies.check(row.line, row.entry)
+        self._grow(tile)
+
+    def _grow(self, tile: TileLine) -> None:
+        start, count = tile.tile * WIDTH, len(tile.leaves)
+        if self._growing.size != start:
+            return
+        for size in [size for size in self._older if start < size < start + count]:
+            growing = deepcopy(self._growing)
+            for leaf in tile.leaves[: size - start]:
+                growing.add(leaf)
+            self.roots[size] = growing.root
+        if count == WIDTH:
+            self._growing.add(root_of(tile.leaves), WIDTH_BITS)
+        else:
+            for leaf in tile.leaves:
+                self._growing.add(leaf)
+        self._seen_at(self._growing.size)
+
+    def _seen_at(self, size: int) -> None:
+        if size in self._older:
+            self.roots[size] = self._growing.root
+
+    def _note_removed(self, gap: Gap) -> None:
+        self._bodies.removed_before = True
+        if self.removed and self.removed[-1][1] == gap.start:
+            self.removed[-1] = (self.removed[-1][0], gap.end)
+        else:
+            self.removed.append((gap.start, gap.end))
+
+    def _unexplained(self) -> None:
+        """Say what is removed though no event of the log says that it was."""
+        for start, end in self.removed:
+            at = start
+            for first, last in sorted(self._bodies.removals):
+                if first <= at < last:
+                    at = last
+            if at < end:
+                message = f"the events {at} to {end - 1} are said to be removed, which no event of the log says"
+                self._findings.add(Kind.REMOVED, message, number=at)
+
+
+class _Misplaced:
+    """Names what is wrong in a tile whose events are not those that its hashes say."""
+
+    def __init__(self, leaves: Mapping[int, bytes], due: list[int], findings: Findings, *, is_cut: bool) -> None:
+        self._place = {leaf: number for number, leaf in leaves.items()}
+        self._due = due
+        self._findings = findings
+        self._is_cut = is_cut
+
+    def judge(self, rows: list[Row]) -> Iterator[Row]:
+        """Note what is wrong, and yield the events that are as they were."""
+        before = self._findings.count
+        found: dict[int, Row] = {}
+        strangers = []
+        for row in rows:
+            number = self._place.get(row.leaf)
+            if number is None:
+                strangers.append(row)
+            elif number in found:
+                self._say(Kind.INSERTED, row, f"this is the event {number} a second time")
+            else:
+                found[number] = row
+        missing = [number for number in self._due if number not in found]
+        for row in strangers:
+            if row.entry.number in missing:
+                missing.remove(row.entry.number)
+                self._say(Kind.EDITED, row, "this event is not as it was sealed")
+            else:
+                self._say(Kind.INSERTED, row, "this event was never sealed in this place")
+        self._say_missing(missing, max(found, default=-1))
+        self._say_order(found)
+        if before == self._findings.count:
+            for number, row in found.items():
+                if row.entry.number != number:
+                    self._say(Kind.EDITED, row, f"this is the event {number}, under another number")
+        yield from found.values()
+
+    def _say_missing(self, missing: list[int], last: int) -> None:
+        tail = [number for number in missing if number > last] if self._is_cut else []
+        if tail:
+            message = f"the events from {tail[0]} on are missing: the file has been cut off"
+            self._findings.add(Kind.TRUNCATED, message, number=tail[0])
+        for number in missing[: len(missing) - len(tail)]:
+            self._findings.add(Kind.REMOVED, f"the event {number} is missing", number=number)
+
+    def _say_order(self, found: Mapping[int, Row]) -> None:
+        for place, (number, row) in zip(sorted(found), found.items(), strict=True):
+            if place != number:
+                self._say(Kind.REORDERED, row, f"the event {number} stands where the event {place} belongs")
+                return
+
+    def _say(self, kind: Kind, row: Row, message: str) -> None:
+        self._findings.add(kind, message, line=row.line, number=row.entry.number)

@@ -1,0 +1,134 @@
+"""Proofs about a log from its tiles in the database: only those few rows are read that a proof needs."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlmodel import Session
+
+from lockbox.audit import merkle, tiles
+from lockbox.audit.merkle import HASH_BYTES, Subtree
+from lockbox.audit.tiles import WIDTH, WIDTH_BITS, Place
+
+T = TypeVar("T")
+
+HEAD = text("""
+SELECT id, tenant_id, origin, generation, size, root, unproven, note, noted_at FROM logs
+WHERE id = :log_id AND note <> ''
+""")
+PLACE = text("SELECT number FROM seals WHERE log_id = :log_id AND event_id = :event_id")
+TILES = text("""
+SELECT t.level, t.number, t.hashes FROM tiles t
+JOIN unnest(CAST(:level AS smallint[]), CAST(:number AS bigint[])) AS w (level, number) USING (level, number)
+WHERE t.log_id = :log_id
+""")
+KEYS = text("SELECT key, purpose, first_used_at FROM known_audit_keys()")
+
+
+@dataclass(frozen=True)
+class Head:
+    """A log as it was when it was read: `note` is the signed checkpoint for its size and root."""
+
+    id: UUID
+    tenant_id: UUID | None
+    origin: str
+    generation: int
+    size: int
+    root: bytes
+    unproven: int
+    note: str
+    noted_at: datetime
+
+
+@dataclass(frozen=True)
+class Key:
+    """A public key as `name+id+base64`, what it signs, and since when."""
+
+    key: str
+    purpose: str
+    first_used_at: datetime
+
+
+def head(session: Session, log_id: UUID) -> Head | None:
+    """Return a log with its newest checkpoint, None where none was signed yet."""
+    row = session.connection().execute(HEAD, {"log_id": log_id}).one_or_none()
+    return Head(**(row._asdict() | {"root": bytes(row.root)})) if row else None
+
+
+def keys(session: Session) -> list[Key]:
+    """Return every public key that was ever signed with here, the oldest first."""
+    return [Key(**row._asdict()) for row in session.connection().execute(KEYS)]
+
+
+def number_of(session: Session, log: Head, event_id: UUID) -> int | None:
+    """Return an event's number in the log, None where the checkpoint does not cover it."""
+    number = session.connection().execute(PLACE, {"log_id": log.id, "event_id": event_id}).scalar()
+    return number if number is not None and number < log.size else None
+
+
+def inclusion(session: Session, log: Head, numbers: Iterable[int]) -> dict[int, list[bytes]]:
+    """Return the audit paths of these events to the root of the log."""
+    wanted = list(numbers)
+
+    def make(subtree: Subtree) -> dict[int, list[bytes]]:
+        return {number: merkle.inclusion(subtree, number, log.size) for number in wanted}
+
+    return proven(session, log.id, make)
+
+
+def consistency(session: Session, log_id: UUID, old: int, new: int) -> list[bytes]:
+    """Return the proof that the log of size `new` extends that of size `old`.
+
+    Raises:
+        ValueError: the older is not the smaller one.
+    """
+    return proven(session, log_id, lambda subtree: merkle.consistency(subtree, old, new))
+
+
+def tiled(session: Session, log: Head, numbers: Sequence[int]) -> dict[int, tuple[list[bytes], list[bytes]]]:
+    """Return, for whole tiles of events by their number, the hashes of the leaves and the path to the root."""
+    count = (log.size + WIDTH - 1) // WIDTH
+
+    def make(subtree: Subtree) -> dict[int, tuple[list[bytes], list[bytes]]]:
+        def of_tiles(level: int, number: int) -> bytes:
+            start, end = number << level + WIDTH_BITS, (number + 1) << level + WIDTH_BITS
+            return merkle.range_hash(subtree, start, min(end, log.size))
+
+        return {
+            number: (
+                [subtree(0, leaf) for leaf in range(number * WIDTH, min((number + 1) * WIDTH, log.size))],
+                merkle.inclusion(of_tiles, number, count),
+            )
+            for number in numbers
+        }
+
+    return proven(session, log.id, make)
+
+
+def proven(session: Session, log_id: UUID, make: Callable[[Subtree], T]) -> T:
+    """Return what is made of hashes of complete subtrees; the tiles that it asks for are read in one statement.
+
+    Raises:
+        KeyError: the tree does not reach so far.
+    """
+    wanted: set[Place] = set()
+
+    def note(level: int, number: int) -> bytes:
+        wanted.add(tiles.of_subtree(level, number))
+        return bytes(HASH_BYTES)
+
+    make(note)
+    found = _tiles(session, log_id, wanted)
+    return make(lambda level, number: tiles.subtree(found, level, number))
+
+
+def _tiles(session: Session, log_id: UUID, wanted: Iterable[Place]) -> Mapping[Place, bytes]:
+    places = sorted(wanted)
+    if not places:
+        return {}
+    values = {"log_id": log_id, "level": [level for level, _ in places], "number": [number for _, number in places]}
+    rows = session.connection().execute(TILES, values)
+    return {(row.level, row.number): bytes(row.hashes) for row in rows}

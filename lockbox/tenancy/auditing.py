@@ -1,0 +1,210 @@
+"""Reading the trail and proving it: whose log somebody may read, what of it, and exports page by page."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlmodel import Session
+
+from lockbox.audit import proofs, recorded
+from lockbox.audit import report as reports
+from lockbox.audit.export import Export, Pages
+from lockbox.audit.proofs import Head
+from lockbox.audit.recorded import Recorded, Sight, Wanted
+from lockbox.audit.report import ACTIVITY, Report
+from lockbox.audit.sealing import VENDORS_LOG
+from lockbox.database import Database
+from lockbox.people import context
+from lockbox.people import tenants as registry
+from lockbox.people.roles import Caller, Role, Side
+from lockbox.refusals import Invalid, NotYours, Unknown
+from lockbox.requests import register
+from lockbox.requests.sight import CUSTOMERS_PARTIES
+from lockbox.tenancy import authority
+
+MOST_A_PAGE = 200
+MOST_SINCE = 4
+MOST_MOVES = 500
+MOST_USES = 500
+READERS = frozenset({Role.TENANT_ADMIN, Role.AUDITOR})
+ORIGIN = frozenset({"address", "user_agent"})
+CUSTOMERS = frozenset({*map(str, CUSTOMERS_PARTIES), Side.CUSTOMER.value})
+OWN = Sight(sees_untold=False, hidden_by_role=dict.fromkeys(CUSTOMERS, frozenset[str]()), hidden_for_others=ORIGIN)
+VENDORS = Sight(
+    sees_untold=True,
+    hidden=frozenset({"comment", "justification"}),
+    hidden_by_role=dict.fromkeys(CUSTOMERS, ORIGIN),
+    shown_without_request=frozenset({"name"}) | ORIGIN,
+)
+VENDORS_OWN = Sight(sees_untold=True)
+"""What a tenant's readers, and the vendor's, read of its log, and the vendor's of the vendor's own.
+
+Whom a tenant has invited, asked or given something to is nobody's business at the vendor.
+"""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Somebody who may read one log: of a tenant, or the vendor's own where `tenant_id` is None."""
+
+    caller: Caller
+    tenant_id: UUID | None
+    sight: Sight
+
+    @property
+    def log_id(self) -> UUID:
+        """The log that is read."""
+        return self.tenant_id or VENDORS_LOG
+
+
+@dataclass(frozen=True)
+class Found:
+    """Some events, newest first, and the id from which those follow that are older."""
+
+    events: Sequence[Recorded]
+    before: UUID | None
+
+
+def reading(session: Session, caller: Caller, slug: str | None) -> Reading:
+    """Return the caller as a reader of a tenant's log; of no tenant: of the vendor's, or of their only tenant's.
+
+    Raises:
+        Unknown: there is no such tenant that the caller knows of.
+        NotYours: they are neither an admin or auditor there nor an auditor of the vendor.
+        Invalid: they have to say which tenant they mean.
+    """
+    context.enter(session, caller)
+    if slug is not None:
+        return _reader(caller, authority.known(session, caller, slug).id)
+    if caller.holds(Role.VENDOR_AUDITOR):
+        return _reader(caller, None)
+    tenants = caller.tenants(READERS)
+    if len(tenants) > 1:
+        raise Invalid("Say by `tenant` whose log you mean: you read more than one.", field="tenant")
+    return _reader(caller, next(iter(tenants), None))
+
+
+def _reader(caller: Caller, tenant_id: UUID | None) -> Reading:
+    if tenant_id and caller.holds(*READERS, tenant_id=tenant_id):
+        return Reading(caller, tenant_id, OWN)
+    if caller.holds(Role.VENDOR_AUDITOR):
+        return Reading(caller, tenant_id, VENDORS if tenant_id else VENDORS_OWN)
+    raise NotYours("The trail is read by a tenant's admins and auditors, and by the vendor's auditors.")
+
+
+def search(session: Session, who: Reading, wanted: Wanted, *, before: UUID | None, most: int) -> Found:
+    """Return the newest events that match, at most `most` of them, from an id on.
+
+    Raises:
+        Invalid: it is looked for in what the reader may not read.
+    """
+    context.enter(session, who.caller)
+    _check(who, wanted)
+    events = recorded.page(session, who.tenant_id, who.sight, wanted, before=before, most=most + 1)
+    more = len(events) > most
+    return Found(events[:most], events[most - 1].id if more else None)
+
+
+def head(session: Session, who: Reading) -> Head:
+    """Return the log with its newest checkpoint.
+
+    Raises:
+        Unknown: nothing was sealed yet.
+    """
+    context.enter(session, who.caller)
+    found = proofs.head(session, who.log_id)
+    if found is None:
+        raise Unknown("Nothing of this log has been sealed yet; events are sealed within seconds.")
+    return found
+
+
+def inclusion(session: Session, who: Reading, event_id: UUID) -> tuple[Head, int, list[bytes]]:
+    """Return the log, an event's number in it, and its audit path.
+
+    Raises:
+        Unknown: there is no such event in the log that the reader may know of, or it is not sealed yet.
+    """
+    log = head(session, who)
+    number = proofs.number_of(session, log, event_id)
+    if number is None or not _visible(session, who, number):
+        raise Unknown("There is no such event in this log, or it is not sealed yet; that takes a second or so.")
+    return log, number, proofs.inclusion(session, log, [number])[number]
+
+
+def _visible(session: Session, who: Reading, number: int) -> bool:
+    return bool(recorded.span(session, who.log_id, who.tenant_id, who.sight, Wanted(), start=number, end=number + 1))
+
+
+def consistency(session: Session, who: Reading, old: int, new: int | None) -> tuple[Head, int, list[bytes]]:
+    """Return the log, the newer size, the newest for None, and the proof that it extends the older.
+
+    Raises:
+        Invalid: the sizes are not in order, or the log has no such size.
+        Unknown: nothing was sealed yet.
+    """
+    log = head(session, who)
+    newer = log.size if new is None else new
+    if not 0 <= old <= newer <= log.size:
+        raise Invalid(f"Ask for sizes in order, up to {log.size}, which the log has now.", field="from")
+    return log, newer, proofs.consistency(session, log.id, old, newer)
+
+
+def export(
+    session: Session, who: Reading, wanted: Wanted, asked: Mapping[str, Any], since: Iterable[int] = ()
+) -> Export:
+    """Begin an export of the log as it is now; `since` are older sizes that it is to be shown to extend.
+
+    Raises:
+        Invalid: the log has no such size, or it is looked for in what the reader may not read.
+        Unknown: nothing was sealed yet.
+    """
+    _check(who, wanted)
+    log = head(session, who)
+    proven = {}
+    for size in since:
+        if not 0 <= size <= log.size:
+            raise Invalid(f"The log has {log.size} events; `since` is a size that it had before.", field="since")
+        proven[size] = proofs.consistency(session, log.id, size, log.size)
+    return Export(log, who.sight, wanted, asked, proven)
+
+
+def report(session: Session, caller: Caller, request_id: UUID) -> Report:
+    """Return the report on a request, to whoever reads its tenant's log.
+
+    Raises:
+        Unknown: there is no such request that the caller may know of.
+        NotYours: they do not read the trail.
+    """
+    entry = register.find(session, caller, request_id)
+    who = _reader(caller, entry.request.tenant_id)
+    moves = _events(session, who, Wanted(request=request_id, moves=True), MOST_MOVES)
+    used = _events(session, who, Wanted(request=request_id, action=ACTIVITY), MOST_USES + 1)
+    return reports.report(entry.tenant, moves, used[-MOST_USES:], more=len(used) > MOST_USES)
+
+
+def _events(session: Session, who: Reading, wanted: Wanted, most: int) -> list[Recorded]:
+    """Return the newest events that match, the oldest of them first."""
+    found = recorded.page(session, who.tenant_id, who.sight, wanted, before=None, most=most)
+    return sorted(found, key=lambda event: (event.at, event.id))
+
+
+def pages(house: Database, who: Reading) -> Pages:
+    """Return what opens a transaction for each page of an export; whoever may read no more gets no more."""
+
+    @contextmanager
+    def opened() -> Iterator[Session]:
+        with house.transaction() as session:
+            context.enter(session, who.caller)
+            _reader(registry.as_of_now(session, who.caller), who.tenant_id)
+            yield session
+
+    return opened
+
+
+def _check(who: Reading, wanted: Wanted) -> None:
+    if wanted.words and not any(name not in who.sight.hidden for name in recorded.WORDS):
+        raise Invalid(
+            "The vendor's auditors read neither comments nor justifications; leave `text` out.", field="text"
+        )

@@ -1,0 +1,89 @@
+"""Checkpoints that leave the house: to webhooks each hour and to admins and auditors in a digest, each once."""
+
+import json
+from datetime import timedelta
+
+import pytest
+
+from lockbox.audit import checkpoint
+from lockbox.audit.checkpoint import VerifierKey
+from lockbox.database import Database
+from lockbox.notices import checkpoints
+from tests.builders import ShiftedClock, World, unbound
+from tests.database.postbag import Postbag
+from tests.database.scenes import read, write
+from tests.database.test_sealing import KEYS, SIGNER, sealed
+
+DAY = timedelta(days=1)
+OPEN = "SELECT id FROM notices WHERE closed_at IS NULL AND checkpoint_id IS NOT NULL ORDER BY id"
+
+
+def told(house: Database, digest_every: timedelta = DAY) -> list[str]:
+    return list(checkpoints.tell(house, digest_every))
+
+
+def test_a_webhook_gets_each_kept_checkpoint_once(world: World, sender: Database, later: ShiftedClock) -> None:
+    post = Postbag()
+    post.endpoint(world, "https://tenant.example/audit", tenant_id=world.tenant.id)
+    world.fresh()
+    sealed(sender)
+    told(sender)
+    told(sender)
+    later.shift = timedelta(minutes=61)
+    sealed(sender)
+    told(sender)
+
+    post.deliver(sender, [row.id for row in read(unbound(sender), OPEN)])
+
+    bodies = [json.loads(hook.body) for hook in post.hooks.sent]
+    assert [body["type"] for body in bodies] == ["audit.checkpoint"] * 2
+    for body in bodies:
+        said, _ = checkpoint.verify(body["data"]["changes"]["checkpoint"], KEYS)
+        assert said.origin.endswith(str(world.tenant.id))
+
+
+def test_a_webhook_that_wants_other_things_hears_nothing(world: World, worker: Database) -> None:
+    post = Postbag()
+    post.endpoint(world, "https://tenant.example/audit", tenant_id=world.tenant.id)
+    write(unbound(worker), "UPDATE endpoints SET event_types = '{request.pending}'")
+    world.fresh()
+    sealed(worker)
+
+    told(worker)
+
+    assert not read(unbound(worker), OPEN)
+
+
+def test_admins_and_auditors_are_mailed_a_checkpoint_a_day_that_can_be_verified_from_the_mail(
+    world: World, sender: Database, later: ShiftedClock, post: Postbag
+) -> None:
+    world.fresh()
+    sealed(sender)
+    assert told(sender) == ["checkpoints told 1"]
+    later.shift = timedelta(hours=25)
+    sealed(sender)
+    told(sender)
+    told(sender)
+
+    post.deliver(sender, [row.id for row in read(unbound(sender), OPEN)])
+
+    assert sorted(mail.to_name for mail in post.mail.sent) == ["Aude", "Tara"]
+    text = post.mail.sent[0].text
+    start = text.index("lockbox.test/audit/")
+    note = text[start : text.index("Key: ")].rstrip("\n") + "\n"
+    assert checkpoint.verify(note, KEYS)[0].size == 1
+    assert VerifierKey.read(text.split("Key: ")[1].split("\n")[0]) == SIGNER.public
+    assert SIGNER.public.fingerprint in text
+
+
+@pytest.mark.parametrize("digest_every", [timedelta(0)])
+def test_where_no_digest_is_wanted_none_is_mailed(
+    world: World, sender: Database, later: ShiftedClock, digest_every: timedelta
+) -> None:
+    world.fresh()
+    sealed(sender)
+    later.shift = timedelta(days=9)
+
+    told(sender, digest_every)
+
+    assert not read(unbound(sender), OPEN)

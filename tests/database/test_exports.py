@@ -1,0 +1,320 @@
+"""Exports of real trails: what was sealed is proven page by page, and what a database's owner does is found."""
+
+import csv
+import io
+import json
+from dataclasses import replace
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, text
+
+from lockbox.audit import checkpoint, export, merkle
+from lockbox.audit.export import Export
+from lockbox.audit.findings import Kind
+from lockbox.audit.merkle import leaf_hash
+from lockbox.audit.recorded import Wanted
+from lockbox.audit.verify import GOOD, Verdict, verify
+from lockbox.database import Database
+from lockbox.people.roles import Role
+from lockbox.refusals import NotYours
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.rules import Policy
+from lockbox.tenancy import auditing
+from lockbox.tenancy.auditing import Reading
+from tests import second_verifier
+from tests.builders import World, unbound
+from tests.logs import public, sealed
+
+BODY = '{"action":"tested","id":"%s","n":%s,"personal":{},"seq":null,"tenant_id":"%s"}'
+REMOVED = """
+{"action":"trail_removed","id":"%s","n":%s,"personal":{},"removed_from":0,"removed_to":END,"seq":null,"tenant_id":"%s"}
+""".strip()
+DELETE = "DELETE FROM events e USING seals s WHERE s.event_id = e.id AND s.number < END"
+EVENTS = """
+WITH e AS (
+    INSERT INTO events (id, tenant_id, at, action, actor_role, body)
+    SELECT uuidv7(), CAST(:tenant AS uuid), clock_timestamp(), split_part(:body, '"', 4), 'clock',
+        convert_to(format(:body, n, n, CAST(:tenant AS uuid)), 'UTF8')
+    FROM generate_series(1, :count) n RETURNING id
+)
+INSERT INTO unsealed SELECT id FROM e
+"""
+READERS = {"tara": True, "aude": True, "vera": True, "ann": False, "erin": False, "max": False, "olga": False}
+
+
+def reads(world: World, who: str = "tara", tenant: str | None = None) -> Reading:
+    with world.house.transaction() as session:
+        return auditing.reading(session, world.people[who], tenant or world.tenant.slug)
+
+
+def begun(world: World, who: str = "tara", wanted: Wanted | None = None, since: tuple[int, ...] = ()) -> Export:
+    reader = reads(world, who)
+    with world.house.transaction() as session:
+        return auditing.export(session, reader, wanted or Wanted(), {}, since)
+
+
+def exported(world: World, who: str = "tara", wanted: Wanted | None = None, since: tuple[int, ...] = ()) -> bytes:
+    """Return an export as somebody gets it."""
+    pages = auditing.pages(world.house, reads(world, who))
+    return b"".join(export.lines(pages, begun(world, who, wanted, since)))
+
+
+def judged(found: bytes, *seen: str) -> Verdict:
+    verdict = verify(found.splitlines(keepends=True), [public()], seen)
+    if verdict.exit_code == GOOD:
+        assert second_verifier.check(found, [public().text], seen) == verdict.events
+    return verdict
+
+
+def note(world: World) -> str:
+    reader = reads(world)
+    with world.house.transaction() as session:
+        return auditing.head(session, reader).note
+
+
+@pytest.fixture
+def story(world: World, worker: Database) -> World:
+    """A world in which something was asked for, approved and ended, all of it sealed."""
+    request = world.submit()
+    world.act("ann", Action.APPROVE, request.id, comment="=cmd|' /C calc'!A0")
+    world.act("erin", Action.COMPLETE, request.id)
+    sealed(worker)
+    return world
+
+
+def write(world: World, count: int, body: str = BODY) -> None:
+    """Write that many events of the tenant, past every rule."""
+    with unbound(world.house).begin() as connection:
+        connection.execute(text(EVENTS), {"tenant": str(world.tenant.id), "count": count, "body": body})
+
+
+def test_what_happened_is_exported_whole_and_both_verifiers_find_it_good(story: World) -> None:
+    verdict = judged(exported(story), note(story))
+
+    assert (verdict.exit_code, verdict.events, verdict.withheld) == (GOOD, 3, 0), verdict.findings
+    assert (verdict.details, verdict.header.unproven) == (verdict.details, 0)
+
+
+@pytest.mark.parametrize("count", [255, 256, 257, 3_000])
+def test_logs_longer_than_a_tile_and_a_page_are_whole(world: World, worker: Database, count: int) -> None:
+    write(world, 100)
+    sealed(worker)
+    before = note(world)
+    write(world, count - 100)
+    sealed(worker)
+
+    whole, proven = judged(exported(world), before), judged(exported(world, since=(100,)), before)
+    filtered = judged(exported(world, wanted=Wanted(action="tested"), since=(100,)), before)
+
+    for verdict in (whole, proven, filtered):
+        assert (verdict.exit_code, verdict.events, verdict.seen) == (GOOD, count, [100]), verdict.findings
+
+
+def test_what_is_sealed_while_an_export_runs_is_not_in_it(world: World, worker: Database) -> None:
+    write(world, 1_500)
+    sealed(worker)
+    lines = export.lines(auditing.pages(world.house, reads(world)), begun(world))
+    first = next(lines)
+
+    write(world, 700)
+    sealed(worker)
+
+    verdict = judged(first + b"".join(lines))
+    assert (verdict.exit_code, verdict.events) == (GOOD, 1_500), verdict.findings
+
+
+def test_no_transaction_is_open_between_two_pages(world: World, worker: Database) -> None:
+    write(world, 1_500)
+    sealed(worker)
+    lines = export.lines(auditing.pages(world.house, reads(world)), begun(world))
+    for _ in range(300):
+        next(lines)
+
+    with unbound(world.house).connect() as connection:
+        busy = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'"
+        assert connection.execute(text(busy)).scalar() == 0
+
+
+def test_whoever_may_read_no_more_gets_no_further_page(world: World, worker: Database) -> None:
+    write(world, 3_000)
+    sealed(worker)
+    lines = export.lines(auditing.pages(world.house, reads(world, "aude")), begun(world, "aude"))
+    got = [next(lines) for _ in range(10)]
+    with unbound(world.house).begin() as connection:
+        connection.execute(
+            text("DELETE FROM memberships WHERE person_id = :p"), {"p": world.people["aude"].person_id}
+        )
+
+    with pytest.raises(NotYours):
+        got.extend(lines)
+
+    assert judged(b"".join(got)).findings.first[0].kind is Kind.TRUNCATED
+
+
+@pytest.mark.parametrize("who", READERS)
+def test_the_trail_is_for_admins_and_auditors_alone(story: World, who: str) -> None:
+    if READERS[who]:
+        assert judged(exported(story, who)).exit_code == GOOD
+    else:
+        with pytest.raises(NotYours):
+            reads(story, who)
+
+
+def shown(found: bytes) -> dict[str, set[str]]:
+    """Return the names of the personal fields that are shown, by action."""
+    rows = [json.loads(row) for row in found.splitlines()]
+    return {json.loads(row["body"])["action"]: set(row["personal"]) for row in rows if "body" in row}
+
+
+def test_each_side_reads_the_origins_of_its_own_and_only_the_parties_what_was_said(story: World) -> None:
+    customers, vendors = shown(exported(story, "aude")), shown(exported(story, "vera"))
+
+    assert customers["submit"] == {"name", "justification", "case_ref", "resources"}
+    assert customers["approve"] == {"name", "address", "user_agent", "comment"}
+    assert vendors["submit"] == {"name", "address", "user_agent", "case_ref", "resources"}
+    assert vendors["approve"] == {"name"}
+
+
+def test_what_the_customer_was_never_asked_about_is_withheld_from_it(api: Database, worker: Database) -> None:
+    world = World.make(api, Policy(vendor_review=True))
+    request = world.submit()
+    sealed(worker)
+
+    before, vendors = judged(exported(world, "tara")), judged(exported(world, "vera"))
+    world.act("max", Action.ENDORSE, request.id)
+    sealed(worker)
+    after = judged(exported(world, "tara"), note(world))
+
+    assert (before.exit_code, before.withheld, before.events) == (GOOD, 1, 0)
+    assert (vendors.exit_code, vendors.withheld, vendors.events) == (GOOD, 0, 1)
+    assert (after.exit_code, after.withheld, after.events) == (GOOD, 0, 2)
+
+
+def test_events_of_another_tenant_are_in_no_export(story: World, api: Database, worker: Database) -> None:
+    other = World.make(api)
+    other.submit()
+    sealed(worker)
+
+    assert judged(exported(story)).events == 3
+    assert judged(exported(other)).events == 1
+
+
+def test_what_was_erased_is_left_out_and_the_proof_stands(story: World) -> None:
+    with unbound(story.house).begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        connection.execute(text("DELETE FROM event_details WHERE field = 'name'"))
+
+    verdict = judged(exported(story), note(story))
+
+    assert verdict.exit_code == GOOD
+    assert verdict.left_out > 3
+
+
+def test_a_single_event_is_proven_by_a_few_tiles(world: World, worker: Database, superuser: Engine) -> None:
+    write(world, 70_000)
+    sealed(worker)
+    with superuser.connect() as connection:
+        ids = connection.execute(text("SELECT event_id, body FROM seals JOIN events ON id = event_id")).all()
+    reader = reads(world)
+
+    for event_id, body in (ids[0], ids[40_000], ids[-1]):
+        with world.house.transaction() as session:
+            log, number, path = auditing.inclusion(session, reader, event_id)
+
+        merkle.check_inclusion(leaf_hash(bytes(body)), number, log.size, path, log.root)
+        assert checkpoint.read(log.note).root == log.root
+
+
+def test_a_table_has_the_columns_that_auditors_know_and_no_formula(story: World) -> None:
+    pages = auditing.pages(story.house, reads(story))
+
+    rows = list(csv.DictReader(io.StringIO(b"".join(export.table(pages, begun(story))).decode())))
+
+    assert [row["Activity"] for row in rows] == ["submit", "approve", "complete"]
+    approved = rows[1]
+    assert (approved["User"], approved["Role"], approved["ApprovalDecision"]) == ("Ann", "approver", "Approved")
+    assert (approved["IP address"], rows[0]["IP address"]) == ("127.0.0.1", "")
+    assert approved["Item"] == "exchange-online mailbox:anna@contoso.example"
+    assert UUID(approved["Request"]) == UUID(rows[0]["Request"])
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+def test_a_cell_that_would_be_a_formula_is_made_harmless(world: World, worker: Database, start: str) -> None:
+    caller = world.add("mallory", Role.APPROVER, world.tenant.id)
+    world.people["mallory"] = replace(caller, name=f"{start}1+1")
+    request = world.submit()
+    world.act("mallory", Action.DENY, request.id)
+    sealed(worker)
+
+    found = b"".join(export.table(auditing.pages(world.house, reads(world)), begun(world))).decode()
+
+    assert list(csv.DictReader(io.StringIO(found, newline="")))[1]["User"] == f"'{start}1+1"
+
+
+EDIT = "UPDATE events SET body = convert_to(replace(convert_from(body, 'UTF8'), 'approve', 'deny'), 'UTF8') {}"
+TAMPERINGS = {
+    "edits an event": (EDIT.format("WHERE id = second()"), Kind.EDITED),
+    "edits a value": (
+        "UPDATE event_details SET value = 'Bill' WHERE field = 'name' AND event_id = second()",
+        Kind.COMMITMENT,
+    ),
+    "deletes an event": ("DELETE FROM events WHERE id = second()", Kind.REMOVED),
+    "deletes a seal": ("DELETE FROM seals WHERE event_id = second()", Kind.REMOVED),
+    "gives an event away": ("UPDATE events SET tenant_id = NULL WHERE id = second()", Kind.REMOVED),
+    "rewrites the tree": ("UPDATE tiles SET hashes = set_byte(hashes, 0, get_byte(hashes, 0) # 1)", Kind.EDITED),
+    "says another size": ("UPDATE logs SET size = 2", Kind.EDITED),
+}
+SECOND = "(SELECT event_id FROM seals WHERE number = 1)"
+
+
+@pytest.mark.parametrize("name", TAMPERINGS)
+def test_whatever_the_owner_of_the_database_does_is_named(story: World, superuser: Engine, name: str) -> None:
+    statement, kind = TAMPERINGS[name]
+    seen = note(story)
+    assert judged(exported(story), seen).exit_code == GOOD
+
+    freely(superuser, statement.replace("second()", SECOND))
+
+    verdict = judged(exported(story), seen)
+    assert verdict.findings.first[0].kind is kind, verdict.findings
+
+
+def test_events_that_change_places_are_named(story: World, superuser: Engine) -> None:
+    freely(superuser, "UPDATE seals SET number = number + 10 WHERE number > 0")
+    freely(superuser, "UPDATE seals SET number = 13 - number WHERE number > 0")
+
+    assert judged(exported(story)).findings.first[0].kind is Kind.REORDERED
+
+
+def test_a_database_that_was_put_back_is_older_than_what_left_the_house(story: World, worker: Database) -> None:
+    dump = exported(story)
+    story.submit()
+    sealed(worker)
+
+    assert judged(dump, note(story)).findings.first[0].kind is Kind.OLDER
+
+
+@pytest.mark.parametrize("end", [20, 256, 300, 512, 700])
+def test_what_retention_removed_is_told_apart_from_what_is_missing(
+    world: World, worker: Database, superuser: Engine, end: int
+) -> None:
+    write(world, 700)
+    sealed(worker)
+    before = note(world)
+    freely(superuser, DELETE.replace("END", str(end)))
+    silent = judged(exported(world), before)
+
+    write(world, 1, REMOVED.replace("END", str(end)))
+    sealed(worker)
+
+    said = judged(exported(world, since=(700,)), before)
+    assert silent.findings.first[0].kind is Kind.REMOVED
+    assert (said.exit_code, said.removed, said.events) == (GOOD, [(0, end)], 701 - end), said.findings
+
+
+def freely(root: Engine, statement: str) -> None:
+    """Do what an owner of the database may do who has switched its rules off."""
+    with root.connect() as connection:
+        connection.execute(text("SET session_replication_role = replica"))
+        connection.execute(text(statement))

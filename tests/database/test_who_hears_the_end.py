@@ -1,0 +1,82 @@
+"""Everybody who was asked hears once how it ended, by whatever they were asked; and nobody is asked in vain."""
+
+from collections import Counter
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+
+from lockbox.database import Database
+from lockbox.people.roles import Role
+from lockbox.requests import clock
+from lockbox.requests.lifecycle import Action, State
+from tests.builders import ShiftedClock, World
+from tests.database.scenes import read
+from tests.ruling import lay_down, stand_in
+
+TOLD = "SELECT person_id FROM notices WHERE request_id = :id AND template = :template"
+
+
+def told(world: World, request_id: UUID, template: str) -> Counter[str]:
+    """Return who was promised a notice with that template, and how often."""
+    names = {caller.person_id: name for name, caller in world.people.items()}
+    return Counter(names[row.person_id] for row in read(world.house, TOLD, id=request_id, template=template))
+
+
+def test_who_was_asked_by_a_reminder_alone_hears_how_it_ended(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
+    request = world.submit()
+    world.add("nora", Role.APPROVER, world.tenant.id)
+    later.shift = timedelta(hours=6)
+    clock.run(sender, [request.id])
+
+    world.act("ann", Action.DENY, request.id)
+
+    assert told(world, request.id, "answer_reminder")["nora"] == 1
+    assert told(world, request.id, "denied")["nora"] == 1
+
+
+def test_whose_time_as_a_deputy_began_while_it_waited_hears_how_it_ended(world: World) -> None:
+    request = world.submit()
+    stand_in(world, "aude", "ann")
+
+    world.act("amir", Action.DENY, request.id)
+
+    assert told(world, request.id, "denied")["aude"] == 1
+
+
+def test_whose_time_as_a_deputy_began_after_the_end_hears_nothing_of_it(world: World) -> None:
+    request = world.submit()
+    world.act("amir", Action.APPROVE, request.id)
+    stand_in(world, "aude", "ann")
+
+    world.act("amir", Action.REVOKE, request.id)
+
+    assert told(world, request.id, "revoked")["aude"] == 0
+
+
+def test_the_deputy_of_somebody_who_has_answered_is_not_reminded(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
+    lay_down(world, quorum=2)
+    request = world.submit()
+    world.act("ann", Action.APPROVE, request.id)
+    stand_in(world, "aude", "ann", ends=24)
+    later.shift = timedelta(hours=6)
+
+    clock.run(sender, [request.id])
+
+    assert told(world, request.id, "answer_reminder") == {"amir": 1, "abe": 1}
+
+
+@pytest.mark.parametrize("spelled", ["mailbox:ANNA@contoso.example", "MAILBOX:anna@Contoso.Example"])
+def test_what_was_denied_is_asked_again_only_past_a_manager_in_whatever_case_it_is_written(
+    world: World, spelled: str
+) -> None:
+    denied = world.submit(resources=["mailbox:anna@contoso.example"])
+    world.act("ann", Action.DENY, denied.id)
+
+    again = world.submit(resources=[spelled])
+
+    assert again.state is State.REVIEWING

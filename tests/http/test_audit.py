@@ -1,0 +1,274 @@
+"""The trail over HTTP: who searches it, what they find, and exports and proofs that a verifier takes."""
+
+import base64
+import csv
+import io
+import json
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lockbox.audit import checkpoint, merkle
+from lockbox.audit.merkle import leaf_hash, root_of
+from lockbox.audit.verify import GOOD, verify
+from lockbox.database import Database
+from lockbox.people.models import Tenant
+from lockbox.people.roles import Role
+from tests.builders import World
+from tests.http.door import Door, OpenDoor, facts
+from tests.http.trails import one_event
+from tests.logs import public, sealed
+
+
+@pytest.fixture(scope="module")
+def trail(open_door: OpenDoor, worker: Database) -> Door:
+    """A tenant whose trail has an approved request, a denied one and one that waits."""
+    return told(open_door(), worker)
+
+
+def told(door: Door, worker: Database) -> Door:
+    """Let something happen, and seal it, but for what came last."""
+    opened = door.file(justification="The Mailbox of 100% of them", service="exchange-online").json()["id"]
+    door.act("ann", "approve", opened, comment="Be QUICK_please")
+    denied = door.file(resources=["mailbox:bert@contoso.example"]).json()["id"]
+    door.act("amir", "deny", denied)
+    sealed(worker)
+    door.file(resources=["mailbox:carl@contoso.example"])
+    return door
+
+
+def found(door: Door, who: str = "aude", **query: object) -> list[tuple[str, str]]:
+    """Return what a search finds: action and name of the actor."""
+    answer = door.get(who, "/v1/audit", **({"tenant": door.world.tenant.slug} | query))
+    assert answer.status_code == 200, answer.text
+    return [(one["action"], one["actor"]["name"]) for one in answer.json()["items"]]
+
+
+def test_the_trail_shows_what_happened_the_newest_first_and_what_is_sealed(
+    fresh_door: Door, worker: Database
+) -> None:
+    items = told(fresh_door, worker).get("aude", "/v1/audit").json()["items"]
+
+    assert [(one["action"], one["actor"]["name"], one["sealed"], one["number"]) for one in items] == [
+        ("submit", "Erin", False, None),
+        ("deny", "Amir", True, 3),
+        ("submit", "Erin", True, 2),
+        ("approve", "Ann", True, 1),
+        ("submit", "Erin", True, 0),
+    ]
+    assert items[3]["said"]["to_state"] == items[3]["to_state"] == "active"
+
+
+def test_it_is_searched_by_person_action_request_service_and_time(trail: Door) -> None:
+    items = trail.get("aude", "/v1/audit").json()["items"]
+    ann, denied, at = trail.world.people["ann"].person_id, items[1]["request_id"], items[2]["at"]
+
+    assert found(trail, person=ann) == [("approve", "Ann")]
+    assert found(trail, action="deny") == [("deny", "Amir")]
+    assert found(trail, request=denied) == [("deny", "Amir"), ("submit", "Erin")]
+    assert len(found(trail, service="exchange-online")) == 5
+    assert found(trail, service="sharepoint-online") == []
+    assert len(found(trail, after=at)) == 3
+    assert len(found(trail, before=at)) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "actions"), [("mailbox of", ["submit"]), ("quick_", ["approve"]), ("0% OF", ["submit"]), ("qu%", [])]
+)
+def test_text_is_found_in_any_case_and_taken_as_it_is(trail: Door, text: str, actions: list[str]) -> None:
+    assert [action for action, _ in found(trail, text=text)] == actions
+
+
+def test_the_vendors_auditors_cannot_search_in_what_they_may_not_read(trail: Door) -> None:
+    facts(trail.get("vera", "/v1/audit", tenant=trail.world.tenant.slug, text="quick"), 422, "invalid-request")
+    facts(trail.get("vera", "/v1/audit/export", tenant=trail.world.tenant.slug, text="q"), 422, "invalid-request")
+
+
+def test_pages_follow_one_another_without_a_gap(trail: Door) -> None:
+    ids: list[str] = []
+    cursor = None
+    while True:
+        query = {"limit": 2} | ({"cursor": cursor} if cursor else {})
+        page = trail.get("tara", "/v1/audit", **query).json()
+        ids += [one["id"] for one in page["items"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+
+    assert ids == [one["id"] for one in trail.get("tara", "/v1/audit").json()["items"]]
+    facts(trail.get("tara", "/v1/audit", cursor="no"), 422, "invalid-request")
+
+
+def test_each_side_reads_the_origin_of_its_own_people_alone(trail: Door) -> None:
+    theirs = trail.get("vera", "/v1/audit", tenant=trail.world.tenant.slug).json()["items"]
+    ours = trail.get("aude", "/v1/audit").json()["items"]
+
+    by_action = {one["action"]: one["personal"].keys() for one in theirs}
+    assert by_action["submit"] >= {"address", "user_agent", "name"}
+    assert not by_action["approve"] & {"address", "user_agent", "comment"}
+    assert not by_action["submit"] & {"justification"}
+    by_action = {one["action"]: one["personal"].keys() for one in ours}
+    assert by_action["approve"] >= {"address", "user_agent", "comment"}
+    assert not by_action["submit"] & {"address", "user_agent"}
+    assert by_action["submit"] >= {"justification"}
+
+
+def test_whom_a_tenant_has_dealings_with_is_nobodys_business_at_the_vendor(fresh_door: Door) -> None:
+    new = {"name": "Nina", "address": "nina@contoso.example", "roles": ["auditor"]}
+    assert fresh_door.call("tara", "POST", f"/v1/tenants/{fresh_door.world.tenant.slug}/members", json=new).is_success
+
+    (theirs,) = fresh_door.get("vera", "/v1/audit", tenant=fresh_door.world.tenant.slug).json()["items"]
+    (ours,) = fresh_door.get("aude", "/v1/audit").json()["items"]
+
+    assert "nina" in str(ours["personal"])
+    assert set(theirs["personal"]) == {"name"}
+
+
+def test_an_export_over_http_is_good_and_a_table_is_one(trail: Door) -> None:
+    answer = trail.get("aude", "/v1/audit/export", since=[1, 3])
+    table = trail.get("aude", "/v1/audit/export", format="csv", action="deny")
+
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    assert answer.headers["cache-control"] == "no-store"
+    assert "attachment" in answer.headers["content-disposition"]
+    verdict = verify(answer.content.splitlines(keepends=True), [public()])
+    assert (verdict.exit_code, verdict.header.size) == (GOOD, verdict.events)
+    assert set(verdict.header.consistency) == {1, 3}
+    assert [row["User"] for row in csv.DictReader(io.StringIO(table.text))] == ["Amir"]
+
+
+def test_a_filtered_export_says_by_what_and_proves_each_line(trail: Door) -> None:
+    answer = trail.get("vera", "/v1/audit/export", tenant=trail.world.tenant.slug, action="deny")
+
+    verdict = verify(answer.content.splitlines(keepends=True), [public()])
+
+    assert (verdict.exit_code, verdict.events, verdict.header.whole) == (GOOD, 1, False)
+    assert verdict.header.asked == {"action": "deny"}
+
+
+def test_a_checkpoint_is_signed_and_an_event_is_proven_to_be_in_it(trail: Door) -> None:
+    shown = trail.get("aude", "/v1/audit/checkpoint").json()
+    event = trail.get("aude", "/v1/audit", action="approve").json()["items"][0]["id"]
+    proven = trail.get("aude", "/v1/audit/proof/inclusion", event=event).json()
+
+    said, _ = checkpoint.verify(shown["note"], {public().id: public()})
+    assert (said.size, base64.b64encode(said.root).decode()) == (shown["size"], shown["root"])
+    assert proven["number"] == 1
+    body = next(one for one in export(trail) if f'"id\\":\\"{event}' in one)
+    leaf = leaf_hash(body_of(body))
+    path = [base64.b64decode(one) for one in proven["proof"]]
+    merkle.check_inclusion(leaf, proven["number"], proven["size"], path, checkpoint.read(proven["note"]).root)
+
+
+def test_a_log_is_proven_to_have_only_grown(trail: Door) -> None:
+    leaves = [leaf_hash(body_of(line)) for line in export(trail) if line.startswith('{"number"')]
+
+    proven = trail.get("aude", "/v1/audit/proof/consistency", **{"from": 1, "to": 3}).json()
+
+    path = [base64.b64decode(one) for one in proven["proof"]]
+    merkle.check_consistency(1, 3, root_of(leaves[:1]), root_of(leaves[:3]), path)
+
+
+@pytest.mark.parametrize("query", [{"from": 2, "to": 1}, {"from": 0, "to": 10**9}, {"from": -1}, {"from": "x"}, {}])
+def test_sizes_that_the_log_never_had_are_refused(trail: Door, query: dict[str, object]) -> None:
+    facts(trail.get("aude", "/v1/audit/proof/consistency", **query), 422, "invalid-request")
+
+
+@pytest.mark.parametrize("since", [[10**9], [-1], ["x"], [1, 1, 1, 1, 1]])
+def test_an_export_since_what_never_was_is_refused(trail: Door, since: list[object]) -> None:
+    facts(trail.get("aude", "/v1/audit/export", since=since), 422, "invalid-request")
+
+
+def test_events_of_another_tenant_or_that_nobody_sealed_are_unknown(
+    trail: Door, open_door: OpenDoor, worker: Database
+) -> None:
+    elsewhere = open_door()
+    elsewhere.pending()
+    sealed(worker)
+    not_sealed = elsewhere.pending() and elsewhere.get("tara", "/v1/audit").json()["items"][0]["id"]
+
+    theirs = trail.get("aude", "/v1/audit/proof/inclusion", event=one_event(elsewhere))
+    nobodys = trail.get("aude", "/v1/audit/proof/inclusion", event=UUID(int=1))
+    waiting = elsewhere.get("aude", "/v1/audit/proof/inclusion", event=not_sealed)
+
+    facts(theirs, 404, "not-found")
+    assert theirs.content == nobodys.content == waiting.content
+
+
+@pytest.mark.parametrize("path", ["", "/export", "/checkpoint", "/proof/consistency"])
+def test_another_tenants_log_is_as_unknown_as_none(trail: Door, open_door: OpenDoor, path: str) -> None:
+    elsewhere = open_door()
+    query = {"from": 0} if "proof" in path else {}
+
+    theirs = trail.get("aude", f"/v1/audit{path}", tenant=elsewhere.world.tenant.slug, **query)
+    nobodys = trail.get("aude", f"/v1/audit{path}", tenant="nobodys", **query)
+
+    facts(theirs, 404, "not-found")
+    assert theirs.content == nobodys.content
+
+
+def test_a_log_of_which_nothing_is_sealed_has_no_checkpoint(fresh_door: Door) -> None:
+    for path in ("export", "checkpoint"):
+        assert "sealed" in facts(fresh_door.get("aude", f"/v1/audit/{path}"), 404, "not-found")["detail"]
+
+
+def test_the_vendors_auditors_read_the_vendors_own_log(open_door: OpenDoor, worker: Database) -> None:
+    door = open_door()
+    new = {"name": "Nils", "address": f"nils@{door.world.tenant.slug}.example", "roles": ["engineer"]}
+    assert door.call("olga", "POST", "/v1/vendor/members", json=new).is_success
+    sealed(worker)
+
+    items = door.get("vera", "/v1/audit").json()["items"]
+    answer = door.get("vera", "/v1/audit/export")
+
+    assert items[0]["actor"]["name"] == "Olga"
+    verdict = verify(answer.content.splitlines(keepends=True), [public()])
+    assert (verdict.exit_code, verdict.header.origin) == (GOOD, "lockbox.test/audit/vendor")
+
+
+def test_whoever_audits_two_tenants_says_which(fresh_door: Door, open_door: OpenDoor) -> None:
+    elsewhere = open_door().world.tenant
+    also(fresh_door.world, "aude", Role.AUDITOR, elsewhere)
+
+    facts(fresh_door.get("aude", "/v1/audit"), 422, "invalid-request")
+    assert fresh_door.get("aude", "/v1/audit", tenant=elsewhere.slug).status_code == 200
+
+
+def test_keys_are_for_everybody_and_only_the_public_halves(trail: Door) -> None:
+    answer = trail.get(None, "/.well-known/lockbox-audit-keys")
+
+    (key,) = answer.json()["items"]
+    assert (key["key"], key["fingerprint"], key["purpose"]) == (public().text, public().fingerprint, "log")
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from(["person", "action", "service", "after", "before", "text", "cursor", "tenant", "format"]),
+        st.text(max_size=12),
+    )
+)
+def test_any_query_is_answered_or_refused(trail: Door, query: dict[str, str]) -> None:
+    sendable = {name: value.encode(errors="replace") for name, value in query.items()}
+
+    for path in ("/v1/audit", "/v1/audit/export"):
+        assert trail.call("aude", "GET", path, params=sendable).status_code in {200, 404, 422}
+
+
+def also(world: World, who: str, role: Role, tenant: Tenant) -> None:
+    """Give somebody a role at a further tenant."""
+    world.put_on_both_sides(who, role, tenant.id)
+
+
+def export(door: Door) -> list[str]:
+    lines = door.get("aude", "/v1/audit/export").text.splitlines()
+    assert datetime.fromisoformat(door.get("aude", "/v1/audit/checkpoint").json()["at"]).utcoffset() == timedelta(0)
+    return lines
+
+
+def body_of(line: str) -> bytes:
+    body: str = json.loads(line)["body"]
+    return body.encode()

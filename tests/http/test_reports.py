@@ -1,0 +1,155 @@
+"""The report on a request over HTTP: who asked, who decided, when it was open, what was done inside."""
+
+import json
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from lockbox.audit import events
+from lockbox.audit.canonical import instant
+from lockbox.audit.events import Actor, Happening
+from lockbox.database import Database, now
+from lockbox.requests.rules import Policy
+from tests.builders import setting
+from tests.http.door import Door, OpenDoor, facts
+from tests.logs import sealed
+
+WRITE = text(f"WITH {events.APPEND} SELECT")
+EVIL = "<script>alert(1)</script><img src=//evil.example> {{ 7*7 }}"
+
+
+def reported(door: Door, request_id: str, who: str = "aude") -> dict[str, Any]:
+    answer = door.get(who, "/v1/audit/report", request=request_id)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def use(door: Door, request_id: str, method: str = "GET", count: int = 3, resource: str = "mailbox:anna") -> None:
+    """Let the system that the engineer works in have reported something."""
+    gate = door.world.people["gate"]
+    with setting(door.house).transaction() as session:
+        at = now(session)
+        happening = Happening(
+            at=at,
+            action="activity",
+            actor=Actor(gate.person_id, "system", gate.name),
+            tenant_id=door.world.tenant.id,
+            request_id=UUID(request_id),
+            facts={
+                "method": method,
+                "did": "read",
+                "outcome": "done",
+                "count": count,
+                "first_at": instant(at),
+                "last_at": instant(at),
+                "as_asked": False,
+            },
+            personal={"resource": resource},
+        )
+        session.connection().execute(WRITE, events.append([happening]))
+
+
+def test_a_report_says_who_asked_who_decided_and_when_it_was_open(open_door: OpenDoor) -> None:
+    door = open_door(Policy(quorum=2))
+    request_id = door.file(justification="It does not open").json()["id"]
+    door.act("max", "endorse", request_id, comment="A real fault")
+    door.act("ann", "approve", request_id)
+    door.act("amir", "approve", request_id, comment="Be quick")
+    door.act("tara", "revoke", request_id)
+
+    found = reported(door, request_id)
+
+    assert [(step["who"], step["role"], step["deed"], step["comment"]) for step in found["steps"]] == [
+        ("Erin", "engineer", "asked for it", None),
+        ("Max", "manager", "endorsed it", "A real fault"),
+        ("Ann", "approver", "approved it", None),
+        ("Amir", "approver", "approved it", "Be quick"),
+        ("Tara", "tenant_admin", "closed it early", None),
+    ]
+    assert (found["opened_at"], found["closed_at"]) == (found["steps"][3]["at"], found["steps"][4]["at"])
+    assert (found["justification"], found["ending"], found["service"]) == (
+        "It does not open",
+        "closed early",
+        "exchange-online",
+    )
+
+
+def test_that_nothing_was_done_is_said(door: Door) -> None:
+    pending, opened = door.pending(), door.active()
+
+    assert reported(door, pending)["use"] == "It was never open: nobody got in."
+    assert reported(door, opened)["use"] == "No use has been recorded so far."
+
+    door.act("erin", "complete", opened)
+
+    assert reported(door, opened)["use"] == "No use was recorded while it was open."
+
+
+def test_what_was_done_inside_is_listed_and_counted(door: Door) -> None:
+    request_id = door.active()
+    use(door, request_id)
+    use(door, request_id, method="DELETE", count=1)
+
+    found = reported(door, request_id)
+
+    assert found["use"] == "4 actions were recorded while it was open."
+    uses = [(one["method"], one["count"], one["resource"], one["as_asked"], one["by"]) for one in found["uses"]]
+    assert uses == [("GET", 3, "mailbox:anna", False, "Gate"), ("DELETE", 1, "mailbox:anna", False, "Gate")]
+    assert "not what was asked for" in found["page"]
+
+
+def test_a_report_says_whether_it_is_sealed(door: Door, worker: Database) -> None:
+    request_id = door.active()
+    assert not reported(door, request_id)["sealed"]
+
+    sealed(worker)
+
+    found = reported(door, request_id)
+    assert found["sealed"]
+    assert "not sealed yet" not in found["page"]
+
+
+def test_the_vendors_auditors_read_neither_why_nor_what_was_said(door: Door) -> None:
+    mine = ["mailbox:bert@contoso.example"]
+    request_id = door.file(justification="It does not open", resources=mine).json()["id"]
+    door.act("ann", "deny", request_id, comment="Not today")
+
+    found = reported(door, request_id, "vera")
+
+    assert found["justification"] is None
+    assert "Not today" not in json.dumps(found)
+
+
+def test_what_people_wrote_is_no_markup_on_the_page(door: Door) -> None:
+    request_id = door.file(justification=EVIL, case_ref=EVIL[:100]).json()["id"]
+    door.act("ann", "approve", request_id, comment=EVIL)
+    use(door, request_id, method=EVIL, resource=EVIL)
+
+    page = reported(door, request_id)["page"]
+
+    assert "<script" not in page
+    assert "<img" not in page
+    assert "{{ 7*7 }}" in page
+    assert "http" not in page.replace("{{", "")
+
+
+@pytest.mark.parametrize("who", ["zara", "erin", "max", "ann", "olga", "eve"])
+def test_only_readers_of_the_trail_get_a_report(door: Door, open_door: OpenDoor, who: str) -> None:
+    request_id = door.pending()
+    asks, name = (open_door(), "tara") if who == "zara" else (door, who)
+
+    answer = asks.get(name, "/v1/audit/report", request=request_id)
+
+    expected = (404, "not-found") if who in {"zara", "olga", "eve"} else (403, "wrong-role")
+    facts(answer, *expected)
+
+
+def test_what_the_vendor_reviews_is_unknown_to_the_customer(open_door: OpenDoor) -> None:
+    door = open_door(Policy())
+    request_id = door.pending()
+
+    facts(door.get("tara", "/v1/audit/report", request=request_id), 404, "not-found")
+    assert reported(door, request_id, "vera")["state"] == "reviewing"

@@ -1,0 +1,126 @@
+"""`lockbox audit verify`: what it prints, its exit codes, and that it calls nobody."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.app import app
+from tests.logs import OTHER_KEY, Log, event, public
+
+LOG = Log([event(number) for number in range(20)])
+WITHOUT_NETWORK = """
+import socket, sys
+def refuse(*_, **__): raise SystemExit("it called somebody")
+socket.socket.connect = socket.getaddrinfo = refuse
+sys.argv = ["lockbox", *sys.argv[1:]]
+from cli.app import main
+main()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with an export, its checkpoint, an older one, and the key."""
+    (tmp_path / "export.ndjson").write_bytes(LOG.whole())
+    (tmp_path / "note").write_text(LOG.note(), encoding="utf-8")
+    (tmp_path / "older").write_text(LOG.note(7), encoding="utf-8")
+    (tmp_path / "key").write_text(f"{public().text}\n{public(OTHER_KEY).text}\n", encoding="utf-8")
+    return tmp_path
+
+
+def verify(folder: Path, *words: str) -> tuple[int, str]:
+    names = [str(folder / word) if (folder / word).exists() else word for word in words]
+    result = CliRunner().invoke(app, ["audit", "verify", *names], env={"COLUMNS": "200"})
+    return result.exit_code, result.stdout
+
+
+def test_a_good_export_ends_with_0_and_says_what_it_was_held_against(folder: Path) -> None:
+    code, said = verify(folder, "export.ndjson", "--checkpoint", "note", "--since", "older", "--key", "key")
+
+    assert code == 0
+    assert said.startswith("Good. 20 events, a whole export of lockbox.test/audit/")
+    assert "it extends the checkpoint that you gave, of 7 events" in said
+    assert "it extends the checkpoint that you gave, of 20 events" in said
+
+
+def test_a_key_may_be_given_as_text_and_a_missing_checkpoint_is_remarked(folder: Path) -> None:
+    code, said = verify(folder, "export.ndjson", "--key", public().text)
+
+    assert code == 0
+    assert "no --checkpoint was given" in said
+
+
+def test_what_is_wrong_ends_with_1_and_is_named_with_its_place(folder: Path) -> None:
+    rows = LOG.whole().splitlines(keepends=True)
+    rows[5] = rows[5].replace(b"submit", b"submIt")
+    (folder / "export.ndjson").write_bytes(b"".join(rows))
+
+    code, said = verify(folder, "export.ndjson", "--checkpoint", "note", "--key", "key")
+
+    assert code == 1
+    assert said.startswith("NOT AS IT WAS SEALED.")
+    assert "  edited: line 6, number 3: this event is not as it was sealed" in said
+
+
+def test_a_key_that_was_not_given_is_not_trusted(folder: Path) -> None:
+    code, said = verify(folder, "export.ndjson", "--key", public(OTHER_KEY).text)
+
+    assert code == 1
+    assert "unknown key: the export's checkpoint is signed by" in said
+
+
+def test_what_cannot_be_shown_ends_with_2(folder: Path) -> None:
+    (folder / "export.ndjson").write_bytes(LOG.filtered(lambda number: number == 3))
+
+    code, said = verify(folder, "export.ndjson", "--since", "older", "--key", "key")
+
+    assert code == 2
+    assert "export it again with since=7" in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("no-such-file", "--key", "key"),
+        ("key", "--key", "key"),
+        ("export.ndjson", "--key", "no key"),
+        ("export.ndjson", "--key", "export.ndjson"),
+        ("export.ndjson", "--key", "key", "--checkpoint", "key"),
+        ("export.ndjson", "--key", "key", "--checkpoint", "export.ndjson"),
+        ("export.ndjson", "--key", "key", "--since", "no-such-file"),
+    ],
+)
+def test_what_cannot_be_read_ends_with_2_and_a_line(folder: Path, words: tuple[str, ...]) -> None:
+    code, said = verify(folder, *words)
+
+    assert code == 2
+    assert said.startswith("Cannot read it. ")
+    assert len(said.splitlines()) == 1
+
+
+def test_it_needs_no_settings_and_calls_nobody(folder: Path) -> None:
+    words = ["audit", "verify", str(folder / "export.ndjson"), "--key", str(folder / "key")]
+
+    ended = subprocess.run(
+        [sys.executable, "-c", WITHOUT_NETWORK, *words], capture_output=True, text=True, check=False, env={}
+    )
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("Good.")
+
+
+def test_marks_for_a_terminal_in_a_file_are_not_obeyed(folder: Path) -> None:
+    rows = LOG.whole().splitlines(keepends=True)
+    first = json.loads(rows[0])
+    rows[0] = json.dumps(first | {"origin": "\x1b[2J[red]x"}).encode() + b"\n"
+    (folder / "export.ndjson").write_bytes(b"".join(rows))
+
+    code, said = verify(folder, "export.ndjson", "--key", "key")
+
+    assert code == 1
+    assert "\x1b[2J" not in said
+    assert "[red]x" in said

@@ -1,0 +1,142 @@
+"""Merkle trees: the published vectors of RFC 6962's reference implementation, and every small tree."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pymerkle import InmemoryTree
+
+from lockbox.audit import merkle
+from lockbox.audit.merkle import BadProof, Growing, leaf_hash, root_of
+from tests import second_verifier
+from tests.logs import subtree_of
+
+ENTRIES = [
+    bytes.fromhex(entry)
+    for entry in ("", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f")
+]
+ROOTS = [
+    "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+    "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
+    "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
+    "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77",
+    "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+    "4e3bbb1f7b478dcfe71fb631631519a3bca12c9aefca1612bfce4c13a86264d4",
+    "76e67dadbcdf1e10e1b74ddc608abd2f98dfb16fbce75277b5232a127f2087ef",
+    "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
+    "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
+]
+SECOND = "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7"
+NEXT_TWO = "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e"
+RIGHT_HALF = "6b47aaf29ee3c2af9af889bc1fb9254dabd31177f16232dd6aab035ca39bf6e4"
+FIFTH = "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b"
+SEVENTH_AND_EIGHTH = "ca854ea128ed050b41b35ffc1b87b8eb2bde461e9e3b5596ece6b9d5975a0ae0"
+FIFTH_AND_SIXTH = "0ebc5d3437fbe2db158b9f126a1d118e308181031d0a949f8dededebc558ef6a"
+INCLUSION = {
+    (0, 1): [],
+    (0, 8): [SECOND, NEXT_TWO, RIGHT_HALF],
+    (5, 8): [FIFTH, SEVENTH_AND_EIGHTH, ROOTS[4]],
+    (2, 3): [ROOTS[2]],
+    (1, 5): [ROOTS[1], NEXT_TWO, FIFTH],
+}
+CONSISTENCY = {
+    (1, 1): [],
+    (1, 8): [SECOND, NEXT_TWO, RIGHT_HALF],
+    (6, 8): [FIFTH_AND_SIXTH, SEVENTH_AND_EIGHTH, ROOTS[4]],
+    (2, 5): [NEXT_TWO, FIFTH],
+}
+LEAVES = [leaf_hash(entry) for entry in ENTRIES]
+MANY = [leaf_hash(str(number).encode()) for number in range(40)]
+
+
+@pytest.mark.parametrize("size", range(len(ROOTS)))
+def test_roots_are_those_of_the_reference(size: int) -> None:
+    assert root_of(LEAVES[:size]).hex() == ROOTS[size]
+
+
+@pytest.mark.parametrize(("index", "size"), INCLUSION)
+def test_audit_paths_are_those_of_the_reference(index: int, size: int) -> None:
+    path = merkle.inclusion(subtree_of(LEAVES), index, size)
+
+    assert [node.hex() for node in path] == INCLUSION[index, size]
+    merkle.check_inclusion(LEAVES[index], index, size, path, bytes.fromhex(ROOTS[size]))
+
+
+@pytest.mark.parametrize(("old", "new"), CONSISTENCY)
+def test_consistency_proofs_are_those_of_the_reference(old: int, new: int) -> None:
+    path = merkle.consistency(subtree_of(LEAVES), old, new)
+
+    assert [node.hex() for node in path] == CONSISTENCY[old, new]
+    merkle.check_consistency(old, new, bytes.fromhex(ROOTS[old]), bytes.fromhex(ROOTS[new]), path)
+
+
+@pytest.mark.parametrize("size", range(1, len(MANY) + 1))
+def test_a_second_implementation_agrees_on_every_leaf_of_every_small_tree(size: int) -> None:
+    root = second_verifier.tree(MANY[:size])
+    assert root_of(MANY[:size]) == root
+
+    for index in range(size):
+        path = merkle.inclusion(subtree_of(MANY), index, size)
+
+        merkle.check_inclusion(MANY[index], index, size, path, root)
+        assert second_verifier.root_by_path(MANY[index], index, size, path) == root
+
+
+@pytest.mark.parametrize("new", range(1, len(MANY) + 1))
+def test_a_second_implementation_agrees_on_how_every_small_tree_has_grown(new: int) -> None:
+    for old in range(1, new + 1):
+        roots = root_of(MANY[:old]), root_of(MANY[:new])
+        path = merkle.consistency(subtree_of(MANY), old, new)
+
+        merkle.check_consistency(old, new, *roots, path)
+        assert second_verifier.roots_by_proof(old, new, path, roots[0]) == roots
+
+
+@pytest.mark.parametrize("size", [2, 3, 7, 8, 11])
+def test_a_path_that_is_too_long_too_short_or_of_another_leaf_proves_nothing(size: int) -> None:
+    root = root_of(MANY[:size])
+
+    for index in range(size):
+        path = merkle.inclusion(subtree_of(MANY), index, size)
+        for leaf, place, way in (
+            (MANY[index], index, [*path, path[0]]),
+            (MANY[index], index, path[:-1]),
+            (MANY[index], (index + 1) % size, path),
+            (MANY[index], size, path),
+            (MANY[-1], index, path),
+        ):
+            with pytest.raises(BadProof):
+                merkle.check_inclusion(leaf, place, size, way, root)
+
+
+@pytest.mark.parametrize(("old", "new"), [(1, 2), (3, 7), (4, 8), (6, 8), (7, 11)])
+def test_a_tree_that_was_rewritten_is_shown_by_no_proof_to_extend_the_older_one(old: int, new: int) -> None:
+    rewritten = [MANY[-1], *MANY[1:]]
+    path = merkle.consistency(subtree_of(rewritten), old, new)
+
+    for way in (path, path[:-1], [*path, path[-1]]):
+        with pytest.raises(BadProof):
+            merkle.check_consistency(old, new, root_of(MANY[:old]), root_of(rewritten[:new]), way)
+
+
+def test_a_tree_grows_by_whole_subtrees_as_by_leaves_where_one_begins() -> None:
+    growing = Growing()
+
+    for level, start in ((4, 0), (2, 16), (0, 20)):
+        growing.add(root_of(MANY[start : start + (1 << level)]), level)
+
+    assert (growing.size, growing.root) == (21, root_of(MANY[:21]))
+    with pytest.raises(ValueError, match="no complete subtree"):
+        growing.add(MANY[0], 1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.binary(max_size=8), max_size=300))
+def test_a_library_that_knows_nothing_of_us_computes_the_same_roots(entries: list[bytes]) -> None:
+    library = InmemoryTree(algorithm="sha256")
+    growing = Growing()
+
+    for entry in entries:
+        library.append_entry(entry)
+        growing.add(leaf_hash(entry))
+
+        assert library.get_root() == growing.root

@@ -1,0 +1,449 @@
+"""The verifier of exports: whatever was done to a file or to the log behind it is found, named and placed."""
+
+import io
+import json
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lockbox.audit import exported
+from lockbox.audit.canonical import canonical
+from lockbox.audit.exported import Unreadable
+from lockbox.audit.findings import Finding, Kind
+from lockbox.audit.verify import BAD, CANNOT_READ, GOOD, Verdict, verify
+from tests import second_verifier
+from tests.logs import OTHER_KEY, TENANT, Log, Sealed, event, line, public
+
+WRONG = (second_verifier.Wrong, KeyError, ValueError, TypeError)
+LOG = Log([event(number) for number in range(600)])
+EXPORT = LOG.whole()
+FILTERED = LOG.filtered(lambda number: number % 50 == 0)
+
+
+def judged(export: bytes, *seen: str) -> Verdict:
+    """Return the verdict; the second verifier agrees on whether anything is wrong."""
+    verdict = verify(exported.lines_of(io.BytesIO(export)), [public()], seen)
+    try:
+        second_verifier.check(export, [public().text], seen)
+    except WRONG:
+        agrees = verdict.exit_code != GOOD
+    else:
+        agrees = verdict.exit_code == GOOD
+    assert agrees, verdict.findings
+    return verdict
+
+
+def found(verdict: Verdict) -> list[Finding]:
+    assert verdict.exit_code == BAD
+    return verdict.findings.first
+
+
+def rows_of(export: bytes) -> list[bytes]:
+    return export.splitlines(keepends=True)
+
+
+def row_of(number: int) -> int:
+    """Return at which place of the whole export an event stands."""
+    return 1 + number + number // 256 + 1
+
+
+def changed(row: bytes, **members: object) -> bytes:
+    return line(json.loads(row) | members)
+
+
+def test_a_whole_and_a_filtered_export_of_an_honest_log_are_good() -> None:
+    whole, filtered = judged(EXPORT, LOG.note(), LOG.note(257)), judged(FILTERED, LOG.note())
+
+    assert (whole.exit_code, whole.events, whole.details, sorted(whole.seen)) == (GOOD, 600, 600, [257, 600])
+    assert (filtered.exit_code, filtered.events, filtered.seen) == (GOOD, 12, [600])
+
+
+@pytest.mark.parametrize("size", [1, 2, 255, 256, 257, 511, 512, 513])
+def test_logs_of_every_shape_are_good_and_extend_what_they_were(size: int) -> None:
+    log = Log(LOG.events[:size])
+    older = sorted({0, 1, size // 2, size - 1, size})
+
+    whole = judged(log.whole(), *map(log.note, older))
+    filtered = judged(log.filtered(lambda number: number == size - 1, since=older), *map(log.note, older))
+
+    assert (whole.exit_code, filtered.exit_code) == (GOOD, GOOD)
+    assert sorted(whole.seen) == sorted(filtered.seen) == older
+
+
+def edit(rows: list[bytes]) -> None:
+    rows[row_of(300)] = rows[row_of(300)].replace(b'\\"submit\\"', b'\\"submIt\\"')
+
+
+def edit_a_value(rows: list[bytes]) -> None:
+    rows[row_of(300)] = rows[row_of(300)].replace(b"Erin 300", b"Eric 300")
+
+
+def renumber(rows: list[bytes]) -> None:
+    rows[row_of(300)] = changed(rows[row_of(300)], number=301)
+
+
+def remove(rows: list[bytes]) -> None:
+    del rows[row_of(300)]
+
+
+def remove_and_number_anew(rows: list[bytes]) -> None:
+    del rows[row_of(300)]
+    for number in range(300, 511):
+        rows[row_of(number)] = changed(rows[row_of(number)], number=number)
+
+
+def swap(rows: list[bytes]) -> None:
+    one, other = row_of(300), row_of(310)
+    rows[one], rows[other] = rows[other], rows[one]
+
+
+def swap_and_number_anew(rows: list[bytes]) -> None:
+    one, other = row_of(300), row_of(310)
+    rows[one], rows[other] = changed(rows[other], number=300), changed(rows[one], number=310)
+
+
+def insert(rows: list[bytes]) -> None:
+    body = event(9_999).body.decode()
+    rows.insert(row_of(300), changed(rows[row_of(300)], body=body, personal={}))
+
+
+def insert_a_second_time(rows: list[bytes]) -> None:
+    rows.insert(row_of(300), rows[row_of(300)])
+
+
+def cut_off(rows: list[bytes]) -> None:
+    del rows[row_of(300) :]
+
+
+def cut_off_and_end(rows: list[bytes]) -> None:
+    del rows[row_of(512) - 1 :]
+    rows.append(line({"end": {"events": 512}}))
+
+
+def cut_within_a_line(rows: list[bytes]) -> None:
+    rows[-1] = rows[-1][:-5]
+
+
+def drop_a_tile(rows: list[bytes]) -> None:
+    del rows[row_of(256) - 1 : row_of(512) - 1]
+
+
+def forge_a_hash(rows: list[bytes]) -> None:
+    """Replace an event, and its hash, by another of the same log's."""
+    tile = row_of(256) - 1
+    leaves = json.loads(rows[tile])["leaves"]
+    leaves[44] = leaves[45]
+    rows[tile] = changed(rows[tile], leaves=leaves)
+
+
+def break_a_line(rows: list[bytes]) -> None:
+    rows[row_of(300)] = b"}" + rows[row_of(300)][1:]
+
+
+def append(rows: list[bytes]) -> None:
+    rows.append(rows[row_of(300)])
+
+
+def say_another_size(rows: list[bytes]) -> None:
+    rows[0] = changed(rows[0], size=599)
+
+
+def withhold_elsewhere(rows: list[bytes]) -> None:
+    rows.insert(row_of(300), line({"withheld": {"from": 10, "to": 11}}))
+
+
+def claim_that_retention_removed(rows: list[bytes]) -> None:
+    rows[row_of(300)] = line({"removed": {"from": 300, "to": 301, "hashes": []}})
+
+
+def add_what_nobody_can_check(rows: list[bytes]) -> None:
+    rows[row_of(300)] = changed(rows[row_of(300)], approved_by="Bill")
+
+
+TAMPERINGS: list[tuple[Callable[[list[bytes]], None], Kind, int | None]] = [
+    (edit, Kind.EDITED, 300),
+    (edit_a_value, Kind.COMMITMENT, 300),
+    (renumber, Kind.EDITED, 301),
+    (remove, Kind.REMOVED, 300),
+    (remove_and_number_anew, Kind.REMOVED, 300),
+    (swap, Kind.REORDERED, 310),
+    (swap_and_number_anew, Kind.REORDERED, 300),
+    (insert, Kind.INSERTED, 300),
+    (insert_a_second_time, Kind.INSERTED, 300),
+    (cut_off, Kind.TRUNCATED, None),
+    (cut_off_and_end, Kind.TRUNCATED, None),
+    (cut_within_a_line, Kind.TRUNCATED, None),
+    (drop_a_tile, Kind.REMOVED, 256),
+    (forge_a_hash, Kind.EDITED, None),
+    (break_a_line, Kind.DAMAGED, None),
+    (append, Kind.INSERTED, None),
+    (say_another_size, Kind.EDITED, None),
+    (withhold_elsewhere, Kind.DAMAGED, None),
+    (claim_that_retention_removed, Kind.REMOVED, 300),
+    (add_what_nobody_can_check, Kind.DAMAGED, None),
+]
+
+
+@pytest.mark.parametrize(("tamper", "kind", "number"), TAMPERINGS, ids=lambda value: getattr(value, "__name__", ""))
+def test_whatever_is_done_to_a_file_is_named_and_placed(
+    tamper: Callable[[list[bytes]], None], kind: Kind, number: int | None
+) -> None:
+    rows = rows_of(EXPORT)
+
+    tamper(rows)
+
+    first = found(judged(b"".join(rows), LOG.note()))[0]
+    assert (first.kind, first.number) == (kind, number), first
+
+
+def test_a_file_that_was_cut_off_says_from_which_event_on() -> None:
+    rows = rows_of(EXPORT)[: row_of(300)]
+
+    said = {finding.message for finding in found(judged(b"".join(rows)))}
+
+    assert "the events from 300 on are missing: the file has been cut off" in said
+
+
+def test_an_edited_event_is_placed_by_its_line() -> None:
+    rows = rows_of(EXPORT)
+    edit(rows)
+
+    (only,) = found(judged(b"".join(rows)))
+
+    assert only.place == f"line {row_of(300) + 1}, number 300"
+
+
+@pytest.mark.parametrize(
+    ("tamper", "kind"),
+    [
+        (lambda rows: rows.__setitem__(3, rows[3].replace(b"submit", b"submIt")), Kind.EDITED),
+        (lambda rows: rows.__setitem__(3, changed(rows[3], number=101)), Kind.EDITED),
+        (lambda rows: rows.__delitem__(3), Kind.REMOVED),
+        (lambda rows: rows.insert(3, rows[3]), Kind.INSERTED),
+        (lambda rows: rows.insert(3, rows.pop(5)), Kind.REORDERED),
+        (lambda rows: rows.__delitem__(slice(5, None)), Kind.TRUNCATED),
+    ],
+)
+def test_whatever_is_done_to_a_filtered_file_is_named(tamper: Callable[[list[bytes]], object], kind: Kind) -> None:
+    rows = rows_of(FILTERED)
+
+    tamper(rows)
+
+    assert found(judged(b"".join(rows), LOG.note()))[0].kind is kind
+
+
+def rewritten(number: int) -> Log:
+    """Return the log as whoever owns database and key would tell it another way."""
+    events = list(LOG.events)
+    events[number] = event(number, {"name": "Somebody else"})
+    return Log(events)
+
+
+def test_another_root_at_a_size_seen_before_is_a_fork() -> None:
+    (only,) = found(judged(rewritten(3).whole(), LOG.note()))
+
+    assert only.kind is Kind.FORKED
+
+
+@pytest.mark.parametrize("since", [(), (500,)])
+def test_a_log_that_does_not_extend_what_was_seen_is_a_fork(since: tuple[int, ...]) -> None:
+    (only,) = found(judged(rewritten(3).whole(since), LOG.note(500)))
+
+    assert only.kind is Kind.FORKED
+
+
+def test_a_filtered_export_shows_that_the_log_has_grown_only_if_it_has_the_proof() -> None:
+    shown = judged(LOG.filtered(lambda number: number == 3, since=[500]), LOG.note(500))
+    not_shown = judged(FILTERED, LOG.note(500))
+
+    assert (shown.exit_code, shown.seen) == (GOOD, [500])
+    assert (not_shown.exit_code, not_shown.findings.first[0].kind) == (CANNOT_READ, Kind.UNPROVEN)
+
+
+def test_what_ends_before_a_checkpoint_that_was_seen_is_older() -> None:
+    (only,) = found(judged(Log(LOG.events[:400]).whole(), LOG.note(500)))
+
+    assert only.kind is Kind.OLDER
+
+
+def test_a_checkpoint_of_another_log_proves_nothing() -> None:
+    other = Log(LOG.events, whose="vendor")
+
+    assert found(judged(EXPORT, other.note()))[0].kind is Kind.ANOTHER_LOG
+
+
+def test_a_key_that_nobody_trusts_is_unknown() -> None:
+    forged = Log(LOG.events, key=OTHER_KEY)
+
+    assert found(judged(forged.whole()))[0].kind is Kind.UNKNOWN_KEY
+    assert found(judged(EXPORT, forged.note()))[0].kind is Kind.UNKNOWN_KEY
+
+
+def test_a_signature_of_another_text_is_wrong() -> None:
+    rows = rows_of(EXPORT)
+    note = json.loads(rows[0])["checkpoint"].replace("\n600\n", "\n599\n")
+    rows[0] = changed(rows[0], checkpoint=note, size=599)
+
+    assert found(judged(b"".join(rows)))[0].kind is Kind.WRONG_SIGNATURE
+
+
+@pytest.mark.parametrize("owner", [None, "00000000-0000-0000-0000-000000000009"])
+def test_an_event_of_somebody_else_does_not_belong_in_the_log(owner: str | None) -> None:
+    log = Log([*LOG.events[:10], event(10, tenant_id=owner)])
+
+    (only,) = found(judged(log.whole()))
+
+    assert (only.kind, only.number, only.event) == (Kind.FOREIGN, 10, "00000000-0000-0000-0000-0000000003f2")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda body: body.replace(b'"seq":1', b'"seq": 1'),
+        lambda body: body.replace(b'"seq":1', b'"seq":1.0'),
+        lambda body: body.replace(b'"seq":1', b'"seq":1e0'),
+        lambda body: body.replace(b'"seq":1', b'"seq":1,"seq":1'),
+        lambda body: body.replace(b'"seq":1', b'"seq":9007199254740992'),
+        lambda body: body.replace(b'"submit"', b'"s\\u0075bmit"'),
+        lambda body: b"[" + body + b"]",
+        lambda body: body.replace(b'"seq":1', b'"seq":-0'),
+        lambda body: body.replace(b'{"action":"submit",', b"{").replace(b"}", b',"action":"submit"}'),
+    ],
+)
+def test_a_body_that_is_not_canonical_is_named(spoil: Callable[[bytes], bytes]) -> None:
+    good = event(10, {})
+    log = Log([*LOG.events[:10], Sealed(spoil(good.body), {})])
+
+    (only,) = found(judged(log.whole()))
+
+    assert (only.kind, only.number) == (Kind.NOT_CANONICAL, 10)
+
+
+@pytest.mark.parametrize("seqs", [[1, 3], [2], [1, 2, 2], [1, 1]])
+def test_a_move_that_is_missing_or_there_twice_is_named(seqs: list[int]) -> None:
+    log = Log([event(number, seq=seq, request_id=TENANT) for number, seq in enumerate(seqs)])
+
+    assert found(judged(log.whole()))[0].kind is Kind.GAP_IN_MOVES
+
+
+def test_moves_that_were_sealed_late_are_no_gap() -> None:
+    moves = [(1, "pending"), (3, "revoked"), (2, "active")]
+    log = Log([event(n, seq=seq, to_state=state, request_id=TENANT) for n, (seq, state) in enumerate(moves)])
+
+    assert judged(log.whole()).exit_code == GOOD
+
+
+def test_details_that_are_left_out_are_counted_and_no_fault() -> None:
+    log = Log([Sealed(one.body, {}) for one in LOG.events[:5]])
+
+    verdict = judged(log.whole())
+
+    assert (verdict.exit_code, verdict.details, verdict.left_out) == (GOOD, 0, 5)
+
+
+def test_what_is_withheld_is_counted_and_no_fault() -> None:
+    log = Log(LOG.events, withheld=[range(20, 25), range(255, 256), range(256, 258)])
+
+    verdict = judged(log.whole(), LOG.note(300))
+
+    assert (verdict.exit_code, verdict.withheld, verdict.events) == (GOOD, 8, 592)
+
+
+@pytest.mark.parametrize("gone", [range(100), range(256), range(512), range(300), range(250, 520), range(10, 20)])
+def test_what_retention_removed_is_good_where_the_log_says_so(gone: range) -> None:
+    log = pruned(gone, gone.start, gone.stop)
+
+    verdict = judged(log.whole(since=[300]), log.note(), log.note(300))
+
+    assert (verdict.exit_code, verdict.removed) == (GOOD, [(gone.start, gone.stop)])
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 511), (1, 512), (600, 700)])
+def test_what_was_removed_beyond_what_the_log_says_is_named(start: int, stop: int) -> None:
+    (only,) = found(judged(pruned(range(512), start, stop).whole()))
+
+    assert only.kind is Kind.REMOVED
+
+
+def test_hashes_of_what_was_removed_must_lead_to_the_root() -> None:
+    rows = rows_of(pruned(range(512), 0, 512).whole())
+    rows[1] = line({"removed": {"from": 0, "to": 512, "hashes": ["A" * 43 + "="]}})
+
+    verdict = verify(rows, [public()])
+
+    assert found(verdict)[0].kind is Kind.EDITED
+
+
+def pruned(gone: range, start: int, stop: int) -> Log:
+    """Return a log of which some events are gone, and that says that these were removed."""
+    said = event(600, {}, action="trail_removed", seq=None, request_id=None, removed_from=start, removed_to=stop)
+    return Log([*LOG.events, said], removed=[gone])
+
+
+@pytest.mark.parametrize("first", [b"", b"\n", b"{}\n", b"[1]\n", b'{"export":"other/1"}\n', rows_of(EXPORT)[1]])
+def test_what_does_not_begin_as_an_export_is_not_read(first: bytes) -> None:
+    with pytest.raises(Unreadable):
+        verify([first], [public()])
+
+
+def test_a_checkpoint_that_is_none_is_not_read() -> None:
+    with pytest.raises(Unreadable):
+        verify(rows_of(EXPORT), [public()], ["no checkpoint"])
+
+
+def test_memory_does_not_grow_with_the_length_of_what_is_wrong() -> None:
+    garbage = [rows_of(EXPORT)[0], *[b"garbage\n"] * 1_000]
+
+    verdict = verify(garbage, [public()])
+
+    assert (len(verdict.findings.first), verdict.findings.count) == (50, 1_002)
+
+
+histories = st.lists(
+    st.tuples(st.integers(0, 5), st.dictionaries(st.sampled_from(["name", "comment"]), st.text(max_size=8))),
+    min_size=1,
+    max_size=40,
+)
+
+
+@st.composite
+def logs(draw: st.DrawFn) -> Log:
+    """Draw the log of a random history: some requests, each with its moves, in whatever order they interleave."""
+    moves: dict[int, int] = {}
+    events = []
+    for number, (request, personal) in enumerate(draw(histories)):
+        moves[request] = moves.get(request, 0) + 1
+        events.append(event(number, personal, request_id=str(request), seq=moves[request]))
+    return Log(events)
+
+
+@settings(max_examples=60, deadline=None)
+@given(logs(), st.data())
+def test_any_history_is_good_and_any_byte_that_is_flipped_in_it_is_found(log: Log, data: st.DataObject) -> None:
+    export = log.whole()
+    before = data.draw(st.integers(0, len(log.events)))
+    assert judged(export, log.note(before)).exit_code == GOOD
+
+    place = data.draw(st.integers(len(rows_of(export)[0]), len(export) - 1))
+    flipped = bytearray(export)
+    flipped[place] ^= 1 << data.draw(st.integers(0, 7))
+
+    if said(bytes(flipped)) != said(export):
+        verdict = verify(exported.lines_of(io.BytesIO(bytes(flipped))), [public()], [log.note(before)])
+        assert verdict.exit_code == BAD
+
+
+def said(export: bytes) -> object:
+    """Return what a file says, so that a flipped bit that JSON does not mind counts for none."""
+    try:
+        return [json.loads(row) for row in export.split(b"\n") if row]
+    except ValueError:
+        return None
+
+
+def test_the_canonical_form_of_events_is_what_the_verifier_takes_for_it() -> None:
+    body = canonical({"text": '\u007f\u2028é\U0001f512"\\\n', "number": -(2**53 - 1), "list": ["a"], "none": None})
+
+    assert judged(Log([Sealed(event(0, {}, said=body.decode()).body, {})]).whole()).exit_code == GOOD

@@ -1,0 +1,103 @@
+"""`lockbox audit` against a real API: search, export, verify offline, checkpoints and reports."""
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from config.embedded import Servers
+from lockbox.database import Database, make_engine
+from lockbox.schedule import Schedule
+from tests.logs import public, sealed
+from tests.whole.conftest import Stage
+from tests.whole.shell import Shell, opened
+
+
+@pytest.fixture(scope="module")
+def stage(template: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """An API for the tests of this file."""
+    with opened(template, tmp_path_factory.mktemp("logs")) as stage:
+        yield stage
+
+
+@pytest.fixture
+def shell(stage: Stage) -> Shell:
+    """A terminal of a world of the test's own, in which a request was approved and given back, and sealed."""
+    shell = Shell(stage, stage.world(approval_window=600))
+    filing = ("--tenant", shell.world.tenant.slug, "--service", "exchange-online", "--seconds", "600")
+    what = ("--resource", "mailbox:anna@contoso.example", "--justification", "It is broken")
+    shell.does("erin", "request", "submit", *filing, *what)
+    request = the_request(shell)
+    shell.does("ann", "request", "approve", request, "--comment", "Be quick")
+    shell.does("erin", "request", "complete", request)
+    worker = Database(make_engine(stage.plan.worker_database_url, role="test-sealer"), Schedule(stage.plan.redis_url))
+    sealed(worker)
+    worker.dispose()
+    return shell
+
+
+def the_request(shell: Shell) -> str:
+    request: str = shell.reads("erin", "request", "list")["items"][0]["id"]
+    return request
+
+
+def test_an_export_is_taken_and_verified_and_a_changed_one_is_found(shell: Shell, tmp_path: Path) -> None:
+    export, note = tmp_path / "export.ndjson", tmp_path / "checkpoint"
+    written = shell.run("aude", "audit", "export", "-o", export)
+    shell.run("aude", "audit", "checkpoint", "-o", note)
+    verifies = ("audit", "verify", export, "--checkpoint", note, "--key", public().text)
+
+    good = shell.does(None, *verifies)
+    export.write_bytes(export.read_bytes().replace(b"Be quick", b"Be quiet"))
+    bad = shell.run(None, *verifies)
+
+    assert (written.code, written.out, written.err) == (0, "", f"Written to {export}.\n")
+    assert good.startswith("Good. 3 events")
+    assert bad.code == 1
+    assert "the value shown as comment is not the one that the event commits to" in bad.out
+
+
+def test_nothing_is_written_over(shell: Shell, tmp_path: Path) -> None:
+    export = tmp_path / "export.ndjson"
+    export.write_text("mine")
+
+    ended = shell.run("aude", "audit", "export", "-o", export)
+
+    assert ended.code == 1
+    assert "cannot be written" in ended.err
+    assert export.read_text() == "mine"
+
+
+def test_a_table_is_printed(shell: Shell) -> None:
+    rows = list(csv.DictReader(io.StringIO(shell.does("aude", "audit", "export", "--csv"))))
+
+    assert [row["Activity"] for row in rows] == ["submit", "approve", "complete"]
+
+
+def test_the_trail_is_searched(shell: Shell) -> None:
+    shown = shell.does("aude", "audit", "list", "--text", "be QUICK")
+    found = shell.reads("aude", "audit", "list", "--action", "complete")
+
+    assert "approve" in shown
+    assert "Be quick" in shown
+    assert "complete" not in shown
+    assert [one["actor"]["name"] for one in found["items"]] == ["Erin"]
+
+
+def test_a_report_is_shown_and_written_as_a_page(shell: Shell, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+
+    shown = shell.does("aude", "audit", "report", the_request(shell))
+    written = shell.run("aude", "audit", "report", the_request(shell), "--html", "-o", page)
+
+    assert "No use was recorded while it was open." in shown
+    assert "Ann (approver)" in shown
+    assert written.code == 0
+    assert "No use was recorded while it was open." in page.read_text(encoding="utf-8")
+
+
+def test_whoever_does_not_read_the_trail_is_refused(shell: Shell) -> None:
+    for words in (("list",), ("export",), ("checkpoint",), ("report", the_request(shell))):
+        shell.is_refused("ann", "wrong-role: ", "audit", *words)
