@@ -10,6 +10,7 @@ from api.limits import BodyLimit, FormCharset
 from api.log import AccessLog
 from api.routes import (
     access,
+    activity,
     addresses,
     audit,
     endpoints,
@@ -25,7 +26,12 @@ from api.routes import (
     watchers,
 )
 from api.strict import known_alone
-from config.settings import Settings
+from config.settings import Settings, UnsafeSettings
+from lockbox.audit import approvals, keys
+from lockbox.audit.approvals import Approvals
+from lockbox.audit.behind import Shipped
+from lockbox.audit.keys import BadKey
+from lockbox.audit.shipping import Folder
 from lockbox.database import Database, make_engine
 from lockbox.notices.vault import Vault
 from lockbox.people.issuers import Issuers
@@ -39,10 +45,25 @@ def make_database(settings: Settings) -> Database:
     """Return the API's way to Postgres and Redis; nothing is connected yet.
 
     Raises:
-        UnsafeSettings: one of them is not set.
+        UnsafeSettings: one of them is not set, or a key to sign approvals with cannot be read.
     """
     engine = make_engine(settings.require("database_url"), role="api", pool_size=POOL, overflow=OVERFLOW)
-    return Database(engine, Schedule(settings.require("redis_url")))
+    return Database(
+        engine, Schedule(settings.require("redis_url")), approvals=_approvals(settings), shipped=_shipped(settings)
+    )
+
+
+def _shipped(settings: Settings) -> Shipped | None:
+    return Shipped(Folder(settings.checkpoint_folder)) if settings.checkpoint_folder else None
+
+
+def _approvals(settings: Settings) -> Approvals:
+    if not settings.approval_key_files:
+        return approvals.ephemeral()
+    try:
+        return Approvals(keys.read(settings.approval_key_files))
+    except BadKey as bad:
+        raise UnsafeSettings(f"LOCKBOX_APPROVAL_KEY_FILES: {bad}") from None
 
 
 def make_app(settings: Settings, database: Database) -> FastAPI:
@@ -69,6 +90,7 @@ def make_app(settings: Settings, database: Database) -> FastAPI:
     app.state.vault = Vault([key.get_secret_value() for key in settings.secret_keys])
     problems.install(app)
     for router in (
+        activity.router,
         requests.router,
         timeline.router,
         access.router,

@@ -1,4 +1,4 @@
-"""What is refused before anybody reads it: bodies above 64 KiB, declared or not, and forms in strange letters."""
+"""What is refused before anybody reads it: bodies that are too large, declared or not; forms in strange letters."""
 
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers
@@ -7,6 +7,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.problems import problem
 
 MOST_BODY_BYTES = 64 * 1024
+MOST_REPORT_BYTES = 256 * 1024
+REPORTS = "/activity"
 FORMS = frozenset({b"multipart/form-data", b"application/x-www-form-urlencoded"})
 CHARSETS = frozenset({b"utf-8", b"utf8", b"us-ascii", b"ascii"})
 
@@ -43,9 +45,10 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        most = MOST_REPORT_BYTES if scope["path"].endswith(REPORTS) else MOST_BODY_BYTES
         declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if not declared.isdigit() or int(declared) > MOST_BODY_BYTES:
-            await self._refuse(scope, receive, send)
+        if not declared.isdigit() or int(declared) > most:
+            await self._refuse(scope, receive, send, most)
             return
         body = b""
         more = True
@@ -56,16 +59,16 @@ class BodyLimit:
                 return
             body += message.get("body", b"")
             more = message.get("more_body", False)
-            if len(body) > MOST_BODY_BYTES:
-                await self._refuse(scope, receive, send)
+            if len(body) > most:
+                await self._refuse(scope, receive, send, most)
                 return
         await self.app(scope, _replay(body, receive), send)
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send, most: int) -> None:
         answer = problem(
             413,
             "body-too-large",
-            f"A body may have at most {MOST_BODY_BYTES} bytes.",
+            f"A body may have at most {most} bytes.",
             headers={"connection": "close"},
         )
         await answer(scope, receive, send)

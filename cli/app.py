@@ -14,6 +14,7 @@ from cli import (
     endpoints,
     invitations,
     members,
+    operate,
     policies,
     requests,
     sample,
@@ -57,7 +58,7 @@ class InOrder(TyperGroup):
     ORDER = (
         *("me", "request", "access", "sign-in", "sign-out", "token"),
         *("tenant", "member", "invitation", "delegation", "policy", "endpoint", "watcher", "vendor", "audit"),
-        *("bootstrap", "migrate", "sample"),
+        *("operate", "bootstrap", "migrate", "sample"),
     )
 
     def __init__(self, **parts: Any) -> None:  # noqa: ANN401 - Typer's
@@ -78,6 +79,7 @@ for _name, _group in (
     ("watcher", watchers.app),
     ("vendor", vendor.app),
     ("audit", audit.app),
+    ("operate", operate.app),
 ):
     app.add_typer(_group, name=_name)
 

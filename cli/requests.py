@@ -135,6 +135,16 @@ def notices(request: Id, plain: Plain = False) -> None:
 
 
 @app.command()
+def activity(request: Id, plain: Plain = False) -> None:
+    """Show what was done inside the window."""
+    found = call("GET", at("requests", request, "activity"))
+    if plain:
+        as_json(found)
+    else:
+        wording.show_activity(found["items"])
+
+
+@app.command()
 def approve(
     request: Id,
     comment: Why = None,

@@ -58,7 +58,7 @@ def seed(session: Session, *, tenant: str, policy: Policy, environment: str, ser
     )
     people = {key: _person(session, name, email, role, None) for key, name, email, role in VENDOR}
     people |= {key: _person(session, name, f"{key}@{tenant}.example", role, found.id) for key, name, role in CUSTOMER}
-    bound = {"gate": ([Scope.ACCESS_CHECK], list(services))}
+    bound = {"gate": ([Scope.ACCESS_CHECK, Scope.ACTIVITY_REPORT], list(services))}
     shown = {}
     for key, person_id in people.items():
         scopes, bound_to = bound.get(key, ([], []))

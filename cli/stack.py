@@ -27,6 +27,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 PROCFILE = CHECKOUT / "Procfile"
 LOGS = CHECKOUT / "var" / "log"
 AUDIT_KEY = "audit.pem"
+APPROVAL_KEY = "approval.pem"
 STOP_SECONDS = 15
 READY_SECONDS = 30
 LEAVE_SECONDS = 2
@@ -70,7 +71,11 @@ class Plan:
             "LOCKBOX_PUBLIC_URL": self.public_url,
         }
         if process == "api":
-            own = {"LOCKBOX_DATABASE_URL": self.database_url, "LOCKBOX_API_PORT": str(self.api_port)}
+            own = {
+                "LOCKBOX_DATABASE_URL": self.database_url,
+                "LOCKBOX_API_PORT": str(self.api_port),
+                "LOCKBOX_APPROVAL_KEY_FILES": json.dumps([str(self.keys / APPROVAL_KEY)]),
+            }
         elif process == "flower":
             own = {
                 "LOCKBOX_FLOWER_USER": self.flower_user,
@@ -129,8 +134,9 @@ def prepare(settings: Settings, folder: Path | None = None, *, api_port: int = 8
 def make_keys(folder: Path) -> Path:
     """Return a folder in which the keys are that this stack signs by; each process is told of its own alone."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not (folder / AUDIT_KEY).exists():
-        keys.make(folder / AUDIT_KEY)
+    for name in (AUDIT_KEY, APPROVAL_KEY):
+        if not (folder / name).exists():
+            keys.make(folder / name)
     return folder
 
 

@@ -34,7 +34,7 @@ def list_tokens(plain: Plain = False) -> None:
 def make(
     name: Annotated[str, typer.Argument(help="what you call it", show_default=False)],
     days: Days = None,
-    scope: Annotated[list[str] | None, typer.Option(help="for systems: access:check, requests:file; repeat")] = None,
+    scope: Annotated[list[str] | None, typer.Option(help="for systems, such as access:check; repeat")] = None,
     service: Annotated[list[str] | None, typer.Option(help="for systems: such as exchange-online; repeat")] = None,
     plain: Plain = False,
 ) -> None:

@@ -1,6 +1,6 @@
 """How a terminal shows a request: one wording and one colour a state."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.text import Text
@@ -8,6 +8,7 @@ from rich.text import Text
 from cli import terminal
 from cli.terminal import NOTHING, duration, moment, words
 
+NOBODYS = {"owner": "the installation's owner"}
 WORDS = {
     "reviewing": ("In vendor review", "yellow"),
     "pending": ("Waiting for your answer", "yellow"),
@@ -99,7 +100,7 @@ def show_events(items: Iterable[Mapping[str, Any]]) -> None:
         (
             item["seq"],
             moment(item["at"]),
-            f"{item['actor']['name'] if item['actor'] else 'the clock'}{_for_others(item)}",
+            f"{_actor(item)}{_for_others(item)}",
             words(item["role"]),
             f"{words(item['action'])}{_by_means(item)}",
             f"{item['from_state'] or NOTHING} → {item['to_state'] or NOTHING}",
@@ -109,6 +110,11 @@ def show_events(items: Iterable[Mapping[str, Any]]) -> None:
         for item in items
     )
     terminal.table(("#", "When", "Who", "As", "What", "State", "Deadline", "Comment"), rows)
+
+
+def _actor(item: Mapping[str, Any]) -> str:
+    """Return who did it: a person, or one of those who are none."""
+    return item["actor"]["name"] if item["actor"] else NOBODYS.get(item["role"], "the clock")
 
 
 def _beside(item: Mapping[str, Any]) -> str:
@@ -121,6 +127,26 @@ def _beside(item: Mapping[str, Any]) -> str:
     if item["asked"] is not None:
         return f"{item['reached']} of {item['asked']} were reached"
     return f"none of {item['unreached']} could be reached" if item["unreached"] is not None else ""
+
+
+def show_activity(items: Sequence[Mapping[str, Any]]) -> None:
+    """Print what was done inside a window."""
+    if not items:
+        terminal.say("Nothing was reported.")
+        return
+    rows = (
+        (
+            moment(item["first_at"]),
+            moment(item["last_at"]),
+            item["count"],
+            item["method"],
+            item["resource"] or "erased",
+            item["outcome"],
+            "" if item["as_asked"] else "not what was asked for",
+        )
+        for item in items
+    )
+    terminal.table(("From", "Until", "Times", "Method", "Resource", "Outcome", "Note"), rows)
 
 
 def show_preview(found: Mapping[str, Any]) -> None:

@@ -89,6 +89,7 @@ class Settings(BaseSettings):
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     webhooks_allow_http: bool = False
     secret_keys: tuple[SecretStr, ...] = (DEVELOPMENT_KEY,)
+    approval_key_files: tuple[Path, ...] = ()
 
     issuers: IssuerList = ()
     mail_sign_in: bool = True
@@ -195,6 +196,10 @@ class Settings(BaseSettings):
         return [
             ("LOCKBOX_EMBEDDED: embedded servers are for development", self.embedded),
             ("LOCKBOX_SECRET_KEYS: make your own key", DEVELOPMENT_KEY in self.secret_keys),
+            (
+                "LOCKBOX_APPROVAL_KEY_FILES: the API signs approvals by a key; make one by `lockbox operate new-key`",
+                self.database_url is not None and not self.approval_key_files,
+            ),
             ("LOCKBOX_PUBLIC_URL: must be https", not self.is_https),
             ("LOCKBOX_ISSUERS: must be https", any(issuer.is_plain_http for issuer in self.issuers)),
             ("LOCKBOX_WEBHOOKS_ALLOW_HTTP: must be off", self.webhooks_allow_http),

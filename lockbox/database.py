@@ -43,12 +43,26 @@ def postgres_clock(session: Session) -> datetime:
 
 
 class Database:
-    """An engine, the schedule that mirrors it, and the clock by which everything is judged."""
+    """An engine, the schedule that mirrors it, and the clock by which everything is judged.
 
-    def __init__(self, engine: Engine, schedule: Schedule, clock: Clock = postgres_clock) -> None:
+    `approvals` are the keys by which windows are opened, where this process may open any (see `audit.approvals`), and
+    `shipped` what left the house of the trail, where this process is told (see `audit.behind`).
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        schedule: Schedule,
+        clock: Clock = postgres_clock,
+        *,
+        approvals: object | None = None,
+        shipped: object | None = None,
+    ) -> None:
         self.engine = engine
         self.schedule = schedule
         self.clock = clock
+        self.approvals = approvals
+        self.shipped = shipped
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -58,6 +72,8 @@ class Database:
         """
         with Session(self.engine, expire_on_commit=False) as session:
             session.info["clock"] = self.clock
+            session.info["approvals"] = self.approvals
+            session.info["shipped"] = self.shipped
             session.info["promises"] = promises = dict[Index, list[Promise]]()
             with session.begin():
                 yield session

@@ -7,6 +7,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy import text
 
+from lockbox.audit import refused
 from lockbox.database import Database
 from lockbox.notices import delivery
 from lockbox.notices.outbox import KIND
@@ -92,6 +93,8 @@ def reconcile(
                 session.connection().execute(forget)
             session.connection().execute(FORGET_DELIVERIES, {"kept": deliveries_kept, "most": PAGE})
         yield "keys"
+        while settled := refused.settle(database):
+            yield f"refused {settled}"
 
 
 def act_on_overdue(database: Database, send: Send | None, *, grace: timedelta) -> Iterator[str]:

@@ -50,6 +50,12 @@ class PolicyNotMet(Invalid):
     code = "policy-not-met"
 
 
+class OutsideWindow(Invalid):
+    """Something is said to have been done while the window was not open; `errors` names each entry."""
+
+    code = "outside-window"
+
+
 class UnknownPlan(Invalid):
     """No plan goes by that name."""
 
@@ -156,6 +162,12 @@ class NoOpenWindow(NotYours):
     """The door is shut."""
 
     code = "no-open-window"
+
+
+class TrailBehind(NoOpenWindow):
+    """The database was restored from a back-up that is older than what was shipped of its trail: all is shut."""
+
+    code = "trail-behind"
 
 
 class Unknown(Refusal):

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from api import browser, deps
+from api import refused as note
 from api.browser import Errand, Purpose
 from api.deps import Chosen, House, Known
 from api.portal import entering, pages
@@ -61,6 +62,7 @@ def come_back(
             needs_sign_in = isinstance(refused, NotSignedIn | SignInAgain)
             status = pages.status_of(refused)
             return pages.problem(request, status, refused.detail, back=ACCOUNT, needs_sign_in=needs_sign_in)
+        note.sign_in(request, house, Means.OIDC, refused)
         return entering.ways(request, chosen, errand.path if errand else None, 401, error=refused.detail)
     return entering.signed_in(request, chosen, secret, errand.path if errand else pages.HOME)
 

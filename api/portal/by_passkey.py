@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import HTMLResponse
 
-from api import browser
+from api import browser, refused
 from api.browser import Errand, Purpose
 from api.deps import Chosen, House
 from api.portal import entering, pages
@@ -53,8 +53,9 @@ def take(request: Request, chosen: Chosen, house: House, credential: Credential 
         with house.transaction() as session:
             caller = passkeys.caller_of(session, party, challenge=challenge, shown=credential)
             secret = entering.begin(request, session, chosen, caller)
-    except NotSignedIn as refused:
-        return entering.ways(request, chosen, errand.path if errand else None, 401, error=refused.detail)
+    except NotSignedIn as refusal:
+        refused.sign_in(request, house, Means.PASSKEY, refusal)
+        return entering.ways(request, chosen, errand.path if errand else None, 401, error=refusal.detail)
     return entering.signed_in(request, chosen, secret, errand.path)
 
 

@@ -8,7 +8,7 @@ from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 from sqlmodel import Session
 
-from api import browser, deps
+from api import browser, deps, refused
 from api.browser import Errand, Purpose, Visitor
 from api.portal import pages
 from api.portal.pages import go, page
@@ -19,7 +19,9 @@ from lockbox.people import counts, sessions
 from lockbox.people.begun import OVER
 from lockbox.people.counts import Limits
 from lockbox.people.roles import Caller
-from lockbox.refusals import NotSignedIn
+from lockbox.refusals import NotSignedIn, TooMany
+
+ANY_MEANS = "any"
 
 
 def limits(chosen: Settings) -> Limits:
@@ -35,7 +37,11 @@ def count(request: Request, chosen: Settings, house: Database, account: str | No
     """
     with house.transaction() as session:
         counted = counts.count(session, limits(chosen), address=deps.address(request), account=account)
-    counted.check()
+    try:
+        counted.check()
+    except TooMany as too_many:
+        refused.sign_in(request, house, ANY_MEANS, too_many)
+        raise
 
 
 def begin(request: Request, session: Session, chosen: Settings, caller: Caller) -> str:

@@ -17,6 +17,7 @@ from api import browser, deps
 from api.browser import Visitor
 from api.deps import Chosen, House, Work
 from api.portal.pages import TAG, go, page, status_of
+from api.refused import Tried, note, trying
 from api.schemas.requests import Approval
 from config.settings import Settings
 from lockbox.audit import timeline
@@ -25,7 +26,7 @@ from lockbox.notices import directory, reach
 from lockbox.notices.audience import ASKING, knows_of
 from lockbox.people.roles import Caller, Role, Side
 from lockbox.refusals import AskedAgain, Conflict, Invalid, NotYours, Refusal, SignInAgain, TooMany, Unknown
-from lockbox.requests import acting, again, counting, earlier, register, sight
+from lockbox.requests import acting, activity, again, counting, earlier, register, sight
 from lockbox.requests.filing import Limits
 from lockbox.requests.lifecycle import DECISIONS, MOVES, PEOPLES_ACTIONS, Action, Party, State
 from lockbox.requests.models import AccessRequest
@@ -133,8 +134,10 @@ def act(
         with house.transaction() as session:
             visitor = browser.visitor(request, session, chosen)
             browser.check_form(visitor, csrf)
+            trying(request, Tried(visitor.caller, _origin(request), one, verdict.action))
             acting.act(session, visitor.caller, _origin(request), one, verdict)
     except (Conflict, NotYours, Invalid) as refused:
+        note(request, refused)
         with house.transaction() as session:
             visitor = browser.visitor(request, session, chosen)
             return _shown(request, session, chosen, visitor, one, refused=refused, said=said, seen=version)
@@ -171,6 +174,7 @@ def _shown(
         reads_why=sight.may_read(Guarded.JUSTIFICATION, held),
         reads_comments=sight.may_read(Guarded.COMMENT, held),
         happened=list(_told_of(happened, visitor.caller.side)),
+        inside=activity.read(session, visitor.caller, request_id) if entry.request.opened_at else [],
         voices=voices(session, moves),
         unheard=Voice(),
         reach=told.sentence() if entry.request.state in {*ASKING, State.TIMED_OUT} else "",

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Query, Request, Response
 from sqlmodel import Session
 
-from api import browser
+from api import browser, refused
 from api.browser import Errand, Purpose
 from api.deps import Chosen, House, Keys, Work
 from api.portal import entering, pages
@@ -15,8 +15,8 @@ from config.settings import Settings
 from lockbox.notices import codes
 from lockbox.people import identities, sessions
 from lockbox.people.begun import OVER
-from lockbox.people.roles import Caller
-from lockbox.refusals import NotSignedIn, NotYours
+from lockbox.people.roles import Caller, Means
+from lockbox.refusals import NotSignedIn, NotYours, TooMany
 
 router = APIRouter(tags=[TAG], include_in_schema=False)
 
@@ -89,8 +89,12 @@ def redeem(
             caller = codes.redeem(session, errand.stub, code, keys)
             _without_issuer(session, chosen, caller)
             secret = entering.begin(request, session, chosen, caller)
-    except NotSignedIn as refused:
-        return page(request, "code", 401, error=refused.detail, is_over=refused.detail in {OVER, BY_ISSUER})
+    except (NotSignedIn, TooMany) as refusal:
+        begun = browser.errand(request, chosen)
+        refused.sign_in(request, house, Means.MAIL, refusal, stub=begun.stub if begun else None)
+        if isinstance(refusal, TooMany):
+            raise
+        return page(request, "code", 401, error=refusal.detail, is_over=refusal.detail in {OVER, BY_ISSUER})
     return entering.signed_in(request, chosen, secret, errand.path)
 
 

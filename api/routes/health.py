@@ -7,6 +7,7 @@ from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.deps import database
+from lockbox.audit import behind
 from lockbox.database import Database
 from lockbox.schedule import Away
 from lockbox.standing import NotFit, fits
@@ -21,11 +22,15 @@ class Alive(BaseModel):
 
 
 class Ready(BaseModel):
-    """Whether requests can be served: Postgres must be there; without Redis things are slower, not down."""
+    """Whether requests can be served: Postgres must be there; without Redis things are slower, not down.
+
+    `trail` is `behind` where the database was restored and holds less than was shipped of its trail: nobody gets in.
+    """
 
     status: Literal["ready", "degraded", "down"]
     postgres: str
     redis: str
+    trail: str
 
 
 @router.get("/livez")
@@ -36,12 +41,14 @@ def livez() -> Alive:
 
 @router.get("/readyz", responses={503: {"model": Ready}})
 def readyz(house: Annotated[Database, Depends(database)], response: Response) -> Ready:
-    """Answer 200 with Postgres there and its schema the right one; *degraded* while Redis is away."""
+    """Answer 200 with Postgres there and its schema the right one; *degraded* with Redis away or the trail behind."""
     postgres, redis = _postgres(house), _redis(house)
     if postgres != "ok":
         response.status_code = 503
-        return Ready(status="down", postgres=postgres, redis=redis)
-    return Ready(status="ready" if redis == "ok" else "degraded", postgres=postgres, redis=redis)
+        return Ready(status="down", postgres=postgres, redis=redis, trail="unknown")
+    trail = _trail(house)
+    is_well = redis == trail == "ok"
+    return Ready(status="ready" if is_well else "degraded", postgres=postgres, redis=redis, trail=trail)
 
 
 def _postgres(house: Database) -> str:
@@ -53,6 +60,15 @@ def _postgres(house: Database) -> str:
     except SQLAlchemyError:
         return "away"
     return "ok"
+
+
+def _trail(house: Database) -> str:
+    try:
+        with house.transaction() as session:
+            shipped = behind.of(session)
+            return "behind" if shipped and shipped.any_behind(session) else "ok"
+    except SQLAlchemyError:
+        return "unknown"
 
 
 def _redis(house: Database) -> str:

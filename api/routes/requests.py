@@ -4,12 +4,14 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import AwareDatetime
 from sqlalchemy import Row
 from sqlmodel import Session
 
+from api import refused
 from api.deps import Work, caller, etag, if_match, origin, settings
+from api.refused import Tried
 from api.routes.timeline import ERASED, spoken
 from api.schemas.parts import Named, Word, problems
 from api.schemas.requests import (
@@ -147,6 +149,7 @@ def ask_again(
 
 @router.post("/{request_id}/approve", responses=problems(400, 404, 409, 412))
 def approve(
+    request: Request,
     request_id: UUID,
     who: Who,
     came: From,
@@ -158,11 +161,13 @@ def approve(
     """Say yes for the customer, for as long as was asked or shorter."""
     said = body or Approval()
     verdict = Verdict(Action.APPROVE, said.comment, said.access_window, seen)
+    refused.trying(request, Tried(who, came, request_id, verdict.action))
     return _act(session, who, came, request_id, verdict, response)
 
 
 @router.post("/{request_id}/{action}", responses=problems(400, 404, 409, 412))
 def act(
+    request: Request,
     request_id: UUID,
     action: Literal["endorse", "deny", "cancel", "revoke", "complete"],
     who: Who,
@@ -174,6 +179,7 @@ def act(
 ) -> RequestDetail:
     """Endorse or deny, cancel, revoke or give back; who may do what is the table of moves."""
     verdict = Verdict(Action(action), body.comment if body else None, None, seen)
+    refused.trying(request, Tried(who, came, request_id, verdict.action))
     return _act(session, who, came, request_id, verdict, response)
 
 

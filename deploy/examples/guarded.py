@@ -3,9 +3,10 @@
 Lockbox decides; your gateway must ask. This is all that asking takes:
 
 - It asks before *every* answer and remembers nothing, so access ends when the window does.
+- It reports what it served: a customer reads in Lockbox what was done inside a window, not only that it was open.
 - It fails shut: whatever is not a clear yes within two seconds is a no.
-- It holds a *system* token (scope `access:check`, bound to the service), read from a file: a command line is
-  public. The engineer never sees it.
+- It holds a *system* token (scopes `access:check` and `activity:report`, bound to the service), read from a file: a
+  command line is public. The engineer never sees it.
 - The engineer is named by the header `X-Engineer`, which stands in for your own sign-in: put here whatever
   has proved, to *your* system, who is calling. A header that a client may set at will proves nothing.
 
@@ -15,6 +16,7 @@ Try it:  python guarded.py --lockbox http://127.0.0.1:8000 --tenant contoso --to
 
 import argparse
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -36,15 +38,32 @@ class Lockbox:
             base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=SECONDS, trust_env=False
         )
 
-    async def opens(self, resource: str, action: str, engineer: str) -> bool:
-        """Whether the engineer may do this to that resource now; any doubt is a no."""
+    async def opens(self, resource: str, action: str, engineer: str) -> str | None:
+        """Return the request by which the engineer may do this to that resource now; any doubt is a no."""
         asked = {**self._about, "resource": resource, "action": action, "engineer": engineer}
         try:
             async with asyncio.timeout(SECONDS):  # for the whole answer; httpx's own starts anew with every byte
                 answer = await self._http.get("/v1/access", params=asked)
-            return answer.status_code == httpx.codes.OK and answer.json()["open"] is True
+            said = answer.json() if answer.status_code == httpx.codes.OK else {}
+            return str(said["request_id"]) if said.get("open") is True else None
         except Exception:  # noqa: BLE001 - whatever went wrong, the door stays shut
+            return None
+
+    async def served(self, request_id: str, resource: str, action: str) -> bool:
+        """Report what is about to be served; whether it was taken. What cannot be reported is not served.
+
+        A busy system gathers up to 500 entries a report, sends each report under an Idempotency-Key until it is
+        taken, and has an hour after the window's end for it.
+        """
+        at = datetime.now(UTC).isoformat()  # noqa: TID251 - this is no part of Lockbox and has a clock of its own
+        done = {"at": at, "method": "GET", "resource": resource, "action": action}
+        body = {"entries": [{**done, "outcome": "served"}]}
+        try:
+            async with asyncio.timeout(SECONDS):
+                answer = await self._http.post(f"/v1/requests/{request_id}/activity", json=body)
+        except Exception:  # noqa: BLE001 - as above
             return False
+        return answer.status_code == httpx.codes.CREATED
 
 
 def make_app(lockbox: Lockbox) -> FastAPI:
@@ -53,8 +72,12 @@ def make_app(lockbox: Lockbox) -> FastAPI:
 
     @app.get("/mailboxes/{address}")
     async def mailbox(address: str, engineer: Annotated[str, Header(alias="X-Engineer")] = "") -> JSONResponse:
-        if not await lockbox.opens(f"mailbox:{address}", "read", engineer):
+        resource = f"mailbox:{address}"
+        request_id = await lockbox.opens(resource, "read", engineer)
+        if request_id is None:
             return JSONResponse({"detail": "No window is open: ask in Lockbox first."}, 403, NEVER_KEPT)
+        if not await lockbox.served(request_id, resource, "read"):
+            return JSONResponse({"detail": "Lockbox takes no reports at this moment: try again."}, 503, NEVER_KEPT)
         return JSONResponse({"mailbox": address, "messages": ["Hello from the customer's content."]}, 200, NEVER_KEPT)
 
     return app

@@ -12,6 +12,7 @@ from lockbox.ids import new_id
 
 FORMAT = 1
 CLOCK = "clock"
+OWNER = "owner"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Actor:
 
 
 THE_CLOCK = Actor(person_id=None, role=CLOCK, channel=CLOCK)
+THE_OWNER = Actor(person_id=None, role=OWNER, channel="operate")
+"""Whoever runs the installation, as the owner of its database."""
 
 
 @dataclass(frozen=True)

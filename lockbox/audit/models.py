@@ -1,9 +1,11 @@
 """Tables of the audit wing: events, their personal details, and the queue of what is not yet sealed."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import BigInteger, SmallInteger, Text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
 from lockbox.tables import Instant
@@ -56,7 +58,8 @@ class Log(SQLModel, table=True):
     `note` is the newest checkpoint. `generation` counts how often the database was restored from a back-up that was
     older than what had been shipped; each has an `origin` of its own. The first `unproven` events are older than
     the seals: nothing vouches for them but that they were there when sealing began. `kept_at` is when a checkpoint
-    was last kept, `digest_at` when the tenant was last mailed one.
+    was last kept, `digest_at` when the tenant was last mailed one. The events before `kept_from` have been removed:
+    all of them were older than `kept_since`.
     """
 
     __tablename__ = "logs"
@@ -68,6 +71,8 @@ class Log(SQLModel, table=True):
     size: int = Field(sa_type=BigInteger)
     root: bytes
     unproven: int = Field(sa_type=BigInteger)
+    kept_from: int = Field(default=0, sa_type=BigInteger)
+    kept_since: datetime | None = Field(default=None, sa_type=Instant)
     note: str = Field(sa_type=Text)
     noted_at: datetime = Field(sa_type=Instant)
     kept_at: datetime = Field(sa_type=Instant)
@@ -116,3 +121,18 @@ class AuditKey(SQLModel, table=True):
     key: str = Field(primary_key=True, max_length=255)
     purpose: str = Field(max_length=24)
     first_used_at: datetime = Field(sa_type=Instant)
+
+
+class Refused(SQLModel, table=True):
+    """What was refused in one minute and is counted together; once the minute is over it becomes one event."""
+
+    __tablename__ = "refused"
+
+    key: bytes = Field(primary_key=True)
+    minute: datetime = Field(sa_type=Instant, index=True)
+    kind: str = Field(max_length=24)
+    person_id: UUID | None = None
+    request_id: UUID | None = None
+    facts: dict[str, Any] = Field(sa_type=JSONB)
+    personal: dict[str, Any] = Field(sa_type=JSONB)
+    count: int = Field(sa_type=BigInteger)

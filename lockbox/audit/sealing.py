@@ -42,7 +42,7 @@ FROM unnest(CAST(:ids AS uuid[]), CAST(:origins AS text[])) AS n (id, origin)
 ON CONFLICT DO NOTHING
 """)
 LOCK = text("""
-SELECT id, origin, size, root FROM logs WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE
+SELECT id, origin, generation, size, root FROM logs WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE
 """)
 EDGES = text("""
 SELECT t.log_id, t.level, t.number, t.hashes FROM tiles t
@@ -71,7 +71,8 @@ FOR NO KEY UPDATE SKIP LOCKED
 """)
 KEPT = text("UPDATE logs SET kept_at = :at WHERE id = ANY(:ids)")
 NEWEST = text("""
-SELECT id, origin, size, note FROM logs WHERE CAST(:after AS uuid) IS NULL OR id > :after ORDER BY id LIMIT :most
+SELECT id, origin, size, note FROM logs WHERE note <> '' AND (CAST(:after AS uuid) IS NULL OR id > :after)
+ORDER BY id LIMIT :most
 """)
 KEEP = text("""
 INSERT INTO checkpoints (id, log_id, size, at, note)
@@ -198,7 +199,7 @@ def _grown(
     ]
     connection.execute(TILE, _columns(("log_id", "level", "number", "hashes"), changed))
     # What the migration began has no name until somebody is there to sign by one.
-    named = {row.id: row.origin if row.size else signer.origin(row.id) for row in logs}
+    named = {row.id: row.origin if row.size or row.generation > 1 else signer.origin(row.id) for row in logs}
     return _note(session, signer, [(id_, named[id_], edge.size, edge.root) for id_, edge in edges.items()], at)
 
 

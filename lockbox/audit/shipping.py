@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from errno import ENOTDIR
 from pathlib import Path
 from uuid import UUID
 
@@ -31,6 +32,32 @@ class Folder:
             return checkpoint.read((self._path / str(log_id) / LATEST).read_text())
         except FileNotFoundError:
             return None
+
+    def shipped(self, log_id: UUID) -> Checkpoint | None:
+        """Return the newest checkpoint that was shipped of a log; a folder that is not there at all is an error.
+
+        Raises:
+            OSError, BadNote: it cannot be read, or is none.
+        """
+        found = self.newest(log_id)
+        if found is None and not self._path.is_dir():
+            raise NotADirectoryError(ENOTDIR, "there is no such folder", str(self._path))
+        return found
+
+    def logs(self) -> list[UUID]:
+        """Return the logs of which something was shipped.
+
+        Raises:
+            OSError: the folder cannot be read.
+        """
+        return sorted(UUID(place.name) for place in self._path.iterdir() if (place / LATEST).exists())
+
+    def set_aside(self, log_id: UUID) -> None:
+        """Take the newest checkpoint of a log out of the way, and keep it: it is of a history that was given up."""
+        place = self._path / str(log_id)
+        shipped = self.newest(log_id)
+        if shipped:
+            (place / LATEST).replace(place / f"{shipped.origin.rpartition('/')[2]}-{shipped.size:020}.given-up.note")
 
     def ship(self, noted: Iterable[Noted]) -> None:
         """Write these checkpoints, each whole or not at all; one that is older than what is there is left out.

@@ -16,12 +16,16 @@ SELECT e.seq, e.at, e.action, e.actor_id, e.actor_role, e.from_state, e.to_state
     (SELECT jsonb_object_agg(d.field, d.value) FROM event_details d
         WHERE d.event_id = e.id AND starts_with(d.field, 'principal_')) AS principals,
     CASE WHEN e.action = 'notice_dead' THEN convert_from(e.body, 'UTF8')::jsonb ->> 'template' END AS template, e.body
-FROM events e WHERE e.request_id = :request_id ORDER BY e.at, e.seq NULLS LAST, e.id
+FROM events e WHERE e.request_id = :request_id AND e.action NOT IN ('activity', 'notices_sent')
+ORDER BY e.at, e.seq NULLS LAST, e.id
 """)
 
 
 def events(session: Session, request_id: UUID) -> Sequence[Row[Any]]:
-    """Return the events of a request in order: its moves, which have a seq, and what happened beside them."""
+    """Return the events of a request in order: its moves, which have a seq, and what happened beside them.
+
+    What was done inside its window is not among them, nor which notices went out: those have lists of their own.
+    """
     return session.connection().execute(EVENTS, {"request_id": request_id}).all()
 
 

@@ -3,7 +3,7 @@
 from sqlalchemy import text
 from sqlmodel import Session
 
-from lockbox.database import now
+from lockbox.database import Database, now
 from lockbox.notices import announcing
 from lockbox.notices.memos import SIGN_IN_CODE
 from lockbox.notices.vault import Vault
@@ -17,6 +17,7 @@ from lockbox.refusals import NotSignedIn
 MOST_TRIES = 5
 WRONG = "That is not the code of the newest mail. Look again, or ask for another one."
 
+ADDRESS = text("SELECT email FROM sign_ins WHERE id = :id AND means = 'mail'")
 TRIED = text("""
 UPDATE sign_ins SET tries = tries + 1
 WHERE id = :id AND used_at IS NULL AND expires_at > :at AND tries < :most RETURNING email
@@ -54,6 +55,14 @@ def count_try(session: Session, stub: Stub | None, limits: Limits) -> Counted:
     if email is None:
         raise NotSignedIn(OVER)
     return counts.count(session, limits, code_of=email)
+
+
+def address_of(database: Database, stub: Stub) -> str | None:
+    """Return the address that was typed to begin this browser's sign-in, also once it is over."""
+    with database.transaction() as session:
+        recognition.recognise(session, Kind.SIGN_IN, str(stub.id), begun.hash_of(stub))
+        email: str | None = session.connection().execute(ADDRESS, {"id": stub.id}).scalar_one_or_none()
+        return email
 
 
 def redeem(session: Session, stub: Stub, code: str, vault: Vault) -> Caller:

@@ -11,7 +11,7 @@ from sqlmodel import Session
 
 from lockbox import database
 from lockbox.database import now
-from lockbox.notices import attempts, dead
+from lockbox.notices import arrived, attempts, dead
 from lockbox.notices.attempts import Attempt
 from lockbox.notices.models import Outcome
 from lockbox.notices.outbox import KIND
@@ -29,8 +29,8 @@ UPDATE notices n SET outcome = s.outcome, closed_at = s.closed_at, run_at = s.ru
 FROM unnest(CAST(:id AS uuid[]), CAST(:outcome AS text[]), CAST(:closed_at AS timestamptz[]),
     CAST(:run_at AS timestamptz[]), CAST(:last_error AS text[])) AS s (id, outcome, closed_at, run_at, last_error)
 WHERE n.id = s.id AND n.closed_at IS NULL
-RETURNING n.id, n.tenant_id, n.request_id, n.about_id, n.person_id, n.endpoint_id, n.template, n.channel, n.attempts,
-    n.outcome
+RETURNING n.id, n.tenant_id, n.request_id, n.event_id, n.about_id, n.person_id, n.endpoint_id, n.template, n.channel,
+    n.attempts, n.outcome
 """)
 
 
@@ -67,20 +67,26 @@ def next_try(attempts: int, at: datetime, until: datetime) -> datetime | None:
 def record(session: Session, tries: Sequence[Try]) -> None:
     """Write how these tries ended, with a row of the delivery log for each that left the house.
 
-    What is dead is an event, and where it was the last hope to tell anybody of a request, its clock is set to now.
+    What has arrived is an event for each thing that was told, and what is dead is one of its own; where that was the
+    last hope to tell anybody of a request, its clock is set to now.
     """
     concerned = dead.lock_concerned(session, {one.notice_id: one.outcome for one in tries if one.outcome})
     at = now(session)
-    recorded = session.connection().execute(
-        RECORD,
-        {
-            "id": [one.notice_id for one in tries],
-            "outcome": [one.outcome and one.outcome.value for one in tries],
-            "closed_at": [at if one.outcome else None for one in tries],
-            "run_at": [one.run_at for one in tries],
-            "last_error": [one.error for one in tries],
-        },
+    recorded = (
+        session.connection()
+        .execute(
+            RECORD,
+            {
+                "id": [one.notice_id for one in tries],
+                "outcome": [one.outcome and one.outcome.value for one in tries],
+                "closed_at": [at if one.outcome else None for one in tries],
+                "run_at": [one.run_at for one in tries],
+                "last_error": [one.error for one in tries],
+            },
+        )
+        .all()
     )
+    arrived.tell(session, [row for row in recorded if row.outcome == Outcome.SENT], at)
     ended = [row for row in recorded if row.outcome == Outcome.DEAD]
     dead.tell(session, ended, {one.notice_id: one.attempt.error for one in tries if one.attempt}, at)
     if concerned:

@@ -44,6 +44,7 @@ class Scope(StrEnum):
 
     ACCESS_CHECK = "access:check"
     REQUESTS_FILE = "requests:file"
+    ACTIVITY_REPORT = "activity:report"
 
 
 class Means(StrEnum):

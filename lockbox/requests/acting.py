@@ -16,7 +16,7 @@ from lockbox.notices.directory import Directory
 from lockbox.people import context, tenants
 from lockbox.people.roles import Caller, Means, Role, Side
 from lockbox.refusals import InvalidMove, NotYours, OwnRequest, PolicyNotMet, Stale, TooLate
-from lockbox.requests import nudging, policies, tiers, voting, writing
+from lockbox.requests import approving, nudging, policies, tiers, voting, writing
 from lockbox.requests.judging import lacking_today
 from lockbox.requests.lifecycle import DECISIONS, FINAL_STATES, Action, Move, Party, State, move
 from lockbox.requests.models import AccessRequest, Decision
@@ -130,6 +130,8 @@ def _moved(
         )
         votes = (*votes, Vote(scene.caller.person_id, action, verdict.access_window, scene.seats(request)))
     _advance(request, _next_state(row, request, votes, action, scene.ruling), votes, scene)
+    opens = action in OPENING and request.state is State.ACTIVE
+    signed = approving.sign(session, request, _who_opened(votes, action)) if opens else {}
     change = Change(
         **identity(request),
         action=action,
@@ -137,10 +139,15 @@ def _moved(
         from_state=before,
         at=scene.at,
         asked=_asked(scene, request) if request.state is State.PENDING else frozenset(),
-        facts=_facts(scene, verdict, stands_for),
+        facts={**_facts(scene, verdict, stands_for), **signed},
         personal={"comment": verdict.comment, **_principals(session, stands_for)},
     )
     return change, decision
+
+
+def _who_opened(votes: Sequence[Vote], action: Action) -> set[UUID]:
+    """Return whose votes count: the approvers' who still may approve, or the manager's where the vendor opens."""
+    return {vote.person_id for vote in votes if vote.verdict is action and (vote.seats or action is Action.ENDORSE)}
 
 
 def _asked(scene: Scene, request: AccessRequest) -> frozenset[UUID]:

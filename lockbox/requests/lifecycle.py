@@ -42,7 +42,8 @@ class Action(StrEnum):
 class Party(StrEnum):
     """In which capacity somebody acts on one particular request.
 
-    Nobody is its operator but by shutting the requester out: what that person asked for ends with it.
+    Nobody is its operator but by shutting the requester out: what that person asked for ends with it. The owner
+    of the database ends what a restored back-up holds open.
     """
 
     ENGINEER = "engineer"
@@ -53,6 +54,7 @@ class Party(StrEnum):
     TENANT_ADMIN = "tenant_admin"
     OPERATOR = "operator"
     CLOCK = "clock"
+    OWNER = "owner"
 
 
 @dataclass(frozen=True)
@@ -77,14 +79,14 @@ MOVES: dict[tuple[State | None, Action], Move] = {
     (State.REVIEWING, Action.ENDORSE): Move(State.PENDING, _by(Party.MANAGER), State.ACTIVE),
     (State.REVIEWING, Action.DENY): Move(State.DENIED, _by(Party.MANAGER)),
     (State.REVIEWING, Action.CANCEL): Move(State.CANCELLED, _by(Party.REQUESTER, Party.OPERATOR)),
-    (State.REVIEWING, Action.TIME_OUT): Move(State.TIMED_OUT, _by(Party.CLOCK)),
+    (State.REVIEWING, Action.TIME_OUT): Move(State.TIMED_OUT, _by(Party.CLOCK, Party.OWNER)),
     (State.PENDING, Action.APPROVE): Move(State.ACTIVE, _by(Party.APPROVER), State.PENDING),
     (State.PENDING, Action.DENY): Move(State.DENIED, _by(Party.APPROVER, Party.TENANT_ADMIN)),
     (State.PENDING, Action.CANCEL): Move(State.CANCELLED, _by(Party.REQUESTER, Party.OPERATOR)),
-    (State.PENDING, Action.TIME_OUT): Move(State.TIMED_OUT, _by(Party.CLOCK)),
+    (State.PENDING, Action.TIME_OUT): Move(State.TIMED_OUT, _by(Party.CLOCK, Party.OWNER)),
     (State.ACTIVE, Action.COMPLETE): Move(State.COMPLETED, _by(Party.REQUESTER)),
     (State.ACTIVE, Action.REVOKE): Move(
-        State.REVOKED, _by(Party.APPROVER, Party.TENANT_ADMIN, Party.MANAGER, Party.OPERATOR)
+        State.REVOKED, _by(Party.APPROVER, Party.TENANT_ADMIN, Party.MANAGER, Party.OPERATOR, Party.OWNER)
     ),
     (State.ACTIVE, Action.EXPIRE): Move(State.EXPIRED, _by(Party.CLOCK)),
 }

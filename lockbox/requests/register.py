@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -11,26 +11,37 @@ from sqlalchemy import Boolean, ColumnElement, Select, and_, exists, false, lite
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
+from lockbox.audit import behind
+from lockbox.audit.models import Event
 from lockbox.database import now
 from lockbox.people import context
 from lockbox.people.models import Membership, Person, Tenant
 from lockbox.people.roles import Caller, Role, Scope
-from lockbox.refusals import Invalid, NoOpenWindow, NotYours, Unknown
+from lockbox.refusals import Invalid, NoOpenWindow, NotYours, TrailBehind, Unknown
+from lockbox.requests import approving
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.sight import Reach, with_reach
 
 MOST_A_PAGE = 200
+RESTORED = (
+    "The database was restored from a back-up and is behind its own trail: nobody gets in until whoever runs this "
+    "installation has run `lockbox operate after-restore`."
+)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A request as a reader sees it: the row, the tenant's name, the requester's name, and whether it is open."""
+    """A request as a reader sees it: the row, the tenant's name, the requester's name, and whether it is open.
+
+    `is_behind` is whether it is shut for the one reason that the database is behind what was shipped of its trail.
+    """
 
     request: AccessRequest
     tenant: str
     requester: str
     open: bool
+    is_behind: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,7 +89,7 @@ def visible(caller: Caller) -> ColumnElement[bool]:
 
 
 def granted() -> ColumnElement[bool]:
-    """Return the condition, all but the clock, for a window to be open.
+    """Return the condition, all but the clock and the approval's signature, for a window to be open.
 
     The state alone is not believed: the decisions must be there, and engineer and tenant in good standing.
     """
@@ -139,6 +150,7 @@ def check(session: Session, caller: Caller, question: Question) -> Entry:
     Raises:
         NotYours: a system asks without the scope or about a service it is not bound to, or a person about another.
         NoOpenWindow: the door is shut, for whatever reason.
+        TrailBehind: it is shut because the database was restored and is behind what was shipped of its trail.
     """
     context.enter(session, caller)
     _may_ask(caller, question)
@@ -150,7 +162,10 @@ def check(session: Session, caller: Caller, question: Question) -> Entry:
         col(AccessRequest.actions).contains([question.action]),
         col(Tenant.slug) == question.tenant,
     )
-    windows = [entry for entry in _read(session, query) if entry.open]
+    found = _read(session, query)
+    windows = [entry for entry in found if entry.open]
+    if any(entry.is_behind for entry in found):
+        raise TrailBehind(RESTORED, reason="restored")
     if not windows:
         raise NoOpenWindow("No window is open for this engineer, tenant, service, resource and action.")
     return max(windows, key=lambda entry: entry.request.deadline_at)
@@ -166,22 +181,54 @@ def _may_ask(caller: Caller, question: Question) -> None:
         raise NotYours("An engineer may ask only about the own windows.")
 
 
-def _entries() -> Select[AccessRequest, str, str, bool]:
+def _entries() -> Select[AccessRequest, str, str, bool, bytes | None]:
     return (
-        select(AccessRequest, col(Tenant.slug), col(Person.name), granted())
+        select(AccessRequest, col(Tenant.slug), col(Person.name), granted(), _opening())
         .join(Tenant, col(Tenant.id) == col(AccessRequest.tenant_id))
         .join(Person, col(Person.id) == col(AccessRequest.requester_id))
     )
 
 
-def _read(session: Session, query: Select[AccessRequest, str, str, bool]) -> list[Entry]:
+def _opening() -> ColumnElement[bytes | None]:
+    """Return the body of the event that opened the window, which is the last move as long as it is open."""
+    return (
+        select(col(Event.body))
+        .where(
+            col(AccessRequest.state) == State.ACTIVE,
+            col(Event.request_id) == col(AccessRequest.id),
+            col(Event.seq) == col(AccessRequest.version),
+        )
+        .correlate(AccessRequest)
+        .scalar_subquery()
+    )
+
+
+def _read(session: Session, query: Select[AccessRequest, str, str, bool, bytes | None]) -> list[Entry]:
     rows = session.execute(query).all()
+    signed = {request.id: approving.is_signed(session, request, body) for request, *_, body in rows}
     # The clock is read last: an answer may not be older than the clock that it was judged by.
     at = now(session)
+    good = {
+        request.id
+        for request, _, _, is_granted, _ in rows
+        if is_granted and at < request.deadline_at and signed[request.id]
+    }
+    behind_ = _behind(session, {request.tenant_id for request, *_ in rows if request.id in good})
     return [
-        Entry(request, tenant, requester, is_granted and at < request.deadline_at)
-        for request, tenant, requester, is_granted in rows
+        Entry(
+            request,
+            tenant,
+            requester,
+            open=request.id in good and request.tenant_id not in behind_,
+            is_behind=request.id in good and request.tenant_id in behind_,
+        )
+        for request, tenant, requester, _, _ in rows
     ]
+
+
+def _behind(session: Session, tenants: Collection[UUID]) -> Collection[UUID]:
+    shipped = behind.of(session)
+    return shipped.behind(session, tenants) if shipped else ()
 
 
 def _cursor(last: UUID) -> str:

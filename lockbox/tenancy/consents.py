@@ -34,6 +34,7 @@ CROSS JOIN LATERAL (SELECT p.body -> 'consent' ->> 'mode' AS mode,
 WHERE p.body -> 'consent' ->> 'until' IS NOT NULL AND c.until_at > p.created_at AND c.until_at <= :at
     AND (s.version IS NULL OR s.created_at > c.until_at) AND NOT EXISTS (SELECT FROM events e
         WHERE e.action = 'consent_ended' AND e.tenant_id = p.tenant_id AND e.deadline_at = c.until_at)
+    AND NOT EXISTS (SELECT FROM logs l WHERE l.id = p.tenant_id AND l.kept_since >= c.until_at)
 ORDER BY c.until_at LIMIT :most
 """)
 HOLD = text("SELECT pg_advisory_xact_lock(hashtextextended('lockbox consent of ' || :tenant, 0))")

@@ -70,6 +70,10 @@ THE_REST = (
     INSERT INTO sign_in_counts (key, since, count) VALUES (sha256(uuid_send(:tenant)), now(), 1)
     """,
     """
+    INSERT INTO refused (key, minute, kind, person_id, facts, personal, count)
+    VALUES (sha256(uuid_send(:tenant)), now() + interval '1 hour', 'sign_in_refused', :ann, '{}', '{}', 1)
+    """,
+    """
     INSERT INTO idempotency_keys (person_id, key, body_hash, answer, created_at)
     SELECT p.id, 'key', 'hash', '{}', now() FROM unnest(CAST(:everybody AS uuid[])) AS p (id)
     """,
@@ -139,7 +143,8 @@ Row = dict[str, Any]
 
 # Tables whose new rows are anybody's to write: to begin a sign-in there is nobody yet, and what is more to an event
 # cannot be held against the event while one statement writes both.
-FREE = frozenset({"sign_ins", "sign_in_counts", "terminals", "event_details", "unsealed"})
+# The key that signs approvals is listed by whoever opens the first window.
+FREE = frozenset({"sign_ins", "sign_in_counts", "terminals", "event_details", "unsealed", "audit_keys"})
 # Rows that everybody with a context may see: the vendor's own people and what they hear of.
 PUBLIC = {"people": "side = 'vendor'", "memberships": "tenant_id IS NULL", "endpoints": "tenant_id IS NULL"}
 PUBLIC["deliveries"] = "endpoint_id IN (SELECT id FROM endpoints WHERE tenant_id IS NULL)"

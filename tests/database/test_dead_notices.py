@@ -78,10 +78,10 @@ class Scene:
         return row
 
     def beside(self, request: AccessRequest) -> list[tuple[str, dict[str, Any]]]:
-        """Return what happened to a request beside its moves, each with the facts of the event."""
+        """Return what happened to a request beside its moves and what arrived, each with the facts of the event."""
         rows = read(self.house, BESIDE, id=request.id)
         assert {row.actor_role for row in rows} <= {"clock"}
-        return [(row.action, json.loads(row.body)) for row in rows]
+        return [(row.action, json.loads(row.body)) for row in rows if row.action != "notices_sent"]
 
     def actions(self, request: AccessRequest) -> list[str]:
         """Return what happened beside the moves but for the dead notices."""
@@ -127,7 +127,7 @@ def test_each_dead_notice_leaves_an_event_that_holds_ids_and_words_alone(scene: 
     assert_trails_are_whole(scene.house)
 
 
-def test_what_arrives_or_is_tried_again_leaves_no_event(scene: Scene) -> None:
+def test_what_arrives_or_is_tried_again_leaves_no_event_of_its_own(scene: Scene) -> None:
     request = scene.world.submit()
     scene.refuse("amir", permanent=False)
 

@@ -54,7 +54,7 @@ def test_tries_are_forgotten_after_ninety_days_or_as_many_as_are_said(
 
     assert (after_ninety, left(worker)) == (2, 1)
     assert len(read(worker, "SELECT FROM notices WHERE outcome = 'sent'")) == 3
-    assert len(read(worker, "SELECT FROM events")) == 1
+    assert len(read(worker, "SELECT FROM events WHERE seq IS NOT NULL")) == 1
     assert told.act("ann", Action.APPROVE, read(worker, "SELECT id FROM requests")[0].id).state == "active"
 
 

@@ -29,7 +29,10 @@ from tests.database.scenes import (
 )
 from tests.ruling import group, lay_down, stand_in
 
-NUDGES = "SELECT action, actor_role, seq, to_state FROM events WHERE request_id = :id AND seq IS NULL ORDER BY at, id"
+NUDGES = """
+SELECT action, actor_role, seq, to_state FROM events
+WHERE request_id = :id AND seq IS NULL AND action <> 'notices_sent' ORDER BY at, id
+"""
 NUDGE = "UPDATE requests SET {change} WHERE id = :id"
 LATER = "wake_at = wake_at + interval '1 second'"
 

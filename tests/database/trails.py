@@ -28,7 +28,7 @@ class Told:
 
 
 def changes_told(house: Database) -> Sequence[Told]:
-    """Return every event that is no move, the oldest first."""
+    """Return every event that is no move, and not of what notices went out, the oldest first."""
     rows = read(
         house,
         """
@@ -37,7 +37,7 @@ def changes_told(house: Database) -> Sequence[Told]:
             (SELECT array_agg(coalesce(p.name, h.url)) FROM notices n LEFT JOIN people p ON p.id = n.person_id
                 LEFT JOIN endpoints h ON h.id = n.endpoint_id
                 WHERE n.event_id = e.id AND n.about_id IS NULL) AS told
-        FROM events e WHERE e.seq IS NULL ORDER BY e.id
+        FROM events e WHERE e.seq IS NULL AND e.action <> 'notices_sent' ORDER BY e.id
         """,
     )
     return [

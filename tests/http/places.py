@@ -56,6 +56,18 @@ class Place:
     body: dict[str, Any] | None = None
 
 
+def done(**changes: Any) -> dict[str, Any]:
+    """Return something that an engineer did a moment ago, with changes."""
+    facts = {
+        "at": datetime.now(UTC).isoformat(),
+        "method": "GET",
+        "resource": "mailbox:anna@contoso.example",
+        "outcome": "served",
+        "action": "read",
+    }
+    return facts | changes
+
+
 def somebody() -> dict[str, Any]:
     """Return somebody who was never invited."""
     return {"name": "Nina", "address": f"nina-{next(NUMBERS)}@contoso.example"}
@@ -162,6 +174,7 @@ def _endpoint(door: Door, body: dict[str, Any] | None = None) -> Place:
 
 
 PLACES: dict[str, Callable[[Door], Place]] = {
+    "POST /v1/requests/{request_id}/activity": lambda _: Place(body={"entries": [done()]}),
     "POST /v1/tenants": lambda _: Place(body={"slug": f"new-{next(NUMBERS)}", "name": "New", "admin": somebody()}),
     "PUT /v1/tenants/{slug}/plan": lambda _: Place(body={"plan": "standard"}),
     "PUT /v1/tenants/{slug}/mode": lambda _: Place(body={"mode": "enforce"}),

@@ -9,7 +9,7 @@ from api.app import make_app, make_database
 from config.settings import Settings
 from lockbox.people.roles import Role
 from tests.http.door import Door, OpenDoor, facts
-from tests.http.places import address
+from tests.http.places import address, done
 from tests.http.tokens import made
 
 NOWHERE = Settings(environment="test", database_url="postgresql://nobody@localhost/x", redis_url="redis://localhost")
@@ -20,6 +20,7 @@ TAKES_IDS = sorted(
     if "_id}" in str(route.path) and str(route.path).startswith(("/v1/requests", "/v1/tokens", "/v1/me"))
 )
 BODIES = {
+    "POST /v1/requests/{request_id}/activity": {"entries": [done()]},
     "POST /v1/me/addresses/{address_id}/confirm": {"code": "x"},
     "PATCH /v1/me/addresses/{address_id}": {"prompts": False},
 }

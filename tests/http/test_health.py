@@ -26,7 +26,10 @@ def test_a_process_lives_as_long_as_it_answers(door: Door) -> None:
 def test_with_both_servers_there_it_is_ready(door: Door) -> None:
     answer = door.get(None, "/readyz")
 
-    assert (answer.status_code, answer.json()) == (200, {"status": "ready", "postgres": "ok", "redis": "ok"})
+    assert (answer.status_code, answer.json()) == (
+        200,
+        {"status": "ready", "postgres": "ok", "redis": "ok", "trail": "ok"},
+    )
 
 
 def test_with_redis_away_it_is_degraded_and_not_down(door: Door, closed_port: Schedule) -> None:
@@ -35,7 +38,7 @@ def test_with_redis_away_it_is_degraded_and_not_down(door: Door, closed_port: Sc
     answer = Door(door.world, house, door.root, door.runner).get(None, "/readyz")
 
     assert answer.status_code == 200
-    assert answer.json() == {"status": "degraded", "postgres": "ok", "redis": "away: ConnectionError"}
+    assert answer.json() == {"status": "degraded", "postgres": "ok", "redis": "away: ConnectionError", "trail": "ok"}
 
 
 def test_with_postgres_away_it_is_down(door: Door) -> None:
@@ -44,7 +47,7 @@ def test_with_postgres_away_it_is_down(door: Door) -> None:
     answer = Door(door.world, house, door.root, door.runner).get(None, "/readyz")
 
     assert answer.status_code == 503
-    assert answer.json() == {"status": "down", "postgres": "away", "redis": "ok"}
+    assert answer.json() == {"status": "down", "postgres": "away", "redis": "ok", "trail": "unknown"}
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,8 @@ MATRIX = {
     "GET /v1/requests/{request_id}/notices": "200 404 200 404 200 404 200 200 200 404 200",
     "POST /v1/requests/{request_id}/approve": "403 404 403 404 403 404 403 200 403 404 200",
     "POST /v1/requests/{request_id}/{action}": "403 404 403 404 403 404 200 200 403 404 200",
+    "POST /v1/requests/{request_id}/activity": "403 404 403 404 403 403 403 403 403 404 403",
+    "GET /v1/requests/{request_id}/activity": "200 404 200 404 200 404 200 200 200 404 200",
     "GET /v1/access": "200 403 403 403 403 200 403 403 403 403 403",
     "POST /v1/tenants": "403 403 403 201 403 403 403 403 403 403 403",
     "GET /v1/tenants": "200 200 200 200 200 200 200 200 200 200 200",

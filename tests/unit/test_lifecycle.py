@@ -26,17 +26,20 @@ TABLE = {
     ("reviewing", "cancel", "requester"): ("cancelled", None),
     ("reviewing", "cancel", "operator"): ("cancelled", None),
     ("reviewing", "time_out", "clock"): ("timed_out", None),
+    ("reviewing", "time_out", "owner"): ("timed_out", None),
     ("pending", "approve", "approver"): ("active", "pending"),
     ("pending", "deny", "approver"): ("denied", None),
     ("pending", "deny", "tenant_admin"): ("denied", None),
     ("pending", "cancel", "requester"): ("cancelled", None),
     ("pending", "cancel", "operator"): ("cancelled", None),
     ("pending", "time_out", "clock"): ("timed_out", None),
+    ("pending", "time_out", "owner"): ("timed_out", None),
     ("active", "complete", "requester"): ("completed", None),
     ("active", "revoke", "approver"): ("revoked", None),
     ("active", "revoke", "tenant_admin"): ("revoked", None),
     ("active", "revoke", "manager"): ("revoked", None),
     ("active", "revoke", "operator"): ("revoked", None),
+    ("active", "revoke", "owner"): ("revoked", None),
     ("active", "expire", "clock"): ("expired", None),
 }
 STARTS: dict[str, set[str | None]] = {
@@ -59,6 +62,7 @@ EVER_DOES = {
     "tenant_admin": {"deny", "revoke"},
     "operator": {"cancel", "revoke"},
     "clock": {"time_out", "expire"},
+    "owner": {"time_out", "revoke"},
 }
 EVERYTHING = list(itertools.product([None, *State], Action, Party))
 CELLS = [cell for cell in EVERYTHING if cell in TABLE]
@@ -71,7 +75,7 @@ def test_the_words_are_those_of_the_table() -> None:
     assert {(state, action) for state, action, _ in TABLE} == words
     assert set(Party) == set(EVER_DOES)
     assert set(Action) == set(STARTS)
-    assert len(EVERYTHING) == 10 * 9 * 8
+    assert len(EVERYTHING) == 10 * 9 * 9
     assert len(CELLS) == len(TABLE)
 
 

@@ -16,6 +16,7 @@ PRODUCTION = {
     "LOCKBOX_SMTP_URL": f"smtp+starttls://relay:{SECRET}@mail.example",
     "LOCKBOX_PUBLIC_URL": "https://lockbox.example",
     "LOCKBOX_SECRET_KEYS": f'["{KEY}"]',
+    "LOCKBOX_APPROVAL_KEY_FILES": '["/run/secrets/lockbox_approval_key"]',
     "LOCKBOX_FLOWER_USER": "ops",
     "LOCKBOX_FLOWER_PASSWORD": SECRET,
 }
@@ -24,6 +25,8 @@ UNSAFE = [
     ("LOCKBOX_SECRET_KEYS", f'["{DEVELOPMENT_KEY.get_secret_value()}"]'),
     ("LOCKBOX_SECRET_KEYS", f'["{KEY}", "{DEVELOPMENT_KEY.get_secret_value()}"]'),
     ("LOCKBOX_SECRET_KEYS", None),
+    ("LOCKBOX_APPROVAL_KEY_FILES", None),
+    ("LOCKBOX_APPROVAL_KEY_FILES", "[]"),
     ("LOCKBOX_PUBLIC_URL", "http://lockbox.example"),
     ("LOCKBOX_PUBLIC_URL", None),
     ("LOCKBOX_ISSUERS", '[{"issuer": "http://127.0.0.1:8080", "audience": "lockbox"}]'),

@@ -17,9 +17,11 @@ from redis import Redis
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from cli.stack import CHECKOUT, Plan, Processes, make_keys
+from cli.stack import APPROVAL_KEY, CHECKOUT, Plan, Processes, make_keys
 from config.children import environment
 from config.embedded import Servers
+from lockbox.audit import keys
+from lockbox.audit.approvals import Approvals
 from lockbox.database import Database, make_engine
 from lockbox.requests.rules import Policy
 from lockbox.schedule import Schedule
@@ -126,6 +128,8 @@ def stage_of(
 ) -> Iterator[Stage]:
     """Start some of the processes over a fresh database."""
     with fresh_database(servers) as urls:
+        signing = make_keys(logs / "keys")
+        approvals = Approvals(keys.read([signing / APPROVAL_KEY]))
         plan = Plan(
             database_url=urls.api,
             worker_database_url=urls.worker,
@@ -133,13 +137,13 @@ def stage_of(
             redis_url=redis_url or urls.redis,
             smtp_url=urls.smtp,
             servers=servers,
-            keys=make_keys(logs / "keys"),
+            keys=signing,
             api_port=own_port(18000),
             flower_port=own_port(18500),
             environment="test",
         )
         processes = Processes(plan, logs, {"LOCKBOX_SHUTDOWN_SECONDS": "1"})
-        house = Database(make_engine(urls.api, role="stage"), Schedule(plan.redis_url))
+        house = Database(make_engine(urls.api, role="stage"), Schedule(plan.redis_url), approvals=approvals)
         superuser = create_engine(urls.superuser, isolation_level="AUTOCOMMIT", poolclass=NullPool)
         try:
             for name in names:

@@ -20,7 +20,7 @@ HOLDERS = {
     "redis": {"redis_password"},
     "mailpit": set(),
     "migrate": {"lockbox_owner_database_url"},
-    "api": {"lockbox_database_url", "lockbox_redis_url", "lockbox_secret_keys"},
+    "api": {"lockbox_database_url", "lockbox_redis_url", "lockbox_secret_keys", "lockbox_approval_key"},
     "worker": {"lockbox_worker_database_url", "lockbox_redis_url"},
     "notices": {"lockbox_worker_database_url", "lockbox_redis_url", "lockbox_secret_keys"},
     "flower": {"lockbox_flower_password", "lockbox_redis_url"},
@@ -164,8 +164,11 @@ def test_every_secret_is_a_file_that_a_setting_or_the_roles_are_named_for() -> N
     assert set(compose()["secrets"]) == set().union(*HOLDERS.values())
     for name, secret in compose()["secrets"].items():
         assert secret == {"file": f"./var/secrets/{name}"}
-    for name in set().union(*(HOLDERS[service] for service in ours())):
-        assert name.removeprefix("lockbox_") in Settings.model_fields
+    for service in ours():
+        files = [value for name, value in services()[service]["environment"].items() if name.endswith("_FILES")]
+        for name in HOLDERS[service]:
+            is_named = any(f'"/run/secrets/{name}"' in listed for listed in files)
+            assert is_named or name.removeprefix("lockbox_") in Settings.model_fields
     for role in ("owner", "api", "worker"):
         assert rf"\getenv {role}_password LOCKBOX_{role.upper()}_PASSWORD" in roles
 

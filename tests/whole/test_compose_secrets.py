@@ -6,6 +6,8 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from config.settings import DEVELOPMENT_KEY, Settings
+from lockbox.audit import keys
+from lockbox.audit.approvals import Approvals
 from tests.whole.compose import SCRIPTS, compose
 from tests.whole.containers import SHELL
 
@@ -75,6 +77,14 @@ def test_the_settings_load_from_the_files(tmp_path: Path) -> None:
     assert settings.flower_password
     assert len(settings.secret_keys) == 1
     assert settings.secret_keys[0] != DEVELOPMENT_KEY
+
+
+def test_the_key_that_signs_approvals_can_be_read_by_the_api(tmp_path: Path) -> None:
+    make(tmp_path / "secrets")
+
+    (key,) = keys.read([tmp_path / "secrets" / "lockbox_approval_key"])
+
+    assert Approvals([key]).public.name == "lockbox/approvals"
 
 
 def test_the_scripts_are_plain_shell_that_stops_at_the_first_fault() -> None:

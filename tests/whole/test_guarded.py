@@ -28,6 +28,8 @@ class FakeLockbox:
     def __init__(self) -> None:
         self.how = "yes"
         self.asked: list[tuple[str, dict[str, list[str]], str | None]] = []
+        self.takes = 201
+        self.reported: list[tuple[str, list[dict[str, str]], str | None]] = []
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -35,6 +37,11 @@ class FakeLockbox:
                 address = urlsplit(self.path)
                 fake.asked.append((address.path, parse_qs(address.query), self.headers.get("authorization")))
                 getattr(fake, f"answer_{fake.how.replace(' ', '_')}")(self)
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                fake.reported.append((self.path, json.loads(body)["entries"], self.headers.get("authorization")))
+                fake.send(self, fake.takes, b"{}")
 
             def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - the base class's name
                 """Say nothing."""
@@ -148,6 +155,28 @@ def test_an_open_window_is_served_and_never_cached(lockbox: FakeLockbox, guard: 
     assert answer.status_code == 200
     assert answer.json()["mailbox"] == "anna@contoso.example"
     assert answer.headers["cache-control"] == "no-store"
+
+
+def test_what_is_served_was_reported_before_with_its_request(lockbox: FakeLockbox, guard: str) -> None:
+    lockbox.how = "yes"
+    lockbox.reported.clear()
+
+    ask(guard)
+
+    ((path, (entry,), shown),) = lockbox.reported
+    assert path == "/v1/requests/r/activity"
+    assert (entry["resource"], entry["outcome"]) == ("mailbox:anna@contoso.example", "served")
+    assert shown == f"Bearer {TOKEN}"
+
+
+def test_what_cannot_be_reported_is_not_served(lockbox: FakeLockbox, guard: str) -> None:
+    lockbox.how, lockbox.takes = "yes", 503
+
+    answer = ask(guard)
+
+    lockbox.takes = 201
+    assert answer.status_code == 503
+    assert "customer" not in answer.text
 
 
 @pytest.mark.parametrize(

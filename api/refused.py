@@ -1,0 +1,97 @@
+"""What was refused is noted in the trail, in a transaction of its own, and never costs anybody the answer."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+from fastapi import Request
+from sqlalchemy.exc import SQLAlchemyError
+
+from api import deps
+from lockbox.audit import refused
+from lockbox.audit.refused import DECISION_REFUSED, SIGN_IN_REFUSED, Refused
+from lockbox.database import Database
+from lockbox.notices import codes
+from lockbox.people.begun import Stub
+from lockbox.people.roles import Caller
+from lockbox.refusals import Conflict, ForeignForm, NotYours, PolicyNotMet, Refusal
+from lockbox.requests.lifecycle import DECISIONS, Action
+from lockbox.requests.writing import Origin
+
+log = structlog.get_logger(__name__)
+
+NOTED = frozenset({*DECISIONS, Action.REVOKE})
+UNREADABLE = "unknown"
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What somebody tried to do to a request."""
+
+    caller: Caller
+    origin: Origin
+    request_id: UUID
+    action: Action
+
+
+def trying(request: Request, tried: Tried) -> None:
+    """Remember what a call tries, for the handler that answers where it is refused."""
+    request.state.tried = tried
+
+
+def note(request: Request, refusal: Refusal) -> None:
+    """Note that a call of the API was refused, if it was to decide about a request that its caller knows of."""
+    tried: Tried | None = getattr(request.state, "tried", None)
+    if tried is not None:
+        decision(deps.database(request), tried, refusal)
+
+
+def decision(house: Database, tried: Tried, refusal: Refusal) -> None:
+    """Note a decision that was refused; input that was not understood and unknown requests are none."""
+    is_one = isinstance(refusal, NotYours | Conflict | PolicyNotMet) and not isinstance(refusal, ForeignForm)
+    if tried.action not in NOTED or not is_one:
+        return
+    facts = {"refused": tried.action.value, "code": refusal.code, "channel": tried.origin.channel}
+    personal = {"name": tried.caller.name, "from_address": tried.origin.address}
+    _count(
+        house,
+        Refused(DECISION_REFUSED, facts, tried.caller.person_id, tried.request_id, personal=personal),
+    )
+
+
+def sign_in(
+    request: Request,
+    house: Database,
+    means: str,
+    refusal: Refusal,
+    *,
+    account: str | None = None,
+    stub: Stub | None = None,
+) -> None:
+    """Note a sign-in that was refused: by the account that it was to, or else by where it came from.
+
+    Args:
+        request: the call.
+        house: the database.
+        means: how somebody tried to show who they are.
+        refusal: what they were told.
+        account: the mail address that they typed, if one.
+        stub: the begun sign-in, which knows the address that its code went to.
+    """
+    address = deps.address(request)
+    try:
+        account = account or (codes.address_of(house, stub) if stub else None)
+    except SQLAlchemyError as error:
+        log.warning("refusal.account_unknown", error=type(error).__name__)
+    personal = {"account": account, "from_address": address}
+    facts = {"means": means, "code": refusal.code}
+    of = f"account {account.lower()}" if account else f"address {address or UNREADABLE}"
+    _count(house, Refused(SIGN_IN_REFUSED, facts, of=of, personal=personal))
+
+
+def _count(house: Database, what: Refused) -> None:
+    try:
+        with house.transaction() as session:
+            refused.count(session, what)
+    except SQLAlchemyError as error:
+        log.warning("refusal.not_noted", kind=what.kind, error=type(error).__name__)

@@ -1,0 +1,40 @@
+"""Routes of what was done inside a window: a guarded system reports it, both sides read it."""
+
+from uuid import UUID
+
+from fastapi import APIRouter, Response
+
+from api.deps import Work
+from api.routes.requests import From, Key, Who
+from api.schemas.activity import ActivityList, ActivityTaken, DoneView, NewActivity
+from api.schemas.parts import problems
+from lockbox.requests import activity, idempotency
+
+router = APIRouter(prefix="/v1/requests", tags=["requests"])
+
+
+@router.post(
+    "/{request_id}/activity", status_code=201, response_model=ActivityTaken, responses=problems(400, 404, 409)
+)
+def report(request_id: UUID, body: NewActivity, who: Who, came: From, session: Work, key: Key = None) -> Response:
+    """Report what the engineer did, up to an hour after the window ended; by a system with `activity:report`.
+
+    Every entry lies within the window, or none is taken (`outside-window`). With an Idempotency-Key a report may be
+    sent again without harm for 24 hours.
+    """
+    plain = f"activity {request_id} {body.model_dump_json()}".encode()
+    answer = idempotency.earlier_answer(session, who.person_id, key, plain) if key else None
+    if answer is None:
+        taken = activity.report(session, who, came, request_id, [one.entry() for one in body.entries])
+        text = ActivityTaken(events=taken).model_dump_json()
+        if key:
+            idempotency.keep(session, who.person_id, key, plain, text)
+    else:
+        text = ActivityTaken.model_validate(answer).model_dump_json()
+    return Response(text, 201, {"cache-control": "no-store"}, "application/json")
+
+
+@router.get("/{request_id}/activity", responses=problems(404))
+def show(request_id: UUID, who: Who, session: Work) -> ActivityList:
+    """Show what was done inside the window, as far as it was reported; nothing reported is an empty list."""
+    return ActivityList(items=[DoneView(**vars(one)) for one in activity.read(session, who, request_id)])

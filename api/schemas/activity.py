@@ -1,0 +1,64 @@
+"""Bodies of what was done inside a window."""
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import AwareDatetime, BaseModel, Field
+
+from api.schemas.parts import Incoming, Resource, Word
+from lockbox.requests.activity import Entry
+
+MOST_ENTRIES = 500
+MOST_TIMES = 1_000_000_000
+
+Method = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]*$")]
+
+
+class EntryBody(Incoming):
+    """Something that the engineer did, `count` times: a method of yours, upon a resource, and how it ended."""
+
+    at: AwareDatetime
+    method: Method
+    resource: Resource
+    outcome: Word
+    action: Word | None = None
+    count: Annotated[int, Field(ge=1, le=MOST_TIMES, strict=True)] = 1
+
+    def entry(self) -> Entry:
+        """Return it as the house takes it."""
+        return Entry(self.at, self.method, self.resource, self.outcome, self.action, self.count)
+
+
+class NewActivity(Incoming):
+    """A report: up to 500 entries, all of them within the window."""
+
+    entries: Annotated[list[EntryBody], Field(min_length=1, max_length=MOST_ENTRIES)]
+
+
+class ActivityTaken(BaseModel):
+    """How many events the report has become: one for each method, resource, action and outcome."""
+
+    events: int
+
+
+class DoneView(BaseModel):
+    """Something that was done, `count` times; `resource` is null where it was erased.
+
+    `as_asked` is whether resource and action are what the request named.
+    """
+
+    reported_at: datetime
+    first_at: datetime
+    last_at: datetime
+    method: str
+    resource: str | None
+    action: str | None
+    outcome: str
+    count: int
+    as_asked: bool
+
+
+class ActivityList(BaseModel):
+    """What was done inside a window, the last report first; at most a thousand items."""
+
+    items: list[DoneView]

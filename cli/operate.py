@@ -1,0 +1,125 @@
+"""Commands for whoever runs an installation: on its machine, with its files, or as the owner of its database."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+from uuid import UUID
+
+import typer
+from sqlalchemy.exc import DBAPIError
+from sqlmodel import Session
+
+from cli.client import stop
+from cli.terminal import say
+from config.settings import Settings, UnsafeSettings, load
+from lockbox import standing
+from lockbox.audit import keys
+from lockbox.audit.checkpoint import BadNote
+from lockbox.audit.keys import BadKey
+from lockbox.audit.shipping import Folder
+from lockbox.database import as_owner
+from lockbox.refusals import Refusal
+from lockbox.standing import NotFit
+from lockbox.tenancy import erasure, keeping, restoring
+
+app = typer.Typer(no_args_is_help=True, help="Running an installation, on its own machine.")
+
+
+@app.command("new-key")
+def new_key(file: Annotated[Path, typer.Argument(help="a new file", show_default=False)]) -> None:
+    """Make a key to sign with, in a new file.
+
+    Its owner alone can read it. For LOCKBOX_APPROVAL_KEY_FILES, which only the API is told.
+    """
+    try:
+        keys.make(file)
+    except BadKey as bad:
+        raise stop(str(bad)) from None
+    say(f"{file} holds a new key. Nobody else can read it; keep a copy where no back-up of the database is.")
+
+
+@app.command()
+def erase(
+    person: Annotated[UUID, typer.Argument(help="the person's id", show_default=False)],
+    yes: Annotated[bool, typer.Option("--yes", help="ask nothing")] = False,
+) -> None:
+    """Take out of everything who somebody was, for good.
+
+    As the database's owner (LOCKBOX_OWNER_DATABASE_URL). What they did stays
+    in the trail under a name that says nothing, and the trail still verifies.
+    """
+    if not yes and typer.prompt("This cannot be undone. Type the person's id again") != str(person):
+        raise stop("That is another id; nothing was changed.")
+    with _owner() as (session, _):
+        erased = erasure.erase(session, person)
+    say(f"They are {erased.pseudonym} from now on; {erased.details} details were taken out of the trail.")
+
+
+@app.command()
+def retain(
+    older_than: Annotated[int, typer.Option("--older-than", min=1, max=36_500, help="days")],
+    yes: Annotated[bool, typer.Option("--yes", help="ask nothing")] = False,
+) -> None:
+    """Remove the oldest part of the trail, for good.
+
+    As the database's owner. Without this command everything is kept for ever.
+    A log goes from its beginning up to the first event that is younger, or of
+    a request that was open since; what was sealed over it stays.
+    """
+    if not yes:
+        typer.confirm(f"Remove what is older than {older_than} days? This cannot be undone", abort=True)
+    with _owner() as (session, _):
+        removed = keeping.retain(session, timedelta(days=older_than))
+    for one in removed:
+        say(f"Log {one.log_id}: events {one.start} to {one.end - 1} were removed.")
+    say(f"{sum(one.end - one.start for one in removed)} events were removed.")
+
+
+@app.command("after-restore")
+def after_restore(
+    anyway: Annotated[bool, typer.Option("--anyway", help="also where no log is behind what was shipped")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="ask nothing")] = False,
+) -> None:
+    """End all that a restored back-up holds open.
+
+    As the database's owner, with LOCKBOX_CHECKPOINT_FOLDER set as the API has
+    it. Windows are revoked, requests timed out, sessions ended, and each log
+    that is behind begins a new generation. Tokens, members and policies are
+    those of the back-up: look through them.
+    """
+    if not yes:
+        typer.confirm("End every open window and every request that waits", abort=True)
+    with _owner() as (session, settings):
+        folder = Folder(settings.checkpoint_folder) if settings.checkpoint_folder else None
+        try:
+            done = restoring.restore(session, folder, anyway=anyway)
+        except (OSError, BadNote) as error:
+            raise stop(f"LOCKBOX_CHECKPOINT_FOLDER cannot be read: {error}") from None
+    for log_id in done.logs:
+        if folder:
+            folder.set_aside(log_id)
+    if not (done.logs or anyway):
+        say("No log is behind what was shipped: nothing was done.")
+        return
+    say(
+        f"{done.revoked} windows were revoked, {done.timed_out} requests timed out, {len(done.logs)} logs begun anew."
+    )
+
+
+@contextmanager
+def _owner() -> Iterator[tuple[Session, Settings]]:
+    """Open one transaction as the database's owner; end with a line where that, or what is done in it, is refused."""
+    try:
+        settings = load()
+        with as_owner(settings.require("owner_database_url")) as session:
+            standing.fits(session.connection())
+            yield session, settings
+    except (UnsafeSettings, NotFit) as refused:
+        raise stop(str(refused)) from None
+    except Refusal as refused:
+        raise stop(refused.detail) from None
+    except DBAPIError as error:
+        said = str(error.orig).splitlines()[0]
+        raise stop(f"the database refused: {type(error.orig).__name__}: {said}") from None

@@ -1,0 +1,128 @@
+"""Refusals in the trail: counted as they come, one event a minute, so that nobody can flood it."""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlmodel import Session
+
+from lockbox.audit import events
+from lockbox.audit.canonical import canonical, instant
+from lockbox.audit.events import THE_CLOCK, Happening
+from lockbox.database import Database, now
+
+SIGN_IN_REFUSED = "sign_in_refused"
+DECISION_REFUSED = "decision_refused"
+MINUTE = timedelta(minutes=1)
+MOST = 500
+
+COUNT = text("""
+SELECT count_refused(:key, :minute, :kind, CAST(:person_id AS uuid), CAST(:request_id AS uuid),
+    CAST(:facts AS jsonb), CAST(:personal AS jsonb))
+""")
+TAKE = text("""
+DELETE FROM refused WHERE key IN (SELECT key FROM refused WHERE minute <= :until ORDER BY minute LIMIT :most)
+RETURNING minute, kind, person_id, request_id, facts, personal, count AS times
+""")
+TENANTS_OF_REQUESTS = text("SELECT id, tenant_id FROM requests WHERE id = ANY(:ids)")
+# Whose account it was that somebody tried to get into, and where they are a member: there it is told.
+ACCOUNTS = text("""
+SELECT DISTINCT lower(a.account) AS account, p.id AS person_id, m.tenant_id
+FROM unnest(CAST(:accounts AS text[])) AS a (account) JOIN people p ON lower(p.email) = lower(a.account)
+LEFT JOIN memberships m ON m.person_id = p.id
+""")
+RECORD = text(f"WITH {events.APPEND} SELECT 1")
+
+
+@dataclass(frozen=True)
+class Refused:
+    """What was refused: to whom, as far as that is known, and about which request.
+
+    All of `facts`, with the kind, the person and the request, is counted together within a minute, and so is what
+    `of` says of somebody who is nobody yet. `personal` is what the first of a minute came with.
+    """
+
+    kind: str
+    facts: Mapping[str, str]
+    person_id: UUID | None = None
+    request_id: UUID | None = None
+    of: str = ""
+    personal: Mapping[str, str | None] = field(default_factory=dict)
+
+
+def count(session: Session, refused: Refused) -> None:
+    """Count one refusal; the transaction is one of its own, for that of the refused call is rolled back."""
+    minute = now(session).replace(second=0, microsecond=0)
+    identity: dict[str, Any] = {
+        "minute": instant(minute),
+        "kind": refused.kind,
+        "person_id": refused.person_id,
+        "request_id": refused.request_id,
+        "of": refused.of,
+        "facts": dict(refused.facts),
+    }
+    values = {
+        "key": hashlib.sha256(canonical(identity)).digest(),
+        "minute": minute,
+        "kind": refused.kind,
+        "person_id": refused.person_id,
+        "request_id": refused.request_id,
+        "facts": json.dumps(dict(refused.facts)),
+        "personal": json.dumps({name: value for name, value in refused.personal.items() if value}),
+    }
+    session.connection().execute(COUNT, values)
+
+
+def settle(database: Database) -> int:
+    """Make an event of whatever was counted in minutes that are over; return how many counts that were."""
+    with database.transaction() as session:
+        at = now(session)
+        until = at.replace(second=0, microsecond=0) - MINUTE
+        rows = session.connection().execute(TAKE, {"until": until, "most": MOST}).all()
+        if not rows:
+            return 0
+        places = _places(session, rows)
+        happenings = [
+            Happening(
+                at=at,
+                action=row.kind,
+                actor=THE_CLOCK,
+                tenant_id=tenant_id,
+                request_id=row.request_id,
+                facts={
+                    **row.facts,
+                    "person_id": person_id,
+                    "minute": row.minute,
+                    "count": row.times,
+                },
+                personal=row.personal,
+            )
+            for row, where in zip(rows, places, strict=True)
+            for person_id, tenant_id in where
+        ]
+        session.connection().execute(RECORD, events.append(happenings))
+        return len(rows)
+
+
+def _places(session: Session, rows: Sequence[Row[Any]]) -> list[list[tuple[UUID | None, UUID | None]]]:
+    """Return for each row whom it concerns and in whose logs it is written: the vendor's own where in no tenant's."""
+    requests = [row.request_id for row in rows if row.request_id]
+    tenant_of = {
+        row.id: row.tenant_id for row in session.connection().execute(TENANTS_OF_REQUESTS, {"ids": requests})
+    }
+    accounts = [account for row in rows if (account := row.personal.get("account"))]
+    known: dict[str, list[tuple[UUID | None, UUID | None]]] = defaultdict(list)
+    for row in session.connection().execute(ACCOUNTS, {"accounts": accounts}):
+        known[row.account].append((row.person_id, row.tenant_id))
+    return [
+        [(row.person_id, tenant_of.get(row.request_id))]
+        if row.request_id
+        else known.get(str(row.personal.get("account", "")).lower()) or [(row.person_id, None)]
+        for row in rows
+    ]

@@ -1,0 +1,162 @@
+"""What was done inside a window: reported by the system that the engineer works in, and kept in the trail."""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlmodel import Session
+
+from lockbox.audit.canonical import LARGEST_INTEGER
+from lockbox.audit.events import Happening
+from lockbox.database import now
+from lockbox.notices import announcing
+from lockbox.people import context
+from lockbox.people.roles import Caller, Role, Scope
+from lockbox.refusals import NotYours, OutsideWindow, TooLate, Unknown
+from lockbox.requests import register
+from lockbox.requests.lifecycle import Party
+from lockbox.requests.writing import Origin, actor_for
+
+ACTIVITY = "activity"
+LATE = timedelta(hours=1)
+CLOCKS_DIFFER = timedelta(seconds=5)
+MOST_SHOWN = 1000
+
+WINDOW = text("SELECT * FROM reported_window(:id)")
+READ = text("""
+SELECT e.id, e.at, e.body, (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'resource')
+    AS resource
+FROM events e WHERE e.request_id = :id AND e.action = 'activity' ORDER BY e.at DESC, e.id DESC LIMIT :most
+""")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something that an engineer did: so many times at this moment, or from it on within the same report."""
+
+    at: datetime
+    method: str
+    resource: str
+    outcome: str
+    action: str | None = None
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Done:
+    """Something that was done inside a window, as the trail has it; `resource` is None where it was erased.
+
+    `as_asked` is whether that resource and action are what the request named.
+    """
+
+    reported_at: datetime
+    first_at: datetime
+    last_at: datetime
+    method: str
+    resource: str | None
+    action: str | None
+    outcome: str
+    count: int
+    as_asked: bool
+
+
+def report(session: Session, caller: Caller, origin: Origin, request_id: UUID, entries: Sequence[Entry]) -> int:
+    """Write what a system says was done inside a window, one event for each kind of thing; return how many.
+
+    It may come up to an hour after the window ended, and is about moments at which it was open, give or take the five
+    seconds by which two clocks may differ. One entry that is not refuses the whole report.
+
+    Raises:
+        Unknown: there is no such request that the caller may know of, or it is of another service.
+        NotYours: only a system with the scope, bound to the service, reports.
+        TooLate: the window ended more than an hour ago.
+        OutsideWindow: it was never open, or not when something is said to have been done.
+    """
+    context.enter(session, caller)
+    window = _window(session, caller, request_id)
+    at = now(session)
+    if window.opened_at is None:
+        raise OutsideWindow("This request was never open: nothing can have been done by it.")
+    end = min(window.deadline_at, window.closed_at or window.deadline_at)
+    if at > end + LATE:
+        raise TooLate("The window ended more than an hour ago; what was done in it is no longer taken.")
+    since, until = window.opened_at - CLOCKS_DIFFER, min(end, at) + CLOCKS_DIFFER
+    outside = [place for place, one in enumerate(entries) if not since <= one.at <= until]
+    if outside:
+        errors = [{"field": f"entries.{place}.at", "message": "the window was not open then"} for place in outside]
+        raise OutsideWindow("Something was done while the window was not open; nothing was taken.", errors=errors)
+    context.turn_to(session, window.tenant_id)
+    happenings = _happenings(caller, origin, window, entries, at)
+    announcing.record(session, *happenings)
+    return len(happenings)
+
+
+def read(session: Session, caller: Caller, request_id: UUID) -> list[Done]:
+    """Return what was done inside a window, the last report first, at most a thousand kinds of things.
+
+    Raises:
+        Unknown: there is no such request that the caller may know of.
+    """
+    register.find(session, caller, request_id)
+    return [_done(row) for row in session.connection().execute(READ, {"id": request_id, "most": MOST_SHOWN})]
+
+
+def _window(session: Session, caller: Caller, request_id: UUID) -> Row[Any]:
+    if not caller.holds(Role.SYSTEM):
+        register.find(session, caller, request_id)
+        raise NotYours("Only the system that an engineer works in reports what was done there.")
+    if Scope.ACTIVITY_REPORT not in caller.scopes:
+        raise NotYours(f"This token needs the scope {Scope.ACTIVITY_REPORT}.")
+    window = session.connection().execute(WINDOW, {"id": request_id}).one_or_none()
+    if window is None or window.service not in caller.services:
+        raise Unknown("There is no such request.")
+    return window
+
+
+def _happenings(
+    caller: Caller, origin: Origin, window: Row[Any], entries: Sequence[Entry], at: datetime
+) -> list[Happening]:
+    kinds: dict[tuple[str, str, str | None, str], list[Entry]] = defaultdict(list)
+    for one in entries:
+        kinds[one.method, one.resource, one.action, one.outcome].append(one)
+    actor = actor_for(caller, Party.SYSTEM, origin, on_behalf_of=window.requester_id)
+    return [
+        Happening(
+            at=at,
+            action=ACTIVITY,
+            actor=actor,
+            tenant_id=window.tenant_id,
+            request_id=window.id,
+            facts={
+                "method": method,
+                "did": action,
+                "outcome": outcome,
+                "count": min(sum(one.count for one in some), LARGEST_INTEGER),
+                "first_at": min(one.at for one in some),
+                "last_at": max(one.at for one in some),
+                "as_asked": resource in window.resources and (action is None or action in window.actions),
+            },
+            personal={"resource": resource},
+        )
+        for (method, resource, action, outcome), some in kinds.items()
+    ]
+
+
+def _done(row: Row[Any]) -> Done:
+    said = json.loads(row.body)
+    return Done(
+        reported_at=row.at,
+        first_at=datetime.fromisoformat(said["first_at"]),
+        last_at=datetime.fromisoformat(said["last_at"]),
+        method=said["method"],
+        resource=row.resource,
+        action=said["did"],
+        outcome=said["outcome"],
+        count=said["count"],
+        as_asked=said["as_asked"],
+    )

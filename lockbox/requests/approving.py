@@ -1,0 +1,74 @@
+"""What an approval says, and whether it was signed: the statement that is rebuilt from the row at every check."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from uuid import UUID
+
+from sqlmodel import Session
+
+from lockbox.audit import approvals
+from lockbox.audit.approvals import Signature
+from lockbox.audit.canonical import Value, canonical
+from lockbox.people import context
+from lockbox.requests.models import AccessRequest
+
+FORMAT = "lockbox approval 1"
+
+
+def statement(request: AccessRequest, by: Iterable[str]) -> bytes:
+    """Return the canonical bytes that are signed: who may do what to which resources until when, and by whose yes.
+
+    Args:
+        request: a row whose window is open; all but `by` is taken from it.
+        by: the ids of those whose votes count.
+    """
+    return canonical(
+        {
+            "format": FORMAT,
+            "request_id": request.id,
+            "tenant_id": request.tenant_id,
+            "engineer": request.requester_id,
+            "service": request.service,
+            "resources": list(request.resources),
+            "actions": list(request.actions),
+            "opened_at": request.opened_at,
+            "until": request.deadline_at,
+            "by": sorted(by),
+            "mode": request.mode.value,
+            "policy_version": request.policy_version,
+        }
+    )
+
+
+def sign(session: Session, request: AccessRequest, by: Iterable[UUID]) -> Mapping[str, Value]:
+    """Return what the event of the move that opens a window says of its approval, signed.
+
+    Resources are personal: the event holds the statement's SHA-256, and what else it says stands in the event.
+    """
+    people = context.ids(by)
+    said = statement(request, people)
+    made = approvals.of(session).sign(said)
+    approvals.list_key(session)
+    return {
+        "approved_by": people,
+        "approval": {
+            "statement": hashlib.sha256(said).hexdigest(),
+            "signature": made.signature,
+            "key": made.key,
+        },
+    }
+
+
+def is_signed(session: Session, request: AccessRequest, body: bytes | None) -> bool:
+    """Whether the event with this body, by which the window was opened, is signed over what the row says now."""
+    if body is None:
+        return False
+    try:
+        event = json.loads(body)
+        people, approval = event["approved_by"], event["approval"]
+        signature = Signature(str(approval["key"]), str(approval["signature"]))
+        said = statement(request, [str(one) for one in people])
+    except (KeyError, TypeError, ValueError):
+        return False
+    return approvals.of(session).has_signed(said, signature)

@@ -1,0 +1,172 @@
+"""After a restore: what was open in the older state is over, and each log that is behind begins anew."""
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlmodel import Session
+
+from lockbox.audit import behind
+from lockbox.audit.canonical import Value
+from lockbox.audit.checkpoint import Checkpoint
+from lockbox.audit.events import THE_OWNER, Happening
+from lockbox.audit.merkle import EMPTY_ROOT
+from lockbox.audit.sealing import VENDORS_LOG
+from lockbox.audit.shipping import Folder
+from lockbox.database import now
+from lockbox.notices import announcing, directory
+from lockbox.people.roles import Mode
+from lockbox.requests import writing
+from lockbox.requests.lifecycle import Action, Party, State, move
+from lockbox.requests.writing import Change
+
+RESTORED = "restored"
+AT_ONCE = 500
+WHY = (
+    "The database was restored from a back-up. What was open or waited then may have been closed or decided since: "
+    "all of it is over. What is still needed is asked for again."
+)
+ENDS = {State.REVIEWING: Action.TIME_OUT, State.PENDING: Action.TIME_OUT, State.ACTIVE: Action.REVOKE}
+
+PATIENT = text("SELECT set_config('statement_timeout', '0', true), set_config('lock_timeout', '30s', true)")
+OPEN = text("""
+SELECT id, tenant_id, requester_id, mode, service, state, version, deadline_at, asked_at FROM requests
+WHERE wake_at IS NOT NULL ORDER BY id FOR UPDATE
+""")
+END_SESSIONS = text("UPDATE sessions SET revoked_at = :at WHERE revoked_at IS NULL")
+LOGS = text("SELECT id, tenant_id, origin, generation, size FROM logs ORDER BY id FOR NO KEY UPDATE")
+TENANTS = text("SELECT id FROM tenants WHERE id = ANY(:ids)")
+BEGIN = text("""
+INSERT INTO logs (id, tenant_id, origin, generation, size, root, unproven, note, noted_at, kept_at, digest_at)
+VALUES (:id, nullif(:id, CAST(:vendor AS uuid)), :origin, 1, 0, :root, 0, '', :at, '-infinity', :at)
+""")
+NEXT = text("UPDATE logs SET generation = generation + 1, origin = :origin, note = '' WHERE id = :id")
+
+
+@dataclass(frozen=True)
+class Log:
+    """A log of which more was shipped than the database holds."""
+
+    id: UUID
+    shipped: Checkpoint
+    size: int
+    generation: int
+    is_there: bool
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What was done: the logs that were behind, and how many windows and requests are over."""
+
+    logs: Sequence[UUID]
+    revoked: int
+    timed_out: int
+
+
+def restore(session: Session, folder: Folder | None, *, anyway: bool = False) -> Restored:
+    """End all that the older state holds open, and give each log that is behind a new generation.
+
+    Every open window is revoked and every request that waits is timed out, with an event and notices that say why.
+    Browser sessions end. Where no log is behind nothing is done, unless it is to be done anyway. The caller sets
+    the shipped checkpoints of these logs aside once this is committed: until then nobody is let in.
+
+    Raises:
+        OSError, BadNote: the folder cannot be read, or holds what is no checkpoint.
+    """
+    connection = session.connection()
+    connection.execute(PATIENT)
+    logs = list(_behind(session, folder)) if folder else []
+    if not (logs or anyway):
+        return Restored((), 0, 0)
+    at = now(session)
+    rows = connection.execute(OPEN).all()
+    for start in range(0, len(rows), AT_ONCE):
+        _end(session, rows[start : start + AT_ONCE], at)
+    # No server is told by this process: whoever reconciles arms, from Postgres, what is missing.
+    session.info["promises"].clear()
+    connection.execute(END_SESSIONS, {"at": at})
+    tenants = set(connection.execute(TENANTS, {"ids": [log.id for log in logs]}).scalars()) | {VENDORS_LOG}
+    for log in logs:
+        if log.id in tenants:
+            _begin_anew(session, log, at)
+    facts = [_happening(log, log.id if log.id in tenants - {VENDORS_LOG} else None, at) for log in logs]
+    announcing.record(session, *(facts or [Happening(at=at, action=RESTORED, actor=THE_OWNER)]))
+    ended = [State(row.state) for row in rows]
+    revoked = ended.count(State.ACTIVE)
+    return Restored([log.id for log in logs], revoked, len(ended) - revoked)
+
+
+def _behind(session: Session, folder: Folder) -> Iterator[Log]:
+    heads = {row.id: row for row in session.connection().execute(LOGS)}
+    for log_id in folder.logs():
+        row = heads.get(log_id)
+        shipped = folder.shipped(log_id)
+        if shipped and behind.is_behind(folder, log_id, (row.origin, row.size) if row else None):
+            yield Log(log_id, shipped, row.size if row else 0, row.generation if row else 1, row is not None)
+
+
+def _begin_anew(session: Session, log: Log, at: datetime) -> None:
+    """Count the generation up beyond whatever was shipped; by one at a time, as the table has it."""
+    base, of_shipped = _parted(log.shipped.origin)
+    if not log.is_there:
+        begun = {"id": log.id, "vendor": VENDORS_LOG, "origin": base, "root": EMPTY_ROOT, "at": at}
+        session.connection().execute(BEGIN, begun)
+    for generation in range(log.generation + 1, max(log.generation, of_shipped) + 2):
+        session.connection().execute(NEXT, {"id": log.id, "origin": f"{base}/{generation}"})
+
+
+def _parted(origin: str) -> tuple[str, int]:
+    """Return what a log is called in all of its generations, and which of them this is."""
+    base, _, last = origin.rpartition("/")
+    return (base, int(last)) if last.isascii() and last.isdigit() else (origin, 1)
+
+
+def _happening(log: Log, tenant_id: UUID | None, at: datetime) -> Happening:
+    return Happening(
+        at=at,
+        action=RESTORED,
+        actor=THE_OWNER,
+        tenant_id=tenant_id,
+        facts={
+            "log_id": log.id,
+            "shipped_origin": log.shipped.origin,
+            "shipped_size": log.shipped.size,
+            "shipped_root": base64.b64encode(log.shipped.root).decode(),
+            "size": log.size,
+        },
+    )
+
+
+def _end(session: Session, rows: Sequence[Row[Any]], at: datetime) -> None:
+    requesters, tenants = {row.requester_id for row in rows}, {row.tenant_id for row in rows}
+    known = directory.look_up(session, tenants, at, also=requesters)
+    writing.end(session, [_change(row, at) for row in rows], known)
+
+
+def _change(row: Row[Any], at: datetime) -> Change:
+    state = State(row.state)
+    action = ENDS[state]
+    taken, _ = move(state, action, {Party.OWNER})
+    facts: Mapping[str, Value] = {"restored": True}
+    return Change(
+        request_id=row.id,
+        tenant_id=row.tenant_id,
+        requester_id=row.requester_id,
+        mode=Mode(row.mode),
+        service=row.service,
+        action=action,
+        actor=THE_OWNER,
+        from_state=state,
+        to_state=taken.to,
+        version=row.version + 1,
+        at=at,
+        deadline_at=row.deadline_at,
+        wake_at=None,
+        asked_at=row.asked_at,
+        facts=facts,
+        personal={"comment": WHY},
+    )

@@ -1,0 +1,177 @@
+"""Retention: what is old goes by a command of the owner's, what remains is proven as before, what was open stays."""
+
+from base64 import b64decode
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import Engine, text
+
+from lockbox.audit import sealing, tiles
+from lockbox.audit.merkle import check_consistency, check_inclusion, consistency, inclusion, leaf_hash
+from lockbox.audit.sealing import Signer
+from lockbox.database import Database, as_owner
+from lockbox.requests import register
+from lockbox.requests.lifecycle import Action
+from lockbox.tenancy import consents, keeping
+from lockbox.tenancy.keeping import Removed
+from tests.builders import Urls, World
+from tests.database.postbag import Postbag
+from tests.database.scenes import read
+from tests.database.trails import changes_told
+
+SIGNER = Signer("lockbox.test", [Ed25519PrivateKey.generate()])
+AGE = (
+    "UPDATE events SET at = at - interval '100 days' WHERE request_id = :id",
+    "UPDATE requests SET closed_at = closed_at - interval '100 days' WHERE id = :id",
+)
+CONSENTED = """
+UPDATE policies SET created_at = now() - interval '200 days', body = body || jsonb_build_object('consent',
+    jsonb_build_object('mode', 'observe', 'until', (now() - interval '90 days')::text))
+"""
+LEFT = "SELECT count(*) AS n FROM events WHERE request_id = :id"
+SEALS = "SELECT s.number, e.body FROM seals s JOIN events e ON e.id = s.event_id WHERE s.log_id = :log"
+
+
+def sealed(worker: Database) -> None:
+    """Seal all there is."""
+    for _ in sealing.seal(worker, SIGNER, lambda *_: False):
+        pass
+
+
+def denied(world: World, superuser: Engine, *, long_ago: bool = True) -> UUID:
+    """Leave a request that was denied, a hundred days ago or now."""
+    request_id = world.act("ann", Action.DENY, world.fresh().id).id
+    if long_ago:
+        age(superuser, request_id)
+    return request_id
+
+
+def age(superuser: Engine, request_id: UUID) -> None:
+    """Make what happened to a request be a hundred days ago."""
+    as_long_ago(superuser, *AGE, id=request_id)
+
+
+def as_long_ago(superuser: Engine, *statements: str, **values: object) -> None:
+    """Shift what is there into the past, behind the back of every trigger."""
+    with superuser.connect() as connection:
+        connection.execute(text("SET session_replication_role = replica"))
+        for statement in statements:
+            connection.execute(text(statement), values)
+
+
+def retain(urls: Urls, days: int = 30) -> list[Removed]:
+    """Remove what is older than that, as the owner."""
+    with as_owner(urls.owner) as session:
+        return keeping.retain(session, timedelta(days=days))
+
+
+def left(world: World, request_id: UUID) -> int:
+    (row,) = read(world.house, LEFT, id=request_id)
+    return int(row.n)
+
+
+def test_what_is_old_goes_and_each_proof_of_what_remains_still_holds(
+    world: World, worker: Database, urls: Urls, superuser: Engine
+) -> None:
+    old = [denied(world, superuser) for _ in range(3)]
+    sealed(worker)
+    (before,) = read(worker, "SELECT size, root FROM logs WHERE tenant_id IS NOT NULL")
+    young = denied(world, superuser, long_ago=False)
+    sealed(worker)
+
+    (removed,) = retain(urls)
+    sealed(worker)
+
+    assert removed == Removed(world.tenant.id, 0, 6)
+    assert [left(world, one) for one in (*old, young)] == [0, 0, 0, 2]
+    (log,) = read(worker, "SELECT size, root, kept_from FROM logs WHERE tenant_id IS NOT NULL")
+    assert (log.kept_from, log.size) == (6, 9)
+    rows = read(worker, "SELECT level, number, hashes FROM tiles WHERE log_id = :log", log=world.tenant.id)
+    found = {(row.level, row.number): bytes(row.hashes) for row in rows}
+
+    def subtree(level: int, number: int) -> bytes:
+        return tiles.subtree(found, level, number)
+
+    for row in read(worker, SEALS, log=world.tenant.id):
+        path = inclusion(subtree, row.number, log.size)
+        check_inclusion(leaf_hash(bytes(row.body)), row.number, log.size, path, bytes(log.root))
+    path = consistency(subtree, before.size, log.size)
+    check_consistency(before.size, log.size, bytes(before.root), bytes(log.root), path)
+
+
+def test_an_event_says_what_is_gone_and_what_the_root_over_it_was(
+    world: World, worker: Database, urls: Urls, superuser: Engine
+) -> None:
+    denied(world, superuser)
+    sealed(worker)
+    (first,) = read(worker, "SELECT root FROM logs WHERE tenant_id IS NOT NULL")
+    retain(urls)
+    denied(world, superuser)
+    sealed(worker)
+
+    retain(urls)
+
+    one, other = [told for told in changes_told(worker) if told.action == "trail_removed"]
+    assert (one.facts["removed_from"], one.facts["removed_to"]) == (0, 2)
+    assert (other.facts["removed_from"], other.facts["removed_to"]) == (0, 4)
+    assert b64decode(one.facts["removed_root"]) == bytes(first.root)
+    assert (one.role, one.facts["tenant_id"]) == ("owner", str(world.tenant.id))
+
+
+def test_a_request_that_is_open_or_was_open_lately_ends_what_goes(
+    world: World, worker: Database, urls: Urls, superuser: Engine
+) -> None:
+    gone = denied(world, superuser)
+    waiting = world.fresh()
+    age(superuser, waiting.id)
+    behind = denied(world, superuser)
+    sealed(worker)
+
+    (removed,) = retain(urls)
+
+    assert (removed.start, removed.end) == (0, 2)
+    assert [left(world, one) for one in (gone, waiting.id, behind)] == [0, 1, 2]
+
+
+def test_notices_go_with_what_they_told_of_and_the_request_can_still_be_looked_at(
+    world: World, worker: Database, urls: Urls, superuser: Engine, post: Postbag
+) -> None:
+    request_id = denied(world, superuser)
+    post.deliver(worker, [row.id for row in read(worker, "SELECT id FROM notices WHERE closed_at IS NULL")])
+    as_long_ago(superuser, "UPDATE events SET at = at - interval '100 days'")
+    sealed(worker)
+
+    retain(urls)
+
+    assert read(worker, "SELECT FROM notices") == []
+    with world.house.transaction() as session:
+        entry = register.find(session, world.people["aude"], request_id)
+    assert entry.request.state == "denied"
+
+
+def test_what_is_not_sealed_or_not_old_stays(world: World, worker: Database, urls: Urls, superuser: Engine) -> None:
+    young = denied(world, superuser, long_ago=False)
+    sealed(worker)
+    unsealed = denied(world, superuser)
+
+    assert retain(urls) == []
+    assert (left(world, young), left(world, unsealed)) == (2, 2)
+
+
+@pytest.mark.usefixtures("world")
+def test_the_end_of_a_consent_that_was_told_and_removed_is_not_told_again(
+    worker: Database, urls: Urls, superuser: Engine
+) -> None:
+    as_long_ago(superuser, CONSENTED)
+    told = list(consents.tell_of_ends(worker))
+    as_long_ago(superuser, "UPDATE events SET at = at - interval '89 days'")
+    sealed(worker)
+    (removed,) = retain(urls)
+
+    again = list(consents.tell_of_ends(worker))
+
+    assert len(told) == 1
+    assert removed.end == 1
+    assert again == []

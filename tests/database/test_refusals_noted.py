@@ -1,0 +1,156 @@
+"""Refusals in the trail: counted by the minute, one event each, and told where they belong."""
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import DBAPIError
+
+from lockbox import reconcile
+from lockbox.audit import looking, refused
+from lockbox.audit.events import Actor
+from lockbox.audit.refused import DECISION_REFUSED, SIGN_IN_REFUSED, Refused
+from lockbox.database import Database
+from lockbox.notices import outcomes
+from lockbox.notices.models import Outcome
+from lockbox.notices.outcomes import Try
+from lockbox.people import context
+from tests.builders import ShiftedClock, StoppedClock, World
+from tests.database.postbag import Postbag, open_notices
+from tests.database.scenes import read
+from tests.database.trails import Told, changes_told
+
+SENT = "SELECT body FROM events WHERE action = 'notices_sent'"
+
+
+def count(house: Database, times: int, **changes: Any) -> None:
+    """Let somebody be refused that often."""
+    what: dict[str, Any] = {"kind": SIGN_IN_REFUSED, "facts": {"means": "mail"}, "of": "address 192.0.2.1"}
+    for _ in range(times):
+        with house.transaction() as session:
+            refused.count(session, Refused(**(what | changes)))
+
+
+def settled(worker: Database, later: ShiftedClock) -> list[Told]:
+    """Return the events of refusals, once their minutes are over."""
+    worker.clock = later
+    later.shift = timedelta(minutes=2, seconds=1)
+    while refused.settle(worker):
+        pass
+    return [one for one in changes_told(worker) if one.action.endswith("_refused")]
+
+
+def test_a_flood_from_one_place_is_one_event_a_minute_with_a_count(
+    world: World, worker: Database, later: ShiftedClock
+) -> None:
+    world.house.clock = StoppedClock(later_at := _now(world))
+    count(world.house, 40)
+    world.house.clock = StoppedClock(later_at + timedelta(minutes=1))
+    count(world.house, 3)
+
+    told = settled(worker, later)
+    later.shift = timedelta(minutes=5)
+    told = settled(worker, later) if len(told) < 2 else told
+
+    assert sorted(one.facts["count"] for one in told) == [3, 40]
+    assert read(worker, "SELECT FROM refused") == []
+
+
+def _now(world: World) -> Any:
+    (row,) = read(world.house, "SELECT date_trunc('minute', clock_timestamp()) - interval '5 minutes' AS at")
+    return row.at
+
+
+def test_a_minute_that_is_not_over_is_left_to_be_counted(world: World, worker: Database) -> None:
+    count(world.house, 1)
+
+    assert refused.settle(worker) == 0
+    assert len(read(worker, "SELECT FROM refused")) == 1
+
+
+def test_an_account_is_told_at_its_tenant_and_stands_in_no_body(
+    world: World, worker: Database, later: ShiftedClock
+) -> None:
+    (ann,) = read(worker, "SELECT email FROM people WHERE id = :id", id=world.people["ann"].person_id)
+    count(
+        world.house,
+        2,
+        of=f"account {ann.email}",
+        personal={"account": ann.email.upper(), "from_address": "192.0.2.1"},
+    )
+    count(world.house, 1, of="account x@y.example", personal={"account": "x@y.example"})
+
+    known, stranger = sorted(settled(worker, later), key=lambda one: one.facts["count"], reverse=True)
+
+    assert known.facts["person_id"] == str(world.people["ann"].person_id)
+    assert known.facts["tenant_id"] == str(world.tenant.id)
+    assert known.details["from_address"] == "192.0.2.1"
+    assert (stranger.facts["tenant_id"], stranger.facts["person_id"]) == (None, None)
+    bodies = b"".join(bytes(row.body) for row in read(worker, "SELECT body FROM events"))
+    assert ann.email.encode() not in bodies.lower()
+    assert b"x@y.example" not in bodies
+
+
+def test_a_refused_decision_is_told_with_its_request(world: World, worker: Database, later: ShiftedClock) -> None:
+    request, erin = world.submit(), world.people["erin"].person_id
+    facts = {"refused": "approve", "code": "own-request", "channel": "api"}
+    count(world.house, 2, kind=DECISION_REFUSED, facts=facts, person_id=erin, request_id=request.id, of="")
+
+    (told,) = settled(worker, later)
+
+    assert told.facts["request_id"] == str(request.id)
+    assert told.facts["tenant_id"] == str(world.tenant.id)
+    assert told.facts | facts == told.facts
+    assert told.facts["count"] == 2
+
+
+def test_reconciling_makes_the_events(world: World, worker: Database, later: ShiftedClock) -> None:
+    count(world.house, 1)
+    later.shift, worker.clock = timedelta(minutes=2, seconds=1), later
+
+    steps = list(reconcile.reconcile(worker, None))
+
+    assert "refused 1" in steps
+
+
+@pytest.mark.parametrize(
+    "statement", ["SELECT * FROM refused", "DELETE FROM refused", "UPDATE refused SET count = 1"]
+)
+def test_the_api_counts_and_reads_nothing_of_it(world: World, statement: str) -> None:
+    with world.house.transaction() as session, pytest.raises(DBAPIError, match="permission denied"):
+        session.connection().exec_driver_sql(statement)
+
+
+def test_what_was_sent_is_one_event_for_each_thing_told_channel_and_batch(
+    world: World, worker: Database, post: Postbag
+) -> None:
+    post.endpoint(world, "https://hooks.contoso.example/1", tenant_id=world.tenant.id)
+    request = world.submit()
+    open_now = open_notices(worker)
+    tries = [Try(one, Outcome.SENT, request.created_at) for one in open_now]
+
+    with worker.transaction() as session:
+        outcomes.record(session, tries)
+        outcomes.record(session, tries)
+
+    sent = [json.loads(row.body) for row in read(worker, SENT)]
+    (first,) = read(worker, "SELECT id FROM events WHERE seq = 1")
+    assert {(one["channel"], one["count"]) for one in sent} == {("mail", len(open_now) - 1), ("webhook", 1)}
+    assert {one["of_event"] for one in sent} == {str(first.id)}
+    assert len(sent) == 2
+
+
+def test_whoever_reads_the_trail_is_in_it(world: World) -> None:
+    aude = world.people["aude"]
+    with world.house.transaction() as session:
+        context.enter(session, aude)
+        actor = Actor(aude.person_id, "auditor", aude.name)
+        wanted = {"person": "Erin"}
+        looking.record(session, actor, looking.TRAIL_READ, logs=[world.tenant.id], wanted=wanted, count=7)
+
+    (told,) = [one for one in changes_told(world.house) if one.action == "trail_read"]
+
+    assert (told.actor, told.facts["count"]) == ("Aude", 7)
+    assert told.details["wanted"] == '{"person": "Erin"}'
+    assert "Erin" not in str(told.facts)

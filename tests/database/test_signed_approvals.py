@@ -1,0 +1,264 @@
+"""Signed approvals: a window is open only as a key of the API's has signed it, whatever the database says."""
+
+import json
+import time
+from base64 import b64decode
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from sqlalchemy import Engine, text
+
+from lockbox.audit import approvals, keys
+from lockbox.audit.approvals import Approvals
+from lockbox.audit.checkpoint import VerifierKey
+from lockbox.audit.keys import BadKey
+from lockbox.database import Database
+from lockbox.people import context
+from lockbox.people.roles import Mode
+from lockbox.requests import register
+from lockbox.requests.approving import statement
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.register import Filter
+from lockbox.requests.rules import Policy
+from tests.builders import World
+from tests.database.scenes import door, read
+
+OTHER = "mailbox:boss@contoso.example"
+FORGED_EVENT = """
+INSERT INTO events (id, tenant_id, request_id, seq, at, action, actor_id, actor_role, from_state, to_state,
+    deadline_at, body)
+SELECT uuidv7(), r.tenant_id, r.id, r.version, now(), 'approve', :by, 'approver', 'pending', 'active',
+    r.deadline_at, CAST(:body AS bytea) FROM requests r WHERE r.id = :id
+"""
+FORGED_DECISION = """
+INSERT INTO decisions (id, request_id, person_id, stands_for, means, verdict, channel, decided_at)
+VALUES (uuidv7(), :id, :by, '{}', 'passkey', 'approve', 'portal', now())
+"""
+FORGED_WINDOW = """
+UPDATE requests SET state = 'active', version = version + 1, opened_at = now(), closed_at = NULL,
+    deadline_at = now() + interval '1 hour', wake_at = now() + interval '1 hour' WHERE id = :id
+"""
+
+
+def as_owner_of_all(superuser: Engine, *statements: str, **values: object) -> None:
+    """Write what the house never would, as the owner of the database with its triggers switched off."""
+    with superuser.connect() as connection:
+        connection.execute(text("SET session_replication_role = replica"))
+        for one in statements:
+            connection.execute(text(one), values)
+
+
+def event_of(house: Database, request_id: UUID) -> dict[str, object]:
+    """Return the body of a request's last move."""
+    (row,) = read(house, "SELECT body FROM events WHERE request_id = :id ORDER BY seq DESC LIMIT 1", id=request_id)
+    body: dict[str, object] = json.loads(row.body)
+    return body
+
+
+def opened(world: World, **changes: Any) -> AccessRequest:
+    """File a request and have Ann approve it."""
+    return world.act("ann", Action.APPROVE, world.submit(**changes).id)
+
+
+def test_the_event_that_opens_a_window_carries_a_signature_that_a_stranger_can_check(api: Database) -> None:
+    world = World.make(api, Policy(vendor_review=False, quorum=2))
+    request = world.submit()
+    first = world.act("ann", Action.APPROVE, request.id)
+    before = event_of(api, request.id)
+    second = world.act("amir", Action.APPROVE, request.id)
+
+    body = event_of(api, request.id)
+
+    assert "approval" not in before
+    assert first.state != second.state
+    both = sorted(str(world.people[name].person_id) for name in ("ann", "amir"))
+    assert body["approved_by"] == both
+    approval = body["approval"]
+    assert isinstance(approval, dict)
+    (listed,) = read(api, "SELECT key, purpose FROM audit_keys WHERE purpose = 'approval'")
+    key = VerifierKey.read(listed.key)
+    assert key.id.hex() == approval["key"]
+    Ed25519PublicKey.from_public_bytes(key.public).verify(b64decode(approval["signature"]), statement(second, both))
+    assert "anna@contoso.example" not in json.dumps(body)
+
+
+@pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
+def test_the_managers_yes_is_signed_where_the_vendor_opens_alone(api: Database, mode: Mode) -> None:
+    world = World.make(api, Policy(vendor_review=True), mode)
+    request = world.submit()
+
+    world.act("max", Action.ENDORSE, request.id)
+
+    assert event_of(api, request.id)["approved_by"] == [str(world.people["max"].person_id)]
+    assert door(world) is not None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "access_window = 7200, deadline_at = deadline_at + interval '1 microsecond'",
+        "opened_at = opened_at + interval '1 second'",
+        f"resources = ARRAY['mailbox:anna@contoso.example', '{OTHER}']",
+        "actions = ARRAY['read', 'export']",
+        "policy_version = 2",
+        "requester_id = (SELECT id FROM people WHERE name = 'Eve')",
+        "mode = 'off'",
+        "version = version + 1",
+    ],
+)
+def test_a_row_that_was_changed_after_the_approval_opens_nothing(
+    world: World, superuser: Engine, change: str
+) -> None:
+    request = opened(world)
+    before = door(world)
+
+    as_owner_of_all(superuser, f"UPDATE requests SET {change} WHERE id = :id", id=request.id)  # noqa: S608 - ours
+
+    assert before is not None
+    assert door(world) is None
+    assert door(world, "eve") is None
+
+
+def test_a_window_opens_nothing_whose_decisions_and_events_the_databases_owner_invented(
+    world: World, superuser: Engine
+) -> None:
+    request, by = world.submit(), world.people["ann"].person_id
+    values = {"id": request.id, "by": by, "body": b'{"action":"approve"}'}
+
+    as_owner_of_all(superuser, FORGED_DECISION, FORGED_WINDOW, FORGED_EVENT, **values)
+
+    assert read(superuser, "SELECT is_decided(r) AS decided FROM requests r")[0].decided
+    assert door(world) is None
+    with world.house.transaction() as session:
+        (entry,) = register.page(session, world.people["erin"], Filter(), cursor=None, most=1).entries
+    assert not entry.open
+
+
+def test_a_signature_by_a_key_that_the_databases_owner_lists_opens_nothing(world: World, superuser: Engine) -> None:
+    request, by = world.submit(), world.people["ann"].person_id
+    mine = Approvals([Ed25519PrivateKey.generate()])
+    as_owner_of_all(superuser, FORGED_DECISION, FORGED_WINDOW, id=request.id, by=by)
+    (row,) = read(superuser, "SELECT opened_at, deadline_at, version FROM requests")
+    forged = request.model_copy(update=dict(row._mapping))  # noqa: SLF001 - SQLAlchemy's public name for it
+    made = mine.sign(statement(forged, [str(by)]))
+    body = json.dumps({"approved_by": [str(by)], "approval": {"key": made.key, "signature": made.signature}})
+
+    as_owner_of_all(superuser, FORGED_EVENT, id=request.id, by=by, body=body.encode())
+    list_it = "INSERT INTO audit_keys VALUES (:key, 'approval', now())"
+    as_owner_of_all(superuser, list_it, key=mine.public.text)
+
+    assert door(world) is None
+    world.house = Database(world.house.engine, world.house.schedule, approvals=mine)
+    assert door(world) is not None
+
+
+def test_the_signature_of_one_window_opens_no_other(world: World, superuser: Engine) -> None:
+    real, other = opened(world), world.submit(resources=[OTHER])
+    by = world.people["ann"].person_id
+    (row,) = read(superuser, "SELECT body FROM events WHERE request_id = :id AND seq = 2", id=real.id)
+
+    values = {"id": other.id, "by": by, "body": row.body}
+    as_owner_of_all(superuser, FORGED_DECISION, FORGED_WINDOW, FORGED_EVENT, **values)
+
+    assert door(world, resource=OTHER) is None
+    assert door(world) is not None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b"null",
+        b'{"approved_by":1,"approval":{}}',
+        b'{"approved_by":[],"approval":{"key":"","signature":"\xff"}}',
+    ],
+)
+def test_an_event_that_is_no_event_opens_nothing(world: World, superuser: Engine, body: bytes) -> None:
+    request = opened(world)
+
+    as_owner_of_all(
+        superuser, "UPDATE events SET body = :body WHERE request_id = :id AND seq = 2", id=request.id, body=body
+    )
+
+    assert door(world) is None
+
+
+def test_a_window_that_was_revoked_stays_shut_when_its_state_is_set_back(world: World, superuser: Engine) -> None:
+    request = opened(world)
+    world.act("ann", Action.REVOKE, request.id)
+
+    as_owner_of_all(
+        superuser,
+        "UPDATE requests SET state = 'active', closed_at = NULL, wake_at = deadline_at WHERE id = :id",
+        id=request.id,
+    )
+
+    assert door(world) is None
+
+
+def test_keys_are_rotated_and_the_older_one_is_believed_as_long_as_it_is_listed(world: World) -> None:
+    old, new = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    house = world.house
+
+    def with_keys(*signing: Ed25519PrivateKey) -> World:
+        world.house = Database(house.engine, house.schedule, approvals=Approvals(signing))
+        return world
+
+    first = opened(with_keys(old))
+    assert door(with_keys(new, old)) is not None
+    assert door(with_keys(new)) is None
+    opened(with_keys(new, old), resources=[OTHER])
+
+    assert door(with_keys(old)) is not None
+    assert door(with_keys(old), resource=OTHER) is None
+    assert event_of(house, first.id)["approval"] != {}
+    assert len(read(house, "SELECT FROM audit_keys WHERE purpose = 'approval'")) == 2
+
+
+def test_checking_a_signature_costs_far_less_than_ten_milliseconds(world: World) -> None:
+    opened(world)
+    took = []
+    with world.house.transaction() as session:
+        context.enter(session, world.people["gate"])
+        for _ in range(200):
+            began = time.perf_counter()
+            assert approvals.of(session).has_signed(b"x", approvals.of(session).sign(b"x"))
+            took.append(time.perf_counter() - began)
+
+    assert timedelta(seconds=sorted(took)[100]) < timedelta(milliseconds=5)
+
+
+def _nothing(file: Path) -> None:
+    """Leave no file."""
+
+
+def _not_a_key(file: Path) -> None:
+    file.write_text("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
+
+
+@pytest.mark.parametrize("prepare", [_nothing, _not_a_key])
+def test_a_file_without_a_key_is_named(tmp_path: Path, prepare: Callable[[Path], None]) -> None:
+    file = tmp_path / "key.pem"
+    prepare(file)
+
+    with pytest.raises(BadKey, match=r"key\.pem"):
+        keys.read([file])
+
+
+def test_a_key_is_made_for_its_owner_alone_and_never_over_another(tmp_path: Path) -> None:
+    file = tmp_path / "key.pem"
+
+    made = keys.make(file)
+
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert keys.read([file])[0].private_bytes_raw() == made.private_bytes_raw()
+    with pytest.raises(BadKey, match="never written over"):
+        keys.make(file)

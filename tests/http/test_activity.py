@@ -1,0 +1,143 @@
+"""What was done inside a window: reported by the system that guards it, bound to its request, read by both sides."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from httpx import Response
+from sqlalchemy import text
+
+from lockbox.people.roles import Role, Scope
+from lockbox.requests.lifecycle import Action
+from tests.http.door import Door, OpenDoor, facts
+from tests.http.places import done
+
+BODIES = "SELECT body FROM events WHERE request_id = :id AND action = 'activity'"
+
+
+@pytest.fixture(scope="module")
+def gate(open_door: OpenDoor) -> Door:
+    """A world with a system that reports."""
+    door = open_door()
+    scopes = {Scope.ACCESS_CHECK, Scope.ACTIVITY_REPORT}
+    door.world.add("ward", Role.SYSTEM, scopes=scopes, services={"exchange-online"})
+    door.world.add("other", Role.SYSTEM, scopes=scopes, services={"onedrive"})
+    return door
+
+
+def report(door: Door, request_id: str, *entries: dict[str, Any], who: str = "ward", **headers: str) -> Response:
+    """Report what was done."""
+    return door.call(who, "POST", f"/v1/requests/{request_id}/activity", json={"entries": entries}, headers=headers)
+
+
+def listed(door: Door, request_id: str, who: str = "ann") -> list[dict[str, Any]]:
+    """Return what a reader reads of it."""
+    answer = door.get(who, f"/v1/requests/{request_id}/activity")
+    assert answer.status_code == 200
+    items: list[dict[str, Any]] = answer.json()["items"]
+    return items
+
+
+@pytest.mark.parametrize("who", ["ann", "aude", "tara", "erin", "max", "vera"])
+def test_both_sides_read_what_was_done(gate: Door, who: str) -> None:
+    request_id = gate.active()
+
+    taken = report(gate, request_id, done(), done(count=4), done(method="EXPORT", action="export", outcome="refused"))
+
+    assert (taken.status_code, taken.json()) == (201, {"events": 2})
+    read, export = sorted(listed(gate, request_id, who), key=lambda one: one["method"], reverse=True)
+    assert (read["count"], read["resource"], read["as_asked"]) == (5, "mailbox:anna@contoso.example", True)
+    assert (export["outcome"], export["as_asked"]) == ("refused", False)
+
+
+def test_the_resource_is_a_personal_detail_and_stands_in_no_body(gate: Door) -> None:
+    request_id = gate.active()
+
+    report(gate, request_id, done())
+
+    with gate.root.connect() as connection:
+        (body,) = connection.execute(text(BODIES), {"id": request_id}).scalars()
+    assert b"anna" not in bytes(body)
+    assert b'"on_behalf_of":"' in bytes(body)
+
+
+def test_what_is_sent_twice_under_a_key_is_taken_once(gate: Door) -> None:
+    request_id, entry = gate.active(), done()
+
+    answers = [report(gate, request_id, entry, **{"idempotency-key": request_id}) for _ in range(2)]
+    other = report(gate, request_id, done(count=9), **{"idempotency-key": request_id})
+
+    assert [one.status_code for one in answers] == [201, 201]
+    assert answers[0].content == answers[1].content
+    facts(other, 422, "key-reused")
+    assert [one["count"] for one in listed(gate, request_id)] == [1]
+
+
+def test_one_entry_outside_the_window_refuses_the_whole_report(gate: Door) -> None:
+    request_id = gate.active()
+    moment = datetime.now(UTC)
+    before, ahead = moment - timedelta(hours=1), moment + timedelta(minutes=1)
+
+    refused = report(gate, request_id, done(), done(at=before.isoformat()), done(at=ahead.isoformat()))
+
+    told = facts(refused, 422, "outside-window")
+    assert [one["field"] for one in told["errors"]] == ["entries.1.at", "entries.2.at"]
+    assert listed(gate, request_id) == []
+
+
+def test_a_request_that_was_never_open_has_nothing_inside(gate: Door) -> None:
+    facts(report(gate, gate.pending(), done()), 422, "outside-window")
+
+
+def test_what_was_done_before_the_end_is_taken_for_an_hour_after_it(gate: Door) -> None:
+    request_id = gate.active()
+    entry = done()
+    gate.world.act("ann", Action.REVOKE, UUID(request_id))
+    gate.run_sql("UPDATE tokens SET expires_at = expires_at + interval '1 day'")
+    ten_seconds_later = datetime.now(UTC) + timedelta(seconds=10)
+
+    after = report(gate.later(minutes=1), request_id, done(at=ten_seconds_later.isoformat()))
+    in_time = report(gate.later(minutes=59), request_id, entry)
+    late = report(gate.later(minutes=61), request_id, entry)
+
+    facts(after, 422, "outside-window")
+    assert in_time.status_code == 201
+    facts(late, 409, "too-late")
+
+
+@pytest.mark.parametrize(
+    ("who", "status"), [("gate", 403), ("other", 404), ("erin", 403), ("ann", 403), ("eve", 404)]
+)
+def test_only_a_system_with_the_scope_and_the_service_reports(gate: Door, who: str, status: int) -> None:
+    request_id = gate.active()
+
+    answer = report(gate, request_id, done(), who=who)
+
+    assert answer.status_code == status
+    assert listed(gate, request_id) == []
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        done(count=0),
+        done(count="1"),
+        done(method=""),
+        done(method="GET\n"),
+        done(resource="anything"),
+        done(outcome="It went well"),
+        done(at="2026-01-01T00:00:00"),
+        done(made_up=1),
+    ],
+)
+def test_an_entry_that_is_not_understood_is_refused(gate: Door, entry: dict[str, Any]) -> None:
+    facts(report(gate, gate.active(), entry), 422, "invalid-request")
+
+
+def test_a_report_has_at_most_500_entries(gate: Door) -> None:
+    request_id, entry = gate.active(), done()
+
+    facts(report(gate, request_id, *[entry] * 501), 422, "invalid-request")
+    facts(report(gate, request_id), 422, "invalid-request")
+    assert report(gate, request_id, *[entry] * 500).json() == {"events": 1}
