@@ -58,8 +58,7 @@ class InOrder(TyperGroup):
     ORDER = (
         *("me", "request", "access", "sign-in", "sign-out", "token"),
         *("tenant", "member", "invitation", "delegation", "policy", "endpoint", "watcher", "vendor", "audit"),
-        "operate",
-        *("bootstrap", "migrate", "sample"),
+        *("operate", "bootstrap", "migrate", "sample"),
     )
 
     def __init__(self, **parts: Any) -> None:  # noqa: ANN401 - Typer's
