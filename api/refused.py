@@ -52,7 +52,8 @@ def decision(house: Database, tried: Tried, refusal: Refusal) -> None:
     if tried.action not in NOTED or not is_one:
         return
     facts = {"refused": tried.action.value, "code": refusal.code, "channel": tried.origin.channel}
-    personal = {"name": tried.caller.name, "from_address": tried.origin.address}
+    # Not from where: each side reads the other's refusals, and the other's addresses are not its business.
+    personal = {"name": tried.caller.name}
     _count(
         house,
         Refused(DECISION_REFUSED, facts, tried.caller.person_id, tried.request_id, personal=personal),

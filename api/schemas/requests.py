@@ -185,9 +185,9 @@ class EventView(BaseModel):
     Moves are numbered by `seq` without a gap; what happened beside them has none: `remind`, `widen`, `warn`,
     `unreached`, `notice_dead` and `decision_refused`. `on_behalf_of` is for whom a system or a deputy acted,
     `stands_for` all whose deputy a person was, `means` by what whoever decided had shown who they are: `mail-only` is
-    a code from a mail alone. Address and user agent are for the actor's own side, comments for the two parties; others
-    read null. A time-out says how many people were `asked` and `reached`; `unreached` is how many could not be where
-    an audience was widened because of it.
+    a code from a mail alone. Address and user agent are for the actor's own side, comments for the two parties;
+    others read null. A time-out says how many people were `asked` and `reached`; `unreached` is how many could not be
+    where an audience was widened because of it.
     """
 
     seq: int | None

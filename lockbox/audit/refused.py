@@ -95,6 +95,8 @@ def settle(database: Database) -> int:
                 actor=THE_CLOCK,
                 tenant_id=tenant_id,
                 request_id=row.request_id,
+                from_state=_stage(row),
+                to_state=_stage(row),
                 facts={
                     **row.facts,
                     "person_id": person_id,
@@ -108,6 +110,11 @@ def settle(database: Database) -> int:
         ]
         session.connection().execute(RECORD, events.append(happenings))
         return len(rows)
+
+
+def _stage(row: Row[Any]) -> str | None:
+    """Return the stage that only the vendor knows of, for what is done in no other."""
+    return "reviewing" if row.facts.get("refused") == "endorse" else None
 
 
 def _places(session: Session, rows: Sequence[Row[Any]]) -> list[list[tuple[UUID | None, UUID | None]]]:

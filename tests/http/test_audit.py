@@ -240,8 +240,9 @@ def test_whoever_audits_two_tenants_says_which(fresh_door: Door, open_door: Open
 def test_keys_are_for_everybody_and_only_the_public_halves(trail: Door) -> None:
     answer = trail.get(None, "/.well-known/lockbox-audit-keys")
 
-    (key,) = answer.json()["items"]
+    approval, key = sorted(answer.json()["items"], key=lambda one: one["purpose"])
     assert (key["key"], key["fingerprint"], key["purpose"]) == (public().text, public().fingerprint, "log")
+    assert (approval["key"].partition("+")[0], approval["purpose"]) == ("lockbox/approvals", "approval")
 
 
 @settings(max_examples=30, deadline=None)

@@ -58,7 +58,11 @@ class Containers:
         """Return the variables of a service and, for want of /run/secrets, its secrets."""
         service = services()[name]
         secrets = {secret.upper(): self.secret(secret) for secret in service["secrets"]}
-        given = {"PATH": self.path, **service["environment"], **secrets}
+        named = {
+            key: str(value).replace("/run/secrets", str(self.secrets))
+            for key, value in service["environment"].items()
+        }
+        given = {"PATH": self.path, **named, **secrets}
         if name == "flower":
             given |= {"LOCKBOX_FLOWER_ADDRESS": "127.0.0.1", "LOCKBOX_FLOWER_PORT": str(self.ports["5555"])}
         return given
