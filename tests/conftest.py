@@ -4,6 +4,7 @@ import itertools
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from lockbox.schedule import Schedule
 from tests.builders import Urls, World, all_rights
 
 NUMBERS = itertools.count(1)
+LARGE = 100
 
 for name in [name for name in os.environ if name.startswith(("LOCKBOX_", "FLOWER_"))]:
     del os.environ[name]
@@ -31,15 +33,28 @@ for name in [name for name in os.environ if name.startswith(("LOCKBOX_", "FLOWER
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, in its shuffled order, so that no process is left alone with it at the end.
 
-    Servers that are killed and want their ports back come last, when nobody else starts any.
+    That is what starts processes, and then the largest files. Servers that are killed and want their ports back come
+    in the midst of the rest, when nobody else starts any.
     """
-    items.sort(key=_turn)
+    sizes = Counter(item.path for item in items)
+    rest = list(dict.fromkeys(item.path for item in items if _starts_servers(item) is None))
+    rest.sort(key=lambda path: sizes[path] < LARGE)
+    order: dict[Path, float] = {path: place for place, path in enumerate(rest)}
+    items.sort(key=lambda item: _turn(item, order, len(rest) / 2))
 
 
-def _turn(item: pytest.Item) -> int:
-    if item.path.name == "test_embedded.py":
-        return 2
-    return 0 if "whole" in item.path.parts else 1
+def _starts_servers(item: pytest.Item) -> bool | None:
+    """Whether a test starts servers of its own, True, or kills those of others too, False; None for all others."""
+    if "whole" not in item.path.parts:
+        return None
+    return item.path.name != "test_embedded.py"
+
+
+def _turn(item: pytest.Item, order: dict[Path, float], midst: float) -> float:
+    starts = _starts_servers(item)
+    if starts is None:
+        return order[item.path]
+    return -1 if starts else midst - 0.5
 
 
 @pytest.fixture(scope="session")
@@ -80,7 +95,7 @@ def fresh_database(template: Servers) -> Iterator[Urls]:
     name = f"lockbox_{os.getpid()}_{next(NUMBERS)}"
     superuser = create_engine(template.superuser_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
     with superuser.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE lockbox OWNER lockbox_owner"))
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE lockbox STRATEGY FILE_COPY OWNER lockbox_owner"))
     with Redis.from_url(template.redis_url) as redis:
         redis.flushall()
 

@@ -37,13 +37,16 @@ WHERE a.datname = current_database() AND a.backend_type = 'client backend' AND a
 """)
 
 
-@pytest.fixture(scope="package", autouse=True)
-def _brief_logs() -> Iterator[None]:
-    """Tracebacks as the servers log them: structlog's own default prints every local, a second a failure."""
-    brief = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
-    structlog.configure(processors=[structlog.processors.add_log_level, brief])
-    yield
-    structlog.reset_defaults()
+BRIEF = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+
+
+@pytest.fixture(autouse=True)
+def _brief_logs() -> None:
+    """Tracebacks as the servers log them: structlog's own default prints every local, for seconds a failure.
+
+    For each test anew, for a test of another distance that ran in this process may have chosen otherwise.
+    """
+    structlog.configure(processors=[structlog.processors.add_log_level, BRIEF])
 
 
 @dataclass(frozen=True)

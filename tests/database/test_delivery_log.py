@@ -264,6 +264,7 @@ def test_a_justification_goes_out_only_where_that_is_asked_for(
         assert body["type"] == "request.pending"
 
 
+@pytest.mark.usefixtures("alone")
 def test_a_webhook_of_the_vendor_is_not_told_why_whatever_its_row_says(
     world: World, worker: Database, post: Postbag, receiver: Receiver
 ) -> None:

@@ -516,7 +516,9 @@ def test_what_somebody_filed_is_counted_by_an_index(world: World) -> None:
     query = "EXPLAIN SELECT created_at FROM requests WHERE filed_by = :who ORDER BY id DESC OFFSET 29 LIMIT 1"
 
     with unbound(world.house).begin() as connection:
-        connection.execute(text("SET LOCAL enable_seqscan = off"))
+        # Of the few rows of a test, sorting them is as good: the question is whether the index gives their order.
+        for way in ("seqscan", "bitmapscan", "sort"):
+            connection.execute(text(f"SET LOCAL enable_{way} = off"))
         plan = connection.execute(text(query), {"who": world.people["erin"].person_id}).scalars().all()
 
     assert "Index Scan Backward using ix_requests_filed_by_id" in "".join(plan)

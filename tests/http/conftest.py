@@ -93,13 +93,14 @@ def root(urls: Urls) -> Iterator[Engine]:
     engine.dispose()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def plain_logs() -> Iterator[None]:
-    """Log short lines: structlog's own default draws every traceback with all its variables, for seconds."""
+@pytest.fixture(autouse=True)
+def plain_logs() -> None:
+    """Log short lines: structlog's own default draws every traceback with all its variables, for seconds.
+
+    For each test anew, for a test of another distance that ran in this process may have chosen otherwise.
+    """
     processors: list[Processor] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     structlog.configure(processors=processors)
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
