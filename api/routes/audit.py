@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime
 
-from api.deps import Work, caller, database
+from api.deps import Work, caller, database, origin
 from api.routes.timeline import ERASED
 from api.schemas.audit import (
     AuditEvent,
@@ -28,10 +28,12 @@ from lockbox.audit import export as exports
 from lockbox.audit import proofs
 from lockbox.audit import report as reports
 from lockbox.audit.checkpoint import VerifierKey
+from lockbox.audit.looking import TRAIL_EXPORTED, TRAIL_READ
 from lockbox.audit.recorded import Recorded, Wanted
 from lockbox.database import Database, now
 from lockbox.people.roles import Caller
 from lockbox.refusals import Invalid
+from lockbox.requests.writing import Origin
 from lockbox.tenancy import auditing
 from lockbox.tenancy.auditing import Reading
 
@@ -61,6 +63,7 @@ def wanted(
 
 
 Who = Annotated[Reading, Depends(reader)]
+From = Annotated[Origin, Depends(origin)]
 What = Annotated[Wanted, Depends(wanted)]
 House = Annotated[Database, Depends(database)]
 Size = Annotated[int, Query(ge=0, le=LARGEST)]
@@ -70,17 +73,20 @@ Size = Annotated[int, Query(ge=0, le=LARGEST)]
 def search(
     who: Who,
     what: What,
+    came: From,
     session: Work,
     cursor: str | None = None,
     limit: Annotated[int, Query(ge=1, le=auditing.MOST_A_PAGE)] = 50,
 ) -> AuditPage:
     """Search the trail, the newest events first, by person, action, request, service, time and text.
 
-    Text is looked for, in any case, in comments and justifications. Each event says whether it is sealed yet.
+    Text is looked for, in any case, in comments and justifications. Each event says whether it is sealed yet. That
+    the trail was read is an event too.
     """
     before = _read_cursor(cursor) if cursor is not None else None
     found = auditing.search(session, who, what, before=before, most=limit)
     items = [_event(event) for event in found.events]
+    auditing.note(session, who, came, TRAIL_READ, asked=asked_for(what), count=len(items))
     return AuditPage(items=items, next_cursor=_cursor(found.before) if found.before else None)
 
 
@@ -88,6 +94,7 @@ def search(
 def export(
     who: Who,
     what: What,
+    came: From,
     session: Work,
     house: House,
     form: Annotated[Literal["ndjson", "csv"], Query(alias="format")] = "ndjson",
@@ -98,8 +105,9 @@ def export(
     Without a filter the lines show that nothing is missing, too. `since` are sizes that the log had before: the
     export then shows that it has only grown. A file that was cut off lacks its last line.
     """
-    asked = {name: str(value) for name, value in vars(what).items() if value}
+    asked = asked_for(what)
     begun = auditing.export(session, who, what, asked, since or ())
+    auditing.note(session, who, came, TRAIL_EXPORTED, asked=asked | {"format": form}, count=begun.log.size)
     made = exports.table if form == "csv" else exports.lines
     name = f"audit-{who.log_id if who.tenant_id else 'vendor'}-{begun.log.size}.{form}"
     headers = {"cache-control": "no-store", "content-disposition": f'attachment; filename="{name}"'}
@@ -142,9 +150,9 @@ def consistency(
 
 
 @router.get("/report", responses=problems(404))
-def report(request: UUID, who: Annotated[Caller, Depends(caller)], session: Work) -> ReportView:
+def report(request: UUID, who: Annotated[Caller, Depends(caller)], came: From, session: Work) -> ReportView:
     """Report on one request: who asked, who decided, when it was open, and what was done inside."""
-    found = auditing.report(session, who, request)
+    found = auditing.report(session, who, came, request)
     facts = {name: getattr(found, name) for name in ReportView.model_fields if hasattr(found, name)}
     steps = [StepView.model_validate(step, from_attributes=True) for step in found.steps]
     uses = [UseView.model_validate(use, from_attributes=True) for use in found.uses]
@@ -159,6 +167,11 @@ def keys(session: Work) -> AuditKeyList:
     Whoever verifies compares the fingerprint with one that came another way: who could forge a log could forge this.
     """
     return AuditKeyList(items=[_key(key) for key in proofs.keys(session)])
+
+
+def asked_for(what: Wanted) -> dict[str, str]:
+    """Return what is looked for, by the names of the query."""
+    return {name: str(value) for name, value in vars(what).items() if value}
 
 
 def _key(key: proofs.Key) -> AuditKeyView:

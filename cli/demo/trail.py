@@ -1,5 +1,6 @@
 """The demo's ending: the trail is exported and verified offline, once as it is and once with a byte of it flipped."""
 
+import json
 import re
 import subprocess
 import sys
@@ -40,29 +41,33 @@ def examine(admin: httpx.Client, plan: Plan) -> Trail:
 
 
 def _exported(admin: httpx.Client, export: Path, note: Path) -> int | None:
-    """Write the export and a checkpoint once all is sealed; return how many events there are, None if never."""
+    """Write the export and a checkpoint of its size once all is sealed; return how many events it has, None if never.
+
+    That the trail is read is an event too, and sealed within a second: the two are asked for until they meet.
+    """
     until = time.monotonic() + SEALED_SECONDS
     while time.monotonic() < until:
-        before = _recorded(admin)
-        if before is not None:
-            note.write_text(_got(admin, "/v1/audit/checkpoint").json()["note"], encoding="utf-8")
-            export.write_bytes(_got(admin, "/v1/audit/export").content)
-            if _recorded(admin) == before:
-                return before
+        if _is_sealed(admin):
+            checkpoint = _got(admin, "/v1/audit/checkpoint").json()
+            exported = _got(admin, "/v1/audit/export").content
+            if json.loads(exported.partition(b"\n")[0])["size"] == checkpoint["size"]:
+                note.write_text(checkpoint["note"], encoding="utf-8")
+                export.write_bytes(exported)
+                return int(checkpoint["size"])
         time.sleep(LOOK_SECONDS)
     return None
 
 
-def _recorded(admin: httpx.Client) -> int | None:
-    """Return how many events the trail has, None while one of them is not sealed."""
-    count, cursor = 0, None
+def _is_sealed(admin: httpx.Client) -> bool:
+    """Whether all is sealed that was not written by reading the trail."""
+    cursor: str | None = None
     while True:
         page = _got(admin, "/v1/audit", limit=MOST, **({"cursor": cursor} if cursor else {})).json()
-        if not all(event["sealed"] for event in page["items"]):
-            return None
-        count, cursor = count + len(page["items"]), page["next_cursor"]
+        if not all(event["sealed"] or event["action"].startswith("trail_") for event in page["items"]):
+            return False
+        cursor = page["next_cursor"]
         if cursor is None:
-            return count or None
+            return True
 
 
 def _got(admin: httpx.Client, path: str, **params: str | int) -> httpx.Response:

@@ -8,8 +8,9 @@ from uuid import UUID
 
 from sqlmodel import Session
 
-from lockbox.audit import proofs, recorded
+from lockbox.audit import looking, proofs, recorded
 from lockbox.audit import report as reports
+from lockbox.audit.events import Actor
 from lockbox.audit.export import Export, Pages
 from lockbox.audit.proofs import Head
 from lockbox.audit.recorded import Recorded, Sight, Wanted
@@ -22,6 +23,7 @@ from lockbox.people.roles import Caller, Role, Side
 from lockbox.refusals import Invalid, NotYours, Unknown
 from lockbox.requests import register
 from lockbox.requests.sight import CUSTOMERS_PARTIES
+from lockbox.requests.writing import Origin
 from lockbox.tenancy import authority
 
 MOST_A_PAGE = 200
@@ -170,8 +172,8 @@ def export(
     return Export(log, who.sight, wanted, asked, proven)
 
 
-def report(session: Session, caller: Caller, request_id: UUID) -> Report:
-    """Return the report on a request, to whoever reads its tenant's log.
+def report(session: Session, caller: Caller, origin: Origin, request_id: UUID) -> Report:
+    """Return the report on a request, to whoever reads its tenant's log, and write that they have.
 
     Raises:
         Unknown: there is no such request that the caller may know of.
@@ -181,6 +183,7 @@ def report(session: Session, caller: Caller, request_id: UUID) -> Report:
     who = _reader(caller, entry.request.tenant_id)
     moves = _events(session, who, Wanted(request=request_id, moves=True), MOST_MOVES)
     used = _events(session, who, Wanted(request=request_id, action=ACTIVITY), MOST_USES + 1)
+    note(session, who, origin, looking.TRAIL_READ, asked={"request": str(request_id)}, count=len(moves) + len(used))
     return reports.report(entry.tenant, moves, used[-MOST_USES:], more=len(used) > MOST_USES)
 
 
@@ -188,6 +191,18 @@ def _events(session: Session, who: Reading, wanted: Wanted, most: int) -> list[R
     """Return the newest events that match, the oldest of them first."""
     found = recorded.page(session, who.tenant_id, who.sight, wanted, before=None, most=most)
     return sorted(found, key=lambda event: (event.at, event.id))
+
+
+def note(
+    session: Session, who: Reading, origin: Origin, action: str, *, asked: Mapping[str, str], count: int
+) -> None:
+    """Write into a log that it was read or exported: by whom, what they looked for, and how much they were shown."""
+    if who.caller.side is Side.VENDOR and who.tenant_id:
+        context.turn_to(session, who.tenant_id)
+    roles = (*sorted(READERS), Role.VENDOR_AUDITOR)
+    role = next(one for one in roles if who.caller.holds(one, tenant_id=who.tenant_id if one in READERS else None))
+    actor = Actor(who.caller.person_id, role, who.caller.name, origin.channel, origin.address, origin.user_agent)
+    looking.record(session, actor, action, logs=[who.tenant_id], wanted=asked, count=count)
 
 
 def pages(house: Database, who: Reading) -> Pages:

@@ -10,12 +10,11 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from lockbox.audit import merkle, tiles
+from lockbox.audit.bodies import TRAIL_REMOVED
 from lockbox.audit.events import THE_OWNER, Happening
 from lockbox.audit.tiles import Place
 from lockbox.database import now
 from lockbox.notices import announcing
-
-TRAIL_REMOVED = "trail_removed"
 
 ERRAND = text("SELECT set_config('lockbox.errand', 'retain', true), set_config('statement_timeout', '0', true)")
 # The sealer holds a log in the same way while it grows.

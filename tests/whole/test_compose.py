@@ -21,7 +21,7 @@ HOLDERS = {
     "mailpit": set(),
     "migrate": {"lockbox_owner_database_url"},
     "api": {"lockbox_database_url", "lockbox_redis_url", "lockbox_secret_keys", "lockbox_approval_key"},
-    "worker": {"lockbox_worker_database_url", "lockbox_redis_url"},
+    "worker": {"lockbox_worker_database_url", "lockbox_redis_url", "lockbox_audit_key"},
     "notices": {"lockbox_worker_database_url", "lockbox_redis_url", "lockbox_secret_keys"},
     "flower": {"lockbox_flower_password", "lockbox_redis_url"},
 }
