@@ -17,7 +17,7 @@ from rich.progress import Progress
 from rich.table import Table
 from sqlalchemy.engine import make_url
 
-from bench import crowd, reach
+from bench import crowd, reach, trail
 from bench.load import observer
 from bench.measure import Bench, idle, lone, settle, storm
 from cli import sample, stack
@@ -39,6 +39,11 @@ GROWN_MIB = 20
 CROWD_RATIO = 1.1
 IN_TIME_PERCENT = 99
 MAILS_A_MINUTE = 1_000
+SEALED_A_SECOND = 20_000
+VERIFY_SECONDS = 60
+PROOF_MS = 20
+LAG_SECONDS = 3
+SEALING_RATIO = 1.05
 OUT = Console()
 
 
@@ -62,7 +67,7 @@ class Figure:
 
 def main() -> int:
     """Measure, print, and return 0 if every target is met."""
-    with running() as (bench, crowded), Progress(console=OUT, transient=True) as progress:
+    with running() as (bench, crowded, kept), Progress(console=OUT, transient=True) as progress:
         task = progress.add_task("measuring", total=3 + LONE_ROUNDS + 2 * (STORMS + 2))
 
         def tick() -> None:
@@ -92,11 +97,11 @@ def main() -> int:
             "times",
         ),
         *_reached(reached),
+        *_kept(kept),
     ]
     _print(rows)
-    _save(
-        {"storms": storms, "storm_behind": behind, "lone": alone, "idle": still, "crowd": crowded, "reach": reached}
-    )
+    deadlines = {"storms": storms, "storm_behind": behind, "lone": alone, "idle": still}
+    _save({**deadlines, "crowd": crowded, "reach": reached, "trail": kept})
     return 0 if all(row.ratio <= 1 for row in rows) else 1
 
 
@@ -111,8 +116,20 @@ def _reached(reached: dict[str, float]) -> list[Figure]:
     ]
 
 
+def _kept(kept: dict[str, float]) -> list[Figure]:
+    events = f"{kept['events']:,.0f} events"
+    beside = "submit, endorse, approve while a sealer runs, to without"
+    return [
+        Figure(f"{events} sealed a second", kept["sealed_a_second"], SEALED_A_SECOND, "", more_is_better=True),
+        Figure(f"{events} verified offline", kept["verify_seconds"], VERIFY_SECONDS, "s"),
+        Figure(f"an inclusion proof among {events}, p99", kept["proof_p99_ms"], PROOF_MS, "ms"),
+        Figure(f"{trail.STEADY} events a second: sealed after, p99", kept["lag_p99_seconds"], LAG_SECONDS, "s"),
+        Figure(beside, kept["cost_ratio"], SEALING_RATIO, "times"),
+    ]
+
+
 @contextmanager
-def running() -> Iterator[tuple[Bench, dict[str, float]]]:
+def running() -> Iterator[tuple[Bench, dict[str, float], dict[str, float]]]:
     """Start servers, a worker and a notices worker of one's own, and remove them at the end."""
     parent = Path(tempfile.mkdtemp(prefix="lockbox-bench-"))
     parent.chmod(0o755)
@@ -126,10 +143,13 @@ def running() -> Iterator[tuple[Bench, dict[str, float]]]:
         with crowd.copies(superuser):
             OUT.print("submits beside a crowd …")
             crowded = crowd.measure(superuser, make_url(plan.database_url), plan.redis_url, people, lambda: None)
+        with trail.copy(superuser):
+            OUT.print(f"{trail.EVENTS:,} events of a trail …")
+            kept = trail.measure(superuser, plan, people, parent)
         processes.start("worker")
         processes.start("notices")
         with observer(superuser.set(database="lockbox")) as engine:
-            yield Bench(engine, house, people, processes), crowded
+            yield Bench(engine, house, people, processes), crowded, kept
     finally:
         processes.stop()
         house.dispose()

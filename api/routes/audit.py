@@ -171,7 +171,7 @@ def keys(session: Work) -> AuditKeyList:
 
 def asked_for(what: Wanted) -> dict[str, str]:
     """Return what is looked for, by the names of the query."""
-    return {name: str(value) for name, value in vars(what).items() if value}
+    return {"text" if name == "words" else name: str(value) for name, value in vars(what).items() if value}
 
 
 def _key(key: proofs.Key) -> AuditKeyView:

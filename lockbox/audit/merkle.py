@@ -65,10 +65,12 @@ class Growing:
 
 def root_of(leaves: Iterable[bytes]) -> bytes:
     """Return the root over the hashes of leaves, in order."""
-    growing = Growing()
-    for leaf in leaves:
-        growing.add(leaf)
-    return growing.root
+    row = list(leaves)
+    while len(row) > 1:
+        # A node without a neighbour goes up as it is, as the split at the largest power of two has it.
+        alone = row[-1:] if len(row) % 2 else []
+        row = [node_hash(left, right) for left, right in zip(row[::2], row[1::2], strict=False)] + alone
+    return row[0] if row else EMPTY_ROOT
 
 
 def range_hash(subtree: Subtree, start: int, end: int) -> bytes:

@@ -192,7 +192,7 @@ def _grown(
     for row in logs:
         first = row.size
         places += [(row.id, first + offset, event) for offset, (event, _) in enumerate(fresh[row.id])]
-        edges[row.id].extend(leaf for _, leaf in fresh[row.id])
+        edges[row.id].extend([leaf for _, leaf in fresh[row.id]])
     connection.execute(SEAL, _columns(("log_id", "number", "event_id"), places))
     changed = [
         (row.id, *place, edges[row.id].tiles[place]) for row in logs for place in sorted(edges[row.id].changed)

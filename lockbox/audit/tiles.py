@@ -4,10 +4,11 @@ The tile of level L with number N holds the hashes of the complete subtrees of 2
 256 · N on; the last tile of a level may be partial.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
-from lockbox.audit.merkle import HASH_BYTES, Growing, complete, root_of
+from lockbox.audit.merkle import HASH_BYTES, range_hash, root_of
 
 WIDTH_BITS = 8
 WIDTH = 1 << WIDTH_BITS
@@ -41,14 +42,14 @@ def split(hashes: bytes) -> list[bytes]:
 
 def edge(size: int) -> list[Place]:
     """Return the partial tiles of a tree of that size, which grow with it, and those that its peaks are in."""
-    partial = []
+    places = []
     level = 0
     while size:
         if size % WIDTH:
-            partial.append((level, size // WIDTH))
+            places.append((level, size // WIDTH))
         size //= WIDTH
         level += 1
-    return partial
+    return places
 
 
 @dataclass
@@ -59,25 +60,15 @@ class Edge:
     tiles: dict[Place, bytes]
     changed: set[Place] = field(default_factory=set)
 
-    def __post_init__(self) -> None:
-        peaks = [subtree(self.tiles, level, number) for level, number in complete(0, self.size)]
-        self._growing = Growing(self.size, peaks)
-
     @property
     def root(self) -> bytes:
-        """The root of the tree as it is now."""
-        return self._growing.root
+        """The root of the tree as it is now: its peaks are all in partial tiles, or just filled."""
+        return range_hash(partial(subtree, self.tiles), 0, self.size)
 
-    def extend(self, leaves: Iterable[bytes]) -> None:
+    def extend(self, leaves: Sequence[bytes]) -> None:
         """Append the hashes of further leaves."""
-        added = 0
-        waiting: list[bytes] = []
-        for leaf in leaves:
-            self._growing.add(leaf)
-            waiting.append(leaf)
-            added += 1
-        self._fill(0, self.size, waiting)
-        self.size += added
+        self._fill(0, self.size, leaves)
+        self.size += len(leaves)
 
     def _fill(self, level: int, count: int, hashes: Sequence[bytes]) -> None:
         """Put hashes behind the `count` that a level holds, and the roots of full tiles onto the next level."""

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -42,9 +43,14 @@ def told(door: Door, worker: Database) -> Door:
 
 def found(door: Door, who: str = "aude", **query: object) -> list[tuple[str, str]]:
     """Return what a search finds: action and name of the actor."""
+    return [(one["action"], one["actor"]["name"]) for one in items_of(door, who, **query)]
+
+
+def items_of(door: Door, who: str = "aude", **query: object) -> list[dict[str, Any]]:
+    """Return what a search finds, but for what searching itself has added."""
     answer = door.get(who, "/v1/audit", **({"tenant": door.world.tenant.slug} | query))
     assert answer.status_code == 200, answer.text
-    return [(one["action"], one["actor"]["name"]) for one in answer.json()["items"]]
+    return [one for one in answer.json()["items"] if not one["action"].startswith("trail_")]
 
 
 def test_the_trail_shows_what_happened_the_newest_first_and_what_is_sealed(
@@ -63,7 +69,7 @@ def test_the_trail_shows_what_happened_the_newest_first_and_what_is_sealed(
 
 
 def test_it_is_searched_by_person_action_request_service_and_time(trail: Door) -> None:
-    items = trail.get("aude", "/v1/audit").json()["items"]
+    items = items_of(trail)
     ann, denied, at = trail.world.people["ann"].person_id, items[1]["request_id"], items[2]["at"]
 
     assert found(trail, person=ann) == [("approve", "Ann")]
@@ -89,16 +95,19 @@ def test_the_vendors_auditors_cannot_search_in_what_they_may_not_read(trail: Doo
 
 def test_pages_follow_one_another_without_a_gap(trail: Door) -> None:
     ids: list[str] = []
+    first: dict[str, Any] = {}
     cursor = None
     while True:
         query = {"limit": 2} | ({"cursor": cursor} if cursor else {})
         page = trail.get("tara", "/v1/audit", **query).json()
+        first = first or page["items"][0]
         ids += [one["id"] for one in page["items"]]
         cursor = page["next_cursor"]
         if cursor is None:
             break
 
-    assert ids == [one["id"] for one in trail.get("tara", "/v1/audit").json()["items"]]
+    earlier = {"before": first["at"]}
+    assert ids[1:] == [one["id"] for one in trail.get("tara", "/v1/audit", **earlier).json()["items"]]
     facts(trail.get("tara", "/v1/audit", cursor="no"), 422, "invalid-request")
 
 
@@ -120,8 +129,8 @@ def test_whom_a_tenant_has_dealings_with_is_nobodys_business_at_the_vendor(fresh
     new = {"name": "Nina", "address": "nina@contoso.example", "roles": ["auditor"]}
     assert fresh_door.call("tara", "POST", f"/v1/tenants/{fresh_door.world.tenant.slug}/members", json=new).is_success
 
-    (theirs,) = fresh_door.get("vera", "/v1/audit", tenant=fresh_door.world.tenant.slug).json()["items"]
-    (ours,) = fresh_door.get("aude", "/v1/audit").json()["items"]
+    (theirs,) = items_of(fresh_door, "vera")
+    (ours,) = items_of(fresh_door)
 
     assert "nina" in str(ours["personal"])
     assert set(theirs["personal"]) == {"name"}
@@ -273,3 +282,28 @@ def export(door: Door) -> list[str]:
 def body_of(line: str) -> bytes:
     body: str = json.loads(line)["body"]
     return body.encode()
+
+
+def test_that_the_trail_was_read_or_exported_is_in_the_trail_that_was_read(
+    fresh_door: Door, worker: Database
+) -> None:
+    told(fresh_door, worker)
+    theirs = {"tenant": fresh_door.world.tenant.slug}
+    fresh_door.get("vera", "/v1/audit", **theirs, action="deny")
+    fresh_door.get("aude", "/v1/audit/export", format="csv", text="quick")
+    request = items_of(fresh_door)[0]["request_id"]
+    fresh_door.get("tara", "/v1/audit/report", request=request)
+
+    read = fresh_door.get("aude", "/v1/audit").json()["items"]
+
+    assert [
+        (one["action"], one["actor"]["name"], one["said"]["count"], one["personal"].get("wanted"))
+        for one in read
+        if one["action"].startswith("trail_")
+    ] == [
+        ("trail_read", "Tara", 1, f'{{"request": "{request}"}}'),
+        ("trail_read", "Aude", 7, None),
+        ("trail_exported", "Aude", 4, '{"format": "csv", "text": "quick"}'),
+        ("trail_read", "Vera", 1, '{"action": "deny"}'),
+    ]
+    assert not [one for one in items_of(fresh_door, "vera") if "quick" in str(one)]

@@ -1,0 +1,259 @@
+"""The trail at a million events: sealing, exporting, verifying, proving; how far behind sealing is; what it costs."""
+
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from uuid import UUID
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import Engine, text
+from sqlalchemy.engine import URL, make_url
+
+from bench.crowd import asks, engineer
+from bench.load import observer
+from cli.sample import Sample
+from cli.stack import Plan
+from config.settings import Settings
+from lockbox.audit import export, proofs, sealing
+from lockbox.audit.export import Export
+from lockbox.audit.proofs import Head
+from lockbox.audit.recorded import Sight, Wanted
+from lockbox.audit.sealing import Signer
+from lockbox.database import Database, make_engine
+from lockbox.people.roles import Caller, Means, Role, Side, Standing
+from lockbox.requests import acting, filing
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.voting import Verdict
+from lockbox.requests.writing import Origin
+from lockbox.schedule import Schedule
+
+COPY = "lockbox_trail"
+EVENTS = 1_000_000
+A_LOAD = 50_000
+PROOFS = 300
+STEADY = 500
+STEADY_SECONDS = 20
+A_SECOND = 20
+ROUNDS = 16
+A_ROUND = 40
+EVERYTHING = Sight(sees_untold=True)
+
+# Sign-ins, one personal value each; the bodies are as `lockbox.audit.events` writes them.
+LOAD = text("""
+WITH fresh AS MATERIALIZED (
+    SELECT uuidv7() AS id, 'Ann Adler ' || n AS name, uuid_send(gen_random_uuid()) AS salt, clock_timestamp() AS at
+    FROM generate_series(1, :count) AS n
+), new_events AS (
+    INSERT INTO events (id, tenant_id, at, action, actor_id, actor_role, body)
+    SELECT id, :tenant, at, 'signed_in', :person, 'approver', convert_to(
+        '{"action":"signed_in","actor_id":"' || CAST(:person AS text) || '","actor_role":"approver","at":"'
+        || to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+        || '","channel":"api","deadline_at"\\:null,"format"\\:1,"from_state"\\:null,"id":"' || id
+        || '","on_behalf_of"\\:null,"personal":{"name":"' || encode(sha256(salt || convert_to(name, 'UTF8')), 'hex')
+        || '"},"request_id"\\:null,"seq"\\:null,"tenant_id":"' || CAST(:tenant AS text) || '","to_state"\\:null}',
+        'UTF8')
+    FROM fresh
+), new_details AS (
+    INSERT INTO event_details (event_id, field, salt, value) SELECT id, 'name', salt, name FROM fresh
+)
+INSERT INTO unsealed (event_id) SELECT id FROM fresh RETURNING event_id
+""")
+UNSEALED = text("SELECT event_id FROM unsealed")
+MISSED = text("SELECT count(*) FROM events WHERE tenant_id = :tenant AND at >= :since")
+
+
+@dataclass(frozen=True)
+class Trail:
+    """A database of its own with a sealer's tools, and where files go."""
+
+    engine: Engine
+    worker: Database
+    signer: Signer
+    tenant: UUID
+    person: UUID
+    folder: Path
+
+
+@dataclass
+class Watch:
+    """When each event was written, and how long after it was seen to be sealed."""
+
+    written: dict[UUID, float] = field(default_factory=dict)
+    lags: list[float] = field(default_factory=list)
+
+    def look(self, engine: Engine) -> None:
+        """Note what is sealed by now."""
+        with engine.connect() as connection:
+            waiting = set(connection.execute(UNSEALED).scalars())
+        at = time.monotonic()
+        for event in [event for event in self.written if event not in waiting]:
+            self.lags.append(at - self.written.pop(event))
+
+
+@contextmanager
+def copy(superuser: URL) -> Iterator[None]:
+    """Copy the database while nobody uses it, and drop the copy at the end."""
+    with observer(superuser) as engine, engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {COPY} TEMPLATE lockbox OWNER lockbox_owner"))
+    try:
+        yield
+    finally:
+        with observer(superuser) as engine, engine.connect() as connection:
+            connection.execute(text(f"DROP DATABASE {COPY} WITH (FORCE)"))
+
+
+def measure(superuser: URL, plan: Plan, sample: Sample, folder: Path, events: int = EVENTS) -> dict[str, float]:
+    """Return events sealed a second, seconds to verify, milliseconds of a proof, lag and cost, on a copy."""
+    schedule, worker = Schedule(plan.redis_url), _copied(plan.worker_database_url)
+    house = Database(make_engine(worker, role="bench"), schedule)
+    asking = Database(make_engine(_copied(plan.database_url), role="bench"), schedule)
+    try:
+        with observer(superuser.set(database=COPY)) as engine:
+            signer = Signer("bench", [Ed25519PrivateKey.generate()])
+            trail = Trail(engine, house, signer, sample.tenant_id, sample.people["ann"], folder)
+            cost = _cost(asking, sample, worker)
+            lag = _lag(trail, worker)
+            for _ in range(events // A_LOAD):
+                _load(trail, A_LOAD)
+            sealed = _seal(trail, events)
+            return cost | lag | sealed | _verify(trail) | _prove(trail)
+    finally:
+        asking.dispose()
+        house.dispose()
+
+
+def _copied(url: str) -> str:
+    return make_url(url).set(database=COPY).render_as_string(hide_password=False)
+
+
+def _load(trail: Trail, count: int) -> list[UUID]:
+    with trail.engine.connect() as connection:
+        values = {"count": count, "tenant": trail.tenant, "person": trail.person}
+        return list(connection.execute(LOAD, values).scalars())
+
+
+def _seal(trail: Trail, events: int) -> dict[str, float]:
+    with trail.engine.connect() as connection:
+        connection.execute(text("VACUUM ANALYZE"))
+        connection.execute(text("CHECKPOINT"))
+    began = time.monotonic()
+    for _ in sealing.seal(trail.worker, trail.signer, _never):
+        pass
+    seconds = time.monotonic() - began
+    return {"sealed_a_second": events / seconds, "seal_seconds": seconds}
+
+
+def _verify(trail: Trail) -> dict[str, float]:
+    """Export the log and let the command verify the file that anybody would call."""
+    file, note = trail.folder / "trail.ndjson", trail.folder / "checkpoint"
+    head = _head(trail)
+    note.write_text(head.note)
+    whole = Export(head, EVERYTHING, Wanted(), {}, {})
+    began = time.monotonic()
+    with file.open("wb") as out:
+        out.writelines(export.lines(trail.worker.transaction, whole))
+    exported = time.monotonic() - began
+    words = ("audit", "verify", str(file), "--checkpoint", str(note), "--key", trail.signer.public.text)
+    began = time.monotonic()
+    said = subprocess.run([sys.executable, "-m", "cli", *words], check=True, capture_output=True, text=True).stdout
+    if f"Good. {head.size} events" not in said:
+        raise RuntimeError(f"the export does not verify: {said}")
+    return {"verify_seconds": time.monotonic() - began, "export_seconds": exported, "events": head.size}
+
+
+def _prove(trail: Trail) -> dict[str, float]:
+    head, taken = _head(trail), []
+    for _ in range(PROOFS):
+        number = random.randrange(head.size)  # noqa: S311 - a sample
+        began = time.perf_counter()
+        with trail.worker.transaction() as session:
+            proofs.inclusion(session, head, [number])
+        taken.append((time.perf_counter() - began) * 1000)
+    return {"proof_ms": statistics.median(taken), "proof_p99_ms": sorted(taken)[int(PROOFS * 0.99)]}
+
+
+def _head(trail: Trail) -> Head:
+    with trail.worker.transaction() as session:
+        head = proofs.head(session, trail.tenant)
+    if head is None:
+        raise RuntimeError("nothing was sealed")
+    return head
+
+
+def _lag(trail: Trail, worker: str) -> dict[str, float]:
+    """Write 500 events a second while a sealer runs beside; return how long after each was seen to be sealed."""
+    watch = Watch()
+    with _sealer(worker):
+        began = time.monotonic()
+        for step in range(STEADY_SECONDS * A_SECOND):
+            for event in _load(trail, STEADY // A_SECOND):
+                watch.written[event] = time.monotonic()
+            watch.look(trail.engine)
+            time.sleep(max(0.0, began + (step + 1) / A_SECOND - time.monotonic()))
+        until = time.monotonic() + STEADY_SECONDS
+        while watch.written and time.monotonic() < until:
+            watch.look(trail.engine)
+            time.sleep(1 / A_SECOND)
+    if watch.written:
+        raise RuntimeError(f"{len(watch.written)} events were never sealed")
+    lags = sorted(watch.lags)
+    return {"lag_p50_seconds": lags[len(lags) // 2], "lag_p99_seconds": lags[int(len(lags) * 0.99)]}
+
+
+def _cost(asking: Database, sample: Sample, worker: str) -> dict[str, float]:
+    """Submit and approve by turns with a sealer beside and without; return the ratio of the medians."""
+    max_, ann = (sample.people[name] for name in ("max", "ann"))
+    manager = Caller(max_, "Max Marsh", frozenset({Standing(Role.MANAGER)}), means=Means.SAMPLE)
+    approves = frozenset({Standing(Role.APPROVER, sample.tenant_id)})
+    approver = Caller(ann, "Ann Archer", approves, side=Side.CUSTOMER, means=Means.SAMPLE)
+    moves = partial(_moves, asking, engineer(sample), ((manager, Action.ENDORSE), (approver, Action.APPROVE)))
+    moves()
+    taken: dict[bool, list[float]] = {True: [], False: []}
+    for number in range(ROUNDS):
+        for beside in (True, False) if number % 2 else (False, True):
+            taken[beside].append(_beside(worker, moves) if beside else moves())
+    alone, sealed = statistics.median(taken[False]), statistics.median(taken[True])
+    return {"moves_a_second": 3 * A_ROUND / alone, "cost_ratio": sealed / alone}
+
+
+def _beside(worker: str, moves: Callable[[], float]) -> float:
+    with _sealer(worker):
+        return moves()
+
+
+def _moves(house: Database, asking: Caller, deciding: Iterable[tuple[Caller, Action]]) -> float:
+    """Return the seconds that a number of requests took to be submitted, endorsed and approved."""
+    began = time.perf_counter()
+    for _ in range(A_ROUND):
+        with house.transaction() as session:
+            filed = filing.submit(session, asking, Origin("api"), asks("bench"), Settings().services)
+        for caller, action in deciding:
+            with house.transaction() as session:
+                acting.act(session, caller, Origin("api"), filed.request.id, Verdict(action))
+    return time.perf_counter() - began
+
+
+@contextmanager
+def _sealer(worker: str) -> Iterator[None]:
+    """Run a sealer as a process beside this one."""
+    command = [sys.executable, "-m", "bench.sealer", worker]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin is not None  # noqa: S101 - they are pipes
+        assert child.stdout is not None  # noqa: S101
+        child.stdout.readline()
+        try:
+            yield
+        finally:
+            child.stdin.close()
+            child.wait(30)
+
+
+def _never(*_: object) -> bool:
+    return False
