@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 from lockbox.audit.closed import MOST_USES, Closed
-from lockbox.audit.report import ERASED, NO_CLOCK, Step, Use
+from lockbox.audit.report import ERASED, NOBODY, Step, Use
 
 SHUT_AT = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
 OPENED_AT = SHUT_AT - timedelta(minutes=90)
@@ -15,7 +15,7 @@ ONE_REPORT = 3
 def windows(requester: str, approver: str, words: str, resources: Sequence[str]) -> Iterator[tuple[str, Closed]]:
     """Yield the name of each mail with its window, by names and words as somebody has written them."""
     steps = _steps(requester, approver, words)
-    yield "report", _used(steps, words, resources)
+    yield "report", _used(steps, words[:30], resources)
     yield "report-as-asked", _used(steps, "GET", resources[:1], astray=False)
     yield "report-unused", Closed(steps=steps, opened_at=OPENED_AT, shut_at=SHUT_AT)
     erased = tuple(
@@ -30,7 +30,7 @@ def _steps(requester: str, approver: str, words: str | None) -> tuple[Step, ...]
         Step(OPENED_AT - 40 * MINUTE, "submit", "pending", requester, "engineer", (), None, 1204),
         Step(OPENED_AT - 9 * MINUTE, "approve", "pending", approver, "approver", (requester, approver), words, 1207),
         Step(OPENED_AT, "approve", "active", approver, "approver", (), words, 1208),
-        Step(SHUT_AT, "expire", "expired", NO_CLOCK, "clock", (), None, 1213 if words else None),
+        Step(SHUT_AT, "expire", "expired", NOBODY["clock"], "clock", (), None, 1213 if words else None),
     )
 
 

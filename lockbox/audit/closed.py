@@ -77,7 +77,7 @@ def _closed(moves: Sequence[Row[Any]], used: Sequence[Row[Any]]) -> Closed | Non
     return Closed(
         steps=tuple(step(_recorded(row)) for row in moves),
         opened_at=opening.at,
-        shut_at=min(end.at, opening.deadline_at),
+        shut_at=min(end.at, opening.deadline_at or end.at),
         uses=tuple(use(_recorded(row)) for row in used),
         entries=used[0].entries if used else 0,
         times=int(used[0].times) if used else 0,

@@ -17,7 +17,7 @@ LATE = timedelta(hours=1)
 OPEN = "active"
 ERASED = "erased"
 PRINCIPAL = "principal_"
-NO_CLOCK = "the clock"
+NOBODY = {"clock": "the clock", "owner": "whoever runs the lockbox"}
 ENDS = {
     "denied": "denied",
     "cancelled": "withdrawn by the vendor",
@@ -171,7 +171,7 @@ def step(event: Recorded) -> Step:
         at=event.at,
         action=event.action,
         to_state=event.to_state,
-        who=(event.value("name") or ERASED) if event.actor_id else NO_CLOCK,
+        who=(event.value("name") or ERASED) if event.actor_id else NOBODY[event.actor_role],
         role=event.actor_role,
         stands_for=tuple(others),
         comment=event.value("comment"),

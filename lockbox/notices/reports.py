@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from lockbox.audit.closed import Closed
-from lockbox.audit.report import ENDS, ERASED, LATE, NO_CLOCK, Step, Use
+from lockbox.audit.report import ENDS, ERASED, LATE, NOBODY, Step, Use
 from lockbox.notices.phrases import one_line, prose
 
 MOST_STEPS = 20
@@ -76,7 +76,7 @@ def _step(one: Step, time: Time) -> dict[str, str]:
     return {
         "when": time(one.at),
         "who": one_line(one.who),
-        "role": "" if one.who == NO_CLOCK else one.role.replace("_", " "),
+        "role": "" if one.role in NOBODY else one.role.replace("_", " "),
         "principals": ", ".join(map(one_line, one.stands_for[:MOST_PRINCIPALS])),
         "deed": one.deed,
         "comment": _cut(prose(one.comment)) if one.comment else "",
