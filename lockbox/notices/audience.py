@@ -1,4 +1,4 @@
-"""Who hears of a move and who gets a receipt: pure tables, from the move and the tenant's mode to those told."""
+"""Who hears of a move, and who gets a receipt or a report: pure tables, from the move and the mode to those told."""
 
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -44,6 +44,10 @@ NUDGE_TEMPLATES = {
 DECISIONS = frozenset({"endorse", "approve", "deny"})
 RECEIPT = "receipt"
 COPIED = "copied"
+OPEN = "active"
+REPORT = "report"
+REPORTED_AFTER = timedelta(seconds=60)
+"""How long a report waits after the end: systems report in batches what was done inside, some after the window."""
 
 
 class Hearer(StrEnum):
@@ -51,7 +55,7 @@ class Hearer(StrEnum):
 
     `asked` are those whom this very event asks: managers for a review, else people of the customer. Of the customer,
     `heard` are those who were asked about the request, or told that its window is open, or answered unasked;
-    `approvers` are all who could decide and want prompts.
+    `approvers` are all who could decide and want prompts, `voters` those who have approved or denied.
     `watchers` are copied and cannot decide.
     """
 
@@ -61,7 +65,9 @@ class Hearer(StrEnum):
     ASKED = "asked"
     HEARD = "heard"
     APPROVERS = "approvers"
+    VOTERS = "voters"
     ADMINS = "admins"
+    AUDITORS = "auditors"
     WATCHERS = "watchers"
     VENDOR_ENDPOINTS = "vendor_endpoints"
     TENANT_ENDPOINTS = "tenant_endpoints"
@@ -127,6 +133,16 @@ def receipted(action: str, role: str) -> frozenset[Hearer]:
     return frozenset({Hearer.DECIDER, Hearer.ADMINS}) if role in CUSTOMERS else frozenset({Hearer.DECIDER})
 
 
+def reported(from_state: str | None, to_state: str) -> frozenset[Hearer]:
+    """Return who gets the report on a window as it closes, if the policy wants one: the customer alone.
+
+    What never was open has none.
+    """
+    if from_state != OPEN or to_state == OPEN:
+        return frozenset()
+    return frozenset({Hearer.VOTERS, Hearer.ADMINS, Hearer.AUDITORS})
+
+
 def knows_of(side: Side, to_state: str | None, template: str | None) -> bool:
     """Whether a side knows of what happened beside a request's moves, and of notices with this template.
 
@@ -140,3 +156,8 @@ def knows_of(side: Side, to_state: str | None, template: str | None) -> bool:
 def matters_until(template: str, at: datetime, deadline_at: datetime) -> datetime:
     """Return when a notice stops mattering: a prompt at the deadline for the answer, all else a day later."""
     return deadline_at if template in PROMPTS else at + OUTCOME_MATTERS_FOR
+
+
+def due_at(template: str, at: datetime) -> datetime:
+    """Return when to send a notice of what happened at that moment: a report a minute later, all else at once."""
+    return at + REPORTED_AFTER if template == REPORT else at

@@ -9,12 +9,15 @@ from lockbox.notices.audience import (
     NUDGE_TEMPLATES,
     PROMPTS,
     RECEIPT,
+    REPORT,
     Hearer,
     Nudge,
+    due_at,
     hearers,
     matters_until,
     nudged,
     receipted,
+    reported,
 )
 from lockbox.people.roles import Mode
 from lockbox.requests.lifecycle import DECISIONS, MOVES, Action, Party, State
@@ -141,3 +144,22 @@ def test_every_decision_has_a_receipt_and_nothing_else_has(action: Action, party
 
 def test_a_receipt_matters_for_a_day_whatever_the_deadline() -> None:
     assert matters_until(RECEIPT, NOON, NOON + timedelta(seconds=5)) == NOON + timedelta(days=1)
+
+
+@pytest.mark.parametrize(("before", "after"), list(itertools.product([None, *State], State)))
+def test_a_window_that_closes_is_reported_to_the_customers_admins_auditors_and_voters_and_to_nobody_else(
+    before: State | None, after: State
+) -> None:
+    closes = before is State.ACTIVE and after in {State.COMPLETED, State.REVOKED, State.EXPIRED}
+    possible = {(state, row.to) for (state, _), row in MOVES.items()}
+
+    told = reported(before, after)
+
+    if closes or (before, after) in possible:
+        assert told == ({"admins", "auditors", "voters"} if closes else set())
+
+
+def test_a_report_waits_a_minute_for_what_was_done_last_and_nothing_else_waits() -> None:
+    assert due_at(REPORT, NOON) == NOON + timedelta(minutes=1)
+    assert {due_at(template, NOON) for template in [*State, *PROMPTS, RECEIPT]} == {NOON}
+    assert matters_until(REPORT, NOON, NOON) == NOON + timedelta(days=1)
