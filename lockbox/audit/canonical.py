@@ -10,6 +10,9 @@ from uuid import UUID
 LARGEST_INTEGER = 2**53 - 1
 SALT_BYTES = 16
 
+ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False).encode
+AS_THEY_ARE = frozenset({str, bool, type(None)})
+
 Value = str | int | bool | UUID | datetime | list[str] | Mapping[str, str] | None
 
 
@@ -29,10 +32,10 @@ def canonical(fields: Mapping[str, Value]) -> bytes:
         ValueError: a number is out of range, or a name is not ASCII.
         TypeError: a value is of another type.
     """
-    plain = {name: _plain(value) for name, value in fields.items()}
-    if not all(name.isascii() for name in plain):
+    plain = {name: value if type(value) in AS_THEY_ARE else _plain(value) for name, value in fields.items()}
+    if not "".join(plain).isascii():
         raise ValueError("names in an event are ASCII")
-    return json.dumps(plain, ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False).encode()
+    return ENCODE(plain).encode()
 
 
 def _plain(value: Value) -> object:

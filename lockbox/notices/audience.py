@@ -1,4 +1,4 @@
-"""Who hears of a move, and who gets a receipt or a report: pure tables, from the move and the mode to those told."""
+"""Who hears of a move and who gets a receipt: pure tables, from the move and the tenant's mode to those told."""
 
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -55,7 +55,7 @@ class Hearer(StrEnum):
 
     `asked` are those whom this very event asks: managers for a review, else people of the customer. Of the customer,
     `heard` are those who were asked about the request, or told that its window is open, or answered unasked;
-    `approvers` are all who could decide and want prompts, `voters` those who have approved or denied.
+    `approvers` are all who could decide and want prompts.
     `watchers` are copied and cannot decide.
     """
 
@@ -65,9 +65,7 @@ class Hearer(StrEnum):
     ASKED = "asked"
     HEARD = "heard"
     APPROVERS = "approvers"
-    VOTERS = "voters"
     ADMINS = "admins"
-    AUDITORS = "auditors"
     WATCHERS = "watchers"
     VENDOR_ENDPOINTS = "vendor_endpoints"
     TENANT_ENDPOINTS = "tenant_endpoints"
@@ -133,14 +131,9 @@ def receipted(action: str, role: str) -> frozenset[Hearer]:
     return frozenset({Hearer.DECIDER, Hearer.ADMINS}) if role in CUSTOMERS else frozenset({Hearer.DECIDER})
 
 
-def reported(from_state: str | None, to_state: str) -> frozenset[Hearer]:
-    """Return who gets the report on a window as it closes, if the policy wants one: the customer alone.
-
-    What never was open has none.
-    """
-    if from_state != OPEN or to_state == OPEN:
-        return frozenset()
-    return frozenset({Hearer.VOTERS, Hearer.ADMINS, Hearer.AUDITORS})
+def is_reported(from_state: str | None, to_state: str) -> bool:
+    """Return whether a move closes a window, on which the customer may get a report: what never was open has none."""
+    return from_state == OPEN and to_state != OPEN
 
 
 def knows_of(side: Side, to_state: str | None, template: str | None) -> bool:
@@ -156,8 +149,3 @@ def knows_of(side: Side, to_state: str | None, template: str | None) -> bool:
 def matters_until(template: str, at: datetime, deadline_at: datetime) -> datetime:
     """Return when a notice stops mattering: a prompt at the deadline for the answer, all else a day later."""
     return deadline_at if template in PROMPTS else at + OUTCOME_MATTERS_FOR
-
-
-def due_at(template: str, at: datetime) -> datetime:
-    """Return when to send a notice of what happened at that moment: a report a minute later, all else at once."""
-    return at + REPORTED_AFTER if template == REPORT else at
