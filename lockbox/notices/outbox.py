@@ -50,10 +50,12 @@ new_notices AS (
         ON t.number = n.told
 )"""
 # Who gets the report on a window is asked when it is due: a row now, and not one for each of them.
-PROMISE = f"""{ADDRESSED}, new_reports AS (
+REPORT_DUE = """
+new_reports AS (
     INSERT INTO reports_due (event_id, due_at)
     SELECT * FROM unnest(CAST(:r_event_id AS uuid[]), CAST(:r_due_at AS timestamptz[]))
 )"""
+PROMISE = ",".join((ADDRESSED, REPORT_DUE))
 
 
 @dataclass(frozen=True)

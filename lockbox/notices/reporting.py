@@ -19,7 +19,7 @@ MOST = 500
 TAKE = text("""
 WITH taken AS (
     DELETE FROM reports_due WHERE event_id IN (SELECT event_id FROM reports_due WHERE due_at <= :at
-        ORDER BY due_at LIMIT :most FOR UPDATE SKIP LOCKED)
+        ORDER BY due_at LIMIT :most)
     RETURNING event_id
 )
 SELECT t.event_id, e.tenant_id, e.request_id, v.voters
