@@ -55,7 +55,7 @@ new_reports AS (
     INSERT INTO reports_due (event_id, due_at)
     SELECT * FROM unnest(CAST(:r_event_id AS uuid[]), CAST(:r_due_at AS timestamptz[]))
 )"""
-PROMISE = ",".join((ADDRESSED, REPORT_DUE))
+PROMISE = f"{ADDRESSED},{REPORT_DUE}"
 
 
 @dataclass(frozen=True)
