@@ -5,10 +5,12 @@ import json
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from uuid import UUID
 
 LARGEST_INTEGER = 2**53 - 1
 SALT_BYTES = 16
+INSTANTS_KEPT = 1024
 
 ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False).encode
 AS_THEY_ARE = frozenset({str, bool, type(None)})
@@ -16,6 +18,7 @@ AS_THEY_ARE = frozenset({str, bool, type(None)})
 Value = str | int | bool | UUID | datetime | list[str] | Mapping[str, str] | None
 
 
+@lru_cache(INSTANTS_KEPT)
 def instant(moment: datetime) -> str:
     """Return the moment in UTC with six digits of a second, always the same form."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -39,7 +42,9 @@ def canonical(fields: Mapping[str, Value]) -> bytes:
 
 
 def _plain(value: Value) -> object:
-    if value is None or isinstance(value, str | bool):
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, str):
         return value
     if isinstance(value, int):
         if abs(value) > LARGEST_INTEGER:
@@ -47,8 +52,6 @@ def _plain(value: Value) -> object:
         return value
     if isinstance(value, datetime):
         return instant(value)
-    if isinstance(value, UUID):
-        return str(value)
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, list):

@@ -16,9 +16,9 @@ CROSS JOIN LATERAL (
     SELECT n.person_id FROM notices n
     WHERE n.request_id = r.id AND n.template IN ('pending', 'answer_reminder', 'active')
         AND n.person_id IS NOT NULL
-    UNION
+    UNION ALL
     SELECT d.person_id FROM decisions d WHERE d.request_id = r.id AND d.verdict <> 'endorse'
-    UNION
+    UNION ALL
     SELECT g.deputy_id FROM delegations g WHERE g.tenant_id = r.tenant_id
         AND greatest(g.starts_at, g.created_at) BETWEEN r.asked_at AND coalesce(r.opened_at, clock_timestamp())
         AND (g.ended_at IS NULL OR g.ended_at > g.starts_at)
