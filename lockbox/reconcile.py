@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from lockbox.audit import refused
 from lockbox.database import Database
-from lockbox.notices import delivery
+from lockbox.notices import delivery, reporting
 from lockbox.notices.outbox import KIND
 from lockbox.requests import clock
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, State
@@ -95,6 +95,8 @@ def reconcile(
         yield "keys"
         while settled := refused.settle(database):
             yield f"refused {settled}"
+        while closed := reporting.promise_due(database):
+            yield f"reports {closed}"
 
 
 def act_on_overdue(database: Database, send: Send | None, *, grace: timedelta) -> Iterator[str]:

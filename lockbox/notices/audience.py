@@ -73,6 +73,7 @@ class Hearer(StrEnum):
     TENANT_ENDPOINTS = "tenant_endpoints"
 
 
+REPORTED = frozenset({Hearer.VOTERS, Hearer.ADMINS, Hearer.AUDITORS})
 CUSTOMERS = frozenset({Role.APPROVER, Role.TENANT_ADMIN})
 VENDOR_ONLY = frozenset({Hearer.MANAGERS, Hearer.VENDOR_ENDPOINTS})
 COPIES = frozenset({Hearer.WATCHERS, Hearer.TENANT_ENDPOINTS})
@@ -138,9 +139,7 @@ def reported(from_state: str | None, to_state: str) -> frozenset[Hearer]:
 
     What never was open has none.
     """
-    if from_state != OPEN or to_state == OPEN:
-        return frozenset()
-    return frozenset({Hearer.VOTERS, Hearer.ADMINS, Hearer.AUDITORS})
+    return REPORTED if from_state == OPEN and to_state != OPEN else frozenset()
 
 
 def knows_of(side: Side, to_state: str | None, template: str | None) -> bool:
@@ -156,8 +155,3 @@ def knows_of(side: Side, to_state: str | None, template: str | None) -> bool:
 def matters_until(template: str, at: datetime, deadline_at: datetime) -> datetime:
     """Return when a notice stops mattering: a prompt at the deadline for the answer, all else a day later."""
     return deadline_at if template in PROMPTS else at + OUTCOME_MATTERS_FOR
-
-
-def due_at(template: str, at: datetime) -> datetime:
-    """Return when to send a notice of what happened at that moment: a report a minute later, all else at once."""
-    return at + REPORTED_AFTER if template == REPORT else at

@@ -62,6 +62,17 @@ class Notice(SQLModel, table=True):
     last_error: str | None = Field(default=None, max_length=200)
 
 
+class Unreported(SQLModel, table=True):
+    """A window that has closed, by that event, and whose report is not promised yet."""
+
+    __tablename__ = "unreported"
+
+    event_id: UUID = Field(primary_key=True)
+    tenant_id: UUID
+    request_id: UUID
+    at: datetime = Field(sa_type=Instant)
+
+
 class Delivery(SQLModel, table=True):
     """One try of a notice: when it began, how long it took in milliseconds, and what the other side said.
 

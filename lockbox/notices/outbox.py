@@ -1,25 +1,25 @@
 """Promising notices: who is told of a move and where, and the SQL that writes any number of notices at once."""
 
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import text
 from sqlmodel import Session
 
 from lockbox import database
 from lockbox.arrays import array
 from lockbox.ids import new_id
-from lockbox.notices import heard
 from lockbox.notices.audience import (
     COPIED,
     NUDGE_TEMPLATES,
     RECEIPT,
-    REPORT,
     Hearer,
     Nudge,
-    due_at,
     hearers,
     matters_until,
     nudged,
@@ -27,24 +27,50 @@ from lockbox.notices.audience import (
     reported,
 )
 from lockbox.notices.directory import Directory, Receiver
-from lockbox.notices.heard import NOBODY, Heard
 from lockbox.people.roles import Mode
 from lockbox.schedule import NOTICES, Promise
 
 KIND = NOTICES.kinds[0]
+
+# A look-up by index for each request: joined the other way, a batch would read whole tables. Whose time as a deputy
+# began while a request waited has a mail that lists it.
+HEARD = text("""
+SELECT r.id AS request_id, h.person_id
+FROM unnest(CAST(:ids AS uuid[])) AS i (id) JOIN requests r ON r.id = i.id
+CROSS JOIN LATERAL (
+    SELECT n.person_id FROM notices n
+    WHERE n.request_id = r.id AND n.template IN ('pending', 'answer_reminder', 'active')
+        AND n.person_id IS NOT NULL
+    UNION
+    SELECT d.person_id FROM decisions d WHERE d.request_id = r.id AND d.verdict <> 'endorse'
+    UNION
+    SELECT g.deputy_id FROM delegations g WHERE g.tenant_id = r.tenant_id
+        AND greatest(g.starts_at, g.created_at) BETWEEN r.asked_at AND coalesce(r.opened_at, clock_timestamp())
+        AND (g.ended_at IS NULL OR g.ended_at > g.starts_at)
+) h
+WHERE EXISTS (SELECT FROM memberships m WHERE m.person_id = h.person_id AND m.tenant_id = r.tenant_id)
+""")
 
 PROMISE = """
 new_notices AS (
     INSERT INTO notices (id, tenant_id, request_id, event_id, person_id, address_id, watcher_id, endpoint_id, channel,
         template, run_at, until_at, attempts)
     SELECT n.id, m.tenant_id, m.request_id, m.event_id, n.person_id, n.address_id, n.watcher_id, n.endpoint_id,
-        CASE WHEN n.endpoint_id IS NULL THEN 'mail' ELSE 'webhook' END, n.template, n.run_at, n.until_at, 0
+        CASE WHEN n.endpoint_id IS NULL THEN 'mail' ELSE 'webhook' END, n.template, m.at, n.until_at, 0
     FROM unnest(CAST(:n_id AS uuid[]), CAST(:n_event_id AS uuid[]), CAST(:n_person_id AS uuid[]),
         CAST(:n_address_id AS uuid[]), CAST(:n_watcher_id AS uuid[]), CAST(:n_endpoint_id AS uuid[]),
-        CAST(:n_template AS text[]), CAST(:n_run_at AS timestamptz[]), CAST(:n_until_at AS timestamptz[]))
-        AS n (id, event_id, person_id, address_id, watcher_id, endpoint_id, template, run_at, until_at)
-    JOIN unnest(CAST(:m_event_id AS uuid[]), CAST(:m_tenant_id AS uuid[]), CAST(:m_request_id AS uuid[]))
-        AS m (event_id, tenant_id, request_id) USING (event_id)
+        CAST(:n_template AS text[]), CAST(:n_until_at AS timestamptz[]))
+        AS n (id, event_id, person_id, address_id, watcher_id, endpoint_id, template, until_at)
+    JOIN unnest(CAST(:m_event_id AS uuid[]), CAST(:m_tenant_id AS uuid[]), CAST(:m_request_id AS uuid[]),
+        CAST(:m_at AS timestamptz[])) AS m (event_id, tenant_id, request_id, at) USING (event_id)
+)"""
+
+# What closes waits here for its report, so that a crowd of windows that end at once is not made to wait for theirs.
+CLOSED = """
+closed AS (
+    INSERT INTO unreported (event_id, tenant_id, request_id, at)
+    SELECT * FROM unnest(CAST(:c_event_id AS uuid[]), CAST(:c_tenant_id AS uuid[]), CAST(:c_request_id AS uuid[]),
+        CAST(:c_at AS timestamptz[]))
 )"""
 
 
@@ -98,14 +124,12 @@ class News:
 
 
 def promise(session: Session, known: Directory, news: Iterable[News]) -> dict[str, Any]:
-    """Return the parameters of PROMISE, and note on the session what to arm after the commit."""
+    """Return the parameters of PROMISE and CLOSED, and note on the session what to arm after the commit."""
     moves = tuple(news)
-    found = heard.look_up(session, [move.request_id for move in moves if Hearer.HEARD in move.hearers])
-    told = [(new_id(), move, one) for move in moves for one in _told(known, move, found[move.request_id])]
-    due = [due_at(one.template, move.at) for _, move, one in told]
-    database.promise(
-        session, NOTICES, [Promise(str(notice), KIND, at) for (notice, _, _), at in zip(told, due, strict=True)]
-    )
+    closing = [move for move in moves if reported(move.from_state, move.to_state)]
+    heard = _heard(session, [move.request_id for move in moves if Hearer.HEARD in move.hearers])
+    told = [(new_id(), move, one) for move in moves for one in _told(known, move, heard[move.request_id])]
+    database.promise(session, NOTICES, [Promise(str(notice), KIND, move.at) for notice, move, _ in told])
     return {
         "n_id": array(notice for notice, _, _ in told),
         "n_event_id": array(move.event_id for _, move, _ in told),
@@ -114,31 +138,39 @@ def promise(session: Session, known: Directory, news: Iterable[News]) -> dict[st
         "n_watcher_id": array(one.watcher_id for _, _, one in told),
         "n_endpoint_id": array(one.endpoint_id for _, _, one in told),
         "n_template": array(one.template for _, _, one in told),
-        "n_run_at": array(due),
         "n_until_at": array(matters_until(one.template, move.at, move.deadline_at) for _, move, one in told),
         "m_event_id": array(move.event_id for move in moves),
         "m_tenant_id": array(move.tenant_id for move in moves),
         "m_request_id": array(move.request_id for move in moves),
+        "m_at": array(move.at for move in moves),
+        "c_event_id": array(move.event_id for move in closing),
+        "c_tenant_id": array(move.tenant_id for move in closing),
+        "c_request_id": array(move.request_id for move in closing),
+        "c_at": array(move.at for move in closing),
     }
 
 
 def foreseen(known: Directory, item: News) -> list[Told]:
     """Return who would be told of a move that nobody has made, and where."""
-    return list(_told(known, item, NOBODY))
+    return list(_told(known, item, frozenset()))
 
 
-def _told(known: Directory, item: News, found: Heard) -> Iterator[Told]:
-    """Yield everybody who is told of a move, once at each address: a receipt says all that the outcome would.
+def _heard(session: Session, request_ids: Sequence[UUID]) -> Mapping[UUID, AbstractSet[UUID]]:
+    """Return for each request who was asked, told that it is open, or answered unasked, and is still a member."""
+    found = defaultdict[UUID, set[UUID]](set)
+    if request_ids:
+        for row in session.connection().execute(HEARD, {"ids": list(request_ids)}):
+            found[row.request_id].add(row.person_id)
+    return found
 
-    A report says what the outcome cannot yet, and comes beside it.
-    """
+
+def _told(known: Directory, item: News, heard: AbstractSet[UUID]) -> Iterator[Told]:
+    """Yield everybody who is told of a move, once at each address: a receipt says all that the outcome would."""
     receipts = _receipted(known, item)
     for person in sorted(receipts):
-        yield from _at_each(known, person, RECEIPT)
-    for person in sorted(_people(known, item, found) - receipts):
-        yield from _at_each(known, person, item.template)
-    for person in sorted(_reported(known, item, found)):
-        yield from _at_each(known, person, REPORT)
+        yield from at_each(known, person, RECEIPT)
+    for person in sorted(_people(known, item, heard) - receipts):
+        yield from at_each(known, person, item.template)
     event_type = f"request.{item.to_state}"
     receivers = [receiver for receiver in _receivers(known, item) if receiver.wants(event_type)]
     yield from (Told(item.template, endpoint_id=receiver.id) for receiver in receivers)
@@ -148,7 +180,7 @@ def _told(known: Directory, item: News, found: Heard) -> Iterator[Told]:
         yield from (Told(copy, watcher_id=watcher.id) for watcher in watchers)
 
 
-def _at_each(known: Directory, person: UUID, template: str) -> Iterator[Told]:
+def at_each(known: Directory, person: UUID, template: str) -> Iterator[Told]:
     """Yield a person at the address to sign in with, and at those others at which they want this to arrive."""
     yield Told(template, person)
     for box in known.mailboxes.get(person, ()):
@@ -164,19 +196,7 @@ def _receipted(known: Directory, item: News) -> set[UUID]:
     return people
 
 
-def _reported(known: Directory, item: News, found: Heard) -> set[UUID]:
-    told = reported(item.from_state, item.to_state) if found.wants_report else frozenset[Hearer]()
-    people: set[UUID] = set()
-    if Hearer.VOTERS in told:
-        people |= found.voters
-    if Hearer.ADMINS in told:
-        people |= known.admins[item.tenant_id]
-    if Hearer.AUDITORS in told:
-        people |= known.auditors[item.tenant_id]
-    return people
-
-
-def _people(known: Directory, item: News, found: Heard) -> set[UUID]:
+def _people(known: Directory, item: News, heard: AbstractSet[UUID]) -> set[UUID]:
     told = item.hearers
     people: set[UUID] = set()
     if Hearer.MANAGERS in told:
@@ -184,7 +204,7 @@ def _people(known: Directory, item: News, found: Heard) -> set[UUID]:
     if Hearer.ASKED in told:
         people |= item.asked
     if Hearer.HEARD in told:
-        people |= found.people
+        people |= heard
     if Hearer.APPROVERS in told:
         people |= known.able(item.tenant_id) - known.quiet
     if Hearer.ADMINS in told:

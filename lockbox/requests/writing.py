@@ -75,7 +75,7 @@ REASONED = frozenset({Nudge.WIDEN, Nudge.UNREACHED})
 
 
 def _statement(*parts: str) -> TextClause:
-    return text("WITH " + ",".join((*parts, events.APPEND, outbox.PROMISE)) + " SELECT 1")
+    return text("WITH " + ",".join((*parts, events.APPEND, outbox.PROMISE, outbox.CLOSED)) + " SELECT 1")
 
 
 SUBMITTED = _statement(NEW_REQUEST)

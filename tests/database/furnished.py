@@ -93,6 +93,10 @@ THE_REST = (
     WHERE tenant_id IS NOT NULL
     """,
     """
+    INSERT INTO unreported (event_id, tenant_id, request_id, at)
+    SELECT id, tenant_id, request_id, at FROM events WHERE tenant_id = :tenant AND request_id IS NOT NULL LIMIT 1
+    """,
+    """
     INSERT INTO deliveries (id, notice_id, endpoint_id, event_type, at, took_ms, status, answer)
     SELECT uuidv7(), n.id, n.endpoint_id, 'request.pending', now(), 7, 204, 'thanks' FROM notices n
     WHERE n.tenant_id = :tenant

@@ -12,7 +12,6 @@ from lockbox.notices.audience import (
     REPORT,
     Hearer,
     Nudge,
-    due_at,
     hearers,
     matters_until,
     nudged,
@@ -159,7 +158,5 @@ def test_a_window_that_closes_is_reported_to_the_customers_admins_auditors_and_v
         assert told == ({"admins", "auditors", "voters"} if closes else set())
 
 
-def test_a_report_waits_a_minute_for_what_was_done_last_and_nothing_else_waits() -> None:
-    assert due_at(REPORT, NOON) == NOON + timedelta(minutes=1)
-    assert {due_at(template, NOON) for template in [*State, *PROMPTS, RECEIPT]} == {NOON}
+def test_a_report_matters_for_a_day() -> None:
     assert matters_until(REPORT, NOON, NOON) == NOON + timedelta(days=1)
