@@ -25,7 +25,6 @@ from tests.database.scenes import (
     state_of,
     write,
 )
-from tests.ruling import lay_down
 
 BULK = 4500
 OVERDUE = 4
@@ -114,7 +113,6 @@ def test_after_the_leases_of_the_clock_were_deleted_their_requests_are_seen_to_w
 def test_after_the_leases_of_the_notices_were_deleted_they_are_handed_over_when_overdue(
     world: World, worker: Database, superuser: Engine, redis: "Redis"
 ) -> None:
-    lay_down(world, report_on_close=False)
     _some_of_each(world)
     list(reconcile(worker, None))
     claimed = worker.schedule.claim(NOTICES).ids
@@ -129,7 +127,6 @@ def test_after_the_leases_of_the_notices_were_deleted_they_are_handed_over_when_
 
 
 def test_what_is_out_on_lease_is_left_to_who_has_it(world: World, worker: Database) -> None:
-    lay_down(world, report_on_close=False)
     _some_of_each(world)
     list(reconcile(worker, None))
     worker.schedule.claim(NOTICES)
