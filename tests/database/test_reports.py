@@ -78,8 +78,8 @@ def test_a_window_that_closes_is_reported_a_minute_later(
 
     world.act(who, action, request_id)
 
-    ((waiting, is_then),) = read(world.house, UNREPORTED)
-    assert (waiting, is_then) == (request_id, True)
+    (waiting,) = read(world.house, UNREPORTED)
+    assert (waiting.request_id, waiting.is_then) == (request_id, True)
     come(sender, later, 59)
     assert promised(world, request_id) == set()
     come(sender, later, 2)
