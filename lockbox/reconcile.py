@@ -9,9 +9,9 @@ from sqlalchemy import text
 
 from lockbox.audit import refused
 from lockbox.database import Database
-from lockbox.notices import delivery
+from lockbox.notices import delivery, reporting
 from lockbox.notices.outbox import KIND
-from lockbox.requests import clock
+from lockbox.requests import clock, policies
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, State
 from lockbox.schedule import CLOCK, INDEXES, NOTICES, Away, Index, Promise
 from lockbox.tenancy import consents
@@ -79,6 +79,7 @@ def reconcile(
             return
         yield from act_on_overdue(database, send, grace=GRACE)
         yield from consents.tell_of_ends(database)
+        yield from reporting.promise_due(database, policies.wordings)
         try:
             for index in INDEXES:
                 if database.schedule.is_whole(index):

@@ -35,6 +35,7 @@ POLICY = Policy(
     access_ceiling=ACCESS_SECONDS,
     approval_reminders=(),
     review_reminders=(),
+    report_on_close=False,
     rules=(GUARDED,),
 )
 ANSWER_SECONDS = 10

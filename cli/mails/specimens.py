@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from cli.mails.windows import windows
 from lockbox.notices import letters, memos
-from lockbox.notices.audience import COPIED, RECEIPT
-from lockbox.notices.letters import SUBJECTS, Earlier, Letter, Wording
+from lockbox.notices.audience import COPIED, RECEIPT, REPORT
+from lockbox.notices.letters import Earlier, Letter, Wording
 from lockbox.notices.memos import (
     ADDRESS_CODE,
     CHECKPOINT,
@@ -22,6 +23,7 @@ from lockbox.notices.memos import (
 )
 from lockbox.notices.reach import in_vain
 from lockbox.notices.senders.protocol import Mail
+from lockbox.notices.subjects import SUBJECTS
 from lockbox.people.roles import Mode
 
 PUBLIC_URL = "https://lockbox.vendor.example"
@@ -143,7 +145,7 @@ def specimens() -> Iterator[Specimen]:
 
 
 def _letters(hand: Hand) -> Iterator[tuple[str, Letter]]:
-    for template in SUBJECTS.keys() - {RECEIPT, COPIED, "unreached"}:
+    for template in SUBJECTS.keys() - {RECEIPT, REPORT, COPIED, "unreached"}:
         yield template, _letter(hand, template=template, to_state=template)
     yield COPIED, _letter(hand, template=COPIED, to_state="pending", **COPY)
     for copy in ("active", "denied", "expired"):
@@ -154,6 +156,9 @@ def _letters(hand: Hand) -> Iterator[tuple[str, Letter]]:
         yield f"nobody-told-{name}", replace(untold, comment=None)
     yield "reviewing-observe", _letter(hand, template="reviewing", to_state="reviewing", mode=Mode.OBSERVE)
     yield "pending-first", _letter(hand, template="pending", to_state="pending", earlier=())
+    for name, closed in windows(hand.requester, hand.actor, hand.words, hand.resources):
+        now = AT + MINUTE * (90 if name == "report-erased" else 1)
+        yield name, _letter(hand, template=REPORT, to_state="expired", now=now, comment=None, closed=closed)
     for name, facts in _receipts().items():
         receipt: dict[str, Any] = {"template": RECEIPT, "actor_id": ANN, "address": "2001:db8::7", **facts}
         yield f"receipt-{name}", _letter(hand, user_agent=hand.user_agent, **receipt)

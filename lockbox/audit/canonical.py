@@ -5,14 +5,20 @@ import json
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from uuid import UUID
 
 LARGEST_INTEGER = 2**53 - 1
 SALT_BYTES = 16
+INSTANTS_KEPT = 1024
+
+ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False).encode
+AS_THEY_ARE = frozenset({str, bool, type(None)})
 
 Value = str | int | bool | UUID | datetime | list[str] | Mapping[str, str] | None
 
 
+@lru_cache(INSTANTS_KEPT)
 def instant(moment: datetime) -> str:
     """Return the moment in UTC with six digits of a second, always the same form."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -29,14 +35,16 @@ def canonical(fields: Mapping[str, Value]) -> bytes:
         ValueError: a number is out of range, or a name is not ASCII.
         TypeError: a value is of another type.
     """
-    plain = {name: _plain(value) for name, value in fields.items()}
-    if not all(name.isascii() for name in plain):
+    plain = {name: value if type(value) in AS_THEY_ARE else _plain(value) for name, value in fields.items()}
+    if not "".join(plain).isascii():
         raise ValueError("names in an event are ASCII")
-    return json.dumps(plain, ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False).encode()
+    return ENCODE(plain).encode()
 
 
 def _plain(value: Value) -> object:
-    if value is None or isinstance(value, str | bool):
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, str):
         return value
     if isinstance(value, int):
         if abs(value) > LARGEST_INTEGER:
@@ -44,8 +52,6 @@ def _plain(value: Value) -> object:
         return value
     if isinstance(value, datetime):
         return instant(value)
-    if isinstance(value, UUID):
-        return str(value)
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, list):

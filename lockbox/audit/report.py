@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -12,10 +12,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from lockbox.audit.recorded import Recorded
 
 ACTIVITY = "activity"
+LATE = timedelta(hours=1)
+"""For how long after a window's end it may still be reported what was done inside."""
 OPEN = "active"
 ERASED = "erased"
 PRINCIPAL = "principal_"
-NO_CLOCK = "the clock"
+NOBODY = {"clock": "the clock", "owner": "whoever runs the lockbox"}
 ENDS = {
     "denied": "denied",
     "cancelled": "withdrawn by the vendor",
@@ -144,10 +146,10 @@ def report(tenant: str, moves: Iterable[Recorded], used: Sequence[Recorded], *, 
         reason_code=said["reason_code"],
         case_ref=first.value("case_ref"),
         justification=first.value("justification"),
-        steps=tuple(map(_step, steps)),
+        steps=tuple(map(step, steps)),
         opened_at=opened,
         closed_at=ended,
-        uses=tuple(map(_use, used)),
+        uses=tuple(map(use, used)),
         more=more,
     )
 
@@ -162,13 +164,14 @@ def moment(at: datetime | None) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S}Z" if at else "-"
 
 
-def _step(event: Recorded) -> Step:
+def step(event: Recorded) -> Step:
+    """Return a move as a report shows it."""
     others = [value for name, (_, value) in sorted(event.details.items()) if name.startswith(PRINCIPAL)]
     return Step(
         at=event.at,
         action=event.action,
         to_state=event.to_state,
-        who=(event.value("name") or ERASED) if event.actor_id else NO_CLOCK,
+        who=(event.value("name") or ERASED) if event.actor_id else NOBODY[event.actor_role],
         role=event.actor_role,
         stands_for=tuple(others),
         comment=event.value("comment"),
@@ -176,7 +179,8 @@ def _step(event: Recorded) -> Step:
     )
 
 
-def _use(event: Recorded) -> Use:
+def use(event: Recorded) -> Use:
+    """Return something that was done inside as a report shows it."""
     said: dict[str, Any] = event.said
     return Use(
         first_at=datetime.fromisoformat(said["first_at"]),

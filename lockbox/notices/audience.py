@@ -44,6 +44,10 @@ NUDGE_TEMPLATES = {
 DECISIONS = frozenset({"endorse", "approve", "deny"})
 RECEIPT = "receipt"
 COPIED = "copied"
+OPEN = "active"
+REPORT = "report"
+REPORTED_AFTER = timedelta(seconds=60)
+"""How long a report waits after the end: systems report in batches what was done inside, some after the window."""
 
 
 class Hearer(StrEnum):
@@ -125,6 +129,11 @@ def receipted(action: str, role: str) -> frozenset[Hearer]:
     if action not in DECISIONS:
         return frozenset()
     return frozenset({Hearer.DECIDER, Hearer.ADMINS}) if role in CUSTOMERS else frozenset({Hearer.DECIDER})
+
+
+def is_reported(from_state: str | None, to_state: str) -> bool:
+    """Return whether a move closes a window, on which the customer may get a report: what never was open has none."""
+    return from_state == OPEN and to_state != OPEN
 
 
 def knows_of(side: Side, to_state: str | None, template: str | None) -> bool:

@@ -16,7 +16,7 @@ from sqlmodel import Session
 from lockbox.database import Database
 from lockbox.notices import calls, claiming, correspondence, endpoints, letters, memos, outcomes, reading
 from lockbox.notices.attempts import Attempt
-from lockbox.notices.audience import PROMPTS, REMINDERS
+from lockbox.notices.audience import PROMPTS, REMINDERS, REPORT
 from lockbox.notices.calls import Target
 from lockbox.notices.claiming import Claim, Place, Returned
 from lockbox.notices.lane import Said
@@ -134,8 +134,8 @@ class _Errand:
 
     def without_sending(self) -> Ended | None:
         """Return how it ended, where nothing is to be sent, and give its place back."""
-        row, place = self.item[0], self.claim.place
-        if row.recipient_disabled or row.endpoint_disabled or _is_moot(row):
+        (row, letter), place = self.item, self.claim.place
+        if row.recipient_disabled or row.endpoint_disabled or _is_moot(row, letter):
             ended = Try(row.id, Outcome.MOOT, self.at)
         elif place is None:
             ended = Try(row.id, Outcome.DEAD, self.at, TOO_LATE if self.at >= row.until_at else NO_ROOM)
@@ -201,9 +201,11 @@ class _Errand:
         return self.at + timedelta(seconds=time.monotonic() - self.began)
 
 
-def _is_moot(row: Row[Any]) -> bool:
-    if row.request_id is None:
+def _is_moot(row: Row[Any], letter: Letter | None) -> bool:
+    if letter is None:
         return bool(row.is_settled)
+    if row.template == REPORT:
+        return not (letter.wording.report and letter.closed)
     if row.template in REMINDERS and row.has_decided:
         return True
     return row.template in PROMPTS and row.state != PROMPTS[row.template]

@@ -1,4 +1,4 @@
-"""Who there is to be told at some tenants: approvers, admins, deputies, managers, endpoints, watchers, mailboxes."""
+"""Who there is to be told at some tenants: approvers, admins, auditors, deputies, managers, endpoints, watchers."""
 
 from collections import defaultdict
 from collections.abc import Set as AbstractSet
@@ -15,7 +15,7 @@ from lockbox.people.roles import Role
 LOOK_UP = text("""
 SELECT m.role AS role, m.tenant_id, p.id, NULL::text[] AS more, p.wants_prompts
 FROM memberships m JOIN people p ON p.id = m.person_id
-WHERE p.disabled_at IS NULL AND m.tenant_id = ANY(:tenants) AND m.role IN ('approver', 'tenant_admin')
+WHERE p.disabled_at IS NULL AND m.tenant_id = ANY(:tenants) AND m.role IN ('approver', 'tenant_admin', 'auditor')
 UNION ALL
 SELECT m.role, NULL, p.id, ARRAY[m.review_tier::text], p.wants_prompts
 FROM memberships m JOIN people p ON p.id = m.person_id
@@ -83,6 +83,7 @@ class Directory:
     managers: dict[UUID, int] = field(default_factory=dict)
     approvers: dict[UUID, set[UUID]] = field(default_factory=lambda: defaultdict(set))
     admins: dict[UUID, set[UUID]] = field(default_factory=lambda: defaultdict(set))
+    auditors: dict[UUID, set[UUID]] = field(default_factory=lambda: defaultdict(set))
     deputies: dict[UUID, dict[UUID, frozenset[UUID]]] = field(default_factory=lambda: defaultdict(dict))
     quiet: set[UUID] = field(default_factory=set)
     receivers: dict[UUID | None, list[Receiver]] = field(default_factory=lambda: defaultdict(list))
@@ -137,5 +138,7 @@ def _seat(found: Directory, row: Row[Any]) -> None:
         found.managers[row.id] = int(row.more[0])
     elif row.role == Role.APPROVER:
         found.approvers[row.tenant_id].add(row.id)
+    elif row.role == Role.AUDITOR:
+        found.auditors[row.tenant_id].add(row.id)
     else:
         found.admins[row.tenant_id].add(row.id)

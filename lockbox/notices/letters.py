@@ -8,7 +8,9 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from lockbox.notices.audience import COPIED, RECEIPT
+from lockbox.audit.closed import Closed
+from lockbox.notices import reports
+from lockbox.notices.audience import RECEIPT, REPORT
 from lockbox.notices.phrases import (
     LONGEST_SUBJECT,
     TEMPLATES,
@@ -19,6 +21,7 @@ from lockbox.notices.phrases import (
     sender_domain,
 )
 from lockbox.notices.senders.protocol import Mail
+from lockbox.notices.subjects import NOBODY_TOLD, SUBJECTS
 from lockbox.people.roles import Mode
 from lockbox.people.zones import clock_time
 
@@ -26,24 +29,6 @@ LONG = 600
 LONGEST_AGENT = 256
 LONGEST_RESOURCE = 256
 
-SUBJECTS = {
-    "reviewing": "Review needed: {requester} asks for {service} at {tenant}",
-    "pending": "Your answer is needed: access to {service} asked by {requester}",
-    COPIED: "Copy: access to {service} at {tenant} asked by {requester}",
-    "active": "Access to {service} at {tenant} is open",
-    "denied": "Denied: access to {service} at {tenant}",
-    "cancelled": "Withdrawn by vendor: access to {service} at {tenant}",
-    "timed_out": "No answer in time: access to {service} at {tenant}",
-    "completed": "Given back: access to {service} at {tenant}",
-    "revoked": "Closed early: access to {service} at {tenant}",
-    "expired": "Time over: access to {service} at {tenant}",
-    "review_reminder": "Reminder, {left} left: {requester} asks for {service} at {tenant}",
-    "answer_reminder": "Reminder, {left} left: access to {service} asked by {requester}",
-    "closing": "Closes in {left}: access to {service} at {tenant}",
-    "unreached": "No approver could be reached, {left} left: access to {service} asked by {requester}",
-    RECEIPT: "Receipt: {actor} {decided} access to {service} at {tenant}",
-}
-NOBODY_TOLD = "Nobody could be told: access to {service} at {tenant}"
 DECIDED = {"endorse": "endorsed", "approve": "approved", "deny": "denied"}
 OUTCOMES = {
     "pending": "Nobody is in yet: it waits for the customer's answer, or for more of it.",
@@ -69,15 +54,19 @@ ENDED = {
     "expired": "time over",
 }
 FILES = {"review_reminder": "reminder", "answer_reminder": "reminder"}
-FILES |= {name: name for name in ("closing", "unreached", RECEIPT)}
+FILES |= {name: name for name in ("closing", "unreached", RECEIPT, REPORT)}
 
 
 @dataclass(frozen=True)
 class Wording:
-    """What a mail about a request may hold: a link to its page, and the words in which the access is justified."""
+    """What a mail about a request may hold: a link to its page, and the words in which the access is justified.
+
+    `report` is whether there is to be one on its window at all.
+    """
 
     link: bool = True
     justification: bool = True
+    report: bool = True
 
 
 @dataclass(frozen=True)
@@ -99,6 +88,7 @@ class Letter:
     `action`, `to_state` and `actor_id` are the event's; `address` and `user_agent` are from where it was done, None
     where the recipient is not of the same side. `time_zone` is the recipient's. `is_copy` is whether the recipient is
     copied, decides nothing and cannot sign in. `in_vain` says how many were asked where none of them could be told.
+    `closed` is what a report is about.
     """
 
     notice_id: UUID
@@ -136,6 +126,7 @@ class Letter:
     user_agent: str | None = None
     earlier: Sequence[Earlier] = ()
     in_vain: str = ""
+    closed: Closed | None = None
 
     @property
     def nobody_told(self) -> bool:
@@ -171,24 +162,23 @@ def mail(letter: Letter, *, public_url: str, services: Mapping[str, str], sender
         "sender_domain": sender_domain(sender),
         "message_domain": domain,
     }
-    subject = (NOBODY_TOLD if letter.nobody_told else SUBJECTS[letter.template]).format(
-        requester=said["requester"],
-        service=said["service"],
-        tenant=said["tenant"],
-        left=said["left"],
-        actor=said["actor"] or "Somebody",
-        decided=said["decided"],
-    )
     file = FILES.get(letter.template, "notice")
     return Mail(
         message_id=f"<{letter.notice_id}@{domain}>",
         thread_id=f"<{letter.request_id}@{domain}>",
         to_name=one_line(letter.recipient_name),
         to_address=letter.recipient_address,
-        subject=subject[:LONGEST_SUBJECT],
+        subject=_subject(letter, said),
         text=TEMPLATES.get_template(f"{file}.txt").render(said),
         html=TEMPLATES.get_template(f"{file}.html").render(said),
     )
+
+
+def _subject(letter: Letter, said: Mapping[str, Any]) -> str:
+    words = {name: said[name] for name in ("requester", "service", "tenant", "left", "decided")}
+    found = reports.found(letter.closed) if letter.closed else ""
+    subject = NOBODY_TOLD if letter.nobody_told else SUBJECTS[letter.template]
+    return subject.format(**words, actor=said["actor"] or "Somebody", found=found)[:LONGEST_SUBJECT]
 
 
 def _said(letter: Letter, services: Mapping[str, str]) -> dict[str, Any]:
@@ -218,6 +208,7 @@ def _said(letter: Letter, services: Mapping[str, str]) -> dict[str, Any]:
         "address": one_line(letter.address) if letter.address else "not known",
         "user_agent": one_line(letter.user_agent, LONGEST_AGENT) if letter.user_agent else "not known",
         "knows_origin": bool(letter.address or letter.user_agent),
+        **(reports.said(letter.closed, letter.to_state, letter.now, time) if letter.closed else {}),
     }
 
 

@@ -124,3 +124,12 @@ class Endpoint(SQLModel, table=True):
     why_disabled: str | None = Field(default=None, max_length=24)
     removed_at: datetime | None = Field(default=None, sa_type=Instant)
     called_by_hand: list[datetime] = Field(default_factory=list, sa_type=Instants)
+
+
+class ReportDue(SQLModel, table=True):
+    """A window that has closed, by the event that closed it, on which nobody was promised a report as yet."""
+
+    __tablename__ = "reports_due"
+
+    event_id: UUID = Field(primary_key=True)
+    due_at: datetime = Field(sa_type=Instant, index=True)

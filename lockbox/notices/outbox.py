@@ -1,68 +1,61 @@
 """Promising notices: who is told of a move and where, and the SQL that writes any number of notices at once."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
-from sqlalchemy import text
 from sqlmodel import Session
 
 from lockbox import database
-from lockbox.arrays import array
-from lockbox.ids import new_id
+from lockbox.arrays import array, listed
+from lockbox.ids import new_id_text
+from lockbox.notices import heard
 from lockbox.notices.audience import (
     COPIED,
     NUDGE_TEMPLATES,
+    PROMPTS,
     RECEIPT,
+    REPORTED_AFTER,
     Hearer,
     Nudge,
     hearers,
+    is_reported,
     matters_until,
     nudged,
     receipted,
 )
 from lockbox.notices.directory import Directory, Receiver
+from lockbox.notices.heard import NOBODY
 from lockbox.people.roles import Mode
 from lockbox.schedule import NOTICES, Promise
 
 KIND = NOTICES.kinds[0]
 
-# A look-up by index for each request: joined the other way, a batch would read whole tables. Whose time as a deputy
-# began while a request waited has a mail that lists it.
-HEARD = text("""
-SELECT r.id AS request_id, h.person_id
-FROM unnest(CAST(:ids AS uuid[])) AS i (id) JOIN requests r ON r.id = i.id
-CROSS JOIN LATERAL (
-    SELECT n.person_id FROM notices n
-    WHERE n.request_id = r.id AND n.template IN ('pending', 'answer_reminder', 'active')
-        AND n.person_id IS NOT NULL
-    UNION
-    SELECT d.person_id FROM decisions d WHERE d.request_id = r.id AND d.verdict <> 'endorse'
-    UNION
-    SELECT g.deputy_id FROM delegations g WHERE g.tenant_id = r.tenant_id
-        AND greatest(g.starts_at, g.created_at) BETWEEN r.asked_at AND coalesce(r.opened_at, clock_timestamp())
-        AND (g.ended_at IS NULL OR g.ended_at > g.starts_at)
-) h
-WHERE EXISTS (SELECT FROM memberships m WHERE m.person_id = h.person_id AND m.tenant_id = r.tenant_id)
-""")
-
-PROMISE = """
+# Of a thousand moves many are told to the same people: each audience is written once, each notice as two numbers.
+ADDRESSED = """
 new_notices AS (
     INSERT INTO notices (id, tenant_id, request_id, event_id, person_id, address_id, watcher_id, endpoint_id, channel,
         template, run_at, until_at, attempts)
-    SELECT n.id, m.tenant_id, m.request_id, m.event_id, n.person_id, n.address_id, n.watcher_id, n.endpoint_id,
-        CASE WHEN n.endpoint_id IS NULL THEN 'mail' ELSE 'webhook' END, n.template, m.at, n.until_at, 0
-    FROM unnest(CAST(:n_id AS uuid[]), CAST(:n_event_id AS uuid[]), CAST(:n_person_id AS uuid[]),
-        CAST(:n_address_id AS uuid[]), CAST(:n_watcher_id AS uuid[]), CAST(:n_endpoint_id AS uuid[]),
-        CAST(:n_template AS text[]), CAST(:n_until_at AS timestamptz[]))
-        AS n (id, event_id, person_id, address_id, watcher_id, endpoint_id, template, until_at)
-    JOIN unnest(CAST(:m_event_id AS uuid[]), CAST(:m_tenant_id AS uuid[]), CAST(:m_request_id AS uuid[]),
-        CAST(:m_at AS timestamptz[])) AS m (event_id, tenant_id, request_id, at) USING (event_id)
+    SELECT n.id, c.tenant_id, c.request_id, c.event_id, t.person_id, t.address_id, t.watcher_id, t.endpoint_id,
+        CASE WHEN t.endpoint_id IS NULL THEN 'mail' ELSE 'webhook' END, t.template, t.run_at, t.until_at, 0
+    FROM unnest(CAST(:n_id AS uuid[]), CAST(:n_cause AS integer[]), CAST(:n_told AS integer[])) AS n (id, cause, told)
+    JOIN unnest(CAST(:c_event_id AS uuid[]), CAST(:c_tenant_id AS uuid[]), CAST(:c_request_id AS uuid[]))
+        WITH ORDINALITY AS c (event_id, tenant_id, request_id, number) ON c.number = n.cause
+    JOIN unnest(CAST(:t_person_id AS uuid[]), CAST(:t_address_id AS uuid[]), CAST(:t_watcher_id AS uuid[]),
+        CAST(:t_endpoint_id AS uuid[]), CAST(:t_template AS text[]), CAST(:t_run_at AS timestamptz[]),
+        CAST(:t_until_at AS timestamptz[]))
+        WITH ORDINALITY AS t (person_id, address_id, watcher_id, endpoint_id, template, run_at, until_at, number)
+        ON t.number = n.told
 )"""
+# Who gets the report on a window is asked when it is due: a row now, and not one for each of them.
+REPORT_DUE = """
+new_reports AS (
+    INSERT INTO reports_due (event_id, due_at)
+    SELECT * FROM unnest(CAST(:r_event_id AS uuid[]), CAST(:r_due_at AS timestamptz[]))
+)"""
+PROMISE = f"{ADDRESSED},{REPORT_DUE}"
 
 
 @dataclass(frozen=True)
@@ -114,49 +107,119 @@ class News:
         return hearers(self.from_state, self.to_state, self.mode, customer_knows=self.customer_knows)
 
 
+@dataclass(frozen=True)
+class Due:
+    """Somebody who is told, when, and until when it matters."""
+
+    told: Told
+    run_at: datetime
+    until_at: datetime
+
+
+class Cause(Protocol):
+    """What notices tell of."""
+
+    @property
+    def event_id(self) -> UUID:
+        """The event."""
+
+    @property
+    def tenant_id(self) -> UUID:
+        """The tenant whose event it is."""
+
+    @property
+    def request_id(self) -> UUID:
+        """The request that it is about."""
+
+
 def promise(session: Session, known: Directory, news: Iterable[News]) -> dict[str, Any]:
     """Return the parameters of PROMISE, and note on the session what to arm after the commit."""
     moves = tuple(news)
-    heard = _heard(session, [move.request_id for move in moves if Hearer.HEARD in move.hearers])
-    told = [(new_id(), move, one) for move in moves for one in _told(known, move, heard[move.request_id])]
-    database.promise(session, NOTICES, [Promise(str(notice), KIND, move.at) for notice, move, _ in told])
-    return {
-        "n_id": array(notice for notice, _, _ in told),
-        "n_event_id": array(move.event_id for _, move, _ in told),
-        "n_person_id": array(one.person_id for _, _, one in told),
-        "n_address_id": array(one.address_id for _, _, one in told),
-        "n_watcher_id": array(one.watcher_id for _, _, one in told),
-        "n_endpoint_id": array(one.endpoint_id for _, _, one in told),
-        "n_template": array(one.template for _, _, one in told),
-        "n_until_at": array(matters_until(one.template, move.at, move.deadline_at) for _, move, one in told),
-        "m_event_id": array(move.event_id for move in moves),
-        "m_tenant_id": array(move.tenant_id for move in moves),
-        "m_request_id": array(move.request_id for move in moves),
-        "m_at": array(move.at for move in moves),
+    found = heard.look_up(session, [move.request_id for move in moves if Hearer.HEARD in move.hearers])
+    audiences = Audiences(known)
+    told = [audiences.of(move, found[move.request_id]) for move in moves]
+    closed = [move for move in moves if is_reported(move.from_state, move.to_state)]
+    return addressed(session, moves, told, audiences.due) | {
+        "r_event_id": array(move.event_id for move in closed),
+        "r_due_at": array(move.at + REPORTED_AFTER for move in closed),
     }
+
+
+def addressed(
+    session: Session, causes: Sequence[Cause], told: Sequence[Sequence[int]], due: Sequence[Due]
+) -> dict[str, Any]:
+    """Return the parameters of ADDRESSED, and note on the session what to arm after the commit.
+
+    Args:
+        session: the open transaction.
+        causes: what is told of.
+        told: for each of these who is told, as numbers in `due` that count from one.
+        due: everybody who is told of any of them.
+    """
+    pairs = [(number, one) for number, audience in enumerate(told, 1) for one in audience]
+    ids = [new_id_text() for _ in pairs]
+    promises = [Promise(id_, KIND, due[one - 1].run_at) for id_, (_, one) in zip(ids, pairs, strict=True)]
+    database.promise(session, NOTICES, promises)
+    return {
+        "n_id": listed(ids),
+        "n_cause": array(number for number, _ in pairs),
+        "n_told": array(one for _, one in pairs),
+        "c_event_id": array(cause.event_id for cause in causes),
+        "c_tenant_id": array(cause.tenant_id for cause in causes),
+        "c_request_id": array(cause.request_id for cause in causes),
+        "t_person_id": array(one.told.person_id for one in due),
+        "t_address_id": array(one.told.address_id for one in due),
+        "t_watcher_id": array(one.told.watcher_id for one in due),
+        "t_endpoint_id": array(one.told.endpoint_id for one in due),
+        "t_template": array(one.told.template for one in due),
+        "t_run_at": array(one.run_at for one in due),
+        "t_until_at": array(one.until_at for one in due),
+    }
+
+
+class Audiences:
+    """Who is told of moves, worked out once for moves that are alike in all that it depends on.
+
+    `due` are all who are told of any of them; an audience is the numbers of some of them, counted from one.
+    """
+
+    def __init__(self, known: Directory) -> None:
+        self.due: list[Due] = []
+        self._known = known
+        self._found: dict[object, range] = {}
+
+    def of(self, move: News, found: frozenset[UUID]) -> range:
+        """Return the numbers of those who are told of a move."""
+        alike = (_likeness(move), found)
+        numbers = self._found.get(alike)
+        if numbers is None:
+            first = len(self.due) + 1
+            for one in _told(self._known, move, found):
+                until = matters_until(one.template, move.at, move.deadline_at)
+                self.due.append(Due(one, move.at, until))
+            numbers = self._found[alike] = range(first, len(self.due) + 1)
+        return numbers
+
+
+def _likeness(move: News) -> tuple[object, ...]:
+    """Return all of a move that its audience and the times of its notices depend on."""
+    who = move.tenant_id, move.requester_id, move.actor_id, move.actor_role, move.asked, move.customer_knows
+    what = move.action, move.mode, move.service, move.from_state, move.to_state, move.nudge, move.at
+    return (*who, *what, move.deadline_at if move.template in PROMPTS else None)
 
 
 def foreseen(known: Directory, item: News) -> list[Told]:
     """Return who would be told of a move that nobody has made, and where."""
-    return list(_told(known, item, frozenset()))
+    return list(_told(known, item, NOBODY))
 
 
-def _heard(session: Session, request_ids: Sequence[UUID]) -> Mapping[UUID, AbstractSet[UUID]]:
-    """Return for each request who was asked, told that it is open, or answered unasked, and is still a member."""
-    found = defaultdict[UUID, set[UUID]](set)
-    if request_ids:
-        for row in session.connection().execute(HEARD, {"ids": list(request_ids)}):
-            found[row.request_id].add(row.person_id)
-    return found
-
-
-def _told(known: Directory, item: News, heard: AbstractSet[UUID]) -> Iterator[Told]:
+def _told(known: Directory, item: News, found: frozenset[UUID]) -> Iterator[Told]:
     """Yield everybody who is told of a move, once at each address: a receipt says all that the outcome would."""
     receipts = _receipted(known, item)
     for person in sorted(receipts):
-        yield from _at_each(known, person, RECEIPT)
-    for person in sorted(_people(known, item, heard) - receipts):
-        yield from _at_each(known, person, item.template)
+        yield from at_each(known, person, RECEIPT)
+    for person in sorted(_people(known, item, found) - receipts):
+        yield from at_each(known, person, item.template)
     event_type = f"request.{item.to_state}"
     receivers = [receiver for receiver in _receivers(known, item) if receiver.wants(event_type)]
     yield from (Told(item.template, endpoint_id=receiver.id) for receiver in receivers)
@@ -166,7 +229,7 @@ def _told(known: Directory, item: News, heard: AbstractSet[UUID]) -> Iterator[To
         yield from (Told(copy, watcher_id=watcher.id) for watcher in watchers)
 
 
-def _at_each(known: Directory, person: UUID, template: str) -> Iterator[Told]:
+def at_each(known: Directory, person: UUID, template: str) -> Iterator[Told]:
     """Yield a person at the address to sign in with, and at those others at which they want this to arrive."""
     yield Told(template, person)
     for box in known.mailboxes.get(person, ()):
@@ -182,7 +245,7 @@ def _receipted(known: Directory, item: News) -> set[UUID]:
     return people
 
 
-def _people(known: Directory, item: News, heard: AbstractSet[UUID]) -> set[UUID]:
+def _people(known: Directory, item: News, found: frozenset[UUID]) -> set[UUID]:
     told = item.hearers
     people: set[UUID] = set()
     if Hearer.MANAGERS in told:
@@ -190,7 +253,7 @@ def _people(known: Directory, item: News, heard: AbstractSet[UUID]) -> set[UUID]
     if Hearer.ASKED in told:
         people |= item.asked
     if Hearer.HEARD in told:
-        people |= heard
+        people |= found
     if Hearer.APPROVERS in told:
         people |= known.able(item.tenant_id) - known.quiet
     if Hearer.ADMINS in told:

@@ -10,8 +10,10 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlmodel import Session
 
+from lockbox.audit import closed
+from lockbox.audit.closed import Closed
 from lockbox.notices import correspondence, earlier, reach
-from lockbox.notices.audience import PROMPTS
+from lockbox.notices.audience import PROMPTS, REPORT
 from lockbox.notices.letters import Earlier, Letter, Wording
 from lockbox.notices.models import Channel
 from lockbox.people.roles import Mode
@@ -53,12 +55,17 @@ def read(session: Session, claimed: Sequence[UUID], at: datetime, wordings: Word
     worded = wordings(session, [row.request_id for row in rows])
     prompts = [row.id for row in rows if row.template in PROMPTS and row.channel == Channel.MAIL]
     before = earlier.read(session, prompts)
-    yield from ((row, _letter(row, at, worded[row.request_id], before.get(row.id, ()))) for row in rows)
+    windows = closed.read(session, list({row.request_id for row in rows if row.template == REPORT}))
+    for row in rows:
+        window = windows.get(row.request_id) if row.template == REPORT else None
+        yield row, _letter(row, at, worded[row.request_id], before.get(row.id, ()), window)
     if len(rows) < len(claimed):
         yield from ((row, None) for row in correspondence.read(session, claimed))
 
 
-def _letter(row: Row[Any], at: datetime, wording: Wording, before: Sequence[Earlier]) -> Letter:
+def _letter(
+    row: Row[Any], at: datetime, wording: Wording, before: Sequence[Earlier], window: Closed | None
+) -> Letter:
     return Letter(
         notice_id=row.id,
         template=row.template,
@@ -95,6 +102,7 @@ def _letter(row: Row[Any], at: datetime, wording: Wording, before: Sequence[Earl
         user_agent=row.user_agent,
         earlier=before,
         in_vain=_in_vain(row),
+        closed=window,
     )
 
 

@@ -13,6 +13,7 @@ from sqlmodel import Session
 
 from lockbox.audit.canonical import LARGEST_INTEGER
 from lockbox.audit.events import Happening
+from lockbox.audit.report import ACTIVITY, LATE
 from lockbox.database import now
 from lockbox.notices import announcing
 from lockbox.people import context
@@ -22,8 +23,6 @@ from lockbox.requests import register
 from lockbox.requests.lifecycle import Party
 from lockbox.requests.writing import Origin, actor_for
 
-ACTIVITY = "activity"
-LATE = timedelta(hours=1)
 CLOCKS_DIFFER = timedelta(seconds=5)
 MOST_SHOWN = 1000
 

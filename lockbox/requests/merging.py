@@ -18,7 +18,7 @@ LESS_IS_STRICTER = (
 )
 EITHER_SAYS = ("approval_reminders", "review_reminders")
 EARLIEST = ("widening", "review_widening")
-MORE_IS_STRICTER = ("vendor_review", "quorum", "require_case", "justification_least")
+MORE_IS_STRICTER = ("vendor_review", "quorum", "require_case", "justification_least", "report_on_close")
 
 
 def stricter(a: Terms, b: Terms) -> Terms:
@@ -27,7 +27,8 @@ def stricter(a: Terms, b: Terms) -> Terms:
     Stages add up, with the larger quorum of each group. Only reasons that both accept are left, perhaps none. A
     group is prompted as early as either side says; a side without tiers has no say in that. So is each tier of the
     vendor's managers. Who is waited for is
-    reminded whenever either side says, and a window's end is announced as early as either does.
+    reminded whenever either side says, and a window's end is announced as early as either does, and reported if
+    either says so.
     """
     return Terms.model_validate(
         {name: min(getattr(a, name), getattr(b, name)) for name in LESS_IS_STRICTER}
@@ -42,7 +43,8 @@ def stricter(a: Terms, b: Terms) -> Terms:
 def loosens(old: Terms, new: Terms) -> bool:
     """Whether anything is let through under the new terms that the old ones would have held back.
 
-    Tiers, widening, reminders and warnings play no part: they say who hears when, never who must agree.
+    Tiers, widening, reminders and warnings play no part: they say who hears when, never who must agree. To have
+    windows reported no longer is loosening: whoever is about to misuse one would like that.
     """
     quorums = {stage.group: stage.quorum for stage in new.stages}
     return (

@@ -100,7 +100,7 @@ def wordings(session: Session, request_ids: Sequence[UUID]) -> dict[UUID, Wordin
     found = {}
     for row in session.connection().execute(OF_REQUESTS, {"ids": list(request_ids)}):
         terms = _stricter(parsed(row.own), parsed(row.today), row)
-        found[row.id] = Wording(link=terms.mail_link, justification=terms.mail_justification)
+        found[row.id] = Wording(terms.mail_link, terms.mail_justification, terms.report_on_close)
     return found
 
 

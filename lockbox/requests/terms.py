@@ -115,6 +115,7 @@ class Terms(Value):
         review_reminders: the same for the vendor's managers, in percent of the review window.
         review_widening: when to prompt the managers of the second review tier, the third, and so on, the same way.
         closing_warning: how long before an open window closes to say so; 0 is never.
+        report_on_close: a report on each window is mailed to the customer a minute after it has closed.
         reasons: the reasons that may be given.
         require_case: a filing must name a support case.
         justification_least: the fewest characters of a justification.
@@ -136,6 +137,7 @@ class Terms(Value):
     review_reminders: Moments = (50, 83)
     review_widening: Widening = (50, 67, 75, 80)
     closing_warning: WarningTime = 600
+    report_on_close: bool = True
     reasons: Reasons = frozenset(Reason)
     require_case: bool = False
     justification_least: Characters = 1
@@ -160,6 +162,7 @@ class Overrides(Value):
     review_reminders: Annotated[Reminders, Field(min_length=1)] | None = None
     review_widening: Annotated[Widening, Field(min_length=1)] | None = None
     closing_warning: WarningTime | None = None
+    report_on_close: bool | None = None
     reasons: ChosenReasons | None = None
     require_case: bool | None = None
     justification_least: Characters | None = None

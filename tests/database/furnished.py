@@ -113,6 +113,10 @@ THE_REST = (
     INSERT INTO checkpoints (id, log_id, size, at, note) VALUES (uuidv7(), :tenant, 1, now(), 'note')
     """,
     """
+    INSERT INTO reports_due (event_id, due_at)
+    SELECT id, now() + interval '1 hour' FROM events WHERE tenant_id = :tenant ORDER BY id LIMIT 1
+    """,
+    """
     INSERT INTO audit_keys (key, purpose, first_used_at)
     VALUES ('lockbox.test+' || CAST(:tenant AS text), 'log', now())
     """,
@@ -143,8 +147,10 @@ Row = dict[str, Any]
 
 # Tables whose new rows are anybody's to write: to begin a sign-in there is nobody yet, and what is more to an event
 # cannot be held against the event while one statement writes both.
-# The key that signs approvals is listed by whoever opens the first window.
-FREE = frozenset({"sign_ins", "sign_in_counts", "terminals", "event_details", "unsealed", "audit_keys"})
+# The key that signs approvals is listed by whoever opens the first window, and a window that closes by who closes it.
+FREE = frozenset(
+    {"sign_ins", "sign_in_counts", "terminals", "event_details", "unsealed", "audit_keys", "reports_due"}
+)
 # Rows that everybody with a context may see: the vendor's own people and what they hear of.
 PUBLIC = {"people": "side = 'vendor'", "memberships": "tenant_id IS NULL", "endpoints": "tenant_id IS NULL"}
 PUBLIC["deliveries"] = "endpoint_id IN (SELECT id FROM endpoints WHERE tenant_id IS NULL)"

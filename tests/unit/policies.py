@@ -64,6 +64,7 @@ PLAIN: dict[str, st.SearchStrategy[Any]] = {
     "mail_suffices": st.booleans(),
     "sign_in_age": st.integers(60, DAY),
     "closing_warning": st.integers(0, DAY),
+    "report_on_close": st.booleans(),
 }
 PERCENTS = st.lists(st.integers(1, 99), max_size=MOST_TIERS - 1, unique=True).map(tuple)
 TIMED = dict.fromkeys(("widening", "approval_reminders", "review_reminders", "review_widening"), PERCENTS)

@@ -9,9 +9,11 @@ from lockbox.notices.audience import (
     NUDGE_TEMPLATES,
     PROMPTS,
     RECEIPT,
+    REPORT,
     Hearer,
     Nudge,
     hearers,
+    is_reported,
     matters_until,
     nudged,
     receipted,
@@ -141,3 +143,16 @@ def test_every_decision_has_a_receipt_and_nothing_else_has(action: Action, party
 
 def test_a_receipt_matters_for_a_day_whatever_the_deadline() -> None:
     assert matters_until(RECEIPT, NOON, NOON + timedelta(seconds=5)) == NOON + timedelta(days=1)
+
+
+@pytest.mark.parametrize(("before", "after"), list(itertools.product([None, *State], State)))
+def test_a_window_that_closes_is_reported_and_what_never_was_open_is_not(before: State | None, after: State) -> None:
+    closes = before is State.ACTIVE and after in {State.COMPLETED, State.REVOKED, State.EXPIRED}
+    possible = {(state, row.to) for (state, _), row in MOVES.items()}
+
+    if closes or (before, after) in possible:
+        assert is_reported(before, after) == closes
+
+
+def test_a_report_matters_for_a_day() -> None:
+    assert matters_until(REPORT, NOON, NOON) == NOON + timedelta(days=1)

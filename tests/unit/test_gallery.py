@@ -11,9 +11,9 @@ import pytest
 
 from cli.mails import gallery
 from cli.mails.specimens import HANDS, SENDER, Specimen, specimens
-from lockbox.notices.letters import SUBJECTS
 from lockbox.notices.memos import TITLES
 from lockbox.notices.senders.smtp import compose
+from lockbox.notices.subjects import SUBJECTS
 
 ALL = list(specimens())
 HAND_NAMES = [hand.name for hand in HANDS]

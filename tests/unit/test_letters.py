@@ -9,8 +9,9 @@ from uuid import UUID
 import pytest
 
 from lockbox.notices import phrases
-from lockbox.notices.audience import COPIED, RECEIPT, REMINDERS
-from lockbox.notices.letters import SUBJECTS, Earlier, Wording
+from lockbox.notices.audience import COPIED, RECEIPT, REMINDERS, REPORT
+from lockbox.notices.letters import Earlier, Wording
+from lockbox.notices.subjects import SUBJECTS
 from lockbox.people.roles import Mode
 from lockbox.requests.lifecycle import State
 from tests.unit.letter import ANN, AT, ERIN, NUMBER, PAGE, mail
@@ -52,7 +53,7 @@ def test_a_prompt_says_all_that_a_decision_needs(template: str, part: str) -> No
 def test_every_state_has_a_letter_with_a_text_part_and_a_subject(state: State) -> None:
     made = mail(template=state.value)
 
-    assert set(SUBJECTS) == {*State, *REMINDERS, "closing", "unreached", RECEIPT, COPIED}
+    assert set(SUBJECTS) == {*State, *REMINDERS, "closing", "unreached", RECEIPT, REPORT, COPIED}
     assert made.text.strip()
     assert made.html.lstrip().startswith("<!doctype html>")
     assert "Exchange Online" in made.subject

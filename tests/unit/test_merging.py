@@ -30,6 +30,7 @@ ORDER = [
     ("reasons", {OTHER}, set()),
     ("require_case", False, True),
     ("justification_least", 1, 2),
+    ("report_on_close", False, True),
     ("mail_link", True, False),
     ("mail_justification", True, False),
     ("mail_suffices", True, False),

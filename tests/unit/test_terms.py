@@ -36,6 +36,7 @@ def test_the_defaults_are_safe() -> None:
         "review_reminders": [50, 83],
         "review_widening": [50, 67, 75, 80],
         "closing_warning": 600,
+        "report_on_close": True,
         "reasons": ["legal_demand", "other", "support_case", "vendor_alert", "vendor_review"],
         "require_case": False,
         "justification_least": 1,

@@ -10,6 +10,12 @@ from tests.ruling import group, lay_down
 from tests.whole.conftest import Stage, mails, wait_until
 
 WINDOW = 10
+REPORTED = {"tara", "aude", "ann"}
+A_MINUTE_AGO = """
+    UPDATE reports_due SET due_at = now() WHERE event_id IN (SELECT id FROM events WHERE tenant_id = :tenant)
+    RETURNING due_at
+"""
+REPORTS = "SELECT FROM notices WHERE template = 'report' AND tenant_id = :tenant"
 
 
 def subjects(stage: Stage, world: World, who: str) -> list[str]:
@@ -49,11 +55,14 @@ def test_a_yes_ends_the_reminders_and_the_window_says_when_it_is_about_to_close(
     opened = world.act("ann", Action.APPROVE, request.id)
 
     stage.ends(request.id, "expired")
+    stage.rows(A_MINUTE_AGO, tenant=str(world.tenant.id))
+    wait_until(lambda: stage.rows(REPORTS, tenant=str(world.tenant.id)), "the reports are promised")
     wait_until(lambda: not stage.open_notices(world), "every notice is closed")
 
     assert opened.deadline_at > request.created_at
     for who in ("erin", "ann", "amir"):
         assert [word for word in subjects(stage, world, who) if word in {"Closes", "Reminder"}] == ["Closes"]
+    assert {who for who in world.people if "Report" in subjects(stage, world, who)} == REPORTED
     stage.events_are_whole()
 
 

@@ -1,0 +1,321 @@
+"""The report on a window: promised as it closes, made from the trail a minute later, and the customer's alone."""
+
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine
+
+from lockbox.database import Database, as_owner, now
+from lockbox.notices import reporting
+from lockbox.notices.senders.protocol import Mail
+from lockbox.people.roles import Mode, Role, Scope
+from lockbox.requests import activity, clock, policies
+from lockbox.requests.activity import Entry
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.rules import Policy
+from lockbox.tenancy import erasure
+from tests.builders import HERE, ShiftedClock, Urls, World, unbound
+from tests.database.postbag import Postbag
+from tests.database.scenes import MAILBOX, assert_indexes_are_true, read, set_back, write
+from tests.logs import sealed
+from tests.ruling import lay_down, stand_in
+
+WAITING = "SELECT id, person_id, run_at, request_id FROM notices WHERE template = 'report' AND closed_at IS NULL"
+CLOSED_AT = "SELECT closed_at FROM requests WHERE id = :id"
+EVIL = "<script>alert(1)</script>\u202eevil"
+NO_USE = "No use was reported while it was open."
+
+
+def promised(world: World, sender: Database, later: ShiftedClock, request_id: UUID, *, after: int = 61) -> set[str]:
+    """Return who is promised a report on that request so many seconds later; nobody twice."""
+    promise(sender, later, after)
+    names = {caller.person_id: name for name, caller in world.people.items()}
+    told = [names[row.person_id] for row in read(world.house, WAITING) if row.request_id == request_id]
+    assert len(told) == len(set(told))
+    return set(told)
+
+
+def promise(sender: Database, later: ShiftedClock, after: int) -> None:
+    """Let reports be promised that are due so many seconds later."""
+    later.shift += timedelta(seconds=after)
+    for _ in reporting.promise_due(sender, policies.wordings):
+        pass
+
+
+def opened(world: World, who: str = "ann") -> UUID:
+    """File a request, and let somebody open it."""
+    return world.act(who, Action.APPROVE, world.submit().id).id
+
+
+def use(world: World, request_id: UUID, *entries: tuple[str, str, int]) -> None:
+    """Let the system that guards the window report: of each a method, a resource, and how often."""
+    ward = world.people.get("ward") or world.add(
+        "ward", Role.SYSTEM, scopes={Scope.ACTIVITY_REPORT}, services={"exchange-online"}
+    )
+    with world.house.transaction() as session:
+        at = now(session)
+        done = [Entry(at, method, resource, "done", count=count) for method, resource, count in entries]
+        activity.report(session, ward, HERE, request_id, done)
+
+
+def reports(sender: Database, later: ShiftedClock, post: Postbag, *, after: int = 61) -> dict[str, Mail]:
+    """Deliver what is due so many seconds later; return the reports by the names of their readers."""
+    promise(sender, later, after)
+    post.deliver(sender, [row.id for row in read(sender, WAITING)])
+    return {mail.to_name: mail for mail in post.mail.sent if mail.subject.startswith("Report")}
+
+
+@pytest.mark.parametrize(("who", "action"), [("erin", Action.COMPLETE), ("tara", Action.REVOKE)])
+def test_a_window_that_closes_is_reported_a_minute_later(
+    world: World, sender: Database, later: ShiftedClock, who: str, action: Action
+) -> None:
+    request_id = opened(world)
+    while_open = promised(world, sender, later, request_id, after=0)
+
+    world.act(who, action, request_id)
+
+    assert while_open == set()
+    assert promised(world, sender, later, request_id, after=59) == set()
+    assert promised(world, sender, later, request_id, after=2) == {"tara", "aude", "ann"}
+    assert promised(world, sender, later, request_id) == {"tara", "aude", "ann"}
+    assert_indexes_are_true(world.house)
+
+
+def test_windows_that_expire_at_once_are_each_reported_to_those_who_voted_on_them(
+    world: World, sender: Database, later: ShiftedClock, superuser: Engine
+) -> None:
+    windows = [opened(world, "ann"), opened(world, "amir"), opened(world, "abe")]
+    set_back(superuser, windows, 1)
+
+    clock.run(sender, windows)
+
+    told = [promised(world, sender, later, one) for one in windows]
+    assert told == [{"tara", "aude", name} for name in ("ann", "amir", "abe")]
+    assert_indexes_are_true(sender)
+
+
+def test_what_never_was_open_has_no_report(
+    world: World, sender: Database, later: ShiftedClock, superuser: Engine
+) -> None:
+    denied, silent, withdrawn = (world.submit().id for _ in range(3))
+    world.act("ann", Action.DENY, denied)
+    world.act("erin", Action.CANCEL, withdrawn)
+    set_back(superuser, [silent], 1)
+    clock.run(sender, [silent])
+
+    promise(sender, later, 61)
+
+    assert read(world.house, WAITING) == []
+
+
+@pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
+def test_a_window_that_the_vendor_opened_alone_is_reported_to_the_customer_and_not_to_managers(
+    api: Database, sender: Database, later: ShiftedClock, mode: Mode
+) -> None:
+    world = World.make(api, Policy(), mode)
+    request = world.act("max", Action.ENDORSE, world.submit().id)
+
+    world.act("mia", Action.REVOKE, request.id)
+
+    assert promised(world, sender, later, request.id) == {"tara", "aude"}
+
+
+@pytest.mark.parametrize("leaves", ["before", "since"])
+def test_a_deputy_who_voted_hears_and_who_left_does_not(
+    world: World, sender: Database, later: ShiftedClock, superuser: Engine, leaves: str
+) -> None:
+    lay_down(world, quorum=3)
+    stand_in(world, "aude", "ann")
+    request = world.submit()
+    for who in ("aude", "amir", "abe"):
+        world.act(who, Action.APPROVE, request.id)
+    amir_goes = "DELETE FROM memberships WHERE person_id = :p"
+    if leaves == "before":
+        write(superuser, amir_goes, p=world.people["amir"].person_id)
+
+    world.act("erin", Action.COMPLETE, request.id)
+
+    if leaves == "since":
+        write(superuser, amir_goes, p=world.people["amir"].person_id)
+    assert promised(world, sender, later, request.id) == {"tara", "aude", "abe"}
+
+
+def test_a_stranger_among_what_is_due_comes_to_nothing(world: World, sender: Database, later: ShiftedClock) -> None:
+    request_id = opened(world)
+    world.act("erin", Action.COMPLETE, request_id)
+    first = promised(world, sender, later, request_id)
+    strange = "INSERT INTO reports_due SELECT id, now() FROM events UNION SELECT uuidv7(), now()"
+    write(unbound(world.house), strange)
+
+    again = promised(world, sender, later, request_id)
+
+    assert first == again == {"tara", "aude", "ann"}
+    assert not read(unbound(world.house), "SELECT FROM reports_due")
+
+
+@pytest.mark.parametrize("when", ["before", "since"])
+def test_who_wants_no_reports_gets_none(
+    world: World, sender: Database, later: ShiftedClock, post: Postbag, when: str
+) -> None:
+    if when == "before":
+        lay_down(world, report_on_close=False)
+    request_id = opened(world)
+    if when == "since":
+        lay_down(world, report_on_close=False)
+    world.act("erin", Action.COMPLETE, request_id)
+
+    said = reports(sender, later, post)
+
+    # What was asked under a policy that reports is reported: the stricter of then and today.
+    assert set(said) == ({"Tara", "Aude", "Ann"} if when == "since" else set())
+    assert not read(world.house, WAITING)
+
+
+def test_a_rule_reports_what_it_is_about_and_nothing_else(
+    world: World, sender: Database, later: ShiftedClock, post: Postbag
+) -> None:
+    anna = {"name": "Anna", "match": {"resources": ["mailbox:anna*"]}, "terms": {"report_on_close": True}}
+    lay_down(world, report_on_close=False, rules=[anna])
+    of_anna, of_bob = (
+        world.act("ann", Action.APPROVE, world.submit(resources=[one]).id).id
+        for one in (MAILBOX, "mailbox:bob@contoso.example")
+    )
+    for one in (of_anna, of_bob):
+        world.act("erin", Action.COMPLETE, one)
+
+    assert set(reports(sender, later, post)) == {"Tara", "Aude", "Ann"}
+    assert {mail.thread_id for mail in post.mail.sent} == {f"<{of_anna}@lockbox.vendor.example>"}
+
+
+def test_a_report_says_who_did_what_and_what_was_done_inside_as_of_when_it_is_sent(
+    world: World, sender: Database, worker: Database, later: ShiftedClock, post: Postbag
+) -> None:
+    request = world.submit()
+    world.act("ann", Action.APPROVE, request.id, comment="Be quick")
+    use(world, request.id, ("GET", MAILBOX, 3))
+    world.act("erin", Action.COMPLETE, request.id)
+    sealed(worker)
+    early = reports(sender, later, post, after=59)
+    use(world, request.id, ("DELETE", "mailbox:bob@contoso.example", 1))
+
+    said = reports(sender, later, post, after=2)
+
+    assert early == {}
+    assert set(said) == {"Tara", "Aude", "Ann"}
+    text = " ".join(said["Tara"].text.split())
+    assert said["Tara"].subject.endswith("has closed, 4 actions, 1 of them not asked for")
+    assert "4 actions were reported while it was open; 1 of them not as it was asked for." in text
+    for line in (
+        "Erin (engineer) asked for it",
+        "Ann (approver) approved it",
+        '"Be quick"',
+        "Erin (requester) gave it back",
+        f"GET {MAILBOX}: 3 times, done",
+        "DELETE mailbox:bob@contoso.example: once, done - NOT WHAT WAS ASKED FOR",
+        "reported by Ward",
+        "sealed in the audit trail, as numbers",
+        "it may still be reported what was done before the end",
+    ):
+        assert line in text, line
+    assert "not what was asked for" in said["Tara"].html
+
+
+def test_a_report_says_that_a_window_was_not_used(
+    world: World, sender: Database, later: ShiftedClock, post: Postbag
+) -> None:
+    request_id = opened(world)
+    world.act("erin", Action.COMPLETE, request_id)
+
+    said = reports(sender, later, post)
+
+    assert said["Aude"].subject.endswith("has closed, no use reported")
+    assert NO_USE in said["Aude"].text
+    assert NO_USE in said["Aude"].html
+    assert "Some steps are not sealed in the audit trail yet." in said["Aude"].text
+
+
+def test_a_report_is_bounded_and_shows_what_nobody_asked_for_first_of_all(
+    world: World, sender: Database, later: ShiftedClock, post: Postbag
+) -> None:
+    request_id = opened(world)
+    use(world, request_id, *((f"GET-{number}", MAILBOX, 2) for number in range(40)))
+    use(world, request_id, ("DELETE", "mailbox:bob@contoso.example", 1))
+    world.act("erin", Action.COMPLETE, request_id)
+
+    text = reports(sender, later, post)["Tara"].text
+
+    assert text.count("reported by Ward") == 20
+    assert "and 21 more: see the export of the trail." in text
+    assert "DELETE mailbox:bob@contoso.example: once, done - NOT WHAT WAS ASKED FOR" in text
+    assert "81 actions were reported while it was open; 1 of them" in text
+
+
+def test_a_report_says_no_more_than_the_policy_lets_mails_say(
+    world: World, sender: Database, later: ShiftedClock, post: Postbag
+) -> None:
+    lay_down(world, mail_link=False, mail_justification=False)
+    request = world.submit()
+    world.act("ann", Action.APPROVE, request.id)
+    world.act("erin", Action.COMPLETE, request.id)
+
+    said = reports(sender, later, post)
+
+    for mail in said.values():
+        for body in (mail.text, mail.html):
+            assert "https://" not in body
+            assert request.justification not in body
+            assert str(request.id) in body
+
+
+def test_what_systems_and_people_wrote_is_no_markup_and_turns_no_text_around(
+    world: World, sender: Database, later: ShiftedClock, post: Postbag
+) -> None:
+    request = world.submit()
+    world.act("ann", Action.APPROVE, request.id, comment=EVIL)
+    use(world, request.id, (EVIL, EVIL, 1))
+    world.act("erin", Action.COMPLETE, request.id)
+
+    mail = reports(sender, later, post)["Tara"]
+
+    assert "<script" not in mail.html
+    assert "\u202e" not in mail.html + mail.text
+    assert mail.html.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 3
+
+
+def test_a_report_shows_each_moment_in_the_readers_zone_and_in_utc(
+    world: World, sender: Database, later: ShiftedClock, post: Postbag, superuser: Engine
+) -> None:
+    write(superuser, "UPDATE people SET time_zone = 'Asia/Tokyo' WHERE id = :id", id=world.people["aude"].person_id)
+    request_id = opened(world)
+    world.act("erin", Action.COMPLETE, request_id)
+
+    said = reports(sender, later, post)
+
+    assert " JST (" in said["Aude"].text
+    assert " JST (" not in said["Tara"].text
+
+
+def test_who_was_erased_before_it_was_sent_gets_none_and_is_not_named_in_it(
+    world: World, sender: Database, later: ShiftedClock, post: Postbag, urls: Urls
+) -> None:
+    request_id = opened(world)
+    world.act("erin", Action.COMPLETE, request_id)
+    with as_owner(urls.owner) as session:
+        erasure.erase(session, world.people["ann"].person_id)
+
+    said = reports(sender, later, post)
+
+    assert set(said) == {"Tara", "Aude"}
+    assert "- erased (approver) approved it" in said["Tara"].text
+    assert "Ann" not in said["Tara"].text
+
+
+def test_who_has_left_before_it_was_sent_gets_none(
+    world: World, sender: Database, later: ShiftedClock, post: Postbag, superuser: Engine
+) -> None:
+    request_id = opened(world)
+    world.act("erin", Action.COMPLETE, request_id)
+    write(superuser, "DELETE FROM memberships WHERE person_id = :p", p=world.people["aude"].person_id)
+
+    assert set(reports(sender, later, post)) == {"Tara", "Ann"}
