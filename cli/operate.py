@@ -1,5 +1,6 @@
 """Commands for whoever runs an installation: on its machine, with its files, or as the owner of its database."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -16,7 +17,7 @@ from cli.terminal import say
 from config.settings import Settings, UnsafeSettings, load
 from lockbox import standing
 from lockbox.audit import keys
-from lockbox.audit.checkpoint import BadNote
+from lockbox.audit.checkpoint import BadNote, VerifierKey
 from lockbox.audit.keys import BadKey
 from lockbox.audit.shipping import Folder
 from lockbox.database import as_owner
@@ -31,13 +32,31 @@ app = typer.Typer(no_args_is_help=True, help="Running an installation, on its ow
 def new_key(file: Annotated[Path, typer.Argument(help="a new file", show_default=False)]) -> None:
     """Make a key to sign with, in a new file.
 
-    Its owner alone can read it. For LOCKBOX_APPROVAL_KEY_FILES, which only the API is told.
+    Its owner alone can read it. For LOCKBOX_APPROVAL_KEY_FILES, which only the
+    API is told, or for LOCKBOX_AUDIT_KEY_FILES, which only the core worker is.
     """
     try:
         keys.make(file)
     except BadKey as bad:
         raise stop(str(bad)) from None
     say(f"{file} holds a new key. Nobody else can read it; keep a copy where no back-up of the database is.")
+
+
+@app.command("public-keys")
+def public_keys() -> None:
+    """Print the public halves of the audit keys.
+
+    Of those in LOCKBOX_AUDIT_KEY_FILES, for LOCKBOX_AUDIT_PUBLIC_KEYS, with
+    LOCKBOX_AUDIT_NAME or LOCKBOX_PUBLIC_URL set as the worker has them.
+    """
+    try:
+        settings = load()
+        signers = [key.public_key().public_bytes_raw() for key in keys.read(settings.audit_key_files)]
+    except (UnsafeSettings, BadKey) as bad:
+        raise stop(str(bad)) from None
+    if not signers:
+        raise stop("LOCKBOX_AUDIT_KEY_FILES is not set; name the files of the keys, the newest first")
+    say(json.dumps([VerifierKey(settings.log_name, public).text for public in signers]))
 
 
 @app.command()

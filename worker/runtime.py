@@ -101,6 +101,7 @@ def _senders(chosen: Settings) -> Senders | None:
         services={name: service.title for name, service in chosen.services.items()},
         wordings=policies.wordings,
         sender=chosen.mail_from,
+        audit_keys=keys.trusted(chosen.audit_public_keys),
     )
 
 

@@ -12,9 +12,10 @@ from lockbox.notices import checkpoints
 from tests.builders import ShiftedClock, World, unbound
 from tests.database.postbag import Postbag
 from tests.database.scenes import read, write
-from tests.database.test_sealing import KEYS, SIGNER, sealed
+from tests.logs import public, sealed
 
 DAY = timedelta(days=1)
+KEYS = {public().id: public()}
 OPEN = "SELECT id FROM notices WHERE closed_at IS NULL AND checkpoint_id IS NOT NULL ORDER BY id"
 
 
@@ -72,8 +73,8 @@ def test_admins_and_auditors_are_mailed_a_checkpoint_a_day_that_can_be_verified_
     start = text.index("lockbox.test/audit/")
     note = text[start : text.index("Key: ")].rstrip("\n") + "\n"
     assert checkpoint.verify(note, KEYS)[0].size == 1
-    assert VerifierKey.read(text.split("Key: ")[1].split("\n")[0]) == SIGNER.public
-    assert SIGNER.public.fingerprint in text
+    assert VerifierKey.read(text.split("Key: ")[1].split("\n")[0]) == public()
+    assert public().fingerprint in text
 
 
 @pytest.mark.parametrize("digest_every", [timedelta(0)])

@@ -9,24 +9,20 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Engine, text
 
-from config.settings import Plan
 from lockbox.audit import export, refused, sealing
-from lockbox.audit.checkpoint import VerifierKey
 from lockbox.audit.verify import GOOD
 from lockbox.database import Database
 from lockbox.people import context
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.writing import Origin
-from lockbox.tenancy import auditing, tenants
-from lockbox.tenancy.tenants import Founding
+from lockbox.tenancy import auditing
 from tests.builders import ShiftedClock, Urls, World, unbound
 from tests.database.postbag import Postbag, open_notices
 from tests.database.scenes import read
-from tests.database.tenancy import manages
 from tests.database.test_checkpoint_notices import told
 from tests.database.test_exports import DELETE, REMOVED, begun, exported, freely, judged, note, reads, story, write
 from tests.database.test_keeping import age, denied, retain
-from tests.logs import public, sealed
+from tests.logs import sealed
 
 __all__ = ["story"]
 HERE = Origin("api")
@@ -99,33 +95,6 @@ def test_a_checkpoint_that_was_told_does_not_make_a_silent_log_grow(
         sizes.append(read(unbound(sender), COUNT)[0].size)
 
     assert len(set(sizes)) == 1, sizes
-
-
-def test_the_key_that_a_digest_names_is_not_one_that_the_owner_of_the_database_chose(
-    world: World, sender: Database, superuser: Engine, later: ShiftedClock, post: Postbag
-) -> None:
-    world.fresh()
-    sealed(sender)
-    forged = VerifierKey("lockbox.test", Ed25519PrivateKey.generate().public_key().public_bytes_raw())
-    freely(superuser, f"INSERT INTO audit_keys VALUES ('{forged.text}', 'log', now() + interval '1 second')")
-    later.shift = timedelta(hours=25)
-    told(sender)
-
-    post.deliver(sender, open_notices(sender))
-
-    assert not [mail.subject for mail in post.mail.sent if forged.fingerprint in mail.text]
-
-
-def test_the_fingerprint_stands_in_the_first_admins_invitation(world: World, sender: Database, post: Postbag) -> None:
-    world.fresh()
-    sealed(sender)
-    founding = Founding("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")
-    manages(world, "olga", tenants.add, founding, {"standard": Plan()})
-
-    post.deliver(sender, open_notices(sender))
-
-    (mail,) = [mail for mail in post.mail.sent if mail.to_name == "Fay"]
-    assert (public().fingerprint in mail.text, public().fingerprint in str(mail.html)) == (True, True)
 
 
 def test_a_report_on_a_request_whose_first_moves_were_removed_says_so(
