@@ -1,5 +1,7 @@
 """The command `lockbox`: everything through the API, but for the migrations and what fills an empty database."""
 
+from typing import ClassVar
+
 import typer
 
 from cli.lazy import LazyGroup, begin
@@ -15,7 +17,7 @@ where the command was written wrongly.
 class Lockbox(LazyGroup):
     """Commands in the order in which somebody meets them."""
 
-    PLACES = {
+    PLACES: ClassVar = {
         "me": "cli.asking:me",
         "request": "cli.requests",
         "access": "cli.asking:access",

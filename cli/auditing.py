@@ -1,5 +1,7 @@
 """The group `lockbox audit`: of its commands one calls nobody, and loads nothing of the others."""
 
+from typing import ClassVar
+
 import typer
 
 from cli.lazy import LazyGroup, begin
@@ -8,7 +10,7 @@ from cli.lazy import LazyGroup, begin
 class Audit(LazyGroup):
     """What is to be done with the trail."""
 
-    PLACES = {
+    PLACES: ClassVar = {
         "list": "cli.audit:list",
         "export": "cli.audit:export",
         "checkpoint": "cli.audit:checkpoint",

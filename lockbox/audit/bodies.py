@@ -75,7 +75,9 @@ def _malformed(fields: Mapping[str, Any]) -> str | None:
     for name, value in zip(("request_id", "to_state"), moved, strict=True):
         if type(value) is not str and (seq is not None or value is not None):
             return name
-    return None if type(fields.get("personal", {})) is dict else "personal"
+    if type(fields.get("personal")) is not dict:
+        return "personal"
+    return next((name for name in ("tenant_id", "seq") if name not in fields), None)
 
 
 @dataclass(frozen=True)
@@ -128,14 +130,14 @@ class Bodies:
             message = f"the body's {name} is missing, or not of the form that it must have"
             self.findings.add(Kind.MALFORMED, message, **where)
             return
-        if fields.get("tenant_id") != self.tenant:
-            self.findings.add(Kind.FOREIGN, f"this event is of {fields.get('tenant_id') or 'the vendor'}", **where)
-        shown = self._check_details(fields.get("personal", {}), entry.personal, where)
+        if fields["tenant_id"] != self.tenant:
+            self.findings.add(Kind.FOREIGN, f"this event is of {fields['tenant_id'] or 'the vendor'}", **where)
+        shown = self._check_details(fields["personal"], entry.personal, where)
         if fields["action"] == TRAIL_REMOVED:
             self._note_removal(fields, entry.number)
         elif fields["action"] == RESTORED:
             self._note_restore(fields, entry.number)
-        if fields.get("seq") is not None:
+        if fields["seq"] is not None:
             self.approved.take(fields, shown, where)
             if self.whole:
                 self.requests.take(fields["request_id"], fields["seq"], fields["to_state"], where)

@@ -19,6 +19,7 @@ class Holding:
         self._base, self._generation = named(own.origin)
         self._waiting: list[Checkpoint] = []
         self._earlier: list[tuple[int, Checkpoint]] = []
+        self._common: dict[str, int] = {}
 
     @property
     def sizes(self) -> set[int]:
@@ -48,9 +49,10 @@ class Holding:
         """Judge what was taken by the roots that the log had; `restores` are what its events say of back-ups."""
         for before in self._waiting:
             self._within(before, roots)
-        for generation, before in self._earlier:
+        for generation, before in sorted(self._earlier, key=lambda one: one[1].size):
             if self._extends(before, roots):
                 self.seen.append(before.size)
+                self._common[before.origin] = before.size
             elif self._header.whole:
                 self._restored(generation, before, roots, list(restores))
             else:
@@ -117,7 +119,7 @@ class Holding:
             self._not_shown(before.size)
 
     def _given_up(self, before: Checkpoint, restore: Restore) -> None:
-        common = max((size for size in self.seen if size <= restore.size), default=0)
+        common = self._common.get(before.origin, 0)
         proven = f"that the first {common} are the same is shown" if common else "that they are the same is not shown"
         message = (
             f"a back-up was restored at {restore.at}: the log went on from its first {restore.size} events, and gave "

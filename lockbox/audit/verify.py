@@ -140,10 +140,11 @@ def _log_of(origin: str) -> str:
 
 
 def _names_its_log(header: Header) -> bool:
-    generation = f"/{header.generation}" if header.generation > 1 else ""
-    named = _log_of(header.origin)
-    is_it = header.log == (VENDORS_ID if named == VENDORS else named)
-    return is_it and header.origin.endswith(f"/audit/{named}{generation}")
+    base, generation = checkpoint.named(header.origin)
+    log = _log_of(header.origin)
+    is_it = header.log == (VENDORS_ID if log == VENDORS else log) and base.endswith(f"/audit/{log}")
+    origin = f"{base}/{generation}" if generation > 1 else base
+    return is_it and (header.origin, header.generation) == (origin, generation)
 
 
 def _tenant_of(header: Header) -> str | None:
