@@ -25,7 +25,7 @@ Seen = Annotated[Path | None, typer.Option("--checkpoint", help="the newest you 
 Since = Annotated[list[Path] | None, typer.Option(help="an older checkpoint that it must extend; repeat")]
 Keys = Annotated[list[str], typer.Option("--key", help="name+id+base64, or a file of such lines; repeat")]
 Withheld = Annotated[bool, typer.Option("--allow-withheld", help="take the file's word for what it withholds")]
-BeforeSeals = Annotated[bool, typer.Option("--allow-unproven", help="and for what is older than the seals")]
+BeforeSeals = Annotated[bool, typer.Option("--allow-unproven", help="take its word for what is older than the seals")]
 
 app = typer.Typer()
 

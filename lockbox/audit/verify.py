@@ -99,10 +99,16 @@ def _conclude(verdict: Verdict, bodies: Bodies, holding: Holding, allowed: Colle
         kind = Kind.REMOVED if verdict.said > verdict.events else Kind.INSERTED
         findings.add(kind, f"there are {verdict.events} events, and the last line says {verdict.said}")
     if verdict.withheld and Kind.WITHHELD not in allowed:
-        message = f"the file says that {verdict.withheld} events are withheld; nothing shows what they are, or why"
+        message = (
+            f"the file says that {verdict.withheld} events are withheld, and nothing shows what they are: take its "
+            "word by --allow-withheld, or ask"
+        )
         findings.add(Kind.WITHHELD, message)
     if unproven and Kind.BEFORE_SEALS not in allowed:
-        message = f"the file says that its first {unproven} events are older than the seals; nothing shows that"
+        message = (
+            f"the file says that its first {unproven} events are older than the seals, and nothing shows that: take "
+            "its word by --allow-unproven, or ask"
+        )
         findings.add(Kind.BEFORE_SEALS, message)
     verdict.seen = holding.seen
     verdict.details, verdict.left_out = bodies.details, bodies.left_out
