@@ -51,7 +51,13 @@ def approval(signer: Ed25519PrivateKey = SIGNER, **changes: Any) -> dict[str, st
 def history(given: Any, *, by: str | None = None) -> list[Sealed]:
     """Return a request that was filed, by the engineer or by a system for them, and approved."""
     filed = {"actor_id": by, "on_behalf_of": ENGINEER} if by else {"actor_id": ENGINEER, "on_behalf_of": None}
-    opened = {"action": "approve", "to_state": "active", "at": OPENED, "deadline_at": UNTIL, "approved_by": [ANN]}
+    opened: dict[str, Any] = {
+        "action": "approve",
+        "to_state": "active",
+        "at": OPENED,
+        "deadline_at": UNTIL,
+        "approved_by": [ANN],
+    }
     return [
         event(0, {"resources": json.dumps(RESOURCES)}, request_id=REQUEST, seq=1, **ASKED, **filed),
         event(1, {}, request_id=REQUEST, seq=2, approval=given, **opened),
