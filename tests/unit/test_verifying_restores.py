@@ -91,6 +91,14 @@ def test_of_two_restores_the_one_that_gave_up_more_counts() -> None:
     assert (verdict.exit_code, verdict.seen, verdict.findings.kinds) == (CANNOT_READ, [200], {Kind.RESTORED})
 
 
+def test_what_an_earlier_restore_gave_up_no_later_one_brings_back() -> None:
+    third = gone_on(AFTER, COMMON + 2, 3)
+
+    verdict = judged(third.whole(), BEFORE.note(COMMON + 1), AFTER.note(COMMON + 2))
+
+    assert (verdict.exit_code, verdict.seen, verdict.findings.kinds) == (CANNOT_READ, [COMMON + 2], {Kind.RESTORED})
+
+
 def test_only_a_whole_export_shows_how_a_log_follows_on_an_earlier_generation() -> None:
     verdict = judged(AFTER.filtered(lambda n: n == 3), BEFORE.note(100))
 
