@@ -1,4 +1,4 @@
-"""Commands of the trail: search, export, checkpoint, the report on a request; and verify, which calls nobody."""
+"""Commands of the trail that ask the API: search, export, checkpoint, the report on a request."""
 
 import sys
 from collections.abc import Mapping
@@ -11,9 +11,8 @@ import typer
 from cli import terminal
 from cli.client import at, call, download, stop, warn
 from cli.terminal import Cursor, Limit, Plain, as_json, moment, say, words
-from cli.verifying import verify
 
-app = typer.Typer(no_args_is_help=True, help="The audit trail: search, export, verify.")
+app = typer.Typer()
 
 Tenant = Annotated[str | None, typer.Option(help="whose log; the vendor's auditors read their own without")]
 Person = Annotated[UUID | None, typer.Option(help="who did it, by id")]
@@ -131,9 +130,6 @@ def report(
         _written(found["page"], output)
     else:
         _show(found)
-
-
-app.command()(verify)
 
 
 def _wanted(

@@ -9,12 +9,12 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, text
 
-from lockbox.audit import checkpoint, export, merkle
+from lockbox.audit import approvals, checkpoint, export, merkle
 from lockbox.audit.export import Export
 from lockbox.audit.findings import Kind
 from lockbox.audit.merkle import leaf_hash
 from lockbox.audit.recorded import Wanted
-from lockbox.audit.verify import GOOD, Verdict, verify
+from lockbox.audit.verify import CANNOT_READ, GOOD, Verdict, verify
 from lockbox.database import Database
 from lockbox.people.roles import Role
 from lockbox.refusals import NotYours
@@ -61,9 +61,10 @@ def exported(world: World, who: str = "tara", wanted: Wanted | None = None, sinc
 
 
 def judged(found: bytes, *seen: str) -> Verdict:
-    verdict = verify(found.splitlines(keepends=True), [public()], seen)
+    keys = [public(), approvals.ephemeral().public]
+    verdict = verify(found.splitlines(keepends=True), keys, seen)
     if verdict.exit_code == GOOD:
-        assert second_verifier.check(found, [public().text], seen) == verdict.events
+        assert second_verifier.check(found, [key.text for key in keys], seen) == verdict.events
     return verdict
 
 
@@ -93,7 +94,7 @@ def test_what_happened_is_exported_whole_and_both_verifiers_find_it_good(story: 
     verdict = judged(exported(story), note(story))
 
     assert (verdict.exit_code, verdict.events, verdict.withheld) == (GOOD, 3, 0), verdict.findings
-    assert (verdict.details, verdict.header.unproven) == (verdict.details, 0)
+    assert (verdict.approvals, verdict.unchecked_approvals, verdict.header.unproven) == (1, 0, 0)
 
 
 @pytest.mark.parametrize("count", [255, 256, 257, 3_000])
@@ -186,7 +187,8 @@ def test_what_the_customer_was_never_asked_about_is_withheld_from_it(api: Databa
     sealed(worker)
     after = judged(exported(world, "tara"), note(world))
 
-    assert (before.exit_code, before.withheld, before.events) == (GOOD, 1, 0)
+    assert (before.exit_code, before.withheld, before.events) == (CANNOT_READ, 1, 0)
+    assert before.findings.kinds == {Kind.WITHHELD}
     assert (vendors.exit_code, vendors.withheld, vendors.events) == (GOOD, 0, 1)
     assert (after.exit_code, after.withheld, after.events) == (GOOD, 0, 2)
 
