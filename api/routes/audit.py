@@ -107,7 +107,9 @@ def export(
     """
     asked = asked_for(what)
     begun = auditing.export(session, who, what, asked, since or ())
-    auditing.note(session, who, came, TRAIL_EXPORTED, asked=asked | {"format": form}, count=begun.log.size)
+    auditing.note(
+        session, who, came, TRAIL_EXPORTED, asked=asked | {"format": form}, count=auditing.length(session, begun)
+    )
     made = exports.table if form == "csv" else exports.lines
     name = f"audit-{who.log_id if who.tenant_id else 'vendor'}-{begun.log.size}.{form}"
     headers = {"cache-control": "no-store", "content-disposition": f'attachment; filename="{name}"'}
@@ -181,9 +183,8 @@ def _key(key: proofs.Key) -> AuditKeyView:
 def _event(event: Recorded) -> AuditEvent:
     facts = {name: value for name, value in vars(event).items() if name in AuditEvent.model_fields}
     actor = Named(id=event.actor_id, name=event.value("name") or ERASED) if event.actor_id else None
-    personal = {name: value for name, (_, value) in event.details.items()}
     own = {"sealed": event.number is not None, "actor": actor, "role": event.actor_role}
-    return AuditEvent(**facts, **own, said=event.said, personal=personal)
+    return AuditEvent(**facts | own | {"said": event.said, "personal": event.personal})
 
 
 def _text(hashed: bytes) -> str:

@@ -10,12 +10,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import text
 from sqlmodel import Session
 
 from lockbox.audit import proofs, recorded
 from lockbox.audit.bodies import TRAIL_REMOVED
+from lockbox.audit.canonical import instant
 from lockbox.audit.exported import FORMAT, parts
 from lockbox.audit.proofs import Head
 from lockbox.audit.recorded import Recorded, Sight, Wanted
@@ -25,7 +27,7 @@ TILES_A_PAGE = 4
 NUMBERS_A_PAGE = 2_048
 COLUMNS = (
     *("Date", "IP address", "User", "Activity", "Item", "ApprovalDecision"),
-    *("Role", "Request", "Event", "Number"),
+    *("Role", "Request", "Event", "Number", "Altered"),
 )
 DECISIONS = {"approve": "Approved", "deny": "Denied", "revoke": "Revoked", "time_out": "Timed out"}
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -35,7 +37,7 @@ HERE, WITHHELD, REMOVED_BY_RETENTION, MISSING = "here", "withheld", "removed", "
 Pages = Callable[[], AbstractContextManager[Session]]
 """Opens a transaction of its own for each page, in which the reader is judged anew."""
 
-STANDING = text("SELECT standing_in_log(:log_id, :start, :end)")
+WITHHELD_THERE = text("SELECT number, leaf FROM withheld_in_log(:log_id, :start, :end)")
 REMOVED = text("""
 SELECT e.body FROM events e JOIN seals s ON s.event_id = e.id
 WHERE s.log_id = :log_id AND s.number < :size AND e.action = :action AND e.request_id IS NULL ORDER BY s.number
@@ -92,15 +94,18 @@ def table(pages: Pages, export: Export) -> Iterator[bytes]:
     yield _row(COLUMNS)
     for start in range(0, export.log.size, NUMBERS_A_PAGE):
         with pages() as session:
-            events = _span(session, export, start, start + NUMBERS_A_PAGE)
+            events = _span(session, export, start, start + NUMBERS_A_PAGE, read=recorded.checked_span)
+            items = recorded.items(session, events)
         for event in events:
-            yield _row(_cells(event))
+            yield _row(_cells(event, items))
 
 
-def _span(session: Session, export: Export, start: int, end: int) -> list[Recorded]:
+def _span(
+    session: Session, export: Export, start: int, end: int, read: Callable[..., list[Recorded]] = recorded.span
+) -> list[Recorded]:
     log = export.log
     end = min(end, log.size)
-    return recorded.span(session, log.id, log.tenant_id, export.sight, export.wanted, start=start, end=end)
+    return read(session, log.id, log.tenant_id, export.sight, export.wanted, start=start, end=end)
 
 
 def _filtered(pages: Pages, export: Export) -> Iterator[list[tuple[bool, bytes]]]:
@@ -120,7 +125,8 @@ def _whole(pages: Pages, export: Export) -> Iterator[list[tuple[bool, bytes]]]:
         gone = _whole_tiles(removed, at)
         if gone:
             with pages() as session:
-                yield [(False, _without(session, export.log, at, gone))]
+                line = _without(session, export.log, at, gone)
+            yield [(False, line)]
             at = gone
             continue
         end = min([size, at + TILES_A_PAGE * WIDTH, *(start for start in _beginnings(removed) if start > at)])
@@ -166,9 +172,13 @@ def _tiles(
     start, end = within
     numbers = range(start // WIDTH, (end + WIDTH - 1) // WIDTH)
     with pages() as session:
-        events = {event.number: event for event in _span(session, export, start, end)}
-        hidden = _hidden(session, export.log, events, within)
         tiled = proofs.tiled(session, export.log, numbers)
+        events = {event.number: event for event in _span(session, export, start, end)}
+        hidden: set[int] = set()
+        if len(events) < end - start:
+            # In this order: what the customer is told of meanwhile is here then, and not missing.
+            hidden = _withheld(session, export.log, tiled, within)
+            events = {event.number: event for event in _span(session, export, start, end)}
     found = []
     for tile in numbers:
         leaves, path = tiled[tile]
@@ -183,13 +193,14 @@ def _tiles(
     return found
 
 
-def _hidden(session: Session, log: Head, events: Mapping[int | None, Recorded], within: tuple[int, int]) -> set[int]:
-    """Return the numbers of events that are there and not for this reader."""
+def _withheld(
+    session: Session, log: Head, tiled: Mapping[int, tuple[Sequence[bytes], Sequence[bytes]]], within: tuple[int, int]
+) -> set[int]:
+    """Return the numbers of events that are not for the customer by what was sealed, whatever the rows say by now."""
     start, end = within
-    if len(events) == end - start:
-        return set()
     values = {"log_id": log.id, "start": start, "end": end}
-    return set(session.connection().execute(STANDING, values).scalars()) - events.keys()
+    rows = session.connection().execute(WITHHELD_THERE, values).all()
+    return {row.number for row in rows if tiled[row.number // WIDTH][0][row.number % WIDTH] == bytes(row.leaf)}
 
 
 def _standing(
@@ -218,17 +229,18 @@ def _event(event: Recorded, **further: object) -> bytes:
     return _line(number=event.number, body=event.body.decode(), personal=personal, **further)
 
 
-def _cells(event: Recorded) -> Iterator[object]:
-    yield event.said["at"]
+def _cells(event: Recorded, items: Mapping[UUID, str]) -> Iterator[object]:
+    yield instant(event.at)
     yield event.value("address")
     yield event.value("name") or event.actor_id or event.actor_role
     yield event.action
-    yield event.item
+    yield items.get(event.request_id) if event.request_id else None
     yield DECISIONS.get(event.action)
     yield event.actor_role
     yield event.request_id
     yield event.id
     yield event.number
+    yield ", ".join(event.altered)
 
 
 def _row(cells: Iterable[object]) -> bytes:
