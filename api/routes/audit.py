@@ -30,6 +30,7 @@ from lockbox.audit import report as reports
 from lockbox.audit.checkpoint import VerifierKey
 from lockbox.audit.looking import TRAIL_EXPORTED, TRAIL_READ
 from lockbox.audit.recorded import Recorded, Wanted
+from lockbox.audit.table import table
 from lockbox.database import Database, now
 from lockbox.people.roles import Caller
 from lockbox.refusals import Invalid
@@ -110,7 +111,7 @@ def export(
     auditing.note(
         session, who, came, TRAIL_EXPORTED, asked=asked | {"format": form}, count=auditing.length(session, begun)
     )
-    made = exports.table if form == "csv" else exports.lines
+    made = table if form == "csv" else exports.lines
     name = f"audit-{who.log_id if who.tenant_id else 'vendor'}-{begun.log.size}.{form}"
     headers = {"cache-control": "no-store", "content-disposition": f'attachment; filename="{name}"'}
     return StreamingResponse(made(auditing.pages(house, who), begun), media_type=NAMES[form], headers=headers)

@@ -1,8 +1,6 @@
-"""Exports of a log, as docs/audit-format.md has them and as a table: page by page, never held as a whole."""
+"""Exports of a log as docs/audit-format.md has them: page by page, never held as a whole."""
 
 import base64
-import csv
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -10,14 +8,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import text
 from sqlmodel import Session
 
 from lockbox.audit import proofs, recorded
 from lockbox.audit.bodies import TRAIL_REMOVED
-from lockbox.audit.canonical import instant
 from lockbox.audit.exported import FORMAT, parts
 from lockbox.audit.proofs import Head
 from lockbox.audit.recorded import Recorded, Sight, Wanted
@@ -25,12 +21,6 @@ from lockbox.audit.tiles import WIDTH
 
 TILES_A_PAGE = 4
 NUMBERS_A_PAGE = 2_048
-COLUMNS = (
-    *("Date", "IP address", "User", "Activity", "Item", "ApprovalDecision"),
-    *("Role", "Request", "Event", "Number", "Altered"),
-)
-DECISIONS = {"approve": "Approved", "deny": "Denied", "revoke": "Revoked", "time_out": "Timed out"}
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 HERE, WITHHELD, REMOVED_BY_RETENTION, MISSING = "here", "withheld", "removed", "missing"
 
@@ -89,23 +79,10 @@ def lines(pages: Pages, export: Export) -> Iterator[bytes]:
     yield _line(end={"events": events})
 
 
-def table(pages: Pages, export: Export) -> Iterator[bytes]:
-    """Yield the rows of an export as CSV, with the columns that auditors know; cells are harmless to spreadsheets."""
-    yield _row(COLUMNS)
-    for start in range(0, export.log.size, NUMBERS_A_PAGE):
-        with pages() as session:
-            events = _span(session, export, start, start + NUMBERS_A_PAGE, read=recorded.checked_span)
-            items = recorded.items(session, events)
-        for event in events:
-            yield _row(_cells(event, items))
-
-
-def _span(
-    session: Session, export: Export, start: int, end: int, read: Callable[..., list[Recorded]] = recorded.span
-) -> list[Recorded]:
+def _span(session: Session, export: Export, start: int, end: int) -> list[Recorded]:
     log = export.log
     end = min(end, log.size)
-    return read(session, log.id, log.tenant_id, export.sight, export.wanted, start=start, end=end)
+    return recorded.span(session, log.id, log.tenant_id, export.sight, export.wanted, start=start, end=end)
 
 
 def _filtered(pages: Pages, export: Export) -> Iterator[list[tuple[bool, bytes]]]:
@@ -227,32 +204,6 @@ def _number(event: Recorded) -> int:
 def _event(event: Recorded, **further: object) -> bytes:
     personal = {name: {"salt": salt, "value": value} for name, (salt, value) in sorted(event.details.items())}
     return _line(number=event.number, body=event.body.decode(), personal=personal, **further)
-
-
-def _cells(event: Recorded, items: Mapping[UUID, str]) -> Iterator[object]:
-    yield instant(event.at)
-    yield event.value("address")
-    yield event.value("name") or event.actor_id or event.actor_role
-    yield event.action
-    yield items.get(event.request_id) if event.request_id else None
-    yield DECISIONS.get(event.action)
-    yield event.actor_role
-    yield event.request_id
-    yield event.id
-    yield event.number
-    yield ", ".join(event.altered)
-
-
-def _row(cells: Iterable[object]) -> bytes:
-    written = io.StringIO()
-    csv.writer(written).writerow([_harmless(cell) for cell in cells])
-    return written.getvalue().encode()
-
-
-def _harmless(cell: object) -> str:
-    """Return a cell that no spreadsheet takes for a formula."""
-    shown = "" if cell is None else str(cell)
-    return f"'{shown}" if shown.startswith(FORMULA) else shown
 
 
 def _texts(hashes: Iterable[bytes]) -> list[str]:

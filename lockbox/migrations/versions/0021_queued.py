@@ -1,4 +1,4 @@
-"""Queuing whatever is written, refusing bodies that contradict their row, and telling the withheld by their bodies."""
+"""Queuing whatever is written, refusing bodies that contradict their row, and what may be called withheld."""
 
 from alembic import op
 
@@ -46,9 +46,9 @@ TOLD = """
 CREATE FUNCTION was_told(of_request uuid) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT EXISTS (
-        SELECT FROM events e, LATERAL (SELECT convert_from(e.body, 'UTF8')::jsonb AS body) AS said
-        WHERE e.request_id = of_request AND e.seq IS NOT NULL AND body ->> 'request_id' = of_request::text
-            AND (body ->> 'to_state' IN ('pending', 'active') OR body ->> 'from_state' IN ('pending', 'active'))
+        SELECT FROM events e, LATERAL (SELECT convert_from(e.body, 'UTF8')::jsonb AS says) AS said
+        WHERE e.request_id = of_request AND e.seq IS NOT NULL AND says ->> 'request_id' = of_request::text
+            AND (says ->> 'to_state' IN ('pending', 'active') OR says ->> 'from_state' IN ('pending', 'active'))
     )
 $$;
 REVOKE ALL ON FUNCTION was_told FROM PUBLIC;
@@ -65,11 +65,11 @@ CREATE FUNCTION withheld_in_log(log uuid, first bigint, past bigint) RETURNS TAB
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT s.number, sha256('\\x00'::bytea || e.body)
     FROM seals s JOIN events e ON e.id = s.event_id,
-        LATERAL (SELECT convert_from(e.body, 'UTF8')::jsonb AS body) AS said
+        LATERAL (SELECT convert_from(e.body, 'UTF8')::jsonb AS says) AS said
     WHERE s.log_id = log AND s.number >= first AND s.number < past
         AND coalesce(e.tenant_id, '00000000-0000-0000-0000-000000000000') = log
         AND (log = ANY (at_tenants()) OR 'vendor_auditor' = ANY (at_roles()))
-        AND said.body ->> 'request_id' = e.request_id::text AND NOT was_told(e.request_id)
+        AND says ->> 'request_id' = e.request_id::text AND NOT was_told(e.request_id)
 $$;
 REVOKE ALL ON FUNCTION withheld_in_log FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION withheld_in_log TO lockbox_api;
