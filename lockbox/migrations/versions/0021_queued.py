@@ -43,10 +43,14 @@ CREATE TRIGGER true_to_its_row AFTER INSERT ON events REFERENCING NEW TABLE AS f
 
 # What the customer was told of is what the bodies of its moves say; columns and rows beside them can be changed.
 TOLD = """
+CREATE FUNCTION said_by(body bytea) RETURNS jsonb LANGUAGE sql STABLE AS $$
+    SELECT CASE WHEN pg_input_is_valid(convert_from(body, 'UTF8'), 'jsonb')
+        THEN convert_from(body, 'UTF8')::jsonb ELSE '{}' END
+$$;
 CREATE FUNCTION was_told(of_request uuid) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT EXISTS (
-        SELECT FROM events e, LATERAL (SELECT convert_from(e.body, 'UTF8')::jsonb AS says) AS said
+        SELECT FROM events e, LATERAL said_by(e.body) AS says
         WHERE e.request_id = of_request AND e.seq IS NOT NULL AND says ->> 'request_id' = of_request::text
             AND (says ->> 'to_state' IN ('pending', 'active') OR says ->> 'from_state' IN ('pending', 'active'))
     )
@@ -64,8 +68,7 @@ DROP FUNCTION standing_in_log(uuid, bigint, bigint);
 CREATE FUNCTION withheld_in_log(log uuid, first bigint, past bigint) RETURNS TABLE (number bigint, leaf bytea)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT s.number, sha256('\\x00'::bytea || e.body)
-    FROM seals s JOIN events e ON e.id = s.event_id,
-        LATERAL (SELECT convert_from(e.body, 'UTF8')::jsonb AS says) AS said
+    FROM seals s JOIN events e ON e.id = s.event_id, LATERAL said_by(e.body) AS says
     WHERE s.log_id = log AND s.number >= first AND s.number < past
         AND coalesce(e.tenant_id, '00000000-0000-0000-0000-000000000000') = log
         AND (log = ANY (at_tenants()) OR 'vendor_auditor' = ANY (at_roles()))
