@@ -33,7 +33,8 @@ WITH taken AS (
     RETURNING event_id
 )
 SELECT e.id, coalesce(e.tenant_id, CAST(:vendor AS uuid)) AS log_id, sha256('\\x00'::bytea || e.body) AS leaf
-FROM taken t JOIN events e ON e.id = t.event_id ORDER BY log_id, e.at, e.id
+FROM taken t JOIN events e ON e.id = t.event_id
+WHERE NOT EXISTS (SELECT FROM seals s WHERE s.event_id = t.event_id) ORDER BY log_id, e.at, e.id
 """)
 OPEN = text("""
 INSERT INTO logs (id, tenant_id, origin, generation, size, root, unproven, note, noted_at, kept_at, digest_at)
