@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0021"
-down_revision = "0019"
+down_revision = "0020"
 
 # Whoever writes an event queues nothing and leaves nothing out: the table does it, for a whole statement at once.
 QUEUED = """
