@@ -64,13 +64,17 @@ class Plant:
 
     @property
     def folder(self) -> Folder:
-        """Where the checkpoints are."""
+        """Where the checkpoints are, as a process sees it that has just begun."""
         return Folder(self.shipped)
+
+    def believed(self, known_seconds: float = 0) -> Shipped:
+        """Return what is checked against them."""
+        return Shipped(self.folder, SIGNER.trusted, known_seconds)
 
     def seal(self) -> None:
         """Seal and ship all there is."""
-        for noted in sealing.seal(self.worker, SIGNER, self.folder.is_ahead):
-            self.folder.ship(noted)
+        for _ in sealing.seal(self.worker, SIGNER, self.folder):
+            pass
 
     def back_up(self) -> None:
         """Dump the database."""
@@ -82,8 +86,7 @@ class Plant:
         target = make_url(self.empty.owner)
         run("pg_restore", target, "--exit-on-error", f"--dbname={target.database}", str(self.dump))
         schedule = Schedule(self.empty.redis)
-        shipped = Shipped(self.folder, known_seconds=0)
-        house = Database(make_engine(self.empty.api, role="restored"), schedule, shipped=shipped)
+        house = Database(make_engine(self.empty.api, role="restored"), schedule, shipped=self.believed())
         worker = Database(make_engine(self.empty.worker, role="restored"), schedule)
         self.opened += [house, worker]
         world = World(house, self.world.tenant, self.world.people, self.world.tokens)
@@ -92,7 +95,7 @@ class Plant:
     def after_restore(self, *, anyway: bool = False) -> Restored:
         """Do as the owner's command does."""
         with as_owner(self.urls.owner) as session:
-            done = restoring.restore(session, self.folder, anyway=anyway)
+            done = restoring.restore(session, self.believed(), anyway=anyway)
         for log_id in done.logs:
             self.folder.set_aside(log_id)
         return done
@@ -103,7 +106,6 @@ def plant(world: World, worker: Database, urls: Urls, superuser: Engine, tmp_pat
     """The usual world."""
     shipped = tmp_path / "shipped"
     shipped.mkdir()
-    world.house.shipped = Shipped(Folder(shipped), known_seconds=0)
     name = f"{make_url(urls.owner).database}_restored"
     write_alone(superuser, f"CREATE DATABASE {name} TEMPLATE template0 OWNER lockbox_owner")
 
@@ -124,6 +126,7 @@ def plant(world: World, worker: Database, urls: Urls, superuser: Engine, tmp_pat
         write(unbound_of(empty), "ALTER SCHEMA public OWNER TO lockbox_owner")
         write(unbound_of(empty), "GRANT USAGE ON SCHEMA public TO lockbox_api, lockbox_worker")
         plant = Plant(world, worker, urls, shipped, tmp_path / "dump", empty)
+        world.house.shipped = plant.believed()
         yield plant
         for house in plant.opened:
             house.dispose()
@@ -317,12 +320,12 @@ def test_sessions_of_the_older_state_end(plant: Plant) -> None:
 def test_what_was_found_is_believed_for_a_moment_and_no_longer(plant: Plant) -> None:
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
-    plant.world.house.shipped = Shipped(plant.folder, known_seconds=60)
+    plant.world.house.shipped = plant.believed(known_seconds=60)
     before = asked(plant.world)
     plant.shipped.rename(plant.shipped.with_name("unmounted"))
 
     assert (before, asked(plant.world)) == ("open", "open")
-    plant.world.house.shipped = Shipped(plant.folder, known_seconds=0)
+    plant.world.house.shipped = plant.believed()
     assert asked(plant.world) == "trail-behind"
 
 
@@ -331,6 +334,7 @@ def test_the_command_asks_first_and_says_what_it_did(plant: Plant, monkeypatch: 
     restored = plant.restore()
     monkeypatch.setenv("LOCKBOX_OWNER_DATABASE_URL", restored.urls.owner)
     monkeypatch.setenv("LOCKBOX_CHECKPOINT_FOLDER", str(plant.shipped))
+    monkeypatch.setenv("LOCKBOX_AUDIT_PUBLIC_KEYS", f'["{SIGNER.public.text}"]')
 
     refused = CliRunner().invoke(operate, ["after-restore"], input="n\n")
     before = asked(restored.world)

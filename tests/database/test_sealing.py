@@ -9,7 +9,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Engine
 
-from lockbox.audit import checkpoint, sealing, tiles
+from lockbox.audit import checkpoint, growing, sealing, tiles
+from lockbox.audit.growing import Noted
 from lockbox.audit.merkle import check_consistency, check_inclusion, consistency, inclusion, leaf_hash, root_of
 from lockbox.audit.sealing import VENDORS_LOG, RolledBack, Signer
 from lockbox.audit.shipping import Folder
@@ -31,13 +32,9 @@ SELECT e.request_id, e.at FROM seals s JOIN events e ON e.id = s.event_id WHERE 
 LATE = "SELECT event_id FROM unsealed"
 
 
-def never(*_: object) -> bool:
-    return False
-
-
-def sealed(house: Database) -> list[sealing.Noted]:
-    """Seal all there is, and return every note."""
-    return [one for noted in sealing.seal(house, SIGNER, never) for one in noted]
+def sealed(house: Database, folder: Folder | None = None) -> list[Noted]:
+    """Seal all there is, ship it if there is a folder, and return every note."""
+    return [one for noted in sealing.seal(house, SIGNER, folder) for one in noted]
 
 
 def leaves(house: Database, log: UUID) -> list[bytes]:
@@ -105,8 +102,9 @@ def test_two_sealers_at_once_leave_no_gap_and_seal_nothing_twice(world: World, w
 
     def work() -> None:
         begun.wait()
-        while sealing._batch(worker, SIGNER, never):  # noqa: SLF001 - past the lock that keeps others out
-            pass
+        turn = sealing.Turn(worker, SIGNER)
+        while turn.batch() is not None:
+            assert not turn.held
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -128,7 +126,7 @@ def test_a_sealer_that_dies_before_its_commit_has_sealed_nothing(
     waiting = len(read(unbound(world.house), LATE))
 
     with monkeypatch.context() as dying:
-        dying.setattr(sealing, "_note", lambda *_: (_ for _ in ()).throw(SystemExit(137)))
+        dying.setattr(growing, "note", lambda *_: (_ for _ in ()).throw(SystemExit(137)))
         with pytest.raises(SystemExit):
             sealed(worker)
     left = len(read(unbound(world.house), LATE))
@@ -165,8 +163,7 @@ def test_a_tenant_without_events_has_no_log_and_costs_nothing(world: World, work
 def test_a_database_that_was_rolled_back_is_sealed_no_further(world: World, worker: Database, tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     world.fresh()
-    for noted in sealing.seal(worker, SIGNER, folder.is_ahead):
-        folder.ship(noted)
+    sealed(worker, folder)
     shipped = folder.newest(world.tenant.id)
     assert shipped is not None
     ahead = SIGNER.note(shipped.origin, shipped.size + 7, b"\x07" * 32, world.tenant.created_at)
@@ -174,7 +171,7 @@ def test_a_database_that_was_rolled_back_is_sealed_no_further(world: World, work
     world.fresh()
 
     with pytest.raises(RolledBack, match=str(world.tenant.id)):
-        list(sealing.seal(worker, SIGNER, folder.is_ahead))
+        sealed(worker, folder)
 
     assert read(unbound(world.house), LATE)
 
@@ -182,9 +179,9 @@ def test_a_database_that_was_rolled_back_is_sealed_no_further(world: World, work
 def test_an_older_checkpoint_never_replaces_what_was_shipped(world: World, worker: Database, tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     world.fresh()
-    first = [one for noted in sealing.seal(worker, SIGNER, never) for one in noted]
+    first = sealed(worker)
     world.fresh()
-    second = [one for noted in sealing.seal(worker, SIGNER, never) for one in noted]
+    second = sealed(worker)
 
     folder.ship(second)
     folder.ship(first)
