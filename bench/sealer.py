@@ -1,4 +1,4 @@
-"""A sealer for the benchmark: `python -m bench.sealer URL NAME KEY` seals each second until its standard input ends."""
+"""A sealer for the benchmark: `python -m bench.sealer URL NAME KEY` seals each second until its input ends."""
 
 import select
 import sys

@@ -1,8 +1,10 @@
 """Whether a log is what was signed and shipped of it: what the database's columns say proves nothing by itself."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
+from typing import Protocol
 from uuid import UUID
 
 from sqlalchemy import Row, TextClause
@@ -10,6 +12,7 @@ from sqlmodel import Session
 
 from lockbox.audit import checkpoint, merkle, proofs, tiles
 from lockbox.audit.checkpoint import BadNote, Checkpoint, VerifierKey
+from lockbox.audit.growing import Noted
 from lockbox.audit.merkle import HASH_BYTES, BadProof
 from lockbox.audit.tiles import Edge
 
@@ -19,6 +22,24 @@ Extends = Callable[[Checkpoint], None]
 Raises:
     BadProof, KeyError: it does not, or its tree does not reach so far.
 """
+
+
+class Shipping(Protocol):
+    """Where checkpoints are shipped; see `audit.shipping.Folder`."""
+
+    seen: datetime | None
+
+    def begin(self, *, is_new: bool) -> None:
+        """Make sure that it is the place of before."""
+
+    def newest(self, log_id: UUID) -> Checkpoint | None:
+        """Return the newest that was shipped of a log."""
+
+    def has(self, noted: Noted) -> bool:
+        """Whether this is the newest that was shipped of its log."""
+
+    def ship(self, noted: Iterable[Noted]) -> None:
+        """Ship these."""
 
 
 class Doubtful(Exception):  # noqa: N818 - a state of affairs that callers plan for

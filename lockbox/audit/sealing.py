@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Protocol
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -13,7 +12,7 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from lockbox.audit import anchors, checkpoint, growing
-from lockbox.audit.anchors import Claim, Doubtful
+from lockbox.audit.anchors import Claim, Doubtful, Shipping
 from lockbox.audit.canonical import instant
 from lockbox.audit.checkpoint import BadNote, Checkpoint, VerifierKey
 from lockbox.audit.growing import Noted
@@ -96,24 +95,6 @@ class RolledBack(Exception):  # noqa: N818 - a state of affairs that callers pla
 
 class _Held(Exception):  # noqa: N818 - it ends a transaction, and is caught by whoever began that
     """A log of the batch is not what was signed of it: the others' events are taken anew."""
-
-
-class Shipping(Protocol):
-    """Where checkpoints are shipped; see `audit.shipping.Folder`."""
-
-    seen: datetime | None
-
-    def begin(self, *, is_new: bool) -> None:
-        """Make sure that it is the place of before."""
-
-    def newest(self, log_id: UUID) -> Checkpoint | None:
-        """Return the newest that was shipped of a log."""
-
-    def has(self, noted: Noted) -> bool:
-        """Whether this is the newest that was shipped of its log."""
-
-    def ship(self, noted: Iterable[Noted]) -> None:
-        """Ship these."""
 
 
 def seal(database: Database, signer: Signer, shipping: Shipping | None = None) -> Iterator[list[Noted]]:
