@@ -286,7 +286,7 @@ def test_a_log_that_grew_since_it_was_shipped_is_believed_by_its_tiles_alone(pla
 
     with unbound_of(plant.urls).begin() as connection:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
-        connection.execute(text("UPDATE tiles SET hashes = substr(hashes, 1, 64) || sha256('x') || substr(hashes, 97)"))
+        connection.execute(text("UPDATE tiles SET hashes = overlay(hashes PLACING sha256('x') FROM 65 FOR 32)"))
     plant.world.house.shipped = plant.believed()
 
     assert (before, asked(plant.world)) == ("open", "trail-behind")
