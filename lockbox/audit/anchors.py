@@ -91,6 +91,21 @@ def check_edge(claim: Claim, edge: Edge) -> None:
         raise Doubtful("its root is not that of its tiles")
 
 
+def check_root(session: Session, claim: Claim, statement: TextClause) -> None:
+    """Check that the root of a log is that of its tiles, which the statement reads.
+
+    Raises:
+        Doubtful: it is not.
+    """
+    make = partial(merkle.range_hash, start=0, end=claim.size)
+    try:
+        root = proofs.proven(session, claim.id, make, statement)
+    except KeyError:
+        root = b""
+    if root != claim.root:
+        raise Doubtful("its root is not that of its tiles")
+
+
 def extends(session: Session, claim: Claim, statement: TextClause = proofs.TILES) -> Extends:
     """Return what checks by the tiles that a log extends an older state of it."""
 

@@ -12,6 +12,7 @@ from sqlmodel import Session
 from lockbox.audit import anchors, checkpoint
 from lockbox.audit.anchors import Claim, Doubtful
 from lockbox.audit.checkpoint import BadNote, Checkpoint, VerifierKey
+from lockbox.audit.merkle import EMPTY_ROOT
 from lockbox.audit.sealing import VENDORS_LOG
 from lockbox.audit.shipping import Folder
 
@@ -127,8 +128,9 @@ class Shipped:
             shipped, _ = checkpoint.verify(note, self.trusted)
         except BadNote as bad:
             raise Doubtful(f"what was shipped of it: {bad}") from None
-        held = claim or Claim(log_id, shipped.origin, 1, 0, b"", "")
+        held = claim or Claim(log_id, shipped.origin, 1, 0, EMPTY_ROOT, "")
         anchors.check(held, shipped, self.trusted, anchors.extends(session, held, TILES))
+        anchors.check_root(session, held, TILES)
         with self._changing:
             self._verified.pop(log_id, None)
             self._verified[log_id] = (claim, note)

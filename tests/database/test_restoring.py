@@ -232,6 +232,26 @@ def test_whatever_the_owner_says_of_a_restored_log_opens_nothing_and_is_not_sign
     assert _text(plant) == shipped
 
 
+def test_a_restored_log_that_bears_the_checkpoint_that_was_shipped_opens_nothing(plant: Plant) -> None:
+    revoked_since(plant)
+    restored = plant.restore()
+    said, note = plant.folder.newest(plant.world.tenant.id), _text(plant)
+    assert said is not None
+
+    write(
+        unbound_of(restored.urls),
+        "UPDATE logs SET size = :size, root = :root, note = :note WHERE tenant_id IS NOT NULL",
+        size=said.size,
+        root=said.root,
+        note=note,
+    )
+    told = asked(restored.world)
+    with pytest.raises(RolledBack, match="tiles"):
+        plant_seals(restored)
+
+    assert (told, asked(restored.world)) == ("trail-behind", "trail-behind")
+
+
 def test_nothing_is_signed_for_a_log_that_was_rolled_back_not_even_silence(plant: Plant) -> None:
     revoked_since(plant)
     restored = plant.restore()
