@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0022"
-down_revision = "0019"
+down_revision = "0021"
 
 # A look-up by index for each row, however many: joined the other way, a statement would read whole tables.
 FOUNDED = """
