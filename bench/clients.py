@@ -75,7 +75,7 @@ def length(head: bytes) -> int:
 
 
 class Played:
-    """What was seen: for each place in a story the seconds that its calls took; for each story the id it was given."""
+    """What was seen: at each place of a story the seconds of its calls; the id that each was given."""
 
     def __init__(self, most: int) -> None:
         self.taken: list[list[float]] = [[] for _ in range(most)]

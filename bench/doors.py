@@ -4,13 +4,13 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import cycle, islice
 from typing import Any
 from urllib.parse import urlencode
 
-from sqlalchemy import text
+from sqlalchemy import RowMapping, text
 
 from bench import costs
 from bench.customers import SERVICE, Customers, resource
@@ -27,17 +27,17 @@ WARM_UP_SECONDS = 1.0
 LIVING = 8
 LIFE_SECONDS = 10
 PATIENCE = 120.0
+LOOK_SECONDS = 0.25
 FLOOR = "lockbox_floor"
-LIVED = text("""
-SELECT count(*) FILTER (WHERE r.state = 'expired') AS expired, count(*) FILTER (WHERE r.wake_at IS NOT NULL) AS open
-FROM requests r WHERE r.id = ANY(:ids)
-""")
-TOLD = text("""
-SELECT count(*) AS notices, count(*) FILTER (WHERE outcome = 'sent') AS sent,
+STANDS = text("""
+SELECT r.expired, r.open, n.notices, n.sent, n.waiting
+FROM (SELECT count(*) FILTER (WHERE state = 'expired') AS expired, count(*) FILTER (WHERE wake_at IS NOT NULL) AS open
+    FROM requests WHERE id = ANY(:ids)) AS r,
+(SELECT count(*) AS notices, count(*) FILTER (WHERE outcome = 'sent') AS sent,
     count(*) FILTER (WHERE closed_at IS NULL) AS waiting
-FROM notices WHERE request_id = ANY(:ids)
+    FROM notices WHERE request_id = ANY(:ids)) AS n
 """)
-EVENTS = text("SELECT count(*) FROM events WHERE request_id = ANY(:ids) AND seq IS NOT NULL")
+MOVES = text("SELECT count(*) FROM events WHERE request_id = ANY(:ids) AND seq IS NOT NULL")
 FILED = text("SELECT count(*) FROM requests WHERE id = ANY(:ids)")
 
 
@@ -158,37 +158,32 @@ def _accepted(
 
 def _lived(bench: Bench, ids: list[str]) -> float:
     """Wait until all have ended and whoever is told was told; return how many notices each took."""
-    until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
-        with bench.engine.connect() as connection:
-            lived = connection.execute(LIVED, {"ids": ids}).one()
-        said = _told(bench, ids)
-        if not lived.open and not said["waiting"]:
-            break
-        time.sleep(0.5)
+    _until(bench, ids, lambda row: not row["open"] and not row["waiting"])
     with bench.engine.connect() as connection:
-        events = connection.execute(EVENTS, {"ids": ids}).scalar_one()
+        found = connection.execute(STANDS, {"ids": ids}).mappings().one()
+        moves = connection.execute(MOVES, {"ids": ids}).scalar_one()
     # Filed, approved, expired.
-    if lived.expired != len(ids) or events != 3 * len(ids) or said["sent"] != said["notices"]:
-        raise RuntimeError(f"of {len(ids)} lives: {lived}, {events} moves, {said}")
-    return said["notices"] / len(ids)
+    if found["expired"] != len(ids) or moves != 3 * len(ids) or found["sent"] != found["notices"]:
+        raise RuntimeError(f"of {len(ids)} lives: {dict(found)}, {moves} moves")
+    return float(found["notices"]) / len(ids)
 
 
 def _until_told(bench: Bench, ids: list[str]) -> None:
+    _until(bench, ids, lambda row: not row["waiting"])
+
+
+def _until(bench: Bench, ids: list[str], met: Callable[[RowMapping], bool]) -> None:
+    """Look now and then, on one connection: who looks is counted in with Postgres."""
     until = time.monotonic() + PATIENCE
-    while _told(bench, ids)["waiting"]:
-        if time.monotonic() > until:
-            raise RuntimeError(f"not told within {PATIENCE} s")
-        time.sleep(0.05)
+    with bench.engine.connect() as connection:
+        while not met(row := connection.execute(STANDS, {"ids": ids}).mappings().one()):
+            if time.monotonic() > until:
+                raise RuntimeError(f"not done within {PATIENCE} s: {dict(row)}")
+            time.sleep(LOOK_SECONDS)
 
 
 def _said(call: dict[str, object], found: str) -> list[dict[str, object]]:
     return [{**call, "path": str(call["path"]).replace("{id}", found)}]
-
-
-def _told(bench: Bench, ids: list[str]) -> dict[str, int]:
-    with bench.engine.connect() as connection:
-        return dict(connection.execute(TOLD, {"ids": ids}).mappings().one())
 
 
 @contextmanager

@@ -2,9 +2,8 @@
 
 import itertools
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -147,9 +146,8 @@ def prepare(site: Site) -> None:
 def sorted_set(redis_url: str) -> dict[str, dict[str, float]]:
     """Return how many members a second are added, claimed and dropped, by Lockbox's schedule and by raw calls."""
     url = make_url(redis_url).set(database="1").render_as_string(hide_password=False)
-    raw: Redis
-    with closing(Redis.from_url(url)) as raw:
-        ways = {"lockbox": lambda: _by_schedule(url), "floor": lambda: _by_calls(raw)}
+    with Redis.from_url(url) as raw:
+        ways: dict[str, Callable[[], None]] = {"lockbox": lambda: _by_schedule(url), "floor": lambda: _by_calls(raw)}
         found = {}
         for name, way in ways.items():
             taken = []
