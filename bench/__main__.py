@@ -4,12 +4,13 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from rich.console import Console
 from sqlalchemy.engine import make_url
 
-from bench import crowd, customers, doors, floor, measure, pending, reach, report, trail
+from bench import crowd, customers, doors, floor, measure, peering, pending, reach, report, trail
 from bench.customers import Customers
 from bench.figures import medians
 from bench.house import Bench, Site, copy, running, site
@@ -41,6 +42,8 @@ def main() -> int:
     report.show(OUT, title, report.beside(ratios))
     report.show(OUT, title, report.held(limits))
     written = report.write(size.name, f"{title}; others took {others:.0f} % of it", found, ratios, limits)
+    if size.peers:
+        peering.plot(written)
     OUT.print(f"Written to {written.with_suffix('.md')} after {time.monotonic() - STARTED:.0f} s.")
     return 0 if all(row.is_met for row in limits) else 1
 
@@ -57,6 +60,7 @@ def measure_all(size: Size) -> Findings:
             found["rebuild"] = _stage("a schedule that is lost", lambda: pending.rebuild(bench))
             if size.has_history:
                 found["reach"] = _stage("notices", lambda: reach.measure(bench))
+        found["peers"] = {name: _stage(name, partial(peering.measure, place, name, size)) for name in size.peers}
     return Findings(**found)
 
 

@@ -6,6 +6,7 @@ from contextlib import suppress
 import psutil
 
 from bench.house import Bench
+from cli.stack import Plan
 
 SERVERS = ("postgres", "redis")
 OURS = ("api", "worker", "notices")
@@ -16,13 +17,13 @@ def ours(bench: Bench, *names: str) -> list[psutil.Process]:
     return [psutil.Process(bench.processes.running[name].pid) for name in names]
 
 
-def servers(bench: Bench) -> list[psutil.Process]:
+def servers(plan: Plan) -> list[psutil.Process]:
     """Return Postgres' and Redis' first processes.
 
     Raises:
         RuntimeError: they are not ours to look at.
     """
-    found = bench.processes.plan.servers
+    found = plan.servers
     if found is None:
         raise RuntimeError("the benchmark runs on servers of its own: unset the LOCKBOX_ URLs of databases and Redis")
     return [psutil.Process(found.pids[name]) for name in SERVERS]

@@ -75,7 +75,7 @@ def lives(bench: Bench, customers: Customers, count: int) -> dict[str, float]:
     """
     stories = list(islice(cycle(customers.lives(LIFE_SECONDS)), count))
     port = bench.processes.plan.api_port
-    everyone = [*costs.ours(bench, *costs.OURS), *costs.servers(bench)]
+    everyone = [*costs.ours(bench, *costs.OURS), *costs.servers(bench.processes.plan)]
     spent, began = costs.cpu_seconds(everyone), time.monotonic()
     ids = play(port, [[filing] for filing, _ in stories], LIVING, None)["ids"]
     # An answer that comes before its question has left would make the mail moot.

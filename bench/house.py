@@ -109,14 +109,15 @@ def running(site: Site) -> Iterator[Bench]:
 @contextmanager
 def copy(superuser: URL, name: str) -> Iterator[None]:
     """Copy the database while nobody uses it, and drop the copy at the end."""
-    _admin(superuser, f"CREATE DATABASE {name} TEMPLATE lockbox OWNER lockbox_owner")
+    admin(superuser, f"CREATE DATABASE {name} TEMPLATE lockbox OWNER lockbox_owner")
     try:
         yield
     finally:
-        _admin(superuser, f"DROP DATABASE {name} WITH (FORCE)")
+        admin(superuser, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def _admin(superuser: URL, statement: str) -> None:
+def admin(superuser: URL, statement: str) -> None:
+    """Run one statement past every transaction."""
     with observer(superuser) as engine, engine.connect() as connection:
         connection.execute(text(statement))
 

@@ -32,7 +32,7 @@ def wait(bench: Bench, count: int, seconds: float) -> dict[str, float]:
     load(bench.engine, bench.house.schedule, bench.pattern, state="pending", count=count, due=due)
     after = _bytes(bench)
     time.sleep(REST_SECONDS)
-    everyone = [*costs.ours(bench, *costs.OURS), *costs.servers(bench)]
+    everyone = [*costs.ours(bench, *costs.OURS), *costs.servers(bench.processes.plan)]
     spent, of_all, began = costs.cpu_seconds(workers), costs.cpu_seconds(everyone), time.monotonic()
     time.sleep(seconds)
     took = time.monotonic() - began
