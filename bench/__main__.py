@@ -1,12 +1,14 @@
 """`make bench`: one run on one machine; ratios and targets as tables, and all of it in bench/results/."""
 
 import argparse
+import logging
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
+import structlog
 from rich.console import Console
 from sqlalchemy.engine import make_url
 
@@ -33,6 +35,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("size", nargs="?", choices=SIZES, default=USUAL.name)
     size = SIZES[parser.parse_args().size]
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     others = report.busy()
     title = f"Lockbox on {report.machine()}"
     if others > report.BUSY_PERCENT:

@@ -29,6 +29,12 @@ def servers(plan: Plan) -> list[psutil.Process]:
     return [psutil.Process(found.pids[name]) for name in SERVERS]
 
 
+def each(bench: Bench) -> dict[str, float]:
+    """Return the CPU seconds that each of the processes and servers has taken, with all of its descendants."""
+    roots = [*zip(OURS, ours(bench, *OURS), strict=True), *zip(SERVERS, servers(bench.processes.plan), strict=True)]
+    return {name: cpu_seconds([root]) for name, root in roots}
+
+
 def cpu_seconds(roots: Iterable[psutil.Process]) -> float:
     """Return the CPU seconds that these processes and their descendants have taken, those that have ended too."""
     total = 0.0

@@ -75,16 +75,16 @@ def lives(bench: Bench, customers: Customers, count: int) -> dict[str, float]:
     """
     stories = list(islice(cycle(customers.lives(LIFE_SECONDS)), count))
     port = bench.processes.plan.api_port
-    everyone = [*costs.ours(bench, *costs.OURS), *costs.servers(bench.processes.plan)]
-    spent, began = costs.cpu_seconds(everyone), time.monotonic()
+    spent, began = costs.each(bench), time.monotonic()
     ids = play(port, [[filing] for filing, _ in stories], LIVING, None)["ids"]
     # An answer that comes before its question has left would make the mail moot.
     _until_told(bench, ids)
     play(port, [_said(approval, one) for (_, approval), one in zip(stories, ids, strict=True)], LIVING, None)
     notices = _lived(bench, ids)
-    spent = costs.cpu_seconds(everyone) - spent
+    of_each = {name: 1000 * (seconds - spent[name]) / count for name, seconds in costs.each(bench).items()}
     return {
-        "cpu_ms": 1000 * spent / count,
+        "cpu_ms": sum(of_each.values()),
+        **{f"{name}_cpu_ms": each for name, each in of_each.items()},
         "notices": notices,
         "seconds": time.monotonic() - began,
     }

@@ -83,10 +83,17 @@ def comparisons(found: Findings) -> Iterator[Comparison]:
         yield Comparison(f"filed over HTTP by {clients}", "/s", intake["a_second"], floor)
     yield from _of_peers(found, "filed and told of", "/s", "told", "a_second", more_is_better=True)
     yield from _of_peers(found, "CPU of a life", "ms", "lives", "cpu_ms")
-    yield from _of_peers(found, "a deadline that waits: Redis", "bytes", "pending", "redis_bytes")
-    yield from _of_peers(found, "a deadline that waits: worker", "bytes", "pending", "worker_bytes")
-    ours, raw = (found.sorted_set[name]["a_second"] for name in ("lockbox", "floor"))
-    yield Comparison("members of a sorted set added, claimed and dropped", "/s", ours, raw)
+    if peers := {name: _waits(peer.pending) for name, peer in found.peers.items() if peer.pending}:
+        ours = _waits({**found.pending, "postgres_bytes": 0.0})
+        what = "a deadline that waits, beside its row: Redis, workers and Postgres"
+        yield Comparison(what, "bytes", ours, None, peers, more_is_better=False)
+    set_, raw = (found.sorted_set[name]["a_second"] for name in ("lockbox", "floor"))
+    yield Comparison("members of a sorted set added, claimed and dropped", "/s", set_, raw)
+
+
+def _waits(pending: Measured) -> float:
+    """Return the bytes that a deadline takes which waits; in Postgres those beside the row of its request."""
+    return sum(max(0.0, pending[f"{where}_bytes"]) for where in ("redis", "worker", "postgres"))
 
 
 def _of_peers(
