@@ -44,7 +44,7 @@ QUICK = Size(
     intake_seconds=2,
     intake_rounds=2,
     access_seconds=3,
-    floor_batches=(1_000, 2_000),
+    floor_batches=(1_000,),
 )
 USUAL = Size(
     name="bench",
