@@ -67,7 +67,7 @@ VERSIONS = {"active": 2, "pending": 1}
 class Pace:
     """How many seconds a row took to be loaded and armed, at worst so far: due times are chosen by it."""
 
-    seconds_each: float = 1 / 2000
+    seconds_each: float = 1 / 3000
 
     def ahead(self, count: int) -> timedelta:
         """Return how far ahead due times have to be."""

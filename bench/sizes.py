@@ -40,9 +40,9 @@ QUICK = Size(
     steady_seconds=10,
     lives=300,
     pending=20_000,
-    idle_seconds=6,
+    idle_seconds=5,
     intake_seconds=2,
-    intake_rounds=2,
+    intake_rounds=1,
     access_seconds=3,
     floor_batches=(1_000,),
 )
