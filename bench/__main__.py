@@ -107,7 +107,7 @@ def _deadlines(bench: Bench, size: Size) -> dict[str, Any]:
         return seen
 
     def behind() -> dict[str, float]:
-        """Let ten thousand more be due while the notices of as many are unsent: those of the last storm, if it was."""
+        """Let ten thousand more be due while the notices of as many are unsent, of the last storm if it was such."""
         if size.storms[-1][0] != BEHIND:
             measure.settle(bench)
             measure.storm(bench, BEHIND)
