@@ -3,7 +3,8 @@
 A script is JSON: `port`, `clients`, `stories` (each a list of calls, which a client makes one after the other on a
 connection that is kept) and `seconds`, during which stories are played over and over, or null to play each once. A
 call is `method`, `path`, `token`, `body` and `status`, the one that is expected; `{id}` in a path is the id that the
-story's first answer gave. What comes out is `Played`, as JSON.
+story's first answer gave. While stories are played over and over, one that is answered 503 ends there, and is counted
+as such; any other answer ends it all. What comes out is `Played`, as JSON.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ import uvloop
 END = b"\r\n\r\n"
 LENGTH = b"content-length:"
 PATIENCE = 30.0
+BUSY = 503
 
 Call = Mapping[str, Any]
 Story = list[Call]
@@ -77,9 +79,11 @@ def length(head: bytes) -> int:
 class Played:
     """What was seen: at each place of a story the seconds of its calls; the id that each was given."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, may_be_busy: bool) -> None:
+        self.may_be_busy = may_be_busy
         self.taken: list[list[float]] = [[] for _ in range(most)]
         self.ids: dict[int, str] = {}
+        self.busy = 0
 
     async def story(self, connection: Connection, number: int, story: Story) -> None:
         """Play one story, by its number.
@@ -92,6 +96,9 @@ class Played:
             began = time.perf_counter()
             status, body = await connection.call(call, found)
             self.taken[place].append(time.perf_counter() - began)
+            if status == BUSY and self.may_be_busy:
+                self.busy += 1
+                return
             if status != call["status"]:
                 raise Wrong(f"{call['method']} {call['path']}: {status} {body[:500].decode(errors='replace')}")
             if not place and call["method"] == "POST":
@@ -102,7 +109,7 @@ async def play(script: Mapping[str, Any]) -> dict[str, Any]:
     """Play a script; return what was seen."""
     stories: list[Story] = script["stories"]
     seconds: float | None = script["seconds"]
-    played = Played(max(map(len, stories)))
+    played = Played(max(map(len, stories)), may_be_busy=seconds is not None)
     began = time.perf_counter()
     until = None if seconds is None else began + seconds
     waiting = enumerate(stories if until is None else cycle(stories))
@@ -122,6 +129,7 @@ async def play(script: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "seconds": time.perf_counter() - began,
         "taken": played.taken,
+        "busy": played.busy,
         "ids": [played.ids[number] for number in sorted(played.ids)],
     }
 
