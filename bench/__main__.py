@@ -18,6 +18,7 @@ from bench.figures import medians
 from bench.house import Bench, Site, copy, running, site
 from bench.sizes import SIZES, USUAL, Size
 from bench.targets import Findings, comparisons, targets
+from cli.endings import end_on_signals
 
 CUSTOMERS = 200
 A_SECOND = 200
@@ -36,6 +37,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("size", nargs="?", choices=SIZES, default=USUAL.name)
     size = SIZES[parser.parse_args().size]
+    end_on_signals()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     others = report.busy()
     title = f"Lockbox on {report.machine()}"
