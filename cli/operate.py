@@ -17,6 +17,7 @@ from cli.terminal import say
 from config.settings import Settings, UnsafeSettings, load
 from lockbox import standing
 from lockbox.audit import keys
+from lockbox.audit.behind import Shipped
 from lockbox.audit.checkpoint import BadNote, VerifierKey
 from lockbox.audit.keys import BadKey
 from lockbox.audit.shipping import Folder
@@ -103,18 +104,22 @@ def after_restore(
 ) -> None:
     """End all that a restored back-up holds open.
 
-    As the database's owner, with LOCKBOX_CHECKPOINT_FOLDER set as the API has
-    it. Windows are revoked, requests timed out, sessions ended, and each log
-    that is behind begins a new generation. Tokens, members and policies are
-    those of the back-up: look through them.
+    As the database's owner, with LOCKBOX_CHECKPOINT_FOLDER and
+    LOCKBOX_AUDIT_PUBLIC_KEYS set as the API has them. Windows are revoked,
+    requests timed out, sessions ended, and each log that is behind begins a
+    new generation. Tokens, members and policies are those of the back-up:
+    look through them.
     """
     if not yes:
         typer.confirm("End every open window and every request that waits", abort=True)
     with _owner() as (session, settings):
         folder = Folder(settings.checkpoint_folder) if settings.checkpoint_folder else None
+        shipped = Shipped(folder, keys.trusted(settings.audit_public_keys)) if folder else None
         try:
-            done = restoring.restore(session, folder, anyway=anyway)
-        except (OSError, BadNote) as error:
+            done = restoring.restore(session, shipped, anyway=anyway)
+        except BadNote as bad:
+            raise stop(f"a checkpoint does not hold by LOCKBOX_AUDIT_PUBLIC_KEYS: {bad}") from None
+        except OSError as error:
             raise stop(f"LOCKBOX_CHECKPOINT_FOLDER cannot be read: {error}") from None
     for log_id in done.logs:
         if folder:

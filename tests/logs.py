@@ -31,7 +31,7 @@ def public(key: Ed25519PrivateKey = KEY) -> VerifierKey:
 
 def sealed(worker: Database) -> None:
     """Seal whatever a database holds."""
-    for _ in seal(worker, Signer(NAME, [KEY]), lambda *_: False):
+    for _ in seal(worker, Signer(NAME, [KEY])):
         pass
 
 

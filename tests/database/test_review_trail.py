@@ -9,7 +9,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Engine, text
 
+from config.settings import Plan
 from lockbox.audit import export, refused, sealing
+from lockbox.audit.checkpoint import VerifierKey
 from lockbox.audit.verify import GOOD
 from lockbox.database import Database
 from lockbox.people import context
@@ -193,17 +195,6 @@ def test_an_approval_says_by_which_policy_and_on_which_side(world: World) -> Non
 
     body = json.loads(row.body)
     assert {"policy_version", "side"} <= body.keys(), sorted(body)
-
-
-def test_a_key_that_signs_silence_first_is_listed(world: World, sender: Database, later: ShiftedClock) -> None:
-    world.fresh()
-    sealed(sender)
-    later.shift = timedelta(minutes=61)
-    key = Ed25519PrivateKey.generate()
-    rotated = sealing.Signer("lockbox.test", [key])
-    assert [noted for noted in sealing.seal(sender, rotated, lambda *_: False)]
-
-    assert rotated.public.text in {row.key for row in read(unbound(sender), "SELECT key FROM audit_keys")}
 
 
 def test_an_event_that_a_login_of_the_api_queues_twice_stops_no_sealing(world: World, worker: Database) -> None:
