@@ -15,6 +15,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from lockbox import plumbing
+from lockbox.plumbing import Held
 from lockbox.scripts import ARM, CLAIM
 
 log = structlog.get_logger(__name__)
@@ -183,6 +185,17 @@ class Schedule:
         """Return every member with its due time in ms, leases apart; for tests and operators, not for work."""
         pairs: Any = self._polling.zrange(index.keys[0], 0, -1, withscores=True)
         return {member.decode(): score for member, score in pairs if not member.decode().startswith(EPOCH)}
+
+    def look(self, span: tuple[float, float]) -> Held:
+        """Return what Redis holds: of clocks those that are due after the first and by the second of two ms.
+
+        Raises:
+            Away: Redis can't be reached.
+        """
+        try:
+            return plumbing.look(self._polling, CLOCK.keys[0], NOTICES.keys, span)
+        except RedisError as error:
+            raise Away(type(error).__name__) from error
 
     def bell(self, index: Index) -> "Bell":
         """Return a listener that wakes its owner when something sooner is armed on this index."""

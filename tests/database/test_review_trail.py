@@ -6,12 +6,9 @@ import json
 from datetime import timedelta
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Engine, text
 
-from config.settings import Plan
-from lockbox.audit import export, refused, sealing
-from lockbox.audit.checkpoint import VerifierKey
+from lockbox.audit import export, refused
 from lockbox.audit.verify import GOOD
 from lockbox.database import Database
 from lockbox.people import context

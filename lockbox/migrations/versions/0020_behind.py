@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0020"
-down_revision = "0018"
+down_revision = "0019"
 
 # The signed note is what counts; the columns beside it are held against it. Hashes of a tree say nothing of events.
 BEHIND = """
