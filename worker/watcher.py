@@ -6,7 +6,7 @@ from lockbox.watch.invariants import Rota
 from worker.loop import Loop
 from worker.runtime import Runtime
 
-FIRST_SECONDS = 20.0
+FIRST_SECONDS = 5.0
 AGAIN_SECONDS = 5.0
 SURE_SECONDS = 15.0
 

@@ -92,6 +92,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     UNION ALL SELECT 'oldest_unsent', '', greatest(0, extract(epoch FROM (SELECT at FROM clock)
         - min(coalesce(uuid_extract_timestamp(id), run_at)))) FROM unsent HAVING count(*) > 0
     UNION ALL SELECT 'dead', '', count(*) FROM (SELECT FROM notices WHERE outcome = 'dead' LIMIT {MOST}) d
+    UNION ALL SELECT 'dead_lately', '', count(*) FROM (SELECT FROM notices, clock WHERE outcome = 'dead'
+        AND id >= (SELECT uuidv7(interval '-4 days')) AND closed_at > at - interval '1 day' LIMIT {MOST}) l
     UNION ALL SELECT 'unsealed', '', count(*) FROM (SELECT FROM unsealed LIMIT {MOST}) u
     UNION ALL SELECT 'seal_lag', '', coalesce((SELECT greatest(0, extract(epoch FROM c.at - e.at))
         FROM clock c, events e WHERE e.id = (SELECT event_id FROM unsealed ORDER BY event_id LIMIT 1)), 0)
