@@ -56,13 +56,11 @@ WITH fresh AS MATERIALIZED (
         || to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
         || '","channel":"api","deadline_at"\\:null,"format"\\:1,"from_state"\\:null,"id":"' || id
         || '","on_behalf_of"\\:null,"personal":{"name":"' || encode(sha256(salt || convert_to(name, 'UTF8')), 'hex')
-        || '"},"request_id"\\:null,"seq"\\:null,"tenant_id":"' || CAST(:tenant AS text) || '","to_state"\\:null}',
-        'UTF8')
+        || '"},"policy_version"\\:null,"request_id"\\:null,"seq"\\:null,"side":"customer","tenant_id":"'
+        || CAST(:tenant AS text) || '","to_state"\\:null}', 'UTF8')
     FROM fresh
-), new_details AS (
-    INSERT INTO event_details (event_id, field, salt, value) SELECT id, 'name', salt, name FROM fresh
 )
-INSERT INTO unsealed (event_id) SELECT id FROM fresh RETURNING event_id
+INSERT INTO event_details (event_id, field, salt, value) SELECT id, 'name', salt, name FROM fresh RETURNING event_id
 """)
 UNSEALED = text("SELECT event_id FROM unsealed")
 MISSED = text("SELECT count(*) FROM events WHERE tenant_id = :tenant AND at >= :since")

@@ -57,6 +57,8 @@ def search(
         for one in page["items"]
     )
     terminal.table(("When", "What", "Who", "Request", "Number", "Comment"), rows)
+    if altered := [one for one in page["items"] if one["altered"]]:
+        warn(f"Do not rely on this: {len(altered)} of these events are not what was sealed; verify an export.")
     terminal.more(page)
 
 
@@ -180,6 +182,8 @@ def _show(found: Mapping[str, Any]) -> None:
             "Open": window if found["opened_at"] else "never",
             "Ended": found["ending"],
             "Use": found["use"],
+            "Not in the trail": found["lost"] and f"moves {', '.join(map(str, found['lost']))}",
+            "Not as sealed": found["altered"],
         }
     )
     say("")

@@ -36,7 +36,8 @@ WITH taken AS (
     RETURNING event_id
 )
 SELECT e.id, coalesce(e.tenant_id, CAST(:vendor AS uuid)) AS log_id, sha256('\\x00'::bytea || e.body) AS leaf
-FROM taken t JOIN events e ON e.id = t.event_id ORDER BY log_id, e.at, e.id
+FROM taken t JOIN events e ON e.id = t.event_id
+WHERE NOT EXISTS (SELECT FROM seals s WHERE s.event_id = t.event_id) ORDER BY log_id, e.at, e.id
 """)
 LOCK = text("""
 SELECT id, origin, generation, size, root, note FROM logs WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE

@@ -10,7 +10,7 @@ from lockbox.audit.checkpoint import VerifierKey
 from lockbox.database import Database
 from lockbox.notices import checkpoints
 from tests.builders import ShiftedClock, World, unbound
-from tests.database.postbag import Postbag
+from tests.database.postbag import Postbag, open_notices
 from tests.database.scenes import read, write
 from tests.logs import public, sealed
 
@@ -41,6 +41,25 @@ def test_a_webhook_gets_each_kept_checkpoint_once(world: World, sender: Database
     for body in bodies:
         said, _ = checkpoint.verify(body["data"]["changes"]["checkpoint"], KEYS)
         assert said.origin.endswith(str(world.tenant.id))
+
+
+def test_a_checkpoint_that_was_told_does_not_make_a_silent_log_grow(
+    world: World, sender: Database, later: ShiftedClock, post: Postbag
+) -> None:
+    post.endpoint(world, "https://tenant.example/audit", tenant_id=world.tenant.id)
+    world.fresh()
+    post.deliver(sender, open_notices(sender))
+    sizes = []
+    for hours in range(26):
+        later.shift = timedelta(minutes=61 * hours)
+        sealed(sender)
+        told(sender)
+        post.deliver(sender, open_notices(sender))
+        sizes.append(read(unbound(sender), "SELECT size FROM logs WHERE tenant_id IS NOT NULL")[0].size)
+
+    assert len([hook for hook in post.hooks.sent if b"audit.checkpoint" in hook.body]) == 26
+    assert [mail for mail in post.mail.sent if "checkpoint" in mail.text]
+    assert len(set(sizes)) == 1
 
 
 def test_a_webhook_that_wants_other_things_hears_nothing(world: World, worker: Database) -> None:

@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0024"
-down_revision = "0020"
+down_revision = "0022"
 
 # Rows are added beside what they count and folded now and then: their sums are what counts, and nobody waits.
 TABLES = """
