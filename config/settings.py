@@ -207,7 +207,10 @@ class Settings(BaseSettings):
         smtp = urlsplit(self.smtp_url.get_secret_value()) if self.smtp_url else None
         return [
             ("LOCKBOX_EMBEDDED: embedded servers are for development", self.embedded),
-            ("LOCKBOX_SECRET_KEYS: make your own key", DEVELOPMENT_KEY in self.secret_keys),
+            (
+                "LOCKBOX_SECRET_KEYS: make your own key",
+                DEVELOPMENT_KEY in self.secret_keys and (self.database_url is not None or self.smtp_url is not None),
+            ),
             (
                 "LOCKBOX_APPROVAL_KEY_FILES: the API signs approvals by a key; make one by `lockbox operate new-key`",
                 self.database_url is not None and not self.approval_key_files,
