@@ -43,6 +43,12 @@ def settings(unit):
 def pid_of(unit):
     return int((run / f"{{unit}}.pid").read_text())
 
+def lives(pid):
+    try:
+        return Path(f"/proc/{{pid}}/stat").read_text().rsplit(")")[1].split()[0] != "Z"
+    except OSError:
+        return False
+
 def ask(unit):
     if unit in servers:
         embedded.find(Path("{servers}")).kill(servers[unit])
@@ -52,7 +58,7 @@ def ask(unit):
 def wait(unit):
     pid = 0 if unit in servers else pid_of(unit)
     until = time.monotonic() + 30
-    while pid and os.path.exists(f"/proc/{{pid}}") and "Z" not in Path(f"/proc/{{pid}}/stat").read_text().rsplit(")")[1][:3]:
+    while pid and lives(pid):
         if time.monotonic() > until:
             sys.exit(f"{{unit}} does not end")
         time.sleep(0.02)
