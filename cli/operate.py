@@ -63,9 +63,9 @@ def public_keys() -> None:
 
 @app.command()
 def status(plain: Plain = False) -> None:
-    """Show how the installation stands; ends with 1 where somebody has to look.
+    """Show how the installation stands.
 
-    With the API's LOCKBOX_DATABASE_URL (or the owner's login) and
+    Ends with 1 where somebody has to look. With the API's LOCKBOX_DATABASE_URL (or the owner's login) and
     LOCKBOX_REDIS_URL. What is away is said, and the rest is shown.
     """
     try:

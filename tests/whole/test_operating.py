@@ -35,6 +35,7 @@ def here() -> Iterator[Machine]:
         yield made
 
 
+@pytest.mark.timeout(400)
 def test_every_command_does_what_it_is_for(here: Machine) -> None:
     left_out = set()
     for block in BLOCKS:
