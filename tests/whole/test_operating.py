@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 from typer.testing import CliRunner
 
@@ -55,10 +56,11 @@ def test_every_command_does_what_it_is_for(here: Machine) -> None:
         "windows were revoked",
     ):
         assert words in said, said
+    _what_was_restored_is_what_runs(here)
 
 
-def test_what_was_restored_is_what_runs(here: Machine) -> None:
-    engine = create_engine(here.servers.superuser_url, poolclass=NullPool)
+def _what_was_restored_is_what_runs(here: Machine) -> None:
+    engine = create_engine(make_url(here.servers.superuser_url).set(database="lockbox"), poolclass=NullPool)
     with engine.connect() as connection:
         names = set(connection.execute(text("SELECT datname FROM pg_database")).scalars())
         people = connection.execute(text("SELECT count(*) FROM people")).scalar_one()
