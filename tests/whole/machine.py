@@ -57,10 +57,13 @@ def ask(unit):
 
 def wait(unit):
     pid = 0 if unit in servers else pid_of(unit)
-    until = time.monotonic() + 30
+    until = time.monotonic() + 15
     while pid and lives(pid):
         if time.monotonic() > until:
-            sys.exit(f"{{unit}} does not end")
+            # As systemd does with what is left of a unit.
+            print(f"{{unit}} did not end by itself")
+            os.killpg(pid, signal.SIGKILL)
+            until += 5
         time.sleep(0.02)
 
 def start(unit):
