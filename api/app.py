@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import Depends, FastAPI
 
 from api import portal, problems
+from api.heart import Beating
 from api.limits import BodyLimit, FormCharset
 from api.log import AccessLog
 from api.routes import (
@@ -17,6 +18,7 @@ from api.routes import (
     health,
     me,
     members,
+    metrics,
     requests,
     tenants,
     terminals,
@@ -36,6 +38,7 @@ from lockbox.database import Database, make_engine
 from lockbox.notices.vault import Vault
 from lockbox.people.issuers import Issuers
 from lockbox.schedule import Schedule
+from lockbox.watch.figures import Exporter
 
 POOL = 10
 OVERFLOW = 30
@@ -77,7 +80,10 @@ def make_app(settings: Settings, database: Database) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        heart = Beating(database)
+        heart.start()
         yield
+        heart.stop()
         database.dispose()
 
     app = FastAPI(
@@ -92,6 +98,7 @@ def make_app(settings: Settings, database: Database) -> FastAPI:
     )
     app.state.settings = settings
     app.state.database = database
+    app.state.exporter = Exporter(database)
     app.state.issuers = Issuers(settings.issuers)
     app.state.vault = Vault([key.get_secret_value() for key in settings.secret_keys])
     problems.install(app)
@@ -113,6 +120,7 @@ def make_app(settings: Settings, database: Database) -> FastAPI:
         audit.known,
         terminals.router,
         health.router,
+        metrics.router,
     ):
         app.include_router(router)
     portal.install(app)

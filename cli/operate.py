@@ -12,8 +12,9 @@ import typer
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
+from cli import standing as shown
 from cli.client import stop
-from cli.terminal import say
+from cli.terminal import Plain, as_json, say
 from config.settings import Settings, UnsafeSettings, load
 from lockbox import standing
 from lockbox.audit import keys
@@ -58,6 +59,25 @@ def public_keys() -> None:
     if not signers:
         raise stop("LOCKBOX_AUDIT_KEY_FILES is not set; name the files of the keys, the newest first")
     say(json.dumps([VerifierKey(settings.log_name, public).text for public in signers]))
+
+
+@app.command()
+def status(plain: Plain = False) -> None:
+    """Show how the installation stands.
+
+    Ends with 1 where somebody has to look. With the API's LOCKBOX_DATABASE_URL (or the owner's login) and
+    LOCKBOX_REDIS_URL. What is away is said, and the rest is shown.
+    """
+    try:
+        found = shown.read(load())
+    except UnsafeSettings as unset:
+        raise stop(str(unset)) from None
+    if plain:
+        as_json(found.as_facts())
+    else:
+        shown.show(found)
+    if found.troubles:
+        raise typer.Exit(1)
 
 
 @app.command()

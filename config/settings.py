@@ -115,6 +115,8 @@ class Settings(BaseSettings):
     checkpoint_folder: Path | None = None
     digest_hours: int = Field(default=24, ge=0, le=24 * 31)
 
+    metrics_token: SecretStr | None = None
+
     shutdown_seconds: float = Field(default=10, gt=0, le=300)
 
     log_format: Literal["json", "console"] = "json"
@@ -177,6 +179,14 @@ class Settings(BaseSettings):
             Fernet(key.get_secret_value())
         return keys
 
+    @field_validator("metrics_token")
+    @classmethod
+    def _sendable(cls, value: SecretStr | None) -> SecretStr | None:
+        shown = value.get_secret_value() if value else "token"
+        if not shown or not shown.isascii() or not shown.isprintable() or " " in shown:
+            raise ValueError("use letters, digits and signs without spaces, such as `openssl rand -hex 32` prints")
+        return value
+
     @field_validator("flower_password")
     @classmethod
     def _whole_in_flower(cls, value: SecretStr | None) -> SecretStr | None:
@@ -197,7 +207,10 @@ class Settings(BaseSettings):
         smtp = urlsplit(self.smtp_url.get_secret_value()) if self.smtp_url else None
         return [
             ("LOCKBOX_EMBEDDED: embedded servers are for development", self.embedded),
-            ("LOCKBOX_SECRET_KEYS: make your own key", DEVELOPMENT_KEY in self.secret_keys),
+            (
+                "LOCKBOX_SECRET_KEYS: make your own key",
+                DEVELOPMENT_KEY in self.secret_keys and (self.database_url is not None or self.smtp_url is not None),
+            ),
             (
                 "LOCKBOX_APPROVAL_KEY_FILES: the API signs approvals by a key; make one by `lockbox operate new-key`",
                 self.database_url is not None and not self.approval_key_files,
@@ -221,6 +234,10 @@ class Settings(BaseSettings):
             (
                 "LOCKBOX_FLOWER_PASSWORD: at least 12 characters",
                 self.flower_password is not None and len(self.flower_password.get_secret_value()) < 12,  # noqa: PLR2004
+            ),
+            (
+                "LOCKBOX_METRICS_TOKEN: at least 24 characters",
+                self.metrics_token is not None and len(self.metrics_token.get_secret_value()) < 24,  # noqa: PLR2004
             ),
             *(
                 (

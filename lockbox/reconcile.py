@@ -7,6 +7,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy import text
 
+from lockbox import tallies
 from lockbox.audit import refused
 from lockbox.database import Database
 from lockbox.notices import delivery, reporting
@@ -92,6 +93,7 @@ def reconcile(
             session.connection().execute(FORGET_KEYS, {"kept": KEEP_KEYS})
             for forget in FORGET_SIGN_INS:
                 session.connection().execute(forget)
+            session.connection().execute(tallies.FOLD, {"most": tallies.MOST_ROWS})
             session.connection().execute(FORGET_DELIVERIES, {"kept": deliveries_kept, "most": PAGE})
         yield "keys"
         while settled := refused.settle(database):

@@ -100,6 +100,12 @@ class NotYours(Refusal):
     code = "wrong-role"
 
 
+class MetricsClosed(NotYours):
+    """The figures of the installation are for its own machine, or for whoever has the token for them."""
+
+    code = "metrics-closed"
+
+
 class OwnRequest(NotYours):
     """The requester never decides on the own request."""
 

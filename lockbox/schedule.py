@@ -15,6 +15,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from lockbox import plumbing
+from lockbox.plumbing import Held
 from lockbox.scripts import ARM, CLAIM
 
 log = structlog.get_logger(__name__)
@@ -199,6 +201,17 @@ class Schedule:
         except RedisError as error:
             raise Away(type(error).__name__) from error
         return int(count)
+
+    def look(self, span: tuple[float, float]) -> Held:
+        """Return what Redis holds: of clocks those that are due after the first and by the second of two ms.
+
+        Raises:
+            Away: Redis can't be reached.
+        """
+        try:
+            return plumbing.look(self._polling, CLOCK.keys[0], NOTICES.keys, span)
+        except RedisError as error:
+            raise Away(type(error).__name__) from error
 
     def bell(self, index: Index) -> "Bell":
         """Return a listener that wakes its owner when something sooner is armed on this index."""

@@ -1,6 +1,7 @@
 """Threads of a worker that go round until they are told to stop, in small steps behind a gate; nothing ends them."""
 
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
@@ -29,10 +30,12 @@ class Loop(threading.Thread, ABC):
         self.tools = tools
         self.gate = ForkGate()
         self.stopping = threading.Event()
+        self.lively_at = time.monotonic()
 
     def run(self) -> None:
         """Go round until told to stop."""
         while not self.stopping.is_set():
+            self.lively_at = time.monotonic()
             try:
                 self.round()
             except (DBAPIError, BrokerAway, BatchPublishError, Away) as error:
@@ -41,6 +44,10 @@ class Loop(threading.Thread, ABC):
             except Exception:
                 log.exception("poller.failed", poller=self.name)
                 self.stopping.wait(IDLE_SECONDS)
+
+    def stop(self) -> None:
+        """Ask the thread to end."""
+        self.stopping.set()
 
     @abstractmethod
     def round(self) -> None:
@@ -55,4 +62,5 @@ class Loop(threading.Thread, ABC):
             if step is None:
                 break
             taken += 1
+            self.lively_at = time.monotonic()
         return taken

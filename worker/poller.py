@@ -14,6 +14,7 @@ from kombu.exceptions import OperationalError as BrokerAway
 
 from lockbox import reconcile as repairing
 from lockbox.schedule import CLOCK, NOTICES, Away, Bell, Index
+from lockbox.watch.hearts import Heart, Part
 from worker.loop import IDLE_SECONDS, Loop
 from worker.runtime import Runtime
 from worker.sending import Sending
@@ -33,8 +34,9 @@ MOST_HINTS_WAITING = {CLOCK: 50, NOTICES: 20}
 class Reconciler(Loop):
     """Repairs the schedule every five seconds, or at once when a poller finds an index that is not whole."""
 
-    def __init__(self, tools: Runtime, sending: Sending | None) -> None:
+    def __init__(self, tools: Runtime, sending: Sending | None, heart: Heart) -> None:
         super().__init__("reconciler", tools)
+        self._heart = heart
         self.sending = sending
         self.poked = threading.Event()
 
@@ -49,7 +51,10 @@ class Reconciler(Loop):
     def round(self) -> None:
         """Repair, then rest until the next round or a poke."""
         kept = self.tools.deliveries_kept
-        self.stepwise(repairing.reconcile(self.tools.database, self.sending, deliveries_kept=kept))
+        # Only who held the lock has taken a step.
+        if self.stepwise(repairing.reconcile(self.tools.database, self.sending, deliveries_kept=kept)):
+            with self.gate:
+                self._heart.beat(self.tools.database, Part.RECONCILE)
         self.poked.wait(RECONCILE_SECONDS)
         self.poked.clear()
 

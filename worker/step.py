@@ -1,14 +1,19 @@
 """The step of the worker blueprint that starts the pollers: after the pool, whether or not the broker answers."""
 
+import socket
 from typing import Any
 
 from celery import bootsteps
 
 from lockbox.schedule import CLOCK, INDEXES, NOTICES
+from lockbox.watch.hearts import Heart, Part
+from worker.heart import Beating
+from worker.loop import Loop
 from worker.poller import QUEUES, Poller, Reconciler
 from worker.runtime import runtime
 from worker.sealer import Sealer
 from worker.sending import Sending
+from worker.watcher import Watcher
 
 STOP_SECONDS = 5.0
 
@@ -24,7 +29,7 @@ class Pollers(bootsteps.StartStopStep):
 
     def __init__(self, parent: Any, **_: Any) -> None:  # noqa: ANN401 - Celery's signature
         super().__init__(parent)
-        self.loops: list[Poller | Reconciler | Sealer] = []
+        self.loops: list[Loop] = []
         self.sending: Sending | None = None
 
     def start(self, parent: Any) -> None:  # noqa: ANN401 - Celery's signature
@@ -33,11 +38,15 @@ class Pollers(bootsteps.StartStopStep):
         served = parent.app.amqp.queues.consume_from
         if QUEUES[NOTICES] in served and tools.senders:
             self.sending = Sending(tools)
-        reconciler = Reconciler(tools, self.sending)
+        part = Part.CORE if QUEUES[CLOCK] in served else Part.NOTICES
+        heart = Heart(f"{part}@{socket.gethostname()}")
+        reconciler = Reconciler(tools, self.sending, heart)
         pollers = [Poller(index, parent.app, tools, reconciler) for index in INDEXES if QUEUES[index] in served]
         # Where the clock's hints are taken; a worker that is busy sending would be a slow sealer.
         sealers = [Sealer(tools, tools.sealing)] if tools.sealing and QUEUES[CLOCK] in served else []
-        self.loops = [reconciler, *pollers, *sealers]
+        watchers = [Watcher(tools, heart)] if part is Part.CORE else []
+        working: list[Loop] = [reconciler, *pollers, *sealers, *watchers]
+        self.loops = [*working, Beating(tools, heart, part, working)]
         for loop in self.loops:
             loop.start()
 

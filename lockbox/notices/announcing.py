@@ -101,6 +101,17 @@ def tell_operators(session: Session, happening: Happening) -> None:
     _tell(session, happening, known, operators, ())
 
 
+def alarm(session: Session, happening: Happening) -> None:
+    """Write an event of the vendor's own, tell the operators by mail, and call all of the vendor's endpoints.
+
+    They hear of it whatever they want: whoever breaks in must not be able to choose beforehand who hears of it.
+    """
+    record(session, happening)
+    operators = set(session.connection().execute(OPERATORS).scalars())
+    known = directory.look_up(session, frozenset(), happening.at, also=operators)
+    _tell(session, happening, known, operators, [one.id for one in known.receivers[None]])
+
+
 def tell_one(session: Session, happening: Happening, person_id: UUID) -> None:
     """Tell one person, at all of the addresses that are theirs as yet, of an event that is written already."""
     known = directory.look_up(session, frozenset(), happening.at, also=frozenset({person_id}))

@@ -22,6 +22,8 @@ CHECKPOINT_TYPE = "audit.checkpoint"
 DIGEST = "audit_digest"
 NOBODY_TOLD = "nobody_told"
 REVIEW_UNREACHED = "review_unreached"
+INVARIANT_BROKEN = "invariant_broken"
+INVARIANT_TYPE = f"operate.{INVARIANT_BROKEN}"
 TITLES = {
     "tenant_added": "The lockbox of {tenant} has been set up",
     "tenant_renamed": "{tenant} was renamed",
@@ -56,6 +58,7 @@ TITLES = {
     "person_disabled": "Somebody at {tenant} was shut out",
     NOBODY_TOLD: "Requests timed out, and nobody could be told of them",
     REVIEW_UNREACHED: "Requests wait for review, and no manager could be reached",
+    INVARIANT_BROKEN: "Alarm: something is that must never be",
     CHECKPOINT: "The trail of {tenant} has a new checkpoint",
     DIGEST: "The trail of {tenant}: keep this checkpoint",
     DEPUTY_BEGINS: "You stand in for an approver of {tenant} from now on",
@@ -67,10 +70,11 @@ PERSONAL = frozenset(
     {
         *(DEPUTY_BEGINS, INVITATION, SIGN_IN_CODE, ADDRESS_CODE),
         *("address_added", "address_confirmed", "address_changed", "address_removed"),
-        *("person_disabled", NOBODY_TOLD, REVIEW_UNREACHED, CHECKPOINT, DIGEST),
+        *("person_disabled", NOBODY_TOLD, REVIEW_UNREACHED, INVARIANT_BROKEN, CHECKPOINT, DIGEST),
     }
 )
 """What is told to people alone, or to an endpoint under a type of its own."""
+OWN_TYPES = {CHECKPOINT: CHECKPOINT_TYPE, INVARIANT_BROKEN: INVARIANT_TYPE}
 LABELS = {
     "member": "Who",
     "principal": "For",
@@ -169,7 +173,11 @@ def payload(memo: Memo) -> bytes:
             "id": str(memo.notice_id),
             "type": type_of(memo.template),
             "timestamp": instant(memo.at),
-            "data": {"tenant": memo.tenant, "tenant_id": str(memo.tenant_id), "changes": dict(memo.changes)},
+            "data": {
+                "tenant": memo.tenant,
+                "tenant_id": memo.tenant_id and str(memo.tenant_id),
+                "changes": dict(memo.changes),
+            },
         },
         separators=(",", ":"),
     ).encode()
@@ -177,7 +185,7 @@ def payload(memo: Memo) -> bytes:
 
 def type_of(template: str) -> str:
     """Return the type by which a receiver knows what a call is about."""
-    return CHECKPOINT_TYPE if template == CHECKPOINT else f"tenant.{template}"
+    return OWN_TYPES.get(template, f"tenant.{template}")
 
 
 def _said_of(one: Waiting, zone: str, public_url: str) -> dict[str, str | None]:

@@ -25,12 +25,18 @@ LEAST_JITTER = 0.75
 CHANCE = random.SystemRandom()
 
 RECORD = text("""
-UPDATE notices n SET outcome = s.outcome, closed_at = s.closed_at, run_at = s.run_at, last_error = s.last_error
-FROM unnest(CAST(:id AS uuid[]), CAST(:outcome AS text[]), CAST(:closed_at AS timestamptz[]),
-    CAST(:run_at AS timestamptz[]), CAST(:last_error AS text[])) AS s (id, outcome, closed_at, run_at, last_error)
-WHERE n.id = s.id AND n.closed_at IS NULL
-RETURNING n.id, n.tenant_id, n.request_id, n.event_id, n.about_id, n.person_id, n.endpoint_id, n.template, n.channel,
-    n.attempts, n.outcome
+WITH recorded AS (
+    UPDATE notices n SET outcome = s.outcome, closed_at = s.closed_at, run_at = s.run_at, last_error = s.last_error
+    FROM unnest(CAST(:id AS uuid[]), CAST(:outcome AS text[]), CAST(:closed_at AS timestamptz[]),
+        CAST(:run_at AS timestamptz[]), CAST(:last_error AS text[])) AS s (id, outcome, closed_at, run_at, last_error)
+    WHERE n.id = s.id AND n.closed_at IS NULL
+    RETURNING n.id, n.tenant_id, n.request_id, n.event_id, n.about_id, n.person_id, n.endpoint_id, n.template,
+        n.channel, n.attempts, n.outcome
+), counted AS (
+    INSERT INTO tallies (name, label, count, total)
+    SELECT 'attempt', channel || ' ' || coalesce(outcome, 'again'), count(*), 0 FROM recorded GROUP BY 2
+)
+SELECT * FROM recorded
 """)
 
 

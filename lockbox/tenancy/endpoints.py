@@ -16,7 +16,7 @@ from lockbox.fetching import FetchFailed
 from lockbox.notices import announcing
 from lockbox.notices import endpoints as kept
 from lockbox.notices.calls import TEST
-from lockbox.notices.memos import CHECKPOINT_TYPE, PERSONAL, TITLES
+from lockbox.notices.memos import CHECKPOINT_TYPE, INVARIANT_TYPE, PERSONAL, TITLES
 from lockbox.notices.models import Delivery, Endpoint, Format
 from lockbox.notices.outbox import KIND
 from lockbox.notices.vault import Vault
@@ -329,7 +329,7 @@ def _good(url: str, event_types: Iterable[str], tenant_id: UUID | None, reach: R
         fetching.check(url, allow_loopback=reach.allow_http)
     except FetchFailed as failed:
         raise Invalid(f"This can't be called: {failed.reason}.", field="url") from None
-    known = OF_REQUESTS | OF_TENANTS | {CHECKPOINT_TYPE} if tenant_id else OF_REQUESTS | {CHECKPOINT_TYPE}
+    known = OF_REQUESTS | {CHECKPOINT_TYPE} | (OF_TENANTS if tenant_id else {INVARIANT_TYPE})
     if unknown := sorted(set(event_types) - known):
         raise Invalid(
             f"There is no event {unknown[0]}; the events are {', '.join(sorted(known))}.", field="event_types"

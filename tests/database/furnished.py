@@ -118,6 +118,9 @@ THE_REST = (
     INSERT INTO audit_keys (key, purpose, first_used_at)
     VALUES ('lockbox.test+' || CAST(:tenant AS text), 'log', now())
     """,
+    "INSERT INTO heartbeats (role, id, node, skew, beat_at) VALUES ('core', :tenant, 'core@here', 0, now())",
+    "INSERT INTO tallies (name, label, count, total) VALUES ('attempt', 'mail sent', 1, 0)",
+    "INSERT INTO alarms (key, raised_at) VALUES ('I1:' || CAST(:tenant AS text), now())",
 )
 
 

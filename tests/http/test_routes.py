@@ -32,6 +32,7 @@ BACK = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(
 WITHOUT_TOKEN = {
     "GET /livez": 200,
     "GET /readyz": 200,
+    "GET /metrics": 403,
     "GET /openapi.json": 200,
     "GET /.well-known/lockbox-audit-keys": 200,
     "POST /v1/terminals": 201,

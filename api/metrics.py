@@ -1,0 +1,113 @@
+"""The figures as Prometheus reads them: names, kinds and what each means, without a name of anybody."""
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from lockbox.tallies import ATTEMPT, DEADLINE_LAG, LAG_BUCKETS
+from lockbox.watch.figures import Figures
+
+# Name of the gauge, name of the figure, what it says.
+PLAIN = (
+    ("deadlines_overdue", "overdue", "Requests whose clock should have run more than a second ago."),
+    ("access_open", "access_open", "Windows that are open now."),
+    ("deadletters", "dead", "Notices that were given up and still stand."),
+    ("audit_unsealed", "unsealed", "Events that no seal covers yet."),
+    ("audit_seal_lag_seconds", "seal_lag", "Age of the oldest event that no seal covers yet."),
+    ("audit_checkpoint_age_seconds", "checkpoint_age", "Age of the newest checkpoint of any log."),
+)
+LABELLED = (
+    ("deadlines_pending", "pending", "kind", "Requests whose clock runs, by what it is to do."),
+    ("heartbeat_age_seconds", "heartbeat", "role", "Since anything in this role said that it lives."),
+    ("processes", "processes", "role", "How many said within a minute that they live."),
+    ("clock_skew_seconds", "skew", "role", "The clock furthest from Postgres' in this role; ahead is positive."),
+)
+
+
+def exposition(figures: Figures) -> bytes:
+    """Return the figures in Prometheus' text form; what could not be read is left out."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Read(figures))
+    return generate_latest(registry)
+
+
+class _Read(Collector):
+    """Figures that were read before; nothing is kept from one scrape to the next."""
+
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterator[Metric]:
+        """Return all of them."""
+        figures = self._figures
+        yield _gauge("postgres_up", "Whether Postgres gave its figures.", float(figures.postgres is not None))
+        yield _gauge("redis_up", "Whether Redis answers.", float(figures.redis is not None))
+        if figures.postgres is not None:
+            yield from _of_postgres(figures)
+        if figures.redis is not None:
+            yield from _of_redis(figures)
+
+
+def _of_postgres(figures: Figures) -> Iterator[Metric]:
+    for name, figure, said in PLAIN:
+        value = figures.one(figure)
+        if value is not None:
+            yield _gauge(name, said, value)
+    yield _gauge(
+        "oldest_unsent_notice_age_seconds",
+        "Age of the oldest notice that is still to be sent, 0 where there is none.",
+        figures.one("oldest_unsent") or 0.0,
+    )
+    for name, figure, label, said in LABELLED:
+        family = GaugeMetricFamily(f"lockbox_{name}", said, labels=[label])
+        for labelled, number in sorted(figures.labelled(figure).items()):
+            family.add_metric([labelled], number)
+        yield family
+    yield _lags(figures)
+    yield _attempts(figures)
+
+
+def _lags(figures: Figures) -> Metric:
+    counts = {float(bound): number for bound, number in figures.labelled(DEADLINE_LAG).items()}
+    buckets, so_far = [], 0.0
+    for bound in LAG_BUCKETS:
+        so_far += counts.get(bound, 0.0)
+        buckets.append(("+Inf" if bound == float("inf") else str(bound), so_far))
+    family = HistogramMetricFamily(
+        "lockbox_deadline_lag_seconds", "How late the clock came to deadlines that it ended."
+    )
+    family.add_metric([], buckets, figures.one("deadline_lag_total") or 0.0)
+    return family
+
+
+def _attempts(figures: Figures) -> Metric:
+    family = CounterMetricFamily(
+        "lockbox_notify_attempts", "How tries to send a notice ended.", labels=["channel", "outcome"]
+    )
+    for label, number in sorted(figures.labelled(ATTEMPT).items()):
+        family.add_metric(label.split(" "), number)
+    return family
+
+
+def _of_redis(figures: Figures) -> Iterator[Metric]:
+    held = figures.redis
+    yield _gauge(
+        "redis_unacked", "Hints that were handed out and not acknowledged.", float(held.unacked if held else 0)
+    )
+    yield _gauge(
+        "redis_oldest_unacked_age_seconds", "Age of the oldest of them.", figures.oldest_unacked_age() or 0.0
+    )
+    family = GaugeMetricFamily(
+        "lockbox_index_drift",
+        "By how much an index in Redis differs from Postgres; it heals within seconds.",
+        labels=["index", "direction"],
+    )
+    for (index, direction), number in sorted(figures.drift().items()):
+        family.add_metric([index, direction], number)
+    yield family
+
+
+def _gauge(name: str, said: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"lockbox_{name}", said, value=value)

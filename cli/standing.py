@@ -1,0 +1,106 @@
+"""How an installation stands, as a terminal shows it."""
+
+from collections.abc import Iterator
+
+from rich.table import Table
+from rich.text import Text
+
+from cli.terminal import NOTHING, paper, say
+from config.settings import Settings, UnsafeSettings
+from lockbox.database import Database, make_engine
+from lockbox.schedule import Schedule
+from lockbox.watch import status
+from lockbox.watch.hearts import Part
+from lockbox.watch.status import MOST_SILENT, Status
+
+WELL, BAD = "green", "bold red"
+NOWHERE = "redis://127.0.0.1:1/0"
+
+Line = tuple[str, str, bool | None]
+
+
+def read(settings: Settings) -> Status:
+    """Ask, with the login of the API or that of the database's owner, whichever is set.
+
+    Raises:
+        UnsafeSettings: neither is.
+    """
+    login = settings.database_url or settings.owner_database_url
+    if login is None:
+        raise UnsafeSettings("set LOCKBOX_DATABASE_URL (or LOCKBOX_OWNER_DATABASE_URL), and LOCKBOX_REDIS_URL")
+    redis = settings.redis_url.get_secret_value() if settings.redis_url else NOWHERE
+    database = Database(make_engine(login.get_secret_value(), role="status"), Schedule(redis))
+    try:
+        return status.read(database, with_redis=settings.redis_url is not None)
+    finally:
+        database.dispose()
+
+
+def show(found: Status) -> None:
+    """Print a table, green where all is well and red where somebody has to look, and then what to look at."""
+    shown = Table(show_header=False, box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for name, value, is_well in (*_servers(found), *_work(found), *_trail(found), *_processes(found)):
+        style = "" if is_well is None else WELL if is_well else BAD
+        shown.add_row(Text(name), Text(value, style=style))
+    paper().print(shown)
+    for trouble in found.troubles:
+        paper().print(Text(f"! {trouble}", style=BAD), soft_wrap=True)
+    if not found.troubles:
+        say("All is well.")
+
+
+def _servers(found: Status) -> Iterator[Line]:
+    yield "Postgres", found.postgres, found.postgres == "ok"
+    yield "Redis", found.redis, None if found.redis == "not asked" else found.redis == "ok"
+    both = f"database {found.migration or NOTHING}, code {found.wanted}"
+    yield "Migrations", both, found.migration == found.wanted
+
+
+def _work(found: Status) -> Iterator[Line]:
+    of = found.figures
+    if of.postgres is None:
+        return
+    yield "Requests", ", ".join(f"{state} {n}" for state, n in sorted(found.states.items())) or "none", None
+    yield "Windows open", _count(of.one("access_open")), None
+    yield "Deadlines pending", _count(sum(of.labelled("pending").values())), None
+    yield "Deadlines overdue", _count(of.one("overdue")), not of.one("overdue")
+    drift = of.drift()
+    said = ", ".join(f"{index} {number:.0f} {way}" for (index, way), number in drift.items() if number) or "none"
+    missing = any(number for (_, way), number in drift.items() if way == "missing")
+    yield "Schedule's drift", said if drift else NOTHING, not missing if drift else None
+    yield "Last reconcile", _ago(of.one("heartbeat", Part.RECONCILE)), _lives(of.one("heartbeat", Part.RECONCILE))
+    yield "Notices unsent", f"{_count(of.one('unsent'))}, the oldest {_ago(of.one('oldest_unsent'))}", None
+    dead = f"{_count(of.one('dead'))}, {_count(of.one('dead_lately'))} of them within a day"
+    yield "Notices dead", dead, not of.one("dead_lately")
+
+
+def _trail(found: Status) -> Iterator[Line]:
+    of = found.figures
+    if of.postgres is None:
+        return
+    lag = of.one("seal_lag") or 0
+    yield "Events not sealed", f"{_count(of.one('unsealed'))}, for {lag:.1f} s", lag <= status.MOST_SEAL_LAG
+    yield "Newest checkpoint", _ago(of.one("checkpoint_age")), None
+    yield "Invariants looked at", _ago(of.one("heartbeat", Part.WATCH)), None
+
+
+def _processes(found: Status) -> Iterator[Line]:
+    for beat in found.beats:
+        if beat.part not in {Part.RECONCILE, Part.WATCH}:
+            yield beat.node, f"{_ago(beat.age)}, clock {beat.skew:+.3f} s", _lives(beat.age)
+
+
+def _lives(age: float | None) -> bool:
+    return age is not None and age <= MOST_SILENT
+
+
+def _count(number: float | None) -> str:
+    return NOTHING if number is None else f"{number:,.0f}"
+
+
+def _ago(seconds: float | None) -> str:
+    if seconds is None:
+        return NOTHING
+    if seconds < 120:  # noqa: PLR2004 - two minutes are still counted in seconds
+        return f"{seconds:.0f} s ago"
+    return f"{seconds / 60:.0f} min ago"

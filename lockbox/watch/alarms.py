@@ -1,0 +1,87 @@
+"""Alarms: what must never be is an event, a mail to operators, a call of the vendor's webhooks, a log line."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import structlog
+from sqlalchemy import text
+
+from lockbox.audit.canonical import Value
+from lockbox.audit.events import THE_CLOCK, Happening
+from lockbox.database import Database, now
+from lockbox.notices import announcing
+from lockbox.notices.memos import INVARIANT_BROKEN
+from lockbox.watch import invariants
+from lockbox.watch.hearts import Part
+from lockbox.watch.invariants import Broken, Rota
+
+log = structlog.get_logger(__name__)
+
+LOCK_NUMBER = 0x10CBA1A
+EVERY = timedelta(seconds=60)
+SAID_FOR = timedelta(hours=1)
+MOST_LINES = 50
+
+IS_DUE = text("""
+SELECT NOT EXISTS (SELECT FROM heartbeats
+    WHERE role = :part AND beat_at > clock_timestamp() - CAST(:every AS interval))
+""")
+# What was said within the hour is not said again, whichever worker looks.
+RAISE = text("""
+INSERT INTO alarms AS a (key, raised_at) SELECT unnest(CAST(:keys AS text[])), :at
+ON CONFLICT (key) DO UPDATE SET raised_at = EXCLUDED.raised_at WHERE a.raised_at <= :at - CAST(:said_for AS interval)
+RETURNING key
+""")
+FORGET = text("DELETE FROM alarms WHERE raised_at < :at - interval '1 day'")
+SLUGS = text("SELECT id, slug FROM tenants WHERE id = ANY(:ids)")
+
+
+def is_due(database: Database) -> bool:
+    """Whether nobody has looked for a minute."""
+    with database.transaction() as session:
+        values = {"part": Part.WATCH.value, "every": EVERY}
+        return bool(session.connection().execute(IS_DUE, values).scalar_one())
+
+
+def look(database: Database, rota: Rota) -> tuple[set[Broken], Rota]:
+    """Return what must never be, and where to go on the next minute."""
+    with database.transaction() as session:
+        return invariants.look(session, rota), invariants.turned(session, rota)
+
+
+def confirm(database: Database, found: set[Broken], rota: Rota) -> list[Broken]:
+    """Look again in the same way, and raise an alarm for what is still so; return what was not said within the hour.
+
+    What an outage has left to be done is gone by then, and no alarm.
+    """
+    with database.transaction() as session:
+        still = found & invariants.look(session, rota)
+        at = now(session)
+        session.connection().execute(FORGET, {"at": at})
+        values = {"keys": [one.key for one in still], "at": at, "said_for": SAID_FOR}
+        fresh = set(session.connection().execute(RAISE, values).scalars()) if still else set()
+        said = sorted((one for one in still if one.key in fresh), key=lambda one: (one.key, one.what))
+        if said:
+            tenants = {one.tenant_id for one in said if one.tenant_id}
+            rows = session.connection().execute(SLUGS, {"ids": list(tenants)})
+            lines = _lines(said, {row.id: row.slug for row in rows})
+            facts: dict[str, Value] = {"broken": len(said), "changes": lines}
+            announcing.alarm(session, Happening(at=at, action=INVARIANT_BROKEN, actor=THE_CLOCK, facts=facts))
+    for one in said:
+        log.critical("invariant.broken", rule=one.rule, id=str(one.id), what=one.what)
+    return said
+
+
+def _lines(said: Sequence[Broken], slugs: dict[object, str]) -> dict[str, str]:
+    """Return what to say of each, by its id: nothing of what anybody wrote."""
+    lines: dict[str, str] = {}
+    for one in said[:MOST_LINES]:
+        whose = slugs.get(one.tenant_id, "the vendor")
+        lines[str(one.id)] = _joined(lines.get(str(one.id)), f"{one.rule} at {whose}: {one.what}")
+    if len(said) > MOST_LINES:
+        lines["and"] = f"{len(said) - MOST_LINES} more"
+    return lines
+
+
+def _joined(*said: str | None) -> str:
+    return "; ".join(one for one in said if one)

@@ -1,0 +1,105 @@
+"""The figures of an installation: one exporter that asks Postgres and Redis, at most once in five seconds."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from lockbox.database import Database
+from lockbox.plumbing import Held
+from lockbox.schedule import Away
+
+log = structlog.get_logger(__name__)
+
+KEPT_SECONDS = 5.0
+MOST_COUNTED = 100_000
+"""No count goes further (see migration 0024)."""
+
+LIMITS = text("SELECT set_config('statement_timeout', '3s', true), set_config('lock_timeout', '500ms', true)")
+READ = text("SELECT name, label, value FROM operating_figures()")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What was read: Postgres' numbers by name and label, None where it is away, and what Redis holds, likewise."""
+
+    postgres: Mapping[tuple[str, str], float] | None
+    redis: Held | None
+
+    def one(self, name: str, label: str = "") -> float | None:
+        """Return a number of Postgres', if there is one."""
+        return (self.postgres or {}).get((name, label))
+
+    def labelled(self, name: str) -> dict[str, float]:
+        """Return all numbers of that name, by label."""
+        return {label: value for (held, label), value in (self.postgres or {}).items() if held == name}
+
+    def drift(self) -> dict[tuple[str, str], float]:
+        """Return by how many members each index differs from Postgres: what is missing, and what is there too much.
+
+        Of clocks those that are due within the next hour are compared, and of notices all, if they can be counted.
+        """
+        if self.postgres is None or self.redis is None:
+            return {}
+        surplus = {"clock": self.redis.clocks_in_span - (self.one("soon", "count") or 0)}
+        unsent = self.one("unsent") or 0
+        if unsent < MOST_COUNTED:
+            surplus["notices"] = self.redis.notices - unsent
+        return {
+            (index, direction): max(0, sign * by)
+            for index, by in surplus.items()
+            for direction, sign in (("missing", -1), ("extra", 1))
+        }
+
+    def oldest_unacked_age(self) -> float | None:
+        """Return for how many seconds the oldest hint has been unacknowledged: 0 where none is."""
+        if self.redis is None:
+            return None
+        oldest = self.redis.oldest_unacked_at
+        return max(0.0, self.redis.now - oldest) if oldest is not None else 0.0
+
+
+class Exporter:
+    """Reads the figures; whoever asks within five seconds gets the same, and who comes meanwhile waits for them."""
+
+    def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
+        self._database = database
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._kept: tuple[float, Figures] | None = None
+
+    def read(self) -> Figures:
+        """Return the figures as of a moment ago; what is away is missing in them, and nothing is raised."""
+        with self._lock:
+            if self._kept is None or self._clock() >= self._kept[0]:
+                found = read(self._database)
+                self._kept = (self._clock() + KEPT_SECONDS, found)
+            return self._kept[1]
+
+
+def read(database: Database) -> Figures:
+    """Ask Postgres and Redis, each for a few seconds at most."""
+    numbers = _postgres(database)
+    of = numbers or {}
+    span = (of.get(("soon", "from"), 0.0), of.get(("soon", "to"), 0.0))
+    try:
+        held = database.schedule.look(span)
+    except Away as away:
+        log.warning("figures.redis_away", error=str(away))
+        held = None
+    return Figures(numbers, held)
+
+
+def _postgres(database: Database) -> dict[tuple[str, str], float] | None:
+    try:
+        with database.transaction() as session:
+            session.connection().execute(LIMITS)
+            rows = session.connection().execute(READ).all()
+    except SQLAlchemyError as error:
+        log.warning("figures.postgres_away", error=type(error).__name__)
+        return None
+    return {(row.name, row.label): float(row.value) for row in rows}

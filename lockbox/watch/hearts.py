@@ -1,0 +1,47 @@
+"""Heartbeats: a process says every ten seconds that it lives, and how far its clock is from that of Postgres."""
+
+import time
+from dataclasses import dataclass, field
+from enum import StrEnum
+from uuid import UUID
+
+from sqlalchemy import text
+
+from lockbox.database import Database
+from lockbox.ids import new_id
+
+BEAT_SECONDS = 10.0
+
+CLOCK = text("SELECT clock_timestamp()")
+BEAT = text("SELECT beat(:role, :id, :node, :skew)")
+
+
+class Part(StrEnum):
+    """What lives: the three kinds of process, and the two rounds that one of all workers does."""
+
+    API = "api"
+    CORE = "core"
+    NOTICES = "notices"
+    RECONCILE = "reconcile"
+    WATCH = "watch"
+
+
+@dataclass(frozen=True)
+class Heart:
+    """One process under the name of its machine; `id` is another one after each start."""
+
+    node: str
+    id: UUID = field(default_factory=new_id)
+
+    def beat(self, database: Database, part: Part) -> None:
+        """Say that this process lives in this part.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: Postgres is away, or this login may not say so.
+        """
+        with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            before = time.time()
+            at = connection.execute(CLOCK).scalar_one()
+            skew = (before + time.time()) / 2 - at.timestamp()
+            values = {"role": part.value, "id": self.id, "node": self.node, "skew": skew}
+            connection.execute(BEAT, values)

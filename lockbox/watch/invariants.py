@@ -1,0 +1,158 @@
+"""What must never be, as queries: a window without approval (I1) or past its end (I2), a trail with a gap (I4).
+
+Each looks at all windows that are open, at what changed in the last minutes, and at a part of everything that moves
+on from minute to minute; none at more rows than `MOST`.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlmodel import Session
+
+from lockbox.audit.sealing import VENDORS_LOG
+
+NOBODY = UUID(int=0)
+MOST = 20_000
+PAGE = 2_000
+PAGE_OF_SEALS = 5_000
+TAIL = 200
+LATELY = timedelta(minutes=3)
+OVERDUE = timedelta(minutes=1)
+
+UNAPPROVED = text("""
+WITH looked AS MATERIALIZED (
+    (SELECT id FROM requests WHERE state = 'active' LIMIT :most)
+    UNION (SELECT e.request_id FROM events e
+        WHERE e.id >= (SELECT uuidv7(-CAST(:lately AS interval))) AND e.seq IS NOT NULL AND e.to_state = 'active'
+        ORDER BY e.id DESC LIMIT :most)
+)
+SELECT 'I1' AS rule, r.id, r.tenant_id, 'is or was open without the approval that it needs' AS what
+FROM looked l JOIN requests r ON r.id = l.id
+WHERE NOT CASE WHEN r.mode = 'enforce' THEN
+    NOT EXISTS (SELECT FROM decisions d WHERE d.request_id = r.id AND d.verdict = 'deny')
+    AND r.quorum <= (SELECT count(DISTINCT d.person_id) FROM decisions d JOIN people p ON p.id = d.person_id
+        WHERE d.request_id = r.id AND d.verdict = 'approve' AND d.person_id <> r.requester_id AND p.side = 'customer'
+            AND d.decided_at BETWEEN r.created_at AND r.opened_at
+            AND EXISTS (SELECT FROM events e WHERE e.request_id = r.id AND e.seq IS NOT NULL
+                AND e.action = 'approve' AND e.actor_id = d.person_id)
+            AND NOT EXISTS (SELECT FROM decisions o WHERE o.request_id = r.id AND o.verdict = 'endorse'
+                AND o.person_id = d.person_id))
+ELSE
+    EXISTS (SELECT FROM decisions d JOIN people p ON p.id = d.person_id
+        WHERE d.request_id = r.id AND d.verdict = 'endorse' AND d.person_id <> r.requester_id AND p.side = 'vendor'
+            AND d.decided_at BETWEEN r.created_at AND r.opened_at)
+END
+""")
+TOO_LONG = text("""
+SELECT 'I2' AS rule, r.id, r.tenant_id, CASE
+    WHEN r.deadline_at < clock_timestamp() - CAST(:overdue AS interval)
+        THEN 'has not been ended, though its end is over a minute ago'
+    WHEN newest.to_state <> 'active' THEN 'is open, though its trail says that it ended'
+    ELSE 'is open for longer than was approved' END AS what
+FROM (SELECT id, tenant_id, deadline_at FROM requests WHERE state = 'active' LIMIT :most) r
+LEFT JOIN LATERAL (SELECT e.deadline_at FROM events e WHERE e.request_id = r.id AND e.seq IS NOT NULL
+    AND e.to_state = 'active' ORDER BY e.seq LIMIT 1) opening ON true
+LEFT JOIN LATERAL (SELECT e.to_state FROM events e WHERE e.request_id = r.id AND e.seq IS NOT NULL
+    ORDER BY e.seq DESC LIMIT 1) newest ON true
+WHERE r.deadline_at < clock_timestamp() - CAST(:overdue AS interval) OR r.deadline_at > opening.deadline_at
+    OR newest.to_state <> 'active'
+""")
+# What a log does not keep any more (`lockbox operate retain`) is no gap at the beginning.
+NOT_WHOLE = text("""
+WITH looked AS MATERIALIZED (
+    (SELECT id FROM requests WHERE state = 'active' LIMIT :most)
+    UNION (SELECT e.request_id FROM events e
+        WHERE e.id >= (SELECT uuidv7(-CAST(:lately AS interval))) AND e.seq IS NOT NULL
+        ORDER BY e.id DESC LIMIT :most)
+    UNION (SELECT id FROM requests WHERE id > :after ORDER BY id LIMIT :page)
+)
+SELECT 'I4' AS rule, r.id, r.tenant_id, 'has not exactly one event for each of its moves' AS what
+FROM looked l JOIN requests r ON r.id = l.id LEFT JOIN logs g ON g.id = r.tenant_id
+CROSS JOIN LATERAL (SELECT count(*) AS number, min(e.seq) AS first, max(e.seq) AS last,
+    max(e.to_state) FILTER (WHERE e.seq = r.version) AS state
+    FROM events e WHERE e.request_id = r.id AND e.seq IS NOT NULL) m
+WHERE NOT CASE WHEN m.number = 0 THEN r.closed_at IS NOT NULL AND coalesce(g.kept_from, 0) > 0
+    ELSE m.last = r.version AND m.number = m.last - m.first + 1 AND m.state = r.state
+        AND (m.first = 1 OR (r.closed_at IS NOT NULL AND coalesce(g.kept_from, 0) > 0)) END
+""")
+GAP_IN_SEALS = text("""
+WITH page AS MATERIALIZED (
+    SELECT s.log_id, s.number, s.event_id, lag(s.number) OVER (PARTITION BY s.log_id ORDER BY s.number) AS before
+    FROM (SELECT log_id, number, event_id FROM seals WHERE (log_id, number) > (:log, :number)
+        ORDER BY log_id, number LIMIT :page) s
+), gaps AS (
+    SELECT p.log_id FROM page p JOIN logs g ON g.id = p.log_id
+    WHERE p.number <> coalesce(p.before + 1, CASE WHEN p.log_id = :log THEN :number + 1 ELSE 0 END)
+        OR p.number >= g.size
+        OR (p.number >= g.kept_from AND NOT EXISTS (SELECT FROM events e WHERE e.id = p.event_id))
+    UNION SELECT g.id FROM (SELECT id, size FROM logs
+        WHERE noted_at >= clock_timestamp() - CAST(:lately AS interval) ORDER BY noted_at DESC LIMIT :page) g
+    WHERE least(g.size, :tail) <> (SELECT count(*) FROM seals s
+        WHERE s.log_id = g.id AND s.number >= g.size - :tail AND s.number < g.size)
+)
+SELECT 'I4' AS rule, id, tenant_id, 'has a gap in its seals' AS what FROM logs WHERE id IN (SELECT log_id FROM gaps)
+""")
+NEXT_REQUEST = text("SELECT id FROM requests WHERE id > :after ORDER BY id OFFSET :page - 1 LIMIT 1")
+NEXT_SEAL = text("""
+SELECT log_id, number FROM seals WHERE (log_id, number) > (:log, :number) ORDER BY log_id, number
+OFFSET :page - 1 LIMIT 1
+""")
+QUERIES = (UNAPPROVED, TOO_LONG, NOT_WHOLE, GAP_IN_SEALS)
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Something that must never be: which invariant, of which request or log, and in words that name nobody."""
+
+    rule: str
+    id: UUID
+    tenant_id: UUID | None
+    what: str
+
+    @property
+    def key(self) -> str:
+        """By what it is known again."""
+        return f"{self.rule}:{self.id}"
+
+
+@dataclass(frozen=True)
+class Rota:
+    """How far the part that moves on has come: the last request, and the last seal, that were looked at."""
+
+    request: UUID = NOBODY
+    log: UUID = VENDORS_LOG
+    number: int = -1
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The parameters of the queries."""
+        return {
+            "after": self.request,
+            "log": self.log,
+            "number": self.number,
+            "lately": LATELY,
+            "overdue": OVERDUE,
+            "most": MOST,
+            "tail": TAIL,
+        }
+
+
+def look(session: Session, rota: Rota) -> set[Broken]:
+    """Return everything that must never be and yet is, as far as this minute looks."""
+    found = set()
+    for query in QUERIES:
+        page = PAGE_OF_SEALS if query is GAP_IN_SEALS else PAGE
+        rows = session.connection().execute(query, rota.values | {"page": page})
+        found |= {Broken(row.rule, row.id, row.tenant_id, row.what) for row in rows}
+    return found
+
+
+def turned(session: Session, rota: Rota) -> Rota:
+    """Return where the next minute goes on; at the end, from the beginning."""
+    values = rota.values
+    request = session.connection().execute(NEXT_REQUEST, values | {"page": PAGE}).scalar_one_or_none()
+    seal = session.connection().execute(NEXT_SEAL, values | {"page": PAGE_OF_SEALS}).one_or_none()
+    return Rota(request or NOBODY, *((seal.log_id, seal.number) if seal else (VENDORS_LOG, -1)))

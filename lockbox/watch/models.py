@@ -1,0 +1,43 @@
+"""Tables of whoever watches: heartbeats, counts that only grow, and the alarms that were raised."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import BigInteger
+from sqlmodel import Field, SQLModel
+
+from lockbox.ids import new_id
+from lockbox.tables import Instant
+
+
+class Heartbeat(SQLModel, table=True):
+    """A process in one role, when it last said that it lives, and by how many seconds its clock is ahead."""
+
+    __tablename__ = "heartbeats"
+
+    role: str = Field(primary_key=True, max_length=24)
+    id: UUID = Field(primary_key=True)
+    node: str = Field(max_length=255)
+    skew: float
+    beat_at: datetime = Field(sa_type=Instant)
+
+
+class Tally(SQLModel, table=True):
+    """A count, to be added to all others of its name and label; `total` is the sum of what was counted."""
+
+    __tablename__ = "tallies"
+
+    id: UUID = Field(default_factory=new_id, primary_key=True)
+    name: str = Field(max_length=24)
+    label: str = Field(max_length=48)
+    count: int = Field(sa_type=BigInteger)
+    total: float
+
+
+class Alarm(SQLModel, table=True):
+    """Something that must never be, and when somebody was last told of it."""
+
+    __tablename__ = "alarms"
+
+    key: str = Field(primary_key=True, max_length=100)
+    raised_at: datetime = Field(sa_type=Instant)

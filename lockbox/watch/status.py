@@ -1,0 +1,178 @@
+"""How an installation stands, for whoever operates it: everything at once, from whatever answers."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlmodel import Session
+
+from lockbox import migrations, standing
+from lockbox.database import Database
+from lockbox.schedule import Away
+from lockbox.standing import NotFit
+from lockbox.watch import figures
+from lockbox.watch.figures import Figures
+from lockbox.watch.hearts import Part
+
+STATES = text("SELECT state, number FROM operating_states()")
+PROCESSES = text("SELECT role, node, age, skew FROM operating_processes()")
+
+MOST_SILENT = 60.0
+MOST_SEAL_LAG = 60.0
+MOST_UNSENT_AGE = 300.0
+MOST_SKEW = 5.0
+MOST_UNACKED_AGE = 300.0
+MOST_CHECKPOINT_AGE = 2 * 3600.0
+NEEDED = (Part.API, Part.CORE, Part.NOTICES, Part.RECONCILE, Part.WATCH)
+
+
+@dataclass(frozen=True)
+class Beat:
+    """When a process last said that it lives, in seconds ago, and by how many its clock is ahead."""
+
+    part: str
+    node: str
+    age: float
+    skew: float
+
+
+@dataclass(frozen=True)
+class Status:
+    """What was found; `troubles` are sentences, none where all is well. Without Postgres most is unknown: empty."""
+
+    postgres: str
+    redis: str
+    migration: str | None
+    wanted: str
+    figures: Figures
+    states: dict[str, int] = field(default_factory=dict)
+    beats: tuple[Beat, ...] = ()
+
+    @property
+    def troubles(self) -> list[str]:
+        """What somebody has to look at, the worst first."""
+        found = [f"Postgres: {self.postgres}"] if self.postgres != "ok" else []
+        found += [f"Redis: {self.redis}"] if self.redis not in {"ok", "not asked"} else []
+        if self.figures.postgres is not None:
+            found += [said for said, is_so in _late(self.figures) if is_so]
+            found += _silent(self.figures)
+        return found
+
+    def as_facts(self) -> dict[str, Any]:
+        """Return all of it, as JSON takes it."""
+        of = self.figures
+        return {
+            "ok": not self.troubles,
+            "troubles": self.troubles,
+            "postgres": self.postgres,
+            "redis": self.redis,
+            "migration": {"database": self.migration, "code": self.wanted},
+            "requests": self.states,
+            "deadlines": {
+                "pending": of.labelled("pending"),
+                "overdue": of.one("overdue"),
+                "drift": {f"{index} {way}": number for (index, way), number in of.drift().items()},
+            },
+            "access_open": of.one("access_open"),
+            "notices": {
+                "unsent": of.one("unsent"),
+                "oldest_unsent_seconds": of.one("oldest_unsent"),
+                "dead": of.one("dead"),
+                "dead_within_a_day": of.one("dead_lately"),
+            },
+            "trail": {
+                "unsealed": of.one("unsealed"),
+                "seal_lag_seconds": of.one("seal_lag"),
+                "newest_checkpoint_seconds": of.one("checkpoint_age"),
+            },
+            "hints": {
+                "unacked": of.redis.unacked if of.redis else None,
+                "oldest_unacked_seconds": of.oldest_unacked_age(),
+            },
+            "last_reconcile_seconds": of.one("heartbeat", Part.RECONCILE),
+            "last_watch_seconds": of.one("heartbeat", Part.WATCH),
+            "processes": [vars(beat) for beat in self.beats],
+        }
+
+
+def read(database: Database, *, with_redis: bool) -> Status:
+    """Ask whatever answers; nothing is raised, and no question takes longer than a few seconds.
+
+    Args:
+        database: by the login of the API or of the owner.
+        with_redis: whether it is known where Redis is.
+    """
+    redis = _redis(database) if with_redis else "not asked"
+    wanted = migrations.head()
+    found: str | None = None
+    try:
+        with database.engine.connect() as connection:
+            found = migrations.current(connection)
+            standing.fits(connection)
+        with database.transaction() as session:
+            session.connection().execute(figures.LIMITS)
+            states, beats = _states(session), _beats(session)
+    except NotFit as unfit:
+        return Status(str(unfit), redis, found, wanted, Figures(None, None))
+    except SQLAlchemyError as error:
+        said = getattr(getattr(error, "orig", None), "sqlstate", None) or type(error).__name__
+        return Status(f"away or unwilling ({said})", redis, found, wanted, Figures(None, None))
+    return Status("ok", redis, found, wanted, figures.read(database), states, beats)
+
+
+def _redis(database: Database) -> str:
+    try:
+        database.schedule.ping()
+    except Away as away:
+        return f"away: {away}"
+    return "ok"
+
+
+def _states(session: Session) -> dict[str, int]:
+    return {row.state: row.number for row in session.connection().execute(STATES)}
+
+
+def _beats(session: Session) -> tuple[Beat, ...]:
+    rows = session.connection().execute(PROCESSES)
+    return tuple(Beat(row.role, row.node, row.age, row.skew) for row in rows)
+
+
+def _late(of: Figures) -> list[tuple[str, bool]]:
+    drift = sum(number for (_, way), number in of.drift().items() if way == "missing")
+    overdue, dead, unsealed = (int(of.one(name) or 0) for name in ("overdue", "dead_lately", "unsealed"))
+    return [
+        (f"{overdue} deadlines are overdue: is a core worker running?", overdue > 0),
+        (f"{dead} notices died within a day: see `lockbox vendor dead-notices`", dead > 0),
+        (
+            f"the oldest unsent notice waits for {of.one('oldest_unsent') or 0:.0f} s: see the notices worker's log",
+            (of.one("oldest_unsent") or 0) > MOST_UNSENT_AGE,
+        ),
+        (
+            f"{unsealed} events are not sealed, for up to {of.one('seal_lag') or 0:.0f} s: see the core worker's log",
+            (of.one("seal_lag") or 0) > MOST_SEAL_LAG,
+        ),
+        (
+            "no log has had a checkpoint for two hours: see the core worker's log",
+            (of.one("checkpoint_age") or 0) > MOST_CHECKPOINT_AGE,
+        ),
+        (f"the schedule lacks {drift:.0f} of what Postgres promises: is a worker running?", drift > 0),
+        (
+            f"hints wait unacknowledged for {of.oldest_unacked_age() or 0:.0f} s",
+            (of.oldest_unacked_age() or 0) > MOST_UNACKED_AGE,
+        ),
+    ]
+
+
+def _silent(of: Figures) -> list[str]:
+    ages = of.labelled("heartbeat")
+    found = [
+        f"{part}: nobody has said for a minute that it lives" if part in ages else f"{part}: nobody lives"
+        for part in NEEDED
+        if ages.get(part, float("inf")) > MOST_SILENT * (2 if part is Part.WATCH else 1)
+    ]
+    return found + [
+        f"{part}: a clock is off by {skew:+.1f} s: set it right (NTP)"
+        for part, skew in of.labelled("skew").items()
+        if abs(skew) > MOST_SKEW
+    ]

@@ -1,0 +1,267 @@
+"""The figures: what Postgres and Redis say of an installation, and what remains of them where one is away."""
+
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from redis import Redis
+from sqlalchemy import Engine
+
+from api.metrics import exposition
+from lockbox import tallies
+from lockbox.database import Database, make_engine
+from lockbox.reconcile import reconcile
+from lockbox.requests import clock
+from lockbox.requests.lifecycle import Action
+from lockbox.schedule import CLOCK, NOTICES, Promise, Schedule
+from lockbox.tallies import LAG_BUCKETS
+from lockbox.watch.figures import KEPT_SECONDS, Exporter, Figures, read
+from lockbox.watch.hearts import Heart, Part
+from tests.builders import Urls, World, unbound
+from tests.database.postbag import Postbag, open_notices
+from tests.database.scenes import many, set_back, within, write
+from tests.logs import sealed
+
+Samples = dict[tuple[str, tuple[str, ...]], float]
+
+
+@pytest.fixture
+def redis(urls: Urls) -> Iterator["Redis"]:
+    """A client of the house's Redis."""
+    with Redis.from_url(urls.redis) as client:
+        yield client
+
+
+def shown(figures: Figures) -> Samples:
+    """Return what Prometheus reads: a number by name and labels."""
+    families = text_string_to_metric_families(exposition(figures).decode())
+    return {
+        (sample.name.removeprefix("lockbox_"), tuple(sample.labels.values())): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def test_what_waits_and_what_is_open_is_counted_by_what_the_clock_is_to_do(world: World, api: Database) -> None:
+    many(world, 3)
+    world.act("ann", Action.APPROVE, world.fresh().id)
+
+    found = shown(read(api))
+
+    assert found["deadlines_pending", ("time_out",)] == 3
+    assert found["deadlines_pending", ("expire",)] == 1
+    assert found["access_open", ()] == 1
+    assert found["deadlines_overdue", ()] == 0
+    assert (found["postgres_up", ()], found["redis_up", ()]) == (1, 1)
+
+
+def test_a_window_past_its_end_is_overdue_and_open_no_more(world: World, api: Database, superuser: Engine) -> None:
+    request = world.fresh()
+    world.act("ann", Action.APPROVE, request.id)
+    set_back(superuser, [request.id], 5)
+
+    found = shown(read(api))
+
+    assert (found["deadlines_overdue", ()], found["access_open", ()]) == (1, 0)
+
+
+def test_the_clock_counts_how_late_it_came_by_bucket(
+    world: World, api: Database, worker: Database, superuser: Engine
+) -> None:
+    late, later = many(world, 2), many(world, 1)
+    set_back(superuser, late, 3)
+    set_back(superuser, later, 90)
+
+    clock.run(worker, [*late, *later])
+
+    found = shown(read(api))
+    buckets = {float(labels[0]): n for (name, labels), n in found.items() if name == "deadline_lag_seconds_bucket"}
+    assert list(buckets) == list(LAG_BUCKETS)
+    assert (buckets[2.5], buckets[5.0], buckets[60.0], buckets[float("inf")]) == (0, 2, 2, 3)
+    assert found["deadline_lag_seconds_count", ()] == 3
+    assert 96 <= found["deadline_lag_seconds_sum", ()] < 110
+
+
+def test_folding_keeps_every_sum(
+    world: World, api: Database, worker: Database, superuser: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = many(world, 9)
+    set_back(superuser, ids, 3)
+    for one in ids:
+        clock.run(worker, [one])
+    before = shown(read(api))
+    monkeypatch.setattr(tallies, "MOST_ROWS", 5)
+
+    list(reconcile(worker, None))
+
+    after = shown(read(api))
+    rows = unbound(worker).connect()
+    with rows as connection:
+        left = connection.exec_driver_sql("SELECT count FROM tallies WHERE name = 'deadline_lag'").scalars().all()
+    assert left == [9]
+    for name in ("deadline_lag_seconds_count", "deadline_lag_seconds_sum"):
+        assert after[name, ()] == pytest.approx(before[name, ()])
+
+
+def test_tries_are_counted_by_channel_and_how_they_ended(
+    world: World, api: Database, worker: Database, post: Postbag
+) -> None:
+    post.endpoint(world, "https://contoso.example/hook", tenant_id=world.tenant.id)
+    world.fresh()
+    count = len(open_notices(worker))
+    assert shown(read(api))["oldest_unsent_notice_age_seconds", ()] >= 0
+
+    post.deliver(worker, open_notices(worker))
+
+    found = shown(read(api))
+    sent = {labels: n for (name, labels), n in found.items() if name == "notify_attempts_total"}
+    assert sent["webhook", "sent"] == 1
+    assert sum(sent.values()) == count
+    assert found["deadletters", ()] == 0
+    assert found["oldest_unsent_notice_age_seconds", ()] == 0
+
+
+def test_what_is_not_sealed_is_counted_and_ages(world: World, api: Database, worker: Database) -> None:
+    world.fresh()
+    assert within(5, lambda: shown(read(api))["audit_seal_lag_seconds", ()] > 0)
+    assert shown(read(api))["audit_unsealed", ()] >= 1
+
+    sealed(worker)
+
+    found = shown(read(api))
+    assert (found["audit_unsealed", ()], found["audit_seal_lag_seconds", ()]) == (0, 0)
+    assert 0 <= found["audit_checkpoint_age_seconds", ()] < 60
+
+
+def test_a_whole_schedule_does_not_drift_and_a_broken_one_says_in_which_direction(
+    world: World, api: Database, redis: "Redis", superuser: Engine
+) -> None:
+    ids = many(world, 4)
+    set_back(superuser, ids, -600)
+    assert shown(read(api))["index_drift", ("missing", "clock")] == 4
+    redis.flushall()
+    list(reconcile(Database(unbound(api), api.schedule), None))
+    drift = {labels: n for (name, labels), n in shown(read(api)).items() if name == "index_drift"}
+    assert drift == {(way, index): 0 for index in ("clock", "notices") for way in ("missing", "extra")}
+
+    stranger = "00000000-0000-7000-8000-000000000001"
+    api.schedule.arm(CLOCK, [Promise(stranger, "expire", timedelta(minutes=5))])
+    held = redis.zrange(NOTICES.keys[0], 0, 0)
+    redis.zrem(NOTICES.keys[0], *held)
+
+    drift = {labels: n for (name, labels), n in shown(read(api)).items() if name == "index_drift"}
+    assert (drift["extra", "clock"], drift["missing", "notices"]) == (1, 1)
+
+
+def test_hints_that_nobody_acknowledged_are_counted_and_age(api: Database, redis: "Redis") -> None:
+    assert shown(read(api))["redis_oldest_unacked_age_seconds", ()] == 0
+    seconds = int(redis.time()[0])
+    redis.hset("unacked", mapping={"a": "x", "b": "y"})
+    redis.zadd("unacked_index", {"a": seconds - 50, "b": seconds})
+
+    found = shown(read(api))
+
+    assert found["redis_unacked", ()] == 2
+    assert 49 <= found["redis_oldest_unacked_age_seconds", ()] < 60
+
+
+def test_heartbeats_age_and_say_how_far_a_clock_is_off(api: Database, worker: Database) -> None:
+    Heart("api@here").beat(api, Part.API)
+    Heart("core@here").beat(worker, Part.CORE)
+    Heart("core@there").beat(worker, Part.CORE)
+    write(unbound(worker), "UPDATE heartbeats SET skew = -300 WHERE node = 'core@there'")
+    write(unbound(worker), "UPDATE heartbeats SET beat_at = beat_at - interval '90 seconds' WHERE role = 'api'")
+
+    found = shown(read(api))
+
+    assert found["processes", ("core",)] == 2
+    assert ("processes", ("api",)) not in found
+    assert 90 <= found["heartbeat_age_seconds", ("api",)] < 100
+    assert found["clock_skew_seconds", ("core",)] == -300
+    assert 0 <= found["heartbeat_age_seconds", ("core",)] < 30
+
+
+def test_a_process_beats_again_in_its_own_row_and_who_was_silent_for_long_is_forgotten(worker: Database) -> None:
+    heart = Heart("core@here")
+    heart.beat(worker, Part.CORE)
+    Heart("notices@gone").beat(worker, Part.NOTICES)
+    write(unbound(worker), "UPDATE heartbeats SET beat_at = beat_at - interval '61 minutes' WHERE role = 'notices'")
+
+    heart.beat(worker, Part.CORE)
+
+    with unbound(worker).connect() as connection:
+        rows = connection.exec_driver_sql("SELECT node, abs(skew) < 5 FROM heartbeats").all()
+    assert [tuple(row) for row in rows] == [("core@here", True)]
+
+
+def test_no_login_says_that_another_kind_of_process_lives(api: Database, worker: Database) -> None:
+    Heart("x").beat(api, Part.WATCH)
+    Heart("x").beat(worker, Part.API)
+
+    with unbound(worker).connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM heartbeats").scalar_one() == 0
+
+
+def test_without_redis_the_figures_of_postgres_remain(world: World, api: Database, away_url: str) -> None:
+    many(world, 2)
+    schedule = Schedule(away_url)
+
+    found = shown(read(Database(api.engine, schedule)))
+
+    schedule.close()
+    assert (found["redis_up", ()], found["deadlines_pending", ("time_out",)]) == (0, 2)
+    assert not [name for name, _ in found if name.startswith(("redis_un", "redis_old", "index_drift"))]
+
+
+def test_without_postgres_the_figures_of_redis_remain(api: Database) -> None:
+    away = make_engine("postgresql+psycopg://u:s3cret@127.0.0.1:1/x", role="away")
+
+    found = shown(read(Database(away, api.schedule)))
+
+    assert {name for name, _ in found} == {
+        "postgres_up",
+        "redis_up",
+        "redis_unacked",
+        "redis_oldest_unacked_age_seconds",
+    }
+    assert (found["postgres_up", ()], found["redis_up", ()]) == (0, 1)
+
+
+def test_whoever_asks_within_five_seconds_gets_the_same(world: World, api: Database) -> None:
+    now = [100.0]
+    exporter = Exporter(api, lambda: now[0])
+    first = exporter.read()
+    many(world, 1)
+
+    now[0] += KEPT_SECONDS - 0.1
+    assert exporter.read() is first
+
+    now[0] += 0.2
+    assert exporter.read().one("pending", "time_out") == 1
+
+
+def test_no_figure_names_anybody(world: World, api: Database, worker: Database, post: Postbag) -> None:
+    many(world, 2)
+    post.deliver(worker, open_notices(worker))
+    sealed(worker)
+    Heart("core@secret-host").beat(worker, Part.CORE)
+
+    said = exposition(read(api)).decode()
+
+    for name in (world.tenant.slug, str(world.tenant.id), "example", "secret-host", "Contoso"):
+        assert name not in said
+    assert not re.search(r"[0-9a-f]{8}-[0-9a-f]{4}", said)
+
+
+def test_figures_are_read_by_indexes(api: Database) -> None:
+    with unbound(api).connect() as connection:
+        (body,) = connection.exec_driver_sql(
+            "SELECT prosrc FROM pg_proc WHERE proname = 'operating_figures'"
+        ).scalars()
+        connection.exec_driver_sql("SET enable_seqscan = off")
+        plan = "\n".join(connection.exec_driver_sql(f"EXPLAIN {body}").scalars())
+
+    walked = set(re.findall(r"Seq Scan on (\w+)", plan))
+    assert walked & {"requests", "notices", "unsealed", "events", "seals"} == set()

@@ -1,0 +1,270 @@
+"""What must never be, broken behind the triggers' back: an event, a mail and a call for it, and for nothing else."""
+
+import json
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, TextClause, text
+
+from lockbox.database import Database
+from lockbox.people.roles import Mode
+from lockbox.requests import clock
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.rules import Policy
+from lockbox.watch import alarms, invariants
+from lockbox.watch.invariants import Broken, Rota
+from tests.builders import ShiftedClock, World, setting
+from tests.database.postbag import Postbag, open_notices
+from tests.database.scenes import many, read, set_back, write
+from tests.database.test_exports import freely
+from tests.logs import sealed
+
+HOOK = "https://vendor.example/alarms"
+LARGE = {"requests", "events", "decisions", "seals", "notices", "unsealed"}
+
+BREAKS: dict[str, tuple[str, str]] = {
+    "UPDATE requests SET state = 'active', opened_at = now(), deadline_at = now() + interval '1 hour', "
+    "wake_at = now() WHERE state = 'pending'": ("I1", "without the approval"),
+    "DELETE FROM decisions WHERE verdict = 'approve'": ("I1", "without the approval"),
+    "UPDATE decisions SET person_id = requester_id FROM requests": ("I1", "without the approval"),
+    "UPDATE decisions SET person_id = (SELECT person_id FROM memberships WHERE role = 'manager' LIMIT 1)": (
+        "I1",
+        "without the approval",
+    ),
+    "UPDATE decisions SET decided_at = decided_at + interval '1 minute'": ("I1", "without the approval"),
+    "UPDATE requests SET quorum = 2 WHERE state = 'active'": ("I1", "without the approval"),
+    "INSERT INTO decisions (id, request_id, person_id, stands_for, means, verdict, channel, decided_at) "
+    "SELECT uuidv7(), request_id, person_id, '{}', 'oidc', 'deny', 'api', decided_at FROM decisions": (
+        "I1",
+        "without the approval",
+    ),
+    "UPDATE requests SET deadline_at = now() - interval '61 seconds', opened_at = now() - interval '1 hour', "
+    "wake_at = now() - interval '61 seconds' WHERE state = 'active'": ("I2", "over a minute ago"),
+    "UPDATE requests SET deadline_at = deadline_at + interval '1 hour', access_window = access_window + 3600 "
+    "WHERE state = 'active'": ("I2", "for longer than was approved"),
+    "UPDATE events SET to_state = 'revoked' WHERE action = 'approve'": ("I2", "its trail says that it ended"),
+    "DELETE FROM events WHERE action = 'submit'": ("I4", "one event for each of its moves"),
+    "UPDATE requests SET version = version + 1": ("I4", "one event for each of its moves"),
+    "UPDATE requests SET state = 'completed', closed_at = now(), wake_at = NULL WHERE state = 'active'": (
+        "I4",
+        "one event for each of its moves",
+    ),
+    "DELETE FROM events WHERE request_id IS NOT NULL": ("I4", "one event for each of its moves"),
+    "DELETE FROM seals WHERE number = 1": ("I4", "gap in its seals"),
+    "DELETE FROM seals WHERE number = (SELECT max(number) FROM seals)": ("I4", "gap in its seals"),
+    "DELETE FROM events WHERE id = (SELECT event_id FROM seals WHERE number = 0 LIMIT 1)": ("I4", "gap in its seals"),
+}
+
+
+@pytest.fixture
+def lived(world: World, worker: Database) -> World:
+    """A tenant with a request that waits, a window that is open, one that has ended, and a sealed trail."""
+    world.fresh()
+    for who in ("erin", "eve"):
+        world.act("ann", Action.APPROVE, world.fresh(who).id)
+    (row,) = read(
+        world.house, "SELECT id FROM requests WHERE state = 'active' AND requester_id = :id", id=_eve(world)
+    )
+    world.act("ann", Action.REVOKE, row.id)
+    sealed(worker)
+    return world
+
+
+def _eve(world: World) -> UUID:
+    return world.people["eve"].person_id
+
+
+def looked(house: Database, rota: Rota = Rota()) -> set[Broken]:  # noqa: B008 - it cannot be changed
+    return alarms.look(house, rota)[0]
+
+
+def raised(house: Database) -> list[Broken]:
+    return alarms.confirm(house, looked(house), Rota())
+
+
+@pytest.mark.usefixtures("lived")
+def test_in_a_healthy_world_there_is_nothing_to_find(worker: Database) -> None:
+    assert looked(worker) == set()
+    assert raised(worker) == []
+    assert not read(worker, "SELECT FROM events WHERE action = 'invariant_broken'")
+
+
+@pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
+def test_what_a_manager_opens_where_the_customer_is_not_asked_is_as_it_should_be(
+    api: Database, worker: Database, superuser: Engine, mode: Mode
+) -> None:
+    world = World.make(api, Policy(), mode)
+    world.act("max", Action.ENDORSE, world.fresh().id)
+    assert read(api, "SELECT FROM requests WHERE state = 'active'")
+    assert looked(worker) == set()
+
+    freely(superuser, "DELETE FROM decisions")
+
+    assert {one.rule for one in looked(worker)} == {"I1"}
+
+
+def test_every_ordinary_life_leaves_nothing_to_find(api: Database, worker: Database, superuser: Engine) -> None:
+    world = World.make(api, Policy(quorum=2))
+    for ending in (Action.COMPLETE, Action.REVOKE, None):
+        request = world.fresh()
+        world.act("max", Action.ENDORSE, request.id)
+        world.act("ann", Action.APPROVE, request.id)
+        world.act("amir", Action.APPROVE, request.id)
+        if ending:
+            world.act("erin" if ending is Action.COMPLETE else "tara", ending, request.id)
+    world.act("max", Action.DENY, world.fresh("eve").id)
+    late = many(world, 3, "eve")
+    set_back(superuser, late, 1)
+    clock.run(worker, late)
+    sealed(worker)
+
+    assert looked(worker) == set()
+
+
+@pytest.mark.parametrize("statement", BREAKS)
+def test_what_is_broken_behind_the_triggers_back_is_found(
+    lived: World, worker: Database, superuser: Engine, statement: str
+) -> None:
+    rule, what = BREAKS[statement]
+
+    freely(superuser, statement)
+
+    found = looked(worker)
+    assert any(one.rule == rule and what in one.what for one in found), (found, lived.tenant.slug)
+
+
+def test_it_is_an_event_of_the_vendors_a_mail_to_operators_and_a_call_of_the_vendors_webhooks(
+    lived: World, worker: Database, superuser: Engine, post: Postbag, capsys: pytest.CaptureFixture[str]
+) -> None:
+    post.deliver(worker, open_notices(worker))
+    post.endpoint(lived, HOOK, tenant_id=None, event_types=["request.active"])
+    post.endpoint(lived, "https://contoso.example/hook", tenant_id=lived.tenant.id)
+    post.mail.sent.clear()
+    freely(superuser, "DELETE FROM decisions WHERE verdict = 'approve'")
+
+    said = raised(worker)
+    post.deliver(worker, open_notices(worker))
+
+    broken = {str(one.id) for one in said}
+    (event,) = read(worker, "SELECT tenant_id, body FROM events WHERE action = 'invariant_broken'")
+    facts = json.loads(bytes(event.body))
+    assert event.tenant_id is None
+    assert facts["changes"].keys() == broken
+    (mail,) = post.mail.sent
+    assert mail.to_name == "Olga"
+    assert mail.subject == "Alarm: something is that must never be"
+    line = f"I1 at {lived.tenant.slug}: is or was open without the approval that it needs"
+    for form in (mail.text, mail.html):
+        assert line in " ".join(form.split())
+        assert all(one in form for one in broken)
+        assert "docs/operating.md" in form
+    (call,) = post.hooks.sent
+    body = json.loads(call.body)
+    assert call.url == HOOK
+    assert body["type"] == "operate.invariant_broken"
+    assert body["data"] == {"tenant": None, "tenant_id": None, "changes": facts["changes"]}
+    assert "invariant.broken" in capsys.readouterr().out
+
+
+def test_the_same_is_said_once_an_hour_and_what_is_new_at_once(
+    lived: World, sender: Database, later: ShiftedClock, superuser: Engine
+) -> None:
+    freely(superuser, "DELETE FROM decisions WHERE verdict = 'approve'")
+    first = raised(sender)
+    assert {one.rule for one in first} == {"I1"}
+    later.shift = timedelta(minutes=59)
+    assert raised(sender) == []
+
+    freely(superuser, "DELETE FROM seals WHERE number = 1")
+    assert {one.rule for one in raised(sender)} == {"I4"}
+
+    later.shift = timedelta(minutes=61)
+    assert [one.key for one in raised(sender)] == [one.key for one in first]
+    assert len(read(sender, "SELECT FROM events WHERE action = 'invariant_broken'")) == 3
+    assert lived.people
+
+
+def test_what_was_mended_before_the_second_look_is_no_alarm(
+    lived: World, worker: Database, superuser: Engine
+) -> None:
+    late = many(lived, 1)
+    lived.act("ann", Action.APPROVE, late[0])
+    set_back(superuser, late, 90)
+    found = looked(worker)
+    assert {(one.rule, one.id) for one in found} == {("I2", late[0])}
+
+    clock.run(worker, late)
+
+    assert alarms.confirm(worker, found, Rota()) == []
+    assert not read(worker, "SELECT FROM alarms")
+
+
+def test_old_requests_are_looked_at_page_by_page(
+    world: World, worker: Database, superuser: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(invariants, "PAGE", 2)
+    monkeypatch.setattr(invariants, "LATELY", timedelta(0))
+    last = max(many(world, 5))
+    freely(superuser, f"UPDATE requests SET version = version + 1 WHERE id = '{last}'")  # noqa: S608 - an id
+
+    rota, found = Rota(), []
+    for _ in range(3):
+        broken, rota = alarms.look(worker, rota)
+        found.append({one.id for one in broken})
+
+    assert found == [set(), set(), {last}]
+    assert rota.request == invariants.NOBODY
+
+
+def test_old_seals_are_looked_at_page_by_page(
+    world: World, worker: Database, superuser: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(invariants, "PAGE_OF_SEALS", 3)
+    monkeypatch.setattr(invariants, "TAIL", 1)
+    many(world, 9)
+    sealed(worker)
+    freely(superuser, "DELETE FROM seals WHERE number = 6")
+
+    rota, found = Rota(), []
+    for _ in range(3):
+        broken, rota = alarms.look(worker, rota)
+        found.append(len(broken))
+
+    assert sum(found) >= 1
+    assert found[0] == 0
+
+
+def test_what_retention_removed_is_no_gap(lived: World, worker: Database, superuser: Engine) -> None:
+    write(superuser, "UPDATE logs SET kept_from = size")
+    freely(superuser, "DELETE FROM events WHERE request_id IN (SELECT id FROM requests WHERE closed_at IS NOT NULL)")
+
+    assert [one for one in looked(worker) if "moves" in one.what] == []
+    assert lived.people
+
+
+def test_each_minute_one_worker_looks(worker: Database) -> None:
+    assert alarms.is_due(worker)
+
+    write(worker.engine, "SELECT beat('watch', uuidv7(), 'core@here', 0)")
+
+    assert not alarms.is_due(worker)
+
+
+@pytest.mark.parametrize("query", invariants.QUERIES, ids=["I1", "I2", "I4-moves", "I4-seals"])
+def test_no_query_walks_through_a_large_table(worker: Database, query: TextClause) -> None:
+    values = Rota().values | {"page": 10}
+
+    with setting(worker).transaction() as session:
+        session.connection().execute(text("SET LOCAL enable_seqscan = off"))
+        plan = session.connection().execute(text(f"EXPLAIN (FORMAT JSON) {query.text}"), values).scalar_one()
+
+    walked = {name for kind, name in _nodes(plan[0]["Plan"]) if kind == "Seq Scan"}
+    assert walked & LARGE == set()
+
+
+def _nodes(plan: dict[str, object]) -> list[tuple[str, str]]:
+    below = plan.get("Plans", [])
+    assert isinstance(below, list)
+    here = (str(plan["Node Type"]), str(plan.get("Relation Name", "")))
+    return [here, *(node for part in below for node in _nodes(part))]

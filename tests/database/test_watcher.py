@@ -1,0 +1,93 @@
+"""The threads of a worker that watch: the one that looks each minute, and the heart."""
+
+import threading
+import time
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import Engine
+
+from lockbox.database import Database
+from lockbox.requests.lifecycle import Action
+from lockbox.watch.hearts import Heart, Part
+from tests.builders import World, unbound
+from tests.database.scenes import read, within
+from tests.database.test_exports import freely
+from worker import heart as hearts
+from worker import watcher as watchers
+from worker.heart import Beating
+from worker.loop import Loop
+from worker.runtime import Runtime
+from worker.watcher import Watcher
+
+ALARMS = "SELECT FROM events WHERE action = 'invariant_broken'"
+BEATS = "SELECT role, beat_at FROM heartbeats"
+
+
+class Stuck(Loop):
+    """A thread that goes round once, and hangs then."""
+
+    def __init__(self, tools: Runtime) -> None:
+        super().__init__("stuck", tools)
+        self.let_go = threading.Event()
+
+    def round(self) -> None:
+        """Hang."""
+        self.let_go.wait(20)
+
+
+@pytest.fixture
+def tools(worker: Database) -> Runtime:
+    """The tools of a worker that neither sends nor seals."""
+    return Runtime(worker, None, timedelta(days=90), None)
+
+
+@pytest.fixture(autouse=True)
+def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds and minutes are moments."""
+    for module, name in ((watchers, "FIRST_SECONDS"), (watchers, "AGAIN_SECONDS"), (watchers, "SURE_SECONDS")):
+        monkeypatch.setattr(module, name, 0.05)
+    monkeypatch.setattr(hearts, "BEAT_SECONDS", 0.05)
+
+
+def test_it_looks_by_itself_twice_and_raises_the_alarm_once(
+    world: World, worker: Database, superuser: Engine, tools: Runtime
+) -> None:
+    world.act("ann", Action.APPROVE, world.fresh().id)
+    freely(superuser, "DELETE FROM decisions WHERE verdict = 'approve'")
+    watching = [Watcher(tools, Heart(f"core@{number}")) for number in range(2)]
+
+    for one in watching:
+        one.start()
+
+    assert within(10, lambda: read(worker, ALARMS))
+    assert within(10, lambda: read(worker, f"{BEATS} WHERE role = 'watch'"))
+    time.sleep(0.3)
+    for one in watching:
+        one.stop()
+        one.join(5)
+    assert len(read(worker, ALARMS)) == 1
+    # One of the two has looked, within this minute.
+    assert len(read(worker, BEATS)) == 1
+
+
+def test_a_heart_beats_as_long_as_all_threads_go_round(
+    worker: Database, tools: Runtime, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stuck = Stuck(tools)
+    beating = Beating(tools, Heart("core@here"), Part.CORE, [stuck])
+    stuck.start()
+    beating.start()
+    assert within(5, lambda: read(unbound(worker), BEATS))
+
+    monkeypatch.setattr(hearts, "HANGS_SECONDS", 0.1)
+
+    assert within(5, lambda: "heart.hanging" in capsys.readouterr().out)
+    (before,) = read(worker, BEATS)
+    time.sleep(0.3)
+    assert read(worker, BEATS) == [before]
+    stuck.stop()
+    stuck.let_go.set()
+    beating.stop()
+    for one in (stuck, beating):
+        one.join(5)

@@ -1,0 +1,81 @@
+"""Who may read the figures: this machine, or whoever has the token for them."""
+
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from api.app import make_app
+from config.settings import Settings
+from tests.builders import SETTINGS
+from tests.http.door import Door, facts
+
+TOKEN = "a-token-of-forty-hexadecimal-digits-or-so"
+Ask = Callable[..., httpx.Response]
+
+
+@pytest.fixture
+def ask(door: Door) -> Ask:
+    """Ask for the metrics from an address, of an API that has a token for them or none."""
+
+    def _ask(client: str, *, token: str | None = None, **headers: str) -> httpx.Response:
+        settings = Settings(**SETTINGS.model_dump() | {"metrics_token": token, "trusted_proxies": ["127.0.0.1/32"]})
+        way = httpx.ASGITransport(make_app(settings, door.house), client=(client, 40000))
+
+        async def get() -> httpx.Response:
+            async with httpx.AsyncClient(transport=way, base_url="http://lockbox.test") as http:
+                return await http.get("/metrics", headers={n.replace("_", "-"): v for n, v in headers.items()})
+
+        return door.runner.run(get())
+
+    return _ask
+
+
+@pytest.mark.parametrize("client", ["127.0.0.1", "127.8.9.10", "::1"])
+def test_this_machine_reads_them(ask: Ask, client: str) -> None:
+    answer = ask(client)
+
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    assert answer.headers["cache-control"] == "no-store"
+    assert "lockbox_redis_up 1.0\n" in answer.text
+    assert "# TYPE lockbox_deadline_lag_seconds histogram\n" in answer.text
+
+
+@pytest.mark.parametrize(
+    "header", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "X-Forwarded-Host", "X-Forwarded-Proto", "Via"]
+)
+def test_what_a_proxy_on_this_machine_passes_on_is_not_from_here(ask: Ask, header: str) -> None:
+    facts(ask("127.0.0.1", **{header: "127.0.0.1"}), 403, "metrics-closed")
+
+
+@pytest.mark.parametrize("client", ["203.0.113.7", "10.0.0.5", "::ffff:203.0.113.7", "2001:db8::1", "somewhere"])
+def test_nobody_else_reads_them_whatever_they_say_of_themselves(ask: Ask, client: str) -> None:
+    facts(ask(client), 403, "metrics-closed")
+    said = facts(ask(client, X_Forwarded_For="127.0.0.1"), 403, "metrics-closed")
+    assert "LOCKBOX_METRICS_TOKEN" in said["detail"]
+
+
+def test_whoever_has_the_token_reads_them_from_anywhere(ask: Ask) -> None:
+    for headers in ({}, {"X_Forwarded_For": "198.51.100.1"}):
+        answer = ask("203.0.113.7", token=TOKEN, Authorization=f"Bearer {TOKEN}", **headers)
+        assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "shown",
+    ["Bearer wrong", "Bearer ", "Bearer", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}"],
+)
+def test_a_wrong_token_opens_nothing(ask: Ask, shown: str) -> None:
+    facts(ask("203.0.113.7", token=TOKEN, Authorization=shown), 403, "metrics-closed")
+
+
+def test_where_no_token_is_set_none_is_good(ask: Ask) -> None:
+    for shown in ("Bearer ", "Bearer None", "Bearer"):
+        facts(ask("203.0.113.7", Authorization=shown), 403, "metrics-closed")
+
+
+def test_a_token_of_a_person_is_none_for_the_metrics(ask: Ask, door: Door) -> None:
+    shown = f"Bearer {door.world.tokens['olga']}"
+
+    facts(ask("203.0.113.7", token=TOKEN, Authorization=shown), 403, "metrics-closed")

@@ -1,0 +1,93 @@
+"""docs/operating.md: its commands are run as they stand there, in their order, against real servers and processes."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool
+from typer.testing import CliRunner
+
+from api.metrics import exposition
+from cli.app import app
+from lockbox.database import Database
+from lockbox.watch.figures import read
+from tests.whole.machine import Machine, machine
+
+TEXT = (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
+FENCES = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
+BLOCKS = [block for kind, block in FENCES if kind == "sh"]
+# What cannot run here, by how its line begins, and why. systemd's part is played by `tests.whole.machine`.
+NOT_HERE = {
+    "make .venv/ready": "the tests run in it, and making it anew takes it away from them",
+    'export PATH="$PWD/.venv': "the tests know where it is",
+    "git checkout ": "there is one version here, and it is what is tested",
+}
+INLINE = re.findall(r"`(lockbox [^`]+)`", TEXT)
+
+
+@pytest.fixture(scope="module")
+def here() -> Iterator[Machine]:
+    """A machine."""
+    with machine() as made:
+        yield made
+
+
+@pytest.mark.timeout(400)
+def test_every_command_does_what_it_is_for(here: Machine) -> None:
+    left_out = set()
+    for block in BLOCKS:
+        lines = block.splitlines(keepends=True)
+        skipped = {name for name in NOT_HERE if any(line.startswith(name) for line in lines)}
+        left_out |= skipped
+        here.run("".join(line for line in lines if not line.startswith(tuple(NOT_HERE))))
+
+    assert left_out == NOT_HERE.keys()
+    said = "\n".join(here.said)
+    for words in (
+        "lockbox_postgres_up 1.0",
+        "! Redis: away",
+        "! Postgres: away",
+        '"status":"ready"',
+        "All is well.",
+        "windows were revoked",
+    ):
+        assert words in said, said
+    _what_was_restored_is_what_runs(here)
+
+
+def _what_was_restored_is_what_runs(here: Machine) -> None:
+    engine = create_engine(make_url(here.servers.superuser_url).set(database="lockbox"), poolclass=NullPool)
+    with engine.connect() as connection:
+        names = set(connection.execute(text("SELECT datname FROM pg_database")).scalars())
+        people = connection.execute(text("SELECT count(*) FROM people")).scalar_one()
+        cores = connection.execute(text("SELECT count(*) FROM heartbeats WHERE role = 'core'")).scalar_one()
+
+    assert {"lockbox", "lockbox_broken"} <= names
+    assert people == 1
+    assert cores >= 2
+
+
+def test_every_command_that_is_named_in_passing_exists() -> None:
+    unknown = []
+    for command in INLINE:
+        words = [word for word in command.split()[1:] if re.fullmatch(r"[a-z][a-z-]*", word)]
+        result = CliRunner().invoke(app, [*words[: 2 if words[:1] != ["migrate"] else 1], "--help"])
+        if result.exit_code:
+            unknown.append(command)
+
+    assert unknown == []
+    assert len(INLINE) > 10
+
+
+def test_every_rule_watches_a_figure_that_there_is(api: Database) -> None:
+    rules = [YAML(typ="safe").load(block) for kind, block in FENCES if kind == "yaml"]
+    watched = {name for rule in rules for name in re.findall(r"lockbox_\w+", str(rule))}
+
+    families = set(re.findall(r"^# TYPE (\w+)", exposition(read(api)).decode(), flags=re.MULTILINE))
+
+    assert {name.removesuffix("_bucket") for name in watched} <= families
+    assert len(watched) >= 10

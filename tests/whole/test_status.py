@@ -1,0 +1,118 @@
+"""`lockbox operate status` and `/metrics` beside the running processes, and with one server or the other away."""
+
+import json
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from config.embedded import Servers
+from tests.whole.conftest import Stage, stage_of, wait_until
+from tests.whole.shell import lockbox
+
+AWAY_REDIS = {"LOCKBOX_REDIS_URL": "redis://:x@127.0.0.1:1/0"}
+AWAY_POSTGRES = {"LOCKBOX_DATABASE_URL": "postgresql://lockbox_api:s3cret@127.0.0.1:1/lockbox"}
+
+
+@pytest.fixture(scope="module")
+def stage(template: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """The whole stack, once all of it has said that it lives."""
+    with stage_of(template, tmp_path_factory.mktemp("logs"), names=("api", "worker", "notices")) as found:
+        wait_until(
+            lambda: found.rows("SELECT count(DISTINCT role) AS n FROM heartbeats")[0].n == 5, "all parts have a beat"
+        )
+        yield found
+
+
+def known(stage: Stage) -> dict[str, str]:
+    return {"LOCKBOX_DATABASE_URL": stage.urls.api, "LOCKBOX_REDIS_URL": stage.urls.redis}
+
+
+@pytest.mark.parametrize("login", ["LOCKBOX_DATABASE_URL", "LOCKBOX_OWNER_DATABASE_URL"])
+def test_where_all_is_well_it_says_so(stage: Stage, login: str) -> None:
+    url = {"LOCKBOX_DATABASE_URL": stage.urls.api, "LOCKBOX_OWNER_DATABASE_URL": stage.urls.owner}[login]
+
+    ended = lockbox({login: url, "LOCKBOX_REDIS_URL": stage.urls.redis}, "operate", "status")
+
+    assert (ended.returncode, ended.stderr) == (0, ""), ended
+    assert ended.stdout.endswith("All is well.\n")
+    for word in ("api@", "core@", "notices@", "Last reconcile", "Deadlines overdue", "Migrations"):
+        assert word in ended.stdout
+
+
+def test_it_also_prints_json(stage: Stage) -> None:
+    ended = lockbox(known(stage), "operate", "status", "--json")
+
+    found = json.loads(ended.stdout)
+    assert (ended.returncode, found["ok"], found["troubles"]) == (0, True, [])
+    assert found["migration"]["database"] == found["migration"]["code"]
+    assert {one["part"] for one in found["processes"]} == {"api", "core", "notices", "reconcile", "watch"}
+    assert found["last_reconcile_seconds"] < 60
+
+
+def test_it_is_coloured_where_colours_are_wanted(stage: Stage) -> None:
+    ended = lockbox(known(stage) | {"FORCE_COLOR": "1"}, "operate", "status")
+
+    assert "\x1b[32mok" in ended.stdout
+
+
+def test_with_redis_down_the_rest_is_shown(stage: Stage) -> None:
+    ended = lockbox(known(stage) | AWAY_REDIS, "operate", "status")
+
+    assert (ended.returncode, ended.stderr) == (1, ""), ended
+    assert "! Redis: away: ConnectionError" in ended.stdout
+    assert "Deadlines overdue" in ended.stdout
+    assert "core@" in ended.stdout
+
+
+def test_with_postgres_down_the_rest_is_shown_and_no_secret(stage: Stage) -> None:
+    ended = lockbox(known(stage) | AWAY_POSTGRES, "operate", "status")
+
+    assert (ended.returncode, ended.stderr) == (1, ""), ended
+    assert "! Postgres: away or unwilling" in ended.stdout
+    assert "Redis" in ended.stdout
+    assert "s3cret" not in ended.stdout
+
+
+def test_without_settings_it_says_what_to_set() -> None:
+    ended = lockbox({}, "operate", "status")
+
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "LOCKBOX_DATABASE_URL" in ended.stderr
+
+
+def test_an_older_database_is_named(stage: Stage) -> None:
+    stage.rows("UPDATE alembic_version SET version_num = '0001' RETURNING 1")
+    try:
+        ended = lockbox(known(stage), "operate", "status")
+    finally:
+        stage.rows("UPDATE alembic_version SET version_num = :head RETURNING 1", head=head(stage))
+
+    assert ended.returncode == 1
+    assert "the database is at migration 0001" in ended.stdout
+
+
+def head(stage: Stage) -> str:
+    found = json.loads(lockbox(known(stage), "operate", "status", "--json").stdout)
+    return str(found["migration"]["code"])
+
+
+def test_the_metrics_of_the_running_api_are_for_its_machine(stage: Stage) -> None:
+    url = f"http://127.0.0.1:{stage.plan.api_port}/metrics"
+
+    found = httpx.get(url, trust_env=False)
+
+    assert found.status_code == 200
+    for line in ("lockbox_redis_up 1.0", 'lockbox_processes{role="core"} 1.0', 'lockbox_processes{role="api"} 1.0'):
+        assert f"{line}\n" in found.text
+    assert httpx.get(url, headers={"x-forwarded-for": "127.0.0.1"}, trust_env=False).status_code == 403
+
+
+def test_a_worker_that_was_killed_is_missed(stage: Stage) -> None:
+    stage.processes.kill("notices")
+    stage.rows("UPDATE heartbeats SET beat_at = beat_at - interval '2 minutes' WHERE role = 'notices' RETURNING 1")
+
+    ended = lockbox(known(stage), "operate", "status")
+
+    assert ended.returncode == 1
+    assert "! notices: nobody has said for a minute that it lives" in ended.stdout

@@ -1,0 +1,34 @@
+"""The heart of a worker: a thread that says each ten seconds that its process lives, and no thread of it hangs."""
+
+import time
+from collections.abc import Sequence
+
+import structlog
+
+from lockbox.watch.hearts import BEAT_SECONDS, Heart, Part
+from worker.loop import Loop
+from worker.runtime import Runtime
+
+log = structlog.get_logger(__name__)
+
+HANGS_SECONDS = 60.0
+
+
+class Beating(Loop):
+    """Beats for the process, and falls silent where one of its other threads has not gone round for a minute."""
+
+    def __init__(self, tools: Runtime, heart: Heart, part: Part, others: Sequence[Loop]) -> None:
+        super().__init__("heart", tools)
+        self._heart = heart
+        self._part = part
+        self._others = others
+
+    def round(self) -> None:
+        """Beat, then rest."""
+        hanging = [one.name for one in self._others if time.monotonic() - one.lively_at > HANGS_SECONDS]
+        if hanging:
+            log.critical("heart.hanging", threads=hanging, do="restart this worker")
+        else:
+            with self.gate:
+                self._heart.beat(self.tools.database, self._part)
+        self.stopping.wait(BEAT_SECONDS)

@@ -1,0 +1,47 @@
+"""The watcher: a thread that looks every minute for what must never be; one of all workers does."""
+
+from lockbox.watch import alarms
+from lockbox.watch.hearts import Heart, Part
+from lockbox.watch.invariants import Rota
+from worker.loop import Loop
+from worker.runtime import Runtime
+
+FIRST_SECONDS = 5.0
+AGAIN_SECONDS = 5.0
+SURE_SECONDS = 15.0
+
+
+class Watcher(Loop):
+    """Looks once a minute, whichever worker's turn it is, and twice before it raises an alarm."""
+
+    def __init__(self, tools: Runtime, heart: Heart) -> None:
+        super().__init__("watcher", tools)
+        self._heart = heart
+        self._rota = Rota()
+
+    def run(self) -> None:
+        """Let what an outage has left behind be done first, then go round."""
+        self.stopping.wait(FIRST_SECONDS)
+        super().run()
+
+    def round(self) -> None:
+        """Look if nobody has within the minute; what is still so a quarter of a minute later is an alarm."""
+        database = self.tools.database
+        with database.alone(alarms.LOCK_NUMBER) as alone:
+            if alone:
+                with self.gate:
+                    is_due = alarms.is_due(database)
+                if is_due:
+                    self._look()
+        self.stopping.wait(AGAIN_SECONDS)
+
+    def _look(self) -> None:
+        database = self.tools.database
+        with self.gate:
+            found, turned = alarms.look(database, self._rota)
+        if found and not self.stopping.wait(SURE_SECONDS):
+            with self.gate:
+                alarms.confirm(database, found, self._rota)
+        with self.gate:
+            self._heart.beat(database, Part.WATCH)
+        self._rota = turned
