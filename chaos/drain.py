@@ -1,0 +1,92 @@
+"""After the faults: heal everything, and wait until nothing is open; back-offs and leases are wound on at the end."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from chaos.stage import Stage
+from chaos.striking import LOGINS
+from cli import stack
+
+LOOK_SECONDS = 0.25
+WIND_SECONDS = 4.0
+HEAL_SECONDS = 60.0
+LONGEST_SECONDS = 90.0
+
+LEFT = text("""
+SELECT (SELECT count(*) FROM requests WHERE wake_at IS NOT NULL AND NOT id = ANY(CAST(:calm AS uuid[]))) AS requests,
+    (SELECT count(*) FROM notices WHERE closed_at IS NULL) AS notices,
+    (SELECT count(*) FROM reports_due) AS reports,
+    (SELECT count(*) FROM unsealed) AS unsealed
+""")
+# A lease of whoever was killed with a notice in hand lasts a minute, and doubles with each try; so do back-offs.
+WIND = (
+    text("""
+    UPDATE notices SET run_at = clock_timestamp()
+    WHERE closed_at IS NULL AND run_at > clock_timestamp() + interval '1 second'
+    """),
+    text("UPDATE reports_due SET due_at = clock_timestamp() WHERE due_at > clock_timestamp()"),
+)
+
+
+class NotHealed(Exception):  # noqa: N818 - it names what was found
+    """The stack did not come up again although every fault is lifted; the message says what is missing."""
+
+
+def heal(stage: Stage) -> None:
+    """Lift whatever may still be there, and wait until everything is up.
+
+    Raises:
+        NotHealed: it did not come up within a minute.
+    """
+    stage.calm()
+    for server in ("postgres", "redis"):
+        stage.servers.start_again(server)
+    with stage.redis() as redis:
+        redis.config_set("maxmemory", 0)
+        stage.hints.release(redis, 0)
+    with stage.superuser.connect() as connection:
+        for login in LOGINS:
+            connection.execute(text(f"ALTER ROLE {login} CONNECTION LIMIT -1"))
+    if not _wait(lambda: stage.crew.are_up() and stack.is_ready(stage.plan), HEAL_SECONDS):
+        raise NotHealed("the API or a worker did not come up again")
+
+
+def drain(stage: Stage, calm: Sequence[str], patience: float, *, is_wound: bool = True) -> dict[str, int]:
+    """Wait until nothing is open but what is calm, and return what is left; no key where all is done.
+
+    After `patience` seconds whatever waits for a back-off or for the lease of somebody killed is made due, as time
+    itself would, again and again; what is not done then will never be.
+    """
+    began = wound = time.monotonic()
+    while left := _left(stage, calm):
+        now = time.monotonic()
+        if now > began + patience + LONGEST_SECONDS:
+            return left
+        if is_wound and now > began + patience and now > wound + WIND_SECONDS:
+            wound = now
+            with stage.superuser.connect() as connection:
+                for statement in WIND:
+                    connection.execute(statement)
+        time.sleep(LOOK_SECONDS)
+    return {}
+
+
+def _left(stage: Stage, calm: Sequence[str]) -> dict[str, int]:
+    try:
+        with stage.superuser.connect() as connection:
+            row = connection.execute(LEFT, {"calm": list(calm)}).one()
+    except SQLAlchemyError:
+        return {"postgres": 1}
+    return {name: count for name, count in row._mapping.items() if count}  # noqa: SLF001 - SQLAlchemy's public name
+
+
+def _wait(is_so: Callable[[], bool], seconds: float) -> bool:
+    until = time.monotonic() + seconds
+    while not is_so():
+        if time.monotonic() > until:
+            return False
+        time.sleep(LOOK_SECONDS)
+    return True
