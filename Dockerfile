@@ -25,7 +25,8 @@ RUN python -m pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
 FROM python:3.13-slim
 RUN python -m pip uninstall --yes --root-user-action=ignore pip \
  && groupadd --gid 10001 lockbox \
- && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin lockbox
+ && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin lockbox \
+ && mkdir -p /var/lib/lockbox/checkpoints && chown 10001:10001 /var/lib/lockbox/checkpoints
 COPY --from=build /opt/lockbox /opt/lockbox
 ENV PATH=/opt/lockbox/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /opt/lockbox

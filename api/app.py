@@ -45,7 +45,7 @@ def make_database(settings: Settings) -> Database:
     """Return the API's way to Postgres and Redis; nothing is connected yet.
 
     Raises:
-        UnsafeSettings: one of them is not set, or a key to sign approvals with cannot be read.
+        UnsafeSettings: one of them is not set, or a key to sign approvals or to check checkpoints with is missing.
     """
     engine = make_engine(settings.require("database_url"), role="api", pool_size=POOL, overflow=OVERFLOW)
     return Database(
@@ -54,7 +54,13 @@ def make_database(settings: Settings) -> Database:
 
 
 def _shipped(settings: Settings) -> Shipped | None:
-    return Shipped(Folder(settings.checkpoint_folder)) if settings.checkpoint_folder else None
+    if settings.checkpoint_folder is None:
+        return None
+    if not settings.audit_public_keys:
+        raise UnsafeSettings(
+            "LOCKBOX_AUDIT_PUBLIC_KEYS is not set; what is in LOCKBOX_CHECKPOINT_FOLDER is checked by these keys"
+        )
+    return Shipped(Folder(settings.checkpoint_folder), keys.trusted(settings.audit_public_keys))
 
 
 def _approvals(settings: Settings) -> Approvals:

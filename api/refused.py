@@ -13,8 +13,8 @@ from lockbox.audit.refused import DECISION_REFUSED, SIGN_IN_REFUSED, Refused
 from lockbox.database import Database
 from lockbox.notices import codes
 from lockbox.people.begun import Stub
-from lockbox.people.roles import Caller
-from lockbox.refusals import Conflict, ForeignForm, NotYours, PolicyNotMet, Refusal
+from lockbox.people.roles import Caller, Means
+from lockbox.refusals import Conflict, ForeignForm, NotSignedIn, NotYours, PolicyNotMet, Refusal
 from lockbox.requests.lifecycle import DECISIONS, Action
 from lockbox.requests.writing import Origin
 
@@ -40,7 +40,14 @@ def trying(request: Request, tried: Tried) -> None:
 
 
 def note(request: Request, refusal: Refusal) -> None:
-    """Note that a call of the API was refused, if it was to decide about a request that its caller knows of."""
+    """Note that a call of the API was refused: a decision about a request that its caller knows of, or a token.
+
+    A token that was never anybody's is not noted: anybody could make up any number of them.
+    """
+    if isinstance(refusal, NotSignedIn):
+        if refusal.person_id is not None:
+            sign_in(request, deps.database(request), Means.TOKEN, refusal)
+        return
     tried: Tried | None = getattr(request.state, "tried", None)
     if tried is not None:
         decision(deps.database(request), tried, refusal)
@@ -69,7 +76,7 @@ def sign_in(
     account: str | None = None,
     stub: Stub | None = None,
 ) -> None:
-    """Note a sign-in that was refused: by the account that it was to, or else by where it came from.
+    """Note a sign-in that was refused: by whose it was, the account that it was to, or else by where it came from.
 
     Args:
         request: the call.
@@ -80,6 +87,7 @@ def sign_in(
         stub: the begun sign-in, which knows the address that its code went to.
     """
     address = deps.address(request)
+    person_id = refusal.person_id if isinstance(refusal, NotSignedIn) else None
     try:
         account = account or (codes.address_of(house, stub) if stub else None)
     except SQLAlchemyError as error:
@@ -87,7 +95,7 @@ def sign_in(
     personal = {"account": account, "from_address": address}
     facts = {"means": means, "code": refusal.code}
     of = f"account {account.lower()}" if account else f"address {address or UNREADABLE}"
-    _count(house, Refused(SIGN_IN_REFUSED, facts, of=of, personal=personal))
+    _count(house, Refused(SIGN_IN_REFUSED, facts, person_id, of="" if person_id else of, personal=personal))
 
 
 def _count(house: Database, what: Refused) -> None:

@@ -5,23 +5,22 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from uuid import UUID
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import URL, make_url
 
 from bench.crowd import asks, engineer
 from bench.load import observer
 from cli.sample import Sample
-from cli.stack import Plan
+from cli.stack import AUDIT_KEY, Plan
 from config.settings import Settings
-from lockbox.audit import export, proofs, sealing
+from lockbox.audit import export, keys, proofs, sealing
 from lockbox.audit.export import Export
 from lockbox.audit.proofs import Head
 from lockbox.audit.recorded import Sight, Wanted
@@ -57,13 +56,11 @@ WITH fresh AS MATERIALIZED (
         || to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
         || '","channel":"api","deadline_at"\\:null,"format"\\:1,"from_state"\\:null,"id":"' || id
         || '","on_behalf_of"\\:null,"personal":{"name":"' || encode(sha256(salt || convert_to(name, 'UTF8')), 'hex')
-        || '"},"request_id"\\:null,"seq"\\:null,"tenant_id":"' || CAST(:tenant AS text) || '","to_state"\\:null}',
-        'UTF8')
+        || '"},"policy_version"\\:null,"request_id"\\:null,"seq"\\:null,"side":"customer","tenant_id":"'
+        || CAST(:tenant AS text) || '","to_state"\\:null}', 'UTF8')
     FROM fresh
-), new_details AS (
-    INSERT INTO event_details (event_id, field, salt, value) SELECT id, 'name', salt, name FROM fresh
 )
-INSERT INTO unsealed (event_id) SELECT id FROM fresh RETURNING event_id
+INSERT INTO event_details (event_id, field, salt, value) SELECT id, 'name', salt, name FROM fresh RETURNING event_id
 """)
 UNSEALED = text("SELECT event_id FROM unsealed")
 MISSED = text("SELECT count(*) FROM events WHERE tenant_id = :tenant AND at >= :since")
@@ -116,10 +113,11 @@ def measure(superuser: URL, plan: Plan, sample: Sample, folder: Path, events: in
     asking = Database(make_engine(_copied(plan.database_url), role="bench"), schedule)
     try:
         with observer(superuser.set(database=COPY)) as engine:
-            signer = Signer("bench", [Ed25519PrivateKey.generate()])
+            signer = Signer(plan.audit_key.name, keys.read([plan.keys / AUDIT_KEY]))
+            sealer = (worker, signer.name, str(plan.keys / AUDIT_KEY))
             trail = Trail(engine, house, signer, sample.tenant_id, sample.people["ann"], folder)
-            cost = _cost(asking, sample, worker)
-            lag = _lag(trail, worker)
+            cost = _cost(asking, sample, sealer)
+            lag = _lag(trail, sealer)
             for _ in range(events // A_LOAD):
                 _load(trail, A_LOAD)
             sealed = _seal(trail, events)
@@ -144,7 +142,7 @@ def _seal(trail: Trail, events: int) -> dict[str, float]:
         connection.execute(text("VACUUM ANALYZE"))
         connection.execute(text("CHECKPOINT"))
     began = time.monotonic()
-    for _ in sealing.seal(trail.worker, trail.signer, _never):
+    for _ in sealing.seal(trail.worker, trail.signer):
         pass
     seconds = time.monotonic() - began
     return {"sealed_a_second": events / seconds, "seal_seconds": seconds}
@@ -187,10 +185,10 @@ def _head(trail: Trail) -> Head:
     return head
 
 
-def _lag(trail: Trail, worker: str) -> dict[str, float]:
+def _lag(trail: Trail, sealer: Sequence[str]) -> dict[str, float]:
     """Write 500 events a second while a sealer runs beside; return how long after each was seen to be sealed."""
     watch = Watch()
-    with _sealer(worker):
+    with _sealer(sealer):
         began = time.monotonic()
         for step in range(STEADY_SECONDS * A_SECOND):
             for event in _load(trail, STEADY // A_SECOND):
@@ -207,7 +205,7 @@ def _lag(trail: Trail, worker: str) -> dict[str, float]:
     return {"lag_p50_seconds": lags[len(lags) // 2], "lag_p99_seconds": lags[int(len(lags) * 0.99)]}
 
 
-def _cost(asking: Database, sample: Sample, worker: str) -> dict[str, float]:
+def _cost(asking: Database, sample: Sample, sealer: Sequence[str]) -> dict[str, float]:
     """Submit and approve by turns with a sealer beside and without; return the ratio of the medians."""
     max_, ann = (sample.people[name] for name in ("max", "ann"))
     manager = Caller(max_, "Max Marsh", frozenset({Standing(Role.MANAGER)}), means=Means.SAMPLE)
@@ -218,13 +216,13 @@ def _cost(asking: Database, sample: Sample, worker: str) -> dict[str, float]:
     taken: dict[bool, list[float]] = {True: [], False: []}
     for number in range(ROUNDS):
         for beside in (True, False) if number % 2 else (False, True):
-            taken[beside].append(_beside(worker, moves) if beside else moves())
+            taken[beside].append(_beside(sealer, moves) if beside else moves())
     alone, sealed = statistics.median(taken[False]), statistics.median(taken[True])
     return {"moves_a_second": 3 * A_ROUND / alone, "cost_ratio": sealed / alone}
 
 
-def _beside(worker: str, moves: Callable[[], float]) -> float:
-    with _sealer(worker):
+def _beside(sealer: Sequence[str], moves: Callable[[], float]) -> float:
+    with _sealer(sealer):
         return moves()
 
 
@@ -241,9 +239,9 @@ def _moves(house: Database, asking: Caller, deciding: Iterable[tuple[Caller, Act
 
 
 @contextmanager
-def _sealer(worker: str) -> Iterator[None]:
+def _sealer(sealer: Sequence[str]) -> Iterator[None]:
     """Run a sealer as a process beside this one."""
-    command = [sys.executable, "-m", "bench.sealer", worker]
+    command = [sys.executable, "-m", "bench.sealer", *sealer]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdin is not None  # noqa: S101 - they are pipes
         assert child.stdout is not None  # noqa: S101
@@ -253,7 +251,3 @@ def _sealer(worker: str) -> Iterator[None]:
         finally:
             child.stdin.close()
             child.wait(30)
-
-
-def _never(*_: object) -> bool:
-    return False

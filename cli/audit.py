@@ -1,4 +1,4 @@
-"""Commands of the trail: search, export, checkpoint, the report on a request; and verify, which calls nobody."""
+"""Commands of the trail that ask the API: search, export, checkpoint, the report on a request."""
 
 import sys
 from collections.abc import Mapping
@@ -11,9 +11,8 @@ import typer
 from cli import terminal
 from cli.client import at, call, download, stop, warn
 from cli.terminal import Cursor, Limit, Plain, as_json, moment, say, words
-from cli.verifying import verify
 
-app = typer.Typer(no_args_is_help=True, help="The audit trail: search, export, verify.")
+app = typer.Typer()
 
 Tenant = Annotated[str | None, typer.Option(help="whose log; the vendor's auditors read their own without")]
 Person = Annotated[UUID | None, typer.Option(help="who did it, by id")]
@@ -58,6 +57,8 @@ def search(
         for one in page["items"]
     )
     terminal.table(("When", "What", "Who", "Request", "Number", "Comment"), rows)
+    if altered := [one for one in page["items"] if one["altered"]]:
+        warn(f"Do not rely on this: {len(altered)} of these events are not what was sealed; verify an export.")
     terminal.more(page)
 
 
@@ -133,9 +134,6 @@ def report(
         _show(found)
 
 
-app.command()(verify)
-
-
 def _wanted(
     tenant: str | None,
     person: UUID | None,
@@ -184,6 +182,8 @@ def _show(found: Mapping[str, Any]) -> None:
             "Open": window if found["opened_at"] else "never",
             "Ended": found["ending"],
             "Use": found["use"],
+            "Not in the trail": found["lost"] and f"moves {', '.join(map(str, found['lost']))}",
+            "Not as sealed": found["altered"],
         }
     )
     say("")

@@ -1,5 +1,6 @@
 """Commands for whoever runs an installation: on its machine, with its files, or as the owner of its database."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -16,7 +17,8 @@ from cli.terminal import say
 from config.settings import Settings, UnsafeSettings, load
 from lockbox import standing
 from lockbox.audit import keys
-from lockbox.audit.checkpoint import BadNote
+from lockbox.audit.behind import Shipped
+from lockbox.audit.checkpoint import BadNote, VerifierKey
 from lockbox.audit.keys import BadKey
 from lockbox.audit.shipping import Folder
 from lockbox.database import as_owner
@@ -31,13 +33,31 @@ app = typer.Typer(no_args_is_help=True, help="Running an installation, on its ow
 def new_key(file: Annotated[Path, typer.Argument(help="a new file", show_default=False)]) -> None:
     """Make a key to sign with, in a new file.
 
-    Its owner alone can read it. For LOCKBOX_APPROVAL_KEY_FILES, which only the API is told.
+    Its owner alone can read it. For LOCKBOX_APPROVAL_KEY_FILES, which only the
+    API is told, or for LOCKBOX_AUDIT_KEY_FILES, which only the core worker is.
     """
     try:
         keys.make(file)
     except BadKey as bad:
         raise stop(str(bad)) from None
     say(f"{file} holds a new key. Nobody else can read it; keep a copy where no back-up of the database is.")
+
+
+@app.command("public-keys")
+def public_keys() -> None:
+    """Print the public halves of the audit keys.
+
+    Of those in LOCKBOX_AUDIT_KEY_FILES, for LOCKBOX_AUDIT_PUBLIC_KEYS, with
+    LOCKBOX_AUDIT_NAME or LOCKBOX_PUBLIC_URL set as the worker has them.
+    """
+    try:
+        settings = load()
+        signers = [key.public_key().public_bytes_raw() for key in keys.read(settings.audit_key_files)]
+    except (UnsafeSettings, BadKey) as bad:
+        raise stop(str(bad)) from None
+    if not signers:
+        raise stop("LOCKBOX_AUDIT_KEY_FILES is not set; name the files of the keys, the newest first")
+    say(json.dumps([VerifierKey(settings.log_name, public).text for public in signers]))
 
 
 @app.command()
@@ -84,18 +104,22 @@ def after_restore(
 ) -> None:
     """End all that a restored back-up holds open.
 
-    As the database's owner, with LOCKBOX_CHECKPOINT_FOLDER set as the API has
-    it. Windows are revoked, requests timed out, sessions ended, and each log
-    that is behind begins a new generation. Tokens, members and policies are
-    those of the back-up: look through them.
+    As the database's owner, with LOCKBOX_CHECKPOINT_FOLDER and
+    LOCKBOX_AUDIT_PUBLIC_KEYS set as the API has them. Windows are revoked,
+    requests timed out, sessions ended, and each log that is behind begins a
+    new generation. Tokens, members and policies are those of the back-up:
+    look through them.
     """
     if not yes:
         typer.confirm("End every open window and every request that waits", abort=True)
     with _owner() as (session, settings):
         folder = Folder(settings.checkpoint_folder) if settings.checkpoint_folder else None
+        shipped = Shipped(folder, keys.trusted(settings.audit_public_keys)) if folder else None
         try:
-            done = restoring.restore(session, folder, anyway=anyway)
-        except (OSError, BadNote) as error:
+            done = restoring.restore(session, shipped, anyway=anyway)
+        except BadNote as bad:
+            raise stop(f"a checkpoint does not hold by LOCKBOX_AUDIT_PUBLIC_KEYS: {bad}") from None
+        except OSError as error:
             raise stop(f"LOCKBOX_CHECKPOINT_FOLDER cannot be read: {error}") from None
     for log_id in done.logs:
         if folder:

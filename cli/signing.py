@@ -16,9 +16,12 @@ ENDED = {
     "over": "nobody allowed it in time; run `lockbox sign-in` again",
 }
 
+app = typer.Typer()
+
 Printed = Annotated[bool, typer.Option("--print", help="print the token instead of keeping it")]
 
 
+@app.command("sign-in")
 def sign_in(printed: Printed = False) -> None:
     """Sign this terminal in, by your browser.
 
@@ -41,6 +44,7 @@ def sign_in(printed: Printed = False) -> None:
         warn("LOCKBOX_TOKEN is set and comes first: unset it to act by this sign-in.")
 
 
+@app.command("sign-out")
 def sign_out() -> None:
     """Sign this terminal out: what it kept is worthless at once."""
     where = chosen()

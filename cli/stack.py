@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
+from urllib.parse import urlsplit
 
 import httpx
 import psycopg
@@ -22,6 +23,7 @@ from config.embedded import EmbeddedRefused, Servers
 from config.settings import Settings
 from lockbox import migrations
 from lockbox.audit import keys
+from lockbox.audit.checkpoint import VerifierKey
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 PROCFILE = CHECKOUT / "Procfile"
@@ -58,6 +60,12 @@ class Plan:
         return f"http://localhost:{self.api_port}"
 
     @property
+    def audit_key(self) -> VerifierKey:
+        """The public key of the audit log, which bears the name of the API's host."""
+        (key,) = keys.read([self.keys / AUDIT_KEY])
+        return VerifierKey(str(urlsplit(self.public_url).hostname), key.public_key().public_bytes_raw())
+
+    @property
     def flower_url(self) -> str:
         """The address of Flower."""
         return f"http://127.0.0.1:{self.flower_port}"
@@ -75,6 +83,7 @@ class Plan:
                 "LOCKBOX_DATABASE_URL": self.database_url,
                 "LOCKBOX_API_PORT": str(self.api_port),
                 "LOCKBOX_APPROVAL_KEY_FILES": json.dumps([str(self.keys / APPROVAL_KEY)]),
+                "LOCKBOX_AUDIT_PUBLIC_KEYS": json.dumps([self.audit_key.text]),
             }
         elif process == "flower":
             own = {
@@ -93,6 +102,7 @@ class Plan:
             "LOCKBOX_WORKER_DATABASE_URL": self.worker_database_url,
             "LOCKBOX_SMTP_URL": self.smtp_url,
             "LOCKBOX_WEBHOOKS_ALLOW_HTTP": "true",
+            "LOCKBOX_AUDIT_PUBLIC_KEYS": json.dumps([self.audit_key.text]),
         }
 
 

@@ -9,10 +9,11 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from lockbox.audit import exported
+from lockbox.audit import approved, exported
 from lockbox.audit import verify as verifier
-from lockbox.audit.checkpoint import LONGEST_NOTE, BadNote, VerifierKey
+from lockbox.audit.checkpoint import LONGEST_NOTE, BadNote, VerifierKey, saved
 from lockbox.audit.exported import Unreadable
+from lockbox.audit.findings import Kind
 from lockbox.audit.verify import BAD, CANNOT_READ, GOOD, Verdict
 
 LONG_FILE = 4 << 20
@@ -23,20 +24,34 @@ File = Annotated[Path, typer.Argument(help="the export", show_default=False)]
 Seen = Annotated[Path | None, typer.Option("--checkpoint", help="the newest you have that came another way")]
 Since = Annotated[list[Path] | None, typer.Option(help="an older checkpoint that it must extend; repeat")]
 Keys = Annotated[list[str], typer.Option("--key", help="name+id+base64, or a file of such lines; repeat")]
+Withheld = Annotated[bool, typer.Option("--allow-withheld", help="take the file's word for what it withholds")]
+BeforeSeals = Annotated[bool, typer.Option("--allow-unproven", help="take its word for what is older than the seals")]
+
+app = typer.Typer()
 
 
-def verify(file: File, key: Keys, checkpoint: Seen = None, since: Since = None) -> None:
+@app.command()
+def verify(
+    file: File,
+    key: Keys,
+    checkpoint: Seen = None,
+    since: Since = None,
+    withheld: Withheld = False,
+    before_seals: BeforeSeals = False,
+) -> None:
     """Verify an export offline.
 
-    Trusts the keys that you give and nothing else. Ends with 0 if all is good, 1 if anything is wrong, and 2 if it
-    cannot tell.
+    Trusts the keys that you give and nothing else; approvals are checked by those named lockbox/approvals. Ends with
+    0 if all is good, 1 if anything is wrong, and 2 if it cannot tell.
     """
+    allowed = {kind for kind, is_so in ((Kind.WITHHELD, withheld), (Kind.BEFORE_SEALS, before_seals)) if is_so}
     paper = Console(highlight=False)
     try:
         keys = [one for text in key for one in _keys(text)]
         seen = [_note(path) for path in (checkpoint, *(since or ())) if path]
         with file.open("rb") as opened:
-            verdict = verifier.verify(_followed(exported.lines_of(opened), file.stat().st_size), keys, seen)
+            lines = _followed(exported.lines_of(opened), file.stat().st_size)
+            verdict = verifier.verify(lines, keys, seen, allowed)
     except OSError as error:
         raise _cannot(paper, f"{error.filename} cannot be read: {error.strerror}") from None
     except (Unreadable, BadNote, UnicodeDecodeError) as error:
@@ -48,7 +63,7 @@ def verify(file: File, key: Keys, checkpoint: Seen = None, since: Since = None) 
 def _keys(text: str) -> Iterator[VerifierKey]:
     """Yield the keys that a text says, or a file of that name has."""
     path = Path(text)
-    lines = path.read_text(encoding="utf-8").split() if len(text) < LONGEST_NOTE and path.is_file() else [text]
+    lines = path.read_text(encoding="utf-8-sig").split() if len(text) < LONGEST_NOTE and path.is_file() else [text]
     for line in lines:
         try:
             yield VerifierKey.read(line)
@@ -58,7 +73,7 @@ def _keys(text: str) -> Iterator[VerifierKey]:
 
 def _note(path: Path) -> str:
     with path.open(encoding="utf-8", newline="") as file:
-        return file.read(LONGEST_NOTE + 1)
+        return saved(file.read(2 * LONGEST_NOTE))
 
 
 def _followed(lines: Iterator[bytes], size: int) -> Iterator[bytes]:
@@ -109,10 +124,20 @@ def _remarks(verdict: Verdict, *, has_seen: bool) -> Iterator[str]:
     if not verdict.header.whole:
         yield "it was filtered: each event is proven, that no other belongs to it is not"
     if verdict.withheld:
-        yield f"{verdict.withheld} events are there and not for whoever exported it"
+        yield f"the file says that {verdict.withheld} events are withheld"
     for start, end in verdict.removed:
         yield f"the events {start} to {end - 1} were removed by retention"
     if verdict.left_out:
         yield f"{verdict.left_out} personal details were erased or are not for whoever exported it"
     if verdict.header.unproven:
-        yield f"the first {verdict.header.unproven} events are older than the seals"
+        yield f"the file says that its first {verdict.header.unproven} events are older than the seals"
+    yield from _of_approvals(verdict)
+
+
+def _of_approvals(verdict: Verdict) -> Iterator[str]:
+    if verdict.approvals:
+        yield f"{verdict.approvals} approvals are signed over what was asked for"
+    if verdict.unchecked_approvals and verdict.has_approval_keys:
+        yield f"{verdict.unchecked_approvals} approvals are not checked: what was asked for is not shown here"
+    elif verdict.unchecked_approvals:
+        yield f"{verdict.unchecked_approvals} approvals are not checked: no --key named {approved.NAME} was given"

@@ -18,6 +18,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from config.issuers import IssuerList
+from config.public_keys import PublicKey
 
 SECRETS_FOLDER = Path("/run/secrets")
 DEVELOPMENT_KEY = SecretStr("aW5zZWN1cmUtZGV2ZWxvcG1lbnQta2V5LTMyLWJ5dGU=")
@@ -110,6 +111,7 @@ class Settings(BaseSettings):
 
     audit_name: str | None = Field(default=None, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9./:-]*$")
     audit_key_files: tuple[Path, ...] = ()
+    audit_public_keys: tuple[PublicKey, ...] = ()
     checkpoint_folder: Path | None = None
     digest_hours: int = Field(default=24, ge=0, le=24 * 31)
 
@@ -199,6 +201,14 @@ class Settings(BaseSettings):
             (
                 "LOCKBOX_APPROVAL_KEY_FILES: the API signs approvals by a key; make one by `lockbox operate new-key`",
                 self.database_url is not None and not self.approval_key_files,
+            ),
+            (
+                "LOCKBOX_AUDIT_PUBLIC_KEYS: checkpoints are checked by them; see `lockbox operate public-keys`",
+                (self.database_url is not None or self.smtp_url is not None) and not self.audit_public_keys,
+            ),
+            (
+                "LOCKBOX_CHECKPOINT_FOLDER: without it nobody sees that the database was rolled back",
+                (self.database_url is not None or self.audit_key_files) and self.checkpoint_folder is None,
             ),
             ("LOCKBOX_PUBLIC_URL: must be https", not self.is_https),
             ("LOCKBOX_ISSUERS: must be https", any(issuer.is_plain_http for issuer in self.issuers)),

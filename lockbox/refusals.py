@@ -1,6 +1,7 @@
 """Every error that a caller may see: what was refused, a stable code, and a sentence that says what to do."""
 
 from typing import Any, ClassVar
+from uuid import UUID
 
 
 class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not a fault
@@ -81,9 +82,16 @@ class KeyInUse(Refusal):
 
 
 class NotSignedIn(Refusal):
-    """The bearer token is missing, malformed, unknown, revoked or expired."""
+    """The bearer token is missing, malformed, unknown, revoked or expired.
+
+    `person_id` is whose account was tried, where that is known; the caller is never told.
+    """
 
     code = "invalid-token"
+
+    def __init__(self, detail: str, *, person_id: UUID | None = None) -> None:
+        super().__init__(detail)
+        self.person_id = person_id
 
 
 class NotYours(Refusal):

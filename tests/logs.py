@@ -31,7 +31,7 @@ def public(key: Ed25519PrivateKey = KEY) -> VerifierKey:
 
 def sealed(worker: Database) -> None:
     """Seal whatever a database holds."""
-    for _ in seal(worker, Signer(NAME, [KEY]), lambda *_: False):
+    for _ in seal(worker, Signer(NAME, [KEY])):
         pass
 
 
@@ -78,13 +78,18 @@ def line(members: object) -> bytes:
 
 @dataclass
 class Log:
-    """A log of these events; `removed` and `withheld` are ranges that its exports leave out."""
+    """A log of these events; `removed` and `withheld` are ranges that its exports leave out.
+
+    `generation` is above 1 where it began anew after a back-up was restored.
+    """
 
     events: list[Sealed]
     key: Ed25519PrivateKey = KEY
     whose: str = str(TENANT)
     removed: list[range] = field(default_factory=list)
     withheld: list[range] = field(default_factory=list)
+    generation: int = 1
+    name: str = NAME
 
     @property
     def leaves(self) -> list[bytes]:
@@ -92,13 +97,13 @@ class Log:
 
     @property
     def origin(self) -> str:
-        return f"{NAME}/audit/{self.whose}"
+        return f"{self.name}/audit/{self.whose}" + (f"/{self.generation}" if self.generation > 1 else "")
 
     def note(self, size: int | None = None) -> str:
         """Return the checkpoint of the log when it had that size."""
         leaves = self.leaves[:size]
         said = Checkpoint(self.origin, len(leaves), root_of(leaves), "2026-01-01T00:00:00.000000Z")
-        return sign(said, NAME, [self.key])
+        return sign(said, self.name, [self.key])
 
     def whole(self, since: Iterable[int] = ()) -> bytes:
         """Return a whole export."""
@@ -155,7 +160,7 @@ class Log:
                 "export": "lockbox-audit-export/1",
                 "origin": self.origin,
                 "log": self.whose,
-                "generation": 1,
+                "generation": self.generation,
                 "size": size,
                 "checkpoint": self.note(),
                 "unproven": 0,

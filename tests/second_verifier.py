@@ -9,6 +9,12 @@ import rfc8785
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+NOBODY = "00000000-0000-0000-0000-000000000000"
+FIRST = {
+    *("export", "origin", "log", "generation", "size", "checkpoint"),
+    *("unproven", "whole", "asked", "consistency"),
+}
+
 
 class Wrong(Exception):  # noqa: N818 - it names what was found
     """The export is not as it must be."""
@@ -99,25 +105,52 @@ def opened(note: str, keys: list[str]) -> tuple[str, int, bytes]:
     return origin, int(size), base64.b64decode(root)
 
 
-def check(export: bytes, keys: list[str], seen: tuple[str, ...] = ()) -> int:
-    """Return how many events are good; raise Wrong, KeyError, ValueError or TypeError where the export is not."""
+def no_fraction(_: str) -> float:
+    raise Wrong("a number has a fraction or an exponent")
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    must(len({name for name, _ in pairs}) == len(pairs), "a member is there twice")
+    return dict(pairs)
+
+
+def check(
+    export: bytes, keys: list[str], seen: tuple[str, ...] = (), *, withheld: bool = False, unproven: bool = False
+) -> int:
+    """Return how many events are good; raise Wrong, KeyError, ValueError or TypeError where the export is not.
+
+    Args:
+        export: the file.
+        keys: of logs and of approvals.
+        seen: checkpoints that came another way.
+        withheld: the file's word is taken for what it withholds.
+        unproven: likewise for what is older than the seals.
+    """
     must(export.endswith(b"\n"), "the last line is not whole")
-    first, *middle, last = [json.loads(line) for line in export.decode().split("\n")[:-1]]
-    must(first["export"] == "lockbox-audit-export/1", "another format")
-    origin, size, root = opened(first["checkpoint"], keys)
+    lines = export.decode().split("\n")[:-1]
+    first, *middle, last = [json.loads(line, object_pairs_hook=once, parse_float=no_fraction) for line in lines]
+    must(set(first) == FIRST and first["export"] == "lockbox-audit-export/1", "another format")
+    must(all(type(one) is str for one in first["asked"].values()), "it was asked for by something else than text")
+    must(unproven or first["unproven"] == 0, "nothing shows what is older than the seals")
+    must(withheld or not any("withheld" in line for line in middle), "nothing shows what is withheld")
+    of_logs = [key for key in keys if not key.startswith("lockbox/approvals+")]
+    origin, size, root = opened(first["checkpoint"], of_logs)
     must((origin, size) == (first["origin"], first["size"]), "the first line and the checkpoint differ")
-    log = origin.split("/audit/")[1].split("/")[0]
-    must(first["log"] == log or (log == "vendor" and set(first["log"]) == {"0", "-"}), "another log")
+    log, *later = origin.split("/audit/")[1].split("/")
+    must(first["log"] == (NOBODY if log == "vendor" else log), "another log")
+    must(later == ([str(first["generation"])] if first["generation"] > 1 else []), "another generation")
     events = [line for line in middle if "number" in line]
-    must(list(last) == ["end"] and last["end"] == {"events": len(events)}, "the last line is missing or miscounts")
+    must(all(type(line["number"]) is int for line in events), "an event has no number")
+    must(last == {"end": {"events": len(events)}}, "the last line is missing or miscounts")
     leaves: dict[int, bytes] | None = None
     if first["whole"]:
         leaves = _whole(middle, size, root)
     else:
         _filtered(middle, size, root)
-    _older(first, [opened(note, keys) for note in seen], leaves, (origin, size, root))
+    _older(first, [opened(note, of_logs) for note in seen], leaves, (origin, size, root))
     gone = any("removed" in line for line in middle)
     _events(events, None if log == "vendor" else log, whole=first["whole"], gone=gone)
+    _approvals(events, [key for key in keys if key not in of_logs])
     return len(events)
 
 
@@ -138,6 +171,7 @@ def _whole(lines: list[dict[str, Any]], size: int, root: bytes) -> dict[int, byt
     said: set[int] = set()
     for line in lines:
         if "tile" in line:
+            must(set(line) == {"tile", "leaves", "proof"}, "unknown members")
             must(at == end == line["tile"] * 256, "a tile begins too early or too late")
             end = min(size, at + 256)
             hashes = bytes_of(line["leaves"])
@@ -148,11 +182,12 @@ def _whole(lines: list[dict[str, Any]], size: int, root: bytes) -> dict[int, byt
             must(set(line) == {"number", "body", "personal"} and line["number"] == at < end, "not the next event")
             must(sha256(b"\x00" + line["body"].encode()).digest() == leaves[at], "an event is not as it was sealed")
             fields = json.loads(line["body"])
-            if fields["action"] == "trail_removed":
+            if fields["action"] == "trail_removed" and fields["removed_to"] <= at:
                 said |= set(range(fields["removed_from"], fields["removed_to"]))
             at += 1
         else:
             ((why, span),) = line.items()
+            must(set(span) == {"from", "to"} | ({"hashes"} if why == "removed" else set()), "unknown members")
             must(why in {"removed", "withheld"} and span["from"] == at < span["to"] <= size, "a gap is elsewhere")
             if why == "removed":
                 removed |= set(range(at, span["to"]))
@@ -166,6 +201,13 @@ def _whole(lines: list[dict[str, Any]], size: int, root: bytes) -> dict[int, byt
     return leaves
 
 
+def earlier(origin: str, than: str) -> bool:
+    """Whether a log is an earlier generation of another."""
+    (name, _, rest), (same, _, later) = origin.partition("/audit/"), than.partition("/audit/")
+    (log, *one), (its, *other) = rest.split("/"), later.split("/")
+    return (name, log) == (same, its) and int(*one or ["1"]) < int(*other or ["1"])
+
+
 def _older(
     first: dict[str, Any],
     seen: list[tuple[str, int, bytes]],
@@ -173,8 +215,11 @@ def _older(
     own: tuple[str, int, bytes],
 ) -> None:
     proofs = {one["from"]: bytes_of(one["proof"]) for one in first["consistency"]}
+    must(len(proofs) == len(first["consistency"]), "a size has two proofs")
+    must(all(set(one) == {"from", "proof"} for one in first["consistency"]), "unknown members")
     for origin, size, root in seen:
-        must(origin == own[0] and size <= own[1], "another log, or an older one")
+        must(origin == own[0] or earlier(origin, own[0]), "another log, or one that began later")
+        must(size <= own[1], "the export is older, or what was seen was given up")
         if size == own[1]:
             must(root == own[2], "a fork")
         elif size in proofs:
@@ -186,15 +231,62 @@ def _older(
 
 def _events(lines: list[dict[str, Any]], tenant: str | None, *, whole: bool, gone: bool) -> None:
     moves: dict[str, list[int]] = {}
+    ends: dict[str, int] = {}
     for line in lines:
         fields = json.loads(line["body"])
         must(rfc8785.dumps(fields).decode() == line["body"], "a body is not canonical")
         must(fields["tenant_id"] == tenant, "an event of somebody else")
-        for name, detail in line["personal"].items():
-            hashed = sha256(base64.b64decode(detail["salt"]) + detail["value"].encode()).hexdigest()
-            must(fields["personal"][name] == hashed, "a value does not fit")
-        if fields["seq"] is not None:
-            moves.setdefault(fields["request_id"], []).append(fields["seq"])
-    for seqs in moves.values() if whole else ():
+        must(type(fields["id"]) is type(fields["action"]) is str, "an event has no id or no action")
+        must(type(fields["personal"]) is dict, "what is personal is no object")
+        _details(line["personal"], fields["personal"])
+        request, seq, state = fields.get("request_id"), fields["seq"], fields.get("to_state")
+        must(all(type(one) is str or (one is None and seq is None) for one in (request, state)), "not of a request")
+        if seq is not None:
+            must(type(seq) is int and seq > 0, "a move has no number")
+            moves.setdefault(request, []).append(seq)
+            if state not in {"reviewing", "pending", "active"}:
+                ends[request] = min(seq, ends.get(request, seq))
+    for request, seqs in moves.items() if whole else ():
         start = min(seqs) if gone else 1
         must(sorted(seqs) == list(range(start, start + len(seqs))), "a request's moves have a gap")
+        must(ends.get(request, max(seqs)) == max(seqs), "a request goes on behind its end")
+
+
+def _details(shown: dict[str, Any], committed: dict[str, Any]) -> None:
+    for name, detail in shown.items():
+        must(set(detail) == {"salt", "value"}, "unknown members")
+        salt = base64.b64decode(detail["salt"], validate=True)
+        must(len(salt) == 16, "a salt is too short or too long")
+        must(committed[name] == sha256(salt + detail["value"].encode()).hexdigest(), "a value does not fit")
+
+
+def _approvals(lines: list[dict[str, Any]], keys: list[str]) -> None:
+    trusted = {}
+    for key in keys:
+        _, id_, encoded = key.split("+", 2)
+        trusted[id_] = Ed25519PublicKey.from_public_bytes(base64.b64decode(encoded)[1:])
+    filed = {}
+    for line in lines:
+        fields = json.loads(line["body"])
+        request = fields.get("request_id")
+        if fields["action"] == "submit" and "resources" in line["personal"]:
+            filed[request] = fields, json.loads(line["personal"]["resources"]["value"])
+        if "approval" in fields and request in filed:
+            submitted, resources = filed[request]
+            said = {name: submitted.get(name) for name in ("service", "actions", "mode", "policy_version")} | {
+                "format": "lockbox approval 1",
+                "request_id": request,
+                "tenant_id": fields["tenant_id"],
+                "engineer": submitted.get("on_behalf_of") or submitted.get("actor_id"),
+                "resources": resources,
+                "opened_at": fields["at"],
+                "until": fields.get("deadline_at"),
+                "by": sorted(fields["approved_by"]),
+            }
+            approval, signed = fields["approval"], rfc8785.dumps(said)
+            must(sha256(signed).hexdigest() == approval["statement"], "something else was approved")
+            if trusted:
+                try:
+                    trusted[approval["key"]].verify(base64.b64decode(approval["signature"], validate=True), signed)
+                except InvalidSignature:
+                    raise Wrong("the signature of an approval is wrong") from None

@@ -11,6 +11,7 @@ from celery.signals import worker_process_init
 
 from config.settings import Settings, UnsafeSettings, load
 from lockbox.audit import keys
+from lockbox.audit.checkpoint import VerifierKey
 from lockbox.audit.keys import BadKey
 from lockbox.audit.sealing import Signer
 from lockbox.audit.shipping import Folder
@@ -82,11 +83,15 @@ def _sealing(chosen: Settings) -> Sealing | None:
     if not chosen.audit_key_files:
         return None
     try:
-        signer = Signer(chosen.log_name, keys.read(chosen.audit_key_files))
+        signer = Signer(chosen.log_name, keys.read(chosen.audit_key_files), _earlier(chosen))
     except BadKey as bad:
         raise UnsafeSettings(f"LOCKBOX_AUDIT_KEY_FILES: {bad}") from None
     folder = Folder(chosen.checkpoint_folder) if chosen.checkpoint_folder else None
     return Sealing(signer, folder, timedelta(hours=chosen.digest_hours))
+
+
+def _earlier(chosen: Settings) -> list[VerifierKey]:
+    return list(keys.trusted(chosen.audit_public_keys).values())
 
 
 def _senders(chosen: Settings) -> Senders | None:
@@ -101,6 +106,7 @@ def _senders(chosen: Settings) -> Senders | None:
         services={name: service.title for name, service in chosen.services.items()},
         wordings=policies.wordings,
         sender=chosen.mail_from,
+        audit_keys=keys.trusted(chosen.audit_public_keys),
     )
 
 

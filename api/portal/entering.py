@@ -40,7 +40,7 @@ def count(request: Request, chosen: Settings, house: Database, account: str | No
     try:
         counted.check()
     except TooMany as too_many:
-        refused.sign_in(request, house, ANY_MEANS, too_many)
+        refused.sign_in(request, house, ANY_MEANS, too_many, account=account)
         raise
 
 

@@ -30,6 +30,7 @@ from lockbox.audit import report as reports
 from lockbox.audit.checkpoint import VerifierKey
 from lockbox.audit.looking import TRAIL_EXPORTED, TRAIL_READ
 from lockbox.audit.recorded import Recorded, Wanted
+from lockbox.audit.table import table
 from lockbox.database import Database, now
 from lockbox.people.roles import Caller
 from lockbox.refusals import Invalid
@@ -107,8 +108,10 @@ def export(
     """
     asked = asked_for(what)
     begun = auditing.export(session, who, what, asked, since or ())
-    auditing.note(session, who, came, TRAIL_EXPORTED, asked=asked | {"format": form}, count=begun.log.size)
-    made = exports.table if form == "csv" else exports.lines
+    auditing.note(
+        session, who, came, TRAIL_EXPORTED, asked=asked | {"format": form}, count=auditing.length(session, begun)
+    )
+    made = table if form == "csv" else exports.lines
     name = f"audit-{who.log_id if who.tenant_id else 'vendor'}-{begun.log.size}.{form}"
     headers = {"cache-control": "no-store", "content-disposition": f'attachment; filename="{name}"'}
     return StreamingResponse(made(auditing.pages(house, who), begun), media_type=NAMES[form], headers=headers)
@@ -181,9 +184,8 @@ def _key(key: proofs.Key) -> AuditKeyView:
 def _event(event: Recorded) -> AuditEvent:
     facts = {name: value for name, value in vars(event).items() if name in AuditEvent.model_fields}
     actor = Named(id=event.actor_id, name=event.value("name") or ERASED) if event.actor_id else None
-    personal = {name: value for name, (_, value) in event.details.items()}
     own = {"sealed": event.number is not None, "actor": actor, "role": event.actor_role}
-    return AuditEvent(**facts, **own, said=event.said, personal=personal)
+    return AuditEvent(**facts | own | {"said": event.said, "personal": event.personal})
 
 
 def _text(hashed: bytes) -> str:

@@ -13,7 +13,8 @@ class AuditEvent(BaseModel):
     """An event of the trail; `sealed` says whether a checkpoint covers it yet, `number` is its place in the log then.
 
     `said` is what its body says, with commitments in place of what is personal; `personal` are those values that
-    stand and that the reader may read.
+    stand and that the reader may read. `altered` names what the database holds beside the body and no longer agrees
+    with it, and `body` where another body was sealed: then nothing here can be relied on.
     """
 
     id: UUID
@@ -28,6 +29,7 @@ class AuditEvent(BaseModel):
     to_state: str | None
     said: dict[str, Any]
     personal: dict[str, str]
+    altered: list[str]
 
 
 class AuditPage(BaseModel):
@@ -114,7 +116,8 @@ class UseView(BaseModel):
 class ReportView(BaseModel):
     """The report on a request; `use` says in a sentence whether anything was done inside, `ending` how it ended.
 
-    `page` is the same as a page of HTML that needs nothing else.
+    `lost` are the moves that the trail no longer holds, and `altered` the events that are not what was sealed: what
+    is said of them is not proven. `page` is the same as a page of HTML that needs nothing else.
     """
 
     request_id: UUID
@@ -132,6 +135,8 @@ class ReportView(BaseModel):
     more: bool
     sealed: bool
     state: str
+    lost: list[int]
+    altered: list[UUID]
     ending: str
     use: str
     page: str

@@ -6,16 +6,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 
 from cli import stack
 from cli.demo.evidence import Trail, Verified
-from cli.stack import AUDIT_KEY, Plan
+from cli.stack import Plan
 from config.children import environment
-from lockbox.audit import keys
-from lockbox.audit.checkpoint import VerifierKey
 
 FOLDER = stack.CHECKOUT / "var" / "demo-trail"
 SEALED_SECONDS = 15
@@ -33,7 +30,7 @@ def examine(admin: httpx.Client, plan: Plan) -> Trail:
     recorded = _exported(admin, export, note)
     if recorded is None:
         return Trail()
-    key.write_text(f"{_public(plan).text}\n", encoding="utf-8")
+    key.write_text(f"{plan.audit_key.text}\n", encoding="utf-8")
     lines = export.read_bytes().splitlines(keepends=True)
     line = _flip(lines)
     flipped.write_bytes(b"".join(lines))
@@ -72,12 +69,6 @@ def _is_sealed(admin: httpx.Client) -> bool:
 
 def _got(admin: httpx.Client, path: str, **params: str | int) -> httpx.Response:
     return admin.get(path, params=params).raise_for_status()
-
-
-def _public(plan: Plan) -> VerifierKey:
-    """Return the key as whoever set the stack up has it, not as the API tells it."""
-    (key,) = keys.read([plan.keys / AUDIT_KEY])
-    return VerifierKey(str(urlsplit(plan.public_url).hostname), key.public_key().public_bytes_raw())
 
 
 def _flip(lines: list[bytes]) -> int:

@@ -33,6 +33,7 @@ AT = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
 ERIN, ANN, TARA = UUID(int=1), UUID(int=2), UUID(int=3)
 NUMBER = UUID("0197f3a0-a0a0-7a0a-8a0a-0a0a0a0a0a0a")
 EVENT = UUID("0197f3a0-a0a0-7a0a-8a0a-0a0a0a0a0a0b")
+FINGERPRINT = "1a2b3c4d 5e6f7a8b 9c0d1e2f 3a4b5c6d 7e8f9a0b 1c2d3e4f 5a6b7c8d 9e0f1a2b"
 MINUTE = timedelta(minutes=1)
 COPY: Mapping[str, Any] = {"is_copy": True, "recipient_id": None}
 IN_VAIN = in_vain("pending", 3)
@@ -41,7 +42,7 @@ SIGNED = {
     "checkpoint": "lockbox.example/audit/0197f3a0\n1204\nQmFzZTY0IG9mIHRoaXJ0eS10d28gYnl0ZXMgLi4uLg==\n"
     "time 2026-11-25T10:00:00Z\n\n\N{EM DASH} lockbox.example c2lnbmF0dXJlIG9mIGVpZ2h0eSBieXRlcyBvciBzbw==\n",
     "key": "lockbox.example+1a2b3c4d+AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=",
-    "fingerprint": "1a2b3c4d 5e6f7a8b 9c0d1e2f 3a4b5c6d 7e8f9a0b 1c2d3e4f 5a6b7c8d 9e0f1a2b",
+    "fingerprint": FINGERPRINT,
 }
 
 
@@ -247,6 +248,7 @@ def _memo(template: str, hand: Hand) -> Memo:
         recipient_address="ann@contoso.example",
         time_zone=hand.zone,
         secret=secrets.get(template),
+        fingerprint=FINGERPRINT if template == INVITATION else None,
         waiting=_waiting(hand, link=True) if template == DEPUTY_BEGINS else (),
     )
 

@@ -27,10 +27,20 @@ def windows(requester: str, approver: str, words: str, resources: Sequence[str])
 
 def _steps(requester: str, approver: str, words: str | None) -> tuple[Step, ...]:
     return (
-        Step(OPENED_AT - 40 * MINUTE, "submit", "pending", requester, "engineer", (), None, 1204),
-        Step(OPENED_AT - 9 * MINUTE, "approve", "pending", approver, "approver", (requester, approver), words, 1207),
-        Step(OPENED_AT, "approve", "active", approver, "approver", (), words, 1208),
-        Step(SHUT_AT, "expire", "expired", NOBODY["clock"], "clock", (), None, 1213 if words else None),
+        Step(OPENED_AT - 40 * MINUTE, "submit", None, "pending", requester, "engineer", (), None, 1204),
+        Step(
+            OPENED_AT - 9 * MINUTE,
+            "approve",
+            "pending",
+            "pending",
+            approver,
+            "approver",
+            (requester, approver),
+            words,
+            1207,
+        ),
+        Step(OPENED_AT, "approve", "pending", "active", approver, "approver", (), words, 1208),
+        Step(SHUT_AT, "expire", "active", "expired", NOBODY["clock"], "clock", (), None, 1213 if words else None),
     )
 
 

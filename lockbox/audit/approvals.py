@@ -11,10 +11,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from sqlalchemy import text
 from sqlmodel import Session
 
+from lockbox.audit.approved import NAME
 from lockbox.audit.checkpoint import VerifierKey
 from lockbox.database import now
-
-NAME = "lockbox/approvals"
 
 LIST_KEY = text("""
 INSERT INTO audit_keys (key, purpose, first_used_at) VALUES (:key, 'approval', :at) ON CONFLICT DO NOTHING

@@ -9,31 +9,44 @@ import structlog
 from sqlalchemy import text
 from sqlmodel import Session
 
-from lockbox.audit.checkpoint import BadNote, Checkpoint
+from lockbox.audit import anchors, checkpoint
+from lockbox.audit.anchors import Claim, Doubtful
+from lockbox.audit.checkpoint import BadNote, Checkpoint, VerifierKey
+from lockbox.audit.merkle import EMPTY_ROOT
 from lockbox.audit.sealing import VENDORS_LOG
 from lockbox.audit.shipping import Folder
 
 log = structlog.get_logger(__name__)
 
 KNOWN_SECONDS = 3.0
+MOST_VERIFIED = 10_000
 
-HEADS = text("SELECT id, origin, size FROM log_heads(CAST(:ids AS uuid[]))")
-
-Head = tuple[str, int]
-"""Origin and size of a log."""
+HEADS = text("SELECT id, origin, generation, size, root, note FROM log_heads(CAST(:ids AS uuid[]))")
+TILES = text("""
+SELECT level, number, hashes
+FROM log_tiles(:log_id, CAST(:level AS smallint[]), CAST(:number AS bigint[]))
+""")
 
 
 class Shipped:
-    """What was shipped, held against what the database holds; what was found is believed for three seconds."""
+    """What was shipped, held against what the database holds; what was found is believed for three seconds.
 
-    def __init__(self, folder: Folder, known_seconds: float = KNOWN_SECONDS) -> None:
-        self._folder = folder
+    `trusted` are the keys by which checkpoints are signed, by their four-byte ids. What is signed is verified once
+    for each new checkpoint of a log.
+    """
+
+    def __init__(
+        self, folder: Folder, trusted: Mapping[bytes, VerifierKey], known_seconds: float = KNOWN_SECONDS
+    ) -> None:
+        self.folder = folder
+        self.trusted = trusted
         self._known_seconds = known_seconds
         self._known: dict[UUID, tuple[float, bool]] = {}
+        self._verified: dict[UUID, tuple[Claim | None, str]] = {}
         self._changing = threading.Lock()
 
     def behind(self, session: Session, tenant_ids: Collection[UUID]) -> frozenset[UUID]:
-        """Return those of the tenants of whose log, or of the vendor's, the database holds less than was shipped.
+        """Return those of the tenants of whose log, or of the vendor's, the database does not hold what was shipped.
 
         What cannot be read is taken for it. The vendor's counts for all: who was shut out stands there.
         """
@@ -43,13 +56,35 @@ class Shipped:
         return frozenset(tenant_ids) if found[VENDORS_LOG] else frozenset(one for one in tenant_ids if found[one])
 
     def any_behind(self, session: Session) -> bool:
-        """Whether the database holds less of any log than was shipped."""
+        """Whether the database does not hold what was shipped of any log."""
         try:
-            shipped = self._folder.logs()
+            shipped = self.folder.logs()
         except OSError as error:
             log.critical("audit.folder_unreadable", error=type(error).__name__, reason=error.strerror)
             return True
-        return any(self._looked_up(session, set(shipped)).values())
+        return any(self._looked_up(session, {*shipped, VENDORS_LOG}).values())
+
+    def verified(self, log_id: UUID) -> Checkpoint:
+        """Return what the newest checkpoint says that was shipped of a log.
+
+        Raises:
+            OSError, BadNote: it cannot be read, or no trusted key has signed it.
+        """
+        return checkpoint.verify(self.folder.shipped(log_id) or "", self.trusted)[0]
+
+    def doubts(self, session: Session, log_ids: Collection[UUID]) -> dict[UUID, str]:
+        """Return those of the logs that the database does not hold as they were shipped, each with what differs."""
+        # The folder first: what is committed before it is shipped is at least as new.
+        notes = {one: self._note(one) for one in log_ids}
+        rows = session.connection().execute(HEADS, {"ids": list(log_ids)})
+        claims = {row.id: Claim.of(row) for row in rows}
+        found = {}
+        for one, note in notes.items():
+            try:
+                self._check(session, one, claims.get(one), note)
+            except Doubtful as doubt:
+                found[one] = str(doubt)
+        return found
 
     def _looked_up(self, session: Session, log_ids: Collection[UUID]) -> dict[UUID, bool]:
         at = time.monotonic()
@@ -57,9 +92,10 @@ class Shipped:
         wanted = [one for one in log_ids if one not in known]
         if not wanted:
             return known
-        rows = session.connection().execute(HEADS, {"ids": wanted})
-        heads: Mapping[UUID, Head] = {row.id: (row.origin, row.size) for row in rows}
-        found = {one: is_behind(self._folder, one, heads.get(one)) for one in wanted}
+        doubts = self.doubts(session, wanted)
+        for one, doubt in doubts.items():
+            log.critical("audit.behind", log=str(one), reason=doubt)
+        found = {one: one in doubts for one in wanted}
         with self._changing:
             self._known |= {one: (at + self._known_seconds, answer) for one, answer in found.items()}
         return known | found
@@ -68,25 +104,41 @@ class Shipped:
         until, answer = self._known.get(log_id, (0.0, False))
         return answer if at < until else None
 
+    def _note(self, log_id: UUID) -> str | OSError | None:
+        try:
+            return self.folder.shipped(log_id)
+        except OSError as error:
+            return error
 
-def is_behind(folder: Folder, log_id: UUID, head: Head | None) -> bool:
-    """Whether the database, where a log stands like this, holds less of it than was shipped, or another one."""
-    try:
-        shipped = folder.shipped(log_id)
-    except (OSError, BadNote) as error:
-        log.critical("audit.folder_unreadable", log=str(log_id), error=type(error).__name__, reason=str(error))
-        return True
-    return shipped is not None and _is_less(head, shipped)
+    def _check(self, session: Session, log_id: UUID, claim: Claim | None, note: str | OSError | None) -> None:
+        """Check one log, unless the very same was found good before.
+
+        Raises:
+            Doubtful: it is not what was shipped.
+        """
+        if isinstance(note, OSError):
+            raise Doubtful(f"its checkpoint cannot be read: {note.strerror}")
+        if note is None:
+            if claim and claim.note:
+                raise Doubtful("nothing was shipped of it")
+            return
+        if self._verified.get(log_id) == (claim, note):
+            return
+        try:
+            shipped, _ = checkpoint.verify(note, self.trusted)
+        except BadNote as bad:
+            raise Doubtful(f"what was shipped of it: {bad}") from None
+        held = claim or Claim(log_id, shipped.origin, 1, 0, EMPTY_ROOT, "")
+        anchors.check(held, shipped, self.trusted, anchors.extends(session, held, TILES))
+        anchors.check_root(session, held, TILES)
+        with self._changing:
+            self._verified.pop(log_id, None)
+            self._verified[log_id] = (claim, note)
+            if len(self._verified) > MOST_VERIFIED:
+                del self._verified[next(iter(self._verified))]
 
 
 def of(session: Session) -> Shipped | None:
     """Return what the process of this session knows was shipped, None where it is told of no folder."""
     found: Shipped | None = session.info.get("shipped")
     return found
-
-
-def _is_less(head: Head | None, shipped: Checkpoint) -> bool:
-    origin, size = head or ("", 0)
-    if size == 0:
-        return shipped.size > 0
-    return shipped.origin != origin or shipped.size > size

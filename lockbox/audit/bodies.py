@@ -1,18 +1,21 @@
-"""What is checked of each event beside its hash: form, personal values, whose it is, and the moves' numbers; pure."""
+"""What is checked of each event beside its hash: form, personal values, whose it is, moves and approvals; pure."""
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from lockbox.audit.approved import Approved
+from lockbox.audit.checkpoint import VerifierKey
 from lockbox.audit.exported import Detail, Entry
 from lockbox.audit.findings import Findings, Kind
+from lockbox.audit.moves import Requests
 
 LARGEST_INTEGER = 2**53 - 1
 HIGHEST_OF_BMP = "\uffff"
 TRAIL_REMOVED = "trail_removed"
-OPEN = frozenset({"reviewing", "pending", "active"})
+RESTORED = "restored"
 
 
 class NotCanonical(Exception):  # noqa: N818 - it names what was found
@@ -61,43 +64,58 @@ def _in_order(value: object) -> object:
     return [_in_order(one) for one in value] if isinstance(value, list) else value
 
 
-@dataclass
-class Moves:
-    """How far the moves of one request are known: all from `first` to before `next`, and some ahead of it."""
+def _malformed(fields: Mapping[str, Any]) -> str | None:
+    """Return the member of a body that is not of its form, None where all are."""
+    for name in ("id", "action"):
+        if type(fields.get(name)) is not str:
+            return name
+    seq, moved = fields.get("seq"), (fields.get("request_id"), fields.get("to_state"))
+    if seq is not None and (type(seq) is not int or seq < 1):
+        return "seq"
+    for name, value in zip(("request_id", "to_state"), moved, strict=True):
+        if type(value) is not str and (seq is not None or value is not None):
+            return name
+    if type(fields.get("personal")) is not dict:
+        return "personal"
+    return next((name for name in ("tenant_id", "seq") if name not in fields), None)
 
-    first: int
-    next: int
-    ahead: set[int] = field(default_factory=set)
 
-    def take(self, seq: int) -> bool:
-        """Note a move; return whether it was new."""
-        if self.first <= seq < self.next or seq in self.ahead:
-            return False
-        if seq < self.first:
-            return True
-        self.ahead.add(seq)
-        while self.next in self.ahead:
-            self.ahead.remove(self.next)
-            self.next += 1
-        return True
+@dataclass(frozen=True)
+class Restore:
+    """What an event says of a back-up that was restored: the log went on from its first `size` events.
+
+    `shipped` is the origin, the size and the root (in base64) of the newest checkpoint that was out then.
+    """
+
+    number: int
+    at: str
+    size: int
+    shipped: tuple[str, int, str]
 
 
 @dataclass
 class Bodies:
     """Checks the events of one log, whose hashes are good, one after the other.
 
-    `tenant` is whose log it is, None for the vendor's own; `whole` is whether every move must be there. What is kept
-    is bounded by the requests that are open at one time, not by how long the file is.
+    `tenant` is whose log it is, None for the vendor's own; `log` is its id; `whole` is whether every move must be
+    there. What is kept grows with the requests, by little more than the id of each, and not with their events.
     """
 
     tenant: str | None
+    log: str
     whole: bool
     findings: Findings
-    removed_before: bool = False
+    keys: Iterable[VerifierKey] = ()
     removals: list[tuple[int, int]] = field(default_factory=list)
+    restores: list[Restore] = field(default_factory=list)
     details: int = 0
     left_out: int = 0
-    _moves: dict[str, Moves] = field(default_factory=dict)
+    requests: Requests = field(init=False)
+    approved: Approved = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.requests = Requests(self.findings)
+        self.approved = Approved(self.keys, self.findings)
 
     def check(self, line: int, entry: Entry) -> None:
         """Check one event."""
@@ -108,43 +126,56 @@ class Bodies:
             self.findings.add(Kind.NOT_CANONICAL, message, line=line, number=entry.number)
             return
         where: dict[str, Any] = {"line": line, "number": entry.number, "event": str(fields.get("id"))}
-        if fields.get("tenant_id") != self.tenant:
-            self.findings.add(Kind.FOREIGN, f"this event is of {fields.get('tenant_id') or 'the vendor'}", **where)
-        self._check_details(fields.get("personal"), entry.personal, where)
-        if fields.get("action") == TRAIL_REMOVED:
-            self._note_removal(fields)
-        if self.whole and fields.get("seq") is not None:
-            self._check_move(fields, where)
+        if name := _malformed(fields):
+            message = f"the body's {name} is missing, or not of the form that it must have"
+            self.findings.add(Kind.MALFORMED, message, **where)
+            return
+        if fields["tenant_id"] != self.tenant:
+            self.findings.add(Kind.FOREIGN, f"this event is of {fields['tenant_id'] or 'the vendor'}", **where)
+        shown = self._check_details(fields["personal"], entry.personal, where)
+        if fields["action"] == TRAIL_REMOVED:
+            self._note_removal(fields, entry.number)
+        elif fields["action"] == RESTORED:
+            self._note_restore(fields, entry.number)
+        if fields["seq"] is not None:
+            self.approved.take(fields, shown, where)
+            if self.whole:
+                self.requests.take(fields["request_id"], fields["seq"], fields["to_state"], where)
 
     def finish(self) -> None:
         """Say which moves never came."""
-        for request, moves in self._moves.items():
-            if moves.ahead:
-                message = f"request {request} lacks its move {moves.next}; others up to {max(moves.ahead)} are there"
-                self.findings.add(Kind.GAP_IN_MOVES, message)
+        self.requests.finish()
 
-    def _check_details(self, committed: object, shown: Mapping[str, Detail], where: dict[str, Any]) -> None:
-        commitments = committed if isinstance(committed, dict) else {}
+    def _check_details(
+        self, committed: Mapping[str, object], shown: Mapping[str, Detail], where: dict[str, Any]
+    ) -> dict[str, str]:
+        """Return the personal values that are those which the event commits to."""
+        good = {}
         for name, detail in shown.items():
-            if commitments.get(name) != hashlib.sha256(detail.salt + detail.value.encode()).hexdigest():
+            if committed.get(name) == hashlib.sha256(detail.salt + detail.value.encode()).hexdigest():
+                good[name] = detail.value
+            else:
                 message = f"the value shown as {name} is not the one that the event commits to"
                 self.findings.add(Kind.COMMITMENT, message, **where)
         self.details += len(shown)
-        self.left_out += len(commitments.keys() - shown.keys())
+        self.left_out += len(committed.keys() - shown.keys())
+        return good
 
-    def _note_removal(self, fields: Mapping[str, Any]) -> None:
-        start, end = fields.get("removed_from"), fields.get("removed_to")
-        if isinstance(start, int) and isinstance(end, int):
-            self.removals.append((start, end))
+    def _note_removal(self, fields: Mapping[str, Any], number: int) -> None:
+        """Note what an event says was removed: nothing that came after it."""
+        match fields:
+            case {"removed_from": int(start), "removed_to": int(end)} if start < end <= number:
+                self.removals.append((start, end))
 
-    def _check_move(self, fields: Mapping[str, Any], where: dict[str, Any]) -> None:
-        request, seq = str(fields.get("request_id")), fields["seq"]
-        if request not in self._moves:
-            # What retention has removed are the first moves of what was open then.
-            first = seq if self.removed_before else 1
-            self._moves[request] = Moves(first, first)
-        moves = self._moves[request]
-        if not moves.take(seq):
-            self.findings.add(Kind.GAP_IN_MOVES, f"request {request} has its move {seq} twice", **where)
-        if fields.get("to_state") not in OPEN and not moves.ahead:
-            del self._moves[request]
+    def _note_restore(self, fields: Mapping[str, Any], number: int) -> None:
+        """Note what an event says of this log's restore: it went on from what was before the event."""
+        match fields:
+            case {
+                "at": str(at),
+                "log_id": self.log,
+                "size": int(size),
+                "shipped_origin": str(origin),
+                "shipped_size": int(shipped),
+                "shipped_root": str(root),
+            } if 0 <= size <= number:
+                self.restores.append(Restore(number, at, size, (origin, shipped, root)))

@@ -110,6 +110,18 @@ def sign(checkpoint: Checkpoint, name: str, keys: Sequence[Ed25519PrivateKey]) -
     return f"{said}\n{''.join(lines)}"
 
 
+def named(origin: str) -> tuple[str, int]:
+    """Return what a log is called in all of its generations, and which of them this is, counted from 1."""
+    base, _, last = origin.rpartition("/")
+    is_later = "/audit/" in base and last.isascii() and last.isdigit() and len(last) <= MOST_DIGITS
+    return (base, int(last)) if is_later else (origin, 1)
+
+
+def saved(text: str) -> str:
+    """Return a signed note as it was before a mail program or an editor saved it with other line ends."""
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").strip("\n") + "\n"
+
+
 def read(note: str) -> Checkpoint:
     """Return what a signed note says, its signatures unseen.
 

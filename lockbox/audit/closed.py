@@ -10,23 +10,28 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlmodel import Session
 
+from lockbox.audit import recorded
+from lockbox.audit.agreeing import MEMBERS
 from lockbox.audit.recorded import Recorded
 from lockbox.audit.report import OPEN, Step, Use, step, use
 
 MOST_USES = 20
+WANTED = frozenset({*MEMBERS, "number", "body", "details"})
 
 MOVES = text("""
-SELECT e.id, s.number, e.tenant_id, e.request_id, e.at, e.action, e.actor_id, e.actor_role, e.from_state, e.to_state,
-    e.body, e.deadline_at, (SELECT jsonb_object_agg(d.field, d.value) FROM event_details d WHERE d.event_id = e.id
-        AND (d.field IN ('name', 'comment') OR starts_with(d.field, 'principal_'))) AS details
+SELECT e.id, s.number, e.tenant_id, e.request_id, e.seq, e.at, e.action, e.actor_id, e.actor_role, e.from_state,
+    e.to_state, e.body, e.deadline_at,
+    (SELECT jsonb_object_agg(d.field, jsonb_build_array(encode(d.salt, 'base64'), d.value)) FROM event_details d
+        WHERE d.event_id = e.id AND (d.field IN ('name', 'comment') OR starts_with(d.field, 'principal_'))) AS details
 FROM events e LEFT JOIN seals s ON s.event_id = e.id
 WHERE e.request_id = ANY(:ids) AND e.seq IS NOT NULL ORDER BY e.request_id, e.seq
 """)
 # What nobody had asked for is to be seen, however much else there is.
 USES = text("""
-SELECT e.id, NULL AS number, e.tenant_id, e.request_id, e.at, e.action, e.actor_id, e.actor_role, e.from_state,
-    e.to_state, e.body, e.entries, e.times, e.astray, (SELECT jsonb_object_agg(d.field, d.value)
-        FROM event_details d WHERE d.event_id = e.id AND d.field IN ('name', 'resource')) AS details
+SELECT e.id, NULL AS number, e.tenant_id, e.request_id, e.seq, e.at, e.action, e.actor_id, e.actor_role, e.from_state,
+    e.to_state, e.body, e.entries, e.times, e.astray,
+    (SELECT jsonb_object_agg(d.field, jsonb_build_array(encode(d.salt, 'base64'), d.value)) FROM event_details d
+        WHERE d.event_id = e.id AND d.field IN ('name', 'resource')) AS details
 FROM unnest(CAST(:ids AS uuid[])) AS i (id) CROSS JOIN LATERAL (
     SELECT a.*, said ->> 'as_asked' AS as_asked, count(*) OVER () AS entries,
         sum(CAST(said ->> 'count' AS numeric)) OVER () AS times,
@@ -86,7 +91,6 @@ def _closed(moves: Sequence[Row[Any]], used: Sequence[Row[Any]]) -> Closed | Non
 
 
 def _recorded(row: Row[Any]) -> Recorded:
-    facts = {name: value for name, value in row._asdict().items() if name in Recorded.__dataclass_fields__}
-    # Nothing is proven here: no salt is needed.
-    details = {name: ("", value) for name, value in (row.details or {}).items()}
-    return Recorded(**facts | {"body": bytes(row.body), "details": details})
+    """Return an event as its body has it: what beside it says something else is left out."""
+    facts = {name: value for name, value in row._asdict().items() if name in WANTED}
+    return recorded.checked(facts | {"in_place": None})

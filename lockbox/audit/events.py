@@ -13,6 +13,9 @@ from lockbox.ids import new_id
 FORMAT = 1
 CLOCK = "clock"
 OWNER = "owner"
+VENDOR, CUSTOMER = "vendor", "customer"
+NOBODYS = frozenset({CLOCK, OWNER})
+CUSTOMERS = frozenset({CUSTOMER, "tenant_admin", "approver", "auditor"})
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,13 @@ class Actor:
     user_agent: str | None = None
     on_behalf_of: UUID | None = None
 
+    @property
+    def side(self) -> str | None:
+        """On whose side it was done; nobody's for the clock and the owner, who are no people of the house."""
+        if self.role in NOBODYS:
+            return None
+        return CUSTOMER if self.role in CUSTOMERS else VENDOR
+
 
 THE_CLOCK = Actor(person_id=None, role=CLOCK, channel=CLOCK)
 THE_OWNER = Actor(person_id=None, role=OWNER, channel="operate")
@@ -41,7 +51,8 @@ class Happening:
     """One event that is about to be written.
 
     `facts` are what the action was about and hold nothing personal; `personal` values enter the event as salted
-    commitments and are kept apart, where they can be erased. `seq` numbers the moves of a request.
+    commitments and are kept apart, where they can be erased. `seq` numbers the moves of a request. `policy_version`
+    is that of the tenant's policy by which it was judged, if it was by one.
     """
 
     at: datetime
@@ -53,6 +64,7 @@ class Happening:
     from_state: str | None = None
     to_state: str | None = None
     deadline_at: datetime | None = None
+    policy_version: int | None = None
     facts: Mapping[str, Value] = field(default_factory=dict)
     personal: Mapping[str, str | None] = field(default_factory=dict)
     id: UUID = field(default_factory=new_id)
@@ -66,8 +78,6 @@ new_events AS (
         CAST(:e_seq AS integer[]), CAST(:e_at AS timestamptz[]), CAST(:e_action AS text[]),
         CAST(:e_actor_id AS uuid[]), CAST(:e_actor_role AS text[]), CAST(:e_from_state AS text[]),
         CAST(:e_to_state AS text[]), CAST(:e_deadline_at AS timestamptz[]), CAST(:e_body AS bytea[]))
-), new_unsealed AS (
-    INSERT INTO unsealed (event_id) SELECT unnest(CAST(:e_id AS uuid[]))
 ), new_details AS (
     INSERT INTO event_details (event_id, field, salt, value)
     SELECT * FROM unnest(CAST(:d_event_id AS uuid[]), CAST(:d_field AS text[]), CAST(:d_salt AS bytea[]),
@@ -114,8 +124,10 @@ def _personal(row: Happening) -> Iterable[tuple[str, str | None]]:
 
 
 def _body(row: Happening, commitments: Mapping[str, str]) -> bytes:
+    """Return the bytes that are sealed; no fact says anything else than the event itself of what every event has."""
     return canonical(
         {
+            **row.facts,
             "format": FORMAT,
             "id": row.id,
             "tenant_id": row.tenant_id,
@@ -125,12 +137,13 @@ def _body(row: Happening, commitments: Mapping[str, str]) -> bytes:
             "action": row.action,
             "actor_id": row.actor.person_id,
             "actor_role": row.actor.role,
+            "side": row.actor.side,
             "on_behalf_of": row.actor.on_behalf_of,
             "channel": row.actor.channel,
             "from_state": row.from_state,
             "to_state": row.to_state,
             "deadline_at": row.deadline_at,
+            "policy_version": row.policy_version,
             "personal": commitments,
-            **row.facts,
         }
     )

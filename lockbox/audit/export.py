@@ -1,8 +1,6 @@
-"""Exports of a log, as docs/audit-format.md has them and as a table: page by page, never held as a whole."""
+"""Exports of a log as docs/audit-format.md has them: page by page, never held as a whole."""
 
 import base64
-import csv
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -23,19 +21,13 @@ from lockbox.audit.tiles import WIDTH
 
 TILES_A_PAGE = 4
 NUMBERS_A_PAGE = 2_048
-COLUMNS = (
-    *("Date", "IP address", "User", "Activity", "Item", "ApprovalDecision"),
-    *("Role", "Request", "Event", "Number"),
-)
-DECISIONS = {"approve": "Approved", "deny": "Denied", "revoke": "Revoked", "time_out": "Timed out"}
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 HERE, WITHHELD, REMOVED_BY_RETENTION, MISSING = "here", "withheld", "removed", "missing"
 
 Pages = Callable[[], AbstractContextManager[Session]]
 """Opens a transaction of its own for each page, in which the reader is judged anew."""
 
-STANDING = text("SELECT standing_in_log(:log_id, :start, :end)")
+WITHHELD_THERE = text("SELECT number, leaf FROM withheld_in_log(:log_id, :start, :end)")
 REMOVED = text("""
 SELECT e.body FROM events e JOIN seals s ON s.event_id = e.id
 WHERE s.log_id = :log_id AND s.number < :size AND e.action = :action AND e.request_id IS NULL ORDER BY s.number
@@ -87,16 +79,6 @@ def lines(pages: Pages, export: Export) -> Iterator[bytes]:
     yield _line(end={"events": events})
 
 
-def table(pages: Pages, export: Export) -> Iterator[bytes]:
-    """Yield the rows of an export as CSV, with the columns that auditors know; cells are harmless to spreadsheets."""
-    yield _row(COLUMNS)
-    for start in range(0, export.log.size, NUMBERS_A_PAGE):
-        with pages() as session:
-            events = _span(session, export, start, start + NUMBERS_A_PAGE)
-        for event in events:
-            yield _row(_cells(event))
-
-
 def _span(session: Session, export: Export, start: int, end: int) -> list[Recorded]:
     log = export.log
     end = min(end, log.size)
@@ -120,7 +102,8 @@ def _whole(pages: Pages, export: Export) -> Iterator[list[tuple[bool, bytes]]]:
         gone = _whole_tiles(removed, at)
         if gone:
             with pages() as session:
-                yield [(False, _without(session, export.log, at, gone))]
+                line = _without(session, export.log, at, gone)
+            yield [(False, line)]
             at = gone
             continue
         end = min([size, at + TILES_A_PAGE * WIDTH, *(start for start in _beginnings(removed) if start > at)])
@@ -166,9 +149,13 @@ def _tiles(
     start, end = within
     numbers = range(start // WIDTH, (end + WIDTH - 1) // WIDTH)
     with pages() as session:
-        events = {event.number: event for event in _span(session, export, start, end)}
-        hidden = _hidden(session, export.log, events, within)
         tiled = proofs.tiled(session, export.log, numbers)
+        events = {event.number: event for event in _span(session, export, start, end)}
+        hidden: set[int] = set()
+        if len(events) < end - start:
+            # In this order: what the customer is told of meanwhile is here then, and not missing.
+            hidden = _withheld(session, export.log, tiled, within)
+            events = {event.number: event for event in _span(session, export, start, end)}
     found = []
     for tile in numbers:
         leaves, path = tiled[tile]
@@ -183,13 +170,14 @@ def _tiles(
     return found
 
 
-def _hidden(session: Session, log: Head, events: Mapping[int | None, Recorded], within: tuple[int, int]) -> set[int]:
-    """Return the numbers of events that are there and not for this reader."""
+def _withheld(
+    session: Session, log: Head, tiled: Mapping[int, tuple[Sequence[bytes], Sequence[bytes]]], within: tuple[int, int]
+) -> set[int]:
+    """Return the numbers of events that are not for the customer by what was sealed, whatever the rows say by now."""
     start, end = within
-    if len(events) == end - start:
-        return set()
     values = {"log_id": log.id, "start": start, "end": end}
-    return set(session.connection().execute(STANDING, values).scalars()) - events.keys()
+    rows = session.connection().execute(WITHHELD_THERE, values).all()
+    return {row.number for row in rows if tiled[row.number // WIDTH][0][row.number % WIDTH] == bytes(row.leaf)}
 
 
 def _standing(
@@ -216,31 +204,6 @@ def _number(event: Recorded) -> int:
 def _event(event: Recorded, **further: object) -> bytes:
     personal = {name: {"salt": salt, "value": value} for name, (salt, value) in sorted(event.details.items())}
     return _line(number=event.number, body=event.body.decode(), personal=personal, **further)
-
-
-def _cells(event: Recorded) -> Iterator[object]:
-    yield event.said["at"]
-    yield event.value("address")
-    yield event.value("name") or event.actor_id or event.actor_role
-    yield event.action
-    yield event.item
-    yield DECISIONS.get(event.action)
-    yield event.actor_role
-    yield event.request_id
-    yield event.id
-    yield event.number
-
-
-def _row(cells: Iterable[object]) -> bytes:
-    written = io.StringIO()
-    csv.writer(written).writerow([_harmless(cell) for cell in cells])
-    return written.getvalue().encode()
-
-
-def _harmless(cell: object) -> str:
-    """Return a cell that no spreadsheet takes for a formula."""
-    shown = "" if cell is None else str(cell)
-    return f"'{shown}" if shown.startswith(FORMULA) else shown
 
 
 def _texts(hashes: Iterable[bytes]) -> list[str]:

@@ -104,6 +104,17 @@ def lines_of(file: BinaryIO) -> Iterator[bytes]:
         yield line
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object, whose members are all there once: of two, no two readers need take the same."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise Unreadable("a member is there twice")
+    return found
+
+
+DECODE = json.JSONDecoder(object_pairs_hook=_once).decode
+
+
 def read(line: bytes) -> Line:
     """Return what a line says.
 
@@ -111,7 +122,7 @@ def read(line: bytes) -> Line:
         Unreadable: it is no line of an export.
     """
     try:
-        said = json.loads(line)
+        said = DECODE(line.decode())
     except (ValueError, RecursionError):
         raise Unreadable("this is no JSON") from None
     if not isinstance(said, dict) or not line.endswith(b"\n"):
@@ -129,12 +140,12 @@ def _line(said: dict[str, Any]) -> Line:
             return _alone(rest, Entry(_number(number), body.encode(), _details(personal), proof))
         case {"tile": number, "leaves": list(leaves), "proof": list(proof), **rest}:
             return _alone(rest, TileLine(_number(number), _hashes(leaves, WIDTH), _hashes(proof)))
-        case {"removed": {"from": start, "to": end, "hashes": list(hashes)}, **rest}:
-            return _alone(rest, _gap(start, end, _hashes(hashes), removed=True))
-        case {"withheld": {"from": start, "to": end}, **rest}:
-            return _alone(rest, _gap(start, end, [], removed=False))
-        case {"end": {"events": events}, **rest}:
-            return _alone(rest, End(_number(events)))
+        case {"removed": {"from": start, "to": end, "hashes": list(hashes), **more}, **rest}:
+            return _alone(rest | more, _gap(start, end, _hashes(hashes), removed=True))
+        case {"withheld": {"from": start, "to": end, **more}, **rest}:
+            return _alone(rest | more, _gap(start, end, [], removed=False))
+        case {"end": {"events": events, **more}, **rest}:
+            return _alone(rest | more, End(_number(events)))
         case {"export": str(), **rest}:
             return _header(said)
     raise ValueError
@@ -143,14 +154,24 @@ def _line(said: dict[str, Any]) -> Line:
 def _header(said: dict[str, Any]) -> Header:
     if said.pop("export") != FORMAT:
         raise Unreadable(f"this is an export of another format than {FORMAT}")
-    proofs = {_number(one["from"]): _hashes(one["proof"]) for one in said.pop("consistency")}
-    if not all(isinstance(said[name], str) for name in ("origin", "log", "checkpoint")):
-        raise ValueError
-    if not isinstance(said["whole"], bool) or not isinstance(said["asked"], dict):
+    for name in ("origin", "log", "checkpoint"):
+        said[name].encode()
+    if not isinstance(said["whole"], bool) or not all(isinstance(one, str) for one in said["asked"].values()):
         raise TypeError
     for name in ("generation", "size", "unproven"):
         _number(said[name])
-    return Header(consistency=proofs, **said)
+    return Header(consistency=_proofs(said.pop("consistency")), **said)
+
+
+def _proofs(given: list[Any]) -> dict[int, list[bytes]]:
+    found = {}
+    for one in given:
+        match one:
+            case {"from": size, "proof": list(proof), **rest} if not rest and _number(size) not in found:
+                found[size] = _hashes(proof)
+            case _:
+                raise ValueError
+    return found
 
 
 def _gap(start: object, end: object, hashes: list[bytes], *, removed: bool) -> Gap:
@@ -160,7 +181,7 @@ def _gap(start: object, end: object, hashes: list[bytes], *, removed: bool) -> G
     return gap
 
 
-def _alone(rest: Mapping[str, Any], line: T) -> T:
+def _alone(rest: Mapping[Any, Any], line: T) -> T:
     """Return the line if it has no members that nobody could check."""
     if rest:
         raise ValueError
@@ -185,6 +206,7 @@ def _details(personal: Mapping[str, Any]) -> dict[str, Detail]:
     for name, one in personal.items():
         match one:
             case {"salt": str(salt), "value": str(value), **rest} if not rest:
+                value.encode()
                 found[name] = Detail(base64.b64decode(salt, validate=True), value)
             case _:
                 raise ValueError

@@ -21,10 +21,19 @@ class Kind(StrEnum):
     UNKNOWN_KEY = "unknown key"
     WRONG_SIGNATURE = "wrong signature"
     UNPROVEN = "not proven"
+    WITHHELD = "withheld"
+    BEFORE_SEALS = "before the seals"
+    RESTORED = "restored"
     COMMITMENT = "commitment"
     NOT_CANONICAL = "not canonical"
+    MALFORMED = "malformed"
     GAP_IN_MOVES = "gap in moves"
     FOREIGN = "foreign event"
+    APPROVAL = "approval"
+
+
+UNSURE = frozenset({Kind.UNPROVEN, Kind.WITHHELD, Kind.BEFORE_SEALS, Kind.RESTORED})
+"""What is no contradiction: something could not be shown, or the file alone says it."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +55,11 @@ class Finding:
 
 @dataclass
 class Findings:
-    """What was found so far: the first of them, and how many there are."""
+    """What was found so far: the first of them, how many there are, and of which kinds."""
 
     first: list[Finding] = field(default_factory=list)
     count: int = 0
+    kinds: set[Kind] = field(default_factory=set)
 
     def add(
         self,
@@ -62,5 +72,6 @@ class Findings:
     ) -> None:
         """Note one more."""
         self.count += 1
+        self.kinds.add(kind)
         if len(self.first) < MOST:
             self.first.append(Finding(kind, message, line, number, event))

@@ -1,7 +1,7 @@
 """Keys that sign: Ed25519 in files of PEM (PKCS #8), made here or elsewhere, readable by their owner alone."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -12,6 +12,8 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+
+from lockbox.audit.checkpoint import VerifierKey
 
 OWNER_ALONE = 0o600
 
@@ -27,6 +29,16 @@ def read(files: Sequence[Path]) -> list[Ed25519PrivateKey]:
         BadKey: a file cannot be read, or holds something else.
     """
     return [_read(file) for file in files]
+
+
+def trusted(texts: Iterable[str]) -> dict[bytes, VerifierKey]:
+    """Return public keys of the form `name+id+base64` by their four-byte ids, as `checkpoint.verify` takes them.
+
+    Raises:
+        BadNote: one is not of that form.
+    """
+    known = [VerifierKey.read(text) for text in texts]
+    return {key.id: key for key in known}
 
 
 def make(file: Path) -> Ed25519PrivateKey:

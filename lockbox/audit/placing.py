@@ -153,7 +153,7 @@ class Placing:
             self.roots[size] = self._growing.root
 
     def _note_removed(self, gap: Gap) -> None:
-        self._bodies.removed_before = True
+        self._bodies.requests.removed_before = True
         if self.removed and self.removed[-1][1] == gap.start:
             self.removed[-1] = (self.removed[-1][0], gap.end)
         else:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlmodel import Session
 
 from lockbox.audit import merkle, tiles
@@ -108,8 +108,10 @@ def tiled(session: Session, log: Head, numbers: Sequence[int]) -> dict[int, tupl
     return proven(session, log.id, make)
 
 
-def proven(session: Session, log_id: UUID, make: Callable[[Subtree], T]) -> T:
+def proven(session: Session, log_id: UUID, make: Callable[[Subtree], T], statement: TextClause = TILES) -> T:
     """Return what is made of hashes of complete subtrees; the tiles that it asks for are read in one statement.
+
+    `statement` is one that reads them as `TILES` does, for whoever may not read the table.
 
     Raises:
         KeyError: the tree does not reach so far.
@@ -121,14 +123,14 @@ def proven(session: Session, log_id: UUID, make: Callable[[Subtree], T]) -> T:
         return bytes(HASH_BYTES)
 
     make(note)
-    found = _tiles(session, log_id, wanted)
+    found = _tiles(session, log_id, wanted, statement)
     return make(lambda level, number: tiles.subtree(found, level, number))
 
 
-def _tiles(session: Session, log_id: UUID, wanted: Iterable[Place]) -> Mapping[Place, bytes]:
+def _tiles(session: Session, log_id: UUID, wanted: Iterable[Place], statement: TextClause) -> Mapping[Place, bytes]:
     places = sorted(wanted)
     if not places:
         return {}
     values = {"log_id": log_id, "level": [level for level, _ in places], "number": [number for _, number in places]}
-    rows = session.connection().execute(TILES, values)
+    rows = session.connection().execute(statement, values)
     return {(row.level, row.number): bytes(row.hashes) for row in rows}

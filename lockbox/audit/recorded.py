@@ -1,15 +1,15 @@
 """Events as they are read from the trail: by what somebody looks for, and only what they may read of them."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, literal_column, select, text
+from sqlalchemy import ColumnElement, Select, and_, func, literal_column, select, text
 from sqlmodel import Session, col
 
+from lockbox.audit import agreeing
 from lockbox.audit.models import Event, Seal
 
 WORDS = ("comment", "justification")
@@ -17,10 +17,15 @@ DETAILS: ColumnElement[Any] = literal_column(
     "(SELECT jsonb_object_agg(d.field, jsonb_build_array(encode(d.salt, 'base64'), d.value)) "
     "FROM event_details d WHERE d.event_id = events.id)"
 )
-ITEM: ColumnElement[Any] = literal_column(
-    "(SELECT r.service || ' ' || array_to_string(r.resources, ', ') FROM requests r WHERE r.id = events.request_id)"
+# Whether the leaf at the event's number is the hash of its body; null where it is not sealed.
+IN_PLACE: ColumnElement[Any] = literal_column(
+    "(SELECT substr(t.hashes, CAST(seals.number % 256 * 32 + 1 AS integer), 32) "
+    "= sha256('\\x00'::bytea || events.body) FROM tiles t "
+    "WHERE t.log_id = seals.log_id AND t.level = 0 AND t.number = seals.number / 256)"
 )
-TOLD = "events.request_id IS NULL OR EXISTS (SELECT FROM requests r WHERE r.id = events.request_id{})"
+THERE = "EXISTS (SELECT FROM requests r WHERE r.id = events.request_id{})"
+TOLD = f"events.request_id IS NULL OR {THERE.format(' AND r.asked_at IS NOT NULL')} OR was_told(events.request_id)"
+ANY = f"events.request_id IS NULL OR {THERE.format('')}"
 OF_SERVICE = "EXISTS (SELECT FROM requests r WHERE r.id = events.request_id AND r.service = :service)"
 SAYS = """EXISTS (SELECT FROM event_details d WHERE d.event_id = events.id AND d.field = ANY (:words)
     AND d.value ILIKE :pattern)"""
@@ -52,7 +57,9 @@ class Wanted:
 class Recorded:
     """An event; `number` is its place in its log, None until it is sealed; `details` are salt and value by field.
 
-    `item` is what its request is about: the service and the resources.
+    It is what its body says. `altered` are the columns and the values beside the body that say something else, and
+    `body` where another one was sealed; for an export, which a verifier judges, none of that is looked for, and the
+    columns are taken as they are.
     """
 
     id: UUID
@@ -67,17 +74,21 @@ class Recorded:
     to_state: str | None
     body: bytes
     details: Mapping[str, tuple[str, str]]
-    item: str | None = None
+    altered: tuple[str, ...] = ()
 
     @property
     def said(self) -> dict[str, Any]:
-        """What the body says."""
-        said: dict[str, Any] = json.loads(self.body)
-        return said
+        """What the body says; nothing where it is no object."""
+        return agreeing.said(self.body)
+
+    @property
+    def personal(self) -> dict[str, str]:
+        """The personal values that stand, are for this reader, and are what the event commits to."""
+        return {name: value for name, (_, value) in self.details.items() if name not in self.altered}
 
     def value(self, name: str) -> str | None:
-        """Return a personal value, None where it was erased, never given, or is not for this reader."""
-        return self.details[name][1] if name in self.details else None
+        """Return a personal value, None where it was erased, never given, is another, or is not for this reader."""
+        return self.personal.get(name)
 
 
 @dataclass(frozen=True)
@@ -107,38 +118,61 @@ def page(
     session: Session, tenant_id: UUID | None, sight: Sight, wanted: Wanted, *, before: UUID | None, most: int
 ) -> list[Recorded]:
     """Return the newest events of a log that match, sealed or not yet, at most `most` of them, from the id on."""
-    query = _matching(tenant_id, sight, wanted).outerjoin(Seal, col(Seal.event_id) == col(Event.id))
+    query = _matching(tenant_id, sight, wanted, IN_PLACE.label("in_place"))
+    query = query.outerjoin(Seal, col(Seal.event_id) == col(Event.id))
     if before:
         query = query.where(col(Event.id) < before)
-    return _read(session, query.order_by(col(Event.id).desc()).limit(most), sight)
+    rows = session.connection().execute(query.order_by(col(Event.id).desc()).limit(most))
+    return [_seen(checked(row._asdict()), sight) for row in rows]
 
 
 def span(
     session: Session, log_id: UUID, tenant_id: UUID | None, sight: Sight, wanted: Wanted, *, start: int, end: int
 ) -> list[Recorded]:
-    """Return the events of a log that match, from one number to before another, in order."""
-    query = _matching(tenant_id, sight, wanted).join(
-        Seal, and_(col(Seal.event_id) == col(Event.id), col(Seal.log_id) == log_id)
-    )
-    query = query.where(col(Seal.number) >= start, col(Seal.number) < end).order_by(col(Seal.number))
-    return _read(session, query, sight)
+    """Return the events of a log that match, from one number to before another, in order, as an export has them."""
+    query = _matching(tenant_id, sight, wanted)
+    rows = session.connection().execute(_between(query, log_id, start, end).order_by(col(Seal.number)))
+    return [_seen(Recorded(**_plain(row._asdict())), sight) for row in rows]
 
 
-def _matching(tenant_id: UUID | None, sight: Sight, wanted: Wanted) -> Select[Any]:
+def checked_span(
+    session: Session, log_id: UUID, tenant_id: UUID | None, sight: Sight, wanted: Wanted, *, start: int, end: int
+) -> list[Recorded]:
+    """Return the same, with what beside the bodies says something else, for readers who verify nothing."""
+    query = _matching(tenant_id, sight, wanted, IN_PLACE.label("in_place"))
+    rows = session.connection().execute(_between(query, log_id, start, end).order_by(col(Seal.number)))
+    return [_seen(checked(row._asdict()), sight) for row in rows]
+
+
+def count(session: Session, log_id: UUID, tenant_id: UUID | None, sight: Sight, wanted: Wanted, *, end: int) -> int:
+    """Return how many events of a log match, of those before a number."""
+    query = select(func.count()).select_from(Event).where(*_conditions(tenant_id, sight, wanted))
+    return int(session.connection().execute(_between(query, log_id, 0, end)).scalar_one())
+
+
+def items(session: Session, events: Iterable[Recorded]) -> dict[UUID, str]:
+    """Return what requests are about, service and resources, by the bodies of their first moves."""
+    ids = {event.request_id for event in events if event.request_id}
+    query = select(col(Event.request_id), col(Event.body), DETAILS.label("details"))
+    rows = session.connection().execute(query.where(col(Event.request_id).in_(ids), col(Event.seq) == 1))
+    return {row.request_id: found for row in rows if (found := agreeing.item(bytes(row.body), _pairs(row.details)))}
+
+
+def _between(query: Select[Any], log_id: UUID, start: int, end: int) -> Select[Any]:
+    query = query.join(Seal, and_(col(Seal.event_id) == col(Event.id), col(Seal.log_id) == log_id))
+    return query.where(col(Seal.number) >= start, col(Seal.number) < end)
+
+
+def _matching(tenant_id: UUID | None, sight: Sight, wanted: Wanted, *further: ColumnElement[Any]) -> Select[Any]:
     table = Event.__table__  # type: ignore[attr-defined]
-    columns = [column for column in table.columns if column.name not in {"seq", "deadline_at"}]
-    further: tuple[ColumnElement[Any], ...] = (
-        col(Seal.number).label("number"),
-        DETAILS.label("details"),
-        ITEM.label("item"),
-    )
-    query: Select[Any] = select(*columns, *further)
+    columns = [column for column in table.columns if column.name != "deadline_at"]
+    query: Select[Any] = select(*columns, col(Seal.number).label("number"), DETAILS.label("details"), *further)
     return query.select_from(Event).where(*_conditions(tenant_id, sight, wanted))
 
 
 def _conditions(tenant_id: UUID | None, sight: Sight, wanted: Wanted) -> Iterator[ColumnElement[bool]]:
     yield col(Event.tenant_id).is_(None) if tenant_id is None else col(Event.tenant_id) == tenant_id
-    yield text(f"({TOLD.format('' if sight.sees_untold else ' AND r.asked_at IS NOT NULL')})")  # type: ignore[misc]
+    yield text(f"({ANY if sight.sees_untold else TOLD})")  # type: ignore[misc]
     if wanted.person:
         yield col(Event.actor_id) == wanted.person
     if wanted.action:
@@ -163,13 +197,27 @@ def _pattern(words: str) -> str:
     return f"%{escaped}%"
 
 
-def _read(session: Session, query: Select[Any], sight: Sight) -> list[Recorded]:
-    return [_seen(Recorded(**_plain(row._asdict())), sight) for row in session.connection().execute(query)]
-
-
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    details: Mapping[str, Sequence[str]] = row["details"] or {}
-    return row | {"body": bytes(row["body"]), "details": {name: (one[0], one[1]) for name, one in details.items()}}
+    row.pop("seq")
+    return row | {"body": bytes(row["body"]), "details": _pairs(row["details"])}
+
+
+def _pairs(details: Mapping[str, Sequence[str]] | None) -> dict[str, tuple[str, str]]:
+    return {name: (one[0], one[1]) for name, one in (details or {}).items()}
+
+
+def checked(row: dict[str, Any]) -> Recorded:
+    """Return an event as its body has it, from the columns of its row.
+
+    Beside these the row has `number`, `details` (salt and value by field) and `in_place`: whether this body was
+    sealed, None where nobody has looked.
+    """
+    in_place = row.pop("in_place")
+    columns = {name: row[name] for name in agreeing.MEMBERS}
+    plain = _plain(row)
+    members, altered = agreeing.held_against(plain["body"], columns, plain["details"])
+    members.pop("seq")
+    return Recorded(**(plain | members), altered=(*altered, "body") if in_place is False else altered)
 
 
 def _seen(event: Recorded, sight: Sight) -> Recorded:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -14,7 +14,7 @@ from sqlmodel import Session
 
 from lockbox.audit import events
 from lockbox.audit.canonical import canonical, instant
-from lockbox.audit.events import THE_CLOCK, Happening
+from lockbox.audit.events import CLOCK, THE_CLOCK, Happening
 from lockbox.database import Database, now
 
 SIGN_IN_REFUSED = "sign_in_refused"
@@ -30,6 +30,7 @@ TAKE = text("""
 DELETE FROM refused WHERE key IN (SELECT key FROM refused WHERE minute <= :until ORDER BY minute LIMIT :most)
 RETURNING minute, kind, person_id, request_id, facts, personal, count AS times
 """)
+TENANTS_OF_PEOPLE = text("SELECT DISTINCT person_id, tenant_id FROM memberships WHERE person_id = ANY(:ids)")
 TENANTS_OF_REQUESTS = text("SELECT id, tenant_id FROM requests WHERE id = ANY(:ids)")
 # Whose account it was that somebody tried to get into, and where they are a member: there it is told.
 ACCOUNTS = text("""
@@ -92,7 +93,7 @@ def settle(database: Database) -> int:
             Happening(
                 at=at,
                 action=row.kind,
-                actor=THE_CLOCK,
+                actor=replace(THE_CLOCK, channel=row.facts.get("channel", CLOCK)),
                 tenant_id=tenant_id,
                 request_id=row.request_id,
                 from_state=_stage(row),
@@ -124,12 +125,15 @@ def _places(session: Session, rows: Sequence[Row[Any]]) -> list[list[tuple[UUID 
         row.id: row.tenant_id for row in session.connection().execute(TENANTS_OF_REQUESTS, {"ids": requests})
     }
     accounts = [account for row in rows if (account := row.personal.get("account"))]
-    known: dict[str, list[tuple[UUID | None, UUID | None]]] = defaultdict(list)
+    people = [row.person_id for row in rows if row.person_id]
+    known: dict[str | UUID, list[tuple[UUID | None, UUID | None]]] = defaultdict(list)
     for row in session.connection().execute(ACCOUNTS, {"accounts": accounts}):
         known[row.account].append((row.person_id, row.tenant_id))
+    for row in session.connection().execute(TENANTS_OF_PEOPLE, {"ids": people}):
+        known[row.person_id].append((row.person_id, row.tenant_id))
     return [
         [(row.person_id, tenant_of.get(row.request_id))]
         if row.request_id
-        else known.get(str(row.personal.get("account", "")).lower()) or [(row.person_id, None)]
+        else known.get(row.person_id or str(row.personal.get("account", "")).lower()) or [(row.person_id, None)]
         for row in rows
     ]

@@ -52,6 +52,7 @@ class Step:
 
     at: datetime
     action: str
+    from_state: str | None
     to_state: str | None
     who: str
     role: str
@@ -83,10 +84,27 @@ class Use:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """What the row of a request says of it, for what the trail no longer holds; `moves` is how many it has made."""
+
+    request_id: UUID
+    service: str
+    actions: tuple[str, ...]
+    resources: tuple[str, ...]
+    reason_code: str
+    state: str
+    moves: int
+    opened_at: datetime | None
+    closed_at: datetime | None
+
+
+@dataclass(frozen=True)
 class Report:
     """All that somebody has to know who was not there. Fields that were erased, or not for the reader, are None.
 
-    `more` is whether more was done inside than is listed; `sealed` is whether a checkpoint covers every step.
+    `more` is whether more was done inside than is listed; `sealed` is whether a checkpoint covers every step. `lost`
+    are the moves that the trail no longer holds: what it would say of them is as the request's row has it. `altered`
+    are events beside which something was changed, or whose body is not the one that was sealed.
     """
 
     request_id: UUID
@@ -102,16 +120,19 @@ class Report:
     closed_at: datetime | None
     uses: tuple[Use, ...]
     more: bool
-
-    @property
-    def state(self) -> str | None:
-        """The state that it is in."""
-        return self.steps[-1].to_state
+    state: str | None
+    lost: tuple[int, ...] = ()
+    altered: tuple[UUID, ...] = ()
 
     @property
     def sealed(self) -> bool:
-        """Whether each step has its number in the log."""
-        return all(step.number is not None for step in self.steps)
+        """Whether each step is there, has its number in the log, and is as it was sealed."""
+        return not self.lost and not self.altered and all(step.number is not None for step in self.steps)
+
+    @property
+    def asker(self) -> Step | None:
+        """The step by which it was asked for, unless that is lost."""
+        return next((step for step in self.steps if step.from_state is None), None)
 
     @property
     def ending(self) -> str:
@@ -123,6 +144,8 @@ class Report:
         """Whether anything was done inside, in a sentence."""
         if self.opened_at is None:
             return "It was never open: nobody got in."
+        if not self.uses and self.lost:
+            return "It was open; what the trail held of its use may be gone with the moves that it no longer holds."
         if not self.uses:
             return "No use was recorded while it was open." if self.closed_at else "No use has been recorded so far."
         times = sum(one.count for one in self.uses)
@@ -130,28 +153,56 @@ class Report:
         return f"{counted} {'was' if times == 1 else 'were'} recorded while it was open."
 
 
-def report(tenant: str, moves: Iterable[Recorded], used: Sequence[Recorded], *, more: bool = False) -> Report:
-    """Return the report on a request, from its moves in order and from what was done inside, the oldest first."""
-    steps = list(moves)
-    first, said = steps[0], steps[0].said
-    resources = first.value("resources")
-    opened = next((step.at for step in steps if step.to_state == OPEN), None)
-    ended = next((step.at for step in steps if step.from_state == OPEN and step.to_state != OPEN), None)
+def report(
+    tenant: str, moves: Iterable[Recorded], used: Sequence[Recorded], *, more: bool = False, kept: Kept | None = None
+) -> Report:
+    """Return the report on a request, from its moves in order and from what was done inside, the oldest first.
+
+    Without the request's row, `kept`, the move by which it was asked for has to be among them.
+    """
+    events = list(moves)
+    first = next((event for event in events if event.from_state is None), None)
+    asked = _asked(first) if first else None
+    steps = tuple(map(step, events))
+    lost = _lost(events, kept)
+    known = kept if kept and lost else None
+    opened = next((step.at for step in steps if step.to_state == OPEN), known.opened_at if known else None)
+    ended = next(
+        (one.at for one in steps if one.from_state == OPEN != one.to_state), known.closed_at if known else None
+    )
+    facts = asked or (vars(kept) if kept else {})
     return Report(
-        request_id=UUID(said["request_id"]),
         tenant=tenant,
-        service=said["service"],
-        actions=tuple(said["actions"]),
-        resources=tuple(json.loads(resources)) if resources else (),
-        reason_code=said["reason_code"],
-        case_ref=first.value("case_ref"),
-        justification=first.value("justification"),
-        steps=tuple(map(step, steps)),
+        **{name: facts[name] for name in ("request_id", "service", "actions", "resources", "reason_code")},
+        case_ref=first.value("case_ref") if first else None,
+        justification=first.value("justification") if first else None,
+        steps=steps,
         opened_at=opened,
-        closed_at=ended,
+        closed_at=ended if opened else None,
         uses=tuple(map(use, used)),
         more=more,
+        state=known.state if known else steps[-1].to_state,
+        lost=lost,
+        altered=tuple(event.id for event in (*events, *used) if event.altered),
     )
+
+
+def _asked(first: Recorded) -> dict[str, Any]:
+    said, resources = first.said, first.value("resources")
+    return {
+        "request_id": first.request_id,
+        "service": said["service"],
+        "actions": tuple(said["actions"]),
+        "resources": tuple(json.loads(resources)) if resources else (),
+        "reason_code": said["reason_code"],
+    }
+
+
+def _lost(events: Iterable[Recorded], kept: Kept | None) -> tuple[int, ...]:
+    """Return the numbers of the moves that are not there."""
+    there = {seq for event in events if isinstance(seq := event.said.get("seq"), int)}
+    most = kept.moves if kept else max(there, default=0)
+    return tuple(number for number in range(1, most + 1) if number not in there)
 
 
 def page(found: Report, *, made_at: datetime) -> str:
@@ -166,10 +217,11 @@ def moment(at: datetime | None) -> str:
 
 def step(event: Recorded) -> Step:
     """Return a move as a report shows it."""
-    others = [value for name, (_, value) in sorted(event.details.items()) if name.startswith(PRINCIPAL)]
+    others = [value for name, value in sorted(event.personal.items()) if name.startswith(PRINCIPAL)]
     return Step(
         at=event.at,
         action=event.action,
+        from_state=event.from_state,
         to_state=event.to_state,
         who=(event.value("name") or ERASED) if event.actor_id else NOBODY[event.actor_role],
         role=event.actor_role,

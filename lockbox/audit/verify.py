@@ -1,18 +1,20 @@
 """The verifier of exports: it reads one file, trusts the keys that it is given and nothing else, and is pure."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lockbox.audit import checkpoint, exported
+from lockbox.audit import approved, checkpoint, exported
 from lockbox.audit.bodies import Bodies
 from lockbox.audit.checkpoint import BadNote, Checkpoint, UnknownKey, VerifierKey, WrongSignature
 from lockbox.audit.exported import End, Entry, Gap, Header, TileLine, Unreadable
-from lockbox.audit.findings import Findings, Kind
-from lockbox.audit.merkle import BadProof, check_consistency, check_inclusion, leaf_hash
+from lockbox.audit.findings import UNSURE, Findings, Kind
+from lockbox.audit.holding import Holding
+from lockbox.audit.merkle import BadProof, check_inclusion, leaf_hash
 from lockbox.audit.placing import Placing
 
 GOOD, BAD, CANNOT_READ = 0, 1, 2
 VENDORS = "vendor"
+VENDORS_ID = "00000000-0000-0000-0000-000000000000"
 
 
 @dataclass
@@ -22,6 +24,7 @@ class Verdict:
     `signer` is the trusted key that has signed, `seen` the sizes of the older checkpoints that the log extends.
     `events` are those in the file, `said` is how many its last line says there are.
     `details` are personal values that were shown, `left_out` those that were erased or not for this reader.
+    `approvals` were found to be signed over what the events say, `unchecked_approvals` could not be checked.
     """
 
     header: Header
@@ -33,23 +36,32 @@ class Verdict:
     details: int = 0
     left_out: int = 0
     withheld: int = 0
+    approvals: int = 0
+    unchecked_approvals: int = 0
+    has_approval_keys: bool = False
     removed: list[tuple[int, int]] = field(default_factory=list)
     findings: Findings = field(default_factory=Findings)
 
     @property
     def exit_code(self) -> int:
         """0 where nothing was found, 2 where all that was found is that something could not be shown, else 1."""
-        kinds = {finding.kind for finding in self.findings.first}
-        return GOOD if not kinds else CANNOT_READ if kinds == {Kind.UNPROVEN} else BAD
+        kinds = self.findings.kinds
+        return GOOD if not kinds else CANNOT_READ if kinds <= UNSURE else BAD
 
 
-def verify(lines: Iterable[bytes], keys: Iterable[VerifierKey], seen: Sequence[str] = ()) -> Verdict:
-    """Return the verdict on an export; memory does not grow with its length.
+def verify(
+    lines: Iterable[bytes],
+    keys: Collection[VerifierKey],
+    seen: Sequence[str] = (),
+    allowed: Collection[Kind] = (),
+) -> Verdict:
+    """Return the verdict on an export; memory grows with its requests, and not with its events.
 
     Args:
         lines: of the file, each with its line break.
-        keys: those that are trusted.
+        keys: those that are trusted: of logs, and by their name of approvals.
         seen: signed checkpoints of the log that came another way, such as by mail.
+        allowed: of what the file alone says, what the caller takes its word for: WITHHELD or BEFORE_SEALS.
 
     Raises:
         Unreadable: the file does not begin as an export does, or a checkpoint is none.
@@ -60,18 +72,48 @@ def verify(lines: Iterable[bytes], keys: Iterable[VerifierKey], seen: Sequence[s
     if not isinstance(header, Header):
         raise Unreadable("an export begins with a line that says what it is")
     verdict = Verdict(header)
-    trusted = {key.id: key for key in keys}
-    older = _held_against(verdict, trusted, seen)
-    bodies = Bodies(_tenant_of(header), header.whole, verdict.findings)
-    root = _signed_root(verdict, trusted)
+    trusted = {key.id: key for key in keys if key.name != approved.NAME}
+    own = _own(header.checkpoint)
+    holding = Holding(header, own, verdict.findings)
+    for note in seen:
+        if before := _signed(verdict, note, trusted, "a checkpoint that you gave"):
+            holding.take(before)
+    _check_signature(verdict, own, trusted)
+    of_approvals = [key for key in keys if key.name == approved.NAME]
+    bodies = Bodies(_tenant_of(header), header.log, header.whole, verdict.findings, of_approvals)
+    roots: Mapping[int, bytes] = {}
     if header.whole:
-        _whole(verdict, numbered, bodies, root, older)
+        roots = _whole(verdict, numbered, bodies, own, holding.sizes)
     else:
-        _filtered(verdict, numbered, bodies, root, older)
+        _filtered(verdict, numbered, bodies, own)
+    holding.finish(roots, bodies.restores)
     bodies.finish()
-    _count(verdict)
-    verdict.details, verdict.left_out = bodies.details, bodies.left_out
+    _conclude(verdict, bodies, holding, allowed)
     return verdict
+
+
+def _conclude(verdict: Verdict, bodies: Bodies, holding: Holding, allowed: Collection[Kind]) -> None:
+    """Count, and say what the file alone says."""
+    findings, unproven = verdict.findings, verdict.header.unproven
+    if verdict.said is not None and verdict.said != verdict.events and not findings.count:
+        kind = Kind.REMOVED if verdict.said > verdict.events else Kind.INSERTED
+        findings.add(kind, f"there are {verdict.events} events, and the last line says {verdict.said}")
+    if verdict.withheld and Kind.WITHHELD not in allowed:
+        message = (
+            f"the file says that {verdict.withheld} events are withheld, and nothing shows what they are: take its "
+            "word by --allow-withheld, or ask"
+        )
+        findings.add(Kind.WITHHELD, message)
+    if unproven and Kind.BEFORE_SEALS not in allowed:
+        message = (
+            f"the file says that its first {unproven} events are older than the seals, and nothing shows that: take "
+            "its word by --allow-unproven, or ask"
+        )
+        findings.add(Kind.BEFORE_SEALS, message)
+    verdict.seen = holding.seen
+    verdict.details, verdict.left_out = bodies.details, bodies.left_out
+    verdict.approvals, verdict.unchecked_approvals = bodies.approved.checked, bodies.approved.unchecked
+    verdict.has_approval_keys = bodies.approved.has_keys
 
 
 def _signed(verdict: Verdict, note: str, keys: Mapping[bytes, VerifierKey], whose: str) -> Checkpoint | None:
@@ -89,61 +131,31 @@ def _signed(verdict: Verdict, note: str, keys: Mapping[bytes, VerifierKey], whos
     return None
 
 
-def _signed_root(verdict: Verdict, keys: Mapping[bytes, VerifierKey]) -> bytes:
+def _check_signature(verdict: Verdict, own: Checkpoint, keys: Mapping[bytes, VerifierKey]) -> None:
     header = verdict.header
-    said = _signed(verdict, header.checkpoint, keys, "the export's checkpoint")
-    if said is None:
-        said = checkpoint.read(header.checkpoint)
-    if (said.origin, said.size) != (header.origin, header.size) or not _names_its_log(header):
+    _signed(verdict, header.checkpoint, keys, "the export's checkpoint")
+    if (own.origin, own.size) != (header.origin, header.size) or not _names_its_log(header):
         message = "the first line names another log or size than the checkpoint in it"
         verdict.findings.add(Kind.EDITED, message, line=1)
-    verdict.at = said.at
-    return said.root
+    verdict.at = own.at
 
 
 def _log_of(origin: str) -> str:
     """Return the log that an origin names: `name/audit/LOG`, and `/N` behind it once it began anew."""
-    parts = origin.split("/audit/")
-    return parts[-1].split("/")[0]
+    return checkpoint.named(origin)[0].rpartition("/audit/")[2]
 
 
 def _names_its_log(header: Header) -> bool:
-    generation = f"/{header.generation}" if header.generation > 1 else ""
-    named = _log_of(header.origin)
-    is_it = int(header.log.replace("-", ""), 16) == 0 if named == VENDORS else named == header.log
-    return is_it and header.origin.endswith(f"/audit/{named}{generation}")
+    base, generation = checkpoint.named(header.origin)
+    log = _log_of(header.origin)
+    is_it = header.log == (VENDORS_ID if log == VENDORS else log) and base.endswith(f"/audit/{log}")
+    origin = f"{base}/{generation}" if generation > 1 else base
+    return is_it and (header.origin, header.generation) == (origin, generation)
 
 
 def _tenant_of(header: Header) -> str | None:
     named = _log_of(header.origin)
     return None if named == VENDORS else named
-
-
-def _held_against(verdict: Verdict, keys: Mapping[bytes, VerifierKey], seen: Sequence[str]) -> dict[int, bytes]:
-    """Hold the export against checkpoints that were seen before; return those it must still be shown to extend."""
-    header, findings = verdict.header, verdict.findings
-    own = _own(header.checkpoint)
-    older: dict[int, bytes] = {}
-    for note in seen:
-        before = _signed(verdict, note, keys, "a checkpoint that you gave")
-        if before is None:
-            continue
-        if before.origin != own.origin:
-            findings.add(Kind.ANOTHER_LOG, f"the checkpoint that you gave is of {before.origin}, not {own.origin}")
-        elif before.size > own.size:
-            message = (
-                f"the export ends at {own.size} events; a checkpoint seen before ({before.at}) has {before.size}"
-            )
-            findings.add(Kind.OLDER, message)
-        elif before.size == own.size:
-            _same(verdict, before.size, before.root, own.root)
-        elif before.size in older:
-            _same(verdict, before.size, before.root, older[before.size])
-        elif before.size in header.consistency:
-            _extends(verdict, before, own)
-        else:
-            older[before.size] = before.root
-    return older
 
 
 def _own(note: str) -> Checkpoint:
@@ -153,24 +165,6 @@ def _own(note: str) -> Checkpoint:
         raise Unreadable("what the export has for a checkpoint is none") from None
 
 
-def _same(verdict: Verdict, size: int, seen: bytes, found: bytes) -> None:
-    if seen == found:
-        verdict.seen.append(size)
-    else:
-        verdict.findings.add(Kind.FORKED, f"at {size} events the log has another root than was seen before")
-
-
-def _extends(verdict: Verdict, before: Checkpoint, own: Checkpoint) -> None:
-    proof = verdict.header.consistency[before.size]
-    try:
-        check_consistency(before.size, own.size, before.root, own.root, proof)
-    except BadProof:
-        message = f"the log does not extend what it was at {before.size} events ({before.at})"
-        verdict.findings.add(Kind.FORKED, message)
-    else:
-        verdict.seen.append(before.size)
-
-
 Numbered = Iterator[tuple[int, bytes]]
 
 
@@ -178,52 +172,50 @@ def _read(verdict: Verdict, numbered: Numbered) -> Iterator[tuple[int, TileLine 
     """Yield what the lines say up to the last one, and say what is wrong with them."""
     end = None
     for line, raw in numbered:
+        if end:
+            verdict.findings.add(Kind.INSERTED, "nothing comes behind the last line of an export", line=line)
+            continue
         try:
             said = exported.read(raw)
         except Unreadable as error:
             if raw.endswith(b"\n") or len(raw) == exported.LONGEST_LINE:
                 verdict.findings.add(Kind.DAMAGED, str(error), line=line)
             continue
-        if end or isinstance(said, Header):
-            verdict.findings.add(Kind.INSERTED, "nothing comes behind the last line of an export", line=line)
-        elif isinstance(said, End):
-            end = said
-        else:
-            verdict.events += isinstance(said, Entry)
-            yield line, said
+        match said:
+            case Header():
+                verdict.findings.add(Kind.INSERTED, "this is a first line, and not the first", line=line)
+            case End():
+                end = said
+            case _:
+                verdict.events += isinstance(said, Entry)
+                yield line, said
     if end is None:
         verdict.findings.add(Kind.TRUNCATED, "the last line is missing: the file has been cut off")
     verdict.said = end.events if end else None
 
 
-def _count(verdict: Verdict) -> None:
-    if verdict.said is not None and verdict.said != verdict.events and not verdict.findings.count:
-        kind = Kind.REMOVED if verdict.said > verdict.events else Kind.INSERTED
-        verdict.findings.add(kind, f"there are {verdict.events} events, and the last line says {verdict.said}")
-
-
-def _whole(verdict: Verdict, numbered: Numbered, bodies: Bodies, root: bytes, older: Mapping[int, bytes]) -> None:
-    size = checkpoint.read(verdict.header.checkpoint).size
-    placing = Placing(size, root, bodies, verdict.findings, older)
+def _whole(
+    verdict: Verdict, numbered: Numbered, bodies: Bodies, own: Checkpoint, sizes: Iterable[int]
+) -> Mapping[int, bytes]:
+    """Check a whole export, and return the roots that the log had at some sizes."""
+    placing = Placing(own.size, own.root, bodies, verdict.findings, sizes)
     for line, said in _read(verdict, numbered):
         match said:
             case TileLine():
                 placing.tile(line, said)
-            case Entry():
-                placing.event(line, said)
             case Gap():
                 placing.gap(line, said)
-    placing.finish(is_cut=any(one.kind is Kind.TRUNCATED for one in verdict.findings.first))
+            case Entry(proof=None):
+                placing.event(line, said)
+            case Entry():
+                verdict.findings.add(Kind.DAMAGED, "an event of a whole export has no proof of its own", line=line)
+    placing.finish(is_cut=Kind.TRUNCATED in verdict.findings.kinds)
     verdict.removed, verdict.withheld = placing.removed, placing.withheld
-    for before, seen in older.items():
-        if before in placing.roots or before == 0:
-            _same(verdict, before, seen, placing.roots.get(before, seen))
-        else:
-            _not_shown(verdict, before)
+    return placing.roots
 
 
-def _filtered(verdict: Verdict, numbered: Numbered, bodies: Bodies, root: bytes, older: Mapping[int, bytes]) -> None:
-    size, last = checkpoint.read(verdict.header.checkpoint).size, -1
+def _filtered(verdict: Verdict, numbered: Numbered, bodies: Bodies, own: Checkpoint) -> None:
+    last = -1
     for line, said in _read(verdict, numbered):
         if not isinstance(said, Entry) or said.proof is None:
             verdict.findings.add(Kind.DAMAGED, "this is no event with its proof", line=line)
@@ -234,18 +226,9 @@ def _filtered(verdict: Verdict, numbered: Numbered, bodies: Bodies, root: bytes,
             verdict.findings.add(kind, message, line=line, number=said.number)
         last = max(last, said.number)
         try:
-            check_inclusion(leaf_hash(said.body), said.number, size, said.proof, root)
+            check_inclusion(leaf_hash(said.body), said.number, own.size, said.proof, own.root)
         except BadProof:
             message = "this event is not in the log as it was signed, not in this place and form"
             verdict.findings.add(Kind.EDITED, message, line=line, number=said.number)
         else:
             bodies.check(line, said)
-    for before in older:
-        _not_shown(verdict, before)
-
-
-def _not_shown(verdict: Verdict, size: int) -> None:
-    message = (
-        f"nothing here shows that the log extends what it was at {size} events; export it again with since={size}"
-    )
-    verdict.findings.add(Kind.UNPROVEN, message)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -11,8 +12,11 @@ from sqlmodel import Session
 from lockbox.audit.events import THE_CLOCK, Happening
 from lockbox.notices import announcing
 from lockbox.notices.dead import UNTOLD
+from lockbox.notices.memos import CHECKPOINT, DIGEST
 
 NOTICES_SENT = "notices_sent"
+SILENT = (*UNTOLD, CHECKPOINT, DIGEST)
+"""The templates of which nothing is said once they are sent: to say that the log has not grown must not grow it."""
 
 
 def tell(session: Session, rows: Sequence[Row[Any]], at: datetime) -> None:
@@ -20,16 +24,16 @@ def tell(session: Session, rows: Sequence[Row[Any]], at: datetime) -> None:
     told = Counter(
         (row.tenant_id, row.request_id, row.event_id, row.template, row.channel)
         for row in rows
-        if row.template not in UNTOLD
+        if row.template not in SILENT
     )
     happenings = [
         Happening(
             at=at,
             action=NOTICES_SENT,
-            actor=THE_CLOCK,
+            actor=replace(THE_CLOCK, channel=channel),
             tenant_id=tenant_id,
             request_id=request_id,
-            facts={"of_event": event_id, "template": template, "channel": channel, "count": count},
+            facts={"of_event": event_id, "template": template, "count": count},
         )
         for (tenant_id, request_id, event_id, template, channel), count in told.items()
     ]

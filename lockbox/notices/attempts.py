@@ -20,6 +20,7 @@ STRANGE = "\N{REPLACEMENT CHARACTER}"
 FAILS_TOO_LONG = timedelta(days=5)
 GONE = "gone"
 FAILING = "failing"
+UNVERIFIED = "unverified"
 
 WRITE = text("""
 INSERT INTO deliveries (id, notice_id, endpoint_id, event_type, at, took_ms, status, answer, error)
@@ -46,7 +47,10 @@ RETURNING id, tenant_id, description, why_disabled
 
 @dataclass(frozen=True)
 class Attempt:
-    """How one try went; `error` is a word, None where it arrived. `is_gone` is an endpoint that wants no more."""
+    """How one try went; `error` is a word, None where it arrived. `is_gone` is an endpoint that wants no more.
+
+    What was not sent because it is not to be believed is no fault of its endpoint's.
+    """
 
     notice_id: UUID
     endpoint_id: UUID | None
@@ -77,7 +81,7 @@ def write(session: Session, attempts: Sequence[Attempt], at: datetime) -> None:
             "error": [one.error for one in attempts],
         },
     )
-    if called := [one for one in attempts if one.endpoint_id]:
+    if called := [one for one in attempts if one.endpoint_id and one.error != UNVERIFIED]:
         _judge(session, called, at)
 
 

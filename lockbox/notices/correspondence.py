@@ -11,9 +11,9 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlmodel import Session
 
-from lockbox.audit.checkpoint import VerifierKey
 from lockbox.audit.events import CLOCK
 from lockbox.database import Database
+from lockbox.notices import noted
 from lockbox.notices.letters import Wording
 from lockbox.notices.memos import (
     ADDRESS_CODE,
@@ -25,6 +25,7 @@ from lockbox.notices.memos import (
     Waiting,
     facts_of,
 )
+from lockbox.notices.noted import Keys
 from lockbox.notices.vault import Vault
 
 Wordings = Callable[[Session, Sequence[UUID]], Mapping[UUID, Wording]]
@@ -52,8 +53,7 @@ SELECT n.id, n.request_id, n.channel, n.template, n.until_at, n.attempts, n.abou
         WHEN g.id IS NOT NULL THEN g.ended_at IS NOT NULL OR g.ends_at <= clock_timestamp()
         ELSE n.about_id IS NOT NULL END AS is_settled,
     (SELECT jsonb_object_agg(d.field, d.value) FROM event_details d WHERE d.event_id = e.id) AS details,
-    c.note, c.size, c.at AS noted_at, (SELECT k.key FROM audit_keys k WHERE k.purpose = 'log'
-        ORDER BY k.first_used_at DESC LIMIT 1) AS audit_key
+    c.note
 FROM notices n
 LEFT JOIN events e ON e.id = n.event_id LEFT JOIN tenants t ON t.id = n.tenant_id
 LEFT JOIN people p ON p.id = n.person_id LEFT JOIN endpoints h ON h.id = n.endpoint_id
@@ -92,20 +92,25 @@ def read(session: Session, ids: Sequence[UUID]) -> Sequence[Row[Any]]:
     return session.connection().execute(READ, {"ids": list(ids)}).all()
 
 
-def prepared(database: Database, row: Row[Any], at: datetime, vault: Vault, wordings: Wordings) -> Memo:
+def prepared(
+    database: Database, row: Row[Any], at: datetime, vault: Vault, wordings: Wordings, *, audit_keys: Keys
+) -> Memo:
     """Return the memo; where it carries a secret, a fresh one whose hash is committed before it leaves.
 
     A second try makes another secret: what was mailed before, if it arrived after all, is worthless then. `wordings`
-    says which requests a mail may link to.
+    says which requests a mail may link to, `audit_keys` whose checkpoints are told.
+
+    Raises:
+        SendFailed: it is about a checkpoint that none of these keys has signed.
     """
     role, changes = facts_of(row.body)
-    changes = changes or _of_checkpoint(row)
+    of_checkpoint, noted_at = noted.told(row, audit_keys)
     details = row.details or ({"principal": row.principal} if row.principal else {})
     secret, until = _secret(database, row, at, vault)
     return Memo(
         notice_id=row.id,
         template=row.template,
-        at=row.at or row.noted_at or at,
+        at=row.at or noted_at or at,
         until=until or row.bound_at,
         tenant=row.tenant,
         tenant_id=row.tenant_id,
@@ -113,27 +118,15 @@ def prepared(database: Database, row: Row[Any], at: datetime, vault: Vault, word
         about_id=row.about_id,
         actor=details.get("name") or (OURSELVES if role == CLOCK else None),
         role=role,
-        changes=changes,
+        changes=changes | of_checkpoint,
         named={label: details[label] for label in LABELS if label in details},
         recipient_name=row.recipient_name,
         recipient_address=row.recipient_address or "",
         time_zone=row.time_zone,
         secret=secret,
+        fingerprint=noted.fingerprint(row, audit_keys),
         waiting=_waiting(database, row, wordings) if row.template == DEPUTY_BEGINS else (),
     )
-
-
-def _of_checkpoint(row: Row[Any]) -> dict[str, str]:
-    """Return what is told of a checkpoint; by an invitation the key, so that it is known from the first."""
-    if row.note:
-        return {"events": str(row.size), "checkpoint": row.note, **_key(row)}
-    return _key(row) if row.template == INVITATION else {}
-
-
-def _key(row: Row[Any]) -> dict[str, str]:
-    if row.audit_key is None:
-        return {}
-    return {"key": row.audit_key, "fingerprint": VerifierKey.read(row.audit_key).fingerprint}
 
 
 def long_code() -> str:

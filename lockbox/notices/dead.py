@@ -1,6 +1,7 @@
 """Notices that did not arrive: an event for each dead one, and a clock set to now where nobody could be told."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -79,7 +80,6 @@ def _happening(row: Row[Any], word: str | None, at: datetime) -> Happening:
     facts: dict[str, Value] = {
         "notice_id": row.id,
         "template": row.template,
-        "channel": row.channel,
         "attempts": row.attempts,
         "error": word or TOO_LATE,
         "person_id": row.person_id,
@@ -89,7 +89,7 @@ def _happening(row: Row[Any], word: str | None, at: datetime) -> Happening:
     return Happening(
         at=at,
         action=NOTICE_DEAD,
-        actor=THE_CLOCK,
+        actor=replace(THE_CLOCK, channel=row.channel),
         tenant_id=row.tenant_id,
         request_id=row.request_id,
         facts={name: value for name, value in facts.items() if value is not None},

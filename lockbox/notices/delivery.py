@@ -23,6 +23,7 @@ from lockbox.notices.lane import Said
 from lockbox.notices.lanes import Lanes
 from lockbox.notices.letters import Letter
 from lockbox.notices.models import Outcome
+from lockbox.notices.noted import Keys
 from lockbox.notices.outcomes import Try
 from lockbox.notices.reading import Item, Wordings
 from lockbox.notices.recording import Ended, Recorder
@@ -46,8 +47,9 @@ ORDER BY run_at LIMIT :most
 class Senders:
     """The ways out, and what every text needs to know; `sender` is the From header of mails.
 
-    `wordings` looks up, for requests by id, what the customers' policies let a mail about them say. `lanes` is where
-    the sends of this process take their turns, and `recorder` writes down how they went.
+    `wordings` looks up, for requests by id, what the customers' policies let a mail about them say, and `audit_keys`
+    are those by which a checkpoint is believed. `lanes` is where the sends of this process take their turns, and
+    `recorder` writes down how they went.
     """
 
     mail: MailSender
@@ -57,6 +59,7 @@ class Senders:
     services: Mapping[str, str]
     wordings: Wordings
     sender: str
+    audit_keys: Keys
     lanes: Lanes = field(default_factory=Lanes)
     recorder: Recorder = field(default_factory=Recorder)
 
@@ -220,7 +223,7 @@ def _send(row: Row[Any], letter: Letter, target: Target | None, senders: Senders
 
 
 def _send_memo(database_: Database, row: Row[Any], target: Target | None, at: datetime, senders: Senders) -> Reply:
-    memo = correspondence.prepared(database_, row, at, senders.vault, senders.wordings)
+    memo = correspondence.prepared(database_, row, at, senders.vault, senders.wordings, audit_keys=senders.audit_keys)
     if target is None:
         senders.mail.send(memos.mail(memo, public_url=senders.public_url, sender=senders.sender))
         return NOTHING

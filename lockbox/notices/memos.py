@@ -101,6 +101,7 @@ class Memo:
 
     `waiting` is what moves across to a deputy.
     `secret` is the code of an invitation or a sign-in: it is made for this one mail and kept nowhere.
+    `fingerprint` is that of the key by which the trail is signed, for whoever is invited.
     """
 
     notice_id: UUID
@@ -119,6 +120,7 @@ class Memo:
     recipient_address: str
     time_zone: str
     secret: str | None = None
+    fingerprint: str | None = None
     waiting: Sequence[Waiting] = ()
 
 

@@ -205,7 +205,7 @@ def _likeness(move: News) -> tuple[object, ...]:
     """Return all of a move that its audience and the times of its notices depend on."""
     who = move.tenant_id, move.requester_id, move.actor_id, move.actor_role, move.asked, move.customer_knows
     what = move.action, move.mode, move.service, move.from_state, move.to_state, move.nudge, move.at
-    return (*who, *what, move.deadline_at if move.template in PROMPTS else None)
+    return (*who, *what, move.deadline_at if move.nudge or move.to_state in PROMPTS else None)
 
 
 def foreseen(known: Directory, item: News) -> list[Told]:

@@ -38,16 +38,19 @@ def caller_of(session: Session, issuer: Issuer, proven: Proven) -> Caller:
             these answer alike.
     """
     found = recognition.recognise(session, Kind.IDENTITY, f"{proven.issuer}\n{proven.subject}")
-    if found is None or found.disabled:
+    if found is None:
         raise NotSignedIn(NOBODY)
+    refusal = NotSignedIn(NOBODY, person_id=found.person_id)
+    if found.disabled:
+        raise refusal
     caller = found.caller(Means.OIDC, proven.authenticated_at)
     if proven.issuer != issuer.issuer or not speaks_for(session, issuer, caller):
-        raise NotSignedIn(NOBODY)
+        raise refusal
     caller = caller.within(_tenant_of(session, issuer))
     context.reenter(session, caller)
     identity = _find(session, caller, proven.issuer, proven.subject)
     if identity is None:
-        raise NotSignedIn(NOBODY)
+        raise refusal
     return caller if now(session) >= identity.trusted_at else replace(caller, means=Means.MAIL)
 
 

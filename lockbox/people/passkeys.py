@@ -166,10 +166,11 @@ def caller_of(session: Session, party: RelyingParty, *, challenge: bytes, shown:
     except MALFORMED:
         raise NotSignedIn(NOT_ACCEPTED) from None
     found = recognition.recognise(session, Kind.PASSKEY, hash_=answer.raw_id)
-    if found is None or found.disabled or found.person_id is None:
+    if found is None or found.person_id is None:
         raise NotSignedIn(NOT_ACCEPTED)
-    if answer.response.user_handle not in {None, b"", found.person_id.bytes}:
-        raise NotSignedIn(NOT_ACCEPTED)
+    refusal = NotSignedIn(NOT_ACCEPTED, person_id=found.person_id)
+    if found.disabled or answer.response.user_handle not in {None, b"", found.person_id.bytes}:
+        raise refusal
     key = session.exec(select(Passkey).where(col(Passkey.id) == found.key_id).with_for_update()).one()
     try:
         verified = verify_authentication_response(
@@ -182,7 +183,7 @@ def caller_of(session: Session, party: RelyingParty, *, challenge: bytes, shown:
             require_user_verification=True,
         )
     except MALFORMED:
-        raise NotSignedIn(NOT_ACCEPTED) from None
+        raise refusal from None
     key.sign_count, key.last_used_at = verified.new_sign_count, now(session)
     session.add(key)
     session.flush()

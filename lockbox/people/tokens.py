@@ -29,6 +29,7 @@ MOST_TOKENS = 20
 USE_NOTED_EVERY = timedelta(minutes=1)
 UNKNOWN = "The token is unknown or revoked; make a new one."
 
+WHOSE = text("SELECT person_of_token(:id)")
 USED = text("""
 UPDATE tokens SET last_used_at = :at
 WHERE id = :id AND (last_used_at IS NULL OR last_used_at <= :at - interval '1 minute')
@@ -143,13 +144,17 @@ def authenticate(session: Session, shown: str, *, environment: str) -> Caller:
     """
     token_id, secret = read(shown, environment)
     found = recognition.recognise(session, Kind.TOKEN, str(token_id), hash_of(secret))
-    if found is None or found.revoked or found.disabled:
-        raise NotSignedIn(UNKNOWN)
+    if found is None:
+        whose = session.connection().execute(WHOSE, {"id": token_id}).scalar_one()
+        raise NotSignedIn(UNKNOWN, person_id=whose)
+    if found.revoked or found.disabled:
+        raise NotSignedIn(UNKNOWN, person_id=found.person_id)
     if found.means is Means.SAMPLE and environment == "production":
-        raise NotSignedIn("Sample tokens are not taken in production; make a token of your own.")
+        said = "Sample tokens are not taken in production; make a token of your own."
+        raise NotSignedIn(said, person_id=found.person_id)
     at = now(session)
     if found.expires_at is None or at >= found.expires_at:
-        raise NotSignedIn("The token has expired; make a new one.")
+        raise NotSignedIn("The token has expired; make a new one.", person_id=found.person_id)
     if found.last_seen_at is None or at - found.last_seen_at >= USE_NOTED_EVERY:
         session.connection().execute(USED, {"id": found.key_id, "at": at})
     return found.caller()

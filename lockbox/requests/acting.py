@@ -138,6 +138,7 @@ def _moved(
         actor=_actor(scene, party, stands_for),
         from_state=before,
         at=scene.at,
+        policy_version=scene.ruling.version,
         asked=_asked(scene, request) if request.state is State.PENDING else frozenset(),
         facts={**_facts(scene, verdict, stands_for), **signed},
         personal={"comment": verdict.comment, **_principals(session, stands_for)},

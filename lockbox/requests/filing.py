@@ -163,6 +163,7 @@ def _filed(request: AccessRequest, actor: Actor, asked: frozenset[UUID]) -> Chan
         actor=actor,
         from_state=None,
         at=request.created_at,
+        policy_version=request.policy_version,
         asked=asked,
         facts={
             "service": request.service,
@@ -172,7 +173,6 @@ def _filed(request: AccessRequest, actor: Actor, asked: frozenset[UUID]) -> Chan
             "approval_window": request.approval_window,
             "quorum": request.quorum,
             "mode": request.mode.value,
-            "policy_version": request.policy_version,
             **({"follows": request.follows} if request.follows else {}),
         },
         personal={

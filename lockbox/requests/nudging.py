@@ -93,6 +93,7 @@ def _nudged(
         tiers_asked=tiers_asked,
         warned=after.warned,
         told=told,
+        policy_version=ruling.version,
         unreached=len(silence.asked) if silence else None,
     )
 

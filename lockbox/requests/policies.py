@@ -19,7 +19,7 @@ from lockbox.requests.terms import Reason, Terms
 
 READ = text("SELECT body::text FROM policies WHERE tenant_id = :tenant_id AND version = :version")
 OWN_AND_TODAYS = text("""
-SELECT own.body::text AS own, today.body::text AS today
+SELECT own.body::text AS own, today.body::text AS today, t.policy_version AS todays
 FROM tenants t JOIN policies own ON own.tenant_id = t.id AND own.version = :version
 JOIN policies today ON today.tenant_id = t.id AND today.version = t.policy_version
 WHERE t.id = :tenant_id
@@ -47,11 +47,13 @@ WHERE r.id = ANY(:ids)
 class Ruling:
     """The terms that a request meets now, and who is in the groups that they name.
 
-    `consent_until` is until when today's policy lets the vendor open alone; None where it does not at all.
+    `version` is that of today's policy. `consent_until` is until when that one lets the vendor open alone; None where
+    it does not at all.
     """
 
     terms: Terms
     groups: Mapping[str, tuple[UUID, ...]]
+    version: int
     consent_until: datetime | None = None
 
 
@@ -74,7 +76,7 @@ def ruling(session: Session, request: AccessRequest) -> Ruling:
     """
     values = {"tenant_id": request.tenant_id, "version": request.policy_version}
     row = session.connection().execute(OWN_AND_TODAYS, values).one()
-    return _ruled(parsed(row.own), parsed(row.today), request)
+    return _ruled(parsed(row.own), parsed(row.today), row.todays, request)
 
 
 def rulings(session: Session, request_ids: Sequence[UUID]) -> dict[UUID, Ruling]:
@@ -90,7 +92,8 @@ def rulings(session: Session, request_ids: Sequence[UUID]) -> dict[UUID, Ruling]
         ask = (row.service, tuple(row.actions), row.reason_code, tuple(row.resources))
         key = (row.tenant_id, row.policy_version, row.todays, ask)
         if key not in judged:
-            judged[key] = _ruled(bodies[row.tenant_id, row.policy_version], bodies[row.tenant_id, row.todays], row)
+            own, today = (bodies[row.tenant_id, version] for version in (row.policy_version, row.todays))
+            judged[key] = _ruled(own, today, row.todays, row)
         answers[row.id] = judged[key]
     return answers
 
@@ -104,10 +107,11 @@ def wordings(session: Session, request_ids: Sequence[UUID]) -> dict[UUID, Wordin
     return found
 
 
-def _ruled(own: Policy, today: Policy, asked: AccessRequest | Row[Any]) -> Ruling:
+def _ruled(own: Policy, today: Policy, version: int, asked: AccessRequest | Row[Any]) -> Ruling:
     return Ruling(
         _stricter(own, today, asked),
         {**own.groups, **today.groups},
+        version,
         today.consent.until if today.consent else None,
     )
 

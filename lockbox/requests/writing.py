@@ -98,7 +98,8 @@ class Origin:
 class Change:
     """One move that was judged legal: the request as it is after it, and how it came about.
 
-    `asked` are those whom it asks: managers for a review, else people of the customer.
+    `asked` are those whom it asks: managers for a review, else people of the customer. `policy_version` is that of
+    the tenant's policy by which it was judged; the clock judges by none.
     """
 
     request_id: UUID
@@ -115,6 +116,7 @@ class Change:
     deadline_at: datetime
     wake_at: datetime | None
     asked_at: datetime | None
+    policy_version: int | None = None
     asked: frozenset[UUID] = frozenset()
     facts: Mapping[str, Value] = field(default_factory=dict)
     personal: Mapping[str, str | None] = field(default_factory=dict)
@@ -136,6 +138,7 @@ class Change:
             from_state=self.from_state,
             to_state=self.to_state,
             deadline_at=self.deadline_at if self.starts_a_clock else None,
+            policy_version=self.policy_version,
             facts=self.facts,
             personal=self.personal,
         )
@@ -187,6 +190,7 @@ class Nudged:
     tiers_asked: int
     warned: bool
     told: Mapping[Nudge, frozenset[UUID]]
+    policy_version: int
     unreached: int | None = None
 
     def happening(self, nudge: Nudge) -> Happening:
@@ -207,6 +211,7 @@ class Nudged:
             from_state=self.state,
             to_state=self.state,
             deadline_at=self.deadline_at,
+            policy_version=self.policy_version,
             facts=facts.get(nudge, {}),
         )
 

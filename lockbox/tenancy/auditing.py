@@ -14,7 +14,7 @@ from lockbox.audit.events import Actor
 from lockbox.audit.export import Export, Pages
 from lockbox.audit.proofs import Head
 from lockbox.audit.recorded import Recorded, Sight, Wanted
-from lockbox.audit.report import ACTIVITY, Report
+from lockbox.audit.report import ACTIVITY, Kept, Report
 from lockbox.audit.sealing import VENDORS_LOG
 from lockbox.database import Database
 from lockbox.people import context
@@ -22,6 +22,7 @@ from lockbox.people import tenants as registry
 from lockbox.people.roles import Caller, Role, Side
 from lockbox.refusals import Invalid, NotYours, Unknown
 from lockbox.requests import register
+from lockbox.requests.models import AccessRequest
 from lockbox.requests.sight import CUSTOMERS_PARTIES
 from lockbox.requests.writing import Origin
 from lockbox.tenancy import authority
@@ -172,8 +173,16 @@ def export(
     return Export(log, who.sight, wanted, asked, proven)
 
 
+def length(session: Session, export: Export) -> int:
+    """Return how many events an export that has begun will hold, as far as nobody else is let in meanwhile."""
+    log = export.log
+    return recorded.count(session, log.id, log.tenant_id, export.sight, export.wanted, end=log.size)
+
+
 def report(session: Session, caller: Caller, origin: Origin, request_id: UUID) -> Report:
     """Return the report on a request, to whoever reads its tenant's log, and write that they have.
+
+    What the trail no longer holds of it is as its row has it, and said to be so.
 
     Raises:
         Unknown: there is no such request that the caller may know of.
@@ -184,7 +193,22 @@ def report(session: Session, caller: Caller, origin: Origin, request_id: UUID) -
     moves = _events(session, who, Wanted(request=request_id, moves=True), MOST_MOVES)
     used = _events(session, who, Wanted(request=request_id, action=ACTIVITY), MOST_USES + 1)
     note(session, who, origin, looking.TRAIL_READ, asked={"request": str(request_id)}, count=len(moves) + len(used))
-    return reports.report(entry.tenant, moves, used[-MOST_USES:], more=len(used) > MOST_USES)
+    kept = _kept(entry.request)
+    return reports.report(entry.tenant, moves, used[-MOST_USES:], more=len(used) > MOST_USES, kept=kept)
+
+
+def _kept(request: AccessRequest) -> Kept:
+    return Kept(
+        request_id=request.id,
+        service=request.service,
+        actions=tuple(request.actions),
+        resources=tuple(request.resources),
+        reason_code=request.reason_code,
+        state=request.state,
+        moves=request.version,
+        opened_at=request.opened_at,
+        closed_at=request.closed_at,
+    )
 
 
 def _events(session: Session, who: Reading, wanted: Wanted, most: int) -> list[Recorded]:

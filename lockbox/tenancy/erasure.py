@@ -1,9 +1,12 @@
 """Erasing a person: what names them goes, what they did stays, and every proof holds; as the database's owner."""
 
+import json
+import re
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlmodel import Session
 
 from lockbox.audit.canonical import Value
@@ -15,51 +18,96 @@ from lockbox.refusals import Conflict, Unknown
 
 PERSON_ERASED = "person_erased"
 DOMAIN = "erased.invalid"
+# Regular expressions of Postgres: the whole address and no longer one that ends or begins like it, and whole words.
+ADDRESS = "(?<![[:alnum:]._%+-]){}(?![[:alnum:]_-]|[.][[:alnum:]])"
+WORDS = "(?<![[:alnum:]]){}(?![[:alnum:]])"
 
 ERRAND = text("SELECT set_config('lockbox.errand', 'erase', true)")
 OPEN_REQUESTS = text("SELECT count(*) FROM requests WHERE requester_id = :id AND wake_at IS NOT NULL")
-PLACES = text("SELECT DISTINCT tenant_id FROM memberships WHERE person_id = :id")
+# An address that they never confirmed may be anybody's, and one that somebody else uses too stays theirs.
 ADDRESSES = text("""
-SELECT lower(email) FROM people WHERE id = :id UNION SELECT lower(email) FROM addresses WHERE person_id = :id
+SELECT lower(email) FROM people WHERE id = :id
+UNION SELECT lower(a.email) FROM addresses a WHERE a.person_id = :id AND a.confirmed_at IS NOT NULL
+    AND NOT EXISTS (SELECT FROM people p WHERE lower(p.email) = lower(a.email) AND p.id <> :id)
+    AND NOT EXISTS (SELECT FROM addresses b WHERE lower(b.email) = lower(a.email) AND b.person_id <> :id
+        AND b.confirmed_at IS NOT NULL)
 """)
+CALLED = text("SELECT lower(name) FROM people WHERE id = :id")
+PLACES = text("SELECT DISTINCT tenant_id FROM memberships WHERE person_id = :id")
 
 # Of what they did: their name, and where they were. Of what was done to them, or refused them: how they were named.
-# Of what deputies did for them: their name, by its place among those for whom the deputy stood in.
+# Of what deputies did for them: their name, by its place among those for whom the deputy stood in. From where
+# somebody tried to sign in goes with the account that it was to.
 DETAILS = text("""
 WITH said AS MATERIALIZED (
-    SELECT d.event_id, d.field, d.value, e.actor_id, nullif(convert_from(e.body, 'UTF8'), '')::jsonb AS body
+    SELECT d.event_id, d.field, lower(coalesce(a.value, d.value)) AS value, e.tenant_id, e.actor_id,
+        nullif(convert_from(e.body, 'UTF8'), '')::jsonb AS body
     FROM event_details d JOIN events e ON e.id = d.event_id
+    LEFT JOIN event_details a ON a.event_id = d.event_id AND a.field = 'account' AND d.field = 'from_address'
     WHERE d.field IN ('name', 'address', 'user_agent', 'member', 'mailbox', 'watcher', 'account', 'from_address',
-        'wanted') OR starts_with(d.field, 'principal_')
+        'wanted', 'principal', 'deputy') OR starts_with(d.field, 'principal_')
+), gone AS (
+    DELETE FROM event_details d USING said s
+    WHERE d.event_id = s.event_id AND d.field = s.field AND CASE
+        WHEN s.field IN ('address', 'user_agent') THEN s.actor_id = :id
+        WHEN s.field = 'name'
+            THEN s.actor_id = :id OR (s.actor_id IS NULL AND s.body ->> 'person_id' = CAST(:id AS text))
+        WHEN s.field IN ('principal', 'deputy') THEN s.body ->> (s.field || '_id') = CAST(:id AS text)
+        WHEN starts_with(s.field, 'principal_')
+            THEN s.body -> 'stands_for' ->> (substr(s.field, 11)::integer - 1) = CAST(:id AS text)
+        WHEN s.field = 'wanted' THEN s.value ~ ANY(:mentions)
+        WHEN s.field IN ('member', 'watcher') THEN s.body ->> 'person_id' = CAST(:id AS text)
+            OR substring(s.value FROM '<([^<>]*)>$') = ANY(:addresses)
+        ELSE s.body ->> 'person_id' = CAST(:id AS text) OR (s.actor_id = :id AND s.field = 'mailbox')
+            OR s.value = ANY(:addresses)
+        END
+    RETURNING s.tenant_id
 )
-DELETE FROM event_details d USING said s
-WHERE d.event_id = s.event_id AND d.field = s.field AND CASE
-    WHEN s.field IN ('address', 'user_agent') THEN s.actor_id = :id
-    WHEN s.field = 'name' THEN s.actor_id = :id OR s.body ->> 'person_id' = CAST(:id AS text)
-    WHEN starts_with(s.field, 'principal_')
-        THEN s.body -> 'stands_for' ->> (substr(s.field, 11)::integer - 1) = CAST(:id AS text)
-    ELSE s.body ->> 'person_id' = CAST(:id AS text) OR (s.actor_id = :id AND s.field = 'mailbox')
-        OR EXISTS (SELECT FROM unnest(CAST(:addresses AS text[])) AS a (address)
-            WHERE position(a.address IN lower(s.value)) > 0)
-        OR (s.field = 'wanted' AND position(:called IN lower(s.value)) > 0)
-    END
+SELECT tenant_id, count(*) AS details FROM gone GROUP BY tenant_id
 """)
+# Mails to them: what their server said of them may be anything, and somebody else's may name an address of theirs.
+TO_THEM = """
+WITH to_them AS (
+    SELECT n.id FROM notices n
+    WHERE n.person_id = :id OR n.watcher_id IN (SELECT w.id FROM watchers w WHERE lower(w.email) = ANY(:addresses))
+        OR n.about_id IN (SELECT i.id FROM invitations i WHERE i.accepted_by = :id OR lower(i.email) = ANY(:addresses)
+            UNION ALL SELECT s.id FROM sign_ins s WHERE lower(s.email) = ANY(:addresses)
+            UNION ALL SELECT a.id FROM addresses a WHERE a.person_id = :id
+            UNION ALL SELECT g.id FROM delegations g WHERE g.deputy_id = :id)
+)
+"""
+MAILS = tuple(
+    TO_THEM + statement
+    for statement in (
+        """
+        UPDATE deliveries SET answer = '' WHERE answer <> ''
+            AND (notice_id IN (SELECT id FROM to_them) OR lower(answer) ~ ANY(:addressed))
+        """,
+        """
+        UPDATE notices SET last_error = NULL WHERE last_error IS NOT NULL
+            AND (id IN (SELECT id FROM to_them) OR lower(last_error) ~ ANY(:addressed))
+        """,
+        """
+        UPDATE notices SET closed_at = :at, outcome = 'moot'
+        WHERE closed_at IS NULL AND id IN (SELECT id FROM to_them)
+        """,
+    )
+)
 ROWS = tuple(
     text(statement)
     for statement in (
+        *MAILS,
         "UPDATE decisions SET address = NULL, user_agent = NULL WHERE person_id = :id",
         "DELETE FROM sessions WHERE person_id = :id",
+        "DELETE FROM terminals WHERE answered_by = :id",
         "DELETE FROM identities WHERE person_id = :id",
         "DELETE FROM passkeys WHERE person_id = :id",
-        "DELETE FROM idempotency_keys WHERE person_id = :id",
+        "DELETE FROM idempotency_keys WHERE person_id = :id OR position(CAST(:id AS text) IN answer::text) > 0",
         "DELETE FROM sign_ins WHERE lower(email) = ANY(:addresses)",
-        "DELETE FROM refused WHERE person_id = :id OR lower(personal ->> 'account') = ANY(:addresses)",
-        "UPDATE tokens SET name = 'erased', revoked_at = coalesce(revoked_at, :at) WHERE person_id = :id",
         """
-        UPDATE notices SET closed_at = :at, outcome = 'moot'
-        WHERE closed_at IS NULL AND (person_id = :id OR watcher_id IN
-            (SELECT w.id FROM watchers w WHERE lower(w.email) = ANY(:addresses)))
+        UPDATE refused SET personal = '{}' WHERE person_id = :id OR lower(personal ->> 'account') = ANY(:addresses)
         """,
+        "UPDATE tokens SET name = 'erased', revoked_at = coalesce(revoked_at, :at) WHERE person_id = :id",
         """
         UPDATE delegations SET ended_at = :at
         WHERE ended_at IS NULL AND ends_at > :at AND (deputy_id = :id OR principal_id = :id)
@@ -78,7 +126,8 @@ ROWS = tuple(
         WHERE person_id = :id
         """,
         """
-        UPDATE people SET name = :name, email = :email, disabled_at = coalesce(disabled_at, :at) WHERE id = :id
+        UPDATE people SET name = :name, email = :email, time_zone = 'UTC', disabled_at = coalesce(disabled_at, :at)
+        WHERE id = :id
         """,
     )
 )
@@ -97,7 +146,7 @@ def erase(session: Session, person_id: UUID) -> Erased:
 
     Events are left as they are: the salted details are deleted without which nobody can tell what a commitment in
     them stands for. What people wrote themselves (reasons and comments) and the resources of requests are not theirs
-    alone and stay.
+    alone and stay. Each tenant that they are a member of, or whose log has lost details, has an event of it.
 
     Raises:
         Unknown: there is no such person, or they were erased before.
@@ -110,24 +159,34 @@ def erase(session: Session, person_id: UUID) -> Erased:
     if connection.execute(OPEN_REQUESTS, {"id": person_id}).scalar_one():
         raise Conflict("Something that they asked for is still open: let an operator disable them first.")
     connection.execute(ERRAND)
-    places = list(connection.execute(PLACES, {"id": person_id}).scalars()) or [None]
-    addresses = list(connection.execute(ADDRESSES, {"id": person_id}).scalars())
+    named = _named(connection, person_id)
+    gone = connection.execute(DETAILS, named).all()
+    places = {*connection.execute(PLACES, {"id": person_id}).scalars(), *(row.tenant_id for row in gone)}
     pseudonym = f"person {person_id.hex[-8:]}"
-    named = {"id": person_id, "addresses": addresses, "called": person.name.lower()}
-    gone = connection.execute(DETAILS, named).rowcount
-    values = {
-        "id": person_id,
-        "at": at,
-        "addresses": addresses,
-        "name": pseudonym,
-        "email": f"{person_id}@{DOMAIN}",
-    }
+    values = {**named, "at": at, "name": pseudonym, "email": f"{person_id}@{DOMAIN}"}
     session.expunge(person)
     for statement in ROWS:
-        connection.execute(statement, values)
+        connection.execute(statement, {name: values[name] for name in statement.compile().params})
     facts: dict[str, Value] = {"person_id": person_id, "pseudonym": pseudonym}
     announcing.record(
         session,
-        *(Happening(at=at, action=PERSON_ERASED, actor=THE_OWNER, tenant_id=one, facts=facts) for one in places),
+        *(
+            Happening(at=at, action=PERSON_ERASED, actor=THE_OWNER, tenant_id=one, facts=facts)
+            for one in sorted(places, key=str) or [None]
+        ),
     )
-    return Erased(pseudonym, gone)
+    return Erased(pseudonym, sum(row.details for row in gone))
+
+
+def _named(connection: Connection, person_id: UUID) -> dict[str, Any]:
+    """Return by what somebody is found: an id, addresses, and patterns of those and of the name, as words."""
+    addresses = list(connection.execute(ADDRESSES, {"id": person_id}).scalars())
+    called = connection.execute(CALLED, {"id": person_id}).scalar_one()
+    quoted = json.dumps(called, ensure_ascii=False)[1:-1]
+    addressed = [ADDRESS.format(re.escape(one)) for one in addresses]
+    return {
+        "id": person_id,
+        "addresses": addresses,
+        "addressed": addressed,
+        "mentions": [*addressed, *(WORDS.format(re.escape(one)) for one in {called, quoted})],
+    }

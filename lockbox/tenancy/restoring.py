@@ -1,7 +1,7 @@
 """After a restore: what was open in the older state is over, and each log that is behind begins anew."""
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,13 +10,12 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlmodel import Session
 
-from lockbox.audit import behind
+from lockbox.audit.behind import Shipped
 from lockbox.audit.canonical import Value
 from lockbox.audit.checkpoint import Checkpoint
 from lockbox.audit.events import THE_OWNER, Happening
 from lockbox.audit.merkle import EMPTY_ROOT
 from lockbox.audit.sealing import VENDORS_LOG
-from lockbox.audit.shipping import Folder
 from lockbox.database import now
 from lockbox.notices import announcing, directory
 from lockbox.people.roles import Mode
@@ -49,7 +48,7 @@ NEXT = text("UPDATE logs SET generation = generation + 1, origin = :origin, note
 
 @dataclass(frozen=True)
 class Log:
-    """A log of which more was shipped than the database holds."""
+    """A log that is not, in the database, what was shipped of it."""
 
     id: UUID
     shipped: Checkpoint
@@ -67,7 +66,7 @@ class Restored:
     timed_out: int
 
 
-def restore(session: Session, folder: Folder | None, *, anyway: bool = False) -> Restored:
+def restore(session: Session, shipped: Shipped | None, *, anyway: bool = False) -> Restored:
     """End all that the older state holds open, and give each log that is behind a new generation.
 
     Every open window is revoked and every request that waits is timed out, with an event and notices that say why.
@@ -75,11 +74,11 @@ def restore(session: Session, folder: Folder | None, *, anyway: bool = False) ->
     the shipped checkpoints of these logs aside once this is committed: until then nobody is let in.
 
     Raises:
-        OSError, BadNote: the folder cannot be read, or holds what is no checkpoint.
+        OSError, BadNote: the folder cannot be read, or holds what is no checkpoint by a trusted key.
     """
     connection = session.connection()
     connection.execute(PATIENT)
-    logs = list(_behind(session, folder)) if folder else []
+    logs = _behind(session, shipped) if shipped else []
     if not (logs or anyway):
         return Restored((), 0, 0)
     at = now(session)
@@ -100,13 +99,17 @@ def restore(session: Session, folder: Folder | None, *, anyway: bool = False) ->
     return Restored([log.id for log in logs], revoked, len(ended) - revoked)
 
 
-def _behind(session: Session, folder: Folder) -> Iterator[Log]:
+def _behind(session: Session, shipped: Shipped) -> list[Log]:
     heads = {row.id: row for row in session.connection().execute(LOGS)}
-    for log_id in folder.logs():
+    # Their signatures first: by a wrong key each log would look as if it had to begin anew.
+    notes = {one: shipped.verified(one) for one in shipped.folder.logs()}
+    doubts = shipped.doubts(session, notes)
+    found = []
+    for log_id, note in notes.items():
         row = heads.get(log_id)
-        shipped = folder.shipped(log_id)
-        if shipped and behind.is_behind(folder, log_id, (row.origin, row.size) if row else None):
-            yield Log(log_id, shipped, row.size if row else 0, row.generation if row else 1, row is not None)
+        if log_id in doubts:
+            found.append(Log(log_id, note, row.size if row else 0, row.generation if row else 1, row is not None))
+    return found
 
 
 def _begin_anew(session: Session, log: Log, at: datetime) -> None:

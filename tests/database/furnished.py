@@ -85,8 +85,6 @@ THE_REST = (
         RETURNING id, tenant_id
     ), details AS (
         INSERT INTO event_details (event_id, field, salt, value) SELECT id, 'member', 'salt', 'Somebody' FROM told
-    ), unsealed AS (
-        INSERT INTO unsealed (event_id) SELECT id FROM told
     )
     INSERT INTO notices (id, tenant_id, event_id, person_id, channel, template, run_at, until_at, attempts)
     SELECT uuidv7(), tenant_id, id, :ann, 'mail', 'policy_changed', now(), now() + interval '1 day', 0 FROM told
@@ -148,9 +146,7 @@ Row = dict[str, Any]
 # Tables whose new rows are anybody's to write: to begin a sign-in there is nobody yet, and what is more to an event
 # cannot be held against the event while one statement writes both.
 # The key that signs approvals is listed by whoever opens the first window, and a window that closes by who closes it.
-FREE = frozenset(
-    {"sign_ins", "sign_in_counts", "terminals", "event_details", "unsealed", "audit_keys", "reports_due"}
-)
+FREE = frozenset({"sign_ins", "sign_in_counts", "terminals", "event_details", "audit_keys", "reports_due"})
 # Rows that everybody with a context may see: the vendor's own people and what they hear of.
 PUBLIC = {"people": "side = 'vendor'", "memberships": "tenant_id IS NULL", "endpoints": "tenant_id IS NULL"}
 PUBLIC["deliveries"] = "endpoint_id IN (SELECT id FROM endpoints WHERE tenant_id IS NULL)"

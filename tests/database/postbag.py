@@ -8,6 +8,7 @@ from uuid import UUID
 
 from cryptography.fernet import Fernet
 
+from lockbox.audit.checkpoint import VerifierKey
 from lockbox.database import Database
 from lockbox.notices import delivery, endpoints
 from lockbox.notices.delivery import Senders
@@ -20,6 +21,7 @@ from lockbox.requests import policies
 from lockbox.schedule import NOTICES
 from tests.builders import World, setting
 from tests.database.scenes import promised_notices, read
+from tests.logs import public
 
 PUBLIC_URL = "https://lockbox.vendor.example"
 TOLERATED_MS = 250
@@ -32,7 +34,8 @@ class Postbag:
     """Everything that is sent, by memory senders; `calling` and `mailing` are what really sends in their place.
 
     Without `lanes` each delivery has lanes of its own that have room for all, send one after the other in the order
-    of the notices, and know nothing of servers that did not answer before.
+    of the notices, and know nothing of servers that did not answer before. `audit_keys` are by default the one that
+    signs the logs of tests.
     """
 
     mail: MemoryMail = field(default_factory=MemoryMail)
@@ -40,6 +43,7 @@ class Postbag:
     calling: HookSender | None = None
     mailing: MailSender | None = None
     lanes: Lanes | None = None
+    audit_keys: dict[bytes, VerifierKey] = field(default_factory=lambda: {public().id: public()})
     vault: Vault = field(default_factory=lambda: Vault([Fernet.generate_key().decode()]))
 
     @property
@@ -53,6 +57,7 @@ class Postbag:
             SERVICES,
             policies.wordings,
             SENDER,
+            self.audit_keys,
             self.lanes or Lanes(mail_threads=1, hook_threads=1, first_load=10_000),
         )
 

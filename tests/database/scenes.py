@@ -25,6 +25,7 @@ from lockbox.schedule import CLOCK, NOTICES
 from tests.builders import HERE, SETTINGS, World, unbound
 
 PATIENCE = 20.0
+COLUMNS = "id, tenant_id, request_id, seq, at, action, actor_id, actor_role, from_state, to_state"
 MAILBOX = "mailbox:anna@contoso.example"
 
 
@@ -70,6 +71,12 @@ def as_caller(house: Database | Engine, caller: Caller, at: UUID | None = None) 
         if at:
             context.turn_to(session, at)
         yield session.connection()
+
+
+def telling(rows: str) -> str:
+    """Return SQL that writes events whose bodies say what their rows say; `rows` is what follows SELECT."""
+    told = f"SELECT {COLUMNS}, convert_to(to_jsonb(row)::text, 'UTF8') FROM (SELECT {rows}) AS row ({COLUMNS})"  # noqa: S608 - our own SQL
+    return f"INSERT INTO events ({COLUMNS}, body) {told}"
 
 
 def write(engine: Engine, statement: str, **parameters: object) -> None:

@@ -10,11 +10,12 @@ from lockbox.audit.checkpoint import VerifierKey
 from lockbox.database import Database
 from lockbox.notices import checkpoints
 from tests.builders import ShiftedClock, World, unbound
-from tests.database.postbag import Postbag
+from tests.database.postbag import Postbag, open_notices
 from tests.database.scenes import read, write
-from tests.database.test_sealing import KEYS, SIGNER, sealed
+from tests.logs import public, sealed
 
 DAY = timedelta(days=1)
+KEYS = {public().id: public()}
 OPEN = "SELECT id FROM notices WHERE closed_at IS NULL AND checkpoint_id IS NOT NULL ORDER BY id"
 
 
@@ -40,6 +41,25 @@ def test_a_webhook_gets_each_kept_checkpoint_once(world: World, sender: Database
     for body in bodies:
         said, _ = checkpoint.verify(body["data"]["changes"]["checkpoint"], KEYS)
         assert said.origin.endswith(str(world.tenant.id))
+
+
+def test_a_checkpoint_that_was_told_does_not_make_a_silent_log_grow(
+    world: World, sender: Database, later: ShiftedClock, post: Postbag
+) -> None:
+    post.endpoint(world, "https://tenant.example/audit", tenant_id=world.tenant.id)
+    world.fresh()
+    post.deliver(sender, open_notices(sender))
+    sizes = []
+    for hours in range(26):
+        later.shift = timedelta(minutes=61 * hours)
+        sealed(sender)
+        told(sender)
+        post.deliver(sender, open_notices(sender))
+        sizes.append(read(unbound(sender), "SELECT size FROM logs WHERE tenant_id IS NOT NULL")[0].size)
+
+    assert len([hook for hook in post.hooks.sent if b"audit.checkpoint" in hook.body]) == 26
+    assert [mail for mail in post.mail.sent if "checkpoint" in mail.text]
+    assert len(set(sizes)) == 1
 
 
 def test_a_webhook_that_wants_other_things_hears_nothing(world: World, worker: Database) -> None:
@@ -72,8 +92,8 @@ def test_admins_and_auditors_are_mailed_a_checkpoint_a_day_that_can_be_verified_
     start = text.index("lockbox.test/audit/")
     note = text[start : text.index("Key: ")].rstrip("\n") + "\n"
     assert checkpoint.verify(note, KEYS)[0].size == 1
-    assert VerifierKey.read(text.split("Key: ")[1].split("\n")[0]) == SIGNER.public
-    assert SIGNER.public.fingerprint in text
+    assert VerifierKey.read(text.split("Key: ")[1].split("\n")[0]) == public()
+    assert public().fingerprint in text
 
 
 @pytest.mark.parametrize("digest_every", [timedelta(0)])

@@ -8,13 +8,15 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.pool import QueuePool
 
-from lockbox.audit import checkpoint, export, merkle
+from lockbox.audit import approvals, checkpoint, export, merkle
+from lockbox.audit import table as tables
 from lockbox.audit.export import Export
 from lockbox.audit.findings import Kind
 from lockbox.audit.merkle import leaf_hash
 from lockbox.audit.recorded import Wanted
-from lockbox.audit.verify import GOOD, Verdict, verify
+from lockbox.audit.verify import CANNOT_READ, GOOD, Verdict, verify
 from lockbox.database import Database
 from lockbox.people.roles import Role
 from lockbox.refusals import NotYours
@@ -32,13 +34,10 @@ REMOVED = """
 """.strip()
 DELETE = "DELETE FROM events e USING seals s WHERE s.event_id = e.id AND s.number < END"
 EVENTS = """
-WITH e AS (
-    INSERT INTO events (id, tenant_id, at, action, actor_role, body)
-    SELECT uuidv7(), CAST(:tenant AS uuid), clock_timestamp(), split_part(:body, '"', 4), 'clock',
-        convert_to(format(:body, n, n, CAST(:tenant AS uuid)), 'UTF8')
-    FROM generate_series(1, :count) n RETURNING id
-)
-INSERT INTO unsealed SELECT id FROM e
+INSERT INTO events (id, tenant_id, at, action, actor_role, body)
+SELECT uuidv7(), CAST(:tenant AS uuid), clock_timestamp(), split_part(:body, '"', 4), 'clock',
+    convert_to(format(:body, n, n, CAST(:tenant AS uuid)), 'UTF8')
+FROM generate_series(1, :count) n
 """
 READERS = {"tara": True, "aude": True, "vera": True, "ann": False, "erin": False, "max": False, "olga": False}
 
@@ -61,9 +60,10 @@ def exported(world: World, who: str = "tara", wanted: Wanted | None = None, sinc
 
 
 def judged(found: bytes, *seen: str) -> Verdict:
-    verdict = verify(found.splitlines(keepends=True), [public()], seen)
+    keys = [public(), approvals.ephemeral().public]
+    verdict = verify(found.splitlines(keepends=True), keys, seen)
     if verdict.exit_code == GOOD:
-        assert second_verifier.check(found, [public().text], seen) == verdict.events
+        assert second_verifier.check(found, [key.text for key in keys], seen) == verdict.events
     return verdict
 
 
@@ -93,7 +93,7 @@ def test_what_happened_is_exported_whole_and_both_verifiers_find_it_good(story: 
     verdict = judged(exported(story), note(story))
 
     assert (verdict.exit_code, verdict.events, verdict.withheld) == (GOOD, 3, 0), verdict.findings
-    assert (verdict.details, verdict.header.unproven) == (verdict.details, 0)
+    assert (verdict.approvals, verdict.unchecked_approvals, verdict.header.unproven) == (1, 0, 0)
 
 
 @pytest.mark.parametrize("count", [255, 256, 257, 3_000])
@@ -134,6 +134,23 @@ def test_no_transaction_is_open_between_two_pages(world: World, worker: Database
     with unbound(world.house).connect() as connection:
         busy = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'"
         assert connection.execute(text(busy)).scalar() == 0
+
+
+def test_no_transaction_is_open_while_somebody_reads_a_line(
+    world: World, worker: Database, superuser: Engine
+) -> None:
+    write(world, 700)
+    sealed(worker)
+    freely(superuser, DELETE.replace("END", "512"))
+    write(world, 1, REMOVED.replace("END", "512"))
+    sealed(worker)
+    lines = export.lines(auditing.pages(world.house, reads(world)), begun(world))
+
+    pool = world.house.engine.pool
+    assert isinstance(pool, QueuePool)
+    open_ = [line[:20] for line in lines if pool.checkedout()]
+
+    assert open_ == []
 
 
 def test_whoever_may_read_no_more_gets_no_further_page(world: World, worker: Database) -> None:
@@ -186,7 +203,8 @@ def test_what_the_customer_was_never_asked_about_is_withheld_from_it(api: Databa
     sealed(worker)
     after = judged(exported(world, "tara"), note(world))
 
-    assert (before.exit_code, before.withheld, before.events) == (GOOD, 1, 0)
+    assert (before.exit_code, before.withheld, before.events) == (CANNOT_READ, 1, 0)
+    assert before.findings.kinds == {Kind.WITHHELD}
     assert (vendors.exit_code, vendors.withheld, vendors.events) == (GOOD, 0, 1)
     assert (after.exit_code, after.withheld, after.events) == (GOOD, 0, 2)
 
@@ -229,7 +247,7 @@ def test_a_single_event_is_proven_by_a_few_tiles(world: World, worker: Database,
 def test_a_table_has_the_columns_that_auditors_know_and_no_formula(story: World) -> None:
     pages = auditing.pages(story.house, reads(story))
 
-    rows = list(csv.DictReader(io.StringIO(b"".join(export.table(pages, begun(story))).decode())))
+    rows = list(csv.DictReader(io.StringIO(b"".join(tables.table(pages, begun(story))).decode())))
 
     assert [row["Activity"] for row in rows] == ["submit", "approve", "complete"]
     approved = rows[1]
@@ -247,7 +265,7 @@ def test_a_cell_that_would_be_a_formula_is_made_harmless(world: World, worker: D
     world.act("mallory", Action.DENY, request.id)
     sealed(worker)
 
-    found = b"".join(export.table(auditing.pages(world.house, reads(world)), begun(world))).decode()
+    found = b"".join(tables.table(auditing.pages(world.house, reads(world)), begun(world))).decode()
 
     assert list(csv.DictReader(io.StringIO(found, newline="")))[1]["User"] == f"'{start}1+1"
 

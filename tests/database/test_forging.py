@@ -18,41 +18,39 @@ from lockbox.requests.rules import Policy
 from lockbox.requests.terms import Stage
 from tests.builders import Urls, World, unbound
 from tests.database.furnished import furnish, in_context
-from tests.database.scenes import as_caller, read, state_of, within, write
+from tests.database.scenes import as_caller, read, state_of, telling, within, write
 
 DECIDE = """
 INSERT INTO decisions (id, request_id, person_id, stands_for, means, verdict, channel, decided_at)
 VALUES (uuidv7(), :request, :me, '{}', 'oidc', :verdict, 'api', now())
 """
-MOVE = """
-WITH told AS (
-    INSERT INTO events (id, tenant_id, request_id, seq, at, action, actor_id, actor_role, from_state, to_state, body)
-    SELECT uuidv7(), tenant_id, id, version + 1, now(), 'move', :me, 'approver', state, :to, ''
-    FROM requests WHERE id = :request
+MOVED = telling(
+    "uuidv7(), tenant_id, id, version + 1, now(), 'move', CAST(:me AS uuid), 'approver', state, CAST(:to AS text) "
+    "FROM requests WHERE id = :request"
 )
-UPDATE requests SET {change}, version = version + 1 WHERE id = :request
-"""
+MOVE = f"WITH told AS ({MOVED}) UPDATE requests SET {{change}}, version = version + 1 WHERE id = :request"  # noqa: S608 - our own SQL
 OPEN = MOVE.format(
     change="state = 'active', opened_at = now(), deadline_at = now() + interval '1 minute', "
     "wake_at = now() + interval '1 minute'"
 )
 HIDE = MOVE.format(change="asked_at = NULL")
 DENY = MOVE.format(change="state = 'denied', closed_at = now(), wake_at = NULL")
-FILE = """
-WITH told AS (
-    INSERT INTO events (id, tenant_id, request_id, seq, at, action, actor_id, actor_role, to_state, body)
-    VALUES (uuidv7(), :tenant, :request, 1, now(), 'submit', :me, 'engineer', 'reviewing', '')
+FILED = telling(
+    "uuidv7(), CAST(:tenant AS uuid), CAST(:request AS uuid), 1, now(), 'submit', CAST(:me AS uuid), 'engineer', "
+    "CAST(NULL AS text), 'reviewing'"
 )
+FILE = f"""
+WITH told AS ({FILED})
 INSERT INTO requests (id, tenant_id, requester_id, service, resources, actions, reason_code, justification, mode,
     policy_version, filed_by, quorum, approval_window, access_window, state, version, deadline_at, wake_at,
     created_at)
-VALUES (:request, :tenant, :me, 'exchange-online', '{mailbox:a}', '{read}', 'support_case', 'x', :mode, 1, :filer, 1,
-    3600, 3600, 'reviewing', 1, now() + interval '1 hour', now() + interval '1 hour', now())
-"""
-TELL = """
-INSERT INTO events (id, tenant_id, request_id, at, action, actor_id, actor_role, body)
-VALUES (uuidv7(), :tenant, :request, now(), 'deny', :actor, 'approver', '')
-"""
+VALUES (:request, :tenant, :me, 'exchange-online', '{{mailbox:a}}', '{{read}}', 'support_case', 'x', :mode, 1, :filer,
+    1, 3600, 3600, 'reviewing', 1, now() + interval '1 hour', now() + interval '1 hour', now())
+"""  # noqa: S608 - our own SQL
+TELL = telling(
+    "uuidv7(), CAST(:tenant AS uuid), CAST(:request AS uuid), CAST(NULL AS integer), now(), 'deny', "
+    "CAST(:actor AS uuid), 'approver', CAST(NULL AS text), CAST(NULL AS text)"
+)
 ADD_DETAIL = "INSERT INTO event_details (event_id, field, salt, value) VALUES (:event, 'remark', '', 'forged')"
 NOTIFY = """
 INSERT INTO notices (id, tenant_id, request_id, event_id, person_id, channel, template, run_at, until_at, attempts)

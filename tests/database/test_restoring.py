@@ -10,11 +10,12 @@ from uuid import UUID
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 from sqlalchemy.engine import URL, make_url
 from typer.testing import CliRunner
 
 from cli.operate import app as operate
+from config.settings import Plan as SoldPlan
 from lockbox.audit import checkpoint, sealing
 from lockbox.audit.behind import Shipped
 from lockbox.audit.sealing import RolledBack, Signer
@@ -25,14 +26,17 @@ from lockbox.requests import register
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.register import Question
 from lockbox.schedule import Schedule
-from lockbox.tenancy import restoring
+from lockbox.tenancy import restoring, tenants
 from lockbox.tenancy.restoring import Restored
+from lockbox.tenancy.tenants import Founding
 from tests.builders import ALL_RIGHTS, Urls, World, all_rights
 from tests.database.postbag import Postbag, open_notices
 from tests.database.scenes import MAILBOX, assert_trails_are_whole, door, read, state_of, write
+from tests.database.tenancy import manages
 from tests.database.trails import changes_told
 
 SIGNER = Signer("lockbox.test", [Ed25519PrivateKey.generate()])
+OTHER = Signer("lockbox.test", [Ed25519PrivateKey.generate()])
 NEW = "/2"
 
 
@@ -64,13 +68,17 @@ class Plant:
 
     @property
     def folder(self) -> Folder:
-        """Where the checkpoints are."""
+        """Where the checkpoints are, as a process sees it that has just begun."""
         return Folder(self.shipped)
+
+    def believed(self, known_seconds: float = 0) -> Shipped:
+        """Return what is checked against them."""
+        return Shipped(self.folder, SIGNER.trusted, known_seconds)
 
     def seal(self) -> None:
         """Seal and ship all there is."""
-        for noted in sealing.seal(self.worker, SIGNER, self.folder.is_ahead):
-            self.folder.ship(noted)
+        for _ in sealing.seal(self.worker, SIGNER, self.folder):
+            pass
 
     def back_up(self) -> None:
         """Dump the database."""
@@ -82,8 +90,7 @@ class Plant:
         target = make_url(self.empty.owner)
         run("pg_restore", target, "--exit-on-error", f"--dbname={target.database}", str(self.dump))
         schedule = Schedule(self.empty.redis)
-        shipped = Shipped(self.folder, known_seconds=0)
-        house = Database(make_engine(self.empty.api, role="restored"), schedule, shipped=shipped)
+        house = Database(make_engine(self.empty.api, role="restored"), schedule, shipped=self.believed())
         worker = Database(make_engine(self.empty.worker, role="restored"), schedule)
         self.opened += [house, worker]
         world = World(house, self.world.tenant, self.world.people, self.world.tokens)
@@ -92,7 +99,7 @@ class Plant:
     def after_restore(self, *, anyway: bool = False) -> Restored:
         """Do as the owner's command does."""
         with as_owner(self.urls.owner) as session:
-            done = restoring.restore(session, self.folder, anyway=anyway)
+            done = restoring.restore(session, self.believed(), anyway=anyway)
         for log_id in done.logs:
             self.folder.set_aside(log_id)
         return done
@@ -103,7 +110,6 @@ def plant(world: World, worker: Database, urls: Urls, superuser: Engine, tmp_pat
     """The usual world."""
     shipped = tmp_path / "shipped"
     shipped.mkdir()
-    world.house.shipped = Shipped(Folder(shipped), known_seconds=0)
     name = f"{make_url(urls.owner).database}_restored"
     write_alone(superuser, f"CREATE DATABASE {name} TEMPLATE template0 OWNER lockbox_owner")
 
@@ -124,6 +130,7 @@ def plant(world: World, worker: Database, urls: Urls, superuser: Engine, tmp_pat
         write(unbound_of(empty), "ALTER SCHEMA public OWNER TO lockbox_owner")
         write(unbound_of(empty), "GRANT USAGE ON SCHEMA public TO lockbox_api, lockbox_worker")
         plant = Plant(world, worker, urls, shipped, tmp_path / "dump", empty)
+        world.house.shipped = plant.believed()
         yield plant
         for house in plant.opened:
             house.dispose()
@@ -173,6 +180,146 @@ def test_a_window_that_was_revoked_since_the_back_up_stays_shut_after_a_restore(
     assert (entry.open, entry.is_behind) == (False, True)
     with pytest.raises(RolledBack):
         plant_seals(restored)
+
+
+def test_a_back_up_of_an_earlier_generation_opens_nothing_however_it_is_sealed(plant: Plant) -> None:
+    request = plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
+    plant.seal()
+    plant.back_up()
+    # Later the log began anew once, as it does after a restore, and the window was revoked.
+    write(
+        unbound_of(plant.urls),
+        "UPDATE logs SET generation = 2, origin = origin || '/2', note = '' WHERE tenant_id IS NOT NULL",
+    )
+    plant.folder.set_aside(plant.world.tenant.id)
+    plant.world.act("ann", Action.REVOKE, request.id)
+    plant.seal()
+    shipped = _text(plant)
+    restored = plant.restore()
+    before = asked(restored.world)
+
+    with pytest.raises(RolledBack):
+        restored.seal()
+
+    assert (before, asked(restored.world)) == ("trail-behind", "trail-behind")
+    assert _text(plant) == shipped
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        "UPDATE logs SET size = size + 5 WHERE tenant_id IS NOT NULL",
+        "UPDATE logs SET generation = 2, origin = origin || '/2'",
+        "UPDATE logs SET generation = 2, origin = origin || '/2', note = ''",
+        "UPDATE logs SET size = size + 1, root = sha256('x'), note = replace(note, E'\\n1\\n', E'\\n3\\n')",
+    ],
+)
+def test_whatever_the_owner_says_of_a_restored_log_opens_nothing_and_is_not_signed(plant: Plant, claim: str) -> None:
+    revoked_since(plant)
+    shipped = _text(plant)
+    restored = plant.restore()
+    before = asked(restored.world)
+
+    with unbound_of(restored.urls).begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        connection.execute(text(claim.replace(":", "\\:")))
+    told = asked(restored.world)
+    restored.world.fresh()
+    with pytest.raises(RolledBack):
+        restored.seal()
+
+    assert (before, told, asked(restored.world)) == ("trail-behind", "trail-behind", "trail-behind")
+    assert _text(plant) == shipped
+
+
+def test_a_restored_log_that_bears_the_checkpoint_that_was_shipped_opens_nothing(plant: Plant) -> None:
+    revoked_since(plant)
+    restored = plant.restore()
+    said, note = plant.folder.newest(plant.world.tenant.id), _text(plant)
+    assert said is not None
+
+    write(
+        unbound_of(restored.urls),
+        "UPDATE logs SET size = :size, root = :root, note = :note WHERE tenant_id IS NOT NULL",
+        size=said.size,
+        root=said.root,
+        note=note,
+    )
+    told = asked(restored.world)
+    with pytest.raises(RolledBack, match="tiles"):
+        plant_seals(restored)
+
+    assert (told, asked(restored.world)) == ("trail-behind", "trail-behind")
+
+
+def test_nothing_is_signed_for_a_log_that_was_rolled_back_not_even_silence(plant: Plant) -> None:
+    revoked_since(plant)
+    restored = plant.restore()
+    write(unbound_of(restored.urls), "UPDATE logs SET kept_at = '-infinity'")
+    write(unbound_of(restored.urls), "DELETE FROM unsealed")
+    (before,) = read(restored.worker, "SELECT note FROM logs WHERE tenant_id IS NOT NULL")
+
+    with pytest.raises(RolledBack):
+        restored.seal()
+
+    (after,) = read(restored.worker, "SELECT note FROM logs WHERE tenant_id IS NOT NULL")
+    assert after.note == before.note
+
+
+def test_one_tenant_whose_log_was_rolled_back_keeps_no_other_from_being_sealed(plant: Plant) -> None:
+    revoked_since(plant)
+    restored = plant.restore()
+    restored.world.fresh()
+    founding = Founding("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")
+    manages(restored.world, "olga", tenants.add, founding, {"standard": SoldPlan()})
+
+    with pytest.raises(RolledBack, match=str(plant.world.tenant.id)):
+        restored.seal()
+
+    waiting = read(restored.worker, "SELECT e.tenant_id FROM unsealed u JOIN events e ON e.id = u.event_id")
+    assert {row.tenant_id for row in waiting} == {plant.world.tenant.id}
+    assert len(plant.folder.logs()) > 1
+
+
+def test_a_mount_that_is_away_shuts_all_and_nothing_is_signed_meanwhile(plant: Plant) -> None:
+    revoked_since(plant)
+    restored = plant.restore()
+    plant.shipped.rename(plant.shipped.with_name("unmounted"))
+    plant.shipped.mkdir()
+
+    before = asked(restored.world)
+    with pytest.raises(RolledBack, match="mounted"):
+        plant_seals(restored)
+
+    assert (before, asked(restored.world)) == ("trail-behind", "trail-behind")
+    assert list(plant.shipped.iterdir()) == []
+
+
+def test_a_log_that_grew_since_it_was_shipped_is_believed_by_its_tiles_alone(plant: Plant) -> None:
+    plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
+    plant.seal()
+    for _ in range(3):
+        plant.world.fresh()
+    for _ in sealing.seal(plant.worker, SIGNER):
+        pass
+    before = asked(plant.world)
+
+    with unbound_of(plant.urls).begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        connection.execute(text("UPDATE tiles SET hashes = overlay(hashes PLACING sha256('x') FROM 65 FOR 32)"))
+    plant.world.house.shipped = plant.believed()
+
+    assert (before, asked(plant.world)) == ("open", "trail-behind")
+
+
+def test_a_checkpoint_by_another_key_opens_nothing_wherever_it_is(plant: Plant) -> None:
+    plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
+    plant.seal()
+    before = asked(plant.world)
+
+    plant.world.house.shipped = Shipped(plant.folder, {OTHER.public.id: OTHER.public}, known_seconds=0)
+
+    assert (before, asked(plant.world)) == ("open", "trail-behind")
 
 
 def plant_seals(plant: Plant) -> None:
@@ -317,12 +464,12 @@ def test_sessions_of_the_older_state_end(plant: Plant) -> None:
 def test_what_was_found_is_believed_for_a_moment_and_no_longer(plant: Plant) -> None:
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
-    plant.world.house.shipped = Shipped(plant.folder, known_seconds=60)
+    plant.world.house.shipped = plant.believed(known_seconds=60)
     before = asked(plant.world)
     plant.shipped.rename(plant.shipped.with_name("unmounted"))
 
     assert (before, asked(plant.world)) == ("open", "open")
-    plant.world.house.shipped = Shipped(plant.folder, known_seconds=0)
+    plant.world.house.shipped = plant.believed()
     assert asked(plant.world) == "trail-behind"
 
 
@@ -331,6 +478,7 @@ def test_the_command_asks_first_and_says_what_it_did(plant: Plant, monkeypatch: 
     restored = plant.restore()
     monkeypatch.setenv("LOCKBOX_OWNER_DATABASE_URL", restored.urls.owner)
     monkeypatch.setenv("LOCKBOX_CHECKPOINT_FOLDER", str(plant.shipped))
+    monkeypatch.setenv("LOCKBOX_AUDIT_PUBLIC_KEYS", f'["{SIGNER.public.text}"]')
 
     refused = CliRunner().invoke(operate, ["after-restore"], input="n\n")
     before = asked(restored.world)

@@ -9,17 +9,24 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Engine
 
-from lockbox.audit import checkpoint, sealing, tiles
+from config.settings import Plan
+from lockbox.audit import checkpoint, growing, sealing, tiles
+from lockbox.audit.growing import Noted
 from lockbox.audit.merkle import check_consistency, check_inclusion, consistency, inclusion, leaf_hash, root_of
 from lockbox.audit.sealing import VENDORS_LOG, RolledBack, Signer
 from lockbox.audit.shipping import Folder
 from lockbox.database import Database
 from lockbox.requests import filing
 from lockbox.requests.lifecycle import Action
+from lockbox.tenancy import tenants
+from lockbox.tenancy.tenants import Founding
 from tests.builders import HERE, SETTINGS, ShiftedClock, World, unbound
 from tests.database.scenes import read, write
+from tests.database.tenancy import manages
+from tests.database.test_exports import freely
 
 SIGNER = Signer("lockbox.test", [Ed25519PrivateKey.generate()])
+FABRIKAM = Founding("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")
 KEYS = {SIGNER.public.id: SIGNER.public}
 LEAVES = """
 SELECT e.body FROM seals s JOIN events e ON e.id = s.event_id WHERE s.log_id = :log ORDER BY s.number
@@ -31,13 +38,9 @@ SELECT e.request_id, e.at FROM seals s JOIN events e ON e.id = s.event_id WHERE 
 LATE = "SELECT event_id FROM unsealed"
 
 
-def never(*_: object) -> bool:
-    return False
-
-
-def sealed(house: Database) -> list[sealing.Noted]:
-    """Seal all there is, and return every note."""
-    return [one for noted in sealing.seal(house, SIGNER, never) for one in noted]
+def sealed(house: Database, folder: Folder | None = None) -> list[Noted]:
+    """Seal all there is, ship it if there is a folder, and return every note."""
+    return [one for noted in sealing.seal(house, SIGNER, folder) for one in noted]
 
 
 def leaves(house: Database, log: UUID) -> list[bytes]:
@@ -105,8 +108,9 @@ def test_two_sealers_at_once_leave_no_gap_and_seal_nothing_twice(world: World, w
 
     def work() -> None:
         begun.wait()
-        while sealing._batch(worker, SIGNER, never):  # noqa: SLF001 - past the lock that keeps others out
-            pass
+        turn = sealing.Turn(worker, SIGNER)
+        while turn.batch() is not None:
+            assert not turn.held
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -128,7 +132,7 @@ def test_a_sealer_that_dies_before_its_commit_has_sealed_nothing(
     waiting = len(read(unbound(world.house), LATE))
 
     with monkeypatch.context() as dying:
-        dying.setattr(sealing, "_note", lambda *_: (_ for _ in ()).throw(SystemExit(137)))
+        dying.setattr(growing, "note", lambda *_: (_ for _ in ()).throw(SystemExit(137)))
         with pytest.raises(SystemExit):
             sealed(worker)
     left = len(read(unbound(world.house), LATE))
@@ -165,8 +169,7 @@ def test_a_tenant_without_events_has_no_log_and_costs_nothing(world: World, work
 def test_a_database_that_was_rolled_back_is_sealed_no_further(world: World, worker: Database, tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     world.fresh()
-    for noted in sealing.seal(worker, SIGNER, folder.is_ahead):
-        folder.ship(noted)
+    sealed(worker, folder)
     shipped = folder.newest(world.tenant.id)
     assert shipped is not None
     ahead = SIGNER.note(shipped.origin, shipped.size + 7, b"\x07" * 32, world.tenant.created_at)
@@ -174,7 +177,7 @@ def test_a_database_that_was_rolled_back_is_sealed_no_further(world: World, work
     world.fresh()
 
     with pytest.raises(RolledBack, match=str(world.tenant.id)):
-        list(sealing.seal(worker, SIGNER, folder.is_ahead))
+        sealed(worker, folder)
 
     assert read(unbound(world.house), LATE)
 
@@ -182,9 +185,9 @@ def test_a_database_that_was_rolled_back_is_sealed_no_further(world: World, work
 def test_an_older_checkpoint_never_replaces_what_was_shipped(world: World, worker: Database, tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     world.fresh()
-    first = [one for noted in sealing.seal(worker, SIGNER, never) for one in noted]
+    first = sealed(worker)
     world.fresh()
-    second = [one for noted in sealing.seal(worker, SIGNER, never) for one in noted]
+    second = sealed(worker)
 
     folder.ship(second)
     folder.ship(first)
@@ -214,3 +217,135 @@ def test_what_was_sealed_is_not_changed_by_anybody(
 
     with pytest.raises(Exception, match=r"append-only|only grow"):
         write(superuser, statement)
+
+
+def test_a_key_that_signs_silence_first_is_listed(world: World, sender: Database, later: ShiftedClock) -> None:
+    world.fresh()
+    sealed(sender)
+    later.shift = timedelta(minutes=61)
+    rotated = Signer("lockbox.test", [Ed25519PrivateKey.generate(), *SIGNER.keys])
+
+    for _ in sealing.seal(sender, rotated):
+        pass
+
+    assert rotated.public.text in {row.key for row in read(unbound(sender), "SELECT key FROM audit_keys")}
+
+
+def test_a_log_goes_on_under_a_new_name_and_key_while_the_earlier_one_is_trusted(
+    world: World, worker: Database
+) -> None:
+    world.fresh()
+    sealed(worker)
+    world.fresh()
+    renamed = Signer("lockbox.example", [Ed25519PrivateKey.generate()])
+
+    with pytest.raises(RolledBack, match="no key that you trust"):
+        list(sealing.seal(worker, renamed))
+    going_on = [*sealing.seal(worker, Signer(renamed.name, renamed.keys, [SIGNER.public]))]
+
+    assert {one.origin for noted in going_on for one in noted} == {f"lockbox.test/audit/{world.tenant.id}"}
+
+
+@pytest.mark.parametrize("is_shipped", [True, False])
+@pytest.mark.parametrize(
+    "forged",
+    [
+        "UPDATE logs SET root = sha256('forged')",
+        "UPDATE logs SET root = sha256('forged'), note = ''",
+        "UPDATE tiles SET hashes = sha256('forged')",
+        "UPDATE tiles SET hashes = hashes || sha256('forged')",
+        "DELETE FROM tiles",
+    ],
+)
+def test_a_root_that_is_not_the_one_signed_before_is_not_signed(
+    world: World,
+    sender: Database,
+    later: ShiftedClock,
+    superuser: Engine,
+    tmp_path: Path,
+    *,
+    forged: str,
+    is_shipped: bool,
+) -> None:
+    folder = Folder(tmp_path) if is_shipped else None
+    world.fresh()
+    sealed(sender, folder)
+    freely(superuser, forged)
+    before = read(unbound(sender), "SELECT note, size FROM logs")
+    later.shift = timedelta(minutes=61)
+
+    with pytest.raises(RolledBack, match=str(world.tenant.id)):
+        sealed(sender, folder)
+    world.fresh()
+    with pytest.raises(RolledBack, match=str(world.tenant.id)):
+        sealed(sender, folder)
+
+    assert read(unbound(sender), "SELECT note, size FROM logs") == before
+
+
+def test_a_checkpoint_of_the_owners_own_making_is_not_shipped(
+    world: World, worker: Database, superuser: Engine, tmp_path: Path
+) -> None:
+    folder = Folder(tmp_path)
+    world.fresh()
+    sealed(worker, folder)
+    before = folder.shipped(world.tenant.id)
+    own = Signer("lockbox.test", [Ed25519PrivateKey.generate()])
+    note = own.note(SIGNER.origin(world.tenant.id), 900, b"\x07" * 32, world.tenant.created_at)
+    freely(superuser, f"UPDATE logs SET size = 900, root = decode(repeat('07', 32), 'hex'), note = '{note}'")  # noqa: S608
+
+    with pytest.raises(RolledBack, match="no key that you trust"):
+        sealed(worker, folder)
+
+    assert folder.shipped(world.tenant.id) == before
+
+
+def test_what_a_sealer_signed_and_never_shipped_is_shipped_by_the_next_one(
+    world: World, worker: Database, tmp_path: Path
+) -> None:
+    other = Folder(tmp_path)
+    world.fresh()
+    sealed(worker, other)
+    world.fresh()
+    # One that is killed between its commit and the folder.
+    (signed,) = [one for one in sealed(worker) if one.log_id == world.tenant.id]
+
+    sealed(worker, other)
+
+    assert other.shipped(world.tenant.id) == signed.note
+
+
+def test_a_log_whose_folder_cannot_be_read_keeps_no_other_from_being_sealed(
+    world: World, worker: Database, tmp_path: Path
+) -> None:
+    folder = Folder(tmp_path)
+    world.fresh()
+    sealed(worker, folder)
+    (tmp_path / str(world.tenant.id) / "latest.note").unlink()
+    (tmp_path / str(world.tenant.id) / "latest.note").mkdir()
+    world.fresh()
+    manages(world, "olga", tenants.add, FABRIKAM, {"standard": Plan()})
+
+    with pytest.raises(RolledBack, match=f"^[^;]*{world.tenant.id}[^;]*$"):
+        sealed(worker, folder)
+
+    left = read(unbound(worker), "SELECT DISTINCT e.tenant_id FROM unsealed u JOIN events e ON e.id = u.event_id")
+    assert [row.tenant_id for row in left] == [world.tenant.id]
+    assert len(folder.logs()) > 1
+
+
+def test_an_empty_folder_is_taken_for_no_new_one_once_something_was_signed(
+    world: World, worker: Database, tmp_path: Path
+) -> None:
+    (tmp_path / "new").mkdir()
+    world.fresh()
+    sealed(worker, Folder(tmp_path))
+
+    with pytest.raises(RolledBack, match="lockbox-checkpoints"):
+        sealed(worker, Folder(tmp_path / "new"))
+    empty = Folder(tmp_path / "new").logs()
+    (tmp_path / "new" / "lockbox-checkpoints").touch()
+    sealed(worker, Folder(tmp_path / "new"))
+
+    assert empty == []
+    assert Folder(tmp_path / "new").shipped(world.tenant.id) == Folder(tmp_path).shipped(world.tenant.id)

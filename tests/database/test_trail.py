@@ -15,9 +15,11 @@ from lockbox.requests import clock
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
 from lockbox.requests.writing import Origin
+from lockbox.tenancy import policies
 from tests import builders
 from tests.builders import World
 from tests.database.scenes import read, set_back
+from tests.database.tenancy import does
 
 EVENTS = "SELECT * FROM events ORDER BY seq"
 DETAILS = "SELECT * FROM event_details WHERE event_id = :id"
@@ -100,6 +102,27 @@ def test_personal_values_stand_in_an_event_as_salted_commitments(told_all: World
         person,
         person | {"comment"},
     ]
+
+
+def test_each_event_says_on_which_side_and_by_which_policy_it_was_judged(
+    careful: World, worker: Database, superuser: Engine
+) -> None:
+    request = careful.submit()
+    careful.act("max", Action.ENDORSE, request.id)
+    does(careful, "tara", policies.change, Policy(quorum=2, approval_window=7_000))
+    careful.act("ann", Action.APPROVE, request.id)
+    set_back(superuser, [request.id], 1)
+    clock.run(worker, [request.id])
+
+    said = [json.loads(row.body) for row in _events(worker, request.id) if row.seq]
+    assert [(body["action"], body["side"], body["policy_version"]) for body in said] == [
+        ("submit", "vendor", 1),
+        ("endorse", "vendor", 1),
+        ("approve", "customer", 2),
+        ("time_out", None, None),
+    ]
+    (changed,) = read(worker, "SELECT body FROM events WHERE action = 'policy_changed'")
+    assert json.loads(changed.body)["side"] == "customer"
 
 
 def test_no_personal_text_stands_in_the_bytes_of_an_event(told_all: World) -> None:

@@ -10,13 +10,13 @@ from lockbox.database import Database
 from lockbox.refusals import NotYours
 from lockbox.requests.lifecycle import Action
 from tests.builders import World
-from tests.database.scenes import as_caller, read, state_of
+from tests.database.scenes import as_caller, read, state_of, telling
 
-TELL = """
-INSERT INTO events (id, tenant_id, request_id, seq, at, action, actor_id, actor_role, from_state, to_state, body)
-SELECT uuidv7(), tenant_id, id, version + 1, now(), :action, CASE :role WHEN 'clock' THEN NULL ELSE requester_id END,
-    :role, state, :state, '' FROM requests
-"""
+TELL = telling(
+    "uuidv7(), tenant_id, id, version + 1, now(), CAST(:action AS text), "
+    "CASE :role WHEN 'clock' THEN NULL ELSE requester_id END, CAST(:role AS text), state, CAST(:state AS text) "
+    "FROM requests"
+)
 
 
 def _write(world: World, house: Database, statement: str, **values: str) -> None:

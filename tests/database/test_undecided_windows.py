@@ -15,20 +15,21 @@ from lockbox.people.roles import Caller, Mode, Role
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
 from tests.builders import Urls, World, unbound
-from tests.database.scenes import as_caller, read, state_of
+from tests.database.scenes import as_caller, read, state_of, telling
 
 DECIDE = """
 INSERT INTO decisions (id, request_id, person_id, stands_for, means, verdict, channel, decided_at)
 SELECT uuidv7(), id, :person, '{}', 'oidc', :verdict, 'api', now() FROM requests
 """
-OPEN = """
-WITH told AS (
-    INSERT INTO events (id, tenant_id, request_id, seq, at, action, actor_id, actor_role, from_state, to_state, body)
-    SELECT uuidv7(), tenant_id, id, version + 1, now(), 'open', :opener, 'opener', state, 'active', '' FROM requests
+TOLD = telling(
+    "uuidv7(), tenant_id, id, version + 1, now(), 'open', CAST(:opener AS uuid), 'opener', state, 'active' "
+    "FROM requests"
 )
+OPEN = f"""
+WITH told AS ({TOLD})
 UPDATE requests SET state = 'active', opened_at = now(), asked_at = coalesce(asked_at, now()), version = version + 1,
     deadline_at = now() + interval '1 minute', wake_at = now() + interval '1 minute'
-"""
+"""  # noqa: S608 - our own SQL
 Decision = tuple[str, str]
 
 

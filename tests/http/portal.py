@@ -204,7 +204,14 @@ class Portal:
             self.worker,
             [row.id for row in rows],
             Senders(
-                mails, MemoryHooks(), vault, self.settings.public_url, {}, policies.wordings, self.settings.mail_from
+                mails,
+                MemoryHooks(),
+                vault,
+                self.settings.public_url,
+                {},
+                policies.wordings,
+                self.settings.mail_from,
+                audit_keys={},
             ),
         )
         return mails.sent

@@ -1,14 +1,24 @@
 """Refused decisions and sign-ins are noted over HTTP, in a transaction of their own, and the answer is as ever."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
 
+from lockbox.audit import refused
+from lockbox.database import Database
+from lockbox.ids import new_id
+from lockbox.people import tokens
+from tests.authenticator import Authenticator
+from tests.builders import SETTINGS as ORDINARY
+from tests.builders import ShiftedClock, setting
 from tests.http.door import Door
-from tests.http.portal import Portal
+from tests.http.portal import SETTINGS, OpenPortal, Portal
+from tests.http.test_sign_in_passkeys import add, use
 
 DECISIONS = "SELECT facts, personal, count, person_id FROM refused WHERE request_id = :id"
+OF_PERSON = "SELECT facts, personal, count FROM refused WHERE person_id = :id AND request_id IS NULL"
 SIGN_INS = "SELECT facts, personal, count FROM refused WHERE personal ->> 'account' = :account"
 
 
@@ -93,3 +103,79 @@ def test_a_wrong_code_is_noted_with_the_account_as_a_personal_detail(portal: Por
     assert page.status == 401
     (one,) = rows(portal.root, SIGN_INS, account=portal.address("ann"))
     assert (one.facts, one.count) == ({"means": "mail", "code": "invalid-token"}, 1)
+
+
+def shown(door: Door, token: str) -> int:
+    """Call the API with a token; return the status."""
+    return door.call(None, "GET", "/v1/me", headers={"authorization": f"Bearer {token}"}).status_code
+
+
+def refusable(door: Door, how: str) -> str:
+    """Return a token of Ann's that is no good."""
+    good, ann = door.world.tokens["ann"], door.world.people["ann"]
+    token_id, _ = tokens.read(good, "test")
+    if how == "guessed":
+        return tokens.written("test", token_id, "A" * 43)
+    with setting(door.house).transaction() as session:
+        lifetime = timedelta(seconds=-1 if how == "expired" else 60)
+        made = tokens.issue(session, ann.person_id, environment=ORDINARY.environment, lifetime=lifetime)
+        if how == "revoked":
+            tokens.revoke(session, ann, made.token.id)
+    return made.text
+
+
+@pytest.mark.parametrize("how", ["guessed", "expired", "revoked"])
+def test_a_token_that_is_refused_is_counted_for_the_account_that_it_was_of(fresh_door: Door, how: str) -> None:
+    token = refusable(fresh_door, how)
+    before = fresh_door.rows()
+
+    assert [shown(fresh_door, token) for _ in range(3)] == [401] * 3
+
+    counted = rows(fresh_door.root, OF_PERSON, id=fresh_door.world.people["ann"].person_id)
+    assert sum(one.count for one in counted) == 3
+    assert counted[0].facts == {"means": "token", "code": "invalid-token"}
+    assert fresh_door.rows() == before
+
+
+def test_a_token_that_was_never_anybodys_is_not_noted(fresh_door: Door) -> None:
+    before = rows(fresh_door.root, "SELECT key FROM refused")
+
+    for _ in range(3):
+        assert shown(fresh_door, tokens.written("test", new_id(), "A" * 43)) == 401
+    assert shown(fresh_door, "lbx_test_nonsense") == 401
+
+    assert rows(fresh_door.root, "SELECT key FROM refused") == before
+
+
+def test_a_refused_token_is_told_at_the_tenant_of_its_person(fresh_door: Door, worker: Database) -> None:
+    world = fresh_door.world
+    shown(fresh_door, refusable(fresh_door, "guessed"))
+    worker.clock = clock = ShiftedClock()
+    clock.shift = timedelta(minutes=2, seconds=1)
+
+    refused.settle(worker)
+
+    query = "SELECT tenant_id, body FROM events WHERE action = 'sign_in_refused' AND tenant_id = :tenant"
+    (told,) = rows(fresh_door.root, query, tenant=world.tenant.id)
+    assert str(world.people["ann"].person_id).encode() in bytes(told.body)
+
+
+def test_a_passkey_that_is_refused_is_counted_for_the_account_that_it_is_of(portal: Portal) -> None:
+    authenticator, browser = Authenticator(), portal.browser()
+    browser.enter("ann")
+    add(browser, authenticator)
+
+    assert use(portal.browser(), authenticator, signature=b"forged").status == 401
+
+    (one,) = rows(portal.root, OF_PERSON, id=portal.world.people["ann"].person_id)
+    assert (one.facts, one.count) == ({"means": "passkey", "code": "invalid-token"}, 1)
+
+
+def test_too_many_attempts_are_counted_for_the_account_that_was_typed(open_portal: OpenPortal) -> None:
+    portal = open_portal(settings=SETTINGS.model_copy(update={"sign_ins_per_account": 1}))
+
+    statuses = [portal.browser().ask_for_code(portal.address("ann")).status for _ in range(2)]
+
+    (one,) = rows(portal.root, SIGN_INS, account=portal.address("ann"))
+    assert statuses == [200, 429]
+    assert (one.facts, one.count) == ({"means": "any", "code": "too-many"}, 1)

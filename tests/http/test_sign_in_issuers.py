@@ -193,6 +193,8 @@ def test_an_issuer_of_one_tenant_signs_in_nobody_of_another(scene: Scene, open_p
     assert zoe.tenants() == {elsewhere.tenant.id}
     assert (page.status, NOBODY in page.words) == (401, True)
     assert browser.session is None
+    (counted,) = scene.portal.sql("SELECT facts, count FROM refused WHERE person_id = :p", p=zoe.person_id)
+    assert (counted.facts, counted.count) == ({"means": "oidc", "code": "invalid-token"}, 1)
 
 
 def test_somebody_of_two_tenants_is_signed_in_by_an_issuer_at_its_own_alone(

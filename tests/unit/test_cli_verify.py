@@ -20,6 +20,22 @@ sys.argv = ["lockbox", *sys.argv[1:]]
 from cli.app import main
 main()
 """
+LOADED = """
+import sys
+sys.argv = ["lockbox", *sys.argv[1:]]
+from cli.app import main
+try:
+    main()
+finally:
+    print(*sys.modules, file=sys.stderr)
+"""
+OF_THE_COMMAND = {"cli.app", "cli.auditing", "cli.lazy", "cli.verifying"}
+PARTS = ("approved", "bodies", "canonical", "checkpoint", "exported", "findings", "holding", "merkle", "moves")
+PURE = {"lockbox.audit", *(f"lockbox.audit.{name}" for name in (*PARTS, "placing", "tiles", "verify"))}
+SERVERS = {
+    *("alembic", "celery", "config", "fastapi", "httpx", "jinja2", "kombu", "psycopg", "redis"),
+    *("sqlalchemy", "sqlmodel", "starlette", "structlog"),
+}
 
 
 @pytest.fixture
@@ -111,6 +127,62 @@ def test_it_needs_no_settings_and_calls_nobody(folder: Path) -> None:
 
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.startswith("Good.")
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [
+        LOG.note().replace("\n", "\r\n"),
+        LOG.note().removesuffix("\n"),
+        LOG.note() + "\n",
+        "\n" + LOG.note() + "\n\n",
+        "\ufeff" + LOG.note(),
+    ],
+    ids=["CRLF", "no last line feed", "one more", "empty lines around", "a mark of the byte order"],
+)
+def test_a_checkpoint_that_an_editor_saved_in_its_own_way_is_the_same(folder: Path, saved: str) -> None:
+    (folder / "note").write_bytes(saved.encode())
+
+    code, said = verify(folder, "export.ndjson", "--checkpoint", "note", "--key", "key")
+
+    assert code == 0
+    assert "it extends the checkpoint that you gave, of 20 events" in said
+
+
+@pytest.mark.parametrize("ends", ["", "\r\n", "\r\n\r\n"])
+def test_a_file_of_keys_may_end_its_lines_as_it_likes(folder: Path, ends: str) -> None:
+    (folder / "key").write_bytes(f"\ufeff{public(OTHER_KEY).text}\r\n{public().text}{ends}".encode())
+
+    code, _ = verify(folder, "export.ndjson", "--key", "key")
+
+    assert code == 0
+
+
+def test_what_the_file_alone_says_is_taken_only_where_that_is_allowed(folder: Path) -> None:
+    withheld = Log(LOG.events, withheld=[range(3, 5)]).whole()
+    (folder / "export.ndjson").write_bytes(withheld.replace(b'"unproven":0', b'"unproven":2'))
+    words = ("export.ndjson", "--key", "key")
+
+    alone, said = verify(folder, *words)
+    half, _ = verify(folder, *words, "--allow-withheld")
+    taken, remarked = verify(folder, *words, "--allow-withheld", "--allow-unproven")
+
+    assert (alone, half, taken) == (2, 2, 0)
+    assert "withheld: the file says that 2 events are withheld" in said
+    assert "before the seals: the file says that its first 2 events are older than the seals" in said
+    assert "the file says that 2 events are withheld" in remarked
+
+
+def test_it_loads_nothing_of_the_server(folder: Path) -> None:
+    words = ["audit", "verify", str(folder / "export.ndjson"), "--key", str(folder / "key")]
+
+    ended = subprocess.run([sys.executable, "-c", LOADED, *words], capture_output=True, text=True, check=True, env={})
+
+    loaded = set(ended.stderr.split())
+    assert ended.stdout.startswith("Good.")
+    assert {name for name in loaded if name.startswith("cli.")} == OF_THE_COMMAND
+    assert {name for name in loaded if name.startswith("lockbox.")} <= PURE
+    assert not {name.partition(".")[0] for name in loaded} & SERVERS
 
 
 def test_marks_for_a_terminal_in_a_file_are_not_obeyed(folder: Path) -> None:

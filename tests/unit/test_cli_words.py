@@ -1,8 +1,11 @@
 """What the command line says: help for every command that fits a terminal, and values as people write them."""
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 from rich.text import Text
@@ -11,6 +14,7 @@ from typer.testing import CliRunner
 
 from cli import client, terminal, wording
 from cli.app import app
+from lockbox.notices.memos import DIGEST, Memo, mail
 from lockbox.requests.lifecycle import State
 
 COMMANDS = get_command(app)
@@ -84,6 +88,33 @@ def test_the_commands_come_in_the_order_in_which_they_are_met() -> None:
     assert listed[:3] == ["me", "request", "access"]
     assert listed[-3:] == ["bootstrap", "migrate", "sample"]
     assert sorted(listed) == sorted(COMMANDS.commands)  # type: ignore[attr-defined]
+
+
+def test_the_commands_in_a_digest_are_commands_that_there_are() -> None:
+    memo = Memo(
+        notice_id=UUID(int=1),
+        template=DIGEST,
+        at=datetime(2026, 1, 1, tzinfo=UTC),
+        until=None,
+        tenant="Contoso & Sons",
+        tenant_id=UUID(int=2),
+        event_id=None,
+        about_id=None,
+        actor=None,
+        role="",
+        changes={"events": "7", "checkpoint": "NOTE", "key": "KEY", "fingerprint": "PRINT"},
+        named={},
+        recipient_name="Tara Todd",
+        recipient_address="tara@contoso.example",
+        time_zone="UTC",
+    )
+
+    said = mail(memo, public_url="https://lockbox.example", sender="lockbox@lockbox.example").text
+    commands = re.findall(r"^ +lockbox (\S+) (\S+) (.*?)(?: > \S+)?$", said, re.MULTILINE)
+
+    assert [words[:2] for words in commands] == [("audit", "export"), ("audit", "verify")]
+    for *path, options in commands:
+        found(tuple(path)).make_context(" ".join(path), shlex.split(options))
 
 
 def test_nothing_takes_a_token_from_the_command_line() -> None:

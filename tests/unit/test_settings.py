@@ -7,6 +7,7 @@ from config.settings import DEVELOPMENT_KEY, Settings, UnsafeSettings, load
 
 SECRET = "hunter2-hunter2-hunter2"
 KEY = "5gwSJ-ElMIWEDZ496xR9jv9WQR2Le1ymPVl18MewFss="
+AUDIT_KEY = "lockbox.local+3d5b522f+AToOnYvnRgNhaBMNmUT/5VS/qMqNj3Qo+9/ORxYwwjl4"
 PRODUCTION = {
     "LOCKBOX_ENVIRONMENT": "production",
     "LOCKBOX_DATABASE_URL": f"postgresql://lockbox_api:{SECRET}@db.example/lockbox",
@@ -17,6 +18,8 @@ PRODUCTION = {
     "LOCKBOX_PUBLIC_URL": "https://lockbox.example",
     "LOCKBOX_SECRET_KEYS": f'["{KEY}"]',
     "LOCKBOX_APPROVAL_KEY_FILES": '["/run/secrets/lockbox_approval_key"]',
+    "LOCKBOX_AUDIT_PUBLIC_KEYS": f'["{AUDIT_KEY}"]',
+    "LOCKBOX_CHECKPOINT_FOLDER": "/var/lib/lockbox/checkpoints",
     "LOCKBOX_FLOWER_USER": "ops",
     "LOCKBOX_FLOWER_PASSWORD": SECRET,
 }
@@ -27,6 +30,9 @@ UNSAFE = [
     ("LOCKBOX_SECRET_KEYS", None),
     ("LOCKBOX_APPROVAL_KEY_FILES", None),
     ("LOCKBOX_APPROVAL_KEY_FILES", "[]"),
+    ("LOCKBOX_AUDIT_PUBLIC_KEYS", None),
+    ("LOCKBOX_AUDIT_PUBLIC_KEYS", "[]"),
+    ("LOCKBOX_CHECKPOINT_FOLDER", None),
     ("LOCKBOX_PUBLIC_URL", "http://lockbox.example"),
     ("LOCKBOX_PUBLIC_URL", None),
     ("LOCKBOX_ISSUERS", '[{"issuer": "http://127.0.0.1:8080", "audience": "lockbox"}]'),
@@ -41,6 +47,10 @@ UNSAFE = [
 ]
 MALFORMED = [
     ("LOCKBOX_ENVIRONMENT", "staging"),
+    ("LOCKBOX_AUDIT_PUBLIC_KEYS", f'["{SECRET}"]'),
+    ("LOCKBOX_AUDIT_PUBLIC_KEYS", f'["{AUDIT_KEY.replace("lockbox.local", "lockbox.other")}"]'),
+    ("LOCKBOX_AUDIT_PUBLIC_KEYS", f'["{AUDIT_KEY[:-4]}"]'),
+    ("LOCKBOX_AUDIT_PUBLIC_KEYS", AUDIT_KEY),
     ("LOCKBOX_DATABASE_URL", f"mysql://root:{SECRET}@db.example/lockbox"),
     ("LOCKBOX_DATABASE_URL", SECRET),
     ("LOCKBOX_WORKER_DATABASE_URL", "postgresql://"),

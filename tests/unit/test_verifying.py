@@ -13,26 +13,12 @@ from lockbox.audit.canonical import canonical
 from lockbox.audit.exported import Unreadable
 from lockbox.audit.findings import Finding, Kind
 from lockbox.audit.verify import BAD, CANNOT_READ, GOOD, Verdict, verify
-from tests import second_verifier
 from tests.logs import OTHER_KEY, TENANT, Log, Sealed, event, line, public
+from tests.verdicts import judged
 
-WRONG = (second_verifier.Wrong, KeyError, ValueError, TypeError)
 LOG = Log([event(number) for number in range(600)])
 EXPORT = LOG.whole()
 FILTERED = LOG.filtered(lambda number: number % 50 == 0)
-
-
-def judged(export: bytes, *seen: str) -> Verdict:
-    """Return the verdict; the second verifier agrees on whether anything is wrong."""
-    verdict = verify(exported.lines_of(io.BytesIO(export)), [public()], seen)
-    try:
-        second_verifier.check(export, [public().text], seen)
-    except WRONG:
-        agrees = verdict.exit_code != GOOD
-    else:
-        agrees = verdict.exit_code == GOOD
-    assert agrees, verdict.findings
-    return verdict
 
 
 def found(verdict: Verdict) -> list[Finding]:
@@ -321,11 +307,43 @@ def test_a_body_that_is_not_canonical_is_named(spoil: Callable[[bytes], bytes]) 
     assert (only.kind, only.number) == (Kind.NOT_CANONICAL, 10)
 
 
-@pytest.mark.parametrize("seqs", [[1, 3], [2], [1, 2, 2], [1, 1]])
+@pytest.mark.parametrize("seqs", [[1, 3], [2], [1, 2, 2], [1, 1], [1, 2, 4, 6]])
 def test_a_move_that_is_missing_or_there_twice_is_named(seqs: list[int]) -> None:
     log = Log([event(number, seq=seq, request_id=TENANT) for number, seq in enumerate(seqs)])
 
     assert found(judged(log.whole()))[0].kind is Kind.GAP_IN_MOVES
+
+
+OVER = [(1, "pending"), (2, "denied")]
+
+
+@pytest.mark.parametrize(
+    "moves",
+    [
+        [*OVER, (1, "pending"), (2, "active"), (3, "completed")],
+        [*OVER, (3, "active")],
+        [*OVER, (3, "revoked")],
+        [(2, "denied"), (3, "active"), (1, "pending")],
+        [(2, "denied"), (1, "cancelled")],
+    ],
+)
+def test_a_request_that_is_over_does_not_go_on_and_has_no_second_life(moves: list[tuple[int, str]]) -> None:
+    log = Log([event(n, seq=seq, to_state=state, request_id=TENANT) for n, (seq, state) in enumerate(moves)])
+
+    assert found(judged(log.whole()))[0].kind is Kind.GAP_IN_MOVES
+
+
+def test_a_request_whose_beginning_was_removed_has_no_gap_and_no_move_twice_all_the_same() -> None:
+    later = [(4, "active"), (3, "active"), (5, "completed")]
+    moves = [event(600 + n, seq=seq, to_state=state, request_id=TENANT) for n, (seq, state) in enumerate(later)]
+    told = event(700, {}, action="trail_removed", seq=None, request_id=None, removed_from=0, removed_to=300)
+
+    good = judged(Log([*LOG.events, *moves, told], removed=[range(300)]).whole())
+    twice = judged(Log([*LOG.events, *moves, moves[1], told], removed=[range(300)]).whole())
+    gap = judged(Log([*LOG.events, moves[2], moves[1], told], removed=[range(300)]).whole())
+
+    assert good.exit_code == GOOD
+    assert found(twice)[0].kind is found(gap)[0].kind is Kind.GAP_IN_MOVES
 
 
 def test_moves_that_were_sealed_late_are_no_gap() -> None:
@@ -343,12 +361,24 @@ def test_details_that_are_left_out_are_counted_and_no_fault() -> None:
     assert (verdict.exit_code, verdict.details, verdict.left_out) == (GOOD, 0, 5)
 
 
-def test_what_is_withheld_is_counted_and_no_fault() -> None:
-    log = Log(LOG.events, withheld=[range(20, 25), range(255, 256), range(256, 258)])
+def test_what_the_file_alone_says_is_withheld_is_good_only_for_whoever_takes_its_word() -> None:
+    export = Log(LOG.events, withheld=[range(20, 25), range(255, 256), range(256, 258)]).whole()
 
-    verdict = judged(log.whole(), LOG.note(300))
+    taken = judged(export, LOG.note(300), allowed={Kind.WITHHELD})
+    not_taken = judged(export, LOG.note(300), allowed={Kind.BEFORE_SEALS})
 
-    assert (verdict.exit_code, verdict.withheld, verdict.events) == (GOOD, 8, 592)
+    assert (taken.exit_code, taken.withheld, taken.events) == (GOOD, 8, 592)
+    assert (not_taken.exit_code, not_taken.findings.kinds) == (CANNOT_READ, {Kind.WITHHELD})
+
+
+def test_that_events_are_older_than_the_seals_is_good_only_for_whoever_takes_the_files_word() -> None:
+    export = EXPORT.replace(b'"unproven":0', b'"unproven":4')
+
+    taken = judged(export, allowed={Kind.BEFORE_SEALS})
+    not_taken = judged(export, allowed={Kind.WITHHELD})
+
+    assert taken.exit_code == GOOD
+    assert (not_taken.exit_code, not_taken.findings.kinds) == (CANNOT_READ, {Kind.BEFORE_SEALS})
 
 
 @pytest.mark.parametrize("gone", [range(100), range(256), range(512), range(300), range(250, 520), range(10, 20)])
@@ -365,6 +395,13 @@ def test_what_was_removed_beyond_what_the_log_says_is_named(start: int, stop: in
     (only,) = found(judged(pruned(range(512), start, stop).whole()))
 
     assert only.kind is Kind.REMOVED
+
+
+def test_a_removal_says_nothing_of_what_comes_after_it() -> None:
+    told = event(0, {}, action="trail_removed", seq=None, request_id=None, removed_from=0, removed_to=2**40)
+    log = Log([told, *(event(number) for number in range(1, 5))], removed=[range(2, 5)])
+
+    assert found(judged(log.whole()))[0].kind is Kind.REMOVED
 
 
 def test_hashes_of_what_was_removed_must_lead_to_the_root() -> None:

@@ -23,6 +23,7 @@ from tests.whole.compose import SCRIPTS, services
 from tests.whole.conftest import wait_until
 
 SHELL = "/bin/sh"
+CHECKPOINTS = "/var/lib/lockbox/checkpoints"
 
 
 @dataclass
@@ -38,6 +39,13 @@ class Containers:
     def secrets(self) -> Path:
         """The folder of the secrets."""
         return self.folder / "secrets"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The volume of the checkpoints."""
+        place = self.folder / "checkpoints"
+        place.mkdir(exist_ok=True)
+        return place
 
     def secret(self, name: str) -> str:
         """Return a secret as this machine reaches what it names."""
@@ -59,7 +67,7 @@ class Containers:
         service = services()[name]
         secrets = {secret.upper(): self.secret(secret) for secret in service["secrets"]}
         named = {
-            key: str(value).replace("/run/secrets", str(self.secrets))
+            key: str(value).replace("/run/secrets", str(self.secrets)).replace(CHECKPOINTS, str(self.checkpoints))
             for key, value in service["environment"].items()
         }
         given = {"PATH": self.path, **named, **secrets}

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from cli.app import app as command_line
+from cli.app import Lockbox
 from cli.stack import CHECKOUT, prepare
 from config.settings import Settings
 from tests.whole.compose import FILE, IMAGE, compose, option, ours, seconds, services
@@ -20,10 +20,34 @@ HOLDERS = {
     "redis": {"redis_password"},
     "mailpit": set(),
     "migrate": {"lockbox_owner_database_url"},
-    "api": {"lockbox_database_url", "lockbox_redis_url", "lockbox_secret_keys", "lockbox_approval_key"},
-    "worker": {"lockbox_worker_database_url", "lockbox_redis_url", "lockbox_audit_key"},
-    "notices": {"lockbox_worker_database_url", "lockbox_redis_url", "lockbox_secret_keys"},
+    "api": {
+        "lockbox_database_url",
+        "lockbox_redis_url",
+        "lockbox_secret_keys",
+        "lockbox_approval_key",
+        "lockbox_audit_public_keys",
+    },
+    "worker": {
+        "lockbox_worker_database_url",
+        "lockbox_redis_url",
+        "lockbox_audit_key",
+        "lockbox_audit_public_keys",
+    },
+    "notices": {
+        "lockbox_worker_database_url",
+        "lockbox_redis_url",
+        "lockbox_secret_keys",
+        "lockbox_audit_public_keys",
+    },
     "flower": {"lockbox_flower_password", "lockbox_redis_url"},
+}
+
+CHECKPOINTS = "/var/lib/lockbox/checkpoints"
+VOLUMES = {
+    ("postgres", "/var/lib/postgresql"),
+    ("redis", "/data"),
+    ("worker", CHECKPOINTS),
+    ("api", CHECKPOINTS, "ro"),
 }
 
 
@@ -121,7 +145,7 @@ def test_a_stop_leaves_time_for_the_soft_shutdown() -> None:
 
 def test_every_command_exists() -> None:
     scripts = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["scripts"]
-    commands = {command.callback.__name__ for command in command_line.registered_commands if command.callback}
+    commands = set(Lockbox.PLACES)
 
     for service in ours().values():
         program, *rest = service["command"]
@@ -183,8 +207,16 @@ def test_every_mount_and_network_exists() -> None:
                 assert mode == ["ro"]
             else:
                 assert source in compose()["volumes"]
-                assert (name, target) in {("postgres", "/var/lib/postgresql"), ("redis", "/data")}
+                assert (name, target, *mode) in VOLUMES
     assert (CHECKOUT / "deploy" / "compose" / "roles.sh").stat().st_mode & 0o111
+
+
+def test_checkpoints_outlive_the_database_and_are_written_by_the_worker_that_seals_alone() -> None:
+    holding = {name for name, service in ours().items() if "LOCKBOX_CHECKPOINT_FOLDER" in service["environment"]}
+
+    assert holding == {"api", "worker"}
+    assert {services()[name]["environment"]["LOCKBOX_CHECKPOINT_FOLDER"] for name in holding} == {CHECKPOINTS}
+    assert f"mkdir -p {CHECKPOINTS} && chown 10001:10001 {CHECKPOINTS}" in (CHECKOUT / "Dockerfile").read_text()
 
 
 def test_what_keeps_the_data_has_no_way_out_of_its_network() -> None:

@@ -8,7 +8,8 @@ from pydantic import SecretStr
 from config.settings import DEVELOPMENT_KEY, Settings
 from lockbox.audit import keys
 from lockbox.audit.approvals import Approvals
-from tests.whole.compose import SCRIPTS, compose
+from lockbox.audit.checkpoint import VerifierKey
+from tests.whole.compose import SCRIPTS, compose, ours
 from tests.whole.containers import SHELL
 
 
@@ -85,6 +86,29 @@ def test_the_key_that_signs_approvals_can_be_read_by_the_api(tmp_path: Path) -> 
     (key,) = keys.read([tmp_path / "secrets" / "lockbox_approval_key"])
 
     assert Approvals([key]).public.name == "lockbox/approvals"
+
+
+def test_the_public_key_is_that_of_the_audit_key_under_the_name_of_the_file(tmp_path: Path) -> None:
+    make(tmp_path / "secrets")
+
+    (key,) = keys.read([tmp_path / "secrets" / "lockbox_audit_key"])
+    settings = Settings(_secrets_dir=tmp_path / "secrets")
+
+    name = ours()["worker"]["environment"]["LOCKBOX_AUDIT_NAME"]
+    assert settings.audit_public_keys == (VerifierKey(name, key.public_key().public_bytes_raw()).text,)
+
+
+def test_the_public_key_of_an_audit_key_that_was_replaced_stays_behind_the_newest(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    make(folder)
+    (before,) = Settings(_secrets_dir=folder).audit_public_keys
+    (folder / "lockbox_audit_key").unlink()
+
+    make(folder)
+
+    newest, earlier = Settings(_secrets_dir=folder).audit_public_keys
+    assert newest != before
+    assert earlier == before
 
 
 def test_the_scripts_are_plain_shell_that_stops_at_the_first_fault() -> None:

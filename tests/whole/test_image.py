@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 from cli.stack import CHECKOUT
 
 LINES = (CHECKOUT / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
-MODULES = ("api.app", "cli.app", "lockbox.migrations", "worker.flower", "worker.health", "worker.tasks")
+MODULES = ("api.app", "cli.app", "cli.owner", "lockbox.migrations", "worker.flower", "worker.health", "worker.tasks")
 
 
 def said(word: str) -> list[list[str]]:

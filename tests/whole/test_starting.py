@@ -122,6 +122,10 @@ def test_unsafe_settings_are_refused_in_production(urls: Urls, unsafe: dict[str,
     refused(api(urls, **(GOOD_PRODUCTION | unsafe)), next(iter(unsafe)), "production")
 
 
+def test_an_api_that_cannot_check_what_was_shipped_does_not_start(urls: Urls, tmp_path: Path) -> None:
+    refused(api(urls, LOCKBOX_CHECKPOINT_FOLDER=str(tmp_path)), "LOCKBOX_AUDIT_PUBLIC_KEYS")
+
+
 def test_flower_refuses_to_start_without_credentials(urls: Urls) -> None:
     refused(run(["worker.flower"], {"LOCKBOX_REDIS_URL": urls.redis}), "LOCKBOX_FLOWER_USER")
 

@@ -1,0 +1,56 @@
+"""Commands at the top that ask the API: who somebody is, and whether a window is open."""
+
+from typing import Annotated
+from uuid import UUID
+
+import typer
+
+from cli import terminal
+from cli.client import at, call
+from cli.terminal import Plain, as_json, moment, say, words
+
+app = typer.Typer()
+
+
+@app.command()
+def me(plain: Plain = False) -> None:
+    """Show who you are here, and what you may be."""
+    found = call("GET", at("me"))
+    if plain:
+        as_json(found)
+        return
+    terminal.facts(
+        {
+            "Name": found["name"],
+            "Person": found["id"],
+            "Side": found["side"],
+            "At the vendor": found["roles"],
+            **{f"At {slug}": roles for slug, roles in found["tenants"].items()},
+            "Shown": words(found["means"]),
+            "Signed in": moment(found["signed_in_at"]),
+        }
+    )
+
+
+@app.command()
+def access(
+    tenant: Annotated[str, typer.Option(help="the customer")],
+    service: Annotated[str, typer.Option(help="such as exchange-online")],
+    resource: Annotated[str, typer.Option(help="kind:id, such as mailbox:anna@contoso.example")],
+    engineer: Annotated[UUID, typer.Option(help="the engineer's id")],
+    action: Annotated[str, typer.Option(help="read, change, export")] = "read",
+    plain: Plain = False,
+) -> None:
+    """Ask whether a window is open; ends with 1 if not."""
+    asked = {
+        "tenant": tenant,
+        "service": service,
+        "resource": resource,
+        "engineer": str(engineer),
+        "action": action,
+    }
+    found = call("GET", at("access"), params=asked)
+    if plain:
+        as_json(found)
+    else:
+        say(f"Open until {moment(found['deadline_at'])} by request {found['request_id']}")

@@ -1,0 +1,94 @@
+"""Commands of the database's owner: its migrations, and what fills an empty database."""
+
+from typing import Annotated
+
+import typer
+from sqlalchemy.exc import DBAPIError
+
+from cli import bootstrap, sample
+from cli.client import stop, warn
+from cli.terminal import say
+from config.settings import UnsafeSettings, load
+from lockbox import migrations
+from lockbox.database import as_owner
+from lockbox.requests.rules import Policy
+from lockbox.standing import NotFit
+
+NEXT = """
+It reads and closes. Opening takes a passkey, or your sign-in service. To add one, start the API and enter this code,
+which works once and for 24 hours, at {url}/invitations/{invitation}
+
+    {code}
+
+Next, with LOCKBOX_URL={url}:
+  lockbox sign-in                       # signs this terminal in by your browser, for a quarter of an hour
+  lockbox tenant add contoso --name Contoso --admin-name "Tara Todd" --admin-email tara@contoso.example
+  lockbox vendor invite --name "Erin Engel" --email erin@vendor.example --role engineer
+"""
+
+app = typer.Typer()
+
+
+@app.command("bootstrap")
+def make_first_operator(
+    name: Annotated[str, typer.Option(help="what the operator is called")],
+    email: Annotated[str, typer.Option(help="the operator's mail address")],
+) -> None:
+    """Make the first operator on an empty database.
+
+    Works once, as the database's owner (LOCKBOX_OWNER_DATABASE_URL), and prints that operator's own first token and
+    the code by which they add a passkey. Both last 24 hours. LOCKBOX_ENVIRONMENT has to be that of the API.
+    """
+    try:
+        settings = load()
+        with as_owner(settings.require("owner_database_url")) as session:
+            made = bootstrap.first_operator(session, name=name, email=email, environment=settings.environment)
+    except (UnsafeSettings, NotFit, bootstrap.NotTheFirst, bootstrap.Unusable) as refused:
+        raise stop(str(refused)) from None
+    except DBAPIError as error:
+        raise stop(_refused(error)) from None
+    warn(f"{made.name} is the first operator. This token is theirs, lasts 24 hours and is shown once:")
+    print(made.token)
+    warn(NEXT.format(url=settings.public_url, invitation=made.invitation_id, code=made.code).rstrip())
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database's schema up to date.
+
+    As its owner: LOCKBOX_OWNER_DATABASE_URL.
+    """
+    try:
+        migrations.upgrade(load().require("owner_database_url"))
+    except UnsafeSettings as unsafe:
+        raise stop(str(unsafe)) from None
+    except DBAPIError as error:
+        raise stop(_refused(error)) from None
+    say(f"The database is at migration {migrations.head()}.")
+
+
+@app.command("sample")
+def make_sample() -> None:
+    """Add sample people to a try-out and print their tokens.
+
+    As the database's owner (LOCKBOX_OWNER_DATABASE_URL); with the tenant `contoso`, and never in production.
+    """
+    try:
+        settings = load()
+        with as_owner(settings.require("owner_database_url")) as session:
+            made = sample.seed(
+                session,
+                tenant="contoso",
+                policy=Policy(),
+                environment=settings.environment,
+                services=settings.services,
+            )
+    except (UnsafeSettings, sample.NotInProduction) as refused:
+        raise stop(str(refused)) from None
+    for name, token in made.tokens.items():
+        print(f"{name.upper()}={token}")
+    print(f"ERIN_ID={made.people['erin']}")
+
+
+def _refused(error: DBAPIError) -> str:
+    return f"the database refused: {type(error.orig).__name__}: {str(error.orig).splitlines()[0]}"

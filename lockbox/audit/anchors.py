@@ -1,0 +1,138 @@
+"""Whether a log is what was signed and shipped of it: what the database's columns say proves nothing by itself."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Protocol
+from uuid import UUID
+
+from sqlalchemy import Row, TextClause
+from sqlmodel import Session
+
+from lockbox.audit import checkpoint, merkle, proofs, tiles
+from lockbox.audit.checkpoint import BadNote, Checkpoint, VerifierKey
+from lockbox.audit.growing import Noted
+from lockbox.audit.merkle import HASH_BYTES, BadProof
+from lockbox.audit.tiles import Edge
+
+Extends = Callable[[Checkpoint], None]
+"""Checks that a log, as it is now, extends what it was.
+
+Raises:
+    BadProof, KeyError: it does not, or its tree does not reach so far.
+"""
+
+
+class Shipping(Protocol):
+    """Where checkpoints are shipped; see `audit.shipping.Folder`."""
+
+    seen: datetime | None
+
+    def begin(self, *, is_new: bool) -> None:
+        """Make sure that it is the place of before."""
+
+    def newest(self, log_id: UUID) -> Checkpoint | None:
+        """Return the newest that was shipped of a log."""
+
+    def has(self, noted: Noted) -> bool:
+        """Whether this is the newest that was shipped of its log."""
+
+    def ship(self, noted: Iterable[Noted]) -> None:
+        """Ship these."""
+
+
+class Doubtful(Exception):  # noqa: N818 - a state of affairs that callers plan for
+    """A log is not what was signed of it; the message says in what it differs."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the database says of a log; `note` is empty where nothing was signed in this generation yet."""
+
+    id: UUID
+    origin: str
+    generation: int
+    size: int
+    root: bytes
+    note: str
+
+    @classmethod
+    def of(cls, row: Row[tuple[UUID, str, int, int, bytes, str]]) -> "Claim":
+        """Return what a row of a log says."""
+        return cls(row.id, row.origin, row.generation, row.size, bytes(row.root), row.note)
+
+
+def check(claim: Claim, shipped: Checkpoint | None, trusted: Mapping[bytes, VerifierKey], extends: Extends) -> None:
+    """Check that a log is what its own note says, signed by a trusted key, and goes on from what was shipped of it.
+
+    Raises:
+        Doubtful: it is not.
+    """
+    try:
+        _is_signed(claim, trusted)
+        if shipped:
+            _goes_on(claim, shipped, extends)
+    except BadNote as bad:
+        raise Doubtful(f"its newest checkpoint: {bad}") from None
+
+
+def check_edge(claim: Claim, edge: Edge) -> None:
+    """Check that the root of a log is that of its tiles, and that these hold nothing beyond it.
+
+    Raises:
+        Doubtful: it is not, or they do.
+    """
+    for level, number in tiles.edge(claim.size):
+        count = (claim.size >> level * tiles.WIDTH_BITS) % tiles.WIDTH
+        if len(edge.tiles.get((level, number), b"")) != count * HASH_BYTES:
+            raise Doubtful("its tiles are not those of a log of its size")
+    if edge.root != claim.root:
+        raise Doubtful("its root is not that of its tiles")
+
+
+def check_root(session: Session, claim: Claim, statement: TextClause) -> None:
+    """Check that the root of a log is that of its tiles, which the statement reads.
+
+    Raises:
+        Doubtful: it is not.
+    """
+    make = partial(merkle.range_hash, start=0, end=claim.size)
+    try:
+        root = proofs.proven(session, claim.id, make, statement)
+    except KeyError:
+        root = b""
+    if root != claim.root:
+        raise Doubtful("its root is not that of its tiles")
+
+
+def extends(session: Session, claim: Claim, statement: TextClause = proofs.TILES) -> Extends:
+    """Return what checks by the tiles that a log extends an older state of it."""
+
+    def by_tiles(old: Checkpoint) -> None:
+        make = partial(merkle.consistency, old=old.size, new=claim.size)
+        path = proofs.proven(session, claim.id, make, statement)
+        merkle.check_consistency(old.size, claim.size, old.root, claim.root, path)
+
+    return by_tiles
+
+
+def _is_signed(claim: Claim, trusted: Mapping[bytes, VerifierKey]) -> None:
+    if not claim.note:
+        if claim.size and claim.generation == 1:
+            raise Doubtful("nothing is signed of what it holds")
+        return
+    said, _ = checkpoint.verify(claim.note, trusted)
+    if (said.origin, said.size, said.root) != (claim.origin, claim.size, claim.root):
+        raise Doubtful("its newest checkpoint says something else than its row")
+
+
+def _goes_on(claim: Claim, shipped: Checkpoint, extends: Extends) -> None:
+    if shipped.size > claim.size:
+        raise Doubtful(f"{shipped.size} events of it were shipped, and {claim.size} are here")
+    if claim.size and shipped.origin != claim.origin:
+        raise Doubtful(f"it was shipped as {shipped.origin}, and is {claim.origin} here")
+    try:
+        extends(shipped)
+    except (BadProof, KeyError):
+        raise Doubtful("it does not extend what was shipped of it") from None

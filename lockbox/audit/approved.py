@@ -1,0 +1,128 @@
+"""Whether the signature of an approval is over what the events of its request say; pure."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from lockbox.audit.canonical import canonical
+from lockbox.audit.checkpoint import VerifierKey
+from lockbox.audit.findings import Findings, Kind
+from lockbox.audit.moves import OPEN
+
+NAME = "lockbox/approvals"
+FORMAT = "lockbox approval 1"
+SUBMIT = "submit"
+OF_SUBMIT = ("service", "actions", "mode", "policy_version")
+
+
+@dataclass(frozen=True)
+class Signed:
+    """What an event holds of an approval: who gave it, the SHA-256 of what was signed, and the signature."""
+
+    by: list[str]
+    statement: str
+    signature: str
+    key: str
+
+
+class Approved:
+    """Takes the moves of requests in order, and checks each approval against what was asked for.
+
+    `checked` were found good. `unchecked` could not be checked: the file does not show what was asked for, or no key
+    of approvals was given. What is kept is bounded by the requests that are open at one time.
+    """
+
+    def __init__(self, keys: Iterable[VerifierKey], findings: Findings) -> None:
+        self.checked = 0
+        self.unchecked = 0
+        self._findings = findings
+        self._keys = {key.id.hex(): Ed25519PublicKey.from_public_bytes(key.public) for key in keys}
+        self._asked: dict[str, dict[str, Any]] = {}
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether there is a key to check with."""
+        return bool(self._keys)
+
+    def take(self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any]) -> None:
+        """Take a move; `shown` are its personal values, each found to be the one that was committed to."""
+        request = fields["request_id"]
+        if fields["action"] == SUBMIT and fields["to_state"] in OPEN and "resources" in shown:
+            self._asked[request] = _asked(fields, shown["resources"])
+        if "approval" in fields:
+            self._check(fields, where)
+        if fields["to_state"] not in OPEN:
+            self._asked.pop(request, None)
+
+    def _check(self, fields: Mapping[str, Any], where: Mapping[str, Any]) -> None:
+        signed = _signed(fields)
+        if signed is None:
+            self._findings.add(Kind.APPROVAL, "the approval is not of the form that it must have", **where)
+            return
+        asked = self._asked.get(fields["request_id"])
+        if asked is None:
+            self.unchecked += 1
+            return
+        said = _statement(fields, asked, signed.by)
+        if said is None or hashlib.sha256(said).hexdigest() != signed.statement:
+            message = "what was approved is not what the events of the request say"
+            self._findings.add(Kind.APPROVAL, message, **where)
+        elif not self._keys:
+            self.unchecked += 1
+        elif signed.key not in self._keys:
+            message = f"the approval is signed by {NAME}+{signed.key}, which is no key that you trust"
+            self._findings.add(Kind.UNKNOWN_KEY, message, **where)
+        elif not self._is_signed(signed, said):
+            self._findings.add(Kind.WRONG_SIGNATURE, "the signature of the approval is wrong", **where)
+        else:
+            self.checked += 1
+
+    def _is_signed(self, signed: Signed, said: bytes) -> bool:
+        try:
+            self._keys[signed.key].verify(base64.b64decode(signed.signature, validate=True), said)
+        except (InvalidSignature, ValueError):
+            return False
+        return True
+
+
+def _asked(fields: Mapping[str, Any], resources: str) -> dict[str, Any]:
+    """Return what a request asks for, of which nothing but the form of its parts is known."""
+    try:
+        named = json.loads(resources)
+    except (ValueError, RecursionError):
+        named = None
+    engineer = fields.get("on_behalf_of") or fields.get("actor_id")
+    return {"engineer": engineer, "resources": named, **{name: fields.get(name) for name in OF_SUBMIT}}
+
+
+def _signed(fields: Mapping[str, Any]) -> Signed | None:
+    match fields:
+        case {
+            "approved_by": list(by),
+            "approval": {"statement": str(said), "signature": str(signature), "key": str(key)},
+        } if all(type(one) is str for one in by):
+            return Signed(by, said, signature, key)
+    return None
+
+
+def _statement(fields: Mapping[str, Any], asked: Mapping[str, Any], by: list[str]) -> bytes | None:
+    """Return the bytes that were signed, by what the events say; None where they can have been no such statement."""
+    said = {
+        "format": FORMAT,
+        "request_id": fields["request_id"],
+        "tenant_id": fields.get("tenant_id"),
+        "opened_at": fields.get("at"),
+        "until": fields.get("deadline_at"),
+        "by": sorted(by),
+        **asked,
+    }
+    try:
+        return canonical(said)
+    except (TypeError, ValueError, RecursionError):
+        return None

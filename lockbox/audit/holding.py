@@ -1,0 +1,135 @@
+"""Holding an export against checkpoints of its log that came another way, from before a restore too; pure."""
+
+import base64
+from collections.abc import Iterable, Mapping
+
+from lockbox.audit.bodies import Restore
+from lockbox.audit.checkpoint import Checkpoint, named
+from lockbox.audit.exported import Header
+from lockbox.audit.findings import Findings, Kind
+from lockbox.audit.merkle import EMPTY_ROOT, BadProof, check_consistency
+
+
+class Holding:
+    """Takes the checkpoints first, and judges them once the file was read; `seen` become sizes that it extends."""
+
+    def __init__(self, header: Header, own: Checkpoint, findings: Findings) -> None:
+        self.seen: list[int] = []
+        self._header, self._own, self._findings = header, own, findings
+        self._base, self._generation = named(own.origin)
+        self._waiting: list[Checkpoint] = []
+        self._earlier: list[tuple[int, Checkpoint]] = []
+        self._common: dict[str, int] = {}
+
+    @property
+    def sizes(self) -> set[int]:
+        """At which sizes the root has to be known to judge the rest."""
+        return {one.size for one in self._waiting} | {one.size for _, one in self._earlier}
+
+    def take(self, before: Checkpoint) -> None:
+        """Take a checkpoint that a trusted key has signed."""
+        own, (base, generation) = self._own, named(before.origin)
+        if base != self._base:
+            message = f"the checkpoint that you gave is of {before.origin}, not {own.origin}"
+            self._findings.add(Kind.ANOTHER_LOG, message)
+        elif generation > self._generation:
+            message = f"the checkpoint that you gave is of {before.origin}, which began after {own.origin} had ended"
+            self._findings.add(Kind.OLDER, message)
+        elif generation < self._generation:
+            self._earlier.append((generation, before))
+        elif before.size > own.size:
+            message = (
+                f"the export ends at {own.size} events; a checkpoint seen before ({before.at}) has {before.size}"
+            )
+            self._findings.add(Kind.OLDER, message)
+        else:
+            self._waiting.append(before)
+
+    def finish(self, roots: Mapping[int, bytes], restores: Iterable[Restore]) -> None:
+        """Judge what was taken by the roots that the log had; `restores` are what its events say of back-ups."""
+        for before in self._waiting:
+            self._within(before, roots)
+        for generation, before in sorted(self._earlier, key=lambda one: one[1].size):
+            if self._extends(before, roots):
+                self.seen.append(before.size)
+                self._common[before.origin] = before.size
+            elif self._header.whole:
+                self._restored(generation, before, roots, list(restores))
+            else:
+                message = (
+                    f"the log began anew, as {self._own.origin}, after a back-up was restored; "
+                    f"how it follows on {before.origin} only a whole export shows"
+                )
+                self._findings.add(Kind.UNPROVEN, message)
+
+    def _extends(self, before: Checkpoint, roots: Mapping[int, bytes]) -> bool | None:
+        """Return whether the log has only grown since; None where nothing here shows it."""
+        proof = self._header.consistency.get(before.size)
+        if before.size > self._own.size:
+            return None
+        if before.size in {0, self._own.size}:
+            return before.root == (self._own.root if before.size else EMPTY_ROOT)
+        if proof is None:
+            return before.root == roots[before.size] if before.size in roots else self._fits(before)
+        try:
+            check_consistency(before.size, self._own.size, before.root, self._own.root, proof)
+        except BadProof:
+            return False
+        return True
+
+    def _fits(self, before: Checkpoint) -> bool | None:
+        """Return whether another checkpoint of the same size contradicts it, None where none does."""
+        same = [one for one in self._waiting if one.size == before.size and one.origin == before.origin]
+        return None if all(one.root == before.root for one in same) else False
+
+    def _within(self, before: Checkpoint, roots: Mapping[int, bytes]) -> None:
+        extends = self._extends(before, roots)
+        if extends:
+            self.seen.append(before.size)
+        elif extends is None:
+            self._not_shown(before.size)
+        else:
+            message = f"the log does not extend what it was at {before.size} events ({before.at})"
+            self._findings.add(Kind.FORKED, message)
+
+    def _restored(
+        self, generation: int, before: Checkpoint, roots: Mapping[int, bytes], restores: list[Restore]
+    ) -> None:
+        """Say how the log follows on a checkpoint of an earlier generation, whose root it has not."""
+        later = [
+            one
+            for one in restores
+            if (self._base, generation) <= named(one.shipped[0]) < (self._base, self._generation)
+        ]
+        first = min(later, key=lambda one: one.size, default=None)
+        shipped = (before.origin, before.size)
+        roots_then = {one.shipped[2] for one in later if one.shipped[:2] == shipped}
+        if first is None:
+            message = f"the log began anew as {self._own.origin}, and no event of it says why it left {before.origin}"
+            self._findings.add(Kind.FORKED, message)
+        elif roots_then - {base64.b64encode(before.root).decode()}:
+            message = f"the restore of {first.at} names another root for {before.size} events than you were given"
+            self._findings.add(Kind.FORKED, message, number=first.number)
+        elif before.size > first.size:
+            self._given_up(before, first)
+        elif before.size in roots or before.size == 0:
+            message = f"the log does not extend what it was at {before.size} events, before it was restored"
+            self._findings.add(Kind.FORKED, message)
+        else:
+            self._not_shown(before.size)
+
+    def _given_up(self, before: Checkpoint, restore: Restore) -> None:
+        common = self._common.get(before.origin, 0)
+        proven = f"that the first {common} are the same is shown" if common else "that they are the same is not shown"
+        message = (
+            f"a back-up was restored at {restore.at}: the log went on from its first {restore.size} events, and gave "
+            f"up what came after them, to which your checkpoint of {before.size} belongs; {proven}. Give your newest "
+            f"checkpoint of at most {restore.size} events, and ask what was given up"
+        )
+        self._findings.add(Kind.RESTORED, message, number=restore.number)
+
+    def _not_shown(self, size: int) -> None:
+        message = (
+            f"nothing here shows that the log extends what it was at {size} events; export it again with since={size}"
+        )
+        self._findings.add(Kind.UNPROVEN, message)

@@ -1,0 +1,93 @@
+"""Whether each request in a log has every one of its moves, each of them once and none behind its end; pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lockbox.audit.findings import Findings, Kind
+
+OPEN = frozenset({"reviewing", "pending", "active"})
+
+
+@dataclass
+class Known:
+    """The moves of one request that are known: all from `first` to before `next`, some behind and some ahead.
+
+    `end` is the move to a final state, once it was seen.
+    """
+
+    first: int
+    next: int
+    behind: set[int] = field(default_factory=set)
+    ahead: set[int] = field(default_factory=set)
+    end: int | None = None
+
+    @property
+    def last(self) -> int:
+        """The highest move that is known."""
+        return max(self.ahead, default=self.next - 1)
+
+    def take(self, seq: int) -> bool:
+        """Note a move; return whether it was new."""
+        if self.first <= seq < self.next or seq in self.ahead or seq in self.behind:
+            return False
+        (self.behind if seq < self.first else self.ahead).add(seq)
+        while self.next in self.ahead:
+            self.ahead.remove(self.next)
+            self.next += 1
+        while self.first - 1 in self.behind:
+            self.first -= 1
+            self.behind.remove(self.first)
+        return True
+
+    @property
+    def lacks(self) -> int | None:
+        """The first move that is missing between others."""
+        if self.behind:
+            return min(set(range(min(self.behind), self.first)) - self.behind)
+        return self.next if self.ahead else None
+
+
+@dataclass
+class Requests:
+    """Takes the moves of a log in order; of a request that is over only the id is kept, of others a few numbers.
+
+    `removed_before` is whether retention has removed something: then a request may begin later than with 1.
+    """
+
+    findings: Findings
+    removed_before: bool = False
+    _known: dict[str, Known] = field(default_factory=dict)
+    _over: set[str] = field(default_factory=set)
+
+    def take(self, request: str, seq: int, to_state: str, where: Mapping[str, Any]) -> None:
+        """Take one move."""
+        if request in self._over:
+            self._say(f"request {request} has its move {seq} behind its end, or twice", where)
+            return
+        known = self._known.get(request)
+        if known is None:
+            first = seq if self.removed_before else 1
+            known = self._known[request] = Known(first, first)
+        if not known.take(seq):
+            self._say(f"request {request} has its move {seq} twice", where)
+            return
+        if to_state not in OPEN:
+            known.end = seq if known.end is None else min(seq, known.end)
+        if known.end is None:
+            return
+        if known.last > known.end:
+            self._say(f"request {request} goes on behind its end, which was its move {known.end}", where)
+        if known.first == 1 and not known.ahead:
+            del self._known[request]
+            self._over.add(request)
+
+    def finish(self) -> None:
+        """Say which moves never came."""
+        for request, known in self._known.items():
+            if known.lacks is not None:
+                message = f"request {request} lacks its move {known.lacks}; others up to {known.last} are there"
+                self.findings.add(Kind.GAP_IN_MOVES, message)
+
+    def _say(self, message: str, where: Mapping[str, Any]) -> None:
+        self.findings.add(Kind.GAP_IN_MOVES, message, **where)

@@ -1,0 +1,23 @@
+"""Where in a whole database a word stands: every column of every table, whatever its type."""
+
+from lockbox.database import Database
+from tests.database.scenes import read
+
+COLUMNS = """
+SELECT c.relname AS of_table, quote_ident(a.attname) AS name, a.atttypid = 'bytea'::regtype AS is_bytes
+FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
+"""
+IN_TEXT = "position(lower(:word) IN lower(t.{name}::text)) > 0"
+IN_BYTES = "position(convert_to(:word, 'UTF8') IN t.{name}) > 0"
+
+
+def mentions(house: Database, word: str) -> set[str]:
+    """Return the columns in which a word stands, and of event details the fields; bytes hold it as it is written."""
+    found = set()
+    for column in read(house, COLUMNS):
+        named = "t.field" if (column.of_table, column.name) == ("event_details", "value") else f"'{column.name}'"
+        where = (IN_BYTES if column.is_bytes else IN_TEXT).format(name=column.name)
+        query = f"SELECT DISTINCT {named} AS name FROM {column.of_table} t WHERE {where}"  # noqa: S608 - ours
+        found |= {f"{column.of_table}.{row.name}" for row in read(house, query, word=word)}
+    return found

@@ -1,0 +1,18 @@
+"""A mail relay that knows nobody, and says so as Postfix does."""
+
+from lockbox.notices.senders.memory import MemoryMail
+from lockbox.notices.senders.protocol import Mail, Reply, SendFailed
+
+
+class RefusingMail(MemoryMail):
+    """Answers each mail with the address that it went to."""
+
+    def send(self, mail: Mail) -> None:
+        """Refuse."""
+        said = f"5.1.1 <{mail.to_address}>: Recipient address rejected: User unknown"
+        raise SendFailed(
+            f"the mail relay answered 550 {said}",
+            permanent=True,
+            kind="status",
+            reply=Reply(550, said),
+        )

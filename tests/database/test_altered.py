@@ -1,0 +1,183 @@
+"""Readers who verify nothing are shown what was sealed, and told where the database says something else by now."""
+
+import csv
+import io
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine
+
+from lockbox.audit import report
+from lockbox.audit import table as tables
+from lockbox.audit.recorded import Recorded, Wanted
+from lockbox.audit.report import Report
+from lockbox.audit.verify import GOOD
+from lockbox.database import Database, now
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.rules import Policy
+from lockbox.requests.writing import Origin
+from lockbox.tenancy import auditing
+from tests.builders import Urls, World
+from tests.database.scenes import read
+from tests.database.test_exports import begun, exported, freely, judged, note, reads, story
+from tests.database.test_keeping import age, denied, retain
+from tests.logs import sealed
+
+__all__ = ["story"]
+HERE = Origin("api")
+BODY = "UPDATE events SET body = convert_to(replace(convert_from(body, 'UTF8'), '{}', '{}'), 'UTF8')"
+NAME = "UPDATE event_details SET value = 'Mallory' WHERE field = 'name' AND value = 'Ann'"
+ASKED = "UPDATE requests SET asked_at = NULL"
+COLUMNS = {
+    "action": "UPDATE events SET action = 'deny' WHERE seq = 2",
+    "actor_id": "UPDATE events SET actor_id = uuidv7() WHERE seq = 2",
+    "actor_role": "UPDATE events SET actor_role = 'manager' WHERE seq = 2",
+    "at": "UPDATE events SET at = at - interval '1 day' WHERE seq = 2",
+    "from_state": "UPDATE events SET from_state = NULL WHERE seq = 2",
+    "to_state": "UPDATE events SET to_state = 'denied' WHERE seq = 2",
+}
+
+
+def listed(world: World, who: str = "tara") -> list[Recorded]:
+    """Return what a search finds, the oldest first."""
+    reader = reads(world, who)
+    with world.house.transaction() as session:
+        found = auditing.search(session, reader, Wanted(), before=None, most=50)
+    return sorted(found.events, key=lambda event: event.id)
+
+
+def table(world: World) -> list[dict[str, str]]:
+    """Return the rows of an export for people."""
+    found = b"".join(tables.table(auditing.pages(world.house, reads(world)), begun(world))).decode()
+    return list(csv.DictReader(io.StringIO(found, newline="")))
+
+
+def reported(world: World, request_id: UUID | None = None) -> tuple[Report, str]:
+    """Return the report on a request, the only one there is, and its page."""
+    one = request_id or read(world.house, "SELECT id FROM requests")[0].id
+    with world.house.transaction() as session:
+        found = auditing.report(session, world.people["tara"], HERE, one)
+        return found, report.page(found, made_at=now(session))
+
+
+def test_where_nothing_was_changed_nothing_is_said_to_be(story: World) -> None:
+    found, page = reported(story)
+
+    assert [event.altered for event in listed(story) if event.request_id] == [()] * 3
+    assert {row["Altered"] for row in table(story)} == {""}
+    assert (found.altered, found.lost, found.sealed) == ((), (), True)
+    assert "Every step is sealed" in page
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_a_column_that_was_changed_is_shown_as_it_was_sealed_and_named(
+    story: World, superuser: Engine, name: str
+) -> None:
+    before, rows = [event for event in listed(story) if event.request_id], table(story)
+
+    freely(superuser, COLUMNS[name])
+
+    after = [event for event in listed(story) if event.request_id]
+    assert [event.altered for event in after] == [(), (name,), ()]
+    assert [getattr(event, name) for event in after] == [getattr(event, name) for event in before]
+    assert table(story) == [rows[0], rows[1] | {"Altered": name}, rows[2]]
+    found, page = reported(story)
+    assert (found.altered, found.sealed) == ((after[1].id,), False)
+    assert "Do not rely on this report" in page
+    assert "Every step is sealed" not in page
+
+
+def test_a_value_to_which_the_event_does_not_commit_is_shown_nowhere(story: World, superuser: Engine) -> None:
+    freely(superuser, NAME)
+
+    assert [event.altered for event in listed(story) if event.request_id] == [(), ("name",), ()]
+    assert table(story)[1] == table(story)[1] | {"User": str(story.people["ann"].person_id), "Altered": "name"}
+    found, page = reported(story)
+    assert [step.who for step in found.steps] == ["Erin", report.ERASED, "Erin"]
+    assert "Mallory" not in page
+    assert "Do not rely on this report" in page
+
+
+def test_a_body_that_is_not_the_one_that_was_sealed_is_named(story: World, superuser: Engine) -> None:
+    freely(superuser, BODY.format('"channel":"api"', '"channel":"ape"'))
+
+    assert {event.altered for event in listed(story) if event.number is not None} == {("body",)}
+    assert {row["Altered"] for row in table(story)} == {"body"}
+    assert len(reported(story)[0].altered) == 3
+
+
+def test_what_a_table_says_that_was_asked_for_is_what_was_sealed(story: World, superuser: Engine) -> None:
+    before = table(story)
+
+    freely(superuser, "UPDATE requests SET service = 'azure-sql', resources = '{db:1}'")
+
+    assert table(story) == before
+    assert before[1]["Item"] == "exchange-online mailbox:anna@contoso.example"
+
+
+def test_a_request_whose_row_says_that_nobody_was_asked_is_in_the_customers_trail(
+    story: World, superuser: Engine
+) -> None:
+    seen = note(story)
+
+    freely(superuser, ASKED)
+
+    verdict = judged(exported(story), seen)
+    assert (verdict.exit_code, verdict.events, verdict.withheld) == (GOOD, 3, 0), verdict.findings
+    assert len([event for event in listed(story) if event.request_id]) == 3
+    assert len([event for event in listed(story, "aude") if event.request_id]) == 3
+
+
+@pytest.mark.parametrize(
+    "further",
+    [
+        BODY.format('"to_state":"pending"', '"to_state":"reviewing"'),
+        "UPDATE events SET request_id = uuidv7()",
+        "DELETE FROM events WHERE seq > 1",
+    ],
+    ids=["bodies", "columns", "moves"],
+)
+def test_what_the_owner_hides_is_missing_from_an_export_and_not_said_to_be_withheld(
+    api: Database, worker: Database, superuser: Engine, further: str
+) -> None:
+    world = World.make(api, Policy(vendor_review=True))
+    world.act("max", Action.ENDORSE, world.submit().id)
+    sealed(worker)
+
+    freely(superuser, ASKED)
+    freely(superuser, further)
+
+    assert judged(exported(world)).exit_code != GOOD
+
+
+def test_a_report_on_what_retention_removed_says_so(
+    world: World, worker: Database, urls: Urls, superuser: Engine
+) -> None:
+    request_id = denied(world, superuser)
+    sealed(worker)
+    assert retain(urls)
+
+    found, page = reported(world, request_id)
+
+    assert (found.lost, found.steps, found.sealed, found.state) == ((1, 2), (), False, "denied")
+    assert (found.service, found.reason_code) == ("exchange-online", "support_case")
+    assert "no longer holds moves 1, 2" in page
+    assert "sealed" not in page.replace("was sealed", "")
+
+
+def test_a_report_on_a_request_whose_first_moves_were_removed_says_which(
+    world: World, worker: Database, urls: Urls, superuser: Engine
+) -> None:
+    first = world.fresh()
+    waiting = world.fresh()
+    world.act("ann", Action.DENY, first.id)
+    for one in (first.id, waiting.id):
+        age(superuser, one)
+    sealed(worker)
+    assert retain(urls)
+
+    found, page = reported(world, first.id)
+
+    assert (found.lost, [step.action for step in found.steps]) == ((1,), ["deny"])
+    assert found.service == "exchange-online"
+    assert "no longer holds move 1 of" in page

@@ -1,0 +1,212 @@
+"""Erasing whoever has done all there is to do: their name stays in what people wrote, and nowhere else."""
+
+import json
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine
+
+from lockbox.audit import looking, refused
+from lockbox.audit.events import Actor
+from lockbox.audit.looking import TRAIL_READ
+from lockbox.audit.refused import DECISION_REFUSED, SIGN_IN_REFUSED, Refused
+from lockbox.database import Database
+from lockbox.notices import addresses, codes
+from lockbox.people import context, issuing, sessions
+from lockbox.people.issuing import Rules
+from lockbox.people.roles import Means, Role, Scope
+from lockbox.people.sessions import Lasting, Place
+from lockbox.requests import activity, idempotency
+from lockbox.requests.activity import Entry
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.rules import Policy
+from lockbox.tenancy import deputies, invitations, members, policies, watchers
+from lockbox.tenancy.watchers import Wanted
+from tests.builders import HERE, SETTINGS, ShiftedClock, Urls, World
+from tests.database.mentions import mentions
+from tests.database.postbag import Postbag, open_notices
+from tests.database.refusing import RefusingMail
+from tests.database.scenes import read, write
+from tests.database.tenancy import does, id_of, invites, joins, names_deputy, with_deputies
+from tests.database.test_erasing import erase
+from tests.mailbox import code_of
+from tests.ruling import signed_in
+
+ANN = "Annabelquist"
+ERIN = "Erasmusquist"
+THERE = Place("203.0.113.9", "Unheard-of browser")
+# What people wrote: reasons, comments and cases, what was asked for and used, and what they called things of theirs.
+WRITTEN = {
+    *("decisions.comment", "event_details.comment", "requests.justification", "event_details.justification"),
+    *("requests.resources", "event_details.resources", "event_details.resource"),
+    *("requests.case_ref", "event_details.case_ref", "endpoints.description", "policies.body", "events.body"),
+    "passkeys.name",
+}
+ROWS = (
+    """
+    INSERT INTO identities (issuer, subject, person_id, created_at, trusted_at)
+    VALUES ('https://idp.example', lower(:name) || '@idp.example', :id, now(), now())
+    """,
+    """
+    INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at, trusted_at)
+    VALUES (uuidv7(), :id, uuid_send(:id), 'key', 0, :name || '''s laptop', now(), now()),
+        (uuidv7(), :other, uuid_send(:other), 'key', 0, 'Shared with ' || :name, now(), now())
+    """,
+    """
+    INSERT INTO terminals (id, secret_hash, code_hash, address, user_agent, created_at, expires_at, answered_by,
+        answered_at, is_allowed)
+    VALUES (uuidv7(), sha256(uuid_send(:id)), sha256(uuid_send(:id)), '203.0.113.9', 'lockbox of ' || :name, now(),
+        now() + interval '10 minutes', :id, now(), true)
+    """,
+    "UPDATE endpoints SET description = 'Pager of ' || :name",
+)
+
+
+@pytest.fixture
+def world(api: Database, worker: Database, superuser: Engine, post: Postbag, later: ShiftedClock) -> World:
+    """A world in which two people, one of each side, have left traces wherever somebody can."""
+    made = with_deputies(api)
+    made.add("erasmusquist", Role.ENGINEER)
+    made.add("sensor", Role.SYSTEM, scopes={Scope.ACTIVITY_REPORT}, services=set(SETTINGS.services))
+    post.endpoint(made, "https://tenant.example/", tenant_id=made.tenant.id)
+    rule = {"name": f"After {ANN} and {ERIN}", "match": {"services": ["exchange-online"]}, "terms": {"quorum": 1}}
+    does(made, "tara", policies.change, Policy.model_validate({"vendor_review": False, "rules": [rule]}), seen=1)
+    _comes(made, worker)
+    _deputises(made)
+    _works(made)
+    for who in ("annabelquist", "erasmusquist"):
+        _signs_in(made, worker, superuser, who)
+        _is_refused(made, who)
+    _is_looked_for(made)
+    post.mailing = RefusingMail()
+    post.deliver(worker, open_notices(worker))
+    worker.clock = later
+    later.shift = timedelta(minutes=3)
+    refused.settle(worker)
+    for who in ("annabelquist", "erasmusquist"):
+        _is_refused(made, who)
+    return made
+
+
+def _email(world: World, who: str) -> str:
+    (row,) = read(world.house, "SELECT email FROM people WHERE id = :id", id=id_of(world, who))
+    return str(row.email)
+
+
+def _comes(world: World, worker: Database) -> None:
+    """Be invited and withdrawn, watch, and come after all."""
+    first = invites(world, name=ANN, address="annabelquist@contoso.example")
+    does(world, "tara", invitations.withdraw, first.id)
+    wanted = Wanted(ANN, "annabelquist@contoso.example")
+    does(world, "tara", watchers.add, wanted, services=SETTINGS.services)
+    joins(world, worker, "annabelquist", Role.APPROVER)
+    does(world, "tara", members.set_eligible, id_of(world, "annabelquist"), eligible=True)
+
+
+def _deputises(world: World) -> None:
+    """Stand in for somebody, and be stood in for by somebody who decides."""
+    entry = names_deputy(world, "ann", "annabelquist")
+    does(world, "ann", deputies.end, entry.delegation.id)
+    names_deputy(world, "tara", "aude", "annabelquist")
+    world.act("aude", Action.DENY, world.fresh().id, comment=f"{ANN} would not")
+
+
+def _works(world: World) -> None:
+    """Ask for access, be given it and use it; decide, and be spoken of by others."""
+    named = f"mailbox:{ANN}-{ERIN}@contoso.example"
+    said = f"{ANN} called {ERIN}"
+    world.act("annabelquist", Action.DENY, world.fresh("erasmusquist", case_ref=said).id, comment=said)
+    request = world.submit("erasmusquist", resources=[named], justification=said)
+    opened = world.act("amir", Action.APPROVE, request.id, comment=said)
+    assert opened.opened_at is not None
+    with world.house.transaction() as session:
+        entry = Entry(opened.opened_at, "GET", named, "ok", "read")
+        activity.report(session, world.people["sensor"], HERE, request.id, [entry])
+    world.act("erasmusquist", Action.COMPLETE, request.id)
+    answer = {"requester": {"id": str(id_of(world, "erasmusquist")), "name": ERIN}}
+    for who in ("erasmusquist", "gate"):
+        with world.house.transaction() as session:
+            context.enter(session, world.people[who])
+            idempotency.keep(session, id_of(world, who), "key", b"body", json.dumps(answer))
+
+
+def _signs_in(world: World, worker: Database, superuser: Engine, who: str) -> None:
+    """Sign in by every means, make a token, and have mails go to another address."""
+    caller = signed_in(world, who, Means.PASSKEY)
+    world.people[who] = caller
+    with world.house.transaction() as session:
+        codes.ask(session, _email(world, who))
+    with world.house.transaction() as session:
+        sessions.begin(session, caller, THERE, Lasting(timedelta(hours=1), timedelta(hours=8)))
+        issuing.make(session, caller, THERE, issuing.Wanted(f"{who} at work"), _rules())
+    with world.house.transaction() as session:
+        context.enter(session, caller)
+        added = addresses.add(session, caller, THERE, f"{who}@home.example")
+        addresses.add(session, caller, THERE, f"{who}@typo.example")
+    with world.house.transaction() as session:
+        context.enter(session, caller)
+        addresses.confirm(session, caller, THERE, added.id, code_of(worker, added.id))
+    name = caller.name
+    for statement in ROWS:
+        wanted = {"id": caller.person_id, "name": name, "other": id_of(world, "abe" if name == ANN else "eve")}
+        write(superuser, statement, **{key: value for key, value in wanted.items() if f":{key}" in statement})
+
+
+def _rules() -> Rules:
+    return Rules(SETTINGS.environment, timedelta(hours=1), timedelta(days=1), timedelta(0), frozenset())
+
+
+def _is_refused(world: World, who: str) -> None:
+    """Be refused a sign-in and a decision."""
+    account = {"account": f"{who}@home.example", "from_address": "203.0.113.9"}
+    own = {"account": _email(world, who).upper(), "from_address": "203.0.113.9"}
+    for personal in (account, own):
+        what = Refused(SIGN_IN_REFUSED, {"means": "mail"}, of=personal["account"], personal=personal)
+        with world.house.transaction() as session:
+            refused.count(session, what)
+    decided = Refused(DECISION_REFUSED, {}, id_of(world, who), personal={"name": who.capitalize()})
+    with world.house.transaction() as session:
+        refused.count(session, decided)
+
+
+def _is_looked_for(world: World) -> None:
+    """Be searched for in the trail by name, and by address."""
+    tara = Actor(id_of(world, "tara"), "tenant_admin", "Tara")
+    for word in (f"by {ANN}, or {ERIN}?", "annabelquist@home.example", "erasmusquist@home.example"):
+        with world.house.transaction() as session:
+            context.enter(session, world.people["tara"])
+            wanted = {"text": word}
+            looking.record(session, tara, TRAIL_READ, logs=[world.tenant.id], wanted=wanted, count=0)
+
+
+def _spoken_of(world: World) -> dict[str, set[str]]:
+    return {word: mentions(world.house, word) for word in (ANN, ERIN)}
+
+
+@pytest.mark.parametrize(("who", "name"), [("annabelquist", ANN), ("erasmusquist", ERIN)])
+def test_their_name_stands_in_what_people_wrote_and_nowhere_else(
+    world: World, urls: Urls, who: str, name: str
+) -> None:
+    before = _spoken_of(world)
+    person: UUID = id_of(world, who)
+
+    erase(urls, person)
+
+    assert before[name] - WRITTEN >= {
+        *("people.name", "people.email", "addresses.email", "identities.subject", "tokens.name", "sign_ins.email"),
+        *("event_details.name", "event_details.account", "event_details.wanted", "event_details.mailbox"),
+        *("deliveries.answer", "notices.last_error", "refused.personal", "terminals.user_agent"),
+    }
+    assert mentions(world.house, name) <= WRITTEN
+    other = {ANN: ERIN, ERIN: ANN}[name]
+    assert mentions(world.house, other) >= before[other] - {"event_details.wanted"}
+
+
+@pytest.mark.parametrize("who", ["annabelquist", "erasmusquist"])
+def test_where_they_were_stands_only_with_what_others_did(world: World, urls: Urls, who: str) -> None:
+    erase(urls, id_of(world, who))
+    erase(urls, id_of(world, {"annabelquist": "erasmusquist", "erasmusquist": "annabelquist"}[who]))
+
+    assert mentions(world.house, "203.0.113.9") == set()
+    assert mentions(world.house, "Unheard-of browser") == set()

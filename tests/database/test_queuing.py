@@ -1,0 +1,127 @@
+"""Events are queued to be sealed by the table itself, and the API's login writes none that contradicts its row."""
+
+import json
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from lockbox.audit import refused
+from lockbox.audit.canonical import canonical
+from lockbox.audit.verify import GOOD
+from lockbox.database import Database
+from lockbox.ids import new_id
+from tests.builders import World, unbound
+from tests.database.scenes import as_caller, read
+from tests.database.test_exports import exported, judged
+from tests.logs import sealed
+
+AT = datetime.fromisoformat("2026-05-01T10:00:00Z")
+INSERT = text("""
+INSERT INTO events (id, tenant_id, request_id, seq, at, action, actor_id, actor_role, from_state, to_state, body)
+VALUES (:id, :tenant_id, :request_id, :seq, :at, :action, :actor_id, :actor_role, :from_state, :to_state, :body)
+""")
+SEALED = "SELECT FROM seals WHERE event_id = :id"
+FACTS = {"action": "approve", "seq": 2, "to_state": "active", "actor_id": "somebody", "format": 2, "at": "never"}
+
+
+def written_by_tara(world: World, columns: dict[str, Any], **changes: Any) -> UUID:
+    """Let the API's login write an event of Tara's by SQL of its own, with a body that says something else."""
+    own: dict[str, Any] = {
+        "id": new_id(),
+        "tenant_id": world.tenant.id,
+        "request_id": None,
+        "seq": None,
+        "at": AT,
+        "action": "policy_changed",
+        "actor_id": world.people["tara"].person_id,
+        "actor_role": "tenant_admin",
+        "from_state": None,
+        "to_state": None,
+    } | columns
+    body = canonical(own | {"format": 1, "personal": {}} | changes)
+    with as_caller(world.house, world.people["tara"]) as connection:
+        connection.execute(INSERT, own | {"body": body})
+    event_id: UUID = own["id"]
+    return event_id
+
+
+def test_an_event_that_nobody_has_queued_is_sealed_all_the_same(world: World, worker: Database) -> None:
+    event_id = written_by_tara(world, {})
+
+    sealed(worker)
+
+    assert len(read(worker, SEALED, id=event_id)) == 1
+    assert judged(exported(world)).exit_code == GOOD
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"id": new_id()},
+        {"tenant_id": None},
+        {"request_id": new_id()},
+        {"seq": 2},
+        {"at": "2026-05-01T10:00:00.000001Z"},
+        {"action": "trail_removed", "removed_from": 0, "removed_to": 2**53 - 1},
+        {"actor_id": new_id()},
+        {"actor_role": "approver"},
+        {"from_state": "pending"},
+        {"to_state": "active"},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_body_that_says_something_else_than_its_row_is_refused(world: World, changes: dict[str, Any]) -> None:
+    with pytest.raises(DBAPIError, match="says something else"):
+        written_by_tara(world, {}, **changes)
+
+    assert read(world.house, "SELECT FROM events") == []
+
+
+def test_the_api_says_of_nothing_that_retention_removed_it(world: World) -> None:
+    with pytest.raises(DBAPIError, match="says something else"):
+        written_by_tara(world, {"action": "trail_removed"}, removed_from=0, removed_to=1)
+
+
+@pytest.mark.parametrize("who", ["api", "worker"])
+def test_no_login_queues_anything_itself(world: World, worker: Database, who: str) -> None:
+    house = {"api": world.house, "worker": worker}[who]
+
+    with house.transaction() as session, pytest.raises(DBAPIError, match="permission denied"):
+        session.connection().execute(text("INSERT INTO unsealed VALUES (uuidv7())"))
+
+
+def test_what_is_queued_though_it_is_sealed_stops_no_sealing(world: World, worker: Database) -> None:
+    world.fresh()
+    sealed(worker)
+    with unbound(world.house).begin() as connection:
+        connection.execute(text("INSERT INTO unsealed SELECT event_id FROM seals"))
+    world.fresh()
+
+    sealed(worker)
+
+    assert len(read(worker, "SELECT FROM seals")) == 2
+    assert read(worker, "SELECT FROM unsealed") == []
+
+
+def test_no_fact_that_is_counted_says_who_did_what_else(world: World, worker: Database) -> None:
+    request = world.fresh()
+    with world.house.transaction() as session:
+        session.connection().execute(
+            text(
+                "SELECT count_refused(sha256('x'), now() - interval '5 minutes', 'decision_refused', NULL, :id, "
+                "CAST(:facts AS jsonb), CAST('{}' AS jsonb))"
+            ),
+            {"id": request.id, "facts": json.dumps(FACTS)},
+        )
+
+    refused.settle(worker)
+
+    (row,) = read(world.house, "SELECT body FROM events WHERE action = 'decision_refused'")
+    body = json.loads(row.body)
+    assert body["action"] == "decision_refused"
+    assert [body[name] for name in ("seq", "to_state", "actor_id", "format")] == [None, None, None, 1]
+    assert body["at"] > "2026"

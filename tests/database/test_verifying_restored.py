@@ -1,0 +1,43 @@
+"""What the verifier says of the export of a real log that began anew after a back-up was restored."""
+
+from lockbox.audit.findings import Kind
+from lockbox.audit.verify import CANNOT_READ, GOOD, Verdict, verify
+from lockbox.requests.lifecycle import Action
+from tests import second_verifier
+from tests.database import test_exports as exports
+from tests.database import test_restoring as scene
+from tests.database.test_restoring import SIGNER, Plant
+
+plant = scene.plant
+
+
+def judged(found: bytes, *seen: str) -> Verdict:
+    verdict = verify(found.splitlines(keepends=True), [SIGNER.public], seen)
+    if verdict.exit_code == GOOD:
+        assert second_verifier.check(found, [SIGNER.public.text], seen) == verdict.events
+    return verdict
+
+
+def shipped(plant: Plant) -> str:
+    """Return the newest checkpoint that left the house."""
+    return (plant.shipped / str(plant.world.tenant.id) / "latest.note").read_text()
+
+
+def test_after_a_restore_the_common_part_is_proven_and_the_rest_is_said_to_be_given_up(plant: Plant) -> None:
+    request = plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
+    plant.seal()
+    common = shipped(plant)
+    plant.back_up()
+    plant.world.act("ann", Action.REVOKE, request.id)
+    plant.seal()
+    given_up = shipped(plant)
+    restored = plant.restore()
+    restored.after_restore()
+    restored.seal()
+
+    export = exports.exported(restored.world)
+    good, unsure = judged(export, common, shipped(restored)), judged(export, common, given_up)
+
+    assert (good.exit_code, len(good.seen)) == (GOOD, 2), good.findings
+    assert (unsure.exit_code, unsure.findings.kinds) == (CANNOT_READ, {Kind.RESTORED}), unsure.findings
+    assert "the first 2 are the same is shown" in unsure.findings.first[0].message

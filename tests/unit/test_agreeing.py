@@ -1,0 +1,69 @@
+"""What is read of a body that says something else than its row, or nothing that could be read."""
+
+import base64
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from lockbox.audit import agreeing
+from lockbox.audit.canonical import canonical, commitment
+from lockbox.ids import new_id
+
+SALT = bytes(range(16))
+SHOWN = base64.b64encode(SALT).decode()
+COLUMNS: dict[str, Any] = {
+    "id": new_id(),
+    "tenant_id": new_id(),
+    "request_id": new_id(),
+    "seq": 2,
+    "at": datetime(2026, 5, 1, 10, tzinfo=UTC),
+    "action": "approve",
+    "actor_id": new_id(),
+    "actor_role": "approver",
+    "from_state": "pending",
+    "to_state": "active",
+}
+BODY = canonical(COLUMNS | {"personal": {"name": commitment(SALT, "Ann")}})
+
+
+def test_a_body_that_agrees_is_read_and_nothing_is_named() -> None:
+    assert agreeing.held_against(BODY, COLUMNS, {"name": (SHOWN, "Ann")}) == (COLUMNS, ())
+
+
+@pytest.mark.parametrize("name", agreeing.MEMBERS)
+def test_what_differs_is_named_and_read_from_the_body_but_for_the_id(name: str) -> None:
+    other = COLUMNS | {name: None if name in {"seq", "from_state", "to_state", "tenant_id"} else _other(name)}
+
+    members, altered = agreeing.held_against(BODY, other, {})
+
+    assert altered == (name,)
+    assert members | {"seq": None} == (other if name == "id" else COLUMNS) | {"seq": None}
+
+
+def _other(name: str) -> object:
+    return {"at": datetime(2020, 1, 1, tzinfo=UTC), "action": "deny", "actor_role": "manager"}.get(name, new_id())
+
+
+@pytest.mark.parametrize(("salt", "value"), [(SHOWN, "Mallory"), ("AAAA", "Ann"), ("A", "Ann")])
+def test_a_value_that_the_event_does_not_commit_to_is_named(salt: str, value: str) -> None:
+    assert agreeing.held_against(BODY, COLUMNS, {"name": (salt, value)})[1] == ("name",)
+
+
+@pytest.mark.parametrize("body", [b"", b"x", b"[]", b"{}", b'"text"', b"\xff", b'{"at":7,"id":[],"action":{}}'])
+def test_a_body_that_says_nothing_leaves_what_nobody_can_do_without(body: bytes) -> None:
+    members, altered = agreeing.held_against(body, COLUMNS, {"name": (SHOWN, "Ann")})
+
+    assert set(altered) == {*agreeing.MEMBERS, "name"}
+    assert {name for name, value in members.items() if value is not None} == agreeing.NEEDED
+    assert agreeing.item(body, {}) is None
+
+
+@pytest.mark.parametrize(
+    ("resources", "item"), [('["a", "b"]', "azure-sql a, b"), (None, "azure-sql"), ('["c"]', "azure-sql")]
+)
+def test_an_item_names_what_was_asked_for_and_no_resource_that_was_changed(resources: str | None, item: str) -> None:
+    body = json.dumps({"service": "azure-sql", "personal": {"resources": commitment(SALT, '["a", "b"]')}}).encode()
+
+    assert agreeing.item(body, {"resources": (SHOWN, resources)} if resources else {}) == item

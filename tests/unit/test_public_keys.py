@@ -1,0 +1,51 @@
+"""Public keys of the audit log: printed for whoever checks, and handed to each process of a developer's stack."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.operate import app as operate
+from cli.stack import AUDIT_KEY, Plan, make_keys
+from config.settings import Settings
+from lockbox.audit import keys
+from lockbox.audit.checkpoint import VerifierKey
+
+
+def printed(monkeypatch: pytest.MonkeyPatch, *files: Path) -> str:
+    """Run the command with these files of keys."""
+    monkeypatch.setenv("LOCKBOX_AUDIT_NAME", "lockbox.example")
+    monkeypatch.setenv("LOCKBOX_AUDIT_KEY_FILES", json.dumps([str(file) for file in files]))
+    return CliRunner().invoke(operate, ["public-keys"]).output
+
+
+def test_the_command_prints_what_the_setting_takes_in_the_order_of_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [keys.make(tmp_path / name).public_key().public_bytes_raw() for name in ("new", "old")]
+
+    text = printed(monkeypatch, tmp_path / "new", tmp_path / "old")
+
+    monkeypatch.setenv("LOCKBOX_AUDIT_PUBLIC_KEYS", text)
+    wanted = [VerifierKey("lockbox.example", public) for public in made]
+    assert Settings().audit_public_keys == tuple(key.text for key in wanted)
+    assert keys.trusted(Settings().audit_public_keys) == {key.id: key for key in wanted}
+
+
+def test_without_a_file_that_can_be_read_the_command_says_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "LOCKBOX_AUDIT_KEY_FILES is not set" in printed(monkeypatch)
+    assert "nothing-here cannot be read" in printed(monkeypatch, tmp_path / "nothing-here")
+
+
+@pytest.mark.parametrize("process", ["api", "worker", "notices"])
+def test_a_developers_stack_tells_each_process_that_checks(tmp_path: Path, process: str) -> None:
+    plan = Plan("", "", "", "", "", servers=None, keys=make_keys(tmp_path / "keys"), api_port=8000, flower_port=5555)
+
+    told = json.loads(plan.variables(process)["LOCKBOX_AUDIT_PUBLIC_KEYS"])
+
+    (key,) = keys.read([tmp_path / "keys" / AUDIT_KEY])
+    assert told == [VerifierKey("localhost", key.public_key().public_bytes_raw()).text]
+    assert "LOCKBOX_AUDIT_PUBLIC_KEYS" not in plan.variables("flower")

@@ -1,0 +1,139 @@
+"""The verifier of exports: approvals are held against what was asked for, and their signatures are checked."""
+
+import base64
+import hashlib
+import json
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from lockbox.audit.approved import NAME
+from lockbox.audit.canonical import canonical
+from lockbox.audit.checkpoint import VerifierKey
+from lockbox.audit.findings import Kind
+from lockbox.audit.verify import BAD, GOOD, Verdict
+from tests.logs import KEY, OTHER_KEY, TENANT, Log, Sealed, event
+from tests.verdicts import judged
+
+SIGNER = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
+REQUEST, ENGINEER, ANN = (f"00000000-0000-0000-0000-00000000000{digit}" for digit in "abc")
+OPENED, UNTIL = "2026-01-01T00:00:01.000000Z", "2026-01-01T08:00:00.000000Z"
+RESOURCES = ["mailbox:anna@contoso.example"]
+ASKED: dict[str, Any] = {"service": "exchange", "actions": ["read"], "mode": "on_request", "policy_version": 3}
+
+
+def named(key: Ed25519PrivateKey) -> VerifierKey:
+    return VerifierKey(NAME, key.public_key().public_bytes_raw())
+
+
+def approval(signer: Ed25519PrivateKey = SIGNER, **changes: Any) -> dict[str, str]:
+    """Return what an event holds of an approval: signed as docs/audit-format.md has it, but for the changes."""
+    said = {
+        "format": "lockbox approval 1",
+        "request_id": REQUEST,
+        "tenant_id": TENANT,
+        "engineer": ENGINEER,
+        "resources": RESOURCES,
+        "opened_at": OPENED,
+        "until": UNTIL,
+        "by": [ANN],
+        **ASKED,
+    }
+    signed = canonical(said | changes)
+    return {
+        "statement": hashlib.sha256(signed).hexdigest(),
+        "signature": base64.b64encode(signer.sign(signed)).decode(),
+        "key": named(signer).id.hex(),
+    }
+
+
+def history(given: Any, *, by: str | None = None) -> list[Sealed]:
+    """Return a request that was filed, by the engineer or by a system for them, and approved."""
+    filed = {"actor_id": by, "on_behalf_of": ENGINEER} if by else {"actor_id": ENGINEER, "on_behalf_of": None}
+    opened: dict[str, Any] = {
+        "action": "approve",
+        "to_state": "active",
+        "at": OPENED,
+        "deadline_at": UNTIL,
+        "approved_by": [ANN],
+    }
+    return [
+        event(0, {"resources": json.dumps(RESOURCES)}, request_id=REQUEST, seq=1, **ASKED, **filed),
+        event(1, {}, request_id=REQUEST, seq=2, approval=given, **opened),
+    ]
+
+
+def verdict_on(events: list[Sealed], *keys: Ed25519PrivateKey) -> Verdict:
+    return judged(Log(events).whole(), keys=[named(key) for key in keys])
+
+
+@pytest.mark.parametrize("by", [None, TENANT])
+def test_an_approval_of_what_was_asked_for_is_checked(by: str | None) -> None:
+    verdict = verdict_on(history(approval(), by=by and str(by)), OTHER_KEY, SIGNER)
+
+    assert (verdict.exit_code, verdict.approvals, verdict.unchecked_approvals) == (GOOD, 1, 0)
+
+
+def test_a_filtered_export_shows_approvals_too() -> None:
+    verdict = judged(Log(history(approval())).filtered(lambda _: True), keys=[named(SIGNER)])
+
+    assert (verdict.exit_code, verdict.approvals) == (GOOD, 1)
+
+
+def test_an_approval_is_counted_as_not_checked_where_no_key_or_no_resources_are_given() -> None:
+    asked, opened = history(approval())
+
+    without_key = verdict_on([asked, opened])
+    erased = verdict_on([Sealed(asked.body, {}), opened], SIGNER)
+
+    for verdict in (without_key, erased):
+        assert (verdict.exit_code, verdict.approvals, verdict.unchecked_approvals) == (GOOD, 0, 1)
+    assert (without_key.has_approval_keys, erased.has_approval_keys) == (False, True)
+
+
+@pytest.mark.parametrize("keys", [(), (SIGNER,)])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"resources": ["mailbox:bob@contoso.example"]},
+        {"actions": ["read", "export"]},
+        {"engineer": ANN},
+        {"until": "2026-01-02T08:00:00.000000Z"},
+        {"by": [ENGINEER]},
+        {"tenant_id": None},
+    ],
+)
+def test_an_approval_of_something_else_is_found_with_a_key_and_without(
+    changes: dict[str, Any], keys: tuple[Ed25519PrivateKey, ...]
+) -> None:
+    verdict = verdict_on(history(approval(**changes)), *keys)
+
+    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {Kind.APPROVAL})
+    assert verdict.findings.first[0].number == 1
+
+
+def test_an_approval_by_a_key_that_nobody_trusts_is_found() -> None:
+    verdict = verdict_on(history(approval(OTHER_KEY)), SIGNER)
+
+    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {Kind.UNKNOWN_KEY})
+
+
+@pytest.mark.parametrize("signature", ["", "AAAA", "no base64", base64.b64encode(bytes(64)).decode()])
+def test_a_signature_that_is_none_is_wrong(signature: str) -> None:
+    verdict = verdict_on(history(approval() | {"signature": signature}), SIGNER)
+
+    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {Kind.WRONG_SIGNATURE})
+
+
+@pytest.mark.parametrize("given", [None, "yes", {}, {"statement": "a", "signature": "b"}])
+def test_an_approval_of_another_form_is_found(given: object) -> None:
+    assert verdict_on(history(given), SIGNER).findings.kinds == {Kind.APPROVAL}
+
+
+def test_a_key_of_approvals_signs_no_log() -> None:
+    log = Log(history(approval()), key=SIGNER, name=NAME)
+
+    verdict = judged(log.whole(), keys=[named(SIGNER), named(KEY)])
+
+    assert verdict.findings.kinds == {Kind.UNKNOWN_KEY}

@@ -1,0 +1,182 @@
+"""The verifier of exports: files of odd forms, as a stranger or the owner of a database may hand over, are judged."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lockbox.audit.exported import Unreadable
+from lockbox.audit.findings import Kind
+from lockbox.audit.verify import BAD, GOOD, verify
+from tests.logs import Log, Sealed, event, line, public
+from tests.verdicts import judged
+
+LOG = Log([event(number) for number in range(4)], withheld=[range(2, 3)])
+ROWS = LOG.whole().splitlines(keepends=True)
+FIRST, TILE, EVENT, GAP, END = 0, 1, 2, 4, -1
+
+
+def with_row(place: int, row: bytes) -> bytes:
+    """Return the export with another line in the place of one."""
+    rows = list(ROWS)
+    rows[place] = row
+    return b"".join(rows)
+
+
+@pytest.mark.parametrize(
+    ("place", "old", "new"),
+    [
+        (EVENT, b'{"number":0,', b'{"number":0,"body":"{\\"action\\":\\"deny\\"}",'),
+        (EVENT, b'"salt":', b'"salt":"","salt":'),
+        (EVENT, b'"value":', b'"verified":true,"value":'),
+        (EVENT, b'{"number":0,', b'{"proof":[],"number":0,'),
+        (EVENT, b"Erin 0", b"\\ud800"),
+        (TILE, b'"proof":', b'"checked":true,"proof":'),
+        (GAP, b'"to":3', b'"to":3,"by":"law"'),
+        (END, b'"events":3', b'"events":3,"complete":"certified"'),
+        (END, b'"events":3}', b'"events":3},"end":{"events":3}'),
+        (EVENT, b'"number":0', b'"number":0e0'),
+        (EVENT, b'"number":0', b'"number":false'),
+    ],
+)
+def test_what_nobody_describes_in_a_line_is_damage(place: int, old: bytes, new: bytes) -> None:
+    assert old in ROWS[place]
+
+    verdict = judged(with_row(place, ROWS[place].replace(old, new, 1)), allowed={Kind.WITHHELD})
+
+    assert (verdict.exit_code, verdict.findings.first[0].kind) == (BAD, Kind.DAMAGED)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"whole":true', b'"whole":true,"whole":true'),
+        (b'"whole":true', b'"whole":true,"by":"us"'),
+        (b'"asked":{}', b'"asked":{"person":1}'),
+        (b'"asked":{}', b'"asked":[]'),
+        (b'"consistency":[]', b'"consistency":[{"from":1,"proof":[],"by":"us"}]'),
+        (b'"consistency":[]', b'"consistency":[{"from":1,"proof":[]},{"from":1,"proof":[]}]'),
+        (b'"checkpoint":"', b'"checkpoint":"\\ud800'),
+    ],
+)
+def test_a_first_line_of_another_form_is_not_read(old: bytes, new: bytes) -> None:
+    assert old in ROWS[FIRST]
+
+    with pytest.raises(Unreadable):
+        verify([ROWS[FIRST].replace(old, new)], [public()])
+
+
+@pytest.mark.parametrize("behind", [b'{"number":4,"body":"approve"', b"\n", b"}", ROWS[EVENT]])
+def test_nothing_comes_behind_the_last_line_not_even_half_a_line(behind: bytes) -> None:
+    verdict = verify([*ROWS, behind], [public()], allowed={Kind.WITHHELD})
+
+    assert (verdict.exit_code, verdict.findings.first[0].kind) == (BAD, Kind.INSERTED)
+
+
+def test_a_log_of_the_vendors_whose_id_is_none_is_not_its() -> None:
+    log = Log([event(0, tenant_id=None)], whose="vendor")
+
+    verdict = judged(log.whole())
+
+    assert (verdict.exit_code, verdict.findings.first[0].kind) == (BAD, Kind.EDITED)
+
+
+ODD: list[tuple[str, Any]] = [
+    *(("seq", odd) for odd in ("1", ["1"], {"a": "b"}, True, 0, -1)),
+    *(("to_state", odd) for odd in (["pending"], None, 1)),
+    *(("request_id", odd) for odd in (["a"], None, 1)),
+    *(("id", odd) for odd in (["a"], None, 1)),
+    *(("action", odd) for odd in (["a"], None, 1)),
+    *(("personal", odd) for odd in (["a"], None, "a")),
+]
+
+
+@pytest.mark.parametrize(("name", "odd"), ODD)
+def test_a_member_of_another_form_is_found_and_no_crash(name: str, odd: object) -> None:
+    fields = json.loads(event(1, {}).body) | {name: odd}
+    body = json.dumps(fields, separators=(",", ":"), sort_keys=True).encode()
+    log = Log([event(0), Sealed(body, {}), event(2)])
+
+    verdict = judged(log.whole())
+
+    assert [(one.kind, one.number) for one in verdict.findings.first] == [(Kind.MALFORMED, 1)]
+
+
+@pytest.mark.parametrize("name", ["id", "tenant_id", "action", "seq", "personal"])
+def test_a_member_that_every_event_has_is_missed(name: str) -> None:
+    fields = json.loads(event(1, {}).body)
+    del fields[name]
+    log = Log([event(0), Sealed(json.dumps(fields, separators=(",", ":"), sort_keys=True).encode(), {})])
+
+    assert judged(log.whole()).exit_code == BAD
+
+
+def test_findings_beyond_those_that_are_shown_count_for_the_exit_code() -> None:
+    seen = [LOG.note(1)] * 60
+    rows = Log(LOG.events).filtered(lambda number: number < 2).splitlines(keepends=True)
+    rows[1] = rows[1].replace(b"Erin 0", b"Eric 0")
+
+    assert judged(b"".join(rows), *seen).exit_code == BAD
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.just("\ud800"),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+def places(value: object, way: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the ways to all parts of a value."""
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [way, *(found for name, part in parts for found in places(part, (*way, name)))]
+
+
+def put(value: Any, way: tuple[Any, ...], new: object) -> Any:
+    """Return the value with another part in one place."""
+    if not way:
+        return new
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[way[0]] = put(value[way[0]], way[1:], new)
+    return copy
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_whatever_stands_in_any_place_of_a_file_it_is_judged(data: st.DataObject) -> None:
+    number = data.draw(st.integers(0, len(ROWS) - 1))
+    said = json.loads(ROWS[number])
+    changed = put(said, data.draw(st.sampled_from(places(said))), data.draw(json_values))
+    row = json.dumps(changed).encode() + b"\n"
+
+    try:
+        verdict = verify([*ROWS[:number], row, *ROWS[number + 1 :]], [public()], [LOG.note(2)], {Kind.WITHHELD})
+    except Unreadable:
+        return
+
+    assert verdict.exit_code != GOOD or line(changed) == line(said) or only_remarks(changed, said)
+
+
+def only_remarks(changed: Any, said: Any) -> bool:
+    """Whether a line differs in no more than what is unsigned and changes no verdict."""
+    return isinstance(changed, dict) and all(
+        changed.get(name) == said[name] for name in said if name not in {"asked", "personal"}
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_whatever_stands_in_any_place_of_a_body_it_is_judged(data: st.DataObject) -> None:
+    said = json.loads(event(1, {}, action=data.draw(st.sampled_from(["submit", "trail_removed", "restored"]))).body)
+    said |= {"removed_from": 0, "removed_to": 1, "log_id": said["tenant_id"], "size": 1, "shipped_size": 1}
+    said |= {"shipped_origin": LOG.origin, "shipped_root": "AAAA", "approved_by": ["a"], "mode": "x"}
+    said["approval"] = {"statement": "a", "signature": "b", "key": "c"}
+    changed = put(said, data.draw(st.sampled_from(places(said))), data.draw(json_values))
+    try:
+        body = json.dumps(changed, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
+    except UnicodeEncodeError:
+        return
+
+    judged(Log([event(0), Sealed(body, {}), event(2)], generation=2).whole(), LOG.note(2))

@@ -1,0 +1,28 @@
+"""The verdicts of both verifiers on one file, which have to agree."""
+
+import io
+from collections.abc import Collection, Sequence
+
+from lockbox.audit import exported
+from lockbox.audit.checkpoint import VerifierKey
+from lockbox.audit.findings import Kind
+from lockbox.audit.verify import GOOD, Verdict, verify
+from tests import second_verifier
+from tests.logs import public
+
+WRONG = (second_verifier.Wrong, KeyError, ValueError, TypeError)
+
+
+def judged(export: bytes, *seen: str, allowed: Collection[Kind] = (), keys: Sequence[VerifierKey] = ()) -> Verdict:
+    """Return the verdict; the second verifier agrees on whether anything is wrong."""
+    trusted = [public(), *keys]
+    verdict = verify(exported.lines_of(io.BytesIO(export)), trusted, seen, allowed)
+    accepted = {"withheld": Kind.WITHHELD in allowed, "unproven": Kind.BEFORE_SEALS in allowed}
+    try:
+        second_verifier.check(export, [key.text for key in trusted], seen, **accepted)
+    except WRONG:
+        agrees = verdict.exit_code != GOOD
+    else:
+        agrees = verdict.exit_code == GOOD
+    assert agrees, verdict.findings
+    return verdict
