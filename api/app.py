@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import Depends, FastAPI
 
 from api import portal, problems
+from api.admission import MOST_AT_ONCE, Admission
 from api.limits import BodyLimit, FormCharset
 from api.log import AccessLog
 from api.routes import (
@@ -37,8 +38,7 @@ from lockbox.notices.vault import Vault
 from lockbox.people.issuers import Issuers
 from lockbox.schedule import Schedule
 
-POOL = 10
-OVERFLOW = 30
+POOL = OVERFLOW = MOST_AT_ONCE
 
 
 def make_database(settings: Settings) -> Database:
@@ -116,6 +116,7 @@ def make_app(settings: Settings, database: Database) -> FastAPI:
     ):
         app.include_router(router)
     portal.install(app)
+    app.add_middleware(Admission)
     app.add_middleware(BodyLimit)
     app.add_middleware(FormCharset)
     app.add_middleware(AccessLog)
