@@ -9,6 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from chaos.stage import Stage
 from chaos.striking import LOGINS
 from cli import stack
+from lockbox.schedule import NOTICES, Promise, Schedule
 
 LOOK_SECONDS = 0.25
 WIND_SECONDS = 4.0
@@ -22,13 +23,11 @@ SELECT (SELECT count(*) FROM requests WHERE wake_at IS NOT NULL AND NOT id = ANY
     (SELECT count(*) FROM unsealed) AS unsealed
 """)
 # A lease of whoever was killed with a notice in hand lasts a minute, and doubles with each try; so do back-offs.
-WIND = (
-    text("""
-    UPDATE notices SET run_at = clock_timestamp()
-    WHERE closed_at IS NULL AND run_at > clock_timestamp() + interval '1 second'
-    """),
-    text("UPDATE reports_due SET due_at = clock_timestamp() WHERE due_at > clock_timestamp()"),
-)
+WIND = text("""
+UPDATE notices SET run_at = clock_timestamp()
+WHERE closed_at IS NULL AND run_at > clock_timestamp() + interval '1 second' RETURNING id, run_at
+""")
+WIND_REPORTS = text("UPDATE reports_due SET due_at = clock_timestamp() WHERE due_at > clock_timestamp()")
 
 
 class NotHealed(Exception):  # noqa: N818 - it names what was found
@@ -50,11 +49,13 @@ def heal(stage: Stage) -> None:
     with stage.superuser.connect() as connection:
         for login in LOGINS:
             connection.execute(text(f"ALTER ROLE {login} CONNECTION LIMIT -1"))
-    if not _wait(lambda: stage.crew.are_up() and stack.is_ready(stage.plan), HEAL_SECONDS):
-        raise NotHealed("the API or a worker did not come up again")
+    if not _wait(stage.crew.are_up, HEAL_SECONDS):
+        raise NotHealed("some process did not come up again")
+    if not _wait(lambda: stack.is_ready(stage.plan), HEAL_SECONDS):
+        raise NotHealed("the API serves nobody any more")
 
 
-def drain(stage: Stage, calm: Sequence[str], patience: float, *, is_wound: bool = True) -> dict[str, int]:
+def drain(stage: Stage, calm: Sequence[str], patience: float) -> dict[str, int]:
     """Wait until nothing is open but what is calm, and return what is left; no key where all is done.
 
     After `patience` seconds whatever waits for a back-off or for the lease of somebody killed is made due, as time
@@ -65,13 +66,20 @@ def drain(stage: Stage, calm: Sequence[str], patience: float, *, is_wound: bool 
         now = time.monotonic()
         if now > began + patience + LONGEST_SECONDS:
             return left
-        if is_wound and now > began + patience and now > wound + WIND_SECONDS:
+        if now > began + patience and now > wound + WIND_SECONDS:
             wound = now
-            with stage.superuser.connect() as connection:
-                for statement in WIND:
-                    connection.execute(statement)
+            _wind(stage)
         time.sleep(LOOK_SECONDS)
     return {}
+
+
+def _wind(stage: Stage) -> None:
+    schedule = Schedule(stage.servers.redis_url)
+    with stage.superuser.connect() as connection:
+        connection.execute(WIND_REPORTS)
+        promises = [Promise(str(row.id), NOTICES.kinds[0], row.run_at) for row in connection.execute(WIND)]
+    schedule.arm(NOTICES, promises)
+    schedule.close()
 
 
 def _left(stage: Stage, calm: Sequence[str]) -> dict[str, int]:

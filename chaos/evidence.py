@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -17,11 +18,13 @@ from chaos.journal import Journal
 from chaos.sinks import Arrival
 from chaos.stage import Stage
 from chaos.trail import Verified
-from lockbox.schedule import CLOCK, INDEXES, Index, Schedule
+from cli.demo.story import CONTROL_CALLS
+from lockbox.schedule import CLOCK, INDEXES, Index, Promise, Schedule
 
 RECONCILED_SECONDS = 15.0
 LOOK_SECONDS = 0.5
 ORPHAN_SECONDS = 20.0
+FLOWER_SECONDS = 60.0
 FLOWER_PAGES = ("/api/tasks?limit=10000", "/api/workers", "/api/queues/length", "/metrics")
 CLOCKS = """
 SELECT CASE state WHEN 'active' THEN 'expire' ELSE 'time_out' END || ':' || id AS member,
@@ -55,7 +58,6 @@ class Evidence:
     plant: Plant
     trails: Sequence[Verified]
     told: Mapping[str, bool]
-    controls: Sequence[int]
 
     def rows(self, question: str, **values: object) -> list[Any]:
         """Return what Postgres answers, with every right."""
@@ -71,10 +73,16 @@ class Evidence:
 
 
 def drift(stage: Stage) -> list[str]:
-    """Wait for a reconcile, and return where the indexes differ from the open clocks and notices in Postgres."""
+    """Wait for a reconcile, and return where the indexes differ from the open clocks and notices in Postgres.
+
+    What an index holds beyond them is dropped when it is due, and not before: it is made due, and has to go.
+    """
     schedule = Schedule(stage.servers.redis_url)
-    until = time.monotonic() + RECONCILED_SECONDS
     try:
+        for index in INDEXES:
+            extra = [member.partition(":") for member in schedule.members(index).keys() - _promised(stage, index).keys()]
+            schedule.arm(index, [Promise(id_, kind, timedelta(0)) for kind, _, id_ in extra])
+        until = time.monotonic() + RECONCILED_SECONDS
         while (found := [line for index in INDEXES for line in _differences(stage, schedule, index)]) and (
             time.monotonic() < until
         ):
@@ -84,11 +92,14 @@ def drift(stage: Stage) -> list[str]:
     return found
 
 
-def _differences(stage: Stage, schedule: Schedule, index: Index) -> Iterator[str]:
+def _promised(stage: Stage, index: Index) -> dict[str, float]:
     with stage.superuser.connect() as connection:
         rows = connection.execute(text(CLOCKS if index is CLOCK else NOTICES)).all()
-    promised = {row.member: float(row.due) for row in rows}
-    held = schedule.members(index)
+    return {row.member: float(row.due) for row in rows}
+
+
+def _differences(stage: Stage, schedule: Schedule, index: Index) -> Iterator[str]:
+    promised, held = _promised(stage, index), schedule.members(index)
     yield from (f"{index.name} lacks {member}" for member in promised.keys() - held.keys())
     yield from (f"{index.name} holds {member}" for member in held.keys() - promised.keys())
     for member in promised.keys() & held.keys():
@@ -109,12 +120,12 @@ def plant(stage: Stage) -> Plant:
 def gather(stage: Stage, journal: Journal, left: Mapping[str, int], drifted: Sequence[str], base: Plant) -> Evidence:
     """Look at everything, once the drain is over."""
     verified = trail.verified(stage)
-    told, controls = _flower(stage), list(stage.controls)
+    told = _flower(stage)
     for path, holds in _places(stage):
         told[path] = holds
     if stage.hints.leaks:
         told["Redis"] = True
-    return Evidence(stage, journal, left, drifted, base, plant(stage), verified, told, controls)
+    return Evidence(stage, journal, left, drifted, base, plant(stage), verified, told)
 
 
 def _places(stage: Stage) -> Iterator[tuple[str, bool]]:
@@ -131,17 +142,25 @@ def _passwords(stage: Stage) -> Iterator[str]:
 
 
 def _flower(stage: Stage) -> dict[str, bool]:
-    """Return for each page of Flower whether it tells what it must not; one that is not there tells nothing."""
+    """Wait for Flower, try what it must refuse, and return for each of its pages whether it tells what it must not."""
     private = re.compile("|".join(map(re.escape, stage.cast.private())))
     signed_in = (stage.plan.flower_user, stage.plan.flower_password)
     told = {}
-    for page in FLOWER_PAGES:
-        try:
-            answer = httpx.get(f"{stage.plan.flower_url}{page}", auth=signed_in, timeout=10, trust_env=False)
-        except httpx.HTTPError:
-            continue
-        told[f"Flower {page}"] = bool(private.search(answer.text))
+    with httpx.Client(base_url=stage.plan.flower_url, auth=signed_in, timeout=10, trust_env=False) as flower:
+        until = time.monotonic() + FLOWER_SECONDS
+        while not _answers(flower) and time.monotonic() < until:
+            time.sleep(LOOK_SECONDS)
+        stage.controls.extend(flower.post(f"/api/{call}").status_code for call in CONTROL_CALLS)
+        for page in FLOWER_PAGES:
+            told[f"Flower {page}"] = bool(private.search(flower.get(page).text))
     return told
+
+
+def _answers(flower: httpx.Client) -> bool:
+    try:
+        return flower.get("/healthcheck").is_success
+    except httpx.HTTPError:
+        return False
 
 
 def by_id(rows: Sequence[Any]) -> dict[UUID, Any]:

@@ -17,7 +17,9 @@ MOST_GROWN_REDIS = 32 << 20
 FORBIDDEN = 403
 ENDING = ("complete", "revoke")
 # Whatever is not of these is somebody's leavings: the schedule, kombu's own, queues, and mailboxes of answers.
-OURS = re.compile(r"\{lockbox\}:|_kombu\.|unacked|core$|notify$|maintenance$|celery|.*\.reply\.celery\.pidbox|celeryev")
+OURS = re.compile(
+    r"\{lockbox\}:|_kombu\.|unacked|core$|notify$|maintenance$|celery|.*\.reply\.celery\.pidbox|celeryev"
+)
 
 
 @dataclass(frozen=True)
@@ -168,10 +170,10 @@ def indexes_are_true(seen: Evidence) -> tuple[str, Iterable[str]]:
 def nothing_told(seen: Evidence) -> tuple[str, Iterable[str]]:
     """I9: no secret, reason or address in logs, Redis or Flower; and Flower refuses to change anything."""
     off = [f"{place} tells what it must not" for place, tells in seen.told.items() if tells]
-    off += [f"Flower answered {status} to a control call" for status in set(seen.controls) - {FORBIDDEN}]
-    if not seen.controls:
+    off += [f"Flower answered {status} to a control call" for status in set(seen.stage.controls) - {FORBIDDEN}]
+    if not seen.stage.controls:
         off.append("Flower was never asked for what it must refuse")
-    return f"{len(seen.told)} places, {len(seen.controls)} control calls", off
+    return f"{len(seen.told)} places, {len(seen.stage.controls)} control calls", off
 
 
 def back_to_base(seen: Evidence) -> tuple[str, Iterable[str]]:

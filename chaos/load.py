@@ -62,12 +62,11 @@ class Load:
         }
 
     async def settle_in(self) -> None:
-        """File what stays open all along, and one of each house that is told in peace."""
+        """File what stays open all along."""
         for _ in range(CALM_REQUESTS):
             filed = await self._file(self._cast.calm, uuid4().hex)
             if filed:
                 self.calm.append(filed)
-        await asyncio.gather(*(self._file(house, uuid4().hex) for house in self._cast.quick))
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Begin a story every so often, until told to stop; then let all of them end."""

@@ -66,9 +66,7 @@ class Proxy(Port):
             self._open.discard(far_writer)
             far_writer.close()
 
-    async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, filter_: Filter | None
-    ) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, filter_: Filter | None) -> None:
         while data := await reader.read(MOST_READ):
             if self.mode is Mode.SLOW:
                 await asyncio.sleep(SLOW_SECONDS)

@@ -10,12 +10,11 @@ from chaos.crowd import Crowd
 from chaos.invariants import Finding
 from chaos.plan import Plan
 from chaos.stage import Stage
-from chaos.striking import Striker, control
+from chaos.striking import Striker
 
 Tell = Callable[[str, float], object]
 
 SHARE_OF_FAULTS = 0.6
-WARM_SECONDS = 60.0
 TICK = 0.2
 
 
@@ -48,7 +47,6 @@ def play(stage: Stage, patience: float, tell: Tell) -> Result:
     try:
         tell("settling in", 0)
         crowd.settle_in()
-        drain.drain(stage, crowd.calm, WARM_SECONDS, is_wound=False)
         base = evidence.plant(stage)
         striker = Striker(stage)
         crowd.begin()
@@ -56,7 +54,6 @@ def play(stage: Stage, patience: float, tell: Tell) -> Result:
         tell("healing", SHARE_OF_FAULTS)
         striker.wait()
         drain.heal(stage)
-        control(stage, stage.faults.faults[0])
         crowd.end_load()
         tell("draining", 0.7)
         left = drain.drain(stage, crowd.calm, patience)

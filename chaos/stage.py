@@ -14,7 +14,7 @@ from sqlalchemy.pool import NullPool
 from chaos import people
 from chaos.crew import Crew
 from chaos.hints import Fate, Hints
-from chaos.loop import Loop
+from chaos.loop import Loop, Port
 from chaos.people import Cast
 from chaos.plan import Plan as Faults
 from chaos.proxy import Mode, Proxy
@@ -90,7 +90,10 @@ def built(plan: Plan, servers: Servers, faults: Faults, logs: Path, first_port: 
         mail = MailSink()
         for port in (*proxies.values(), mail):
             loop.do(port.open(first_port + 10))
+            ends.callback(_shut, loop, port)
         cast = people.gather(plan, loop, first_port + 10)
+        for hook in cast.hooks:
+            ends.callback(_shut, loop, hook)
         hints.forbid(cast.private())
         behind = _behind(plan, proxies, mail)
         superuser = create_engine(_superuser(plan, servers), isolation_level="AUTOCOMMIT", poolclass=NullPool)
@@ -100,6 +103,10 @@ def built(plan: Plan, servers: Servers, faults: Faults, logs: Path, first_port: 
         ends.callback(stage.calm)
         crew.start()
         yield stage
+
+
+def _shut(loop: Loop, port: Port) -> None:
+    loop.do(port.leave())
 
 
 def _behind(plan: Plan, proxies: dict[str, Proxy], mail: MailSink) -> Plan:
