@@ -7,7 +7,7 @@ UV ?= uv
 TESTS ?= tests
 JOBS ?= 4
 
-.PHONY: help demo run test check format migrate bench mails lock openapi clean
+.PHONY: help demo run test check format migrate bench chaos soak mails lock openapi clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -37,6 +37,12 @@ migrate: $(READY) ## bring the schema of LOCKBOX_OWNER_DATABASE_URL up to date
 
 bench: $(READY) ## measure deadlines, idling with many pending, and how soon notices leave
 	@$(BIN)/python -m bench
+
+chaos: $(READY) ## strike the real stack under load by a seeded plan of faults (SEED=, SECONDS=), then check it
+	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
+
+soak: $(READY) ## the same for an hour (SECONDS=)
+	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) --seconds $(if $(SECONDS),$(SECONDS),3600)
 
 mails: $(READY) ## write every mail, as page, text and whole, into var/mails to look at
 	@$(BIN)/python -m cli.mails

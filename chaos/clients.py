@@ -43,28 +43,28 @@ class Clients:
         """File a request by a key, and return it once it is acknowledged."""
         self._journal.resources[resource] = house.tenant_id
         sent = time.time()
-        answer = await self._tried(house, "erin", "POST", "/v1/requests", dict(body), {"idempotency-key": key})
+        answer = await self._tried(house, "erin", "POST", "/v1/requests", body=body, headers={"idempotency-key": key})
         if answer is None or answer.status_code not in DONE:
             return None
         found: dict[str, Any] = answer.json()
-        self._note(found, house, "submit", "erin", resource, sent)
+        self._note(found, house, "submit", "erin", sent)
         return found
 
     async def act(
         self, house: House, who: str, action: str, request: Mapping[str, Any], body: Mapping[str, Any] | None = None
     ) -> dict[str, Any] | None:
-        """Act on a request, and return it once that is acknowledged; None where it could not be done, or nobody knows."""
+        """Act on a request, and return it once acknowledged; None where it could not be done, or nobody knows."""
         sent = time.time()
-        answer = await self._tried(house, who, "POST", f"/v1/requests/{request['id']}/{action}", dict(body or {}), {})
+        answer = await self._tried(house, who, "POST", f"/v1/requests/{request['id']}/{action}", body=body or {})
         if answer is None or answer.status_code not in DONE:
             return None
         found: dict[str, Any] = answer.json()
-        self._note(found, house, action, who, request["resources"][0], sent)
+        self._note(found, house, action, who, sent)
         return found
 
     async def look(self, house: House, who: str, path: str, expected: tuple[int, ...] = (200,)) -> None:
         """Read something; anything but what is expected is a surprise."""
-        answer = await self._tried(house, who, "GET", path, None, {})
+        answer = await self._tried(house, who, "GET", path)
         if answer is not None and answer.status_code not in expected:
             self._journal.surprises.append(f"GET {path} by {who}: {answer.status_code}")
 
@@ -85,10 +85,17 @@ class Clients:
         return answer.status_code, answer.text
 
     async def _tried(
-        self, house: House, who: str, method: str, path: str, body: dict[str, Any] | None, headers: dict[str, str]
+        self,
+        house: House,
+        who: str,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> httpx.Response | None:
         """Try until there is an answer that says something, or patience is over."""
-        shown = {"authorization": f"Bearer {house.tokens[who]}", **headers}
+        shown = {"authorization": f"Bearer {house.tokens[who]}", **(headers or {})}
         for pause in PAUSES:
             try:
                 answer = await self._http.request(method, path, json=body, headers=shown)
@@ -113,9 +120,7 @@ class Clients:
             shown = [one.slug for one in others if one.slug in answer.text or str(one.tenant_id) in answer.text]
             self._journal.foreign += [f"{who} of {house.slug} saw {slug} at {path}" for slug in shown]
 
-    def _note(
-        self, found: Mapping[str, Any], house: House, action: str, who: str, resource: str, sent: float
-    ) -> None:
+    def _note(self, found: Mapping[str, Any], house: House, action: str, who: str, sent: float) -> None:
         self._journal.acknowledged.append(
             Acknowledged(
                 UUID(found["id"]),
@@ -123,7 +128,6 @@ class Clients:
                 action,
                 house.people[who],
                 found["version"],
-                resource,
                 sent,
                 time.time(),
             )

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from chaos.servers import LOGINS
 from chaos.stage import Stage
-from chaos.striking import LOGINS
 from cli import stack
 from lockbox.schedule import NOTICES, Promise, Schedule
 

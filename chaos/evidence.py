@@ -80,7 +80,9 @@ def drift(stage: Stage) -> list[str]:
     schedule = Schedule(stage.servers.redis_url)
     try:
         for index in INDEXES:
-            extra = [member.partition(":") for member in schedule.members(index).keys() - _promised(stage, index).keys()]
+            extra = [
+                member.partition(":") for member in schedule.members(index).keys() - _promised(stage, index).keys()
+            ]
             schedule.arm(index, [Promise(id_, kind, timedelta(0)) for kind, _, id_ in extra])
         until = time.monotonic() + RECONCILED_SECONDS
         while (found := [line for index in INDEXES for line in _differences(stage, schedule, index)]) and (
@@ -112,8 +114,8 @@ def plant(stage: Stage) -> Plant:
     orphans = [f"{one.pid} {one.name()}" for one in wait_for_none(stage.crew, ORPHAN_SECONDS)]
     with stage.redis() as redis:
         keys = frozenset(key.decode() for key in redis.scan_iter(count=1000))
-        waiting = sum(int(redis.llen(queue)) for queue in QUEUES)  # type: ignore[arg-type]
-        used = int(redis.info("memory")["used_memory"])  # type: ignore[index]
+        waiting = sum(int(redis.llen(queue)) for queue in QUEUES)
+        used = int(redis.info("memory")["used_memory"])
     return Plant(keys, waiting, used, stage.crew.memory(), orphans)
 
 
@@ -142,7 +144,7 @@ def _passwords(stage: Stage) -> Iterator[str]:
 
 
 def _flower(stage: Stage) -> dict[str, bool]:
-    """Wait for Flower, try what it must refuse, and return for each of its pages whether it tells what it must not."""
+    """Wait for Flower, try what it must refuse, and return for each page whether it tells what it must not."""
     private = re.compile("|".join(map(re.escape, stage.cast.private())))
     signed_in = (stage.plan.flower_user, stage.plan.flower_password)
     told = {}

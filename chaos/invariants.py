@@ -60,7 +60,7 @@ def approved_first(seen: Evidence) -> tuple[str, Iterable[str]]:
 
 
 def never_past_the_end(seen: Evidence) -> tuple[str, Iterable[str]]:
-    """I2: nobody was let in before a window opened or after it ended, by the clock or by somebody's acknowledged act."""
+    """I2: nobody was let in before a window or after its end, by the clock or by an acknowledged act."""
     windows = by_id(seen.rows(questions.WINDOWS))
     closed = seen.journal.closed_at(ENDING)
     off = []
@@ -137,7 +137,7 @@ def _strange(seen: Evidence) -> Iterator[str]:
 
 
 def acknowledged_is_kept(seen: Evidence) -> tuple[str, Iterable[str]]:
-    """I6: what was acknowledged is in Postgres, whatever was asked for is there once, and nobody got a wrong answer."""
+    """I6: what was acknowledged is there, whatever was asked for is there once, and no answer was wrong."""
     filed = seen.rows(questions.FILED)
     requests = {row.id: row for row in filed}
     moves = {(row.request_id, row.seq, row.action, row.actor_id) for row in seen.rows(questions.MOVES)}

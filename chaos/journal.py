@@ -15,7 +15,6 @@ class Acknowledged:
     action: str
     by: UUID
     version: int
-    resource: str
     sent: float
     answered: float
 
@@ -35,8 +34,8 @@ class Journal:
     """All of it. `resources` are what was asked for, each once, whether or not anybody ever heard that it was filed.
 
     `statuses` counts every answer to the load, `surprises` are those that nobody should ever get, and `foreign` are
-    places in which somebody was shown something of another customer. `checks` counts the prober's questions by answer;
-    0 is none at all.
+    places in which somebody was shown something of another customer. `checks` counts the prober's questions by their
+    answer; 0 is none at all.
     """
 
     acknowledged: list[Acknowledged] = field(default_factory=list)

@@ -21,7 +21,7 @@ WRONG_SIGNATURE = 401
 
 
 class Manner(StrEnum):
-    """How a sink treats who comes. With `cut` it takes what it is given, and the connection ends before it says so."""
+    """How a sink treats who comes. With `cut` it takes what it is given and hangs up before it says so."""
 
     TAKE = "take"
     REFUSE = "refuse"

@@ -111,15 +111,17 @@ def _shut(loop: Loop, port: Port) -> None:
 
 def _behind(plan: Plan, proxies: dict[str, Proxy], mail: MailSink) -> Plan:
     """Return the plan in which every process goes through the proxies."""
-    moved = {
-        name: make_url(getattr(plan, name)).set(port=proxies[server].number).render_as_string(hide_password=False)
-        for name, server in (
-            ("database_url", "postgres"),
-            ("worker_database_url", "postgres"),
-            ("redis_url", "redis"),
-        )
-    }
-    return replace(plan, **moved, smtp_url=f"smtp://{LOCAL}:{mail.number}")
+
+    def through(url: str, server: str) -> str:
+        return make_url(url).set(port=proxies[server].number).render_as_string(hide_password=False)
+
+    return replace(
+        plan,
+        database_url=through(plan.database_url, "postgres"),
+        worker_database_url=through(plan.worker_database_url, "postgres"),
+        redis_url=through(plan.redis_url, "redis"),
+        smtp_url=f"smtp://{LOCAL}:{mail.number}",
+    )
 
 
 def _superuser(plan: Plan, servers: Servers) -> str:

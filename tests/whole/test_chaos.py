@@ -1,4 +1,4 @@
-"""Chaos in small: the real stack under load while the faults of two seeds strike; every invariant holds afterwards."""
+"""Chaos in small: the faults of two seeds strike the real stack under load, and every invariant holds afterwards."""
 
 from pathlib import Path
 
