@@ -16,11 +16,13 @@ import psutil
 
 from chaos.plan import CORE, PROCESSES
 from chaos.plan import Plan as Faults
+from cli import stack
 from cli.stack import Plan, Processes, commands
 
 SHIFTED = Path(__file__).parent / "shifted"
 AGAIN_SECONDS = 0.5
 LOOK_SECONDS = 0.1
+READY_SECONDS = 120.0
 SETTINGS = {
     "LOCKBOX_FILINGS_BY_PERSON": "1000000",
     "LOCKBOX_FILINGS_FOR_TENANT": "1000000",
@@ -47,10 +49,18 @@ class Crew:
         return sorted(self._processes.logs.glob("*.log"))
 
     def start(self) -> None:
-        """Start everything, the slowest first, and the supervisor."""
+        """Start everything, and the supervisor once the API serves.
+
+        Raises:
+            RuntimeError: it does not within two minutes; the message names its log.
+        """
         for name in PROCESSES:
             self._start(name)
-        self._processes.wait_until_ready()
+        until = time.monotonic() + READY_SECONDS
+        while not stack.is_ready(self._processes.plan):
+            if time.monotonic() > until:
+                raise RuntimeError(f"the API did not come up; see {self._processes.logs / 'api.log'}")
+            time.sleep(LOOK_SECONDS)
         self._supervisor.start()
 
     def stop(self) -> None:
