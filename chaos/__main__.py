@@ -18,8 +18,8 @@ from cli import stack
 from cli.endings import end_on_signals
 from config.embedded import EmbeddedRefused
 
-FIRST_PORT = 12000 + os.getpid() * 40 % 6000
-"""Below the range of outgoing ports, and hardly that of another run beside this one."""
+FIRST_PORT = 13000 + os.getpid() * 40 % 1200
+"""Where nothing else of ours listens, and hardly another run beside this one."""
 MOST_SEEDS = 1_000_000
 
 

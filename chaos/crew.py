@@ -49,19 +49,19 @@ class Crew:
         return sorted(self._processes.logs.glob("*.log"))
 
     def start(self) -> None:
-        """Start everything, and the supervisor once the API serves.
+        """Start everything and the supervisor, and wait until the API serves.
 
         Raises:
             RuntimeError: it does not within two minutes; the message names its log.
         """
         for name in PROCESSES:
             self._start(name)
+        self._supervisor.start()
         until = time.monotonic() + READY_SECONDS
         while not stack.is_ready(self._processes.plan):
             if time.monotonic() > until:
                 raise RuntimeError(f"the API did not come up; see {self._processes.logs / 'api.log'}")
             time.sleep(LOOK_SECONDS)
-        self._supervisor.start()
 
     def stop(self) -> None:
         """End everything, whatever state it is in, and what killed ones left behind."""

@@ -11,6 +11,7 @@ from chaos.evidence import Evidence, by_id
 from lockbox.notices.audience import PROMPTS, REPORT
 
 MOST_SHOWN = 5
+ENOUGH = 10
 MOST_KEYS = 60
 MOST_GROWN = 96 << 20
 MOST_GROWN_REDIS = 32 << 20
@@ -74,7 +75,7 @@ def never_past_the_end(seen: Evidence) -> tuple[str, Iterable[str]]:
             off.append(f"{one.request_id} was open {one.sent - ends:.3f} s after its end")
         if one.answered < window.opened_at.timestamp():
             off.append(f"{one.request_id} was open before it was opened")
-    if windows and not seen.journal.opened:
+    if len(windows) > ENOUGH and not seen.journal.opened:
         off.append("no door was ever found open: the prober has shown nothing")
     return f"{seen.journal.checks.total()} questions, {len(seen.journal.opened)} yes", off
 

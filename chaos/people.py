@@ -17,8 +17,8 @@ from lockbox.people.roles import Mode
 from lockbox.requests.rules import Policy
 
 SERVICE = "exchange-online"
-ANSWER_SECONDS = 3
-ACCESS_SECONDS = 3
+ANSWER_SECONDS = 4
+ACCESS_SECONDS = 4
 CALM_SECONDS = 3600
 QUICK: dict[str, object] = {
     "vendor_review": False,

@@ -18,7 +18,7 @@ PATIENCE = 2
 @pytest.mark.parametrize("seed", [3, 11])
 def test_every_invariant_holds_after_the_faults_of_a_seed(seed: int, template: Servers, tmp_path: Path) -> None:
     planned = plan.make(seed, SECONDS)
-    first_port = own_port(21000)
+    first_port = own_port(19700)
 
     with fresh_database(template) as urls:
         prepared = Plan(
