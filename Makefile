@@ -9,7 +9,7 @@ UV ?= uv
 TESTS ?= tests
 JOBS ?= 4
 
-.PHONY: help demo run test check format migrate bench bench-quick bench-full mails lock lock-bench openapi clean
+.PHONY: help demo run test check format migrate bench bench-quick bench-full chaos soak mails lock lock-bench openapi clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -45,6 +45,12 @@ bench-quick: $(READY) ## measure Lockbox beside a bare floor (under three minute
 
 bench-full: $(READY) $(BENCH_READY) ## measure with RedBeat, DBOS and 1,000,000 pending too (most of an hour)
 	@$(BIN)/python -m bench full
+
+chaos: $(READY) ## strike the real stack under load by a seeded plan of faults (SEED=, SECONDS=), then check it
+	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
+
+soak: $(READY) ## the same for an hour (SECONDS=)
+	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) --seconds $(if $(SECONDS),$(SECONDS),3600)
 
 mails: $(READY) ## write every mail, as page, text and whole, into var/mails to look at
 	@$(BIN)/python -m cli.mails

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import Depends, FastAPI
 
 from api import portal, problems
+from api.admission import MOST_AT_ONCE, Admission
 from api.heart import Beating
 from api.limits import BodyLimit, FormCharset
 from api.log import AccessLog
@@ -40,8 +41,7 @@ from lockbox.people.issuers import Issuers
 from lockbox.schedule import Schedule
 from lockbox.watch.figures import Exporter
 
-POOL = 10
-OVERFLOW = 30
+POOL = OVERFLOW = MOST_AT_ONCE
 
 
 def make_database(settings: Settings) -> Database:
@@ -124,6 +124,7 @@ def make_app(settings: Settings, database: Database) -> FastAPI:
     ):
         app.include_router(router)
     portal.install(app)
+    app.add_middleware(Admission)
     app.add_middleware(BodyLimit)
     app.add_middleware(FormCharset)
     app.add_middleware(AccessLog)

@@ -11,12 +11,18 @@ from lockbox.schedule import Index, Promise, Schedule
 
 Clock = Callable[[Session], datetime]
 
+STILL_THERE = {"keepalives_idle": 10, "keepalives_interval": 3, "keepalives_count": 3, "tcp_user_timeout": 15_000}
+"""A silent network is noticed within twenty seconds; in seconds, the last in milliseconds."""
+
 TRY_LOCK = text("SELECT pg_try_advisory_lock(:number)")
 UNLOCK = text("SELECT pg_advisory_unlock(:number)")
 
 
 def make_engine(url: str, *, role: str, pool_size: int = 2, overflow: int = 2) -> Engine:
-    """Return an engine whose connections give up rather than wait: all limits are set on the server's side.
+    """Return an engine whose connections give up rather than wait: limits are set on the server's side.
+
+    But for one: a network that drops a connection without a word would have us wait for two hours, were the other
+    side not asked every few seconds whether it is still there.
 
     Args:
         url: the login of this process.
@@ -32,7 +38,12 @@ def make_engine(url: str, *, role: str, pool_size: int = 2, overflow: int = 2) -
         pool_timeout=5,
         pool_pre_ping=True,
         hide_parameters=True,
-        connect_args={"application_name": f"lockbox-{role}", "options": options, "connect_timeout": 3},
+        connect_args={
+            "application_name": f"lockbox-{role}",
+            "options": options,
+            "connect_timeout": 3,
+            **STILL_THERE,
+        },
     )
 
 

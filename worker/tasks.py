@@ -1,9 +1,14 @@
 """The Celery tasks: hints that carry ids. None is an authority; each looks again at the rows it is about."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from uuid import UUID
 
 import structlog
 from celery import shared_task
+from celery.exceptions import SoftTimeLimitExceeded
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from lockbox import reconcile as repairing
 from lockbox.notices import delivery
@@ -17,18 +22,21 @@ log = structlog.get_logger(__name__)
 MOST_IDS = 500
 MOST_NOTICES = 50
 RECONCILE_SECONDS = 60
+AWAY = (OperationalError, InterfaceError, PoolTimeout, SoftTimeLimitExceeded)
 
 
 @shared_task(name="lockbox.time_out")
 def time_out(ids: list[str]) -> None:
     """Look at requests whose time for an answer may have run out."""
-    clock.run(runtime().database, _uuids(ids, MOST_IDS))
+    with _waiting("time_out"):
+        clock.run(runtime().database, _uuids(ids, MOST_IDS))
 
 
 @shared_task(name="lockbox.expire")
 def expire(ids: list[str]) -> None:
     """Look at requests whose window may have ended."""
-    clock.run(runtime().database, _uuids(ids, MOST_IDS))
+    with _waiting("expire"):
+        clock.run(runtime().database, _uuids(ids, MOST_IDS))
 
 
 @shared_task(name="lockbox.notify")
@@ -37,15 +45,17 @@ def notify(ids: list[str]) -> None:
     tools = runtime()
     if tools.senders is None:
         raise RuntimeError("LOCKBOX_SMTP_URL is not set: this worker cannot send notices")
-    delivery.dispatch(tools.database, _uuids(ids, MOST_NOTICES), tools.senders)
+    with _waiting("notify"):
+        delivery.dispatch(tools.database, _uuids(ids, MOST_NOTICES), tools.senders)
 
 
 @shared_task(name="lockbox.reconcile", time_limit=RECONCILE_SECONDS, soft_time_limit=RECONCILE_SECONDS - 5)
 def reconcile() -> None:
     """Repair the schedule from Postgres now rather than at the next round."""
     tools = runtime()
-    for step in repairing.reconcile(tools.database, None, deliveries_kept=tools.deliveries_kept):
-        log.info("reconcile.step", step=step)
+    with _waiting("reconcile"):
+        for step in repairing.reconcile(tools.database, None, deliveries_kept=tools.deliveries_kept):
+            log.info("reconcile.step", step=step)
 
 
 @shared_task(name="lockbox.seal", time_limit=RECONCILE_SECONDS, soft_time_limit=RECONCILE_SECONDS - 5)
@@ -54,8 +64,22 @@ def seal() -> None:
     tools = runtime()
     if tools.sealing is None:
         raise RuntimeError("LOCKBOX_AUDIT_KEY_FILES is not set: this worker cannot sign")
-    for step in sealer.seal(tools, tools.sealing):
-        log.info("seal.step", step=step)
+    with _waiting("seal"):
+        for step in sealer.seal(tools, tools.sealing):
+            log.info("seal.step", step=step)
+
+
+@contextmanager
+def _waiting(task: str) -> Iterator[None]:
+    """Take a Postgres that is away, or too slow, for no failure: what is due stays due and is given out again.
+
+    A failure sends its traceback to the worker's parent. While that waits for the broker it reads none, pipes fill,
+    and a time limit that strikes in the midst of such a write ends the whole worker (billiard 4.3).
+    """
+    try:
+        yield
+    except AWAY as error:
+        log.warning("task.waiting", task=task, error=type(error).__name__)
 
 
 def _uuids(ids: list[str], most: int) -> list[UUID]:

@@ -1,5 +1,6 @@
 """One transaction: it commits, then arms what it promised; a Redis that is away costs a moment, never the commit."""
 
+import socket
 import time
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -199,3 +200,18 @@ def test_the_death_of_the_api_between_commit_and_arming_loses_nothing(world: Wor
     assert_indexes_are_true(worker)
     api.dispose()
     worker.dispose()
+
+
+def test_a_network_that_has_gone_silent_is_noticed_within_seconds(api: Database) -> None:
+    with api.engine.connect() as connection:
+        handle = connection.connection.driver_connection.pgconn.socket  # type: ignore[union-attr]
+        with socket.fromfd(handle, socket.AF_INET, socket.SOCK_STREAM) as line:
+            options = {
+                name: line.getsockopt(socket.IPPROTO_TCP, getattr(socket, name))
+                for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
+            }
+            asks = line.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+    assert asks
+    assert options["TCP_KEEPIDLE"] + options["TCP_KEEPINTVL"] * options["TCP_KEEPCNT"] < 20
+    assert 0 < options["TCP_USER_TIMEOUT"] < 20_000

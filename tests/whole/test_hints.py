@@ -28,6 +28,14 @@ CONTROL_CALLS = (
     "/api/worker/queue/cancel-consumer/core@vm",
 )
 
+WITHOUT_POSTGRES = """
+import os
+os.environ["LOCKBOX_WORKER_DATABASE_URL"] = "postgresql://nobody:x@127.0.0.1:1/none"
+from worker import tasks
+for name in ("time_out", "expire", "notify", "reconcile", "seal"):
+    getattr(tasks, name)(*([] if name in ("reconcile", "seal") else [["00000000-0000-7000-8000-000000000001"]]))
+"""
+
 
 WATCHED = True
 
@@ -92,3 +100,11 @@ def test_no_task_can_be_given_a_timer(stage: Stage, timer: dict[str, object]) ->
     assert ended.returncode != 0
     assert "ForbiddenTimer" in ended.stderr
     assert stage.redis().llen("core") == 0
+
+
+def test_a_hint_that_finds_postgres_away_is_no_failure(stage: Stage) -> None:
+    """Tracebacks of failures fill the pipe to a parent that waits for the broker, and end the worker."""
+    ended = stage.python(WITHOUT_POSTGRES)
+
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("task.waiting") == 5

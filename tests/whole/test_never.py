@@ -3,6 +3,8 @@
 import os
 import signal
 import time
+from functools import partial
+from pathlib import Path
 
 import psutil
 from sqlalchemy import text
@@ -22,6 +24,10 @@ from worker.app import app
 from worker.health import answers
 raise SystemExit(not answers(app, f"core@{socket.gethostname()}"))
 """
+
+
+def _says(log: Path, words: str) -> bool:
+    return words in log.read_text()
 
 
 def test_a_request_runs_its_whole_life_by_itself(stage: Stage) -> None:
@@ -98,6 +104,27 @@ def test_redis_restarted_with_a_hint_in_hand_ends_no_worker(stage: Stage) -> Non
 
     wait_until(lambda: not stage.open_notices(world), "every notice is closed", PAST_A_LEASE)
     assert stage.processes.ended() == {}
+
+
+def test_redis_that_takes_nothing_more_ends_no_worker_and_delays_no_clock(stage: Stage) -> None:
+    world = stage.world()
+    with stage.redis() as redis:
+        redis.config_set("maxmemory", 1)
+        try:
+            redis.client_kill_filter(_type="normal", skipme=True)
+            request = world.submit()
+
+            stage.ends(request.id, "timed_out")
+            for name in ("worker", "notices"):
+                log = stage.processes.logs / f"{name}.log"
+                wait_until(partial(_says, log, "maxmemory"), "the consumer is refused")
+        finally:
+            redis.config_set("maxmemory", 0)
+
+    wait_until(lambda: stage.python(ANSWERS).returncode == 0, "the worker serves again")
+    wait_until(lambda: not stage.open_notices(world), "every notice is closed", PAST_A_LEASE)
+    assert stage.processes.ended() == {}
+    stage.events_are_whole()
 
 
 def test_postgres_restarted_loses_nothing(stage: Stage) -> None:

@@ -1,0 +1,134 @@
+"""People as clients of the API: they try again as long as nothing is known, and note what was acknowledged."""
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+import httpx
+
+from chaos.journal import Acknowledged, Journal
+from chaos.people import Cast, House
+
+ANSWER_SECONDS = 4.0
+PAUSES = (0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.5, 2.0, 2.0, 2.0)
+UNAVAILABLE = 503
+FAILED = 500
+DONE = (200, 201)
+# What may be answered to somebody who comes twice, too late or in the midst of a race.
+ORDINARY = {200, 201, 409, 412, UNAVAILABLE}
+IN_USE = "key-in-use"
+
+
+class Clients:
+    """Everybody's way to the API."""
+
+    def __init__(self, url: str, cast: Cast, journal: Journal) -> None:
+        self._http = httpx.AsyncClient(
+            base_url=url,
+            timeout=ANSWER_SECONDS,
+            trust_env=False,
+            limits=httpx.Limits(max_connections=200, max_keepalive_connections=40),
+        )
+        self._cast = cast
+        self._journal = journal
+
+    async def close(self) -> None:
+        """Hang up."""
+        await self._http.aclose()
+
+    async def file(self, house: House, resource: str, body: Mapping[str, Any], key: str) -> dict[str, Any] | None:
+        """File a request by a key, and return it once it is acknowledged."""
+        self._journal.resources[resource] = house.tenant_id
+        sent = time.time()
+        answer = await self._tried(house, "erin", "POST", "/v1/requests", body=body, headers={"idempotency-key": key})
+        if answer is None or answer.status_code not in DONE:
+            return None
+        found: dict[str, Any] = answer.json()
+        self._note(found, house, "submit", "erin", sent)
+        return found
+
+    async def act(
+        self, house: House, who: str, action: str, request: Mapping[str, Any], body: Mapping[str, Any] | None = None
+    ) -> dict[str, Any] | None:
+        """Act on a request, and return it once acknowledged; None where it could not be done, or nobody knows."""
+        sent = time.time()
+        answer = await self._tried(house, who, "POST", f"/v1/requests/{request['id']}/{action}", body=body or {})
+        if answer is None or answer.status_code not in DONE:
+            return None
+        found: dict[str, Any] = answer.json()
+        self._note(found, house, action, who, sent)
+        return found
+
+    async def look(self, house: House, who: str, path: str, expected: tuple[int, ...] = (200,)) -> None:
+        """Read something; anything but what is expected is a surprise."""
+        answer = await self._tried(house, who, "GET", path)
+        if answer is not None and answer.status_code not in expected:
+            self._journal.surprises.append(f"GET {path} by {who}: {answer.status_code}")
+
+    async def ask(self, house: House, resource: str, service: str) -> tuple[int, str]:
+        """Ask for access as a guarded system does: the status, 0 where there is no answer, and the body."""
+        params = {
+            "tenant": house.slug,
+            "service": service,
+            "resource": resource,
+            "action": "read",
+            "engineer": str(house.people["erin"]),
+        }
+        headers = {"authorization": f"Bearer {house.tokens['gate']}"}
+        try:
+            answer = await self._http.get("/v1/access", params=params, headers=headers)
+        except httpx.HTTPError:
+            return 0, ""
+        return answer.status_code, answer.text
+
+    async def _tried(
+        self,
+        house: House,
+        who: str,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response | None:
+        """Try until there is an answer that says something, or patience is over."""
+        shown = {"authorization": f"Bearer {house.tokens[who]}", **(headers or {})}
+        for pause in PAUSES:
+            try:
+                answer = await self._http.request(method, path, json=body, headers=shown)
+            except httpx.HTTPError:
+                self._journal.statuses[0] += 1
+            else:
+                self._journal.statuses[answer.status_code] += 1
+                self._examine(house, who, method, path, answer)
+                if answer.status_code < FAILED and IN_USE not in answer.text:
+                    return answer
+            await asyncio.sleep(pause * random.uniform(0.7, 1.3))  # noqa: S311 - a pause
+        return None
+
+    def _examine(self, house: House, who: str, method: str, path: str, answer: httpx.Response) -> None:
+        status = answer.status_code
+        # Who reviews may do nothing more to what the review has passed on.
+        is_past = who == "max" and status == httpx.codes.FORBIDDEN
+        if not (status in ORDINARY or is_past or (method == "GET" and status < FAILED)):
+            self._journal.surprises.append(f"{method} {path} by {who}: {status} {answer.text[:200]}")
+        if who in {"tara", "ann", "amir", "aude"}:
+            others = [one for one in self._cast.houses if one is not house]
+            shown = [one.slug for one in others if one.slug in answer.text or str(one.tenant_id) in answer.text]
+            self._journal.foreign += [f"{who} of {house.slug} saw {slug} at {path}" for slug in shown]
+
+    def _note(self, found: Mapping[str, Any], house: House, action: str, who: str, sent: float) -> None:
+        self._journal.acknowledged.append(
+            Acknowledged(
+                UUID(found["id"]),
+                house.tenant_id,
+                action,
+                house.people[who],
+                found["version"],
+                sent,
+                time.time(),
+            )
+        )

@@ -1,0 +1,172 @@
+"""The crew: Lockbox's processes, killed and frozen by pid, and started again by a supervisor as systemd would."""
+
+import contextlib
+import os
+import shlex
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from string import Template
+
+import psutil
+
+from chaos.plan import CORE, PROCESSES
+from chaos.plan import Plan as Faults
+from cli import stack
+from cli.stack import Plan, Processes, commands
+
+SHIFTED = Path(__file__).parent / "shifted"
+AGAIN_SECONDS = 0.5
+LOOK_SECONDS = 0.1
+READY_SECONDS = 120.0
+SETTINGS = {
+    "LOCKBOX_FILINGS_BY_PERSON": "1000000",
+    "LOCKBOX_FILINGS_FOR_TENANT": "1000000",
+    "LOCKBOX_SHUTDOWN_SECONDS": "2",
+}
+
+
+class Crew:
+    """All processes of one run. `ended` counts those that ended though nobody had killed them, by name and code."""
+
+    def __init__(self, plan: Plan, faults: Faults, logs: Path) -> None:
+        self.ended: Counter[tuple[str, int]] = Counter()
+        self.restarts = 0
+        self._processes = Processes(plan, logs, SETTINGS)
+        self._faults = faults
+        self._killed: set[int] = set()
+        self._sessions: set[int] = set()
+        self._stopping = threading.Event()
+        self._supervisor = threading.Thread(target=self._supervise, name="chaos-supervisor", daemon=True)
+
+    @property
+    def logs(self) -> Sequence[Path]:
+        """Where they log."""
+        return sorted(self._processes.logs.glob("*.log"))
+
+    def start(self) -> None:
+        """Start everything and the supervisor, and wait until the API serves.
+
+        Raises:
+            RuntimeError: it does not within two minutes; the message names its log.
+        """
+        for name in PROCESSES:
+            self._start(name)
+        self._supervisor.start()
+        until = time.monotonic() + READY_SECONDS
+        while not stack.is_ready(self._processes.plan):
+            if time.monotonic() > until:
+                raise RuntimeError(f"the API did not come up; see {self._processes.logs / 'api.log'}")
+            time.sleep(LOOK_SECONDS)
+
+    def stop(self) -> None:
+        """End everything, whatever state it is in, and what killed ones left behind."""
+        self._stopping.set()
+        if self._supervisor.is_alive():
+            self._supervisor.join()
+        for name in PROCESSES:
+            self.thaw(name)
+        self._processes.stop()
+        for orphan in self.orphans():
+            with contextlib.suppress(psutil.Error):
+                orphan.kill()
+
+    def kill(self, name: str) -> None:
+        """SIGKILL one process, not its children."""
+        child = self._processes.running[name]
+        self._killed.add(child.pid)
+        child.kill()
+
+    def kill_child(self, name: str, dice: int) -> bool:
+        """SIGKILL one pool child of a worker; whether it had any."""
+        children = self._family(name)[1:]
+        if children:
+            with contextlib.suppress(psutil.Error):
+                children[dice % len(children)].kill()
+        return bool(children)
+
+    @contextmanager
+    def frozen(self, name: str) -> Iterator[None]:
+        """SIGSTOP one process and its children, and let them go on at the end."""
+        family = self._family(name)
+        _signal(family, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            _signal(family, signal.SIGCONT)
+
+    def thaw(self, name: str) -> None:
+        """Let one go on, if it is stopped."""
+        _signal(self._family(name), signal.SIGCONT)
+
+    def memory(self) -> dict[str, int]:
+        """Return the resident bytes of each process with its children."""
+        found = {}
+        for name in PROCESSES:
+            sizes = []
+            for one in self._family(name):
+                with contextlib.suppress(psutil.Error):
+                    sizes.append(one.memory_info().rss)
+            found[name] = sum(sizes)
+        return found
+
+    def are_up(self) -> bool:
+        """Whether all of them run."""
+        return all(child.poll() is None for child in list(self._processes.running.values()))
+
+    def orphans(self) -> list[psutil.Process]:
+        """Return what still runs of those that were killed: each had a session of its own."""
+        living = {child.pid for child in self._processes.running.values() if child.poll() is None}
+        gone = self._sessions - living
+        found = []
+        for one in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if os.getsid(one.pid) in gone and one.status() != psutil.STATUS_ZOMBIE:
+                    found.append(one)
+        return found
+
+    def _start(self, name: str) -> None:
+        kind = "worker" if name in CORE else name
+        variables = self._processes.plan.variables(kind) | SETTINGS
+        line = Template(commands()[kind]).substitute(variables)
+        words = shlex.split(line) + (["--name", f"chaos-{name}"] if kind in {"worker", "notices"} else [])
+        if name == self._faults.shifted:
+            variables |= {"PYTHONPATH": str(SHIFTED), "CHAOS_SHIFT": str(self._faults.shift)}
+        self._sessions.add(self._processes.launch(name, words, variables).pid)
+
+    def _supervise(self) -> None:
+        while not self._stopping.wait(LOOK_SECONDS):
+            for name, code in self._processes.ended().items():
+                if self._processes.running[name].pid not in self._killed:
+                    self.ended[name, code] += 1
+                if self._stopping.wait(AGAIN_SECONDS):
+                    return
+                self.restarts += 1
+                self._start(name)
+
+    def _family(self, name: str) -> list[psutil.Process]:
+        child = self._processes.running.get(name)
+        if child is None or child.poll() is not None:
+            return []
+        with contextlib.suppress(psutil.Error):
+            parent = psutil.Process(child.pid)
+            return [parent, *parent.children(recursive=True)]
+        return []
+
+
+def wait_for_none(orphans: "Crew", seconds: float) -> list[psutil.Process]:
+    """Wait until nothing is left of the killed ones; return what is."""
+    until = time.monotonic() + seconds
+    while (left := orphans.orphans()) and time.monotonic() < until:
+        time.sleep(LOOK_SECONDS)
+    return left
+
+
+def _signal(family: Sequence[psutil.Process], number: int) -> None:
+    for one in family:
+        with contextlib.suppress(psutil.Error):
+            one.send_signal(number)

@@ -1,0 +1,72 @@
+"""The crowd: load and prober in a thread of their own, told when to begin and when to end."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from chaos.clients import Clients
+from chaos.journal import Journal
+from chaos.load import Load
+from chaos.people import Cast
+from chaos.prober import Prober
+
+PATIENCE = 120.0
+
+
+class Crowd:
+    """Everybody outside the house."""
+
+    def __init__(self, seed: int, url: str, cast: Cast) -> None:
+        self.journal = Journal()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="chaos-crowd", daemon=True)
+        self._thread.start()
+        self._clients = Clients(url, cast, self.journal)
+        self._prober = Prober(self._clients, self.journal)
+        self._load = Load(seed, cast, self._clients, self._prober, self.journal)
+        self._ends: list[Callable[[], object]] = []
+
+    @property
+    def calm(self) -> list[str]:
+        """The ids of the requests that stay open all along."""
+        return [str(request["id"]) for request in self._load.calm]
+
+    def settle_in(self) -> None:
+        """File what stays open all along."""
+        self._do(self._load.settle_in())
+
+    def begin(self) -> None:
+        """Begin to ask for access, to decide and to try doors."""
+        self._start(self._load.run)
+        self._start(self._prober.run)
+
+    def end_load(self) -> None:
+        """Begin nothing more, and wait until whatever was begun has ended."""
+        self._ends[0]()
+
+    def leave(self) -> None:
+        """Cancel what has stayed open."""
+        self._do(self._load.leave())
+
+    def close(self) -> None:
+        """End all of it."""
+        for end in self._ends:
+            end()
+        self._do(self._clients.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _start(self, run: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+        stopping = asyncio.Event()
+        running = asyncio.run_coroutine_threadsafe(run(stopping), self._loop)
+
+        def end() -> None:
+            self._loop.call_soon_threadsafe(stopping.set)
+            running.result(PATIENCE)
+
+        self._ends.append(end)
+
+    def _do(self, what: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(what, self._loop).result(PATIENCE)

@@ -1,0 +1,100 @@
+"""After the faults: heal everything, and wait until nothing is open; back-offs and leases are wound on at the end."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from chaos.servers import LOGINS
+from chaos.stage import Stage
+from cli import stack
+from lockbox.schedule import NOTICES, Promise, Schedule
+
+LOOK_SECONDS = 0.25
+WIND_SECONDS = 4.0
+HEAL_SECONDS = 60.0
+LONGEST_SECONDS = 90.0
+
+LEFT = text("""
+SELECT (SELECT count(*) FROM requests WHERE wake_at IS NOT NULL AND NOT id = ANY(CAST(:calm AS uuid[]))) AS requests,
+    (SELECT count(*) FROM notices WHERE closed_at IS NULL) AS notices,
+    (SELECT count(*) FROM reports_due) AS reports,
+    (SELECT count(*) FROM unsealed) AS unsealed
+""")
+# A lease of whoever was killed with a notice in hand lasts a minute, and doubles with each try; so do back-offs.
+WIND = text("""
+UPDATE notices SET run_at = clock_timestamp()
+WHERE closed_at IS NULL AND run_at > clock_timestamp() + interval '1 second' RETURNING id, run_at
+""")
+WIND_REPORTS = text("UPDATE reports_due SET due_at = clock_timestamp() WHERE due_at > clock_timestamp()")
+
+
+class NotHealed(Exception):  # noqa: N818 - it names what was found
+    """The stack did not come up again although every fault is lifted; the message says what is missing."""
+
+
+def heal(stage: Stage) -> None:
+    """Lift whatever may still be there, and wait until everything is up.
+
+    Raises:
+        NotHealed: it did not come up within a minute.
+    """
+    stage.calm()
+    for server in ("postgres", "redis"):
+        stage.servers.start_again(server)
+    with stage.redis() as redis:
+        redis.config_set("maxmemory", 0)
+        stage.hints.release(redis, 0)
+    with stage.superuser.connect() as connection:
+        for login in LOGINS:
+            connection.execute(text(f"ALTER ROLE {login} CONNECTION LIMIT -1"))
+    if not _wait(stage.crew.are_up, HEAL_SECONDS):
+        raise NotHealed("some process did not come up again")
+    if not _wait(lambda: stack.is_ready(stage.plan), HEAL_SECONDS):
+        raise NotHealed("the API serves nobody any more")
+
+
+def drain(stage: Stage, calm: Sequence[str], patience: float) -> dict[str, int]:
+    """Wait until nothing is open but what is calm, and return what is left; no key where all is done.
+
+    After `patience` seconds whatever waits for a back-off or for the lease of somebody killed is made due, as time
+    itself would, again and again; what is not done then will never be.
+    """
+    began = wound = time.monotonic()
+    while left := _left(stage, calm):
+        now = time.monotonic()
+        if now > began + patience + LONGEST_SECONDS:
+            return left
+        if now > began + patience and now > wound + WIND_SECONDS:
+            wound = now
+            _wind(stage)
+        time.sleep(LOOK_SECONDS)
+    return {}
+
+
+def _wind(stage: Stage) -> None:
+    schedule = Schedule(stage.servers.redis_url)
+    with stage.superuser.connect() as connection:
+        connection.execute(WIND_REPORTS)
+        promises = [Promise(str(row.id), NOTICES.kinds[0], row.run_at) for row in connection.execute(WIND)]
+    schedule.arm(NOTICES, promises)
+    schedule.close()
+
+
+def _left(stage: Stage, calm: Sequence[str]) -> dict[str, int]:
+    try:
+        with stage.superuser.connect() as connection:
+            row = connection.execute(LEFT, {"calm": list(calm)}).one()
+    except SQLAlchemyError:
+        return {"postgres": 1}
+    return {name: count for name, count in row._mapping.items() if count}  # noqa: SLF001 - SQLAlchemy's public name
+
+
+def _wait(is_so: Callable[[], bool], seconds: float) -> bool:
+    until = time.monotonic() + seconds
+    while not is_so():
+        if time.monotonic() > until:
+            return False
+        time.sleep(LOOK_SECONDS)
+    return True

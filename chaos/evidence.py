@@ -1,0 +1,170 @@
+"""The evidence: what Postgres, Redis, the sinks, the logs and Flower say once all is over."""
+
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import httpx
+from sqlalchemy import text
+
+from chaos import trail
+from chaos.crew import wait_for_none
+from chaos.hints import QUEUES
+from chaos.journal import Journal
+from chaos.sinks import Arrival
+from chaos.stage import Stage
+from chaos.trail import Verified
+from cli.demo.story import CONTROL_CALLS
+from lockbox.schedule import CLOCK, INDEXES, Index, Promise, Schedule
+
+RECONCILED_SECONDS = 15.0
+LOOK_SECONDS = 0.5
+ORPHAN_SECONDS = 20.0
+FLOWER_SECONDS = 60.0
+FLOWER_PAGES = ("/api/tasks?limit=10000", "/api/workers", "/api/queues/length", "/metrics")
+CLOCKS = """
+SELECT CASE state WHEN 'active' THEN 'expire' ELSE 'time_out' END || ':' || id AS member,
+    ceil(extract(epoch FROM wake_at) * 1000) AS due FROM requests WHERE wake_at IS NOT NULL
+"""
+NOTICES = """
+SELECT 'notify:' || id AS member, ceil(extract(epoch FROM run_at) * 1000) AS due FROM notices WHERE closed_at IS NULL
+"""
+
+
+@dataclass(frozen=True)
+class Plant:
+    """What the plant itself looks like: keys of Redis, hints in queues, memory, what killed processes left behind."""
+
+    keys: frozenset[str]
+    waiting: int
+    redis_bytes: int
+    memory: Mapping[str, int]
+    orphans: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All of it. `left` is what the drain has left open, `drift` where an index differs from Postgres."""
+
+    stage: Stage
+    journal: Journal
+    left: Mapping[str, int]
+    drift: Sequence[str]
+    base: Plant
+    plant: Plant
+    trails: Sequence[Verified]
+    told: Mapping[str, bool]
+
+    def rows(self, question: str, **values: object) -> list[Any]:
+        """Return what Postgres answers, with every right."""
+        with self.stage.superuser.connect() as connection:
+            return list(connection.execute(text(question), values).all())
+
+    @property
+    def arrivals(self) -> Iterator[Arrival]:
+        """Everything that has arrived at any sink."""
+        yield from self.stage.mail.arrived
+        for hook in self.stage.cast.hooks:
+            yield from hook.arrived
+
+
+def drift(stage: Stage) -> list[str]:
+    """Wait for a reconcile, and return where the indexes differ from the open clocks and notices in Postgres.
+
+    What an index holds beyond them is dropped when it is due, and not before: it is made due, and has to go.
+    """
+    schedule = Schedule(stage.servers.redis_url)
+    try:
+        for index in INDEXES:
+            extra = [
+                member.partition(":") for member in schedule.members(index).keys() - _promised(stage, index).keys()
+            ]
+            schedule.arm(index, [Promise(id_, kind, timedelta(0)) for kind, _, id_ in extra])
+        until = time.monotonic() + RECONCILED_SECONDS
+        while (found := [line for index in INDEXES for line in _differences(stage, schedule, index)]) and (
+            time.monotonic() < until
+        ):
+            time.sleep(LOOK_SECONDS)
+    finally:
+        schedule.close()
+    return found
+
+
+def _promised(stage: Stage, index: Index) -> dict[str, float]:
+    with stage.superuser.connect() as connection:
+        rows = connection.execute(text(CLOCKS if index is CLOCK else NOTICES)).all()
+    return {row.member: float(row.due) for row in rows}
+
+
+def _differences(stage: Stage, schedule: Schedule, index: Index) -> Iterator[str]:
+    promised, held = _promised(stage, index), schedule.members(index)
+    yield from (f"{index.name} lacks {member}" for member in promised.keys() - held.keys())
+    yield from (f"{index.name} holds {member}" for member in held.keys() - promised.keys())
+    for member in promised.keys() & held.keys():
+        if promised[member] != held[member]:
+            yield f"{index.name} has {member} at {held[member]}, not {promised[member]}"
+
+
+def plant(stage: Stage) -> Plant:
+    """Look at the plant."""
+    orphans = [f"{one.pid} {one.name()}" for one in wait_for_none(stage.crew, ORPHAN_SECONDS)]
+    with stage.redis() as redis:
+        keys = frozenset(key.decode() for key in redis.scan_iter(count=1000))
+        waiting = sum(int(redis.llen(queue)) for queue in QUEUES)
+        used = int(redis.info("memory")["used_memory"])
+    return Plant(keys, waiting, used, stage.crew.memory(), orphans)
+
+
+def gather(stage: Stage, journal: Journal, left: Mapping[str, int], drifted: Sequence[str], base: Plant) -> Evidence:
+    """Look at everything, once the drain is over."""
+    verified = trail.verified(stage)
+    told = _flower(stage)
+    for path, holds in _places(stage):
+        told[path] = holds
+    if stage.hints.leaks:
+        told["Redis"] = True
+    return Evidence(stage, journal, left, drifted, base, plant(stage), verified, told)
+
+
+def _places(stage: Stage) -> Iterator[tuple[str, bool]]:
+    """Yield each log, and whether it tells what it must not."""
+    secrets = [*stage.cast.private(), stage.plan.flower_password, *_passwords(stage)]
+    private = re.compile("|".join(map(re.escape, secrets)))
+    for log in (*stage.crew.logs, *stage.servers.folder.glob("*.log")):
+        yield log.name, bool(private.search(log.read_text(errors="replace")))
+
+
+def _passwords(stage: Stage) -> Iterator[str]:
+    for url in (stage.plan.database_url, stage.plan.worker_database_url, stage.servers.redis_url):
+        yield url.partition("@")[0].rpartition(":")[2]
+
+
+def _flower(stage: Stage) -> dict[str, bool]:
+    """Wait for Flower, try what it must refuse, and return for each page whether it tells what it must not."""
+    private = re.compile("|".join(map(re.escape, stage.cast.private())))
+    signed_in = (stage.plan.flower_user, stage.plan.flower_password)
+    told = {}
+    with httpx.Client(base_url=stage.plan.flower_url, auth=signed_in, timeout=10, trust_env=False) as flower:
+        until = time.monotonic() + FLOWER_SECONDS
+        while not _answers(flower) and time.monotonic() < until:
+            time.sleep(LOOK_SECONDS)
+        stage.controls.extend(flower.post(f"/api/{call}").status_code for call in CONTROL_CALLS)
+        for page in FLOWER_PAGES:
+            told[f"Flower {page}"] = bool(private.search(flower.get(page).text))
+    return told
+
+
+def _answers(flower: httpx.Client) -> bool:
+    try:
+        return flower.get("/healthcheck").is_success
+    except httpx.HTTPError:
+        return False
+
+
+def by_id(rows: Sequence[Any]) -> dict[UUID, Any]:
+    """Return rows by their id."""
+    return {row.id: row for row in rows}

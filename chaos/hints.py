@@ -1,0 +1,150 @@
+"""The hints between Lockbox and Redis: seen as they are published, and tripled, held back or lost on the way."""
+
+import json
+import random
+import re
+import secrets
+from collections import deque
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+
+from redis import Redis
+
+QUEUES = ("core", "notify", "maintenance")
+REMEMBERED = 300
+REPLAYED = 40
+PUBLISH = b"LPUSH"
+SIGN_IN = (b"AUTH", b"HELLO")
+END = b"\r\n"
+
+
+class Fate(StrEnum):
+    """What becomes of a hint."""
+
+    PASS = "pass"  # noqa: S105 - a way, not a word
+    TRIPLE = "triple"
+    HOLD = "hold"
+    LOSE = "lose"
+
+
+class Hints:
+    """All hints of one run. `leaks` are the places in which something was seen that Redis must never be told."""
+
+    def __init__(self) -> None:
+        self.fate = Fate.PASS
+        self.published = 0
+        self.leaks: list[str] = []
+        self._recent: deque[tuple[bytes, bytes]] = deque(maxlen=REMEMBERED)
+        self._forbidden: re.Pattern[bytes] | None = None
+
+    def forbid(self, words: Iterable[str]) -> None:
+        """Watch for these words in all that is sent to Redis."""
+        self._forbidden = re.compile(b"|".join(re.escape(word.encode()) for word in words))
+
+    def line(self) -> "Line":
+        """Return the filter of a new connection."""
+        return Line(self)
+
+    def pass_on(self, words: list[bytes]) -> bytes:
+        """Return a command as it goes on to Redis."""
+        name = words[0].upper()
+        if name in SIGN_IN:
+            return written(words)
+        if self._forbidden and any(self._forbidden.search(word) for word in words):
+            self.leaks.append(name.decode(errors="replace"))
+        if name == PUBLISH and words[1].decode(errors="replace") in QUEUES:
+            self.published += 1
+            return written(self._fated(words))
+        return written(words)
+
+    def _fated(self, words: list[bytes]) -> list[bytes]:
+        command, queue, *hints = words
+        self._recent += [(queue, hint) for hint in hints]
+        if self.fate is Fate.TRIPLE:
+            return [command, queue, *(copy for hint in hints for copy in (hint, _again(hint), _again(hint)))]
+        if self.fate is Fate.PASS:
+            return words
+        return [command, _key(self.fate, queue.decode()).encode(), *hints]
+
+    def release(self, redis: Redis, dice: int) -> int:
+        """Deliver what was held back, in any order, throw away what was lost, and return how many those were."""
+        chance = random.Random(dice)  # noqa: S311 - it replays
+        count = 0
+        for queue in QUEUES:
+            held = _key(Fate.HOLD, queue)
+            hints: list[bytes] = redis.lrange(held, 0, -1)  # type: ignore[assignment]
+            chance.shuffle(hints)
+            for hint in hints:
+                redis.lpush(queue, hint)
+            count += len(hints)
+            redis.delete(held, _key(Fate.LOSE, queue))
+        return count
+
+    def replay(self, redis: Redis, dice: int) -> int:
+        """Send some that were sent before once more, and return how many."""
+        chance = random.Random(dice)  # noqa: S311 - it replays
+        known: Sequence[tuple[bytes, bytes]] = list(self._recent)
+        for queue, hint in chance.sample(known, min(REPLAYED, len(known))):
+            redis.lpush(queue.decode(), _again(hint))
+        return min(REPLAYED, len(known))
+
+
+class Line:
+    """One connection's requests, cut into commands (RESP, arrays of bulk strings)."""
+
+    def __init__(self, hints: Hints) -> None:
+        self._hints = hints
+        self._rest = b""
+
+    def __call__(self, data: bytes) -> bytes:
+        """Take bytes as they come and return those of whole commands."""
+        self._rest += data
+        out = []
+        while (taken := _command(self._rest)) is not None:
+            words, length = taken
+            out.append(self._hints.pass_on(words) if words else b"")
+            self._rest = self._rest[length:]
+        return b"".join(out)
+
+
+def written(words: Sequence[bytes]) -> bytes:
+    """Return a command as Redis reads it."""
+    parts = [b"*%d" % len(words)]
+    for word in words:
+        parts += [b"$%d" % len(word), word]
+    return END.join([*parts, b""])
+
+
+def _command(data: bytes) -> tuple[list[bytes], int] | None:
+    """Return the first command and its length, or None where it is not whole yet."""
+    count = _number(data, 0, b"*")
+    if count is None:
+        return None
+    words, (many, at) = [], count
+    for _ in range(many):
+        size = _number(data, at, b"$")
+        if size is None or len(data) < size[1] + size[0] + len(END):
+            return None
+        words.append(data[size[1] : size[1] + size[0]])
+        at = size[1] + size[0] + len(END)
+    return words, at
+
+
+def _number(data: bytes, at: int, mark: bytes) -> tuple[int, int] | None:
+    end = data.find(END, at)
+    if end < 0:
+        return None
+    if data[at : at + 1] != mark:
+        raise ValueError("a client of Redis did not send an array of bulk strings")
+    return int(data[at + 1 : end]), end + len(END)
+
+
+def _again(hint: bytes) -> bytes:
+    """Return a hint once more, as a delivery of its own."""
+    message = json.loads(hint)
+    message["properties"]["delivery_tag"] = secrets.token_hex(16)
+    return json.dumps(message).encode()
+
+
+def _key(fate: Fate, queue: str) -> str:
+    return f"chaos:{fate}:{queue}"

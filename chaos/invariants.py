@@ -1,0 +1,206 @@
+"""The invariants I1 to I10: each a function from the evidence to what it found wrong."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+from chaos import questions
+from chaos.evidence import Evidence, by_id
+from lockbox.notices.audience import PROMPTS, REPORT
+
+MOST_SHOWN = 5
+ENOUGH = 10
+MOST_KEYS = 60
+MOST_GROWN = 96 << 20
+MOST_GROWN_REDIS = 32 << 20
+FORBIDDEN = 403
+ENDING = ("complete", "revoke")
+# Whatever is not of these is somebody's leavings: the schedule, kombu's own, queues, and mailboxes of answers.
+OURS = re.compile(
+    r"\{lockbox\}:|_kombu\.|unacked|core$|notify$|maintenance$|celery|.*\.reply\.celery\.pidbox|celeryev"
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One invariant: what it says, how much was looked at, and what is not so."""
+
+    name: str
+    says: str
+    looked_at: str
+    off: tuple[str, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.off
+
+
+def check(seen: Evidence) -> list[Finding]:
+    """Check all of them."""
+    return [_found(seen, *one) for one in INVARIANTS]
+
+
+def _found(seen: Evidence, name: str, says: str, find: Callable[[Evidence], tuple[str, Iterable[str]]]) -> Finding:
+    looked_at, off = find(seen)
+    return Finding(name, says, looked_at, tuple(off))
+
+
+def _asked(seen: Evidence, **named: str) -> Iterator[str]:
+    """Yield a line for each row that one of these questions finds."""
+    for name, question in named.items():
+        yield from (f"{name.replace('_', ' ')}: {row.id}" for row in seen.rows(question))
+
+
+def approved_first(seen: Evidence) -> tuple[str, Iterable[str]]:
+    """I1: no window without an earlier yes by those who may give it, before its time ran out."""
+    off = _asked(seen, opened_without_a_yes=questions.UNFOUNDED, decided_too_late=questions.LATE)
+    return f"{len(seen.rows(questions.WINDOWS))} windows", off
+
+
+def never_past_the_end(seen: Evidence) -> tuple[str, Iterable[str]]:
+    """I2: nobody was let in before a window or after its end, by the clock or by an acknowledged act."""
+    windows = by_id(seen.rows(questions.WINDOWS))
+    closed = seen.journal.closed_at(ENDING)
+    off = []
+    for one in seen.journal.opened:
+        window = windows.get(one.request_id)
+        if window is None or window.resource != one.resource:
+            off.append(f"{one.resource} was open by {one.request_id}, which is no window of it")
+            continue
+        ends = min(window.deadline_at.timestamp(), closed.get(one.request_id, float("inf")))
+        if one.sent >= ends:
+            off.append(f"{one.request_id} was open {one.sent - ends:.3f} s after its end")
+        if one.answered < window.opened_at.timestamp():
+            off.append(f"{one.request_id} was open before it was opened")
+    if len(windows) > ENOUGH and not seen.journal.opened:
+        off.append("no door was ever found open: the prober has shown nothing")
+    return f"{seen.journal.checks.total()} questions, {len(seen.journal.opened)} yes", off
+
+
+def all_final(seen: Evidence) -> tuple[str, Iterable[str]]:
+    """I3: after the drain every request is final."""
+    off = [f"{row.id} is {row.state}" for row in seen.rows(questions.OPEN)]
+    left = [f"{count} {what} left" for what, count in seen.left.items() if what == "requests"]
+    return f"{len(seen.rows(questions.FILED))} requests", [*off, *left]
+
+
+def one_event_a_move(seen: Evidence) -> tuple[str, Iterable[str]]:
+    """I4: moves numbered without a gap, seals too, each event sealed once, and exports that verify."""
+    off = _asked(
+        seen,
+        moves_with_a_gap=questions.GAPS,
+        another_state_than_its_last_move=questions.OTHER_STATE,
+        seals_with_a_gap=questions.BROKEN_SEALS,
+        not_sealed_once=questions.NOT_SEALED_ONCE,
+    )
+    found = (f"the trail of {one.slug}: {line}" for one in seen.trails for line in one.found)
+    return f"{sum(one.events for one in seen.trails)} events verified", chain(off, found)
+
+
+def told_once_or_more(seen: Evidence) -> tuple[str, Iterable[str]]:
+    """I5: each move at most once; each notice arrived, under one id, or is recorded as not to be delivered."""
+    off = _asked(
+        seen,
+        moved_twice=questions.MOVED_TWICE,
+        ended_twice=questions.ENDED_TWICE,
+        vendor_not_told=questions.VENDOR_NOT_TOLD,
+        approver_not_asked=questions.NOT_ASKED,
+        requester_not_told=questions.REQUESTER_NOT_TOLD,
+        promised_twice=questions.PROMISED_TWICE,
+    )
+    notices = by_id(seen.rows(questions.NOTICES))
+    return f"{len(notices)} notices", chain(off, _undelivered(seen), _strange(seen))
+
+
+def _undelivered(seen: Evidence) -> Iterator[str]:
+    arrived = {one.id for one in seen.arrivals}
+    for row in seen.rows(questions.NOTICES):
+        if row.outcome is None:
+            yield f"{row.id} ({row.template}) is still open"
+        elif row.outcome == "sent" and str(row.id) not in arrived:
+            yield f"{row.id} ({row.template}) is said to be sent and never arrived"
+        elif row.outcome == "dead" and not row.last_error:
+            yield f"{row.id} ({row.template}) is dead without a reason"
+        elif row.outcome == "moot" and row.template not in PROMPTS and row.template != REPORT:
+            yield f"{row.id} ({row.template}) was dropped though it is no prompt"
+
+
+def _strange(seen: Evidence) -> Iterator[str]:
+    to = {str(row.id): row.to for row in seen.rows(questions.NOTICES)}
+    for one in seen.arrivals:
+        if to.get(one.id) != one.to:
+            yield f"{one.subject!r} arrived at {one.to} under the id {one.id}, which is no notice to there"
+        if not one.good:
+            yield f"{one.subject!r} arrived at {one.to} with a wrong form or signature"
+
+
+def acknowledged_is_kept(seen: Evidence) -> tuple[str, Iterable[str]]:
+    """I6: what was acknowledged is there, whatever was asked for is there once, and no answer was wrong."""
+    filed = seen.rows(questions.FILED)
+    requests = {row.id: row for row in filed}
+    moves = {(row.request_id, row.seq, row.action, row.actor_id) for row in seen.rows(questions.MOVES)}
+    off = [
+        f"{one.action} of {one.request_id} was acknowledged and is not there"
+        for one in seen.journal.acknowledged
+        if (one.request_id, one.version, one.action, one.by) not in moves
+        or requests[one.request_id].tenant_id != one.tenant_id
+    ]
+    twice = [name for name, count in Counter(row.resource for row in filed).items() if count > 1]
+    off += [f"{name} was filed twice" for name in twice]
+    return f"{len(seen.journal.acknowledged)} acknowledged", [*off, *seen.journal.surprises]
+
+
+def nothing_foreign(seen: Evidence) -> tuple[str, Iterable[str]]:
+    """I7: nobody was shown a row of another customer."""
+    wrong = [
+        f"{row.id} is filed for another customer than it was asked of"
+        for row in seen.rows(questions.FILED)
+        if seen.journal.resources.get(row.resource) != row.tenant_id
+    ]
+    return f"{seen.journal.statuses.total()} answers", [*seen.journal.foreign, *wrong]
+
+
+def indexes_are_true(seen: Evidence) -> tuple[str, Iterable[str]]:
+    """I8: after a reconcile the indexes equal what is open in Postgres."""
+    return "both indexes", seen.drift
+
+
+def nothing_told(seen: Evidence) -> tuple[str, Iterable[str]]:
+    """I9: no secret, reason or address in logs, Redis or Flower; and Flower refuses to change anything."""
+    off = [f"{place} tells what it must not" for place, tells in seen.told.items() if tells]
+    off += [f"Flower answered {status} to a control call" for status in set(seen.stage.controls) - {FORBIDDEN}]
+    if not seen.stage.controls:
+        off.append("Flower was never asked for what it must refuse")
+    return f"{len(seen.told)} places, {len(seen.stage.controls)} control calls", off
+
+
+def back_to_base(seen: Evidence) -> tuple[str, Iterable[str]]:
+    """I10: memory and keys are back where they were, no hint is left, and nothing of a killed process runs."""
+    plant, base = seen.plant, seen.base
+    off = [f"a key of nobody's: {key}" for key in sorted(plant.keys) if not OURS.match(key)]
+    off += [f"{len(plant.keys)} keys in Redis"] if len(plant.keys) > MOST_KEYS else []
+    off += [f"{plant.waiting} hints still wait"] if plant.waiting else []
+    off += [f"still runs: {one}" for one in plant.orphans]
+    for name, size in plant.memory.items():
+        if size - base.memory[name] > MOST_GROWN:
+            off.append(f"{name} has grown by {(size - base.memory[name]) >> 20} MiB")
+    if plant.redis_bytes - base.redis_bytes > MOST_GROWN_REDIS:
+        off.append(f"Redis has grown by {(plant.redis_bytes - base.redis_bytes) >> 20} MiB")
+    return f"{len(plant.keys)} keys, {sum(plant.memory.values()) >> 20} MiB", off
+
+
+INVARIANTS: tuple[tuple[str, str, Callable[[Evidence], tuple[str, Iterable[str]]]], ...] = (
+    ("I1", "no window without an earlier yes", approved_first),
+    ("I2", "nobody in before a window or after its end", never_past_the_end),
+    ("I3", "every request is final", all_final),
+    ("I4", "one event a move, sealed without a gap", one_event_a_move),
+    ("I5", "each move once, each notice told or recorded", told_once_or_more),
+    ("I6", "what was acknowledged is there", acknowledged_is_kept),
+    ("I7", "no row of another customer", nothing_foreign),
+    ("I8", "the indexes are what Postgres says", indexes_are_true),
+    ("I9", "no secret told, nothing controlled", nothing_told),
+    ("I10", "memory and keys back to base", back_to_base),
+)

@@ -1,0 +1,122 @@
+"""The plan of one run: which fault strikes what, when and for how long; a pure function of the seed."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+CORE = ("worker", "worker-2")
+PROCESSES = ("api", *CORE, "notices", "flower")
+SERVERS = ("redis", "postgres")
+SINKS = ("mail", "webhooks")
+BEGINS = 1.0
+SHORTEST_GAP, LONGEST_GAP = 0.8, 2.4
+SHIFT = 300
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of fault: what it can strike, and for how long, in seconds; (0, 0) is over as soon as it has struck."""
+
+    name: str
+    targets: tuple[str, ...]
+    lasts: tuple[float, float] = (0, 0)
+
+
+KINDS = (
+    Kind("kill", PROCESSES),
+    Kind("kill_child", CORE),
+    Kind("freeze", (*PROCESSES, *SERVERS), (2, 12)),
+    Kind("flush", ("redis",)),
+    Kind("lose_key", ("redis",)),
+    Kind("restart", SERVERS),
+    Kind("restart_empty", ("redis",)),
+    Kind("cut_log", ("redis",)),
+    Kind("out_of_memory", ("redis",), (2, 6)),
+    Kind("stall", ("redis",), (1, 4)),
+    Kind("wrong_password", ("redis",), (2, 6)),
+    Kind("cut_off", ("postgres",)),
+    Kind("few_connections", ("postgres",), (2, 5)),
+    Kind("lock", ("postgres",), (5, 5)),
+    Kind("refuse", (*SERVERS, *SINKS), (2, 6)),
+    Kind("black_hole", (*SERVERS, *SINKS), (2, 8)),
+    Kind("reset", SERVERS),
+    Kind("slow", SERVERS, (2, 6)),
+    Kind("busy", SINKS, (2, 6)),
+    Kind("cut", SINKS, (2, 5)),
+    Kind("no", ("mail",), (1, 3)),
+    Kind("triple", ("hints",), (3, 8)),
+    Kind("shuffle", ("hints",), (2, 6)),
+    Kind("drop", ("hints",), (2, 6)),
+    Kind("forge", ("hints",)),
+    Kind("replay", ("hints",)),
+    Kind("control", ("flower",)),
+)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault: `at` and `lasts` in seconds from the start; `dice` decides whatever is left to chance in it."""
+
+    at: float
+    kind: str
+    target: str
+    lasts: float
+    dice: int
+
+    @property
+    def ends(self) -> float:
+        """When it is over."""
+        return self.at + self.lasts
+
+    def __str__(self) -> str:
+        lasts = f" for {self.lasts:.1f} s" if self.lasts else ""
+        return f"{self.at:6.1f} s  {self.kind} {self.target}{lasts}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All faults of one run, in order, and the core worker whose clock is off by `shift` seconds all along."""
+
+    seed: int
+    seconds: float
+    shifted: str
+    shift: int
+    faults: tuple[Fault, ...]
+
+    def lines(self) -> Iterator[str]:
+        """Say it, line by line."""
+        yield f"seed {self.seed}, {self.seconds:g} s of load, {len(self.faults)} faults"
+        yield f"   0.0 s  the clock of {self.shifted} is {self.shift:+} s off all along"
+        yield from map(str, self.faults)
+
+
+def make(seed: int, seconds: float) -> Plan:
+    """Return the plan of a seed: nothing is struck by two faults at once, and each fault comes before any twice."""
+    chance = random.Random(seed)  # noqa: S311 - it replays
+    shifted, shift = chance.choice(CORE), chance.choice((-SHIFT, SHIFT))
+    deck: list[tuple[Kind, str]] = []
+    busy: dict[str, float] = {}
+    faults: list[Fault] = []
+    at = BEGINS
+    while at < seconds - BEGINS:
+        deck = deck or _shuffled(chance)
+        drawn = next((card for card in deck if busy.get(card[1], 0) <= at), None)
+        if drawn:
+            deck.remove(drawn)
+            fault = _struck(chance, at, drawn, seconds)
+            busy[fault.target] = fault.ends + SHORTEST_GAP
+            faults.append(fault)
+        at += chance.uniform(SHORTEST_GAP, LONGEST_GAP)
+    return Plan(seed, seconds, shifted, shift, tuple(faults))
+
+
+def _shuffled(chance: random.Random) -> list[tuple[Kind, str]]:
+    cards = [(kind, target) for kind in KINDS for target in kind.targets]
+    chance.shuffle(cards)
+    return cards
+
+
+def _struck(chance: random.Random, at: float, drawn: tuple[Kind, str], seconds: float) -> Fault:
+    kind, target = drawn
+    lasts = chance.uniform(*kind.lasts)
+    return Fault(round(at, 2), kind.name, target, round(min(lasts, seconds - at), 2), chance.getrandbits(32))

@@ -1,0 +1,86 @@
+"""The prober: asks whether doors are open, twenty times a second each, as a guarded system would."""
+
+import asyncio
+import json
+import time
+from collections import deque
+from dataclasses import dataclass
+from uuid import UUID
+
+from chaos.clients import UNAVAILABLE, Clients
+from chaos.journal import Journal, Opened
+from chaos.people import ACCESS_SECONDS, ANSWER_SECONDS, SERVICE, House
+
+PERIOD = 0.05
+HOT_SECONDS = ANSWER_SECONDS + ACCESS_SECONDS + 2.0
+AFTER_SECONDS = ACCESS_SECONDS + 1.5
+MOST_AT_ONCE = 64
+OPEN, SHUT = 200, 403
+
+
+@dataclass
+class Door:
+    """One resource that somebody asked for; `hot_until` is how long it is tried at each turn."""
+
+    house: House
+    resource: str
+    hot_until: float = 0.0
+
+
+class Prober:
+    """Tries each door that is or was just open at every turn, and of all others one at a turn, in a circle."""
+
+    def __init__(self, clients: Clients, journal: Journal) -> None:
+        self._clients = clients
+        self._journal = journal
+        self._doors: dict[str, Door] = {}
+        self._circle: deque[Door] = deque()
+        self._asking = 0
+
+    def follow(self, house: House, resource: str) -> None:
+        """Try this door from now on."""
+        if resource not in self._doors:
+            door = self._doors[resource] = Door(house, resource)
+            self._circle.append(door)
+
+    def heat(self, resource: str) -> None:
+        """Try it at each turn: it may be open soon."""
+        self._doors[resource].hot_until = time.monotonic() + HOT_SECONDS
+
+    def cool(self, resource: str) -> None:
+        """Go on for a window's length and a little: whoever let somebody in has done so by now."""
+        door = self._doors[resource]
+        if door.hot_until:
+            door.hot_until = time.monotonic() + AFTER_SECONDS
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Go on until told to stop."""
+        asking = set[asyncio.Task[None]]()
+        while not stopping.is_set():
+            began = time.monotonic()
+            for door in self._turn(began):
+                if self._asking < MOST_AT_ONCE:
+                    self._asking += 1
+                    task = asyncio.create_task(self._try(door))
+                    asking.add(task)
+                    task.add_done_callback(asking.discard)
+            await asyncio.sleep(max(0.0, began + PERIOD - time.monotonic()))
+        await asyncio.gather(*asking)
+
+    def _turn(self, now: float) -> list[Door]:
+        hot = [door for door in self._doors.values() if door.hot_until > now]
+        self._circle.rotate(-1)
+        return [*hot, *([self._circle[0]] if self._circle and self._circle[0] not in hot else [])]
+
+    async def _try(self, door: Door) -> None:
+        sent = time.time()
+        try:
+            status, said = await self._clients.ask(door.house, door.resource, SERVICE)
+        finally:
+            self._asking -= 1
+        self._journal.checks[status] += 1
+        if status == OPEN:
+            found = UUID(json.loads(said)["request_id"])
+            self._journal.opened.append(Opened(door.resource, found, sent, time.time()))
+        elif status not in {0, SHUT, UNAVAILABLE}:
+            self._journal.surprises.append(f"GET /v1/access: {status} {said[:200]}")

@@ -1,0 +1,74 @@
+"""What Postgres is asked afterwards; each question finds what must not be there."""
+
+UNFOUNDED = """
+SELECT r.id FROM requests r WHERE r.opened_at IS NOT NULL
+AND (SELECT count(DISTINCT e.actor_id) FROM events e JOIN memberships m ON m.person_id = e.actor_id
+    WHERE e.request_id = r.id AND e.seq IS NOT NULL AND e.actor_id <> r.requester_id AND e.at <= r.opened_at
+    AND CASE r.mode WHEN 'enforce' THEN e.action = 'approve' AND m.role = 'approver' AND m.tenant_id = r.tenant_id
+        ELSE e.action = 'endorse' AND m.role = 'manager' AND m.tenant_id IS NULL END)
+    < CASE r.mode WHEN 'enforce' THEN r.quorum ELSE 1 END
+"""
+LATE = """
+SELECT e.request_id AS id FROM events e JOIN events b ON b.request_id = e.request_id AND b.seq = e.seq - 1
+WHERE e.action IN ('endorse', 'approve') AND e.at >= b.deadline_at
+"""
+WINDOWS = """
+SELECT r.id, e.at AS opened_at, e.deadline_at, r.resources[1] AS resource
+FROM events e JOIN requests r ON r.id = e.request_id
+WHERE e.seq IS NOT NULL AND e.to_state = 'active' AND e.from_state <> 'active'
+"""
+OPEN = "SELECT id, state FROM requests WHERE wake_at IS NOT NULL OR state IN ('reviewing', 'pending', 'active')"
+GAPS = """
+SELECT r.id FROM requests r LEFT JOIN events e ON e.request_id = r.id AND e.seq IS NOT NULL
+GROUP BY r.id, r.version HAVING count(e.id) <> r.version OR max(e.seq) <> r.version OR min(e.seq) <> 1
+"""
+OTHER_STATE = """
+SELECT r.id FROM requests r JOIN events e ON e.request_id = r.id AND e.seq = r.version WHERE e.to_state <> r.state
+"""
+BROKEN_SEALS = """
+SELECT l.id FROM logs l LEFT JOIN seals s ON s.log_id = l.id
+GROUP BY l.id, l.size HAVING count(s.number) <> l.size OR coalesce(max(s.number) + 1, 0) <> l.size
+"""
+NOT_SEALED_ONCE = """
+SELECT e.id FROM events e LEFT JOIN seals s ON s.event_id = e.id LEFT JOIN unsealed u ON u.event_id = e.id
+WHERE s.event_id IS NULL AND u.event_id IS NULL OR s.event_id IS NOT NULL AND u.event_id IS NOT NULL
+"""
+MOVED_TWICE = """
+SELECT request_id AS id, action FROM events WHERE seq IS NOT NULL
+GROUP BY request_id, action, actor_id HAVING count(*) > 1
+"""
+ENDED_TWICE = """
+SELECT request_id AS id FROM events WHERE seq IS NOT NULL
+AND to_state IN ('denied', 'cancelled', 'timed_out', 'completed', 'revoked', 'expired')
+GROUP BY request_id HAVING count(*) > 1
+"""
+VENDOR_NOT_TOLD = """
+SELECT e.id FROM events e WHERE e.seq IS NOT NULL AND e.from_state IS DISTINCT FROM e.to_state
+AND NOT EXISTS (SELECT FROM notices n JOIN endpoints h ON h.id = n.endpoint_id
+    WHERE n.event_id = e.id AND h.tenant_id IS NULL)
+"""
+NOT_ASKED = """
+SELECT e.id FROM events e JOIN memberships m ON m.tenant_id = e.tenant_id AND m.role = 'approver'
+WHERE e.seq IS NOT NULL AND e.to_state = 'pending' AND e.from_state IS DISTINCT FROM 'pending'
+AND NOT EXISTS (SELECT FROM notices n WHERE n.event_id = e.id AND n.person_id = m.person_id AND n.channel = 'mail')
+"""
+REQUESTER_NOT_TOLD = """
+SELECT e.id FROM events e JOIN requests r ON r.id = e.request_id
+WHERE e.seq IS NOT NULL AND e.from_state IS DISTINCT FROM e.to_state AND e.to_state NOT IN ('reviewing', 'pending')
+AND NOT EXISTS (SELECT FROM notices n WHERE n.event_id = e.id AND n.person_id = r.requester_id)
+"""
+PROMISED_TWICE = """
+SELECT event_id AS id FROM notices WHERE event_id IS NOT NULL
+GROUP BY event_id, person_id, address_id, watcher_id, endpoint_id, template HAVING count(*) > 1
+"""
+NOTICES = """
+SELECT n.id, n.outcome, n.last_error, n.template, n.attempts, coalesce(h.url, p.email) AS to
+FROM notices n LEFT JOIN endpoints h ON h.id = n.endpoint_id LEFT JOIN people p ON p.id = n.person_id
+"""
+FILED = "SELECT id, tenant_id, resources[1] AS resource FROM requests"
+MOVES = "SELECT request_id, seq, action, actor_id FROM events WHERE seq IS NOT NULL"
+COUNTS = """
+SELECT (SELECT count(*) FROM requests) AS requests, (SELECT count(*) FROM events WHERE seq IS NOT NULL) AS moves,
+    (SELECT count(*) FROM notices) AS notices, (SELECT count(*) FROM notices WHERE outcome = 'dead') AS dead,
+    (SELECT count(*) FROM events) AS events
+"""

@@ -1,0 +1,107 @@
+"""One run: settle in, strike under load, heal, drain, and gather the evidence."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from chaos import drain, evidence, invariants, questions
+from chaos.crowd import Crowd
+from chaos.invariants import Finding
+from chaos.plan import Plan
+from chaos.stage import Stage
+from chaos.striking import Striker
+
+Tell = Callable[[str, float], object]
+
+SHARE_OF_FAULTS = 0.6
+TICK = 0.2
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended: its findings, the faults done and missed, and what was counted."""
+
+    plan: Plan
+    findings: list[Finding]
+    done: Mapping[str, int]
+    missed: list[str]
+    counts: Mapping[str, int]
+    ended: Mapping[tuple[str, int], int]
+    seconds: float
+
+    @property
+    def good(self) -> bool:
+        """Whether every invariant holds."""
+        return all(one.holds for one in self.findings)
+
+
+def play(stage: Stage, patience: float, tell: Tell) -> Result:
+    """Play the plan of a stage, and say how it ended; `tell` hears what happens and how far it is, from 0 to 1.
+
+    Raises:
+        NotHealed: something did not come up again.
+    """
+    began = time.monotonic()
+    crowd = Crowd(stage.faults.seed, stage.plan.public_url, stage.cast)
+    try:
+        tell("settling in", 0)
+        crowd.settle_in()
+        base = evidence.plant(stage)
+        striker = Striker(stage)
+        crowd.begin()
+        _strike(stage, striker, tell)
+        tell("healing", SHARE_OF_FAULTS)
+        striker.wait()
+        drain.heal(stage)
+        crowd.end_load()
+        tell("draining", 0.7)
+        left = drain.drain(stage, crowd.calm, patience)
+        drifted = evidence.drift(stage)
+        crowd.leave()
+        tell("draining the rest", 0.85)
+        left |= drain.drain(stage, (), patience)
+        crowd.close()
+        tell("looking at everything", 0.9)
+        seen = evidence.gather(stage, crowd.journal, left, drifted, base)
+        findings = invariants.check(seen)
+    finally:
+        stage.calm()
+    return Result(
+        plan=stage.faults,
+        findings=findings,
+        done=striker.done,
+        missed=striker.missed,
+        counts=_counts(seen, stage),
+        ended=stage.crew.ended,
+        seconds=time.monotonic() - began,
+    )
+
+
+def _strike(stage: Stage, striker: Striker, tell: Tell) -> None:
+    began = time.monotonic()
+    waiting = list(stage.faults.faults)
+    while (at := time.monotonic() - began) < stage.faults.seconds:
+        while waiting and waiting[0].at <= at:
+            fault = waiting.pop(0)
+            tell(f"{fault.kind} {fault.target}", SHARE_OF_FAULTS * at / stage.faults.seconds)
+            striker.strike(fault)
+        tell("", SHARE_OF_FAULTS * at / stage.faults.seconds)
+        time.sleep(TICK)
+
+
+def _counts(seen: evidence.Evidence, stage: Stage) -> dict[str, int]:
+    found = seen.rows(questions.COUNTS)[0]._mapping  # noqa: SLF001 - SQLAlchemy's public name
+    arrived = Counter(one.id for one in seen.arrivals)
+    return {
+        **{name: int(count) for name, count in found.items()},
+        "arrivals": arrived.total(),
+        "arrived twice or more": sum(count > 1 for count in arrived.values()),
+        "checks": seen.journal.checks.total(),
+        "answers that doors are open": len(seen.journal.opened),
+        "calls without an answer": seen.journal.statuses[0],
+        "answers 503": seen.journal.statuses[503],
+        "acknowledged": len(seen.journal.acknowledged),
+        "hints published": stage.hints.published,
+        "processes started again": stage.crew.restarts,
+    }

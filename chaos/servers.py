@@ -1,0 +1,117 @@
+"""What faults do to the servers themselves: Redis and Postgres."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from redis import Redis
+from sqlalchemy import text
+
+from chaos.plan import Fault
+from chaos.stage import Stage
+
+KEYS = ("clock", "clock:leases", "notices", "notices:leases")
+TABLES = ("requests", "events", "notices", "unsealed", "decisions")
+LOGINS = ("lockbox_api", "lockbox_worker")
+SMALL = 1 << 20
+CUT = (0.2, 0.4, 0.6)
+CUT_OFF = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE usename LIKE 'lockbox_%' AND datname = current_database()
+"""
+
+
+def restart(stage: Stage, fault: Fault) -> None:
+    """Kill a server at once and start it again."""
+    stage.servers.kill(fault.target)
+    stage.servers.start_again(fault.target)
+
+
+def restart_empty(stage: Stage, _: Fault) -> None:
+    """Kill Redis and start it without its data."""
+    stage.servers.kill("redis")
+    stage.servers.start_again("redis", empty=True)
+
+
+def cut_log(stage: Stage, fault: Fault) -> None:
+    """Kill Redis, cut the end off the file that it would read its data from, and start it."""
+    stage.servers.kill("redis")
+    for log in (stage.servers.folder / "redis" / "appendonlydir").glob("*.incr.aof"):
+        with log.open("r+b") as file:
+            file.truncate(int(log.stat().st_size * CUT[fault.dice % len(CUT)]))
+    stage.servers.start_again("redis")
+
+
+def lose_key(stage: Stage, fault: Fault) -> None:
+    """Delete one of the keys that the schedule is kept in."""
+    with stage.redis() as redis:
+        redis.delete(f"{{lockbox}}:{KEYS[fault.dice % len(KEYS)]}")
+
+
+def flush(stage: Stage, _: Fault) -> None:
+    """Delete everything that Redis holds."""
+    with stage.redis() as redis:
+        redis.flushall()
+
+
+@contextmanager
+def out_of_memory(stage: Stage, _: Fault) -> Iterator[None]:
+    """Let Redis refuse to take anything more."""
+    with stage.redis() as redis:
+        redis.config_set("maxmemory", SMALL)
+        try:
+            yield
+        finally:
+            redis.config_set("maxmemory", 0)
+
+
+def stall(stage: Stage, fault: Fault) -> None:
+    """Let Redis answer nobody for a while."""
+    with stage.redis() as redis:
+        redis.client_pause(int(fault.lasts * 1000))
+
+
+@contextmanager
+def wrong_password(stage: Stage, _: Fault) -> Iterator[None]:
+    """Change the password and hang up on everybody; who struck stays signed in on a connection of its own."""
+    redis = Redis.from_url(stage.servers.redis_url, single_connection_client=True)
+    right = redis.config_get("requirepass")["requirepass"] or ""
+    redis.config_set("requirepass", "another")
+    redis.client_kill_filter(_type="normal", skipme=True)
+    redis.client_kill_filter(_type="pubsub")
+    try:
+        yield
+    finally:
+        redis.config_set("requirepass", right)
+        redis.close()
+
+
+def cut_off(stage: Stage, _: Fault) -> None:
+    """Hang up on everybody."""
+    with stage.superuser.connect() as connection:
+        connection.execute(text(CUT_OFF))
+
+
+@contextmanager
+def few_connections(stage: Stage, fault: Fault) -> Iterator[None]:
+    """Let each login have one or two connections, and hang up on all that there are."""
+    with stage.superuser.connect() as connection:
+        for login in LOGINS:
+            connection.execute(text(f"ALTER ROLE {login} CONNECTION LIMIT {1 + fault.dice % 2}"))
+        connection.execute(text(CUT_OFF))
+        try:
+            yield
+        finally:
+            for login in LOGINS:
+                connection.execute(text(f"ALTER ROLE {login} CONNECTION LIMIT -1"))
+
+
+@contextmanager
+def lock(stage: Stage, fault: Fault) -> Iterator[None]:
+    """Hold a table, so that nobody can read or write it."""
+    with stage.superuser.connect() as connection:
+        connection.execute(text("BEGIN"))
+        connection.execute(text(f"LOCK TABLE {TABLES[fault.dice % len(TABLES)]} IN ACCESS EXCLUSIVE MODE"))
+        try:
+            yield
+        finally:
+            connection.execute(text("ROLLBACK"))

@@ -1,0 +1,133 @@
+"""The stage: servers, the network before them, sinks, and the crew; built, healed and struck."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pydantic import SecretStr
+from redis import Redis
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool
+
+from chaos import people
+from chaos.crew import Crew
+from chaos.hints import Fate, Hints
+from chaos.loop import Loop, Port
+from chaos.people import Cast
+from chaos.plan import Plan as Faults
+from chaos.proxy import Mode, Proxy
+from chaos.sinks import MailSink, Manner, Sink
+from cli import stack
+from cli.stack import Plan
+from config.embedded import Servers
+from config.settings import Settings
+
+LOCAL = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """All that runs. `servers` and `superuser` go straight to the servers, as whoever checks does.
+
+    `controls` are the statuses that Flower gave to calls that would change something.
+    """
+
+    faults: Faults
+    plan: Plan
+    servers: Servers
+    superuser: Engine
+    loop: Loop
+    proxies: dict[str, Proxy]
+    mail: MailSink
+    hints: Hints
+    cast: Cast
+    crew: Crew
+    controls: list[int] = field(default_factory=list)
+
+    def redis(self) -> Redis:
+        """Return a client of Redis itself."""
+        return Redis.from_url(self.servers.redis_url, socket_timeout=5, socket_connect_timeout=5)
+
+    def sinks(self, target: str) -> list[Sink]:
+        """Return the sinks that a fault strikes."""
+        return [self.mail] if target == "mail" else [*self.cast.hooks]
+
+    def calm(self) -> None:
+        """Let everything pass and be taken again."""
+        for proxy in self.proxies.values():
+            self.loop.do(proxy.turn(Mode.PASS))
+        for sink in (*self.sinks("mail"), *self.sinks("webhooks")):
+            self.loop.do(sink.turn(Manner.TAKE))
+        self.hints.fate = Fate.PASS
+
+
+def prepare(folder: Path, first_port: int) -> Plan:
+    """Start Postgres and Redis of one's own, whatever the environment says, and bring the schema up."""
+    mine = Settings(
+        environment="development",
+        database_url=None,
+        worker_database_url=None,
+        owner_database_url=None,
+        redis_url=None,
+        smtp_url=SecretStr(f"smtp://{LOCAL}:1"),
+    )
+    return stack.prepare(mine, folder, api_port=first_port, flower_port=first_port + 1)
+
+
+@contextmanager
+def built(plan: Plan, servers: Servers, faults: Faults, logs: Path, first_port: int) -> Iterator[Stage]:
+    """Put proxies before the servers of a migrated database, start everything, and end it all on the way out."""
+    with ExitStack() as ends:
+        loop = Loop()
+        ends.callback(loop.close)
+        hints = Hints()
+        proxies = {
+            "redis": Proxy(_port(servers.redis_url), hints.line),
+            "postgres": Proxy(_port(plan.database_url)),
+        }
+        mail = MailSink()
+        for port in (*proxies.values(), mail):
+            loop.do(port.open(first_port + 10))
+            ends.callback(_shut, loop, port)
+        cast = people.gather(plan, loop, first_port + 10)
+        for hook in cast.hooks:
+            ends.callback(_shut, loop, hook)
+        hints.forbid(cast.private())
+        behind = _behind(plan, proxies, mail)
+        superuser = create_engine(_superuser(plan, servers), isolation_level="AUTOCOMMIT", poolclass=NullPool)
+        crew = Crew(behind, faults, logs)
+        ends.callback(crew.stop)
+        stage = Stage(faults, behind, servers, superuser, loop, proxies, mail, hints, cast, crew)
+        ends.callback(stage.calm)
+        crew.start()
+        yield stage
+
+
+def _shut(loop: Loop, port: Port) -> None:
+    loop.do(port.leave())
+
+
+def _behind(plan: Plan, proxies: dict[str, Proxy], mail: MailSink) -> Plan:
+    """Return the plan in which every process goes through the proxies."""
+
+    def through(url: str, server: str) -> str:
+        return make_url(url).set(port=proxies[server].number).render_as_string(hide_password=False)
+
+    return replace(
+        plan,
+        database_url=through(plan.database_url, "postgres"),
+        worker_database_url=through(plan.worker_database_url, "postgres"),
+        redis_url=through(plan.redis_url, "redis"),
+        smtp_url=f"smtp://{LOCAL}:{mail.number}",
+    )
+
+
+def _superuser(plan: Plan, servers: Servers) -> str:
+    database = make_url(plan.owner_database_url).database
+    return make_url(servers.superuser_url).set(database=database).render_as_string(hide_password=False)
+
+
+def _port(url: str) -> int:
+    return int(make_url(url).port or 0)

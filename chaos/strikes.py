@@ -1,0 +1,162 @@
+"""What each kind of fault does, and how it is lifted again."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import psutil
+from celery import Celery
+from sqlalchemy import text
+
+from chaos import servers
+from chaos.hints import Fate
+from chaos.plan import Fault
+from chaos.proxy import Mode
+from chaos.sinks import Manner
+from chaos.stage import Stage
+from cli.demo.flower import Flower
+from lockbox.ids import new_id
+
+TASKS = {"lockbox.time_out": "core", "lockbox.expire": "core", "lockbox.notify": "notify"}
+SOME_OPEN = "SELECT id FROM requests WHERE wake_at IS NOT NULL ORDER BY id DESC LIMIT 50"
+
+Strike = Callable[[Stage, Fault], AbstractContextManager[None]]
+
+
+def once(do: Callable[[Stage, Fault], object]) -> Strike:
+    """Return the strike that does something and lifts nothing."""
+
+    @contextmanager
+    def strike(stage: Stage, fault: Fault) -> Iterator[None]:
+        do(stage, fault)
+        yield
+
+    return strike
+
+
+@contextmanager
+def freeze(stage: Stage, fault: Fault) -> Iterator[None]:
+    """SIGSTOP a process or a server with its children, and let them go on."""
+    if fault.target not in stage.servers.pids:
+        with stage.crew.frozen(fault.target):
+            yield
+        return
+    server = psutil.Process(stage.servers.pids[fault.target])
+    family = [server, *server.children(recursive=True)]
+    for one in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.suspend()
+    try:
+        yield
+    finally:
+        for one in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.resume()
+
+
+@contextmanager
+def network(stage: Stage, fault: Fault) -> Iterator[None]:
+    """Turn a proxy or the sinks to the manner of this name. What is swallowed by a black hole arrives afterwards."""
+    if fault.target in stage.proxies:
+        proxy = stage.proxies[fault.target]
+        stage.loop.do(proxy.turn(Mode(fault.kind)))
+        try:
+            yield
+        finally:
+            if fault.kind == Mode.BLACK_HOLE and fault.dice % 2:
+                stage.loop.do(proxy.cut())
+            stage.loop.do(proxy.turn(Mode.PASS))
+        return
+    sinks = stage.sinks(fault.target)
+    for sink in sinks:
+        stage.loop.do(sink.turn(Manner(fault.kind)))
+    try:
+        yield
+    finally:
+        for sink in sinks:
+            stage.loop.do(sink.turn(Manner.TAKE))
+
+
+def reset(stage: Stage, fault: Fault) -> None:
+    """Reset all connections in the midst of whatever they say."""
+    stage.loop.do(stage.proxies[fault.target].cut())
+
+
+@contextmanager
+def triple(stage: Stage, _: Fault) -> Iterator[None]:
+    """Deliver every hint three times."""
+    stage.hints.fate = Fate.TRIPLE
+    yield
+    stage.hints.fate = Fate.PASS
+
+
+@contextmanager
+def shuffle(stage: Stage, fault: Fault) -> Iterator[None]:
+    """Hold hints back and deliver them in any order, or never."""
+    stage.hints.fate = Fate.HOLD if fault.kind == "shuffle" else Fate.LOSE
+    try:
+        yield
+    finally:
+        stage.hints.fate = Fate.PASS
+        with stage.redis() as redis:
+            stage.hints.release(redis, fault.dice)
+
+
+def replay(stage: Stage, fault: Fault) -> None:
+    """Deliver hints that were sent before once more."""
+    with stage.redis() as redis:
+        stage.hints.replay(redis, fault.dice)
+
+
+def forge(stage: Stage, fault: Fault) -> None:
+    """Send hints by hand: about what is open and not due, about nothing, of a wrong form, of tasks that are none."""
+    with stage.superuser.connect() as connection:
+        open_ = [str(one) for one in connection.execute(text(SOME_OPEN)).scalars()]
+    with Celery("stranger", broker=stage.servers.redis_url) as stranger:
+        stranger.conf.broker_transport_options = {"socket_timeout": 3, "socket_connect_timeout": 3}
+        for task, queue in TASKS.items():
+            for ids in (open_, [str(new_id())], ["not an id"], []):
+                stranger.send_task(task, [ids], queue=queue, retry=False)
+        for task in ("lockbox.approve", "lockbox.expire" if fault.dice % 2 else "lockbox.open"):
+            stranger.send_task(task, [open_], kwargs={"state": "active"}, queue="core", retry=False)
+        stranger.send_task("lockbox.reconcile", [], queue="maintenance", retry=False)
+
+
+def control(stage: Stage, _: Fault) -> None:
+    """Try everything that would change something in Flower, and note its answers."""
+    flower = Flower(stage.plan)
+    try:
+        stage.controls.extend(flower.control().values())
+    finally:
+        flower.close()
+
+
+STRIKES: dict[str, Strike] = {
+    "kill": once(lambda stage, fault: stage.crew.kill(fault.target)),
+    "kill_child": once(lambda stage, fault: stage.crew.kill_child(fault.target, fault.dice)),
+    "freeze": freeze,
+    "flush": once(servers.flush),
+    "lose_key": once(servers.lose_key),
+    "restart": once(servers.restart),
+    "restart_empty": once(servers.restart_empty),
+    "cut_log": once(servers.cut_log),
+    "out_of_memory": servers.out_of_memory,
+    "stall": once(servers.stall),
+    "wrong_password": servers.wrong_password,
+    "cut_off": once(servers.cut_off),
+    "few_connections": servers.few_connections,
+    "lock": servers.lock,
+    "refuse": network,
+    "black_hole": network,
+    "reset": once(reset),
+    "slow": network,
+    "busy": network,
+    "cut": network,
+    "no": network,
+    "triple": triple,
+    "shuffle": shuffle,
+    "drop": shuffle,
+    "forge": once(forge),
+    "replay": once(replay),
+    "control": once(control),
+}

@@ -1,0 +1,55 @@
+"""The striker: carries out the plan, each fault in a thread of its own."""
+
+import threading
+import time
+from collections import Counter, defaultdict
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import httpx
+import psutil
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
+
+from chaos.plan import Fault
+from chaos.stage import Stage
+from chaos.strikes import STRIKES
+from config.embedded import EmbeddedRefused
+
+EXPECTED = (OSError, EmbeddedRefused, RedisError, KombuError, SQLAlchemyError, psutil.Error, httpx.HTTPError)
+
+
+class Striker:
+    """Strikes as the plan says, each fault in a thread of its own, one at a time on each target.
+
+    `done` counts the faults by kind, `missed` are those that could not be done.
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        self.done: Counter[str] = Counter()
+        self.missed: list[str] = []
+        self._stage = stage
+        self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._pool = ThreadPoolExecutor(16, "chaos-strike")
+        self._under_way: list[Future[None]] = []
+
+    def strike(self, fault: Fault) -> None:
+        """Begin with a fault."""
+        lock = self._locks[fault.target]
+        self._under_way.append(self._pool.submit(self._struck, fault, lock))
+
+    def wait(self) -> None:
+        """Wait until all are lifted."""
+        for one in self._under_way:
+            one.result()
+        self._pool.shutdown()
+
+    def _struck(self, fault: Fault, lock: threading.Lock) -> None:
+        with lock:
+            try:
+                with STRIKES[fault.kind](self._stage, fault):
+                    time.sleep(fault.lasts)
+            except EXPECTED as error:
+                self.missed.append(f"{fault.kind} {fault.target}: {type(error).__name__}")
+            else:
+                self.done[fault.kind] += 1

@@ -1,0 +1,82 @@
+"""What chaos asks Postgres afterwards: it finds nothing in an honest database, and whatever somebody has broken."""
+
+import pytest
+from sqlalchemy import text
+
+from chaos import questions
+from config.settings import DEVELOPMENT_KEY
+from lockbox.database import Database
+from lockbox.notices import endpoints
+from lockbox.notices.vault import Vault
+from lockbox.requests.lifecycle import Action
+from tests.builders import World, setting, unbound
+from tests.database.scenes import read
+from tests.logs import sealed
+
+WRONGS = (
+    "UNFOUNDED",
+    "LATE",
+    "GAPS",
+    "OTHER_STATE",
+    "BROKEN_SEALS",
+    "NOT_SEALED_ONCE",
+    "MOVED_TWICE",
+    "ENDED_TWICE",
+    "VENDOR_NOT_TOLD",
+    "NOT_ASKED",
+    "REQUESTER_NOT_TOLD",
+    "PROMISED_TWICE",
+)
+BREAKS = {
+    "UNFOUNDED": "UPDATE events SET actor_id = (SELECT requester_id FROM requests LIMIT 1) WHERE action = 'approve'",
+    "LATE": "UPDATE events SET at = at + interval '1 day' WHERE action = 'approve'",
+    "GAPS": "UPDATE events SET seq = 7 WHERE action = 'approve'",
+    "OTHER_STATE": "UPDATE events SET to_state = 'expired' WHERE action = 'complete'",
+    "BROKEN_SEALS": "UPDATE logs SET size = size + 1",
+    "NOT_SEALED_ONCE": "DELETE FROM seals",
+    "MOVED_TWICE": "INSERT INTO events (id, tenant_id, request_id, seq, at, action, actor_id, actor_role, from_state,"
+    " to_state, body) SELECT uuidv7(), tenant_id, request_id, 9, at, action, actor_id, actor_role, from_state,"
+    " to_state, body FROM events WHERE action = 'approve'",
+    "ENDED_TWICE": "UPDATE events SET to_state = 'expired' WHERE seq IS NOT NULL",
+    "VENDOR_NOT_TOLD": "DELETE FROM notices WHERE channel = 'webhook'",
+    "NOT_ASKED": "DELETE FROM notices WHERE template = 'pending' AND channel = 'mail'",
+    "REQUESTER_NOT_TOLD": "DELETE FROM notices n USING requests r WHERE n.person_id = r.requester_id",
+    "PROMISED_TWICE": "UPDATE notices SET person_id = (SELECT id FROM people LIMIT 1), template = 'pending'"
+    " WHERE channel = 'mail'",
+}
+
+
+@pytest.fixture
+def honest(world: World, worker: Database) -> World:
+    """A world with an endpoint of the vendor's, and a request that was approved and given back, all of it sealed."""
+    with setting(world.house).transaction() as session:
+        endpoints.add(session, Vault([DEVELOPMENT_KEY.get_secret_value()]), "https://hooks.example/", tenant_id=None)
+    request = world.submit()
+    world.act("ann", Action.APPROVE, request.id)
+    world.act("erin", Action.COMPLETE, request.id)
+    sealed(worker)
+    return world
+
+
+def _run(world: World, *statements: str) -> None:
+    with unbound(world.house).begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        for statement in statements:
+            connection.execute(text(statement))
+
+
+def test_an_honest_database_answers_every_question_with_nothing(honest: World) -> None:
+    assert [name for name in WRONGS if read(honest.house, getattr(questions, name))] == []
+
+
+@pytest.mark.parametrize("name", WRONGS)
+def test_what_somebody_has_broken_is_found(honest: World, name: str) -> None:
+    if name == "PROMISED_TWICE":
+        names = "SELECT indexname FROM pg_indexes WHERE tablename = 'notices' AND indexdef LIKE '%UNIQUE%event_id%'"
+        for row in read(honest.house, names):
+            _run(honest, f"ALTER TABLE notices DROP CONSTRAINT IF EXISTS {row.indexname}")
+            _run(honest, f"DROP INDEX IF EXISTS {row.indexname}")
+
+    _run(honest, BREAKS[name])
+
+    assert read(honest.house, getattr(questions, name))
