@@ -125,6 +125,8 @@ class Settings(BaseSettings):
 
     deliveries_kept_days: int = Field(default=90, ge=2, le=3650)
 
+    failpoint: str | None = Field(default=None, pattern=r"^[a-z]+\.[a-z_]+(:[1-9][0-9]{0,5})?$")
+
     services: dict[ServiceName, Service] = Field(default_factory=_sample_services)
     plans: dict[PlanName, Plan] = Field(default_factory=_sample_plans)
 
@@ -197,6 +199,7 @@ class Settings(BaseSettings):
         smtp = urlsplit(self.smtp_url.get_secret_value()) if self.smtp_url else None
         return [
             ("LOCKBOX_EMBEDDED: embedded servers are for development", self.embedded),
+            ("LOCKBOX_FAILPOINT: unset it; it ends the process on purpose, to test", self.failpoint),
             ("LOCKBOX_SECRET_KEYS: make your own key", DEVELOPMENT_KEY in self.secret_keys),
             (
                 "LOCKBOX_APPROVAL_KEY_FILES: the API signs approvals by a key; make one by `lockbox operate new-key`",

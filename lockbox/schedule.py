@@ -15,6 +15,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from lockbox.failpoints import reach
 from lockbox.scripts import ARM, CLAIM
 
 log = structlog.get_logger(__name__)
@@ -113,6 +114,7 @@ class Schedule:
                 for (kind, score), alike in groupby(part, key=lambda one: (one.kind, one.score)):
                     words += [kind, score, " ".join(one.id for one in alike)]
                 self._arm(keys=index.keys, args=words)
+                reach("schedule.after_part")
         except RedisError as error:
             self._skip_until = time.monotonic() + BREAKER_SECONDS
             log.warning("schedule.arm_skipped", index=index.name, count=len(promises), error=type(error).__name__)
@@ -132,6 +134,8 @@ class Schedule:
         except RedisError as error:
             raise Away(type(error).__name__) from error
         ids: dict[str, list[str]] = {}
+        if members:
+            reach("schedule.after_claim")
         for member in members:
             kind, _, name = member.decode(errors="replace").partition(":")
             if kind in index.kinds and UUID_FORM.fullmatch(name):

@@ -6,6 +6,7 @@ import structlog
 
 from lockbox.audit import sealing
 from lockbox.audit.sealing import Noted, RolledBack
+from lockbox.failpoints import reach
 from lockbox.notices import checkpoints
 from worker.loop import Loop
 from worker.runtime import Runtime, Sealing
@@ -59,8 +60,10 @@ def seal(tools: Runtime, own: Sealing) -> Iterator[str]:
     """
     is_ahead = own.folder.is_ahead if own.folder else _never
     for noted in sealing.seal(tools.database, own.signer, is_ahead):
+        reach("sealer.before_ship")
         if own.folder:
             own.folder.ship(noted)
+        reach("sealer.after_ship")
         yield f"sealed {len(noted)}"
     yield from checkpoints.tell(tools.database, own.digest_every)
 

@@ -17,6 +17,7 @@ from lockbox.audit.checkpoint import Checkpoint, VerifierKey
 from lockbox.audit.merkle import EMPTY_ROOT
 from lockbox.audit.tiles import Edge, Place
 from lockbox.database import Database, now
+from lockbox.failpoints import reach
 from lockbox.ids import new_id
 
 log = structlog.get_logger(__name__)
@@ -163,6 +164,7 @@ def _batch(database: Database, signer: Signer, is_ahead: Ahead) -> list[Noted]:
         rows = session.connection().execute(TAKE, {"most": MOST_EVENTS, "vendor": VENDORS_LOG}).all()
         if not rows:
             return []
+        reach("sealer.after_take")
         fresh: dict[UUID, list[tuple[UUID, bytes]]] = defaultdict(list)
         for row in rows:
             fresh[row.log_id].append((row.id, bytes(row.leaf)))
@@ -198,6 +200,7 @@ def _grown(
         (row.id, *place, edges[row.id].tiles[place]) for row in logs for place in sorted(edges[row.id].changed)
     ]
     connection.execute(TILE, _columns(("log_id", "level", "number", "hashes"), changed))
+    reach("sealer.after_tree")
     # What the migration began has no name until somebody is there to sign by one.
     named = {row.id: row.origin if row.size or row.generation > 1 else signer.origin(row.id) for row in logs}
     return _note(session, signer, [(id_, named[id_], edge.size, edge.root) for id_, edge in edges.items()], at)
@@ -216,6 +219,7 @@ def _note(
         "at": at,
     }
     session.connection().execute(GROWN, grown)
+    reach("sealer.after_sign")
     return noted
 
 
@@ -246,6 +250,7 @@ def _heartbeats(database: Database, signer: Signer) -> list[Noted]:
         }
         session.connection().execute(KEEP, kept)
         session.connection().execute(KEPT, {"ids": kept["log_id"], "at": at})
+        reach("sealer.after_heartbeat")
         return [replace(one, is_kept=True) for one in noted]
 
 

@@ -9,6 +9,7 @@ from uuid import UUID
 from lockbox.audit import checkpoint
 from lockbox.audit.checkpoint import BadNote, Checkpoint
 from lockbox.audit.sealing import Noted
+from lockbox.failpoints import reach
 
 LATEST = "latest.note"
 
@@ -93,4 +94,5 @@ def _write(file: Path, text: str) -> None:
         written.write(text)
         written.flush()
         os.fsync(written.fileno())
+    reach("shipping.before_replace")
     beside.replace(file)
