@@ -7,7 +7,7 @@ UV ?= uv
 TESTS ?= tests
 JOBS ?= 4
 
-.PHONY: help demo run test check format migrate bench failpoints mails lock openapi clean
+.PHONY: help demo run test check format migrate bench explore failpoints mails lock openapi clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -37,6 +37,9 @@ migrate: $(READY) ## bring the schema of LOCKBOX_OWNER_DATABASE_URL up to date
 
 bench: $(READY) ## measure deadlines, idling with many pending, and how soon notices leave
 	@$(BIN)/python -m bench
+
+explore: $(READY) ## go through the states of a request's life, further than the tests do; EXPLORE="--states N" says how far
+	@$(BIN)/python -m tests.model $(EXPLORE)
 
 failpoints: $(READY) ## end a process at every failpoint in turn, and see that nothing is lost, doubled or open
 	@$(BIN)/python -m tests.whole.failing $(POINTS)
