@@ -3,11 +3,13 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+MUTANTS_VENV := .venv-mutants
+MUTANTS_READY := $(MUTANTS_VENV)/ready
 UV ?= uv
 TESTS ?= tests
 JOBS ?= 4
 
-.PHONY: help demo run test check format migrate bench explore failpoints mails lock openapi clean
+.PHONY: help demo run test check format migrate bench explore failpoints mutants mails lock lock-mutants openapi clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -44,6 +46,9 @@ explore: $(READY) ## go through the states of a request's life, further than the
 failpoints: $(READY) ## end a process at every failpoint in turn, and see that nothing is lost, doubled or open
 	@$(BIN)/python -m tests.whole.failing $(POINTS)
 
+mutants: $(MUTANTS_READY) ## change the rules and the audit's code line by line, and count which changes the unit tests see
+	@$(MUTANTS_VENV)/bin/python -m tests.mutants $(MUTANTS)
+
 mails: $(READY) ## write every mail, as page, text and whole, into var/mails to look at
 	@$(BIN)/python -m cli.mails
 
@@ -54,9 +59,18 @@ lock: ## resolve requirements.lock anew (needs uv)
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras --upgrade \
 		--custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
 
+lock-mutants: ## resolve requirements-mutants.lock anew, at the versions of requirements.lock (needs uv)
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras --upgrade \
+		--constraint requirements.lock --custom-compile-command "make lock-mutants" pyproject.toml \
+		requirements-mutants.in --output-file requirements-mutants.lock
+
 clean: ## remove what was made here; data of embedded servers stays
-	@rm -rf $(VENV) var .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(MUTANTS_VENV) mutants var .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(READY): requirements.lock deploy/venv
 	@sh deploy/venv $(VENV)
 	@touch $(READY)
+
+$(MUTANTS_READY): requirements-mutants.lock deploy/venv
+	@sh deploy/venv $(MUTANTS_VENV) requirements-mutants.lock
+	@touch $(MUTANTS_READY)

@@ -24,7 +24,8 @@ class Play:
     """One way through the house.
 
     `before` runs while the process is down, `meanwhile` once it is up and is to end, and once more after it was
-    started again; `after` brings to an end what would go on for long.
+    started again; `after` brings to an end what would go on for long. With `alone` no other worker is up meanwhile,
+    which would do the same.
     """
 
     process: str
@@ -33,6 +34,7 @@ class Play:
     meanwhile: Step = nothing
     after: Step = nothing
     policy: dict[str, Any] = field(default_factory=dict)
+    alone: bool = False
 
 
 def _file(hall: Hall) -> None:
@@ -81,7 +83,7 @@ DECIDE = Play("api", "expired", _ask, _decide, policy={"approval_window": LONG})
 TIME_OUT = Play("worker", "timed_out", _submit, policy={"approval_window": 4})
 EXPIRE = Play("worker", "expired", _open)
 REMIND = Play("worker", "timed_out", _submit, policy={"approval_window": 12, "approval_reminders": (10,)})
-REBUILD = Play("worker", "timed_out", _flushed, policy={"approval_window": 6})
+REBUILD = Play("worker", "cancelled", _flushed, after=_cancel, policy={"approval_window": LONG}, alone=True)
 SEAL = Play("worker", "cancelled", _submit, after=_cancel, policy={"approval_window": LONG})
 MAIL = Play("notices", "cancelled", _submit, after=_cancel, policy={"approval_window": LONG})
 HOOK = Play("notices", "cancelled", _hooked, after=_cancel, policy={"approval_window": LONG})

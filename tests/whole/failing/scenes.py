@@ -123,13 +123,16 @@ class Theatre:
         play, process = scene.play, scene.play.process
         hall = Hall.of(self.stage, self.receiver, **play.policy)
         hall.expected = play.expected
-        kill(self.stage, process)
+        down = ("worker", "notices") if play.alone else (process,)
+        for name in down:
+            kill(self.stage, name)
         play.before(hall)
         died = self._die(scene, hall)
         if process == "notices":
             hall.lapse()
         wrong = checks.open_past_the_end(hall) if process != "api" else []
-        self._start(process)
+        for name in down:
+            self._start(name)
         if not died:
             return [f"{scene.title} was never reached", *wrong]
         play.meanwhile(hall)
