@@ -9,7 +9,7 @@ UV ?= uv
 TESTS ?= tests
 JOBS ?= 4
 
-.PHONY: help demo run test check format migrate bench explore failpoints mutants mails lock lock-mutants openapi clean
+.PHONY: help demo run test check format migrate bench explore stateful failpoints mutants mails lock lock-mutants openapi clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -42,6 +42,9 @@ bench: $(READY) ## measure deadlines, idling with many pending, and how soon not
 
 explore: $(READY) ## go through the states of a request's life, further than the tests do; EXPLORE="--states N" says how far
 	@$(BIN)/python -m tests.model $(EXPLORE)
+
+stateful: $(READY) ## play 200 times 50 steps of people, clock, hints, Redis, mail and trail over a real database
+	@HYPOTHESIS_PROFILE=far $(BIN)/python -m pytest --timeout 0 tests/database/test_stateful.py
 
 failpoints: $(READY) ## end a process at every failpoint in turn, and see that nothing is lost, doubled or open
 	@$(BIN)/python -m tests.whole.failing $(POINTS)
