@@ -1,4 +1,4 @@
-"""`make mutants`: run mutmut over the rules and the audit's code, and count for each file what the tests have seen."""
+"""`make mutants`: run mutmut over the rules and the audit's code, and count for each file what the tests see."""
 
 import json
 import subprocess
