@@ -5,11 +5,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 BENCH_VENV := .venv-bench
 BENCH_READY := $(BENCH_VENV)/ready
+MUTANTS_VENV := .venv-mutants
+MUTANTS_READY := $(MUTANTS_VENV)/ready
 UV ?= uv
 TESTS ?= tests
 JOBS ?= 4
 
-.PHONY: help demo run test check format migrate bench bench-quick bench-full chaos soak mails lock lock-bench openapi clean
+.PHONY: help demo run test check format migrate bench bench-quick bench-full chaos soak explore stateful failpoints mutants mails \
+	lock lock-bench lock-mutants openapi clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -52,6 +55,18 @@ chaos: $(READY) ## strike the real stack under load by a seeded plan of faults (
 soak: $(READY) ## the same for an hour (SECONDS=)
 	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) --seconds $(if $(SECONDS),$(SECONDS),3600)
 
+explore: $(READY) ## go through the states of a request's life, further than the tests do; EXPLORE="--states N" says how far
+	@$(BIN)/python -m tests.model $(EXPLORE)
+
+stateful: $(READY) ## play 200 times 50 steps of people, clock, hints, Redis, mail and trail over a real database
+	@HYPOTHESIS_PROFILE=far $(BIN)/python -m pytest --timeout 0 tests/database/test_stateful.py
+
+failpoints: $(READY) ## end a process at every failpoint in turn, and see that nothing is lost, doubled or open
+	@$(BIN)/python -m tests.whole.failing $(POINTS)
+
+mutants: $(MUTANTS_READY) ## change the rules and the audit's code line by line, and count which changes the unit tests see
+	@$(MUTANTS_VENV)/bin/python -m tests.mutants $(MUTANTS)
+
 mails: $(READY) ## write every mail, as page, text and whole, into var/mails to look at
 	@$(BIN)/python -m cli.mails
 
@@ -67,8 +82,13 @@ lock-bench: ## resolve requirements-bench.lock anew, at the versions of requirem
 		--constraint requirements.lock --custom-compile-command "make lock-bench" bench/requirements.in \
 		--output-file requirements-bench.lock
 
+lock-mutants: ## resolve requirements-mutants.lock anew, at the versions of requirements.lock (needs uv)
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras --upgrade \
+		--constraint requirements.lock --custom-compile-command "make lock-mutants" pyproject.toml \
+		requirements-mutants.in --output-file requirements-mutants.lock
+
 clean: ## remove what was made here; data of embedded servers stays
-	@rm -rf $(VENV) $(BENCH_VENV) var .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(BENCH_VENV) $(MUTANTS_VENV) mutants var .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(READY): requirements.lock deploy/venv
 	@sh deploy/venv $(VENV)
@@ -77,3 +97,7 @@ $(READY): requirements.lock deploy/venv
 $(BENCH_READY): requirements-bench.lock deploy/venv
 	@sh deploy/venv $(BENCH_VENV) requirements-bench.lock
 	@touch $(BENCH_READY)
+
+$(MUTANTS_READY): requirements-mutants.lock deploy/venv
+	@sh deploy/venv $(MUTANTS_VENV) requirements-mutants.lock
+	@touch $(MUTANTS_READY)

@@ -7,6 +7,8 @@ import uvicorn
 from api.app import make_app, make_database
 from config import logging as lockbox_logging
 from config.settings import UnsafeSettings, load
+from lockbox import failpoints
+from lockbox.failpoints import UnknownFailpoint
 from lockbox.standing import NotFit, Server, wait_until_fit
 
 MOST_KEPT_OPEN_SECONDS = 5
@@ -21,10 +23,11 @@ def main() -> None:
     where = parser.parse_args()
     try:
         settings = load()
+        failpoints.arm(settings.failpoint)
         database = make_database(settings)
         lockbox_logging.configure(settings)
         wait_until_fit(database.engine, Server.API)
-    except (UnsafeSettings, NotFit) as refused:
+    except (UnsafeSettings, UnknownFailpoint, NotFit) as refused:
         raise SystemExit(f"lockbox: {refused}") from None
     uvicorn.run(
         make_app(settings, database),

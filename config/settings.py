@@ -127,6 +127,8 @@ class Settings(BaseSettings):
 
     deliveries_kept_days: int = Field(default=90, ge=2, le=3650)
 
+    failpoint: str | None = Field(default=None, pattern=r"^[a-z]+\.[a-z_]+(:[1-9][0-9]{0,5})?$")
+
     services: dict[ServiceName, Service] = Field(default_factory=_sample_services)
     plans: dict[PlanName, Plan] = Field(default_factory=_sample_plans)
 
@@ -211,6 +213,7 @@ class Settings(BaseSettings):
                 "LOCKBOX_SECRET_KEYS: make your own key",
                 DEVELOPMENT_KEY in self.secret_keys and (self.database_url is not None or self.smtp_url is not None),
             ),
+            ("LOCKBOX_FAILPOINT: unset it; it ends the process on purpose, to test", self.failpoint),
             (
                 "LOCKBOX_APPROVAL_KEY_FILES: the API signs approvals by a key; make one by `lockbox operate new-key`",
                 self.database_url is not None and not self.approval_key_files,

@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy import Engine, create_engine, text
 from sqlmodel import Session
 
+from lockbox.failpoints import reach
 from lockbox.schedule import Index, Promise, Schedule
 
 Clock = Callable[[Session], datetime]
@@ -89,7 +90,9 @@ class Database:
             with session.begin():
                 yield session
         for index, promised in promises.items():
+            reach("transaction.before_arm")
             self.schedule.arm(index, promised)
+            reach("transaction.after_arm")
 
     @contextmanager
     def alone(self, number: int) -> Iterator[bool]:

@@ -10,6 +10,7 @@ from sqlalchemy import text
 from lockbox import tallies
 from lockbox.audit import refused
 from lockbox.database import Database
+from lockbox.failpoints import reach
 from lockbox.notices import delivery, reporting
 from lockbox.notices.outbox import KIND
 from lockbox.requests import clock, policies
@@ -79,6 +80,7 @@ def reconcile(
         if not alone:
             return
         yield from act_on_overdue(database, send, grace=GRACE)
+        reach("reconcile.after_overdue")
         yield from consents.tell_of_ends(database)
         yield from reporting.promise_due(database, policies.wordings)
         try:
@@ -140,6 +142,7 @@ def _arm_soon(database: Database, index: Index) -> Iterator[str]:
 def _rebuild(database: Database, index: Index, send: Send | None) -> Iterator[str]:
     after, count = UUID(int=0), 0
     log.warning("reconcile.rebuilding", index=index.name)
+    reach("reconcile.epoch_changed")
     while True:
         with database.transaction() as session:
             rows = session.connection().execute(PAGES[index], {"after": after, "most": PAGE}).all()
@@ -147,10 +150,13 @@ def _rebuild(database: Database, index: Index, send: Send | None) -> Iterator[st
             break
         if not database.schedule.arm(index, [_promise(row, index) for row in rows], only_missing=True):
             raise Away("arming was refused")
+        reach("reconcile.mid_rebuild")
         after, count = rows[-1].id, count + len(rows)
         yield f"rebuilt {index.name} {count}"
         yield from act_on_overdue(database, send, grace=GRACE)
+    reach("reconcile.before_whole")
     database.schedule.mark_whole(index)
+    reach("reconcile.after_whole")
     log.info("reconcile.rebuilt", index=index.name, count=count)
     yield f"whole {index.name}"
 

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from lockbox import plumbing
+from lockbox.failpoints import reach
 from lockbox.plumbing import Held
 from lockbox.scripts import ARM, CLAIM
 
@@ -119,6 +120,7 @@ class Schedule:
                 for (kind, score), alike in groupby(part, key=lambda one: (one.kind, one.score)):
                     words += [kind, score, " ".join(one.id for one in alike)]
                 self._arm(keys=index.keys, args=words)
+                reach("schedule.after_part")
         except RedisError as error:
             self._skip_until = time.monotonic() + BREAKER_SECONDS
             log.warning("schedule.arm_skipped", index=index.name, count=len(promises), error=type(error).__name__)
@@ -138,6 +140,8 @@ class Schedule:
         except RedisError as error:
             raise Away(type(error).__name__) from error
         ids: dict[str, list[str]] = {}
+        if members:
+            reach("schedule.after_claim")
         for member in members:
             kind, _, name = member.decode(errors="replace").partition(":")
             if kind in index.kinds and UUID_FORM.fullmatch(name):

@@ -7,6 +7,8 @@ import socket
 from typing import Any
 
 from config.settings import Settings, UnsafeSettings
+from lockbox import failpoints
+from lockbox.failpoints import UnknownFailpoint
 from lockbox.standing import NotFit, Server, wait_until_fit
 from worker.app import CORE, MAINTENANCE, NOTIFY, app
 from worker.runtime import make, settings
@@ -47,9 +49,10 @@ def _wait_until_fit(kind: str) -> None:
             settings().require("smtp_url")
         if kind == "core":
             _can_seal(settings())
+        failpoints.arm(settings().failpoint)
         engine = make(settings()).database.engine
         wait_until_fit(engine, Server.WORKER)
-    except (UnsafeSettings, NotFit) as refused:
+    except (UnsafeSettings, UnknownFailpoint, NotFit) as refused:
         raise SystemExit(f"lockbox: {refused}") from None
     engine.dispose()
 

@@ -13,6 +13,7 @@ from kombu.exceptions import BatchPublishError  # type: ignore[attr-defined]  # 
 from kombu.exceptions import OperationalError as BrokerAway
 
 from lockbox import reconcile as repairing
+from lockbox.failpoints import reach
 from lockbox.schedule import CLOCK, NOTICES, Away, Bell, Index
 from lockbox.watch.hearts import Heart, Part
 from worker.loop import IDLE_SECONDS, Loop
@@ -104,7 +105,9 @@ class Poller(Loop):
         if not claim.whole:
             self.reconciler.poked.set()
         for kind, ids in claim.ids.items():
+            reach("poller.before_hint")
             self._hint(kind, ids)
+            reach("poller.after_hint")
         return min(claim.idle, IDLE_SECONDS)
 
     def _waiting_hints(self) -> int:
@@ -121,6 +124,7 @@ class Poller(Loop):
         with self.app.producer_pool.acquire(block=True, timeout=5) as producer, _batch(producer):
             for part in _parts(ids, IDS_A_HINT[self.index]):
                 task.apply_async((part,), producer=producer, retry=False)
+                reach("poller.mid_batch")
 
     def _act(self) -> None:
         database = self.tools.database

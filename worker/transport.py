@@ -13,11 +13,31 @@ from typing import Any
 
 from kombu.transport import TRANSPORT_ALIASES, redis
 
+from lockbox.failpoints import reach
+
 SCHEMES = ("redis", "rediss")
+
+
+class QoS(redis.QoS):
+    """What was received and not yet acknowledged, with a failpoint at each step."""
+
+    def append(self, message: Any, delivery_tag: str) -> None:  # noqa: ANN401 - kombu's signature
+        """Note what has come."""
+        reach("broker.after_pop")
+        super().append(message, delivery_tag)
+        reach("broker.after_receive")
+
+    def ack(self, delivery_tag: str) -> None:
+        """Forget what has run."""
+        reach("broker.before_ack")
+        super().ack(delivery_tag)
+        reach("broker.after_ack")
 
 
 class Channel(redis.Channel):
     """A channel that raises a connection error, which Celery waits out, when its connection is no more."""
+
+    QoS = QoS
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - kombu's signature
         if getattr(self.connection, "client", None) is None:

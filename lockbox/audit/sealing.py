@@ -18,6 +18,7 @@ from lockbox.audit.checkpoint import BadNote, Checkpoint, VerifierKey
 from lockbox.audit.growing import Noted
 from lockbox.audit.tiles import Edge
 from lockbox.database import Database, now
+from lockbox.failpoints import reach
 
 VENDORS_LOG = UUID(int=0)
 MOST_EVENTS = 5_000
@@ -117,7 +118,9 @@ def seal(database: Database, signer: Signer, shipping: Shipping | None = None) -
         yield from turn.left_over()
         for work in (turn.batch, turn.heartbeats):
             while (noted := work()) is not None:
+                reach("sealer.before_ship")
                 turn.ship(noted)
+                reach("sealer.after_ship")
                 yield noted
         if turn.held:
             raise RolledBack("; ".join(f"{log_id}: {why}" for log_id, why in turn.held.items()))
@@ -162,6 +165,7 @@ class Turn:
             rows = session.connection().execute(TAKE, values).all()
             if not rows:
                 return None
+            reach("sealer.after_take")
             fresh: dict[UUID, list[tuple[UUID, bytes]]] = defaultdict(list)
             for row in rows:
                 fresh[row.log_id].append((row.id, bytes(row.leaf)))
@@ -180,6 +184,7 @@ class Turn:
             silent = [(one.id, one.origin, one.size, one.root) for one in claims if one.id in good]
             kept = [replace(one, is_kept=True) for one in self._note(session, silent, at)]
             growing.keep(session, kept, at)
+            reach("sealer.after_heartbeat")
             return kept
 
     def ship(self, noted: Iterable[Noted]) -> None:
@@ -210,6 +215,7 @@ class Turn:
         if len(edges) < len(claims):
             raise _Held
         growing.append(session, edges, fresh)
+        reach("sealer.after_tree")
         # What the migration began has no name until somebody is there to sign by one.
         named = {
             one.id: one.origin if one.size or one.generation > 1 else self.signer.origin(one.id) for one in claims
@@ -235,4 +241,5 @@ class Turn:
             Noted(id_, origin, size, self.signer.note(origin, size, root, at)) for id_, origin, size, root in logs
         ]
         growing.note(session, self.signer.public.text, noted, [root for *_, root in logs], at)
+        reach("sealer.after_sign")
         return noted

@@ -12,6 +12,7 @@ from lockbox.audit import checkpoint
 from lockbox.audit.checkpoint import Checkpoint
 from lockbox.audit.growing import Noted
 from lockbox.audit.sealing import RolledBack
+from lockbox.failpoints import reach
 
 LATEST = "latest.note"
 MARK = "lockbox-checkpoints"
@@ -118,4 +119,5 @@ def _write(file: Path, text: str) -> None:
         written.write(text)
         written.flush()
         os.fsync(written.fileno())
+    reach("shipping.before_replace")
     beside.replace(file)

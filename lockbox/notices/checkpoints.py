@@ -7,6 +7,7 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from lockbox.database import Database, now
+from lockbox.failpoints import reach
 from lockbox.notices import announcing
 from lockbox.notices.announcing import Occasion, Recipient
 from lockbox.notices.memos import CHECKPOINT, CHECKPOINT_TYPE, DIGEST
@@ -52,6 +53,7 @@ def _tell_endpoints(session: Session, at: datetime) -> int:
         told = [Recipient(endpoint_id=one) for one in row.endpoints]
         announcing.promise(session, told, Occasion(CHECKPOINT, row.tenant_id, None, at, at + MATTERS_FOR, row.id))
     if rows:
+        reach("sealer.after_promise")
         session.connection().execute(TOLD, {"ids": [row.id for row in rows], "at": at})
     return len(rows)
 

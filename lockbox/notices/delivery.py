@@ -14,6 +14,7 @@ from sqlalchemy import Row, text
 from sqlmodel import Session
 
 from lockbox.database import Database
+from lockbox.failpoints import reach
 from lockbox.notices import calls, claiming, correspondence, endpoints, letters, memos, outcomes, reading
 from lockbox.notices.attempts import Attempt
 from lockbox.notices.audience import PROMPTS, REMINDERS, REPORT
@@ -89,7 +90,9 @@ def dispatch(database_: Database, ids: Iterable[UUID], senders: Senders) -> "lis
     Returns:
         For each notice that was claimed how it went, once that is recorded: None if it was given back untried.
     """
+    reach("notify.before_claim")
     errands = _claimed(database_, ids, senders)
+    reach("notify.after_claim")
     senders.recorder.record([ended for one in errands if (ended := one.without_sending())])
     for errand in errands:
         errand.set_out()
@@ -183,6 +186,7 @@ class _Errand:
             return Try(row.id, Outcome.DEAD, at, TOO_LATE), Said.NOTHING
         kind = calls.event_type(row.template, letter.event_type if letter else None)
         blank = Attempt(row.id, self.target.endpoint_id if self.target else None, kind, at, timedelta(0))
+        reach("notify.before_send")
         try:
             if letter is None:
                 reply = _send_memo(self.database, row, self.target, at, self.senders)

@@ -9,6 +9,7 @@ import structlog
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from lockbox.database import Database
+from lockbox.failpoints import reach
 from lockbox.notices import claiming, outcomes
 from lockbox.notices.claiming import Returned
 from lockbox.notices.models import Outcome
@@ -96,11 +97,14 @@ def _write(batch: Sequence[Ended]) -> None:
 def _write_at_once(batch: Sequence[Ended]) -> None:
     tries = [one.result for one in batch if isinstance(one.result, Try)]
     returned = [one.result for one in batch if isinstance(one.result, Returned)]
+    reach("notify.before_record")
     with batch[0].database.transaction() as session:
         if tries:
             outcomes.record(session, tries)
         if returned:
             claiming.give_back(session, returned)
+        reach("notify.after_write")
+    reach("notify.after_record")
 
 
 def _tell(batch: Sequence[Ended], error: BaseException) -> None:

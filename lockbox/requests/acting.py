@@ -11,6 +11,7 @@ from sqlmodel import Session, col
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor
 from lockbox.database import now
+from lockbox.failpoints import reach
 from lockbox.notices import directory
 from lockbox.notices.directory import Directory
 from lockbox.people import context, tenants
@@ -92,6 +93,7 @@ def act_on(
     Raises:
         As `act`, but for Unknown.
     """
+    reach("decide.after_lock")
     caller = tenants.as_of_now(session, caller)
     at = now(session)
     both = {request.requester_id, caller.person_id}
@@ -107,7 +109,9 @@ def act_on(
     row, party = _taken(request, verdict.action, parties)
     _in_time(scene, request, verdict.action)
     change, decision = _moved(session, scene, request, verdict, (row, party))
+    reach("decide.after_judging")
     writing.update(session, request, change, known, decision)
+    reach("decide.after_update")
     return request
 
 

@@ -16,6 +16,7 @@ from lockbox import database as database_
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_CLOCK
 from lockbox.database import Database, now
+from lockbox.failpoints import reach
 from lockbox.notices import directory
 from lockbox.notices.reach import Reach
 from lockbox.people.roles import Mode
@@ -74,6 +75,7 @@ def run(database: Database, ids: Iterable[UUID]) -> int:
     _wait_for(database, ids := set(ids))
     early: set[UUID] = set()
     ended = _in_halves(database, sorted(ids), partial(_end, early=early), _lost)
+    reach("clock.after_commit")
     return ended + _in_halves(database, sorted(early), _nudge, partial(_leave_alone, database))
 
 
@@ -125,13 +127,16 @@ def _end(session: Session, ids: Sequence[UUID], *, early: set[UUID]) -> int:
     ready = [row for row in due if row.deadline_at <= at]
     early |= {row.id for row in due if row.deadline_at > at}
     if ready:
+        reach("clock.after_lock")
         told = escalating.reaches(session, ready)
         changes = [_change(row, told.get(row.id), at) for row in ready]
         requesters = {row.requester_id for row in ready}
         known = directory.look_up(session, {row.tenant_id for row in ready}, at, also=requesters)
         writing.end(session, changes, known)
+        reach("clock.after_move")
         escalating.mourn(session, ready, told, at)
         lag = max(at - row.wake_at for row in ready)
+        reach("clock.before_commit")
         log.info("clock.ran", moved=len(ready), of=len(ids), lag_ms=round(lag.total_seconds() * 1000))
     database_.promise(session, CLOCK, _settled(session, ids, rows, at))
     return len(ready)
@@ -143,6 +148,7 @@ def _nudge(session: Session, ids: Sequence[UUID]) -> int:
     ready = [row for row in rows if row.wake_at is not None and row.wake_at <= at < row.deadline_at]
     if ready:
         nudging.nudge(session, ready, at)
+        reach("clock.after_nudge")
         log.info("clock.nudged", nudged=len(ready), of=len(ids))
     over = [row for row in rows if row.wake_at is not None and row.deadline_at <= at]
     promises = [Promise(str(row.id), CLOCK_ACTIONS[State(row.state)].value, row.wake_at) for row in over]

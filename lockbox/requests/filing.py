@@ -12,6 +12,7 @@ from sqlmodel import Session
 
 from config.settings import Service
 from lockbox.audit.events import Actor
+from lockbox.failpoints import reach
 from lockbox.ids import new_id
 from lockbox.people.roles import Caller, Means
 from lockbox.refusals import NobodyCanApprove, PolicyNotMet, TooMany, WindowTooLong
@@ -70,11 +71,13 @@ def submit(
         raise NobodyCanApprove(" ".join(obstacles))
     if limits:
         _within(session, limits, judged)
+    reach("intake.after_judging")
     request = _new(caller, filing, judged)
     on_behalf_of = judged.requester_id if judged.party is Party.SYSTEM else None
     actor = actor_for(caller, judged.party, origin, on_behalf_of=on_behalf_of)
     asked = _asked(judged)
     writing.insert(session, request, _filed(request, actor, asked.people), judged.known)
+    reach("intake.after_insert")
     return Submitted(request, judged.tenant.slug, judged.requester, len(asked.people))
 
 

@@ -139,3 +139,33 @@ def test_the_clock_ends_what_is_open_and_people_do_the_rest() -> None:
     assert CLOCK_ACTIONS == {"reviewing": "time_out", "pending": "time_out", "active": "expire"}
     assert {"endorse", "approve", "deny"} == DECISIONS
     assert {"endorse", "approve", "deny", "cancel", "complete", "revoke"} == PEOPLES_ACTIONS
+
+
+@pytest.mark.parametrize(
+    ("state", "action", "parties", "refusal", "said"),
+    [
+        (None, Action.SUBMIT, {Party.CLOCK}, NotYours, "Only engineer or system may submit a request."),
+        (State.ACTIVE, Action.EXPIRE, set(Party) - {Party.CLOCK}, NotYours, "Only clock may expire a request."),
+        (
+            State.DENIED,
+            Action.REVOKE,
+            set(Party),
+            InvalidMove,
+            "A request that is denied cannot be changed by revoke.",
+        ),
+        (
+            State.PENDING,
+            Action.DENY,
+            {Party.MANAGER},
+            NotYours,
+            "A request that is pending is for approver or tenant_admin to deny.",
+        ),
+    ],
+)
+def test_a_refusal_says_who_may_and_from_which_state_nothing_leads(
+    state: State | None, action: Action, parties: set[Party], refusal: type[NotYours | InvalidMove], said: str
+) -> None:
+    with pytest.raises(refusal) as refused:
+        move(state, action, parties)
+
+    assert refused.value.detail == said

@@ -216,3 +216,21 @@ def test_where_the_clocks_are_changed_the_next_tiers_are_asked_at_their_shares(h
 
     assert [(at, due.widen) for at, due in local] == [(there + HOUR, 2), (there + 2 * HOUR, 3)]
     assert local == run(Stretch(state, there, ends, tiers_asked=1, review_tiers=3), terms)
+
+
+@pytest.mark.parametrize("seconds", [300, 600])
+def test_a_window_no_longer_than_the_warning_is_not_warned_of(seconds: int) -> None:
+    terms = QUIET.model_copy(update={"closing_warning": 600})
+    opened = Stretch(State.ACTIVE, NOON, NOON + timedelta(seconds=seconds))
+
+    assert nudges(opened, terms, NOON, NOON + timedelta(seconds=seconds - 1)) == NOTHING
+    assert wake_at(opened, terms, NOON - HOUR) == opened.deadline_at
+
+
+@pytest.mark.parametrize("night", CHANGES, ids=CHANGED)
+def test_a_window_over_the_change_of_clocks_is_warned_of_in_time(night: datetime) -> None:
+    terms = QUIET.model_copy(update={"closing_warning": 7200})
+    ends = (night.astimezone(UTC) + 4 * HOUR).astimezone(BERLIN)
+    opened = Stretch(State.ACTIVE, night, ends)
+
+    assert wake_at(opened, terms, night) == night.astimezone(UTC) + 2 * HOUR

@@ -25,6 +25,7 @@ PRODUCTION = {
 }
 UNSAFE = [
     ("LOCKBOX_EMBEDDED", "true"),
+    ("LOCKBOX_FAILPOINT", "clock.after_lock"),
     ("LOCKBOX_SECRET_KEYS", f'["{DEVELOPMENT_KEY.get_secret_value()}"]'),
     ("LOCKBOX_SECRET_KEYS", f'["{KEY}", "{DEVELOPMENT_KEY.get_secret_value()}"]'),
     ("LOCKBOX_SECRET_KEYS", None),

@@ -12,6 +12,7 @@ from email.utils import formatdate
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from lockbox.failpoints import reach
 from lockbox.notices.senders.protocol import SEND_SECONDS, Mail, Reply, SendFailed
 from lockbox.notices.senders.relay import Connection
 
@@ -51,7 +52,9 @@ class SmtpMail:
         try:
             with client.deadline():
                 self._ready(client)
+                reach("smtp.after_connect")
                 client.send_message(message)
+                reach("smtp.after_data")
         except smtplib.SMTPRecipientsRefused as error:
             code, said = next(iter(error.recipients.values()))
             raise _refused(code, said, permanent=code >= PERMANENT) from error

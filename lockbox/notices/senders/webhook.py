@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from standardwebhooks import Webhook
 
 from lockbox import fetching
+from lockbox.failpoints import reach
 from lockbox.fetching import Answer, FetchFailed, Trouble
 from lockbox.notices.senders.protocol import SEND_SECONDS, Hook, Reply, SendFailed
 from lockbox.notices.vault import PRIVATE_KEY
@@ -38,6 +39,7 @@ class HttpHooks:
             SendFailed: it was not taken; permanent if the address is of a form that is never called, gone on 410.
         """
         at = datetime.fromtimestamp(int(time.time()), tz=UTC)
+        reach("webhook.before_call")
         try:
             answer = fetching.post(
                 hook.url,
@@ -51,6 +53,7 @@ class HttpHooks:
         except FetchFailed as failed:
             permanent = failed.trouble is Trouble.FORM
             raise SendFailed(failed.reason, permanent=permanent, kind=failed.trouble.value) from None
+        reach("webhook.after_response")
         reply = Reply(answer.status, answer.body.decode(errors="replace"))
         if not httpx.codes.is_success(answer.status):
             raise SendFailed(

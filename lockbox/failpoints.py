@@ -1,0 +1,98 @@
+"""Failpoints: named places between two effects, at which a process can be told to end as by a crash."""
+
+import os
+from dataclasses import dataclass
+
+KILLED = 137
+"""The exit code of a process that ended at its failpoint: that of one which was killed."""
+
+POINTS = {
+    "intake.after_judging": "a filing was judged, and nothing is written",
+    "intake.after_insert": "request, event and notices are written, and nothing is committed",
+    "decide.after_lock": "a person's request is locked, and nothing is judged",
+    "decide.after_judging": "a person's move is judged, and nothing is written",
+    "decide.after_update": "request, decision, event and notices are written, and nothing is committed",
+    "transaction.before_arm": "a transaction is committed, and an index does not know of it",
+    "transaction.after_arm": "an index knows what a transaction promised; the next one, or the caller, does not",
+    "schedule.after_part": "some hundred of all that was promised are armed",
+    "schedule.after_claim": "members are out on lease, and no hint was sent",
+    "poller.before_hint": "a poller has claimed, and no hint was sent",
+    "poller.mid_batch": "a hint is on its way to the broker, which has not got the batch",
+    "poller.after_hint": "the broker has the hint, and the poller has not gone on",
+    "broker.after_pop": "a hint was taken off its queue, and stands nowhere else",
+    "broker.after_receive": "a hint is noted as received, and not yet run",
+    "broker.before_ack": "a hint has run, and the broker does not know",
+    "broker.after_ack": "a hint has run and is gone from the broker",
+    "clock.after_lock": "requests that are due are locked, and nothing is written",
+    "clock.after_move": "requests, events and notices of the clock's moves are written, and what follows is not",
+    "clock.before_commit": "all that the clock does to what has ended is written, and nothing is committed",
+    "clock.after_commit": "what has ended is committed, and nobody was reminded yet",
+    "clock.after_nudge": "a reminder is written, and nothing is committed",
+    "reconcile.after_overdue": "what was overdue has run from Postgres, and the indexes are not looked at",
+    "reconcile.epoch_changed": "an index was found lost, and nothing of it is rebuilt",
+    "reconcile.mid_rebuild": "a page of a lost index is rebuilt",
+    "reconcile.before_whole": "a lost index is rebuilt, and not marked as whole",
+    "reconcile.after_whole": "a lost index is whole again",
+    "notify.before_claim": "a process has a hint of notices, and claimed none",
+    "notify.after_claim": "notices are claimed, and none is on its way",
+    "notify.before_send": "a thread has a notice to send, and has not connected",
+    "smtp.after_connect": "the mail relay is connected, and has no mail",
+    "smtp.after_data": "the mail relay has taken the mail, and nobody noted that",
+    "webhook.before_call": "a webhook is signed, and not called",
+    "webhook.after_response": "a webhook has answered, and nobody noted that",
+    "notify.before_record": "notices were sent, and no transaction notes that yet",
+    "notify.after_write": "that notices were sent is written, and not committed",
+    "notify.after_record": "that notices were sent is committed, and the thread has not gone on",
+    "sealer.after_take": "events are taken to be sealed, and have no place yet",
+    "sealer.after_tree": "events have their places in the tree, and nothing is signed",
+    "sealer.after_sign": "a checkpoint is signed, and nothing is committed",
+    "sealer.before_ship": "a checkpoint is committed, and not shipped",
+    "shipping.before_replace": "a checkpoint is written beside the one that it replaces",
+    "sealer.after_ship": "a checkpoint is shipped, and nobody is told of it",
+    "sealer.after_heartbeat": "the checkpoint of the hour is signed and kept, and nothing is committed",
+    "sealer.after_promise": "those who are told of a checkpoint have their notices, and nothing is committed",
+}
+
+
+class UnknownFailpoint(Exception):  # noqa: N818 - it names what was found
+    """LOCKBOX_FAILPOINT names no failpoint; the message says where they are listed."""
+
+
+@dataclass
+class _Armed:
+    name: str
+    left: int
+
+
+_armed: _Armed | None = None
+
+
+def arm(chosen: str | None) -> None:
+    """End this process, and what it forks, at that failpoint: `name`, or `name:N` for the Nth time; None is never.
+
+    Raises:
+        UnknownFailpoint: there is none of that name.
+    """
+    global _armed  # noqa: PLW0603 - where it is off, all that a failpoint costs is to look at this
+    name, _, number = (chosen or "").partition(":")
+    if chosen and name not in POINTS:
+        raise UnknownFailpoint(f"LOCKBOX_FAILPOINT: there is no {name}; lockbox/failpoints.py lists them")
+    _armed = _Armed(name, int(number or 1)) if chosen else None
+
+
+def reach(name: str) -> None:
+    """End this process at once if it is told to end here, as a crash would: nothing is rolled back or closed."""
+    if _armed is not None and _armed.name == name:
+        _end(_armed)
+
+
+def mark(name: str) -> str:
+    """Return what a process says on its standard error before it ends."""
+    return f"failpoint reached: {name}"
+
+
+def _end(here: _Armed) -> None:
+    here.left -= 1
+    if here.left == 0:
+        os.write(2, f"{mark(here.name)}\n".encode())
+        os._exit(KILLED)

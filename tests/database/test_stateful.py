@@ -1,0 +1,371 @@
+"""People, the clock, hints, Redis, mail and the trail in any order: rows, index, door and log are as they must be."""
+
+import contextlib
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import run_state_machine_as_test as play
+from redis import Redis
+from sqlalchemy import Engine
+
+from lockbox import reconcile as repairing
+from lockbox.audit import approvals
+from lockbox.audit.findings import Kind
+from lockbox.audit.verify import GOOD, Verdict
+from lockbox.database import Database
+from lockbox.ids import new_id
+from lockbox.notices.delivery import LEASE
+from lockbox.notices.senders.protocol import SendFailed
+from lockbox.people.roles import Mode
+from lockbox.refusals import Refusal
+from lockbox.requests import clock
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.rules import Policy
+from lockbox.schedule import CLOCK, Promise
+from tests.builders import StoppedClock, World, unbound
+from tests.database import reference
+from tests.database.conftest import Shared
+from tests.database.postbag import DyingMail, Postbag
+from tests.database.reference import APPROVERS, DECISIONS, ENGINEERS, EVERYBODY, Request, Rules
+from tests.database.scenes import (
+    assert_indexes_are_true,
+    assert_trails_are_whole,
+    at_once,
+    door,
+    promised_clocks,
+    read,
+    write,
+)
+from tests.database.test_exports import exported
+from tests.logs import sealed
+from tests.verdicts import judged
+
+LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
+FAR = os.environ.get("HYPOTHESIS_PROFILE") == "far"
+# Nearby a play that fails is shown as it is: to shorten it takes longer than the tests have time for.
+PHASES = tuple(Phase) if FAR else (Phase.reuse, Phase.generate)
+SETTINGS = settings(
+    max_examples=200 if FAR else 6,
+    stateful_step_count=50 if FAR else 25,
+    phases=PHASES,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=list(HealthCheck),
+)
+
+ACTIONS = ("endorse", "approve", "approve", "deny", "cancel", "complete", "revoke")
+WINDOWS = st.sampled_from((None, None, 1, 30, 3601))
+ROWS = "SELECT id, state, version, deadline_at FROM requests"
+UNAPPROVED = """
+SELECT e.request_id FROM events e WHERE e.to_state = 'active' AND e.from_state = 'pending' AND NOT EXISTS (
+    SELECT FROM decisions d JOIN requests r ON r.id = d.request_id
+    WHERE r.id = e.request_id AND d.verdict = 'approve' AND d.person_id <> r.requester_id AND d.decided_at <= e.at)
+"""
+TWICE_TOLD = """
+SELECT event_id FROM notices WHERE event_id IS NOT NULL
+GROUP BY event_id, person_id, endpoint_id, address_id, watcher_id, template HAVING count(*) > 1
+"""
+SEALS = "SELECT log_id FROM seals GROUP BY log_id HAVING count(*) <> max(number) + 1"
+NOTES = "SELECT note FROM logs WHERE id = :id AND note <> ''"
+LET_IN = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(), :person, :tenant, 'approver')"
+BODY = "UPDATE events SET body = convert_to(replace(convert_from(body, 'UTF8'), :old, :new), 'UTF8') WHERE id = :id"
+# What the customer is not told of while the vendor reviews it is withheld from the export too.
+VICTIM = """
+SELECT e.id, e.action FROM events e JOIN seals s ON s.event_id = e.id AND s.log_id = :id
+LEFT JOIN requests r ON r.id = e.request_id WHERE e.request_id IS NULL OR r.asked_at IS NOT NULL ORDER BY s.number
+"""
+
+
+@dataclass(frozen=True)
+class Plant:
+    """The servers that one play after another is given."""
+
+    shared: Shared
+    api: Database
+    worker: Database
+    superuser: Engine
+    pool: ThreadPoolExecutor
+
+
+class Life(RuleBasedStateMachine):
+    """A tenant, its people and the plant, and beside them the reference."""
+
+    plant: Plant
+    requests = Bundle("requests")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plant.shared.clear()
+        self.clock = StoppedClock(datetime.now(UTC))
+        self.plant.api.clock = self.plant.worker.clock = self.clock
+        self.known: dict[UUID, Request] = {}
+        self.rows: dict[UUID, AccessRequest] = {}
+        self.hints: list[list[UUID]] = []
+        self.old: list[list[UUID]] = []
+        self.post = Postbag()
+        self.notes: list[str] = []
+
+    @initialize(quorum=st.integers(1, 3), review=st.booleans(), enforce=st.booleans())
+    def begin(self, quorum: int, review: bool, enforce: bool) -> None:  # noqa: FBT001 - drawn by name
+        self.laid_down = Rules(quorum, review, enforce, review_window=4 * 3600, approval_window=12 * 3600)
+        policy = Policy(vendor_review=review, quorum=quorum, report_on_close=False)
+        self.world = World.make(self.plant.api, policy, Mode.ENFORCE if enforce else Mode.OBSERVE)
+
+    # People.
+
+    @rule(target=requests, who=st.sampled_from(ENGINEERS), access=st.sampled_from((60, 3600)))
+    def submit(self, who: str, access: int) -> UUID | None:
+        expected = reference.filed(self.laid_down, who, access, self.clock.at)
+        row: AccessRequest | None = self._tried(partial(self.world.fresh, who, access_window=access))
+        assert (row is None) == (expected is None)
+        if row is None or expected is None:
+            return None
+        self.known[row.id], self.rows[row.id] = expected, row
+        self._hint([row.id])
+        return row.id
+
+    @rule(request=requests, who=st.sampled_from(EVERYBODY), action=st.sampled_from(ACTIONS), window=WINDOWS)
+    def act(self, request: UUID | None, who: str, action: str, window: int | None) -> None:
+        if request is not None:
+            self._act(request, who, action, window if action == "approve" else None)
+
+    @rule(request=requests, action=st.sampled_from(ACTIONS), choice=st.randoms(use_true_random=False))
+    def act_as_one_may(self, request: UUID | None, action: str, choice: Any) -> None:
+        """Most acts of most people are refused; this one is by somebody who may."""
+        if request is not None:
+            expected = self.known[request]
+            likely = {"cancel": (expected.who,), "complete": (expected.who,), "approve": APPROVERS}
+            self._act(request, choice.choice(likely.get(action, ("max", "ann", "tara"))), action, None)
+
+    @rule(who=st.sampled_from(APPROVERS))
+    def turn_the_approver_out_or_in(self, who: str) -> None:
+        values = {"person": self.world.people[who].person_id, "tenant": self.world.tenant.id}
+        if who in self.laid_down.able:
+            statement = "DELETE FROM memberships WHERE person_id = :person AND tenant_id = :tenant"
+        else:
+            statement = LET_IN
+        write(self.plant.superuser, statement, **values)
+        self.laid_down.able ^= {who}
+
+    # The clock.
+
+    @rule(seconds=st.sampled_from((1, 59, 1800, 3600)))
+    def wait(self, seconds: int) -> None:
+        self.clock.at += timedelta(seconds=seconds)
+
+    @rule(request=requests, beside=st.sampled_from((-1, 0, 1)))
+    def wait_for_the_end(self, request: UUID | None, beside: int) -> None:
+        if request is not None and self.known[request].is_open:
+            self.clock.at = max(self.clock.at, self.known[request].deadline + timedelta(milliseconds=beside))
+
+    @rule()
+    def step_back(self) -> None:
+        self.clock.at -= timedelta(milliseconds=1)
+
+    # Hints.
+
+    @precondition(lambda self: self.hints)
+    @rule(choice=st.randoms(use_true_random=False))
+    def deliver(self, choice: Any) -> None:
+        self._run(self.hints.pop(choice.randrange(len(self.hints))))
+
+    @precondition(lambda self: self.hints)
+    @rule()
+    def deliver_twice_at_once(self) -> None:
+        ids = self.hints.pop()
+        at_once(self.plant.pool, *[partial(clock.run, self.plant.worker, ids)] * 2)
+        # What one of them held, the other has left alone.
+        self._run(ids)
+
+    @precondition(lambda self: self.hints)
+    @rule()
+    def drop(self) -> None:
+        self.hints.pop(0)
+
+    @precondition(lambda self: self.old)
+    @rule(choice=st.randoms(use_true_random=False))
+    def replay(self, choice: Any) -> None:
+        self._run(choice.choice(self.old))
+
+    @rule()
+    def forge(self) -> None:
+        self._run([new_id(), *self.known])
+
+    # The plant.
+
+    @rule()
+    def poll_twice(self) -> None:
+        """Two pollers claim what is due; each member goes to one of them, and comes again when its lease is over."""
+        due = [row for row in read(self.plant.api, "SELECT id, wake_at FROM requests") if self._is_due(row)]
+        schedule = self.plant.worker.schedule
+        schedule.arm(CLOCK, [Promise(str(row.id), "time_out", LONG_AGO) for row in due])
+        claims = at_once(self.plant.pool, *[partial(schedule.claim, CLOCK)] * 2)
+        claimed = [name for claim in claims for ids in claim.ids.values() for name in ids]  # type: ignore[attr-defined]
+        assert sorted(claimed) == sorted(str(row.id) for row in due)
+        with Redis.from_url(self.plant.shared.urls.redis) as redis:
+            for member in redis.zrange(CLOCK.keys[1], 0, -1):
+                redis.zadd(CLOCK.keys[1], {member: 1})
+        again = schedule.claim(CLOCK)
+        assert sorted(name for ids in again.ids.values() for name in ids) == sorted(claimed)
+        self._hint([row.id for row in due])
+        for row in due:
+            self._run([row.id])
+
+    @rule()
+    def flush_redis(self) -> None:
+        with Redis.from_url(self.plant.shared.urls.redis) as redis:
+            redis.flushall()
+        list(repairing.reconcile(self.plant.worker, None))
+        assert_indexes_are_true(self.plant.api)
+
+    # Notices.
+
+    @rule(how=st.sampled_from(("sent", "later", "never", "ambiguous")))
+    def send(self, how: str) -> None:
+        before = {row.id: row.outcome for row in read(self.plant.api, "SELECT id, outcome FROM notices")}
+        ids = [one for one, outcome in before.items() if outcome is None]
+        failure = {"later": SendFailed("try later"), "never": SendFailed("no such mailbox", permanent=True)}.get(how)
+        people = read(self.plant.api, "SELECT email FROM people")
+        self.post.mail.refused = {row.email: failure for row in people} if failure else {}
+        if how == "ambiguous":
+            self.post.mailing, ids = DyingMail(), ids[:1]
+        with contextlib.suppress(SystemExit):
+            self.post.deliver(self.plant.worker, ids)
+        if isinstance(self.post.mailing, DyingMail):
+            self.post.mail.sent += self.post.mailing.sent
+            self.post.mailing = None
+        self.post.mail.refused = {}
+        after = {row.id: row.outcome for row in read(self.plant.api, "SELECT id, outcome FROM notices")}
+        assert all(after[one] == outcome for one, outcome in before.items() if outcome)
+        sent = {mail.message_id.strip("<>").partition("@")[0] for mail in self.post.mail.sent}
+        assert {str(one) for one, outcome in after.items() if outcome == "sent"} <= sent
+
+    @rule()
+    def let_claims_lapse(self) -> None:
+        self.clock.at += LEASE + timedelta(seconds=1)
+
+    # The trail.
+
+    @rule()
+    def seal(self) -> None:
+        sealed(self.plant.worker)
+        self._note()
+
+    @rule()
+    def seal_twice_at_once(self) -> None:
+        at_once(self.plant.pool, *[partial(sealed, self.plant.worker)] * 2)
+        sealed(self.plant.worker)
+        self._note()
+
+    @precondition(lambda self: self.notes)
+    @rule()
+    def verify(self) -> None:
+        verdict = self._verdict(self.notes[0], self.notes[-1])
+
+        assert verdict.exit_code == GOOD, verdict.findings
+
+    @precondition(lambda self: self.notes)
+    @rule(choice=st.randoms(use_true_random=False))
+    def tamper(self, choice: Any) -> None:
+        victims = read(unbound(self.plant.api), VICTIM, id=self.world.tenant.id)
+        if not victims:
+            return
+        victim = choice.choice(victims)
+        there, back = f'"action":"{victim.action}"', '"action":"nothing"'
+        self._forge(victim.id, there, back)
+
+        found = self._verdict(self.notes[-1])
+
+        assert found.exit_code != GOOD, victim.action
+        self._forge(victim.id, back, there)
+
+    # What holds after each.
+
+    @invariant()
+    def rows_are_as_they_must_be(self) -> None:
+        rows = {row.id: row for row in read(self.plant.api, ROWS)}
+        assert rows.keys() == self.known.keys()
+        for one, expected in self.known.items():
+            assert (rows[one].state, rows[one].version) == (expected.state, expected.moves), one
+            assert not expected.is_open or rows[one].deadline_at == expected.deadline
+
+    @invariant()
+    def the_trail_is_whole(self) -> None:
+        assert_trails_are_whole(self.plant.api)
+        assert not read(self.plant.api, UNAPPROVED)
+        assert not read(self.plant.api, TWICE_TOLD)
+        assert not read(self.plant.api, SEALS)
+
+    @invariant()
+    def the_door_is_open_as_long_as_it_must_be(self) -> None:
+        for one, expected in self.known.items():
+            if expected.state == "active":
+                (resource,) = self.rows[one].resources
+                opened = door(self.world, expected.who, resource)
+                assert (opened is not None) == reference.lets_in(expected, self.clock.at), one
+
+    def teardown(self) -> None:
+        """Let all that was left alone run: in the end every request is final."""
+        self.clock.at = max([self.clock.at, *(one.deadline for one in self.known.values())])
+        for one in self.known:
+            self._run([one])
+        assert not promised_clocks(self.plant.api)
+
+    def _act(self, request: UUID, who: str, action: str, window: int | None) -> None:
+        changes: dict[str, Any] = {"access_window": window} if window else {}
+        found = self._tried(partial(self.world.act, who, Action(action), request, **changes))
+        said = reference.Act(who, action, window, self.clock.at)
+        accepted = reference.acted(self.laid_down, self.known[request], said)
+        assert (found is not None) == accepted, (who, action, action in DECISIONS)
+        if accepted:
+            self._hint([request])
+
+    def _tried(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except Refusal:
+            return None
+
+    def _hint(self, ids: list[UUID]) -> None:
+        self.hints.append(ids)
+        self.old.append(ids)
+
+    def _run(self, ids: list[UUID]) -> None:
+        clock.run(self.plant.worker, ids)
+        for one in ids:
+            if one in self.known:
+                reference.clocked(self.known[one], self.clock.at)
+
+    def _is_due(self, row: Any) -> bool:
+        return row.wake_at is not None and bool(row.wake_at <= self.clock.at)
+
+    def _note(self) -> None:
+        self.notes += [row.note for row in read(unbound(self.plant.api), NOTES, id=self.world.tenant.id)]
+
+    def _verdict(self, *seen: str) -> Verdict:
+        keys = [approvals.ephemeral().public]
+        return judged(exported(self.world), *seen, allowed=(Kind.WITHHELD,), keys=keys)
+
+    def _forge(self, event: UUID, old: str, new: str) -> None:
+        forged = BODY.replace(":old", f"'{old}'").replace(":new", f"'{new}'").replace(":id", f"'{event}'")
+        with self.plant.superuser.connect() as connection:
+            connection.exec_driver_sql("SET session_replication_role = replica")
+            connection.exec_driver_sql(forged)
+
+
+def test_whatever_happens_in_whatever_order_all_is_as_it_must_be(
+    shared: Shared, api: Database, worker: Database, superuser: Engine, pool: ThreadPoolExecutor
+) -> None:
+    machine = type("Played", (Life,), {"plant": Plant(shared, api, worker, superuser, pool)})
+
+    play(machine, settings=SETTINGS)

@@ -1,0 +1,28 @@
+"""`make explore`: more states than the tests have time for; `EXPLORE="--states 3000000 --faults 2"` says how many."""
+
+import argparse
+import time
+
+from rich.console import Console
+
+from tests.model.explorer import EVERYBODY, FEW, SILENCE, YES, Bound, explore
+from tests.model.rules import Rules
+
+
+def main() -> int:
+    """Explore each case that far; the exit code is 1 if anything is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m tests.model", description=__doc__)
+    parser.add_argument("--states", type=int, default=1_000_000, help="at most, for each case")
+    parser.add_argument("--faults", type=int, default=1, help="how much may go wrong")
+    parser.add_argument("--ticks", type=int, default=4, help="how far the clock goes")
+    given = parser.parse_args()
+    bound, out, bad = Bound(given.states, given.ticks, given.faults), Console(highlight=False), False
+    for case in (*FEW, YES, SILENCE, *EVERYBODY):
+        began = time.monotonic()
+        explored = explore(case, Rules(), bound)
+        out.print(f"{case.name}: {explored} ({time.monotonic() - began:.0f} s)")
+        bad = bad or explored.wrong is not None
+    return int(bad)
+
+
+raise SystemExit(main())

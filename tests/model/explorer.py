@@ -1,0 +1,102 @@
+"""The explorer: every state that can be reached, the shortest way first, and what must hold checked in each."""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from lockbox.people.roles import Mode
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.terms import Terms
+from tests.model.invariants import CHECKS, Check
+from tests.model.plant import World, begin, steps
+from tests.model.rules import ACTIONS, AMIR, ANN, ERIN, MAX, NAMES, NEVER, STATES, Case, House, Rules, acts_of
+
+TICK = {"review_window": 1, "approval_window": 1, "access_ceiling": 1, "closing_warning": 0}
+TICKS = {"review_window": 2, "approval_window": 2, "access_ceiling": 2}
+QUIET: dict[str, Any] = {"approval_reminders": (), "review_reminders": ()}
+NOW_AND_THEN: dict[str, Any] = {"approval_reminders": (50,), "review_reminders": (50,), "closing_warning": 1}
+UNREVIEWED, REVIEWED = {"vendor_review": False}, {"vendor_review": True}
+YES_AND_NO = ((ANN, Action.APPROVE), (ANN, Action.REVOKE))
+
+EVERYBODY = (
+    Case("one approval", Terms(**TICKS, **NOW_AND_THEN, **UNREVIEWED)),
+    Case("two approvals", Terms(**TICKS, **QUIET, **UNREVIEWED, quorum=2)),
+    Case("reviewed first", Terms(**TICKS, **NOW_AND_THEN, **REVIEWED)),
+    Case("the vendor opens", Terms(**TICKS, **QUIET, **REVIEWED), Mode.OBSERVE),
+)
+FEW = (
+    Case("ann alone", Terms(**TICK, **QUIET, **UNREVIEWED), acts=acts_of(ERIN, ANN)),
+    Case("ann and amir", Terms(**TICK, **QUIET, **UNREVIEWED, quorum=2), acts=acts_of(ERIN, ANN, AMIR)),
+    Case("max, then ann", Terms(**TICK, **QUIET, **REVIEWED), acts=acts_of(ERIN, MAX, ANN)),
+    Case("max alone", Terms(**TICK, **QUIET, **REVIEWED), Mode.OBSERVE, acts_of(ERIN, MAX)),
+)
+YES = Case("a yes that is taken back", Terms(**TICK, **QUIET, **UNREVIEWED), acts=YES_AND_NO)
+SILENCE = Case("silence", Terms(**TICK, **QUIET, **UNREVIEWED), acts=())
+
+
+@dataclass(frozen=True)
+class Bound:
+    """How far to go: states in all, ticks of the clock, and how many faults the adversary has."""
+
+    states: int = 25_000
+    horizon: int = 5
+    faults: int = 1
+
+
+@dataclass(frozen=True)
+class Explored:
+    """What was seen: how many states, how deep, whether that was all there are, and the first that was wrong."""
+
+    states: int
+    depth: int
+    whole: bool
+    wrong: str | None = None
+    story: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """The counter-example as a story, or what was explored."""
+        if self.wrong is None:
+            end = "all there are" if self.whole else "the nearest of more"
+            return f"{self.states} states, {self.depth} steps deep, {end}: all is as it must be."
+        return "\n".join([f"Wrong: {self.wrong}.", *self.story])
+
+
+def explore(case: Case, rules: Rules, bound: Bound, checks: tuple[Check, ...] = CHECKS) -> Explored:
+    """Go through the states breadth first until one is wrong, or all are seen, or the bound is reached."""
+    house = House(rules, case, bound.faults)
+    first = begin(house)
+    came: dict[World, tuple[World, str] | None] = {first: None}
+    waiting = deque([(first, 0)])
+    depth, whole = 0, True
+    while waiting:
+        world, depth = waiting.popleft()
+        for check in checks:
+            if wrong := check(world, house):
+                return Explored(len(came), depth, whole=False, wrong=wrong, story=tuple(_story(came, world)))
+        for label, after in steps(world, house, bound.horizon):
+            if after not in came:
+                if len(came) >= bound.states:
+                    whole = False
+                    break
+                came[after] = (world, label)
+                waiting.append((after, depth + 1))
+    return Explored(len(came), depth, whole)
+
+
+def _story(came: dict[World, tuple[World, str] | None], last: World) -> list[str]:
+    """Return the way to a state, a line a step: when, what, and how the request stands after it."""
+    lines: list[str] = []
+    world = last
+    while (before := came[world]) is not None:
+        previous, label = before
+        lines.append(f"{label}; {_stands(world)}" if world.row != previous.row else label)
+        lines[-1] = f"at {previous.now}  {lines[-1]}"
+        world = previous
+    lines.append(f"at 0  {NAMES[0]}: {ACTIONS[world.row.trail[0][1]]}; {_stands(world)}")
+    return [f"{number:2}. {line}" for number, line in enumerate(reversed(lines), 1)]
+
+
+def _stands(world: World) -> str:
+    row = world.row
+    until = f" until {row.deadline}" if row.wake != NEVER else ""
+    return f"it is {STATES[row.state]}{until}"

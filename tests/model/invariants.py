@@ -1,0 +1,110 @@
+"""What must hold in every state, said without the code that is explored; each check names what it found."""
+
+from collections.abc import Callable
+
+from lockbox.people.roles import Mode
+from lockbox.requests.lifecycle import FINAL_STATES, Action, State
+from tests.model.plant import RESTING, World, hinting, reconciles
+from tests.model.rules import ACTIONS, AMIR, ANN, CLOCK, ERIN, MAX, STATES, House
+
+ACTIVE, PENDING, REVIEWING = (STATES.index(state) for state in (State.ACTIVE, State.PENDING, State.REVIEWING))
+APPROVE, ENDORSE, DENY = (ACTIONS.index(action) for action in (Action.APPROVE, Action.ENDORSE, Action.DENY))
+FINAL = frozenset(STATES.index(state) for state in FINAL_STATES)
+ENOUGH = 60
+
+Check = Callable[[World, House], str | None]
+
+
+def one_event_a_move(world: World, _: House) -> str | None:
+    """I4: as many events as versions, and nothing after an end."""
+    row = world.row
+    if row.version != len(row.trail):
+        return f"version {row.version} has {len(row.trail)} events"
+    if any(state in FINAL for *_, state in row.trail[:-1]):
+        return "something happened after the end"
+    return "the row is not what its last event says" if row.trail[-1][3] != row.state else None
+
+
+def opened_by_a_timely_yes(world: World, house: House) -> str | None:
+    """I1: whoever opens is another person, has the right, and is in time."""
+    opened = [event for event in world.row.trail if event[3] == ACTIVE]
+    if not opened:
+        return None
+    trail, terms = world.row.trail, house.case.terms
+    if house.case.mode is not Mode.ENFORCE:
+        good = opened[0][:2] == (MAX, ENDORSE) and opened[0][2] < terms.review_window
+        return None if good else "it is open without a timely yes of a manager"
+    asked = next(event[2] for event in trail if event[3] == PENDING)
+    yes = {person for person, action, at, _ in trail if action == APPROVE and at < asked + terms.approval_window}
+    if ERIN in yes:
+        return "erin decided about her own request"
+    if len(yes & {ANN, AMIR}) < terms.quorum or opened[0][2] >= asked + terms.approval_window:
+        return "it is open without enough timely approvals"
+    reviewed = any(person == MAX and action == ENDORSE for person, action, *_ in trail)
+    return "it is open and was not reviewed" if terms.vendor_review and not reviewed else None
+
+
+def shut_after_the_end(world: World, house: House) -> str | None:
+    """I2: the door is never open at or after the end of what was granted."""
+    if not house.door(world.row, world.now):
+        return None
+    opened = next(event[2] for event in world.row.trail if event[3] == ACTIVE)
+    ends = opened + house.case.terms.access_ceiling
+    return f"the door is open at {world.now}, and the window ended at {ends}" if world.now >= ends else None
+
+
+def never_denied_and_open(world: World, _: House) -> str | None:
+    """One denial outweighs any approvals."""
+    states, actions = {event[3] for event in world.row.trail}, {event[1] for event in world.row.trail}
+    return "it was denied, and it was open" if ACTIVE in states and DENY in actions else None
+
+
+def not_ended_early(world: World, house: House) -> str | None:
+    """Silence has its whole time: the clock ends nothing before its deadline."""
+    terms = house.case.terms
+    windows = {PENDING: terms.approval_window, REVIEWING: terms.review_window, ACTIVE: terms.access_ceiling}
+    person, _, at, _ = world.row.trail[-1]
+    if person != CLOCK:
+        return None
+    state = world.row.trail[-2][3]
+    since = next(event[2] for event in world.row.trail if event[3] == state)
+    return None if at >= since + windows[state] else f"the clock ended it at {at}, before its deadline"
+
+
+def ends_in_the_end(world: World, house: House) -> str | None:
+    """Liveness: whatever was lost, with reconciling at work the request becomes final."""
+    key = ("ends", world.now, world.row)
+    if key not in house.said:
+        lost = world._replace(workers=RESTING, held=(), lease=(), hints=(), arms=(), whole=0)
+        house.said[key] = _ends(lost, lambda at: [after for _, after in reconciles(at, house)])
+    return None if house.said[key] else "it never ends, though all heals and reconciling works"
+
+
+def hints_suffice(world: World, house: House) -> str | None:
+    """Liveness without repair: where nothing went wrong, hints alone end it."""
+    if world.faults < house.faults:
+        return None
+    key = ("hints", world)
+    if key not in house.said:
+        house.said[key] = _ends(world, lambda at: [after for _, after in hinting(at, house)])
+    return None if house.said[key] else "it never ends by hints alone, though nothing went wrong"
+
+
+def _ends(world: World, after: Callable[[World], list[World]]) -> bool:
+    """Whether time and these steps bring it to an end; where there is one to take, time stands still."""
+    for _ in range(ENOUGH):
+        if world.row.state in FINAL:
+            return True
+        world = next(iter(after(world)), world._replace(now=world.now + 1))
+    return False
+
+
+CHECKS: tuple[Check, ...] = (
+    one_event_a_move,
+    opened_by_a_timely_yes,
+    shut_after_the_end,
+    never_denied_and_open,
+    not_ended_early,
+    ends_in_the_end,
+    hints_suffice,
+)

@@ -1,0 +1,231 @@
+"""The house in ticks: what its pure code says to each person's act and to the clock; each part can be broken."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from lockbox.people.roles import Mode
+from lockbox.refusals import Refusal
+from lockbox.requests import lifecycle, policy, quorum
+from lockbox.requests.lifecycle import CLOCK_ACTIONS, DECISIONS, FINAL_STATES, OPEN_STATES, Action, Party, State
+from lockbox.requests.policy import Stretch
+from lockbox.requests.quorum import Vote, granted_window
+from lockbox.requests.terms import Terms
+
+STATES = tuple(State)
+ACTIONS = tuple(Action)
+NEVER = -1
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+ERIN, MAX, ANN, AMIR, TARA, CLOCK = range(6)
+NAMES = ("erin", "max", "ann", "amir", "tara", "the clock")
+IDS = tuple(UUID(int=number + 1) for number in range(5))
+PARTIES: tuple[set[Party], ...] = (
+    {Party.REQUESTER, Party.APPROVER},
+    {Party.MANAGER},
+    {Party.APPROVER},
+    {Party.APPROVER},
+    {Party.TENANT_ADMIN},
+)
+APPROVERS = frozenset({ERIN, ANN, AMIR})
+ACTS = tuple(
+    (person, action)
+    for person, actions in (
+        (ERIN, (Action.CANCEL, Action.COMPLETE, Action.APPROVE)),
+        (MAX, (Action.ENDORSE, Action.DENY, Action.REVOKE, Action.APPROVE)),
+        (ANN, (Action.APPROVE, Action.DENY, Action.REVOKE)),
+        (AMIR, (Action.APPROVE, Action.DENY)),
+        (TARA, (Action.DENY, Action.REVOKE, Action.APPROVE)),
+    )
+    for action in actions
+)
+
+
+def acts_of(*people: int) -> tuple[tuple[int, Action], ...]:
+    """Return all that these people try."""
+    return tuple(act for act in ACTS if act[0] in people)
+
+
+class Row(NamedTuple):
+    """The row of one request and its trail, in numbers: states and actions by their place, times in ticks.
+
+    `trail` holds for each event who did what and when, and the state after it.
+    """
+
+    state: int
+    version: int
+    since: int
+    deadline: int
+    wake: int
+    warned: int
+    votes: tuple[tuple[int, int], ...]
+    trail: tuple[tuple[int, int, int, int], ...]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its clock runs."""
+        return STATES[self.state] in OPEN_STATES
+
+
+@dataclass(frozen=True)
+class Case:
+    """Under what terms and in what mode a request lives, windows in ticks; and which acts are tried by whom."""
+
+    name: str
+    terms: Terms
+    mode: Mode = Mode.ENFORCE
+    acts: tuple[tuple[int, Action], ...] = ACTS
+
+    @property
+    def first(self) -> State:
+        """The state in which it begins."""
+        return State.REVIEWING if policy.reviewed_first(self.terms, self.mode) else State.PENDING
+
+
+def _late(at: int, deadline: int) -> bool:
+    return at >= deadline
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The code that is explored. To break it is to give another part in the place of the real one.
+
+    `rechecks` is whether a handler looks at the row again once it has locked it, `own_is_refused` whether nobody
+    decides about the own request, `overdue_runs` whether reconciling acts on what is overdue.
+    """
+
+    move: Callable[..., Any] = lifecycle.move
+    deadline: Callable[..., datetime] = policy.deadline
+    wake_at: Callable[..., datetime | None] = policy.wake_at
+    nudges: Callable[..., Any] = policy.nudges
+    quorum_met: Callable[..., bool] = quorum.quorum_met
+    is_late: Callable[[int, int], bool] = _late
+    is_due: Callable[[int, int], bool] = _late
+    is_shut: Callable[[int, int], bool] = _late
+    own_is_refused: bool = True
+    rechecks: bool = True
+    overdue_runs: bool = True
+
+
+def instant(tick: int) -> datetime:
+    """Return the moment of a tick."""
+    return START + timedelta(seconds=tick)
+
+
+def ticks(moment: datetime | None) -> int:
+    """Return the tick of a moment, rounded up as the schedule does."""
+    return NEVER if moment is None else -int((START - moment) // timedelta(seconds=1))
+
+
+@dataclass
+class House:
+    """The rules for one case, remembering what they said before; so many `faults` may go wrong in all."""
+
+    rules: Rules
+    case: Case
+    faults: int = 1
+    said: dict[tuple[object, ...], Any] = field(default_factory=dict)
+
+    def filed(self) -> Row:
+        """Return the row of a request that was filed at tick 0."""
+        self.rules.move(None, Action.SUBMIT, {Party.ENGINEER})
+        submitted = (ERIN, ACTIONS.index(Action.SUBMIT), 0, STATES.index(self.case.first))
+        return self._begun(Row(0, 1, 0, 0, 0, 0, (), (submitted,)), self.case.first, 0)
+
+    def judged(self, row: Row, person: int, action: Action, at: int) -> Row | None:
+        """Return the row after a person's act, None if it is refused."""
+        key = (row, person, action, at)
+        if key not in self.said:
+            self.said[key] = self._judged(row, person, action, at)
+        found: Row | None = self.said[key]
+        return found
+
+    def clocked(self, row: Row, at: int) -> Row:
+        """Return the row after the clock has looked at it; the same where nothing is due."""
+        key = (row, CLOCK, at)
+        if key not in self.said:
+            self.said[key] = self._clocked(row, at)
+        found: Row = self.said[key]
+        return found
+
+    def ended(self, row: Row, at: int) -> Row:
+        """Return the row after the clock has ended it."""
+        state = STATES[row.state]
+        action = CLOCK_ACTIONS[state]
+        taken, _ = self.rules.move(state, action, {Party.CLOCK})
+        return self._moved(row, CLOCK, action, taken.to, at)
+
+    def door(self, row: Row, now: int) -> bool:
+        """Whether the guarded system would let the engineer in at this moment."""
+        return STATES[row.state] is State.ACTIVE and not self.rules.is_shut(now, row.deadline)
+
+    def _judged(self, row: Row, person: int, action: Action, at: int) -> Row | None:
+        if person == ERIN and action in DECISIONS and self.rules.own_is_refused:
+            return None
+        state = STATES[row.state]
+        try:
+            taken, _ = self.rules.move(state, action, PARTIES[person])
+        except Refusal:
+            return None
+        if self.rules.is_late(at, row.deadline):
+            return None
+        votes = row.votes
+        if action in DECISIONS:
+            given = (person, ACTIONS.index(action))
+            if given in votes:
+                return None
+            votes = tuple(sorted({vote for vote in votes if vote[0] != person} | {given}))
+        after = row._replace(votes=votes)
+        return self._moved(after, person, action, self._next(taken, after, action), at)
+
+    def _next(self, taken: Any, row: Row, action: Action) -> State:
+        if taken.instead is None or (action is Action.ENDORSE and policy.customer_decides(self.case.mode)):
+            return State(taken.to)
+        if action is Action.ENDORSE:
+            return State(taken.instead)
+        terms = self.case.terms
+        met = self.rules.quorum_met(list(_votes(row)), terms.quorum, terms.stages, {})
+        return State(taken.to if met else taken.instead)
+
+    def _moved(self, row: Row, person: int, action: Action, to: State, at: int) -> Row:
+        event = (person, ACTIONS.index(action), at, STATES.index(to))
+        after = row._replace(version=row.version + 1, trail=(*row.trail, event))
+        if to is STATES[row.state]:
+            return after
+        if to in FINAL_STATES:
+            return after._replace(state=STATES.index(to), wake=NEVER)
+        return self._begun(after, to, at)
+
+    def _begun(self, row: Row, to: State, at: int) -> Row:
+        terms = self.case.terms
+        access = granted_window(terms.access_ceiling, _votes(row))
+        ends = self.rules.deadline(
+            to, instant(at), review=terms.review_window, approval=terms.approval_window, access=access
+        )
+        begun = row._replace(state=STATES.index(to), since=at, deadline=ticks(ends), warned=0)
+        return begun._replace(wake=self._wake(begun, at))
+
+    def _clocked(self, row: Row, at: int) -> Row:
+        if row.wake == NEVER or row.wake > at:
+            return row
+        if self.rules.is_due(at, row.deadline):
+            return self.ended(row, at)
+        due = self.rules.nudges(self._stretch(row), self.case.terms, instant(row.wake), instant(at))
+        nudged = row._replace(warned=int(row.warned or due.warn))
+        return nudged._replace(wake=self._wake(nudged, at))
+
+    def _wake(self, row: Row, at: int) -> int:
+        return ticks(self.rules.wake_at(self._stretch(row), self.case.terms, instant(at)))
+
+    def _stretch(self, row: Row) -> Stretch:
+        return Stretch(STATES[row.state], instant(row.since), instant(row.deadline), 0, 1, bool(row.warned))
+
+
+def _votes(row: Row) -> tuple[Vote, ...]:
+    """Return the votes as the quorum counts them; who is no approver fills no seat."""
+    return tuple(
+        Vote(IDS[person], ACTIONS[verdict], None, frozenset({IDS[person]} if person in APPROVERS else ()))
+        for person, verdict in row.votes
+    )

@@ -1,0 +1,120 @@
+"""Every state of a request's life that can be reached is as it must be; and the explorer sees it where it is not."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from lockbox.requests import lifecycle, policy
+from lockbox.requests.lifecycle import Action, Move, State
+from lockbox.requests.quorum import Vote
+from tests.model.explorer import EVERYBODY, FEW, SILENCE, YES, Bound, explore
+from tests.model.invariants import one_event_a_move
+from tests.model.rules import Case, Rules
+
+ONE, TWO, _, VENDOR = EVERYBODY
+NEAR = Bound(states=12_000, horizon=5, faults=1)
+REAL = Rules()
+
+
+def _one_tick_short(*given: Any, **windows: Any) -> datetime:
+    return policy.deadline(*given, **windows) - timedelta(seconds=1)
+
+
+def _one_tick_long(*given: Any, **windows: Any) -> datetime:
+    return policy.deadline(*given, **windows) + timedelta(seconds=1)
+
+
+def _from_the_dead(state: State | None, action: Action, parties: Any) -> Any:
+    """A table of moves with one row too many."""
+    if (state, action) == (State.DENIED, Action.REVOKE):
+        return Move(State.ACTIVE, frozenset()), None
+    return lifecycle.move(state, action, parties)
+
+
+def _one_vote_of_several(state: State | None, action: Action, parties: Any) -> Any:
+    """A table of moves in which a denial is one vote of several."""
+    if (state, action) == (State.PENDING, Action.DENY):
+        return Move(State.DENIED, frozenset(), State.PENDING), None
+    return lifecycle.move(state, action, parties)
+
+
+def _any_yes(votes: list[Vote], *_: object) -> bool:
+    return any(vote.verdict is Action.APPROVE for vote in votes)
+
+
+BROKEN: dict[str, tuple[Case, Rules, str]] = {
+    "a clock that ends early": (ONE, Rules(is_due=lambda at, ends: at >= ends - 1), "before its deadline"),
+    "a window that is too short": (ONE, Rules(deadline=_one_tick_short), "before its deadline"),
+    "a window that is too long": (ONE, Rules(deadline=_one_tick_long), "the window ended"),
+    "a window of the vendor's that is too long": (VENDOR, Rules(deadline=_one_tick_long), "the window ended"),
+    "an approval that ignores the deadline": (ONE, Rules(is_late=lambda *_: False), "timely approvals"),
+    "an approval at the very deadline": (ONE, Rules(is_late=lambda at, ends: at > ends), "timely approvals"),
+    "a handler that does not look again": (ONE, Rules(rechecks=False), "before its deadline"),
+    "a requester who decides": (ONE, Rules(own_is_refused=False), "her own request"),
+    "a quorum of one": (TWO, Rules(quorum_met=lambda *_: True), "without enough timely approvals"),
+    "a door that believes the state": (ONE, Rules(is_shut=lambda *_: False), "the window ended"),
+    "a door that shuts a tick late": (ONE, Rules(is_shut=lambda now, ends: now > ends), "the window ended"),
+    "a table with a row too many": (ONE, Rules(move=_from_the_dead), "after the end"),
+    "a denial that can be outvoted": (ONE, Rules(move=_one_vote_of_several, quorum_met=_any_yes), "it was denied"),
+    "reconciling that never acts": (ONE, Rules(overdue_runs=False), "reconciling works"),
+    "a clock that nobody winds": (ONE, Rules(wake_at=lambda *_: None), "never ends"),
+}
+
+
+@pytest.mark.parametrize("case", EVERYBODY, ids=lambda case: case.name)
+def test_every_state_near_is_as_it_must_be(case: Case) -> None:
+    explored = explore(case, REAL, NEAR)
+
+    assert explored.wrong is None, str(explored)
+    assert explored.states == NEAR.states
+
+
+@pytest.mark.parametrize(
+    ("case", "bound"),
+    [
+        (FEW[0], Bound(states=200_000, horizon=3, faults=0)),
+        (FEW[2], Bound(states=200_000, horizon=3, faults=0)),
+        (YES, Bound(states=200_000, horizon=2, faults=1)),
+        (SILENCE, Bound(states=200_000, horizon=3, faults=1)),
+    ],
+    ids=lambda given: given.name if isinstance(given, Case) else f"{given.faults} faults",
+)
+def test_every_state_of_a_whole_life_is_as_it_must_be(case: Case, bound: Bound) -> None:
+    explored = explore(case, REAL, bound)
+
+    assert explored.wrong is None, str(explored)
+    assert explored.whole
+    assert explored.states > 15_000
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_house_is_seen_and_its_story_told(name: str) -> None:
+    case, rules, said = BROKEN[name]
+
+    explored = explore(case, rules, NEAR)
+
+    assert explored.wrong is not None
+    assert said in explored.wrong
+    assert "erin: submit" in explored.story[0]
+    assert str(explored).startswith(f"Wrong: {explored.wrong}.\n 1. at 0  erin: submit")
+
+
+def test_a_handler_that_does_not_look_again_moves_twice() -> None:
+    rules = Rules(rechecks=False)
+
+    explored = explore(ONE, rules, replace(NEAR, states=200_000), checks=(one_event_a_move,))
+
+    assert explored.wrong is not None
+    assert "events" in explored.wrong or "after the end" in explored.wrong
+
+
+def test_the_story_is_the_shortest_there_is() -> None:
+    explored = explore(ONE, Rules(own_is_refused=False), NEAR)
+
+    assert str(explored).splitlines() == [
+        "Wrong: erin decided about her own request.",
+        " 1. at 0  erin: submit; it is pending until 2",
+        " 2. at 0  erin: approve; it is active until 2",
+    ]

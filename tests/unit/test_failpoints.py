@@ -1,0 +1,79 @@
+"""Failpoints: each has its place in the code, its line in the list and a scene; off they do nothing."""
+
+import ast
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cli.stack import CHECKOUT
+from config.settings import UnsafeSettings, load
+from lockbox import failpoints
+from lockbox.failpoints import KILLED, POINTS, UnknownFailpoint, mark, reach
+from tests.whole.failing.scenes import SCENES
+
+PLACES = ("api", "lockbox", "worker")
+SCRIPT = """
+from lockbox import failpoints
+failpoints.arm("clock.after_lock:2")
+failpoints.reach("clock.after_move")
+failpoints.reach("clock.after_lock")
+print("still here", flush=True)
+failpoints.reach("clock.after_lock")
+print("never said", flush=True)
+"""
+
+
+def _reached() -> Iterator[str]:
+    for file in (file for place in PLACES for file in Path(CHECKOUT, place).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "reach":
+                (name,) = node.args
+                assert isinstance(name, ast.Constant), f"{file}: name the failpoint where it is"
+                yield str(name.value)
+
+
+def test_each_failpoint_stands_once_in_the_code_and_is_listed() -> None:
+    found = Counter(_reached())
+
+    assert set(found) == set(POINTS)
+    assert {name for name, times in found.items() if times > 1} == set()
+
+
+def test_each_failpoint_is_met_by_a_scene() -> None:
+    assert {scene.name for scene in SCENES} == set(POINTS)
+    assert len({scene.title for scene in SCENES}) >= len(POINTS)
+
+
+def test_a_process_ends_at_its_failpoint_the_time_it_was_told() -> None:
+    ended = subprocess.run([sys.executable, "-c", SCRIPT], cwd=CHECKOUT, capture_output=True, text=True, check=False)
+
+    assert ended.returncode == KILLED
+    assert ended.stdout == "still here\n"
+    assert ended.stderr == f"{mark('clock.after_lock')}\n"
+
+
+def test_where_it_is_off_every_failpoint_is_passed() -> None:
+    failpoints.arm(None)
+
+    for name in POINTS:
+        reach(name)
+
+
+@pytest.mark.parametrize("chosen", ["clock.after_lunch", "clock.after_lunch:2"])
+def test_a_failpoint_that_is_not_there_is_refused(chosen: str) -> None:
+    with pytest.raises(UnknownFailpoint, match=r"LOCKBOX_FAILPOINT: there is no clock\.after_lunch; lockbox/failp"):
+        failpoints.arm(chosen)
+
+
+@pytest.mark.parametrize(
+    "chosen", ["after_lock", "clock.after_lock:0", "clock.after_lock:x", "Clock.after_lock", "."]
+)
+def test_a_failpoint_that_is_not_written_as_one_is_refused(monkeypatch: pytest.MonkeyPatch, chosen: str) -> None:
+    monkeypatch.setenv("LOCKBOX_FAILPOINT", chosen)
+
+    with pytest.raises(UnsafeSettings, match="LOCKBOX_FAILPOINT"):
+        load()

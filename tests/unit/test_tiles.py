@@ -1,0 +1,74 @@
+"""Tiles: a tree that grows in any steps has the hashes of the whole tree at every edge and in every tile."""
+
+import pytest
+
+from lockbox.audit import tiles
+from lockbox.audit.merkle import leaf_hash, root_of
+from lockbox.audit.tiles import WIDTH, Edge
+
+MANY = [leaf_hash(str(number).encode()) for number in range(2 * WIDTH + 3)]
+SIZES = (0, 1, 3, WIDTH - 1, WIDTH, WIDTH + 1, 2 * WIDTH, 2 * WIDTH + 3)
+
+
+@pytest.mark.parametrize("first", SIZES)
+@pytest.mark.parametrize("then", SIZES)
+def test_a_tree_that_grows_from_one_size_to_another_has_the_root_of_the_whole(first: int, then: int) -> None:
+    grown = Edge(0, {})
+    grown.extend(MANY[:first])
+    kept = {place: grown.tiles[place] for place in tiles.edge(first)}
+
+    edge = Edge(first, dict(kept))
+    edge.extend(MANY[first : first + then])
+
+    size = len(MANY[: first + then])
+    assert edge.size == size
+    assert edge.root == root_of(MANY[:size])
+    assert edge.changed <= set(edge.tiles)
+    assert {place for place in edge.tiles if edge.tiles[place] != kept.get(place)} == edge.changed
+
+
+def test_each_tile_holds_the_hashes_of_the_subtrees_of_its_level() -> None:
+    edge = Edge(0, {})
+
+    edge.extend(MANY)
+
+    assert set(edge.tiles) == {(0, 0), (0, 1), (0, 2), (1, 0)}
+    assert tiles.split(edge.tiles[0, 1]) == MANY[WIDTH : 2 * WIDTH]
+    assert tiles.split(edge.tiles[0, 2]) == MANY[2 * WIDTH :]
+    assert tiles.split(edge.tiles[1, 0]) == [root_of(MANY[:WIDTH]), root_of(MANY[WIDTH : 2 * WIDTH])]
+
+
+@pytest.mark.parametrize(
+    ("size", "places"),
+    [
+        (0, []),
+        (1, [(0, 0)]),
+        (WIDTH - 1, [(0, 0)]),
+        (WIDTH, [(1, 0)]),
+        (WIDTH + 1, [(0, 1), (1, 0)]),
+        (WIDTH**2, [(2, 0)]),
+        (WIDTH**2 + 5 * WIDTH + 7, [(0, 261), (1, 1), (2, 0)]),
+    ],
+)
+def test_the_edge_of_a_tree_is_its_partial_tiles(size: int, places: list[tuple[int, int]]) -> None:
+    assert tiles.edge(size) == places
+
+
+@pytest.mark.parametrize(
+    ("level", "number", "tile"),
+    [(0, 0, (0, 0)), (0, 300, (0, 1)), (3, 32, (0, 1)), (7, 1, (0, 0)), (8, 5, (1, 0)), (9, 200, (1, 1))],
+)
+def test_the_hash_of_a_subtree_comes_from_the_tile_that_holds_its_leaves(
+    level: int, number: int, tile: tuple[int, int]
+) -> None:
+    assert tiles.of_subtree(level, number) == tile
+
+
+@pytest.mark.parametrize("level", range(9))
+def test_the_hash_of_a_subtree_is_the_root_of_its_leaves(level: int) -> None:
+    edge = Edge(0, {})
+    edge.extend(MANY)
+
+    for number in range(2 * WIDTH >> level):
+        leaves = MANY[number << level : (number + 1) << level]
+        assert tiles.subtree(edge.tiles, level, number) == root_of(leaves)

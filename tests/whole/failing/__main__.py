@@ -1,0 +1,81 @@
+"""`make failpoints`: every scene on one stage, a line for each; names given on the command line choose among them."""
+
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from config import embedded
+from config.embedded import Servers
+from lockbox import migrations
+from lockbox.failpoints import POINTS
+from tests.whole.failing.scenes import SCENES, Scene, Theatre, theatre
+
+OUT = Console()
+
+
+def main() -> int:
+    """Play every scene and print the table; the exit code is 1 if anything was lost, doubled or open."""
+    chosen = [scene for scene in SCENES if not sys.argv[1:] or any(word in scene.title for word in sys.argv[1:])]
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    played: list[tuple[Scene, float, list[str]]] = []
+    with (
+        _servers() as (servers, folder),
+        theatre(servers, folder / "logs") as open_theatre,
+        Progress(*columns, console=OUT) as bar,
+    ):
+        task = bar.add_task("failpoints", total=len(chosen))
+        for scene in chosen:
+            bar.update(task, description=scene.title)
+            began = time.monotonic()
+            wrong = _wrong(open_theatre, scene)
+            played.append((scene, time.monotonic() - began, wrong))
+            bar.advance(task)
+    _show(played)
+    return 1 if any(wrong for *_, wrong in played) else 0
+
+
+def _wrong(open_theatre: Theatre, scene: Scene) -> list[str]:
+    try:
+        return open_theatre.play(scene)
+    except (AssertionError, pytest.fail.Exception, RuntimeError) as error:
+        return [f"{type(error).__name__}: {error}"]
+
+
+def _show(played: Sequence[tuple[Scene, float, list[str]]]) -> None:
+    table = Table("", "process", "ends at", "where", "seconds", show_edge=False)
+    for scene, seconds, wrong in played:
+        sign = "[red]✗[/]" if wrong else "[green]✓[/]"
+        table.add_row(sign, scene.play.process, scene.point, POINTS[scene.name], f"{seconds:.0f}")
+    OUT.print(table)
+    for scene, _, wrong in played:
+        for line in wrong:
+            OUT.print(f"[red]✗[/] {scene.title}: {line}", highlight=False)
+    if not any(wrong for *_, wrong in played):
+        OUT.print(f"[green]Nothing was lost, doubled or left open, whichever of {len(played)} ends a process met.[/]")
+
+
+@contextmanager
+def _servers() -> Iterator[tuple[Servers, Path]]:
+    folder = Path(tempfile.mkdtemp(prefix="lockbox-failpoints-"))
+    folder.chmod(0o755)
+    try:
+        servers = embedded.start(folder / "servers", environment="test")
+        try:
+            migrations.upgrade(servers.owner_database_url)
+            yield servers, folder
+        finally:
+            servers.stop()
+    finally:
+        shutil.rmtree(folder)
+
+
+sys.exit(main())

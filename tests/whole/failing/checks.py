@@ -1,0 +1,141 @@
+"""What must hold after a process ended at a failpoint and was started again; each check says what it found."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import UUID
+
+import httpx
+
+from lockbox.audit.merkle import leaf_hash, root_of
+from lockbox.schedule import CLOCK, NOTICES
+from tests.whole.failing.hall import Hall, until
+from tests.whole.failing.plays import Play
+
+PATIENCE = 40.0
+# What was armed from a row that was closed meanwhile goes when it comes up: after the lease of a claim.
+PAST_A_LEASE = 100.0
+SETTLED = {httpx.codes.OK, httpx.codes.CREATED, httpx.codes.CONFLICT}
+
+BROKEN_TRAILS = """
+SELECT r.id FROM requests r LEFT JOIN events e ON e.request_id = r.id AND e.seq IS NOT NULL
+WHERE r.tenant_id = :tenant GROUP BY r.id, r.version
+HAVING count(e.id) <> r.version OR max(e.seq) <> r.version OR min(e.seq) <> 1
+"""
+UNAPPROVED = """
+SELECT e.request_id FROM events e JOIN requests r ON r.id = e.request_id
+WHERE e.tenant_id = :tenant AND e.to_state = 'active' AND e.from_state = 'pending' AND NOT EXISTS (
+    SELECT FROM decisions d WHERE d.request_id = r.id AND d.verdict = 'approve' AND d.person_id <> r.requester_id
+        AND d.decided_at <= e.at)
+"""
+TWICE_TOLD = """
+SELECT event_id, template FROM notices WHERE tenant_id = :tenant AND event_id IS NOT NULL
+GROUP BY event_id, person_id, address_id, watcher_id, endpoint_id, template HAVING count(*) > 1
+"""
+REMINDED_TWICE = """
+SELECT request_id FROM events WHERE tenant_id = :tenant AND action = 'remind' GROUP BY request_id HAVING count(*) > 1
+"""
+UNTOLD = """
+SELECT e.id FROM events e WHERE e.tenant_id = :tenant AND e.seq IS NOT NULL
+    AND NOT EXISTS (SELECT FROM notices n WHERE n.event_id = e.id)
+"""
+NOT_SENT = "SELECT id, outcome FROM notices WHERE tenant_id = :tenant AND outcome = 'dead'"
+OPEN_NOTICES = "SELECT id FROM notices WHERE tenant_id = :tenant AND closed_at IS NULL"
+SENT = "SELECT id, channel FROM notices WHERE tenant_id = :tenant AND outcome = 'sent'"
+STATES = "SELECT id, state FROM requests WHERE tenant_id = :tenant"
+OVER = "SELECT deadline_at <= clock_timestamp() AS over FROM requests WHERE id = :id"
+UNSEALED = "SELECT event_id FROM unsealed"
+LOG = "SELECT size, root, note FROM logs WHERE id = :tenant"
+LEAVES = "SELECT e.body FROM seals s JOIN events e ON e.id = s.event_id WHERE s.log_id = :tenant ORDER BY s.number"
+EVENTS = "SELECT count(*) AS count FROM events WHERE tenant_id = :tenant"
+
+Found = Iterator[str]
+
+
+def found(hall: Hall, play: Play) -> list[str]:
+    """Wait until all has settled, and return what is lost, doubled or open."""
+    checks: list[Callable[[Hall], Found]] = [_lost, _unfinished, _open, _notices, _doubled, _mails, _index, _trail]
+    return [f"{play.process}: {line}" for check in checks for line in check(hall)]
+
+
+def open_past_the_end(hall: Hall) -> list[str]:
+    """Return the requests whose window is over by Postgres' clock and which still let somebody in."""
+    return [f"{one} is open past its end" for one in hall.asked if _is_over(hall, one) and hall.is_let_in(one)]
+
+
+def _is_over(hall: Hall, request_id: UUID) -> bool:
+    return bool(hall.stage.rows(OVER, id=str(request_id))[0].over)
+
+
+def _lost(hall: Hall) -> Found:
+    there = {str(row.id) for row in hall.stage.rows(STATES, tenant=hall.tenant)}
+    yield from (f"{one} was acknowledged and is lost" for one in {*hall.acknowledged} - there)
+    if hall.answers and hall.answers[-1].status_code not in SETTLED:
+        yield f"the API answered {hall.answers[-1].status_code} once it was back"
+    if len(there) != len(hall.asked):
+        yield f"{len(hall.asked)} requests were filed, and {len(there)} are there"
+
+
+def _unfinished(hall: Hall) -> Found:
+    def others() -> list[str]:
+        rows = hall.stage.rows(STATES, tenant=hall.tenant)
+        return [f"{row.id} is {row.state}" for row in rows if row.state != hall.expected]
+
+    if not until(lambda: not others(), PATIENCE):
+        yield from others()
+
+
+def _open(hall: Hall) -> Found:
+    yield from (f"{one} is open, and it is {hall.expected}" for one in hall.asked if hall.is_let_in(one))
+    yield from (f"{row.request_id} opened without an approval" for row in _rows(hall, UNAPPROVED))
+
+
+def _notices(hall: Hall) -> Found:
+    if not until(lambda: not _rows(hall, OPEN_NOTICES), PATIENCE):
+        yield from (f"notice {row.id} is never closed" for row in _rows(hall, OPEN_NOTICES))
+    yield from (f"notice {row.id} is dead" for row in _rows(hall, NOT_SENT))
+    yield from (f"nobody is told of {row.id}" for row in _rows(hall, UNTOLD))
+
+
+def _doubled(hall: Hall) -> Found:
+    yield from (f"{row.id} has not one event a move" for row in _rows(hall, BROKEN_TRAILS))
+    yield from (f"{row.event_id} was told twice as {row.template}" for row in _rows(hall, TWICE_TOLD))
+    yield from (f"{row.request_id} was reminded twice" for row in _rows(hall, REMINDED_TWICE))
+
+
+def _mails(hall: Hall) -> Found:
+    mailed, called = hall.mailed(), hall.called()
+    for row in _rows(hall, SENT):
+        if str(row.id) not in (mailed if row.channel == "mail" else called):
+            yield f"the {row.channel} {row.id} counts as sent and never arrived"
+
+
+def _index(hall: Hall) -> Found:
+    ids = {str(one) for one in hall.asked} | {str(row.id) for row in hall.stage.rows(SENT, tenant=hall.tenant)}
+
+    def held() -> list[str]:
+        members = [*hall.stage.house.schedule.members(CLOCK), *hall.stage.house.schedule.members(NOTICES)]
+        return [one for one in members if one.partition(":")[2] in ids]
+
+    if not until(lambda: not held(), PAST_A_LEASE):
+        yield from (f"the index still holds {one}" for one in held())
+
+
+def _trail(hall: Hall) -> Found:
+    shipped = hall.checkpoints / hall.tenant / "latest.note"
+
+    def is_shipped() -> bool:
+        rows = _rows(hall, LOG)
+        return bool(rows) and shipped.exists() and shipped.read_text() == rows[0].note
+
+    if not until(lambda: not hall.stage.rows(UNSEALED) and is_shipped(), PATIENCE):
+        yield "events are left unsealed, or their checkpoint was not shipped"
+        return
+    (log,), bodies = _rows(hall, LOG), _rows(hall, LEAVES)
+    if log.size != len(bodies) or log.size != _rows(hall, EVENTS)[0].count:
+        yield f"the log says {log.size} and holds {len(bodies)} events"
+    if root_of([leaf_hash(bytes(row.body)) for row in bodies]) != bytes(log.root):
+        yield "the signed root is not that of the events"
+
+
+def _rows(hall: Hall, query: str) -> list[Any]:
+    return hall.stage.rows(query, tenant=hall.tenant)

@@ -1,0 +1,120 @@
+"""The hall of one scene: a tenant of its own on the running stage, and all that was asked and acknowledged there."""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+
+from config.settings import DEVELOPMENT_KEY
+from lockbox.ids import new_id
+from lockbox.notices import endpoints
+from lockbox.notices.outbox import KIND
+from lockbox.notices.vault import Vault
+from lockbox.requests.lifecycle import Action
+from lockbox.schedule import NOTICES, Promise
+from tests.builders import World, setting
+from tests.receiver import Receiver
+from tests.whole.conftest import Stage, access, mails
+
+CHECKPOINTS = "checkpoints"
+LAPSE = "UPDATE notices SET run_at = clock_timestamp() WHERE closed_at IS NULL AND tenant_id = :tenant RETURNING id"
+MESSAGE_ID = re.compile(r"^Message-ID: <([0-9a-f-]{36})@", re.IGNORECASE | re.MULTILINE)
+
+
+@dataclass
+class Hall:
+    """What a scene acts on; `expected` is the state in which each of its requests has to end."""
+
+    stage: Stage
+    receiver: Receiver
+    world: World
+    key: str = field(default_factory=lambda: str(new_id()))
+    asked: list[UUID] = field(default_factory=list)
+    acknowledged: list[str] = field(default_factory=list)
+    answers: list[httpx.Response] = field(default_factory=list)
+    expected: str = "timed_out"
+
+    @classmethod
+    def of(cls, stage: Stage, receiver: Receiver, **policy: Any) -> "Hall":
+        """Return a hall with a tenant whose windows are seconds."""
+        return cls(stage, receiver, stage.world(**policy))
+
+    @property
+    def tenant(self) -> str:
+        """The id of the tenant."""
+        return str(self.world.tenant.id)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints are shipped."""
+        return self.stage.processes.logs / CHECKPOINTS
+
+    def submit(self, **changes: Any) -> UUID:
+        """File a request past the API."""
+        request = self.world.fresh(**changes)
+        self.asked.append(request.id)
+        return request.id
+
+    def approve(self, request_id: UUID) -> None:
+        """Approve past the API."""
+        self.world.act("ann", Action.APPROVE, request_id)
+
+    def post(self, who: str, path: str, body: dict[str, Any], **headers: str) -> httpx.Response | None:
+        """Call the API; None where it ended before it answered."""
+        with self.stage.as_(self.world, who) as client, suppress(httpx.TransportError):
+            answer = client.post(path, json=body, headers=headers)
+            self.answers.append(answer)
+            return answer
+        return None
+
+    def hook(self) -> None:
+        """Have the receiver called of everything that happens at the tenant."""
+        vault = Vault([DEVELOPMENT_KEY.get_secret_value()])
+        with setting(self.stage.house).transaction() as session:
+            endpoints.add(session, vault, self.receiver.url, tenant_id=self.world.tenant.id, event_types=())
+
+    def lapse(self) -> None:
+        """Let the claims of a process that is gone run out now rather than in a minute."""
+        rows = self.stage.rows(LAPSE, tenant=self.tenant)
+        promises = [Promise(str(row.id), KIND, self.world.tenant.created_at) for row in rows]
+        self.stage.house.schedule.arm(NOTICES, promises)
+
+    def is_let_in(self, request_id: UUID) -> bool:
+        """Whether the guarded system would let the engineer in."""
+        (row,) = self.stage.rows("SELECT resources[1] AS resource FROM requests WHERE id = :id", id=str(request_id))
+        with self.stage.as_(self.world, "gate") as gate:
+            return gate.get("/v1/access", params=access(self.world, row.resource)).status_code == httpx.codes.OK
+
+    def mailed(self) -> set[str]:
+        """Return the ids of all notices that arrived as a mail."""
+        return {found[1] for mail in mails(self.stage.urls) if (found := MESSAGE_ID.search(mail))}
+
+    def called(self) -> set[str]:
+        """Return the ids of all notices that arrived as a webhook."""
+        return {call.headers["webhook-id"] for call in self.receiver.calls}
+
+
+def kill(stage: Stage, name: str) -> None:
+    """End a process and all that it forked, at once, whether or not it has ended by itself."""
+    child = stage.processes.running.pop(name)
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def until(happened: Callable[[], object], seconds: float) -> bool:
+    """Wait for something to happen; return whether it did."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if happened():
+            return True
+        time.sleep(0.05)
+    return False

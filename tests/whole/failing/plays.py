@@ -1,0 +1,89 @@
+"""What goes on while a process ends at a failpoint: one play for each way on which such a point lies."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import httpx
+
+from lockbox.requests.lifecycle import Action
+from tests.whole.failing.hall import Hall
+
+LONG = 120
+
+Step = Callable[[Hall], None]
+
+
+def nothing(_: Hall) -> None:
+    """Leave all as it is."""
+
+
+@dataclass(frozen=True, eq=False)
+class Play:
+    """One way through the house.
+
+    `before` runs while the process is down, `meanwhile` once it is up and is to end, and once more after it was
+    started again; `after` brings to an end what would go on for long. With `alone` no other worker is up meanwhile,
+    which would do the same.
+    """
+
+    process: str
+    expected: str
+    before: Step
+    meanwhile: Step = nothing
+    after: Step = nothing
+    policy: dict[str, Any] = field(default_factory=dict)
+    alone: bool = False
+
+
+def _file(hall: Hall) -> None:
+    body = hall.world.body(resources=[f"mailbox:{hall.key}"])
+    answer = hall.post("erin", "/v1/requests", body, **{"idempotency-key": hall.key})
+    if answer is not None and answer.status_code == httpx.codes.CREATED:
+        hall.acknowledged.append(answer.json()["id"])
+        hall.asked = list({*hall.asked, UUID(answer.json()["id"])})
+
+
+def _decide(hall: Hall) -> None:
+    for request in hall.asked:
+        hall.post("ann", f"/v1/requests/{request}/approve", {})
+
+
+def _submit(hall: Hall) -> None:
+    hall.submit()
+
+
+def _ask(hall: Hall) -> None:
+    hall.submit(access_window=1)
+
+
+def _open(hall: Hall) -> None:
+    hall.approve(hall.submit(access_window=4))
+
+
+def _flushed(hall: Hall) -> None:
+    hall.submit()
+    with hall.stage.redis() as redis:
+        redis.flushall()
+
+
+def _hooked(hall: Hall) -> None:
+    hall.hook()
+    hall.submit()
+
+
+def _cancel(hall: Hall) -> None:
+    for request in hall.asked:
+        hall.world.act("erin", Action.CANCEL, request)
+
+
+FILE = Play("api", "timed_out", nothing, _file)
+DECIDE = Play("api", "expired", _ask, _decide, policy={"approval_window": LONG})
+TIME_OUT = Play("worker", "timed_out", _submit, policy={"approval_window": 4})
+EXPIRE = Play("worker", "expired", _open)
+REMIND = Play("worker", "timed_out", _submit, policy={"approval_window": 12, "approval_reminders": (10,)})
+REBUILD = Play("worker", "cancelled", _flushed, after=_cancel, policy={"approval_window": LONG}, alone=True)
+SEAL = Play("worker", "cancelled", _submit, after=_cancel, policy={"approval_window": LONG})
+MAIL = Play("notices", "cancelled", _submit, after=_cancel, policy={"approval_window": LONG})
+HOOK = Play("notices", "cancelled", _hooked, after=_cancel, policy={"approval_window": LONG})

@@ -1,0 +1,187 @@
+"""The scenes: at which failpoint, and at the how manieth time, a process ends in which play; and how one is run."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from config.embedded import Servers
+from lockbox.failpoints import mark
+from tests.receiver import Receiver, receiving
+from tests.whole.conftest import Stage, stage_of
+from tests.whole.failing import checks
+from tests.whole.failing.hall import CHECKPOINTS, Hall, kill, until
+from tests.whole.failing.plays import DECIDE, EXPIRE, FILE, HOOK, MAIL, REBUILD, REMIND, SEAL, TIME_OUT, Play
+
+PROCESSES = ("api", "worker", "notices")
+DIES_WITHIN = 30.0
+ONCE_MORE = 6.0
+
+PLAYED = {
+    FILE: (
+        "intake.after_judging",
+        "intake.after_insert",
+        "transaction.before_arm",
+        "transaction.before_arm:2",
+        "schedule.after_part",
+        "transaction.after_arm:2",
+    ),
+    DECIDE: (
+        "decide.after_lock",
+        "decide.after_judging",
+        "decide.after_update",
+        "transaction.before_arm",
+        "transaction.after_arm",
+        "transaction.after_arm:2",
+    ),
+    TIME_OUT: (
+        "schedule.after_claim",
+        "poller.before_hint",
+        "poller.mid_batch",
+        "poller.after_hint",
+        "broker.after_pop",
+        "broker.after_receive",
+        "broker.before_ack",
+        "broker.after_ack",
+        "clock.after_lock",
+        "clock.after_move",
+        "reconcile.after_overdue",
+    ),
+    EXPIRE: (
+        "clock.before_commit",
+        "clock.after_commit",
+        "transaction.before_arm",
+        "transaction.after_arm",
+        "schedule.after_part",
+    ),
+    REMIND: ("clock.after_nudge",),
+    REBUILD: (
+        "reconcile.epoch_changed",
+        "reconcile.mid_rebuild",
+        "reconcile.before_whole",
+        "reconcile.after_whole",
+    ),
+    MAIL: (
+        "schedule.after_claim",
+        "broker.after_pop",
+        "broker.before_ack",
+        "notify.before_claim",
+        "transaction.before_arm",
+        "notify.after_claim",
+        "notify.before_send",
+        "smtp.after_connect",
+        "smtp.after_data",
+        "smtp.after_data:3",
+        "notify.before_record",
+        "notify.after_write",
+        "notify.after_record",
+    ),
+    HOOK: ("webhook.before_call", "webhook.after_response"),
+    SEAL: (
+        "sealer.after_take",
+        "sealer.after_tree",
+        "sealer.after_sign",
+        "sealer.before_ship",
+        "shipping.before_replace",
+        "sealer.after_ship",
+        "sealer.after_heartbeat",
+        "sealer.after_promise",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One process that ends in one play at one point: `name`, or `name:N` for the Nth time."""
+
+    play: Play
+    point: str
+
+    @property
+    def name(self) -> str:
+        """The failpoint."""
+        return self.point.partition(":")[0]
+
+    @property
+    def title(self) -> str:
+        """What to call it."""
+        return f"{self.play.process} {self.point}"
+
+
+SCENES = tuple(Scene(play, point) for play, points in PLAYED.items() for point in points)
+
+
+@dataclass(frozen=True)
+class Theatre:
+    """A running stage whose processes end, and a webhook receiver beside it."""
+
+    stage: Stage
+    receiver: Receiver
+
+    def play(self, scene: Scene) -> list[str]:
+        """Let the process end there, start it again, and return all that is not as it must be."""
+        play, process = scene.play, scene.play.process
+        hall = Hall.of(self.stage, self.receiver, **play.policy)
+        hall.expected = play.expected
+        down = ("worker", "notices") if play.alone else (process,)
+        for name in down:
+            kill(self.stage, name)
+        play.before(hall)
+        died = self._die(scene, hall)
+        if process == "notices":
+            hall.lapse()
+        wrong = checks.open_past_the_end(hall) if process != "api" else []
+        for name in down:
+            self._start(name)
+        if not died:
+            return [f"{scene.title} was never reached", *wrong]
+        play.meanwhile(hall)
+        wrong += self._after(hall, play)
+        return [*wrong, *checks.found(hall, play)]
+
+    def _after(self, hall: Hall, play: Play) -> list[str]:
+        """Bring to an end what would go on for long, once all that it says so far was said."""
+        told = until(lambda: not self.stage.open_notices(hall.world), checks.PATIENCE)
+        play.after(hall)
+        return [] if told else ["notices were left open"]
+
+    def _die(self, scene: Scene, hall: Hall) -> bool:
+        """Start the process with the failpoint, play until it ends there, and take away what is left of it."""
+        process, log = scene.play.process, self.stage.processes.logs / f"{scene.play.process}.log"
+        before = log.stat().st_size
+        self.stage.processes.extra["LOCKBOX_FAILPOINT"] = scene.point
+        try:
+            self._start(process)
+        finally:
+            del self.stage.processes.extra["LOCKBOX_FAILPOINT"]
+
+        def died() -> bool:
+            with log.open("rb") as lines:
+                lines.seek(before)
+                return mark(scene.name).encode() in lines.read()
+
+        scene.play.meanwhile(hall)
+        ended = until(died, ONCE_MORE)
+        if not ended and process != "api":
+            # On a slow machine the time came before the process was up; what is asked now comes while it is.
+            scene.play.before(hall)
+        ended = ended or until(died, DIES_WITHIN)
+        kill(self.stage, process)
+        return ended
+
+    def _start(self, process: str) -> None:
+        self.stage.processes.start(process)
+        if process == "api":
+            self.stage.processes.wait_until_ready()
+
+
+@contextmanager
+def theatre(servers: Servers, logs: Path) -> Iterator[Theatre]:
+    """Open a theatre on servers that run: a stage with a database of its own, and a folder for checkpoints."""
+    (logs / CHECKPOINTS).mkdir(parents=True)
+    with stage_of(servers, logs, names=()) as stage, receiving() as receiver:
+        stage.processes.extra["LOCKBOX_CHECKPOINT_FOLDER"] = str(logs / CHECKPOINTS)
+        for process in PROCESSES:
+            stage.processes.start(process)
+        stage.processes.wait_until_ready()
+        yield Theatre(stage, receiver)

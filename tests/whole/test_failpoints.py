@@ -1,0 +1,30 @@
+"""Some of the failpoints, one on each way through the house: a process ends there, and nothing is lost by it."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from config.embedded import Servers
+from tests.whole.failing.scenes import SCENES, Theatre, theatre
+
+QUICK = {
+    "api decide.after_update",
+    "api transaction.before_arm",
+    "worker poller.before_hint",
+    "worker clock.after_move",
+    "worker sealer.before_ship",
+    "notices smtp.after_data",
+}
+CHOSEN = {scene.title: scene for scene in SCENES if scene.title in QUICK}
+
+
+@pytest.fixture(scope="module")
+def stage(template: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
+    """The whole stack, whose processes end as they are told."""
+    with theatre(template, tmp_path_factory.mktemp("failpoints") / "logs") as found:
+        yield found
+
+
+@pytest.mark.parametrize("title", sorted(QUICK))
+def test_a_process_that_ends_there_loses_doubles_and_opens_nothing(stage: Theatre, title: str) -> None:
+    assert stage.play(CHOSEN[title]) == []
