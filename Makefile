@@ -3,15 +3,17 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+BENCH_VENV := .venv-bench
+BENCH_READY := $(BENCH_VENV)/ready
 UV ?= uv
 TESTS ?= tests
 JOBS ?= 4
 
-.PHONY: help demo run test check format migrate bench chaos soak mails lock openapi clean
+.PHONY: help demo run test check format migrate bench bench-quick bench-full chaos soak mails lock lock-bench openapi clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(READY) ## play five requests on real servers, prove how each ended, and exit
 	@$(BIN)/python -m cli.demo
@@ -35,8 +37,14 @@ format: $(READY) ## format the code
 migrate: $(READY) ## bring the schema of LOCKBOX_OWNER_DATABASE_URL up to date
 	@$(BIN)/lockbox migrate
 
-bench: $(READY) ## measure deadlines, idling with many pending, and how soon notices leave
+bench: $(READY) $(BENCH_READY) ## measure Lockbox beside a bare floor, Celery and dramatiq (ten minutes)
 	@$(BIN)/python -m bench
+
+bench-quick: $(READY) ## measure Lockbox beside a bare floor (under three minutes)
+	@$(BIN)/python -m bench quick
+
+bench-full: $(READY) $(BENCH_READY) ## measure with RedBeat, DBOS and 1,000,000 pending too (most of an hour)
+	@$(BIN)/python -m bench full
 
 chaos: $(READY) ## strike the real stack under load by a seeded plan of faults (SEED=, SECONDS=), then check it
 	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
@@ -54,9 +62,18 @@ lock: ## resolve requirements.lock anew (needs uv)
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras --upgrade \
 		--custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
 
+lock-bench: ## resolve requirements-bench.lock anew, at the versions of requirements.lock (needs uv)
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
+		--constraint requirements.lock --custom-compile-command "make lock-bench" bench/requirements.in \
+		--output-file requirements-bench.lock
+
 clean: ## remove what was made here; data of embedded servers stays
-	@rm -rf $(VENV) var .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(BENCH_VENV) var .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(READY): requirements.lock deploy/venv
 	@sh deploy/venv $(VENV)
 	@touch $(READY)
+
+$(BENCH_READY): requirements-bench.lock deploy/venv
+	@sh deploy/venv $(BENCH_VENV) requirements-bench.lock
+	@touch $(BENCH_READY)

@@ -1,112 +1,145 @@
-"""The measurements: each looks from outside, by Postgres' clock, at what is committed."""
+"""Deadlines: alone, steady and in a storm; each look is from outside, by Postgres' clock, at what is committed."""
 
-import statistics
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from uuid import UUID
 
-import psutil
 from sqlalchemy import Engine, text
 
-from bench.load import Loaded, load
-from cli.sample import Sample
-from cli.stack import Processes
-from lockbox.database import Database
+from bench.figures import quantile
+from bench.house import Bench
+from bench.load import Loaded, clock, load_ahead
 
-PATIENCE = 60.0
+PATIENCE = 300.0
 LOOK_SECONDS = 0.002
+SETTLE_SECONDS = 3
+AT_ONCE = timedelta(0)
 LEFT = text("""
 SELECT NOT EXISTS (SELECT FROM requests WHERE wake_at <= :due) AS ended, clock_timestamp() AS at
 """)
+WAITING = text("SELECT id FROM requests WHERE wake_at <= :last")
 STATE = text("SELECT wake_at IS NULL AS ended, clock_timestamp() AS at FROM requests WHERE id = :id")
 ROWS = text("""
-SELECT (SELECT count(*) FROM events WHERE to_state = 'expired') AS events,
-    (SELECT count(*) FROM notices WHERE template = 'expired') AS notices,
-    (SELECT count(*) FROM requests WHERE state = 'expired') AS requests
+SELECT (SELECT count(*) FROM events WHERE to_state = 'expired' AND request_id = ANY(:ids)) AS events,
+    (SELECT count(*) FROM notices WHERE template = 'expired' AND request_id = ANY(:ids)) AS notices,
+    (SELECT count(*) FROM requests WHERE state = 'expired' AND id = ANY(:ids)) AS requests
+""")
+GIVE_UP = text("""
+UPDATE notices SET closed_at = now(), outcome = 'moot'
+WHERE id IN (SELECT id FROM notices WHERE closed_at IS NULL FOR UPDATE SKIP LOCKED)
+""")
+LATE = text("""
+SELECT percentile_disc(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY extract(epoch FROM closed_at - deadline_at) * 1000)
+FROM requests WHERE deadline_at = :due AND closed_at IS NOT NULL
 """)
 
 
-@dataclass(frozen=True)
-class Bench:
-    """What is measured: a running stack, the house behind it, and the sample people."""
+def storm(bench: Bench, count: int) -> dict[str, float]:
+    """Let many requests fall due at one instant; return by how many seconds the last was seen late.
 
-    engine: Engine
-    house: Database
-    sample: Sample
-    processes: Processes
+    How late half of them and all but a hundredth were is by `closed_at`, which is read under the locks of a batch and
+    some milliseconds before it is committed.
 
-
-def storm(bench: Bench, count: int, tick: Callable[[], object]) -> dict[str, float]:
-    """Let many requests fall due at one instant; return by how many seconds the last was seen late."""
-    before = _rows(bench.engine)
-    loaded = load(
-        bench.engine,
-        bench.house,
-        bench.sample,
-        state="active",
-        count=count,
-        due_in=timedelta(seconds=4 + count / 5000),
+    Raises:
+        RuntimeError: rows are missing, or there are too many.
+    """
+    loaded = load_ahead(
+        bench.engine, bench.house.schedule, bench.pattern, bench.pace, state="active", count=count, step=AT_ONCE
     )
-    tick()
     last = _all_ended(bench.engine, loaded)
-    tick()
-    made = {name: value - before[name] for name, value in _rows(bench.engine).items()}
-    if made["events"] != count or made["requests"] != count or made["notices"] < count:
-        raise RuntimeError(f"rows are missing: {made}")
-    return {"last_seconds": (last - loaded.due).total_seconds(), "notices": made["notices"]}
+    told = _check(bench, loaded)
+    seconds = (last - loaded.due).total_seconds()
+    with bench.engine.connect() as connection:
+        half, most = connection.execute(LATE, {"due": loaded.due}).scalar_one()
+    return {
+        "last_seconds": seconds,
+        "a_second": count / seconds,
+        "late_p50_ms": float(half),
+        "late_p99_ms": float(most),
+        "notices": told,
+    }
 
 
 def settle(bench: Bench) -> None:
     """Give up what is still to be sent, so that the next measurement begins on an idle system."""
     with bench.engine.connect() as connection:
-        connection.execute(text("UPDATE notices SET closed_at = now(), outcome = 'moot' WHERE closed_at IS NULL"))
-    time.sleep(3)
+        while connection.execute(GIVE_UP).rowcount:
+            time.sleep(LOOK_SECONDS)
+    time.sleep(SETTLE_SECONDS)
 
 
-def lone(bench: Bench, rounds: int, tick: Callable[[], object]) -> dict[str, float]:
+def lone(bench: Bench, rounds: int) -> dict[str, float]:
     """Let one request at a time fall due on an idle system; return how late its end was seen, in milliseconds."""
     late = []
-    for number in range(rounds):
-        loaded = load(
-            bench.engine,
-            bench.house,
-            bench.sample,
-            state="active",
-            count=1,
-            due_in=timedelta(milliseconds=700 + 37 * number % 300),
+    for _ in range(rounds):
+        loaded = load_ahead(
+            bench.engine, bench.house.schedule, bench.pattern, bench.pace, state="active", count=1, step=AT_ONCE
         )
-        late.append((_one_ended(bench.engine, loaded) - loaded.due).total_seconds() * 1000)
-        tick()
-    late.sort()
-    return {"median_ms": statistics.median(late), "p90_ms": late[int(rounds * 0.9)], "worst_ms": late[-1]}
+        ask = {"id": loaded.ids[0]}
+        with bench.engine.connect() as connection:
+            seen = _seen(lambda: _ended(connection.execute(STATE, ask).one()))  # noqa: B023 - called at once
+        late.append((seen - loaded.due).total_seconds() * 1000)
+    return {"median_ms": quantile(late, 0.5), "p90_ms": quantile(late, 0.9), "worst_ms": max(late)}
 
 
-def idle(bench: Bench, count: int, seconds: float, tick: Callable[[], object]) -> dict[str, float]:
-    """Load requests that are due tomorrow; return the workers' share of a core and how much they grew."""
-    time.sleep(2)
-    family = list(_family(bench.processes, ("worker", "notices")))
-    memory = sum(one.memory_info().rss for one in family)
-    load(bench.engine, bench.house, bench.sample, state="pending", count=count, due_in=timedelta(days=1))
-    time.sleep(6)
-    tick()
-    spent, began = _cpu(family), time.monotonic()
-    time.sleep(seconds)
-    tick()
-    share = (_cpu(family) - spent) / (time.monotonic() - began)
-    grown = sum(one.memory_info().rss for one in family) - memory
-    return {"core_percent": share * 100, "grown_mib": grown / 2**20, "processes": len(family)}
+def steady(bench: Bench, a_second: int, seconds: int) -> dict[str, float]:
+    """Let so many requests fall due each second, one after the other; return how late each was seen to have ended.
+
+    Raises:
+        RuntimeError: some never ended, or rows are missing.
+    """
+    count = a_second * seconds
+    loaded = load_ahead(
+        bench.engine,
+        bench.house.schedule,
+        bench.pattern,
+        bench.pace,
+        state="active",
+        count=count,
+        step=timedelta(seconds=1 / a_second),
+    )
+    late = _watch(bench.engine, loaded)
+    _check(bench, loaded)
+    return {"late_p50_ms": quantile(late, 0.5), "late_p99_ms": quantile(late, 0.99), "worst_ms": max(late)}
+
+
+def _watch(engine: Engine, loaded: Loaded) -> list[float]:
+    """Return by how many milliseconds each was late: it has ended when its due time is past and it waits no more."""
+    open_: dict[UUID, datetime] = {}
+    late: list[float] = []
+    reached = 0
+    until = time.monotonic() + PATIENCE + (loaded.dues[-1] - loaded.due).total_seconds()
+    at = clock(engine)
+    with engine.connect() as connection:
+        while reached < len(loaded.ids) or open_:
+            if time.monotonic() > until:
+                raise RuntimeError(f"{len(open_) + len(loaded.ids) - reached} requests never ended")
+            asked = at
+            while reached < len(loaded.ids) and loaded.dues[reached] <= asked:
+                open_[loaded.ids[reached]] = loaded.dues[reached]
+                reached += 1
+            waiting = set(connection.execute(WAITING, {"last": asked}).scalars())
+            at = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+            late += [(at - open_.pop(one)).total_seconds() * 1000 for one in open_.keys() - waiting]
+            time.sleep(LOOK_SECONDS)
+    return late
+
+
+def _check(bench: Bench, loaded: Loaded) -> int:
+    """Return how many notices there are for each, and see that nothing is missing and nothing is there twice."""
+    with bench.engine.connect() as connection:
+        made = dict(connection.execute(ROWS, {"ids": loaded.ids}).mappings().one())
+        one = dict(connection.execute(ROWS, {"ids": loaded.ids[:1]}).mappings().one())
+    count, each = len(loaded.ids), int(one["notices"])
+    if made != {"events": count, "requests": count, "notices": count * each} or not each:
+        raise RuntimeError(f"rows of {count} requests with {each} notices each are missing or doubled: {made}")
+    return each
 
 
 def _all_ended(engine: Engine, loaded: Loaded) -> datetime:
     with engine.connect() as connection:
         return _seen(lambda: _ended(connection.execute(LEFT, {"due": loaded.due}).one()))
-
-
-def _one_ended(engine: Engine, loaded: Loaded) -> datetime:
-    with engine.connect() as connection:
-        ask = {"id": loaded.ids[0]}
-        return _seen(lambda: _ended(connection.execute(STATE, ask).one()))
 
 
 def _ended(row: object) -> tuple[bool, datetime]:
@@ -121,19 +154,3 @@ def _seen(look: Callable[[], tuple[bool, datetime]]) -> datetime:
             return at
         time.sleep(LOOK_SECONDS)
     raise RuntimeError(f"not done within {PATIENCE} s")
-
-
-def _rows(engine: Engine) -> dict[str, int]:
-    with engine.connect() as connection:
-        return dict(connection.execute(ROWS).mappings().one())
-
-
-def _family(processes: Processes, names: Iterable[str]) -> Iterable[psutil.Process]:
-    for name in names:
-        parent = psutil.Process(processes.running[name].pid)
-        yield parent
-        yield from parent.children(recursive=True)
-
-
-def _cpu(family: Iterable[psutil.Process]) -> float:
-    return sum(sum(one.cpu_times()[:2]) for one in family)

@@ -1,6 +1,5 @@
 """How soon notices leave while one endpoint and one mail domain hang, and how many mails leave in a minute."""
 
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -11,8 +10,9 @@ from itertools import count, islice
 from sqlalchemy import Engine, text
 
 from bench.crowd import asks, engineer
-from bench.measure import PATIENCE, Bench, settle
-from bench.sinks import HANGING_DOMAIN
+from bench.house import Bench
+from bench.measure import settle
+from bench.sinks import HANGING_DOMAIN, PATIENCE, wait_for
 from cli import sample, stack
 from cli.sample import Sample
 from config.settings import Settings
@@ -148,7 +148,7 @@ def _sinks(bench: Bench) -> Iterator[Sinks]:
     processes = stack.Processes(plan, bench.processes.logs)
     try:
         processes.launch("sinks", [sys.executable, "-m", "bench.sinks", *map(str, ports)])
-        _wait_for(sinks.calls[-1])
+        wait_for(sinks.calls[-1])
         processes.start("notices")
         yield sinks
     finally:
@@ -169,13 +169,3 @@ def _free_ports() -> Iterator[int]:
         port = stack.free_port(port)
         yield port
         port += 1
-
-
-def _wait_for(port: int) -> None:
-    until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
-        with socket.socket() as probe:
-            if not probe.connect_ex(("127.0.0.1", port)):
-                return
-        time.sleep(0.05)
-    raise RuntimeError("the sinks did not come up")

@@ -1,9 +1,12 @@
 """Where the benchmark's notices go: `python -m bench.sinks SMTP HOLE HTTP…`, each a port; one domain and one hang."""
 
 import asyncio
+import socket
 import sys
+import time
 
 HANGING_DOMAIN = "hangs.example"
+PATIENCE = 60.0
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n"
 
 
@@ -34,6 +37,21 @@ async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     while await reader.read(65536):
         pass
     writer.close()
+
+
+def wait_for(port: int) -> None:
+    """Wait until somebody listens on a port.
+
+    Raises:
+        RuntimeError: nobody does within a minute.
+    """
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        with socket.socket() as probe:
+            if not probe.connect_ex(("127.0.0.1", port)):
+                return
+        time.sleep(0.05)
+    raise RuntimeError(f"nobody listens on port {port}")
 
 
 async def main() -> None:

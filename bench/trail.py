@@ -34,7 +34,6 @@ from lockbox.requests.writing import Origin
 from lockbox.schedule import Schedule
 
 COPY = "lockbox_trail"
-EVENTS = 1_000_000
 A_LOAD = 50_000
 PROOFS = 300
 STEADY = 500
@@ -94,19 +93,7 @@ class Watch:
             self.lags.append(at - self.written.pop(event))
 
 
-@contextmanager
-def copy(superuser: URL) -> Iterator[None]:
-    """Copy the database while nobody uses it, and drop the copy at the end."""
-    with observer(superuser) as engine, engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {COPY} TEMPLATE lockbox OWNER lockbox_owner"))
-    try:
-        yield
-    finally:
-        with observer(superuser) as engine, engine.connect() as connection:
-            connection.execute(text(f"DROP DATABASE {COPY} WITH (FORCE)"))
-
-
-def measure(superuser: URL, plan: Plan, sample: Sample, folder: Path, events: int = EVENTS) -> dict[str, float]:
+def measure(superuser: URL, plan: Plan, sample: Sample, folder: Path, events: int) -> dict[str, float]:
     """Return events sealed a second, seconds to verify, milliseconds of a proof, lag and cost, on a copy."""
     schedule, worker = Schedule(plan.redis_url), _copied(plan.worker_database_url)
     house = Database(make_engine(worker, role="bench"), schedule)

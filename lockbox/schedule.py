@@ -36,7 +36,8 @@ class Away(Exception):  # noqa: N818 - a state of affairs that callers plan for
 class Index:
     """One sorted set with its lease set.
 
-    `kinds` are what a member may be due for; an id has one member at a time. A claim is leased for `lease`;
+    `kinds` are what a member may be due for; an id has one member at a time. What falls due within `lead` may be
+    claimed already: the way to whoever acts takes about as long. A claim is leased for `lease`;
     `budget` is how many members may be out on lease at once, so that a backlog waits here and not in a queue. While
     the index that it `yields_to` has more than one call's worth out on lease, nothing of this one is claimed.
     """
@@ -46,6 +47,7 @@ class Index:
     lease: timedelta
     budget: int
     yields_to: "Index | None" = None
+    lead: timedelta = timedelta(0)
 
     @property
     def keys(self) -> tuple[str, str]:
@@ -53,7 +55,9 @@ class Index:
         return f"{{lockbox}}:{self.name}", f"{{lockbox}}:{self.name}:leases"
 
 
-CLOCK = Index("clock", ("time_out", "expire"), lease=timedelta(seconds=10), budget=5000)
+CLOCK = Index(
+    "clock", ("time_out", "expire"), lease=timedelta(seconds=10), budget=5000, lead=timedelta(milliseconds=8)
+)
 NOTICES = Index("notices", ("notify",), lease=timedelta(seconds=60), budget=1000, yields_to=CLOCK)
 INDEXES = (CLOCK, NOTICES)
 
@@ -125,10 +129,10 @@ class Schedule:
         Raises:
             Away: Redis can't be reached.
         """
-        lease = int(index.lease.total_seconds() * 1000)
+        lease, lead = (int(span.total_seconds() * 1000) for span in (index.lease, index.lead))
         try:
             first = [index.yields_to.keys[1]] if index.yields_to else []
-            members, idle, last = self._claim(keys=[*index.keys, *first], args=[most, lease, index.budget])
+            members, idle, last = self._claim(keys=[*index.keys, *first], args=[most, lease, index.budget, lead])
         except RedisError as error:
             raise Away(type(error).__name__) from error
         ids: dict[str, list[str]] = {}
@@ -183,6 +187,18 @@ class Schedule:
         """Return every member with its due time in ms, leases apart; for tests and operators, not for work."""
         pairs: Any = self._polling.zrange(index.keys[0], 0, -1, withscores=True)
         return {member.decode(): score for member, score in pairs if not member.decode().startswith(EPOCH)}
+
+    def leased(self, index: Index) -> int:
+        """Return how many members are out on lease: claimed, and not yet settled.
+
+        Raises:
+            Away: Redis can't be reached.
+        """
+        try:
+            count: Any = self._polling.zcard(index.keys[1])
+        except RedisError as error:
+            raise Away(type(error).__name__) from error
+        return int(count)
 
     def bell(self, index: Index) -> "Bell":
         """Return a listener that wakes its owner when something sooner is armed on this index."""

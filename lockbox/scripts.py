@@ -52,7 +52,7 @@ return soonest < earliest and 1 or 0
 
 CLAIM = """
 local index, leases = KEYS[1], KEYS[2]
-local most, lease, budget = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local most, lease, budget, lead = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 if KEYS[3] and redis.call('ZCARD', KEYS[3]) > most then
@@ -63,7 +63,7 @@ local taken = redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, most)
 local room = math.min(most - #taken, budget - redis.call('ZCARD', leases))
 local held_back = room < most - #taken
 if room > 0 then
-  local due = redis.call('ZRANGEBYSCORE', index, '-inf', now, 'LIMIT', 0, room)
+  local due = redis.call('ZRANGEBYSCORE', index, '-inf', now + lead, 'LIMIT', 0, room)
   if #due > 0 then redis.call('ZREM', index, unpack(due)) end
   for _, member in ipairs(due) do taken[#taken + 1] = member end
 end
@@ -72,9 +72,9 @@ for _, member in ipairs(taken) do
 end
 
 local idle = 3600000
-for _, key in ipairs({index, leases}) do
+for key, early in pairs({[index] = lead, [leases] = 0}) do
   local head = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
-  if head[2] and head[2] ~= 'inf' then idle = math.min(idle, math.max(0, tonumber(head[2]) - now)) end
+  if head[2] and head[2] ~= 'inf' then idle = math.min(idle, math.max(0, tonumber(head[2]) - early - now)) end
 end
 if idle == 0 and held_back then idle = 10 end
 local last = redis.call('ZRANGE', index, -1, -1)

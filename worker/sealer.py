@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import structlog
 
 from lockbox.audit import sealing
 from lockbox.audit.sealing import RolledBack
 from lockbox.notices import checkpoints
+from lockbox.schedule import CLOCK, MOST_A_CALL, Away
 from worker.loop import Loop
 from worker.runtime import Runtime, Sealing
 
@@ -15,6 +17,8 @@ log = structlog.get_logger(__name__)
 
 SEAL_SECONDS = 1.0
 SAY_AGAIN_SECONDS = 30.0
+YIELD_SECONDS = 2.0
+LOOK_SECONDS = 0.1
 
 
 class Sealer(Loop):
@@ -27,6 +31,7 @@ class Sealer(Loop):
 
     def round(self) -> None:
         """Seal and ship what is there, then rest for a second; what is wrong is said twice a minute."""
+        self._let_the_clock_pass()
         try:
             self.stepwise(seal(self.tools, self._own))
         except RolledBack as behind:
@@ -38,6 +43,13 @@ class Sealer(Loop):
     def stop(self) -> None:
         """Ask the thread to end; it does within a second."""
         self.stopping.set()
+
+    def _let_the_clock_pass(self) -> None:
+        """Wait, for two seconds at most, while more falls due than one batch: deadlines come before their seals."""
+        until = time.monotonic() + YIELD_SECONDS
+        with suppress(Away):
+            while self.tools.database.schedule.leased(CLOCK) > MOST_A_CALL and time.monotonic() < until:
+                self.stopping.wait(LOOK_SECONDS)
 
     def _say(self, what: str, reason: str, **further: str) -> None:
         if time.monotonic() >= self._silent_until:

@@ -154,9 +154,9 @@ def _line(said: dict[str, Any]) -> Line:
 def _header(said: dict[str, Any]) -> Header:
     if said.pop("export") != FORMAT:
         raise Unreadable(f"this is an export of another format than {FORMAT}")
-    for name in ("origin", "log", "checkpoint"):
-        said[name].encode()
-    if not isinstance(said["whole"], bool) or not all(isinstance(one, str) for one in said["asked"].values()):
+    for text in (said["origin"], said["log"], said["checkpoint"], *said["asked"], *said["asked"].values()):
+        text.encode()
+    if not isinstance(said["consistency"], list) or not isinstance(said["whole"], bool):
         raise TypeError
     for name in ("generation", "size", "unproven"):
         _number(said[name])

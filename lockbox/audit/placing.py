@@ -191,6 +191,8 @@ class _Misplaced:
                 strangers.append(row)
             elif number in found:
                 self._say(Kind.INSERTED, row, f"this is the event {number} a second time")
+            elif number not in self._due:
+                self._say(Kind.DAMAGED, row, f"the event {number} is there, and said not to be")
             else:
                 found[number] = row
         missing = [number for number in self._due if number not in found]

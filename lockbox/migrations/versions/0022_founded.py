@@ -1,14 +1,17 @@
-"""Moves and their events are held against each other once a statement, not once a row: it writes both."""
+"""The clock's moves are held against their events once a statement, not once a row: a batch has hundreds."""
 
 from alembic import op
 
 revision = "0022"
 down_revision = "0021"
 
-# A look-up by index for each row, however many: joined the other way, a statement would read whole tables.
+# A worker writes each batch in one statement; people's moves are judged at their commit, in whatever order they were
+# written. A look-up by index for each row, however many: joined the other way, a batch would read whole tables.
 FOUNDED = """
 DROP TRIGGER moves_are_founded ON requests;
-CREATE OR REPLACE FUNCTION refuse_unfounded() RETURNS trigger
+CREATE CONSTRAINT TRIGGER moves_are_founded AFTER INSERT OR UPDATE ON requests DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW WHEN (current_user <> 'lockbox_worker') EXECUTE FUNCTION refuse_unfounded();
+CREATE FUNCTION refuse_unfounded_batch() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     bad uuid;
@@ -26,13 +29,13 @@ BEGIN
     END IF;
     RETURN NULL;
 END $$;
-CREATE TRIGGER filings_are_founded AFTER INSERT ON requests REFERENCING NEW TABLE AS moved FOR EACH STATEMENT
-    EXECUTE FUNCTION refuse_unfounded();
-CREATE TRIGGER moves_are_founded AFTER UPDATE ON requests REFERENCING NEW TABLE AS moved FOR EACH STATEMENT
-    EXECUTE FUNCTION refuse_unfounded();
+CREATE TRIGGER batches_are_founded AFTER UPDATE ON requests REFERENCING NEW TABLE AS moved FOR EACH STATEMENT
+    WHEN (current_user = 'lockbox_worker') EXECUTE FUNCTION refuse_unfounded_batch();
 
 DROP TRIGGER events_are_true ON events;
-CREATE OR REPLACE FUNCTION refuse_invented() RETURNS trigger
+CREATE CONSTRAINT TRIGGER events_are_true AFTER INSERT ON events DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW WHEN (NEW.seq IS NOT NULL AND current_user <> 'lockbox_worker') EXECUTE FUNCTION refuse_invented();
+CREATE FUNCTION refuse_invented_batch() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     bad uuid;
@@ -44,11 +47,11 @@ BEGIN
     END IF;
     RETURN NULL;
 END $$;
-CREATE TRIGGER events_are_true AFTER INSERT ON events REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT
-    EXECUTE FUNCTION refuse_invented();
+CREATE TRIGGER batches_are_true AFTER INSERT ON events REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT
+    WHEN (current_user = 'lockbox_worker') EXECUTE FUNCTION refuse_invented_batch();
 """
 
 
 def upgrade() -> None:
-    """Put statement triggers in the place of the deferred ones."""
+    """Add statement triggers for the workers, who are left out of the deferred ones."""
     op.execute(FOUNDED)

@@ -1,0 +1,138 @@
+"""HTTP clients as one process, light on the CPU: `python -m bench.clients` plays a script from its standard input.
+
+A script is JSON: `port`, `clients`, `stories` (each a list of calls, which a client makes one after the other on a
+connection that is kept) and `seconds`, during which stories are played over and over, or null to play each once. A
+call is `method`, `path`, `token`, `body` and `status`, the one that is expected; `{id}` in a path is the id that the
+story's first answer gave. While stories are played over and over, one that is answered 503 ends there, and is counted
+as such; any other answer ends it all. What comes out is `Played`, as JSON.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Mapping
+from itertools import cycle
+from typing import Any
+
+import uvloop
+
+END = b"\r\n\r\n"
+LENGTH = b"content-length:"
+PATIENCE = 30.0
+BUSY = 503
+
+Call = Mapping[str, Any]
+Story = list[Call]
+
+
+class Wrong(Exception):  # noqa: N818 - it names what was found
+    """An answer was not the one that was expected."""
+
+
+class Connection:
+    """One connection that is kept, and opened again where the server has closed it."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._open: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def call(self, call: Call, found: str) -> tuple[int, bytes]:
+        """Return the status and the body of the answer."""
+        if self._open is None or self._open[0].at_eof():
+            self._open = await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = self._open
+        writer.write(written(call, found))
+        head = await reader.readuntil(END)
+        return int(head[9:12]), await reader.readexactly(length(head))
+
+    def close(self) -> None:
+        """Close it."""
+        if self._open:
+            self._open[1].close()
+
+
+def written(call: Call, found: str) -> bytes:
+    """Return the bytes of a call; `found` takes the place of `{id}`."""
+    body = json.dumps(call["body"]).encode() if call.get("body") is not None else b""
+    path = call["path"].replace("{id}", found)
+    lines = [f"{call['method']} {path} HTTP/1.1", "host: 127.0.0.1", f"content-length: {len(body)}"]
+    if body:
+        lines.append("content-type: application/json")
+    if call.get("token"):
+        lines.append(f"authorization: Bearer {call['token']}")
+    return "\r\n".join(lines).encode() + END + body
+
+
+def length(head: bytes) -> int:
+    """Return how many bytes the body has whose head this is.
+
+    Raises:
+        Wrong: the head does not say.
+    """
+    for line in head.lower().split(b"\r\n"):
+        if line.startswith(LENGTH):
+            return int(line[len(LENGTH) :])
+    raise Wrong(f"an answer without a length: {head[:200]!r}")
+
+
+class Played:
+    """What was seen: at each place of a story the seconds of its calls; the id that each was given."""
+
+    def __init__(self, most: int, *, may_be_busy: bool) -> None:
+        self.may_be_busy = may_be_busy
+        self.taken: list[list[float]] = [[] for _ in range(most)]
+        self.ids: dict[int, str] = {}
+        self.busy = 0
+
+    async def story(self, connection: Connection, number: int, story: Story) -> None:
+        """Play one story, by its number.
+
+        Raises:
+            Wrong: an answer has another status than expected.
+        """
+        found = ""
+        for place, call in enumerate(story):
+            began = time.perf_counter()
+            status, body = await connection.call(call, found)
+            self.taken[place].append(time.perf_counter() - began)
+            if status == BUSY and self.may_be_busy:
+                self.busy += 1
+                return
+            if status != call["status"]:
+                raise Wrong(f"{call['method']} {call['path']}: {status} {body[:500].decode(errors='replace')}")
+            if not place and call["method"] == "POST":
+                found = self.ids[number] = json.loads(body)["id"]
+
+
+async def play(script: Mapping[str, Any]) -> dict[str, Any]:
+    """Play a script; return what was seen."""
+    stories: list[Story] = script["stories"]
+    seconds: float | None = script["seconds"]
+    played = Played(max(map(len, stories)), may_be_busy=seconds is not None)
+    began = time.perf_counter()
+    until = None if seconds is None else began + seconds
+    waiting = enumerate(stories if until is None else cycle(stories))
+
+    async def client() -> None:
+        connection = Connection(script["port"])
+        for number, story in waiting:
+            if until is not None and time.perf_counter() >= until:
+                break
+            async with asyncio.timeout(PATIENCE):
+                await played.story(connection, number, story)
+        connection.close()
+
+    async with asyncio.TaskGroup() as clients:
+        for _ in range(script["clients"]):
+            clients.create_task(client())
+    return {
+        "seconds": time.perf_counter() - began,
+        "taken": played.taken,
+        "busy": played.busy,
+        "ids": [played.ids[number] for number in sorted(played.ids)],
+    }
+
+
+if __name__ == "__main__":
+    json.dump(uvloop.run(play(json.load(sys.stdin))), sys.stdout)

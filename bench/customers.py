@@ -1,0 +1,101 @@
+"""Many customers and engineers for loads over HTTP: as the limits of one person and one tenant count filings."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import text
+
+from cli.stack import Plan
+from lockbox.database import as_owner, now
+from lockbox.people import tokens
+from lockbox.requests.rules import Policy
+
+LIFETIME = timedelta(days=1)
+SERVICE = "exchange-online"
+
+TENANTS = text("""
+WITH new_tenants AS (
+    INSERT INTO tenants (id, slug, name, mode, suspended, plan, policy_version, created_at)
+    SELECT uuidv7(), 'customer-' || n, 'Customer ' || n, 'enforce', false, 'standard', 1, now()
+    FROM generate_series(1, :count) AS n RETURNING id, slug
+), new_policies AS (
+    INSERT INTO policies (tenant_id, version, body, created_at)
+    SELECT id, 1, CAST(:policy AS jsonb), now() FROM new_tenants
+)
+SELECT id, slug FROM new_tenants
+""")
+PEOPLE = text("""
+INSERT INTO people (id, name, email, side, created_at)
+SELECT uuidv7(), :name || ' ' || n, :name || '-' || n || '@people.example', :side, now()
+FROM generate_series(1, :count) AS n RETURNING id
+""")
+ROLES = text("""
+INSERT INTO memberships (id, person_id, tenant_id, role)
+SELECT uuidv7(), p.id, p.tenant, :role
+FROM unnest(CAST(:people AS uuid[]), CAST(:tenants AS uuid[])) AS p (id, tenant)
+""")
+
+
+@dataclass(frozen=True)
+class Customers:
+    """Tenants, each with one approver who shows a token, and as many engineers as tenants."""
+
+    tenants: list[UUID]
+    slugs: list[str]
+    engineers: list[UUID]
+    engineer_tokens: list[str]
+    approver_tokens: list[str]
+
+    def filings(self, access_window: int) -> Iterator[dict[str, object]]:
+        """Yield a filing of each engineer at a tenant, as a call of `bench.clients`."""
+        for number, (slug, token) in enumerate(zip(self.slugs, self.engineer_tokens, strict=True)):
+            body = {
+                "tenant": slug,
+                "service": SERVICE,
+                "resources": [resource(number)],
+                "actions": ["read"],
+                "reason_code": "support_case",
+                "justification": "The mailbox does not open on the phone",
+                "case_ref": "CASE-1",
+                "access_window": access_window,
+            }
+            yield {"method": "POST", "path": "/v1/requests", "token": token, "body": body, "status": 201}
+
+    def lives(self, access_window: int) -> Iterator[list[dict[str, object]]]:
+        """Yield stories of `bench.clients`: a filing and its approval."""
+        for filing, token in zip(self.filings(access_window), self.approver_tokens, strict=True):
+            path = "/v1/requests/{id}/approve"
+            yield [filing, {"method": "POST", "path": path, "token": token, "body": {}, "status": 200}]
+
+
+def resource(number: int) -> str:
+    """Return the mailbox that this engineer asks for."""
+    return f"mailbox:anna-{number}@people.example"
+
+
+def settle_in(plan: Plan, count: int) -> Customers:
+    """Add that many customers and engineers."""
+    policy = json.dumps(Policy(vendor_review=False).model_dump(mode="json"))
+    with as_owner(plan.owner_database_url) as session:
+        connection = session.connection()
+        rows = connection.execute(TENANTS, {"count": count, "policy": policy}).all()
+        tenants = [row.id for row in rows]
+        given: list[list[str]] = []
+        engineers: list[UUID] = []
+        for role, side, at in (("engineer", "vendor", [None] * count), ("approver", "customer", tenants)):
+            values = {"name": role, "side": side, "count": count}
+            people = list(connection.execute(PEOPLE, values).scalars())
+            connection.execute(ROLES, {"people": people, "tenants": at, "role": role})
+            engineers = engineers or people
+            issued = [
+                tokens.draft(
+                    one, now(session), environment=plan.environment, lifetime=LIFETIME, name="bench", is_sample=True
+                )
+                for one in people
+            ]
+            session.add_all(one.token for one in issued)
+            given.append([one.text for one in issued])
+    return Customers(tenants, [row.slug for row in rows], engineers, given[0], given[1])

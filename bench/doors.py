@@ -1,0 +1,205 @@
+"""Loads over HTTP: intake beside a bare endpoint, whole lives of requests, and access checks."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import cycle, islice
+from typing import Any
+from urllib.parse import urlencode
+
+from sqlalchemy import RowMapping, text
+
+from bench import costs
+from bench.customers import SERVICE, Customers, resource
+from bench.figures import medians, quantile
+from bench.house import Bench, Site
+from bench.sinks import wait_for
+from cli import stack
+
+CLIENTS = (1, 8, 64)
+CHECKING = 16
+WINDOWS = 64
+BARE_PORT = 18700
+WARM_UP_SECONDS = 1.0
+LIVING = 8
+LIFE_SECONDS = 10
+PATIENCE = 120.0
+LOOK_SECONDS = 0.25
+FLOOR = "lockbox_floor"
+STANDS = text("""
+SELECT r.expired, r.open, n.notices, n.sent, n.waiting
+FROM (SELECT count(*) FILTER (WHERE state = 'expired') AS expired, count(*) FILTER (WHERE wake_at IS NOT NULL) AS open
+    FROM requests WHERE id = ANY(:ids)) AS r,
+(SELECT count(*) AS notices, count(*) FILTER (WHERE outcome = 'sent') AS sent,
+    count(*) FILTER (WHERE closed_at IS NULL) AS waiting
+    FROM notices WHERE request_id = ANY(:ids)) AS n
+""")
+MOVES = text("SELECT count(*) FROM events WHERE request_id = ANY(:ids) AND seq IS NOT NULL")
+FILED = text("SELECT count(*) FROM requests WHERE id = ANY(:ids)")
+
+
+def intake(bench: Bench, customers: Customers, seconds: float, rounds: int) -> dict[int, dict[str, float]]:
+    """Return what was accepted a second, and how soon, from one client and from more.
+
+    Raises:
+        RuntimeError: a request that was accepted is not there.
+    """
+    port = bench.processes.plan.api_port
+    stories = [[call] for call in customers.filings(3600)]
+    _accepted(bench, port, stories, max(CLIENTS), WARM_UP_SECONDS)
+    return {
+        clients: medians([_accepted(bench, port, stories, clients, seconds) for _ in range(rounds)])
+        for clients in CLIENTS
+    }
+
+
+def bare(site: Site, customers: Customers, seconds: float, rounds: int) -> dict[int, dict[str, float]]:
+    """Return the same of an endpoint that does nothing but one insert and a commit, on a copy of the database."""
+    stories = [[{**call, "path": "/", "token": None}] for call in customers.filings(3600)]
+    with _bare(site) as port:
+        play(port, stories, max(CLIENTS), WARM_UP_SECONDS)
+        return {
+            clients: medians([rate(play(port, stories, clients, seconds)) for _ in range(rounds)])
+            for clients in CLIENTS
+        }
+
+
+def lives(bench: Bench, customers: Customers, count: int) -> dict[str, float]:
+    """Let requests be filed, approved and ended by the clock; return what each cost all processes, mails included.
+
+    Raises:
+        RuntimeError: one did not end, or a row or a mail is missing.
+    """
+    stories = list(islice(cycle(customers.lives(LIFE_SECONDS)), count))
+    port = bench.processes.plan.api_port
+    spent, began = costs.each(bench), time.monotonic()
+    ids = play(port, [[filing] for filing, _ in stories], LIVING, None)["ids"]
+    # An answer that comes before its question has left would make the mail moot.
+    _until_told(bench, ids)
+    play(port, [_said(approval, one) for (_, approval), one in zip(stories, ids, strict=True)], LIVING, None)
+    notices = _lived(bench, ids)
+    of_each = {name: 1000 * (seconds - spent[name]) / count for name, seconds in costs.each(bench).items()}
+    return {
+        "cpu_ms": sum(of_each.values()),
+        **{f"{name}_cpu_ms": each for name, each in of_each.items()},
+        "notices": notices,
+        "seconds": time.monotonic() - began,
+    }
+
+
+def told(bench: Bench, customers: Customers, clients: int, count: int) -> dict[str, float]:
+    """Return how many requests a second were accepted and their approver told, mail and all."""
+    stories = [[call] for call in islice(cycle(customers.filings(3600)), count)]
+    began = time.monotonic()
+    ids = play(bench.processes.plan.api_port, stories, clients, None)["ids"]
+    _until_told(bench, ids)
+    return {"a_second": count / (time.monotonic() - began)}
+
+
+def access(bench: Bench, customers: Customers, gate: str, seconds: float) -> dict[str, float]:
+    """Open windows as people do, and ask about them from many clients; return how soon the answer came, in ms."""
+    port = bench.processes.plan.api_port
+    opened = list(islice(customers.lives(3600), WINDOWS))
+    play(port, opened, 1, None)
+    stories = [[_question(customers, number, gate)] for number in range(WINDOWS)]
+    play(port, stories, CHECKING, WARM_UP_SECONDS)
+    return rate(play(port, stories, CHECKING, seconds))
+
+
+def _question(customers: Customers, number: int, gate: str) -> dict[str, object]:
+    asked = {
+        "tenant": customers.slugs[number],
+        "service": SERVICE,
+        "resource": resource(number),
+        "action": "read",
+        "engineer": str(customers.engineers[number]),
+    }
+    return {"method": "GET", "path": f"/v1/access?{urlencode(asked)}", "token": gate, "status": 200}
+
+
+def play(port: int, stories: Iterable[object], clients: int, seconds: float | None) -> dict[str, Any]:
+    """Let `bench.clients` play stories.
+
+    Raises:
+        RuntimeError: an answer was not the expected one.
+    """
+    script = json.dumps({"port": port, "clients": clients, "stories": list(stories), "seconds": seconds})
+    command = [sys.executable, "-m", "bench.clients"]
+    done = subprocess.run(command, input=script, capture_output=True, text=True, check=False, cwd=stack.CHECKOUT)
+    if done.returncode:
+        raise RuntimeError(f"the clients gave up: {done.stderr[-2000:]}")
+    played: dict[str, Any] = json.loads(done.stdout)
+    return played
+
+
+def rate(played: dict[str, Any]) -> dict[str, float]:
+    """Return how many stories of one call were played a second, and how long they took."""
+    taken = played["taken"][0]
+    return {
+        "a_second": (len(taken) - played["busy"]) / played["seconds"],
+        "busy": float(played["busy"]),
+        "p50_ms": 1000 * quantile(taken, 0.5),
+        "p99_ms": 1000 * quantile(taken, 0.99),
+    }
+
+
+def _accepted(
+    bench: Bench, port: int, stories: list[list[dict[str, object]]], clients: int, seconds: float
+) -> dict[str, float]:
+    played = play(port, stories, clients, seconds)
+    with bench.engine.connect() as connection:
+        there = connection.execute(FILED, {"ids": played["ids"]}).scalar_one()
+    accepted = len(played["taken"][0]) - played["busy"]
+    if not there == accepted == len(played["ids"]):
+        raise RuntimeError(f"{accepted} were accepted and {there} are there")
+    return rate(played)
+
+
+def _lived(bench: Bench, ids: list[str]) -> float:
+    """Wait until all have ended and whoever is told was told; return how many notices each took."""
+    _until(bench, ids, lambda row: not row["open"] and not row["waiting"])
+    with bench.engine.connect() as connection:
+        found = connection.execute(STANDS, {"ids": ids}).mappings().one()
+        moves = connection.execute(MOVES, {"ids": ids}).scalar_one()
+    # Filed, approved, expired.
+    if found["expired"] != len(ids) or moves != 3 * len(ids) or found["sent"] != found["notices"]:
+        raise RuntimeError(f"of {len(ids)} lives: {dict(found)}, {moves} moves")
+    return float(found["notices"]) / len(ids)
+
+
+def _until_told(bench: Bench, ids: list[str]) -> None:
+    _until(bench, ids, lambda row: not row["waiting"])
+
+
+def _until(bench: Bench, ids: list[str], met: Callable[[RowMapping], bool]) -> None:
+    """Look now and then, on one connection: who looks is counted in with Postgres."""
+    until = time.monotonic() + PATIENCE
+    with bench.engine.connect() as connection:
+        while not met(row := connection.execute(STANDS, {"ids": ids}).mappings().one()):
+            if time.monotonic() > until:
+                raise RuntimeError(f"not done within {PATIENCE} s: {dict(row)}")
+            time.sleep(LOOK_SECONDS)
+
+
+def _said(call: dict[str, object], found: str) -> list[dict[str, object]]:
+    return [{**call, "path": str(call["path"]).replace("{id}", found)}]
+
+
+@contextmanager
+def _bare(site: Site) -> Iterator[int]:
+    port = stack.free_port(BARE_PORT)
+    url = site.copied(site.plan.database_url, FLOOR).render_as_string(hide_password=False)
+    command = [sys.executable, "-m", "bench.bare", str(port)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True, cwd=stack.CHECKOUT) as child:
+        assert child.stdin is not None  # noqa: S101 - it is a pipe
+        child.stdin.write(url)
+        child.stdin.close()
+        try:
+            wait_for(port)
+            yield port
+        finally:
+            child.terminate()
+            child.wait(30)

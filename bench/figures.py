@@ -1,0 +1,78 @@
+"""Figures: quantiles, medians of runs, targets and comparisons; pure."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table of targets; the ratio is at most one where the target is met."""
+
+    what: str
+    value: float
+    target: float
+    unit: str
+    more_is_better: bool = False
+
+    @property
+    def ratio(self) -> float:
+        """The figure as a share of its target; the target as a share of the figure where more is better."""
+        if self.more_is_better:
+            return self.target / self.value if self.value else math.inf
+        return self.value / self.target
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the target is met; what is no number meets none."""
+        return self.ratio <= 1
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One load: Lockbox, the floor for the same work if there is one, and what others took or gave."""
+
+    what: str
+    unit: str
+    lockbox: float
+    floor: float | None = None
+    peers: Mapping[str, float] = field(default_factory=dict)
+    more_is_better: bool = True
+
+    @property
+    def of_floor(self) -> float | None:
+        """Which share of the floor's speed is reached; None without a floor."""
+        return None if self.floor is None else self._times(self.floor)
+
+    @property
+    def best_peer(self) -> float | None:
+        """The best figure of the others; None where nobody else was measured."""
+        choose = max if self.more_is_better else min
+        return choose(self.peers.values()) if self.peers else None
+
+    @property
+    def times_best_peer(self) -> float | None:
+        """How many times as good as the best of the others; None where nobody else was measured."""
+        best = self.best_peer
+        return None if best is None else self._times(best)
+
+    def _times(self, other: float) -> float:
+        above, below = (self.lockbox, other) if self.more_is_better else (other, self.lockbox)
+        return above / below if below else math.inf
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """Return the smallest value that at least this share of the values does not exceed (nearest rank).
+
+    Raises:
+        ValueError: there are no values, or the share is not above nought and at most one.
+    """
+    if not values or not 0 < share <= 1:
+        raise ValueError("a quantile is of some values, at a share above 0 and up to 1")
+    return sorted(values)[math.ceil(share * len(values)) - 1]
+
+
+def medians(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the median of each figure over several runs, which all have the same figures."""
+    return {name: statistics.median(run[name] for run in runs) for name in runs[0]}

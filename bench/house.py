@@ -1,0 +1,141 @@
+"""The house that is measured: servers of its own, a real request to copy, the processes, and sinks for mails."""
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+from sqlalchemy import URL, Engine, text
+from sqlalchemy.engine import make_url
+
+from bench.crowd import asks, engineer
+from bench.load import Pace, observer
+from bench.sinks import wait_for
+from cli import sample, stack
+from cli.sample import Sample
+from cli.stack import Plan, Processes
+from config.settings import Settings
+from lockbox.database import Database, as_owner, make_engine
+from lockbox.people.roles import Caller, Means, Role, Side, Standing
+from lockbox.requests import acting, filing
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.rules import Policy
+from lockbox.requests.voting import Verdict
+from lockbox.requests.writing import Origin
+from lockbox.schedule import Schedule
+
+API_PORT, FLOWER_PORT, SINK_PORT = 18800, 18900, 18500
+UNLIMITED = {"LOCKBOX_FILINGS_BY_PERSON": "1000000", "LOCKBOX_FILINGS_FOR_TENANT": "1000000"}
+NOWHERE = "redis://127.0.0.1:1"
+SERVICES = Settings().services
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where everything is before any process runs: the plan, sample people, a real request, a folder of its own.
+
+    `reviewed` is a tenant whose requests a manager of the vendor reviews first, `sample` one whose are not.
+    """
+
+    plan: Plan
+    superuser: URL
+    sample: Sample
+    reviewed: Sample
+    pattern: UUID
+    folder: Path
+
+    def copied(self, url: str, database: str) -> URL:
+        """Return an URL of ours for a copy of the database."""
+        return make_url(url).set(database=database)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is measured: a running stack, the house behind it, the sample people and the request to copy."""
+
+    engine: Engine
+    house: Database
+    sample: Sample
+    processes: Processes
+    pattern: UUID
+    superuser: URL
+    pace: Pace = field(default_factory=Pace)
+
+
+@contextmanager
+def site() -> Iterator[Site]:
+    """Start servers of one's own, seed them and live through one request; remove everything at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="lockbox-bench-"))
+    folder.chmod(0o755)
+    settings = Settings(smtp_url=f"smtp://127.0.0.1:{stack.free_port(SINK_PORT)}")
+    plan = stack.prepare(settings, folder / "servers", api_port=API_PORT, flower_port=FLOWER_PORT)
+    try:
+        with as_owner(plan.owner_database_url) as session:
+            reviewed, people = (
+                sample.seed(session, tenant=tenant, policy=policy, environment="development", services=SERVICES)
+                for tenant, policy in (("bench", Policy()), ("loaded", Policy(vendor_review=False)))
+            )
+        pattern = _live(plan, people)
+        superuser = make_url(plan.servers.superuser_url if plan.servers else plan.owner_database_url)
+        yield Site(plan, superuser, people, reviewed, pattern, folder)
+    finally:
+        if plan.servers:
+            plan.servers.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def running(site: Site) -> Iterator[Bench]:
+    """Start API, worker, notices worker and the sinks for mails on a site."""
+    with ExitStack() as ends:
+        processes = Processes(site.plan, site.folder / "log", UNLIMITED)
+        ends.callback(processes.stop)
+        house = Database(make_engine(site.plan.database_url, role="bench"), Schedule(site.plan.redis_url))
+        ends.callback(house.dispose)
+        mail = make_url(site.plan.smtp_url).port or SINK_PORT
+        processes.launch("sinks", [sys.executable, "-m", "bench.sinks", str(mail), str(stack.free_port(mail + 1))])
+        wait_for(mail)
+        for name in ("api", "worker", "notices"):
+            processes.start(name)
+        processes.wait_until_ready()
+        engine = ends.enter_context(observer(site.superuser.set(database="lockbox")))
+        yield Bench(engine, house, site.sample, processes, site.pattern, site.superuser)
+
+
+@contextmanager
+def copy(superuser: URL, name: str) -> Iterator[None]:
+    """Copy the database while nobody uses it, and drop the copy at the end."""
+    admin(superuser, f"CREATE DATABASE {name} TEMPLATE lockbox OWNER lockbox_owner")
+    try:
+        yield
+    finally:
+        admin(superuser, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def admin(superuser: URL, statement: str) -> None:
+    """Run one statement past every transaction."""
+    with observer(superuser) as engine, engine.connect() as connection:
+        connection.execute(text(statement))
+
+
+def approver(people: Sample) -> Caller:
+    """Return an approver among the sample people as a caller."""
+    standing = frozenset({Standing(Role.APPROVER, people.tenant_id)})
+    return Caller(people.people["ann"], "Ann Archer", standing, side=Side.CUSTOMER, means=Means.SAMPLE)
+
+
+def _live(plan: Plan, people: Sample) -> UUID:
+    """File one request and approve it; the schedule hears of it when it is repaired."""
+    house = Database(make_engine(plan.database_url, role="bench"), Schedule(NOWHERE))
+    try:
+        with house.transaction() as session:
+            filed = filing.submit(session, engineer(people), Origin("api"), asks(people.tenant), SERVICES)
+        with house.transaction() as session:
+            acting.act(session, approver(people), Origin("api"), filed.request.id, Verdict(Action.APPROVE))
+        return filed.request.id
+    finally:
+        house.dispose()

@@ -1,0 +1,43 @@
+"""Plain Celery: each deadline is a task with an `eta`, kept by a worker until it is due."""
+
+from datetime import UTC, datetime
+
+from celery import Celery
+
+from bench.peers import work
+
+DAYS = 7 * 24 * 3600
+
+app = Celery("celery_eta", broker=work.REDIS_URL)
+app.conf.update(
+    task_ignore_result=True,
+    # What is lost with its worker is offered again, once the time-out is over; it must outlast every eta.
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    broker_transport_options={"visibility_timeout": DAYS},
+    broker_connection_retry_on_startup=True,
+    enable_utc=True,
+    timezone="UTC",
+)
+
+
+@app.task(name="end")
+def end(id_: str) -> None:
+    """End a request that is due."""
+    work.end(id_)
+
+
+@app.task(name="tell")
+def tell(id_: str, template: str) -> None:
+    """Send a mail."""
+    work.tell(id_, template)
+
+
+def arm(id_: str, due: float) -> None:
+    """Have a request ended at an instant, in seconds since 1970."""
+    end.apply_async((id_,), eta=datetime.fromtimestamp(due, UTC))
+
+
+def notify(id_: str, template: str) -> None:
+    """Have a mail sent."""
+    tell.delay(id_, template)

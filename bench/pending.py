@@ -1,0 +1,94 @@
+"""Many that wait: bytes of each in Postgres, Redis and workers, what idling costs, and a schedule that is lost."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from redis import Redis
+from sqlalchemy import text
+
+from bench import costs
+from bench.figures import quantile
+from bench.house import Bench
+from bench.load import clock, load
+from lockbox.schedule import CLOCK
+
+REST_SECONDS = 6
+PATIENCE = 300.0
+OVERDUE = 200
+TABLES = ("requests", "events", "event_details", "notices")
+SIZE = text("SELECT pg_total_relation_size(CAST(:name AS regclass))")
+OPEN = text("SELECT count(*) FROM requests WHERE wake_at IS NOT NULL")
+LATE = text("SELECT extract(epoch FROM closed_at - deadline_at) FROM requests WHERE id = ANY(:ids)")
+
+
+def wait(bench: Bench, count: int, seconds: float) -> dict[str, float]:
+    """Load requests that are due tomorrow; return what each takes, what the workers take while nothing is due."""
+    time.sleep(2)
+    workers = costs.ours(bench, "worker", "notices")
+    memory, before = costs.resident(workers), _bytes(bench)
+    due = clock(bench.engine) + timedelta(days=1)
+    load(bench.engine, bench.house.schedule, bench.pattern, state="pending", count=count, due=due)
+    after = _bytes(bench)
+    time.sleep(REST_SECONDS)
+    everyone = [*costs.ours(bench, *costs.OURS), *costs.servers(bench.processes.plan)]
+    spent, of_all, began = costs.cpu_seconds(workers), costs.cpu_seconds(everyone), time.monotonic()
+    time.sleep(seconds)
+    took = time.monotonic() - began
+    each = {f"{name}_bytes": (after[name] - before[name]) / count for name in before}
+    return {
+        **each,
+        "grown_mib": (costs.resident(workers) - memory) / 2**20,
+        "worker_bytes": (costs.resident(workers) - memory) / count,
+        "core_percent": 100 * (costs.cpu_seconds(workers) - spent) / took,
+        "core_percent_of_all": 100 * (costs.cpu_seconds(everyone) - of_all) / took,
+    }
+
+
+def rebuild(bench: Bench) -> dict[str, float]:
+    """Empty Redis while many wait and some fall due; return seconds until all is back, and how late those were.
+
+    Raises:
+        RuntimeError: the schedule did not come back whole, or something that fell due meanwhile was not done.
+    """
+    due = clock(bench.engine) + timedelta(seconds=3)
+    step = timedelta(seconds=1 / OVERDUE)
+    meanwhile = load(bench.engine, None, bench.pattern, state="active", count=OVERDUE, due=due, step=step)
+    with Redis.from_url(bench.processes.plan.redis_url) as redis:
+        redis.flushall()
+    began = time.monotonic()
+    _until(lambda: bench.house.schedule.is_whole(CLOCK), "the schedule is not whole")
+    seconds = time.monotonic() - began
+    late = _late(bench, meanwhile.ids)
+    with bench.engine.connect() as connection:
+        waiting = connection.execute(OPEN).scalar_one()
+    held = len(bench.house.schedule.members(CLOCK))
+    if held != waiting:
+        raise RuntimeError(f"{waiting} requests wait and the schedule holds {held}")
+    return {"seconds": seconds, "count": held, "late_p50_seconds": quantile(late, 0.5), "worst_seconds": max(late)}
+
+
+def _late(bench: Bench, ids: Sequence[UUID]) -> list[float]:
+    def ended() -> bool:
+        with bench.engine.connect() as connection:
+            return None not in connection.execute(LATE, {"ids": ids}).scalars().all()
+
+    _until(ended, "what fell due while the schedule was lost was not done")
+    with bench.engine.connect() as connection:
+        return [float(one) for one in connection.execute(LATE, {"ids": ids}).scalars()]
+
+
+def _until(met: Callable[[], bool], otherwise: str) -> None:
+    until = time.monotonic() + PATIENCE
+    while not met():
+        if time.monotonic() > until:
+            raise RuntimeError(f"{otherwise} within {PATIENCE} s")
+        time.sleep(0.05)
+
+
+def _bytes(bench: Bench) -> Mapping[str, float]:
+    with bench.engine.connect() as connection:
+        sizes = {name: float(connection.execute(SIZE, {"name": name}).scalar_one()) for name in TABLES}
+    with Redis.from_url(bench.processes.plan.redis_url) as redis:
+        return {**sizes, "redis": float(redis.info("memory")["used_memory"])}
