@@ -80,8 +80,8 @@ def run(database: Database, ids: Iterable[UUID]) -> int:
 
 
 def _wait_for(database: Database, ids: Collection[UUID]) -> None:
-    with database.transaction() as session:
-        left = session.connection().execute(SOON, {"ids": list(ids), "soon": 2 * CLOCK.lead}).scalar()
+    with database.engine.connect() as connection:
+        left = connection.execute(SOON, {"ids": list(ids), "soon": 2 * CLOCK.lead}).scalar()
     if left and left > 0:
         time.sleep(float(left))
 
