@@ -10,6 +10,7 @@ from config.embedded import Servers
 from tests.whole.conftest import Stage, stage_of, wait_until
 from tests.whole.shell import lockbox
 
+FRESH = "SELECT count(*) AS n FROM heartbeats WHERE role = 'notices' AND beat_at > now() - interval '1 minute'"
 AWAY_REDIS = {"LOCKBOX_REDIS_URL": "redis://:x@127.0.0.1:1/0"}
 AWAY_POSTGRES = {"LOCKBOX_DATABASE_URL": "postgresql://lockbox_api:s3cret@127.0.0.1:1/lockbox"}
 
@@ -112,7 +113,11 @@ def test_a_worker_that_was_killed_is_missed(stage: Stage) -> None:
     stage.processes.kill("notices")
     stage.rows("UPDATE heartbeats SET beat_at = beat_at - interval '2 minutes' WHERE role = 'notices' RETURNING 1")
 
-    ended = lockbox(known(stage), "operate", "status")
+    try:
+        ended = lockbox(known(stage), "operate", "status")
+    finally:
+        stage.processes.start("notices")
+        wait_until(lambda: stage.rows(FRESH)[0].n == 1, "another one has said that it lives")
 
     assert ended.returncode == 1
     assert "! notices: nobody has said for a minute that it lives" in ended.stdout
