@@ -50,8 +50,6 @@ WITH ended AS (
     SELECT e.id, %(tenant_id)s, e.request_id, %(seq)s, %(at)s, %(action)s, %(actor_role)s, %(from_state)s,
         %(to_state)s, convert_to(e.body, 'UTF8')
     FROM unnest(%(events)s::uuid[], %(ids)s::uuid[], %(bodies)s::text[]) AS e (id, request_id, body)
-), new_unsealed AS (
-    INSERT INTO unsealed (event_id) SELECT unnest(%(events)s::uuid[])
 ), new_reports AS (
     INSERT INTO reports_due (event_id, due_at) SELECT id, %(report_at)s FROM unnest(%(reported)s::uuid[]) AS id
 )
