@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         result = _played(planned, asked.patience, asked.logs, console)
     except (NotHealed, EmbeddedRefused, OSError, RuntimeError) as failure:
-        console.print(f"chaos: {failure}; logs are in {asked.logs}")
+        console.print(f"chaos: {type(failure).__name__} {failure}; logs are in {asked.logs}")
         console.print(f"again: make chaos SEED={planned.seed} SECONDS={planned.seconds:g}")
         return 1
     report.show(console, result)

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from typing import Any
 
 from chaos.clients import Clients
@@ -11,7 +12,7 @@ from chaos.load import Load
 from chaos.people import Cast
 from chaos.prober import Prober
 
-PATIENCE = 120.0
+PATIENCE = 240.0
 
 
 class Crowd:
@@ -25,7 +26,7 @@ class Crowd:
         self._clients = Clients(url, cast, self.journal)
         self._prober = Prober(self._clients, self.journal)
         self._load = Load(seed, cast, self._clients, self._prober, self.journal)
-        self._ends: list[Callable[[], object]] = []
+        self._running: list[tuple[asyncio.Event, Future[None]]] = []
 
     @property
     def calm(self) -> list[str]:
@@ -41,9 +42,15 @@ class Crowd:
         self._start(self._load.run)
         self._start(self._prober.run)
 
+    def begin_nothing_more(self) -> None:
+        """Let whatever has begun go on, and nothing else begin."""
+        stopping, _ = self._running[0]
+        self._loop.call_soon_threadsafe(stopping.set)
+
     def end_load(self) -> None:
-        """Begin nothing more, and wait until whatever was begun has ended."""
-        self._ends[0]()
+        """Wait until whatever was begun has ended."""
+        _, running = self._running[0]
+        running.result(PATIENCE)
 
     def leave(self) -> None:
         """Cancel what has stayed open."""
@@ -51,8 +58,9 @@ class Crowd:
 
     def close(self) -> None:
         """End all of it."""
-        for end in self._ends:
-            end()
+        for stopping, running in self._running:
+            self._loop.call_soon_threadsafe(stopping.set)
+            running.result(PATIENCE)
         self._do(self._clients.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -60,13 +68,7 @@ class Crowd:
 
     def _start(self, run: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
         stopping = asyncio.Event()
-        running = asyncio.run_coroutine_threadsafe(run(stopping), self._loop)
-
-        def end() -> None:
-            self._loop.call_soon_threadsafe(stopping.set)
-            running.result(PATIENCE)
-
-        self._ends.append(end)
+        self._running.append((stopping, asyncio.run_coroutine_threadsafe(run(stopping), self._loop)))
 
     def _do(self, what: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(what, self._loop).result(PATIENCE)

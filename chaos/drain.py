@@ -3,17 +3,18 @@
 import time
 from collections.abc import Callable, Sequence
 
+import httpx
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from chaos.servers import LOGINS
 from chaos.stage import Stage
-from cli import stack
 from lockbox.schedule import NOTICES, Promise, Schedule
 
 LOOK_SECONDS = 0.25
 WIND_SECONDS = 4.0
-HEAL_SECONDS = 60.0
+HEAL_SECONDS = 120.0
+READY_SECONDS = 20.0
 LONGEST_SECONDS = 90.0
 
 LEFT = text("""
@@ -38,7 +39,7 @@ def heal(stage: Stage) -> None:
     """Lift whatever may still be there, and wait until everything is up.
 
     Raises:
-        NotHealed: it did not come up within a minute.
+        NotHealed: it did not come up within two minutes.
     """
     stage.calm()
     for server in ("postgres", "redis"):
@@ -51,8 +52,16 @@ def heal(stage: Stage) -> None:
             connection.execute(text(f"ALTER ROLE {login} CONNECTION LIMIT -1"))
     if not _wait(stage.crew.are_up, HEAL_SECONDS):
         raise NotHealed("some process did not come up again")
-    if not _wait(lambda: stack.is_ready(stage.plan), HEAL_SECONDS):
+    if not _wait(lambda: _serves(stage.plan.public_url), HEAL_SECONDS):
         raise NotHealed("the API serves nobody any more")
+
+
+def _serves(url: str) -> bool:
+    """Whether the API is ready; on a machine that is very busy it may take its time to say so."""
+    try:
+        return httpx.get(f"{url}/readyz", timeout=READY_SECONDS, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
 
 
 def drain(stage: Stage, calm: Sequence[str], patience: float) -> dict[str, int]:

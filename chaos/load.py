@@ -73,7 +73,7 @@ class Load:
         stories = set[asyncio.Task[None]]()
         while not stopping.is_set():
             self._number += 1
-            task = asyncio.create_task(self._story(self._number))
+            task = asyncio.create_task(self._told(self._number))
             stories.add(task)
             task.add_done_callback(stories.discard)
             await asyncio.sleep(STORY_SECONDS)
@@ -83,6 +83,12 @@ class Load:
         """Cancel what has stayed open."""
         for request in self.calm:
             await self._clients.act(self._cast.calm, "erin", "cancel", request)
+
+    async def _told(self, number: int) -> None:
+        try:
+            await self._story(number)
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong in a story is a finding, and ends no other
+            self._journal.surprises.append(f"story {number} ended with {error!r}")
 
     async def _story(self, number: int) -> None:
         chance = random.Random(f"{self._seed}/{number}")  # noqa: S311 - it replays

@@ -13,7 +13,7 @@ from cli.stack import free_port
 
 T = TypeVar("T")
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 MOST_BYTES = 1 << 20
 BACKLOG = 500
 # On close, an unsent rest is thrown away and the other side hears a reset.

@@ -52,6 +52,7 @@ def play(stage: Stage, patience: float, tell: Tell) -> Result:
         crowd.begin()
         _strike(stage, striker, tell)
         tell("healing", SHARE_OF_FAULTS)
+        crowd.begin_nothing_more()
         striker.wait()
         drain.heal(stage)
         crowd.end_load()
