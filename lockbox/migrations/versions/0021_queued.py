@@ -67,12 +67,16 @@ ALTER POLICY api_select ON events USING (CASE WHEN request_id IS NOT NULL
 DROP FUNCTION standing_in_log(uuid, bigint, bigint);
 CREATE FUNCTION withheld_in_log(log uuid, first bigint, past bigint) RETURNS TABLE (number bigint, leaf bytea)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
-    SELECT s.number, sha256('\\x00'::bytea || e.body)
-    FROM seals s JOIN events e ON e.id = s.event_id, LATERAL said_by(e.body) AS says
-    WHERE s.log_id = log AND s.number >= first AND s.number < past
-        AND coalesce(e.tenant_id, '00000000-0000-0000-0000-000000000000') = log
-        AND (log = ANY (at_tenants()) OR 'vendor_auditor' = ANY (at_roles()))
-        AND says ->> 'request_id' = e.request_id::text AND NOT was_told(e.request_id)
+    WITH span AS MATERIALIZED (
+        SELECT s.number, e.body, e.request_id FROM seals s JOIN events e ON e.id = s.event_id
+        WHERE s.log_id = log AND s.number >= first AND s.number < past AND e.request_id IS NOT NULL
+            AND coalesce(e.tenant_id, '00000000-0000-0000-0000-000000000000') = log
+            AND (log = ANY (at_tenants()) OR 'vendor_auditor' = ANY (at_roles()))
+    ), untold AS MATERIALIZED (
+        SELECT d.request_id FROM (SELECT DISTINCT request_id FROM span) d WHERE NOT was_told(d.request_id)
+    )
+    SELECT p.number, sha256('\\x00'::bytea || p.body) FROM span p JOIN untold USING (request_id)
+    WHERE said_by(p.body) ->> 'request_id' = request_id::text
 $$;
 REVOKE ALL ON FUNCTION withheld_in_log FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION withheld_in_log TO lockbox_api;
