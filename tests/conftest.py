@@ -24,6 +24,7 @@ from tests.builders import Urls, World, all_rights
 
 NUMBERS = itertools.count(1)
 LARGE = 100
+LATE = 0.85
 
 for name in [name for name in os.environ if name.startswith(("LOCKBOX_", "FLOWER_"))]:
     del os.environ[name]
@@ -34,13 +35,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, in its shuffled order, so that no process is left alone with it at the end.
 
     That is what starts processes, and then the largest files. Servers that are killed and want their ports back come
-    in the midst of the rest, when nobody else starts any.
+    late among the rest, when nobody else starts any.
     """
     sizes = Counter(item.path for item in items)
     rest = list(dict.fromkeys(item.path for item in items if _starts_servers(item) is None))
     rest.sort(key=lambda path: sizes[path] < LARGE)
     order: dict[Path, float] = {path: place for place, path in enumerate(rest)}
-    items.sort(key=lambda item: _turn(item, order, len(rest) / 2))
+    items.sort(key=lambda item: _turn(item, order, len(rest) * LATE))
 
 
 def _starts_servers(item: pytest.Item) -> bool | None:
