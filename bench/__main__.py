@@ -4,7 +4,8 @@ import argparse
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -12,7 +13,7 @@ import structlog
 from rich.console import Console
 from sqlalchemy.engine import make_url
 
-from bench import crowd, customers, doors, floor, measure, peering, pending, reach, report, trail
+from bench import crowd, customers, doors, floor, measure, peering, pending, reach, readme, report, trail
 from bench.customers import Customers
 from bench.figures import medians
 from bench.house import Bench, Site, copy, running, site
@@ -23,17 +24,17 @@ from cli.endings import end_on_signals
 CUSTOMERS = 200
 A_SECOND = 200
 TELLING = 8
-TOLD = 400
 WARM_UP = 500
 BEHIND = 10_000
 MOST_OF_FLOOR = 100_000
 OUT = Console()
 STARTED = time.monotonic()
+TOOK: dict[str, float] = {}
 Found = TypeVar("Found")
 
 
 def main() -> int:
-    """Measure, print, write it down; 0 if every target is met, else 1."""
+    """Measure, print, write it down, the usual size in the README too; 0 if every target is met, else 1."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("size", nargs="?", choices=SIZES, default=USUAL.name)
     size = SIZES[parser.parse_args().size]
@@ -47,7 +48,10 @@ def main() -> int:
     ratios, limits = list(comparisons(found)), targets(found)
     report.show(OUT, title, report.beside(ratios))
     report.show(OUT, title, report.held(limits))
+    report.show(OUT, "Time", report.times(TOOK, time.monotonic() - STARTED))
     written = report.write(size.name, f"{title}; others took {others:.0f} % of it", found, ratios, limits)
+    if size is USUAL:
+        readme.write(report.read(written))
     if size.peers:
         peering.plot(written)
     OUT.print(f"Written to {written.with_suffix('.md')} after {time.monotonic() - STARTED:.0f} s.")
@@ -56,11 +60,11 @@ def main() -> int:
 
 def measure_all(size: Size) -> Findings:
     """Measure all that a size names: first what needs quiet servers, then the running stack, then the others."""
-    with site() as place:
+    with _entered("servers and people", site()) as place:
         found = _history(place, size) if size.has_history else {}
-        crowd_ = customers.settle_in(place.plan, CUSTOMERS)
+        crowd_ = _stage("customers", lambda: customers.settle_in(place.plan, CUSTOMERS))
         found |= _quiet(place, crowd_, size)
-        with running(place) as bench:
+        with _entered("the stack", running(place)) as bench:
             found |= _deadlines(bench, size)
             found |= _doors(bench, crowd_, size)
             found["rebuild"] = _stage("a schedule that is lost", lambda: pending.rebuild(bench))
@@ -84,11 +88,13 @@ def _history(place: Site, size: Size) -> dict[str, Any]:
 
 def _quiet(place: Site, crowd_: Customers, size: Size) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    with copy(place.superuser, doors.FLOOR):
+    with _entered("a copy of the database", copy(place.superuser, doors.FLOOR)):
         floor.prepare(place)
         counts = [count for count, _ in size.storms if count <= MOST_OF_FLOOR]
         counts.sort(key=lambda count: abs(count - BEHIND))
-        found["floor"] = _stage("the floor of storms", lambda: floor.storms(place, counts, size.floor_batches))
+        found["floor"] = _stage(
+            "the floor of storms", lambda: floor.storms(place, counts, size.floor_batches, size.floor_rounds)
+        )
         found["bare"] = _stage(
             "a bare endpoint", lambda: doors.bare(place, crowd_, size.intake_seconds, size.intake_rounds)
         )
@@ -120,7 +126,7 @@ def _deadlines(bench: Bench, size: Size) -> dict[str, Any]:
     found["lone"] = _stage("lone deadlines", lambda: measure.lone(bench, size.lone_rounds))
     found["storms"] = _stage("storms", storms)
     found["storm_behind"] = _stage("a storm behind a storm", behind)
-    measure.settle(bench)
+    _rest(bench)
     found["steady"] = _stage("steady deadlines", lambda: measure.steady(bench, A_SECOND, size.steady_seconds))
     return found
 
@@ -128,21 +134,34 @@ def _deadlines(bench: Bench, size: Size) -> dict[str, Any]:
 def _doors(bench: Bench, crowd_: Customers, size: Size) -> dict[str, Any]:
     gate = bench.sample.tokens["gate"]
     found: dict[str, Any] = {}
-    measure.settle(bench)
+    _rest(bench)
     found["access"] = _stage("access checks", lambda: doors.access(bench, crowd_, gate, size.access_seconds))
     found["intake"] = _stage("intake", lambda: doors.intake(bench, crowd_, size.intake_seconds, size.intake_rounds))
-    measure.settle(bench)
+    _rest(bench)
     found["lives"] = _stage("whole lives", lambda: doors.lives(bench, crowd_, size.lives))
-    measure.settle(bench)
-    found["told"] = _stage("filed and told of", lambda: doors.told(bench, crowd_, TELLING, TOLD))
+    _rest(bench)
+    found["told"] = _stage("filed and told of", lambda: doors.told(bench, crowd_, TELLING, size.told))
     return found
+
+
+@contextmanager
+def _entered(name: str, place: AbstractContextManager[Found]) -> Iterator[Found]:
+    with ExitStack() as ends:
+        yield _stage(f"{name}: to start", lambda: ends.enter_context(place))
+        _stage(f"{name}: to end", ends.close)
 
 
 def _stage(name: str, work: Callable[[], Found]) -> Found:
     began = time.monotonic()
     found = work()
-    OUT.print(f"{time.monotonic() - STARTED:5.0f} s  {name}: {time.monotonic() - began:.1f} s")
+    took = time.monotonic() - began
+    TOOK[name] = TOOK.get(name, 0.0) + took
+    OUT.print(f"{time.monotonic() - STARTED:5.0f} s  {name}: {took:.1f} s")
     return found
+
+
+def _rest(bench: Bench) -> None:
+    _stage("rests", lambda: measure.settle(bench))
 
 
 if __name__ == "__main__":

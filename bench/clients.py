@@ -4,7 +4,7 @@ A script is JSON: `port`, `clients`, `stories` (each a list of calls, which a cl
 connection that is kept) and `seconds`, during which stories are played over and over, or null to play each once. A
 call is `method`, `path`, `token`, `body` and `status`, the one that is expected; `{id}` in a path is the id that the
 story's first answer gave. While stories are played over and over, one that is answered 503 ends there, and is counted
-as such; any other answer ends it all. What comes out is `Played`, as JSON.
+as such without its time; any other answer ends it all. What comes out is `Played`, as JSON.
 """
 
 import asyncio
@@ -77,7 +77,7 @@ def length(head: bytes) -> int:
 
 
 class Played:
-    """What was seen: at each place of a story the seconds of its calls; the id that each was given."""
+    """What was seen: at each place of a story the seconds of calls that were accepted; the id that each was given."""
 
     def __init__(self, most: int, *, may_be_busy: bool) -> None:
         self.may_be_busy = may_be_busy
@@ -95,12 +95,13 @@ class Played:
         for place, call in enumerate(story):
             began = time.perf_counter()
             status, body = await connection.call(call, found)
-            self.taken[place].append(time.perf_counter() - began)
+            took = time.perf_counter() - began
             if status == BUSY and self.may_be_busy:
                 self.busy += 1
                 return
             if status != call["status"]:
                 raise Wrong(f"{call['method']} {call['path']}: {status} {body[:500].decode(errors='replace')}")
+            self.taken[place].append(took)
             if not place and call["method"] == "POST":
                 found = self.ids[number] = json.loads(body)["id"]
 
@@ -116,12 +117,14 @@ async def play(script: Mapping[str, Any]) -> dict[str, Any]:
 
     async def client() -> None:
         connection = Connection(script["port"])
-        for number, story in waiting:
-            if until is not None and time.perf_counter() >= until:
-                break
-            async with asyncio.timeout(PATIENCE):
-                await played.story(connection, number, story)
-        connection.close()
+        try:
+            for number, story in waiting:
+                if until is not None and time.perf_counter() >= until:
+                    break
+                async with asyncio.timeout(PATIENCE):
+                    await played.story(connection, number, story)
+        finally:
+            connection.close()
 
     async with asyncio.TaskGroup() as clients:
         for _ in range(script["clients"]):

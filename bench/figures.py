@@ -8,13 +8,17 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table of targets; the ratio is at most one where the target is met."""
+    """One line of the table of targets; the ratio is at most one where the target is met.
+
+    `refused` is how many calls were turned away meanwhile: whoever is quick by doing less meets no target.
+    """
 
     what: str
     value: float
     target: float
     unit: str
     more_is_better: bool = False
+    refused: float = 0
 
     @property
     def ratio(self) -> float:
@@ -26,7 +30,7 @@ class Figure:
     @property
     def is_met(self) -> bool:
         """Whether the target is met; what is no number meets none."""
-        return self.ratio <= 1
+        return self.ratio <= 1 and not self.refused
 
 
 @dataclass(frozen=True)

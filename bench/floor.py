@@ -115,11 +115,11 @@ class Way:
         return seconds
 
 
-def storms(site: Site, counts: Iterable[int], batches: Iterable[int]) -> dict[int, dict[str, float]]:
+def storms(site: Site, counts: Iterable[int], batches: Iterable[int], rounds: int) -> dict[int, dict[str, float]]:
     """Return, for so many ended windows, how many a second the best way of writing their rows took.
 
     On a copy of the database and by the worker's login; each way is a size of batch and a number of connections.
-    The first of the counts is written in every way, the others in the best one.
+    The first of the counts is written in every way, and so often in the best one, the others once in that.
 
     Raises:
         RuntimeError: other rows were written than Lockbox writes.
@@ -130,7 +130,7 @@ def storms(site: Site, counts: Iterable[int], batches: Iterable[int]) -> dict[in
         first, *others = counts
         ways = [Way(engine, worker, site.pattern, pattern, *way) for way in itertools.product(batches, CONNECTIONS)]
         best = max(ways, key=lambda way: way.run(first)["a_second"])
-        found = {first: medians([best.run(first) for _ in range(ROUNDS)])}
+        found = {first: medians([best.run(first) for _ in range(rounds)])}
         found |= {count: best.run(count) for count in others}
     return {count: {**one, "batch": best.batch, "connections": best.connections} for count, one in found.items()}
 

@@ -1,4 +1,4 @@
-"""Loading many requests at once: copies of the rows that one real request left, written in bulk."""
+"""Loading many requests at once: copies of the rows that one real request left, each of a case of its own."""
 
 import time
 from collections.abc import Iterator
@@ -14,6 +14,8 @@ from sqlalchemy.pool import NullPool
 from lockbox.schedule import CLOCK, MOST_A_CALL, Promise, Schedule
 
 A_LOAD = 20_000
+LEAST_ROWS = 2_000
+FORGETTING = 0.7
 LEAST_SECONDS = 0.8
 WARY = 1.5
 TRIES = 5
@@ -25,7 +27,8 @@ WITH new_requests AS (
         case_ref, mode, policy_version, token_id, filed_by, quorum, approval_window, access_window, state, version,
         deadline_at, wake_at, created_at, asked_at, opened_at)
     SELECT uuidv7(), p.tenant_id, p.requester_id, p.service, p.resources, p.actions, p.reason_code, p.justification,
-        p.case_ref, p.mode, p.policy_version, p.token_id, p.filed_by, p.quorum, p.approval_window, p.access_window,
+        'CASE-' || lpad(CAST(:first + n AS text), 8, '0'), p.mode, p.policy_version, p.token_id, p.filed_by, p.quorum,
+        p.approval_window, p.access_window,
         CAST(:state AS text), :version, CAST(:due AS timestamptz) + (n - 1) * CAST(:step AS interval),
         CAST(:due AS timestamptz) + (n - 1) * CAST(:step AS interval), now(), now(),
         CASE CAST(:state AS text) WHEN 'active' THEN now() END
@@ -65,13 +68,17 @@ VERSIONS = {"active": 2, "pending": 1}
 
 @dataclass
 class Pace:
-    """How many seconds a row took to be loaded and armed, at worst so far: due times are chosen by it."""
+    """How many seconds a row took to be loaded and armed, of late: due times are chosen by it."""
 
     seconds_each: float = 1 / 3000
 
     def ahead(self, count: int) -> timedelta:
         """Return how far ahead due times have to be."""
         return timedelta(seconds=LEAST_SECONDS + WARY * count * self.seconds_each)
+
+    def learn(self, count: int, seconds: float) -> None:
+        """Hear how long so many took: more than so far counts at once, less little by little."""
+        self.seconds_each = max(seconds / max(count, LEAST_ROWS), FORGETTING * self.seconds_each)
 
 
 @dataclass(frozen=True)
@@ -138,6 +145,7 @@ def load(
                 "version": VERSIONS[state],
                 "due": due + start * step,
                 "step": step,
+                "first": start,
                 "count": min(A_LOAD, count - start),
             }
             rows += connection.execute(LOAD, values).all()
@@ -147,9 +155,17 @@ def load(
     rows.sort(key=lambda row: row.deadline_at)
     for start in range(0, len(rows), MOST_A_CALL) if schedule else ():
         part = [Promise(str(row.id), KINDS[state], row.deadline_at) for row in rows[start : start + MOST_A_CALL]]
-        if schedule and not schedule.arm(CLOCK, part):
-            raise RuntimeError("Redis did not take the load")
+        if schedule:
+            _arm(schedule, part)
     return Loaded([row.id for row in rows], [row.deadline_at for row in rows])
+
+
+def _arm(schedule: Schedule, part: list[Promise]) -> None:
+    for _ in range(TRIES):
+        if schedule.arm(CLOCK, part):
+            return
+        time.sleep(1)
+    raise RuntimeError("Redis did not take the load")
 
 
 def load_ahead(
@@ -166,9 +182,8 @@ def load_ahead(
         began = time.monotonic()
         due = clock(engine) + pace.ahead(count)
         loaded = load(engine, schedule, pattern, state=state, count=count, due=due, step=step)
-        pace.seconds_each = max(pace.seconds_each, (time.monotonic() - began) / max(count, A_LOAD // 10))
+        pace.learn(count, time.monotonic() - began)
         if clock(engine) < loaded.due:
             return loaded
-        pace.seconds_each *= 2
         time.sleep(MISSED_SECONDS)
     raise RuntimeError(f"loading {count} requests takes ever longer; run the benchmark on a quiet machine")

@@ -10,6 +10,7 @@ from sqlalchemy import Engine, text
 from bench.figures import quantile
 from bench.house import Bench
 from bench.load import Loaded, clock, load_ahead
+from bench.watching import ended_at
 
 PATIENCE = 300.0
 LOOK_SECONDS = 0.002
@@ -43,12 +44,14 @@ def storm(bench: Bench, count: int) -> dict[str, float]:
     some milliseconds before it is committed.
 
     Raises:
-        RuntimeError: rows are missing, or there are too many.
+        RuntimeError: some never ended, rows are missing, or there are too many.
     """
     loaded = load_ahead(
         bench.engine, bench.house.schedule, bench.pattern, bench.pace, state="active", count=count, step=AT_ONCE
     )
-    last = _all_ended(bench.engine, loaded)
+    has_ended, last = ended_at(bench.engine, LEFT, loaded.due, PATIENCE)
+    if not has_ended:
+        raise RuntimeError(f"some of {count} requests never ended")
     told = _check(bench, loaded)
     seconds = (last - loaded.due).total_seconds()
     with bench.engine.connect() as connection:
@@ -137,11 +140,6 @@ def _check(bench: Bench, loaded: Loaded) -> int:
     if made != {"events": count, "requests": count, "notices": count * each} or not each:
         raise RuntimeError(f"rows of {count} requests with {each} notices each are missing or doubled: {made}")
     return each
-
-
-def _all_ended(engine: Engine, loaded: Loaded) -> datetime:
-    with engine.connect() as connection:
-        return _seen(lambda: _ended(connection.execute(LEFT, {"due": loaded.due}).one()))
 
 
 def _ended(row: object) -> tuple[bool, datetime]:

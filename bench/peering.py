@@ -17,13 +17,14 @@ from bench.load import clock
 from bench.rivals import PYTHON, Running, running
 from bench.sizes import Size
 from bench.targets import Peer
+from bench.watching import ended_at
 from cli import stack
 
 LEAST_SECONDS = 4.0
 SECONDS_EACH = 0.003
 TRIES = 4
 PATIENCE = 180.0
-LOOK_SECONDS = 0.005
+LOOK_SECONDS = 0.25
 WARM_UP = 50
 WARM_UPS = 8
 LIFE_SECONDS = 5
@@ -38,8 +39,8 @@ SELECT uuidv7(), 'erin@vendor.example', 'exchange-online', ARRAY['mailbox:anna@c
     'The mailbox does not open on the phone', 'active', 1, :due, now() FROM generate_series(1, :count) RETURNING id
 """)
 FRESH = text("SELECT uuidv7() FROM generate_series(1, :count)")
-OPEN = text("""
-SELECT (SELECT count(*) FROM requests WHERE closed_at IS NULL AND deadline_at = :due) AS open,
+LEFT = text("""
+SELECT NOT EXISTS (SELECT FROM requests WHERE closed_at IS NULL AND deadline_at = :due) AS ended,
     clock_timestamp() AS at
 """)
 STORM = text("""
@@ -88,15 +89,8 @@ def _warm_up(peer: Running) -> None:
 def _storm(peer: Running, count: int) -> dict[str, float]:
     """Let many fall due at one instant; what is not done within three minutes is missing."""
     due, arming = _armed(peer, count)
-    last = due
-    until = time.monotonic() + PATIENCE
+    _, last = ended_at(peer.engine, LEFT, due, PATIENCE)
     with peer.engine.connect() as connection:
-        while time.monotonic() < until:
-            row = connection.execute(OPEN, {"due": due}).one()
-            last = row.at
-            if not row.open:
-                break
-            time.sleep(LOOK_SECONDS)
         found = connection.execute(STORM, {"due": due}).one()
     seconds = (last - due).total_seconds()
     return {
@@ -181,7 +175,7 @@ def _until(peer: Running, ids: list[str], met: Callable[[Mapping[str, int]], boo
             row = dict(connection.execute(LIVED, {"ids": ids}).mappings().one())
             if met(row) or time.monotonic() > until:
                 return row
-            time.sleep(50 * LOOK_SECONDS)
+            time.sleep(LOOK_SECONDS)
 
 
 def plot(run: Path) -> None:

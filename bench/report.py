@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.figures import Comparison, Figure
-from bench.targets import Findings
+from bench.targets import Findings, Measured, Peer
 
 RESULTS = Path(__file__).parent / "results"
 CPUINFO = Path("/proc/cpuinfo")
@@ -73,19 +73,28 @@ def held(rows: Iterable[Figure]) -> list[list[str]]:
     return [
         head,
         *(
-            [row.what, f"{number(row.value)} {row.unit}".strip(), _limit(row), f"{row.ratio:.0%}" + _missed(row)]
+            [row.what, f"{number(row.value)} {row.unit}".strip(), limit(row), f"{row.ratio:.0%}" + _missed(row)]
             for row in rows
         ),
     ]
 
 
-def _limit(row: Figure) -> str:
+def limit(row: Figure) -> str:
+    """Return the least or the most that meets the target."""
     sign = "≥" if row.more_is_better else "≤"
     return f"{sign} {number(row.target)} {row.unit}".strip()
 
 
 def _missed(row: Figure) -> str:
-    return "" if row.is_met else " missed"
+    if row.is_met:
+        return ""
+    return f", {number(row.refused)} turned away: missed" if row.refused else " missed"
+
+
+def times(took: Mapping[str, float], whole: float) -> list[list[str]]:
+    """Return how many seconds each part took, the longest first, and what none of them accounts for."""
+    listed = sorted({**took, "all else": whole - sum(took.values())}.items(), key=lambda part: -part[1])
+    return [["part", "s"], *([name, f"{seconds:.1f}"] for name, seconds in listed), ["all", f"{whole:.1f}"]]
 
 
 def markdown(title: str, tables: Iterable[tuple[str, Sequence[Sequence[str]]]]) -> str:
@@ -114,6 +123,20 @@ def write(name: str, title: str, found: Findings, ratios: list[Comparison], limi
     held_to = [{**asdict(row), "ratio": row.ratio} for row in limits]
     path.write_text(json.dumps({"title": title, "targets": held_to, "measured": asdict(found)}, indent=2) + "\n")
     return path
+
+
+def read(path: Path) -> Findings:
+    """Return what a run found that was written down."""
+    found = json.loads(path.read_text())["measured"]
+    for part in ("storms", "intake", "bare", "floor"):
+        found[part] = _counted(found[part])
+    for name, peer in found["peers"].items():
+        found["peers"][name] = Peer(**{**peer, "storms": _counted(peer["storms"])})
+    return Findings(**found)
+
+
+def _counted(runs: Mapping[str, Measured]) -> dict[int, Measured]:
+    return {int(count): run for count, run in runs.items()}
 
 
 def everything(found: Findings) -> list[list[str]]:

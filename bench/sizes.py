@@ -15,12 +15,14 @@ class Size:
     lone_rounds: int
     steady_seconds: int
     lives: int
+    told: int
     pending: int
     idle_seconds: int
     intake_seconds: float
     intake_rounds: int
     access_seconds: float
     floor_batches: tuple[int, ...]
+    floor_rounds: int
     peers: tuple[str, ...] = ()
     peer_storms: tuple[tuple[int, int], ...] = ()
     peer_lives: int = 0
@@ -35,16 +37,18 @@ class Size:
 
 QUICK = Size(
     name="quick",
-    storms=((2_000, 2), (10_000, 2)),
-    lone_rounds=10,
-    steady_seconds=10,
-    lives=300,
+    storms=((2_000, 1), (10_000, 1)),
+    lone_rounds=5,
+    steady_seconds=8,
+    lives=100,
+    told=200,
     pending=20_000,
     idle_seconds=5,
     intake_seconds=2,
     intake_rounds=1,
-    access_seconds=3,
+    access_seconds=2,
     floor_batches=(1_000,),
+    floor_rounds=1,
 )
 USUAL = Size(
     name="bench",
@@ -52,12 +56,14 @@ USUAL = Size(
     lone_rounds=30,
     steady_seconds=120,
     lives=1_000,
+    told=400,
     pending=100_000,
     idle_seconds=15,
     intake_seconds=3,
     intake_rounds=3,
     access_seconds=5,
     floor_batches=(500, 1_000, 2_000, 5_000),
+    floor_rounds=3,
     peers=("celery_eta", "dramatiq_delay"),
     peer_storms=((2_000, 1), (10_000, 1)),
     peer_lives=300,
@@ -70,12 +76,14 @@ FULL = Size(
     lone_rounds=30,
     steady_seconds=120,
     lives=1_000,
+    told=400,
     pending=1_000_000,
     idle_seconds=30,
     intake_seconds=3,
     intake_rounds=5,
     access_seconds=5,
     floor_batches=(500, 1_000, 2_000, 5_000),
+    floor_rounds=3,
     peers=("celery_eta", "dramatiq_delay", "redbeat_entries", "dbos_delay"),
     peer_storms=((2_000, 3), (10_000, 1)),
     peer_lives=1_000,

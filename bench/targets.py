@@ -84,7 +84,7 @@ def comparisons(found: Findings) -> Iterator[Comparison]:
     yield from _of_peers(found, "filed and told of", "/s", "told", "a_second", more_is_better=True)
     yield from _of_peers(found, "CPU of a life", "ms", "lives", "cpu_ms")
     if peers := {name: _waits(peer.pending) for name, peer in found.peers.items() if peer.pending}:
-        ours = _waits({**found.pending, "postgres_bytes": 0.0})
+        ours = _waits(found.pending)
         what = "a deadline that waits, beside its row: Redis, workers and Postgres"
         yield Comparison(what, "bytes", ours, None, peers, more_is_better=False)
     set_, raw = (found.sorted_set[name]["a_second"] for name in ("lockbox", "floor"))
@@ -152,13 +152,14 @@ def _doors(found: Findings) -> Iterator[Figure]:
     for clients, intake in found.intake.items():
         share = 100 * intake["a_second"] / found.bare[clients]["a_second"]
         what = f"filed over HTTP by {clients}: of a bare endpoint's rate"
-        yield Figure(what, share, OF_BARE_PERCENT, "%", more_is_better=True)
-    yield Figure(
-        f"filed over HTTP by {INTAKE_CLIENTS}: p99", found.intake[INTAKE_CLIENTS]["p99_ms"], INTAKE_P99_MS, "ms"
-    )
+        yield Figure(what, share, OF_BARE_PERCENT, "%", more_is_better=True, refused=intake["busy"])
+    some = found.intake[INTAKE_CLIENTS]
+    what = f"filed over HTTP by {INTAKE_CLIENTS}: p99"
+    yield Figure(what, some["p99_ms"], INTAKE_P99_MS, "ms", refused=some["busy"])
     told = f"CPU of a life, HTTP and {found.lives['notices']:.0f} notices included"
     yield Figure(told, found.lives["cpu_ms"], LIFE_CPU_MS, "ms")
-    yield Figure("access check from 16 clients: p99", found.access["p99_ms"], ACCESS_P99_MS, "ms")
+    what, checks = "access check from 16 clients: p99", found.access
+    yield Figure(what, checks["p99_ms"], ACCESS_P99_MS, "ms", refused=checks["busy"])
 
 
 def _waiting(found: Findings) -> Iterator[Figure]:

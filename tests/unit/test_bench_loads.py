@@ -41,6 +41,26 @@ def test_many_are_due_further_ahead_than_loading_them_took() -> None:
     assert pace.ahead(1).total_seconds() == pytest.approx(LEAST_SECONDS, abs=0.01)
 
 
+def test_a_load_that_took_long_is_feared_less_with_each_that_did_not() -> None:
+    pace = Pace(seconds_each=0.001)
+
+    pace.learn(10_000, 50)
+    worst = pace.ahead(10_000).total_seconds()
+    for _ in range(5):
+        pace.learn(10_000, 3)
+
+    assert worst > 50
+    assert 3 < pace.ahead(10_000).total_seconds() < worst / 3
+
+
+def test_a_few_rows_that_took_long_say_little_of_many() -> None:
+    pace = Pace(seconds_each=0.0001)
+
+    pace.learn(1, 0.5)
+
+    assert pace.seconds_each < 0.001
+
+
 def test_sizes_grow_and_only_the_quick_one_does_without_peers() -> None:
     assert SIZES == {"quick": QUICK, "bench": USUAL, "full": FULL}
     assert QUICK.pending < USUAL.pending < FULL.pending == 1_000_000

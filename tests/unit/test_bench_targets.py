@@ -6,51 +6,9 @@ from typing import Any
 
 import pytest
 
-from bench.report import beside, everything, held, markdown
-from bench.targets import Findings, Peer, comparisons, targets
-
-PEER = Peer(
-    storms={10_000: {"a_second": 1_500.0, "last_seconds": 6.7}},
-    lives={"cpu_ms": 8.0},
-    told={"a_second": 400.0},
-    pending={"redis_bytes": 1_200.0, "worker_bytes": 10_000.0, "postgres_bytes": 0.0},
-)
-GOOD = Findings(
-    pending={
-        "count": 100_000.0,
-        "redis_bytes": 120.0,
-        "worker_bytes": 3.0,
-        "requests_bytes": 580.0,
-        "grown_mib": 1.0,
-        "core_percent": 0.4,
-    },
-    lone={"median_ms": 6.0},
-    storms={
-        10_000: {"a_second": 20_000.0, "last_seconds": 0.5},
-        100_000: {"a_second": 20_000.0, "last_seconds": 5.0},
-    },
-    storm_behind={"last_seconds": 0.8},
-    steady={"late_p99_ms": 20.0},
-    intake={clients: {"a_second": 700.0, "p50_ms": 5.0, "p99_ms": 60.0} for clients in (1, 8, 64)},
-    bare={clients: {"a_second": 1_000.0, "p50_ms": 3.0, "p99_ms": 30.0} for clients in (1, 8, 64)},
-    lives={"cpu_ms": 4.0, "notices": 5.0},
-    told={"a_second": 500.0},
-    access={"p99_ms": 8.0},
-    rebuild={"seconds": 4.0, "count": 100_000.0, "worst_seconds": 3.0},
-    floor={10_000: {"a_second": 30_000.0}, 100_000: {"a_second": 30_000.0}},
-    sorted_set={"lockbox": {"a_second": 80_000.0}, "floor": {"a_second": 100_000.0}},
-    peers={"celery_eta": PEER, "dramatiq_delay": replace(PEER, lives={"cpu_ms": 16.0})},
-    crowd={"ratio": 1.01},
-    reach={"in_time_percent": 100.0, "one_domain": 5_000.0, "many_domains": 5_000.0},
-    trail={
-        "events": 1_000_000.0,
-        "sealed_a_second": 25_000.0,
-        "verify_seconds": 50.0,
-        "proof_p99_ms": 5.0,
-        "lag_p99_seconds": 1.5,
-        "cost_ratio": 1.01,
-    },
-)
+from bench.report import beside, everything, held, markdown, times
+from bench.targets import Findings, comparisons, targets
+from tests.unit.measured import GOOD, PEER
 
 
 def test_all_targets_are_met_by_good_figures() -> None:
@@ -77,9 +35,12 @@ MISSED: list[tuple[str, Callable[[Findings], dict[str, Any]]]] = [
     ("a lone deadline", lambda _: {"lone": {"median_ms": 11.0}}),
     ("200 deadlines", lambda _: {"steady": {"late_p99_ms": 51.0}}),
     ("filed over HTTP by 64: of", lambda f: {"bare": {**f.bare, 64: {"a_second": 1_200.0}}}),
-    ("filed over HTTP by 8: p99", lambda f: {"intake": {**f.intake, 8: {"a_second": 700.0, "p99_ms": 101.0}}}),
+    ("filed over HTTP by 8: p99", lambda f: {"intake": {**f.intake, 8: {**f.intake[8], "p99_ms": 101.0}}}),
+    ("filed over HTTP by 1: of", lambda f: {"intake": {**f.intake, 1: {**f.intake[1], "busy": 1.0}}}),
+    ("filed over HTTP by 8: p99", lambda f: {"intake": {**f.intake, 8: {**f.intake[8], "busy": 1.0}}}),
     ("CPU of a life", lambda f: {"lives": {**f.lives, "cpu_ms": 5.1}}),
-    ("access check", lambda _: {"access": {"p99_ms": 10.1}}),
+    ("access check", lambda f: {"access": {**f.access, "p99_ms": 10.1}}),
+    ("access check", lambda f: {"access": {**f.access, "busy": 1.0}}),
     ("100,000 pending: each in Redis", lambda f: {"pending": {**f.pending, "redis_bytes": 151.0}}),
     ("100,000 pending: request row", lambda f: {"pending": {**f.pending, "requests_bytes": 601.0}}),
     ("100,000 pending: workers grown", lambda f: {"pending": {**f.pending, "grown_mib": 21.0}}),
@@ -120,6 +81,13 @@ def test_ratios_come_before_the_figures_and_each_peer_has_a_column() -> None:
     assert life[1:] == ["-", "2 times", "4", "-", "8", "16"]
 
 
+def test_a_deadline_that_waits_takes_its_place_in_the_index_of_postgres_too() -> None:
+    _, *rows = beside(comparisons(GOOD))
+
+    waits = next(row for row in rows if row[0].startswith("a deadline that waits"))
+    assert waits[1:] == ["-", "77.2 times", "145", "-", "11,200", "11,200"]
+
+
 def test_a_missed_target_says_so_in_its_line() -> None:
     worse = replace(GOOD, lone={"median_ms": 15.0})
 
@@ -127,6 +95,26 @@ def test_a_missed_target_says_so_in_its_line() -> None:
 
     assert [row for row in rows if row[-1].endswith("missed")] == [
         ["a lone deadline: late by, median", "15 ms", "≤ 10 ms", "150% missed"]
+    ]
+
+
+def test_a_target_that_is_missed_by_turning_calls_away_says_how_many() -> None:
+    worse = replace(GOOD, access={"busy": 3.0, "p99_ms": 8.0})
+
+    _, *rows = held(targets(worse))
+
+    assert [row for row in rows if row[-1].endswith("missed")] == [
+        ["access check from 16 clients: p99", "8 ms", "≤ 10 ms", "80%, 3 turned away: missed"]
+    ]
+
+
+def test_times_tell_the_longest_first_and_leave_nothing_out() -> None:
+    assert times({"floor": 10.0, "storms": 40.0}, 55.0) == [
+        ["part", "s"],
+        ["storms", "40.0"],
+        ["floor", "10.0"],
+        ["all else", "5.0"],
+        ["all", "55.0"],
     ]
 
 

@@ -1,0 +1,164 @@
+"""`python -m bench.pages`: how long the server takes for each page when a tenant has ten thousand requests."""
+
+import argparse
+import http.client
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from uuid import UUID
+
+import structlog
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import Engine, text
+
+from bench.figures import quantile
+from bench.house import Site, site
+from bench.load import clock, load, observer
+from cli.endings import end_on_signals
+from cli.stack import Processes
+from lockbox.database import Database, make_engine, now
+from lockbox.people import sessions
+from lockbox.people.roles import Caller, Means, Role, Side, Standing
+from lockbox.people.sessions import Lasting, Place
+from lockbox.schedule import Schedule
+
+MOST_MS = 100.0
+WARM = 3
+EVERYBODYS = ("/", "/requests", "/requests/{id}", "/account")
+PAGES = {
+    "ann": (*EVERYBODYS, "/waiting", "/open", "/requests?text=mailbox", "/requests?state=denied"),
+    "max": (*EVERYBODYS, "/review", "/open"),
+    "erin": (*EVERYBODYS, "/mine", "/ask"),
+    "another": ("/requests", "/waiting", "/open"),
+}
+"""The pages by whose they are; `another` approves for a tenant that has no request at all."""
+TABLE, TABLES = "/requests.csv", 5
+"""What is written while it is read: its time is that to the first byte, and how many rows a second follow."""
+
+# Nine of ten are over, as in a tenant that has used its lockbox for a year.
+OVER = text("""
+UPDATE requests SET state = 'denied', closed_at = now(), wake_at = NULL, version = version + 1
+WHERE id = ANY(:ids)
+""")
+BEHIND_TRIGGERS = text("SET session_replication_role = replica")
+ANALYZE = text("VACUUM ANALYZE requests")
+
+
+def main() -> int:
+    """Measure and print; 0 if every page keeps to its time, else 1."""
+    parser = argparse.ArgumentParser(prog="python -m bench.pages", description=__doc__)
+    parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--times", type=int, default=30)
+    asked = parser.parse_args()
+    end_on_signals()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    table = Table("page", "who", "answer", "p50 ms", "p95 ms", "bytes", title=f"{asked.requests} requests")
+    worst = 0.0
+    with site() as place, _api(place) as port:
+        shown, secrets = _fill(place, asked.requests), _sign_in(place)
+        for who, path in ((who, path) for who, paths in PAGES.items() for path in paths):
+            status, size, times = _measure(port, path.format(id=shown), secrets[who], asked.times)
+            worst = max(worst, quantile(times, 0.95))
+            table.add_row(path, who, str(status), *_figures(times), str(size))
+        first, rows = _stream(port, secrets["ann"])
+    Console().print(table)
+    p50, p95 = _figures(first)
+    Console().print(f"{TABLE}: first byte after {p50} ms, p95 {p95} ms; {rows:,.0f} rows a second")
+    return 0 if max(worst, quantile(first, 0.95)) <= MOST_MS else 1
+
+
+def _figures(times: list[float]) -> tuple[str, str]:
+    return f"{quantile(times, 0.5):.1f}", f"{quantile(times, 0.95):.1f}"
+
+
+@contextmanager
+def _api(place: Site) -> Iterator[int]:
+    with ExitStack() as ends:
+        processes = Processes(place.plan, place.folder / "log")
+        ends.callback(processes.stop)
+        processes.start("api")
+        processes.wait_until_ready()
+        yield place.plan.api_port
+
+
+def _fill(place: Site, count: int) -> UUID:
+    """Load the requests, let nine of ten be over, and return one that waits."""
+    with observer(place.superuser.set(database="lockbox")) as engine:
+        due = clock(engine) + timedelta(hours=6)
+        loaded = load(engine, None, place.pattern, state="pending", count=count, due=due)
+        _end(engine, [one for number, one in enumerate(loaded.ids) if number % 10])
+    return loaded.ids[0]
+
+
+def _end(engine: Engine, ids: list[UUID]) -> None:
+    with engine.connect() as connection:
+        connection.execute(BEHIND_TRIGGERS)
+        connection.execute(OVER, {"ids": ids})
+        connection.execute(ANALYZE)
+
+
+def _sign_in(place: Site) -> dict[str, str]:
+    """Begin a session for one of each role, and return the secrets."""
+    people = place.sample.people
+    callers = {
+        "ann": Caller(people["ann"], "Ann", frozenset({Standing(Role.APPROVER, place.sample.tenant_id)})),
+        "max": Caller(people["max"], "Max", frozenset({Standing(Role.MANAGER)})),
+        "erin": Caller(people["erin"], "Erin", frozenset({Standing(Role.ENGINEER)})),
+        "another": Caller(
+            place.reviewed.people["ann"], "Ann", frozenset({Standing(Role.APPROVER, place.reviewed.tenant_id)})
+        ),
+    }
+    house = Database(make_engine(place.plan.database_url, role="bench"), Schedule(place.plan.redis_url))
+    secrets = {}
+    for name, caller in callers.items():
+        side = Side.CUSTOMER if caller.tenants() else Side.VENDOR
+        with house.transaction() as session:
+            signed_in = replace(caller, side=side, means=Means.PASSKEY, signed_in_at=now(session))
+            lasting = Lasting(timedelta(hours=1), timedelta(hours=2))
+            secrets[name] = sessions.begin(session, signed_in, Place("127.0.0.1", "bench"), lasting)
+    house.dispose()
+    return secrets
+
+
+def _measure(port: int, path: str, secret: str, times: int) -> tuple[int, int, list[float]]:
+    """Return the status, the bytes, and how many milliseconds each answer took after the first few.
+
+    Raises:
+        RuntimeError: nobody is signed in there.
+    """
+    connection = http.client.HTTPConnection("localhost", port, timeout=30)
+    took, body, status = [], b"", 0
+    for _ in range(WARM + times):
+        began = time.perf_counter()
+        connection.request("GET", path, headers={"cookie": f"lockbox={secret}", "accept": "text/html"})
+        answer = connection.getresponse()
+        body, status = answer.read(), answer.status
+        if (answer.getheader("location") or "").startswith("/sign-in"):
+            raise RuntimeError(f"{path} asks to sign in: another server answers at port {port}")
+        took.append((time.perf_counter() - began) * 1000)
+    connection.close()
+    return status, len(body), took[WARM:]
+
+
+def _stream(port: int, secret: str) -> tuple[list[float], float]:
+    """Return how many milliseconds the first byte of the table took each time, and the rows a second in all."""
+    first, rows, seconds = [], 0, 0.0
+    for _ in range(TABLES):
+        connection = http.client.HTTPConnection("localhost", port, timeout=30)
+        began = time.perf_counter()
+        connection.request("GET", TABLE, headers={"cookie": f"lockbox={secret}"})
+        answer = connection.getresponse()
+        head = answer.read(1)
+        first.append((time.perf_counter() - began) * 1000)
+        rows += (head + answer.read()).count(b"\n") - 1
+        seconds += time.perf_counter() - began
+        connection.close()
+    return first, rows / seconds
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
