@@ -1,6 +1,7 @@
 """`make chaos` and `make soak`: one seed, played on servers of its own; 0 only if every invariant holds."""
 
 import argparse
+import math
 import os
 import secrets
 import shutil
@@ -21,6 +22,8 @@ from config.embedded import EmbeddedRefused
 FIRST_PORT = 13000 + os.getpid() * 40 % 1200
 """Where nothing else of ours listens, and hardly another run beside this one."""
 MOST_SEEDS = 1_000_000
+PATIENCE, MOST_PATIENCE = 70.0, 600.0
+"""Seconds; a lease of a notice's first claim is a minute."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,7 +31,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(MOST_SEEDS))
     parser.add_argument("--seconds", type=float, default=75, help="of load and faults")
-    parser.add_argument("--patience", type=float, default=70, help="seconds before leases and back-offs are wound on")
+    parser.add_argument(
+        "--patience",
+        type=patience,
+        help=f"seconds before leases and back-offs are wound on; {PATIENCE:g} where not given",
+    )
     parser.add_argument("--logs", type=Path, default=stack.LOGS / "chaos")
     asked = parser.parse_args(arguments)
     end_on_signals()
@@ -39,13 +46,28 @@ def main(arguments: list[str] | None = None) -> int:
     for old in asked.logs.glob("*.log"):
         old.unlink()
     try:
-        result = _played(planned, asked.patience, asked.logs, console)
+        result = _played(planned, PATIENCE if asked.patience is None else asked.patience, asked.logs, console)
     except (NotHealed, EmbeddedRefused, OSError, RuntimeError) as failure:
         console.print(f"chaos: {type(failure).__name__} {failure}; logs are in {asked.logs}")
-        console.print(f"again: make chaos SEED={planned.seed} SECONDS={planned.seconds:g}")
+        console.print(report.again(planned, asked.patience))
         return 1
-    report.show(console, result)
+    report.show(console, result, asked.patience)
     return 0 if result.good else 1
+
+
+def patience(word: str) -> float:
+    """Read how long to wait.
+
+    Raises:
+        ArgumentTypeError: it is no number of seconds from 0 to ten minutes.
+    """
+    try:
+        seconds = float(word)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= MOST_PATIENCE:
+        raise argparse.ArgumentTypeError(f"{word!r} is no number of seconds from 0 to {MOST_PATIENCE:g}")
+    return seconds
 
 
 def _played(planned: plan.Plan, patience: float, logs: Path, console: Console) -> run.Result:

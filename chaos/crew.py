@@ -6,9 +6,9 @@ import shlex
 import signal
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
@@ -30,11 +30,20 @@ SETTINGS = {
 }
 
 
+@dataclass(frozen=True)
+class Ended:
+    """An end of a process that nobody had killed: its exit code, and when by the wall clock."""
+
+    name: str
+    code: int
+    at: float
+
+
 class Crew:
-    """All processes of one run. `ended` counts those that ended though nobody had killed them, by name and code."""
+    """All processes of one run. `ended` are the ends of those that nobody had killed."""
 
     def __init__(self, plan: Plan, faults: Faults, logs: Path) -> None:
-        self.ended: Counter[tuple[str, int]] = Counter()
+        self.ended: list[Ended] = []
         self.restarts = 0
         self._processes = Processes(plan, logs, SETTINGS)
         self._faults = faults
@@ -142,7 +151,7 @@ class Crew:
         while not self._stopping.wait(LOOK_SECONDS):
             for name, code in self._processes.ended().items():
                 if self._processes.running[name].pid not in self._killed:
-                    self.ended[name, code] += 1
+                    self.ended.append(Ended(name, code, time.time()))
                 if self._stopping.wait(AGAIN_SECONDS):
                     return
                 self.restarts += 1

@@ -7,7 +7,7 @@ import httpx
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from chaos.servers import LOGINS
+from chaos.servers import LOGINS, NO_ONE
 from chaos.stage import Stage
 from lockbox.schedule import NOTICES, Promise, Schedule
 
@@ -45,6 +45,7 @@ def heal(stage: Stage) -> None:
     for server in ("postgres", "redis"):
         stage.servers.start_again(server)
     with stage.redis() as redis:
+        redis.replicaof(*NO_ONE)
         redis.config_set("maxmemory", 0)
         stage.hints.release(redis, 0)
     with stage.superuser.connect() as connection:

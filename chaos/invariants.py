@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from chaos import questions
+from chaos import dead, enough, questions
 from chaos.evidence import Evidence, by_id
+from chaos.journal import Acknowledged
 from lockbox.notices.audience import PROMPTS, REPORT
 
 MOST_SHOWN = 5
@@ -15,8 +16,9 @@ ENOUGH = 10
 MOST_KEYS = 60
 MOST_GROWN = 96 << 20
 MOST_GROWN_REDIS = 32 << 20
-FORBIDDEN = 403
+FORBIDDEN = SHUT = 403
 ENDING = ("complete", "revoke")
+SEALS, TOLD = ("unsealed",), ("notices", "reports")
 # Whatever is not of these is somebody's leavings: the schedule, kombu's own, queues, and mailboxes of answers.
 OURS = re.compile(
     r"\{lockbox\}:|_kombu\.|unacked|core$|notify$|maintenance$|celery|.*\.reply\.celery\.pidbox|celeryev"
@@ -54,6 +56,11 @@ def _asked(seen: Evidence, **named: str) -> Iterator[str]:
         yield from (f"{name.replace('_', ' ')}: {row.id}" for row in seen.rows(question))
 
 
+def _left(seen: Evidence, *wanted: str) -> Iterator[str]:
+    """Yield a line for each of these that the drain could not wait out."""
+    yield from (f"{count} {what} left after the drain" for what, count in seen.left.items() if what in wanted)
+
+
 def approved_first(seen: Evidence) -> tuple[str, Iterable[str]]:
     """I1: no window without an earlier yes by those who may give it, before its time ran out."""
     off = _asked(seen, opened_without_a_yes=questions.UNFOUNDED, decided_too_late=questions.LATE)
@@ -83,7 +90,7 @@ def never_past_the_end(seen: Evidence) -> tuple[str, Iterable[str]]:
 def all_final(seen: Evidence) -> tuple[str, Iterable[str]]:
     """I3: after the drain every request is final."""
     off = [f"{row.id} is {row.state}" for row in seen.rows(questions.OPEN)]
-    left = [f"{count} {what} left" for what, count in seen.left.items() if what == "requests"]
+    left = _left(seen, *(seen.left.keys() - {*SEALS, *TOLD}))
     return f"{len(seen.rows(questions.FILED))} requests", [*off, *left]
 
 
@@ -95,9 +102,11 @@ def one_event_a_move(seen: Evidence) -> tuple[str, Iterable[str]]:
         another_state_than_its_last_move=questions.OTHER_STATE,
         seals_with_a_gap=questions.BROKEN_SEALS,
         not_sealed_once=questions.NOT_SEALED_ONCE,
+        not_sealed_for_long=questions.UNSEALED,
+        alarmed_by_the_house_itself=questions.ALARMED,
     )
     found = (f"the trail of {one.slug}: {line}" for one in seen.trails for line in one.found)
-    return f"{sum(one.events for one in seen.trails)} events verified", chain(off, found)
+    return f"{sum(one.events for one in seen.trails)} events verified", chain(_left(seen, *SEALS), off, found)
 
 
 def told_once_or_more(seen: Evidence) -> tuple[str, Iterable[str]]:
@@ -112,18 +121,18 @@ def told_once_or_more(seen: Evidence) -> tuple[str, Iterable[str]]:
         promised_twice=questions.PROMISED_TWICE,
     )
     notices = by_id(seen.rows(questions.NOTICES))
-    return f"{len(notices)} notices", chain(off, _undelivered(seen), _strange(seen))
+    return f"{len(notices)} notices", chain(_left(seen, *TOLD), off, _undelivered(seen), _strange(seen))
 
 
 def _undelivered(seen: Evidence) -> Iterator[str]:
     arrived = {one.id for one in seen.arrivals}
-    for row in seen.rows(questions.NOTICES):
+    notices = seen.rows(questions.NOTICES)
+    yield from dead.unexplained(notices, seen.stage.mail.refused, seen.struck)
+    for row in notices:
         if row.outcome is None:
             yield f"{row.id} ({row.template}) is still open"
         elif row.outcome == "sent" and str(row.id) not in arrived:
             yield f"{row.id} ({row.template}) is said to be sent and never arrived"
-        elif row.outcome == "dead" and not row.last_error:
-            yield f"{row.id} ({row.template}) is dead without a reason"
         elif row.outcome == "moot" and row.template not in PROMPTS and row.template != REPORT:
             yield f"{row.id} ({row.template}) was dropped though it is no prompt"
 
@@ -192,6 +201,34 @@ def back_to_base(seen: Evidence) -> tuple[str, Iterable[str]]:
     return f"{len(plant.keys)} keys, {sum(plant.memory.values()) >> 20} MiB", off
 
 
+def in_stories(seen: Evidence) -> list[Acknowledged]:
+    """Return what was acknowledged beyond the requests that stay open all along."""
+    return [one for one in seen.journal.acknowledged if one.tenant_id != seen.stage.cast.calm.tenant_id]
+
+
+def enough_happened(seen: Evidence) -> tuple[str, Iterable[str]]:
+    """Run: that much was filed, opened, told and struck that the others show something."""
+    journal = seen.journal
+    stories = in_stories(seen)
+    happened = {
+        "requests filed": len(seen.rows(questions.FILED)),
+        "windows opened": len(seen.rows(questions.WINDOWS)),
+        "stories acknowledged": len(stories),
+        "doors found open": len(journal.opened),
+        "doors found shut": journal.checks[SHUT],
+        "events verified": sum(one.events for one in seen.trails),
+        "notices arrived": len(list(seen.arrivals)),
+    }
+    planned = seen.stage.faults
+    off = [*enough.too_little(happened, planned.seconds), *enough.too_calm(len(planned.faults), seen.struck)]
+    return f"{len(stories)} acknowledged in stories, {len(seen.struck)} faults", off
+
+
+def none_ended(seen: Evidence) -> tuple[str, Iterable[str]]:
+    """Crew: no process ended that nobody had struck."""
+    return f"{seen.stage.crew.restarts} processes started again", enough.unasked(seen.ended, seen.struck)
+
+
 INVARIANTS: tuple[tuple[str, str, Callable[[Evidence], tuple[str, Iterable[str]]]], ...] = (
     ("I1", "no window without an earlier yes", approved_first),
     ("I2", "nobody in before a window or after its end", never_past_the_end),
@@ -203,4 +240,6 @@ INVARIANTS: tuple[tuple[str, str, Callable[[Evidence], tuple[str, Iterable[str]]
     ("I8", "the indexes are what Postgres says", indexes_are_true),
     ("I9", "no secret told, nothing controlled", nothing_told),
     ("I10", "memory and keys back to base", back_to_base),
+    ("run", "enough happened to show it", enough_happened),
+    ("crew", "no process ended unasked", none_ended),
 )

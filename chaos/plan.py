@@ -34,6 +34,7 @@ KINDS = (
     Kind("out_of_memory", ("redis",), (2, 6)),
     Kind("stall", ("redis",), (1, 4)),
     Kind("wrong_password", ("redis",), (2, 6)),
+    Kind("read_only", ("redis",), (2, 6)),
     Kind("cut_off", ("postgres",)),
     Kind("few_connections", ("postgres",), (2, 5)),
     Kind("lock", ("postgres",), (5, 5)),
@@ -71,6 +72,16 @@ class Fault:
     def __str__(self) -> str:
         lasts = f" for {self.lasts:.1f} s" if self.lasts else ""
         return f"{self.at:6.1f} s  {self.kind} {self.target}{lasts}"
+
+
+@dataclass(frozen=True)
+class Struck:
+    """A fault that was carried out, from when to when by the wall clock; `failed` is why it could not be, if so."""
+
+    fault: Fault
+    began: float
+    ended: float
+    failed: str = ""
 
 
 @dataclass(frozen=True)

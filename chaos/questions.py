@@ -33,6 +33,9 @@ NOT_SEALED_ONCE = """
 SELECT e.id FROM events e LEFT JOIN seals s ON s.event_id = e.id LEFT JOIN unsealed u ON u.event_id = e.id
 WHERE s.event_id IS NULL AND u.event_id IS NULL OR s.event_id IS NOT NULL AND u.event_id IS NOT NULL
 """
+UNSEALED = """
+SELECT e.id FROM events e JOIN unsealed u ON u.event_id = e.id WHERE e.at < clock_timestamp() - interval '30 seconds'
+"""
 MOVED_TWICE = """
 SELECT request_id AS id, action FROM events WHERE seq IS NOT NULL
 GROUP BY request_id, action, actor_id HAVING count(*) > 1
@@ -62,9 +65,14 @@ SELECT event_id AS id FROM notices WHERE event_id IS NOT NULL
 GROUP BY event_id, person_id, address_id, watcher_id, endpoint_id, template HAVING count(*) > 1
 """
 NOTICES = """
-SELECT n.id, n.outcome, n.last_error, n.template, n.attempts, coalesce(h.url, p.email) AS to
+SELECT n.id, n.outcome, n.last_error, n.template, n.attempts, coalesce(h.url, p.email) AS to,
+    coalesce(n.until_at < e.at + interval '1 hour', false) AS is_prompt,
+    extract(epoch FROM coalesce(e.at, n.run_at))::float AS told_at,
+    extract(epoch FROM n.until_at)::float AS until_at, extract(epoch FROM n.closed_at)::float AS closed_at
 FROM notices n LEFT JOIN endpoints h ON h.id = n.endpoint_id LEFT JOIN people p ON p.id = n.person_id
+LEFT JOIN events e ON e.id = n.event_id
 """
+ALARMED = "SELECT id FROM events WHERE action = 'invariant_broken'"
 FILED = "SELECT id, tenant_id, resources[1] AS resource FROM requests"
 MOVES = "SELECT request_id, seq, action, actor_id FROM events WHERE seq IS NOT NULL"
 COUNTS = """

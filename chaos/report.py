@@ -1,5 +1,6 @@
 """The report of a run: its invariants, faults and counts as tables, and how to play it again."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 from rich.console import Console
@@ -7,28 +8,35 @@ from rich.table import Table
 from rich.text import Text
 
 from chaos.invariants import MOST_SHOWN
+from chaos.plan import Plan
 from chaos.run import Result
 
 GOOD, BAD = Text("✓", "bold green"), Text("✗", "bold red")
 
 
-def show(console: Console, result: Result) -> None:
-    """Print it."""
+def again(plan: Plan, patience: float | None) -> str:
+    """Return the line that plays a run once more; `patience` is what was asked for, None if nothing was."""
+    command = f"again: make chaos SEED={plan.seed} SECONDS={plan.seconds:g}"
+    return command if patience is None else f"{command} PATIENCE={patience:g}"
+
+
+def show(console: Console, result: Result, patience: float | None) -> None:
+    """Print it; `patience` as in `again`."""
     table = Table("", "", "invariant", "looked at", title=f"seed {result.plan.seed}, {result.seconds:.0f} s in all")
     for one in result.findings:
         table.add_row(GOOD if one.holds else BAD, one.name, one.says, one.looked_at)
     console.print(table)
-    for line in _lines(result):
+    for line in _lines(result, patience):
         console.print(Text(line))
 
 
-def _lines(result: Result) -> Iterator[str]:
-    done = ", ".join(f"{kind} {count}" for kind, count in sorted(result.done.items()))
-    yield f"{sum(result.done.values())} faults: {done}"
-    if result.missed:
-        yield f"not done: {', '.join(result.missed)}"
+def _lines(result: Result, patience: float | None) -> Iterator[str]:
+    done = Counter(one.fault.kind for one in result.struck if not one.failed)
+    yield f"{done.total()} faults: {', '.join(f'{kind} {count}' for kind, count in sorted(done.items()))}"
+    if missed := [f"{one.fault.kind} {one.fault.target}: {one.failed}" for one in result.struck if one.failed]:
+        yield f"not done: {', '.join(missed)}"
     yield ", ".join(f"{count:,} {what}" for what, count in result.counts.items())
-    for (name, code), count in result.ended.items():
+    for (name, code), count in Counter((one.name, one.code) for one in result.ended).items():
         yield f"{name} ended by itself with {code}, {count} times"
     for one in result.findings:
         yield from (f"{one.name}: {line}" for line in one.off[:MOST_SHOWN])
@@ -37,4 +45,4 @@ def _lines(result: Result) -> Iterator[str]:
     if not result.good:
         yield "the plan was:"
         yield from (f"  {line}" for line in result.plan.lines())
-        yield f"again: make chaos SEED={result.plan.seed} SECONDS={result.plan.seconds:g}"
+        yield again(result.plan, patience)

@@ -2,13 +2,14 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from chaos import drain, evidence, invariants, questions
+from chaos.crew import Ended
 from chaos.crowd import Crowd
 from chaos.invariants import Finding
-from chaos.plan import Plan
+from chaos.plan import Plan, Struck
 from chaos.stage import Stage
 from chaos.striking import Striker
 
@@ -20,14 +21,13 @@ TICK = 0.2
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended: its findings, the faults done and missed, and what was counted."""
+    """How a run ended: its findings, the faults that were carried out, and what was counted."""
 
     plan: Plan
     findings: list[Finding]
-    done: Mapping[str, int]
-    missed: list[str]
+    struck: Sequence[Struck]
     counts: Mapping[str, int]
-    ended: Mapping[tuple[str, int], int]
+    ended: Sequence[Ended]
     seconds: float
 
     @property
@@ -64,17 +64,16 @@ def play(stage: Stage, patience: float, tell: Tell) -> Result:
         left |= drain.drain(stage, (), patience)
         crowd.close()
         tell("looking at everything", 0.9)
-        seen = evidence.gather(stage, crowd.journal, left, drifted, base)
+        seen = evidence.gather(stage, crowd.journal, base, struck=striker.struck, left=left, drifted=drifted)
         findings = invariants.check(seen)
     finally:
         stage.calm()
     return Result(
         plan=stage.faults,
         findings=findings,
-        done=striker.done,
-        missed=striker.missed,
+        struck=seen.struck,
         counts=_counts(seen, stage),
-        ended=stage.crew.ended,
+        ended=seen.ended,
         seconds=time.monotonic() - began,
     )
 
@@ -103,6 +102,7 @@ def _counts(seen: evidence.Evidence, stage: Stage) -> dict[str, int]:
         "calls without an answer": seen.journal.statuses[0],
         "answers 503": seen.journal.statuses[503],
         "acknowledged": len(seen.journal.acknowledged),
+        "acknowledged in stories": len(invariants.in_stories(seen)),
         "hints published": stage.hints.published,
         "processes started again": stage.crew.restarts,
     }

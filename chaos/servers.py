@@ -13,6 +13,8 @@ KEYS = ("clock", "clock:leases", "notices", "notices:leases")
 TABLES = ("requests", "events", "notices", "unsealed", "decisions")
 LOGINS = ("lockbox_api", "lockbox_worker")
 SMALL = 1 << 20
+DEAD = ("127.0.0.1", "1")
+NO_ONE = ("NO", "ONE")
 CUT = (0.2, 0.4, 0.6)
 CUT_OFF = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -83,6 +85,17 @@ def wrong_password(stage: Stage, _: Fault) -> Iterator[None]:
     finally:
         redis.config_set("requirepass", right)
         redis.close()
+
+
+@contextmanager
+def read_only(stage: Stage, _: Fault) -> Iterator[None]:
+    """Demote Redis to a replica of nobody: what it holds can be read, and nothing can be written."""
+    with stage.redis() as redis:
+        redis.replicaof(*DEAD)
+        try:
+            yield
+        finally:
+            redis.replicaof(*NO_ONE)
 
 
 def cut_off(stage: Stage, _: Fault) -> None:

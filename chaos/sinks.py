@@ -4,6 +4,7 @@ import asyncio
 import email
 import json
 import time
+from collections import Counter
 from dataclasses import dataclass
 from email import policy
 from enum import StrEnum
@@ -72,7 +73,11 @@ class Sink(Port):
 
 
 class MailSink(Sink):
-    """A relay for every recipient."""
+    """A relay for every recipient; `refused` counts how often it has said for good that there is nobody of a name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused: Counter[str] = Counter()
 
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Talk SMTP (RFC 5321) as far as a client of ours does."""
@@ -82,7 +87,7 @@ class MailSink(Sink):
             verb, _, rest = line.decode(errors="replace").strip().partition(" ")
             if verb.upper() == "RCPT":
                 recipient = rest.partition("<")[2].partition(">")[0]
-                await self.say(writer, self._to_recipient())
+                await self.say(writer, self._to_recipient(recipient))
             elif verb.upper() == "DATA":
                 await self.say(writer, b"354 go on\r\n")
                 self._take(recipient, await reader.readuntil(END_OF_MAIL))
@@ -96,7 +101,8 @@ class MailSink(Sink):
             else:
                 await self.say(writer, b"250 fine\r\n")
 
-    def _to_recipient(self) -> bytes:
+    def _to_recipient(self, recipient: str) -> bytes:
+        self.refused[recipient] += self.manner is Manner.NO
         answers = {Manner.BUSY: b"451 come again\r\n", Manner.NO: b"550 nobody of that name\r\n"}
         return answers.get(self.manner, b"250 fine\r\n")
 

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 import psutil
 from celery import Celery
+from redis.exceptions import RedisError
 from sqlalchemy import text
 
 from chaos import servers
@@ -98,7 +99,8 @@ def shuffle(stage: Stage, fault: Fault) -> Iterator[None]:
         yield
     finally:
         stage.hints.fate = Fate.PASS
-        with stage.redis() as redis:
+        # Where Redis is away by now they are released as all is healed.
+        with contextlib.suppress(RedisError), stage.redis() as redis:
             stage.hints.release(redis, fault.dice)
 
 
@@ -143,6 +145,7 @@ STRIKES: dict[str, Strike] = {
     "out_of_memory": servers.out_of_memory,
     "stall": once(servers.stall),
     "wrong_password": servers.wrong_password,
+    "read_only": servers.read_only,
     "cut_off": once(servers.cut_off),
     "few_connections": servers.few_connections,
     "lock": servers.lock,

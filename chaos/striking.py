@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import httpx
@@ -11,7 +11,7 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from chaos.plan import Fault
+from chaos.plan import Fault, Struck
 from chaos.stage import Stage
 from chaos.strikes import STRIKES
 from config.embedded import EmbeddedRefused
@@ -22,12 +22,11 @@ EXPECTED = (OSError, EmbeddedRefused, RedisError, KombuError, SQLAlchemyError, p
 class Striker:
     """Strikes as the plan says, each fault in a thread of its own, one at a time on each target.
 
-    `done` counts the faults by kind, `missed` are those that could not be done.
+    `struck` are those that are over, those that could not be done among them.
     """
 
     def __init__(self, stage: Stage) -> None:
-        self.done: Counter[str] = Counter()
-        self.missed: list[str] = []
+        self.struck: list[Struck] = []
         self._stage = stage
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self._pool = ThreadPoolExecutor(16, "chaos-strike")
@@ -46,10 +45,10 @@ class Striker:
 
     def _struck(self, fault: Fault, lock: threading.Lock) -> None:
         with lock:
+            began, failed = time.time(), ""
             try:
                 with STRIKES[fault.kind](self._stage, fault):
                     time.sleep(fault.lasts)
             except EXPECTED as error:
-                self.missed.append(f"{fault.kind} {fault.target}: {type(error).__name__}")
-            else:
-                self.done[fault.kind] += 1
+                failed = type(error).__name__
+            self.struck.append(Struck(fault, began, time.time(), failed))

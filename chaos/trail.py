@@ -1,22 +1,35 @@
 """The trail of every customer, exported through the API once it is sealed, and verified as anybody would offline."""
 
+import contextlib
+import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
+from sqlalchemy import text
 
 from chaos.people import House
 from chaos.stage import Stage
 from cli.stack import APPROVAL_KEY
+from lockbox.audit import exported as lines
 from lockbox.audit import keys, verify
 from lockbox.audit.approvals import Approvals
 from lockbox.audit.checkpoint import VerifierKey
+from lockbox.audit.exported import Entry, Unreadable
 from lockbox.audit.findings import Kind
 
 SEALED_SECONDS = 30.0
 LOOK_SECONDS = 0.3
 ANSWER_SECONDS = 20.0
+NOT_SEALED = 404
+# Of what is here so far; what nobody at the customer was ever told of is withheld from them.
+HAPPENED = text("""
+SELECT e.id, e.request_id IS NOT NULL AND NOT EXISTS (SELECT FROM events m WHERE m.request_id = e.request_id
+    AND m.seq IS NOT NULL AND '{pending,active}' && ARRAY[m.from_state, m.to_state]::text[]) AS hidden
+FROM events e WHERE e.tenant_id = :tenant_id
+""")
 
 
 @dataclass(frozen=True)
@@ -29,7 +42,11 @@ class Verified:
 
 
 def verified(stage: Stage) -> list[Verified]:
-    """Verify the trail of each customer, against the checkpoint of that moment; what is the vendor's is withheld."""
+    """Verify the trail of each customer, against the checkpoint of that moment; what is the vendor's is withheld.
+
+    Whatever happened before must be in it: an event that is never sealed stands in no export, and none of its own
+    accord says so.
+    """
     approvals = Approvals(keys.read([stage.plan.keys / APPROVAL_KEY])).public
     return [_of(stage, house, [stage.plan.audit_key, approvals]) for house in stage.cast.houses]
 
@@ -37,18 +54,45 @@ def verified(stage: Stage) -> list[Verified]:
 def _of(stage: Stage, house: House, trusted: Sequence[VerifierKey]) -> Verified:
     headers = {"authorization": f"Bearer {house.tokens['tara']}"}
     address = stage.plan.public_url
+    with stage.superuser.connect() as connection:
+        happened = connection.execute(HAPPENED, {"tenant_id": house.tenant_id}).all()
+    missing, found = ["it was never sealed"], list[str]()
     with httpx.Client(base_url=address, headers=headers, timeout=ANSWER_SECONDS, trust_env=False) as admin:
         until = time.monotonic() + SEALED_SECONDS
         while time.monotonic() < until:
-            said = admin.get("/v1/audit/checkpoint").raise_for_status().json()
+            time.sleep(LOOK_SECONDS)
+            answer = admin.get("/v1/audit/checkpoint")
+            if answer.status_code == NOT_SEALED:
+                continue
+            said = answer.raise_for_status().json()
             exported = admin.get("/v1/audit/export").raise_for_status().content
             verdict = verify.verify(_lines(exported), trusted, [said["note"]], [Kind.WITHHELD])
+            missing = list(missed(happened, exported, verdict.withheld))
+            found = [f"{one.kind}: {one.message}" for one in verdict.findings.first]
             # That the trail is read is an event too, sealed a moment later: both are asked for until they meet.
-            if verdict.header.size == said["size"]:
-                found = tuple(f"{one.kind}: {one.message}" for one in verdict.findings.first)
-                return Verified(house.slug, verdict.events, found)
-            time.sleep(LOOK_SECONDS)
-    return Verified(house.slug, 0, ("it was never sealed",))
+            if verdict.header.size == said["size"] and not missing:
+                return Verified(house.slug, verdict.events, tuple(found))
+    return Verified(house.slug, 0, (*found, *(missing or ["it never agreed with its checkpoint"])))
+
+
+def missed(happened: Iterable[Any], exported: bytes, withheld: int) -> Iterator[str]:
+    """Yield a line for each event that an export lacks, and one where it withholds less or more than it should."""
+    shown = set(_shown(exported))
+    hidden = 0
+    for event in happened:
+        hidden += event.hidden
+        if not event.hidden and str(event.id) not in shown:
+            yield f"it lacks the event {event.id}"
+    if hidden != withheld:
+        yield f"it withholds {withheld} events, not {hidden}"
+
+
+def _shown(exported: bytes) -> Iterator[str]:
+    """Yield the ids of the events in an export; of what cannot be read the verifier speaks."""
+    for line in _lines(exported):
+        with contextlib.suppress(Unreadable, ValueError, KeyError, TypeError):
+            if isinstance(one := lines.read(line), Entry):
+                yield str(json.loads(one.body)["id"])
 
 
 def _lines(exported: bytes) -> Iterator[bytes]:

@@ -13,6 +13,8 @@ from tests.builders import World, setting, unbound
 from tests.database.scenes import read
 from tests.logs import sealed
 
+pytestmark = pytest.mark.usefixtures("alone")
+
 WRONGS = (
     "UNFOUNDED",
     "LATE",
@@ -20,6 +22,7 @@ WRONGS = (
     "OTHER_STATE",
     "BROKEN_SEALS",
     "NOT_SEALED_ONCE",
+    "UNSEALED",
     "MOVED_TWICE",
     "ENDED_TWICE",
     "VENDOR_NOT_TOLD",
@@ -34,6 +37,8 @@ BREAKS = {
     "OTHER_STATE": "UPDATE events SET to_state = 'expired' WHERE action = 'complete'",
     "BROKEN_SEALS": "UPDATE logs SET size = size + 1",
     "NOT_SEALED_ONCE": "DELETE FROM seals",
+    "UNSEALED": "WITH forgotten AS (UPDATE events SET at = at - interval '1 minute' RETURNING id)"
+    " INSERT INTO unsealed (event_id) SELECT id FROM forgotten",
     "MOVED_TWICE": "INSERT INTO events (id, tenant_id, request_id, seq, at, action, actor_id, actor_role, from_state,"
     " to_state, body) SELECT uuidv7(), tenant_id, request_id, 9, at, action, actor_id, actor_role, from_state,"
     " to_state, body FROM events WHERE action = 'approve'",

@@ -1,0 +1,58 @@
+"""Notices that were given up: each by a refusal that the relay gave, or too late for a fault on its way."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from chaos.plan import CORE, Struck
+
+REFUSED = "the mail relay answered 550"
+LAST_MOMENT = 1.5
+RECOVERS_SECONDS = 30.0
+FEW, MOST_LATE = 5, 0.8
+HOOK = "://"
+ON_THE_WAY = frozenset({*CORE, "notices", "redis", "postgres", "hints"})
+"""What every notice passes, whatever it is for."""
+
+
+def unexplained(notices: Sequence[Any], refused: Mapping[str, int], struck: Iterable[Struck]) -> Iterator[str]:
+    """Yield a line for each notice that was given up though it could have been told, and for too many of them.
+
+    A sink that says no for good does so to one notice each time, and `refused` counts that by address. All else is
+    tried until it stops mattering; every sink is healed long before a day is over, which leaves those that matter
+    until a deadline of seconds: one is late only if a fault lay on its way, or was hardly over.
+
+    Args:
+        notices: rows of `questions.NOTICES`, all of them.
+        refused: how often the mail relay has refused each address for good.
+        struck: the faults that were carried out.
+    """
+    outages = list(struck)
+    refusals = Counter(refused)
+    late, told = Counter[str](), Counter[str]()
+    for row in notices:
+        sink = "webhooks" if HOOK in row.to else "mail"
+        told[sink] += row.is_prompt and row.outcome == "sent"
+        if row.outcome != "dead":
+            continue
+        name = f"{row.id} ({row.template})"
+        if not row.last_error:
+            yield f"{name} is dead without a reason"
+        elif row.last_error.startswith(REFUSED):
+            refusals[row.to] -= 1
+            if refusals[row.to] < 0:
+                yield f"{name} is dead by a refusal that nobody gave"
+        elif row.closed_at < row.until_at - LAST_MOMENT:
+            yield f"{name} was given up {row.until_at - row.closed_at:.1f} s before it stopped mattering"
+        else:
+            late[sink] += 1
+            if not any(_delays(one, sink, row.told_at, row.until_at) for one in outages):
+                yield f"{name} was late, and no fault was on its way"
+    for sink, count in late.items():
+        if count > FEW + MOST_LATE * (count + told[sink]):
+            yield f"{count} prompts by {sink} were late, and {told[sink]} were not"
+
+
+def _delays(one: Struck, sink: str, told_at: float, until_at: float) -> bool:
+    lies_there = one.fault.target in {*ON_THE_WAY, sink}
+    return lies_there and one.began <= until_at and one.ended + RECOVERS_SECONDS >= told_at

@@ -1,0 +1,54 @@
+"""Whether enough happened in a run to show anything: a run in which nobody did anything breaks no invariant."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from chaos.crew import Ended
+from chaos.plan import Struck
+
+LEAST_A_SECOND = {
+    "requests filed": 0.3,
+    "windows opened": 0.05,
+    "stories acknowledged": 0.3,
+    "doors found open": 0.05,
+    "doors found shut": 2.0,
+    "events verified": 1.0,
+    "notices arrived": 2.0,
+}
+"""By seconds of load; a seed on two busy cores reaches several times as much, on quiet ones ten times."""
+LEAST_DONE = 0.6
+OF_ITS_OWN = ("freeze", "kill_child")
+ENDS_AFTER = 30.0
+
+
+def too_little(happened: Mapping[str, int], seconds: float) -> Iterator[str]:
+    """Yield a line for each thing that happened too seldom in so many seconds of load, whose count may be missing."""
+    for what, rate in LEAST_A_SECOND.items():
+        least = max(1, round(rate * seconds))
+        if (count := happened.get(what, 0)) < least:
+            yield f"only {count} {what}, of at least {least}"
+
+
+def too_calm(planned: int, struck: Sequence[Struck]) -> Iterator[str]:
+    """Yield a line where most of the plan was not carried out, or nothing was planned."""
+    done = sum(not one.failed for one in struck)
+    if done < max(1, LEAST_DONE * planned):
+        yield f"only {done} of {planned} faults were done"
+
+
+def unasked(ended: Iterable[Ended], struck: Iterable[Struck]) -> Iterator[str]:
+    """Yield a line for each process that ended unasked.
+
+    A worker that loses a child, or stands still, as it starts up may give up. Each such strike explains one end of
+    the process that it struck, and no other.
+    """
+    own = [one for one in struck if one.fault.kind in OF_ITS_OWN]
+    for end in sorted(ended, key=lambda one: one.at):
+        by = next((one for one in own if _explains(one, end)), None)
+        if by is None:
+            yield f"{end.name} ended by itself with {end.code}"
+        else:
+            own.remove(by)
+
+
+def _explains(one: Struck, end: Ended) -> bool:
+    return one.fault.target == end.name and one.began <= end.at <= one.ended + ENDS_AFTER

@@ -1,0 +1,96 @@
+"""What chaos says of a run: one in which nothing happened, or whose drain was never done, is not a good one."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from redis import Redis
+from redis.exceptions import ReadOnlyError
+from sqlalchemy import Engine
+
+from chaos import invariants, plan
+from chaos.crew import Crew, Ended
+from chaos.evidence import Evidence, Plant
+from chaos.hints import Hints
+from chaos.journal import Journal
+from chaos.loop import Loop
+from chaos.people import Cast, House
+from chaos.plan import Fault
+from chaos.sinks import MailSink
+from chaos.stage import Stage
+from chaos.strikes import STRIKES
+from cli.stack import Plan
+from config.embedded import Servers
+from tests.builders import Urls
+
+NOBODY = Plant(frozenset(), 0, 0, {})
+CALM = House("calm", UUID(int=1), {}, {}, (), is_reviewed=False, is_calm=True)
+
+
+@pytest.fixture
+def stage(template: Servers, urls: Urls, superuser: Engine, tmp_path: Path) -> Iterator[Stage]:
+    """A stage on which nothing was started."""
+    faults = plan.make(1, 40)
+    prepared = Plan(
+        urls.api, urls.worker, urls.owner, urls.redis, urls.smtp, template, tmp_path, api_port=1, flower_port=2
+    )
+    crew = Crew(prepared, faults, tmp_path / "logs")
+    loop = Loop()
+    yield Stage(faults, prepared, template, superuser, loop, {}, MailSink(), Hints(), Cast((), CALM, ()), crew, [403])
+    loop.close()
+
+
+@pytest.fixture
+def nothing(stage: Stage) -> Evidence:
+    """The evidence of a run in which nothing happened."""
+    return Evidence(stage, Journal(), {}, (), NOBODY, NOBODY, (), {}, (), ())
+
+
+def found(seen: Evidence) -> Mapping[str, tuple[str, ...]]:
+    return {one.name: one.off for one in invariants.check(seen) if not one.holds}
+
+
+def test_a_run_in_which_nothing_happened_shows_nothing(nothing: Evidence) -> None:
+    assert found(nothing) == {
+        "run": (
+            "only 0 requests filed, of at least 12",
+            "only 0 windows opened, of at least 2",
+            "only 0 stories acknowledged, of at least 12",
+            "only 0 doors found open, of at least 2",
+            "only 0 doors found shut, of at least 80",
+            "only 0 events verified, of at least 40",
+            "only 0 notices arrived, of at least 80",
+            f"only 0 of {len(nothing.stage.faults.faults)} faults were done",
+        )
+    }
+
+
+@pytest.mark.parametrize(
+    ("what", "invariant"),
+    [("requests", "I3"), ("postgres", "I3"), ("unsealed", "I4"), ("notices", "I5"), ("reports", "I5")],
+)
+def test_what_the_drain_could_not_wait_out_is_found(nothing: Evidence, what: str, invariant: str) -> None:
+    left = replace(nothing, left={what: 2})
+
+    assert found(left)[invariant] == (f"2 {what} left after the drain",)
+
+
+def test_who_ended_unasked_is_found(nothing: Evidence) -> None:
+    looping = replace(nothing, ended=(Ended("worker", 1, 100.0),))
+
+    assert found(looping)["crew"] == ("worker ended by itself with 1",)
+
+
+def test_a_redis_that_is_read_only_refuses_whatever_is_written_until_it_is_lifted(stage: Stage) -> None:
+    with Redis.from_url(stage.servers.redis_url) as redis:
+        redis.set("kept", "so")
+
+        with STRIKES["read_only"](stage, Fault(1, "read_only", "redis", 1, 0)):
+            assert redis.get("kept") == b"so"
+            with pytest.raises(ReadOnlyError):
+                redis.set("kept", "other")
+
+        redis.set("kept", "other")
+        assert redis.get("kept") == b"other"

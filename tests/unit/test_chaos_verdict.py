@@ -1,0 +1,166 @@
+"""What chaos takes for an excuse and what not: late and refused notices, ends of processes, and exports that lack."""
+
+import argparse
+import json
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+import pytest
+
+from chaos import __main__ as command
+from chaos import dead, enough, plan, report, trail
+from chaos.crew import Ended
+from chaos.plan import Fault, Struck
+from tests.logs import Log, event
+
+RELAY, HOOK = "ann@contoso.example", "http://127.0.0.1:1/chaos/"
+NO = "the mail relay answered 550 nobody of that name"
+LATE = "not delivered before it stopped mattering"
+AT = 1_000.0
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A row as Postgres answers it: a prompt that matters for four seconds."""
+
+    id: int = 1
+    outcome: str = "dead"
+    last_error: str | None = LATE
+    template: str = "pending"
+    to: str = RELAY
+    is_prompt: bool = True
+    told_at: float = AT
+    until_at: float = AT + 4
+    closed_at: float = AT + 4
+
+
+OUTCOME = Notice(template="expired", is_prompt=False, until_at=AT + 86_400)
+
+
+def struck(kind: str, target: str, began: float, lasts: float = 2.0, failed: str = "") -> Struck:
+    return Struck(Fault(1, kind, target, lasts, 0), began, began + lasts, failed)
+
+
+def said(*notices: Notice, no: int = 0, faults: tuple[Struck, ...] = ()) -> list[str]:
+    return list(dead.unexplained(notices, {RELAY: no}, faults))
+
+
+def test_a_notice_that_a_relay_refused_for_good_is_excused_as_often_as_it_did() -> None:
+    refused = [Notice(id=number, last_error=NO, closed_at=AT + 1) for number in (1, 2, 3)]
+
+    assert said(*refused, no=3) == []
+    assert said(*refused, no=2) == ["3 (pending) is dead by a refusal that nobody gave"]
+
+
+@pytest.mark.parametrize("error", [LATE, "the endpoint answered 500", "any word"])
+def test_what_matters_for_a_day_may_not_be_given_up_after_a_minute(error: str) -> None:
+    given_up = replace(OUTCOME, last_error=error, closed_at=AT + 60, to=HOOK)
+
+    assert said(given_up, faults=(struck("refuse", "webhooks", AT),)) == [
+        "1 (expired) was given up 86340.0 s before it stopped mattering"
+    ]
+
+
+def test_a_notice_without_a_reason_is_not_excused() -> None:
+    assert said(Notice(last_error=None), faults=(struck("refuse", "mail", AT),)) == [
+        "1 (pending) is dead without a reason"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("to", "fault", "is_excused"),
+    [
+        (RELAY, struck("refuse", "mail", AT + 1), True),
+        (RELAY, struck("refuse", "webhooks", AT + 1), False),
+        (HOOK, struck("refuse", "webhooks", AT + 1), True),
+        (HOOK, struck("refuse", "mail", AT + 1), False),
+        (HOOK, struck("freeze", "notices", AT - 10), True),
+        (HOOK, struck("freeze", "notices", AT - 60), False),
+        (RELAY, struck("refuse", "redis", AT + 5), False),
+        (RELAY, struck("kill", "flower", AT + 1), False),
+    ],
+)
+def test_a_prompt_is_late_only_where_a_fault_was_on_its_way(to: str, fault: Struck, *, is_excused: bool) -> None:
+    late = Notice(to=to)
+
+    assert bool(said(late, faults=(fault,))) is not is_excused
+
+
+def test_faults_excuse_some_late_prompts_and_not_nearly_all_of_them() -> None:
+    faults = (struck("refuse", "mail", AT),)
+    late = [Notice(id=number) for number in range(40)]
+    sent = [Notice(id=number, outcome="sent", last_error=None) for number in range(40)]
+    by_hook = [Notice(id=number, outcome="sent", last_error=None, to=HOOK) for number in range(40)]
+
+    assert said(*late, *sent, faults=faults) == []
+    assert said(*late, *by_hook, faults=faults) == ["40 prompts by mail were late, and 0 were not"]
+
+
+def test_a_process_that_ends_by_itself_is_excused_by_a_strike_of_its_own_once() -> None:
+    child = struck("kill_child", "worker", AT)
+    ends = [Ended("worker", 1, AT + 3), Ended("worker", 1, AT + 9)]
+
+    assert list(enough.unasked(ends[:1], [child])) == []
+    assert list(enough.unasked(ends, [child])) == ["worker ended by itself with 1"]
+    assert list(enough.unasked(ends[:1], [struck("refuse", "redis", AT)])) == ["worker ended by itself with 1"]
+    assert list(enough.unasked([Ended("notices", 1, AT + 3)], [child])) == ["notices ended by itself with 1"]
+    assert list(enough.unasked([Ended("worker", 1, AT + 60)], [child])) == ["worker ended by itself with 1"]
+
+
+def test_most_of_the_faults_have_to_be_done() -> None:
+    done = [struck("kill", "worker", AT)] * 6
+    missed = [struck("forge", "hints", AT, failed="ConnectionError")] * 4
+
+    assert list(enough.too_calm(10, [*done, *missed])) == []
+    assert list(enough.too_calm(10, [*done[:5], *missed])) == ["only 5 of 10 faults were done"]
+    assert list(enough.too_calm(0, [])) == ["only 0 of 0 faults were done"]
+
+
+def test_enough_is_by_the_seconds_of_load() -> None:
+    happened = dict.fromkeys(enough.LEAST_A_SECOND, 100)
+
+    assert list(enough.too_little(happened, 40)) == []
+    assert list(enough.too_little(happened | {"windows opened": 0}, 6)) == ["only 0 windows opened, of at least 1"]
+    assert list(enough.too_little(happened, 75)) == [
+        "only 100 doors found shut, of at least 150",
+        "only 100 notices arrived, of at least 150",
+    ]
+
+
+@dataclass(frozen=True)
+class Happened:
+    """A row as Postgres answers it."""
+
+    id: UUID
+    hidden: bool = False
+
+
+def test_an_event_that_no_export_has_is_missed_though_sizes_agree() -> None:
+    log = Log([event(0), event(1), event(2)], withheld=[range(1, 2)])
+    ids = [UUID(json.loads(one.body)["id"]) for one in log.events]
+    first, second, third = Happened(ids[0]), Happened(ids[1], hidden=True), Happened(ids[2])
+    never_sealed = Happened(UUID(int=9))
+
+    assert list(trail.missed([first, second, third], log.whole(), 1)) == []
+    assert list(trail.missed([first, second, third, never_sealed], log.whole(), 1)) == [
+        f"it lacks the event {never_sealed.id}"
+    ]
+    assert list(trail.missed([first, third], log.whole(), 1)) == ["it withholds 1 events, not 0"]
+    assert list(trail.missed([first], b"no line of an export\n", 0)) == [f"it lacks the event {first.id}"]
+
+
+def test_a_run_is_played_again_with_the_patience_that_it_was_given() -> None:
+    planned = plan.make(7, 40)
+
+    assert report.again(planned, None) == "again: make chaos SEED=7 SECONDS=40"
+    assert report.again(planned, 12.5) == "again: make chaos SEED=7 SECONDS=40 PATIENCE=12.5"
+
+
+@pytest.mark.parametrize("word", ["-1", "601", "nan", "inf", "long"])
+def test_patience_has_bounds(word: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="no number of seconds from 0 to 600"):
+        command.patience(word)
+
+
+def test_patience_is_read_in_seconds() -> None:
+    assert [command.patience(word) for word in ("0", "12.5", "600")] == [0, 12.5, 600]
