@@ -38,24 +38,29 @@ SELECT id, state, wake_at AS due FROM requests WHERE wake_at IS NOT NULL AND id 
 OPEN_NOTICES = text("""
 SELECT id, run_at AS due FROM notices WHERE closed_at IS NULL AND id > :after ORDER BY id LIMIT :most
 """)
+# A clock that is read once, and not for each row, lets an index find what is due.
 SOON_CLOCKS = text("""
 SELECT id, state, wake_at AS due FROM requests
-WHERE wake_at BETWEEN clock_timestamp() - CAST(:recent AS interval) AND clock_timestamp() + CAST(:soon AS interval)
+WHERE wake_at BETWEEN (SELECT clock_timestamp()) - CAST(:recent AS interval)
+    AND (SELECT clock_timestamp()) + CAST(:soon AS interval)
 ORDER BY wake_at LIMIT :most
 """)
 SOON_NOTICES = text("""
 SELECT id, run_at AS due FROM notices
 WHERE closed_at IS NULL
-AND run_at BETWEEN clock_timestamp() - CAST(:recent AS interval) AND clock_timestamp() + CAST(:soon AS interval)
+AND run_at BETWEEN (SELECT clock_timestamp()) - CAST(:recent AS interval)
+    AND (SELECT clock_timestamp()) + CAST(:soon AS interval)
 ORDER BY run_at LIMIT :most
 """)
 PAGES = {CLOCK: OPEN_CLOCKS, NOTICES: OPEN_NOTICES}
 SOONS = {CLOCK: SOON_CLOCKS, NOTICES: SOON_NOTICES}
-FORGET_KEYS = text("DELETE FROM idempotency_keys WHERE created_at < clock_timestamp() - CAST(:kept AS interval)")
+FORGET_KEYS = text(
+    "DELETE FROM idempotency_keys WHERE created_at < (SELECT clock_timestamp()) - CAST(:kept AS interval)"
+)
 # The oldest first and only so many: a log that was kept for long goes bit by bit, round after round.
 FORGET_DELIVERIES = text("""
 DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries
-    WHERE at < clock_timestamp() - CAST(:kept AS interval) ORDER BY at LIMIT :most)
+    WHERE at < (SELECT clock_timestamp()) - CAST(:kept AS interval) ORDER BY at LIMIT :most)
 """)
 FORGET_SIGN_INS = tuple(
     text(statement)
@@ -142,6 +147,7 @@ def _arm_soon(database: Database, index: Index) -> Iterator[str]:
 def _rebuild(database: Database, index: Index, send: Send | None) -> Iterator[str]:
     after, count = UUID(int=0), 0
     log.warning("reconcile.rebuilding", index=index.name)
+    begun = database.schedule.begin_rebuild(index)
     reach("reconcile.epoch_changed")
     while True:
         with database.transaction() as session:
@@ -155,7 +161,9 @@ def _rebuild(database: Database, index: Index, send: Send | None) -> Iterator[st
         yield f"rebuilt {index.name} {count}"
         yield from act_on_overdue(database, send, grace=GRACE)
     reach("reconcile.before_whole")
-    database.schedule.mark_whole(index)
+    if not database.schedule.mark_whole(index, begun):
+        log.warning("reconcile.lost_again", index=index.name)
+        return
     reach("reconcile.after_whole")
     log.info("reconcile.rebuilt", index=index.name, count=count)
     yield f"whole {index.name}"

@@ -3,11 +3,12 @@
 import math
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+from uuid import uuid4
 
 import structlog
 from redis import Redis
@@ -15,20 +16,25 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from lockbox import plumbing
+from lockbox import glances, news, plumbing
 from lockbox.failpoints import reach
+from lockbox.news import Heard, Listener, Turned
 from lockbox.plumbing import Held
-from lockbox.scripts import ARM, CLAIM
+from lockbox.scripts import ARM, CLAIM, MARK
 
 log = structlog.get_logger(__name__)
 
 BELL = "{lockbox}:bell"
-EPOCH = "epoch"
+EPOCH, BEGUN = "epoch", "begun"
 UUID_FORM = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 MOST_A_CALL = 500
+LATE_MS = 30
+TRICKLE = 10
 ARM_TIMEOUT = 0.1
 POLL_TIMEOUT = 2.0
 BREAKER_SECONDS = 2.0
+
+Answer = TypeVar("Answer")
 
 
 class Away(Exception):  # noqa: N818 - a state of affairs that callers plan for
@@ -42,7 +48,9 @@ class Index:
     `kinds` are what a member may be due for; an id has one member at a time. What falls due within `lead` may be
     claimed already: the way to whoever acts takes about as long. A claim is leased for `lease`;
     `budget` is how many members may be out on lease at once, so that a backlog waits here and not in a queue. While
-    the index that it `yields_to` has more than one call's worth out on lease, nothing of this one is claimed.
+    what is due in the index that it `yields_to` waits for too long, a trickle of this one is claimed, and nothing
+    while more than one call's worth of that is out on lease.
+    What is armed anew is told on the channel `news`, if there is one.
     """
 
     name: str
@@ -51,6 +59,7 @@ class Index:
     budget: int
     yields_to: "Index | None" = None
     lead: timedelta = timedelta(0)
+    news: str = ""
 
     @property
     def keys(self) -> tuple[str, str]:
@@ -59,9 +68,14 @@ class Index:
 
 
 CLOCK = Index(
-    "clock", ("time_out", "expire"), lease=timedelta(seconds=10), budget=5000, lead=timedelta(milliseconds=8)
+    "clock",
+    ("time_out", "expire"),
+    lease=timedelta(seconds=10),
+    budget=5000,
+    lead=timedelta(milliseconds=8),
+    news=news.CHANNEL,
 )
-NOTICES = Index("notices", ("notify",), lease=timedelta(seconds=60), budget=1000, yields_to=CLOCK)
+NOTICES = Index("notices", ("notify",), lease=timedelta(seconds=60), budget=2000, yields_to=CLOCK)
 INDEXES = (CLOCK, NOTICES)
 
 
@@ -100,14 +114,15 @@ class Schedule:
         self._polling = _client(url, timeout=POLL_TIMEOUT)
         self._arm = self._arming.register_script(ARM)
         self._claim = self._polling.register_script(CLAIM)
+        self._mark = self._polling.register_script(MARK)
         self._skip_until = 0.0
 
     def arm(self, index: Index, promises: Sequence[Promise], *, only_missing: bool = False) -> bool:
         """Make the index hold exactly what is promised of these ids; drop their leases; ring if it is sooner.
 
-        Arming, settling after a handler's commit, and rebuilding are this one operation. With `only_missing`
-        an id that is held or leased is left alone. Never raises and never waits longer than a tenth of a
-        second: after a failure the next calls are skipped for two seconds.
+        Arming, settling after a handler's commit, and rebuilding are this one operation, and but for rebuilding it
+        is news. With `only_missing` an id that is held or leased is left alone. Never raises and never waits longer
+        than a tenth of a second: after a failure the next calls are skipped for two seconds.
 
         Returns:
             Whether Redis took it.
@@ -116,7 +131,8 @@ class Schedule:
             return False
         try:
             for part in _parts(promises):
-                words: list[str | int] = [BELL, index.name, int(only_missing), len(index.kinds), *index.kinds]
+                told = "" if only_missing else index.news
+                words: list[str | int] = [BELL, index.name, int(only_missing), told, len(index.kinds), *index.kinds]
                 for (kind, score), alike in groupby(part, key=lambda one: (one.kind, one.score)):
                     words += [kind, score, " ".join(one.id for one in alike)]
                 self._arm(keys=index.keys, args=words)
@@ -127,16 +143,52 @@ class Schedule:
             return False
         return True
 
+    def tell(self, ids: Iterable[str], side: str | None = None) -> None:
+        """Tell whoever listens that these changed without a promise: one side alone, if it is named.
+
+        Never raises and never waits longer than a tenth of a second, as arming does.
+        """
+        self._tried("tell", lambda: news.publish(self._arming, ids, side))
+
+    def listener(self, heard: Heard, turned: Turned) -> Listener:
+        """Return a thread, not yet started, that calls these with what is told."""
+        return Listener(self._polling, heard, turned)
+
+    def mark_looking(self, of: str, person: str, since: datetime) -> bool:
+        """Mark for five minutes that a person looks at something; return whether that is new. Never raises."""
+        return bool(self._tried("look", lambda: glances.mark(self._arming, of, person, since)))
+
+    def unmark_looking(self, of: str, person: str) -> bool:
+        """Take that mark away; return whether there was one. Never raises."""
+        return bool(self._tried("look", lambda: glances.unmark(self._arming, of, person)))
+
+    def looking(self, of: str, people: Sequence[str]) -> Mapping[str, tuple[datetime, timedelta]]:
+        """Return who of these looks, since when, and for how long that is known; nobody while Redis is away."""
+        return self._tried("look", lambda: glances.marked(self._arming, of, people)) or {}
+
+    def _tried(self, what: str, call: Callable[[], Answer]) -> Answer | None:
+        """Make a call that may be lost; after a failure the next ones are skipped for two seconds."""
+        if time.monotonic() < self._skip_until:
+            return None
+        try:
+            return call()
+        except RedisError as error:
+            self._skip_until = time.monotonic() + BREAKER_SECONDS
+            log.warning("schedule.skipped", what=what, error=type(error).__name__)
+            return None
+
     def claim(self, index: Index, most: int = MOST_A_CALL) -> Claim:
         """Move what is due to the lease set, and offer again what was leased for too long.
 
         Raises:
             Away: Redis can't be reached.
         """
-        lease, lead = (int(span.total_seconds() * 1000) for span in (index.lease, index.lead))
+        first = index.yields_to or index
+        lease, lead, of_first = (int(span.total_seconds() * 1000) for span in (index.lease, index.lead, first.lease))
         try:
-            first = [index.yields_to.keys[1]] if index.yields_to else []
-            members, idle, last = self._claim(keys=[*index.keys, *first], args=[most, lease, index.budget, lead])
+            args = [most, lease, index.budget, lead, MOST_A_CALL, of_first, LATE_MS, TRICKLE]
+            keys = [*index.keys, *(first.keys if index.yields_to else ())]
+            members, idle, last = self._claim(keys=keys, args=args)
         except RedisError as error:
             raise Away(type(error).__name__) from error
         ids: dict[str, list[str]] = {}
@@ -168,15 +220,31 @@ class Schedule:
         except RedisError as error:
             raise Away(type(error).__name__) from error
 
-    def mark_whole(self, index: Index) -> None:
-        """Note that everything which Postgres promises is in the index.
+    def begin_rebuild(self, index: Index) -> str:
+        """Leave a mark in the index, which is not whole from here on, and return it; it goes with what is lost.
+
+        Raises:
+            Away: Redis can't be reached.
+        """
+        begun = f"{BEGUN}:{uuid4().hex}"
+        try:
+            self._polling.zremrangebyscore(index.keys[0], "+inf", "+inf")
+            self._polling.zadd(index.keys[0], {begun: math.inf})
+        except RedisError as error:
+            raise Away(type(error).__name__) from error
+        return begun
+
+    def mark_whole(self, index: Index, begun: str) -> bool:
+        """Note that everything which Postgres promises is in the index, unless it was lost since this was begun.
+
+        Returns:
+            Whether the mark of the rebuild was still there.
 
         Raises:
             Away: Redis can't be reached.
         """
         try:
-            self._polling.zremrangebyscore(index.keys[0], "+inf", "+inf")
-            self._polling.zadd(index.keys[0], {self._epoch(): math.inf})
+            return bool(self._mark(keys=[index.keys[0]], args=[begun, self._epoch()]))
         except RedisError as error:
             raise Away(type(error).__name__) from error
 
@@ -192,7 +260,7 @@ class Schedule:
     def members(self, index: Index) -> dict[str, float]:
         """Return every member with its due time in ms, leases apart; for tests and operators, not for work."""
         pairs: Any = self._polling.zrange(index.keys[0], 0, -1, withscores=True)
-        return {member.decode(): score for member, score in pairs if not member.decode().startswith(EPOCH)}
+        return {member.decode(): score for member, score in pairs if score != math.inf}
 
     def leased(self, index: Index) -> int:
         """Return how many members are out on lease: claimed, and not yet settled.

@@ -1,9 +1,9 @@
-"""The two Lua scripts of the schedule; each call stays within a few milliseconds and a few hundred members."""
+"""The Lua scripts of the schedule; each call stays within a few milliseconds and a few hundred members."""
 
 ARM = """
 local index, leases = KEYS[1], KEYS[2]
-local bell, name, only_missing, kind_count = ARGV[1], ARGV[2], ARGV[3] == '1', tonumber(ARGV[4])
-local first = 5 + kind_count
+local bell, name, only_missing, news, kind_count = ARGV[1], ARGV[2], ARGV[3] == '1', ARGV[4], tonumber(ARGV[5])
+local first = 6 + kind_count
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local head = redis.call('ZRANGE', index, 0, 0, 'WITHSCORES')
@@ -12,7 +12,7 @@ if head[2] and head[2] ~= 'inf' then earliest = tonumber(head[2]) end
 local soonest = math.huge
 
 local function held(id)
-  for k = 5, first - 1 do
+  for k = 6, first - 1 do
     local member = ARGV[k] .. ':' .. id
     if redis.call('ZSCORE', index, member) or redis.call('ZSCORE', leases, member) then return true end
   end
@@ -27,7 +27,7 @@ for at = first, #ARGV, 3 do
   local leased, dropped, added = {}, {}, {}
   for id in string.gmatch(ARGV[at + 2], '%S+') do
     if not (only_missing and held(id)) then
-      for k = 5, first - 1 do
+      for k = 6, first - 1 do
         local member = ARGV[k] .. ':' .. id
         leased[#leased + 1] = member
         if due and ARGV[k] == kind then
@@ -46,6 +46,11 @@ for at = first, #ARGV, 3 do
     soonest = math.min(soonest, due)
   end
 end
+if news ~= '' then
+  local told = {}
+  for at = first, #ARGV, 3 do told[#told + 1] = ARGV[at + 2] end
+  redis.call('PUBLISH', news, table.concat(told, ' '))
+end
 if soonest < earliest then redis.call('PUBLISH', bell, name) end
 return soonest < earliest and 1 or 0
 """
@@ -53,11 +58,15 @@ return soonest < earliest and 1 or 0
 CLAIM = """
 local index, leases = KEYS[1], KEYS[2]
 local most, lease, budget, lead = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local first_busy, first_lease = tonumber(ARGV[5]), tonumber(ARGV[6])
+local first_late, trickle = tonumber(ARGV[7]), tonumber(ARGV[8])
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-if KEYS[3] and redis.call('ZCARD', KEYS[3]) > most then
-  local last = redis.call('ZRANGE', index, -1, -1)
-  return {{}, 50, last[1] or ''}
+if KEYS[3] then
+  local head = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')
+  local is_late = head[2] and head[2] ~= 'inf' and now - tonumber(head[2]) > first_late
+  local is_busy = redis.call('ZCOUNT', KEYS[4], now, now + first_lease) > first_busy
+  if is_busy then most = 0 elseif is_late then most = trickle end
 end
 local taken = redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, most)
 local room = math.min(most - #taken, budget - redis.call('ZCARD', leases))
@@ -77,6 +86,14 @@ for key, early in pairs({[index] = lead, [leases] = 0}) do
   if head[2] and head[2] ~= 'inf' then idle = math.min(idle, math.max(0, tonumber(head[2]) - early - now)) end
 end
 if idle == 0 and held_back then idle = 10 end
+if KEYS[3] and most <= trickle then idle = 50 end
 local last = redis.call('ZRANGE', index, -1, -1)
 return {taken, idle, last[1] or ''}
+"""
+
+MARK = """
+if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0 end
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('ZADD', KEYS[1], 'inf', ARGV[2])
+return 1
 """

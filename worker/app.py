@@ -43,7 +43,6 @@ def configuration(shutdown_seconds: float) -> dict[str, Any]:
         "task_acks_on_timeout": True,
         "task_reject_on_worker_lost": True,
         "task_time_limit": TASK_SECONDS,
-        "task_soft_time_limit": TASK_SECONDS - 1,
         "task_queues": [Queue(name) for name in (CORE, NOTIFY, MAINTENANCE)],
         "task_default_queue": CORE,
         "task_create_missing_queues": False,

@@ -1,5 +1,7 @@
 """Starts Flower: on loopback unless told otherwise, with credentials, and read-only."""
 
+import gc
+
 import structlog
 
 from config import logging as lockbox_logging
@@ -34,6 +36,8 @@ def arguments(chosen: Settings) -> list[str]:
 
 def main() -> None:
     """Hand over to Flower; the password stands in no command line."""
+    # As in the API: what is imported stays.
+    gc.freeze()
     chosen = settings()
     options = arguments(chosen)
     lockbox_logging.configure(chosen)

@@ -1,6 +1,7 @@
 """The pollers: threads that sleep until something is due, claim it and send hints, or act without Redis."""
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -24,12 +25,14 @@ from worker.tasks import MOST_IDS, MOST_NOTICES
 log = structlog.get_logger(__name__)
 
 AWAY_SECONDS = 0.5
-FULL_SECONDS = 0.05
+FULL_SECONDS = {CLOCK: 0.005, NOTICES: 0.05}
 RECONCILE_SECONDS = 5.0
 NO_GRACE = timedelta(0)
+LONGEST_FULL = 0.5
 QUEUES = {CLOCK: "core", NOTICES: "notify"}
 IDS_A_HINT = {CLOCK: MOST_IDS, NOTICES: MOST_NOTICES}
-MOST_HINTS_WAITING = {CLOCK: 50, NOTICES: 20}
+GATHER_SECONDS = {CLOCK: 0.0, NOTICES: 0.1}
+MOST_HINTS_WAITING = {CLOCK: 2, NOTICES: 20}
 
 
 class Reconciler(Loop):
@@ -78,6 +81,7 @@ class Poller(Loop):
         self.reconciler = reconciler
         self.bell: Bell = tools.database.schedule.bell(index)
         self.busy = False
+        self.claimed_at = 0.0
 
     def round(self) -> None:
         """Claim and hint, then sleep until something more is due; or act, where Redis is away."""
@@ -89,6 +93,8 @@ class Poller(Loop):
         except (Away, BrokerAway, BatchPublishError):
             self._act()
             self.stopping.wait(AWAY_SECONDS)
+            # What could be claimed and not be handed out had not quite fallen due.
+            self._act()
 
     def stop(self) -> None:
         """Ask the thread to end; it does within a second."""
@@ -98,9 +104,10 @@ class Poller(Loop):
         """Return how long there is nothing to do, in seconds."""
         schedule = self.tools.database.schedule
         self.bell.listen()
-        if self.busy and self._waiting_hints() >= MOST_HINTS_WAITING[self.index]:
-            return FULL_SECONDS
+        if self.busy and self._is_full():
+            return FULL_SECONDS[self.index]
         claim = schedule.claim(self.index)
+        self.claimed_at = time.monotonic()
         self.busy = bool(claim.ids)
         if not claim.whole:
             self.reconciler.poked.set()
@@ -108,7 +115,14 @@ class Poller(Loop):
             reach("poller.before_hint")
             self._hint(kind, ids)
             reach("poller.after_hint")
+        if claim.ids:
+            self.stopping.wait(GATHER_SECONDS[self.index])
         return min(claim.idle, IDLE_SECONDS)
+
+    def _is_full(self) -> bool:
+        """Whether hints enough wait, as far as it goes: a Redis that takes no writes says so to a claim alone."""
+        rested = time.monotonic() - self.claimed_at
+        return rested < LONGEST_FULL and self._waiting_hints() >= MOST_HINTS_WAITING[self.index]
 
     def _waiting_hints(self) -> int:
         with self.app.producer_pool.acquire(block=True, timeout=5) as producer:

@@ -8,6 +8,7 @@ import structlog
 
 from lockbox.audit import sealing
 from lockbox.audit.sealing import RolledBack
+from lockbox.news import OPERATORS
 from lockbox.notices import checkpoints
 from lockbox.schedule import CLOCK, MOST_A_CALL, Away
 from worker.loop import Loop
@@ -67,6 +68,7 @@ def seal(tools: Runtime, own: Sealing) -> Iterator[str]:
     held: RolledBack | None = None
     try:
         for noted in sealing.seal(tools.database, own.signer, own.folder):
+            tools.database.schedule.tell([str(one.log_id) for one in noted[:1]], OPERATORS)
             yield f"sealed {len(noted)}"
     except RolledBack as behind:
         held = behind

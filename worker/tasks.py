@@ -1,12 +1,10 @@
 """The Celery tasks: hints that carry ids. None is an authority; each looks again at the rows it is about."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from uuid import UUID
 
 import structlog
 from celery import shared_task
-from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -15,28 +13,26 @@ from lockbox.notices import delivery
 from lockbox.requests import clock
 from lockbox.schedule import UUID_FORM
 from worker import sealer
-from worker.runtime import runtime
+from worker.runtime import Runtime, Sealing, runtime
 
 log = structlog.get_logger(__name__)
 
 MOST_IDS = 500
 MOST_NOTICES = 50
 RECONCILE_SECONDS = 60
-AWAY = (OperationalError, InterfaceError, PoolTimeout, SoftTimeLimitExceeded)
+AWAY = (OperationalError, InterfaceError, PoolTimeout)
 
 
 @shared_task(name="lockbox.time_out")
 def time_out(ids: list[str]) -> None:
     """Look at requests whose time for an answer may have run out."""
-    with _waiting("time_out"):
-        clock.run(runtime().database, _uuids(ids, MOST_IDS))
+    _patiently("time_out", lambda: clock.run(runtime().database, _uuids(ids, MOST_IDS)))
 
 
 @shared_task(name="lockbox.expire")
 def expire(ids: list[str]) -> None:
     """Look at requests whose window may have ended."""
-    with _waiting("expire"):
-        clock.run(runtime().database, _uuids(ids, MOST_IDS))
+    _patiently("expire", lambda: clock.run(runtime().database, _uuids(ids, MOST_IDS)))
 
 
 @shared_task(name="lockbox.notify")
@@ -45,41 +41,53 @@ def notify(ids: list[str]) -> None:
     tools = runtime()
     if tools.senders is None:
         raise RuntimeError("LOCKBOX_SMTP_URL is not set: this worker cannot send notices")
-    with _waiting("notify"):
-        delivery.dispatch(tools.database, _uuids(ids, MOST_NOTICES), tools.senders)
+    senders = tools.senders
+    _patiently("notify", lambda: delivery.dispatch(tools.database, _uuids(ids, MOST_NOTICES), senders))
 
 
-@shared_task(name="lockbox.reconcile", time_limit=RECONCILE_SECONDS, soft_time_limit=RECONCILE_SECONDS - 5)
+@shared_task(name="lockbox.reconcile", time_limit=RECONCILE_SECONDS)
 def reconcile() -> None:
     """Repair the schedule from Postgres now rather than at the next round."""
-    tools = runtime()
-    with _waiting("reconcile"):
-        for step in repairing.reconcile(tools.database, None, deliveries_kept=tools.deliveries_kept):
-            log.info("reconcile.step", step=step)
+    _patiently("reconcile", _reconcile)
 
 
-@shared_task(name="lockbox.seal", time_limit=RECONCILE_SECONDS, soft_time_limit=RECONCILE_SECONDS - 5)
+@shared_task(name="lockbox.seal", time_limit=RECONCILE_SECONDS)
 def seal() -> None:
     """Seal what was written now rather than within the second."""
     tools = runtime()
     if tools.sealing is None:
         raise RuntimeError("LOCKBOX_AUDIT_KEY_FILES is not set: this worker cannot sign")
-    with _waiting("seal"):
-        for step in sealer.seal(tools, tools.sealing):
-            log.info("seal.step", step=step)
+    sealing = tools.sealing
+    _patiently("seal", lambda: _seal(tools, sealing))
 
 
-@contextmanager
-def _waiting(task: str) -> Iterator[None]:
-    """Take a Postgres that is away, or too slow, for no failure: what is due stays due and is given out again.
+def _reconcile() -> None:
+    tools = runtime()
+    for step in repairing.reconcile(tools.database, None, deliveries_kept=tools.deliveries_kept):
+        log.info("reconcile.step", step=step)
 
-    A failure sends its traceback to the worker's parent. While that waits for the broker it reads none, pipes fill,
-    and a time limit that strikes in the midst of such a write ends the whole worker (billiard 4.3).
+
+def _seal(tools: Runtime, sealing: Sealing) -> None:
+    for step in sealer.seal(tools, sealing):
+        log.info("seal.step", step=step)
+
+
+def _patiently(task: str, work: Callable[[], object]) -> None:
+    """Do it, and once more where a connection turned out to be gone; every task may be done again.
+
+    A Postgres that is away, or too slow, is no failure: what is due stays due and is given out again. A failure sends
+    its traceback to the worker's parent. While that waits for the broker it reads none, pipes fill, and a time limit
+    that strikes in the midst of such a write ends the whole worker (billiard 4.3).
     """
-    try:
-        yield
-    except AWAY as error:
-        log.warning("task.waiting", task=task, error=type(error).__name__)
+    for is_last in (False, True):
+        try:
+            work()
+        except AWAY as error:
+            if is_last or not getattr(error, "connection_invalidated", False):
+                log.warning("task.waiting", task=task, error=type(error).__name__)
+                return
+        else:
+            return
 
 
 def _uuids(ids: list[str], most: int) -> list[UUID]:

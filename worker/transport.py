@@ -9,6 +9,8 @@ ended would end again once it is back, its pollers with it. Here that is a conne
 waits and comes again, and the pollers act from Postgres meanwhile.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from kombu.transport import TRANSPORT_ALIASES, redis
@@ -38,6 +40,14 @@ class Channel(redis.Channel):
     """A channel that raises a connection error, which Celery waits out, when its connection is no more."""
 
     QoS = QoS
+    _kept: Any = None
+
+    @contextmanager
+    def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:  # noqa: ANN401 - kombu's signature
+        """Yield one client for all calls: kombu makes one for each, which takes longer than the call."""
+        if client is None and (self._kept is None or self._kept.connection_pool is not self.pool):
+            self._kept = self._create_client()  # type: ignore[attr-defined]  # not in the stubs
+        yield self._kept if client is None else client
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - kombu's signature
         if getattr(self.connection, "client", None) is None:

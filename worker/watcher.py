@@ -1,6 +1,6 @@
-"""The watcher: a thread that looks every minute for what must never be; one of all workers does."""
+"""The watcher: a thread that looks every minute for what must never be, and how late all is; one of all does."""
 
-from lockbox.watch import alarms
+from lockbox.watch import alarms, lags
 from lockbox.watch.hearts import Heart, Part
 from lockbox.watch.invariants import Rota
 from worker.loop import Loop
@@ -37,6 +37,8 @@ class Watcher(Loop):
 
     def _look(self) -> None:
         database = self.tools.database
+        with self.gate:
+            lags.sample(database)
         with self.gate:
             found, turned = alarms.look(database, self._rota)
         if found and not self.stopping.wait(SURE_SECONDS):

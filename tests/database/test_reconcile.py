@@ -79,6 +79,23 @@ def test_after_flushall_one_round_makes_both_indexes_true(world: World, worker: 
     assert worker.schedule.claim(CLOCK).whole
 
 
+@pytest.mark.parametrize("index", [CLOCK, NOTICES], ids=lambda one: one.name)
+def test_what_is_lost_while_it_is_rebuilt_is_rebuilt_in_the_next_round(
+    world: World, worker: Database, redis: "Redis", index: Index
+) -> None:
+    _some_of_each(world)
+    redis.flushdb()
+    for step in reconcile(worker, None):
+        if step.startswith(f"rebuilt {index.name}"):
+            redis.flushdb()
+    assert not worker.schedule.is_whole(index)
+
+    list(reconcile(worker, None))
+
+    assert worker.schedule.is_whole(index)
+    assert_indexes_are_true(worker)
+
+
 @pytest.mark.parametrize("index", [CLOCK, NOTICES], ids=["clock", "notices"])
 def test_after_one_index_was_deleted_one_round_makes_it_true(
     world: World, worker: Database, redis: "Redis", index: Index
