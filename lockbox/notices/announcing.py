@@ -21,6 +21,8 @@ from lockbox.schedule import NOTICES, Promise
 
 MATTERS_FOR = timedelta(hours=72)
 TEST_MATTERS_FOR = timedelta(minutes=10)
+HURRIED = timedelta(minutes=15)
+BEFORE_OTHERS = timedelta(hours=1)
 # Whoever takes a tenant over must not be able to choose beforehand who hears of it.
 UNFILTERED = frozenset({"recovery_proposed", "recovery_objected"})
 
@@ -173,8 +175,14 @@ def promise(session: Session, told: Sequence[Recipient], occasion: Occasion) -> 
             "n_about_id": array(one.about_id for one in told),
         },
     )
-    database.promise(session, NOTICES, [Promise(str(one), KIND, occasion.at) for one in ids])
+    database.promise(session, NOTICES, [Promise(str(one), KIND, _turn(occasion)) for one in ids])
     return ids
+
+
+def _turn(occasion: Occasion) -> datetime:
+    """Return when it is due, or a while before, so that it goes first, where it matters for minutes: codes."""
+    hurries = occasion.until - occasion.at <= HURRIED
+    return occasion.at - BEFORE_OTHERS if hurries else occasion.at
 
 
 def _endpoints(known: Directory, happening: Happening) -> list[UUID]:

@@ -41,6 +41,17 @@ NUDGE_TEMPLATES = {
     (Nudge.UNREACHED, "pending"): "unreached",
 }
 
+QUESTION, ANSWER = "question", "answer"
+CONVERSED = {
+    (QUESTION, "reviewing"): "review_question",
+    (ANSWER, "reviewing"): "review_answer",
+    **{(said, state): said for said in (QUESTION, ANSWER) for state in ("pending", "active")},
+}
+"""The templates that tell of a question and its answer, by the state of the request when it was asked."""
+
+INSIDE = frozenset({*ASKING["reviewing"], "review_question", "review_answer"})
+"""The templates of what goes on inside the vendor."""
+
 DECISIONS = frozenset({"endorse", "approve", "deny"})
 RECEIPT = "receipt"
 COPIED = "copied"
@@ -56,7 +67,7 @@ class Hearer(StrEnum):
     `asked` are those whom this very event asks: managers for a review, else people of the customer. Of the customer,
     `heard` are those who were asked about the request, or told that its window is open, or answered unasked;
     `approvers` are all who could decide and want prompts.
-    `watchers` are copied and cannot decide.
+    `watchers` are copied and cannot decide. `asker` is who asked a question.
     """
 
     REQUESTER = "requester"
@@ -67,6 +78,7 @@ class Hearer(StrEnum):
     APPROVERS = "approvers"
     ADMINS = "admins"
     WATCHERS = "watchers"
+    ASKER = "asker"
     VENDOR_ENDPOINTS = "vendor_endpoints"
     TENANT_ENDPOINTS = "tenant_endpoints"
 
@@ -74,6 +86,7 @@ class Hearer(StrEnum):
 CUSTOMERS = frozenset({Role.APPROVER, Role.TENANT_ADMIN})
 VENDOR_ONLY = frozenset({Hearer.MANAGERS, Hearer.VENDOR_ENDPOINTS})
 COPIES = frozenset({Hearer.WATCHERS, Hearer.TENANT_ENDPOINTS})
+ENDPOINTS = frozenset({Hearer.VENDOR_ENDPOINTS, Hearer.TENANT_ENDPOINTS})
 WHEN_ASKED = frozenset({Hearer.ASKED}) | COPIES
 OPENED_ALONE = {
     Mode.ENFORCE: frozenset({Hearer.APPROVERS}) | COPIES,
@@ -131,6 +144,26 @@ def receipted(action: str, role: str) -> frozenset[Hearer]:
     return frozenset({Hearer.DECIDER, Hearer.ADMINS}) if role in CUSTOMERS else frozenset({Hearer.DECIDER})
 
 
+def conversed(said: str, state: str, mode: Mode) -> frozenset[Hearer]:
+    """Return who hears of a question, or of its answer, by the state of the request when the question was asked.
+
+    A question is for whoever asks for access, an answer for whoever has asked the question. What is said during a
+    review stays inside the vendor.
+    """
+    endpoints = {Hearer.VENDOR_ENDPOINTS} if state == "reviewing" or mode is Mode.OFF else ENDPOINTS
+    return frozenset({Hearer.REQUESTER if said == QUESTION else Hearer.ASKER, *endpoints})
+
+
+def is_conversation(template: str) -> bool:
+    """Whether a template tells of a question or an answer."""
+    return template in CONVERSED.values()
+
+
+def type_of(template: str, to_state: str) -> str:
+    """Return the type by which a receiver knows what happened to a request."""
+    return f"request.{template.removeprefix('review_') if is_conversation(template) else to_state}"
+
+
 def is_reported(from_state: str | None, to_state: str) -> bool:
     """Return whether a move closes a window, on which the customer may get a report: what never was open has none."""
     return from_state == OPEN and to_state != OPEN
@@ -142,7 +175,7 @@ def knows_of(side: Side, to_state: str | None, template: str | None) -> bool:
     What goes on inside the vendor before the customer is asked stays there; whom a tenant has copied is its own.
     """
     if side is Side.CUSTOMER:
-        return to_state != "reviewing" and template not in ASKING["reviewing"]
+        return to_state != "reviewing" and template not in INSIDE
     return template != COPIED
 
 

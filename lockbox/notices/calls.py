@@ -11,6 +11,7 @@ from sqlmodel import Session
 
 from lockbox.audit.canonical import instant
 from lockbox.notices import memos
+from lockbox.notices.audience import is_conversation
 from lockbox.notices.letters import Letter
 from lockbox.notices.memos import TITLES, Memo
 from lockbox.notices.models import Format
@@ -29,6 +30,8 @@ SENTENCES = {
     "completed": "Access to *{service}* at {tenant} was given back.",
     "revoked": "Access to *{service}* at {tenant} was closed early.",
     "expired": "Access to *{service}* at {tenant} is over.",
+    **dict.fromkeys(("question", "review_question"), "A question was asked about access to *{service}* at {tenant}."),
+    **dict.fromkeys(("answer", "review_answer"), "A question about access to *{service}* at {tenant} was answered."),
 }
 NOBODY_TOLD = "A request for access to *{service}* at {tenant} timed out: nobody could be told of it."
 ANY_OTHER = "There is news of a request for access to *{service}* at {tenant}."
@@ -96,7 +99,7 @@ def payload(letter: Letter, *, public_url: str) -> bytes:
                 "request_id": str(letter.request_id),
                 "tenant": letter.tenant,
                 "tenant_id": str(letter.tenant_id),
-                "state": letter.template,
+                "state": _state(letter),
                 **({"nobody_told": letter.nobody_told} if letter.template == "timed_out" else {}),
                 "answer_by": _deadline(letter, "reviewing", "pending"),
                 "open_until": _deadline(letter, "active"),
@@ -134,8 +137,8 @@ def _slack_of(letter: Letter, justification: str | None, public_url: str, servic
     sentence = NOBODY_TOLD if letter.nobody_told else SENTENCES.get(letter.template, ANY_OTHER)
     said = sentence.format(service=_plain(one_line(service)), tenant=_plain(one_line(letter.tenant)))
     lines = [said]
-    if letter.template in DEADLINES and letter.deadline_at:
-        lines.append(f"{DEADLINES[letter.template]} {clock_time(letter.deadline_at)}")
+    if _state(letter) in DEADLINES and letter.deadline_at:
+        lines.append(f"{DEADLINES[_state(letter)]} {clock_time(letter.deadline_at)}")
     if justification is not None:
         lines.append(f"Why: {_plain(' '.join(justification.split()))}"[:MOST_WORDS])
     lines.append(f"As of {clock_time(letter.at)}. Request {letter.request_id}")
@@ -161,5 +164,10 @@ def _json(told: Mapping[str, Any]) -> bytes:
     return json.dumps(told, separators=(",", ":")).encode()
 
 
+def _state(letter: Letter) -> str:
+    """Return the state that a call tells of: what somebody asks or answers changes none."""
+    return letter.to_state if is_conversation(letter.template) else letter.template
+
+
 def _deadline(letter: Letter, *states: str) -> str | None:
-    return instant(letter.deadline_at) if letter.template in states and letter.deadline_at else None
+    return instant(letter.deadline_at) if _state(letter) in states and letter.deadline_at else None

@@ -1,7 +1,7 @@
 """Delivering notices: claim those that have room in their lanes, say what each has to say, send, and record it."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -13,7 +13,7 @@ from cryptography.fernet import InvalidToken
 from sqlalchemy import Row, text
 from sqlmodel import Session
 
-from lockbox.database import Database
+from lockbox.database import Database, lazily
 from lockbox.failpoints import reach
 from lockbox.notices import calls, claiming, correspondence, endpoints, letters, memos, outcomes, reading
 from lockbox.notices.attempts import Attempt
@@ -39,7 +39,7 @@ TOO_LATE = "not delivered before it stopped mattering"
 NO_ROOM = "not tried in time: its server does not answer, or takes too long"
 
 DUE = text("""
-SELECT id FROM notices WHERE closed_at IS NULL AND run_at <= clock_timestamp() - CAST(:grace AS interval)
+SELECT id FROM notices WHERE closed_at IS NULL AND run_at <= (SELECT clock_timestamp()) - CAST(:grace AS interval)
 ORDER BY run_at LIMIT :most
 """)
 
@@ -103,6 +103,7 @@ def _claimed(database_: Database, ids: Iterable[UUID], senders: Senders) -> "lis
     promised: list[Place] = []
     try:
         with database_.transaction() as session:
+            lazily(session)
             claims, at = claiming.claim(session, sorted(set(ids)), senders.lanes, promised)
             claimed = [one.notice_id for one in claims]
             if not claimed:
@@ -170,10 +171,11 @@ class _Errand:
         elif self.died:
             self.told.set_exception(self.died)
 
-    def give_back(self, seconds: float) -> None:
-        """Give up the claim; the attempt does not count."""
-        returned = Returned(self.claim.notice_id, self.claim.lease, timedelta(seconds=seconds))
-        self.senders.recorder.record([Ended(self.database, returned, self.told)])
+    def give_back(self, seconds: float, others: Sequence["_Errand"] = ()) -> None:
+        """Give up the claim, and those of others with it; the attempts do not count."""
+        wait = timedelta(seconds=seconds)
+        back = [(one, Returned(one.claim.notice_id, one.claim.lease, wait)) for one in (self, *others)]
+        self.senders.recorder.record([Ended(one.database, returned, one.told) for one, returned in back])
 
     def rest(self) -> None:
         """Close this thread's connection to the mail relay."""

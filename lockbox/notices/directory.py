@@ -12,10 +12,11 @@ from sqlmodel import Session
 
 from lockbox.people.roles import Role
 
+ASKED = [Role.APPROVER, Role.TENANT_ADMIN]
 LOOK_UP = text("""
 SELECT m.role AS role, m.tenant_id, p.id, NULL::text[] AS more, p.wants_prompts
 FROM memberships m JOIN people p ON p.id = m.person_id
-WHERE p.disabled_at IS NULL AND m.tenant_id = ANY(:tenants) AND m.role IN ('approver', 'tenant_admin', 'auditor')
+WHERE p.disabled_at IS NULL AND m.tenant_id = ANY(:tenants) AND m.role = ANY(:roles)
 UNION ALL
 SELECT m.role, NULL, p.id, ARRAY[m.review_tier::text], p.wants_prompts
 FROM memberships m JOIN people p ON p.id = m.person_id
@@ -73,7 +74,7 @@ class Watcher:
 
 @dataclass
 class Directory:
-    """Everyone who could be told at some tenants, and the vendor's managers.
+    """Everyone who could be told at some tenants, and the vendor's managers; auditors only where they were looked up.
 
     `managers` are these with the tier in which each is asked. `deputies` are those who stand in for approvers at this
     moment, each with the approvers. `quiet` are those of all of them who want no prompts. `mailboxes` are where else
@@ -109,14 +110,21 @@ class Directory:
 
 
 def look_up(
-    session: Session, tenant_ids: AbstractSet[UUID], at: datetime, *, also: AbstractSet[UUID] = frozenset()
+    session: Session,
+    tenant_ids: AbstractSet[UUID],
+    at: datetime,
+    *,
+    also: AbstractSet[UUID] = frozenset(),
+    with_auditors: bool = False,
 ) -> Directory:
     """Look up everyone in good standing who could be told at these tenants at this moment, in one query.
 
-    `also` are further people whose addresses are looked up, such as a requester.
+    `also` are further people whose addresses are looked up, such as a requester. Auditors, of whom there may be many,
+    are looked up where that is asked.
     """
     found = Directory()
-    values = {"tenants": list(tenant_ids), "at": at, "also": list(also)}
+    roles = [*ASKED, Role.AUDITOR] if with_auditors else ASKED
+    values = {"tenants": list(tenant_ids), "at": at, "also": list(also), "roles": roles}
     for row in session.connection().execute(LOOK_UP, values):
         if row.role == "endpoint":
             found.receivers[row.tenant_id].append(Receiver(row.id, tuple(row.more)))

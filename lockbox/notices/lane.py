@@ -10,11 +10,13 @@ FIRST_PACE = 0.5
 LEAST_PACE = 0.01
 NEWEST_COUNTS = 0.2
 LONGEST_WAIT = 3.0
-MOST_LOAD = 100
+MOST_LOAD = 200
 FIRST_LOAD = 16
 MOST_SILENCES = 3
 FIRST_SHUT = 5.0
 LONGEST_SHUT = 60.0
+QUICK_PACE = 0.2
+SOON = 4
 LEAST_DEFERRAL = 0.25
 LONGEST_DEFERRAL = 120.0
 LONGEST_GAP = 0.02
@@ -61,7 +63,9 @@ class Lane(Generic[T]):
             return max(self.pace, LEAST_DEFERRAL) if self.load else 0.0
         expected = max(0, self.load + 1 - WIDTH) / WIDTH * self.pace
         has_room = self.load < MOST_LOAD and expected <= LONGEST_WAIT if self.proven else self.load < self.first_load
-        return 0.0 if has_room else max(min(expected, LONGEST_WAIT), LEAST_DEFERRAL)
+        # A quick one may have been slow for a moment, on a busy machine: all may be gone long before they should be.
+        sooner = SOON if self.proven and self.pace <= QUICK_PACE else 1
+        return 0.0 if has_room else max(min(expected, LONGEST_WAIT) / sooner, LEAST_DEFERRAL)
 
     def enter(self, now: float) -> float:
         """Promise a place and return 0.0; or, where there is none, return in how many seconds to come again.

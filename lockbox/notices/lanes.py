@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import structlog
@@ -35,8 +35,8 @@ class Errand(Protocol):
     def finish(self) -> None:
         """Record how it went; the place in the lane is free by now."""
 
-    def give_back(self, seconds: float) -> None:
-        """Take it back: it was not tried, and there is no room before so many seconds have gone."""
+    def give_back(self, seconds: float, others: Sequence[Any] = ()) -> None:
+        """Take it back, and others of its kind with it: they were not tried, and there is no room for so long."""
 
     def rest(self) -> None:
         """Close what this thread holds open, for it has nothing more to do."""
@@ -252,5 +252,6 @@ def domain_of(address: str) -> str:
 
 
 def _give_back(left: Sequence[Queued], seconds: float) -> None:
-    for one in left:
-        one.errand.give_back(seconds)
+    if left:
+        first, *others = (one.errand for one in left)
+        first.give_back(seconds, others)

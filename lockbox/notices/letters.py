@@ -10,7 +10,7 @@ from uuid import UUID
 
 from lockbox.audit.closed import Closed
 from lockbox.notices import reports
-from lockbox.notices.audience import RECEIPT, REPORT
+from lockbox.notices.audience import CONVERSED, RECEIPT, REPORT
 from lockbox.notices.phrases import (
     LONGEST_SUBJECT,
     TEMPLATES,
@@ -21,6 +21,7 @@ from lockbox.notices.phrases import (
     sender_domain,
 )
 from lockbox.notices.senders.protocol import Mail
+from lockbox.notices.states import SAYINGS
 from lockbox.notices.subjects import NOBODY_TOLD, SUBJECTS
 from lockbox.people.roles import Mode
 from lockbox.people.zones import clock_time
@@ -41,20 +42,11 @@ REMEDIES = {
     "denied": "Let the vendor know: the engineer can ask again.",
 }
 NAMED_BY = frozenset({"active", "denied", "revoked"})
-ENDED = {
-    "reviewing": "the vendor reviews it",
-    "pending": "waits for an answer",
-    "active": "opened",
-    "denied": "denied",
-    "cancelled": "withdrawn",
-    "timed_out": "not answered in time",
-    "nobody_told": "nobody could be told",
-    "completed": "given back",
-    "revoked": "closed early",
-    "expired": "time over",
-}
+ENDED = {name: saying.others[0].lower() + saying.others[1:] for name, saying in SAYINGS.items()}
+ENDED |= {"active": "opened"}
 FILES = {"review_reminder": "reminder", "answer_reminder": "reminder"}
 FILES |= {name: name for name in ("closing", "unreached", RECEIPT, REPORT)}
+FILES |= dict.fromkeys(CONVERSED.values(), "question")
 
 
 @dataclass(frozen=True)

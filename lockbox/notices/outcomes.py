@@ -11,6 +11,7 @@ from sqlmodel import Session
 
 from lockbox import database
 from lockbox.database import now
+from lockbox.news import OPERATORS
 from lockbox.notices import arrived, attempts, dead
 from lockbox.notices.attempts import Attempt
 from lockbox.notices.models import Outcome
@@ -98,5 +99,7 @@ def record(session: Session, tries: Sequence[Try]) -> None:
     if concerned:
         dead.wake(session, concerned, at)
     attempts.write(session, [one.attempt for one in tries if one.attempt], at)
+    if any(one.outcome for one in tries):
+        database.news(session, [one.notice_id for one in tries if one.outcome], OPERATORS)
     settled = [Promise(str(one.notice_id), KIND, None if one.outcome else one.run_at) for one in tries]
     database.promise(session, NOTICES, settled)

@@ -1,6 +1,6 @@
 """How the notices of a request fare: counts by outcome, so that a dead one is seen, and each one of the own side."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,6 +32,14 @@ LEFT JOIN people p ON p.id = n.person_id LEFT JOIN endpoints h ON h.id = n.endpo
 LEFT JOIN addresses x ON x.id = n.address_id LEFT JOIN watchers w ON w.id = n.watcher_id
 LEFT JOIN LATERAL (SELECT * FROM deliveries v WHERE v.notice_id = n.id ORDER BY v.id DESC LIMIT 1) d ON true
 WHERE e.request_id = :request_id ORDER BY n.id
+""")
+FAILED = text("""
+SELECT DISTINCT e.request_id, p.name FROM events e JOIN notices n ON n.event_id = e.id
+JOIN people p ON p.id = n.person_id
+WHERE e.request_id = ANY(:ids) AND n.outcome = 'dead' AND p.side = :side
+    AND NOT EXISTS (SELECT FROM notices o
+        WHERE o.event_id = e.id AND o.person_id = n.person_id AND o.outcome = 'sent')
+ORDER BY 2
 """)
 FORMER = "somebody who has left"
 
@@ -80,6 +88,15 @@ def count(session: Session, request_id: UUID) -> dict[str, int]:
     """Return how many notices are waiting, sent, moot and dead."""
     rows = session.connection().execute(COUNT, {"request_id": request_id})
     return {row.outcome: row.number for row in rows}
+
+
+def unheard(session: Session, request_ids: Sequence[UUID], side: Side) -> dict[UUID, list[str]]:
+    """Return for each of these requests, of which a reader knows, who of the own side did not get a mail about it."""
+    found = defaultdict[UUID, list[str]](list)
+    if request_ids:
+        for row in session.connection().execute(FAILED, {"ids": list(request_ids), "side": side.value}):
+            found[row.request_id].append(row.name)
+    return found
 
 
 def of_request(session: Session, request_id: UUID, side: Side) -> Progress:

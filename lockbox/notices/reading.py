@@ -13,7 +13,7 @@ from sqlmodel import Session
 from lockbox.audit import closed
 from lockbox.audit.closed import Closed
 from lockbox.notices import correspondence, earlier, reach
-from lockbox.notices.audience import PROMPTS, REPORT
+from lockbox.notices.audience import PROMPTS, REPORT, type_of
 from lockbox.notices.letters import Earlier, Letter, Wording
 from lockbox.notices.models import Channel
 from lockbox.people.roles import Mode
@@ -24,7 +24,8 @@ Wordings = correspondence.Wordings
 READ = text("""
 SELECT n.id, n.channel, n.template, n.until_at, n.attempts, e.at, e.deadline_at, e.action, e.from_state, e.to_state,
     e.actor_id, e.actor_role, e.body, r.mode, coalesce(p.time_zone, 'UTC') AS time_zone,
-    r.id AS request_id, r.state, r.service, r.resources, r.actions, r.reason_code, r.justification, r.case_ref,
+    r.id AS request_id, r.state, r.service, coalesce(r.granted_resources, r.resources) AS resources,
+    coalesce(r.granted_actions, r.actions) AS actions, r.reason_code, r.justification, r.case_ref,
     r.access_window, r.requester_id, t.slug AS tenant, t.id AS tenant_id, q.name AS requester,
     p.id AS recipient_id, coalesce(p.name, w.name) AS recipient_name,
     coalesce(x.email, p.email, w.email) AS recipient_address, w.id IS NOT NULL AS is_copy,
@@ -78,7 +79,7 @@ def _letter(
         actor_name=row.actor_name,
         actor_role=row.actor_role,
         comment=row.comment,
-        event_type=f"request.{row.to_state}",
+        event_type=type_of(row.template, row.to_state),
         request_id=row.request_id,
         tenant=row.tenant,
         tenant_id=row.tenant_id,

@@ -1,6 +1,7 @@
 """Recording how sends went, many in one transaction: what ends while one is written waits for the next."""
 
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 import structlog
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from lockbox.database import Database
+from lockbox.database import Database, lazily
 from lockbox.failpoints import reach
 from lockbox.notices import claiming, outcomes
 from lockbox.notices.claiming import Returned
@@ -18,6 +19,7 @@ from lockbox.notices.outcomes import Try
 log = structlog.get_logger(__name__)
 
 MOST_A_TRANSACTION = 100
+GATHER_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Recorder:
         # Looked at again after the lock is free: somebody may have come in between and left it to us.
         while self._pending and self._writing.acquire(blocking=False):
             try:
+                time.sleep(GATHER_SECONDS)
                 for part in _arrived_first(self._taken()):
                     _write(part)
             finally:
@@ -99,6 +102,7 @@ def _write_at_once(batch: Sequence[Ended]) -> None:
     returned = [one.result for one in batch if isinstance(one.result, Returned)]
     reach("notify.before_record")
     with batch[0].database.transaction() as session:
+        lazily(session)
         if tries:
             outcomes.record(session, tries)
         if returned:

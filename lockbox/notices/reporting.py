@@ -54,7 +54,7 @@ def _batch(database: Database, wordings: Wordings) -> int:
 def _promise(session: Session, ended: Sequence[Row[Any]]) -> None:
     at = now(session)
     voters = {person for row in ended for person in row.voters or ()}
-    known = directory.look_up(session, {row.tenant_id for row in ended}, at, also=voters)
+    known = directory.look_up(session, {row.tenant_id for row in ended}, at, also=voters, with_auditors=True)
     due: list[Due] = []
     audiences: dict[tuple[UUID, frozenset[UUID]], range] = {}
     told = []

@@ -34,7 +34,8 @@ class Postbag:
     """Everything that is sent, by memory senders; `calling` and `mailing` are what really sends in their place.
 
     Without `lanes` each delivery has lanes of its own that have room for all, send one after the other in the order
-    of the notices, and know nothing of servers that did not answer before. `audit_keys` are by default the one that
+    of the notices, know nothing of servers that did not answer before, and in which no time passes: who waits for
+    hundreds of others on a busy machine is not given back. `audit_keys` are by default the one that
     signs the logs of tests.
     """
 
@@ -58,7 +59,7 @@ class Postbag:
             policies.wordings,
             SENDER,
             self.audit_keys,
-            self.lanes or Lanes(mail_threads=1, hook_threads=1, first_load=10_000),
+            self.lanes or Lanes(mail_threads=1, hook_threads=1, clock=lambda: 0.0, first_load=10_000),
         )
 
     def deliver(self, house: Database, ids: Iterable[UUID]) -> list[Try]:

@@ -3,12 +3,14 @@
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
+from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine, text
 
 from lockbox.database import Database
 from lockbox.ids import new_id
+from lockbox.notices import codes
 from lockbox.notices.models import Outcome
 from lockbox.notices.senders.protocol import SendFailed
 from lockbox.requests.lifecycle import Action
@@ -23,7 +25,7 @@ from tests.database.postbag import (
     notice,
     open_notices,
 )
-from tests.database.scenes import at_once, write
+from tests.database.scenes import at_once, read, write
 from tests.ruling import lay_down
 
 
@@ -214,3 +216,15 @@ def test_a_mail_tells_the_time_in_the_readers_own_zone_at_the_moment_it_is_sent(
         assert (" JST (" in mail.text) == (" JST (" in mail.html) == (mail.to_name == "Ann")
         assert " UTC" in mail.text
         assert "ends in @vendor.example and its Message-ID in" in mail.text
+
+
+def test_a_code_that_somebody_waits_for_goes_before_what_was_promised_earlier(world: World, worker: Database) -> None:
+    world.submit()
+    (ann,) = read(world.house, "SELECT email FROM people WHERE id = :id", id=world.people["ann"].person_id)
+    with world.house.transaction() as session:
+        codes.ask(session, ann.email)
+
+    (first,) = worker.schedule.claim(NOTICES, most=1).ids["notify"]
+
+    (row,) = read(worker, "SELECT template FROM notices WHERE id = :id", id=UUID(first))
+    assert row.template == "sign_in_code"

@@ -24,6 +24,7 @@ from tests.receiver import receiving
 from tests.unit.test_fetching import certified
 
 QUICKLY = 0.4
+PATIENTLY = 10.0
 TRIES = "SELECT * FROM deliveries ORDER BY id"
 NOTICES = "SELECT * FROM notices WHERE endpoint_id IS NOT NULL = :hooks ORDER BY id"
 MINUTES = timedelta(minutes=20)
@@ -37,8 +38,8 @@ def refusing() -> Iterator[MailRelay]:
         yield MailRelay(port=taken.getsockname()[1])
 
 
-def mailing(relay: MailRelay, scheme: str = "smtp") -> Postbag:
-    mail = SmtpMail(f"{scheme}://localhost:{relay.port}", sender=SENDER, seconds=QUICKLY)
+def mailing(relay: MailRelay, scheme: str = "smtp", seconds: float = QUICKLY) -> Postbag:
+    mail = SmtpMail(f"{scheme}://localhost:{relay.port}", sender=SENDER, seconds=seconds)
     return Postbag(mailing=mail)
 
 
@@ -69,7 +70,7 @@ def test_a_mail_that_a_bad_relay_did_not_take_is_in_the_log_and_sent_once_the_re
     logged, rows = read(sender, TRIES), read(sender, NOTICES, hooks=False)
     later.shift += MINUTES
     with relaying() as good:
-        mailing(good).deliver(sender, prompts)
+        mailing(good, seconds=PATIENTLY).deliver(sender, prompts)
 
     assert [one.outcome for one in tries] == [None] * 3
     assert [(row.error, row.status) for row in logged] == [(error, status)] * 3

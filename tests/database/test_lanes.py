@@ -288,6 +288,7 @@ def test_a_worker_that_stops_gives_back_what_waits_and_the_next_sends_it_at_once
     assert delivery.dispatch(worker, notices, senders) == []
 
 
+@pytest.mark.usefixtures("alone")
 def test_a_claim_that_could_not_be_committed_leaves_no_place_taken(world: World, worker: Database) -> None:
     post = Postbag()
     senders = post.senders

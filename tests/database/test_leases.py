@@ -4,10 +4,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from redis import Redis
 
 from lockbox.ids import new_id
-from lockbox.schedule import CLOCK, NOTICES, Index, Promise, Schedule
+from lockbox.schedule import CLOCK, LATE_MS, NOTICES, TRICKLE, Index, Promise, Schedule
 from tests.database.scenes import at_once, within
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
@@ -86,6 +87,46 @@ def test_notices_wait_while_a_storm_of_clocks_is_out(schedule: Schedule) -> None
     assert during.ids == {}
     assert 0 < during.idle <= 0.1
     assert len(after.ids["notify"]) == 3
+
+
+def test_notices_trickle_while_clocks_are_late(schedule: Schedule) -> None:
+    schedule.arm(NOTICES, _due(_ids(TRICKLE + 7), "notify"))
+    schedule.arm(CLOCK, _due(_ids(1)))
+
+    during = schedule.claim(NOTICES)
+    schedule.claim(CLOCK)
+    after = schedule.claim(NOTICES)
+
+    assert len(during.ids["notify"]) == TRICKLE
+    assert 0.02 <= during.idle <= 0.1
+    assert len(after.ids["notify"]) == 7
+
+
+def test_a_clock_that_is_just_due_holds_up_no_notice(schedule: Schedule) -> None:
+    for _ in range(50):
+        schedule.arm(NOTICES, _due(_ids(TRICKLE + 7), "notify"))
+        began = time.monotonic()
+        schedule.arm(CLOCK, [Promise(one, "expire", timedelta(0)) for one in _ids(1)])
+        claimed = schedule.claim(NOTICES)
+        # On a busy machine it may be late by now, which is another case.
+        if time.monotonic() - began < LATE_MS / 1000:
+            break
+        schedule.claim(CLOCK)
+        schedule.claim(NOTICES)
+    else:
+        pytest.fail("no claim came in time")
+
+    assert len(claimed.ids["notify"]) == TRICKLE + 7
+
+
+@pytest.mark.parametrize("until", ["+inf", 1e15, 0])
+def test_what_somebody_put_among_the_leases_of_clocks_holds_up_no_notice(
+    schedule: Schedule, redis: "Redis", until: str | float
+) -> None:
+    schedule.arm(NOTICES, _due(_ids(3), "notify"))
+    redis.zadd(CLOCK.keys[1], {f"junk {number}": until for number in range(501)})
+
+    assert len(schedule.claim(NOTICES).ids["notify"]) == 3
 
 
 def test_arming_one_kind_drops_the_lease_of_the_other(schedule: Schedule, redis: "Redis") -> None:

@@ -103,7 +103,7 @@ def test_a_prompt_does_not_say_of_it_later_that_nobody_answered(
     post.deliver(sender, open_notices(sender))
 
     (prompt,) = [mail for mail in mails_to(post, sender, world, "ann") if str(asked.id) in mail.thread_id]
-    assert prompt.text.index("Erin: not answered in time") < prompt.text.index("Erin: nobody could be told")
+    assert prompt.text.index("Erin: no answer in time") < prompt.text.index("Erin: nobody could be told")
 
 
 def test_a_mail_server_that_was_away_all_the_time_told_nobody(

@@ -5,6 +5,7 @@ from concurrent.futures import Future
 from datetime import timedelta
 from uuid import UUID
 
+import pytest
 from sqlalchemy.exc import IntegrityError
 
 from lockbox.database import Database
@@ -43,6 +44,7 @@ def test_what_arrived_is_written_in_one_transaction_and_the_rest_in_another(worl
     assert_notices_are_held(worker)
 
 
+@pytest.mark.usefixtures("alone")
 def test_one_that_cannot_be_written_takes_no_other_along(world: World, worker: Database) -> None:
     many(world, 2)
     notices = open_notices(worker)

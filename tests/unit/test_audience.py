@@ -6,19 +6,26 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from lockbox.notices.audience import (
+    ANSWER,
+    CONVERSED,
     NUDGE_TEMPLATES,
     PROMPTS,
+    QUESTION,
     RECEIPT,
     REPORT,
     Hearer,
     Nudge,
+    conversed,
     hearers,
+    is_conversation,
     is_reported,
+    knows_of,
     matters_until,
     nudged,
     receipted,
+    type_of,
 )
-from lockbox.people.roles import Mode
+from lockbox.people.roles import Mode, Side
 from lockbox.requests.lifecycle import DECISIONS, MOVES, Action, Party, State
 
 VENDOR = {"managers", "vendor_endpoints"}
@@ -156,3 +163,31 @@ def test_a_window_that_closes_is_reported_and_what_never_was_open_is_not(before:
 
 def test_a_report_matters_for_a_day() -> None:
     assert matters_until(REPORT, NOON, NOON) == NOON + timedelta(days=1)
+
+
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("state", ["reviewing", "pending", "active"])
+def test_a_question_is_for_whoever_asks_for_access_and_an_answer_for_whoever_asked_it(state: str, mode: Mode) -> None:
+    endpoints = {"vendor_endpoints"}
+    if state != "reviewing" and mode is not Mode.OFF:
+        endpoints |= {"tenant_endpoints"}
+
+    assert conversed(QUESTION, state, mode) == {"requester"} | endpoints
+    assert conversed(ANSWER, state, mode) == {"asker"} | endpoints
+
+
+@pytest.mark.parametrize(("said", "state"), CONVERSED)
+def test_questions_of_the_review_are_the_vendors_and_all_have_two_types(said: str, state: str) -> None:
+    template = CONVERSED[said, state]
+
+    assert is_conversation(template)
+    assert type_of(template, state) == f"request.{said}"
+    assert knows_of(Side.CUSTOMER, None, template) is (state != "reviewing")
+    assert knows_of(Side.VENDOR, None, template)
+    assert matters_until(template, NOON, NOON + timedelta(seconds=5)) == NOON + timedelta(days=1)
+
+
+@pytest.mark.parametrize("state", State)
+def test_any_other_news_has_the_type_of_its_state(state: State) -> None:
+    assert not is_conversation(state)
+    assert type_of("receipt", state) == f"request.{state}"

@@ -10,6 +10,7 @@ from lockbox.notices.lane import (
     LONGEST_SHUT,
     LONGEST_WAIT,
     MOST_LOAD,
+    SOON,
     WIDTH,
     Lane,
     Said,
@@ -76,6 +77,26 @@ def test_who_finds_no_room_is_told_when_to_come_again_one_after_the_other(lane: 
     assert told == sorted(set(told))
     assert told[-1] <= LONGEST_WAIT + 50 * 0.05 + 0.1
     assert lane.load == FIRST_LOAD
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0.01, LEAST_DEFERRAL), (0.1, LONGEST_WAIT / SOON), (0.5, LONGEST_WAIT)]
+)
+def test_where_the_other_side_is_quick_who_finds_no_room_comes_again_soon(
+    lane: Lane[str], seconds: float, told: float
+) -> None:
+    for _ in range(50):
+        send(lane, NOON, Said.ANSWER, seconds)
+    fill(lane)
+
+    assert lane.wait(NOON) == pytest.approx(told, rel=0.1)
+
+
+def test_who_has_not_proven_to_be_quick_is_not_taken_for_it(lane: Lane[str]) -> None:
+    lane.pace = 0.1
+    fill(lane)
+
+    assert lane.wait(NOON) == pytest.approx((FIRST_LOAD + 1 - WIDTH) / WIDTH * 0.1, rel=0.1)
 
 
 def test_a_crowd_is_spread_over_two_minutes_at_most(lane: Lane[str]) -> None:

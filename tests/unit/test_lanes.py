@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -34,6 +34,7 @@ class Errand:
     begun: threading.Event = field(default_factory=threading.Event)
     over: threading.Event = field(default_factory=threading.Event)
     returned: list[float] = field(default_factory=list)
+    company: int = 0
     rested: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> Said:
@@ -46,9 +47,11 @@ class Errand:
         """Note that it is over."""
         self.over.set()
 
-    def give_back(self, seconds: float) -> None:
-        """Note that it came back."""
-        self.returned.append(seconds)
+    def give_back(self, seconds: float, others: "Sequence[Errand]" = ()) -> None:
+        """Note that it came back, and others with it."""
+        for one in (self, *others):
+            one.returned.append(seconds)
+            one.company = len(others)
 
     def rest(self) -> None:
         """Note that its thread has nothing more to do."""
@@ -159,6 +162,7 @@ def test_when_a_lane_shuts_what_waits_in_it_comes_back_and_what_was_promised_a_p
     # The first two of the three silences let the next two begin.
     assert wait(lambda: sum(one.returned == [FIRST_SHUT] for one in waiting) >= 5)
     assert promised.returned == [FIRST_SHUT]
+    assert max(one.company for one in waiting) >= 4, "they came back in one call"
     assert not any(one.begun.is_set() for one in waiting if one.returned)
     assert way.enter("dead:443") >= FIRST_SHUT
     for one in waiting:

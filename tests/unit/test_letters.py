@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from lockbox.notices import phrases
-from lockbox.notices.audience import COPIED, RECEIPT, REMINDERS, REPORT
+from lockbox.notices.audience import CONVERSED, COPIED, RECEIPT, REMINDERS, REPORT
 from lockbox.notices.letters import Earlier, Wording
 from lockbox.notices.subjects import SUBJECTS
 from lockbox.people.roles import Mode
@@ -53,7 +53,8 @@ def test_a_prompt_says_all_that_a_decision_needs(template: str, part: str) -> No
 def test_every_state_has_a_letter_with_a_text_part_and_a_subject(state: State) -> None:
     made = mail(template=state.value)
 
-    assert set(SUBJECTS) == {*State, *REMINDERS, "closing", "unreached", RECEIPT, REPORT, COPIED}
+    others = {*REMINDERS, *CONVERSED.values(), "closing", "unreached", RECEIPT, REPORT, COPIED}
+    assert set(SUBJECTS) == {*State, *others}
     assert made.text.strip()
     assert made.html.lstrip().startswith("<!doctype html>")
     assert "Exchange Online" in made.subject
@@ -310,7 +311,7 @@ def test_a_prompt_without_a_past_speaks_of_none() -> None:
 def test_only_who_decided_is_named_for_an_earlier_request() -> None:
     withdrawn = replace(DENIED, state="cancelled", actor="Eve Engineer")
 
-    assert "Eve Engineer: withdrawn, Monday" in mail(earlier=[withdrawn]).text
+    assert "Eve Engineer: withdrawn by vendor, Monday" in mail(earlier=[withdrawn]).text
 
 
 def test_an_earlier_requester_cannot_leave_the_line() -> None:

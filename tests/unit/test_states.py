@@ -1,0 +1,47 @@
+"""The words and tones of states: one table, complete, and as the product has them."""
+
+import pytest
+
+from cli.wording import COLOURS, WORDS
+from lockbox.notices.states import NOBODY_TOLD, SAYINGS, Tone, approved
+from lockbox.notices.subjects import SUBJECTS
+from lockbox.people.roles import Side
+from lockbox.requests.lifecycle import State
+
+PRODUCT = {
+    "reviewing": "In vendor review",
+    "pending": "Waiting for your answer",
+    "active": "Open",
+    "denied": "Denied",
+    "cancelled": "Withdrawn by vendor",
+    "timed_out": "No answer in time",
+    "completed": "Given back",
+    "revoked": "Closed by you",
+    "expired": "Time over",
+}
+
+
+def test_every_state_has_its_words_and_its_tone() -> None:
+    assert SAYINGS.keys() == {*State, NOBODY_TOLD}
+    assert {name: SAYINGS[name].to(Side.CUSTOMER) for name in PRODUCT} == PRODUCT
+    assert {saying.tone for saying in SAYINGS.values()} == set(Tone) == set(COLOURS)
+
+
+def test_the_vendors_people_are_not_told_that_they_are_the_customer() -> None:
+    for saying in SAYINGS.values():
+        words = saying.to(Side.VENDOR)
+        assert "you" not in words.lower().split()
+        assert "your" not in words.lower().split()
+
+
+def test_a_terminal_has_the_same_words() -> None:
+    assert {name: WORDS[name][0] for name in PRODUCT} == PRODUCT
+
+
+@pytest.mark.parametrize("name", ["denied", "cancelled", "timed_out", "completed", "revoked", "expired"])
+def test_the_subject_of_a_mail_begins_with_the_words_for_the_end(name: str) -> None:
+    assert SUBJECTS[name].startswith(f"{SAYINGS[name].others}: ")
+
+
+def test_votes_are_counted_behind_the_words() -> None:
+    assert approved(1, 2) == "(1 of 2 approved)"
