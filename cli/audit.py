@@ -176,6 +176,7 @@ def _show(found: Mapping[str, Any]) -> None:
             "Access to": f"{found['service']} at {found['tenant']}",
             "Resources": found["resources"],
             "Actions": found["actions"],
+            **{f"Granted {name}": kept for name in ("resources", "actions") if (kept := found[f"granted_{name}"])},
             "Reason": words(found["reason_code"]),
             "Case": found["case_ref"],
             "Because": found["justification"],

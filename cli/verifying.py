@@ -9,16 +9,16 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from lockbox.audit import approved, exported
+from lockbox.audit import exported
 from lockbox.audit import verify as verifier
 from lockbox.audit.checkpoint import LONGEST_NOTE, BadNote, VerifierKey, saved
 from lockbox.audit.exported import Unreadable
 from lockbox.audit.findings import Kind
+from lockbox.audit.remarks import WORDS, remarks, whole
 from lockbox.audit.verify import BAD, CANNOT_READ, GOOD, Verdict
 
 LONG_FILE = 4 << 20
 COLOURS = {GOOD: "bold green", BAD: "bold red", CANNOT_READ: "bold yellow"}
-WORDS = {GOOD: "Good.", BAD: "NOT AS IT WAS SEALED.", CANNOT_READ: "Not shown."}
 
 File = Annotated[Path, typer.Argument(help="the export", show_default=False)]
 Seen = Annotated[Path | None, typer.Option("--checkpoint", help="the newest you have that came another way")]
@@ -93,51 +93,17 @@ def _cannot(paper: Console, why: str) -> typer.Exit:
 
 def _show(paper: Console, verdict: Verdict, *, has_seen: bool) -> None:
     code = verdict.exit_code
-    paper.print(Text.assemble((WORDS[code], COLOURS[code]), _plain(f" {_whole(verdict)}")), soft_wrap=True)
+    paper.print(Text.assemble((WORDS[code], COLOURS[code]), _plain(f" {whole(verdict)}")), soft_wrap=True)
     for finding in verdict.findings.first:
         place = f"{finding.place}: " if finding.place else ""
         said = Text.assemble((f"  {finding.kind}: ", COLOURS[code]), _plain(place + finding.message))
         paper.print(said, soft_wrap=True)
     if verdict.findings.count > len(verdict.findings.first):
         paper.print(f"  and {verdict.findings.count - len(verdict.findings.first)} more", soft_wrap=True)
-    for line in _remarks(verdict, has_seen=has_seen):
+    for line in remarks(verdict, has_seen=has_seen):
         paper.print(Text(_plain(f"  {line}")), soft_wrap=True)
 
 
 def _plain(said: str) -> str:
     """Return a line without marks that a terminal would obey: what stands in a file is somebody else's."""
     return "".join(mark if mark.isprintable() else "?" for mark in said)
-
-
-def _whole(verdict: Verdict) -> str:
-    kind = "whole" if verdict.header.whole else "filtered"
-    return f"{verdict.events} events, a {kind} export of {verdict.header.origin} at size {verdict.header.size}"
-
-
-def _remarks(verdict: Verdict, *, has_seen: bool) -> Iterator[str]:
-    if verdict.signer:
-        yield f"signed by {verdict.signer.name}+{verdict.signer.id.hex()} at {verdict.at}"
-    for size in sorted(set(verdict.seen)):
-        yield f"it extends the checkpoint that you gave, of {size} events"
-    if not has_seen:
-        yield "no --checkpoint was given: whether the log was cut back or told another way is not shown"
-    if not verdict.header.whole:
-        yield "it was filtered: each event is proven, that no other belongs to it is not"
-    if verdict.withheld:
-        yield f"the file says that {verdict.withheld} events are withheld"
-    for start, end in verdict.removed:
-        yield f"the events {start} to {end - 1} were removed by retention"
-    if verdict.left_out:
-        yield f"{verdict.left_out} personal details were erased or are not for whoever exported it"
-    if verdict.header.unproven:
-        yield f"the file says that its first {verdict.header.unproven} events are older than the seals"
-    yield from _of_approvals(verdict)
-
-
-def _of_approvals(verdict: Verdict) -> Iterator[str]:
-    if verdict.approvals:
-        yield f"{verdict.approvals} approvals are signed over what was asked for"
-    if verdict.unchecked_approvals and verdict.has_approval_keys:
-        yield f"{verdict.unchecked_approvals} approvals are not checked: what was asked for is not shown here"
-    elif verdict.unchecked_approvals:
-        yield f"{verdict.unchecked_approvals} approvals are not checked: no --key named {approved.NAME} was given"

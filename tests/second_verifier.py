@@ -273,6 +273,16 @@ def _approvals(lines: list[dict[str, Any]], keys: list[str]) -> None:
             filed[request] = fields, json.loads(line["personal"]["resources"]["value"])
         if "approval" in fields and request in filed:
             submitted, resources = filed[request]
+            if "granted_resources" in fields["personal"]:
+                if "granted_resources" not in line["personal"]:
+                    continue
+                granted = json.loads(line["personal"]["granted_resources"]["value"])
+                must(bool(granted) and set(granted) <= set(resources), "more was opened than was asked")
+                resources = granted
+            if "granted_actions" in fields:
+                granted = fields["granted_actions"]
+                must(bool(granted) and set(granted) <= set(submitted["actions"]), "more was opened than was asked")
+                submitted = submitted | {"actions": granted}
             said = {name: submitted.get(name) for name in ("service", "actions", "mode", "policy_version")} | {
                 "format": "lockbox approval 1",
                 "request_id": request,

@@ -26,3 +26,8 @@ def judged(export: bytes, *seen: str, allowed: Collection[Kind] = (), keys: Sequ
         agrees = verdict.exit_code == GOOD
     assert agrees, verdict.findings
     return verdict
+
+
+def told(verdict: Verdict) -> list[str]:
+    """Return what a verdict says is wrong, a line each, as it is printed."""
+    return [": ".join(filter(None, (one.kind, one.place, one.message))) for one in verdict.findings.first]

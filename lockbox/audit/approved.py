@@ -19,6 +19,7 @@ NAME = "lockbox/approvals"
 FORMAT = "lockbox approval 1"
 SUBMIT = "submit"
 OF_SUBMIT = ("service", "actions", "mode", "policy_version")
+GRANTED_RESOURCES, GRANTED_ACTIONS = "granted_resources", "granted_actions"
 
 
 @dataclass(frozen=True)
@@ -56,20 +57,21 @@ class Approved:
         if fields["action"] == SUBMIT and fields["to_state"] in OPEN and "resources" in shown:
             self._asked[request] = _asked(fields, shown["resources"])
         if "approval" in fields:
-            self._check(fields, where)
+            self._check(fields, shown, where)
         if fields["to_state"] not in OPEN:
             self._asked.pop(request, None)
 
-    def _check(self, fields: Mapping[str, Any], where: Mapping[str, Any]) -> None:
+    def _check(self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any]) -> None:
         signed = _signed(fields)
         if signed is None:
             self._findings.add(Kind.APPROVAL, "the approval is not of the form that it must have", **where)
             return
         asked = self._asked.get(fields["request_id"])
-        if asked is None:
+        if asked is None or _is_hidden(fields, shown):
             self.unchecked += 1
             return
-        said = _statement(fields, asked, signed.by)
+        granted = _granted(fields, shown, asked)
+        said = None if granted is None else _statement(fields, granted, signed.by)
         if said is None or hashlib.sha256(said).hexdigest() != signed.statement:
             message = "what was approved is not what the events of the request say"
             self._findings.add(Kind.APPROVAL, message, **where)
@@ -93,12 +95,36 @@ class Approved:
 
 def _asked(fields: Mapping[str, Any], resources: str) -> dict[str, Any]:
     """Return what a request asks for, of which nothing but the form of its parts is known."""
-    try:
-        named = json.loads(resources)
-    except (ValueError, RecursionError):
-        named = None
     engineer = fields.get("on_behalf_of") or fields.get("actor_id")
-    return {"engineer": engineer, "resources": named, **{name: fields.get(name) for name in OF_SUBMIT}}
+    return {"engineer": engineer, "resources": _read(resources), **{name: fields.get(name) for name in OF_SUBMIT}}
+
+
+def _read(resources: str) -> Any:  # noqa: ANN401 - whatever somebody wrote
+    try:
+        return json.loads(resources)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_hidden(fields: Mapping[str, Any], shown: Mapping[str, str]) -> bool:
+    """Whether a window was opened for fewer resources than were asked, and which is not shown."""
+    return GRANTED_RESOURCES in fields.get("personal", ()) and GRANTED_RESOURCES not in shown
+
+
+def _granted(fields: Mapping[str, Any], shown: Mapping[str, str], asked: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what was opened of what was asked; None where that is not a part of it."""
+    opened = dict(asked)
+    if GRANTED_RESOURCES in shown:
+        opened["resources"] = _read(shown[GRANTED_RESOURCES])
+    if GRANTED_ACTIONS in fields:
+        opened["actions"] = fields[GRANTED_ACTIONS]
+    return opened if all(_is_part(opened[name], asked[name]) for name in ("resources", "actions")) else None
+
+
+def _is_part(some: object, whole: object) -> bool:
+    return some == whole or (
+        isinstance(some, list) and isinstance(whole, list) and bool(some) and all(one in whole for one in some)
+    )
 
 
 def _signed(fields: Mapping[str, Any]) -> Signed | None:

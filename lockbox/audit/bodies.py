@@ -35,6 +35,7 @@ def _integer(text: str) -> int:
 
 DECODE = json.JSONDecoder(parse_float=_refuse, parse_int=_integer, parse_constant=_refuse).decode
 ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
+ENCODE_IN_ORDER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def fields_of(body: bytes) -> dict[str, Any]:
@@ -47,7 +48,8 @@ def fields_of(body: bytes) -> dict[str, Any]:
         text = body.decode()
         fields = DECODE(text)
         # By code points names sort as by UTF-16, which the standard wants, while none is beyond the first plane.
-        written = ENCODE(fields if body.isascii() or max(text) <= HIGHEST_OF_BMP else _in_order(fields))
+        is_within = body.isascii() or max(text) <= HIGHEST_OF_BMP
+        written = ENCODE(fields) if is_within else ENCODE_IN_ORDER(_in_order(fields))
     except (ValueError, RecursionError):
         raise NotCanonical from None
     if not isinstance(fields, dict) or written != text:
@@ -56,11 +58,10 @@ def fields_of(body: bytes) -> dict[str, Any]:
 
 
 def _in_order(value: object) -> object:
-    """Return a value whose names, were they written in the order of code points, are in that of UTF-16."""
+    """Return a value whose names are in the order of UTF-16."""
     if isinstance(value, dict):
-        if list(value) != sorted(value, key=lambda name: name.encode("utf-16-be", "surrogatepass")):
-            raise NotCanonical
-        return {name: _in_order(one) for name, one in value.items()}
+        names = sorted(value, key=lambda name: name.encode("utf-16-be"))
+        return {name: _in_order(value[name]) for name in names}
     return [_in_order(one) for one in value] if isinstance(value, list) else value
 
 
@@ -69,10 +70,11 @@ def _malformed(fields: Mapping[str, Any]) -> str | None:
     for name in ("id", "action"):
         if type(fields.get(name)) is not str:
             return name
-    seq, moved = fields.get("seq"), (fields.get("request_id"), fields.get("to_state"))
+    seq = fields.get("seq")
     if seq is not None and (type(seq) is not int or seq < 1):
         return "seq"
-    for name, value in zip(("request_id", "to_state"), moved, strict=True):
+    for name in ("request_id", "to_state"):
+        value = fields.get(name)
         if type(value) is not str and (seq is not None or value is not None):
             return name
     if type(fields.get("personal")) is not dict:
@@ -164,7 +166,7 @@ class Bodies:
     def _note_removal(self, fields: Mapping[str, Any], number: int) -> None:
         """Note what an event says was removed: nothing that came after it."""
         match fields:
-            case {"removed_from": int(start), "removed_to": int(end)} if start < end <= number:
+            case {"removed_from": int(start), "removed_to": int(end)} if end <= number:
                 self.removals.append((start, end))
 
     def _note_restore(self, fields: Mapping[str, Any], number: int) -> None:

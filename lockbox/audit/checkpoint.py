@@ -165,7 +165,7 @@ def verify(note: str, keys: Mapping[bytes, VerifierKey]) -> tuple[Checkpoint, Ve
             raise WrongSignature(f"the signature by {name}+{id_.hex()} is wrong") from None
         signers.append(key)
     if not signers:
-        names = ", ".join(f"{name}+{id_.hex()}" for name, id_, _ in signatures) or "nobody"
+        names = ", ".join(f"{name}+{id_.hex()}" for name, id_, _ in signatures)
         raise UnknownKey(f"signed by {names}, which is no key that you trust")
     return checkpoint, signers[0]
 

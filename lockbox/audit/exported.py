@@ -202,14 +202,14 @@ def _hashes(values: list[Any], most: int = MOST_HASHES) -> list[bytes]:
 
 
 def _details(personal: Mapping[str, Any]) -> dict[str, Detail]:
-    found = {}
-    for name, one in personal.items():
-        match one:
-            case {"salt": str(salt), "value": str(value), **rest} if not rest:
-                value.encode()
-                found[name] = Detail(base64.b64decode(salt, validate=True), value)
-            case _:
-                raise ValueError
-        if len(found[name].salt) != SALT_BYTES:
-            raise ValueError
-    return found
+    return {name: _detail(one) for name, one in personal.items()}
+
+
+def _detail(given: object) -> Detail:
+    match given:
+        case {"salt": str(salt), "value": str(value), **rest} if not rest:
+            value.encode()
+            detail = Detail(base64.b64decode(salt, validate=True), value)
+            if len(detail.salt) == SALT_BYTES:
+                return detail
+    raise ValueError

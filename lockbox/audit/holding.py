@@ -53,6 +53,9 @@ class Holding:
             if self._extends(before, roots):
                 self.seen.append(before.size)
                 self._common[before.origin] = before.size
+            elif self._fits(before) is False:
+                message = f"of {before.origin} at {before.size} events you gave checkpoints with different roots"
+                self._findings.add(Kind.FORKED, message)
             elif self._header.whole:
                 self._restored(generation, before, roots, list(restores))
             else:
@@ -79,7 +82,8 @@ class Holding:
 
     def _fits(self, before: Checkpoint) -> bool | None:
         """Return whether another checkpoint of the same size contradicts it, None where none does."""
-        same = [one for one in self._waiting if one.size == before.size and one.origin == before.origin]
+        given = [*self._waiting, *(one for _, one in self._earlier)]
+        same = [one for one in given if one.size == before.size and one.origin == before.origin]
         return None if all(one.root == before.root for one in same) else False
 
     def _within(self, before: Checkpoint, roots: Mapping[int, bytes]) -> None:
@@ -119,7 +123,7 @@ class Holding:
             self._not_shown(before.size)
 
     def _given_up(self, before: Checkpoint, restore: Restore) -> None:
-        common = self._common.get(before.origin, 0)
+        common = self._common.get(before.origin)
         proven = f"that the first {common} are the same is shown" if common else "that they are the same is not shown"
         message = (
             f"a back-up was restored at {restore.at}: the log went on from its first {restore.size} events, and gave "

@@ -36,7 +36,10 @@ DEEDS = {
     "complete": "gave it back",
     "revoke": "closed it early",
     "expire": "ended it: time over",
+    "question": "asked",
+    "answer": "answered",
 }
+CONVERSED = ("question", "answer")
 PAGES = Environment(
     loader=PackageLoader("lockbox.audit"),
     autoescape=True,
@@ -104,7 +107,9 @@ class Report:
 
     `more` is whether more was done inside than is listed; `sealed` is whether a checkpoint covers every step. `lost`
     are the moves that the trail no longer holds: what it would say of them is as the request's row has it. `altered`
-    are events beside which something was changed, or whose body is not the one that was sealed.
+    are events beside which something was changed, or whose body is not the one that was sealed. `questions` are what
+    was asked about the request, and the answers, in the order in which they came. `granted_actions` and
+    `granted_resources` are what it was opened for where that is less than was asked.
     """
 
     request_id: UUID
@@ -123,6 +128,9 @@ class Report:
     state: str | None
     lost: tuple[int, ...] = ()
     altered: tuple[UUID, ...] = ()
+    granted_actions: tuple[str, ...] | None = None
+    granted_resources: tuple[str, ...] | None = None
+    questions: tuple[Step, ...] = ()
 
     @property
     def sealed(self) -> bool:
@@ -154,15 +162,23 @@ class Report:
 
 
 def report(
-    tenant: str, moves: Iterable[Recorded], used: Sequence[Recorded], *, more: bool = False, kept: Kept | None = None
+    tenant: str,
+    moves: Iterable[Recorded],
+    used: Sequence[Recorded],
+    *,
+    asked: Sequence[Recorded] = (),
+    more: bool = False,
+    kept: Kept | None = None,
 ) -> Report:
     """Return the report on a request, from its moves in order and from what was done inside, the oldest first.
+
+    `asked` are the questions about it and their answers.
 
     Without the request's row, `kept`, the move by which it was asked for has to be among them.
     """
     events = list(moves)
     first = next((event for event in events if event.from_state is None), None)
-    asked = _asked(first) if first else None
+    filed = _asked(first) if first else None
     steps = tuple(map(step, events))
     lost = _lost(events, kept)
     known = kept if kept and lost else None
@@ -170,7 +186,8 @@ def report(
     ended = next(
         (one.at for one in steps if one.from_state == OPEN != one.to_state), known.closed_at if known else None
     )
-    facts = asked or (vars(kept) if kept else {})
+    facts = filed or (vars(kept) if kept else {})
+    opening = next((event for event in events if event.to_state == OPEN), None)
     return Report(
         tenant=tenant,
         **{name: facts[name] for name in ("request_id", "service", "actions", "resources", "reason_code")},
@@ -183,8 +200,22 @@ def report(
         more=more,
         state=known.state if known else steps[-1].to_state,
         lost=lost,
-        altered=tuple(event.id for event in (*events, *used) if event.altered),
+        altered=tuple(event.id for event in (*events, *asked, *used) if event.altered),
+        questions=tuple(map(step, asked)),
+        granted_actions=_granted_actions(opening),
+        granted_resources=_granted_resources(opening),
     )
+
+
+def _granted_actions(opening: Recorded | None) -> tuple[str, ...] | None:
+    """Return the actions for which the window was opened, where they are less than was asked."""
+    named = opening.said.get("granted_actions") if opening else None
+    return tuple(named) if named else None
+
+
+def _granted_resources(opening: Recorded | None) -> tuple[str, ...] | None:
+    named = opening.value("granted_resources") if opening else None
+    return tuple(json.loads(named)) if named else None
 
 
 def _asked(first: Recorded) -> dict[str, Any]:

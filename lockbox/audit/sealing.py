@@ -28,13 +28,16 @@ HEARTBEAT = timedelta(hours=1)
 CLOCK_STEPS = timedelta(seconds=10)
 LOCK_NUMBER = 0x10CB5EA1
 
+# A plan that was made while there were no events would be a loop over all of them for each that is taken.
+PLANNED_ANEW = text("SET LOCAL plan_cache_mode = force_custom_plan")
+# An array is chosen once and looked up; a join with it may be planned as a loop over both, which takes for ever.
 TAKE = text("""
 WITH taken AS (
-    DELETE FROM unsealed WHERE event_id IN (
+    DELETE FROM unsealed WHERE event_id = ANY (ARRAY(
         SELECT u.event_id FROM unsealed u WHERE cardinality(CAST(:held AS uuid[])) = 0 OR NOT EXISTS (
             SELECT FROM events e
             WHERE e.id = u.event_id AND coalesce(e.tenant_id, CAST(:vendor AS uuid)) = ANY(CAST(:held AS uuid[])))
-        ORDER BY u.event_id LIMIT :most)
+        ORDER BY u.event_id LIMIT :most))
     RETURNING event_id
 )
 SELECT e.id, coalesce(e.tenant_id, CAST(:vendor AS uuid)) AS log_id, sha256('\\x00'::bytea || e.body) AS leaf
@@ -173,6 +176,7 @@ class Turn:
     def _batch(self) -> list[Noted] | None:
         values = {"most": MOST_EVENTS, "vendor": VENDORS_LOG, "held": list(self.held)}
         with suppress(_Held), self.database.transaction() as session:
+            session.connection().execute(PLANNED_ANEW)
             rows = session.connection().execute(TAKE, values).all()
             if not rows:
                 return None

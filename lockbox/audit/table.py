@@ -22,13 +22,13 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 def table(pages: Pages, export: Export) -> Iterator[bytes]:
     """Yield the rows of an export as CSV, with the columns that auditors know; cells are harmless to spreadsheets."""
-    yield _row(COLUMNS)
+    yield row(COLUMNS)
     for start in range(0, export.log.size, NUMBERS_A_PAGE):
         with pages() as session:
             events = _span(session, export, start, min(start + NUMBERS_A_PAGE, export.log.size))
             items = recorded.items(session, events)
         for event in events:
-            yield _row(_cells(event, items))
+            yield row(_cells(event, items))
 
 
 def _span(session: Session, export: Export, start: int, end: int) -> list[Recorded]:
@@ -50,7 +50,8 @@ def _cells(event: Recorded, items: Mapping[UUID, str]) -> Iterator[object]:
     yield ", ".join(event.altered)
 
 
-def _row(cells: Iterable[object]) -> bytes:
+def row(cells: Iterable[object]) -> bytes:
+    """Return a row of CSV, whose cells no spreadsheet takes for formulas."""
     written = io.StringIO()
     csv.writer(written).writerow([_harmless(cell) for cell in cells])
     return written.getvalue().encode()

@@ -13,6 +13,7 @@ SELECT e.seq, e.at, e.action, e.actor_id, e.actor_role, e.from_state, e.to_state
     (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'comment') AS comment,
     (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'address') AS address,
     (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'user_agent') AS user_agent,
+    (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'kept_resources') AS kept_resources,
     (SELECT jsonb_object_agg(d.field, d.value) FROM event_details d
         WHERE d.event_id = e.id AND starts_with(d.field, 'principal_')) AS principals,
     CASE WHEN e.action = 'notice_dead' THEN convert_from(e.body, 'UTF8')::jsonb ->> 'template' END AS template, e.body

@@ -66,11 +66,11 @@ def verify(
     Raises:
         Unreadable: the file does not begin as an export does, or a checkpoint is none.
     """
-    numbered = iter(enumerate(lines, 1))
-    _, first = next(numbered, (1, b""))
-    header = exported.read(first)
+    following = iter(lines)
+    header = exported.read(next(following, b""))
     if not isinstance(header, Header):
         raise Unreadable("an export begins with a line that says what it is")
+    numbered = enumerate(following, 2)
     verdict = Verdict(header)
     trusted = {key.id: key for key in keys if key.name != approved.NAME}
     own = _own(header.checkpoint)

@@ -47,18 +47,28 @@ def test_text_beyond_ascii_stays_itself_and_control_characters_are_escaped() -> 
 
 @pytest.mark.parametrize("number", [LARGEST_INTEGER + 1, -LARGEST_INTEGER - 1, 10**30])
 def test_a_number_that_not_every_reader_holds_is_refused(number: int) -> None:
-    with pytest.raises(ValueError, match=r"2\^53"):
+    with pytest.raises(ValueError, match=r"^a number in an event is at most 2\^53 - 1$"):
         canonical({"n": number})
 
 
-@pytest.mark.parametrize("value", [1.5, 0.0, float("nan"), b"bytes", {1, 2}, timedelta(1)])
-def test_floats_and_other_types_are_refused(value: Any) -> None:
-    with pytest.raises(TypeError, match="holds no"):
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (1.5, "float"),
+        (0.0, "float"),
+        (float("nan"), "float"),
+        (b"bytes", "bytes"),
+        ({1, 2}, "set"),
+        (timedelta(1), "timedelta"),
+    ],
+)
+def test_floats_and_other_types_are_refused_by_name(value: Any, name: str) -> None:
+    with pytest.raises(TypeError, match=f"^an event holds no {name}$"):
         canonical({"v": value})
 
 
 def test_a_name_beyond_ascii_is_refused() -> None:
-    with pytest.raises(ValueError, match="ASCII"):
+    with pytest.raises(ValueError, match=r"^names in an event are ASCII$"):
         canonical({"ä": 1})
 
 

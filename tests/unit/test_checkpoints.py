@@ -12,6 +12,10 @@ from tests.logs import KEY, NAME, OTHER_KEY, public
 SAID = Checkpoint("lockbox.test/audit/vendor", 7, bytes(range(32)), "2026-01-01T00:00:00.000000Z")
 ROOT = base64.b64encode(SAID.root).decode()
 KEYS = {public().id: public()}
+NO_LINES = "this is no checkpoint: origin, size and root stand on three lines"
+NO_FORM = "this is no checkpoint: its size or its root is not of the right form"
+NO_NOTE = "this is no signed note: a blank line stands between text and signatures"
+NO_SIGNATURE = "this is no signed note: a line of its signatures is not one"
 
 
 def _note(**changes: str) -> str:
@@ -19,6 +23,13 @@ def _note(**changes: str) -> str:
     lines = {"origin": SAID.origin, "size": "7", "root": ROOT} | changes
     signature = base64.b64encode(public().id + bytes(64)).decode()
     return "\n".join(lines.values()) + f"\n\n\u2014 {NAME} {signature}\n"
+
+
+def _refusal(note: str) -> str:
+    """Return why a note is refused as no checkpoint."""
+    with pytest.raises(BadNote) as refused:
+        checkpoint.read(note)
+    return str(refused.value)
 
 
 def test_a_signed_checkpoint_reads_as_what_was_said() -> None:
@@ -44,6 +55,15 @@ def test_an_unknown_signer_is_named() -> None:
     assert str(refused.value) == f"signed by {NAME}+{public(OTHER_KEY).id.hex()}, which is no key that you trust"
 
 
+def test_all_unknown_signers_are_named() -> None:
+    note = checkpoint.sign(SAID, NAME, [OTHER_KEY, KEY])
+
+    with pytest.raises(UnknownKey) as refused:
+        checkpoint.verify(note, {})
+    signers = f"{NAME}+{public(OTHER_KEY).id.hex()}, {NAME}+{public().id.hex()}"
+    assert str(refused.value) == f"signed by {signers}, which is no key that you trust"
+
+
 def test_a_signature_under_another_name_counts_for_nothing() -> None:
     note = checkpoint.sign(SAID, "lockbox.other", [KEY])
     id_ = VerifierKey("lockbox.other", public().public).id
@@ -58,47 +78,69 @@ def test_a_trusted_key_that_has_not_signed_this_is_named() -> None:
     assert str(refused.value) == f"the signature by {NAME}+{public().id.hex()} is wrong"
 
 
-@pytest.mark.parametrize("size", ["", "07", "-1", "seven", "\u0667", "1" * 40])
+@pytest.mark.parametrize("size", ["", "07", "-1", "seven", "\u0667", "1" * 20, "1" * 40])
 def test_a_size_that_is_no_plain_number_is_refused(size: str) -> None:
-    with pytest.raises(BadNote, match="its size or its root is not of the right form"):
-        checkpoint.read(_note(size=size))
+    assert _refusal(_note(size=size)) == NO_FORM
 
 
-def test_an_empty_log_may_say_so() -> None:
-    assert checkpoint.read(_note(size="0")).size == 0
+@pytest.mark.parametrize("size", [0, 1, 10**18, 10**19 - 1])
+def test_a_size_has_up_to_nineteen_digits(size: int) -> None:
+    assert checkpoint.read(_note(size=str(size))).size == size
+
+
+def test_a_time_is_said_on_the_first_line_that_begins_as_one() -> None:
     assert checkpoint.read(_note()).at == ""
-
-
-@pytest.mark.parametrize("root", ["x", base64.b64encode(bytes(31)).decode(), base64.b64encode(bytes(33)).decode()])
-def test_a_root_that_is_none_is_refused(root: str) -> None:
-    with pytest.raises(BadNote, match="this is no checkpoint"):
-        checkpoint.read(_note(root=root))
-
-
-def test_a_checkpoint_without_an_origin_or_with_two_lines_is_refused() -> None:
-    with pytest.raises(BadNote, match="right form"):
-        checkpoint.read(_note(origin=""))
-    with pytest.raises(BadNote, match="stand on three lines"):
-        checkpoint.read("a\n7\n\n\u2014 x AAAAAAAA\n")
+    assert checkpoint.read(_note(other="timely", time="time then", again="time later")).at == "then"
 
 
 @pytest.mark.parametrize(
-    "note", ["", "a\nb\nc\n", f"a\n7\n{ROOT}\n\n\u2014 x AAAAAAA=", f"a\n7\n{ROOT}\n\nx AAAAAAA=\n"]
+    ("root", "why"),
+    [
+        ("x", NO_LINES),
+        (f"{ROOT[:4]}*{ROOT[4:]}", NO_LINES),
+        (base64.b64encode(bytes(31)).decode(), NO_FORM),
+        (base64.b64encode(bytes(33)).decode(), NO_FORM),
+    ],
 )
-def test_what_is_no_signed_note_is_refused(note: str) -> None:
-    with pytest.raises(BadNote, match="this is no signed note"):
-        checkpoint.read(note)
+def test_a_root_that_is_none_is_refused(root: str, why: str) -> None:
+    assert _refusal(_note(root=root)) == why
 
 
-@pytest.mark.parametrize("line", ["\u2014 x AAAA", "\u2014 x !", "\u2014 a+b AAAAAAA=", "\u2014  AAAAAAA="])
-def test_a_line_of_signatures_that_is_none_is_refused(line: str) -> None:
-    with pytest.raises(BadNote, match="a line of its signatures is not one"):
-        checkpoint.read(f"a\n7\n{ROOT}\n\n{line}\n")
+def test_a_checkpoint_without_an_origin_or_with_two_lines_is_refused() -> None:
+    assert _refusal(_note(origin="")) == NO_FORM
+    assert _refusal("a\n7\n\n\u2014 x AAAAAAAA\n") == NO_LINES
 
 
-def test_a_note_without_end_is_refused() -> None:
-    with pytest.raises(BadNote, match="too long"):
-        checkpoint.read(_note(further="x" * 1_000_000))
+@pytest.mark.parametrize(
+    ("note", "why"),
+    [
+        ("", NO_NOTE),
+        ("a\nb\nc\n", NO_NOTE),
+        (f"a\n7\n{ROOT}\n\n\u2014 x AAAAAAA=", NO_NOTE),
+        (f"a\n7\n{ROOT}\n\n\u2014 x AAAAAAA=x", NO_NOTE),
+        (f"a\n7\n{ROOT}\n\n\n", NO_NOTE),
+        (f"a\n7\n{ROOT}\n\nx AAAAAAA=\n", NO_SIGNATURE),
+    ],
+)
+def test_what_is_no_signed_note_is_refused(note: str, why: str) -> None:
+    assert _refusal(note) == why
+
+
+@pytest.mark.parametrize("encoded", ["AAAA", "AAAAAA==", "!", "AAAA*AAA="])
+def test_a_signature_that_is_none_or_empty_is_refused(encoded: str) -> None:
+    assert _refusal(f"a\n7\n{ROOT}\n\n\u2014 x {encoded}\n") == NO_SIGNATURE
+
+
+@pytest.mark.parametrize("name", ["a+b", "", "a b"])
+def test_a_signature_under_what_is_no_name_is_refused(name: str) -> None:
+    assert _refusal(f"a\n7\n{ROOT}\n\n\u2014 {name} AAAAAAA=\n") == NO_SIGNATURE
+
+
+def test_a_note_of_more_than_4096_characters_is_refused() -> None:
+    room = 4096 - len(_note(further=""))
+
+    assert checkpoint.read(_note(further="x" * room)) == replace(SAID, at="")
+    assert _refusal(_note(further="x" * (room + 1))) == "this is too long for a checkpoint"
 
 
 def test_a_key_reads_as_it_is_written_and_has_a_fingerprint() -> None:
@@ -119,6 +161,8 @@ def test_a_key_reads_as_it_is_written_and_has_a_fingerprint() -> None:
         f"{NAME}+00000000+{public().text.rpartition('+')[2]}",
         f"{NAME}+{public().id.hex()}+{base64.b64encode(bytes([2]) + public().public).decode()}",
         f"{NAME}+{public().id.hex()}+%%%",
+        public().text[:-4] + "*" + public().text[-4:],
+        public().text + "+",
     ],
 )
 def test_a_text_that_is_no_key_is_refused(text: str) -> None:
@@ -134,6 +178,8 @@ def test_a_text_that_is_no_key_is_refused(text: str) -> None:
         ("x/audit/vendor/2", "x/audit/vendor", 2),
         ("x/audit/vendor/two", "x/audit/vendor/two", 1),
         ("x/y/2", "x/y/2", 1),
+        ("x/audit/vendor/" + "1" * 19, "x/audit/vendor", int("1" * 19)),
+        ("x/audit/vendor/" + "1" * 20, "x/audit/vendor/" + "1" * 20, 1),
         ("x/audit/vendor/" + "1" * 40, "x/audit/vendor/" + "1" * 40, 1),
     ],
 )
@@ -145,6 +191,8 @@ def test_a_note_is_the_same_whatever_saved_it() -> None:
     note = checkpoint.sign(SAID, NAME, [KEY])
 
     assert checkpoint.saved("\ufeff\r\n" + note.replace("\n", "\r\n") + "\r\n") == note
+    assert checkpoint.saved(" X\t\n\nX ") == " X\t\n\nX \n"
+    assert checkpoint.saved("\nXaX\n") == "XaX\n"
 
 
 @pytest.mark.parametrize(

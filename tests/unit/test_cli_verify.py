@@ -31,7 +31,7 @@ finally:
 """
 OF_THE_COMMAND = {"cli.app", "cli.auditing", "cli.lazy", "cli.verifying"}
 PARTS = ("approved", "bodies", "canonical", "checkpoint", "exported", "findings", "holding", "merkle", "moves")
-PURE = {"lockbox.audit", *(f"lockbox.audit.{name}" for name in (*PARTS, "placing", "tiles", "verify"))}
+PURE = {"lockbox.audit", *(f"lockbox.audit.{name}" for name in (*PARTS, "placing", "remarks", "tiles", "verify"))}
 SERVERS = {
     *("alembic", "celery", "config", "fastapi", "httpx", "jinja2", "kombu", "psycopg", "redis"),
     *("sqlalchemy", "sqlmodel", "starlette", "structlog"),

@@ -129,6 +129,17 @@ def test_a_tree_grows_by_whole_subtrees_as_by_leaves_where_one_begins() -> None:
         growing.add(MANY[0], 1)
 
 
+@pytest.mark.parametrize("levels", [(0, 0, 1, 2, 3), (3, 3), (4, 3, 3), (2, 1, 0, 0), (1, 1, 0, 0, 1)])
+def test_subtrees_of_one_size_side_by_side_become_one_of_twice_the_size(levels: tuple[int, ...]) -> None:
+    growing, start = Growing(), 0
+
+    for level in levels:
+        growing.add(root_of(MANY[start : start + (1 << level)]), level)
+        start += 1 << level
+
+        assert (growing.size, growing.root) == (start, root_of(MANY[:start]))
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.binary(max_size=8), max_size=300))
 def test_a_library_that_knows_nothing_of_us_computes_the_same_roots(entries: list[bytes]) -> None:
@@ -140,3 +151,120 @@ def test_a_library_that_knows_nothing_of_us_computes_the_same_roots(entries: lis
         growing.add(leaf_hash(entry))
 
         assert library.get_root() == growing.root
+
+
+@pytest.mark.parametrize("size", range(len(MANY)))
+def test_a_tree_grows_on_from_its_peaks_alone(size: int) -> None:
+    peaks = [subtree_of(MANY)(level, number) for level, number in merkle.complete(0, size)]
+
+    growing = Growing(size, peaks)
+
+    assert (growing.size, growing.root) == (size, root_of(MANY[:size]))
+    growing.add(MANY[size])
+    assert (growing.size, growing.root) == (size + 1, root_of(MANY[: size + 1]))
+
+
+@pytest.mark.parametrize(("size", "peaks"), [(0, 1), (1, 0), (3, 1), (4, 2), (7, 2)])
+def test_a_tree_with_another_number_of_peaks_is_none(size: int, peaks: int) -> None:
+    with pytest.raises(ValueError, match=r"^a tree has one peak for each bit of its size$"):
+        Growing(size, MANY[:peaks])
+
+
+@pytest.mark.parametrize(
+    ("size", "level"), [(1, 1), (1, 2), (2, 2), (3, 1), (4, 3), (5, 1), (6, 2), (12, 3), (13, 2)]
+)
+def test_no_subtree_is_added_where_none_of_its_level_begins(size: int, level: int) -> None:
+    growing = Growing()
+    for leaf in MANY[:size]:
+        growing.add(leaf)
+
+    with pytest.raises(ValueError, match=rf"^no complete subtree of 2\^{level} leaves begins at {size}$"):
+        growing.add(MANY[0], level)
+
+    assert (growing.size, growing.root) == (size, root_of(MANY[:size]))
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "parts"),
+    [
+        (0, 0, []),
+        (5, 5, []),
+        (0, 1, [(0, 0)]),
+        (0, 8, [(3, 0)]),
+        (0, 7, [(2, 0), (1, 2), (0, 6)]),
+        (8, 13, [(2, 2), (0, 12)]),
+    ],
+)
+def test_a_range_consists_of_its_largest_complete_subtrees(
+    start: int, end: int, parts: list[tuple[int, int]]
+) -> None:
+    assert list(merkle.complete(start, end)) == parts
+    assert merkle.range_hash(subtree_of(MANY), start, end) == root_of(MANY[start:end])
+
+
+@pytest.mark.parametrize(("index", "size"), [(0, 0), (3, 3), (4, 3), (-1, 3)])
+def test_a_leaf_that_a_tree_has_not_has_no_audit_path(index: int, size: int) -> None:
+    with pytest.raises(ValueError, match=rf"^a tree of {size} leaves has none with the index {index}$"):
+        merkle.inclusion(subtree_of(MANY), index, size)
+    with pytest.raises(BadProof, match=r"^the leaf is not in a tree of that size$"):
+        merkle.check_inclusion(MANY[0], index, size, [], MANY[0])
+
+
+@pytest.mark.parametrize(("old", "new"), [(1, 0), (4, 3), (-1, 3)])
+def test_no_tree_extends_a_larger_one(old: int, new: int) -> None:
+    with pytest.raises(ValueError, match=rf"^a tree of {new} leaves does not extend one of {old}$"):
+        merkle.consistency(subtree_of(MANY), old, new)
+    with pytest.raises(BadProof, match=r"^the older tree is the larger one$"):
+        merkle.check_consistency(old, new, MANY[0], MANY[0], [])
+
+
+@pytest.mark.parametrize(("old", "new"), [(0, 0), (0, 1), (0, 5), (1, 1), (5, 5)])
+def test_trees_that_are_empty_or_equal_are_shown_without_a_proof_and_by_none(old: int, new: int) -> None:
+    roots = root_of(MANY[:old]), root_of(MANY[:new])
+
+    assert merkle.consistency(subtree_of(MANY), old, new) == []
+    merkle.check_consistency(old, new, *roots, [])
+
+    for older, newer, path in (
+        (*roots, [MANY[0]]),
+        (MANY[-1], roots[1], []),
+        *([(roots[0], MANY[-1], [])] if old == new else []),
+    ):
+        with pytest.raises(BadProof, match=r"^trees of these sizes differ$"):
+            merkle.check_consistency(old, new, older, newer, path)
+
+
+def test_nothing_but_the_empty_root_is_the_root_of_an_empty_tree_that_grew() -> None:
+    with pytest.raises(BadProof, match=r"^trees of these sizes differ$"):
+        merkle.check_consistency(0, 0, MANY[0], MANY[0], [])
+
+
+@pytest.mark.parametrize(("index", "size"), [(0, 2), (1, 3), (2, 3), (6, 7), (7, 8), (8, 11)])
+def test_it_is_said_what_is_wrong_with_an_audit_path(index: int, size: int) -> None:
+    root = root_of(MANY[:size])
+    path = merkle.inclusion(subtree_of(MANY), index, size)
+
+    for leaf, way, why in (
+        (MANY[index], [*path, path[0]], "the path is too long"),
+        (MANY[index], path[:-1], "the path is too short"),
+        (MANY[-1], path, "the path does not lead to the root"),
+        (MANY[index], [*path[:-1], MANY[-1]], "the path does not lead to the root"),
+    ):
+        with pytest.raises(BadProof, match=f"^{why}$"):
+            merkle.check_inclusion(leaf, index, size, way, root)
+
+
+@pytest.mark.parametrize(("old", "new"), [(1, 2), (2, 3), (3, 4), (3, 7), (4, 8), (6, 8), (7, 11), (8, 11)])
+def test_it_is_said_what_is_wrong_with_a_proof_of_growth(old: int, new: int) -> None:
+    older, newer = root_of(MANY[:old]), root_of(MANY[:new])
+    path = merkle.consistency(subtree_of(MANY), old, new)
+
+    for roots, way, why in (
+        ((older, newer), [*path, path[0]], "the path is too long"),
+        ((older, newer), path[:-1], "the path is too short"),
+        ((older, newer), [], "the path is too short"),
+        ((MANY[-1], newer), path, "the newer tree does not extend the older one"),
+        ((older, MANY[-1]), path, "the newer tree does not extend the older one"),
+    ):
+        with pytest.raises(BadProof, match=f"^{why}$"):
+            merkle.check_consistency(old, new, *roots, way)

@@ -20,6 +20,15 @@ SIGNER = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
 REQUEST, ENGINEER, ANN = (f"00000000-0000-0000-0000-00000000000{digit}" for digit in "abc")
 OPENED, UNTIL = "2026-01-01T00:00:01.000000Z", "2026-01-01T08:00:00.000000Z"
 RESOURCES = ["mailbox:anna@contoso.example"]
+WIDE: dict[str, Any] = {"resources": [*RESOURCES, "mailbox:bob@contoso.example"], "actions": ["read", "export"]}
+FILED: dict[str, Any] = {"actor_id": ENGINEER, "on_behalf_of": None}
+OPENING: dict[str, Any] = {
+    "action": "approve",
+    "to_state": "active",
+    "at": OPENED,
+    "deadline_at": UNTIL,
+    "approved_by": [ANN],
+}
 ASKED: dict[str, Any] = {"service": "exchange", "actions": ["read"], "mode": "on_request", "policy_version": 3}
 
 
@@ -48,19 +57,21 @@ def approval(signer: Ed25519PrivateKey = SIGNER, **changes: Any) -> dict[str, st
     }
 
 
+def narrowed(given: Any, resources: Any, actions: Any) -> list[Sealed]:
+    """Return a request that asks for two resources and two actions, and was opened for what is said."""
+    wide = {"resources": json.dumps(WIDE["resources"])}
+    filed = event(0, wide, request_id=REQUEST, seq=1, **(ASKED | {"actions": WIDE["actions"]}), **FILED)
+    granted = {"granted_resources": json.dumps(resources)} if resources is not None else {}
+    facts: dict[str, Any] = {"granted_actions": actions} if actions is not None else {}
+    return [filed, event(1, granted, request_id=REQUEST, seq=2, approval=given, **OPENING, **facts)]
+
+
 def history(given: Any, *, by: str | None = None) -> list[Sealed]:
     """Return a request that was filed, by the engineer or by a system for them, and approved."""
     filed = {"actor_id": by, "on_behalf_of": ENGINEER} if by else {"actor_id": ENGINEER, "on_behalf_of": None}
-    opened: dict[str, Any] = {
-        "action": "approve",
-        "to_state": "active",
-        "at": OPENED,
-        "deadline_at": UNTIL,
-        "approved_by": [ANN],
-    }
     return [
         event(0, {"resources": json.dumps(RESOURCES)}, request_id=REQUEST, seq=1, **ASKED, **filed),
-        event(1, {}, request_id=REQUEST, seq=2, approval=given, **opened),
+        event(1, {}, request_id=REQUEST, seq=2, approval=given, **OPENING),
     ]
 
 
@@ -137,3 +148,46 @@ def test_a_key_of_approvals_signs_no_log() -> None:
     verdict = judged(log.whole(), keys=[named(SIGNER), named(KEY)])
 
     assert verdict.findings.kinds == {Kind.UNKNOWN_KEY}
+
+
+@pytest.mark.parametrize(
+    ("resources", "actions"),
+    [(RESOURCES, ["read"]), (RESOURCES, None), (None, ["read"]), (WIDE["resources"], WIDE["actions"])],
+)
+def test_an_approval_of_less_than_was_asked_for_is_held_against_what_was_granted(
+    resources: list[str] | None, actions: list[str] | None
+) -> None:
+    granted: dict[str, Any] = {"resources": resources or WIDE["resources"], "actions": actions or WIDE["actions"]}
+
+    good = verdict_on(narrowed(approval(**granted), resources, actions), SIGNER)
+    widened = verdict_on(narrowed(approval(**granted, mode="off"), resources, actions), SIGNER)
+
+    assert (good.exit_code, good.approvals) == (GOOD, 1), good.findings
+    assert widened.findings.kinds == {Kind.APPROVAL}
+
+
+@pytest.mark.parametrize(
+    ("resources", "actions"),
+    [
+        (["mailbox:boss@contoso.example"], None),
+        (None, ["delete"]),
+        ([], None),
+        (None, []),
+        (None, "read"),
+        ("x", None),
+    ],
+)
+def test_an_approval_of_what_was_never_asked_for_is_named_whoever_signed_it(resources: Any, actions: Any) -> None:
+    granted: dict[str, Any] = {"resources": resources or WIDE["resources"], "actions": actions or WIDE["actions"]}
+
+    verdict = verdict_on(narrowed(approval(**granted), resources, actions), SIGNER)
+
+    assert verdict.findings.kinds == {Kind.APPROVAL}
+
+
+def test_an_approval_is_not_checked_where_what_was_granted_is_not_shown() -> None:
+    asked, opened = narrowed(approval(resources=RESOURCES, actions=WIDE["actions"]), RESOURCES, None)
+
+    verdict = verdict_on([asked, Sealed(opened.body, {})], SIGNER)
+
+    assert (verdict.exit_code, verdict.approvals, verdict.unchecked_approvals) == (GOOD, 0, 1)

@@ -1,0 +1,44 @@
+"""What is to be said of a verdict beside what is wrong, one wording for terminals and pages; pure."""
+
+from collections.abc import Iterator
+
+from lockbox.audit import approved
+from lockbox.audit.verify import BAD, CANNOT_READ, GOOD, Verdict
+
+WORDS = {GOOD: "Good.", BAD: "NOT AS IT WAS SEALED.", CANNOT_READ: "Not shown."}
+
+
+def whole(verdict: Verdict) -> str:
+    """Return what the file is."""
+    kind = "whole" if verdict.header.whole else "filtered"
+    return f"{verdict.events} events, a {kind} export of {verdict.header.origin} at size {verdict.header.size}"
+
+
+def remarks(verdict: Verdict, *, has_seen: bool) -> Iterator[str]:
+    """Yield what was shown and what was not, a line each; `has_seen` is whether an own checkpoint was given."""
+    if verdict.signer:
+        yield f"signed by {verdict.signer.name}+{verdict.signer.id.hex()} at {verdict.at}"
+    for size in sorted(set(verdict.seen)):
+        yield f"it extends the checkpoint that you gave, of {size} events"
+    if not has_seen:
+        yield "no --checkpoint was given: whether the log was cut back or told another way is not shown"
+    if not verdict.header.whole:
+        yield "it was filtered: each event is proven, that no other belongs to it is not"
+    if verdict.withheld:
+        yield f"the file says that {verdict.withheld} events are withheld"
+    for start, end in verdict.removed:
+        yield f"the events {start} to {end - 1} were removed by retention"
+    if verdict.left_out:
+        yield f"{verdict.left_out} personal details were erased or are not for whoever exported it"
+    if verdict.header.unproven:
+        yield f"the file says that its first {verdict.header.unproven} events are older than the seals"
+    yield from _of_approvals(verdict)
+
+
+def _of_approvals(verdict: Verdict) -> Iterator[str]:
+    if verdict.approvals:
+        yield f"{verdict.approvals} approvals are signed over what was asked for"
+    if verdict.unchecked_approvals and verdict.has_approval_keys:
+        yield f"{verdict.unchecked_approvals} approvals are not checked: what was asked for is not shown here"
+    elif verdict.unchecked_approvals:
+        yield f"{verdict.unchecked_approvals} approvals are not checked: no --key named {approved.NAME} was given"

@@ -1,0 +1,174 @@
+"""An event of the trail in plain words: what was done, who did it, and what of it is worth a line."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lockbox.audit.recorded import Recorded
+from lockbox.audit.report import ERASED, PRINCIPAL
+
+WORDS = {
+    "submit": "asked for access",
+    "endorse": "endorsed the request for the vendor",
+    "approve": "approved the request",
+    "deny": "denied the request",
+    "cancel": "withdrew the request",
+    "time_out": "ended the request: no answer in time",
+    "complete": "gave the access back",
+    "revoke": "closed the access early",
+    "expire": "closed the access: time over",
+    "remind": "reminded those who had not answered",
+    "widen": "asked others too",
+    "warn": "warned that the access closes soon",
+    "unreached": "could reach none of those who were asked",
+    "question": "asked the engineer a question",
+    "answer": "answered a question",
+    "activity": "used the access",
+    "notices_sent": "sent notices",
+    "notice_dead": "could not deliver a notice",
+    "decision_refused": "refused a decision",
+    "sign_in_refused": "refused a sign-in",
+    "signed_in": "signed in",
+    "signed_out": "signed out",
+    "session_revoked": "signed a browser out",
+    "passkey_added": "added a passkey",
+    "passkey_removed": "removed a passkey",
+    "identity_bound": "signed in by a sign-in service for the first time",
+    "identity_removed": "removed a sign-in service",
+    "token_made": "made an API token",
+    "token_rotated": "replaced an API token",
+    "token_revoked": "revoked an API token",
+    "terminal_allowed": "signed a terminal in",
+    "terminal_refused": "refused to sign a terminal in",
+    "prompts_wanted": "wants to be asked by mail again",
+    "prompts_declined": "no longer wants to be asked by mail",
+    "address_added": "added an address for mails",
+    "address_confirmed": "confirmed an address for mails",
+    "address_changed": "changed what an address receives",
+    "address_removed": "removed an address for mails",
+    "tenant_added": "set the lockbox up",
+    "tenant_renamed": "renamed the organisation",
+    "tenant_suspended": "suspended the organisation",
+    "tenant_resumed": "ended the suspension",
+    "plan_changed": "changed the plan",
+    "mode_switched": "switched the mode",
+    "policy_changed": "changed the policy",
+    "consent_ended": "ended the consent that was given for a time",
+    "member_invited": "invited somebody",
+    "member_added": "joined",
+    "member_changed": "changed the roles of a member",
+    "member_removed": "removed a member",
+    "eligible_changed": "changed who may be a deputy",
+    "invitation_withdrawn": "withdrew an invitation",
+    "recovery_proposed": "proposed an admin",
+    "recovery_withdrawn": "no longer proposes an admin",
+    "recovery_objected": "objected to a proposed admin",
+    "deputy_named": "named a deputy",
+    "deputy_ended": "ended a deputy's time",
+    "endpoint_added": "added a webhook",
+    "endpoint_changed": "changed a webhook",
+    "endpoint_rotated": "replaced the secret of a webhook",
+    "endpoint_removed": "removed a webhook",
+    "endpoint_disabled": "calls a webhook no more",
+    "endpoint_tested": "tested a webhook",
+    "delivery_repeated": "had a call of a webhook repeated",
+    "watcher_added": "had somebody copied",
+    "watcher_removed": "had somebody copied no longer",
+    "person_disabled": "shut somebody out",
+    "person_erased": "erased who somebody was",
+    "nobody_told": "ended requests of which nobody could be told",
+    "review_unreached": "could reach no manager of the vendor",
+    "invariant_broken": "raised an alarm: something is that must never be",
+    "trail_read": "read this trail",
+    "trail_exported": "exported this trail",
+    "trail_removed": "removed the oldest events, as is laid down",
+    "restored": "restored the database from a back-up",
+}
+"""What was done by every action, as it follows upon the name of whoever did it."""
+
+LABELS = {
+    "member": "Who",
+    "principal": "For",
+    "deputy": "Deputy",
+    "watcher": "Who",
+    "mailbox": "Address",
+    "endpoint": "Webhook",
+    "account": "Account",
+    "from_address": "From",
+    "justification": "Justification",
+    "comment": "Comment",
+    "question": "Question",
+    "answer": "Answer",
+    "case_ref": "Case",
+    "resource": "Resource",
+    "address": "Network address",
+    "user_agent": "Program",
+}
+FACTS = {
+    "means": "By",
+    "channel": "Through",
+    "code": "Why",
+    "count": "How many",
+    "template": "Of",
+    "error": "Because",
+}
+NOTICES_SENT = "notices_sent"
+CHANNELS = {"mail": ("mail", "mails"), "webhook": ("call of a webhook", "calls of webhooks")}
+NOBODYS = {"clock": "the lockbox", "owner": "whoever runs the lockbox"}
+
+
+@dataclass(frozen=True)
+class Told:
+    """An event in words; `about` are lines that say what it was about, each with its label."""
+
+    event: Recorded
+    who: str
+    role: str
+    deed: str
+    about: tuple[tuple[str, str], ...]
+
+
+def told(event: Recorded) -> Told:
+    """Return an event in words, as far as this reader may read it."""
+    who = (event.value("name") or f"somebody whose name was {ERASED}") if event.actor_id else _nobody(event)
+    return Told(
+        event,
+        f"{who[0].upper()}{who[1:]}",
+        event.actor_role.replace("_", " ") if event.actor_id else "",
+        _deed(event),
+        tuple(_about(event)),
+    )
+
+
+def _deed(event: Recorded) -> str:
+    deed = WORDS.get(event.action, event.action.replace("_", " "))
+    count = event.said.get("count")
+    if event.action != NOTICES_SENT or not isinstance(count, int):
+        return deed
+    one, several = CHANNELS.get(str(event.said.get("channel")), ("notice", "notices"))
+    return f"sent {count} {one if count == 1 else several}"
+
+
+def _nobody(event: Recorded) -> str:
+    return NOBODYS.get(event.actor_role, event.actor_role.replace("_", " "))
+
+
+def _about(event: Recorded) -> Iterator[tuple[str, str]]:
+    said: Mapping[str, Any] = event.said
+    personal = event.personal
+    if event.actor_id is None and "name" in personal:
+        yield "Who", personal["name"]
+    yield from (("For", value) for name, value in sorted(personal.items()) if name.startswith(PRINCIPAL))
+    for name, label in LABELS.items():
+        if name in personal:
+            yield label, personal[name]
+    if isinstance(service := said.get("service"), str):
+        yield "Service", service
+    if "wanted" in personal:
+        yield "Looked for", personal["wanted"]
+    for name, label in FACTS.items():
+        if isinstance(value := said.get(name), str | int):
+            yield label, str(value).replace("_", " ")
+    changes = said.get("changes")
+    if isinstance(changes, Mapping):
+        yield from ((str(name), str(change)) for name, change in changes.items())

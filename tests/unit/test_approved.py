@@ -1,0 +1,250 @@
+"""Approvals in a log: which are counted as checked, which not, and what is said of those that are wrong."""
+
+import base64
+import hashlib
+import json
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from lockbox.audit.approved import NAME, Approved
+from lockbox.audit.canonical import canonical
+from lockbox.audit.checkpoint import VerifierKey
+from lockbox.audit.findings import Finding, Findings, Kind
+
+KEY, STRANGER = (Ed25519PrivateKey.from_private_bytes(bytes([digit]) * 32) for digit in (1, 2))
+RESOURCES = ["mailbox:anna", "mailbox:bob"]
+STATEMENT: dict[str, Any] = {
+    "format": "lockbox approval 1",
+    "request_id": "A",
+    "tenant_id": "T",
+    "engineer": "E",
+    "resources": RESOURCES,
+    "service": "exchange",
+    "actions": ["read", "export"],
+    "mode": "on_request",
+    "policy_version": 3,
+    "opened_at": "then",
+    "until": "later",
+    "by": ["ann", "bill"],
+}
+FILED: dict[str, Any] = {
+    "request_id": "A",
+    "action": "submit",
+    "to_state": "pending",
+    "actor_id": "E",
+    **{name: STATEMENT[name] for name in ("service", "actions", "mode", "policy_version")},
+}
+OPENED: dict[str, Any] = {
+    "request_id": "A",
+    "tenant_id": "T",
+    "action": "approve",
+    "to_state": "active",
+    "at": "then",
+    "deadline_at": "later",
+    "approved_by": ["bill", "ann"],
+}
+WHERE: dict[str, Any] = {"line": 4, "number": 2, "event": "e"}
+OTHERWISE = "what was approved is not what the events of the request say"
+NO_FORM = "the approval is not of the form that it must have"
+
+
+def named(key: Ed25519PrivateKey) -> VerifierKey:
+    return VerifierKey(NAME, key.public_key().public_bytes_raw())
+
+
+def approval(key: Ed25519PrivateKey = KEY, **changes: Any) -> dict[str, Any]:
+    """Return an approval of the statement, but for the changes."""
+    said = canonical(STATEMENT | changes)
+    signature = base64.b64encode(key.sign(said)).decode()
+    return {"statement": hashlib.sha256(said).hexdigest(), "signature": signature, "key": named(key).id.hex()}
+
+
+def taken(
+    filed: dict[str, Any],
+    opened: dict[str, Any],
+    *,
+    keys: tuple[Ed25519PrivateKey, ...] = (KEY,),
+    resources: str | None = json.dumps(RESOURCES),
+    granted: str | None = None,
+) -> tuple[int, int, list[Finding]]:
+    """Return how many approvals were checked and how many not, and what is found."""
+    findings = Findings()
+    approved = Approved([named(key) for key in keys], findings)
+    approved.take(FILED | filed, {} if resources is None else {"resources": resources}, {"line": 3})
+    approved.take(OPENED | opened, {} if granted is None else {"granted_resources": granted}, WHERE)
+    return approved.checked, approved.unchecked, findings.first
+
+
+def found(kind: Kind, message: str) -> tuple[int, int, list[Finding]]:
+    return 0, 0, [Finding(kind, message, 4, 2, "e")]
+
+
+CHECKED: tuple[int, int, list[Finding]] = (1, 0, [])
+UNCHECKED: tuple[int, int, list[Finding]] = (0, 1, [])
+
+
+@pytest.mark.parametrize(
+    "filed", [{}, {"on_behalf_of": "E", "actor_id": "system"}, {"on_behalf_of": None}, {"to_state": "reviewing"}]
+)
+def test_an_approval_is_checked_against_what_the_engineer_asked_for(filed: dict[str, Any]) -> None:
+    assert taken(filed, {"approval": approval()}) == CHECKED
+
+
+@pytest.mark.parametrize(
+    "filed",
+    [
+        {"service": "teams"},
+        {"actions": ["read"]},
+        {"mode": "off"},
+        {"policy_version": 4},
+        {"actor_id": "F"},
+        {"on_behalf_of": "F"},
+    ],
+)
+@pytest.mark.parametrize("keys", [(), (KEY,)])
+def test_an_approval_of_anything_else_is_found(filed: dict[str, Any], keys: tuple[Ed25519PrivateKey, ...]) -> None:
+    assert taken(filed, {"approval": approval()}, keys=keys) == found(Kind.APPROVAL, OTHERWISE)
+
+
+@pytest.mark.parametrize(
+    "opened",
+    [{"tenant_id": "U"}, {"at": "now"}, {"deadline_at": "never"}, {"approved_by": ["ann"]}, {"approved_by": []}],
+)
+def test_an_approval_of_another_window_is_found(opened: dict[str, Any]) -> None:
+    assert taken({}, opened | {"approval": approval()}) == found(Kind.APPROVAL, OTHERWISE)
+
+
+@pytest.mark.parametrize("odd", [2**60, "\ud800"])
+def test_what_can_have_been_no_statement_was_not_signed(odd: object) -> None:
+    assert taken({"policy_version": odd}, {"approval": approval()}) == found(Kind.APPROVAL, OTHERWISE)
+
+
+@pytest.mark.parametrize("resources", ["no json", "[" * 100_000])
+def test_resources_that_nobody_can_read_are_not_what_was_approved(resources: str) -> None:
+    assert taken({}, {"approval": approval()}, resources=resources) == found(Kind.APPROVAL, OTHERWISE)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"approval": None},
+        {"approval": {}},
+        {"approval": approval() | {"statement": 1}},
+        {"approval": approval() | {"signature": 1}},
+        {"approval": approval() | {"key": 1}},
+        {"approval": approval(), "approved_by": "ann"},
+        {"approval": approval(), "approved_by": ["ann", 1]},
+    ],
+)
+def test_an_approval_of_another_form_is_found(changes: dict[str, Any]) -> None:
+    assert taken({}, changes) == found(Kind.APPROVAL, NO_FORM)
+
+
+def test_an_approval_by_a_key_that_nobody_trusts_is_named() -> None:
+    message = f"the approval is signed by {NAME}+{named(STRANGER).id.hex()}, which is no key that you trust"
+
+    assert taken({}, {"approval": approval(STRANGER)}) == found(Kind.UNKNOWN_KEY, message)
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [
+        "",
+        "AAAA",
+        "*",
+        approval(STRANGER)["signature"],
+        approval()["signature"][:4] + "*" + approval()["signature"][4:],
+    ],
+)
+def test_a_signature_that_is_none_is_wrong(signature: str) -> None:
+    wrong = approval() | {"signature": signature}
+
+    assert taken({}, {"approval": wrong}) == found(Kind.WRONG_SIGNATURE, "the signature of the approval is wrong")
+
+
+@pytest.mark.parametrize(
+    ("filed", "resources", "keys"),
+    [
+        ({}, json.dumps(RESOURCES), ()),
+        ({}, None, (KEY,)),
+        ({"action": "comment"}, json.dumps(RESOURCES), (KEY,)),
+        ({"to_state": "denied"}, json.dumps(RESOURCES), (KEY,)),
+        ({"request_id": "B"}, json.dumps(RESOURCES), (KEY,)),
+    ],
+)
+def test_an_approval_counts_as_not_checked_without_a_key_and_without_what_was_asked(
+    filed: dict[str, Any], resources: str | None, keys: tuple[Ed25519PrivateKey, ...]
+) -> None:
+    assert taken(filed, {"approval": approval()}, resources=resources, keys=keys) == UNCHECKED
+
+
+def test_nothing_is_held_against_what_a_request_asked_that_is_over() -> None:
+    approved = Approved([named(KEY)], Findings())
+
+    approved.take(FILED, {"resources": json.dumps(RESOURCES)}, {})
+    approved.take(FILED | {"action": "cancel", "to_state": "cancelled"}, {}, {})
+    approved.take(OPENED | {"approval": approval()}, {}, {})
+
+    assert (approved.checked, approved.unchecked, approved.has_keys) == (0, 1, True)
+
+
+@pytest.mark.parametrize(
+    ("resources", "actions"), [(["mailbox:bob"], None), (None, ["read"]), (["mailbox:anna"], ["export"])]
+)
+def test_less_than_was_asked_for_may_be_granted(resources: list[str] | None, actions: list[str] | None) -> None:
+    granted: dict[str, Any] = {"resources": resources or RESOURCES, "actions": actions or STATEMENT["actions"]}
+    opened: dict[str, Any] = {"approval": approval(**granted)} | ({"granted_actions": actions} if actions else {})
+
+    assert taken({}, opened, granted=json.dumps(resources) if resources else None) == CHECKED
+    assert taken({}, opened | {"approval": approval(mode="off")}) == found(Kind.APPROVAL, OTHERWISE)
+
+
+@pytest.mark.parametrize(
+    ("resources", "actions"),
+    [
+        (["mailbox:boss"], None),
+        (["mailbox:anna", "mailbox:boss"], None),
+        ([], None),
+        ("mailbox:anna", None),
+        (None, ["read", "delete"]),
+        (None, []),
+        (None, "read"),
+    ],
+)
+def test_more_than_was_asked_for_is_found_whoever_signed_it(resources: Any, actions: Any) -> None:
+    granted = ({} if resources is None else {"resources": resources}) | (
+        {} if actions is None else {"actions": actions}
+    )
+    opened: dict[str, Any] = {"approval": approval(**granted)}
+    opened |= {} if actions is None else {"granted_actions": actions}
+
+    assert taken({}, opened, granted=None if resources is None else json.dumps(resources)) == found(
+        Kind.APPROVAL, OTHERWISE
+    )
+
+
+@pytest.mark.parametrize(("shown", "counted"), [(json.dumps(["mailbox:bob"]), CHECKED), (None, UNCHECKED)])
+def test_resources_that_were_granted_and_are_hidden_leave_an_approval_unchecked(
+    shown: str | None, counted: tuple[int, int, list[Finding]]
+) -> None:
+    opened = {"approval": approval(resources=["mailbox:bob"]), "personal": {"granted_resources": "committed to"}}
+
+    assert taken({}, opened, granted=shown) == counted
+
+
+def test_each_approval_is_counted() -> None:
+    findings = Findings()
+    approved, keyless = Approved([named(KEY)], findings), Approved([], findings)
+
+    for one in (approved, keyless):
+        one.take(FILED, {"resources": json.dumps(RESOURCES)}, {})
+        one.take(FILED | {"request_id": "B"}, {}, {})
+        for request in ("A", "A", "B", "B"):
+            signed = OPENED | {"request_id": request, "approval": approval(request_id=request)}
+            one.take(signed, {}, {})
+
+    assert (approved.checked, approved.unchecked) == (2, 2)
+    assert (keyless.checked, keyless.unchecked) == (0, 4)
+    assert findings.count == 0

@@ -1,0 +1,235 @@
+"""The lines of an export: what each says, where its borders are, and why what is none is refused."""
+
+import io
+import json
+from typing import Any
+
+import pytest
+
+from lockbox.audit import exported
+from lockbox.audit.exported import (
+    LONGEST_LINE,
+    Detail,
+    End,
+    Entry,
+    Gap,
+    Header,
+    Line,
+    TileLine,
+    Unreadable,
+    parts,
+    read,
+)
+from tests.logs import SALT, line, text
+
+HASH, OTHER = bytes(range(32)), bytes(range(1, 33))
+EVENT: dict[str, Any] = {
+    "number": 0,
+    "body": '{"name":"Zoë"}',
+    "personal": {"name": {"salt": text(SALT), "value": "Änne"}, "comment": {"salt": text(SALT), "value": ""}},
+}
+TILE: dict[str, Any] = {"tile": 2, "leaves": [text(HASH), text(OTHER)], "proof": [text(OTHER)]}
+REMOVED: dict[str, Any] = {"removed": {"from": 0, "to": 256, "hashes": [text(HASH)]}}
+WITHHELD: dict[str, Any] = {"withheld": {"from": 3, "to": 4}}
+FIRST: dict[str, Any] = {
+    "export": "lockbox-audit-export/1",
+    "origin": "lockbox.test/audit/vendor/2",
+    "log": "00000000-0000-0000-0000-000000000000",
+    "generation": 2,
+    "size": 700,
+    "checkpoint": "a note",
+    "unproven": 4,
+    "whole": False,
+    "asked": {"person": "Änne"},
+    "consistency": [{"from": 5, "proof": [text(HASH), text(OTHER)]}, {"from": 0, "proof": []}],
+}
+NO_JSON, NO_WHOLE_LINE, NO_LINE = (
+    "this is no JSON",
+    "this is no whole line of an export",
+    "this is no line of an export",
+)
+TWICE = "a member is there twice"
+
+
+def but(members: dict[str, Any], **changes: object) -> bytes:
+    """Return a line of which something is another; a lone surrogate is escaped, as JSON lets it be."""
+    return json.dumps(members | changes).encode() + b"\n"
+
+
+def without(members: dict[str, Any], name: str) -> bytes:
+    return line({other: value for other, value in members.items() if other != name})
+
+
+def personal(**changes: object) -> bytes:
+    """Return an event's line with one personal value, of which something is another."""
+    return but(EVENT, personal={"name": {"salt": text(SALT), "value": "Erin"} | changes})
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        (
+            line(EVENT),
+            Entry(0, '{"name":"Zoë"}'.encode(), {"name": Detail(SALT, "Änne"), "comment": Detail(SALT, "")}, None),
+        ),
+        (but(EVENT, proof=[text(OTHER)], personal={}), Entry(0, EVENT["body"].encode(), {}, [OTHER])),
+        (but(EVENT, proof=[], personal={}), Entry(0, EVENT["body"].encode(), {}, [])),
+        (line(TILE), TileLine(2, [HASH, OTHER], [OTHER])),
+        (line(REMOVED), Gap(True, 0, 256, [HASH])),
+        (line(WITHHELD), Gap(False, 3, 4, [])),
+        (line({"end": {"events": 0}}), End(0)),
+        (
+            line(FIRST),
+            Header(
+                origin="lockbox.test/audit/vendor/2",
+                log="00000000-0000-0000-0000-000000000000",
+                generation=2,
+                size=700,
+                checkpoint="a note",
+                unproven=4,
+                whole=False,
+                asked={"person": "Änne"},
+                consistency={5: [HASH, OTHER], 0: []},
+            ),
+        ),
+    ],
+)
+def test_each_line_says_what_stands_in_it(row: bytes, says: Line) -> None:
+    assert read(row) == says
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        (b"", NO_JSON),
+        (b"{", NO_JSON),
+        (b"\xff\n", NO_JSON),
+        (b"[" * 200_000, NO_JSON),
+        (b"[]\n", NO_WHOLE_LINE),
+        (b'"end"\n', NO_WHOLE_LINE),
+        (line(EVENT).removesuffix(b"\n"), NO_WHOLE_LINE),
+        (b"{}\n", NO_LINE),
+        (b'{"end":{"events":1,"events":1}}\n', TWICE),
+        (
+            but(FIRST, export="lockbox-audit-export/2"),
+            "this is an export of another format than lockbox-audit-export/1",
+        ),
+    ],
+)
+def test_what_is_no_line_is_refused_and_says_why(row: bytes, why: str) -> None:
+    with pytest.raises(Unreadable) as caught:
+        read(row)
+
+    assert str(caught.value) == why
+
+
+def each(members: dict[str, Any], name: str, *odd: object) -> list[bytes]:
+    """Return the line once with each of these values for one of its members."""
+    return [but(members, **{name: one}) for one in odd]
+
+
+def within(why: str, members: dict[str, Any], *changes: dict[str, Any]) -> list[bytes]:
+    """Return the line of a gap, or the last one, once with each of these changes to what it says."""
+    return [line({why: members | one}) for one in changes]
+
+
+OF_ANOTHER_FORM: list[bytes] = [
+    *(without(EVENT, name) for name in EVENT),
+    *(without(TILE, name) for name in TILE),
+    *(without(FIRST, name) for name in FIRST),
+    *(but(members, more=1) for members in (EVENT, TILE, REMOVED, WITHHELD, {"end": {"events": 1}}, FIRST)),
+    *each(EVENT, "number", -1, True, 1.0, "1", None),
+    *each(EVENT, "body", None, 1, {}, "\ud800"),
+    *each(EVENT, "personal", [], None, {"name": "Erin"}, {"name": None}),
+    *each(EVENT, "proof", None, 1, [1], [""], ["no base64"], [f"{text(HASH)}\n"]),
+    *(personal(salt=odd) for odd in (None, "", text(SALT[1:]), text(SALT + b"x"), f"{text(SALT)}\n")),
+    *(personal(value=odd) for odd in (None, 1, "\ud800")),
+    personal(more="x"),
+    *each(TILE, "tile", -1, True, 1.0, "1"),
+    *each(TILE, "leaves", None, {}, [text(HASH), text(HASH[1:])], [text(HASH + b"x"), text(HASH)]),
+    *each(TILE, "proof", None, {}, [text(HASH[1:])]),
+    *within("removed", REMOVED["removed"], {"from": 256}, {"from": 257}, {"to": -1}, {"from": True}),
+    *within("removed", REMOVED["removed"], {"hashes": None}, {"hashes": ["x"]}, {"more": 1}),
+    *within("removed", WITHHELD["withheld"], {}),
+    *within("withheld", WITHHELD["withheld"], {"from": 4}, {"to": 3}, {"to": 4.0}, {"more": 1}),
+    *within("withheld", REMOVED["removed"], {}),
+    *within("end", {"events": 1}, {"events": -1}, {"events": True}, {"events": 1.0}, {"events": None}, {"more": 1}),
+    *(row for name in ("generation", "size", "unproven") for row in each(FIRST, name, -1, True, 1.0, "1")),
+    *(row for name in ("origin", "log", "checkpoint") for row in each(FIRST, name, None, 1, "\ud800")),
+    *each(FIRST, "asked", None, [], "person", {"person": 1}, {"person": "\ud800"}, {"\ud800": "x"}),
+    *each(FIRST, "whole", None, 1, "true"),
+    *each(FIRST, "consistency", None, {}, [1], [{"from": 5}], [{"proof": []}], ["from"]),
+    *each(FIRST, "consistency", *([{"from": 5, "proof": []} | odd] for odd in ({"more": 1}, {"from": -1}))),
+    *each(FIRST, "consistency", [{"from": 5, "proof": None}]),
+    *each(FIRST, "consistency", [{"from": 5, "proof": []}, {"from": 5, "proof": [text(HASH)]}]),
+    but(FIRST, export=1),
+]
+
+
+@pytest.mark.parametrize("row", OF_ANOTHER_FORM, ids=str)
+def test_a_line_of_another_form_is_refused(row: bytes) -> None:
+    with pytest.raises(Unreadable) as caught:
+        read(row)
+
+    assert str(caught.value) == NO_LINE
+
+
+@pytest.mark.parametrize(
+    ("members", "name", "most"),
+    [
+        (TILE, "leaves", 256),
+        (TILE, "proof", 128),
+        (EVENT, "proof", 128),
+        (REMOVED["removed"], "hashes", 128),
+        (FIRST["consistency"][0], "proof", 128),
+    ],
+)
+def test_hashes_are_read_up_to_their_border(members: dict[str, Any], name: str, most: int) -> None:
+    def row(count: int) -> bytes:
+        long = members | {name: [text(HASH)] * count}
+        if members is REMOVED["removed"]:
+            return line({"removed": long})
+        return but(FIRST, consistency=[long]) if members is FIRST["consistency"][0] else line(long)
+
+    read(row(most))
+
+    with pytest.raises(Unreadable, match=NO_LINE):
+        read(row(most + 1))
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "subtrees"),
+    [
+        (0, 0, []),
+        (3, 3, []),
+        (0, 1, [(0, 0)]),
+        (0, 7, [(2, 0), (1, 2), (0, 6)]),
+        (1, 8, [(0, 1), (1, 1), (2, 1)]),
+        (5, 13, [(0, 5), (1, 3), (2, 2), (0, 12)]),
+        (0, 256, [(8, 0)]),
+        (256, 1024, [(8, 1), (9, 1)]),
+        (256, 1280, [(8, 1), (9, 1), (8, 4)]),
+        (0, 768, [(9, 0), (8, 2)]),
+        (2**40, 2**40 + 2**39 + 1, [(39, 2), (0, 2**40 + 2**39)]),
+    ],
+)
+def test_a_range_is_made_of_its_largest_complete_subtrees(
+    start: int, end: int, subtrees: list[tuple[int, int]]
+) -> None:
+    assert list(parts(start, end)) == subtrees
+
+
+def test_a_line_that_is_too_long_is_cut_and_then_refused() -> None:
+    longest = b" " * (LONGEST_LINE - 1) + b"\n"
+    file = io.BytesIO(longest + b" " + longest + b"last")
+
+    assert [len(row) for row in exported.lines_of(file)] == [LONGEST_LINE, LONGEST_LINE, 1, 4]
+
+
+def test_a_line_of_the_greatest_length_is_read() -> None:
+    bare = line({"end": {"events": 1}})
+    longest = b" " * (LONGEST_LINE - len(bare)) + bare
+
+    (row,) = exported.lines_of(io.BytesIO(longest))
+
+    assert read(row) == End(1)

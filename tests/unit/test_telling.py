@@ -1,0 +1,78 @@
+"""An event in plain words: every action has some, and what of it is worth a line is said."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from lockbox.audit.canonical import canonical, commitment
+from lockbox.audit.recorded import Recorded
+from lockbox.audit.telling import WORDS, told
+from lockbox.notices.audience import Nudge
+from lockbox.notices.memos import ADDRESS_CODE, CHECKPOINT, DEPUTY_BEGINS, DIGEST, INVITATION, SIGN_IN_CODE, TITLES
+from lockbox.requests.lifecycle import Action
+
+SALT = bytes(16)
+NO_EVENTS = {ADDRESS_CODE, CHECKPOINT, DEPUTY_BEGINS, DIGEST, INVITATION, SIGN_IN_CODE}
+
+
+def event(action: str, personal: dict[str, str] | None = None, actor: bool = True, **facts: Any) -> Recorded:  # noqa: FBT001, FBT002 - whether somebody did it
+    """Return an event that says this."""
+    held = personal or {}
+    body = canonical({"personal": {name: commitment(SALT, value) for name, value in held.items()}} | facts)
+    return Recorded(
+        id=UUID(int=1),
+        number=None,
+        tenant_id=None,
+        request_id=None,
+        at=datetime(2026, 1, 1, tzinfo=UTC),
+        action=action,
+        actor_id=UUID(int=2) if actor else None,
+        actor_role="tenant_admin" if actor else "clock",
+        from_state=None,
+        to_state=None,
+        body=body,
+        details={name: ("AAAAAAAAAAAAAAAAAAAAAA==", value) for name, value in held.items()},
+    )
+
+
+@pytest.mark.parametrize("action", [*Action, *Nudge, *sorted(TITLES.keys() - NO_EVENTS)])
+def test_every_action_has_words(action: str) -> None:
+    assert action in WORDS
+
+
+def test_who_did_what_to_whom_is_said_with_the_diff() -> None:
+    said = told(
+        event(
+            "member_changed",
+            {"name": "Tara", "member": "Abe <abe@contoso.example>"},
+            changes={"roles": "approver → auditor"},
+        )
+    )
+
+    assert (said.who, said.role, said.deed) == ("Tara", "tenant admin", "changed the roles of a member")
+    assert said.about == (("Who", "Abe <abe@contoso.example>"), ("roles", "approver → auditor"))
+
+
+def test_an_erased_name_and_the_clock_are_said_to_be_so() -> None:
+    assert told(event("approve")).who == "Somebody whose name was erased"
+    assert told(event("time_out", actor=False)).who == "The lockbox"
+
+
+@pytest.mark.parametrize(
+    ("facts", "deed"),
+    [
+        ({"count": 1, "channel": "mail"}, "sent 1 mail"),
+        ({"count": 3, "channel": "mail"}, "sent 3 mails"),
+        ({"count": 2, "channel": "webhook"}, "sent 2 calls of webhooks"),
+        ({"count": 2}, "sent 2 notices"),
+        ({}, "sent notices"),
+    ],
+)
+def test_notices_are_counted(facts: dict[str, Any], deed: str) -> None:
+    assert told(event("notices_sent", actor=False, **facts)).deed == deed
+
+
+def test_an_action_that_nobody_has_words_for_is_said_by_its_name() -> None:
+    assert told(event("something_new")).deed == "something new"

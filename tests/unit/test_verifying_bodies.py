@@ -1,0 +1,297 @@
+"""The verifier of exports: what it says of an event's body and of the personal values beside it."""
+
+import json
+from typing import Any
+from uuid import UUID
+
+import pytest
+import rfc8785
+
+from lockbox.audit import checkpoint
+from lockbox.audit.bodies import NotCanonical, fields_of
+from lockbox.audit.findings import Kind
+from lockbox.audit.verify import BAD, CANNOT_READ, GOOD
+from tests.logs import SALT, TENANT, Log, Sealed, event, text
+from tests.verdicts import judged, told
+
+ID = "00000000-0000-0000-0000-0000000003e9"
+WHERE = f"line 4, number 1, event {ID}"
+REQUEST = "00000000-0000-0000-0000-0000000186a1"
+LARGEST = 2**53 - 1
+
+
+def bodies_with(body: bytes, personal: dict[str, str] | None = None) -> Log:
+    """Return a log of three events, of which the second has this body."""
+    return Log([event(0), Sealed(body, personal or {}), event(2)])
+
+
+def with_members(**changes: Any) -> Log:
+    return bodies_with(rfc8785.dumps(json.loads(event(1, {}).body) | changes))
+
+
+def without(name: str) -> Log:
+    return bodies_with(
+        rfc8785.dumps({other: value for other, value in json.loads(event(1, {}).body).items() if other != name})
+    )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"a": None, "b": [True, False, [], {}], "c": {"d": "e"}},
+        {"n": LARGEST, "m": -LARGEST, "zero": 0},
+        {"text": 'Zoë \U0001f512 "\\\n\t\x00\x7f\u2028'},
+        {"\ue000": 1, "é": 2},
+        {"\U0001f512": 1, "\ue000": 2},
+        {"a": [{"\U0001f512": [{"\U0001f512": 1, "\uffff": "\U0001f512"}], "\uffff": 2}]},
+        {"\uffff": "x"},
+    ],
+)
+def test_what_rfc_8785_writes_is_read(fields: dict[str, Any]) -> None:
+    assert fields_of(rfc8785.dumps(fields)) == fields
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xff",
+        b"[]",
+        b'"text"',
+        b"null",
+        b'{"n":1.0}',
+        b'{"n":1e0}',
+        b'{"n":NaN}',
+        b'{"n":-Infinity}',
+        b'{"n":9007199254740992}',
+        b'{"n":-9007199254740992}',
+        b'{"n":-0}',
+        b'{"n": 1}',
+        b'{"n":1} ',
+        b'{"b":1,"a":2}',
+        b'{"a":1,"a":1}',
+        b'{"a":"\\u0061"}',
+        b'{"a":"\\/"}',
+        b'{"a":"\\ud800"}',
+        b'{"a":"\\u00e9"}',
+        '{"\ue000":1,"\U0001f512":2}'.encode(),
+        '{"a":[{"\ue000":1,"\U0001f512":2}]}'.encode(),
+        '{"a":{"\ue000":1,"\U0001f512":2}}'.encode(),
+        '["\U0001f512"]'.encode(),
+        '{"\U0001f512": 1}'.encode(),
+        b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    ],
+)
+def test_what_rfc_8785_writes_in_another_way_is_not_read(body: bytes) -> None:
+    with pytest.raises(NotCanonical):
+        fields_of(body)
+
+
+def test_a_body_that_is_not_canonical_is_named_once_and_no_more_said_of_it() -> None:
+    log = bodies_with(b'{"seq": 1}')
+
+    assert told(judged(log.whole())) == [
+        "not canonical: line 4, number 1: the body is not in the canonical form of RFC 8785"
+    ]
+
+
+ODD: list[tuple[str, Any]] = [
+    *(("action", odd) for odd in (None, 1)),
+    *(("seq", odd) for odd in (0, -1, True, "1")),
+    *(("request_id", odd) for odd in (None, 1)),
+    *(("to_state", odd) for odd in (None, 1)),
+    *(("personal", odd) for odd in (None, "a")),
+]
+
+
+@pytest.mark.parametrize(
+    ("log", "name"),
+    [
+        *((without(name), name) for name in ("action", "request_id", "to_state", "personal", "tenant_id", "seq")),
+        *((with_members(**{name: odd}), name) for name, odd in ODD),
+        *((with_members(seq=None, **{name: 1}), name) for name in ("request_id", "to_state")),
+        (with_members(seq=None, request_id=None, to_state=False), "to_state"),
+        (with_members(action=None, seq=0, personal=None), "action"),
+        (with_members(seq=0, request_id=None), "seq"),
+        (with_members(request_id=None, to_state=None, personal=None), "request_id"),
+    ],
+)
+def test_the_first_member_of_another_form_is_named(log: Log, name: str) -> None:
+    assert told(judged(log.whole())) == [
+        f"malformed: {WHERE}: the body's {name} is missing, or not of the form that it must have"
+    ]
+
+
+@pytest.mark.parametrize(("id_", "said"), [(None, "None"), (7, "7"), (["a"], "['a']")])
+def test_an_event_whose_id_is_none_is_named_as_it_says(id_: object, said: str) -> None:
+    verdict = judged(with_members(id=id_).whole())
+
+    assert told(verdict) == [
+        f"malformed: line 4, number 1, event {said}: the body's id is missing, or not of the form that it must have"
+    ]
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        with_members(seq=1, request_id=REQUEST, to_state="denied"),
+        with_members(seq=None, request_id=None, to_state=None),
+        with_members(seq=None, request_id="a", to_state="b"),
+        bodies_with(rfc8785.dumps({"id": "a", "action": "b", "personal": {}, "seq": None, "tenant_id": str(TENANT)})),
+    ],
+)
+def test_a_move_and_what_is_none_are_both_of_their_form(log: Log) -> None:
+    assert told(judged(log.whole())) == []
+
+
+@pytest.mark.parametrize(
+    ("whose", "tenant", "said"),
+    [
+        (str(TENANT), None, "the vendor"),
+        (str(TENANT), "somebody", "somebody"),
+        ("vendor", str(TENANT), str(TENANT)),
+        ("vendor", "vendor", "vendor"),
+    ],
+)
+def test_an_event_of_somebody_else_is_named_with_whose_it_is(whose: str, tenant: str | None, said: str) -> None:
+    own = None if whose == "vendor" else TENANT
+    log = Log([event(0, tenant_id=own), event(1, tenant_id=tenant)], whose=whose)
+
+    export = log.whole().replace(b'"log":"vendor"', f'"log":"{UUID(int=0)}"'.encode())
+
+    assert told(judged(export)) == [f"foreign event: {WHERE}: this event is of {said}"]
+
+
+def test_every_value_that_is_not_the_one_committed_to_is_named() -> None:
+    log = Log([event(0), event(1, {"name": "Erin", "comment": "Hello", "reason": "None"}), event(2)])
+    export = log.whole()
+    salted, salted_anew = (text(given).encode() + b'","value":"None"' for given in (SALT, bytes(16)))
+    edited = export.replace(b'"Hello"', b'"Hallo"').replace(salted, salted_anew)
+    unasked = export.replace(b'"reason":{"salt"', b'"cause":{"salt"')
+
+    assert told(judged(edited)) == [
+        f"commitment: {WHERE}: the value shown as {name} is not the one that the event commits to"
+        for name in ("comment", "reason")
+    ]
+    assert told(judged(unasked)) == [
+        f"commitment: {WHERE}: the value shown as cause is not the one that the event commits to"
+    ]
+
+
+def test_values_that_are_shown_and_those_that_are_not_are_counted() -> None:
+    bare = event(1, {"name": "Erin", "comment": "Hello", "reason": "None"})
+    log = Log([event(0), Sealed(bare.body, {"name": "Erin"}), Sealed(event(2).body, {}), event(3, {})])
+
+    verdict = judged(log.whole())
+
+    assert (told(verdict), verdict.details, verdict.left_out) == ([], 2, 3)
+
+
+def test_a_value_in_any_script_is_held_against_its_commitment() -> None:
+    verdict = judged(Log([event(0, {"name": "Zoë \U0001f512"})]).whole())
+
+    assert (told(verdict), verdict.details) == ([], 1)
+
+
+@pytest.mark.parametrize(
+    ("export", "says"),
+    [
+        ("whole", [f"request {REQUEST} lacks its move 1; others up to 2 are there"]),
+        ("filtered", []),
+    ],
+)
+def test_only_a_whole_export_shows_that_a_move_is_missing(export: str, says: list[str]) -> None:
+    log = Log([event(0), event(1, seq=2), event(2)])
+    file = log.whole() if export == "whole" else log.filtered(lambda _: True)
+
+    assert told(judged(file)) == [f"gap in moves: {one}" for one in says]
+
+
+def test_a_move_that_is_there_twice_is_named_with_its_place() -> None:
+    log = Log([event(0), event(1, request_id=UUID(int=100_000)), event(2)])
+
+    assert told(judged(log.whole())) == [
+        f"gap in moves: {WHERE}: request 00000000-0000-0000-0000-0000000186a0 has its move 1 twice"
+    ]
+
+
+def removal(number: int, start: Any, stop: Any) -> Sealed:
+    facts = {"removed_from": start, "removed_to": stop, "request_id": None, "seq": None}
+    return event(number, {}, action="trail_removed", **facts)
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "code"),
+    [
+        (1, 2, GOOD),
+        (0, 4, GOOD),
+        (1, 5, BAD),
+        (2, 1, BAD),
+        (2, 2, BAD),
+        ("1", 2, BAD),
+        (1, None, BAD),
+    ],
+)
+def test_a_removal_is_of_what_stands_before_it(start: Any, stop: Any, code: int) -> None:
+    log = Log([*(event(number) for number in range(4)), removal(4, start, stop)], removed=[range(1, 2)])
+
+    assert judged(log.whole()).exit_code == code
+
+
+def test_only_the_word_for_it_makes_an_event_a_removal() -> None:
+    said: dict[str, Any] = {"removed_from": 1, "removed_to": 2, "request_id": None, "seq": None}
+    log = Log([event(0), event(1), event(2, {}, action="trail_restored", **said)], removed=[range(1, 2)])
+
+    assert judged(log.whole()).findings.kinds == {Kind.REMOVED}
+
+
+BEFORE = Log([event(number) for number in range(5)])
+
+
+def restored(number: int, size: object, **changes: Any) -> Sealed:
+    said = checkpoint.read(BEFORE.note())
+    facts: dict[str, Any] = {"log_id": str(TENANT), "size": size, "seq": None, "request_id": None}
+    facts |= {"shipped_origin": said.origin, "shipped_size": said.size, "shipped_root": text(said.root)}
+    return event(number, {}, **({"action": "restored"} | facts | changes))
+
+
+@pytest.mark.parametrize(
+    ("size", "changes", "kind"),
+    [
+        (3, {}, Kind.RESTORED),
+        (2, {}, Kind.RESTORED),
+        (0, {}, Kind.RESTORED),
+        (4, {}, Kind.FORKED),
+        (-1, {}, Kind.FORKED),
+        ("3", {}, Kind.FORKED),
+        (3, {"action": "restore"}, Kind.FORKED),
+        (3, {"log_id": "another"}, Kind.FORKED),
+        (3, {"at": None}, Kind.FORKED),
+        (3, {"shipped_origin": None}, Kind.FORKED),
+        (3, {"shipped_size": None}, Kind.FORKED),
+        (3, {"shipped_root": None}, Kind.FORKED),
+        (3, {"shipped_root": text(bytes(32))}, Kind.FORKED),
+        (3, {"shipped_root": text(bytes(32)), "shipped_size": 4}, Kind.RESTORED),
+    ],
+)
+def test_a_restore_is_heard_only_if_it_says_all_and_goes_on_from_what_is_before_it(
+    size: object, changes: dict[str, Any], kind: Kind
+) -> None:
+    log = Log([*BEFORE.events[:3], restored(3, size, **changes)], generation=2)
+
+    verdict = judged(log.whole(), BEFORE.note())
+
+    assert verdict.findings.kinds == {kind}
+    assert verdict.exit_code == (CANNOT_READ if kind is Kind.RESTORED else BAD)
+
+
+def test_a_restore_is_told_with_its_time_its_size_and_its_number() -> None:
+    log = Log([*BEFORE.events[:3], restored(3, 2)], generation=2)
+
+    (only,) = told(judged(log.whole(), BEFORE.note()))
+
+    assert only.startswith(
+        "restored: number 3: a back-up was restored at 2026-01-01T00:00:03.000000Z: the log went on from its first "
+        "2 events, and gave up what came after them, to which your checkpoint of 5 belongs;"
+    )

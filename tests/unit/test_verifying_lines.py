@@ -1,0 +1,304 @@
+"""The verifier of exports: what it says of the first line, of those that follow, and of the last."""
+
+import json
+from collections.abc import Callable
+from uuid import UUID
+
+import pytest
+
+from lockbox.audit.checkpoint import VerifierKey
+from lockbox.audit.exported import LONGEST_LINE, Unreadable
+from lockbox.audit.findings import Kind
+from lockbox.audit.verify import BAD, CANNOT_READ, GOOD, Verdict, verify
+from tests.logs import KEY, OTHER_KEY, TENANT, Log, event, line, public
+from tests.verdicts import judged, told
+
+VENDORS_ID = "00000000-0000-0000-0000-000000000000"
+LOG = Log([event(number) for number in range(6)])
+WHOLE = LOG.whole().splitlines(keepends=True)
+FILTERED = LOG.filtered(lambda number: number in {1, 3, 4}).splitlines(keepends=True)
+IDENTITY = f"lockbox.test+{public().id.hex()}"
+OF_ANOTHER_KEY = f"lockbox.test+{public(OTHER_KEY).id.hex()}"
+FIRST_DIFFERS = "edited: line 1: the first line names another log or size than the checkpoint in it"
+CUT_OFF = "truncated: the last line is missing: the file has been cut off"
+NOT_THAT_NAME = "the value shown as name is not the one that the event commits to"
+NOT_SEALED_SO = "this event is not in the log as it was signed, not in this place and form"
+
+
+def changed(row: bytes, **members: object) -> bytes:
+    return line(json.loads(row) | members)
+
+
+def end(events: int) -> bytes:
+    return line({"end": {"events": events}})
+
+
+def verdict_on(rows: list[bytes], *seen: str, allowed: set[Kind] | None = None) -> Verdict:
+    return judged(b"".join(rows), *seen, allowed=allowed or set())
+
+
+WHOLE_FILES: list[tuple[list[bytes], list[str]]] = [
+    (WHOLE, []),
+    (
+        [*WHOLE, WHOLE[-1], b"half"],
+        [
+            "inserted: line 10: nothing comes behind the last line of an export",
+            "inserted: line 11: nothing comes behind the last line of an export",
+        ],
+    ),
+    ([WHOLE[0], b"{}\n", *WHOLE[1:]], ["damaged: line 2: this is no line of an export"]),
+    ([WHOLE[0], WHOLE[0], *WHOLE[1:]], ["inserted: line 2: this is a first line, and not the first"]),
+    (WHOLE[:-1], [CUT_OFF]),
+    ([*WHOLE[:-1], WHOLE[-1][:-1]], [CUT_OFF]),
+    ([*WHOLE[:-1], end(7)], ["removed: there are 6 events, and the last line says 7"]),
+    ([*WHOLE[:-1], end(5)], ["inserted: there are 6 events, and the last line says 5"]),
+    (
+        [*WHOLE[:3], changed(WHOLE[3], proof=[]), *WHOLE[4:]],
+        [
+            "damaged: line 4: an event of a whole export has no proof of its own",
+            "removed: number 1: the event 1 is missing",
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("rows", "says"), WHOLE_FILES)
+def test_what_is_wrong_with_the_lines_of_a_whole_export_is_said(rows: list[bytes], says: list[str]) -> None:
+    verdict = verdict_on(rows)
+
+    assert (told(verdict), verdict.exit_code) == (says, BAD if says else GOOD)
+
+
+def test_a_line_that_is_longer_than_any_is_damage_where_it_was_cut() -> None:
+    rows = [WHOLE[0], b" " * LONGEST_LINE, *WHOLE[1:]]
+
+    assert told(verify(rows, [public()])) == ["damaged: line 2: this is no JSON"]
+
+
+def test_a_line_that_the_end_of_the_file_cut_is_no_damage_beside_it() -> None:
+    assert told(verdict_on([*WHOLE[:-2], WHOLE[-2][:-2]])) == [
+        CUT_OFF,
+        "truncated: number 5: the events from 5 on are missing: the file has been cut off",
+    ]
+
+
+FILTERED_FILES: list[tuple[list[bytes], list[str]]] = [
+    (FILTERED, []),
+    ([FILTERED[0], end(0)], []),
+    ([*FILTERED[:2], *FILTERED[3:]], ["removed: there are 2 events, and the last line says 3"]),
+    ([*FILTERED[:3], *FILTERED[2:]], ["inserted: line 4, number 3: the event 3 comes behind the event 3"]),
+    (
+        [*FILTERED[:2], FILTERED[3], FILTERED[2], FILTERED[2], *FILTERED[4:]],
+        [
+            "reordered: line 4, number 3: the event 3 comes behind the event 4",
+            "reordered: line 5, number 3: the event 3 comes behind the event 4",
+        ],
+    ),
+    ([*FILTERED[:2], WHOLE[4], *FILTERED[3:]], ["damaged: line 3: this is no event with its proof"]),
+    ([*FILTERED[:2], WHOLE[1], *FILTERED[2:]], ["damaged: line 3: this is no event with its proof"]),
+    (
+        [FILTERED[0], WHOLE[3], FILTERED[3], FILTERED[2], *FILTERED[3:]],
+        [
+            "damaged: line 2: this is no event with its proof",
+            "reordered: line 4, number 3: the event 3 comes behind the event 4",
+            "inserted: line 5, number 4: the event 4 comes behind the event 4",
+        ],
+    ),
+    (
+        [*FILTERED[:2], changed(FILTERED[2], number=2), *FILTERED[3:]],
+        [f"edited: line 3, number 2: {NOT_SEALED_SO}"],
+    ),
+    (
+        [FILTERED[0], changed(FILTERED[1], body="{}"), *FILTERED[2:]],
+        [f"edited: line 2, number 1: {NOT_SEALED_SO}"],
+    ),
+    (
+        [FILTERED[0], FILTERED[1].replace(b"Erin", b"Eric"), *FILTERED[2:]],
+        [
+            f"commitment: line 2, number 1, event {UUID(int=1_001)}: {NOT_THAT_NAME}",
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("rows", "says"), FILTERED_FILES)
+def test_what_is_wrong_with_the_lines_of_a_filtered_export_is_said(rows: list[bytes], says: list[str]) -> None:
+    verdict = verdict_on(rows)
+
+    assert (told(verdict), verdict.exit_code) == (says, BAD if says else GOOD)
+
+
+def test_a_filtered_export_may_begin_with_the_first_event() -> None:
+    verdict = judged(LOG.filtered(lambda number: number == 0))
+
+    assert (told(verdict), verdict.events, verdict.said, verdict.details) == ([], 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        {"size": 5},
+        {"generation": 2},
+        {"origin": f"lockbox.test/audit/{TENANT}/1"},
+        {"origin": f"another.test/audit/{TENANT}"},
+        {"log": VENDORS_ID},
+    ],
+)
+def test_a_first_line_that_its_checkpoint_does_not_bear_out_is_edited(spoil: dict[str, object]) -> None:
+    verdict = verdict_on([changed(WHOLE[0], **spoil), *WHOLE[1:]])
+
+    assert told(verdict) == [FIRST_DIFFERS]
+
+
+@pytest.mark.parametrize(
+    ("log", "says"),
+    [
+        (Log([event(0)], generation=2), []),
+        (Log([event(0)], generation=12), []),
+        (Log([event(0)], whose=f"{TENANT}/1"), [FIRST_DIFFERS]),
+        (Log([event(0)], whose=f"{TENANT}/02"), [FIRST_DIFFERS]),
+    ],
+)
+def test_a_log_is_named_by_its_origin_in_one_way(log: Log, says: list[str]) -> None:
+    header, *rest = log.whole().splitlines(keepends=True)
+    named = changed(header, log=str(TENANT), generation=2 if log.whose.endswith("/02") else log.generation)
+
+    assert told(verdict_on([named, *rest])) == says
+
+
+def test_the_first_generation_is_counted_as_1() -> None:
+    verdict = verify([changed(WHOLE[0], generation=0), *WHOLE[1:]], [public()])
+
+    assert told(verdict) == [FIRST_DIFFERS]
+
+
+@pytest.mark.parametrize(("id_", "says"), [(VENDORS_ID, []), (str(TENANT), [FIRST_DIFFERS])])
+def test_the_log_of_the_vendor_has_no_id(id_: str, says: list[str]) -> None:
+    first, *rest = Log([event(0, tenant_id=None)], whose="vendor").whole().splitlines(keepends=True)
+
+    assert told(verdict_on([changed(first, log=id_), *rest])) == says
+
+
+def test_a_house_may_be_named_like_a_log() -> None:
+    log = Log([event(0)], name="house/audit/east")
+    key = VerifierKey("house/audit/east", public().public)
+
+    assert told(verify(log.whole().splitlines(keepends=True), [key])) == []
+
+
+def test_an_origin_without_the_word_audit_names_no_log() -> None:
+    first, *rest = Log([event(0)]).whole().splitlines(keepends=True)
+    strange = Log([event(0)])
+    note = strange.note().replace("/audit/", "/log/")
+
+    verdict = verify(
+        [changed(first, origin=strange.origin.replace("/audit/", "/log/"), checkpoint=note), *rest], [public()]
+    )
+
+    assert f"wrong signature: the export's checkpoint: the signature by {IDENTITY} is wrong" in told(verdict)
+    assert FIRST_DIFFERS in told(verdict)
+
+
+def test_a_checkpoint_by_a_key_that_is_not_trusted_is_named_with_whose_it_is() -> None:
+    forged = Log(LOG.events, key=OTHER_KEY)
+    by = f"signed by {OF_ANOTHER_KEY}, which is no key that you trust"
+
+    assert told(judged(forged.whole())) == [f"unknown key: the export's checkpoint is {by}"]
+    assert told(judged(LOG.whole(), forged.note(2))) == [f"unknown key: a checkpoint that you gave is {by}"]
+
+
+def test_a_checkpoint_that_was_changed_is_named_with_whose_it_is() -> None:
+    note = LOG.note(3).replace("\n3\n", "\n2\n")
+    said = f"the signature by {IDENTITY} is wrong"
+
+    given = judged(LOG.whole(), note)
+    own = verdict_on([changed(WHOLE[0], checkpoint=note, size=2), *WHOLE[1:]])
+
+    assert told(given) == [f"wrong signature: a checkpoint that you gave: {said}"]
+    assert told(own)[0] == f"wrong signature: the export's checkpoint: {said}"
+
+
+def test_the_next_checkpoint_is_judged_though_one_before_it_was_bad() -> None:
+    verdict = judged(LOG.whole(), Log(LOG.events, key=OTHER_KEY).note(2), LOG.note(3))
+
+    assert (len(told(verdict)), verdict.seen) == (1, [3])
+
+
+@pytest.mark.parametrize(
+    ("rows", "seen", "why"),
+    [
+        ([], [], "this is no JSON"),
+        ([WHOLE[1]], [], "an export begins with a line that says what it is"),
+        (
+            [changed(WHOLE[0], checkpoint="none")],
+            [],
+            "what the export has for a checkpoint is none",
+        ),
+        (
+            WHOLE,
+            ["none"],
+            "a checkpoint that you gave: this is no signed note: a blank line stands between text and signatures",
+        ),
+    ],
+)
+def test_what_cannot_be_read_says_why(rows: list[bytes], seen: list[str], why: str) -> None:
+    with pytest.raises(Unreadable) as caught:
+        verify(rows, [public()], seen)
+
+    assert str(caught.value) == why
+
+
+def test_a_verdict_says_what_it_saw() -> None:
+    verdict = judged(LOG.whole(), LOG.note(2), keys=[public(OTHER_KEY)])
+
+    assert (verdict.exit_code, verdict.at, verdict.signer) == (GOOD, "2026-01-01T00:00:00.000000Z", public(KEY))
+    assert (verdict.seen, verdict.events, verdict.said, verdict.details, verdict.left_out) == ([2], 6, 6, 6, 0)
+    assert (verdict.withheld, verdict.removed, verdict.approvals, verdict.unchecked_approvals) == (0, [], 0, 0)
+    assert not verdict.has_approval_keys
+
+
+def test_a_file_without_its_end_says_nothing_of_how_many_events_there_are() -> None:
+    assert verdict_on(WHOLE[:-1]).said is None
+
+
+WITHHELD = Log(LOG.events, withheld=[range(2, 4)]).whole()
+UNPROVEN = LOG.whole().replace(b'"unproven":0', b'"unproven":1')
+WORD_FOR = {
+    Kind.WITHHELD: (
+        "withheld: the file says that 2 events are withheld, and nothing shows what they are: take its word by "
+        "--allow-withheld, or ask"
+    ),
+    Kind.BEFORE_SEALS: (
+        "before the seals: the file says that its first 1 events are older than the seals, and nothing shows that: "
+        "take its word by --allow-unproven, or ask"
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("export", "kind", "other"),
+    [(WITHHELD, Kind.WITHHELD, Kind.BEFORE_SEALS), (UNPROVEN, Kind.BEFORE_SEALS, Kind.WITHHELD)],
+)
+def test_what_the_file_alone_says_is_said_and_how_to_take_its_word(export: bytes, kind: Kind, other: Kind) -> None:
+    taken, not_taken = judged(export, allowed={kind}), judged(export, allowed={other})
+
+    assert (told(taken), taken.exit_code) == ([], GOOD)
+    assert (told(not_taken), not_taken.exit_code) == ([WORD_FOR[kind]], CANNOT_READ)
+
+
+Spoil = Callable[[list[bytes]], object]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda rows: rows.__setitem__(2, rows[2].replace(b"Erin", b"Eric")),
+        lambda rows: rows.__delitem__(2),
+    ],
+)
+def test_what_is_wrong_with_an_event_is_said_once_and_not_in_the_count_too(spoil: Spoil) -> None:
+    rows = [*WHOLE[:-1], end(60)]
+
+    spoil(rows)
+
+    assert len(told(verdict_on(rows))) == 1

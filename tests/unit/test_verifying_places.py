@@ -1,0 +1,408 @@
+"""The verifier of exports: what it says where an event of a whole export is not in its place, word for word."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from lockbox.audit.exported import parts
+from lockbox.audit.findings import Kind
+from lockbox.audit.verify import BAD, GOOD, Verdict, verify
+from tests.logs import Log, Sealed, event, line, public, subtree_of, text
+from tests.verdicts import judged, told
+
+SIZE = 700
+EVENTS = [event(number) for number in range(SIZE)]
+LOG = Log(EVENTS)
+FORGED = Log([event(9_999), *EVENTS[1:]])
+ROWS = LOG.whole().splitlines(keepends=True)
+FIRST, END = ROWS[0], ROWS[-1]
+TILES = [ROWS[1:258], ROWS[258:515], ROWS[515:704]]
+BEFORE, OF_TILE, LAST_TILE = [FIRST, *TILES[0]], TILES[1], TILES[2]
+SHORT = Log(EVENTS[:4])
+HEAD, TILE, ONE, TWO, THREE, FOUR, TAIL = SHORT.whole().splitlines(keepends=True)
+
+
+def changed(row: bytes, **members: object) -> bytes:
+    return line(json.loads(row) | members)
+
+
+def end(events: int) -> bytes:
+    return line({"end": {"events": events}})
+
+
+def gap(why: str, start: int, stop: int, hashes: Iterable[str] = ()) -> bytes:
+    span = {"from": start, "to": stop}
+    return line({why: span | ({"hashes": [*hashes]} if why == "removed" else {})})
+
+
+def hashes_of(log: Log, start: int, stop: int) -> list[str]:
+    return [text(subtree_of(log.leaves)(*part)) for part in parts(start, stop)]
+
+
+def stranger(number: int) -> bytes:
+    """Return the line of an event under a number, though the log never had it."""
+    return line({"number": number, "body": event(5_000).body.decode(), "personal": {}})
+
+
+def verdict_on(rows: Iterable[bytes], *seen: str) -> Verdict:
+    """Return the verdict of our verifier alone: the second one is slow, and holds no hashes of what was removed."""
+    return verify(rows, [public()], seen, {Kind.WITHHELD})
+
+
+def verdict_of(log: Log, *seen: str) -> Verdict:
+    return verdict_on(log.whole().splitlines(keepends=True), *seen)
+
+
+MISPLACED: list[tuple[list[bytes], list[str]]] = [
+    ([HEAD, TILE, ONE, TWO, THREE, FOUR, TAIL], []),
+    (
+        [HEAD, TILE, ONE, changed(TWO, number=2), THREE, FOUR, TAIL],
+        ["edited: line 4, number 2: this is the event 1, under another number"],
+    ),
+    (
+        [HEAD, TILE, changed(TWO, number=0), changed(ONE, number=1), THREE, FOUR, TAIL],
+        ["reordered: line 3, number 0: the event 1 stands where the event 0 belongs"],
+    ),
+    (
+        [HEAD, TILE, ONE, FOUR, THREE, TWO, TAIL],
+        ["reordered: line 4, number 3: the event 3 stands where the event 1 belongs"],
+    ),
+    (
+        [HEAD, TILE, ONE, TWO, TWO, TWO, THREE, FOUR, end(6)],
+        [
+            "inserted: line 5, number 1: this is the event 1 a second time",
+            "inserted: line 6, number 1: this is the event 1 a second time",
+        ],
+    ),
+    (
+        [HEAD, TILE, ONE, stranger(1), THREE, FOUR, TAIL],
+        ["edited: line 4, number 1: this event is not as it was sealed"],
+    ),
+    (
+        [HEAD, TILE, ONE, stranger(1), stranger(1), stranger(9), THREE, FOUR, end(6)],
+        [
+            "edited: line 4, number 1: this event is not as it was sealed",
+            "inserted: line 5, number 1: this event was never sealed in this place",
+            "inserted: line 6, number 9: this event was never sealed in this place",
+        ],
+    ),
+    (
+        [HEAD, TILE, THREE, TAIL],
+        [
+            "removed: number 0: the event 0 is missing",
+            "removed: number 1: the event 1 is missing",
+            "removed: number 3: the event 3 is missing",
+        ],
+    ),
+    (
+        [HEAD, TILE, TAIL],
+        [f"removed: number {number}: the event {number} is missing" for number in range(4)],
+    ),
+    (
+        [HEAD, TILE, TWO],
+        [
+            "truncated: the last line is missing: the file has been cut off",
+            "truncated: number 2: the events from 2 on are missing: the file has been cut off",
+            "removed: number 0: the event 0 is missing",
+        ],
+    ),
+    (
+        [HEAD, TILE],
+        [
+            "truncated: the last line is missing: the file has been cut off",
+            "truncated: number 0: the events from 0 on are missing: the file has been cut off",
+        ],
+    ),
+    (
+        [HEAD, TILE, TWO, FOUR],
+        [
+            "truncated: the last line is missing: the file has been cut off",
+            "removed: number 0: the event 0 is missing",
+            "removed: number 2: the event 2 is missing",
+        ],
+    ),
+    (
+        [HEAD, TILE, gap("withheld", 0, 2), ONE, TWO, THREE, FOUR, TAIL],
+        [
+            "damaged: line 4, number 0: the event 0 is there, and said not to be",
+            "damaged: line 5, number 1: the event 1 is there, and said not to be",
+        ],
+    ),
+    (
+        [HEAD, ONE, TWO, TILE, THREE, FOUR, TAIL],
+        [
+            "inserted: line 2, number 0: this event stands outside of every tile",
+            "inserted: line 3, number 1: this event stands outside of every tile",
+            "removed: number 0: the event 0 is missing",
+            "removed: number 1: the event 1 is missing",
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("rows", "says"), MISPLACED)
+def test_what_is_not_in_its_place_in_a_tile_is_said(rows: list[bytes], says: list[str]) -> None:
+    verdict = judged(b"".join(rows), allowed={Kind.WITHHELD})
+
+    assert (told(verdict), verdict.exit_code) == (says, BAD if says else GOOD)
+
+
+def test_what_is_good_beside_what_is_not_is_checked_all_the_same() -> None:
+    foreign = Log([event(0), event(1, tenant_id=None), event(2)])
+    head, tile, _, there, *rest = foreign.whole().splitlines(keepends=True)
+
+    assert told(verdict_on([head, tile, there, *rest])) == [
+        "removed: number 0: the event 0 is missing",
+        "foreign event: line 3, number 1, event 00000000-0000-0000-0000-0000000003e9: this event is of the vendor",
+    ]
+
+
+TILED: list[tuple[list[bytes], list[str]]] = [
+    ([*BEFORE, *OF_TILE, *LAST_TILE, END], []),
+    (
+        [*BEFORE, *LAST_TILE, end(444)],
+        ["removed: line 259, number 256: the events 256 to 511 are missing before this"],
+    ),
+    ([FIRST, *LAST_TILE, end(188)], ["removed: line 2, number 0: the events 0 to 511 are missing before this"]),
+    ([*BEFORE, *OF_TILE, end(512)], ["truncated: the events 512 to 699 are missing: the file has been cut off"]),
+    ([FIRST, end(0)], ["truncated: the events 0 to 699 are missing: the file has been cut off"]),
+    (
+        [*BEFORE, *OF_TILE, OF_TILE[0], *LAST_TILE, END],
+        ["inserted: line 516: the tile 1 stands where none belongs"],
+    ),
+    (
+        [*BEFORE, *OF_TILE, *LAST_TILE, changed(LAST_TILE[0], tile=3), END],
+        ["inserted: line 705: the tile 3 stands where none belongs"],
+    ),
+    (
+        [*BEFORE, *OF_TILE, *LAST_TILE, changed(LAST_TILE[0], tile=3), LAST_TILE[-1], end(701)],
+        [
+            "inserted: line 705: the tile 3 stands where none belongs",
+            "inserted: line 706, number 699: this event stands outside of every tile",
+        ],
+    ),
+    (
+        [*BEFORE, changed(OF_TILE[0], proof=[]), *OF_TILE[1:], *LAST_TILE, END],
+        ["edited: line 259: the hashes of the events 256 to 511 do not lead to the signed root"],
+    ),
+    (
+        [*BEFORE, *OF_TILE, changed(LAST_TILE[0], proof=[]), *LAST_TILE[1:], END],
+        ["edited: line 516: the hashes of the events 512 to 699 do not lead to the signed root"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("rows", "says"), TILED)
+def test_what_is_wrong_with_the_tiles_is_said(rows: list[bytes], says: list[str]) -> None:
+    verdict = verdict_on(rows)
+
+    assert (told(verdict), verdict.exit_code) == (says, BAD if says else GOOD)
+
+
+def test_nothing_comes_behind_the_last_tile_where_that_is_a_full_one() -> None:
+    first, *rows, _ = Log(EVENTS[:256]).whole().splitlines(keepends=True)
+    another = changed(rows[0], tile=1)
+
+    assert told(verdict_on([first, *rows, another, end(256)])) == [
+        "inserted: line 259: the tile 1 stands where none belongs"
+    ]
+
+
+def test_a_log_that_is_removed_to_its_end_has_no_event_that_says_so() -> None:
+    verdict = verdict_of(Log(EVENTS[:512], removed=[range(256, 512)]))
+
+    assert told(verdict) == [
+        "removed: number 256: the events 256 to 511 are said to be removed, which no event of the log says"
+    ]
+
+
+def test_a_tile_has_as_many_hashes_as_there_are_events() -> None:
+    """The root of three leaves is that of two and the root of the other, so that the root alone shows nothing."""
+    leaves = SHORT.leaves
+    halves = [subtree_of(leaves)(1, number) for number in range(2)]
+    tile = line({"tile": 0, "leaves": [*map(text, halves)], "proof": []})
+
+    verdict = verdict_on([HEAD, tile, TAIL.replace(b"4", b"0")])
+
+    assert told(verdict)[0] == "edited: line 2: the hashes of the events 0 to 3 do not lead to the signed root"
+
+
+def test_no_more_events_are_kept_than_four_tiles_have() -> None:
+    rows = [HEAD, TILE, *[ONE] * 1_026, *(TWO, THREE, FOUR), end(1_029)]
+
+    verdict = verdict_on(rows)
+
+    assert told(verdict)[:5] == [
+        *(f"inserted: line {row}, number 0: more events than a tile has" for row in (1_027, 1_028)),
+        *(f"inserted: line {1_028 + number}, number {number}: more events than a tile has" for number in range(1, 4)),
+    ]
+    assert told(verdict)[5] == "inserted: line 4, number 0: this is the event 0 a second time"
+    assert verdict.findings.count == 5 + 1_023 + 3
+
+
+MISSING = "are said to be missing where they do not belong"
+GAPS: list[tuple[list[bytes], list[str]]] = [
+    (
+        [gap("withheld", 0, 1), *TILES[0], *OF_TILE, *LAST_TILE],
+        [f"damaged: line 2: the events 0 to 0 {MISSING}"],
+    ),
+    (
+        [*TILES[0], *OF_TILE[:-1], gap("withheld", 511, 513), *LAST_TILE],
+        [
+            f"damaged: line 515: the events 511 to 512 {MISSING}",
+            "removed: number 511: the event 511 is missing",
+        ],
+    ),
+    (
+        [*TILES[0], OF_TILE[0], gap("withheld", 255, 257), *OF_TILE[2:], *LAST_TILE],
+        [
+            f"damaged: line 260: the events 255 to 256 {MISSING}",
+            "removed: number 256: the event 256 is missing",
+        ],
+    ),
+    (
+        [*TILES[0], *OF_TILE, *LAST_TILE[:-1], gap("withheld", 699, 701)],
+        [
+            f"damaged: line 704: the events 699 to 700 {MISSING}",
+            "removed: number 699: the event 699 is missing",
+        ],
+    ),
+    (
+        [gap("removed", 256, 512, hashes_of(LOG, 256, 512)), *TILES[0], *OF_TILE, *LAST_TILE],
+        [f"damaged: line 2: the events 256 to 511 {MISSING}"],
+    ),
+    (
+        [*TILES[0], gap("removed", 256, 512), *LAST_TILE],
+        [
+            f"damaged: line 259: the events 256 to 511 {MISSING}",
+            "removed: line 260, number 256: the events 256 to 511 are missing before this",
+        ],
+    ),
+    (
+        [*TILES[0], *OF_TILE, gap("removed", 512, 1_024, hashes_of(LOG, 0, 512))],
+        [
+            f"damaged: line 516: the events 512 to 1023 {MISSING}",
+            "truncated: the events 512 to 699 are missing: the file has been cut off",
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("rows", "says"), GAPS)
+def test_a_gap_that_does_not_belong_where_it_stands_is_said(rows: list[bytes], says: list[str]) -> None:
+    count = sum(row.startswith(b'{"number"') for row in rows)
+
+    assert told(verdict_on([FIRST, *rows, end(count)])) == says
+
+
+@pytest.mark.parametrize("span", [range(256, 257), range(511, 512), range(256, 512), range(699, 700), range(700)])
+def test_events_may_be_withheld_from_the_first_to_the_last_of_a_tile(span: range) -> None:
+    verdict = verdict_of(Log(EVENTS, withheld=[span]))
+
+    assert (told(verdict), verdict.withheld) == ([], len(span))
+
+
+def pruned(removed: list[range], *said: range, size: int = SIZE) -> Log:
+    """Return a log from which some events were removed, as its last ones say of some."""
+    return Log([*EVENTS[:size], *(_removal(size + n, one) for n, one in enumerate(said))], removed=removed)
+
+
+def _removal(number: int, gone: range) -> Sealed:
+    facts: dict[str, Any] = {"removed_from": gone.start, "removed_to": gone.stop, "request_id": None, "seq": None}
+    return event(number, {}, action="trail_removed", **facts)
+
+
+@pytest.mark.parametrize(
+    ("gone", "said"),
+    [
+        ([range(512)], [range(512)]),
+        ([range(300)], [range(300)]),
+        ([range(200, 600)], [range(200, 600)]),
+        ([range(1, 3)], [range(1, 2), range(2, 3)]),
+        ([range(10, 20)], [range(15, 20), range(5, 15)]),
+        ([range(10, 20)], [range(18), range(2, 12), range(11, 30)]),
+        ([range(600)], [range(600), range(100)]),
+    ],
+)
+def test_what_the_log_says_was_removed_may_be_missing(gone: list[range], said: list[range]) -> None:
+    verdict = verdict_of(pruned(gone, *said))
+
+    assert (told(verdict), verdict.removed) == ([], [(one.start, one.stop) for one in gone])
+
+
+def test_removals_apart_from_each_other_are_told_apart() -> None:
+    verdict = verdict_of(pruned([range(3, 5), range(6, 8), range(256, 512)], range(SIZE)))
+
+    assert (told(verdict), verdict.removed) == ([], [(3, 5), (6, 8), (256, 512)])
+
+
+@pytest.mark.parametrize(
+    ("gone", "said", "says"),
+    [
+        ([range(10, 20)], [], ["number 10: the events 10 to 19"]),
+        ([range(10, 20)], [range(10, 19)], ["number 19: the events 19 to 19"]),
+        ([range(10, 20)], [range(11, 20)], ["number 10: the events 10 to 19"]),
+        ([range(10, 20)], [range(14), range(15, 20)], ["number 14: the events 14 to 19"]),
+        (
+            [range(10, 20), range(300, 600)],
+            [range(15), range(16, 599)],
+            ["number 15: the events 15 to 19", "number 599: the events 599 to 599"],
+        ),
+    ],
+)
+def test_what_is_removed_beyond_what_the_log_says_is_named_from_its_first_event_on(
+    gone: list[range], said: list[range], says: list[str]
+) -> None:
+    verdict = verdict_of(pruned(gone, *said))
+
+    assert told(verdict) == [f"removed: {one} are said to be removed, which no event of the log says" for one in says]
+
+
+GONE = range(768)
+LONG = Log([*(event(number) for number in range(900)), _removal(900, GONE)], removed=[GONE])
+
+
+def test_hashes_of_removed_tiles_must_be_as_many_and_in_their_order() -> None:
+    first, _, *rest = LONG.whole().splitlines(keepends=True)
+    nine, eight = hashes_of(LONG, 0, 768)
+    not_those = "damaged: line 2: these hashes are not those of what is said to be removed"
+    no_root = "edited: the hashes of what was removed do not lead to the signed root"
+
+    for hashes, says in (
+        ([nine, eight], []),
+        ([nine], [not_those]),
+        ([nine, eight, eight], [not_those]),
+        ([eight, nine], [no_root]),
+    ):
+        assert told(verdict_on([first, gap("removed", 0, 768, hashes), *rest])) == says
+
+
+def test_a_log_of_which_all_but_what_says_so_is_gone_is_good() -> None:
+    log = Log([*EVENTS[:256], _removal(256, range(256))], removed=[range(256)])
+
+    verdict = verdict_of(log, log.note(256))
+
+    assert (told(verdict), verdict.removed, verdict.seen, verdict.events) == ([], [(0, 256)], [256], 1)
+
+
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 257, 511, 512, 513, 640, 699, 700])
+def test_older_sizes_are_shown_at_every_place_of_a_tile(size: int) -> None:
+    assert verdict_on(ROWS, LOG.note(size)).seen == [size]
+    if size:
+        assert verdict_on(ROWS, FORGED.note(size)).findings.kinds == {Kind.FORKED}
+
+
+def test_several_older_sizes_within_one_tile_are_all_shown() -> None:
+    verdict = verdict_on(ROWS, *map(LOG.note, (20, 10, 300, 600, 599)))
+
+    assert (told(verdict), verdict.seen) == ([], [20, 10, 300, 600, 599])
+
+
+def test_older_sizes_are_shown_where_removed_subtrees_end_and_in_no_place_between() -> None:
+    shown = verdict_of(LONG, *map(LONG.note, (512, 768, 800)))
+    not_shown = verdict_of(LONG, *map(LONG.note, (256, 600)))
+
+    assert (told(shown), shown.seen) == ([], [512, 768, 800])
+    assert (not_shown.findings.kinds, not_shown.findings.count, not_shown.seen) == ({Kind.UNPROVEN}, 2, [])
