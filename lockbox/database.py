@@ -1,10 +1,19 @@
 """The unit of work: engines, and the one transaction that commits and then arms what was promised."""
 
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
+from typing import Any
+from uuid import UUID
 
-from sqlalchemy import Engine, create_engine, text
+import psycopg
+from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlmodel import Session
 
 from lockbox.failpoints import reach
@@ -15,7 +24,24 @@ Clock = Callable[[Session], datetime]
 STILL_THERE = {"keepalives_idle": 10, "keepalives_interval": 3, "keepalives_count": 3, "tcp_user_timeout": 15_000}
 """A silent network is noticed within twenty seconds; in seconds, the last in milliseconds."""
 
+OPTIONS = (
+    "-c lock_timeout=2s -c statement_timeout=10s -c idle_in_transaction_session_timeout=15s -c timezone=UTC "
+    "-c idle_session_timeout=0 "
+    "-c plan_cache_mode=force_generic_plan -c jit=off"
+)
+"""Planning takes longer than running here, for every table has its row policies: a statement is planned once."""
+
+PREPARED_AFTER = 1
+MOST_PREPARED = 500
+"""How often a statement is sent before it is kept prepared, and how many a connection keeps."""
+
+USED_AT = "used_at"
+ASKED_AFTER = 1.0
+"""A connection that was used within so many seconds is not asked first whether it is still there."""
+
+CLOCK_TIME = "SELECT clock_timestamp()"
 TRY_LOCK = text("SELECT pg_try_advisory_lock(:number)")
+LAZILY = text("SET LOCAL synchronous_commit = off")
 UNLOCK = text("SELECT pg_advisory_unlock(:number)")
 
 
@@ -31,26 +57,48 @@ def make_engine(url: str, *, role: str, pool_size: int = 2, overflow: int = 2) -
         pool_size: connections that are kept.
         overflow: connections beyond those, closed after use.
     """
-    options = "-c lock_timeout=2s -c statement_timeout=10s -c idle_in_transaction_session_timeout=15s -c timezone=UTC"
-    return create_engine(
+    engine = create_engine(
         url,
         pool_size=pool_size,
+        pool_use_lifo=True,
         max_overflow=overflow,
         pool_timeout=5,
-        pool_pre_ping=True,
         hide_parameters=True,
         connect_args={
             "application_name": f"lockbox-{role}",
-            "options": options,
+            "options": OPTIONS,
+            "prepare_threshold": PREPARED_AFTER,
             "connect_timeout": 3,
             **STILL_THERE,
         },
     )
+    event.listen(engine, "connect", _keep_prepared)
+    event.listen(engine, "checkout", partial(_see_if_there, engine))
+    event.listen(engine, "checkin", _note_use)
+    return engine
+
+
+def _keep_prepared(connection: psycopg.Connection[Any], _: object) -> None:
+    connection.prepared_max = MOST_PREPARED
+
+
+def _note_use(_: object, record: ConnectionPoolEntry) -> None:
+    record.info[USED_AT] = time.monotonic()
+
+
+def _see_if_there(engine: Engine, connection: DBAPIConnection, record: ConnectionPoolEntry, _: object) -> None:
+    """Have the pool make other connections, where one that lay idle for a while is gone."""
+    if time.monotonic() - record.info.get(USED_AT, math.inf) < ASKED_AFTER:
+        return
+    try:
+        engine.dialect.do_ping(connection)
+    except psycopg.Error as error:
+        raise InvalidatePoolError from error
 
 
 def postgres_clock(session: Session) -> datetime:
     """Read the database's clock, in a statement of its own: inside another one it may be read before a lock wait."""
-    instant: datetime = session.connection().execute(text("SELECT clock_timestamp()")).scalar_one()
+    instant: datetime = session.connection().exec_driver_sql(CLOCK_TIME).scalar_one()
     return instant
 
 
@@ -78,7 +126,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
-        """Open a session; commit on the way out, then arm what it promised; roll back on any error.
+        """Open a session; commit on the way out, then arm what it promised and tell its news; roll back on any error.
 
         A schedule that is away costs a log line and never the commit: reconciling arms what is missing.
         """
@@ -87,12 +135,15 @@ class Database:
             session.info["approvals"] = self.approvals
             session.info["shipped"] = self.shipped
             session.info["promises"] = promises = dict[Index, list[Promise]]()
+            session.info["news"] = told = dict[str | None, dict[str, None]]()
             with session.begin():
                 yield session
         for index, promised in promises.items():
             reach("transaction.before_arm")
             self.schedule.arm(index, promised)
             reach("transaction.after_arm")
+        for side, ids in told.items():
+            self.schedule.tell(ids, side)
 
     @contextmanager
     def alone(self, number: int) -> Iterator[bool]:
@@ -137,6 +188,24 @@ def now(session: Session) -> datetime:
     return clock(session)
 
 
+def lazily(session: Session) -> None:
+    """Let this transaction's commit not wait for the disk: a Postgres that dies may forget its last half second.
+
+    For what is done again where it was forgotten, and may be done twice. Order is kept: what is committed after it
+    and is not lost has not lost it either.
+    """
+    session.connection().execute(LAZILY)
+
+
 def promise(session: Session, index: Index, promises: Iterable[Promise]) -> None:
     """Note what the schedule has to hold once this session has committed."""
     session.info["promises"].setdefault(index, []).extend(promises)
+
+
+def news(session: Session, ids: Iterable[UUID], side: str | None = None) -> None:
+    """Note requests that look otherwise once this session has committed, though nothing is promised of them.
+
+    What is promised on the clock's index is news already. `side` is the one that it concerns, None for both.
+    """
+    told = session.info.setdefault("news", {}).setdefault(side, {})
+    told.update((str(one), None) for one in ids)

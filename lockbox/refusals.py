@@ -45,6 +45,12 @@ class WindowTooLong(Invalid):
     code = "window-too-long"
 
 
+class NothingLeft(Invalid):
+    """What the approvers keep of a request has nothing in common: nothing would be opened."""
+
+    code = "nothing-left"
+
+
 class PolicyNotMet(Invalid):
     """The tenant's policy asks for more than the filing says; `errors` names each field and what it lacks."""
 
@@ -224,6 +230,18 @@ class AlreadyDecided(Conflict):
     """The same person has given the same verdict before."""
 
     code = "already-decided"
+
+
+class TooManyQuestions(Conflict):
+    """As many questions were asked about this request as may be."""
+
+    code = "too-many-questions"
+
+
+class AlreadyAnswered(Conflict):
+    """The question has its answer."""
+
+    code = "already-answered"
 
 
 class Stale(Conflict):

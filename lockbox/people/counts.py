@@ -62,8 +62,9 @@ def count(
     account: str | None = None,
     code_of: str | None = None,
     naming: UUID | None = None,
+    taking: UUID | None = None,
 ) -> Counted:
-    """Count an attempt to sign in or to name an address; the caller commits before anything is judged.
+    """Count an attempt to sign in, to name an address or to take a file; the caller commits before it is judged.
 
     Args:
         session: the open transaction.
@@ -73,9 +74,11 @@ def count(
         code_of: the mail address whose code is tried. Counted apart: whoever asks for codes of somebody else must not
             keep them from using the one that they have.
         naming: who names an address as one to write to; what is refused tells that somebody has it.
+        taking: who takes a whole table or trail away.
     """
     network = _network(address) if address else None
-    keys = {"address": network, "account": account, "code": code_of, "naming": str(naming) if naming else None}
+    people = {name: str(one) for name, one in (("naming", naming), ("taking", taking)) if one}
+    keys = {"address": network, "account": account, "code": code_of} | people
     known = {kind: value for kind, value in keys.items() if value}
     if not known:
         return Counted(None)

@@ -75,8 +75,10 @@ def begin(session: Session, caller: Caller, place: Place, lasting: Lasting) -> s
     return secret
 
 
-def authenticate(session: Session, secret: str, *, idle: timedelta) -> Caller:
+def authenticate(session: Session, secret: str, *, idle: timedelta, by_itself: bool = False) -> Caller:
     """Return the person behind a session, whose transaction this one becomes.
+
+    What a page does `by_itself` is no sign of life: a page that nobody sits before does not keep its session.
 
     Raises:
         NotSignedIn: the session is unknown, revoked or over, or its person is disabled; all of these answer alike.
@@ -87,7 +89,7 @@ def authenticate(session: Session, secret: str, *, idle: timedelta) -> Caller:
     at = now(session)
     if at >= found.expires_at or at - found.last_seen_at >= idle:
         raise NotSignedIn(ENDED)
-    if at - found.last_seen_at >= SEEN_NOTED_EVERY:
+    if at - found.last_seen_at >= SEEN_NOTED_EVERY and not by_itself:
         session.connection().execute(SEEN, {"id": found.key_id, "at": at})
     return found.caller()
 

@@ -17,7 +17,7 @@ from lockbox.notices.directory import Directory
 from lockbox.people import context, tenants
 from lockbox.people.roles import Caller, Means, Role, Side
 from lockbox.refusals import InvalidMove, NotYours, OwnRequest, PolicyNotMet, Stale, TooLate
-from lockbox.requests import approving, nudging, policies, tiers, voting, writing
+from lockbox.requests import approving, narrowing, nudging, policies, stopping, tiers, voting, writing
 from lockbox.requests.judging import lacking_today
 from lockbox.requests.lifecycle import DECISIONS, FINAL_STATES, Action, Move, Party, State, move
 from lockbox.requests.models import AccessRequest, Decision
@@ -30,6 +30,7 @@ from lockbox.requests.voices import names_of, personal_names
 from lockbox.requests.voting import OPENING, Verdict, now_is
 from lockbox.requests.writing import Change, Origin, actor_for, identity
 
+NONE = timedelta(0)
 STRICTER_SINCE = "The customer's policy has become stricter since this was asked, and it no longer meets it."
 UNREVIEWED = (
     "The customer's policy asks by now that the vendor reviews what is asked, and nobody has reviewed this: the "
@@ -71,10 +72,11 @@ def act(session: Session, caller: Caller, origin: Origin, request_id: UUID, verd
         NotYours, OwnRequest, AlreadyEndorsed, SignInAgain: the caller is not the one to do this, or not so.
         Stale, InvalidMove, TooLate, AlreadyDecided: the request is not, or no longer, what the caller takes it for.
         WindowTooLong: the window would be longer than what was asked.
+        Invalid, NothingLeft: what an approver keeps of what was asked was never asked, or is nothing.
         PolicyNotMet: what was asked no longer meets the customer's policy, or was not reviewed as it asks by now.
     """
     context.enter(session, caller)
-    return act_on(session, caller, origin, _locked(session, caller, request_id), verdict)
+    return act_on(session, caller, origin, locked(session, caller, request_id), verdict)
 
 
 def act_on(
@@ -107,6 +109,8 @@ def act_on(
         raise Stale("The request has changed since you saw it; look again.", **now_is(request))
     parties = {Party.OPERATOR} if as_operator else _parties(scene, request)
     row, party = _taken(request, verdict.action, parties)
+    if verdict.action is Action.REVOKE and party is not Party.OPERATOR:
+        voting.fresh_enough_to_revoke(scene.caller, scene.ruling.terms, at)
     _in_time(scene, request, verdict.action)
     change, decision = _moved(session, scene, request, verdict, (row, party))
     reach("decide.after_judging")
@@ -132,7 +136,8 @@ def _moved(
         decision = voting.decide(
             scene.caller, scene.origin, request, verdict, votes=votes, stands_for=stands_for, at=scene.at
         )
-        votes = (*votes, Vote(scene.caller.person_id, action, verdict.access_window, scene.seats(request)))
+        given = (verdict.access_window, scene.seats(request), decision.resources, decision.actions)
+        votes = (*votes, Vote(scene.caller.person_id, action, *given))
     _advance(request, _next_state(row, request, votes, action, scene.ruling), votes, scene)
     opens = action in OPENING and request.state is State.ACTIVE
     signed = approving.sign(session, request, _who_opened(votes, action)) if opens else {}
@@ -144,8 +149,12 @@ def _moved(
         at=scene.at,
         policy_version=scene.ruling.version,
         asked=_asked(scene, request) if request.state is State.PENDING else frozenset(),
-        facts={**_facts(scene, verdict, stands_for), **signed},
-        personal={"comment": verdict.comment, **_principals(session, stands_for)},
+        facts={**_facts(scene, verdict, stands_for), **approving.kept(decision, request), **signed},
+        personal={
+            "comment": verdict.comment,
+            **approving.kept_resources(decision, request),
+            **_principals(session, stands_for),
+        },
     )
     return change, decision
 
@@ -212,14 +221,26 @@ def _in_time(scene: Scene, request: AccessRequest, action: Action) -> None:
             raise TooLate("The customer has taken back the consent that this rests on; file anew.", **now_is(request))
     # A policy that has become stricter since leaves less time; the clock itself still runs to the first deadline.
     if action is Action.APPROVE and request.asked_at:
-        late = late or scene.at >= request.asked_at + timedelta(seconds=scene.ruling.terms.approval_window)
+        stood = stopping.stood(clock_of(request), scene.at) if scene.ruling.terms.questions_stop_clock else NONE
+        late = late or scene.at >= request.asked_at + timedelta(seconds=scene.ruling.terms.approval_window) + stood
     if action is Action.ENDORSE:
         late = late or scene.at >= request.created_at + timedelta(seconds=scene.ruling.terms.review_window)
     if late:
         raise TooLate("The time for this has run out.", **now_is(request))
 
 
-def _locked(session: Session, caller: Caller, request_id: UUID) -> AccessRequest:
+def clock_of(request: AccessRequest) -> stopping.Clock:
+    """Return the clock of a request as it stands or runs."""
+    return stopping.Clock(request.deadline_at, request.stopped_at, request.stopped_deadline, request.stopped_for)
+
+
+def locked(session: Session, caller: Caller, request_id: UUID) -> AccessRequest:
+    """Lock a request's row and take it out of the session; somebody of the vendor deals with its tenant from here on.
+
+    Raises:
+        Unknown: there is no such request that the caller may know of.
+        NotYours: they may look at it and do nothing to it.
+    """
     query = select(AccessRequest).where(col(AccessRequest.id) == request_id, visible(caller)).with_for_update()
     request: AccessRequest | None = session.execute(query).scalar_one_or_none()
     if request is None:
@@ -271,10 +292,14 @@ def _advance(request: AccessRequest, to: State, votes: Sequence[Vote], scene: Sc
     if request.consent_until and scene.ruling.consent_until:
         ends = min(ends, request.consent_until, scene.ruling.consent_until)
     request.deadline_at = ends
+    request.stopped_at = request.stopped_deadline = None
     request.asked_at = request.asked_at or at
     request.reminders = 0
     if to is State.ACTIVE:
         request.opened_at = at
+        counted = [vote for vote in votes if vote.verdict is Action.APPROVE and vote.seats]
+        request.granted_resources = narrowing.granted(request.resources, (v.resources for v in counted), "resources")
+        request.granted_actions = narrowing.granted(request.actions, (v.actions for v in counted), "actions")
     else:
         request.tiers_asked = scene.asked(request).tiers
     request.wake_at = wake_at(nudging.stretch_of(request, scene.known), terms, at)

@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlmodel import Session
 
+from lockbox import database
 from lockbox.audit.canonical import LARGEST_INTEGER
 from lockbox.audit.events import Happening
 from lockbox.audit.report import ACTIVITY, LATE
@@ -92,6 +93,7 @@ def report(session: Session, caller: Caller, origin: Origin, request_id: UUID, e
     context.turn_to(session, window.tenant_id)
     happenings = _happenings(caller, origin, window, entries, at)
     announcing.record(session, *happenings)
+    database.news(session, [request_id])
     return len(happenings)
 
 

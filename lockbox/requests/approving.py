@@ -11,7 +11,7 @@ from lockbox.audit import approvals
 from lockbox.audit.approvals import Signature
 from lockbox.audit.canonical import Value, canonical
 from lockbox.people import context
-from lockbox.requests.models import AccessRequest
+from lockbox.requests.models import AccessRequest, Decision
 
 FORMAT = "lockbox approval 1"
 
@@ -30,8 +30,8 @@ def statement(request: AccessRequest, by: Iterable[str]) -> bytes:
             "tenant_id": request.tenant_id,
             "engineer": request.requester_id,
             "service": request.service,
-            "resources": list(request.resources),
-            "actions": list(request.actions),
+            "resources": list(request.open_resources),
+            "actions": list(request.open_actions),
             "opened_at": request.opened_at,
             "until": request.deadline_at,
             "by": sorted(by),
@@ -58,6 +58,27 @@ def sign(session: Session, request: AccessRequest, by: Iterable[UUID]) -> Mappin
             "key": made.key,
         },
     }
+
+
+def kept(decision: Decision | None, request: AccessRequest) -> dict[str, Value]:
+    """Return the actions that an approval keeps, and those for which it opens a window, where they are not all."""
+    found = {"kept_actions": decision.actions if decision else None, "granted_actions": _opened(decision, request)[1]}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def kept_resources(decision: Decision | None, request: AccessRequest) -> dict[str, str]:
+    """Return the same of resources, which are personal, in JSON."""
+    found = {
+        "kept_resources": decision.resources if decision else None,
+        "granted_resources": _opened(decision, request)[0],
+    }
+    return {name: json.dumps(value, ensure_ascii=False) for name, value in found.items() if value is not None}
+
+
+def _opened(decision: Decision | None, request: AccessRequest) -> tuple[list[str] | None, list[str] | None]:
+    """Return what a decision has just opened a window for; None where it has opened none, or one for all."""
+    opens = decision is not None and request.opened_at == decision.decided_at
+    return (request.granted_resources, request.granted_actions) if opens else (None, None)
 
 
 def is_signed(session: Session, request: AccessRequest, body: bytes | None) -> bool:

@@ -50,7 +50,8 @@ UPDATE requests SET wake_at = deadline_at WHERE id = :id AND wake_at <= :at RETU
 """)
 KNOWN = text("SELECT id, state FROM requests WHERE id = ANY(:ids)")
 DUE = text("""
-SELECT id FROM requests WHERE wake_at <= clock_timestamp() - CAST(:grace AS interval) ORDER BY wake_at LIMIT :most
+SELECT id FROM requests WHERE wake_at <= (SELECT clock_timestamp()) - CAST(:grace AS interval)
+ORDER BY wake_at LIMIT :most
 """)
 
 

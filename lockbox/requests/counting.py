@@ -1,9 +1,13 @@
-"""Counting the votes on a request that waits for the customer, as the next one would be judged."""
+"""Counting the votes on requests that wait for the customer, as the next one would be judged."""
+
+from collections.abc import Sequence
+from uuid import UUID
 
 from sqlmodel import Session
 
 from lockbox.database import now
 from lockbox.notices import directory
+from lockbox.notices.directory import Directory
 from lockbox.people import context
 from lockbox.people.roles import Caller, Side
 from lockbox.requests import policies, voting
@@ -21,6 +25,16 @@ def count(session: Session, caller: Caller, request: AccessRequest) -> list[Tall
     if caller.side is Side.VENDOR:
         context.turn_to(session, request.tenant_id)
     known = directory.look_up(session, {request.tenant_id}, now(session))
-    ruling = policies.ruling(session, request)
-    needed = max(request.quorum, ruling.terms.quorum)
-    return tallies(voting.given(session, request, known, ruling.terms), needed, ruling.terms.stages, ruling.groups)
+    return count_all(session, [request], known)[request.id]
+
+
+def count_all(session: Session, requests: Sequence[AccessRequest], known: Directory) -> dict[UUID, list[Tally]]:
+    """Return the same for each of these requests, to people of the tenants that `known` knows."""
+    rulings = policies.rulings(session, [request.id for request in requests])
+    votes = voting.all_given(session, requests, known, {one: ruling.terms for one, ruling in rulings.items()})
+    counted = {}
+    for request in requests:
+        ruling = rulings[request.id]
+        needed = max(request.quorum, ruling.terms.quorum)
+        counted[request.id] = tallies(votes[request.id], needed, ruling.terms.stages, ruling.groups)
+    return counted

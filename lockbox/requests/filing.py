@@ -155,8 +155,9 @@ def _consent_until(judged: Judged) -> datetime | None:
 
 
 def _token(caller: Caller) -> UUID | None:
-    by_token = caller.means in {Means.TOKEN, Means.SAMPLE} or caller.by_terminal
-    return caller.key_id if by_token else None
+    # A browser that plays a sample person has signed in at some time; a sample token never did.
+    is_sample = caller.means is Means.SAMPLE and caller.signed_in_at is None
+    return caller.key_id if caller.means is Means.TOKEN or is_sample or caller.by_terminal else None
 
 
 def _filed(request: AccessRequest, actor: Actor, asked: frozenset[UUID]) -> Change:

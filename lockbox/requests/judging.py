@@ -139,6 +139,16 @@ def judge(session: Session, caller: Caller, filing: Filing, services: Mapping[st
     return _weighed(session, tenant, party, (requester_id, requester), asked(filing))
 
 
+def check_engineer(caller: Caller) -> None:
+    """Check that somebody asks for access themselves, as a page has them do.
+
+    Raises:
+        NotYours: they are no engineer.
+    """
+    if not caller.holds(Role.ENGINEER):
+        raise NotYours("Only an engineer of the vendor asks for access.")
+
+
 def foresee(session: Session, tenant: Tenant, ask: Ask, services: Mapping[str, Service]) -> Judged:
     """Judge what anybody could ask of a tenant as of now, for the tenant's own people; nobody in particular asks.
 

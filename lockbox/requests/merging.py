@@ -1,5 +1,6 @@
 """Merging terms by the strictest, so that no rule and no order of rules ever loosens anything."""
 
+import math
 from collections.abc import Iterable
 from itertools import zip_longest
 
@@ -15,6 +16,8 @@ LESS_IS_STRICTER = (
     "mail_justification",
     "mail_suffices",
     "sign_in_age",
+    "revoke_sign_in_age",
+    "questions_stop_clock",
 )
 EITHER_SAYS = ("approval_reminders", "review_reminders")
 EARLIEST = ("widening", "review_widening")
@@ -31,7 +34,7 @@ def stricter(a: Terms, b: Terms) -> Terms:
     either says so.
     """
     return Terms.model_validate(
-        {name: min(getattr(a, name), getattr(b, name)) for name in LESS_IS_STRICTER}
+        {name: min(getattr(a, name), getattr(b, name), key=_limit) for name in LESS_IS_STRICTER}
         | {name: max(getattr(a, name), getattr(b, name)) for name in MORE_IS_STRICTER}
         | {name: tuple({*getattr(a, name), *getattr(b, name)}) for name in EITHER_SAYS}
         | {name: _earliest(getattr(a, name), getattr(b, name)) for name in EARLIEST}
@@ -48,7 +51,7 @@ def loosens(old: Terms, new: Terms) -> bool:
     """
     quorums = {stage.group: stage.quorum for stage in new.stages}
     return (
-        any(getattr(new, name) > getattr(old, name) for name in LESS_IS_STRICTER)
+        any(_limit(getattr(new, name)) > _limit(getattr(old, name)) for name in LESS_IS_STRICTER)
         or any(getattr(new, name) < getattr(old, name) for name in MORE_IS_STRICTER)
         or not new.reasons <= old.reasons
         or any(quorums.get(stage.group, 0) < stage.quorum for stage in old.stages)
@@ -71,6 +74,11 @@ def strictest(policy: Policy) -> Terms:
     Whoever would loosen the policy itself meets these: what they loosen may be what the strictest rule holds.
     """
     return _merged(policy, policy.rules)
+
+
+def _limit(value: float | None) -> float:
+    """Return a term of which less is stricter, as it is compared: None is no limit at all."""
+    return math.inf if value is None else value
 
 
 def _merged(policy: Policy, rules: Iterable[Rule]) -> Terms:

@@ -24,6 +24,9 @@ class AccessRequest(SQLModel, table=True):
     `filed_by` whoever filed it: the requester, or a system for them; null for what is older than that is known.
     `consent_until` is set where only dated consent lets the vendor open alone: no window outlives it.
     `follows` is the request that got no answer in time and is asked again by this one.
+    `granted_resources` and `granted_actions` are what a window was opened for where that is less than was asked.
+    `stopped_at` is since when the clock stands for a question that waits, `stopped_deadline` the deadline that held
+    until then, and `stopped_for` for how many seconds it stood before: see `stopping`.
     """
 
     __tablename__ = "requests"
@@ -57,11 +60,27 @@ class AccessRequest(SQLModel, table=True):
     tiers_asked: int = 0
     warned: bool = False
     follows: UUID | None = Field(default=None, foreign_key="requests.id", index=True)
+    granted_resources: list[str] | None = Field(default=None, sa_type=Texts)
+    granted_actions: list[str] | None = Field(default=None, sa_type=Texts)
+    stopped_at: datetime | None = Field(default=None, sa_type=Instant)
+    stopped_deadline: datetime | None = Field(default=None, sa_type=Instant)
+    stopped_for: int = 0
+
+    @property
+    def open_resources(self) -> list[str]:
+        """The resources for which its window is, was or would be open."""
+        return self.resources if self.granted_resources is None else self.granted_resources
+
+    @property
+    def open_actions(self) -> list[str]:
+        """The actions for which its window is, was or would be open."""
+        return self.actions if self.granted_actions is None else self.granted_actions
 
 
 class Decision(SQLModel, table=True):
     """One person's verdict on one request; never changed. `access_window` in seconds, if it was shortened.
 
+    `resources` and `actions` are what an approver keeps of those that were asked, None where that is all.
     `stands_for` are the approvers whose deputy the person was, `means` by what they had shown who they are.
     """
 
@@ -74,11 +93,34 @@ class Decision(SQLModel, table=True):
     stands_for: list[UUID] = Field(default_factory=list, sa_type=Ids)
     means: Means = Field(sa_type=words(Means))
     access_window: int | None = None
+    resources: list[str] | None = Field(default=None, sa_type=Texts)
+    actions: list[str] | None = Field(default=None, sa_type=Texts)
     comment: str | None = Field(default=None, max_length=2000)
     channel: str = Field(max_length=24)
     address: str | None = Field(default=None, max_length=45)
     user_agent: str | None = Field(default=None, max_length=256)
     decided_at: datetime = Field(sa_type=Instant)
+
+
+class Question(SQLModel, table=True):
+    """A question about a request, and who has answered it; what they wrote stands with the two events.
+
+    `state` is that of the request when it was asked, `stops_clock` whether the approval clock waits for the answer.
+    """
+
+    __tablename__ = "questions"
+
+    id: UUID = Field(primary_key=True)
+    tenant_id: UUID = Field(foreign_key="tenants.id")
+    request_id: UUID = Field(foreign_key="requests.id", index=True)
+    state: State = Field(sa_type=words(State))
+    stops_clock: bool
+    asked_by: UUID = Field(foreign_key="people.id")
+    asked_at: datetime = Field(sa_type=Instant)
+    asked_event: UUID
+    answered_by: UUID | None = Field(default=None, foreign_key="people.id")
+    answered_at: datetime | None = Field(default=None, sa_type=Instant)
+    answer_event: UUID | None = None
 
 
 class IdempotencyKey(SQLModel, table=True):

@@ -79,6 +79,11 @@ def ruling(session: Session, request: AccessRequest) -> Ruling:
     return _ruled(parsed(row.own), parsed(row.today), row.todays, request)
 
 
+def under(session: Session, request: AccessRequest, policy: Policy, version: int) -> Ruling:
+    """Return what a request would meet if that policy were today's, by that version; see `ruling`."""
+    return _ruled(at_version(session, request.tenant_id, request.policy_version), policy, version, request)
+
+
 def rulings(session: Session, request_ids: Sequence[UUID]) -> dict[UUID, Ruling]:
     """Return what each of these requests meets now; each policy is read and each ask is judged once for all."""
     rows = session.connection().execute(ASKS, {"ids": list(request_ids)}).all()

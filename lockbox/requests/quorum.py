@@ -1,6 +1,6 @@
 """Who could approve, and whether the votes suffice."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from uuid import UUID
@@ -13,6 +13,7 @@ from lockbox.requests.terms import Stage
 class Vote:
     """One person's verdict on a request that waits for the customer; the window in seconds, if narrowed.
 
+    `resources` and `actions` are what the person keeps of those that were asked, None where that is all.
     `seats` are the approvers whose seat the person could fill: an approver's own, and those of whom the person is the
     deputy. Without one, the person may no longer approve.
     """
@@ -21,6 +22,8 @@ class Vote:
     verdict: Action
     access_window: int | None
     seats: frozenset[UUID]
+    resources: Sequence[str] | None = None
+    actions: Sequence[str] | None = None
 
 
 def quorum_met(

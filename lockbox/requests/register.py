@@ -1,13 +1,27 @@
 """Reading requests: who may see which, lists with a cursor, and whether a window is open."""
 
-import base64
-import binascii
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import cache
 from uuid import UUID
 
-from sqlalchemy import Boolean, ColumnElement, Select, and_, exists, false, literal_column, or_, select, true
+from sqlalchemy import (
+    ARRAY,
+    Boolean,
+    ColumnElement,
+    Select,
+    String,
+    Text,
+    and_,
+    bindparam,
+    exists,
+    false,
+    literal_column,
+    or_,
+    select,
+    true,
+)
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
@@ -17,13 +31,19 @@ from lockbox.database import now
 from lockbox.people import context
 from lockbox.people.models import Membership, Person, Tenant
 from lockbox.people.roles import Caller, Role, Scope
-from lockbox.refusals import Invalid, NoOpenWindow, NotYours, TrailBehind, Unknown
-from lockbox.requests import approving
+from lockbox.refusals import NoOpenWindow, NotYours, TrailBehind, Unknown
+from lockbox.requests import approving, searching
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.sight import Reach, with_reach
 
+Query = Select[AccessRequest, str, str, bool, bytes | None]
+
+NAMES = ARRAY(Text)
+
 MOST_A_PAGE = 200
+# Written out, for the index of open windows is of those alone, and a plan that takes any state cannot use it.
+IS_ACTIVE = col(AccessRequest.state) == literal_column("'active'", String)
 RESTORED = (
     "The database was restored from a back-up and is behind its own trail: nobody gets in until whoever runs this "
     "installation has run `lockbox operate after-restore`."
@@ -46,13 +66,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class Filter:
-    """What a reader looks for; None is anything."""
+    """What a reader looks for; None is anything. `engineer` is part of a name, `text` of what the reader may read."""
 
     state: State | None = None
     service: str | None = None
     requester: UUID | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
+    engineer: str | None = None
+    text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +95,11 @@ class Question:
     action: str
     engineer: UUID
 
+    @property
+    def values(self) -> Mapping[str, object]:
+        """The parameters of the query for windows."""
+        return {**asdict(self), "resource": [self.resource], "action": [self.action]}
+
 
 def visible(caller: Caller) -> ColumnElement[bool]:
     """Return the condition for the requests that the caller may know of.
@@ -88,6 +115,7 @@ def visible(caller: Caller) -> ColumnElement[bool]:
     return or_(*conditions)
 
 
+@cache
 def granted() -> ColumnElement[bool]:
     """Return the condition, all but the clock and the approval's signature, for a window to be open.
 
@@ -95,7 +123,7 @@ def granted() -> ColumnElement[bool]:
     """
     holds = aliased(Membership)
     return and_(
-        col(AccessRequest.state) == State.ACTIVE,
+        IS_ACTIVE,
         literal_column("is_decided(requests)", Boolean),
         ~col(Tenant.suspended),
         col(Person.disabled_at).is_(None),
@@ -114,32 +142,46 @@ def find(session: Session, caller: Caller, request_id: UUID) -> Entry:
         Unknown: there is none that the caller may know of.
     """
     context.enter(session, caller)
-    query = _entries().where(col(AccessRequest.id) == request_id, visible(caller))
-    entries = _read(session, query)
-    if not entries:
+    found = read(session, entries().where(col(AccessRequest.id) == request_id, visible(caller)))
+    if not found:
         raise Unknown("There is no such request.")
-    return entries[0]
+    return found[0]
+
+
+def known(session: Session, caller: Caller, ids: Collection[UUID]) -> frozenset[UUID]:
+    """Return which of these are requests that the caller may know of."""
+    context.enter(session, caller)
+    query = select(col(AccessRequest.id)).where(col(AccessRequest.id).in_(ids), visible(caller))
+    return frozenset(session.execute(query).scalars()) if ids else frozenset()
+
+
+def some(session: Session, caller: Caller, ids: Sequence[UUID]) -> list[Entry]:
+    """Return those of these requests that the caller may know of, in the order of the ids."""
+    context.enter(session, caller)
+    some_ = read(session, entries().where(col(AccessRequest.id).in_(ids), visible(caller))) if ids else []
+    found = {entry.request.id: entry for entry in some_}
+    return [found[one] for one in ids if one in found]
 
 
 def page(session: Session, caller: Caller, wanted: Filter, *, cursor: str | None, most: int) -> Page:
     """Return the newest requests that match, at most `most` of them, from the cursor on.
 
+    A look for text or part of a name goes through a bounded number of requests: it may find fewer, and say by its
+    cursor that there are more to look through.
+
     Raises:
         Invalid: the cursor is not one that this call gave out.
     """
     context.enter(session, caller)
-    conditions = (
-        None if wanted.state is None else col(AccessRequest.state) == wanted.state,
-        None if wanted.service is None else col(AccessRequest.service) == wanted.service,
-        None if wanted.requester is None else col(AccessRequest.requester_id) == wanted.requester,
-        None if wanted.created_after is None else col(AccessRequest.created_at) > wanted.created_after,
-        None if wanted.created_before is None else col(AccessRequest.created_at) < wanted.created_before,
-        None if cursor is None else col(AccessRequest.id) < _read_cursor(cursor),
-    )
-    query = _entries().where(visible(caller), *(condition for condition in conditions if condition is not None))
-    entries = _read(session, query.order_by(col(AccessRequest.id).desc()).limit(most + 1))
-    more = len(entries) > most
-    return Page(entries[:most], _cursor(entries[most - 1].request.id) if more else None)
+    newest = [visible(caller), *_among(wanted, cursor)]
+    ids = select(col(AccessRequest.id)).where(*newest).order_by(col(AccessRequest.id).desc())
+    if sought := searching.conditions(caller, wanted.engineer, wanted.text):
+        newest = [col(AccessRequest.id).in_(ids.limit(searching.MOST_SCANNED)), *sought]
+    found = read(session, entries().where(*newest).order_by(col(AccessRequest.id).desc()).limit(most + 1))
+    last: UUID | None = found[most - 1].request.id if len(found) > most else None
+    if sought and last is None:
+        last = session.execute(ids.offset(searching.MOST_SCANNED - 1).limit(1)).scalar_one_or_none()
+    return Page(found[:most], searching.cursor(last) if last else None)
 
 
 def check(session: Session, caller: Caller, question: Question) -> Entry:
@@ -154,21 +196,44 @@ def check(session: Session, caller: Caller, question: Question) -> Entry:
     """
     context.enter(session, caller)
     _may_ask(caller, question)
-    query = _entries().where(
-        col(AccessRequest.requester_id) == question.engineer,
-        col(AccessRequest.state) == State.ACTIVE,
-        col(AccessRequest.service) == question.service,
-        col(AccessRequest.resources).contains([question.resource]),
-        col(AccessRequest.actions).contains([question.action]),
-        col(Tenant.slug) == question.tenant,
-    )
-    found = _read(session, query)
+    found = read(session, _windows(), question.values)
     windows = [entry for entry in found if entry.open]
     if any(entry.is_behind for entry in found):
         raise TrailBehind(RESTORED, reason="restored")
     if not windows:
         raise NoOpenWindow("No window is open for this engineer, tenant, service, resource and action.")
     return max(windows, key=lambda entry: entry.request.deadline_at)
+
+
+@cache
+def _windows() -> Query:
+    """Return the query for what may be a window that answers a question, whose fields are its parameters."""
+    return entries().where(
+        col(AccessRequest.requester_id) == bindparam("engineer"),
+        IS_ACTIVE,
+        col(AccessRequest.service) == bindparam("service"),
+        _open_for(AccessRequest.granted_resources, AccessRequest.resources, "resource"),
+        _open_for(AccessRequest.granted_actions, AccessRequest.actions, "action"),
+        col(Tenant.slug) == bindparam("tenant"),
+    )
+
+
+def _open_for(granted: list[str] | None, asked: list[str], name: str) -> ColumnElement[bool]:
+    named = bindparam(name, type_=NAMES)
+    return or_(col(granted).contains(named), and_(col(granted).is_(None), col(asked).contains(named)))
+
+
+def _among(wanted: Filter, cursor: str | None) -> list[ColumnElement[bool]]:
+    """Return the conditions that are cheap to judge."""
+    conditions = (
+        None if wanted.state is None else col(AccessRequest.state) == wanted.state,
+        None if wanted.service is None else col(AccessRequest.service) == wanted.service,
+        None if wanted.requester is None else col(AccessRequest.requester_id) == wanted.requester,
+        None if wanted.created_after is None else col(AccessRequest.created_at) > wanted.created_after,
+        None if wanted.created_before is None else col(AccessRequest.created_at) < wanted.created_before,
+        None if cursor is None else col(AccessRequest.id) < searching.read_cursor(cursor),
+    )
+    return [condition for condition in conditions if condition is not None]
 
 
 def _may_ask(caller: Caller, question: Question) -> None:
@@ -181,7 +246,9 @@ def _may_ask(caller: Caller, question: Question) -> None:
         raise NotYours("An engineer may ask only about the own windows.")
 
 
-def _entries() -> Select[AccessRequest, str, str, bool, bytes | None]:
+@cache
+def entries() -> Query:
+    """Return the query for requests, with all that `read` judges them by."""
     return (
         select(AccessRequest, col(Tenant.slug), col(Person.name), granted(), _opening())
         .join(Tenant, col(Tenant.id) == col(AccessRequest.tenant_id))
@@ -194,7 +261,7 @@ def _opening() -> ColumnElement[bytes | None]:
     return (
         select(col(Event.body))
         .where(
-            col(AccessRequest.state) == State.ACTIVE,
+            IS_ACTIVE,
             col(Event.request_id) == col(AccessRequest.id),
             col(Event.seq) == col(AccessRequest.version),
         )
@@ -203,8 +270,9 @@ def _opening() -> ColumnElement[bytes | None]:
     )
 
 
-def _read(session: Session, query: Select[AccessRequest, str, str, bool, bytes | None]) -> list[Entry]:
-    rows = session.execute(query).all()
+def read(session: Session, query: Query, values: Mapping[str, object] | None = None) -> list[Entry]:
+    """Return what such a query finds by these values, each judged on the database's clock."""
+    rows = session.execute(query, params=values).all()
     signed = {request.id: approving.is_signed(session, request, body) for request, *_, body in rows}
     # The clock is read last: an answer may not be older than the clock that it was judged by.
     at = now(session)
@@ -229,14 +297,3 @@ def _read(session: Session, query: Select[AccessRequest, str, str, bool, bytes |
 def _behind(session: Session, tenants: Collection[UUID]) -> Collection[UUID]:
     shipped = behind.of(session)
     return shipped.behind(session, tenants) if shipped else ()
-
-
-def _cursor(last: UUID) -> str:
-    return base64.urlsafe_b64encode(last.bytes).rstrip(b"=").decode()
-
-
-def _read_cursor(cursor: str) -> UUID:
-    try:
-        return UUID(bytes=base64.urlsafe_b64decode(cursor + "=="))
-    except (ValueError, binascii.Error):
-        raise Invalid("The cursor is not one of ours; begin again without it.", field="cursor") from None

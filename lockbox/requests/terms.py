@@ -7,6 +7,8 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, model_validator
 
+from lockbox.notices.phrases import duration
+
 HOUR = 3600
 DAY = 24 * HOUR
 HARD_ACCESS_LIMIT = 7 * DAY
@@ -96,7 +98,7 @@ ChosenReasons = Annotated[Reasons, Field(min_length=1)]
 
 
 class Terms(Value):
-    """Complete terms that judge one request; windows, `closing_warning` and `sign_in_age` in seconds.
+    """Complete terms that judge one request; windows, `closing_warning` and ages of sign-ins in seconds.
 
     The defaults are Microsoft 365's: an answer within 12 hours, access for at most 4 (`product.md` 2.1 of the
     design notes). The hard limits hold for every tenant. Merged terms may hold what nobody may choose: no reason
@@ -123,6 +125,8 @@ class Terms(Value):
         mail_justification: mails quote the justification.
         mail_suffices: a code from a mail is enough to approve, without a sign-in.
         sign_in_age: how old the sign-in of somebody who approves may be.
+        revoke_sign_in_age: the same for whoever closes an open window; None asks for no fresh sign-in.
+        questions_stop_clock: the approval clock stands while a question of theirs waits for its answer.
     """
 
     vendor_review: bool = True
@@ -145,6 +149,8 @@ class Terms(Value):
     mail_justification: bool = True
     mail_suffices: bool = False
     sign_in_age: SignInAge = 900
+    revoke_sign_in_age: SignInAge | None = None
+    questions_stop_clock: bool = False
 
 
 class Overrides(Value):
@@ -170,6 +176,8 @@ class Overrides(Value):
     mail_justification: bool | None = None
     mail_suffices: bool | None = None
     sign_in_age: SignInAge | None = None
+    revoke_sign_in_age: SignInAge | None = None
+    questions_stop_clock: bool | None = None
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
@@ -198,4 +206,4 @@ def defects(
     if len(justification.strip()) < terms.justification_least:
         yield "justification", f"Write at least {terms.justification_least} characters of justification."
     if access_window > terms.access_ceiling:
-        yield "access_window", f"The access window may be at most {terms.access_ceiling} seconds here."
+        yield "access_window", f"The access window may be at most {duration(terms.access_ceiling)} here."

@@ -10,6 +10,7 @@ from sqlalchemy import Row
 from sqlmodel import Session, col, select
 
 from lockbox.people.models import Person
+from lockbox.requests.lifecycle import Action
 
 PRINCIPAL = "principal_"
 """How the personal field begins that holds the name of whom a deputy stood in for, counted from 1 by their ids."""
@@ -35,6 +36,26 @@ class Voice:
     def others(self) -> tuple[Someone, ...]:
         """Everybody for whom it was made."""
         return self.stands_for or ((self.on_behalf_of,) if self.on_behalf_of else ())
+
+
+@dataclass(frozen=True)
+class Narrowed:
+    """How an approval narrows what was asked: the window in seconds, what it keeps; None is as asked."""
+
+    access_window: int | None
+    resources: list[str] | None
+    actions: list[str] | None
+
+    def __bool__(self) -> bool:
+        """Whether anything is narrowed."""
+        return any(one is not None for one in (self.access_window, self.resources, self.actions))
+
+
+def narrowed(move: Row[Any]) -> Narrowed:
+    """Return how a move of a timeline narrows what was asked; resources that were erased are as asked."""
+    body = json.loads(move.body) if move.body and move.action == Action.APPROVE else {}
+    resources = json.loads(move.kept_resources) if move.kept_resources else None
+    return Narrowed(body.get("access_window"), resources, body.get("kept_actions"))
 
 
 def names_of(session: Session, people: Iterable[UUID]) -> dict[UUID, str]:

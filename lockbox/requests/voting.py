@@ -1,6 +1,6 @@
 """Votes on a request: who may give one now, how strongly they must have signed in, and what the others said."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,6 +13,7 @@ from lockbox.ids import new_id
 from lockbox.notices.directory import Directory
 from lockbox.people.roles import Caller, Means, Role
 from lockbox.refusals import AlreadyDecided, AlreadyEndorsed, NotYours, SignInAgain, WindowTooLong
+from lockbox.requests import narrowing
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.merging import stricter
 from lockbox.requests.models import AccessRequest, Decision
@@ -21,7 +22,8 @@ from lockbox.requests.terms import Terms
 from lockbox.requests.writing import Origin
 
 VOTES = text("""
-SELECT person_id, verdict, access_window, stands_for, means FROM decisions WHERE request_id = :request_id
+SELECT request_id, person_id, verdict, access_window, stands_for, means, resources, actions FROM decisions
+WHERE request_id = ANY(:request_ids)
 """)
 OPENING = frozenset({Action.ENDORSE, Action.APPROVE})
 COUNTS_ONCE = "You have given this answer before; it counts once."
@@ -35,6 +37,7 @@ IN_VAIN = (
 class Verdict:
     """What somebody wants done to a request; `access_window` in seconds shortens what was asked.
 
+    `resources` and `actions` are what an approver keeps of those that were asked, None where that is all.
     `version` is the one that the person saw, if they said so.
     """
 
@@ -42,6 +45,8 @@ class Verdict:
     comment: str | None = None
     access_window: int | None = None
     version: int | None = None
+    resources: Sequence[str] | None = None
+    actions: Sequence[str] | None = None
 
 
 def given(session: Session, request: AccessRequest, known: Directory, terms: Terms) -> tuple[Vote, ...]:
@@ -50,17 +55,20 @@ def given(session: Session, request: AccessRequest, known: Directory, terms: Ter
     A deputy speaks for those for whom the deputy spoke then and still stands in. A code from a mail spoke for nobody
     where mail does not suffice today.
     """
-    seats = known.seats(request.tenant_id)
-    rows = session.connection().execute(VOTES, {"request_id": request.id})
-    return tuple(
-        Vote(
-            row.person_id,
-            Action(row.verdict),
-            row.access_window,
-            seats.get(row.person_id, frozenset()) & _spoke_for(row, terms),
-        )
-        for row in rows
-    )
+    return all_given(session, [request], known, {request.id: terms})[request.id]
+
+
+def all_given(
+    session: Session, requests: Sequence[AccessRequest], known: Directory, terms: Mapping[UUID, Terms]
+) -> dict[UUID, tuple[Vote, ...]]:
+    """Return the votes so far on each of these requests, as `given` does; the terms are by request."""
+    seats = {request.id: known.seats(request.tenant_id) for request in requests}
+    votes: dict[UUID, tuple[Vote, ...]] = dict.fromkeys(seats, ())
+    for row in session.connection().execute(VOTES, {"request_ids": list(seats)}):
+        filled = seats[row.request_id].get(row.person_id, frozenset()) & _spoke_for(row, terms[row.request_id])
+        vote = Vote(row.person_id, Action(row.verdict), row.access_window, filled, row.resources, row.actions)
+        votes[row.request_id] = (*votes[row.request_id], vote)
+    return votes
 
 
 def _spoke_for(row: Row[Any], terms: Terms) -> frozenset[UUID]:
@@ -100,6 +108,25 @@ def strong_enough(caller: Caller, terms: Terms, at: datetime) -> None:
         raise SignInAgain(f"Your sign-in is older than {minutes} minutes: sign in again.", max_age=terms.sign_in_age)
 
 
+def fresh_enough_to_revoke(caller: Caller, terms: Terms, at: datetime) -> None:
+    """Check that the person signed in freshly enough to close a window, where the policy asks for that.
+
+    Raises:
+        SignInAgain: an API token was shown, or the sign-in is too long ago.
+    """
+    age = terms.revoke_sign_in_age
+    if age is None or caller.means is Means.SAMPLE:
+        return
+    if caller.means is Means.TOKEN or caller.signed_in_at is None:
+        raise SignInAgain("The policy wants a fresh sign-in to close a window: an API token is none.", max_age=age)
+    if at - caller.signed_in_at > timedelta(seconds=age):
+        raise SignInAgain(
+            f"Your sign-in is older than the {age // 60} minutes in which the policy lets one close a window: "
+            "sign in again.",
+            max_age=age,
+        )
+
+
 def in_person(caller: Caller) -> None:
     """Check that nobody opens anything by a terminal, however strongly they have signed it in.
 
@@ -126,6 +153,8 @@ def decide(
         AlreadyDecided: the person has said so before.
         AlreadyEndorsed: the person endorsed it for the vendor.
         WindowTooLong: the window would be longer than what was asked.
+        Invalid: something is kept that was not asked, or nothing is.
+        NothingLeft: what is kept has nothing in common with what the others keep whose approval counts.
     """
     mine = {vote.verdict: vote for vote in votes if vote.person_id == caller.person_id}
     if verdict.action in mine:
@@ -139,6 +168,7 @@ def decide(
             field="access_window",
             limit_seconds=request.access_window,
         )
+    resources, actions = _kept(request, verdict, votes)
     return Decision(
         id=new_id(),
         request_id=request.id,
@@ -147,12 +177,28 @@ def decide(
         means=caller.means,
         verdict=verdict.action,
         access_window=verdict.access_window,
+        resources=resources,
+        actions=actions,
         comment=verdict.comment,
         channel=origin.channel,
         address=origin.address,
         user_agent=origin.user_agent,
         decided_at=at,
     )
+
+
+def _kept(
+    request: AccessRequest, verdict: Verdict, votes: Sequence[Vote]
+) -> tuple[list[str] | None, list[str] | None]:
+    """Return the resources and the actions that an approval keeps, None for all; others keep nothing apart."""
+    if verdict.action is not Action.APPROVE:
+        return None, None
+    resources = narrowing.kept(request.resources, verdict.resources, "resources")
+    actions = narrowing.kept(request.actions, verdict.actions, "actions")
+    counting = [vote for vote in votes if vote.verdict is Action.APPROVE and vote.seats]
+    narrowing.granted(request.resources, [*(vote.resources for vote in counting), resources], "resources")
+    narrowing.granted(request.actions, [*(vote.actions for vote in counting), actions], "actions")
+    return resources, actions
 
 
 def now_is(request: AccessRequest) -> dict[str, str | int]:

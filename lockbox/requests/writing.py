@@ -39,16 +39,19 @@ MOVED = """
 moved AS (
     UPDATE requests SET state = :state, version = :version, deadline_at = :deadline_at, wake_at = :wake_at,
         asked_at = :asked_at, opened_at = :opened_at, closed_at = :closed_at, quorum = :quorum,
-        reminders = :reminders, tiers_asked = :tiers_asked, warned = :warned
+        reminders = :reminders, tiers_asked = :tiers_asked, warned = :warned, stopped_at = :stopped_at,
+        stopped_deadline = :stopped_deadline, stopped_for = :stopped_for,
+        granted_resources = CAST(:granted_resources AS text[]), granted_actions = CAST(:granted_actions AS text[])
     WHERE id = :id
 )"""
 
 DECIDED = """
 decided AS (
-    INSERT INTO decisions (id, request_id, person_id, stands_for, verdict, means, access_window, comment, channel,
-        address, user_agent, decided_at)
+    INSERT INTO decisions (id, request_id, person_id, stands_for, verdict, means, access_window, resources, actions,
+        comment, channel, address, user_agent, decided_at)
     VALUES (:d_id, :d_request_id, :d_person_id, CAST(:d_stands_for AS uuid[]), :d_verdict, :d_means, :d_access_window,
-        :d_comment, :d_channel, :d_address, :d_user_agent, :d_decided_at)
+        CAST(:d_resources AS text[]), CAST(:d_actions AS text[]), :d_comment, :d_channel, :d_address, :d_user_agent,
+        :d_decided_at)
 )"""
 
 ENDED = """

@@ -22,6 +22,7 @@ from lockbox.people import tenants as registry
 from lockbox.people.roles import Caller, Role, Side
 from lockbox.refusals import Invalid, NotYours, Unknown
 from lockbox.requests import register
+from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.sight import CUSTOMERS_PARTIES
 from lockbox.requests.writing import Origin
@@ -31,6 +32,7 @@ MOST_A_PAGE = 200
 MOST_SINCE = 4
 MOST_MOVES = 500
 MOST_USES = 500
+MOST_SAID = 100
 READERS = frozenset({Role.TENANT_ADMIN, Role.AUDITOR})
 ORIGIN = frozenset({"address", "user_agent"})
 CUSTOMERS = frozenset({*map(str, CUSTOMERS_PARTIES), Side.CUSTOMER.value})
@@ -192,9 +194,13 @@ def report(session: Session, caller: Caller, origin: Origin, request_id: UUID) -
     who = _reader(caller, entry.request.tenant_id)
     moves = _events(session, who, Wanted(request=request_id, moves=True), MOST_MOVES)
     used = _events(session, who, Wanted(request=request_id, action=ACTIVITY), MOST_USES + 1)
-    note(session, who, origin, looking.TRAIL_READ, asked={"request": str(request_id)}, count=len(moves) + len(used))
-    kept = _kept(entry.request)
-    return reports.report(entry.tenant, moves, used[-MOST_USES:], more=len(used) > MOST_USES, kept=kept)
+    said = [_events(session, who, Wanted(request=request_id, action=one), MOST_SAID) for one in reports.CONVERSED]
+    asked = [event for some in said for event in some if who.sight.sees_untold or event.to_state != State.REVIEWING]
+    count = len(moves) + len(used) + len(asked)
+    note(session, who, origin, looking.TRAIL_READ, asked={"request": str(request_id)}, count=count)
+    more, kept = len(used) > MOST_USES, _kept(entry.request)
+    in_order = sorted(asked, key=lambda event: (event.at, event.id))
+    return reports.report(entry.tenant, moves, used[-MOST_USES:], asked=in_order, more=more, kept=kept)
 
 
 def _kept(request: AccessRequest) -> Kept:

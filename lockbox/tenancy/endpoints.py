@@ -15,9 +15,10 @@ from lockbox.database import now
 from lockbox.fetching import FetchFailed
 from lockbox.notices import announcing
 from lockbox.notices import endpoints as kept
+from lockbox.notices.audience import ANSWER, QUESTION
 from lockbox.notices.calls import TEST
 from lockbox.notices.memos import CHECKPOINT_TYPE, INVARIANT_TYPE, PERSONAL, TITLES
-from lockbox.notices.models import Delivery, Endpoint, Format
+from lockbox.notices.models import Delivery, Endpoint, Format, Notice, Outcome
 from lockbox.notices.outbox import KIND
 from lockbox.notices.vault import Vault
 from lockbox.people import context
@@ -40,7 +41,7 @@ OPERATORS = (Role.OPERATOR,)
 NOT_THE_VENDORS = (
     "A webhook of the vendor is never told why access is asked: whoever keeps it may not read that. Leave it out."
 )
-OF_REQUESTS = frozenset(f"request.{state}" for state in State)
+OF_REQUESTS = frozenset(f"request.{told}" for told in (*State, QUESTION, ANSWER))
 OF_TENANTS = frozenset(f"tenant.{kind}" for kind in TITLES.keys() - PERSONAL)
 # What sends no more outside than before, and to nowhere else: no fresh sign-in is asked for it.
 HARMLESS = frozenset({"description"})
@@ -81,6 +82,15 @@ class Log:
 
     deliveries: Sequence[Delivery]
     next_cursor: UUID | None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How what an endpoint was told of stands: its outcome, or None and when it is tried next."""
+
+    attempts: int
+    outcome: Outcome | None
+    next_try_at: datetime | None
 
 
 def listed(session: Session, caller: Caller, slug: str | None) -> Sequence[Endpoint]:
@@ -246,6 +256,16 @@ def log(session: Session, caller: Caller, endpoint_id: UUID, *, cursor: UUID | N
         query = query.where(col(Delivery.id) < cursor)
     found = session.exec(query.order_by(col(Delivery.id).desc()).limit(most + 1)).all()
     return Log(found[:most], found[most - 1].id if len(found) > most else None)
+
+
+def standings(session: Session, caller: Caller, deliveries: Iterable[Delivery]) -> Mapping[UUID, Standing]:
+    """Return how each notice stands of which these are tries, as far as the caller may know of what it is about."""
+    context.enter(session, caller)
+    query = select(Notice).where(col(Notice.id).in_({one.notice_id for one in deliveries}))
+    return {
+        one.id: Standing(one.attempts, one.outcome, one.run_at if one.outcome is None else None)
+        for one in session.exec(query)
+    }
 
 
 def redeliver(session: Session, caller: Caller, origin: Origin, delivery_id: UUID) -> UUID:

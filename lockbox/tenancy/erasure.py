@@ -46,10 +46,11 @@ WITH said AS MATERIALIZED (
     LEFT JOIN event_details a ON a.event_id = d.event_id AND a.field = 'account' AND d.field = 'from_address'
     WHERE d.field IN ('name', 'address', 'user_agent', 'member', 'mailbox', 'watcher', 'account', 'from_address',
         'wanted', 'principal', 'deputy') OR starts_with(d.field, 'principal_')
+        OR (d.field = 'comment' AND e.action IN ('question', 'answer'))
 ), gone AS (
     DELETE FROM event_details d USING said s
     WHERE d.event_id = s.event_id AND d.field = s.field AND CASE
-        WHEN s.field IN ('address', 'user_agent') THEN s.actor_id = :id
+        WHEN s.field IN ('address', 'user_agent', 'comment') THEN s.actor_id = :id
         WHEN s.field = 'name'
             THEN s.actor_id = :id OR (s.actor_id IS NULL AND s.body ->> 'person_id' = CAST(:id AS text))
         WHEN s.field IN ('principal', 'deputy') THEN s.body ->> (s.field || '_id') = CAST(:id AS text)
@@ -146,7 +147,8 @@ def erase(session: Session, person_id: UUID) -> Erased:
 
     Events are left as they are: the salted details are deleted without which nobody can tell what a commitment in
     them stands for. What people wrote themselves (reasons and comments) and the resources of requests are not theirs
-    alone and stay. Each tenant that they are a member of, or whose log has lost details, has an event of it.
+    alone and stay; their questions and answers go. Each tenant that they are a member of, or whose log has lost
+    details, has an event of it.
 
     Raises:
         Unknown: there is no such person, or they were erased before.

@@ -19,7 +19,8 @@ LIST = text("""
 SELECT p.id, p.name, p.email, p.disabled_at IS NOT NULL AS is_disabled,
     array_remove(array_agg(m.role), NULL) AS roles, min(uuid_extract_timestamp(m.id)) AS since,
     min(m.review_tier) FILTER (WHERE m.role = 'manager') AS review_tier,
-    EXISTS (SELECT FROM eligible_deputies l WHERE l.tenant_id = :tenant_id AND l.person_id = p.id) AS is_eligible
+    EXISTS (SELECT FROM eligible_deputies l WHERE l.tenant_id = :tenant_id AND l.person_id = p.id) AS is_eligible,
+    p.wants_prompts
 FROM people p LEFT JOIN memberships m ON m.person_id = p.id
     AND m.tenant_id IS NOT DISTINCT FROM CAST(:tenant_id AS uuid)
 WHERE (CAST(:person_id AS uuid) IS NULL OR p.id = :person_id)
@@ -50,7 +51,8 @@ class Member:
     """Somebody with the roles that they have in one place, or at the vendor also without any.
 
     `since` is from when the oldest of these roles dates, `is_eligible` whether approvers may name them as deputy.
-    `review_tier` is in which tier of a review they are asked, None for who is no manager.
+    `review_tier` is in which tier of a review they are asked, None for who is no manager. `wants_prompts` is whether
+    they are asked by mail also where the others are enough.
     """
 
     person_id: UUID
@@ -61,6 +63,7 @@ class Member:
     is_disabled: bool
     since: datetime | None
     review_tier: int | None = None
+    wants_prompts: bool = True
 
 
 @dataclass(frozen=True)
@@ -134,4 +137,5 @@ def _member(row: Row[Any]) -> Member:
         is_disabled=row.is_disabled,
         since=row.since,
         review_tier=row.review_tier,
+        wants_prompts=row.wants_prompts,
     )

@@ -105,18 +105,28 @@ def change(
     if policy != held.policy.model_copy(update={"consent": None}):
         authority.firmly(session, seat, tenant)
     at = now(session)
-    _only_deciders(session, tenant, policy)
-    _somebody_can_approve(session, tenant, policy, at)
+    check(session, tenant, policy, at)
     version = revising.revise(session, seat, tenant, policy, at)
     edition = Edition(version, seat.caller.person_id, seat.caller.name, at)
     facts: dict[str, Value] = {"version": edition.version}
-    if _takes_consent_back(tenant, held.policy, policy, at):
+    if takes_consent_back(tenant, held.policy, policy, at):
         facts["closed"] = [str(request.id) for request in close_what_was_opened_alone(session, seat, tenant)]
     trail.tell(session, seat, Deed("policy_changed", at, differences, facts=facts))
     return Held(edition, policy)
 
 
-def _takes_consent_back(tenant: Tenant, old: Policy, new: Policy, at: datetime) -> bool:
+def check(session: Session, tenant: Tenant, policy: Policy, at: datetime) -> None:
+    """Check that a policy could hold for a tenant.
+
+    Raises:
+        Invalid: a group has somebody in it who could never decide here.
+        NobodyCanApprove: too few people could approve under it; `reasons` says why.
+    """
+    _only_deciders(session, tenant, policy)
+    _somebody_can_approve(session, tenant, policy, at)
+
+
+def takes_consent_back(tenant: Tenant, old: Policy, new: Policy, at: datetime) -> bool:
     """Whether dated consent ends earlier than it was given for, be it at once."""
     if tenant.mode is not Mode.ENFORCE or old.consent is None:
         return False

@@ -41,3 +41,15 @@ class Alarm(SQLModel, table=True):
 
     key: str = Field(primary_key=True, max_length=100)
     raised_at: datetime = Field(sa_type=Instant)
+
+
+class LagSample(SQLModel, table=True):
+    """How late the schedule and the sealer were at a moment, in seconds, and what the tallies said by then."""
+
+    __tablename__ = "lag_samples"
+
+    at: datetime = Field(primary_key=True, sa_type=Instant)
+    schedule_lag: float
+    seal_lag: float
+    ended: int = Field(sa_type=BigInteger)
+    late: float

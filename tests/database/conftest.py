@@ -36,6 +36,16 @@ WHERE a.datname = current_database() AND a.backend_type = 'client backend' AND a
     AND (a.state <> 'idle' OR EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid))
 """)
 
+# What a test that shares its database leaves as it was: tables, indexes, rights, functions, triggers and rules.
+SCHEMA = text("""
+SELECT md5(string_agg(part, '' ORDER BY part)) FROM (
+    SELECT (oid, xmin)::text FROM pg_class WHERE relnamespace = 'public'::regnamespace
+    UNION ALL SELECT (oid, xmin)::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+    UNION ALL SELECT (oid, xmin)::text FROM pg_trigger
+    UNION ALL SELECT (oid, xmin)::text FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+    UNION ALL SELECT (oid, xmin)::text FROM pg_policy
+) AS parts (part)
+""")
 
 BRIEF = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
 
@@ -49,7 +59,7 @@ def _brief_logs() -> None:
     structlog.configure(processors=[structlog.processors.add_log_level, BRIEF])
 
 
-@dataclass(frozen=True)
+@dataclass
 class Shared:
     """A database for one test after another, and warm connections to it; to make either takes longer than a test."""
 
@@ -58,6 +68,7 @@ class Shared:
     worker: Engine
     root: Engine
     empty: TextClause
+    schema: str
 
     def clear(self) -> None:
         """Take away whatever the last test has left there: connections at work, rows, and all of Redis."""
@@ -68,6 +79,13 @@ class Shared:
         with Redis.from_url(self.urls.redis) as redis:
             redis.flushall()
 
+    def check(self) -> None:
+        """Fail the test that changed more than rows, and no other for it."""
+        before = self.schema
+        with self.root.connect() as connection:
+            self.schema = connection.execute(SCHEMA).scalar_one()
+        assert self.schema == before, "this test changes more than rows: it needs a database that is `alone`"
+
 
 @pytest.fixture(scope="session")
 def shared(template: Servers) -> Iterator[Shared]:
@@ -76,6 +94,7 @@ def shared(template: Servers) -> Iterator[Shared]:
         root = create_engine(urls.superuser, pool_size=1, pool_pre_ping=True)
         with root.connect() as connection:
             names = list(connection.execute(TABLES).scalars())
+            schema = connection.execute(SCHEMA).scalar_one()
         deleting = (f"_{name} AS (DELETE FROM {name})" for name in names)  # noqa: S608 - our own tables
         shared = Shared(
             urls=urls,
@@ -83,6 +102,7 @@ def shared(template: Servers) -> Iterator[Shared]:
             worker=make_engine(urls.worker, role="test-worker", pool_size=4, overflow=16),
             root=root,
             empty=text(f"WITH {', '.join(deleting)} SELECT 1"),
+            schema=schema,
         )
         yield shared
         for engine in (shared.api, shared.worker, root):
@@ -103,6 +123,7 @@ def urls(request: pytest.FixtureRequest, template: Servers, shared: Shared) -> I
     else:
         shared.clear()
         yield shared.urls
+        shared.check()
 
 
 @pytest.fixture

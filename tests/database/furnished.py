@@ -13,9 +13,10 @@ from sqlalchemy.exc import DBAPIError
 
 from lockbox.database import Database
 from lockbox.people.roles import Caller, Mode
+from lockbox.requests import questions
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
-from tests.builders import World, unbound
+from tests.builders import HERE, World, unbound
 from tests.database.postbag import Postbag
 from tests.database.scenes import as_caller
 
@@ -120,6 +121,7 @@ THE_REST = (
     """,
     "INSERT INTO heartbeats (role, id, node, skew, beat_at) VALUES ('core', :tenant, 'core@here', 0, now())",
     "INSERT INTO tallies (name, label, count, total) VALUES ('attempt', 'mail sent', 1, 0)",
+    "INSERT INTO lag_samples (at, schedule_lag, seal_lag, ended, late) VALUES (clock_timestamp(), 0, 0, 0, 0)",
     "INSERT INTO alarms (key, raised_at) VALUES ('I1:' || CAST(:tenant AS text), now())",
 )
 
@@ -136,6 +138,8 @@ def furnish(house: Database, mode: Mode = Mode.ENFORCE) -> World:
         world.act("max", Action.ENDORSE, request.id, comment="A real fault")
         if answer:
             world.act("ann", answer, request.id, comment="Go ahead")
+        with house.transaction() as session:
+            questions.ask(session, world.people["ann"], HERE, request.id, "Which mails?")
     values: dict[str, UUID | list[UUID]] = {name: caller.person_id for name, caller in world.people.items()}
     values |= {"tenant": world.tenant.id, "everybody": [caller.person_id for caller in world.people.values()]}
     with unbound(house).begin() as connection:

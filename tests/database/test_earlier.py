@@ -115,7 +115,7 @@ def test_what_became_of_it_is_told_as_of_the_event_not_of_the_sending(world: Wor
 
     prompts = _prompts(worker, request)
 
-    assert all("  - Erin: waits for an answer, " in text for text in prompts.values())
+    assert all("  - Erin: waiting for the customer's answer, " in text for text in prompts.values())
     assert not [text for text in prompts.values() if "denied by" in text]
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from lockbox.database import Database
 from lockbox.ids import new_id
+from lockbox.people import context
 from lockbox.people.roles import Caller, Means, Mode, Role, Scope, Standing
 from lockbox.refusals import (
     AlreadyDecided,
@@ -47,6 +48,15 @@ def prompted(world: World, request_id: UUID) -> set[str]:
     )
     names = {caller.person_id: name for name, caller in world.people.items()}
     return {names[row.person_id] for row in rows}
+
+
+def filed_at(world: World, caller: Caller, nth: int) -> datetime | None:
+    """Return when the caller filed the nth newest of their requests."""
+    values = {"tenant_id": world.tenant.id, "most_tenant": 1, "most_person": nth}
+    with world.house.transaction() as session:
+        context.enter(session, caller)
+        found: datetime | None = session.connection().execute(filing.NTH_FILING, values).one().person_at
+        return found
 
 
 def test_a_request_keeps_the_version_that_judged_it(world: World) -> None:
@@ -511,18 +521,37 @@ def test_what_a_system_files_counts_as_the_systems_own_and_not_as_the_engineers(
         filing.submit(session, bot, HERE, named, SETTINGS.services, limits=Limits(3, 1000))
 
 
-def test_what_somebody_filed_is_counted_by_an_index(world: World) -> None:
+def test_filings_are_counted_by_indexes_whoever_filed_them(world: World) -> None:
     world.submit("erin")
-    query = "EXPLAIN SELECT created_at FROM requests WHERE filed_by = :who ORDER BY id DESC OFFSET 29 LIMIT 1"
 
     with unbound(world.house).begin() as connection:
-        # Of the few rows of a test, sorting them is as good: the question is whether the index gives their order.
+        body = connection.execute(text("SELECT prosrc FROM pg_proc WHERE proname = 'nth_filing'")).scalar_one()
+        # Of the few rows of a test, sorting them is as good: the question is whether indexes give their order.
         for way in ("seqscan", "bitmapscan", "sort"):
             connection.execute(text(f"SET LOCAL enable_{way} = off"))
-        plan = connection.execute(text(query), {"who": world.people["erin"].person_id}).scalars().all()
+        for name, value in (
+            ("of_tenant", f"CAST('{world.tenant.id}' AS uuid)"),
+            ("most_tenant", 30),
+            ("most_person", 30),
+        ):
+            body = body.replace(name, str(value))
+        plan = "".join(connection.execute(text(f"EXPLAIN {body}")).scalars())
 
-    assert "Index Scan Backward using ix_requests_filed_by_id" in "".join(plan)
-    assert "Sort" not in "".join(plan)
+    for index in ("tenant_id_id", "requester_id_id", "filed_by_id"):
+        assert f"Index Scan Backward using ix_requests_{index} on requests" in plan
+    # That of the filings of both kinds, as many of each as there may be.
+    assert plan.count("Sort Key") == 1
+
+
+def test_of_what_somebody_filed_the_nth_newest_counts_and_nothing_that_others_filed_for_them(world: World) -> None:
+    bot = world.add("bot", Role.SYSTEM, scopes={Scope.REQUESTS_FILE}, services=set(SETTINGS.services))
+    erin = world.people["erin"]
+    own = [world.submit("erin"), world.submit("erin")]
+    named = [world.submit("bot", engineer=erin.person_id) for _ in range(2)]
+    own.append(world.submit("erin"))
+
+    assert [filed_at(world, erin, nth) for nth in (1, 2, 3, 4)] == [*(one.created_at for one in reversed(own)), None]
+    assert [filed_at(world, bot, nth) for nth in (1, 2, 3)] == [*(one.created_at for one in reversed(named)), None]
 
 
 def test_a_tenant_admin_denies_what_waits(world: World) -> None:

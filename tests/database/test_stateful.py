@@ -205,18 +205,22 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def poll_twice(self) -> None:
-        """Two pollers claim what is due; each member goes to one of them, and comes again when its lease is over."""
+        """Two pollers claim what is due; each member goes to one of them, and comes again when its lease is over.
+
+        What was looked at too early was armed by a delay, and falls due by Redis' own clock, which nobody stops.
+        """
         due = [row for row in read(self.plant.api, "SELECT id, wake_at FROM requests") if self._is_due(row)]
         schedule = self.plant.worker.schedule
         schedule.arm(CLOCK, [Promise(str(row.id), "time_out", LONG_AGO) for row in due])
         claims = at_once(self.plant.pool, *[partial(schedule.claim, CLOCK)] * 2)
         claimed = [name for claim in claims for ids in claim.ids.values() for name in ids]  # type: ignore[attr-defined]
-        assert sorted(claimed) == sorted(str(row.id) for row in due)
+        assert len(claimed) == len(set(claimed))
+        assert {str(row.id) for row in due} <= set(claimed) <= set(map(str, self.known))
         with Redis.from_url(self.plant.shared.urls.redis) as redis:
             for member in redis.zrange(CLOCK.keys[1], 0, -1):
                 redis.zadd(CLOCK.keys[1], {member: 1})
         again = schedule.claim(CLOCK)
-        assert sorted(name for ids in again.ids.values() for name in ids) == sorted(claimed)
+        assert {name for ids in again.ids.values() for name in ids} >= set(claimed)
         self._hint([row.id for row in due])
         for row in due:
             self._run([row.id])

@@ -63,15 +63,18 @@ PLAIN: dict[str, st.SearchStrategy[Any]] = {
     "mail_justification": st.booleans(),
     "mail_suffices": st.booleans(),
     "sign_in_age": st.integers(60, DAY),
+    "revoke_sign_in_age": st.integers(60, DAY),
     "closing_warning": st.integers(0, DAY),
     "report_on_close": st.booleans(),
+    "questions_stop_clock": st.booleans(),
 }
 PERCENTS = st.lists(st.integers(1, 99), max_size=MOST_TIERS - 1, unique=True).map(tuple)
 TIMED = dict.fromkeys(("widening", "approval_reminders", "review_reminders", "review_widening"), PERCENTS)
 MERGED = {"reasons": st.frozensets(st.sampled_from(Reason)), "tiers": POSITIONS.map(tiers_of)}
 CHOSEN = {"reasons": st.frozensets(st.sampled_from(Reason), min_size=1), "tiers": FULL_TIERS}
 
-TERMS = st.builds(Terms, **PLAIN, **MERGED, **TIMED, stages=quorums(MOST_APPROVALS, 0))
+UNLIMITED = {"revoke_sign_in_age": st.none() | st.integers(60, DAY)}
+TERMS = st.builds(Terms, **(PLAIN | UNLIMITED), **MERGED, **TIMED, stages=quorums(MOST_APPROVALS, 0))
 OVERRIDES = (
     st.fixed_dictionaries(
         {},

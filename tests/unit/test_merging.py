@@ -35,6 +35,9 @@ ORDER = [
     ("mail_justification", True, False),
     ("mail_suffices", True, False),
     ("sign_in_age", 61, 60),
+    ("revoke_sign_in_age", 61, 60),
+    ("revoke_sign_in_age", None, 86_400),
+    ("questions_stop_clock", True, False),
 ]
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from lockbox.people.roles import Mode
 from lockbox.requests.rules import Ask, Consent, Match, Policy, Rule, effective_mode, fits
@@ -236,3 +236,49 @@ def test_consent_until_the_same_instant_is_the_same_wherever_it_was_given() -> N
 
     assert here == Consent(mode=Mode.OFF, until=NOON)
     assert here.model_dump(mode="json") == {"mode": "off", "until": "2026-02-28T12:00:00Z"}
+
+
+def test_one_person_is_enough_for_a_group_that_is_only_asked_first() -> None:
+    policy = Policy.model_validate({"groups": {"legal": [str(ANN)]}, "tiers": [["legal"]]})
+
+    assert policy.tiers == (("legal",),)
+
+
+PATTERN = "write a pattern as kind:id, with * for any part of the id, such as mailbox:*@contoso.example"
+
+
+@pytest.mark.parametrize(
+    ("model", "wrong", "says"),
+    [
+        (Match, {"resources": ["mailbox"]}, PATTERN),
+        (Match, {"resources": ["mailbox:\u200b"]}, PATTERN),
+        (Match, {"resources": ["mailbox:" + "a*" * 5]}, "use at most 4 stars in a pattern"),
+        (
+            Rule,
+            {"name": "a\x07b", "match": {"services": ["mail"]}, "terms": {"quorum": 2}},
+            "write it on one line, without control characters",
+        ),
+        (
+            Consent,
+            {"mode": "off", "until": "9999-12-31T23:59:59-05:00"},
+            "choose an end that a calendar holds",
+        ),
+        (
+            Consent,
+            {"mode": "enforce", "until": "2026-03-01T00:00:00Z"},
+            "choose observe or off; without consent the tenant decides anyway",
+        ),
+        (
+            Policy,
+            {"tiers": [["ops"]]},
+            "tiers: there is no group ops; add it to groups, or leave it out here",
+        ),
+    ],
+)
+def test_what_could_not_be_kept_is_refused_in_a_whole_sentence(
+    model: type[BaseModel], wrong: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ValidationError) as refused:
+        model.model_validate(wrong)
+
+    assert [error["msg"] for error in refused.value.errors()] == [f"Value error, {says}"]

@@ -1,0 +1,108 @@
+"""What has changed, as it is told on channels of Redis: ids alone, to whoever listens at that moment."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+import structlog
+from redis import Redis
+from redis.exceptions import RedisError
+
+log = structlog.get_logger(__name__)
+
+CHANNEL = "{lockbox}:news"
+SIDES = ("customer", "vendor")
+OPERATORS = "operators"
+"""What changes figures alone, and no request: notices that have ended, what was sealed."""
+ASK_AFTER = 5.0
+REST = 1.0
+
+Heard = Callable[[frozenset[str], str | None], None]
+Turned = Callable[[bool], None]
+
+
+def channel_of(side: str | None) -> str:
+    """Return the channel for what concerns one side alone, or the operators; everybody for None."""
+    return f"{CHANNEL}:{side}" if side else CHANNEL
+
+
+def publish(client: "Redis", ids: Iterable[str], side: str | None) -> None:
+    """Tell whoever listens; nobody else ever hears of it.
+
+    Raises:
+        redis.exceptions.RedisError: it can't be reached.
+    """
+    client.publish(channel_of(side), " ".join(ids))
+
+
+class Listener(threading.Thread):
+    """Listens until it is told to stop, on one connection, and comes back to a Redis that was away.
+
+    Calls, from its own thread: `heard` with ids and the side that they concern, `turned` when it begins to hear
+    (True: whatever was told before is missed) and when it no longer can (False). Whatever fails, theirs too, is
+    logged, and it goes on.
+    """
+
+    def __init__(self, client: "Redis", heard: Heard, turned: Turned) -> None:
+        super().__init__(name="news", daemon=True)
+        self._client = client
+        self._heard = heard
+        self._turned = turned
+        self._stopping = threading.Event()
+        self._sides: dict[bytes, str | None] = {channel_of(one).encode(): one for one in (None, *SIDES, OPERATORS)}
+
+    def run(self) -> None:
+        """Listen, and after a failure rest and listen again."""
+        while not self._stopping.is_set():
+            try:
+                self._listen()
+            except (RedisError, OSError, ValueError) as error:
+                if not self._stopping.is_set():
+                    log.warning("news.away", error=type(error).__name__)
+                self._turn_away()
+            except Exception:
+                log.exception("news.failed")
+                self._turn_away()
+
+    def _turn_away(self) -> None:
+        try:
+            self._turned(False)
+        except Exception:
+            log.exception("news.failed")
+        self._stopping.wait(REST)
+
+    def stop(self) -> None:
+        """Ask the thread to end, and wait a moment for it."""
+        self._stopping.set()
+        if self.is_alive():
+            self.join(REST + 1)
+
+    def _listen(self) -> None:
+        pubsub = self._client.pubsub()  # type: ignore[no-untyped-call]
+        try:
+            pubsub.subscribe(*self._sides)
+            began = False
+            last, asked = time.monotonic(), False
+            while not self._stopping.is_set():
+                message = pubsub.get_message(timeout=0.5)
+                if message is None:
+                    # A network that swallows everything looks as one on which nothing happens.
+                    if time.monotonic() - last > ASK_AFTER:
+                        if asked:
+                            raise TimeoutError
+                        pubsub.ping()
+                        last, asked = time.monotonic(), True
+                    continue
+                last, asked = time.monotonic(), False
+                if message["type"] == "message":
+                    self._tell(message["channel"], message["data"])
+                elif message["type"] == "subscribe" and message["data"] == len(self._sides) and not began:
+                    began = True
+                    self._turned(True)
+        finally:
+            pubsub.close()
+
+    def _tell(self, channel: bytes, said: bytes) -> None:
+        ids = frozenset(said.decode("ascii", errors="replace").split())
+        if channel in self._sides and ids:
+            self._heard(ids, self._sides[channel])

@@ -1,0 +1,84 @@
+"""A diff of policies in words: what each term is called, lengths of time, and people by their names; pure."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+from lockbox.requests.changes import ABSENT
+
+ARROW = " → "
+ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+SECONDS = frozenset(
+    {
+        *("review_window", "approval_window", "access_ceiling", "closing_warning"),
+        *("sign_in_age", "revoke_sign_in_age"),
+    }
+)
+TERMS = {
+    "vendor_review": "The vendor's managers review first",
+    "review_window": "Time for the vendor's review",
+    "approval_window": "Time to answer",
+    "access_ceiling": "Longest access",
+    "quorum": "Approvals needed",
+    "stages": "Must also agree",
+    "tiers": "Asked in tier",
+    "widening": "When the next tiers are asked, in percent",
+    "approval_reminders": "Reminders to approvers, in percent",
+    "review_reminders": "Reminders to the vendor's managers, in percent",
+    "review_widening": "When the vendor's next tiers are asked, in percent",
+    "closing_warning": "Warning before a window closes",
+    "report_on_close": "A report on each window",
+    "reasons": "Reasons that are accepted",
+    "require_case": "A support case must be named",
+    "justification_least": "Fewest characters of a justification",
+    "mail_link": "Mails link to the request",
+    "mail_justification": "Mails quote the justification",
+    "mail_suffices": "A code from a mail is enough to approve",
+    "sign_in_age": "Oldest sign-in that approves",
+    "revoke_sign_in_age": "Oldest sign-in that closes a window",
+    "questions_stop_clock": "The time to answer stands while a question waits",
+    "groups": "The group",
+    "consent": "The vendor decides for a time",
+    "name": "its name",
+    "match": "about",
+}
+PLAIN = {"true": "yes", "false": "no", ABSENT: "nothing"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a diff: `name` as the policy's text has it, what that is called, and what it was and will be."""
+
+    name: str
+    title: str
+    was: str
+    now: str
+
+
+def lines(changes: Mapping[str, str], people: Mapping[UUID, str]) -> Iterator[Line]:
+    """Yield the lines of a diff in words; people whose names are not given stay their ids."""
+    for name, change in changes.items():
+        was, _, now = change.partition(ARROW)
+        yield Line(name, _title(name), _value(name, was, people), _value(name, now, people))
+
+
+def _title(name: str) -> str:
+    first, *rest = name.split(".")
+    if first == "rules" and rest:
+        return f"Rule {rest[0]}: {_title('.'.join(part for part in rest[1:] if part != 'terms'))}"
+    return " ".join([TERMS.get(first, first), *rest])
+
+
+def _value(name: str, value: str, people: Mapping[UUID, str]) -> str:
+    if name.rpartition(".")[2] in SECONDS and value.isdigit():
+        return _span(int(value))
+    named = ID.sub(lambda found: people.get(UUID(found[0]), found[0]), value)
+    return PLAIN.get(named, named)
+
+
+def _span(seconds: int) -> str:
+    hours, rest = divmod(seconds, 3600)
+    minutes, left = divmod(rest, 60)
+    parts = [f"{count} {unit}" for count, unit in ((hours, "h"), (minutes, "min"), (left, "s")) if count]
+    return " ".join(parts) or "never"

@@ -1,0 +1,272 @@
+"""Questions about a request: whoever decides asks, the engineer answers, both stand in the trail and are told."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import TextClause, text
+from sqlmodel import Session
+
+from lockbox import database
+from lockbox.audit import events
+from lockbox.audit.canonical import Value
+from lockbox.audit.events import Actor, Happening
+from lockbox.database import now
+from lockbox.ids import new_id
+from lockbox.notices import conversing, directory, outbox
+from lockbox.notices.audience import ANSWER, QUESTION
+from lockbox.notices.conversing import Remark
+from lockbox.notices.directory import Directory
+from lockbox.people import context, tenants
+from lockbox.people.roles import Caller, Role, Side
+from lockbox.refusals import AlreadyAnswered, InvalidMove, NotYours, OwnRequest, TooLate, TooManyQuestions, Unknown
+from lockbox.requests import acting, nudging, policies, stopping
+from lockbox.requests.lifecycle import CLOCK_ACTIONS, OPEN_STATES, Party, State
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.policies import Ruling
+from lockbox.requests.policy import wake_at
+from lockbox.requests.stopping import Clock
+from lockbox.requests.talks import ASKERS, MOST, Exchange, among, read
+from lockbox.requests.voices import names_of, personal_names
+from lockbox.requests.voting import now_is
+from lockbox.requests.writing import Origin, actor_for
+from lockbox.schedule import CLOCK, Promise
+
+CLOCKED = """
+clocked AS (
+    UPDATE requests SET deadline_at = :deadline_at, wake_at = :wake_at, stopped_at = :stopped_at,
+        stopped_deadline = :stopped_deadline, stopped_for = :stopped_for
+    WHERE id = :request_id AND :moves
+)"""
+NEW_QUESTION = """
+INSERT INTO questions (id, tenant_id, request_id, state, stops_clock, asked_by, asked_at, asked_event)
+VALUES (:id, :tenant_id, :request_id, :state, :stops_clock, :person_id, :at, :event_id)
+"""
+NEW_ANSWER = """
+UPDATE questions SET answered_by = :person_id, answered_at = :at, answer_event = :event_id WHERE id = :id
+"""
+ASKED = text("""
+SELECT id, state, stops_clock, asked_by, answered_at FROM questions WHERE request_id = :request_id
+""")
+
+
+def _statement(*parts: str) -> TextClause:
+    return text("WITH " + ",".join(parts[:-1]) + parts[-1])
+
+
+ASKS = _statement(events.APPEND, outbox.ADDRESSED, CLOCKED, NEW_QUESTION)
+ANSWERS = _statement(events.APPEND, outbox.ADDRESSED, CLOCKED, NEW_ANSWER)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a question or an answer is judged by, read after the request's row was locked."""
+
+    caller: Caller
+    origin: Origin
+    request: AccessRequest
+    known: Directory
+    ruling: Ruling
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Saying:
+    """A question or an answer that was judged: who says what, and the request's clock after it.
+
+    `state` is that of the request when the question was asked, `asker_id` who asked it.
+    """
+
+    question_id: UUID
+    said: str
+    words: str
+    actor: Actor
+    asker_id: UUID
+    state: State
+    clock: Clock
+    facts: Mapping[str, Value] = field(default_factory=dict)
+    principals: Mapping[str, str | None] = field(default_factory=dict)
+
+
+def ask(session: Session, caller: Caller, origin: Origin, request_id: UUID, words: str) -> Exchange:
+    """Ask the engineer something, as a manager during the review, and as an approver or their deputy after it.
+
+    Where the policy says so, the approval clock stands from now on until all such questions are answered.
+
+    Raises:
+        Unknown: there is no such request that the caller may know of.
+        NotYours, OwnRequest: the caller is not the one to ask.
+        InvalidMove, TooLate: the request is over.
+        TooManyQuestions: twenty were asked about it.
+    """
+    scene = _enter(session, caller, origin, request_id)
+    request, caller = scene.request, scene.caller
+    if request.requester_id == caller.person_id:
+        raise OwnRequest("You asked for this access; somebody else asks about it.")
+    party, stands_for = _asker(scene)
+    if len(session.connection().execute(ASKED, {"request_id": request.id}).all()) >= MOST:
+        raise TooManyQuestions(f"{MOST} questions were asked about this request; decide by what was answered.")
+    people = sorted(stands_for, key=str)
+    clock, waits = _stopped(scene)
+    saying = Saying(
+        question_id=new_id(),
+        said=QUESTION,
+        words=words,
+        actor=actor_for(caller, party, origin, on_behalf_of=people[0] if people else None),
+        asker_id=caller.person_id,
+        state=State(request.state),
+        clock=clock,
+        facts={"stops_clock": waits} | ({"stands_for": context.ids(people)} if people else {}),
+        principals=personal_names(people, names_of(session, people)),
+    )
+    _write(session, ASKS, scene, saying)
+    return _exchange(session, scene, saying.question_id)
+
+
+def answer(  # noqa: PLR0917 - as many things name a question
+    session: Session, caller: Caller, origin: Origin, request_id: UUID, question_id: UUID, words: str
+) -> Exchange:
+    """Answer a question, as whoever asked for the access; the clock goes on once none waits for which it stands.
+
+    Raises:
+        Unknown: there is no such request or question that the caller may know of.
+        NotYours: somebody else asked for the access.
+        InvalidMove, TooLate: the request is over.
+        AlreadyAnswered: it has its answer.
+    """
+    scene = _enter(session, caller, origin, request_id)
+    request = scene.request
+    so_far = {row.id: row for row in session.connection().execute(ASKED, {"request_id": request.id})}
+    asked = so_far.pop(question_id, None)
+    if asked is None:
+        raise Unknown("There is no such question about this request.")
+    if request.requester_id != scene.caller.person_id:
+        raise NotYours("Whoever asked for the access answers.")
+    if asked.answered_at is not None:
+        raise AlreadyAnswered("This question has its answer; what is missing can be asked again.")
+    still_stands = any(row.stops_clock and row.answered_at is None for row in so_far.values())
+    clock = acting.clock_of(request)
+    saying = Saying(
+        question_id=question_id,
+        said=ANSWER,
+        words=words,
+        actor=actor_for(scene.caller, Party.REQUESTER, origin),
+        asker_id=asked.asked_by,
+        state=State(asked.state),
+        clock=clock if still_stands or request.state is not State.PENDING else stopping.resumed(clock, scene.at),
+    )
+    _write(session, ANSWERS, scene, saying)
+    return _exchange(session, scene, question_id)
+
+
+def _enter(session: Session, caller: Caller, origin: Origin, request_id: UUID) -> Scene:
+    context.enter(session, caller)
+    request = acting.locked(session, caller, request_id)
+    caller = tenants.as_of_now(session, caller)
+    at = now(session)
+    both = {request.requester_id, caller.person_id}
+    known = directory.look_up(session, {request.tenant_id}, at, also=both)
+    if request.state not in OPEN_STATES:
+        raise InvalidMove(f"A request that is {request.state} is over: nothing more is asked.", **now_is(request))
+    if at >= request.deadline_at:
+        raise TooLate("The time for this has run out.", **now_is(request))
+    return Scene(caller, origin, request, known, policies.ruling(session, request), at)
+
+
+def _asker(scene: Scene) -> tuple[Party, frozenset[UUID]]:
+    """Return in which capacity somebody asks, and for whom they stand in with that."""
+    request, caller = scene.request, scene.caller
+    stands_for = scene.known.deputies[request.tenant_id].get(caller.person_id, frozenset())
+    asks = among(caller, request, is_deputy=bool(stands_for))
+    if not asks or caller.holds(Role.SYSTEM):
+        who = " or ".join(ASKERS[State(request.state)])
+        raise NotYours(f"About a request that is {request.state}, only {who} asks.")
+    return asks[0], stands_for if asks[0] is Party.APPROVER else frozenset()
+
+
+def _stopped(scene: Scene) -> tuple[Clock, bool]:
+    """Return the clock with a question more, and whether it stands for this one."""
+    request, terms = scene.request, scene.ruling.terms
+    clock = acting.clock_of(request)
+    if request.state is not State.PENDING or not terms.questions_stop_clock:
+        return clock, False
+    clock = stopping.stopped(clock, min(request.approval_window, terms.approval_window), scene.at)
+    return clock, clock.stopped_at is not None
+
+
+def _write(session: Session, statement: TextClause, scene: Scene, saying: Saying) -> None:
+    clocked = _clocked(session, scene, saying.clock)
+    happening = _happening(scene, saying)
+    parameters = {
+        **clocked,
+        "id": saying.question_id,
+        "tenant_id": scene.request.tenant_id,
+        "request_id": scene.request.id,
+        "state": saying.state.value,
+        "stops_clock": saying.facts.get("stops_clock"),
+        "person_id": scene.caller.person_id,
+        "at": scene.at,
+        "event_id": happening.id,
+        **events.append([happening]),
+        **conversing.promise(session, scene.known, _remark(scene, saying, happening)),
+    }
+    session.connection().execute(statement, parameters)
+    # What is asked in a review stays inside the vendor, and so does that something was.
+    side = Side.VENDOR.value if saying.state is State.REVIEWING else None
+    database.news(session, [scene.request.id], side)
+
+
+def _clocked(session: Session, scene: Scene, clock: Clock) -> dict[str, Any]:
+    """Turn the row's clock into what it is after this, and note on the session what to arm where it has moved."""
+    request = scene.request
+    moves = clock != acting.clock_of(request)
+    if moves:
+        for name, value in vars(clock).items():
+            setattr(request, name, value)
+        request.wake_at = wake_at(nudging.stretch_of(request, scene.known), scene.ruling.terms, scene.at)
+        kind = CLOCK_ACTIONS[State(request.state)].value
+        database.promise(session, CLOCK, [Promise(str(request.id), kind, request.wake_at)])
+    return {**vars(clock), "wake_at": request.wake_at, "moves": moves}
+
+
+def _happening(scene: Scene, saying: Saying) -> Happening:
+    """Return the event; what belongs to a review says so, however far the request has come when it is answered."""
+    request = scene.request
+    state = State.REVIEWING if saying.state is State.REVIEWING else request.state
+    return Happening(
+        at=scene.at,
+        action=saying.said,
+        actor=saying.actor,
+        tenant_id=request.tenant_id,
+        request_id=request.id,
+        from_state=state,
+        to_state=state,
+        deadline_at=request.deadline_at,
+        policy_version=scene.ruling.version,
+        facts={"question_id": saying.question_id, **saying.facts},
+        personal={"comment": saying.words, **saying.principals},
+    )
+
+
+def _remark(scene: Scene, saying: Saying, happening: Happening) -> Remark:
+    request = scene.request
+    return Remark(
+        event_id=happening.id,
+        request_id=request.id,
+        tenant_id=request.tenant_id,
+        requester_id=request.requester_id,
+        asker_id=saying.asker_id,
+        mode=request.mode,
+        said=saying.said,
+        state=saying.state.value,
+        to_state=request.state.value,
+        at=scene.at,
+        deadline_at=request.deadline_at,
+    )
+
+
+def _exchange(session: Session, scene: Scene, question_id: UUID) -> Exchange:
+    found = read(session, scene.caller, scene.request)
+    return next(one for one in found if one.id == question_id)

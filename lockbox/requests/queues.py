@@ -1,0 +1,204 @@
+"""What somebody at the vendor has to see to: the own requests, open ones first, and what waits for a review."""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, and_, or_, select
+from sqlmodel import Session, col
+
+from lockbox.database import now
+from lockbox.notices import progress, reach
+from lockbox.notices.audience import ASKING
+from lockbox.notices.reach import Reach
+from lockbox.people import context
+from lockbox.people.models import Tenant
+from lockbox.people.roles import Caller, Role
+from lockbox.refusals import Invalid, NotYours, Refusal
+from lockbox.requests import nudging, policies, register, soonest, talks, voting
+from lockbox.requests.judging import lacking_today
+from lockbox.requests.lifecycle import MOVES, OPEN_STATES, Action, Party, State
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.register import Entry
+from lockbox.requests.terms import Terms
+from lockbox.requests.voices import names_of
+
+CURSOR = re.compile(r"(open|closed)-([0-9a-f]{32})")
+OWN = "You asked for this yourself: another manager has to look at it."
+LATE = "The time for a review is over, and the answer is no."
+STRICTER = "The customer's policy has become stricter since this was asked: it can only be denied, or filed anew."
+IS_CLOSED = col(AccessRequest.closed_at).is_not(None)
+
+
+@dataclass(frozen=True)
+class Mine:
+    """A request of one's own: who has yet to answer, who could not be told, and what its requester can do.
+
+    `waits_for` are names of those who were asked and have not answered; `reach` is a sentence where somebody could
+    not be told, `unheard` are the colleagues whose mail did not arrive. `unanswered` questions wait for an answer.
+    """
+
+    entry: Entry
+    waits_for: tuple[str, ...] = ()
+    reach: str = ""
+    unheard: tuple[str, ...] = ()
+    unanswered: int = 0
+    actions: tuple[Action, ...] = ()
+
+
+@dataclass(frozen=True)
+class MinePage:
+    """Some of one's own requests, the open ones first and then the newest, and the cursor of those that follow."""
+
+    items: Sequence[Mine]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True)
+class ToReview:
+    """A request that waits for the vendor's review, and what keeps this manager from endorsing it, if anything does.
+
+    `may_deny` is whether they could deny it all the same.
+    """
+
+    entry: Entry
+    obstacle: str = ""
+    may_deny: bool = True
+
+
+@dataclass(frozen=True)
+class ReviewPage:
+    """What waits for a review, the soonest deadline first, and the cursor of what follows.
+
+    `weak` is why by this sign-in none can be endorsed.
+    """
+
+    items: Sequence[ToReview]
+    next_cursor: str | None
+    weak: Refusal | None
+
+
+def mine(session: Session, caller: Caller, *, cursor: str | None, most: int) -> MinePage:
+    """Return the caller's own requests, at most `most` of them, from the cursor on.
+
+    Raises:
+        NotYours: the caller is no engineer, and has never asked for anything.
+        Invalid: the cursor is not one that this call gave out.
+    """
+    context.enter(session, caller)
+    own = col(AccessRequest.requester_id) == caller.person_id
+    query = select(col(AccessRequest.id), IS_CLOSED).where(own, *([_beyond(cursor)] if cursor else []))
+    rows = session.execute(query.order_by(IS_CLOSED, col(AccessRequest.id).desc()).limit(most + 1)).all()
+    if not rows and not caller.holds(Role.ENGINEER):
+        raise NotYours("Only an engineer asks for access.")
+    shown = rows[:most]
+    entries = register.some(session, caller, [one for one, _ in shown])
+    last = f"{'closed' if shown[-1][1] else 'open'}-{shown[-1][0].hex}" if len(rows) > most else None
+    return MinePage(_told_of(session, caller, entries), last)
+
+
+def to_review(session: Session, caller: Caller, *, cursor: str | None, most: int) -> ReviewPage:
+    """Return what waits for a review, at most `most` of it, from the cursor on.
+
+    Raises:
+        NotYours: the caller is no manager of the vendor.
+        Invalid: the cursor is not one that this call gave out.
+    """
+    if not caller.holds(Role.MANAGER):
+        raise NotYours("Only a manager of the vendor reviews what is asked.")
+    context.enter(session, caller)
+    ids, beyond = soonest.some(session, [col(AccessRequest.state) == State.REVIEWING], cursor=cursor, most=most)
+    entries = register.some(session, caller, ids)
+    at = now(session)
+    stricter = _stricter(session, entries)
+    items = [_to_review(caller, entry, at, is_stricter=entry.request.id in stricter) for entry in entries]
+    return ReviewPage(items, beyond, _weak(caller, at))
+
+
+def _beyond(cursor: str) -> ColumnElement[bool]:
+    read = CURSOR.fullmatch(cursor)
+    if read is None:
+        raise Invalid(soonest.NO_PAGE, field="after")
+    follows = col(AccessRequest.id) < UUID(hex=read[2])
+    return and_(IS_CLOSED, follows) if read[1] == "closed" else or_(IS_CLOSED, and_(~IS_CLOSED, follows))
+
+
+def _told_of(session: Session, caller: Caller, entries: Sequence[Entry]) -> list[Mine]:
+    waiting = {entry.request.id: str(entry.request.state) for entry in entries if entry.request.state in ASKING}
+    over = {
+        entry.request.id: "pending" if entry.request.asked_at else "reviewing"
+        for entry in entries
+        if entry.request.state is State.TIMED_OUT
+    }
+    found = reach.of_requests(session, waiting | over)
+    told = {one: asked.of_the_past() if one in over else asked for one, asked in found.items()}
+    unheard = progress.unheard(session, list(waiting | over), caller.side)
+    asked = talks.unanswered(session, [entry.request.id for entry in entries if entry.request.state in OPEN_STATES])
+    names = _awaited(session, [entry for entry in entries if entry.request.id in waiting], found)
+    return [
+        Mine(
+            entry,
+            names.get(entry.request.id, ()),
+            told[entry.request.id].sentence() if entry.request.id in told else "",
+            tuple(unheard.get(entry.request.id, ())),
+            asked.get(entry.request.id, 0),
+            _own_actions(State(entry.request.state)),
+        )
+        for entry in entries
+    ]
+
+
+def _own_actions(state: State) -> tuple[Action, ...]:
+    return tuple(action for (begins, action), row in MOVES.items() if begins is state and Party.REQUESTER in row.by)
+
+
+def _awaited(session: Session, entries: Sequence[Entry], found: Mapping[UUID, Reach]) -> dict[UUID, tuple[str, ...]]:
+    """Return the names of those who were asked and have not answered; of a customer's people tenant by tenant."""
+    voted = defaultdict[UUID, set[UUID]](set)
+    for row in session.connection().execute(nudging.VOTED, {"ids": [entry.request.id for entry in entries]}):
+        voted[row.request_id].add(row.person_id)
+    by_tenant = defaultdict[UUID, list[UUID]](list)
+    for entry in entries:
+        by_tenant[entry.request.tenant_id].append(entry.request.id)
+    awaited: dict[UUID, tuple[str, ...]] = {}
+    for tenant_id, ids in by_tenant.items():
+        context.turn_to(session, tenant_id)
+        names = names_of(session, {person for one in ids for person in found[one].people - voted[one]})
+        for one in ids:
+            left = found[one].people - voted[one]
+            awaited[one] = tuple(sorted(names[person] for person in left if person in names))
+    return awaited
+
+
+def _stricter(session: Session, entries: Sequence[Entry]) -> set[UUID]:
+    """Return those whose tenant has another policy since, by which they could not be asked any more."""
+    tenants = {entry.request.tenant_id for entry in entries}
+    query = select(col(Tenant.id), col(Tenant.policy_version)).where(col(Tenant.id).in_(tenants))
+    todays = dict(session.execute(query).all())
+    changed = [entry.request for entry in entries if entry.request.policy_version != todays[entry.request.tenant_id]]
+    lacking = set()
+    for request in changed:
+        context.turn_to(session, request.tenant_id)
+        if lacking_today(request, policies.ruling(session, request).terms):
+            lacking.add(request.id)
+    return lacking
+
+
+def _to_review(caller: Caller, entry: Entry, at: datetime, *, is_stricter: bool) -> ToReview:
+    if entry.request.requester_id == caller.person_id:
+        return ToReview(entry, OWN, may_deny=False)
+    if at >= entry.request.deadline_at:
+        return ToReview(entry, LATE, may_deny=False)
+    return ToReview(entry, STRICTER if is_stricter else "")
+
+
+def _weak(caller: Caller, at: datetime) -> Refusal | None:
+    try:
+        voting.in_person(caller)
+        voting.strong_enough_to_endorse(caller, Terms(), at)
+    except NotYours as refused:
+        return refused
+    return None

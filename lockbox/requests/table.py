@@ -1,0 +1,43 @@
+"""Requests as a table for spreadsheets: a row each, with what the reader may read, harmless in every cell."""
+
+from collections.abc import Iterable, Iterator
+
+from lockbox.audit.canonical import instant
+from lockbox.audit.table import row
+from lockbox.notices.states import SAYINGS
+from lockbox.people.roles import Caller
+from lockbox.requests.register import Entry
+from lockbox.requests.sight import Guarded, capacities, may_read
+
+COLUMNS = (
+    *("Request", "Customer", "State", "Engineer", "Service", "Resources", "Actions", "Reason", "Case"),
+    *("Justification", "Seconds asked", "Asked", "Opened", "Closed", "Deadline"),
+)
+
+
+def head() -> bytes:
+    """Return the row with the names of the columns."""
+    return row(COLUMNS)
+
+
+def rows(caller: Caller, entries: Iterable[Entry]) -> Iterator[bytes]:
+    """Yield a row for each request; instants are in UTC, and what is not for the caller is left empty."""
+    return (row(_cells(caller, entry)) for entry in entries)
+
+
+def _cells(caller: Caller, entry: Entry) -> Iterator[object]:
+    asked = entry.request
+    held = capacities(caller, asked.requester_id, asked.tenant_id)
+    yield asked.id
+    yield entry.tenant
+    yield SAYINGS[asked.state].to(caller.side)
+    yield entry.requester
+    yield asked.service
+    yield "\n".join(asked.resources)
+    yield ", ".join(asked.actions)
+    yield asked.reason_code
+    yield asked.case_ref
+    yield asked.justification if may_read(Guarded.JUSTIFICATION, held) else None
+    yield asked.access_window
+    for moment in (asked.created_at, asked.opened_at, asked.closed_at, asked.deadline_at):
+        yield instant(moment) if moment else None

@@ -1,0 +1,251 @@
+"""Windows narrower than what was asked: whose yes leaves what, what is let in, and what trail and database say."""
+
+import json
+from contextlib import suppress
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from lockbox.audit import approvals, export
+from lockbox.audit.recorded import Wanted
+from lockbox.audit.verify import GOOD, verify
+from lockbox.database import Database
+from lockbox.refusals import Invalid, NoOpenWindow, NothingLeft
+from lockbox.requests import register
+from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.register import Question
+from lockbox.requests.rules import Policy
+from lockbox.tenancy import auditing
+from tests import second_verifier
+from tests.builders import World
+from tests.database.postbag import Postbag
+from tests.database.scenes import as_caller, read, state_of, write
+from tests.database.test_signed_approvals import as_owner_of_all
+from tests.logs import public, sealed
+
+A, B, C = (f"mailbox:{name}@contoso.example" for name in ("anna", "bob", "carla"))
+WIDE: dict[str, Any] = {"resources": [A, B, C], "actions": ["read", "export"]}
+WINDOW = "SELECT granted_resources, granted_actions, resources, actions FROM requests WHERE id = :id"
+
+
+def let_in(world: World, resource: str, action: str = "read") -> bool:
+    """Whether the guarded system lets Erin do this."""
+    question = Question(world.tenant.slug, "exchange-online", resource, action, world.people["erin"].person_id)
+    with world.house.transaction() as session:
+        try:
+            return register.check(session, world.people["gate"], question).open
+        except NoOpenWindow:
+            return False
+
+
+def bodies(house: Database, request_id: UUID) -> list[dict[str, Any]]:
+    """Return the bodies of a request's moves."""
+    rows = read(
+        house, "SELECT body FROM events WHERE request_id = :id AND seq IS NOT NULL ORDER BY seq", id=request_id
+    )
+    return [json.loads(row.body) for row in rows]
+
+
+def opened(world: World, **kept: Any) -> AccessRequest:
+    """File a wide request and have Ann approve what she keeps of it."""
+    return world.act("ann", Action.APPROVE, world.submit(**WIDE).id, **kept)
+
+
+def test_a_window_opens_for_what_the_approver_keeps_and_nothing_else(world: World) -> None:
+    request = opened(world, resources=[C, A], actions=["read"])
+
+    assert request.state is State.ACTIVE
+    assert {one for one in (A, B, C) if let_in(world, one)} == {A, C}
+    assert not let_in(world, A, "export")
+    (row,) = read(world.house, WINDOW, id=request.id)
+    assert (row.granted_resources, row.granted_actions) == ([A, C], ["read"])
+    assert (row.resources, row.actions) == (WIDE["resources"], WIDE["actions"])
+    (decision,) = read(world.house, "SELECT resources, actions FROM decisions")
+    assert (decision.resources, decision.actions) == ([A, C], ["read"])
+
+
+def test_who_keeps_all_narrows_nothing(world: World) -> None:
+    request = opened(world, resources=[C, B, A], actions=["export", "read"])
+
+    (row,) = read(world.house, WINDOW, id=request.id)
+    assert (row.granted_resources, row.granted_actions) == (None, None)
+    assert let_in(world, B, "export")
+    assert not {"kept_actions", "granted_actions"} & bodies(world.house, request.id)[1].keys()
+
+
+def test_two_approvers_open_what_both_keep(api: Database) -> None:
+    world = World.make(api, Policy(vendor_review=False, quorum=2))
+    request = world.submit(**WIDE)
+
+    first = world.act("ann", Action.APPROVE, request.id, resources=[A, B])
+    assert not let_in(world, A)
+    second = world.act("amir", Action.APPROVE, request.id, resources=[B, C], actions=["read"])
+
+    assert (first.state, second.state) == (State.PENDING, State.ACTIVE)
+    assert {one for one in (A, B, C) if let_in(world, one)} == {B}
+    assert not let_in(world, B, "export")
+    _, one, other = bodies(world.house, request.id)
+    assert "granted_actions" not in one
+    assert (other["kept_actions"], other["granted_actions"]) == (["read"], ["read"])
+    details = "SELECT d.field, d.value FROM event_details d JOIN events e ON e.id = d.event_id WHERE e.seq = 3"
+    told = {row.field: row.value for row in read(world.house, details)}
+    assert (json.loads(told["kept_resources"]), json.loads(told["granted_resources"])) == ([B, C], [B])
+    assert B not in json.dumps([one, other])
+
+
+def test_the_approval_that_would_leave_nothing_is_refused_and_the_others_stand(api: Database) -> None:
+    world = World.make(api, Policy(vendor_review=False, quorum=2))
+    request = world.submit(**WIDE)
+    world.act("ann", Action.APPROVE, request.id, resources=[A])
+
+    with pytest.raises(NothingLeft, match="none of the resources in common"):
+        world.act("amir", Action.APPROVE, request.id, resources=[B])
+
+    assert state_of(api, request.id) == "pending"
+    assert world.act("amir", Action.APPROVE, request.id).state is State.ACTIVE
+    assert [let_in(world, one) for one in (A, B)] == [True, False]
+
+
+def test_an_approval_that_no_longer_counts_leaves_out_nothing(api: Database, superuser: Engine) -> None:
+    world = World.make(api, Policy(vendor_review=False, quorum=2))
+    request = world.submit(**WIDE)
+    world.act("ann", Action.APPROVE, request.id, resources=[A])
+    write(superuser, "DELETE FROM memberships WHERE person_id = :id", id=world.people["ann"].person_id)
+
+    world.act("amir", Action.APPROVE, request.id, resources=[B, C])
+    world.act("abe", Action.APPROVE, request.id, resources=[B])
+
+    assert {one for one in (A, B, C) if let_in(world, one)} == {B}
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [{"resources": ["mailbox:boss@contoso.example"]}, {"actions": ["delete"]}, {"resources": []}, {"actions": []}],
+)
+def test_nothing_is_added_and_something_is_kept(world: World, kept: dict[str, Any]) -> None:
+    request = world.submit(**WIDE)
+
+    with pytest.raises(Invalid):
+        world.act("ann", Action.APPROVE, request.id, **kept)
+
+    assert state_of(world.house, request.id) == "pending"
+    assert not read(world.house, "SELECT FROM decisions")
+
+
+def test_a_row_that_was_widened_after_the_approval_opens_nothing(world: World, superuser: Engine) -> None:
+    request = opened(world, resources=[A])
+    before = let_in(world, A)
+
+    as_owner_of_all(superuser, "UPDATE requests SET granted_resources = NULL WHERE id = :id", id=request.id)
+
+    assert before
+    assert [let_in(world, one) for one in (A, B)] == [False, False]
+
+
+@pytest.mark.parametrize(
+    "change", ["granted_resources = NULL", f"granted_resources = ARRAY['{A}', '{B}']", "granted_actions = NULL"]
+)
+def test_the_database_lets_no_window_grow(world: World, superuser: Engine, change: str) -> None:
+    request = opened(world, resources=[A], actions=["read"])
+
+    with pytest.raises(DBAPIError, match="stays as it is"):
+        write(
+            superuser,
+            f"UPDATE requests SET {change}, state = 'revoked', version = version + 1, wake_at = NULL, "  # noqa: S608 - ours
+            "closed_at = now() WHERE id = :id",
+            id=request.id,
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "constraint"),
+    [
+        ("granted_resources = ARRAY['mailbox:boss@contoso.example']", "ck_requests_granted_resources"),
+        ("granted_resources = '{}'", "ck_requests_granted_resources"),
+        ("granted_actions = ARRAY['delete']", "ck_requests_granted_actions"),
+    ],
+)
+def test_the_database_takes_nothing_granted_that_was_not_asked(
+    world: World, superuser: Engine, change: str, constraint: str
+) -> None:
+    request = opened(world)
+
+    with pytest.raises(DBAPIError, match=constraint):
+        as_owner_of_all(superuser, f"UPDATE requests SET {change} WHERE id = :id", id=request.id)  # noqa: S608 - ours
+
+
+def test_nothing_is_granted_before_a_window_opens(world: World, superuser: Engine) -> None:
+    request = world.submit(**WIDE)
+
+    with pytest.raises(DBAPIError, match="ck_requests_granted"):
+        as_owner_of_all(superuser, "UPDATE requests SET granted_actions = actions WHERE id = :id", id=request.id)
+
+
+def test_the_database_counts_an_approval_for_no_more_than_it_keeps(world: World) -> None:
+    opened(world, resources=[A])
+    wider = "SELECT is_decided(jsonb_populate_record(r, '{\"granted_resources\": null}')) AS decided FROM requests r"
+
+    assert read(world.house, "SELECT is_decided(r) AS decided FROM requests r")[0].decided
+    assert not read(world.house, wider)[0].decided
+
+
+def test_the_trail_of_a_narrowed_window_is_found_good_by_both_verifiers(api: Database, worker: Database) -> None:
+    world = World.make(api, Policy(vendor_review=False, quorum=2))
+    request = world.submit(**WIDE)
+    world.act("ann", Action.APPROVE, request.id, resources=[A, B], actions=["read"])
+    world.act("amir", Action.APPROVE, request.id, resources=[B])
+    world.submit()
+    sealed(worker)
+    with world.house.transaction() as session:
+        reading = auditing.reading(session, world.people["tara"], world.tenant.slug)
+    with world.house.transaction() as session:
+        begun = auditing.export(session, reading, Wanted(), {}, ())
+    lines = list(export.lines(auditing.pages(world.house, reading), begun))
+    keys = [public(), approvals.ephemeral().public]
+
+    verdict = verify(lines, keys, ())
+
+    assert (verdict.exit_code, verdict.approvals, verdict.unchecked_approvals) == (GOOD, 1, 0), verdict.findings
+    assert second_verifier.check(b"".join(lines), [key.text for key in keys], ()) == verdict.events
+
+
+def test_mails_about_an_open_window_name_what_it_is_open_for(world: World, worker: Database) -> None:
+    request = opened(world, resources=[A])
+    post = Postbag()
+    ids = [row.id for row in read(worker, "SELECT id FROM notices WHERE closed_at IS NULL AND template = 'active'")]
+
+    post.deliver(worker, ids)
+
+    assert request.state is State.ACTIVE
+    assert post.mail.sent
+    for mail in post.mail.sent:
+        assert A in mail.text
+        assert B not in mail.text
+
+
+def test_a_resource_that_was_left_out_counts_as_not_yet_allowed_again(world: World) -> None:
+    world.act("ann", Action.DENY, world.submit(**WIDE).id)
+    reviewed = world.submit(**WIDE)
+    world.act("max", Action.ENDORSE, reviewed.id)
+    world.act("ann", Action.APPROVE, reviewed.id, resources=[A])
+
+    again, other = world.submit(resources=[A]), world.submit(resources=[B])
+
+    assert (again.state, other.state) == (State.PENDING, State.REVIEWING)
+
+
+def test_only_who_decides_for_the_tenant_writes_what_is_granted(world: World) -> None:
+    request = world.submit(**WIDE)
+
+    for who in ("erin", "aude", "olga"):
+        with suppress(DBAPIError), as_caller(world.house, world.people[who]) as connection:
+            connection.execute(
+                text("UPDATE requests SET granted_resources = ARRAY[:one], version = version + 1 WHERE id = :id"),
+                {"one": A, "id": request.id},
+            )
+
+    assert read(world.house, WINDOW, id=request.id)[0].granted_resources is None

@@ -1,0 +1,253 @@
+"""News: what changed is told once it is committed, in one message a call, and to nobody whom it does not concern."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from redis import Redis
+
+from lockbox import database
+from lockbox.database import Database, now
+from lockbox.ids import new_id
+from lockbox.news import CHANNEL, OPERATORS
+from lockbox.notices import outcomes
+from lockbox.notices.models import Outcome
+from lockbox.notices.outcomes import Try
+from lockbox.people.roles import Role
+from lockbox.requests import activity, questions, telling
+from lockbox.requests.activity import Entry
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.rules import Policy
+from lockbox.requests.telling import Reader
+from lockbox.schedule import CLOCK, NOTICES, Promise, Schedule
+from tests.builders import HERE, Urls, World
+from tests.database.scenes import many, read, write
+from tests.ruling import lay_down
+
+QUIET = 0.3
+
+
+class Ear:
+    """Hears every message on the channels of news, in order."""
+
+    def __init__(self, url: str) -> None:
+        self.redis = Redis.from_url(url, protocol=2)
+        self.pubsub = self.redis.pubsub()  # type: ignore[no-untyped-call]
+        self.pubsub.psubscribe(f"{CHANNEL}*")
+        assert self.pubsub.get_message(timeout=5)
+
+    def heard(self) -> list[tuple[str, set[str]]]:
+        """Return what came until now: channel, and ids."""
+        found, until = [], time.monotonic() + QUIET
+        while (left := until - time.monotonic()) > 0:
+            message = self.pubsub.get_message(timeout=left)
+            if message:
+                found.append((message["channel"].decode(), set(message["data"].decode().split())))
+        return found
+
+    def close(self) -> None:
+        self.pubsub.close()
+        self.redis.close()
+
+
+@pytest.fixture
+def ear(urls: Urls, world: World) -> Iterator[Ear]:
+    """An ear, once everybody is there."""
+    assert world.people
+    ear = Ear(urls.redis)
+    yield ear
+    ear.close()
+
+
+def _fail(house: Database) -> None:
+    """Promise and tell something, and end in an error."""
+    with house.transaction() as session:
+        database.promise(session, CLOCK, [Promise(str(new_id()), "expire", timedelta(hours=1))])
+        database.news(session, [new_id()])
+        raise ZeroDivisionError
+
+
+def test_every_move_is_told_once_it_is_committed(ear: Ear, world: World) -> None:
+    request = world.submit()
+    world.act("ann", Action.APPROVE, request.id)
+    world.act("erin", Action.COMPLETE, request.id)
+
+    assert ear.heard() == [(CHANNEL, {str(request.id)})] * 3
+
+
+def test_what_is_committed_together_is_told_in_one_message(ear: Ear, world: World) -> None:
+    ids = many(world, 20)
+
+    assert ear.heard() == [(CHANNEL, set(map(str, ids)))]
+
+
+def test_nothing_is_told_of_what_is_rolled_back(ear: Ear, world: World) -> None:
+    with pytest.raises(ZeroDivisionError):
+        _fail(world.house)
+
+    assert ear.heard() == []
+
+
+def test_nothing_is_told_before_the_commit(ear: Ear, world: World) -> None:
+    one = new_id()
+
+    with world.house.transaction() as session:
+        database.news(session, [one])
+        before = ear.heard()
+
+    assert (before, ear.heard()) == ([], [(CHANNEL, {str(one)})])
+
+
+def test_rebuilding_and_notices_are_no_news(ear: Ear, world: World) -> None:
+    schedule = world.house.schedule
+
+    schedule.arm(CLOCK, [Promise(str(new_id()), "expire", timedelta(hours=1))], only_missing=True)
+    schedule.arm(NOTICES, [Promise(str(new_id()), "notify", timedelta(hours=1))])
+
+    assert ear.heard() == []
+
+
+@pytest.mark.parametrize("outcome", [Outcome.MOOT, None])
+def test_a_notice_that_has_ended_is_news_to_operators_alone(
+    ear: Ear, world: World, worker: Database, outcome: Outcome | None
+) -> None:
+    (notice, *_) = read(worker, "SELECT id FROM notices WHERE request_id = :id", id=world.submit().id)
+    ear.heard()
+
+    with worker.transaction() as session:
+        outcomes.record(session, [Try(notice.id, outcome, now(session))])
+
+    assert ear.heard() == ([(f"{CHANNEL}:{OPERATORS}", {str(notice.id)})] if outcome else [])
+
+
+def test_a_listener_that_fails_at_what_it_hears_goes_on(urls: Urls) -> None:
+    schedule, heard, turns = Schedule(urls.redis), list[frozenset[str]](), list[bool]()
+
+    def hear(ids: frozenset[str], _: str | None) -> None:
+        heard.append(ids)
+        if len(heard) == 1:
+            raise ZeroDivisionError
+
+    listener = schedule.listener(hear, turns.append)
+    listener.start()
+    try:
+        _until(lambda: turns == [True])
+        schedule.tell(["one"])
+        _until(lambda: turns == [True, False, True])
+        schedule.tell(["two"])
+        _until(lambda: heard == [{"one"}, {"two"}])
+    finally:
+        listener.stop()
+        schedule.close()
+
+
+def _until(happened: Callable[[], bool]) -> None:
+    until = time.monotonic() + 10
+    while not happened():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_what_concerns_one_side_is_told_on_its_channel(ear: Ear, world: World) -> None:
+    one, other = new_id(), new_id()
+
+    with world.house.transaction() as session:
+        database.news(session, [one, other, one], "customer")
+
+    assert ear.heard() == [(f"{CHANNEL}:customer", {str(one), str(other)})]
+
+
+def test_what_was_done_inside_a_window_is_news(ear: Ear, world: World) -> None:
+    request = world.submit()
+    opened = world.act("ann", Action.APPROVE, request.id)
+    assert opened.opened_at
+    gate = replace(world.people["gate"], scopes=frozenset({"activity:report"}))
+    ear.heard()
+
+    with world.house.transaction() as session:
+        entry = Entry(opened.opened_at, "read", request.resources[0], "ok")
+        activity.report(session, gate, HERE, request.id, [entry])
+
+    assert ear.heard() == [(CHANNEL, {str(request.id)})]
+
+
+def test_a_question_is_news_to_both_sides_and_one_of_a_review_to_the_vendor_alone(ear: Ear, world: World) -> None:
+    pending = world.submit()
+    lay_down(world, vendor_review=True)
+    reviewed = world.submit()
+    ear.heard()
+
+    for who, request in (("ann", pending), ("max", reviewed)):
+        with world.house.transaction() as session:
+            questions.ask(session, world.people[who], HERE, request.id, "Which folder?")
+
+    assert ear.heard() == [(CHANNEL, {str(pending.id)}), (f"{CHANNEL}:vendor", {str(reviewed.id)})]
+
+
+def test_a_redis_that_is_away_costs_news_and_never_the_commit(world: World) -> None:
+    house = Database(world.house.engine, Schedule("redis://127.0.0.1:1"))
+    began = time.monotonic()
+
+    with house.transaction() as session:
+        database.news(session, [new_id()])
+
+    assert time.monotonic() - began < 1
+
+
+def _told(world: World, ids: object, *names: str, **others: Reader) -> set[str]:
+    readers = {name: Reader(world.people[name].person_id) for name in names} | others
+    with world.house.transaction() as session:
+        concerned = telling.concerned(session, ids, list(readers.values()))  # type: ignore[arg-type]
+    return {name for name, reader in readers.items() if reader in concerned}
+
+
+EVERYBODY = ("erin", "eve", "max", "olga", "vera", "gate", "tara", "ann", "aude")
+
+
+def test_a_change_concerns_those_who_may_know_of_the_request_and_nobody_else(world: World) -> None:
+    other = World.make(world.house)
+    world.people |= {"zoe": other.people["ann"], "zack": other.people["tara"]}
+    request = world.submit()
+
+    assert _told(world, [request.id], *EVERYBODY, "zoe", "zack") == {"erin", "max", "vera", "tara", "ann", "aude"}
+    assert _told(world, [new_id()], *EVERYBODY, "zoe") == set()
+    assert _told(world, [], *EVERYBODY, "zoe") == set()
+
+
+def test_a_change_concerns_no_customer_before_they_are_asked(api: Database) -> None:
+    world = World.make(api, Policy())
+    request = world.submit()
+
+    before = _told(world, [request.id], *EVERYBODY)
+    world.act("max", Action.ENDORSE, request.id)
+
+    assert before == {"erin", "max", "vera"}
+    assert _told(world, [request.id], *EVERYBODY) == {"erin", "max", "vera", "tara", "ann", "aude"}
+
+
+def test_a_change_concerns_nobody_at_a_tenant_where_what_they_have_shown_does_not_count(world: World) -> None:
+    other = World.make(world.house)
+    ann = world.people["ann"].person_id
+    request = world.submit()
+
+    told = _told(world, [request.id], here=Reader(ann, world.tenant.id), there=Reader(ann, other.tenant.id))
+
+    assert told == {"here"}
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        "DELETE FROM memberships WHERE person_id = :p",
+        "UPDATE people SET disabled_at = now() WHERE id = :p",
+    ],
+)
+def test_a_change_concerns_nobody_who_has_left(world: World, superuser: object, gone: str) -> None:
+    request = world.submit()
+
+    write(superuser, gone, p=world.people["ann"].person_id)  # type: ignore[arg-type]
+
+    assert _told(world, [request.id], "ann", "amir") == {"amir"}
+    assert world.people["ann"].holds(Role.APPROVER, tenant_id=world.tenant.id)

@@ -1,0 +1,145 @@
+"""What operators see of a day: counts by the hour and samples of lags, of all tenants, and nobody's name."""
+
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, text
+
+from lockbox.database import Database, make_engine
+from lockbox.ids import new_id
+from lockbox.refusals import NotYours
+from lockbox.requests.lifecycle import Action
+from lockbox.watch import day, lags, operations
+from lockbox.watch.day import Day
+from tests.builders import World, unbound
+from tests.database.postbag import open_notices
+from tests.database.scenes import read, set_back, write
+from tests.database.test_exports import freely
+
+SAMPLES = "SELECT schedule_lag, seal_lag, ended, late FROM lag_samples ORDER BY at"
+LATE = "INSERT INTO tallies (name, label, count, total) VALUES ('deadline_lag', '1.0', :count, :total)"
+AGO = "INSERT INTO lag_samples (at, schedule_lag, seal_lag, ended, late) VALUES (now() - :ago, :lag, :lag, 0, 0)"
+SET_BACK = text("UPDATE events SET at = at - CAST(:by AS interval) WHERE request_id = :id")
+
+
+def today(api: Database) -> Day:
+    """Return the last 24 hours."""
+    found = day.read(api)
+    assert found is not None
+    return found
+
+
+def total(found: Day, name: str) -> float:
+    """Return how many there were in all hours."""
+    return sum(number or 0 for number in found.counts(name))
+
+
+def _set_back_events(house: Database, request_id: UUID, by: str) -> None:
+    with unbound(house).begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        connection.execute(SET_BACK, {"id": request_id, "by": by})
+
+
+def test_what_was_filed_decided_and_left_unanswered_is_counted_once_each(
+    world: World, api: Database, superuser: Engine
+) -> None:
+    before = today(api)
+    for action in (None, Action.APPROVE, Action.DENY, Action.CANCEL):
+        request = world.submit()
+        if action:
+            world.act("erin" if action is Action.CANCEL else "ann", action, request.id)
+    freely(superuser, "UPDATE events SET to_state = 'timed_out' WHERE action = 'cancel'")
+
+    found = today(api)
+
+    assert [total(found, name) - total(before, name) for name in ("filed", "decided", "timed_out")] == [4, 2, 1]
+
+
+def test_each_is_counted_in_its_hour_and_what_is_older_than_a_day_not_at_all(world: World, api: Database) -> None:
+    before = today(api).counts("filed")
+    for hours in (0, 3, 23, 24):
+        request = world.submit()
+        _set_back_events(world.house, request.id, f"{hours} hours")
+
+    after = today(api).counts("filed")
+
+    new = [(number or 0) - (old or 0) for number, old in zip(after, before, strict=True)]
+    assert [place for place, number in enumerate(new) if number] == [0, 20, 23]
+
+
+def test_notices_are_counted_by_how_they_ended(world: World, api: Database) -> None:
+    world.submit()
+    waiting = open_notices(api)
+    write(
+        unbound(api),
+        "UPDATE notices SET closed_at = now(), outcome = CASE WHEN id = :one THEN 'dead' ELSE 'sent' END "
+        "WHERE closed_at IS NULL",
+        one=waiting[0],
+    )
+
+    found = today(api)
+
+    assert (total(found, "dead"), total(found, "sent")) == (1, len(waiting) - 1)
+    assert found.counts("dead")[-1] == 1
+
+
+def test_a_sample_is_how_long_the_oldest_step_waits_or_how_late_they_came_if_that_is_more(
+    world: World, worker: Database, superuser: Engine
+) -> None:
+    lags.sample(worker)
+    write(unbound(worker), LATE, count=4, total=8.0)
+    lags.sample(worker)
+    lags.sample(worker)
+    set_back(superuser, [world.fresh().id], 90)
+    lags.sample(worker)
+
+    idle, late, idle_again, waits = [row.schedule_lag for row in read(unbound(worker), SAMPLES)]
+
+    assert (idle, late, idle_again) == (0, 2, 0)
+    assert waits == pytest.approx(90, abs=10)
+
+
+def test_a_sample_says_how_old_the_oldest_event_without_a_seal_is(world: World, worker: Database) -> None:
+    request = world.submit()
+    _set_back_events(world.house, request.id, "5 minutes")
+
+    lags.sample(worker)
+
+    (row,) = read(unbound(worker), SAMPLES)
+    assert row.seal_lag == pytest.approx(300, abs=20)
+
+
+def test_samples_are_kept_for_a_day_and_shown_by_the_worst_of_each_hour(api: Database, worker: Database) -> None:
+    for minutes, lag in ((26 * 60, 70.0), (60, 3.0), (61, 9.0)):
+        write(unbound(worker), AGO, ago=timedelta(minutes=minutes), lag=lag)
+
+    lags.sample(worker)
+
+    found = today(api)
+    assert len(read(unbound(worker), SAMPLES)) == 3
+    assert max(number or 0 for number in found.worst("schedule_lag")) == 9
+    assert max(number or 0 for number in found.worst("seal_lag")) == 9
+    assert found.schedule_lag == 0
+
+
+def test_operators_see_what_was_found_by_its_id_and_nobody_else_sees_anything(world: World, api: Database) -> None:
+    one = new_id()
+    write(unbound(api), "INSERT INTO alarms (key, raised_at) VALUES (:key, now())", key=f"I2:{one}")
+
+    found = operations.look(api, world.people["olga"])
+
+    assert [(finding.rule, finding.about) for finding in found.findings or ()] == [("I2", one)]
+    assert found.status.postgres == found.status.redis == "ok"
+    for who in world.people.keys() - {"olga"}:
+        with pytest.raises(NotYours):
+            operations.look(api, world.people[who])
+
+
+def test_where_postgres_is_away_nothing_is_known_and_nothing_raised(world: World) -> None:
+    away = Database(make_engine("postgresql+psycopg://x:y@127.0.0.1:1/x", role="away"), world.house.schedule)
+
+    found = operations.look(away, world.people["olga"])
+
+    assert (found.day, found.findings, found.status.figures.postgres) == (None, None, None)
+    assert found.status.redis == "ok"

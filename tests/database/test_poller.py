@@ -1,0 +1,119 @@
+"""The pollers beside a real broker: how many hints they make of what falls due one after the other."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+from celery import Celery
+from kombu import Queue
+from redis import Redis
+from sqlalchemy import Engine
+
+from lockbox.database import Database
+from lockbox.ids import new_id
+from lockbox.schedule import CLOCK, NOTICES, Index, Promise
+from lockbox.watch.hearts import Heart
+from tests.builders import Urls, World
+from tests.database.scenes import set_back, state_of, within
+from worker.poller import MOST_HINTS_WAITING, QUEUES, Poller, Reconciler
+from worker.runtime import Runtime
+
+LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
+KINDS = {CLOCK: "expire", NOTICES: "notify"}
+
+Polling = Callable[[Index], None]
+
+
+@pytest.fixture
+def polling(worker: Database, urls: Urls) -> Iterator[Polling]:
+    """Start a poller whose hints nobody takes."""
+    tools = Runtime(worker, None, timedelta(days=90), None)
+    with ExitStack() as ends, Celery("polled", broker=urls.redis, set_as_current=False) as app:
+        app.conf.task_queues = [Queue(name) for name in QUEUES.values()]
+        app.conf.task_routes = {f"lockbox.{KINDS[index]}": {"queue": name} for index, name in QUEUES.items()}
+        app.finalize()
+
+        def start(index: Index) -> None:
+            poller = Poller(index, app, tools, Reconciler(tools, None, Heart("core@here")))
+            poller.start()
+            ends.callback(poller.join, 5)
+            ends.callback(poller.stop)
+
+        yield start
+
+
+@pytest.fixture
+def broker(urls: Urls) -> Iterator["Redis"]:
+    """Look into the broker."""
+    with Redis.from_url(urls.redis) as found:
+        yield found
+
+
+def _arm_one_by_one(worker: Database, index: Index, count: int) -> None:
+    for _ in range(count):
+        worker.schedule.arm(index, [Promise(str(new_id()), KINDS[index], LONG_AGO)])
+        time.sleep(0.01)
+
+
+def test_clocks_that_nobody_takes_wait_in_the_schedule_and_go_out_together(
+    worker: Database, broker: "Redis", polling: Polling
+) -> None:
+    polling(CLOCK)
+
+    _arm_one_by_one(worker, CLOCK, 30)
+
+    hints, waiting = int(broker.llen("core")), len(worker.schedule.members(CLOCK))
+    assert hints == MOST_HINTS_WAITING[CLOCK]
+    assert waiting > 20
+
+    broker.delete("core")
+
+    assert within(5, lambda: worker.schedule.members(CLOCK) == {})
+    assert within(5, lambda: broker.llen("core") == 1)
+
+
+def test_notices_that_are_promised_one_after_the_other_go_out_together(
+    worker: Database, broker: "Redis", polling: Polling
+) -> None:
+    polling(NOTICES)
+
+    _arm_one_by_one(worker, NOTICES, 60)
+
+    assert within(5, lambda: worker.schedule.members(NOTICES) == {})
+    assert within(5, lambda: 2 <= broker.llen("notify") <= 15)
+
+
+@pytest.fixture(params=["replica", "full"])
+def refusing(
+    request: pytest.FixtureRequest, worker: Database, superuser: Engine, broker: "Redis"
+) -> Iterator[Callable[[Sequence[UUID]], None]]:
+    """Let Redis take no writes until the end of the test, and requests fall due in a second."""
+
+    def refuse(ids: Sequence[UUID]) -> None:
+        worker.schedule.arm(CLOCK, [Promise(str(one), "time_out", timedelta(seconds=1)) for one in ids])
+        set_back(superuser, ids, -1)
+        if request.param == "replica":
+            broker.replicaof("127.0.0.1", "1")
+        else:
+            broker.config_set("maxmemory", 1)
+
+    yield refuse
+    broker.replicaof("NO", "ONE")
+    broker.config_set("maxmemory", 0)
+
+
+@pytest.mark.parametrize("waiting", [0, MOST_HINTS_WAITING[CLOCK]])
+def test_a_redis_that_takes_no_writes_blinds_no_poller_however_many_hints_wait(
+    world: World, broker: "Redis", refusing: Callable[[Sequence[UUID]], None], polling: Polling, waiting: int
+) -> None:
+    house, request = world.house, world.submit()
+    polling(CLOCK)
+    _arm_one_by_one(house, CLOCK, 5 * waiting)
+    assert within(5, lambda: broker.llen("core") == waiting)
+
+    refusing([request.id])
+
+    assert within(4, lambda: state_of(house, request.id) == "timed_out")

@@ -1,0 +1,560 @@
+"""Questions about a request on a real database: who asks and answers, what is told, and how the clock stands."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from lockbox.database import Database, as_owner
+from lockbox.ids import new_id
+from lockbox.people.roles import Mode
+from lockbox.refusals import (
+    AlreadyAnswered,
+    InvalidMove,
+    NotYours,
+    OwnRequest,
+    Refusal,
+    TooLate,
+    TooManyQuestions,
+    Unknown,
+)
+from lockbox.requests import clock, questions, talks
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.rules import Policy
+from lockbox.requests.talks import Exchange
+from lockbox.tenancy import erasure
+from tests.builders import HERE, ShiftedClock, Urls, World
+from tests.database.postbag import Postbag, address, open_notices
+from tests.database.scenes import as_caller, assert_indexes_are_true, at_once, read, state_of, trail
+from tests.ruling import lay_down, stand_in
+
+HOUR = 3600
+EVENTS = """
+SELECT e.id, e.action, e.actor_role, e.seq, e.from_state, e.to_state, e.deadline_at, e.body,
+    (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'comment') AS words
+FROM events e WHERE e.request_id = :id AND e.action IN ('question', 'answer') ORDER BY e.at, e.id
+"""
+CLOCK = "SELECT deadline_at, wake_at, stopped_at, stopped_deadline, stopped_for, version FROM requests WHERE id = :id"
+TOLD = """
+SELECT n.template, p.name, h.url FROM notices n
+LEFT JOIN people p ON p.id = n.person_id LEFT JOIN endpoints h ON h.id = n.endpoint_id
+WHERE n.request_id = :id AND n.template IN ('question', 'answer', 'review_question', 'review_answer')
+ORDER BY n.template, p.name, h.url
+"""
+ASK = """
+INSERT INTO questions (id, tenant_id, request_id, state, stops_clock, asked_by, asked_at, asked_event)
+SELECT uuidv7(), tenant_id, id, :state, false, :by, now(), uuidv7() FROM requests WHERE id = :id
+"""
+
+
+def ask(
+    world: World, who: str, request_id: UUID, words: str = "Which mails?", house: Database | None = None
+) -> Exchange:
+    """Let somebody ask something."""
+    with (house or world.house).transaction() as session:
+        return questions.ask(session, world.people[who], HERE, request_id, words)
+
+
+def answer(
+    world: World, request_id: UUID, question_id: UUID, who: str = "erin", house: Database | None = None
+) -> Exchange:
+    """Let somebody answer."""
+    with (house or world.house).transaction() as session:
+        return questions.answer(session, world.people[who], HERE, request_id, question_id, "Those of May")
+
+
+def listed(world: World, who: str, request_id: UUID) -> list[Exchange]:
+    """Return what somebody reads of it."""
+    with world.house.transaction() as session:
+        return talks.of_request(session, world.people[who], request_id)
+
+
+def clock_of(world: World, request_id: UUID) -> Any:
+    """Return the clock of a request as the row has it."""
+    (row,) = read(world.house, CLOCK, id=request_id)
+    return row
+
+
+def told(world: World, request_id: UUID) -> list[tuple[str, str]]:
+    """Return who is told of questions and answers, by which template."""
+    return [(row.template, row.name or row.url) for row in read(world.house, TOLD, id=request_id)]
+
+
+@pytest.fixture
+def slow(api: Database) -> World:
+    """A world in which the clock stands while a question waits, and an hour is there to answer."""
+    return World.make(api, Policy(vendor_review=False, questions_stop_clock=True, approval_window=HOUR))
+
+
+def test_a_question_and_its_answer_stand_beside_the_moves_and_change_none(world: World) -> None:
+    request = world.submit()
+    before = clock_of(world, request.id)
+
+    asked = ask(world, "ann", request.id)
+    answered = answer(world, request.id, asked.id)
+
+    assert (asked.question, asked.answer, asked.asker, asked.role) == ("Which mails?", None, "Ann", "approver")
+    assert (answered.answer, answered.answerer) == ("Those of May", "Erin")
+    first, second = read(world.house, EVENTS, id=request.id)
+    assert (first.action, first.actor_role, first.seq, first.words) == ("question", "approver", None, "Which mails?")
+    assert (second.action, second.actor_role, second.seq, second.words) == (
+        "answer",
+        "requester",
+        None,
+        "Those of May",
+    )
+    assert (first.from_state, first.to_state) == ("pending", "pending")
+    assert clock_of(world, request.id) == before
+    assert trail(world.house, request.id) == [(1, "submit", "pending")]
+    assert_indexes_are_true(world.house)
+
+
+def test_the_words_stand_in_no_body_but_as_a_commitment(world: World) -> None:
+    request = world.submit()
+
+    ask(world, "ann", request.id, "What of <Anna>?")
+
+    (event,) = read(world.house, EVENTS, id=request.id)
+    body = json.loads(bytes(event.body))
+    assert b"Anna" not in bytes(event.body)
+    assert len(body["personal"]["comment"]) == 64
+    assert body["question_id"] == str(listed(world, "ann", request.id)[0].id)
+
+
+@pytest.mark.parametrize(
+    ("who", "refusal"),
+    [("max", NotYours), ("erin", OwnRequest), ("tara", NotYours), ("aude", NotYours), ("vera", NotYours)],
+)
+def test_only_an_approver_asks_about_what_waits_for_the_customer(
+    world: World, who: str, refusal: type[Refusal]
+) -> None:
+    request = world.submit()
+
+    with pytest.raises(refusal):
+        ask(world, who, request.id)
+
+    assert listed(world, "ann", request.id) == []
+
+
+@pytest.mark.parametrize("who", ["eve", "olga", "gate"])
+def test_whoever_may_not_know_of_a_request_asks_nothing(world: World, who: str) -> None:
+    request = world.submit()
+
+    with pytest.raises(Unknown):
+        ask(world, who, request.id)
+
+
+def test_a_deputy_asks_in_the_name_of_both(world: World) -> None:
+    stand_in(world, "aude", "ann")
+    request = world.submit()
+
+    asked = ask(world, "aude", request.id)
+
+    (event,) = read(world.house, EVENTS, id=request.id)
+    body = json.loads(bytes(event.body))
+    assert (asked.asker, asked.role) == ("Aude", "approver")
+    assert body["stands_for"] == [str(world.people["ann"].person_id)]
+    assert body["on_behalf_of"] == str(world.people["ann"].person_id)
+
+
+def test_during_the_review_managers_ask_and_the_customer_never_knows(api: Database) -> None:
+    world = World.make(api, Policy(questions_stop_clock=True))
+    request = world.submit()
+    before = clock_of(world, request.id)
+
+    asked = ask(world, "max", request.id)
+    answer(world, request.id, asked.id)
+    world.act("max", Action.ENDORSE, request.id)
+
+    assert clock_of(world, request.id).stopped_for == before.stopped_for == 0
+    assert listed(world, "ann", request.id) == []
+    assert [one.answer for one in listed(world, "mia", request.id)] == ["Those of May"]
+    assert told(world, request.id) == [("review_answer", "Max"), ("review_question", "Erin")]
+    with as_caller(api, world.people["ann"]) as connection:
+        assert connection.execute(text("SELECT count(*) FROM questions")).scalar_one() == 0
+
+
+def test_whoever_endorses_asks_the_customer_nothing_more_and_asks_while_it_is_open(api: Database) -> None:
+    world = World.make(api, Policy())
+    request = world.submit()
+    world.act("max", Action.ENDORSE, request.id)
+
+    with pytest.raises(NotYours):
+        ask(world, "max", request.id)
+    world.act("ann", Action.APPROVE, request.id)
+
+    assert ask(world, "max", request.id).role == "manager"
+    assert ask(world, "ann", request.id).role == "approver"
+
+
+def test_only_whoever_asked_for_the_access_answers_and_once(world: World) -> None:
+    request, other = world.submit(), world.submit("eve")
+    asked = ask(world, "ann", request.id)
+
+    for who in ("ann", "amir", "max"):
+        with pytest.raises(NotYours):
+            answer(world, request.id, asked.id, who)
+    with pytest.raises(Unknown):
+        answer(world, other.id, asked.id, "eve")
+    with pytest.raises(Unknown):
+        answer(world, request.id, new_id())
+    answer(world, request.id, asked.id)
+    with pytest.raises(AlreadyAnswered):
+        answer(world, request.id, asked.id)
+
+
+def test_of_two_answers_at_once_one_counts(world: World, pool: ThreadPoolExecutor) -> None:
+    request = world.submit()
+    asked = ask(world, "ann", request.id)
+
+    done = at_once(pool, *[lambda: answer(world, request.id, asked.id)] * 2)
+
+    assert sorted(type(one).__name__ for one in done) == ["AlreadyAnswered", "Exchange"]
+    assert len(read(world.house, EVENTS, id=request.id)) == 2
+
+
+@pytest.mark.parametrize("ending", [("erin", Action.CANCEL), ("ann", Action.DENY)])
+def test_what_is_over_is_asked_and_answered_no_more(world: World, ending: tuple[str, Action]) -> None:
+    request = world.submit()
+    asked = ask(world, "ann", request.id)
+    world.act(*ending, request.id, comment="Enough")
+
+    with pytest.raises(InvalidMove):
+        ask(world, "amir", request.id)
+    with pytest.raises(InvalidMove):
+        answer(world, request.id, asked.id)
+
+
+def test_after_the_deadline_nothing_is_asked_though_the_clock_has_not_run(world: World, later: ShiftedClock) -> None:
+    request = world.submit()
+    house = Database(world.house.engine, world.house.schedule, later)
+    asked = ask(world, "ann", request.id)
+    later.shift = timedelta(hours=12)
+
+    with pytest.raises(TooLate):
+        ask(world, "ann", request.id, house=house)
+    with pytest.raises(TooLate):
+        answer(world, request.id, asked.id, house=house)
+
+
+def test_about_one_request_twenty_questions_are_asked(world: World) -> None:
+    request = world.submit()
+    for number in range(talks.MOST):
+        ask(world, ("ann", "amir")[number % 2], request.id)
+
+    with pytest.raises(TooManyQuestions):
+        ask(world, "abe", request.id)
+
+    assert len(listed(world, "ann", request.id)) == talks.MOST
+
+
+def test_the_engineer_is_told_of_a_question_the_asker_of_the_answer_and_endpoints_of_both(
+    world: World, post: Postbag, worker: Database
+) -> None:
+    post.endpoint(world, "https://tenant.example/", tenant_id=world.tenant.id)
+    post.endpoint(world, "https://vendor.example/", tenant_id=None, event_types=["request.question"])
+    post.endpoint(world, "https://deaf.example/", tenant_id=world.tenant.id, event_types=["request.pending"])
+    request = world.submit()
+    post.deliver(worker, open_notices(worker))
+    post.mail.sent.clear()
+    post.hooks.sent.clear()
+
+    asked = ask(world, "ann", request.id, "Which <mails>?")
+    post.deliver(worker, open_notices(worker))
+    (question,), calls = list(post.mail.sent), [json.loads(hook.body) for hook in post.hooks.sent]
+    answer(world, request.id, asked.id)
+    post.deliver(worker, open_notices(worker))
+    _, reply = post.mail.sent
+
+    assert (question.to_address, reply.to_address) == (address(worker, world, "erin"), address(worker, world, "ann"))
+    assert "Ann has a question about the access that you asked for." in question.text
+    assert "Question: Which <mails>?" in question.text
+    assert "Which &lt;mails&gt;?" in question.html
+    assert "Answer: Those of May" in reply.text
+    assert [call["type"] for call in calls] == ["request.question"] * 2
+    assert {call["data"]["state"] for call in calls} == {"pending"}
+    assert all("mails" not in json.dumps(call) for call in calls)
+    assert told(world, request.id) == [
+        ("answer", "Ann"),
+        ("answer", "https://tenant.example/"),
+        ("question", "Erin"),
+        ("question", "https://tenant.example/"),
+        ("question", "https://vendor.example/"),
+    ]
+
+
+def test_a_policy_that_lets_mails_say_nothing_keeps_the_words_out(
+    world: World, post: Postbag, worker: Database
+) -> None:
+    lay_down(world, mail_justification=False, mail_link=False)
+    request = world.submit()
+
+    ask(world, "ann", request.id, "A secret word")
+    post.deliver(worker, open_notices(worker))
+
+    (mail,) = [one for one in post.mail.sent if one.subject.startswith("A question to you")]
+    assert "secret" not in mail.text + mail.html
+    assert "What was asked stands on the request's page." in mail.text
+    assert "https://" not in mail.text
+
+
+def test_where_the_vendor_opens_alone_the_customers_endpoints_hear_as_of_the_rest(
+    api: Database, post: Postbag
+) -> None:
+    world = World.make(api, Policy(), Mode.OFF)
+    post.endpoint(world, "https://tenant.example/", tenant_id=world.tenant.id)
+    request = world.submit()
+    world.act("max", Action.ENDORSE, request.id)
+
+    ask(world, "mia", request.id)
+
+    assert told(world, request.id) == [("question", "Erin")]
+
+
+def test_without_a_word_of_the_policy_the_clock_runs_on(world: World, sender: Database, later: ShiftedClock) -> None:
+    request = world.submit()
+    asked = ask(world, "ann", request.id)
+
+    later.shift = timedelta(hours=12)
+    clock.run(sender, [request.id])
+
+    assert not asked.stops_clock
+    assert state_of(sender, request.id) == "timed_out"
+
+
+def test_while_a_question_waits_the_clock_stands_and_goes_on_with_the_answer(
+    slow: World, later: ShiftedClock
+) -> None:
+    request = slow.submit()
+    before = clock_of(slow, request.id)
+
+    asked = ask(slow, "ann", request.id)
+    stands = clock_of(slow, request.id)
+    assert_indexes_are_true(slow.house)
+    later.shift = timedelta(minutes=20)
+    answer(slow, request.id, asked.id, house=Database(slow.house.engine, slow.house.schedule, later))
+    goes_on = clock_of(slow, request.id)
+
+    assert asked.stops_clock
+    assert stands.deadline_at == before.deadline_at + timedelta(seconds=HOUR)
+    assert (stands.stopped_deadline, stands.version) == (before.deadline_at, before.version)
+    assert 1200 <= goes_on.stopped_for <= 1230
+    assert goes_on.deadline_at == before.deadline_at + timedelta(seconds=goes_on.stopped_for)
+    assert (goes_on.stopped_at, goes_on.stopped_deadline) == (None, None)
+    assert before.wake_at < goes_on.wake_at <= goes_on.deadline_at
+    assert_indexes_are_true(slow.house)
+    first, second = read(slow.house, EVENTS, id=request.id)
+    assert (first.deadline_at, second.deadline_at) == (stands.deadline_at, goes_on.deadline_at)
+
+
+def test_it_is_approved_in_the_time_that_was_won_and_not_after_it(slow: World, later: ShiftedClock) -> None:
+    house = Database(slow.house.engine, slow.house.schedule, later)
+    in_time, late = slow.fresh(), slow.fresh()
+    for request in (in_time, late):
+        later.shift = timedelta(minutes=30)
+        asked = ask(slow, "ann", request.id, house=house)
+        later.shift = timedelta(minutes=50)
+        answer(slow, request.id, asked.id, house=house)
+
+    later.shift = timedelta(minutes=79)
+    slow.act("ann", Action.APPROVE, in_time.id, house)
+    later.shift = timedelta(minutes=81)
+    with pytest.raises(TooLate):
+        slow.act("ann", Action.APPROVE, late.id, house)
+
+    assert (state_of(house, in_time.id), state_of(house, late.id)) == ("active", "pending")
+    assert clock_of(slow, in_time.id).stopped_at is None
+
+
+def test_an_approver_decides_while_the_clock_stands(slow: World, later: ShiftedClock) -> None:
+    house = Database(slow.house.engine, slow.house.schedule, later)
+    request = slow.submit()
+    ask(slow, "ann", request.id)
+
+    later.shift = timedelta(minutes=90)
+    approved = slow.act("amir", Action.APPROVE, request.id, house)
+
+    assert approved.opened_at is not None
+    assert approved.deadline_at == approved.opened_at + timedelta(seconds=approved.access_window)
+    assert (approved.stopped_at, approved.stopped_deadline) == (None, None)
+
+
+def test_a_question_that_is_never_answered_holds_it_for_one_further_window(
+    slow: World, sender: Database, later: ShiftedClock
+) -> None:
+    request = slow.submit()
+    ask(slow, "ann", request.id)
+
+    later.shift = timedelta(hours=1, minutes=59)
+    clock.run(sender, [request.id])
+    waits = state_of(sender, request.id)
+    later.shift = timedelta(hours=2)
+    clock.run(sender, [request.id])
+
+    assert (waits, state_of(sender, request.id)) == ("pending", "timed_out")
+    assert_indexes_are_true(sender)
+
+
+def test_the_clock_stands_until_the_last_question_is_answered(slow: World, later: ShiftedClock) -> None:
+    house = Database(slow.house.engine, slow.house.schedule, later)
+    request = slow.submit()
+    before = clock_of(slow, request.id)
+    first, second = ask(slow, "ann", request.id), ask(slow, "amir", request.id)
+
+    later.shift = timedelta(minutes=10)
+    answer(slow, request.id, first.id, house=house)
+    still = clock_of(slow, request.id)
+    later.shift = timedelta(minutes=15)
+    answer(slow, request.id, second.id, house=house)
+    goes_on = clock_of(slow, request.id)
+    again = ask(slow, "ann", request.id, house=house)
+    most = clock_of(slow, request.id)
+
+    assert still.stopped_at is not None
+    assert 900 <= goes_on.stopped_for <= 930
+    assert again.stops_clock
+    assert most.deadline_at == before.deadline_at + timedelta(seconds=HOUR)
+
+
+def test_a_policy_that_lets_no_clock_stand_any_more_is_met_at_once(slow: World, later: ShiftedClock) -> None:
+    house = Database(slow.house.engine, slow.house.schedule, later)
+    request = slow.submit()
+    ask(slow, "ann", request.id)
+    lay_down(slow, approval_window=HOUR)
+
+    later.shift = timedelta(minutes=61)
+
+    with pytest.raises(TooLate):
+        slow.act("ann", Action.APPROVE, request.id, house)
+
+
+def test_reminders_come_by_the_clock_as_it_then_is(slow: World, sender: Database, later: ShiftedClock) -> None:
+    request = slow.submit()
+    ask(slow, "ann", request.id)
+
+    later.shift = timedelta(minutes=60)
+    clock.run(sender, [request.id])
+
+    (row,) = read(sender, "SELECT reminders, state, wake_at, deadline_at FROM requests WHERE id = :id", id=request.id)
+    assert (row.reminders, row.state) == (1, "pending")
+    assert row.wake_at < row.deadline_at
+
+
+@pytest.mark.parametrize(
+    ("who", "reads"), [("ann", True), ("aude", True), ("tara", True), ("max", True), ("vera", False)]
+)
+def test_the_words_are_read_by_whoever_reads_comments(world: World, who: str, reads: bool) -> None:  # noqa: FBT001
+    request = world.submit()
+    answer(world, request.id, ask(world, "ann", request.id).id)
+
+    (one,) = listed(world, who, request.id)
+
+    assert (one.question, one.answer) == (("Which mails?", "Those of May") if reads else (None, None))
+    assert (one.asker, one.answerer) == ("Ann", "Erin")
+
+
+@pytest.mark.parametrize("who", ["eve", "olga", "gate"])
+def test_whoever_may_not_know_of_the_request_reads_no_question(world: World, who: str) -> None:
+    request = world.submit()
+    ask(world, "ann", request.id)
+
+    with pytest.raises(Unknown):
+        listed(world, who, request.id)
+    with as_caller(world.house, world.people[who]) as connection:
+        assert connection.execute(text("SELECT count(*) FROM questions")).scalar_one() == 0
+
+
+def test_erasing_somebody_takes_their_words_and_leaves_those_of_others(world: World, urls: Urls) -> None:
+    request = world.submit()
+    asked = ask(world, "ann", request.id)
+    answer(world, request.id, asked.id)
+    world.act("ann", Action.DENY, request.id, comment="Stays")
+
+    with as_owner(urls.owner) as session:
+        erasure.erase(session, world.people["ann"].person_id)
+
+    (one,) = listed(world, "amir", request.id)
+    assert (one.asker, one.question, one.answerer, one.answer) == (None, None, "Erin", "Those of May")
+    comments = read(world.house, "SELECT value FROM event_details WHERE field = 'comment'")
+    assert {row.value for row in comments} == {"Stays", "Those of May"}
+
+
+@pytest.mark.parametrize(
+    ("who", "by", "state"),
+    [
+        ("ann", "amir", "pending"),
+        ("erin", "erin", "pending"),
+        ("max", "max", "pending"),
+        ("tara", "tara", "pending"),
+        ("ann", "ann", "active"),
+    ],
+)
+def test_the_database_lets_nobody_ask_as_another_or_out_of_turn(world: World, who: str, by: str, state: str) -> None:
+    request = world.submit()
+    values = {"id": request.id, "by": world.people[by].person_id, "state": state}
+
+    with (
+        pytest.raises(DBAPIError, match="row-level security"),
+        as_caller(world.house, world.people[who], at=world.tenant.id) as connection,
+    ):
+        connection.execute(text(ASK), values)
+
+
+@pytest.mark.parametrize(
+    ("who", "change"),
+    [
+        ("ann", "answered_by = asked_by, answered_at = now(), answer_event = uuidv7()"),
+        ("max", "answered_by = asked_by, answered_at = now(), answer_event = uuidv7()"),
+    ],
+)
+def test_the_database_lets_nobody_answer_for_the_engineer(world: World, who: str, change: str) -> None:
+    request = world.submit()
+    ask(world, "ann", request.id)
+
+    with as_caller(world.house, world.people[who]) as connection:
+        changed = connection.execute(text(f"UPDATE questions SET {change}")).rowcount  # noqa: S608 - our own
+
+    assert changed == 0
+
+
+def test_the_database_keeps_an_answer_as_it_was(world: World) -> None:
+    request = world.submit()
+    answer(world, request.id, ask(world, "ann", request.id).id)
+
+    with (
+        pytest.raises(DBAPIError, match="was answered"),
+        as_caller(world.house, world.people["erin"]) as connection,
+    ):
+        connection.execute(text("UPDATE questions SET answer_event = uuidv7()"))
+
+
+@pytest.mark.parametrize(
+    ("who", "change"),
+    [
+        ("ann", "deadline_at = deadline_at + interval '1 hour'"),
+        ("ann", "stopped_at = now(), stopped_deadline = deadline_at, deadline_at = deadline_at + interval '2 hours'"),
+        ("max", "stopped_at = now(), stopped_deadline = deadline_at, deadline_at = deadline_at + interval '1 hour'"),
+        ("erin", "stopped_at = now(), stopped_deadline = deadline_at, deadline_at = deadline_at + interval '1 hour'"),
+        ("erin", "stopped_for = 1, deadline_at = deadline_at + interval '1 second'"),
+    ],
+)
+def test_the_database_lets_nobody_win_time_otherwise(slow: World, who: str, change: str) -> None:
+    slow.submit()
+
+    with (
+        pytest.raises(DBAPIError),
+        as_caller(slow.house, slow.people[who], at=slow.tenant.id) as connection,
+    ):
+        connection.execute(text(f"UPDATE requests SET {change}"))  # noqa: S608 - our own
+
+
+def test_a_worker_has_nothing_to_do_with_questions(world: World, worker: Database) -> None:
+    ask(world, "ann", world.submit().id)
+
+    with pytest.raises(DBAPIError, match="permission denied"), worker.engine.begin() as connection:
+        connection.execute(text("SELECT * FROM questions"))

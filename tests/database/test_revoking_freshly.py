@@ -1,0 +1,76 @@
+"""Closing a window takes a fresh sign-in where the policy asks for one, and nothing of the kind where it does not."""
+
+from typing import Any
+
+import pytest
+
+from lockbox.people.roles import Caller, Means
+from lockbox.refusals import SignInAgain
+from lockbox.requests import acting
+from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.voting import Verdict
+from tests.builders import HERE, World
+from tests.database.scenes import state_of
+from tests.ruling import lay_down, signed_in
+
+STALE = [(Means.TOKEN, 0), (Means.PASSKEY, 6), (Means.MAIL, 6), (Means.OIDC, 6)]
+
+
+def revoked(world: World, caller: Caller, **terms: Any) -> AccessRequest:
+    """Open a window under these terms, and have somebody close it."""
+    lay_down(world, **terms)
+    request = world.act("amir", Action.APPROVE, world.submit().id)
+    with world.house.transaction() as session:
+        return acting.act(session, caller, HERE, request.id, Verdict(Action.REVOKE))
+
+
+@pytest.mark.parametrize(("means", "minutes_ago"), STALE)
+@pytest.mark.parametrize("who", ["ann", "tara", "max"])
+def test_where_the_policy_says_nothing_everybody_closes_a_window_as_easily_as_ever(
+    world: World, who: str, means: Means, minutes_ago: float
+) -> None:
+    caller = signed_in(world, who, means, minutes_ago=minutes_ago)
+
+    assert revoked(world, caller).state is State.REVOKED
+
+
+@pytest.mark.parametrize(("means", "minutes_ago"), STALE)
+@pytest.mark.parametrize("who", ["ann", "tara", "max"])
+def test_where_the_policy_asks_for_it_a_token_or_an_old_sign_in_closes_nothing(
+    world: World, who: str, means: Means, minutes_ago: float
+) -> None:
+    caller = signed_in(world, who, means, minutes_ago=minutes_ago)
+
+    with pytest.raises(SignInAgain) as refused:
+        revoked(world, caller, revoke_sign_in_age=300)
+
+    assert refused.value.facts == {"max_age": 300}
+
+
+@pytest.mark.parametrize("means", [Means.PASSKEY, Means.MAIL, Means.OIDC])
+def test_a_fresh_sign_in_closes_it(world: World, means: Means) -> None:
+    caller = signed_in(world, "ann", means, minutes_ago=4)
+
+    assert revoked(world, caller, revoke_sign_in_age=300).state is State.REVOKED
+
+
+def test_it_is_todays_policy_or_that_of_then_whichever_is_stricter(world: World) -> None:
+    lay_down(world, revoke_sign_in_age=300)
+    request = world.act("amir", Action.APPROVE, world.submit().id)
+    lay_down(world)
+    caller = signed_in(world, "ann", Means.PASSKEY, minutes_ago=6)
+
+    with world.house.transaction() as session, pytest.raises(SignInAgain):
+        acting.act(session, caller, HERE, request.id, Verdict(Action.REVOKE))
+
+    assert state_of(world.house, request.id) == "active"
+
+
+def test_giving_back_is_never_made_harder(world: World) -> None:
+    lay_down(world, revoke_sign_in_age=60)
+    request = world.act("amir", Action.APPROVE, world.submit().id)
+    caller = signed_in(world, "erin", Means.TOKEN)
+
+    with world.house.transaction() as session:
+        assert acting.act(session, caller, HERE, request.id, Verdict(Action.COMPLETE)).state is State.COMPLETED

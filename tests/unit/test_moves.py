@@ -1,0 +1,126 @@
+"""The moves of requests in a log: which are missing, there twice or behind the end, and where that is said."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from lockbox.audit.findings import Finding, Findings, Kind
+from lockbox.audit.moves import Requests
+
+Move = tuple[int, str]
+
+
+def taken(moves: Sequence[Move], *, removed_before: bool = False) -> list[Finding]:
+    """Return what is found in the moves of request A, the first of which stands in line 10 as event 100."""
+    requests = Requests(Findings(), removed_before)
+    for place, (seq, state) in enumerate(moves):
+        requests.take("A", seq, state, {"line": 10 + place, "number": 100 + place, "event": f"e{place}"})
+    requests.finish()
+    return requests.findings.first
+
+
+def at(place: int, message: str) -> Finding:
+    """Return the finding that stands at a move, counted from 0."""
+    return Finding(Kind.GAP_IN_MOVES, message, 10 + place, 100 + place, f"e{place}")
+
+
+@pytest.mark.parametrize(
+    "moves",
+    [
+        [],
+        [(1, "reviewing")],
+        [(1, "pending"), (2, "active"), (3, "completed")],
+        [(2, "active"), (1, "pending")],
+        [(3, "revoked"), (2, "active"), (1, "pending")],
+        [(4, "revoked"), (2, "active"), (3, "active"), (1, "pending")],
+    ],
+)
+def test_moves_that_are_all_there_are_no_finding_in_whatever_order_they_came(moves: list[Move]) -> None:
+    assert taken(moves) == []
+
+
+@pytest.mark.parametrize(
+    ("moves", "place", "message"),
+    [
+        ([(1, "pending"), (1, "pending")], 1, "request A has its move 1 twice"),
+        ([(1, "pending"), (2, "active"), (1, "pending")], 2, "request A has its move 1 twice"),
+        ([(1, "pending"), (2, "active"), (2, "active")], 2, "request A has its move 2 twice"),
+        ([(2, "active"), (2, "active"), (1, "pending")], 1, "request A has its move 2 twice"),
+        ([(1, "denied"), (1, "denied")], 1, "request A has its move 1 behind its end, or twice"),
+        ([(2, "denied"), (1, "pending"), (3, "active")], 2, "request A has its move 3 behind its end, or twice"),
+        (
+            [(1, "pending"), (3, "active"), (2, "denied")],
+            2,
+            "request A goes on behind its end, which was its move 2",
+        ),
+        (
+            [(2, "denied"), (3, "revoked"), (1, "pending")],
+            1,
+            "request A goes on behind its end, which was its move 2",
+        ),
+    ],
+)
+def test_a_move_too_many_is_named_where_it_stands(moves: list[Move], place: int, message: str) -> None:
+    assert taken(moves)[0] == at(place, message)
+
+
+@pytest.mark.parametrize(
+    ("moves", "message"),
+    [
+        ([(2, "active")], "request A lacks its move 1; others up to 2 are there"),
+        ([(1, "pending"), (3, "active")], "request A lacks its move 2; others up to 3 are there"),
+        ([(1, "pending"), (4, "revoked"), (3, "active")], "request A lacks its move 2; others up to 4 are there"),
+        ([(1, "pending"), (2, "active"), (5, "active")], "request A lacks its move 3; others up to 5 are there"),
+    ],
+)
+def test_the_first_move_that_never_came_is_named_for_the_whole(moves: list[Move], message: str) -> None:
+    assert taken(moves) == [Finding(Kind.GAP_IN_MOVES, message)]
+
+
+@pytest.mark.parametrize(
+    "moves",
+    [
+        [(4, "active"), (5, "completed")],
+        [(5, "completed"), (4, "active")],
+        [(5, "completed"), (3, "active"), (4, "active")],
+        [(2, "denied"), (1, "pending")],
+    ],
+)
+def test_where_something_was_removed_a_request_may_begin_later(moves: list[Move]) -> None:
+    assert taken(moves, removed_before=True) == []
+
+
+@pytest.mark.parametrize(
+    ("moves", "found"),
+    [
+        (
+            [(5, "completed"), (3, "active")],
+            [Finding(Kind.GAP_IN_MOVES, "request A lacks its move 4; others up to 5 are there")],
+        ),
+        (
+            [(5, "active"), (3, "active"), (3, "active"), (4, "active")],
+            [at(2, "request A has its move 3 twice")],
+        ),
+        (
+            [(4, "active"), (5, "completed"), (6, "active")],
+            [at(2, "request A goes on behind its end, which was its move 5")],
+        ),
+        (
+            [(2, "denied"), (3, "active")],
+            [at(1, "request A goes on behind its end, which was its move 2")],
+        ),
+    ],
+)
+def test_a_request_that_begins_later_has_no_gap_and_no_move_twice(moves: list[Move], found: list[Finding]) -> None:
+    assert taken(moves, removed_before=True) == found
+
+
+def test_each_request_has_moves_of_its_own() -> None:
+    requests = Requests(Findings())
+
+    for request, seq in (("A", 1), ("B", 1), ("B", 2), ("C", 2)):
+        requests.take(request, seq, "active", {})
+    requests.finish()
+
+    (only,) = requests.findings.first
+    assert only.message == "request C lacks its move 1; others up to 2 are there"

@@ -1,0 +1,52 @@
+"""A diff of policies in words: each term has a name, lengths of time are read, and people have theirs."""
+
+from uuid import UUID
+
+import pytest
+
+from lockbox.requests.changes import changes
+from lockbox.requests.phrasing import TERMS, lines
+from lockbox.requests.rules import Policy
+from lockbox.requests.terms import Terms
+
+ANN, AMIR = UUID(int=1), UUID(int=2)
+BEFORE = Policy(groups={"legal": (ANN,)}, tiers=(("legal",),))
+AFTER = Policy.model_validate(
+    {
+        "quorum": 2,
+        "approval_window": 5400,
+        "closing_warning": 0,
+        "require_case": True,
+        "groups": {"legal": [str(ANN), str(AMIR)]},
+        "stages": [{"group": "legal"}],
+        "rules": [
+            {"name": "exports", "match": {"actions": ["export"]}, "terms": {"approval_window": 600, "quorum": 3}}
+        ],
+    }
+)
+SAID = {one.name: (one.title, one.was, one.now) for one in lines(changes(BEFORE, AFTER), {ANN: "Ann"})}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("quorum", ("Approvals needed", "1", "2")),
+        ("approval_window", ("Time to answer", "12 h", "1 h 30 min")),
+        ("closing_warning", ("Warning before a window closes", "10 min", "never")),
+        ("require_case", ("A support case must be named", "no", "yes")),
+        ("groups.legal", ("The group legal", "Ann", f"Ann, {AMIR}")),
+        ("stages.legal", ("Must also agree legal", "nothing", "1")),
+        ("tiers.1", ("Asked in tier 1", "legal", "nothing")),
+        ("rules.1.terms.approval_window", ("Rule 1: Time to answer", "nothing", "10 min")),
+        ("rules.1.terms.quorum", ("Rule 1: Approvals needed", "nothing", "3")),
+        ("rules.1.name", ("Rule 1: its name", "nothing", '"exports"')),
+        ("rules.1.match.actions", ("Rule 1: about actions", "nothing", "export")),
+    ],
+)
+def test_a_line_of_a_diff_is_said_in_words(name: str, said: tuple[str, str, str]) -> None:
+    assert SAID[name] == said
+
+
+@pytest.mark.parametrize("name", Terms.model_fields)
+def test_every_term_has_a_name(name: str) -> None:
+    assert name in TERMS
