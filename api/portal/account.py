@@ -1,6 +1,6 @@
 """The page of one's own account: browsers signed in, passkeys, tokens, identities of issuers, time zone."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -8,6 +8,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Form, Request, Response
+from fastapi.responses import HTMLResponse
 from pydantic import TypeAdapter, ValidationError
 from sqlmodel import Session
 
@@ -16,16 +17,16 @@ from api.browser import Errand, Purpose, Visitor
 from api.deps import Chosen, House, Known, Work
 from api.portal import by_issuer, by_passkey, entering
 from api.portal.by_passkey import Credential
-from api.portal.pages import TAG, go, page
+from api.portal.pages import REFUSED, TAG, go, page, status_of
 from api.schemas.parts import Line
 from config.settings import Settings
 from lockbox.database import Database, now
 from lockbox.notices import addresses
 from lockbox.people import begun, enrolment, identities, passkeys, preferences, sessions, tokens, zones
 from lockbox.people.passkeys import LONGEST_NAME
-from lockbox.people.roles import Means
+from lockbox.people.roles import Caller, Means
 from lockbox.people.sessions import Place
-from lockbox.refusals import Invalid, NotSignedIn
+from lockbox.refusals import Invalid, NotSignedIn, Refusal, SignInAgain
 
 router = APIRouter(prefix="/account", tags=[TAG], include_in_schema=False)
 
@@ -70,16 +71,58 @@ def desk(request: Request, chosen: Chosen, house: House, csrf: Annotated[str, Fo
 AtDesk = Annotated[Desk, Depends(desk)]
 
 
+@dataclass(frozen=True)
+class Refused:
+    """What was refused, beside which form of the page, and what was written there."""
+
+    why: Refusal
+    place: str
+    written: str = ""
+
+
 @router.get("")
 def show(request: Request, chosen: Chosen, session: Work) -> Response:
     """Show how the person signs in, and where they are signed in."""
-    visitor = browser.visitor(request, session, chosen)
+    return _shown(request, chosen, session, browser.visitor(request, session, chosen))
+
+
+def done(
+    work: Desk,
+    place: str,
+    deed: Callable[[Session, Visitor], Response | None],
+    written: str = "",
+    *,
+    first: Callable[[Caller], None] | None = None,
+) -> Response:
+    """Do it and go on to its answer or the page; what is refused is said there, beside the form that it came from.
+
+    `first` is what stands whatever becomes of it, in a transaction of its own.
+    """
+    try:
+        if first:
+            with work.open() as (_, visitor):
+                who = visitor.caller
+            first(who)
+        with work.open() as (session, visitor):
+            answer = deed(session, visitor)
+    except REFUSED as refused:
+        with work.open() as (session, visitor):
+            return _shown(work.request, work.chosen, session, visitor, Refused(refused, place, written))
+    return answer or go(work.request, HERE)
+
+
+def _shown(
+    request: Request, chosen: Settings, session: Session, visitor: Visitor, refused: Refused | None = None
+) -> HTMLResponse:
     idle = timedelta(seconds=chosen.session_idle_seconds)
     titles = {issuer.issuer: issuer.title for issuer in chosen.issuers}
     return page(
         request,
         "account",
+        status_of(refused.why) if refused else 200,
         visitor=visitor,
+        refused=refused,
+        needs_sign_in=refused is not None and isinstance(refused.why, SignInAgain),
         sessions=sessions.mine(session, visitor.caller, idle=idle),
         passkeys=passkeys.mine(session, visitor.caller),
         identities=[(one, titles.get(one.issuer, one.issuer)) for one in identities.mine(session, visitor.caller)],
@@ -102,24 +145,25 @@ def show(request: Request, chosen: Chosen, session: Work) -> Response:
 @router.post("/sessions/end")
 def end_session(work: AtDesk, one: Annotated[UUID, Form(alias="id")]) -> Response:
     """End one of the person's sessions."""
-    with work.open() as (session, visitor):
-        sessions.revoke(session, visitor.caller, one, work.place)
-    return go(work.request, HERE)
+    return done(work, "sessions", lambda session, who: sessions.revoke(session, who.caller, one, work.place))
 
 
 @router.post("/passkeys/new")
 def ask_for_passkey(work: AtDesk, name: Annotated[str, Form(max_length=LONGEST_NAME)] = "") -> Response:
     """Show the page whose script lets an authenticator make a passkey."""
     party = by_passkey.relying_party(work.chosen)
-    named = line(name, "passkey") or UNNAMED
-    with work.open() as (session, visitor):
+
+    def deed(session: Session, visitor: Visitor) -> Response:
+        named = line(name, "passkey") or UNNAMED
         asked = passkeys.ask_to_add(session, visitor.caller, party)
         stub = begun.begin(session, Means.PASSKEY, tied_to=visitor.caller.key_id, challenge=asked.challenge)
-    answer = by_passkey.ceremony(
-        work.request, asked, kind="create", action="/account/passkeys", back=HERE, visitor=visitor, name=named
-    )
-    browser.keep_errand(answer, work.chosen, Errand(stub, Purpose.ADD, HERE))
-    return answer
+        answer = by_passkey.ceremony(
+            work.request, asked, kind="create", action="/account/passkeys", back=HERE, visitor=visitor, name=named
+        )
+        browser.keep_errand(answer, work.chosen, Errand(stub, Purpose.ADD, HERE))
+        return answer
+
+    return done(work, "passkeys", deed, name)
 
 
 @router.post("/passkeys")
@@ -149,9 +193,7 @@ def add_passkey(
 @router.post("/passkeys/remove")
 def remove_passkey(work: AtDesk, one: Annotated[UUID, Form(alias="id")]) -> Response:
     """Take away one of the person's passkeys."""
-    with work.open() as (session, visitor):
-        passkeys.remove(session, visitor.caller, one, work.place)
-    return go(work.request, HERE)
+    return done(work, "passkeys", lambda session, who: passkeys.remove(session, who.caller, one, work.place))
 
 
 @router.post("/identities/new")
@@ -171,9 +213,11 @@ def ask_issuer(work: AtDesk, known: Known, number: Annotated[int, Form()]) -> Re
 @router.post("/identities/remove")
 def remove_identity(work: AtDesk, issuer: Annotated[str, Form()], subject: Annotated[str, Form()]) -> Response:
     """Take away one of the person's identities."""
-    with work.open() as (session, visitor):
+
+    def deed(session: Session, visitor: Visitor) -> None:
         identities.remove(session, visitor.caller, issuer, subject, work.place, issuers=work.chosen.issuers)
-    return go(work.request, HERE)
+
+    return done(work, "identities", deed)
 
 
 def _challenge(session: Session, visitor: Visitor, errand: Errand | None) -> bytes:

@@ -5,10 +5,12 @@ from uuid import UUID
 
 from fastapi import APIRouter, Form, Response
 from pydantic import TypeAdapter, ValidationError
+from sqlmodel import Session
 
 from api import naming
-from api.portal.account import HERE, AtDesk
-from api.portal.pages import TAG, go
+from api.browser import Visitor
+from api.portal.account import AtDesk, done
+from api.portal.pages import TAG
 from api.schemas.members import Address
 from lockbox.notices import addresses
 from lockbox.refusals import Invalid
@@ -23,36 +25,37 @@ One = Annotated[UUID, Form(alias="id")]
 @router.post("")
 def add(work: AtDesk, email: Annotated[str, Form(max_length=320)] = "") -> Response:
     """Add an address and have a code mailed there."""
-    with work.open() as (_, visitor):
-        who = visitor.caller
-    naming.count(work.house, who)
-    with work.open() as (session, visitor):
+
+    def deed(session: Session, visitor: Visitor) -> None:
         addresses.add(session, visitor.caller, work.place, _address(email))
-    return go(work.request, HERE)
+
+    return done(work, "address", deed, email, first=lambda who: naming.count(work.house, who))
 
 
 @router.post("/confirm")
 def confirm(work: AtDesk, one: One, code: Annotated[str, Form(max_length=100)] = "") -> Response:
     """Confirm an address with the code that was mailed there."""
-    with work.open() as (session, visitor):
+
+    def deed(session: Session, visitor: Visitor) -> None:
         addresses.confirm(session, visitor.caller, work.place, one, code)
-    return go(work.request, HERE)
+
+    return done(work, str(one), deed, code)
 
 
 @router.post("/prompts")
 def choose(work: AtDesk, one: One, prompts: Annotated[Literal["yes", "no"], Form()] = "yes") -> Response:
     """Let prompts, reminders and outcomes come to an address, or not."""
-    with work.open() as (session, visitor):
+
+    def deed(session: Session, visitor: Visitor) -> None:
         addresses.choose(session, visitor.caller, work.place, one, prompts=prompts == "yes")
-    return go(work.request, HERE)
+
+    return done(work, str(one), deed)
 
 
 @router.post("/remove")
 def remove(work: AtDesk, one: One) -> Response:
     """Take an address away."""
-    with work.open() as (session, visitor):
-        addresses.remove(session, visitor.caller, work.place, one)
-    return go(work.request, HERE)
+    return done(work, str(one), lambda session, who: addresses.remove(session, who.caller, work.place, one))
 
 
 def _address(typed: str) -> str:

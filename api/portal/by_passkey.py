@@ -85,7 +85,6 @@ def ceremony(
         request,
         "passkey",
         visitor=visitor,
-        with_script=True,
         kind=kind,
         options=asked.options,
         action=action,

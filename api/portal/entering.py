@@ -94,6 +94,7 @@ def ways(
     *,
     visitor: Visitor | None = None,
     error: str | None = None,
+    address: str = "",
 ) -> HTMLResponse:
     """Return the page that shows every way to sign in here."""
     return page(
@@ -102,6 +103,7 @@ def ways(
         status,
         visitor=visitor,
         error=error,
+        address=address,
         path=pages.local(path),
         issuers={number: issuer.title for number, issuer in issuers(chosen).items()},
         by_passkey=chosen.passkey_domain is not None,

@@ -5,12 +5,11 @@ from uuid import UUID
 
 from fastapi import APIRouter, Form, Request, Response
 
-from api import browser, deps
+from api import browser
 from api.deps import Chosen, House
 from api.portal import entering
-from api.portal.pages import TAG, page, status_of
+from api.portal.pages import TAG, origin, page, status_of
 from lockbox.refusals import NotYours, SignInAgain, Unknown
-from lockbox.requests.writing import Origin
 from lockbox.tenancy import invitations
 
 router = APIRouter(prefix="/invitations", tags=[TAG], include_in_schema=False)
@@ -34,7 +33,6 @@ def accept(
     browser.check_same_site(request, chosen)
     one = _id(invitation_id)
     entering.count(request, chosen, house)
-    place = deps.place(request)
     with house.transaction() as session:
         found = entering.visitor(request, session, chosen)
     try:
@@ -43,23 +41,24 @@ def accept(
                 session,
                 one,
                 code,
-                origin=Origin("portal", place.address, place.user_agent),
+                origin=origin(request),
                 issuers=chosen.issuers,
                 visitor=found.caller if found else None,
             )
             secret = entering.begin(request, session, chosen, caller)
     except NotYours as refused:
-        return _shown(request, one, refused)
+        return _shown(request, one, refused, code)
     return entering.signed_in(request, chosen, secret, "/account")
 
 
-def _shown(request: Request, one: UUID, refused: NotYours | None = None) -> Response:
+def _shown(request: Request, one: UUID, refused: NotYours | None = None, code: str = "") -> Response:
     return page(
         request,
         "invitation",
         status_of(refused) if refused else 200,
         action=f"/invitations/{one}",
-        error=refused.detail if refused else None,
+        refused=refused,
+        code=code,
         needs_sign_in=isinstance(refused, SignInAgain),
     )
 

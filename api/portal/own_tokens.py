@@ -4,9 +4,11 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Form, Response
+from sqlmodel import Session
 
-from api.portal.account import HERE, AtDesk, line
-from api.portal.pages import TAG, go, page
+from api.browser import Visitor
+from api.portal.account import HERE, AtDesk, done, line
+from api.portal.pages import TAG, page
 from api.routes.tokens import LaidDown
 from lockbox.people import issuing
 from lockbox.people.issuing import Wanted
@@ -20,17 +22,18 @@ LONGEST_NAME = 100
 @router.post("/new")
 def make(work: AtDesk, laid_down: LaidDown, name: Annotated[str, Form(max_length=LONGEST_NAME)] = "") -> Response:
     """Make a token for the person who has just signed in, and show it on the one page that ever holds it."""
-    wanted = Wanted(line(name, "token") or UNNAMED)
-    with work.open() as (session, visitor):
+
+    def deed(session: Session, visitor: Visitor) -> Response:
+        wanted = Wanted(line(name, "token") or UNNAMED)
         issued = issuing.make(session, visitor.caller, work.place, wanted, laid_down)
         return page(
             work.request, "token", visitor=visitor, issued=issued, public_url=work.chosen.public_url, back=HERE
         )
 
+    return done(work, "tokens", deed, name)
+
 
 @router.post("/revoke")
 def revoke(work: AtDesk, one: Annotated[UUID, Form(alias="id")]) -> Response:
     """Make one of the person's tokens worthless."""
-    with work.open() as (session, visitor):
-        issuing.revoke(session, visitor.caller, work.place, one)
-    return go(work.request, HERE)
+    return done(work, "tokens", lambda session, who: issuing.revoke(session, who.caller, work.place, one))

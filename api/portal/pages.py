@@ -2,7 +2,9 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from inspect import iscoroutinefunction
 from typing import Any
@@ -14,42 +16,57 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from api import deps
 from api.browser import Visitor
+from api.portal import agents, sections
 from api.problems import STATUS
 from lockbox.notices.phrases import duration
-from lockbox.people.zones import clock_time
-from lockbox.refusals import NotSignedIn, Refusal, SignInAgain
+from lockbox.notices.states import SAYINGS, Saying, approved
+from lockbox.people import zones
+from lockbox.people.roles import Side
+from lockbox.refusals import Conflict, Invalid, NotSignedIn, NotYours, Refusal, SignInAgain, TooMany
+from lockbox.requests.writing import Origin
 
 TAG = "pages"
 HOME = "/requests"
 SIGN_IN = "/sign-in"
 
+REFUSED = (Conflict, NotYours, Invalid, TooMany)
+"""What is said on the page that a form came from, with what was written; all else is a page of its own."""
+
 # Where a sign-in may lead: paths of ours and nothing that a browser could take for another host.
-LOCAL_PATH = re.compile(r"/[a-z][a-z0-9-]{0,31}(?:/[a-z0-9-]{1,64}){0,2}")
+LOCAL_PATH = re.compile(r"/[a-z][a-z0-9-]{0,31}(?:/[a-z0-9-]{1,64}){0,3}")
+LOCAL_QUERY = re.compile(r"[A-Za-z0-9._~=&%+:@,-]{1,300}")
 OWN_PAGE = re.compile(
-    r"/(?:account|proposals|terminal|requests(?:/[0-9a-f-]{36})?|tenants(?:/[a-z0-9][a-z0-9-]{0,62}(?:/policy)?)?)(?=/|$)"
+    r"/(?:account|proposals|terminal|waiting|review|ask|mine|open|operations|play|inbox"
+    r"|trail(?:/checkpoint|/verify)?|requests(?:/[0-9a-f-]{36}(?:/questions)?)?"
+    r"|tenants(?:/[a-z0-9][a-z0-9-]{0,62}(?:/(?:policy|mode|members|tiers|deputies|endpoints(?:/[0-9a-f-]{36})?"
+    r"|watchers|shut))?)?)(?=/|$)"
 )
 
 POLICY = (
-    "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; "
-    "base-uri 'none'"
+    "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; "
+    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
 HEADERS = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
-    "referrer-policy": "same-origin",
+    "referrer-policy": "no-referrer",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
-KEPT = ("retry-after", "allow")
+KEPT = ("retry-after", "allow", "connection")
 TITLES = {
     403: "This is not open to you",
     404: "There is nothing here",
+    413: "That is too large",
     429: "Too many attempts",
     503: "Try again in a moment",
 }
 HTTPS_ALONE = {"strict-transport-security": "max-age=31536000"}
+
+READER: ContextVar[Visitor | None] = ContextVar("reader", default=None)
+"""For whom a page is being made: macros that are imported know nothing of the page."""
 
 TEMPLATES = Environment(
     loader=PackageLoader("api.portal"),
@@ -58,8 +75,32 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+
+
+def _here(tell: Callable[[datetime, str], str]) -> Callable[..., str]:
+    """Return the filter that tells a time as clocks where the reader is show it."""
+
+    def told(moment: datetime, zone: str | None = None) -> str:
+        reader = READER.get()
+        return tell(moment, zone or (reader.time_zone if reader else zones.DEFAULT))
+
+    return told
+
+
+def _state_words(saying: Saying) -> str:
+    reader = READER.get()
+    return saying.to(reader.caller.side if reader else Side.VENDOR)
+
+
 TEMPLATES.filters["duration"] = duration
-TEMPLATES.filters["time"] = clock_time
+TEMPLATES.filters["time"] = _here(zones.clock_time)
+TEMPLATES.filters["short_time"] = _here(zones.short_time)
+TEMPLATES.filters["words"] = _state_words
+TEMPLATES.filters["browser"] = agents.known_as
+TEMPLATES.filters["seconds"] = lambda count: timedelta(seconds=count)
+TEMPLATES.globals["states"] = SAYINGS
+TEMPLATES.globals["approved"] = approved
+TEMPLATES.globals["sections"] = sections.of
 
 
 def page(
@@ -68,7 +109,6 @@ def page(
     status: int = 200,
     *,
     visitor: Visitor | None = None,
-    with_script: bool = False,
     **said: Any,  # noqa: ANN401 - a template is told whatever it says
 ) -> HTMLResponse:
     """Return a page.
@@ -78,15 +118,25 @@ def page(
         template: its file, without the ending.
         status: of the answer.
         visitor: the person who is signed in, if the page may say so.
-        with_script: whether the page runs our script, as passkeys need.
         said: what the template says.
     """
-    text = TEMPLATES.get_template(f"{template}.html").render(visitor=visitor, with_script=with_script, **said)
-    answer = HTMLResponse(text, status)
+    made = TEMPLATES.get_template(f"{template}.html")
+    playing = getattr(request.app.state, "playground", None)
+    known = {"visitor": visitor, "here": request.url.path, "live": _live(request), "playing": playing}
+    reading = READER.set(visitor)
+    try:
+        answer = HTMLResponse(made.render(**known, **said), status)
+    finally:
+        READER.reset(reading)
     protect(request, answer)
-    if with_script:
-        answer.headers["content-security-policy"] = f"{POLICY}; script-src 'self'"
     return answer
+
+
+def _live(request: Request) -> Mapping[str, str]:
+    """Return where the page's script gets the page again, and the position of the news that the page has read."""
+    path, query = request.url.path, request.url.query
+    again = (f"{path}?{query}" if query else path) if request.method == "GET" else own_page(path)
+    return {"again": again, "since": request.app.state.newsroom.position}
 
 
 def go(request: Request, path: str, **query: str) -> Response:
@@ -104,14 +154,33 @@ def protect(request: Request, answer: Response) -> None:
 
 
 def local(path: str | None) -> str:
-    """Return a path to go on to after a sign-in; the home page for anything but a plain path of ours."""
-    return path if path and LOCAL_PATH.fullmatch(path) and not path.startswith(SIGN_IN) else HOME
+    """Return a path to go on to after a sign-in; the home page for anything but a plain path of ours.
+
+    A query stays with it where a browser could take it for nothing else, and is left out otherwise.
+    """
+    place, _, query = (path or "").partition("?")
+    if not LOCAL_PATH.fullmatch(place) or place.startswith(SIGN_IN):
+        return HOME
+    return f"{place}?{query}" if LOCAL_QUERY.fullmatch(query) else place
+
+
+def origin(request: Request) -> Origin:
+    """Return where what is done on a page comes from."""
+    place = deps.place(request)
+    return Origin("portal", place.address, place.user_agent)
 
 
 def own_page(path: str) -> str:
     """Return the page to which a form's path belongs."""
     found = OWN_PAGE.match(path)
     return found[0] if found else HOME
+
+
+def _wanted(request: Request) -> str:
+    """Return where somebody wanted to go who has to sign in first, with its query where it is a page itself."""
+    path, query = request.url.path, request.url.query
+    page_of = own_page(path)
+    return local(f"{path}?{query}" if query and request.method == "GET" and page_of == path else page_of)
 
 
 def install(app: FastAPI) -> None:
@@ -128,7 +197,7 @@ def _dressed(handler: Callable[..., Any]) -> Callable[[Request, Exception], Resp
             return plain
         if isinstance(error, NotSignedIn):
             ended = {} if request.method == "GET" else {"ended": "yes"}
-            return go(request, SIGN_IN, next=own_page(request.url.path), **ended)
+            return go(request, SIGN_IN, next=_wanted(request), **ended)
         told = json.loads(bytes(plain.body))
         shown = problem(request, plain.status_code, told["detail"], needs_sign_in=isinstance(error, SignInAgain))
         shown.headers.update({name: plain.headers[name] for name in KEPT if name in plain.headers})

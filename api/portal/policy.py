@@ -3,23 +3,23 @@
 import json
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Request, Response
-from fastapi.responses import HTMLResponse
-from pydantic import ValidationError
+from fastapi import APIRouter, Depends, Form, Request, Response
 from sqlmodel import Session
 
 from api import browser
-from api.browser import Visitor
 from api.deps import Chosen, Work
+from api.portal import terms, weighed
 from api.portal.account import AtDesk
-from api.portal.pages import TAG, go, page, status_of
+from api.portal.governing import Hall, done, hall
+from api.portal.pages import REFUSED, TAG
+from api.portal.terms import Written, written
 from api.schemas.parts import Slug
-from lockbox.people.roles import Role
-from lockbox.refusals import Conflict, Invalid, NotYours, Refusal, SignInAgain
-from lockbox.requests.changes import changes
+from lockbox.people.roles import Caller, Role
+from lockbox.refusals import Invalid, Refusal
 from lockbox.requests.rules import Policy
+from lockbox.requests.terms import Reason
 from lockbox.requests.writing import Origin
-from lockbox.tenancy import policies, tenants
+from lockbox.tenancy import policies
 
 router = APIRouter(prefix="/tenants/{slug}/policy", tags=[TAG], include_in_schema=False)
 
@@ -28,83 +28,78 @@ MOST_VERSIONS = 20
 
 Text = Annotated[str, Form(max_length=LONGEST)]
 Seen = Annotated[int, Form(ge=1, le=2**31 - 2)]
+Terms = Annotated[Written, Depends(written)]
 
 
 @router.get("")
 def show(request: Request, slug: Slug, chosen: Chosen, session: Work) -> Response:
-    """Show the policy to the tenant's members, in a text area to its admins."""
-    return _shown(request, session, browser.visitor(request, session, chosen), slug)
+    """Show the policy to the tenant's members, as forms to its admins."""
+    return _shown(hall(request, session, browser.visitor(request, session, chosen), slug))
 
 
 @router.post("")
 def look(work: AtDesk, slug: Slug, text: Text = "", version: Seen = 1) -> Response:
-    """Show what the written policy would change; nothing is changed by that."""
+    """Show what the policy would change that was written as text; nothing is changed by that."""
     with work.open() as (session, visitor):
+        at = hall(work.request, session, visitor, slug, Role.TENANT_ADMIN)
+        try:
+            return weighed.page(at, _read(text), version)
+        except REFUSED as refused:
+            return _shown(at, refused, text=text, version=version)
+
+
+@router.post("/terms")
+def look_at_terms(work: AtDesk, slug: Slug, form: Terms, version: Seen = 1) -> Response:
+    """Show what the common terms would change that were filled in; nothing is changed by that."""
+    with work.open() as (session, visitor):
+        at = hall(work.request, session, visitor, slug, Role.TENANT_ADMIN)
         held = policies.read(session, visitor.caller, slug)
         try:
-            wanted = _read(text)
-        except Invalid as refused:
-            return _shown(work.request, session, visitor, slug, refused=refused, text=text, version=version)
-        return page(
-            work.request,
-            "policy_asks",
-            visitor=visitor,
-            tenant=tenants.show(session, visitor.caller, slug).tenant,
-            changes=changes(held.policy, wanted),
-            text=text,
-            version=version,
-        )
+            return weighed.page(at, form.onto(held.policy), version)
+        except REFUSED as refused:
+            return _shown(at, refused, form=form, version=version)
 
 
 @router.post("/save")
 def save(work: AtDesk, slug: Slug, text: Text = "", version: Seen = 1) -> Response:
     """Put the written policy in place of the one that was seen; what is refused loses nothing that was written."""
-    place = work.place
-    try:
-        with work.open() as (session, visitor):
-            origin = Origin("portal", place.address, place.user_agent)
-            policies.change(session, visitor.caller, origin, slug, _read(text), seen=version)
-    except (Conflict, NotYours, Invalid) as refused:
-        with work.open() as (session, visitor):
-            return _shown(work.request, session, visitor, slug, refused=refused, text=text, version=version)
-    return go(work.request, f"/tenants/{slug}/policy")
+
+    def deed(session: Session, caller: Caller, origin: Origin) -> None:
+        policies.change(session, caller, origin, slug, _read(text), seen=version)
+
+    def shown(at: Hall, refused: Refusal) -> Response:
+        return _shown(at, refused, text=text, version=version)
+
+    return done(work, slug, deed, shown, f"/tenants/{slug}/policy")
 
 
 def _read(text: str) -> Policy:
     try:
-        return Policy.model_validate(json.loads(text))
-    except ValidationError as error:
-        found = error.errors(include_input=False, include_url=False, include_context=False)
-        lines = [f"{'.'.join(map(str, one['loc'])) or 'policy'}: {one['msg']}" for one in found]
-        raise Invalid(f"This is no policy: {'; '.join(lines)}.") from None
+        said = json.loads(text)
     except (ValueError, RecursionError):
         raise Invalid("This is not JSON: look for a comma or a quote that is missing or one too many.") from None
+    return terms.checked(said)
 
 
 def _shown(
-    request: Request,
-    session: Session,
-    visitor: Visitor,
-    slug: str,
-    *,
+    at: Hall,
     refused: Refusal | None = None,
+    *,
     text: str | None = None,
+    form: Written | None = None,
     version: int | None = None,
-) -> HTMLResponse:
-    held = policies.read(session, visitor.caller, slug)
-    tenant = tenants.show(session, visitor.caller, slug).tenant
-    return page(
-        request,
+) -> Response:
+    held = policies.read(at.session, at.caller, at.tenant.slug)
+    shown = form or Written.of(held.policy)
+    return at.page(
         "policy",
-        status_of(refused) if refused else 200,
-        visitor=visitor,
-        tenant=tenant,
+        refused,
         held=held,
-        editions=policies.editions(session, visitor.caller, slug, before=None, most=MOST_VERSIONS),
+        editions=policies.editions(at.session, at.caller, at.tenant.slug, before=None, most=MOST_VERSIONS),
         text=text if text is not None else held.policy.model_dump_json(indent=2),
+        is_text=text is not None,
+        form=shown,
+        reasons=Reason,
         version=version or held.edition.version,
-        is_admin=visitor.caller.holds(Role.TENANT_ADMIN, tenant_id=tenant.id),
         longest=LONGEST,
-        refused=refused,
-        needs_sign_in=isinstance(refused, SignInAgain),
     )

@@ -3,9 +3,11 @@
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Form, Response
+from sqlmodel import Session
 
-from api.portal.account import HERE, AtDesk
-from api.portal.pages import TAG, go
+from api.browser import Visitor
+from api.portal.account import AtDesk, done
+from api.portal.pages import TAG
 from lockbox.people import preferences, zones
 
 router = APIRouter(prefix="/account/preferences", tags=[TAG], include_in_schema=False)
@@ -14,14 +16,18 @@ router = APIRouter(prefix="/account/preferences", tags=[TAG], include_in_schema=
 @router.post("")
 def choose_time_zone(work: AtDesk, time_zone: Annotated[str, Form(max_length=zones.LONGEST)] = "") -> Response:
     """Let mails tell the person the time in another zone."""
-    with work.open() as (session, visitor):
+
+    def deed(session: Session, visitor: Visitor) -> None:
         preferences.choose_time_zone(session, visitor.caller, time_zone.strip())
-    return go(work.request, HERE)
+
+    return done(work, "time-zone", deed, time_zone)
 
 
 @router.post("/prompts")
 def choose_prompts(work: AtDesk, prompts: Annotated[Literal["yes", "no"], Form()] = "yes") -> Response:
     """Let the person be asked by mail, or not."""
-    with work.open() as (session, visitor):
+
+    def deed(session: Session, visitor: Visitor) -> None:
         preferences.choose_prompts(session, visitor.caller, work.place, wanted=prompts == "yes")
-    return go(work.request, HERE)
+
+    return done(work, "prompts", deed)

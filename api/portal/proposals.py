@@ -8,9 +8,8 @@ from fastapi import APIRouter, Form, Request, Response
 from api import browser
 from api.deps import Chosen, Work
 from api.portal.account import AtDesk
-from api.portal.pages import TAG, go, page
+from api.portal.pages import TAG, go, origin, page
 from api.schemas.parts import Slug
-from lockbox.requests.writing import Origin
 from lockbox.tenancy import recovery
 
 router = APIRouter(prefix="/proposals", tags=[TAG], include_in_schema=False)
@@ -29,6 +28,5 @@ def show(request: Request, chosen: Chosen, session: Work) -> Response:
 def object_to(work: AtDesk, slug: Annotated[Slug, Form()], one: Annotated[UUID, Form(alias="id")]) -> Response:
     """Stop a proposal for good, however the person has signed in."""
     with work.open() as (session, visitor):
-        origin = Origin("portal", work.place.address, work.place.user_agent)
-        recovery.object_to(session, visitor.caller, origin, slug, one)
+        recovery.object_to(session, visitor.caller, origin(work.request), slug, one)
     return go(work.request, HERE)

@@ -1,4 +1,4 @@
-"""The pages of requests: what there is, and one to read, to decide about and to ask again."""
+"""The page of a request: to read it, to decide about it and to ask again."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +16,8 @@ from sqlmodel import Session
 from api import browser, deps
 from api.browser import Visitor
 from api.deps import Chosen, House, Work
-from api.portal.pages import TAG, go, page, status_of
+from api.portal import sections
+from api.portal.pages import TAG, go, origin, page, status_of
 from api.refused import Tried, note, trying
 from api.schemas.requests import Approval
 from config.settings import Settings
@@ -26,27 +27,25 @@ from lockbox.notices import directory, reach
 from lockbox.notices.audience import ASKING, knows_of
 from lockbox.people.roles import Caller, Role, Side
 from lockbox.refusals import AskedAgain, Conflict, Invalid, NotYours, Refusal, SignInAgain, TooMany, Unknown
-from lockbox.requests import acting, activity, again, counting, earlier, register, sight
+from lockbox.requests import acting, activity, again, counting, earlier, looks, register, sight, talks
 from lockbox.requests.filing import Limits
 from lockbox.requests.lifecycle import DECISIONS, MOVES, PEOPLES_ACTIONS, Action, Party, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import customer_decides
-from lockbox.requests.register import Entry, Filter
+from lockbox.requests.register import Entry
 from lockbox.requests.sight import Guarded
-from lockbox.requests.voices import Voice, voices
+from lockbox.requests.voices import Voice, narrowed, voices
 from lockbox.requests.voting import Verdict
-from lockbox.requests.writing import Origin
-from lockbox.tenancy import recovery
 
 router = APIRouter(prefix="/requests", tags=[TAG], include_in_schema=False)
 front = APIRouter(tags=[TAG], include_in_schema=False)
 
-MOST = 50
 NO_REQUEST = "There is no such request."
+REASON_MISSING = "Say why you deny it: whoever asked reads it, and so does the audit trail. Nothing was done yet."
 MINUTE, HOUR = 60, 3600
 SHORTER = (5 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR, 8 * HOUR, 24 * HOUR)
 
-BESIDE = frozenset({"widen", "unreached"})
+BESIDE = frozenset({"widen", "unreached", "question", "answer"})
 """What is told of beside the moves of a request."""
 
 Taken = Literal["endorse", "approve", "deny", "cancel", "revoke", "complete"]
@@ -59,30 +58,19 @@ class Said:
     action: str = ""
     comment: str = ""
     window: str = ""
+    resources: Sequence[str] | None = None
+    actions: Sequence[str] | None = None
+
+    def keeps(self, field: str, name: str) -> bool:
+        """Whether a resource or an action is ticked: all are, as long as nobody has said otherwise."""
+        kept: Sequence[str] | None = getattr(self, field)
+        return kept is None or name in kept
 
 
 @front.get("/")
-def enter(request: Request) -> Response:
-    """Lead whoever types the bare address to the requests."""
-    return go(request, "/requests")
-
-
-@router.get("")
-def list_all(request: Request, chosen: Chosen, session: Work) -> Response:
-    """Show the newest requests that the person may know of."""
-    visitor = browser.visitor(request, session, chosen)
-    found = register.page(session, visitor.caller, Filter(), cursor=None, most=MOST)
-    titles = _titles(chosen)
-    return page(
-        request,
-        "requests",
-        visitor=visitor,
-        entries=found.entries,
-        proposals=recovery.open_for(session, visitor.caller),
-        titles=titles,
-        most=MOST,
-        has_more=found.next_cursor is not None,
-    )
+def enter(request: Request, chosen: Chosen, session: Work) -> Response:
+    """Lead whoever types the bare address to the page that they come to first."""
+    return go(request, sections.home(browser.visitor(request, session, chosen).caller))
 
 
 @router.get("/{request_id}")
@@ -104,7 +92,7 @@ def ask_again(
             visitor = browser.visitor(request, session, chosen)
             browser.check_form(visitor, csrf)
             limits = Limits(chosen.filings_by_person, chosen.filings_for_tenant)
-            filed = again.ask(session, visitor.caller, _origin(request), one, chosen.services, limits=limits)
+            filed = again.ask(session, visitor.caller, origin(request), one, chosen.services, limits=limits)
     except AskedAgain as done:
         return go(request, f"/requests/{done.facts['request_id']}")
     except (Conflict, NotYours, Invalid, TooMany) as refused:
@@ -125,17 +113,25 @@ def act(
     csrf: Annotated[str, Form()] = "",
     comment: Annotated[str, Form()] = "",
     window: Annotated[str, Form(max_length=9)] = "",
+    narrow: Annotated[str, Form()] = "",
+    resources: Annotated[list[str] | None, Form()] = None,
+    actions: Annotated[list[str] | None, Form()] = None,
 ) -> Response:
-    """Do something about a request; what is refused is said on its page, with what was written still there."""
+    """Do something about a request; what is refused is said on its page, with what was written still there.
+
+    With `narrow`, `resources` and `actions` are what was left ticked: none at all where they are missing.
+    """
     browser.check_same_site(request, chosen)
-    one, said = _id(request_id), Said(action, comment, window)
+    kept = (resources or (), actions or ()) if narrow else (None, None)
+    one, said = _id(request_id), Said(action, comment, window, *kept)
     try:
         verdict = _verdict(said, version)
         with house.transaction() as session:
             visitor = browser.visitor(request, session, chosen)
             browser.check_form(visitor, csrf)
-            trying(request, Tried(visitor.caller, _origin(request), one, verdict.action))
-            acting.act(session, visitor.caller, _origin(request), one, verdict)
+            _has_reason(verdict)
+            trying(request, Tried(visitor.caller, origin(request), one, verdict.action))
+            acting.act(session, visitor.caller, origin(request), one, verdict)
     except (Conflict, NotYours, Invalid) as refused:
         note(request, refused)
         with house.transaction() as session:
@@ -159,6 +155,7 @@ def _shown(
     held = sight.capacities(visitor.caller, entry.request.requester_id, entry.request.tenant_id)
     happened = timeline.events(session, request_id)
     moves = timeline.moves(happened)
+    told_of = list(_told_of(happened, visitor.caller.side))
     told = reach.of_request(
         session, request_id, entry.request.state, customer_knows=entry.request.asked_at is not None
     )
@@ -170,10 +167,12 @@ def _shown(
         visitor=visitor,
         entry=entry,
         asked=entry.request,
-        title=_titles(chosen).get(entry.request.service, entry.request.service),
+        title=titles(chosen).get(entry.request.service, entry.request.service),
         reads_why=sight.may_read(Guarded.JUSTIFICATION, held),
         reads_comments=sight.may_read(Guarded.COMMENT, held),
-        happened=list(_told_of(happened, visitor.caller.side)),
+        happened=told_of,
+        endorsed=next((move for move in moves if move.action == Action.ENDORSE), None),
+        is_narrowed=any(one["kept"] for one in told_of if one["action"] == Action.APPROVE),
         inside=activity.read(session, visitor.caller, request_id) if entry.request.opened_at else [],
         voices=voices(session, moves),
         unheard=Voice(),
@@ -183,7 +182,8 @@ def _shown(
         follower=again.follower(session, visitor.caller, request_id),
         before=earlier.before(session, visitor.caller, entry.request),
         tallies=counting.count(session, visitor.caller, entry.request) if _is_asked(entry.request) else [],
-        since=[move for move in moves if seen is not None and move.seq > seen] if refused else [],
+        talk=talks.talk(session, visitor.caller, entry),
+        since=[one for one in told_of if seen is not None and (one["seq"] or 0) > seen] if refused else [],
         offered=_offered(session, visitor.caller, entry, moves) if at < entry.request.deadline_at else frozenset(),
         is_over=at >= entry.request.deadline_at,
         open_until=at + timedelta(seconds=entry.request.access_window),
@@ -191,6 +191,8 @@ def _shown(
         refused=refused,
         needs_sign_in=isinstance(refused, SignInAgain),
         said=said or Said(),
+        around=looks.around(session, deps.database(request).schedule, visitor.caller, entry.request),
+        at=at,
     )
 
 
@@ -206,7 +208,8 @@ def _told_of(happened: Iterable[Row[Any]], side: Side) -> Iterator[dict[str, Any
         why = "_untold" if said.get("nobody_told") or (event.action == "widen" and "unreached" in said) else ""
         beside = event.action in BESIDE and knows_of(side, event.to_state, None)
         if event.seq is not None or beside:
-            yield {**event._mapping, "action": f"{event.action}{why}"}  # noqa: SLF001 - its public name
+            kept = narrowed(event)
+            yield {**event._mapping, "action": f"{event.action}{why}", "kept": kept}  # noqa: SLF001 - its public name
 
 
 def _offered(session: Session, caller: Caller, entry: Entry, moves: Sequence[Row[Any]]) -> frozenset[Action]:
@@ -244,15 +247,18 @@ def _verdict(said: Said, version: int) -> Verdict:
     except ValueError:
         raise Invalid("The time was not taken: choose one from the list.") from None
     action = Action(said.action)
-    return Verdict(action, body.comment, body.access_window if action is Action.APPROVE else None, version)
+    if action is not Action.APPROVE:
+        return Verdict(action, body.comment, version=version)
+    return Verdict(action, body.comment, body.access_window, version, said.resources, said.actions)
 
 
-def _origin(request: Request) -> Origin:
-    place = deps.place(request)
-    return Origin("portal", place.address, place.user_agent)
+def _has_reason(verdict: Verdict) -> None:
+    if verdict.action is Action.DENY and verdict.comment is None:
+        raise Invalid(REASON_MISSING, field="comment")
 
 
-def _titles(chosen: Settings) -> Mapping[str, str]:
+def titles(chosen: Settings) -> Mapping[str, str]:
+    """Return what the services of the catalogue are called."""
     return {name: service.title for name, service in chosen.services.items()}
 
 

@@ -56,7 +56,7 @@ def ask(
         raise NotYours(NO_MAIL)
     email = address.strip()
     if not ADDRESS.fullmatch(email) or not email.isprintable():
-        return entering.ways(request, chosen, path, 422, error=NO_ADDRESS)
+        return entering.ways(request, chosen, path, 422, error=NO_ADDRESS, address=address)
     entering.count(request, chosen, house, account=email)
     with house.transaction() as session:
         stub = codes.ask(session, email)
@@ -70,7 +70,7 @@ def show_code(request: Request, chosen: Chosen) -> Response:
     """Show the form for the code."""
     if browser.errand(request, chosen) is None:
         return go(request, pages.SIGN_IN)
-    return page(request, "code", error=None, is_over=False)
+    return page(request, "code", error=None, is_over=False, code="")
 
 
 @router.post("/sign-in/code")
@@ -94,7 +94,8 @@ def redeem(
         refused.sign_in(request, house, Means.MAIL, refusal, stub=begun.stub if begun else None)
         if isinstance(refusal, TooMany):
             raise
-        return page(request, "code", 401, error=refusal.detail, is_over=refusal.detail in {OVER, BY_ISSUER})
+        is_over = refusal.detail in {OVER, BY_ISSUER}
+        return page(request, "code", 401, error=refusal.detail, is_over=is_over, code=code)
     return entering.signed_in(request, chosen, secret, errand.path)
 
 

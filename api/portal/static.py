@@ -1,9 +1,12 @@
-"""The static files of the pages: how they look, their icon, and the script that passkeys need."""
+"""The static files of the pages: how they look, their scripts and icon, and what others have made of that."""
 
+import gzip
 import hashlib
+from dataclasses import dataclass
 from importlib.resources import files
+from typing import Self
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from api.portal.pages import HEADERS, TAG
 from lockbox.refusals import Unknown
@@ -12,18 +15,49 @@ router = APIRouter(tags=[TAG], include_in_schema=False)
 
 KINDS = {
     "portal.css": "text/css; charset=utf-8",
+    "portal.js": "text/javascript; charset=utf-8",
     "passkey.js": "text/javascript; charset=utf-8",
     "lockbox.svg": "image/svg+xml",
 }
-FILES = {name: files("api.portal").joinpath("static", name).read_bytes() for name in KINDS}
+VENDORED = {
+    "simple-2.3.7.min.css": "text/css; charset=utf-8",
+    "htmx-4.0.1.min.js": "text/javascript; charset=utf-8",
+}
 KEPT_SECONDS = 3600
+UNCHANGING_SECONDS = 365 * 24 * 3600
+
+
+@dataclass(frozen=True)
+class File:
+    """What is sent of a file: as it is, made smaller, under a tag of its content, and for how long to keep it."""
+
+    plain: bytes
+    small: bytes
+    tag: str
+    kind: str
+    kept_seconds: int
+
+    @classmethod
+    def read(cls, folder: tuple[str, ...], name: str, kind: str, kept_seconds: int) -> Self:
+        """Read a file of the package."""
+        plain = files("api.portal").joinpath("static", *folder, name).read_bytes()
+        tag = f'"{hashlib.sha256(plain).hexdigest()[:16]}"'
+        return cls(plain, gzip.compress(plain, mtime=0), tag, kind, kept_seconds)
+
+
+FILES = {name: File.read((), name, kind, KEPT_SECONDS) for name, kind in KINDS.items()}
+FILES |= {name: File.read(("vendor",), name, kind, UNCHANGING_SECONDS) for name, kind in VENDORED.items()}
 
 
 @router.get("/static/{name}")
-def show(name: str) -> Response:
-    """Return a file; browsers may keep it for an hour."""
+def show(request: Request, name: str) -> Response:
+    """Return a file, which browsers may keep: ours for an hour, and what bears its version for a year."""
     if name not in FILES:
         raise Unknown("There is no such file.")
-    tag = hashlib.sha256(FILES[name]).hexdigest()[:16]
-    headers = HEADERS | {"cache-control": f"public, max-age={KEPT_SECONDS}", "etag": f'"{tag}"'}
-    return Response(FILES[name], headers=headers, media_type=KINDS[name])
+    file = FILES[name]
+    kept = {"cache-control": f"public, max-age={file.kept_seconds}", "etag": file.tag, "vary": "accept-encoding"}
+    if file.tag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=HEADERS | kept)
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        return Response(file.small, headers=HEADERS | kept | {"content-encoding": "gzip"}, media_type=file.kind)
+    return Response(file.plain, headers=HEADERS | kept, media_type=file.kind)

@@ -1,36 +1,24 @@
-"""The pages of a tenant: who its members are, what its mode is, and what its admins may change of that."""
+"""The pages of a tenant: what holds there and where it is governed, its name, shutting it, and leaving it."""
 
-from collections.abc import Callable
-from typing import Annotated, TypeVar
-from uuid import UUID
+from typing import Annotated
 
-from fastapi import APIRouter, Form, Query, Request, Response
-from fastapi.responses import HTMLResponse
-from pydantic import BaseModel, ValidationError
+from fastapi import APIRouter, Form, Request, Response
 from sqlmodel import Session
 
 from api import browser
-from api.browser import Visitor
 from api.deps import Chosen, Work
-from api.portal.account import AtDesk, Desk
-from api.portal.pages import TAG, go, page, status_of
-from api.schemas.members import MemberChange, NewMember
+from api.portal.account import AtDesk
+from api.portal.governing import Hall, done, hall, read
+from api.portal.pages import TAG, go, page
 from api.schemas.parts import Slug
-from api.schemas.tenants import NewMode
+from api.schemas.requests import Comment
+from api.schemas.tenants import NewName
 from lockbox.people.roles import Caller, Role
-from lockbox.refusals import Conflict, Invalid, NotYours, Refusal, SignInAgain
+from lockbox.refusals import Refusal
 from lockbox.requests.writing import Origin
-from lockbox.tenancy import invitations, members, shutting, tenants
+from lockbox.tenancy import deputies, endpoints, members, policies, shutting, tenants, watchers, weighing
 
 router = APIRouter(prefix="/tenants", tags=[TAG], include_in_schema=False)
-
-MOST = 100
-CUSTOMERS_ROLES = (Role.TENANT_ADMIN, Role.APPROVER, Role.AUDITOR)
-
-Person = Annotated[UUID, Form(alias="id")]
-Roles = Annotated[list[str], Form(max_length=10)]
-Deed = Callable[[Session, Caller, Origin], object]
-Body = TypeVar("Body", bound=BaseModel)
 
 
 @router.get("")
@@ -44,125 +32,62 @@ def list_own(request: Request, chosen: Chosen, session: Work) -> Response:
 
 
 @router.get("/{slug}")
-def show(
-    request: Request,
-    slug: Slug,
-    chosen: Chosen,
-    session: Work,
-    after: Annotated[UUID | None, Query()] = None,
-) -> Response:
-    """Show a tenant to its members, with forms for its admins."""
-    return _shown(request, session, browser.visitor(request, session, chosen), slug, after=after)
+def show(request: Request, slug: Slug, chosen: Chosen, session: Work) -> Response:
+    """Show a tenant to its members, and lead to all that its admins govern."""
+    return _shown(hall(request, session, browser.visitor(request, session, chosen), slug))
 
 
-@router.post("/{slug}/members")
-def invite(
-    work: AtDesk,
-    slug: Slug,
-    name: Annotated[str, Form(max_length=1000)] = "",
-    address: Annotated[str, Form(max_length=1000)] = "",
-    roles: Roles = [],  # noqa: B006 - FastAPI copies it
-) -> Response:
-    """Invite somebody by mail."""
+@router.post("/{slug}/name")
+def rename(work: AtDesk, slug: Slug, name: Annotated[str, Form(max_length=1000)] = "") -> Response:
+    """Change what the tenant is called."""
 
     def deed(session: Session, caller: Caller, origin: Origin) -> None:
-        body = read(NewMember, name=name.strip(), address=address.strip(), roles=roles)
-        held = frozenset(map(Role, body.roles))
-        members.invite(session, caller, origin, slug, name=body.name, address=body.address, roles=held)
+        tenants.rename(session, caller, origin, slug, read(NewName, name=name.strip()).name)
 
-    return _done(work, slug, deed)
+    return done(work, slug, deed, lambda at, refused: _shown(at, refused, name), f"/tenants/{slug}")
 
 
-@router.post("/{slug}/members/roles")
-def set_roles(work: AtDesk, slug: Slug, person: Person, roles: Roles = []) -> Response:  # noqa: B006 - likewise
-    """Give a member exactly these roles."""
-
-    def deed(session: Session, caller: Caller, origin: Origin) -> None:
-        held = frozenset(map(Role, read(MemberChange, roles=roles).roles))
-        members.set_roles(session, caller, origin, slug, person, roles=held)
-
-    return _done(work, slug, deed)
+@router.get("/{slug}/shut")
+def ask_to_shut(request: Request, slug: Slug, chosen: Chosen, session: Work) -> Response:
+    """Show to an admin what shutting would end."""
+    visitor = browser.visitor(request, session, chosen)
+    return _about_to_shut(hall(request, session, visitor, slug, Role.TENANT_ADMIN))
 
 
-@router.post("/{slug}/members/remove")
-def remove(work: AtDesk, slug: Slug, person: Person) -> Response:
-    """Take a member out of the tenant."""
-    return _done(work, slug, lambda session, caller, origin: members.remove(session, caller, origin, slug, person))
-
-
-@router.post("/{slug}/invitations/withdraw")
-def withdraw(work: AtDesk, slug: Slug, one: Annotated[UUID, Form(alias="id")]) -> Response:
-    """Take an invitation back."""
-    return _done(work, slug, lambda session, caller, origin: invitations.withdraw(session, caller, origin, slug, one))
-
-
-@router.post("/{slug}/mode")
-def switch_mode(work: AtDesk, slug: Slug, mode: Annotated[str, Form(max_length=20)] = "") -> Response:
-    """Switch the mode."""
+@router.post("/{slug}/shut")
+def shut(work: AtDesk, slug: Slug, comment: Annotated[str, Form(max_length=5000)] = "") -> Response:
+    """Revoke all open windows and deny all that waits."""
 
     def deed(session: Session, caller: Caller, origin: Origin) -> None:
-        wanted = read(NewMode, mode=mode).mode
-        shutting.switch_mode(session, caller, origin, slug, wanted, plans=work.chosen.plans)
+        said = read(Comment, comment=comment.replace("\r\n", "\n").strip() or None).comment
+        shutting.shut(session, caller, origin, slug, said)
 
-    return _done(work, slug, deed)
+    return done(work, slug, deed, lambda at, refused: _about_to_shut(at, refused, comment), f"/tenants/{slug}")
 
 
 @router.post("/{slug}/leave")
 def leave(work: AtDesk, slug: Slug) -> Response:
     """Leave the tenant."""
-    return _done(
-        work, slug, lambda session, caller, origin: members.leave(session, caller, origin, slug), then="/requests"
+    return done(
+        work, slug, lambda session, caller, origin: members.leave(session, caller, origin, slug), _shown, "/requests"
     )
 
 
-def read(kind: type[Body], **fields: object) -> Body:
-    """Read a form by the rules of the API's own bodies.
-
-    Raises:
-        Invalid: with a sentence that names each field.
-    """
-    try:
-        return kind.model_validate(fields)
-    except ValidationError as error:
-        found = error.errors(include_input=False, include_url=False, include_context=False)
-        told = "; ".join(f"{one['loc'][0]}: {one['msg'].removeprefix('Value error, ')}" for one in found)
-        raise Invalid(f"This was not taken: {told}.") from None
-
-
-def _done(work: Desk, slug: str, deed: Deed, then: str | None = None) -> Response:
-    """Do it and go back to the page; what is refused is said on it."""
-    place = work.place
-    try:
-        with work.open() as (session, visitor):
-            deed(session, visitor.caller, Origin("portal", place.address, place.user_agent))
-    except (Conflict, NotYours, Invalid) as refused:
-        with work.open() as (session, visitor):
-            return _shown(work.request, session, visitor, slug, refused=refused)
-    return go(work.request, then or f"/tenants/{slug}")
-
-
-def _shown(
-    request: Request,
-    session: Session,
-    visitor: Visitor,
-    slug: str,
-    *,
-    after: UUID | None = None,
-    refused: Refusal | None = None,
-) -> HTMLResponse:
-    listed = members.page(session, visitor.caller, slug, cursor=after, most=MOST)
-    overview = tenants.show(session, visitor.caller, slug)
-    return page(
-        request,
+def _shown(at: Hall, refused: Refusal | None = None, name: str | None = None) -> Response:
+    session, caller, slug = at.session, at.caller, at.tenant.slug
+    held = policies.read(session, caller, slug)
+    return at.page(
         "tenant",
-        status_of(refused) if refused else 200,
-        visitor=visitor,
-        tenant=overview.tenant,
-        overview=overview,
-        listed=listed,
-        invitations=invitations.still_open(session, visitor.caller, slug),
-        is_admin=visitor.caller.holds(Role.TENANT_ADMIN, tenant_id=overview.tenant.id),
-        roles=CUSTOMERS_ROLES,
-        refused=refused,
-        needs_sign_in=isinstance(refused, SignInAgain),
+        refused,
+        overview=tenants.show(session, caller, slug),
+        held=held,
+        deputies=len(deputies.current(session, caller, slug)),
+        endpoints=endpoints.listed(session, caller, slug) if at.is_admin else [],
+        watchers=len(watchers.listed(session, caller, slug)),
+        name=at.tenant.name if name is None else name,
     )
+
+
+def _about_to_shut(at: Hall, refused: Refusal | None = None, comment: str = "") -> Response:
+    active, pending = weighing.open_and_waiting(at.session, at.caller, at.tenant.slug)
+    return at.page("shut", refused, active=active, pending=pending, comment=comment)

@@ -23,7 +23,7 @@ Said = Annotated[Literal["allow", "refuse"], Form()]
 def show(request: Request, chosen: Chosen, session: Work) -> Response:
     """Show the form for the code; it is typed by a person and taken from no link."""
     visitor = browser.visitor(request, session, chosen)
-    return page(request, "terminal", visitor=visitor, error=None, needs_sign_in=False)
+    return page(request, "terminal", visitor=visitor, refused=None, needs_sign_in=False, code="")
 
 
 @router.post("")
@@ -39,13 +39,13 @@ def look(work: AtDesk, keys: Keys, code: Code = "") -> Response:
                 "terminal_asks",
                 visitor=visitor,
                 asks=found,
-                here=here,
+                called_from=here,
                 is_here=here is not None and found.address == here,
                 code=code,
                 minutes=int(terminals.SIGNED_IN_FOR.total_seconds() // 60),
             )
     except (Invalid, NotYours) as refused:
-        return _refused(work, refused)
+        return _refused(work, refused, code)
 
 
 @router.post("/answer")
@@ -60,7 +60,7 @@ def answer(
             terminals.answer(session, visitor.caller, work.place, code, mark=marked(keys), allowed=allowed)
             return page(work.request, "terminal_done", visitor=visitor, allowed=allowed)
     except (Invalid, NotYours) as refused:
-        return _refused(work, refused)
+        return _refused(work, refused, code)
 
 
 def _count(work: Desk) -> None:
@@ -70,13 +70,14 @@ def _count(work: Desk) -> None:
     entering.count(work.request, work.chosen, work.house, account=account)
 
 
-def _refused(work: Desk, refused: Invalid | NotYours) -> Response:
+def _refused(work: Desk, refused: Invalid | NotYours, code: str) -> Response:
     with work.open() as (_, visitor):
         return page(
             work.request,
             "terminal",
             status_of(refused),
             visitor=visitor,
-            error=refused.detail,
+            refused=refused,
+            code=code,
             needs_sign_in=isinstance(refused, SignInAgain),
         )

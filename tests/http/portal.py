@@ -47,6 +47,10 @@ SELECT (SELECT count(*) FROM requests) AS requests, (SELECT count(*) FROM decisi
 """
 
 
+Filled = Mapping[str, str | list[str]]
+"""What a form holds: a field that is there several times, such as boxes to tick, has a list."""
+
+
 @dataclass
 class Form:
     """A form of a page: where it goes, and what it holds."""
@@ -55,6 +59,12 @@ class Form:
     method: str
     fields: dict[str, str] = field(default_factory=dict)
     data: dict[str, str] = field(default_factory=dict)
+    ticked: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def filled(self) -> dict[str, Any]:
+        """What a browser sends that changes nothing: of the boxes of one name, all that are ticked."""
+        return self.fields | self.ticked
 
 
 class Reader(HTMLParser):
@@ -69,6 +79,7 @@ class Reader(HTMLParser):
         self.scripts: list[str] = []
         self.lang = ""
         self._select = self._textarea = ""
+        self._is_first = False
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -90,14 +101,18 @@ class Reader(HTMLParser):
         self._note_field(tag, told)
 
     def _note_field(self, tag: str, told: dict[str, str]) -> None:
-        if tag in {"input", "textarea", "select"} and self.forms:
+        left_empty = told.get("type") == "checkbox" and "checked" not in told
+        if tag in {"input", "textarea", "select"} and self.forms and not left_empty:
             self.forms[-1].fields[told["name"]] = told.get("value", "")
+        if tag == "input" and told.get("type") == "checkbox" and "checked" in told:
+            self.forms[-1].ticked.setdefault(told["name"], []).append(told["value"])
         if tag == "select":
             self._select = told["name"]
         elif tag == "textarea":
             self._textarea = told["name"]
-        elif tag == "option" and "selected" in told:
+        elif tag == "option" and self._select and ("selected" in told or self._is_first):
             self.forms[-1].fields[self._select] = told["value"]
+        self._is_first = tag == "select"
 
     def handle_data(self, data: str) -> None:
         """Note what stands in a text area."""
@@ -108,6 +123,8 @@ class Reader(HTMLParser):
         """Leave a text area."""
         if tag == "textarea":
             self._textarea = ""
+        elif tag == "select":
+            self._select = ""
 
 
 @dataclass
@@ -248,11 +265,11 @@ class Browser:
         """Open a page, and go where it sends the browser."""
         return self._follow(self.call("GET", path, **parts))
 
-    def post(self, path: str, fields: Mapping[str, str], **parts: Any) -> Page:
+    def post(self, path: str, fields: Filled, **parts: Any) -> Page:
         """Send a form from a page of ours, and go where it sends the browser."""
         return self._follow(self.send(path, fields, **parts))
 
-    def send(self, path: str, fields: Mapping[str, str], headers: Mapping[str, str] | None = None) -> Response:
+    def send(self, path: str, fields: Filled, headers: Mapping[str, str] | None = None) -> Response:
         """Send a form from a page of ours and follow nothing."""
         ours = {"origin": self.portal.settings.origin, "sec-fetch-site": "same-origin"}
         return self.call("POST", path, data=dict(fields), headers=ours if headers is None else headers)
@@ -261,7 +278,7 @@ class Browser:
         """Fill in a form of a page and send it."""
         form = page.form(action)
         assert form.method == "post"
-        return self.post(form.action, form.fields | changes)
+        return self.post(form.action, form.filled | changes)
 
     def submit_first(self, page: Page, action: str, **changes: str) -> Page:
         """Fill in the first of several forms that go there and send it."""

@@ -30,6 +30,28 @@ FORMS = [
     "/tenants/{slug}/mode",
     "/tenants/{slug}/policy",
     "/tenants/{slug}/policy/save",
+    "/ask",
+    "/ask/preview",
+    "/mine/{id}/cancel",
+    "/review/{id}/deny",
+    "/requests/{id}/questions",
+    "/requests/{id}/questions/{id}/answer",
+    "/tenants/{slug}/policy/terms",
+    "/tenants/{slug}/name",
+    "/tenants/{slug}/shut",
+    "/tenants/{slug}/mode/save",
+    "/tenants/{slug}/mode/consent",
+    "/tenants/{slug}/members/eligible",
+    "/tenants/{slug}/tiers",
+    "/tenants/{slug}/deputies",
+    "/tenants/{slug}/deputies/end",
+    "/tenants/{slug}/endpoints",
+    "/tenants/{slug}/endpoints/change",
+    "/tenants/{slug}/endpoints/turn",
+    "/tenants/{slug}/endpoints/rotate",
+    "/tenants/{slug}/endpoints/redeliver",
+    "/tenants/{slug}/watchers",
+    "/trail/verify",
     "/requests/{id}/approve",
     "/requests/{id}/deny",
     "/requests/{id}/{id}",
@@ -48,10 +70,42 @@ NAMES = (
     "version",
     "comment",
     "window",
+    "narrow",
+    "resources",
+    "actions",
     "said",
     "roles",
     "mode",
     "text",
+    "key",
+    "tenant",
+    "service",
+    "resources",
+    "actions",
+    "reason_code",
+    "justification",
+    "case_ref",
+    "access_window",
+    "until",
+    "principal",
+    "deputy",
+    "starts",
+    "ends",
+    "group",
+    "people",
+    "tier",
+    "quorum",
+    "gone",
+    "widening",
+    "approval_window_hours",
+    "url",
+    "description",
+    "events",
+    "form",
+    "why",
+    "hours",
+    "enabled",
+    "delivery",
 )
 TEXTS = st.text(max_size=30) | st.sampled_from(["\x00", "1", "{}", "\ud7ff", "a@b", "9" * 400])
 FIELDS = st.dictionaries(st.sampled_from(NAMES), TEXTS, max_size=12)
@@ -61,10 +115,41 @@ PAGES = [
     "/sign-in/oidc/callback",
     "/sign-in/oidc/1",
     "/requests",
+    "/waiting",
+    "/open",
+    "/ask",
+    "/mine",
+    "/review",
     "/requests/x",
     "/account",
+    "/operations",
+    "/trail",
+    "/trail/export",
+    "/trail/checkpoint",
 ]
-QUERIES = st.dictionaries(st.sampled_from(["next", "ended", "code", "state", "iss", "error"]), TEXTS, max_size=4)
+NAMED = [
+    "next",
+    "ended",
+    "code",
+    "state",
+    "iss",
+    "error",
+    "service",
+    "engineer",
+    "from",
+    "to",
+    "text",
+    "cursor",
+    "after",
+]
+LOOKED_FOR = (
+    *("tenant", "person", "action", "request", "service", "after", "before", "text", "cursor", "since", "format"),
+)
+QUERIES = st.dictionaries(
+    st.sampled_from(NAMED),
+    TEXTS,
+    max_size=4,
+)
 COOKIES = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters=';,"\\'), max_size=60)
 
 
@@ -108,6 +193,34 @@ def test_any_cookie_and_query_is_answered_by_a_page(
     is_a_page(browser.send("/sign-in/code", {"code": "12345678"}))
 
     assert browser.session in {session, None}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(["/trail", "/trail/export", "/trail/checkpoint"]),
+    st.dictionaries(st.sampled_from(LOOKED_FOR), TEXTS | st.just("2026-02-30T10:00"), max_size=4),
+    st.sampled_from(["aude", "vera", "erin"]),
+)
+def test_whatever_is_looked_for_in_the_trail_is_answered_by_a_page(
+    shared: Portal, path: str, query: dict[str, str], who: str
+) -> None:
+    browser = Browser(shared)
+    browser.enter(who)
+
+    answer = browser.call("GET", path, params=query)
+    if answer.headers.get("content-disposition", "").startswith("attachment"):
+        assert answer.status_code == 200
+    else:
+        is_a_page(answer)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.binary(max_size=400), st.sampled_from(["b", "multipart/form-data; boundary=b", "x/y"]))
+def test_any_bytes_for_a_file_to_verify_are_answered_by_a_page(shared: Portal, body: bytes, kind: str) -> None:
+    browser = Browser(shared)
+    browser.enter("aude")
+
+    is_a_page(browser.call("POST", "/trail/verify", content=body, headers={"origin": HOME, "content-type": kind}))
 
 
 @settings(max_examples=30, deadline=None)

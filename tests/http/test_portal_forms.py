@@ -13,7 +13,7 @@ from lockbox.requests.rules import Policy
 from tests.http.portal import HOME, SETTINGS, Browser, OpenPortal, Page, Portal, crawl
 
 NOWHERE = UUID("01a20e89-0294-736c-b49a-5a0327678385")
-SIGNED_IN = ("/account", "/tenants", "/terminal", "/proposals")
+SIGNED_IN = ("/account", "/tenants", "/terminal", "/proposals", "/trail")
 FIELDS = {
     "version": "1",
     "id": str(NOWHERE),
@@ -22,12 +22,15 @@ FIELDS = {
     "subject": "x",
     "slug": "contoso",
     "said": "allow",
+    "delivery": str(NOWHERE),
 }
+OUR_SCRIPTS = ["/static/htmx-4.0.1.min.js", "/static/portal.js"]
 OURS = {"origin": HOME, "sec-fetch-site": "same-origin"}
 FOREIGN = [
     {"origin": "https://evil.test", "sec-fetch-site": "cross-site"},
     {"origin": "https://evil.test"},
     {"origin": "null"},
+    {"origin": "null", "sec-fetch-site": "cross-site"},
     {"origin": HOME, "sec-fetch-site": "cross-site"},
     {"origin": HOME, "sec-fetch-site": "same-site"},
     {"origin": HOME, "sec-fetch-site": "none"},
@@ -64,6 +67,8 @@ def pages_of(portal: Portal) -> list[tuple[str, str]]:
                 action="deny",
                 number=0,
                 slug=portal.world.tenant.slug,
+                endpoint_id=NOWHERE,
+                question_id=NOWHERE,
                 name="portal.css",
             )
             found += [(method, path) for method in route.methods or ()]
@@ -107,13 +112,15 @@ def test_a_form_without_its_token_changes_nothing(lenient: Portal, ann: Browser,
 
 def test_a_form_from_a_page_of_ours_without_fetch_metadata_is_taken(lenient: Portal, ann: Browser) -> None:
     page = ann.get(f"/requests/{lenient.world.fresh().id}")
-    form = page.form("/deny")
+    form = page.form("/approve")
 
-    by_origin = ann.send(form.action, form.fields, {"origin": HOME})
+    by_origin = ann.send(form.action, form.filled, {"origin": HOME})
     page = ann.get(f"/requests/{lenient.world.fresh().id}")
-    by_site = ann.send(page.form("/deny").action, page.form("/deny").fields, {"sec-fetch-site": "same-origin"})
+    by_site = ann.send(page.form("/approve").action, page.form("/approve").filled, {"sec-fetch-site": "same-origin"})
+    form = ann.get(f"/requests/{lenient.world.fresh().id}").form("/approve")
+    without_referrer = ann.send(form.action, form.filled, {"origin": "null", "sec-fetch-site": "same-origin"})
 
-    assert (by_origin.status_code, by_site.status_code) == (303, 303)
+    assert (by_origin.status_code, by_site.status_code, without_referrer.status_code) == (303, 303, 303)
 
 
 def test_a_form_after_the_session_has_ended_changes_nothing_and_says_so(lenient: Portal, ann: Browser) -> None:
@@ -187,6 +194,30 @@ def test_a_sign_in_leads_to_paths_of_ours_alone(lenient: Portal, path: str) -> N
     assert (answer.status_code, answer.headers["location"]) == (303, "/requests")
 
 
+@pytest.mark.parametrize(
+    ("path", "to"),
+    [
+        ("/requests?state=denied&text=anna%40contoso.example", "/requests?state=denied&text=anna%40contoso.example"),
+        ("/trail/checkpoint?tenant=contoso", "/trail/checkpoint?tenant=contoso"),
+        ("/requests.csv?state=denied", "/requests"),
+        ("/trail/export?format=csv", "/trail"),
+        ("/requests?text=" + "a" * 296, "/requests"),
+        ("/requests?text=%0d%0aLocation:+x", "/requests?text=%0d%0aLocation:+x"),
+        ("/requests?text=https://evil.test", "/requests"),
+        ("/requests?text=%2F%2Fevil.test", "/requests?text=%2F%2Fevil.test"),
+    ],
+)
+def test_whoever_has_to_sign_in_comes_to_what_they_had_asked_for(lenient: Portal, path: str, to: str) -> None:
+    browser = lenient.browser()
+    asked = browser.call("GET", path)
+    shown = browser.get(asked.headers["location"])
+    browser.post("/sign-in", shown.form("/sign-in").fields | {"address": lenient.address("ann")})
+
+    answer = browser.send("/sign-in/code", {"code": browser.code()})
+
+    assert (answer.status_code, answer.headers["location"]) == (303, to)
+
+
 def test_a_changed_cookie_leads_nowhere_else_either(lenient: Portal) -> None:
     browser = lenient.browser()
     browser.ask_for_code(lenient.address("ann"))
@@ -214,7 +245,7 @@ def test_pages_can_be_read_without_sight_and_without_script(lenient: Portal, ann
     ):
         read = page.read
         assert read.lang == "en"
-        assert read.scripts == []
+        assert read.scripts == OUR_SCRIPTS
         assert set(read.named) <= read.labels, page.path
         assert page.text.count("<h1") == 1
         assert "<title>" in page.text
@@ -248,22 +279,23 @@ def test_every_answer_of_a_page_has_the_headers(lenient: Portal, ann: Browser) -
         assert {
             "default-src 'none'",
             "style-src 'self'",
+            "script-src 'self'",
+            "connect-src 'self'",
             "img-src 'self'",
             "form-action 'self'",
             "frame-ancestors 'none'",
             "base-uri 'none'",
         } == set(policy), path
         assert headers["x-content-type-options"] == "nosniff"
-        assert headers["referrer-policy"] == "same-origin"
+        assert headers["referrer-policy"] == "no-referrer"
         assert "no-store" in headers["cache-control"] or path == "/static/portal.css"
         assert "strict-transport-security" not in headers
 
 
-def test_script_is_ours_and_only_where_passkeys_are_asked_for(ann: Browser) -> None:
+def test_script_comes_from_this_house_alone(ann: Browser) -> None:
     page = ann.submit(ann.get("/sign-in"), "/sign-in/passkey")
 
-    assert page.read.scripts == ["/static/passkey.js"]
-    assert page.answer.headers["content-security-policy"].endswith("; script-src 'self'")
+    assert page.read.scripts == ["/static/htmx-4.0.1.min.js", "/static/portal.js", "/static/passkey.js"]
     assert ann.get("/static/passkey.js").answer.headers["content-type"] == "text/javascript; charset=utf-8"
     assert "noscript" in page.text
 

@@ -8,9 +8,11 @@ import pytest
 from lockbox.ids import new_id
 from lockbox.people.roles import Means, Mode, Role
 from lockbox.requests.rules import Policy
-from lockbox.tenancy import policies
-from tests.database.tenancy import id_of, members_of, mode_of, reads
+from lockbox.tenancy import endpoints, members, policies
+from tests.database.tenancy import does, id_of, members_of, mode_of, reads
+from tests.http.places import REACH
 from tests.http.portal import Browser, Page, Portal
+from tests.ruling import group, lay_down
 
 WEAK = [(Means.MAIL, 0), (Means.PASSKEY, 16)]
 
@@ -52,27 +54,31 @@ def test_who_is_at_one_tenant_is_led_to_its_page(portal: Portal) -> None:
 
     assert (page.status, page.path) == (200, here(portal))
     assert "enforce : you decide" in page.words
-    assert {"Tara", "Ann", "Amir", "Abe", "Aude"} <= set(page.words.split())
+    listed = entered(portal, "aude").get(here(portal, "/members"))
+    assert {"Tara", "Ann", "Amir", "Abe", "Aude"} <= set(listed.words.split())
 
 
 @pytest.mark.parametrize("who", ["ann", "aude"])
 def test_only_admins_see_forms_that_change_anything(portal: Portal, who: str) -> None:
     browser = entered(portal, who)
 
-    pages = [browser.get(here(portal)), browser.get(here(portal, "/policy"))]
+    tails = ("", "/policy", "/mode", "/members", "/tiers", "/watchers")
+    pages = [browser.get(here(portal, tail)) for tail in tails]
 
+    assert {page.status for page in pages} == {200}
     actions = {form.action for page in pages for form in page.read.forms}
     assert actions == {"/sign-out", here(portal, "/leave")}
+    assert [browser.get(here(portal, tail)).status for tail in ("/shut", "/endpoints")] == [403, 403]
 
 
 def test_an_admin_invites_and_withdraws(portal: Portal) -> None:
     browser, who = entered(portal), nina()
 
-    form = browser.get(here(portal)).form(here(portal, "/members"))
+    form = browser.get(here(portal, "/members")).form(here(portal, "/members"))
     invited = browser.post(here(portal, "/members"), form.fields | who | {"roles": "approver"})
-    gone = browser.submit(invited, "/invitations/withdraw")
+    gone = browser.submit(invited, "/members/withdraw")
 
-    assert (invited.status, invited.path) == (200, here(portal))
+    assert (invited.status, invited.path) == (200, here(portal, "/members"))
     assert who["address"] in invited.words
     assert who["address"] not in gone.words
     (row,) = portal.sql("SELECT roles, withdrawn_at FROM invitations WHERE email = :e", e=who["address"])
@@ -81,14 +87,14 @@ def test_an_admin_invites_and_withdraws(portal: Portal) -> None:
 
 def test_an_admin_changes_roles_and_removes(portal: Portal) -> None:
     browser, abe = entered(portal), str(id_of(portal.world, "abe"))
-    fields = browser.get(here(portal)).read.forms[-1].fields | {"id": abe}
+    fields = {"csrf": browser.get(here(portal, "/members")).form("/sign-out").fields["csrf"], "id": abe}
 
     browser.post(here(portal, "/members/roles"), fields | {"roles": "auditor"})
     changed = members_of(portal.world)["Abe"].roles
     page = browser.post(here(portal, "/members/remove"), fields)
 
     assert changed == {Role.AUDITOR}
-    assert page.path == here(portal)
+    assert page.path == here(portal, "/members")
     assert "Abe" not in members_of(portal.world)
 
 
@@ -113,9 +119,14 @@ def test_a_member_leaves(portal: Portal) -> None:
 def test_the_mode_is_switched(portal: Portal) -> None:
     browser = entered(portal)
 
-    page = browser.submit(browser.get(here(portal)), "/mode", mode="observe")
+    asked = browser.submit(browser.get(here(portal, "/mode")), "/mode", mode="observe")
+    before = mode_of(portal.world)
+    page = browser.submit(asked, "/mode/save")
 
-    assert "observe : the vendor decides, and you are told" in page.words
+    assert "enforce → observe" in asked.words
+    assert before is Mode.ENFORCE
+    assert (page.status, page.path) == (200, here(portal, "/mode"))
+    assert "Now: observe , the vendor decides, and you are told" in page.words
     assert mode_of(portal.world) is Mode.OBSERVE
 
 
@@ -125,18 +136,17 @@ def test_a_weak_or_an_old_sign_in_changes_nothing_and_is_led_to_a_better_one(
 ) -> None:
     browser = entered(portal, means=means)
     portal.wait(minutes=minutes)
-    form = browser.get(here(portal)).form(here(portal, "/members"))
+    form = browser.get(here(portal, "/members")).form(here(portal, "/members"))
+    wants_off = browser.submit(browser.get(here(portal, "/mode")), "/mode", mode="off")
 
-    pages = [
-        browser.post(here(portal, "/members"), form.fields | nina() | {"roles": "approver"}),
-        browser.submit(browser.get(here(portal)), "/mode", mode="off"),
-    ]
+    invited = browser.post(here(portal, "/members"), form.fields | nina() | {"roles": "approver"})
+    switched = browser.submit(wants_off, "/mode/save")
     asked = shown_to_change(portal, browser, written(portal, mail_suffices=True))
     saved = browser.submit(asked, "/policy/save")
 
-    for page in pages:
+    for page, tail in ((invited, "/members"), (switched, "/mode")):
         assert page.status == 403
-        assert f"/sign-in?next={here(portal)}" in page.read.links
+        assert f"/sign-in?next={here(portal, tail)}" in page.read.links
     assert (saved.status, f"/sign-in?next={here(portal, '/policy')}" in saved.read.links) == (403, True)
     assert "mail_suffices&#34;: true" in saved.text
     assert (mode_of(portal.world), held(portal).edition.version) == (Mode.ENFORCE, 1)
@@ -153,12 +163,15 @@ def test_a_weak_or_an_old_sign_in_changes_nothing_and_is_led_to_a_better_one(
 )
 def test_what_is_written_wrongly_is_said_in_a_sentence(portal: Portal, changes: dict[str, str], says: str) -> None:
     browser = entered(portal)
-    fields = browser.get(here(portal)).form(here(portal, "/members")).fields
+    fields = browser.get(here(portal, "/members")).form(here(portal, "/members")).fields
     fields.pop("roles", None)
+    written = nina() | changes
 
-    page = browser.post(here(portal, "/members"), fields | nina() | changes)
+    page = browser.post(here(portal, "/members"), fields | written)
 
     assert (page.status, f"This was not taken: {says}" in page.words) == (422, True)
+    kept = page.form(here(portal, "/members")).fields
+    assert (kept["name"], kept["address"]) == (written["name"], written["address"])
 
 
 def test_a_policy_is_shown_as_a_diff_before_it_is_saved(portal: Portal) -> None:
@@ -168,8 +181,8 @@ def test_a_policy_is_shown_as_a_diff_before_it_is_saved(portal: Portal) -> None:
     before = held(portal).edition.version
     saved = browser.submit(asked, "/policy/save")
 
-    assert "quorum 1 → 2" in asked.words
-    assert "approval_window 43200 → 600" in asked.words
+    assert "Approvals needed quorum 1 → 2" in asked.words
+    assert "Time to answer approval_window 12 h → 10 min" in asked.words
     assert before == 1
     assert (saved.status, saved.path) == (200, here(portal, "/policy"))
     assert held(portal).policy == Policy(vendor_review=False, quorum=2, approval_window=600)
@@ -180,7 +193,7 @@ def test_a_policy_is_shown_as_a_diff_before_it_is_saved(portal: Portal) -> None:
     [
         ("{", "This is not JSON"),
         ("[]", "This is no policy"),
-        ('{"quorum": 0}', "quorum: "),
+        ('{"quorum": 0}', "quorum (Approvals needed): "),
         ("[" * 20000, "not JSON"),
     ],
 )
@@ -214,7 +227,14 @@ def test_the_same_policy_changes_nothing(portal: Portal) -> None:
 
 def test_every_field_of_the_pages_has_a_label(portal: Portal) -> None:
     browser = entered(portal)
+    does(portal.world, "tara", members.set_eligible, id_of(portal.world, "aude"), eligible=True)
+    does(portal.world, "tara", endpoints.add, endpoints.Wanted("https://hooks.contoso.example/"), reach=REACH)
+    lay_down(portal.world, groups={"legal": group(portal.world, "ann")}, tiers=[["legal"]])
+    (hook,) = reads(portal.world, "tara", endpoints.listed)
 
-    for page in (browser.get(here(portal)), browser.get(here(portal, "/policy")), browser.get("/terminal")):
+    tails = ("", "/policy", "/mode", "/members", "/tiers", "/deputies", "/watchers", "/shut", "/endpoints")
+    for path in (*(here(portal, tail) for tail in tails), here(portal, f"/endpoints/{hook.id}"), "/terminal"):
+        page = browser.get(path)
+        assert page.status == 200
         assert set(page.read.named) <= page.read.labels
-        assert page.read.scripts == []
+        assert {script for script in page.read.scripts if not script.startswith("/static/")} == set()

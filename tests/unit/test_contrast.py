@@ -8,7 +8,7 @@ from api.portal.static import FILES
 
 LIGHT, DARK = (
     dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", block))
-    for block in re.findall(r":root \{(.*?)\}", FILES["portal.css"].decode(), re.DOTALL)
+    for block in re.findall(r":root \{(.*?)\}", FILES["portal.css"].plain.decode(), re.DOTALL)[:2]
 )
 TEXT = [
     ("ink", "ground"),

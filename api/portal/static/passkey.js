@@ -1,4 +1,4 @@
-// Asks the browser to make or use a passkey and posts the answer as a form; nothing else runs on any page.
+// Asks the browser to make or use a passkey and posts the answer as a form.
 "use strict";
 
 (() => {

@@ -1,0 +1,268 @@
+"""The newsroom: one listener a process for all open pages, and who of them is told what."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from functools import partial
+from typing import TypeVar
+from uuid import UUID
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.recent import Recent
+from api.seats import LIST, OPERATIONS, Seat
+from config.settings import Settings
+from lockbox.database import Database
+from lockbox.news import Listener
+from lockbox.people import sessions
+from lockbox.people.roles import Caller
+from lockbox.refusals import Busy, NotSignedIn, TooMany
+from lockbox.requests import register, telling
+from lockbox.schedule import UUID_FORM
+
+log = structlog.get_logger(__name__)
+
+MOST_A_SESSION, MOST_A_PERSON = 4, 12
+BEAT_SECONDS = 15.0
+UNVERIFIED_SECONDS = 60.0
+COALESCE_SECONDS = 1.0
+PAUSES_OF_OPERATIONS = 3
+MOST_AT_ONCE = 2000
+MOST_WAITING = 20_000
+
+Found = TypeVar("Found")
+
+
+class Newsroom:
+    """Everybody who has a page open, on one event loop; the database is asked in one thread, over one connection.
+
+    A stream holds no transaction and no connection. Once a second at most it is worked out whom the news concerns,
+    every fifteen seconds whether each may still listen. Pages of operations are told that anything happened at all,
+    once in three seconds at most: what follows from a move, such as its mails and its seal, comes with the next time.
+    """
+
+    def __init__(
+        self, database: Database, settings: Settings, *, beat: float = BEAT_SECONDS, pause: float = COALESCE_SECONDS
+    ) -> None:
+        self.beat = beat
+        self._pause = pause
+        self._database = database
+        self._most = settings.live_streams
+        self._idle = timedelta(seconds=settings.session_idle_seconds)
+        self._recent = Recent()
+        self._told = self._recent.here
+        self._seats: dict[Seat, None] = {}
+        self._fresh = dict[str | None, set[str]]()
+        self._listed: dict[str, None] = {}
+        self._listener: Listener | None = None
+        self._hears: bool | None = None
+        self._is_shut = False
+        self._rung = asyncio.Event()
+        self._stirred = asyncio.Event()
+        self._running: list[asyncio.Task[None]] = []
+        self._clerk = ThreadPoolExecutor(1, "newsroom")
+
+    @property
+    def position(self) -> str:
+        """The position that a page has which is made now."""
+        return self._recent.settled
+
+    def told(self) -> str:
+        """Return the position after all that pages were told of."""
+        return self._told
+
+    @property
+    def count(self) -> int:
+        """How many pages listen."""
+        return len(self._seats)
+
+    def sit(self, seat: Seat, position: str | None) -> None:
+        """Let a page listen, from a position on; it leaves by `leave`, whatever happens.
+
+        Raises:
+            TooMany: the session has as many open already, or all of the person's together.
+            Busy: all sessions together have, or the process is about to end.
+        """
+        person = seat.caller.person_id
+        theirs = Counter(one.secret for one in self._seats if one.caller.person_id == person)
+        if self._is_shut or len(self._seats) >= self._most:
+            raise Busy("Too many pages listen at once; this one looks again by itself.", retry_after=60)
+        if theirs[seat.secret] >= MOST_A_SESSION or theirs.total() >= MOST_A_PERSON:
+            raise TooMany("Enough pages of yours listen already; this one looks again by itself.", retry_after=60)
+        loop = asyncio.get_running_loop()
+        seat.verified_at = loop.time()
+        self._seats[seat] = None
+        seat.signal("ready")
+        if self._hears is False:
+            seat.signal("away")
+        missed = self._recent.since(position) if position is not None else None
+        if missed is None:
+            seat.signal("again")
+        elif missed:
+            self._report([seat], _by_side((one.side, one.ids) for one in missed))
+            self._stirred.set()
+        self._start(loop)
+
+    def leave(self, seat: Seat) -> None:
+        """Let a page go."""
+        self._seats.pop(seat, None)
+        if not self._seats:
+            for task in self._running:
+                task.cancel()
+            self._running.clear()
+
+    def shut(self) -> None:
+        """End every stream and take no other; call it on the event loop."""
+        self._is_shut = True
+        for seat in self._seats:
+            seat.close()
+
+    def stop(self) -> None:
+        """Stop listening."""
+        if self._listener:
+            self._listener.stop()
+        self._clerk.shutdown(wait=False, cancel_futures=True)
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._running:
+            self._told = self._recent.here
+            work = (self._report_for_ever(), self._report_operations_for_ever(), self._verify_for_ever())
+            self._running = [loop.create_task(one) for one in work]
+        if self._listener is None:
+            self._listener = self._database.schedule.listener(
+                lambda ids, side: _safely(loop, self._hear, ids, side), lambda hears: _safely(loop, self._turn, hears)
+            )
+            self._listener.start()
+
+    def _hear(self, ids: frozenset[str], side: str | None) -> None:
+        """Take news; what is no id of a request is nobody's."""
+        good = frozenset(one for one in ids if UUID_FORM.fullmatch(one))
+        self._recent.add(good, side)
+        if self._seats:
+            self._fresh.setdefault(side, set()).update(good)
+            self._rung.set()
+            self._stirred.set()
+
+    def _turn(self, hears: bool) -> None:  # noqa: FBT001 - what the listener says
+        """Take it that news come from now on, or no longer."""
+        if hears:
+            self._recent.begin_anew()
+            self._fresh.clear()
+            self._told = self._recent.here
+            self._signal("again")
+        elif self._hears is not False:
+            self._signal("away")
+        self._hears = hears
+
+    def _signal(self, name: str) -> None:
+        for seat in self._seats:
+            seat.signal(name)
+
+    async def _report_for_ever(self) -> None:
+        while True:
+            await self._rung.wait()
+            self._rung.clear()
+            fresh, self._fresh, self._told = self._fresh, {}, self._recent.here
+            self._report(list(self._seats), fresh)
+            await self._report_lists()
+            await asyncio.sleep(self._pause)
+
+    async def _report_operations_for_ever(self) -> None:
+        while True:
+            await self._stirred.wait()
+            self._stirred.clear()
+            for seat in self._seats:
+                if seat.operations:
+                    seat.tell(OPERATIONS)
+            await asyncio.sleep(PAUSES_OF_OPERATIONS * self._pause)
+
+    def _report(self, seats: Sequence[Seat], news: Mapping[str | None, AbstractSet[str]]) -> None:
+        """Tell pages of the requests that they show, and leave to be worked out whose lists changed."""
+        for seat in seats:
+            for side in (None, seat.caller.side.value):
+                seat.tell_of(news.get(side, frozenset()))
+        if any(seat.lists for seat in seats):
+            self._wait(news.get(None, ()))
+
+    def _wait(self, ids: Iterable[str]) -> None:
+        """Let ids wait until it is worked out whose lists they are on; of too many the oldest are left out."""
+        self._listed.update(dict.fromkeys(ids))
+        for one in list(self._listed)[: max(0, len(self._listed) - MOST_WAITING)]:
+            del self._listed[one]
+        if self._listed:
+            self._rung.set()
+
+    async def _report_lists(self) -> None:
+        """Tell those whose lists changed, by two thousand requests at a time; the others wait."""
+        readers = {seat.reader: None for seat in self._seats if seat.lists}
+        ids = list(self._listed)[:MOST_AT_ONCE]
+        self._listed = dict.fromkeys(list(self._listed)[MOST_AT_ONCE:])
+        if not readers or not ids:
+            return
+        concerned = await self._ask(lambda: self._concerned(list(map(UUID, ids)), list(readers)))
+        if concerned is None:
+            self._wait(ids)
+        for seat in self._seats:
+            if seat.lists and concerned is not None and seat.reader in concerned:
+                seat.tell(LIST)
+        self._wait(())
+
+    def _concerned(self, ids: Sequence[UUID], readers: Sequence[telling.Reader]) -> frozenset[telling.Reader]:
+        with self._database.transaction() as session:
+            return telling.concerned(session, ids, readers)
+
+    async def _verify_for_ever(self) -> None:
+        """Look at every page once in a beat: is its session good, and are the requests still theirs?"""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self.beat)
+            for seat in list(self._seats):
+                found = await self._ask(partial(self.may_listen, seat))
+                if found is None:
+                    break
+                seat.verified_at = loop.time()
+                if not found:
+                    seat.close("ended")
+            for seat in self._seats:
+                if loop.time() - seat.verified_at > UNVERIFIED_SECONDS + self.beat:
+                    seat.close("away")
+
+    def may_listen(self, seat: Seat) -> bool:
+        """Whether the session is good and the person may know of what the page shows; it asks the database."""
+        try:
+            with self._database.transaction() as session:
+                caller = sessions.authenticate(session, seat.secret, idle=self._idle, by_itself=True)
+                known = register.known(session, caller, seat.requests)
+        except NotSignedIn:
+            return False
+        return known == seat.requests and not _lost(seat.caller, caller)
+
+    async def _ask(self, call: Callable[[], Found]) -> Found | None:
+        """Ask the database beside the event loop; None where it is away."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._clerk, call)
+        except SQLAlchemyError as error:
+            log.warning("newsroom.waiting", error=type(error).__name__)
+            return None
+
+
+def _lost(before: Caller, after: Caller) -> bool:
+    """Whether somebody has a role no more that they had when the page began to listen."""
+    return bool(before.standings - after.standings)
+
+
+def _by_side(told: Iterable[tuple[str | None, AbstractSet[str]]]) -> dict[str | None, set[str]]:
+    found = dict[str | None, set[str]]()
+    for side, ids in told:
+        found.setdefault(side, set()).update(ids)
+    return found
+
+
+def _safely(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *said: object) -> None:
+    """Have the event loop make a call; it may have ended, and then nobody listens."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(call, *said)

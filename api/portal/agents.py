@@ -1,0 +1,39 @@
+"""What a browser calls itself, in the few words by which people know it."""
+
+import re
+
+BROWSERS = {
+    "Edg": "Edge",
+    "EdgA": "Edge",
+    "OPR": "Opera",
+    "SamsungBrowser": "Samsung Internet",
+    "Firefox": "Firefox",
+    "FxiOS": "Firefox",
+    "CriOS": "Chrome",
+    "HeadlessChrome": "Chrome",
+    "Chrome": "Chrome",
+    "Safari": "Safari",
+}
+"""By the token that only they send, those first that send the others' too."""
+SYSTEMS = {
+    "iPhone": "iPhone",
+    "iPad": "iPad",
+    "Android": "Android",
+    "Windows": "Windows",
+    "CrOS": "ChromeOS",
+    "Mac OS X": "macOS",
+    "Linux": "Linux",
+}
+TOKEN = re.compile(r"([A-Za-z]+)/[0-9]")
+LONGEST = 80
+
+
+def known_as(agent: str | None) -> str:
+    """Return words such as `Firefox on Windows`; what no browser says is shown as it is, cut where it is long."""
+    said = agent or ""
+    tokens = set(TOKEN.findall(said))
+    browser = next((name for token, name in BROWSERS.items() if token in tokens), None)
+    if browser is None or not said.startswith("Mozilla/"):
+        return (said if len(said) <= LONGEST else f"{said[: LONGEST - 1]}\u2026") or "An unknown browser"
+    system = next((name for token, name in SYSTEMS.items() if token in said), None)
+    return f"{browser} on {system}" if system else browser

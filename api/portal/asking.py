@@ -1,0 +1,265 @@
+"""The page on which an engineer asks: what to write, a look at whom it would reach, and sending it once."""
+
+import json
+import secrets
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Form, Query, Request, Response
+from fastapi.responses import HTMLResponse
+from pydantic import ValidationError
+from sqlmodel import Session
+
+from api import browser
+from api.browser import Visitor
+from api.deps import Chosen, Work
+from api.portal.account import AtDesk
+from api.portal.pages import TAG, go, origin, page, status_of
+from api.schemas.requests import NewRequest
+from config.settings import Settings
+from lockbox.database import now
+from lockbox.refusals import Conflict, Invalid, KeyInUse, NotYours, Refusal, TooMany, Unknown
+from lockbox.requests import filing, idempotency, judging, previewing, register
+from lockbox.requests.filing import Limits
+from lockbox.requests.judging import Filing
+from lockbox.requests.previewing import Preview
+from lockbox.requests.terms import DAY, HOUR, Reason
+from lockbox.tenancy import tenants
+
+router = APIRouter(prefix="/ask", tags=[TAG], include_in_schema=False)
+
+MOST_LISTED = 100
+MINUTE = 60
+WINDOWS = (5 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR, 8 * HOUR, DAY, 3 * DAY, 7 * DAY)
+LOOK_AGAIN = "Look at what is marked below: it was not taken like this."
+MOST_DIGITS = 9
+KEY = r"[A-Za-z0-9_-]{22}"
+SAID = {
+    "tenant": "Name the customer by its short name, such as contoso.",
+    "service": "Choose a service.",
+    "actions": "Choose at least one action.",
+    "reason_code": "Choose a reason.",
+    "access_window": "Choose for how long.",
+}
+
+Said = dict[str, list[str]]
+"""What is wrong, by the field that it is about."""
+
+
+@dataclass(frozen=True)
+class Typed:
+    """What somebody has written, as they have: nothing of it is judged yet."""
+
+    tenant: str = ""
+    service: str = ""
+    resources: str = ""
+    actions: tuple[str, ...] = ("read",)
+    reason_code: str = Reason.SUPPORT_CASE.value
+    justification: str = ""
+    case_ref: str = ""
+    access_window: str = str(15 * MINUTE)
+
+    @property
+    def lines(self) -> list[str]:
+        """The resources, one a line."""
+        return [line.strip() for line in self.resources.splitlines() if line.strip()]
+
+
+async def typed(
+    tenant: Annotated[str, Form()] = "",
+    service: Annotated[str, Form()] = "",
+    resources: Annotated[str, Form()] = "",
+    actions: Annotated[list[str] | None, Form()] = None,
+    reason_code: Annotated[str, Form()] = "",
+    justification: Annotated[str, Form()] = "",
+    case_ref: Annotated[str, Form()] = "",
+    access_window: Annotated[str, Form()] = "",
+) -> Typed:
+    """Return what a form holds."""
+    return Typed(
+        tenant.strip(),
+        service,
+        resources,
+        tuple(actions or ()),
+        reason_code,
+        justification.replace("\r\n", "\n"),
+        case_ref.strip(),
+        access_window,
+    )
+
+
+Written = Annotated[Typed, Depends(typed)]
+
+
+class NotTaken(Invalid):
+    """Something of a form is not as it has to be; `errors` says what."""
+
+
+@router.get("")
+def show(
+    request: Request,
+    chosen: Chosen,
+    session: Work,
+    earlier: Annotated[UUID | None, Query(alias="from")] = None,
+) -> Response:
+    """Show an engineer the form, with what they asked for before where they name it."""
+    visitor = browser.visitor(request, session, chosen)
+    judging.check_engineer(visitor.caller)
+    written = _earlier(session, visitor, earlier) if earlier else Typed()
+    return _shown(request, session, chosen, visitor, written)
+
+
+@router.post("/preview")
+def look(work: AtDesk, written: Written) -> Response:
+    """Show what such a request would meet and whom it would reach; nothing is filed and nobody is told."""
+    with work.open() as (session, visitor):
+        judging.check_engineer(visitor.caller)
+        try:
+            asked = _filing(_read(written))
+            found = previewing.preview(session, visitor.caller, asked, work.chosen.services)
+        except Invalid as refused:
+            return _shown(work.request, session, work.chosen, visitor, written, refused=refused)
+        return _shown(work.request, session, work.chosen, visitor, written, found=found, asked=asked)
+
+
+@router.post("")
+def send(work: AtDesk, written: Written, key: Annotated[str, Form(pattern=rf"^{KEY}$")]) -> Response:
+    """File it and lead to it; the same form sent twice is filed once."""
+    try:
+        with work.open() as (session, visitor):
+            one = _file(work, session, visitor, _read(written), key)
+    except (Invalid, NotYours, Conflict, TooMany, KeyInUse) as refused:
+        with work.open() as (session, visitor):
+            judging.check_engineer(visitor.caller)
+            return _shown(work.request, session, work.chosen, visitor, written, refused=refused)
+    return go(work.request, f"/requests/{one}")
+
+
+def _file(work: AtDesk, session: Session, visitor: Visitor, body: NewRequest, key: str) -> str:
+    """File it under the form's key; return the request's id, that of the first time where it comes again."""
+    judging.check_engineer(visitor.caller)
+    person, plain = visitor.caller.person_id, b"ask " + body.model_dump_json().encode()
+    answer = idempotency.earlier_answer(session, person, f"ask-{key}", plain)
+    if answer is not None:
+        return str(UUID(answer["id"]))
+    limits = Limits(work.chosen.filings_by_person, work.chosen.filings_for_tenant)
+    filed = filing.submit(
+        session, visitor.caller, origin(work.request), _filing(body), work.chosen.services, limits=limits
+    )
+    one = str(filed.request.id)
+    idempotency.keep(session, person, f"ask-{key}", plain, json.dumps({"id": one}))
+    return one
+
+
+def _shown(
+    request: Request,
+    session: Session,
+    chosen: Settings,
+    visitor: Visitor,
+    written: Typed,
+    *,
+    refused: Refusal | None = None,
+    found: Preview | None = None,
+    asked: Filing | None = None,
+) -> HTMLResponse:
+    customers = tenants.page(session, visitor.caller, cursor=None, most=MOST_LISTED)
+    wrong = _wrong(refused, found)
+    return page(
+        request,
+        "ask",
+        status_of(refused) if refused else 200,
+        visitor=visitor,
+        at=now(session),
+        written=written,
+        customers=[one.tenant for one in customers.overviews],
+        has_more=customers.next_cursor is not None,
+        services=chosen.services,
+        actions=_actions(chosen),
+        reasons=list(Reason),
+        windows=sorted({*WINDOWS, *([int(written.access_window)] if _is_seconds(written.access_window) else [])}),
+        refused=refused,
+        wrong=wrong,
+        found=found,
+        asked=asked,
+        key=secrets.token_urlsafe(16),
+    )
+
+
+def _earlier(session: Session, visitor: Visitor, request_id: UUID) -> Typed:
+    """Return what one of the person's own requests was, as they would write it."""
+    entry = register.find(session, visitor.caller, request_id)
+    asked = entry.request
+    if asked.requester_id != visitor.caller.person_id:
+        raise Unknown("There is no such request of yours.")
+    return Typed(
+        entry.tenant,
+        asked.service,
+        "\n".join(asked.resources),
+        tuple(asked.actions),
+        asked.reason_code,
+        asked.justification,
+        asked.case_ref or "",
+        str(asked.access_window),
+    )
+
+
+def _read(written: Typed) -> NewRequest:
+    """Read a form by the rules of the API's own body."""
+    try:
+        return NewRequest.model_validate(
+            {
+                "tenant": written.tenant,
+                "service": written.service,
+                "resources": written.lines,
+                "actions": list(written.actions),
+                "reason_code": written.reason_code,
+                "justification": written.justification,
+                "case_ref": written.case_ref or None,
+                "access_window": int(written.access_window) if _is_seconds(written.access_window) else None,
+            }
+        )
+    except ValidationError as error:
+        errors = [
+            {"field": str(item["loc"][0]), "message": _message(item["loc"], item["msg"])} for item in error.errors()
+        ]
+        raise NotTaken(LOOK_AGAIN, errors=errors) from None
+
+
+def _message(where: Sequence[int | str], said: str) -> str:
+    field, *rest = where
+    plain = SAID.get(str(field)) or said.removeprefix("Value error, ")
+    line = f"line {int(rest[0]) + 1}: " if field == "resources" and rest else ""
+    text = f"{line}{said.removeprefix('Value error, ') if line else plain}"
+    return f"{text[0].upper()}{text[1:].rstrip('.')}."
+
+
+def _is_seconds(written: str) -> bool:
+    return written.isascii() and written.isdecimal() and len(written) <= MOST_DIGITS and int(written) > 0
+
+
+def _filing(body: NewRequest) -> Filing:
+    return Filing(**dict(body))
+
+
+def _wrong(refused: Refusal | None, found: Preview | None) -> Said:
+    """Return what is wrong, by field: what was refused, or what the customer's policy finds lacking."""
+    said = defaultdict[str, list[str]](list)
+    facts = refused.facts if refused else {}
+    told = [(one["field"], one["message"]) for one in facts.get("errors", ())]
+    if refused and not told and "field" in facts:
+        told = [(facts["field"], refused.detail)]
+    for field, message in (*told, *(found.lacks if found else ())):
+        said[field].append(message)
+    return dict(said)
+
+
+def _actions(chosen: Settings) -> dict[str, list[str]]:
+    """Return every action that there is, with the names of the services that have it."""
+    known = defaultdict[str, list[str]](list)
+    for service in chosen.services.values():
+        for action in service.actions:
+            known[action].append(service.title)
+    return dict(known)

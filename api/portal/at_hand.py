@@ -1,0 +1,60 @@
+"""The pages of what is at hand: requests that wait for somebody's answer, and windows that are open now."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from api import browser
+from api.deps import Chosen, Work
+from api.portal.pages import TAG, page
+from api.portal.requests import titles
+from lockbox.database import now
+from lockbox.requests import at_hand, sight
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.sight import Guarded
+from lockbox.tenancy import recovery
+
+router = APIRouter(tags=[TAG], include_in_schema=False)
+
+Cursor = Annotated[str, Query(max_length=60)]
+
+
+@router.get("/waiting")
+def show_waiting(request: Request, chosen: Chosen, session: Work, after: Cursor = "") -> Response:
+    """Show what waits for the person's answer, the soonest deadline first."""
+    visitor = browser.visitor(request, session, chosen)
+
+    def reads_why(asked: AccessRequest) -> bool:
+        held = sight.capacities(visitor.caller, asked.requester_id, asked.tenant_id)
+        return sight.may_read(Guarded.JUSTIFICATION, held)
+
+    waiting, beyond = at_hand.waiting(session, visitor.caller, cursor=after or None)
+    return page(
+        request,
+        "waiting",
+        visitor=visitor,
+        waiting=waiting,
+        next_cursor=beyond,
+        is_first=not after,
+        proposals=recovery.open_for(session, visitor.caller),
+        titles=titles(chosen),
+        reads_why=reads_why,
+        at=now(session),
+    )
+
+
+@router.get("/open")
+def show_open(request: Request, chosen: Chosen, session: Work, after: Cursor = "") -> Response:
+    """Show who is inside and until when, with a button that shuts the door for those who may."""
+    visitor = browser.visitor(request, session, chosen)
+    inside, beyond = at_hand.inside(session, visitor.caller, cursor=after or None)
+    return page(
+        request,
+        "open",
+        visitor=visitor,
+        inside=inside,
+        next_cursor=beyond,
+        is_first=not after,
+        titles=titles(chosen),
+        at=now(session),
+    )

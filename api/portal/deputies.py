@@ -1,0 +1,100 @@
+"""The page of deputies: who stands in for whom and until when, naming one, and ending it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Form, Request, Response
+from sqlmodel import Session
+
+from api import browser
+from api.deps import Chosen, Work
+from api.portal.account import AtDesk
+from api.portal.governing import Hall, done, hall
+from api.portal.pages import TAG
+from api.schemas.parts import Slug
+from lockbox.people import preferences, zones
+from lockbox.people.roles import Caller, Role
+from lockbox.refusals import Invalid, Refusal
+from lockbox.requests.writing import Origin
+from lockbox.tenancy import deputies
+from lockbox.tenancy.deputies import LONGEST, Wanted
+
+router = APIRouter(prefix="/tenants/{slug}/deputies", tags=[TAG], include_in_schema=False)
+
+One = Annotated[str, Form(max_length=40)]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the form holds; times are those that clocks show in the time zone of whoever wrote them."""
+
+    principal: str = ""
+    deputy: str = ""
+    starts: str = ""
+    ends: str = ""
+
+
+@router.get("")
+def show(request: Request, slug: Slug, chosen: Chosen, session: Work) -> Response:
+    """Show who stands in for whom; approvers name their own deputy here, admins one for somebody who is absent."""
+    return _shown(hall(request, session, browser.visitor(request, session, chosen), slug))
+
+
+@router.post("")
+def name(
+    work: AtDesk, slug: Slug, principal: One = "", deputy: One = "", starts: One = "", ends: One = ""
+) -> Response:
+    """Name a deputy."""
+
+    def deed(session: Session, caller: Caller, origin: Origin) -> None:
+        zone = preferences.mine(session, caller).time_zone
+        wanted = Wanted(
+            deputy_id=_person(deputy, "who stands in"),
+            ends_at=_moment(ends, zone, "until when"),
+            starts_at=_moment(starts, zone, "from when") if starts.strip() else None,
+            principal_id=_person(principal, "for whom") if principal else None,
+        )
+        deputies.name_deputy(session, caller, origin, slug, wanted)
+
+    written = Written(principal, deputy, starts, ends)
+    return done(work, slug, deed, lambda at, refused: _shown(at, refused, written), f"/tenants/{slug}/deputies")
+
+
+@router.post("/end")
+def end(work: AtDesk, slug: Slug, one: Annotated[UUID, Form(alias="id")]) -> Response:
+    """End it now."""
+
+    def deed(session: Session, caller: Caller, origin: Origin) -> None:
+        deputies.end(session, caller, origin, slug, one)
+
+    return done(work, slug, deed, _shown, f"/tenants/{slug}/deputies")
+
+
+def _person(text: str, which: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise Invalid(f"Choose {which}.") from None
+
+
+def _moment(text: str, zone: str, which: str) -> datetime:
+    try:
+        return zones.instant(text.strip(), zone)
+    except ValueError as error:
+        raise Invalid(f"Say {which}: {error}.") from None
+
+
+def _shown(at: Hall, refused: Refusal | None = None, written: Written | None = None) -> Response:
+    everybody = at.members()
+    return at.page(
+        "deputies",
+        refused,
+        current=deputies.current(at.session, at.caller, at.tenant.slug),
+        approvers=[one for one in everybody if Role.APPROVER in one.roles],
+        eligible=[one for one in everybody if one.is_eligible],
+        is_approver=at.caller.holds(Role.APPROVER, tenant_id=at.tenant.id),
+        written=written or Written(),
+        longest=LONGEST.days,
+    )

@@ -1,0 +1,267 @@
+"""The pages of a tenant's webhooks: adding and changing them, secrets shown once, and what became of calls."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Form, Query, Request, Response
+from sqlmodel import Session
+
+from api import browser, deps
+from api.deps import Chosen, Work
+from api.portal.account import AtDesk, Desk
+from api.portal.governing import Hall, done, hall, read
+from api.portal.pages import REFUSED, TAG, origin
+from api.schemas.endpoints import EndpointChange, NewEndpoint, NewSecret
+from api.schemas.parts import Slug
+from lockbox.notices.models import Endpoint, Format
+from lockbox.people.roles import Caller, Role
+from lockbox.refusals import Refusal, Unknown
+from lockbox.requests.writing import Origin
+from lockbox.tenancy import endpoints
+from lockbox.tenancy.endpoints import OF_REQUESTS, OF_TENANTS, Reach, Shown, Wanted
+
+router = APIRouter(prefix="/tenants/{slug}/endpoints", tags=[TAG], include_in_schema=False)
+
+MOST_TRIES = 50
+HOURS = "24"
+"""In which an old secret signs too, where nobody says otherwise."""
+CHECKPOINTS = "audit.checkpoint"
+EVENTS = (*sorted(OF_REQUESTS), CHECKPOINTS, *sorted(OF_TENANTS))
+
+One = Annotated[UUID, Form(alias="id")]
+Line = Annotated[str, Form(max_length=4000)]
+Events = Annotated[list[str], Form(max_length=len(EVENTS) + 10)]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the form of a webhook holds; no events are all."""
+
+    url: str = ""
+    description: str = ""
+    events: tuple[str, ...] = ()
+    format: str = Format.JSON
+    why: str = ""
+
+    @classmethod
+    def of(cls, endpoint: Endpoint) -> "Written":
+        """Return the form of a webhook that there is."""
+        why = "yes" if endpoint.with_justification else ""
+        return cls(endpoint.url, endpoint.description, tuple(endpoint.event_types), endpoint.format, why)
+
+    @property
+    def values(self) -> dict[str, object]:
+        """What the form says, by the names of the API's own body."""
+        return {
+            "url": self.url.strip(),
+            "description": self.description.strip() or None,
+            "event_types": list(self.events),
+            "format": self.format,
+            "with_justification": self.why == "yes",
+        }
+
+
+@router.get("")
+def show(request: Request, slug: Slug, chosen: Chosen, session: Work) -> Response:
+    """Show the webhooks to the tenant's admins."""
+    return _listed(hall(request, session, browser.visitor(request, session, chosen), slug, Role.TENANT_ADMIN))
+
+
+@router.post("")
+def add(
+    work: AtDesk,
+    slug: Slug,
+    url: Line = "",
+    description: Line = "",
+    events: Events = [],  # noqa: B006 - FastAPI copies it
+    form: Line = Format.JSON,
+    why: Line = "",
+) -> Response:
+    """Add a webhook, and show its secret on the one page that ever holds it."""
+    written = Written(url, description, tuple(events), form, why)
+
+    def made(session: Session, caller: Caller) -> Shown:
+        body = read(NewEndpoint, **written.values)
+        wanted = Wanted(body.url, body.event_types, body.description or "", body.format, body.with_justification)
+        return endpoints.add(session, caller, origin(work.request), slug, wanted, reach=_reach(work))
+
+    return _with_secret(work, slug, made, lambda at, refused: _listed(at, refused, written))
+
+
+@router.get("/{endpoint_id}")
+def show_one(
+    request: Request,
+    slug: Slug,
+    endpoint_id: UUID,
+    chosen: Chosen,
+    session: Work,
+    after: Annotated[UUID | None, Query()] = None,
+) -> Response:
+    """Show one webhook, and each try to call it."""
+    at = hall(request, session, browser.visitor(request, session, chosen), slug, Role.TENANT_ADMIN)
+    return _one(at, endpoint_id, after=after)
+
+
+@router.post("/change")
+def change(
+    work: AtDesk,
+    slug: Slug,
+    one: One,
+    url: Line = "",
+    description: Line = "",
+    events: Events = [],  # noqa: B006 - likewise
+    form: Line = Format.JSON,
+    why: Line = "",
+) -> Response:
+    """Change what a webhook is."""
+    written = Written(url, description, tuple(events), form, why)
+
+    def deed(session: Session, caller: Caller, came: Origin) -> None:
+        _of_this(session, caller, slug, one)
+        body = read(EndpointChange, **written.values)
+        endpoints.change(session, caller, came, one, body.values(), reach=_reach(work))
+
+    return _done(work, slug, one, deed, written)
+
+
+@router.post("/turn")
+def turn(work: AtDesk, slug: Slug, one: One, enabled: Annotated[str, Form(max_length=3)] = "no") -> Response:
+    """Let a webhook be called no more, or again."""
+
+    def deed(session: Session, caller: Caller, came: Origin) -> None:
+        _of_this(session, caller, slug, one)
+        endpoints.change(session, caller, came, one, {"enabled": enabled == "yes"}, reach=_reach(work))
+
+    return _done(work, slug, one, deed)
+
+
+@router.post("/rotate")
+def rotate(work: AtDesk, slug: Slug, one: One, hours: Annotated[str, Form(max_length=9)] = HOURS) -> Response:
+    """Replace a webhook's secret, and show the new one on the one page that ever holds it."""
+
+    def made(session: Session, caller: Caller) -> Shown:
+        _of_this(session, caller, slug, one)
+        text = hours.strip()
+        body = read(NewSecret, overlap_hours=int(text) if text.isascii() and text.isdigit() else text)
+        overlap = timedelta(hours=body.overlap_hours)
+        return endpoints.rotate(
+            session, caller, origin(work.request), one, vault=deps.vault(work.request), overlap=overlap
+        )
+
+    return _with_secret(work, slug, made, lambda at, refused: _one(at, one, refused, hours=hours))
+
+
+@router.post("/test")
+def try_out(work: AtDesk, slug: Slug, one: One) -> Response:
+    """Call a webhook with a test."""
+
+    def deed(session: Session, caller: Caller, came: Origin) -> None:
+        _of_this(session, caller, slug, one)
+        endpoints.try_out(session, caller, came, one)
+
+    return _done(work, slug, one, deed)
+
+
+@router.post("/redeliver")
+def redeliver(work: AtDesk, slug: Slug, one: One, delivery: Annotated[UUID, Form()]) -> Response:
+    """Call again what has ended."""
+
+    def deed(session: Session, caller: Caller, came: Origin) -> None:
+        _of_this(session, caller, slug, one)
+        endpoints.redeliver(session, caller, came, delivery)
+
+    return _done(work, slug, one, deed)
+
+
+@router.post("/remove")
+def remove(work: AtDesk, slug: Slug, one: One) -> Response:
+    """Remove a webhook."""
+
+    def deed(session: Session, caller: Caller, came: Origin) -> None:
+        _of_this(session, caller, slug, one)
+        endpoints.remove(session, caller, came, one)
+
+    return done(work, slug, deed, lambda at, refused: _one(at, one, refused), f"/tenants/{slug}/endpoints")
+
+
+def _of_this(session: Session, caller: Caller, slug: str, one: UUID) -> Endpoint:
+    """Return a webhook of this very tenant.
+
+    Raises:
+        Unknown, NotYours: it is another's, or the caller may not know of it.
+    """
+    for endpoint in endpoints.listed(session, caller, slug):
+        if endpoint.id == one:
+            return endpoint
+    raise Unknown("There is no such webhook.")
+
+
+def _reach(work: Desk) -> Reach:
+    return Reach(deps.vault(work.request), work.chosen.webhooks_allow_http)
+
+
+def _done(
+    work: Desk,
+    slug: str,
+    one: UUID,
+    deed: Callable[[Session, Caller, Origin], None],
+    written: Written | None = None,
+) -> Response:
+    def shown(at: Hall, refused: Refusal) -> Response:
+        return _one(at, one, refused, written=written)
+
+    return done(work, slug, deed, shown, f"/tenants/{slug}/endpoints/{one}")
+
+
+def _with_secret(
+    work: Desk,
+    slug: str,
+    made: Callable[[Session, Caller], Shown],
+    shown: Callable[[Hall, Refusal], Response],
+) -> Response:
+    try:
+        with work.open() as (session, visitor):
+            found = made(session, visitor.caller)
+            at = hall(work.request, session, visitor, slug, Role.TENANT_ADMIN)
+            return at.page("secret", endpoint=found.endpoint, secret=found.secret)
+    except REFUSED as refused:
+        with work.open() as (session, visitor):
+            return shown(hall(work.request, session, visitor, slug, Role.TENANT_ADMIN), refused)
+
+
+def _listed(at: Hall, refused: Refusal | None = None, written: Written | None = None) -> Response:
+    return at.page(
+        "endpoints",
+        refused,
+        endpoints=endpoints.listed(at.session, at.caller, at.tenant.slug),
+        written=written or Written(),
+        events=EVENTS,
+        formats=Format,
+    )
+
+
+def _one(
+    at: Hall,
+    one: UUID,
+    refused: Refusal | None = None,
+    *,
+    after: UUID | None = None,
+    written: Written | None = None,
+    hours: str = HOURS,
+) -> Response:
+    endpoint = _of_this(at.session, at.caller, at.tenant.slug, one)
+    log = endpoints.log(at.session, at.caller, one, cursor=after, most=MOST_TRIES)
+    return at.page(
+        "endpoint",
+        refused,
+        endpoint=endpoint,
+        log=log,
+        standings=endpoints.standings(at.session, at.caller, log.deliveries),
+        written=written or Written.of(endpoint),
+        hours=hours,
+        events=EVENTS,
+        formats=Format,
+    )

@@ -1,0 +1,138 @@
+"""What the pages of a tenant share: whose they are, and a deed that is done, or refused where it came from."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from uuid import UUID
+
+from fastapi import Request, Response
+from fastapi.responses import HTMLResponse
+from pydantic import BaseModel, ValidationError
+from sqlmodel import Session
+
+from api import deps
+from api.browser import Visitor
+from api.portal.account import Desk
+from api.portal.pages import REFUSED, go, origin, page, status_of
+from lockbox.database import now
+from lockbox.people.models import Tenant
+from lockbox.people.roles import TENANT_ROLES, Caller, Role
+from lockbox.refusals import Invalid, Refusal, SignInAgain
+from lockbox.requests.writing import Origin
+from lockbox.tenancy import authority, members, memberships
+from lockbox.tenancy.memberships import Member
+
+Deed = Callable[[Session, Caller, Origin], object]
+Body = TypeVar("Body", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Hall:
+    """A page of a tenant that somebody looks at. `zone` is the time zone in which they are told the time."""
+
+    request: Request
+    session: Session
+    visitor: Visitor
+    tenant: Tenant
+
+    @property
+    def caller(self) -> Caller:
+        """Who looks."""
+        return self.visitor.caller
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether they may change anything here."""
+        return self.caller.holds(Role.TENANT_ADMIN, tenant_id=self.tenant.id)
+
+    @property
+    def zone(self) -> str:
+        """The time zone that they have chosen."""
+        return self.visitor.time_zone
+
+    @property
+    def services(self) -> Mapping[str, str]:
+        """The titles of the services that may be asked for, by name."""
+        return {name: service.title for name, service in deps.settings(self.request).services.items()}
+
+    def page(self, template: str, refused: Refusal | None = None, status: int = 200, **said: Any) -> HTMLResponse:  # noqa: ANN401 - a template is told whatever it says
+        """Return a page, which says what was refused where something was."""
+        return page(
+            self.request,
+            template,
+            status_of(refused) if refused else status,
+            visitor=self.visitor,
+            tenant=self.tenant,
+            root=f"/tenants/{self.tenant.slug}",
+            is_admin=self.is_admin,
+            zone=self.zone,
+            at=now(self.session),
+            services=self.services,
+            refused=refused,
+            needs_sign_in=isinstance(refused, SignInAgain),
+            **said,
+        )
+
+    def members(self) -> list[Member]:
+        """Return all members of the tenant."""
+        found: list[Member] = []
+        cursor: UUID | None = None
+        while True:
+            some = members.page(
+                self.session, self.caller, self.tenant.slug, cursor=cursor, most=memberships.MOST_A_PAGE
+            )
+            found += some.members
+            cursor = some.next_cursor
+            if cursor is None:
+                return sorted(found, key=lambda member: (member.name.casefold(), member.person_id))
+
+
+def hall(request: Request, session: Session, visitor: Visitor, slug: str, *roles: Role) -> Hall:
+    """Return a tenant's page to somebody who has one of the roles there, or any.
+
+    Raises:
+        Unknown, NotYours: as named.
+    """
+    tenant = authority.readable(session, visitor.caller, slug, roles or tuple(TENANT_ROLES))
+    return Hall(request, session, visitor, tenant)
+
+
+def done(
+    work: Desk,
+    slug: str,
+    deed: Deed,
+    shown: Callable[[Hall, Refusal], Response],
+    then: str,
+    *,
+    first: Callable[[Caller], None] | None = None,
+) -> Response:
+    """Do it and go on to a page; what is refused is said on the page that the form came from.
+
+    `first` is what an admin's form does in a transaction of its own, which stands whatever becomes of the rest.
+    """
+    try:
+        if first:
+            with work.open() as (session, visitor):
+                hall(work.request, session, visitor, slug, Role.TENANT_ADMIN)
+                who = visitor.caller
+            first(who)
+        with work.open() as (session, visitor):
+            deed(session, visitor.caller, origin(work.request))
+    except REFUSED as refused:
+        with work.open() as (session, visitor):
+            return shown(hall(work.request, session, visitor, slug), refused)
+    return go(work.request, then)
+
+
+def read(kind: type[Body], **fields: object) -> Body:
+    """Read a form by the rules of the API's own bodies.
+
+    Raises:
+        Invalid: with a sentence that names each field.
+    """
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        found = error.errors(include_input=False, include_url=False, include_context=False)
+        told = "; ".join(f"{one['loc'][0]}: {one['msg'].removeprefix('Value error, ')}" for one in found)
+        raise Invalid(f"This was not taken: {told}.") from None

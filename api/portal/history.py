@@ -1,0 +1,164 @@
+"""The page of all requests, the newest first: chosen by filters, page by page, and as a table for spreadsheets."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import date, timedelta
+from typing import Annotated
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import Field, TypeAdapter, ValidationError
+
+from api import browser, taking
+from api.deps import Chosen, House, Work
+from api.portal.pages import TAG, page, protect, status_of
+from api.portal.requests import titles
+from api.schemas.parts import Line
+from config.settings import Settings
+from lockbox.database import Database
+from lockbox.people import zones
+from lockbox.refusals import Invalid
+from lockbox.requests import register, table
+from lockbox.requests.lifecycle import State
+from lockbox.requests.register import Filter, Page
+from lockbox.tenancy import recovery
+
+router = APIRouter(tags=[TAG], include_in_schema=False)
+
+MOST = 50
+MOST_ROWS, ROWS_AT_ONCE = 10_000, 200
+DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+WORDS = TypeAdapter[str](Annotated[Line, Field(max_length=200)])
+
+
+@dataclass(frozen=True)
+class Said:
+    """What somebody looks for, as they wrote it; empty is anything. Days are those of their time zone."""
+
+    state: str
+    service: str
+    engineer: str
+    since: str
+    until: str
+    text: str
+
+    def query(self, **more: str) -> str:
+        """Return it as the query of an address of ours."""
+        names = {"since": "from", "until": "to"}
+        given = {names.get(name, name): value for name, value in (asdict(self) | more).items() if value}
+        return urlencode(given)
+
+
+async def said(
+    state: str = "",
+    service: str = "",
+    engineer: str = "",
+    since: Annotated[str, Query(alias="from")] = "",
+    until: Annotated[str, Query(alias="to")] = "",
+    text: str = "",
+) -> Said:
+    """Return what is looked for."""
+    return Said(*(value.strip() for value in (state, service, engineer, since, until, text)))
+
+
+Sought = Annotated[Said, Depends(said)]
+
+
+@router.get("/requests")
+def list_all(request: Request, chosen: Chosen, session: Work, sought: Sought, cursor: str = "") -> Response:
+    """Show requests that the person may know of, the newest first; a filter that is none is said on the page."""
+    visitor = browser.visitor(request, session, chosen)
+    found, refused = Page((), None), None
+    try:
+        wanted = _filter(sought, titles(chosen), visitor.time_zone)
+        found = register.page(session, visitor.caller, wanted, cursor=cursor or None, most=MOST)
+    except Invalid as error:
+        refused = error
+    return page(
+        request,
+        "requests",
+        status_of(refused) if refused else 200,
+        visitor=visitor,
+        entries=found.entries,
+        proposals=recovery.open_for(session, visitor.caller),
+        titles=titles(chosen),
+        refused=refused,
+        sought=sought,
+        is_filtered=any(asdict(sought).values()),
+        is_first=not cursor,
+        names=list(State),
+        older=sought.query(cursor=found.next_cursor) if found.next_cursor else None,
+        most_rows=MOST_ROWS,
+    )
+
+
+@router.get("/requests.csv")
+def list_as_table(request: Request, chosen: Chosen, session: Work, house: House, sought: Sought) -> Response:
+    """Download the same selection as CSV, 10,000 rows at most; each part of it is judged by what one may see then."""
+    visitor = browser.visitor(request, session, chosen)
+    wanted = _filter(sought, titles(chosen), visitor.time_zone)
+    taking.count(house, visitor.caller)
+    first = register.page(session, visitor.caller, wanted, cursor=None, most=ROWS_AT_ONCE)
+    begun = [table.head(), *table.rows(visitor.caller, first.entries)]
+
+    def lines() -> Iterator[bytes]:
+        yield from begun
+        yield from _further(request, chosen, house, wanted, first.next_cursor)
+
+    headers = {"content-disposition": 'attachment; filename="requests.csv"'}
+    answer = StreamingResponse(lines(), media_type="text/csv; charset=utf-8", headers=headers)
+    protect(request, answer)
+    return answer
+
+
+def _further(
+    request: Request, chosen: Settings, house: Database, wanted: Filter, cursor: str | None
+) -> Iterator[bytes]:
+    count = ROWS_AT_ONCE
+    while cursor and count < MOST_ROWS:
+        with house.transaction() as session:
+            caller = browser.visitor(request, session, chosen).caller
+            found = register.page(session, caller, wanted, cursor=cursor, most=ROWS_AT_ONCE)
+            lines = list(table.rows(caller, found.entries))
+        yield from lines
+        cursor, count = found.next_cursor, count + ROWS_AT_ONCE
+
+
+def _filter(sought: Said, services: Mapping[str, str], zone: str) -> Filter:
+    """Return what is looked for as the house takes it.
+
+    Raises:
+        Invalid: something of it is not what can be looked for.
+    """
+    if sought.state not in {"", *State}:
+        raise Invalid("There is no such state: choose one from the list.")
+    if sought.service not in {"", *services}:
+        raise Invalid("There is no such service: choose one from the list.")
+    first, last = _day(sought.since), _day(sought.until)
+    if first and last and first > last:
+        raise Invalid("The first day is after the last one: nothing lies between them.")
+    try:
+        since, until = zones.days(first, last, zone)
+        engineer = WORDS.validate_python(sought.engineer) if sought.engineer else None
+        text = WORDS.validate_python(sought.text) if sought.text else None
+        after = since - timedelta(microseconds=1) if since else None
+    except OverflowError:
+        raise Invalid("Choose a day of this age.") from None
+    except ValidationError:
+        raise Invalid("Write the name, or the words to look for, on one line of at most 200 letters.") from None
+    state = State(sought.state) if sought.state else None
+    return Filter(state, sought.service or None, None, after, until, engineer, text)
+
+
+def _day(written: str) -> date | None:
+    if not written:
+        return None
+    try:
+        day = date.fromisoformat(written) if DAY.fullmatch(written) else None
+    except ValueError:
+        day = None
+    if day is None:
+        raise Invalid("Write days as year, month and day, such as 2026-11-24.")
+    return day

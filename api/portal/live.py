@@ -1,0 +1,125 @@
+"""Live pages: a stream of server-sent events that says which of a page's topics changed, and never what."""
+
+import asyncio
+import secrets
+from typing import Annotated
+from uuid import UUID
+
+import structlog
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+from sqlmodel import Session
+from starlette.types import Receive, Scope, Send
+
+from api import browser
+from api.browser import Visitor
+from api.deps import Chosen, Work
+from api.newsroom import Newsroom
+from api.portal.pages import HEADERS, TAG
+from api.seats import LIST, OPERATIONS, REQUEST, Seat
+from lockbox.people.roles import Role
+from lockbox.refusals import ForeignForm, Invalid, NotSignedIn, Unknown
+from lockbox.requests import register
+from lockbox.tenancy import authority
+
+log = structlog.get_logger(__name__)
+
+router = APIRouter(tags=[TAG], include_in_schema=False)
+
+MOST_TOPICS = 8
+SLOW_SECONDS = 20.0
+AGAIN_AFTER_MS, SPREAD_MS = 3000, 4000
+WHOLE = frozenset({LIST, OPERATIONS})
+TOPICS = f"Name topics such as list, or request: and the id of a request, {MOST_TOPICS} at most."
+
+
+class Stream(Response):
+    """An answer that goes on until the page is closed, the person may no longer listen, or the process ends."""
+
+    def __init__(self, room: Newsroom, seat: Seat, position: str | None) -> None:
+        super().__init__(None, headers=HEADERS | {"x-accel-buffering": "no"}, media_type="text/event-stream")
+        del self.headers["content-length"]
+        self._room = room
+        self._seat = seat
+        self._position = position
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - as ASGI calls it
+        """Take a seat, and write what it is told.
+
+        Raises:
+            TooMany, Busy: there is no seat left; nothing was answered yet.
+        """
+        self._room.sit(self._seat, self._position)
+        leaving = asyncio.create_task(_until_gone(receive, self._seat))
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            # Pages of a process that has ended come back one after the other.
+            wait = AGAIN_AFTER_MS + secrets.randbelow(SPREAD_MS)
+            await _write(send, f"retry: {wait}\n\n".encode())
+            while not self._seat.is_over:
+                await _write(send, await self._seat.next(self._room.beat, self._room.told))
+            await _write(send, await self._seat.next(0, self._room.told), is_last=True)
+        except (TimeoutError, OSError) as error:
+            log.info("live.dropped", error=type(error).__name__)
+        finally:
+            self._room.leave(self._seat)
+            leaving.cancel()
+
+
+async def _until_gone(receive: Receive, seat: Seat) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    seat.close()
+
+
+async def _write(send: Send, said: bytes, *, is_last: bool = False) -> None:
+    """Write to a reader who reads.
+
+    Raises:
+        TimeoutError: it has taken nothing for too long.
+    """
+    async with asyncio.timeout(SLOW_SECONDS):
+        await send({"type": "http.response.body", "body": said, "more_body": not is_last})
+
+
+def take(request: Request, chosen: Chosen, session: Work, topics: Annotated[str, Query(max_length=400)] = "") -> Seat:
+    """Return a seat for a page of somebody's session, who may know of all that it listens for.
+
+    Raises:
+        HTTPException: nobody is signed in.
+        ForeignForm: the stream is not opened by a page of ours.
+        Invalid: the topics are none of ours.
+        Unknown: one is a request that there is not, or not for them.
+        NotYours: one is what operators alone see.
+    """
+    if request.headers.get("sec-fetch-site") not in {None, "same-origin"}:
+        raise ForeignForm(browser.FOREIGN)
+    try:
+        visitor = browser.visitor(request, session, chosen)
+    except NotSignedIn as nobody:
+        raise HTTPException(401, nobody.detail) from None
+    return _seat(session, visitor, topics.split())
+
+
+def _seat(session: Session, visitor: Visitor, topics: list[str]) -> Seat:
+    try:
+        wanted = frozenset(UUID(one.removeprefix(REQUEST)) for one in topics if one not in WHOLE)
+    except ValueError:
+        raise Invalid(TOPICS, field="topics") from None
+    if not 0 < len(topics) <= MOST_TOPICS or any(one not in WHOLE and not one.startswith(REQUEST) for one in topics):
+        raise Invalid(TOPICS, field="topics")
+    if OPERATIONS in topics:
+        authority.capacity(visitor.caller, (Role.OPERATOR,))
+    if register.known(session, visitor.caller, wanted) != wanted:
+        raise Unknown("There is no such request.")
+    return Seat(visitor.caller, visitor.secret, wanted, LIST in topics, OPERATIONS in topics)
+
+
+@router.get("/live")
+async def listen(
+    request: Request,
+    seat: Annotated[Seat, Depends(take)],
+    since: Annotated[str | None, Query(max_length=40)] = None,
+) -> Response:
+    """Say when something changed, from the position on at which the page was made or the stream broke."""
+    room: Newsroom = request.app.state.newsroom
+    return Stream(room, seat, request.headers.get("last-event-id") or since)

@@ -1,0 +1,26 @@
+"""'I am looking at it': a form on the page of a request, and the pages' script renews what it says."""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Form, Response
+
+from api.portal.account import AtDesk
+from api.portal.pages import TAG, go
+from lockbox.refusals import Unknown
+from lockbox.requests import looks
+
+router = APIRouter(prefix="/requests", tags=[TAG], include_in_schema=False)
+
+
+@router.post("/{request_id}/look")
+def look(work: AtDesk, request_id: str, looking: Annotated[Literal["on", "off"], Form()] = "on") -> Response:
+    """Let the others on the person's side see that they look at a request, or no longer."""
+    change = looks.begin if looking == "on" else looks.end
+    with work.open() as (session, visitor):
+        try:
+            one = UUID(request_id)
+        except ValueError:
+            raise Unknown("There is no such request.") from None
+        change(session, work.house.schedule, visitor.caller, one)
+    return go(work.request, f"/requests/{one}")

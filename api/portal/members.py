@@ -1,0 +1,134 @@
+"""The page of a tenant's members: who they are, whom its admins invite, and what each may do."""
+
+from dataclasses import dataclass
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Form, Query, Request, Response
+from sqlmodel import Session
+
+from api import browser
+from api.deps import Chosen, Work
+from api.portal.account import AtDesk
+from api.portal.governing import Hall, done, hall, read
+from api.portal.pages import TAG
+from api.schemas.members import MemberChange, NewMember
+from api.schemas.parts import Slug
+from lockbox.people.roles import Caller, Role
+from lockbox.refusals import Refusal
+from lockbox.requests.writing import Origin
+from lockbox.tenancy import invitations, members
+
+router = APIRouter(prefix="/tenants/{slug}/members", tags=[TAG], include_in_schema=False)
+
+MOST = 100
+CUSTOMERS_ROLES = (Role.TENANT_ADMIN, Role.APPROVER, Role.AUDITOR)
+
+Person = Annotated[UUID, Form(alias="id")]
+Roles = Annotated[list[str], Form(max_length=10)]
+
+
+@dataclass(frozen=True)
+class Written:
+    """Somebody who was to be invited, as the form had it."""
+
+    name: str = ""
+    address: str = ""
+    roles: tuple[str, ...] = ()
+
+
+def here(slug: str) -> str:
+    """Return the path of the page."""
+    return f"/tenants/{slug}/members"
+
+
+@router.get("")
+def show(
+    request: Request, slug: Slug, chosen: Chosen, session: Work, after: Annotated[UUID | None, Query()] = None
+) -> Response:
+    """Show the members to one another, with forms for the admins among them."""
+    return _shown(hall(request, session, browser.visitor(request, session, chosen), slug), after=after)
+
+
+@router.post("")
+def invite(
+    work: AtDesk,
+    slug: Slug,
+    name: Annotated[str, Form(max_length=1000)] = "",
+    address: Annotated[str, Form(max_length=1000)] = "",
+    roles: Roles = [],  # noqa: B006 - FastAPI copies it
+) -> Response:
+    """Invite somebody by mail."""
+
+    def deed(session: Session, caller: Caller, origin: Origin) -> None:
+        body = read(NewMember, name=name.strip(), address=address.strip(), roles=roles)
+        held = frozenset(map(Role, body.roles))
+        members.invite(session, caller, origin, slug, name=body.name, address=body.address, roles=held)
+
+    written = Written(name, address, tuple(roles))
+    return done(work, slug, deed, lambda at, refused: _shown(at, refused, written=written), here(slug))
+
+
+@router.post("/roles")
+def set_roles(work: AtDesk, slug: Slug, person: Person, roles: Roles = []) -> Response:  # noqa: B006 - likewise
+    """Give a member exactly these roles."""
+
+    def deed(session: Session, caller: Caller, origin: Origin) -> None:
+        held = frozenset(map(Role, read(MemberChange, roles=roles).roles))
+        members.set_roles(session, caller, origin, slug, person, roles=held)
+
+    def shown(at: Hall, refused: Refusal) -> Response:
+        return _shown(at, refused, changed=(person, tuple(roles)))
+
+    return done(work, slug, deed, shown, here(slug))
+
+
+@router.post("/eligible")
+def set_eligible(
+    work: AtDesk, slug: Slug, person: Person, eligible: Annotated[str, Form(max_length=3)] = "no"
+) -> Response:
+    """Let approvers name a member as their deputy, or no longer."""
+
+    def deed(session: Session, caller: Caller, origin: Origin) -> None:
+        members.set_eligible(session, caller, origin, slug, person, eligible=eligible == "yes")
+
+    return done(work, slug, deed, _shown, here(slug))
+
+
+@router.post("/remove")
+def remove(work: AtDesk, slug: Slug, person: Person) -> Response:
+    """Take a member out of the tenant."""
+
+    def deed(session: Session, caller: Caller, origin: Origin) -> None:
+        members.remove(session, caller, origin, slug, person)
+
+    return done(work, slug, deed, _shown, here(slug))
+
+
+@router.post("/withdraw")
+def withdraw(work: AtDesk, slug: Slug, one: Annotated[UUID, Form(alias="id")]) -> Response:
+    """Take an invitation back."""
+
+    def deed(session: Session, caller: Caller, origin: Origin) -> None:
+        invitations.withdraw(session, caller, origin, slug, one)
+
+    return done(work, slug, deed, _shown, here(slug))
+
+
+def _shown(
+    at: Hall,
+    refused: Refusal | None = None,
+    *,
+    after: UUID | None = None,
+    written: Written | None = None,
+    changed: tuple[UUID, tuple[str, ...]] | None = None,
+) -> Response:
+    return at.page(
+        "members",
+        refused,
+        listed=members.page(at.session, at.caller, at.tenant.slug, cursor=after, most=MOST),
+        invitations=invitations.still_open(at.session, at.caller, at.tenant.slug),
+        roles=CUSTOMERS_ROLES,
+        written=written or Written(),
+        changed=changed,
+    )

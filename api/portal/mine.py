@@ -1,0 +1,73 @@
+"""The page of one's own requests: what has become of each, who has yet to answer, and the ways to end it."""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi.responses import HTMLResponse
+from sqlmodel import Session
+
+from api import browser
+from api.browser import Visitor
+from api.deps import Chosen, Work
+from api.portal import deeds
+from api.portal.account import AtDesk
+from api.portal.deeds import Refused
+from api.portal.pages import TAG, go, page, status_of
+from config.settings import Settings
+from lockbox.database import now
+from lockbox.requests import queues
+from lockbox.requests.lifecycle import Action
+
+router = APIRouter(prefix="/mine", tags=[TAG], include_in_schema=False)
+
+HERE = "/mine"
+MOST = 20
+
+Cursor = Annotated[str, Query(max_length=40)]
+
+
+@router.get("")
+def show(request: Request, chosen: Chosen, session: Work, after: Cursor = "") -> Response:
+    """Show the person's own requests, the open ones first."""
+    return _shown(request, session, browser.visitor(request, session, chosen), chosen, after)
+
+
+@router.post("/{request_id}/{action}")
+def act(
+    work: AtDesk,
+    request_id: UUID,
+    action: Literal["cancel", "complete"],
+    version: Annotated[int, Form(ge=1, le=999_999_999)],
+    comment: Annotated[str, Form()] = "",
+) -> Response:
+    """Withdraw a request or give its access back; what is refused is said beside it."""
+    refused = deeds.do(work, request_id, Action(action), comment, version)
+    if refused is None:
+        return go(work.request, HERE)
+    with work.open() as (session, visitor):
+        return _shown(work.request, session, visitor, work.chosen, "", Refused(request_id, action, refused, comment))
+
+
+def _shown(
+    request: Request,
+    session: Session,
+    visitor: Visitor,
+    chosen: Settings,
+    after: str,
+    refused: Refused | None = None,
+) -> HTMLResponse:
+    found = queues.mine(session, visitor.caller, cursor=after or None, most=MOST)
+    return page(
+        request,
+        "mine",
+        status_of(refused.why) if refused else 200,
+        visitor=visitor,
+        at=now(session),
+        items=found.items,
+        next_cursor=found.next_cursor,
+        is_first=not after,
+        titles={name: service.title for name, service in chosen.services.items()},
+        refused=refused,
+        is_listed=refused is not None and refused.request_id in {one.entry.request.id for one in found.items},
+    )

@@ -1,0 +1,102 @@
+"""The page of a tenant's mode: who decides, what a switch would do, and consent for a time."""
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Request, Response
+from sqlmodel import Session
+
+from api import browser
+from api.deps import Chosen, Work
+from api.portal import terms, weighed
+from api.portal.account import AtDesk
+from api.portal.governing import Hall, done, hall, read
+from api.portal.pages import REFUSED, TAG
+from api.schemas.parts import Slug
+from api.schemas.tenants import NewMode
+from lockbox.database import now
+from lockbox.people import zones
+from lockbox.people.roles import Caller, Mode, Role
+from lockbox.refusals import Invalid, Refusal
+from lockbox.requests.rules import Policy
+from lockbox.requests.writing import Origin
+from lockbox.tenancy import policies, shutting, tenants, weighing
+
+router = APIRouter(prefix="/tenants/{slug}/mode", tags=[TAG], include_in_schema=False)
+
+Named = Annotated[str, Form(max_length=20)]
+
+
+@router.get("")
+def show(request: Request, slug: Slug, chosen: Chosen, session: Work) -> Response:
+    """Show the mode to the members, with forms for the admins among them."""
+    return _shown(hall(request, session, browser.visitor(request, session, chosen), slug))
+
+
+@router.post("")
+def look(work: AtDesk, slug: Slug, mode: Named = "") -> Response:
+    """Show what a switch would change; nothing is changed by that."""
+    with work.open() as (session, visitor):
+        at = hall(work.request, session, visitor, slug, Role.TENANT_ADMIN)
+        try:
+            wanted = read(NewMode, mode=mode).mode
+        except Invalid as refused:
+            return _shown(at, refused)
+        return _asked(at, wanted)
+
+
+@router.post("/save")
+def switch(work: AtDesk, slug: Slug, mode: Named = "") -> Response:
+    """Switch the mode."""
+
+    def deed(session: Session, caller: Caller, origin: Origin) -> None:
+        wanted = read(NewMode, mode=mode).mode
+        shutting.switch_mode(session, caller, origin, slug, wanted, plans=work.chosen.plans)
+
+    return done(work, slug, deed, _shown, f"/tenants/{slug}/mode")
+
+
+@router.post("/consent")
+def consent(work: AtDesk, slug: Slug, mode: Named = "", until: Annotated[str, Form(max_length=40)] = "") -> Response:
+    """Show what consent for a time would change in the policy, or its end for no mode; nothing is changed by that."""
+    with work.open() as (session, visitor):
+        at = hall(work.request, session, visitor, slug, Role.TENANT_ADMIN)
+        held = policies.read(session, visitor.caller, slug)
+        try:
+            wanted = _consenting(held.policy, mode, until.strip(), at.zone, now(session))
+            return weighed.page(at, wanted, held.edition.version)
+        except REFUSED as refused:
+            return _shown(at, refused, until=until, consented=mode)
+
+
+def _consenting(policy: Policy, mode: str, until: str, zone: str, at: datetime) -> Policy:
+    said = policy.model_dump(mode="json") | {"consent": None}
+    if mode:
+        try:
+            ends = zones.instant(until, zone)
+        except ValueError as error:
+            raise Invalid(f"Until when? Please {error}.", field="until") from None
+        if ends <= at:
+            raise Invalid("Choose a time that is still to come: until then the vendor would decide.", field="until")
+        said["consent"] = {"mode": mode, "until": ends}
+    return terms.checked(said)
+
+
+def _shown(at: Hall, refused: Refusal | None = None, *, until: str = "", consented: str = "observe") -> Response:
+    return at.page(
+        "mode",
+        refused,
+        overview=tenants.show(at.session, at.caller, at.tenant.slug),
+        until=until,
+        consented=consented,
+        modes=Mode,
+    )
+
+
+def _asked(at: Hall, mode: Mode) -> Response:
+    return at.page(
+        "mode_asks",
+        mode=mode,
+        switch=weighing.switch(at.session, at.caller, at.tenant.slug, mode),
+        overview=tenants.show(at.session, at.caller, at.tenant.slug),
+    )

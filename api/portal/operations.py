@@ -1,0 +1,122 @@
+"""The page of operators: how the installation stands and how its day went, in counts and ages alone."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Request, Response
+
+from api import browser
+from api.deps import Chosen, House
+from api.portal import plots
+from api.portal.pages import TAG, page
+from api.portal.plots import Plot, Series
+from lockbox.database import now
+from lockbox.requests.lifecycle import State
+from lockbox.watch import operations
+from lockbox.watch.day import Day
+from lockbox.watch.hearts import Part
+from lockbox.watch.operations import Operations
+from lockbox.watch.status import MOST_SEAL_LAG, MOST_SILENT, MOST_UNSENT_AGE, Beat
+
+router = APIRouter(prefix="/operations", tags=[TAG], include_in_schema=False)
+
+UNKNOWN = "not known"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A figure: what it is, what it says, and whether that is as it should be."""
+
+    name: str
+    value: str
+    is_well: bool = True
+
+
+@router.get("")
+def show(request: Request, chosen: Chosen, house: House) -> Response:
+    """Show the figures that `lockbox operate status` and the metrics show, and plots of 24 hours."""
+    with house.transaction() as session:
+        visitor, at = browser.visitor(request, session, chosen), now(session)
+    found = operations.look(house, visitor.caller)
+    return page(
+        request,
+        "operations",
+        visitor=visitor,
+        at=at,
+        stands=found.status,
+        states=[(state.value, found.status.states.get(state.value, 0)) for state in State],
+        lines=list(_lines(found)),
+        living=[_life(one) for one in found.status.beats if one.age <= MOST_SILENT],
+        silent=[_life(one) for one in found.status.beats if one.age > MOST_SILENT],
+        findings=found.findings,
+        plots=_plots(found.day) if found.day else [],
+        day=found.day,
+        flower_url=chosen.flower_url,
+    )
+
+
+def _lines(found: Operations) -> Iterator[Line]:
+    of, day = found.status.figures, found.day
+    yield Line("Windows open", _count(of.one("access_open")))
+    yield Line("Steps to come", _count(sum(of.labelled("pending").values()) if of.postgres is not None else None))
+    yield _must_be_none("Steps overdue", of.one("overdue"))
+    lag = day.schedule_lag if day else None
+    yield Line("Schedule lag of the last minute", UNKNOWN if lag is None else plots.lag(lag))
+    yield Line("Last reconcile", _ago(of.one("heartbeat", Part.RECONCILE)))
+    yield Line("Notices to send", _count(of.one("unsent")))
+    yield _within("Oldest notice to send", of.one("oldest_unsent") or 0.0, MOST_UNSENT_AGE)
+    yield _must_be_none("Dead notices of a day", of.one("dead_lately"))
+    yield Line("Dead notices that stand", _count(of.one("dead")))
+    yield Line("Events to seal", _count(of.one("unsealed")))
+    yield _within("Seal lag", of.one("seal_lag"), MOST_SEAL_LAG)
+    yield Line("Newest checkpoint", _ago(of.one("checkpoint_age")))
+    yield from _workers(found)
+    yield Line("Hints without an answer", _count(of.redis.unacked) if of.redis else "Redis is away", bool(of.redis))
+    missing = sum(number for (_, way), number in of.drift().items() if way == "missing")
+    yield Line(
+        "Missing in the schedule", _count(missing) if of.redis else "Redis is away", bool(of.redis) and not missing
+    )
+
+
+def _workers(found: Operations) -> Iterator[Line]:
+    alive = found.status.figures.labelled("processes")
+    for part, name in ((Part.API, "API processes"), (Part.CORE, "Core workers"), (Part.NOTICES, "Notices workers")):
+        number = alive.get(part, 0.0)
+        yield Line(f"{name} alive", _count(number), bool(number))
+
+
+def _life(beat: Beat) -> tuple[Beat, str, str]:
+    return beat, plots.lag(beat.age), f"{round(beat.skew * 1000):+d} ms"
+
+
+def _count(number: float | None) -> str:
+    return UNKNOWN if number is None else plots.count(number)
+
+
+def _ago(seconds: float | None) -> str:
+    return UNKNOWN if seconds is None else f"{plots.lag(seconds)} ago"
+
+
+def _must_be_none(name: str, number: float | None) -> Line:
+    return Line(name, _count(number), not number)
+
+
+def _within(name: str, seconds: float | None, most: float) -> Line:
+    return Line(name, UNKNOWN if seconds is None else plots.lag(seconds), (seconds or 0.0) <= most)
+
+
+def _plots(day: Day) -> Sequence[Plot]:
+    filed = [
+        Series("Filed", "filed", day.counts("filed")),
+        Series("Decided", "decided", day.counts("decided")),
+        Series("No answer in time", "timed-out", day.counts("timed_out")),
+    ]
+    told = [Series("Sent", "sent", day.counts("sent")), Series("Dead", "dead", day.counts("dead"))]
+    schedule = [Series("Schedule lag", "schedule", day.worst("schedule_lag"))]
+    seal = [Series("Seal lag", "seal", day.worst("seal_lag"))]
+    return (
+        Plot("requests", "Requests", day.hours, filed, plots.count),
+        Plot("notices", "Notices", day.hours, told, plots.count),
+        Plot("schedule", "Worst schedule lag", day.hours, schedule, plots.lag),
+        Plot("seal", "Worst seal lag", day.hours, seal, plots.lag),
+    )

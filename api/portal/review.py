@@ -1,0 +1,79 @@
+"""The page of what waits for the vendor's review: who asks for what and why, and the forms to endorse and to deny."""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi.responses import HTMLResponse
+from sqlmodel import Session
+
+from api import browser
+from api.browser import Visitor
+from api.deps import Chosen, Work
+from api.portal import deeds
+from api.portal.account import AtDesk
+from api.portal.deeds import Refused
+from api.portal.pages import TAG, go, page, status_of
+from config.settings import Settings
+from lockbox.database import now
+from lockbox.refusals import Invalid, Refusal, SignInAgain
+from lockbox.requests import queues
+from lockbox.requests.lifecycle import Action
+
+router = APIRouter(prefix="/review", tags=[TAG], include_in_schema=False)
+
+HERE = "/review"
+MOST = 50
+Cursor = Annotated[str, Query(max_length=60)]
+SAY_WHY = "Say why you deny it: the engineer has to know what to change."
+
+
+@router.get("")
+def show(request: Request, chosen: Chosen, session: Work, after: Cursor = "") -> Response:
+    """Show a manager what waits for a review, the soonest deadline first."""
+    return _shown(request, session, browser.visitor(request, session, chosen), chosen, after)
+
+
+@router.post("/{request_id}/{action}")
+def act(
+    work: AtDesk,
+    request_id: UUID,
+    action: Literal["endorse", "deny"],
+    version: Annotated[int, Form(ge=1, le=999_999_999)],
+    comment: Annotated[str, Form()] = "",
+) -> Response:
+    """Endorse or deny a request; what is refused is said beside it, with what was written still there."""
+    if action == "deny" and not comment.strip():
+        refused: Refusal | None = Invalid(SAY_WHY, field="comment")
+    else:
+        refused = deeds.do(work, request_id, Action(action), comment, version)
+    if refused is None:
+        return go(work.request, HERE)
+    with work.open() as (session, visitor):
+        said = Refused(request_id, action, refused, comment)
+        return _shown(work.request, session, visitor, work.chosen, "", said)
+
+
+def _shown(
+    request: Request,
+    session: Session,
+    visitor: Visitor,
+    chosen: Settings,
+    after: str,
+    refused: Refused | None = None,
+) -> HTMLResponse:
+    found = queues.to_review(session, visitor.caller, cursor=after or None, most=MOST)
+    return page(
+        request,
+        "review",
+        status_of(refused.why) if refused else 200,
+        visitor=visitor,
+        at=now(session),
+        found=found,
+        is_first=not after,
+        most=MOST,
+        titles={name: service.title for name, service in chosen.services.items()},
+        refused=refused,
+        needs_sign_in=refused is not None and isinstance(refused.why, SignInAgain),
+        is_listed=refused is not None and refused.request_id in {one.entry.request.id for one in found.items},
+    )

@@ -1,0 +1,59 @@
+"""The sections of the pages: where each leads, and to whom it is shown. Whether somebody may is judged there."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from lockbox.people.roles import TENANT_ROLES, Caller, Role, Side
+
+
+@dataclass(frozen=True)
+class Section:
+    """An entry of the menu: a path, its title, and for whom it is there."""
+
+    path: str
+    title: str
+    is_for: Callable[[Caller], bool]
+
+
+def _customer(*roles: Role) -> Callable[[Caller], bool]:
+    return lambda caller: caller.side is Side.CUSTOMER and bool(caller.tenants(roles))
+
+
+def _vendor(*roles: Role) -> Callable[[Caller], bool]:
+    return lambda caller: caller.side is Side.VENDOR and caller.holds(*roles)
+
+
+def _either(*some: Callable[[Caller], bool]) -> Callable[[Caller], bool]:
+    return lambda caller: any(one(caller) for one in some)
+
+
+def _customers(caller: Caller) -> bool:
+    return caller.side is Side.CUSTOMER
+
+
+SECTIONS = (
+    Section("/waiting", "Waiting for you", _customers),
+    Section("/review", "To review", _vendor(Role.MANAGER)),
+    Section("/ask", "Ask", _vendor(Role.ENGINEER)),
+    Section("/mine", "My requests", _vendor(Role.ENGINEER)),
+    Section("/open", "Open now", _either(_customers, _vendor(Role.MANAGER, Role.VENDOR_AUDITOR))),
+    Section("/requests", "History", _either(_customers, _vendor(Role.MANAGER, Role.VENDOR_AUDITOR))),
+    Section(
+        "/trail",
+        "Audit trail",
+        _either(_customer(Role.AUDITOR, Role.TENANT_ADMIN), _vendor(Role.VENDOR_AUDITOR)),
+    ),
+    Section("/tenants", "Your organisation", _customer(*TENANT_ROLES)),
+    Section("/operations", "Operations", _vendor(Role.OPERATOR)),
+)
+EVERYBODYS = "/requests"
+
+
+def of(caller: Caller) -> Iterable[Section]:
+    """Return the sections that are shown to somebody."""
+    return [section for section in SECTIONS if section.is_for(caller)]
+
+
+def home(caller: Caller) -> str:
+    """Return the page that somebody comes to first."""
+    return next((section.path for section in of(caller)), EVERYBODYS)

@@ -1,0 +1,159 @@
+"""The form of a policy's common terms: what its fields hold, and the policy that they make."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Form
+from pydantic import ValidationError
+
+from lockbox.refusals import Invalid
+from lockbox.requests.phrasing import TERMS
+from lockbox.requests.rules import Policy
+
+HOUR, MINUTE = 3600, 60
+WINDOWS = ("review_window", "approval_window", "access_ceiling")
+MINUTES = ("closing_warning", "sign_in_age")
+NUMBERS = ("quorum", "justification_least")
+MOMENTS = ("approval_reminders", "review_reminders")
+SWITCHES = (
+    *("vendor_review", "questions_stop_clock", "report_on_close", "require_case"),
+    *("mail_link", "mail_justification", "mail_suffices"),
+)
+REVOKE = "revoke_sign_in_age"
+NUMBER = re.compile(r"[0-9]{1,9}")
+BETWEEN = re.compile(r"[\s,;%]+")
+
+Field = Annotated[str, Form(max_length=200)]
+Several = Annotated[list[str], Form(max_length=20)]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the form holds, as somebody has typed it: a window is hours and minutes, a switch is among `switched`."""
+
+    fields: dict[str, str]
+    switched: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, policy: Policy) -> "Written":
+        """Return the form of a policy."""
+        fields = {name: str(getattr(policy, name)) for name in NUMBERS}
+        for name in WINDOWS:
+            hours, rest = divmod(getattr(policy, name), HOUR)
+            fields |= {f"{name}_hours": str(hours), f"{name}_minutes": str(rest // MINUTE)}
+        fields |= {name: str(getattr(policy, name) // MINUTE) for name in MINUTES}
+        fields[REVOKE] = "" if policy.revoke_sign_in_age is None else str(policy.revoke_sign_in_age // MINUTE)
+        fields |= {name: ", ".join(map(str, getattr(policy, name))) for name in MOMENTS}
+        switched = tuple(name for name in SWITCHES if getattr(policy, name))
+        return cls(fields, switched, tuple(sorted(policy.reasons)))
+
+    def onto(self, policy: Policy) -> Policy:
+        """Return a policy with the terms of the form; all else stays.
+
+        Seconds that the form has no field for stay too, where the minutes are the same.
+
+        Raises:
+            Invalid: with a sentence for each field that was not understood.
+        """
+        said: dict[str, Any] = policy.model_dump(mode="json")
+        try:
+            said |= dict(self._terms(policy))
+        except ValueError as error:
+            raise Invalid(f"This was not taken: {error}.") from None
+        return checked(said)
+
+    def _terms(self, policy: Policy) -> Iterator[tuple[str, Any]]:
+        for name in WINDOWS:
+            minutes = 60 * self._number(name, "_hours") + self._number(name, "_minutes")
+            yield name, _seconds(minutes, getattr(policy, name))
+        for name in MINUTES:
+            yield name, _seconds(self._number(name), getattr(policy, name))
+        is_asked = self.fields[REVOKE].strip()
+        yield REVOKE, _seconds(self._number(REVOKE), policy.revoke_sign_in_age or 0) if is_asked else None
+        for name in NUMBERS:
+            yield name, self._number(name)
+        for name in MOMENTS:
+            yield name, percents(name, self.fields[name])
+        for name in SWITCHES:
+            yield name, name in self.switched
+        yield "reasons", list(self.reasons)
+
+    def _number(self, name: str, tail: str = "") -> int:
+        text = self.fields[name + tail].strip() or ("0" if tail else "")
+        if not NUMBER.fullmatch(text):
+            raise ValueError(f"{TERMS[name]}: write a whole number")
+        return int(text)
+
+
+async def written(
+    review_window_hours: Field = "",
+    review_window_minutes: Field = "",
+    approval_window_hours: Field = "",
+    approval_window_minutes: Field = "",
+    access_ceiling_hours: Field = "",
+    access_ceiling_minutes: Field = "",
+    closing_warning: Field = "",
+    sign_in_age: Field = "",
+    revoke_sign_in_age: Field = "",
+    quorum: Field = "",
+    justification_least: Field = "",
+    approval_reminders: Field = "",
+    review_reminders: Field = "",
+    switched: Several = [],  # noqa: B006 - FastAPI copies it
+    reasons: Several = [],  # noqa: B006 - likewise
+) -> Written:
+    """Return what the form holds."""
+    fields = {
+        "review_window_hours": review_window_hours,
+        "review_window_minutes": review_window_minutes,
+        "approval_window_hours": approval_window_hours,
+        "approval_window_minutes": approval_window_minutes,
+        "access_ceiling_hours": access_ceiling_hours,
+        "access_ceiling_minutes": access_ceiling_minutes,
+        "closing_warning": closing_warning,
+        "sign_in_age": sign_in_age,
+        REVOKE: revoke_sign_in_age,
+        "quorum": quorum,
+        "justification_least": justification_least,
+        "approval_reminders": approval_reminders,
+        "review_reminders": review_reminders,
+    }
+    return Written(fields, tuple(switched), tuple(reasons))
+
+
+def percents(name: str, text: str) -> list[int]:
+    """Return what a list of percentages says, such as `50, 83`; nothing is none.
+
+    Raises:
+        ValueError: with the name of the term, where it is none.
+    """
+    parts = [part for part in BETWEEN.split(text.strip()) if part]
+    if not all(NUMBER.fullmatch(part) for part in parts):
+        raise ValueError(f"{TERMS[name]}: write whole numbers with commas between them, such as 50, 83")
+    return [int(part) for part in parts]
+
+
+def checked(said: object) -> Policy:
+    """Return the policy that this says.
+
+    Raises:
+        Invalid: it is none; with a sentence for each part that is wrong.
+    """
+    try:
+        return Policy.model_validate(said)
+    except ValidationError as error:
+        found = error.errors(include_input=False, include_url=False, include_context=False)
+        lines = [f"{_where(one['loc'])}: {one['msg'].removeprefix('Value error, ')}" for one in found]
+        raise Invalid(f"This is no policy: {'; '.join(lines)}.") from None
+
+
+def _where(place: tuple[int | str, ...]) -> str:
+    named = ".".join(map(str, place)) or "policy"
+    return f"{named} ({TERMS[named]})" if named in TERMS else named
+
+
+def _seconds(minutes: int, held: int) -> int:
+    return held if held // MINUTE == minutes else minutes * MINUTE

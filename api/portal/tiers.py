@@ -1,0 +1,164 @@
+"""The page of who is asked, and when: groups of people, the order in which they are prompted, who must also agree."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Form, Request, Response
+
+from api import browser
+from api.deps import Chosen, Work
+from api.portal import weighed
+from api.portal.account import AtDesk
+from api.portal.governing import Hall, hall
+from api.portal.pages import REFUSED, TAG
+from api.portal.policy import Seen
+from api.portal.terms import NUMBER, checked, percents
+from api.schemas.parts import Slug
+from lockbox.people.roles import Role
+from lockbox.refusals import Invalid, Refusal
+from lockbox.requests.rules import MOST_GROUPS, Policy
+from lockbox.requests.terms import MOST_APPROVALS, MOST_TIERS
+from lockbox.tenancy import policies
+
+router = APIRouter(prefix="/tenants/{slug}/tiers", tags=[TAG], include_in_schema=False)
+
+MOST_PLACES = 2_000
+
+Column = Annotated[list[str], Form(max_length=MOST_GROUPS + 1)]
+Places = Annotated[list[str], Form(max_length=MOST_PLACES)]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A group as the form has it: its people by id, the tier in which it is asked, how many of it must agree."""
+
+    name: str = ""
+    people: frozenset[str] = frozenset()
+    tier: str = "0"
+    quorum: str = "0"
+
+
+@dataclass(frozen=True)
+class Written:
+    """The form: a row a group, the last of them for a new one, and when the later tiers are asked, in percent."""
+
+    rows: Sequence[Row]
+    widening: str
+
+    @classmethod
+    def of(cls, policy: Policy) -> "Written":
+        """Return the form of a policy."""
+        tiers = {group: number for number, tier in enumerate(policy.tiers, 1) for group in tier}
+        quorums = {stage.group: stage.quorum for stage in policy.stages}
+        rows = [
+            Row(name, frozenset(map(str, people)), str(tiers.get(name, 0)), str(quorums.get(name, 0)))
+            for name, people in policy.groups.items()
+        ]
+        return cls([*rows, Row()], ", ".join(map(str, policy.widening)))
+
+    def onto(self, policy: Policy) -> Policy:
+        """Return a policy with these groups, tiers and stages; all else stays. A group without a name is none.
+
+        Raises:
+            Invalid: with a sentence that says what was not understood.
+        """
+        named = [row for row in self.rows if row.name.strip()]
+        names = [row.name.strip() for row in named]
+        if len(set(names)) < len(names):
+            raise Invalid("Two groups have the same name; give one of them another.")
+        if any(row.people for row in self.rows if not row.name.strip()):
+            raise Invalid("Give the new group a name, such as legal, or leave its people out.")
+        try:
+            said = policy.model_dump(mode="json") | _said(named) | {"widening": percents("widening", self.widening)}
+        except ValueError as error:
+            raise Invalid(f"This was not taken: {error}.") from None
+        return checked(said)
+
+
+def _said(rows: Sequence[Row]) -> dict[str, Any]:
+    tiers: list[list[str]] = [[] for _ in range(MOST_TIERS)]
+    stages = []
+    for row in rows:
+        tier, quorum = _number(row.tier, MOST_TIERS), _number(row.quorum, MOST_APPROVALS)
+        if tier:
+            tiers[tier - 1].append(row.name.strip())
+        if quorum:
+            stages.append({"group": row.name.strip(), "quorum": quorum})
+    return {
+        "groups": {row.name.strip(): sorted(row.people) for row in rows},
+        # A tier that nobody is in is no tier: those behind it move up.
+        "tiers": [tier for tier in tiers if tier],
+        "stages": stages,
+    }
+
+
+def _number(text: str, most: int) -> int:
+    said = text.strip() or "0"
+    if not NUMBER.fullmatch(said) or int(said) > most:
+        raise ValueError(f"write a whole number up to {most}")
+    return int(said)
+
+
+async def written(
+    group: Column = [],  # noqa: B006 - FastAPI copies it
+    tier: Column = [],  # noqa: B006 - likewise
+    quorum: Column = [],  # noqa: B006 - likewise
+    people: Places = [],  # noqa: B006 - likewise
+    gone: Column = [],  # noqa: B006 - likewise
+    widening: Annotated[str, Form(max_length=200)] = "",
+) -> Written:
+    """Return what the form holds: columns, whose entries at one number are of one group; people as `number:id`."""
+    inside: dict[str, set[str]] = {}
+    for place in people:
+        number, _, person = place.partition(":")
+        inside.setdefault(number, set()).add(person)
+    rows = [
+        Row(name[:100], frozenset(inside.get(str(number), ())), _at(tier, number), _at(quorum, number))
+        for number, name in enumerate(group)
+        if str(number) not in gone
+    ]
+    return Written(rows, widening)
+
+
+Filled = Annotated[Written, Depends(written)]
+
+
+@router.get("")
+def show(request: Request, slug: Slug, chosen: Chosen, session: Work) -> Response:
+    """Show to the members who is asked when, as a form to the admins among them."""
+    return _shown(hall(request, session, browser.visitor(request, session, chosen), slug))
+
+
+@router.post("")
+def look(work: AtDesk, slug: Slug, form: Filled, version: Seen = 1) -> Response:
+    """Show what the form would change in the policy; nothing is changed by that."""
+    with work.open() as (session, visitor):
+        at = hall(work.request, session, visitor, slug, Role.TENANT_ADMIN)
+        held = policies.read(session, visitor.caller, slug)
+        try:
+            return weighed.page(at, form.onto(held.policy), version)
+        except REFUSED as refused:
+            return _shown(at, refused, form=form, version=version)
+
+
+def _shown(
+    at: Hall, refused: Refusal | None = None, *, form: Written | None = None, version: int | None = None
+) -> Response:
+    held = policies.read(at.session, at.caller, at.tenant.slug)
+    everybody = at.members()
+    return at.page(
+        "tiers",
+        refused,
+        held=held,
+        form=form or Written.of(held.policy),
+        version=version or held.edition.version,
+        deciders=[one for one in everybody if Role.APPROVER in one.roles or one.is_eligible],
+        names={one.person_id: one.name for one in everybody},
+        most_tiers=MOST_TIERS,
+        most_approvals=MOST_APPROVALS,
+    )
+
+
+def _at(column: Sequence[str], number: int) -> str:
+    return column[number] if number < len(column) else "0"

@@ -1,0 +1,301 @@
+"""The pages of the trail: search it in plain words, take it away with proofs, and the checkpoint to keep."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Literal
+from urllib.parse import urlencode
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import TypeAdapter, ValidationError
+from sqlmodel import Session
+
+from api import browser, deps, taking
+from api.browser import Visitor
+from api.deps import Chosen, House, Work
+from api.portal.pages import TAG, origin, page, protect, status_of
+from api.routes.audit import LARGEST, NAMES, asked_for
+from api.schemas.parts import Line, Slug, Word
+from config.settings import Settings
+from lockbox.audit import export as exports
+from lockbox.audit import proofs
+from lockbox.audit.checkpoint import VerifierKey
+from lockbox.audit.export import Pages
+from lockbox.audit.looking import TRAIL_EXPORTED, TRAIL_READ
+from lockbox.audit.recorded import Wanted
+from lockbox.audit.table import table
+from lockbox.audit.telling import WORDS, told
+from lockbox.people import preferences, zones
+from lockbox.people.models import Tenant
+from lockbox.people.roles import Role
+from lockbox.refusals import Invalid, Refusal, Unknown
+from lockbox.tenancy import auditing, tenants
+from lockbox.tenancy.auditing import READERS, Found, Reading
+
+router = APIRouter(prefix="/trail", tags=[TAG], include_in_schema=False)
+
+MOST = 50
+MOST_TENANTS = 200
+SLUG, WORD, LINE = TypeAdapter[str](Slug), TypeAdapter[str](Word), TypeAdapter[str](Line)
+
+Said = Annotated[str, Query(max_length=200)]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the form of a search holds, as somebody has typed it; times are of clocks in their own time zone."""
+
+    tenant: str = ""
+    person: str = ""
+    action: str = ""
+    request: str = ""
+    service: str = ""
+    after: str = ""
+    before: str = ""
+    text: str = ""
+
+    @property
+    def query(self) -> str:
+        """The form as the query of an address, without what is empty."""
+        return urlencode({name: value for name, value in vars(self).items() if value})
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether anything is looked for beside whose log it is."""
+        return any(value for name, value in vars(self).items() if name != "tenant")
+
+    def wanted(self, zone: str) -> Wanted:
+        """Return what is looked for.
+
+        Raises:
+            Invalid: with a sentence for the first field that was not understood.
+        """
+        return Wanted(
+            person=_id(self.person, "person"),
+            action=_word(self.action, "action"),
+            request=_id(self.request, "request"),
+            service=_word(self.service, "service"),
+            after=_moment(self.after, zone),
+            before=_moment(self.before, zone),
+            words=_line(self.text),
+        )
+
+
+async def asked(
+    tenant: Said = "",
+    person: Said = "",
+    action: Said = "",
+    request_id: Annotated[str, Query(alias="request", max_length=200)] = "",
+    service: Said = "",
+    after: Said = "",
+    before: Said = "",
+    text: Said = "",
+) -> Asked:
+    """Return what the form of a search holds."""
+    said = (tenant, person, action, request_id, service, after, before, text)
+    return Asked(*(one.strip() for one in said))
+
+
+What = Annotated[Asked, Depends(asked)]
+
+
+@router.get("")
+def search(request: Request, chosen: Chosen, session: Work, what: What, cursor: Said = "") -> Response:
+    """Show the newest events that match, in plain words; that the trail was read is an event too."""
+    visitor = browser.visitor(request, session, chosen)
+    readable = _readable(session, visitor)
+    try:
+        who = _reading(session, visitor, what.tenant, readable)
+        zone = preferences.mine(session, visitor.caller).time_zone
+        wanted = what.wanted(zone)
+        found = auditing.search(session, who, wanted, before=_id(cursor, "cursor"), most=MOST)
+    except Invalid as refused:
+        return _shown(request, session, visitor, what, readable, refused=refused)
+    auditing.note(session, who, origin(request), TRAIL_READ, asked=asked_for(wanted), count=len(found.events))
+    return _shown(request, session, visitor, what, readable, who=who, found=found)
+
+
+@router.get("/export")
+def export(
+    request: Request,
+    chosen: Chosen,
+    session: Work,
+    house: House,
+    what: What,
+    form: Annotated[Literal["ndjson", "csv"], Query(alias="format")] = "ndjson",
+    since: Said = "",
+) -> Response:
+    """Send what is sealed as a file, as the API does; that it was exported is an event too."""
+    visitor = browser.visitor(request, session, chosen)
+    readable = _readable(session, visitor)
+    taking.count(house, visitor.caller)
+    try:
+        who = _reading(session, visitor, what.tenant, readable)
+        wanted = what.wanted(preferences.mine(session, visitor.caller).time_zone)
+        looked = asked_for(wanted)
+        begun = auditing.export(session, who, wanted, looked, _sizes(since))
+    except Invalid as refused:
+        if since:
+            return _take_away(request, session, visitor, what.tenant, since, refused)
+        return _shown(request, session, visitor, what, readable, refused=refused)
+    count = auditing.length(session, begun)
+    auditing.note(session, who, origin(request), TRAIL_EXPORTED, asked=looked | {"format": form}, count=count)
+    made = table if form == "csv" else exports.lines
+    opened = while_signed_in(auditing.pages(house, who), request, chosen)
+    answer = StreamingResponse(made(opened, begun), media_type=NAMES[form])
+    protect(request, answer)
+    name = f"audit-{who.log_id if who.tenant_id else 'vendor'}-{begun.log.size}.{form}"
+    answer.headers["content-disposition"] = f'attachment; filename="{name}"'
+    return answer
+
+
+def while_signed_in(pages: Pages, request: Request, chosen: Settings) -> Pages:
+    """Return what opens a transaction for each page of an export, as long as the person is signed in.
+
+    Raises:
+        NotSignedIn: when it is opened, if they are no more.
+    """
+
+    @contextmanager
+    def opened() -> Iterator[Session]:
+        with pages() as session:
+            browser.visitor(request, session, chosen)
+            yield session
+
+    return opened
+
+
+@router.get("/checkpoint")
+def checkpoint(request: Request, chosen: Chosen, session: Work, tenant: Said = "") -> Response:
+    """Show the newest checkpoint of a log, the keys that sign, and how an export is verified without this server."""
+    return _take_away(request, session, browser.visitor(request, session, chosen), tenant.strip())
+
+
+def _take_away(
+    request: Request, session: Session, visitor: Visitor, slug: str, since: str = "", refused: Refusal | None = None
+) -> Response:
+    readable = _readable(session, visitor)
+    who = _reading(session, visitor, slug, readable)
+    return page(
+        request,
+        "checkpoint",
+        status_of(refused) if refused else 200,
+        visitor=visitor,
+        refused=refused,
+        since=since,
+        readable=readable,
+        whose=_whose(who, readable),
+        slug=slug or _slug(who, readable),
+        log=_head(session, who),
+        keys=[(key, VerifierKey.read(key.key).fingerprint) for key in proofs.keys(session)],
+        zone=preferences.mine(session, visitor.caller).time_zone,
+    )
+
+
+def _readable(session: Session, visitor: Visitor) -> Mapping[UUID, Tenant]:
+    """Return the tenants whose logs the person may read, the first of them where there are many."""
+    caller = visitor.caller
+    if caller.holds(Role.VENDOR_AUDITOR):
+        some = tenants.page(session, caller, cursor=None, most=MOST_TENANTS).overviews
+        return {one.tenant.id: one.tenant for one in some}
+    own, read = tenants.own(session, caller), caller.tenants(READERS)
+    return {one.tenant.id: one.tenant for one in own if one.tenant.id in read}
+
+
+def _reading(session: Session, visitor: Visitor, slug: str, readable: Mapping[UUID, Tenant]) -> Reading:
+    """Return the person as a reader: of the log that they name, else of the vendor's own or their first tenant's."""
+    if not slug and readable and not visitor.caller.holds(Role.VENDOR_AUDITOR):
+        slug = next(iter(readable.values())).slug
+    try:
+        named = SLUG.validate_python(slug) if slug else None
+    except ValidationError:
+        raise Unknown("There is no such tenant.") from None
+    return auditing.reading(session, visitor.caller, named)
+
+
+def _shown(
+    request: Request,
+    session: Session,
+    visitor: Visitor,
+    what: Asked,
+    readable: Mapping[UUID, Tenant],
+    *,
+    who: Reading | None = None,
+    found: Found | None = None,
+    refused: Refusal | None = None,
+) -> Response:
+    return page(
+        request,
+        "trail",
+        status_of(refused) if refused else 200,
+        visitor=visitor,
+        asked=what,
+        readable=readable,
+        whose=_whose(who, readable),
+        is_vendors=visitor.caller.holds(Role.VENDOR_AUDITOR),
+        slug=what.tenant or (_slug(who, readable) if who else ""),
+        events=[told(event) for event in found.events] if found else [],
+        before=found.before if found else None,
+        words=WORDS,
+        services=deps.settings(request).services,
+        zone=preferences.mine(session, visitor.caller).time_zone,
+        refused=refused,
+    )
+
+
+def _whose(who: Reading | None, readable: Mapping[UUID, Tenant]) -> str:
+    if who is None:
+        return ""
+    tenant = readable.get(who.tenant_id) if who.tenant_id else None
+    return tenant.name if tenant else "this organisation" if who.tenant_id else "the vendor itself"
+
+
+def _slug(who: Reading, readable: Mapping[UUID, Tenant]) -> str:
+    tenant = readable.get(who.tenant_id) if who.tenant_id else None
+    return tenant.slug if tenant else ""
+
+
+def _head(session: Session, who: Reading) -> proofs.Head | None:
+    try:
+        return auditing.head(session, who)
+    except Unknown:
+        return None
+
+
+def _id(text: str, which: str) -> UUID | None:
+    try:
+        return UUID(text) if text else None
+    except ValueError:
+        raise Invalid(f"A {which} is looked for by its id: copy it from an event.", field=which) from None
+
+
+def _word(text: str, which: str) -> str | None:
+    try:
+        return WORD.validate_python(text) if text else None
+    except ValidationError:
+        raise Invalid(f"There is no such {which}: choose one from the list.", field=which) from None
+
+
+def _line(text: str) -> str | None:
+    try:
+        return LINE.validate_python(text) if text else None
+    except ValidationError:
+        raise Invalid("Look for words on one line, in plain letters.", field="text") from None
+
+
+def _moment(text: str, zone: str) -> datetime | None:
+    try:
+        return zones.instant(text, zone) if text else None
+    except ValueError as error:
+        raise Invalid(f"From or until when? Please {error}.", field="after") from None
+
+
+def _sizes(text: str) -> list[int]:
+    if not text.strip():
+        return []
+    if not (text.strip().isascii() and text.strip().isdigit()) or int(text) > LARGEST:
+        raise Invalid("The size of an earlier checkpoint is the whole number on its second line.", field="since")
+    return [int(text)]

@@ -1,0 +1,79 @@
+"""The page of watchers: who is copied on what the tenant is asked and told, and decides nothing."""
+
+from dataclasses import dataclass
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Form, Request, Response
+from sqlmodel import Session
+
+from api import browser, naming
+from api.deps import Chosen, Work
+from api.portal.account import AtDesk
+from api.portal.governing import Hall, done, hall, read
+from api.portal.pages import TAG
+from api.schemas.addresses import NewWatcher
+from api.schemas.parts import Slug
+from lockbox.people.roles import Caller
+from lockbox.refusals import Refusal
+from lockbox.requests.writing import Origin
+from lockbox.tenancy import watchers
+from lockbox.tenancy.watchers import Wanted
+
+router = APIRouter(prefix="/tenants/{slug}/watchers", tags=[TAG], include_in_schema=False)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the form holds."""
+
+    name: str = ""
+    address: str = ""
+    service: str = ""
+
+
+@router.get("")
+def show(request: Request, slug: Slug, chosen: Chosen, session: Work) -> Response:
+    """Show who is copied to the tenant's members, with forms for the admins among them."""
+    return _shown(hall(request, session, browser.visitor(request, session, chosen), slug))
+
+
+@router.post("")
+def add(
+    work: AtDesk,
+    slug: Slug,
+    name: Annotated[str, Form(max_length=1000)] = "",
+    address: Annotated[str, Form(max_length=1000)] = "",
+    service: Annotated[str, Form(max_length=100)] = "",
+) -> Response:
+    """Have somebody copied."""
+    written = Written(name, address, service)
+
+    def deed(session: Session, caller: Caller, origin: Origin) -> None:
+        body = read(NewWatcher, name=name.strip(), address=address.strip(), service=service or None)
+        wanted = Wanted(body.name, body.address, body.service)
+        watchers.add(session, caller, origin, slug, wanted, services=work.chosen.services)
+
+    def shown(at: Hall, refused: Refusal) -> Response:
+        return _shown(at, refused, written)
+
+    return done(work, slug, deed, shown, f"/tenants/{slug}/watchers", first=lambda who: naming.count(work.house, who))
+
+
+@router.post("/remove")
+def remove(work: AtDesk, slug: Slug, one: Annotated[UUID, Form(alias="id")]) -> Response:
+    """Have somebody copied no longer."""
+
+    def deed(session: Session, caller: Caller, origin: Origin) -> None:
+        watchers.remove(session, caller, origin, slug, one)
+
+    return done(work, slug, deed, _shown, f"/tenants/{slug}/watchers")
+
+
+def _shown(at: Hall, refused: Refusal | None = None, written: Written | None = None) -> Response:
+    return at.page(
+        "watchers",
+        refused,
+        watchers=watchers.listed(at.session, at.caller, at.tenant.slug),
+        written=written or Written(),
+    )

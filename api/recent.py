@@ -1,0 +1,77 @@
+"""What was heard lately, in order, so that a page which was away for a moment learns what it missed."""
+
+import secrets
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from itertools import takewhile
+
+MOST_IDS = 20_000
+SETTLED_AFTER = 5.0
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One piece of news: its number, when it came (by this process' monotonic clock), ids, and whom it concerns."""
+
+    number: int
+    at: float
+    ids: frozenset[str]
+    side: str | None
+
+
+class Recent:
+    """The last news that this process has heard: twenty thousand ids at most.
+
+    A position is `<epoch>-<number>`. The epoch changes when something may have been missed, and no process has
+    another's: from a foreign position nobody knows what is missing.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._heard: deque[Heard] = deque()
+        self._held = 0
+        self._number = 0
+        self._epoch = secrets.token_hex(6)
+
+    def add(self, ids: frozenset[str], side: str | None) -> None:
+        """Keep what was just heard, and forget the oldest where that is too much."""
+        with self._lock:
+            self._number += 1
+            self._heard.append(Heard(self._number, time.monotonic(), ids, side))
+            self._held += len(ids)
+            while self._held > MOST_IDS:
+                self._held -= len(self._heard.popleft().ids)
+
+    def begin_anew(self) -> None:
+        """Forget all: something may have been missed."""
+        with self._lock:
+            self._heard.clear()
+            self._held = 0
+            self._epoch = secrets.token_hex(6)
+
+    @property
+    def here(self) -> str:
+        """The position after all that was heard."""
+        with self._lock:
+            return f"{self._epoch}-{self._number}"
+
+    @property
+    def settled(self) -> str:
+        """A position from some seconds ago: a page that is made now has read all that came before it."""
+        before = time.monotonic() - SETTLED_AFTER
+        with self._lock:
+            later = sum(1 for _ in takewhile(lambda one: one.at > before, reversed(self._heard)))
+            return f"{self._epoch}-{self._number - later}"
+
+    def since(self, position: str) -> list[Heard] | None:
+        """Return what came after a position; None where that is not known."""
+        epoch, _, number = position.partition("-")
+        with self._lock:
+            if epoch != self._epoch or not number.isascii() or not number.isdigit() or len(number) > 15:  # noqa: PLR2004
+                return None
+            first = self._heard[0].number if self._heard else self._number + 1
+            if not first - 1 <= int(number) <= self._number:
+                return None
+            return [one for one in self._heard if one.number > int(number)]

@@ -1,0 +1,174 @@
+"""Live pages as browsers have them: a real server, and streams of events that are read as they come."""
+
+import http.client
+import json
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Self
+from urllib.parse import urlencode, urlsplit
+
+import uvicorn
+
+from api.newsroom import Newsroom
+from api.serving import Server
+from tests.http.portal import SESSION, Portal
+
+PATIENCE = 10.0
+
+
+@dataclass(frozen=True)
+class Told:
+    """One event of a stream."""
+
+    name: str
+    id: str
+    topics: frozenset[str]
+
+
+@dataclass
+class Stream:
+    """A stream that is open, or what was answered instead of one."""
+
+    status: int
+    headers: dict[str, str]
+    body: str = ""
+    comments: list[str] = field(default_factory=list)
+    retry: int = 0
+    _events: "queue.Queue[Told | None]" = field(default_factory=queue.Queue)
+    _connection: http.client.HTTPConnection | None = None
+
+    @classmethod
+    def open(cls, url: str, cookie: str | None, last: str | None = None, **query: str) -> Self:
+        """Open a stream, and read it in a thread."""
+        there = urlsplit(url)
+        connection = http.client.HTTPConnection(there.hostname or "", there.port, timeout=60)
+        headers = {"sec-fetch-site": "same-origin"} | ({"cookie": f"{SESSION}={cookie}"} if cookie else {})
+        connection.request(
+            "GET", f"/live?{urlencode(query)}", headers=headers | ({"last-event-id": last} if last else {})
+        )
+        answer = connection.getresponse()
+        found = cls(
+            answer.status, {name.lower(): value for name, value in answer.getheaders()}, _connection=connection
+        )
+        if answer.status == 200:
+            threading.Thread(target=found._read, args=(answer,), daemon=True).start()
+        else:
+            found.body = answer.read().decode()
+        return found
+
+    def _read(self, answer: http.client.HTTPResponse) -> None:
+        parts: dict[str, str] = {}
+        try:
+            for line in iter(answer.readline, b""):
+                name, _, value = line.decode().rstrip("\n").partition(": ")
+                if name == "" and value:
+                    self.comments.append(value)
+                elif name == "retry":
+                    self.retry = int(value)
+                elif name:
+                    parts[name] = value
+                elif parts:
+                    topics = frozenset(json.loads(parts["data"]).get("topics", ()))
+                    self._events.put(Told(parts["event"], parts["id"], topics))
+                    parts = {}
+        except (OSError, ValueError, http.client.HTTPException, AttributeError):
+            pass
+        self._events.put(None)
+
+    def next(self, seconds: float = PATIENCE) -> Told | None:
+        """Return the next event; None where the stream has ended."""
+        return self._events.get(timeout=seconds)
+
+    def until(self, name: str) -> Told:
+        """Return the next event of that name."""
+        while (told := self.next()) and told.name != name:
+            pass
+        assert told, f"the stream ended before {name}"
+        return told
+
+    def quiet(self, seconds: float = 1.0) -> bool:
+        """Whether no news come for so long."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            try:
+                told = self.next(left)
+            except queue.Empty:
+                break
+            if told is None:
+                break
+            if told.name == "news":
+                return False
+        return True
+
+    def close(self) -> None:
+        """Go away."""
+        if self._connection and self._connection.sock:
+            self._connection.sock.close()
+        if self._connection:
+            self._connection.close()
+
+
+@dataclass
+class Live:
+    """A world's pages on a real server."""
+
+    portal: Portal
+    url: str
+    room: Newsroom
+    server: Server
+    thread: threading.Thread
+    streams: list[Stream] = field(default_factory=list)
+
+    def secret(self, name: str) -> str:
+        """Sign somebody in and return what their browser shows."""
+        browser = self.portal.browser()
+        browser.enter(name)
+        return str(browser.session)
+
+    def open(self, secret: str | None, topics: str, last: str | None = None, **more: str) -> Stream:
+        """Open a stream with a session."""
+        stream = Stream.open(self.url, secret, last, topics=topics, **more)
+        self.streams.append(stream)
+        return stream
+
+    def settled(self, secret: str, topics: str) -> Stream:
+        """Open a stream that has been told all that there was before it."""
+        stream = self.open(secret, topics)
+        stream.until("again")
+        while not stream.quiet(0.3):
+            pass
+        return stream
+
+    def stop(self) -> float:
+        """Tell the server to end and return how many seconds that took."""
+        began = time.monotonic()
+        self.server.should_exit = True
+        self.thread.join(PATIENCE * 3)
+        assert not self.thread.is_alive()
+        return time.monotonic() - began
+
+
+@contextmanager
+def serving(portal: Portal, port: int, **facts: Any) -> Iterator[Live]:
+    """Serve a world's pages on a port, with a newsroom of its own."""
+    room = portal.app.state.newsroom = Newsroom(portal.house, portal.settings, **facts)
+    config = uvicorn.Config(
+        portal.app, host="127.0.0.1", port=port, log_config=None, lifespan="off", timeout_graceful_shutdown=10
+    )
+    server = Server(config, room)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    until = time.monotonic() + PATIENCE
+    while not server.started:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    live = Live(portal, f"http://127.0.0.1:{port}", room, server, thread)
+    yield live
+    for stream in live.streams:
+        stream.close()
+    live.stop()
+    room.stop()

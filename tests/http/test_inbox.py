@@ -1,0 +1,190 @@
+"""The inbox: mails newest first, by recipient, with links and codes to use; and none that could do anything."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.http.playing import HOME, here, playground, put, put_raw
+from tests.http.portal import OpenPortal, Portal
+
+NASTY = "<script>alert(1)</script><img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def world(open_portal: OpenPortal) -> Portal:
+    """A world that all tests share."""
+    return open_portal()
+
+
+@pytest.fixture
+def playing(world: Portal, tmp_path: Path) -> Portal:
+    """The playground of it, over an empty inbox."""
+    return playground(world, tmp_path)
+
+
+def only(playing: Portal, path: str = "/inbox") -> str:
+    """Return the path of the one mail that is there."""
+    (link,) = {link for link in here(playing).get(path).read.links if link.startswith("/inbox/")}
+    return link
+
+
+def test_an_empty_inbox_says_what_to_do(playing: Portal) -> None:
+    assert "There is none yet. Ask for something" in here(playing).get("/inbox").words
+
+
+def test_the_newest_is_the_first_with_its_recipient_and_time(playing: Portal, tmp_path: Path) -> None:
+    put(tmp_path, "9.old", to="max@vendor.example", subject="Review needed")
+    put(tmp_path, "1.new", to="ann@contoso.example", subject="Your answer is needed")
+
+    words = here(playing).get("/inbox").words
+
+    assert words.index("Your answer is needed to ann@contoso.example") < words.index("Review needed to max@vendor")
+    assert "March 2030" in words
+
+
+def test_mails_to_one_address_are_shown_alone(playing: Portal, tmp_path: Path) -> None:
+    put(tmp_path, "1", to="max@vendor.example", subject="Review needed")
+    put(tmp_path, "2", to="ann@contoso.example", subject="Your answer is needed")
+
+    page = here(playing).get("/inbox?to=Ann@contoso.example")
+    none = here(playing).get("/inbox?to=tara@contoso.example")
+
+    assert "Review needed" not in page.words
+    assert "Your answer is needed" in page.words
+    assert "There is none to tara@contoso.example yet" in none.words
+    assert 'value="max@vendor.example"' in none.text
+
+
+def test_links_to_our_pages_can_be_followed_and_no_others(playing: Portal, tmp_path: Path) -> None:
+    put(
+        tmp_path, text=f"See {HOME}/requests/1-2. Not {HOME}.evil.example/x nor https://evil.example/ or javascript:a"
+    )
+
+    page = here(playing).get(only(playing))
+
+    assert [link for link in page.read.links if "://" in link] == [f"{HOME}/requests/1-2"]
+    assert "https://evil.example/" in page.words
+
+
+def test_whoever_was_written_to_can_be_played_from_the_mail(playing: Portal, tmp_path: Path) -> None:
+    put(tmp_path, to=playing.address("ann"), text=f"Decide at {HOME}/requests/1-2")
+    browser = here(playing)
+
+    page = browser.get(only(playing))
+    answer = browser.send("/play", page.form("/play").fields)
+
+    assert page.form("/play").fields == {"who": "ann", "next": "/requests/1-2"}
+    assert answer.headers["location"] == "/requests/1-2"
+    assert "Be Ann, and follow the link" in page.words
+
+
+def test_a_code_can_be_copied(playing: Portal, tmp_path: Path) -> None:
+    put(tmp_path, text="Enter this code where you asked for it:\n\n    1234 5678\n\nIt works once.")
+
+    assert 'readonly value="1234 5678"' in here(playing).get(only(playing)).text
+
+
+def test_a_hostile_mail_scripts_nothing(playing: Portal, tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        to="a@b.example",
+        subject=NASTY,
+        text=f'{NASTY} {HOME}/"onclick=x',
+        html=f"<html><head></head>{NASTY}",
+    )
+    browser = here(playing)
+
+    page = browser.get(only(playing))
+    looks = browser.get(f"{page.path}/page")
+
+    for one in (browser.get("/inbox"), page):
+        assert "<script>alert" not in one.text
+        assert "<img" not in one.text
+        assert len(one.read.scripts) == 2
+    policy = looks.answer.headers["content-security-policy"]
+    directives = dict(part.strip().partition(" ")[::2] for part in policy.split(";"))
+    assert directives["default-src"] == "'none'"
+    assert directives["style-src"] == "'unsafe-inline'"
+    assert directives["frame-ancestors"] == "'self'"
+    assert directives["form-action"] == "'none'"
+    assert "allow-scripts" not in directives["sandbox"]
+    assert "allow-same-origin" not in directives["sandbox"]
+    assert not {"script-src", "img-src", "connect-src", "frame-src"} & directives.keys()
+    assert looks.answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_frame_is_sandboxed_and_only_its_page_may_hold_one(playing: Portal, tmp_path: Path) -> None:
+    put(tmp_path, html="<html><head></head><body>Hello</body></html>")
+    browser = here(playing)
+
+    page = browser.get(only(playing))
+
+    assert f'sandbox="allow-top-navigation-by-user-activation" src="{page.path}/page"' in page.text
+    assert page.answer.headers["content-security-policy"].endswith("; frame-src 'self'")
+    assert "frame-src" not in browser.get("/inbox").answer.headers["content-security-policy"]
+    assert '<head><base target="_top">' in browser.get(f"{page.path}/page").text
+
+
+def test_what_is_no_mail_is_passed_over(playing: Portal, tmp_path: Path) -> None:
+    new = tmp_path / "mail" / "new"
+    (tmp_path / "secret").write_text("X-RcptTo: a@b.example\nSubject: secret\n\nsecret")
+    (new / "link").symlink_to(tmp_path / "secret")
+    (new / "folder").mkdir()
+    os.mkfifo(new / "pipe")
+    put_raw(tmp_path, "large", b"Subject: large\n\n" + b"x" * (2 * 1024 * 1024))
+    put(tmp_path, "good", subject="Here")
+
+    words = here(playing).get("/inbox").words
+
+    assert "Here" in words
+    assert "secret" not in words
+    assert "large" not in words
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x00\xff\xfe",
+        b"X-RcptTo: \xff\nSubject: =?utf-8?b?\xff?=\n\n",
+        b"Subject: =?no-such?q?=41?=\nContent-Type: text/plain; charset=no-such\n\n\xff",
+        b"Content-Type: multipart/alternative; boundary=x\n\n--x\n",
+        b"Content-Type: text/plain; charset=hex\nContent-Transfer-Encoding: base64\n\n!!!",
+        b"From: <<<>>>\nTo: ,,,\nX-RcptTo: a@b\nSubject: a\n b\n\n\x0b\x1b[31m",
+        b"Subject: x\nContent-Type: text/html\n\n<b>alone</b>",
+    ],
+)
+def test_any_bytes_are_shown_as_far_as_they_can_be(playing: Portal, tmp_path: Path, content: bytes) -> None:
+    put_raw(tmp_path, "odd", content)
+    browser = here(playing)
+
+    page = browser.get(only(playing))
+
+    assert page.status == 200
+    assert browser.get(f"{page.path}/page").status == 200
+
+
+@pytest.mark.parametrize("key", ["0123456789abcdef", "..", "%2e%2e%2fsecret", "x" * 300, "%00"])
+def test_what_is_not_there_is_not_found(playing: Portal, key: str) -> None:
+    browser = here(playing)
+
+    assert browser.get(f"/inbox/{key}").status in {404, 200 if key == ".." else 404}
+    assert browser.get(f"/inbox/{key}/page").status == 404
+
+
+def test_without_a_folder_the_inbox_is_empty(playing: Portal, tmp_path: Path) -> None:
+    (tmp_path / "mail" / "new").rmdir()
+
+    assert "There is none yet" in here(playing).get("/inbox").words
+
+
+def test_no_more_than_a_hundred_are_listed(playing: Portal, tmp_path: Path) -> None:
+    for number in range(103):
+        put(tmp_path, f"{number}", subject=f"Mail-{number}-")
+
+    words = here(playing).get("/inbox").words
+
+    assert words.count("Mail-") == 100
+    assert "Mail-102-" in words
+    assert "Mail-2-" not in words

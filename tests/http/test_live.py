@@ -1,0 +1,481 @@
+"""Live pages over a real server: what is told, to whom, from where on, for how long, and how many listen."""
+
+import asyncio
+import os
+import queue
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from redis import Redis
+from starlette.types import Message
+
+from api.newsroom import Newsroom
+from api.portal import live as door
+from api.seats import Seat
+from config.settings import Settings
+from lockbox.database import Database
+from lockbox.ids import new_id
+from lockbox.news import OPERATORS
+from lockbox.people.roles import Role
+from lockbox.refusals import TooMany
+from lockbox.requests import looks
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.rules import Policy
+from lockbox.schedule import Schedule
+from tests.builders import Urls
+from tests.http.portal import HOME, SESSION, OpenPortal, Portal
+from tests.http.streams import Live, Stream, serving
+from tests.ports import own_port
+
+SETTINGS = Settings(environment="test", public_url=HOME, live_streams=12)
+BY_ITSELF = {"x-lockbox-by-itself": "yes"}
+
+
+@pytest.fixture(scope="module")
+def stage(open_portal: OpenPortal) -> Iterator[Live]:
+    """A world's pages on a real server that looks after everybody five times a second."""
+    with serving(open_portal(settings=SETTINGS), own_port(17400), beat=0.2, pause=0.2) as live:
+        yield live
+
+
+@pytest.fixture
+def live(stage: Live) -> Iterator[Live]:
+    """The same with nobody there."""
+    yield stage
+    for stream in stage.streams:
+        stream.close()
+    until = time.monotonic() + 5
+    while stage.room.count and time.monotonic() < until:
+        time.sleep(0.02)
+    stage.streams.clear()
+
+
+def _topic(request: object) -> str:
+    return f"request:{request.id}"  # type: ignore[attr-defined]
+
+
+def test_a_page_is_told_that_its_request_changed_and_of_no_other(live: Live) -> None:
+    world = live.portal.world
+    request, other = world.fresh(), world.fresh()
+    stream = live.settled(live.secret("ann"), _topic(request))
+
+    world.act("amir", Action.DENY, other.id)
+    quiet = stream.quiet()
+    world.act("amir", Action.DENY, request.id)
+
+    assert quiet
+    assert stream.until("news").topics == {_topic(request)}
+
+
+def test_a_stream_says_what_it_is_and_is_kept_by_nobody(live: Live) -> None:
+    stream = live.open(live.secret("ann"), "list")
+
+    ready = stream.next()
+
+    assert ready
+    assert ready.name == "ready"
+    assert ready.id
+    assert stream.headers["content-type"].startswith("text/event-stream")
+    assert stream.headers["cache-control"] == "no-store"
+    assert "frame-ancestors 'none'" in stream.headers["content-security-policy"]
+    assert 3000 <= stream.retry < 7000
+
+
+@pytest.mark.parametrize("who", ["ann", "aude", "erin", "max", "vera"])
+def test_a_list_is_told_of_what_its_reader_may_see(live: Live, who: str) -> None:
+    stream = live.settled(live.secret(who), "list")
+
+    live.portal.world.fresh("erin")
+
+    assert stream.until("news").topics == {"list"}
+
+
+@pytest.mark.parametrize("who", ["eve", "olga", "zoe"])
+def test_a_list_is_never_told_of_what_its_reader_may_not_see(live: Live, open_portal: OpenPortal, who: str) -> None:
+    world = live.portal.world
+    if who == "zoe":
+        world.add("zoe", Role.APPROVER, open_portal().world.tenant.id)
+    stream = live.settled(live.secret(who), "list")
+
+    request = world.fresh("erin")
+    world.act("ann", Action.APPROVE, request.id)
+    world.act("erin", Action.COMPLETE, request.id)
+
+    assert stream.quiet()
+
+
+def test_an_approver_is_told_of_the_own_tenant_in_the_midst_of_anothers_news(
+    live: Live, open_portal: OpenPortal
+) -> None:
+    other = open_portal().world
+    stream = live.settled(live.secret("ann"), "list")
+
+    for _ in range(5):
+        other.fresh()
+    quiet = stream.quiet()
+    live.portal.world.fresh()
+
+    assert quiet
+    assert stream.until("news").topics == {"list"}
+
+
+def test_what_the_vendor_reviews_is_no_news_for_the_customer(open_portal: OpenPortal) -> None:
+    with serving(open_portal(Policy(mail_suffices=True), settings=SETTINGS), own_port(17420), pause=0.2) as live:
+        world = live.portal.world
+        customer, vendor = (live.settled(live.secret(name), "list") for name in ("ann", "max"))
+
+        request = world.fresh()
+        early = (customer.quiet(), live.open(live.secret("ann"), _topic(request)).status)
+        told = vendor.until("news")
+        world.act("max", Action.ENDORSE, request.id)
+
+        assert early == (True, 404)
+        assert told.topics == {"list"}
+        assert customer.until("news").topics == {"list"}
+
+
+def test_operators_are_told_that_something_happened_once_in_a_while(live: Live) -> None:
+    world = live.portal.world
+    stream = live.settled(live.secret("olga"), "operations")
+
+    began = time.monotonic()
+    for _ in range(5):
+        world.fresh("erin")
+    first, second = stream.until("news"), stream.until("news")
+    took = time.monotonic() - began
+
+    assert first.topics == second.topics == {"operations"}
+    assert stream.quiet()
+    assert took >= 0.5
+
+
+def test_operators_are_told_of_what_changes_figures_alone_and_nobody_else_is(live: Live) -> None:
+    schedule = live.portal.house.schedule
+    operator, manager = live.settled(live.secret("olga"), "operations"), live.settled(live.secret("max"), "list")
+
+    schedule.tell([str(new_id())], OPERATORS)
+
+    assert operator.until("news").topics == {"operations"}
+    assert manager.quiet()
+
+
+@pytest.mark.parametrize("who", ["max", "vera", "ann", "tara"])
+def test_nobody_but_operators_listens_to_operations(live: Live, who: str) -> None:
+    assert live.open(live.secret(who), "operations").status == 403
+
+
+def test_a_look_is_told_to_the_own_side_alone(live: Live) -> None:
+    world, house = live.portal.world, live.portal.house
+    request = world.fresh()
+    colleague, engineer = (live.settled(live.secret(name), _topic(request)) for name in ("amir", "erin"))
+
+    with house.transaction() as session:
+        looks.begin(session, house.schedule, world.people["ann"], request.id)
+
+    assert colleague.until("news").topics == {_topic(request)}
+    assert engineer.quiet()
+
+
+def test_whose_request_it_is_not_finds_none(live: Live, open_portal: OpenPortal) -> None:
+    request = live.portal.world.fresh()
+    theirs = open_portal().world.fresh()
+
+    foreign = live.open(live.secret("ann"), f"list {_topic(theirs)}")
+    nobodys = live.open(live.secret("ann"), f"list request:{new_id()}")
+    eves = live.open(live.secret("eve"), _topic(request))
+
+    assert [one.status for one in (foreign, nobodys, eves)] == [404] * 3
+    assert foreign.body == nobodys.body
+
+
+@pytest.mark.parametrize(
+    "topics",
+    ["", "list list list list list list list list list", "request:", "request:x", "x", "request:list", "\x00"],
+)
+def test_topics_that_are_none_are_refused(live: Live, topics: str) -> None:
+    assert live.open(live.secret("ann"), topics).status == 422
+
+
+def test_nobody_listens_without_a_session_or_from_another_site(live: Live) -> None:
+    secret = live.secret("ann")
+    cookies = {SESSION: secret}
+
+    answers = [
+        live.open(None, "list").status,
+        live.open("x" * 43, "list").status,
+        *(
+            httpx.get(f"{live.url}/live?topics=list", cookies=cookies, headers={"sec-fetch-site": site}).status_code
+            for site in ("cross-site", "same-site", "none")
+        ),
+        httpx.get(f"{live.url}/live?topics=list", headers={"authorization": "Bearer lbx_x"}).status_code,
+    ]
+
+    assert answers == [401, 401, 403, 403, 403, 401]
+
+
+def test_what_was_missed_is_told_from_the_last_event_on(live: Live) -> None:
+    world, secret = live.portal.world, live.secret("ann")
+    request, other = world.fresh(), world.fresh()
+    first = live.settled(secret, _topic(request))
+    world.act("amir", Action.DENY, other.id)
+    world.act("amir", Action.APPROVE, request.id)
+    seen = first.until("news")
+    first.close()
+    stays = live.settled(live.secret("amir"), "list")
+
+    nothing = live.open(secret, _topic(request), seen.id)
+    first_word, is_quiet = nothing.next(), nothing.quiet()
+    nothing.close()
+    world.act("erin", Action.COMPLETE, request.id)
+    stays.until("news")
+    missed = live.open(secret, f"{_topic(request)} list", seen.id)
+
+    assert (first_word and first_word.name, is_quiet) == ("ready", True)
+    ready = missed.next()
+    assert ready
+    assert ready.name == "ready"
+    assert missed.until("news").topics >= {_topic(request)}
+
+
+@pytest.mark.parametrize("last", ["0", "abc-1", "x" * 3000, "-", "0123456789ab-999999999999999999"])
+def test_from_an_event_that_nobody_knows_a_page_looks_again(live: Live, last: str) -> None:
+    stays = live.settled(live.secret("amir"), "list")
+
+    stream = live.open(live.secret("ann"), "list", last)
+
+    assert stays.status == 200
+    assert [told.name for told in (stream.next(), stream.next()) if told] == ["ready", "again"]
+
+
+def test_a_page_that_was_just_made_is_not_told_to_look_again(live: Live) -> None:
+    stays = live.settled(live.secret("amir"), "list")
+    secret = live.secret("ann")
+    page = httpx.get(f"{live.url}/requests", cookies={SESSION: secret}).text
+    since = page.partition('data-since="')[2].partition('"')[0]
+
+    stream = live.open(secret, "list", since=since)
+
+    ready = stream.next()
+    assert stays.status == 200
+    assert ready
+    assert ready.name == "ready"
+    assert "again" not in _names(stream, 1.5)
+
+
+def _names(stream: Stream, seconds: float) -> list[str]:
+    found, until = [], time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        try:
+            told = stream.next(left)
+        except queue.Empty:
+            break
+        if told is None:
+            break
+        found.append(told.name)
+    return found
+
+
+def test_a_stream_beats_while_nothing_happens(live: Live) -> None:
+    stream = live.settled(live.secret("ann"), "list")
+
+    time.sleep(1)
+
+    assert len(stream.comments) >= 2
+
+
+def test_a_stream_ends_with_its_session(live: Live) -> None:
+    secret = live.secret("ann")
+    stream = live.settled(secret, "list")
+
+    live.portal.sql(
+        "UPDATE sessions SET revoked_at = now() WHERE person_id = :p", p=live.portal.world.people["ann"].person_id
+    )
+
+    stream.until("ended")
+    assert stream.next() is None
+    assert live.open(secret, "list").status == 401
+
+
+def test_a_stream_ends_with_the_role_that_it_rests_on(live: Live) -> None:
+    world = live.portal.world
+    world.add("art", Role.APPROVER, world.tenant.id)
+    request = world.fresh()
+    stream = live.settled(live.secret("art"), _topic(request))
+
+    live.portal.sql("DELETE FROM memberships WHERE person_id = :p", p=world.people["art"].person_id)
+
+    stream.until("ended")
+    assert stream.next() is None
+
+
+def test_an_open_page_does_not_keep_its_session_alive(live: Live) -> None:
+    secret, ann = live.secret("ann"), live.portal.world.people["ann"].person_id
+    stream = live.settled(secret, "list")
+    live.portal.sql("UPDATE sessions SET last_seen_at = now() - interval '10 minutes' WHERE person_id = :p", p=ann)
+
+    time.sleep(0.6)
+    httpx.get(f"{live.url}/requests", cookies={SESSION: secret}, headers=BY_ITSELF)
+    seen = "SELECT max(last_seen_at) < now() - interval '9 minutes' AS long_ago FROM sessions WHERE person_id = :p"
+    by_itself = live.portal.sql(seen, p=ann)[0].long_ago
+    httpx.get(f"{live.url}/requests", cookies={SESSION: secret})
+
+    assert stream.quiet(0.1)
+    assert (by_itself, live.portal.sql(seen, p=ann)[0].long_ago) == (True, False)
+
+
+def test_a_session_listens_four_times_and_all_together_as_often_as_is_set(live: Live) -> None:
+    first = live.secret("ann")
+    four = [live.open(first, "list") for _ in range(4)]
+    fifth = live.open(first, "list")
+    others = [live.open(secret, "list") for secret in (live.secret("amir"), live.secret("erin")) for _ in range(4)]
+    too_many = live.open(live.secret("max"), "list")
+    four[0].close()
+    time.sleep(0.5)
+
+    assert {one.status for one in (*four, *others)} == {200}
+    assert (fifth.status, too_many.status) == (429, 503)
+    assert fifth.headers["retry-after"] == too_many.headers["retry-after"] == "60"
+    assert live.open(first, "list").status == 200
+
+
+def test_more_sessions_let_nobody_take_the_seats_of_others(portal: Portal, runner: asyncio.Runner) -> None:
+    room = Newsroom(portal.house, portal.settings)
+    ann, amir = portal.world.people["ann"], portal.world.people["amir"]
+    hers = [Seat(ann, f"secret {number % 3}", lists=True) for number in range(12)]
+    one_more, his = Seat(ann, "another secret", lists=True), Seat(amir, "his secret", lists=True)
+
+    async def sit() -> int:
+        for seat in hers:
+            room.sit(seat, None)
+        with pytest.raises(TooMany):
+            room.sit(one_more, None)
+        room.sit(his, None)
+        found = room.count
+        for seat in (*hers, his):
+            room.leave(seat)
+        return found
+
+    assert runner.run(sit()) == 13
+    room.stop()
+
+
+def test_streams_hold_no_connection_and_no_place(live: Live) -> None:
+    streams = [live.open(live.secret(name), "list") for name in ("ann", "amir", "abe", "erin") for _ in range(3)]
+    for stream in streams:
+        stream.until("ready")
+    time.sleep(0.1)
+
+    busy = live.portal.sql(
+        "SELECT 1 FROM pg_stat_activity WHERE state LIKE 'idle in transaction%' AND datname = current_database()"
+    )
+    answer = httpx.get(f"{live.url}/sign-in")
+
+    assert busy == []
+    assert live.portal.house.engine.pool.checkedout() <= 1  # type: ignore[attr-defined]
+    assert answer.status_code == 200
+
+
+def test_who_takes_nothing_of_what_is_written_is_dropped(
+    portal: Portal, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "SLOW_SECONDS", 0.2)
+    room = Newsroom(portal.house, SETTINGS)
+    seat = Seat(portal.world.people["ann"], "secret", lists=True)
+
+    async def never() -> Message:
+        await asyncio.sleep(60)
+        return {"type": "http.disconnect"}
+
+    async def stuck(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.sleep(60)
+
+    runner.run(door.Stream(room, seat, None)({}, never, stuck))
+
+    assert room.count == 0
+    room.stop()
+
+
+def test_while_redis_is_away_pages_are_told_and_afterwards_look_again(live: Live, urls: Urls) -> None:
+    stream = live.settled(live.secret("ann"), "list")
+
+    with Redis.from_url(urls.redis, protocol=2) as redis:
+        redis.client_kill_filter(_type="pubsub")
+
+    stream.until("away")
+    stream.until("again")
+    live.portal.world.fresh()
+    assert stream.until("news").topics == {"list"}
+
+
+def test_a_redis_that_was_never_there_is_away(open_portal: OpenPortal) -> None:
+    portal = open_portal(settings=SETTINGS)
+    portal.house = Database(portal.house.engine, Schedule("redis://127.0.0.1:1"), portal.clock)
+    with serving(portal, own_port(17440)) as live:
+        first, second = live.open(live.secret("ann"), "list"), None
+        first.until("away")
+        second = live.open(live.secret("amir"), "list")
+
+        second.until("away")
+
+
+def test_a_server_ends_at_once_whoever_listens(open_portal: OpenPortal) -> None:
+    with serving(open_portal(settings=SETTINGS), own_port(17460)) as live:
+        streams = [live.open(live.secret(name), "list") for name in ("ann", "amir")]
+        for stream in streams:
+            stream.until("again")
+
+        seconds = live.stop()
+
+        assert seconds < 3
+        for stream in streams:
+            while stream.next():
+                pass
+
+
+def test_the_api_ends_within_seconds_of_its_signal_with_streams_open(open_portal: OpenPortal, urls: Urls) -> None:
+    port = own_port(17480)
+    portal = open_portal()
+    variables = {
+        "LOCKBOX_ENVIRONMENT": "test",
+        "LOCKBOX_DATABASE_URL": urls.api.replace("postgresql+psycopg", "postgresql"),
+        "LOCKBOX_REDIS_URL": urls.redis,
+        "LOCKBOX_PUBLIC_URL": HOME,
+    }
+    command = [sys.executable, "-m", "api", "--port", str(port)]
+    browser = portal.browser()
+    browser.enter("ann")
+    with subprocess.Popen(command, env={"PATH": os.environ["PATH"], **variables}, stdout=subprocess.DEVNULL) as api:
+        try:
+            _wait_for(port)
+            stream = Stream.open(f"http://127.0.0.1:{port}", browser.session, topics="list")
+            stream.until("again")
+
+            began = time.monotonic()
+            api.send_signal(signal.SIGTERM)
+            api.wait(20)
+            seconds = time.monotonic() - began
+        finally:
+            api.kill()
+
+    assert seconds < 5
+    while stream.next():
+        pass
+    stream.close()
+
+
+def _wait_for(port: int) -> None:
+    until = time.monotonic() + 90
+    while True:
+        try:
+            httpx.get(f"http://127.0.0.1:{port}/livez").raise_for_status()
+        except httpx.HTTPError:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        else:
+            return

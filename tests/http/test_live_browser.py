@@ -1,0 +1,163 @@
+"""An open page in a real browser: it brings itself up to date, keeps what somebody writes, and says who decided."""
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, expect
+from redis import Redis
+
+from config.settings import Settings
+from lockbox.requests import looks
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.rules import Policy
+from tests.builders import Urls
+from tests.http.portal import OpenPortal
+from tests.http.streams import Live, serving
+from tests.ports import own_port
+from tests.whole import people
+from tests.whole.people import Desk, desk_at
+
+pytestmark = pytest.mark.skipif(people.PROGRAM is None, reason=people.MISSING)
+
+BY_MAIL = Policy(vendor_review=False, mail_suffices=True, quorum=2)
+
+
+@pytest.fixture(scope="module")
+def live(open_portal: OpenPortal) -> Iterator[Live]:
+    """A world's pages on a real server, at an address without TLS."""
+    port = own_port(17500)
+    settings = Settings(environment="test", public_url=f"http://127.0.0.1:{port}")
+    with serving(open_portal(BY_MAIL, settings), port, beat=0.5, pause=0.2) as found:
+        yield found
+
+
+@pytest.fixture
+def desk(live: Live) -> Iterator[Desk]:
+    """A browser that was never here."""
+    with desk_at(live.url) as found:
+        yield found
+
+
+def _opened(live: Live, desk: Desk, name: str, path: str) -> Page:
+    page = desk.person(secret=live.secret(name))
+    page.goto(f"{live.url}{path}")
+    return page
+
+
+def test_a_request_decided_elsewhere_greys_out_its_buttons_and_says_who_did(live: Live, desk: Desk) -> None:
+    request = live.portal.world.fresh()
+    page = _opened(live, desk, "ann", f"/requests/{request.id}")
+    comment, deny = page.locator("#deny-comment"), page.get_by_role("button", name="Deny", exact=True)
+    comment.fill("My long thoughts")
+    expect(deny).to_be_enabled()
+
+    live.portal.world.act("amir", Action.DENY, request.id)
+
+    expect(page.get_by_role("status")).to_contain_text("Amir denied it")
+    expect(deny).to_be_disabled()
+    expect(page.get_by_role("button", name="Approve")).to_be_disabled()
+    expect(page.locator("#state .state")).to_have_text("Denied")
+    expect(comment).to_have_value("My long thoughts")
+    expect(comment).to_be_focused()
+
+
+def test_what_may_still_be_decided_gets_the_version_that_the_page_shows(live: Live, desk: Desk) -> None:
+    request = live.portal.world.fresh()
+    page = _opened(live, desk, "ann", f"/requests/{request.id}")
+
+    live.portal.world.act("amir", Action.APPROVE, request.id)
+    expect(page.locator("#told")).to_contain_text("Amir approved it")
+    page.locator("#deny-comment").fill("No need")
+    page.get_by_role("button", name="Deny", exact=True).click()
+
+    expect(page.locator("#state")).to_contain_text("Denied")
+    expect(page.locator("main")).not_to_contain_text("Since you looked")
+
+
+def test_what_the_clock_alone_moves_is_no_news(live: Live, desk: Desk) -> None:
+    request = live.portal.world.fresh()
+    page = _opened(live, desk, "ann", f"/requests/{request.id}")
+    until = page.locator("[data-now] time").first
+    was = until.get_attribute("datetime") or ""
+
+    live.portal.house.schedule.tell([str(request.id)], None)
+
+    expect(until).not_to_have_attribute("datetime", was)
+    expect(page.locator("#told")).to_have_text("")
+
+
+def test_a_look_of_somebody_else_appears_and_goes(live: Live, desk: Desk) -> None:
+    request, house = live.portal.world.fresh(), live.portal.house
+    amir = live.portal.world.people["amir"]
+    page = _opened(live, desk, "ann", f"/requests/{request.id}")
+
+    with house.transaction() as session:
+        looks.begin(session, house.schedule, amir, request.id)
+    expect(page.locator("#looks")).to_contain_text("Amir is looking at it")
+    with house.transaction() as session:
+        looks.end(session, house.schedule, amir, request.id)
+
+    expect(page.locator("#looks")).not_to_contain_text("Amir is looking at it")
+
+
+def test_what_was_refused_stays_where_news_come(live: Live, desk: Desk) -> None:
+    request = live.portal.world.fresh()
+    page = _opened(live, desk, "ann", f"/requests/{request.id}")
+    question = page.get_by_label("Ask Erin something")
+    question.fill("\u202eWhich folder?")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.get_by_role("alert")).to_be_focused()
+    question.evaluate("(field) => field.blur()")
+
+    with page.expect_response("**/questions"):
+        live.portal.world.act("amir", Action.DENY, request.id)
+    page.evaluate("() => new Promise((shown) => requestAnimationFrame(() => requestAnimationFrame(shown)))")
+
+    expect(question).to_have_value("\u202eWhich folder?")
+
+
+def test_figures_of_operations_come_by_themselves(live: Live, desk: Desk) -> None:
+    page = _opened(live, desk, "olga", "/operations")
+    waiting = page.locator("#by-state li", has_text="Waiting").locator("b")
+    before = int(waiting.inner_text().replace(",", ""))
+
+    live.portal.world.fresh()
+
+    expect(waiting).to_have_text(f"{before + 1:,}")
+    expect(page.locator("#told")).to_have_text("")
+
+
+def test_a_page_whose_session_is_over_says_so(live: Live, desk: Desk) -> None:
+    request = live.portal.world.fresh()
+    page = _opened(live, desk, "abe", f"/requests/{request.id}")
+    expect(page.locator("#told")).to_have_text("")
+
+    live.portal.sql(
+        "UPDATE sessions SET revoked_at = now() WHERE person_id = :p", p=live.portal.world.people["abe"].person_id
+    )
+
+    expect(page.locator("#told")).to_contain_text("You are no longer signed in.", timeout=20_000)
+    expect(page.locator("#told a")).to_have_attribute("href", f"/sign-in?next=%2Frequests%2F{request.id}")
+
+
+def test_while_redis_is_away_a_page_comes_back_by_itself(live: Live, desk: Desk, urls: Urls) -> None:
+    request = live.portal.world.fresh()
+    page = _opened(live, desk, "ann", f"/requests/{request.id}")
+    with Redis.from_url(urls.redis, protocol=2) as redis:
+        redis.client_kill_filter(_type="pubsub")
+
+    live.portal.world.act("amir", Action.DENY, request.id)
+
+    expect(page.locator("#told")).to_contain_text("Amir denied it", timeout=20_000)
+
+
+def test_a_page_that_may_not_listen_looks_again_every_fifteen_seconds(open_portal: OpenPortal) -> None:
+    port = own_port(17520)
+    settings = Settings(environment="test", public_url=f"http://127.0.0.1:{port}", live_streams=0)
+    with serving(open_portal(BY_MAIL, settings), port) as live, desk_at(live.url) as desk:
+        request = live.portal.world.fresh()
+        page = _opened(live, desk, "ann", f"/requests/{request.id}")
+
+        live.portal.world.act("amir", Action.DENY, request.id)
+
+        expect(page.locator("#told")).to_contain_text("Amir denied it", timeout=30_000)

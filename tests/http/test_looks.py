@@ -1,0 +1,207 @@
+"""'I am looking at it': others on the same side see it for five minutes, and it blocks nobody."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from redis import Redis
+
+from lockbox.ids import new_id
+from lockbox.people.roles import Role
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.rules import Policy
+from lockbox.schedule import Schedule
+from tests.builders import Urls
+from tests.http.portal import Browser, OpenPortal, Page, Portal
+
+BY_MAIL = Policy(vendor_review=False, mail_suffices=True)
+LOOK = "Tell the others that I am looking at it"
+
+
+@pytest.fixture(scope="module")
+def shared(open_portal: OpenPortal) -> Portal:
+    """The pages of a world whose tenant lets a mailed code approve."""
+    return open_portal(BY_MAIL)
+
+
+@pytest.fixture
+def portal(shared: Portal) -> Portal:
+    """The same world with a clock of the test's own."""
+    return replace(shared)
+
+
+@pytest.fixture
+def redis(urls: Urls) -> Iterator[Redis]:
+    """The Redis that the marks are in."""
+    with Redis.from_url(urls.redis, protocol=2) as redis:
+        yield redis
+
+
+def _open(portal: Portal, name: str, request: object) -> tuple[Browser, Page]:
+    browser = portal.browser()
+    browser.enter(name)
+    return browser, browser.get(f"/requests/{request.id}")  # type: ignore[attr-defined]
+
+
+def _look(portal: Portal, name: str, request: object) -> Page:
+    browser, page = _open(portal, name, request)
+    return browser.submit(page, "/look")
+
+
+def test_the_others_see_who_looks_and_since_when(portal: Portal) -> None:
+    request = portal.world.fresh()
+
+    own = _look(portal, "ann", request)
+
+    _, others = _open(portal, "amir", request)
+    assert "You are looking at it, since" in own.words
+    assert "I no longer look at it" in own.words
+    assert "Ann is looking at it, since" in others.words
+    assert LOOK in others.words
+
+
+def test_a_look_blocks_nobody_and_is_no_move(portal: Portal) -> None:
+    request = portal.world.fresh()
+    browser, page = _open(portal, "ann", request)
+    other, theirs = _open(portal, "amir", request)
+    before = portal.count()
+
+    browser.submit(page, "/look")
+    meanwhile = portal.count()
+    after = other.submit(theirs, "/deny", comment="No need")
+
+    assert meanwhile == before
+    assert "Denied" in after.words
+    assert "looking at it" not in after.words
+
+
+@pytest.mark.parametrize("who", ["erin", "max", "vera"])
+def test_the_other_side_sees_no_look(portal: Portal, who: str) -> None:
+    request = portal.world.fresh()
+    _look(portal, "ann", request)
+
+    _, page = _open(portal, who, request)
+
+    assert page.status == 200
+    assert "looking at it" not in page.words
+
+
+def test_the_vendors_managers_see_each_other_and_the_customer_sees_nothing_of_it(open_portal: OpenPortal) -> None:
+    portal = open_portal(Policy(mail_suffices=True))
+    request = portal.world.fresh()
+    _look(portal, "max", request)
+
+    _, colleague = _open(portal, "mia", request)
+    portal.world.act("mia", Action.ENDORSE, request.id)
+    _, customer = _open(portal, "ann", request)
+    _, later = _open(portal, "mia", request)
+
+    assert "Max is looking at it" in colleague.words
+    assert "Max is looking" not in customer.words
+    assert "looking at it" not in later.words
+
+
+@pytest.mark.parametrize("who", ["erin", "vera", "aude"])
+def test_who_cannot_answer_cannot_say_that_they_look(portal: Portal, who: str) -> None:
+    request = portal.world.fresh()
+    browser, page = _open(portal, who, request)
+    fields = browser.get("/account").form("/sign-out").fields
+
+    answer = browser.post(f"/requests/{request.id}/look", fields)
+
+    assert LOOK not in page.words
+    assert answer.status in {403, 200}
+    assert "looking at it, since" not in _open(portal, "amir", request)[1].words
+
+
+def test_a_request_of_others_is_not_looked_at(portal: Portal, open_portal: OpenPortal) -> None:
+    theirs = open_portal().world.fresh()
+    browser = portal.browser()
+    browser.enter("ann")
+    fields = browser.get("/account").form("/sign-out").fields
+
+    answers = [browser.post(f"/requests/{one}/look", fields) for one in (theirs.id, new_id(), "x")]
+
+    assert [one.status for one in answers] == [404] * 3
+    assert len({one.text for one in answers[:2]}) <= 2
+
+
+def test_a_form_from_elsewhere_lets_nobody_look(portal: Portal) -> None:
+    request = portal.world.fresh()
+    browser, page = _open(portal, "ann", request)
+    fields = page.form("/look").fields
+
+    foreign = browser.send(f"/requests/{request.id}/look", fields, headers={"origin": "https://evil.example"})
+    forged = browser.send(f"/requests/{request.id}/look", fields | {"csrf": "x"})
+
+    assert (foreign.status_code, forged.status_code) == (403, 403)
+    assert "looking at it, since" not in browser.get(f"/requests/{request.id}").words
+
+
+def test_who_looks_may_stop(portal: Portal) -> None:
+    request = portal.world.fresh()
+    browser, page = _open(portal, "ann", request)
+    looking = browser.submit(page, "/look")
+
+    after = browser.submit(looking, "/look")
+
+    assert "looking at it, since" not in after.words
+    assert LOOK in after.words
+
+
+def test_a_look_ends_by_itself_after_five_minutes_and_is_renewed_since_the_same_moment(
+    portal: Portal, redis: "Redis"
+) -> None:
+    request = portal.world.fresh()
+    key = f"{{lockbox}}:look:{request.id}:{portal.world.people['ann'].person_id}"
+    browser, page = _open(portal, "ann", request)
+    fields = page.form("/look").fields
+    browser.submit(page, "/look")
+    since, left = redis.get(key), int(redis.ttl(key))
+    redis.expire(key, 60)
+
+    browser.send(f"/requests/{request.id}/look", fields)
+
+    assert 290 <= left <= 300
+    assert (redis.get(key), int(redis.ttl(key)) > 290) == (since, True)
+    redis.delete(key)
+    assert "looking at it, since" not in browser.get(f"/requests/{request.id}").words
+
+
+@pytest.mark.parametrize(
+    "gone", ["DELETE FROM memberships WHERE person_id = :p", "UPDATE people SET disabled_at = now() WHERE id = :p"]
+)
+def test_a_look_is_gone_with_the_role(portal: Portal, gone: str) -> None:
+    world = portal.world
+    world.add("art", Role.APPROVER, world.tenant.id)
+    request = world.fresh()
+    _look(portal, "art", request)
+    before = _open(portal, "ann", request)[1].words
+
+    portal.sql(gone, p=world.people["art"].person_id)
+
+    assert "Art is looking at it" in before
+    assert "looking at it, since" not in _open(portal, "ann", request)[1].words
+
+
+def test_without_redis_nobody_looks_and_the_page_is_there(portal: Portal) -> None:
+    request = portal.world.fresh()
+    browser, page = _open(portal, "ann", request)
+    kept, portal.house.schedule = portal.house.schedule, Schedule("redis://127.0.0.1:1")
+    portal.app.state.database.schedule, before = portal.house.schedule, portal.app.state.database.schedule
+
+    answer = browser.submit(page, "/look")
+
+    portal.house.schedule, portal.app.state.database.schedule = kept, before
+    assert answer.status == 200
+    assert "looking at it, since" not in answer.words
+
+
+def test_an_erased_or_hostile_name_is_text(open_portal: OpenPortal) -> None:
+    portal = open_portal(BY_MAIL)
+    portal.sql("UPDATE people SET name = '<img src=x>' WHERE id = :p", p=portal.world.people["ann"].person_id)
+    request = portal.world.fresh()
+
+    _look(portal, "ann", request)
+
+    assert "&lt;img src=x&gt; is looking at it" in _open(portal, "amir", request)[1].text

@@ -1,0 +1,218 @@
+"""Asking from a page: a form that loses nothing, a look at whom it would reach, and one request."""
+
+from typing import Any
+
+import pytest
+
+from cli import run
+from lockbox.ids import new_id
+from lockbox.people.roles import Mode
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.rules import Policy
+from tests.http.portal import Browser, OpenPortal, Page, Portal
+from tests.ruling import lay_down
+
+ANNA = "mailbox:anna@contoso.example"
+NEW = "SELECT * FROM requests WHERE tenant_id = :t ORDER BY id"
+
+
+def asks(portal: Portal, who: str = "erin") -> Browser:
+    """Return a browser at which an engineer is signed in."""
+    browser = portal.browser()
+    browser.enter(who)
+    return browser
+
+
+def written(portal: Portal, **changes: str) -> dict[str, str]:
+    """Return what a good form holds, with changes."""
+    facts = {
+        "tenant": portal.world.tenant.slug,
+        "service": "exchange-online",
+        "resources": f"{ANNA}\r\n\r\n  mailbox:bob@contoso.example",
+        "actions": "read",
+        "reason_code": "support_case",
+        "justification": "It does not <b>open</b>\r\nat all",
+        "case_ref": "CASE-7",
+        "access_window": "1800",
+    }
+    return facts | changes
+
+
+def previewed(browser: Browser, portal: Portal, **changes: str) -> Page:
+    """Fill in the form and look at what it would meet."""
+    return browser.submit(browser.get("/ask"), "/ask/preview", **written(portal, **changes))
+
+
+def filed(portal: Portal) -> list[Any]:
+    """Return what was asked of the world's tenant."""
+    return portal.sql(NEW, t=portal.world.tenant.id)
+
+
+def test_the_form_offers_what_there_is_and_labels_all_of_it(portal: Portal) -> None:
+    page = asks(portal).get("/ask")
+
+    assert page.status == 200
+    assert "Contoso" in page.text
+    for title in ("Exchange Online", "SharePoint Online", "OneDrive", "Support case", "Legal demand"):
+        assert title in page.words
+    assert set(page.read.named) <= page.read.labels
+
+
+def test_as_it_stands_the_form_asks_for_no_longer_than_the_sample_customer_takes(portal: Portal) -> None:
+    page = asks(portal).get("/ask")
+
+    assert int(page.form("/ask/preview").fields["access_window"]) <= run.POLICY.access_ceiling
+
+
+def test_a_look_tells_whom_it_would_reach_by_when_and_files_nothing(open_portal: OpenPortal) -> None:
+    portal = open_portal(Policy(require_case=True, quorum=2))
+    browser, before = asks(portal), portal.count()
+
+    page = previewed(browser, portal)
+
+    assert page.status == 200
+    for said in ("Max", "Mia", "Ann", "Amir", "Abe", "Approvals needed 2", "4 h", "12 h", "30 min", "4 h at most"):
+        assert said in page.words
+    assert "the answer is no" in page.words
+    assert "Send it" in page.words
+    assert portal.count() == before
+
+
+def test_what_is_sent_is_filed_as_it_was_written_and_shown(portal: Portal) -> None:
+    browser = asks(portal)
+
+    page = browser.submit(previewed(browser, portal), "/ask")
+
+    (request,) = filed(portal)
+    assert page.path == f"/requests/{request.id}"
+    assert request.resources == [ANNA, "mailbox:bob@contoso.example"]
+    assert request.justification == "It does not <b>open</b>\nat all"
+    assert (request.case_ref, request.access_window, request.actions) == ("CASE-7", 1800, ["read"])
+    assert (request.requester_id, request.state) == (portal.world.people["erin"].person_id, "pending")
+
+
+def test_several_actions_are_sent_as_they_were_chosen(portal: Portal) -> None:
+    browser = asks(portal)
+    csrf = browser.get("/ask").form("/ask/preview").fields["csrf"]
+    chosen: dict[str, Any] = written(portal) | {"csrf": csrf, "actions": ["read", "export"], "key": "k" * 22}
+
+    answer = browser.send("/ask", chosen)
+
+    assert answer.status_code == 303
+    assert filed(portal)[0].actions == ["read", "export"]
+
+
+def test_the_same_form_sent_twice_is_filed_once(portal: Portal) -> None:
+    browser = asks(portal)
+    page = previewed(browser, portal)
+
+    first, second = (browser.submit(page, "/ask") for _ in range(2))
+
+    assert len(filed(portal)) == 1
+    assert first.path == second.path
+    again = previewed(browser, portal)
+    browser.submit(again, "/ask")
+    assert len(filed(portal)) == 2
+
+
+def test_a_key_that_came_with_something_else_files_nothing_more(portal: Portal) -> None:
+    browser = asks(portal)
+    page = previewed(browser, portal)
+    browser.submit(page, "/ask")
+
+    refused = browser.submit(page, "/ask", justification="Something else")
+
+    assert refused.status == 422
+    assert "Something else" in refused.text
+    assert len(filed(portal)) == 1
+
+
+@pytest.mark.parametrize("where", ["/ask/preview", "/ask"])
+def test_what_is_not_understood_is_said_beside_it_and_nothing_is_lost(portal: Portal, where: str) -> None:
+    browser = asks(portal)
+    csrf = browser.get("/ask").form("/ask/preview").fields["csrf"]
+    typed = written(portal, resources=f"{ANNA}\nmailbox:*", justification=" ", service="", access_window="soon")
+    fields = portal.filled(where, typed | {"csrf": csrf, "key": "k" * 22})
+
+    page = browser.post(where, fields)
+
+    assert page.status == 422
+    assert "Line 2: name each resource; wildcards are not allowed." in page.words
+    assert "Choose a service." in page.words
+    assert "Say something." in page.words
+    assert "Choose for how long." in page.words
+    kept = page.form("/ask/preview").fields
+    assert "mailbox:*" in kept["resources"]
+    assert (kept["case_ref"], kept["tenant"]) == ("CASE-7", portal.world.tenant.slug)
+    assert filed(portal) == []
+
+
+def test_what_the_policy_lacks_is_said_beside_the_field_and_cannot_be_sent(open_portal: OpenPortal) -> None:
+    portal = open_portal(Policy(require_case=True, justification_least=200, access_ceiling=600))
+    browser = asks(portal)
+
+    page = previewed(browser, portal, case_ref="")
+
+    assert "It would not be taken like this." in page.words
+    assert "Name the support case; this tenant asks for one." in page.words
+    assert "Write at least 200 characters of justification." in page.words
+    assert [form for form in page.read.forms if form.action == "/ask"] == []
+    assert page.text.count("aria-invalid") == 3
+
+
+def test_what_became_stricter_meanwhile_is_refused_with_all_that_was_written(portal: Portal) -> None:
+    browser = asks(portal)
+    page = previewed(browser, portal)
+    lay_down(portal.world, access_ceiling=600, vendor_review=False)
+
+    refused = browser.submit(page, "/ask")
+
+    assert refused.status == 422
+    assert "The access window may be at most 10 min here." in refused.words
+    assert ANNA in refused.form("/ask/preview").fields["resources"]
+    assert filed(portal) == []
+
+
+def test_a_customer_that_decides_nothing_is_shown_as_such(portal: Portal) -> None:
+    portal.sql("UPDATE tenants SET mode = :m WHERE id = :t", m=Mode.OBSERVE.value, t=portal.world.tenant.id)
+
+    page = previewed(asks(portal), portal)
+
+    assert "has left this to the vendor: a manager opens it" in page.words
+
+
+def test_asking_again_begins_with_what_was_asked_before(portal: Portal) -> None:
+    request = portal.world.submit(
+        case_ref="CASE-9", access_window=5400, actions=["export"], justification="Old\nwords"
+    )
+    portal.world.act("ann", Action.DENY, request.id, comment="No")
+
+    page = asks(portal).get(f"/ask?from={request.id}")
+
+    kept = page.form("/ask/preview").fields
+    assert (kept["case_ref"], kept["access_window"], kept["service"]) == ("CASE-9", "5400", "exchange-online")
+    assert kept["justification"].strip() == "Old\nwords"
+    assert kept["resources"].strip() == ANNA
+    assert 'value="export" checked' in page.text
+
+
+@pytest.mark.parametrize("who", ["eve", "erin"])
+def test_nobody_asks_again_for_what_is_not_theirs(portal: Portal, who: str) -> None:
+    theirs = portal.world.submit("eve" if who == "erin" else "erin").id
+
+    shown = asks(portal, who).get(f"/ask?from={theirs}")
+    nobodys = asks(portal, who).get(f"/ask?from={new_id()}")
+
+    assert (shown.status, nobodys.status) == (404, 404)
+    assert "mailbox" not in shown.text
+
+
+def test_a_form_of_another_session_files_nothing(portal: Portal) -> None:
+    mine, others = asks(portal), asks(portal, "eve")
+    page = previewed(others, portal)
+    form = page.form("/ask")
+
+    answer = mine.post("/ask", form.fields)
+
+    assert answer.status == 403
+    assert filed(portal) == []

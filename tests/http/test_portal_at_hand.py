@@ -1,0 +1,242 @@
+"""What is at hand: the page of what waits for somebody's answer, and that of who is inside now."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from lockbox.people.roles import Means, Role
+from lockbox.people.zones import clock_time
+from lockbox.requests.at_hand import MOST
+from lockbox.requests.lifecycle import Action
+from tests.database.scenes import many
+from tests.http.portal import Browser, OpenPortal, Page, Portal
+from tests.ruling import lay_down, stand_in
+
+PAGE_BYTES = 60_000
+HOSTILE = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>{{ 7 * 7 }}"
+
+
+@pytest.fixture(scope="module")
+def shared(open_portal: OpenPortal) -> Portal:
+    """One world with windows and requests that wait."""
+    return open_portal()
+
+
+@pytest.fixture
+def portal(shared: Portal) -> Portal:
+    """The same world with a clock of the test's own."""
+    return replace(shared)
+
+
+def reader(portal: Portal, name: str, means: Means = Means.PASSKEY) -> Browser:
+    """Return a browser at which somebody is signed in."""
+    browser = portal.browser()
+    browser.enter(name, means)
+    return browser
+
+
+def listed(page: Page) -> list[str]:
+    """Return the ids of the requests on a page, in its order and each once."""
+    links = (link for link in page.read.links if link.startswith("/requests/"))
+    return list(dict.fromkeys(link.removeprefix("/requests/") for link in links))
+
+
+def pages(browser: Browser, path: str) -> list[Page]:
+    """Return a list's first page and those that follow it; the vendor's people see what is open at every tenant."""
+    found = [browser.get(path)]
+    while following := [link for link in found[-1].read.links if link.startswith(f"{path}?after=")]:
+        found.append(browser.get(following[0]))
+    return found
+
+
+def test_what_waits_is_there_for_whoever_may_answer_with_the_soonest_deadline_first(open_portal: OpenPortal) -> None:
+    portal = open_portal()
+    stand_in(portal.world, "aude", "ann")
+    portal.world.add("rob", Role.AUDITOR, portal.world.tenant.id)
+    late = portal.world.fresh()
+    lay_down(portal.world, approval_window=600)
+    soon = portal.world.fresh("eve")
+    ids = [str(soon.id), str(late.id)]
+
+    found = {name: listed(reader(portal, name).get("/waiting")) for name in ("ann", "aude", "tara", "rob", "max")}
+
+    assert found == {"ann": ids, "aude": ids, "tara": ids, "rob": [], "max": []}
+
+
+def test_it_says_who_what_why_until_when_and_what_happens_otherwise(open_portal: OpenPortal) -> None:
+    portal = open_portal()
+    lay_down(portal.world, quorum=2)
+    request = portal.world.submit(
+        access_window=5400, resources=["mailbox:a@contoso.example", "mailbox:b@contoso.example"]
+    )
+    portal.world.act("amir", Action.APPROVE, request.id)
+
+    page = reader(portal, "ann").get("/waiting")
+
+    for words in (
+        "Erin asks for access to Exchange Online",
+        "Waiting for your answer (1 of 2 approved)",
+        "read in mailbox:a@contoso.example and 1 more of Exchange Online, for 1 h 30 min",
+        "support case, case CASE-1: The mailbox does not open",
+        clock_time(request.deadline_at),
+        "If nobody answers by then, the answer is no",
+    ):
+        assert words in page.words
+    assert f'data-until="{request.deadline_at.isoformat()}"' in page.text
+    assert "data-live" in page.text
+
+
+def test_what_one_has_answered_or_what_is_over_waits_no_longer(open_portal: OpenPortal) -> None:
+    portal = open_portal()
+    lay_down(portal.world, quorum=2)
+    answered, denied, over = (portal.world.fresh() for _ in range(3))
+    portal.world.act("ann", Action.APPROVE, answered.id)
+    portal.world.act("amir", Action.DENY, denied.id)
+    ann, amir = reader(portal, "ann"), reader(portal, "amir")
+
+    assert listed(ann.get("/waiting")) == [str(over.id)]
+    assert listed(amir.get("/waiting")) == [str(answered.id), str(over.id)]
+    portal.wait(hours=11, minutes=50)
+    assert listed(reader(portal, "abe").get("/waiting")) != []
+    portal.wait(minutes=10)
+    assert listed(reader(portal, "abe").get("/waiting")) == []
+
+
+def test_an_admin_is_told_that_approving_is_for_others(portal: Portal) -> None:
+    portal.world.fresh()
+
+    assert "As an admin you may deny it; approvers approve." in reader(portal, "tara").get("/waiting").words
+    assert "As an admin" not in reader(portal, "ann").get("/waiting").words
+
+
+def test_where_nothing_waits_it_says_where_to_look(open_portal: OpenPortal) -> None:
+    page = reader(open_portal(), "ann").get("/waiting")
+
+    assert "Nothing waits for your answer" in page.words
+    assert {"/open", "/requests"} <= set(page.read.links)
+
+
+def test_the_time_is_told_where_the_reader_is_and_in_utc(open_portal: OpenPortal) -> None:
+    portal = open_portal()
+    request = portal.world.submit()
+    person = portal.world.people["ann"].person_id
+    portal.sql("UPDATE people SET time_zone = 'Asia/Tokyo' WHERE id = :p", p=person)
+    browser = reader(portal, "ann")
+
+    for path in ("/waiting", f"/requests/{request.id}"):
+        assert clock_time(request.deadline_at, "Asia/Tokyo") in browser.get(path).words
+    assert clock_time(request.deadline_at) in reader(portal, "amir").get("/waiting").words
+
+
+def test_who_is_inside_is_shown_with_the_first_to_close_first(open_portal: OpenPortal) -> None:
+    portal = open_portal()
+    long, short = portal.world.fresh(access_window=3600), portal.world.fresh("eve", access_window=600)
+    for request in (long, short):
+        portal.world.act("ann", Action.APPROVE, request.id)
+    portal.world.fresh()
+    ids = [str(short.id), str(long.id)]
+
+    seen = {name: pages(reader(portal, name), "/open") for name in ("ann", "aude", "tara", "max", "vera", "olga")}
+
+    shown = {name: [one for page in of for one in listed(page) if one in ids] for name, of in seen.items()}
+    assert shown == dict.fromkeys(seen, ids) | {"olga": []}
+    closing = {name for name, of in seen.items() if any(f"/requests/{short.id}/revoke" in one.text for one in of)}
+    assert closing == {"ann", "tara", "max"}
+    assert "Eve in Exchange Online" in seen["ann"][0].words
+    assert "Open until" in seen["ann"][0].words
+
+
+@pytest.mark.parametrize("name", ["ann", "tara", "max"])
+def test_one_click_closes_a_window_and_leads_to_what_happened(portal: Portal, name: str) -> None:
+    request = portal.world.fresh()
+    portal.world.act("amir", Action.APPROVE, request.id)
+    browser = reader(portal, name)
+    forms = [form for page in pages(browser, "/open") for form in page.read.forms]
+    form = next(form for form in forms if form.action == f"/requests/{request.id}/revoke")
+
+    after = browser.post(form.action, form.fields | {"comment": "Enough"})
+
+    assert after.path == f"/requests/{request.id}"
+    assert "closed the access early" in after.words
+    assert "Enough" in after.words
+    assert not any(str(request.id) in page.text for page in pages(browser, "/open"))
+
+
+def test_an_open_window_is_shown_with_what_it_was_opened_for(open_portal: OpenPortal) -> None:
+    portal = open_portal()
+    wide: dict[str, Any] = {
+        "resources": ["mailbox:a@contoso.example", "mailbox:b@contoso.example"],
+        "actions": ["read", "export"],
+    }
+    request = portal.world.submit(**wide)
+    portal.world.act("ann", Action.APPROVE, request.id, resources=["mailbox:b@contoso.example"], actions=["export"])
+
+    assert "What export in mailbox:b@contoso.example of Exchange Online" in reader(portal, "ann").get("/open").words
+
+
+def test_a_window_that_something_else_has_shut_says_so(open_portal: OpenPortal) -> None:
+    portal = open_portal()
+    request = portal.world.submit()
+    portal.world.act("ann", Action.APPROVE, request.id)
+    portal.sql("UPDATE people SET disabled_at = now() WHERE id = :p", p=portal.world.people["erin"].person_id)
+
+    assert "It is shut all the same" in reader(portal, "ann").get("/open").words
+
+
+def test_where_nobody_is_inside_it_says_so(open_portal: OpenPortal) -> None:
+    assert "Nobody is inside" in reader(open_portal(), "ann").get("/open").words
+
+
+def test_what_somebody_wrote_is_text_and_nothing_else(open_portal: OpenPortal) -> None:
+    portal = open_portal()
+    portal.sql("UPDATE people SET name = :n WHERE id = :p", n=HOSTILE, p=portal.world.people["eve"].person_id)
+    asks = {"justification": HOSTILE, "case_ref": HOSTILE[:100], "resources": ['site:"><script>x</script>']}
+    portal.world.fresh("eve", **asks)
+    portal.world.act("amir", Action.APPROVE, portal.world.fresh("eve", **asks).id)
+    browser = reader(portal, "ann")
+
+    for path in ("/waiting", "/open", "/requests"):
+        page = browser.get(path)
+
+        assert "<img" not in page.text
+        assert "<script>x" not in page.text
+        assert "onerror=alert(1)&gt;" in page.text
+        assert "7 * 7" in page.text
+
+
+@pytest.mark.parametrize(("path", "who"), [("/waiting", "ann"), ("/open", "ann"), ("/open", "max")])
+def test_what_does_not_fit_on_a_page_is_on_the_next(open_portal: OpenPortal, path: str, who: str) -> None:
+    portal = open_portal()
+    asked = many(portal.world, MOST + 2)
+    if path == "/open":
+        for one in asked:
+            portal.world.act("ann", Action.APPROVE, one)
+    browser = reader(portal, who)
+    ours = set(map(str, asked))
+
+    seen = pages(browser, path)
+
+    assert len(seen) > 1
+    assert [len(listed(one)) for one in seen[:-1]] == [MOST] * (len(seen) - 1)
+    assert [one for page in seen for one in listed(page) if one in ours] == list(map(str, asked))
+    assert len(seen[0].text.encode()) < PAGE_BYTES
+    assert ["Back to the first" in page.words for page in seen] == [False] + [True] * (len(seen) - 1)
+
+
+@pytest.mark.parametrize("path", ["/waiting", "/open"])
+@pytest.mark.parametrize("after", ["x", "1", "1-2", "-1-" + "f" * 32, "9" * 17 + "-" + "f" * 32])
+def test_a_page_that_is_none_is_refused(portal: Portal, path: str, after: str) -> None:
+    page = reader(portal, "ann").get(f"{path}?after={after}")
+
+    assert page.status == 422
+    assert "begin again with the first" in page.words
+
+
+def test_beyond_the_last_there_is_a_way_back(portal: Portal) -> None:
+    browser = reader(portal, "ann")
+
+    for path in ("/waiting", "/open"):
+        page = browser.get(f"{path}?after={'9' * 16}-{'f' * 32}")
+        assert listed(page) == []
+        assert "Back to the first" in page.words

@@ -1,0 +1,186 @@
+"""Deciding on the page of a request: narrower answers, reasons for a no, and what an approver sees at a glance."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from lockbox.people.roles import Means
+from lockbox.people.zones import clock_time
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.rules import Policy
+from tests.http.portal import Browser, OpenPortal, Page, Portal
+from tests.ruling import lay_down
+
+A, B = "mailbox:anna@contoso.example", "mailbox:bob@contoso.example"
+WIDE: dict[str, Any] = {"resources": [A, B], "actions": ["read", "export"]}
+
+
+@pytest.fixture(scope="module")
+def shared(open_portal: OpenPortal) -> Portal:
+    """One world without review."""
+    return open_portal()
+
+
+@pytest.fixture
+def portal(shared: Portal) -> Portal:
+    """The same world with a clock of the test's own."""
+    return replace(shared)
+
+
+def opened(portal: Portal, name: str, request_id: object, means: Means = Means.PASSKEY) -> tuple[Browser, Page]:
+    """Sign somebody in and open a request."""
+    browser = portal.browser()
+    browser.enter(name, means)
+    return browser, browser.get(f"/requests/{request_id}")
+
+
+def send(browser: Browser, page: Page, action: str, **changes: Any) -> Page:
+    """Send a form with these changes; what is changed to None is left out, as boxes are that are not ticked."""
+    form = page.form(action)
+    fields = {name: value for name, value in (form.filled | changes).items() if value is not None}
+    return browser.post(form.action, fields)
+
+
+def test_everything_is_ticked_and_sending_it_so_narrows_nothing(portal: Portal) -> None:
+    request = portal.world.submit(**WIDE)
+    browser, page = opened(portal, "ann", request.id)
+
+    after = send(browser, page, "/approve")
+
+    assert page.form("/approve").ticked == WIDE
+    assert after.status == 200
+    (row,) = portal.sql("SELECT granted_resources, granted_actions FROM requests WHERE id = :r", r=request.id)
+    assert (row.granted_resources, row.granted_actions) == (None, None)
+
+
+def test_what_is_left_ticked_is_what_opens_and_what_was_asked_stays_readable(portal: Portal) -> None:
+    request = portal.world.submit(**WIDE)
+    browser, page = opened(portal, "ann", request.id)
+
+    after = send(browser, page, "/approve", resources=[B], actions=["read"], window="900")
+
+    (row,) = portal.sql("SELECT granted_resources, granted_actions FROM requests WHERE id = :r", r=request.id)
+    assert (row.granted_resources, row.granted_actions) == ([B], ["read"])
+    assert f"Resources {A} (left out) {B} Actions read, export (left out)" in after.words
+    assert f"Ann (approver) approved for 15 min, only to read, only in {B}" in after.words
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"resources": None}, "Keep at least one of the resources, or deny the request."),
+        ({"actions": None}, "Keep at least one of the actions, or deny the request."),
+        ({"resources": [A, "mailbox:boss@contoso.example"]}, "mailbox:boss@contoso.example was not asked"),
+        ({"actions": ["delete"]}, "delete was not asked"),
+        ({"resources": ["\x00<script>"]}, "was not asked"),
+    ],
+)
+def test_a_forged_or_an_empty_choice_is_refused_and_the_ticks_are_kept(
+    portal: Portal, changes: dict[str, Any], sentence: str
+) -> None:
+    request = portal.world.submit(**WIDE)
+    browser, page = opened(portal, "ann", request.id)
+    before = portal.count()
+
+    answer = send(browser, page, "/approve", comment="My long thoughts", **changes)
+
+    assert (answer.status, sentence in answer.words) == (422, True), answer.words
+    assert "<script>" not in answer.text.replace("<script src", "")
+    assert portal.count() == before
+    form = answer.form("/approve")
+    assert form.fields["comment"] == "My long thoughts"
+    for field in ("resources", "actions"):
+        kept = changes.get(field, WIDE[field]) or []
+        assert form.ticked.get(field, []) == [name for name in WIDE[field] if name in kept]
+
+
+def test_a_second_approver_hears_that_the_first_keeps_less_and_opens_what_both_keep(open_portal: OpenPortal) -> None:
+    portal = open_portal(Policy(vendor_review=False, quorum=2))
+    request = portal.world.submit(**WIDE)
+    first, page = opened(portal, "ann", request.id)
+    send(first, page, "/approve", resources=[A])
+    second, seen = opened(portal, "amir", request.id)
+
+    refused = send(second, seen, "/approve", resources=[B])
+    after = send(second, refused, "/approve", resources=[A, B])
+
+    assert "Somebody who approved before you keeps less" in seen.words
+    assert "(1 of 2 approved)" in seen.words
+    assert (refused.status, "none of the resources in common" in refused.words) == (422, True)
+    assert f"{B} (left out)" in after.words
+
+
+@pytest.mark.parametrize("comment", ["", "  \r\n "])
+def test_a_denial_without_a_reason_is_not_taken_and_says_so(portal: Portal, comment: str) -> None:
+    request = portal.world.submit()
+    browser, page = opened(portal, "ann", request.id)
+
+    answer = send(browser, page, "/deny", comment=comment)
+
+    assert (answer.status, "Say why you deny it" in answer.words) == (422, True)
+    assert 'aria-invalid="true"' in answer.text
+    assert portal.sql("SELECT state FROM requests WHERE id = :r", r=request.id)[0].state == "pending"
+
+
+def test_the_page_says_who_endorsed_which_policy_and_what_happens_otherwise(open_portal: OpenPortal) -> None:
+    portal = open_portal(Policy(vendor_review=True))
+    request = portal.world.submit()
+    portal.world.act("max", Action.ENDORSE, request.id)
+
+    _, page = opened(portal, "ann", request.id)
+
+    for words in (
+        "Who asks Erin, endorsed for the vendor by Max",
+        "Policy version 1, as it was when this was asked",
+        "If nobody answers, the answer is no.",
+        "Waiting for your answer (0 of 1 approved)",
+    ):
+        assert words in page.words
+
+
+def test_both_clocks_are_told_in_the_readers_time_zone_and_in_utc(open_portal: OpenPortal) -> None:
+    portal = open_portal()
+    request = portal.world.submit()
+    portal.sql("UPDATE people SET time_zone = 'Asia/Kolkata' WHERE id = :p", p=portal.world.people["ann"].person_id)
+
+    _, page = opened(portal, "ann", request.id)
+
+    there = clock_time(request.deadline_at, "Asia/Kolkata")
+    assert ("IST" in there, "UTC)" in there) == (True, True)
+    assert f"Answer by {there}" in page.words
+    assert page.words.count(" IST (") >= 3
+
+
+def test_what_changes_by_itself_is_marked_and_what_somebody_types_in_is_not(portal: Portal) -> None:
+    request = portal.world.submit()
+
+    _, page = opened(portal, "ann", request.id)
+
+    for part in ("state", "facts", "votes", "timeline"):
+        assert f'id="{part}"' in page.text
+        (tag,) = (tag for tag in page.text.split("<") if f'id="{part}"' in tag)
+        assert "data-live" in tag
+    (answer,) = (tag for tag in page.text.split("<") if 'id="answer"' in tag)
+    assert "data-live" not in answer
+    assert f'data-version="{request.version}"' in answer
+
+
+def test_closing_leads_to_a_new_sign_in_where_the_policy_asks_for_it_and_keeps_the_comment(
+    open_portal: OpenPortal,
+) -> None:
+    portal = open_portal()
+    lay_down(portal.world, revoke_sign_in_age=300)
+    request = portal.world.act("amir", Action.APPROVE, portal.world.submit().id)
+    browser, page = opened(portal, "ann", request.id)
+    portal.wait(minutes=6)
+
+    refused = send(browser, page, "/revoke", comment="Enough")
+    browser.enter("ann", Means.PASSKEY)
+    again = browser.get(f"/requests/{request.id}")
+    after = send(browser, again, "/revoke", comment="Enough")
+
+    assert (refused.status, "sign in again" in refused.words) == (403, True)
+    assert f"/sign-in?next=/requests/{request.id}" in refused.read.links
+    assert refused.form("/revoke").fields["comment"] == "Enough"
+    assert "Closed by you" in after.words

@@ -1,0 +1,408 @@
+"""Governing a tenant beside its policy: members, deputies, webhooks, who is copied, its name, shutting it."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from lockbox.ids import new_id
+from lockbox.people.roles import Means, Role
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.writing import Origin
+from lockbox.tenancy import deputies, endpoints, members, tenants, watchers
+from tests.database.tenancy import does, id_of, members_of, reads
+from tests.http.places import REACH, SENT, TRIED
+from tests.http.portal import Browser, OpenPortal, Page, Portal
+
+URL = "https://hooks.contoso.example/lockbox"
+FORMS = {
+    "/name": {"name": "Fabrikam"},
+    "/shut": {},
+    "/mode/save": {"mode": "off"},
+    "/members": {"name": "Nina", "address": "nina@contoso.example", "roles": "approver"},
+    "/members/eligible": {"eligible": "yes"},
+    "/members/remove": {},
+    "/deputies": {"deputy": str(UUID(int=1)), "ends": "2100-01-01T10:00"},
+    "/endpoints": {"url": URL},
+    "/endpoints/turn": {"enabled": "no"},
+    "/endpoints/rotate": {"hours": "0"},
+    "/endpoints/test": {},
+    "/endpoints/remove": {},
+    "/watchers": {"name": "Desk", "address": "desk@contoso.example"},
+}
+
+
+def entered(portal: Portal, who: str = "tara", means: Means = Means.PASSKEY) -> Browser:
+    """Return a browser in which somebody is signed in."""
+    browser = portal.browser()
+    browser.enter(who, means)
+    return browser
+
+
+def here(portal: Portal, tail: str = "") -> str:
+    """Return the address of one of the tenant's pages."""
+    return f"/tenants/{portal.world.tenant.slug}{tail}"
+
+
+def with_csrf(browser: Browser, fields: dict[str, str]) -> dict[str, str]:
+    """Return the fields of a form of this browser's session."""
+    return fields | {"csrf": browser.get("/account").form("/sign-out").fields["csrf"]}
+
+
+def hook(portal: Portal) -> UUID:
+    """Add a webhook and return its id."""
+    shown = does(portal.world, "tara", endpoints.add, endpoints.Wanted(URL, description="Ours"), reach=REACH)
+    return shown.endpoint.id
+
+
+def eligible(portal: Portal, name: str = "aude") -> str:
+    """Let somebody be named as deputy and return their id."""
+    does(portal.world, "tara", members.set_eligible, id_of(portal.world, name), eligible=True)
+    return str(id_of(portal.world, name))
+
+
+def standing_in(portal: Portal) -> list[tuple[str, str]]:
+    """Return who stands in for whom."""
+    return [(one.deputy, one.principal) for one in reads(portal.world, "tara", deputies.current)]
+
+
+def tried(portal: Portal, one: UUID) -> tuple[str, str]:
+    """Let a call of a webhook be made that arrived, and return the ids of the try and of its notice."""
+    with portal.house.transaction() as session:
+        caller = portal.world.people["tara"]
+        notice = endpoints.try_out(session, caller, Origin("api"), one)
+    delivery = new_id()
+    portal.sql(SENT, n=notice)
+    portal.sql(TRIED, d=delivery, n=notice)
+    return str(delivery), str(notice)
+
+
+@pytest.mark.parametrize("tail", FORMS)
+def test_a_form_without_its_token_or_by_somebody_who_governs_nothing_does_nothing(portal: Portal, tail: str) -> None:
+    one = str(hook(portal))
+    fields = {"id": one if "endpoints" in tail else str(id_of(portal.world, "abe"))} if tail.count("/") > 1 else {}
+    fields |= FORMS[tail]
+    fields.pop("id", None) if tail == "/mode/save" else None
+    tara, aude = entered(portal), entered(portal, "aude")
+    before = portal.count()
+
+    forged = tara.post(here(portal, tail), fields)
+    refused = aude.post(here(portal, tail), with_csrf(aude, fields))
+
+    assert (forged.status, refused.status) == (403, 403)
+    assert portal.count()._asdict() | {"sessions": 0} == before._asdict() | {"sessions": 0}
+
+
+@pytest.mark.parametrize("tail", FORMS)
+def test_another_tenants_pages_are_as_unknown_as_none(portal: Portal, open_portal: OpenPortal, tail: str) -> None:
+    elsewhere, browser = open_portal(), entered(portal)
+    fields = {"id": str(hook(elsewhere))} if tail.count("/") > 1 and "mode" not in tail else {}
+
+    theirs = browser.post(here(elsewhere, tail), with_csrf(browser, fields | FORMS[tail]))
+    nobodys = browser.post(f"/tenants/nobodys{tail}", with_csrf(browser, fields | FORMS[tail]))
+
+    assert (theirs.status, nobodys.status) == (404, 404)
+    assert theirs.text == nobodys.text.replace("/tenants/nobodys", here(elsewhere))
+
+
+def test_the_overview_leads_to_all_that_is_governed(portal: Portal) -> None:
+    page = entered(portal).get(here(portal))
+
+    for tail in ("/mode", "/policy", "/members", "/tiers", "/deputies", "/endpoints", "/watchers", "/shut"):
+        assert here(portal, tail) in page.read.links
+    assert "1 approval within 12 h, access for at most 4 h" in page.words
+    assert "Nobody stands in for anybody" in page.words
+
+
+def test_a_tenant_is_renamed_and_a_name_that_cannot_be_is_said(portal: Portal) -> None:
+    browser = entered(portal)
+
+    bad = browser.submit(browser.get(here(portal)), "/name", name="  ")
+    good = browser.submit(bad, "/name", name="Fabrikam <b>")
+
+    assert (bad.status, "This was not taken: name" in bad.words) == (422, True)
+    assert (good.status, "Fabrikam &lt;b&gt;" in good.text) == (200, True)
+    assert reads(portal.world, "tara", tenants.show).tenant.name == "Fabrikam <b>"
+
+
+def test_shutting_shows_what_it_would_end_and_ends_it(portal: Portal) -> None:
+    opened, waiting = portal.world.submit(), portal.world.submit(resources=["mailbox:b@contoso.example"])
+    portal.world.act("ann", Action.APPROVE, opened.id)
+    browser = entered(portal)
+
+    page = browser.get(here(portal, "/shut"))
+    done = browser.submit(page, "/shut", comment="We are being attacked")
+
+    assert "Open now: 1" in page.words
+    assert "Waiting for an answer: 1" in page.words
+    assert {f"/requests/{one.id}" for one in (opened, waiting)} <= set(page.read.links)
+    assert (done.status, done.path) == (200, here(portal))
+    states = {row.id: row.state for row in portal.states()}
+    assert (states[opened.id], states[waiting.id]) == ("revoked", "denied")
+
+
+def test_a_comment_that_cannot_be_shuts_nothing_and_is_still_there(portal: Portal) -> None:
+    request = portal.world.submit()
+    browser = entered(portal)
+
+    page = browser.submit(browser.get(here(portal, "/shut")), "/shut", comment="a\u202eb")
+
+    assert (page.status, "This was not taken: comment" in page.words) == (422, True)
+    assert "a\u202eb" in page.form("/shut").fields["comment"]
+    assert {row.id: row.state for row in portal.states()}[request.id] == "pending"
+
+
+def test_who_wants_no_prompts_is_shown_to_be_so(portal: Portal) -> None:
+    portal.sql("UPDATE people SET wants_prompts = false WHERE id = :id", id=id_of(portal.world, "ann"))
+
+    page = entered(portal).get(here(portal, "/members"))
+
+    assert page.words.count("asked by mail only where the others are too few") == 1
+
+
+def test_an_admin_lets_somebody_be_a_deputy_and_no_longer(portal: Portal) -> None:
+    browser = entered(portal)
+    fields = with_csrf(browser, {"id": str(id_of(portal.world, "aude"))})
+
+    allowed = browser.post(here(portal, "/members/eligible"), fields | {"eligible": "yes"})
+    between = members_of(portal.world)["Aude"].is_eligible
+    browser.post(here(portal, "/members/eligible"), fields | {"eligible": "no"})
+
+    assert (allowed.path, between) == (here(portal, "/members"), True)
+    assert not members_of(portal.world)["Aude"].is_eligible
+
+
+def test_an_approver_names_their_own_deputy_in_their_time_zone_and_ends_it(portal: Portal) -> None:
+    aude = eligible(portal)
+    portal.sql("UPDATE people SET time_zone = 'Asia/Tokyo' WHERE id = :id", id=id_of(portal.world, "ann"))
+    browser = entered(portal, "ann")
+    day = datetime.now(UTC) + timedelta(days=2)
+
+    page = browser.submit(
+        browser.get(here(portal, "/deputies")), "/deputies", deputy=aude, ends=f"{day:%Y-%m-%d}T09:00"
+    )
+    named = standing_in(portal)
+    (row,) = portal.sql("SELECT ends_at FROM delegations WHERE deputy_id = :d", d=aude)
+    ended = browser.submit(page, "/deputies/end")
+
+    assert (page.status, page.path) == (200, here(portal, "/deputies"))
+    assert "Aude stands in for Ann now" in page.words
+    assert (named, standing_in(portal)) == ([("Aude", "Ann")], [])
+    assert row.ends_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M") == f"{day:%Y-%m-%d}T00:00"
+    assert "Nobody stands in for anybody" in ended.words
+
+
+def test_an_admin_names_a_deputy_for_somebody_who_is_absent(portal: Portal) -> None:
+    eligible(portal)
+    browser = entered(portal)
+    fields = {"principal": str(id_of(portal.world, "abe")), "ends": "2100-01-01T10:00"}
+    far = browser.submit(browser.get(here(portal, "/deputies")), "/deputies", **fields)
+    near = f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%dT%H:%M}"
+
+    browser.submit(far, "/deputies", ends=near)
+
+    assert (far.status, "at most 90 days" in far.words) == (422, True)
+    assert far.form("/deputies").fields["ends"] == "2100-01-01T10:00"
+    assert standing_in(portal) == [("Aude", "Abe")]
+
+
+@pytest.mark.parametrize("fields", [{"ends": ""}, {"ends": "soon"}, {"starts": "x"}, {"deputy": "x"}, {"deputy": ""}])
+def test_a_deputy_that_cannot_be_is_said(portal: Portal, fields: dict[str, str]) -> None:
+    eligible(portal)
+    browser = entered(portal, "ann")
+    near = f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%dT%H:%M}"
+
+    page = browser.submit(browser.get(here(portal, "/deputies")), "/deputies", **{"ends": near} | fields)
+
+    assert page.status == 422
+    assert standing_in(portal) == []
+
+
+def test_an_approver_ends_nobody_elses_deputy(portal: Portal) -> None:
+    eligible(portal)
+    browser = entered(portal, "ann")
+    page = browser.submit(
+        browser.get(here(portal, "/deputies")),
+        "/deputies",
+        ends=f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%dT%H:%M}",
+    )
+    form = page.form("/deputies/end")
+    other = entered(portal, "amir")
+
+    seen = other.get(here(portal, "/deputies"))
+    refused = other.post(form.action, with_csrf(other, {"id": form.fields["id"]}))
+
+    assert not [one for one in seen.read.forms if one.action.endswith("/end")]
+    assert refused.status == 403
+    assert standing_in(portal) == [("Aude", "Ann")]
+
+
+def test_a_webhook_is_added_and_its_secret_is_on_one_page_alone(portal: Portal) -> None:
+    browser = entered(portal)
+    page = browser.get(here(portal, "/endpoints"))
+
+    shown = browser.submit(page, "/endpoints", url=URL, description="Ours", why="")
+    listed = browser.get(here(portal, "/endpoints"))
+    (one,) = reads(portal.world, "tara", endpoints.listed)
+    its = browser.get(here(portal, f"/endpoints/{one.id}"))
+
+    assert shown.status == 200
+    assert "whsec_" in shown.text
+    assert shown.answer.headers["cache-control"] == "no-store"
+    assert (one.url, one.description, one.event_types, one.with_justification) == (URL, "Ours", [], False)
+    assert "Ours" in listed.words
+    assert "whsec_" not in listed.text + its.text
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"url": "http://hooks.contoso.example/"}, "be called: the address is not https"),
+        ({"url": "https://10.0.0.1/"}, "be called"),
+        ({"url": ""}, "This was not taken: url"),
+        ({"events": "request.nothing"}, "There is no event request.nothing"),
+        ({"form": "xml"}, "This was not taken: format"),
+        ({"description": "x" * 300}, "This was not taken: description"),
+    ],
+)
+def test_a_webhook_that_cannot_be_is_said_and_still_there(portal: Portal, fields: dict[str, str], says: str) -> None:
+    browser = entered(portal)
+    written = {"url": URL, "description": "Ours"} | fields
+    form = browser.get(here(portal, "/endpoints")).form("/endpoints").fields
+    kept = {name: value for name, value in form.items() if name not in {"events", "why"}}
+
+    page = browser.post(here(portal, "/endpoints"), kept | written)
+
+    assert (page.status, says in page.words) == (422, True)
+    again = page.form("/endpoints").fields
+    assert (again["url"], again["description"]) == (written["url"], written["description"])
+    assert reads(portal.world, "tara", endpoints.listed) == []
+
+
+def test_a_webhook_is_changed_paused_called_again_and_removed(portal: Portal) -> None:
+    one, browser = hook(portal), entered(portal)
+    path = here(portal, f"/endpoints/{one}")
+    csrf = with_csrf(browser, {"id": str(one)})
+
+    browser.post(here(portal, "/endpoints/change"), csrf | {"url": f"{URL}/2", "events": "request.pending"})
+    paused = browser.submit(browser.get(path), "/turn")
+    back = browser.submit(paused, "/turn")
+    (changed,) = reads(portal.world, "tara", endpoints.listed)
+    gone = browser.submit(back, "/remove")
+
+    assert (changed.url, changed.event_types, changed.disabled_at) == (f"{URL}/2", ["request.pending"], None)
+    assert "no more since" in paused.words
+    assert (back.path, "Pause it" in back.words) == (path, True)
+    assert (gone.path, gone.status) == (here(portal, "/endpoints"), 200)
+    assert reads(portal.world, "tara", endpoints.listed) == []
+    assert browser.get(path).status == 404
+
+
+def test_a_secret_is_replaced_and_shown_once(portal: Portal) -> None:
+    one, browser = hook(portal), entered(portal)
+    page = browser.get(here(portal, f"/endpoints/{one}"))
+
+    bad = browser.submit(page, "/rotate", hours="x")
+    shown = browser.submit(page, "/rotate", hours="2")
+    its = browser.get(here(portal, f"/endpoints/{one}"))
+
+    assert (bad.status, "This was not taken: overlap_hours" in bad.words) == (422, True)
+    assert (shown.status, "whsec_" in shown.text) == (200, True)
+    assert "Old secret signs too until" in its.words
+    assert "whsec_" not in its.text
+
+
+def test_a_webhook_is_tested_and_the_eleventh_time_in_a_minute_is_refused(portal: Portal) -> None:
+    one, browser = hook(portal), entered(portal)
+    page = browser.get(here(portal, f"/endpoints/{one}"))
+
+    answers = [browser.submit(page, "/test") for _ in range(11)]
+
+    assert [answer.status for answer in answers] == [200] * 10 + [429]
+    assert "at most 10 times a minute" in answers[-1].words
+
+
+def test_the_log_says_what_became_of_each_call_and_what_ended_is_sent_again(portal: Portal) -> None:
+    one, browser = hook(portal), entered(portal)
+    delivery, notice = tried(portal, one)
+    page = browser.get(here(portal, f"/endpoints/{one}"))
+
+    again = browser.submit(page, "/redeliver")
+    too_soon = browser.post(
+        here(portal, "/endpoints/redeliver"), with_csrf(browser, {"id": str(one), "delivery": delivery})
+    )
+
+    assert "endpoint.test arrived" in page.words
+    assert "answered 204 after 5 ms · done" in page.words
+    assert notice in page.words
+    assert "tried again on" in again.words
+    assert not [form for form in again.read.forms if form.action.endswith("/redeliver")]
+    assert (too_soon.status, "has not ended" in too_soon.words) == (409, True)
+
+
+@pytest.mark.parametrize(("means", "minutes"), [(Means.MAIL, 0), (Means.PASSKEY, 16)])
+def test_a_weak_or_an_old_sign_in_is_led_to_a_better_one_and_back(portal: Portal, means: Means, minutes: int) -> None:
+    one, aude = hook(portal), eligible(portal)
+    browser = entered(portal, means=means)
+    portal.wait(minutes=minutes)
+    near = f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%dT%H:%M}"
+
+    pages: list[tuple[Page, str]] = [
+        (browser.submit(browser.get(here(portal, f"/endpoints/{one}")), "/rotate"), f"/endpoints/{one}"),
+        (browser.submit(browser.get(here(portal, "/endpoints")), "/endpoints", url=URL), "/endpoints"),
+        (browser.submit(browser.get(here(portal, "/deputies")), "/deputies", deputy=aude, ends=near), "/deputies"),
+        (browser.submit(browser.get(here(portal, "/watchers")), "/watchers", **FORMS["/watchers"]), "/watchers"),
+        (browser.submit(browser.get(here(portal)), "/name", name="Fabrikam"), ""),
+    ]
+
+    for page, tail in pages:
+        assert page.status == 403
+        assert f"/sign-in?next={here(portal, tail)}" in page.read.links
+    assert standing_in(portal) == []
+    assert "whsec_" not in "".join(page.text for page, _ in pages)
+
+
+def test_somebody_is_copied_and_no_longer(portal: Portal) -> None:
+    browser = entered(portal)
+    page = browser.get(here(portal, "/watchers"))
+
+    bad = browser.submit(page, "/watchers", name="Desk", address="desk")
+    added = browser.submit(bad, "/watchers", address="desk@contoso.example", service="onedrive")
+    twice = browser.submit(added, "/watchers", name="Desk", address="desk@contoso.example", service="onedrive")
+    listed = [(one.watcher.email, one.watcher.service) for one in reads(portal.world, "tara", watchers.listed)]
+    gone = browser.submit(added, "/watchers/remove")
+
+    assert (bad.status, bad.form("/watchers").fields["address"]) == (422, "desk")
+    assert "desk@contoso.example · OneDrive · added by Tara" in added.words
+    assert (twice.status, listed) == (409, [("desk@contoso.example", "onedrive")])
+    assert "Nobody is copied." in gone.words
+
+
+def test_whoever_names_too_many_addresses_is_told_to_wait(portal: Portal) -> None:
+    browser = entered(portal)
+    page = browser.get(here(portal, "/watchers"))
+
+    answers = [browser.submit(page, "/watchers", name="x", address="no") for _ in range(21)]
+
+    assert [answer.status for answer in answers] == [422] * 20 + [429]
+    assert answers[-1].form("/watchers").fields["address"] == "no"
+
+
+def test_an_admin_of_two_tenants_finds_the_webhook_of_each_under_its_own_alone(
+    portal: Portal, open_portal: OpenPortal
+) -> None:
+    elsewhere = open_portal()
+    portal.sql(
+        "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (:id, :p, :t, 'tenant_admin')",
+        id=new_id(),
+        p=id_of(portal.world, "tara"),
+        t=elsewhere.world.tenant.id,
+    )
+    theirs, browser = hook(elsewhere), entered(portal)
+
+    here_ = browser.get(here(portal, f"/endpoints/{theirs}"))
+    there = browser.get(here(elsewhere, f"/endpoints/{theirs}"))
+    removed = browser.post(here(portal, "/endpoints/remove"), with_csrf(browser, {"id": str(theirs)}))
+
+    assert (here_.status, there.status, removed.status) == (404, 200, 404)
+    assert Role.TENANT_ADMIN in members_of(portal.world)["Tara"].roles

@@ -1,0 +1,268 @@
+"""The page of all requests: its filters, its pages, and the same selection as a table for spreadsheets."""
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, timedelta
+from urllib.parse import quote
+
+import pytest
+from sqlalchemy import text
+
+from lockbox.people.roles import Role
+from lockbox.requests.lifecycle import Action
+from tests.http.portal import Browser, OpenPortal, Page, Portal
+
+HOSTILE = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>{{ 7 * 7 }}"
+MANY = """
+INSERT INTO requests (id, tenant_id, requester_id, service, resources, actions, reason_code, justification, case_ref,
+    mode, policy_version, token_id, filed_by, quorum, approval_window, access_window, state, version, deadline_at,
+    created_at, asked_at, closed_at)
+SELECT uuidv7(make_interval(secs => -n)), r.tenant_id, r.requester_id, r.service, ARRAY['mailbox:' || n], r.actions,
+    r.reason_code, repeat('The mailbox of somebody does not open. ', 5), 'CASE-' || n, r.mode, r.policy_version,
+    r.token_id, r.filed_by, r.quorum, r.approval_window, r.access_window, 'cancelled', r.version, r.deadline_at,
+    now() - make_interval(secs => n), now(), now()
+FROM requests r, generate_series(1, :count) n WHERE r.id = :id
+"""
+
+
+@pytest.fixture(scope="module")
+def shared(open_portal: OpenPortal) -> Portal:
+    """One world whose requests are told apart by what is looked for."""
+    return open_portal()
+
+
+@pytest.fixture
+def portal(shared: Portal) -> Portal:
+    """The same world with a clock of the test's own."""
+    return replace(shared)
+
+
+def reader(portal: Portal, name: str = "ann") -> Browser:
+    """Return a browser at which somebody is signed in."""
+    browser = portal.browser()
+    browser.enter(name)
+    return browser
+
+
+def listed(page: Page) -> list[str]:
+    """Return the ids of the requests on a page."""
+    return [link.removeprefix("/requests/") for link in page.read.links if link.startswith("/requests/")]
+
+
+def table(page: Page) -> list[dict[str, str]]:
+    """Return the rows of a table that was downloaded."""
+    return list(csv.DictReader(io.StringIO(page.text)))
+
+
+def put_many(portal: Portal, request_id: object, count: int) -> None:
+    """Put that many withdrawn requests beside one, behind the back of every trigger."""
+    with portal.root.connect() as connection:
+        connection.exec_driver_sql("SET session_replication_role = replica")
+        connection.execute(text(MANY), {"count": count, "id": request_id})
+        connection.exec_driver_sql("SET session_replication_role = DEFAULT")
+        connection.exec_driver_sql("ANALYZE requests")
+
+
+def test_each_filter_leaves_what_fits_it_alone(open_portal: OpenPortal) -> None:
+    portal = open_portal()
+    world = portal.world
+    denied = world.fresh(case_ref="CASE-7")
+    world.act("ann", Action.DENY, denied.id)
+    other = world.fresh("eve", service="sharepoint-online", justification="A library is locked")
+    browser = reader(portal)
+    looked_for = {
+        "state=denied&text=CASE-7": denied,
+        "service=sharepoint-online": other,
+        "engineer=EVE": other,
+        "text=library": other,
+        f"text={denied.resources[0].partition('@')[0]}": denied,
+        f"text={other.id}": other,
+    }
+
+    found = {query: listed(browser.get(f"/requests?{query}")) for query in looked_for}
+
+    assert found == {query: [str(request.id)] for query, request in looked_for.items()}
+    assert {str(denied.id), str(other.id)} <= set(listed(browser.get("/requests")))
+
+
+def test_days_are_those_of_the_readers_time_zone(open_portal: OpenPortal) -> None:
+    portal = open_portal()
+    request = portal.world.submit()
+    person = portal.world.people["ann"].person_id
+    portal.sql("UPDATE people SET time_zone = 'Pacific/Kiritimati' WHERE id = :p", p=person)
+    there = (request.created_at.astimezone(UTC) + timedelta(hours=14)).date()
+    browser = reader(portal)
+
+    found = {
+        (first, last): listed(browser.get(f"/requests?from={first or ''}&to={last or ''}"))
+        for first, last in (
+            (there, there),
+            (None, there - timedelta(days=1)),
+            (there + timedelta(days=1), None),
+        )
+    }
+
+    assert [len(ids) for ids in found.values()] == [1, 0, 0]
+    assert "+14" in browser.get("/requests").words
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ("service=exchange-online&state=open", "There is no such state"),
+        ("service=nothing", "There is no such service"),
+        ("from=24.11.2026", "Write days as year, month and day"),
+        ("from=2026-02-30", "Write days as year, month and day"),
+        ("to=9999-12-31", "Choose a day of this age"),
+        ("from=2026-11-24&to=2026-11-23", "nothing lies between them"),
+        ("text=" + "x" * 201, "at most 200 letters"),
+        ("text=a%00b", "at most 200 letters"),
+        ("engineer=a%0Ab", "at most 200 letters"),
+        ("cursor=%21", "The cursor is not one of ours"),
+    ],
+)
+def test_a_filter_that_is_none_is_said_on_the_page_and_what_was_written_is_kept(
+    portal: Portal, query: str, sentence: str
+) -> None:
+    portal.world.fresh()
+    browser = reader(portal)
+
+    page = browser.get(f"/requests?{query}")
+
+    assert page.status == 422
+    assert sentence in page.words
+    assert listed(page) == []
+    assert page.form("/requests").method == "get"
+    assert page.form("/requests").fields["service"] == ("exchange-online" if "exchange" in query else "")
+
+
+def test_a_filter_that_does_not_exist_is_refused(portal: Portal) -> None:
+    assert reader(portal).get("/requests?stat=denied").status == 422
+
+
+def test_wildcards_of_the_database_are_letters_like_others(portal: Portal) -> None:
+    odd = portal.world.fresh(justification="100% of _all_")
+    portal.world.fresh(justification="100 of all")
+    browser = reader(portal)
+
+    assert listed(browser.get(f"/requests?text={quote('100%')}")) == [str(odd.id)]
+    assert listed(browser.get("/requests?text=_all_")) == [str(odd.id)]
+
+
+def test_only_who_may_read_the_justification_finds_anything_by_it(portal: Portal) -> None:
+    secret = portal.world.fresh(justification="Numbat in the mailbox")
+
+    found = {
+        name: listed(reader(portal, name).get("/requests?text=numbat"))
+        for name in ("ann", "aude", "max", "erin", "vera", "eve", "olga")
+    }
+
+    assert {name for name, ids in found.items() if ids == [str(secret.id)]} == {"ann", "aude", "max", "erin"}
+    assert listed(reader(portal, "vera").get(f"/requests?text={secret.id}")) == [str(secret.id)]
+    assert "Numbat" not in reader(portal, "vera").get("/requests.csv").text
+
+
+def test_older_ones_are_reached_by_a_link_that_keeps_the_filters(open_portal: OpenPortal) -> None:
+    portal = open_portal()
+    ids = [str(portal.world.fresh(case_ref="MANY").id) for _ in range(51)]
+    portal.world.fresh(case_ref="OTHER")
+    browser = reader(portal)
+
+    first = browser.get("/requests?text=many")
+    (older,) = (link for link in first.read.links if "cursor=" in link)
+    second = browser.get(older)
+
+    assert listed(first) == ids[:0:-1]
+    assert listed(second) == ids[:1]
+    assert "text=many" in older
+    assert not [link for link in second.read.links if "cursor=" in link]
+
+
+def test_another_tenant_sees_nothing_of_it(portal: Portal, open_portal: OpenPortal) -> None:
+    elsewhere = open_portal()
+    portal.world.add("zora", Role.APPROVER, elsewhere.world.tenant.id)
+    request = portal.world.fresh()
+    browser = reader(portal, "zora")
+
+    assert str(request.id) not in browser.get("/requests").text
+    assert str(request.id) not in browser.get(f"/requests?text={request.id}").words
+    assert table(browser.get(f"/requests.csv?text={request.id}")) == []
+
+
+def test_the_same_selection_is_a_table_whose_cells_are_no_formulas(portal: Portal) -> None:
+    formula = portal.world.fresh(justification="=HYPERLINK(1)", case_ref="@SUM(1)")
+    other = portal.world.fresh("eve", justification='A "quoted", odd\nreason')
+    browser = reader(portal)
+
+    page = browser.get("/requests.csv?engineer=er")
+    rows = {row["Request"]: row for row in table(page)}
+
+    assert page.answer.headers["content-type"] == "text/csv; charset=utf-8"
+    assert page.answer.headers["content-disposition"] == 'attachment; filename="requests.csv"'
+    assert "frame-ancestors 'none'" in page.answer.headers["content-security-policy"]
+    assert rows[str(formula.id)]["Justification"] == "'=HYPERLINK(1)"
+    assert rows[str(formula.id)]["Case"] == "'@SUM(1)"
+    assert rows[str(formula.id)]["State"] == "Waiting for your answer"
+    assert str(other.id) not in rows
+    (odd,) = (row for row in table(browser.get("/requests.csv")) if row["Request"] == str(other.id))
+    assert odd["Justification"] == 'A "quoted", odd\nreason'
+
+
+def test_a_table_goes_on_beyond_what_is_read_at_once(open_portal: OpenPortal) -> None:
+    portal = open_portal()
+    request = portal.world.submit()
+    put_many(portal, request.id, 450)
+
+    rows = table(reader(portal).get("/requests.csv"))
+
+    assert len({row["Request"] for row in rows}) == len(rows) == 451
+
+
+def test_a_table_is_refused_for_a_filter_that_is_none(portal: Portal) -> None:
+    page = reader(portal).get("/requests.csv?state=open")
+
+    assert (page.status, "There is no such state" in page.words) == (422, True)
+
+
+def test_what_was_looked_for_is_text_and_nothing_else(portal: Portal) -> None:
+    browser = reader(portal)
+
+    for name in ("text", "engineer", "state", "service", "from", "to"):
+        page = browser.get(f"/requests?{name}={quote(HOSTILE)}")
+
+        assert "<img" not in page.text
+        assert "<script>alert" not in page.text
+        assert page.read.forms
+
+
+def test_an_empty_history_says_what_will_be_here(open_portal: OpenPortal) -> None:
+    page = reader(open_portal()).get("/requests")
+
+    assert "There are none that you could see" in page.words
+
+
+@pytest.fixture
+def uncounted(portal: Portal) -> Iterator[None]:
+    """Nobody has taken anything yet, and for the tests after this one nobody has again."""
+    portal.sql("DELETE FROM sign_in_counts")
+    yield
+    portal.sql("DELETE FROM sign_in_counts")
+
+
+@pytest.mark.usefixtures("uncounted")
+def test_nobody_takes_more_than_sixty_tables_and_trails_in_ten_minutes(portal: Portal) -> None:
+    tara, ann = reader(portal, "tara"), reader(portal)
+    token = {"authorization": f"Bearer {portal.world.tokens['tara']}"}
+
+    first = tara.get("/requests.csv")
+    portal.sql("UPDATE sign_in_counts SET count = 60")
+    refused = [tara.get(path) for path in ("/requests.csv", "/trail/export?format=csv")]
+    by_token = tara.call("GET", "/v1/audit/export", headers=token)
+
+    assert first.status == 200
+    assert [page.status for page in refused] == [429, 429]
+    assert "Too many attempts to take something away; try again in" in refused[0].words
+    assert (by_token.status_code, by_token.json()["code"]) == (429, "too-many")
+    assert ann.get("/requests.csv").status == 200

@@ -1,0 +1,184 @@
+"""One's own requests on a page: open ones first, who has yet to answer, who was not told, and how to end them."""
+
+import re
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from lockbox.requests import questions
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.rules import Policy
+from tests.builders import HERE
+from tests.http.portal import Browser, OpenPortal, Page, Portal
+
+DEAD = """
+UPDATE notices SET outcome = 'dead', closed_at = now()
+WHERE request_id = :r AND person_id = ANY(CAST(:p AS uuid[])) AND closed_at IS NULL
+"""
+
+
+def signed_in(portal: Portal, who: str = "erin") -> Browser:
+    """Return a browser at which somebody is signed in."""
+    browser = portal.browser()
+    browser.enter(who)
+    return browser
+
+
+def order(page: Page) -> list[str]:
+    """Return the requests that a page lists, in its order."""
+    return [found[1] for link in page.read.links if (found := re.fullmatch(r"/requests/([0-9a-f-]{36})", link))]
+
+
+def fail(portal: Portal, request_id: UUID, *names: str) -> None:
+    """Let no notice of a request have reached these people."""
+    portal.sql(DEAD, r=request_id, p=[str(portal.world.people[name].person_id) for name in names])
+
+
+def form_of(page: Page, action: str) -> Any:
+    """Return the form that goes there."""
+    return next(form for form in page.read.forms if form.action == action)
+
+
+def test_whoever_asked_for_nothing_yet_is_told_what_to_do(portal: Portal) -> None:
+    page = signed_in(portal).get("/mine")
+
+    assert "You have asked for nothing yet" in page.words
+    assert "/ask" in page.read.links
+
+
+def test_open_ones_come_first_and_those_of_others_never(portal: Portal) -> None:
+    world = portal.world
+    oldest, closed, newest = (world.fresh() for _ in range(3))
+    others = world.fresh("eve")
+    world.act("erin", Action.CANCEL, closed.id)
+
+    page = signed_in(portal).get("/mine")
+
+    assert order(page) == [str(newest.id), str(oldest.id), str(closed.id)]
+    assert str(others.id) not in page.text
+
+
+def test_pages_follow_one_another_without_a_gap(portal: Portal) -> None:
+    world = portal.world
+    ids = [world.fresh().id for _ in range(43)]
+    for one in ids[::2]:
+        world.act("erin", Action.CANCEL, one)
+    browser = signed_in(portal)
+
+    page, seen = browser.get("/mine"), list[str]()
+    while True:
+        seen += order(page)
+        following = [link for link in page.read.links if link.startswith("/mine?after=")]
+        if not following:
+            break
+        page = browser.get(following[0])
+
+    expected = [*sorted(ids[1::2], reverse=True), *sorted(ids[::2], reverse=True)]
+    assert seen == [str(one) for one in expected]
+    assert "/mine" in page.read.links
+
+
+@pytest.mark.parametrize("after", ["x", "open-", "open-" + "g" * 32, "closed-" + "0" * 31])
+def test_a_cursor_that_is_not_ours_is_refused(portal: Portal, after: str) -> None:
+    assert signed_in(portal).get(f"/mine?after={after}").status == 422
+
+
+def test_who_has_yet_to_answer_is_named_as_the_preview_names_them(open_portal: OpenPortal) -> None:
+    portal = open_portal(Policy(vendor_review=False, quorum=2))
+    request = portal.world.fresh()
+    before = signed_in(portal).get("/mine")
+    portal.world.act("amir", Action.APPROVE, request.id)
+
+    after = signed_in(portal).get("/mine")
+
+    assert "Still to answer: Abe, Amir, Ann." in before.words
+    assert "Still to answer: Abe, Ann." in after.words
+
+
+def test_while_the_vendor_reviews_its_managers_are_who_has_to_answer(open_portal: OpenPortal) -> None:
+    portal = open_portal(Policy())
+    portal.world.fresh()
+
+    words = signed_in(portal).get("/mine").words
+
+    # Others of the vendor, and of other tests, review too: that those who could have are named is what counts.
+    named = re.search(r"Still to answer: ([^.]+)\.", words)
+    assert named
+    assert {"Max", "Mia"} & set(named[1].replace(" and ", ", ").split(", "))
+
+
+def test_prompts_that_failed_are_told_in_numbers_of_the_customer_and_by_name_of_colleagues(
+    open_portal: OpenPortal,
+) -> None:
+    portal = open_portal(Policy())
+    reviewing, pending = portal.world.fresh(), portal.world.fresh()
+    portal.world.act("max", Action.ENDORSE, pending.id)
+    fail(portal, reviewing.id, "mia")
+    fail(portal, pending.id, "ann", "abe")
+
+    words = signed_in(portal).get("/mine").words
+
+    assert re.search(
+        r"One of \S+ managers could not be reached; \S+ \S+ still being tried\. The mail to Mia did", words
+    )
+    assert "Two of three approvers could not be reached; one is still being tried." in words
+    assert "The mail to Ann" not in words
+
+
+def test_questions_that_wait_for_an_answer_are_told(portal: Portal) -> None:
+    request, world = portal.world.fresh(), portal.world
+    with world.house.transaction() as session:
+        questions.ask(session, world.people["ann"], HERE, request.id, "Which mails?")
+
+    page = signed_in(portal).get("/mine")
+
+    assert "A question waits for your answer ." in page.words
+    assert f"/requests/{request.id}/questions" in page.read.links
+
+
+def test_a_request_is_withdrawn_and_given_back_in_place(portal: Portal) -> None:
+    world, browser = portal.world, signed_in(portal)
+    waits, opened = world.fresh(), world.fresh()
+    world.act("ann", Action.APPROVE, opened.id)
+
+    browser.submit(browser.get("/mine"), f"/mine/{waits.id}/cancel", comment="Not needed")
+    page = browser.submit(browser.get("/mine"), f"/mine/{opened.id}/complete")
+
+    assert (page.status, page.path) == (200, "/mine")
+    states = {one.id: one.state for one in portal.states()}
+    assert (states[waits.id], states[opened.id]) == ("cancelled", "completed")
+    assert f"/ask?from={waits.id}" in page.read.links
+
+
+def test_what_was_decided_meanwhile_is_said_beside_it_with_what_was_written(portal: Portal) -> None:
+    browser, request = signed_in(portal), portal.world.fresh()
+    page = browser.get("/mine")
+    portal.world.act("ann", Action.APPROVE, request.id)
+
+    refused = browser.submit(page, f"/mine/{request.id}/cancel", comment="Too late & <so>")
+
+    assert refused.status == 412
+    assert "The request has changed since you saw it" in refused.words
+    assert form_of(refused, f"/mine/{request.id}/complete").fields["comment"] == "Too late & <so>"
+    assert portal.states()[-1].state == "active"
+
+
+def test_nobody_withdraws_what_is_not_theirs_from_here(portal: Portal) -> None:
+    browser, theirs = signed_in(portal), portal.world.fresh("eve")
+    csrf = browser.get("/account").form("/sign-out").fields["csrf"]
+
+    answer = browser.post(f"/mine/{theirs.id}/cancel", {"csrf": csrf, "version": "1"})
+
+    assert answer.status == 404
+    assert portal.states()[-1].state == "pending"
+
+
+def test_hostile_words_stay_words(portal: Portal) -> None:
+    portal.world.fresh(case_ref="<script>alert(1)</script>", resources=["mailbox:<img/src=x>@contoso.example"])
+
+    page = signed_in(portal).get("/mine")
+
+    assert "<script>alert" not in page.text
+    assert "<img/src" not in page.text
+    assert page.read.forms

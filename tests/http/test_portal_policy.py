@@ -1,0 +1,326 @@
+"""Writing a policy by forms: common terms, groups and tiers, consent for a time; and what each would mean first."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from lockbox.people.roles import Means, Mode
+from lockbox.requests import questions
+from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.rules import Policy
+from lockbox.requests.terms import Reason, Stage
+from lockbox.tenancy import policies
+from tests.builders import HERE
+from tests.database.tenancy import id_of, reads
+from tests.http.portal import Browser, Filled, OpenPortal, Page, Portal
+from tests.ruling import group, lay_down
+
+SWITCHED = ["report_on_close", "mail_link", "mail_justification"]
+
+
+def entered(portal: Portal, who: str = "tara", means: Means = Means.PASSKEY) -> Browser:
+    """Return a browser in which somebody is signed in."""
+    browser = portal.browser()
+    browser.enter(who, means)
+    return browser
+
+
+def here(portal: Portal, tail: str) -> str:
+    """Return the address of one of the tenant's pages."""
+    return f"/tenants/{portal.world.tenant.slug}{tail}"
+
+
+def held(portal: Portal) -> Policy:
+    """Return the policy that holds."""
+    return reads(portal.world, "tara", policies.read).policy
+
+
+def terms(portal: Portal, browser: Browser, **changes: Any) -> Page:
+    """Fill in the form of the common terms as it is, with changes, and ask what that would change."""
+    fields: dict[str, str | list[str]] = dict(browser.get(here(portal, "/policy")).form("/policy/terms").fields)
+    fields |= {"switched": SWITCHED, "reasons": [str(one) for one in Reason]} | changes
+    return browser.post(here(portal, "/policy/terms"), fields)
+
+
+def table(portal: Portal, browser: Browser, **changes: str | list[str]) -> Filled:
+    """Return the form of groups: the desk with Ann, asked first, and legal with Amir, who must agree."""
+    csrf = browser.get(here(portal, "/tiers")).form("/sign-out").fields["csrf"]
+    ann, amir = id_of(portal.world, "ann"), id_of(portal.world, "amir")
+    fields: dict[str, str | list[str]] = {
+        "csrf": csrf,
+        "version": "1",
+        "group": ["desk", "legal"],
+        "tier": ["1", "2"],
+        "quorum": ["0", "1"],
+        "people": [f"0:{ann}", f"1:{amir}"],
+        "widening": "40",
+    }
+    return fields | changes
+
+
+def test_the_form_as_it_is_changes_nothing(portal: Portal) -> None:
+    page = terms(portal, entered(portal))
+
+    assert "Nothing: it is the policy that holds." in page.words
+
+
+def test_common_terms_are_changed_by_a_form_and_saved_after_the_diff(portal: Portal) -> None:
+    browser = entered(portal)
+
+    asked = terms(
+        portal,
+        browser,
+        approval_window_hours="1",
+        approval_window_minutes="30",
+        quorum="2",
+        switched=[*SWITCHED, "require_case"],
+        reasons=["support_case"],
+        approval_reminders="25 75",
+    )
+    before = held(portal)
+    saved = browser.submit(asked, "/policy/save")
+
+    assert "Time to answer approval_window 12 h → 1 h 30 min" in asked.words
+    assert "A support case must be named require_case no → yes" in asked.words
+    assert before == Policy(vendor_review=False)
+    assert (saved.status, saved.path) == (200, here(portal, "/policy"))
+    assert held(portal) == Policy(
+        vendor_review=False,
+        approval_window=5400,
+        quorum=2,
+        require_case=True,
+        reasons=frozenset({Reason.SUPPORT_CASE}),
+        approval_reminders=(25, 75),
+    )
+
+
+def test_seconds_and_all_that_the_form_has_no_field_for_stay(portal: Portal) -> None:
+    lay_down(portal.world, access_ceiling=3601, groups={"legal": group(portal.world, "ann")})
+    browser = entered(portal)
+
+    browser.submit(terms(portal, browser, quorum="2"), "/policy/save")
+
+    assert (held(portal).access_ceiling, held(portal).quorum) == (3601, 2)
+    assert held(portal).groups == {"legal": (id_of(portal.world, "ann"),)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"quorum": "many"}, "Approvals needed: write a whole number"),
+        ({"quorum": "0"}, "quorum (Approvals needed)"),
+        ({"quorum": "9"}, "has 3 people who could give one"),
+        ({"approval_window_hours": "9999"}, "approval_window (Time to answer)"),
+        ({"approval_reminders": "soon"}, "Reminders to approvers"),
+        ({"reasons": []}, "reasons (Reasons that are accepted)"),
+    ],
+)
+def test_terms_that_cannot_be_are_said_before_anything_is_saved_and_are_still_there(
+    portal: Portal, changes: dict[str, Any], says: str
+) -> None:
+    page = terms(portal, entered(portal), **{"access_ceiling_minutes": "7"} | changes)
+
+    assert (page.status, says in page.words) == (422, True)
+    form = page.form("/policy/terms").fields
+    assert form["access_ceiling_minutes"] == "7"
+    assert all(form[name] == value for name, value in changes.items() if isinstance(value, str))
+    assert held(portal) == Policy(vendor_review=False)
+
+
+def test_what_waits_is_said_with_what_would_change_for_it(portal: Portal) -> None:
+    request = portal.world.submit(access_window=3600)
+    portal.wait(hours=1)
+
+    page = terms(
+        portal,
+        entered(portal),
+        approval_window_hours="0",
+        approval_window_minutes="30",
+        quorum="2",
+        access_ceiling_hours="0",
+        access_ceiling_minutes="10",
+        justification_least="500",
+        switched=[*SWITCHED, "vendor_review"],
+    )
+
+    assert f"/requests/{request.id}" in page.read.links
+    assert "Nobody can approve it any more: its time to be approved is over" in page.words
+    assert "Nobody can approve it: Write at least 500 characters" in page.words
+    assert "no manager of the vendor has reviewed it" in page.words
+    assert "It needs 2 more approvals, and needs 1 today" in page.words
+    assert "It opens for 10 min at most, and no longer for 1 h" in page.words
+
+
+def test_the_time_that_the_clock_stood_for_a_question_is_no_time_that_passed(open_portal: OpenPortal) -> None:
+    portal = open_portal(Policy(vendor_review=False, questions_stop_clock=True, approval_window=3600))
+    request = portal.world.submit()
+    with portal.house.transaction() as session:
+        questions.ask(session, portal.world.people["ann"], HERE, request.id, "Why?")
+    portal.wait(minutes=40)
+    shorter = {"approval_window_hours": "0", "approval_window_minutes": "30"}
+
+    stands = terms(portal, entered(portal), **shorter, switched=[*SWITCHED, "questions_stop_clock"])
+    stands_no_more = terms(portal, entered(portal), **shorter)
+
+    assert "It can be approved within 30 min" in stands.words
+    assert "its time to be approved is over" not in stands.words
+    assert "its time to be approved is over" in stands_no_more.words
+
+
+def test_what_the_page_says_of_a_request_that_waits_is_what_happens_to_it(portal: Portal) -> None:
+    request = portal.world.submit()
+    browser = entered(portal)
+    asked = terms(portal, browser, quorum="2")
+
+    browser.submit(asked, "/policy/save")
+    first = portal.world.act("ann", Action.APPROVE, request.id)
+    second = portal.world.act("amir", Action.APPROVE, request.id)
+
+    assert "It needs 2 more approvals" in asked.words
+    assert (first.state, second.state) == (State.PENDING, State.ACTIVE)
+
+
+def test_what_loosens_changes_nothing_for_what_waits(open_portal: OpenPortal) -> None:
+    portal = open_portal(Policy(vendor_review=False, quorum=2))
+    portal.world.submit()
+
+    page = terms(portal, entered(portal), quorum="1")
+
+    assert "Approvals needed quorum 2 → 1" in page.words
+    assert "For 1 request that waits nothing changes." in page.words
+
+
+def test_a_form_from_before_somebody_elses_change_is_not_offered_to_be_saved(portal: Portal) -> None:
+    browser = entered(portal)
+    fields = browser.get(here(portal, "/policy")).form("/policy/terms").fields
+    lay_down(portal.world, quorum=3)
+
+    late = browser.post(here(portal, "/policy/terms"), fields | {"switched": SWITCHED, "reasons": ["other"]})
+
+    assert "has changed since you saw it" in late.words
+    assert not [form for form in late.read.forms if form.action.endswith("/save")]
+
+
+def test_groups_tiers_and_who_must_agree_are_laid_down_by_a_form(portal: Portal) -> None:
+    browser = entered(portal)
+
+    asked = browser.post(here(portal, "/tiers"), table(portal, browser))
+    saved = browser.submit(asked, "/policy/save")
+    shown = browser.get(here(portal, "/tiers"))
+
+    assert "The group desk groups.desk nothing → Ann" in asked.words
+    assert saved.status == 200
+    assert held(portal).tiers == (("desk",), ("legal",))
+    assert held(portal).stages == (Stage(group="legal", quorum=1),)
+    assert held(portal).groups == {"desk": (id_of(portal.world, "ann"),), "legal": (id_of(portal.world, "amir"),)}
+    assert held(portal).widening == (40,)
+    assert "At once desk : Ann After 4 h 48 min (40 %) legal : Amir Must also agree legal : 1 of Amir" in shown.words
+
+
+def test_a_group_is_taken_away_and_the_tiers_behind_it_move_up(portal: Portal) -> None:
+    browser = entered(portal)
+    browser.submit(browser.post(here(portal, "/tiers"), table(portal, browser)), "/policy/save")
+
+    asked = browser.post(here(portal, "/tiers"), table(portal, browser, gone=["0"], version="2"))
+    browser.submit(asked, "/policy/save")
+
+    assert (held(portal).tiers, list(held(portal).groups)) == ((("legal",),), ["legal"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"group": ["desk", "desk"]}, "Two groups have the same name"),
+        ({"group": ["desk", ""]}, "Give the new group a name"),
+        ({"group": ["desk", "Legal Desk"]}, "groups.Legal Desk"),
+        ({"quorum": ["0", "x"]}, "write a whole number"),
+        ({"quorum": ["0", "2"]}, "the group legal cannot give 2 approvals"),
+        ({"people": ["0:x"]}, "groups.desk"),
+        ({"people": []}, "the group legal is empty"),
+        ({"widening": "x"}, "write whole numbers"),
+        ({"widening": "100"}, "widening"),
+    ],
+)
+def test_groups_that_cannot_be_are_said_and_what_was_written_is_still_there(
+    portal: Portal, changes: dict[str, list[str] | str], says: str
+) -> None:
+    browser = entered(portal)
+
+    page = browser.post(here(portal, "/tiers"), table(portal, browser, **changes))
+
+    assert (page.status, says in page.words) == (422, True)
+    assert ">desk<" in page.text
+    assert held(portal) == Policy(vendor_review=False)
+
+
+def test_somebody_who_decides_nothing_is_refused_in_a_group(portal: Portal) -> None:
+    browser, aude = entered(portal), id_of(portal.world, "aude")
+
+    page = browser.post(here(portal, "/tiers"), table(portal, browser, people=[f"0:{aude}", f"1:{aude}"]))
+
+    assert (page.status, "not an approver or eligible deputy" in page.words) == (422, True)
+
+
+def test_consent_for_a_time_is_a_change_of_the_policy_with_its_diff(portal: Portal) -> None:
+    browser = entered(portal)
+    until = datetime.now(UTC) + timedelta(days=2)
+
+    asked = browser.submit(
+        browser.get(here(portal, "/mode")), "/mode/consent", mode="observe", until=f"{until:%Y-%m-%dT%H:%M}"
+    )
+    browser.submit(asked, "/policy/save")
+    shown = browser.get(here(portal, "/mode"))
+    back = browser.submit(shown, "/mode/consent")
+    browser.submit(back, "/policy/save")
+
+    assert "The vendor decides for a time consent nothing → observe until" in asked.words
+    assert "Now: observe" in shown.words
+    assert "It lasts until" in shown.words
+    assert "observe until" in back.words
+    assert held(portal).consent is None
+
+
+@pytest.mark.parametrize("fields", [{"until": ""}, {"until": "soon"}, {"mode": "enforce"}, {"mode": "x"}])
+def test_consent_that_cannot_be_is_said(portal: Portal, fields: dict[str, str]) -> None:
+    browser = entered(portal)
+    page = browser.get(here(portal, "/mode"))
+
+    answer = browser.submit(page, "/mode/consent", **{"mode": "observe", "until": "2100-01-01T10:00"} | fields)
+
+    assert answer.status == 422
+    assert answer.form("/mode/consent").fields["until"] == fields.get("until", "2100-01-01T10:00")
+
+
+def test_what_the_vendor_opened_alone_is_said_before_enforcing_closes_it(portal: Portal) -> None:
+    browser = entered(portal)
+    page = browser.submit(browser.get(here(portal, "/mode")), "/mode", mode="observe")
+    browser.submit(page, "/mode/save")
+    request = portal.world.submit()
+    portal.world.act("max", Action.ENDORSE, request.id)
+
+    asked = browser.submit(browser.get(here(portal, "/mode")), "/mode", mode="enforce")
+    before = portal.sql("SELECT state FROM requests WHERE id = :id", id=request.id)
+    browser.submit(asked, "/mode/save")
+    after = portal.sql("SELECT state FROM requests WHERE id = :id", id=request.id)
+
+    assert f"/requests/{request.id}" in asked.read.links
+    assert "close at once" in asked.words
+    assert [(row.state,) for row in (*before, *after)] == [("active",), ("revoked",)]
+
+
+@pytest.mark.parametrize("mode", ["", "x", "ENFORCE"])
+def test_a_mode_that_there_is_not_is_said(portal: Portal, mode: str) -> None:
+    browser = entered(portal)
+
+    page = browser.submit(browser.get(here(portal, "/mode")), "/mode", mode=mode)
+
+    assert (page.status, "This was not taken: mode" in page.words) == (422, True)
+
+
+def test_the_mode_that_holds_is_no_switch(portal: Portal) -> None:
+    browser = entered(portal)
+
+    page = browser.submit(browser.get(here(portal, "/mode")), "/mode", mode=Mode.ENFORCE)
+
+    assert "Nothing: the mode is enforce already." in page.words

@@ -1,0 +1,135 @@
+"""Questions on a request's page: forms for whoever may ask or answer, nothing lost, and every word only a word."""
+
+import pytest
+
+from lockbox.ids import new_id
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.rules import Policy
+from tests.http.portal import Browser, OpenPortal, Portal
+
+EVIL = "<script>alert(1)</script><img src=x onerror=y>"
+
+
+def signed_in(portal: Portal, who: str) -> Browser:
+    """Return a browser at which somebody is signed in."""
+    browser = portal.browser()
+    browser.enter(who)
+    return browser
+
+
+def actions(browser: Browser, path: str) -> set[str]:
+    """Return where the forms of a page go."""
+    return {form.action for form in browser.get(path).read.forms}
+
+
+def test_an_approver_asks_and_the_engineer_answers_on_the_requests_page(portal: Portal) -> None:
+    request = portal.world.submit()
+    ann, erin, here = signed_in(portal, "ann"), signed_in(portal, "erin"), f"/requests/{request.id}"
+
+    asked = ann.submit(ann.get(here), "/questions", text=f"Which mails?\r\n{EVIL}")
+    form = next(form for form in erin.get(here).read.forms if form.action.endswith("/answer"))
+    answered = erin.post(form.action, form.fields | {"text": "Those of May"})
+
+    assert (asked.status, asked.path) == (200, here)
+    assert "There is no answer yet." in asked.words
+    assert EVIL not in asked.text
+    assert (answered.status, answered.path) == (200, here)
+    after = ann.get(here)
+    assert "Those of May" in after.words
+    assert "There is no answer yet." not in after.words
+    assert "asked a question" in after.words
+    assert "answered a question" in after.words
+
+
+@pytest.mark.parametrize(
+    ("who", "may_ask"), [("ann", True), ("tara", False), ("aude", False), ("max", False), ("erin", False)]
+)
+def test_the_form_to_ask_is_for_whoever_may(portal: Portal, who: str, *, may_ask: bool) -> None:
+    request = portal.world.submit()
+    browser, form = signed_in(portal, who), f"/requests/{request.id}/questions"
+
+    assert (form in actions(browser, f"/requests/{request.id}")) is may_ask
+    assert (form in actions(browser, form)) is may_ask
+
+
+def test_a_manager_asks_during_the_review_and_the_customer_sees_none_of_it(open_portal: OpenPortal) -> None:
+    portal = open_portal(Policy())
+    request = portal.world.submit()
+    here, max_ = f"/requests/{request.id}", signed_in(portal, "max")
+
+    asked = max_.submit(max_.get(here), "/questions", text="Is it needed?")
+    portal.world.act("max", Action.ENDORSE, request.id)
+
+    assert "Is it needed?" in asked.words
+    assert "Is it needed?" not in signed_in(portal, "ann").get(here).words
+    assert "Is it needed?" not in signed_in(portal, "ann").get(f"{here}/questions").words
+
+
+@pytest.mark.parametrize("words", ["  ", "x" * 2001, "evil\u202etxt"])
+def test_what_is_refused_is_said_with_what_was_written(portal: Portal, words: str) -> None:
+    request = portal.world.submit()
+    browser, here = signed_in(portal, "ann"), f"/requests/{request.id}"
+
+    page = browser.submit(browser.get(here), "/questions", text=words)
+
+    assert page.status == 422
+    assert "What you wrote was not taken" in page.words
+    kept = page.form("/questions").fields["text"]
+    assert kept.removeprefix("\n") == words
+    again = browser.submit(page, "/questions", text="Better")
+    assert again.path == here
+
+
+def test_what_ended_meanwhile_takes_no_question_and_says_so(portal: Portal) -> None:
+    request = portal.world.submit()
+    browser, here = signed_in(portal, "ann"), f"/requests/{request.id}"
+    page = browser.get(here)
+    portal.world.act("amir", Action.DENY, request.id, comment="No")
+
+    refused = browser.submit(page, "/questions", text="Too late?")
+
+    assert refused.status == 409
+    assert "A request that is denied is over" in refused.words
+
+
+def test_the_page_says_that_the_clock_stands(open_portal: OpenPortal) -> None:
+    portal = open_portal(Policy(vendor_review=False, questions_stop_clock=True))
+    request = portal.world.submit()
+    browser, here = signed_in(portal, "ann"), f"/requests/{request.id}"
+
+    page = browser.submit(browser.get(here), "/questions", text="Which?")
+
+    assert "The time to decide stands meanwhile." in page.words
+
+
+def test_a_form_of_another_session_asks_nothing(portal: Portal) -> None:
+    request = portal.world.submit()
+    amir, ann = signed_in(portal, "amir"), signed_in(portal, "ann")
+    form = amir.get(f"/requests/{request.id}").form("/questions")
+    before = portal.count()
+
+    answer = ann.post(form.action, form.fields | {"text": "Mine"})
+
+    assert answer.status == 403
+    assert portal.count().events == before.events
+
+
+@pytest.mark.parametrize("who", ["eve", "olga"])
+def test_whoever_may_not_know_of_a_request_sees_no_page_of_its_questions(portal: Portal, who: str) -> None:
+    request = portal.world.submit()
+
+    theirs = signed_in(portal, who).get(f"/requests/{request.id}/questions")
+    nobodys = signed_in(portal, who).get(f"/requests/{new_id()}/questions")
+
+    assert (theirs.status, nobodys.status) == (404, 404)
+
+
+def test_every_control_has_a_label(portal: Portal) -> None:
+    request = portal.world.submit()
+    browser, here = signed_in(portal, "ann"), f"/requests/{request.id}"
+    browser.submit(browser.get(here), "/questions", text="Which?")
+
+    for who in ("ann", "erin"):
+        read = signed_in(portal, who).get(f"{here}/questions").read
+
+        assert set(read.named) <= read.labels

@@ -1,0 +1,216 @@
+"""The review queue on a page: soonest first, who, what and why; what a manager may not endorse is shown as such."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from api.portal.review import MOST
+from config.embedded import Servers
+from lockbox.people.roles import Means, Role
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.rules import Policy
+from tests.builders import World
+from tests.database.scenes import many
+from tests.http.conftest import cloned, house_at, root_at
+from tests.http.portal import Browser, OpenPortal, Page, Portal
+from tests.ruling import lay_down
+
+ROLE = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(), :p, NULL, :r)"
+
+
+@contextmanager
+def alone(template: Servers, runner: asyncio.Runner) -> Iterator[OpenPortal]:
+    """Make worlds in a database of their own: the vendor's queue holds what was asked of any tenant."""
+    with cloned(template) as urls:
+        house, root = house_at(urls), root_at(urls)
+        yield lambda policy: Portal(World.make(house, policy), house, house, root, runner)
+        house.dispose()
+        root.dispose()
+
+
+@pytest.fixture(scope="module")
+def open_alone(template: Servers, runner: asyncio.Runner) -> Iterator[OpenPortal]:
+    """What makes worlds in a database of this file's own."""
+    with alone(template, runner) as opened:
+        yield opened
+
+
+@pytest.fixture
+def reviewed(open_alone: OpenPortal) -> Portal:
+    """A world whose requests begin with a review."""
+    return open_alone(Policy())
+
+
+def signed_in(portal: Portal, who: str = "max", means: Means = Means.PASSKEY) -> Browser:
+    """Return a browser at which somebody is signed in."""
+    browser = portal.browser()
+    browser.enter(who, means)
+    return browser
+
+
+def order(page: Page) -> list[str]:
+    """Return the requests that a page lists, in its order."""
+    return [link.removeprefix("/requests/") for link in page.read.links if link.startswith("/requests/")]
+
+
+def forms(page: Page, request_id: Any) -> set[str]:
+    """Return what can be done on the page about a request."""
+    prefix = f"/review/{request_id}/"
+    return {form.action.removeprefix(prefix) for form in page.read.forms if form.action.startswith(prefix)}
+
+
+def test_an_empty_queue_says_what_will_stand_there(template: Servers, runner: asyncio.Runner) -> None:
+    with alone(template, runner) as opened:
+        page = signed_in(opened(Policy())).get("/review")
+
+    assert "Nothing waits for a review." in page.words
+
+
+def test_what_waits_is_listed_with_who_what_and_why(reviewed: Portal) -> None:
+    request = reviewed.world.fresh(justification="The <b>disk</b> is full", case_ref="CASE-5")
+
+    page = signed_in(reviewed).get("/review")
+
+    assert str(request.id) in order(page)
+    for said in ("Erin asks for Exchange Online at", "CASE-5", "read in mailbox:", "for 1 h", "Support case:"):
+        assert said in page.words
+    assert "The &lt;b&gt;disk&lt;/b&gt; is full" in page.text
+    assert f'data-until="{request.deadline_at.isoformat()}"' in page.text
+    assert forms(page, request.id) == {"endorse", "deny"}
+
+
+def test_the_soonest_deadline_comes_first(open_alone: OpenPortal) -> None:
+    slow, quick = open_alone(Policy()), open_alone(Policy(review_window=600))
+    later, sooner = slow.world.fresh(), quick.world.fresh()
+
+    listed = order(signed_in(slow).get("/review"))
+
+    assert listed.index(str(sooner.id)) < listed.index(str(later.id))
+
+
+def test_what_was_asked_of_no_review_or_is_over_is_not_listed(reviewed: Portal) -> None:
+    pending, denied = reviewed.world.fresh(), reviewed.world.fresh()
+    reviewed.world.act("max", Action.ENDORSE, pending.id)
+    reviewed.world.act("max", Action.DENY, denied.id, comment="No")
+
+    listed = order(signed_in(reviewed).get("/review"))
+
+    assert not {str(pending.id), str(denied.id)} & set(listed)
+
+
+def test_a_manager_endorses_in_place(reviewed: Portal) -> None:
+    request, browser = reviewed.world.fresh(), signed_in(reviewed)
+
+    page = browser.submit(browser.get("/review"), f"/review/{request.id}/endorse", comment="A real fault")
+
+    assert (page.status, page.path) == (200, "/review")
+    assert str(request.id) not in order(page)
+    assert {one.id: one.state for one in reviewed.states()}[request.id] == "pending"
+
+
+def test_a_denial_needs_a_reason_and_loses_nothing(reviewed: Portal) -> None:
+    request, browser = reviewed.world.fresh(), signed_in(reviewed)
+    page = browser.get("/review")
+
+    without = browser.submit(page, f"/review/{request.id}/deny", comment="  ")
+    denied = browser.submit(without, f"/review/{request.id}/deny", comment="Ask for less")
+
+    assert without.status == 422
+    assert "Say why you deny it" in without.words
+    assert (denied.status, denied.path) == (200, "/review")
+    assert {one.id: one.state for one in reviewed.states()}[request.id] == "denied"
+
+
+def test_own_requests_are_shown_as_such_and_have_no_forms(reviewed: Portal) -> None:
+    reviewed.sql(ROLE, p=reviewed.world.people["max"].person_id, r=Role.ENGINEER.value)
+    browser = signed_in(reviewed)
+    csrf = browser.get("/account").form("/sign-out").fields["csrf"]
+    sent = {
+        "tenant": reviewed.world.tenant.slug,
+        "service": "exchange-online",
+        "resources": "mailbox:max@contoso.example",
+        "actions": "read",
+        "reason_code": "other",
+        "justification": "Mine",
+        "access_window": "600",
+        "key": "m" * 22,
+        "csrf": csrf,
+    }
+    own = browser.post("/ask", sent).path.removeprefix("/requests/")
+
+    page = browser.get("/review")
+    refused = browser.post(f"/review/{own}/endorse", {"csrf": csrf, "version": "1"})
+
+    assert "You asked for this yourself" in page.words
+    assert forms(page, own) == set()
+    assert refused.status == 403
+    assert "somebody else decides about it" in refused.words
+    assert forms(signed_in(reviewed, "mia").get("/review"), own) == {"endorse", "deny"}
+
+
+def test_what_meets_the_policy_no_longer_can_only_be_denied(reviewed: Portal) -> None:
+    request = reviewed.world.fresh(case_ref=None)
+    lay_down(reviewed.world, require_case=True)
+
+    page = signed_in(reviewed).get("/review")
+
+    assert "policy has become stricter since this was asked" in page.words
+    assert forms(page, request.id) == {"deny"}
+
+
+def test_a_weak_sign_in_is_said_once_and_leaves_the_denial(reviewed: Portal) -> None:
+    request = reviewed.world.fresh()
+
+    page = signed_in(reviewed, means=Means.MAIL).get("/review")
+
+    assert "By this sign-in you can deny, and not endorse." in page.words
+    assert "/sign-in?next=/review" in page.read.links
+    assert forms(page, request.id) == {"deny"}
+
+
+def test_what_a_colleague_did_meanwhile_is_said(reviewed: Portal) -> None:
+    request, browser = reviewed.world.fresh(), signed_in(reviewed)
+    page = browser.get("/review")
+    reviewed.world.act("mia", Action.ENDORSE, request.id)
+
+    refused = browser.submit(page, f"/review/{request.id}/deny", comment="Too slow")
+
+    assert refused.status == 412
+    assert "The request has changed since you saw it" in refused.words
+    assert f"/requests/{request.id}" in refused.read.links
+
+
+@pytest.mark.parametrize("who", ["erin", "olga", "vera", "ann", "tara"])
+def test_the_queue_is_for_managers_alone(reviewed: Portal, who: str) -> None:
+    request = reviewed.world.fresh()
+
+    page = signed_in(reviewed, who).get("/review")
+
+    assert page.status == 403
+    assert str(request.id) not in page.text
+
+
+def test_what_does_not_fit_on_a_page_is_on_the_next(template: Servers, runner: asyncio.Runner) -> None:
+    with alone(template, runner) as opened:
+        portal = opened(Policy())
+        asked = [str(one) for one in many(portal.world, MOST + 3)]
+        browser = signed_in(portal)
+
+        first = browser.get("/review")
+        (link,) = (one for one in first.read.links if one.startswith("/review?after="))
+        rest = browser.get(link)
+
+    assert (order(first), order(rest)) == (asked[:MOST], asked[MOST:])
+    assert f"These are {MOST}, the soonest deadline first; more wait." in first.words
+    assert "/review" in rest.read.links
+
+
+@pytest.mark.parametrize("after", ["x", "1", "1-2", "-1-" + "f" * 32])
+def test_a_page_of_reviews_that_is_none_is_refused(reviewed: Portal, after: str) -> None:
+    page = signed_in(reviewed).get(f"/review?after={after}")
+
+    assert page.status == 422
+    assert "begin again with the first" in page.words

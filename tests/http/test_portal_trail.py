@@ -1,0 +1,422 @@
+"""The trail in a browser: plain words, who may read whose, exports, the checkpoint, and verifying a file."""
+
+import asyncio
+import csv
+import html
+import io
+import re
+from collections.abc import AsyncIterator
+from datetime import UTC
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+
+from api import limits
+from api.portal.trail import while_signed_in
+from lockbox.audit.verify import GOOD, verify
+from lockbox.database import Database
+from lockbox.ids import new_id
+from lockbox.people.roles import Role
+from lockbox.refusals import NotSignedIn
+from lockbox.requests.lifecycle import Action
+from tests.database.tenancy import id_of
+from tests.http.portal import HOME, SESSION, Browser, OpenPortal, Page, Portal
+from tests.logs import OTHER_KEY, public, sealed
+
+
+@pytest.fixture(scope="module")
+def trail(open_portal: OpenPortal, worker: Database) -> Portal:
+    """A tenant whose trail has an approved request, a denied one and one that nobody sealed yet."""
+    return told(open_portal(), worker)
+
+
+def told(portal: Portal, worker: Database) -> Portal:
+    """Let something happen, and seal all but what came last."""
+    world = portal.world
+    opened = world.submit(justification="The mailbox <b>of</b> Anna").id
+    world.act("ann", Action.APPROVE, opened, comment="Be QUICK")
+    denied = world.submit(resources=["mailbox:bert@contoso.example"], service="onedrive").id
+    world.act("amir", Action.DENY, denied)
+    sealed(worker)
+    world.submit(resources=["mailbox:carl@contoso.example"])
+    return portal
+
+
+def entered(portal: Portal, who: str = "aude") -> Browser:
+    """Return a browser in which somebody is signed in."""
+    browser = portal.browser()
+    browser.enter(who)
+    return browser
+
+
+def deeds(page: Page) -> list[str]:
+    """Return what a page says that was done, the newest first, but for sign-ins and readings of the trail."""
+    found = re.findall(r"<p><b>([^<]*)</b>(?: <span class=\"quiet\">\(([^<]*)\)</span>)? ([^<]*)<br>", page.text)
+    return [f"{html.unescape(who)}: {deed}" for who, _, deed in found if not re.search("this trail|signed in", deed)]
+
+
+def readings(portal: Portal) -> int:
+    """Count what the trail says of being read and exported."""
+    (found,) = portal.sql(
+        "SELECT count(*) FROM events WHERE tenant_id = :t AND action LIKE 'trail_%'", t=portal.world.tenant.id
+    )
+    return int(found[0])
+
+
+def looks(portal: Portal, who: str = "aude", **query: Any) -> Page:
+    """Search the trail by the form's own fields."""
+    return Page(entered(portal, who).call("GET", "/trail", params=query))
+
+
+def upload(browser: Browser, file: bytes | None, **fields: str) -> Page:
+    """Send a file to be verified, from our page."""
+    page = browser.get("/trail/verify")
+    form = {name: value for name, value in page.form("/trail/verify").fields.items() if name in {"csrf", "keys"}}
+    files = {} if file is None else {"export": ("audit.ndjson", file, "application/x-ndjson")}
+    ours = {"origin": HOME, "sec-fetch-site": "same-origin"}
+    return Page(browser.call("POST", "/trail/verify", data=form | fields, files=files or None, headers=ours))
+
+
+def test_what_happened_is_told_in_plain_words_with_its_time_number_and_request(
+    open_portal: OpenPortal, worker: Database
+) -> None:
+    portal = told(open_portal(), worker)
+    portal.sql("UPDATE people SET time_zone = 'Asia/Tokyo' WHERE id = :id", id=id_of(portal.world, "aude"))
+
+    page = entered(portal).get("/trail")
+
+    assert deeds(page) == [
+        "Erin: asked for access",
+        "Amir: denied the request",
+        "Erin: asked for access",
+        "Ann: approved the request",
+        "Erin: asked for access",
+    ]
+    assert "not sealed yet" in page.words
+    assert "number 1" in page.words
+    assert "JST (" in page.words
+    assert "Comment Be QUICK" in page.words
+    assert "The mailbox &lt;b&gt;of&lt;/b&gt; Anna" in page.text
+    assert {link for link in page.read.links if link.startswith("/requests/")}
+    assert set(page.read.named) <= page.read.labels
+
+
+def test_it_is_searched_by_all_that_the_form_offers(trail: Portal) -> None:
+    ann = str(id_of(trail.world, "ann"))
+    (denied,) = trail.sql(
+        "SELECT request_id, at FROM events WHERE tenant_id = :t AND action = 'deny'", t=trail.world.tenant.id
+    )
+    minute = f"{denied.at.astimezone(UTC):%Y-%m-%dT%H:%M}"
+
+    assert deeds(looks(trail, action="deny")) == ["Amir: denied the request"]
+    assert deeds(looks(trail, person=ann)) == ["Ann: approved the request"]
+    assert len(deeds(looks(trail, request=str(denied.request_id)))) == 2
+    assert len(deeds(looks(trail, service="onedrive"))) == 2
+    assert deeds(looks(trail, text="quick")) == ["Ann: approved the request"]
+    assert deeds(looks(trail, before="2026-01-01T00:00")) == []
+    assert "Nothing that you could read matches." in looks(trail, after="2100-01-01T00:00").words
+    assert deeds(looks(trail, after=minute, action="deny"))
+    assert looks(trail, text="quick").form("/trail").fields["text"] == "quick"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"person": "ann"},
+        {"request": "x"},
+        {"action": "Not This"},
+        {"service": "?"},
+        {"after": "soon"},
+        {"before": "2026-13-01T00:00"},
+        {"text": "a\nb"},
+        {"cursor": "x"},
+    ],
+)
+def test_what_cannot_be_looked_for_is_said_and_still_there(trail: Portal, query: dict[str, str]) -> None:
+    before = readings(trail)
+
+    page = looks(trail, **{"text": "kept"} | query)
+
+    assert page.status == 422
+    assert page.form("/trail").fields["text"].startswith("kept" if "text" not in query else "a")
+    assert readings(trail) == before
+
+
+@pytest.mark.parametrize(
+    ("zone", "query"),
+    [("Asia/Tokyo", {"after": "0001-01-01T00:00"}), ("America/New_York", {"before": "9999-12-31T23:00"})],
+)
+def test_a_moment_that_no_calendar_holds_in_the_readers_zone_is_said(
+    open_portal: OpenPortal, zone: str, query: dict[str, str]
+) -> None:
+    portal = open_portal()
+    portal.sql("UPDATE people SET time_zone = :zone WHERE id = :id", zone=zone, id=id_of(portal.world, "aude"))
+
+    page = looks(portal, **query)
+
+    assert page.status == 422
+    assert "that a calendar holds" in page.words
+
+
+def test_pages_follow_one_another_without_a_gap(open_portal: OpenPortal) -> None:
+    portal = open_portal()
+    for number in range(55):
+        portal.world.submit(resources=[f"mailbox:{number}@contoso.example"])
+    browser = entered(portal)
+
+    first = browser.get("/trail?action=submit")
+    (older,) = [link for link in first.read.links if "cursor=" in link]
+    second = browser.get(older)
+
+    assert (len(deeds(first)), len(deeds(second))) == (50, 5)
+    assert not [link for link in second.read.links if "cursor=" in link]
+    assert "action=submit" in older
+
+
+def test_that_somebody_looked_is_in_the_trail_with_what_they_looked_for(trail: Portal) -> None:
+    browser = entered(trail)
+
+    browser.get("/trail?action=deny")
+    browser.get("/trail/export?format=csv&action=deny")
+
+    page = browser.get("/trail")
+    assert "read this trail" in page.words
+    assert "exported this trail" in page.words
+    assert "{&#34;action&#34;: &#34;deny&#34;}" in page.text
+
+
+def test_to_open_the_page_of_the_checkpoint_or_of_verifying_is_no_reading(trail: Portal) -> None:
+    browser, before = entered(trail), readings(trail)
+
+    for path in ("/trail/checkpoint", "/trail/verify"):
+        assert browser.get(path).status == 200
+
+    assert readings(trail) == before
+
+
+@pytest.mark.parametrize("path", ["/trail", "/trail/export", "/trail/checkpoint"])
+def test_another_tenants_trail_is_as_unknown_as_none(trail: Portal, open_portal: OpenPortal, path: str) -> None:
+    elsewhere, browser = open_portal(), entered(trail)
+
+    theirs = browser.get(f"{path}?tenant={elsewhere.world.tenant.slug}")
+    nobodys = browser.get(f"{path}?tenant=nobodys")
+
+    assert (theirs.status, nobodys.status) == (404, 404)
+    assert theirs.text == nobodys.text
+
+
+@pytest.mark.parametrize("who", ["erin", "max", "olga", "gate", "ann"])
+@pytest.mark.parametrize("path", ["/trail", "/trail/export", "/trail/checkpoint", "/trail/verify"])
+def test_whoever_reads_no_trail_reads_none_here(trail: Portal, who: str, path: str) -> None:
+    page = entered(trail, who).get(path)
+
+    assert page.status == 403
+    assert "asked for access" not in page.text
+
+
+def test_the_vendors_auditor_reads_the_vendors_own_and_a_tenants_without_what_is_not_theirs(trail: Portal) -> None:
+    own = looks(trail, "vera")
+    theirs = looks(trail, "vera", tenant=trail.world.tenant.slug, action="approve")
+    words = looks(trail, "vera", tenant=trail.world.tenant.slug, text="quick")
+
+    assert "Audit trail of the vendor itself" in own.words
+    assert "asked for access" not in deeds(own)
+    assert "Ann: approved the request" in deeds(theirs)
+    assert "QUICK" not in theirs.text
+    assert "The mailbox" not in looks(trail, "vera", tenant=trail.world.tenant.slug, action="submit").text
+    assert (words.status, "leave `text` out" in words.words) == (422, True)
+
+
+def test_who_reads_several_trails_chooses_one(open_portal: OpenPortal) -> None:
+    first, second = open_portal(), open_portal()
+    second.sql(
+        "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (:id, :p, :t, 'auditor')",
+        id=new_id(),
+        p=id_of(first.world, "aude"),
+        t=second.world.tenant.id,
+    )
+    second.world.submit()
+
+    page = looks(first)
+    other = looks(first, tenant=second.world.tenant.slug)
+
+    assert second.world.tenant.slug in page.text
+    assert "Erin: asked for access" in deeds(other)
+    assert Role.AUDITOR in {one.role for one in first.world.people["aude"].standings}
+
+
+def test_an_export_is_good_and_a_table_is_one(trail: Portal) -> None:
+    browser = entered(trail)
+
+    whole = browser.call("GET", "/trail/export", params={"since": "2"})
+    table = browser.call("GET", "/trail/export", params={"format": "csv", "action": "deny", "text": ""})
+
+    verdict = verify(whole.content.splitlines(keepends=True), [public()])
+    assert (verdict.exit_code, set(verdict.header.consistency)) == (GOOD, {2})
+    assert "attachment" in whole.headers["content-disposition"]
+    assert (whole.headers["cache-control"], whole.headers["x-content-type-options"]) == ("no-store", "nosniff")
+    assert [row["User"] for row in csv.DictReader(io.StringIO(table.text))] == ["Amir"]
+
+
+@pytest.mark.parametrize("query", [{"since": "x"}, {"since": "9" * 12}, {"since": "9" * 30}, {"person": "x"}])
+def test_an_export_that_cannot_be_is_said_and_not_recorded(trail: Portal, query: dict[str, str]) -> None:
+    before = readings(trail)
+
+    page = Page(entered(trail).call("GET", "/trail/export", params=query))
+
+    assert (page.status, 'role="alert"' in page.text) == (422, True)
+    assert readings(trail) == before
+
+
+def test_the_checkpoint_is_shown_with_the_keys_and_the_command_that_verifies(trail: Portal) -> None:
+    page = entered(trail).get("/trail/checkpoint")
+
+    text = html.unescape(page.text)
+    assert f"lockbox.test/audit/{trail.world.tenant.id}" in text
+    assert public().text in text
+    assert public().fingerprint in text
+    assert "lockbox audit verify audit.ndjson --checkpoint checkpoint.txt" in text
+    assert {form.action for form in page.read.forms} == {"/sign-out", "/trail/export"}
+
+
+def test_before_anything_is_sealed_the_page_says_so(portal: Portal) -> None:
+    browser = entered(portal)
+
+    shown, exported = browser.get("/trail/checkpoint"), browser.get("/trail/export")
+
+    assert (shown.status, "Nothing of this log has been sealed yet" in shown.words) == (200, True)
+    assert exported.status == 404
+
+
+def test_a_file_is_verified_and_the_page_says_whom_that_trusts(trail: Portal) -> None:
+    browser = entered(trail)
+    file = browser.call("GET", "/trail/export").content
+    before = trail.count()
+
+    good = upload(browser, file, keys=public().text)
+    edited = upload(browser, file.replace(b"deny", b"nope"), keys=public().text)
+
+    assert (good.status, "Good." in good.words, "This trusts the server." in good.words) == (200, True, True)
+    assert "no --checkpoint was given" in good.words
+    assert (edited.status, "NOT AS IT WAS SEALED." in edited.words) == (200, True)
+    assert "edited line" in edited.words
+    assert trail.count() == before
+
+
+def test_a_checkpoint_of_ones_own_and_keys_of_ones_own_are_what_counts(trail: Portal) -> None:
+    browser = entered(trail)
+    file = browser.call("GET", "/trail/export").content
+    note = re.search(r"<pre tabindex=\"0\">(lockbox.test.*?)</pre>", browser.get("/trail/checkpoint").text, re.DOTALL)
+    assert note
+
+    own = upload(browser, file, keys=public().text, note=html.unescape(note[1]).replace("\n", "\r\n"))
+    other = upload(browser, file, keys=public(OTHER_KEY).text)
+
+    assert "it extends the checkpoint that you gave" in own.words
+    assert "unknown key" in other.words
+    assert "Good." not in other.words
+
+
+@pytest.mark.parametrize(
+    ("file", "fields", "says"),
+    [
+        (None, {}, "Choose the file of an export"),
+        (b"", {}, "Choose the file of an export"),
+        (b"what\n", {}, "It cannot be read"),
+        (b"\xff\xfe\x00", {}, "It cannot be read"),
+        (b"{}\n", {"keys": ""}, "Give the keys that you trust"),
+        (b"{}\n", {"keys": "no"}, "this is no key of the form name+id+base64"),
+        (b"{}\n", {"keys": f"{public().text}\n" * 51}, "at most 50"),
+    ],
+)
+def test_what_cannot_be_verified_is_said_and_what_was_written_is_still_there(
+    trail: Portal, file: bytes | None, fields: dict[str, str], says: str
+) -> None:
+    page = upload(entered(trail), file, **{"note": "my checkpoint", "keys": public().text} | fields)
+
+    assert (page.status, says in page.words) == (422, True)
+    assert page.form("/trail/verify").fields["note"].strip() == "my checkpoint"
+
+
+def test_a_file_without_the_forms_token_or_from_elsewhere_is_not_verified(trail: Portal) -> None:
+    browser = entered(trail)
+    file = browser.call("GET", "/trail/export").content
+    from_elsewhere = {"origin": "https://evil.example", "sec-fetch-site": "cross-site"}
+
+    forged = upload(browser, file, csrf="x")
+    foreign = browser.call("POST", "/trail/verify", files={"export": ("a", file)}, headers=from_elsewhere)
+    nobody = trail.browser().call("POST", "/trail/verify", files={"export": ("a", file)}, headers={"origin": HOME})
+    by_erin = entered(trail, "erin").call(
+        "POST", "/trail/verify", files={"export": ("a", file)}, headers={"origin": HOME}
+    )
+
+    assert (forged.status, foreign.status_code, by_erin.status_code) == (403, 403, 403)
+    assert (nobody.status_code, nobody.headers["location"].partition("?")[0]) == (303, "/sign-in")
+
+
+def test_a_file_that_is_too_large_is_refused_before_it_is_read(trail: Portal) -> None:
+    browser = entered(trail)
+    much = b"x" * (limits.MOST_UPLOAD_BYTES + 1)
+
+    def pieces() -> Any:
+        async def generate() -> Any:
+            yield b'--b\r\ncontent-disposition: form-data; name="export"; filename="a"\r\n\r\n'
+            for _ in range(22):
+                yield b"x" * (1 << 20)
+
+        return generate()
+
+    declared = upload(browser, much)
+    headers = {"origin": HOME, "content-type": "multipart/form-data; boundary=b"}
+    counted = browser.call("POST", "/trail/verify", content=pieces(), headers=headers)
+
+    assert (declared.status, counted.status_code) == (413, 413)
+
+
+def test_files_that_are_slow_to_arrive_keep_no_more_than_a_few_places_from_others(trail: Portal) -> None:
+    browsers = [entered(trail), entered(trail), entered(trail, "vera")]
+    headers = {"origin": HOME, "content-type": "multipart/form-data; boundary=b"}
+    first_part, rest = b"--b\r\n", b'content-disposition: form-data; name="csrf"\r\n\r\nx\r\n--b--\r\n'
+
+    async def sent() -> list[int]:
+        is_here, goes_on = asyncio.Event(), asyncio.Event()
+
+        async def slowly() -> AsyncIterator[bytes]:
+            yield first_part
+            is_here.set()
+            await goes_on.wait()
+            yield rest
+
+        def send(browser: Browser, content: bytes | AsyncIterator[bytes]) -> Any:
+            return browser.client.post("/trail/verify", content=content, headers=headers)
+
+        first = asyncio.create_task(send(browsers[0], slowly()))
+        await is_here.wait()
+        meanwhile = [(await send(one, first_part + rest)).status_code for one in browsers[1:]]
+        goes_on.set()
+        return [(await first).status_code, *meanwhile, (await send(browsers[1], first_part + rest)).status_code]
+
+    assert trail.runner.run(sent()) == [403, 503, 403, 403]
+
+
+def test_other_forms_take_no_more_than_they_did(trail: Portal) -> None:
+    browser = entered(trail)
+    much = {"csrf": "x", "text": "x" * limits.MOST_BODY_BYTES}
+
+    answer = browser.send(f"/tenants/{trail.world.tenant.slug}/policy", much)
+
+    assert answer.status_code == 413
+
+
+def test_an_export_ends_where_its_reader_signs_out(trail: Portal) -> None:
+    browser = entered(trail)
+    shown = Request({"type": "http", "headers": [(b"cookie", f"{SESSION}={browser.session}".encode())]})
+    opened = while_signed_in(trail.house.transaction, shown, trail.settings)
+
+    with opened():
+        pass
+    browser.submit(browser.get("/account"), "/sign-out")
+
+    with pytest.raises(NotSignedIn), opened():
+        pass

@@ -1,0 +1,100 @@
+"""Plots: bars that stand where they should, the same numbers in words and in a table, and what is not known."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+import pytest
+
+from api.portal.plots import BOTTOM, HEIGHT, LEAST, LEFT, RIGHT, TOP, WIDTH, Plot, Series, count, lag
+from lockbox.watch.day import HOUR, Day
+
+NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
+HOURS = tuple(NOON + timedelta(hours=number) for number in range(24))
+
+
+def plot(*values: Mapping[int, float | None]) -> Plot:
+    """Return a plot of some series, each given by its hours that are not zero."""
+    series = [
+        Series(f"Series {number}", f"kind-{number}", [one.get(hour, 0.0) for hour in range(24)])
+        for number, one in enumerate(values)
+    ]
+    return Plot("requests", "Requests", HOURS, series, count)
+
+
+def test_the_highest_bar_reaches_the_top_and_the_others_stand_in_proportion() -> None:
+    low, high = plot({3: 5.0, 20: 10.0}).bars
+
+    room = HEIGHT - TOP - BOTTOM
+    assert (high.height, high.y) == (room, TOP)
+    assert (low.height, low.y + low.height) == (room / 2, HEIGHT - BOTTOM)
+    assert low.x < high.x
+
+
+def test_no_bar_leaves_the_drawing_or_meets_another() -> None:
+    drawn = list(plot(*[dict.fromkeys(range(24), 7.0)] * 3).bars)
+
+    drawn.sort(key=lambda bar: bar.x)
+    assert len(drawn) == 72
+    assert drawn[0].x >= LEFT
+    assert drawn[-1].x + drawn[-1].width <= WIDTH - RIGHT
+    assert all(one.x + one.width <= other.x + 0.02 for one, other in pairwise(drawn))
+    assert [bar.kind for bar in drawn[:3]] == ["kind-0", "kind-1", "kind-2"]
+
+
+def test_one_among_a_million_is_still_seen() -> None:
+    bars = list(plot({0: 1_000_000.0}, {0: 1.0}).bars)
+
+    assert min(bar.height for bar in bars) == LEAST
+
+
+def test_where_there_is_nothing_it_says_whether_that_is_known() -> None:
+    unknown = plot(dict.fromkeys(range(24)))
+
+    assert (list(plot({}).bars), plot({}).nothing) == ([], "0 throughout")
+    assert (list(unknown.bars), unknown.nothing) == ([], "not known yet")
+    assert plot({1: 1.0}).nothing == ""
+    assert unknown.words == "Series 0: not known."
+    assert plot({}).words == "Series 0: 0 throughout."
+
+
+def test_the_words_name_the_most_and_when_it_was() -> None:
+    assert plot({2: 1500.0, 3: 4.0}, {5: 1.0}).words == (
+        "Series 0: at most 1,500, in the hour from 14:00 UTC. Series 1: at most 1, in the hour from 17:00 UTC."
+    )
+
+
+def test_the_table_holds_all_numbers_the_newest_hour_first() -> None:
+    rows = list(plot({0: 3.0, 23: 4.0}, {0: None}).rows)
+
+    assert len(rows) == 24
+    assert rows[0] == (HOURS[23], ["4", "0"])
+    assert rows[-1] == (HOURS[0], ["3", "not known"])
+
+
+def test_every_sixth_hour_is_named() -> None:
+    assert [tick.words for tick in plot({}).ticks] == ["12:00", "18:00", "00:00", "06:00"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0 s"),
+        (0.0124, "12 ms"),
+        (1, "1.0 s"),
+        (59.94, "59.9 s"),
+        (60, "1 min"),
+        (3599, "60 min"),
+        (5400, "1.5 h"),
+    ],
+)
+def test_lags_are_as_short_as_their_size_allows(seconds: float, words: str) -> None:
+    assert lag(seconds) == words
+
+
+def test_hours_before_what_could_be_counted_are_not_known_rather_than_empty() -> None:
+    day = Day(HOURS, {("filed", HOURS[5]): 2.0, ("sent", HOURS[0]): 1.0}, moves_from=HOURS[5] + HOUR / 2)
+
+    assert day.counts("filed")[:7] == (None, None, None, None, None, 2.0, 0.0)
+    assert day.counts("sent")[:2] == (1.0, 0.0)
+    assert day.worst("seal_lag") == (None,) * 24

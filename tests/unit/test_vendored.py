@@ -1,0 +1,23 @@
+"""What others have made for pages is what they released, byte for byte, and its licence stands beside it."""
+
+import hashlib
+import re
+from importlib.resources import files
+
+from api.portal.static import FILES, VENDORED
+
+FOLDER = files("api.portal").joinpath("static", "vendor")
+
+
+def test_vendored_files_are_those_whose_sums_were_noted() -> None:
+    lines = FOLDER.joinpath("SHA256SUMS").read_text().splitlines()
+    noted = {name: total for total, name in map(str.split, lines)}
+
+    assert {name: hashlib.sha256(FILES[name].plain).hexdigest() for name in VENDORED} == noted
+
+
+def test_every_vendored_file_bears_its_version_and_has_its_licence() -> None:
+    for name in VENDORED:
+        found = re.fullmatch(r"([a-z]+)-\d+\.\d+\.\d+\.min\.(?:js|css)", name)
+        assert found, name
+        assert FOLDER.joinpath(f"{found[1]}-LICENSE").is_file()
