@@ -1,0 +1,104 @@
+"""Who can be played: the file that `make run` writes, and what each of them is there for."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+
+from api.playground.mailbox import Mailbox
+from config.settings import UnsafeSettings
+from lockbox.people.roles import VENDOR_ROLES, Role
+
+CAN: Mapping[Role, str] = {
+    Role.ENGINEER: "Asks for access to a customer's data, and gives it back.",
+    Role.MANAGER: "Reviews for the vendor what engineers ask for, before the customer hears of it.",
+    Role.OPERATOR: "Keeps the installation running: sees counts and delays, and nothing of what is asked.",
+    Role.VENDOR_AUDITOR: "Reads the vendor's trail, and decides nothing.",
+    Role.TENANT_ADMIN: "Runs the customer's side: people, policy, webhooks. Can shut access, and never open it.",
+    Role.APPROVER: "Says yes or no to a request, and closes access again.",
+    Role.AUDITOR: "Reads the customer's trail, checks and exports it, and decides nothing.",
+}
+
+
+class Part(BaseModel):
+    """Somebody who can be played, and the sample token that stands behind it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: str
+    id: UUID
+    name: str
+    email: str
+    role: Role
+    token: SecretStr
+
+    @property
+    def words(self) -> str:
+        """The role as people call it."""
+        return "admin" if self.role is Role.TENANT_ADMIN else self.role.value.replace("_", " ")
+
+    @property
+    def can(self) -> str:
+        """What somebody in this part does."""
+        return CAN[self.role]
+
+
+class Cast(BaseModel):
+    """Everybody who can be played, and the folder of the mail catcher."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tenant: str
+    maildir: Path
+    people: tuple[Part, ...]
+
+    @property
+    def mailbox(self) -> Mailbox:
+        """All mails that were caught."""
+        return Mailbox(self.maildir)
+
+    @property
+    def vendor(self) -> Sequence[Part]:
+        """Those at the vendor."""
+        return [part for part in self.people if part.role in VENDOR_ROLES]
+
+    @property
+    def customer(self) -> Sequence[Part]:
+        """Those at the customer."""
+        return [part for part in self.people if part.role not in VENDOR_ROLES]
+
+    def find(self, key: str) -> Part | None:
+        """Return the part of that name, if there is one."""
+        return next((part for part in self.people if part.key == key), None)
+
+    def at(self, address: str) -> Part | None:
+        """Return who reads the mails to an address, if that is somebody to play."""
+        return next((part for part in self.people if part.email.casefold() == address.casefold()), None)
+
+    def words_of(self, person_id: UUID) -> str:
+        """Return what somebody is, in words; nothing for whoever is no sample person."""
+        return next((part.words for part in self.people if part.id == person_id), "")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read the file's text; systems are nobody to play.
+
+        Raises:
+            ValidationError: it is not what `make run` writes.
+        """
+        found = cls.model_validate_json(text)
+        return found.model_copy(update={"people": tuple(one for one in found.people if one.role in CAN)})
+
+
+def read(path: Path) -> Cast:
+    """Read the file.
+
+    Raises:
+        UnsafeSettings: it cannot be read, or is not what `make run` writes.
+    """
+    try:
+        return Cast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValidationError):
+        raise UnsafeSettings("LOCKBOX_PLAYGROUND: it is the file that `make run` writes; leave it to that") from None

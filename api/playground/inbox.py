@@ -1,0 +1,92 @@
+"""The inbox: the mails that the catcher has taken for everybody, as text and as their HTML looks."""
+
+import re
+from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import HTMLResponse
+
+from api.deps import Chosen, Work
+from api.playground.cast import Cast
+from api.playground.door import here_alone
+from api.playground.mailbox import Letter
+from api.playground.play import Playing
+from api.portal import entering
+from api.portal.pages import LOCAL_PATH, POLICY, TAG, page, protect
+from lockbox.refusals import Unknown
+
+router = APIRouter(prefix="/inbox", tags=[TAG], include_in_schema=False, dependencies=[Depends(here_alone)])
+
+LONGEST_ADDRESS = 320
+# A mail is nobody's page: it runs nothing, fetches nothing, sends nothing, and is framed by ours alone. Its links
+# lead the whole tab to where they say, once somebody follows one.
+SANDBOX = "allow-top-navigation-by-user-activation"
+POLICY_OF_A_MAIL = (
+    "default-src 'none'; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'; "
+    f"frame-ancestors 'self'; sandbox {SANDBOX}"
+)
+HEAD = re.compile(r"<head\b[^>]*>", re.IGNORECASE)
+
+
+@router.get("")
+def show(
+    request: Request,
+    chosen: Chosen,
+    session: Work,
+    cast: Playing,
+    to: Annotated[str, Query(max_length=LONGEST_ADDRESS)] = "",
+) -> Response:
+    """Show the newest mails, to everybody or to one address."""
+    mailbox = cast.mailbox
+    return page(
+        request,
+        "inbox",
+        visitor=entering.visitor(request, session, chosen),
+        letters=mailbox.newest(to),
+        recipients=mailbox.recipients(),
+        to=to,
+    )
+
+
+@router.get("/{key}")
+def read(request: Request, key: str, chosen: Chosen, session: Work, cast: Playing) -> Response:
+    """Show one mail: its text with links that lead to our pages, its codes to be copied, and how it looks."""
+    letter = _find(cast, key)
+    pieces = list(letter.pieces(chosen.origin))
+    answer = page(
+        request,
+        "mail",
+        visitor=entering.visitor(request, session, chosen),
+        letter=letter,
+        pieces=pieces,
+        reader=cast.at(letter.to),
+        leads_to=_leads_to(pieces, chosen.origin),
+        sandbox=SANDBOX,
+    )
+    answer.headers["content-security-policy"] = f"{POLICY}; frame-src 'self'"
+    return answer
+
+
+@router.get("/{key}/page")
+def look(request: Request, key: str, cast: Playing) -> Response:
+    """Answer with a mail's HTML as it came, to be shown in a frame that can do nothing."""
+    html = _find(cast, key).html
+    answer = HTMLResponse(HEAD.sub(r'\g<0><base target="_top">', html, count=1))
+    protect(request, answer)
+    answer.headers["content-security-policy"] = POLICY_OF_A_MAIL
+    answer.headers["x-frame-options"] = "SAMEORIGIN"
+    return answer
+
+
+def _leads_to(pieces: Sequence[tuple[str, str | None]], origin: str) -> str | None:
+    """Return the path of ours that a mail leads to first, if it is a plain one."""
+    paths = (link.removeprefix(origin) for _, link in pieces if link)
+    return next((path for path in paths if LOCAL_PATH.fullmatch(path)), None)
+
+
+def _find(cast: Cast, key: str) -> Letter:
+    letter = cast.mailbox.find(key)
+    if letter is None:
+        raise Unknown("There is no such mail.")
+    return letter

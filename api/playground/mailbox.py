@@ -1,0 +1,143 @@
+"""What the mail catcher has received, read from its folder: bounded, and never followed to anywhere else."""
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import default
+from functools import lru_cache
+from pathlib import Path
+
+MOST_LISTED = 100
+MOST_LOOKED_AT = 1000
+MOST_BYTES = 2 * 1024 * 1024
+LONGEST_LINE = 300
+ADDRESS = re.compile(r"https?://[^\s<>\"']+[^\s<>\"'.,;:!?)\]]")
+# What mails of ours have on a line of its own, with four blanks before it, to be typed somewhere.
+CODE = re.compile(r"^ {4}([0-9A-Za-z]{4,}(?:[ -][0-9A-Za-z]{4,})*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A mail: for whom it was by its envelope, and what it says."""
+
+    key: str
+    to: str
+    sender: str
+    subject: str
+    at: datetime
+    text: str
+    html: str
+
+    @property
+    def codes(self) -> Sequence[str]:
+        """What is to be typed somewhere."""
+        return CODE.findall(self.text)
+
+    def pieces(self, origin: str) -> Iterator[tuple[str, str | None]]:
+        """Yield the text in pieces, each with the page of ours that it leads to, if it is the address of one."""
+        end = 0
+        for found in ADDRESS.finditer(self.text):
+            yield self.text[end : found.start()], None
+            yield found[0], found[0] if found[0] == origin or found[0].startswith(f"{origin}/") else None
+            end = found.end()
+        yield self.text[end:], None
+
+
+@dataclass(frozen=True)
+class Mailbox:
+    """The folder of the catcher (a Maildir). Files in it are never changed once they are there."""
+
+    folder: Path
+
+    def newest(self, to: str = "") -> Sequence[Letter]:
+        """Return the newest letters, the last first: all of them, or those to one address."""
+        found: list[Letter] = []
+        for letter in self._letters():
+            if not to or to.casefold() == letter.to.casefold():
+                found.append(letter)
+            if len(found) == MOST_LISTED:
+                break
+        return found
+
+    def recipients(self) -> Sequence[str]:
+        """Return to whom the newest letters went."""
+        return sorted({letter.to for letter in self._letters()})
+
+    def find(self, key: str) -> Letter | None:
+        """Return one letter."""
+        name = next((name for name in self._names() if _key(name) == key), None)
+        return _read(self.folder / "new" / name) if name else None
+
+    def _letters(self) -> Iterator[Letter]:
+        for name in self._names():
+            letter = _read(self.folder / "new" / name)
+            if letter is not None:
+                yield letter
+
+    def _names(self) -> Sequence[str]:
+        try:
+            with os.scandir(self.folder / "new") as found:
+                named = [(one.stat(follow_symlinks=False).st_mtime_ns, one.name) for one in found]
+        except OSError:
+            return []
+        return [name for _, name in sorted(named, reverse=True)[:MOST_LOOKED_AT]]
+
+
+def _key(name: str) -> str:
+    return hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+@lru_cache(maxsize=MOST_LOOKED_AT)
+def _read(path: Path) -> Letter | None:
+    """Read a letter; None where it is no file of the catcher's, or larger than it takes."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_BYTES:
+            return None
+        message = message_from_bytes(os.pread(handle, MOST_BYTES, 0), policy=default)
+    finally:
+        os.close(handle)
+    return Letter(
+        key=_key(path.name),
+        to=_line(message, "X-RcptTo") or _line(message, "To"),
+        sender=_line(message, "From"),
+        subject=_line(message, "Subject"),
+        at=datetime.fromtimestamp(found.st_mtime, UTC),
+        text=_part(message, "plain"),
+        html=_part(message, "html"),
+    )
+
+
+def _line(message: EmailMessage, name: str) -> str:
+    """Return a header's value as far as it can be made out."""
+    try:
+        value = str(message[name] or "")
+    except (ValueError, LookupError, IndexError):
+        value = ""
+    return "".join(mark if mark.isprintable() else " " for mark in value).strip()[:LONGEST_LINE]
+
+
+def _part(message: EmailMessage, kind: str) -> str:
+    """Return a part's text, in whatever letters it claims to be."""
+    try:
+        part = message.get_body((kind,))
+    except (ValueError, LookupError, AttributeError):
+        return ""
+    raw = part.get_payload(decode=True) if part is not None else None
+    if not isinstance(raw, bytes):
+        return ""
+    try:
+        said = raw.decode(part.get_content_charset("utf-8") if part is not None else "utf-8", "replace")
+    except (LookupError, ValueError):
+        said = raw.decode("utf-8", "replace")
+    return "".join(mark for mark in said if mark.isprintable() or mark in "\n\t")

@@ -1,0 +1,128 @@
+"""Be somebody else at a click: a browser session for a sample person, behind which stands their sample token."""
+
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Form, Request, Response
+
+from api import browser
+from api.deps import Chosen, House, Work, at_hand
+from api.playground.cast import Cast
+from api.playground.door import here_alone
+from api.portal import entering, sections
+from api.portal.pages import TAG, go, page
+from lockbox.database import now
+from lockbox.people import tokens
+from lockbox.people.roles import Means
+from lockbox.refusals import Invalid, NotSignedIn, NotYours, Unknown
+
+router = APIRouter(tags=[TAG], include_in_schema=False, dependencies=[Depends(here_alone)])
+
+OLD = "The sample people's tokens have run out, after a day: stop `make run` and start it again."
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of the story: whom to be and where to go, what to do there, and what the button says."""
+
+    who: str
+    path: str
+    title: str
+    hint: str
+    button: str
+
+
+STORY = (
+    Step(
+        "erin",
+        "/ask",
+        "Be Erin, and ask for access",
+        "She is an engineer of the vendor. Choose a service, say why, and send it off.",
+        "Be Erin",
+    ),
+    Step(
+        "max",
+        "/review",
+        "Be Max, and endorse it",
+        "He is her manager: the customer hears of nothing that he has not let through.",
+        "Be Max",
+    ),
+    Step(
+        "",
+        "/inbox?to={ann}",
+        "Read the mail to Ann",
+        "She approves for the customer, and was just asked. All mails are caught here; none leaves this machine.",
+        "Open the inbox",
+    ),
+    Step(
+        "ann",
+        "/waiting",
+        "Be Ann, and approve it",
+        "Look at who asks for what and why, choose a shorter time if you like, and let Erin in.",
+        "Be Ann",
+    ),
+    Step(
+        "ann",
+        "/open",
+        "See who is inside, and close it",
+        "Under Open now the time runs down. Close the access: it ends at once, and everybody is told.",
+        "See what is open",
+    ),
+    Step(
+        "olga",
+        "/operations",
+        "Be Olga, and look at how it runs",
+        "She operates the lockbox. She sees counts, delays and workers, and nothing of what was asked.",
+        "Be Olga",
+    ),
+)
+
+
+def cast_of(request: Request) -> Cast:
+    """Return who can be played."""
+    found: Cast = request.app.state.playground
+    return found
+
+
+Playing = Annotated[Cast, Depends(at_hand(cast_of))]
+
+
+@router.get("/play")
+def show(request: Request, chosen: Chosen, session: Work, cast: Playing) -> Response:
+    """Show who there is to be, and what to do first; under the address by which forms are sent from here."""
+    if request.headers.get("host", "").lower() != chosen.origin.partition("//")[2]:
+        return go(request, f"{chosen.origin}/play")
+    return page(
+        request,
+        "play",
+        visitor=entering.visitor(request, session, chosen),
+        cast=cast,
+        story=STORY,
+        addresses={part.key: part.email for part in cast.people},
+    )
+
+
+@router.post("/play")
+def switch(
+    request: Request,
+    chosen: Chosen,
+    house: House,
+    who: Annotated[str, Form(max_length=40)] = "",
+    path: Annotated[str | None, Form(alias="next", max_length=100)] = None,
+) -> Response:
+    """Sign the browser in as a sample person, as their token would: freshly, and never in production."""
+    browser.check_same_site(request, chosen)
+    part = cast_of(request).find(who)
+    if part is None:
+        raise Unknown("There is nobody of that name to play.")
+    try:
+        with house.transaction() as session:
+            shown = part.token.get_secret_value()
+            caller = tokens.authenticate(session, shown, environment=chosen.environment)
+            if caller.means is not Means.SAMPLE:
+                raise NotYours("Only sample people can be played.")
+            played = replace(caller, key_id=None, signed_in_at=now(session))
+            secret = entering.begin(request, session, chosen, played)
+    except NotSignedIn:
+        raise Invalid(OLD) from None
+    return entering.signed_in(request, chosen, secret, path or sections.home(caller))
