@@ -3,13 +3,15 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
+from starlette.routing import BaseRoute
 
-from api import portal, problems
+from api import playground, portal, problems
 from api.admission import MOST_AT_ONCE, Admission
 from api.heart import Beating
 from api.limits import BodyLimit, FormCharset
 from api.log import AccessLog
+from api.newsroom import Newsroom
 from api.routes import (
     access,
     activity,
@@ -20,6 +22,7 @@ from api.routes import (
     me,
     members,
     metrics,
+    questions,
     requests,
     tenants,
     terminals,
@@ -75,35 +78,11 @@ def _approvals(settings: Settings) -> Approvals:
         raise UnsafeSettings(f"LOCKBOX_APPROVAL_KEY_FILES: {bad}") from None
 
 
-def make_app(settings: Settings, database: Database) -> FastAPI:
-    """Return the app over a database, which it closes when it ends."""
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        heart = Beating(database)
-        heart.start()
-        yield
-        heart.stop()
-        database.dispose()
-
-    app = FastAPI(
-        title="Lockbox",
-        version="1",
-        summary="An open Customer Lockbox: nobody at the vendor gets in without a yes.",
-        lifespan=lifespan,
-        dependencies=[Depends(known_alone)],
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-    )
-    app.state.settings = settings
-    app.state.database = database
-    app.state.exporter = Exporter(database)
-    app.state.issuers = Issuers(settings.issuers)
-    app.state.vault = Vault([key.get_secret_value() for key in settings.secret_keys])
-    problems.install(app)
+def _routes() -> list[BaseRoute]:
+    every = APIRouter(dependencies=[Depends(known_alone)])
     for router in (
         activity.router,
+        questions.router,
         requests.router,
         timeline.router,
         access.router,
@@ -122,8 +101,47 @@ def make_app(settings: Settings, database: Database) -> FastAPI:
         health.router,
         metrics.router,
     ):
-        app.include_router(router)
+        every.include_router(router)
+    portal.include(every)
+    return every.routes
+
+
+ROUTES = _routes()
+"""Made once: what FastAPI works out at a route's first call, which takes longer than the call, serves every app."""
+
+
+def make_app(settings: Settings, database: Database) -> FastAPI:
+    """Return the app over a database, which it closes when it ends."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        heart = Beating(database)
+        heart.start()
+        yield
+        heart.stop()
+        app.state.newsroom.stop()
+        database.dispose()
+
+    app = FastAPI(
+        title="Lockbox",
+        version="1",
+        summary="An open Customer Lockbox: nobody at the vendor gets in without a yes.",
+        lifespan=lifespan,
+        dependencies=[Depends(known_alone)],
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.settings = settings
+    app.state.database = database
+    app.state.newsroom = Newsroom(database, settings)
+    app.state.exporter = Exporter(database)
+    app.state.issuers = Issuers(settings.issuers)
+    app.state.vault = Vault([key.get_secret_value() for key in settings.secret_keys])
+    problems.install(app)
+    app.router.routes += ROUTES
     portal.install(app)
+    playground.install(app, settings)
     app.add_middleware(Admission)
     app.add_middleware(BodyLimit)
     app.add_middleware(FormCharset)

@@ -11,13 +11,15 @@ from fastapi import Request, Response
 from sqlmodel import Session
 
 from config.settings import Settings
-from lockbox.people import begun, sessions
+from lockbox.people import begun, preferences, sessions, zones
 from lockbox.people.begun import Stub
-from lockbox.people.roles import Caller
+from lockbox.people.roles import Caller, Means
 from lockbox.refusals import ForeignForm, NotSignedIn
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 CSRF_HEADER = "x-csrf-token"
+BY_ITSELF = "x-lockbox-by-itself"
+"""The header of what a page's script asks for without anybody having done something."""
 FOREIGN = "This did not come from a page of this lockbox; open the page again and repeat what you did."
 
 
@@ -30,10 +32,11 @@ class Purpose(StrEnum):
 
 @dataclass(frozen=True)
 class Visitor:
-    """A signed-in person behind a browser, and the secret of the session."""
+    """A signed-in person behind a browser, the session's secret, and the zone in which pages tell them the time."""
 
     caller: Caller
     secret: str = field(repr=False)
+    time_zone: str = zones.DEFAULT
 
     @property
     def csrf(self) -> str:
@@ -59,8 +62,11 @@ def visitor(request: Request, session: Session, chosen: Settings) -> Visitor:
     secret = session_secret(request, chosen)
     if secret is None:
         raise NotSignedIn(sessions.ENDED)
-    idle = timedelta(seconds=chosen.session_idle_seconds)
-    return Visitor(sessions.authenticate(session, secret, idle=idle), secret)
+    idle, by_itself = timedelta(seconds=chosen.session_idle_seconds), BY_ITSELF in request.headers
+    found = sessions.authenticate(session, secret, idle=idle, by_itself=by_itself)
+    if found.means is Means.SAMPLE and chosen.environment == "production":
+        raise NotSignedIn(sessions.ENDED)
+    return Visitor(found, secret, preferences.mine(session, found).time_zone)
 
 
 def session_secret(request: Request, chosen: Settings) -> str | None:
@@ -71,13 +77,16 @@ def session_secret(request: Request, chosen: Settings) -> str | None:
 def check_same_site(request: Request, chosen: Settings) -> None:
     """Check that a browser sends this from a page of ours: by Origin, or where that is missing by Sec-Fetch-Site.
 
+    Our pages ask for no referrer, and a form from such a page has the Origin `null` (Fetch, "append a request Origin
+    header"), as one from anywhere may have: then Sec-Fetch-Site, which no page can set, has to say it.
+
     Raises:
         ForeignForm: it does not, or does not say.
     """
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
-    if origin is None and site is None:
+    if site not in {None, "same-origin"}:
         raise ForeignForm(FOREIGN)
-    if (origin is not None and origin != chosen.origin) or (site is not None and site != "same-origin"):
+    if origin != chosen.origin and (origin not in {None, "null"} or site is None):
         raise ForeignForm(FOREIGN)
 
 

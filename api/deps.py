@@ -1,9 +1,16 @@
-"""What every route gets: one transaction a request, who is asking, and from where."""
+"""What every route gets: one transaction a request, who is asking, and from where.
 
-from collections.abc import Iterator
+What only looks at what is there is a coroutine for FastAPI, which would hand a plain function to another thread, and
+each such turn takes longer than the look.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager
+from functools import partial, wraps
 from ipaddress import ip_address
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
+from anyio import CancelScope, CapacityLimiter, to_thread
 from fastapi import Depends, Request
 from sqlmodel import Session
 
@@ -18,7 +25,20 @@ from lockbox.refusals import Invalid, NotSignedIn
 from lockbox.requests.writing import Origin
 
 LONGEST_AGENT = 256
+MOST_OF_AGENT = 1024
 OURS = "lbx_"
+
+Found = TypeVar("Found")
+
+
+def at_hand(look: Callable[[Request], Found]) -> Callable[[Request], Awaitable[Found]]:
+    """Return a look that waits for nothing as a dependency that takes no thread."""
+
+    @wraps(look)
+    async def looked(request: Request) -> Found:
+        return look(request)
+
+    return looked
 
 
 def settings(request: Request) -> Settings:
@@ -45,17 +65,37 @@ def vault(request: Request) -> Vault:
     return found
 
 
-def unit_of_work(house: Annotated[Database, Depends(database)]) -> Iterator[Session]:
-    """Open the one transaction of a request; it commits before the answer leaves, or the answer is an error."""
-    with house.transaction() as session:
+Chosen = Annotated[Settings, Depends(at_hand(settings))]
+House = Annotated[Database, Depends(at_hand(database))]
+Known = Annotated[Issuers, Depends(at_hand(issuers))]
+Keys = Annotated[Vault, Depends(at_hand(vault))]
+
+
+async def unit_of_work(house: House) -> AsyncIterator[Session]:
+    """Open the one transaction of a request; it commits before the answer leaves, or the answer is an error.
+
+    To open it waits for nothing, for it takes a connection with its first statement.
+    """
+    opened = house.transaction()
+    session = opened.__enter__()
+    try:
         yield session
+    except BaseException as error:
+        if not await _ended(opened, error):
+            raise
+    else:
+        await _ended(opened, None)
+
+
+async def _ended(opened: AbstractContextManager[Session], error: BaseException | None) -> bool:
+    """End it in a thread beside the limit: all within it may be taken by those that wait for its connection."""
+    end = partial(opened.__exit__, type(error) if error else None, error, error.__traceback__ if error else None)
+    with CancelScope(shield=True):
+        forgiven = await to_thread.run_sync(end, limiter=CapacityLimiter(1))
+    return bool(forgiven)
 
 
 Work = Annotated[Session, Depends(unit_of_work, scope="function")]
-Chosen = Annotated[Settings, Depends(settings)]
-House = Annotated[Database, Depends(database)]
-Known = Annotated[Issuers, Depends(issuers)]
-Keys = Annotated[Vault, Depends(vault)]
 
 
 def caller(request: Request, session: Work, chosen: Chosen, house: House, known: Known) -> Caller:
@@ -75,6 +115,9 @@ def caller(request: Request, session: Work, chosen: Chosen, house: House, known:
     if shown.startswith(OURS) or not chosen.issuers:
         return tokens.authenticate(session, shown, environment=chosen.environment)
     return _of_issuer(session, shown, house, known)
+
+
+Who = Annotated[Caller, Depends(caller)]
 
 
 def _of_browser(request: Request, session: Session, chosen: Settings) -> Caller:
@@ -110,7 +153,8 @@ def address(request: Request) -> str | None:
     """Return the network address of the caller; what proxies say of it is believed of those we trust alone."""
     found = request.client.host if request.client else None
     trusted = settings(request).trusted_proxies
-    hops = [hop.strip() for line in request.headers.getlist("x-forwarded-for") for hop in line.split(",")]
+    lines = request.headers.getlist("x-forwarded-for") if trusted else []
+    hops = [hop.strip() for line in lines for hop in line.split(",")]
     while found and trusted and hops:
         try:
             if not any(ip_address(found) in network for network in trusted):
@@ -122,7 +166,7 @@ def address(request: Request) -> str | None:
 
 
 def _agent(request: Request) -> str | None:
-    agent = request.headers.get("user-agent", "")
+    agent = request.headers.get("user-agent", "")[:MOST_OF_AGENT]
     return "".join(mark for mark in agent if mark.isprintable())[:LONGEST_AGENT] or None
 
 
@@ -139,6 +183,11 @@ def if_match(request: Request) -> int | None:
     if not number.isascii() or not number.isdigit() or len(number) > 9:  # noqa: PLR2004 - more is no version
         raise Invalid('Send If-Match as it came in ETag, such as "3".', field="If-Match")
     return int(number)
+
+
+From = Annotated[Origin, Depends(at_hand(origin))]
+Where = Annotated[sessions.Place, Depends(at_hand(place))]
+Seen = Annotated[int | None, Depends(at_hand(if_match))]
 
 
 def etag(version: int) -> dict[str, Any]:

@@ -2,13 +2,17 @@
 
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problems import problem
 
 MOST_BODY_BYTES = 64 * 1024
 MOST_REPORT_BYTES = 256 * 1024
+MOST_UPLOAD_BYTES = 20 << 20
 REPORTS = "/activity"
+UPLOADS = frozenset({"/trail/verify"})
+"""Where a file is sent: it is passed on as it comes, and read by the route once that knows who sends it."""
 FORMS = frozenset({b"multipart/form-data", b"application/x-www-form-urlencoded"})
 CHARSETS = frozenset({b"utf-8", b"utf8", b"us-ascii", b"ascii"})
 
@@ -45,8 +49,11 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        most = MOST_REPORT_BYTES if scope["path"].endswith(REPORTS) else MOST_BODY_BYTES
         declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if scope["path"] in UPLOADS and declared.isdigit():
+            await self.app(scope, _counted(receive, MOST_UPLOAD_BYTES, int(declared)), send)
+            return
+        most = MOST_REPORT_BYTES if scope["path"].endswith(REPORTS) else MOST_BODY_BYTES
         if not declared.isdigit() or int(declared) > most:
             await self._refuse(scope, receive, send, most)
             return
@@ -72,6 +79,21 @@ class BodyLimit:
             headers={"connection": "close"},
         )
         await answer(scope, receive, send)
+
+
+def _counted(receive: Receive, most: int, declared: int) -> Receive:
+    """Pass on what is received, and no more than so many bytes of it; nothing where more is declared."""
+    taken = 0
+
+    async def counted() -> Message:
+        nonlocal taken
+        message = await receive()
+        taken += len(message.get("body", b""))
+        if max(taken, declared) > most:
+            raise HTTPException(413, f"A file may have at most {most >> 20} MB.", {"connection": "close"})
+        return message
+
+    return counted
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

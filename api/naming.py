@@ -1,10 +1,6 @@
 """Naming addresses to write to: counted, since a refusal tells that somebody has the address."""
 
-from typing import Annotated
-
-from fastapi import Depends
-
-from api.deps import House, caller
+from api.deps import House, Who
 from lockbox.database import Database
 from lockbox.people import counts
 from lockbox.people.counts import Limits
@@ -14,7 +10,7 @@ MOST = 20
 LIMITS = Limits(per_account=MOST, per_address=MOST)
 
 
-def name_an_address(who: Annotated[Caller, Depends(caller)], house: House) -> None:
+def name_an_address(who: Who, house: House) -> None:
     """Let somebody name twenty addresses in ten minutes, in a transaction that stands whatever becomes of it.
 
     Raises:

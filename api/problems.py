@@ -41,7 +41,7 @@ STATUS: dict[type[Refusal], int] = {
     Busy: 503,
 }
 CONTENDED = frozenset({"55P03", "40001", "40P01"})
-AWAY = ("08", "53", "57", "25006")
+AWAY = ("08", "53", "57", "25006", "25P03")
 
 
 def problem(

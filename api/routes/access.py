@@ -3,12 +3,11 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Query, Response
 
-from api.deps import Work, caller
+from api.deps import Who, Work
 from api.schemas.parts import Resource, Slug, Word, problems
 from api.schemas.requests import AccessView
-from lockbox.people.roles import Caller
 from lockbox.requests import register
 from lockbox.requests.register import Question
 
@@ -17,7 +16,7 @@ router = APIRouter(tags=["access"])
 
 @router.get("/v1/access", responses=problems())
 def check(
-    who: Annotated[Caller, Depends(caller)],
+    who: Who,
     session: Work,
     response: Response,
     tenant: Slug,

@@ -4,8 +4,8 @@ from uuid import UUID
 
 from fastapi import APIRouter, Response
 
-from api.deps import Work
-from api.routes.requests import From, Key, Who
+from api.deps import From, Who, Work
+from api.routes.requests import Key
 from api.schemas.activity import ActivityList, ActivityTaken, DoneView, NewActivity
 from api.schemas.parts import problems
 from lockbox.requests import activity, idempotency

@@ -1,23 +1,17 @@
 """Routes of one's own further addresses: add one, confirm it with the mailed code, choose, take it away."""
 
-from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Response
 
-from api.deps import Work, caller, place
+from api.deps import Where, Who, Work
 from api.naming import name_an_address
 from api.schemas.addresses import AddressChange, AddressList, AddressView, Code, NewAddress
 from api.schemas.parts import problems
 from lockbox.notices import addresses
 from lockbox.people.models import Address
-from lockbox.people.roles import Caller
-from lockbox.people.sessions import Place
 
 router = APIRouter(prefix="/v1/me/addresses", tags=["people"])
-
-Who = Annotated[Caller, Depends(caller)]
-From = Annotated[Place, Depends(place)]
 
 
 @router.get("", responses=problems())
@@ -28,25 +22,25 @@ def list_addresses(who: Who, session: Work, response: Response) -> AddressList:
 
 
 @router.post("", status_code=201, responses=problems(400, 409, 429), dependencies=[Depends(name_an_address)])
-def add(body: NewAddress, who: Who, came: From, session: Work) -> AddressView:
+def add(body: NewAddress, who: Who, came: Where, session: Work) -> AddressView:
     """Add an address, with a fresh sign-in; it is used once it is confirmed with the code that is mailed there."""
     return _view(addresses.add(session, who, came, body.email, prompts=body.prompts))
 
 
 @router.post("/{address_id}/confirm", responses=problems(400, 404, 409))
-def confirm(address_id: UUID, body: Code, who: Who, came: From, session: Work) -> AddressView:
+def confirm(address_id: UUID, body: Code, who: Who, came: Where, session: Work) -> AddressView:
     """Confirm an address with the mailed code; mails go there from now on."""
     return _view(addresses.confirm(session, who, came, address_id, body.code))
 
 
 @router.patch("/{address_id}", responses=problems(400, 404))
-def choose(address_id: UUID, body: AddressChange, who: Who, came: From, session: Work) -> AddressView:
+def choose(address_id: UUID, body: AddressChange, who: Who, came: Where, session: Work) -> AddressView:
     """Choose whether prompts, reminders and outcomes come to an address; receipts come all the same."""
     return _view(addresses.choose(session, who, came, address_id, prompts=body.prompts))
 
 
 @router.delete("/{address_id}", status_code=204, responses=problems(404))
-def remove(address_id: UUID, who: Who, came: From, session: Work) -> None:
+def remove(address_id: UUID, who: Who, came: Where, session: Work) -> None:
     """Take an address away; nothing goes there any more, not even what waits to be sent."""
     addresses.remove(session, who, came, address_id)
 

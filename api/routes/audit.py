@@ -9,7 +9,8 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime
 
-from api.deps import Work, caller, database, origin
+from api import taking
+from api.deps import From, House, Who, Work
 from api.routes.timeline import ERASED
 from api.schemas.audit import (
     AuditEvent,
@@ -31,10 +32,8 @@ from lockbox.audit.checkpoint import VerifierKey
 from lockbox.audit.looking import TRAIL_EXPORTED, TRAIL_READ
 from lockbox.audit.recorded import Recorded, Wanted
 from lockbox.audit.table import table
-from lockbox.database import Database, now
-from lockbox.people.roles import Caller
+from lockbox.database import now
 from lockbox.refusals import Invalid
-from lockbox.requests.writing import Origin
 from lockbox.tenancy import auditing
 from lockbox.tenancy.auditing import Reading
 
@@ -45,12 +44,12 @@ LARGEST = 2**53 - 1
 NAMES = {"ndjson": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
 
 
-def reader(who: Annotated[Caller, Depends(caller)], session: Work, tenant: Slug | None = None) -> Reading:
+def reader(who: Who, session: Work, tenant: Slug | None = None) -> Reading:
     """Return the caller as a reader of a tenant's log, of the vendor's own, or of their only tenant's."""
     return auditing.reading(session, who, tenant)
 
 
-def wanted(
+async def wanted(
     person: UUID | None = None,
     action: Word | None = None,
     request: UUID | None = None,
@@ -63,16 +62,14 @@ def wanted(
     return Wanted(person, action, request, service, after, before, text)
 
 
-Who = Annotated[Reading, Depends(reader)]
-From = Annotated[Origin, Depends(origin)]
+Reads = Annotated[Reading, Depends(reader)]
 What = Annotated[Wanted, Depends(wanted)]
-House = Annotated[Database, Depends(database)]
 Size = Annotated[int, Query(ge=0, le=LARGEST)]
 
 
 @router.get("", responses=problems(404))
 def search(
-    who: Who,
+    who: Reads,
     what: What,
     came: From,
     session: Work,
@@ -91,9 +88,9 @@ def search(
     return AuditPage(items=items, next_cursor=_cursor(found.before) if found.before else None)
 
 
-@router.get("/export", response_class=StreamingResponse, responses=problems(404))
+@router.get("/export", response_class=StreamingResponse, responses=problems(404, 429))
 def export(
-    who: Who,
+    who: Reads,
     what: What,
     came: From,
     session: Work,
@@ -106,6 +103,7 @@ def export(
     Without a filter the lines show that nothing is missing, too. `since` are sizes that the log had before: the
     export then shows that it has only grown. A file that was cut off lacks its last line.
     """
+    taking.count(house, who.caller)
     asked = asked_for(what)
     begun = auditing.export(session, who, what, asked, since or ())
     auditing.note(
@@ -118,7 +116,7 @@ def export(
 
 
 @router.get("/checkpoint", responses=problems(404))
-def checkpoint(who: Who, session: Work) -> CheckpointView:
+def checkpoint(who: Reads, session: Work) -> CheckpointView:
     """Show the newest checkpoint of the log: its size and root, signed."""
     log = auditing.head(session, who)
     return CheckpointView(
@@ -134,7 +132,7 @@ def checkpoint(who: Who, session: Work) -> CheckpointView:
 
 
 @router.get("/proof/inclusion", responses=problems(404))
-def inclusion(event: UUID, who: Who, session: Work) -> InclusionView:
+def inclusion(event: UUID, who: Reads, session: Work) -> InclusionView:
     """Prove that an event is in the log."""
     log, number, path = auditing.inclusion(session, who, event)
     return InclusionView(event=event, number=number, size=log.size, proof=list(map(_text, path)), note=log.note)
@@ -142,7 +140,7 @@ def inclusion(event: UUID, who: Who, session: Work) -> InclusionView:
 
 @router.get("/proof/consistency", responses=problems(404))
 def consistency(
-    who: Who,
+    who: Reads,
     session: Work,
     older: Annotated[int, Query(alias="from", ge=0, le=LARGEST)],
     newer: Annotated[int | None, Query(alias="to", ge=0, le=LARGEST)] = None,
@@ -153,14 +151,15 @@ def consistency(
 
 
 @router.get("/report", responses=problems(404))
-def report(request: UUID, who: Annotated[Caller, Depends(caller)], came: From, session: Work) -> ReportView:
+def report(request: UUID, who: Who, came: From, session: Work) -> ReportView:
     """Report on one request: who asked, who decided, when it was open, and what was done inside."""
     found = auditing.report(session, who, came, request)
     facts = {name: getattr(found, name) for name in ReportView.model_fields if hasattr(found, name)}
     steps = [StepView.model_validate(step, from_attributes=True) for step in found.steps]
+    asked = [StepView.model_validate(step, from_attributes=True) for step in found.questions]
     uses = [UseView.model_validate(use, from_attributes=True) for use in found.uses]
     page = reports.page(found, made_at=now(session))
-    return ReportView(**facts | {"steps": steps, "uses": uses, "page": page})
+    return ReportView(**facts | {"steps": steps, "questions": asked, "uses": uses, "page": page})
 
 
 @known.get("/.well-known/lockbox-audit-keys")

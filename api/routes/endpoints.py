@@ -6,7 +6,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from api.deps import Chosen, Keys, Work, caller, origin
+from api.deps import Chosen, From, Keys, Who, Work
 from api.schemas.endpoints import (
     CallView,
     DeliveryPage,
@@ -20,18 +20,13 @@ from api.schemas.endpoints import (
 )
 from api.schemas.parts import Slug, problems
 from lockbox.notices.models import Delivery, Endpoint
-from lockbox.people.roles import Caller
-from lockbox.requests.writing import Origin
 from lockbox.tenancy import endpoints
 from lockbox.tenancy.endpoints import Reach, Shown, Wanted
 
 router = APIRouter(prefix="/v1", tags=["endpoints"])
 
-Who = Annotated[Caller, Depends(caller)]
-From = Annotated[Origin, Depends(origin)]
 
-
-def reach(chosen: Chosen, keys: Keys) -> Reach:
+async def reach(chosen: Chosen, keys: Keys) -> Reach:
     """Return where calls may go."""
     return Reach(keys, chosen.webhooks_allow_http)
 

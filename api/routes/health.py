@@ -1,12 +1,12 @@
 """Routes for whoever keeps this running: is the process alive, and can it serve?"""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.deps import database
+from api.deps import House
 from lockbox.audit import behind
 from lockbox.database import Database
 from lockbox.schedule import Away
@@ -40,7 +40,7 @@ def livez() -> Alive:
 
 
 @router.get("/readyz", responses={503: {"model": Ready}})
-def readyz(house: Annotated[Database, Depends(database)], response: Response) -> Ready:
+def readyz(house: House, response: Response) -> Ready:
     """Answer 200 with Postgres there and its schema the right one; *degraded* with Redis away or the trail behind."""
     postgres, redis = _postgres(house), _redis(house)
     if postgres != "ok":

@@ -1,20 +1,14 @@
 """Routes that tell callers who they are here, and let them choose for themselves."""
 
-from typing import Annotated
+from fastapi import APIRouter, Response
 
-from fastapi import APIRouter, Depends, Response
-
-from api.deps import Work, caller, place
+from api.deps import Where, Who, Work
 from api.schemas.parts import problems
 from api.schemas.people import MeView, Preferences
 from lockbox.people import preferences, tenants
-from lockbox.people.roles import Caller, Means
-from lockbox.people.sessions import Place
+from lockbox.people.roles import Means
 
 router = APIRouter(tags=["people"])
-
-Who = Annotated[Caller, Depends(caller)]
-From = Annotated[Place, Depends(place)]
 
 
 @router.get("/v1/me", responses=problems())
@@ -39,7 +33,7 @@ def me(who: Who, session: Work, response: Response) -> MeView:
 
 
 @router.patch("/v1/me", responses=problems(400))
-def choose(body: Preferences, who: Who, came: From, session: Work, response: Response) -> MeView:
+def choose(body: Preferences, who: Who, came: Where, session: Work, response: Response) -> MeView:
     """Choose in which time zone mails tell the caller the time, and whether to be prompted; an API token may not."""
     if body.time_zone is not None:
         preferences.choose_time_zone(session, who, body.time_zone)

@@ -3,9 +3,9 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Query
 
-from api.deps import Work, caller, origin
+from api.deps import From, Who, Work
 from api.schemas.members import (
     DelegationList,
     DelegationView,
@@ -21,16 +21,12 @@ from api.schemas.members import (
 )
 from api.schemas.parts import Named, Slug, problems
 from lockbox.people.models import Invitation
-from lockbox.people.roles import Caller, Role
-from lockbox.requests.writing import Origin
+from lockbox.people.roles import Role
 from lockbox.tenancy import deputies, invitations, members, memberships, recovery
 from lockbox.tenancy.deputies import Entry, Wanted
 from lockbox.tenancy.memberships import Member
 
 router = APIRouter(prefix="/v1/tenants/{slug}", tags=["members"])
-
-Who = Annotated[Caller, Depends(caller)]
-From = Annotated[Origin, Depends(origin)]
 
 
 @router.get("/members", responses=problems(404))

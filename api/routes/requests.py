@@ -4,16 +4,16 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import AwareDatetime
 from sqlalchemy import Row
 from sqlmodel import Session
 
 from api import refused
-from api.deps import Work, caller, etag, if_match, origin, settings
+from api.deps import Chosen, From, Seen, Who, Work, etag
 from api.refused import Tried
 from api.routes.timeline import ERASED, spoken
-from api.schemas.parts import Named, Word, problems
+from api.schemas.parts import Line, Named, Word, problems
 from api.schemas.requests import (
     Approval,
     Comment,
@@ -30,7 +30,6 @@ from api.schemas.requests import (
     RequestPage,
     RequestView,
 )
-from config.settings import Settings
 from lockbox.audit import timeline
 from lockbox.notices import progress, reach
 from lockbox.people.roles import Caller
@@ -40,7 +39,7 @@ from lockbox.requests.judging import Filing
 from lockbox.requests.lifecycle import DECISIONS, Action, State
 from lockbox.requests.register import Entry, Filter
 from lockbox.requests.sight import Guarded, capacities, may_read
-from lockbox.requests.voices import Voice, voices
+from lockbox.requests.voices import Voice, narrowed, voices
 from lockbox.requests.voting import Verdict
 from lockbox.requests.writing import Origin
 
@@ -49,9 +48,6 @@ router = APIRouter(prefix="/v1/requests", tags=["requests"])
 SAID_IN = frozenset({State.REVIEWING, State.PENDING, State.TIMED_OUT})
 """The states in which it matters to readers whether somebody could not be reached."""
 
-Who = Annotated[Caller, Depends(caller)]
-From = Annotated[Origin, Depends(origin)]
-Seen = Annotated[int | None, Depends(if_match)]
 Key = Annotated[
     str | None,
     Header(alias="Idempotency-Key", min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$"),
@@ -64,7 +60,7 @@ def submit(
     who: Who,
     came: From,
     session: Work,
-    chosen: Annotated[Settings, Depends(settings)],
+    chosen: Chosen,
     key: Key = None,
 ) -> Response:
     """File a request for access; with an Idempotency-Key it may be sent again without harm for 24 hours."""
@@ -85,18 +81,25 @@ def list_requests(
     requester: UUID | None = None,
     created_after: AwareDatetime | None = None,
     created_before: AwareDatetime | None = None,
+    engineer: Annotated[Line | None, Query(max_length=200)] = None,
+    text: Annotated[Line | None, Query(max_length=200)] = None,
     cursor: Annotated[str | None, Query(max_length=100)] = None,
     limit: Annotated[int, Query(ge=1, le=register.MOST_A_PAGE)] = 50,
 ) -> RequestPage:
-    """List the requests that the caller may know of, newest first."""
-    wanted = Filter(state, service, requester, created_after, created_before)
+    """List the requests that the caller may know of, newest first.
+
+    `engineer` is part of a name. `text` is looked for, in any case, in case references, names of resources, ids and
+    the justifications that the caller may read. Both go through the newest 20,000 at a time: a page may then hold
+    fewer than there are, and its cursor leads on.
+    """
+    wanted = Filter(state, service, requester, created_after, created_before, engineer, text)
     page = register.page(session, who, wanted, cursor=cursor, most=limit)
     items = [RequestView(**_facts(entry, who)) for entry in page.entries]
     return RequestPage(items=items, next_cursor=page.next_cursor)
 
 
 @router.post("/preview", responses=problems(400))
-def preview(body: NewRequest, who: Who, session: Work, chosen: Annotated[Settings, Depends(settings)]) -> PreviewView:
+def preview(body: NewRequest, who: Who, session: Work, chosen: Chosen) -> PreviewView:
     """Say which policy, stages, windows and people such a request would meet; nothing is written, nobody is told."""
     found = previewing.preview(session, who, Filing(**dict(body)), chosen.services)
     return PreviewView(
@@ -131,7 +134,7 @@ def ask_again(
     who: Who,
     came: From,
     session: Work,
-    chosen: Annotated[Settings, Depends(settings)],
+    chosen: Chosen,
     key: Key = None,
 ) -> Response:
     """File the same request anew, as whoever asked, once it is `timed_out`; it is judged by today's policy.
@@ -158,9 +161,9 @@ def approve(
     response: Response,
     body: Approval | None = None,
 ) -> RequestDetail:
-    """Say yes for the customer, for as long as was asked or shorter."""
+    """Say yes for the customer: for as long as was asked or shorter, to all that was asked or to less of it."""
     said = body or Approval()
-    verdict = Verdict(Action.APPROVE, said.comment, said.access_window, seen)
+    verdict = Verdict(Action.APPROVE, said.comment, said.access_window, seen, said.resources, said.actions)
     refused.trying(request, Tried(who, came, request_id, verdict.action))
     return _act(session, who, came, request_id, verdict, response)
 
@@ -200,6 +203,8 @@ def _facts(entry: Entry, who: Caller, justification: str | None = None) -> dict[
         justification = request.justification
     named = Named(id=request.requester_id, name=entry.requester)
     own = {"tenant": entry.tenant, "requester": named, "open": entry.open, "justification": justification}
+    if request.opened_at is not None:
+        own |= {"granted_resources": request.open_resources, "granted_actions": request.open_actions}
     return request.model_dump() | own
 
 
@@ -220,7 +225,8 @@ def _detail(session: Session, entry: Entry, who: Caller) -> RequestDetail:
 
 def _decision(row: Row[Any], voice: Voice) -> DecisionView:
     by = Named(id=row.actor_id, name=row.actor_name or ERASED)
-    return DecisionView(verdict=row.action, by=by, role=row.actor_role, at=row.at, **spoken(voice))
+    kept = narrowed(row)
+    return DecisionView(verdict=row.action, by=by, role=row.actor_role, at=row.at, **spoken(voice), **vars(kept))
 
 
 def _filed(session: Session, who: Caller, key: str | None, plain: bytes, file: Callable[[], Submitted]) -> Response:

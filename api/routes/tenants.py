@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Query, Response
 
-from api.deps import Work, caller, etag, if_match, origin, settings
+from api.deps import Chosen, From, Seen, Who, Work, etag
 from api.schemas.parts import Named, Slug, problems
 from api.schemas.requests import Comment
 from api.schemas.tenants import (
@@ -22,21 +22,14 @@ from api.schemas.tenants import (
     TenantPage,
     TenantView,
 )
-from config.settings import Settings
-from lockbox.people.roles import Caller
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.rules import Policy
-from lockbox.requests.writing import Origin
 from lockbox.tenancy import policies, shutting, tenants
 from lockbox.tenancy.policies import Edition, Held
 from lockbox.tenancy.tenants import Founding, Overview
 
 router = APIRouter(prefix="/v1/tenants", tags=["tenants"])
 
-Who = Annotated[Caller, Depends(caller)]
-From = Annotated[Origin, Depends(origin)]
-Chosen = Annotated[Settings, Depends(settings)]
-Seen = Annotated[int | None, Depends(if_match)]
 Version = Annotated[int | None, Query(ge=1, le=2**31 - 2)]
 
 

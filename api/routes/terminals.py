@@ -1,18 +1,16 @@
 """Routes by which a terminal signs in by a page: it asks for a code, and then what has become of it."""
 
-from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from api import deps
-from api.deps import Chosen, House, Keys, Work, place
+from api.deps import Chosen, House, Keys, Where, Work
 from api.schemas.parts import problems
 from api.schemas.terminals import Shown, StateView, TerminalView
 from lockbox.notices.vault import Vault
 from lockbox.people import counts, terminals
 from lockbox.people.counts import Limits
-from lockbox.people.sessions import Place
 
 router = APIRouter(prefix="/v1/terminals", tags=["tokens"])
 
@@ -21,11 +19,9 @@ EVERY_SECONDS = 2
 # Codes are looked up by their hash: it is made about nothing else.
 ABOUT = UUID(int=0)
 
-From = Annotated[Place, Depends(place)]
-
 
 @router.post("", status_code=201, responses=problems(429))
-def ask(request: Request, came: From, chosen: Chosen, house: House, keys: Keys, response: Response) -> TerminalView:
+def ask(request: Request, came: Where, chosen: Chosen, house: House, keys: Keys, response: Response) -> TerminalView:
     """Ask for a code that a person types into the page; needs no token, and is counted like an attempt to sign in."""
     with house.transaction() as session:
         limits = Limits(chosen.sign_ins_per_account, chosen.sign_ins_per_address)

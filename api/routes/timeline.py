@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from sqlalchemy import Row
 
-from api.deps import Work, caller
+from api.deps import Who, Work
 from api.schemas.parts import Named, problems
 from api.schemas.requests import (
     DeadNotice,
@@ -24,14 +24,12 @@ from lockbox.notices import progress
 from lockbox.notices.audience import knows_of
 from lockbox.notices.dead import NOTICE_DEAD
 from lockbox.notices.progress import Told
-from lockbox.people.roles import Caller
 from lockbox.requests import register
 from lockbox.requests.sight import Capacity, Guarded, capacities, may_read, origin_of
 from lockbox.requests.voices import Someone, Voice, voices
 
 router = APIRouter(prefix="/v1/requests", tags=["requests"])
 
-Who = Annotated[Caller, Depends(caller)]
 ERASED = "erased"
 """What stands for the name of somebody whose name was taken out of the trail."""
 

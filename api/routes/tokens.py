@@ -6,24 +6,18 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Response
 
-from api.deps import Work, caller, place, settings
+from api.deps import Chosen, Where, Who, Work
 from api.schemas.parts import problems
 from api.schemas.tokens import IssuedView, NewToken, Rotation, TokenList, TokenView
-from config.settings import Settings
 from lockbox.people import issuing, tokens
 from lockbox.people.issuing import Rules, Wanted
 from lockbox.people.keys import Token
-from lockbox.people.roles import Caller
-from lockbox.people.sessions import Place
 from lockbox.people.tokens import Issued
 
 router = APIRouter(prefix="/v1/tokens", tags=["tokens"])
 
-Who = Annotated[Caller, Depends(caller)]
-From = Annotated[Place, Depends(place)]
 
-
-def rules(chosen: Annotated[Settings, Depends(settings)]) -> Rules:
+async def rules(chosen: Chosen) -> Rules:
     """Return what this installation has laid down for tokens."""
     return Rules(
         chosen.environment,
@@ -44,7 +38,7 @@ def list_tokens(who: Who, session: Work) -> TokenList:
 
 
 @router.post("", status_code=201, responses=problems(400, 429))
-def make(body: NewToken, who: Who, came: From, session: Work, laid_down: LaidDown, response: Response) -> IssuedView:
+def make(body: NewToken, who: Who, came: Where, session: Work, laid_down: LaidDown, response: Response) -> IssuedView:
     """Make a token for oneself, after a fresh sign-in; this answer alone holds its text.
 
     A machine gets its first one like everybody: in the session that begins where its invitation is accepted.
@@ -57,7 +51,7 @@ def make(body: NewToken, who: Who, came: From, session: Work, laid_down: LaidDow
 def rotate(
     token_id: UUID,
     who: Who,
-    came: From,
+    came: Where,
     session: Work,
     laid_down: LaidDown,
     response: Response,
@@ -71,7 +65,7 @@ def rotate(
 
 
 @router.delete("/{token_id}", status_code=204, responses=problems(404))
-def revoke(token_id: UUID, who: Who, came: From, session: Work) -> None:
+def revoke(token_id: UUID, who: Who, came: Where, session: Work) -> None:
     """Make a token of one's own worthless at once; doing it again does no harm."""
     issuing.revoke(session, who, came, token_id)
 

@@ -3,9 +3,9 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Query
 
-from api.deps import Work, caller, origin
+from api.deps import From, Who, Work
 from api.routes.members import invitation_view
 from api.schemas.endpoints import DeadNoticePage, DeadNoticeView
 from api.schemas.members import (
@@ -17,15 +17,11 @@ from api.schemas.members import (
     NewColleague,
 )
 from api.schemas.parts import problems
-from lockbox.people.roles import Caller, Role
-from lockbox.requests.writing import Origin
+from lockbox.people.roles import Role
 from lockbox.tenancy import memberships, undelivered, vendor
 from lockbox.tenancy.memberships import Member
 
 router = APIRouter(prefix="/v1/vendor", tags=["vendor"])
-
-Who = Annotated[Caller, Depends(caller)]
-From = Annotated[Origin, Depends(origin)]
 
 
 @router.get("/members", responses=problems())

@@ -1,26 +1,20 @@
 """Routes of watchers, whom a tenant has copied, and of the preview of whom a request would reach."""
 
-from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends
 
-from api.deps import Chosen, Work, caller, origin
+from api.deps import Chosen, From, Who, Work
 from api.naming import name_an_address
 from api.schemas.addresses import NewWatcher, WatcherList, WatcherView
 from api.schemas.parts import Named, Slug, problems
 from api.schemas.requests import ForeseenView, Needed, WhatIf
-from lockbox.people.roles import Caller
 from lockbox.requests.rules import Ask
-from lockbox.requests.writing import Origin
 from lockbox.tenancy import foreseeing, watchers
 from lockbox.tenancy.watchers import Listed, Wanted
 
 router = APIRouter(prefix="/v1/tenants/{slug}/watchers", tags=["tenants"])
 foresight = APIRouter(prefix="/v1/tenants/{slug}/preview", tags=["tenants"])
-
-Who = Annotated[Caller, Depends(caller)]
-From = Annotated[Origin, Depends(origin)]
 
 
 @router.get("", responses=problems(404))

@@ -117,7 +117,8 @@ class ReportView(BaseModel):
     """The report on a request; `use` says in a sentence whether anything was done inside, `ending` how it ended.
 
     `lost` are the moves that the trail no longer holds, and `altered` the events that are not what was sealed: what
-    is said of them is not proven. `page` is the same as a page of HTML that needs nothing else.
+    is said of them is not proven. `page` is the same as a page of HTML that needs nothing else. `granted_actions` and
+    `granted_resources` are what it was opened for where that is less than was asked, else null.
     """
 
     request_id: UUID
@@ -131,6 +132,7 @@ class ReportView(BaseModel):
     steps: list[StepView]
     opened_at: datetime | None
     closed_at: datetime | None
+    questions: list[StepView]
     uses: list[UseView]
     more: bool
     sealed: bool
@@ -140,3 +142,5 @@ class ReportView(BaseModel):
     ending: str
     use: str
     page: str
+    granted_actions: list[str] | None
+    granted_resources: list[str] | None

@@ -33,9 +33,15 @@ class Comment(Incoming):
 
 
 class Approval(Comment):
-    """A yes; `access_window` in seconds shortens what was asked."""
+    """A yes; `access_window` in seconds shortens what was asked.
+
+    `resources` and `actions` are what is kept of those that were asked, all where they are left out: what opens is
+    what every approval that counts has kept.
+    """
 
     access_window: Seconds | None = None
+    resources: list[Resource] | None = Field(default=None, min_length=1, max_length=50)
+    actions: list[Word] | None = Field(default=None, min_length=1, max_length=20)
 
 
 class NoticeCount(BaseModel):
@@ -107,7 +113,8 @@ class RequestView(BaseModel):
     The justification is null for readers whom it is not meant for, such as the vendor's auditors. `reminders` were
     sent since it is in this state, `tiers_asked` is how far the tiers of approvers were asked, 0 where there are
     none, and `warned` is whether the end of the open window was announced. `follows` is the request that got no
-    answer in time and is asked again by this one.
+    answer in time and is asked again by this one. `resources` and `actions` are what was asked; `granted_resources`
+    and `granted_actions` what a window was opened for, null where none was.
     """
 
     id: UUID
@@ -134,10 +141,16 @@ class RequestView(BaseModel):
     tiers_asked: int
     warned: bool
     follows: UUID | None
+    granted_resources: list[str] | None = None
+    granted_actions: list[str] | None = None
 
 
 class DecisionView(BaseModel):
-    """One answer to a request: by whom, by what means, and in the place of whom where a deputy gave it."""
+    """One answer to a request: by whom, by what means, and in the place of whom where a deputy gave it.
+
+    An approval that narrows what was asked has the `access_window` in seconds, the `resources` and the `actions` that
+    it keeps; null is as asked.
+    """
 
     verdict: str
     by: Named
@@ -146,6 +159,9 @@ class DecisionView(BaseModel):
     stands_for: list[Named]
     means: str | None
     at: datetime
+    access_window: int | None
+    resources: list[str] | None
+    actions: list[str] | None
 
 
 class RequestDetail(RequestView):
@@ -183,11 +199,11 @@ class EventView(BaseModel):
     """One entry of a request's timeline; the actor is a person, or null where the clock acted.
 
     Moves are numbered by `seq` without a gap; what happened beside them has none: `remind`, `widen`, `warn`,
-    `unreached`, `notice_dead` and `decision_refused`. `on_behalf_of` is for whom a system or a deputy acted,
-    `stands_for` all whose deputy a person was, `means` by what whoever decided had shown who they are: `mail-only` is
-    a code from a mail alone. Address and user agent are for the actor's own side, comments for the two parties;
-    others read null. A time-out says how many people were `asked` and `reached`; `unreached` is how many could not be
-    where an audience was widened because of it.
+    `unreached`, `notice_dead`, `decision_refused`, `question` and `answer`, whose words are in `comment`.
+    `on_behalf_of` is for whom a system or a deputy acted, `stands_for` all whose deputy a person was, `means` by what
+    whoever decided had shown who they are: `mail-only` is a code from a mail alone. Address and user agent are for
+    the actor's own side, comments for the two parties; others read null. A time-out says how many people were `asked`
+    and `reached`; `unreached` is how many could not be where an audience was widened because of it.
     """
 
     seq: int | None

@@ -14,6 +14,7 @@ from lockbox.people import context
 from lockbox.people.models import Invitation
 from lockbox.people.roles import Role
 from lockbox.people.sessions import Place as Spot
+from lockbox.requests import questions
 from lockbox.tenancy import deputies, endpoints, members, recovery, vendor, watchers
 from lockbox.tenancy.deputies import Wanted
 from lockbox.tenancy.endpoints import Reach
@@ -22,6 +23,7 @@ from tests.database.tenancy import does, id_of, manages
 from tests.http.door import Door
 
 NUMBERS = itertools.count(1)
+SAYS = {"text": "Which mails?"}
 OVER = (
     "UPDATE invitations SET withdrawn_at = clock_timestamp() "
     "WHERE is_recovery AND tenant_id = :t AND withdrawn_at IS NULL AND accepted_at IS NULL"
@@ -121,6 +123,12 @@ def delivery(door: Door) -> UUID:
     return tried
 
 
+def question(door: Door, request_id: UUID | str) -> UUID:
+    """Let Ann have asked something about a request."""
+    with door.house.transaction() as session:
+        return questions.ask(session, door.world.people["ann"], HERE, UUID(str(request_id)), "Which mails?").id
+
+
 def watcher(door: Door) -> UUID:
     """Have somebody copied on requests to the world's tenant, and nobody else."""
     door.run_sql(NO_WATCHERS, t=door.world.tenant.id)
@@ -174,6 +182,8 @@ def _endpoint(door: Door, body: dict[str, Any] | None = None) -> Place:
 
 
 PLACES: dict[str, Callable[[Door], Place]] = {
+    "POST /v1/requests/{request_id}/questions": lambda _: Place(body=SAYS),
+    "POST /v1/requests/{request_id}/questions/{question_id}/answer": lambda _: Place(body=SAYS),
     "POST /v1/requests/{request_id}/activity": lambda _: Place(body={"entries": [done()]}),
     "POST /v1/tenants": lambda _: Place(body={"slug": f"new-{next(NUMBERS)}", "name": "New", "admin": somebody()}),
     "PUT /v1/tenants/{slug}/plan": lambda _: Place(body={"plan": "standard"}),

@@ -9,7 +9,7 @@ from api.app import make_app, make_database
 from config.settings import Settings
 from lockbox.people.roles import Role
 from tests.http.door import Door, OpenDoor, facts
-from tests.http.places import address, done
+from tests.http.places import SAYS, address, done, question
 from tests.http.tokens import made
 
 NOWHERE = Settings(environment="test", database_url="postgresql://nobody@localhost/x", redis_url="redis://localhost")
@@ -20,6 +20,8 @@ TAKES_IDS = sorted(
     if "_id}" in str(route.path) and str(route.path).startswith(("/v1/requests", "/v1/tokens", "/v1/me"))
 )
 BODIES = {
+    "POST /v1/requests/{request_id}/questions": SAYS,
+    "POST /v1/requests/{request_id}/questions/{question_id}/answer": SAYS,
     "POST /v1/requests/{request_id}/activity": {"entries": [done()]},
     "POST /v1/me/addresses/{address_id}/confirm": {"code": "x"},
     "PATCH /v1/me/addresses/{address_id}": {"prompts": False},
@@ -45,7 +47,9 @@ def test_there_are_such_routes() -> None:
 @pytest.mark.parametrize("route", TAKES_IDS)
 def test_the_ids_of_another_tenant_answer_as_unknown_ones_do(home: Door, route: str, who: str) -> None:
     home.run_sql("UPDATE tokens SET revoked_at = clock_timestamp() WHERE NOT is_sample")
-    named = {"request_id": home.pending(), "token_id": made(home, "ann")["id"], "address_id": address(home)}
+    waits = home.pending()
+    named = {"request_id": waits, "token_id": made(home, "ann")["id"], "address_id": address(home)}
+    named["question_id"] = question(home, waits)
     unknown = dict.fromkeys(named, UUID(int=1))
     method, path = route.split()
     before = home.rows()

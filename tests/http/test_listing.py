@@ -5,6 +5,8 @@ from uuid import UUID
 
 import pytest
 
+from lockbox.ids import new_id
+from lockbox.requests import searching
 from tests.http.door import Door, facts
 
 
@@ -144,3 +146,32 @@ def test_a_moment_at_the_edge_of_time_is_no_fault_of_ours(door: Door, moment: st
         answer = door.get("erin", "/v1/requests", **{name: moment})
 
         assert answer.status_code in {200, 422}, answer.text
+
+
+def test_text_and_part_of_a_name_are_looked_for_in_what_the_reader_may_read(fresh_door: Door) -> None:
+    door, word = fresh_door, f"quokka {new_id()}"
+    mine = door.pending("erin", justification=f"A {word} sits in it", case_ref="CASE-7")
+    other = door.pending("eve", case_ref="CASE-8")
+
+    assert ids(door, "ann", text=word.upper()) == ids(door, "max", text=word) == ids(door, "ann", engineer="rin")
+    assert ids(door, "ann", text=word.upper()) == [mine]
+    assert ids(door, "vera", text=word, requester=str(door.world.people["erin"].person_id)) == []
+    assert ids(door, "ann", text="case-") == [other, mine]
+    assert ids(door, "ann", text="case-", engineer="eve") == [other]
+    assert ids(door, "ann", text="%") == []
+
+
+def test_looking_for_text_goes_on_behind_what_was_looked_through(
+    fresh_door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = fresh_door.pending(case_ref="CASE-7")
+    for _ in range(4):
+        fresh_door.pending(case_ref=None)
+    monkeypatch.setattr(searching, "MOST_SCANNED", 3)
+
+    first = fresh_door.get("ann", "/v1/requests", text="case-7").json()
+    second = fresh_door.get("ann", "/v1/requests", text="case-7", cursor=first["next_cursor"]).json()
+
+    assert first["items"] == []
+    assert [item["id"] for item in second["items"]] == [wanted]
+    assert second["next_cursor"] is None

@@ -12,6 +12,7 @@ from lockbox.database import Database
 from lockbox.people.roles import Role
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.places import place_of
+from tests.http.places import question as question_about
 from tests.http.tokens import made
 from tests.http.trails import one_event
 from tests.logs import sealed
@@ -52,6 +53,9 @@ MATRIX = {
     "POST /v1/requests/{request_id}/{action}": "403 404 403 404 403 404 200 200 403 404 200",
     "POST /v1/requests/{request_id}/activity": "403 404 403 404 403 403 403 403 403 404 403",
     "GET /v1/requests/{request_id}/activity": "200 404 200 404 200 404 200 200 200 404 200",
+    "POST /v1/requests/{request_id}/questions": "403 404 403 404 403 404 403 201 403 404 201",
+    "GET /v1/requests/{request_id}/questions": "200 404 200 404 200 404 200 200 200 404 200",
+    "POST /v1/requests/{request_id}/questions/{question_id}/answer": "200 404 403 404 403 404 403 403 403 404 403",
     "GET /v1/access": "200 403 403 403 403 200 403 403 403 403 403",
     "POST /v1/tenants": "403 403 403 201 403 403 403 403 403 403 403",
     "GET /v1/tenants": "200 200 200 200 200 200 200 200 200 200 200",
@@ -218,9 +222,11 @@ def test_a_route_answers_each_role_as_the_matrix_says(everybody: Door, changing:
         parts = {"params": query}
     place = place_of(door, route)
     body = {"json": place.body} if place.body else {}
-    named = {"slug": world.tenant.slug, **place.ids}
+    named: dict[str, Any] = {"slug": world.tenant.slug, **place.ids}
     if "{request_id}" in path:
         named["request_id"] = everybody.pending()
+    if "{question_id}" in path:
+        named["question_id"] = question_about(everybody, str(named["request_id"]))
     if "{token_id}" in path:
         door.run_sql(NO_TOKENS, p=world.people["ann"].person_id)
         named["token_id"] = made(door, "ann")["id"]

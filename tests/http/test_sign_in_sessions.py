@@ -213,7 +213,8 @@ def test_a_session_changes_something_over_the_api_only_with_its_own_token_from_o
         {CSRF: own_csrf(other)},
         {CSRF: ours[CSRF][:-1]},
         {"origin": "https://evil.test"},
-        {"origin": "null"},
+        {"origin": "null", "sec-fetch-site": "cross-site"},
+        {"origin": "null", "sec-fetch-site": "none"},
         {"sec-fetch-site": "cross-site"},
         {"sec-fetch-site": "same-site"},
     ):

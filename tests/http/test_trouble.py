@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import text
 
+from lockbox import database
 from lockbox.database import Database, make_engine
 from lockbox.schedule import CLOCK, NOTICES, Schedule
 from tests.http.door import Door, facts
@@ -35,6 +36,7 @@ def without_redis(door: Door) -> Iterator[Door]:
         ("40001", 503, "busy"),
         ("57P01", 503, "unavailable"),
         ("53100", 503, "unavailable"),
+        ("25P03", 503, "unavailable"),
     ],
 )
 def test_a_commit_that_fails_is_never_answered_with_a_yes(own_door: Door, state: str, status: int, code: str) -> None:
@@ -85,7 +87,10 @@ def test_with_postgres_away_every_route_says_so(door: Door) -> None:
     assert lost.get(None, "/readyz").status_code == 503
 
 
-def test_a_connection_that_postgres_closed_is_replaced(own_door: Door) -> None:
+def test_a_connection_that_postgres_closed_while_it_lay_idle_is_replaced(
+    own_door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "ASKED_AFTER", 0.0)
     request_id = own_door.pending()
     own_door.run_sql(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "

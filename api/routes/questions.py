@@ -1,0 +1,55 @@
+"""Routes of questions about a request: whoever decides asks, the engineer answers, both sides read."""
+
+from uuid import UUID
+
+from fastapi import APIRouter, Response
+
+from api.deps import From, Who, Work
+from api.routes.requests import Key
+from api.routes.timeline import ERASED
+from api.schemas.parts import Named, problems
+from api.schemas.questions import QuestionList, QuestionView, Remark
+from lockbox.requests import idempotency, questions, talks
+from lockbox.requests.talks import Exchange
+
+router = APIRouter(prefix="/v1/requests", tags=["requests"])
+
+
+@router.post(
+    "/{request_id}/questions", status_code=201, response_model=QuestionView, responses=problems(400, 404, 409)
+)
+def ask(request_id: UUID, body: Remark, who: Who, came: From, session: Work, key: Key = None) -> Response:
+    """Ask the engineer something: a manager during the review, an approver or their deputy after it.
+
+    The engineer is told. Where the policy says so (`questions_stop_clock`), the approval clock stands until all is
+    answered, for at most one further approval window. An Idempotency-Key works as for any filing.
+    """
+    plain = f"ask {request_id} {body.model_dump_json()}".encode()
+    answer = idempotency.earlier_answer(session, who.person_id, key, plain) if key else None
+    if answer is None:
+        told = _view(questions.ask(session, who, came, request_id, body.text)).model_dump_json()
+        if key:
+            idempotency.keep(session, who.person_id, key, plain, told)
+    else:
+        told = QuestionView.model_validate(answer).model_dump_json()
+    return Response(told, 201, media_type="application/json")
+
+
+@router.get("/{request_id}/questions", responses=problems(404))
+def list_questions(request_id: UUID, who: Who, session: Work) -> QuestionList:
+    """List what was asked about a request, and what was answered."""
+    return QuestionList(items=[_view(one) for one in talks.of_request(session, who, request_id)])
+
+
+@router.post("/{request_id}/questions/{question_id}/answer", responses=problems(400, 404, 409))
+def answer(request_id: UUID, question_id: UUID, body: Remark, who: Who, came: From, session: Work) -> QuestionView:
+    """Answer a question, as whoever asked for the access; whoever asked the question is told."""
+    return _view(questions.answer(session, who, came, request_id, question_id, body.text))
+
+
+def _view(one: Exchange) -> QuestionView:
+    answered_by = Named(id=one.answered_by, name=one.answerer or ERASED) if one.answered_by else None
+    facts = {name: value for name, value in vars(one).items() if name in QuestionView.model_fields}
+    return QuestionView(
+        **facts | {"asked_by": Named(id=one.asked_by, name=one.asker or ERASED)} | {"answered_by": answered_by}
+    )

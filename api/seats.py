@@ -1,0 +1,89 @@
+"""A seat in the newsroom: one open page that listens, what it has yet to be told, and how that is written down."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from functools import cached_property
+from uuid import UUID
+
+from lockbox.people.roles import Caller
+from lockbox.requests.telling import Reader
+
+LIST, REQUEST, OPERATIONS = "list", "request:", "operations"
+
+
+@dataclass(eq=False)
+class Seat:
+    """A page of somebody's session that listens for some requests, any that the person may know of, or operations.
+
+    What it is told is that something changed, never what: news that come while it is slow fall together, so it never
+    holds more than its topics. `secret` is the session's.
+    """
+
+    caller: Caller
+    secret: str = field(repr=False)
+    requests: frozenset[UUID] = frozenset()
+    lists: bool = False
+    operations: bool = False
+    verified_at: float = 0.0
+    is_over: bool = False
+    _topics: set[str] = field(default_factory=set)
+    _signals: list[str] = field(default_factory=list)
+    _woken: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def reader(self) -> Reader:
+        """Who sits here, as far as the lists of requests go."""
+        return Reader(self.caller.person_id, self.caller.only_at)
+
+    @cached_property
+    def _watched(self) -> frozenset[str]:
+        return frozenset(map(str, self.requests))
+
+    def tell_of(self, ids: AbstractSet[str]) -> None:
+        """Say which of these the page shows."""
+        if shown := self._watched & ids:
+            self.tell(*(f"{REQUEST}{one}" for one in shown))
+
+    def tell(self, *topics: str) -> None:
+        """Say that these changed."""
+        self._topics.update(topics)
+        self._woken.set()
+
+    def signal(self, name: str) -> None:
+        """Say something else: `again`, `away` or `ended`; the last of each kind is enough."""
+        self._signals = [*(one for one in self._signals if one != name), name]
+        self._woken.set()
+
+    def close(self, name: str | None = None) -> None:
+        """Let the stream end, with a last word if there is one."""
+        if name:
+            self.signal(name)
+        self.is_over = True
+        self._woken.set()
+
+    async def next(self, seconds: float, place: Callable[[], str]) -> bytes:
+        """Return what there is to say, as server-sent events; a comment where nothing happens for so long.
+
+        `place` is asked for the position that a page has which was told of all this.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+        except TimeoutError:
+            return b": still here\n\n"
+        self._woken.clear()
+        signals, topics = self._signals, sorted(self._topics)
+        self._signals, self._topics = [], set()
+        position = place()
+        said = [event(name, position, {}) for name in signals]
+        if topics and "again" not in signals:
+            said.append(event("news", position, {"topics": topics}))
+        return b"".join(said)
+
+
+def event(name: str, position: str, data: dict[str, object]) -> bytes:
+    """Return one event as it is sent (HTML, 9.2.6); none of the parts has a line break."""
+    return f"id: {position}\nevent: {name}\ndata: {json.dumps(data)}\n\n".encode()

@@ -1,0 +1,104 @@
+"""Narrower windows over HTTP: what is taken, what is let in, what reads as asked and what as granted."""
+
+from typing import Any
+
+import pytest
+
+from lockbox.people.roles import Role, Scope
+from lockbox.requests.rules import Policy
+from tests.http.door import Door, OpenDoor, facts
+from tests.http.places import done
+
+A, B = "mailbox:anna@contoso.example", "mailbox:bob@contoso.example"
+WIDE: dict[str, Any] = {"resources": [A, B], "actions": ["read", "export"]}
+
+
+@pytest.fixture(scope="module")
+def two(open_door: OpenDoor) -> Door:
+    """A world whose tenant asks for two approvals."""
+    return open_door(Policy(vendor_review=False, quorum=2))
+
+
+def test_what_was_asked_and_what_was_granted_are_both_read(fresh_door: Door) -> None:
+    door = fresh_door
+    request_id = door.pending(**WIDE)
+    before = door.get("ann", f"/v1/requests/{request_id}").json()
+
+    view = door.act("ann", "approve", request_id, resources=[B], actions=["read"], access_window=60).json()
+
+    assert (before["granted_resources"], before["granted_actions"]) == (None, None)
+    assert (view["resources"], view["actions"]) == (WIDE["resources"], WIDE["actions"])
+    assert (view["granted_resources"], view["granted_actions"]) == ([B], ["read"])
+    (decision,) = view["decisions"]
+    assert (decision["resources"], decision["actions"], decision["access_window"]) == ([B], ["read"], 60)
+    for who in ("erin", "max", "aude"):
+        seen = door.get(who, f"/v1/requests/{request_id}").json()
+        assert (seen["granted_resources"], seen["granted_actions"]) == ([B], ["read"])
+    assert door.ask("gate", resource=B).status_code == 200
+    facts(door.ask("gate", resource=A), 403, "no-open-window")
+    facts(door.ask("gate", resource=B, action="export"), 403, "no-open-window")
+
+
+def test_where_nothing_is_left_out_all_reads_as_granted(fresh_door: Door) -> None:
+    view = fresh_door.act("ann", "approve", fresh_door.pending(**WIDE)).json()
+
+    assert (view["granted_resources"], view["granted_actions"]) == (WIDE["resources"], WIDE["actions"])
+    assert (view["decisions"][0]["resources"], view["decisions"][0]["actions"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"resources": ["mailbox:boss@contoso.example"]},
+        {"resources": [A, "mailbox:boss@contoso.example"]},
+        {"resources": []},
+        {"resources": ["*"]},
+        {"resources": A},
+        {"actions": ["delete"]},
+        {"actions": []},
+        {"actions": ["read\x00"]},
+        {"resources": [A] * 51},
+    ],
+)
+def test_what_was_not_asked_is_not_granted(door: Door, body: dict[str, Any]) -> None:
+    request_id = door.pending(**WIDE)
+    before = door.rows()
+
+    answer = door.act("ann", "approve", request_id, **body)
+
+    facts(answer, 422, "invalid-request")
+    assert door.rows() == before
+
+
+@pytest.mark.parametrize("action", ["deny", "endorse", "revoke", "cancel"])
+def test_nothing_but_an_approval_narrows(door: Door, action: str) -> None:
+    facts(door.act("ann", action, door.pending(**WIDE), resources=[A]), 422, "invalid-request")
+
+
+def test_two_who_have_nothing_in_common_open_nothing(two: Door) -> None:
+    request_id = two.pending(**WIDE)
+    two.act("ann", "approve", request_id, resources=[A])
+
+    answer = two.act("amir", "approve", request_id, resources=[B])
+
+    assert facts(answer, 422, "nothing-left")["field"] == "resources"
+    assert two.get("ann", f"/v1/requests/{request_id}").json()["state"] == "pending"
+
+
+def test_what_is_done_in_a_resource_that_was_left_out_is_not_what_was_asked_for(open_door: OpenDoor) -> None:
+    door = open_door()
+    scopes = {Scope.ACCESS_CHECK, Scope.ACTIVITY_REPORT}
+    door.world.add("ward", Role.SYSTEM, scopes=scopes, services={"exchange-online"})
+    request_id = str(door.world.submit(**WIDE).id)
+    door.act("ann", "approve", request_id, resources=[A], actions=["read"])
+    used = [done(resource=A, action="read"), done(resource=B, action="read"), done(resource=A, action="export")]
+
+    taken = door.call("ward", "POST", f"/v1/requests/{request_id}/activity", json={"entries": used})
+
+    assert taken.status_code == 201, taken.text
+    items = door.get("ann", f"/v1/requests/{request_id}/activity").json()["items"]
+    assert {(one["resource"], one["action"]): one["as_asked"] for one in items} == {
+        (A, "read"): True,
+        (B, "read"): False,
+        (A, "export"): False,
+    }
