@@ -1,10 +1,11 @@
 """The stage of the whole distance: real API, workers and Flower as processes over a database of their own."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,6 @@ import httpx
 import pytest
 from redis import Redis
 from sqlalchemy import Engine, create_engine, text
-from sqlalchemy.pool import NullPool
 
 from cli.stack import APPROVAL_KEY, CHECKOUT, Plan, Processes, make_keys
 from config.children import environment
@@ -30,6 +30,8 @@ from tests.conftest import fresh_database
 from tests.ports import own_port
 
 PATIENCE = 45.0
+LAST_LINES = 40
+CRY_SECONDS = 2.0
 
 
 @dataclass
@@ -144,7 +146,7 @@ def stage_of(
         )
         processes = Processes(plan, logs, {"LOCKBOX_SHUTDOWN_SECONDS": "1"})
         house = Database(make_engine(urls.api, role="stage"), Schedule(plan.redis_url), approvals=approvals)
-        superuser = create_engine(urls.superuser, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+        superuser = create_engine(urls.superuser, isolation_level="AUTOCOMMIT", pool_pre_ping=True)
         try:
             for name in names:
                 processes.start(name)
@@ -166,6 +168,32 @@ def stage(
     watching = ("flower",) if getattr(request.module, "WATCHED", False) else ()
     with stage_of(template, logs, names=("api", "worker", "notices", *watching)) as found:
         yield found
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show with a failure what the processes of its stage logged last, and where each thread of the workers is."""
+    report = yield
+    stage = getattr(item, "funcargs", {}).get("stage")
+    if report.failed and isinstance(stage, Stage):
+        report.sections += _said_last(stage.processes)
+    return report
+
+
+def _said_last(processes: Processes) -> list[tuple[str, str]]:
+    logs = {path: max(0, len(path.read_text().splitlines()) - LAST_LINES) for path in processes.logs.glob("*.log")}
+    for name in ("worker", "notices"):
+        child = processes.running.get(name)
+        if child and child.poll() is None and _is_ready((processes.logs / f"{name}.log").read_text()):
+            # Celery writes the stack of each thread into its log; before it is ready the signal would end it.
+            child.send_signal(signal.SIGUSR1)
+    time.sleep(CRY_SECONDS)
+    return [(path.name, "\n".join(path.read_text().splitlines()[first:])) for path, first in logs.items()]
+
+
+def _is_ready(log: str) -> bool:
+    """Whether what a worker has logged since it was started last says that it is ready."""
+    return log.rfind(" ready.") > log.rfind("[tasks]")
 
 
 def mails(urls: Urls) -> list[str]:

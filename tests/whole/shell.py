@@ -72,6 +72,13 @@ class Shell:
         return (self.stage.processes.logs / "api.log").read_text()
 
 
+def at_once(variables: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command in this very process, which has imported all that it needs."""
+    result = CliRunner().invoke(app, words, env={"COLUMNS": WIDE} | variables)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.output
+    return subprocess.CompletedProcess(words, result.exit_code, result.stdout, result.stderr)
+
+
 def lockbox(variables: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
     """Run the command as a process of its own."""
     return subprocess.run(

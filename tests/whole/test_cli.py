@@ -66,6 +66,25 @@ def test_a_request_is_filed_approved_and_revoked_from_a_terminal(shell: Shell) -
     assert re.findall(r"submit|approve |revoke ", timeline) == ["submit", "approve ", "revoke "]
 
 
+def test_an_approver_keeps_less_than_was_asked(shell: Shell) -> None:
+    other = "mailbox:bob@contoso.example"
+    more = ["--resource", other, "--action", "read", "--action", "export"]
+    filed = shell.reads("erin", "request", "submit", *filing(shell), *more)
+    kept = ["--resource", "mailbox:anna@contoso.example", "--action", "read"]
+
+    shell.is_refused(
+        "ann", "invalid-request: You may leave out", "request", "approve", filed["id"], "--action", "delete"
+    )
+    approved = shell.does("ann", "request", "approve", filed["id"], *kept)
+    read = shell.reads("erin", "request", "show", filed["id"])
+
+    assert " ".join(approved.split()).count("Granted read in mailbox:anna@contoso.example") == 1
+    assert (read["granted_resources"], read["granted_actions"]) == (["mailbox:anna@contoso.example"], ["read"])
+    assert other in read["resources"]
+    shell.does("gate", *door(shell))
+    shell.is_refused("gate", "no-open-window: ", *(one.replace("anna", "bob") for one in door(shell)))
+
+
 def test_who_could_not_be_reached_is_said_and_what_timed_out_is_asked_again(shell: Shell) -> None:
     filed = shell.reads("erin", "request", "submit", *filing(shell))
     shell.is_refused("erin", "not-timed-out: ", "request", "again", filed["id"])
@@ -85,6 +104,23 @@ def test_who_could_not_be_reached_is_said_and_what_timed_out_is_asked_again(shel
     assert shell.world.tenant.slug in listed
     assert "Ann" not in listed
     assert asked["follows"] == filed["id"]
+
+
+def test_a_question_is_asked_and_answered_from_a_terminal(shell: Shell) -> None:
+    request = shell.world.submit()
+
+    nothing = shell.does("ann", "request", "questions", request.id)
+    asked = shell.reads("ann", "request", "ask", request.id, "Which [bold]mails[/]?")
+    waits = shell.does("erin", "request", "questions", request.id)
+    answered = shell.does("erin", "request", "answer", request.id, asked["id"], "Those of May")
+    timeline = shell.does("ann", "request", "events", request.id)
+
+    assert "Nothing was asked." in nothing
+    assert "Which [bold]mails[/]?" in waits
+    assert "not yet" in waits
+    assert "Those of May" in answered
+    assert re.findall(r"question|answer", timeline) == ["question", "answer"]
+    shell.is_refused("erin", "already-answered: ", "request", "answer", request.id, asked["id"], "Again")
 
 
 def test_a_system_files_for_a_named_engineer(shell: Shell) -> None:
@@ -151,12 +187,12 @@ def test_what_a_request_would_meet_is_shown_and_nothing_is_filed(shell: Shell) -
 
 
 def test_a_preview_ends_with_one_where_the_request_would_not_be_taken(shell: Shell) -> None:
-    too_long = [word.replace("600", "86400") for word in filing(shell)]
+    too_long = ["86400" if word == "600" else word for word in filing(shell)]
 
     ended = shell.run("erin", "request", "preview", *too_long)
 
     assert ended.code == 1
-    assert "at most 14400 seconds" in ended.out
+    assert "at most 4 h here" in ended.out
     assert '"can_be_filed": false' in shell.run("erin", "request", "preview", *too_long, "--json").out
 
 

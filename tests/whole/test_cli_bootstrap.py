@@ -24,7 +24,7 @@ from lockbox.people.tokens import FORM
 from tests.builders import Urls
 from tests.mailbox import CODE
 from tests.whole.conftest import Stage
-from tests.whole.shell import lockbox, opened
+from tests.whole.shell import at_once, lockbox, opened
 
 OLGA = ("bootstrap", "--name", "Olga Ortiz", "--email", "olga@vendor.example")
 ADMIN = ("--name", "Contoso", "--admin-name", "Tara Todd", "--admin-email", "tara@contoso.example")
@@ -67,22 +67,22 @@ def test_the_first_operator_gets_a_token_of_their_own_that_reads_and_opens_nothi
     assert "shown once" in made.stderr
     assert f"LOCKBOX_URL={address}" in made.stderr
     assert token not in made.stderr
-    me = json.loads(lockbox(known, "me", "--json").stdout)
+    me = json.loads(at_once(known, "me", "--json").stdout)
     assert (me["name"], me["side"], me["roles"], me["means"]) == ("Olga Ortiz", "vendor", ["operator"], "token")
-    assert lockbox(known, "tenant", "add", "contoso", *ADMIN).stderr.startswith("fresh-sign-in-needed: ")
+    assert at_once(known, "tenant", "add", "contoso", *ADMIN).stderr.startswith("fresh-sign-in-needed: ")
     (row,) = stage.rows("SELECT expires_at - created_at = interval '24 hours' AS is_a_day FROM tokens")
     assert row.is_a_day
-    rotated = lockbox(known, "token", "rotate", "--days", "90")
+    rotated = at_once(known, "token", "rotate", "--days", "90")
     assert rotated.returncode == 0
     lasting = {**known, "LOCKBOX_TOKEN": rotated.stdout.removesuffix("\n")}
-    assert lockbox(lasting, "vendor", "list").returncode == 0
+    assert at_once(lasting, "vendor", "list").returncode == 0
     log = (stage.processes.logs / "api.log").read_text()
     (code,) = CODE.findall(made.stderr)
     assert not [text_ for text_ in (token, rotated.stdout.strip(), code) if text_ in log]
 
 
 def test_the_printed_code_is_that_of_an_invitation_of_a_day_to_what_the_operator_is(stage: Stage) -> None:
-    made = lockbox(owner(stage.urls, LOCKBOX_PUBLIC_URL=stage.plan.public_url), *OLGA)
+    made = at_once(owner(stage.urls, LOCKBOX_PUBLIC_URL=stage.plan.public_url), *OLGA)
     (code,) = CODE.findall(made.stderr)
     (row,) = stage.rows(
         "SELECT id, secret_hash, expires_at - created_at = interval '24 hours' AS is_a_day FROM invitations"
@@ -103,9 +103,9 @@ def test_the_printed_code_is_that_of_an_invitation_of_a_day_to_what_the_operator
 
 
 def test_it_is_refused_afterwards(urls: Urls, superuser: Engine) -> None:
-    assert lockbox(owner(urls), *OLGA).returncode == 0
+    assert at_once(owner(urls), *OLGA).returncode == 0
 
-    again = lockbox(owner(urls), "bootstrap", "--name", "Oscar", "--email", "oscar@vendor.example")
+    again = at_once(owner(urls), "bootstrap", "--name", "Oscar", "--email", "oscar@vendor.example")
 
     assert (again.returncode, again.stdout, again.stderr) == (1, "", REFUSED)
     assert count(superuser) == (1, 1)
@@ -119,7 +119,7 @@ def test_it_is_refused_where_anybody_has_ever_been(
     with superuser.connect() as connection:
         connection.execute(text(SOMEBODY.format(disabled_at=disabled_at)), {"side": side})
 
-    refused = lockbox(owner(urls), *OLGA)
+    refused = at_once(owner(urls), *OLGA)
 
     assert (refused.returncode, refused.stderr) == (1, REFUSED)
     assert count(superuser) == (1, 0)
@@ -181,7 +181,7 @@ def test_it_works_in_production_with_a_token_of_production(urls: Urls) -> None:
         "LOCKBOX_PUBLIC_URL": "https://lockbox.example",
     }
 
-    made = lockbox(owner(urls, **safe), *OLGA)
+    made = at_once(owner(urls, **safe), *OLGA)
 
     assert made.returncode == 0, made.stderr
     assert made.stdout.startswith("lbx_production_")
@@ -189,7 +189,7 @@ def test_it_works_in_production_with_a_token_of_production(urls: Urls) -> None:
 
 
 def test_it_is_the_first_event_of_the_vendors_log_and_holds_no_secret(urls: Urls, superuser: Engine) -> None:
-    token = lockbox(owner(urls), *OLGA).stdout.strip()
+    token = at_once(owner(urls), *OLGA).stdout.strip()
 
     with superuser.connect() as connection:
         (event,) = connection.exec_driver_sql(
@@ -245,7 +245,7 @@ def test_a_database_without_migrations_is_said_so(template: Servers) -> None:
     url = make_url(template.owner_database_url).set(database=name).render_as_string(hide_password=False)
 
     try:
-        refused = lockbox({"LOCKBOX_ENVIRONMENT": "test", "LOCKBOX_OWNER_DATABASE_URL": url}, *OLGA)
+        refused = at_once({"LOCKBOX_ENVIRONMENT": "test", "LOCKBOX_OWNER_DATABASE_URL": url}, *OLGA)
     finally:
         with engine.connect() as connection:
             connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
@@ -256,7 +256,7 @@ def test_a_database_without_migrations_is_said_so(template: Servers) -> None:
 
 def test_another_login_than_the_owners_is_refused(urls: Urls, superuser: Engine) -> None:
     for url in (urls.api, urls.worker):
-        refused = lockbox(owner(urls, LOCKBOX_OWNER_DATABASE_URL=url), *OLGA)
+        refused = at_once(owner(urls, LOCKBOX_OWNER_DATABASE_URL=url), *OLGA)
 
         assert (refused.returncode, refused.stdout) == (1, "")
         assert refused.stderr.startswith("the database refused: InsufficientPrivilege")

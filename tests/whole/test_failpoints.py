@@ -8,10 +8,8 @@ from config.embedded import Servers
 from tests.whole.failing.scenes import SCENES, Theatre, theatre
 
 QUICK = {
-    "api decide.after_update",
     "api transaction.before_arm",
     "worker poller.before_hint",
-    "worker clock.after_move",
     "worker sealer.before_ship",
     "notices smtp.after_data",
 }

@@ -36,6 +36,13 @@ for name in ("time_out", "expire", "notify", "reconcile", "seal"):
     getattr(tasks, name)(*([] if name in ("reconcile", "seal") else [["00000000-0000-7000-8000-000000000001"]]))
 """
 
+SOFT_LIMITS = """
+from worker.app import app
+app.loader.import_default_modules()
+print(app.conf.task_soft_time_limit)
+print(*(task.soft_time_limit for name, task in app.tasks.items() if name.startswith("lockbox.")))
+"""
+
 
 WATCHED = True
 
@@ -108,3 +115,10 @@ def test_a_hint_that_finds_postgres_away_is_no_failure(stage: Stage) -> None:
 
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("task.waiting") == 5
+
+
+def test_no_task_has_a_soft_time_limit(stage: Stage) -> None:
+    """A parent that waits for the broker sends it late, to a child that has long done its task and dies of it."""
+    ended = stage.python(SOFT_LIMITS)
+
+    assert ended.stdout.split() == ["None"] * 6, ended.stderr

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -152,7 +153,9 @@ def test_a_worker_killed_between_claim_and_commit_loses_nothing(stage: Stage) ->
 
         stage.processes.kill("worker")
         for child in children:
-            child.kill()
+            # One that was idle has ended with its parent.
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
         blocker.execute(text("ROLLBACK"))
     assert stage.state(request.id) == "pending"
 
@@ -209,3 +212,13 @@ def test_access_is_never_open_past_its_end_with_all_workers_dead(stage: Stage) -
     for name in ("worker", "notices"):
         stage.processes.start(name)
     stage.ends(request.id, "expired")
+
+
+def test_what_sends_gives_way_to_the_clock_within_its_session_and_as_one(stage: Stage) -> None:
+    stage.world()
+    clock, sending = (stage.processes.running[name].pid for name in ("worker", "notices"))
+
+    assert psutil.Process(sending).nice() > psutil.Process(clock).nice()
+    if Path(f"/proc/{clock}/autogroup").exists():
+        of_clock, of_sending = (Path(f"/proc/{pid}/autogroup").read_text() for pid in (clock, sending))
+        assert int(of_sending.split()[-1]) > int(of_clock.split()[-1])

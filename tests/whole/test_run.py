@@ -13,9 +13,10 @@ import pytest
 
 from tests.ports import own_port
 from tests.whole import terminal
+from tests.whole.conftest import wait_until
 from tests.whole.terminal import Terminal
 
-README = terminal.CHECKOUT / "README.md"
+WALK = terminal.CHECKOUT / "docs" / "walk.md"
 SECONDS = 60
 
 
@@ -42,6 +43,25 @@ def read_until(process: "subprocess.Popen[str]", begins: str) -> str:
     raise AssertionError(f"it ended without a line that begins with {begins!r}:\n{said}")
 
 
+def playground(said: str) -> str:
+    """Return the address that is printed, without the page."""
+    printed = re.search(r"Open +(http://localhost:\d+)/play", said)
+    assert printed, said
+    return printed[1]
+
+
+def play(said: str, who: str, path: str) -> tuple[str, str]:
+    """Open the printed address, be somebody, and wait for the mail that asks Ann; return the page and the mail."""
+    url = playground(said)
+    with httpx.Client(base_url=url, headers={"origin": url}, trust_env=False) as browser:
+        assert "Be Erin, and ask for access" in browser.get("/play").text
+        assert browser.post("/play", data={"who": who, "next": path}).headers["location"] == path
+        wait_until(lambda: "Your answer is needed" in browser.get("/inbox?to=ann@contoso.example").text, "a mail")
+        inbox = browser.get("/inbox?to=ann@contoso.example").text
+        (letter,) = re.findall(r'href="(/inbox/\w+)"><b>Your answer is needed', inbox)
+        return browser.get("/account").text, browser.get(letter).text
+
+
 def test_what_it_prints_works_and_ctrl_c_stops_all(here: Terminal) -> None:
     with run(here) as running:
         said = read_until(running, "curl ")
@@ -49,6 +69,8 @@ def test_what_it_prints_works_and_ctrl_c_stops_all(here: Terminal) -> None:
         flower = re.search(r"Flower +(\S+).*\n.*user (\S+), password (\S+)", said)
         assert flower
         workers = httpx.get(f"{flower[1]}/api/workers", auth=(flower[2], flower[3]), trust_env=False)
+        account, letter = play(said, "ann", "/account")
+        elsewhere = httpx.get(f"{playground(said)}/play", headers={"host": "evil.example"}, trust_env=False)
         tokens = here.place / "tokens.env"
         known = dict(line.split("=", 1) for line in tokens.read_text().splitlines())
         mine = httpx.get(
@@ -59,8 +81,13 @@ def test_what_it_prints_works_and_ctrl_c_stops_all(here: Terminal) -> None:
 
     assert '"state":"reviewing"' in curl.stdout
     assert workers.status_code == 200
+    assert "You are playing <b>Ann Archer</b> (approver)" in account
+    assert re.search(r'href="http://localhost:\d+/requests/[0-9a-f-]{36}"', letter)
+    assert elsewhere.status_code == 403
+    assert stat.S_IMODE((here.place / "playground.json").stat().st_mode) == 0o600
     assert stat.S_IMODE(tokens.stat().st_mode) == 0o600
-    assert [item["requester"]["id"] for item in mine.json()["items"]] == [known["ERIN_ID"]]
+    assert {item["requester"]["id"] for item in mine.json()["items"]} == {known["ERIN_ID"]}
+    assert sorted(item["state"] for item in mine.json()["items"]) == ["denied", "pending", "reviewing", "reviewing"]
     assert running.returncode == 0
     assert here.left() == []
 
@@ -84,8 +111,8 @@ def test_production_is_refused(here: Terminal) -> None:
     assert "production" in complained
 
 
-def test_the_readmes_walk_works_as_it_stands() -> None:
-    walk = README.read_text().split("## A walk with curl")[1]
+def test_the_walk_with_curl_works_as_it_stands() -> None:
+    walk = WALK.read_text()
     lines = re.findall(r"^    (.*)$", walk, re.MULTILINE)
 
     with terminal.opened() as here, run(here) as running:

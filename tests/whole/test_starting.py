@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from cli.stack import CHECKOUT
 from config.children import environment
 from tests.builders import Urls
 from tests.ports import own_port
+from tests.whole.warm import Warm, warmed
 
 SECONDS = 60
 GOOD_PRODUCTION = {
@@ -38,16 +40,23 @@ def run_python(arguments: list[str], variables: dict[str, str]) -> subprocess.Co
     )
 
 
-def api(urls: Urls, **changes: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    """What starts a process without the seconds of its imports."""
+    with warmed(tmp_path_factory.mktemp("warm")) as warm:
+        yield warm
+
+
+def api(warm: Warm, urls: Urls, **changes: str) -> subprocess.CompletedProcess[str]:
     """Start the API with good settings and some changes."""
     good = {"LOCKBOX_DATABASE_URL": urls.api, "LOCKBOX_REDIS_URL": urls.redis}
-    return run(["api", "--port", str(own_port(19100))], good | changes)
+    return warm.run("api", ["--port", str(own_port(19100))], good | changes)
 
 
-def workers(urls: Urls, **changes: str) -> subprocess.CompletedProcess[str]:
+def workers(warm: Warm, urls: Urls, **changes: str) -> subprocess.CompletedProcess[str]:
     """Start a worker with good settings and some changes."""
     good = {"LOCKBOX_WORKER_DATABASE_URL": urls.worker, "LOCKBOX_REDIS_URL": urls.redis}
-    return run(["worker", "core"], good | changes)
+    return warm.run("worker", ["core"], good | changes)
 
 
 def refused(ended: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -57,6 +66,18 @@ def refused(ended: subprocess.CompletedProcess[str], *words: str) -> None:
     assert "lockbox: " in ended.stderr
     for word in words:
         assert word in ended.stderr
+
+
+def test_a_playground_is_not_opened_to_others(warm: Warm, urls: Urls) -> None:
+    playing = {"LOCKBOX_PLAYGROUND": "x", "LOCKBOX_EMBEDDED": "true", "LOCKBOX_PUBLIC_URL": "http://localhost:8000"}
+    good = {"LOCKBOX_DATABASE_URL": urls.api, "LOCKBOX_REDIS_URL": urls.redis}
+
+    refused(
+        warm.run("api", ["--host", "192.0.2.1"], good | playing),
+        "LOCKBOX_PLAYGROUND: only where nobody else can call",
+    )
+    refused(api(warm, urls, **playing), "LOCKBOX_PLAYGROUND: it is the file that `make run` writes")
+    refused(api(warm, urls, **GOOD_PRODUCTION | playing), "LOCKBOX_PLAYGROUND: unset it")
 
 
 POOL_NEVER_STARTS = """
@@ -78,28 +99,28 @@ def test_a_worker_that_gives_up_says_so_by_its_exit_code(urls: Urls) -> None:
 
 
 @pytest.mark.parametrize("login", ["owner", "superuser", "worker"])
-def test_the_api_refuses_a_login_that_may_too_much_or_the_wrong_things(urls: Urls, login: str) -> None:
-    refused(api(urls, LOCKBOX_DATABASE_URL=getattr(urls, login)), "LOCKBOX_DATABASE_URL")
+def test_the_api_refuses_a_login_that_may_too_much_or_the_wrong_things(warm: Warm, urls: Urls, login: str) -> None:
+    refused(api(warm, urls, LOCKBOX_DATABASE_URL=getattr(urls, login)), "LOCKBOX_DATABASE_URL")
 
 
 @pytest.mark.parametrize("login", ["owner", "superuser", "api"])
-def test_a_worker_refuses_a_login_that_may_too_much_or_the_wrong_things(urls: Urls, login: str) -> None:
-    refused(workers(urls, LOCKBOX_WORKER_DATABASE_URL=getattr(urls, login)), "LOCKBOX_WORKER_DATABASE_URL")
+def test_a_worker_refuses_a_login_that_may_too_much_or_the_wrong_things(warm: Warm, urls: Urls, login: str) -> None:
+    refused(workers(warm, urls, LOCKBOX_WORKER_DATABASE_URL=getattr(urls, login)), "LOCKBOX_WORKER_DATABASE_URL")
 
 
-def test_a_database_with_newer_migrations_is_refused(urls: Urls, superuser: Engine) -> None:
+def test_a_database_with_newer_migrations_is_refused(warm: Warm, urls: Urls, superuser: Engine) -> None:
     with superuser.connect() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
 
-    refused(api(urls), "9999", "migrat")
-    refused(workers(urls), "9999", "migrat")
+    refused(api(warm, urls), "9999", "migrat")
+    refused(workers(warm, urls), "9999", "migrat")
 
 
-def test_a_database_without_migrations_is_refused(urls: Urls, superuser: Engine) -> None:
+def test_a_database_without_migrations_is_refused(warm: Warm, urls: Urls, superuser: Engine) -> None:
     with superuser.connect() as connection:
         connection.execute(text("DROP TABLE alembic_version"))
 
-    refused(api(urls), "no migrations", "lockbox migrate")
+    refused(api(warm, urls), "no migrations", "lockbox migrate")
 
 
 def test_a_missing_setting_is_named(urls: Urls) -> None:
@@ -118,12 +139,12 @@ def test_a_missing_setting_is_named(urls: Urls) -> None:
     ],
     ids=lambda unsafe: next(iter(unsafe)),
 )
-def test_unsafe_settings_are_refused_in_production(urls: Urls, unsafe: dict[str, str]) -> None:
-    refused(api(urls, **(GOOD_PRODUCTION | unsafe)), next(iter(unsafe)), "production")
+def test_unsafe_settings_are_refused_in_production(warm: Warm, urls: Urls, unsafe: dict[str, str]) -> None:
+    refused(api(warm, urls, **(GOOD_PRODUCTION | unsafe)), next(iter(unsafe)), "production")
 
 
-def test_an_api_that_cannot_check_what_was_shipped_does_not_start(urls: Urls, tmp_path: Path) -> None:
-    refused(api(urls, LOCKBOX_CHECKPOINT_FOLDER=str(tmp_path)), "LOCKBOX_AUDIT_PUBLIC_KEYS")
+def test_an_api_that_cannot_check_what_was_shipped_does_not_start(warm: Warm, urls: Urls, tmp_path: Path) -> None:
+    refused(api(warm, urls, LOCKBOX_CHECKPOINT_FOLDER=str(tmp_path)), "LOCKBOX_AUDIT_PUBLIC_KEYS")
 
 
 def test_flower_refuses_to_start_without_credentials(urls: Urls) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from config.embedded import Servers
 from tests.whole.conftest import Stage, stage_of, wait_until
-from tests.whole.shell import lockbox
+from tests.whole.shell import at_once, lockbox
 
 FRESH = "SELECT count(*) AS n FROM heartbeats WHERE role = 'notices' AND beat_at > now() - interval '1 minute'"
 AWAY_REDIS = {"LOCKBOX_REDIS_URL": "redis://:x@127.0.0.1:1/0"}
@@ -42,7 +42,7 @@ def test_where_all_is_well_it_says_so(stage: Stage, login: str) -> None:
 
 
 def test_it_also_prints_json(stage: Stage) -> None:
-    ended = lockbox(known(stage), "operate", "status", "--json")
+    ended = at_once(known(stage), "operate", "status", "--json")
 
     found = json.loads(ended.stdout)
     assert (ended.returncode, found["ok"], found["troubles"]) == (0, True, [])
@@ -58,7 +58,7 @@ def test_it_is_coloured_where_colours_are_wanted(stage: Stage) -> None:
 
 
 def test_with_redis_down_the_rest_is_shown(stage: Stage) -> None:
-    ended = lockbox(known(stage) | AWAY_REDIS, "operate", "status")
+    ended = at_once(known(stage) | AWAY_REDIS, "operate", "status")
 
     assert (ended.returncode, ended.stderr) == (1, ""), ended
     assert "! Redis: away: ConnectionError" in ended.stdout
@@ -67,7 +67,7 @@ def test_with_redis_down_the_rest_is_shown(stage: Stage) -> None:
 
 
 def test_with_postgres_down_the_rest_is_shown_and_no_secret(stage: Stage) -> None:
-    ended = lockbox(known(stage) | AWAY_POSTGRES, "operate", "status")
+    ended = at_once(known(stage) | AWAY_POSTGRES, "operate", "status")
 
     assert (ended.returncode, ended.stderr) == (1, ""), ended
     assert "! Postgres: away or unwilling" in ended.stdout
@@ -85,7 +85,7 @@ def test_without_settings_it_says_what_to_set() -> None:
 def test_an_older_database_is_named(stage: Stage) -> None:
     stage.rows("UPDATE alembic_version SET version_num = '0001' RETURNING 1")
     try:
-        ended = lockbox(known(stage), "operate", "status")
+        ended = at_once(known(stage), "operate", "status")
     finally:
         stage.rows("UPDATE alembic_version SET version_num = :head RETURNING 1", head=head(stage))
 
@@ -94,7 +94,7 @@ def test_an_older_database_is_named(stage: Stage) -> None:
 
 
 def head(stage: Stage) -> str:
-    found = json.loads(lockbox(known(stage), "operate", "status", "--json").stdout)
+    found = json.loads(at_once(known(stage), "operate", "status", "--json").stdout)
     return str(found["migration"]["code"])
 
 
@@ -114,7 +114,7 @@ def test_a_worker_that_was_killed_is_missed(stage: Stage) -> None:
     stage.rows("UPDATE heartbeats SET beat_at = beat_at - interval '2 minutes' WHERE role = 'notices' RETURNING 1")
 
     try:
-        ended = lockbox(known(stage), "operate", "status")
+        ended = at_once(known(stage), "operate", "status")
     finally:
         stage.processes.start("notices")
         wait_until(lambda: stage.rows(FRESH)[0].n == 1, "another one has said that it lives")

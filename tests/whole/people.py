@@ -1,0 +1,118 @@
+"""People at real browsers of their own: Playwright drives the system's Chromium, each person in a context apart."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, sync_playwright
+
+from lockbox.database import now
+from lockbox.people import sessions
+from lockbox.people.roles import Means
+from lockbox.people.sessions import Lasting, Place
+from tests.builders import World
+from tests.whole.conftest import Stage
+
+PROGRAM = shutil.which("chromium")
+MISSING = "there is no chromium on this machine: apt-get install chromium"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
+PATIENCE_MS = 20_000
+WIDE, PHONE = ViewportSize(width=1200, height=800), ViewportSize(width=360, height=740)
+AUTHENTICATOR = {
+    "protocol": "ctap2",
+    "transport": "internal",
+    "hasResidentKey": True,
+    "hasUserVerification": True,
+    "isUserVerified": True,
+    "automaticPresenceSimulation": True,
+}
+SCREENS = os.environ.get("SCREENS")
+
+
+@dataclass
+class Desk:
+    """A browser, and the stack whose pages it opens."""
+
+    browser: Browser
+    home: str
+    stage: Stage | None = None
+    contexts: list[BrowserContext] = field(default_factory=list)
+
+    def person(self, world: World | None = None, name: str = "", *, secret: str = "", **options: Any) -> Page:
+        """Open a tab of a new browser in which somebody of a world is signed in, whoever has a secret, or nobody."""
+        context = self.browser.new_context(base_url=self.home, viewport=options.pop("viewport", WIDE), **options)
+        context.set_default_timeout(PATIENCE_MS)
+        self.contexts.append(context)
+        if world is not None and self.stage is not None:
+            secret = signed_in(self.stage, world, name)
+        if secret:
+            context.add_cookies([{"name": "lockbox", "value": secret, "url": self.home, "httpOnly": True}])
+        page = context.new_page()
+        page.on("console", lambda said: _quiet(said.type, said.text))
+        return page
+
+
+def signed_in(stage: Stage, world: World, name: str) -> str:
+    """Sign somebody in by a passkey, as the house sees it, and return what their browser shows."""
+    with stage.house.transaction() as session:
+        caller = replace(world.people[name], means=Means.PASSKEY, signed_in_at=now(session), key_id=None)
+        lasting = Lasting(idle=timedelta(minutes=30), absolute=timedelta(hours=12))
+        return sessions.begin(session, caller, Place("127.0.0.1", "Chromium"), lasting)
+
+
+@contextmanager
+def desk_of(stage: Stage) -> Iterator[Desk]:
+    """Run a browser for the people of a stack, until the end of the block."""
+    with desk_at(stage.plan.public_url) as desk:
+        desk.stage = stage
+        yield desk
+
+
+@contextmanager
+def desk_at(home: str) -> Iterator[Desk]:
+    """Run a browser for the pages at an address, until the end of the block."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=PROGRAM, args=FLAGS)
+        desk = Desk(browser, home)
+        try:
+            yield desk
+        finally:
+            for context in desk.contexts:
+                context.close()
+            browser.close()
+
+
+def with_authenticator(page: Page) -> None:
+    """Plug in an authenticator that verifies its user."""
+    devices = page.context.new_cdp_session(page)
+    devices.send("WebAuthn.enable")
+    devices.send("WebAuthn.addVirtualAuthenticator", {"options": AUTHENTICATOR})
+
+
+def violations(page: Page) -> list[str]:
+    """Return what axe-core finds wrong with a page, in a line each."""
+    found = Axe().run(page).response["violations"]
+    return [f"{page.url}: {one['id']}: {one['nodes'][0]['html'][:200]}" for one in found]
+
+
+def overflow(page: Page) -> int:
+    """Return by how many pixels a page is wider than its window."""
+    return int(page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
+
+
+def picture(page: Page, name: str) -> None:
+    """Write a picture of a page into the folder that SCREENS names, if it does."""
+    if SCREENS:
+        page.screenshot(path=Path(SCREENS) / f"{name}.png", full_page=True)
+
+
+def _quiet(kind: str, said: str) -> None:
+    # What is refused on purpose is said by the browser too; what breaks the content policy or a script is a fault.
+    if kind == "error" and "Failed to load resource" not in said:
+        raise AssertionError(said)

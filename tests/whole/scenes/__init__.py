@@ -1,0 +1,14 @@
+"""Scenes: each sends some forms of the pages as the people whom they are for, rightly, and wrongly where one can."""
+
+from collections.abc import Callable
+
+from tests.whole.forms import Book
+
+Scene = Callable[[Book], None]
+SCENES: list[Scene] = []
+
+
+def scene(play: Scene) -> Scene:
+    """Let a scene be played."""
+    SCENES.append(play)
+    return play

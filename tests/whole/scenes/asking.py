@@ -1,0 +1,186 @@
+"""Scenes around requests: asking, looking them over, answering, questions, closing; and others who are faster."""
+
+from lockbox.requests.lifecycle import Action
+from tests.whole.forms import Book
+from tests.whole.scenes import scene
+
+TWO = ["mailbox:anna@contoso.example", "mailbox:bob@contoso.example"]
+NEWER = "has changed since you saw it"
+SLOW = {"approval_window": 900, "review_window": 900}
+
+
+@scene
+def an_engineer_asks(book: Book) -> None:
+    world = book.stage.world(**SLOW)
+    page = book.at("/ask", world, "erin")
+    preview = page.get_by_role("button", name="Preview")
+
+    page.get_by_label("Customer", exact=True).select_option(world.tenant.slug)
+    page.get_by_label("Service", exact=True).select_option("exchange-online")
+    book.unsendable(preview, page.get_by_label("Resources"))
+    page.get_by_label("Resources").fill("anna")
+    page.get_by_label("Justification").fill("Her mailbox does not open")
+    book.wrongly(preview, "Look at what is marked below")
+    page.get_by_label("Resources").fill(TWO[0])
+    book.rightly(page.get_by_role("button", name="Preview"), "If nobody answers by then, the answer is no.")
+    book.rightly(page.get_by_role("button", name="Send it"), "Waiting")
+
+
+@scene
+def an_engineer_asks_again_for_what_got_no_answer(book: Book) -> None:
+    world = book.stage.world(approval_window=1)
+    request = world.fresh()
+    book.stage.ends(request.id, "timed_out")
+    page = book.at(f"/requests/{request.id}", world, "erin")
+
+    book.rightly(page.get_by_role("button", name="Ask again"), "This asks again for")
+
+
+@scene
+def an_engineer_withdraws_and_gives_back_on_the_list(book: Book) -> None:
+    world = book.stage.world(**SLOW, quorum=2)
+    waiting = world.fresh()
+    page = book.at("/mine", world, "erin", java_script_enabled=False)
+    page.locator("summary").first.click()
+    page.get_by_label("Comment").fill("Somebody else has done it")
+    world.act("ann", Action.APPROVE, waiting.id)
+
+    book.wrongly(page.get_by_role("button", name="Withdraw the request"), NEWER)
+    book.rightly(page.get_by_role("button", name="Withdraw the request"), "Withdrawn by vendor")
+    inside = world.fresh()
+    for name in ("ann", "amir"):
+        world.act(name, Action.APPROVE, inside.id)
+    book.open(page, "/mine")
+    page.locator("summary").first.click()
+    page.get_by_label("Comment").fill("Done")
+    world.act("abe", Action.REVOKE, inside.id)
+    book.wrongly(page.get_by_role("button", name="Give the access back"), NEWER, keeps=False)
+    again = world.fresh()
+    for name in ("ann", "amir"):
+        world.act(name, Action.APPROVE, again.id)
+    book.open(page, "/mine")
+    page.locator("summary").first.click()
+    book.rightly(page.get_by_role("button", name="Give the access back"), "Given back")
+
+
+@scene
+def an_engineer_withdraws_and_gives_back_on_the_page(book: Book) -> None:
+    world = book.stage.world(**SLOW, quorum=2)
+    request = world.fresh()
+    page = book.at(f"/requests/{request.id}", world, "erin", java_script_enabled=False)
+    page.locator("#cancel-comment").fill("Somebody else has done it")
+    world.act("ann", Action.APPROVE, request.id)
+
+    book.wrongly(page.get_by_role("button", name="Withdraw the request"), NEWER)
+    book.rightly(page.get_by_role("button", name="Withdraw the request"), "Withdrawn by vendor")
+    inside = world.fresh()
+    for name in ("ann", "amir"):
+        world.act(name, Action.APPROVE, inside.id)
+    book.open(page, f"/requests/{inside.id}")
+    page.locator("#complete-comment").fill("Done")
+    book.rightly(page.get_by_role("button", name="Give the access back"), "Given back")
+
+
+@scene
+def a_manager_looks_over_what_waits(book: Book) -> None:
+    world = book.stage.world(**SLOW, vendor_review=True)
+    first, second = world.fresh(), world.fresh()
+    page = book.at("/review", world, "max", java_script_enabled=False)
+    one, other = (
+        page.get_by_role("listitem").filter(has=page.locator(f"#endorse-{it.id}")) for it in (first, second)
+    )
+
+    one.get_by_label("Why you deny it").fill("  ")
+    book.wrongly(one.get_by_role("button", name="Deny"), "Say why you deny it")
+    one.get_by_label("Why you deny it").fill("Look at a copy first")
+    book.rightly(one.get_by_role("button", name="Deny"))
+    book.rightly(other.get_by_role("button", name="Endorse"))
+    third = world.fresh()
+    book.open(page, "/review")
+    page.get_by_label("Comment, if any").fill("Seen in the logs")
+    world.act("mia", Action.ENDORSE, third.id)
+    book.wrongly(page.get_by_role("button", name="Endorse"), NEWER, keeps=False)
+
+    assert [book.stage.state(it.id) for it in (first, second, third)] == ["denied", "pending", "pending"]
+
+
+@scene
+def a_manager_endorses_on_the_page(book: Book) -> None:
+    world = book.stage.world(**SLOW, vendor_review=True)
+    request = world.fresh()
+    page = book.at(f"/requests/{request.id}", world, "max")
+
+    page.locator("#endorse-comment").fill("Seen in the logs")
+    book.rightly(page.get_by_role("button", name="Endorse"), "Seen in the logs")
+
+    assert book.stage.state(request.id) == "pending"
+
+
+@scene
+def an_approver_looks_approves_and_closes(book: Book) -> None:
+    world = book.stage.world(**SLOW)
+    request = world.submit(resources=TWO)
+    page = book.at(f"/requests/{request.id}", world, "ann")
+
+    book.rightly(page.get_by_role("button", name="Tell the others that I am looking"), "You are looking at it")
+    for one in TWO:
+        page.get_by_label(one).uncheck()
+    page.locator("#approve-comment").fill("Nothing, then")
+    page.get_by_label("For how long").select_option("300")
+    book.wrongly(page.get_by_role("button", name="Approve"), "Keep at least one of the resources")
+    page.get_by_label(TWO[0]).check()
+    book.rightly(page.get_by_role("button", name="Approve"), "It closes by itself.")
+    page.locator("#revoke-comment").fill("That was enough")
+    book.rightly(page.get_by_role("button", name="Close the access"), "That was enough")
+
+    assert book.stage.state(request.id) == "revoked"
+
+
+@scene
+def an_approver_closes_from_the_list_too_late(book: Book) -> None:
+    world = book.stage.world(**SLOW)
+    request = world.fresh()
+    world.act("ann", Action.APPROVE, request.id)
+    page = book.at("/open", world, "ann", java_script_enabled=False)
+    page.get_by_label("Comment").fill("That was enough")
+    world.act("erin", Action.COMPLETE, request.id)
+
+    book.wrongly(page.get_by_role("button", name="Revoke"), NEWER, keeps=False)
+
+
+@scene
+def an_approver_asks_something_and_says_no(book: Book) -> None:
+    world = book.stage.world(**SLOW)
+    request = world.fresh()
+    ann = book.at(f"/requests/{request.id}", world, "ann")
+
+    ann.get_by_label("Ask Erin something").fill("   ")
+    book.wrongly(ann.get_by_role("button", name="Ask", exact=True), "say something")
+    ann.get_by_label("Ask Erin something").fill("Which folder?")
+    book.rightly(ann.get_by_role("button", name="Ask", exact=True), "Which folder?")
+    erin = book.at(f"/requests/{request.id}/questions", world, "erin")
+    erin.get_by_label("Your answer").fill("  ")
+    book.wrongly(erin.get_by_role("button", name="Answer"), "say something")
+    erin.get_by_label("Your answer").fill("The inbox")
+    book.rightly(erin.get_by_role("button", name="Answer"), "The inbox")
+    book.open(ann, f"/requests/{request.id}")
+    book.unsendable(ann.get_by_role("button", name="Deny", exact=True), ann.locator("#deny-comment"))
+    ann.locator("#deny-comment").fill("  ")
+    book.wrongly(ann.get_by_role("button", name="Deny", exact=True), "Say why you deny it")
+    ann.locator("#deny-comment").fill("Ask the owner first")
+    book.rightly(ann.get_by_role("button", name="Deny", exact=True), "Ask the owner first")
+
+
+@scene
+def somebody_looks_for_an_earlier_request(book: Book) -> None:
+    world = book.stage.world(**SLOW)
+    world.fresh()
+    page = book.at("/requests", world, "abe")
+
+    page.get_by_label("Asked from").fill("2026-11-02")
+    page.get_by_label("Asked until").fill("2026-11-01")
+    book.wrongly(page.get_by_role("button", name="Show", exact=True), "The first day is after the last one")
+    for name in ("Asked from", "Asked until"):
+        page.get_by_label(name).fill("")
+    page.get_by_label("Engineer").fill("eri")
+    book.rightly(page.get_by_role("button", name="Show", exact=True), "for Erin")

@@ -1,0 +1,84 @@
+"""Scenes of coming in: by a mailed code, by an invitation, as a sample person; and of a terminal and its code."""
+
+import re
+
+import httpx
+from playwright.sync_api import expect
+
+from lockbox.people.roles import Role
+from lockbox.tenancy import members
+from tests.database.tenancy import does
+from tests.whole.forms import Book
+from tests.whole.post import address_of, code_to, mails_to
+from tests.whole.scenes import scene
+
+
+@scene
+def somebody_signs_in_by_a_mailed_code_and_out_again(book: Book) -> None:
+    world = book.stage.world()
+    address = address_of(book.stage, world, "ann")
+    page = book.at("/waiting")
+    button = page.get_by_role("button", name="Mail me a code")
+
+    book.unsendable(button, page.get_by_label("Mail address"))
+    page.get_by_label("Mail address").fill(f"{'a' * 65}@example.test")
+    book.wrongly(button, "Write your whole mail address")
+    page.get_by_label("Mail address").fill(address)
+    book.rightly(button, "a mail with a code is on its way")
+    code = code_to(book.stage, address)
+    page.get_by_label("Code from the mail").fill("0000 0000")
+    book.wrongly(page.get_by_role("button", name="Sign in"), "code")
+    page.get_by_label("Code from the mail").fill(code)
+    book.rightly(page.get_by_role("button", name="Sign in"), "Waiting for you")
+    book.rightly(page.get_by_role("button", name="Sign out"), "Sign in")
+
+    assert page.url.endswith("/sign-in")
+
+
+@scene
+def somebody_accepts_an_invitation(book: Book) -> None:
+    world = book.stage.world()
+    address = f"nora-{world.tenant.slug}@contoso.example"
+    does(world, "tara", members.invite, name="Nora", address=address, roles=frozenset({Role.APPROVER}))
+    code = code_to(book.stage, address)
+    (path,) = re.findall(r"/invitations/[0-9a-f-]{36}", mails_to(book.stage, address)[-1])
+    page = book.at(path)
+    button = page.get_by_role("button", name="Accept the invitation")
+
+    page.get_by_label("Code of the invitation").fill("WRONG")
+    book.wrongly(button, "This invitation is not good")
+    page.get_by_label("Code of the invitation").fill(code)
+    book.rightly(button, "Nora")
+
+    assert page.url.endswith("/account")
+
+
+@scene
+def somebody_lets_a_terminal_in(book: Book) -> None:
+    world = book.stage.world()
+    asked = httpx.post(f"{book.desk.home}/v1/terminals", trust_env=False).json()
+    page = book.at("/terminal", world, "olga")
+
+    page.get_by_label("Code in the terminal").fill("ABCD-EFGH")
+    book.wrongly(page.get_by_role("button", name="Go on"), "code")
+    page.get_by_label("Code in the terminal").fill(asked["user_code"])
+    book.rightly(page.get_by_role("button", name="Go on"), "A terminal asks to act as you")
+    book.rightly(page.get_by_role("button", name="Allow this terminal"), "The terminal is signed in")
+    said = httpx.post(f"{book.desk.home}/v1/terminals/state", json={"token": asked["token"]}, trust_env=False)
+
+    assert said.json()["state"] == "allowed"
+
+
+@scene
+def a_newcomer_plays_somebody_and_reads_their_mails(book: Book) -> None:
+    page = book.at("/play")
+
+    book.rightly(page.get_by_role("button", name="Be Erin").first, "Ask for access")
+    expect(page.locator(".playing")).to_contain_text("You are playing Erin")
+    book.open(page, "/inbox")
+    page.get_by_label("To whom").select_option(book.reader)
+    book.rightly(page.get_by_role("button", name="Show these"), "Your answer is needed")
+    page.get_by_role("link", name=re.compile("Your answer is needed")).first.click()
+    book.rightly(page.get_by_role("button", name="Be Ann, and follow the link"), "asks for access")
+
+    expect(page.locator(".playing")).to_contain_text("You are playing Ann")

@@ -1,0 +1,87 @@
+"""Scenes at one's own account: passkeys, an identity, tokens, mails, and where one is signed in."""
+
+from tests.whole.forms import Book
+from tests.whole.people import with_authenticator
+from tests.whole.post import code_to
+from tests.whole.scenes import scene
+
+TURNED = "laptop\u202e"
+"""A name with a mark that turns the direction of what follows."""
+
+
+@scene
+def somebody_adds_a_passkey_signs_in_by_it_and_removes_it(book: Book) -> None:
+    page = book.at("/account", book.stage.world(), "amir")
+    with_authenticator(page)
+    named = page.get_by_label("Name of the new passkey")
+
+    named.fill(TURNED)
+    book.wrongly(page.get_by_role("button", name="Add a passkey"), "Choose a name for the passkey")
+    named.fill("my laptop")
+    page.get_by_role("button", name="Add a passkey").click()
+    book.sees(page, "my laptop", at="/account")
+    book.open(page, "/sign-in")
+    page.get_by_role("button", name="Sign in with a passkey").click()
+    book.sees(page, "Waiting for you", at="/requests")
+    book.open(page, "/account")
+    book.rightly(page.get_by_role("button", name="Remove the passkey my laptop"))
+
+
+@scene
+def somebody_adds_a_sign_in_service_and_removes_it(book: Book) -> None:
+    at = int(book.clock().timestamp())
+    book.issuer.id_token = {"iat": at, "exp": at + 300, "auth_time": at}
+    page = book.at("/account", book.stage.world(), "max")
+
+    page.get_by_role("button", name="Add the sign-in of the vendor").click()
+    book.sees(page, "as anne", at="/account")
+    book.rightly(page.get_by_role("button", name="Remove the sign-in of the vendor"))
+
+
+@scene
+def somebody_makes_a_token_and_revokes_it(book: Book) -> None:
+    page = book.at("/account", book.stage.world(), "mia")
+    button = page.get_by_role("button", name="Make a token")
+
+    page.get_by_label("Name of the new token").fill(TURNED)
+    book.wrongly(button, "Choose a name for the token")
+    page.get_by_label("Name of the new token").fill("my script")
+    book.rightly(button, "It is shown here and never again")
+    page.get_by_role("link", name="Back to your account").click()
+    book.rightly(page.get_by_role("button", name="Revoke the token my script"))
+
+
+@scene
+def somebody_says_where_and_when_mails_are_to_come(book: Book) -> None:
+    world = book.stage.world()
+    further = f"desk-{world.tenant.slug}@contoso.example"
+    page = book.at("/account", world, "ann")
+
+    page.get_by_label("Time zone").fill("Atlantis/Center")
+    book.wrongly(page.get_by_role("button", name="Choose it"), "Choose a time zone by its name")
+    page.get_by_label("Time zone").fill("Europe/Berlin")
+    book.rightly(page.get_by_role("button", name="Choose it"), "Yours is Europe/Berlin")
+    book.rightly(page.get_by_role("button", name="Do not ask me by mail"), "You are asked by mail only where")
+    book.unsendable(page.get_by_role("button", name="Mail a code there"), page.get_by_label("A further address"))
+    page.get_by_label("A further address").fill(further)
+    book.rightly(page.get_by_role("button", name="Mail a code there"), "not used before you confirm it")
+    page.get_by_label("A further address").fill(further)
+    book.wrongly(page.get_by_role("button", name="Mail a code there"), "already")
+    code = code_to(book.stage, further)
+    page.get_by_label("Code from the mail").fill("AAAA")
+    book.wrongly(page.get_by_role("button", name=f"Confirm {further}"), "code")
+    page.get_by_label("Code from the mail").fill(code)
+    book.rightly(page.get_by_role("button", name=f"Confirm {further}"), "gets all mails to you")
+    book.rightly(page.get_by_role("button", name=f"Receipts alone to {further}"), "gets receipts and news")
+    book.rightly(page.get_by_role("button", name=f"Remove {further}"), "and nowhere else")
+
+
+@scene
+def somebody_signs_another_browser_of_theirs_out(book: Book) -> None:
+    world = book.stage.world()
+    other, page = book.at("/account", world, "vera"), book.at("/account", world, "vera")
+
+    book.rightly(page.get_by_role("listitem").filter(has_not_text="this one").get_by_role("button", name="Sign out"))
+    other.goto("/account")
+
+    assert "/sign-in" in other.url

@@ -1,0 +1,62 @@
+"""Scenes of auditors: searching the trail, taking it away, and verifying what was taken."""
+
+import re
+
+from playwright.sync_api import Locator, Page
+
+from tests.whole.conftest import wait_until
+from tests.whole.forms import Book
+from tests.whole.scenes import scene
+
+
+def reads(book: Book, page: str) -> Page:
+    """Open a page of the trail of a tenant where something was asked, and sealed."""
+    world = book.stage.world(approval_window=900)
+    world.fresh()
+    sealed = "SELECT count(*) AS them FROM events WHERE tenant_id = :id AND NOT EXISTS"
+    sealed += " (SELECT 1 FROM unsealed u WHERE u.event_id = events.id)"
+    wait_until(lambda: book.stage.rows(sealed, id=str(world.tenant.id))[0].them, "an event is sealed")
+    return book.at(page, world, "aude")
+
+
+@scene
+def an_auditor_searches_and_takes_away_what_was_found(book: Book) -> None:
+    page = reads(book, "/trail")
+
+    page.get_by_label("Person, by id").fill("Erin")
+    book.wrongly(page.get_by_role("button", name="Search"), "looked for by its id")
+    page.get_by_label("Person, by id").fill("Erin")
+    book.wrongly(page.get_by_role("button", name="These as a table"), "looked for by its id")
+    page.get_by_label("Person, by id").fill("")
+    page.get_by_label("What").select_option("submit")
+    book.rightly(page.get_by_role("button", name="Search"), "Erin")
+    table = book.downloads(page.get_by_role("button", name="These as a table"))
+    proofs = book.downloads(page.get_by_role("button", name="These with proofs"))
+
+    assert b"submit" in table
+    assert proofs.startswith(b"{")
+
+
+@scene
+def an_auditor_takes_all_away_and_verifies_it(book: Book) -> None:
+    page = reads(book, "/trail/checkpoint")
+    whole = page.get_by_role("button", name=re.compile(r"^Download \d+ events?$"))
+
+    page.get_by_label("Size of an earlier checkpoint of yours").fill("one")
+    book.wrongly(whole, "The size of an earlier checkpoint is")
+    book.open(page, "/trail/checkpoint")
+    export = book.downloads(whole)
+    assert b"submit" in book.downloads(page.get_by_role("button", name="Download CSV"))
+    book.open(page, "/trail/verify")
+    _attach(page.get_by_label("The export"), export)
+    trusted = page.get_by_label("Keys that you trust")
+    ours = trusted.input_value()
+    trusted.fill("nonsense")
+    book.wrongly(page.get_by_role("button", name="Verify"), "nonsense")
+    trusted.fill(ours)
+    _attach(page.get_by_label("The export"), export)
+    book.rightly(page.get_by_role("button", name="Verify"), "audit.ndjson")
+
+
+def _attach(field: Locator, content: bytes) -> None:
+    field.set_input_files({"name": "audit.ndjson", "mimeType": "application/x-ndjson", "buffer": content})

@@ -1,0 +1,117 @@
+"""Every form of every page in a real browser: sent by whom it is for, and refused where it is filled in wrongly."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cli.stack import Processes
+from config.embedded import Servers
+from lockbox.requests.lifecycle import Action
+from tests.builders import World
+from tests.oidc_issuer import CLIENT_SECRET, local_issuer
+from tests.whole import people
+from tests.whole.conftest import Stage, stage_of
+from tests.whole.forms import Book
+from tests.whole.people import desk_of
+from tests.whole.post import address_of
+from tests.whole.scenes import SCENES, Scene, asking, entering, governing, own, trail
+
+pytestmark = [
+    pytest.mark.skipif(people.PROGRAM is None, reason=people.MISSING),
+    pytest.mark.timeout(600),
+]
+
+PLAYED = {"erin": "engineer", "max": "manager", "olga": "operator", "vera": "vendor_auditor"}
+PLAYED |= {"tara": "tenant_admin", "ann": "approver", "aude": "auditor"}
+WALKERS = (*PLAYED, "amir")
+COMMENTS_ALONE = {
+    ("post", "/requests/{id}/endorse"),
+    ("post", "/requests/{id}/complete"),
+    ("post", "/requests/{id}/revoke"),
+    ("post", "/inbox"),
+}
+SERVICE = "the sign-in of the vendor"
+MODULES = (asking, entering, governing, own, trail)
+
+
+def playground(stage: Stage, world: World, folder: Path) -> Path:
+    """Write who can be played."""
+    parts = [
+        {
+            "key": key,
+            "id": str(world.people[key].person_id),
+            "name": world.people[key].name,
+            "email": address_of(stage, world, key),
+            "role": role,
+            "token": world.tokens[key],
+        }
+        for key, role in PLAYED.items()
+    ]
+    file = folder / "playground.json"
+    file.write_text(json.dumps({"tenant": "contoso", "maildir": str(stage.urls.maildir), "people": parts}))
+    return file
+
+
+@pytest.fixture(scope="module")
+def world() -> list[World]:
+    """The world that is walked through, once there is one."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def book(template: Servers, tmp_path_factory: pytest.TempPathFactory, world: list[World]) -> Iterator[Book]:
+    """One stack for all scenes, whose playground is on and whose vendor has a sign-in service."""
+    logs = tmp_path_factory.mktemp("logs")
+    with stage_of(template, logs, names=()) as found, local_issuer() as issuer:
+        world.append(furnished(found))
+        extra = {
+            "LOCKBOX_SHUTDOWN_SECONDS": "1",
+            "LOCKBOX_SIGN_INS_PER_ADDRESS": "500",
+            "LOCKBOX_WEBHOOKS_ALLOW_HTTP": "true",
+            "LOCKBOX_ISSUERS": json.dumps(
+                [vars(issuer.configured(title=SERVICE)) | {"client_secret": CLIENT_SECRET}]
+            ),
+        }
+        plan = replace(found.plan, playground=playground(found, world[0], logs))
+        processes = Processes(plan, logs, extra)
+        try:
+            for name in ("api", "worker", "notices"):
+                processes.start(name)
+            processes.wait_until_ready()
+            with desk_of(found) as desk:
+                yield Book(found, desk, issuer, address_of(found, world[0], "ann"))
+        finally:
+            processes.stop()
+
+
+def furnished(stage: Stage) -> World:
+    """Return a world with something of everything."""
+    world = stage.world(approval_window=3600, review_window=3600, quorum=2)
+    for decided in ((Action.DENY,), (Action.APPROVE,), (Action.APPROVE, Action.APPROVE), ()):
+        request = world.fresh()
+        for who, action in zip(("ann", "abe"), decided, strict=False):
+            world.act(who, action, request.id)
+    return world
+
+
+@pytest.mark.parametrize("play", SCENES, ids=lambda play: play.__name__)
+def test_forms_are_sent_rightly_and_wrongly(book: Book, play: Scene) -> None:
+    book.play(play)
+
+
+def test_there_is_no_form_that_nobody_has_sent(book: Book, world: list[World]) -> None:
+    for play in SCENES:
+        book.play(play)
+
+    for name in WALKERS:
+        book.crawl(book.at("/", world[0], name))
+    book.crawl(book.at("/play"))
+    unsent = set(book.seen) - book.sent
+    never_refused = {form for form, is_written_in in book.seen.items() if is_written_in} - book.refused
+
+    assert unsent == set()
+    assert never_refused - COMMENTS_ALONE == set()
+    assert book.dead == []

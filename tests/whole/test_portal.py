@@ -1,0 +1,398 @@
+"""The portal in a real browser on the real stack: whole stories, races, phones, no script, and what attackers try."""
+
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+
+from lockbox.requests.at_hand import MOST
+from lockbox.requests.lifecycle import Action
+from tests.builders import World
+from tests.whole import people
+from tests.whole.conftest import Stage, wait_until
+from tests.whole.people import PHONE, Desk, desk_of, overflow, picture, violations
+from tests.whole.post import address_of, code_to, mails_to
+
+pytestmark = [
+    pytest.mark.skipif(people.PROGRAM is None, reason=people.MISSING),
+    pytest.mark.timeout(240),
+]
+
+REASON = "The index of the mailbox is broken, and only its owner's folders show how."
+HOSTILE = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+
+
+@pytest.fixture(scope="module")
+def desk(stage: Stage) -> Iterator[Desk]:
+    """A browser for all."""
+    with desk_of(stage) as found:
+        yield found
+
+
+def door(stage: Stage, world: World) -> int:
+    """Ask as a guarded system does whether Erin may read the mailbox, and return the status."""
+    asked = {
+        "tenant": world.tenant.slug,
+        "service": "exchange-online",
+        "resource": "mailbox:anna@contoso.example",
+        "action": "read",
+        "engineer": str(world.people["erin"].person_id),
+    }
+    with stage.as_(world, "gate") as gate:
+        return gate.get("/v1/access", params=asked).status_code
+
+
+def ask(page: Page, world: World, resources: str = "mailbox:anna@contoso.example", why: str = REASON) -> str:
+    """Fill in the form to ask, look at the preview, send it, and return the request's id."""
+    page.goto("/ask")
+    customer = page.get_by_label("Customer", exact=True)
+    if customer.evaluate("one => one.tagName") == "SELECT":
+        customer.select_option(world.tenant.slug)
+    else:
+        customer.fill(world.tenant.slug)
+    page.get_by_label("Service", exact=True).select_option("exchange-online")
+    page.get_by_label("Resources").fill(resources)
+    page.get_by_label("Justification").fill(why)
+    page.get_by_role("button", name="Preview").click()
+    expect(page.get_by_text("If nobody answers by then, the answer is no.")).to_be_visible()
+    picture(page, "ask")
+    page.get_by_role("button", name="Send it").click()
+    page.wait_for_url(re.compile(r"/requests/[0-9a-f-]{36}$"))
+    return page.url.rsplit("/", 1)[1]
+
+
+def test_three_people_play_the_whole_story(stage: Stage, desk: Desk) -> None:
+    world = stage.world(vendor_review=True, approval_window=900, review_window=900)
+    erin, max_, ann = (desk.person(world, name) for name in ("erin", "max", "ann"))
+    address = address_of(stage, world, "ann")
+
+    one = ask(erin, world, "mailbox:anna@contoso.example\nmailbox:bob@contoso.example")
+    max_.goto("/review")
+    picture(max_, "review")
+    max_.get_by_role("button", name="Endorse").click()
+    wait_until(lambda: mails_to(stage, address), "Ann is prompted")
+    ann.goto("/waiting")
+    picture(ann, "waiting")
+    ann.get_by_role("link", name="Look at it and decide").click()
+    picture(ann, "request")
+    before = door(stage, world)
+    ann.get_by_label("mailbox:bob@contoso.example").uncheck()
+    ann.get_by_label("For how long").select_option("300")
+    ann.locator("#approve-comment").fill("Only this one")
+    ann.get_by_role("button", name="Approve").click()
+    expect(ann.get_by_text("It closes by itself.")).to_be_visible()
+    while_open = door(stage, world)
+    # The requester's page was open all along, and says so by itself.
+    expect(erin.locator("#state")).to_contain_text("Open until")
+    erin.goto("/mine")
+    picture(erin, "mine")
+    ann.goto("/open")
+    picture(ann, "open")
+    ann.get_by_role("button", name=re.compile("Revoke")).click()
+    expect(ann.locator("#state")).to_contain_text("Closed by you")
+    after = door(stage, world)
+    ann.goto("/requests")
+    picture(ann, "history")
+
+    assert (before, while_open, after) == (403, 200, 403)
+    expect(ann.locator("main")).to_contain_text("Closed by you")
+    assert stage.state(one) == "revoked"
+    (kept,) = stage.rows("SELECT granted_resources AS kept FROM requests WHERE id = :id", id=one)
+    assert kept.kept == ["mailbox:anna@contoso.example"]
+    stage.events_are_whole()
+
+
+def test_a_denial_wants_a_reason_and_the_requester_reads_it(stage: Stage, desk: Desk) -> None:
+    world = stage.world(approval_window=900)
+    request = world.submit()
+    ann, erin = desk.person(world, "ann"), desk.person(world, "erin")
+
+    ann.goto(f"/requests/{request.id}")
+    ann.get_by_role("button", name="Deny", exact=True).click()
+    refused_by_the_browser = stage.state(request.id)
+    ann.locator("#deny-comment").fill("Ask the owner of the mailbox first")
+    ann.get_by_role("button", name="Deny", exact=True).click()
+    expect(ann.locator("#state")).to_contain_text("Denied")
+    erin.goto(f"/requests/{request.id}")
+
+    assert refused_by_the_browser == "pending"
+    expect(erin.locator("main")).to_contain_text("Ask the owner of the mailbox first")
+
+
+def test_of_two_who_race_the_loser_is_told_who_won(stage: Stage, desk: Desk) -> None:
+    world = stage.world(approval_window=900)
+    request = world.submit()
+    ann, amir = desk.person(world, "ann"), desk.person(world, "amir", java_script_enabled=False)
+    ann.goto(f"/requests/{request.id}")
+    amir.goto(f"/requests/{request.id}")
+    ann.locator("#deny-comment").fill("I am still writing")
+
+    world.act("abe", Action.DENY, request.id)
+
+    expect(ann.locator("#told")).to_contain_text("Abe denied it")
+    expect(ann.get_by_role("button", name="Approve")).to_be_disabled()
+    assert ann.locator("#deny-comment").input_value() == "I am still writing"
+    amir.get_by_role("button", name="Approve").click()
+    expect(amir.get_by_role("alert").first).to_contain_text("Abe")
+    assert stage.state(request.id) == "denied"
+
+
+def test_a_page_that_is_open_says_that_the_time_is_over(stage: Stage, desk: Desk) -> None:
+    world = stage.world(approval_window=4)
+    request = world.submit()
+    ann = desk.person(world, "ann")
+
+    ann.goto(f"/requests/{request.id}")
+
+    expect(ann.locator("#state")).to_contain_text("No answer in time")
+    expect(ann.get_by_role("button", name="Approve")).to_be_disabled()
+    stage.ends(request.id, "timed_out")
+
+
+def test_a_window_that_moves_to_the_next_page_is_not_taken_for_one_that_has_closed(stage: Stage, desk: Desk) -> None:
+    world = stage.world(approval_window=900)
+    opened = [world.fresh(access_window=3600) for _ in range(MOST)]
+    for one in opened:
+        world.act("amir", Action.APPROVE, one.id)
+    ann, last = desk.person(world, "ann"), opened[-1]
+    ann.goto("/open")
+    card = ann.locator(f"li:has(#open-{last.id})")
+    expect(card).to_contain_text("Open until")
+    expect(ann.locator("#later")).not_to_contain_text("Later ones")
+
+    for _ in range(2):
+        world.act("amir", Action.APPROVE, world.fresh("eve", access_window=600).id)
+
+    expect(ann.locator("#later")).to_contain_text("Later ones")
+    expect(ann.locator("#told")).to_contain_text("Load it again to go on")
+    expect(card).to_contain_text("Open until")
+    expect(card.get_by_role("button")).to_be_enabled()
+    world.act("abe", Action.REVOKE, opened[0].id)
+    expect(ann.locator(f"#open-{opened[0].id}")).not_to_contain_text("Open until")
+    expect(ann.locator(f"form[action='/requests/{opened[0].id}/revoke'] button")).to_be_disabled()
+    expect(card.get_by_role("button")).to_be_enabled()
+    ann.get_by_role("link", name="Later ones").click()
+    expect(ann.locator(f"#open-{last.id}")).to_contain_text("Open until")
+    world.act("abe", Action.REVOKE, last.id)
+    expect(ann.locator(f"li:has(#open-{last.id})").get_by_role("button")).to_be_disabled()
+
+
+def test_without_script_everything_can_be_done(stage: Stage, desk: Desk) -> None:
+    world = stage.world(vendor_review=True, approval_window=900, review_window=900)
+    erin, max_, ann = (desk.person(world, name, java_script_enabled=False) for name in ("erin", "max", "ann"))
+
+    one = ask(erin, world)
+    max_.goto("/review")
+    max_.get_by_role("button", name="Endorse").click()
+    ann.goto(f"/requests/{one}")
+    ann.locator("#question-text, textarea[name=text]").first.fill("Which folder?")
+    ann.get_by_role("button", name=re.compile("^Ask")).first.click()
+    erin.goto(f"/requests/{one}")
+    erin.locator("textarea[name=text]").first.fill("The inbox")
+    erin.get_by_role("button", name=re.compile("Answer")).first.click()
+    ann.goto(f"/requests/{one}")
+    ann.get_by_role("button", name="Approve").click()
+    opened = door(stage, world)
+    erin.goto("/mine")
+    erin.locator("summary").first.click()
+    erin.get_by_role("button", name="Give the access back").click()
+
+    assert opened == 200
+    assert stage.state(one) == "completed"
+    ann.goto(f"/requests/{one}")
+    expect(ann.locator("main")).to_contain_text("The inbox")
+
+
+def test_on_a_phone_somebody_signs_in_by_a_mailed_code_and_says_no(stage: Stage, desk: Desk) -> None:
+    world = stage.world(approval_window=900)
+    request = world.submit()
+    address = address_of(stage, world, "ann")
+    phone = desk.person(viewport=PHONE, has_touch=True)
+
+    phone.goto(f"/requests/{request.id}")
+    phone.locator("#address").fill(address)
+    phone.get_by_role("button", name="Mail me a code").tap()
+    phone.locator("#code").fill(code_to(stage, address))
+    phone.get_by_role("button", name="Sign in", exact=True).tap()
+    phone.wait_for_url(re.compile(f"/requests/{request.id}$"))
+    wider = overflow(phone)
+    phone.get_by_role("button", name="Approve").tap()
+    expect(phone.get_by_role("alert").first).to_contain_text("opens nothing here")
+    phone.locator("#deny-comment").fill("Call me first")
+    phone.get_by_role("button", name="Deny", exact=True).tap()
+
+    expect(phone.locator("#state")).to_contain_text("Denied")
+    assert wider <= 0
+    assert stage.state(request.id) == "denied"
+
+
+def test_what_somebody_writes_is_text_and_nothing_else(stage: Stage, desk: Desk) -> None:
+    world = stage.world(approval_window=900)
+    erin, ann = desk.person(world, "erin"), desk.person(world, "ann")
+
+    one = ask(erin, world, why=HOSTILE)
+    ann.goto(f"/requests/{one}")
+
+    expect(ann.locator("main")).to_contain_text("document.title='owned'")
+    assert "owned" not in ann.title()
+    assert ann.locator("main img").count() == 0
+
+
+def test_a_form_counts_for_its_own_session_and_once(stage: Stage, desk: Desk) -> None:
+    world = stage.world(approval_window=900, quorum=2)
+    request = world.submit()
+    ann, amir = desk.person(world, "ann"), desk.person(world, "amir")
+    ann.goto(f"/requests/{request.id}")
+    form = ann.locator("form[action$='/approve']")
+    fields: dict[str, str | float | bool] = {"comment": ""}
+    for name in ("csrf", "version"):
+        fields[name] = form.locator(f"input[name={name}]").input_value()
+    url = f"/requests/{request.id}/approve"
+    ours = {"origin": desk.home, "sec-fetch-site": "same-origin"}
+
+    as_amir = amir.request.post(url, form=fields, headers=ours)
+    without = ann.request.post(url, form=fields | {"csrf": ""}, headers=ours)
+    from_elsewhere = ann.request.post(url, form=fields, headers={"origin": "https://evil.test"})
+    nothing_yet = stage.rows("SELECT 1 FROM decisions WHERE request_id = :id", id=str(request.id))
+    once = ann.request.post(url, form=fields, headers=ours)
+    again = ann.request.post(url, form=fields, headers=ours)
+
+    assert [one.status for one in (as_amir, without, from_elsewhere)] == [403, 403, 403]
+    assert nothing_yet == []
+    assert (once.status, again.status) == (200, 412)
+    assert len(stage.rows("SELECT 1 FROM decisions WHERE request_id = :id", id=str(request.id))) == 1
+
+
+class Frame(BaseHTTPRequestHandler):
+    """A page of somebody else, with one of ours in a frame."""
+
+    shown = ""
+
+    def do_GET(self) -> None:
+        """Answer with the page."""
+        self.send_response(200)
+        self.send_header("content-type", "text/html")
+        self.end_headers()
+        self.wfile.write(f"<iframe src='{self.shown}' width=800 height=600></iframe>".encode())
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_no_page_is_shown_in_a_frame_of_somebody_else(stage: Stage, desk: Desk) -> None:
+    world = stage.world(approval_window=900)
+    request = world.submit()
+    ann = desk.person(world, "ann")
+    Frame.shown = f"{desk.home}/requests/{request.id}"
+    server = HTTPServer(("127.0.0.1", 0), Frame)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        tab = ann.context.new_page()
+        tab.goto(f"http://localhost:{server.server_port}/")
+        framed = tab.frames[1]
+
+        assert framed.url == "chrome-error://chromewebdata/"
+        assert framed.locator("text=Approve").count() == 0
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+ON_A_PHONE = ("/waiting", "/operations")
+PAGES = {
+    "erin": ("/ask", "/mine", "/account", "/terminal", "/sign-in", "/requests/{request}"),
+    "max": ("/review", "/open", "/requests", "/requests/{reviewed}"),
+    "ann": (
+        "/waiting",
+        "/open",
+        "/requests",
+        "/requests/{request}",
+        "/requests/{denied}",
+        "/requests/{request}/questions",
+        "/tenants",
+        "/proposals",
+    ),
+    "tara": (
+        "/tenants/{slug}",
+        "/tenants/{slug}/policy",
+        "/tenants/{slug}/tiers",
+        "/tenants/{slug}/members",
+        "/tenants/{slug}/deputies",
+        "/tenants/{slug}/endpoints",
+        "/tenants/{slug}/watchers",
+        "/tenants/{slug}/mode",
+        "/tenants/{slug}/shut",
+    ),
+    "aude": ("/trail", "/trail/checkpoint", "/trail/verify"),
+    "olga": ("/operations",),
+}
+
+
+@pytest.fixture(scope="module")
+def furnished(stage: Stage) -> tuple[World, dict[str, str]]:
+    """A world with something of everything."""
+    world = stage.world(approval_window=3600, review_window=3600)
+    request, denied = world.submit(), world.submit(resources=["mailbox:bob@contoso.example"])
+    world.act("ann", Action.DENY, denied.id)
+    ids = {"request": str(request.id), "denied": str(denied.id), "reviewed": str(request.id)}
+    return world, ids | {"slug": world.tenant.slug}
+
+
+@pytest.mark.parametrize("who", PAGES)
+def test_pages_serve_everybody_wide_and_narrow_light_and_dark(
+    desk: Desk, furnished: tuple[World, dict[str, str]], who: str
+) -> None:
+    world, places = furnished
+    page = desk.person(world, who)
+    wrong: list[str] = []
+
+    for path in PAGES[who]:
+        page.set_viewport_size(people.WIDE)
+        page.emulate_media(color_scheme="light")
+        answer = page.goto(path.format(**places))
+        assert answer is not None
+        assert answer.status == 200, path
+        wrong += violations(page)
+        page.emulate_media(color_scheme="dark")
+        wrong += violations(page)
+        page.set_viewport_size(PHONE)
+        wrong += [f"{path} is {wider} px wider than a phone" for wider in [overflow(page)] if wider > 0]
+        if path in ON_A_PHONE:
+            picture(page, f"phone{path.replace('/', '-')}")
+
+    assert wrong == []
+
+
+def test_whoever_has_no_session_is_asked_to_sign_in_and_comes_back(desk: Desk) -> None:
+    page = desk.person()
+
+    page.goto("/waiting")
+
+    assert page.url.startswith(f"{desk.home}/sign-in?next=")
+    assert violations(page) == []
+
+
+def test_a_link_checker_changes_nothing(stage: Stage, desk: Desk) -> None:
+    world = stage.world(approval_window=900)
+    request = world.submit()
+    ann = desk.person(world, "ann")
+    cookies = {one["name"]: one["value"] for one in ann.context.cookies()}
+    links = {"/waiting", "/open", "/requests", f"/requests/{request.id}"}
+    version = stage.rows("SELECT version FROM requests WHERE id = :id", id=str(request.id))
+
+    with httpx.Client(
+        base_url=desk.home, cookies=cookies, headers={"sec-purpose": "prefetch"}, trust_env=False
+    ) as it:
+        for path in links:
+            for method in ("GET", "HEAD"):
+                it.request(method, path)
+        for action in ("approve", "deny", "revoke"):
+            assert it.get(f"/requests/{request.id}/{action}").status_code in {404, 405}
+
+    assert stage.rows("SELECT version FROM requests WHERE id = :id", id=str(request.id)) == version
