@@ -23,7 +23,16 @@ File = Annotated[
         encoding="utf-8", help="a policy, or what `policy show --json` printed; - for stdin", show_default=False
     ),
 ]
-SECONDS = frozenset({"review_window", "approval_window", "access_ceiling", "closing_warning", "sign_in_age"})
+SECONDS = frozenset(
+    {
+        "review_window",
+        "approval_window",
+        "access_ceiling",
+        "closing_warning",
+        "sign_in_age",
+        "revoke_sign_in_age",
+    }
+)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ Id = Annotated[UUID, typer.Argument(help="the request's id", show_default=False)
 Why = Annotated[str | None, typer.Option("--comment", help="why; kept in the trail")]
 Version = Annotated[int | None, typer.Option("--version", help="only if the request is still at this version")]
 
+Words = Annotated[str, typer.Argument(help="what you say; kept in the trail", show_default=False)]
+
 Tenant = Annotated[str, typer.Option(help="the customer")]
 Service = Annotated[str, typer.Option(help="such as exchange-online")]
 Resources = Annotated[
@@ -145,15 +147,45 @@ def activity(request: Id, plain: Plain = False) -> None:
 
 
 @app.command()
+def questions(request: Id, plain: Plain = False) -> None:
+    """Show what was asked about a request and answered."""
+    found = call("GET", at("requests", request, "questions"))
+    if plain:
+        as_json(found)
+    else:
+        wording.show_questions(found["items"])
+
+
+@app.command()
+def ask(request: Id, text: Words, plain: Plain = False) -> None:
+    """Ask the engineer something before you decide."""
+    _talk(call("POST", at("requests", request, "questions"), body={"text": text}), plain=plain)
+
+
+@app.command()
+def answer(
+    request: Id,
+    question: Annotated[UUID, typer.Argument(help="the question's id", show_default=False)],
+    text: Words,
+    plain: Plain = False,
+) -> None:
+    """Answer a question about your request."""
+    _talk(call("POST", at("requests", request, "questions", question, "answer"), body={"text": text}), plain=plain)
+
+
+@app.command()
 def approve(
     request: Id,
     comment: Why = None,
     seconds: Annotated[int | None, typer.Option(help="shorten the window to this")] = None,
+    resource: Annotated[list[str] | None, typer.Option(help="keep only these of what was asked")] = None,
+    action: Annotated[list[str] | None, typer.Option(help="keep only these of what was asked")] = None,
     version: Version = None,
     plain: Plain = False,
 ) -> None:
-    """Say yes for the customer."""
-    _act("approve", request, {"comment": comment, "access_window": seconds}, version, plain=plain)
+    """Say yes for the customer, to all that was asked or to less of it."""
+    body = {"comment": comment, "access_window": seconds, "resources": resource or None, "actions": action or None}
+    _act("approve", request, body, version, plain=plain)
 
 
 def _acting(action: str, help_: str) -> None:
@@ -199,6 +231,13 @@ def _filing(
 def _act(action: str, request: UUID, body: dict[str, Any], version: int | None, *, plain: bool) -> None:
     headers = {} if version is None else {"if-match": f'"{version}"'}
     _show(call("POST", at("requests", request, action), body=body, headers=headers), plain=plain)
+
+
+def _talk(item: dict[str, Any], *, plain: bool) -> None:
+    if plain:
+        as_json(item)
+    else:
+        wording.show_questions([item])
 
 
 def _show(item: dict[str, Any], *, plain: bool) -> None:

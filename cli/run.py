@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -16,7 +17,7 @@ import honcho.manager
 import honcho.printer
 from rich.console import Console
 
-from cli import sample, stack, welcome
+from cli import sample, scene, stack, welcome
 from cli.demo.flower import Flower
 from cli.endings import end_on_signals, ignore_signals, unbroken
 from cli.sample import Sample
@@ -54,7 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
                 CONSOLE.print("Starting Postgres, Redis and a mail catcher where none is configured …")
                 plan = stack.prepare(settings, asked.folder, api_port=asked.port, flower_port=asked.flower_port)
                 ends.callback(_leave, plan)
-            return _kept_up(plan, _seeded(plan, settings), asked.tokens)
+            seeded = _seeded(plan, settings)
+            return _kept_up(_furnished(plan, seeded, settings, asked.tokens), seeded, asked.tokens)
     except (EmbeddedRefused, UnsafeSettings, sample.NotInProduction, OSError) as refused:
         sys.stderr.write(f"run: {refused}\n")
         return 1
@@ -79,6 +81,16 @@ def _seeded(plan: Plan, settings: Settings) -> Sample:
         return sample.seed(
             session, tenant=TENANT, policy=POLICY, environment=plan.environment, services=settings.services
         )
+
+
+def _furnished(plan: Plan, seeded: Sample, settings: Settings, tokens: Path) -> Plan:
+    """Let there be something to see, and on servers of our own let browsers of this machine be anybody."""
+    scene.set_up(plan, seeded, settings)
+    if not plan.is_its_own:
+        return plan
+    playground = tokens.with_name(scene.PLAYGROUND).absolute()
+    scene.write_playground(playground, plan, seeded)
+    return replace(plan, playground=playground)
 
 
 def _kept_up(plan: Plan, seeded: Sample, tokens: Path) -> int:

@@ -20,6 +20,7 @@ LIFETIME = timedelta(days=1)
 VENDOR = (
     ("erin", "Erin Engel", "erin@vendor.example", Role.ENGINEER),
     ("max", "Max Marsh", "max@vendor.example", Role.MANAGER),
+    ("vera", "Vera Voss", "vera@vendor.example", Role.VENDOR_AUDITOR),
     ("olga", "Olga Ortiz", "olga@vendor.example", Role.OPERATOR),
     ("gate", "Mail gateway", "gate@vendor.example", Role.SYSTEM),
 )

@@ -38,7 +38,10 @@ IN_USE = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'loc
 
 @dataclass(frozen=True)
 class Plan:
-    """Where everything is: URLs of the servers, ours or embedded (`found` running or not), keys, and ports to use."""
+    """Where everything is: URLs of the servers, ours or embedded (`found` running or not), keys, and ports to use.
+
+    `playground` is the file that lets browsers on this machine be anybody (see `cli.scene`).
+    """
 
     database_url: str
     worker_database_url: str
@@ -53,6 +56,13 @@ class Plan:
     flower_password: str = field(default_factory=lambda: secrets.token_urlsafe(18))
     environment: str = "development"
     found: bool = False
+    playground: Path | None = None
+
+    @property
+    def is_its_own(self) -> bool:
+        """Whether everything is embedded: nobody else's database, and no mail that leaves this machine."""
+        ours = self.servers
+        return ours is not None and bool(ours.superuser_url and ours.redis_url and ours.smtp_url)
 
     @property
     def public_url(self) -> str:
@@ -84,6 +94,8 @@ class Plan:
                 "LOCKBOX_API_PORT": str(self.api_port),
                 "LOCKBOX_APPROVAL_KEY_FILES": json.dumps([str(self.keys / APPROVAL_KEY)]),
                 "LOCKBOX_AUDIT_PUBLIC_KEYS": json.dumps([self.audit_key.text]),
+                "LOCKBOX_FLOWER_URL": self.flower_url,
+                **({"LOCKBOX_PLAYGROUND": str(self.playground)} if self.playground else {}),
             }
         elif process == "flower":
             own = {

@@ -33,7 +33,7 @@ def show(console: Console, plan: Plan, seeded: Sample, tokens: Path) -> None:
         paper.print(Panel(_addresses(plan), title="Lockbox is up; Ctrl-C stops it", border_style="green"))
         paper.print("\nSample people, with tokens that last a day:\n")
         for who, role, token in _people(seeded):
-            paper.print(f"  [bold]{who:<5}[/] {role:<13} {token}", soft_wrap=True)
+            paper.print(f"  [bold]{who:<5}[/] {role:<15} {token}", soft_wrap=True)
         where = tokens.relative_to(stack.CHECKOUT) if tokens.is_relative_to(stack.CHECKOUT) else tokens
         paper.print(f"\nAsk for access as erin (the tokens, as $ERIN and so on, and $API are in {where}):\n")
         paper.print(_curl(plan, seeded), soft_wrap=True, markup=False)
@@ -43,11 +43,14 @@ def show(console: Console, plan: Plan, seeded: Sample, tokens: Path) -> None:
 
 def _addresses(plan: Plan) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 1))
+    if plan.playground:
+        table.add_row("[bold]Open[/]", f"[bold]{plan.public_url}/play[/]")
+        table.add_row("", "in a browser: be anybody there, and follow a request from beginning to end")
     table.add_row("API", f"{plan.public_url}/v1  (described by /openapi.json)")
     table.add_row("Flower", f"{plan.flower_url}  (read-only)")
     table.add_row("", f"user {plan.flower_user}, password {plan.flower_password}")
-    mails = str(plan.servers.maildir / "new") if plan.servers and plan.servers.smtp_url else "your relay"
-    table.add_row("Mails", mails)
+    caught = str(plan.servers.maildir / "new") if plan.servers and plan.servers.smtp_url else "your relay"
+    table.add_row("Mails", f"{plan.public_url}/inbox" if plan.playground else caught)
     return table
 
 

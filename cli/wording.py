@@ -7,19 +7,18 @@ from rich.text import Text
 
 from cli import terminal
 from cli.terminal import NOTHING, duration, moment, words
+from lockbox.notices.states import NOBODY_TOLD, SAYINGS, Tone
 
 NOBODYS = {"owner": "the installation's owner"}
-WORDS = {
-    "reviewing": ("In vendor review", "yellow"),
-    "pending": ("Waiting for your answer", "yellow"),
-    "active": ("Open", "green"),
-    "denied": ("Denied", "red"),
-    "cancelled": ("Withdrawn by vendor", "bright_black"),
-    "timed_out": ("No answer in time", "bright_black"),
-    "completed": ("Given back", "cyan"),
-    "revoked": ("Closed by you", "red"),
-    "expired": ("Time over", "cyan"),
+COLOURS = {
+    Tone.WAITS: "yellow",
+    Tone.OPEN: "green",
+    Tone.REFUSED: "red",
+    Tone.GIVEN_BACK: "cyan",
+    Tone.LAPSED: "bright_black",
 }
+WORDS = {name: (saying.customers, COLOURS[saying.tone]) for name, saying in SAYINGS.items() if name != NOBODY_TOLD}
+"""The words for each state and their colour; a terminal does not know who reads it."""
 
 
 def state(request: Mapping[str, Any]) -> Text:
@@ -69,12 +68,22 @@ def show_one(item: Mapping[str, Any]) -> None:
 def _shown_where_there(item: Mapping[str, Any]) -> dict[str, str]:
     """Return what only some requests have: answers, who could not be reached, and what asks again for what."""
     found = {
+        "Granted": _granted(item),
         "Answers": "\n".join(map(_answer, item.get("decisions") or ())),
         "Reached": (item.get("reach") or {}).get("sentence"),
         "Asks again for": item["follows"],
         "Asked again by": item.get("followed_by"),
     }
     return {name: value for name, value in found.items() if value}
+
+
+def _granted(item: Mapping[str, Any]) -> str:
+    """Return what a window was opened for, where that is less than was asked."""
+    granted = [(item.get(f"granted_{name}"), item[name]) for name in ("actions", "resources")]
+    if all(found in (None, asked) for found, asked in granted):
+        return ""
+    actions, resources = (", ".join(found or asked) for found, asked in granted)
+    return f"{actions} in {resources}"
 
 
 def _answer(decision: Mapping[str, Any]) -> str:
@@ -147,6 +156,25 @@ def show_activity(items: Sequence[Mapping[str, Any]]) -> None:
         for item in items
     )
     terminal.table(("From", "Until", "Times", "Method", "Resource", "Outcome", "Note"), rows)
+
+
+def show_questions(items: Sequence[Mapping[str, Any]]) -> None:
+    """Print questions, each with its answer."""
+    if not items:
+        terminal.say("Nothing was asked.")
+        return
+    rows = (
+        (
+            item["id"],
+            moment(item["asked_at"]),
+            item["asked_by"]["name"],
+            item["question"] or NOTHING,
+            moment(item["answered_at"]) if item["answered_at"] else "not yet",
+            item["answer"] or NOTHING,
+        )
+        for item in items
+    )
+    terminal.table(("Question", "When", "Who", "Asks", "Answered", "Answer"), rows)
 
 
 def show_preview(found: Mapping[str, Any]) -> None:

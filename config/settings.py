@@ -107,6 +107,7 @@ class Settings(BaseSettings):
     flower_password: SecretStr | None = None
     flower_address: str = "127.0.0.1"
     flower_port: int = Field(default=5555, ge=1, le=65535)
+    flower_url: str | None = None
     flower_unauthenticated_api: str | None = Field(default=None, validation_alias="FLOWER_UNAUTHENTICATED_API")
 
     audit_name: str | None = Field(default=None, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9./:-]*$")
@@ -115,7 +116,11 @@ class Settings(BaseSettings):
     checkpoint_folder: Path | None = None
     digest_hours: int = Field(default=24, ge=0, le=24 * 31)
 
+    live_streams: int = Field(default=200, ge=0, le=10_000)
+
     metrics_token: SecretStr | None = None
+
+    playground: Path | None = None
 
     shutdown_seconds: float = Field(default=10, gt=0, le=300)
 
@@ -172,6 +177,13 @@ class Settings(BaseSettings):
             raise ValueError("name the scheme, the host and perhaps a port, and nothing else")
         return value.rstrip("/")
 
+    @field_validator("flower_url")
+    @classmethod
+    def _a_page(cls, value: str | None) -> str | None:
+        if value is not None and (urlsplit(value).scheme not in {"https", "http"} or not urlsplit(value).hostname):
+            raise ValueError("use an address such as https://flower.example")
+        return value
+
     @field_validator("secret_keys")
     @classmethod
     def _fernet_keys(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
@@ -204,11 +216,23 @@ class Settings(BaseSettings):
                 raise ValueError("unsafe in production: " + "; ".join(found))
         return self
 
+    @model_validator(mode="after")
+    def _plays_here_alone(self) -> Self:
+        if self.playground and self.environment != "production":
+            if not self.embedded:
+                raise ValueError("LOCKBOX_PLAYGROUND: only on embedded servers; `make run` sets it")
+            if urlsplit(self.public_url).hostname not in LOOPBACK:
+                raise ValueError(
+                    "LOCKBOX_PLAYGROUND: only under an address of this machine, such as http://localhost:8000"
+                )
+        return self
+
     def _dangers(self) -> list[tuple[str, object]]:
         redis = urlsplit(self.redis_url.get_secret_value()) if self.redis_url else None
         smtp = urlsplit(self.smtp_url.get_secret_value()) if self.smtp_url else None
         return [
             ("LOCKBOX_EMBEDDED: embedded servers are for development", self.embedded),
+            ("LOCKBOX_PLAYGROUND: unset it; it lets anybody in as anybody", self.playground),
             (
                 "LOCKBOX_SECRET_KEYS: make your own key",
                 DEVELOPMENT_KEY in self.secret_keys and (self.database_url is not None or self.smtp_url is not None),

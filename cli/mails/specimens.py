@@ -8,7 +8,7 @@ from uuid import UUID
 
 from cli.mails.windows import windows
 from lockbox.notices import letters, memos
-from lockbox.notices.audience import COPIED, RECEIPT, REPORT
+from lockbox.notices.audience import CONVERSED, COPIED, QUESTION, RECEIPT, REPORT
 from lockbox.notices.letters import Earlier, Letter, Wording
 from lockbox.notices.memos import (
     ADDRESS_CODE,
@@ -145,8 +145,12 @@ def specimens() -> Iterator[Specimen]:
 
 
 def _letters(hand: Hand) -> Iterator[tuple[str, Letter]]:
-    for template in SUBJECTS.keys() - {RECEIPT, REPORT, COPIED, "unreached"}:
+    for template in SUBJECTS.keys() - {RECEIPT, REPORT, COPIED, "unreached", *CONVERSED.values()}:
         yield template, _letter(hand, template=template, to_state=template)
+    for (said, state), template in CONVERSED.items():
+        name = f"{template}-while-open" if state == "active" else template
+        reader = ERIN if said == QUESTION else ANN
+        yield name, _letter(hand, template=template, action=said, to_state=state, recipient_id=reader)
     yield COPIED, _letter(hand, template=COPIED, to_state="pending", **COPY)
     for copy in ("active", "denied", "expired"):
         yield f"{copy}-copy", _letter(hand, template=copy, to_state=copy, **COPY)

@@ -1,0 +1,126 @@
+"""What a newcomer finds at `make run`: a few requests in different states, and a file of whom browsers may be."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cli import sample, stack
+from cli.sample import Sample
+from cli.stack import Plan
+from config.embedded.folder import write_private
+from config.settings import Settings
+from lockbox.audit import keys
+from lockbox.audit.approvals import Approvals
+from lockbox.database import Database, make_engine
+from lockbox.people import tokens
+from lockbox.requests import acting, filing, register
+from lockbox.requests.filing import Limits
+from lockbox.requests.judging import Filing
+from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.register import Filter
+from lockbox.requests.voting import Verdict
+from lockbox.requests.writing import Origin
+from lockbox.schedule import Schedule
+
+PLAYGROUND = "playground.json"
+HERE = Origin("api", "127.0.0.1", "make run")
+WAITING = (State.REVIEWING, State.PENDING, State.ACTIVE)
+WINDOW = 600
+"""In seconds."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A request and what was done about it by whom."""
+
+    service: str
+    resource: str
+    why: str
+    case: str
+    done: tuple[tuple[str, Action], ...] = ()
+    comments: dict[str, str] = field(default_factory=dict)
+
+
+SCENES = (
+    Scene(
+        "sharepoint-online",
+        "site:finance",
+        "Search finds nothing in this library since the last update.",
+        "CASE-1041",
+        (("max", Action.ENDORSE), ("amir", Action.DENY)),
+        {"max": "Reproduced with a copy; only this library is left.", "amir": "Not before the audit is over."},
+    ),
+    Scene(
+        "exchange-online",
+        "mailbox:carla@{tenant}.example",
+        "Mails to this mailbox bounce since this morning.",
+        "CASE-1042",
+        (("max", Action.ENDORSE),),
+        {"max": "Seen in the logs of the gateway."},
+    ),
+    Scene("onedrive", "drive:marketing", "Files are synchronised twice.", "CASE-1043"),
+)
+
+
+def set_up(plan: Plan, seeded: Sample, settings: Settings) -> None:
+    """Let Erin ask for a few things and others answer, where nothing of hers is open: as people do, by the house."""
+    approvals = Approvals(keys.read([plan.keys / stack.APPROVAL_KEY]))
+    house = Database(make_engine(plan.database_url, role="scene"), Schedule(plan.redis_url), approvals=approvals)
+    try:
+        if not _is_open(house, plan, seeded):
+            for scene in SCENES:
+                _play(house, plan, seeded, settings, scene)
+    finally:
+        house.dispose()
+
+
+def write_playground(path: Path, plan: Plan, seeded: Sample) -> None:
+    """Write who can be played, with their sample tokens, into a file that only we can read."""
+    assert plan.servers is not None  # noqa: S101 - the caller has looked
+    parts = [(key, name, email, role) for key, name, email, role in sample.VENDOR]
+    parts += [(key, name, f"{key}@{seeded.tenant}.example", role) for key, name, role in sample.CUSTOMER]
+    people = [
+        {
+            "key": key,
+            "id": str(seeded.people[key]),
+            "name": name,
+            "email": email,
+            "role": role.value,
+            "token": seeded.tokens[key],
+        }
+        for key, name, email, role in parts
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_private(
+        path, json.dumps({"tenant": seeded.tenant, "maildir": str(plan.servers.maildir), "people": people}, indent=1)
+    )
+
+
+def _is_open(house: Database, plan: Plan, seeded: Sample) -> bool:
+    for state in WAITING:
+        with house.transaction() as session:
+            caller = tokens.authenticate(session, seeded.tokens["erin"], environment=plan.environment)
+            if register.page(session, caller, Filter(state=state), cursor=None, most=1).entries:
+                return True
+    return False
+
+
+def _play(house: Database, plan: Plan, seeded: Sample, settings: Settings, scene: Scene) -> None:
+    asked = Filing(
+        tenant=seeded.tenant,
+        service=scene.service,
+        resources=[scene.resource.format(tenant=seeded.tenant)],
+        actions=["read"],
+        reason_code="support_case",
+        justification=scene.why,
+        case_ref=scene.case,
+        access_window=WINDOW,
+    )
+    limits = Limits(settings.filings_by_person, settings.filings_for_tenant)
+    with house.transaction() as session:
+        caller = tokens.authenticate(session, seeded.tokens["erin"], environment=plan.environment)
+        request = filing.submit(session, caller, HERE, asked, settings.services, limits=limits).request
+    for who, action in scene.done:
+        with house.transaction() as session:
+            caller = tokens.authenticate(session, seeded.tokens[who], environment=plan.environment)
+            acting.act(session, caller, HERE, request.id, Verdict(action, scene.comments.get(who)))
