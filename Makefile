@@ -11,7 +11,7 @@ UV ?= uv
 TESTS ?= tests
 JOBS ?= 4
 
-.PHONY: help demo run test check format migrate bench bench-quick bench-full chaos soak explore stateful failpoints mutants mails \
+.PHONY: help demo run test check format migrate bench bench-quick bench-full chaos soak explore stateful failpoints mutants screens mails \
 	lock lock-bench lock-mutants openapi clean
 .DEFAULT_GOAL := help
 
@@ -24,8 +24,10 @@ demo: $(READY) ## play five requests on real servers, prove how each ended, and 
 run: $(READY) ## keep the whole stack up: API, workers, Flower and embedded servers; Ctrl-C stops it
 	@$(BIN)/python -m cli.run
 
+# Compiled files are kept even where the machine says otherwise: each process of the tests, and each that they start,
+# would compile all modules anew, which takes longer than half of the tests.
 test: $(READY) ## run all tests on servers of their own, from nothing
-	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 check: $(READY) ## lint, types and the arrow of imports
 	@$(BIN)/ruff check .
@@ -49,8 +51,8 @@ bench-quick: $(READY) ## measure Lockbox beside a bare floor (under three minute
 bench-full: $(READY) $(BENCH_READY) ## measure with RedBeat, DBOS and 1,000,000 pending too (most of an hour)
 	@$(BIN)/python -m bench full
 
-chaos: $(READY) ## strike the real stack under load by a seeded plan of faults (SEED=, SECONDS=), then check it
-	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
+chaos: $(READY) ## strike the real stack under load by a seeded plan of faults (SEED=, SECONDS=, PATIENCE=), then check it
+	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(PATIENCE),--patience $(PATIENCE))
 
 soak: $(READY) ## the same for an hour (SECONDS=)
 	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) --seconds $(if $(SECONDS),$(SECONDS),3600)
@@ -66,6 +68,9 @@ failpoints: $(READY) ## end a process at every failpoint in turn, and see that n
 
 mutants: $(MUTANTS_READY) ## change the rules and the audit's code line by line, and count which changes the unit tests see
 	@$(MUTANTS_VENV)/bin/python -m tests.mutants $(MUTANTS)
+
+screens: $(READY) ## play the portal in a browser and write pictures of its pages into docs/screens
+	@mkdir -p docs/screens && SCREENS=docs/screens $(BIN)/python -m pytest -q tests/whole/test_portal.py
 
 mails: $(READY) ## write every mail, as page, text and whole, into var/mails to look at
 	@$(BIN)/python -m cli.mails

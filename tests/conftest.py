@@ -1,5 +1,6 @@
 """Real servers for every test that wants them: started once, from nothing, and a fresh database for each test."""
 
+import gc
 import itertools
 import os
 import shutil
@@ -26,8 +27,18 @@ NUMBERS = itertools.count(1)
 LARGE = 100
 LATE = 0.85
 
+# Nothing that is imported or collected is ever garbage: to look through all of it, again and again, takes as long as
+# to collect, and each later look would begin with it.
+gc.disable()
+
 for name in [name for name in os.environ if name.startswith(("LOCKBOX_", "FLOWER_"))]:
     del os.environ[name]
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage from here on, in what the tests make."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(trylast=True)

@@ -1,9 +1,10 @@
-"""`make mutants`: run mutmut over the rules and the audit's code, and count for each file what the tests see."""
+"""`make mutants`: run mutmut over the rules and the audit's code, and count for each module what the tests see."""
 
 import json
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -15,26 +16,54 @@ LEAST = 90.0
 
 
 def main() -> int:
-    """Run what is chosen on the command line, or all; the exit code is 1 where a file is below its 90 %."""
+    """Run what is chosen on the command line, or all; the exit code is 1 where a module is below its 90 %."""
     subprocess.run([sys.executable, "-m", "mutmut", "run", "--max-children", "2", *sys.argv[1:]], check=True)
-    table, bad = Table("file", "mutants", "killed", "survived", "no test", "seen", show_edge=False), False
-    for file in sorted(FOUND.rglob("*.py.meta")):
-        codes = [code for code in json.loads(file.read_text())["exit_code_by_key"].values() if code is not None]
-        if not codes:
-            continue
-        counted = Counter(_word(code) for code in codes)
-        share = 100 * counted["killed"] / len(codes)
-        bad = bad or share < LEAST
-        numbers = (len(codes), *(counted[word] for word in ("killed", "survived", "no test")))
-        table.add_row(str(file.relative_to(FOUND)).removesuffix(".meta"), *map(str, numbers), f"{share:.1f} %")
-    Console().print(table)
-    return int(bad)
+    modules = {_module(file): counted for file in sorted(FOUND.rglob("*.py.meta")) if (counted := _counted(file))}
+    below = [module for module, counted in modules.items() if _share(counted) < LEAST]
+    console = Console(highlight=False)
+    console.print(_table(modules))
+    if below:
+        console.print(f"[red]below {LEAST:.0f} %: {', '.join(below)}[/red]; mutmut show NAME shows what nobody saw")
+    elif modules:
+        console.print(
+            f"[green]the tests see at least {LEAST:.0f} % of the changes in each of {len(modules)} modules[/green]"
+        )
+    return int(bool(below) or not modules)
+
+
+def _module(file: Path) -> str:
+    return str(file.relative_to(FOUND)).removesuffix(".py.meta")
+
+
+def _counted(file: Path) -> Counter[str]:
+    """Return how many of a module's mutants were killed and how many not; of those that were run."""
+    codes = json.loads(file.read_text())["exit_code_by_key"].values()
+    return Counter(_word(code) for code in codes if code is not None)
 
 
 def _word(code: int) -> str:
     if code in KILLED | TIMED_OUT:
         return "killed"
     return "no test" if code in UNTESTED else "survived"
+
+
+def _share(counted: Counter[str]) -> float:
+    """Return the percentage of mutants that were killed."""
+    return 100 * counted["killed"] / counted.total()
+
+
+def _table(modules: Mapping[str, Counter[str]]) -> Table:
+    table = Table("module", show_edge=False)
+    for heading in ("killed", "of", "survived", "no test", "percent"):
+        table.add_column(heading, justify="right")
+    for module, counted in [*modules.items(), ("all", sum(modules.values(), Counter()))]:
+        if not counted:
+            continue
+        share = _share(counted)
+        colour, mark = ("green", "") if share >= LEAST else ("red", " <")
+        numbers = (counted["killed"], counted.total(), counted["survived"], counted["no test"])
+        table.add_row(module, *map(str, numbers), f"{share:.1f}{mark}", style=colour)
+    return table
 
 
 if __name__ == "__main__":

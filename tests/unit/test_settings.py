@@ -82,6 +82,8 @@ MALFORMED = [
     ("LOCKBOX_FLOWER_PORT", "http"),
     ("LOCKBOX_EMBEDDED", "perhaps"),
     ("LOCKBOX_LOG_LEVEL", "loud"),
+    ("LOCKBOX_FLOWER_URL", "javascript:alert(1)"),
+    ("LOCKBOX_FLOWER_URL", "flower.example"),
     ("LOCKBOX_MAIL_FROM", "a@b.example\nBcc: c@d.example"),
 ]
 
@@ -117,6 +119,43 @@ def test_what_is_unsafe_in_production_is_refused_by_name(
     assert str(refused.value).count("LOCKBOX_") == 1
     assert "hunter2" not in str(refused.value)
     assert KEY not in str(refused.value)
+
+
+PLAYING = {"LOCKBOX_PLAYGROUND": "/var/playground.json", "LOCKBOX_PUBLIC_URL": "http://localhost:8000"}
+
+
+def test_nobody_plays_in_production(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_up(monkeypatch, LOCKBOX_PLAYGROUND="/var/playground.json")
+
+    with pytest.raises(UnsafeSettings, match="LOCKBOX_PLAYGROUND: unset it; it lets anybody in as anybody"):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"LOCKBOX_EMBEDDED": "false"}, "only on embedded servers"),
+        ({"LOCKBOX_PUBLIC_URL": "http://lockbox.example:8000"}, "only under an address of this machine"),
+        ({"LOCKBOX_PUBLIC_URL": "http://192.168.0.7:8000"}, "only under an address of this machine"),
+        ({"LOCKBOX_PUBLIC_URL": "http://localhost.evil.example"}, "only under an address of this machine"),
+    ],
+)
+@pytest.mark.parametrize("environment", ["development", "test"])
+def test_a_playground_is_for_embedded_servers_under_an_address_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch, environment: str, changes: dict[str, str], words: str
+) -> None:
+    set_up(monkeypatch, **PLAYING | {"LOCKBOX_ENVIRONMENT": environment, "LOCKBOX_EMBEDDED": "true"} | changes)
+
+    with pytest.raises(UnsafeSettings, match=f"LOCKBOX_PLAYGROUND: {words}"):
+        load()
+
+
+@pytest.mark.parametrize("url", ["http://localhost:8000", "http://127.0.0.1:8000", "http://[::1]:8000"])
+def test_on_embedded_servers_of_this_machine_people_may_play(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    changes = {"LOCKBOX_ENVIRONMENT": "development", "LOCKBOX_EMBEDDED": "true", "LOCKBOX_PUBLIC_URL": url}
+    set_up(monkeypatch, **PLAYING | changes)
+
+    assert load().playground
 
 
 def test_everything_that_is_unsafe_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

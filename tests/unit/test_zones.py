@@ -51,3 +51,40 @@ def test_a_zone_that_is_not_known_here_is_read_as_utc(zone: str) -> None:
 def test_names_are_those_of_the_database_and_no_paths_of_files() -> None:
     assert {"UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires", "Etc/GMT+1"} <= zones.names()
     assert not zones.names() & {"localtime", "posixrules", "America", "posix/UTC", "right/UTC", "zone.tab"}
+
+
+@pytest.mark.parametrize(
+    ("written", "zone", "moment"),
+    [
+        ("2026-11-24T22:00", "Europe/Berlin", "2026-11-24T21:00:00"),
+        ("2026-07-01T23:00:05", "Europe/Berlin", "2026-07-01T21:00:05"),
+        ("2026-11-24T21:00", "UTC", "2026-11-24T21:00:00"),
+        ("2026-10-25T02:30", "Europe/Berlin", "2026-10-25T00:30:00"),
+        ("2026-03-29T02:30", "Europe/Berlin", "2026-03-29T01:30:00"),
+        ("2026-11-24T21:00", "Nowhere/Else", "2026-11-24T21:00:00"),
+    ],
+)
+def test_what_a_field_for_a_local_time_holds_is_an_instant(written: str, zone: str, moment: str) -> None:
+    assert zones.instant(written, zone) == datetime.fromisoformat(moment).replace(tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *(
+            "",
+            "soon",
+            "2026-02-30T10:00",
+            "2026-01-01",
+            "2026-01-01T24:30",
+            "2026-01-01T10:00Z",
+            "2026-01-01T10:00+01:00",
+        ),
+        *("0001-01-01T00:00", "9999-12-31T23:59", "٢026-01-01T10:00"),
+    ],
+)
+def test_what_is_no_local_time_is_refused(written: str) -> None:
+    zone = "America/New_York" if written.startswith("9999") else "Asia/Tokyo"
+
+    with pytest.raises(ValueError, match="write a date and a time"):
+        zones.instant(written, zone)
