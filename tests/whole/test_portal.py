@@ -11,6 +11,7 @@ from playwright.sync_api import Page, expect
 
 from lockbox.requests.at_hand import MOST
 from lockbox.requests.lifecycle import Action
+from lockbox.requests.models import AccessRequest
 from tests.builders import World
 from tests.whole import people
 from tests.whole.conftest import Stage, wait_until
@@ -44,6 +45,13 @@ def door(stage: Stage, world: World) -> int:
     }
     with stage.as_(world, "gate") as gate:
         return gate.get("/v1/access", params=asked).status_code
+
+
+def told(stage: Stage, world: World) -> AccessRequest:
+    """File a request and wait until every approver has heard of it; what nobody heard of ends with other words."""
+    request = world.submit()
+    wait_until(lambda: not stage.open_notices(world), "the approvers are told")
+    return request
 
 
 def ask(page: Page, world: World, resources: str = "mailbox:anna@contoso.example", why: str = REASON) -> str:
@@ -142,13 +150,14 @@ def test_of_two_who_race_the_loser_is_told_who_won(stage: Stage, desk: Desk) -> 
 
 
 def test_a_page_that_is_open_says_that_the_time_is_over(stage: Stage, desk: Desk) -> None:
-    world = stage.world(approval_window=4)
-    request = world.submit()
+    told(stage, stage.world(approval_window=900))
+    world = stage.world(approval_window=10)
     ann = desk.person(world, "ann")
+    request = told(stage, world)
 
     ann.goto(f"/requests/{request.id}")
 
-    expect(ann.locator("#state")).to_contain_text("No answer in time")
+    expect(ann.locator("#state")).to_contain_text("No answer in time", timeout=30_000)
     expect(ann.get_by_role("button", name="Approve")).to_be_disabled()
     stage.ends(request.id, "timed_out")
 
