@@ -12,7 +12,7 @@ import pytest
 from cli.mails import gallery
 from cli.mails.specimens import HANDS, SENDER, Specimen, specimens
 from lockbox.notices.memos import TITLES
-from lockbox.notices.senders.smtp import compose
+from lockbox.notices.senders.message import compose
 from lockbox.notices.subjects import SUBJECTS
 
 ALL = list(specimens())

@@ -1,12 +1,13 @@
 """Whatever people write, a mail can be made of it, says it, and keeps its form."""
 
 import email
+from dataclasses import replace
 from email.policy import default
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lockbox.notices.senders.smtp import compose
+from lockbox.notices.senders.message import BOUNDARY, compose
 from tests.unit.letter import mail
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1, max_size=60)
@@ -38,3 +39,33 @@ def test_any_text_makes_a_mail_with_one_of_each_header(name: str, why: str, comm
     assert len(read["To"].addresses) == 1
     assert read["To"].addresses[0].addr_spec == "ann@contoso.example"
     assert "never ask you to approve by" in next(read.iter_parts()).get_content()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"])), st.text(st.characters(exclude_categories=["Cs"])))
+def test_a_body_is_read_as_it_was_written_line_by_line(text: str, html: str) -> None:
+    raw = compose(replace(mail(), text=text, html=html), "Lockbox <lockbox@vendor.example>").as_bytes()
+
+    read = email.message_from_bytes(raw, policy=default)
+
+    assert [part.get_content().encode().splitlines() for part in read.iter_parts()] == [
+        text.encode().splitlines(),
+        html.encode().splitlines(),
+    ]
+
+
+def test_nothing_that_is_written_ends_its_part() -> None:
+    hostile = f"Before\n--{BOUNDARY}--\n--{BOUNDARY}\nContent-Type: text/html\n\n<b>forged</b>\n.\n"
+
+    raw = compose(replace(mail(), text=hostile), "Lockbox <lockbox@vendor.example>").as_bytes()
+
+    read = email.message_from_bytes(raw, policy=default)
+    assert [part.get_content_type() for part in read.iter_parts()] == ["text/plain", "text/html"]
+    assert next(read.iter_parts()).get_content().splitlines() == hostile.splitlines()
+    assert not read.defects
+
+
+def test_no_line_is_longer_than_servers_take() -> None:
+    raw = compose(replace(mail(), text="x" * 5_000, html="é" * 5_000), "Lockbox <lockbox@vendor.example>").as_bytes()
+
+    assert max(len(line) for line in raw.splitlines()) <= 78

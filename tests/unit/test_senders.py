@@ -11,8 +11,9 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from lockbox.notices.outcomes import next_try
 from lockbox.notices.senders.memory import MemoryMail
+from lockbox.notices.senders.message import compose
 from lockbox.notices.senders.protocol import Hook, Mail, SendFailed
-from lockbox.notices.senders.smtp import SmtpMail, compose
+from lockbox.notices.senders.smtp import SmtpMail
 from lockbox.notices.senders.webhook import HttpHooks, signed
 from lockbox.notices.vault import Vault, new_secret
 

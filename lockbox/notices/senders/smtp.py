@@ -5,14 +5,11 @@ import smtplib
 import ssl
 import threading
 from collections.abc import Iterator
-from email.headerregistry import Address
-from email.message import EmailMessage
-from email.policy import SMTP as SMTP_POLICY
-from email.utils import formatdate
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from lockbox.failpoints import reach
+from lockbox.notices.senders.message import compose
 from lockbox.notices.senders.protocol import SEND_SECONDS, Mail, Reply, SendFailed
 from lockbox.notices.senders.relay import Connection
 
@@ -87,26 +84,6 @@ class SmtpMail:
             client.starttls(context=self._tls)
         if self._url.username:
             client.login(unquote(self._url.username), unquote(self._url.password or ""))
-
-
-def compose(mail: Mail, sender: str) -> EmailMessage:
-    """Return the message: text and HTML, one thread a request, marked as sent by a machine (RFC 3834).
-
-    Raises:
-        ValueError: a header would hold a line break, or the address is not one.
-    """
-    local, _, domain = mail.to_address.rpartition("@")
-    message = EmailMessage(policy=SMTP_POLICY)
-    message["From"] = sender
-    message["To"] = Address(mail.to_name, local, domain)
-    message["Subject"] = mail.subject
-    message["Date"] = formatdate(localtime=False)
-    message["Message-ID"] = mail.message_id
-    message["In-Reply-To"] = message["References"] = mail.thread_id
-    message["Auto-Submitted"] = "auto-generated"
-    message.set_content(mail.text)
-    message.add_alternative(mail.html, subtype="html")
-    return message
 
 
 def _failed(error: BaseException, *, is_late: bool) -> SendFailed:
