@@ -20,7 +20,7 @@ from lockbox.notices.models import Endpoint, Format
 from lockbox.people.roles import Caller, Role
 from lockbox.refusals import Refusal, Unknown
 from lockbox.requests.writing import Origin
-from lockbox.tenancy import endpoints
+from lockbox.tenancy import deliveries, endpoints
 from lockbox.tenancy.endpoints import OF_REQUESTS, OF_TENANTS, Reach, Shown, Wanted
 
 router = APIRouter(prefix="/tenants/{slug}/endpoints", tags=[TAG], include_in_schema=False)
@@ -160,7 +160,7 @@ def try_out(work: AtDesk, slug: Slug, one: One) -> Response:
 
     def deed(session: Session, caller: Caller, came: Origin) -> None:
         _of_this(session, caller, slug, one)
-        endpoints.try_out(session, caller, came, one)
+        deliveries.try_out(session, caller, came, one)
 
     return _done(work, slug, one, deed)
 
@@ -171,7 +171,7 @@ def redeliver(work: AtDesk, slug: Slug, one: One, delivery: Annotated[UUID, Form
 
     def deed(session: Session, caller: Caller, came: Origin) -> None:
         _of_this(session, caller, slug, one)
-        endpoints.redeliver(session, caller, came, delivery)
+        deliveries.redeliver(session, caller, came, delivery)
 
     return _done(work, slug, one, deed)
 
@@ -253,13 +253,13 @@ def _one(
     hours: str = HOURS,
 ) -> Response:
     endpoint = _of_this(at.session, at.caller, at.tenant.slug, one)
-    log = endpoints.log(at.session, at.caller, one, cursor=after, most=MOST_TRIES)
+    log = deliveries.log(at.session, at.caller, one, cursor=after, most=MOST_TRIES)
     return at.page(
         "endpoint",
         refused,
         endpoint=endpoint,
         log=log,
-        standings=endpoints.standings(at.session, at.caller, log.deliveries),
+        standings=deliveries.standings(at.session, at.caller, log.deliveries),
         written=written or Written.of(endpoint),
         hours=hours,
         events=EVENTS,

@@ -20,7 +20,7 @@ from api.schemas.endpoints import (
 )
 from api.schemas.parts import Slug, problems
 from lockbox.notices.models import Delivery, Endpoint
-from lockbox.tenancy import endpoints
+from lockbox.tenancy import deliveries, endpoints
 from lockbox.tenancy.endpoints import Reach, Shown, Wanted
 
 router = APIRouter(prefix="/v1", tags=["endpoints"])
@@ -101,7 +101,7 @@ def rotate(
 @router.post("/endpoints/{endpoint_id}/test", status_code=202, responses=problems(404, 409, 429))
 def try_out(endpoint_id: UUID, who: Who, came: From, session: Work) -> CallView:
     """Call a webhook with a test event; how that went is in its log."""
-    return CallView(webhook_id=endpoints.try_out(session, who, came, endpoint_id))
+    return CallView(webhook_id=deliveries.try_out(session, who, came, endpoint_id))
 
 
 @router.get("/endpoints/{endpoint_id}/deliveries", responses=problems(404))
@@ -110,17 +110,17 @@ def list_deliveries(
     who: Who,
     session: Work,
     cursor: UUID | None = None,
-    limit: Annotated[int, Query(ge=1, le=endpoints.MOST_A_PAGE)] = 50,
+    limit: Annotated[int, Query(ge=1, le=deliveries.MOST_A_PAGE)] = 50,
 ) -> DeliveryPage:
     """List each try to call a webhook, the newest first."""
-    log = endpoints.log(session, who, endpoint_id, cursor=cursor, most=limit)
+    log = deliveries.log(session, who, endpoint_id, cursor=cursor, most=limit)
     return DeliveryPage(items=[_delivery(one) for one in log.deliveries], next_cursor=log.next_cursor)
 
 
 @router.post("/deliveries/{delivery_id}/redeliver", status_code=202, responses=problems(404, 409, 429))
 def redeliver(delivery_id: UUID, who: Who, came: From, session: Work) -> CallView:
     """Call again what has ended, under the id that it had; not what asks for something that is settled."""
-    return CallView(webhook_id=endpoints.redeliver(session, who, came, delivery_id))
+    return CallView(webhook_id=deliveries.redeliver(session, who, came, delivery_id))
 
 
 def _wanted(body: NewEndpoint) -> Wanted:

@@ -1,4 +1,4 @@
-"""Webhooks of a tenant, kept by its admins, and of the vendor, kept by operators; and what became of calls."""
+"""Webhooks of a tenant, kept by its admins, and of the vendor, kept by operators."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,33 +7,27 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from sqlalchemy import text
 from sqlmodel import Session, col, select
 
-from lockbox import database, fetching
+from lockbox import fetching
 from lockbox.database import now
 from lockbox.fetching import FetchFailed
-from lockbox.notices import announcing
 from lockbox.notices import endpoints as kept
 from lockbox.notices.audience import ANSWER, QUESTION
-from lockbox.notices.calls import TEST
 from lockbox.notices.memos import CHECKPOINT_TYPE, INVARIANT_TYPE, PERSONAL, TITLES
-from lockbox.notices.models import Delivery, Endpoint, Format, Notice, Outcome
-from lockbox.notices.outbox import KIND
+from lockbox.notices.models import Endpoint, Format
 from lockbox.notices.vault import Vault
 from lockbox.people import context
 from lockbox.people.models import Tenant
 from lockbox.people.roles import Caller, Role
-from lockbox.refusals import EndpointDisabled, Invalid, Outdated, StillWaiting, TooManyEndpoints, Unknown
+from lockbox.refusals import Invalid, TooManyEndpoints, Unknown
 from lockbox.requests.lifecycle import State
 from lockbox.requests.writing import Origin
-from lockbox.schedule import NOTICES, Promise
 from lockbox.tenancy import authority, trail
 from lockbox.tenancy.authority import Seat
 from lockbox.tenancy.trail import Deed
 
 MOST_ENDPOINTS = 50
-MOST_A_PAGE = 200
 LONGEST_OVERLAP = timedelta(days=7)
 BY_HAND = "by_hand"
 ADMINS = (Role.TENANT_ADMIN,)
@@ -45,8 +39,6 @@ OF_REQUESTS = frozenset(f"request.{told}" for told in (*State, QUESTION, ANSWER)
 OF_TENANTS = frozenset(f"tenant.{kind}" for kind in TITLES.keys() - PERSONAL)
 # What sends no more outside than before, and to nowhere else: no fresh sign-in is asked for it.
 HARMLESS = frozenset({"description"})
-
-REOPEN = text("SELECT notice, answer FROM reopen(:delivery, :moment)")
 
 
 @dataclass(frozen=True)
@@ -74,23 +66,6 @@ class Shown:
 
     endpoint: Endpoint
     secret: str = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Log:
-    """Some tries, the newest first, and the cursor of those that follow."""
-
-    deliveries: Sequence[Delivery]
-    next_cursor: UUID | None
-
-
-@dataclass(frozen=True)
-class Standing:
-    """How what an endpoint was told of stands: its outcome, or None and when it is tried next."""
-
-    attempts: int
-    outcome: Outcome | None
-    next_try_at: datetime | None
 
 
 def listed(session: Session, caller: Caller, slug: str | None) -> Sequence[Endpoint]:
@@ -158,7 +133,7 @@ def change(
     Raises:
         Unknown, NotYours, SignInAgain, Invalid: as named.
     """
-    seat, endpoint, tenant = _taken(session, caller, origin, endpoint_id)
+    seat, endpoint, tenant = taken(session, caller, origin, endpoint_id)
     before = _facts(endpoint)
     values = {name: value for name, value in wanted.items() if name != "enabled"}
     changed = {name for name, value in values.items() if getattr(endpoint, name) != value}
@@ -190,7 +165,7 @@ def remove(session: Session, caller: Caller, origin: Origin, endpoint_id: UUID) 
     Raises:
         Unknown, NotYours: as named.
     """
-    seat, endpoint, _ = _taken(session, caller, origin, endpoint_id)
+    seat, endpoint, _ = taken(session, caller, origin, endpoint_id)
     at = now(session)
     if endpoint.disabled_at is None:
         _turn(endpoint, at)
@@ -215,7 +190,7 @@ def rotate(
     Raises:
         Unknown, NotYours, SignInAgain: as named.
     """
-    seat, endpoint, tenant = _taken(session, caller, origin, endpoint_id)
+    seat, endpoint, tenant = taken(session, caller, origin, endpoint_id)
     _firmly(session, seat, tenant)
     at = now(session)
     signing = kept.new_signing(vault)
@@ -227,75 +202,21 @@ def rotate(
     return Shown(endpoint, signing.secret)
 
 
-def try_out(session: Session, caller: Caller, origin: Origin, endpoint_id: UUID) -> UUID:
-    """Call an endpoint with a test, whatever it wants to hear of, and return the id that the call will bear.
-
-    Raises:
-        Unknown, NotYours: as named.
-        EndpointDisabled: it is called no more.
-        TooMany: it was called by hand ten times in the last minute.
-    """
-    seat, endpoint, _ = _taken(session, caller, origin, endpoint_id)
-    if endpoint.disabled_at is not None:
-        raise EndpointDisabled("The webhook is disabled; enable it first.")
-    at = now(session)
-    _count(session, endpoint, at)
-    deed = Deed(TEST, at, {}, facts={"endpoint_id": endpoint.id})
-    return announcing.try_out(session, trail.happening_of(seat, deed), endpoint.id)
-
-
-def log(session: Session, caller: Caller, endpoint_id: UUID, *, cursor: UUID | None, most: int) -> Log:
-    """Return the tries of an endpoint, the newest first, from the cursor on.
+def taken(
+    session: Session, caller: Caller, origin: Origin, endpoint_id: UUID
+) -> tuple[Seat, Endpoint, Tenant | None]:
+    """Return the caller's seat, and the endpoint as it is once nobody else may change it.
 
     Raises:
         Unknown, NotYours: as named.
     """
-    show(session, caller, endpoint_id)
-    query = select(Delivery).where(col(Delivery.endpoint_id) == endpoint_id)
-    if cursor is not None:
-        query = query.where(col(Delivery.id) < cursor)
-    found = session.exec(query.order_by(col(Delivery.id).desc()).limit(most + 1)).all()
-    return Log(found[:most], found[most - 1].id if len(found) > most else None)
-
-
-def standings(session: Session, caller: Caller, deliveries: Iterable[Delivery]) -> Mapping[UUID, Standing]:
-    """Return how each notice stands of which these are tries, as far as the caller may know of what it is about."""
-    context.enter(session, caller)
-    query = select(Notice).where(col(Notice.id).in_({one.notice_id for one in deliveries}))
-    return {
-        one.id: Standing(one.attempts, one.outcome, one.run_at if one.outcome is None else None)
-        for one in session.exec(query)
-    }
-
-
-def redeliver(session: Session, caller: Caller, origin: Origin, delivery_id: UUID) -> UUID:
-    """Let a notice that has ended be called out again, with the id that it had, which is returned.
-
-    Raises:
-        Unknown, NotYours: as named.
-        EndpointDisabled: the endpoint is called no more.
-        StillWaiting: it has not ended, and will be tried again by itself.
-        Outdated: it asked for something that is settled.
-        TooMany: the endpoint was called by hand ten times in the last minute.
-    """
-    context.enter(session, caller)
-    delivery = session.get(Delivery, delivery_id)
-    if delivery is None or delivery.endpoint_id is None:
-        raise Unknown("There is no such delivery.")
-    seat, endpoint, _ = _taken(session, caller, origin, delivery.endpoint_id)
-    at = now(session)
-    notice, answer = session.connection().execute(REOPEN, {"delivery": delivery_id, "moment": at}).one()
-    if answer == "disabled":
-        raise EndpointDisabled("The webhook is disabled; enable it first.")
-    if answer == "waiting":
-        raise StillWaiting("The notice has not ended: it will be tried again by itself.")
-    if answer == "outdated":
-        raise Outdated("What it asked for is settled; nobody is asked again.")
-    _count(session, endpoint, at)
-    database.promise(session, NOTICES, [Promise(str(notice), KIND, at)])
-    deed = Deed("delivery_repeated", at, {}, facts={"endpoint_id": endpoint.id, "notice_id": notice})
-    announcing.record(session, trail.happening_of(seat, deed))
-    return UUID(str(notice))
+    endpoint = _seen(session, caller, endpoint_id)
+    tenant = session.get(Tenant, endpoint.tenant_id) if endpoint.tenant_id else None
+    seat = authority.take(session, caller, origin, ADMINS if tenant else OPERATORS, tenant)
+    session.refresh(endpoint, with_for_update={"key_share": True})
+    if endpoint.removed_at is not None:
+        raise Unknown("There is no such webhook.")
+    return seat, endpoint, tenant
 
 
 def place(url: str) -> str:
@@ -310,25 +231,6 @@ def _seen(session: Session, caller: Caller, endpoint_id: UUID) -> Endpoint:
     if endpoint is None or endpoint.removed_at is not None:
         raise Unknown("There is no such webhook.")
     return endpoint
-
-
-def _taken(
-    session: Session, caller: Caller, origin: Origin, endpoint_id: UUID
-) -> tuple[Seat, Endpoint, Tenant | None]:
-    """Return the caller's seat, and the endpoint as it is once nobody else may change it."""
-    endpoint = _seen(session, caller, endpoint_id)
-    tenant = session.get(Tenant, endpoint.tenant_id) if endpoint.tenant_id else None
-    seat = authority.take(session, caller, origin, ADMINS if tenant else OPERATORS, tenant)
-    session.refresh(endpoint, with_for_update={"key_share": True})
-    if endpoint.removed_at is not None:
-        raise Unknown("There is no such webhook.")
-    return seat, endpoint, tenant
-
-
-def _count(session: Session, endpoint: Endpoint, at: datetime) -> None:
-    kept.count_call(endpoint, at)
-    session.add(endpoint)
-    session.flush()
 
 
 def _of(session: Session, tenant_id: UUID | None) -> Sequence[Endpoint]:

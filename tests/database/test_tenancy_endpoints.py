@@ -26,7 +26,7 @@ from lockbox.refusals import (
     Unknown,
 )
 from lockbox.requests.lifecycle import Action
-from lockbox.tenancy import endpoints
+from lockbox.tenancy import deliveries, endpoints
 from lockbox.tenancy.endpoints import Reach, Shown, Wanted
 from tests.builders import HERE, ShiftedClock, World, unbound
 from tests.database.postbag import Postbag, open_notices
@@ -59,7 +59,7 @@ def added(world: World, reach: Reach, who: str = "tara", **changes: Any) -> Show
 def tries(world: World, who: str, endpoint: Shown) -> list[Any]:
     """Read the log of a webhook."""
     with world.house.transaction() as session:
-        log = endpoints.log(session, world.people[who], endpoint.endpoint.id, cursor=None, most=100)
+        log = deliveries.log(session, world.people[who], endpoint.endpoint.id, cursor=None, most=100)
         return list(log.deliveries)
 
 
@@ -160,7 +160,7 @@ CLOSING: dict[str, Callable[[World, Caller, Shown, Reach], object]] = {
     "disable": lambda w, c, s, r: acts(w, c, endpoints.change, s.endpoint.id, {"enabled": False}, reach=r),
     "describe": lambda w, c, s, r: acts(w, c, endpoints.change, s.endpoint.id, {"description": "Ours"}, reach=r),
     "remove": lambda w, c, s, _: acts(w, c, endpoints.remove, s.endpoint.id),
-    "try out": lambda w, c, s, _: acts(w, c, endpoints.try_out, s.endpoint.id),
+    "try out": lambda w, c, s, _: acts(w, c, deliveries.try_out, s.endpoint.id),
 }
 
 
@@ -306,7 +306,7 @@ def test_a_test_is_called_out_whatever_the_filter_says_and_is_in_the_log(
 ) -> None:
     shown = added(world, reach, who, event_types=("request.denied",), format=kind)
 
-    notice = acts(world, who, endpoints.try_out, shown.endpoint.id)
+    notice = acts(world, who, deliveries.try_out, shown.endpoint.id)
     post.deliver(worker, open_notices(worker))
 
     (hook,) = post.hooks.sent
@@ -322,7 +322,7 @@ def test_what_is_disabled_is_not_tried_out(world: World, reach: Reach) -> None:
     acts(world, "tara", endpoints.change, shown.endpoint.id, {"enabled": False}, reach=reach)
 
     with pytest.raises(EndpointDisabled):
-        acts(world, "tara", endpoints.try_out, shown.endpoint.id)
+        acts(world, "tara", deliveries.try_out, shown.endpoint.id)
 
 
 @pytest.mark.parametrize("who", ["tara", "olga"])
@@ -334,7 +334,7 @@ def test_a_webhook_is_tried_out_ten_times_in_any_minute_and_no_more(
 
     def tried(seconds: float, which: Shown = shown) -> object:
         later.shift = timedelta(seconds=seconds)
-        return acts(shifted, who, endpoints.try_out, which.endpoint.id)
+        return acts(shifted, who, deliveries.try_out, which.endpoint.id)
 
     for number in range(10):
         tried(number * 5)
@@ -354,16 +354,16 @@ def test_calls_that_are_repeated_are_counted_with_the_tests(
     world: World, worker: Database, post: Postbag, reach: Reach
 ) -> None:
     shown = added(world, reach, event_types=("request.active",))
-    acts(world, "tara", endpoints.try_out, shown.endpoint.id)
+    acts(world, "tara", deliveries.try_out, shown.endpoint.id)
     post.deliver(worker, open_notices(worker))
     (one,) = tries(world, "tara", shown)
     for _ in range(9):
-        acts(world, "tara", endpoints.redeliver, one.id)
+        acts(world, "tara", deliveries.redeliver, one.id)
         with pytest.raises(StillWaiting):
-            acts(world, "tara", endpoints.redeliver, one.id)
+            acts(world, "tara", deliveries.redeliver, one.id)
         post.deliver(worker, open_notices(worker))
 
-    for call, target in ((endpoints.redeliver, one.id), (endpoints.try_out, shown.endpoint.id)):
+    for call, target in ((deliveries.redeliver, one.id), (deliveries.try_out, shown.endpoint.id)):
         with pytest.raises(TooMany, match="at most 10 times a minute"):
             acts(world, "tara", call, target)
 
@@ -376,9 +376,9 @@ def test_tests_that_come_together_are_counted_one_after_the_other(
 ) -> None:
     shown = added(world, reach)
     for _ in range(7):
-        acts(world, "tara", endpoints.try_out, shown.endpoint.id)
+        acts(world, "tara", deliveries.try_out, shown.endpoint.id)
 
-    answers = at_once(pool, *[lambda: acts(world, "tara", endpoints.try_out, shown.endpoint.id)] * 6)
+    answers = at_once(pool, *[lambda: acts(world, "tara", deliveries.try_out, shown.endpoint.id)] * 6)
 
     assert Counter(type(answer).__name__ for answer in answers) == {"UUID": 3, "TooMany": 3}
 
@@ -393,11 +393,11 @@ def test_a_call_is_repeated_under_its_id_as_often_as_somebody_asks(
     post.deliver(worker, open_notices(worker))
     (one,) = tries(world, who, shown)
 
-    again = acts(world, who, endpoints.redeliver, one.id)
+    again = acts(world, who, deliveries.redeliver, one.id)
     with pytest.raises(StillWaiting):
-        acts(world, who, endpoints.redeliver, one.id)
+        acts(world, who, deliveries.redeliver, one.id)
     post.deliver(worker, open_notices(worker))
-    acts(world, who, endpoints.redeliver, one.id)
+    acts(world, who, deliveries.redeliver, one.id)
     post.deliver(worker, open_notices(worker))
 
     assert again == one.notice_id
@@ -423,7 +423,7 @@ def test_a_dead_notice_comes_back_to_life_with_time_enough(
     later.shift = timedelta(hours=30)
     shifted = World(Database(world.house.engine, world.house.schedule, later), world.tenant, world.people)
 
-    acts(shifted, "tara", endpoints.redeliver, one.id)
+    acts(shifted, "tara", deliveries.redeliver, one.id)
     post.deliver(sender, [one.notice_id])
 
     assert [hook.hook_id for hook in post.hooks.sent] == [str(one.notice_id)]
@@ -436,12 +436,12 @@ def test_nobody_is_asked_again_for_what_is_settled(
     request = world.submit()
     post.deliver(worker, open_notices(worker))
     (one,) = tries(world, "tara", shown)
-    acts(world, "tara", endpoints.redeliver, one.id)
+    acts(world, "tara", deliveries.redeliver, one.id)
     post.deliver(worker, open_notices(worker))
     world.act("ann", Action.DENY, request.id)
 
     with pytest.raises(Outdated):
-        acts(world, "tara", endpoints.redeliver, one.id)
+        acts(world, "tara", deliveries.redeliver, one.id)
 
     assert len(post.hooks.sent) == 2
 
@@ -463,7 +463,7 @@ def test_the_database_lets_nobody_else_repeat_a_call(
             with world.house.transaction() as session:
                 context.enter(session, caller)
                 values = {"delivery": row.id, "moment": datetime.now(UTC)}
-                answers = session.connection().execute(endpoints.REOPEN, values).all()
+                answers = session.connection().execute(deliveries.REOPEN, values).all()
                 session.rollback()
             assert bool(answers) is (who == ("olga" if row.is_vendors else "tara")), who
 

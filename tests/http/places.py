@@ -15,7 +15,7 @@ from lockbox.people.models import Invitation
 from lockbox.people.roles import Role
 from lockbox.people.sessions import Place as Spot
 from lockbox.requests import questions
-from lockbox.tenancy import deputies, endpoints, members, recovery, vendor, watchers
+from lockbox.tenancy import deliveries, deputies, endpoints, members, recovery, vendor, watchers
 from lockbox.tenancy.deputies import Wanted
 from lockbox.tenancy.endpoints import Reach
 from tests.builders import HERE, SETTINGS, WITHOUT_REVIEW
@@ -116,7 +116,7 @@ def endpoint(door: Door) -> UUID:
 def delivery(door: Door) -> UUID:
     """Let a call of the tenant's webhook have been made, and return the try."""
     with door.house.transaction() as session:
-        notice = endpoints.try_out(session, door.world.people["tara"], HERE, endpoint(door))
+        notice = deliveries.try_out(session, door.world.people["tara"], HERE, endpoint(door))
     tried = new_id()
     door.run_sql(SENT, n=notice)
     door.run_sql(TRIED, n=notice, d=tried)

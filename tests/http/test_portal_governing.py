@@ -9,7 +9,7 @@ from lockbox.ids import new_id
 from lockbox.people.roles import Means, Role
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.writing import Origin
-from lockbox.tenancy import deputies, endpoints, members, tenants, watchers
+from lockbox.tenancy import deliveries, deputies, endpoints, members, tenants, watchers
 from tests.database.tenancy import does, id_of, members_of, reads
 from tests.http.places import REACH, SENT, TRIED
 from tests.http.portal import Browser, OpenPortal, Page, Portal
@@ -70,7 +70,7 @@ def tried(portal: Portal, one: UUID) -> tuple[str, str]:
     """Let a call of a webhook be made that arrived, and return the ids of the try and of its notice."""
     with portal.house.transaction() as session:
         caller = portal.world.people["tara"]
-        notice = endpoints.try_out(session, caller, Origin("api"), one)
+        notice = deliveries.try_out(session, caller, Origin("api"), one)
     delivery = new_id()
     portal.sql(SENT, n=notice)
     portal.sql(TRIED, d=delivery, n=notice)

@@ -1,0 +1,122 @@
+"""What became of calls to webhooks: the tries of each, a test by hand, and a call made once more."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlmodel import Session, col, select
+
+from lockbox import database
+from lockbox.database import now
+from lockbox.notices import announcing
+from lockbox.notices import endpoints as kept
+from lockbox.notices.calls import TEST
+from lockbox.notices.models import Delivery, Endpoint, Notice, Outcome
+from lockbox.notices.outbox import KIND
+from lockbox.people import context
+from lockbox.people.roles import Caller
+from lockbox.refusals import EndpointDisabled, Outdated, StillWaiting, Unknown
+from lockbox.requests.writing import Origin
+from lockbox.schedule import NOTICES, Promise
+from lockbox.tenancy import endpoints, trail
+from lockbox.tenancy.trail import Deed
+
+MOST_A_PAGE = 200
+
+REOPEN = text("SELECT notice, answer FROM reopen(:delivery, :moment)")
+
+
+@dataclass(frozen=True)
+class Log:
+    """Some tries, the newest first, and the cursor of those that follow."""
+
+    deliveries: Sequence[Delivery]
+    next_cursor: UUID | None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How what an endpoint was told of stands: its outcome, or None and when it is tried next."""
+
+    attempts: int
+    outcome: Outcome | None
+    next_try_at: datetime | None
+
+
+def try_out(session: Session, caller: Caller, origin: Origin, endpoint_id: UUID) -> UUID:
+    """Call an endpoint with a test, whatever it wants to hear of, and return the id that the call will bear.
+
+    Raises:
+        Unknown, NotYours: as named.
+        EndpointDisabled: it is called no more.
+        TooMany: it was called by hand ten times in the last minute.
+    """
+    seat, endpoint, _ = endpoints.taken(session, caller, origin, endpoint_id)
+    if endpoint.disabled_at is not None:
+        raise EndpointDisabled("The webhook is disabled; enable it first.")
+    at = now(session)
+    _count(session, endpoint, at)
+    deed = Deed(TEST, at, {}, facts={"endpoint_id": endpoint.id})
+    return announcing.try_out(session, trail.happening_of(seat, deed), endpoint.id)
+
+
+def log(session: Session, caller: Caller, endpoint_id: UUID, *, cursor: UUID | None, most: int) -> Log:
+    """Return the tries of an endpoint, the newest first, from the cursor on.
+
+    Raises:
+        Unknown, NotYours: as named.
+    """
+    endpoints.show(session, caller, endpoint_id)
+    query = select(Delivery).where(col(Delivery.endpoint_id) == endpoint_id)
+    if cursor is not None:
+        query = query.where(col(Delivery.id) < cursor)
+    found = session.exec(query.order_by(col(Delivery.id).desc()).limit(most + 1)).all()
+    return Log(found[:most], found[most - 1].id if len(found) > most else None)
+
+
+def standings(session: Session, caller: Caller, deliveries: Iterable[Delivery]) -> Mapping[UUID, Standing]:
+    """Return how each notice stands of which these are tries, as far as the caller may know of what it is about."""
+    context.enter(session, caller)
+    query = select(Notice).where(col(Notice.id).in_({one.notice_id for one in deliveries}))
+    return {
+        one.id: Standing(one.attempts, one.outcome, one.run_at if one.outcome is None else None)
+        for one in session.exec(query)
+    }
+
+
+def redeliver(session: Session, caller: Caller, origin: Origin, delivery_id: UUID) -> UUID:
+    """Let a notice that has ended be called out again, with the id that it had, which is returned.
+
+    Raises:
+        Unknown, NotYours: as named.
+        EndpointDisabled: the endpoint is called no more.
+        StillWaiting: it has not ended, and will be tried again by itself.
+        Outdated: it asked for something that is settled.
+        TooMany: the endpoint was called by hand ten times in the last minute.
+    """
+    context.enter(session, caller)
+    delivery = session.get(Delivery, delivery_id)
+    if delivery is None or delivery.endpoint_id is None:
+        raise Unknown("There is no such delivery.")
+    seat, endpoint, _ = endpoints.taken(session, caller, origin, delivery.endpoint_id)
+    at = now(session)
+    notice, answer = session.connection().execute(REOPEN, {"delivery": delivery_id, "moment": at}).one()
+    if answer == "disabled":
+        raise EndpointDisabled("The webhook is disabled; enable it first.")
+    if answer == "waiting":
+        raise StillWaiting("The notice has not ended: it will be tried again by itself.")
+    if answer == "outdated":
+        raise Outdated("What it asked for is settled; nobody is asked again.")
+    _count(session, endpoint, at)
+    database.promise(session, NOTICES, [Promise(str(notice), KIND, at)])
+    deed = Deed("delivery_repeated", at, {}, facts={"endpoint_id": endpoint.id, "notice_id": notice})
+    announcing.record(session, trail.happening_of(seat, deed))
+    return UUID(str(notice))
+
+
+def _count(session: Session, endpoint: Endpoint, at: datetime) -> None:
+    kept.count_call(endpoint, at)
+    session.add(endpoint)
+    session.flush()
