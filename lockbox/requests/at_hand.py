@@ -63,7 +63,7 @@ def waiting(
         ),
     ]
     ids, beyond = soonest.some(session, conditions, cursor=cursor, most=most)
-    found = _still(State.PENDING, register.some(session, caller, ids))
+    found = register.some(session, caller, ids, State.PENDING)
     counted = counting.count_all(session, [entry.request for entry in found], known)
     return [Waiting(entry, counted[entry.request.id], entry.request.tenant_id in able) for entry in found], beyond
 
@@ -86,15 +86,10 @@ def inside(
         col(AccessRequest.deadline_at) > at,
     ]
     ids, beyond = soonest.some(session, conditions, cursor=cursor, most=most)
-    found = _still(State.ACTIVE, register.some(session, caller, ids))
+    found = register.some(session, caller, ids, State.ACTIVE)
     closes = _able(caller, directory.look_up(session, caller.tenants(), at)) | caller.tenants({Role.TENANT_ADMIN})
     is_manager = caller.holds(Role.MANAGER)
     return [Inside(entry, is_manager or entry.request.tenant_id in closes) for entry in found], beyond
-
-
-def _still(state: State, entries: Sequence[Entry]) -> list[Entry]:
-    """Return those that are in this state by now: somebody may have decided since their ids were looked up."""
-    return [entry for entry in entries if entry.request.state is state]
 
 
 def _able(caller: Caller, known: Directory) -> frozenset[UUID]:

@@ -111,7 +111,7 @@ def to_review(session: Session, caller: Caller, *, cursor: str | None, most: int
         raise NotYours("Only a manager of the vendor reviews what is asked.")
     context.enter(session, caller)
     ids, beyond = soonest.some(session, [col(AccessRequest.state) == State.REVIEWING], cursor=cursor, most=most)
-    entries = register.some(session, caller, ids)
+    entries = register.some(session, caller, ids, State.REVIEWING)
     at = now(session)
     stricter = _stricter(session, entries)
     items = [_to_review(caller, entry, at, is_stricter=entry.request.id in stricter) for entry in entries]

@@ -155,11 +155,14 @@ def known(session: Session, caller: Caller, ids: Collection[UUID]) -> frozenset[
     return frozenset(session.execute(query).scalars()) if ids else frozenset()
 
 
-def some(session: Session, caller: Caller, ids: Sequence[UUID]) -> list[Entry]:
-    """Return those of these requests that the caller may know of, in the order of the ids."""
+def some(session: Session, caller: Caller, ids: Sequence[UUID], state: State | None = None) -> list[Entry]:
+    """Return those of these requests that the caller may know of, in the order of the ids.
+
+    With a state those alone that are in it by now: somebody may have decided since their ids were looked up.
+    """
     context.enter(session, caller)
     some_ = read(session, entries().where(col(AccessRequest.id).in_(ids), visible(caller))) if ids else []
-    found = {entry.request.id: entry for entry in some_}
+    found = {entry.request.id: entry for entry in some_ if state in {None, entry.request.state}}
     return [found[one] for one in ids if one in found]
 
 

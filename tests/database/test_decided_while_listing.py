@@ -1,0 +1,62 @@
+"""Lists read twice, ids first: what somebody decides between the two is no longer on them."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlmodel import Session
+
+from lockbox.people.roles import Caller
+from lockbox.requests import at_hand, queues, soonest
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.rules import Policy
+from tests.builders import World
+
+REVIEWED = Policy(vendor_review=True)
+
+
+def _review(session: Session, caller: Caller) -> Sequence[Any]:
+    return queues.to_review(session, caller, cursor=None, most=10).items
+
+
+def _waiting(session: Session, caller: Caller) -> Sequence[Any]:
+    return at_hand.waiting(session, caller)[0]
+
+
+def _inside(session: Session, caller: Caller) -> Sequence[Any]:
+    return at_hand.inside(session, caller)[0]
+
+
+@pytest.mark.parametrize(
+    ("looking", "who", "deeds"),
+    [
+        (_review, "max", (("max", Action.ENDORSE),)),
+        (_review, "max", (("erin", Action.CANCEL),)),
+        (_waiting, "ann", (("max", Action.ENDORSE), ("amir", Action.DENY))),
+        (_inside, "ann", (("max", Action.ENDORSE), ("amir", Action.APPROVE), ("amir", Action.REVOKE))),
+    ],
+)
+def test_what_is_decided_between_the_two_readings_is_not_listed(
+    world: World, monkeypatch: pytest.MonkeyPatch, looking: Any, who: str, deeds: Sequence[tuple[str, Action]]
+) -> None:
+    *before, last = deeds
+    reviewed = World.make(world.house, REVIEWED)
+    kept, decided = (reviewed.fresh().id for _ in range(2))
+    for request_id in (kept, decided):
+        for name, action in before:
+            reviewed.act(name, action, request_id)
+    some = soonest.some
+
+    def and_then(*given: Any, **named: Any) -> tuple[list[UUID], str | None]:
+        found = some(*given, **named)
+        reviewed.act(*last, decided)
+        return found
+
+    monkeypatch.setattr(soonest, "some", and_then)
+    with reviewed.house.transaction() as session:
+        listed = looking(session, reviewed.people[who])
+
+    ids = [one.entry.request.id for one in listed]
+    assert kept in ids
+    assert decided not in ids
