@@ -4,6 +4,7 @@ import base64
 import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 
 from cryptography.exceptions import InvalidSignature
@@ -13,7 +14,6 @@ from sqlmodel import Session
 
 from lockbox.audit.approved import NAME
 from lockbox.audit.checkpoint import VerifierKey
-from lockbox.database import now
 
 LIST_KEY = text("""
 INSERT INTO audit_keys (key, purpose, first_used_at) VALUES (:key, 'approval', :at) ON CONFLICT DO NOTHING
@@ -73,6 +73,6 @@ def of(session: Session) -> Approvals:
     return found or ephemeral()
 
 
-def list_key(session: Session) -> None:
-    """List the public half of the key that signs, so that others can check what it has signed."""
-    session.connection().execute(LIST_KEY, {"key": of(session).public.text, "at": now(session)})
+def list_key(session: Session, at: datetime) -> None:
+    """List the public half of the key that signs, if this is its first use, so that others can check signatures."""
+    session.connection().execute(LIST_KEY, {"key": of(session).public.text, "at": at})

@@ -8,11 +8,12 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlmodel import Session
 
+from lockbox.database import read_at
 from lockbox.people import context
 from lockbox.people.roles import Caller, Means, Role, Side, Standing
 
 RECOGNISE = text("""
-SELECT r.*, b.only_at, b.proven_by, b.proven_at
+SELECT r.*, b.only_at, b.proven_by, b.proven_at, clock_timestamp() AS at
 FROM recognise(:kind, :shown, :hash) r CROSS JOIN LATERAL bounds(:kind, r.key_id) b
 """)
 
@@ -35,7 +36,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Found:
-    """Who was recognised, and what is known of what they showed; nothing of it is judged yet.
+    """Who was recognised, when, and what is known of what they showed; nothing of it is judged yet.
 
     `person_id` is None where what was shown is good but belongs to nobody (yet). For an invitation the standings are
     those that it offers. `revoked` also says that a sign-in or an invitation has been used. `only_at` is the one
@@ -58,6 +59,7 @@ class Found:
     services: frozenset[str]
     only_at: UUID | None
     by_terminal: bool
+    at: datetime
 
     def caller(self, means: Means | None = None, signed_in_at: datetime | None = None) -> Caller:
         """Return the person as the house sees one; what was just proven may be stronger than what is on record."""
@@ -107,6 +109,7 @@ def recognise(session: Session, kind: Kind, shown: str = "", hash_: bytes = b"")
         services=frozenset(row.services or ()),
         only_at=row.only_at,
         by_terminal=row.proven_by is not None,
+        at=read_at(session, row.at),
     )
 
 

@@ -86,7 +86,7 @@ def authenticate(session: Session, secret: str, *, idle: timedelta, by_itself: b
     found = recognition.recognise(session, Kind.SESSION, hash_=_hash(secret))
     if found is None or found.revoked or found.disabled or found.expires_at is None or found.last_seen_at is None:
         raise NotSignedIn(ENDED)
-    at = now(session)
+    at = found.at
     if at >= found.expires_at or at - found.last_seen_at >= idle:
         raise NotSignedIn(ENDED)
     if at - found.last_seen_at >= SEEN_NOTED_EVERY and not by_itself:

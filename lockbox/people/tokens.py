@@ -153,11 +153,10 @@ def authenticate(session: Session, shown: str, *, environment: str) -> Caller:
     if found.means is Means.SAMPLE and environment == "production":
         said = "Sample tokens are not taken in production; make a token of your own."
         raise NotSignedIn(said, person_id=found.person_id)
-    at = now(session)
-    if found.expires_at is None or at >= found.expires_at:
+    if found.expires_at is None or found.at >= found.expires_at:
         raise NotSignedIn("The token has expired; make a new one.", person_id=found.person_id)
-    if found.last_seen_at is None or at - found.last_seen_at >= USE_NOTED_EVERY:
-        session.connection().execute(USED, {"id": found.key_id, "at": at})
+    if found.last_seen_at is None or found.at - found.last_seen_at >= USE_NOTED_EVERY:
+        session.connection().execute(USED, {"id": found.key_id, "at": found.at})
     return found.caller()
 
 

@@ -140,7 +140,7 @@ def _moved(
         votes = (*votes, Vote(scene.caller.person_id, action, *given))
     _advance(request, _next_state(row, request, votes, action, scene.ruling), votes, scene)
     opens = action in OPENING and request.state is State.ACTIVE
-    signed = approving.sign(session, request, _who_opened(votes, action)) if opens else {}
+    signed = approving.sign(session, request, _who_opened(votes, action), scene.at) if opens else {}
     change = Change(
         **identity(request),
         action=action,

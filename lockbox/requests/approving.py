@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from uuid import UUID
 
 from sqlmodel import Session
@@ -41,15 +42,15 @@ def statement(request: AccessRequest, by: Iterable[str]) -> bytes:
     )
 
 
-def sign(session: Session, request: AccessRequest, by: Iterable[UUID]) -> Mapping[str, Value]:
-    """Return what the event of the move that opens a window says of its approval, signed.
+def sign(session: Session, request: AccessRequest, by: Iterable[UUID], at: datetime) -> Mapping[str, Value]:
+    """Return what the event of the move that opens a window at this moment says of its approval, signed.
 
     Resources are personal: the event holds the statement's SHA-256, and what else it says stands in the event.
     """
     people = context.ids(by)
     said = statement(request, people)
     made = approvals.of(session).sign(said)
-    approvals.list_key(session)
+    approvals.list_key(session, at)
     return {
         "approved_by": people,
         "approval": {

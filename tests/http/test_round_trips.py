@@ -1,0 +1,35 @@
+"""How often a call asks the database: each time costs more than what is asked, on both sides of the wire."""
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import event
+
+from tests.http.door import Door
+
+
+@pytest.fixture
+def asked(fresh_door: Door) -> Iterator[list[str]]:
+    """The statements that the API has sent since each of the tokens was noted as used."""
+    for who in ("erin", "ann", "gate"):
+        fresh_door.get(who, "/v1/me")
+    statements: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    event.listen(fresh_door.house.engine, "before_cursor_execute", note)
+    yield statements
+    event.remove(fresh_door.house.engine, "before_cursor_execute", note)
+
+
+def test_what_is_asked_most_often_takes_few_round_trips(fresh_door: Door, asked: list[str]) -> None:
+    filed = fresh_door.file()
+    of_filing = len(asked)
+    fresh_door.act("ann", "approve", filed.json()["id"])
+    of_approval = len(asked) - of_filing
+    answer = fresh_door.ask("gate")
+    of_check = len(asked) - of_filing - of_approval
+
+    assert answer.status_code == 200
+    assert (of_filing, of_approval, of_check) == (8, 16, 3)
