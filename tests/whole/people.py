@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect, sync_playwright
 
 from lockbox.database import now
 from lockbox.people import sessions
@@ -23,6 +23,8 @@ PROGRAM = shutil.which("chromium")
 MISSING = "there is no chromium on this machine: apt-get install chromium"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
 PATIENCE_MS = 20_000
+# Less than the fifteen seconds after which a page that may not listen looks again: live is something else.
+SEEN_MS = 12_000
 WIDE, PHONE = ViewportSize(width=1200, height=800), ViewportSize(width=360, height=740)
 AUTHENTICATOR = {
     "protocol": "ctap2",
@@ -77,6 +79,7 @@ def desk_of(stage: Stage) -> Iterator[Desk]:
 @contextmanager
 def desk_at(home: str) -> Iterator[Desk]:
     """Run a browser for the pages at an address, until the end of the block."""
+    expect.set_options(timeout=SEEN_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=PROGRAM, args=FLAGS)
         desk = Desk(browser, home)
