@@ -193,6 +193,13 @@ def test_the_database_counts_an_approval_for_no_more_than_it_keeps(world: World)
     assert not read(world.house, wider)[0].decided
 
 
+def test_what_the_triggers_ask_is_what_readers_ask(superuser: Engine) -> None:
+    bodies = "SELECT proname, prosrc FROM pg_proc WHERE proname IN ('is_decided', 'is_founded')"
+
+    assert len(found := read(superuser, bodies)) == 2
+    assert len({row.prosrc for row in found}) == 1
+
+
 def test_the_trail_of_a_narrowed_window_is_found_good_by_both_verifiers(api: Database, worker: Database) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     request = world.submit(**WIDE)
