@@ -13,16 +13,18 @@ NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight",
 WHOM = {"reviewing": "manager", "pending": "approver"}
 
 # A person with several notices is one person, reached by any of them; whoever has answered was reached somehow. Who
-# has left since cannot answer any more: they are nobody's hope.
+# has left since cannot answer any more: they are nobody's hope. From the requests to their notices and never the other
+# way, as a plan that was made of empty tables would have it: it reads everybody's.
 OF_REQUESTS = text("""
 WITH q AS (
     SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:stages AS text[])) AS q (id, stage)
 ), told AS (
     SELECT q.id, n.person_id, coalesce(n.outcome, 'open') AS outcome
-    FROM q JOIN events e ON e.request_id = q.id JOIN notices n ON n.event_id = e.id
+    FROM q CROSS JOIN LATERAL (SELECT e.id FROM events e WHERE e.request_id = q.id OFFSET 0) e
+    CROSS JOIN LATERAL (SELECT n.person_id, n.template, n.outcome FROM notices n
+        WHERE n.event_id = e.id AND n.person_id IS NOT NULL OFFSET 0) n
     JOIN unnest(CAST(:templates AS text[]), CAST(:asking AS text[])) AS k (template, stage)
         ON k.template = n.template AND k.stage = q.stage
-    WHERE n.person_id IS NOT NULL
     UNION ALL
     SELECT q.id, d.person_id, 'sent' FROM q JOIN decisions d ON d.request_id = q.id
         AND d.verdict = CASE q.stage WHEN 'pending' THEN 'approve' ELSE 'endorse' END
