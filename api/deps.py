@@ -1,7 +1,8 @@
 """What every route gets: one transaction a request, who is asking, and from where.
 
 What only looks at what is there is a coroutine for FastAPI, which would hand a plain function to another thread, and
-each such turn takes longer than the look.
+each such turn takes longer than the look. What each call needs takes what it needs itself from the request: FastAPI
+goes through the dependencies of a dependency at every mention of it, also where it knows the answer already.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -71,12 +72,12 @@ Known = Annotated[Issuers, Depends(at_hand(issuers))]
 Keys = Annotated[Vault, Depends(at_hand(vault))]
 
 
-async def unit_of_work(house: House) -> AsyncIterator[Session]:
+async def unit_of_work(request: Request) -> AsyncIterator[Session]:
     """Open the one transaction of a request; it commits before the answer leaves, or the answer is an error.
 
     To open it waits for nothing, for it takes a connection with its first statement.
     """
-    opened = house.transaction()
+    opened = database(request).transaction()
     session = opened.__enter__()
     try:
         yield session
@@ -98,13 +99,14 @@ async def _ended(opened: AbstractContextManager[Session], error: BaseException |
 Work = Annotated[Session, Depends(unit_of_work, scope="function")]
 
 
-def caller(request: Request, session: Work, chosen: Chosen, house: House, known: Known) -> Caller:
+def caller(request: Request, session: Work) -> Caller:
     """Return who is asking: by bearer token, of ours or of an issuer's, or else by the session of a browser.
 
     Raises:
         NotSignedIn: nothing was shown, or nothing good.
         ForeignForm: a browser's session would change something, and the call is not from a page of ours.
     """
+    chosen = settings(request)
     authorization = request.headers.get("authorization")
     if authorization is None and browser.session_secret(request, chosen) is not None:
         return _of_browser(request, session, chosen)
@@ -114,7 +116,7 @@ def caller(request: Request, session: Work, chosen: Chosen, house: House, known:
         raise NotSignedIn("Send a token: Authorization: Bearer lbx_…")
     if shown.startswith(OURS) or not chosen.issuers:
         return tokens.authenticate(session, shown, environment=chosen.environment)
-    return _of_issuer(session, shown, house, known)
+    return _of_issuer(session, shown, database(request), issuers(request))
 
 
 Who = Annotated[Caller, Depends(caller)]

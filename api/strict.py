@@ -1,6 +1,7 @@
 """What a call may say beside its body: the query parameters and form fields that its route knows, and no others."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
@@ -17,6 +18,18 @@ LONGEST_NAME = 100
 MOST_NAMED = 20
 
 
+@dataclass(frozen=True)
+class Known:
+    """The query parameters and the form fields of a route."""
+
+    queries: frozenset[str]
+    fields: frozenset[str]
+
+
+KNOWN: dict[tuple[Callable[..., Any], str], Known] = {}
+"""What was looked up of a route, by its function and path: to go through all that it depends on takes long."""
+
+
 async def known_alone(request: Request) -> None:
     """Refuse what the route would ignore: whoever misspells a filter must not take the whole list for its result.
 
@@ -27,16 +40,24 @@ async def known_alone(request: Request) -> None:
     if not isinstance(route, APIRoute):
         return
     errors: list[dict[str, Any]] = []
+    known = _known_of(route)
     if request.query_params and ANY_QUERY not in route.tags:
-        known = {field.alias for field in get_flat_params(route.dependant) if isinstance(field.field_info, Query)}
-        errors += _unknown("query", request.query_params, known)
-    if fields := set(form_fields(route.dependant)):
-        errors += _unknown("body", await request.form(), fields)
+        errors += _unknown("query", request.query_params, known.queries)
+    if known.fields:
+        errors += _unknown("body", await request.form(), known.fields)
     if errors:
         raise RequestValidationError(errors)
 
 
-def _unknown(where: str, said: Iterable[str], known: set[str]) -> list[dict[str, Any]]:
+def _known_of(route: APIRoute) -> Known:
+    key = (route.endpoint, route.path)
+    if key not in KNOWN:
+        queries = (field.alias for field in get_flat_params(route.dependant) if isinstance(field.field_info, Query))
+        KNOWN[key] = Known(frozenset(queries), frozenset(form_fields(route.dependant)))
+    return KNOWN[key]
+
+
+def _unknown(where: str, said: Iterable[str], known: frozenset[str]) -> list[dict[str, Any]]:
     choice = f"there is none of that name; choose from {', '.join(sorted(known))}" if known else "leave it out"
     unknown = [name for name in dict.fromkeys(said) if name not in known]
     return [
