@@ -1,8 +1,8 @@
 """What every route gets: one transaction a request, who is asking, and from where.
 
 What only looks at what is there is a coroutine for FastAPI, which would hand a plain function to another thread, and
-each such turn takes longer than the look. What each call needs takes what it needs itself from the request: FastAPI
-goes through the dependencies of a dependency at every mention of it, also where it knows the answer already.
+each such turn takes longer than the look. What every call has to have depends on little but the request:
+FastAPI goes through the dependencies of a dependency at every mention of it, also where it knows the answer already.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable

@@ -1,6 +1,6 @@
 """What a call may say beside its body: the query parameters and form fields that its route knows, and no others."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,15 +19,16 @@ MOST_NAMED = 20
 
 
 @dataclass(frozen=True)
-class Known:
+class Parameters:
     """The query parameters and the form fields of a route."""
 
+    of: APIRoute
     queries: frozenset[str]
     fields: frozenset[str]
 
 
-KNOWN: dict[tuple[Callable[..., Any], str], Known] = {}
-"""What was looked up of a route, by its function and path: to go through all that it depends on takes long."""
+LOOKED_UP: dict[int, Parameters] = {}
+"""By the id of the route, which they keep: to go through all that it depends on takes longer than most calls."""
 
 
 async def known_alone(request: Request) -> None:
@@ -40,7 +41,7 @@ async def known_alone(request: Request) -> None:
     if not isinstance(route, APIRoute):
         return
     errors: list[dict[str, Any]] = []
-    known = _known_of(route)
+    known = _parameters(route)
     if request.query_params and ANY_QUERY not in route.tags:
         errors += _unknown("query", request.query_params, known.queries)
     if known.fields:
@@ -49,12 +50,13 @@ async def known_alone(request: Request) -> None:
         raise RequestValidationError(errors)
 
 
-def _known_of(route: APIRoute) -> Known:
-    key = (route.endpoint, route.path)
-    if key not in KNOWN:
+def _parameters(route: APIRoute) -> Parameters:
+    found = LOOKED_UP.get(id(route))
+    if found is None:
         queries = (field.alias for field in get_flat_params(route.dependant) if isinstance(field.field_info, Query))
-        KNOWN[key] = Known(frozenset(queries), frozenset(form_fields(route.dependant)))
-    return KNOWN[key]
+        found = Parameters(route, frozenset(queries), frozenset(form_fields(route.dependant)))
+        LOOKED_UP[id(route)] = found
+    return found
 
 
 def _unknown(where: str, said: Iterable[str], known: frozenset[str]) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """All settings of every process: one frozen object, read from the environment once, unsafe values refused."""
 
+from email.policy import SMTP
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -84,7 +85,7 @@ class Settings(BaseSettings):
 
     smtp_url: SecretStr | None = None
     smtp_ca_file: Path | None = None
-    mail_from: str = Field(default="Lockbox <lockbox@localhost>", pattern=r"^[^\r\n]+$")
+    mail_from: str = "Lockbox <lockbox@localhost>"
 
     public_url: str = "http://127.0.0.1:8000"
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
@@ -161,6 +162,19 @@ class Settings(BaseSettings):
             raise ValueError("use smtp+starttls://user:password@host:587, smtps://… or smtp://… (plain)")
         if value and urlsplit(value.get_secret_value()).port == 0:
             raise ValueError("name a port from 1 to 65535")
+        return value
+
+    @field_validator("mail_from")
+    @classmethod
+    def _one_mailbox(cls, value: str) -> str:
+        # The email package fails in many ways at what is none.
+        try:
+            _, header = SMTP.header_store_parse("From", value)
+            mailboxes = header.addresses
+        except Exception:  # noqa: BLE001
+            mailboxes = ()
+        if len(mailboxes) != 1 or not mailboxes[0].username or not mailboxes[0].domain:
+            raise ValueError("use one address, such as Lockbox <lockbox@vendor.example>")
         return value
 
     @field_validator("public_url")

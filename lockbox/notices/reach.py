@@ -13,8 +13,8 @@ NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight",
 WHOM = {"reviewing": "manager", "pending": "approver"}
 
 # A person with several notices is one person, reached by any of them; whoever has answered was reached somehow. Who
-# has left since cannot answer any more: they are nobody's hope. From the requests to their notices and never the other
-# way, as a plan that was made of empty tables would have it: it reads everybody's.
+# has left since cannot answer any more: they are nobody's hope. LATERAL leads from the requests to their notices: a
+# plan that was made while the tables were small begins with the notices of everybody.
 OF_REQUESTS = text("""
 WITH q AS (
     SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:stages AS text[])) AS q (id, stage)

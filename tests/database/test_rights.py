@@ -106,6 +106,8 @@ NOT_THE_WORKERS = [
     "SET ROLE lockbox_owner",
     "SET ROLE lockbox_api",
     "UPDATE alembic_version SET version_num = '9999'",
+    "SELECT is_founded(r) FROM requests r",
+    "CREATE OR REPLACE FUNCTION is_founded(request requests) RETURNS boolean LANGUAGE sql AS 'SELECT true'",
 ]
 NOT_THE_APIS = [
     "UPDATE events SET body = ''",
@@ -192,6 +194,8 @@ NOT_THE_APIS = [
     "DROP POLICY api_select ON requests",
     "DROP TRIGGER append_only ON events",
     "CREATE OR REPLACE FUNCTION is_decided(request requests) RETURNS boolean LANGUAGE sql AS 'SELECT true'",
+    "SELECT is_founded(r) FROM requests r",
+    "CREATE OR REPLACE FUNCTION is_founded(request requests) RETURNS boolean LANGUAGE sql AS 'SELECT true'",
     "SET session_replication_role = replica",
     "SET ROLE lockbox_owner",
     "SET ROLE lockbox_worker",

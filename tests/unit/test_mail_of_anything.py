@@ -4,10 +4,12 @@ import email
 from dataclasses import replace
 from email.policy import default
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lockbox.notices.senders.message import BOUNDARY, compose
+from lockbox.notices.senders import message
+from lockbox.notices.senders.message import compose
 from tests.unit.letter import mail
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1, max_size=60)
@@ -54,8 +56,9 @@ def test_a_body_is_read_as_it_was_written_line_by_line(text: str, html: str) -> 
     ]
 
 
-def test_nothing_that_is_written_ends_its_part() -> None:
-    hostile = f"Before\n--{BOUNDARY}--\n--{BOUNDARY}\nContent-Type: text/html\n\n<b>forged</b>\n.\n"
+def test_nothing_that_is_written_ends_its_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(message, "_boundary", lambda: "=_known")
+    hostile = "Before\n--=_known--\n--=_known\nContent-Type: text/html\n\n<b>forged</b>\n.\n"
 
     raw = compose(replace(mail(), text=hostile), "Lockbox <lockbox@vendor.example>").as_bytes()
 
@@ -63,6 +66,12 @@ def test_nothing_that_is_written_ends_its_part() -> None:
     assert [part.get_content_type() for part in read.iter_parts()] == ["text/plain", "text/html"]
     assert next(read.iter_parts()).get_content().splitlines() == hostile.splitlines()
     assert not read.defects
+
+
+def test_nobody_can_know_what_ends_a_part() -> None:
+    sent = [compose(mail(), "Lockbox <lockbox@vendor.example>") for _ in range(3)]
+
+    assert len({one.get_boundary() for one in sent}) == 3
 
 
 def test_no_line_is_longer_than_servers_take() -> None:

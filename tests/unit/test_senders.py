@@ -77,6 +77,12 @@ def test_a_line_break_in_a_header_is_refused_for_good(change: dict[str, str]) ->
     assert failed.value.permanent
 
 
+@pytest.mark.parametrize("sender", ["L <l@v.example>\r\nBcc: all@contoso.example", "l@v.example\nBcc: x@y.example"])
+def test_a_line_break_in_the_sender_is_refused(sender: str) -> None:
+    with pytest.raises(ValueError, match="linefeed"):
+        compose(MAIL, sender)
+
+
 def test_an_address_cannot_name_a_second_recipient() -> None:
     message = compose(replace(MAIL, to_address="ann@contoso.example, all@contoso.example"), FROM)
 

@@ -85,6 +85,11 @@ MALFORMED = [
     ("LOCKBOX_FLOWER_URL", "javascript:alert(1)"),
     ("LOCKBOX_FLOWER_URL", "flower.example"),
     ("LOCKBOX_MAIL_FROM", "a@b.example\nBcc: c@d.example"),
+    ("LOCKBOX_MAIL_FROM", "a@b.example\rBcc: c@d.example"),
+    ("LOCKBOX_MAIL_FROM", "a@b.example, c@d.example"),
+    ("LOCKBOX_MAIL_FROM", "Lockbox"),
+    ("LOCKBOX_MAIL_FROM", '"'),
+    ("LOCKBOX_MAIL_FROM", ""),
 ]
 
 

@@ -5,6 +5,7 @@ So what is the same in all mails is made once, and a header that is ready is tak
 """
 
 import quopri
+import secrets
 from email.headerregistry import Address, BaseHeader, HeaderRegistry
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -13,9 +14,6 @@ from functools import lru_cache
 from typing import Any
 
 from lockbox.notices.senders.protocol import Mail
-
-# No quoted-printable text holds "=_" (RFC 2045, 6.7): whatever people write, it cannot end its part.
-BOUNDARY = "=_lockbox"
 
 
 class _Registry(HeaderRegistry):
@@ -35,7 +33,8 @@ POLICY = SMTP.clone(header_factory=_Registry())
 
 
 def _made(name: str, value: str) -> Any:  # noqa: ANN401 - a class that is made from the header's name
-    return POLICY.header_factory(name, value)
+    _, header = POLICY.header_store_parse(name, value)
+    return header
 
 
 VERSION = _made("MIME-Version", "1.0")
@@ -43,7 +42,6 @@ AUTOMATIC = _made("Auto-Submitted", "auto-generated")
 ENCODING = _made("Content-Transfer-Encoding", "quoted-printable")
 TEXT = _made("Content-Type", 'text/plain; charset="utf-8"')
 HTML = _made("Content-Type", 'text/html; charset="utf-8"')
-BOTH = _made("Content-Type", f'multipart/alternative; boundary="{BOUNDARY}"')
 
 
 def compose(mail: Mail, sender: str) -> EmailMessage:
@@ -66,9 +64,17 @@ def compose(mail: Mail, sender: str) -> EmailMessage:
     message["In-Reply-To"] = message["References"] = mail.thread_id
     message["Auto-Submitted"] = AUTOMATIC
     message["MIME-Version"] = VERSION
-    message["Content-Type"] = BOTH
+    message["Content-Type"] = f'multipart/alternative; boundary="{_boundary()}"'
     message.set_payload([_part(TEXT, mail.text), _part(HTML, mail.html)])
     return message
+
+
+def _boundary() -> str:
+    """Return what ends a part: nobody can know it, and no quoted-printable text holds its "=_" (RFC 2045, 6.7).
+
+    Either would do as long as the mail stays as it was sent; a relay may write its parts anew.
+    """
+    return f"=_{secrets.token_hex(12)}"
 
 
 @lru_cache(maxsize=8)
