@@ -11,6 +11,8 @@ from lockbox.requests.lifecycle import Action
 from tests.whole.failing.hall import Hall
 
 LONG = 120
+# Twice as long as it may take to find what was not armed: who is not told before the time is over never is.
+FOUND = 12
 
 Step = Callable[[Hall], None]
 
@@ -78,7 +80,7 @@ def _cancel(hall: Hall) -> None:
         hall.world.act("erin", Action.CANCEL, request)
 
 
-FILE = Play("api", "timed_out", nothing, _file)
+FILE = Play("api", "timed_out", nothing, _file, policy={"approval_window": FOUND})
 DECIDE = Play("api", "expired", _ask, _decide, policy={"approval_window": LONG})
 TIME_OUT = Play("worker", "timed_out", _submit, policy={"approval_window": 4})
 EXPIRE = Play("worker", "expired", _open)
