@@ -1,5 +1,6 @@
 """Commands of requests: file one, again or as a trial, list them, show one, act on one."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -119,41 +120,25 @@ def show(request: Id, plain: Plain = False) -> None:
 @app.command()
 def events(request: Id, plain: Plain = False) -> None:
     """Show the timeline of a request."""
-    found = call("GET", at("requests", request, "events"))
-    if plain:
-        as_json(found)
-    else:
-        wording.show_events(found["items"])
+    _read(request, "events", lambda found: wording.show_events(found["items"]), plain=plain)
 
 
 @app.command()
 def notices(request: Id, plain: Plain = False) -> None:
     """Show who was told of a request, on your own side."""
-    found = call("GET", at("requests", request, "notices"))
-    if plain:
-        as_json(found)
-    else:
-        wording.show_notices(found)
+    _read(request, "notices", wording.show_notices, plain=plain)
 
 
 @app.command()
 def activity(request: Id, plain: Plain = False) -> None:
     """Show what was done inside the window."""
-    found = call("GET", at("requests", request, "activity"))
-    if plain:
-        as_json(found)
-    else:
-        wording.show_activity(found["items"])
+    _read(request, "activity", lambda found: wording.show_activity(found["items"]), plain=plain)
 
 
 @app.command()
 def questions(request: Id, plain: Plain = False) -> None:
     """Show what was asked about a request and answered."""
-    found = call("GET", at("requests", request, "questions"))
-    if plain:
-        as_json(found)
-    else:
-        wording.show_questions(found["items"])
+    _read(request, "questions", lambda found: wording.show_questions(found["items"]), plain=plain)
 
 
 @app.command()
@@ -231,6 +216,14 @@ def _filing(
 def _act(action: str, request: UUID, body: dict[str, Any], version: int | None, *, plain: bool) -> None:
     headers = {} if version is None else {"if-match": f'"{version}"'}
     _show(call("POST", at("requests", request, action), body=body, headers=headers), plain=plain)
+
+
+def _read(request: UUID, part: str, show: Callable[[Any], None], *, plain: bool) -> None:
+    found = call("GET", at("requests", request, part))
+    if plain:
+        as_json(found)
+    else:
+        show(found)
 
 
 def _talk(item: dict[str, Any], *, plain: bool) -> None:
