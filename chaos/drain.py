@@ -24,9 +24,12 @@ SELECT (SELECT count(*) FROM requests WHERE wake_at IS NOT NULL AND NOT id = ANY
     (SELECT count(*) FROM unsealed) AS unsealed
 """)
 # A lease of whoever was killed with a notice in hand lasts a minute, and doubles with each try; so do back-offs.
+# What somebody has in hand just now is left to them: waiting for it in another order than theirs would be a deadlock.
 WIND = text("""
-UPDATE notices SET run_at = clock_timestamp()
-WHERE closed_at IS NULL AND run_at > clock_timestamp() + interval '1 second' RETURNING id, run_at
+UPDATE notices SET run_at = clock_timestamp() WHERE id IN (
+    SELECT id FROM notices WHERE closed_at IS NULL AND run_at > clock_timestamp() + interval '1 second'
+    ORDER BY id FOR UPDATE SKIP LOCKED
+) RETURNING id, run_at
 """)
 WIND_REPORTS = text("UPDATE reports_due SET due_at = clock_timestamp() WHERE due_at > clock_timestamp()")
 
