@@ -1,8 +1,11 @@
 """Whatever people write, a mail can be made of it, says it, and keeps its form."""
 
 import email
+import re
 from dataclasses import replace
-from email.policy import default
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP, default
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +16,8 @@ from lockbox.notices.senders.message import compose
 from tests.unit.letter import mail
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1, max_size=60)
+HARD = st.sampled_from('abc XYZ 09 éß漢 ,;:"<>()[]@.=?_-!\t')
+SENDERS = ["Lockbox <lockbox@vendor.example>", "lockbox@vendor.example", "Änne, Lockbox <x@y.example>"]
 
 
 @settings(max_examples=30, deadline=None)
@@ -54,6 +59,26 @@ def test_a_body_is_read_as_it_was_written_line_by_line(text: str, html: str) -> 
         text.encode().splitlines(),
         html.encode().splitlines(),
     ]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(HARD, max_size=120), st.text(HARD, max_size=40), st.sampled_from(SENDERS))
+def test_headers_are_as_the_email_package_writes_them(subject: str, name: str, sender: str) -> None:
+    made = replace(mail(), subject=subject, to_name=name)
+    plain = EmailMessage(policy=SMTP)
+    plain["From"], plain["To"], plain["Subject"] = sender, Address(name, "ann", "contoso.example"), subject
+    plain["Message-ID"], plain["In-Reply-To"], plain["References"] = made.message_id, made.thread_id, made.thread_id
+
+    written = fields(compose(made, sender).as_bytes())
+
+    assert {one: written[one] for one in fields(plain.as_bytes())} == fields(plain.as_bytes())
+
+
+def fields(raw: bytes) -> dict[bytes, bytes]:
+    """Return the headers of a mail by name, each as it is written."""
+    head, _, _ = raw.partition(b"\r\n\r\n")
+    lines = re.split(rb"\r\n(?![ \t])", head.removesuffix(b"\r\n"))
+    return {line.partition(b":")[0]: line for line in lines}
 
 
 def test_nothing_that_is_written_ends_its_part(monkeypatch: pytest.MonkeyPatch) -> None:
