@@ -13,7 +13,7 @@ import structlog
 from rich.console import Console
 from sqlalchemy.engine import make_url
 
-from bench import crowd, customers, doors, floor, measure, peering, pending, reach, readme, report, trail
+from bench import crowd, customers, doors, floor, least, measure, peering, pending, reach, readme, report, trail
 from bench.customers import Customers
 from bench.figures import medians
 from bench.house import Bench, Site, copy, running, site
@@ -88,16 +88,17 @@ def _history(place: Site, size: Size) -> dict[str, Any]:
 
 def _quiet(place: Site, crowd_: Customers, size: Size) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    with _entered("a copy of the database", copy(place.superuser, doors.FLOOR)):
+    with _entered("a copy of the database", copy(place.superuser, least.DATABASE)):
         floor.prepare(place)
         counts = [count for count, _ in size.storms if count <= MOST_OF_FLOOR]
         counts.sort(key=lambda count: abs(count - BEHIND))
         found["floor"] = _stage(
             "the floor of storms", lambda: floor.storms(place, counts, size.floor_batches, size.floor_rounds)
         )
-        found["bare"] = _stage(
-            "a bare endpoint", lambda: doors.bare(place, crowd_, size.intake_seconds, size.intake_rounds)
-        )
+        with _entered("a bare endpoint", least.serving(place)) as bare:
+            found["bare"] = _stage("its intake", lambda: bare.intake(crowd_, size.intake_seconds, size.intake_rounds))
+            found["bare_lives"] = _stage("its lives", lambda: bare.lives(crowd_, size.lives))
+            found["bare_told"] = _stage("its mails", lambda: bare.told(crowd_, TELLING, size.told))
     found["sorted_set"] = _stage("sorted sets", lambda: floor.sorted_set(place.plan.redis_url))
     return found
 

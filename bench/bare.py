@@ -1,13 +1,19 @@
-"""The floor of intake: `python -m bench.bare PORT` serves one endpoint with one insert, on the URL it reads."""
+"""The floor of what comes over HTTP: `python -m bench.bare PORT SMTP` serves, on the URL that it reads.
 
+Each call is one statement and a commit, and nothing is judged or kept on record; some hand mails to the relay at the
+port SMTP within the call.
+"""
+
+import smtplib
 import sys
+import threading
 from datetime import timedelta
 from uuid import UUID
 
 import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel
-from sqlalchemy import Engine, MetaData, Table, func
+from sqlalchemy import Engine, MetaData, Table, bindparam, func
 
 from api.app import OVERFLOW, POOL
 from lockbox.database import make_engine
@@ -15,6 +21,15 @@ from lockbox.ids import new_id
 
 TABLE = "bare_requests"
 LATER = timedelta(hours=12)
+ASKED, OPENED = 1, 4
+"""How many are told of a filing, and of an approval and what comes after it, in a life as Lockbox tells it."""
+MAIL = """From: Lockbox <lockbox@vendor.example>\r
+To: Ann Archer <ann@customer.example>\r
+Subject: A request for access\r
+\r
+Somebody at your vendor asks for access to a mailbox of yours.\r
+The request is {id}.\r
+"""
 
 
 class Filing(BaseModel):
@@ -36,8 +51,23 @@ class Filed(BaseModel):
     id: UUID
 
 
-def make_app(engine: Engine) -> FastAPI:
-    """Return the app: a table like that of requests, one Core insert a call."""
+class Relay:
+    """Hands over mails, by one connection a thread that is kept."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._kept = threading.local()
+
+    def tell(self, id_: UUID, count: int) -> None:
+        """Send that many."""
+        if not hasattr(self._kept, "relay"):
+            self._kept.relay = smtplib.SMTP("127.0.0.1", self._port, timeout=10)
+        for _ in range(count):
+            self._kept.relay.sendmail("lockbox@vendor.example", ["ann@customer.example"], MAIL.format(id=id_))
+
+
+def make_app(engine: Engine, relay: Relay) -> FastAPI:
+    """Return the app: a table like that of requests, one Core statement a call."""
     app = FastAPI(docs_url=None, redoc_url=None)
     table = Table(TABLE, MetaData(), autoload_with=engine)
     tenant, requester = new_id(), new_id()
@@ -47,6 +77,7 @@ def make_app(engine: Engine) -> FastAPI:
         deadline_at=func.now() + LATER,
         wake_at=func.now() + LATER,
     )
+    update = table.update().where(table.c.id == bindparam("id_")).values(state="active", version=2)
 
     @app.post("/", status_code=201)
     def file(body: Filing) -> Filed:
@@ -69,16 +100,28 @@ def make_app(engine: Engine) -> FastAPI:
             connection.execute(insert, row)
         return filed
 
+    @app.post("/told", status_code=201)
+    def file_and_tell(body: Filing) -> Filed:
+        filed = file(body)
+        relay.tell(filed.id, ASKED)
+        return filed
+
+    @app.post("/{id_}/approve")
+    def approve(id_: UUID) -> Filed:
+        with engine.begin() as connection:
+            connection.execute(update, {"id_": id_})
+        relay.tell(id_, OPENED)
+        return Filed(id=id_)
+
     return app
 
 
 def main() -> None:
     """Serve as the API is served."""
     engine = make_engine(sys.stdin.read(), role="bare", pool_size=POOL, overflow=OVERFLOW)
-    port = int(sys.argv[1])
-    uvicorn.run(
-        make_app(engine), port=port, log_config=None, access_log=False, server_header=False, proxy_headers=False
-    )
+    port, smtp = map(int, sys.argv[1:])
+    app = make_app(engine, Relay(smtp))
+    uvicorn.run(app, port=port, log_config=None, access_log=False, server_header=False, proxy_headers=False)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
-"""Loads over HTTP: intake beside a bare endpoint, whole lives of requests, and access checks."""
+"""Loads over HTTP: intake, whole lives of requests, and access checks."""
 
 import json
 import math
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import cycle, islice
 from typing import Any
 from urllib.parse import urlencode
@@ -16,20 +15,17 @@ from sqlalchemy import RowMapping, text
 from bench import costs
 from bench.customers import SERVICE, Customers, resource
 from bench.figures import medians, quantile
-from bench.house import Bench, Site
-from bench.sinks import wait_for
+from bench.house import Bench
 from cli import stack
 
 CLIENTS = (1, 8, 64)
 CHECKING = 16
 WINDOWS = 64
-BARE_PORT = 18700
 WARM_UP_SECONDS = 1.0
 LIVING = 8
 LIFE_SECONDS = 10
 PATIENCE = 120.0
 LOOK_SECONDS = 0.25
-FLOOR = "lockbox_floor"
 SHARES = {"p50_ms": 0.5, "p99_ms": 0.99}
 STANDS = text("""
 SELECT r.expired, n.notices, n.sent
@@ -61,17 +57,6 @@ def intake(bench: Bench, customers: Customers, seconds: float, rounds: int) -> d
         clients: several([_accepted(bench, port, stories, clients, seconds) for _ in range(rounds)])
         for clients in CLIENTS
     }
-
-
-def bare(site: Site, customers: Customers, seconds: float, rounds: int) -> dict[int, dict[str, float]]:
-    """Return the same of an endpoint that does nothing but one insert and a commit, on a copy of the database."""
-    stories = [[{**call, "path": "/", "token": None}] for call in customers.filings(3600)]
-    with _bare(site) as port:
-        play(port, stories, max(CLIENTS), WARM_UP_SECONDS)
-        return {
-            clients: several([rate(play(port, stories, clients, seconds)) for _ in range(rounds)])
-            for clients in CLIENTS
-        }
 
 
 def lives(bench: Bench, customers: Customers, count: int) -> dict[str, float]:
@@ -197,20 +182,3 @@ def _until(bench: Bench, ids: list[str], met: Callable[[RowMapping], bool]) -> N
 
 def _said(call: dict[str, object], found: str) -> list[dict[str, object]]:
     return [{**call, "path": str(call["path"]).replace("{id}", found)}]
-
-
-@contextmanager
-def _bare(site: Site) -> Iterator[int]:
-    port = stack.free_port(BARE_PORT)
-    url = site.copied(site.plan.database_url, FLOOR).render_as_string(hide_password=False)
-    command = [sys.executable, "-m", "bench.bare", str(port)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True, cwd=stack.CHECKOUT) as child:
-        assert child.stdin is not None  # noqa: S101 - it is a pipe
-        child.stdin.write(url)
-        child.stdin.close()
-        try:
-            wait_for(port)
-            yield port
-        finally:
-            child.terminate()
-            child.wait(30)

@@ -14,9 +14,9 @@ from redis import Redis
 from sqlalchemy import URL, Engine, text
 from sqlalchemy.engine import make_url
 
-from bench.doors import FLOOR
 from bench.figures import medians
 from bench.house import NOWHERE, Site
+from bench.least import DATABASE
 from bench.load import clock, load, observer
 from lockbox.arrays import array
 from lockbox.database import Database, make_engine
@@ -30,7 +30,7 @@ MEMBERS = 10_000
 
 BARE = text("""
 CREATE TABLE bare_requests (LIKE requests INCLUDING DEFAULTS, PRIMARY KEY (id));
-GRANT SELECT, INSERT ON bare_requests TO lockbox_api;
+GRANT SELECT, INSERT, UPDATE ON bare_requests TO lockbox_api;
 """)
 MOVE = text("SELECT * FROM events WHERE request_id = :id AND to_state = 'expired'")
 NOTICES = text("SELECT * FROM notices WHERE event_id = :id")
@@ -124,9 +124,9 @@ def storms(site: Site, counts: Iterable[int], batches: Iterable[int], rounds: in
     Raises:
         RuntimeError: other rows were written than Lockbox writes.
     """
-    with observer(site.superuser.set(database=FLOOR)) as engine:
+    with observer(site.superuser.set(database=DATABASE)) as engine:
         pattern = _pattern(site, engine)
-        worker = site.copied(site.plan.worker_database_url, FLOOR)
+        worker = site.copied(site.plan.worker_database_url, DATABASE)
         first, *others = counts
         ways = [Way(engine, worker, site.pattern, pattern, *way) for way in itertools.product(batches, CONNECTIONS)]
         best = max(ways, key=lambda way: way.run(first)["a_second"])
@@ -137,7 +137,7 @@ def storms(site: Site, counts: Iterable[int], batches: Iterable[int], rounds: in
 
 def prepare(site: Site) -> None:
     """Add the table of the bare endpoint to the copy."""
-    with observer(site.superuser.set(database=FLOOR)) as engine, engine.connect() as connection:
+    with observer(site.superuser.set(database=DATABASE)) as engine, engine.connect() as connection:
         connection.execute(BARE)
 
 
@@ -188,7 +188,7 @@ def _due(raw: Redis) -> list[bytes]:
 def _pattern(site: Site, engine: Engine) -> Pattern:
     """Let Lockbox's own clock end one request on the copy, and return what it wrote."""
     one = load(engine, None, site.pattern, state="active", count=1, due=clock(engine))
-    worker = site.copied(site.plan.worker_database_url, FLOOR)
+    worker = site.copied(site.plan.worker_database_url, DATABASE)
     house = Database(make_engine(worker.render_as_string(hide_password=False), role="bench"), Schedule(NOWHERE))
     try:
         clock_.run(house, one.ids)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from bench.figures import Comparison, Figure
 
@@ -68,6 +67,8 @@ class Findings:
     peers: Mapping[str, Peer] = field(default_factory=dict)
     crowd: Measured = field(default_factory=dict)
     reach: Measured = field(default_factory=dict)
+    bare_lives: Measured = field(default_factory=dict)
+    bare_told: Measured = field(default_factory=dict)
     trail: Measured = field(default_factory=dict)
 
 
@@ -99,10 +100,10 @@ def _waits(pending: Measured) -> float:
 def _of_peers(
     found: Findings, what: str, unit: str, part: str, name: str, *, more_is_better: bool = False
 ) -> Iterator[Comparison]:
-    ours: Any = getattr(found, part)
+    ours, floor = getattr(found, part)[name], getattr(found, f"bare_{part}").get(name)
     peers = {key: getattr(peer, part)[name] for key, peer in found.peers.items() if name in getattr(peer, part)}
-    if peers:
-        yield Comparison(what, unit, max(0.0, ours[name]), None, peers, more_is_better)
+    if peers or floor:
+        yield Comparison(what, unit, max(0.0, ours), floor, peers, more_is_better)
 
 
 def targets(found: Findings) -> list[Figure]:

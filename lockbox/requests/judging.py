@@ -18,7 +18,6 @@ from lockbox.people.roles import Caller, Mode, Role, Scope
 from lockbox.refusals import NotYours, TenantSuspended, UnknownEngineer, UnknownService, UnknownTenant
 from lockbox.requests import policies, reviewers, tiers
 from lockbox.requests.lifecycle import Action, Party, State, move
-from lockbox.requests.merging import terms_for
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import customer_decides, reviewed_first
 from lockbox.requests.quorum import who_lacks
@@ -160,7 +159,7 @@ def foresee(session: Session, tenant: Tenant, ask: Ask, services: Mapping[str, S
 
 
 def _weighed(session: Session, tenant: Tenant, party: Party, requester: tuple[UUID, str], ask: Ask) -> Judged:
-    policy = policies.current(session, tenant)
+    policy, terms = policies.todays(session, tenant, ask)
     at = now(session)
     return Judged(
         party=party,
@@ -169,7 +168,7 @@ def _weighed(session: Session, tenant: Tenant, party: Party, requester: tuple[UU
         tenant=tenant,
         service=ask.service,
         policy=policy,
-        terms=terms_for(policy, ask),
+        terms=terms,
         mode=effective_mode(tenant.mode, policy, at),
         known=directory.look_up(session, {tenant.id}, at),
         at=at,

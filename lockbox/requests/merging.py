@@ -65,7 +65,15 @@ def terms_for(policy: Policy, ask: Ask) -> Terms:
     is "stricter wins downwards" (EN4 of the design notes' `product.md`), after the inheritance of Google Access
     Approval's settings from organisation to folder to project. The order of the rules has no effect.
     """
-    return _merged(policy, (rule for rule in policy.rules if rule.match.matches(ask)))
+    return merged(policy, (rule for rule in policy.rules if rule.match.matches(ask)))
+
+
+def merged(policy: Policy, rules: Iterable[Rule]) -> Terms:
+    """Return the tenant's own terms, merged with those of some of its rules."""
+    terms = stricter(policy, policy)
+    for rule in rules:
+        terms = stricter(terms, terms.model_copy(update=rule.terms.given()))
+    return terms
 
 
 def strictest(policy: Policy) -> Terms:
@@ -73,19 +81,12 @@ def strictest(policy: Policy) -> Terms:
 
     Whoever would loosen the policy itself meets these: what they loosen may be what the strictest rule holds.
     """
-    return _merged(policy, policy.rules)
+    return merged(policy, policy.rules)
 
 
 def _limit(value: float | None) -> float:
     """Return a term of which less is stricter, as it is compared: None is no limit at all."""
     return math.inf if value is None else value
-
-
-def _merged(policy: Policy, rules: Iterable[Rule]) -> Terms:
-    terms = stricter(policy, policy)
-    for rule in rules:
-        terms = stricter(terms, terms.model_copy(update=rule.terms.given()))
-    return terms
 
 
 def _stages(a: Terms, b: Terms) -> tuple[Stage, ...]:

@@ -12,10 +12,14 @@ from sqlmodel import Session
 
 from lockbox.notices.letters import Wording
 from lockbox.people.models import Tenant
-from lockbox.requests.merging import stricter, terms_for
+from lockbox.requests.merging import merged, stricter, terms_for
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.rules import Ask, Policy
 from lockbox.requests.terms import Reason, Terms
+
+MOST_KEPT = 1024
+Hits = tuple[int, ...]
+"""The places of those rules of a policy that match an ask."""
 
 READ = text("SELECT body::text FROM policies WHERE tenant_id = :tenant_id AND version = :version")
 OWN_AND_TODAYS = text("""
@@ -64,8 +68,13 @@ def current(session: Session, tenant: Tenant) -> Policy:
 
 def at_version(session: Session, tenant_id: UUID, version: int) -> Policy:
     """Return one version of a tenant's policy."""
-    body: str = session.connection().execute(READ, {"tenant_id": tenant_id, "version": version}).scalar_one()
-    return parsed(body)
+    return parsed(_body(session, tenant_id, version))
+
+
+def todays(session: Session, tenant: Tenant, ask: Ask) -> tuple[Policy, Terms]:
+    """Return the policy that holds for a tenant, and the terms that an ask meets under it."""
+    body = _body(session, tenant.id, tenant.policy_version)
+    return parsed(body), _terms(body, _hits(body, ask))
 
 
 def ruling(session: Session, request: AccessRequest) -> Ruling:
@@ -76,12 +85,13 @@ def ruling(session: Session, request: AccessRequest) -> Ruling:
     """
     values = {"tenant_id": request.tenant_id, "version": request.policy_version}
     row = session.connection().execute(OWN_AND_TODAYS, values).one()
-    return _ruled(parsed(row.own), parsed(row.today), row.todays, request)
+    return _ruled(row.own, row.today, row.todays, request)
 
 
 def under(session: Session, request: AccessRequest, policy: Policy, version: int) -> Ruling:
     """Return what a request would meet if that policy were today's, by that version; see `ruling`."""
-    return _ruled(at_version(session, request.tenant_id, request.policy_version), policy, version, request)
+    own, ask = at_version(session, request.tenant_id, request.policy_version), _ask(request)
+    return _ruling(own, policy, version, stricter(terms_for(own, ask), terms_for(policy, ask)))
 
 
 def rulings(session: Session, request_ids: Sequence[UUID]) -> dict[UUID, Ruling]:
@@ -90,7 +100,7 @@ def rulings(session: Session, request_ids: Sequence[UUID]) -> dict[UUID, Ruling]
     versions = {(row.tenant_id, version) for row in rows for version in (row.policy_version, row.todays)}
     values = {"tenants": [tenant_id for tenant_id, _ in versions], "versions": [number for _, number in versions]}
     found = session.connection().execute(READ_MANY, values)
-    bodies = {(row.tenant_id, row.version): parsed(row.body) for row in found}
+    bodies = {(row.tenant_id, row.version): row.body for row in found}
     judged: dict[tuple[object, ...], Ruling] = {}
     answers = {}
     for row in rows:
@@ -107,26 +117,51 @@ def wordings(session: Session, request_ids: Sequence[UUID]) -> dict[UUID, Wordin
     """Return what mails about these requests may say, by the terms that each meets now."""
     found = {}
     for row in session.connection().execute(OF_REQUESTS, {"ids": list(request_ids)}):
-        terms = _stricter(parsed(row.own), parsed(row.today), row)
+        terms = _stricter(row.own, row.today, _ask(row))
         found[row.id] = Wording(terms.mail_link, terms.mail_justification, terms.report_on_close)
     return found
 
 
-def _ruled(own: Policy, today: Policy, version: int, asked: AccessRequest | Row[Any]) -> Ruling:
-    return Ruling(
-        _stricter(own, today, asked),
-        {**own.groups, **today.groups},
-        version,
-        today.consent.until if today.consent else None,
-    )
+def _ruled(own: str, today: str, version: int, asked: AccessRequest | Row[Any]) -> Ruling:
+    return _ruling(parsed(own), parsed(today), version, _stricter(own, today, _ask(asked)))
 
 
-def _stricter(own: Policy, today: Policy, asked: AccessRequest | Row[Any]) -> Terms:
-    ask = Ask(asked.service, tuple(asked.actions), Reason(asked.reason_code), tuple(asked.resources))
-    return stricter(terms_for(own, ask), terms_for(today, ask))
+def _ruling(own: Policy, today: Policy, version: int, terms: Terms) -> Ruling:
+    until = today.consent.until if today.consent else None
+    return Ruling(terms, {**own.groups, **today.groups}, version, until)
 
 
-@lru_cache(maxsize=1024)
+def _ask(asked: AccessRequest | Row[Any]) -> Ask:
+    return Ask(asked.service, tuple(asked.actions), Reason(asked.reason_code), tuple(asked.resources))
+
+
+def _stricter(own: str, today: str, ask: Ask) -> Terms:
+    return _met(own, _hits(own, ask), today, _hits(today, ask))
+
+
+def _hits(body: str, ask: Ask) -> Hits:
+    return tuple(place for place, rule in enumerate(parsed(body).rules) if rule.match.matches(ask))
+
+
+def _body(session: Session, tenant_id: UUID, version: int) -> str:
+    body: str = session.connection().execute(READ, {"tenant_id": tenant_id, "version": version}).scalar_one()
+    return body
+
+
+# To merge terms takes longer than to read them, and few texts and few sets of rules stand behind many asks.
+@lru_cache(maxsize=MOST_KEPT)
+def _met(own: str, own_hits: Hits, today: str, todays_hits: Hits) -> Terms:
+    terms = _terms(own, own_hits)
+    return terms if (own, own_hits) == (today, todays_hits) else stricter(terms, _terms(today, todays_hits))
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def _terms(body: str, hits: Hits) -> Terms:
+    policy = parsed(body)
+    return merged(policy, [policy.rules[place] for place in hits])
+
+
+@lru_cache(maxsize=MOST_KEPT)
 def parsed(body: str) -> Policy:
     """Return the policy that a JSON text says; the same text is read once."""
     return Policy.model_validate_json(body)
