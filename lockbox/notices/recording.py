@@ -19,7 +19,7 @@ from lockbox.notices.outcomes import Try
 log = structlog.get_logger(__name__)
 
 MOST_A_TRANSACTION = 100
-GATHER_SECONDS = 0.01
+GATHER_SECONDS = 0.03
 
 
 @dataclass(frozen=True)
