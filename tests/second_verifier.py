@@ -150,7 +150,7 @@ def check(
     _older(first, [opened(note, of_logs) for note in seen], leaves, (origin, size, root))
     gone = any("removed" in line for line in middle)
     _events(events, None if log == "vendor" else log, whole=first["whole"], gone=gone)
-    _approvals(events, [key for key in keys if key not in of_logs])
+    _approvals(events, [key for key in keys if key not in of_logs], first["unproven"])
     return len(events)
 
 
@@ -183,13 +183,14 @@ def _whole(lines: list[dict[str, Any]], size: int, root: bytes) -> dict[int, byt
             must(sha256(b"\x00" + line["body"].encode()).digest() == leaves[at], "an event is not as it was sealed")
             fields = json.loads(line["body"])
             if fields["action"] == "trail_removed" and fields["removed_to"] <= at:
-                said |= set(range(fields["removed_from"], fields["removed_to"]))
+                said |= set(range(fields["removed_to"] if fields["removed_from"] == 0 else 0))
             at += 1
         else:
             ((why, span),) = line.items()
             must(set(span) == {"from", "to"} | ({"hashes"} if why == "removed" else set()), "unknown members")
             must(why in {"removed", "withheld"} and span["from"] == at < span["to"] <= size, "a gap is elsewhere")
             if why == "removed":
+                must(len(removed) == at, "something behind the beginning is removed")
                 removed |= set(range(at, span["to"]))
             if span.get("hashes"):
                 must(at == end, "whole tiles are removed between tiles")
@@ -260,7 +261,7 @@ def _details(shown: dict[str, Any], committed: dict[str, Any]) -> None:
         must(committed[name] == sha256(salt + detail["value"].encode()).hexdigest(), "a value does not fit")
 
 
-def _approvals(lines: list[dict[str, Any]], keys: list[str]) -> None:
+def _approvals(lines: list[dict[str, Any]], keys: list[str], unproven: int) -> None:
     trusted = {}
     for key in keys:
         _, id_, encoded = key.split("+", 2)
@@ -271,6 +272,8 @@ def _approvals(lines: list[dict[str, Any]], keys: list[str]) -> None:
         request = fields.get("request_id")
         if fields["action"] == "submit" and "resources" in line["personal"]:
             filed[request] = fields, json.loads(line["personal"]["resources"]["value"])
+        opens = fields["seq"] is not None and fields["to_state"] == "active"
+        must(not opens or "approval" in fields or line["number"] < unproven, "a window is opened without an approval")
         if "approval" in fields and request in filed:
             submitted, resources = filed[request]
             if "granted_resources" in fields["personal"]:

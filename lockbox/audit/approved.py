@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -18,6 +18,7 @@ from lockbox.audit.moves import OPEN
 NAME = "lockbox/approvals"
 FORMAT = "lockbox approval 1"
 SUBMIT = "submit"
+ACTIVE = "active"
 OF_SUBMIT = ("service", "actions", "mode", "policy_version")
 GRANTED_RESOURCES, GRANTED_ACTIONS = "granted_resources", "granted_actions"
 
@@ -36,13 +37,15 @@ class Approved:
     """Takes the moves of requests in order, and checks each approval against what was asked for.
 
     `checked` were found good. `unchecked` could not be checked: the file does not show what was asked for, or no key
-    of approvals was given. What is kept is bounded by the requests that are open at one time.
+    of approvals was given, or the window was opened by an event that is older than the seals, of which the log has
+    the first `unproven`. What is kept is bounded by the requests that are open at one time.
     """
 
-    def __init__(self, keys: Iterable[VerifierKey], findings: Findings) -> None:
+    def __init__(self, keys: Iterable[VerifierKey], findings: Findings, unproven: int = 0) -> None:
         self.checked = 0
         self.unchecked = 0
         self._findings = findings
+        self._unproven = unproven
         self._keys = {key.id.hex(): Ed25519PublicKey.from_public_bytes(key.public) for key in keys}
         self._asked: dict[str, dict[str, Any]] = {}
 
@@ -58,6 +61,8 @@ class Approved:
             self._asked[request] = _asked(fields, shown["resources"])
         if "approval" in fields:
             self._check(fields, shown, where)
+        elif fields["to_state"] == ACTIVE:
+            self._unsigned(where)
         if fields["to_state"] not in OPEN:
             self._asked.pop(request, None)
 
@@ -84,6 +89,12 @@ class Approved:
             self._findings.add(Kind.WRONG_SIGNATURE, "the signature of the approval is wrong", **where)
         else:
             self.checked += 1
+
+    def _unsigned(self, where: Mapping[str, Any]) -> None:
+        if where["number"] < self._unproven:
+            self.unchecked += 1
+        else:
+            self._findings.add(Kind.APPROVAL, "this opens a window, and no approval of it is signed", **where)
 
     def _is_signed(self, signed: Signed, said: bytes) -> bool:
         try:
@@ -122,9 +133,11 @@ def _granted(fields: Mapping[str, Any], shown: Mapping[str, str], asked: dict[st
 
 
 def _is_part(some: object, whole: object) -> bool:
-    return some == whole or (
-        isinstance(some, list) and isinstance(whole, list) and bool(some) and all(one in whole for one in some)
-    )
+    return some == whole or (_is_text(some) and _is_text(whole) and bool(some) and set(some) <= set(whole))
+
+
+def _is_text(value: object) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and all(type(one) is str for one in value)
 
 
 def _signed(fields: Mapping[str, Any]) -> Signed | None:

@@ -100,7 +100,9 @@ class Bodies:
     """Checks the events of one log, whose hashes are good, one after the other.
 
     `tenant` is whose log it is, None for the vendor's own; `log` is its id; `whole` is whether every move must be
-    there. What is kept grows with the requests, by little more than the id of each, and not with their events.
+    there; the first `unproven` events are older than the seals. `removed` is how many of the first events the log
+    itself says were removed. What is kept grows with the requests, by little more than the id of each, and not with
+    their events.
     """
 
     tenant: str | None
@@ -108,7 +110,8 @@ class Bodies:
     whole: bool
     findings: Findings
     keys: Iterable[VerifierKey] = ()
-    removals: list[tuple[int, int]] = field(default_factory=list)
+    unproven: int = 0
+    removed: int = 0
     restores: list[Restore] = field(default_factory=list)
     details: int = 0
     left_out: int = 0
@@ -117,7 +120,7 @@ class Bodies:
 
     def __post_init__(self) -> None:
         self.requests = Requests(self.findings)
-        self.approved = Approved(self.keys, self.findings)
+        self.approved = Approved(self.keys, self.findings, self.unproven)
 
     def check(self, line: int, entry: Entry) -> None:
         """Check one event."""
@@ -164,10 +167,10 @@ class Bodies:
         return good
 
     def _note_removal(self, fields: Mapping[str, Any], number: int) -> None:
-        """Note what an event says was removed: nothing that came after it."""
+        """Note what an event says was removed: the beginning of the log, and nothing that came after the event."""
         match fields:
-            case {"removed_from": int(start), "removed_to": int(end)} if end <= number:
-                self.removals.append((start, end))
+            case {"removed_from": 0, "removed_to": int(end)} if end <= number:
+                self.removed = max(self.removed, end)
 
     def _note_restore(self, fields: Mapping[str, Any], number: int) -> None:
         """Note what an event says of this log's restore: it went on from what was before the event."""

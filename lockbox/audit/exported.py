@@ -202,7 +202,8 @@ def _hashes(values: list[Any], most: int = MOST_HASHES) -> list[bytes]:
 
 
 def _details(personal: Mapping[str, Any]) -> dict[str, Detail]:
-    return {name: _detail(one) for name, one in personal.items()}
+    # What no text can hold can be written in JSON, and neither be hashed nor shown.
+    return {name.encode().decode(): _detail(one) for name, one in personal.items()}
 
 
 def _detail(given: object) -> Detail:

@@ -13,25 +13,23 @@ OPEN = frozenset({"reviewing", "pending", "active"})
 class Known:
     """The moves of one request that are known: all from `first` to before `next`, some behind and some ahead.
 
-    `end` is the move to a final state, once it was seen.
+    `last` is the highest of them all, `end` the move to a final state, once it was seen. What a file says is taken
+    for no more than a number: none is counted up to.
     """
 
     first: int
     next: int
+    last: int = 0
     behind: set[int] = field(default_factory=set)
     ahead: set[int] = field(default_factory=set)
     end: int | None = None
-
-    @property
-    def last(self) -> int:
-        """The highest move that is known."""
-        return max(self.ahead, default=self.next - 1)
 
     def take(self, seq: int) -> bool:
         """Note a move; return whether it was new."""
         if self.first <= seq < self.next or seq in self.ahead or seq in self.behind:
             return False
         (self.behind if seq < self.first else self.ahead).add(seq)
+        self.last = max(self.last, seq)
         while self.next in self.ahead:
             self.ahead.remove(self.next)
             self.next += 1
@@ -44,7 +42,10 @@ class Known:
     def lacks(self) -> int | None:
         """The first move that is missing between others."""
         if self.behind:
-            return min(set(range(min(self.behind), self.first)) - self.behind)
+            missing = min(self.behind)
+            while missing in self.behind:
+                missing += 1
+            return missing
         return self.next if self.ahead else None
 
 

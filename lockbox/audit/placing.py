@@ -40,6 +40,7 @@ class Placing:
         self._tile: TileLine | None = None
         self._rows: list[Row] = []
         self._gaps: list[Gap] = []
+        self._passed = 0
 
     def tile(self, line: int, tile: TileLine) -> None:
         """Begin the next tile: its hashes must lead to the root that was signed."""
@@ -63,7 +64,11 @@ class Placing:
 
     def event(self, line: int, entry: Entry) -> None:
         """Take an event of the tile that has begun."""
+        if self._gaps and entry.number < self._gaps[-1].start:
+            message = f"this event stands behind the event {self._passed - 1}"
+            self._findings.add(Kind.REORDERED, message, line=line, number=entry.number)
         if len(self._rows) < MOST_ROWS:
+            self._passed = max(self._passed, min(entry.number + 1, self._at))
             self._rows.append(Row(line, entry, leaf_hash(entry.body)))
         else:
             self._findings.add(Kind.INSERTED, "more events than a tile has", line=line, number=entry.number)
@@ -71,8 +76,9 @@ class Placing:
     def gap(self, line: int, gap: Gap) -> None:
         """Take what is not in the file: within the tile that has begun, or whole tiles that were removed."""
         start = self._tile.tile * WIDTH if self._tile else self._at
-        if self._tile and start <= gap.start and gap.end <= self._at and not gap.hashes:
+        if self._tile and max(start, self._passed) <= gap.start and gap.end <= self._at and not gap.hashes:
             self._gaps.append(gap)
+            self._passed = gap.end
         elif gap.removed and gap.start == self._at and gap.end <= self._size and gap.hashes:
             self._close()
             self._skip(line, gap)
@@ -160,13 +166,15 @@ class Placing:
             self.removed.append((gap.start, gap.end))
 
     def _unexplained(self) -> None:
-        """Say what is removed though no event of the log says that it was."""
+        """Say what is removed though it does not begin the log, or no event of the log says that it was."""
         for start, end in self.removed:
-            at = start
-            for first, last in sorted(self._bodies.removals):
-                if first <= at < last:
-                    at = last
-            if at < end:
+            at = max(start, self._bodies.removed)
+            if start > 0:
+                message = (
+                    f"the events {start} to {end - 1} are said to be removed, and only a log's beginning ever is"
+                )
+                self._findings.add(Kind.REMOVED, message, number=start)
+            elif at < end:
                 message = f"the events {at} to {end - 1} are said to be removed, which no event of the log says"
                 self._findings.add(Kind.REMOVED, message, number=at)
 

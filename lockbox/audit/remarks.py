@@ -18,6 +18,8 @@ def remarks(verdict: Verdict, *, has_seen: bool) -> Iterator[str]:
     """Yield what was shown and what was not, a line each; `has_seen` is whether an own checkpoint was given."""
     if verdict.signer:
         yield f"signed by {verdict.signer.name}+{verdict.signer.id.hex()} at {verdict.at}"
+        yield f"the fingerprint of that key: {verdict.signer.fingerprint}; compare it with what came another way"
+        yield from _of_name(verdict.header.origin, verdict.signer.name)
     for size in sorted(set(verdict.seen)):
         yield f"it extends the checkpoint that you gave, of {size} events"
     if not has_seen:
@@ -33,6 +35,11 @@ def remarks(verdict: Verdict, *, has_seen: bool) -> Iterator[str]:
     if verdict.header.unproven:
         yield f"the file says that its first {verdict.header.unproven} events are older than the seals"
     yield from _of_approvals(verdict)
+
+
+def _of_name(origin: str, name: str) -> Iterator[str]:
+    if not origin.startswith(f"{name}/audit/"):
+        yield f"the log is of another name than the key: give no --key but those of whoever keeps {origin}"
 
 
 def _of_approvals(verdict: Verdict) -> Iterator[str]:

@@ -80,7 +80,7 @@ def verify(
             holding.take(before)
     _check_signature(verdict, own, trusted)
     of_approvals = [key for key in keys if key.name == approved.NAME]
-    bodies = Bodies(_tenant_of(header), header.log, header.whole, verdict.findings, of_approvals)
+    bodies = Bodies(_tenant_of(header), header.log, header.whole, verdict.findings, of_approvals, header.unproven)
     roots: Mapping[int, bytes] = {}
     if header.whole:
         roots = _whole(verdict, numbered, bodies, own, holding.sizes)

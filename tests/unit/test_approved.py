@@ -234,6 +234,30 @@ def test_resources_that_were_granted_and_are_hidden_leave_an_approval_unchecked(
     assert taken({}, opened, granted=shown) == counted
 
 
+def test_a_window_that_was_opened_without_an_approval_is_found() -> None:
+    assert taken({}, {}) == found(Kind.APPROVAL, "this opens a window, and no approval of it is signed")
+    assert taken({}, {"to_state": "denied"}) == (0, 0, [])
+
+
+@pytest.mark.parametrize(("number", "unchecked"), [(0, 1), (2, 1), (3, 0), (4, 0)])
+def test_what_is_older_than_the_seals_may_have_opened_a_window_without_one(number: int, unchecked: int) -> None:
+    findings = Findings()
+    approved = Approved([], findings, 3)
+
+    approved.take(OPENED, {}, {"line": 4, "number": number, "event": "e"})
+
+    assert (approved.checked, approved.unchecked, findings.count) == (0, unchecked, 1 - unchecked)
+
+
+def test_lists_of_any_length_are_compared_in_no_time() -> None:
+    """Each of them looked for in the other would take an hour."""
+    many = [f"mailbox:{number}" for number in range(200_000)]
+
+    narrowed = taken({}, {"approval": approval()}, resources=json.dumps(many), granted=json.dumps([*many[1:], "x"]))
+
+    assert narrowed == found(Kind.APPROVAL, OTHERWISE)
+
+
 def test_each_approval_is_counted() -> None:
     findings = Findings()
     approved, keyless = Approved([named(KEY)], findings), Approved([], findings)

@@ -8,6 +8,8 @@ from lockbox.audit.findings import Finding, Findings, Kind
 from lockbox.audit.moves import Requests
 
 Move = tuple[int, str]
+MOST = 2**53 - 1
+"""The highest number that an event can hold: nobody has the time or the memory to count that far."""
 
 
 def taken(moves: Sequence[Move], *, removed_before: bool = False) -> list[Finding]:
@@ -71,6 +73,10 @@ def test_a_move_too_many_is_named_where_it_stands(moves: list[Move], place: int,
         ([(1, "pending"), (3, "active")], "request A lacks its move 2; others up to 3 are there"),
         ([(1, "pending"), (4, "revoked"), (3, "active")], "request A lacks its move 2; others up to 4 are there"),
         ([(1, "pending"), (2, "active"), (5, "active")], "request A lacks its move 3; others up to 5 are there"),
+        (
+            [(1, "pending"), (MOST, "active")],
+            f"request A lacks its move 2; others up to {MOST} are there",
+        ),
     ],
 )
 def test_the_first_move_that_never_came_is_named_for_the_whole(moves: list[Move], message: str) -> None:
@@ -93,6 +99,10 @@ def test_where_something_was_removed_a_request_may_begin_later(moves: list[Move]
 @pytest.mark.parametrize(
     ("moves", "found"),
     [
+        (
+            [(MOST, "completed"), (1, "active"), (2, "active")],
+            [Finding(Kind.GAP_IN_MOVES, f"request A lacks its move 3; others up to {MOST} are there")],
+        ),
         (
             [(5, "completed"), (3, "active")],
             [Finding(Kind.GAP_IN_MOVES, "request A lacks its move 4; others up to 5 are there")],

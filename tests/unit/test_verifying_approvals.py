@@ -142,6 +142,16 @@ def test_an_approval_of_another_form_is_found(given: object) -> None:
     assert verdict_on(history(given), SIGNER).findings.kinds == {Kind.APPROVAL}
 
 
+@pytest.mark.parametrize("action", ["approve", "endorse"])
+def test_a_window_that_was_opened_without_an_approval_is_found_by_both(action: str) -> None:
+    filed = history(None)[0]
+    opened = event(1, {}, request_id=REQUEST, seq=2, **OPENING | {"action": action})
+
+    verdict = verdict_on([filed, opened], SIGNER)
+
+    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {Kind.APPROVAL})
+
+
 def test_a_key_of_approvals_signs_no_log() -> None:
     log = Log(history(approval()), key=SIGNER, name=NAME)
 

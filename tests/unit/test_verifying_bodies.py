@@ -224,24 +224,26 @@ def removal(number: int, start: Any, stop: Any) -> Sealed:
 @pytest.mark.parametrize(
     ("start", "stop", "code"),
     [
-        (1, 2, GOOD),
+        (0, 1, GOOD),
         (0, 4, GOOD),
-        (1, 5, BAD),
-        (2, 1, BAD),
-        (2, 2, BAD),
-        ("1", 2, BAD),
-        (1, None, BAD),
+        (0, 5, BAD),
+        (0, 0, BAD),
+        (1, 2, BAD),
+        ("0", 2, BAD),
+        (0, "2", BAD),
+        (0, None, BAD),
+        (None, 2, BAD),
     ],
 )
 def test_a_removal_is_of_what_stands_before_it(start: Any, stop: Any, code: int) -> None:
-    log = Log([*(event(number) for number in range(4)), removal(4, start, stop)], removed=[range(1, 2)])
+    log = Log([*(event(number) for number in range(4)), removal(4, start, stop)], removed=[range(1)])
 
     assert judged(log.whole()).exit_code == code
 
 
 def test_only_the_word_for_it_makes_an_event_a_removal() -> None:
-    said: dict[str, Any] = {"removed_from": 1, "removed_to": 2, "request_id": None, "seq": None}
-    log = Log([event(0), event(1), event(2, {}, action="trail_restored", **said)], removed=[range(1, 2)])
+    said: dict[str, Any] = {"removed_from": 0, "removed_to": 1, "request_id": None, "seq": None}
+    log = Log([event(0), event(1), event(2, {}, action="trail_restored", **said)], removed=[range(1)])
 
     assert judged(log.whole()).findings.kinds == {Kind.REMOVED}
 

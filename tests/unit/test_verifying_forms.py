@@ -39,6 +39,8 @@ def with_row(place: int, row: bytes) -> bytes:
         (END, b'"events":3}', b'"events":3},"end":{"events":3}'),
         (EVENT, b'"number":0', b'"number":0e0'),
         (EVENT, b'"number":0', b'"number":false'),
+        (EVENT, b'"personal":{"name"', b'"personal":{"\\ud800"'),
+        (EVENT, b'"value":"', b'"value":"\\udfff'),
     ],
 )
 def test_what_nobody_describes_in_a_line_is_damage(place: int, old: bytes, new: bytes) -> None:

@@ -1,0 +1,87 @@
+"""The least that intake and a life can cost over HTTP: one statement a call, and mails in plain words; the floor."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import cycle, islice
+
+import psutil
+
+from bench import costs
+from bench.customers import Customers
+from bench.doors import CLIENTS, LIVING, WARM_UP_SECONDS, play, rate, several
+from bench.house import SINK_PORT, Site
+from bench.sinks import wait_for
+from cli import stack
+
+PORT = 18700
+DATABASE = "lockbox_floor"
+Measured = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Least:
+    """A running `bench.bare` and the servers that it is on."""
+
+    port: int
+    processes: list[psutil.Process]
+
+    def intake(self, customers: Customers, seconds: float, rounds: int) -> dict[int, Measured]:
+        """Return what was accepted a second, and how soon, from one client and from more."""
+        stories = [[_plain(call, "/")] for call in customers.filings(3600)]
+        play(self.port, stories, max(CLIENTS), WARM_UP_SECONDS)
+        return {
+            clients: several([rate(play(self.port, stories, clients, seconds)) for _ in range(rounds)])
+            for clients in CLIENTS
+        }
+
+    def lives(self, customers: Customers, count: int) -> Measured:
+        """Return the CPU of a filing, an approval and five mails; that it ends by itself is not even counted."""
+        stories = [
+            [_plain(filing, "/told"), _plain(approval, "/{id}/approve")]
+            for filing, approval in islice(cycle(customers.lives(3600)), count)
+        ]
+        play(self.port, stories[:LIVING], LIVING, None)
+        spent = costs.cpu_seconds(self.processes)
+        play(self.port, stories, LIVING, None)
+        return {"cpu_ms": 1000 * (costs.cpu_seconds(self.processes) - spent) / count}
+
+    def told(self, customers: Customers, clients: int, count: int) -> Measured:
+        """Return how many a second were filed and one mail of each was sent."""
+        stories = [[_plain(call, "/told")] for call in islice(cycle(customers.filings(3600)), count)]
+        began = time.monotonic()
+        play(self.port, stories, clients, None)
+        return {"a_second": count / (time.monotonic() - began)}
+
+
+@contextmanager
+def serving(site: Site) -> Iterator[Least]:
+    """Serve on a copy of the database, with a relay that takes every mail."""
+    url = site.copied(site.plan.database_url, DATABASE).render_as_string(hide_password=False)
+    port, mail = stack.free_port(PORT), stack.free_port(SINK_PORT)
+    hole = stack.free_port(mail + 1)
+    with _running("bench.sinks", mail, hole), _running("bench.bare", port, mail, told=url) as child:
+        wait_for(mail)
+        wait_for(port)
+        yield Least(port, [psutil.Process(child.pid), *costs.servers(site.plan)])
+
+
+@contextmanager
+def _running(module: str, *ports: int, told: str = "") -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", module, *map(str, ports)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True, cwd=stack.CHECKOUT) as child:
+        assert child.stdin is not None  # noqa: S101 - it is a pipe
+        child.stdin.write(told)
+        child.stdin.close()
+        try:
+            yield child
+        finally:
+            child.terminate()
+            child.wait(30)
+
+
+def _plain(call: dict[str, object], path: str) -> dict[str, object]:
+    return {**call, "path": path, "token": None}
