@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlmodel import Session
 
-from lockbox.audit import proofs, recorded
+from lockbox.audit import agreeing, proofs, recorded
 from lockbox.audit.bodies import TRAIL_REMOVED
 from lockbox.audit.exported import FORMAT, parts
 from lockbox.audit.proofs import Head
@@ -112,16 +112,11 @@ def _whole(pages: Pages, export: Export) -> Iterator[list[tuple[bool, bytes]]]:
 
 
 def _removed(session: Session, log: Head) -> list[tuple[int, int]]:
-    """Return the ranges of numbers that retention has removed, as the log itself says."""
+    """Return the ranges of numbers that retention has removed, as the log itself says: its beginning, if anything."""
     values = {"log_id": log.id, "size": log.size, "action": TRAIL_REMOVED}
-    said = [json.loads(bytes(body)) for body in session.connection().execute(REMOVED, values).scalars()]
-    joined: list[tuple[int, int]] = []
-    for start, end in sorted((one["removed_from"], min(one["removed_to"], log.size)) for one in said):
-        if joined and start <= joined[-1][1]:
-            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
-        else:
-            joined.append((start, end))
-    return joined
+    said = [agreeing.said(bytes(body)) for body in session.connection().execute(REMOVED, values).scalars()]
+    ends = [min(end, log.size) for one in said if isinstance(end := one.get("removed_to"), int)]
+    return [(0, max(ends))] if ends else []
 
 
 def _beginnings(removed: Iterable[tuple[int, int]]) -> Iterator[int]:
@@ -203,7 +198,9 @@ def _number(event: Recorded) -> int:
 
 def _event(event: Recorded, **further: object) -> bytes:
     personal = {name: {"salt": salt, "value": value} for name, (salt, value) in sorted(event.details.items())}
-    return _line(number=event.number, body=event.body.decode(), personal=personal, **further)
+    # What somebody has made no text of is told all the same: a verifier then says which event it is.
+    body = event.body.decode(errors="replace")
+    return _line(number=event.number, body=body, personal=personal, **further)
 
 
 def _texts(hashes: Iterable[bytes]) -> list[str]:

@@ -209,24 +209,39 @@ def report(
 
 def _granted_actions(opening: Recorded | None) -> tuple[str, ...] | None:
     """Return the actions for which the window was opened, where they are less than was asked."""
-    named = opening.said.get("granted_actions") if opening else None
-    return tuple(named) if named else None
+    return _texts(opening.said.get("granted_actions")) if opening else None
 
 
 def _granted_resources(opening: Recorded | None) -> tuple[str, ...] | None:
     named = opening.value("granted_resources") if opening else None
-    return tuple(json.loads(named)) if named else None
+    return _texts(_read(named)) if named else None
 
 
-def _asked(first: Recorded) -> dict[str, Any]:
-    said, resources = first.said, first.value("resources")
-    return {
-        "request_id": first.request_id,
-        "service": said["service"],
-        "actions": tuple(said["actions"]),
-        "resources": tuple(json.loads(resources)) if resources else (),
-        "reason_code": said["reason_code"],
-    }
+def _asked(first: Recorded) -> dict[str, Any] | None:
+    """Return what the first move says was asked for; None where somebody has changed it beyond reading."""
+    resources = first.value("resources")
+    match first.said:
+        case {"service": str(service), "actions": list(actions), "reason_code": str(reason)}:
+            return {
+                "request_id": first.request_id,
+                "service": service,
+                "actions": _texts(actions) or (),
+                "resources": (_texts(_read(resources)) if resources else None) or (),
+                "reason_code": reason,
+            }
+    return None
+
+
+def _read(named: str) -> object:
+    try:
+        return json.loads(named)
+    except ValueError:
+        return None
+
+
+def _texts(named: object) -> tuple[str, ...] | None:
+    """Return a list of text; None where it is none, or empty."""
+    return (tuple(map(str, named)) or None) if isinstance(named, list) else None
 
 
 def _lost(events: Iterable[Recorded], kept: Kept | None) -> tuple[int, ...]:
@@ -254,7 +269,7 @@ def step(event: Recorded) -> Step:
         action=event.action,
         from_state=event.from_state,
         to_state=event.to_state,
-        who=(event.value("name") or ERASED) if event.actor_id else NOBODY[event.actor_role],
+        who=(event.value("name") or ERASED) if event.actor_id else NOBODY.get(event.actor_role, ERASED),
         role=event.actor_role,
         stands_for=tuple(others),
         comment=event.value("comment"),
@@ -263,15 +278,23 @@ def step(event: Recorded) -> Step:
 
 
 def use(event: Recorded) -> Use:
-    """Return something that was done inside as a report shows it."""
-    said: dict[str, Any] = event.said
+    """Return something that was done inside as a report shows it; what cannot be read of it is as if erased."""
+    said = event.said
+    count, as_asked = said.get("count"), said.get("as_asked")
     return Use(
-        first_at=datetime.fromisoformat(said["first_at"]),
-        last_at=datetime.fromisoformat(said["last_at"]),
-        method=said["method"],
+        first_at=_moment(said.get("first_at"), event.at),
+        last_at=_moment(said.get("last_at"), event.at),
+        method=str(said.get("method", ERASED)),
         resource=event.value("resource"),
-        outcome=said["outcome"],
-        count=said["count"],
-        as_asked=said["as_asked"],
+        outcome=str(said.get("outcome", ERASED)),
+        count=count if isinstance(count, int) else 1,
+        as_asked=as_asked is True,
         by=event.value("name") or ERASED,
     )
+
+
+def _moment(said: object, otherwise: datetime) -> datetime:
+    try:
+        return datetime.fromisoformat(said) if isinstance(said, str) else otherwise
+    except ValueError:
+        return otherwise

@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 
 from lockbox.audit import report
 from lockbox.audit import table as tables
+from lockbox.audit.findings import Kind
 from lockbox.audit.recorded import Recorded, Wanted
 from lockbox.audit.report import Report
 from lockbox.audit.verify import GOOD
@@ -26,6 +27,7 @@ from tests.logs import sealed
 __all__ = ["story"]
 HERE = Origin("api")
 BODY = "UPDATE events SET body = convert_to(replace(convert_from(body, 'UTF8'), '{}', '{}'), 'UTF8')"
+SPOILT = "UPDATE events SET body = decode('{}', 'hex') WHERE seq = {}"
 NAME = "UPDATE event_details SET value = 'Mallory' WHERE field = 'name' AND value = 'Ann'"
 ASKED = "UPDATE requests SET asked_at = NULL"
 COLUMNS = {
@@ -104,6 +106,25 @@ def test_a_body_that_is_not_the_one_that_was_sealed_is_named(story: World, super
     assert {event.altered for event in listed(story) if event.number is not None} == {("body",)}
     assert {row["Altered"] for row in table(story)} == {"body"}
     assert len(reported(story)[0].altered) == 3
+
+
+@pytest.mark.parametrize("body", [b"{}", b"[1]", b"\xff\xfe", b'{"service":7,"actions":"all","reason_code":[]}'])
+@pytest.mark.parametrize("seq", [1, 2])
+def test_whatever_stands_in_the_place_of_a_body_everybody_is_told_which_event_it_is(
+    story: World, superuser: Engine, seq: int, body: bytes
+) -> None:
+    seen, before = note(story), [event for event in listed(story) if event.request_id]
+    spoilt = before[seq - 1]
+
+    freely(superuser, SPOILT.format(body.hex(), seq))
+
+    verdict = judged(exported(story), seen)
+    edited, gap = verdict.findings.first
+    assert (edited.kind, edited.number, gap.kind) == (Kind.EDITED, spoilt.number, Kind.GAP_IN_MOVES)
+    found, page = reported(story)
+    assert (found.altered, found.service) == ((spoilt.id,), "exchange-online")
+    assert "Do not rely on this report" in page
+    assert [row["Altered"] for row in table(story)].count("") == len(before) - 1
 
 
 def test_what_a_table_says_that_was_asked_for_is_what_was_sealed(story: World, superuser: Engine) -> None:
