@@ -12,6 +12,7 @@ from lockbox.audit import refused
 from lockbox.audit.refused import DECISION_REFUSED, SIGN_IN_REFUSED, Refused
 from lockbox.database import Database
 from lockbox.notices import codes
+from lockbox.people import counts
 from lockbox.people.begun import Stub
 from lockbox.people.roles import Caller, Means
 from lockbox.refusals import Conflict, ForeignForm, NotSignedIn, NotYours, PolicyNotMet, Refusal
@@ -78,6 +79,8 @@ def sign_in(
 ) -> None:
     """Note a sign-in that was refused: by whose it was, the account that it was to, or else by where it came from.
 
+    Of each of these there is one event a minute, however it was tried.
+
     Args:
         request: the call.
         house: the database.
@@ -93,9 +96,11 @@ def sign_in(
     except SQLAlchemyError as error:
         log.warning("refusal.account_unknown", error=type(error).__name__)
     personal = {"account": account, "from_address": address}
-    facts = {"means": means, "code": refusal.code}
-    of = f"account {account.lower()}" if account else f"address {address or UNREADABLE}"
-    _count(house, Refused(SIGN_IN_REFUSED, facts, person_id, of="" if person_id else of, personal=personal))
+    first = {"means": means, "code": refusal.code}
+    network = counts.network(address) if address else UNREADABLE
+    of = f"account {account.lower()}" if account else f"address {network}"
+    what = Refused(SIGN_IN_REFUSED, {}, person_id, of="" if person_id else of, first=first, personal=personal)
+    _count(house, what)
 
 
 def _count(house: Database, what: Refused) -> None:

@@ -40,7 +40,8 @@ def count(request: Request, chosen: Settings, house: Database, account: str | No
     try:
         counted.check()
     except TooMany as too_many:
-        refused.sign_in(request, house, ANY_MEANS, too_many, account=account)
+        # By where it comes from where that is too much: else one place had as many events as it made up accounts.
+        refused.sign_in(request, house, ANY_MEANS, too_many, account=None if counted.of_address else account)
         raise
 
 

@@ -45,8 +45,8 @@ RECORD = text(f"WITH {events.APPEND} SELECT 1")
 class Refused:
     """What was refused: to whom, as far as that is known, and about which request.
 
-    All of `facts`, with the kind, the person and the request, is counted together within a minute, and so is what
-    `of` says of somebody who is nobody yet. `personal` is what the first of a minute came with.
+    What is alike in `facts`, with the kind, the person and the request, is counted together within a minute, and so
+    is what `of` says of somebody who is nobody yet. `first` and `personal` are what the first of a minute came with.
     """
 
     kind: str
@@ -54,6 +54,7 @@ class Refused:
     person_id: UUID | None = None
     request_id: UUID | None = None
     of: str = ""
+    first: Mapping[str, str] = field(default_factory=dict)
     personal: Mapping[str, str | None] = field(default_factory=dict)
 
 
@@ -74,7 +75,7 @@ def count(session: Session, refused: Refused) -> None:
         "kind": refused.kind,
         "person_id": refused.person_id,
         "request_id": refused.request_id,
-        "facts": json.dumps(dict(refused.facts)),
+        "facts": json.dumps({**refused.facts, **refused.first}),
         "personal": json.dumps({name: value for name, value in refused.personal.items() if value}),
     }
     session.connection().execute(COUNT, values)

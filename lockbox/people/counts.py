@@ -37,9 +37,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Counted:
-    """An attempt that was counted; `wait` is None if it may go on."""
+    """An attempt that was counted; `wait` is None if it may go on, `of_address` whether the network is to wait."""
 
     wait: timedelta | None
+    of_address: bool = False
 
     def check(self, to: str = "sign in") -> None:
         """Let the attempt go on, or refuse it; outside of the transaction that counted it.
@@ -76,9 +77,9 @@ def count(
         naming: who names an address as one to write to; what is refused tells that somebody has it.
         taking: who takes a whole table or trail away.
     """
-    network = _network(address) if address else None
+    of = network(address) if address else None
     people = {name: str(one) for name, one in (("naming", naming), ("taking", taking)) if one}
-    keys = {"address": network, "account": account, "code": code_of} | people
+    keys = {"address": of, "account": account, "code": code_of} | people
     known = {kind: value for kind, value in keys.items() if value}
     if not known:
         return Counted(None)
@@ -86,13 +87,14 @@ def count(
     values = {
         "kinds": list(known),
         "values": list(known.values()),
-        "address": network or "",
+        "address": of or "",
         "at": at,
         "started": at - SPAN,
     }
     rows = session.connection().execute(COUNT, values).all()
-    over = [row.since for row in rows if row.attempts > _limit(limits, is_address=row.is_address)]
-    return Counted(_until(max(over), at) if over else None)
+    over = [row for row in rows if row.attempts > _limit(limits, is_address=row.is_address)]
+    wait = _until(max(row.since for row in over), at) if over else None
+    return Counted(wait, any(row.is_address for row in over))
 
 
 def _limit(limits: Limits, *, is_address: bool) -> int:
@@ -103,7 +105,8 @@ def _until(since: datetime, at: datetime) -> timedelta:
     return max(since + SPAN - at, timedelta(0))
 
 
-def _network(address: str) -> str:
+def network(address: str) -> str:
+    """Return what an address counts as: an IPv6 network of 64 bits is one."""
     try:
         parsed = ip_address(address)
     except ValueError:

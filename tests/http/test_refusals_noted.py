@@ -19,6 +19,7 @@ from tests.http.test_sign_in_passkeys import add, use
 
 DECISIONS = "SELECT facts, personal, count, person_id FROM refused WHERE request_id = :id"
 OF_PERSON = "SELECT facts, personal, count FROM refused WHERE person_id = :id AND request_id IS NULL"
+EACH_MINUTE = "SELECT minute, count FROM refused WHERE person_id = :id AND request_id IS NULL"
 SIGN_INS = "SELECT facts, personal, count FROM refused WHERE personal ->> 'account' = :account"
 
 
@@ -169,6 +170,29 @@ def test_a_passkey_that_is_refused_is_counted_for_the_account_that_it_is_of(port
 
     (one,) = rows(portal.root, OF_PERSON, id=portal.world.people["ann"].person_id)
     assert (one.facts, one.count) == ({"means": "passkey", "code": "invalid-token"}, 1)
+
+
+def test_one_place_that_makes_up_accounts_is_counted_as_that_place(open_portal: OpenPortal, root: Engine) -> None:
+    portal = open_portal(settings=SETTINGS.model_copy(update={"sign_ins_per_address": 3}))
+    before = {row.key for row in rows(root, "SELECT key FROM refused")}
+    browser = portal.browser()
+
+    statuses = [browser.ask_for_code(f"nobody-{number}@made-up.example").status for number in range(40)]
+
+    assert statuses == [200] * 3 + [429] * 37
+    found = [row for row in rows(root, "SELECT key, count, minute FROM refused") if row.key not in before]
+    assert sum(row.count for row in found) == 37
+    assert len(found) == len({row.minute for row in found})
+    assert rows(root, SIGN_INS, account="nobody-39@made-up.example") == []
+
+
+def test_one_account_has_one_event_a_minute_however_it_is_tried(fresh_door: Door) -> None:
+    for how in ("guessed", "expired", "revoked"):
+        shown(fresh_door, refusable(fresh_door, how))
+
+    counted = rows(fresh_door.root, EACH_MINUTE, id=fresh_door.world.people["ann"].person_id)
+    assert len(counted) == len({one.minute for one in counted})
+    assert sum(one.count for one in counted) == 3
 
 
 def test_too_many_attempts_are_counted_for_the_account_that_was_typed(open_portal: OpenPortal) -> None:
