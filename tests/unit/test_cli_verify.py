@@ -1,6 +1,9 @@
 """`lockbox audit verify`: what it prints, its exit codes, and that it calls nobody."""
 
+import base64
+import hashlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.app import app
-from tests.logs import OTHER_KEY, Log, event, public
+from lockbox.audit.checkpoint import Checkpoint, VerifierKey, sign
+from lockbox.audit.merkle import root_of
+from tests.logs import OTHER_KEY, Log, event, line, public
 
 LOG = Log([event(number) for number in range(20)])
 WITHOUT_NETWORK = """
@@ -68,6 +73,34 @@ def test_a_key_may_be_given_as_text_and_a_missing_checkpoint_is_remarked(folder:
 
     assert code == 0
     assert "no --checkpoint was given" in said
+
+
+def test_the_fingerprint_that_an_invitation_bears_is_worked_out_from_the_key_alone(folder: Path) -> None:
+    """By docs/audit-format.md: SHA-256 over the 32 bytes of the key, in groups of eight."""
+    _, _, encoded = public().text.split("+", 2)
+    digest = hashlib.sha256(base64.b64decode(encoded)[1:]).hexdigest()
+
+    _, said = verify(folder, "export.ndjson", "--key", public().text)
+
+    assert f"the fingerprint of that key: {' '.join(re.findall('.{8}', digest))}; compare it" in said
+    assert "of another name" not in said
+
+
+def test_a_key_of_another_name_than_the_log_is_remarked(folder: Path) -> None:
+    other = Log(LOG.events, key=OTHER_KEY)
+    name = VerifierKey("evil.example", OTHER_KEY.public_key().public_bytes_raw())
+    said = Checkpoint(other.origin, 20, root_of(other.leaves), "2026-01-01T00:00:00.000000Z")
+    rows = other.whole().splitlines(keepends=True)
+    rows[0] = line(json.loads(rows[0]) | {"checkpoint": sign(said, name.name, [OTHER_KEY])})
+    (folder / "export.ndjson").write_bytes(b"".join(rows))
+
+    code, said_of_it = verify(folder, "export.ndjson", "--key", name.text)
+
+    assert code == 0
+    assert (
+        f"the log is of another name than the key: give no --key but those of whoever keeps {LOG.origin}"
+        in said_of_it
+    )
 
 
 def test_what_is_wrong_ends_with_1_and_is_named_with_its_place(folder: Path) -> None:
