@@ -38,15 +38,10 @@ def show(
     to: Annotated[str, Query(max_length=LONGEST_ADDRESS)] = "",
 ) -> Response:
     """Show the newest mails, to everybody or to one address."""
-    mailbox = cast.mailbox
-    return page(
-        request,
-        "inbox",
-        visitor=entering.visitor(request, session, chosen),
-        letters=mailbox.newest(to),
-        recipients=mailbox.recipients(),
-        to=to,
-    )
+    # Before anything is asked of the database, which would wait for the disk.
+    letters, recipients = cast.mailbox.newest(to), cast.mailbox.recipients()
+    visitor = entering.visitor(request, session, chosen)
+    return page(request, "inbox", visitor=visitor, letters=letters, recipients=recipients, to=to)
 
 
 @router.get("/{key}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email import message_from_bytes
 from email.message import EmailMessage
+from email.parser import BytesHeaderParser
 from email.policy import default
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 MOST_LISTED = 100
 MOST_LOOKED_AT = 1000
 MOST_BYTES = 2 * 1024 * 1024
+LONGEST_HEAD = 32 * 1024
 LONGEST_LINE = 300
 ADDRESS = re.compile(r"https?://[^\s<>\"']+[^\s<>\"'.,;:!?)\]]")
 # What mails of ours have on a line of its own, with four blanks before it, to be typed somewhere.
@@ -23,14 +25,20 @@ CODE = re.compile(r"^ {4}([0-9A-Za-z]{4,}(?:[ -][0-9A-Za-z]{4,})*)$", re.MULTILI
 
 
 @dataclass(frozen=True)
-class Letter:
-    """A mail: for whom it was by its envelope, and what it says."""
+class Envelope:
+    """A mail from outside: for whom it was by its envelope, what it is about, and when it came."""
 
     key: str
     to: str
-    sender: str
     subject: str
     at: datetime
+
+
+@dataclass(frozen=True)
+class Letter(Envelope):
+    """A mail that was opened."""
+
+    sender: str
     text: str
     html: str
 
@@ -55,9 +63,9 @@ class Mailbox:
 
     folder: Path
 
-    def newest(self, to: str = "") -> Sequence[Letter]:
+    def newest(self, to: str = "") -> Sequence[Envelope]:
         """Return the newest letters, the last first: all of them, or those to one address."""
-        found: list[Letter] = []
+        found: list[Envelope] = []
         for letter in self._letters():
             if not to or to.casefold() == letter.to.casefold():
                 found.append(letter)
@@ -72,11 +80,11 @@ class Mailbox:
     def find(self, key: str) -> Letter | None:
         """Return one letter."""
         name = next((name for name in self._names() if _key(name) == key), None)
-        return _read(self.folder / "new" / name) if name else None
+        return _opened(self.folder / "new" / name) if name else None
 
-    def _letters(self) -> Iterator[Letter]:
+    def _letters(self) -> Iterator[Envelope]:
         for name in self._names():
-            letter = _read(self.folder / "new" / name)
+            letter = _seen(self.folder / "new" / name)
             if letter is not None:
                 yield letter
 
@@ -93,9 +101,34 @@ def _key(name: str) -> str:
     return hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
-@lru_cache(maxsize=MOST_LOOKED_AT)
-def _read(path: Path) -> Letter | None:
-    """Read a letter; None where it is no file of the catcher's, or larger than it takes."""
+@lru_cache(maxsize=2 * MOST_LOOKED_AT)
+def _seen(path: Path) -> Envelope | None:
+    """Read a letter's headers alone: a list of a thousand opens none of them."""
+    raw = _raw(path, LONGEST_HEAD)
+    return _envelope(path, BytesHeaderParser(policy=default).parsebytes(raw[0]), raw[1]) if raw else None
+
+
+@lru_cache(maxsize=MOST_LISTED)
+def _opened(path: Path) -> Letter | None:
+    raw = _raw(path, MOST_BYTES)
+    if raw is None:
+        return None
+    message = message_from_bytes(raw[0], policy=default)
+    return Letter(
+        **vars(_envelope(path, message, raw[1])),
+        sender=_line(message, "From"),
+        text=_part(message, "plain"),
+        html=_part(message, "html"),
+    )
+
+
+def _envelope(path: Path, message: EmailMessage, at: datetime) -> Envelope:
+    to = _line(message, "X-RcptTo") or _line(message, "To")
+    return Envelope(_key(path.name), to, _line(message, "Subject"), at)
+
+
+def _raw(path: Path, most: int) -> tuple[bytes, datetime] | None:
+    """Return the beginning of a letter, and when it came; None where it is no file of the catcher's, or too large."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -104,18 +137,9 @@ def _read(path: Path) -> Letter | None:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_BYTES:
             return None
-        message = message_from_bytes(os.pread(handle, MOST_BYTES, 0), policy=default)
+        return os.pread(handle, most, 0), datetime.fromtimestamp(found.st_mtime, UTC)
     finally:
         os.close(handle)
-    return Letter(
-        key=_key(path.name),
-        to=_line(message, "X-RcptTo") or _line(message, "To"),
-        sender=_line(message, "From"),
-        subject=_line(message, "Subject"),
-        at=datetime.fromtimestamp(found.st_mtime, UTC),
-        text=_part(message, "plain"),
-        html=_part(message, "html"),
-    )
 
 
 def _line(message: EmailMessage, name: str) -> str:

@@ -1,10 +1,13 @@
 """The inbox: mails newest first, by recipient, with links and codes to use; and none that could do anything."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from api.playground import mailbox
+from api.playground.mailbox import Envelope, Mailbox
 from tests.http.playing import HOME, here, playground, put, put_raw
 from tests.http.portal import OpenPortal, Portal
 
@@ -188,3 +191,23 @@ def test_no_more_than_a_hundred_are_listed(playing: Portal, tmp_path: Path) -> N
     assert words.count("Mail-") == 100
     assert "Mail-102-" in words
     assert "Mail-2-" not in words
+
+
+def test_the_list_opens_no_mail_and_reads_while_no_connection_waits(
+    playing: Portal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, "1", subject="Review needed")
+    browser = here(playing)
+    browser.get("/play")
+    busy: list[int] = []
+    newest = Mailbox.newest
+
+    def watched(box: Mailbox, to: str = "") -> Sequence[Envelope]:
+        busy.append(playing.house.engine.pool.checkedout())  # type: ignore[attr-defined]
+        return newest(box, to)
+
+    monkeypatch.setattr(Mailbox, "newest", watched)
+    monkeypatch.setattr(mailbox, "message_from_bytes", lambda *_, **__: pytest.fail("a mail was opened"))
+
+    assert "Review needed" in browser.get("/inbox").words
+    assert busy == [0]
