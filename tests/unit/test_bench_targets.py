@@ -78,7 +78,7 @@ def test_ratios_come_before_the_figures_and_each_peer_has_a_column() -> None:
     ended = next(row for row in rows if row[0].startswith("10,000 due"))
     assert ended[1:] == ["67%", "13.3 times", "20,000", "30,000", "1,500", "1,500"]
     life = next(row for row in rows if row[0].startswith("CPU"))
-    assert life[1:] == ["-", "2 times", "4", "-", "8", "16"]
+    assert life[1:] == ["50%", "2 times", "4", "2", "8", "16"]
 
 
 def test_a_deadline_that_waits_takes_its_place_in_the_index_of_postgres_too() -> None:
