@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -17,8 +16,7 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine, create_engine, text
 
-from cli.stack import APPROVAL_KEY, CHECKOUT, Plan, Processes, make_keys
-from config.children import environment
+from cli.stack import APPROVAL_KEY, Plan, Processes, make_keys
 from config.embedded import Servers
 from lockbox.audit import keys
 from lockbox.audit.approvals import Approvals
@@ -28,6 +26,7 @@ from lockbox.schedule import Schedule
 from tests.builders import Urls, World
 from tests.conftest import fresh_database
 from tests.ports import own_port
+from tests.whole.warm import WarmProcesses, warm
 
 PATIENCE = 45.0
 LAST_LINES = 40
@@ -73,15 +72,7 @@ class Stage:
 
     def python(self, script: str) -> subprocess.CompletedProcess[str]:
         """Run a script with the settings of a worker."""
-        return subprocess.run(
-            [sys.executable, "-c", script],
-            cwd=CHECKOUT,
-            env=environment(self.plan.variables("worker")),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return warm().run(self.plan.variables("worker"), script=script)
 
     def ends(self, request_id: UUID | str, state: str) -> None:
         """Wait until a request is in a state."""
@@ -144,7 +135,7 @@ def stage_of(
             flower_port=own_port(18500),
             environment="test",
         )
-        processes = Processes(plan, logs, {"LOCKBOX_SHUTDOWN_SECONDS": "1"})
+        processes = WarmProcesses(plan, logs, {"LOCKBOX_SHUTDOWN_SECONDS": "1"})
         house = Database(make_engine(urls.api, role="stage"), Schedule(plan.redis_url), approvals=approvals)
         superuser = create_engine(urls.superuser, isolation_level="AUTOCOMMIT", pool_pre_ping=True)
         try:

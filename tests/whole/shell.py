@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,11 +11,10 @@ from typing import Any
 from typer.testing import CliRunner
 
 from cli.app import app
-from cli.stack import CHECKOUT
-from config.children import environment
 from config.embedded import Servers
 from tests.builders import World
 from tests.whole.conftest import Stage, stage_of
+from tests.whole.warm import warm
 
 WIDE = "200"
 
@@ -81,15 +79,7 @@ def at_once(variables: dict[str, str], *words: str) -> "subprocess.CompletedProc
 
 def lockbox(variables: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
     """Run the command as a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "cli", *words],
-        env=environment({"COLUMNS": WIDE} | variables),
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return warm().run({"COLUMNS": WIDE} | variables, module="cli", options=words)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from cli.stack import Processes
 from config.embedded import Servers
 from lockbox.requests.lifecycle import Action
 from tests.builders import World
@@ -18,6 +17,7 @@ from tests.whole.forms import Book
 from tests.whole.people import desk_of
 from tests.whole.post import address_of
 from tests.whole.scenes import SCENES, Scene, asking, entering, governing, own, trail
+from tests.whole.warm import WarmProcesses
 
 pytestmark = [
     pytest.mark.skipif(people.PROGRAM is None, reason=people.MISSING),
@@ -76,7 +76,7 @@ def book(template: Servers, tmp_path_factory: pytest.TempPathFactory, world: lis
             ),
         }
         plan = replace(found.plan, playground=playground(found, world[0], logs))
-        processes = Processes(plan, logs, extra)
+        processes = WarmProcesses(plan, logs, extra)
         try:
             for name in ("api", "worker", "notices"):
                 processes.start(name)

@@ -1,81 +1,200 @@
-"""Processes of the stack that soon end by themselves, forked from one that has imported what all of them need."""
+"""Processes of ours without the seconds of their imports: forked from one that has imported what all of them need."""
 
+import atexit
 import json
-import os
 import select
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
-from cli.stack import CHECKOUT
+from cli.stack import CHECKOUT, Processes
 from config.children import environment
 
-SECONDS = 60
+SECONDS = 100
+# So often a thread looks whether another one has heard what it waits for.
+A_MOMENT = 0.1
 # Nothing that reads a setting when it is imported: whoever is forked has settings of their own.
 MOTHER = """
-import gc, json, os, runpy, sys
-import api.app, api.serving, celery.concurrency.prefork, lockbox.audit.sealing, lockbox.reconcile, uvicorn
+import gc, json, os, runpy, select, signal, sys
+import api.app, api.serving, uvicorn
+import celery.app.control, celery.apps.worker, celery.concurrency.prefork, celery.concurrency.thread
+import celery.worker.components, celery.worker.consumer, kombu.transport.redis
+import celery.bin.celery, flower.command, lockbox.audit.sealing, lockbox.reconcile, worker.runtime, worker.step
+import cli.app, cli.asking, cli.bootstrap, cli.operate, cli.owner, cli.requests, cli.signing, cli.tenants, cli.vendor
 
+def tell_of_the_ended():
+    try:
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            os.write(1, f"ended {ended[0]} {os.waitstatus_to_exitcode(ended[1])}\\n".encode())
+    except ChildProcessError:
+        pass
+
+wakes, wakened = os.pipe()
+os.set_blocking(wakened, False)
+signal.set_wakeup_fd(wakened)
+signal.signal(signal.SIGCHLD, lambda *_: None)
 gc.freeze()
-for line in sys.stdin:
-    asked = json.loads(line)
-    child = os.fork()
-    if not child:
-        break
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-else:
-    sys.exit()
+while True:
+    ready, _, _ = select.select([0, wakes], [], [])
+    if wakes in ready:
+        os.read(wakes, 100)
+        tell_of_the_ended()
+    if 0 in ready:
+        asked = json.loads(sys.stdin.readline() or sys.exit())
+        if not os.fork():
+            break
+signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+signal.set_wakeup_fd(-1)
+os.close(wakes)
+os.close(wakened)
+os.setsid()
+os.write(1, f"began {os.getpid()}\\n".encode())
 os.environ.clear()
 os.environ.update(asked["variables"])
 for number, path in enumerate((os.devnull, asked["out"], asked["err"])):
-    os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
+    opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(opened, number)
+    os.close(opened)
 sys.argv = ["", *asked["options"]]
-runpy.run_module(asked["module"], run_name="__main__", alter_sys=True)
+if asked["module"]:
+    runpy.run_module(asked["module"], run_name="__main__", alter_sys=True)
+else:
+    exec(asked["script"], {"__name__": "__main__"})
 """
 
 
-@dataclass
 class Warm:
-    """The process that others are forked from, and a folder for what they print."""
+    """The process that others are forked from; each of them leads a session of its own."""
 
-    mother: "subprocess.Popen[str]"
-    folder: Path
+    def __init__(self) -> None:
+        self._mother = subprocess.Popen(
+            [sys.executable, "-c", MOTHER],
+            env=environment({}),
+            cwd=CHECKOUT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            bufsize=0,
+        )
+        self._one_at_a_time = threading.RLock()
+        self._begun: list[int] = []
+        self._codes: dict[int, int] = {}
 
-    def run(
-        self, module: str, options: list[str], variables: Mapping[str, str]
-    ) -> "subprocess.CompletedProcess[str]":
-        """Run a module with settings as `python -m` does; it is expected to end by itself within a minute."""
-        out, err = (self.folder / name for name in ("out", "err"))
-        for path in (out, err):
-            path.write_text("")
-        asked = {"module": module, "options": options, "variables": environment(variables)}
-        assert self.mother.stdin
-        assert self.mother.stdout
-        print(json.dumps(asked | {"out": str(out), "err": str(err)}), file=self.mother.stdin, flush=True)
-        ended, _, _ = select.select([self.mother.stdout], [], [], SECONDS)
-        assert ended, f"{module} did not end:\n{out.read_text()}\n{err.read_text()}"
-        code = int(self.mother.stdout.readline())
-        return subprocess.CompletedProcess([module, *options], code, out.read_text(), err.read_text())
+    def close(self) -> None:
+        """End the process; those that were forked from it go on."""
+        self._mother.kill()
+        self._mother.communicate()
+
+    def start(
+        self,
+        variables: Mapping[str, str],
+        *,
+        out: Path,
+        err: Path,
+        module: str = "",
+        options: Sequence[str] = (),
+        script: str = "",
+    ) -> "Forked":
+        """Start a module as `python -m` does, or a script as `python -c` does; what it prints is added to files."""
+        asked = {"module": module, "options": [*options], "script": script, "out": str(out), "err": str(err)}
+        assert self._mother.stdin
+        with self._one_at_a_time:
+            self._mother.stdin.write(f"{json.dumps(asked | {'variables': {**variables}})}\n".encode())
+            until = time.monotonic() + SECONDS
+            while not self._begun:
+                assert self.hear(until), "nothing was forked"
+            return Forked(self, self._begun.pop())
+
+    def run(self, variables: Mapping[str, str], **what: Any) -> "subprocess.CompletedProcess[str]":
+        """Run a module or a script with settings; it is expected to end by itself within SECONDS."""
+        with TemporaryDirectory() as folder:
+            out, err = (Path(folder) / name for name in ("out", "err"))
+            child = self.start(environment(variables), out=out, err=err, **what)
+            try:
+                child.wait(SECONDS)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                raise AssertionError(f"it did not end:\n{out.read_text()}\n{err.read_text()}") from None
+            return subprocess.CompletedProcess([], child.wait(), out.read_text(), err.read_text())
+
+    def hear(self, until: float) -> bool:
+        """Take in what there is to hear of those that were forked; return whether something came in time."""
+        assert self._mother.stdout
+        with self._one_at_a_time:
+            ready, _, _ = select.select([self._mother.stdout], [], [], max(0, until - time.monotonic()))
+            if not ready:
+                return False
+            line = self._mother.stdout.readline().split()
+            assert line, "what others are forked from has ended"
+            if line[0] == b"began":
+                self._begun.append(int(line[1]))
+                # The system gives each number again, sooner or later.
+                self._codes.pop(int(line[1]), None)
+            else:
+                self._codes[int(line[1])] = int(line[2])
+            return True
+
+    def code_of(self, pid: int) -> int | None:
+        """Return how a process ended, as far as was heard."""
+        return self._codes.get(pid)
 
 
-@contextmanager
-def warmed(folder: Path) -> Iterator[Warm]:
-    """Import once, for as long as the block lasts."""
-    mother = subprocess.Popen(
-        [sys.executable, "-c", MOTHER],
-        env=environment({}),
-        cwd=CHECKOUT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    with mother:
-        try:
-            yield Warm(mother, folder)
-        finally:
-            os.killpg(mother.pid, signal.SIGKILL)
+class Forked(subprocess.Popen[bytes]):
+    """A process that is the child of another one of ours, which tells us how it ended."""
+
+    def __init__(self, warm: Warm, pid: int) -> None:
+        self._warm = warm
+        self.pid = pid
+        self.args = []
+        self.returncode: int | None = None
+        self.stdin = self.stdout = self.stderr = None
+
+    def poll(self) -> int | None:
+        """Return the exit code, or None while it runs."""
+        while self._warm.hear(0):
+            pass
+        if self.returncode is None:
+            self.returncode = self._warm.code_of(self.pid)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit code once it has ended.
+
+        Raises:
+            TimeoutExpired: it did not within so many seconds.
+        """
+        until = time.monotonic() + (SECONDS if timeout is None else timeout)
+        while (code := self.poll()) is None:
+            if (at := time.monotonic()) > until:
+                raise subprocess.TimeoutExpired(self.args, timeout or SECONDS)
+            self._warm.hear(min(until, at + A_MOMENT))
+        return code
+
+
+@cache
+def warm() -> Warm:
+    """Return the one process of these tests that others are forked from; it ends with them."""
+    made = Warm()
+    atexit.register(made.close)
+    return made
+
+
+class WarmProcesses(Processes):
+    """The processes of a plan, forked rather than started from nothing."""
+
+    def launch(
+        self, name: str, command: Sequence[str], variables: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start a process; it is ended with the others."""
+        python, dash, module, *options = command
+        assert (python, dash) == ("python", "-m")
+        log = self.logs / f"{name}.log"
+        child = warm().start(environment(variables or {}), out=log, err=log, module=module, options=options)
+        self.running[name] = child
+        return child
