@@ -36,7 +36,7 @@ WHERE a.datname = current_database() AND a.backend_type = 'client backend' AND a
     AND (a.state <> 'idle' OR EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid))
 """)
 
-# For the whole connection: each change of it throws away all plans, and to plan what empties every table takes longest.
+# For the whole connection: each change throws away all plans, and to plan what empties every table takes longest.
 NO_TRIGGERS = "-c session_replication_role=replica"
 
 # What a test that shares its database leaves as it was: tables, indexes, rights, functions, triggers and rules.
