@@ -31,11 +31,18 @@ def live(open_portal: OpenPortal) -> Iterator[Live]:
         yield found
 
 
-@pytest.fixture
-def desk(live: Live) -> Iterator[Desk]:
-    """A browser that was never here."""
+@pytest.fixture(scope="module")
+def browser(live: Live) -> Iterator[Desk]:
+    """A browser for all."""
     with desk_at(live.url) as found:
         yield found
+
+
+@pytest.fixture
+def desk(browser: Desk) -> Iterator[Desk]:
+    """That browser, as one that was never here."""
+    yield browser
+    browser.leave()
 
 
 def _opened(live: Live, desk: Desk, name: str, path: str) -> Page:
@@ -151,13 +158,15 @@ def test_while_redis_is_away_a_page_comes_back_by_itself(live: Live, desk: Desk,
     expect(page.locator("#told")).to_contain_text("Amir denied it", timeout=20_000)
 
 
-def test_a_page_that_may_not_listen_looks_again_every_fifteen_seconds(open_portal: OpenPortal) -> None:
+def test_a_page_that_may_not_listen_looks_again_every_fifteen_seconds(open_portal: OpenPortal, browser: Desk) -> None:
     port = own_port(17520)
     settings = Settings(environment="test", public_url=f"http://127.0.0.1:{port}", live_streams=0)
-    with serving(open_portal(BY_MAIL, settings), port) as live, desk_at(live.url) as desk:
+    with serving(open_portal(BY_MAIL, settings), port) as live:
+        desk = Desk(browser.browser, live.url)
         request = live.portal.world.fresh()
         page = _opened(live, desk, "ann", f"/requests/{request.id}")
 
         live.portal.world.act("amir", Action.DENY, request.id)
 
         expect(page.locator("#told")).to_contain_text("Amir denied it", timeout=30_000)
+        desk.leave()

@@ -96,6 +96,7 @@ class Book:
         """Play a scene, unless it was played already."""
         if scene.__name__ not in self.played:
             scene(self)
+            self.desk.leave()
             self.played.add(scene.__name__)
 
     def at(self, path: str, world: World | None = None, name: str = "", **options: Any) -> Page:

@@ -59,6 +59,11 @@ class Desk:
         page.on("console", lambda said: _quiet(said.type, said.text))
         return page
 
+    def leave(self) -> None:
+        """Let everybody close their browser: a page that stays open hears of all that happens, and looks again."""
+        while self.contexts:
+            self.contexts.pop().close()
+
 
 def signed_in(stage: Stage, world: World, name: str) -> str:
     """Sign somebody in by a passkey, as the house sees it, and return what their browser shows."""
@@ -86,8 +91,7 @@ def desk_at(home: str) -> Iterator[Desk]:
         try:
             yield desk
         finally:
-            for context in desk.contexts:
-                context.close()
+            desk.leave()
             browser.close()
 
 

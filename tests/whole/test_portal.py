@@ -28,10 +28,17 @@ HOSTILE = "<script>document.title='owned'</script><img src=x onerror=\"document.
 
 
 @pytest.fixture(scope="module")
-def desk(stage: Stage) -> Iterator[Desk]:
+def browser(stage: Stage) -> Iterator[Desk]:
     """A browser for all."""
     with desk_of(stage) as found:
         yield found
+
+
+@pytest.fixture
+def desk(browser: Desk) -> Iterator[Desk]:
+    """That browser, in which everybody begins anew."""
+    yield browser
+    browser.leave()
 
 
 def door(stage: Stage, world: World) -> int:
