@@ -19,8 +19,9 @@ from lockbox.people.sessions import Lasting, Place
 from tests.builders import World
 from tests.whole.conftest import Stage
 
-PROGRAM = shutil.which("chromium")
-MISSING = "there is no chromium on this machine: apt-get install chromium"
+# The shell is the same engine without the windows and menus that nobody sees, of which each context has its own.
+PROGRAM = shutil.which("chromium-headless-shell") or shutil.which("chromium")
+MISSING = "there is no Chromium on this machine: apt-get install chromium-headless-shell"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
 PATIENCE_MS = 20_000
 # Less than the fifteen seconds after which a page that may not listen looks again: live is something else.
