@@ -66,7 +66,15 @@ def visitor(request: Request, session: Session, chosen: Settings) -> Visitor:
     found = sessions.authenticate(session, secret, idle=idle, by_itself=by_itself)
     if found.means is Means.SAMPLE and chosen.environment == "production":
         raise NotSignedIn(sessions.ENDED)
-    return Visitor(found, secret, preferences.mine(session, found).time_zone)
+    signed_in = Visitor(found, secret, preferences.mine(session, found).time_zone)
+    request.state.visitor = signed_in
+    return signed_in
+
+
+def recognised(request: Request) -> Visitor | None:
+    """Return whom `visitor` has found for this very call, if it has."""
+    found: Visitor | None = getattr(request.state, "visitor", None)
+    return found
 
 
 def session_secret(request: Request, chosen: Settings) -> str | None:

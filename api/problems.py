@@ -40,6 +40,8 @@ STATUS: dict[type[Refusal], int] = {
     TooMany: 429,
     Busy: 503,
 }
+NOT_THERE = {404: "There is nothing at this address.", 405: "This address cannot be asked in this way."}
+"""What is said where no route answers."""
 CONTENDED = frozenset({"55P03", "40001", "40P01"})
 AWAY = ("08", "53", "57", "25006", "25P03")
 
@@ -106,8 +108,9 @@ def _message(item: Mapping[str, Any]) -> str:
 
 def _http(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - as above
-    code = phrase(error.status_code).lower().replace(" ", "-")
-    return problem(error.status_code, code, str(error.detail), headers=error.headers)
+    words = phrase(error.status_code)
+    detail = NOT_THERE.get(error.status_code, words) if error.detail == words else error.detail
+    return problem(error.status_code, words.lower().replace(" ", "-"), detail, headers=error.headers)
 
 
 def _database(_: Request, error: Exception) -> JSONResponse:

@@ -13,8 +13,10 @@ from urllib.parse import urlencode
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from api import deps
+from api import browser, deps
 from api.browser import Visitor
 from api.portal import agents, sections
 from api.problems import STATUS
@@ -209,10 +211,33 @@ def _dressed(handler: Callable[..., Any]) -> Callable[[Request, Exception], Resp
 def problem(
     request: Request, status: int, detail: str, *, back: str | None = None, needs_sign_in: bool = False
 ) -> HTMLResponse:
-    """Return the page that says what was refused and what to do."""
-    where = back or (HOME if request.method == "GET" else own_page(request.url.path))
-    title = TITLES.get(status, "That did not work")
-    return page(request, "problem", status, title=title, detail=detail, back=where, needs_sign_in=needs_sign_in)
+    """Return the page that says what was refused and what to do: to whoever is signed in, with their own way on."""
+    visitor = _visitor(request, status)
+    origin_page = OWN_PAGE.match(request.url.path) if request.method not in browser.SAFE_METHODS else None
+    return page(
+        request,
+        "problem",
+        status,
+        visitor=visitor,
+        title=TITLES.get(status, "That did not work"),
+        detail=detail,
+        back=back or (origin_page[0] if origin_page else None),
+        onward=sections.first(visitor.caller) if visitor else None,
+        wanted=_wanted(request),
+        needs_sign_in=needs_sign_in,
+    )
+
+
+def _visitor(request: Request, status: int) -> Visitor | None:
+    """Return who is signed in: as found before it was refused, or else looked up now, where nothing has failed."""
+    known, chosen = browser.recognised(request), deps.settings(request)
+    if known or status >= HTTPStatus.INTERNAL_SERVER_ERROR or not browser.session_secret(request, chosen):
+        return known
+    try:
+        with deps.database(request).transaction() as session:
+            return browser.visitor(request, session, chosen)
+    except (NotSignedIn, DBAPIError, PoolTimeout):
+        return None
 
 
 def status_of(refused: Refusal) -> int:

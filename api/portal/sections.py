@@ -46,7 +46,7 @@ SECTIONS = (
     Section("/tenants", "Your organisation", _customer(*TENANT_ROLES)),
     Section("/operations", "Operations", _vendor(Role.OPERATOR)),
 )
-EVERYBODYS = "/requests"
+EVERYBODYS = Section("/requests", "History", _customers)
 
 
 def of(caller: Caller) -> Iterable[Section]:
@@ -54,6 +54,11 @@ def of(caller: Caller) -> Iterable[Section]:
     return [section for section in SECTIONS if section.is_for(caller)]
 
 
+def first(caller: Caller) -> Section:
+    """Return the section that somebody comes to first."""
+    return next((section for section in SECTIONS if section.is_for(caller)), EVERYBODYS)
+
+
 def home(caller: Caller) -> str:
     """Return the page that somebody comes to first."""
-    return next((section.path for section in of(caller)), EVERYBODYS)
+    return first(caller).path

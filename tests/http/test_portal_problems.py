@@ -1,0 +1,97 @@
+"""What people read who come where there is nothing, or where something is not theirs: who they are, and a way on."""
+
+import pytest
+
+from tests.http.playing import here, playground
+from tests.http.portal import Browser, OpenPortal, Page, Portal
+
+
+@pytest.fixture(scope="module")
+def shared(open_portal: OpenPortal) -> Portal:
+    """A world that all of these look at."""
+    return open_portal()
+
+
+def entered(portal: Portal, who: str) -> Browser:
+    """Return a browser in which somebody is signed in."""
+    browser = portal.browser()
+    browser.enter(who)
+    return browser
+
+
+def names(page: Page, who: str) -> bool:
+    """Whether a page says that somebody is signed in, and can be left by signing out."""
+    return f"{who} " in page.words and "/account" in page.read.links and "/sign-out" in page.text
+
+
+@pytest.mark.parametrize(
+    ("who", "path", "status"),
+    [
+        ("ann", "/tenants/nope", 404),
+        ("ann", "/tenants/Not-A-Slug", 422),
+        ("ann", "/waiting?misspelt=yes", 422),
+        ("ann", "/operations", 403),
+        ("olga", "/trail", 403),
+        ("erin", "/tenants/nope", 404),
+    ],
+)
+def test_a_page_of_a_refusal_knows_who_is_signed_in(shared: Portal, who: str, path: str, status: int) -> None:
+    page = entered(shared, who).get(path)
+
+    assert page.status == status
+    assert names(page, shared.world.people[who].name)
+
+
+@pytest.mark.parametrize(
+    ("who", "path"),
+    [("ann", "/waiting"), ("max", "/review"), ("erin", "/ask"), ("olga", "/operations"), ("vera", "/open")],
+)
+def test_the_way_on_leads_to_the_first_page_of_ones_own_menu(shared: Portal, who: str, path: str) -> None:
+    browser = entered(shared, who)
+
+    page = browser.get("/tenants/nope")
+
+    assert page.read.links[-1] == path
+    assert browser.get(path).status == 200
+
+
+def test_a_form_that_was_refused_leads_back_to_its_page(shared: Portal) -> None:
+    browser = entered(shared, "ann")
+
+    page = browser.post("/tenants/nope/policy/save", {"csrf": "", "text": "", "version": "1"})
+
+    assert (page.status, page.read.links[-1]) == (403, "/tenants/nope/policy")
+    assert names(page, "Ann")
+
+
+def test_a_stranger_is_told_of_nobody_and_led_to_the_first_page(shared: Portal) -> None:
+    browser = shared.browser()
+
+    page = browser.get("/static/nope.css")
+
+    assert (page.status, page.read.links[-1], "/sign-out" in page.text) == (404, "/", False)
+    assert browser.get("/").path == "/sign-in"
+
+
+def test_a_session_that_is_over_is_nobodys(shared: Portal) -> None:
+    browser = entered(shared, "ann")
+    session = browser.session or ""
+    browser.submit(browser.get("/account"), "/sign-out")
+    browser.put("__Host-lockbox", session)
+
+    page = browser.get("/static/nope.css")
+
+    assert (page.status, "/sign-out" in page.text) == (404, False)
+
+
+def test_the_playground_says_whom_one_plays_where_there_is_nothing(
+    open_portal: OpenPortal, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    playing = playground(open_portal(), tmp_path_factory.mktemp("playground"))
+    browser = here(playing)
+    browser.send("/play", {"who": "ann", "next": ""})
+
+    page = browser.get("/tenants/nope")
+
+    assert page.status == 404
+    assert "You are playing Ann (approver)" in page.words
