@@ -2,6 +2,8 @@
 
 import base64
 import binascii
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -20,6 +22,9 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 CSRF_HEADER = "x-csrf-token"
 BY_ITSELF = "x-lockbox-by-itself"
 """The header of what a page's script asks for without anybody having done something."""
+API = "/v1"
+HTML = frozenset({"text/html", "application/xhtml+xml"})
+WEIGHT = re.compile(r"[01](?:\.[0-9]{0,3})?")
 FOREIGN = "This did not come from a page of this lockbox; open the page again and repeat what you did."
 
 
@@ -75,6 +80,30 @@ def recognised(request: Request) -> Visitor | None:
     """Return whom `visitor` has found for this very call, if it has."""
     found: Visitor | None = getattr(request.state, "visitor", None)
     return found
+
+
+def reads_pages(request: Request) -> bool:
+    """Whether a person reads the answer, as browsers say by asking for HTML (RFC 9110 section 12.5.1).
+
+    Nobody does under the API's own path, and nobody who takes JSON as gladly.
+    """
+    path = request.url.path
+    if path == API or path.startswith(f"{API}/"):
+        return False
+    wanted = {"html": 0.0, "json": 0.0}
+    for part in ",".join(request.headers.getlist("accept")).split(","):
+        kind, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        weight = _weight(parameters)
+        if kind in HTML:
+            wanted["html"] = max(wanted["html"], weight)
+        elif kind.startswith("application/") and kind.endswith("json"):
+            wanted["json"] = max(wanted["json"], weight)
+    return wanted["html"] > wanted["json"]
+
+
+def _weight(parameters: Iterable[str]) -> float:
+    said = next((one.removeprefix("q=") for one in parameters if one.startswith("q=")), "1")
+    return float(said) if WEIGHT.fullmatch(said) else 0.0
 
 
 def session_secret(request: Request, chosen: Settings) -> str | None:

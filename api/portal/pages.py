@@ -195,7 +195,7 @@ def install(app: FastAPI) -> None:
 def _dressed(handler: Callable[..., Any]) -> Callable[[Request, Exception], Response]:
     def answer(request: Request, error: Exception) -> Response:
         plain: Response = handler(request, error)
-        if TAG not in getattr(request.scope.get("route"), "tags", ()):
+        if not _is_for_people(request):
             return plain
         if isinstance(error, NotSignedIn):
             ended = {} if request.method == "GET" else {"ended": "yes"}
@@ -206,6 +206,12 @@ def _dressed(handler: Callable[..., Any]) -> Callable[[Request, Exception], Resp
         return shown
 
     return answer
+
+
+def _is_for_people(request: Request) -> bool:
+    """Whether the answer is a page: where the route is one, or where there is no route and HTML is asked for."""
+    route = request.scope.get("route")
+    return TAG in getattr(route, "tags", ()) if route else browser.reads_pages(request)
 
 
 def problem(

@@ -95,3 +95,56 @@ def test_the_playground_says_whom_one_plays_where_there_is_nothing(
 
     assert page.status == 404
     assert "You are playing Ann (approver)" in page.words
+
+
+AS_BROWSERS = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
+
+
+@pytest.mark.parametrize("path", ["/nope", "/tenants/contoso/nope", "/requests/", "/v2/requests", "/docs", "/%00"])
+def test_an_unknown_address_is_a_page_to_whoever_asks_for_one(shared: Portal, path: str) -> None:
+    browser = entered(shared, "ann")
+
+    page = browser.get(path, headers={"accept": AS_BROWSERS})
+
+    assert page.status == 404
+    assert page.answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'" in page.answer.headers["content-security-policy"]
+    assert "There is nothing at this address." in page.words
+    assert names(page, "Ann")
+    assert page.read.links[-1] == "/waiting"
+
+
+def test_a_stranger_at_an_unknown_address_reads_a_page_too(shared: Portal) -> None:
+    page = shared.browser().get("/nope", headers={"accept": AS_BROWSERS})
+
+    assert (page.status, page.read.links[-1]) == (404, "/")
+    assert "script-src 'self'" in page.answer.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        None,
+        "*/*",
+        "application/json",
+        "application/json, text/html",
+        "text/html;q=0.5, application/problem+json",
+        "text/html;q=0",
+        "text/html;q=x",
+        "text/html;q=nan",
+        "",
+        ";;,,q=1",
+    ],
+)
+def test_an_unknown_address_is_json_to_programs(shared: Portal, accept: str | None) -> None:
+    answer = entered(shared, "ann").call("GET", "/nope", headers={} if accept is None else {"accept": accept})
+
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(("path", "status"), [("/v1", 404), ("/v1/nope", 404), ("/v1/requests/nope", 422)])
+def test_the_api_answers_in_json_whatever_is_asked_for(shared: Portal, path: str, status: int) -> None:
+    answer = entered(shared, "ann").call("GET", path, headers={"accept": AS_BROWSERS})
+
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
