@@ -65,6 +65,9 @@ TITLES = {
     429: "Too many attempts",
     503: "Try again in a moment",
 }
+MOST_SHOWN, MOST_LINES = 800, 10
+"""What of a text stands on a page as it is: a longer one scrolls in a box, or what follows would not be seen."""
+
 HTTPS_ALONE = {"strict-transport-security": "max-age=31536000"}
 
 READER: ContextVar[Visitor | None] = ContextVar("reader", default=None)
@@ -100,6 +103,7 @@ TEMPLATES.filters["short_time"] = _here(zones.short_time)
 TEMPLATES.filters["words"] = _state_words
 TEMPLATES.filters["browser"] = agents.known_as
 TEMPLATES.filters["seconds"] = lambda count: timedelta(seconds=count)
+TEMPLATES.tests["long"] = lambda text: len(text) > MOST_SHOWN or text.count("\n") >= MOST_LINES
 TEMPLATES.globals["states"] = SAYINGS
 TEMPLATES.globals["approved"] = approved
 TEMPLATES.globals["sections"] = sections.of
