@@ -1,13 +1,27 @@
 """What is long: words without a blank, texts of thousands of lines. No page grows wider, and nothing is hidden."""
 
 from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, ViewportSize, expect
 
+from config.settings import DEVELOPMENT_KEY
+from lockbox.database import now
 from lockbox.ids import new_id
+from lockbox.notices.vault import Vault
+from lockbox.requests import questions
+from lockbox.requests.lifecycle import Action
+from lockbox.tenancy import deputies, endpoints, members, policies, watchers
+from lockbox.tenancy.deputies import Wanted as WantedDeputy
+from lockbox.tenancy.endpoints import Reach
+from lockbox.tenancy.endpoints import Wanted as WantedEndpoint
+from lockbox.tenancy.watchers import Wanted as WantedWatcher
+from tests.builders import HERE, SETTINGS, World
+from tests.database.tenancy import does, invites
 from tests.whole import people
-from tests.whole.conftest import Stage
+from tests.whole.conftest import Stage, short
 from tests.whole.people import PHONE, Desk, desk_of, overflow, violations
 
 pytestmark = [
@@ -16,7 +30,33 @@ pytestmark = [
 ]
 
 LAPTOP = ViewportSize(width=1280, height=800)
+BETWEEN = ViewportSize(width=620, height=800)
+WORD, LOWER = "W" * 100, "w" * 63
 LINES = "A\n" * 1990
+REACH = Reach(Vault([DEVELOPMENT_KEY.get_secret_value()]), allow_http=True)
+RENAMED = """
+WITH named AS (UPDATE people SET name = :word || left(name, 1) WHERE id = ANY(:ids) RETURNING 1)
+UPDATE tenants SET name = :word WHERE id = :tenant RETURNING (SELECT count(*) FROM named)
+"""
+PAGES = {
+    "erin": ("/ask", "/ask?from={request}", "/mine", "/account", "/terminal", "/requests/{request}", "/nope"),
+    "max": ("/review", "/open", "/requests", "/requests/{reviewed}"),
+    "ann": (
+        *("/waiting", "/open", "/requests", "/requests/{request}", "/requests/{denied}"),
+        *("/requests/{request}/questions", "/tenants", "/proposals", "/account"),
+    ),
+    "tara": (
+        "/tenants/{slug}",
+        *(
+            f"/tenants/{{slug}}/{page}"
+            for page in ("policy", "tiers", "members", "deputies", "endpoints", "endpoints/{endpoint}", "watchers")
+        ),
+        "/tenants/{slug}/mode",
+        "/tenants/{slug}/shut",
+    ),
+    "aude": ("/trail", "/trail/checkpoint", "/trail/verify"),
+    "olga": ("/operations", "/tenants/nope"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +64,66 @@ def desk(stage: Stage) -> Iterator[Desk]:
     """A browser for all."""
     with desk_of(stage) as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def hostile(stage: Stage) -> tuple[World, dict[str, str]]:
+    """A world in which whoever could name something gave it one long word."""
+    world = stage.world(approval_window=3600, review_window=3600)
+    said: dict[str, Any] = {"justification": WORD * 20, "case_ref": WORD, "resources": [f"mailbox:{LOWER * 3}@contoso.example"]}
+    request, denied, opened = (world.submit(**said, access_window=600) for _ in range(3))
+    world.act("ann", Action.DENY, denied.id, comment=WORD * 10)
+    world.act("ann", Action.APPROVE, opened.id, comment=WORD * 10)
+    with world.house.transaction() as session:
+        at = now(session)
+        asked = questions.ask(session, world.people["ann"], HERE, request.id, WORD * 10)
+        questions.answer(session, world.people["erin"], HERE, request.id, asked.id, WORD * 10)
+    invites(world, name=WORD, address=f"{LOWER}@{LOWER}.example")
+    watched = WantedWatcher(WORD, f"{LOWER}@{LOWER}.{LOWER}.example")
+    does(world, "tara", watchers.add, watched, services=SETTINGS.services)
+    called = WantedEndpoint(f"http://127.0.0.1:9/{LOWER * 3}", description=WORD)
+    endpoint = does(world, "tara", endpoints.add, called, reach=REACH)
+    does(world, "tara", members.set_eligible, world.people["aude"].person_id, eligible=True)
+    stands_in = WantedDeputy(world.people["aude"].person_id, at + timedelta(days=1))
+    does(world, "ann", deputies.name_deputy, stands_in)
+    groups = {LOWER: (world.people["ann"].person_id,)}
+    grouped = short(
+        approval_window=3600,
+        review_window=3600,
+        groups=groups,
+        tiers=[[LOWER]],
+        stages=[{"group": LOWER, "quorum": 1}],
+        rules=[{"name": WORD, "match": {"resources": [f"mailbox:{LOWER}*"]}, "terms": {"quorum": 2}}],
+    )
+    does(world, "tara", policies.change, grouped)
+    reviewed = world.submit(**said)
+    ids = [caller.person_id for caller in world.people.values()]
+    assert stage.rows(RENAMED, word=WORD, ids=ids, tenant=world.tenant.id)
+    places = {"request": request, "denied": denied, "reviewed": reviewed}
+    return world, {
+        **{name: str(one.id) for name, one in places.items()},
+        "slug": world.tenant.slug,
+        "endpoint": str(endpoint.endpoint.id),
+    }
+
+
+@pytest.mark.parametrize("who", PAGES)
+def test_no_page_is_wider_than_its_window_whatever_long_words_are_on_it(
+    desk: Desk, hostile: tuple[World, dict[str, str]], who: str
+) -> None:
+    world, places = hostile
+    page = desk.person(world, who)
+    wider: dict[str, int] = {}
+
+    for path in PAGES[who]:
+        page.goto(path.format(**places), wait_until="domcontentloaded")
+        # What is folded is there as well.
+        page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+        for size in (PHONE, BETWEEN, LAPTOP):
+            page.set_viewport_size(size)
+            wider[f"{path} at {size['width']}"] = overflow(page)
+
+    assert {where: much for where, much in wider.items() if much > 0} == {}
 
 
 def top(page: Page, selector: str) -> float:
