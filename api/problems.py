@@ -26,6 +26,7 @@ from lockbox.refusals import (
     TooMany,
     Unknown,
 )
+from lockbox.requests import mistakes
 
 log = structlog.get_logger(__name__)
 
@@ -92,7 +93,7 @@ def _invalid(_: Request, error: Exception) -> JSONResponse:
     found = error.errors()
     if any(item["type"] == "json_invalid" for item in found):
         return problem(400, "invalid-json", "The body is not JSON.")
-    errors = [{"field": _field(item["loc"]), "message": _message(item)} for item in found]
+    errors = [{"field": _field(item["loc"]), "message": mistakes.say(item)} for item in found]
     return problem(
         422, "invalid-request", "; ".join(f"{e['field']}: {e['message']}" for e in errors), {"errors": errors}
     )
@@ -100,10 +101,6 @@ def _invalid(_: Request, error: Exception) -> JSONResponse:
 
 def _field(location: Sequence[object]) -> str:
     return ".".join(str(part) for part in location[1:]) or str(location[0])
-
-
-def _message(item: Mapping[str, Any]) -> str:
-    return str(item["msg"]).removeprefix("Value error, ")
 
 
 def _http(_: Request, error: Exception) -> JSONResponse:

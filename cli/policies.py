@@ -12,6 +12,7 @@ from cli import terminal
 from cli.client import at, call, stop
 from cli.tenants import Tenant
 from cli.terminal import Plain, as_json, duration, moment, say
+from lockbox.requests import mistakes
 from lockbox.requests.changes import changes
 from lockbox.requests.rules import Policy
 
@@ -117,8 +118,7 @@ def _read(file: typer.FileText) -> Written:
             body, version = body["policy"], body.get("version")
         policy = Policy.model_validate_json(json.dumps(body))
     except ValidationError as error:
-        found = error.errors(include_input=False, include_url=False, include_context=False)
-        lines = [f"{'.'.join(map(str, one['loc'])) or 'policy'}: {one['msg']}" for one in found]
+        lines = [f"{'.'.join(map(str, where)) or 'policy'}: {what}" for where, what in mistakes.of(error)]
         raise stop(f"{file.name}: {'; '.join(lines)}") from None
     except ValueError as error:
         raise stop(f"{file.name} is not JSON: {error}") from None

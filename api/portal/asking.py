@@ -22,7 +22,7 @@ from api.schemas.requests import NewRequest
 from config.settings import Settings
 from lockbox.database import now
 from lockbox.refusals import Conflict, Invalid, KeyInUse, NotYours, Refusal, TooMany, Unknown
-from lockbox.requests import filing, idempotency, judging, previewing, register
+from lockbox.requests import filing, idempotency, judging, mistakes, previewing, register
 from lockbox.requests.filing import Limits
 from lockbox.requests.judging import Filing
 from lockbox.requests.previewing import Preview
@@ -222,17 +222,15 @@ def _read(written: Typed) -> NewRequest:
             }
         )
     except ValidationError as error:
-        errors = [
-            {"field": str(item["loc"][0]), "message": _message(item["loc"], item["msg"])} for item in error.errors()
-        ]
+        errors = [{"field": str(where[0]), "message": _message(where, said)} for where, said in mistakes.of(error)]
         raise NotTaken(LOOK_AGAIN, errors=errors) from None
 
 
 def _message(where: Sequence[int | str], said: str) -> str:
     field, *rest = where
-    plain = SAID.get(str(field)) or said.removeprefix("Value error, ")
+    plain = SAID.get(str(field)) or said
     line = f"line {int(rest[0]) + 1}: " if field == "resources" and rest else ""
-    text = f"{line}{said.removeprefix('Value error, ') if line else plain}"
+    text = f"{line}{said}" if line else plain
     return f"{text[0].upper()}{text[1:].rstrip('.')}."
 
 

@@ -10,7 +10,7 @@ from api.portal.pages import origin
 from api.refused import Tried, note, trying
 from api.schemas.requests import Comment
 from lockbox.refusals import Conflict, Invalid, NotYours, Refusal
-from lockbox.requests import acting
+from lockbox.requests import acting, mistakes
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.voting import Verdict
 
@@ -53,5 +53,4 @@ def comment_of(typed: str) -> str | None:
     try:
         return Comment(comment=typed.replace("\r\n", "\n").strip() or None).comment
     except ValidationError as error:
-        told = "; ".join(str(item["msg"]).removeprefix("Value error, ") for item in error.errors())
-        raise Invalid(f"What you wrote was not taken: {told}.", field="comment") from None
+        raise Invalid(f"What you wrote was not taken: {mistakes.told(error)}.", field="comment") from None

@@ -18,12 +18,28 @@ from lockbox.database import now
 from lockbox.people.models import Tenant
 from lockbox.people.roles import TENANT_ROLES, Caller, Role
 from lockbox.refusals import Invalid, Refusal, SignInAgain
+from lockbox.requests import mistakes
 from lockbox.requests.writing import Origin
 from lockbox.tenancy import authority, members, memberships
 from lockbox.tenancy.memberships import Member
 
 Deed = Callable[[Session, Caller, Origin], object]
 Body = TypeVar("Body", bound=BaseModel)
+
+LABELS = {
+    "name": "Name",
+    "address": "Mail address",
+    "roles": "Roles",
+    "url": "Address",
+    "description": "What it is",
+    "format": "Form",
+    "event_types": "Events",
+    "overlap_hours": "Hours in which the old one signs too",
+    "mode": "Who decides",
+    "service": "On",
+    "comment": "Why",
+}
+"""What the forms call the fields of the bodies that they are read into."""
 
 
 @dataclass(frozen=True)
@@ -128,11 +144,10 @@ def read(kind: type[Body], **fields: object) -> Body:
     """Read a form by the rules of the API's own bodies.
 
     Raises:
-        Invalid: with a sentence that names each field.
+        Invalid: with a sentence that names each field as its form does.
     """
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        found = error.errors(include_input=False, include_url=False, include_context=False)
-        told = "; ".join(f"{one['loc'][0]}: {one['msg'].removeprefix('Value error, ')}" for one in found)
+        told = "; ".join(f"{LABELS.get(str(where[0]), where[0])}: {what}" for where, what in mistakes.of(error))
         raise Invalid(f"This was not taken: {told}.") from None

@@ -78,7 +78,7 @@ def _read(text: str) -> Policy:
         said = json.loads(text)
     except (ValueError, RecursionError):
         raise Invalid("This is not JSON: look for a comma or a quote that is missing or one too many.") from None
-    return terms.checked(said)
+    return terms.read(said)
 
 
 def _shown(

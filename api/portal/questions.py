@@ -18,7 +18,7 @@ from api.schemas.questions import Remark
 from config.settings import Settings
 from lockbox.database import now
 from lockbox.refusals import Conflict, Invalid, NotYours, Refusal
-from lockbox.requests import questions, register, talks
+from lockbox.requests import mistakes, questions, register, talks
 
 router = APIRouter(prefix="/requests/{request_id}/questions", tags=[TAG], include_in_schema=False)
 
@@ -66,8 +66,7 @@ def _said(text: str) -> str:
     try:
         return Remark(text=text.replace("\r\n", "\n")).text
     except ValidationError as error:
-        told = "; ".join(str(item["msg"]).removeprefix("Value error, ") for item in error.errors())
-        raise Invalid(f"What you wrote was not taken: {told}.", field="text") from None
+        raise Invalid(f"What you wrote was not taken: {mistakes.told(error)}.", field="text") from None
 
 
 def _refused(work: AtDesk, request_id: UUID, refused: Refusal, written: Written) -> HTMLResponse:

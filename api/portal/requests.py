@@ -27,7 +27,7 @@ from lockbox.notices import directory, reach
 from lockbox.notices.audience import ASKING, knows_of
 from lockbox.people.roles import Caller, Role, Side
 from lockbox.refusals import AskedAgain, Conflict, Invalid, NotYours, Refusal, SignInAgain, TooMany, Unknown
-from lockbox.requests import acting, activity, again, counting, earlier, looks, register, sight, talks
+from lockbox.requests import acting, activity, again, counting, earlier, looks, mistakes, register, sight, talks
 from lockbox.requests.filing import Limits
 from lockbox.requests.lifecycle import DECISIONS, MOVES, PEOPLES_ACTIONS, Action, Party, State
 from lockbox.requests.models import AccessRequest
@@ -242,8 +242,7 @@ def _verdict(said: Said, version: int) -> Verdict:
         window = int(said.window.encode("ascii")) if said.window else None
         body = Approval(comment=said.comment.replace("\r\n", "\n").strip() or None, access_window=window)
     except ValidationError as error:
-        told = "; ".join(str(item["msg"]).removeprefix("Value error, ") for item in error.errors())
-        raise Invalid(f"Your comment or the time was not taken: {told}.") from None
+        raise Invalid(f"Your comment or the time was not taken: {mistakes.told(error)}.") from None
     except ValueError:
         raise Invalid("The time was not taken: choose one from the list.") from None
     action = Action(said.action)

@@ -1,7 +1,7 @@
 """The form of a policy's common terms: what its fields hold, and the policy that they make."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -9,6 +9,7 @@ from fastapi import Form
 from pydantic import ValidationError
 
 from lockbox.refusals import Invalid
+from lockbox.requests import mistakes
 from lockbox.requests.phrasing import TERMS
 from lockbox.requests.rules import Policy
 
@@ -24,6 +25,10 @@ SWITCHES = (
 REVOKE = "revoke_sign_in_age"
 NUMBER = re.compile(r"[0-9]{1,9}")
 BETWEEN = re.compile(r"[\s,;%]+")
+KEY = "[key]"
+"""What pydantic puts behind the place of a key that is wrong itself."""
+
+Place = tuple[int | str, ...]
 
 Field = Annotated[str, Form(max_length=200)]
 Several = Annotated[list[str], Form(max_length=20)]
@@ -137,22 +142,45 @@ def percents(name: str, text: str) -> list[int]:
 
 
 def checked(said: object) -> Policy:
-    """Return the policy that this says.
+    """Return the policy that somebody has filled in.
 
     Raises:
-        Invalid: it is none; with a sentence for each part that is wrong.
+        Invalid: it is none; with a sentence for each part that is wrong, named as the form names it.
     """
+    return _policy(said, "This was not taken", _title)
+
+
+def read(said: object) -> Policy:
+    """Return the policy that somebody has written as text.
+
+    Raises:
+        Invalid: it is none; with a sentence for each part that is wrong, named as the text names it.
+    """
+    return _policy(said, "This is no policy", _place)
+
+
+def _policy(said: object, lead: str, called: Callable[[Place, str], str]) -> Policy:
     try:
         return Policy.model_validate(said)
     except ValidationError as error:
-        found = error.errors(include_input=False, include_url=False, include_context=False)
-        lines = [f"{_where(one['loc'])}: {one['msg'].removeprefix('Value error, ')}" for one in found]
-        raise Invalid(f"This is no policy: {'; '.join(lines)}.") from None
+        lines = dict.fromkeys(called(where, what) for where, what in mistakes.of(error))
+        raise Invalid(f"{lead}: {'; '.join(lines)}.") from None
 
 
-def _where(place: tuple[int | str, ...]) -> str:
-    named = ".".join(map(str, place)) or "policy"
-    return f"{named} ({TERMS[named]})" if named in TERMS else named
+def _place(where: Place, what: str) -> str:
+    """Return where in a policy's text something is."""
+    if not where:
+        return what
+    named = ".".join(map(str, where[:-1] if where[-1] == KEY else where))
+    return f"{named} ({TERMS[named]}): {what}" if named in TERMS else f"{named}: {what}"
+
+
+def _title(where: Place, what: str) -> str:
+    """Return it under what the form calls it; what is said of a policy as a whole begins with the term."""
+    first, _, rest = (str(where[0]), "", what) if where else what.partition(": ")
+    if first == "groups" and len(where) > 1:
+        return f"The group {where[1]}: {rest}"
+    return f"{TERMS[first]}: {rest}" if first in TERMS else what
 
 
 def _seconds(minutes: int, held: int) -> int:

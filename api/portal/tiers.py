@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Request, Response
+from pydantic import TypeAdapter, ValidationError
 
 from api import browser
 from api.deps import Chosen, Work
@@ -17,13 +18,15 @@ from api.portal.terms import NUMBER, checked, percents
 from api.schemas.parts import Slug
 from lockbox.people.roles import Role
 from lockbox.refusals import Invalid, Refusal
+from lockbox.requests import mistakes
 from lockbox.requests.rules import MOST_GROUPS, Policy
-from lockbox.requests.terms import MOST_APPROVALS, MOST_TIERS
+from lockbox.requests.terms import MOST_APPROVALS, MOST_TIERS, GroupName
 from lockbox.tenancy import policies
 
 router = APIRouter(prefix="/tenants/{slug}/tiers", tags=[TAG], include_in_schema=False)
 
 MOST_PLACES = 2_000
+GROUP_NAMES = TypeAdapter[str](GroupName)
 
 Column = Annotated[list[str], Form(max_length=MOST_GROUPS + 1)]
 Places = Annotated[list[str], Form(max_length=MOST_PLACES)]
@@ -69,6 +72,8 @@ class Written:
             raise Invalid("Two groups have the same name; give one of them another.")
         if any(row.people for row in self.rows if not row.name.strip()):
             raise Invalid("Give the new group a name, such as legal, or leave its people out.")
+        for name in names:
+            _can_be_a_name(name)
         try:
             said = policy.model_dump(mode="json") | _said(named) | {"widening": percents("widening", self.widening)}
         except ValueError as error:
@@ -80,7 +85,8 @@ def _said(rows: Sequence[Row]) -> dict[str, Any]:
     tiers: list[list[str]] = [[] for _ in range(MOST_TIERS)]
     stages = []
     for row in rows:
-        tier, quorum = _number(row.tier, MOST_TIERS), _number(row.quorum, MOST_APPROVALS)
+        tier = _number(row, "Asked", row.tier, MOST_TIERS)
+        quorum = _number(row, "Must also agree", row.quorum, MOST_APPROVALS)
         if tier:
             tiers[tier - 1].append(row.name.strip())
         if quorum:
@@ -93,10 +99,17 @@ def _said(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _number(text: str, most: int) -> int:
+def _can_be_a_name(name: str) -> None:
+    try:
+        GROUP_NAMES.validate_python(name)
+    except ValidationError as error:
+        raise Invalid(f"A group cannot be called “{name}”: {mistakes.told(error)}, as in legal-desk.") from None
+
+
+def _number(row: Row, label: str, text: str, most: int) -> int:
     said = text.strip() or "0"
     if not NUMBER.fullmatch(said) or int(said) > most:
-        raise ValueError(f"write a whole number up to {most}")
+        raise ValueError(f"“{label}” of the group {row.name.strip()}: write a whole number up to {most}")
     return int(said)
 
 

@@ -31,6 +31,7 @@ from lockbox.people.roles import Means
 from lockbox.people.sessions import Lasting, Place
 from lockbox.requests import policies
 from tests.builders import ShiftedClock, World
+from tests.http.door import AS_PYDANTIC_SAYS
 
 HOME = "https://lockbox.example"
 SETTINGS = Settings(environment="test", public_url=HOME, sign_ins_per_account=500, sign_ins_per_address=500)
@@ -291,6 +292,8 @@ class Browser:
             hops += 1
             assert hops < 5, "too many hops"
             answer = self.call("GET", urljoin(str(answer.request.url), answer.headers["location"]))
+        if answer.headers.get("content-type", "").startswith("text/html"):
+            assert not AS_PYDANTIC_SAYS.search(answer.text), answer.text
         return Page(answer)
 
     def put(self, name: str, value: str) -> None:

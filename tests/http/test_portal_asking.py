@@ -216,3 +216,17 @@ def test_a_form_of_another_session_files_nothing(portal: Portal) -> None:
 
     assert answer.status == 403
     assert filed(portal) == []
+
+
+def test_too_much_of_something_is_said_in_the_words_of_the_form(portal: Portal) -> None:
+    browser = asks(portal)
+    many = "\n".join(f"mailbox:{number}@contoso.example" for number in range(60))
+    typed = written(portal, resources=many, justification="x" * 4001, case_ref="y" * 101)
+
+    page = browser.submit(browser.get("/ask"), "/ask/preview", **typed)
+
+    assert page.status == 422
+    assert "Name at most 50, not 60." in page.words
+    assert "Write at most 4000 characters." in page.words
+    assert "Write at most 100 characters." in page.words
+    assert page.form("/ask/preview").fields["resources"].split() == many.split()

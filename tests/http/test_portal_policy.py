@@ -109,11 +109,11 @@ def test_seconds_and_all_that_the_form_has_no_field_for_stay(portal: Portal) -> 
     ("changes", "says"),
     [
         ({"quorum": "many"}, "Approvals needed: write a whole number"),
-        ({"quorum": "0"}, "quorum (Approvals needed)"),
+        ({"quorum": "0"}, "This was not taken: Approvals needed: write 1 or more."),
         ({"quorum": "9"}, "has 3 people who could give one"),
-        ({"approval_window_hours": "9999"}, "approval_window (Time to answer)"),
+        ({"approval_window_hours": "9999"}, "Time to answer: this may be 336 h (1209600 seconds) at most."),
         ({"approval_reminders": "soon"}, "Reminders to approvers"),
-        ({"reasons": []}, "reasons (Reasons that are accepted)"),
+        ({"reasons": []}, "Reasons that are accepted: choose at least one."),
     ],
 )
 def test_terms_that_cannot_be_are_said_before_anything_is_saved_and_are_still_there(
@@ -233,13 +233,16 @@ def test_a_group_is_taken_away_and_the_tiers_behind_it_move_up(portal: Portal) -
     [
         ({"group": ["desk", "desk"]}, "Two groups have the same name"),
         ({"group": ["desk", ""]}, "Give the new group a name"),
-        ({"group": ["desk", "Legal Desk"]}, "groups.Legal Desk"),
-        ({"quorum": ["0", "x"]}, "write a whole number"),
-        ({"quorum": ["0", "2"]}, "the group legal cannot give 2 approvals"),
-        ({"people": ["0:x"]}, "groups.desk"),
+        (
+            {"group": ["desk", "Legal Desk"]},
+            "A group cannot be called “Legal Desk”: use small letters, digits and hyphens alone",
+        ),
+        ({"quorum": ["0", "x"]}, "“Must also agree” of the group legal: write a whole number up to 20."),
+        ({"quorum": ["0", "2"]}, "This was not taken: Must also agree: the group legal cannot give 2 approvals"),
+        ({"people": ["0:x"]}, "The group desk: write an id as it was given to you"),
         ({"people": []}, "the group legal is empty"),
         ({"widening": "x"}, "write whole numbers"),
-        ({"widening": "100"}, "widening"),
+        ({"widening": "100"}, "When the next tiers are asked, in percent: write 99 or less."),
     ],
 )
 def test_groups_that_cannot_be_are_said_and_what_was_written_is_still_there(
@@ -315,7 +318,7 @@ def test_a_mode_that_there_is_not_is_said(portal: Portal, mode: str) -> None:
 
     page = browser.submit(browser.get(here(portal, "/mode")), "/mode", mode=mode)
 
-    assert (page.status, "This was not taken: mode" in page.words) == (422, True)
+    assert (page.status, "This was not taken: Who decides: choose" in page.words) == (422, True)
 
 
 def test_the_mode_that_holds_is_no_switch(portal: Portal) -> None:

@@ -155,10 +155,10 @@ def test_a_weak_or_an_old_sign_in_changes_nothing_and_is_led_to_a_better_one(
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"address": "nina"}, "address: write one mail address"),
-        ({"name": "a\u202eb"}, "name: "),
-        ({"roles": "root"}, "roles: "),
-        ({}, "roles: "),
+        ({"address": "nina"}, "Mail address: write one mail address"),
+        ({"name": "a\u202eb"}, "Name: "),
+        ({"roles": "root"}, "Roles: choose tenant_admin, approver or auditor."),
+        ({}, "Roles: choose at least one."),
     ],
 )
 def test_what_is_written_wrongly_is_said_in_a_sentence(portal: Portal, changes: dict[str, str], says: str) -> None:
@@ -193,7 +193,12 @@ def test_a_policy_is_shown_as_a_diff_before_it_is_saved(portal: Portal) -> None:
     [
         ("{", "This is not JSON"),
         ("[]", "This is no policy"),
-        ('{"quorum": 0}', "quorum (Approvals needed): "),
+        ('{"quorum": 0}', "quorum (Approvals needed): write 1 or more."),
+        (
+            '{"approval_window": 9999999}',
+            "approval_window (Time to answer): this may be 336 h (1209600 seconds) at most.",
+        ),
+        ('{"stages": [{"group": "legal"}]}', "This is no policy: stages: there is no group legal;"),
         ("[" * 20000, "not JSON"),
     ],
 )

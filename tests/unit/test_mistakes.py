@@ -1,0 +1,96 @@
+"""Whatever is filled in or sent wrongly is answered by what to do, in plain words."""
+
+import re
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from api.schemas.endpoints import NewEndpoint, NewSecret
+from api.schemas.members import NewDelegation, NewMember
+from api.schemas.requests import Approval, NewRequest
+from lockbox.requests import mistakes
+from lockbox.requests.rules import Policy
+from lockbox.requests.terms import GroupName
+
+ASKED = {
+    "tenant": "contoso",
+    "service": "exchange-online",
+    "resources": ["mailbox:ann"],
+    "reason_code": "other",
+    "justification": "x",
+    "access_window": 60,
+}
+SOMEBODY = {"name": "Nina", "address": "nina@contoso.example", "roles": ["approver"]}
+HOSTILE: list[Any] = [
+    *(None, True, 0, -1, 10**30, 1.5, float("nan"), "", "x", "X Y", "y" * 5000, b"\xff", [], {}, ["x"], [[]], [None]),
+    *(
+        ["x"] * 600,
+        {"x": "y"},
+        {"X": []},
+        [{"group": "x", "quorum": 99}],
+        {"mode": "off", "until": "2026-01-01"},
+        object(),
+    ),
+]
+PLAIN = re.compile(r"[a-z“].*[^.]", re.DOTALL)
+RAW = re.compile(r"should|Value|Input|valid |instance|\^")
+
+
+def told(kind: type[BaseModel], facts: Any) -> dict[str, str]:
+    """Return what is said about each field."""
+    with pytest.raises(ValidationError) as refused:
+        kind.model_validate(facts)
+    return {".".join(map(str, where)): what for where, what in mistakes.of(refused.value)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "facts", "where", "what"),
+    [
+        (NewMember, SOMEBODY | {"roles": []}, "roles", "choose at least one"),
+        (NewMember, SOMEBODY | {"roles": ["root"]}, "roles.0", "choose tenant_admin, approver or auditor"),
+        (NewMember, {}, "name", "this is missing"),
+        (NewMember, SOMEBODY | {"name": "x" * 201}, "name", "write at most 200 characters"),
+        (NewMember, SOMEBODY | {"rank": 1}, "rank", "there is nothing of that name; leave it out"),
+        (NewRequest, ASKED | {"resources": ["a:b"] * 60}, "resources", "name at most 50, not 60"),
+        (NewRequest, ASKED | {"resources": "a:b"}, "resources", "write a list here"),
+        (NewRequest, ASKED | {"tenant": ""}, "tenant", "write something"),
+        (NewRequest, ASKED | {"access_window": "60"}, "access_window", "write a whole number"),
+        (NewRequest, ASKED | {"engineer": "erin"}, "engineer", "write an id as it was given to you"),
+        (Approval, {"comment": "x" * 5000}, "comment", "write at most 2000 characters"),
+        (Approval, {"comment": 5}, "comment", "write text here"),
+        (NewSecret, {"overlap_hours": 169}, "overlap_hours", "write 168 or less"),
+        (Policy, {"quorum": 0}, "quorum", "write 1 or more"),
+        (Policy, {"quorum": 99}, "quorum", "write 20 or less"),
+        (Policy, {"approval_reminders": range(1, 12)}, "approval_reminders", "name at most 10, not 11"),
+        (Policy, {"sign_in_age": 5}, "sign_in_age", "this may be 1 min (60 seconds) at least"),
+        (Policy, {"access_ceiling": 10**9}, "access_ceiling", "this may be 168 h (604800 seconds) at most"),
+        (Policy, {"mail_link": 7}, "mail_link", "write true or false"),
+        (Policy, {"consent": {"mode": "off", "until": "x"}}, "consent.until", "write a moment with its time zone"),
+        (Policy, {"groups": []}, "groups", "write an object with members here"),
+        (Policy, {"tiers": [[], []]}, "tiers", "put a group into each tier, or leave the tier out"),
+    ],
+)
+def test_a_mistake_is_told_as_what_to_do(kind: type[BaseModel], facts: Any, where: str, what: str) -> None:
+    assert told(kind, facts)[where].startswith(what)
+
+
+def test_a_name_is_told_of_which_signs_it_is_made() -> None:
+    with pytest.raises(ValidationError) as refused:
+        TypeAdapter[str](GroupName).validate_python("Legal")
+
+    assert mistakes.told(refused.value).startswith("use small letters, digits and hyphens alone")
+
+
+@pytest.mark.parametrize("kind", [Policy, NewRequest, NewMember, NewDelegation, NewEndpoint, NewSecret, Approval])
+def test_whatever_comes_nothing_is_told_in_the_validators_own_words(kind: type[BaseModel]) -> None:
+    wrong = set[str]()
+
+    for value in HOSTILE:
+        for facts in (value, *({name: value} for name in kind.model_fields)):
+            try:
+                kind.model_validate(facts)
+            except ValidationError as refused:
+                wrong |= {what for _, what in mistakes.of(refused) if RAW.search(what) or not PLAIN.fullmatch(what)}
+
+    assert wrong == set()
