@@ -132,7 +132,7 @@ def test_the_page_says_who_endorsed_which_policy_and_what_happens_otherwise(open
 
     for words in (
         "Who asks Erin, endorsed for the vendor by Max",
-        "Policy version 1, as it was when this was asked",
+        "Policy version 1, which held when this was asked; where a later one is stricter by now, the stricter counts",
         "If nobody answers, the answer is no.",
         "Waiting for your answer (0 of 1 approved)",
     ):

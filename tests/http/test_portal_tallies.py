@@ -61,6 +61,7 @@ def test_what_is_needed_is_the_stricter_of_then_and_today_and_names_each_group(o
     assert "Nobody gets in unless 2 approvers say yes, and 1 of legal." in after.words
     assert "Approvals 0 of 2 Approvals of legal 0 of 1" in after.words
     assert "Approvals 1 of 2 Approvals of legal 1 of 1" in voted.words
+    assert "Policy version 1, which held when this was asked; where a later one is stricter by now" in after.words
 
 
 def test_the_vendor_is_told_the_same_numbers_and_no_names(open_portal: OpenPortal) -> None:
