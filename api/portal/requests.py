@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -27,13 +28,27 @@ from lockbox.notices import directory, reach
 from lockbox.notices.audience import ASKING, knows_of
 from lockbox.people.roles import Caller, Role, Side
 from lockbox.refusals import AskedAgain, Conflict, Invalid, NotYours, Refusal, SignInAgain, TooMany, Unknown
-from lockbox.requests import acting, activity, again, counting, earlier, looks, mistakes, register, sight, talks
+from lockbox.requests import (
+    acting,
+    activity,
+    again,
+    counting,
+    earlier,
+    looks,
+    mistakes,
+    policies,
+    register,
+    sight,
+    talks,
+    voting,
+)
 from lockbox.requests.filing import Limits
 from lockbox.requests.lifecycle import DECISIONS, MOVES, PEOPLES_ACTIONS, Action, Party, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import customer_decides
 from lockbox.requests.register import Entry
 from lockbox.requests.sight import Guarded
+from lockbox.requests.terms import Terms
 from lockbox.requests.voices import Voice, narrowed, voices
 from lockbox.requests.voting import Verdict
 
@@ -160,6 +175,7 @@ def _shown(
         session, request_id, entry.request.state, customer_knows=entry.request.asked_at is not None
     )
     at = now(session)
+    offered = _offered(session, visitor.caller, entry, moves) if at < entry.request.deadline_at else frozenset()
     return page(
         request,
         "request",
@@ -184,7 +200,8 @@ def _shown(
         tallies=counting.count(session, visitor.caller, entry.request) if _is_asked(entry.request) else [],
         talk=talks.talk(session, visitor.caller, entry),
         since=[one for one in told_of if seen is not None and (one["seq"] or 0) > seen] if refused else [],
-        offered=_offered(session, visitor.caller, entry, moves) if at < entry.request.deadline_at else frozenset(),
+        offered=offered,
+        weak=_weak(session, visitor.caller, entry.request, offered, at),
         is_over=at >= entry.request.deadline_at,
         open_until=at + timedelta(seconds=entry.request.access_window),
         shorter=[seconds for seconds in SHORTER if seconds < entry.request.access_window],
@@ -223,6 +240,17 @@ def _offered(session: Session, caller: Caller, entry: Entry, moves: Sequence[Row
     if asked.requester_id == caller.person_id:
         offered -= DECISIONS
     return frozenset(offered - done)
+
+
+def _weak(
+    session: Session, caller: Caller, asked: AccessRequest, offered: AbstractSet[Action], at: datetime
+) -> Refusal | None:
+    """Return why by this sign-in they cannot open what they are offered to open, if they are offered that."""
+    action = next((one for one in (Action.APPROVE, Action.ENDORSE) if one in offered), None)
+    if action is None:
+        return None
+    terms = policies.ruling(session, asked).terms if action is Action.APPROVE else Terms()
+    return voting.hindrance(caller, action, terms, at)
 
 
 def _parties(session: Session, caller: Caller, asked: AccessRequest) -> set[Party]:

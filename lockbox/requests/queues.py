@@ -115,7 +115,7 @@ def to_review(session: Session, caller: Caller, *, cursor: str | None, most: int
     at = now(session)
     stricter = _stricter(session, entries)
     items = [_to_review(caller, entry, at, is_stricter=entry.request.id in stricter) for entry in entries]
-    return ReviewPage(items, beyond, _weak(caller, at))
+    return ReviewPage(items, beyond, voting.hindrance(caller, Action.ENDORSE, Terms(), at))
 
 
 def _beyond(cursor: str) -> ColumnElement[bool]:
@@ -193,12 +193,3 @@ def _to_review(caller: Caller, entry: Entry, at: datetime, *, is_stricter: bool)
     if at >= entry.request.deadline_at:
         return ToReview(entry, LATE, may_deny=False)
     return ToReview(entry, STRICTER if is_stricter else "")
-
-
-def _weak(caller: Caller, at: datetime) -> Refusal | None:
-    try:
-        voting.in_person(caller)
-        voting.strong_enough_to_endorse(caller, Terms(), at)
-    except NotYours as refused:
-        return refused
-    return None

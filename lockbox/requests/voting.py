@@ -12,7 +12,7 @@ from sqlmodel import Session
 from lockbox.ids import new_id
 from lockbox.notices.directory import Directory
 from lockbox.people.roles import Caller, Means, Role
-from lockbox.refusals import AlreadyDecided, AlreadyEndorsed, NotYours, SignInAgain, WindowTooLong
+from lockbox.refusals import AlreadyDecided, AlreadyEndorsed, NotYours, Refusal, SignInAgain, WindowTooLong
 from lockbox.requests import narrowing
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.merging import stricter
@@ -125,6 +125,22 @@ def fresh_enough_to_revoke(caller: Caller, terms: Terms, at: datetime) -> None:
             "sign in again.",
             max_age=age,
         )
+
+
+def hindrance(caller: Caller, action: Action, terms: Terms, at: datetime) -> Refusal | None:
+    """Return why by this sign-in the person cannot open anything by that action; None where they can.
+
+    What the page says beforehand is what would be refused, and it leads to the sign-in that is enough.
+    """
+    try:
+        in_person(caller)
+        if action is Action.ENDORSE:
+            strong_enough_to_endorse(caller, terms, at)
+        elif action is Action.APPROVE:
+            strong_enough(caller, terms, at)
+    except NotYours as refused:
+        return refused
+    return None
 
 
 def in_person(caller: Caller) -> None:

@@ -10,6 +10,7 @@ from lockbox.people.zones import clock_time
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
 from tests.http.portal import Browser, OpenPortal, Page, Portal
+from tests.http.test_portal_requests import offered
 from tests.ruling import lay_down
 
 A, B = "mailbox:anna@contoso.example", "mailbox:bob@contoso.example"
@@ -184,3 +185,54 @@ def test_closing_leads_to_a_new_sign_in_where_the_policy_asks_for_it_and_keeps_t
     assert f"/sign-in?next=/requests/{request.id}" in refused.read.links
     assert refused.form("/revoke").fields["comment"] == "Enough"
     assert "Closed by you" in after.words
+
+
+def test_a_weak_sign_in_is_said_before_anything_is_written_and_leaves_the_denial(open_portal: OpenPortal) -> None:
+    portal = open_portal()
+    request = portal.world.fresh()
+    browser, page = opened(portal, "ann", request.id, Means.MAIL)
+
+    browser.enter("ann", Means.PASSKEY)
+    strong = browser.get(f"/requests/{request.id}")
+
+    assert "A code from a mail opens nothing here" in page.words
+    assert "By this sign-in you can deny, and not approve." in page.words
+    assert f"/sign-in?next=/requests/{request.id}" in page.read.links
+    assert offered(page) == {"deny"}
+    assert "By this sign-in" not in strong.words
+    assert offered(strong) == {"approve", "deny"}
+
+
+def test_a_manager_whose_sign_in_is_too_old_is_told_so_on_the_page(open_portal: OpenPortal) -> None:
+    portal = open_portal(Policy(vendor_review=True, sign_in_age=86_400))
+    request = portal.world.fresh()
+    browser, fresh = opened(portal, "max", request.id, Means.PASSKEY)
+
+    portal.wait(minutes=16)
+    old = browser.get(f"/requests/{request.id}")
+
+    assert offered(fresh) == {"endorse", "deny"}
+    assert "Your sign-in is older than 15 minutes: sign in again. By this sign-in you can deny, and not endorse." in (
+        old.words
+    )
+    assert offered(old) == {"deny"}
+
+
+def test_what_was_written_while_the_sign_in_grew_old_is_still_there(open_portal: OpenPortal) -> None:
+    portal = open_portal()
+    browser, page = opened(portal, "ann", portal.world.fresh().id, Means.PASSKEY)
+    portal.wait(minutes=16)
+
+    refused = send(browser, page, "/approve", comment="Only the inbox")
+
+    assert (refused.status, "sign in again" in refused.words) == (403, True)
+    assert refused.form("/approve").fields["comment"] == "Only the inbox"
+
+
+def test_where_a_mailed_code_is_enough_nothing_is_said_of_it(open_portal: OpenPortal) -> None:
+    portal = open_portal(Policy(vendor_review=False, mail_suffices=True))
+
+    _, page = opened(portal, "ann", portal.world.fresh().id, Means.MAIL)
+
+    assert "By this sign-in" not in page.words
+    assert offered(page) == {"approve", "deny"}

@@ -446,7 +446,7 @@ def test_an_old_sign_in_at_the_issuer_is_no_fresh_one_here(scene: Scene) -> None
     browser = scene.portal.browser()
     scene.sign_in(browser, "ann")
 
-    page = browser.submit(browser.get(f"/requests/{request_id}"), "/approve")
+    page = browser.approve_anyway(request_id)
 
     assert (page.status, "Sign in again" in page.words) == (403, True)
     assert f"/sign-in?next=/requests/{request_id}" in page.read.links
@@ -489,7 +489,7 @@ def test_an_identity_that_a_mailbox_adds_later_opens_nothing_for_three_days(scen
     def approve() -> Page:
         request = scene.portal.world.submit("erin", scene.portal.house)
         scene.sign_in(browser, "ann")
-        return browser.submit(browser.get(f"/requests/{request.id}"), "/approve")
+        return browser.approve_anyway(request.id)
 
     early = approve()
     account = browser.get("/account")

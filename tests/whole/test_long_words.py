@@ -70,7 +70,11 @@ def desk(stage: Stage) -> Iterator[Desk]:
 def hostile(stage: Stage) -> tuple[World, dict[str, str]]:
     """A world in which whoever could name something gave it one long word."""
     world = stage.world(approval_window=3600, review_window=3600)
-    said: dict[str, Any] = {"justification": WORD * 20, "case_ref": WORD, "resources": [f"mailbox:{LOWER * 3}@contoso.example"]}
+    said: dict[str, Any] = {
+        "justification": WORD * 20,
+        "case_ref": WORD,
+        "resources": [f"mailbox:{LOWER * 3}@contoso.example"],
+    }
     request, denied, opened = (world.submit(**said, access_window=600) for _ in range(3))
     world.act("ann", Action.DENY, denied.id, comment=WORD * 10)
     world.act("ann", Action.APPROVE, opened.id, comment=WORD * 10)
