@@ -20,7 +20,7 @@ from config.settings import Settings
 from lockbox.database import Database
 from lockbox.people import zones
 from lockbox.refusals import Invalid
-from lockbox.requests import register, table
+from lockbox.requests import counting, register, table
 from lockbox.requests.lifecycle import State
 from lockbox.requests.register import Filter, Page
 from lockbox.tenancy import recovery
@@ -91,6 +91,7 @@ def list_all(request: Request, chosen: Chosen, session: Work, sought: Sought, cu
         names=list(State),
         older=sought.query(cursor=found.next_cursor) if found.next_cursor else None,
         most_rows=MOST_ROWS,
+        tallies=counting.of_those_that_wait(session, visitor.caller, [one.request for one in found.entries]),
     )
 
 

@@ -18,7 +18,7 @@ from api.schemas.questions import Remark
 from config.settings import Settings
 from lockbox.database import now
 from lockbox.refusals import Conflict, Invalid, NotYours, Refusal
-from lockbox.requests import mistakes, questions, register, talks
+from lockbox.requests import counting, mistakes, questions, register, talks
 
 router = APIRouter(prefix="/requests/{request_id}/questions", tags=[TAG], include_in_schema=False)
 
@@ -93,6 +93,7 @@ def _shown(
         at=now(session),
         entry=entry,
         asked=entry.request,
+        tallies=counting.of_those_that_wait(session, visitor.caller, [entry.request]),
         title=service.title if service else entry.request.service,
         talk=talks.talk(session, visitor.caller, entry),
         refused=refused,

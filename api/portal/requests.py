@@ -174,6 +174,7 @@ def _shown(
     told = reach.of_request(
         session, request_id, entry.request.state, customer_knows=entry.request.asked_at is not None
     )
+    before = earlier.before(session, visitor.caller, entry.request)
     at = now(session)
     offered = _offered(session, visitor.caller, entry, moves) if at < entry.request.deadline_at else frozenset()
     return page(
@@ -196,7 +197,8 @@ def _shown(
         nobody_told=entry.request.state == State.TIMED_OUT and not told.reached,
         is_own=entry.request.requester_id == visitor.caller.person_id,
         follower=again.follower(session, visitor.caller, request_id),
-        before=earlier.before(session, visitor.caller, entry.request),
+        before=before,
+        waiting=counting.of_those_that_wait(session, visitor.caller, _pending(session, before)),
         tallies=counting.count(session, visitor.caller, entry.request) if _is_asked(entry.request) else [],
         talk=talks.talk(session, visitor.caller, entry),
         since=[one for one in told_of if seen is not None and (one["seq"] or 0) > seen] if refused else [],
@@ -216,6 +218,11 @@ def _shown(
 def _is_asked(request: AccessRequest) -> bool:
     """Whether the customer decides about the request and has not yet."""
     return request.state == State.PENDING and customer_decides(request.mode)
+
+
+def _pending(session: Session, rows: Iterable[Row[Any]]) -> list[AccessRequest]:
+    """Return the requests among these rows about which the customer decides at the moment."""
+    return [session.get_one(AccessRequest, row.id) for row in rows if row.state == State.PENDING]
 
 
 def _told_of(happened: Iterable[Row[Any]], side: Side) -> Iterator[dict[str, Any]]:

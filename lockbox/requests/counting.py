@@ -1,6 +1,7 @@
 """Counting the votes on requests that wait for the customer, as the next one would be judged."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from sqlmodel import Session
@@ -11,7 +12,9 @@ from lockbox.notices.directory import Directory
 from lockbox.people import context
 from lockbox.people.roles import Caller, Side
 from lockbox.requests import policies, voting
+from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
+from lockbox.requests.policy import customer_decides
 from lockbox.requests.quorum import Tally, tallies
 
 
@@ -26,6 +29,26 @@ def count(session: Session, caller: Caller, request: AccessRequest) -> list[Tall
         context.turn_to(session, request.tenant_id)
     known = directory.look_up(session, {request.tenant_id}, now(session))
     return count_all(session, [request], known)[request.id]
+
+
+def of_those_that_wait(session: Session, caller: Caller, requests: Iterable[AccessRequest]) -> dict[UUID, Tally]:
+    """Return how far the votes of all approvers have come on those of a list about which the customer decides.
+
+    What is said of a state is said with it, in lists as on a request's own page. The caller may know of all of them.
+    """
+    by_tenant = defaultdict[UUID, list[AccessRequest]](list)
+    for request in requests:
+        if request.state == State.PENDING and customer_decides(request.mode):
+            by_tenant[request.tenant_id].append(request)
+    if not by_tenant:
+        return {}
+    at, counted = now(session), dict[UUID, Tally]()
+    for tenant_id, some in by_tenant.items():
+        if caller.side is Side.VENDOR:
+            context.turn_to(session, tenant_id)
+        known = directory.look_up(session, {tenant_id}, at)
+        counted |= {one: found[0] for one, found in count_all(session, some, known).items()}
+    return counted
 
 
 def count_all(session: Session, requests: Sequence[AccessRequest], known: Directory) -> dict[UUID, list[Tally]]:

@@ -1,7 +1,10 @@
 """How far the votes have come, as the decision page says it: the way in which the next vote is judged."""
 
+import html
+
 from lockbox.people.roles import Means
 from lockbox.requests.lifecycle import Action
+from lockbox.requests.rules import Policy
 from tests.http.portal import OpenPortal, Page, Portal
 from tests.ruling import group, lay_down, stand_in
 
@@ -83,3 +86,47 @@ def test_while_the_vendor_reviews_there_is_nothing_to_count(open_portal: OpenPor
     lay_down(portal.world, vendor_review=True)
 
     assert "Approvals" not in seen(portal, "max", portal.world.submit().id).words
+
+
+def test_every_list_says_of_what_waits_how_far_the_votes_have_come(open_portal: OpenPortal) -> None:
+    portal = open_portal()
+    lay_down(portal.world, quorum=2)
+    earlier = portal.world.submit(case_ref="CASE-2")
+    portal.world.act("ann", Action.APPROVE, earlier.id)
+    later = portal.world.submit("eve", case_ref="CASE-2")
+    to_customer = "Waiting for your answer (1 of 2 approved)"
+    to_vendor = "Waiting for the customer's answer (1 of 2 approved)"
+
+    def words(who: str, path: str) -> str:
+        browser = portal.browser()
+        browser.enter(who, Means.PASSKEY)
+        return html.unescape(browser.get(path).words)
+
+    for who in ("ann", "amir", "tara", "aude"):
+        assert to_customer in words(who, "/requests")
+        assert "Waiting for your answer (0 of 2 approved)" in words(who, "/requests")
+        assert to_customer in words(who, f"/requests/{earlier.id}/questions")
+        assert to_customer in words(who, f"/requests/{later.id}")
+    for who in ("max", "vera"):
+        assert to_vendor in words(who, "/requests")
+    assert to_vendor in words("erin", "/mine")
+    assert "(1 of 2 approved)" not in words("eve", "/mine")
+
+
+def test_lists_count_each_tenants_votes_for_the_vendor_and_none_where_the_vendor_reviews(
+    open_portal: OpenPortal,
+) -> None:
+    first, second = open_portal(), open_portal()
+    lay_down(first.world, quorum=2)
+    lay_down(second.world, quorum=3)
+    reviewed = open_portal(Policy(vendor_review=True))
+    for portal in (first, second, reviewed):
+        portal.world.submit()
+    browser = first.browser()
+    browser.enter("max", Means.PASSKEY)
+
+    page = html.unescape(browser.get("/requests").words)
+
+    assert "Waiting for the customer's answer (0 of 2 approved)" in page
+    assert "Waiting for the customer's answer (0 of 3 approved)" in page
+    assert "In vendor review (" not in page
