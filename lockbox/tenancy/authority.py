@@ -23,6 +23,8 @@ from lockbox.requests.writing import Origin
 
 NO_TENANT = "There is no such tenant."
 VENDOR = "the vendor"
+MANY = {role: f"{role.value}s" for role in Role} | {Role.TENANT_ADMIN: "admins", Role.VENDOR_AUDITOR: "auditors"}
+"""Those who hold a role, as they are called where it is plain whose they are."""
 
 # A row could not be locked by everyone who may change people: row-level security hides it from updates.
 HOLD = text("SELECT pg_advisory_xact_lock(hashtextextended('lockbox people of ' || :whose, 0))")
@@ -160,5 +162,6 @@ def capacity(caller: Caller, roles: Sequence[Role], tenant_id: UUID | None = Non
     for role in roles:
         if caller.holds(role, tenant_id=tenant_id):
             return role
-    names = " or ".join(sorted(role.value.replace("_", " ") for role in roles))
-    raise NotYours(f"This is for {names} {'of this tenant' if tenant_id else 'of the vendor'}.")
+    *others, last = sorted({MANY[role] for role in roles})
+    whom = f"{', '.join(others)} or {last}" if others else last
+    raise NotYours(f"This is for {whom} {'of this tenant' if tenant_id else 'of the vendor'}.")

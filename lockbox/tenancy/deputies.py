@@ -101,7 +101,7 @@ def end(session: Session, caller: Caller, origin: Origin, slug: str, delegation_
     if delegation is None:
         raise Unknown("There is no such delegation.")
     if seat.role != Role.TENANT_ADMIN and delegation.principal_id != caller.person_id:
-        raise NotYours("This is for the approver who is stood in for, or for a tenant admin.")
+        raise NotYours("This is for the approver who is stood in for, or for an admin of this tenant.")
     _end(session, seat, [delegation])
 
 

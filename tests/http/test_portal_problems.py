@@ -148,3 +148,16 @@ def test_the_api_answers_in_json_whatever_is_asked_for(shared: Portal, path: str
     answer = entered(shared, "ann").call("GET", path, headers={"accept": AS_BROWSERS})
 
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+
+
+@pytest.mark.parametrize(
+    ("who", "path", "says"),
+    [
+        ("aude", "/tenants/{slug}/shut", "This is for admins of this tenant."),
+        ("max", "/tenants/{slug}", "This is for admins, approvers or auditors of this tenant."),
+    ],
+)
+def test_whom_something_is_for_is_said_in_plain_words(shared: Portal, who: str, path: str, says: str) -> None:
+    page = entered(shared, who).get(path.format(slug=shared.world.tenant.slug))
+
+    assert (page.status, says in page.words) == (403, True)
