@@ -8,6 +8,7 @@ from starlette.routing import BaseRoute
 
 from api import playground, portal, problems
 from api.admission import MOST_AT_ONCE, Admission
+from api.heads import Heads
 from api.heart import Beating
 from api.limits import BodyLimit, FormCharset
 from api.log import AccessLog
@@ -145,5 +146,6 @@ def make_app(settings: Settings, database: Database) -> FastAPI:
     app.add_middleware(Admission)
     app.add_middleware(BodyLimit)
     app.add_middleware(FormCharset)
+    app.add_middleware(Heads)
     app.add_middleware(AccessLog)
     return app

@@ -1,10 +1,12 @@
-"""Paths and methods that the API does not know."""
+"""Paths and methods that the API does not know, and HEAD, which it knows wherever it is read."""
 
 from uuid import UUID
 
 import pytest
+import structlog
 
 from tests.http.door import Door, facts
+from tests.http.portal import Portal
 
 
 @pytest.mark.parametrize(
@@ -15,7 +17,7 @@ def test_an_unknown_path_is_not_found(door: Door, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/requests", "/v1/access", "/livez", "/readyz", f"/v1/requests/{UUID(int=1)}"])
-@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "TRACE", "PROPFIND", "OPTIONS", "HEAD"])
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "TRACE", "PROPFIND", "OPTIONS"])
 def test_a_method_that_a_path_does_not_know_is_not_allowed(door: Door, method: str, path: str) -> None:
     before = door.rows()
 
@@ -24,8 +26,7 @@ def test_a_method_that_a_path_does_not_know_is_not_allowed(door: Door, method: s
     assert answer.status_code == 405
     assert answer.headers["allow"]
     assert answer.headers["content-type"] == "application/problem+json"
-    if method != "HEAD":
-        facts(answer, 405, "method-not-allowed")
+    facts(answer, 405, "method-not-allowed")
     assert door.rows() == before
 
 
@@ -34,3 +35,50 @@ def test_a_method_is_never_overridden(door: Door) -> None:
     header = {"x-http-method-override": "POST", "x-method-override": "POST"}
 
     facts(door.call("ann", "GET", f"/v1/requests/{request_id}/approve", headers=header), 405, "method-not-allowed")
+
+
+READ = ("/v1/requests", "/v1/me", "/livez", "/readyz", "/openapi.json", f"/v1/requests/{UUID(int=1)}", "/v1/nope")
+
+
+@pytest.mark.parametrize("path", READ)
+def test_head_answers_as_get_would_without_a_body(door: Door, path: str) -> None:
+    got, headed = (door.call("max", method, path) for method in ("GET", "HEAD"))
+
+    assert headed.status_code == got.status_code
+    assert headed.content == b""
+    assert set(headed.headers) == set(got.headers)
+    for name in ("content-type", "content-length", "cache-control"):
+        assert headed.headers.get(name) == got.headers.get(name)
+
+
+@pytest.mark.parametrize(
+    "path", ["/live", "/sign-in/oidc/callback", "/sign-in/oidc/0", f"/v1/requests/{UUID(int=1)}/approve"]
+)
+def test_head_does_nothing_where_get_does_more_than_read(door: Door, path: str) -> None:
+    before = door.rows()
+
+    answer = door.call("ann", "HEAD", path)
+
+    assert (answer.status_code, answer.content) == (405, b"")
+    assert door.rows() == before
+
+
+@pytest.mark.parametrize(("who", "status"), [("ann", 200), (None, 303)])
+def test_head_of_a_page_is_the_page_without_its_body(portal: Portal, who: str | None, status: int) -> None:
+    browser = portal.browser()
+    if who:
+        browser.enter(who)
+
+    for path in ("/waiting", "/requests", "/account", "/requests.csv"):
+        answer = browser.call("HEAD", path)
+
+        assert (path, answer.status_code, answer.content) == (path, status, b"")
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+def test_a_head_is_logged_as_what_it_is(door: Door) -> None:
+    with structlog.testing.capture_logs() as said:
+        door.call("max", "HEAD", "/v1/requests")
+
+    (line,) = (one for one in said if one["event"] == "http")
+    assert (line["method"], line["route"], line["status"]) == ("HEAD", "/v1/requests", 200)
