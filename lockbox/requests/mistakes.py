@@ -13,8 +13,8 @@ VALUE = "Value error, "
 RULE = re.compile(r"(?:Input|Value|String|List|Tuple|Set|Dictionary|Datetime|UUID) (?:should|must) (?P<what>.+)")
 QUOTED = re.compile(r"'([^']*)'")
 NAMES = {
-    r"^[a-z0-9][a-z0-9-]*$": "use small letters, digits and hyphens alone, and none of the hyphens first",
-    r"^[a-z0-9][a-z0-9_-]*$": "use small letters, digits, hyphens and underscores alone, and a letter or digit first",
+    r"^[a-z0-9][a-z0-9-]*$": "use small letters, digits and hyphens, and begin with a letter or a digit",
+    r"^[a-z0-9][a-z0-9_-]*$": "use small letters, digits, hyphens and underscores, and begin with a letter or a digit",
 }
 ENDS = {"ge": "{} or more", "le": "{} or less", "gt": "more than {}", "lt": "less than {}"}
 WORDS = {

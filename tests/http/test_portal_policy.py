@@ -235,7 +235,7 @@ def test_a_group_is_taken_away_and_the_tiers_behind_it_move_up(portal: Portal) -
         ({"group": ["desk", ""]}, "Give the new group a name"),
         (
             {"group": ["desk", "Legal Desk"]},
-            "A group cannot be called “Legal Desk”: use small letters, digits and hyphens alone",
+            "A group cannot be called “Legal Desk”: use small letters, digits and hyphens, and begin",
         ),
         ({"quorum": ["0", "x"]}, "“Must also agree” of the group legal: write a whole number up to 20."),
         ({"quorum": ["0", "2"]}, "This was not taken: Must also agree: the group legal cannot give 2 approvals"),

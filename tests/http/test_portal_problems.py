@@ -109,7 +109,7 @@ def test_an_unknown_address_is_a_page_to_whoever_asks_for_one(shared: Portal, pa
     assert page.status == 404
     assert page.answer.headers["content-type"] == "text/html; charset=utf-8"
     assert "default-src 'none'" in page.answer.headers["content-security-policy"]
-    assert "There is nothing at this address." in page.words
+    assert "This address leads nowhere: look how it is written." in page.words
     assert names(page, "Ann")
     assert page.read.links[-1] == "/waiting"
 

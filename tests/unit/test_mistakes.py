@@ -79,7 +79,7 @@ def test_a_name_is_told_of_which_signs_it_is_made() -> None:
     with pytest.raises(ValidationError) as refused:
         TypeAdapter[str](GroupName).validate_python("Legal")
 
-    assert mistakes.told(refused.value).startswith("use small letters, digits and hyphens alone")
+    assert mistakes.told(refused.value).startswith("use small letters, digits and hyphens, and begin with")
 
 
 @pytest.mark.parametrize("kind", [Policy, NewRequest, NewMember, NewDelegation, NewEndpoint, NewSecret, Approval])
