@@ -41,7 +41,7 @@ STATUS: dict[type[Refusal], int] = {
     TooMany: 429,
     Busy: 503,
 }
-NOT_THERE = {404: "This address leads nowhere: look how it is written.", 405: "This address cannot be asked in this way."}
+NOT_THERE = {404: "This address leads nowhere: look how it is written.", 405: "This address takes no such call."}
 """What is said where no route answers."""
 CONTENDED = frozenset({"55P03", "40001", "40P01"})
 AWAY = ("08", "53", "57", "25006", "25P03")

@@ -131,7 +131,7 @@ def page(
     known = {"visitor": visitor, "here": request.url.path, "live": _live(request), "playing": playing}
     reading = READER.set(visitor)
     try:
-        answer = HTMLResponse(made.render(**known, **said), status)
+        answer = HTMLResponse(made.render(known | said), status)
     finally:
         READER.reset(reading)
     protect(request, answer)
@@ -235,6 +235,8 @@ def problem(
         onward=sections.first(visitor.caller) if visitor else None,
         wanted=_wanted(request),
         needs_sign_in=needs_sign_in,
+        # Where there is nothing, and where something is for others, the page says the same to the letter.
+        live={"again": HOME, "since": request.app.state.newsroom.position},
     )
 
 

@@ -14,7 +14,7 @@ RULE = re.compile(r"(?:Input|Value|String|List|Tuple|Set|Dictionary|Datetime|UUI
 QUOTED = re.compile(r"'([^']*)'")
 NAMES = {
     r"^[a-z0-9][a-z0-9-]*$": "use small letters, digits and hyphens, and begin with a letter or a digit",
-    r"^[a-z0-9][a-z0-9_-]*$": "use small letters, digits, hyphens and underscores, and begin with a letter or a digit",
+    r"^[a-z0-9][a-z0-9_-]*$": "use small letters, digits, hyphens and underscores, and begin with no mark",
 }
 ENDS = {"ge": "{} or more", "le": "{} or less", "gt": "more than {}", "lt": "less than {}"}
 WORDS = {

@@ -189,8 +189,9 @@ def test_whose_request_it_is_not_finds_none(live: Live, open_portal: OpenPortal)
     request = live.portal.world.fresh()
     theirs = open_portal().world.fresh()
 
-    foreign = live.open(live.secret("ann"), f"list {_topic(theirs)}")
-    nobodys = live.open(live.secret("ann"), f"list request:{new_id()}")
+    ann = live.secret("ann")
+    foreign = live.open(ann, f"list {_topic(theirs)}")
+    nobodys = live.open(ann, f"list request:{new_id()}")
     eves = live.open(live.secret("eve"), _topic(request))
 
     assert [one.status for one in (foreign, nobodys, eves)] == [404] * 3

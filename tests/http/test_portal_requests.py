@@ -270,13 +270,13 @@ def test_a_request_of_others_looks_as_one_that_does_not_exist(
     fields = browser.get("/account").form("/sign-out").fields | {"version": "1"}
 
     def without_id(page: Page) -> str:
-        return re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}|not-an-id", "…", page.text)
+        return re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "…", page.text)
 
     theirs, nobodys, malformed = (browser.get(f"/requests/{one}") for one in (request.id, new_id(), "not-an-id"))
     acted, acted_on_nothing = (browser.post(f"/requests/{one}/deny", fields) for one in (request.id, new_id()))
 
     assert theirs.status == nobodys.status == malformed.status == acted.status == 404
-    assert without_id(theirs) == without_id(nobodys) == without_id(malformed)
+    assert theirs.text == nobodys.text == malformed.text
     assert without_id(acted) == without_id(acted_on_nothing)
     assert set(theirs.answer.headers) == set(nobodys.answer.headers)
 
