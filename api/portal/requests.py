@@ -168,7 +168,9 @@ def _shown(
 ) -> HTMLResponse:
     entry = register.find(session, visitor.caller, request_id)
     held = sight.capacities(visitor.caller, entry.request.requester_id, entry.request.tenant_id)
-    happened = timeline.events(session, request_id)
+    # A move that was made since the request was read is left to the next look: forms bear the version that was read.
+    version = entry.request.version
+    happened = [event for event in timeline.events(session, request_id) if (event.seq or 0) <= version]
     moves = timeline.moves(happened)
     told_of = list(_told_of(happened, visitor.caller.side))
     told = reach.of_request(
