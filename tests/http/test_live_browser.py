@@ -158,6 +158,17 @@ def test_while_redis_is_away_a_page_comes_back_by_itself(live: Live, desk: Desk,
     expect(page.locator("#told")).to_contain_text("Amir denied it", timeout=20_000)
 
 
+def test_a_stream_that_breaks_off_again_and_again_puts_off_no_look(live: Live, desk: Desk) -> None:
+    request = live.portal.world.fresh()
+    page = _opened(live, desk, "ann", f"/requests/{request.id}")
+    page.route("**/live?*", lambda route: route.abort())
+    page.reload()
+
+    live.portal.world.act("amir", Action.DENY, request.id)
+
+    expect(page.locator("#told")).to_contain_text("Amir denied it", timeout=40_000)
+
+
 def test_a_page_that_may_not_listen_looks_again_every_fifteen_seconds(open_portal: OpenPortal, browser: Desk) -> None:
     port = own_port(17520)
     settings = Settings(environment="test", public_url=f"http://127.0.0.1:{port}", live_streams=0)

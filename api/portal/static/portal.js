@@ -202,8 +202,13 @@
   };
 
   const poll = (wanted) => {
-    clearInterval(polling);
-    polling = wanted && !isOver ? setInterval(refresh, POLL) : 0;
+    if (wanted && !isOver) {
+      // A stream that breaks off again and again puts off nothing.
+      polling ||= setInterval(refresh, POLL);
+    } else {
+      clearInterval(polling);
+      polling = 0;
+    }
   };
 
   const open = () => {
