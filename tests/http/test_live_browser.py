@@ -7,6 +7,7 @@ from playwright.sync_api import Page, expect
 from redis import Redis
 
 from config.settings import Settings
+from lockbox.people.roles import Role
 from lockbox.requests import looks
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
@@ -15,7 +16,7 @@ from tests.http.portal import OpenPortal
 from tests.http.streams import Live, serving
 from tests.ports import own_port
 from tests.whole import people
-from tests.whole.people import Desk, desk_at
+from tests.whole.people import Desk, desk_at, violations
 
 pytestmark = pytest.mark.skipif(people.PROGRAM is None, reason=people.MISSING)
 
@@ -123,6 +124,29 @@ def test_what_was_refused_stays_where_news_come(live: Live, desk: Desk) -> None:
     expect(question).to_have_value("\u202eWhich folder?")
 
 
+def test_whoever_loses_their_role_has_nothing_left_but_their_own_words(live: Live, desk: Desk) -> None:
+    world = live.portal.world
+    world.add("art", Role.APPROVER, world.tenant.id)
+    request = world.fresh()
+    page = _opened(live, desk, "art", f"/requests/{request.id}")
+    main = page.locator("main")
+    expect(main).to_contain_text("The mailbox does not open")
+    page.locator("#deny-comment").fill("My long thoughts")
+
+    live.portal.sql("DELETE FROM memberships WHERE person_id = :p", p=world.people["art"].person_id)
+
+    expect(page.locator("#told")).to_contain_text("This page is no longer open to you.")
+    expect(main.get_by_role("heading", level=1)).to_have_text("No longer open to you")
+    expect(main.get_by_role("heading", level=1)).to_be_focused()
+    expect(main).not_to_contain_text("The mailbox does not open")
+    expect(main).not_to_contain_text("Erin")
+    expect(main.locator("form, button")).to_have_count(0)
+    expect(main.get_by_role("link")).to_have_attribute("href", "/")
+    expect(main.locator("blockquote")).to_have_text("My long thoughts")
+    expect(page).to_have_title("No longer open to you · Lockbox")
+    assert violations(page) == []
+
+
 def test_figures_of_operations_come_by_themselves(live: Live, desk: Desk) -> None:
     page = _opened(live, desk, "olga", "/operations")
     waiting = page.locator("#by-state li", has_text="Waiting").locator("b")
@@ -145,6 +169,8 @@ def test_a_page_whose_session_is_over_says_so(live: Live, desk: Desk) -> None:
 
     expect(page.locator("#told")).to_contain_text("You are no longer signed in.", timeout=20_000)
     expect(page.locator("#told a")).to_have_attribute("href", f"/sign-in?next=%2Frequests%2F{request.id}")
+    expect(page.locator("main form, main button")).to_have_count(0)
+    expect(page.locator("main")).not_to_contain_text("The mailbox does not open")
 
 
 def test_while_redis_is_away_a_page_comes_back_by_itself(live: Live, desk: Desk, urls: Urls) -> None:

@@ -82,6 +82,7 @@
     return field.value !== field.defaultValue;
   };
   const FIELDS = "input:not([type=hidden]), select, textarea";
+  const TEXTS = "input:not([type=hidden], [type=checkbox], [type=radio]), textarea";
   // What was refused comes back in the page itself: it is still somebody's, and not the server's.
   const isKept = (field, fresh) => {
     const theirs = fresh.getElementById(field.id)?.defaultValue ?? "";
@@ -170,9 +171,29 @@
   let isOver = false, isBusy = false, isWanted = false;
   let source = null, polling = 0, hiding = 0, trying = 0;
 
-  const end = (text, link, path) => {
+  // Whoever may no longer read a page has nothing left of it but their own words.
+  const takeAway = (heading, text, link, path) => {
+    const main = document.getElementById("main"), hadFocus = main.contains(document.activeElement);
+    const own = [...main.querySelectorAll(`form[method=post] :is(${TEXTS})`)].filter(
+      (field) => field.value.trim() && (field.matches("textarea") || isWritten(field)));
+    const made = (name, said) => Object.assign(document.createElement(name), { textContent: said });
+    const title = made("h1", heading), way = made("p", "");
+    way.append(Object.assign(made("a", link), { href: path }));
+    main.replaceChildren(title, made("p", `${text} What it showed was taken away.`), way);
+    if (own.length) {
+      main.append(made("h2", "What you had written"), ...own.map((field) => made("blockquote", field.value)));
+    }
+    document.title = `${heading} · Lockbox`;
+    if (hadFocus) {
+      title.tabIndex = -1;
+      title.focus();
+    }
+  };
+
+  const end = (heading, text, link, path) => {
     isOver = true;
     close();
+    takeAway(heading, text, link, path);
     say(text, link, path);
   };
 
@@ -185,9 +206,10 @@
     try {
       const answer = await fetch(again, { headers: BY_ITSELF, cache: "no-store" });
       if (new URL(answer.url).pathname.startsWith("/sign-in")) {
-        end("You are no longer signed in.", "Sign in again", `/sign-in?next=${encodeURIComponent(again)}`);
+        const way = `/sign-in?next=${encodeURIComponent(again)}`;
+        end("Signed out", "You are no longer signed in.", "Sign in again", way);
       } else if (answer.status === 403 || answer.status === 404) {
-        end("This page is no longer open to you.", "Go on from your first page", "/");
+        end("No longer open to you", "This page is no longer open to you.", "Go on from your first page", "/");
       } else if (answer.ok) {
         show(new DOMParser().parseFromString(await answer.text(), "text/html"));
       }
