@@ -1,6 +1,7 @@
 """An open page in a real browser: it brings itself up to date, keeps what somebody writes, and says who decided."""
 
 from collections.abc import Iterator
+from uuid import UUID
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -8,10 +9,11 @@ from redis import Redis
 
 from config.settings import Settings
 from lockbox.people.roles import Role
-from lockbox.requests import looks
+from lockbox.requests import looks, questions
 from lockbox.requests.lifecycle import Action
+from lockbox.requests.models import AccessRequest
 from lockbox.requests.rules import Policy
-from tests.builders import Urls
+from tests.builders import HERE, Urls, World
 from tests.http.portal import OpenPortal
 from tests.http.streams import Live, serving
 from tests.ports import own_port
@@ -50,6 +52,11 @@ def _opened(live: Live, desk: Desk, name: str, path: str) -> Page:
     page = desk.person(secret=live.secret(name))
     page.goto(f"{live.url}{path}")
     return page
+
+
+def _asked(world: World, name: str, request: AccessRequest, text: str) -> UUID:
+    with world.house.transaction() as session:
+        return questions.ask(session, world.people[name], HERE, request.id, text).id
 
 
 def test_a_request_decided_elsewhere_greys_out_its_buttons_and_says_who_did(live: Live, desk: Desk) -> None:
@@ -122,6 +129,61 @@ def test_what_was_refused_stays_where_news_come(live: Live, desk: Desk) -> None:
     page.evaluate("() => new Promise((shown) => requestAnimationFrame(() => requestAnimationFrame(shown)))")
 
     expect(question).to_have_value("\u202eWhich folder?")
+
+
+def test_an_answer_is_shown_while_another_question_is_being_written(live: Live, desk: Desk) -> None:
+    world = live.portal.world
+    request = world.fresh()
+    question = _asked(world, "ann", request, "Which folder?")
+    page = _opened(live, desk, "ann", f"/requests/{request.id}")
+    talk, next_question = page.get_by_role("region", name="Questions"), page.get_by_label("Ask Erin something")
+    expect(talk).to_contain_text("There is no answer yet.")
+    next_question.fill("And until")
+
+    with live.portal.house.transaction() as session:
+        questions.answer(session, world.people["erin"], HERE, request.id, question, "The inbox")
+
+    expect(talk).to_contain_text("The inbox")
+    expect(talk).not_to_contain_text("There is no answer yet.")
+    expect(next_question).to_have_value("And until")
+    expect(next_question).to_be_focused()
+    expect(page.get_by_role("button", name="Ask", exact=True)).to_be_enabled()
+
+
+def test_a_question_comes_while_an_answer_to_another_is_being_written(live: Live, desk: Desk) -> None:
+    world = live.portal.world
+    request = world.fresh()
+    first = _asked(world, "ann", request, "Which folder?")
+    page = _opened(live, desk, "erin", f"/requests/{request.id}/questions")
+    answer = page.locator(f"#answer-{first}")
+    answer.fill("The in")
+
+    second = _asked(world, "amir", request, "Until when?")
+    expect(page.locator(f"#answer-{second}")).to_be_visible()
+    with live.portal.house.transaction() as session:
+        questions.answer(session, world.people["erin"], HERE, request.id, first, "The inbox")
+
+    own = page.locator(f"#asked-{first}")
+    expect(own).to_contain_text("The inbox")
+    expect(own.get_by_role("button", name="Answer")).to_be_disabled()
+    expect(page.locator(f"#asked-{second}").get_by_role("button", name="Answer")).to_be_enabled()
+    expect(answer).to_have_value("The in")
+    expect(answer).to_be_focused()
+
+
+def test_a_question_that_is_being_written_cannot_be_sent_once_the_request_is_denied(live: Live, desk: Desk) -> None:
+    request = live.portal.world.fresh()
+    page = _opened(live, desk, "ann", f"/requests/{request.id}")
+    question, ask = page.get_by_label("Ask Erin something"), page.get_by_role("button", name="Ask", exact=True)
+    question.fill("Which folder")
+
+    live.portal.world.act("amir", Action.DENY, request.id)
+
+    expect(page.get_by_role("button", name="Approve")).to_be_disabled()
+    expect(ask).to_be_disabled()
+    expect(question).to_have_value("Which folder")
+    expect(question).to_be_focused()
+    assert violations(page) == []
 
 
 def test_whoever_loses_their_role_has_nothing_left_but_their_own_words(live: Live, desk: Desk) -> None:

@@ -5,6 +5,7 @@
 (() => {
   const UNITS = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
   const POLL = 15000, SLOWLY = 120000, RENEW = 120000, HIDDEN_FOR = 60000, TRY_AGAIN = 60000;
+  const MOST_NAMED = 3, GONE = "It is no longer here";
   const BY_ITSELF = { "X-Lockbox-By-Itself": "yes" };
 
   const words = (seconds) => {
@@ -25,7 +26,7 @@
   // What each part was when it came from the server: counting down changes what is shown of it.
   const came = new Map();
   const liveParts = (page) => [...page.querySelectorAll("[data-live][id]")];
-  liveParts(document).forEach((part) => came.set(part.id, part.outerHTML));
+  liveParts(document).forEach((part) => came.set(part.id, part.cloneNode(true)));
 
   // The database's clock decides, not this one: a page says what it was there when the page was made.
   const made = document.documentElement.dataset.at;
@@ -61,9 +62,14 @@
     }
   };
 
+  // While a part is morphed, what bears this mark is left alone: it is somebody's, and not the server's.
+  const HELD = "hx-morph-skip";
   let morph = (old, fresh) => old.replaceWith(fresh);
+  let canHold = false;
   window.htmx?.registerExtension("live", {
     init: (inside) => {
+      canHold = true;
+      htmx.config.morphIgnore.push("open");
       morph = (old, fresh) => {
         const box = document.createDocumentFragment();
         box.append(fresh);
@@ -86,47 +92,139 @@
   // What was refused comes back in the page itself: it is still somebody's, and not the server's.
   const isKept = (field, fresh) => {
     const theirs = fresh.getElementById(field.id)?.defaultValue ?? "";
-    return field.matches("textarea") && field.value !== "" && field.value !== theirs;
+    return field.matches(TEXTS) && field.value !== "" && field.value !== theirs;
   };
-  const isHeld = (part, fresh) => [...part.querySelectorAll(FIELDS)].some(
-    (field) => field === document.activeElement || isWritten(field) || isKept(field, fresh));
+  const isFilledIn = (form, fresh) => {
+    const fields = [...form.querySelectorAll(FIELDS)];
+    return fields.length && (form.contains(document.activeElement)
+      || fields.some((field) => isWritten(field) || isKept(field, fresh)));
+  };
+  const heldIn = (part, fresh) => [...part.querySelectorAll("form, [role=alert]")].filter(
+    (one) => one.matches("[role=alert]") || isFilledIn(one, fresh));
 
-  // What a part says, but for what follows the clock alone: that is brought up to date, and no news to anybody.
+  // What a part says, but for what is somebody's own or follows the clock alone: that is no news to anybody.
   const saying = (part) => {
     if (part.matches("[data-now]")) {
       return "";
     }
     const copy = part.cloneNode(true);
-    copy.querySelectorAll("[data-now], [data-until]").forEach((one) => one.remove());
+    copy.querySelectorAll("[data-now], [data-until], [role=alert], textarea").forEach((one) => one.remove());
     return copy.textContent.trim();
   };
 
-  // The soonest comes first: what is missing from a list that goes on, and is due no sooner than its last, is on the next
-  // page now. What is due sooner is over.
-  const due = (item) => Date.parse(item?.querySelector("[data-until]")?.dataset.until);
-  const mayHaveMovedOn = (part, fresh) => fresh.querySelector("[data-more]") !== null
-    && due(part.closest("li")) >= due([...fresh.querySelectorAll("li:has([data-until])")].at(-1));
+  const rowIn = (page, id) => page.querySelector(`[data-row="${id}"]`);
+  const rowsOf = (page) => [...page.querySelectorAll("[data-row]")];
+  const nameOf = (row) => row.querySelector("h2").textContent.trim();
 
-  const replaceParts = (fresh) => {
+  // The soonest comes first: what is missing from a list that goes on, and is due no sooner than its last, is on the
+  // next page now. What is due sooner is over. From a list of all that there ever was, nothing goes but to the next page.
+  const due = (item) => Date.parse(item?.querySelector("[data-until]")?.dataset.until);
+  const mayHaveMovedOn = (row, fresh) => {
+    const more = fresh.querySelector("[data-more]");
+    return more !== null && (more.dataset.more === "any"
+      || due(row) >= due([...fresh.querySelectorAll("[data-row]:has([data-until])")].at(-1)));
+  };
+
+  // What has become of a request that a list no longer has is read where everybody reads it, on its own page.
+  const fateOf = async (row) => {
+    const isTimeOver = left(row.querySelector("[data-until]")?.dataset.until) <= 0;
+    try {
+      const answer = await fetch(`/requests/${row.dataset.row}`, { headers: BY_ITSELF, cache: "no-store" });
+      const page = new DOMParser().parseFromString(answer.ok ? await answer.text() : "", "text/html");
+      return page.querySelector(isTimeOver ? "#state .state" : "#last")?.textContent.trim() || GONE;
+    } catch {
+      return GONE;
+    }
+  };
+  const fatesIn = async (fresh) => {
+    const isHeldRow = (row) => row.contains(document.activeElement) || heldIn(row, fresh).length > 0;
+    const gone = rowsOf(document).filter((row) => !rowIn(fresh, row.dataset.row) && !row.matches("[data-over]")
+      && !mayHaveMovedOn(row, fresh));
+    gone.sort((one, other) => isHeldRow(other) - isHeldRow(one));
+    const told = gone.slice(0, MOST_NAMED).map(async (row) => [row.dataset.row, await fateOf(row)]);
+    return new Map([...await Promise.all(told), ...gone.slice(MOST_NAMED).map((row) => [row.dataset.row, GONE])]);
+  };
+
+  // What remains of a row whose request is over, while somebody is in the midst of it.
+  const overRow = (row, fate) => {
+    const rest = row.cloneNode(false), first = row.firstElementChild.cloneNode(false);
+    const said = document.createElement("p"), way = document.createElement("a");
+    said.className = "alert";
+    way.href = `/requests/${row.dataset.row}`;
+    way.textContent = "See what has become of it";
+    said.append(`${fate}. `, way);
+    first.append(row.querySelector("h2").cloneNode(true), said);
+    rest.dataset.over = "";
+    rest.append(first);
+    return rest;
+  };
+
+  // Where something of a part belongs in what the part is to become; what lies around it is made where it is missing.
+  const putAt = (parent, one, like) => {
+    const place = [...one.parentElement.children].indexOf(one);
+    return parent.insertBefore(like, parent.children[place] ?? null);
+  };
+  const placeOf = (one, part, next) => {
+    if (one === part) {
+      return next;
+    }
+    const same = one.id && next.querySelector(`#${CSS.escape(one.id)}`);
+    if (same) {
+      return same;
+    }
+    const above = placeOf(one.parentElement, part, next);
+    const like = one.id ? null : [...above.children].find(
+      (other) => !other.id && other.tagName === one.tagName && other.className === one.className);
+    if (like) {
+      return like;
+    }
+    const copy = putAt(above, one, one.cloneNode(false));
+    copy.append(...[...one.children].filter((child) => child.matches("summary")).map((child) => child.cloneNode(true)));
+    return copy;
+  };
+  const holdIn = (part, next, held, fates) => {
+    held.forEach((one) => one.setAttribute(HELD, ""));
+    for (const row of part.querySelectorAll("[data-row]")) {
+      const isHeldRow = row.contains(document.activeElement) || held.some((one) => row.contains(one));
+      if (isHeldRow && !rowIn(next, row.dataset.row)) {
+        const fate = fates.get(row.dataset.row);
+        putAt(placeOf(row.parentElement, part, next), row, fate ? overRow(row, fate) : row.cloneNode(true));
+      }
+    }
+    for (const one of held) {
+      const twin = [...next.querySelectorAll(one.tagName)].find((other) => other.isEqualNode(one)
+        || (one.matches("form") && other.getAttribute("action") === one.getAttribute("action")));
+      if (twin) {
+        twin.replaceWith(one.cloneNode(true));
+      } else {
+        putAt(placeOf(one.parentElement, part, next), one, one.cloneNode(true));
+      }
+    }
+  };
+
+  // Parts in which something was held are looked at again even where they came as before: it may have been let go of.
+  const holding = new Set();
+  const replaceParts = (fresh, fates) => {
     const changed = [];
     for (const part of liveParts(document)) {
-      const now = fresh.getElementById(part.id);
-      if (!now && mayHaveMovedOn(part, fresh)) {
+      const now = fresh.getElementById(part.id) ?? part.cloneNode(false);
+      const before = came.get(part.id), isSame = now.outerHTML === before.outerHTML;
+      if (isSame && !holding.has(part.id)) {
+        continue;
+      }
+      const held = heldIn(part, fresh);
+      if (held.length && !canHold) {
         changed.push(part.id);
         continue;
       }
-      const html = now ? now.outerHTML : "";
-      if (html === came.get(part.id) || isHeld(part, fresh)) {
-        continue;
-      }
-      const before = saying(part);
-      if (now) {
-        morph(part, document.importNode(now, true));
-      } else {
-        part.replaceChildren();
-      }
-      came.set(part.id, html);
-      if ((now ? saying(now) : "") !== before || part.id === "last") {
+      const next = document.importNode(now, true);
+      holdIn(part, next, held, fates);
+      morph(part, next);
+      document.querySelectorAll(`[${HELD}]`).forEach((one) => one.removeAttribute(HELD));
+      const isHolding = held.length || document.getElementById(part.id).querySelector("[data-over]");
+      holding[isHolding ? "add" : "delete"](part.id);
+      came.set(part.id, now);
+      if (!isSame && (saying(now) !== saying(before) || part.id === "last")) {
         changed.push(part.id);
       }
     }
@@ -136,25 +234,48 @@
   // Forms stay as somebody has filled them in: they get the version that the page shows now, or can no longer be sent.
   const settleForms = (fresh) => {
     const theirs = new Map([...fresh.forms].map((form) => [form.getAttribute("action"), form]));
-    const ours = [...document.forms].filter((form) => form.elements.namedItem("version"));
+    const ours = [...document.forms].filter(
+      (form) => form.elements.namedItem("version") || form.closest("[data-live]"));
     for (const form of ours) {
       const twin = theirs.get(form.getAttribute("action"));
-      if (twin) {
-        form.elements.namedItem("version").value = twin.elements.namedItem("version").value;
+      const row = form.closest("[data-row]:not([data-over])"), isElsewhere = row && mayHaveMovedOn(row, fresh);
+      const version = twin?.elements.namedItem("version");
+      if (version) {
+        form.elements.namedItem("version").value = version.value;
       }
       for (const button of form.querySelectorAll("button")) {
-        button.disabled = !twin && !mayHaveMovedOn(form, fresh);
+        button.disabled = !twin && !isElsewhere;
       }
     }
     const known = new Set(ours.map((form) => form.getAttribute("action")));
-    const hasMoved = ours.some((form) => !theirs.has(form.getAttribute("action")) && mayHaveMovedOn(form, fresh));
-    return hasMoved || [...theirs.values()].some(
+    return [...theirs.values()].some(
       (form) => form.elements.namedItem("version") && !known.has(form.getAttribute("action")));
   };
 
-  const show = (fresh) => {
+  // Say of a list what came and what has gone, by name where that is short.
+  const sayRows = (before, fresh, fates) => {
+    const shown = new Map(before.map((row) => [row.dataset.row, nameOf(row)]));
+    const added = rowsOf(fresh).filter((row) => !shown.has(row.dataset.row)).map(nameOf);
+    const hasMoved = before.some((row) => !rowIn(fresh, row.dataset.row) && !fates.has(row.dataset.row)
+      && !row.matches("[data-over]"));
+    const said = [];
+    if (added.length) {
+      said.push(added.length > MOST_NAMED ? `${added.length} are new here.` : `New here: ${added.join("; ")}.`);
+    }
+    if (hasMoved) {
+      said.push("What comes after these is on the next page now.");
+    }
+    said.push(...[...fates].slice(0, MOST_NAMED).map(([id, fate]) => `${shown.get(id)}: ${fate}.`));
+    if (fates.size > MOST_NAMED) {
+      said.push(`${fates.size - MOST_NAMED} more are no longer here.`);
+    }
+    return said.join(" ");
+  };
+
+  const show = (fresh, fates) => {
     since = fresh.body.dataset.since ?? since;
-    const changed = replaceParts(fresh);
+    const rows = rowsOf(document), words = sayRows(rows, fresh, fates);
+    const changed = replaceParts(fresh, fates);
     const isMore = settleForms(fresh);
     tick();
     const last = changed.includes("last") ? document.getElementById("last").textContent.trim() : "";
@@ -162,6 +283,8 @@
       say(`${last}.`, isMore && "Load the page again to go on.", again);
     } else if (changed.length === 1 && changed[0] === "looks") {
       say([...document.querySelectorAll("#looks p:not([hidden])")].map((one) => one.textContent).join(" "));
+    } else if (changed.length && words && !isMore) {
+      say(words, fates.size === 1 && "See what has become of it", `/requests/${[...fates.keys()][0]}`);
     } else if (changed.length) {
       say("This page was brought up to date.", isMore && "Load it again to go on.", again);
     }
@@ -211,7 +334,8 @@
       } else if (answer.status === 403 || answer.status === 404) {
         end("No longer open to you", "This page is no longer open to you.", "Go on from your first page", "/");
       } else if (answer.ok) {
-        show(new DOMParser().parseFromString(await answer.text(), "text/html"));
+        const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+        show(fresh, await fatesIn(fresh));
       }
     } catch {
       // The network is away: it is tried again when the next news come, or with the next poll.

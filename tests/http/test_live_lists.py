@@ -1,0 +1,320 @@
+"""Open lists in a real browser: what is new comes, what is over goes with a word, and what is typed stays."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from config.settings import Settings
+from lockbox.people.roles import Means
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.rules import Policy
+from tests.builders import World
+from tests.http.portal import OpenPortal, Portal
+from tests.http.streams import Live, serving
+from tests.ports import own_port
+from tests.whole import people
+from tests.whole.people import Desk, desk_at, violations
+
+pytestmark = pytest.mark.skipif(people.PROGRAM is None, reason=people.MISSING)
+
+BY_MAIL = Policy(vendor_review=False, mail_suffices=True)
+REVIEWED = Policy(mail_suffices=True, review_window=600)
+
+
+@dataclass
+class Place:
+    """A world of a test's own, whose people open pages of a server that all of these tests share."""
+
+    portal: Portal
+    desk: Desk
+
+    @property
+    def world(self) -> World:
+        """The world."""
+        return self.portal.world
+
+    def opened(self, name: str, path: str) -> Page:
+        """Let somebody open a page."""
+        browser = self.portal.browser()
+        browser.enter(name, Means.PASSKEY)
+        page = self.desk.person(secret=str(browser.session))
+        page.goto(path)
+        return page
+
+    def inside(self, who: str = "erin", **facts: int) -> AccessRequest:
+        """Open a window."""
+        return self.world.act("abe", Action.APPROVE, self.world.fresh(who, **facts).id)
+
+
+@pytest.fixture(scope="module")
+def live(open_portal: OpenPortal) -> Iterator[Live]:
+    """A real server, at an address without TLS."""
+    port = own_port(17540)
+    settings = Settings(environment="test", public_url=f"http://127.0.0.1:{port}")
+    with serving(open_portal(BY_MAIL, settings), port, beat=0.5, pause=0.2) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def browser(live: Live) -> Iterator[Desk]:
+    """A browser for all."""
+    with desk_at(live.url) as found:
+        yield found
+
+
+@pytest.fixture
+def desk(browser: Desk) -> Iterator[Desk]:
+    """The same, in which no page of another test is open."""
+    yield browser
+    for context in browser.contexts:
+        context.close()
+    browser.contexts.clear()
+
+
+@pytest.fixture
+def place(live: Live, desk: Desk, open_portal: OpenPortal) -> Place:
+    """A world without review in which nobody is inside."""
+    return Place(open_portal(BY_MAIL, live.portal.settings), desk)
+
+
+@pytest.fixture
+def reviewed(live: Live, desk: Desk, open_portal: OpenPortal) -> Place:
+    """A world whose requests the vendor reviews, sooner than those of others."""
+    return Place(open_portal(REVIEWED, live.portal.settings), desk)
+
+
+def _row(page: Page, request: AccessRequest) -> Locator:
+    return page.locator(f"[data-row='{request.id}']")
+
+
+def _order(page: Page) -> list[str | None]:
+    return [one.get_attribute("data-row") for one in page.locator("[data-row]").all()]
+
+
+def test_a_window_that_is_opened_meanwhile_comes_where_nobody_was_inside(place: Place) -> None:
+    page = place.opened("ann", "/open")
+    expect(page.locator("main")).to_contain_text("Nobody is inside")
+
+    request = place.inside()
+
+    expect(_row(page, request).locator("h2")).to_have_text("Erin in Exchange Online")
+    expect(_row(page, request).get_by_role("button")).to_be_enabled()
+    expect(page.locator("main")).not_to_contain_text("Nobody is inside")
+    expect(page.get_by_role("status")).to_have_text("New here: Erin in Exchange Online.")
+
+
+def test_a_window_comes_at_its_place_beside_a_comment_that_is_being_written(place: Place) -> None:
+    first, last = place.inside(access_window=600), place.inside(access_window=3600)
+    page = place.opened("ann", "/open")
+    comment = _row(page, last).get_by_label("Comment")
+    comment.fill("They are done, says")
+    comment.evaluate("(field) => field.setSelectionRange(4, 4)")
+
+    between = place.inside("eve", access_window=1800)
+
+    expect(_row(page, between)).to_contain_text("Eve in Exchange Online")
+    assert _order(page) == [str(one.id) for one in (first, between, last)]
+    expect(comment).to_have_value("They are done, says")
+    expect(comment).to_be_focused()
+    assert comment.evaluate("(field) => field.selectionStart") == 4
+    comment.press_sequentially("> ")
+    expect(comment).to_have_value("They>  are done, says")
+
+
+def test_a_window_that_is_closed_elsewhere_goes_with_a_word_about_who_did_it(place: Place) -> None:
+    request = place.inside()
+    page = place.opened("ann", "/open")
+    expect(_row(page, request)).to_be_visible()
+
+    place.world.act("amir", Action.REVOKE, request.id)
+
+    expect(page.locator("main")).to_contain_text("Nobody is inside")
+    expect(_row(page, request)).to_have_count(0)
+    expect(page.get_by_role("status")).to_contain_text("Erin in Exchange Online: Amir closed the access early.")
+    expect(page.get_by_role("status").get_by_role("link")).to_have_attribute("href", f"/requests/{request.id}")
+
+
+def test_of_many_that_are_closed_at_once_three_are_named(place: Place) -> None:
+    opened = [place.inside() for _ in range(5)]
+    page = place.opened("ann", "/open")
+    # News are told together: the page looks at them once.
+    page.route("**/live*", lambda route: route.abort())
+    page.reload()
+    expect(page.locator("[data-row]")).to_have_count(5)
+
+    for one in opened:
+        place.world.act("amir", Action.REVOKE, one.id)
+
+    expect(page.get_by_role("status")).to_contain_text("2 more are no longer here.", timeout=30_000)
+    assert page.get_by_role("status").inner_text().count("Amir closed the access early") == 3
+
+
+def test_a_card_whose_comment_is_being_written_stays_and_says_who_closed_the_window(place: Place) -> None:
+    request, other = place.inside(), place.inside("eve")
+    page = place.opened("ann", "/open")
+    row = _row(page, request)
+    row.get_by_label("Comment").fill("Enough of")
+
+    place.world.act("amir", Action.REVOKE, request.id)
+
+    expect(row.locator(".alert")).to_contain_text("Amir closed the access early.")
+    expect(row.locator("h2")).to_have_text("Erin in Exchange Online")
+    expect(row.get_by_role("button")).to_be_disabled()
+    expect(row.get_by_label("Comment")).to_have_value("Enough of")
+    expect(row.get_by_label("Comment")).to_be_focused()
+    expect(row).not_to_contain_text("Open until")
+    expect(_row(page, other).get_by_role("button")).to_be_enabled()
+    expect(page.get_by_role("status")).to_contain_text("Amir closed the access early")
+    assert violations(page) == []
+    row.get_by_label("Comment").fill("")
+    row.get_by_label("Comment").evaluate("(field) => field.blur()")
+    place.world.act("amir", Action.REVOKE, other.id)
+    expect(page.locator("main")).to_contain_text("Nobody is inside")
+    expect(page.locator("[data-row]")).to_have_count(0)
+
+
+def test_the_last_card_stays_beside_the_word_that_nobody_is_inside(place: Place) -> None:
+    request = place.inside()
+    page = place.opened("ann", "/open")
+    _row(page, request).get_by_label("Comment").fill("Enough of")
+
+    place.world.act("erin", Action.COMPLETE, request.id)
+
+    expect(page.locator("main")).to_contain_text("Nobody is inside")
+    expect(_row(page, request).locator(".alert")).to_contain_text("Erin gave the access back.")
+    expect(_row(page, request).get_by_label("Comment")).to_have_value("Enough of")
+
+
+def test_a_window_whose_time_runs_out_is_not_said_to_be_closed_by_somebody(live: Live, place: Place) -> None:
+    request = place.inside(access_window=600)
+    page = place.opened("ann", "/open")
+    _row(page, request).locator("[data-until]").evaluate(
+        "(one) => { one.dataset.until = new Date(Date.now() - 1000).toISOString(); }"
+    )
+    clock = live.portal.clock
+    clock.shift = timedelta(minutes=15)
+    place.portal.house.schedule.tell([str(request.id)], None)
+
+    try:
+        expect(page.get_by_role("status")).to_contain_text("Erin in Exchange Online: Time over.")
+    finally:
+        clock.shift = timedelta(0)
+
+
+def test_a_request_that_is_filed_meanwhile_comes_to_whoever_reviews(reviewed: Place) -> None:
+    first = reviewed.world.fresh()
+    page = reviewed.opened("max", "/review")
+    reason = _row(page, first).get_by_label("Why you deny it")
+    reason.fill("Which mailbox is")
+
+    second = reviewed.world.fresh("eve")
+
+    expect(_row(page, second)).to_contain_text("Eve asks for Exchange Online")
+    expect(_row(page, second).get_by_role("button", name="Deny")).to_be_enabled()
+    expect(reason).to_have_value("Which mailbox is")
+    expect(reason).to_be_focused()
+    expect(page.get_by_role("status")).to_contain_text("New here: Eve asks for Exchange Online")
+
+
+def test_a_review_that_is_done_elsewhere_says_who_did_it(reviewed: Place) -> None:
+    written, other = reviewed.world.fresh(), reviewed.world.fresh("eve")
+    page = reviewed.opened("max", "/review")
+    reason = _row(page, written).get_by_label("Why you deny it")
+    reason.fill("Which mailbox is")
+
+    reviewed.world.act("mia", Action.ENDORSE, written.id)
+    expect(_row(page, written).locator(".alert")).to_contain_text("Mia endorsed it for the vendor.")
+    reviewed.world.act("mia", Action.DENY, other.id, comment="No case")
+
+    expect(page.get_by_role("status")).to_contain_text(": Mia denied it.")
+    expect(_row(page, other)).to_have_count(0)
+    expect(_row(page, written).locator("h2")).to_contain_text("Erin asks for Exchange Online")
+    expect(_row(page, written).get_by_role("button", name="Deny")).to_be_disabled()
+    expect(_row(page, written).get_by_role("button", name="Endorse")).to_have_count(0)
+    expect(reason).to_have_value("Which mailbox is")
+    expect(reason).to_be_focused()
+    assert violations(page) == []
+
+
+def test_what_was_refused_stays_beside_its_form_while_others_come(reviewed: Place) -> None:
+    request = reviewed.world.fresh()
+    page = reviewed.opened("max", "/review")
+    reason = _row(page, request).get_by_label("Why you deny it")
+    reason.fill("  \u202e ")
+    _row(page, request).get_by_role("button", name="Deny").click()
+    alert = _row(page, request).get_by_role("alert")
+    expect(alert).to_be_focused()
+
+    second = reviewed.world.fresh("eve")
+
+    expect(_row(page, second)).to_be_visible()
+    expect(alert).to_be_focused()
+    expect(_row(page, request).locator("div").first.locator("> *").first).to_have_attribute("role", "alert")
+    expect(reason).to_have_value("  \u202e ")
+
+
+def test_what_one_has_asked_for_elsewhere_comes_and_what_becomes_of_it_is_shown(place: Place) -> None:
+    page = place.opened("erin", "/mine")
+    expect(page.locator("main")).to_contain_text("You have asked for nothing yet")
+
+    first = place.world.fresh()
+    expect(_row(page, first)).to_contain_text("Waiting for the customer's answer")
+    _row(page, first).locator("summary").click()
+    comment = page.locator(f"#cancel-{first.id}")
+    comment.fill("No longer")
+    second = place.world.fresh()
+    expect(_row(page, second)).to_contain_text("Waiting for the customer's answer")
+    place.world.act("ann", Action.APPROVE, first.id)
+
+    expect(_row(page, first).locator(".state")).to_have_text("Open")
+    expect(comment).to_have_value("No longer")
+    expect(comment).to_be_focused()
+    expect(_row(page, first).get_by_role("button", name="Withdraw the request")).to_be_disabled()
+    expect(_row(page, first).locator("summary")).to_have_text(["Withdraw it", "Give it back"])
+    expect(page.locator("main")).not_to_contain_text("You have asked for nothing yet")
+
+
+def test_a_form_that_was_unfolded_stays_unfolded(place: Place) -> None:
+    first = place.world.fresh()
+    page = place.opened("erin", "/mine")
+    _row(page, first).locator("summary").click()
+    button = _row(page, first).get_by_role("button", name="Withdraw the request")
+    expect(button).to_be_visible()
+
+    second = place.world.fresh()
+
+    expect(_row(page, second)).to_be_visible()
+    expect(button).to_be_visible()
+
+
+def test_what_falls_to_the_next_page_is_not_said_to_be_over(place: Place) -> None:
+    oldest = place.world.fresh()
+    for _ in range(19):
+        place.world.fresh()
+    page = place.opened("erin", "/mine")
+    expect(_row(page, oldest)).to_be_visible()
+
+    newest = place.world.fresh()
+
+    expect(_row(page, newest)).to_be_visible()
+    expect(_row(page, oldest)).to_have_count(0)
+    expect(page.get_by_role("link", name="Older ones")).to_be_visible()
+    expect(page.get_by_role("status")).to_contain_text("What comes after these is on the next page now.")
+
+
+def test_a_page_that_cannot_add_around_a_form_says_that_there_is_more(place: Place) -> None:
+    first = place.inside()
+    page = place.opened("ann", "/open")
+    page.route("**/htmx*.js", lambda route: route.abort())
+    page.reload()
+    _row(page, first).get_by_label("Comment").fill("Enough of")
+
+    place.inside("eve")
+
+    expect(page.get_by_role("status")).to_contain_text("Load it again to go on.")
+    expect(page.get_by_role("status").get_by_role("link")).to_have_attribute("href", "/open")
+    expect(_row(page, first).get_by_label("Comment")).to_have_value("Enough of")
