@@ -107,10 +107,10 @@ class Claim:
 
 
 class Schedule:
-    """The two sorted sets of one Lockbox on one Redis or Valkey."""
+    """The two sorted sets of one Lockbox on one Redis or Valkey; `patience` is how many seconds arming may wait."""
 
-    def __init__(self, url: str) -> None:
-        self._arming = _client(url, timeout=ARM_TIMEOUT)
+    def __init__(self, url: str, *, patience: float | None = None) -> None:
+        self._arming = _client(url, timeout=patience or ARM_TIMEOUT)
         self._polling = _client(url, timeout=POLL_TIMEOUT)
         self._arm = self._arming.register_script(ARM)
         self._claim = self._polling.register_script(CLAIM)
@@ -122,7 +122,7 @@ class Schedule:
 
         Arming, settling after a handler's commit, and rebuilding are this one operation, and but for rebuilding it
         is news. With `only_missing` an id that is held or leased is left alone. Never raises and never waits longer
-        than a tenth of a second: after a failure the next calls are skipped for two seconds.
+        than its patience, a tenth of a second: after a failure the next calls are skipped for two seconds.
 
         Returns:
             Whether Redis took it.

@@ -53,7 +53,9 @@ def cloned(servers: Servers) -> Iterator[Urls]:
 
 def house_at(urls: Urls) -> Database:
     """Return a database as the API sees it."""
-    return Database(make_engine(urls.api, role="test-http", pool_size=4, overflow=16), Schedule(urls.redis))
+    # Pages are told of what was armed: a busy machine may take its time.
+    schedule = Schedule(urls.redis, patience=2.0)
+    return Database(make_engine(urls.api, role="test-http", pool_size=4, overflow=16), schedule)
 
 
 def root_at(urls: Urls) -> Engine:
