@@ -14,12 +14,14 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.rules import Policy
 from tests.builders import HERE, Urls, World
+from tests.http.browsing import browser, desk
 from tests.http.portal import OpenPortal
 from tests.http.streams import Live, serving
 from tests.ports import own_port
 from tests.whole import people
-from tests.whole.people import Desk, desk_at, violations
+from tests.whole.people import Desk, violations
 
+__all__ = ["browser", "desk"]
 pytestmark = pytest.mark.skipif(people.PROGRAM is None, reason=people.MISSING)
 
 BY_MAIL = Policy(vendor_review=False, mail_suffices=True, quorum=2)
@@ -32,20 +34,6 @@ def live(open_portal: OpenPortal) -> Iterator[Live]:
     settings = Settings(environment="test", public_url=f"http://127.0.0.1:{port}")
     with serving(open_portal(BY_MAIL, settings), port, beat=0.5, pause=0.2) as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def browser(live: Live) -> Iterator[Desk]:
-    """A browser for all."""
-    with desk_at(live.url) as found:
-        yield found
-
-
-@pytest.fixture
-def desk(browser: Desk) -> Iterator[Desk]:
-    """That browser, as one that was never here."""
-    yield browser
-    browser.leave()
 
 
 def _opened(live: Live, desk: Desk, name: str, path: str) -> Page:

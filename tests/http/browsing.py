@@ -1,0 +1,22 @@
+"""A browser for the tests of one file, over the server that the file's own fixture `live` starts."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.http.streams import Live
+from tests.whole.people import Desk, desk_at
+
+
+@pytest.fixture(scope="module")
+def browser(live: Live) -> Iterator[Desk]:
+    """A browser for all."""
+    with desk_at(live.url) as found:
+        yield found
+
+
+@pytest.fixture
+def desk(browser: Desk) -> Iterator[Desk]:
+    """That browser, as one that was never here."""
+    yield browser
+    browser.leave()
