@@ -104,18 +104,22 @@ def _key(name: str) -> str:
 @lru_cache(maxsize=2 * MOST_LOOKED_AT)
 def _seen(path: Path) -> Envelope | None:
     """Read a letter's headers alone: a list of a thousand opens none of them."""
-    raw = _raw(path, LONGEST_HEAD)
-    return _envelope(path, BytesHeaderParser(policy=default).parsebytes(raw[0]), raw[1]) if raw else None
+    found = _raw(path, LONGEST_HEAD)
+    if found is None:
+        return None
+    head, at = found
+    return _envelope(path, BytesHeaderParser(policy=default).parsebytes(head), at)
 
 
 @lru_cache(maxsize=MOST_LISTED)
 def _opened(path: Path) -> Letter | None:
-    raw = _raw(path, MOST_BYTES)
-    if raw is None:
+    found = _raw(path, MOST_BYTES)
+    if found is None:
         return None
-    message = message_from_bytes(raw[0], policy=default)
+    raw, at = found
+    message = message_from_bytes(raw, policy=default)
     return Letter(
-        **vars(_envelope(path, message, raw[1])),
+        **vars(_envelope(path, message, at)),
         sender=_line(message, "From"),
         text=_part(message, "plain"),
         html=_part(message, "html"),

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
 from sqlalchemy import Row
-from sqlmodel import Session
+from sqlmodel import Session, col, select
 
 from api import browser, deps
 from api.browser import Visitor
@@ -224,7 +224,8 @@ def _is_asked(request: AccessRequest) -> bool:
 
 def _pending(session: Session, rows: Iterable[Row[Any]]) -> list[AccessRequest]:
     """Return the requests among these rows about which the customer decides at the moment."""
-    return [session.get_one(AccessRequest, row.id) for row in rows if row.state == State.PENDING]
+    ids = [row.id for row in rows if row.state == State.PENDING]
+    return list(session.exec(select(AccessRequest).where(col(AccessRequest.id).in_(ids)))) if ids else []
 
 
 def _told_of(happened: Iterable[Row[Any]], side: Side) -> Iterator[dict[str, Any]]:
