@@ -97,50 +97,31 @@ def _whole(pages: Pages, export: Export) -> Iterator[list[tuple[bool, bytes]]]:
     size = export.log.size
     with pages() as session:
         removed = _removed(session, export.log)
-    at = 0
+        at = removed // WIDTH * WIDTH
+        gone = _without(session, export.log, at) if at else None
+    if gone:
+        yield [(False, gone)]
     while at < size:
-        gone = _whole_tiles(removed, at)
-        if gone:
-            with pages() as session:
-                line = _without(session, export.log, at, gone)
-            yield [(False, line)]
-            at = gone
-            continue
-        end = min([size, at + TILES_A_PAGE * WIDTH, *(start for start in _beginnings(removed) if start > at)])
+        end = min(size, at + TILES_A_PAGE * WIDTH)
         yield _tiles(pages, export, removed, (at, end))
         at = end
 
 
-def _removed(session: Session, log: Head) -> list[tuple[int, int]]:
-    """Return the ranges of numbers that retention has removed, as the log itself says: its beginning, if anything."""
+def _removed(session: Session, log: Head) -> int:
+    """Return how many of the first events retention has removed, as the log itself says; nothing else ever is."""
     values = {"log_id": log.id, "size": log.size, "action": TRAIL_REMOVED}
     said = [agreeing.said(bytes(body)) for body in session.connection().execute(REMOVED, values).scalars()]
-    ends = [min(end, log.size) for one in said if isinstance(end := one.get("removed_to"), int)]
-    return [(0, max(ends))] if ends else []
+    return max((min(end, log.size) for one in said if isinstance(end := one.get("removed_to"), int)), default=0)
 
 
-def _beginnings(removed: Iterable[tuple[int, int]]) -> Iterator[int]:
-    """Yield where whole tiles begin of which nothing is left."""
-    for start, end in removed:
-        first = (start + WIDTH - 1) // WIDTH * WIDTH
-        if end - first >= WIDTH:
-            yield first
-
-
-def _whole_tiles(removed: Iterable[tuple[int, int]], at: int) -> int:
-    """Return up to where whole tiles were removed from a number on; 0 where something is left."""
-    return next((end // WIDTH * WIDTH for start, end in removed if start <= at <= end - WIDTH), 0)
-
-
-def _without(session: Session, log: Head, start: int, end: int) -> bytes:
-    places = list(parts(start, end))
+def _without(session: Session, log: Head, end: int) -> bytes:
+    """Return the line in place of the whole tiles that were removed."""
+    places = list(parts(0, end))
     hashes = proofs.proven(session, log.id, lambda subtree: [subtree(*place) for place in places])
-    return _line(removed={"from": start, "to": end, "hashes": _texts(hashes)})
+    return _line(removed={"from": 0, "to": end, "hashes": _texts(hashes)})
 
 
-def _tiles(
-    pages: Pages, export: Export, removed: Sequence[tuple[int, int]], within: tuple[int, int]
-) -> list[tuple[bool, bytes]]:
+def _tiles(pages: Pages, export: Export, removed: int, within: tuple[int, int]) -> list[tuple[bool, bytes]]:
     start, end = within
     numbers = range(start // WIDTH, (end + WIDTH - 1) // WIDTH)
     with pages() as session:
@@ -175,15 +156,13 @@ def _withheld(
     return {row.number for row in rows if tiled[row.number // WIDTH][0][row.number % WIDTH] == bytes(row.leaf)}
 
 
-def _standing(
-    number: int, events: Mapping[int | None, Recorded], hidden: AbstractSet[int], removed: Iterable[tuple[int, int]]
-) -> str:
+def _standing(number: int, events: Mapping[int | None, Recorded], hidden: AbstractSet[int], removed: int) -> str:
     """Return whether an event is here, withheld or removed; or missing, of which an export has nothing to say."""
     if number in events:
         return HERE
     if number in hidden:
         return WITHHELD
-    return REMOVED_BY_RETENTION if any(start <= number < end for start, end in removed) else MISSING
+    return REMOVED_BY_RETENTION if number < removed else MISSING
 
 
 def _gap(why: str, start: int, end: int) -> bytes:
