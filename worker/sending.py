@@ -27,8 +27,11 @@ class Sending:
 
     def stop(self) -> None:
         """Take nothing more; what is being sent has a few seconds, or is picked up by others after its lease."""
-        if self._tools.senders and not self._tools.senders.lanes.stop(STOP_SECONDS):
+        senders = self._tools.senders
+        if senders and not senders.lanes.stop(STOP_SECONDS):
             log.warning("sending.cut_short")
+        if senders and not senders.recorder.finish(STOP_SECONDS):
+            log.warning("sending.not_recorded")
 
     def _dispatch(self, ids: list[UUID]) -> None:
         try:

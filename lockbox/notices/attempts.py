@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -27,6 +27,7 @@ INSERT INTO deliveries (id, notice_id, endpoint_id, event_type, at, took_ms, sta
 SELECT * FROM unnest(CAST(:id AS uuid[]), CAST(:notice_id AS uuid[]), CAST(:endpoint_id AS uuid[]),
     CAST(:event_type AS text[]), CAST(:at AS timestamptz[]), CAST(:took_ms AS integer[]), CAST(:status AS integer[]),
     CAST(:answer AS text[]), CAST(:error AS text[]))
+ON CONFLICT DO NOTHING
 """)
 # Rows are locked in order, for others write of the same endpoints.
 ARRIVED = text("""
@@ -49,7 +50,8 @@ RETURNING id, tenant_id, description, why_disabled
 class Attempt:
     """How one try went; `error` is a word, None where it arrived. `is_gone` is an endpoint that wants no more.
 
-    What was not sent because it is not to be believed is no fault of its endpoint's.
+    What was not sent because it is not to be believed is no fault of its endpoint's. `id` is that of the row: a write
+    that is repeated, since nobody heard whether it stands, adds no second one.
     """
 
     notice_id: UUID
@@ -61,6 +63,7 @@ class Attempt:
     answer: str = ""
     error: str | None = None
     is_gone: bool = False
+    id: UUID = field(default_factory=new_id)
 
 
 def write(session: Session, attempts: Sequence[Attempt], at: datetime) -> None:
@@ -70,7 +73,7 @@ def write(session: Session, attempts: Sequence[Attempt], at: datetime) -> None:
     session.connection().execute(
         WRITE,
         {
-            "id": [new_id() for _ in attempts],
+            "id": [one.id for one in attempts],
             "notice_id": [one.notice_id for one in attempts],
             "endpoint_id": [one.endpoint_id for one in attempts],
             "event_type": [one.event_type for one in attempts],

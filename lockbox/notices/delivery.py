@@ -148,7 +148,7 @@ class _Errand:
         self.result = ended
         if place:
             place.leave()
-        return Ended(self.database, ended, self.told)
+        return Ended(self.database, ended, self.told, self.lease_ends)
 
     def set_out(self) -> None:
         """Queue what is to be sent."""
@@ -167,7 +167,7 @@ class _Errand:
     def finish(self) -> None:
         """Record how it went; what died half-way is left to its lease."""
         if self.result:
-            self.senders.recorder.record([Ended(self.database, self.result, self.told)])
+            self.senders.recorder.record([Ended(self.database, self.result, self.told, self.lease_ends)])
         elif self.died:
             self.told.set_exception(self.died)
 
@@ -175,7 +175,9 @@ class _Errand:
         """Give up the claim, and those of others with it; the attempts do not count."""
         wait = timedelta(seconds=seconds)
         back = [(one, Returned(one.claim.notice_id, one.claim.lease, wait)) for one in (self, *others)]
-        self.senders.recorder.record([Ended(one.database, returned, one.told) for one, returned in back])
+        self.senders.recorder.record(
+            [Ended(one.database, returned, one.told, one.lease_ends) for one, returned in back]
+        )
 
     def rest(self) -> None:
         """Close this thread's connection to the mail relay."""
@@ -201,6 +203,11 @@ class _Errand:
             return _failed(row, self._now(), SendFailed(type(error).__name__), blank), Said.NOTHING
         sent = replace(blank, took=self._now() - at, status=reply.status, answer=reply.text)
         return Try(row.id, Outcome.SENT, at, attempt=sent), Said.ANSWER
+
+    @property
+    def lease_ends(self) -> float:
+        """Until when nobody else sends it, by this process' monotonic clock."""
+        return self.began + (self.claim.lease - self.at).total_seconds()
 
     def _now(self) -> datetime:
         """Return what the database's clock says by now, give or take what two clocks drift apart in a minute."""

@@ -30,7 +30,7 @@ WITH recorded AS (
     UPDATE notices n SET outcome = s.outcome, closed_at = s.closed_at, run_at = s.run_at, last_error = s.last_error
     FROM unnest(CAST(:id AS uuid[]), CAST(:outcome AS text[]), CAST(:closed_at AS timestamptz[]),
         CAST(:run_at AS timestamptz[]), CAST(:last_error AS text[])) AS s (id, outcome, closed_at, run_at, last_error)
-    WHERE n.id = s.id AND n.closed_at IS NULL
+    WHERE n.id = s.id AND n.closed_at IS NULL AND (s.outcome IS NOT NULL OR n.run_at <> s.run_at)
     RETURNING n.id, n.tenant_id, n.request_id, n.event_id, n.about_id, n.person_id, n.endpoint_id, n.template,
         n.channel, n.attempts, n.outcome
 ), counted AS (
@@ -75,7 +75,7 @@ def record(session: Session, tries: Sequence[Try]) -> None:
     """Write how these tries ended, with a row of the delivery log for each that left the house.
 
     What has arrived is an event for each thing that was told, and what is dead is one of its own; where that was the
-    last hope to tell anybody of a request, its clock is set to now.
+    last hope to tell anybody of a request, its clock is set to now. Written again, nothing is told or counted twice.
     """
     concerned = dead.lock_concerned(session, {one.notice_id: one.outcome for one in tries if one.outcome})
     at = now(session)

@@ -1,0 +1,146 @@
+"""Connections to Postgres that are cut while mails are in flight: no mail goes out twice for that."""
+
+import threading
+import time
+from concurrent.futures import Future
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
+
+from cli.stack import free_port
+from lockbox.database import Database, make_engine
+from lockbox.notices import claiming, delivery
+from lockbox.notices.lanes import Lanes
+from lockbox.notices.models import Outcome
+from lockbox.notices.outcomes import Try
+from lockbox.notices.recording import Ended, Recorder
+from lockbox.notices.senders.smtp import SmtpMail
+from tests.builders import ShiftedClock, Urls, World, unbound
+from tests.database.postbag import SENDER, Postbag, notice, open_notices
+from tests.database.relay import CommitLosingRelay
+from tests.database.scenes import many, read
+from tests.mail_relay import relaying
+
+REQUESTS, PATIENCE = 60, 120
+CUT = text("""
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+WHERE datname = current_database() AND application_name = 'lockbox-cut'
+""")
+
+
+def cut(house: Database) -> int:
+    """Cut the connections of the sender, and return how many there were."""
+    with unbound(house).connect() as connection:
+        return int(connection.execute(CUT).scalar_one())
+
+
+@pytest.mark.usefixtures("alone")
+def test_cutting_all_connections_while_mails_are_in_flight_sends_none_twice(
+    world: World, urls: Urls, later: ShiftedClock
+) -> None:
+    many(world, REQUESTS)
+    house = Database(make_engine(urls.worker, role="cut", pool_size=4, overflow=12), world.house.schedule, later)
+    stopped, cuts = threading.Event(), [0]
+
+    def cutting() -> None:
+        while not stopped.wait(0.1):
+            cuts[0] += cut(world.house)
+
+    with relaying(greets_after=2) as relay:
+        mail = SmtpMail(f"smtp://127.0.0.1:{relay.port}", sender=SENDER)
+        senders = Postbag(mailing=mail, lanes=Lanes(first_load=10_000)).senders
+        cutter = threading.Thread(target=cutting)
+        ids = open_notices(world.house)
+        results = delivery.dispatch(house, ids, senders)
+        in_flight = len(ids) - len(relay.taken)
+        cutter.start()
+        while len(relay.taken) < len(ids):
+            stopped.wait(0.05)
+        stopped.set()
+        cutter.join(PATIENCE)
+        for one in results:
+            one.exception(PATIENCE)
+        later.shift = claiming.LEASE + timedelta(seconds=1)
+        delivery.deliver(house, open_notices(world.house), senders)
+        house.engine.dispose()
+
+    assert cuts[0] > 0
+    assert in_flight > 0
+    assert len(relay.message_ids) == len(set(relay.message_ids)) == len(ids) == 3 * REQUESTS
+    assert open_notices(world.house) == []
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_result_that_is_written_again_though_it_stands_is_counted_and_logged_once(
+    world: World, urls: Urls, worker: Database
+) -> None:
+    world.submit()
+    ids = open_notices(worker)
+    with CommitLosingRelay(urls.worker) as losing, relaying(answers={"example": "450 later"}) as relay:
+        house = Database(make_engine(losing.url, role="relayed"), world.house.schedule)
+        mail = SmtpMail(f"smtp://127.0.0.1:{relay.port}", sender=SENDER)
+        senders = Postbag(mailing=mail, lanes=Lanes(first_load=10_000)).senders
+        senders.mail.send = LosingAfter(mail, losing).send  # type: ignore[method-assign]
+        relay.answers = {first_address(worker, ids[0]): "450 later"}
+        results = delivery.dispatch(house, ids, senders)
+        threading.Timer(1, lambda: setattr(losing, "losing", False)).start()
+        tries = [one.result(PATIENCE) for one in results]
+        house.engine.dispose()
+
+    assert losing.lost > 0
+    assert len([one for one in tries if one and one.outcome is None]) == 1
+    assert read(worker, "SELECT count(*) AS n FROM deliveries")[0].n == 3
+    assert read(worker, "SELECT sum(count) AS n FROM tallies WHERE name = 'attempt'")[0].n == 3
+    assert [notice(worker, one)[1] for one in ids] == [1, 1, 1]
+
+
+class LosingAfter:
+    """Sends, and from then on loses the acknowledgement of each commit."""
+
+    def __init__(self, mail: SmtpMail, losing: CommitLosingRelay) -> None:
+        self._send = mail.send
+        self._losing = losing
+
+    def send(self, mail: object) -> None:
+        """Send it."""
+        self._losing.losing = True
+        self._send(mail)  # type: ignore[arg-type]
+
+
+def first_address(house: Database, notice_id: UUID) -> str:
+    """Return where a notice goes to."""
+    query = "SELECT p.email FROM notices n JOIN people p ON p.id = n.person_id WHERE n.id = :id"
+    return str(read(house, query, id=notice_id)[0].email)
+
+
+@pytest.mark.usefixtures("alone")
+def test_what_cannot_be_written_is_kept_until_its_lease_ends_and_no_longer(
+    world: World, urls: Urls, worker: Database
+) -> None:
+    world.submit()
+    kept, late, _ = open_notices(worker)
+    recorder, at = Recorder(), datetime.now(UTC)
+    with CommitLosingRelay(urls.worker) as relay:
+        house = Database(make_engine(relay.url, role="relayed"), world.house.schedule)
+        nowhere = make_url(urls.worker).set(port=free_port(20_000))
+        engine = make_engine(nowhere.render_as_string(hide_password=False), role="away")
+        cut_off = Database(engine, world.house.schedule)
+        ended = Ended(house, Try(kept, Outcome.SENT, at), Future())
+        too_late = Ended(cut_off, Try(late, Outcome.SENT, at), Future(), time.monotonic() - 1)
+
+        relay.losing = True
+        recorder.record([ended])
+        recorder.record([too_late])
+        is_done = recorder.finish(0)
+        relay.losing = False
+
+        assert not is_done
+        assert recorder.finish(PATIENCE)
+        house.engine.dispose()
+    assert ended.told.result(0) == ended.result
+    assert isinstance(too_late.told.exception(0), OperationalError)
+    assert [notice(worker, one)[0] for one in (kept, late)] == ["sent", None]
