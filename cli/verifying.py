@@ -15,10 +15,10 @@ from lockbox.audit.checkpoint import LONGEST_NOTE, BadNote, VerifierKey, saved
 from lockbox.audit.exported import Unreadable
 from lockbox.audit.findings import Kind
 from lockbox.audit.remarks import WORDS, remarks, whole
-from lockbox.audit.verify import BAD, CANNOT_READ, GOOD, Verdict
+from lockbox.audit.verify import BAD, CANNOT_TELL, GOOD, NO_EXPORT, Verdict
 
 LONG_FILE = 4 << 20
-COLOURS = {GOOD: "bold green", BAD: "bold red", CANNOT_READ: "bold yellow"}
+COLOURS = {GOOD: "bold green", BAD: "bold red", CANNOT_TELL: "bold yellow"}
 
 File = Annotated[Path, typer.Argument(help="the export", show_default=False)]
 Seen = Annotated[Path | None, typer.Option("--checkpoint", help="the newest you have that came another way")]
@@ -87,8 +87,8 @@ def _followed(lines: Iterator[bytes], size: int) -> Iterator[bytes]:
 
 
 def _cannot(paper: Console, why: str) -> typer.Exit:
-    paper.print(Text.assemble(("Cannot read it. ", COLOURS[CANNOT_READ]), _plain(why)), soft_wrap=True)
-    return typer.Exit(CANNOT_READ)
+    paper.print(Text.assemble(("Cannot read it. ", COLOURS[CANNOT_TELL]), _plain(why)), soft_wrap=True)
+    return typer.Exit(NO_EXPORT)
 
 
 def _show(paper: Console, verdict: Verdict, *, has_seen: bool) -> None:

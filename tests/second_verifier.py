@@ -27,7 +27,14 @@ def must(condition: object, what: str) -> None:
 
 
 def bytes_of(texts: list[str]) -> list[bytes]:
-    return [base64.b64decode(one, validate=True) for one in texts]
+    return [exact(one) for one in texts]
+
+
+def exact(text: str) -> bytes:
+    """Return the bytes of a text in base64, whose padding bits are zero."""
+    found = base64.b64decode(text, validate=True)
+    must(base64.b64encode(found).decode() == text, "a text in base64 has padding bits that are not zero")
+    return found
 
 
 def node(left: bytes, right: bytes) -> bytes:
@@ -88,11 +95,11 @@ def opened(note: str, keys: list[str]) -> tuple[str, int, bytes]:
     trusted = {}
     for key in keys:
         name, id_, encoded = key.split("+", 2)
-        trusted[name, bytes.fromhex(id_)] = Ed25519PublicKey.from_public_bytes(base64.b64decode(encoded)[1:])
+        trusted[name, bytes.fromhex(id_)] = Ed25519PublicKey.from_public_bytes(exact(encoded)[1:])
     good = 0
     for line in signatures.splitlines():
         dash, name, encoded = line.split(" ")
-        raw = base64.b64decode(encoded)
+        raw = exact(encoded)
         must(dash == "—", "a signature begins with a dash")
         if (name, raw[:4]) in trusted:
             try:
@@ -102,7 +109,7 @@ def opened(note: str, keys: list[str]) -> tuple[str, int, bytes]:
             good += 1
     must(good, "nobody who is trusted has signed it")
     origin, size, root, *_ = said.split("\n")
-    return origin, int(size), base64.b64decode(root)
+    return origin, int(size), exact(root)
 
 
 def no_fraction(_: str) -> float:
@@ -256,7 +263,7 @@ def _events(lines: list[dict[str, Any]], tenant: str | None, *, whole: bool, gon
 def _details(shown: dict[str, Any], committed: dict[str, Any]) -> None:
     for name, detail in shown.items():
         must(set(detail) == {"salt", "value"}, "unknown members")
-        salt = base64.b64decode(detail["salt"], validate=True)
+        salt = exact(detail["salt"])
         must(len(salt) == 16, "a salt is too short or too long")
         must(committed[name] == sha256(salt + detail["value"].encode()).hexdigest(), "a value does not fit")
 
@@ -265,7 +272,7 @@ def _approvals(lines: list[dict[str, Any]], keys: list[str], unproven: int) -> N
     trusted = {}
     for key in keys:
         _, id_, encoded = key.split("+", 2)
-        trusted[id_] = Ed25519PublicKey.from_public_bytes(base64.b64decode(encoded)[1:])
+        trusted[id_] = Ed25519PublicKey.from_public_bytes(exact(encoded)[1:])
     filed = {}
     for line in lines:
         fields = json.loads(line["body"])
@@ -274,32 +281,42 @@ def _approvals(lines: list[dict[str, Any]], keys: list[str], unproven: int) -> N
             filed[request] = fields, json.loads(line["personal"]["resources"]["value"])
         opens = fields["seq"] is not None and fields["to_state"] == "active"
         must(not opens or "approval" in fields or line["number"] < unproven, "a window is opened without an approval")
-        if "approval" in fields and request in filed:
-            submitted, resources = filed[request]
-            if "granted_resources" in fields["personal"]:
-                if "granted_resources" not in line["personal"]:
-                    continue
-                granted = json.loads(line["personal"]["granted_resources"]["value"])
-                must(bool(granted) and set(granted) <= set(resources), "more was opened than was asked")
-                resources = granted
-            if "granted_actions" in fields:
-                granted = fields["granted_actions"]
-                must(bool(granted) and set(granted) <= set(submitted["actions"]), "more was opened than was asked")
-                submitted = submitted | {"actions": granted}
-            said = {name: submitted.get(name) for name in ("service", "actions", "mode", "policy_version")} | {
-                "format": "lockbox approval 1",
-                "request_id": request,
-                "tenant_id": fields["tenant_id"],
-                "engineer": submitted.get("on_behalf_of") or submitted.get("actor_id"),
-                "resources": resources,
-                "opened_at": fields["at"],
-                "until": fields.get("deadline_at"),
-                "by": sorted(fields["approved_by"]),
-            }
-            approval, signed = fields["approval"], rfc8785.dumps(said)
-            must(sha256(signed).hexdigest() == approval["statement"], "something else was approved")
-            if trusted:
-                try:
-                    trusted[approval["key"]].verify(base64.b64decode(approval["signature"], validate=True), signed)
-                except InvalidSignature:
-                    raise Wrong("the signature of an approval is wrong") from None
+        if "approval" not in fields:
+            continue
+        window = {
+            "request_id": request,
+            "tenant_id": fields["tenant_id"],
+            "opened_at": fields["at"],
+            "until": fields.get("deadline_at"),
+            "by": sorted(fields["approved_by"]),
+        }
+        approval = fields["approval"]
+        hidden = "granted_resources" in fields["personal"] and "granted_resources" not in line["personal"]
+        if request in filed and not hidden:
+            said = window | _stated(line, fields, *filed[request])
+            must(sha256(rfc8785.dumps(said)).hexdigest() == approval["statement"], "something else was approved")
+        signed = window | {"format": "lockbox signed approval 1", "statement": approval["statement"]}
+        must(trusted, "no key of approvals checks an approval")
+        try:
+            trusted[approval["key"]].verify(exact(approval["signature"]), rfc8785.dumps(signed))
+        except InvalidSignature:
+            raise Wrong("the signature of an approval is wrong") from None
+
+
+def _stated(
+    line: dict[str, Any], fields: dict[str, Any], submitted: dict[str, Any], resources: list[str]
+) -> dict[str, Any]:
+    """Return what of the statement is not of the window itself: what was asked, and granted of it."""
+    if "granted_resources" in fields["personal"]:
+        granted = json.loads(line["personal"]["granted_resources"]["value"])
+        must(bool(granted) and set(granted) <= set(resources), "more was opened than was asked")
+        resources = granted
+    if "granted_actions" in fields:
+        granted = fields["granted_actions"]
+        must(bool(granted) and set(granted) <= set(submitted["actions"]), "more was opened than was asked")
+        submitted = submitted | {"actions": granted}
+    return {name: submitted.get(name) for name in ("service", "actions", "mode", "policy_version")} | {
+        "format": "lockbox approval 1",
+        "engineer": submitted.get("on_behalf_of") or submitted.get("actor_id"),
+        "resources": resources,
+    }

@@ -37,7 +37,7 @@ PATIENCE = 60.0
 MOST_KEYS = 50
 LONGEST_TEXT = 64 * 1024
 ALLOWED = {"withheld": Kind.WITHHELD, "unproven": Kind.BEFORE_SEALS}
-COLOURS = {verifier.GOOD: "good", verifier.BAD: "bad", verifier.CANNOT_READ: "unsure"}
+COLOURS = {verifier.GOOD: "good", verifier.BAD: "bad", verifier.CANNOT_TELL: "unsure"}
 MOST_ARRIVING = 4
 ARRIVING = set[UUID]()
 """Whose files are on their way: each keeps a place of `api.admission` until it is here, and one may take its time."""

@@ -1,14 +1,12 @@
 """Holding what stands beside a body against it: the columns of its row, and the personal values it commits to."""
 
-import base64
-import binascii
 import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from lockbox.audit.canonical import commitment, instant
+from lockbox.audit.canonical import commitment, decoded, instant
 
 SERVICE, RESOURCES = "service", "resources"
 MEMBERS = ("id", "tenant_id", "request_id", "seq", "at", "action", "actor_id", "actor_role", "from_state", "to_state")
@@ -58,8 +56,8 @@ def _foreign(found: Mapping[str, Any], details: Mapping[str, tuple[str, str]]) -
 
 def _commitment(salt: str, value: str) -> str | None:
     try:
-        return commitment(base64.b64decode(salt), value)
-    except binascii.Error:
+        return commitment(decoded(salt), value)
+    except ValueError:
         return None
 
 

@@ -1,7 +1,6 @@
 """Signatures of approvals: made where a window is opened, checked where somebody is let in; never by the database."""
 
 import base64
-import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +12,7 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from lockbox.audit.approved import NAME
+from lockbox.audit.canonical import decoded
 from lockbox.audit.checkpoint import VerifierKey
 
 LIST_KEY = text("""
@@ -45,18 +45,18 @@ class Approvals:
         """The public half of the key that signs."""
         return self._publics[0]
 
-    def sign(self, statement: bytes) -> Signature:
-        """Return the newest key's signature over a statement."""
-        return Signature(self.public.id.hex(), base64.b64encode(self._newest.sign(statement)).decode())
+    def sign(self, text: bytes) -> Signature:
+        """Return the newest key's signature over the signed text of an approval."""
+        return Signature(self.public.id.hex(), base64.b64encode(self._newest.sign(text)).decode())
 
-    def has_signed(self, statement: bytes, signature: Signature) -> bool:
+    def has_signed(self, text: bytes, signature: Signature) -> bool:
         """Whether a key of ours has signed exactly this."""
         known = self._known.get(signature.key)
         if known is None:
             return False
         try:
-            known.verify(base64.b64decode(signature.signature, validate=True), statement)
-        except (InvalidSignature, binascii.Error, ValueError):
+            known.verify(decoded(signature.signature), text)
+        except (InvalidSignature, ValueError):
             return False
         return True
 

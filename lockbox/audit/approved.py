@@ -1,6 +1,5 @@
 """Whether the signature of an approval is over what the events of its request say; pure."""
 
-import base64
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -10,13 +9,14 @@ from typing import Any, TypeGuard
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from lockbox.audit.canonical import canonical
+from lockbox.audit.canonical import Value, canonical, decoded
 from lockbox.audit.checkpoint import VerifierKey
 from lockbox.audit.findings import Findings, Kind
 from lockbox.audit.moves import OPEN
 
 NAME = "lockbox/approvals"
 FORMAT = "lockbox approval 1"
+SIGNED_FORMAT = "lockbox signed approval 1"
 SUBMIT = "submit"
 ACTIVE = "active"
 OF_SUBMIT = ("service", "actions", "mode", "policy_version")
@@ -36,23 +36,21 @@ class Signed:
 class Approved:
     """Takes the moves of requests in order, and checks each approval against what was asked for.
 
-    `checked` were found good. `unchecked` could not be checked: the file does not show what was asked for, or no key
-    of approvals was given, or the window was opened by an event that is older than the seals, of which the log has
-    the first `unproven`. What is kept is bounded by the requests that are open at one time.
+    `checked` were found good, `by_hash` of them by the hash of their statement alone: the file does not show what was
+    asked for. `unchecked` could not be checked: `without_key` of them because no key of approvals was given, others
+    because the window was opened by an event that is older than the seals, of which the log has the first `unproven`.
+    What is kept is bounded by the requests that are open at one time.
     """
 
     def __init__(self, keys: Iterable[VerifierKey], findings: Findings, unproven: int = 0) -> None:
         self.checked = 0
+        self.by_hash = 0
         self.unchecked = 0
+        self.without_key = 0
         self._findings = findings
         self._unproven = unproven
         self._keys = {key.id.hex(): Ed25519PublicKey.from_public_bytes(key.public) for key in keys}
         self._asked: dict[str, dict[str, Any]] = {}
-
-    @property
-    def has_keys(self) -> bool:
-        """Whether there is a key to check with."""
-        return bool(self._keys)
 
     def take(self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any]) -> None:
         """Take a move; `shown` are its personal values, each found to be the one that was committed to."""
@@ -72,23 +70,21 @@ class Approved:
             self._findings.add(Kind.APPROVAL, "the approval is not of the form that it must have", **where)
             return
         asked = self._asked.get(fields["request_id"])
-        if asked is None or _is_hidden(fields, shown):
-            self.unchecked += 1
-            return
-        granted = _granted(fields, shown, asked)
-        said = None if granted is None else _statement(fields, granted, signed.by)
-        if said is None or hashlib.sha256(said).hexdigest() != signed.statement:
+        is_shown = asked is not None and not _is_hidden(fields, shown)
+        if is_shown and _hash_of(fields, shown, asked or {}, signed.by) != signed.statement:
             message = "what was approved is not what the events of the request say"
             self._findings.add(Kind.APPROVAL, message, **where)
         elif not self._keys:
             self.unchecked += 1
+            self.without_key += 1
         elif signed.key not in self._keys:
             message = f"the approval is signed by {NAME}+{signed.key}, which is no key that you trust"
             self._findings.add(Kind.UNKNOWN_KEY, message, **where)
-        elif not self._is_signed(signed, said):
+        elif not self._is_signed(fields, signed):
             self._findings.add(Kind.WRONG_SIGNATURE, "the signature of the approval is wrong", **where)
         else:
             self.checked += 1
+            self.by_hash += not is_shown
 
     def _unsigned(self, where: Mapping[str, Any]) -> None:
         if where["number"] < self._unproven:
@@ -96,12 +92,35 @@ class Approved:
         else:
             self._findings.add(Kind.APPROVAL, "this opens a window, and no approval of it is signed", **where)
 
-    def _is_signed(self, signed: Signed, said: bytes) -> bool:
+    def _is_signed(self, fields: Mapping[str, Any], signed: Signed) -> bool:
+        window = (fields[name] for name in ("request_id", "tenant_id", "at", "deadline_at"))
         try:
-            self._keys[signed.key].verify(base64.b64decode(signed.signature, validate=True), said)
-        except (InvalidSignature, ValueError):
+            text = signed_text(*window, by=signed.by, statement=signed.statement)
+            self._keys[signed.key].verify(decoded(signed.signature), text)
+        except (InvalidSignature, KeyError, TypeError, ValueError, RecursionError):
             return False
         return True
+
+
+def signed_text(
+    request_id: Value, tenant_id: Value, opened_at: Value, until: Value, *, by: Iterable[str], statement: str
+) -> bytes:
+    """Return the canonical bytes that are signed: which window was opened, by whom, and the hash of their statement.
+
+    All of it stands in the event that opens the window, so that the signature can be checked when personal values,
+    which the statement holds, are erased.
+    """
+    return canonical(
+        {
+            "format": SIGNED_FORMAT,
+            "request_id": request_id,
+            "tenant_id": tenant_id,
+            "opened_at": opened_at,
+            "until": until,
+            "by": sorted(by),
+            "statement": statement,
+        }
+    )
 
 
 def _asked(fields: Mapping[str, Any], resources: str) -> dict[str, Any]:
@@ -120,6 +139,13 @@ def _read(resources: str) -> Any:  # noqa: ANN401 - whatever somebody wrote
 def _is_hidden(fields: Mapping[str, Any], shown: Mapping[str, str]) -> bool:
     """Whether a window was opened for fewer resources than were asked, and which is not shown."""
     return GRANTED_RESOURCES in fields.get("personal", ()) and GRANTED_RESOURCES not in shown
+
+
+def _hash_of(fields: Mapping[str, Any], shown: Mapping[str, str], asked: dict[str, Any], by: list[str]) -> str | None:
+    """Return the hash of the statement that the events make; None where they can have made none."""
+    granted = _granted(fields, shown, asked)
+    said = None if granted is None else _statement(fields, granted, by)
+    return None if said is None else hashlib.sha256(said).hexdigest()
 
 
 def _granted(fields: Mapping[str, Any], shown: Mapping[str, str], asked: dict[str, Any]) -> dict[str, Any] | None:

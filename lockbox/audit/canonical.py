@@ -1,5 +1,6 @@
 """The bytes that are hashed: JSON in the canonical form of RFC 8785, and salted commitments."""
 
+import base64
 import hashlib
 import json
 import secrets
@@ -57,6 +58,18 @@ def _plain(value: Value) -> object:
     if isinstance(value, list):
         return value
     raise TypeError(f"an event holds no {type(value).__name__}")
+
+
+def decoded(text: str) -> bytes:
+    """Return the bytes of a text in base64 (RFC 4648 section 4), of which there is just one for any bytes.
+
+    Raises:
+        ValueError: it is none, or is not the one that encoding gives: the bits that pad it are zero.
+    """
+    found = base64.b64decode(text, validate=True)
+    if base64.b64encode(found).decode() != text:
+        raise ValueError("the bits that pad a text in base64 are zero")
+    return found
 
 
 def new_salt() -> bytes:

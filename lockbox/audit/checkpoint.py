@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from lockbox.audit.canonical import decoded as exact
+
 ED25519 = b"\x01"
 ID_BYTES = 4
 KEY_BYTES = 32
@@ -79,7 +81,7 @@ class VerifierKey:
         name, _, rest = text.strip().partition("+")
         said, _, encoded = rest.partition("+")
         try:
-            raw = base64.b64decode(encoded, validate=True)
+            raw = exact(encoded)
         except ValueError:
             raw = b""
         key = cls(name, raw[1:])
@@ -132,7 +134,7 @@ def read(note: str) -> Checkpoint:
     lines = said.split("\n")
     try:
         origin, size, root, *further = lines[:-1]
-        decoded = base64.b64decode(root, validate=True)
+        decoded = exact(root)
     except ValueError:
         raise BadNote("this is no checkpoint: origin, size and root stand on three lines") from None
     number = size.isascii() and size.isdigit() and len(size) <= MOST_DIGITS and (size == "0" or size[0] != "0")
@@ -181,7 +183,7 @@ def _parted(note: str) -> tuple[str, list[tuple[str, bytes, bytes]]]:
     for line in rest[:-1].split("\n"):
         name, _, encoded = line.removeprefix(DASH).partition(" ")
         try:
-            raw = base64.b64decode(encoded, validate=True)
+            raw = exact(encoded)
         except ValueError:
             raw = b""
         if not line.startswith(DASH) or not is_name(name) or len(raw) <= ID_BYTES:

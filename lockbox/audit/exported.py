@@ -1,11 +1,11 @@
 """The lines of an export as docs/audit-format.md has them: what each must hold, and how it is read; pure."""
 
-import base64
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar
 
+from lockbox.audit.canonical import decoded
 from lockbox.audit.merkle import HASH_BYTES
 from lockbox.audit.tiles import WIDTH
 
@@ -195,7 +195,7 @@ def _number(value: object) -> int:
 
 
 def _hashes(values: list[Any], most: int = MOST_HASHES) -> list[bytes]:
-    hashes = [base64.b64decode(value, validate=True) for value in values]
+    hashes = [decoded(value) for value in values]
     if len(hashes) > most or any(len(one) != HASH_BYTES for one in hashes):
         raise ValueError
     return hashes
@@ -210,7 +210,7 @@ def _detail(given: object) -> Detail:
     match given:
         case {"salt": str(salt), "value": str(value), **rest} if not rest:
             value.encode()
-            detail = Detail(base64.b64decode(salt, validate=True), value)
+            detail = Detail(decoded(salt), value)
             if len(detail.salt) == SALT_BYTES:
                 return detail
     raise ValueError

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 
-from lockbox.audit import approved
-from lockbox.audit.verify import BAD, CANNOT_READ, GOOD, Verdict
+from lockbox.audit.verify import BAD, CANNOT_TELL, GOOD, Verdict
 
-WORDS = {GOOD: "Good.", BAD: "NOT AS IT WAS SEALED.", CANNOT_READ: "Not shown."}
+WORDS = {GOOD: "Good.", BAD: "NOT AS IT WAS SEALED.", CANNOT_TELL: "Not shown."}
 
 
 def whole(verdict: Verdict) -> str:
@@ -44,8 +43,6 @@ def _of_name(origin: str, name: str) -> Iterator[str]:
 
 def _of_approvals(verdict: Verdict) -> Iterator[str]:
     if verdict.approvals:
-        yield f"{verdict.approvals} approvals are signed over what was asked for"
-    if verdict.unchecked_approvals and verdict.has_approval_keys:
-        yield f"{verdict.unchecked_approvals} approvals are not checked: what was asked for is not shown here"
-    elif verdict.unchecked_approvals:
-        yield f"{verdict.unchecked_approvals} approvals are not checked: no --key named {approved.NAME} was given"
+        yield f"{verdict.approvals} approvals are signed by the vendor's key of approvals"
+    if verdict.approvals_by_hash:
+        yield f"{verdict.approvals_by_hash} of these by their hash alone: the file does not show what was asked for"

@@ -3,7 +3,8 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lockbox.audit import approved, checkpoint, exported
+from lockbox.audit import checkpoint, exported
+from lockbox.audit.approved import NAME
 from lockbox.audit.bodies import Bodies
 from lockbox.audit.checkpoint import BadNote, Checkpoint, UnknownKey, VerifierKey, WrongSignature
 from lockbox.audit.exported import End, Entry, Gap, Header, TileLine, Unreadable
@@ -12,7 +13,7 @@ from lockbox.audit.holding import Holding
 from lockbox.audit.merkle import BadProof, check_inclusion, leaf_hash
 from lockbox.audit.placing import Placing
 
-GOOD, BAD, CANNOT_READ = 0, 1, 2
+GOOD, BAD, CANNOT_TELL, NO_EXPORT = 0, 1, 2, 3
 VENDORS = "vendor"
 VENDORS_ID = "00000000-0000-0000-0000-000000000000"
 
@@ -24,7 +25,8 @@ class Verdict:
     `signer` is the trusted key that has signed, `seen` the sizes of the older checkpoints that the log extends.
     `events` are those in the file, `said` is how many its last line says there are.
     `details` are personal values that were shown, `left_out` those that were erased or not for this reader.
-    `approvals` were found to be signed over what the events say, `unchecked_approvals` could not be checked.
+    `approvals` are signed, `approvals_by_hash` of them over what the file does not show; `unchecked_approvals` could
+    not be checked.
     """
 
     header: Header
@@ -37,8 +39,8 @@ class Verdict:
     left_out: int = 0
     withheld: int = 0
     approvals: int = 0
+    approvals_by_hash: int = 0
     unchecked_approvals: int = 0
-    has_approval_keys: bool = False
     removed: list[tuple[int, int]] = field(default_factory=list)
     findings: Findings = field(default_factory=Findings)
 
@@ -46,7 +48,7 @@ class Verdict:
     def exit_code(self) -> int:
         """0 where nothing was found, 2 where all that was found is that something could not be shown, else 1."""
         kinds = self.findings.kinds
-        return GOOD if not kinds else CANNOT_READ if kinds <= UNSURE else BAD
+        return GOOD if not kinds else CANNOT_TELL if kinds <= UNSURE else BAD
 
 
 def verify(
@@ -72,14 +74,14 @@ def verify(
         raise Unreadable("an export begins with a line that says what it is")
     numbered = enumerate(following, 2)
     verdict = Verdict(header)
-    trusted = {key.id: key for key in keys if key.name != approved.NAME}
+    trusted = {key.id: key for key in keys if key.name != NAME}
     own = _own(header.checkpoint)
     holding = Holding(header, own, verdict.findings)
     for note in seen:
         if before := _signed(verdict, note, trusted, "a checkpoint that you gave"):
             holding.take(before)
     _check_signature(verdict, own, trusted)
-    of_approvals = [key for key in keys if key.name == approved.NAME]
+    of_approvals = [key for key in keys if key.name == NAME]
     bodies = Bodies(_tenant_of(header), header.log, header.whole, verdict.findings, of_approvals, header.unproven)
     roots: Mapping[int, bytes] = {}
     if header.whole:
@@ -112,8 +114,12 @@ def _conclude(verdict: Verdict, bodies: Bodies, holding: Holding, allowed: Colle
         findings.add(Kind.BEFORE_SEALS, message)
     verdict.seen = holding.seen
     verdict.details, verdict.left_out = bodies.details, bodies.left_out
-    verdict.approvals, verdict.unchecked_approvals = bodies.approved.checked, bodies.approved.unchecked
-    verdict.has_approval_keys = bodies.approved.has_keys
+    approved = bodies.approved
+    if approved.without_key:
+        message = f"{approved.without_key} approvals are not checked: give the vendor's key of approvals, {NAME}+…"
+        findings.add(Kind.UNPROVEN, message)
+    verdict.approvals, verdict.approvals_by_hash = approved.checked, approved.by_hash
+    verdict.unchecked_approvals = approved.unchecked
 
 
 def _signed(verdict: Verdict, note: str, keys: Mapping[bytes, VerifierKey], whose: str) -> Checkpoint | None:

@@ -10,15 +10,14 @@ from sqlmodel import Session
 
 from lockbox.audit import approvals
 from lockbox.audit.approvals import Signature
+from lockbox.audit.approved import FORMAT, signed_text
 from lockbox.audit.canonical import Value, canonical
 from lockbox.people import context
 from lockbox.requests.models import AccessRequest, Decision
 
-FORMAT = "lockbox approval 1"
-
 
 def statement(request: AccessRequest, by: Iterable[str]) -> bytes:
-    """Return the canonical bytes that are signed: who may do what to which resources until when, and by whose yes.
+    """Return the canonical bytes whose hash is signed: who may do what to what until when, and by whose yes.
 
     Args:
         request: a row whose window is open; all but `by` is taken from it.
@@ -48,13 +47,13 @@ def sign(session: Session, request: AccessRequest, by: Iterable[UUID], at: datet
     Resources are personal: the event holds the statement's SHA-256, and what else it says stands in the event.
     """
     people = context.ids(by)
-    said = statement(request, people)
-    made = approvals.of(session).sign(said)
+    said = _hash_of(request, people)
+    made = approvals.of(session).sign(_signed_text(request, people, said))
     approvals.list_key(session, at)
     return {
         "approved_by": people,
         "approval": {
-            "statement": hashlib.sha256(said).hexdigest(),
+            "statement": said,
             "signature": made.signature,
             "key": made.key,
         },
@@ -90,7 +89,17 @@ def is_signed(session: Session, request: AccessRequest, body: bytes | None) -> b
         event = json.loads(body)
         people, approval = event["approved_by"], event["approval"]
         signature = Signature(str(approval["key"]), str(approval["signature"]))
-        said = statement(request, [str(one) for one in people])
+        by = [str(one) for one in people]
+        said = _hash_of(request, by)
+        text = _signed_text(request, by, said)
     except (KeyError, TypeError, ValueError):
         return False
-    return approvals.of(session).has_signed(said, signature)
+    return bool(approval.get("statement") == said) and approvals.of(session).has_signed(text, signature)
+
+
+def _hash_of(request: AccessRequest, by: Iterable[str]) -> str:
+    return hashlib.sha256(statement(request, by)).hexdigest()
+
+
+def _signed_text(request: AccessRequest, by: Iterable[str], said: str) -> bytes:
+    return signed_text(request.id, request.tenant_id, request.opened_at, request.deadline_at, by=by, statement=said)

@@ -16,7 +16,7 @@ from lockbox.audit.export import Export
 from lockbox.audit.findings import Kind
 from lockbox.audit.merkle import leaf_hash
 from lockbox.audit.recorded import Wanted
-from lockbox.audit.verify import CANNOT_READ, GOOD, Verdict, verify
+from lockbox.audit.verify import CANNOT_TELL, GOOD, Verdict, verify
 from lockbox.database import Database
 from lockbox.people.roles import Role
 from lockbox.refusals import NotYours
@@ -203,7 +203,7 @@ def test_what_the_customer_was_never_asked_about_is_withheld_from_it(api: Databa
     sealed(worker)
     after = judged(exported(world, "tara"), note(world))
 
-    assert (before.exit_code, before.withheld, before.events) == (CANNOT_READ, 1, 0)
+    assert (before.exit_code, before.withheld, before.events) == (CANNOT_TELL, 1, 0)
     assert before.findings.kinds == {Kind.WITHHELD}
     assert (vendors.exit_code, vendors.withheld, vendors.events) == (GOOD, 0, 1)
     assert (after.exit_code, after.withheld, after.events) == (GOOD, 0, 2)

@@ -1,5 +1,6 @@
 """Signed approvals: a window is open only as a key of the API's has signed it, whatever the database says."""
 
+import hashlib
 import json
 import time
 from base64 import b64decode
@@ -15,6 +16,7 @@ from sqlalchemy import Engine, text
 
 from lockbox.audit import approvals, keys
 from lockbox.audit.approvals import Approvals
+from lockbox.audit.approved import signed_text
 from lockbox.audit.checkpoint import VerifierKey
 from lockbox.audit.keys import BadKey
 from lockbox.database import Database
@@ -84,7 +86,11 @@ def test_the_event_that_opens_a_window_carries_a_signature_that_a_stranger_can_c
     (listed,) = read(api, "SELECT key, purpose FROM audit_keys WHERE purpose = 'approval'")
     key = VerifierKey.read(listed.key)
     assert key.id.hex() == approval["key"]
-    Ed25519PublicKey.from_public_bytes(key.public).verify(b64decode(approval["signature"]), statement(second, both))
+    said = hashlib.sha256(statement(second, both)).hexdigest()
+    assert approval["statement"] == said
+    window = second.id, second.tenant_id, second.opened_at, second.deadline_at
+    signed = signed_text(*window, by=both, statement=said)
+    Ed25519PublicKey.from_public_bytes(key.public).verify(b64decode(approval["signature"]), signed)
     assert "anna@contoso.example" not in json.dumps(body)
 
 
@@ -146,8 +152,11 @@ def test_a_signature_by_a_key_that_the_databases_owner_lists_opens_nothing(world
     as_owner_of_all(superuser, FORGED_DECISION, FORGED_WINDOW, id=request.id, by=by)
     (row,) = read(superuser, "SELECT opened_at, deadline_at, version FROM requests")
     forged = request.model_copy(update=dict(row._mapping))  # noqa: SLF001 - SQLAlchemy's public name for it
-    made = mine.sign(statement(forged, [str(by)]))
-    body = json.dumps({"approved_by": [str(by)], "approval": {"key": made.key, "signature": made.signature}})
+    said = hashlib.sha256(statement(forged, [str(by)])).hexdigest()
+    window = forged.id, forged.tenant_id, forged.opened_at, forged.deadline_at
+    made = mine.sign(signed_text(*window, by=[str(by)], statement=said))
+    approval = {"statement": said, "key": made.key, "signature": made.signature}
+    body = json.dumps({"approved_by": [str(by)], "approval": approval})
 
     as_owner_of_all(superuser, FORGED_EVENT, id=request.id, by=by, body=body.encode())
     list_it = "INSERT INTO audit_keys VALUES (:key, 'approval', now())"

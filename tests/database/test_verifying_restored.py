@@ -1,7 +1,7 @@
 """What the verifier says of the export of a real log that began anew after a back-up was restored."""
 
 from lockbox.audit.findings import Kind
-from lockbox.audit.verify import CANNOT_READ, GOOD, Verdict, verify
+from lockbox.audit.verify import CANNOT_TELL, GOOD, Verdict, verify
 from lockbox.requests.lifecycle import Action
 from tests import second_verifier
 from tests.database import test_exports as exports
@@ -39,5 +39,5 @@ def test_after_a_restore_the_common_part_is_proven_and_the_rest_is_said_to_be_gi
     good, unsure = judged(export, common, shipped(restored)), judged(export, common, given_up)
 
     assert (good.exit_code, len(good.seen)) == (GOOD, 2), good.findings
-    assert (unsure.exit_code, unsure.findings.kinds) == (CANNOT_READ, {Kind.RESTORED}), unsure.findings
+    assert (unsure.exit_code, unsure.findings.kinds) == (CANNOT_TELL, {Kind.RESTORED}), unsure.findings
     assert "the first 2 are the same is shown" in unsure.findings.first[0].message

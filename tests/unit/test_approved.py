@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from lockbox.audit.approved import NAME, Approved
+from lockbox.audit.approved import NAME, Approved, signed_text
 from lockbox.audit.canonical import canonical
 from lockbox.audit.checkpoint import VerifierKey
 from lockbox.audit.findings import Finding, Findings, Kind
@@ -57,8 +57,10 @@ def named(key: Ed25519PrivateKey) -> VerifierKey:
 def approval(key: Ed25519PrivateKey = KEY, **changes: Any) -> dict[str, Any]:
     """Return an approval of the statement, but for the changes."""
     said = canonical(STATEMENT | changes)
-    signature = base64.b64encode(key.sign(said)).decode()
-    return {"statement": hashlib.sha256(said).hexdigest(), "signature": signature, "key": named(key).id.hex()}
+    hashed = hashlib.sha256(said).hexdigest()
+    window = [(STATEMENT | changes)[name] for name in ("request_id", "tenant_id", "opened_at", "until")]
+    signed = signed_text(*window, by=(STATEMENT | changes)["by"], statement=hashed)
+    return {"statement": hashed, "signature": base64.b64encode(key.sign(signed)).decode(), "key": named(key).id.hex()}
 
 
 def taken(
@@ -83,6 +85,7 @@ def found(kind: Kind, message: str) -> tuple[int, int, list[Finding]]:
 
 CHECKED: tuple[int, int, list[Finding]] = (1, 0, [])
 UNCHECKED: tuple[int, int, list[Finding]] = (0, 1, [])
+FORGED = found(Kind.WRONG_SIGNATURE, "the signature of the approval is wrong")
 
 
 @pytest.mark.parametrize(
@@ -156,6 +159,7 @@ def test_an_approval_by_a_key_that_nobody_trusts_is_named() -> None:
         "*",
         approval(STRANGER)["signature"],
         approval()["signature"][:4] + "*" + approval()["signature"][4:],
+        approval()["signature"].translate(str.maketrans("AQgw", "BRhx")),
     ],
 )
 def test_a_signature_that_is_none_is_wrong(signature: str) -> None:
@@ -165,19 +169,32 @@ def test_a_signature_that_is_none_is_wrong(signature: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("filed", "resources", "keys"),
+    ("filed", "resources"),
     [
-        ({}, json.dumps(RESOURCES), ()),
-        ({}, None, (KEY,)),
-        ({"action": "comment"}, json.dumps(RESOURCES), (KEY,)),
-        ({"to_state": "denied"}, json.dumps(RESOURCES), (KEY,)),
-        ({"request_id": "B"}, json.dumps(RESOURCES), (KEY,)),
+        ({}, None),
+        ({"action": "comment"}, json.dumps(RESOURCES)),
+        ({"to_state": "denied"}, json.dumps(RESOURCES)),
+        ({"request_id": "B"}, json.dumps(RESOURCES)),
     ],
 )
-def test_an_approval_counts_as_not_checked_without_a_key_and_without_what_was_asked(
-    filed: dict[str, Any], resources: str | None, keys: tuple[Ed25519PrivateKey, ...]
+@pytest.mark.parametrize(("changes", "expected"), [({}, CHECKED), ({"deadline_at": "never"}, FORGED)])
+def test_an_approval_of_what_is_not_shown_is_checked_by_its_hash(
+    filed: dict[str, Any], resources: str | None, changes: dict[str, Any], expected: tuple[int, int, list[Finding]]
 ) -> None:
-    assert taken(filed, {"approval": approval()}, resources=resources, keys=keys) == UNCHECKED
+    assert taken(filed, {"approval": approval()} | changes, resources=resources) == expected
+
+
+@pytest.mark.parametrize("name", ["statement", "signature"])
+def test_the_approval_of_another_window_is_forged_whatever_was_erased(name: str) -> None:
+    other = approval(request_id="B")
+
+    for mixed in (other, approval() | {name: other[name]}):
+        counts = taken({}, {"approval": mixed}, resources=None)
+        assert counts == found(Kind.WRONG_SIGNATURE, "the signature of the approval is wrong")
+
+
+def test_an_approval_counts_as_not_checked_without_a_key() -> None:
+    assert taken({}, {"approval": approval()}, keys=()) == UNCHECKED
 
 
 def test_nothing_is_held_against_what_a_request_asked_that_is_over() -> None:
@@ -187,7 +204,7 @@ def test_nothing_is_held_against_what_a_request_asked_that_is_over() -> None:
     approved.take(FILED | {"action": "cancel", "to_state": "cancelled"}, {}, {})
     approved.take(OPENED | {"approval": approval()}, {}, {})
 
-    assert (approved.checked, approved.unchecked, approved.has_keys) == (0, 1, True)
+    assert (approved.checked, approved.by_hash, approved.unchecked) == (1, 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -225,13 +242,11 @@ def test_more_than_was_asked_for_is_found_whoever_signed_it(resources: Any, acti
     )
 
 
-@pytest.mark.parametrize(("shown", "counted"), [(json.dumps(["mailbox:bob"]), CHECKED), (None, UNCHECKED)])
-def test_resources_that_were_granted_and_are_hidden_leave_an_approval_unchecked(
-    shown: str | None, counted: tuple[int, int, list[Finding]]
-) -> None:
+@pytest.mark.parametrize("shown", [json.dumps(["mailbox:bob"]), None])
+def test_an_approval_of_resources_that_are_hidden_is_checked_by_its_hash(shown: str | None) -> None:
     opened = {"approval": approval(resources=["mailbox:bob"]), "personal": {"granted_resources": "committed to"}}
 
-    assert taken({}, opened, granted=shown) == counted
+    assert taken({}, opened, granted=shown) == CHECKED
 
 
 def test_a_window_that_was_opened_without_an_approval_is_found() -> None:
@@ -269,6 +284,6 @@ def test_each_approval_is_counted() -> None:
             signed = OPENED | {"request_id": request, "approval": approval(request_id=request)}
             one.take(signed, {}, {})
 
-    assert (approved.checked, approved.unchecked) == (2, 2)
-    assert (keyless.checked, keyless.unchecked) == (0, 4)
+    assert (approved.checked, approved.by_hash, approved.unchecked) == (4, 2, 0)
+    assert (keyless.checked, keyless.unchecked, keyless.without_key) == (0, 4, 4)
     assert findings.count == 0

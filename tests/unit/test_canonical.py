@@ -1,5 +1,6 @@
 """The canonical bytes of an event, against a published implementation of RFC 8785."""
 
+import base64
 import hashlib
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -10,7 +11,7 @@ import rfc8785
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lockbox.audit.canonical import LARGEST_INTEGER, canonical, commitment, instant, new_salt
+from lockbox.audit.canonical import LARGEST_INTEGER, canonical, commitment, decoded, instant, new_salt
 
 NAMES = st.text(st.characters(max_codepoint=127), max_size=12)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -99,3 +100,24 @@ def test_salts_are_128_bits_and_never_alike() -> None:
 
     assert len(salts) == 100
     assert {len(salt) for salt in salts} == {16}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=70))
+def test_bytes_have_one_text_in_base64(raw: bytes) -> None:
+    text = base64.b64encode(raw).decode()
+
+    assert decoded(text) == raw
+    for place, mark in enumerate(text):
+        for other in {"A", "B", "Q", "/", "="} - {mark}:
+            changed = text[:place] + other + text[place + 1 :]
+            try:
+                assert decoded(changed) != raw, changed
+            except ValueError:
+                continue
+
+
+@pytest.mark.parametrize("text", ["QQ", "QR==", "QUF=", "QQ==\n", "Q Q==", "QQ==QQ==", "é"])
+def test_a_text_that_is_not_exactly_base64_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        decoded(text)

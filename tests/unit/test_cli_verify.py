@@ -143,10 +143,10 @@ def test_what_cannot_be_shown_ends_with_2(folder: Path) -> None:
         ("export.ndjson", "--key", "key", "--since", "no-such-file"),
     ],
 )
-def test_what_cannot_be_read_ends_with_2_and_a_line(folder: Path, words: tuple[str, ...]) -> None:
+def test_what_cannot_be_read_ends_with_3_and_a_line(folder: Path, words: tuple[str, ...]) -> None:
     code, said = verify(folder, *words)
 
-    assert code == 2
+    assert code == 3
     assert said.startswith("Cannot read it. ")
     assert len(said.splitlines()) == 1
 

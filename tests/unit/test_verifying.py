@@ -12,7 +12,7 @@ from lockbox.audit import exported
 from lockbox.audit.canonical import canonical
 from lockbox.audit.exported import Unreadable
 from lockbox.audit.findings import Finding, Kind
-from lockbox.audit.verify import BAD, CANNOT_READ, GOOD, Verdict, verify
+from lockbox.audit.verify import BAD, CANNOT_TELL, GOOD, Verdict, verify
 from tests.logs import OTHER_KEY, TENANT, Log, Sealed, event, line, public
 from tests.verdicts import judged
 
@@ -245,7 +245,7 @@ def test_a_filtered_export_shows_that_the_log_has_grown_only_if_it_has_the_proof
     not_shown = judged(FILTERED, LOG.note(500))
 
     assert (shown.exit_code, shown.seen) == (GOOD, [500])
-    assert (not_shown.exit_code, not_shown.findings.first[0].kind) == (CANNOT_READ, Kind.UNPROVEN)
+    assert (not_shown.exit_code, not_shown.findings.first[0].kind) == (CANNOT_TELL, Kind.UNPROVEN)
 
 
 def test_what_ends_before_a_checkpoint_that_was_seen_is_older() -> None:
@@ -368,7 +368,7 @@ def test_what_the_file_alone_says_is_withheld_is_good_only_for_whoever_takes_its
     not_taken = judged(export, LOG.note(300), allowed={Kind.BEFORE_SEALS})
 
     assert (taken.exit_code, taken.withheld, taken.events) == (GOOD, 8, 592)
-    assert (not_taken.exit_code, not_taken.findings.kinds) == (CANNOT_READ, {Kind.WITHHELD})
+    assert (not_taken.exit_code, not_taken.findings.kinds) == (CANNOT_TELL, {Kind.WITHHELD})
 
 
 def test_that_events_are_older_than_the_seals_is_good_only_for_whoever_takes_the_files_word() -> None:
@@ -378,7 +378,7 @@ def test_that_events_are_older_than_the_seals_is_good_only_for_whoever_takes_the
     not_taken = judged(export, allowed={Kind.WITHHELD})
 
     assert taken.exit_code == GOOD
-    assert (not_taken.exit_code, not_taken.findings.kinds) == (CANNOT_READ, {Kind.BEFORE_SEALS})
+    assert (not_taken.exit_code, not_taken.findings.kinds) == (CANNOT_TELL, {Kind.BEFORE_SEALS})
 
 
 @pytest.mark.parametrize("gone", [range(100), range(256), range(512), range(300), range(1)])

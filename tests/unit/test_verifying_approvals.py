@@ -12,7 +12,7 @@ from lockbox.audit.approved import NAME
 from lockbox.audit.canonical import canonical
 from lockbox.audit.checkpoint import VerifierKey
 from lockbox.audit.findings import Kind
-from lockbox.audit.verify import BAD, GOOD, Verdict
+from lockbox.audit.verify import BAD, CANNOT_TELL, GOOD, Verdict
 from tests.logs import KEY, OTHER_KEY, TENANT, Log, Sealed, event
 from tests.verdicts import judged
 
@@ -49,9 +49,11 @@ def approval(signer: Ed25519PrivateKey = SIGNER, **changes: Any) -> dict[str, st
         "by": [ANN],
         **ASKED,
     }
-    signed = canonical(said | changes)
+    hashed = hashlib.sha256(canonical(said | changes)).hexdigest()
+    window = {name: (said | changes)[name] for name in ("request_id", "tenant_id", "opened_at", "until", "by")}
+    signed = canonical(window | {"format": "lockbox signed approval 1", "statement": hashed})
     return {
-        "statement": hashlib.sha256(signed).hexdigest(),
+        "statement": hashed,
         "signature": base64.b64encode(signer.sign(signed)).decode(),
         "key": named(signer).id.hex(),
     }
@@ -92,15 +94,29 @@ def test_a_filtered_export_shows_approvals_too() -> None:
     assert (verdict.exit_code, verdict.approvals) == (GOOD, 1)
 
 
-def test_an_approval_is_counted_as_not_checked_where_no_key_or_no_resources_are_given() -> None:
+def test_an_approval_whose_resources_were_erased_is_checked_by_its_hash() -> None:
     asked, opened = history(approval())
 
-    without_key = verdict_on([asked, opened])
-    erased = verdict_on([Sealed(asked.body, {}), opened], SIGNER)
+    verdict = verdict_on([Sealed(asked.body, {}), opened], SIGNER)
 
-    for verdict in (without_key, erased):
-        assert (verdict.exit_code, verdict.approvals, verdict.unchecked_approvals) == (GOOD, 0, 1)
-    assert (without_key.has_approval_keys, erased.has_approval_keys) == (False, True)
+    assert (verdict.exit_code, verdict.approvals, verdict.approvals_by_hash) == (GOOD, 1, 1)
+    assert verdict.unchecked_approvals == 0
+
+
+@pytest.mark.parametrize("changes", [{"request_id": ANN}, {"until": OPENED}, {"by": [ENGINEER]}, {"tenant_id": ANN}])
+def test_an_approval_of_another_window_is_forged_though_the_resources_were_erased(changes: dict[str, Any]) -> None:
+    asked, opened = history(approval(**changes))
+
+    verdict = verdict_on([Sealed(asked.body, {}), opened], SIGNER)
+
+    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {Kind.WRONG_SIGNATURE})
+
+
+def test_an_approval_that_no_key_can_check_is_not_shown_to_be_good() -> None:
+    verdict = verdict_on(history(approval()))
+
+    assert (verdict.exit_code, verdict.findings.kinds) == (CANNOT_TELL, {Kind.UNPROVEN})
+    assert (verdict.approvals, verdict.unchecked_approvals) == (0, 1)
 
 
 @pytest.mark.parametrize("keys", [(), (SIGNER,)])
@@ -195,9 +211,9 @@ def test_an_approval_of_what_was_never_asked_for_is_named_whoever_signed_it(reso
     assert verdict.findings.kinds == {Kind.APPROVAL}
 
 
-def test_an_approval_is_not_checked_where_what_was_granted_is_not_shown() -> None:
+def test_an_approval_is_checked_by_its_hash_where_what_was_granted_is_not_shown() -> None:
     asked, opened = narrowed(approval(resources=RESOURCES, actions=WIDE["actions"]), RESOURCES, None)
 
     verdict = verdict_on([asked, Sealed(opened.body, {})], SIGNER)
 
-    assert (verdict.exit_code, verdict.approvals, verdict.unchecked_approvals) == (GOOD, 0, 1)
+    assert (verdict.exit_code, verdict.approvals, verdict.approvals_by_hash) == (GOOD, 1, 1)

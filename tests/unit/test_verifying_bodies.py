@@ -10,7 +10,7 @@ import rfc8785
 from lockbox.audit import checkpoint
 from lockbox.audit.bodies import NotCanonical, fields_of
 from lockbox.audit.findings import Kind
-from lockbox.audit.verify import BAD, CANNOT_READ, GOOD
+from lockbox.audit.verify import BAD, CANNOT_TELL, GOOD
 from tests.logs import SALT, TENANT, Log, Sealed, event, text
 from tests.verdicts import judged, told
 
@@ -285,7 +285,7 @@ def test_a_restore_is_heard_only_if_it_says_all_and_goes_on_from_what_is_before_
     verdict = judged(log.whole(), BEFORE.note())
 
     assert verdict.findings.kinds == {kind}
-    assert verdict.exit_code == (CANNOT_READ if kind is Kind.RESTORED else BAD)
+    assert verdict.exit_code == (CANNOT_TELL if kind is Kind.RESTORED else BAD)
 
 
 def test_a_restore_is_told_with_its_time_its_size_and_its_number() -> None:

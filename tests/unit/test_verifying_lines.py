@@ -9,7 +9,7 @@ import pytest
 from lockbox.audit.checkpoint import VerifierKey
 from lockbox.audit.exported import LONGEST_LINE, Unreadable
 from lockbox.audit.findings import Kind
-from lockbox.audit.verify import BAD, CANNOT_READ, GOOD, Verdict, verify
+from lockbox.audit.verify import BAD, CANNOT_TELL, GOOD, Verdict, verify
 from tests.logs import KEY, OTHER_KEY, TENANT, Log, event, line, public
 from tests.verdicts import judged, told
 
@@ -254,7 +254,6 @@ def test_a_verdict_says_what_it_saw() -> None:
     assert (verdict.exit_code, verdict.at, verdict.signer) == (GOOD, "2026-01-01T00:00:00.000000Z", public(KEY))
     assert (verdict.seen, verdict.events, verdict.said, verdict.details, verdict.left_out) == ([2], 6, 6, 6, 0)
     assert (verdict.withheld, verdict.removed, verdict.approvals, verdict.unchecked_approvals) == (0, [], 0, 0)
-    assert not verdict.has_approval_keys
 
 
 def test_a_file_without_its_end_says_nothing_of_how_many_events_there_are() -> None:
@@ -283,7 +282,7 @@ def test_what_the_file_alone_says_is_said_and_how_to_take_its_word(export: bytes
     taken, not_taken = judged(export, allowed={kind}), judged(export, allowed={other})
 
     assert (told(taken), taken.exit_code) == ([], GOOD)
-    assert (told(not_taken), not_taken.exit_code) == ([WORD_FOR[kind]], CANNOT_READ)
+    assert (told(not_taken), not_taken.exit_code) == ([WORD_FOR[kind]], CANNOT_TELL)
 
 
 Spoil = Callable[[list[bytes]], object]

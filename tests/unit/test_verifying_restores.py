@@ -2,7 +2,7 @@
 
 from lockbox.audit import checkpoint
 from lockbox.audit.findings import Kind
-from lockbox.audit.verify import BAD, CANNOT_READ, GOOD
+from lockbox.audit.verify import BAD, CANNOT_TELL, GOOD
 from tests.logs import TENANT, Log, Sealed, event
 from tests.verdicts import judged
 
@@ -40,7 +40,7 @@ def test_a_checkpoint_of_what_was_given_up_cannot_be_shown_and_says_from_where_t
     verdict = judged(AFTER.whole(), BEFORE.note())
 
     (only,) = verdict.findings.first
-    assert (verdict.exit_code, only.kind, only.number) == (CANNOT_READ, Kind.RESTORED, COMMON)
+    assert (verdict.exit_code, only.kind, only.number) == (CANNOT_TELL, Kind.RESTORED, COMMON)
     assert f"went on from its first {COMMON} events" in only.message
     assert "that they are the same is not shown" in only.message
 
@@ -88,7 +88,7 @@ def test_of_two_restores_the_one_that_gave_up_more_counts() -> None:
 
     verdict = judged(third.whole(), BEFORE.note(250), BEFORE.note(200), AFTER.note(250))
 
-    assert (verdict.exit_code, verdict.seen, verdict.findings.kinds) == (CANNOT_READ, [200], {Kind.RESTORED})
+    assert (verdict.exit_code, verdict.seen, verdict.findings.kinds) == (CANNOT_TELL, [200], {Kind.RESTORED})
 
 
 def test_what_an_earlier_restore_gave_up_no_later_one_brings_back() -> None:
@@ -96,13 +96,13 @@ def test_what_an_earlier_restore_gave_up_no_later_one_brings_back() -> None:
 
     verdict = judged(third.whole(), BEFORE.note(COMMON + 1), AFTER.note(COMMON + 2))
 
-    assert (verdict.exit_code, verdict.seen, verdict.findings.kinds) == (CANNOT_READ, [COMMON + 2], {Kind.RESTORED})
+    assert (verdict.exit_code, verdict.seen, verdict.findings.kinds) == (CANNOT_TELL, [COMMON + 2], {Kind.RESTORED})
 
 
 def test_only_a_whole_export_shows_how_a_log_follows_on_an_earlier_generation() -> None:
     verdict = judged(AFTER.filtered(lambda n: n == 3), BEFORE.note(100))
 
-    assert (verdict.exit_code, verdict.findings.kinds) == (CANNOT_READ, {Kind.UNPROVEN})
+    assert (verdict.exit_code, verdict.findings.kinds) == (CANNOT_TELL, {Kind.UNPROVEN})
 
 
 def test_an_export_from_before_a_restore_that_was_seen_is_older() -> None:
