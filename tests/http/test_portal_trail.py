@@ -14,6 +14,7 @@ from starlette.requests import Request
 
 from api import limits
 from api.portal.trail import while_signed_in
+from lockbox.audit import approvals
 from lockbox.audit.verify import GOOD, verify
 from lockbox.database import Database
 from lockbox.ids import new_id
@@ -252,7 +253,7 @@ def test_an_export_is_good_and_a_table_is_one(trail: Portal) -> None:
     whole = browser.call("GET", "/trail/export", params={"since": "2"})
     table = browser.call("GET", "/trail/export", params={"format": "csv", "action": "deny", "text": ""})
 
-    verdict = verify(whole.content.splitlines(keepends=True), [public()])
+    verdict = verify(whole.content.splitlines(keepends=True), [public(), approvals.ephemeral().public])
     assert (verdict.exit_code, set(verdict.header.consistency)) == (GOOD, {2})
     assert "attachment" in whole.headers["content-disposition"]
     assert (whole.headers["cache-control"], whole.headers["x-content-type-options"]) == ("no-store", "nosniff")
@@ -294,8 +295,9 @@ def test_a_file_is_verified_and_the_page_says_whom_that_trusts(trail: Portal) ->
     file = browser.call("GET", "/trail/export").content
     before = trail.count()
 
-    good = upload(browser, file, keys=public().text)
-    edited = upload(browser, file.replace(b"deny", b"nope"), keys=public().text)
+    keys = f"{public().text}\n{approvals.ephemeral().public.text}"
+    good = upload(browser, file, keys=keys)
+    edited = upload(browser, file.replace(b"deny", b"nope"), keys=keys)
 
     assert (good.status, "Good." in good.words, "This trusts the server." in good.words) == (200, True, True)
     assert "no --checkpoint was given" in good.words
