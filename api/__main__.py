@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import uvicorn
 
-from api.app import make_app, make_database
+from api.app import make_app, make_database, make_vital
 from api.serving import Server
 from config import logging as lockbox_logging
 from config.settings import LOOPBACK, Settings, UnsafeSettings, load
@@ -31,7 +31,7 @@ def main() -> None:
         failpoints.arm(settings.failpoint)
         database = make_database(settings)
         lockbox_logging.configure(settings)
-        app = make_app(settings, database)
+        app = make_app(settings, database, make_vital(settings, database))
         standing.wait_until_fit(database.engine, standing.Server.API)
     except (UnsafeSettings, UnknownFailpoint, standing.NotFit) as refused:
         raise SystemExit(f"lockbox: {refused}") from None

@@ -7,7 +7,8 @@ from fastapi import APIRouter, Depends, FastAPI
 from starlette.routing import BaseRoute
 
 from api import playground, portal, problems
-from api.admission import MOST_AT_ONCE, Admission
+from api.admission import Admission
+from api.budgets import MOST_COMMON, MOST_VITAL
 from api.heads import Heads
 from api.heart import Beating
 from api.limits import BodyLimit, FormCharset
@@ -45,7 +46,8 @@ from lockbox.people.issuers import Issuers
 from lockbox.schedule import Schedule
 from lockbox.watch.figures import Exporter
 
-POOL = OVERFLOW = MOST_AT_ONCE
+OVERFLOW, VITAL_OVERFLOW = 10, 2
+"""Some requests need a second connection for a moment; exports, live pages and heartbeats have one of their own."""
 
 
 def make_database(settings: Settings) -> Database:
@@ -54,10 +56,16 @@ def make_database(settings: Settings) -> Database:
     Raises:
         UnsafeSettings: one of them is not set, or a key to sign approvals or to check checkpoints with is missing.
     """
-    engine = make_engine(settings.require("database_url"), role="api", pool_size=POOL, overflow=OVERFLOW)
+    engine = make_engine(settings.require("database_url"), role="api", pool_size=MOST_COMMON, overflow=OVERFLOW)
     return Database(
         engine, Schedule(settings.require("redis_url")), approvals=_approvals(settings), shipped=_shipped(settings)
     )
+
+
+def make_vital(settings: Settings, database: Database) -> Database:
+    """Return the way to Postgres that only access checks and closing moves have; nothing is connected yet."""
+    url = settings.require("database_url")
+    return database.beside(make_engine(url, role="api-vital", pool_size=MOST_VITAL, overflow=VITAL_OVERFLOW))
 
 
 def _shipped(settings: Settings) -> Shipped | None:
@@ -111,8 +119,8 @@ ROUTES = _routes()
 """Made once: what FastAPI works out at a route's first call, which takes longer than the call, serves every app."""
 
 
-def make_app(settings: Settings, database: Database) -> FastAPI:
-    """Return the app over a database, which it closes when it ends."""
+def make_app(settings: Settings, database: Database, vital: Database | None = None) -> FastAPI:
+    """Return the app over a database, which it closes when it ends; `vital` is the same by connections of its own."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -122,6 +130,7 @@ def make_app(settings: Settings, database: Database) -> FastAPI:
         heart.stop()
         app.state.newsroom.stop()
         database.dispose()
+        app.state.vital.engine.dispose()
 
     app = FastAPI(
         title="Lockbox",
@@ -135,6 +144,7 @@ def make_app(settings: Settings, database: Database) -> FastAPI:
     )
     app.state.settings = settings
     app.state.database = database
+    app.state.vital = vital or database
     app.state.newsroom = Newsroom(database, settings)
     app.state.exporter = Exporter(database)
     app.state.issuers = Issuers(settings.issuers)
@@ -143,7 +153,7 @@ def make_app(settings: Settings, database: Database) -> FastAPI:
     app.router.routes += ROUTES
     portal.install(app)
     playground.install(app, settings)
-    app.add_middleware(Admission)
+    app.add_middleware(Admission, settings=settings)
     app.add_middleware(BodyLimit)
     app.add_middleware(FormCharset)
     app.add_middleware(Heads)

@@ -11,7 +11,9 @@ from uuid import UUID
 
 from fastapi import Request, Response
 from sqlmodel import Session
+from starlette.requests import HTTPConnection
 
+from api.budgets import vouch
 from config.settings import Settings
 from lockbox.people import begun, preferences, sessions, zones
 from lockbox.people.begun import Stub
@@ -73,6 +75,7 @@ def visitor(request: Request, session: Session, chosen: Settings) -> Visitor:
         raise NotSignedIn(sessions.ENDED)
     signed_in = Visitor(found, secret, preferences.mine(session, found).time_zone)
     request.state.visitor = signed_in
+    vouch(request)
     return signed_in
 
 
@@ -106,7 +109,7 @@ def _weight(parameters: Iterable[str]) -> float:
     return float(said) if WEIGHT.fullmatch(said) else 0.0
 
 
-def session_secret(request: Request, chosen: Settings) -> str | None:
+def session_secret(request: HTTPConnection, chosen: Settings) -> str | None:
     """Return the secret of the session that the browser shows, whatever it is worth."""
     return request.cookies.get(_name(chosen)) or None
 

@@ -8,14 +8,14 @@ FastAPI goes through the dependencies of a dependency at every mention of it, al
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager
 from functools import partial, wraps
-from ipaddress import ip_address
 from typing import Annotated, Any, TypeVar
 
 from anyio import CancelScope, CapacityLimiter, to_thread
 from fastapi import Depends, Request
 from sqlmodel import Session
 
-from api import browser
+from api import browser, budgets
+from api.client_address import client_address
 from config.settings import Settings
 from lockbox.database import Database, now
 from lockbox.notices.vault import Vault
@@ -49,8 +49,8 @@ def settings(request: Request) -> Settings:
 
 
 def database(request: Request) -> Database:
-    """Return the database of this process."""
-    found: Database = request.app.state.database
+    """Return the database of this process, by the connections that are kept for this kind of request."""
+    found: Database = request.app.state.vital if budgets.is_vital(request) else request.app.state.database
     return found
 
 
@@ -115,8 +115,11 @@ def caller(request: Request, session: Work) -> Caller:
     if scheme.lower() != "bearer" or not shown:
         raise NotSignedIn("Send a token: Authorization: Bearer lbx_…")
     if shown.startswith(OURS) or not chosen.issuers:
-        return tokens.authenticate(session, shown, environment=chosen.environment)
-    return _of_issuer(session, shown, database(request), issuers(request))
+        found = tokens.authenticate(session, shown, environment=chosen.environment)
+    else:
+        found = _of_issuer(session, shown, database(request), issuers(request))
+    budgets.vouch(request)
+    return found
 
 
 Who = Annotated[Caller, Depends(caller)]
@@ -153,18 +156,7 @@ def place(request: Request) -> sessions.Place:
 
 def address(request: Request) -> str | None:
     """Return the network address of the caller; what proxies say of it is believed of those we trust alone."""
-    found = request.client.host if request.client else None
-    trusted = settings(request).trusted_proxies
-    lines = request.headers.getlist("x-forwarded-for") if trusted else []
-    hops = [hop.strip() for line in lines for hop in line.split(",")]
-    while found and trusted and hops:
-        try:
-            if not any(ip_address(found) in network for network in trusted):
-                break
-            found = str(ip_address(hops.pop()))
-        except ValueError:
-            break
-    return found.partition("%")[0] if found else None
+    return client_address(request, settings(request).trusted_proxies)
 
 
 def _agent(request: Request) -> str | None:

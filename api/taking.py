@@ -1,4 +1,9 @@
-"""Taking whole tables and trails away: counted, since each costs the server seconds."""
+"""Taking whole tables and trails away: counted, since each costs the server seconds, and in threads of their own."""
+
+from collections.abc import AsyncIterator, Iterable
+from typing import TypeVar
+
+from anyio import CapacityLimiter, to_thread
 
 from lockbox.database import Database
 from lockbox.people import counts
@@ -7,6 +12,10 @@ from lockbox.people.roles import Caller
 
 MOST = 60
 LIMITS = Limits(per_account=MOST, per_address=MOST)
+WRITING = CapacityLimiter(4)
+"""Exports are written after their request has left its place: in threads that no other request waits for."""
+
+Part = TypeVar("Part", str, bytes)
 
 
 def count(house: Database, who: Caller) -> None:
@@ -18,3 +27,10 @@ def count(house: Database, who: Caller) -> None:
     with house.transaction() as session:
         counted = counts.count(session, LIMITS, taking=who.person_id)
     counted.check("take something away")
+
+
+async def streamed(parts: Iterable[Part]) -> AsyncIterator[Part]:
+    """Yield the parts of a file, each made in a thread of those that write exports."""
+    left = iter(parts)
+    while (part := await to_thread.run_sync(next, left, None, limiter=WRITING)) is not None:
+        yield part

@@ -137,6 +137,7 @@ def _doors(bench: Bench, crowd_: Customers, size: Size) -> dict[str, Any]:
     found: dict[str, Any] = {}
     _rest(bench)
     found["access"] = _stage("access checks", lambda: doors.access(bench, crowd_, gate, size.access_seconds))
+    found["flooded"] = _stage("a flood", lambda: doors.flooded(bench, crowd_, gate, size.access_seconds))
     found["intake"] = _stage("intake", lambda: doors.intake(bench, crowd_, size.intake_seconds, size.intake_rounds))
     _rest(bench)
     found["lives"] = _stage("whole lives", lambda: doors.lives(bench, crowd_, size.lives))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
 from typing import Any
 from urllib.parse import urlencode
@@ -20,6 +21,7 @@ from cli import stack
 
 CLIENTS = (1, 8, 64)
 CHECKING = 16
+FLOOD, CHECKING_BESIDE = 400, 4
 WINDOWS = 64
 WARM_UP_SECONDS = 1.0
 LIVING = 8
@@ -99,6 +101,20 @@ def access(bench: Bench, customers: Customers, gate: str, seconds: float) -> dic
     stories = [[_question(customers, number, gate)] for number in range(WINDOWS)]
     play(port, stories, CHECKING, WARM_UP_SECONDS)
     return rate(play(port, stories, CHECKING, seconds))
+
+
+def flooded(bench: Bench, customers: Customers, gate: str, seconds: float) -> dict[str, float]:
+    """Ask about windows while 400 connections submit as fast as they can; return how soon the answer came, in ms."""
+    port = bench.processes.plan.api_port
+    play(port, list(islice(customers.lives(3600), WINDOWS)), 1, None)
+    checks = [[_question(customers, number, gate)] for number in range(WINDOWS)]
+    filings = [[call] for call in customers.filings(3600)]
+    with ThreadPoolExecutor(1) as beside:
+        flood = beside.submit(play, port, filings, FLOOD, seconds + 2 * WARM_UP_SECONDS)
+        play(port, checks, CHECKING_BESIDE, WARM_UP_SECONDS)
+        found = rate(play(port, checks, CHECKING_BESIDE, seconds))
+        accepted = rate(flood.result())
+    return {**found, "submitted_a_second": accepted["a_second"], "submits_refused": accepted["busy"]}
 
 
 def _question(customers: Customers, number: int, gate: str) -> dict[str, object]:

@@ -29,7 +29,12 @@ from lockbox.requests.writing import Origin
 from lockbox.schedule import Schedule
 
 API_PORT, FLOWER_PORT, SINK_PORT = 18800, 18900, 18500
-UNLIMITED = {"LOCKBOX_FILINGS_BY_PERSON": "1000000", "LOCKBOX_FILINGS_FOR_TENANT": "1000000"}
+UNLIMITED = {
+    "LOCKBOX_FILINGS_BY_PERSON": "1000000",
+    "LOCKBOX_FILINGS_FOR_TENANT": "1000000",
+    # All clients are on this machine, as if behind a proxy.
+    "LOCKBOX_TRUSTED_PROXIES": '["127.0.0.1/32"]',
+}
 NOWHERE = "redis://127.0.0.1:1"
 SERVICES = Settings().services
 

@@ -18,6 +18,7 @@ INTAKE_CLIENTS = 8
 INTAKE_P99_MS = 100
 LIFE_CPU_MS = 5
 ACCESS_P99_MS = 10
+FLOODED_P99_MS = 250
 REDIS_BYTES = 150
 REQUEST_BYTES = 600
 GROWN_MIB = 20
@@ -70,6 +71,7 @@ class Findings:
     bare_lives: Measured = field(default_factory=dict)
     bare_told: Measured = field(default_factory=dict)
     trail: Measured = field(default_factory=dict)
+    flooded: Measured = field(default_factory=dict)
 
 
 def comparisons(found: Findings) -> Iterator[Comparison]:
@@ -161,6 +163,9 @@ def _doors(found: Findings) -> Iterator[Figure]:
     yield Figure(told, found.lives["cpu_ms"], LIFE_CPU_MS, "ms")
     what, checks = "access check from 16 clients: p99", found.access
     yield Figure(what, checks["p99_ms"], ACCESS_P99_MS, "ms", refused=checks["busy"])
+    if flooded := found.flooded:
+        what = "access check while 400 connections submit: p99"
+        yield Figure(what, flooded["p99_ms"], FLOODED_P99_MS, "ms", refused=flooded["busy"])
 
 
 def _waiting(found: Findings) -> Iterator[Figure]:

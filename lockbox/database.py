@@ -156,6 +156,10 @@ class Database:
                 if alone:
                     connection.execute(UNLOCK, {"number": number})
 
+    def beside(self, engine: Engine) -> "Database":
+        """Return the same by connections of another pool."""
+        return Database(engine, self.schedule, self.clock, approvals=self.approvals, shipped=self.shipped)
+
     def dispose(self) -> None:
         """Close every connection to Postgres and Redis."""
         self.engine.dispose()

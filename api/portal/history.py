@@ -109,7 +109,7 @@ def list_as_table(request: Request, chosen: Chosen, session: Work, house: House,
         yield from _further(request, chosen, house, wanted, first.next_cursor)
 
     headers = {"content-disposition": 'attachment; filename="requests.csv"'}
-    answer = StreamingResponse(lines(), media_type="text/csv; charset=utf-8", headers=headers)
+    answer = StreamingResponse(taking.streamed(lines()), media_type="text/csv; charset=utf-8", headers=headers)
     protect(request, answer)
     return answer
 

@@ -145,7 +145,7 @@ def export(
     auditing.note(session, who, origin(request), TRAIL_EXPORTED, asked=looked | {"format": form}, count=count)
     made = table if form == "csv" else exports.lines
     opened = while_signed_in(auditing.pages(house, who), request, chosen)
-    answer = StreamingResponse(made(opened, begun), media_type=NAMES[form])
+    answer = StreamingResponse(taking.streamed(made(opened, begun)), media_type=NAMES[form])
     protect(request, answer)
     name = f"audit-{who.log_id if who.tenant_id else 'vendor'}-{begun.log.size}.{form}"
     answer.headers["content-disposition"] = f'attachment; filename="{name}"'

@@ -112,7 +112,8 @@ def export(
     made = table if form == "csv" else exports.lines
     name = f"audit-{who.log_id if who.tenant_id else 'vendor'}-{begun.log.size}.{form}"
     headers = {"cache-control": "no-store", "content-disposition": f'attachment; filename="{name}"'}
-    return StreamingResponse(made(auditing.pages(house, who), begun), media_type=NAMES[form], headers=headers)
+    lines = taking.streamed(made(auditing.pages(house, who), begun))
+    return StreamingResponse(lines, media_type=NAMES[form], headers=headers)
 
 
 @router.get("/checkpoint", responses=problems(404))

@@ -33,8 +33,9 @@ class Ready(BaseModel):
     trail: str
 
 
+# It takes no thread: others may have them all.
 @router.get("/livez")
-def livez() -> Alive:
+async def livez() -> Alive:
     """Answer as long as the process does."""
     return Alive()
 

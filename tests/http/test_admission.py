@@ -1,15 +1,28 @@
-"""More at once than can be worked on: the API goes on, and turns away only who would wait too long."""
+"""More at once than can be worked on: vital requests are answered all the same, and the others queue."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
 
 import pytest
+from httpx import Response
+from sqlalchemy import event, text
 from starlette.types import Message, Receive, Scope, Send
 
-from api.admission import Admission
-from tests.http.door import Door
+from api.admission import PER_ADDRESS, Admission
+from api.app import OVERFLOW, make_app
+from api.budgets import CHECKS, CLOSINGS, ENTRY, MOST_COMMON, MOST_VITAL, READS, STRANGERS, WRITES, budget_of
+from lockbox.database import Database, make_engine
+from tests.builders import SETTINGS, World
+from tests.http.door import Door, client
 
 CROWD = 120
+LIVENESS_SECONDS = 60
+BLOCKED = text("""
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND application_name = 'lockbox-common' AND wait_event_type = 'Lock'
+""")
 
 
 class Slow:
@@ -17,16 +30,20 @@ class Slow:
 
     def __init__(self) -> None:
         self.inside = self.most_inside = 0
+        self.status = 200
         self.may_answer = asyncio.Event()
         self.may_end = asyncio.Event()
 
-    async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         self.inside += 1
         self.most_inside = max(self.inside, self.most_inside)
         await self.may_answer.wait()
         self.inside -= 1
-        await send({"type": "http.response.start", "status": 200, "headers": []})
+        entry = scope.get(ENTRY)
+        if entry and (b"authorization", b"good") in scope["headers"]:
+            entry.is_known = True
+        await send({"type": "http.response.start", "status": self.status, "headers": []})
         await self.may_end.wait()
         await send({"type": "http.response.body", "body": b""})
 
@@ -36,11 +53,14 @@ def slow() -> Slow:
     return Slow()
 
 
-async def statuses(app: Admission, path: str = "/", count: int = 1) -> AsyncIterator[int]:
+async def statuses(
+    app: Admission, path: str = "/", count: int = 1, *, shown: str = "", spread: bool = False, address: str = "a"
+) -> AsyncIterator[int]:
     """Call it so many times at once, and yield how each call is answered, in the order in which they are."""
     answers: asyncio.Queue[int] = asyncio.Queue()
+    headers = [(b"authorization", shown.encode())] if shown else []
 
-    async def call() -> None:
+    async def call(number: int) -> None:
         async def receive() -> Message:
             return {"type": "http.request", "body": b"", "more_body": False}
 
@@ -48,56 +68,173 @@ async def statuses(app: Admission, path: str = "/", count: int = 1) -> AsyncIter
             if message["type"] == "http.response.start":
                 answers.put_nowait(message["status"])
 
-        await app({"type": "http", "path": path, "headers": []}, receive, send)
+        host = f"{address}{number}" if spread else address
+        await app(
+            {"type": "http", "method": "GET", "path": path, "headers": headers, "client": (host, 1)}, receive, send
+        )
 
-    calls = [asyncio.create_task(call()) for _ in range(count)]
+    calls = [asyncio.create_task(call(number)) for number in range(count)]
     for _ in calls:
         yield await answers.get()
     await asyncio.gather(*calls)
 
 
+async def known(app: Admission, slow: Slow) -> None:
+    """Let the process see once that the credential is good."""
+    slow.may_answer.set()
+    slow.may_end.set()
+    assert [status async for status in statuses(app, shown="good")] == [200]
+    slow.may_answer.clear()
+    slow.may_end.clear()
+    slow.most_inside = 0
+
+
 def test_whoever_waits_too_long_is_turned_away_and_nobody_else(slow: Slow, runner: asyncio.Runner) -> None:
-    app = Admission(slow, most=2, seconds=0.1)
+    app = Admission(slow, settings=SETTINGS)
 
     async def told() -> list[int]:
+        await known(app, slow)
         found = []
-        async for status in statuses(app, count=5):
+        async for status in statuses(app, count=READS.most + 3, shown="good"):
             found.append(status)
             if found == [503] * 3:
                 slow.may_answer.set()
                 slow.may_end.set()
         return found
 
-    assert runner.run(told()) == [503, 503, 503, 200, 200]
-    assert slow.most_inside == 2
+    assert runner.run(told()) == [503] * 3 + [200] * READS.most
+    assert slow.most_inside == READS.most
 
 
 def test_a_place_is_free_as_soon_as_the_answer_begins(slow: Slow, runner: asyncio.Runner) -> None:
-    app = Admission(slow, most=1, seconds=30)
-    slow.may_answer.set()
+    app = Admission(slow, settings=SETTINGS)
 
     async def told() -> list[int]:
+        await known(app, slow)
+        slow.may_answer.set()
         found = []
-        async for status in statuses(app, count=3):
+        async for status in statuses(app, count=3 * READS.most, shown="good"):
             found.append(status)
-            if len(found) == 3:
+            if len(found) == 3 * READS.most:
                 slow.may_end.set()
         return found
 
-    assert runner.run(told()) == [200, 200, 200]
-    assert slow.most_inside == 1
+    assert runner.run(told()) == [200] * 3 * READS.most
+    assert slow.most_inside <= READS.most
 
 
 def test_whether_it_lives_is_answered_whatever_else_waits(slow: Slow, runner: asyncio.Runner) -> None:
-    app = Admission(slow, most=0, seconds=0.01)
-    slow.may_answer.set()
-    slow.may_end.set()
+    app = Admission(slow, settings=SETTINGS)
 
-    async def told(path: str) -> list[int]:
-        return [status async for status in statuses(app, path)]
+    async def told() -> list[int]:
+        held = asyncio.create_task(_all(statuses(app, "/v1/requests", STRANGERS.most, spread=True)))
+        await until(lambda: slow.inside >= STRANGERS.most)
+        slow.may_answer.set()
+        slow.may_end.set()
+        found = [status async for status in statuses(app, "/livez")]
+        return [*found, *await held]
 
-    assert runner.run(told("/livez")) == [200]
-    assert runner.run(told("/v1/requests")) == [503]
+    assert runner.run(told()) == [200] * (1 + STRANGERS.most)
+
+
+def test_wrong_credentials_take_two_places_of_an_address_and_none_of_known_ones(
+    slow: Slow, runner: asyncio.Runner
+) -> None:
+    app = Admission(slow, settings=SETTINGS)
+
+    async def told() -> tuple[int, list[int]]:
+        await known(app, slow)
+        wrong = asyncio.create_task(_all(statuses(app, count=20, shown="wrong")))
+        await until(lambda: slow.inside >= PER_ADDRESS)
+        others = asyncio.create_task(_all(statuses(app, count=20, shown="guess", spread=True, address="b")))
+        await until(lambda: slow.inside >= STRANGERS.most)
+        await asyncio.sleep(0.1)
+        taken = slow.inside
+        right = asyncio.create_task(_all(statuses(app, count=READS.most, shown="good")))
+        await until(lambda: slow.inside >= STRANGERS.most + READS.most)
+        slow.may_answer.set()
+        slow.may_end.set()
+        await asyncio.gather(wrong, others)
+        return taken, await right
+
+    assert runner.run(asyncio.wait_for(told(), LIVENESS_SECONDS)) == (STRANGERS.most, [200] * READS.most)
+
+
+def test_a_credential_that_is_good_no_more_is_a_strangers_again(slow: Slow, runner: asyncio.Runner) -> None:
+    app = Admission(slow, settings=SETTINGS)
+
+    async def told() -> int:
+        await known(app, slow)
+        slow.status = 401
+        slow.may_end.set()
+        calls = asyncio.create_task(_all(statuses(app, count=READS.most, shown="good")))
+        await until(lambda: slow.inside >= READS.most)
+        slow.may_answer.set()
+        await calls
+        slow.may_answer.clear()
+        slow.most_inside = 0
+        again = asyncio.create_task(_all(statuses(app, count=READS.most, shown="good")))
+        await asyncio.sleep(0.1)
+        slow.may_answer.set()
+        await again
+        return slow.most_inside
+
+    # `Slow` vouches before it answers; a route that refuses a credential does not.
+    slow_vouches = Slow.__call__
+
+    async def refusing(self: Slow, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.status == 401:
+            scope = {name: value for name, value in scope.items() if name != ENTRY}
+        await slow_vouches(self, scope, receive, send)
+
+    app.app = lambda scope, receive, send: refusing(slow, scope, receive, send)
+    assert runner.run(asyncio.wait_for(told(), LIVENESS_SECONDS)) == PER_ADDRESS
+
+
+async def until(met: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    while not met():  # noqa: ASYNC110 - what is waited for happens elsewhere, and sets no event
+        await asyncio.sleep(0.01)
+
+
+async def _all(found: AsyncIterator[int]) -> list[int]:
+    return [one async for one in found]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "budget"),
+    [
+        ("GET", "/v1/access", CHECKS),
+        ("POST", "/v1/requests/x/revoke", CLOSINGS),
+        ("POST", "/v1/requests/x/deny", CLOSINGS),
+        ("POST", "/v1/requests/x/cancel", CLOSINGS),
+        ("POST", "/v1/requests/x/complete", CLOSINGS),
+        ("POST", "/requests/x/revoke", CLOSINGS),
+        ("POST", "/mine/x/cancel", CLOSINGS),
+        ("POST", "/review/x/deny", CLOSINGS),
+        ("POST", "/tenants/contoso/shut", CLOSINGS),
+        ("POST", "/v1/tenants/contoso/shut", CLOSINGS),
+        ("POST", "/v1/tenants/contoso/suspend", CLOSINGS),
+        ("GET", "/tenants/contoso/shut", READS),
+        ("GET", "/requests/x", READS),
+        ("POST", "/v1/requests/x/approve", WRITES),
+        ("POST", "/v1/requests/x/revoke/y", WRITES),
+        ("POST", "/v1/requests", WRITES),
+        ("DELETE", "/v1/tenants/contoso/members/x", WRITES),
+    ],
+)
+def test_each_request_has_the_budget_of_its_kind(method: str, path: str, budget: Any) -> None:
+    assert budget_of(method, path) is budget
+
+
+def test_every_closing_route_of_the_api_has_the_budget_for_it(door: Door) -> None:
+    """A route that moves elsewhere would leave its budget without a word."""
+    paths = make_app(SETTINGS, door.house).openapi()["paths"]
+
+    assert {"/v1/access", "/v1/requests/{request_id}/{action}", "/v1/tenants/{slug}/shut"} <= set(paths)
+    assert {"/v1/tenants/{slug}/suspend", "/v1/vendor/members/{person_id}/disable", "/readyz", "/metrics"} <= set(
+        paths
+    )
 
 
 def test_a_crowd_takes_no_thread_from_whoever_has_a_connection(door: Door) -> None:
@@ -115,3 +252,94 @@ def test_a_crowd_takes_no_thread_from_whoever_has_a_connection(door: Door) -> No
     said = [(answer.status_code, answer.json()["code"]) for answer in answers]
     assert set(said) <= {(403, "no-open-window"), (503, "busy")}
     assert (403, "no-open-window") in said
+
+
+@pytest.fixture
+def narrow(own_door: Door) -> Iterator[Door]:
+    """A door with the pools of a real API, whose common connections wait for locks as long as it takes."""
+    url = own_door.house.engine.url.render_as_string(hide_password=False)
+    common = make_engine(url, role="common", pool_size=MOST_COMMON, overflow=OVERFLOW)
+    event.listen(common, "connect", _patiently)
+    house = Database(common, own_door.house.schedule)
+    vital = house.beside(make_engine(url, role="vital", pool_size=MOST_VITAL))
+    door = Door(own_door.world, house, own_door.root, own_door.runner)
+    door.client = client(make_app(SETTINGS, house, vital))
+    yield door
+    common.dispose()
+    vital.engine.dispose()
+
+
+def _patiently(connection: Any, _: object) -> None:
+    connection.execute("SET lock_timeout = 0")
+    connection.execute("SET statement_timeout = 0")
+    connection.commit()
+
+
+def _vital(door: Door) -> list[tuple[str, str, str, dict[str, Any]]]:
+    """Return calls that are vital: who makes them, how, where, with what."""
+    open_, denied = door.active(), door.pending()
+    question = {
+        "tenant": door.world.tenant.slug,
+        "service": "exchange-online",
+        "resource": "mailbox:anna@contoso.example",
+        "action": "read",
+        "engineer": str(door.world.people["erin"].person_id),
+    }
+    said = {"json": {"comment": "Not like this"}}
+    return [
+        ("gate", "GET", "/v1/access", {"params": question}),
+        ("ann", "POST", f"/v1/requests/{denied}/deny", said),
+        ("ann", "POST", f"/v1/requests/{open_}/revoke", said),
+        ("tara", "POST", f"/v1/tenants/{door.world.tenant.slug}/shut", said),
+    ]
+
+
+def test_check_deny_revoke_and_stop_answer_while_all_common_places_wait_for_locks(narrow: Door) -> None:
+    other, calls = World.make(narrow.house), _vital(narrow)
+    elsewhere = str(other.fresh().id)
+    token = {"authorization": f"Bearer {other.tokens['ann']}"}
+    reader = {"authorization": f"Bearer {other.tokens['tara']}"}
+
+    async def told() -> list[Response]:
+        # Each of them is known from now on.
+        for headers, path in ((token, "/v1/me"), (reader, "/v1/me")):
+            assert (await narrow.client.get(path, headers=headers)).status_code == 200
+        with ExitStack() as held:
+            locks = held.enter_context(narrow.root.connect().execution_options(isolation_level="READ COMMITTED"))
+            held.enter_context(locks.begin())
+            locks.execute(text("SELECT FROM requests WHERE id = :id FOR UPDATE"), {"id": elsewhere})
+            locks.execute(text("LOCK TABLE invitations IN ACCESS EXCLUSIVE MODE"))
+            waiting = [
+                asyncio.create_task(narrow.client.post(f"/v1/requests/{elsewhere}/approve", headers=token))
+                for _ in range(3 * WRITES.most)
+            ] + [
+                asyncio.create_task(narrow.client.get(f"/v1/tenants/{other.tenant.slug}/invitations", headers=reader))
+                for _ in range(3 * READS.most)
+            ]
+            await until(lambda: _count(narrow) >= WRITES.most + READS.most)
+            answers = [await narrow.coming(who, method, path, **parts) for who, method, path, parts in calls]
+            assert _count(narrow) == WRITES.most + READS.most
+        await asyncio.gather(*waiting)
+        return answers
+
+    answers = narrow.runner.run(asyncio.wait_for(told(), LIVENESS_SECONDS))
+
+    assert [answer.status_code for answer in answers] == [200] * len(calls), [answer.text for answer in answers]
+
+
+def test_check_deny_revoke_and_stop_answer_while_all_common_connections_are_held(narrow: Door) -> None:
+    calls = _vital(narrow)
+
+    with ExitStack() as held:
+        for _ in range(MOST_COMMON + OVERFLOW):
+            held.enter_context(narrow.house.engine.connect())
+        answers = [narrow.call(who, method, path, **parts) for who, method, path, parts in calls]
+        ready = narrow.get(None, "/readyz")
+
+    assert [answer.status_code for answer in answers] == [200] * len(calls), [answer.text for answer in answers]
+    assert ready.status_code == 200
+
+
+def _count(door: Door) -> int:
+    with door.root.connect() as connection:
+        return int(connection.execute(BLOCKED).scalar_one())

@@ -34,6 +34,7 @@ GOOD = Findings(
     bare_lives={"cpu_ms": 2.0},
     bare_told={"a_second": 1_000.0},
     access={"busy": 0.0, "p99_ms": 8.0},
+    flooded={"busy": 0.0, "p99_ms": 200.0},
     rebuild={"seconds": 4.0, "count": 100_000.0, "worst_seconds": 3.0},
     floor={
         10_000: {"a_second": 30_000.0, "last_seconds": 1 / 3},

@@ -41,6 +41,8 @@ MISSED: list[tuple[str, Callable[[Findings], dict[str, Any]]]] = [
     ("CPU of a life", lambda f: {"lives": {**f.lives, "cpu_ms": 5.1}}),
     ("access check", lambda f: {"access": {**f.access, "p99_ms": 10.1}}),
     ("access check", lambda f: {"access": {**f.access, "busy": 1.0}}),
+    ("access check while 400", lambda f: {"flooded": {**f.flooded, "p99_ms": 250.1}}),
+    ("access check while 400", lambda f: {"flooded": {**f.flooded, "busy": 1.0}}),
     ("100,000 pending: each in Redis", lambda f: {"pending": {**f.pending, "redis_bytes": 151.0}}),
     ("100,000 pending: request row", lambda f: {"pending": {**f.pending, "requests_bytes": 601.0}}),
     ("100,000 pending: workers grown", lambda f: {"pending": {**f.pending, "grown_mib": 21.0}}),

@@ -1,0 +1,77 @@
+"""The budgets of requests: how many of each kind are worked on at once, and which of them are vital."""
+
+import re
+from dataclasses import dataclass
+
+from starlette.requests import HTTPConnection
+
+SHORT, LONG = 2.0, 5.0
+ENTRY = "lockbox.entry"
+READING = frozenset({"GET", "HEAD", "OPTIONS"})
+HEALTH_PATHS = frozenset({"/readyz", "/metrics"})
+CLOSES = re.compile(
+    r"/v1/requests/[^/]+/(?:revoke|deny|cancel|complete)"
+    r"|/(?:requests|mine|review)/[^/]+/(?:revoke|deny|cancel|complete)"
+    r"|(?:/v1)?/tenants/[^/]+/shut"
+    r"|/v1/tenants/[^/]+/suspend"
+    r"|/v1/vendor/members/[^/]+/disable"
+)
+"""Calls that only take access away: by the API, and what the portal's forms post for them."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How many requests of one kind are worked on at once, and how many seconds another one queues.
+
+    A `vital` request has a database connection of a pool of its own.
+    """
+
+    name: str
+    most: int
+    seconds: float = SHORT
+    vital: bool = False
+
+
+CHECKS = Budget("checks", 8, LONG, vital=True)
+CLOSINGS = Budget("closings", 4, LONG, vital=True)
+HEALTH = Budget("health", 2, LONG, vital=True)
+READS = Budget("reads", 10)
+WRITES = Budget("writes", 4)
+KNOWN = (CHECKS, CLOSINGS, HEALTH, READS, WRITES)
+STRANGERS = Budget("strangers", 6)
+VITAL_STRANGERS = Budget("vital strangers", 4, LONG, vital=True)
+"""Strangers show no credential, or one that this process has not seen to be good: they take no other places."""
+MOST_VITAL = sum(budget.most for budget in (*KNOWN, VITAL_STRANGERS) if budget.vital)
+MOST_COMMON = sum(budget.most for budget in (*KNOWN, STRANGERS) if not budget.vital)
+
+
+@dataclass
+class Entry:
+    """What is known of a request on its way in; the code that authenticates it sets `is_known`."""
+
+    budget: Budget
+    is_known: bool = False
+
+
+def budget_of(method: str, path: str) -> Budget:
+    """Return the budget of a request."""
+    if path == "/v1/access":
+        return CHECKS
+    if path in HEALTH_PATHS:
+        return HEALTH
+    if method in READING:
+        return READS
+    return CLOSINGS if method == "POST" and CLOSES.fullmatch(path) else WRITES
+
+
+def vouch(connection: HTTPConnection) -> None:
+    """Note that the credential of this request is good."""
+    entry: Entry | None = connection.scope.get(ENTRY)
+    if entry is not None:
+        entry.is_known = True
+
+
+def is_vital(connection: HTTPConnection) -> bool:
+    """Whether this request uses the database connections that are kept for access checks and closing moves."""
+    entry: Entry | None = connection.scope.get(ENTRY)
+    return entry is not None and entry.budget.vital
