@@ -15,7 +15,8 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from sqlalchemy import Engine, MetaData, Table, bindparam, func
 
-from api.app import OVERFLOW, POOL
+from api.app import OVERFLOW
+from api.budgets import MOST_COMMON
 from lockbox.database import make_engine
 from lockbox.ids import new_id
 
@@ -118,7 +119,7 @@ def make_app(engine: Engine, relay: Relay) -> FastAPI:
 
 def main() -> None:
     """Serve as the API is served."""
-    engine = make_engine(sys.stdin.read(), role="bare", pool_size=POOL, overflow=OVERFLOW)
+    engine = make_engine(sys.stdin.read(), role="bare", pool_size=MOST_COMMON, overflow=OVERFLOW)
     port, smtp = map(int, sys.argv[1:])
     app = make_app(engine, Relay(smtp))
     uvicorn.run(app, port=port, log_config=None, access_log=False, server_header=False, proxy_headers=False)
