@@ -1,13 +1,17 @@
-"""The heart of the API: a thread that says every ten seconds that this process lives."""
+"""The heart of the API: a thread that says every ten seconds that this process lives, and what logs it doubts."""
 
 import socket
 import threading
+import time
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from lockbox.audit import behind
 from lockbox.database import Database
 from lockbox.watch.hearts import BEAT_SECONDS, Heart, Part
+
+LOOK_SECONDS = 30.0
 
 log = structlog.get_logger(__name__)
 
@@ -20,15 +24,34 @@ class Beating(threading.Thread):
         self._database = database
         self._heart = Heart(f"api@{socket.gethostname()}")
         self._stopping = threading.Event()
+        self._look_at = 0.0
+        self._doubted: list[str] | None = None
 
     def run(self) -> None:
         """Beat, then rest."""
         while not self._stopping.is_set():
             try:
-                self._heart.beat(self._database, Part.API)
+                self.beat()
             except SQLAlchemyError as error:
                 log.warning("heart.waiting", error=type(error).__name__)
             self._stopping.wait(BEAT_SECONDS)
+
+    def _doubts(self) -> list[str] | None:
+        """Return what differs from what was shipped of the logs, looked at once in half a minute; None if nowhere."""
+        if time.monotonic() >= self._look_at:
+            with self._database.transaction() as session:
+                shipped = behind.of(session)
+                self._doubted = shipped.all_doubts(session) if shipped else None
+            self._look_at = time.monotonic() + LOOK_SECONDS
+        return self._doubted
+
+    def beat(self) -> None:
+        """Say that this process lives, and what it doubts.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: Postgres is away.
+        """
+        self._heart.beat(self._database, Part.API, self._doubts())
 
     def stop(self) -> None:
         """Ask the thread to end, and wait a moment for it."""

@@ -16,9 +16,15 @@ PLAIN = (
     ("deadletters", "dead", "Notices that were given up and still stand."),
     ("audit_unsealed", "unsealed", "Events that no seal covers yet."),
     ("audit_seal_lag_seconds", "seal_lag", "Age of the oldest event that no seal covers yet."),
+    (
+        "standby_asynchronous",
+        "lagging_standby",
+        "Whether a standby follows Postgres to which commits do not wait: a failover may lose what was acknowledged.",
+    ),
     ("audit_checkpoint_age_seconds", "checkpoint_age", "Age of the newest checkpoint of any log."),
 )
 LABELLED = (
+    ("audit_logs_behind", "behind", "role", "Logs that are not what was shipped of them: their checks are refused."),
     ("deadlines_pending", "pending", "kind", "Requests whose clock runs, by what it is to do."),
     ("heartbeat_age_seconds", "heartbeat", "role", "Since anything in this role said that it lives."),
     ("processes", "processes", "role", "How many said within a minute that they live."),

@@ -10,8 +10,9 @@ from config.settings import Settings, UnsafeSettings
 from lockbox.database import Database, make_engine
 from lockbox.schedule import Schedule
 from lockbox.watch import status
+from lockbox.watch.figures import MOST_SILENT
 from lockbox.watch.hearts import Part
-from lockbox.watch.status import MOST_SILENT, Status
+from lockbox.watch.status import Status
 
 WELL, BAD = "green", "bold red"
 NOWHERE = "redis://127.0.0.1:1/0"

@@ -10,14 +10,19 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
-from sqlalchemy import Engine, create_engine, event, text
+import structlog
+from psycopg.errors import Diagnostic
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlmodel import Session
 
 from lockbox.failpoints import reach
+from lockbox.refusals import NotReplicated
 from lockbox.schedule import Index, Promise, Schedule
+
+log = structlog.get_logger(__name__)
 
 Clock = Callable[[Session], datetime]
 
@@ -26,14 +31,21 @@ STILL_THERE = {"keepalives_idle": 10, "keepalives_interval": 3, "keepalives_coun
 
 OPTIONS = (
     "-c lock_timeout=2s -c statement_timeout=10s -c idle_in_transaction_session_timeout=15s -c timezone=UTC "
-    "-c idle_session_timeout=0 "
+    "-c idle_session_timeout=0 -c synchronous_commit=on "
     "-c plan_cache_mode=force_generic_plan -c jit=off"
 )
-"""Planning takes longer than running here, for every table has its row policies: a statement is planned once."""
+"""Planning takes longer than running here, for every table has its row policies: a statement is planned once.
+
+A commit returns when it is on disk, and on the standby where `synchronous_standby_names` names one.
+"""
 
 PREPARED_AFTER = 1
 MOST_PREPARED = 500
 """How often a statement is sent before it is kept prepared, and how many a connection keeps."""
+
+WARNED = "warned"
+NOT_REPLICATED = ("WARNING", "01000")
+"""How Postgres says that it gave up waiting for the standby: the commit itself is reported as done all the same."""
 
 USED_AT = "used_at"
 ASKED_AFTER = 1.0
@@ -73,6 +85,7 @@ def make_engine(url: str, *, role: str, pool_size: int = 2, overflow: int = 2) -
         },
     )
     event.listen(engine, "connect", _keep_prepared)
+    event.listen(engine, "connect", _collect_warnings)
     event.listen(engine, "checkout", partial(_see_if_there, engine))
     event.listen(engine, "checkin", _note_use)
     return engine
@@ -80,6 +93,22 @@ def make_engine(url: str, *, role: str, pool_size: int = 2, overflow: int = 2) -
 
 def _keep_prepared(connection: psycopg.Connection[Any], _: object) -> None:
     connection.prepared_max = MOST_PREPARED
+
+
+def _collect_warnings(connection: psycopg.Connection[Any], record: ConnectionPoolEntry) -> None:
+    """Put a warning of the server that it did not wait for the standby into the list of the open transaction."""
+
+    def collect(said: Diagnostic) -> None:
+        if (said.severity_nonlocalized, said.sqlstate) == NOT_REPLICATED:
+            record.info.get(WARNED, []).append(said.message_primary)
+
+    connection.add_notice_handler(collect)
+
+
+@event.listens_for(Session, "after_begin")
+def _begin_warnings(session: Session, _: object, connection: Connection) -> None:
+    """Give each transaction a list of its own: its connection serves somebody else as soon as it has committed."""
+    session.info[WARNED] = connection.info[WARNED] = []
 
 
 def _note_use(_: object, record: ConnectionPoolEntry) -> None:
@@ -129,6 +158,9 @@ class Database:
         """Open a session; commit on the way out, then arm what it promised and tell its news; roll back on any error.
 
         A schedule that is away costs a log line and never the commit: reconciling arms what is missing.
+
+        Raises:
+            NotReplicated: it is committed and armed here, and the standby has not confirmed it in time.
         """
         with Session(self.engine, expire_on_commit=False) as session:
             session.info["clock"] = self.clock
@@ -144,6 +176,12 @@ class Database:
             reach("transaction.after_arm")
         for side, ids in told.items():
             self.schedule.tell(ids, side)
+        if session.info.get(WARNED):
+            log.critical("database.not_replicated", do="look at the standby; see synchronous_standby_names")
+            raise NotReplicated(
+                "This was done, but the standby of the database has not confirmed it: a failover could undo it. "
+                "Look at the result again before you rely on it."
+            )
 
     @contextmanager
     def alone(self, number: int) -> Iterator[bool]:

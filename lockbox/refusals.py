@@ -338,3 +338,9 @@ class Busy(Refusal):
     """Somebody else holds what is needed; the same call may go through in a second."""
 
     code = "busy"
+
+
+class NotReplicated(Busy):
+    """It was committed, and the database's standby did not confirm it in time: a failover could undo it."""
+
+    code = "not-replicated"

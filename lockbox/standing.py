@@ -15,6 +15,12 @@ WAIT_SECONDS = 30
 LOGIN_REFUSED = ("authentication failed", "does not exist", "no pg_hba.conf entry", "no password supplied")
 
 
+NAME_THE_STANDBY = (
+    "a standby follows this Postgres and commits do not wait for it, so a failover may lose a revoke that was "
+    "acknowledged: name it in synchronous_standby_names"
+)
+
+
 class NotFit(Exception):  # noqa: N818 - it names what was found
     """The process must not serve; the message says what to change."""
 
@@ -45,6 +51,9 @@ FROM pg_roles r WHERE pg_has_role(current_user, r.oid, 'MEMBER')
 """)
 MAY = text("SELECT has_table_privilege(:table, :right)")
 MAY_A_COLUMN = text("SELECT has_any_column_privilege(:table, :right)")
+LAGGING_STANDBY = """
+SELECT EXISTS (SELECT FROM pg_stat_replication) AND current_setting('synchronous_standby_names') = ''
+"""
 WHOLE_ROWS = frozenset({"DELETE", "TRUNCATE"})
 
 
@@ -58,6 +67,8 @@ def check(engine: Engine, server: Server) -> None:
     with engine.connect() as connection:
         _refuse_owner(connection, server)
         fits(connection)
+        if has_lagging_standby(connection):
+            log.critical("standing.standby_is_asynchronous", do=NAME_THE_STANDBY)
         for table, right in FORBIDDEN[server]:
             if _may_somewhere(connection, table, right):
                 raise NotFit(
@@ -104,6 +115,11 @@ def fits(connection: Connection) -> None:
         raise NotFit(
             f"the database is at migration {found}, this version needs {wanted}; run `lockbox migrate`, or upgrade"
         )
+
+
+def has_lagging_standby(connection: Connection) -> bool:
+    """Whether a standby follows this Postgres to which no commit waits."""
+    return bool(connection.execute(text(LAGGING_STANDBY)).scalar_one())
 
 
 def _refuse_owner(connection: Connection, server: Server) -> None:

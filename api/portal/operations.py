@@ -14,9 +14,10 @@ from lockbox.database import now
 from lockbox.requests.lifecycle import State
 from lockbox.watch import operations
 from lockbox.watch.day import Day
+from lockbox.watch.figures import MOST_SILENT
 from lockbox.watch.hearts import Part
 from lockbox.watch.operations import Operations
-from lockbox.watch.status import MOST_SEAL_LAG, MOST_SILENT, MOST_UNSENT_AGE, Beat
+from lockbox.watch.status import MOST_SEAL_LAG, MOST_UNSENT_AGE, Beat
 
 router = APIRouter(prefix="/operations", tags=[TAG], include_in_schema=False)
 

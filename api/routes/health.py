@@ -67,7 +67,7 @@ def _trail(house: Database) -> str:
     try:
         with house.transaction() as session:
             shipped = behind.of(session)
-            return "behind" if shipped and shipped.any_behind(session) else "ok"
+            return "behind" if shipped and shipped.all_doubts(session) else "ok"
     except SQLAlchemyError:
         return "unknown"
 

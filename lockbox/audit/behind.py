@@ -41,7 +41,7 @@ class Shipped:
         self.folder = folder
         self.trusted = trusted
         self._known_seconds = known_seconds
-        self._known: dict[UUID, tuple[float, bool]] = {}
+        self._known: dict[UUID, tuple[float, str]] = {}
         self._verified: dict[UUID, tuple[Claim | None, str]] = {}
         self._changing = threading.Lock()
 
@@ -55,14 +55,15 @@ class Shipped:
         found = self._looked_up(session, {*tenant_ids, VENDORS_LOG})
         return frozenset(tenant_ids) if found[VENDORS_LOG] else frozenset(one for one in tenant_ids if found[one])
 
-    def any_behind(self, session: Session) -> bool:
-        """Whether the database does not hold what was shipped of any log."""
+    def all_doubts(self, session: Session) -> list[str]:
+        """Return a line for each log of which the database does not hold what was shipped, none where all is well."""
         try:
             shipped = self.folder.logs()
         except OSError as error:
             log.critical("audit.folder_unreadable", error=type(error).__name__, reason=error.strerror)
-            return True
-        return any(self._looked_up(session, {*shipped, VENDORS_LOG}).values())
+            return [f"the folder of checkpoints cannot be read: {error.strerror}"]
+        found = self._looked_up(session, {*shipped, VENDORS_LOG})
+        return [f"log {one}: {doubt}" for one, doubt in sorted(found.items()) if doubt]
 
     def verified(self, log_id: UUID) -> Checkpoint:
         """Return what the newest checkpoint says that was shipped of a log.
@@ -86,7 +87,8 @@ class Shipped:
                 found[one] = str(doubt)
         return found
 
-    def _looked_up(self, session: Session, log_ids: Collection[UUID]) -> dict[UUID, bool]:
+    def _looked_up(self, session: Session, log_ids: Collection[UUID]) -> dict[UUID, str]:
+        """Return what differs in each of the logs, empty where nothing does."""
         at = time.monotonic()
         known = {one: answer for one in log_ids if (answer := self._still_known(one, at)) is not None}
         wanted = [one for one in log_ids if one not in known]
@@ -95,13 +97,13 @@ class Shipped:
         doubts = self.doubts(session, wanted)
         for one, doubt in doubts.items():
             log.critical("audit.behind", log=str(one), reason=doubt)
-        found = {one: one in doubts for one in wanted}
+        found = {one: doubts.get(one, "") for one in wanted}
         with self._changing:
             self._known |= {one: (at + self._known_seconds, answer) for one, answer in found.items()}
         return known | found
 
-    def _still_known(self, log_id: UUID, at: float) -> bool | None:
-        until, answer = self._known.get(log_id, (0.0, False))
+    def _still_known(self, log_id: UUID, at: float) -> str | None:
+        until, answer = self._known.get(log_id, (0.0, ""))
         return answer if at < until else None
 
     def _note(self, log_id: UUID) -> str | OSError | None:

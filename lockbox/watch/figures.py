@@ -9,6 +9,7 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from lockbox import standing
 from lockbox.database import Database
 from lockbox.plumbing import Held
 from lockbox.schedule import Away
@@ -16,11 +17,17 @@ from lockbox.schedule import Away
 log = structlog.get_logger(__name__)
 
 KEPT_SECONDS = 5.0
+MOST_SILENT = 60.0
+"""For how many seconds a process is taken to live after it said so."""
 MOST_COUNTED = 100_000
 """No count goes further (see migration 0024)."""
 
 LIMITS = text("SELECT set_config('statement_timeout', '3s', true), set_config('lock_timeout', '500ms', true)")
-READ = text("SELECT name, label, value FROM operating_figures()")
+READ = text(f"""
+SELECT name, label, value FROM operating_figures()
+UNION ALL SELECT 'behind', role, max(behind) FROM operating_processes() WHERE age <= {MOST_SILENT} GROUP BY role
+UNION ALL SELECT 'lagging_standby', '', ({standing.LAGGING_STANDBY})::int
+""")  # noqa: S608 - put together from parts of our own
 
 
 @dataclass(frozen=True)
@@ -102,4 +109,4 @@ def _postgres(database: Database) -> dict[tuple[str, str], float] | None:
     except SQLAlchemyError as error:
         log.warning("figures.postgres_away", error=type(error).__name__)
         return None
-    return {(row.name, row.label): float(row.value) for row in rows}
+    return {(row.name, row.label): float(row.value) for row in rows if row.value is not None}

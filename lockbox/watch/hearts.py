@@ -1,6 +1,7 @@
 """Heartbeats: a process says every ten seconds that it lives, and how far its clock is from that of Postgres."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from uuid import UUID
@@ -13,7 +14,7 @@ from lockbox.ids import new_id
 BEAT_SECONDS = 10.0
 
 CLOCK = text("SELECT clock_timestamp()")
-BEAT = text("SELECT beat(:role, :id, :node, :skew)")
+BEAT = text("SELECT beat(:role, :id, :node, :skew, :behind, :doubt)")
 
 
 class Part(StrEnum):
@@ -33,8 +34,13 @@ class Heart:
     node: str
     id: UUID = field(default_factory=new_id)
 
-    def beat(self, database: Database, part: Part) -> None:
+    def beat(self, database: Database, part: Part, doubts: Sequence[str] | None = None) -> None:
         """Say that this process lives in this part.
+
+        Args:
+            database: by the login of the process.
+            part: what it is.
+            doubts: a line for each log that is not what was shipped of it; None where the process does not look.
 
         Raises:
             sqlalchemy.exc.DBAPIError: Postgres is away, or this login may not say so.
@@ -44,4 +50,5 @@ class Heart:
             at = connection.execute(CLOCK).scalar_one()
             skew = (before + time.time()) / 2 - at.timestamp()
             values = {"role": part.value, "id": self.id, "node": self.node, "skew": skew}
-            connection.execute(BEAT, values)
+            found = {"behind": None if doubts is None else len(doubts), "doubt": doubts[0] if doubts else None}
+            connection.execute(BEAT, values | found)

@@ -95,6 +95,12 @@ WITH page AS MATERIALIZED (
 )
 SELECT 'I4' AS rule, id, tenant_id, 'has a gap in its seals' AS what FROM logs WHERE id IN (SELECT log_id FROM gaps)
 """)
+# What an API that lives has found by the checkpoints that left the house; it answers no check of those logs.
+TRAIL_BEHIND = text("""
+SELECT 'trail-behind' AS rule, CAST(:nobody AS uuid) AS id, CAST(NULL AS uuid) AS tenant_id, node, behind, doubt
+FROM heartbeats WHERE behind > 0 AND beat_at > clock_timestamp() - interval '1 minute'
+ORDER BY behind DESC, node LIMIT 1
+""")
 NEXT_REQUEST = text("SELECT id FROM requests WHERE id > :after ORDER BY id OFFSET :page - 1 LIMIT 1")
 NEXT_SEAL = text("""
 SELECT log_id, number FROM seals WHERE (log_id, number) > (:log, :number) ORDER BY log_id, number
@@ -140,9 +146,21 @@ class Rota:
         }
 
 
+def trail_behind(logs: int, doubt: str) -> str:
+    """Say that the database is behind what was shipped of its logs, what that does, and the way out."""
+    return (
+        f"{logs} of the audit logs are not what was shipped of them ({doubt}): every access check of their tenants "
+        "is answered with trail-behind, and of all tenants where it is the vendor's log. If a back-up was restored, "
+        "run `lockbox operate after-restore`; if the folder of checkpoints is away, mount it again"
+    )
+
+
 def look(session: Session, rota: Rota) -> set[Broken]:
     """Return everything that must never be and yet is, as far as this minute looks."""
-    found = set()
+    found = {
+        Broken(row.rule, row.id, row.tenant_id, trail_behind(row.behind, row.doubt))
+        for row in session.connection().execute(TRAIL_BEHIND, {"nobody": NOBODY})
+    }
     for query in QUERIES:
         page = PAGE_OF_SEALS if query is GAP_IN_SEALS else PAGE
         rows = session.connection().execute(query, rota.values | {"page": page})

@@ -11,7 +11,11 @@ from lockbox.tables import Instant
 
 
 class Heartbeat(SQLModel, table=True):
-    """A process in one role, when it last said that it lives, and by how many seconds its clock is ahead."""
+    """A process in one role, when it last said that it lives, and by how many seconds its clock is ahead.
+
+    `behind` is in how many logs the database does not hold what was shipped of them, and `doubt` what is wrong with
+    the first of these; None where the process does not look.
+    """
 
     __tablename__ = "heartbeats"
 
@@ -20,6 +24,8 @@ class Heartbeat(SQLModel, table=True):
     node: str = Field(max_length=255)
     skew: float
     beat_at: datetime = Field(sa_type=Instant)
+    behind: int | None = None
+    doubt: str | None = Field(default=None, max_length=300)
 
 
 class Tally(SQLModel, table=True):

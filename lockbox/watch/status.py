@@ -1,5 +1,6 @@
 """How an installation stands, for whoever operates it: everything at once, from whatever answers."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,13 +13,13 @@ from lockbox.database import Database
 from lockbox.schedule import Away
 from lockbox.standing import NotFit
 from lockbox.watch import figures
-from lockbox.watch.figures import Figures
+from lockbox.watch.figures import MOST_SILENT, Figures
 from lockbox.watch.hearts import Part
+from lockbox.watch.invariants import trail_behind
 
 STATES = text("SELECT state, number FROM operating_states()")
-PROCESSES = text("SELECT role, node, age, skew FROM operating_processes()")
+PROCESSES = text("SELECT role, node, age, skew, behind, doubt FROM operating_processes()")
 
-MOST_SILENT = 60.0
 MOST_SEAL_LAG = 60.0
 MOST_UNSENT_AGE = 300.0
 MOST_SKEW = 5.0
@@ -29,12 +30,18 @@ NEEDED = (Part.API, Part.CORE, Part.NOTICES, Part.RECONCILE, Part.WATCH)
 
 @dataclass(frozen=True)
 class Beat:
-    """When a process last said that it lives, in seconds ago, and by how many its clock is ahead."""
+    """When a process last said that it lives, in seconds ago, and by how many its clock is ahead.
+
+    `behind` is in how many logs it finds the database behind what was shipped of them, `doubt` what is wrong with
+    the first.
+    """
 
     part: str
     node: str
     age: float
     skew: float
+    behind: int | None = None
+    doubt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,7 @@ class Status:
         found = [f"Postgres: {self.postgres}"] if self.postgres != "ok" else []
         found += [f"Redis: {self.redis}"] if self.redis not in {"ok", "not asked"} else []
         if self.figures.postgres is not None:
+            found += _behind(self.beats)
             found += [said for said, is_so in _late(self.figures) if is_so]
             found += _silent(self.figures)
         return found
@@ -135,13 +143,21 @@ def _states(session: Session) -> dict[str, int]:
 
 def _beats(session: Session) -> tuple[Beat, ...]:
     rows = session.connection().execute(PROCESSES)
-    return tuple(Beat(row.role, row.node, row.age, row.skew) for row in rows)
+    return tuple(Beat(row.role, row.node, row.age, row.skew, row.behind, row.doubt) for row in rows)
+
+
+def _behind(beats: Iterable[Beat]) -> list[str]:
+    """Say who is refused because the database is behind its own log; of all processes one that finds the most."""
+    doubting = [beat for beat in beats if beat.behind and beat.age <= MOST_SILENT]
+    worst = max(doubting, key=lambda beat: beat.behind or 0, default=None)
+    return [f"{worst.node} finds {trail_behind(worst.behind or 0, worst.doubt or '')}"] if worst else []
 
 
 def _late(of: Figures) -> list[tuple[str, bool]]:
     drift = sum(number for (_, way), number in of.drift().items() if way == "missing")
     overdue, dead, unsealed = (int(of.one(name) or 0) for name in ("overdue", "dead_lately", "unsealed"))
     return [
+        (standing.NAME_THE_STANDBY, of.one("lagging_standby") == 1),
         (f"{overdue} deadlines are overdue: is a core worker running?", overdue > 0),
         (f"{dead} notices died within a day: see `lockbox vendor dead-notices`", dead > 0),
         (

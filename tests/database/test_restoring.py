@@ -14,6 +14,8 @@ from sqlalchemy import Engine, text
 from sqlalchemy.engine import URL, make_url
 from typer.testing import CliRunner
 
+from api.heart import Beating
+from api.metrics import exposition
 from cli.operate import app as operate
 from config.settings import Plan as SoldPlan
 from lockbox.audit import checkpoint, sealing
@@ -29,6 +31,8 @@ from lockbox.schedule import Schedule
 from lockbox.tenancy import restoring, tenants
 from lockbox.tenancy.restoring import Restored
 from lockbox.tenancy.tenants import Founding
+from lockbox.watch import alarms, figures, status
+from lockbox.watch.invariants import Rota
 from tests.builders import ALL_RIGHTS, Urls, World, all_rights
 from tests.database.postbag import Postbag, open_notices
 from tests.database.scenes import MAILBOX, assert_trails_are_whole, door, read, state_of, write
@@ -180,6 +184,44 @@ def test_a_window_that_was_revoked_since_the_back_up_stays_shut_after_a_restore(
     assert (entry.open, entry.is_behind) == (False, True)
     with pytest.raises(RolledBack):
         plant_seals(restored)
+
+
+def test_a_log_behind_what_was_shipped_of_it_is_in_status_metrics_and_an_alarm_with_the_way_out(plant: Plant) -> None:
+    revoked_since(plant)
+    restored = plant.restore()
+    house, post = restored.world.house, Postbag()
+    assert not any("trail-behind" in trouble for trouble in status.read(house, with_redis=True).troubles)
+
+    Beating(house).beat()
+
+    (said,) = [trouble for trouble in status.read(house, with_redis=True).troubles if "trail-behind" in trouble]
+    assert str(plant.world.tenant.id) in said
+    assert "lockbox operate after-restore" in said
+    assert b'lockbox_audit_logs_behind{role="api"} 1.0' in exposition(figures.read(house))
+    found = alarms.look(restored.worker, Rota())[0]
+    assert "trail-behind" in {one.rule for one in found}
+    assert alarms.confirm(restored.worker, found, Rota())
+    post.deliver(restored.worker, open_notices(restored.worker))
+    (mail,) = [mail for mail in post.mail.sent if mail.to_name == "Olga"]
+    assert "lockbox operate after-restore" in mail.text
+
+
+def test_a_folder_of_checkpoints_that_is_away_is_in_status(plant: Plant) -> None:
+    plant.seal()
+    plant.shipped.rename(plant.shipped.with_name("elsewhere"))
+
+    Beating(plant.world.house).beat()
+
+    assert any("cannot be read" in trouble for trouble in status.read(plant.world.house, with_redis=True).troubles)
+
+
+def test_a_log_that_is_as_it_was_shipped_is_no_trouble(plant: Plant) -> None:
+    plant.seal()
+
+    Beating(plant.world.house).beat()
+
+    assert not any("trail-behind" in trouble for trouble in status.read(plant.world.house, with_redis=True).troubles)
+    assert b'lockbox_audit_logs_behind{role="api"} 0.0' in exposition(figures.read(plant.world.house))
 
 
 def test_a_back_up_of_an_earlier_generation_opens_nothing_however_it_is_sealed(plant: Plant) -> None:

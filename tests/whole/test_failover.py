@@ -1,0 +1,264 @@
+"""A standby of Postgres: what was acknowledged outlives the primary, and a standby that lags behind is no secret."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+import psutil
+import psycopg
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from structlog.testing import capture_logs
+
+from config import embedded
+from config.embedded import Servers
+from config.embedded.folder import Home, find_home
+from config.embedded.processes import run, wait_until
+from config.embedded.programs import programs_for
+from lockbox import migrations, standing
+from lockbox.database import Database, make_engine
+from lockbox.refusals import NotReplicated
+from lockbox.requests.lifecycle import Action
+from lockbox.schedule import Schedule
+from lockbox.standing import Server
+from lockbox.watch import status
+from tests.builders import World, all_rights
+from tests.database.conftest import free_port
+
+SECONDS = 60
+WINDOWS = 40
+ENOUGH = 10
+FOLLOWING = "SELECT sync_state FROM pg_stat_replication WHERE state = 'streaming'"
+NAMED = "synchronous_standby_names"
+LOGGED = "standing.standby_is_asynchronous"
+
+
+@dataclass(frozen=True)
+class Standby:
+    """A Postgres that follows the primary; `sync_state` is what the primary says of it."""
+
+    home: Home
+    primary: Servers
+    port: int
+
+    @property
+    def folder(self) -> Path:
+        """Its cluster, beside the primary's."""
+        return self.home.folder / "standby"
+
+    def start(self) -> None:
+        """Copy the primary and follow it."""
+        url = make_url(self.primary.superuser_url)
+        source = f"host=127.0.0.1 port={url.port} user={url.username} password={url.password}"
+        self.run(
+            "pg_basebackup", "-R", "--no-sync", "-X", "stream", "-c", "fast", "-d", source, "-D", str(self.folder)
+        )
+        options = (
+            f"-c max_connections=200 -c port={self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories=''"
+        )
+        log = str(self.home.folder / "standby.log")
+        self.run("pg_ctl", "start", "-s", "-w", "-l", log, "-D", str(self.folder), "-o", options)
+        assert wait_until(lambda: self.sync_state() is not None, SECONDS)
+
+    def sync_state(self) -> str | None:
+        """Return how commits of the primary wait for it; None while it does not follow."""
+        with psycopg.connect(self.primary.superuser_url.replace("+psycopg", "")) as connection:
+            row = connection.execute(FOLLOWING).fetchone()
+        return str(row[0]) if row else None
+
+    def promote(self) -> None:
+        """Make it a primary."""
+        self.run("pg_ctl", "promote", "-s", "-w", "-D", str(self.folder))
+
+    def state_of(self, request_id: UUID) -> str:
+        """Return the state of a request, as it stands here."""
+        url = make_url(self.primary.superuser_url).set(port=self.port, database="lockbox", drivername="postgresql")
+        with psycopg.connect(url.render_as_string(hide_password=False)) as connection:
+            row = connection.execute("SELECT state FROM requests WHERE id = %s", [request_id]).fetchone()
+        return str(row[0]) if row else "unknown"
+
+    @contextmanager
+    def lagging(self) -> Iterator[None]:
+        """Let nothing reach it of what the primary writes."""
+        postmaster = psutil.Process(self.primary.pids["postgres"])
+        (sender,) = [one for one in postmaster.children() if "walsender" in " ".join(one.cmdline())]
+        sender.suspend()
+        try:
+            yield
+        finally:
+            with suppress(psutil.NoSuchProcess):
+                sender.resume()
+
+    def run(self, program: str, *arguments: str) -> None:
+        """Run one of Postgres' programs as its account."""
+        run(self.home, [str(programs_for(self.home).postgres / program), *arguments])
+
+
+@pytest.fixture(scope="module")
+def primary() -> Iterator[Servers]:
+    """A Postgres of this module alone, with Redis."""
+    parent = Path(tempfile.mkdtemp(prefix="lockbox-failover-"))
+    parent.chmod(0o755)
+    servers = embedded.start(parent / "servers", environment="test", only=("postgres", "redis"))
+    migrations.upgrade(servers.owner_database_url)
+    yield servers
+    servers.stop()
+    shutil.rmtree(parent)
+
+
+@pytest.fixture
+def standby(primary: Servers) -> Iterator[Standby]:
+    """A standby to which commits do not wait."""
+    primary.start_again("postgres")
+    standby = Standby(find_home(primary.folder), primary, free_port())
+    standby.start()
+    yield standby
+    standby.run("pg_ctl", "stop", "-s", "-m", "immediate", "-D", str(standby.folder))
+    shutil.rmtree(standby.folder)
+    primary.start_again("postgres")
+    waits_for(primary, "")
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    """A thread for whoever waits."""
+    with ThreadPoolExecutor(1) as threads:
+        yield threads
+
+
+@pytest.fixture
+def house(primary: Servers, standby: Standby) -> Iterator[Database]:
+    """The database as the API sees it; it ends before the standby does."""
+    assert standby.sync_state() == "async"
+    superuser = make_url(primary.superuser_url).set(database="lockbox").render_as_string(hide_password=False)
+    engine = make_engine(primary.database_url, role="test-api", pool_size=8, overflow=8)
+    with all_rights(superuser), closing(Schedule(primary.redis_url)) as schedule:
+        yield Database(engine, schedule)
+        engine.dispose()
+
+
+def waits_for(primary: Servers, names: str) -> None:
+    """Set for which standbys commits wait."""
+    engine = create_engine(primary.superuser_url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'"))
+        connection.execute(text("SELECT pg_reload_conf()"))
+    engine.dispose()
+
+
+def waiting(primary: Servers, what: str = "pid") -> list[tuple[object, ...]]:
+    """Return the backends whose commit waits for a standby, or do something to each."""
+    query = f"SELECT {what} FROM pg_stat_activity WHERE wait_event = 'SyncRep'"  # noqa: S608 - our own words
+    with psycopg.connect(primary.superuser_url.replace("+psycopg", ""), autocommit=True) as connection:
+        return connection.execute(query.encode()).fetchall()
+
+
+def synchronous(primary: Servers, standby: Standby) -> None:
+    waits_for(primary, "*")
+    assert wait_until(lambda: standby.sync_state() == "sync", SECONDS)
+
+
+def opened(world: World) -> UUID:
+    request = world.fresh()
+    world.act("ann", Action.APPROVE, request.id)
+    return request.id
+
+
+def test_every_revoke_that_was_acknowledged_is_there_after_a_failover(
+    primary: Servers, standby: Standby, house: Database
+) -> None:
+    world = World.make(house)
+    windows = [opened(world) for _ in range(WINDOWS)]
+    synchronous(primary, standby)
+    acknowledged: list[UUID] = []
+
+    def revoke(window: UUID) -> None:
+        try:
+            world.act("ann", Action.REVOKE, window)
+        except DBAPIError:
+            return
+        acknowledged.append(window)
+
+    with ThreadPoolExecutor(4) as pool:
+        for window in windows:
+            pool.submit(revoke, window)
+        assert wait_until(lambda: len(acknowledged) >= ENOUGH, SECONDS)
+        primary.kill("postgres")
+    standby.promote()
+
+    kept = list(acknowledged)
+    assert len(kept) >= ENOUGH
+    assert {standby.state_of(window) for window in kept} == {"revoked"}
+
+
+def test_a_revoke_that_the_standby_has_not_confirmed_is_not_acknowledged(
+    primary: Servers, standby: Standby, house: Database, pool: ThreadPoolExecutor
+) -> None:
+    world = World.make(house)
+    window = opened(world)
+    synchronous(primary, standby)
+
+    with standby.lagging():
+        revoking = pool.submit(world.act, "ann", Action.REVOKE, window)
+        assert wait_until(lambda: bool(waiting(primary)), SECONDS)
+        assert not revoking.done()
+    assert revoking.result(SECONDS).state == "revoked"
+    assert standby.state_of(window) == "revoked"
+
+
+def test_a_wait_for_the_standby_that_was_given_up_is_not_acknowledged_and_does_not_taint_what_follows(
+    primary: Servers, standby: Standby, house: Database, pool: ThreadPoolExecutor
+) -> None:
+    world = World.make(house)
+    first, second = opened(world), opened(world)
+    synchronous(primary, standby)
+
+    with standby.lagging():
+        revoking = pool.submit(world.act, "ann", Action.REVOKE, first)
+        assert wait_until(lambda: bool(waiting(primary)), SECONDS)
+        waiting(primary, "pg_cancel_backend(pid)")
+        with pytest.raises(NotReplicated, match="Look at the result again"):
+            revoking.result(SECONDS)
+
+    assert world.act("ann", Action.REVOKE, second).state == "revoked"
+
+
+def test_a_standby_that_commits_do_not_wait_for_is_named_at_start_and_in_status(
+    primary: Servers, standby: Standby, house: Database
+) -> None:
+    with capture_logs() as lines:
+        standing.check(house.engine, Server.API)
+
+    said = status.read(house, with_redis=True).troubles
+    assert [line["log_level"] for line in lines if line["event"] == LOGGED] == ["critical"]
+    assert any(NAMED in trouble for trouble in said)
+
+    synchronous(primary, standby)
+    with capture_logs() as lines:
+        standing.check(house.engine, Server.API)
+
+    assert not [line for line in lines if line["event"] == LOGGED]
+    assert not any(NAMED in said for said in status.read(house, with_redis=True).troubles)
+
+
+def test_an_asynchronous_standby_can_lose_what_was_acknowledged(
+    primary: Servers, standby: Standby, house: Database
+) -> None:
+    """What the warning is about: the other tests could not fail if a standby never lagged behind."""
+    world = World.make(house)
+    window = opened(world)
+    assert wait_until(lambda: standby.state_of(window) == "active", SECONDS)
+
+    with standby.lagging():
+        world.act("ann", Action.REVOKE, window)
+        primary.kill("postgres")
+        standby.promote()
+
+    assert standby.state_of(window) == "active"
