@@ -62,5 +62,5 @@ class Mail:
     def stop(self, process: psutil.Process) -> None:
         """Stop it."""
         process.terminate()
-        if not wait_gone(process, self.mark, STOP_SECONDS):
+        if not wait_gone(process, STOP_SECONDS):
             raise EmbeddedRefused(f"the mail catcher (pid {process.pid}) did not stop\n{tail(self.log)}")

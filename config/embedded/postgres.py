@@ -108,7 +108,7 @@ class Postgres:
     def stop(self, process: psutil.Process) -> None:
         """Stop it cleanly: sessions are cut, a checkpoint is written."""
         self._run("pg_ctl", "stop", "-s", "-m", "fast", "-w", "-t", str(STOP_SECONDS), "-D", str(self._data))
-        if not wait_gone(process, self.mark, STOP_SECONDS):
+        if not wait_gone(process, STOP_SECONDS):
             raise EmbeddedRefused(f"Postgres (pid {process.pid}) did not stop\n{tail(self.log)}")
 
     @property

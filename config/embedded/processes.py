@@ -50,14 +50,35 @@ def recorded(mark: Mark, pid: int | None) -> psutil.Process | None:
 
 
 def search(mark: Mark, pid: int | None) -> psutil.Process | None:
-    """The same, and failing that any process that is that server: its starter may have died before noting the pid."""
-    return recorded(mark, pid) or next(filter(mark.fits, psutil.process_iter()), None)
+    """The same, and failing that any process that is that server: its starter may have died before noting the pid.
+
+    A child that it has just forked bears the same command line, and is not the server.
+    """
+    if found := recorded(mark, pid):
+        return found
+    fitting = {process.pid: process for process in psutil.process_iter() if mark.fits(process)}
+    for process in fitting.values():
+        with contextlib.suppress(psutil.Error):
+            if process.ppid() not in fitting:
+                return process
+    return None
 
 
 def alive(pid: int) -> bool:
     """Whether a process of this pid runs, be it what it may."""
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return runs(psutil.Process(pid))
+    except psutil.NoSuchProcess:
+        return False
+
+
+def runs(process: psutil.Process) -> bool:
+    """Whether a thread of this process is left: until the last one has ended, its ports are taken.
+
+    Its command line is gone before that, and its first thread may be: a zombie with threads still runs.
+    """
+    try:
+        return process.is_running() and (process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1)
     except psutil.Error:
         return False
 
@@ -112,13 +133,13 @@ def wait_until(true: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
-def wait_gone(process: psutil.Process, mark: Mark, seconds: float) -> bool:
-    """Wait for the server to end, reaping it where it is a child of ours; False if it still runs."""
+def wait_gone(process: psutil.Process, seconds: float) -> bool:
+    """Wait for a server to end and free its port, reaping it where it is a child of ours; False if it still runs."""
 
     def gone() -> bool:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(process.pid, os.WNOHANG)
-        return not mark.fits(process)
+        return not runs(process)
 
     return wait_until(gone, seconds)
 

@@ -100,7 +100,7 @@ class Servers:
         if not process:
             return
         process.kill()
-        if not wait_gone(process, server.mark, KILL_SECONDS):
+        if not wait_gone(process, KILL_SECONDS):
             raise EmbeddedRefused(f"{name} (pid {process.pid}) outlived SIGKILL for {KILL_SECONDS} s")
 
     def start_again(self, name: str, *, empty: bool = False) -> None:

@@ -82,7 +82,7 @@ class Valkey:
     def stop(self, process: psutil.Process) -> None:
         """Stop it cleanly: its append-only file is written out."""
         process.terminate()
-        if not wait_gone(process, self.mark, STOP_SECONDS):
+        if not wait_gone(process, STOP_SECONDS):
             raise EmbeddedRefused(f"Redis (pid {process.pid}) did not stop\n{tail(self.log)}")
 
     def forget(self) -> None:

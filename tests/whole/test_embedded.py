@@ -6,6 +6,7 @@ import pwd
 import shutil
 import signal
 import smtplib
+import socket
 import stat
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from subprocess import PIPE
 
 import psutil
 import psycopg
@@ -22,6 +24,7 @@ import redis
 
 from config.embedded import EmbeddedRefused, Servers, default_folder, find, start
 from config.embedded.folder import ACCOUNT, find_home, locked, read_state
+from config.embedded.processes import Mark, search, wait_gone
 
 CHECKOUT = Path(__file__).parents[2]
 AS_ROOT = os.geteuid() == 0
@@ -46,6 +49,26 @@ else:
     print("running:", *sorted(servers.pids), "copied" if list(servers.folder.glob("programs*")) else "in place")
     servers.stop()
     print("left:", *servers.pids)
+"""
+
+# Its first thread ends at once, as that of a killed server may; the last one keeps the port until it is let go.
+LAST_THREAD = """
+import ctypes, os, socket, sys, threading
+def hold():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        print(listener.getsockname()[1], flush=True)
+        sys.stdin.read()
+        os._exit(0)
+threading.Thread(target=hold).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+FORKED = """
+import os, sys
+child = os.fork()
+if child:
+    print(child, flush=True)
+sys.stdin.read()
 """
 
 
@@ -244,6 +267,38 @@ def test_killed_server_comes_back_on_its_port_and_redis_empty_if_asked(servers: 
     assert answering(servers)
     with redis.Redis.from_url(servers.redis_url) as client:
         assert client.dbsize() == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process ends with its first thread")
+def test_killed_server_is_gone_only_when_its_last_thread_has_left_the_port() -> None:
+    with subprocess.Popen([sys.executable, "-c", LAST_THREAD], stdin=PIPE, stdout=PIPE) as process:
+        assert process.stdin
+        assert process.stdout
+        port, server = int(process.stdout.readline()), psutil.Process(process.pid)
+
+        is_gone = wait_gone(server, seconds=0.5)
+
+        with pytest.raises(OSError, match="in use"):
+            socket.create_server(("127.0.0.1", port))
+        assert not is_gone
+        process.stdin.close()
+        assert wait_gone(server, seconds=30)
+    socket.create_server(("127.0.0.1", port)).close()
+
+
+def test_child_that_a_server_has_just_forked_is_not_taken_for_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen([sys.executable, "-c", FORKED], stdin=PIPE, stdout=PIPE) as process:
+        assert process.stdin
+        assert process.stdout
+        pids = [int(process.stdout.readline()), process.pid]
+        # Pids begin again at the lowest: the child may well come first.
+        monkeypatch.setattr(psutil, "process_iter", lambda: map(psutil.Process, pids))
+
+        found = search(Mark(os.getuid(), "", ("-c", FORKED)), None)
+
+        assert found
+        assert found.pid == process.pid
+        process.stdin.close()
 
 
 def test_frozen_server_can_be_stopped(servers: Servers) -> None:
