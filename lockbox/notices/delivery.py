@@ -1,6 +1,5 @@
 """Delivering notices: claim those that have room in their lanes, say what each has to say, send, and record it."""
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -25,7 +24,7 @@ from lockbox.notices.lanes import Lanes
 from lockbox.notices.letters import Letter
 from lockbox.notices.models import Outcome
 from lockbox.notices.noted import Keys
-from lockbox.notices.outcomes import Try
+from lockbox.notices.outcomes import LONGEST_ERROR, TOO_LATE, Try
 from lockbox.notices.reading import Item, Wordings
 from lockbox.notices.recording import Ended, Recorder
 from lockbox.notices.senders.protocol import NOTHING, Hook, HookSender, MailSender, Reply, SendFailed
@@ -34,8 +33,6 @@ from lockbox.notices.vault import Vault
 log = structlog.get_logger(__name__)
 
 LEASE = claiming.LEASE
-LONGEST_ERROR = 200
-TOO_LATE = "not delivered before it stopped mattering"
 NO_ROOM = "not tried in time: its server does not answer, or takes too long"
 
 DUE = text("""
@@ -110,7 +107,7 @@ def _claimed(database_: Database, ids: Iterable[UUID], senders: Senders) -> "lis
                 return []
             items = {item[0].id: item for item in reading.read(session, claimed, at, senders.wordings)}
             targets = calls.targets(session, claimed)
-        began = time.monotonic()
+        began = senders.lanes.clock()
         return [
             _Errand(database_, senders, one, items[one.notice_id], targets.get(one.notice_id), at, began)
             for one in claims
@@ -123,7 +120,7 @@ def _claimed(database_: Database, ids: Iterable[UUID], senders: Senders) -> "lis
 
 @dataclass
 class _Errand:
-    """One claimed notice on its way through its lane; `at` is when it was claimed, `began` the same on our clock."""
+    """A claimed notice on its way through its lane; `at` is when it was claimed, `began` that by the lanes' clock."""
 
     database: Database
     senders: Senders
@@ -211,7 +208,7 @@ class _Errand:
 
     def _now(self) -> datetime:
         """Return what the database's clock says by now, give or take what two clocks drift apart in a minute."""
-        return self.at + timedelta(seconds=time.monotonic() - self.began)
+        return self.at + timedelta(seconds=self.senders.lanes.clock() - self.began)
 
 
 def _is_moot(row: Row[Any], letter: Letter | None) -> bool:

@@ -215,7 +215,7 @@ class Way:
 class Lanes:
     """Both ways out, which share nothing: neither can starve the other. Threads are started as they are needed.
 
-    `first_load` is how many a lane lets in before it has proven to answer.
+    `first_load` is how many a lane lets in before it has proven to answer, and `clock` tells what time passes here.
     """
 
     def __init__(
@@ -226,6 +226,7 @@ class Lanes:
         clock: Clock = time.monotonic,
         first_load: int = FIRST_LOAD,
     ) -> None:
+        self.clock = clock
         self.mail = Way("mail", mail_threads, clock, first_load=first_load)
         self.hooks = Way("webhook", hook_threads, clock, first_load=first_load)
 

@@ -23,11 +23,16 @@ LONGEST_BACK_OFF = timedelta(minutes=15)
 LEAST_BACK_OFF = timedelta(seconds=1)
 LEAST_JITTER = 0.75
 
+LONGEST_ERROR = 200
+TOO_LATE = "not delivered before it stopped mattering"
+
 CHANCE = random.SystemRandom()
 
 RECORD = text("""
 WITH recorded AS (
-    UPDATE notices n SET outcome = s.outcome, closed_at = s.closed_at, run_at = s.run_at, last_error = s.last_error
+    UPDATE notices n SET outcome = s.outcome, closed_at = s.closed_at, run_at = s.run_at,
+        last_error = CASE WHEN s.last_error = :too_late AND n.last_error IS NOT NULL
+            THEN left(s.last_error || '; the last try failed: ' || n.last_error, :longest) ELSE s.last_error END
     FROM unnest(CAST(:id AS uuid[]), CAST(:outcome AS text[]), CAST(:closed_at AS timestamptz[]),
         CAST(:run_at AS timestamptz[]), CAST(:last_error AS text[])) AS s (id, outcome, closed_at, run_at, last_error)
     WHERE n.id = s.id AND n.closed_at IS NULL AND (s.outcome IS NOT NULL OR n.run_at <> s.run_at)
@@ -76,6 +81,7 @@ def record(session: Session, tries: Sequence[Try]) -> None:
 
     What has arrived is an event for each thing that was told, and what is dead is one of its own; where that was the
     last hope to tell anybody of a request, its clock is set to now. Written again, nothing is told or counted twice.
+    What ran out of time keeps why it had failed.
     """
     concerned = dead.lock_concerned(session, {one.notice_id: one.outcome for one in tries if one.outcome})
     at = now(session)
@@ -89,6 +95,8 @@ def record(session: Session, tries: Sequence[Try]) -> None:
                 "closed_at": [at if one.outcome else None for one in tries],
                 "run_at": [one.run_at for one in tries],
                 "last_error": [one.error for one in tries],
+                "too_late": TOO_LATE,
+                "longest": LONGEST_ERROR,
             },
         )
         .all()

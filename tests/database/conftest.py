@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from config.embedded import Servers
 from lockbox import schedule as schedule_module
 from lockbox.database import Database, make_engine
 from lockbox.schedule import Schedule
-from tests.builders import ShiftedClock, Urls
+from tests.builders import ShiftedClock, StoppedClock, Urls
 from tests.conftest import fresh_database
 from tests.database.postbag import Postbag
 
@@ -164,6 +165,13 @@ def _patient_arming(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
 def later() -> ShiftedClock:
     """A clock for a house, to be shifted by the test."""
     return ShiftedClock()
+
+
+@pytest.fixture
+def still(api: Database, worker: Database) -> StoppedClock:
+    """One clock for both servers, which stands until the test moves it."""
+    api.clock = worker.clock = StoppedClock(datetime.now(UTC))
+    return api.clock
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from tests.database.scenes import promised_notices, read
 from tests.logs import public
 
 PUBLIC_URL = "https://lockbox.vendor.example"
-TOLERATED_MS = 250
+TOLERATED_MS = 20_000
 SENDER = "Lockbox <lockbox@vendor.example>"
 SERVICES = {"exchange-online": "Exchange Online"}
 
@@ -116,10 +116,12 @@ def notice(house: Database, notice_id: UUID) -> tuple[str | None, int, str | Non
 
 
 def assert_notices_are_held(house: Database, shift: timedelta = timedelta(0)) -> None:
-    """Check that the index holds each open notice, give or take the way between two servers, or a shifted clock."""
+    """Check that the index holds each open notice, never before it is due, and after it by no more than arming takes.
+
+    What is armed by a delay is due by the clock of Redis, which a shift of ours does not move.
+    """
     held, promised = house.schedule.members(NOTICES), promised_notices(house)
     assert held.keys() == promised.keys()
     ahead = shift.total_seconds() * 1000
-    assert all(
-        min(abs(held[one] - due), abs(held[one] + ahead - due)) < TOLERATED_MS for one, due in promised.items()
-    )
+    lags = [(held[one] - due, held[one] + ahead - due) for one, due in promised.items()]
+    assert [lag for lag in lags if not any(0 <= one < TOLERATED_MS for one in lag)] == []

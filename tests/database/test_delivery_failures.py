@@ -5,16 +5,16 @@ from datetime import timedelta
 
 import pytest
 
-from lockbox.database import Database, now
+from lockbox.database import Database
 from lockbox.notices.delivery import LEASE
 from lockbox.notices.models import Outcome
 from lockbox.notices.senders.protocol import SendFailed
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
 from lockbox.schedule import NOTICES
-from tests.builders import ShiftedClock, World
+from tests.builders import ShiftedClock, StoppedClock, World
 from tests.database.postbag import DyingMail, Postbag, address, assert_notices_are_held, notice, open_notices
-from tests.database.scenes import read
+from tests.database.scenes import promised_notices, read
 
 MOVES = "SELECT id, body FROM events WHERE action <> 'notice_dead' ORDER BY id"
 PAST_THE_LEASE = LEASE + timedelta(seconds=1)
@@ -33,7 +33,7 @@ def test_a_failing_address_fails_alone_and_for_good(world: World, worker: Databa
 
 
 def test_a_failure_is_tried_again_within_the_time_that_is_left_and_then_is_dead(
-    api: Database, sender: Database, later: ShiftedClock, post: Postbag
+    api: Database, worker: Database, still: StoppedClock, post: Postbag
 ) -> None:
     world = World.make(api, Policy(vendor_review=False, approval_window=60))
     request = world.submit()
@@ -42,24 +42,39 @@ def test_a_failure_is_tried_again_within_the_time_that_is_left_and_then_is_dead(
     waits, ends = [], request.deadline_at
 
     while True:
-        (attempt,) = post.deliver(sender, [first])
-        with sender.transaction() as session:
-            at = now(session)
+        (attempt,) = post.deliver(worker, [first])
         if attempt.outcome is not None:
             break
-        waits.append((attempt.run_at - at).total_seconds())
+        waits.append((attempt.run_at - still.at).total_seconds())
         assert attempt.run_at < ends
-        assert_notices_are_held(sender, later.shift)
-        later.shift += attempt.run_at - at
+        assert worker.schedule.members(NOTICES) == promised_notices(worker)
+        still.at = attempt.run_at
 
     assert attempt.outcome is Outcome.DEAD
-    assert notice(sender, first) == ("dead", len(waits) + 1, "try later")
-    assert 4 <= len(waits) <= 20
-    # Jitter takes up to a quarter of each, and the clock has gone on a little by when it is read.
-    assert 1.2 < waits[0] <= 2
-    assert 2.7 < waits[1] <= 4
+    assert ends - still.at <= timedelta(seconds=1)
+    assert notice(worker, first) == ("dead", len(waits) + 1, "try later")
+    assert 8 <= len(waits) <= 20
+    # Jitter takes up to a quarter of each.
+    assert 1.5 <= waits[0] <= 2
+    assert 3 <= waits[1] <= 4
     assert max(waits) <= 15
-    assert f"notify:{first}" not in sender.schedule.members(NOTICES)
+    assert f"notify:{first}" not in worker.schedule.members(NOTICES)
+
+
+def test_a_notice_whose_time_ran_out_keeps_why_its_last_try_failed(
+    world: World, sender: Database, later: ShiftedClock, post: Postbag
+) -> None:
+    world.submit()
+    (first, *_) = open_notices(sender)
+    post.mail.refused = {address(sender, world, name): SendFailed("try later") for name in ("ann", "amir", "abe")}
+    post.deliver(sender, [first])
+    later.shift = timedelta(hours=12, seconds=1)
+
+    (attempt,) = post.deliver(sender, [first])
+
+    assert attempt.outcome is Outcome.DEAD
+    error = "not delivered before it stopped mattering; the last try failed: try later"
+    assert notice(sender, first) == ("dead", 2, error)
 
 
 def test_a_notice_that_nobody_sent_in_time_is_dead_and_not_sent(

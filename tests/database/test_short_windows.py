@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
@@ -31,13 +31,6 @@ FROM deliveries d JOIN notices n ON n.id = d.notice_id WHERE n.template = 'pendi
 def receiver() -> Iterator[Receiver]:
     with receiving() as running:
         yield running
-
-
-@pytest.fixture
-def still(api: Database, worker: Database) -> StoppedClock:
-    """One clock for both servers, which stands until the test moves it."""
-    api.clock = worker.clock = StoppedClock(datetime.now(UTC))
-    return api.clock
 
 
 def deliver_all(worker: Database, post: Postbag, still: StoppedClock) -> None:
