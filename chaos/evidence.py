@@ -4,7 +4,6 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -20,22 +19,12 @@ from chaos.sinks import Arrival
 from chaos.stage import Stage
 from chaos.trail import Verified
 from cli.demo.story import CONTROL_CALLS
-from lockbox.schedule import CLOCK, INDEXES, Index, Promise, Schedule
 
-RECONCILED_SECONDS = 15.0
 LOOK_SECONDS = 0.5
-LATE_MS = 3000
 ORPHAN_SECONDS = 20.0
 FLOWER_SECONDS = 60.0
 FLOWER_PAGES = ("/api/tasks?limit=10000", "/api/workers", "/api/queues/length", "/metrics")
 METRICS = "/metrics"
-CLOCKS = """
-SELECT CASE state WHEN 'active' THEN 'expire' ELSE 'time_out' END || ':' || id AS member,
-    ceil(extract(epoch FROM wake_at) * 1000) AS due FROM requests WHERE wake_at IS NOT NULL
-"""
-NOTICES = """
-SELECT 'notify:' || id AS member, ceil(extract(epoch FROM run_at) * 1000) AS due FROM notices WHERE closed_at IS NULL
-"""
 
 
 @dataclass(frozen=True)
@@ -51,7 +40,7 @@ class Plant:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All of it. `left` is what the drain has left open, `drift` where an index differs from Postgres.
+    """All of it. `left` is what the drain has left open, `drift` where an index breaks its promise.
 
     `struck` are the faults that were carried out, `ended` the processes that ended though nobody had killed them.
     """
@@ -78,44 +67,6 @@ class Evidence:
         yield from self.stage.mail.arrived
         for hook in self.stage.cast.hooks:
             yield from hook.arrived
-
-
-def drift(stage: Stage) -> list[str]:
-    """Wait for a reconcile, and return where the indexes differ from the open clocks and notices in Postgres.
-
-    What an index holds beyond them is dropped when it is due, and not before: it is made due, and has to go. Whoever
-    looks at a request too early arms it again by a delay, which is late by as much as its way to Redis took.
-    """
-    schedule = Schedule(stage.servers.redis_url)
-    try:
-        for index in INDEXES:
-            extra = [
-                member.partition(":") for member in schedule.members(index).keys() - _promised(stage, index).keys()
-            ]
-            schedule.arm(index, [Promise(id_, kind, timedelta(0)) for kind, _, id_ in extra])
-        until = time.monotonic() + RECONCILED_SECONDS
-        while (found := [line for index in INDEXES for line in _differences(stage, schedule, index)]) and (
-            time.monotonic() < until
-        ):
-            time.sleep(LOOK_SECONDS)
-    finally:
-        schedule.close()
-    return found
-
-
-def _promised(stage: Stage, index: Index) -> dict[str, float]:
-    with stage.superuser.connect() as connection:
-        rows = connection.execute(text(CLOCKS if index is CLOCK else NOTICES)).all()
-    return {row.member: float(row.due) for row in rows}
-
-
-def _differences(stage: Stage, schedule: Schedule, index: Index) -> Iterator[str]:
-    promised, held = _promised(stage, index), schedule.members(index)
-    yield from (f"{index.name} lacks {member}" for member in promised.keys() - held.keys())
-    yield from (f"{index.name} holds {member}" for member in held.keys() - promised.keys())
-    for member in promised.keys() & held.keys():
-        if not 0 <= held[member] - promised[member] <= LATE_MS:
-            yield f"{index.name} has {member} at {held[member]}, not {promised[member]}"
 
 
 def plant(stage: Stage) -> Plant:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from chaos import drain, evidence, invariants, questions
+from chaos import drain, drift, evidence, invariants, questions
 from chaos.crew import Ended
 from chaos.crowd import Crowd
 from chaos.invariants import Finding
@@ -58,7 +58,7 @@ def play(stage: Stage, patience: float, tell: Tell) -> Result:
         crowd.end_load()
         tell("draining", 0.7)
         left = drain.drain(stage, crowd.calm, patience)
-        drifted = evidence.drift(stage)
+        drifted = drift.drift(stage.superuser, stage.servers.redis_url)
         crowd.leave()
         tell("draining the rest", 0.85)
         left |= drain.drain(stage, (), patience)

@@ -1,0 +1,86 @@
+"""Where the indexes of Redis break their promise (I8): all of the next minute, and nothing beyond Postgres."""
+
+import time
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import Engine, text
+
+from lockbox.schedule import CLOCK, INDEXES, NOTICES, Index, Promise, Schedule
+
+RECONCILED_SECONDS = 60.0
+LOOK_SECONDS = 0.5
+LATE_MS = 3000
+PROMISED = {
+    CLOCK: text("""
+SELECT CASE state WHEN 'active' THEN 'expire' ELSE 'time_out' END || ':' || id AS member,
+    ceil(extract(epoch FROM wake_at) * 1000) AS due FROM requests WHERE wake_at IS NOT NULL
+"""),
+    NOTICES: text("""
+SELECT 'notify:' || id AS member, ceil(extract(epoch FROM run_at) * 1000) AS due FROM notices WHERE closed_at IS NULL
+"""),
+}
+# Well within the minute in which a reconcile has to arm it.
+WIND = {
+    CLOCK: text("UPDATE requests SET wake_at = least(wake_at, clock_timestamp() + :soon) WHERE id = ANY(:ids)"),
+    NOTICES: text("UPDATE notices SET run_at = least(run_at, clock_timestamp() + :soon) WHERE id = ANY(:ids)"),
+}
+SOON = timedelta(seconds=50)
+
+
+def drift(superuser: Engine, redis_url: str) -> list[str]:
+    """Wait for a reconcile, and return where the indexes differ from the open clocks and notices in Postgres.
+
+    What could not be armed as it was committed, for Redis was away, slow, or whoever armed it died, is armed in its
+    last minute and not before, unless the index is rebuilt: its last minute is made to come. What an index holds
+    beyond Postgres is dropped when it is due, and not before: it is made due, and has to go.
+    """
+    schedule = Schedule(redis_url)
+    try:
+        wind(superuser, schedule)
+        until = time.monotonic() + RECONCILED_SECONDS
+        while (found := list(differences(superuser, schedule))) and time.monotonic() < until:
+            time.sleep(LOOK_SECONDS)
+    finally:
+        schedule.close()
+    return found
+
+
+def wind(superuser: Engine, schedule: Schedule) -> None:
+    """Make the last minute of what the indexes lack come, and whatever they hold beyond Postgres be due."""
+    for index in INDEXES:
+        promised, held = _promised(superuser, index).keys(), schedule.members(index).keys()
+        with (
+            superuser.connect().execution_options(isolation_level="READ COMMITTED") as connection,
+            connection.begin(),
+        ):
+            # No move of a request moves its clock alone; only time does.
+            connection.execute(text("SET LOCAL session_replication_role = replica"))
+            connection.execute(WIND[index], {"soon": SOON, "ids": [UUID(id_) for _, id_ in _parted(promised - held)]})
+        schedule.arm(index, [Promise(id_, kind, timedelta(0)) for kind, id_ in _parted(held - promised)])
+
+
+def differences(superuser: Engine, schedule: Schedule) -> Iterator[str]:
+    """Yield a line for each difference that there is just now.
+
+    Whoever looks at a request too early arms it again by a delay, which is late by as much as its way to Redis took.
+    """
+    for index in INDEXES:
+        promised, held = _promised(superuser, index), schedule.members(index)
+        yield from (f"{index.name} lacks {member}" for member in promised.keys() - held.keys())
+        yield from (f"{index.name} holds {member}" for member in held.keys() - promised.keys())
+        for member in promised.keys() & held.keys():
+            if not 0 <= held[member] - promised[member] <= LATE_MS:
+                yield f"{index.name} has {member} at {held[member]}, not {promised[member]}"
+
+
+def _promised(superuser: Engine, index: Index) -> dict[str, float]:
+    with superuser.connect() as connection:
+        return {row.member: float(row.due) for row in connection.execute(PROMISED[index]).all()}
+
+
+def _parted(members: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for member in members:
+        kind, _, id_ = member.partition(":")
+        yield kind, id_
