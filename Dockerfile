@@ -11,7 +11,7 @@ RUN python lock.py build > build.lock \
  && python -m pip install --require-hashes --only-binary=:all: -r build.lock \
  && python -m pip --python /opt/lockbox install --require-hashes --only-binary=:all: -r servers.lock
 
-COPY README.md ./
+COPY README.md LICENSE NOTICE ./
 COPY api api
 COPY cli cli
 COPY config config
