@@ -15,7 +15,7 @@ app = typer.Typer(no_args_is_help=True, help="Webhooks.")
 Whose = Annotated[str | None, typer.Option("--tenant", help="the customer's slug; the vendor's own if left out")]
 Endpoint = Annotated[UUID, typer.Argument(help="its id", show_default=False)]
 Url = Annotated[str, typer.Argument(help="where calls go, by https", show_default=False)]
-Events = Annotated[list[str] | None, typer.Option("--event", help="such as request.pending; repeat; all if left out")]
+Events = Annotated[list[str] | None, typer.Option("--event", help="such as request.denied; repeat; all if left out")]
 Description = Annotated[str | None, typer.Option(help="what you call it")]
 Justification = Annotated[
     bool | None,

@@ -316,12 +316,6 @@ class StillWaiting(Conflict):
     code = "still-waiting"
 
 
-class Outdated(Conflict):
-    """What the notice asked for is settled; calling it out again would mislead."""
-
-    code = "outdated"
-
-
 class DelegationClash(Conflict):
     """Another delegation in the same period stands in the way."""
 

@@ -7,7 +7,9 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from api.schemas.parts import Incoming, Line
+from lockbox.notices.memos import CHECKPOINT_TYPE, INVARIANT_TYPE
 from lockbox.notices.models import Format
+from lockbox.tenancy.endpoints import OF_REQUESTS, OF_TENANTS
 
 
 def _url(value: str) -> str:
@@ -18,7 +20,16 @@ def _url(value: str) -> str:
 
 Url = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_url)]
 EventType = Annotated[str, Field(max_length=64, pattern=r"^[a-z]+\.[a-z_]+$")]
-EventTypes = Annotated[list[EventType], Field(max_length=50), AfterValidator(lambda types: sorted(set(types)))]
+EVENT_TYPES = (
+    "Types of the events that are called; leave it out for all. A tenant's and the vendor's webhooks hear of "
+    f"{', '.join(sorted(OF_REQUESTS))} and {CHECKPOINT_TYPE}; a tenant's of {', '.join(sorted(OF_TENANTS))} too, and "
+    f"the vendor's of {INVARIANT_TYPE}. A tenant's webhook hears of a request once the tenant is asked."
+)
+EventTypes = Annotated[
+    list[EventType],
+    Field(max_length=50, description=EVENT_TYPES),
+    AfterValidator(lambda types: sorted(set(types))),
+]
 Description = Annotated[Line, Field(max_length=200)]
 Switch = Annotated[bool, Field(strict=True)]
 

@@ -68,7 +68,7 @@ def _mails(seen: Evidence) -> Proof:
 
 def _hooks(seen: Evidence) -> Proof:
     numbers = _numbers(seen)
-    must = Counter((s.number, f"request.{step.state}", to) for s in STORIES for step in s.steps for to in step.hooks)
+    must = Counter((s.number, step.event_type, to) for s in STORIES for step in s.told for to in step.hooks)
     taken = [hook for hook in seen.hooks if hook.taken]
     once = {hook.hook_id: (numbers.get(hook.request_id, 0), hook.type, hook.endpoint) for hook in taken}
     off = _differences("webhook", must, Counter(once.values()))

@@ -28,7 +28,8 @@ class Cue:
 class Step:
     """One move: the state that it leads to, who makes it, who gets a mail about it, and whose endpoint is called.
 
-    `receipts` are for whoever decided, and for the tenant's admin where it was decided for the tenant.
+    `receipts` are for whoever decided, and for the tenant's admin where it was decided for the tenant. `event` is
+    what endpoints call it, where that is not the state.
     """
 
     state: str
@@ -36,6 +37,12 @@ class Step:
     mails: str
     hooks: tuple[str, ...] = ENDPOINTS
     receipts: str = ""
+    event: str = ""
+
+    @property
+    def event_type(self) -> str:
+        """The type of the calls about it."""
+        return f"request.{self.event or self.state}"
 
     @property
     def letters(self) -> list[tuple[str, str]]:
@@ -79,10 +86,10 @@ STORIES = (
         "anna",
         (Cue(1.0, "max", "endorse"), Cue(2.0, "ann", "approve"), Cue(3.0, "amir", "approve")),
         (
-            Step("reviewing", "erin", "max", ("vendor",)),
-            Step("pending", "max", "ann amir", receipts="max"),
-            Step("pending", "ann", "", (), receipts="ann tara"),
-            Step("active", "amir", "ann erin", receipts="amir tara"),
+            Step("reviewing", "erin", "max", ("vendor",), event="submitted"),
+            Step("pending", "max", "ann amir", receipts="max", event="endorsed"),
+            Step("pending", "ann", "", receipts="ann tara", event="approved"),
+            Step("active", "amir", "ann erin", receipts="amir tara", event="approved"),
             Step("expired", "the clock", "ann amir erin"),
         ),
     ),
@@ -92,7 +99,7 @@ STORIES = (
         "boris",
         (Cue(2.5, "amir", "deny"),),
         (
-            Step("pending", "erin", "ann amir"),
+            Step("pending", "erin", "ann amir", event="submitted"),
             Step("denied", "amir", "ann erin", receipts="amir tara"),
         ),
     ),
@@ -102,12 +109,12 @@ STORIES = (
         "carla",
         (),
         (
-            Step("pending", "erin", "ann"),
+            Step("pending", "erin", "ann", event="submitted"),
             Step("timed_out", "the clock", "ann amir erin"),
         ),
         nudges=(
-            Step("answer_reminder", "the clock", "ann", ()),
-            Step("pending", "the clock", "amir", ()),
+            Step("answer_reminder", "the clock", "ann", event="reminded"),
+            Step("pending", "the clock", "amir", event="escalated"),
         ),
     ),
     Story(
@@ -116,8 +123,8 @@ STORIES = (
         "dimitri",
         (Cue(2.0, "amir", "approve"), Cue(4.5, "tara", "revoke")),
         (
-            Step("pending", "erin", "ann amir"),
-            Step("active", "amir", "ann erin", receipts="amir tara"),
+            Step("pending", "erin", "ann amir", event="submitted"),
+            Step("active", "amir", "ann erin", receipts="amir tara", event="approved"),
             Step("revoked", "tara", "ann amir erin"),
         ),
     ),
@@ -127,7 +134,7 @@ STORIES = (
         "elena",
         (Cue(3.5, "erin", "cancel"),),
         (
-            Step("pending", "erin", "ann amir"),
+            Step("pending", "erin", "ann amir", event="submitted"),
             Step("cancelled", "erin", "ann amir erin"),
         ),
         twice=True,

@@ -6,6 +6,8 @@ from enum import StrEnum
 from lockbox.people.roles import Mode, Role, Side
 
 OUTCOME_MATTERS_FOR = timedelta(hours=24)
+CALLED_FOR = timedelta(hours=72)
+"""For how long a webhook is tried: every event is of use to a machine, whatever has become of the request."""
 
 PROMPTS = {
     "reviewing": "reviewing",
@@ -15,6 +17,7 @@ PROMPTS = {
     "answer_reminder": "pending",
     "closing": "active",
     "unreached": "pending",
+    "review_unreached": "reviewing",
 }
 """The templates that matter only until the deadline, and only while the request is in this state."""
 
@@ -39,6 +42,7 @@ NUDGE_TEMPLATES = {
     (Nudge.WIDEN, "pending"): "pending",
     (Nudge.WARN, "active"): "closing",
     (Nudge.UNREACHED, "pending"): "unreached",
+    (Nudge.UNREACHED, "reviewing"): "review_unreached",
 }
 
 QUESTION, ANSWER = "question", "answer"
@@ -49,8 +53,30 @@ CONVERSED = {
 }
 """The templates that tell of a question and its answer, by the state of the request when it was asked."""
 
-INSIDE = frozenset({*ASKING["reviewing"], "review_question", "review_answer"})
+INSIDE = frozenset({*ASKING["reviewing"], "review_question", "review_answer", "review_unreached"})
 """The templates of what goes on inside the vendor."""
+
+EVENTS = {
+    "submit": "submitted",
+    "endorse": "endorsed",
+    "approve": "approved",
+    "deny": "denied",
+    "cancel": "cancelled",
+    "time_out": "timed_out",
+    "complete": "completed",
+    "revoke": "revoked",
+    "expire": "expired",
+    Nudge.REMIND: "reminded",
+    Nudge.WIDEN: "escalated",
+    Nudge.WARN: "closing",
+    Nudge.UNREACHED: "unreached",
+    QUESTION: "question",
+    ANSWER: "answer",
+}
+"""What happens to a request, as webhooks name it, by the action of the audit log."""
+REVIEW_DENIED = "review_denied"
+TYPES = frozenset(f"request.{name}" for name in (*EVENTS.values(), REVIEW_DENIED))
+"""Every event type of a request."""
 
 DECISIONS = frozenset({"endorse", "approve", "deny"})
 RECEIPT = "receipt"
@@ -84,8 +110,8 @@ class Hearer(StrEnum):
 
 
 CUSTOMERS = frozenset({Role.APPROVER, Role.TENANT_ADMIN})
-VENDOR_ONLY = frozenset({Hearer.MANAGERS, Hearer.VENDOR_ENDPOINTS})
-COPIES = frozenset({Hearer.WATCHERS, Hearer.TENANT_ENDPOINTS})
+VENDOR_ONLY = frozenset({Hearer.MANAGERS})
+COPIES = frozenset({Hearer.WATCHERS})
 ENDPOINTS = frozenset({Hearer.VENDOR_ENDPOINTS, Hearer.TENANT_ENDPOINTS})
 WHEN_ASKED = frozenset({Hearer.ASKED}) | COPIES
 OPENED_ALONE = {
@@ -101,7 +127,7 @@ AFTERWARDS = {
 
 
 def hearers(from_state: str | None, to_state: str, mode: Mode, *, customer_knows: bool) -> frozenset[Hearer]:
-    """Return who is told that a request went from one state to another.
+    """Return which people are told that a request went from one state to another.
 
     A vote that leaves the state as it was is no news; its receipts are. `customer_knows` is whether the customer has
     been asked, or is being told by this very move; what begins and ends inside the vendor stays there. What comes of
@@ -110,17 +136,26 @@ def hearers(from_state: str | None, to_state: str, mode: Mode, *, customer_knows
     if from_state == to_state:
         return frozenset()
     if to_state == "reviewing":
-        return frozenset({Hearer.ASKED, Hearer.VENDOR_ENDPOINTS})
+        return frozenset({Hearer.ASKED})
     if to_state == "pending":
-        return WHEN_ASKED | {Hearer.VENDOR_ENDPOINTS}
+        return WHEN_ASKED
     if not customer_knows:
         return VENDOR_ONLY | {Hearer.REQUESTER}
     customer = OPENED_ALONE if from_state == "reviewing" else AFTERWARDS
-    return customer[mode] | {Hearer.REQUESTER, Hearer.VENDOR_ENDPOINTS}
+    return customer[mode] | {Hearer.REQUESTER}
+
+
+def machines(*, customer_knows: bool) -> frozenset[Hearer]:
+    """Return whose webhooks hear of what happens to a request: of all of it, the customer's once it was asked.
+
+    They hear of each vote, reminder and escalation too, in every mode: what a machine does not want it does not
+    subscribe to.
+    """
+    return ENDPOINTS if customer_knows else frozenset({Hearer.VENDOR_ENDPOINTS})
 
 
 def nudged(nudge: Nudge, state: str, mode: Mode) -> frozenset[Hearer]:
-    """Return who hears of a nudge: people alone, for what endpoints were told still stands.
+    """Return which people hear of a nudge.
 
     Of managers and approvers it is those who are asked and have not answered; that a window is about to close is for
     the people who heard that it opened. That no approver could be reached is for the tenant's admins; of a review the
@@ -144,24 +179,20 @@ def receipted(action: str, role: str) -> frozenset[Hearer]:
     return frozenset({Hearer.DECIDER, Hearer.ADMINS}) if role in CUSTOMERS else frozenset({Hearer.DECIDER})
 
 
-def conversed(said: str, state: str, mode: Mode) -> frozenset[Hearer]:
+def conversed(said: str, state: str) -> frozenset[Hearer]:
     """Return who hears of a question, or of its answer, by the state of the request when the question was asked.
 
     A question is for whoever asks for access, an answer for whoever has asked the question. What is said during a
     review stays inside the vendor.
     """
-    endpoints = {Hearer.VENDOR_ENDPOINTS} if state == "reviewing" or mode is Mode.OFF else ENDPOINTS
+    endpoints = machines(customer_knows=state != "reviewing")
     return frozenset({Hearer.REQUESTER if said == QUESTION else Hearer.ASKER, *endpoints})
 
 
-def is_conversation(template: str) -> bool:
-    """Whether a template tells of a question or an answer."""
-    return template in CONVERSED.values()
-
-
-def type_of(template: str, to_state: str) -> str:
-    """Return the type by which a receiver knows what happened to a request."""
-    return f"request.{template.removeprefix('review_') if is_conversation(template) else to_state}"
+def type_of(action: str, from_state: str | None) -> str:
+    """Return the type by which a webhook knows what happened to a request, by the event in the audit log."""
+    is_inside = action == "deny" and from_state == "reviewing"
+    return f"request.{REVIEW_DENIED if is_inside else EVENTS[action]}"
 
 
 def is_reported(from_state: str | None, to_state: str) -> bool:
@@ -180,5 +211,5 @@ def knows_of(side: Side, to_state: str | None, template: str | None) -> bool:
 
 
 def matters_until(template: str, at: datetime, deadline_at: datetime) -> datetime:
-    """Return when a notice stops mattering: a prompt at the deadline for the answer, all else a day later."""
+    """Return when a mail stops mattering: a prompt at the deadline for the answer, all else a day later."""
     return deadline_at if template in PROMPTS else at + OUTCOME_MATTERS_FOR

@@ -11,7 +11,6 @@ from sqlmodel import Session
 
 from lockbox.audit.canonical import instant
 from lockbox.notices import memos
-from lockbox.notices.audience import is_conversation
 from lockbox.notices.letters import Letter
 from lockbox.notices.memos import TITLES, Memo
 from lockbox.notices.models import Format
@@ -20,21 +19,38 @@ from lockbox.people.zones import clock_time
 
 TEST = "endpoint_tested"
 TEST_TYPE = "endpoint.test"
+REQUEST = "A request for access to *{service}* at {tenant}"
+ACCESS = "Access to *{service}* at {tenant}"
 SENTENCES = {
-    "reviewing": "A request for access to *{service}* at {tenant} waits for the vendor's review.",
-    "pending": "A request for access to *{service}* at {tenant} waits for your answer.",
-    "active": "Access to *{service}* at {tenant} is open.",
-    "denied": "Access to *{service}* at {tenant} was denied.",
-    "cancelled": "A request for access to *{service}* at {tenant} was withdrawn.",
-    "timed_out": "A request for access to *{service}* at {tenant} got no answer in time.",
-    "completed": "Access to *{service}* at {tenant} was given back.",
-    "revoked": "Access to *{service}* at {tenant} was closed early.",
-    "expired": "Access to *{service}* at {tenant} is over.",
-    **dict.fromkeys(("question", "review_question"), "A question was asked about access to *{service}* at {tenant}."),
-    **dict.fromkeys(("answer", "review_answer"), "A question about access to *{service}* at {tenant} was answered."),
+    "request.review_denied": f"{REQUEST} was denied in the vendor's review.",
+    "request.denied": f"{REQUEST} was denied.",
+    "request.cancelled": f"{REQUEST} was withdrawn.",
+    "request.timed_out": f"{REQUEST} got no answer in time.",
+    "request.completed": f"{ACCESS} was given back.",
+    "request.revoked": f"{ACCESS} was closed early.",
+    "request.expired": f"{ACCESS} is over.",
+    "request.closing": f"{ACCESS} ends soon.",
+    "request.unreached": f"{REQUEST} waits for an answer, and nobody who was asked could be told.",
+    "request.question": "A question was asked about access to *{service}* at {tenant}.",
+    "request.answer": "A question about access to *{service}* at {tenant} was answered.",
 }
-NOBODY_TOLD = "A request for access to *{service}* at {tenant} timed out: nobody could be told of it."
-ANY_OTHER = "There is news of a request for access to *{service}* at {tenant}."
+"""What a chat is told, by the event type; all other events by the state that they led to."""
+STATES = {
+    "reviewing": f"{REQUEST} waits for the vendor's review.",
+    "pending": f"{REQUEST} waits for your answer.",
+    "active": f"{ACCESS} is open.",
+}
+STARTS = {
+    "request.reminded": "Reminder: ",
+    "request.escalated": "More people were asked: ",
+}
+VOTE = f"{REQUEST} was approved, and waits for more approvals."
+BY = {
+    "request.approved": "Approved by",
+    "request.denied": "Denied by",
+    "request.revoked": "Closed by",
+}
+NOBODY_TOLD = f"{REQUEST} timed out: nobody could be told of it."
 DEADLINES = {"reviewing": "Review it by", "pending": "Answer by", "active": "Open until"}
 MOST_WORDS = 1500
 
@@ -97,9 +113,9 @@ def payload(letter: Letter, *, public_url: str) -> bytes:
             "timestamp": instant(letter.at),
             "data": {
                 "request_id": str(letter.request_id),
-                "tenant": letter.tenant,
+                "tenant": letter.slug,
                 "tenant_id": str(letter.tenant_id),
-                "state": _state(letter),
+                "state": letter.to_state,
                 **({"nobody_told": letter.nobody_told} if letter.template == "timed_out" else {}),
                 "answer_by": _deadline(letter, "reviewing", "pending"),
                 "open_until": _deadline(letter, "active"),
@@ -126,7 +142,7 @@ def _test(memo: Memo, target: Target) -> bytes:
     if target.format is Format.SLACK:
         said = "This is a test: notices of Lockbox arrive here."
         return _json({"text": said, "blocks": [_section(said)]})
-    data = {"endpoint_id": str(target.endpoint_id), "tenant": memo.tenant}
+    data = {"endpoint_id": str(target.endpoint_id), "tenant": memo.slug}
     return _json(
         {"id": str(memo.notice_id), "type": TEST_TYPE, "timestamp": instant(memo.at), "data": data},
     )
@@ -134,15 +150,25 @@ def _test(memo: Memo, target: Target) -> bytes:
 
 def _slack_of(letter: Letter, justification: str | None, public_url: str, services: Mapping[str, str]) -> bytes:
     service = services.get(letter.service, letter.service)
-    sentence = NOBODY_TOLD if letter.nobody_told else SENTENCES.get(letter.template, ANY_OTHER)
-    said = sentence.format(service=_plain(one_line(service)), tenant=_plain(one_line(letter.tenant)))
+    said = _sentence(letter).format(service=_plain(one_line(service)), tenant=_plain(one_line(letter.tenant)))
     lines = [said]
-    if _state(letter) in DEADLINES and letter.deadline_at:
-        lines.append(f"{DEADLINES[_state(letter)]} {clock_time(letter.deadline_at)}")
+    if letter.event_type in BY and letter.actor_name:
+        lines.append(f"{BY[letter.event_type]} {_plain(one_line(letter.actor_name))}")
+    if letter.to_state in DEADLINES and letter.deadline_at:
+        lines.append(f"{DEADLINES[letter.to_state]} {clock_time(letter.deadline_at)}")
     if justification is not None:
         lines.append(f"Why: {_plain(' '.join(justification.split()))}"[:MOST_WORDS])
     lines.append(f"As of {clock_time(letter.at)}. Request {letter.request_id}")
     return _message(said, "\n".join(lines), portal_address(public_url, letter.request_id), "Open the request")
+
+
+def _sentence(letter: Letter) -> str:
+    if letter.nobody_told:
+        return NOBODY_TOLD
+    if letter.event_type == "request.approved" and letter.to_state == "pending":
+        return VOTE
+    said = SENTENCES.get(letter.event_type) or STATES[letter.to_state]
+    return STARTS.get(letter.event_type, "") + said
 
 
 def _message(summary: str, words: str, address: str, label: str) -> bytes:
@@ -164,10 +190,5 @@ def _json(told: Mapping[str, Any]) -> bytes:
     return json.dumps(told, separators=(",", ":")).encode()
 
 
-def _state(letter: Letter) -> str:
-    """Return the state that a call tells of: what somebody asks or answers changes none."""
-    return letter.to_state if is_conversation(letter.template) else letter.template
-
-
 def _deadline(letter: Letter, *states: str) -> str | None:
-    return instant(letter.deadline_at) if _state(letter) in states and letter.deadline_at else None
+    return instant(letter.deadline_at) if letter.to_state in states and letter.deadline_at else None

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlmodel import Session
 
-from lockbox.notices.audience import CONVERSED, Hearer, conversed, matters_until, type_of
+from lockbox.notices.audience import CALLED_FOR, CONVERSED, Hearer, conversed, matters_until, type_of
 from lockbox.notices.directory import Directory
 from lockbox.notices.outbox import Due, Told, addressed, at_each
 from lockbox.people.roles import Mode
@@ -42,17 +42,18 @@ class Remark:
 def promise(session: Session, known: Directory, remark: Remark) -> dict[str, Any]:
     """Return the parameters of `outbox.ADDRESSED`, and note on the session what to arm after the commit."""
     until = matters_until(remark.template, remark.at, remark.deadline_at)
-    due = [Due(told, remark.at, until) for told in _told(known, remark)]
+    called_until = remark.at + CALLED_FOR
+    due = [Due(told, remark.at, called_until if told.endpoint_id else until) for told in _told(known, remark)]
     return addressed(session, [remark], [range(1, len(due) + 1)], due)
 
 
 def _told(known: Directory, remark: Remark) -> Iterator[Told]:
-    hearers = conversed(remark.said, remark.state, remark.mode)
+    hearers = conversed(remark.said, remark.state)
     people = {Hearer.REQUESTER: remark.requester_id, Hearer.ASKER: remark.asker_id}
     for hearer in sorted(hearers & people.keys()):
         yield from at_each(known, people[hearer], remark.template)
     receivers = known.receivers[None] if Hearer.VENDOR_ENDPOINTS in hearers else []
     if Hearer.TENANT_ENDPOINTS in hearers:
         receivers = [*receivers, *known.receivers[remark.tenant_id]]
-    event_type = type_of(remark.template, remark.to_state)
+    event_type = type_of(remark.said, remark.to_state)
     yield from (Told(remark.template, endpoint_id=one.id) for one in receivers if one.wants(event_type))

@@ -39,7 +39,7 @@ CODE_DIGITS = 8
 
 READ = text("""
 SELECT n.id, n.request_id, n.channel, n.template, n.until_at, n.attempts, n.about_id, n.event_id, e.at, e.body,
-    t.id AS tenant_id, t.name AS tenant, h.url, h.secret, h.disabled_at AS endpoint_disabled,
+    t.id AS tenant_id, t.name AS tenant, t.slug, h.url, h.secret, h.disabled_at AS endpoint_disabled,
     coalesce(p.name, i.name, w.name, g.name, f.name, '') AS recipient_name,
     coalesce(x.email, p.email, i.email, w.email, g.email, f.email) AS recipient_address,
     coalesce(p.time_zone, w.time_zone, g.time_zone, f.time_zone, 'UTC') AS time_zone,
@@ -113,6 +113,7 @@ def prepared(
         at=row.at or noted_at or at,
         until=until or row.bound_at,
         tenant=row.tenant,
+        slug=row.slug,
         tenant_id=row.tenant_id,
         event_id=row.event_id,
         about_id=row.about_id,

@@ -136,7 +136,7 @@ class _Errand:
     def without_sending(self) -> Ended | None:
         """Return how it ended, where nothing is to be sent, and give its place back."""
         (row, letter), place = self.item, self.claim.place
-        if row.recipient_disabled or row.endpoint_disabled or _is_moot(row, letter):
+        if row.recipient_disabled or row.endpoint_disabled or (self.target is None and _is_moot(row, letter)):
             ended = Try(row.id, Outcome.MOOT, self.at)
         elif place is None:
             ended = Try(row.id, Outcome.DEAD, self.at, TOO_LATE if self.at >= row.until_at else NO_ROOM)

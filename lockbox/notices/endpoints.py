@@ -37,7 +37,7 @@ def add(session: Session, vault: Vault, url: str, *, tenant_id: UUID | None, eve
         vault: encrypts the secret.
         url: where calls go.
         tenant_id: whose requests it hears of.
-        event_types: such as `request.active`; none means all.
+        event_types: such as `request.approved`; none means all.
     """
     signing = new_signing(vault)
     session.add(made(signing, url, tenant_id=tenant_id, event_types=event_types, at=now(session)))

@@ -76,7 +76,8 @@ class Earlier:
 class Letter:
     """Everything that a notice may say: the event that caused it, and what never changes of its request.
 
-    `now` is the moment of sending; `opened_until` is when the window would close if it were approved at that moment.
+    `tenant` is the tenant's present name, and `slug` what machines know it by. `now` is the moment of sending;
+    `opened_until` is when the window would close if it were approved at that moment.
     `action`, `to_state` and `actor_id` are the event's; `address` and `user_agent` are from where it was done, None
     where the recipient is not of the same side. `time_zone` is the recipient's. `is_copy` is whether the recipient is
     copied, decides nothing and cannot sign in. `in_vain` says how many were asked where none of them could be told.
@@ -97,6 +98,7 @@ class Letter:
     event_type: str
     request_id: UUID
     tenant: str
+    slug: str
     tenant_id: UUID
     mode: Mode
     requester: str

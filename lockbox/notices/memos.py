@@ -113,6 +113,7 @@ class Memo:
     at: datetime
     until: datetime | None
     tenant: str | None
+    slug: str | None
     tenant_id: UUID | None
     event_id: UUID | None
     about_id: UUID | None
@@ -174,7 +175,7 @@ def payload(memo: Memo) -> bytes:
             "type": type_of(memo.template),
             "timestamp": instant(memo.at),
             "data": {
-                "tenant": memo.tenant,
+                "tenant": memo.slug,
                 "tenant_id": memo.tenant_id and str(memo.tenant_id),
                 "changes": dict(memo.changes),
             },

@@ -13,6 +13,7 @@ from lockbox.arrays import array, listed
 from lockbox.ids import new_id_text
 from lockbox.notices import heard
 from lockbox.notices.audience import (
+    CALLED_FOR,
     COPIED,
     NUDGE_TEMPLATES,
     PROMPTS,
@@ -22,9 +23,11 @@ from lockbox.notices.audience import (
     Nudge,
     hearers,
     is_reported,
+    machines,
     matters_until,
     nudged,
     receipted,
+    type_of,
 )
 from lockbox.notices.directory import Directory, Receiver
 from lockbox.notices.heard import NOBODY
@@ -101,7 +104,7 @@ class News:
 
     @property
     def hearers(self) -> frozenset[Hearer]:
-        """Who hears of it."""
+        """Which people hear of it."""
         if self.nudge:
             return nudged(self.nudge, self.to_state, self.mode)
         return hearers(self.from_state, self.to_state, self.mode, customer_knows=self.customer_knows)
@@ -195,7 +198,8 @@ class Audiences:
         if numbers is None:
             first = len(self.due) + 1
             for one in _told(self._known, move, found):
-                until = matters_until(one.template, move.at, move.deadline_at)
+                is_called = one.endpoint_id is not None
+                until = move.at + CALLED_FOR if is_called else matters_until(one.template, move.at, move.deadline_at)
                 self.due.append(Due(one, move.at, until))
             numbers = self._found[alike] = range(first, len(self.due) + 1)
         return numbers
@@ -220,7 +224,7 @@ def _told(known: Directory, item: News, found: frozenset[UUID]) -> Iterator[Told
         yield from at_each(known, person, RECEIPT)
     for person in sorted(_people(known, item, found) - receipts):
         yield from at_each(known, person, item.template)
-    event_type = f"request.{item.to_state}"
+    event_type = type_of(item.action, item.from_state)
     receivers = [receiver for receiver in _receivers(known, item) if receiver.wants(event_type)]
     yield from (Told(item.template, endpoint_id=receiver.id) for receiver in receivers)
     if Hearer.WATCHERS in item.hearers:
@@ -265,10 +269,7 @@ def _people(known: Directory, item: News, found: frozenset[UUID]) -> set[UUID]:
 
 
 def _receivers(known: Directory, item: News) -> list[Receiver]:
-    told = hearers(item.from_state, item.to_state, item.mode, customer_knows=item.customer_knows)
-    receivers: list[Receiver] = []
-    if Hearer.VENDOR_ENDPOINTS in told:
-        receivers += known.receivers[None]
-    if Hearer.TENANT_ENDPOINTS in told:
+    receivers = list(known.receivers[None])
+    if Hearer.TENANT_ENDPOINTS in machines(customer_knows=item.customer_knows):
         receivers += known.receivers[item.tenant_id]
     return receivers

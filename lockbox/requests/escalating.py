@@ -25,7 +25,7 @@ KNOWN = text("""
 SELECT e.request_id FROM events e JOIN requests r ON r.id = e.request_id
 WHERE e.request_id = ANY(:ids) AND e.seq IS NULL AND e.action = :action AND e.to_state = r.state
 """)
-SLUGS = text("SELECT id, slug FROM tenants WHERE id = ANY(:ids)")
+NAMES = text("SELECT id, name FROM tenants WHERE id = ANY(:ids)")
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ def _tell_operators(session: Session, action: str, lines: Mapping[UUID, tuple[UU
     if not lines:
         return
     tenants = list({tenant for tenant, _ in lines.values()})
-    slugs = {row.id: row.slug for row in session.connection().execute(SLUGS, {"ids": tenants})}
-    changes = {str(one): f"{slugs[tenant]}: {said}" for one, (tenant, said) in list(lines.items())[:MOST_LINES]}
+    names = {row.id: row.name for row in session.connection().execute(NAMES, {"ids": tenants})}
+    changes = {str(one): f"{names[tenant]}: {said}" for one, (tenant, said) in list(lines.items())[:MOST_LINES]}
     if len(lines) > MOST_LINES:
         changes["and"] = f"{len(lines) - MOST_LINES} more"
     facts: dict[str, Value] = {"requests": len(lines), "changes": changes}

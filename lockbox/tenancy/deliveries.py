@@ -17,7 +17,7 @@ from lockbox.notices.models import Delivery, Endpoint, Notice, Outcome
 from lockbox.notices.outbox import KIND
 from lockbox.people import context
 from lockbox.people.roles import Caller
-from lockbox.refusals import EndpointDisabled, Outdated, StillWaiting, Unknown
+from lockbox.refusals import EndpointDisabled, StillWaiting, Unknown
 from lockbox.requests.writing import Origin
 from lockbox.schedule import NOTICES, Promise
 from lockbox.tenancy import endpoints, trail
@@ -93,7 +93,6 @@ def redeliver(session: Session, caller: Caller, origin: Origin, delivery_id: UUI
         Unknown, NotYours: as named.
         EndpointDisabled: the endpoint is called no more.
         StillWaiting: it has not ended, and will be tried again by itself.
-        Outdated: it asked for something that is settled.
         TooMany: the endpoint was called by hand ten times in the last minute.
     """
     context.enter(session, caller)
@@ -107,8 +106,6 @@ def redeliver(session: Session, caller: Caller, origin: Origin, delivery_id: UUI
         raise EndpointDisabled("The webhook is disabled; enable it first.")
     if answer == "waiting":
         raise StillWaiting("The notice has not ended: it will be tried again by itself.")
-    if answer == "outdated":
-        raise Outdated("What it asked for is settled; nobody is asked again.")
     _count(session, endpoint, at)
     database.promise(session, NOTICES, [Promise(str(notice), KIND, at)])
     deed = Deed("delivery_repeated", at, {}, facts={"endpoint_id": endpoint.id, "notice_id": notice})

@@ -13,7 +13,7 @@ from lockbox import fetching
 from lockbox.database import now
 from lockbox.fetching import FetchFailed
 from lockbox.notices import endpoints as kept
-from lockbox.notices.audience import ANSWER, QUESTION
+from lockbox.notices.audience import TYPES
 from lockbox.notices.memos import CHECKPOINT_TYPE, INVARIANT_TYPE, PERSONAL, TITLES
 from lockbox.notices.models import Endpoint, Format
 from lockbox.notices.vault import Vault
@@ -21,7 +21,6 @@ from lockbox.people import context
 from lockbox.people.models import Tenant
 from lockbox.people.roles import Caller, Role
 from lockbox.refusals import Invalid, TooManyEndpoints, Unknown
-from lockbox.requests.lifecycle import State
 from lockbox.requests.writing import Origin
 from lockbox.tenancy import authority, trail
 from lockbox.tenancy.authority import Seat
@@ -35,7 +34,7 @@ OPERATORS = (Role.OPERATOR,)
 NOT_THE_VENDORS = (
     "A webhook of the vendor is never told why access is asked: whoever keeps it may not read that. Leave it out."
 )
-OF_REQUESTS = frozenset(f"request.{told}" for told in (*State, QUESTION, ANSWER))
+OF_REQUESTS = TYPES
 OF_TENANTS = frozenset(f"tenant.{kind}" for kind in TITLES.keys() - PERSONAL)
 # What sends no more outside than before, and to nowhere else: no fresh sign-in is asked for it.
 HARMLESS = frozenset({"description"})

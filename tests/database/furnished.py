@@ -93,7 +93,7 @@ THE_REST = (
     """,
     """
     INSERT INTO deliveries (id, notice_id, endpoint_id, event_type, at, took_ms, status, answer)
-    SELECT uuidv7(), n.id, n.endpoint_id, 'request.pending', now(), 7, 204, 'thanks' FROM notices n
+    SELECT uuidv7(), n.id, n.endpoint_id, 'request.submitted', now(), 7, 204, 'thanks' FROM notices n
     WHERE n.tenant_id = :tenant
     """,
     """

@@ -16,7 +16,7 @@ from tests.database.scenes import read, write
 AGED = "UPDATE deliveries SET at = now() - CAST(:age AS interval) WHERE id = :id"
 FILL = """
 INSERT INTO deliveries (id, notice_id, event_type, at, took_ms, answer)
-SELECT uuidv7(), (SELECT id FROM notices LIMIT 1), 'request.pending', now() - CAST(:age AS interval) - :step * n,
+SELECT uuidv7(), (SELECT id FROM notices LIMIT 1), 'request.submitted', now() - CAST(:age AS interval) - :step * n,
     1, ''
 FROM generate_series(1, :number) n
 """

@@ -138,7 +138,7 @@ def test_it_is_an_event_of_the_vendors_a_mail_to_operators_and_a_call_of_the_ven
     lived: World, worker: Database, superuser: Engine, post: Postbag, capsys: pytest.CaptureFixture[str]
 ) -> None:
     post.deliver(worker, open_notices(worker))
-    post.endpoint(lived, HOOK, tenant_id=None, event_types=["request.active"])
+    post.endpoint(lived, HOOK, tenant_id=None, event_types=["request.approved"])
     post.endpoint(lived, "https://contoso.example/hook", tenant_id=lived.tenant.id)
     post.mail.sent.clear()
     freely(superuser, "DELETE FROM decisions WHERE verdict = 'approve'")

@@ -77,13 +77,13 @@ def test_where_nobody_was_reached_event_mail_and_operators_say_that_nobody_could
 
     assert (state_of(sender, request.id), reached(sender, request.id)) == ("timed_out", (3, 0, True))
     (mine,) = mails_to(post, sender, world, "erin")
-    assert mine.subject == f"Nobody could be told: access to Exchange Online at {world.tenant.slug}"
+    assert mine.subject == f"Nobody could be told: access to Exchange Online at {world.tenant.name}"
     assert "Nobody could be told: none of three approvers could be reached." in mine.text
     assert f"lockbox request again {request.id}" in mine.text
     assert "in time" not in mine.text
     (told,) = mails_to(post, sender, world, "olga")
     assert told.subject == "Requests timed out, and nobody could be told of them"
-    assert f"{request.id} {world.tenant.slug}: none of three approvers could be reached" in told.text
+    assert f"{request.id} {world.tenant.name}: none of three approvers could be reached" in told.text
     for secret in ("mailbox:anna", "does not open", "Erin", "CASE-1"):
         assert secret not in told.text
     assert_trails_are_whole(sender)

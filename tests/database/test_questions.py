@@ -258,7 +258,7 @@ def test_the_engineer_is_told_of_a_question_the_asker_of_the_answer_and_endpoint
 ) -> None:
     post.endpoint(world, "https://tenant.example/", tenant_id=world.tenant.id)
     post.endpoint(world, "https://vendor.example/", tenant_id=None, event_types=["request.question"])
-    post.endpoint(world, "https://deaf.example/", tenant_id=world.tenant.id, event_types=["request.pending"])
+    post.endpoint(world, "https://deaf.example/", tenant_id=world.tenant.id, event_types=["request.submitted"])
     request = world.submit()
     post.deliver(worker, open_notices(worker))
     post.mail.sent.clear()
@@ -303,9 +303,7 @@ def test_a_policy_that_lets_mails_say_nothing_keeps_the_words_out(
     assert "https://" not in mail.text
 
 
-def test_where_the_vendor_opens_alone_the_customers_endpoints_hear_as_of_the_rest(
-    api: Database, post: Postbag
-) -> None:
+def test_where_the_vendor_opens_alone_the_customers_endpoints_hear_of_it_too(api: Database, post: Postbag) -> None:
     world = World.make(api, Policy(), Mode.OFF)
     post.endpoint(world, "https://tenant.example/", tenant_id=world.tenant.id)
     request = world.submit()
@@ -313,7 +311,7 @@ def test_where_the_vendor_opens_alone_the_customers_endpoints_hear_as_of_the_res
 
     ask(world, "mia", request.id)
 
-    assert told(world, request.id) == [("question", "Erin")]
+    assert told(world, request.id) == [("question", "Erin"), ("question", "https://tenant.example/")]
 
 
 def test_without_a_word_of_the_policy_the_clock_runs_on(world: World, sender: Database, later: ShiftedClock) -> None:

@@ -18,7 +18,6 @@ from lockbox.refusals import (
     EndpointDisabled,
     Invalid,
     NotYours,
-    Outdated,
     SignInAgain,
     StillWaiting,
     TooMany,
@@ -66,7 +65,7 @@ def tries(world: World, who: str, endpoint: Shown) -> list[Any]:
 def test_a_webhook_that_was_added_is_called_and_its_secret_is_stored_encrypted(
     world: World, worker: Database, post: Postbag, reach: Reach
 ) -> None:
-    shown = added(world, reach, event_types=("request.pending",), description="Our channel")
+    shown = added(world, reach, event_types=("request.submitted",), description="Our channel")
     world.submit()
 
     post.deliver(worker, open_notices(worker))
@@ -86,8 +85,8 @@ def test_each_change_is_told_to_the_admins_and_approvers_without_what_may_be_a_s
     shown = added(world, reach, description="Our channel")
     assert last_told(world.house).changes["url"] == "none → https://hooks.contoso.example"
     assert last_told(world.house).details["endpoint"] == "Our channel"
-    acts(world, "tara", endpoints.change, shown.endpoint.id, {"event_types": ["request.active"]}, reach=reach)
-    assert last_told(world.house).changes == {"events": "all → request.active"}
+    acts(world, "tara", endpoints.change, shown.endpoint.id, {"event_types": ["request.approved"]}, reach=reach)
+    assert last_told(world.house).changes == {"events": "all → request.approved"}
     acts(world, "tara", endpoints.change, shown.endpoint.id, {"url": URL + "-2"}, reach=reach)
     assert last_told(world.house).changes == {"url": "changed"}
     acts(world, "tara", endpoints.rotate, shown.endpoint.id, vault=reach.vault)
@@ -151,7 +150,7 @@ WIDENING: dict[str, Callable[[World, Caller, Shown, Reach], object]] = {
         c,
         endpoints.change,
         s.endpoint.id,
-        {"with_justification": True} if s.endpoint.tenant_id else {"event_types": ["request.active"]},
+        {"with_justification": True} if s.endpoint.tenant_id else {"event_types": ["request.approved"]},
         reach=r,
     ),
     "rotate": lambda w, c, s, r: acts(w, c, endpoints.rotate, s.endpoint.id, vault=r.vault),
@@ -353,7 +352,7 @@ def test_a_webhook_is_tried_out_ten_times_in_any_minute_and_no_more(
 def test_calls_that_are_repeated_are_counted_with_the_tests(
     world: World, worker: Database, post: Postbag, reach: Reach
 ) -> None:
-    shown = added(world, reach, event_types=("request.active",))
+    shown = added(world, reach, event_types=("request.approved",))
     acts(world, "tara", deliveries.try_out, shown.endpoint.id)
     post.deliver(worker, open_notices(worker))
     (one,) = tries(world, "tara", shown)
@@ -387,7 +386,7 @@ def test_tests_that_come_together_are_counted_one_after_the_other(
 def test_a_call_is_repeated_under_its_id_as_often_as_somebody_asks(
     world: World, worker: Database, post: Postbag, reach: Reach, who: str
 ) -> None:
-    shown = added(world, reach, who, event_types=("request.active",))
+    shown = added(world, reach, who, event_types=("request.approved",))
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)
     post.deliver(worker, open_notices(worker))
@@ -417,7 +416,7 @@ def test_a_dead_notice_comes_back_to_life_with_time_enough(
     write(
         unbound(world.house),
         "INSERT INTO deliveries (id, notice_id, endpoint_id, event_type, at, took_ms, answer, error) "
-        "SELECT uuidv7(), id, endpoint_id, 'request.active', now(), 1, '', 'time' FROM notices WHERE attempts = 40",
+        "SELECT uuidv7(), id, endpoint_id, 'request.approved', now(), 1, '', 'time' FROM notices WHERE attempts = 40",
     )
     (one,) = tries(world, "tara", shown)
     later.shift = timedelta(hours=30)
@@ -429,10 +428,10 @@ def test_a_dead_notice_comes_back_to_life_with_time_enough(
     assert [hook.hook_id for hook in post.hooks.sent] == [str(one.notice_id)]
 
 
-def test_nobody_is_asked_again_for_what_is_settled(
+def test_a_call_about_what_is_settled_meanwhile_is_repeated_all_the_same(
     world: World, worker: Database, post: Postbag, reach: Reach
 ) -> None:
-    shown = added(world, reach, event_types=("request.pending",))
+    shown = added(world, reach, event_types=("request.submitted",))
     request = world.submit()
     post.deliver(worker, open_notices(worker))
     (one,) = tries(world, "tara", shown)
@@ -440,17 +439,17 @@ def test_nobody_is_asked_again_for_what_is_settled(
     post.deliver(worker, open_notices(worker))
     world.act("ann", Action.DENY, request.id)
 
-    with pytest.raises(Outdated):
-        acts(world, "tara", deliveries.redeliver, one.id)
+    acts(world, "tara", deliveries.redeliver, one.id)
+    post.deliver(worker, open_notices(worker))
 
-    assert len(post.hooks.sent) == 2
+    assert [hook.hook_id for hook in post.hooks.sent] == [str(one.notice_id)] * 3
 
 
 def test_the_database_lets_nobody_else_repeat_a_call(
     world: World, worker: Database, post: Postbag, reach: Reach
 ) -> None:
-    added(world, reach, event_types=("request.pending",))
-    added(world, reach, "olga", event_types=("request.pending",))
+    added(world, reach, event_types=("request.submitted",))
+    added(world, reach, "olga", event_types=("request.submitted",))
     other = World.make(world.house)
     world.people["zack"] = other.people["tara"]
     world.submit()

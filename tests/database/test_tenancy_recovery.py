@@ -77,7 +77,7 @@ def test_endpoints_that_want_to_hear_of_something_else_hear_of_a_recovery_all_th
     world: World, post: Postbag
 ) -> None:
     hook = "https://hooks.contoso.example/"
-    post.endpoint(world, hook, tenant_id=world.tenant.id, event_types=["request.pending"])
+    post.endpoint(world, hook, tenant_id=world.tenant.id, event_types=["request.submitted"])
 
     proposed = propose(world)
     does(world, "ann", recovery.object_to, proposed.id)

@@ -215,7 +215,7 @@ PLACES: dict[str, Callable[[Door], Place]] = {
     "DELETE /v1/me/addresses/{address_id}": lambda door: Place({"address_id": address(door)}),
     "POST /v1/vendor/endpoints": lambda _: Place(body={"url": "https://hooks.vendor.example/"}),
     "GET /v1/endpoints/{endpoint_id}": _endpoint,
-    "PATCH /v1/endpoints/{endpoint_id}": lambda door: _endpoint(door, {"event_types": ["request.active"]}),
+    "PATCH /v1/endpoints/{endpoint_id}": lambda door: _endpoint(door, {"event_types": ["request.approved"]}),
     "DELETE /v1/endpoints/{endpoint_id}": _endpoint,
     "POST /v1/endpoints/{endpoint_id}/rotate": _endpoint,
     "POST /v1/endpoints/{endpoint_id}/test": _endpoint,

@@ -1,11 +1,14 @@
 """Webhooks over HTTP: a secret is in one answer alone, what is sent in is checked, and the log is read in pages."""
 
+import re
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 
 from lockbox.ids import new_id
+from lockbox.tenancy.endpoints import OF_REQUESTS, OF_TENANTS
 from tests.http.door import Door, facts
 from tests.http.places import delivery, endpoint
 
@@ -26,7 +29,7 @@ def add(door: Door, who: str = "tara", **changes: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("who", ["tara", "olga"])
 def test_a_secret_is_shown_when_it_is_made_and_never_again(fresh_door: Door, who: str) -> None:
-    added = add(fresh_door, who, description="Ours", event_types=["request.pending", "request.pending"])
+    added = add(fresh_door, who, description="Ours", event_types=["request.submitted", "request.submitted"])
     rotated = fresh_door.call(who, "POST", f"/v1/endpoints/{added['id']}/rotate")
     place = f"/v1/tenants/{fresh_door.world.tenant.slug}/endpoints" if who == "tara" else "/v1/vendor/endpoints"
 
@@ -40,7 +43,7 @@ def test_a_secret_is_shown_when_it_is_made_and_never_again(fresh_door: Door, who
     assert rotated.json()["public_key"] != added["public_key"]
     assert rotated.json()["old_secret_until"] is not None
     assert shown.json() in listed.json()["items"]
-    assert shown.json()["event_types"] == ["request.pending"]
+    assert shown.json()["event_types"] == ["request.submitted"]
     assert "whsec_" not in listed.text + shown.text
     assert "whsk_" not in listed.text + shown.text + rotated.text
 
@@ -65,7 +68,7 @@ def test_a_rotation_without_overlap_ends_the_old_secret_now(fresh_door: Door) ->
         {"url": 5},
         {"event_types": ["request.nothing"]},
         {"event_types": ["Request.active"]},
-        {"event_types": "request.active"},
+        {"event_types": "request.approved"},
         {"description": "a\nb"},
         {"description": "x" * 201},
         {"format": "xml"},
@@ -94,13 +97,13 @@ def test_a_change_says_what_is_to_be_different(door: Door, body: dict[str, Any])
 
 
 def test_what_is_left_out_of_a_change_stays(fresh_door: Door) -> None:
-    added = add(fresh_door, description="Ours", format="slack", event_types=["request.active"])
+    added = add(fresh_door, description="Ours", format="slack", event_types=["request.approved"])
     path = f"/v1/endpoints/{added['id']}"
 
     fresh_door.call("tara", "PATCH", path, json={"with_justification": True})
     changed = fresh_door.call("tara", "PATCH", path, json={"description": None, "enabled": False}).json()
 
-    assert (changed["url"], changed["format"], changed["event_types"]) == (URL, "slack", ["request.active"])
+    assert (changed["url"], changed["format"], changed["event_types"]) == (URL, "slack", ["request.approved"])
     assert (changed["with_justification"], changed["description"], changed["why_disabled"]) == (True, "", "by_hand")
 
 
@@ -183,7 +186,7 @@ def test_who_was_told_is_shown_by_name_on_ones_own_side_and_counted_on_the_other
 
 def test_how_the_last_try_went_and_when_the_next_is_stands_beside_the_name(fresh_door: Door) -> None:
     request = fresh_door.pending()
-    tried = "INSERT INTO deliveries SELECT uuidv7(), n.id, NULL, 'request.pending', now(), 12, :s, 'full', 'status' "
+    tried = "INSERT INTO deliveries SELECT uuidv7(), n.id, NULL, 'request.denied', now(), 12, :s, 'full', 'status' "
     tried += "FROM notices n JOIN people p ON p.id = n.person_id WHERE n.request_id = :r AND p.name = 'Amir'"
     for status in (450, 452):
         fresh_door.run_sql(tried, r=request, s=status)
@@ -195,3 +198,12 @@ def test_how_the_last_try_went_and_when_the_next_is_stands_beside_the_name(fresh
     assert told["Amir"]["next_try_at"] is not None
     assert told["Ann"]["last_try"] is None
     assert told["Ann"]["outcome"] == "waiting"
+
+
+def test_the_schema_and_the_walk_name_every_event_type() -> None:
+    walk, schema = Path("docs/walk.md").read_text(), Path("api/openapi.json").read_text()
+
+    named = set(re.findall(r"`(request\.[a-z_]+)`", walk))
+
+    assert named == OF_REQUESTS
+    assert all(f"{one}," in schema or f"{one} " in schema for one in OF_REQUESTS | OF_TENANTS)

@@ -284,13 +284,13 @@ def test_a_webhook_is_changed_paused_called_again_and_removed(portal: Portal) ->
     path = here(portal, f"/endpoints/{one}")
     csrf = with_csrf(browser, {"id": str(one)})
 
-    browser.post(here(portal, "/endpoints/change"), csrf | {"url": f"{URL}/2", "events": "request.pending"})
+    browser.post(here(portal, "/endpoints/change"), csrf | {"url": f"{URL}/2", "events": "request.submitted"})
     paused = browser.submit(browser.get(path), "/turn")
     back = browser.submit(paused, "/turn")
     (changed,) = reads(portal.world, "tara", endpoints.listed)
     gone = browser.submit(back, "/remove")
 
-    assert (changed.url, changed.event_types, changed.disabled_at) == (f"{URL}/2", ["request.pending"], None)
+    assert (changed.url, changed.event_types, changed.disabled_at) == (f"{URL}/2", ["request.submitted"], None)
     assert "no more since" in paused.words
     assert (back.path, "Pause it" in back.words) == (path, True)
     assert (gone.path, gone.status) == (here(portal, "/endpoints"), 200)

@@ -192,7 +192,7 @@ def test_a_dead_call_of_the_vendors_own_webhook_can_be_repeated_from_the_list(ow
     door.run_sql(
         """
         INSERT INTO deliveries (id, notice_id, endpoint_id, event_type, at, took_ms, status, answer, error)
-        SELECT uuidv7(), id, endpoint_id, 'request.pending', now(), 5, 500, '', 'status' FROM notices
+        SELECT uuidv7(), id, endpoint_id, 'request.submitted', now(), 5, 500, '', 'status' FROM notices
         WHERE request_id = :id AND endpoint_id IS NOT NULL
         """,
         id=request_id,

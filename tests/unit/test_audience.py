@@ -13,13 +13,14 @@ from lockbox.notices.audience import (
     QUESTION,
     RECEIPT,
     REPORT,
+    TYPES,
     Hearer,
     Nudge,
     conversed,
     hearers,
-    is_conversation,
     is_reported,
     knows_of,
+    machines,
     matters_until,
     nudged,
     receipted,
@@ -28,31 +29,31 @@ from lockbox.notices.audience import (
 from lockbox.people.roles import Mode, Side
 from lockbox.requests.lifecycle import DECISIONS, MOVES, Action, Party, State
 
-VENDOR = {"managers", "vendor_endpoints"}
+VENDOR = {"managers"}
 OUTCOMES = ["active", "denied", "cancelled", "timed_out", "completed", "revoked", "expired"]
-COPIES = {"watchers", "tenant_endpoints"}
+COPIES = {"watchers"}
 AFTERWARDS = {
-    "enforce": {"requester", "heard", "vendor_endpoints"} | COPIES,
-    "observe": {"requester", "heard", "vendor_endpoints"} | COPIES,
-    "off": {"requester", "heard", "vendor_endpoints"},
+    "enforce": {"requester", "heard"} | COPIES,
+    "observe": {"requester", "heard"} | COPIES,
+    "off": {"requester", "heard"},
 }
 OPENED_ALONE = {
-    "observe": {"requester", "approvers", "admins", "vendor_endpoints"} | COPIES,
-    "off": {"requester", "admins", "vendor_endpoints"},
+    "observe": {"requester", "approvers", "admins"} | COPIES,
+    "off": {"requester", "admins"},
 }
 NOON = datetime(2026, 3, 29, 12, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("mode", Mode)
 def test_a_request_under_review_is_told_inside_the_vendor_only(mode: Mode) -> None:
-    assert hearers(None, "reviewing", mode, customer_knows=False) == {"asked", "vendor_endpoints"}
+    assert hearers(None, "reviewing", mode, customer_knows=False) == {"asked"}
 
 
 @pytest.mark.parametrize("start", [None, "reviewing"])
 def test_some_of_the_customers_approvers_are_asked_and_admins_are_not(start: str | None) -> None:
     asked = hearers(start, "pending", Mode.ENFORCE, customer_knows=True)
 
-    assert asked == {"asked", "vendor_endpoints"} | COPIES
+    assert asked == {"asked"} | COPIES
 
 
 @pytest.mark.parametrize(("mode", "outcome"), list(itertools.product(Mode, OUTCOMES)))
@@ -165,29 +166,60 @@ def test_a_report_matters_for_a_day() -> None:
     assert matters_until(REPORT, NOON, NOON) == NOON + timedelta(days=1)
 
 
-@pytest.mark.parametrize("mode", Mode)
 @pytest.mark.parametrize("state", ["reviewing", "pending", "active"])
-def test_a_question_is_for_whoever_asks_for_access_and_an_answer_for_whoever_asked_it(state: str, mode: Mode) -> None:
-    endpoints = {"vendor_endpoints"}
-    if state != "reviewing" and mode is not Mode.OFF:
-        endpoints |= {"tenant_endpoints"}
+def test_a_question_is_for_whoever_asks_for_access_and_an_answer_for_whoever_asked_it(state: str) -> None:
+    endpoints = {"vendor_endpoints"} | ({"tenant_endpoints"} if state != "reviewing" else set())
 
-    assert conversed(QUESTION, state, mode) == {"requester"} | endpoints
-    assert conversed(ANSWER, state, mode) == {"asker"} | endpoints
+    assert conversed(QUESTION, state) == {"requester"} | endpoints
+    assert conversed(ANSWER, state) == {"asker"} | endpoints
 
 
 @pytest.mark.parametrize(("said", "state"), CONVERSED)
 def test_questions_of_the_review_are_the_vendors_and_all_have_two_types(said: str, state: str) -> None:
     template = CONVERSED[said, state]
 
-    assert is_conversation(template)
-    assert type_of(template, state) == f"request.{said}"
+    assert type_of(said, state) == f"request.{said}"
     assert knows_of(Side.CUSTOMER, None, template) is (state != "reviewing")
     assert knows_of(Side.VENDOR, None, template)
     assert matters_until(template, NOON, NOON + timedelta(seconds=5)) == NOON + timedelta(days=1)
 
 
-@pytest.mark.parametrize("state", State)
-def test_any_other_news_has_the_type_of_its_state(state: State) -> None:
-    assert not is_conversation(state)
-    assert type_of("receipt", state) == f"request.{state}"
+EVENT_TYPES = {
+    ("submit", None): "request.submitted",
+    ("endorse", "reviewing"): "request.endorsed",
+    ("deny", "reviewing"): "request.review_denied",
+    ("approve", "pending"): "request.approved",
+    ("deny", "pending"): "request.denied",
+    ("cancel", "reviewing"): "request.cancelled",
+    ("cancel", "pending"): "request.cancelled",
+    ("time_out", "reviewing"): "request.timed_out",
+    ("time_out", "pending"): "request.timed_out",
+    ("complete", "active"): "request.completed",
+    ("revoke", "active"): "request.revoked",
+    ("expire", "active"): "request.expired",
+    ("remind", "reviewing"): "request.reminded",
+    ("remind", "pending"): "request.reminded",
+    ("widen", "reviewing"): "request.escalated",
+    ("widen", "pending"): "request.escalated",
+    ("warn", "active"): "request.closing",
+    ("unreached", "pending"): "request.unreached",
+    ("unreached", "reviewing"): "request.unreached",
+    ("question", "pending"): "request.question",
+    ("answer", "pending"): "request.answer",
+}
+
+
+def test_every_move_nudge_question_and_answer_has_an_event_type_and_there_is_no_other() -> None:
+    moves = {(action.value, state and state.value) for state, action in MOVES}
+    nudges = {(nudge.value, state) for nudge, state in NUDGE_TEMPLATES}
+
+    assert {
+        (action, state) for action, state in EVENT_TYPES if action not in {"question", "answer"}
+    } == moves | nudges
+    assert {key: type_of(*key) for key in EVENT_TYPES} == EVENT_TYPES
+    assert set(EVENT_TYPES.values()) == TYPES
+
+
+def test_webhooks_of_the_vendor_hear_of_everything_and_the_customers_once_it_was_asked() -> None:
+    assert machines(customer_knows=False) == {"vendor_endpoints"}
+    assert machines(customer_knows=True) == {"vendor_endpoints", "tenant_endpoints"}

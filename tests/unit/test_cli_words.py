@@ -97,6 +97,7 @@ def test_the_commands_in_a_digest_are_commands_that_there_are() -> None:
         at=datetime(2026, 1, 1, tzinfo=UTC),
         until=None,
         tenant="Contoso & Sons",
+        slug="contoso",
         tenant_id=UUID(int=2),
         event_id=None,
         about_id=None,

@@ -39,12 +39,11 @@ def answers(story: int) -> list[Probe]:
 
 def good() -> Evidence:
     """Evidence of a run in which all was as it must be."""
-    steps = [(story, step) for story in STORIES for step in story.steps]
+    steps = [(story, step) for story in STORIES for step in story.told]
     told = [(story, of, who) for story in STORIES for step in story.told for of, who in step.letters]
     called = [(story, step, endpoint) for story, step in steps for endpoint in step.hooks]
     hooks = [
-        Hook(f"h{n}", to, f"request.{step.state}", f"r{s.number}", verified=True)
-        for n, (s, step, to) in enumerate(called)
+        Hook(f"h{n}", to, step.event_type, f"r{s.number}", verified=True) for n, (s, step, to) in enumerate(called)
     ]
     (late,) = (hook for hook in hooks if (hook.endpoint, hook.type) == OUT_OF_ORDER)
     return Evidence(

@@ -34,7 +34,7 @@ def test_a_prompt_says_all_that_a_decision_needs(template: str, part: str) -> No
 
     for fact in (
         "Erin Engineer",
-        "contoso",
+        "Contoso",
         "Exchange Online",
         "mailbox:anna@contoso.example, mailbox:bob@contoso.example",
         "read, export",
@@ -338,7 +338,7 @@ RECEIPT_OF_A_VOTE = {
 def test_a_receipt_tells_who_decided_from_where_and_what_to_do_if_it_was_somebody_else() -> None:
     made = mail(**RECEIPT_OF_A_VOTE)
 
-    assert made.subject == "Receipt: Ann Approver approved access to Exchange Online at contoso"
+    assert made.subject == "Receipt: Ann Approver approved access to Exchange Online at Contoso"
     for body in (" ".join(made.text.split()), seen(made.html)):
         assert "You approved this request" in body
         for fact in (
@@ -392,7 +392,7 @@ def test_a_copy_says_that_it_is_one_asks_for_nothing_and_has_no_link(template: s
 
     body = " ".join(made.text.split()) if part == "text" else seen(made.html)
 
-    assert "You are copied by the admins of contoso and cannot decide" in body
+    assert "You are copied by the admins of Contoso and cannot decide" in body
     assert "mailbox:anna@contoso.example" in body
     assert not [said for said in ("your answer", "To decide", "sign in at", "/requests/") if said in body]
     assert "your answer" not in made.subject

@@ -15,6 +15,7 @@ def test_a_webhook_body_is_thin(template: State) -> None:
     secret = "s3cret words " * 300
     full = letter(
         template=template.value,
+        to_state=template.value,
         justification=secret,
         comment=secret,
         requester=secret,
@@ -45,11 +46,11 @@ def test_a_webhook_body_is_thin(template: State) -> None:
 def test_a_webhook_body_holds_ids_state_and_both_clocks(
     template: str, answer_by: str | None, open_until: str | None
 ) -> None:
-    body = calls.payload(letter(template=template, event_type=f"request.{template}"), public_url=PUBLIC)
+    body = calls.payload(letter(template=template, to_state=template), public_url=PUBLIC)
 
     assert json.loads(body) == {
         "id": str(UUID(int=99)),
-        "type": f"request.{template}",
+        "type": "request.submitted",
         "timestamp": "2026-11-24T09:00:00.000000Z",
         "data": {
             "request_id": str(NUMBER),

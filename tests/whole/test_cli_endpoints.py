@@ -35,7 +35,7 @@ def printed(ended: Ended) -> tuple[str, str]:
 @pytest.mark.parametrize("who", ["tara", "olga"])
 def test_a_webhook_is_added_changed_rotated_and_removed(shell: Shell, who: str) -> None:
     whose = ("--tenant", shell.world.tenant.slug) if who == "tara" else ()
-    secret, known = printed(shell.run(who, "endpoint", "add", URL, *whose, "--event", "request.active"))
+    secret, known = printed(shell.run(who, "endpoint", "add", URL, *whose, "--event", "request.approved"))
     newer, same = printed(shell.run(who, "endpoint", "rotate", known, "--overlap-hours", "1"))
 
     changed = shell.does(who, "endpoint", "change", known, "--all-events", "--disable", "--description", "Ours")

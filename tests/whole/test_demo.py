@@ -23,7 +23,7 @@ STORIES = {
 }
 PROOFS = {
     "mails received": "39",
-    "webhooks, signature verified": "25",
+    "webhooks, signature verified": "31",
     "a webhook that failed twice": "503 503 204, 1 id",
     "events, one a move, no gap": "14",
     "nudges while 3 waited": "1 reminder, 2 tiers",
