@@ -7,6 +7,7 @@ from contextlib import suppress
 import uvicorn
 
 from api.app import make_app, make_database, make_vital
+from api.http_protocol import Bounds, bounded
 from api.serving import Server
 from config import logging as lockbox_logging
 from config.settings import LOOPBACK, Settings, UnsafeSettings, load
@@ -39,6 +40,8 @@ def main() -> None:
         app,
         host=where.host,
         port=where.port,
+        http=bounded(Bounds(per_address=settings.connections_per_address, trusted=settings.trusted_proxies)),
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from api import refused
 from api.schemas.parts import phrase
@@ -71,6 +72,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Refusal, _refusal)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(DBAPIError, _database)
     app.add_exception_handler(PoolTimeout, _database)
     app.add_exception_handler(Exception, _unexpected)
@@ -108,6 +110,11 @@ def _http(_: Request, error: Exception) -> JSONResponse:
     words = phrase(error.status_code)
     detail = NOT_THERE.get(error.status_code, words) if error.detail == words else error.detail
     return problem(error.status_code, words.lower().replace(" ", "-"), detail, headers=error.headers)
+
+
+def _gone(_: Request, __: Exception) -> JSONResponse:
+    """Return what nobody reads any more: the client hung up before its request was whole."""
+    return problem(400, "hung-up", "The request did not arrive whole; send it again.")
 
 
 def _database(_: Request, error: Exception) -> JSONResponse:

@@ -118,6 +118,7 @@ class Settings(BaseSettings):
     digest_hours: int = Field(default=24, ge=0, le=24 * 31)
 
     live_streams: int = Field(default=200, ge=0, le=10_000)
+    connections_per_address: int = Field(default=100, ge=1, le=100_000)
 
     metrics_token: SecretStr | None = None
 

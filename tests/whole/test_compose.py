@@ -81,6 +81,15 @@ def test_a_container_runs_without_rights_on_a_filesystem_that_it_cannot_write(na
     assert "/tmp" in service["tmpfs"]  # noqa: S108 - the container's own
 
 
+@pytest.mark.parametrize("name", sorted(services()))
+def test_a_container_takes_no_more_memory_than_its_limit(name: str) -> None:
+    assert re.fullmatch(r"\d+[mg]", str(services()[name]["mem_limit"]))
+
+
+def test_the_api_may_hold_many_connections() -> None:
+    assert services()["api"]["ulimits"]["nofile"] >= 65536
+
+
 @pytest.mark.parametrize("name", LASTING)
 def test_what_lasts_is_watched_and_started_again(name: str) -> None:
     service = services()[name]

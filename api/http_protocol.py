@@ -1,0 +1,220 @@
+"""Bound what one client may send, hold open and leave unread: a subclass of uvicorn's httptools protocol."""
+
+import asyncio
+from asyncio import TimerHandle
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import Any, ClassVar
+
+from starlette.responses import Response
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from api.problems import problem
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What one client may do. Times are in seconds.
+
+    A head (request line and headers) has to be whole within `head_seconds`. Of a body, `body_bytes` have to come
+    within each `body_seconds` until it is whole, unless it is the server that does not read. An answer of which
+    nothing was taken for `unread_seconds` is given up. Connections from `trusted` networks are not counted.
+    """
+
+    head_bytes: int = 32 * 1024
+    headers: int = 100
+    head_seconds: float = 10.0
+    body_bytes: int = 2048
+    body_seconds: float = 10.0
+    unread_seconds: float = 60.0
+    pipelined: int = 16
+    per_address: int = 100
+    trusted: Sequence[IPv4Network | IPv6Network] = ()
+    connected: Counter[str] = field(default_factory=Counter, compare=False)
+
+
+class TooMuch(Exception):  # noqa: N818 - it names what was found, and ends the parsing
+    """The client went beyond a bound; the answer is ready."""
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """Answers 431, 408 or 429 to a client that goes beyond its bounds, and closes the connection."""
+
+    bounds: ClassVar[Bounds] = Bounds()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's own
+        super().__init__(*args, **kwargs)
+        self._refusal: Response | None = None
+        self._address: str | None = None
+        self._timer: TimerHandle | None = None
+        self._unread: TimerHandle | None = None
+        self._in_body = False
+        self._has_begun = False
+        self._headers = self._header_bytes = 0
+        # How many bytes have come since the parser told us of something: it keeps what is not whole.
+        self._kept = 0
+        self._body_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Count the connection, and expect a head."""
+        super().connection_made(transport)
+        if self.client and not self._is_trusted(self.client[0]):
+            self._address = self.client[0]
+            self.bounds.connected[self._address] += 1
+            if self.bounds.connected[self._address] > self.bounds.per_address:
+                self._refuse(problem(429, "too-many-connections", "Close some of your connections, then try again."))
+                return
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._stop_waiting()
+        self._stop_unread()
+        if self._address is not None:
+            self.bounds.connected[self._address] -= 1
+            if not self.bounds.connected[self._address]:
+                del self.bounds.connected[self._address]
+            self._address = None
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came, unless it is too much; then expect the rest of it in time."""
+        self._kept += len(data)
+        super().data_received(data)
+        if not self.transport.is_closing():
+            if self._kept > self.bounds.head_bytes:
+                self._refuse(self._too_large())
+            elif self._timer is None and (self._in_body or self._has_begun or self._kept):
+                self._expect()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer that it is no HTTP, or what else was wrong with it."""
+        self._refuse(self._refusal or problem(400, "invalid-http", msg))
+
+    def on_message_begin(self) -> None:
+        """Begin to count."""
+        super().on_message_begin()
+        self._headers = self._header_bytes = 0
+        self._has_begun = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header, of the head or behind the body.
+
+        Raises:
+            TooMuch: there are too many, or too long ones.
+        """
+        self._headers += 1
+        self._header_bytes += len(name) + len(value)
+        if self._headers > self.bounds.headers or self._header_bytes > self.bounds.head_bytes:
+            self._refusal = self._too_large()
+            raise TooMuch
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Begin to work on the request.
+
+        Raises:
+            TooMuch: too many others wait before it on this connection.
+        """
+        if len(self.pipeline) >= self.bounds.pipelined:
+            self._refusal = problem(429, "too-many-requests", "Read the answers before you send more requests.")
+            raise TooMuch
+        self._stop_waiting()
+        self._in_body, self._kept, self._body_bytes = True, 0, 0
+        super().on_headers_complete()
+
+    def on_chunk_header(self) -> None:
+        """Note that a part of the body begins."""
+        self._kept = 0
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        self._kept = 0
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Expect nothing more of this request."""
+        self._stop_waiting()
+        self._in_body = self._has_begun = False
+        self._kept = 0
+        super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        """Wait for the client to read, for some time."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(self.bounds.unread_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        super().resume_writing()
+        self._stop_unread()
+
+    def _expect(self) -> None:
+        if self._in_body:
+            self._body_bytes = 0
+            self._timer = self.loop.call_later(self.bounds.body_seconds, self._look_at_body)
+        else:
+            self._expect_head()
+
+    def _expect_head(self) -> None:
+        self._timer = self.loop.call_later(self.bounds.head_seconds, self._too_slow)
+
+    def _look_at_body(self) -> None:
+        """Go on waiting for a body that arrives, or that we do not read."""
+        self._timer = None
+        if self.flow.read_paused or self.cycle.waiting_for_100_continue or self._body_bytes >= self.bounds.body_bytes:
+            self._expect()
+        else:
+            self._too_slow()
+
+    def _too_slow(self) -> None:
+        self._timer = None
+        if self.transport.is_closing() or (not self._in_body and self.flow.read_paused):
+            return
+        if not self._has_begun:
+            self.transport.close()
+            return
+        self._refuse(problem(408, "too-slow", "The request did not arrive in time; send it again."))
+
+    def _too_large(self) -> Response:
+        most, kib = self.bounds.headers, self.bounds.head_bytes >> 10
+        return problem(431, "headers-too-large", f"Send at most {most} headers, and {kib} KiB of them.")
+
+    def _refuse(self, answer: Response) -> None:
+        """Answer, unless another answer is under way, and close the connection."""
+        self._stop_waiting()
+        cycle = self.cycle
+        is_answering = cycle is not None and not cycle.response_complete and (cycle.response_started or self.pipeline)
+        if not is_answering and not self.transport.is_closing():
+            headers = [*answer.raw_headers, (b"connection", b"close")]
+            lines = b"".join(b"%s: %s\r\n" % header for header in headers)
+            self.transport.write(STATUS_LINE[answer.status_code] + lines + b"\r\n" + bytes(answer.body))
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.transport.close()
+
+    def _is_trusted(self, host: str) -> bool:
+        try:
+            address = ip_address(host.partition("%")[0])
+        except ValueError:
+            return False
+        return any(address in network for network in self.bounds.trusted)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _stop_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+
+def bounded(bounds: Bounds) -> type[BoundedProtocol]:
+    """Return the protocol with bounds of one server, whose connections are counted together."""
+    return type("BoundedProtocol", (BoundedProtocol,), {"bounds": bounds})
