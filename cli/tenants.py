@@ -90,6 +90,8 @@ def mode(
         as_json(switched)
         return
     say(f"{tenant} is in {switched['mode']} now.")
+    if switched["in_review"]:
+        say(f"In the vendor's review: {switched['in_review']}. They wait for your answer once they are endorsed.")
     _closed("Closed, for the vendor had opened them alone:", switched["closed"])
 
 
@@ -132,12 +134,15 @@ def shut(
     comment: Annotated[str | None, typer.Option(help="why; kept in the trail")] = None,
     plain: Plain = False,
 ) -> None:
-    """Close all windows and deny all that waits, as a tenant admin."""
+    """Close all windows and deny all that waits or is in the vendor's review, as a tenant admin."""
     done = call("POST", at("tenants", tenant, "shut"), body={"comment": comment})
     if plain:
         as_json(done)
         return
-    say(f"{len(done['revoked'])} open windows closed, {len(done['denied'])} waiting requests denied.")
+    say(
+        f"{len(done['revoked'])} open windows closed, {len(done['denied'])} waiting requests denied, "
+        f"{done['denied_in_review']} denied in the vendor's review."
+    )
     _closed("Closed:", done["revoked"])
     _closed("Denied:", done["denied"])
 

@@ -268,17 +268,28 @@ def _details(shown: dict[str, Any], committed: dict[str, Any]) -> None:
         must(committed[name] == sha256(salt + detail["value"].encode()).hexdigest(), "a value does not fit")
 
 
+def _file(filed: dict[str, Any], line: dict[str, Any], fields: dict[str, Any]) -> None:
+    """Note what a request asks for, and the stricter mode in which it goes on once it is endorsed."""
+    request = str(fields.get("request_id"))
+    if fields["action"] == "submit" and "resources" in line["personal"]:
+        filed[request] = fields, json.loads(line["personal"]["resources"]["value"])
+    if fields["action"] == "endorse" and "mode" in fields and request in filed:
+        order = ["off", "observe", "enforce"]
+        submitted, resources = filed[request]
+        must(order.index(submitted["mode"]) < order.index(fields["mode"]), "a mode got looser")
+        filed[request] = submitted | {"mode": fields["mode"]}, resources
+
+
 def _approvals(lines: list[dict[str, Any]], keys: list[str], unproven: int) -> None:
     trusted = {}
     for key in keys:
         _, id_, encoded = key.split("+", 2)
         trusted[id_] = Ed25519PublicKey.from_public_bytes(exact(encoded)[1:])
-    filed = {}
+    filed: dict[str, Any] = {}
     for line in lines:
         fields = json.loads(line["body"])
         request = fields.get("request_id")
-        if fields["action"] == "submit" and "resources" in line["personal"]:
-            filed[request] = fields, json.loads(line["personal"]["resources"]["value"])
+        _file(filed, line, fields)
         opens = fields["seq"] is not None and fields["to_state"] == "active"
         must(not opens or "approval" in fields or line["number"] < unproven, "a window is opened without an approval")
         if "approval" not in fields:

@@ -56,7 +56,7 @@ def ask_to_shut(request: Request, slug: Slug, chosen: Chosen, session: Work) -> 
 
 @router.post("/{slug}/shut")
 def shut(work: AtDesk, slug: Slug, comment: Annotated[str, Form(max_length=5000)] = "") -> Response:
-    """Revoke all open windows and deny all that waits."""
+    """Revoke all open windows and deny all that waits or is in the vendor's review."""
 
     def deed(session: Session, caller: Caller, origin: Origin) -> None:
         said = read(Comment, comment=comment.replace("\r\n", "\n").strip() or None).comment
@@ -89,5 +89,5 @@ def _shown(at: Hall, refused: Refusal | None = None, name: str | None = None) ->
 
 
 def _about_to_shut(at: Hall, refused: Refusal | None = None, comment: str = "") -> Response:
-    active, pending = weighing.open_and_waiting(at.session, at.caller, at.tenant.slug)
-    return at.page("shut", refused, active=active, pending=pending, comment=comment)
+    active, pending, in_review = weighing.open_and_waiting(at.session, at.caller, at.tenant.slug)
+    return at.page("shut", refused, active=active, pending=pending, in_review=in_review, comment=comment)

@@ -83,9 +83,12 @@ def set_plan(slug: Slug, body: NewPlan, who: Who, came: From, session: Work, cho
 
 @router.put("/{slug}/mode", responses=problems(400, 404))
 def switch_mode(slug: Slug, body: NewMode, who: Who, came: From, session: Work, chosen: Chosen) -> SwitchedView:
-    """Switch the mode, as a tenant admin; switching to enforce closes what the vendor opened alone."""
+    """Switch the mode, as a tenant admin; switching to enforce closes what the vendor opened alone.
+
+    What is in the vendor's review then waits for the customer once it is endorsed.
+    """
     switched = shutting.switch_mode(session, who, came, slug, body.mode, plans=chosen.plans)
-    return SwitchedView(mode=switched.mode, closed=_closed(switched.closed))
+    return SwitchedView(mode=switched.mode, closed=_closed(switched.closed), in_review=switched.in_review)
 
 
 @router.put("/{slug}/name", responses=problems(400, 404))
@@ -96,9 +99,11 @@ def rename(slug: Slug, body: NewName, who: Who, came: From, session: Work) -> Te
 
 @router.post("/{slug}/shut", responses=problems(400, 404))
 def shut(slug: Slug, who: Who, came: From, session: Work, body: Comment | None = None) -> ShutView:
-    """Revoke all open windows and deny all that waits, as a tenant admin."""
+    """Revoke all open windows and deny all that waits or is in the vendor's review, as a tenant admin."""
     done = shutting.shut(session, who, came, slug, body.comment if body else None)
-    return ShutView(revoked=_closed(done.revoked), denied=_closed(done.denied))
+    return ShutView(
+        revoked=_closed(done.revoked), denied=_closed(done.denied), denied_in_review=done.denied_in_review
+    )
 
 
 @router.get("/{slug}/policy", responses=problems(404))

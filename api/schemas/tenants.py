@@ -85,17 +85,22 @@ class ClosedRequest(BaseModel):
 
 
 class SwitchedView(BaseModel):
-    """The mode of a tenant, and the windows that the vendor had opened alone and that the switch has closed."""
+    """The mode of a tenant, and the windows that the vendor had opened alone and that the switch has closed.
+
+    `in_review` is how many requests the vendor still reviews that wait for the customer once they are endorsed.
+    """
 
     mode: Mode
     closed: list[ClosedRequest]
+    in_review: int
 
 
 class ShutView(BaseModel):
-    """What was closed and what was denied."""
+    """What was closed and what was denied; of what was denied in the vendor's review it is the number alone."""
 
     revoked: list[ClosedRequest]
     denied: list[ClosedRequest]
+    denied_in_review: int
 
 
 class EditionView(BaseModel):

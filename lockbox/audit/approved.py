@@ -19,6 +19,9 @@ FORMAT = "lockbox approval 1"
 SIGNED_FORMAT = "lockbox signed approval 1"
 SUBMIT = "submit"
 ACTIVE = "active"
+ENDORSE = "endorse"
+LOOSER = {"enforce": frozenset({"observe", "off"}), "observe": frozenset({"off"})}
+"""The modes from which a request may have come to one that is stricter."""
 OF_SUBMIT = ("service", "actions", "mode", "policy_version")
 GRANTED_RESOURCES, GRANTED_ACTIONS = "granted_resources", "granted_actions"
 
@@ -57,12 +60,20 @@ class Approved:
         request = fields["request_id"]
         if fields["action"] == SUBMIT and fields["to_state"] in OPEN and "resources" in shown:
             self._asked[request] = _asked(fields, shown["resources"])
+        if fields["action"] == ENDORSE and "mode" in fields and request in self._asked:
+            self._get_stricter(request, fields["mode"])
         if "approval" in fields:
             self._check(fields, shown, where)
         elif fields["to_state"] == ACTIVE:
             self._unsigned(where)
         if fields["to_state"] not in OPEN:
             self._asked.pop(request, None)
+
+    def _get_stricter(self, request: str, mode: object) -> None:
+        """Take the mode in which an endorsed request goes on, where it got stricter since it was asked."""
+        before = self._asked[request]["mode"]
+        if isinstance(mode, str) and before in LOOSER.get(mode, ()):
+            self._asked[request]["mode"] = mode
 
     def _check(self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any]) -> None:
         signed = _signed(fields)

@@ -52,6 +52,7 @@ WORDS = {
     "tenant_resumed": "ended the suspension",
     "plan_changed": "changed the plan",
     "mode_switched": "switched the mode",
+    "emergency_stop": "stopped everything",
     "policy_changed": "changed the policy",
     "consent_ended": "ended the consent that was given for a time",
     "member_invited": "invited somebody",

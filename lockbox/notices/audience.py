@@ -168,13 +168,14 @@ def nudged(nudge: Nudge, state: str, mode: Mode) -> frozenset[Hearer]:
     return frozenset({Hearer.ASKED})
 
 
-def receipted(action: str, role: str) -> frozenset[Hearer]:
+def receipted(action: str, role: str, *, customer_knows: bool = True) -> frozenset[Hearer]:
     """Return who gets a receipt of what somebody did in that role; nobody can opt out of one.
 
     Whoever decides does, each vote of a quorum too, and the tenant's admins of what was decided for the tenant. What
-    the vendor's managers decide is told to the customer as any move, and to no admin before the customer is asked.
+    the vendor's managers decide is told to the customer as any move, and to no admin before the customer is asked;
+    nor is what an emergency stop denies in the vendor's review.
     """
-    if action not in DECISIONS:
+    if action not in DECISIONS or (role in CUSTOMERS and not customer_knows):
         return frozenset()
     return frozenset({Hearer.DECIDER, Hearer.ADMINS}) if role in CUSTOMERS else frozenset({Hearer.DECIDER})
 

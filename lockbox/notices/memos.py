@@ -31,6 +31,7 @@ TITLES = {
     "tenant_resumed": "{tenant} is no longer suspended",
     "plan_changed": "The plan of {tenant} was changed",
     "mode_switched": "The lockbox of {tenant} was switched",
+    "emergency_stop": "Everything at {tenant} was stopped",
     "policy_changed": "The policy of {tenant} was changed",
     "consent_ended": "The dated consent of {tenant} has ended",
     "member_added": "A member of {tenant} was added",

@@ -242,7 +242,7 @@ def at_each(known: Directory, person: UUID, template: str) -> Iterator[Told]:
 
 
 def _receipted(known: Directory, item: News) -> set[UUID]:
-    told = receipted(item.action, item.actor_role)
+    told = receipted(item.action, item.actor_role, customer_knows=item.customer_knows)
     people = set(known.admins[item.tenant_id]) if Hearer.ADMINS in told else set[UUID]()
     if Hearer.DECIDER in told and item.actor_id:
         people.add(item.actor_id)

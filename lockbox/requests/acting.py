@@ -86,11 +86,11 @@ def act_on(
     request: AccessRequest,
     verdict: Verdict,
     *,
-    as_operator: bool = False,
+    as_party: Party | None = None,
 ) -> AccessRequest:
     """Act on a request whose row is locked and no longer the session's, as the parties that the caller is.
 
-    With `as_operator` it is that one alone, which nobody is by a call of their own: see `ending`.
+    With `as_party` it is that one alone, which the caller has judged: see `ending` and the emergency stop.
 
     Raises:
         As `act`, but for Unknown.
@@ -107,7 +107,7 @@ def act_on(
         raise OwnRequest("You asked for this access; somebody else decides about it.")
     if verdict.version is not None and verdict.version != request.version:
         raise Stale("The request has changed since you saw it; look again.", **now_is(request))
-    parties = {Party.OPERATOR} if as_operator else _parties(scene, request)
+    parties = {as_party} if as_party else _parties(scene, request)
     row, party = _taken(request, verdict.action, parties)
     if verdict.action is Action.REVOKE and party is not Party.OPERATOR:
         voting.fresh_enough_to_revoke(scene.caller, scene.ruling.terms, at)
@@ -124,7 +124,7 @@ def _moved(
 ) -> tuple[Change, Decision | None]:
     """Turn the row into what it is after the move; return the move and the decision, if it is one."""
     row, party = taken
-    action, before = verdict.action, request.state
+    action, before, mode = verdict.action, request.state, request.mode
     votes: tuple[Vote, ...] = ()
     decision = None
     stands_for = scene.stands_for(request) if party is Party.APPROVER else frozenset[UUID]()
@@ -132,6 +132,8 @@ def _moved(
         votes = voting.given(session, request, scene.known, scene.ruling.terms)
     if action in OPENING:
         _may_open(scene, request, action, votes)
+    if action is Action.ENDORSE:
+        request.mode, request.consent_until = scene.ruling.mode_for(request, scene.at)
     if action in DECISIONS:
         decision = voting.decide(
             scene.caller, scene.origin, request, verdict, votes=votes, stands_for=stands_for, at=scene.at
@@ -149,7 +151,12 @@ def _moved(
         at=scene.at,
         policy_version=scene.ruling.version,
         asked=_asked(scene, request) if request.state is State.PENDING else frozenset(),
-        facts={**_facts(scene, verdict, stands_for), **approving.kept(decision, request), **signed},
+        facts={
+            **_facts(scene, verdict, stands_for),
+            **({} if request.mode is mode else {"mode": request.mode.value}),
+            **approving.kept(decision, request),
+            **signed,
+        },
         personal={
             "comment": verdict.comment,
             **approving.kept_resources(decision, request),
@@ -215,10 +222,6 @@ def _taken(request: AccessRequest, action: Action, parties: set[Party]) -> tuple
 
 def _in_time(scene: Scene, request: AccessRequest, action: Action) -> None:
     late = scene.at >= request.deadline_at
-    if action is Action.ENDORSE and request.consent_until:
-        consented = scene.ruling.consent_until
-        if consented is None or scene.at >= min(consented, request.consent_until):
-            raise TooLate("The customer has taken back the consent that this rests on; file anew.", **now_is(request))
     # A policy that has become stricter since leaves less time; the clock itself still runs to the first deadline.
     if action is Action.APPROVE and request.asked_at:
         stood = stopping.stood(clock_of(request), scene.at) if scene.ruling.terms.questions_stop_clock else NONE
@@ -259,7 +262,8 @@ def _parties(scene: Scene, request: AccessRequest) -> set[Party]:
         Party.REQUESTER: caller.person_id == request.requester_id,
         Party.MANAGER: caller.holds(Role.MANAGER),
         Party.APPROVER: caller.holds(Role.APPROVER, tenant_id=request.tenant_id) or scene.stands_for(request),
-        Party.TENANT_ADMIN: caller.holds(Role.TENANT_ADMIN, tenant_id=request.tenant_id),
+        Party.TENANT_ADMIN: caller.holds(Role.TENANT_ADMIN, tenant_id=request.tenant_id)
+        and request.state is not State.REVIEWING,
     }
     return {party for party, holds in capacities.items() if holds}
 
@@ -289,9 +293,7 @@ def _advance(request: AccessRequest, to: State, votes: Sequence[Vote], scene: Sc
     )
     approval = min(request.approval_window, terms.approval_window)
     ends = deadline(to, at, review=0, approval=approval, access=access)
-    if request.consent_until and scene.ruling.consent_until:
-        ends = min(ends, request.consent_until, scene.ruling.consent_until)
-    request.deadline_at = ends
+    request.deadline_at = min(ends, request.consent_until) if request.consent_until else ends
     request.stopped_at = request.stopped_deadline = None
     request.asked_at = request.asked_at or at
     request.reminders = 0

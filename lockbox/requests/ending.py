@@ -9,7 +9,7 @@ from lockbox.people import context
 from lockbox.people.roles import Caller
 from lockbox.refusals import TooLate
 from lockbox.requests import acting
-from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.voting import Verdict
 from lockbox.requests.writing import Origin
@@ -45,7 +45,7 @@ def end_all_of(session: Session, operator: Caller, origin: Origin, requester_id:
         context.turn_to(session, request.tenant_id)
         verdict = Verdict(WAYS_TO_LEAVE[request.state], LEFT)
         try:
-            ended.append(acting.act_on(session, operator, origin, request, verdict, as_operator=True))
+            ended.append(acting.act_on(session, operator, origin, request, verdict, as_party=Party.OPERATOR))
         except TooLate:
             # Its time has run out, and the clock is on its way to say so.
             continue

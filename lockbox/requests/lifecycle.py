@@ -42,8 +42,9 @@ class Action(StrEnum):
 class Party(StrEnum):
     """In which capacity somebody acts on one particular request.
 
-    Nobody is its operator but by shutting the requester out: what that person asked for ends with it. The owner
-    of the database ends what a restored back-up holds open.
+    Nobody is its operator but by shutting the requester out: what that person asked for ends with it. Nobody is the
+    tenant admin of a request in review but by the emergency stop. The owner of the database ends what a restored
+    back-up holds open.
     """
 
     ENGINEER = "engineer"
@@ -77,7 +78,7 @@ def _by(*parties: Party) -> frozenset[Party]:
 MOVES: dict[tuple[State | None, Action], Move] = {
     (None, Action.SUBMIT): Move(State.REVIEWING, _by(Party.ENGINEER, Party.SYSTEM), State.PENDING),
     (State.REVIEWING, Action.ENDORSE): Move(State.PENDING, _by(Party.MANAGER), State.ACTIVE),
-    (State.REVIEWING, Action.DENY): Move(State.DENIED, _by(Party.MANAGER)),
+    (State.REVIEWING, Action.DENY): Move(State.DENIED, _by(Party.MANAGER, Party.TENANT_ADMIN)),
     (State.REVIEWING, Action.CANCEL): Move(State.CANCELLED, _by(Party.REQUESTER, Party.OPERATOR)),
     (State.REVIEWING, Action.TIME_OUT): Move(State.TIMED_OUT, _by(Party.CLOCK, Party.OWNER)),
     (State.PENDING, Action.APPROVE): Move(State.ACTIVE, _by(Party.APPROVER), State.PENDING),

@@ -12,9 +12,11 @@ from sqlmodel import Session
 
 from lockbox.notices.letters import Wording
 from lockbox.people.models import Tenant
+from lockbox.people.roles import Mode
 from lockbox.requests.merging import merged, stricter, terms_for
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.rules import Ask, Policy
+from lockbox.requests.policy import stricter_mode
+from lockbox.requests.rules import Ask, Policy, effective_mode
 from lockbox.requests.terms import Reason, Terms
 
 MOST_KEPT = 1024
@@ -23,14 +25,14 @@ Hits = tuple[int, ...]
 
 READ = text("SELECT body::text FROM policies WHERE tenant_id = :tenant_id AND version = :version")
 OWN_AND_TODAYS = text("""
-SELECT own.body::text AS own, today.body::text AS today, t.policy_version AS todays
+SELECT own.body::text AS own, today.body::text AS today, t.policy_version AS todays, t.mode
 FROM tenants t JOIN policies own ON own.tenant_id = t.id AND own.version = :version
 JOIN policies today ON today.tenant_id = t.id AND today.version = t.policy_version
 WHERE t.id = :tenant_id
 """)
 ASKS = text("""
 SELECT r.id, r.tenant_id, r.policy_version, r.service, r.actions, r.reason_code, r.resources,
-    t.policy_version AS todays
+    t.policy_version AS todays, t.mode AS tenant_mode
 FROM requests r JOIN tenants t ON t.id = r.tenant_id WHERE r.id = ANY(:ids)
 """)
 READ_MANY = text("""
@@ -51,14 +53,29 @@ WHERE r.id = ANY(:ids)
 class Ruling:
     """The terms that a request meets now, and who is in the groups that they name.
 
-    `version` is that of today's policy. `consent_until` is until when that one lets the vendor open alone; None where
-    it does not at all.
+    `today` is the tenant's policy now, `version` its version, and `mode` the tenant's own mode now.
     """
 
     terms: Terms
     groups: Mapping[str, tuple[UUID, ...]]
     version: int
-    consent_until: datetime | None = None
+    today: Policy
+    mode: Mode
+
+    def mode_for(self, request: AccessRequest, at: datetime) -> tuple[Mode, datetime | None]:
+        """Return the mode in which a request leaves the vendor's review, and the end of the consent that it rests on.
+
+        The mode is the stricter of the one at submit and today's. Consent on which the request rests and that has
+        ended, or was taken back or shortened, leaves `enforce`.
+        """
+        today = effective_mode(self.mode, self.today, at)
+        until, given = request.consent_until, self.today.consent.until if self.today.consent else None
+        mode = stricter_mode(request.mode, today)
+        if mode is Mode.ENFORCE or (until and (given is None or at >= min(until, given))):
+            return Mode.ENFORCE, None
+        if until is None and today is self.mode:
+            return mode, None
+        return mode, min(end for end in (until, given) if end)
 
 
 def current(session: Session, tenant: Tenant) -> Policy:
@@ -85,13 +102,14 @@ def ruling(session: Session, request: AccessRequest) -> Ruling:
     """
     values = {"tenant_id": request.tenant_id, "version": request.policy_version}
     row = session.connection().execute(OWN_AND_TODAYS, values).one()
-    return _ruled(row.own, row.today, row.todays, request)
+    return _ruled(row.own, row.today, row.todays, Mode(row.mode), request)
 
 
-def under(session: Session, request: AccessRequest, policy: Policy, version: int) -> Ruling:
-    """Return what a request would meet if that policy were today's, by that version; see `ruling`."""
+def under(session: Session, tenant: Tenant, request: AccessRequest, policy: Policy) -> Ruling:
+    """Return what a request would meet if that policy were the tenant's today; see `ruling`."""
     own, ask = at_version(session, request.tenant_id, request.policy_version), _ask(request)
-    return _ruling(own, policy, version, stricter(terms_for(own, ask), terms_for(policy, ask)))
+    terms = stricter(terms_for(own, ask), terms_for(policy, ask))
+    return _ruling(own, policy, tenant.policy_version + 1, tenant.mode, terms)
 
 
 def rulings(session: Session, request_ids: Sequence[UUID]) -> dict[UUID, Ruling]:
@@ -108,7 +126,7 @@ def rulings(session: Session, request_ids: Sequence[UUID]) -> dict[UUID, Ruling]
         key = (row.tenant_id, row.policy_version, row.todays, ask)
         if key not in judged:
             own, today = (bodies[row.tenant_id, version] for version in (row.policy_version, row.todays))
-            judged[key] = _ruled(own, today, row.todays, row)
+            judged[key] = _ruled(own, today, row.todays, Mode(row.tenant_mode), row)
         answers[row.id] = judged[key]
     return answers
 
@@ -122,13 +140,12 @@ def wordings(session: Session, request_ids: Sequence[UUID]) -> dict[UUID, Wordin
     return found
 
 
-def _ruled(own: str, today: str, version: int, asked: AccessRequest | Row[Any]) -> Ruling:
-    return _ruling(parsed(own), parsed(today), version, _stricter(own, today, _ask(asked)))
+def _ruled(own: str, today: str, version: int, mode: Mode, asked: AccessRequest | Row[Any]) -> Ruling:
+    return _ruling(parsed(own), parsed(today), version, mode, _stricter(own, today, _ask(asked)))
 
 
-def _ruling(own: Policy, today: Policy, version: int, terms: Terms) -> Ruling:
-    until = today.consent.until if today.consent else None
-    return Ruling(terms, {**own.groups, **today.groups}, version, until)
+def _ruling(own: Policy, today: Policy, version: int, mode: Mode, terms: Terms) -> Ruling:
+    return Ruling(terms, {**own.groups, **today.groups}, version, today, mode)
 
 
 def _ask(asked: AccessRequest | Row[Any]) -> Ask:

@@ -8,6 +8,8 @@ from lockbox.people.roles import Mode
 from lockbox.requests.lifecycle import FINAL_STATES, State
 from lockbox.requests.terms import Terms
 
+STRICTNESS = (Mode.OFF, Mode.OBSERVE, Mode.ENFORCE)
+
 
 @dataclass(frozen=True)
 class Stretch:
@@ -42,6 +44,11 @@ def reviewed_first(terms: Terms, mode: Mode) -> bool:
 def customer_decides(mode: Mode) -> bool:
     """Whether an endorsed request waits for the customer rather than opening at once."""
     return mode is Mode.ENFORCE
+
+
+def stricter_mode(one: Mode, other: Mode) -> Mode:
+    """Return the mode of the two that leaves the vendor less: the customer decides, is told, or neither."""
+    return max(one, other, key=STRICTNESS.index)
 
 
 def deadline(state: State, since: datetime, *, review: int, approval: int, access: int) -> datetime:

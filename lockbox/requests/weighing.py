@@ -46,7 +46,7 @@ def weigh(  # noqa: PLR0917 - what one request is weighed by
     It keeps the stricter of the policy that judged it and today's, so a policy that loosens changes nothing for it.
     """
     before = policies.ruling(session, request)
-    after = policies.under(session, request, policy, tenant.policy_version + 1)
+    after = policies.under(session, tenant, request, policy)
     scene = Scene(
         request,
         before,

@@ -37,8 +37,9 @@ new_request AS (
 
 MOVED = """
 moved AS (
-    UPDATE requests SET state = :state, version = :version, deadline_at = :deadline_at, wake_at = :wake_at,
-        asked_at = :asked_at, opened_at = :opened_at, closed_at = :closed_at, quorum = :quorum,
+    UPDATE requests SET state = :state, version = :version, mode = :mode, consent_until = :consent_until,
+        deadline_at = :deadline_at, wake_at = :wake_at, asked_at = :asked_at,
+        opened_at = :opened_at, closed_at = :closed_at, quorum = :quorum,
         reminders = :reminders, tiers_asked = :tiers_asked, warned = :warned, stopped_at = :stopped_at,
         stopped_deadline = :stopped_deadline, stopped_for = :stopped_for,
         granted_resources = CAST(:granted_resources AS text[]), granted_actions = CAST(:granted_actions AS text[])

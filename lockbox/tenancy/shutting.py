@@ -1,10 +1,10 @@
-"""Shutting: a tenant's admin switches the mode, or closes all windows and denies all that waits, in one call."""
+"""Shutting: a tenant's admin switches the mode, or stops everything in an emergency, in one call."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from uuid import UUID
+from datetime import datetime
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, func
 from sqlmodel import Session, col, select
 
 from config.settings import Plan
@@ -14,7 +14,7 @@ from lockbox.people.roles import Caller, Mode, Role
 from lockbox.refusals import TooLate
 from lockbox.requests import acting, policies, voting
 from lockbox.requests.changes import changes as policy_changes
-from lockbox.requests.lifecycle import OPEN_STATES, Action, State
+from lockbox.requests.lifecycle import OPEN_STATES, Action, Party, State
 from lockbox.requests.merging import strictest
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.voting import Verdict
@@ -24,24 +24,30 @@ from lockbox.tenancy.authority import Seat
 from lockbox.tenancy.trail import Deed, change
 
 ADMINS = (Role.TENANT_ADMIN,)
+STOPPED = "emergency_stop"
 OPENED_ALONE = "The tenant decides again: what the vendor opened alone is closed."
-WAYS_TO_SHUT = {State.ACTIVE: Action.REVOKE, State.PENDING: Action.DENY}
+WAYS_TO_SHUT = {State.ACTIVE: Action.REVOKE, State.PENDING: Action.DENY, State.REVIEWING: Action.DENY}
 
 
 @dataclass(frozen=True)
 class Switched:
-    """The mode of a tenant now, and the windows that the vendor had opened alone and that were closed by it."""
+    """The mode of a tenant now, and the windows that the vendor had opened alone and that were closed by it.
+
+    `in_review` is how many requests the vendor still reviews that the customer is now asked about once endorsed.
+    """
 
     mode: Mode
     closed: Sequence[AccessRequest] = ()
+    in_review: int = 0
 
 
 @dataclass(frozen=True)
 class Shut:
-    """What was revoked and what was denied."""
+    """What was revoked and denied; of what was in the vendor's review the customer learns the number alone."""
 
     revoked: Sequence[AccessRequest]
     denied: Sequence[AccessRequest]
+    denied_in_review: int
 
 
 def switch_mode(
@@ -49,8 +55,9 @@ def switch_mode(
 ) -> Switched:
     """Switch a tenant's mode, as its admin; to the one that it has already is no switch.
 
-    Requests in flight end under the mode in which they began. Switching to `enforce` takes dated consent back and
-    revokes every open window that the vendor opened alone, in the same transaction.
+    Switching to `enforce` binds at once: it takes dated consent back and revokes every open window that the vendor
+    opened alone, in the same transaction; what is still in review is for the customer to decide once it is endorsed.
+    Requests in flight only ever get stricter.
 
     Raises:
         Unknown, NotYours: as named.
@@ -77,18 +84,19 @@ def switch_mode(
     session.add(tenant)
     session.flush()
     closed: list[AccessRequest] = []
+    waiting = 0
     if mode is Mode.ENFORCE:
         closed = close_what_was_opened_alone(session, seat, tenant)
+        waiting = in_review(session, tenant, now(session))
     facts = {"closed": [str(request.id) for request in closed]}
     trail.tell(session, seat, Deed("mode_switched", now(session), changes, facts=facts))
-    return Switched(mode, closed)
+    return Switched(mode, closed, waiting)
 
 
 def shut(session: Session, caller: Caller, origin: Origin, slug: str, comment: str | None = None) -> Shut:
-    """Revoke all of a tenant's open windows and deny all that waits for it, as its admin.
+    """Revoke all of a tenant's windows and deny all that waits for it or is in the vendor's review, as its admin.
 
-    What the vendor still reviews is not there for the customer yet; it comes to be decided as ever. A review or a
-    vote that is about to be committed is waited for.
+    A review or a vote that is about to be committed is waited for.
 
     Raises:
         Unknown, NotYours: as named.
@@ -96,16 +104,34 @@ def shut(session: Session, caller: Caller, origin: Origin, slug: str, comment: s
     tenant = authority.known(session, caller, slug)
     seat = authority.take(session, caller, origin, ADMINS, tenant)
     done = _close(session, seat, tenant, comment, WAYS_TO_SHUT)
-    return Shut(
+    ended = Shut(
         [request for request in done if request.state is State.REVOKED],
-        [request for request in done if request.state is State.DENIED],
+        [request for request in done if request.state is State.DENIED and request.asked_at],
+        sum(request.state is State.DENIED and not request.asked_at for request in done),
     )
+    changes = {
+        "open windows": change(len(ended.revoked), 0),
+        "requests that waited for an answer": change(len(ended.denied), 0),
+        "requests in the vendor's review": change(ended.denied_in_review, 0),
+    }
+    trail.tell(session, seat, Deed(STOPPED, now(session), changes, personal={"comment": comment}))
+    return ended
+
+
+def in_review(session: Session, tenant: Tenant, at: datetime) -> int:
+    """Return how many requests to a tenant the vendor still reviews: all that the customer learns of them."""
+    query = select(func.count()).where(
+        col(AccessRequest.tenant_id) == tenant.id,
+        col(AccessRequest.state) == State.REVIEWING,
+        col(AccessRequest.deadline_at) > at,
+    )
+    return session.exec(query).one()
 
 
 def close_what_was_opened_alone(session: Session, seat: Seat, tenant: Tenant) -> list[AccessRequest]:
     """Revoke every open window that the vendor's review alone has opened, as the tenant's admin; return them.
 
-    One that is about to be committed is among them. What is still in review ends under the mode in which it began.
+    One that is about to be committed is among them.
     """
     alone = col(AccessRequest.mode) != Mode.ENFORCE
     return _close(session, seat, tenant, OPENED_ALONE, {State.ACTIVE}, alone)
@@ -126,10 +152,14 @@ def _close(
 ) -> list[AccessRequest]:
     """Act on each of the requests, by id, through the one function that makes every move; return those that ended."""
     done = []
-    for request_id, state in _settled(session, tenant, states, *which):
-        verdict = Verdict(WAYS_TO_SHUT[state], comment)
+    for request in _settled(session, tenant, states, *which):
+        # As everywhere, moves are written by statements of our own.
+        session.expunge(request)
+        verdict = Verdict(WAYS_TO_SHUT[request.state], comment)
         try:
-            done.append(acting.act(session, seat.caller, seat.origin, request_id, verdict))
+            done.append(
+                acting.act_on(session, seat.caller, seat.origin, request, verdict, as_party=Party.TENANT_ADMIN)
+            )
         except TooLate:
             # Its time has run out, and the clock is on its way to say so.
             continue
@@ -138,18 +168,14 @@ def _close(
 
 def _settled(
     session: Session, tenant: Tenant, states: Collection[State], *which: ColumnElement[bool]
-) -> Sequence[tuple[UUID, State]]:
+) -> Sequence[AccessRequest]:
     """Return the requests in these states, by id and locked, once nobody else moves any that could come to be so.
 
     A row that leaves another state in a transaction that is still open would be passed over without a wait: so all
     that are not closed are locked first, and then looked at once more.
     """
-    query = (
-        select(AccessRequest.id, AccessRequest.state)
-        .where(col(AccessRequest.tenant_id) == tenant.id, *which)
-        .order_by(col(AccessRequest.id))
-        .with_for_update()
-    )
-    session.exec(query.where(col(AccessRequest.state).in_(OPEN_STATES))).all()
-    rows = session.exec(query.where(col(AccessRequest.state).in_(states))).all()
-    return [(request_id, State(state)) for request_id, state in rows]
+    theirs = col(AccessRequest.tenant_id) == tenant.id, *which
+    ids = select(AccessRequest.id).where(*theirs, col(AccessRequest.state).in_(OPEN_STATES))
+    session.exec(ids.order_by(col(AccessRequest.id)).with_for_update()).all()
+    settled = select(AccessRequest).where(*theirs, col(AccessRequest.state).in_(states))
+    return session.exec(settled.order_by(col(AccessRequest.id)).with_for_update()).all()

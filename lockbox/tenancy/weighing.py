@@ -19,7 +19,7 @@ from lockbox.requests.changes import changes
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.rules import Policy
-from lockbox.tenancy import authority, policies
+from lockbox.tenancy import authority, policies, shutting
 
 ADMINS = (Role.TENANT_ADMIN,)
 MOST = 20
@@ -65,10 +65,14 @@ class Weighed:
 
 @dataclass(frozen=True)
 class Switch:
-    """What a switch of the mode would do: windows that it closes, and until when consent lasts that it takes back."""
+    """What a switch of the mode would do: windows that it closes, and until when consent lasts that it takes back.
+
+    `in_review` is how many requests the vendor still reviews, which the customer would then decide about.
+    """
 
     closes: Some
     consent_until: datetime | None
+    in_review: int = 0
 
 
 def weigh(session: Session, caller: Caller, slug: str, policy: Policy) -> Weighed:
@@ -108,18 +112,23 @@ def switch(session: Session, caller: Caller, slug: str, mode: Mode) -> Switch:
     return Switch(
         _of(session, tenant, State.ACTIVE, at, ALONE) if closes else Some(),
         consent.until if consent and consent.until > at else None,
+        shutting.in_review(session, tenant, at),
     )
 
 
-def open_and_waiting(session: Session, caller: Caller, slug: str) -> tuple[Some, Some]:
-    """Return to a tenant's admin what is open, and what waits for an answer: all that shutting would end.
+def open_and_waiting(session: Session, caller: Caller, slug: str) -> tuple[Some, Some, int]:
+    """Return to a tenant's admin what an emergency stop would end: what is open, what waits, how many are in review.
 
     Raises:
         Unknown, NotYours: as named.
     """
     tenant = authority.readable(session, caller, slug, ADMINS)
     at = now(session)
-    return _of(session, tenant, State.ACTIVE, at), _of(session, tenant, State.PENDING, at)
+    return (
+        _of(session, tenant, State.ACTIVE, at),
+        _of(session, tenant, State.PENDING, at),
+        shutting.in_review(session, tenant, at),
+    )
 
 
 def _of(session: Session, tenant: Tenant, state: State, at: datetime, *which: ColumnElement[bool]) -> Some:

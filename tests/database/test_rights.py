@@ -114,7 +114,6 @@ NOT_THE_APIS = [
     "UPDATE decisions SET verdict = 'approve'",
     "UPDATE requests SET requester_id = requester_id, version = version + 1",
     "UPDATE requests SET policy_version = 1, version = version + 1",
-    "UPDATE requests SET mode = 'off', version = version + 1",
     "UPDATE requests SET access_window = 604800, version = version + 1",
     "UPDATE requests SET resources = '{everything}', version = version + 1",
     "DELETE FROM requests",

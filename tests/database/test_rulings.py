@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
+from config.settings import Plan
 from lockbox.database import Database
 from lockbox.ids import new_id
 from lockbox.people import context
@@ -28,8 +29,10 @@ from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.rules import Policy
 from lockbox.requests.voting import Verdict
+from lockbox.tenancy import shutting
 from tests.builders import HERE, SETTINGS, ShiftedClock, World, setting, unbound
 from tests.database.scenes import read, write
+from tests.database.tenancy import does
 from tests.ruling import group, lay_down, signed_in, stand_in
 
 
@@ -390,10 +393,24 @@ def test_consent_that_ended_during_the_review_opens_nothing(world: World, later:
         world.act("max", Action.ENDORSE, request.id, Database(world.house.engine, world.house.schedule, later))
 
 
+def test_consent_given_since_opens_what_was_submitted_before_no_longer_than_it_lasts(api: Database) -> None:
+    world = World.make(api, Policy(), Mode.OBSERVE)
+    request = world.submit(access_window=3600)
+    does(world, "tara", shutting.switch_mode, Mode.ENFORCE, plans={"standard": Plan()})
+    until = datetime.now(UTC) + timedelta(minutes=30)
+    lay_down(world, consent={"mode": "observe", "until": until.isoformat()})
+
+    opened = world.act("max", Action.ENDORSE, request.id)
+
+    assert (opened.state, opened.deadline_at, opened.consent_until) == (State.ACTIVE, until, until)
+
+
 def test_the_database_refuses_a_window_that_outlives_consent(world: World) -> None:
     until = datetime.now(UTC) + timedelta(minutes=30)
     lay_down(world, consent={"mode": "observe", "until": until.isoformat()})
     request = world.submit()
+    longer = until + timedelta(hours=1)
+    lay_down(world, consent={"mode": "observe", "until": longer.isoformat()})
 
     with pytest.raises(Exception, match="ck_requests_consent"):
         write(

@@ -21,7 +21,7 @@ from lockbox.requests.voting import Verdict
 from lockbox.tenancy import policies, shutting
 from tests.builders import HERE, World
 from tests.database.scenes import PATIENCE, assert_trails_are_whole, at_once, door, many, read, state_of, within
-from tests.database.tenancy import does
+from tests.database.tenancy import does, id_of
 
 PLANS = {"standard": Plan()}
 WAITING = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -84,6 +84,7 @@ def test_shutting_ends_what_a_manager_is_about_to_endorse(
     done = shut.result(PATIENCE)
 
     ended = {Mode.ENFORCE: ("denied", [], [request_id]), Mode.OBSERVE: ("revoked", [request_id], [])}
+    assert done.denied_in_review == 0
     assert (state_of(api, request_id), [r.id for r in done.revoked], [r.id for r in done.denied]) == ended[mode]
 
 
@@ -99,15 +100,56 @@ def test_shutting_revokes_what_an_approver_is_about_to_open(api: Database, pool:
     assert state_of(api, request_id) == "revoked"
 
 
-def test_an_endorsement_after_the_switch_still_opens_under_the_mode_in_which_it_began(api: Database) -> None:
-    world = World.make(api, mode=Mode.OBSERVE)
+@pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
+def test_an_endorsement_after_the_switch_asks_the_customer(api: Database, mode: Mode) -> None:
+    world = World.make(api, mode=mode)
     before = world.submit().id
     switched = does(world, "tara", shutting.switch_mode, Mode.ENFORCE, plans=PLANS)
-    after = world.fresh("erin")
 
-    opened = world.act("max", Action.ENDORSE, before)
+    endorsed = world.act("max", Action.ENDORSE, before)
 
-    assert (switched.closed, opened.state, after.mode) == ([], "active", Mode.ENFORCE)
+    assert (switched.closed, switched.in_review) == ([], 1)
+    assert (endorsed.state, endorsed.mode, door(world)) == ("pending", Mode.ENFORCE, None)
+    assert endorsed.asked_at is not None
+    asked = read(api, "SELECT person_id FROM notices WHERE request_id = :id AND template = 'pending'", id=before)
+    assert id_of(world, "ann") in {row.person_id for row in asked}
+    assert world.act("ann", Action.APPROVE, before).state == "active"
+    assert door(world) is not None
+
+
+def test_an_endorsement_that_waits_for_the_switch_asks_the_customer(api: Database, pool: ThreadPoolExecutor) -> None:
+    world = World.make(api, mode=Mode.OBSERVE)
+    request_id = world.submit().id
+
+    with api.transaction() as session:
+        shutting.switch_mode(session, world.people["tara"], HERE, world.tenant.slug, Mode.ENFORCE, plans=PLANS)
+        endorsing = beside(world, pool, lambda: world.act("max", Action.ENDORSE, request_id))
+
+    assert endorsing.result(PATIENCE).state == "pending"
+    assert door(world) is None
+
+
+def test_a_mode_that_got_looser_since_changes_nothing_for_what_is_in_review(api: Database) -> None:
+    world = World.make(api, Policy())
+    request_id = world.submit().id
+    does(world, "tara", shutting.switch_mode, Mode.OFF, plans=PLANS)
+
+    endorsed = world.act("max", Action.ENDORSE, request_id)
+
+    assert (endorsed.state, endorsed.mode) == ("pending", Mode.ENFORCE)
+
+
+def test_a_switch_from_off_to_observe_tells_the_customer_of_what_was_in_review(api: Database) -> None:
+    world = World.make(api, mode=Mode.OFF)
+    request_id = world.submit().id
+    does(world, "tara", shutting.switch_mode, Mode.OBSERVE, plans=PLANS)
+
+    opened = world.act("max", Action.ENDORSE, request_id)
+
+    assert (opened.state, opened.mode) == ("active", Mode.OBSERVE)
+    assert door(world) is not None
+    told = read(api, "SELECT person_id FROM notices WHERE request_id = :id AND template = 'active'", id=request_id)
+    assert id_of(world, "ann") in {row.person_id for row in told}
 
 
 def test_switching_beside_many_moves_at_once_ends_without_a_deadlock(api: Database, pool: ThreadPoolExecutor) -> None:
@@ -124,5 +166,5 @@ def test_switching_beside_many_moves_at_once_ends_without_a_deadlock(api: Databa
     closed = {request.id for request in results[0].closed}  # type: ignore[attr-defined]
     states = {one: state_of(api, one) for one in requests}
     assert {one for one, state in states.items() if state == "revoked"} == closed
-    assert set(states.values()) <= {"revoked", "active"}
+    assert set(states.values()) <= {"revoked", "pending"}
     assert_trails_are_whole(api)

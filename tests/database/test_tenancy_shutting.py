@@ -8,14 +8,15 @@ from sqlmodel import Session
 from config.settings import Plan
 from lockbox.database import Database
 from lockbox.people.roles import Caller, Mode, Role
-from lockbox.refusals import LicenceRequired, NotYours
+from lockbox.refusals import InvalidMove, LicenceRequired, NotYours, Unknown
+from lockbox.requests import register
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
 from lockbox.requests.writing import Origin
 from lockbox.tenancy import members, policies, shutting, tenants
 from lockbox.tenancy.shutting import Switched
 from tests.builders import ShiftedClock, World
-from tests.database.postbag import Postbag
+from tests.database.postbag import Postbag, open_notices
 from tests.database.scenes import door, read, state_of
 from tests.database.tenancy import does, id_of, mode_of
 from tests.database.trails import last_told
@@ -123,16 +124,64 @@ def test_shutting_revokes_all_windows_and_denies_all_that_waits_in_one_call(api:
 
     assert [request.id for request in done.revoked] == [first, second]
     assert [request.id for request in done.denied] == [waiting]
+    assert done.denied_in_review == 1
     states = [state_of(api, one) for one in (first, second, waiting, in_review, theirs)]
-    assert states == ["revoked", "revoked", "denied", "reviewing", "active"]
+    assert states == ["revoked", "revoked", "denied", "denied", "active"]
     (decision,) = read(api, "SELECT comment FROM decisions WHERE request_id = :id AND verdict = 'deny'", id=waiting)
     assert decision.comment == "We are under attack"
 
 
-def test_shutting_with_nothing_open_does_nothing(world: World) -> None:
+@pytest.mark.parametrize("mode", list(Mode))
+def test_an_emergency_stop_ends_what_the_vendor_still_reviews(
+    api: Database, worker: Database, post: Postbag, mode: Mode
+) -> None:
+    world = World.make(api, Policy(), mode)
+    in_review = world.submit().id
+    post.deliver(worker, open_notices(worker))
+    post.mail.sent.clear()
+
+    done = does(world, "tara", shutting.shut, "We are under attack")
+    post.deliver(worker, open_notices(worker))
+
+    assert (done.revoked, done.denied, done.denied_in_review) == ([], [], 1)
+    with pytest.raises(InvalidMove):
+        world.act("max", Action.ENDORSE, in_review)
+    assert (state_of(api, in_review), door(world)) == ("denied", None)
+    told = {mail.to_name: mail.text for mail in post.mail.sent if "mailbox:anna" in mail.text}
+    assert set(told) == {"Erin", "Max", "Mia"}
+    with pytest.raises(Unknown), api.transaction() as session:
+        register.find(session, world.people["tara"], in_review)
+
+
+def test_an_emergency_stop_is_an_event_that_says_how_many_requests_it_ended(api: Database) -> None:
+    world = World.make(api, Policy())
+    opened, waiting, _ = (world.submit().id for _ in range(3))
+    for one in (opened, waiting):
+        world.act("max", Action.ENDORSE, one)
+    world.act("ann", Action.APPROVE, opened)
+
+    does(world, "tara", shutting.shut)
+
+    told = last_told(api)
+    assert (told.action, told.role, told.told) == ("emergency_stop", "tenant_admin", EVERYBODY)
+    assert set(told.changes.values()) == {"1 → 0"}
+    assert len(told.changes) == 3
+
+
+def test_an_admin_denies_nothing_that_is_in_review_by_an_ordinary_call(api: Database) -> None:
+    world = World.make(api, Policy())
+    in_review = world.submit().id
+
+    with pytest.raises(Unknown):
+        world.act("tara", Action.DENY, in_review)
+
+    assert state_of(api, in_review) == "reviewing"
+
+
+def test_shutting_with_nothing_open_ends_nothing(world: World) -> None:
     done = does(world, "tara", shutting.shut)
 
-    assert (done.revoked, done.denied) == ([], [])
+    assert (done.revoked, done.denied, done.denied_in_review) == ([], [], 0)
 
 
 def test_an_admin_who_was_removed_a_moment_ago_may_nothing(world: World) -> None:

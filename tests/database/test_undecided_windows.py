@@ -15,7 +15,7 @@ from lockbox.people.roles import Caller, Mode, Role
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
 from tests.builders import Urls, World, unbound
-from tests.database.scenes import as_caller, read, state_of, telling
+from tests.database.scenes import as_caller, read, state_of, telling, write
 
 DECIDE = """
 INSERT INTO decisions (id, request_id, person_id, stands_for, means, verdict, channel, decided_at)
@@ -109,6 +109,36 @@ def test_no_login_opens_a_window_without_its_decisions(urls: Urls, api: Database
         _open_with(world, engine, [("max", "endorse")])
 
     assert state_of(api, request_id) == "pending"
+
+
+def test_the_database_lets_nobody_open_alone_what_the_customer_decides(urls: Urls, api: Database) -> None:
+    world, request_id = _waiting(api, Mode.OBSERVE, quorum=1)
+    write(unbound(api), "UPDATE tenants SET mode = 'enforce'")
+
+    for login in ("superuser", "owner", "api"):
+        engine = create_engine(getattr(urls, login), poolclass=NullPool)
+        with pytest.raises(DBAPIError, match="the customer decides about request"):
+            _open_with(world, engine, [("max", "endorse")] if login == "superuser" else [])
+
+    assert state_of(api, request_id) == "reviewing"
+
+
+@pytest.mark.parametrize(("mode", "looser"), [(Mode.ENFORCE, "observe"), (Mode.OBSERVE, "off")])
+def test_no_login_makes_the_mode_of_a_request_looser(urls: Urls, api: Database, mode: Mode, looser: str) -> None:
+    world = World.make(api, Policy(), mode)
+    request_id = world.submit().id
+
+    for login in ("superuser", "owner", "api"):
+        engine = create_engine(getattr(urls, login), poolclass=NullPool)
+        with (
+            pytest.raises(DBAPIError, match="only gets stricter"),
+            as_caller(engine, world.people["max"]) as connection,
+        ):
+            connection.execute(
+                text("UPDATE requests SET mode = :mode, version = version + 1, state = 'pending'"), {"mode": looser}
+            )
+
+    assert read(api, "SELECT mode FROM requests WHERE id = :id", id=request_id)[0].mode == mode
 
 
 ENOUGH: list[tuple[Mode, int, list[Decision]]] = [

@@ -13,6 +13,7 @@ from lockbox.tenancy import deliveries, deputies, endpoints, members, tenants, w
 from tests.database.tenancy import does, id_of, members_of, reads
 from tests.http.places import REACH, SENT, TRIED
 from tests.http.portal import Browser, OpenPortal, Page, Portal
+from tests.ruling import lay_down
 
 URL = "https://hooks.contoso.example/lockbox"
 FORMS = {
@@ -128,6 +129,8 @@ def test_a_tenant_is_renamed_and_a_name_that_cannot_be_is_said(portal: Portal) -
 def test_shutting_shows_what_it_would_end_and_ends_it(portal: Portal) -> None:
     opened, waiting = portal.world.submit(), portal.world.submit(resources=["mailbox:b@contoso.example"])
     portal.world.act("ann", Action.APPROVE, opened.id)
+    lay_down(portal.world, vendor_review=True)
+    in_review = portal.world.submit(resources=["mailbox:c@contoso.example"])
     browser = entered(portal)
 
     page = browser.get(here(portal, "/shut"))
@@ -135,10 +138,12 @@ def test_shutting_shows_what_it_would_end_and_ends_it(portal: Portal) -> None:
 
     assert "Open now: 1" in page.words
     assert "Waiting for an answer: 1" in page.words
+    assert "In the vendor's review: 1" in page.words
+    assert str(in_review.id) not in page.text
     assert {f"/requests/{one.id}" for one in (opened, waiting)} <= set(page.read.links)
     assert (done.status, done.path) == (200, here(portal))
     states = {row.id: row.state for row in portal.states()}
-    assert (states[opened.id], states[waiting.id]) == ("revoked", "denied")
+    assert [states[one.id] for one in (opened, waiting, in_review)] == ["revoked", "denied", "denied"]
 
 
 def test_a_comment_that_cannot_be_shuts_nothing_and_is_still_there(portal: Portal) -> None:

@@ -301,6 +301,7 @@ def test_what_the_vendor_opened_alone_is_said_before_enforcing_closes_it(portal:
     browser.submit(page, "/mode/save")
     request = portal.world.submit()
     portal.world.act("max", Action.ENDORSE, request.id)
+    portal.world.submit()
 
     asked = browser.submit(browser.get(here(portal, "/mode")), "/mode", mode="enforce")
     before = portal.sql("SELECT state FROM requests WHERE id = :id", id=request.id)
@@ -309,6 +310,7 @@ def test_what_the_vendor_opened_alone_is_said_before_enforcing_closes_it(portal:
 
     assert f"/requests/{request.id}" in asked.read.links
     assert "close at once" in asked.words
+    assert "The vendor still reviews 1 request: once endorsed, it waits for your answer." in asked.words
     assert [(row.state,) for row in (*before, *after)] == [("active",), ("revoked",)]
 
 

@@ -243,7 +243,21 @@ def test_an_admin_shuts_everything_in_one_call(open_door: OpenDoor) -> None:
     assert [one["id"] for one in body["revoked"]] == [opened]
     assert [one["id"] for one in body["denied"]] == [waiting]
     facts(door.ask("gate"), 403, "no-open-window")
-    assert door.call("tara", "POST", at(door, "/shut")).json() == {"revoked": [], "denied": []}
+    nothing: dict[str, Any] = {"revoked": [], "denied": [], "denied_in_review": 0}
+    assert door.call("tara", "POST", at(door, "/shut")).json() == nothing
+
+
+def test_of_what_was_in_review_an_admin_learns_the_number_alone(fresh_door: Door) -> None:
+    fresh_door.call("tara", "PUT", at(fresh_door, "/mode"), json={"mode": "observe"})
+    in_review = fresh_door.pending()
+
+    switched = fresh_door.call("tara", "PUT", at(fresh_door, "/mode"), json={"mode": "enforce"}).json()
+    stopped = fresh_door.call("tara", "POST", at(fresh_door, "/shut")).json()
+
+    assert switched == {"mode": "enforce", "closed": [], "in_review": 1}
+    assert stopped == {"revoked": [], "denied": [], "denied_in_review": 1}
+    facts(fresh_door.get("tara", f"/v1/requests/{in_review}"), 404, "not-found")
+    assert fresh_door.get("max", f"/v1/requests/{in_review}").json()["state"] == "denied"
 
 
 @pytest.mark.parametrize("name", ["", "  ", "a\nb", "\u202e", "a" * 201, 7, None])

@@ -23,6 +23,7 @@ EVERYBODY = (
     Case("two approvals", Terms(**TICKS, **QUIET, **UNREVIEWED, quorum=2)),
     Case("reviewed first", Terms(**TICKS, **NOW_AND_THEN, **REVIEWED)),
     Case("the vendor opens", Terms(**TICKS, **QUIET, **REVIEWED), Mode.OBSERVE),
+    Case("a switch to enforce", Terms(**TICKS, **QUIET, **REVIEWED), Mode.OBSERVE, switches=True),
 )
 FEW = (
     Case("ann alone", Terms(**TICK, **QUIET, **UNREVIEWED), acts=acts_of(ERIN, ANN)),

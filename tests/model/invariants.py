@@ -5,7 +5,7 @@ from collections.abc import Callable
 from lockbox.people.roles import Mode
 from lockbox.requests.lifecycle import FINAL_STATES, Action, State
 from tests.model.plant import RESTING, World, hinting, reconciles
-from tests.model.rules import ACTIONS, AMIR, ANN, CLOCK, ERIN, MAX, STATES, House
+from tests.model.rules import ACTIONS, AMIR, ANN, CLOCK, ERIN, MAX, NEVER, STATES, House
 
 ACTIVE, PENDING, REVIEWING = (STATES.index(state) for state in (State.ACTIVE, State.PENDING, State.REVIEWING))
 APPROVE, ENDORSE, DENY = (ACTIONS.index(action) for action in (Action.APPROVE, Action.ENDORSE, Action.DENY))
@@ -31,7 +31,7 @@ def opened_by_a_timely_yes(world: World, house: House) -> str | None:
     if not opened:
         return None
     trail, terms = world.row.trail, house.case.terms
-    if house.case.mode is not Mode.ENFORCE:
+    if house.case.mode is not Mode.ENFORCE and not any(event[3] == PENDING for event in trail):
         good = opened[0][:2] == (MAX, ENDORSE) and opened[0][2] < terms.review_window
         return None if good else "it is open without a timely yes of a manager"
     asked = next(event[2] for event in trail if event[3] == PENDING)
@@ -42,6 +42,18 @@ def opened_by_a_timely_yes(world: World, house: House) -> str | None:
         return "it is open without enough timely approvals"
     reviewed = any(person == MAX and action == ENDORSE for person, action, *_ in trail)
     return "it is open and was not reviewed" if terms.vendor_review and not reviewed else None
+
+
+def asked_once_the_customer_decides(world: World, house: House) -> str | None:
+    """From a switch to `enforce` on, the door is open by the customer's yes alone.
+
+    A window whose time is over is not revoked; it would take Postgres' clock to step back to open it again.
+    """
+    row = world.row
+    if row.enforced == NEVER or not house.door(row, world.now) or row.deadline <= row.enforced:
+        return None
+    yes = any(action == APPROVE for _, action, *_ in row.trail)
+    return None if yes else "it is open without the customer, who decides by now"
 
 
 def shut_after_the_end(world: World, house: House) -> str | None:
@@ -102,6 +114,7 @@ def _ends(world: World, after: Callable[[World], list[World]]) -> bool:
 CHECKS: tuple[Check, ...] = (
     one_event_a_move,
     opened_by_a_timely_yes,
+    asked_once_the_customer_decides,
     shut_after_the_end,
     never_denied_and_open,
     not_ended_early,

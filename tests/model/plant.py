@@ -106,6 +106,10 @@ def _acts(world: World, house: House) -> Iterator[Step]:
         if after is not None:
             arms = tuple(sorted((*world.arms, _promise(after))))
             yield f"{NAMES[person]}: {action}", world._replace(row=after, arms=arms)
+    if house.case.switches and world.row.enforced == NEVER and world.row.is_open:
+        after = house.switched(world.row, world.now)
+        arms = tuple(sorted((*world.arms, _promise(after))))
+        yield "tara: switches to enforce", world._replace(row=after, arms=arms)
 
 
 def _claims(world: World) -> Iterator[Step]:

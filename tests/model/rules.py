@@ -51,7 +51,8 @@ def acts_of(*people: int) -> tuple[tuple[int, Action], ...]:
 class Row(NamedTuple):
     """The row of one request and its trail, in numbers: states and actions by their place, times in ticks.
 
-    `trail` holds for each event who did what and when, and the state after it.
+    `trail` holds for each event who did what and when, and the state after it. `enforced` is when the tenant has
+    switched to `enforce` since.
     """
 
     state: int
@@ -62,6 +63,7 @@ class Row(NamedTuple):
     warned: int
     votes: tuple[tuple[int, int], ...]
     trail: tuple[tuple[int, int, int, int], ...]
+    enforced: int = NEVER
 
     @property
     def is_open(self) -> bool:
@@ -71,12 +73,16 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Case:
-    """Under what terms and in what mode a request lives, windows in ticks; and which acts are tried by whom."""
+    """Under what terms and in what mode a request lives, windows in ticks; and which acts are tried by whom.
+
+    With `switches` the tenant's admin may switch to `enforce` at any time.
+    """
 
     name: str
     terms: Terms
     mode: Mode = Mode.ENFORCE
     acts: tuple[tuple[int, Action], ...] = ACTS
+    switches: bool = False
 
     @property
     def first(self) -> State:
@@ -101,6 +107,7 @@ class Rules:
     wake_at: Callable[..., datetime | None] = policy.wake_at
     nudges: Callable[..., Any] = policy.nudges
     quorum_met: Callable[..., bool] = quorum.quorum_met
+    stricter_mode: Callable[..., Mode] = policy.stricter_mode
     is_late: Callable[[int, int], bool] = _late
     is_due: Callable[[int, int], bool] = _late
     is_shut: Callable[[int, int], bool] = _late
@@ -142,6 +149,12 @@ class House:
         found: Row | None = self.said[key]
         return found
 
+    def switched(self, row: Row, at: int) -> Row:
+        """Return the row after the tenant has switched to `enforce`: a window that the vendor opened is revoked."""
+        after = row._replace(enforced=at)
+        revoked = self.judged(after, TARA, Action.REVOKE, at) if STATES[row.state] is State.ACTIVE else None
+        return revoked or after
+
     def clocked(self, row: Row, at: int) -> Row:
         """Return the row after the clock has looked at it; the same where nothing is due."""
         key = (row, CLOCK, at)
@@ -181,7 +194,8 @@ class House:
         return self._moved(after, person, action, self._next(taken, after, action), at)
 
     def _next(self, taken: Any, row: Row, action: Action) -> State:
-        if taken.instead is None or (action is Action.ENDORSE and policy.customer_decides(self.case.mode)):
+        mode = self.rules.stricter_mode(self.case.mode, self.case.mode if row.enforced == NEVER else Mode.ENFORCE)
+        if taken.instead is None or (action is Action.ENDORSE and policy.customer_decides(mode)):
             return State(taken.to)
         if action is Action.ENDORSE:
             return State(taken.instead)

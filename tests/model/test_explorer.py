@@ -13,7 +13,7 @@ from tests.model.explorer import EVERYBODY, FEW, SILENCE, YES, Bound, explore
 from tests.model.invariants import one_event_a_move
 from tests.model.rules import Case, Rules
 
-ONE, TWO, _, VENDOR = EVERYBODY
+ONE, TWO, _, VENDOR, SWITCHED = EVERYBODY
 NEAR = Bound(states=12_000, horizon=5, faults=1)
 REAL = Rules()
 
@@ -58,6 +58,11 @@ BROKEN: dict[str, tuple[Case, Rules, str]] = {
     "a door that shuts a tick late": (ONE, Rules(is_shut=lambda now, ends: now > ends), "the window ended"),
     "a table with a row too many": (ONE, Rules(move=_from_the_dead), "after the end"),
     "a denial that can be outvoted": (ONE, Rules(move=_one_vote_of_several, quorum_met=_any_yes), "it was denied"),
+    "a switch that what is in review does not know of": (
+        SWITCHED,
+        Rules(stricter_mode=lambda at_submit, _: at_submit),
+        "without the customer",
+    ),
     "reconciling that never acts": (ONE, Rules(overdue_runs=False), "reconciling works"),
     "a clock that nobody winds": (ONE, Rules(wake_at=lambda *_: None), "never ends"),
 }

@@ -23,6 +23,7 @@ TABLE = {
     (None, "submit", "system"): ("reviewing", "pending"),
     ("reviewing", "endorse", "manager"): ("pending", "active"),
     ("reviewing", "deny", "manager"): ("denied", None),
+    ("reviewing", "deny", "tenant_admin"): ("denied", None),
     ("reviewing", "cancel", "requester"): ("cancelled", None),
     ("reviewing", "cancel", "operator"): ("cancelled", None),
     ("reviewing", "time_out", "clock"): ("timed_out", None),

@@ -109,7 +109,11 @@ def test_an_admin_switches_the_mode_and_sees_what_that_closes(shell: Shell) -> N
     assert f"{slug} is in enforce now." in switched
     assert "opened them alone" in switched
     assert str(opened_alone.id) in switched
-    assert shell.reads("tara", "tenant", "mode", slug, "enforce") == {"mode": "enforce", "closed": []}
+    assert shell.reads("tara", "tenant", "mode", slug, "enforce") == {
+        "mode": "enforce",
+        "closed": [],
+        "in_review": 0,
+    }
     shell.is_refused("olga", "wrong-role: ", "tenant", "mode", slug, "off")
     shell.is_refused("tara", "invalid-request: ", "tenant", "mode", slug, "lax")
 
@@ -122,9 +126,13 @@ def test_an_admin_shuts_everything_in_one_call(shell: Shell) -> None:
 
     done = shell.does("tara", "tenant", "shut", slug, "--comment", "Go home")
 
-    assert "1 open windows closed, 1 waiting requests denied." in done
+    assert "1 open windows closed, 1 waiting requests denied, 0 denied in the vendor's review." in done
     assert done.index("Closed:") < done.index(str(opened_.id)) < done.index("Denied:") < done.index(str(waiting.id))
-    assert shell.reads("tara", "tenant", "shut", slug) == {"revoked": [], "denied": []}
+    assert shell.reads("tara", "tenant", "shut", slug) == {
+        "revoked": [],
+        "denied": [],
+        "denied_in_review": 0,
+    }
 
 
 def test_an_operator_proposes_an_admin_and_the_tenant_objects(shell: Shell) -> None:
