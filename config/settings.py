@@ -1,5 +1,6 @@
 """All settings of every process: one frozen object, read from the environment once, unsafe values refused."""
 
+import json
 from email.policy import SMTP
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
@@ -16,7 +17,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from config.issuers import IssuerList
 from config.public_keys import PublicKey
@@ -88,7 +89,7 @@ class Settings(BaseSettings):
     mail_from: str = "Lockbox <lockbox@localhost>"
 
     public_url: str = "http://127.0.0.1:8000"
-    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
     webhooks_allow_http: bool = False
     secret_keys: tuple[SecretStr, ...] = (DEVELOPMENT_KEY,)
     approval_key_files: tuple[Path, ...] = ()
@@ -97,8 +98,9 @@ class Settings(BaseSettings):
     mail_sign_in: bool = True
     session_seconds: int = Field(default=12 * 3600, ge=60, le=7 * 24 * 3600)
     session_idle_seconds: int = Field(default=30 * 60, ge=60, le=24 * 3600)
-    sign_ins_per_account: int = Field(default=10, ge=1, le=1000)
-    sign_ins_per_address: int = Field(default=60, ge=1, le=100_000)
+    sign_ins_per_account_and_network: int = Field(default=10, ge=1, le=1000)
+    sign_ins_per_account: int = Field(default=30, ge=1, le=1000)
+    sign_ins_per_address: int = Field(default=300, ge=1, le=100_000)
 
     token_days: int = Field(default=90, ge=1, le=365)
     most_token_days: int = Field(default=365, ge=1, le=365)
@@ -192,6 +194,23 @@ class Settings(BaseSettings):
             raise ValueError("name the scheme, the host and perhaps a port, and nothing else")
         return value.rstrip("/")
 
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _networks_or_none(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            return () if value.strip().lower() == "none" else json.loads(value)
+        except ValueError:
+            raise ValueError('write it as JSON, such as ["10.0.0.7/32"], or none') from None
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _not_everybody(cls, networks: tuple[IPv4Network | IPv6Network, ...]) -> tuple[IPv4Network | IPv6Network, ...]:
+        if any(network.prefixlen == 0 for network in networks):
+            raise ValueError("name the networks of your proxies: of these, everybody could claim any address")
+        return networks
+
     @field_validator("flower_url")
     @classmethod
     def _a_page(cls, value: str | None) -> str | None:
@@ -264,6 +283,10 @@ class Settings(BaseSettings):
             (
                 "LOCKBOX_CHECKPOINT_FOLDER: without it nobody sees that the database was rolled back",
                 (self.database_url is not None or self.audit_key_files) and self.checkpoint_folder is None,
+            ),
+            (
+                'LOCKBOX_TRUSTED_PROXIES: name the proxies before the API, such as ["10.0.0.7/32"], or none',
+                self.database_url is not None and "trusted_proxies" not in self.model_fields_set,
             ),
             ("LOCKBOX_PUBLIC_URL: must be https", not self.is_https),
             ("LOCKBOX_ISSUERS: must be https", any(issuer.is_plain_http for issuer in self.issuers)),

@@ -26,7 +26,7 @@ ANY_MEANS = "any"
 
 def limits(chosen: Settings) -> Limits:
     """Return how many attempts there may be."""
-    return Limits(chosen.sign_ins_per_account, chosen.sign_ins_per_address)
+    return Limits(chosen.sign_ins_per_account, chosen.sign_ins_per_address, chosen.sign_ins_per_account_and_network)
 
 
 def count(request: Request, chosen: Settings, house: Database, account: str | None = None) -> None:

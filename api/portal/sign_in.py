@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Query, Request, Response
 from sqlmodel import Session
 
-from api import browser, refused
+from api import browser, deps, refused
 from api.browser import Errand, Purpose
 from api.deps import Chosen, House, Keys, Work
 from api.portal import entering, pages
@@ -83,7 +83,7 @@ def redeem(
     try:
         errand = entering.own(browser.errand(request, chosen), Purpose.SIGN_IN)
         with house.transaction() as session:
-            counted = codes.count_try(session, errand.stub, entering.limits(chosen))
+            counted = codes.count_try(session, errand.stub, entering.limits(chosen), deps.address(request))
         counted.check()
         with house.transaction() as session:
             caller = codes.redeem(session, errand.stub, code, keys)

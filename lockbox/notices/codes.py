@@ -43,8 +43,8 @@ def ask(session: Session, email: str) -> Stub:
     return stub
 
 
-def count_try(session: Session, stub: Stub | None, limits: Limits) -> Counted:
-    """Count one more try of a code, before it is looked at; the caller commits whatever comes of it.
+def count_try(session: Session, stub: Stub | None, limits: Limits, address: str | None = None) -> Counted:
+    """Count one more try of a code from an address, before it is looked at; the caller commits whatever comes of it.
 
     Raises:
         NotSignedIn: the sign-in is another browser's, was used, has run out, or was tried five times.
@@ -54,7 +54,7 @@ def count_try(session: Session, stub: Stub | None, limits: Limits) -> Counted:
     email = session.connection().execute(TRIED, values).scalar_one_or_none()
     if email is None:
         raise NotSignedIn(OVER)
-    return counts.count(session, limits, code_of=email)
+    return counts.count(session, limits, code_of=email, tried_from=address)
 
 
 def address_of(database: Database, stub: Stub) -> str | None:

@@ -23,16 +23,35 @@ FROM unnest(CAST(:kinds AS text[]), CAST(:values AS text[])) AS k (kind, value) 
 ON CONFLICT (key) DO UPDATE SET
     since = CASE WHEN c.since <= :started THEN excluded.since ELSE c.since END,
     count = CASE WHEN c.since <= :started THEN 1 ELSE least(c.count, 1000000) + 1 END
-RETURNING key = sha256(convert_to('address:' || lower(:address), 'UTF8')) AS is_address, since, count AS attempts
+RETURNING key = sha256(convert_to('address:' || lower(:address), 'UTF8')) AS is_address,
+    key = ANY(ARRAY(SELECT sha256(convert_to(k.kind || ':' || lower(k.value), 'UTF8'))
+        FROM unnest(CAST(:kinds AS text[]), CAST(:values AS text[])) AS k (kind, value)
+        WHERE k.kind = ANY(:here))) AS is_here, since, count AS attempts
 """)
+
+
+HERE = ["account here", "code here"]
+"""Counts of an account from one network alone."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How many attempts within ten minutes are let through."""
+    """How many attempts within ten minutes are let through.
+
+    `per_account` is from anywhere, `per_account_here` from one network (None: as many), and `per_address` is how many
+    one network has for all accounts together.
+    """
 
     per_account: int
     per_address: int
+    per_account_here: int | None = None
+
+    def of(self, *, is_address: bool, is_here: bool) -> int:
+        """Return the limit of one count."""
+        if is_address:
+            return self.per_address
+        here = self.per_account if self.per_account_here is None else self.per_account_here
+        return here if is_here else self.per_account
 
 
 @dataclass(frozen=True)
@@ -62,6 +81,7 @@ def count(
     address: str | None = None,
     account: str | None = None,
     code_of: str | None = None,
+    tried_from: str | None = None,
     naming: UUID | None = None,
     taking: UUID | None = None,
 ) -> Counted:
@@ -73,13 +93,18 @@ def count(
         address: where the attempt came from; an IPv6 network of 64 bits counts as one.
         account: the mail address that was typed to get a code, if one was.
         code_of: the mail address whose code is tried. Counted apart: whoever asks for codes of somebody else must not
-            keep them from using the one that they have.
+            keep them from using the one that they have. `account` and `code_of` are counted by network as well, where
+            `address` or `tried_from` names one.
+        tried_from: where a code is tried from, of which the attempt itself is counted already.
         naming: who names an address as one to write to; what is refused tells that somebody has it.
         taking: who takes a whole table or trail away.
     """
     of = network(address) if address else None
     people = {name: str(one) for name, one in (("naming", naming), ("taking", taking)) if one}
     keys = {"address": of, "account": account, "code": code_of} | people
+    where = of or (network(tried_from) if tried_from else None)
+    here = {f"{kind} here": f"{keys[kind]} {where}" for kind in ("account", "code") if keys[kind] and where}
+    keys |= here
     known = {kind: value for kind, value in keys.items() if value}
     if not known:
         return Counted(None)
@@ -88,17 +113,14 @@ def count(
         "kinds": list(known),
         "values": list(known.values()),
         "address": of or "",
+        "here": HERE,
         "at": at,
         "started": at - SPAN,
     }
     rows = session.connection().execute(COUNT, values).all()
-    over = [row for row in rows if row.attempts > _limit(limits, is_address=row.is_address)]
+    over = [row for row in rows if row.attempts > limits.of(is_address=row.is_address, is_here=row.is_here)]
     wait = _until(max(row.since for row in over), at) if over else None
     return Counted(wait, any(row.is_address for row in over))
-
-
-def _limit(limits: Limits, *, is_address: bool) -> int:
-    return limits.per_address if is_address else limits.per_account
 
 
 def _until(since: datetime, at: datetime) -> timedelta:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from config.settings import Settings
 from tests.builders import Urls
 from tests.http.portal import SETTINGS, Browser, OpenPortal, Page, Portal
 
@@ -46,6 +47,48 @@ def test_the_limit_is_the_same_for_an_account_that_there_is_not(strict: Portal) 
     address = f"nobody-{strict.world.tenant.slug}@contoso.example"
 
     assert [ask(strict.browser(), address).status for _ in range(4)] == [200, 200, 200, 429]
+
+
+def test_an_account_is_tried_less_often_from_one_network_than_from_all(open_portal: OpenPortal) -> None:
+    few = {"sign_ins_per_account_and_network": 2, "sign_ins_per_account": 4, "sign_ins_per_address": 100}
+    portal = open_portal(settings=SETTINGS.model_copy(update=few))
+    address, guesser, ann = portal.address("ann"), portal.browser(), portal.browser()
+
+    at_one = [ask(guesser, address).status for _ in range(3)]
+
+    assert at_one == [200, 200, 429]
+    assert ask(ann, address).status == 200
+    assert ask(portal.browser(), address).status == 429
+
+
+def test_codes_are_tried_less_often_from_one_network_than_from_all(open_portal: OpenPortal) -> None:
+    few = {"sign_ins_per_account_and_network": 2, "sign_ins_per_account": 100, "sign_ins_per_address": 100}
+    portal = open_portal(settings=SETTINGS.model_copy(update=few))
+    guesser, ann = portal.browser(), portal.browser()
+    for browser in (guesser, ann):
+        ask(browser, portal.address("ann"))
+
+    tries = [guesser.post("/sign-in/code", {"code": "00000000"}).status for _ in range(3)]
+
+    assert tries == [401, 401, 429]
+    assert ann.post("/sign-in/code", {"code": "00000000"}).status == 401
+
+
+def test_an_office_of_a_hundred_behind_one_address_signs_in_within_ten_minutes(open_portal: OpenPortal) -> None:
+    usual = {
+        name: Settings.model_fields[name].default for name in Settings.model_fields if name.startswith("sign_ins_")
+    }
+    portal = open_portal(settings=SETTINGS.model_copy(update=usual))
+    office = portal.browser().address
+
+    statuses = set()
+    for number in range(100):
+        browser = portal.browser(address=office)
+        statuses.add(ask(browser, f"{number}@{office}.office.example").status)
+        statuses |= {browser.post("/sign-in/code", {"code": "00000000"}).status for _ in range(2)}
+
+    assert statuses == {200, 401}
+    assert ask(portal.browser(address=office), "one-more@office.example").status == 429
 
 
 def test_an_address_is_heard_only_so_often_whatever_it_tries(strict: Portal) -> None:

@@ -22,6 +22,7 @@ PRODUCTION = {
     "LOCKBOX_CHECKPOINT_FOLDER": "/var/lib/lockbox/checkpoints",
     "LOCKBOX_FLOWER_USER": "ops",
     "LOCKBOX_FLOWER_PASSWORD": SECRET,
+    "LOCKBOX_TRUSTED_PROXIES": '["10.0.0.7/32"]',
 }
 UNSAFE = [
     ("LOCKBOX_EMBEDDED", "true"),
@@ -29,6 +30,7 @@ UNSAFE = [
     ("LOCKBOX_SECRET_KEYS", f'["{DEVELOPMENT_KEY.get_secret_value()}"]'),
     ("LOCKBOX_SECRET_KEYS", f'["{KEY}", "{DEVELOPMENT_KEY.get_secret_value()}"]'),
     ("LOCKBOX_SECRET_KEYS", None),
+    ("LOCKBOX_TRUSTED_PROXIES", None),
     ("LOCKBOX_APPROVAL_KEY_FILES", None),
     ("LOCKBOX_APPROVAL_KEY_FILES", "[]"),
     ("LOCKBOX_AUDIT_PUBLIC_KEYS", None),
@@ -73,6 +75,9 @@ MALFORMED = [
     ("LOCKBOX_ISSUERS", f'[{{"issuer": "https://{SECRET}@a.example", "audience": "x"}}]'),
     ("LOCKBOX_ISSUERS", f'[{{"issuer": "https://a.example", "audience": "x", "client_secret": "{SECRET}"}}]'),
     ("LOCKBOX_TRUSTED_PROXIES", '["everybody"]'),
+    ("LOCKBOX_TRUSTED_PROXIES", "10.0.0.7"),
+    ("LOCKBOX_TRUSTED_PROXIES", '["0.0.0.0/0"]'),
+    ("LOCKBOX_TRUSTED_PROXIES", '["::/0"]'),
     ("LOCKBOX_SESSION_SECONDS", "0"),
     ("LOCKBOX_SESSION_IDLE_SECONDS", "forever"),
     ("LOCKBOX_SIGN_INS_PER_ACCOUNT", "0"),
@@ -236,9 +241,27 @@ def test_signing_in_is_bounded_unless_told_otherwise() -> None:
     settings = Settings()
 
     assert (settings.session_seconds, settings.session_idle_seconds) == (12 * 3600, 30 * 60)
-    assert (settings.sign_ins_per_account, settings.sign_ins_per_address) == (10, 60)
+    assert settings.sign_ins_per_account_and_network == 10
+    assert (settings.sign_ins_per_account, settings.sign_ins_per_address) == (30, 300)
     assert settings.mail_sign_in
     assert settings.issuers == settings.trusted_proxies == ()
+
+
+@pytest.mark.parametrize(
+    ("said", "known"), [("none", ()), ("None", ()), ("[]", ()), ('["10.0.0.0/8"]', ("10.0.0.0/8",))]
+)
+def test_no_proxy_is_said_in_a_word_and_others_as_networks(
+    monkeypatch: pytest.MonkeyPatch, said: str, known: tuple[str, ...]
+) -> None:
+    set_up(monkeypatch, LOCKBOX_TRUSTED_PROXIES=said)
+
+    assert tuple(map(str, load().trusted_proxies)) == known
+
+
+def test_processes_that_nobody_calls_need_no_word_about_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_up(monkeypatch, LOCKBOX_TRUSTED_PROXIES=None, LOCKBOX_DATABASE_URL=None)
+
+    assert load().trusted_proxies == ()
 
 
 def test_settings_never_change(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,13 @@
 """docker-compose.yml, read: it is valid, shut tight, and names only what exists in the code."""
 
 import inspect
+import json
 import re
 import subprocess
 import sys
 import tomllib
 from importlib.util import find_spec
+from ipaddress import ip_network
 
 import pytest
 
@@ -84,6 +86,13 @@ def test_a_container_runs_without_rights_on_a_filesystem_that_it_cannot_write(na
 @pytest.mark.parametrize("name", sorted(services()))
 def test_a_container_takes_no_more_memory_than_its_limit(name: str) -> None:
     assert re.fullmatch(r"\d+[mg]", str(services()[name]["mem_limit"]))
+
+
+def test_the_api_is_told_its_proxies() -> None:
+    told = json.loads(services()["api"]["environment"]["LOCKBOX_TRUSTED_PROXIES"])
+
+    assert all(ip_network(one).is_private for one in told)
+    assert told
 
 
 def test_the_api_may_hold_many_connections() -> None:
