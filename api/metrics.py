@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from lockbox.notices.models import Channel
 from lockbox.tallies import ATTEMPT, DEADLINE_LAG, LAG_BUCKETS
 from lockbox.watch.figures import Figures
 
@@ -13,7 +14,7 @@ from lockbox.watch.figures import Figures
 PLAIN = (
     ("deadlines_overdue", "overdue", "Requests whose clock should have run more than a second ago."),
     ("access_open", "access_open", "Windows that are open now."),
-    ("deadletters", "dead", "Notices that were given up and still stand."),
+    ("webhooks_failing", "webhooks_failing", "Webhooks whose last call failed, and that are not disabled."),
     ("audit_unsealed", "unsealed", "Events that no seal covers yet."),
     ("audit_seal_lag_seconds", "seal_lag", "Age of the oldest event that no seal covers yet."),
     (
@@ -22,6 +23,11 @@ PLAIN = (
         "Whether a standby follows Postgres to which commits do not wait: a failover may lose what was acknowledged.",
     ),
     ("audit_checkpoint_age_seconds", "checkpoint_age", "Age of the newest checkpoint of any log."),
+)
+BY_CHANNEL = (
+    ("notices_unsent", "unsent", "Mails and webhook calls that are still to be sent."),
+    ("oldest_unsent_notice_age_seconds", "oldest_unsent", "Age of the oldest of them, 0 where there is none."),
+    ("deadletters", "dead", "Mails and webhook calls that were given up."),
 )
 LABELLED = (
     ("audit_logs_behind", "behind", "role", "Logs that are not what was shipped of them: their checks are refused."),
@@ -61,11 +67,11 @@ def _of_postgres(figures: Figures) -> Iterator[Metric]:
         value = figures.one(figure)
         if value is not None:
             yield _gauge(name, said, value)
-    yield _gauge(
-        "oldest_unsent_notice_age_seconds",
-        "Age of the oldest notice that is still to be sent, 0 where there is none.",
-        figures.one("oldest_unsent") or 0.0,
-    )
+    for name, figure, said in BY_CHANNEL:
+        family = GaugeMetricFamily(f"lockbox_{name}", said, labels=["channel"])
+        for channel in Channel:
+            family.add_metric([channel.value], figures.one(figure, channel) or 0.0)
+        yield family
     for name, figure, label, said in LABELLED:
         family = GaugeMetricFamily(f"lockbox_{name}", said, labels=[label])
         for labelled, number in sorted(figures.labelled(figure).items()):

@@ -8,6 +8,7 @@ from rich.text import Text
 from cli.terminal import NOTHING, paper, say
 from config.settings import Settings, UnsafeSettings
 from lockbox.database import Database, make_engine
+from lockbox.notices.models import Channel
 from lockbox.schedule import Schedule
 from lockbox.watch import status
 from lockbox.watch.figures import MOST_SILENT
@@ -70,9 +71,15 @@ def _work(found: Status) -> Iterator[Line]:
     missing = any(number for (_, way), number in drift.items() if way == "missing")
     yield "Schedule's drift", said if drift else NOTHING, not missing if drift else None
     yield "Last reconcile", _ago(of.one("heartbeat", Part.RECONCILE)), _lives(of.one("heartbeat", Part.RECONCILE))
-    yield "Notices unsent", f"{_count(of.one('unsent'))}, the oldest {_ago(of.one('oldest_unsent'))}", None
-    dead = f"{_count(of.one('dead'))}, {_count(of.one('dead_lately'))} of them within a day"
-    yield "Notices dead", dead, not of.one("dead_lately")
+    for channel, name in ((Channel.MAIL, "Mails"), (Channel.WEBHOOK, "Webhook calls")):
+        unsent, oldest, dead, lately = (
+            of.one(figure, channel) for figure in ("unsent", "oldest_unsent", "dead", "dead_lately")
+        )
+        waits = f", the oldest {_ago(oldest)}" if oldest is not None else ""
+        yield f"{name} unsent", f"{_count(unsent or 0)}{waits}", None
+        said = f"{_count(dead or 0)}, {_count(lately or 0)} of them within a day"
+        yield f"{name} not delivered", said, not lately if channel is Channel.MAIL else None
+    yield "Webhooks failing", _count(of.one("webhooks_failing")), None
 
 
 def _trail(found: Status) -> Iterator[Line]:

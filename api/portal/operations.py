@@ -11,10 +11,11 @@ from api.portal import plots
 from api.portal.pages import TAG, page
 from api.portal.plots import Plot, Series
 from lockbox.database import now
+from lockbox.notices.models import Channel
 from lockbox.requests.lifecycle import State
 from lockbox.watch import operations
 from lockbox.watch.day import Day
-from lockbox.watch.figures import MOST_SILENT
+from lockbox.watch.figures import MOST_SILENT, Figures
 from lockbox.watch.hearts import Part
 from lockbox.watch.operations import Operations
 from lockbox.watch.status import MOST_SEAL_LAG, MOST_UNSENT_AGE, Beat
@@ -50,6 +51,8 @@ def show(request: Request, chosen: Chosen, house: House) -> Response:
         living=[_life(one) for one in found.status.beats if one.age <= MOST_SILENT],
         silent=[_life(one) for one in found.status.beats if one.age > MOST_SILENT],
         findings=found.findings,
+        webhooks=found.webhooks,
+        lag=plots.lag,
         plots=_plots(found.day) if found.day else [],
         day=found.day,
         flower_url=chosen.flower_url,
@@ -64,10 +67,7 @@ def _lines(found: Operations) -> Iterator[Line]:
     lag = day.schedule_lag if day else None
     yield Line("Schedule lag of the last minute", UNKNOWN if lag is None else plots.lag(lag))
     yield Line("Last reconcile", _ago(of.one("heartbeat", Part.RECONCILE)))
-    yield Line("Notices to send", _count(of.one("unsent")))
-    yield _within("Oldest notice to send", of.one("oldest_unsent") or 0.0, MOST_UNSENT_AGE)
-    yield _must_be_none("Dead notices of a day", of.one("dead_lately"))
-    yield Line("Dead notices that stand", _count(of.one("dead")))
+    yield from _notices(of)
     yield Line("Events to seal", _count(of.one("unsealed")))
     yield _within("Seal lag", of.one("seal_lag"), MOST_SEAL_LAG)
     yield Line("Newest checkpoint", _ago(of.one("checkpoint_age")))
@@ -77,6 +77,23 @@ def _lines(found: Operations) -> Iterator[Line]:
     yield Line(
         "Missing in the schedule", _count(missing) if of.redis else "Redis is away", bool(of.redis) and not missing
     )
+
+
+def _notices(of: Figures) -> Iterator[Line]:
+    """Say how mail stands, which is ours to mend, and webhooks, which are their owners'."""
+    if of.postgres is None:
+        yield Line("Mails to send", UNKNOWN)
+        yield Line("Webhook calls to send", UNKNOWN)
+        return
+    mail = {name: of.one(name, Channel.MAIL) or 0.0 for name in ("unsent", "oldest_unsent", "dead_lately", "dead")}
+    yield Line("Mails to send", _count(mail["unsent"]))
+    yield _within("Oldest mail to send", mail["oldest_unsent"], MOST_UNSENT_AGE)
+    yield _must_be_none("Mails not delivered within a day", mail["dead_lately"])
+    yield Line("Mails not delivered", _count(mail["dead"]))
+    calls = {name: of.one(name, Channel.WEBHOOK) or 0.0 for name in ("unsent", "oldest_unsent", "dead")}
+    yield Line("Webhook calls to send", _count(calls["unsent"]))
+    yield Line("Oldest webhook call to send", plots.lag(calls["oldest_unsent"]))
+    yield Line("Webhook calls not delivered", _count(calls["dead"]))
 
 
 def _workers(found: Operations) -> Iterator[Line]:

@@ -53,7 +53,7 @@ class Figures:
         if self.postgres is None or self.redis is None:
             return {}
         surplus = {"clock": self.redis.clocks_in_span - (self.one("soon", "count") or 0)}
-        unsent = self.one("unsent") or 0
+        unsent = sum(self.labelled("unsent").values())
         if unsent < MOST_COUNTED:
             surplus["notices"] = self.redis.notices - unsent
         return {

@@ -9,12 +9,15 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from lockbox.database import Database
+from lockbox.people import context
 from lockbox.people.roles import Caller, Role
 from lockbox.tenancy import authority
 from lockbox.watch import day, status
 from lockbox.watch.day import Day
 from lockbox.watch.status import Status
 
+MOST_FAILING = 50
+FAILING = text("SELECT id, tenant, leads_to, failing_since, unsent, error FROM failing_webhooks(:most)")
 FINDINGS = text("SELECT rule, about, raised_at FROM operating_findings()")
 
 
@@ -28,12 +31,29 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class FailingWebhook:
+    """A webhook whose last call failed: the tenant's name, None for the vendor's own, and where it leads.
+
+    `leads_to` is scheme, host and port, for a path may hold a secret. `unsent` is how many
+    calls wait, `error` the word of the last try.
+    """
+
+    id: UUID
+    tenant: str | None
+    leads_to: str
+    failing_since: datetime
+    unsent: int
+    error: str | None
+
+
+@dataclass(frozen=True)
 class Operations:
-    """Counts and ages alone. `day` and `findings` are None where Postgres does not say."""
+    """Counts, ages and failing webhooks; all but `status` are None where Postgres does not say."""
 
     status: Status
     day: Day | None
     findings: Sequence[Finding] | None
+    webhooks: Sequence[FailingWebhook] | None
 
 
 def look(database: Database, caller: Caller) -> Operations:
@@ -43,7 +63,8 @@ def look(database: Database, caller: Caller) -> Operations:
         NotYours: the caller is no operator.
     """
     authority.capacity(caller, (Role.OPERATOR,))
-    return Operations(status.read(database, with_redis=True), day.read(database), _findings(database))
+    stands = status.read(database, with_redis=True)
+    return Operations(stands, day.read(database), _findings(database), _failing(database, caller))
 
 
 def _findings(database: Database) -> Sequence[Finding] | None:
@@ -53,3 +74,13 @@ def _findings(database: Database) -> Sequence[Finding] | None:
     except SQLAlchemyError:
         return None
     return [Finding(row.rule, row.about, row.raised_at) for row in rows]
+
+
+def _failing(database: Database, caller: Caller) -> Sequence[FailingWebhook] | None:
+    try:
+        with database.transaction() as session:
+            context.enter(session, caller)
+            rows = session.connection().execute(FAILING, {"most": MOST_FAILING}).all()
+    except SQLAlchemyError:
+        return None
+    return [FailingWebhook(**row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's public name for it

@@ -10,6 +10,7 @@ from sqlmodel import Session
 
 from lockbox import migrations, standing
 from lockbox.database import Database
+from lockbox.notices.models import Channel
 from lockbox.schedule import Away
 from lockbox.standing import NotFit
 from lockbox.watch import figures
@@ -83,12 +84,8 @@ class Status:
                 "drift": {f"{index} {way}": number for (index, way), number in of.drift().items()},
             },
             "access_open": of.one("access_open"),
-            "notices": {
-                "unsent": of.one("unsent"),
-                "oldest_unsent_seconds": of.one("oldest_unsent"),
-                "dead": of.one("dead"),
-                "dead_within_a_day": of.one("dead_lately"),
-            },
+            "notices": {channel.value: _of_channel(of, channel) for channel in Channel},
+            "webhooks_failing": of.one("webhooks_failing"),
             "trail": {
                 "unsealed": of.one("unsealed"),
                 "seal_lag_seconds": of.one("seal_lag"),
@@ -153,16 +150,26 @@ def _behind(beats: Iterable[Beat]) -> list[str]:
     return [f"{worst.node} finds {trail_behind(worst.behind or 0, worst.doubt or '')}"] if worst else []
 
 
+def _of_channel(of: Figures, channel: Channel) -> dict[str, float | None]:
+    """Return how notices by mail, or calls of webhooks, stand; None where Postgres is away."""
+    names = {"unsent": "unsent", "oldest_unsent_seconds": "oldest_unsent", "dead": "dead"}
+    names |= {"dead_within_a_day": "dead_lately"}
+    known = of.postgres is not None
+    return {said: of.one(name, channel) or 0.0 if known else None for said, name in names.items()}
+
+
 def _late(of: Figures) -> list[tuple[str, bool]]:
     drift = sum(number for (_, way), number in of.drift().items() if way == "missing")
-    overdue, dead, unsealed = (int(of.one(name) or 0) for name in ("overdue", "dead_lately", "unsealed"))
+    overdue, unsealed = (int(of.one(name) or 0) for name in ("overdue", "unsealed"))
+    # A webhook is a customer's to mend: one that is dead is no trouble of this installation's.
+    dead, oldest = (of.one(name, Channel.MAIL) or 0 for name in ("dead_lately", "oldest_unsent"))
     return [
         (standing.NAME_THE_STANDBY, of.one("lagging_standby") == 1),
         (f"{overdue} deadlines are overdue: is a core worker running?", overdue > 0),
-        (f"{dead} notices died within a day: see `lockbox vendor dead-notices`", dead > 0),
+        (f"{dead:.0f} mails were not delivered within a day: see `lockbox vendor dead-notices`", dead > 0),
         (
-            f"the oldest unsent notice waits for {of.one('oldest_unsent') or 0:.0f} s: see the notices worker's log",
-            (of.one("oldest_unsent") or 0) > MOST_UNSENT_AGE,
+            f"the oldest unsent mail waits for {oldest:.0f} s: see the notices worker's log",
+            oldest > MOST_UNSENT_AGE,
         ),
         (
             f"{unsealed} events are not sealed, for up to {of.one('seal_lag') or 0:.0f} s: see the core worker's log",

@@ -3,15 +3,31 @@
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from uuid import UUID
 
 import pytest
 
 from lockbox.database import Database
 from lockbox.ids import new_id
+from lockbox.notices.senders.protocol import SendFailed
+from lockbox.people import context
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule
+from lockbox.watch import operations, status
+from lockbox.watch.status import MOST_UNSENT_AGE
+from tests.builders import unbound
+from tests.database.postbag import Postbag, open_notices
+from tests.database.scenes import write
 from tests.http.portal import SETTINGS, OpenPortal, Page, Portal
 
+URL = "https://hooks.contoso.example/"
+AGED = """
+UPDATE notices SET id = uuidv7(interval '-10 minutes') WHERE request_id = :request_id AND channel = :channel
+"""
+DIE = """
+UPDATE notices SET outcome = 'dead', closed_at = now()
+WHERE id = (SELECT id FROM notices WHERE channel = 'mail' LIMIT 1)
+"""
 JUSTIFICATION = "Nobody must read this sentence"
 
 
@@ -44,7 +60,14 @@ def test_it_shows_counts_ages_and_who_lives(portal: Portal) -> None:
     page = seen(portal)
 
     assert page.status == 200
-    for name in ("Windows open", "Steps overdue", "Schedule lag", "Last reconcile", "Dead notices", "Seal lag"):
+    for name in (
+        "Windows open",
+        "Steps overdue",
+        "Schedule lag",
+        "Last reconcile",
+        "Mails not delivered",
+        "Seal lag",
+    ):
         assert name in page.words
     assert "Core workers alive 0, look at it" in page.words
     assert "core: nobody" in page.words
@@ -104,3 +127,63 @@ def test_it_leads_to_flower_where_that_is_known(portal: Portal) -> None:
 
 def test_it_is_small_enough_for_a_slow_line(portal: Portal) -> None:
     assert len(seen(portal).text.encode()) < 40_000
+
+
+def test_a_dead_webhook_is_named_with_its_tenant_and_without_what_may_be_a_secret_and_raises_no_alarm(
+    portal: Portal,
+) -> None:
+    post, world = Postbag(), portal.world
+    url = "https://user:passw0rd@hooks.contoso.example:8443/services/T0K3N?key=K3Y"
+    endpoint = post.endpoint(world, url, tenant_id=world.tenant.id)
+    post.hooks.refused[url] = SendFailed("down", kind="connection")
+    request = world.submit()
+    post.deliver(unbound_house(portal), open_notices(portal.house))
+
+    page = seen(portal)
+    age(portal, request.id, "webhook")
+
+    assert f"{world.tenant.name} https://hooks.contoso.example:8443" in page.words
+    assert "(connection), 1 calls to send" in page.words
+    assert str(endpoint) in page.text
+    assert all(secret not in page.text for secret in ("passw0rd", "T0K3N", "K3Y"))
+    facts = status.read(portal.house, with_redis=True).as_facts()
+    assert facts["notices"]["webhook"]["oldest_unsent_seconds"] > MOST_UNSENT_AGE
+    assert facts["notices"]["mail"]["unsent"] == 0
+    assert facts["webhooks_failing"] == 1
+    assert not [one for one in facts["troubles"] if "unsent" in one or "delivered" in one]
+
+
+def test_a_mail_that_waits_or_dies_raises_the_alarm(portal: Portal) -> None:
+    request = portal.world.submit()
+    age(portal, request.id, "mail")
+    write(unbound(portal.house), DIE)
+
+    found = status.read(portal.house, with_redis=True)
+
+    assert [one for one in found.troubles if one.startswith("the oldest unsent mail waits for 6")]
+    assert [one for one in found.troubles if one.startswith("1 mails were not delivered within a day")]
+
+
+def test_which_webhooks_fail_is_for_operators_alone(portal: Portal) -> None:
+    post, world = Postbag(), portal.world
+    post.endpoint(world, URL, tenant_id=world.tenant.id)
+    write(unbound(portal.house), "UPDATE endpoints SET failing_since = now()")
+
+    found = {}
+    for who, caller in world.people.items():
+        with portal.house.transaction() as session:
+            context.enter(session, caller)
+            found[who] = len(session.connection().execute(operations.FAILING, {"most": 50}).all())
+
+    assert {who for who, number in found.items() if number} == {"olga"}
+
+
+def age(portal: Portal, request_id: UUID, channel: str) -> None:
+    """Let the notices of a request by one channel have waited for ten minutes."""
+    write(unbound(portal.house), "DELETE FROM deliveries")
+    write(unbound(portal.house), AGED, request_id=request_id, channel=channel)
+
+
+def unbound_house(portal: Portal) -> Database:
+    """Return the house as a worker sees it, near enough."""
+    return Database(unbound(portal.house), portal.house.schedule)
