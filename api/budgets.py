@@ -37,7 +37,8 @@ CLOSINGS = Budget("closings", 4, LONG, vital=True)
 HEALTH = Budget("health", 2, LONG, vital=True)
 READS = Budget("reads", 10)
 WRITES = Budget("writes", 4)
-KNOWN = (CHECKS, CLOSINGS, HEALTH, READS, WRITES)
+UPLOADS = Budget("uploads", 8)
+KNOWN = (CHECKS, CLOSINGS, HEALTH, READS, WRITES, UPLOADS)
 STRANGERS = Budget("strangers", 6)
 VITAL_STRANGERS = Budget("vital strangers", 4, LONG, vital=True)
 """Strangers show no credential, or one that this process has not seen to be good: they take no other places."""
@@ -61,6 +62,8 @@ def budget_of(method: str, path: str) -> Budget:
         return HEALTH
     if method in READING:
         return READS
+    if path == "/trail/verify":
+        return UPLOADS
     return CLOSINGS if method == "POST" and CLOSES.fullmatch(path) else WRITES
 
 

@@ -1,7 +1,9 @@
 """The page that verifies an export for somebody who has no terminal: nothing is kept, and it says whom it trusts."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterator
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated
@@ -22,12 +24,13 @@ from lockbox.audit import exported, proofs
 from lockbox.audit import verify as verifier
 from lockbox.audit.checkpoint import LONGEST_NOTE, BadNote, VerifierKey, saved
 from lockbox.audit.exported import Unreadable
-from lockbox.audit.findings import Kind
+from lockbox.audit.findings import MOST, Kind
 from lockbox.audit.remarks import WORDS, remarks, whole
 from lockbox.audit.verify import Verdict
 from lockbox.database import Database
-from lockbox.people import context
-from lockbox.people.roles import Role
+from lockbox.people import context, counts
+from lockbox.people.counts import Limits
+from lockbox.people.roles import Caller, Role
 from lockbox.refusals import Busy, Invalid, NotYours, Refusal
 from lockbox.tenancy.auditing import READERS
 
@@ -38,11 +41,15 @@ MOST_KEYS = 50
 LONGEST_TEXT = 64 * 1024
 ALLOWED = {"withheld": Kind.WITHHELD, "unproven": Kind.BEFORE_SEALS}
 COLOURS = {verifier.GOOD: "good", verifier.BAD: "bad", verifier.CANNOT_TELL: "unsure"}
-MOST_ARRIVING = 4
-ARRIVING = set[UUID]()
-"""Whose files are on their way: each keeps a place of `api.admission` until it is here, and one may take its time."""
-TURN = asyncio.Semaphore(1)
-"""One file at a time in a process: it costs a thread, and whoever waits for nothing else waits a moment."""
+DEADLINE, QUEUING = 30.0, 90.0
+"""How many seconds a file may be verified for, and may wait for its turn."""
+LIMITS = Limits(per_account=30, per_address=30)
+"""How many files one person has verified in ten minutes."""
+MOST_OF_A_TENANT = 2
+ARRIVED = dict[UUID, frozenset[UUID | None]]()
+"""Whose files are here or on their way, and of which tenants they are: of a person one, of a tenant two."""
+TURNS = asyncio.Semaphore(2)
+"""Two files at a time in a process: each costs a thread. Others wait: no tenant is refused because of another."""
 
 
 @dataclass(frozen=True)
@@ -69,33 +76,45 @@ async def given(request: Request, chosen: Chosen, house: House) -> AsyncIterator
     Raises:
         NotSignedIn, NotYours: as named.
         ForeignForm: it was not sent from a page of ours.
-        Busy: a file of theirs is on its way already, or four of others.
+        Busy: a file of theirs is here already, or two of their tenant's.
+        TooMany: they have had thirty verified in the last ten minutes.
     """
     browser.check_same_site(request, chosen)
     visitor = await run_in_threadpool(_visitor, request, house, chosen)
     _reads(visitor)
-    try:
-        with _arriving(visitor.caller.person_id):
+    with _only_file_of(visitor.caller):
+        await run_in_threadpool(_count, house, visitor.caller)
+        try:
             async with asyncio.timeout(PATIENCE):
                 form = await request.form(max_files=2, max_fields=10, max_part_size=LONGEST_TEXT)
-    except TimeoutError:
-        raise Invalid("The file took too long to arrive; send a smaller one, or verify it offline.") from None
-    try:
-        browser.check_form(visitor, _text(form, "csrf"))
-        yield form
-    finally:
-        await form.close()
+        except TimeoutError:
+            raise Invalid("The file took too long to arrive; send a smaller one, or verify it offline.") from None
+        try:
+            browser.check_form(visitor, _text(form, "csrf"))
+            yield form
+        finally:
+            await form.close()
 
 
 @contextmanager
-def _arriving(person_id: UUID) -> Iterator[None]:
-    if person_id in ARRIVING or len(ARRIVING) >= MOST_ARRIVING:
-        raise Busy("Another file is on its way; try again in a moment.")
-    ARRIVING.add(person_id)
+def _only_file_of(caller: Caller) -> Iterator[None]:
+    tenants: frozenset[UUID | None] = frozenset(caller.tenants(READERS) or (None,))
+    here = Counter(tenant for others in ARRIVED.values() for tenant in others)
+    if caller.person_id in ARRIVED:
+        raise Busy("A file of yours is being verified; wait until that is done, then send the next.")
+    if any(here[tenant] >= MOST_OF_A_TENANT for tenant in tenants):
+        raise Busy("Colleagues of yours have files verified; try again in a moment.")
+    ARRIVED[caller.person_id] = tenants
     try:
         yield
     finally:
-        ARRIVING.discard(person_id)
+        del ARRIVED[caller.person_id]
+
+
+def _count(house: Database, caller: Caller) -> None:
+    with house.transaction() as session:
+        counted = counts.count(session, LIMITS, verifying=caller.person_id)
+    counted.check("verify a file")
 
 
 @router.post("")
@@ -105,10 +124,15 @@ async def verify(
     """Verify a file and say what was found; nothing of it is kept."""
     try:
         what = await _given(form)
-        if TURN.locked():
-            raise Busy("Another file is being verified; try again in a moment.")
-        async with TURN:
+        try:
+            async with asyncio.timeout(QUEUING):
+                await TURNS.acquire()
+        except TimeoutError:
+            raise Busy("Other files are being verified; try again in a moment.") from None
+        try:
             verdict = await run_in_threadpool(_verdict, what)
+        finally:
+            TURNS.release()
     except REFUSED as refused:
         return await run_in_threadpool(_again, request, house, chosen, form, refused)
     return await run_in_threadpool(_told, request, house, chosen, what, verdict)
@@ -127,9 +151,23 @@ def _verdict(what: Given) -> Verdict:
     try:
         seen = [saved(what.checkpoint)] if what.checkpoint.strip() else []
         what.file.file.seek(0)
-        return verifier.verify(exported.lines_of(what.file.file), list(_keys(what.keys)), seen, what.allowed)
+        lines = _in_time(exported.lines_of(what.file.file))
+        return verifier.verify(lines, list(_keys(what.keys)), seen, what.allowed, most=MOST)
     except (Unreadable, BadNote, UnicodeDecodeError) as error:
         raise Invalid(f"It cannot be read: {error}.") from None
+
+
+def _in_time(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield lines until there was time enough for them.
+
+    Raises:
+        Invalid: it took too long.
+    """
+    until = time.monotonic() + DEADLINE
+    for line in lines:
+        if time.monotonic() > until:
+            raise Invalid("To verify this file takes too long here; use `lockbox audit verify` for it.")
+        yield line
 
 
 def _keys(text: str) -> Iterator[VerifierKey]:

@@ -26,7 +26,7 @@ class Verdict:
     `events` are those in the file, `said` is how many its last line says there are.
     `details` are personal values that were shown, `left_out` those that were erased or not for this reader.
     `approvals` are signed, `approvals_by_hash` of them over what the file does not show; `unchecked_approvals` could
-    not be checked.
+    not be checked. `stopped_at` is the line at which reading stopped, for enough was wrong; None where all was read.
     """
 
     header: Header
@@ -43,6 +43,7 @@ class Verdict:
     unchecked_approvals: int = 0
     removed: list[tuple[int, int]] = field(default_factory=list)
     findings: Findings = field(default_factory=Findings)
+    stopped_at: int | None = None
 
     @property
     def exit_code(self) -> int:
@@ -56,6 +57,7 @@ def verify(
     keys: Collection[VerifierKey],
     seen: Sequence[str] = (),
     allowed: Collection[Kind] = (),
+    most: int | None = None,
 ) -> Verdict:
     """Return the verdict on an export; memory grows with its requests, and not with its events.
 
@@ -64,6 +66,7 @@ def verify(
         keys: those that are trusted: of logs, and by their name of approvals.
         seen: signed checkpoints of the log that came another way, such as by mail.
         allowed: of what the file alone says, what the caller takes its word for: WITHHELD or BEFORE_SEALS.
+        most: how many findings are enough to stop, where one of them is a contradiction; None reads all.
 
     Raises:
         Unreadable: the file does not begin as an export does, or a checkpoint is none.
@@ -72,8 +75,8 @@ def verify(
     header = exported.read(next(following, b""))
     if not isinstance(header, Header):
         raise Unreadable("an export begins with a line that says what it is")
-    numbered = enumerate(following, 2)
     verdict = Verdict(header)
+    numbered = _until_enough(enumerate(following, 2), verdict, most)
     trusted = {key.id: key for key in keys if key.name != NAME}
     own = _own(header.checkpoint)
     holding = Holding(header, own, verdict.findings)
@@ -174,6 +177,15 @@ def _own(note: str) -> Checkpoint:
 Numbered = Iterator[tuple[int, bytes]]
 
 
+def _until_enough(numbered: Numbered, verdict: Verdict, most: int | None) -> Numbered:
+    for line, raw in numbered:
+        findings = verdict.findings
+        if most is not None and findings.count >= most and not findings.kinds <= UNSURE:
+            verdict.stopped_at = line
+            return
+        yield line, raw
+
+
 def _read(verdict: Verdict, numbered: Numbered) -> Iterator[tuple[int, TileLine | Entry | Gap]]:
     """Yield what the lines say up to the last one, and say what is wrong with them."""
     end = None
@@ -195,7 +207,7 @@ def _read(verdict: Verdict, numbered: Numbered) -> Iterator[tuple[int, TileLine 
             case _:
                 verdict.events += isinstance(said, Entry)
                 yield line, said
-    if end is None:
+    if end is None and verdict.stopped_at is None:
         verdict.findings.add(Kind.TRUNCATED, "the last line is missing: the file has been cut off")
     verdict.said = end.events if end else None
 

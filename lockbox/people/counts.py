@@ -84,6 +84,7 @@ def count(
     tried_from: str | None = None,
     naming: UUID | None = None,
     taking: UUID | None = None,
+    verifying: UUID | None = None,
 ) -> Counted:
     """Count an attempt to sign in, to name an address or to take a file; the caller commits before it is judged.
 
@@ -98,9 +99,11 @@ def count(
         tried_from: where a code is tried from, of which the attempt itself is counted already.
         naming: who names an address as one to write to; what is refused tells that somebody has it.
         taking: who takes a whole table or trail away.
+        verifying: who has a file verified.
     """
     of = network(address) if address else None
-    people = {name: str(one) for name, one in (("naming", naming), ("taking", taking)) if one}
+    acting = {"naming": naming, "taking": taking, "verifying": verifying}
+    people = {name: str(one) for name, one in acting.items() if one}
     keys = {"address": of, "account": account, "code": code_of} | people
     where = of or (network(tried_from) if tried_from else None)
     here = {f"{kind} here": f"{keys[kind]} {where}" for kind in ("account", "code") if keys[kind] and where}

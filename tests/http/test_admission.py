@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from api.admission import PER_ADDRESS, Admission
 from api.app import OVERFLOW, make_app
-from api.budgets import CHECKS, CLOSINGS, ENTRY, MOST_COMMON, MOST_VITAL, READS, STRANGERS, WRITES, budget_of
+from api.budgets import CHECKS, CLOSINGS, ENTRY, MOST_COMMON, MOST_VITAL, READS, STRANGERS, UPLOADS, WRITES, budget_of
 from lockbox.database import Database, make_engine
 from tests.builders import SETTINGS, World
 from tests.http.door import Door, client
@@ -220,6 +220,8 @@ async def _all(found: AsyncIterator[int]) -> list[int]:
         ("POST", "/v1/requests/x/approve", WRITES),
         ("POST", "/v1/requests/x/revoke/y", WRITES),
         ("POST", "/v1/requests", WRITES),
+        ("POST", "/trail/verify", UPLOADS),
+        ("GET", "/trail/verify", READS),
         ("DELETE", "/v1/tenants/contoso/members/x", WRITES),
     ],
 )

@@ -13,11 +13,13 @@ import pytest
 from starlette.requests import Request
 
 from api import limits
+from api.portal import verifying
 from api.portal.trail import while_signed_in
 from lockbox.audit import approvals
 from lockbox.audit.verify import GOOD, verify
 from lockbox.database import Database
 from lockbox.ids import new_id
+from lockbox.people.counts import Limits
 from lockbox.people.roles import Role
 from lockbox.refusals import NotSignedIn
 from lockbox.requests.lifecycle import Action
@@ -400,6 +402,103 @@ def test_files_that_are_slow_to_arrive_keep_no_more_than_a_few_places_from_other
         return [(await first).status_code, *meanwhile, (await send(browsers[1], first_part + rest)).status_code]
 
     assert trail.runner.run(sent()) == [403, 503, 403, 403]
+
+
+def test_a_tenants_files_are_refused_for_its_own_alone(trail: Portal) -> None:
+    trail.world.add("alma", Role.AUDITOR, trail.world.tenant.id)
+    browsers = [entered(trail, who) for who in ("aude", "tara", "alma", "vera")]
+    headers = {"origin": HOME, "content-type": "multipart/form-data; boundary=b"}
+    first_part, rest = b"--b\r\n", b'content-disposition: form-data; name="csrf"\r\n\r\nx\r\n--b--\r\n'
+
+    async def sent() -> list[int]:
+        goes_on = asyncio.Event()
+
+        async def slowly(is_here: asyncio.Event) -> AsyncIterator[bytes]:
+            yield first_part
+            is_here.set()
+            await goes_on.wait()
+            yield rest
+
+        def send(browser: Browser, content: bytes | AsyncIterator[bytes]) -> Any:
+            return browser.client.post("/trail/verify", content=content, headers=headers)
+
+        held = []
+        for browser in browsers[:2]:
+            is_here = asyncio.Event()
+            held.append(asyncio.create_task(send(browser, slowly(is_here))))
+            await is_here.wait()
+        meanwhile = [(await send(one, first_part + rest)).status_code for one in browsers[2:]]
+        goes_on.set()
+        return meanwhile + [answer.status_code for answer in await asyncio.gather(*held)]
+
+    assert trail.runner.run(sent()) == [503, 403, 403, 403]
+
+
+def test_a_file_waits_for_those_of_others_and_is_not_refused(trail: Portal) -> None:
+    browser = entered(trail)
+    file = browser.call("GET", "/trail/export").content
+    waited, freeing = [], []
+
+    async def hold() -> None:
+        for _ in range(2):
+            await verifying.TURNS.acquire()
+
+        async def free() -> None:
+            await asyncio.sleep(1)
+            waited.append(verifying.ARRIVED.keys() & {trail.world.people["aude"].person_id})
+            for _ in range(2):
+                verifying.TURNS.release()
+
+        freeing.append(asyncio.create_task(free()))
+
+    trail.runner.run(hold())
+    page = upload(browser, file)
+
+    assert (page.status, waited) == (200, [{trail.world.people["aude"].person_id}])
+
+
+def test_verifying_stops_where_enough_is_wrong(trail: Portal) -> None:
+    browser = entered(trail)
+    first, *_ = browser.call("GET", "/trail/export").content.splitlines(keepends=True)
+    file = first + b"what\n" * 5000
+
+    page = upload(browser, file)
+
+    assert page.status == 200
+    assert "Reading stopped at line 52" in page.words
+    all_of_it = verify(file.splitlines(keepends=True), [public(), approvals.ephemeral().public])
+    assert all_of_it.findings.count >= 5000
+    assert all_of_it.stopped_at is None
+
+
+def test_what_only_cannot_be_shown_stops_nothing(trail: Portal) -> None:
+    """What is unsure may be followed by what is forged, which must be found."""
+    file = entered(trail).call("GET", "/trail/export").content.replace(b"deny", b"nope")
+
+    found = verify(file.splitlines(keepends=True), [public(), approvals.ephemeral().public], most=0)
+
+    assert "edited" in {kind.value for kind in found.findings.kinds}
+
+
+def test_verifying_has_a_deadline(trail: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
+    browser = entered(trail)
+    file = browser.call("GET", "/trail/export").content
+    monkeypatch.setattr(verifying, "DEADLINE", -1.0)
+
+    page = upload(browser, file)
+
+    assert (page.status, "takes too long here" in page.words) == (422, True)
+
+
+def test_files_are_counted_by_person(trail: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verifying, "LIMITS", Limits(2, 2))
+    for name in ("cora", "cleo"):
+        trail.world.add(name, Role.AUDITOR, trail.world.tenant.id)
+    browser, other = entered(trail, "cora"), entered(trail, "cleo")
+    file = browser.call("GET", "/trail/export").content
+
+    assert [upload(browser, file).status for _ in range(3)] == [200, 200, 429]
+    assert upload(other, file).status == 200
 
 
 def test_other_forms_take_no_more_than_they_did(trail: Portal) -> None:
