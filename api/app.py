@@ -42,7 +42,9 @@ from lockbox.audit.keys import BadKey
 from lockbox.audit.shipping import Folder
 from lockbox.database import Database, make_engine
 from lockbox.notices.vault import Vault
+from lockbox.people import keyring
 from lockbox.people.issuers import Issuers
+from lockbox.people.keyring import Keyring
 from lockbox.schedule import Schedule
 from lockbox.watch.figures import Exporter
 
@@ -54,11 +56,15 @@ def make_database(settings: Settings) -> Database:
     """Return the API's way to Postgres and Redis; nothing is connected yet.
 
     Raises:
-        UnsafeSettings: one of them is not set, or a key to sign approvals or to check checkpoints with is missing.
+        UnsafeSettings: one of them is not set, or a key is missing that this process needs.
     """
     engine = make_engine(settings.require("database_url"), role="api", pool_size=MOST_COMMON, overflow=OVERFLOW)
     return Database(
-        engine, Schedule(settings.require("redis_url")), approvals=_approvals(settings), shipped=_shipped(settings)
+        engine,
+        Schedule(settings.require("redis_url")),
+        approvals=_approvals(settings),
+        shipped=_shipped(settings),
+        keyring=_keyring(settings),
     )
 
 
@@ -85,6 +91,15 @@ def _approvals(settings: Settings) -> Approvals:
         return Approvals(keys.read(settings.approval_key_files))
     except BadKey as bad:
         raise UnsafeSettings(f"LOCKBOX_APPROVAL_KEY_FILES: {bad}") from None
+
+
+def _keyring(settings: Settings) -> Keyring:
+    if not settings.credential_key_files:
+        return keyring.development()
+    try:
+        return keyring.read(settings.credential_key_files)
+    except BadKey as bad:
+        raise UnsafeSettings(f"LOCKBOX_CREDENTIAL_KEY_FILES: {bad}") from None
 
 
 def _routes() -> list[BaseRoute]:

@@ -10,7 +10,8 @@ from sqlalchemy import text
 
 from cli.stack import Plan
 from lockbox.database import as_owner, now
-from lockbox.people import tokens
+from lockbox.ids import new_id
+from lockbox.people import keyring, powers, tokens
 from lockbox.requests.rules import Policy
 
 LIFETIME = timedelta(days=1)
@@ -33,9 +34,9 @@ SELECT uuidv7(), :name || ' ' || n, :name || '-' || n || '@people.example', :sid
 FROM generate_series(1, :count) AS n RETURNING id
 """)
 ROLES = text("""
-INSERT INTO memberships (id, person_id, tenant_id, role)
-SELECT uuidv7(), p.id, p.tenant, :role
-FROM unnest(CAST(:people AS uuid[]), CAST(:tenants AS uuid[])) AS p (id, tenant)
+INSERT INTO memberships (id, person_id, tenant_id, role, mac)
+SELECT m.id, m.person, m.tenant, :role, m.mac FROM unnest(CAST(:ids AS uuid[]), CAST(:people AS uuid[]),
+    CAST(:tenants AS uuid[]), CAST(:macs AS bytea[])) AS m (id, person, tenant, mac)
 """)
 
 
@@ -88,11 +89,22 @@ def settle_in(plan: Plan, count: int) -> Customers:
         for role, side, at in (("engineer", "vendor", [None] * count), ("approver", "customer", tenants)):
             values = {"name": role, "side": side, "count": count}
             people = list(connection.execute(PEOPLE, values).scalars())
-            connection.execute(ROLES, {"people": people, "tenants": at, "role": role})
+            ids, key = [new_id() for _ in people], keyring.of(session).powers
+            macs = [
+                key.mark(*powers.membership(row_id, person, place, role))
+                for row_id, person, place in zip(ids, people, at, strict=True)
+            ]
+            connection.execute(ROLES, {"ids": ids, "people": people, "tenants": at, "macs": macs, "role": role})
             engineers = engineers or people
             issued = [
                 tokens.draft(
-                    one, now(session), environment=plan.environment, lifetime=LIFETIME, name="bench", is_sample=True
+                    one,
+                    now(session),
+                    keyring.of(session),
+                    environment=plan.environment,
+                    lifetime=LIFETIME,
+                    name="bench",
+                    is_sample=True,
                 )
                 for one in people
             ]

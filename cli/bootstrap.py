@@ -13,10 +13,10 @@ from lockbox.audit.events import Actor, Happening
 from lockbox.database import now
 from lockbox.ids import new_id
 from lockbox.notices import announcing
-from lockbox.notices.correspondence import hash_of, long_code
 from lockbox.people import tenants, tokens
 from lockbox.people.models import Invitation, Person
 from lockbox.people.roles import Role, Side
+from lockbox.tenancy import offers
 
 LIFETIME = timedelta(hours=24)
 ADDRESS = re.compile(r"[^\s@<>]+@[^\s@<>]+")
@@ -89,7 +89,7 @@ def first_operator(session: Session, *, name: str, email: str, environment: str)
 
 
 def _invited(session: Session, person: Person) -> tuple[UUID, str]:
-    code, at = long_code(), now(session)
+    at = now(session)
     invitation = Invitation(
         id=new_id(),
         email=person.email,
@@ -99,9 +99,8 @@ def _invited(session: Session, person: Person) -> tuple[UUID, str]:
         invited_by=person.id,
         created_at=at,
         takes_effect_at=at,
-        secret_hash=hash_of(code),
-        expires_at=at + LIFETIME,
     )
+    code = offers.sealed(session, invitation, at + LIFETIME)
     session.add(invitation)
     session.flush()
     return invitation.id, code

@@ -12,6 +12,7 @@ import typer
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
+from cli import credentials
 from cli import standing as shown
 from cli.client import stop
 from cli.terminal import Plain, as_json, say
@@ -25,7 +26,7 @@ from lockbox.audit.shipping import Folder
 from lockbox.database import as_owner
 from lockbox.refusals import Refusal
 from lockbox.standing import NotFit
-from lockbox.tenancy import erasure, keeping, restoring
+from lockbox.tenancy import erasure, keeping, rekeying, restoring
 
 app = typer.Typer(no_args_is_help=True, help="Running an installation, on its own machine.")
 
@@ -42,6 +43,9 @@ def new_key(file: Annotated[Path, typer.Argument(help="a new file", show_default
     except BadKey as bad:
         raise stop(str(bad)) from None
     say(f"{file} holds a new key. Nobody else can read it; keep a copy where no back-up of the database is.")
+
+
+app.registered_commands += credentials.app.registered_commands
 
 
 @app.command("public-keys")
@@ -95,6 +99,34 @@ def erase(
     with _owner() as (session, _):
         erased = erasure.erase(session, person)
     say(f"They are {erased.pseudonym} from now on; {erased.details} details were taken out of the trail.")
+
+
+@app.command("re-key")
+def re_key(
+    key_is_lost: Annotated[
+        bool, typer.Option("--key-is-lost", help="also believe rows that no key vouches for")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="ask nothing")] = False,
+) -> None:
+    """Mark roles and passkeys by the newest key.
+
+    As the database's owner, with LOCKBOX_CREDENTIAL_KEY_FILES set as the API
+    has it. Before an older key is taken out of that setting; with
+    --key-is-lost after it was lost: every sign-in, token and open invitation
+    by it ends, and the rows are taken as they are. Look through them first.
+    """
+    if key_is_lost and not yes:
+        typer.confirm("Believe every role, passkey and identity as it stands in the database", abort=True)
+    with _owner() as (session, _):
+        done = rekeying.rekey(session, key_is_lost=key_is_lost)
+    for one in done.unverified:
+        say(f"{'Marked, though no key vouched for it' if key_is_lost else 'No key vouches for it'}: {one}")
+    ended = "were ended" if key_is_lost else "count for nothing"
+    say(f"{done.marked} rows have a new mark; {done.ended} tokens, sessions and invitations {ended}.")
+    if done.waiting:
+        say(f"{done.waiting} tokens and sessions stand by an older key until they are used; keep it until then.")
+    if done.unverified and not key_is_lost:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -157,7 +189,7 @@ def _owner() -> Iterator[tuple[Session, Settings]]:
     """Open one transaction as the database's owner; end with a line where that, or what is done in it, is refused."""
     try:
         settings = load()
-        with as_owner(settings.require("owner_database_url")) as session:
+        with as_owner(settings.require("owner_database_url"), credentials.keyring_of(settings)) as session:
             standing.fits(session.connection())
             yield session, settings
     except (UnsafeSettings, NotFit) as refused:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from sqlalchemy.exc import DBAPIError
 
-from cli import bootstrap, sample
+from cli import bootstrap, credentials, sample
 from cli.client import stop, warn
 from cli.terminal import say
 from config.settings import UnsafeSettings, load
@@ -41,7 +41,7 @@ def make_first_operator(
     """
     try:
         settings = load()
-        with as_owner(settings.require("owner_database_url")) as session:
+        with as_owner(settings.require("owner_database_url"), credentials.keyring_of(settings)) as session:
             made = bootstrap.first_operator(session, name=name, email=email, environment=settings.environment)
     except (UnsafeSettings, NotFit, bootstrap.NotTheFirst, bootstrap.Unusable) as refused:
         raise stop(str(refused)) from None
@@ -75,7 +75,7 @@ def make_sample() -> None:
     """
     try:
         settings = load()
-        with as_owner(settings.require("owner_database_url")) as session:
+        with as_owner(settings.require("owner_database_url"), credentials.keyring_of(settings)) as session:
             made = sample.seed(
                 session,
                 tenant="contoso",

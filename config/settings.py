@@ -93,6 +93,8 @@ class Settings(BaseSettings):
     webhooks_allow_http: bool = False
     secret_keys: tuple[SecretStr, ...] = (DEVELOPMENT_KEY,)
     approval_key_files: tuple[Path, ...] = ()
+    credential_key_files: tuple[Path, ...] = ()
+    code_key_files: tuple[Path, ...] = ()
 
     issuers: IssuerList = ()
     mail_sign_in: bool = True
@@ -275,6 +277,14 @@ class Settings(BaseSettings):
             (
                 "LOCKBOX_APPROVAL_KEY_FILES: the API signs approvals by a key; make one by `lockbox operate new-key`",
                 self.database_url is not None and not self.approval_key_files,
+            ),
+            (
+                "LOCKBOX_CREDENTIAL_KEY_FILES: sign-ins need a key; make it by `lockbox operate new-credential-key`",
+                self.database_url is not None and not self.credential_key_files,
+            ),
+            (
+                "LOCKBOX_CODE_KEY_FILES: mailed codes are made by a key; make it by `lockbox operate code-key`",
+                self.smtp_url is not None and not self.code_key_files,
             ),
             (
                 "LOCKBOX_AUDIT_PUBLIC_KEYS: checkpoints are checked by them; see `lockbox operate public-keys`",

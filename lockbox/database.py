@@ -135,7 +135,8 @@ class Database:
     """An engine, the schedule that mirrors it, and the clock by which everything is judged.
 
     `approvals` are the keys by which windows are opened, where this process may open any (see `audit.approvals`), and
-    `shipped` what left the house of the trail, where this process is told (see `audit.behind`).
+    `shipped` what left the house of the trail, where this process is told (see `audit.behind`). `keyring` has
+    the keys that no login holds, where this process signs people in (see `people.keyring`).
     """
 
     def __init__(
@@ -146,12 +147,14 @@ class Database:
         *,
         approvals: object | None = None,
         shipped: object | None = None,
+        keyring: object | None = None,
     ) -> None:
         self.engine = engine
         self.schedule = schedule
         self.clock = clock
         self.approvals = approvals
         self.shipped = shipped
+        self.keyring = keyring
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -166,6 +169,7 @@ class Database:
             session.info["clock"] = self.clock
             session.info["approvals"] = self.approvals
             session.info["shipped"] = self.shipped
+            session.info["keyring"] = self.keyring
             session.info["promises"] = promises = dict[Index, list[Promise]]()
             session.info["news"] = told = dict[str | None, dict[str, None]]()
             with session.begin():
@@ -205,8 +209,10 @@ class Database:
 
 
 @contextmanager
-def as_owner(url: str) -> Iterator[Session]:
+def as_owner(url: str, keyring: object | None = None) -> Iterator[Session]:
     """Open one transaction past row-level security, for what is set up by hand; nothing in it may be promised.
+
+    Whoever adds people or tokens has to have the API's keyring.
 
     Raises:
         RuntimeError: something was promised, which only a server's transaction arms.
@@ -215,6 +221,7 @@ def as_owner(url: str) -> Iterator[Session]:
     try:
         with Session(engine, expire_on_commit=False) as session:
             session.info["clock"] = postgres_clock
+            session.info["keyring"] = keyring
             session.info["promises"] = promises = dict[Index, list[Promise]]()
             with session.begin():
                 yield session

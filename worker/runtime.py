@@ -20,6 +20,8 @@ from lockbox.notices.delivery import Senders
 from lockbox.notices.senders.smtp import SmtpMail
 from lockbox.notices.senders.webhook import HttpHooks
 from lockbox.notices.vault import Vault
+from lockbox.people import keyring
+from lockbox.people.keyring import CodeKeys
 from lockbox.requests import policies
 from lockbox.schedule import Schedule
 
@@ -107,7 +109,17 @@ def _senders(chosen: Settings) -> Senders | None:
         wordings=policies.wordings,
         sender=chosen.mail_from,
         audit_keys=keys.trusted(chosen.audit_public_keys),
+        codes=_codes(chosen),
     )
+
+
+def _codes(chosen: Settings) -> CodeKeys:
+    if not chosen.code_key_files:
+        return keyring.development_codes()
+    try:
+        return keyring.read_codes(chosen.code_key_files)
+    except BadKey as bad:
+        raise UnsafeSettings(f"LOCKBOX_CODE_KEY_FILES: {bad}") from None
 
 
 @worker_process_init.connect(weak=False)

@@ -1,7 +1,5 @@
 """Pages to sign in by an issuer, or to add what it says to a signed-in person: the way there and the way back."""
 
-import hashlib
-import hmac
 from typing import Annotated
 from uuid import UUID
 
@@ -124,7 +122,7 @@ def begin(
             Means.OIDC,
             tied_to=tied_to,
             issuer=issuer.issuer,
-            state_hash=_hash(asked.state),
+            state=asked.state,
             nonce=asked.nonce,
             verifier=asked.verifier,
         )
@@ -149,10 +147,10 @@ def _finished(
 ) -> tuple[Issuer, Proven]:
     """Exchange the code; no connection to Postgres is held meanwhile."""
     issuer = known.configured(row.issuer or "")
-    if issuer is None or not code or not hmac.compare_digest(row.state_hash or b"", _hash(state)):
-        raise NotSignedIn(NOT_COMPLETED)
     with house.transaction() as session:
-        at = now(session)
+        is_ours, at = begun.is_state(session, row, state), now(session)
+    if issuer is None or not code or not is_ours:
+        raise NotSignedIn(NOT_COMPLETED)
     return issuer, oidc.finish(
         known,
         issuer,
@@ -172,7 +170,3 @@ def _added(request: Request, house: Database, chosen: Settings, issuer: Issuer, 
     answer = go(request, ACCOUNT)
     browser.drop_errand(answer, chosen)
     return answer
-
-
-def _hash(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()

@@ -8,7 +8,7 @@ from sqlmodel import Session
 
 from api import browser, deps, refused
 from api.browser import Errand, Purpose
-from api.deps import Chosen, House, Keys, Work
+from api.deps import Chosen, House, Work
 from api.portal import entering, pages
 from api.portal.pages import TAG, go, page
 from config.settings import Settings
@@ -75,7 +75,7 @@ def show_code(request: Request, chosen: Chosen) -> Response:
 
 @router.post("/sign-in/code")
 def redeem(
-    request: Request, chosen: Chosen, house: House, keys: Keys, code: Annotated[str, Form(max_length=100)] = ""
+    request: Request, chosen: Chosen, house: House, code: Annotated[str, Form(max_length=100)] = ""
 ) -> Response:
     """Sign in by the mailed code: five tries, once, and in the browser that asked for it."""
     browser.check_same_site(request, chosen)
@@ -86,7 +86,7 @@ def redeem(
             counted = codes.count_try(session, errand.stub, entering.limits(chosen), deps.address(request))
         counted.check()
         with house.transaction() as session:
-            caller = codes.redeem(session, errand.stub, code, keys)
+            caller = codes.redeem(session, errand.stub, code)
             _without_issuer(session, chosen, caller)
             secret = entering.begin(request, session, chosen, caller)
     except (NotSignedIn, TooMany) as refusal:

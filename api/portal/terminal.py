@@ -5,11 +5,10 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Form, Request, Response
 
 from api import browser, deps
-from api.deps import Chosen, Keys, Work
+from api.deps import Chosen, Work
 from api.portal import entering
 from api.portal.account import AtDesk, Desk
 from api.portal.pages import TAG, page, status_of
-from api.routes.terminals import marked
 from lockbox.people import terminals
 from lockbox.refusals import Invalid, NotYours, SignInAgain
 
@@ -27,13 +26,13 @@ def show(request: Request, chosen: Chosen, session: Work) -> Response:
 
 
 @router.post("")
-def look(work: AtDesk, keys: Keys, code: Code = "") -> Response:
+def look(work: AtDesk, code: Code = "") -> Response:
     """Show what waits with this code, and ask whether to allow it."""
     _count(work)
     here = deps.address(work.request)
     try:
         with work.open() as (session, visitor):
-            found = terminals.look(session, visitor.caller, code, mark=marked(keys))
+            found = terminals.look(session, visitor.caller, code)
             return page(
                 work.request,
                 "terminal_asks",
@@ -49,15 +48,13 @@ def look(work: AtDesk, keys: Keys, code: Code = "") -> Response:
 
 
 @router.post("/answer")
-def answer(
-    work: AtDesk, keys: Keys, said: Annotated[Literal["allow", "refuse"], Form()], code: Code = ""
-) -> Response:
+def answer(work: AtDesk, said: Annotated[Literal["allow", "refuse"], Form()], code: Code = "") -> Response:
     """Allow the terminal, or refuse it."""
     _count(work)
     allowed = said == "allow"
     try:
         with work.open() as (session, visitor):
-            terminals.answer(session, visitor.caller, work.place, code, mark=marked(keys), allowed=allowed)
+            terminals.answer(session, visitor.caller, work.place, code, allowed=allowed)
             return page(work.request, "terminal_done", visitor=visitor, allowed=allowed)
     except (Invalid, NotYours) as refused:
         return _refused(work, refused, code)

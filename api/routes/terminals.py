@@ -1,14 +1,11 @@
 """Routes by which a terminal signs in by a page: it asks for a code, and then what has become of it."""
 
-from uuid import UUID
-
 from fastapi import APIRouter, Request, Response
 
 from api import deps
-from api.deps import Chosen, House, Keys, Where, Work
+from api.deps import Chosen, House, Where, Work
 from api.schemas.parts import problems
 from api.schemas.terminals import Shown, StateView, TerminalView
-from lockbox.notices.vault import Vault
 from lockbox.people import counts, terminals
 from lockbox.people.counts import Limits
 
@@ -16,19 +13,17 @@ router = APIRouter(prefix="/v1/terminals", tags=["tokens"])
 
 PAGE = "/terminal"
 EVERY_SECONDS = 2
-# Codes are looked up by their hash: it is made about nothing else.
-ABOUT = UUID(int=0)
 
 
 @router.post("", status_code=201, responses=problems(429))
-def ask(request: Request, came: Where, chosen: Chosen, house: House, keys: Keys, response: Response) -> TerminalView:
+def ask(request: Request, came: Where, chosen: Chosen, house: House, response: Response) -> TerminalView:
     """Ask for a code that a person types into the page; needs no token, and is counted like an attempt to sign in."""
     with house.transaction() as session:
         limits = Limits(chosen.sign_ins_per_account, chosen.sign_ins_per_address)
         counted = counts.count(session, limits, address=deps.address(request))
     counted.check()
     with house.transaction() as session:
-        asked = terminals.ask(session, came, environment=chosen.environment, mark=marked(keys))
+        asked = terminals.ask(session, came, environment=chosen.environment)
     response.headers["cache-control"] = "no-store"
     return TerminalView(
         user_code=asked.code,
@@ -45,8 +40,3 @@ def state(body: Shown, session: Work, chosen: Chosen, response: Response) -> Sta
     """Say what has become of a terminal that asked; its own token is all that it shows."""
     response.headers["cache-control"] = "no-store"
     return StateView(state=terminals.state(session, body.token, environment=chosen.environment))
-
-
-def marked(keys: Vault) -> terminals.Mark:
-    """Return what makes the keyed hash of a code."""
-    return lambda code: keys.mark(ABOUT, code)

@@ -77,6 +77,7 @@ WORDS = {
     "watcher_removed": "had somebody copied no longer",
     "person_disabled": "shut somebody out",
     "person_erased": "erased who somebody was",
+    "powers_rekeyed": "marked roles, passkeys and identities by a new key",
     "nobody_told": "ended requests of which nobody could be told",
     "review_unreached": "could reach no manager of the vendor",
     "invariant_broken": "raised an alarm: something is that must never be",

@@ -1,6 +1,5 @@
 """Further addresses of a person: added by themselves, used once confirmed by a mailed code, and taken away."""
 
-import hmac
 from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
@@ -13,7 +12,7 @@ from lockbox.database import now
 from lockbox.ids import new_id
 from lockbox.notices import announcing, correspondence
 from lockbox.notices.memos import ADDRESS_CODE
-from lockbox.people import enrolment, sessions
+from lockbox.people import enrolment, keyring, sessions
 from lockbox.people.models import Address, Person
 from lockbox.people.roles import Caller
 from lockbox.people.sessions import Place
@@ -57,6 +56,7 @@ def add(session: Session, caller: Caller, place: Place, email: str, *, prompts: 
         person_id=caller.person_id,
         email=email,
         prompts=prompts,
+        code_nonce=keyring.of(session).codes.nonce(),
         created_at=at,
         expires_at=at + CONFIRMED_IN,
     )
@@ -87,8 +87,7 @@ def confirm(session: Session, caller: Caller, place: Place, address_id: UUID, co
     if address.confirmed_at is not None:
         return address
     at = now(session)
-    shown = correspondence.hash_of(code)
-    if address.code_hash is None or not hmac.compare_digest(address.code_hash, shown) or at >= address.expires_at:
+    if not correspondence.is_code(session, ADDRESS_CODE, address, code) or at >= address.expires_at:
         raise Invalid(WRONG, field="code")
     values = {"email": address.email, "side": caller.side.value}
     if session.connection().execute(IS_TAKEN, values).scalar_one():

@@ -4,13 +4,11 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from lockbox.database import Database, now
-from lockbox.notices import announcing
+from lockbox.notices import announcing, correspondence
 from lockbox.notices.memos import SIGN_IN_CODE
-from lockbox.notices.vault import Vault
-from lockbox.people import begun, counts, recognition
+from lockbox.people import begun, counts, keyring
 from lockbox.people.begun import OVER, Stub
 from lockbox.people.counts import Counted, Limits
-from lockbox.people.recognition import Kind
 from lockbox.people.roles import Caller, Means
 from lockbox.refusals import NotSignedIn
 
@@ -30,7 +28,8 @@ def ask(session: Session, email: str) -> Stub:
     Whether somebody does is found out by whoever sends the mail: here the same is done for every address, so that
     neither the answer nor the time it takes tells who has an account.
     """
-    stub, at = begun.begin(session, Means.MAIL, email=email), now(session)
+    nonce, at = keyring.of(session).codes.nonce(), now(session)
+    stub = begun.begin(session, Means.MAIL, email=email, code_nonce=nonce)
     announcing.write_to(
         session,
         stub.id,
@@ -60,25 +59,24 @@ def count_try(session: Session, stub: Stub | None, limits: Limits, address: str 
 def address_of(database: Database, stub: Stub) -> str | None:
     """Return the address that was typed to begin this browser's sign-in, also once it is over."""
     with database.transaction() as session:
-        recognition.recognise(session, Kind.SIGN_IN, str(stub.id), begun.hash_of(stub))
+        begun.recognise(session, stub)
         email: str | None = session.connection().execute(ADDRESS, {"id": stub.id}).scalar_one_or_none()
         return email
 
 
-def redeem(session: Session, stub: Stub, code: str, vault: Vault) -> Caller:
+def redeem(session: Session, stub: Stub, code: str) -> Caller:
     """Return the person to whose address the code went, whose transaction this one becomes.
 
     Raises:
         NotSignedIn: it is not the code, the sign-in is over, or its person disabled.
     """
     row = begun.find(session, stub, Means.MAIL)
-    plain = "".join(mark for mark in code if not mark.isspace() and mark != "-")
-    if row.code_hash is None or not vault.is_mark(row.code_hash, row.id, plain):
+    if not correspondence.is_code(session, SIGN_IN_CODE, row, code):
         raise NotSignedIn(WRONG)
     row.proven_at = row.used_at = now(session)
     session.add(row)
     session.flush()
-    found = recognition.recognise(session, Kind.SIGN_IN, str(stub.id), begun.hash_of(stub))
+    found = begun.recognise(session, stub)
     if found is None or found.person_id is None or found.disabled:
         raise NotSignedIn(OVER)
     return found.caller(Means.MAIL, row.used_at)

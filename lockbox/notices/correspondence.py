@@ -1,8 +1,6 @@
-"""Reading what memos say, and making the secrets that invitations and sign-in codes carry, when they are sent."""
+"""Reading what memos say, and the codes that those about invitations, addresses and sign-ins carry."""
 
-import base64
-import hashlib
-import secrets
+import hmac
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,7 +14,6 @@ from lockbox.database import Database
 from lockbox.notices import noted
 from lockbox.notices.letters import Wording
 from lockbox.notices.memos import (
-    ADDRESS_CODE,
     DEPUTY_BEGINS,
     INVITATION,
     LABELS,
@@ -26,16 +23,17 @@ from lockbox.notices.memos import (
     facts_of,
 )
 from lockbox.notices.noted import Keys
-from lockbox.notices.vault import Vault
+from lockbox.notices.senders.protocol import SendFailed
+from lockbox.people import keyring
+from lockbox.people.keyring import GROUP, CodeKeys
+from lockbox.people.keys import SignIn
+from lockbox.people.models import Address
 
 Wordings = Callable[[Session, Sequence[UUID]], Mapping[UUID, Wording]]
 
 MOST_WAITING = 50
 OURSELVES = "Lockbox"
 INVITED_FOR = timedelta(hours=72)
-LONG_BYTES = 20
-GROUP = 4
-CODE_DIGITS = 8
 
 READ = text("""
 SELECT n.id, n.request_id, n.channel, n.template, n.until_at, n.attempts, n.about_id, n.event_id, e.at, e.body,
@@ -45,8 +43,11 @@ SELECT n.id, n.request_id, n.channel, n.template, n.until_at, n.attempts, n.abou
     coalesce(p.time_zone, w.time_zone, g.time_zone, f.time_zone, 'UTC') AS time_zone,
     coalesce(p.disabled_at, g.disabled_at, f.disabled_at,
         CASE WHEN n.template <> 'address_removed' THEN x.removed_at END) AS recipient_disabled,
-    coalesce(s.expires_at, i.takes_effect_at, r.takes_effect_at, g.ends_at, f.expires_at) AS bound_at, g.principal,
+    coalesce(s.expires_at, i.expires_at, r.takes_effect_at, g.ends_at, f.expires_at) AS bound_at, g.principal,
+    coalesce(s.code_nonce, i.code_nonce, f.code_nonce) AS code_nonce,
+    coalesce(s.email, i.email, f.email) AS coded_for,
     CASE WHEN i.id IS NOT NULL THEN i.accepted_at IS NOT NULL OR i.withdrawn_at IS NOT NULL
+            OR i.expires_at <= clock_timestamp()
         WHEN s.id IS NOT NULL THEN s.used_at IS NOT NULL OR s.expires_at <= clock_timestamp()
             OR w.id IS NULL OR w.disabled_at IS NOT NULL
         WHEN f.id IS NOT NULL THEN f.is_settled OR f.expires_at <= clock_timestamp()
@@ -63,8 +64,8 @@ LEFT JOIN (SELECT d.id, d.ended_at, d.ends_at, q.name, q.email, q.disabled_at,
         q.time_zone, a.name AS principal
     FROM delegations d JOIN people q ON q.id = d.deputy_id JOIN people a ON a.id = d.principal_id) g
     ON g.id = n.about_id AND n.template = 'deputy_begins'
-LEFT JOIN (SELECT b.id, b.email, b.expires_at, b.confirmed_at IS NOT NULL OR b.removed_at IS NOT NULL AS is_settled,
-        o.name, o.time_zone, o.disabled_at
+LEFT JOIN (SELECT b.id, b.email, b.code_nonce, b.expires_at,
+        b.confirmed_at IS NOT NULL OR b.removed_at IS NOT NULL AS is_settled, o.name, o.time_zone, o.disabled_at
     FROM addresses b JOIN people o ON o.id = b.person_id) f ON f.id = n.about_id AND n.template = 'address_code'
 LEFT JOIN addresses x ON x.id = n.address_id
 LEFT JOIN checkpoints c ON c.id = n.checkpoint_id
@@ -77,14 +78,6 @@ WAITING = text("""
 SELECT r.id, q.name, r.service, r.deadline_at FROM requests r JOIN people q ON q.id = r.requester_id
 WHERE r.tenant_id = :tenant_id AND r.state = 'pending' ORDER BY r.deadline_at LIMIT :most
 """)
-INVITED = text("""
-UPDATE invitations SET secret_hash = :hash, expires_at = :until
-WHERE id = :id AND accepted_at IS NULL AND withdrawn_at IS NULL
-""")
-CONFIRMING = text("""
-UPDATE addresses SET code_hash = :hash WHERE id = :id AND confirmed_at IS NULL AND removed_at IS NULL
-""")
-CODED = text("UPDATE sign_ins SET code_hash = :hash WHERE id = :id AND used_at IS NULL")
 
 
 def read(session: Session, ids: Sequence[UUID]) -> Sequence[Row[Any]]:
@@ -93,25 +86,24 @@ def read(session: Session, ids: Sequence[UUID]) -> Sequence[Row[Any]]:
 
 
 def prepared(
-    database: Database, row: Row[Any], at: datetime, vault: Vault, wordings: Wordings, *, audit_keys: Keys
+    database: Database, row: Row[Any], at: datetime, codes: CodeKeys, wordings: Wordings, *, audit_keys: Keys
 ) -> Memo:
-    """Return the memo; where it carries a secret, a fresh one whose hash is committed before it leaves.
+    """Return the memo; where it carries a code, every try carries the same one.
 
-    A second try makes another secret: what was mailed before, if it arrived after all, is worthless then. `wordings`
-    says which requests a mail may link to, `audit_keys` whose checkpoints are told.
+    `wordings` says which requests a mail may link to, `audit_keys` whose checkpoints are told.
 
     Raises:
-        SendFailed: it is about a checkpoint that none of these keys has signed.
+        SendFailed: it is about a checkpoint that none of these keys has signed, or its code is by a key that this
+            process does not have.
     """
     role, changes = facts_of(row.body)
     of_checkpoint, noted_at = noted.told(row, audit_keys)
     details = row.details or ({"principal": row.principal} if row.principal else {})
-    secret, until = _secret(database, row, at, vault)
     return Memo(
         notice_id=row.id,
         template=row.template,
         at=row.at or noted_at or at,
-        until=until or row.bound_at,
+        until=row.bound_at,
         tenant=row.tenant,
         slug=row.slug,
         tenant_id=row.tenant_id,
@@ -124,41 +116,49 @@ def prepared(
         recipient_name=row.recipient_name,
         recipient_address=row.recipient_address or "",
         time_zone=row.time_zone,
-        secret=secret,
+        secret=code_of(codes, row.template, row.about_id, row.code_nonce, row.coded_for) if row.code_nonce else None,
         fingerprint=noted.fingerprint(row, audit_keys),
         waiting=_waiting(database, row, wordings) if row.template == DEPUTY_BEGINS else (),
     )
 
 
-def long_code() -> str:
-    """Return 160 random bits as eight groups of four letters and digits."""
-    letters = base64.b32encode(secrets.token_bytes(LONG_BYTES)).decode()
-    return "-".join(letters[start : start + GROUP] for start in range(0, len(letters), GROUP))
+def code_of(codes: CodeKeys, template: str, about: UUID, nonce: bytes, email: str) -> str:
+    """Return the code that is mailed about an invitation, an address or a sign-in, as a mail says it.
+
+    It is bound to the address that it goes to.
+
+    Raises:
+        SendFailed: the key of the nonce is not among these.
+    """
+    if template == SIGN_IN_CODE:
+        code = codes.short(nonce, template, about, email)
+        code = f"{code[:GROUP]} {code[GROUP:]}" if code else None
+    else:
+        code = codes.long(nonce, template, about, email)
+    if code is None:
+        raise SendFailed("no key here makes this code", kind="secret")
+    return code
 
 
-def hash_of(code: str) -> bytes:
-    """Return the SHA-256 of the code of an invitation or an address, however whoever typed it spaced and cased it."""
-    return hashlib.sha256(code.replace("-", "").replace(" ", "").upper().encode()).digest()
+def is_code(session: Session, template: str, row: Address | SignIn, shown: str) -> bool:
+    """Whether this is the code that is mailed about an address or a sign-in; compared in constant time."""
+    if row.code_nonce is None or row.email is None:
+        return False
+    try:
+        code = code_of(keyring.of(session).codes, template, row.id, row.code_nonce, row.email)
+    except SendFailed:
+        return False
+    return hmac.compare_digest(typed(code).encode(), typed(shown).encode())
 
 
-def _secret(database: Database, row: Row[Any], at: datetime, vault: Vault) -> tuple[str | None, datetime | None]:
-    if row.template == INVITATION:
-        code, until = long_code(), at + INVITED_FOR
-        with database.transaction() as session:
-            values = {"id": row.about_id, "hash": hash_of(code), "until": until}
-            session.connection().execute(INVITED, values)
-        return code, until
-    if row.template == ADDRESS_CODE:
-        code = long_code()
-        with database.transaction() as session:
-            session.connection().execute(CONFIRMING, {"id": row.about_id, "hash": hash_of(code)})
-        return code, row.bound_at
-    if row.template == SIGN_IN_CODE:
-        code = f"{secrets.randbelow(10**CODE_DIGITS):0{CODE_DIGITS}}"
-        with database.transaction() as session:
-            session.connection().execute(CODED, {"id": row.about_id, "hash": vault.mark(row.about_id, code)})
-        return f"{code[:GROUP]} {code[GROUP:]}", row.bound_at
-    return None, None
+def hashes(session: Session, invitation_id: UUID, code: str) -> list[bytes]:
+    """Return what is kept of an invitation's code, by each key, the newest first."""
+    return keyring.of(session).secrets.marks(INVITATION, invitation_id, typed(code))
+
+
+def typed(code: str) -> str:
+    """Return a code however whoever typed it spaced and cased it."""
+    return "".join(sign for sign in code.upper() if not sign.isspace() and sign != "-")
 
 
 def _waiting(database: Database, row: Row[Any], wordings: Wordings) -> list[Waiting]:

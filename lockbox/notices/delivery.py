@@ -29,6 +29,7 @@ from lockbox.notices.reading import Item, Wordings
 from lockbox.notices.recording import Ended, Recorder
 from lockbox.notices.senders.protocol import NOTHING, Hook, HookSender, MailSender, Reply, SendFailed
 from lockbox.notices.vault import Vault
+from lockbox.people.keyring import CodeKeys
 
 log = structlog.get_logger(__name__)
 
@@ -46,8 +47,8 @@ class Senders:
     """The ways out, and what every text needs to know; `sender` is the From header of mails.
 
     `wordings` looks up, for requests by id, what the customers' policies let a mail about them say, and `audit_keys`
-    are those by which a checkpoint is believed. `lanes` is where the sends of this process take their turns, and
-    `recorder` writes down how they went.
+    are those by which a checkpoint is believed. `codes` make the codes that are mailed. `lanes` is where the sends of
+    this process take their turns, and `recorder` writes down how they went.
     """
 
     mail: MailSender
@@ -58,6 +59,7 @@ class Senders:
     wordings: Wordings
     sender: str
     audit_keys: Keys
+    codes: CodeKeys
     lanes: Lanes = field(default_factory=Lanes)
     recorder: Recorder = field(default_factory=Recorder)
 
@@ -233,7 +235,7 @@ def _send(row: Row[Any], letter: Letter, target: Target | None, senders: Senders
 
 
 def _send_memo(database_: Database, row: Row[Any], target: Target | None, at: datetime, senders: Senders) -> Reply:
-    memo = correspondence.prepared(database_, row, at, senders.vault, senders.wordings, audit_keys=senders.audit_keys)
+    memo = correspondence.prepared(database_, row, at, senders.codes, senders.wordings, audit_keys=senders.audit_keys)
     if target is None:
         senders.mail.send(memos.mail(memo, public_url=senders.public_url, sender=senders.sender))
         return NOTHING

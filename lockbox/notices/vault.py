@@ -1,11 +1,8 @@
-"""Secrets of webhook endpoints, encrypted where they are stored; keyed hashes of codes too short for a plain one."""
+"""Secrets of webhook endpoints, encrypted where they are stored."""
 
 import base64
-import hashlib
-import hmac
 import secrets
 from collections.abc import Sequence
-from uuid import UUID
 
 from cryptography.fernet import Fernet, MultiFernet
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -20,7 +17,6 @@ class Vault:
 
     def __init__(self, keys: Sequence[str]) -> None:
         self._fernet = MultiFernet([Fernet(key) for key in keys])
-        self._marking = [hmac.digest(key.encode(), b"lockbox sign-in code", hashlib.sha256) for key in keys]
 
     def seal(self, secret: str) -> bytes:
         """Return the secret as it may be stored."""
@@ -33,18 +29,6 @@ class Vault:
             cryptography.fernet.InvalidToken: none of the keys fits.
         """
         return self._fernet.decrypt(sealed).decode()
-
-    def mark(self, about: UUID, code: str) -> bytes:
-        """Return the HMAC-SHA256 of a code of a few digits, which a plain hash would give away to whoever has it."""
-        return _mark(self._marking[0], about, code)
-
-    def is_mark(self, mark: bytes, about: UUID, code: str) -> bool:
-        """Whether a mark was made of this code, with any of the keys; compared in constant time."""
-        return any(hmac.compare_digest(mark, _mark(key, about, code)) for key in self._marking)
-
-
-def _mark(key: bytes, about: UUID, code: str) -> bytes:
-    return hmac.digest(key, about.bytes + code.encode(), hashlib.sha256)
 
 
 def new_secret() -> str:

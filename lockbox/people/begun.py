@@ -1,6 +1,5 @@
 """Sign-ins that a browser has begun: bound to that browser, over within ten minutes, used once."""
 
-import hashlib
 import secrets
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -11,9 +10,9 @@ from sqlmodel import Session, col, select
 
 from lockbox.database import now
 from lockbox.ids import new_id
-from lockbox.people import recognition
+from lockbox.people import keyring, recognition
 from lockbox.people.keys import SignIn
-from lockbox.people.recognition import Kind
+from lockbox.people.recognition import Found, Kind
 from lockbox.people.roles import Means
 from lockbox.refusals import NotSignedIn
 
@@ -29,19 +28,29 @@ class Stub:
     secret: str = field(repr=False)
 
 
-def begin(session: Session, means: Means, *, tied_to: UUID | None = None, **facts: Any) -> Stub:  # noqa: ANN401
+def begin(
+    session: Session,
+    means: Means,
+    *,
+    tied_to: UUID | None = None,
+    state: str | None = None,
+    **facts: Any,  # noqa: ANN401
+) -> Stub:
     """Begin a sign-in that only this browser can finish.
 
     Args:
         session: the open transaction.
         means: by what the person is going to show who they are.
         tied_to: the browser session without which it can't be finished either, where it adds to a signed-in person.
+        state: what an issuer has to send back, of which a keyed hash is kept.
         facts: what the row keeps for this means.
     """
     stub, at = Stub(new_id(), secrets.token_urlsafe(32)), now(session)
+    if state is not None:
+        facts["state_hash"] = keyring.of(session).secrets.mark("state", stub.id, state)
     row = SignIn(
         id=stub.id,
-        browser_hash=hash_of(stub, tied_to),
+        browser_hash=hashes(session, stub, tied_to)[0],
         means=means,
         created_at=at,
         expires_at=at + LASTS,
@@ -58,7 +67,7 @@ def find(session: Session, stub: Stub | None, means: Means, *, tied_to: UUID | N
     Raises:
         NotSignedIn: there is none; why is not told.
     """
-    found = recognition.recognise(session, Kind.SIGN_IN, str(stub.id), hash_of(stub, tied_to)) if stub else None
+    found = recognise(session, stub, tied_to) if stub else None
     if stub is None or found is None or found.means is not means:
         raise NotSignedIn(OVER)
     row = session.exec(select(SignIn).where(col(SignIn.id) == stub.id).with_for_update()).one_or_none()
@@ -80,6 +89,16 @@ def use(session: Session, stub: Stub | None, means: Means, *, tied_to: UUID | No
     return row
 
 
-def hash_of(stub: Stub, tied_to: UUID | None = None) -> bytes:
-    """Return what is kept of a stub: worth nothing to whoever reads it."""
-    return hashlib.sha256(f"{stub.secret}\n{tied_to or ''}".encode()).digest()
+def is_state(session: Session, row: SignIn, shown: str) -> bool:
+    """Whether an issuer sent back the state with which the sign-in was begun; compared in constant time."""
+    return keyring.of(session).secrets.is_mark(row.state_hash, "state", row.id, shown)
+
+
+def recognise(session: Session, stub: Stub, tied_to: UUID | None = None) -> Found | None:
+    """Return whose begun sign-in a stub is of; the transaction may read and use it."""
+    return recognition.recognise(session, Kind.SIGN_IN, str(stub.id), hashes(session, stub, tied_to))
+
+
+def hashes(session: Session, stub: Stub, tied_to: UUID | None = None) -> list[bytes]:
+    """Return what is kept of a stub, by each key, the newest first: worth nothing to whoever reads it."""
+    return keyring.of(session).secrets.marks("sign-in", stub.id, stub.secret, tied_to)

@@ -9,7 +9,7 @@ from sqlmodel import Session, col, select
 
 from config.issuers import Issuer
 from lockbox.database import now
-from lockbox.people import context, enrolment, recognition, sessions, tenants
+from lockbox.people import context, enrolment, keyring, powers, recognition, sessions, tenants
 from lockbox.people.keys import Identity
 from lockbox.people.oidc import Proven
 from lockbox.people.recognition import Kind
@@ -20,8 +20,8 @@ from lockbox.refusals import Conflict, NotSignedIn, NotYours, Unknown
 NOBODY = "Nobody here is known by that sign-in; sign in another way and add it to your account."
 
 BOUND = text("""
-INSERT INTO identities (issuer, subject, person_id, created_at, trusted_at)
-VALUES (:issuer, :subject, :person_id, :at, :trusted_at)
+INSERT INTO identities (issuer, subject, person_id, created_at, trusted_at, mac)
+VALUES (:issuer, :subject, :person_id, :created_at, :trusted_at, :mac)
 ON CONFLICT DO NOTHING RETURNING person_id
 """)
 
@@ -49,7 +49,7 @@ def caller_of(session: Session, issuer: Issuer, proven: Proven) -> Caller:
     caller = caller.within(_tenant_of(session, issuer))
     context.reenter(session, caller)
     identity = _find(session, caller, proven.issuer, proven.subject)
-    if identity is None:
+    if identity is None or not powers.holds(session, identity.mac, powers.identity(identity), identity.person_id):
         raise refusal
     return caller if now(session) >= identity.trusted_at else replace(caller, means=Means.MAIL)
 
@@ -92,14 +92,15 @@ def bind(session: Session, caller: Caller, issuer: Issuer, proven: Proven, place
     enrolment.check(session, caller)
     if not speaks_for(session, issuer, caller):
         raise NotYours("That sign-in service is not meant for you here.")
-    values = {
-        "issuer": proven.issuer,
-        "subject": proven.subject,
-        "person_id": caller.person_id,
-        "at": now(session),
-        "trusted_at": enrolment.trusted_from(session, caller),
-    }
-    if session.connection().execute(BOUND, values).one_or_none() is None:
+    row = Identity(
+        issuer=proven.issuer,
+        subject=proven.subject,
+        person_id=caller.person_id,
+        created_at=now(session),
+        trusted_at=enrolment.trusted_from(session, caller),
+    )
+    row.mac = keyring.of(session).powers.mark(*powers.identity(row))
+    if session.connection().execute(BOUND, row.model_dump()).one_or_none() is None:
         if _find(session, caller, proven.issuer, proven.subject) is None:
             raise Conflict("That sign-in belongs to somebody else here.")
         return

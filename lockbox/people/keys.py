@@ -11,7 +11,7 @@ from lockbox.tables import Instant, Texts, words
 
 
 class Token(SQLModel, table=True):
-    """A bearer token of a person; only the SHA-256 of its secret is kept.
+    """A bearer token of a person; only a keyed hash of its secret is kept.
 
     `replaces` is the one that it was rotated from, `by_mail` whether a mailed code alone stands behind it, `only_at`
     the one tenant at which it counts, if it does not everywhere. That of a terminal has the `means` and the
@@ -36,6 +36,7 @@ class Token(SQLModel, table=True):
     only_at: UUID | None = Field(default=None, foreign_key="tenants.id")
     means: Means | None = Field(default=None, sa_type=words(Means))
     signed_in_at: datetime | None = Field(default=None, sa_type=Instant)
+    mac: bytes | None = None
 
 
 class Terminal(SQLModel, table=True):
@@ -68,6 +69,7 @@ class Identity(SQLModel, table=True):
     person_id: UUID = Field(foreign_key="people.id", index=True)
     created_at: datetime = Field(sa_type=Instant)
     trusted_at: datetime = Field(sa_type=Instant)
+    mac: bytes | None = None
 
 
 class Passkey(SQLModel, table=True):
@@ -89,10 +91,11 @@ class Passkey(SQLModel, table=True):
     trusted_at: datetime = Field(sa_type=Instant)
     last_used_at: datetime | None = Field(default=None, sa_type=Instant)
     only_at: UUID | None = Field(default=None, foreign_key="tenants.id")
+    mac: bytes | None = None
 
 
 class BrowserSession(SQLModel, table=True):
-    """A signed-in browser; only the SHA-256 of its secret is kept. `expires_at` is its absolute end.
+    """A signed-in browser; only a keyed hash of its secret is kept. `expires_at` is its absolute end.
 
     It counts at `only_at` alone where that is named.
     """
@@ -110,12 +113,13 @@ class BrowserSession(SQLModel, table=True):
     address: str | None = Field(default=None, max_length=45)
     user_agent: str | None = Field(default=None, max_length=256)
     only_at: UUID | None = Field(default=None, foreign_key="tenants.id")
+    mac: bytes | None = None
 
 
 class SignIn(SQLModel, table=True):
-    """A sign-in that a browser has begun: bound to it by the SHA-256 of a cookie, used once.
+    """A sign-in that a browser has begun: bound to it by the keyed hash of a cookie, used once.
 
-    For a mailed code: the address and the code's hash, which is written when the mail is sent. For OIDC: the issuer,
+    For a mailed code: the address, and the nonce from which the code is made. For OIDC: the issuer,
     the state's hash, nonce and PKCE verifier. For a passkey: the challenge.
     """
 
@@ -125,7 +129,7 @@ class SignIn(SQLModel, table=True):
     browser_hash: bytes
     means: Means = Field(sa_type=words(Means))
     email: str | None = Field(default=None, max_length=320)
-    code_hash: bytes | None = None
+    code_nonce: bytes | None = None
     issuer: str | None = Field(default=None, max_length=500)
     state_hash: bytes | None = None
     nonce: str | None = Field(default=None, max_length=100)
@@ -146,3 +150,12 @@ class SignInCount(SQLModel, table=True):
     key: bytes = Field(primary_key=True)
     since: datetime = Field(sa_type=Instant)
     count: int
+
+
+class EndedPower(SQLModel, table=True):
+    """The mark of a row that gave power and was taken away, or marked anew: no row with it is written any more."""
+
+    __tablename__ = "ended_powers"
+
+    mac: bytes = Field(primary_key=True)
+    ended_at: datetime = Field(sa_type=Instant)

@@ -64,7 +64,8 @@ class Person(SQLModel, table=True):
 class Address(SQLModel, table=True):
     """A further address of a person, used once it is confirmed by the code that was mailed there.
 
-    The code's SHA-256 is written when the mail is sent. Without `prompts` it gets receipts and news of changes alone.
+    The code is made from `code_nonce` by a key that is not in the database. Without `prompts` it gets receipts and
+    news of changes alone.
     """
 
     __tablename__ = "addresses"
@@ -73,7 +74,7 @@ class Address(SQLModel, table=True):
     person_id: UUID = Field(foreign_key="people.id")
     email: str = Field(max_length=320)
     prompts: bool = True
-    code_hash: bytes | None = None
+    code_nonce: bytes | None = None
     created_at: datetime = Field(sa_type=Instant)
     expires_at: datetime = Field(sa_type=Instant)
     confirmed_at: datetime | None = Field(default=None, sa_type=Instant)
@@ -94,6 +95,7 @@ class Membership(SQLModel, table=True):
     tenant_id: UUID | None = Field(default=None, foreign_key="tenants.id")
     role: Role = Field(sa_type=words(Role))
     review_tier: int = 1
+    mac: bytes | None = None
 
 
 class EligibleDeputy(SQLModel, table=True):
@@ -124,8 +126,8 @@ class Delegation(SQLModel, table=True):
 class Invitation(SQLModel, table=True):
     """A place offered by mail: at a tenant, or at the vendor where `tenant_id` is null.
 
-    Its secret is made when the mail is sent and only its SHA-256 is kept; `expires_at` counts from then. A recovery,
-    proposed by an operator, is sent at `takes_effect_at` unless somebody of the tenant withdraws it before.
+    Its code is made from `code_nonce` by a key that is not in the database; only a keyed hash of it is kept. A
+    recovery, proposed by an operator, is sent at `takes_effect_at` unless somebody of the tenant withdraws it before.
     """
 
     __tablename__ = "invitations"
@@ -139,9 +141,11 @@ class Invitation(SQLModel, table=True):
     invited_by: UUID = Field(foreign_key="people.id")
     created_at: datetime = Field(sa_type=Instant)
     takes_effect_at: datetime = Field(sa_type=Instant)
+    code_nonce: bytes | None = None
     secret_hash: bytes | None = None
     expires_at: datetime | None = Field(default=None, sa_type=Instant)
     accepted_at: datetime | None = Field(default=None, sa_type=Instant)
     accepted_by: UUID | None = Field(default=None, foreign_key="people.id")
     withdrawn_at: datetime | None = Field(default=None, sa_type=Instant)
     withdrawn_by: UUID | None = Field(default=None, foreign_key="people.id")
+    mac: bytes | None = None

@@ -33,7 +33,7 @@ from webauthn.registration.verify_registration_response import VerifiedRegistrat
 
 from lockbox.database import now
 from lockbox.ids import new_id
-from lockbox.people import enrolment, recognition, sessions
+from lockbox.people import enrolment, keyring, powers, recognition, sessions
 from lockbox.people.keys import Passkey
 from lockbox.people.recognition import Kind
 from lockbox.people.roles import Caller, Means
@@ -59,8 +59,9 @@ MALFORMED = (
 )
 
 ADDED = text("""
-INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at, trusted_at, only_at)
-VALUES (:id, :person_id, :credential_id, :public_key, :sign_count, :name, :at, :trusted_at, :only_at)
+INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at, trusted_at, only_at,
+    mac)
+VALUES (:id, :person_id, :credential_id, :public_key, :sign_count, :name, :created_at, :trusted_at, :only_at, :mac)
 ON CONFLICT DO NOTHING RETURNING id
 """)
 
@@ -126,18 +127,19 @@ def add(
     """
     enrolment.check(session, caller)
     made = _registered(party, challenge, shown)
-    values = {
-        "id": new_id(),
-        "person_id": caller.person_id,
-        "credential_id": made.credential_id,
-        "public_key": made.credential_public_key,
-        "sign_count": made.sign_count,
-        "name": name,
-        "at": now(session),
-        "trusted_at": enrolment.trusted_from(session, caller),
-        "only_at": caller.only_at,
-    }
-    if session.connection().execute(ADDED, values).one_or_none() is None:
+    row = Passkey(
+        id=new_id(),
+        person_id=caller.person_id,
+        credential_id=made.credential_id,
+        public_key=made.credential_public_key,
+        sign_count=made.sign_count,
+        name=name,
+        created_at=now(session),
+        trusted_at=enrolment.trusted_from(session, caller),
+        only_at=caller.only_at,
+    )
+    row.mac = keyring.of(session).powers.mark(*powers.passkey(row))
+    if session.connection().execute(ADDED, row.model_dump(exclude={"last_used_at"})).one_or_none() is None:
         raise Conflict("This passkey is known here already.")
     sessions.record(session, caller, place, "passkey_added")
 
@@ -165,13 +167,15 @@ def caller_of(session: Session, party: RelyingParty, *, challenge: bytes, shown:
         _in_our_window(answer.response.client_data_json)
     except MALFORMED:
         raise NotSignedIn(NOT_ACCEPTED) from None
-    found = recognition.recognise(session, Kind.PASSKEY, hash_=answer.raw_id)
+    found = recognition.recognise(session, Kind.PASSKEY, hashes=[answer.raw_id])
     if found is None or found.person_id is None:
         raise NotSignedIn(NOT_ACCEPTED)
     refusal = NotSignedIn(NOT_ACCEPTED, person_id=found.person_id)
     if found.disabled or answer.response.user_handle not in {None, b"", found.person_id.bytes}:
         raise refusal
     key = session.exec(select(Passkey).where(col(Passkey.id) == found.key_id).with_for_update()).one()
+    if not powers.holds(session, key.mac, powers.passkey(key), key.id):
+        raise refusal
     try:
         verified = verify_authentication_response(
             credential=answer,

@@ -1,15 +1,18 @@
 """Recognising somebody by what they show: the one look-up that runs before a transaction has a context."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlmodel import Session
 
 from lockbox.database import read_at
-from lockbox.people import context
+from lockbox.people import context, keyring, powers
+from lockbox.people.powers import Power
 from lockbox.people.roles import Caller, Means, Role, Side, Standing
 
 RECOGNISE = text("""
@@ -21,9 +24,9 @@ FROM recognise(:kind, :shown, :hash) r CROSS JOIN LATERAL bounds(:kind, r.key_id
 class Kind(StrEnum):
     """What can be shown, each with its `shown` text and its `hash`.
 
-    A token: its id and the SHA-256 of its secret. A session: the SHA-256 of its secret. An identity: issuer and
-    subject, one a line. A passkey: the credential's id as the hash. A begun sign-in: its id and the SHA-256 of the
-    browser's cookie. An invitation: its id and the SHA-256 of its secret.
+    A token: its id and the keyed hash of its secret. A session: the keyed hash of its secret. An identity: issuer and
+    subject, one a line. A passkey: the credential's id as the hash. A begun sign-in: its id and the keyed hash of the
+    browser's cookie. An invitation: its id and the keyed hash of its code.
     """
 
     TOKEN = "token"  # noqa: S105 - a word
@@ -32,6 +35,10 @@ class Kind(StrEnum):
     PASSKEY = "passkey"
     SIGN_IN = "sign_in"
     INVITATION = "invitation"
+
+
+MARKED = {Kind.TOKEN: Power.TOKEN, Kind.SESSION: Power.SESSION}
+"""What is nobody's without a mark; of a passkey and an identity the mark is looked at with the row itself."""
 
 
 @dataclass(frozen=True)
@@ -80,26 +87,96 @@ class Found:
         ).within(self.only_at)
 
 
-def recognise(session: Session, kind: Kind, shown: str = "", hash_: bytes = b"") -> Found | None:
+def recognise(session: Session, kind: Kind, shown: str = "", hashes: Sequence[bytes] = (b"",)) -> Found | None:
     """Look up what somebody shows; the transaction becomes that person's. None: nobody is known by it.
+
+    Of the `hashes`, the newest key's stands first. A token or a session that no key of ours has marked is nobody's,
+    and a role without a mark is not held.
 
     The caller of this judges expiry, revocation and the person's standing, and lets the transaction fail where they
     don't hold.
     """
-    values = {"kind": kind.value, "shown": shown, "hash": hash_}
-    row = session.connection().execute(RECOGNISE, values).one_or_none()
-    if row is None:
+    for hash_ in hashes:
+        values = {"kind": kind.value, "shown": shown, "hash": hash_}
+        row = session.connection().execute(RECOGNISE, values).one_or_none()
+        if row is not None:
+            return _judged(session, kind, row, hash_, hashes[0])
+    return None
+
+
+def _judged(session: Session, kind: Kind, row: Row[Any], hash_: bytes, newest: bytes) -> Found | None:
+    if kind in MARKED and not _is_marked(session, kind, row, hash_, newest):
         return None
-    if row.person_id is not None and kind is not Kind.INVITATION:
+    if kind is Kind.INVITATION:
+        pairs = zip(row.roles, row.tenant_ids * len(row.roles), strict=True)
+        standings = frozenset(Standing(Role(role), tenant_id) for role, tenant_id in pairs)
+        return _found(session, row, standings)
+    standings = _held(session, row)
+    found = _found(session, row, standings)
+    if row.person_id is not None:
         context.entered(session, row.person_id, row.only_at)
-    pairs = zip(row.roles or (), _spread(row.tenant_ids, row.roles), strict=True)
+        if len(standings) < len(row.roles or ()):
+            # What Postgres took for roles are none.
+            context.reenter(session, found.caller())
+    return found
+
+
+def _is_marked(session: Session, kind: Kind, row: Row[Any], hash_: bytes, newest: bytes) -> bool:
+    """Whether a token or a session is as a key of ours has marked it; an older key's is marked anew."""
+    ring, parts = keyring.of(session), _parts(kind, row, hash_)
+    if not powers.is_held(session, row.mac, parts, row.key_id):
+        return False
+    if hash_ != newest or not ring.powers.is_newest(row.mac):
+        mac = ring.powers.mark(*_parts(kind, row, newest))
+        powers.remark(session, MARKED[kind], row.key_id, old=row.mac, new=mac, new_hash=newest)
+    return True
+
+
+def _parts(kind: Kind, row: Row[Any], hash_: bytes) -> Sequence[keyring.Part]:
+    if kind is Kind.SESSION:
+        return powers.browser_session(
+            row.key_id,
+            row.person_id,
+            hash_,
+            means=row.means,
+            signed_in_at=row.signed_in_at,
+            expires_at=row.expires_at,
+            only_at=row.only_at,
+        )
+    return powers.token(
+        row.key_id,
+        row.person_id,
+        hash_,
+        is_sample=row.means == Means.SAMPLE,
+        by_mail=row.by_mail,
+        scopes=row.scopes,
+        services=row.services,
+        only_at=row.only_at,
+        means=row.proven_by,
+        signed_in_at=row.proven_at,
+        created_at=row.signed_in_at,
+        expires_at=row.expires_at,
+    )
+
+
+def _held(session: Session, row: Row[Any]) -> frozenset[Standing]:
+    """Return the roles whose memberships are as a key of ours has marked them."""
+    rows = zip(row.membership_ids or (), row.roles or (), row.tenant_ids or (), row.macs or (), strict=True)
+    return frozenset(
+        Standing(Role(role), tenant_id)
+        for row_id, role, tenant_id, mac in rows
+        if powers.holds(session, mac, powers.membership(row_id, row.person_id, tenant_id, role), row_id)
+    )
+
+
+def _found(session: Session, row: Row[Any], standings: frozenset[Standing]) -> Found:
     return Found(
         key_id=row.key_id,
         person_id=row.person_id,
         name=row.name,
         side=Side(row.side) if row.side else None,
         disabled=bool(row.disabled),
-        standings=frozenset(Standing(Role(role), tenant_id) for role, tenant_id in pairs),
+        standings=standings,
         means=Means(row.proven_by or row.means) if row.means else None,
         signed_in_at=row.proven_at or row.signed_in_at,
         last_seen_at=row.last_seen_at,
@@ -111,9 +188,3 @@ def recognise(session: Session, kind: Kind, shown: str = "", hash_: bytes = b"")
         by_terminal=row.proven_by is not None,
         at=read_at(session, row.at),
     )
-
-
-def _spread(tenant_ids: list[UUID | None] | None, roles: list[str] | None) -> list[UUID | None]:
-    """An invitation names its tenant once for all of its roles."""
-    named, wanted = tenant_ids or [], len(roles or ())
-    return named if len(named) == wanted else named * wanted

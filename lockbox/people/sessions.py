@@ -18,7 +18,7 @@ from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor, Happening
 from lockbox.database import now
 from lockbox.ids import new_id
-from lockbox.people import context, recognition
+from lockbox.people import context, keyring, powers, recognition
 from lockbox.people.keys import BrowserSession
 from lockbox.people.recognition import Kind
 from lockbox.people.roles import Caller
@@ -60,7 +60,7 @@ def begin(session: Session, caller: Caller, place: Place, lasting: Lasting) -> s
     row = BrowserSession(
         id=new_id(),
         person_id=caller.person_id,
-        secret_hash=_hash(secret),
+        secret_hash=_hashes(session, secret)[0],
         means=caller.means,
         signed_in_at=caller.signed_in_at or at,
         last_seen_at=at,
@@ -69,6 +69,7 @@ def begin(session: Session, caller: Caller, place: Place, lasting: Lasting) -> s
         user_agent=place.user_agent,
         only_at=caller.only_at,
     )
+    row.mac = keyring.of(session).powers.mark(*powers.of_session(row))
     session.add(row)
     session.flush()
     record(session, caller, place, "signed_in", means=caller.means.value)
@@ -83,7 +84,7 @@ def authenticate(session: Session, secret: str, *, idle: timedelta, by_itself: b
     Raises:
         NotSignedIn: the session is unknown, revoked or over, or its person is disabled; all of these answer alike.
     """
-    found = recognition.recognise(session, Kind.SESSION, hash_=_hash(secret))
+    found = recognition.recognise(session, Kind.SESSION, hashes=_hashes(session, secret))
     if found is None or found.revoked or found.disabled or found.expires_at is None or found.last_seen_at is None:
         raise NotSignedIn(ENDED)
     at = found.at
@@ -96,7 +97,7 @@ def authenticate(session: Session, secret: str, *, idle: timedelta, by_itself: b
 
 def end(session: Session, secret: str) -> None:
     """End a session by its secret, if it is one; the transaction becomes its person's."""
-    found = recognition.recognise(session, Kind.SESSION, hash_=_hash(secret))
+    found = recognition.recognise(session, Kind.SESSION, hashes=_hashes(session, secret))
     if found is not None and not found.revoked and found.key_id is not None:
         _revoke(session, session.get_one(BrowserSession, found.key_id))
 
@@ -188,5 +189,5 @@ def _revoke(session: Session, row: BrowserSession) -> None:
     session.flush()
 
 
-def _hash(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode()).digest()
+def _hashes(session: Session, secret: str) -> list[bytes]:
+    return keyring.of(session).secrets.marks("session", secret)

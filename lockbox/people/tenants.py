@@ -10,6 +10,7 @@ from sqlmodel import Session, col, select
 
 from lockbox.database import now
 from lockbox.ids import new_id
+from lockbox.people import keyring, powers
 from lockbox.people.models import Membership, Person, PolicyVersion, Tenant
 from lockbox.people.roles import Caller, Mode, Role, Side, Standing
 
@@ -65,15 +66,21 @@ def add_person(session: Session, name: str, email: str, side: Side) -> Person:
 def as_of_now(session: Session, caller: Caller) -> Caller:
     """Return the caller with the roles held at this moment: some may have gone while a lock was waited for."""
     held = (
-        select(Membership.role, Membership.tenant_id)
+        select(Membership.id, Membership.role, Membership.tenant_id, Membership.mac)
         .join(Person)
         .where(col(Membership.person_id) == caller.person_id, col(Person.disabled_at).is_(None))
     )
-    standings = frozenset(Standing(Role(role), at) for role, at in session.exec(held))
+    standings = frozenset(
+        Standing(Role(role), at)
+        for row_id, role, at, mac in session.exec(held)
+        if powers.holds(session, mac, powers.membership(row_id, caller.person_id, at, role), row_id)
+    )
     return replace(caller, standings=standings).within(caller.only_at)
 
 
 def give_role(session: Session, person_id: UUID, role: Role, tenant_id: UUID | None = None) -> None:
     """Give a person a role at a tenant, or at the vendor for None; the database refuses a role of the other side."""
-    session.add(Membership(id=new_id(), person_id=person_id, tenant_id=tenant_id, role=role))
+    row_id = new_id()
+    mac = keyring.of(session).powers.mark(*powers.membership(row_id, person_id, tenant_id, role))
+    session.add(Membership(id=row_id, person_id=person_id, tenant_id=tenant_id, role=role, mac=mac))
     session.flush()

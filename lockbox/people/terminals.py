@@ -5,7 +5,7 @@ of a link, the page tells what asks, and what is given away opens nothing and do
 """
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -16,7 +16,7 @@ from sqlmodel import Session, col, select
 
 from lockbox.database import now
 from lockbox.ids import new_id
-from lockbox.people import enrolment, sessions, tokens
+from lockbox.people import enrolment, keyring, powers, sessions, tokens
 from lockbox.people.keys import Terminal, Token
 from lockbox.people.roles import Caller, Means, Role
 from lockbox.people.sessions import Place
@@ -32,8 +32,6 @@ NO_CODE = "No terminal waits with this code: it was mistyped, used, or has run o
 OLD = "Your sign-in is older than {minutes} minutes, and the terminal would be signed in no better: sign in again."
 
 MEET = text("SELECT meet_terminal(:secret, :code)")
-
-Mark = Callable[[str], bytes]
 
 
 class State(StrEnum):
@@ -54,14 +52,14 @@ class Asked:
     lasts: timedelta = LASTS
 
 
-def ask(session: Session, place: Place, *, environment: str, mark: Mark) -> Asked:
-    """Let a terminal ask; `mark` makes a keyed hash of the code, which is too short for a plain one."""
+def ask(session: Session, place: Place, *, environment: str) -> Asked:
+    """Let a terminal ask."""
     code = "".join(secrets.choice(LETTERS) for _ in range(LENGTH))
-    row_id, secret, at = new_id(), secrets.token_urlsafe(32), now(session)
+    row_id, secret, at, ring = new_id(), secrets.token_urlsafe(32), now(session), keyring.of(session)
     row = Terminal(
         id=row_id,
-        secret_hash=tokens.hash_of(secret),
-        code_hash=mark(code),
+        secret_hash=tokens.hashes(ring, row_id, secret)[0],
+        code_hash=_codes(session, code)[0],
         address=place.address,
         user_agent=place.user_agent,
         created_at=at,
@@ -78,8 +76,8 @@ def state(session: Session, shown: str, *, environment: str) -> State:
     Raises:
         NotSignedIn: no terminal has it.
     """
-    _, secret = tokens.read(shown, environment)
-    row = _met(session, secret=tokens.hash_of(secret))
+    row_id, secret = tokens.read(shown, environment)
+    row = _met(session, secrets_=tokens.hashes(keyring.of(session), row_id, secret))
     if row is None:
         raise NotSignedIn(tokens.UNKNOWN)
     if row.answered_at is not None:
@@ -87,7 +85,7 @@ def state(session: Session, shown: str, *, environment: str) -> State:
     return State.WAITING if now(session) < row.expires_at else State.OVER
 
 
-def look(session: Session, caller: Caller, code: str, *, mark: Mark) -> Terminal:
+def look(session: Session, caller: Caller, code: str) -> Terminal:
     """Return the terminal that shows this code, to somebody who may sign one in.
 
     Raises:
@@ -103,13 +101,13 @@ def look(session: Session, caller: Caller, code: str, *, mark: Mark) -> Terminal
     if at - caller.signed_in_at >= enrolment.FRESH:
         seconds = int(enrolment.FRESH.total_seconds())
         raise SignInAgain(OLD.format(minutes=seconds // 60), max_age=seconds)
-    row = _met(session, code=mark("".join(mark_ for mark_ in code.upper() if mark_.isalnum())))
+    row = _met(session, codes=_codes(session, "".join(sign for sign in code.upper() if sign.isalnum())))
     if row is None or at >= row.expires_at:
         raise Invalid(NO_CODE)
     return row
 
 
-def answer(session: Session, caller: Caller, place: Place, code: str, *, mark: Mark, allowed: bool) -> None:
+def answer(session: Session, caller: Caller, place: Place, code: str, *, allowed: bool) -> None:
     """Allow the terminal that shows this code, or refuse it: once.
 
     The token that it gets lasts fifteen minutes, is as strong as this session and as fresh as its signing in, and
@@ -118,12 +116,14 @@ def answer(session: Session, caller: Caller, place: Place, code: str, *, mark: M
     Raises:
         NotYours, SignInAgain, Invalid: as for looking.
     """
-    row, at = look(session, caller, code, mark=mark), now(session)
+    row, at = look(session, caller, code), now(session)
     row.answered_by, row.answered_at, row.is_allowed = caller.person_id, at, allowed
     session.add(row)
     session.flush()
     if allowed:
-        session.add(_token(row, caller))
+        token = _token(row, caller)
+        token.mac = keyring.of(session).powers.mark(*powers.of_token(token))
+        session.add(token)
         session.flush()
     sessions.record(
         session, caller, place, "terminal_allowed" if allowed else "terminal_refused", token_id=str(row.id)
@@ -147,8 +147,14 @@ def _token(row: Terminal, caller: Caller) -> Token:
     )
 
 
-def _met(session: Session, *, secret: bytes | None = None, code: bytes | None = None) -> Terminal | None:
-    found: UUID | None = session.connection().execute(MEET, {"secret": secret, "code": code}).scalar_one()
-    if found is None:
-        return None
-    return session.exec(select(Terminal).where(col(Terminal.id) == found)).one_or_none()
+def _met(session: Session, *, secrets_: Sequence[bytes] = (), codes: Sequence[bytes] = ()) -> Terminal | None:
+    shown = [{"secret": one, "code": None} for one in secrets_] + [{"secret": None, "code": one} for one in codes]
+    for values in shown:
+        found: UUID | None = session.connection().execute(MEET, values).scalar_one()
+        if found is not None:
+            return session.exec(select(Terminal).where(col(Terminal.id) == found)).one_or_none()
+    return None
+
+
+def _codes(session: Session, code: str) -> list[bytes]:
+    return keyring.of(session).secrets.marks("terminal code", code)

@@ -1,6 +1,5 @@
 """API tokens: made by their person, kept as a hash, told from a typo by a checksum, rotated with an overlap."""
 
-import hashlib
 import re
 import secrets
 import zlib
@@ -15,7 +14,8 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from lockbox.database import now
 from lockbox.ids import new_id
-from lockbox.people import recognition
+from lockbox.people import keyring, powers, recognition
+from lockbox.people.keyring import Keyring
 from lockbox.people.keys import Token
 from lockbox.people.recognition import Kind
 from lockbox.people.roles import Caller, Means
@@ -59,7 +59,7 @@ def issue(
     replaces: UUID | None = None,
     only_at: UUID | None = None,
 ) -> Issued:
-    """Make a token of 256 random bits for a person; only its SHA-256 is kept.
+    """Make a token of 256 random bits for a person; only a keyed hash of it is kept.
 
     Args:
         session: the open transaction; row-level security lets people make tokens for themselves alone.
@@ -77,6 +77,7 @@ def issue(
     issued = draft(
         person_id,
         now(session),
+        keyring.of(session),
         environment=environment,
         lifetime=lifetime,
         name=name,
@@ -95,6 +96,7 @@ def issue(
 def draft(
     person_id: UUID,
     at: datetime,
+    ring: Keyring,
     *,
     environment: str,
     lifetime: timedelta,
@@ -106,7 +108,7 @@ def draft(
     replaces: UUID | None = None,
     only_at: UUID | None = None,
 ) -> Issued:
-    """Return a token that is not written yet; the arguments are those of `issue`."""
+    """Return a token that is not written yet, marked by these keys; the other arguments are those of `issue`."""
     token_id, secret = new_id(), secrets.token_urlsafe(32)
     token = Token(
         id=token_id,
@@ -114,7 +116,7 @@ def draft(
         name=name,
         is_sample=is_sample,
         by_mail=by_mail,
-        secret_hash=hash_of(secret),
+        secret_hash=hashes(ring, token_id, secret)[0],
         scopes=sorted(scopes),
         services=sorted(services),
         replaces=replaces,
@@ -122,6 +124,7 @@ def draft(
         expires_at=at + lifetime,
         created_at=at,
     )
+    token.mac = ring.powers.mark(*powers.of_token(token))
     return Issued(token, written(environment, token_id, secret))
 
 
@@ -144,7 +147,7 @@ def authenticate(session: Session, shown: str, *, environment: str) -> Caller:
             is disabled. All but the expiry answer alike.
     """
     token_id, secret = read(shown, environment)
-    found = recognition.recognise(session, Kind.TOKEN, str(token_id), hash_of(secret))
+    found = recognition.recognise(session, Kind.TOKEN, str(token_id), hashes(keyring.of(session), token_id, secret))
     if found is None:
         whose = session.connection().execute(WHOSE, {"id": token_id}).scalar_one()
         raise NotSignedIn(UNKNOWN, person_id=whose)
@@ -196,7 +199,10 @@ def rotate(
         Unknown: the caller has no such token.
     """
     old = _of(session, caller, token_id)
+    if not powers.is_held(session, old.mac, powers.of_token(old), old.id):
+        raise Unknown("There is no such token.")
     old.expires_at = min(old.expires_at, now(session) + overlap)
+    old.mac = keyring.of(session).powers.mark(*powers.of_token(old))
     session.add(old)
     return issue(
         session,
@@ -236,6 +242,6 @@ def _all_of(caller: Caller) -> SelectOfScalar[Token]:
     return select(Token).where(col(Token.person_id) == caller.person_id, within_reach(caller, col(Token.only_at)))
 
 
-def hash_of(secret: str) -> bytes:
-    """Return what is kept of a token's secret."""
-    return hashlib.sha256(secret.encode()).digest()
+def hashes(ring: Keyring, token_id: UUID, secret: str) -> list[bytes]:
+    """Return what is kept of a token's secret, by each key, the newest first."""
+    return ring.secrets.marks("token", token_id, secret)

@@ -123,7 +123,7 @@ ROWS = tuple(
         WHERE lower(email) = ANY(:addresses)
         """,
         """
-        UPDATE addresses SET email = :email, code_hash = NULL, removed_at = coalesce(removed_at, :at)
+        UPDATE addresses SET email = :email, code_nonce = NULL, removed_at = coalesce(removed_at, :at)
         WHERE person_id = :id
         """,
         """

@@ -10,7 +10,7 @@ from sqlmodel import Session, col
 from config.issuers import Issuer
 from lockbox.database import now
 from lockbox.notices import correspondence
-from lockbox.people import context, enrolment, identities, recognition
+from lockbox.people import context, enrolment, identities, powers, recognition
 from lockbox.people import tenants as registry
 from lockbox.people.models import Invitation
 from lockbox.people.recognition import Found, Kind
@@ -185,13 +185,16 @@ def _locked(session: Session, invitation_id: UUID, code: str) -> Invitation:
     authority.hold(session, next(iter(found.standings)).tenant_id)
     query = offers.without_secret().where(col(Invitation.id) == invitation_id).with_for_update()
     invitation = session.exec(query.execution_options(populate_existing=True)).one()
+    if not powers.is_held(session, invitation.mac, powers.invitation(invitation), invitation.id):
+        raise InvitationRefused(REFUSED)
     # Two places, offered to one new address, must not make two people.
     session.connection().execute(HOLD_ADDRESS, {"address": invitation.email})
     return invitation
 
 
 def _shown(session: Session, invitation_id: UUID, code: str) -> Found | None:
-    return recognition.recognise(session, Kind.INVITATION, str(invitation_id), correspondence.hash_of(code))
+    hashes = correspondence.hashes(session, invitation_id, code)
+    return recognition.recognise(session, Kind.INVITATION, str(invitation_id), hashes)
 
 
 def _judged(found: Found | None, invitation: Invitation, at: datetime) -> Found:

@@ -11,6 +11,7 @@ from sqlalchemy import Row, text
 from sqlmodel import Session
 
 from lockbox.ids import new_id
+from lockbox.people import keyring, powers
 from lockbox.people.roles import Role
 
 MOST_A_PAGE = 200
@@ -29,8 +30,9 @@ AND CASE WHEN CAST(:tenant_id AS uuid) IS NULL THEN p.side = 'vendor' ELSE m.id 
 GROUP BY p.id ORDER BY p.id LIMIT :most
 """)
 GIVE = text("""
-INSERT INTO memberships (id, person_id, tenant_id, role)
-SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:people AS uuid[]), CAST(:tenants AS uuid[]), CAST(:roles AS text[]))
+INSERT INTO memberships (id, person_id, tenant_id, role, mac)
+SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:people AS uuid[]), CAST(:tenants AS uuid[]), CAST(:roles AS text[]),
+    CAST(:macs AS bytea[]))
 ON CONFLICT DO NOTHING
 """)
 TAKE = text("""
@@ -92,12 +94,14 @@ def find(session: Session, tenant_id: UUID | None, person_id: UUID) -> Member | 
 def give(session: Session, person_id: UUID, tenant_id: UUID | None, roles: AbstractSet[Role]) -> None:
     """Give somebody roles; one that they have already stays as it is."""
     if roles:
-        count = len(roles)
+        count, key = len(roles), keyring.of(session).powers
+        given = [(new_id(), role) for role in sorted(roles)]
         values = {
-            "ids": [new_id() for _ in roles],
+            "ids": [row_id for row_id, _ in given],
             "people": [person_id] * count,
             "tenants": [tenant_id] * count,
-            "roles": [role.value for role in sorted(roles)],
+            "roles": [role.value for _, role in given],
+            "macs": [key.mark(*powers.membership(row_id, person_id, tenant_id, role)) for row_id, role in given],
         }
         session.connection().execute(GIVE, values)
 

@@ -12,9 +12,10 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from lockbox.audit.canonical import Value
 from lockbox.ids import new_id
-from lockbox.notices import announcing
+from lockbox.notices import announcing, correspondence
 from lockbox.notices.announcing import MATTERS_FOR
 from lockbox.notices.memos import INVITATION
+from lockbox.people import keyring, powers
 from lockbox.people.models import Invitation, Membership, Person
 from lockbox.people.roles import Role, Side
 from lockbox.refusals import AlreadyInvited, AlreadyMember, OtherSide
@@ -41,7 +42,7 @@ class Offer:
 
 
 def make(session: Session, seat: Seat, wanted: Offer, at: datetime) -> Invitation:
-    """Offer a place and promise the mail; the code that accepts it is made when that is sent, and is never here.
+    """Offer a place and promise the mail; only who sends it says the code that accepts it.
 
     Who is on the other side is not told to whoever invites: they could not accept it.
     """
@@ -56,6 +57,7 @@ def make(session: Session, seat: Seat, wanted: Offer, at: datetime) -> Invitatio
         created_at=at,
         takes_effect_at=wanted.takes_effect_at or at,
     )
+    sealed(session, invitation, invitation.takes_effect_at + correspondence.INVITED_FOR)
     session.add(invitation)
     session.flush()
     deed = Deed(
@@ -77,6 +79,16 @@ def make(session: Session, seat: Seat, wanted: Offer, at: datetime) -> Invitatio
         until=sent_at + MATTERS_FOR,
     )
     return invitation
+
+
+def sealed(session: Session, invitation: Invitation, until: datetime) -> str:
+    """Give an invitation its end, the hash of its code and its mark; return the code."""
+    ring = keyring.of(session)
+    invitation.code_nonce, invitation.expires_at = ring.codes.nonce(), until
+    code = correspondence.code_of(ring.codes, INVITATION, invitation.id, invitation.code_nonce, invitation.email)
+    invitation.secret_hash = correspondence.hashes(session, invitation.id, code)[0]
+    invitation.mac = ring.powers.mark(*powers.invitation(invitation))
+    return code
 
 
 def only_one(session: Session, tenant_id: UUID | None, address: str, at: datetime) -> None:

@@ -33,7 +33,7 @@ THE_REST = (
     INSERT INTO invitations (id, tenant_id, email, name, roles, is_recovery, invited_by, created_at, takes_effect_at,
         secret_hash, expires_at)
     VALUES (uuidv7(), :tenant, 'nora-' || CAST(:tenant AS text) || '@example.test', 'Nora', '{approver}', false,
-        :tara, now(), now(), sha256('code'), now() + interval '1 day')
+        :tara, now(), now(), 'test'::bytea || sha256('code'), now() + interval '1 day')
     """,
     """
     INSERT INTO addresses (id, person_id, email, prompts, created_at, expires_at, confirmed_at)
@@ -55,17 +55,23 @@ THE_REST = (
     """,
     """
     INSERT INTO sessions (id, person_id, secret_hash, means, signed_in_at, last_seen_at, expires_at)
-    SELECT uuidv7(), p.id, sha256(uuid_send(p.id)), 'passkey', now(), now(), now() + interval '1 hour'
+    SELECT uuidv7(), p.id, 'test'::bytea || sha256(uuid_send(p.id)), 'passkey', now(), now(),
+        now() + interval '1 hour'
     FROM unnest(CAST(:everybody AS uuid[])) AS p (id)
     """,
     """
-    INSERT INTO sign_ins (id, browser_hash, means, email, code_hash, created_at, expires_at)
-    SELECT uuidv7(), sha256(uuid_send(p.id)), 'mail', p.email, sha256('code'), now(), now() + interval '10 minutes'
+    INSERT INTO sign_ins (id, browser_hash, means, email, code_nonce, created_at, expires_at)
+    SELECT uuidv7(), 'test'::bytea || sha256(uuid_send(p.id)), 'mail', p.email, 'nonce', now(),
+        now() + interval '10 minutes'
     FROM people p WHERE p.id = ANY(CAST(:everybody AS uuid[]))
     """,
     """
+    INSERT INTO ended_powers (mac, ended_at) VALUES ('test'::bytea || sha256(uuid_send(:tenant)), now())
+    """,
+    """
     INSERT INTO terminals (id, secret_hash, code_hash, created_at, expires_at)
-    VALUES (uuidv7(), sha256(uuid_send(:tenant)), sha256(uuid_send(:tenant)), now(), now() + interval '10 minutes')
+    VALUES (uuidv7(), 'test'::bytea || sha256(uuid_send(:tenant)), 'test'::bytea || sha256(uuid_send(:tenant)), now(),
+        now() + interval '10 minutes')
     """,
     """
     INSERT INTO sign_in_counts (key, since, count) VALUES (sha256(uuid_send(:tenant)), now(), 1)

@@ -17,6 +17,7 @@ from lockbox.notices.outcomes import Try
 from lockbox.notices.senders.memory import MemoryHooks, MemoryMail
 from lockbox.notices.senders.protocol import HookSender, Mail, MailSender
 from lockbox.notices.vault import Vault
+from lockbox.people import keyring
 from lockbox.requests import policies
 from lockbox.schedule import NOTICES
 from tests.builders import World, setting
@@ -59,6 +60,7 @@ class Postbag:
             policies.wordings,
             SENDER,
             self.audit_keys,
+            keyring.development_codes(),
             self.lanes or Lanes(mail_threads=1, hook_threads=1, clock=lambda: 0.0, first_load=10_000),
         )
 

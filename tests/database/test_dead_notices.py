@@ -19,6 +19,7 @@ from lockbox.database import Database
 from lockbox.notices import outcomes, reach
 from lockbox.notices.models import Outcome
 from lockbox.notices.senders.protocol import SendFailed
+from lockbox.people.keyring import development
 from lockbox.requests import acting, clock
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
@@ -168,8 +169,9 @@ def test_a_memo_that_is_dead_is_an_event_of_its_tenant_and_a_code_to_sign_in_is_
             VALUES (uuidv7(), :tenant, now(), 'policy_changed', :ann, 'tenant_admin',
                 '{"actor_role": "tenant_admin"}') RETURNING id
         ), code AS (
-            INSERT INTO sign_ins (id, browser_hash, means, email, code_hash, created_at, expires_at)
-            SELECT uuidv7(), sha256('x'), 'mail', p.email, sha256('code'), now(), now() + interval '10 minutes'
+            INSERT INTO sign_ins (id, browser_hash, means, email, code_nonce, created_at, expires_at)
+            SELECT uuidv7(), 'test'::bytea || sha256('x'), 'mail', p.email, :nonce, now(),
+                now() + interval '10 minutes'
             FROM people p WHERE p.id = :ann RETURNING id
         )
         INSERT INTO notices (id, tenant_id, event_id, person_id, about_id, channel, template, run_at, until_at,
@@ -181,6 +183,7 @@ def test_a_memo_that_is_dead_is_an_event_of_its_tenant_and_a_code_to_sign_in_is_
         """,
         tenant=scene.world.tenant.id,
         ann=ann,
+        nonce=development().codes.nonce(),
     )
     scene.refuse("ann")
 

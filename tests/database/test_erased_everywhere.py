@@ -56,7 +56,8 @@ ROWS = (
     """
     INSERT INTO terminals (id, secret_hash, code_hash, address, user_agent, created_at, expires_at, answered_by,
         answered_at, is_allowed)
-    VALUES (uuidv7(), sha256(uuid_send(:id)), sha256(uuid_send(:id)), '203.0.113.9', 'lockbox of ' || :name, now(),
+    VALUES (uuidv7(), 'test'::bytea || sha256(uuid_send(:id)), 'test'::bytea || sha256(uuid_send(:id)),
+        '203.0.113.9', 'lockbox of ' || :name, now(),
         now() + interval '10 minutes', :id, now(), true)
     """,
     "UPDATE endpoints SET description = 'Pager of ' || :name",

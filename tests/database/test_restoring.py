@@ -492,7 +492,7 @@ def test_sessions_of_the_older_state_end(plant: Plant) -> None:
         unbound_of(plant.urls),
         """
         INSERT INTO sessions (id, person_id, secret_hash, means, signed_in_at, last_seen_at, expires_at)
-        VALUES (uuidv7(), :id, sha256('x'), 'passkey', now(), now(), now() + interval '1 hour')
+        VALUES (uuidv7(), :id, 'test'::bytea || sha256('x'), 'passkey', now(), now(), now() + interval '1 hour')
         """,
         id=plant.world.people["ann"].person_id,
     )

@@ -15,7 +15,7 @@ from lockbox.notices import announcing
 from lockbox.people.models import Invitation
 from lockbox.people.roles import Caller, Means, Role, Side
 from lockbox.requests.lifecycle import Action, State
-from lockbox.tenancy import invitations
+from lockbox.tenancy import invitations, offers
 from tests.builders import HERE, World, setting
 from tests.database.scenes import at_once, read
 from tests.database.tenancy import accepts, id_of, invites, joins
@@ -89,9 +89,10 @@ def _offered(session: Session, world: World, whom: Caller) -> Invitation:
         created_at=at,
         takes_effect_at=at,
     )
+    until = at + timedelta(hours=1)
+    offers.sealed(session, invitation, until)
     session.add(invitation)
     session.flush()
-    until = at + timedelta(hours=1)
     announcing.write_to(
         session,
         invitation.id,

@@ -57,7 +57,8 @@ OF_A_TENANT = ("policies", "eligible_deputies", "delegations")
 ONE_MORE = {
     "tokens": (
         "INSERT INTO tokens (id, person_id, name, is_sample, by_mail, secret_hash, scopes, services, expires_at, "
-        "created_at) VALUES (uuidv7(), :who, 'mine', false, false, sha256(uuid_send(:who)), '{}', '{}', now(), now())"
+        "created_at) VALUES (uuidv7(), :who, 'mine', false, false, 'test'::bytea || sha256(uuid_send(:who)), '{}', "
+        "'{}', now(), now())"
     ),
     "identities": (
         "INSERT INTO identities VALUES ('https://another.example', CAST(:who AS uuid)::text, :who, now(), now())"
@@ -65,7 +66,7 @@ ONE_MORE = {
     "passkeys": "INSERT INTO passkeys VALUES (uuidv7(), :who, sha256(uuid_send(:who)), '', 0, 'mine', now(), now())",
     "sessions": (
         "INSERT INTO sessions (id, person_id, secret_hash, means, signed_in_at, last_seen_at, expires_at) "
-        "VALUES (uuidv7(), :who, sha256(sha256(uuid_send(:who))), 'oidc', now(), now(), now())"
+        "VALUES (uuidv7(), :who, 'test'::bytea || sha256(sha256(uuid_send(:who))), 'oidc', now(), now(), now())"
     ),
     "idempotency_keys": "INSERT INTO idempotency_keys VALUES (:who, 'another', '', '{}', now())",
 }
@@ -88,7 +89,7 @@ HITS = {
     "fk_tokens_replaces": (
         "INSERT INTO tokens (id, person_id, name, is_sample, by_mail, secret_hash, scopes, services, expires_at, "
         "created_at, replaces) "
-        "VALUES (uuidv7(), :me, 'x', false, false, sha256('x'), '{}', '{}', now(), now(), uuidv7())"
+        "VALUES (uuidv7(), :me, 'x', false, false, 'test'::bytea || sha256('x'), '{}', '{}', now(), now(), uuidv7())"
     ),
 }
 ANOTHER_TENANT = "INSERT INTO tenants VALUES (uuidv7(), :slug, 'Another', 'enforce', false, now(), 'standard', 1)"

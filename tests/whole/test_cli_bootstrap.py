@@ -1,6 +1,5 @@
 """`lockbox bootstrap`: the first operator of an empty database, once, whoever tries it at the same time."""
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from cli import bootstrap
 from cli.app import app
 from config.embedded import Servers
 from lockbox.database import as_owner
+from lockbox.people.keyring import development
 from lockbox.people.tokens import FORM
 from tests.builders import Urls
 from tests.mailbox import CODE
@@ -95,7 +95,7 @@ def test_the_printed_code_is_that_of_an_invitation_of_a_day_to_what_the_operator
 
     assert page in made.stderr
     assert row.is_a_day
-    assert row.secret_hash == hashlib.sha256(code.replace("-", "").encode()).digest()
+    assert development().secrets.is_mark(row.secret_hash, "invitation", row.id, code.replace("-", ""))
     assert (entered.status_code, entered.headers["location"], again.status_code) == (303, "/account", 403)
     account = httpx.get(f"{stage.plan.public_url}/account", cookies=entered.cookies)
     assert "Olga Ortiz" in account.text

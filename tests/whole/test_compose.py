@@ -21,12 +21,13 @@ HOLDERS = {
     "postgres": {"postgres_password", "lockbox_owner_password", "lockbox_api_password", "lockbox_worker_password"},
     "redis": {"redis_password"},
     "mailpit": set(),
-    "migrate": {"lockbox_owner_database_url"},
+    "migrate": {"lockbox_owner_database_url", "lockbox_credential_key"},
     "api": {
         "lockbox_database_url",
         "lockbox_redis_url",
         "lockbox_secret_keys",
         "lockbox_approval_key",
+        "lockbox_credential_key",
         "lockbox_audit_public_keys",
     },
     "worker": {
@@ -39,6 +40,7 @@ HOLDERS = {
         "lockbox_worker_database_url",
         "lockbox_redis_url",
         "lockbox_secret_keys",
+        "lockbox_code_key",
         "lockbox_audit_public_keys",
     },
     "flower": {"lockbox_flower_password", "lockbox_redis_url"},

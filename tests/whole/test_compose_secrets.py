@@ -9,6 +9,7 @@ from config.settings import DEVELOPMENT_KEY, Settings
 from lockbox.audit import keys
 from lockbox.audit.approvals import Approvals
 from lockbox.audit.checkpoint import VerifierKey
+from lockbox.people import keyring
 from tests.whole.compose import SCRIPTS, compose, ours
 from tests.whole.containers import SHELL
 
@@ -86,6 +87,17 @@ def test_the_key_that_signs_approvals_can_be_read_by_the_api(tmp_path: Path) -> 
     (key,) = keys.read([tmp_path / "secrets" / "lockbox_approval_key"])
 
     assert Approvals([key]).public.name == "lockbox/approvals"
+
+
+def test_the_key_of_codes_is_the_one_that_the_api_derives(tmp_path: Path) -> None:
+    make(tmp_path / "secrets")
+
+    ring = keyring.read([tmp_path / "secrets" / "lockbox_credential_key"])
+    codes = keyring.read_codes([tmp_path / "secrets" / "lockbox_code_key"])
+
+    nonce = ring.codes.nonce()
+    assert codes.long(nonce, "about", 1) == ring.codes.long(nonce, "about", 1)
+    assert codes.long(nonce, "about", 1) is not None
 
 
 def test_the_public_key_is_that_of_the_audit_key_under_the_name_of_the_file(tmp_path: Path) -> None:

@@ -1,0 +1,63 @@
+"""The keys that sign-ins and roles stand by, for commands of the owner: making them, and marking rows anew."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.client import stop
+from cli.terminal import say
+from config.settings import Settings, UnsafeSettings
+from lockbox.audit.keys import BadKey
+from lockbox.people import keyring
+from lockbox.people.keyring import Keyring
+
+app = typer.Typer()
+
+
+@app.command("new-credential-key")
+def new_credential_key(file: Annotated[Path, typer.Argument(help="a new file", show_default=False)]) -> None:
+    """Make the key of sign-ins and roles.
+
+    In a new file that its owner alone can read, for
+    LOCKBOX_CREDENTIAL_KEY_FILES, which the API and the owner's commands are
+    told, and no worker.
+    """
+    try:
+        keyring.make(file)
+    except BadKey as bad:
+        raise stop(str(bad)) from None
+    say(f"{file} holds a new key. Nobody else can read it; keep a copy where no back-up of the database is.")
+
+
+@app.command("code-key")
+def code_key(
+    root: Annotated[Path, typer.Argument(help="the file of the credential key", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="a new file", show_default=False)],
+) -> None:
+    """Derive the key of mailed codes into a file.
+
+    From a credential key, for LOCKBOX_CODE_KEY_FILES, which the notifications
+    worker is told. It makes codes, and nothing else can be made by it.
+    """
+    try:
+        keyring.make_codes(root, file)
+    except BadKey as bad:
+        raise stop(str(bad)) from None
+    say(f"{file} holds the key of codes that belongs to {root}.")
+
+
+def keyring_of(settings: Settings) -> Keyring:
+    """Return the keys by which the owner's commands add people and roles.
+
+    Raises:
+        UnsafeSettings: they are not set in production, or cannot be read.
+    """
+    if not settings.credential_key_files:
+        if settings.environment == "production":
+            raise UnsafeSettings("LOCKBOX_CREDENTIAL_KEY_FILES is not set; name the files that the API has")
+        return keyring.development()
+    try:
+        return keyring.read(settings.credential_key_files)
+    except BadKey as bad:
+        raise UnsafeSettings(f"LOCKBOX_CREDENTIAL_KEY_FILES: {bad}") from None

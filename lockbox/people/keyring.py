@@ -1,0 +1,229 @@
+"""Keys that no database login holds: they hash secrets, make mailed codes, and mark rows that give power."""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from sqlmodel import Session
+
+from lockbox.audit.keys import OWNER_ALONE, BadKey
+
+ID_BYTES = 4
+KEY_BYTES = 32
+NONCE_BYTES = 16
+MARK_BYTES = ID_BYTES + hashlib.sha256().digest_size
+LONG_BYTES = 20
+GROUP = 4
+CODE_DIGITS = 8
+ROOT, CODES = "lockbox-credential-key-1", "lockbox-code-key-1"
+"""With what a key file begins: which of the two it holds, and in which form."""
+
+Part = object
+"""What is hashed: text, bytes, numbers, ids, moments, lists of these, or None."""
+
+
+class Purpose(StrEnum):
+    """What a derived key is for; each is worthless for the others."""
+
+    SECRETS = "secrets"
+    POWERS = "powers"
+    CODES = "codes"
+
+
+class Keys:
+    """The keys of one purpose, the newest first: that one makes marks, all of them are believed.
+
+    A mark is the four-byte id of its key and an HMAC-SHA256.
+    """
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        self._keys = {_id_of(key): key for key in keys}
+
+    @property
+    def newest(self) -> bytes:
+        """The id of the key that makes marks."""
+        return next(iter(self._keys))
+
+    def mark(self, *parts: Part) -> bytes:
+        """Return the newest key's mark of these parts."""
+        return self._mark(self.newest, parts)
+
+    def marks(self, *parts: Part) -> list[bytes]:
+        """Return the mark of each key, to look up by it what an older one may have marked."""
+        return [self._mark(one, parts) for one in self._keys]
+
+    def is_mark(self, mark: bytes | None, *parts: Part) -> bool:
+        """Whether one of these keys has made this mark of exactly these parts; compared in constant time."""
+        if mark is None or mark[:ID_BYTES] not in self._keys:
+            return False
+        return hmac.compare_digest(mark, self._mark(mark[:ID_BYTES], parts))
+
+    def is_newest(self, mark: bytes) -> bool:
+        """Whether the mark is by the key that makes marks now."""
+        return mark[:ID_BYTES] == self.newest
+
+    def digest(self, key_id: bytes, *parts: Part) -> bytes | None:
+        """Return the HMAC by one of the keys, None where it is not among them."""
+        return self._mark(key_id, parts)[ID_BYTES:] if key_id in self._keys else None
+
+    def _mark(self, key_id: bytes, parts: Sequence[Part]) -> bytes:
+        return key_id + hmac.digest(self._keys[key_id], _canonical(parts), hashlib.sha256)
+
+
+class CodeKeys:
+    """The keys of the codes that are mailed: who has one makes the code of a row from its id and its nonce.
+
+    The API and the notifications worker have them. The nonce begins with the id of its key, so that a mail that is
+    sent again says the same code.
+    """
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        self._keys = Keys(keys)
+
+    def nonce(self) -> bytes:
+        """Return the nonce for a new row."""
+        return self._keys.newest + secrets.token_bytes(NONCE_BYTES)
+
+    def long(self, nonce: bytes, *about: Part) -> str | None:
+        """Return 160 bits as eight groups of four letters and digits; None where the nonce's key is unknown here."""
+        digest = self._keys.digest(nonce[:ID_BYTES], "long", nonce, *about)
+        if digest is None:
+            return None
+        letters = base64.b32encode(digest[:LONG_BYTES]).decode()
+        return "-".join(letters[start : start + GROUP] for start in range(0, len(letters), GROUP))
+
+    def short(self, nonce: bytes, *about: Part) -> str | None:
+        """Return eight digits; None where the nonce's key is unknown here."""
+        digest = self._keys.digest(nonce[:ID_BYTES], "short", nonce, *about)
+        return None if digest is None else f"{int.from_bytes(digest) % 10**CODE_DIGITS:0{CODE_DIGITS}}"
+
+
+class Keyring:
+    """All keys that are derived from the root keys of an installation, the newest root first."""
+
+    def __init__(self, roots: Sequence[bytes]) -> None:
+        self.secrets = Keys([derived(root, Purpose.SECRETS) for root in roots])
+        self.powers = Keys([derived(root, Purpose.POWERS) for root in roots])
+        self.codes = CodeKeys([derived(root, Purpose.CODES) for root in roots])
+
+
+def derived(root: bytes, purpose: Purpose) -> bytes:
+    """Return the key for one purpose (HKDF, RFC 5869); from it neither the root nor another one can be told."""
+    return HKDF(SHA256(), KEY_BYTES, salt=None, info=f"lockbox {purpose}".encode()).derive(root)
+
+
+@cache
+def development() -> Keyring:
+    """Return the keys of development and tests, which everybody knows; production refuses to start with them."""
+    return Keyring([_DEVELOPMENT])
+
+
+@cache
+def development_codes() -> CodeKeys:
+    """Return the keys of codes of development and tests."""
+    return CodeKeys([derived(_DEVELOPMENT, Purpose.CODES)])
+
+
+def of(session: Session) -> Keyring:
+    """Return the keys of the process that the session is of."""
+    found: Keyring | None = session.info.get("keyring")
+    return found or development()
+
+
+def read(files: Sequence[Path]) -> Keyring:
+    """Return the keys derived from the root keys in these files, the newest first.
+
+    Raises:
+        BadKey: a file cannot be read, or holds something else.
+    """
+    return Keyring([_read(file, ROOT) for file in files])
+
+
+def read_codes(files: Sequence[Path]) -> CodeKeys:
+    """Return the keys of codes in these files, the newest first.
+
+    Raises:
+        BadKey: a file cannot be read, or holds something else.
+    """
+    return CodeKeys([_read(file, CODES) for file in files])
+
+
+def make(file: Path) -> None:
+    """Make a root key in a new file that its owner alone can read.
+
+    Raises:
+        BadKey: there is such a file already, or it cannot be written.
+    """
+    _write(file, ROOT, secrets.token_bytes(KEY_BYTES))
+
+
+def make_codes(root_file: Path, file: Path) -> None:
+    """Write the key of codes that is derived from a root key into a new file, for the notifications worker.
+
+    Raises:
+        BadKey: the root key cannot be read, or the file is there already or cannot be written.
+    """
+    _write(file, CODES, derived(_read(root_file, ROOT), Purpose.CODES))
+
+
+def _write(file: Path, kind: str, key: bytes) -> None:
+    try:
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ALONE), "w") as written:
+            written.write(f"{kind}:{base64.urlsafe_b64encode(key).decode()}\n")
+    except FileExistsError:
+        raise BadKey(f"{file} is there already; a key is never written over") from None
+    except OSError as error:
+        raise BadKey(f"{file} cannot be written: {error.strerror}") from None
+
+
+def _read(file: Path, kind: str) -> bytes:
+    try:
+        written = file.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise BadKey(f"{file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        written = ""
+    found, _, encoded = written.partition(":")
+    try:
+        key = base64.b64decode(encoded, altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if found != kind or len(key) != KEY_BYTES:
+        how = "new-credential-key" if kind == ROOT else "code-key"
+        raise BadKey(f"{file} holds no {kind}; make one by `lockbox operate {how}`")
+    return key
+
+
+def _id_of(key: bytes) -> bytes:
+    return hashlib.sha256(b"lockbox key id" + key).digest()[:ID_BYTES]
+
+
+def _canonical(parts: Sequence[Part]) -> bytes:
+    return json.dumps([_plain(part) for part in parts], separators=(",", ":")).encode()
+
+
+def _plain(part: Part) -> object:
+    """Return a part so that two that differ never look alike, and equal ones do from wherever they come."""
+    if part is None or isinstance(part, bool | int):
+        return part
+    if isinstance(part, bytes | memoryview):
+        return {"bytes": bytes(part).hex()}
+    if isinstance(part, datetime):
+        return {"at": part.astimezone(UTC).isoformat(timespec="microseconds")}
+    if isinstance(part, list | tuple):
+        return [_plain(one) for one in part]
+    return str(part)
+
+
+_DEVELOPMENT = b"insecure development root key 32"

@@ -1,0 +1,112 @@
+"""Marking the rows that give power by the newest key: before an older one is taken away, or after one was lost."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlmodel import Session, col, select
+
+from lockbox.audit.canonical import Value
+from lockbox.audit.events import THE_OWNER, Happening
+from lockbox.database import now
+from lockbox.notices import announcing
+from lockbox.people import keyring, powers
+from lockbox.people.keyring import Keyring, Part
+from lockbox.people.keys import BrowserSession, Identity, Passkey, Token
+from lockbox.people.models import Invitation, Membership
+
+Row = Membership | Passkey | Identity
+
+
+@dataclass
+class Rekeyed:
+    """What became of the rows: how many have a new mark, which have none that holds, and what an older key keeps.
+
+    `unverified` says of each row what it is and whose. `waiting` counts tokens and browser sessions that are marked
+    anew when they are used next, `ended` what nobody can use any more.
+    """
+
+    marked: int = 0
+    unverified: list[str] = field(default_factory=list)
+    waiting: int = 0
+    ended: int = 0
+
+
+def rekey(session: Session, *, key_is_lost: bool = False) -> Rekeyed:
+    """Give memberships, passkeys and identities the newest key's mark; the transaction is the owner's.
+
+    A row whose mark no key of ours has made stays as it is and counts for nothing. Where the key is lost, it is
+    believed and marked all the same, tokens and browser sessions that no key of ours has made are revoked, and so are
+    invitations withdrawn: whoever owns the database may have changed a row meanwhile.
+    """
+    ring, done, at = keyring.of(session), Rekeyed(), now(session)
+    for row, parts in _rows(session):
+        _mark(ring, row, parts, done, key_is_lost=key_is_lost)
+    for secret in _secrets(session, at):
+        if not _is_ours(ring, secret):
+            done.ended += 1
+            secret.revoked_at = at if key_is_lost else None
+        elif secret.mac is not None and not ring.powers.is_newest(secret.mac):
+            done.waiting += 1
+    for invitation in _open(session, at):
+        if not ring.powers.is_mark(invitation.mac, *powers.invitation(invitation)):
+            done.ended += 1
+            if key_is_lost:
+                invitation.withdrawn_at, invitation.withdrawn_by = at, invitation.invited_by
+    session.flush()
+    if done.marked:
+        facts: dict[str, Value] = {
+            "rows": done.marked,
+            "unverified": len(done.unverified),
+            "key_is_lost": key_is_lost,
+        }
+        announcing.record(session, Happening(at=at, action="powers_rekeyed", actor=THE_OWNER, facts=facts))
+    return done
+
+
+def _mark(ring: Keyring, row: Row, parts: Sequence[Part], done: Rekeyed, *, key_is_lost: bool) -> None:
+    if not ring.powers.is_mark(row.mac, *parts):
+        done.unverified.append(_named(row))
+        if not key_is_lost:
+            return
+    elif row.mac is not None and ring.powers.is_newest(row.mac):
+        return
+    row.mac = ring.powers.mark(*parts)
+    done.marked += 1
+
+
+def _rows(session: Session) -> Iterator[tuple[Row, Sequence[Part]]]:
+    for one in session.exec(select(Membership).order_by(col(Membership.id))):
+        yield one, powers.membership(one.id, one.person_id, one.tenant_id, one.role)
+    for key in session.exec(select(Passkey).order_by(col(Passkey.id))):
+        yield key, powers.passkey(key)
+    for identity in session.exec(select(Identity).order_by(col(Identity.issuer), col(Identity.subject))):
+        yield identity, powers.identity(identity)
+
+
+def _named(row: Row) -> str:
+    if isinstance(row, Membership):
+        place = f"at tenant {row.tenant_id}" if row.tenant_id else "at the vendor"
+        return f"{row.role} {place}: person {row.person_id}"
+    what = f"passkey {row.id}" if isinstance(row, Passkey) else f"identity at {row.issuer}"
+    return f"{what}: person {row.person_id}"
+
+
+def _secrets(session: Session, at: datetime) -> Iterator[Token | BrowserSession]:
+    yield from session.exec(select(Token).where(col(Token.revoked_at).is_(None), col(Token.expires_at) > at))
+    good = (col(BrowserSession.revoked_at).is_(None), col(BrowserSession.expires_at) > at)
+    yield from session.exec(select(BrowserSession).where(*good))
+
+
+def _is_ours(ring: Keyring, row: Token | BrowserSession) -> bool:
+    parts = powers.of_token(row) if isinstance(row, Token) else powers.of_session(row)
+    return ring.powers.is_mark(row.mac, *parts)
+
+
+def _open(session: Session, at: datetime) -> Sequence[Invitation]:
+    is_open = (
+        col(Invitation.accepted_at).is_(None),
+        col(Invitation.withdrawn_at).is_(None),
+        col(Invitation.expires_at) > at,
+    )
+    return session.exec(select(Invitation).where(*is_open)).all()

@@ -1,0 +1,134 @@
+"""Keys that change: an older one is believed and gives way at use, and a lost one can be replaced."""
+
+from collections.abc import Callable
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine
+from sqlmodel import Session
+
+from lockbox.database import Database, as_owner
+from lockbox.people import tokens
+from lockbox.people.keyring import Keyring
+from lockbox.people.roles import Role
+from lockbox.refusals import NotSignedIn
+from lockbox.tenancy import rekeying
+from lockbox.tenancy.rekeying import Rekeyed
+from tests.builders import Urls, World, setting
+from tests.database.scenes import read, write
+
+OLD, NEW = b"o" * 32, b"n" * 32
+MARKS = """
+SELECT (SELECT substr(mac, 1, 4) FROM tokens WHERE person_id = :id) AS token,
+    (SELECT substr(secret_hash, 1, 4) FROM tokens WHERE person_id = :id) AS secret,
+    (SELECT substr(mac, 1, 4) FROM memberships WHERE person_id = :id) AS role
+"""
+
+Rekey = Callable[..., Rekeyed]
+
+
+@pytest.fixture
+def old(api: Database, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A world whose rows an older key has marked."""
+    monkeypatch.setattr("lockbox.people.keyring.development", lambda: Keyring([OLD]))
+    world = World.make(api)
+    monkeypatch.undo()
+    return world
+
+
+@pytest.fixture
+def rekey(urls: Urls) -> Rekey:
+    """The owner's command, with these root keys."""
+
+    def rekeyed(*roots: bytes, key_is_lost: bool = False) -> Rekeyed:
+        with as_owner(urls.owner, Keyring(roots)) as session:
+            return rekeying.rekey(session, key_is_lost=key_is_lost)
+
+    return rekeyed
+
+
+def at(house: Database, *roots: bytes) -> Database:
+    """Return the house of an API that has these root keys."""
+    return Database(house.engine, house.schedule, keyring=Keyring(roots))
+
+
+def recognised(house: Database, world: World, name: str) -> set[Role]:
+    """Show somebody's token and return the roles that they are taken to have."""
+    with house.transaction() as session:
+        caller = tokens.authenticate(session, world.tokens[name], environment="test")
+    return {one.role for one in caller.standings}
+
+
+def marked(world: World, name: str) -> set[bytes]:
+    """Return by which keys somebody's token, its secret and their role are marked."""
+    (row,) = read(world.house, MARKS, id=world.people[name].person_id)
+    return {bytes(row.token), bytes(row.secret), bytes(row.role)}
+
+
+def test_what_an_older_key_marked_is_good_and_marked_anew_when_it_is_used(old: World) -> None:
+    both = at(old.house, NEW, OLD)
+    before = marked(old, "ann")
+
+    assert recognised(both, old, "ann") == {Role.APPROVER}
+    after = marked(old, "ann")
+    assert recognised(at(old.house, NEW), old, "ann") == {Role.APPROVER}
+    with pytest.raises(NotSignedIn):
+        recognised(at(old.house, OLD), old, "ann")
+
+    assert len(before) == 2
+    assert len(after) == 2
+    assert not before & after
+
+
+def test_without_the_key_nobody_is_anybody(old: World) -> None:
+    with pytest.raises(NotSignedIn):
+        recognised(at(old.house, NEW), old, "ann")
+
+
+def test_all_roles_are_marked_anew_before_an_older_key_goes(old: World, rekey: Rekey) -> None:
+    done = rekey(NEW, OLD)
+
+    assert (done.marked, done.unverified, done.ended) == (len(old.people), [], 0)
+    assert done.waiting == len(old.tokens)
+    assert rekey(NEW, OLD).marked == 0
+    told = read(old.house, "SELECT actor_role FROM events WHERE action = 'powers_rekeyed'")
+    assert len(told) == 1
+
+
+def test_a_row_that_no_key_vouches_for_is_named_and_left(old: World, rekey: Rekey, superuser: Engine) -> None:
+    ann = old.people["ann"].person_id
+    write(superuser, "UPDATE memberships SET mac = NULL WHERE person_id = :id", id=ann)
+
+    done = rekey(NEW, OLD)
+
+    assert done.unverified == [f"approver at tenant {old.tenant.id}: person {ann}"]
+    assert recognised(at(old.house, NEW, OLD), old, "ann") == set()
+    assert recognised(at(old.house, NEW, OLD), old, "amir") == {Role.APPROVER}
+
+
+def test_after_a_lost_key_roles_are_taken_as_they_are_and_every_sign_in_is_over(old: World, rekey: Rekey) -> None:
+    done = rekey(NEW, key_is_lost=True)
+
+    house = at(old.house, NEW)
+    with pytest.raises(NotSignedIn):
+        recognised(house, old, "ann")
+    assert len(done.unverified) == done.marked == len(old.people)
+    assert done.ended == len(old.tokens)
+    assert read(old.house, "SELECT count(*) AS open FROM tokens WHERE revoked_at IS NULL")[0].open == 0
+    anew = Database(setting(house).engine, house.schedule, keyring=Keyring([NEW]))
+    with anew.transaction() as session:
+        old.tokens["ann"] = _issued(session, old.people["ann"].person_id)
+    assert recognised(house, old, "ann") == {Role.APPROVER}
+
+
+def test_a_newer_mark_does_not_give_way_to_the_one_before(old: World, rekey: Rekey, superuser: Engine) -> None:
+    ann = old.people["ann"].person_id
+    (was,) = read(old.house, "SELECT mac FROM memberships WHERE person_id = :id", id=ann)
+    rekey(NEW, OLD)
+
+    with pytest.raises(Exception, match="does not come back"):
+        write(superuser, "UPDATE memberships SET mac = :mac WHERE person_id = :id", mac=was.mac, id=ann)
+
+
+def _issued(session: Session, person_id: UUID) -> str:
+    return tokens.issue(session, person_id, environment="test", lifetime=tokens.USE_NOTED_EVERY).text

@@ -1,0 +1,220 @@
+"""What somebody can do with a login to the database and none of our keys: each test tries it through that login."""
+
+import hashlib
+import secrets
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from lockbox.ids import new_id
+from lockbox.people import recognition
+from lockbox.people.keyring import Keyring
+from lockbox.people.roles import Caller, Means, Role
+from lockbox.people.tokens import written
+from tests.authenticator import Authenticator
+from tests.database.scenes import as_caller, read, write
+from tests.http.door import Door, OpenDoor
+from tests.http.portal import SESSION, Browser, Portal
+from tests.http.test_sign_in_passkeys import add, use
+from tests.http.test_sign_in_sessions import is_in, signed_in
+from tests.mailbox import code_of
+
+OPEN = """
+INSERT INTO sessions (id, person_id, secret_hash, means, signed_in_at, last_seen_at, expires_at, mac)
+VALUES (:id, :ann, :hash, 'passkey', now(), now(), now() + interval '1 hour', :mac)
+"""
+ISSUE = """
+INSERT INTO tokens (id, person_id, name, is_sample, by_mail, secret_hash, scopes, services, expires_at, created_at,
+    mac) VALUES (:id, :ann, 'mine', true, false, :hash, '{}', '{}', now() + interval '1 hour', now(), :mac)
+"""
+SEAT = "INSERT INTO memberships (id, person_id, tenant_id, role, mac) VALUES (:id, :who, :tenant, 'approver', :mac)"
+
+
+def through_the_api(house: Any, whose: Caller, statement: str, **values: Any) -> None:
+    """Run a statement by the API's login, which may take any context."""
+    with as_caller(house, whose) as connection:
+        connection.execute(text(statement), values)
+
+
+@pytest.fixture
+def at_door(open_door: OpenDoor) -> Door:
+    """A world of the test's own."""
+    return open_door()
+
+
+@pytest.mark.parametrize("kept", ["plain", "another's key"])
+def test_a_session_that_the_apis_login_inserts_approves_nothing(portal: Portal, kept: str) -> None:
+    ann, secret = portal.world.people["ann"], secrets.token_urlsafe(32)
+    request = portal.world.submit()
+    others = Keyring([secrets.token_bytes(32)])
+    hash_ = hashlib.sha256(secret.encode()).digest() + b"1234"
+    if kept == "another's key":
+        hash_ = others.secrets.mark("session", secret)
+    values = {"id": new_id(), "ann": ann.person_id, "hash": hash_, "mac": others.powers.mark("session")}
+    through_the_api(portal.house, ann, OPEN, **values)
+    browser = portal.browser()
+    browser.put(SESSION, secret)
+
+    assert not is_in(browser)
+    assert browser.call("POST", f"/v1/requests/{request.id}/approve").status_code == 401
+    assert read(portal.root, "SELECT state FROM requests WHERE id = :id", id=request.id)[0].state == "pending"
+
+
+def test_a_session_of_ones_own_made_somebody_elses_is_nobodys(portal: Portal) -> None:
+    """The owner of the database may write each row, and has none of the keys either."""
+    mine = signed_in(portal, "aude")
+    values = {"ann": portal.world.people["ann"].person_id, "aude": portal.world.people["aude"].person_id}
+
+    portal.sql("UPDATE sessions SET person_id = :ann, means = 'passkey' WHERE person_id = :aude", **values)
+
+    assert not is_in(mine)
+
+
+def test_a_token_that_the_apis_login_inserts_is_nobodys(at_door: Door) -> None:
+    ann, secret, token_id = at_door.world.people["ann"], secrets.token_urlsafe(32), new_id()
+    hash_ = Keyring([secrets.token_bytes(32)]).secrets.mark("token", token_id, secret)
+    through_the_api(at_door.house, ann, ISSUE, id=token_id, ann=ann.person_id, hash=hash_, mac=hash_)
+    at_door.world.tokens["forged"] = written("test", token_id, secret)
+
+    assert at_door.get("forged", "/v1/me").status_code == 401
+
+
+def test_a_terminals_hash_under_somebody_elses_name_is_nobodys(at_door: Door) -> None:
+    """The hash of a terminal's secret is by our own key, and the row that it is copied into is not marked."""
+    asked = at_door.call(None, "POST", "/v1/terminals").json()["token"]
+    token_id = UUID(hex=asked.split("_")[2])
+    (row,) = read(at_door.root, "SELECT secret_hash FROM terminals WHERE id = :id", id=token_id)
+    ann = at_door.world.people["ann"]
+    through_the_api(at_door.house, ann, ISSUE, id=token_id, ann=ann.person_id, hash=row.secret_hash, mac=b"")
+    at_door.world.tokens["forged"] = asked
+
+    assert at_door.get("forged", "/v1/me").status_code == 401
+
+
+def test_a_role_that_the_apis_login_gives_counts_for_nothing(at_door: Door) -> None:
+    world = at_door.world
+    tara, aude = world.people["tara"], world.people["aude"]
+    request_id = at_door.pending()
+    (mac,) = read(at_door.root, "SELECT mac FROM memberships WHERE person_id = :id", id=tara.person_id)
+    values = {"id": new_id(), "who": aude.person_id, "tenant": world.tenant.id, "mac": mac.mac}
+    through_the_api(at_door.house, tara, SEAT, **values)
+
+    answer = at_door.act("aude", "approve", request_id)
+
+    assert answer.status_code == 403
+    assert "approver" not in at_door.get("aude", "/v1/me").text
+
+
+def test_a_role_that_was_taken_away_and_put_back_as_it_was_counts_for_nothing(at_door: Door) -> None:
+    world = at_door.world
+    tara, abe = world.people["tara"], world.people["abe"]
+    removed = "DELETE FROM memberships WHERE person_id = :id"
+    (was,) = read(at_door.root, "SELECT id, mac FROM memberships WHERE person_id = :id", id=abe.person_id)
+    place = f"/v1/tenants/{world.tenant.slug}/members/{abe.person_id}"
+    assert at_door.call("tara", "DELETE", place).status_code < 300
+    values = {"id": was.id, "who": abe.person_id, "tenant": world.tenant.id, "mac": was.mac}
+
+    with pytest.raises(DBAPIError, match=r"taken away|row-level security"):
+        through_the_api(at_door.house, tara, SEAT, **values)
+    with pytest.raises(DBAPIError, match="was taken away and does not come back"):
+        write(at_door.root, SEAT, **values)
+    assert not read(at_door.root, removed.replace("DELETE", "SELECT id"), id=abe.person_id)
+
+
+def test_a_passkey_that_was_made_somebody_elses_signs_nobody_in(portal: Portal) -> None:
+    own, browser = Authenticator(), portal.browser()
+    browser.enter("amir")
+    assert "laptop" in add(browser, own).words
+    ann, amir = portal.world.people["ann"], portal.world.people["amir"]
+    portal.sql("UPDATE passkeys SET person_id = :ann WHERE person_id = :amir", ann=ann.person_id, amir=amir.person_id)
+    thief = portal.browser()
+
+    page = use(thief, own)
+
+    assert page.status == 401
+    assert thief.session is None
+
+
+def test_an_invitation_whose_hash_and_end_the_owner_sets_is_not_accepted(portal: Portal) -> None:
+    admin = signed_in(portal, "tara")
+    admin.enter("tara", Means.PASSKEY)
+    slug, code = portal.world.tenant.slug, "ABCD-EFGH-IJKL-MNOP-QRST-UVWX-YZ23-4567"
+    invited = _invited(admin, slug)
+    plain = hashlib.sha256(code.replace("-", "").encode()).digest() + b"1234"
+    write(
+        portal.root,
+        "UPDATE invitations SET secret_hash = :hash, expires_at = now() + interval '9 days' WHERE id = :id",
+        hash=plain,
+        id=invited,
+    )
+    known = code_of(portal.worker, invited)
+
+    answers = [portal.browser().send(f"/invitations/{invited}", {"code": one}) for one in (code, known)]
+
+    assert [one.status_code for one in answers] == [403, 403]
+
+
+def test_the_workers_login_sets_no_hash_and_no_end_of_an_invitation(portal: Portal) -> None:
+    admin = signed_in(portal, "tara")
+    admin.enter("tara", Means.PASSKEY)
+    invited = _invited(admin, portal.world.tenant.slug)
+
+    for change in ("secret_hash = sha256('mine')", "expires_at = 'infinity'", "code_nonce = ''", "mac = ''"):
+        with pytest.raises(DBAPIError, match="permission denied"):
+            write(portal.worker.engine, f"UPDATE invitations SET {change} WHERE id = :id", id=invited)  # noqa: S608 - our own
+
+
+def test_what_was_revoked_stays_so_for_the_apis_login(portal: Portal) -> None:
+    browser = signed_in(portal)
+    old = browser.session
+    browser.submit(browser.get("/account"), "/sign-out")
+    ann = portal.world.people["ann"]
+
+    with pytest.raises(DBAPIError, match="stays revoked"):
+        through_the_api(portal.house, ann, "UPDATE sessions SET revoked_at = NULL")
+
+    browser.put(SESSION, old or "")
+    assert not is_in(browser)
+
+
+def test_a_row_without_a_mark_is_told_to_whoever_runs_the_installation(
+    at_door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        "lockbox.people.powers.log",
+        type("Log", (), {"critical": staticmethod(lambda _, **facts: said.append(facts))}),
+    )
+    abe = at_door.world.people["abe"]
+    write(at_door.root, "UPDATE memberships SET mac = NULL WHERE person_id = :id", id=abe.person_id)
+
+    at_door.get("abe", "/v1/me")
+
+    assert [one["kind"] for one in said] == ["membership"]
+    assert Role.APPROVER not in {one.role for one in _recognised(at_door, "abe").standings}
+
+
+def _recognised(door: Door, name: str) -> recognition.Found:
+    from_text = door.world.tokens[name]
+    token_id = UUID(hex=from_text.split("_")[2])
+    with door.house.transaction() as session:
+        (row,) = read(door.root, "SELECT secret_hash FROM tokens WHERE id = :id", id=token_id)
+        found = recognition.recognise(session, recognition.Kind.TOKEN, str(token_id), [row.secret_hash])
+    assert found is not None
+    return found
+
+
+def _invited(admin: Browser, slug: str) -> UUID:
+    """Invite somebody and return the invitation's id."""
+    csrf = admin.get("/account").form("/sign-out").fields["csrf"]
+    answer = admin.call(
+        "POST",
+        f"/v1/tenants/{slug}/members",
+        json={"name": "Nina", "address": f"nina-{new_id().hex[-8:]}@contoso.example", "roles": ["approver"]},
+        headers={"x-csrf-token": csrf, "origin": admin.portal.settings.origin, "sec-fetch-site": "same-origin"},
+    )
+    assert answer.status_code == 201, answer.text
+    return UUID(answer.json()["id"])

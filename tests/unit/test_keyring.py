@@ -1,0 +1,135 @@
+"""Keys of sign-ins, roles and codes: derived from a root, known by their ids, and believed while they are named."""
+
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lockbox.audit.keys import BadKey
+from lockbox.people import keyring
+from lockbox.people.keyring import CodeKeys, Keyring, Keys, Purpose
+
+OLD, NEW = b"o" * 32, b"n" * 32
+ABOUT = UUID(int=7)
+PART = st.none() | st.booleans() | st.integers() | st.text() | st.binary() | st.uuids() | st.lists(st.text())
+
+
+def test_a_key_of_one_purpose_is_not_that_of_another() -> None:
+    derived = {keyring.derived(OLD, purpose) for purpose in Purpose}
+
+    assert len(derived) == len(Purpose)
+    assert OLD not in derived
+
+
+def test_a_mark_holds_for_exactly_what_it_was_made_of() -> None:
+    keys = Keys([NEW])
+    mark = keys.mark("session", ABOUT, None)
+
+    assert keys.is_mark(mark, "session", ABOUT, None)
+    assert not keys.is_mark(mark, "session", ABOUT)
+    assert not keys.is_mark(mark, "session", ABOUT, "None")
+    assert not keys.is_mark(mark[:-1], "session", ABOUT, None)
+    assert not keys.is_mark(None, "session", ABOUT, None)
+    assert not keys.is_mark(b"", "session", ABOUT, None)
+
+
+@given(st.lists(PART, max_size=4), st.lists(PART, max_size=4))
+def test_what_differs_has_different_marks(one: list[object], other: list[object]) -> None:
+    keys = Keys([NEW])
+
+    same = [(type(part), part) for part in one] == [(type(part), part) for part in other]
+    assert same == (keys.mark(*one) == keys.mark(*other)) or _alike(one, other)
+
+
+def _alike(one: list[object], other: list[object]) -> bool:
+    """An id and its text are one and the same to us: no column holds now this and now that."""
+    return [str(part) if isinstance(part, UUID) else part for part in one] == [
+        str(part) if isinstance(part, UUID) else part for part in other
+    ]
+
+
+def test_a_moment_is_the_same_in_every_zone() -> None:
+    at = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+
+    assert Keys([NEW]).mark(at) == Keys([NEW]).mark(at.astimezone(timezone(timedelta(hours=5))))
+    assert Keys([NEW]).mark(at) != Keys([NEW]).mark(at + timedelta(microseconds=1))
+
+
+def test_an_older_key_is_believed_and_makes_nothing() -> None:
+    before, during, after = Keys([OLD]), Keys([NEW, OLD]), Keys([NEW])
+    mark = before.mark("token")
+
+    assert during.is_mark(mark, "token")
+    assert not during.is_newest(mark)
+    assert mark in during.marks("token")
+    assert during.mark("token") == after.mark("token")
+    assert not after.is_mark(mark, "token")
+
+
+def test_a_mail_that_is_sent_again_says_the_same_code_also_after_a_newer_key() -> None:
+    before, during, after = CodeKeys([OLD]), CodeKeys([NEW, OLD]), CodeKeys([NEW])
+    nonce = before.nonce()
+
+    assert before.long(nonce, ABOUT) == before.long(nonce, ABOUT) == during.long(nonce, ABOUT)
+    assert before.short(nonce, ABOUT) == during.short(nonce, ABOUT)
+    assert after.long(nonce, ABOUT) is None
+    assert after.short(nonce, ABOUT) is None
+
+
+def test_a_code_is_that_of_one_row_and_one_address() -> None:
+    codes = CodeKeys([NEW])
+    nonce, other = codes.nonce(), codes.nonce()
+
+    said = {
+        codes.long(nonce, ABOUT, "a@x.example"),
+        codes.long(nonce, ABOUT, "b@x.example"),
+        codes.long(nonce, UUID(int=8), "a@x.example"),
+        codes.long(other, ABOUT, "a@x.example"),
+    }
+
+    assert len(said) == 4
+    assert all(len(one or "") == 39 for one in said)
+    assert len(codes.short(nonce, ABOUT) or "") == 8
+
+
+def test_the_workers_file_makes_the_codes_of_the_root_and_holds_nothing_else(tmp_path: Path) -> None:
+    root, codes = tmp_path / "root", tmp_path / "codes"
+    keyring.make(root)
+    keyring.make_codes(root, codes)
+
+    ring, of_the_worker = keyring.read([root]), keyring.read_codes([codes])
+
+    nonce = ring.codes.nonce()
+    assert of_the_worker.short(nonce, ABOUT) == ring.codes.short(nonce, ABOUT)
+    assert root.stat().st_mode & 0o777 == codes.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(BadKey, match="holds no lockbox-credential-key-1"):
+        keyring.read([codes])
+    with pytest.raises(BadKey, match="holds no lockbox-code-key-1"):
+        keyring.read_codes([root])
+
+
+@pytest.mark.parametrize("content", ["", "lockbox-credential-key-1:", "lockbox-credential-key-1:AAAA", "\u00e4"])
+def test_what_is_no_key_is_refused_with_what_to_do(tmp_path: Path, content: str) -> None:
+    (tmp_path / "key").write_text(content, encoding="utf-8")
+
+    with pytest.raises(BadKey, match="new-credential-key"):
+        keyring.read([tmp_path / "key"])
+
+
+def test_a_key_is_never_written_over_and_a_missing_one_is_named(tmp_path: Path) -> None:
+    keyring.make(tmp_path / "key")
+
+    with pytest.raises(BadKey, match="never written over"):
+        keyring.make(tmp_path / "key")
+    with pytest.raises(BadKey, match="cannot be read"):
+        keyring.read([tmp_path / "none"])
+
+
+def test_the_keyring_of_development_is_the_same_in_every_process() -> None:
+    nonce = keyring.development().codes.nonce()
+
+    assert keyring.development_codes().long(nonce, ABOUT) == keyring.development().codes.long(nonce, ABOUT)
+    assert isinstance(keyring.development(), Keyring)
