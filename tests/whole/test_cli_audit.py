@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from cli.stack import APPROVAL_KEY
 from config.embedded import Servers
+from lockbox.audit import keys
+from lockbox.audit.approvals import Approvals
 from lockbox.database import Database, make_engine
 from lockbox.schedule import Schedule
 from tests.logs import public, sealed
@@ -38,6 +41,12 @@ def shell(stage: Stage) -> Shell:
     return shell
 
 
+def believed(shell: Shell) -> tuple[str, ...]:
+    """Return what names the vendor's keys: that of the log, and that of approvals."""
+    approvals = Approvals(keys.read([shell.stage.plan.keys / APPROVAL_KEY])).public
+    return "--key", public().text, "--key", approvals.text
+
+
 def the_request(shell: Shell) -> str:
     request: str = shell.reads("erin", "request", "list")["items"][0]["id"]
     return request
@@ -47,7 +56,7 @@ def test_an_export_is_taken_and_verified_and_a_changed_one_is_found(shell: Shell
     export, note = tmp_path / "export.ndjson", tmp_path / "checkpoint"
     written = shell.run("aude", "audit", "export", "-o", export)
     shell.run("aude", "audit", "checkpoint", "-o", note)
-    verifies = ("audit", "verify", export, "--checkpoint", note, "--key", public().text)
+    verifies = ("audit", "verify", export, "--checkpoint", note, *believed(shell))
 
     good = shell.does(None, *verifies)
     export.write_bytes(export.read_bytes().replace(b"Be quick", b"Be quiet"))
