@@ -51,8 +51,9 @@ bench-quick: $(READY) ## measure Lockbox beside a bare floor (under three minute
 bench-full: $(READY) $(BENCH_READY) ## measure with RedBeat, DBOS and 1,000,000 pending too (most of an hour)
 	@$(BIN)/python -m bench full
 
-chaos: $(READY) ## strike the real stack under load by a seeded plan of faults (SEED=, SECONDS=, PATIENCE=), then check it
-	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(PATIENCE),--patience $(PATIENCE))
+chaos: $(READY) ## strike the real stack under load by a seeded plan of faults (SEED=, SEEDS=, SECONDS=, PATIENCE=, BUG=), then check it
+	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SECONDS),--seconds $(SECONDS)) \
+		$(if $(PATIENCE),--patience $(PATIENCE)) $(if $(BUG),--bug $(BUG))
 
 soak: $(READY) ## the same for an hour (SECONDS=)
 	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) --seconds $(if $(SECONDS),$(SECONDS),3600)

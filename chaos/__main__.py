@@ -1,4 +1,7 @@
-"""`make chaos` and `make soak`: one seed, played on servers of its own; 0 only if every invariant holds."""
+"""`make chaos` and `make soak`: seeds, each played on servers of its own.
+
+0 only if every invariant holds in each, and all that has to happen sometimes did in one of them.
+"""
 
 import argparse
 import math
@@ -7,13 +10,14 @@ import secrets
 import shutil
 import sys
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from chaos import plan, report, run, stage
+from chaos import hunt, plan, planted, report, run, sometimes, stage
 from chaos.drain import NotHealed
 from cli import stack
 from cli.endings import end_on_signals
@@ -30,29 +34,26 @@ def main(arguments: list[str] | None = None) -> int:
     """Play, print and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(MOST_SEEDS))
+    parser.add_argument("--seeds", type=int, default=1, help="how many seeds to play, one after the other")
     parser.add_argument("--seconds", type=float, default=75, help="of load and faults")
     parser.add_argument(
         "--patience",
         type=patience,
         help=f"seconds before leases and back-offs are wound on; {PATIENCE:g} where not given",
     )
+    parser.add_argument("--bug", choices=planted.BUGS, help="plant this bug, and look whether each seed finds it")
     parser.add_argument("--logs", type=Path, default=stack.LOGS / "chaos")
     asked = parser.parse_args(arguments)
     end_on_signals()
     console = Console()
-    planned = plan.make(asked.seed, asked.seconds)
-    for line in planned.lines():
-        console.print(line, highlight=False)
-    for old in asked.logs.glob("*.log"):
-        old.unlink()
+    plans = [plan.make(seed, asked.seconds) for seed in range(asked.seed, asked.seed + asked.seeds)]
     try:
-        result = _played(planned, PATIENCE if asked.patience is None else asked.patience, asked.logs, console)
+        if asked.bug:
+            return max(_hunted(planned, asked.bug, asked.logs, console) for planned in plans)
+        return _judged([_played(planned, asked.patience, asked.logs, console) for planned in plans], console)
     except (NotHealed, EmbeddedRefused, OSError, RuntimeError) as failure:
         console.print(f"chaos: {type(failure).__name__} {failure}; logs are in {asked.logs}")
-        console.print(report.again(planned, asked.patience))
         return 1
-    report.show(console, result, asked.patience)
-    return 0 if result.good else 1
 
 
 def patience(word: str) -> float:
@@ -70,7 +71,38 @@ def patience(word: str) -> float:
     return seconds
 
 
-def _played(planned: plan.Plan, patience: float, logs: Path, console: Console) -> run.Result:
+def _judged(results: Sequence[run.Result], console: Console) -> int:
+    """Print what happened sometimes over all seeds; return 0 where all is well."""
+    total = {name: sum(one.sometimes[name] for one in results) for name in sometimes.NAMES}
+    never = report.show_sometimes(console, total)
+    return int(bool(never) or not all(one.good for one in results))
+
+
+def _played(planned: plan.Plan, asked: float | None, logs: Path, console: Console) -> run.Result:
+    with _stage(planned, logs, console) as built, _progress(console) as tell:
+        try:
+            result = run.play(built, PATIENCE if asked is None else asked, tell)
+        except Exception:
+            console.print(report.again(planned, asked))
+            raise
+    report.show(console, result, asked)
+    return result
+
+
+def _hunted(planned: plan.Plan, bug: str, logs: Path, console: Console) -> int:
+    with _stage(planned, logs, console, bug) as built, _progress(console) as tell:
+        found, seconds = hunt.play(built, tell)
+    said = f"found after {seconds:.1f} s: {found}" if found else f"not found in {seconds:.1f} s"
+    console.print(f"seed {planned.seed}, {bug}: {said}", highlight=False)
+    return int(not found)
+
+
+@contextmanager
+def _stage(planned: plan.Plan, logs: Path, console: Console, bug: str = "") -> Iterator[stage.Stage]:
+    for line in planned.lines():
+        console.print(line, highlight=False)
+    for old in logs.glob("*.log"):
+        old.unlink()
     with ExitStack() as ends:
         parent = Path(tempfile.mkdtemp(prefix="lockbox-chaos-"))
         ends.callback(shutil.rmtree, parent, ignore_errors=True)
@@ -81,15 +113,19 @@ def _played(planned: plan.Plan, patience: float, logs: Path, console: Console) -
         if servers is None:
             raise EmbeddedRefused("chaos needs servers of its own")
         ends.callback(servers.stop)
-        built = ends.enter_context(stage.built(prepared, servers, planned, logs, FIRST_PORT))
-        columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-        progress = ends.enter_context(Progress(*columns, console=console, transient=True))
+        yield ends.enter_context(stage.built(prepared, servers, planned, logs, FIRST_PORT, bug=bug))
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[run.Tell]:
+    columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=1)
 
         def tell(what: str, share: float) -> None:
             progress.update(task, completed=share, **({"description": what} if what else {}))  # type: ignore[arg-type]
 
-        return run.play(built, patience, tell)
+        yield tell
 
 
 if __name__ == "__main__":

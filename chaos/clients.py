@@ -2,24 +2,59 @@
 
 import asyncio
 import random
+import statistics
 import time
+from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import httpx
 
-from chaos.journal import Acknowledged, Journal
+from chaos.journal import CONFLICT, DONE, Acknowledged, Act, Journal
 from chaos.people import Cast, House
 
 ANSWER_SECONDS = 4.0
 PAUSES = (0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.5, 2.0, 2.0, 2.0)
 UNAVAILABLE = 503
 FAILED = 500
-DONE = (200, 201)
 # What may be answered to somebody who comes twice, too late or in the midst of a race.
 ORDINARY = {200, 201, 409, 412, UNAVAILABLE}
 IN_USE = "key-in-use"
+FIRST_GUESS, LONGEST_GUESS = 0.02, 0.4
+NEWEST = 15
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The last answer that somebody got, None for none at all, and when that try was sent and answered."""
+
+    answer: httpx.Response | None
+    sent: float
+    at: float
+
+    @property
+    def status(self) -> int:
+        """Its status; 0 where there was no answer."""
+        return self.answer.status_code if self.answer else 0
+
+    @property
+    def found(self) -> dict[str, Any] | None:
+        """What was acknowledged; None where it was refused, or nobody knows."""
+        if self.answer is None or self.status not in DONE:
+            return None
+        body: dict[str, Any] = self.answer.json()
+        return body
+
+    @property
+    def late(self) -> bool:
+        """Whether it was refused because time had run out, whoever noted that first."""
+        if self.answer is None or self.status != CONFLICT:
+            return False
+        said = self.answer.json()
+        return said["code"] == "too-late" or said.get("current_state") in {"timed_out", "expired"}
 
 
 class Clients:
@@ -34,6 +69,12 @@ class Clients:
         )
         self._cast = cast
         self._journal = journal
+        self._took: deque[float] = deque([FIRST_GUESS], NEWEST)
+
+    @property
+    def usual(self) -> float:
+        """How many seconds an act takes just now, as whoever aims at a moment has to know."""
+        return min(statistics.median(self._took), LONGEST_GUESS)
 
     async def close(self) -> None:
         """Hang up."""
@@ -42,31 +83,31 @@ class Clients:
     async def file(self, house: House, resource: str, body: Mapping[str, Any], key: str) -> dict[str, Any] | None:
         """File a request by a key, and return it once it is acknowledged."""
         self._journal.resources[resource] = house.tenant_id
-        sent = time.time()
-        answer = await self._tried(house, "erin", "POST", "/v1/requests", body=body, headers={"idempotency-key": key})
-        if answer is None or answer.status_code not in DONE:
-            return None
-        found: dict[str, Any] = answer.json()
-        self._note(found, house, "submit", "erin", sent)
+        began = time.time()
+        tried = await self._tried(house, "erin", "POST", "/v1/requests", body=body, headers={"idempotency-key": key})
+        if found := tried.found:
+            self._journal.acts.append(Act(UUID(found["id"]), "submit", "erin", tried.status, tried.sent, tried.at))
+            self._note(found, house, "submit", "erin", began)
         return found
 
     async def act(
         self, house: House, who: str, action: str, request: Mapping[str, Any], body: Mapping[str, Any] | None = None
     ) -> dict[str, Any] | None:
         """Act on a request, and return it once acknowledged; None where it could not be done, or nobody knows."""
-        sent = time.time()
-        answer = await self._tried(house, who, "POST", f"/v1/requests/{request['id']}/{action}", body=body or {})
-        if answer is None or answer.status_code not in DONE:
-            return None
-        found: dict[str, Any] = answer.json()
-        self._note(found, house, action, who, sent)
+        began = time.time()
+        tried = await self._tried(house, who, "POST", f"/v1/requests/{request['id']}/{action}", body=body or {})
+        times = tried.sent, tried.at, deadline(request), tried.late
+        self._journal.acts.append(Act(UUID(request["id"]), action, who, tried.status, *times))
+        if found := tried.found:
+            self._took.append(tried.at - tried.sent)
+            self._note(found, house, action, who, began)
         return found
 
     async def look(self, house: House, who: str, path: str, expected: tuple[int, ...] = (200,)) -> None:
         """Read something; anything but what is expected is a surprise."""
-        answer = await self._tried(house, who, "GET", path)
-        if answer is not None and answer.status_code not in expected:
-            self._journal.surprises.append(f"GET {path} by {who}: {answer.status_code}")
+        tried = await self._tried(house, who, "GET", path)
+        if tried.status not in {0, *expected}:
+            self._journal.surprises.append(f"GET {path} by {who}: {tried.status}")
 
     async def ask(self, house: House, resource: str, service: str) -> tuple[int, str]:
         """Ask for access as a guarded system does: the status, 0 where there is no answer, and the body."""
@@ -93,10 +134,12 @@ class Clients:
         *,
         body: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> httpx.Response | None:
+    ) -> Answered:
         """Try until there is an answer that says something, or patience is over."""
         shown = {"authorization": f"Bearer {house.tokens[who]}", **(headers or {})}
+        sent = time.time()
         for pause in PAUSES:
+            sent = time.time()
             try:
                 answer = await self._http.request(method, path, json=body, headers=shown)
             except httpx.HTTPError:
@@ -105,9 +148,9 @@ class Clients:
                 self._journal.statuses[answer.status_code] += 1
                 self._examine(house, who, method, path, answer)
                 if answer.status_code < FAILED and IN_USE not in answer.text:
-                    return answer
+                    return Answered(answer, sent, time.time())
             await asyncio.sleep(pause * random.uniform(0.7, 1.3))  # noqa: S311 - a pause
-        return None
+        return Answered(None, sent, time.time())
 
     def _examine(self, house: House, who: str, method: str, path: str, answer: httpx.Response) -> None:
         status = answer.status_code
@@ -132,3 +175,8 @@ class Clients:
                 time.time(),
             )
         )
+
+
+def deadline(request: Mapping[str, Any]) -> float:
+    """Return the deadline of a request as it was last seen, by the wall clock."""
+    return datetime.fromisoformat(request["deadline_at"]).timestamp()

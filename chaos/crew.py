@@ -41,13 +41,14 @@ class Ended:
 
 
 class Crew:
-    """All processes of one run. `ended` are the ends of those that nobody had killed."""
+    """All processes of one run. `ended` are the ends of those that nobody had killed; the API has the `bug`."""
 
-    def __init__(self, plan: Plan, faults: Faults, logs: Path) -> None:
+    def __init__(self, plan: Plan, faults: Faults, logs: Path, bug: str = "") -> None:
         self.ended: list[Ended] = []
         self.restarts = 0
         self._processes = Processes(plan, logs, SETTINGS)
         self._faults = faults
+        self._bug = bug
         self._killed: set[int] = set()
         self._sessions: set[int] = set()
         self._stopping = threading.Event()
@@ -144,6 +145,9 @@ class Crew:
         variables = self._processes.plan.variables(kind) | SETTINGS
         line = Template(commands()[kind]).substitute(variables)
         words = shlex.split(line) + (["--name", f"chaos-{name}"] if kind in {"worker", "notices"} else [])
+        if self._bug and name == "api":
+            python, switch, *rest = words
+            words = [python, switch, "chaos.planted", self._bug, *rest]
         if name == self._faults.shifted:
             variables |= {"PYTHONPATH": str(SHIFTED), "CHAOS_SHIFT": str(self._faults.shift)}
         self._sessions.add(self._processes.launch(name, words, variables).pid)

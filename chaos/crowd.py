@@ -66,6 +66,11 @@ class Crowd:
         self._thread.join()
         self._loop.close()
 
+    def abandon(self) -> None:
+        """Leave all of it as it is; whatever was begun goes no further."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
     def _start(self, run: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
         stopping = asyncio.Event()
         self._running.append((stopping, asyncio.run_coroutine_threadsafe(run(stopping), self._loop)))

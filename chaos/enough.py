@@ -16,6 +16,7 @@ LEAST_A_SECOND = {
 }
 """By seconds of load; a seed on two busy cores reaches several times as much, on quiet ones ten times."""
 LEAST_DONE = 0.6
+LEAST_CLOSE, FEW_STORIES = 1 / 3, 20
 OF_ITS_OWN = ("freeze", "kill_child")
 ENDS_AFTER = 30.0
 
@@ -33,6 +34,12 @@ def too_calm(planned: int, struck: Sequence[Struck]) -> Iterator[str]:
     done = sum(not one.failed for one in struck)
     if done < max(1, LEAST_DONE * planned):
         yield f"only {done} of {planned} faults were done"
+
+
+def too_far(close: int, stories: int) -> Iterator[str]:
+    """Yield a line where too few of twenty stories or more acted within 100 ms of a deadline or of each other."""
+    if stories >= FEW_STORIES and close < LEAST_CLOSE * stories:
+        yield f"only {close} of {stories} stories acted within 100 ms of a deadline or of each other"
 
 
 def unasked(ended: Iterable[Ended], struck: Iterable[Struck]) -> Iterator[str]:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from chaos import dead, enough, questions
+from chaos import dead, enough, questions, sometimes
 from chaos.evidence import Evidence, by_id
-from chaos.journal import Acknowledged
+from chaos.journal import Acknowledged, Act, Journal
 from lockbox.notices.audience import PROMPTS, REPORT
 
 MOST_SHOWN = 5
@@ -18,6 +18,7 @@ MOST_GROWN = 96 << 20
 MOST_GROWN_REDIS = 32 << 20
 FORBIDDEN = SHUT = 403
 ENDING = ("complete", "revoke")
+OPENING = ("endorse", "approve")
 SEALS, TOLD = ("unsealed",), ("notices", "reports")
 # Whatever is not of these is somebody's leavings: the schedule, kombu's own, queues, and mailboxes of answers.
 OURS = re.compile(
@@ -64,7 +65,14 @@ def _left(seen: Evidence, *wanted: str) -> Iterator[str]:
 def approved_first(seen: Evidence) -> tuple[str, Iterable[str]]:
     """I1: no window without an earlier yes by those who may give it, before its time ran out."""
     off = _asked(seen, opened_without_a_yes=questions.UNFOUNDED, decided_too_late=questions.LATE)
-    return f"{len(seen.rows(questions.WINDOWS))} windows", off
+    return f"{len(seen.rows(questions.WINDOWS))} windows", chain(off, late_and_counted(seen.journal))
+
+
+def late_and_counted(journal: Journal) -> Iterator[str]:
+    """Yield a line for each yes that was acknowledged though it was sent when its time had run out."""
+    for act in journal.acts:
+        if act.action in OPENING and act.counted and act.sent >= act.deadline:
+            yield f"{act.action} of {act.request_id} counted, sent {act.sent - act.deadline:.3f} s after its deadline"
 
 
 def never_past_the_end(seen: Evidence) -> tuple[str, Iterable[str]]:
@@ -206,6 +214,12 @@ def in_stories(seen: Evidence) -> list[Acknowledged]:
     return [one for one in seen.journal.acknowledged if one.tenant_id != seen.stage.cast.calm.tenant_id]
 
 
+def acts_in_stories(seen: Evidence) -> list[Act]:
+    """Return what people did beyond those requests."""
+    ids = {one.request_id for one in in_stories(seen)}
+    return [act for act in seen.journal.acts if act.request_id in ids]
+
+
 def enough_happened(seen: Evidence) -> tuple[str, Iterable[str]]:
     """Run: that much was filed, opened, told and struck that the others show something."""
     journal = seen.journal
@@ -220,7 +234,11 @@ def enough_happened(seen: Evidence) -> tuple[str, Iterable[str]]:
         "notices arrived": len(list(seen.arrivals)),
     }
     planned = seen.stage.faults
-    off = [*enough.too_little(happened, planned.seconds), *enough.too_calm(len(planned.faults), seen.struck)]
+    off = [
+        *enough.too_little(happened, planned.seconds),
+        *enough.too_calm(len(planned.faults), seen.struck),
+        *enough.too_far(*sometimes.close(acts_in_stories(seen))),
+    ]
     return f"{len(stories)} acknowledged in stories, {len(seen.struck)} faults", off
 
 

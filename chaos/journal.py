@@ -1,9 +1,13 @@
 """What the people of the load and the prober have seen, as whoever checks reads it afterwards."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from uuid import UUID
+
+DONE = (200, 201)
+CONFLICT = 409
 
 
 @dataclass(frozen=True)
@@ -29,13 +33,50 @@ class Opened:
     answered: float
 
 
+@dataclass(frozen=True)
+class Act:
+    """A try to file or to act that was answered, or after which nobody tried again: `status` is 0 without an answer.
+
+    `sent`, `answered` and `deadline` are moments of the wall clock; the deadline is that of the state in which the
+    client last saw the request, and infinite for a filing. `late` is whether it was refused because time had run out.
+    """
+
+    request_id: UUID
+    action: str
+    who: str
+    status: int
+    sent: float
+    answered: float
+    deadline: float = math.inf
+    late: bool = False
+
+    @property
+    def counted(self) -> bool:
+        """Whether it was acknowledged."""
+        return self.status in DONE
+
+    @property
+    def lost(self) -> bool:
+        """Whether it was refused for the state that the request had by then."""
+        return self.status == CONFLICT
+
+
+@dataclass(frozen=True)
+class Shut:
+    """An answer of the prober's that a door is shut that was open before."""
+
+    resource: str
+    sent: float
+    answered: float
+
+
 @dataclass
 class Journal:
     """All of it. `resources` are what was asked for, each once, whether or not anybody ever heard that it was filed.
 
     `statuses` counts every answer to the load, `surprises` are those that nobody should ever get, and `foreign` are
     places in which somebody was shown something of another customer. `checks` counts the prober's questions by their
-    answer; 0 is none at all.
+    answer; 0 is none at all. `acts` are all that people did, and `shut` the doors that had been open.
     """
 
     acknowledged: list[Acknowledged] = field(default_factory=list)
@@ -43,7 +84,9 @@ class Journal:
     statuses: Counter[int] = field(default_factory=Counter)
     surprises: list[str] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
+    acts: list[Act] = field(default_factory=list)
     opened: list[Opened] = field(default_factory=list)
+    shut: list[Shut] = field(default_factory=list)
     checks: Counter[int] = field(default_factory=Counter)
 
     def closed_at(self, actions: Iterable[str]) -> dict[UUID, float]:

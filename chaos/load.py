@@ -3,38 +3,30 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
-from chaos.clients import Clients
+from chaos import cards
+from chaos.clients import Clients, deadline
 from chaos.journal import Journal
 from chaos.people import ACCESS_SECONDS, COMMENT, REASON, SERVICE, Cast, House
 from chaos.prober import Prober
 
 STORY_SECONDS = 0.6
 CALM_REQUESTS = 4
-ENDINGS = (
-    "left",
-    "expired",
-    "expired",
-    "completed",
-    "completed",
-    "revoked",
-    "revoked",
-    "denied",
-    "cancelled",
-    "at_the_last_moment",
-    "all_at_once",
-    "five_times",
-    "nosy",
-)
 SAID = {"comment": COMMENT}
 SEEN, NOT_THERE = 200, 404
+AIM = (-0.08, 0.08)
+"""Seconds from a deadline: between these one aims at it."""
+YESES, FIRST_YES, APART = 5, (-0.02, 0.03), 0.016
+"""How often a yes is said around a deadline, when the first is to arrive, and the seconds from one to the next."""
+AT_ONCE = 0.004
 
 Request = Mapping[str, Any]
 Ending = Callable[[House, Request], Awaitable[object]]
+Shot = tuple[str, str]
+"""Who does what."""
 
 
 class Load:
@@ -55,10 +47,21 @@ class Load:
             "revoked": self._revoked,
             "denied": self._denied,
             "cancelled": self._cancelled,
-            "at_the_last_moment": self._at_the_last_moment,
-            "all_at_once": self._all_at_once,
-            "five_times": self._left,
             "nosy": self._nosy,
+            "five_times": self._left,
+            "late_yes": self._late_yes,
+            "late_endorsement": self._late_endorsement,
+            "late_no": self._late("deny"),
+            "late_cancel": self._late("cancel"),
+            "revoke_at_the_end": self._at_the_end("tara", "revoke"),
+            "complete_at_the_end": self._at_the_end("erin", "complete"),
+            "yes_and_no": self._at_once(("ann", "approve"), ("amir", "deny")),
+            "yes_and_cancel": self._at_once(("ann", "approve"), ("erin", "cancel")),
+            "no_and_cancel": self._no_and_cancel,
+            "endorse_and_cancel": self._at_once(("max", "endorse"), ("erin", "cancel")),
+            "revoke_and_complete": self._revoke_and_complete,
+            "two_yeses": self._two_yeses,
+            "yes_twice": self._at_once(("ann", "approve"), ("ann", "approve")),
         }
 
     async def settle_in(self) -> None:
@@ -72,8 +75,8 @@ class Load:
         """Begin a story every so often, until told to stop; then let all of them end."""
         stories = set[asyncio.Task[None]]()
         while not stopping.is_set():
-            self._number += 1
             task = asyncio.create_task(self._told(self._number))
+            self._number += 1
             stories.add(task)
             task.add_done_callback(stories.discard)
             await asyncio.sleep(STORY_SECONDS)
@@ -91,8 +94,8 @@ class Load:
             self._journal.surprises.append(f"story {number} ended with {error!r}")
 
     async def _story(self, number: int) -> None:
-        chance = random.Random(f"{self._seed}/{number}")  # noqa: S311 - it replays
-        house, ending = chance.choice(self._cast.quick), chance.choice(ENDINGS)
+        place, ending = cards.dealt(self._seed, number)
+        house = self._cast.quick[place]
         key = f"{self._seed}-{number}-{uuid4().hex}"
         times = 5 if ending == "five_times" else 1
         answers = await asyncio.gather(*(self._file(house, key) for _ in range(times)))
@@ -122,31 +125,30 @@ class Load:
     async def _left(self, _: House, __: Request) -> None:
         await asyncio.sleep(0)
 
-    async def _endorsed(self, house: House, request: Request) -> bool:
-        return not house.is_reviewed or bool(await self._clients.act(house, "max", "endorse", request, SAID))
+    async def _endorsed(self, house: House, request: Request) -> Request | None:
+        """Bring it before the customer; return it as it is then."""
+        return await self._clients.act(house, "max", "endorse", request, SAID) if house.is_reviewed else request
 
-    async def _open(self, house: House, request: Request) -> bool:
-        """Give every yes that it takes; whether all of them were acknowledged."""
+    async def _open(self, house: House, request: Request) -> Request | None:
+        """Give every yes that it takes; return the open request if all of them were acknowledged."""
         self._prober.heat(request["resources"][0])
-        if not await self._endorsed(house, request):
-            return False
+        found = await self._endorsed(house, request)
         for who in house.approvers:
-            if not await self._clients.act(house, who, "approve", request, SAID):
-                return False
-        return True
+            found = found and await self._clients.act(house, who, "approve", found, SAID)
+        return found
 
-    async def _opened(self, house: House, request: Request) -> bool:
-        is_open = await self._open(house, request)
+    async def _opened(self, house: House, request: Request) -> Request | None:
+        found = await self._open(house, request)
         await asyncio.sleep(1)
-        return is_open
+        return found
 
     async def _completed(self, house: House, request: Request) -> None:
-        if await self._opened(house, request):
-            await self._clients.act(house, "erin", "complete", request, SAID)
+        if found := await self._opened(house, request):
+            await self._clients.act(house, "erin", "complete", found, SAID)
 
     async def _revoked(self, house: House, request: Request) -> None:
-        if await self._opened(house, request):
-            await self._clients.act(house, "tara", "revoke", request, SAID)
+        if found := await self._opened(house, request):
+            await self._clients.act(house, "tara", "revoke", found, SAID)
 
     async def _denied(self, house: House, request: Request) -> None:
         await self._clients.act(house, "max" if house.is_reviewed else "amir", "deny", request, SAID)
@@ -154,20 +156,69 @@ class Load:
     async def _cancelled(self, house: House, request: Request) -> None:
         await self._clients.act(house, "erin", "cancel", request, SAID)
 
-    async def _at_the_last_moment(self, house: House, request: Request) -> None:
-        """Say the first yes within a few milliseconds of the deadline."""
-        chance = random.Random(request["id"])  # noqa: S311 - it replays
-        left = datetime.fromisoformat(request["deadline_at"]).timestamp() - time.time()
-        await asyncio.sleep(max(0, left - 0.03 + chance.uniform(-0.03, 0.03)))
-        await self._open(house, request)
+    async def _late_yes(self, house: House, request: Request) -> None:
+        """Say the last yes that is missing again and again around the deadline."""
+        found = await self._endorsed(house, request)
+        *first, last = house.approvers
+        for who in first:
+            found = found and await self._clients.act(house, who, "approve", found, SAID)
+        if found:
+            self._prober.heat(request["resources"][0])
+            await self._at_the_deadline(house, found, [(last, "approve")] * YESES, FIRST_YES)
 
-    async def _all_at_once(self, house: House, request: Request) -> None:
-        """Approve, deny, cancel and endorse at one instant."""
+    async def _late_endorsement(self, house: House, request: Request) -> None:
         self._prober.heat(request["resources"][0])
-        first = [] if house.is_reviewed else [("ann", "approve"), ("amir", "deny"), ("tara", "deny")]
-        review = [("max", "endorse"), ("max", "deny")] if house.is_reviewed else []
-        acts = [*first, *review, ("erin", "cancel")]
-        await asyncio.gather(*(self._clients.act(house, who, action, request, SAID) for who, action in acts))
+        await self._at_the_deadline(house, request, [("max", "endorse")] * YESES, FIRST_YES)
+
+    def _late(self, action: str) -> Ending:
+        async def ending(house: House, request: Request) -> None:
+            who = "erin" if action == "cancel" else "max" if house.is_reviewed else "amir"
+            await self._at_the_deadline(house, request, [(who, action)])
+
+        return ending
+
+    def _at_the_end(self, who: str, action: str) -> Ending:
+        async def ending(house: House, request: Request) -> None:
+            if found := await self._open(house, request):
+                await self._at_the_deadline(house, found, [(who, action)])
+
+        return ending
+
+    async def _at_the_deadline(
+        self, house: House, request: Request, shots: Sequence[Shot], aim: tuple[float, float] = AIM
+    ) -> None:
+        """Have the first of these arrive so many seconds from the deadline, and the others right after it."""
+        chance = random.Random(request["id"])  # noqa: S311 - a different one each time
+        left = deadline(request) - time.time() - self._clients.usual + chance.uniform(*aim)
+        await asyncio.sleep(max(0.0, left))
+        await self._volley(house, request, shots, APART)
+
+    async def _volley(self, house: House, request: Request, shots: Sequence[Shot], apart: float) -> None:
+        async def shoot(place: int, who: str, action: str) -> None:
+            await asyncio.sleep(place * apart)
+            await self._clients.act(house, who, action, request, SAID)
+
+        await asyncio.gather(*(shoot(place, *shot) for place, shot in enumerate(shots)))
+
+    def _at_once(self, *shots: Shot) -> Ending:
+        async def ending(house: House, request: Request) -> None:
+            self._prober.heat(request["resources"][0])
+            order = random.Random(request["id"]).sample(shots, len(shots))  # noqa: S311 - a different one each time
+            await self._volley(house, request, order, AT_ONCE)
+
+        return ending
+
+    async def _no_and_cancel(self, house: House, request: Request) -> None:
+        who = "max" if house.is_reviewed else "amir"
+        await self._at_once((who, "deny"), ("erin", "cancel"))(house, request)
+
+    async def _revoke_and_complete(self, house: House, request: Request) -> None:
+        if found := await self._opened(house, request):
+            await self._at_once(("tara", "revoke"), ("erin", "complete"))(house, found)
+
+    async def _two_yeses(self, house: House, request: Request) -> None:
+        if found := await self._endorsed(house, request):
+            await self._at_once(("ann", "approve"), ("amir", "approve"))(house, found)
 
     async def _nosy(self, house: House, request: Request) -> None:
         """Look at all that there is to see, and for what another customer was asked."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from chaos.clients import UNAVAILABLE, Clients
-from chaos.journal import Journal, Opened
+from chaos.journal import Journal, Opened, Shut
 from chaos.people import ACCESS_SECONDS, ANSWER_SECONDS, SERVICE, House
 
 PERIOD = 0.05
@@ -24,12 +24,14 @@ class Door:
     """One resource that somebody asked for; `hot_until` is how long it is tried at each turn.
 
     `asking` is how many questions about it are not answered yet: a slow API is not to be buried under them.
+    `was_open` is whether it was ever found open.
     """
 
     house: House
     resource: str
     hot_until: float = 0.0
     asking: int = 0
+    was_open: bool = False
 
 
 class Prober:
@@ -87,7 +89,10 @@ class Prober:
             door.asking -= 1
         self._journal.checks[status] += 1
         if status == OPEN:
+            door.was_open = True
             found = UUID(json.loads(said)["request_id"])
             self._journal.opened.append(Opened(door.resource, found, sent, time.time()))
+        elif status == SHUT and door.was_open:
+            self._journal.shut.append(Shut(door.resource, sent, time.time()))
         elif status not in {0, SHUT, UNAVAILABLE}:
             self._journal.surprises.append(f"GET /v1/access: {status} {said[:200]}")

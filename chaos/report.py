@@ -1,7 +1,7 @@
 """The report of a run: its invariants, faults and counts as tables, and how to play it again."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from rich.console import Console
 from rich.table import Table
@@ -28,6 +28,15 @@ def show(console: Console, result: Result, patience: float | None) -> None:
     console.print(table)
     for line in _lines(result, patience):
         console.print(Text(line))
+
+
+def show_sometimes(console: Console, counts: Mapping[str, int]) -> list[str]:
+    """Print how often what has to happen sometimes did, over all seeds of a run; return what never did."""
+    never = [name for name, count in counts.items() if not count]
+    console.print(Text(", ".join(f"{count} times {name}" for name, count in counts.items() if count)))
+    for name in never:
+        console.print(Text(f"never happened: {name}; play longer, or more seeds: SECONDS=, SEEDS="))
+    return never
 
 
 def _lines(result: Result, patience: float | None) -> Iterator[str]:

@@ -4,8 +4,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
-from chaos import drain, drift, evidence, invariants, questions
+from chaos import drain, drift, evidence, invariants, questions, sometimes
 from chaos.crew import Ended
 from chaos.crowd import Crowd
 from chaos.invariants import Finding
@@ -27,6 +28,7 @@ class Result:
     findings: list[Finding]
     struck: Sequence[Struck]
     counts: Mapping[str, int]
+    sometimes: Mapping[str, int]
     ended: Sequence[Ended]
     seconds: float
 
@@ -50,7 +52,7 @@ def play(stage: Stage, patience: float, tell: Tell) -> Result:
         base = evidence.plant(stage)
         striker = Striker(stage)
         crowd.begin()
-        _strike(stage, striker, tell)
+        strike(stage, striker, tell, lambda: False)
         tell("healing", SHARE_OF_FAULTS)
         crowd.begin_nothing_more()
         striker.wait()
@@ -73,15 +75,17 @@ def play(stage: Stage, patience: float, tell: Tell) -> Result:
         findings=findings,
         struck=seen.struck,
         counts=_counts(seen, stage),
+        sometimes=sometimes.counted(crowd.journal, _windows(seen)),
         ended=seen.ended,
         seconds=time.monotonic() - began,
     )
 
 
-def _strike(stage: Stage, striker: Striker, tell: Tell) -> None:
+def strike(stage: Stage, striker: Striker, tell: Tell, is_over: Callable[[], bool]) -> None:
+    """Strike as planned, until the time of the plan is over, or all is over."""
     began = time.monotonic()
     waiting = list(stage.faults.faults)
-    while (at := time.monotonic() - began) < stage.faults.seconds:
+    while (at := time.monotonic() - began) < stage.faults.seconds and not is_over():
         while waiting and waiting[0].at <= at:
             fault = waiting.pop(0)
             tell(f"{fault.kind} {fault.target}", SHARE_OF_FAULTS * at / stage.faults.seconds)
@@ -90,9 +94,14 @@ def _strike(stage: Stage, striker: Striker, tell: Tell) -> None:
         time.sleep(TICK)
 
 
+def _windows(seen: evidence.Evidence) -> dict[UUID, float]:
+    return {row.id: row.deadline_at.timestamp() for row in seen.rows(questions.WINDOWS)}
+
+
 def _counts(seen: evidence.Evidence, stage: Stage) -> dict[str, int]:
     found = seen.rows(questions.COUNTS)[0]._mapping  # noqa: SLF001 - SQLAlchemy's public name
     arrived = Counter(one.id for one in seen.arrivals)
+    close, stories = sometimes.close(invariants.acts_in_stories(seen))
     return {
         **{name: int(count) for name, count in found.items()},
         "arrivals": arrived.total(),
@@ -103,6 +112,8 @@ def _counts(seen: evidence.Evidence, stage: Stage) -> dict[str, int]:
         "answers 503": seen.journal.statuses[503],
         "acknowledged": len(seen.journal.acknowledged),
         "acknowledged in stories": len(invariants.in_stories(seen)),
+        "stories": stories,
+        "stories within 100 ms of a deadline or of each other": close,
         "hints published": stage.hints.published,
         "processes started again": stage.crew.restarts,
     }

@@ -77,8 +77,13 @@ def prepare(folder: Path, first_port: int) -> Plan:
 
 
 @contextmanager
-def built(plan: Plan, servers: Servers, faults: Faults, logs: Path, first_port: int) -> Iterator[Stage]:
-    """Put proxies before the servers of a migrated database, start everything, and end it all on the way out."""
+def built(
+    plan: Plan, servers: Servers, faults: Faults, logs: Path, first_port: int, *, bug: str = ""
+) -> Iterator[Stage]:
+    """Put proxies before the servers of a migrated database, start everything, and end it all on the way out.
+
+    A `bug` is planted in the API (see `planted`).
+    """
     with ExitStack() as ends:
         loop = Loop()
         ends.callback(loop.close)
@@ -97,7 +102,7 @@ def built(plan: Plan, servers: Servers, faults: Faults, logs: Path, first_port: 
         hints.forbid(cast.private())
         behind = _behind(plan, proxies, mail)
         superuser = create_engine(_superuser(plan, servers), isolation_level="AUTOCOMMIT", poolclass=NullPool)
-        crew = Crew(behind, faults, logs)
+        crew = Crew(behind, faults, logs, bug)
         ends.callback(crew.stop)
         stage = Stage(faults, behind, servers, superuser, loop, proxies, mail, hints, cast, crew)
         ends.callback(stage.calm)

@@ -1,0 +1,53 @@
+"""Which story comes next: cards of a house and an ending, dealt from a shuffled deck; a pure function of the seed."""
+
+import random
+from typing import NamedTuple
+
+ENFORCING, TALKATIVE, OBSERVING = range(3)
+"""The places of the houses in the cast: one yes, a review and two, a review alone."""
+
+CLOSE = {
+    "late_yes": (ENFORCING, ENFORCING, ENFORCING, ENFORCING, TALKATIVE),
+    "late_endorsement": (TALKATIVE, OBSERVING, OBSERVING),
+    "late_no": (ENFORCING, ENFORCING, OBSERVING),
+    "late_cancel": (ENFORCING, ENFORCING, TALKATIVE),
+    "revoke_at_the_end": (ENFORCING, ENFORCING, OBSERVING),
+    "complete_at_the_end": (ENFORCING, ENFORCING, TALKATIVE),
+    "yes_and_no": (ENFORCING, ENFORCING),
+    "yes_and_cancel": (ENFORCING, ENFORCING),
+    "no_and_cancel": (ENFORCING, OBSERVING),
+    "endorse_and_cancel": (TALKATIVE, OBSERVING),
+    "revoke_and_complete": (ENFORCING, OBSERVING),
+    "two_yeses": (TALKATIVE, TALKATIVE),
+    "yes_twice": (ENFORCING, ENFORCING),
+    "five_times": (ENFORCING, TALKATIVE),
+}
+"""Endings that come within 100 ms of a deadline, or of one another, and the houses in which they are played."""
+
+PLAIN = {
+    "left": (ENFORCING, TALKATIVE, OBSERVING),
+    "expired": (ENFORCING, TALKATIVE, OBSERVING),
+    "completed": (ENFORCING, TALKATIVE),
+    "revoked": (ENFORCING, OBSERVING),
+    "denied": (ENFORCING, TALKATIVE),
+    "cancelled": (OBSERVING,),
+    "nosy": (ENFORCING, TALKATIVE),
+}
+
+
+class Card(NamedTuple):
+    """One story: in which of the houses, and how it ends."""
+
+    house: int
+    ending: str
+
+
+DECK = tuple(Card(house, ending) for ending, houses in (CLOSE | PLAIN).items() for house in houses)
+
+
+def dealt(seed: int, number: int) -> Card:
+    """Return the card of a story, which are numbered from 0: each card comes once before any comes twice."""
+    turn, place = divmod(number, len(DECK))
+    deck = list(DECK)
+    random.Random(f"{seed}/{turn}").shuffle(deck)  # noqa: S311 - it replays
+    return deck[place]

@@ -1,0 +1,37 @@
+"""`python -m chaos.planted BUG MODULE …`: run a process of ours with a bug in it, to see whether it is found."""
+
+import runpy
+import sys
+from collections.abc import Callable
+
+from lockbox.requests import acting
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.voting import OPENING
+
+
+def _late_yes() -> None:
+    """Let a yes count whose time has run out. Nothing but this one judgement refuses it: no trigger looks for it."""
+    in_time = acting._in_time  # noqa: SLF001 - the very place where the product judges it
+
+    def always_in_time(scene: acting.Scene, request: AccessRequest, action: Action) -> None:
+        if action not in OPENING:
+            in_time(scene, request, action)
+
+    acting._in_time = always_in_time  # noqa: SLF001 - likewise
+
+
+BUGS: dict[str, Callable[[], None]] = {"late-yes": _late_yes}
+"""What plants each of them, in the process that calls it: in every check that would hide it if it stood alone."""
+
+
+def main() -> None:
+    """Plant it, and go on as if the module had been started by itself."""
+    bug, module, *rest = sys.argv[1:]
+    BUGS[bug]()
+    sys.argv = [module, *rest]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""What has to happen sometimes, or the stories have missed what they aim at; counted from what people have seen."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, combinations
+from uuid import UUID
+
+from chaos.journal import Act, Journal
+
+NEAR = 0.1
+"""Seconds: how close to a deadline, or to each other, is close."""
+
+CHECKS = ("door open in the last 100 ms", "door shut within 100 ms of the end", "door shut within 100 ms of a revoke")
+NAMES = (
+    *(f"{action} in the last 100 ms counted" for action in ("approve", "endorse", "deny", "cancel")),
+    *(f"late {action} lost" for action in ("approve", "endorse", "deny", "cancel")),
+    *(f"{action} beat expire" for action in ("revoke", "complete")),
+    *(f"{action} met expire" for action in ("revoke", "complete")),
+    *(f"{pair} met, one counted" for pair in ("approve and deny", "approve and cancel", "cancel and deny")),
+    *(f"{pair} met, one counted" for pair in ("cancel and endorse", "complete and revoke")),
+    "two yeses met, both counted",
+    "one yes sent twice, counted once",
+    "filings by one key met, one request",
+    *CHECKS,
+)
+
+
+def counted(journal: Journal, windows: Mapping[UUID, float]) -> dict[str, int]:
+    """Return how often each of `NAMES` has happened; `windows` are the ends of all windows, by request."""
+    counts = dict.fromkeys(NAMES, 0)
+    acts = by_request(journal.acts)
+    for name in chain(_at_deadlines(journal.acts), _met(acts.values()), _at_doors(journal, windows)):
+        counts[name] += 1
+    return counts
+
+
+def close(acts: Iterable[Act]) -> tuple[int, int]:
+    """Return in how many requests people acted within 100 ms of a deadline or of each other, and of how many.
+
+    Of those that had more than one answer: what nobody could act on, while the API was down, aims at nothing.
+    """
+    stories = [story for story in by_request(act for act in acts if act.status).values() if len(story) > 1]
+    return sum(any(map(_at_deadline, story)) or any(_pairs(story)) for story in stories), len(stories)
+
+
+def by_request(acts: Iterable[Act]) -> dict[UUID, list[Act]]:
+    """Return the acts of each request."""
+    found: dict[UUID, list[Act]] = defaultdict(list)
+    for act in acts:
+        found[act.request_id].append(act)
+    return found
+
+
+def meets(sent: float, answered: float, moment: float) -> bool:
+    """Whether something was under way within 100 ms of a moment."""
+    return sent - NEAR <= moment <= answered + NEAR
+
+
+def _at_deadline(act: Act) -> bool:
+    return meets(act.sent, act.answered, act.deadline)
+
+
+def _at_deadlines(acts: Iterable[Act]) -> Iterator[str]:
+    for act in filter(_at_deadline, acts):
+        ends_a_window = act.action in {"revoke", "complete"}
+        if act.counted:
+            yield f"{act.action} beat expire" if ends_a_window else f"{act.action} in the last 100 ms counted"
+        elif act.late:
+            yield f"{act.action} met expire" if ends_a_window else f"late {act.action} lost"
+
+
+def _pairs(story: Iterable[Act]) -> Iterator[tuple[Act, Act]]:
+    """Yield each two acts that were sent within 100 ms of each other, in the order of their names."""
+    for one, other in combinations(sorted(story, key=lambda act: act.action), 2):
+        if abs(one.sent - other.sent) <= NEAR:
+            yield one, other
+
+
+def _met(stories: Iterable[Iterable[Act]]) -> Iterator[str]:
+    for story in stories:
+        for one, other in _pairs(story):
+            one_counted = {one.counted, other.counted} == {True, False} and (one.lost or other.lost)
+            if one.action != other.action:
+                if one_counted and (name := f"{one.action} and {other.action} met, one counted") in NAMES:
+                    yield name
+            elif one.action == "submit":
+                yield "filings by one key met, one request"
+            elif one.action == "approve" and one.who == other.who:
+                yield from ["one yes sent twice, counted once"] * one_counted
+            elif one.action == "approve":
+                yield from ["two yeses met, both counted"] * (one.counted and other.counted)
+
+
+def _at_doors(journal: Journal, windows: Mapping[UUID, float]) -> Iterator[str]:
+    opened, last, past, revoked = {one.resource: one.request_id for one in journal.opened}, *CHECKS
+    revokes = {act.request_id: act.answered for act in journal.acts if act.action == "revoke" and act.counted}
+    for one in journal.opened:
+        if meets(one.sent, one.answered, windows.get(one.request_id, 0.0)):
+            yield last
+    for shut in journal.shut:
+        request_id = opened[shut.resource]
+        if request_id in revokes:
+            yield from [revoked] * meets(shut.sent, shut.answered, revokes[request_id])
+        elif meets(shut.sent, shut.answered, windows.get(request_id, 0.0)):
+            yield past

@@ -1,0 +1,32 @@
+"""The bugs that chaos plants: each has its effect, past every check that there is, and a question finds it."""
+
+from datetime import timedelta
+
+import pytest
+
+from chaos import planted, questions
+from lockbox.database import Database
+from lockbox.refusals import TooLate
+from lockbox.requests import acting
+from lockbox.requests.lifecycle import Action, State
+from tests.builders import ShiftedClock, World
+from tests.database.scenes import read
+
+
+def test_a_late_yes_counts_where_the_bug_is_planted_and_is_found(
+    api: Database, world: World, later: ShiftedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.clock = later
+    approved, denied = world.submit(), world.submit()
+    later.shift = timedelta(hours=13)
+    monkeypatch.setattr(acting, "_in_time", acting._in_time)  # noqa: SLF001 - put back after the test
+    with pytest.raises(TooLate):
+        world.act("ann", Action.APPROVE, approved.id)
+
+    planted.BUGS["late-yes"]()
+    opened = world.act("ann", Action.APPROVE, approved.id)
+
+    assert opened.state is State.ACTIVE
+    assert [row.id for row in read(world.house, questions.LATE)] == [approved.id]
+    with pytest.raises(TooLate):
+        world.act("amir", Action.DENY, denied.id)
