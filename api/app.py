@@ -11,7 +11,7 @@ from api.admission import Admission
 from api.budgets import MOST_COMMON, MOST_VITAL
 from api.heads import Heads
 from api.heart import Beating
-from api.limits import BodyLimit, FormCharset
+from api.limits import BodyLimit, FormCharset, OneHost
 from api.log import AccessLog
 from api.newsroom import Newsroom
 from api.routes import (
@@ -172,5 +172,6 @@ def make_app(settings: Settings, database: Database, vital: Database | None = No
     app.add_middleware(BodyLimit)
     app.add_middleware(FormCharset)
     app.add_middleware(Heads)
+    app.add_middleware(OneHost)
     app.add_middleware(AccessLog)
     return app

@@ -14,7 +14,34 @@ REPORTS = "/activity"
 UPLOADS = frozenset({"/trail/verify"})
 """Where a file is sent: it is passed on as it comes, and read by the route once that knows who sends it."""
 FORMS = frozenset({b"multipart/form-data", b"application/x-www-form-urlencoded"})
+NO_SNIFF = (b"x-content-type-options", b"nosniff")
 CHARSETS = frozenset({b"utf-8", b"utf8", b"us-ascii", b"ascii"})
+
+
+class OneHost:
+    """Answers 400 to a request that names no host or several (RFC 9112, 3.2); no answer lets browsers guess types."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what names one host; every answer says `nosniff`."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        if [name for name, _ in scope["headers"]].count(b"host") != 1:
+            answer = problem(400, "host-required", "Send exactly one Host header.", headers={"connection": "close"})
+            await answer(scope, receive, send)
+            return
+
+        async def without_guessing(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = list(message.get("headers", ()))
+                if not any(name.lower() == NO_SNIFF[0] for name, _ in headers):
+                    message = {**message, "headers": [*headers, NO_SNIFF]}
+            await send(message)
+
+        await self.app(scope, receive, without_guessing)
 
 
 class FormCharset:

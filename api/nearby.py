@@ -1,6 +1,7 @@
 """Whether a call comes from this very machine: by the other end of its connection, which has to speak for itself."""
 
 from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from fastapi import Request
 
@@ -15,3 +16,11 @@ def is_from_here(request: Request) -> bool:
         return ip_address(request.client.host.partition("%")[0]).is_loopback
     except ValueError:
         return False
+
+
+def name_of(request: Request) -> str | None:
+    """Return the host that a call names, without its port; None where it is none."""
+    try:
+        return urlsplit(f"//{request.headers.get('host', '')}").hostname
+    except ValueError:
+        return None

@@ -64,7 +64,8 @@ def problem(
         "detail": detail,
         **(facts or {}),
     }
-    return JSONResponse(body, status, {"cache-control": "no-store", **(headers or {})}, "application/problem+json")
+    usual = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+    return JSONResponse(body, status, {**usual, **(headers or {})}, "application/problem+json")
 
 
 def install(app: FastAPI) -> None:

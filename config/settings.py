@@ -216,7 +216,12 @@ class Settings(BaseSettings):
     @field_validator("flower_url")
     @classmethod
     def _a_page(cls, value: str | None) -> str | None:
-        if value is not None and (urlsplit(value).scheme not in {"https", "http"} or not urlsplit(value).hostname):
+        try:
+            parts = urlsplit(value or "https://flower.example")
+            is_one = parts.scheme in {"https", "http"} and parts.hostname and parts.port != 0
+        except ValueError:
+            is_one = False
+        if not is_one:
             raise ValueError("use an address such as https://flower.example")
         return value
 

@@ -23,6 +23,7 @@ MOST_ADDRESSES = 4
 MOST_LOOK_UPS = 16
 HTTPS = 443
 FIRST_FREE_PORT = 1024
+LAST_PORT = 65535
 OK = 200
 
 # Python 3.11 takes these for global: they are 6to4 and its relays, protocol assignments and documentation.
@@ -185,13 +186,19 @@ def _guarded(
 def _target(url: str, *, allow_loopback: bool) -> httpx.URL:
     try:
         target = httpx.URL(url)
-    except httpx.InvalidURL:
+        # Hosts are decoded only when they are read, and only where they begin so: `xn--` is none.
+        host = target.host
+        for label in host.split("."):
+            _ = httpx.URL(scheme="https", host=label).host if label.startswith("xn--") else None
+    except (httpx.InvalidURL, UnicodeError):
         raise FetchFailed("the address is not a URL", trouble=Trouble.FORM) from None
     if target.scheme != "https" and not (target.scheme == "http" and allow_loopback):
         raise FetchFailed("the address is not https", trouble=Trouble.FORM)
-    if target.userinfo or not target.host:
+    if target.userinfo or not host:
         raise FetchFailed("the address names a user, or no host", trouble=Trouble.FORM)
     port = HTTPS if target.port is None else target.port
+    if not 1 <= port <= LAST_PORT:
+        raise FetchFailed("the address names a port that there is not: use 1 to 65535", trouble=Trouble.FORM)
     if not allow_loopback and port != HTTPS and port < FIRST_FREE_PORT:
         raise FetchFailed("the address names a port that is not called", trouble=Trouble.FORM)
     return target

@@ -3,10 +3,12 @@
 import gc
 
 import structlog
+from flower import urls
 
 from config import logging as lockbox_logging
 from config.settings import Settings
 from worker.app import app
+from worker.flower_access import guarded
 from worker.runtime import settings
 
 log = structlog.get_logger(__name__)
@@ -41,6 +43,7 @@ def main() -> None:
     chosen = settings()
     options = arguments(chosen)
     lockbox_logging.configure(chosen)
+    urls.handlers[:] = guarded(urls.handlers)
     app.start(["flower", *options])
 
 

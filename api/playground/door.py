@@ -1,7 +1,5 @@
 """The playground's door: open to this very machine alone, under a name of its own, whatever else it is asked by."""
 
-from urllib.parse import urlsplit
-
 from fastapi import Request
 
 from api import nearby
@@ -19,12 +17,5 @@ async def here_alone(request: Request) -> None:
     Raises:
         NotYours: it does not.
     """
-    if not nearby.is_from_here(request) or _host(request) not in LOOPBACK:
+    if not nearby.is_from_here(request) or nearby.name_of(request) not in LOOPBACK:
         raise NotYours(CLOSED)
-
-
-def _host(request: Request) -> str | None:
-    try:
-        return urlsplit(f"//{request.headers.get('host', '')}").hostname
-    except ValueError:
-        return None

@@ -8,7 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from api import metrics, nearby
 from api.deps import Chosen
-from config.settings import Settings
+from config.settings import LOOPBACK, Settings
 from lockbox.refusals import MetricsClosed
 from lockbox.watch.figures import Exporter
 
@@ -24,13 +24,18 @@ async def exporter(request: Request) -> Exporter:
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 def show(request: Request, chosen: Chosen, source: Annotated[Exporter, Depends(exporter)]) -> Response:
     """Answer with the figures in Prometheus' text form; without Redis or Postgres with those of the other."""
-    if not (_has_token(request, chosen) or nearby.is_from_here(request)):
+    if not (_has_token(request, chosen) or _is_from_here(request)):
         raise MetricsClosed(
             "Metrics are for this machine, or for whoever sends LOCKBOX_METRICS_TOKEN as a bearer token."
         )
     return Response(
         metrics.exposition(source.read()), media_type=CONTENT_TYPE_LATEST, headers={"cache-control": "no-store"}
     )
+
+
+def _is_from_here(request: Request) -> bool:
+    """Whether this machine asks by a name of its own: a proxy that says nothing of itself passes on another name."""
+    return nearby.is_from_here(request) and nearby.name_of(request) in LOOPBACK
 
 
 def _has_token(request: Request, chosen: Settings) -> bool:

@@ -65,7 +65,12 @@ def test_a_decision_whose_sender_hung_up_before_its_end_is_not_made(door: Door, 
         sent.append(message)
 
     path = f"/v1/requests/{request_id}/approve"
-    headers = {**JSON, "content-length": "22", "authorization": f"Bearer {door.world.tokens['ann']}"}
+    headers = {
+        **JSON,
+        "host": "lockbox.test",
+        "content-length": "22",
+        "authorization": f"Bearer {door.world.tokens['ann']}",
+    }
     scope = {
         "type": "http",
         "method": "POST",

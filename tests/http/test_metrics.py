@@ -18,12 +18,14 @@ Ask = Callable[..., httpx.Response]
 def ask(door: Door) -> Ask:
     """Ask for the metrics from an address, of an API that has a token for them or none."""
 
-    def _ask(client: str, *, token: str | None = None, **headers: str) -> httpx.Response:
+    def _ask(
+        client: str, *, token: str | None = None, host: str = "127.0.0.1:8000", **headers: str
+    ) -> httpx.Response:
         settings = Settings(**SETTINGS.model_dump() | {"metrics_token": token, "trusted_proxies": ["127.0.0.1/32"]})
         way = httpx.ASGITransport(make_app(settings, door.house), client=(client, 40000))
 
         async def get() -> httpx.Response:
-            async with httpx.AsyncClient(transport=way, base_url="http://lockbox.test") as http:
+            async with httpx.AsyncClient(transport=way, base_url=f"http://{host}") as http:
                 return await http.get("/metrics", headers={n.replace("_", "-"): v for n, v in headers.items()})
 
         return door.runner.run(get())
@@ -40,6 +42,17 @@ def test_this_machine_reads_them(ask: Ask, client: str) -> None:
     assert answer.headers["cache-control"] == "no-store"
     assert "lockbox_redis_up 1.0\n" in answer.text
     assert "# TYPE lockbox_deadline_lag_seconds histogram\n" in answer.text
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:8000", "[::1]:8000"])
+def test_this_machine_reads_them_by_its_other_names(ask: Ask, host: str) -> None:
+    assert ask("127.0.0.1", host=host).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["lockbox.example", "127.0.0.1.evil.example", "lockbox.example:8000"])
+def test_under_the_name_of_the_pages_nobody_reads_them_without_the_token(ask: Ask, host: str) -> None:
+    facts(ask("127.0.0.1", host=host), 403, "metrics-closed")
+    assert ask("127.0.0.1", token=TOKEN, host=host, Authorization=f"Bearer {TOKEN}").status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 """Hints through the real broker: made up, doubled, or with a timer; and what Flower shows and refuses."""
 
 import re
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -96,6 +99,33 @@ def test_flower_shows_the_tasks_by_name_and_refuses_every_control_call(stage: St
         for call in CONTROL_CALLS:
             assert flower.post(call, auth=signed_in, json={"args": [[]]}).status_code == 403, call
             assert flower.post(call).status_code == 401, call
+
+
+def test_flower_shows_its_figures_to_this_machine_or_for_the_password(stage: Stage) -> None:
+    signed_in = (stage.plan.flower_user, stage.plan.flower_password)
+    passed_on = {"X-Forwarded-For": "127.0.0.1"}
+
+    with httpx.Client(base_url=stage.plan.flower_url, trust_env=False, timeout=10) as flower:
+        for path in ("/metrics", "/healthcheck"):
+            assert flower.get(path).status_code == 200
+            assert flower.get(path, headers=passed_on).status_code == 401
+            assert flower.get(path, headers=passed_on, auth=signed_in).status_code == 200
+
+
+def test_flower_answers_one_wrong_password_a_second_however_many_are_tried_at_once(stage: Stage) -> None:
+    signed_in = (stage.plan.flower_user, stage.plan.flower_password)
+
+    def status(password: str) -> int:
+        with httpx.Client(base_url=stage.plan.flower_url, trust_env=False, timeout=30) as flower:
+            return flower.get("/workers", auth=(stage.plan.flower_user, password)).status_code
+
+    began = time.monotonic()
+    with ThreadPoolExecutor(30) as guessers:
+        statuses = Counter(guessers.map(status, map(str, range(30))))
+
+    assert set(statuses) <= {401, 429}
+    assert time.monotonic() - began >= statuses[401] - 1
+    assert httpx.get(f"{stage.plan.flower_url}/workers", auth=signed_in, trust_env=False).status_code == 200
 
 
 @pytest.mark.parametrize("timer", [{"countdown": 31}, {"eta": "2030-01-01T00:00:00"}])

@@ -1,0 +1,54 @@
+"""Headers of requests and answers: one Host, and no guessing of types."""
+
+import asyncio
+
+import pytest
+
+from api.app import make_app
+from tests.builders import SETTINGS
+from tests.http.door import Door
+from tests.http.test_sockets import LIVENESS_SECONDS, serving
+
+PATHS = [
+    "/livez",
+    "/readyz",
+    "/v1/me",
+    "/v1/requests",
+    "/v1/nowhere",
+    "/nowhere",
+    "/metrics",
+    "/v1/access",
+    "/sign-in",
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("who", ["erin", "gate", None])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+def test_no_answer_lets_a_browser_guess_its_type(door: Door, method: str, who: str | None, path: str) -> None:
+    assert door.call(who, method, path).headers.get_list("x-content-type-options") == ["nosniff"]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "status"),
+    [
+        ([], 400),
+        (["lockbox.test", "lockbox.test"], 400),
+        (["lockbox.test", "evil.example"], 400),
+        (["lockbox.test"], 200),
+    ],
+)
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+def test_a_request_names_one_host(door: Door, hosts: list[str], status: int, version: str) -> None:
+    lines = "".join(f"Host: {host}\r\n" for host in hosts)
+
+    async def said() -> bytes:
+        async with serving(make_app(SETTINGS, door.house)) as connect:
+            reader, writer = await connect()
+            writer.write(f"GET /livez HTTP/{version}\r\n{lines}\r\n".encode())
+            return await reader.readuntil(b"\r\n\r\n")
+
+    head = door.runner.run(asyncio.wait_for(said(), LIVENESS_SECONDS))
+
+    assert head.split()[1] == b"%d" % status
+    assert b"x-content-type-options: nosniff" in head

@@ -1,0 +1,103 @@
+"""Who reaches Flower: wrong passwords are slowed, and its figures need the password too, but for this machine."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from ipaddress import ip_address
+from typing import Any
+
+from flower.views import BaseHandler
+from tornado.httputil import HTTPServerRequest
+from tornado.web import HTTPError, StaticFileHandler, url
+
+WRONG_SECONDS = 1.0
+MOST_WAITING = 20
+WITHOUT_PASSWORD = frozenset({"/metrics", "/healthcheck"})
+FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Via")
+UNAUTHORIZED, TOO_MANY = 401, 429
+
+
+class Attempts:
+    """Answers one attempt of an address at a time, and a wrong one only after a second.
+
+    However many it sends at once, an address learns of one password a second; a right one waits for its turn.
+    """
+
+    def __init__(self, seconds: float = WRONG_SECONDS, most: int = MOST_WAITING) -> None:
+        self._seconds = seconds
+        self._most = most
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._waiting = Counter[str]()
+
+    async def judge(self, address: str, *, is_right: bool) -> None:
+        """Return in its turn where the password is right.
+
+        Raises:
+            HTTPError: 401 for a wrong one, 429 where too many attempts of the address wait already.
+        """
+        if self._waiting[address] >= self._most:
+            raise HTTPError(TOO_MANY, "Too many attempts; try again in a minute.")
+        self._waiting[address] += 1
+        try:
+            async with self._locks.setdefault(address, asyncio.Lock()):
+                if not is_right:
+                    await asyncio.sleep(self._seconds)
+                    raise HTTPError(UNAUTHORIZED)
+        finally:
+            self._waiting[address] -= 1
+            if not self._waiting[address]:
+                del self._waiting[address]
+                del self._locks[address]
+
+
+ATTEMPTS = Attempts()
+
+
+def is_from_here(request: HTTPServerRequest) -> bool:
+    """Whether this very machine asks, and speaks for itself: a proxy here does not."""
+    if any(name in request.headers for name in FORWARDED):
+        return False
+    try:
+        return ip_address(request.remote_ip or "").is_loopback
+    except ValueError:
+        return False
+
+
+class Guarded(BaseHandler):  # type: ignore[misc]
+    """What every page of Flower's begins with."""
+
+    async def prepare(self) -> None:
+        """Let in who may, before anything is done.
+
+        Raises:
+            HTTPError: nobody who may.
+        """
+        if self.request.path in WITHOUT_PASSWORD and is_from_here(self.request):
+            return
+        if "Authorization" in self.request.headers or self.request.path in WITHOUT_PASSWORD:
+            await self._judge()
+        begun = super().prepare()
+        if begun is not None:
+            await begun
+
+    async def _judge(self) -> None:
+        try:
+            self.get_current_user()
+        except HTTPError:
+            if "Authorization" not in self.request.headers:
+                raise
+            await ATTEMPTS.judge(self.request.remote_ip or "", is_right=False)
+        else:
+            await ATTEMPTS.judge(self.request.remote_ip or "", is_right=True)
+
+
+def guarded(handlers: Sequence[Any]) -> list[Any]:
+    """Return Flower's routes with this guard before each, but for its style sheets and scripts."""
+    return [_guarded(handler) for handler in handlers]
+
+
+def _guarded(handler: Any) -> Any:  # noqa: ANN401 - Tornado takes tuples and its own
+    spec = handler if isinstance(handler, url) else url(*handler)
+    if not issubclass(spec.target, StaticFileHandler):
+        spec.target = spec.handler_class = type(spec.target.__name__, (Guarded, spec.target), {})
+    return spec
