@@ -23,6 +23,11 @@ from lockbox.people.kept import Kept
 from lockbox.refusals import Busy
 
 MOST_EXCHANGES = 4
+MOST_EXCHANGES_TOGETHER = 8
+MOST_WAITING = 4
+"""How many calls wait for keys and metadata, of all issuers together: a fifth of those that the API works on."""
+WAIT_SECONDS = 2.0
+"""How long a call waits for them; the fetch goes on without it, for the next one."""
 DISCOVERY = "/.well-known/openid-configuration"
 UNREACHABLE = "The sign-in service cannot be reached; try again in a moment."
 
@@ -68,18 +73,20 @@ class Issuers:
         *,
         clock: Callable[[], float] = time.monotonic,
         seconds: float = SECONDS,
+        wait_seconds: float = WAIT_SECONDS,
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        places = threading.BoundedSemaphore(MOST_WAITING)
         self._configured = {issuer.issuer: issuer for issuer in configured}
         self._seconds = seconds
         self._tls = tls
         self._metadata: dict[str, Kept[Metadata]] = {}
         self._keys: dict[str, Kept[KeySet]] = {}
         for name, issuer in self._configured.items():
-            # Keys may need the metadata before them: two fetches in a row.
-            kept = functools.partial(Kept, name=name, clock=clock, wait_seconds=2 * seconds + 1)
+            kept = functools.partial(Kept, name=name, clock=clock, wait_seconds=wait_seconds, places=places)
             self._metadata[name] = kept(functools.partial(self._load_metadata, issuer))
             self._keys[name] = kept(functools.partial(self._load_keys, issuer))
+        self._exchanging = threading.BoundedSemaphore(MOST_EXCHANGES_TOGETHER)
         self._exchanges = {name: threading.BoundedSemaphore(MOST_EXCHANGES) for name in self._configured}
 
     def configured(self, name: str) -> Issuer | None:
@@ -113,8 +120,22 @@ class Issuers:
         except FetchFailed as error:
             raise Busy(UNREACHABLE) from error
 
+    def newer_keys(self, issuer: Issuer, keys: KeySet) -> KeySet | None:
+        """Return the issuer's keys after one more fetch, at most one a minute, or None if these are the newest.
+
+        For a signature that these keys do not explain: an issuer may rotate a key and keep its id.
+
+        Raises:
+            Busy: too many calls wait for the fetch, or it takes too long.
+        """
+        try:
+            newest = self._keys[issuer.issuer].again()
+        except FetchFailed as error:
+            raise Busy(UNREACHABLE) from error
+        return None if newest is keys else newest
+
     def exchange(self, issuer: Issuer, form: Mapping[str, str], authorization: str | None) -> bytes:
-        """Return the answer of the issuer's token endpoint; a few calls at a time for each issuer.
+        """Return the answer of the issuer's token endpoint; a few calls at a time for each issuer and for all.
 
         Raises:
             Busy: the issuer has no token endpoint that is known, or too many calls are under way.
@@ -124,7 +145,12 @@ class Issuers:
         if endpoint is None or not place.acquire(blocking=False):
             raise Busy(UNREACHABLE)
         try:
-            return self._fetch(issuer, endpoint, form=form, authorization=authorization)
+            if not self._exchanging.acquire(blocking=False):
+                raise Busy(UNREACHABLE)
+            try:
+                return self._fetch(issuer, endpoint, form=form, authorization=authorization)
+            finally:
+                self._exchanging.release()
         finally:
             place.release()
 
@@ -132,7 +158,7 @@ class Issuers:
         return read_metadata(self._fetch(issuer, issuer.issuer.rstrip("/") + DISCOVERY), issuer)
 
     def _load_keys(self, issuer: Issuer) -> KeySet:
-        url = issuer.jwks_url or self._metadata[issuer.issuer].get().jwks_url
+        url = issuer.jwks_url or self._metadata[issuer.issuer].in_background(self._seconds + 1).jwks_url
         if url is None:
             raise FetchFailed("it names no address of its keys")
         return read_keys(self._fetch(issuer, url))

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 import structlog
@@ -24,15 +25,24 @@ class Kept(Generic[T]):
     """One thing that is fetched and kept. Threads share it; each fetch has a thread of its own.
 
     `name` is what the log calls it; `clock` counts seconds, and `wait_seconds` is the longest wait for a fetch.
+    `places` bounds how many calls wait at once, and may be shared with other things that are kept.
     """
 
-    def __init__(self, load: Callable[[], T], *, name: str, clock: Callable[[], float], wait_seconds: float) -> None:
+    def __init__(
+        self,
+        load: Callable[[], T],
+        *,
+        name: str,
+        clock: Callable[[], float],
+        wait_seconds: float,
+        places: threading.BoundedSemaphore | None = None,
+    ) -> None:
         self._load = load
         self._name = name
         self._clock = clock
         self._wait_seconds = wait_seconds
         self._lock = threading.Lock()
-        self._waiting = threading.BoundedSemaphore(MOST_WAITING)
+        self._waiting = places or threading.BoundedSemaphore(MOST_WAITING)
         self._under_way: Future[None] | None = None
         self._value: T | None = None
         self._loaded_at = self._failed_at = self._asked_again_at = float("-inf")
@@ -53,6 +63,20 @@ class Kept(Generic[T]):
                 raise FetchFailed("nothing usable is kept")
         elif self._clock() - self._loaded_at >= RENEW_SECONDS and since_failure >= PAUSE_SECONDS:
             self._fetch()
+        return value
+
+    def in_background(self, seconds: float) -> T:
+        """Return what is kept, or what a fetch brings within so many seconds, for a thread that nobody waits for.
+
+        Raises:
+            FetchFailed: as for `get`.
+        """
+        if self.is_empty and self._clock() - self._failed_at >= COLD_PAUSE_SECONDS:
+            with suppress(TimeoutError):
+                self._fetch().result(timeout=seconds)
+        value = self._usable()
+        if value is None:
+            raise FetchFailed("nothing usable is kept")
         return value
 
     def again(self) -> T:

@@ -13,7 +13,14 @@ from urllib.parse import quote_plus
 import httpx
 import structlog
 from joserfc import jws, jwt
-from joserfc.errors import ExpiredTokenError, JoseError
+from joserfc.errors import (
+    BadSignatureError,
+    ExpiredTokenError,
+    InvalidKeyCurveError,
+    InvalidKeyIdError,
+    InvalidKeyTypeError,
+    JoseError,
+)
 
 from config.issuers import Issuer
 from lockbox.fetching import FetchFailed
@@ -24,6 +31,7 @@ log = structlog.get_logger(__name__)
 
 MOST_TOKEN_BYTES = 8 * 1024
 LEEWAY_SECONDS = 60
+MOST_LIFE_SECONDS = 24 * 3600
 LONGEST_SUBJECT, LONGEST_NAME = 255, 200
 ADDRESS = re.compile(r"[!-?A-~]{1,64}@[!-?A-~]{1,189}")
 SCOPE = "openid profile email"
@@ -34,10 +42,13 @@ BEARER_TYPES = frozenset({"jwt", "at+jwt"})
 NEVER_BEARERS = frozenset({"events", "cnf"})
 
 NOT_ACCEPTED = "The token was not accepted; sign in again and use the new one."
+TOO_LONG = "The token lasts longer than 24 hours; have the identity provider issue shorter ones."
 EXPIRED = "The token has expired; sign in again."
 NOT_COMPLETED = "The sign-in was not completed; start it again."
 NO_BROWSER = "This sign-in service is not set up for browsers; use another way to sign in."
 
+# A signature that the key of this id does not explain: the key may be another one since.
+OTHER_KEY = (BadSignatureError, InvalidKeyIdError, InvalidKeyTypeError, InvalidKeyCurveError)
 # What joserfc 1.8 lets through for input that is not of the form it expects, besides its own errors.
 MALFORMED = (JoseError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
 
@@ -203,7 +214,6 @@ def _claims(
     kid, kind = header.get("kid"), str(header.get("typ", "jwt")).lower().removeprefix("application/")
     if not isinstance(kid, str | None) or kind not in types or header.get("alg") not in issuer.algorithms:
         raise NotSignedIn(NOT_ACCEPTED)
-    keys = issuers.keys(issuer, kid)
     rules = Claims(
         now=int(now.timestamp()),
         leeway=LEEWAY_SECONDS,
@@ -213,20 +223,41 @@ def _claims(
         exp={"essential": True},
         iat={"essential": True},
     )
-    registry = Signatures(algorithms=issuer.algorithms, strict_check_header=False)
+    claims = _signed(token, issuer, issuers, kid)
     try:
-        claims = jwt.decode(token, keys, registry=registry).claims
         rules.validate(claims)
     except ExpiredTokenError:
         raise NotSignedIn(EXPIRED) from None
     except MALFORMED:
         raise NotSignedIn(NOT_ACCEPTED) from None
     meant_for, parties = claims["aud"], (issuer.client_id or audience, audience)
-    if isinstance(meant_for, list) and len(meant_for) > 1 and claims.get("azp") not in parties:
+    is_for_several = isinstance(meant_for, list) and len(meant_for) > 1
+    if (is_for_several or "azp" in claims) and claims.get("azp") not in parties:
         raise NotSignedIn(NOT_ACCEPTED)
+    if claims["exp"] - claims["iat"] > MOST_LIFE_SECONDS:
+        raise NotSignedIn(TOO_LONG)
     if NEVER_BEARERS & claims.keys():
         raise NotSignedIn(NOT_ACCEPTED)
     return claims
+
+
+def _signed(token: str, issuer: Issuer, issuers: Issuers, kid: str | None) -> dict[str, Any]:
+    """Return the claims of a token that one of the issuer's keys signed; its keys may be fetched once more for it."""
+    registry = Signatures(algorithms=issuer.algorithms, strict_check_header=False)
+    keys = issuers.keys(issuer, kid)
+    try:
+        return jwt.decode(token, keys, registry=registry).claims
+    except OTHER_KEY:
+        is_known = kid is None or any(key.kid == kid for key in keys)
+        newer = issuers.newer_keys(issuer, keys) if is_known else None
+    except MALFORMED:
+        raise NotSignedIn(NOT_ACCEPTED) from None
+    try:
+        if newer is not None:
+            return jwt.decode(token, newer, registry=registry).claims
+    except MALFORMED:
+        pass
+    raise NotSignedIn(NOT_ACCEPTED)
 
 
 def _proven(claims: dict[str, Any]) -> Proven:

@@ -6,13 +6,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from joserfc.jwk import ECKey, RSAKey
 
 from config.issuers import Issuer
-from lockbox.people.issuers import Issuers, read_metadata
+from lockbox.people.issuers import MOST_EXCHANGES_TOGETHER, MOST_WAITING, Issuers, read_metadata
 from lockbox.people.oidc import verify
 from lockbox.refusals import Busy, NotSignedIn
 from tests.oidc_issuer import (
@@ -29,6 +31,7 @@ from tests.oidc_issuer import (
     LocalIssuer,
     ec_key,
     local_issuer,
+    rsa_key,
 )
 
 
@@ -234,3 +237,93 @@ def test_an_issuer_that_withdraws_every_key_is_believed(issuer: LocalIssuer, iss
 
     with pytest.raises(NotSignedIn):
         verify(token, issuers, NOON)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_key_that_was_rotated_under_its_old_id_is_fetched_at_once(
+    issuer: LocalIssuer, issuers: Issuers, number: int
+) -> None:
+    old = issuer.token()
+    verify(old, issuers, NOON)
+    issuer.keys = [ECKey.import_key(ec_key(number).as_dict(private=True) | {"kid": "ec-0"})]
+
+    verify(issuer.token(), issuers, NOON)
+
+    with pytest.raises(NotSignedIn):
+        verify(old, issuers, NOON)
+    assert issuer.fetched["/jwks"] == 2
+
+
+def test_a_key_of_another_kind_under_an_old_id_is_fetched_at_once(issuer: LocalIssuer, issuers: Issuers) -> None:
+    verify(issuer.token(), issuers, NOON)
+    issuer.keys = [RSAKey.import_key(rsa_key().as_dict(private=True) | {"kid": "ec-0"})]
+
+    verify(issuer.token(), issuers, NOON)
+
+    assert issuer.fetched["/jwks"] == 2
+
+
+def test_a_flood_of_forged_signatures_fetches_no_more_than_once_a_minute(
+    issuer: LocalIssuer, issuers: Issuers, clock: Clock
+) -> None:
+    verify(issuer.token(), issuers, NOON)
+    forged = issuer.token(key=ec_key(3), header={"kid": "ec-0"})
+
+    for clock.at in (1, 2, 30, 59, 62, 63):
+        with pytest.raises(NotSignedIn):
+            verify(forged, issuers, NOON)
+
+    assert issuer.fetched["/jwks"] == 3
+
+
+def test_forged_tokens_of_many_slow_issuers_wait_in_few_places_and_not_for_long(issuer: LocalIssuer) -> None:
+    """Six issuers that answer nothing, thirty forged tokens at once: the good issuer is served meanwhile."""
+    with ExitStack() as stack:
+        slow = [stack.enter_context(local_issuer()) for _ in range(6)]
+        for one in slow:
+            one.troubles = {DISCOVERY: HELD, "/jwks": HELD}
+        issuers = Issuers([one.configured() for one in (issuer, *slow)], wait_seconds=1.5)
+        verify(issuer.token(), issuers, NOON)
+
+        with ThreadPoolExecutor(30) as pool:
+            calls = [pool.submit(verify, one.token(), issuers, NOON) for one in slow * 5]
+            until(lambda: sum(call.done() for call in calls) == 30 - MOST_WAITING)
+            verify(issuer.token(), issuers, NOON)
+            assert sum(call.done() for call in calls) == 30 - MOST_WAITING
+            assert {type(call.exception(timeout=10)) for call in calls} == {Busy}
+
+        for one in slow:
+            one.released.set()
+        settled()
+
+
+def test_a_call_that_gave_up_leaves_the_fetch_to_the_next_one(issuer: LocalIssuer) -> None:
+    issuer.troubles["/jwks"] = HELD
+    issuers = Issuers([issuer.configured()], wait_seconds=0.05)
+
+    with pytest.raises(Busy, match="try again"):
+        verify(issuer.token(), issuers, NOON)
+    issuer.released.set()
+    settled()
+
+    verify(issuer.token(), issuers, NOON)
+    assert issuer.fetched["/jwks"] == 1
+
+
+def test_exchanges_with_slow_issuers_are_bounded_together() -> None:
+    with ExitStack() as stack:
+        slow = [stack.enter_context(local_issuer()) for _ in range(4)]
+        issuers = Issuers([one.configured() for one in slow])
+        known = [issuers.configured(one.url) for one in slow]
+        for one, configured in zip(slow, known, strict=True):
+            assert configured is not None
+            issuers.metadata(configured)
+            one.troubles["/token"] = HELD
+
+        with ThreadPoolExecutor(16) as pool:
+            calls = [pool.submit(issuers.exchange, one, {}, None) for one in known * 4 if one is not None]
+            until(lambda: sum(call.done() for call in calls) == 16 - MOST_EXCHANGES_TOGETHER)
+            for one in slow:
+                one.released.set()
+
+        assert sum(isinstance(call.exception(), Busy) for call in calls) == 16 - MOST_EXCHANGES_TOGETHER

@@ -64,6 +64,10 @@ UNFIT: dict[str, dict[str, Any]] = {
     "several audiences and no party": {"aud": [AUDIENCE, "https://other.example"]},
     "several audiences and another party": {"aud": [AUDIENCE, "https://other.example"], "azp": "other"},
     "several audiences and a strange party": {"aud": [AUDIENCE, "https://other.example"], "azp": [CLIENT_ID]},
+    "one audience and another party": {"azp": "other"},
+    "one audience in a list and another party": {"aud": [AUDIENCE], "azp": "other"},
+    "one audience and an empty party": {"azp": ""},
+    "one audience and a strange party": {"azp": [CLIENT_ID]},
     "audiences that are numbers": {"aud": [AUDIENCE, 7]},
 }
 
@@ -206,3 +210,22 @@ def test_one_key_needs_no_id(issuer: LocalIssuer, issuers: Issuers) -> None:
 def test_an_id_token_of_the_browsers_client_is_no_bearer_token(issuer: LocalIssuer, issuers: Issuers) -> None:
     with pytest.raises(NotSignedIn):
         verify(issuer.token(aud=CLIENT_ID), issuers, NOON)
+
+
+@pytest.mark.parametrize("party", [CLIENT_ID, AUDIENCE])
+def test_one_audience_with_our_own_party_is_taken(issuer: LocalIssuer, issuers: Issuers, party: str) -> None:
+    assert verify(issuer.token(azp=party), issuers, NOON).subject == "anne"
+
+
+@pytest.mark.parametrize(
+    "claims", [{"exp": AT + 86_401}, {"exp": 10**15}, {"iat": AT - 86_400, "exp": AT + 300}, {"iat": 0}]
+)
+def test_a_token_that_lasts_longer_than_a_day_is_refused(
+    issuer: LocalIssuer, issuers: Issuers, claims: dict[str, Any]
+) -> None:
+    with pytest.raises(NotSignedIn, match="longer than 24 hours"):
+        verify(issuer.token(**claims), issuers, NOON)
+
+
+def test_a_token_that_lasts_a_day_is_taken(issuer: LocalIssuer, issuers: Issuers) -> None:
+    assert verify(issuer.token(exp=AT + 86_400), issuers, NOON)
