@@ -6,13 +6,14 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.routing import BaseRoute
 
-from api import playground, portal, problems
+from api import document, playground, portal, problems
 from api.admission import Admission
 from api.budgets import MOST_COMMON, MOST_VITAL
 from api.heads import Heads
 from api.heart import Beating
 from api.limits import BodyLimit, FormCharset, OneHost
 from api.log import AccessLog
+from api.methods import Addresses
 from api.newsroom import Newsroom
 from api.routes import (
     access,
@@ -168,6 +169,8 @@ def make_app(settings: Settings, database: Database, vital: Database | None = No
     app.router.routes += ROUTES
     portal.install(app)
     playground.install(app, settings)
+    app.state.addresses = Addresses(app.routes)
+    document.install(app)
     app.add_middleware(Admission, settings=settings)
     app.add_middleware(BodyLimit)
     app.add_middleware(FormCharset)

@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from api import refused
+from api import methods, refused
 from api.schemas.parts import phrase
 from lockbox.refusals import (
     Busy,
@@ -106,11 +106,14 @@ def _field(location: Sequence[object]) -> str:
     return ".".join(str(part) for part in location[1:]) or str(location[0])
 
 
-def _http(_: Request, error: Exception) -> JSONResponse:
+def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - as above
     words = phrase(error.status_code)
     detail = NOT_THERE.get(error.status_code, words) if error.detail == words else error.detail
-    return problem(error.status_code, words.lower().replace(" ", "-"), detail, headers=error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers = {"allow": ", ".join(methods.allowed(request))}
+    return problem(error.status_code, words.lower().replace(" ", "-"), detail, headers=headers)
 
 
 def _gone(_: Request, __: Exception) -> JSONResponse:

@@ -1,15 +1,20 @@
-"""What a call may say beside its body: the query parameters and form fields that its route knows, and no others."""
+"""What a call may say beside its body: the query parameters and form fields that its route knows, each once."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-from fastapi import Request
+from fastapi import HTTPException, Request
+from fastapi._compat import ModelField, field_annotation_is_sequence
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_flat_params
 from fastapi.exceptions import RequestValidationError
 from fastapi.params import Form, Query
 from fastapi.routing import APIRoute
+
+from api import methods
 
 ANY_QUERY = "any query"
 """The tag of a route that another party's answer arrives at, who may say more than we know."""
@@ -20,11 +25,11 @@ MOST_NAMED = 20
 
 @dataclass(frozen=True)
 class Parameters:
-    """The query parameters and the form fields of a route."""
+    """The query parameters and the form fields of a route; True where one may be there several times, as a list."""
 
     of: APIRoute
-    queries: frozenset[str]
-    fields: frozenset[str]
+    queries: dict[str, bool]
+    fields: dict[str, bool]
 
 
 LOOKED_UP: dict[int, Parameters] = {}
@@ -34,42 +39,65 @@ LOOKED_UP: dict[int, Parameters] = {}
 async def known_alone(request: Request) -> None:
     """Refuse what the route would ignore: whoever misspells a filter must not take the whole list for its result.
 
+    A parameter that is there twice would be ignored once: who asks about one resource must not be answered about
+    another.
+
     Raises:
-        RequestValidationError: names each query parameter and each field of a form that the route does not know.
+        RequestValidationError: names each query parameter and each field of a form that the route does not know, or
+            that is there more than once where the route takes one.
+        HTTPException: 405, the path is that of another route, which takes other methods.
     """
     route = request.scope.get("route")
     if not isinstance(route, APIRoute):
         return
+    if methods.is_of_another(request, route):
+        raise HTTPException(405)
     errors: list[dict[str, Any]] = []
-    known = _parameters(route)
-    if request.query_params and ANY_QUERY not in route.tags:
-        errors += _unknown("query", request.query_params, known.queries)
+    known = parameters(route)
+    if request.query_params:
+        said = [name for name, _ in request.query_params.multi_items()]
+        errors += [] if ANY_QUERY in route.tags else _unknown("query", said, known.queries)
+        errors += _repeated("query", said, known.queries)
     if known.fields:
-        errors += _unknown("body", await request.form(), known.fields)
+        said = [name for name, _ in (await request.form()).multi_items()]
+        errors += _unknown("body", said, known.fields) + _repeated("body", said, known.fields)
     if errors:
         raise RequestValidationError(errors)
 
 
-def _parameters(route: APIRoute) -> Parameters:
+def parameters(route: APIRoute) -> Parameters:
+    """Return what a route takes."""
     found = LOOKED_UP.get(id(route))
     if found is None:
-        queries = (field.alias for field in get_flat_params(route.dependant) if isinstance(field.field_info, Query))
-        found = Parameters(route, frozenset(queries), frozenset(form_fields(route.dependant)))
+        flat = get_flat_params(route.dependant)
+        queries = {field.alias: _is_list(field) for field in flat if isinstance(field.field_info, Query)}
+        found = Parameters(route, queries, dict(form_fields(route.dependant)))
         LOOKED_UP[id(route)] = found
     return found
 
 
-def _unknown(where: str, said: Iterable[str], known: frozenset[str]) -> list[dict[str, Any]]:
+def _unknown(where: str, said: Iterable[str], known: Iterable[str]) -> list[dict[str, Any]]:
     choice = f"there is none of that name; choose from {', '.join(sorted(known))}" if known else "leave it out"
-    unknown = [name for name in dict.fromkeys(said) if name not in known]
-    return [
-        {"type": "extra_forbidden", "loc": (where, name[:LONGEST_NAME]), "msg": choice}
-        for name in unknown[:MOST_NAMED]
-    ]
+    return _errors("extra_forbidden", where, (name for name in dict.fromkeys(said) if name not in known), choice)
 
 
-def form_fields(dependant: Dependant) -> Iterator[str]:
-    """Yield the fields that the form of a route has."""
-    yield from (field.alias for field in dependant.body_params if isinstance(field.field_info, Form))
+def _repeated(where: str, said: Iterable[str], known: dict[str, bool]) -> list[dict[str, Any]]:
+    repeated = (name for name, count in Counter(said).items() if count > 1 and not known.get(name))
+    return _errors("repeated", where, repeated, "send it once; it is there more than once")
+
+
+def _errors(kind: str, where: str, names: Iterable[str], says: str) -> list[dict[str, Any]]:
+    return [{"type": kind, "loc": (where, name[:LONGEST_NAME]), "msg": says} for name in islice(names, MOST_NAMED)]
+
+
+def form_fields(dependant: Dependant) -> Iterator[tuple[str, bool]]:
+    """Yield the fields that the form of a route has, and whether each is a list."""
+    for field in dependant.body_params:
+        if isinstance(field.field_info, Form):
+            yield field.alias, _is_list(field)
     for part in dependant.dependencies:
         yield from form_fields(part)
+
+
+def _is_list(field: ModelField) -> bool:
+    return field_annotation_is_sequence(field.field_info.annotation)

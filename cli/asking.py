@@ -53,4 +53,5 @@ def access(
     if plain:
         as_json(found)
     else:
-        say(f"Open until {moment(found['deadline_at'])} by request {found['request_id']}")
+        about = f"{found['action']} {found['resource']} in {found['service']} of {found['tenant']}"
+        say(f"Open until {moment(found['deadline_at'])} by request {found['request_id']}: {about}")

@@ -25,7 +25,11 @@ def check(
     action: Word,
     engineer: UUID,
 ) -> AccessView:
-    """Answer 200 while a window is open, else 403: a client that reads only the status fails shut."""
-    window = register.check(session, who, Question(tenant, service, resource, action, engineer))
+    """Answer 200 while a window is open, else 403: a client that reads only the status fails shut.
+
+    The answer repeats what it is about. Each parameter may be there once, or the answer is 422.
+    """
+    asked = Question(tenant, service, resource, action, engineer)
+    window = register.check(session, who, asked)
     response.headers["cache-control"] = "no-store"
-    return AccessView(request_id=window.request.id, deadline_at=window.request.deadline_at)
+    return AccessView(**vars(asked), request_id=window.request.id, deadline_at=window.request.deadline_at)

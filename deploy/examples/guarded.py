@@ -4,7 +4,7 @@ Lockbox decides; your gateway must ask. This is all that asking takes:
 
 - It asks before *every* answer and remembers nothing, so access ends when the window does.
 - It reports what it served: a customer reads in Lockbox what was done inside a window, not only that it was open.
-- It fails shut: whatever is not a clear yes within two seconds is a no.
+- It fails shut: whatever is not a clear yes, to exactly what it asked, within two seconds is a no.
 - It holds a *system* token (scopes `access:check` and `activity:report`, bound to the service), read from a file: a
   command line is public. The engineer never sees it.
 - The engineer is named by the header `X-Engineer`, which stands in for your own sign-in: put here whatever
@@ -45,7 +45,8 @@ class Lockbox:
             async with asyncio.timeout(SECONDS):  # for the whole answer; httpx's own starts anew with every byte
                 answer = await self._http.get("/v1/access", params=asked)
             said = answer.json() if answer.status_code == httpx.codes.OK else {}
-            return str(said["request_id"]) if said.get("open") is True else None
+            is_yes = said.get("open") is True and all(said[name] == value for name, value in asked.items())
+            return str(said["request_id"]) if is_yes else None
         except Exception:  # noqa: BLE001 - whatever went wrong, the door stays shut
             return None
 

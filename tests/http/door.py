@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Self
 from uuid import UUID
@@ -14,6 +14,7 @@ from httpx import Response
 from sqlalchemy import Engine, text
 
 from api.app import make_app
+from config.settings import Settings
 from lockbox.database import Database
 from lockbox.requests.lifecycle import Action
 from tests.builders import SETTINGS, ShiftedClock, World, vouch_for
@@ -59,9 +60,14 @@ class Door:
     house: Database
     root: Engine
     runner: asyncio.Runner
+    settings: Settings = SETTINGS
 
     def __post_init__(self) -> None:
-        self.client = client(make_app(SETTINGS, self.house))
+        self.client = client(make_app(self.settings, self.house))
+
+    def with_settings(self, **changes: Any) -> Self:
+        """Return this door of an installation that is set up otherwise."""
+        return replace(self, settings=self.settings.model_copy(update=changes))
 
     def call(self, who: str | None, method: str, path: str, **parts: Any) -> Response:
         """Call the API as somebody, or as nobody for None."""
@@ -107,25 +113,27 @@ class Door:
 
     def ask(self, who: str | None, engineer: str = "erin", **changes: str) -> Response:
         """Ask whether a window is open for somebody."""
-        question = {
+        return self.get(who, "/v1/access", **(self.question(engineer) | changes))
+
+    def question(self, engineer: str = "erin") -> dict[str, Any]:
+        """Return the parameters of an access check."""
+        return {
             "tenant": self.world.tenant.slug,
             "service": "exchange-online",
             "resource": "mailbox:anna@contoso.example",
             "action": "read",
             "engineer": str(self.world.people[engineer].person_id),
         }
-        return self.get(who, "/v1/access", **(question | changes))
 
     def later(self, **shift: float) -> Self:
         """Return this door as it will be when that much time has passed."""
         clock = ShiftedClock()
         clock.shift = timedelta(**shift)
-        return type(self)(self.world, Database(self.house.engine, self.house.schedule, clock), self.root, self.runner)
+        return replace(self, house=Database(self.house.engine, self.house.schedule, clock))
 
     def at(self, moment: datetime) -> Self:
         """Return this door as it is at that very moment."""
-        house = Database(self.house.engine, self.house.schedule, lambda _: moment)
-        return type(self)(self.world, house, self.root, self.runner)
+        return replace(self, house=Database(self.house.engine, self.house.schedule, lambda _: moment))
 
     def rows(self) -> dict[str, int]:
         """Count what is written."""

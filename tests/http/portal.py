@@ -204,7 +204,7 @@ class Portal:
         """Return those of the fields that the form which goes there has."""
         routes = [route for route in iter_route_contexts(self.app.routes) if "POST" in (route.methods or ())]
         there = next(route for route in routes if route.path_regex.match(path))
-        known = set(form_fields(there.dependant))
+        known = set(dict(form_fields(there.dependant)))
         return {name: value for name, value in fields.items() if name in known}
 
     def sql(self, statement: str, **values: Any) -> list[Any]:

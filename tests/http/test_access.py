@@ -31,6 +31,14 @@ def test_an_open_window_is_answered_with_its_request_and_its_end(door: Door) -> 
 
     assert answer.status_code == 200
     body = answer.json()
+    about = {name: body.pop(name) for name in ("tenant", "service", "resource", "action", "engineer")}
+    assert about == {
+        "tenant": door.world.tenant.slug,
+        "service": "exchange-online",
+        "resource": "site:one",
+        "action": "read",
+        "engineer": str(door.world.people["erin"].person_id),
+    }
     assert body.keys() == {"open", "request_id", "deadline_at"}
     assert (body["open"], body["request_id"]) == (True, request_id)
     assert datetime.fromisoformat(body["deadline_at"]) == opened_at + timedelta(seconds=600)
@@ -201,3 +209,26 @@ def test_a_question_that_makes_no_sense_is_refused_and_never_let_in(door: Door, 
     answer = door.get("gate", "/v1/access", **(question | {part: value}))
 
     facts(answer, 422, "invalid-request")
+
+
+@pytest.mark.parametrize("name", ["tenant", "service", "resource", "action", "engineer"])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_parameter_that_is_there_twice_is_refused(opened: Door, name: str, is_first: bool) -> None:  # noqa: FBT001
+    asked = opened.question()
+    others = {"resource": "mailbox:ceo@contoso.example", "engineer": str(opened.world.people["eve"].person_id)}
+    other = others.get(name, "other")
+    values = [asked[name], other] if is_first else [other, asked[name]]
+
+    answer = opened.get("gate", "/v1/access", **(asked | {name: values}))
+
+    told = facts(answer, 422, "invalid-request")
+    assert told["errors"] == [{"field": name, "message": "send it once; it is there more than once"}]
+    assert opened.ask("gate").status_code == 200
+
+
+def test_even_the_same_value_twice_is_refused(opened: Door) -> None:
+    resource = "mailbox:anna@contoso.example"
+
+    facts(
+        opened.get("gate", "/v1/access", **(opened.question() | {"resource": [resource] * 2})), 422, "invalid-request"
+    )

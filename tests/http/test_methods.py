@@ -82,3 +82,30 @@ def test_a_head_is_logged_as_what_it_is(door: Door) -> None:
 
     (line,) = (one for one in said if one["event"] == "http")
     assert (line["method"], line["route"], line["status"]) == ("HEAD", "/v1/requests", 200)
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/v1/requests", "GET, HEAD, POST"),
+        ("/v1/me", "GET, HEAD, PATCH"),
+        ("/v1/requests/preview", "POST"),
+        (f"/v1/requests/{UUID(int=1)}/events", "GET, HEAD"),
+        (f"/v1/requests/{UUID(int=1)}/revoke", "POST"),
+        (f"/v1/endpoints/{UUID(int=1)}", "DELETE, GET, HEAD, PATCH"),
+        ("/v1/tenants/contoso/policy", "GET, HEAD, PUT"),
+        ("/livez", "GET, HEAD"),
+    ],
+)
+def test_a_refused_method_is_told_all_that_the_address_takes(door: Door, path: str, methods: str) -> None:
+    answer = door.call("max", "OPTIONS", path)
+
+    facts(answer, 405, "method-not-allowed")
+    assert answer.headers["allow"] == methods
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/v1/requests/preview"), ("POST", f"/v1/requests/{UUID(int=1)}/events")]
+)
+def test_an_address_of_its_own_is_not_read_as_an_id_or_action(door: Door, method: str, path: str) -> None:
+    facts(door.call("max", method, path), 405, "method-not-allowed")

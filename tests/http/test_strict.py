@@ -1,10 +1,12 @@
 """What a route does not know it refuses by name, in queries and in forms: nothing that somebody says is ignored."""
 
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, iter_route_contexts
 
+from api import strict
 from api.app import make_app
 from lockbox.database import Database
 from tests.builders import SETTINGS
@@ -74,3 +76,64 @@ def test_a_form_with_a_field_that_its_page_has_not_does_nothing(portal: Portal) 
     assert answer.status_code == 422
     assert "seconds" in answer.text
     assert browser.send(f"/requests/{request.id}/deny", form.fields | {"comment": "No"}).status_code == 303
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "values"),
+    [
+        ("/v1/requests", "state", ["pending", "active"]),
+        ("/v1/requests", "limit", [1, 200]),
+        ("/v1/audit", "person", ["x", "y"]),
+        ("/v1/tenants", "cursor", ["a", "a"]),
+    ],
+)
+def test_a_parameter_that_is_there_twice_is_refused(door: Door, path: str, name: str, values: list[Any]) -> None:
+    told = facts(door.get("max", path, **{name: values}), 422, "invalid-request")
+
+    assert {"field": name, "message": "send it once; it is there more than once"} in told["errors"]
+
+
+def test_every_parameter_that_is_no_list_is_refused_twice(door: Door) -> None:
+    taken, tried = set(), 0
+    for route in iter_route_contexts(make_app(SETTINGS, door.house).routes):
+        if not isinstance(route.original_route, APIRoute):
+            continue
+        for name in strict.parameters(route.original_route).queries:
+            method, path = min(route.methods or {"GET"}), str(route.path).replace("{number}", "1")
+            answer = door.call("ann", method, path, params={name: ["1", "1"]})
+            tried += 1
+            if "send it once" not in answer.text:
+                taken.add((route.path, name))
+
+    assert tried > 40
+    assert taken == {("/v1/audit/export", "since")}
+
+
+def test_a_declared_list_stays_a_list(door: Door) -> None:
+    answer = door.get("tara", "/v1/audit/export", since=["0", "0"])
+
+    assert "send it once" not in answer.text
+    assert answer.status_code != 422
+
+
+def test_a_form_with_a_field_twice_does_nothing(portal: Portal) -> None:
+    request = portal.world.submit()
+    browser = Browser(portal)
+    browser.enter("ann")
+    form = browser.get(f"/requests/{request.id}").form(f"/requests/{request.id}/deny")
+    said = [*form.fields.items(), ("comment", "No"), ("comment", "Yes")]
+
+    answer = browser.call(
+        "POST",
+        f"/requests/{request.id}/deny",
+        content=urlencode(said),
+        headers={
+            "origin": portal.settings.origin,
+            "sec-fetch-site": "same-origin",
+            "content-type": "application/x-www-form-urlencoded",
+        },
+    )
+
+    assert answer.status_code == 422
+    assert "send it once" in answer.text
+    assert portal.sql("SELECT state FROM requests WHERE id = :id", id=request.id)[0].state == "pending"

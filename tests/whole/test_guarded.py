@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import httpx
 import pytest
@@ -18,7 +18,7 @@ from tests.ports import own_port
 
 GUARD = Path(__file__).parents[2] / "deploy" / "examples" / "guarded.py"
 TOKEN = "lbx_test_gate"
-YES = b'{"open": true, "request_id": "r", "deadline_at": "2026-01-01T00:00:00Z"}'
+END = {"open": True, "request_id": "r", "deadline_at": "2026-01-01T00:00:00Z"}
 HANGS = 6.0
 
 
@@ -27,6 +27,7 @@ class FakeLockbox:
 
     def __init__(self) -> None:
         self.how = "yes"
+        self.about: dict[str, str] = {}
         self.asked: list[tuple[str, dict[str, list[str]], str | None]] = []
         self.takes = 201
         self.reported: list[tuple[str, list[dict[str, str]], str | None]] = []
@@ -35,6 +36,7 @@ class FakeLockbox:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 address = urlsplit(self.path)
+                fake.about = dict(parse_qsl(address.query, keep_blank_values=True))
                 fake.asked.append((address.path, parse_qs(address.query), self.headers.get("authorization")))
                 getattr(fake, f"answer_{fake.how.replace(' ', '_')}")(self)
 
@@ -51,6 +53,11 @@ class FakeLockbox:
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
 
+    @property
+    def yes(self) -> bytes:
+        """A yes to what was asked last."""
+        return json.dumps(END | self.about).encode()
+
     @staticmethod
     def send(handler: BaseHTTPRequestHandler, status: int, body: bytes, **headers: str) -> None:
         handler.send_response(status)
@@ -60,16 +67,22 @@ class FakeLockbox:
         handler.wfile.write(body)
 
     def answer_yes(self, handler: BaseHTTPRequestHandler) -> None:
-        self.send(handler, 200, YES)
+        self.send(handler, 200, self.yes)
+
+    def answer_about_another(self, handler: BaseHTTPRequestHandler) -> None:
+        self.send(handler, 200, json.dumps(END | self.about | {"resource": "mailbox:ceo@contoso.example"}).encode())
+
+    def answer_about_nothing(self, handler: BaseHTTPRequestHandler) -> None:
+        self.send(handler, 200, json.dumps(END).encode())
 
     def answer_no(self, handler: BaseHTTPRequestHandler) -> None:
         self.send(handler, 403, json.dumps({"code": "no-open-window"}).encode())
 
     def answer_broken(self, handler: BaseHTTPRequestHandler) -> None:
-        self.send(handler, 500, YES)
+        self.send(handler, 500, self.yes)
 
     def answer_created(self, handler: BaseHTTPRequestHandler) -> None:
-        self.send(handler, 201, YES)
+        self.send(handler, 201, self.yes)
 
     def answer_elsewhere(self, handler: BaseHTTPRequestHandler) -> None:
         self.how = "yes"
@@ -85,7 +98,7 @@ class FakeLockbox:
         handler.wfile.write(b"\x00\xff come in, 200 OK\r\n\r\n")
 
     def answer_half(self, handler: BaseHTTPRequestHandler) -> None:
-        self.send(handler, 200, YES[:20], **{"content-length": str(len(YES))})
+        self.send(handler, 200, self.yes[:20], **{"content-length": str(len(self.yes))})
 
     def answer_hang_up(self, handler: BaseHTTPRequestHandler) -> None:
         handler.connection.shutdown(socket.SHUT_RDWR)
@@ -95,7 +108,7 @@ class FakeLockbox:
         self.drip(handler, b"")
 
     def answer_drip(self, handler: BaseHTTPRequestHandler) -> None:
-        self.drip(handler, b"HTTP/1.1 200 OK\r\ncontent-length: 72\r\n\r\n" + YES)
+        self.drip(handler, f"HTTP/1.1 200 OK\r\ncontent-length: {len(self.yes)}\r\n\r\n".encode() + self.yes)
 
     @staticmethod
     def drip(handler: BaseHTTPRequestHandler, answer: bytes) -> None:
@@ -181,7 +194,19 @@ def test_what_cannot_be_reported_is_not_served(lockbox: FakeLockbox, guard: str)
 
 @pytest.mark.parametrize(
     "how",
-    ["no", "broken", "created", "elsewhere", "welcome page", "not open", "garbage", "half", "hang up"],
+    [
+        "no",
+        "broken",
+        "created",
+        "elsewhere",
+        "welcome page",
+        "not open",
+        "garbage",
+        "half",
+        "hang up",
+        "about another",
+        "about nothing",
+    ],
 )
 def test_anything_but_a_clear_yes_is_refused(lockbox: FakeLockbox, guard: str, how: str) -> None:
     lockbox.how = how
