@@ -17,6 +17,7 @@ from lockbox.people import tenants, tokens
 from lockbox.people.models import Invitation, Person
 from lockbox.people.roles import Role, Side
 from lockbox.tenancy import offers
+from lockbox.text_rules import check_name
 
 LIFETIME = timedelta(hours=24)
 ADDRESS = re.compile(r"[^\s@<>]+@[^\s@<>]+")
@@ -62,9 +63,7 @@ def first_operator(session: Session, *, name: str, email: str, environment: str)
         Unusable: name or address is none.
         NotFit: the schema is not the one this code was built for.
     """
-    name = name.strip()
-    if not (name and name.isprintable() and len(name) <= LONGEST_NAME):
-        raise Unusable(f"--name: write a name on one line, of at most {LONGEST_NAME} characters")
+    name = _name(name)
     if not (ADDRESS.fullmatch(email) and email.isascii() and email.isprintable() and len(email) <= LONGEST_ADDRESS):
         raise Unusable("--email: write one mail address, such as olga@vendor.example")
     standing.fits(session.connection())
@@ -86,6 +85,16 @@ def first_operator(session: Session, *, name: str, email: str, environment: str)
         ),
     )
     return Operator(name, issued.text, invitation_id, code)
+
+
+def _name(name: str) -> str:
+    try:
+        good = check_name(name)
+    except ValueError as wrong:
+        raise Unusable(f"--name: {wrong}") from None
+    if len(good) > LONGEST_NAME:
+        raise Unusable(f"--name: write at most {LONGEST_NAME} characters")
+    return good
 
 
 def _invited(session: Session, person: Person) -> tuple[UUID, str]:

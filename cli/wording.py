@@ -8,6 +8,7 @@ from rich.text import Text
 from cli import terminal
 from cli.terminal import NOTHING, duration, moment, words
 from lockbox.notices.states import NOBODY_TOLD, SAYINGS, Tone
+from lockbox.text_rules import flagged
 
 NOBODYS = {"owner": "the installation's owner"}
 COLOURS = {
@@ -53,7 +54,7 @@ def show_one(item: Mapping[str, Any]) -> None:
             "Asked by": item["requester"]["name"],
             "Customer": item["tenant"],
             "Service": item["service"],
-            "Resources": ", ".join(item["resources"]),
+            "Resources": ", ".join(map(flagged, item["resources"])),
             "Actions": ", ".join(item["actions"]),
             "Why": f"{why}: {item['justification']}" if item["justification"] else why,
             "Case": item["case_ref"],

@@ -136,6 +136,8 @@ class Settings(BaseSettings):
     filings_by_person: int = Field(default=30, ge=1, le=1_000_000)
     filings_for_tenant: int = Field(default=120, ge=1, le=1_000_000)
 
+    invitations_a_day: int = Field(default=30, ge=1, le=100_000)
+
     deliveries_kept_days: int = Field(default=90, ge=2, le=3650)
 
     failpoint: str | None = Field(default=None, pattern=r"^[a-z]+\.[a-z_]+(:[1-9][0-9]{0,5})?$")

@@ -30,7 +30,9 @@ from lockbox.requests.rules import Policy
 from lockbox.requests.voting import Verdict
 from lockbox.requests.writing import Origin
 
-SETTINGS = Settings(environment="test", filings_by_person=1_000_000, filings_for_tenant=1_000_000)
+SETTINGS = Settings(
+    environment="test", filings_by_person=1_000_000, filings_for_tenant=1_000_000, invitations_a_day=100_000
+)
 HERE = Origin("api", "127.0.0.1", "pytest")
 WITHOUT_REVIEW = Policy(vendor_review=False)
 

@@ -9,13 +9,13 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from api import browser, taking
 from api.deps import Chosen, House, Work
 from api.portal.pages import TAG, page, protect, status_of
 from api.portal.requests import titles
-from api.schemas.parts import Line
+from api.schemas.parts import Words
 from config.settings import Settings
 from lockbox.database import Database
 from lockbox.people import zones
@@ -30,7 +30,7 @@ router = APIRouter(tags=[TAG], include_in_schema=False)
 MOST = 50
 MOST_ROWS, ROWS_AT_ONCE = 10_000, 200
 DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-WORDS = TypeAdapter[str](Annotated[Line, Field(max_length=200)])
+WORDS = TypeAdapter[str](Words)
 
 
 @dataclass(frozen=True)

@@ -62,8 +62,9 @@ def invite(
 
     def deed(session: Session, caller: Caller, origin: Origin) -> None:
         body = read(NewMember, name=name.strip(), address=address.strip(), roles=roles)
-        held = frozenset(map(Role, body.roles))
-        members.invite(session, caller, origin, slug, name=body.name, address=body.address, roles=held)
+        held, a_day = frozenset(map(Role, body.roles)), work.chosen.invitations_a_day
+        facts = {"name": body.name, "address": body.address}
+        members.invite(session, caller, origin, slug, **facts, roles=held, a_day=a_day)
 
     written = Written(name, address, tuple(roles))
     return done(work, slug, deed, lambda at, refused: _shown(at, refused, written=written), here(slug))

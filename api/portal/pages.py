@@ -26,6 +26,7 @@ from lockbox.people import zones
 from lockbox.people.roles import Side
 from lockbox.refusals import Conflict, Invalid, NotSignedIn, NotYours, Refusal, SignInAgain, TooMany
 from lockbox.requests.writing import Origin
+from lockbox.text_rules import flagged, warning
 
 TAG = "pages"
 HOME = "/requests"
@@ -98,6 +99,8 @@ def _state_words(saying: Saying) -> str:
 
 
 TEMPLATES.filters["duration"] = duration
+TEMPLATES.filters["warning"] = warning
+TEMPLATES.filters["flagged"] = flagged
 TEMPLATES.filters["time"] = _here(zones.clock_time)
 TEMPLATES.filters["short_time"] = _here(zones.short_time)
 TEMPLATES.filters["words"] = _state_words

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query
 
-from api.deps import From, Who, Work
+from api.deps import Chosen, From, Who, Work
 from api.schemas.members import (
     DelegationList,
     DelegationView,
@@ -43,10 +43,13 @@ def list_members(
 
 
 @router.post("/members", status_code=201, responses=problems(400, 404, 409))
-def invite(slug: Slug, body: NewMember, who: Who, came: From, session: Work) -> InvitationView:
-    """Invite somebody by mail, as a tenant admin; they are a member once they accept."""
-    roles = frozenset(map(Role, body.roles))
-    invited = members.invite(session, who, came, slug, name=body.name, address=body.address, roles=roles)
+def invite(slug: Slug, body: NewMember, who: Who, came: From, session: Work, chosen: Chosen) -> InvitationView:
+    """Invite somebody by mail, as a tenant admin; they are a member once they accept.
+
+    A tenant invites 30 people in 24 hours, unless the installation says otherwise; more are answered 429.
+    """
+    roles, a_day = frozenset(map(Role, body.roles)), chosen.invitations_a_day
+    invited = members.invite(session, who, came, slug, name=body.name, address=body.address, roles=roles, a_day=a_day)
     return invitation_view(invited)
 
 

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query
 
-from api.deps import From, Who, Work
+from api.deps import Chosen, From, Who, Work
 from api.routes.members import invitation_view
 from api.schemas.endpoints import DeadNoticePage, DeadNoticeView
 from api.schemas.members import (
@@ -37,10 +37,11 @@ def list_colleagues(
 
 
 @router.post("/members", status_code=201, responses=problems(400, 409))
-def invite_colleague(body: NewColleague, who: Who, came: From, session: Work) -> InvitationView:
-    """Invite somebody to the vendor's side by mail, as an operator."""
-    roles = frozenset(map(Role, body.roles))
-    return invitation_view(vendor.invite(session, who, came, name=body.name, address=body.address, roles=roles))
+def invite_colleague(body: NewColleague, who: Who, came: From, session: Work, chosen: Chosen) -> InvitationView:
+    """Invite somebody to the vendor's side by mail, as an operator; as many a day as a tenant may."""
+    roles, a_day = frozenset(map(Role, body.roles)), chosen.invitations_a_day
+    invited = vendor.invite(session, who, came, name=body.name, address=body.address, roles=roles, a_day=a_day)
+    return invitation_view(invited)
 
 
 @router.put("/members/{person_id}", responses=problems(400, 404))

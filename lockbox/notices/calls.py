@@ -16,6 +16,7 @@ from lockbox.notices.memos import TITLES, Memo
 from lockbox.notices.models import Format
 from lockbox.notices.phrases import one_line, portal_address
 from lockbox.people.zones import clock_time
+from lockbox.text_rules import mixed
 
 TEST = "endpoint_tested"
 TEST_TYPE = "endpoint.test"
@@ -105,7 +106,10 @@ def of_letter(letter: Letter, target: Target, *, public_url: str, services: Mapp
 
 
 def payload(letter: Letter, *, public_url: str) -> bytes:
-    """Return the thin body of a webhook: ids, states and clocks; no reason, no names."""
+    """Return the thin body of a webhook: ids, states and clocks; no reason, no names.
+
+    `mixed_alphabets` is there, and true, where the id of a resource mixes alphabets.
+    """
     return json.dumps(
         {
             "id": str(letter.notice_id),
@@ -116,6 +120,7 @@ def payload(letter: Letter, *, public_url: str) -> bytes:
                 "tenant": letter.slug,
                 "tenant_id": str(letter.tenant_id),
                 "state": letter.to_state,
+                **({"mixed_alphabets": True} if mixed(letter.resources) else {}),
                 **({"nobody_told": letter.nobody_told} if letter.template == "timed_out" else {}),
                 "answer_by": _deadline(letter, "reviewing", "pending"),
                 "open_until": _deadline(letter, "active"),
@@ -156,6 +161,8 @@ def _slack_of(letter: Letter, justification: str | None, public_url: str, servic
         lines.append(f"{BY[letter.event_type]} {_plain(one_line(letter.actor_name))}")
     if letter.to_state in DEADLINES and letter.deadline_at:
         lines.append(f"{DEADLINES[letter.to_state]} {clock_time(letter.deadline_at)}")
+    if mixed(letter.resources):
+        lines.append("Careful: the name of a resource mixes alphabets. Check each letter before you decide.")
     if justification is not None:
         lines.append(f"Why: {_plain(' '.join(justification.split()))}"[:MOST_WORDS])
     lines.append(f"As of {clock_time(letter.at)}. Request {letter.request_id}")

@@ -25,6 +25,7 @@ from lockbox.notices.states import SAYINGS
 from lockbox.notices.subjects import NOBODY_TOLD, SUBJECTS
 from lockbox.people.roles import Mode
 from lockbox.people.zones import clock_time
+from lockbox.text_rules import flagged
 
 LONG = 600
 LONGEST_AGENT = 256
@@ -184,7 +185,7 @@ def _said(letter: Letter, services: Mapping[str, str]) -> dict[str, Any]:
         "requester": one_line(letter.requester),
         "actor": one_line(letter.actor_name) if letter.actor_name else None,
         "tenant": one_line(letter.tenant),
-        "resources": [one_line(resource, LONGEST_RESOURCE) for resource in letter.resources],
+        "resources": [flagged(one_line(resource, LONGEST_RESOURCE)) for resource in letter.resources],
         "justification": prose(letter.justification),
         "case_ref": one_line(letter.case_ref) if letter.case_ref else None,
         "comment": prose(letter.comment) if letter.comment else None,

@@ -1,15 +1,15 @@
 """Words as mails and webhooks may carry them: bounded, on one line, without marks that forge; and the templates."""
 
-import re
 import unicodedata
 from email.utils import parseaddr
 from uuid import UUID
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from lockbox.text_rules import visible
+
 LONGEST_NAME = 100
 LONGEST_SUBJECT = 200
-FORGING_MARKS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 TEMPLATES = Environment(
     loader=PackageLoader("lockbox.notices"),
@@ -32,15 +32,15 @@ def sender_domain(sender: str) -> str:
 
 
 def one_line(text: str, longest: int = LONGEST_NAME) -> str:
-    """Return a name fit for a header: no control or direction characters, bounded in length."""
-    kept = (" " if unicodedata.category(mark).startswith(("C", "Z")) else mark for mark in text)
+    """Return a name fit for a header: no control characters, what nobody sees written out, bounded in length."""
+    kept = (" " if unicodedata.category(mark).startswith(("C", "Z")) else mark for mark in visible(text))
     line = " ".join("".join(kept).split())
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
 def prose(text: str) -> str:
-    """Return what somebody wrote, its lines kept, without control characters and marks that turn the direction."""
-    lines = FORGING_MARKS.sub("", text).expandtabs(1).splitlines()
+    """Return what somebody wrote, its lines kept, without control characters, and what nobody sees written out."""
+    lines = visible(text).expandtabs(1).splitlines()
     return "\n".join(
         "".join(mark for mark in line if unicodedata.category(mark) not in {"Cc", "Cs"}) for line in lines
     )

@@ -3,12 +3,13 @@
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Annotated, Self
+from datetime import datetime
+from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 
+from lockbox.instants import Instant
 from lockbox.people.roles import Mode
 from lockbox.requests.terms import (
     ChosenReasons,
@@ -22,6 +23,7 @@ from lockbox.requests.terms import (
     Terms,
     Value,
 )
+from lockbox.text_rules import check_line, check_resource_pattern
 
 MOST_RULES = 100
 MOST_GROUPS = 50
@@ -64,7 +66,8 @@ def fits(pattern: str, resource: str) -> bool:
 
 
 def _pattern(value: str) -> str:
-    if not PATTERN.fullmatch(value) or not value.isprintable():
+    check_resource_pattern(value)
+    if not PATTERN.fullmatch(value):
         raise ValueError(
             "write a pattern as kind:id, with * for any part of the id, such as mailbox:*@contoso.example"
         )
@@ -74,17 +77,9 @@ def _pattern(value: str) -> str:
     return value
 
 
-def _line(value: str) -> str:
-    if not value.isprintable():
-        raise ValueError("write it on one line, without control characters")
-    return value
-
-
-def _to_utc(until: datetime) -> datetime:
-    try:
-        return until.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("choose an end that a calendar holds") from None
+def _about_something(schema: dict[str, Any]) -> None:
+    """Say in JSON Schema that one dimension at least is not empty."""
+    schema["anyOf"] = [{"required": [name], "properties": {name: {"minItems": 1}}} for name in schema["properties"]]
 
 
 def _relaxed(mode: Mode) -> Mode:
@@ -99,13 +94,17 @@ def _by_name(groups: dict[str, tuple[UUID, ...]]) -> dict[str, tuple[UUID, ...]]
 
 Word = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 Pattern = Annotated[str, Field(max_length=256), AfterValidator(_pattern)]
-Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), AfterValidator(_line)]
+Line = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), AfterValidator(check_line)
+]
 Members = Annotated[Once[UUID], Field(max_length=MOST_MEMBERS)]
 Groups = Annotated[dict[GroupName, Members], Field(max_length=MOST_GROUPS), AfterValidator(_by_name)]
 
 
 class Match(Value):
     """What a rule is about; an empty dimension is anything. Resources are patterns, see `fits`."""
+
+    model_config = ConfigDict(json_schema_extra=_about_something)
 
     services: Annotated[Once[Word], Field(max_length=MOST_HITS)] = ()
     actions: Annotated[Once[Word], Field(max_length=MOST_HITS)] = ()
@@ -139,8 +138,8 @@ class Rule(Value):
 class Consent(Value):
     """Dated consent: until then the tenant is told, or not even that; then it decides again, by itself."""
 
-    mode: Annotated[Mode, AfterValidator(_relaxed)]
-    until: Annotated[AwareDatetime, AfterValidator(_to_utc)]
+    mode: Annotated[Mode, AfterValidator(_relaxed), Field(json_schema_extra={"enum": [Mode.OBSERVE, Mode.OFF]})]
+    until: Instant
 
 
 class Policy(Terms):

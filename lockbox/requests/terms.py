@@ -42,7 +42,7 @@ def _sorted_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(sorted(values))
 
 
-Once = Annotated[tuple[T, ...], AfterValidator(_sorted_once)]
+Once = Annotated[tuple[T, ...], Field(json_schema_extra={"uniqueItems": True}), AfterValidator(_sorted_once)]
 GroupName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9-]*$")]
 Approvals = Annotated[int, Field(ge=1, le=MOST_APPROVALS)]
 AnswerWindow = Annotated[int, Field(ge=1, le=HARD_ANSWER_LIMIT)]

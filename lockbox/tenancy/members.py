@@ -37,18 +37,21 @@ def invite(
     name: str,
     address: str,
     roles: frozenset[Role],
+    a_day: int | None = None,
 ) -> Invitation:
     """Invite somebody by mail; they are a member once they accept, also where they are known elsewhere.
 
     Raises:
         Unknown, NotYours: as named.
         AlreadyMember, AlreadyInvited: as named.
+        TooMany: as many were invited to this tenant within 24 hours as `a_day` lets through.
     """
     tenant = authority.known(session, caller, slug)
     seat = authority.take(session, caller, origin, ADMINS, tenant)
     authority.firmly(session, seat, tenant)
     at = now(session)
     offers.only_one(session, tenant.id, address, at)
+    offers.few_enough(session, tenant.id, at, a_day)
     return offers.make(session, seat, Offer(name, address, roles), at)
 
 

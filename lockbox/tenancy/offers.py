@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from math import ceil
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, func, or_
@@ -18,10 +19,12 @@ from lockbox.notices.memos import INVITATION
 from lockbox.people import keyring, powers
 from lockbox.people.models import Invitation, Membership, Person
 from lockbox.people.roles import Role, Side
-from lockbox.refusals import AlreadyInvited, AlreadyMember, OtherSide
+from lockbox.refusals import AlreadyInvited, AlreadyMember, OtherSide, TooMany
 from lockbox.tenancy import memberships, trail
 from lockbox.tenancy.authority import Seat
 from lockbox.tenancy.trail import Deed, change, listed
+
+DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,27 @@ def only_one(session: Session, tenant_id: UUID | None, address: str, at: datetim
     query = select(Invitation.id).where(at_place(tenant_id), invited, is_open(at), ~col(Invitation.is_recovery))
     if session.exec(query).first():
         raise AlreadyInvited("This address is invited already; withdraw that invitation to write another one.")
+
+
+def few_enough(session: Session, tenant_id: UUID | None, at: datetime, most: int | None) -> None:
+    """Check that fewer people than so many were invited within 24 hours; proposals of admins do not count.
+
+    Each invitation is a mail that Lockbox sends to whatever address somebody names.
+
+    Raises:
+        TooMany: as many were; `retry_after` is in seconds.
+    """
+    if most is None:
+        return
+    since = (at_place(tenant_id), ~col(Invitation.is_recovery), col(Invitation.created_at) > at - DAY)
+    query = select(Invitation.created_at).where(*since).order_by(col(Invitation.created_at).desc())
+    first = session.exec(query.offset(most - 1).limit(1)).first()
+    if first is not None:
+        raise TooMany(
+            f"At most {most} people can be invited within 24 hours. Invite the others later, or ask the vendor "
+            "to raise LOCKBOX_INVITATIONS_A_DAY.",
+            retry_after=ceil((first + DAY - at).total_seconds()),
+        )
 
 
 def not_of_the_vendor(session: Session, address: str) -> None:

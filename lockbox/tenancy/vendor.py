@@ -55,7 +55,14 @@ def still_open(session: Session, caller: Caller) -> Sequence[Invitation]:
 
 
 def invite(
-    session: Session, caller: Caller, origin: Origin, *, name: str, address: str, roles: frozenset[Role]
+    session: Session,
+    caller: Caller,
+    origin: Origin,
+    *,
+    name: str,
+    address: str,
+    roles: frozenset[Role],
+    a_day: int | None = None,
 ) -> Invitation:
     """Invite somebody to the vendor's side by mail.
 
@@ -65,11 +72,13 @@ def invite(
         NotYours: the caller is no operator.
         SignInAgain: the operator's sign-in is too weak or too old.
         AlreadyMember, AlreadyInvited: as named.
+        TooMany: as many were invited to the vendor within 24 hours as `a_day` lets through.
     """
     seat = authority.take(session, caller, origin, OPERATORS)
     authority.firmly_at_the_vendor(session, seat)
     at = now(session)
     offers.only_one(session, None, address, at)
+    offers.few_enough(session, None, at, a_day)
     return offers.make(session, seat, Offer(name, address, roles), at)
 
 

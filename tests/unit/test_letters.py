@@ -406,3 +406,14 @@ def test_what_is_copied_holds_no_justification_where_the_policy_keeps_it_in() ->
 
     assert "does not open" not in kept.text + kept.html
     assert "does not open" in told.text
+
+
+def test_a_mail_flags_a_resource_of_mixed_alphabets() -> None:
+    lookalike = "mailbox:\u0430nna@contoso.example"
+
+    written = mail(resources=[lookalike, "mailbox:bob@contoso.example"])
+
+    warning = f"{lookalike} (mixed alphabets: Cyrillic and Latin; check each letter)"
+    assert warning in " ".join(written.text.split())
+    assert warning in written.html
+    assert written.text.count("mixed alphabets") == 1

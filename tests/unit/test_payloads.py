@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 
 from lockbox.notices import calls
+from lockbox.notices.models import Format
 from lockbox.requests.lifecycle import State
 from tests.unit.letter import ERIN, NUMBER, PAGE, PUBLIC, letter
 
@@ -62,3 +63,13 @@ def test_a_webhook_body_holds_ids_state_and_both_clocks(
             "url": PAGE,
         },
     }
+
+
+def test_a_webhook_and_a_chat_message_flag_a_resource_of_mixed_alphabets() -> None:
+    mixed = letter(resources=["mailbox:\u0430nna@contoso.example"])
+
+    assert json.loads(calls.payload(mixed, public_url=PUBLIC))["data"]["mixed_alphabets"] is True
+    assert "mixed_alphabets" not in json.loads(calls.payload(letter(), public_url=PUBLIC))["data"]
+    target = calls.Target(UUID(int=3), "https://chat.example", Format.SLACK, False, b"", None)
+    said = calls.of_letter(mixed, target, public_url=PUBLIC, services={})
+    assert "mixes alphabets" in json.loads(said)["blocks"][0]["text"]["text"]

@@ -79,8 +79,8 @@ def test_the_json_of_a_policy_does_not_depend_on_the_order_of_writing(policy: Po
         ({"groups": {"legal": [str(UUID(int=number)) for number in range(501)]}}, "at most 500"),
         ({"consent": {"mode": "enforce", "until": "2026-03-01T00:00:00Z"}}, "observe"),
         ({"consent": {"mode": "off"}}, "Field required"),
-        ({"consent": {"mode": "off", "until": "2026-03-01T00:00:00"}}, "timezone"),
-        ({"consent": {"mode": "off", "until": "9999-12-31T23:59:59-05:00"}}, "choose an end"),
+        ({"consent": {"mode": "off", "until": "2026-03-01T00:00:00"}}, "with its time zone"),
+        ({"consent": {"mode": "off", "until": "9999-12-31T23:59:59-05:00"}}, "choose a moment"),
     ],
 )
 def test_a_policy_that_could_not_be_kept_is_refused_and_says_what_to_do(wrong: dict[str, Any], says: str) -> None:
@@ -251,17 +251,21 @@ PATTERN = "write a pattern as kind:id, with * for any part of the id, such as ma
     ("model", "wrong", "says"),
     [
         (Match, {"resources": ["mailbox"]}, PATTERN),
-        (Match, {"resources": ["mailbox:\u200b"]}, PATTERN),
+        (
+            Match,
+            {"resources": ["mailbox:\u200b"]},
+            "leave out the character U+200B (zero width space): readers would not see it",
+        ),
         (Match, {"resources": ["mailbox:" + "a*" * 5]}, "use at most 4 stars in a pattern"),
         (
             Rule,
             {"name": "a\x07b", "match": {"services": ["mail"]}, "terms": {"quorum": 2}},
-            "write it on one line, without control characters",
+            "leave out the character U+0007: readers would not see it",
         ),
         (
             Consent,
             {"mode": "off", "until": "9999-12-31T23:59:59-05:00"},
-            "choose an end that a calendar holds",
+            "choose a moment that a calendar holds",
         ),
         (
             Consent,

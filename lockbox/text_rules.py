@@ -1,0 +1,183 @@
+"""Rules for text that people read before they decide: nothing invisible, one spelling, no links in names; pure.
+
+Each rule is also a JSON Schema pattern, so that the OpenAPI document says what is taken.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable
+
+Check = Callable[[str], str]
+Ranges = tuple[tuple[int, int], ...]
+
+CONTROLS: Ranges = ((0x00, 0x08), (0x0B, 0x0C), (0x0E, 0x1F), (0x7F, 0x9F))
+BREAKS: Ranges = ((0x09, 0x0A), (0x0D, 0x0D))
+SPACES: Ranges = (
+    (0xA0, 0xA0), (0x1680, 0x1680), (0x2000, 0x200A), (0x202F, 0x202F), (0x205F, 0x205F), (0x3000, 0x3000),
+)  # fmt: skip
+SURROGATES: Ranges = ((0xD800, 0xDFFF),)
+INVISIBLE: Ranges = (
+    # Default_Ignorable_Code_Point of Unicode: zero-width, direction and variation marks, fillers, tags.
+    (0xAD, 0xAD), (0x34F, 0x34F), (0x61C, 0x61C), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F),
+    (0x200B, 0x200F), (0x202A, 0x202E), (0x2060, 0x206F), (0x3164, 0x3164), (0xFE00, 0xFE0F), (0xFEFF, 0xFEFF),
+    (0xFFA0, 0xFFA0), (0xFFF0, 0xFFF8), (0x1BCA0, 0x1BCA3), (0x1D173, 0x1D17A), (0xE0000, 0xE0FFF),
+    # What has no ink beside them: line and paragraph separators, an empty Braille cell, other fillers.
+    (0x2028, 0x2029), (0x2800, 0x2800), (0x16FE4, 0x16FE4), (0x1D159, 0x1D159),
+    # Format characters that are left of Unicode's category Cf.
+    (0x600, 0x605), (0x6DD, 0x6DD), (0x70F, 0x70F), (0x890, 0x891), (0x8E2, 0x8E2), (0xFFF9, 0xFFFB),
+    (0x110BD, 0x110BD), (0x110CD, 0x110CD), (0x13430, 0x1345F),
+)  # fmt: skip
+PRIVATE: Ranges = ((0xE000, 0xF8FF), (0xFDD0, 0xFDEF), (0xFFFE, 0xFFFF), (0xF0000, 0x10FFFF))
+"""For private use, and no characters: each font shows something else, or nothing. The patterns leave them out."""
+
+
+def _class(*ranges: Ranges) -> str:
+    """Return ranges as the inside of a character class, as JSON Schema and Python both read it."""
+    return "".join(
+        _mark(first) if first == last else f"{_mark(first)}-{_mark(last)}" for part in ranges for first, last in part
+    )
+
+
+def _mark(code: int) -> str:
+    # Beyond the first plane the dialects' escapes differ: the character itself is understood by all.
+    return f"\\u{code:04x}" if code <= 0xFFFF else chr(code)  # noqa: PLR2004 - the end of the first plane
+
+
+HIDDEN = _class(CONTROLS, INVISIBLE)
+TEXT_PATTERN = f"^[ {_class(BREAKS, SPACES)}]*[^ {_class(BREAKS, SPACES)}{HIDDEN}][^{HIDDEN}]*$"
+LINE_PATTERN = f"^ *[^ {_class(BREAKS, SPACES)}{HIDDEN}][^{_class(BREAKS, SPACES)}{HIDDEN}]*$"
+RESOURCE_PATTERN = f"^[a-z][a-z0-9-]{{0,31}}:[^* {_class(BREAKS, SPACES)}{HIDDEN}]{{1,220}}$"
+UNFIT = re.compile(f"[{_class(CONTROLS, SURROGATES, PRIVATE, INVISIBLE)}]")
+UNFIT_IN_A_LINE = re.compile(f"[{_class(CONTROLS, BREAKS, SPACES, SURROGATES, PRIVATE, INVISIBLE)}]")
+INKLESS = re.compile(f"[{_class(INVISIBLE, PRIVATE)}]")
+RESOURCE = re.compile(r"[a-z][a-z0-9-]{0,31}:\S{1,220}")
+DOTS = str.maketrans("\u3002\u2024\ufe52", "...")
+LINK = re.compile(r"@|://|\bwww\.|[^\W_][\w-]*\.[^\W\d_]{2,}", re.IGNORECASE)
+
+TOGETHER = (
+    {"LATIN", "CJK", "HIRAGANA", "KATAKANA"},
+    {"LATIN", "CJK", "BOPOMOFO"},
+    {"LATIN", "CJK", "HANGUL"},
+)
+"""Scripts that one word is commonly written in (Unicode Technical Standard 39, highly restrictive)."""
+
+
+def check_text(value: str) -> str:
+    """Return prose without the blanks around it.
+
+    Raises:
+        ValueError: it is blank or has characters that nobody sees.
+    """
+    if found := UNFIT.search(value):
+        raise ValueError(f"leave out {_called(found[0])}: readers would not see it")
+    if not value.strip():
+        raise ValueError("say something")
+    return value.strip()
+
+
+def check_line(value: str) -> str:
+    """Return one line of text without the blanks around it.
+
+    Raises:
+        ValueError: it is blank, has more lines or other blanks than spaces, or characters that nobody sees.
+    """
+    if any(mark in value for mark in "\n\r\t"):
+        raise ValueError("write it on one line")
+    check_text(value)
+    if found := UNFIT_IN_A_LINE.search(value):
+        raise ValueError(f"write a plain space instead of {_called(found[0])}")
+    return value.strip()
+
+
+def check_name(value: str) -> str:
+    """Return the name of a person or tenant, which mails carry in their subjects.
+
+    Raises:
+        ValueError: it is no line of text, or holds what mail programs would show as a link.
+    """
+    line = check_line(value)
+    if LINK.search(unicodedata.normalize("NFKC", line).translate(DOTS)):
+        raise ValueError("leave out web and mail addresses: a name is shown in the subjects of mails")
+    return line
+
+
+def check_resource(value: str) -> str:
+    """Return the id of a resource as it is.
+
+    Raises:
+        ValueError: it has another form than kind:id, a wildcard, characters that nobody sees, or a second spelling.
+    """
+    if "*" in value:
+        raise ValueError("name each resource; wildcards are not allowed")
+    _check_visible(value)
+    if not RESOURCE.fullmatch(value):
+        raise ValueError("write a resource as kind:id, such as mailbox:anna@contoso.example")
+    return _check_spelling(value)
+
+
+def check_resource_pattern(value: str) -> str:
+    """Return a pattern for ids of resources, which may hold `*`, as it is.
+
+    Raises:
+        ValueError: it has characters that no id may have, or a spelling that no id has.
+    """
+    _check_visible(value)
+    return _check_spelling(value)
+
+
+def alphabets(value: str) -> list[str]:
+    """Return the alphabets of an id's letters where they are commonly not used together, else nothing.
+
+    A Cyrillic or Greek letter among Latin ones looks the same and names another resource. The kind before the colon
+    is ours and counts for nothing, but the alphabets of the whole id are looked at together.
+    """
+    found = {_script(mark) for mark in unicodedata.normalize("NFKC", value.partition(":")[2]) if mark.isalpha()}
+    found.discard("")
+    if len(found) < 2 or any(found <= usual for usual in TOGETHER):  # noqa: PLR2004 - one is not mixed
+        return []
+    return sorted(script.capitalize() for script in found)
+
+
+def mixed(resources: Iterable[str]) -> list[str]:
+    """Return those ids whose letters come from several alphabets."""
+    return [resource for resource in resources if alphabets(resource)]
+
+
+def warning(resource: str) -> str:
+    """Return what to tell a reader of an id whose letters come from several alphabets, else nothing."""
+    found = alphabets(resource)
+    return f"mixed alphabets: {' and '.join(found)}; check each letter" if found else ""
+
+
+def flagged(resource: str) -> str:
+    """Return an id as plain text shows it, with a warning where its letters come from several alphabets."""
+    found = warning(resource)
+    return f"{resource} ({found})" if found else resource
+
+
+def visible(value: str) -> str:
+    """Return text with each character that nobody sees written out, such as `[U+200B]`; line breaks stay."""
+    return INKLESS.sub(lambda found: f"[U+{ord(found[0]):04X}]", value)
+
+
+def _check_visible(value: str) -> None:
+    if found := UNFIT.search(value):
+        raise ValueError(f"leave out {_called(found[0])}: readers would not see it")
+    if UNFIT_IN_A_LINE.search(value):
+        raise ValueError("write a resource without blanks, as kind:id, such as mailbox:anna@contoso.example")
+
+
+def _check_spelling(value: str) -> str:
+    if not unicodedata.is_normalized("NFC", value):
+        raise ValueError("write it in Unicode's composed form (NFC): this spelling looks the same as another one")
+    return value
+
+
+def _called(mark: str) -> str:
+    name = unicodedata.name(mark, "")
+    return f"the character U+{ord(mark):04X}{f' ({name.lower()})' if name else ''}"
+
+
+def _script(letter: str) -> str:
+    first = unicodedata.name(letter, "").partition(" ")[0]
+    return {"IDEOGRAPHIC": "CJK", "KATAKANA-HIRAGANA": "KATAKANA", "MODIFIER": ""}.get(first, first)

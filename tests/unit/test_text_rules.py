@@ -1,0 +1,110 @@
+"""Text that an approver reads: nothing invisible gets in, names hold no links, ids have one spelling."""
+
+import re
+
+import pytest
+
+from lockbox import text_rules
+from lockbox.notices import phrases
+
+HIDDEN = [
+    "\u200b", "\u200d", "\u200e", "\u202e", "\u2066", "\u2060", "\ufeff", "\u00ad", "\u034f", "\u061c", "\u115f",
+    "\u1160", "\u3164", "\uffa0", "\u2800", "\u180e", "\ufe0f", "\u17b4", "\ufff9", "\u2028", "\ue000",
+    "\U000e0041", "\U000e0100", "\U0001d173", "\x00", "\x1b", "\x7f", "\x85", "\ud800",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("mark", HIDDEN)
+@pytest.mark.parametrize(
+    "check", [text_rules.check_text, text_rules.check_line, text_rules.check_name, text_rules.check_resource]
+)
+def test_a_character_that_nobody_sees_is_refused_by_its_number(check: text_rules.Check, mark: str) -> None:
+    with pytest.raises(ValueError, match=f"U\\+{ord(mark):04X}"):
+        check(f"mailbox:an{mark}na")
+
+
+@pytest.mark.parametrize("mark", [mark for mark in HIDDEN if mark not in {"\ue000", "\ud800"}])
+def test_the_patterns_of_the_openapi_document_take_no_character_that_is_refused(mark: str) -> None:
+    for pattern in (text_rules.TEXT_PATTERN, text_rules.LINE_PATTERN, text_rules.RESOURCE_PATTERN):
+        assert not re.search(pattern, f"mailbox:an{mark}na")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Grüße, 山田 太郎", "Anna O\u2019Neill", "Ελλάδα", "राम", "שלום", "👍 done", "two\nlines\tand a tab", "a b"],
+)
+def test_text_of_any_language_is_taken(text: str) -> None:
+    assert text_rules.check_text(f" {text} ") == text
+    assert re.search(text_rules.TEXT_PATTERN, f" {text} ")
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n", "\t ", "\u00a0", "\u3000"])
+def test_blank_text_is_refused(blank: str) -> None:
+    for check, pattern in (
+        (text_rules.check_text, text_rules.TEXT_PATTERN),
+        (text_rules.check_line, text_rules.LINE_PATTERN),
+    ):
+        with pytest.raises(ValueError, match=r"say something|on one line"):
+            check(blank)
+        assert not re.search(pattern, blank)
+
+
+@pytest.mark.parametrize("text", ["two\nlines", "a\ttab", "no\u00a0break"])
+def test_a_line_holds_no_blank_but_spaces(text: str) -> None:
+    with pytest.raises(ValueError, match=r"line|plain space"):
+        text_rules.check_line(text)
+
+    assert not re.search(text_rules.LINE_PATTERN, text)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Call https://evil.example", "www.evil.example", "evil.example", "ann@contoso.example",
+        "Anna (sso.contoso.com)", "evil。example", "\uff45vil\uff0ecom", "пример.рф", "ftp://x", "WWW.X",
+    ],
+)  # fmt: skip
+def test_a_name_with_a_web_or_mail_address_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="leave out web and mail addresses"):
+        text_rules.check_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["J.R. Tolkien", "Dr. Smith", "A/B GmbH & Co. KG", "Contoso, Inc.", "O'Neill", "3.5 Ltd"]
+)
+def test_a_name_with_dots_is_taken(name: str) -> None:
+    assert text_rules.check_name(name) == name
+
+
+def test_an_id_with_a_second_spelling_is_refused() -> None:
+    assert text_rules.check_resource("mailbox:ren\u00e9@contoso.example")
+
+    with pytest.raises(ValueError, match=r"composed form \(NFC\)"):
+        text_rules.check_resource("mailbox:rene\u0301@contoso.example")
+
+
+@pytest.mark.parametrize(
+    ("resource", "found"),
+    [
+        ("mailbox:anna@contoso.example", []),
+        ("mailbox:\u0430nna@contoso.example", ["Cyrillic", "Latin"]),
+        ("site:\u03bfmega", ["Greek", "Latin"]),
+        ("site:\u0430\u043d\u043d\u0430", []),
+        ("site:山田たろうのメール-box", []),
+        ("site:김-金-box", []),
+        ("site:\uff46\uff55\uff4c\uff4c-width", []),
+        ("site:123-456", []),
+        ("site:ren\u00e9", []),
+    ],
+)
+def test_an_id_of_several_alphabets_is_told_apart(resource: str, found: list[str]) -> None:
+    assert text_rules.alphabets(resource) == found
+    assert text_rules.mixed([resource, "a:b"]) == ([resource] if found else [])
+
+
+@pytest.mark.parametrize("mark", ["\u200b", "\u202e", "\u3164", "\U000e0041"])
+def test_a_mail_writes_out_what_nobody_would_see(mark: str) -> None:
+    shown = f"an[U+{ord(mark):04X}]na"
+
+    assert phrases.one_line(f"an{mark}na") == shown
+    assert phrases.prose(f"an{mark}na\nyes") == f"{shown}\nyes"
