@@ -10,8 +10,9 @@ MUTANTS_READY := $(MUTANTS_VENV)/ready
 UV ?= uv
 TESTS ?= tests
 JOBS ?= 4
+FAR_JOBS ?= 2
 
-.PHONY: help demo run test check format migrate bench bench-quick bench-full chaos soak explore stateful failpoints mutants screens mails \
+.PHONY: help demo run test test-far check format migrate bench bench-quick bench-full chaos soak explore stateful failpoints mutants screens mails \
 	lock lock-bench lock-mutants openapi clean
 .DEFAULT_GOAL := help
 
@@ -27,7 +28,12 @@ run: $(READY) ## keep the whole stack up: API, workers, Flower and embedded serv
 # Compiled files are kept even where the machine says otherwise: each process of the tests, and each that they start,
 # would compile all modules anew, which takes longer than half of the tests.
 test: $(READY) ## run all tests on servers of their own, from nothing
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder --ignore tests/far $(TESTS)
+
+# Half of the far tests are plays over a database, half are calls of the API by its OpenAPI document.
+test-far: $(READY) ## run the tests that take minutes: Schemathesis by role, and long plays (under half an hour)
+	@PYTHONDONTWRITEBYTECODE= HYPOTHESIS_PROFILE=far PLAYS=40 $(BIN)/python -m pytest --numprocesses $(FAR_JOBS) --dist load \
+		--timeout 1800 tests/far tests/database/test_stateful.py
 
 check: $(READY) ## lint, types and the arrow of imports
 	@$(BIN)/ruff check .

@@ -7,7 +7,6 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
-from pydantic import AwareDatetime
 
 from api import taking
 from api.deps import From, House, Who, Work
@@ -24,7 +23,7 @@ from api.schemas.audit import (
     StepView,
     UseView,
 )
-from api.schemas.parts import Line, Named, Slug, Word, problems
+from api.schemas.parts import Named, Slug, Word, Words, problems
 from lockbox.audit import export as exports
 from lockbox.audit import proofs
 from lockbox.audit import report as reports
@@ -33,6 +32,7 @@ from lockbox.audit.looking import TRAIL_EXPORTED, TRAIL_READ
 from lockbox.audit.recorded import Recorded, Wanted
 from lockbox.audit.table import table
 from lockbox.database import now
+from lockbox.instants import Instant
 from lockbox.refusals import Invalid
 from lockbox.tenancy import auditing
 from lockbox.tenancy.auditing import Reading
@@ -54,9 +54,9 @@ async def wanted(
     action: Word | None = None,
     request: UUID | None = None,
     service: Word | None = None,
-    after: AwareDatetime | None = None,
-    before: AwareDatetime | None = None,
-    text: Annotated[Line | None, Query(max_length=200)] = None,
+    after: Instant | None = None,
+    before: Instant | None = None,
+    text: Words | None = None,
 ) -> Wanted:
     """Return what is looked for."""
     return Wanted(person, action, request, service, after, before, text)

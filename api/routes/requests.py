@@ -1,11 +1,10 @@
 """Routes of requests: file one or ask again, list them, look at one, act on one."""
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from pydantic import AwareDatetime
 from sqlalchemy import Row
 from sqlmodel import Session
 
@@ -13,7 +12,7 @@ from api import refused
 from api.deps import Chosen, From, Seen, Who, Work, etag
 from api.refused import Tried
 from api.routes.timeline import ERASED, spoken
-from api.schemas.parts import Line, Named, Word, problems
+from api.schemas.parts import Named, Word, Words, problems
 from api.schemas.requests import (
     Approval,
     Comment,
@@ -30,7 +29,9 @@ from api.schemas.requests import (
     RequestPage,
     RequestView,
 )
+from lockbox import text_rules
 from lockbox.audit import timeline
+from lockbox.instants import Instant
 from lockbox.notices import progress, reach
 from lockbox.people.roles import Caller
 from lockbox.requests import acting, again, filing, idempotency, previewing, register
@@ -79,10 +80,10 @@ def list_requests(
     state: State | None = None,
     service: Word | None = None,
     requester: UUID | None = None,
-    created_after: AwareDatetime | None = None,
-    created_before: AwareDatetime | None = None,
-    engineer: Annotated[Line | None, Query(max_length=200)] = None,
-    text: Annotated[Line | None, Query(max_length=200)] = None,
+    created_after: Instant | None = None,
+    created_before: Instant | None = None,
+    engineer: Words | None = None,
+    text: Words | None = None,
     cursor: Annotated[str | None, Query(max_length=100)] = None,
     limit: Annotated[int, Query(ge=1, le=register.MOST_A_PAGE)] = 50,
 ) -> RequestPage:
@@ -168,22 +169,38 @@ def approve(
     return _act(session, who, came, request_id, verdict, response)
 
 
-@router.post("/{request_id}/{action}", responses=problems(400, 404, 409, 412))
-def act(
-    request: Request,
-    request_id: UUID,
-    action: Literal["endorse", "deny", "cancel", "revoke", "complete"],
-    who: Who,
-    came: From,
-    session: Work,
-    seen: Seen,
-    response: Response,
-    body: Comment | None = None,
-) -> RequestDetail:
-    """Endorse or deny, cancel, revoke or give back; who may do what is the table of moves."""
-    verdict = Verdict(Action(action), body.comment if body else None, None, seen)
-    refused.trying(request, Tried(who, came, request_id, verdict.action))
-    return _act(session, who, came, request_id, verdict, response)
+def _closing(action: Action) -> Callable[..., RequestDetail]:
+    """Return the route of an action that takes nothing but a comment."""
+
+    def act(
+        request: Request,
+        request_id: UUID,
+        who: Who,
+        came: From,
+        session: Work,
+        seen: Seen,
+        response: Response,
+        body: Comment | None = None,
+    ) -> RequestDetail:
+        verdict = Verdict(action, body.comment if body else None, None, seen)
+        refused.trying(request, Tried(who, came, request_id, verdict.action))
+        return _act(session, who, came, request_id, verdict, response)
+
+    act.__name__, act.__doc__ = action.value, ACTIONS[action]
+    return act
+
+
+ACTIONS = {
+    Action.ENDORSE: "Endorse a request, as a manager: the customer is asked next.",
+    Action.DENY: "Deny a request; one denial ends it, whoever else approved.",
+    Action.CANCEL: "Cancel a request of one's own that is not decided yet.",
+    Action.REVOKE: "Revoke an open window: the access ends at once.",
+    Action.COMPLETE: "Complete a request of one's own: give the open window back.",
+}
+"""What each does; who may do it is the table of moves."""
+
+for each in ACTIONS:
+    router.post(f"/{{request_id}}/{each.value}", responses=problems(404, 409, 412))(_closing(each))
 
 
 def _act(
@@ -203,6 +220,7 @@ def _facts(entry: Entry, who: Caller, justification: str | None = None) -> dict[
         justification = request.justification
     named = Named(id=request.requester_id, name=entry.requester)
     own = {"tenant": entry.tenant, "requester": named, "open": entry.open, "justification": justification}
+    own["mixed_alphabets"] = text_rules.mixed(request.resources)
     if request.opened_at is not None:
         own |= {"granted_resources": request.open_resources, "granted_actions": request.open_actions}
     return request.model_dump() | own

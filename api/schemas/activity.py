@@ -3,9 +3,10 @@
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import BaseModel, Field
 
-from api.schemas.parts import Incoming, Resource, Word
+from api.schemas.parts import IS_WHOLE, Incoming, Resource, Word
+from lockbox.instants import Instant
 from lockbox.requests.activity import Entry
 
 MOST_ENTRIES = 500
@@ -17,12 +18,12 @@ Method = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9
 class EntryBody(Incoming):
     """Something that the engineer did, `count` times: a method of yours, upon a resource, and how it ended."""
 
-    at: AwareDatetime
+    at: Instant
     method: Method
     resource: Resource
     outcome: Word
     action: Word | None = None
-    count: Annotated[int, Field(ge=1, le=MOST_TIMES, strict=True)] = 1
+    count: Annotated[int, Field(ge=1, le=MOST_TIMES, strict=True), IS_WHOLE] = 1
 
     def entry(self) -> Entry:
         """Return it as the house takes it."""

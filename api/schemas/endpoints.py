@@ -4,9 +4,9 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from api.schemas.parts import Incoming, Line
+from api.schemas.parts import IS_LINE, IS_WHOLE, Absent, Checked, Incoming, absent
 from lockbox.notices.memos import CHECKPOINT_TYPE, INVARIANT_TYPE
 from lockbox.notices.models import Format
 from lockbox.tenancy.endpoints import OF_REQUESTS, OF_TENANTS
@@ -18,7 +18,7 @@ def _url(value: str) -> str:
     return value
 
 
-Url = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_url)]
+Url = Annotated[str, Field(min_length=1, max_length=2000), Checked(_url, "^[!-~]+$")]
 EventType = Annotated[str, Field(max_length=64, pattern=r"^[a-z]+\.[a-z_]+$")]
 EVENT_TYPES = (
     "Types of the events that are called; leave it out for all. A tenant's and the vendor's webhooks hear of "
@@ -30,7 +30,7 @@ EventTypes = Annotated[
     Field(max_length=50, description=EVENT_TYPES),
     AfterValidator(lambda types: sorted(set(types))),
 ]
-Description = Annotated[Line, Field(max_length=200)]
+Description = Annotated[str, Field(max_length=200), IS_LINE]
 Switch = Annotated[bool, Field(strict=True)]
 
 
@@ -47,12 +47,14 @@ class NewEndpoint(Incoming):
 class EndpointChange(Incoming):
     """What is to be different; what is left out stays as it is, and only a description can be taken away."""
 
-    url: Url | None = None
-    event_types: EventTypes | None = None
-    description: Description | None = None
-    format: Format | None = None
-    with_justification: Switch | None = None
-    enabled: Switch | None = None
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    url: Url | Absent = absent()
+    event_types: EventTypes | Absent = absent()
+    description: Description | None = absent()
+    format: Format | Absent = absent()
+    with_justification: Switch | Absent = absent()
+    enabled: Switch | Absent = absent()
 
     @model_validator(mode="after")
     def _something(self) -> "EndpointChange":
@@ -72,7 +74,7 @@ class EndpointChange(Incoming):
 class NewSecret(Incoming):
     """A rotation; for so many hours the secret before signs too."""
 
-    overlap_hours: Annotated[int, Field(ge=0, le=168, strict=True)] = 24
+    overlap_hours: Annotated[int, Field(ge=0, le=168, strict=True), IS_WHOLE] = 24
 
 
 class EndpointView(BaseModel):

@@ -1,18 +1,21 @@
 """Bodies of people: members and invitations of a tenant, deputies, and the vendor's own people."""
 
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
-from api.schemas.parts import Incoming, Line, Named
+from api.schemas.parts import IS_NAME, IS_WHOLE, Checked, Incoming, Named
+from lockbox.instants import Instant
 from lockbox.people.roles import Role
 from lockbox.requests.terms import MOST_TIERS
 
 PLACE = r"[^\s@<>()\[\]\\,;:\"]+"
 ADDRESS = re.compile(f"{PLACE}@{PLACE}")
+MARKS = r"[!#-'*+./0-9=?A-Z^-z{|}~-]+"
+ADDRESS_PATTERN = f"^{MARKS}@{MARKS}$"
 
 
 def _address(value: str) -> str:
@@ -21,27 +24,24 @@ def _address(value: str) -> str:
     return value
 
 
-def _to_utc(moment: datetime) -> datetime:
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("choose a moment that a calendar holds") from None
-
-
 def _machine_or_person(roles: list[str]) -> list[str]:
     if "system" in roles and len(set(roles)) > 1:
         raise ValueError("a system has no other role: what runs by itself decides nothing")
     return roles
 
 
-Address = Annotated[str, Field(max_length=320), AfterValidator(_address)]
-PersonName = Annotated[Line, Field(max_length=200)]
-Moment = Annotated[AwareDatetime, AfterValidator(_to_utc)]
+Address = Annotated[str, Field(max_length=320), Checked(_address, ADDRESS_PATTERN)]
+PersonName = Annotated[str, Field(max_length=200), IS_NAME]
 TenantRole = Literal["tenant_admin", "approver", "auditor"]
 VendorRole = Literal["engineer", "manager", "operator", "vendor_auditor", "system"]
 TenantRoles = Annotated[list[TenantRole], Field(min_length=1, max_length=3)]
-ReviewTier = Annotated[int, Field(strict=True, ge=1, le=MOST_TIERS)]
-VendorRoles = Annotated[list[VendorRole], Field(min_length=1, max_length=5), AfterValidator(_machine_or_person)]
+ReviewTier = Annotated[int, Field(strict=True, ge=1, le=MOST_TIERS), IS_WHOLE]
+ALONE = [{"items": {"not": {"const": "system"}}}, {"items": {"const": "system"}}]
+VendorRoles = Annotated[
+    list[VendorRole],
+    Field(min_length=1, max_length=5, json_schema_extra={"anyOf": ALONE}),
+    AfterValidator(_machine_or_person),
+]
 
 
 class Somebody(Incoming):
@@ -84,8 +84,8 @@ class NewDelegation(Incoming):
     """A deputy for a period; for the caller where no principal is named, from now on where no start is."""
 
     deputy: UUID
-    ends_at: Moment
-    starts_at: Moment | None = None
+    ends_at: Instant
+    starts_at: Instant | None = None
     principal: UUID | None = None
 
 

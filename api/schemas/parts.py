@@ -1,57 +1,78 @@
 """Parts of bodies: text, names and words as they are validated at the door, and how a refusal looks."""
 
-import re
-import unicodedata
 from collections.abc import Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import no_info_after_validator_function
 
 from lockbox.requests.terms import HARD_ACCESS_LIMIT
-
-RESOURCE = re.compile(r"[a-z][a-z0-9-]{0,31}:\S{1,220}")
-FORGING_MARKS = re.compile("[\u202a-\u202e\u2066-\u2069\u2028\u2029]")
-LINE_BREAKS = frozenset("\n\t\r")
-
-
-def _text(value: str) -> str:
-    if any(unicodedata.category(mark) in {"Cc", "Cs"} and mark not in LINE_BREAKS for mark in value):
-        raise ValueError("leave out control characters")
-    if FORGING_MARKS.search(value):
-        raise ValueError("leave out marks that turn the direction of text or break its lines")
-    if not value.strip():
-        raise ValueError("say something")
-    return value.strip()
+from lockbox.text_rules import (
+    LINE_PATTERN,
+    RESOURCE_PATTERN,
+    TEXT_PATTERN,
+    Check,
+    check_line,
+    check_name,
+    check_resource,
+    check_text,
+)
 
 
-def _line(value: str) -> str:
-    if not value.isprintable():
-        raise ValueError("write it on one line")
-    return _text(value)
+@dataclass(frozen=True)
+class Checked:
+    """Checks text by a rule, after its length, and says in the OpenAPI document what the rule takes."""
+
+    check: Check
+    pattern: str
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {**handler(schema), "pattern": self.pattern}
 
 
-def _resource(value: str) -> str:
-    if "*" in value:
-        raise ValueError("name each resource; wildcards are not allowed")
-    if not RESOURCE.fullmatch(value) or not value.isprintable():
-        raise ValueError("write a resource as kind:id, such as mailbox:anna@contoso.example")
-    return value
+def _whole(value: object) -> object:
+    # JSON knows one kind of number: 60.0 is a whole one.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Text = Annotated[str, AfterValidator(_text)]
-Line = Annotated[str, AfterValidator(_line)]
+IS_TEXT = Checked(check_text, TEXT_PATTERN)
+IS_LINE = Checked(check_line, LINE_PATTERN)
+IS_NAME = Checked(check_name, LINE_PATTERN)
+IS_WHOLE = BeforeValidator(_whole)
+Line = Annotated[str, IS_LINE]
+Words = Annotated[str, Field(max_length=200), IS_LINE]
+"""What somebody looks for."""
 Slug = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9-]*$")]
 Word = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-Resource = Annotated[str, Field(max_length=256), AfterValidator(_resource)]
-Seconds = Annotated[int, Field(ge=1, le=HARD_ACCESS_LIMIT, strict=True)]
+Resource = Annotated[str, Field(max_length=256), Checked(check_resource, RESOURCE_PATTERN)]
+Seconds = Annotated[int, Field(ge=1, le=HARD_ACCESS_LIMIT, strict=True), IS_WHOLE]
 
 
 class Incoming(BaseModel):
     """A body; unknown members are refused rather than ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    schema.pop("default", None)
+
+
+Absent = SkipJsonSchema[None]
+"""What stands where a member may be left out, but not be null."""
+
+
+def absent() -> Any:  # noqa: ANN401 - as pydantic's own Field
+    """Return the default of a member that may be left out; the OpenAPI document shows none."""
+    return Field(default=None, json_schema_extra=_without_default)
 
 
 class Named(BaseModel):
@@ -83,5 +104,5 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     content: Mapping[str, Any] = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {
         status: {"model": Problem, "content": content, "description": phrase(status)}
-        for status in (401, 403, 422, 503, *statuses)
+        for status in sorted({400, 401, 403, 405, 422, 429, 503, *statuses})
     }

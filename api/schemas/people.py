@@ -1,12 +1,12 @@
 """Bodies of people: who somebody is."""
 
 from datetime import datetime
-from typing import Self
+from typing import Annotated, Self
 from uuid import UUID
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from api.schemas.parts import Incoming
+from api.schemas.parts import Absent, Incoming, absent
 from lockbox.people import zones
 from lockbox.people.roles import Means, Role, Side
 
@@ -35,11 +35,13 @@ class Preferences(Incoming):
     only where the others are too few; receipts come all the same.
     """
 
-    time_zone: str | None = Field(default=None, min_length=1, max_length=zones.LONGEST)
-    wants_prompts: bool | None = Field(default=None, strict=True)
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    time_zone: Annotated[str, Field(min_length=1, max_length=zones.LONGEST)] | Absent = absent()
+    wants_prompts: Annotated[bool, Field(strict=True)] | Absent = absent()
 
     @model_validator(mode="after")
     def _chooses(self) -> Self:
-        if self.time_zone is None and self.wants_prompts is None:
-            raise ValueError("choose a time_zone or wants_prompts")
+        if not self.model_fields_set or None in (getattr(self, name) for name in self.model_fields_set):
+            raise ValueError("choose a time_zone or wants_prompts, and leave out what is to stay")
         return self

@@ -6,14 +6,14 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from api.schemas.parts import Incoming, Named, Text
+from api.schemas.parts import IS_TEXT, Incoming, Named
 from lockbox.requests.lifecycle import State
 
 
 class Remark(Incoming):
     """What somebody asks, or answers."""
 
-    text: Annotated[Text, Field(max_length=2000)]
+    text: Annotated[str, Field(max_length=2000), IS_TEXT]
 
 
 class QuestionView(BaseModel):

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from api.schemas.parts import Incoming, Line, Named, Resource, Seconds, Slug, Text, Word
+from api.schemas.parts import IS_LINE, IS_TEXT, Incoming, Named, Resource, Seconds, Slug, Word
 from lockbox.people.roles import Mode
 from lockbox.requests.lifecycle import State
 from lockbox.requests.terms import Reason, Terms
@@ -20,8 +20,8 @@ class NewRequest(Incoming):
     resources: list[Resource] = Field(min_length=1, max_length=50)
     actions: list[Word] = Field(default=["read"], min_length=1, max_length=20)
     reason_code: Reason
-    justification: Annotated[Text, Field(max_length=4000)]
-    case_ref: Annotated[Line, Field(max_length=100)] | None = None
+    justification: Annotated[str, Field(max_length=4000), IS_TEXT]
+    case_ref: Annotated[str, Field(max_length=100), IS_LINE] | None = None
     access_window: Seconds
     engineer: UUID | None = Field(default=None, description="only where a system files for an engineer")
 
@@ -29,7 +29,7 @@ class NewRequest(Incoming):
 class Comment(Incoming):
     """Why somebody acts."""
 
-    comment: Annotated[Text, Field(max_length=2000)] | None = None
+    comment: Annotated[str, Field(max_length=2000), IS_TEXT] | None = None
 
 
 class Approval(Comment):
@@ -115,6 +115,8 @@ class RequestView(BaseModel):
     none, and `warned` is whether the end of the open window was announced. `follows` is the request that got no
     answer in time and is asked again by this one. `resources` and `actions` are what was asked; `granted_resources`
     and `granted_actions` what a window was opened for, null where none was.
+    `mixed_alphabets` are those of the resources whose letters come from several alphabets: a Cyrillic letter among
+    Latin ones looks the same and names something else.
     """
 
     id: UUID
@@ -143,6 +145,7 @@ class RequestView(BaseModel):
     follows: UUID | None
     granted_resources: list[str] | None = None
     granted_actions: list[str] | None = None
+    mixed_alphabets: list[str] = []
 
 
 class DecisionView(BaseModel):
@@ -235,9 +238,17 @@ class EventList(BaseModel):
 
 
 class AccessView(BaseModel):
-    """An open window: let the engineer in, and ask again before `deadline_at`."""
+    """An open window, and what it was asked about: let this engineer do this, and ask again before `deadline_at`.
+
+    A guarded system compares all of it with what it is about to serve.
+    """
 
     open: Literal[True] = True
+    tenant: str
+    service: str
+    resource: str
+    action: str
+    engineer: UUID
     request_id: UUID
     deadline_at: datetime
 

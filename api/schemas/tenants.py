@@ -7,13 +7,13 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from api.schemas.members import Somebody
-from api.schemas.parts import Incoming, Line, Named, Word
+from api.schemas.parts import IS_NAME, Incoming, Named, Word
 from lockbox.people.roles import Mode
 from lockbox.requests.lifecycle import State
 from lockbox.requests.rules import Policy
 
 NewSlug = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
-TenantName = Annotated[Line, Field(max_length=200)]
+TenantName = Annotated[str, Field(max_length=200), IS_NAME]
 
 
 class NewTenant(Incoming):

@@ -6,11 +6,11 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from api.schemas.parts import Incoming, Line, Word
+from api.schemas.parts import IS_LINE, IS_WHOLE, Incoming, Word
 from lockbox.people.roles import Scope
 
-Days = Annotated[int, Field(ge=1, le=365, strict=True)]
-Hours = Annotated[int, Field(ge=0, le=168, strict=True)]
+Days = Annotated[int, Field(ge=1, le=365, strict=True), IS_WHOLE]
+Hours = Annotated[int, Field(ge=0, le=168, strict=True), IS_WHOLE]
 
 
 class NewToken(Incoming):
@@ -19,7 +19,7 @@ class NewToken(Incoming):
     `scopes` and `services` are for machines: people's tokens are bound by their roles.
     """
 
-    name: Annotated[Line, Field(max_length=100)]
+    name: Annotated[str, Field(max_length=100), IS_LINE]
     days: Days | None = None
     scopes: Annotated[list[Scope], Field(max_length=len(Scope))] = Field(default_factory=list)
     services: Annotated[list[Word], Field(max_length=200)] = Field(default_factory=list)

@@ -55,7 +55,7 @@ FAR = os.environ.get("HYPOTHESIS_PROFILE") == "far"
 # Nearby a play that fails is shown as it is: to shorten it takes longer than the tests have time for.
 PHASES = tuple(Phase) if FAR else (Phase.reuse, Phase.generate)
 SETTINGS = settings(
-    max_examples=200 if FAR else 6,
+    max_examples=int(os.environ.get("PLAYS", "200")) if FAR else 6,
     stateful_step_count=50 if FAR else 25,
     phases=PHASES,
     deadline=None,

@@ -233,7 +233,7 @@ def test_every_closing_route_of_the_api_has_the_budget_for_it(door: Door) -> Non
     """A route that moves elsewhere would leave its budget without a word."""
     paths = make_app(SETTINGS, door.house).openapi()["paths"]
 
-    assert {"/v1/access", "/v1/requests/{request_id}/{action}", "/v1/tenants/{slug}/shut"} <= set(paths)
+    assert {"/v1/access", "/v1/requests/{request_id}/revoke", "/v1/tenants/{slug}/shut"} <= set(paths)
     assert {"/v1/tenants/{slug}/suspend", "/v1/vendor/members/{person_id}/disable", "/readyz", "/metrics"} <= set(
         paths
     )

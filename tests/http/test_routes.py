@@ -50,7 +50,11 @@ MATRIX = {
     "POST /v1/requests/{request_id}/ask-again": "409 404 403 404 403 404 403 403 403 404 403",
     "GET /v1/requests/{request_id}/notices": "200 404 200 404 200 404 200 200 200 404 200",
     "POST /v1/requests/{request_id}/approve": "403 404 403 404 403 404 403 200 403 404 200",
-    "POST /v1/requests/{request_id}/{action}": "403 404 403 404 403 404 200 200 403 404 200",
+    "POST /v1/requests/{request_id}/endorse": "403 404 409 404 403 404 403 403 403 404 403",
+    "POST /v1/requests/{request_id}/deny": "403 404 403 404 403 404 200 200 403 404 200",
+    "POST /v1/requests/{request_id}/cancel": "200 404 403 404 403 404 403 403 403 404 403",
+    "POST /v1/requests/{request_id}/revoke": "403 404 409 404 403 404 409 409 403 404 409",
+    "POST /v1/requests/{request_id}/complete": "409 404 403 404 403 404 403 403 403 404 403",
     "POST /v1/requests/{request_id}/activity": "403 404 403 404 403 403 403 403 403 404 403",
     "GET /v1/requests/{request_id}/activity": "200 404 200 404 200 404 200 200 200 404 200",
     "POST /v1/requests/{request_id}/questions": "403 404 403 404 403 404 403 201 403 404 201",
@@ -255,11 +259,14 @@ def test_no_route_is_reached_by_a_slash_more_or_from_another_site(everybody: Doo
 @pytest.mark.parametrize("route", sorted(MATRIX))
 def test_every_route_says_which_problems_it_may_answer_with(route: str) -> None:
     method, path = route.split()
-    responses = APP.openapi()["paths"][path][method.lower()]["responses"]
+    described = APP.openapi()
+    operation = described["paths"][path][method.lower()]
 
-    problems = {status for status in responses if int(status) >= 400}
+    problems = {status for status in operation["responses"] if int(status) >= 400}
 
-    assert {"401", "403", "422", "503"} <= problems
+    assert {"400", "401", "403", "405", "422", "429", "503"} <= problems
+    assert operation["security"] == [{"bearer": []}]
     for status in problems:
-        content = responses[status]["content"]["application/problem+json"]
+        assert operation["responses"][status] == {"$ref": f"#/components/responses/Problem{status}"}
+        content = described["components"]["responses"][f"Problem{status}"]["content"]["application/problem+json"]
         assert content["schema"] == {"$ref": "#/components/schemas/Problem"}

@@ -1,0 +1,50 @@
+"""Run Schemathesis against a running API, as somebody with one role, with all of its checks."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from cli.stack import CHECKOUT
+from config.children import environment
+
+SEED = os.environ.get("CONTRACT_SEED", "20260101")
+EXAMPLES = os.environ.get("CONTRACT_EXAMPLES", "5")
+MOST_SECONDS = 1500
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run of Schemathesis ended with and what it printed."""
+
+    code: int
+    printed: str
+
+    @property
+    def summary(self) -> str:
+        """The end of what it printed: phases, failures and how many calls were made."""
+        return self.printed[self.printed.rfind("== SUMMARY ==") :]
+
+
+def run(api_url: str, token: str | None, printed: Path, *more: str) -> Run:
+    """Call every operation of the API's own OpenAPI document; whoever has no token is anonymous.
+
+    What is printed goes into a file as it comes.
+    """
+    headers = ["--header", f"Authorization: Bearer {token}"] if token else []
+    options = ["--checks", "all", "--phases", "examples,coverage,fuzzing,stateful", "--continue-on-failure"]
+    bounds = ["--max-examples", EXAMPLES, "--seed", SEED, "--workers", "1", "--request-timeout", "60"]
+    quiet = ["--no-color", "--no-shrink", "--generation-database", "none", "--suppress-health-check", "all"]
+    command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{api_url}/openapi.json"]
+    with printed.open("w") as file:
+        ended = subprocess.run(
+            [*command, *options, *bounds, *quiet, *headers, *more],
+            cwd=printed.parent,
+            env=environment({"SCHEMATHESIS_HOOKS": "tests.far.contract_rules", "PYTHONPATH": str(CHECKOUT)}),
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            timeout=MOST_SECONDS,
+            check=False,
+        )
+    return Run(ended.returncode, printed.read_text())

@@ -1,0 +1,35 @@
+"""The API keeps to its OpenAPI document, whoever calls it: Schemathesis finds nothing, by role."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from config.embedded import Servers
+from tests.far.contract import run
+from tests.whole.conftest import stage_of
+
+ROLES = {
+    "engineer": "erin",
+    "manager": "max",
+    "approver": "ann",
+    "tenant_admin": "tara",
+    "auditor": "aude",
+    "operator": "olga",
+    "system": "gate",
+    "anonymous": None,
+}
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("role", ROLES)
+def test_the_api_keeps_to_its_openapi_document(template: Servers, tmp_path: Path, role: str) -> None:
+    with stage_of(template, tmp_path, names=("api",)) as stage:
+        world = stage.world()
+        name = ROLES[role]
+        folder = Path(os.environ.get("CONTRACT_FOLDER", tmp_path))
+        found = run(stage.plan.public_url, world.tokens[name] if name else None, folder / f"contract-{role}.txt")
+
+    sys.stdout.write(f"{role}: {found.summary}")
+    assert found.code == 0, found.printed
