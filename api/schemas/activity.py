@@ -5,9 +5,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from api.schemas.parts import IS_WHOLE, Incoming, Resource, Word
+from api.schemas.parts import Incoming, Resource, Word
 from lockbox.instants import Instant
 from lockbox.requests.activity import Entry
+from lockbox.requests.terms import IS_WHOLE
 
 MOST_ENTRIES = 500
 MOST_TIMES = 1_000_000_000

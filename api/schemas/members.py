@@ -7,10 +7,10 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, Field
 
-from api.schemas.parts import IS_NAME, IS_WHOLE, Checked, Incoming, Named
+from api.schemas.parts import IS_NAME, Checked, Incoming, Named
 from lockbox.instants import Instant
 from lockbox.people.roles import Role
-from lockbox.requests.terms import MOST_TIERS
+from lockbox.requests.terms import IS_WHOLE, MOST_TIERS
 
 PLACE = r"[^\s@<>()\[\]\\,;:\"]+"
 ADDRESS = re.compile(f"{PLACE}@{PLACE}")

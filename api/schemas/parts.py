@@ -6,12 +6,12 @@ from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema
 from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_after_validator_function
 
-from lockbox.requests.terms import HARD_ACCESS_LIMIT
+from lockbox.requests.terms import HARD_ACCESS_LIMIT, IS_WHOLE
 from lockbox.text_rules import (
     LINE_PATTERN,
     RESOURCE_PATTERN,
@@ -38,15 +38,9 @@ class Checked:
         return {**handler(schema), "pattern": self.pattern}
 
 
-def _whole(value: object) -> object:
-    # JSON knows one kind of number: 60.0 is a whole one.
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
 IS_TEXT = Checked(check_text, TEXT_PATTERN)
 IS_LINE = Checked(check_line, LINE_PATTERN)
 IS_NAME = Checked(check_name, LINE_PATTERN)
-IS_WHOLE = BeforeValidator(_whole)
 Line = Annotated[str, IS_LINE]
 Words = Annotated[str, Field(max_length=200), IS_LINE]
 """What somebody looks for."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from lockbox.notices.phrases import duration
 
@@ -42,18 +42,25 @@ def _sorted_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(sorted(values))
 
 
+def _whole(value: object) -> object:
+    # JSON knows one kind of number: 60.0 is a whole one.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+IS_WHOLE = BeforeValidator(_whole)
+Switch = Annotated[bool, Field(strict=True)]
 Once = Annotated[tuple[T, ...], Field(json_schema_extra={"uniqueItems": True}), AfterValidator(_sorted_once)]
 GroupName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9-]*$")]
-Approvals = Annotated[int, Field(ge=1, le=MOST_APPROVALS)]
-AnswerWindow = Annotated[int, Field(ge=1, le=HARD_ANSWER_LIMIT)]
-AccessWindow = Annotated[int, Field(ge=1, le=HARD_ACCESS_LIMIT)]
-SignInAge = Annotated[int, Field(ge=60, le=DAY)]
-WarningTime = Annotated[int, Field(ge=0, le=DAY)]
-Percent = Annotated[int, Field(ge=1, le=99)]
+Approvals = Annotated[int, Field(ge=1, le=MOST_APPROVALS, strict=True), IS_WHOLE]
+AnswerWindow = Annotated[int, Field(ge=1, le=HARD_ANSWER_LIMIT, strict=True), IS_WHOLE]
+AccessWindow = Annotated[int, Field(ge=1, le=HARD_ACCESS_LIMIT, strict=True), IS_WHOLE]
+SignInAge = Annotated[int, Field(ge=60, le=DAY, strict=True), IS_WHOLE]
+WarningTime = Annotated[int, Field(ge=0, le=DAY, strict=True), IS_WHOLE]
+Percent = Annotated[int, Field(ge=1, le=99, strict=True), IS_WHOLE]
 Moments = Once[Percent]
 Reminders = Annotated[Moments, Field(max_length=MOST_REMINDERS)]
 Widening = Annotated[Moments, Field(max_length=MOST_TIERS - 1)]
-Characters = Annotated[int, Field(ge=1, le=1000)]
+Characters = Annotated[int, Field(ge=1, le=1000, strict=True), IS_WHOLE]
 
 
 class Stage(Value):
@@ -129,7 +136,7 @@ class Terms(Value):
         questions_stop_clock: the approval clock stands while a question of theirs waits for its answer.
     """
 
-    vendor_review: bool = True
+    vendor_review: Switch = True
     review_window: AnswerWindow = 4 * HOUR
     approval_window: AnswerWindow = 12 * HOUR
     access_ceiling: AccessWindow = 4 * HOUR
@@ -141,22 +148,22 @@ class Terms(Value):
     review_reminders: Moments = (50, 83)
     review_widening: Widening = (50, 67, 75, 80)
     closing_warning: WarningTime = 600
-    report_on_close: bool = True
+    report_on_close: Switch = True
     reasons: Reasons = frozenset(Reason)
-    require_case: bool = False
+    require_case: Switch = False
     justification_least: Characters = 1
-    mail_link: bool = True
-    mail_justification: bool = True
-    mail_suffices: bool = False
+    mail_link: Switch = True
+    mail_justification: Switch = True
+    mail_suffices: Switch = False
     sign_in_age: SignInAge = 900
     revoke_sign_in_age: SignInAge | None = None
-    questions_stop_clock: bool = False
+    questions_stop_clock: Switch = False
 
 
 class Overrides(Value):
     """Some of the terms, for what a rule matches; None is no opinion."""
 
-    vendor_review: bool | None = None
+    vendor_review: Switch | None = None
     review_window: AnswerWindow | None = None
     approval_window: AnswerWindow | None = None
     access_ceiling: AccessWindow | None = None
@@ -168,16 +175,16 @@ class Overrides(Value):
     review_reminders: Annotated[Reminders, Field(min_length=1)] | None = None
     review_widening: Annotated[Widening, Field(min_length=1)] | None = None
     closing_warning: WarningTime | None = None
-    report_on_close: bool | None = None
+    report_on_close: Switch | None = None
     reasons: ChosenReasons | None = None
-    require_case: bool | None = None
+    require_case: Switch | None = None
     justification_least: Characters | None = None
-    mail_link: bool | None = None
-    mail_justification: bool | None = None
-    mail_suffices: bool | None = None
+    mail_link: Switch | None = None
+    mail_justification: Switch | None = None
+    mail_suffices: Switch | None = None
     sign_in_age: SignInAge | None = None
     revoke_sign_in_age: SignInAge | None = None
-    questions_stop_clock: bool | None = None
+    questions_stop_clock: Switch | None = None
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:

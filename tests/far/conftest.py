@@ -1,1 +1,14 @@
-"""Far tests start processes as the tests of the whole do; `make test` leaves them out."""
+"""What the far tests found is shown at the end of a run, also where all is well."""
+
+import pytest
+
+SUMMARY = "contract"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what each run of Schemathesis ended with."""
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, summary in getattr(report, "user_properties", ()):
+                if name == SUMMARY and getattr(report, "when", "") == "call":
+                    terminalreporter.write_line(str(summary))
