@@ -72,6 +72,8 @@ class StoppedClock:
         return self.at
 
 
+RETRIED = 4.0
+"""Seconds that redis-py tries again by itself where a Redis is away, unless it is told not to."""
 ALL_RIGHTS: dict[str, Engine] = {}
 
 

@@ -13,8 +13,9 @@ from redis import Redis
 from lockbox.ids import new_id
 from lockbox.schedule import CLOCK, NOTICES, Away, Index, Promise, Schedule
 
-ASLEEP = 2.0
-AWAKE = 0.5
+ASLEEP, NOT_RUNG = 20.0, 0.3
+AWAKE = ASLEEP / 2
+"""Seconds: whoever is not woken sleeps for twice as long, however busy the machine is."""
 
 
 @contextmanager
@@ -34,10 +35,10 @@ def _sleeper(schedule: Schedule, index: Index, seconds: float = ASLEEP) -> Itera
 
     with ThreadPoolExecutor(1) as pool:
         sleeping = pool.submit(sleep)
-        assert listening.wait(5)
+        assert listening.wait(60)
         time.sleep(0.02)
         yield slept
-        sleeping.result(10)
+        sleeping.result(60)
 
 
 def _arm(schedule: Schedule, seconds: float, index: Index = CLOCK) -> None:
@@ -63,17 +64,17 @@ def test_arming_something_sooner_wakes(schedule: Schedule) -> None:
 def test_arming_something_later_lets_sleep(schedule: Schedule) -> None:
     _arm(schedule, 30)
 
-    with _sleeper(schedule, CLOCK, 0.3) as slept:
+    with _sleeper(schedule, CLOCK, NOT_RUNG) as slept:
         _arm(schedule, 60)
 
-    assert slept[0] == pytest.approx(0.3, abs=0.1)
+    assert slept[0] > NOT_RUNG - 0.05
 
 
 def test_the_bell_of_another_index_lets_sleep(schedule: Schedule) -> None:
-    with _sleeper(schedule, CLOCK, 0.3) as slept:
+    with _sleeper(schedule, CLOCK, NOT_RUNG) as slept:
         _arm(schedule, 1, NOTICES)
 
-    assert slept[0] == pytest.approx(0.3, abs=0.1)
+    assert slept[0] > NOT_RUNG - 0.05
 
 
 def test_the_epoch_at_the_end_of_an_index_does_not_keep_the_bell_silent(schedule: Schedule) -> None:
@@ -89,11 +90,11 @@ def test_removing_and_arming_only_what_is_missing_lets_sleep(schedule: Schedule)
     held = str(new_id())
     schedule.arm(CLOCK, [Promise(held, "expire", timedelta(seconds=60))])
 
-    with _sleeper(schedule, CLOCK, 0.3) as slept:
+    with _sleeper(schedule, CLOCK, NOT_RUNG) as slept:
         schedule.arm(CLOCK, [Promise(held, "expire", timedelta(seconds=1))], only_missing=True)
         schedule.arm(CLOCK, [Promise(held, "expire", None)])
 
-    assert slept[0] == pytest.approx(0.3, abs=0.1)
+    assert slept[0] > NOT_RUNG - 0.05
 
 
 def test_a_ring_between_listening_and_sleeping_is_heard(schedule: Schedule) -> None:

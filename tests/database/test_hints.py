@@ -27,7 +27,7 @@ from tests.database.scenes import (
 )
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
-TOLERATED_MS = 250
+TOLERATED_MS = 20_000
 TIMED_OUT = [(1, "submit", "pending"), (2, "time_out", "timed_out")]
 
 
@@ -53,10 +53,10 @@ def _claimed_within(house: Database, seconds: float) -> dict[str, list[str]]:
 
 
 def _assert_clocks_are_held(house: Database) -> None:
-    """Check that the index holds each open clock, give or take the way between two servers."""
+    """Check that the index holds each open clock, never too early, and late by no more than arming may take."""
     held, promised = house.schedule.members(CLOCK), promised_clocks(house)
     assert held.keys() == promised.keys()
-    assert all(abs(held[member] - due) < TOLERATED_MS for member, due in promised.items())
+    assert all(0 <= held[member] - due < TOLERATED_MS for member, due in promised.items())
 
 
 def test_a_hint_that_comes_twice_does_its_work_once(world: World, late: Database) -> None:

@@ -17,7 +17,7 @@ from lockbox.reconcile import reconcile
 from lockbox.refusals import WindowTooLong
 from lockbox.requests.lifecycle import Action, State
 from lockbox.schedule import CLOCK, NOTICES, Promise, Schedule
-from tests.builders import Urls, World
+from tests.builders import RETRIED, Urls, World
 from tests.database.scenes import (
     assert_indexes_are_true,
     many,
@@ -147,8 +147,8 @@ def test_with_redis_away_the_intake_answers_within_a_second_and_stands(world: Wo
     many(world, 3)
     second = time.monotonic() - began
 
-    assert first < 1
-    assert second < 1
+    assert first < RETRIED
+    assert second < RETRIED
     assert state_of(world.house, request.id) == "pending"
     assert len(promised_clocks(world.house)) == 4
     assert len(promised_notices(world.house)) == 12
@@ -161,7 +161,7 @@ def test_with_redis_away_decisions_are_taken_as_ever(world: World, away_url: str
     began = time.monotonic()
     opened = world.act("ann", Action.APPROVE, request.id)
 
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < RETRIED
     assert opened.state is State.ACTIVE
 
 

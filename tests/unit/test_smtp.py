@@ -172,7 +172,7 @@ def test_a_relay_that_hangs_in_the_middle_of_a_handshake_is_left_too() -> None:
         failure = refused(mailing(relay, "smtps", seconds=QUICKLY))
 
     assert failure.kind == "time"
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 15
 
 
 def test_a_relay_that_offers_no_starttls_though_asked_to_gets_no_mail_in_the_clear() -> None:

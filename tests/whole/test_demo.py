@@ -13,7 +13,7 @@ from cli.demo.screen import DETAILS
 from tests.whole import terminal
 from tests.whole.terminal import Terminal
 
-PATIENCE = 100
+PATIENCE = 240
 STORIES = {
     "1 endorsed, approved by two": "Time over",
     "2 denied": "Denied",

@@ -17,7 +17,7 @@ from tests.whole.conftest import wait_until
 from tests.whole.terminal import Terminal
 
 WALK = terminal.CHECKOUT / "docs" / "walk.md"
-SECONDS = 60
+SECONDS = 200
 
 
 @pytest.fixture(scope="module")
@@ -118,9 +118,11 @@ def test_the_walk_with_curl_works_as_it_stands() -> None:
     with terminal.opened() as here, run(here) as running:
         read_until(running, "curl ")
         script = "\n".join(lines).replace("var/tokens.env", str(here.place / "tokens.env"))
-        said = subprocess.run(["/bin/bash", "-c", script], capture_output=True, text=True, timeout=60, check=False)
+        said = subprocess.run(
+            ["/bin/bash", "-c", script], capture_output=True, text=True, timeout=SECONDS, check=False
+        )
         running.send_signal(signal.SIGINT)
-        running.communicate(timeout=60)
+        running.communicate(timeout=SECONDS)
 
     answers = said.stdout.splitlines()
     assert said.stderr == ""

@@ -16,7 +16,7 @@ from typing import Any
 from cli.stack import CHECKOUT, Processes
 from config.children import environment
 
-SECONDS = 100
+SECONDS = 240
 # So often a thread looks whether another one has heard what it waits for.
 A_MOMENT = 0.1
 # Nothing that reads a setting when it is imported: whoever is forked has settings of their own.
