@@ -42,8 +42,9 @@ WITH new_requests AS (
     WHERE e.request_id = :pattern AND e.seq <= :version
 ), new_events AS (
     INSERT INTO events (id, tenant_id, request_id, seq, at, action, actor_id, actor_role, from_state, to_state,
-        deadline_at, body)
+        deadline_at, internal, body)
     SELECT new_id, tenant_id, new_request, seq, at, action, actor_id, actor_role, from_state, to_state, deadline_at,
+        internal,
         convert_to(replace(replace(convert_from(body, 'UTF8'), id::text, new_id::text), request_id::text,
             new_request::text), 'UTF8')
     FROM moves

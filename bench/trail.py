@@ -41,7 +41,7 @@ STEADY_SECONDS = 20
 A_SECOND = 20
 ROUNDS = 16
 A_ROUND = 40
-EVERYTHING = Sight(sees_untold=True)
+EVERYTHING = Sight()
 
 # Sign-ins, one personal value each; the bodies are as `lockbox.audit.events` writes them.
 LOAD = text("""
@@ -54,6 +54,7 @@ WITH fresh AS MATERIALIZED (
         '{"action":"signed_in","actor_id":"' || CAST(:person AS text) || '","actor_role":"approver","at":"'
         || to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
         || '","channel":"api","deadline_at"\\:null,"format"\\:1,"from_state"\\:null,"id":"' || id
+        || '","log":"' || CAST(:tenant AS text)
         || '","on_behalf_of"\\:null,"personal":{"name":"' || encode(sha256(salt || convert_to(name, 'UTF8')), 'hex')
         || '"},"policy_version"\\:null,"request_id"\\:null,"seq"\\:null,"side":"customer","tenant_id":"'
         || CAST(:tenant AS text) || '","to_state"\\:null}', 'UTF8')
@@ -145,10 +146,11 @@ def _verify(trail: Trail) -> dict[str, float]:
     with file.open("wb") as out:
         out.writelines(export.lines(trail.worker.transaction, whole))
     exported = time.monotonic() - began
-    words = ("audit", "verify", str(file), "--checkpoint", str(note), "--key", trail.signer.public.text)
+    memory = ("--memory", str(trail.folder / "verified"))
+    words = ("audit", "verify", str(file), "--checkpoint", str(note), "--key", trail.signer.public.text, *memory)
     began = time.monotonic()
     said = subprocess.run([sys.executable, "-m", "cli", *words], check=True, capture_output=True, text=True).stdout
-    if f"Good. {head.size} events" not in said:
+    if not said.startswith("Intact, ") or f" {head.size} events" not in said:
         raise RuntimeError(f"the export does not verify: {said}")
     return {"verify_seconds": time.monotonic() - began, "export_seconds": exported, "events": head.size}
 

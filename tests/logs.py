@@ -57,6 +57,7 @@ def event(number: int, personal: dict[str, str] | None = None, **changes: Value)
     facts: dict[str, Value] = {
         "format": 1,
         "id": UUID(int=1_000 + number),
+        "log": TENANT,
         "tenant_id": TENANT,
         "request_id": UUID(int=100_000 + number),
         "seq": 1,
@@ -78,7 +79,7 @@ def line(members: object) -> bytes:
 
 @dataclass
 class Log:
-    """A log of these events; `removed` and `withheld` are ranges that its exports leave out.
+    """A log of these events; `removed` are ranges that its exports leave out.
 
     `generation` is above 1 where it began anew after a back-up was restored.
     """
@@ -87,7 +88,6 @@ class Log:
     key: Ed25519PrivateKey = KEY
     whose: str = str(TENANT)
     removed: list[range] = field(default_factory=list)
-    withheld: list[range] = field(default_factory=list)
     generation: int = 1
     name: str = NAME
 
@@ -142,13 +142,11 @@ class Log:
         return None
 
     def _row(self, number: int) -> bytes | None:
-        for why, spans in (("removed", self.removed), ("withheld", self.withheld)):
-            for span in spans:
-                if number in span:
-                    start = max(span.start, number // WIDTH * WIDTH)
-                    end = min(span.stop, number // WIDTH * WIDTH + WIDTH)
-                    hashes: dict[str, object] = {"hashes": []} if why == "removed" else {}
-                    return line({why: {"from": start, "to": end} | hashes}) if number == start else None
+        for span in self.removed:
+            if number in span:
+                start = max(span.start, number // WIDTH * WIDTH)
+                end = min(span.stop, number // WIDTH * WIDTH + WIDTH)
+                return line({"removed": {"from": start, "to": end, "hashes": []}}) if number == start else None
         one = self.events[number]
         return line({"number": number, "body": one.body.decode(), "personal": one.shown})
 
@@ -163,7 +161,6 @@ class Log:
                 "generation": self.generation,
                 "size": size,
                 "checkpoint": self.note(),
-                "unproven": 0,
                 "whole": whole,
                 "asked": {},
                 "consistency": proofs,

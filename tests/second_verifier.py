@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from hashlib import sha256
 from typing import Any
 
@@ -10,10 +11,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 NOBODY = "00000000-0000-0000-0000-000000000000"
-FIRST = {
-    *("export", "origin", "log", "generation", "size", "checkpoint"),
-    *("unproven", "whole", "asked", "consistency"),
-}
+FIRST = {"export", "origin", "log", "generation", "size", "checkpoint", "whole", "asked", "consistency"}
+PLAIN = {str, int, bool, type(None)}
+INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z")
 
 
 class Wrong(Exception):  # noqa: N818 - it names what was found
@@ -121,25 +121,19 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def check(
-    export: bytes, keys: list[str], seen: tuple[str, ...] = (), *, withheld: bool = False, unproven: bool = False
-) -> int:
+def check(export: bytes, keys: list[str], seen: tuple[str, ...] = ()) -> int:
     """Return how many events are good; raise Wrong, KeyError, ValueError or TypeError where the export is not.
 
     Args:
         export: the file.
         keys: of logs and of approvals.
         seen: checkpoints that came another way.
-        withheld: the file's word is taken for what it withholds.
-        unproven: likewise for what is older than the seals.
     """
     must(export.endswith(b"\n"), "the last line is not whole")
     lines = export.decode().split("\n")[:-1]
     first, *middle, last = [json.loads(line, object_pairs_hook=once, parse_float=no_fraction) for line in lines]
     must(set(first) == FIRST and first["export"] == "lockbox-audit-export/1", "another format")
     must(all(type(one) is str for one in first["asked"].values()), "it was asked for by something else than text")
-    must(unproven or first["unproven"] == 0, "nothing shows what is older than the seals")
-    must(withheld or not any("withheld" in line for line in middle), "nothing shows what is withheld")
     of_logs = [key for key in keys if not key.startswith("lockbox/approvals+")]
     origin, size, root = opened(first["checkpoint"], of_logs)
     must((origin, size) == (first["origin"], first["size"]), "the first line and the checkpoint differ")
@@ -156,8 +150,11 @@ def check(
         _filtered(middle, size, root)
     _older(first, [opened(note, of_logs) for note in seen], leaves, (origin, size, root))
     gone = any("removed" in line for line in middle)
-    _events(events, None if log == "vendor" else log, whole=first["whole"], gone=gone)
-    _approvals(events, [key for key in keys if key not in of_logs], first["unproven"])
+    said = [json.loads(line["body"]) for line in events]
+    restored = [one for one in said if one["action"] == "restored" and one["log_id"] == first["log"]]
+    must(not first["whole"] or not later or gone or restored, "nothing says that a back-up was restored")
+    _events(events, first["log"], whole=first["whole"], gone=gone)
+    _approvals(events, [key for key in keys if key not in of_logs])
     return len(events)
 
 
@@ -194,11 +191,10 @@ def _whole(lines: list[dict[str, Any]], size: int, root: bytes) -> dict[int, byt
             at += 1
         else:
             ((why, span),) = line.items()
-            must(set(span) == {"from", "to"} | ({"hashes"} if why == "removed" else set()), "unknown members")
-            must(why in {"removed", "withheld"} and span["from"] == at < span["to"] <= size, "a gap is elsewhere")
-            if why == "removed":
-                must(len(removed) == at, "something behind the beginning is removed")
-                removed |= set(range(at, span["to"]))
+            must(set(span) == {"from", "to", "hashes"}, "unknown members")
+            must(why == "removed" and span["from"] == at < span["to"] <= size, "a gap is elsewhere")
+            must(len(removed) == at, "something behind the beginning is removed")
+            removed |= set(range(at, span["to"]))
             if span.get("hashes"):
                 must(at == end, "whole tiles are removed between tiles")
                 end = span["to"]
@@ -237,25 +233,42 @@ def _older(
             must(leaves and tree([leaves[number] for number in range(size)]) == root, "a fork")
 
 
-def _events(lines: list[dict[str, Any]], tenant: str | None, *, whole: bool, gone: bool) -> None:
+def _plain(value: object) -> bool:
+    return type(value) in PLAIN or (type(value) is list and all(type(one) is str for one in value))
+
+
+def _events(lines: list[dict[str, Any]], log: str, *, whole: bool, gone: bool) -> None:
     moves: dict[str, list[int]] = {}
+    begins: dict[str, list[int]] = {}
     ends: dict[str, int] = {}
+    ids = [json.loads(line["body"])["id"] for line in lines]
+    must(len(ids) == len(set(ids)), "two events have one id")
     for line in lines:
         fields = json.loads(line["body"])
         must(rfc8785.dumps(fields).decode() == line["body"], "a body is not canonical")
-        must(fields["tenant_id"] == tenant, "an event of somebody else")
+        must(fields["log"] == log, "an event of another log")
+        must(type(fields["tenant_id"]) in {str, type(None)}, "a tenant is no text")
+        must(log == NOBODY or fields["tenant_id"] == log, "an event of somebody else")
+        must(INSTANT.fullmatch(fields["at"]), "a time is of another form")
+        for value in fields.values():
+            inner = list(value.values()) if type(value) is dict else [value]
+            must(all(map(_plain, inner)), "a member is of another form")
         must(type(fields["id"]) is type(fields["action"]) is str, "an event has no id or no action")
         must(type(fields["personal"]) is dict, "what is personal is no object")
+        must(all(type(one) is str for one in fields["personal"].values()), "a commitment is no text")
         _details(line["personal"], fields["personal"])
         request, seq, state = fields.get("request_id"), fields["seq"], fields.get("to_state")
         must(all(type(one) is str or (one is None and seq is None) for one in (request, state)), "not of a request")
         if seq is not None:
             must(type(seq) is int and seq > 0, "a move has no number")
             moves.setdefault(request, []).append(seq)
+            if seq == 1 or "submission" in fields:
+                begins.setdefault(request, []).append(seq)
             if state not in {"reviewing", "pending", "active"}:
                 ends[request] = min(seq, ends.get(request, seq))
     for request, seqs in moves.items() if whole else ():
-        start = min(seqs) if gone else 1
+        start = min(seqs)
+        must(begins.get(request) == [start] or (gone and request not in begins), "a request begins elsewhere")
         must(sorted(seqs) == list(range(start, start + len(seqs))), "a request's moves have a gap")
         must(ends.get(request, max(seqs)) == max(seqs), "a request goes on behind its end")
 
@@ -271,8 +284,10 @@ def _details(shown: dict[str, Any], committed: dict[str, Any]) -> None:
 def _file(filed: dict[str, Any], line: dict[str, Any], fields: dict[str, Any]) -> None:
     """Note what a request asks for, and the stricter mode in which it goes on once it is endorsed."""
     request = str(fields.get("request_id"))
-    if fields["action"] == "submit" and "resources" in line["personal"]:
-        filed[request] = fields, json.loads(line["personal"]["resources"]["value"])
+    if "resources" in line["personal"] and (fields["action"] == "submit" or "submission" in fields):
+        engineer = fields.get("on_behalf_of") or fields.get("actor_id")
+        said = fields.get("submission", fields | {"engineer": engineer})
+        filed[request] = said, json.loads(line["personal"]["resources"]["value"])
     if fields["action"] == "endorse" and "mode" in fields and request in filed:
         order = ["off", "observe", "enforce"]
         submitted, resources = filed[request]
@@ -280,7 +295,7 @@ def _file(filed: dict[str, Any], line: dict[str, Any], fields: dict[str, Any]) -
         filed[request] = submitted | {"mode": fields["mode"]}, resources
 
 
-def _approvals(lines: list[dict[str, Any]], keys: list[str], unproven: int) -> None:
+def _approvals(lines: list[dict[str, Any]], keys: list[str]) -> None:
     trusted = {}
     for key in keys:
         _, id_, encoded = key.split("+", 2)
@@ -291,7 +306,7 @@ def _approvals(lines: list[dict[str, Any]], keys: list[str], unproven: int) -> N
         request = fields.get("request_id")
         _file(filed, line, fields)
         opens = fields["seq"] is not None and fields["to_state"] == "active"
-        must(not opens or "approval" in fields or line["number"] < unproven, "a window is opened without an approval")
+        must(not opens or "approval" in fields, "a window is opened without an approval")
         if "approval" not in fields:
             continue
         window = {
@@ -328,6 +343,6 @@ def _stated(
         submitted = submitted | {"actions": granted}
     return {name: submitted.get(name) for name in ("service", "actions", "mode", "policy_version")} | {
         "format": "lockbox approval 1",
-        "engineer": submitted.get("on_behalf_of") or submitted.get("actor_id"),
+        "engineer": submitted.get("engineer"),
         "resources": resources,
     }

@@ -1,11 +1,10 @@
 """The verdicts of both verifiers on one file, which have to agree."""
 
 import io
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from lockbox.audit import exported
 from lockbox.audit.checkpoint import VerifierKey
-from lockbox.audit.findings import Kind
 from lockbox.audit.verify import GOOD, Verdict, verify
 from tests import second_verifier
 from tests.logs import public
@@ -13,13 +12,12 @@ from tests.logs import public
 WRONG = (second_verifier.Wrong, KeyError, ValueError, TypeError)
 
 
-def judged(export: bytes, *seen: str, allowed: Collection[Kind] = (), keys: Sequence[VerifierKey] = ()) -> Verdict:
+def judged(export: bytes, *seen: str, keys: Sequence[VerifierKey] = ()) -> Verdict:
     """Return the verdict; the second verifier agrees on whether anything is wrong."""
     trusted = [public(), *keys]
-    verdict = verify(exported.lines_of(io.BytesIO(export)), trusted, seen, allowed)
-    accepted = {"withheld": Kind.WITHHELD in allowed, "unproven": Kind.BEFORE_SEALS in allowed}
+    verdict = verify(exported.lines_of(io.BytesIO(export)), trusted, seen)
     try:
-        second_verifier.check(export, [key.text for key in trusted], seen, **accepted)
+        second_verifier.check(export, [key.text for key in trusted], seen)
     except WRONG:
         agrees = verdict.exit_code != GOOD
     else:

@@ -3,9 +3,10 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -20,12 +21,12 @@ from api.deps import Chosen, House, Work
 from api.limits import MOST_UPLOAD_BYTES
 from api.portal.pages import REFUSED, TAG, page, status_of
 from config.settings import Settings
-from lockbox.audit import exported, proofs
+from lockbox.audit import exported, mailed, proofs
 from lockbox.audit import verify as verifier
-from lockbox.audit.checkpoint import LONGEST_NOTE, BadNote, VerifierKey, saved
+from lockbox.audit.checkpoint import BadNote, VerifierKey
 from lockbox.audit.exported import Unreadable
-from lockbox.audit.findings import MOST, Kind
-from lockbox.audit.remarks import WORDS, remarks, whole
+from lockbox.audit.findings import MOST
+from lockbox.audit.remarks import remarks, whole, word
 from lockbox.audit.verify import Verdict
 from lockbox.database import Database
 from lockbox.people import context, counts
@@ -39,7 +40,6 @@ router = APIRouter(prefix="/trail/verify", tags=[TAG], include_in_schema=False)
 PATIENCE = 60.0
 MOST_KEYS = 50
 LONGEST_TEXT = 64 * 1024
-ALLOWED = {"withheld": Kind.WITHHELD, "unproven": Kind.BEFORE_SEALS}
 COLOURS = {verifier.GOOD: "good", verifier.BAD: "bad", verifier.CANNOT_TELL: "unsure"}
 DEADLINE, QUEUING = 30.0, 90.0
 """How many seconds a file may be verified for, and may wait for its turn."""
@@ -54,12 +54,11 @@ TURNS = asyncio.Semaphore(2)
 
 @dataclass(frozen=True)
 class Given:
-    """What somebody gives: a file, the keys that they trust, a checkpoint of their own, what they take as said."""
+    """What somebody gives: a file, the keys that they trust, and a checkpoint of their own or the mail it came in."""
 
     file: UploadFile
     keys: str
-    checkpoint: str
-    allowed: frozenset[Kind]
+    checkpoint: bytes
 
 
 @router.get("")
@@ -142,17 +141,18 @@ async def _given(form: FormData) -> Given:
     file, note = form.get("export"), form.get("checkpoint")
     if not isinstance(file, UploadFile) or not file.size:
         raise Invalid("Choose the file of an export: it ends with .ndjson.", field="export")
-    seen = (await note.read(2 * LONGEST_NOTE)).decode(errors="replace") if isinstance(note, UploadFile) else ""
-    allowed = {ALLOWED[name] for name in form.getlist("allow") if isinstance(name, str) and name in ALLOWED}
-    return Given(file, _text(form, "keys"), seen or _text(form, "note"), frozenset(allowed))
+    seen = await note.read(mailed.LARGEST) if isinstance(note, UploadFile) else b""
+    return Given(file, _text(form, "keys"), seen or _text(form, "note").encode())
 
 
 def _verdict(what: Given) -> Verdict:
     try:
-        seen = [saved(what.checkpoint)] if what.checkpoint.strip() else []
+        keys = list(_keys(what.keys))
+        seen = [mailed.read(what.checkpoint).note] if what.checkpoint.strip() else []
         what.file.file.seek(0)
+        now = datetime.fromtimestamp(time.time(), UTC)
         lines = _in_time(exported.lines_of(what.file.file))
-        return verifier.verify(lines, list(_keys(what.keys)), seen, what.allowed, most=MOST)
+        return verifier.verify(lines, keys, seen, now=now, most=MOST)
     except (Unreadable, BadNote, UnicodeDecodeError) as error:
         raise Invalid(f"It cannot be read: {error}.") from None
 
@@ -171,14 +171,14 @@ def _in_time(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _keys(text: str) -> Iterator[VerifierKey]:
-    words = text.split()
-    if not words or len(words) > MOST_KEYS:
+    given = text.split()
+    if not given or len(given) > MOST_KEYS:
         raise Invalid(f"Give the keys that you trust, one a line, and at most {MOST_KEYS}.", field="keys")
-    for word in words:
+    for one in given:
         try:
-            yield VerifierKey.read(word)
+            yield VerifierKey.read(one)
         except BadNote as error:
-            raise Invalid(f"{word[:100]}: {error}.", field="keys") from None
+            raise Invalid(f"{one[:100]}: {error}.", field="keys") from None
 
 
 def _text(form: FormData, name: str) -> str:
@@ -204,19 +204,18 @@ def _reads(visitor: Visitor) -> None:
 def _again(request: Request, house: Database, chosen: Settings, form: FormData, refused: Refusal) -> Response:
     with house.transaction() as session:
         visitor = browser.visitor(request, session, chosen)
-        said = (_text(form, "keys"), _text(form, "note"), frozenset(str(one) for one in form.getlist("allow")))
-        return _shown(request, session, visitor, said, refused)
+        return _shown(request, session, visitor, (_text(form, "keys"), _text(form, "note")), refused)
 
 
 def _shown(
     request: Request,
     session: Session,
     visitor: Visitor,
-    said: tuple[str, str, Collection[str]] | None = None,
+    said: tuple[str, str] | None = None,
     refused: Refusal | None = None,
 ) -> Response:
     context.enter(session, visitor.caller)
-    keys, note, allow = said or ("\n".join(key.key for key in proofs.keys(session)), "", ())
+    keys, note = said or ("\n".join(key.key for key in proofs.keys(session)), "")
     return page(
         request,
         "verify",
@@ -224,7 +223,6 @@ def _shown(
         visitor=visitor,
         keys=keys,
         note=note,
-        allow=allow,
         megabytes=MOST_UPLOAD_BYTES >> 20,
         refused=refused,
     )
@@ -233,15 +231,14 @@ def _shown(
 def _told(request: Request, house: Database, chosen: Settings, what: Given, verdict: Verdict) -> Response:
     with house.transaction() as session:
         visitor = browser.visitor(request, session, chosen)
-        code = verdict.exit_code
         return page(
             request,
             "verdict",
             visitor=visitor,
             verdict=verdict,
-            word=WORDS[code],
-            colour=COLOURS[code],
+            word=word(verdict),
+            colour=COLOURS[verdict.exit_code],
             whole=whole(verdict),
-            remarks=list(remarks(verdict, has_seen=bool(what.checkpoint.strip()))),
+            remarks=list(remarks(verdict)),
             name=what.file.filename or "the file",
         )

@@ -127,7 +127,6 @@ def checkpoint(who: Reads, session: Work) -> CheckpointView:
         size=log.size,
         root=_text(log.root),
         at=log.noted_at,
-        unproven=log.unproven,
         note=log.note,
     )
 

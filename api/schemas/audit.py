@@ -48,7 +48,6 @@ class CheckpointView(BaseModel):
     size: int
     root: str
     at: datetime
-    unproven: int
     note: str
 
 

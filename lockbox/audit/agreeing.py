@@ -9,6 +9,9 @@ from uuid import UUID
 from lockbox.audit.canonical import commitment, decoded, instant
 
 SERVICE, RESOURCES = "service", "resources"
+SUBMISSION = "submission"
+ASKING = ("submit", "endorse")
+"""The moves by which the customer may first be asked: they say what a request is about."""
 MEMBERS = ("id", "tenant_id", "request_id", "seq", "at", "action", "actor_id", "actor_role", "from_state", "to_state")
 """What stands in the body and in columns of its row, by which events are looked for."""
 IDS = frozenset({"id", "tenant_id", "request_id", "actor_id"})
@@ -38,14 +41,21 @@ def held_against(
     return members, (*other, *_foreign(found, details))
 
 
+def submitted(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a first move in a log says that was asked for: the submission itself, or what was kept of it."""
+    asked = found.get(SUBMISSION)
+    return asked if isinstance(asked, dict) else found
+
+
 def item(body: bytes, details: Mapping[str, tuple[str, str]]) -> str | None:
     """Return what a request is about by its first move: the service, and the resources unless they are gone."""
     found = said(body)
-    if not isinstance(found.get(SERVICE), str):
+    asked = submitted(found)
+    if not isinstance(asked.get(SERVICE), str):
         return None
     is_there = RESOURCES in details and RESOURCES not in _foreign(found, details)
     named = json.loads(details[RESOURCES][1]) if is_there else []
-    return f"{found[SERVICE]} {', '.join(map(str, named))}".strip()
+    return f"{asked[SERVICE]} {', '.join(map(str, named))}".strip()
 
 
 def _foreign(found: Mapping[str, Any], details: Mapping[str, tuple[str, str]]) -> Iterable[str]:

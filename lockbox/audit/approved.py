@@ -17,7 +17,7 @@ from lockbox.audit.moves import OPEN
 NAME = "lockbox/approvals"
 FORMAT = "lockbox approval 1"
 SIGNED_FORMAT = "lockbox signed approval 1"
-SUBMIT = "submit"
+SUBMIT, SUBMISSION, RESOURCES = "submit", "submission", "resources"
 ACTIVE = "active"
 ENDORSE = "endorse"
 LOOSER = {"enforce": frozenset({"observe", "off"}), "observe": frozenset({"off"})}
@@ -40,32 +40,29 @@ class Approved:
     """Takes the moves of requests in order, and checks each approval against what was asked for.
 
     `checked` were found good, `by_hash` of them by the hash of their statement alone: the file does not show what was
-    asked for. `unchecked` could not be checked: `without_key` of them because no key of approvals was given, others
-    because the window was opened by an event that is older than the seals, of which the log has the first `unproven`.
-    What is kept is bounded by the requests that are open at one time.
+    asked for. `unchecked` could not be checked: no key of approvals was given. What is kept is bounded by the
+    requests that are open at one time.
     """
 
-    def __init__(self, keys: Iterable[VerifierKey], findings: Findings, unproven: int = 0) -> None:
+    def __init__(self, keys: Iterable[VerifierKey], findings: Findings) -> None:
         self.checked = 0
         self.by_hash = 0
         self.unchecked = 0
-        self.without_key = 0
         self._findings = findings
-        self._unproven = unproven
         self._keys = {key.id.hex(): Ed25519PublicKey.from_public_bytes(key.public) for key in keys}
         self._asked: dict[str, dict[str, Any]] = {}
 
     def take(self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any]) -> None:
         """Take a move; `shown` are its personal values, each found to be the one that was committed to."""
         request = fields["request_id"]
-        if fields["action"] == SUBMIT and fields["to_state"] in OPEN and "resources" in shown:
-            self._asked[request] = _asked(fields, shown["resources"])
+        if (asked := _asked(fields, shown)) and fields["to_state"] in OPEN:
+            self._asked[request] = asked
         if fields["action"] == ENDORSE and "mode" in fields and request in self._asked:
             self._get_stricter(request, fields["mode"])
         if "approval" in fields:
             self._check(fields, shown, where)
         elif fields["to_state"] == ACTIVE:
-            self._unsigned(where)
+            self._findings.add(Kind.APPROVAL, "this opens a window, and no approval of it is signed", **where)
         if fields["to_state"] not in OPEN:
             self._asked.pop(request, None)
 
@@ -87,7 +84,6 @@ class Approved:
             self._findings.add(Kind.APPROVAL, message, **where)
         elif not self._keys:
             self.unchecked += 1
-            self.without_key += 1
         elif signed.key not in self._keys:
             message = f"the approval is signed by {NAME}+{signed.key}, which is no key that you trust"
             self._findings.add(Kind.UNKNOWN_KEY, message, **where)
@@ -96,12 +92,6 @@ class Approved:
         else:
             self.checked += 1
             self.by_hash += not is_shown
-
-    def _unsigned(self, where: Mapping[str, Any]) -> None:
-        if where["number"] < self._unproven:
-            self.unchecked += 1
-        else:
-            self._findings.add(Kind.APPROVAL, "this opens a window, and no approval of it is signed", **where)
 
     def _is_signed(self, fields: Mapping[str, Any], signed: Signed) -> bool:
         window = (fields[name] for name in ("request_id", "tenant_id", "at", "deadline_at"))
@@ -134,10 +124,16 @@ def signed_text(
     )
 
 
-def _asked(fields: Mapping[str, Any], resources: str) -> dict[str, Any]:
-    """Return what a request asks for, of which nothing but the form of its parts is known."""
-    engineer = fields.get("on_behalf_of") or fields.get("actor_id")
-    return {"engineer": engineer, "resources": _read(resources), **{name: fields.get(name) for name in OF_SUBMIT}}
+def _asked(fields: Mapping[str, Any], shown: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return what a request asks for, if this says it, of which nothing but the form of its parts is known."""
+    submission = fields.get(SUBMISSION)
+    if RESOURCES not in shown or (fields["action"] != SUBMIT and not isinstance(submission, Mapping)):
+        return None
+    if isinstance(submission, Mapping):
+        said, engineer = submission, submission.get("engineer")
+    else:
+        said, engineer = fields, fields.get("on_behalf_of") or fields.get("actor_id")
+    return {"engineer": engineer, RESOURCES: _read(shown[RESOURCES]), **{name: said.get(name) for name in OF_SUBMIT}}
 
 
 def _read(resources: str) -> Any:  # noqa: ANN401 - whatever somebody wrote

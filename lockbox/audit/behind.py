@@ -12,8 +12,8 @@ from sqlmodel import Session
 from lockbox.audit import anchors, checkpoint
 from lockbox.audit.anchors import Claim, Doubtful
 from lockbox.audit.checkpoint import BadNote, Checkpoint, VerifierKey
+from lockbox.audit.events import VENDORS_LOG
 from lockbox.audit.merkle import EMPTY_ROOT
-from lockbox.audit.sealing import VENDORS_LOG
 from lockbox.audit.shipping import Folder
 
 log = structlog.get_logger(__name__)

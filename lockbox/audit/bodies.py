@@ -2,11 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
+from uuid import UUID
 
-from lockbox.audit.approved import Approved
+from lockbox.audit.approved import SUBMISSION, Approved
 from lockbox.audit.checkpoint import VerifierKey
 from lockbox.audit.exported import Detail, Entry
 from lockbox.audit.findings import Findings, Kind
@@ -14,6 +16,8 @@ from lockbox.audit.moves import Requests
 
 LARGEST_INTEGER = 2**53 - 1
 HIGHEST_OF_BMP = "\uffff"
+SCALARS = frozenset({str, int, bool, type(None)})
+INSTANT = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z", re.ASCII)
 TRAIL_REMOVED = "trail_removed"
 RESTORED = "restored"
 
@@ -65,21 +69,41 @@ def _in_order(value: object) -> object:
     return [_in_order(one) for one in value] if isinstance(value, list) else value
 
 
-def _malformed(fields: Mapping[str, Any]) -> str | None:
-    """Return the member of a body that is not of its form, None where all are."""
-    for name in ("id", "action"):
+def _malformed(fields: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the members of a body that are missing or not of their form."""
+    for name in ("id", "action", "log", "at"):
         if type(fields.get(name)) is not str:
-            return name
+            yield name
+    if not INSTANT.fullmatch(str(fields.get("at"))):
+        yield "at"
     seq = fields.get("seq")
-    if seq is not None and (type(seq) is not int or seq < 1):
-        return "seq"
+    if "seq" not in fields or (seq is not None and (type(seq) is not int or seq < 1)):
+        yield "seq"
     for name in ("request_id", "to_state"):
         value = fields.get(name)
         if type(value) is not str and (seq is not None or value is not None):
-            return name
-    if type(fields.get("personal")) is not dict:
-        return "personal"
-    return next((name for name in ("tenant_id", "seq") if name not in fields), None)
+            yield name
+    committed = fields.get("personal")
+    if type(committed) is not dict or any(type(one) is not str for one in committed.values()):
+        yield "personal"
+    if "tenant_id" not in fields or type(fields["tenant_id"]) not in {str, type(None)}:
+        yield "tenant_id"
+    yield from (name for name, value in fields.items() if not _is_plain(value))
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a member is of a form that a body has: within an object there is no other one."""
+    members = value.values() if isinstance(value, dict) else [value]
+    return all(
+        type(one) in SCALARS or (type(one) is list and all(type(part) is str for part in one)) for one in members
+    )
+
+
+def _compact(id_: str) -> bytes | str:
+    try:
+        return UUID(id_).bytes
+    except ValueError:
+        return id_
 
 
 @dataclass(frozen=True)
@@ -100,9 +124,8 @@ class Bodies:
     """Checks the events of one log, whose hashes are good, one after the other.
 
     `tenant` is whose log it is, None for the vendor's own; `log` is its id; `whole` is whether every move must be
-    there; the first `unproven` events are older than the seals. `removed` is how many of the first events the log
-    itself says were removed. What is kept grows with the requests, by little more than the id of each, and not with
-    their events.
+    there. `removed` is how many of the first events the log itself says were removed. What is kept grows with the
+    events by no more than the id of each.
     """
 
     tenant: str | None
@@ -110,17 +133,17 @@ class Bodies:
     whole: bool
     findings: Findings
     keys: Iterable[VerifierKey] = ()
-    unproven: int = 0
     removed: int = 0
     restores: list[Restore] = field(default_factory=list)
     details: int = 0
     left_out: int = 0
     requests: Requests = field(init=False)
     approved: Approved = field(init=False)
+    _ids: set[bytes | str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.requests = Requests(self.findings)
-        self.approved = Approved(self.keys, self.findings, self.unproven)
+        self.approved = Approved(self.keys, self.findings)
 
     def check(self, line: int, entry: Entry) -> None:
         """Check one event."""
@@ -131,12 +154,11 @@ class Bodies:
             self.findings.add(Kind.NOT_CANONICAL, message, line=line, number=entry.number)
             return
         where: dict[str, Any] = {"line": line, "number": entry.number, "event": str(fields.get("id"))}
-        if name := _malformed(fields):
+        if name := next(_malformed(fields), None):
             message = f"the body's {name} is missing, or not of the form that it must have"
             self.findings.add(Kind.MALFORMED, message, **where)
             return
-        if fields["tenant_id"] != self.tenant:
-            self.findings.add(Kind.FOREIGN, f"this event is of {fields['tenant_id'] or 'the vendor'}", **where)
+        self._check_place(fields, where)
         shown = self._check_details(fields["personal"], entry.personal, where)
         if fields["action"] == TRAIL_REMOVED:
             self._note_removal(fields, entry.number)
@@ -145,11 +167,23 @@ class Bodies:
         if fields["seq"] is not None:
             self.approved.take(fields, shown, where)
             if self.whole:
-                self.requests.take(fields["request_id"], fields["seq"], fields["to_state"], where)
+                begins = fields["seq"] == 1 or SUBMISSION in fields
+                self.requests.take(fields["request_id"], fields["seq"], fields["to_state"], where, begins=begins)
 
     def finish(self) -> None:
         """Say which moves never came."""
         self.requests.finish()
+
+    def _check_place(self, fields: Mapping[str, Any], where: dict[str, Any]) -> None:
+        """Say whether the event is of another log or tenant, or has the id of an earlier one."""
+        if fields["log"] != self.log:
+            self.findings.add(Kind.FOREIGN, f"this event was sealed in another log, {fields['log']}", **where)
+        elif self.tenant is not None and fields["tenant_id"] != self.tenant:
+            self.findings.add(Kind.FOREIGN, f"this event is of {fields['tenant_id'] or 'the vendor'}", **where)
+        id_ = _compact(fields["id"])
+        if id_ in self._ids:
+            self.findings.add(Kind.DOUBLED, "an earlier event has the same id", **where)
+        self._ids.add(id_)
 
     def _check_details(
         self, committed: Mapping[str, object], shown: Mapping[str, Detail], where: dict[str, Any]

@@ -16,7 +16,8 @@ INSTANTS_KEPT = 1024
 ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False).encode
 AS_THEY_ARE = frozenset({str, bool, type(None)})
 
-Value = str | int | bool | UUID | datetime | list[str] | Mapping[str, str] | None
+Plain = str | int | bool | UUID | datetime | list[str] | None
+Value = Plain | Mapping[str, Plain]
 
 
 @lru_cache(INSTANTS_KEPT)
@@ -29,8 +30,8 @@ def canonical(fields: Mapping[str, Value]) -> bytes:
     """Return the canonical bytes of one flat object.
 
     The standard library's encoder gives RFC 8785's form for the values allowed here: text, whole numbers up to
-    2^53 - 1, booleans, null, lists and one level of objects of text, with ASCII names. Floats, whose form is the
-    hard part of the standard, have no place in an event.
+    2^53 - 1, booleans, null, lists of text and one level of objects of all these, with ASCII names. Floats, whose
+    form is the hard part of the standard, have no place in an event.
 
     Raises:
         ValueError: a number is out of range, or a name is not ASCII.
@@ -54,10 +55,16 @@ def _plain(value: Value) -> object:
     if isinstance(value, datetime):
         return instant(value)
     if isinstance(value, Mapping):
-        return dict(value)
+        return {name: one if type(one) in AS_THEY_ARE else _flat(one) for name, one in value.items()}
     if isinstance(value, list):
         return value
     raise TypeError(f"an event holds no {type(value).__name__}")
+
+
+def _flat(value: Value) -> object:
+    if isinstance(value, Mapping):
+        raise TypeError("an object within an event holds no further one")
+    return _plain(value)
 
 
 def decoded(text: str) -> bytes:

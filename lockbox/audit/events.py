@@ -14,6 +14,9 @@ FORMAT = 1
 CLOCK = "clock"
 OWNER = "owner"
 VENDOR, CUSTOMER = "vendor", "customer"
+VENDORS_LOG = UUID(int=0)
+REVIEWING = "reviewing"
+TOLD = frozenset({"pending", "active"})
 NOBODYS = frozenset({CLOCK, OWNER})
 CUSTOMERS = frozenset({CUSTOMER, "tenant_admin", "approver", "auditor"})
 
@@ -46,13 +49,23 @@ THE_OWNER = Actor(person_id=None, role=OWNER, channel="operate")
 """Whoever runs the installation, as the owner of its database."""
 
 
+def is_internal(from_state: str | None, to_state: str | None) -> bool:
+    """Whether what happened to a request between these states is the vendor's alone: nobody asked the customer yet.
+
+    It is sealed in the vendor's log. The move by which the customer is first asked or told is the first in theirs.
+    """
+    return to_state == REVIEWING or (from_state == REVIEWING and to_state not in TOLD)
+
+
 @dataclass(frozen=True)
 class Happening:
     """One event that is about to be written.
 
     `facts` are what the action was about and hold nothing personal; `personal` values enter the event as salted
     commitments and are kept apart, where they can be erased. `seq` numbers the moves of a request. `policy_version`
-    is that of the tenant's policy by which it was judged, if it was by one.
+    is that of the tenant's policy by which it was judged, if it was by one. `stays_inside` is what the vendor keeps
+    to itself beside what goes by the states of a request, such as mails to its managers. `salts` are those with which
+    personal values were committed to before: with the same, everybody sees that they are the same.
     """
 
     at: datetime
@@ -67,17 +80,30 @@ class Happening:
     policy_version: int | None = None
     facts: Mapping[str, Value] = field(default_factory=dict)
     personal: Mapping[str, str | None] = field(default_factory=dict)
+    salts: Mapping[str, bytes] = field(default_factory=dict)
+    stays_inside: bool = False
     id: UUID = field(default_factory=new_id)
+
+    @property
+    def internal(self) -> bool:
+        """Whether it is sealed in the vendor's log, whatever tenant it is of."""
+        return self.stays_inside or is_internal(self.from_state, self.to_state)
+
+    @property
+    def log_id(self) -> UUID:
+        """The log in which it is sealed: the tenant's, or the vendor's own."""
+        return VENDORS_LOG if self.internal or self.tenant_id is None else self.tenant_id
 
 
 APPEND = """
 new_events AS (
     INSERT INTO events (id, tenant_id, request_id, seq, at, action, actor_id, actor_role, from_state, to_state,
-        deadline_at, body)
+        deadline_at, internal, body)
     SELECT * FROM unnest(CAST(:e_id AS uuid[]), CAST(:e_tenant_id AS uuid[]), CAST(:e_request_id AS uuid[]),
         CAST(:e_seq AS integer[]), CAST(:e_at AS timestamptz[]), CAST(:e_action AS text[]),
         CAST(:e_actor_id AS uuid[]), CAST(:e_actor_role AS text[]), CAST(:e_from_state AS text[]),
-        CAST(:e_to_state AS text[]), CAST(:e_deadline_at AS timestamptz[]), CAST(:e_body AS bytea[]))
+        CAST(:e_to_state AS text[]), CAST(:e_deadline_at AS timestamptz[]), CAST(:e_internal AS boolean[]),
+        CAST(:e_body AS bytea[]))
 ), new_details AS (
     INSERT INTO event_details (event_id, field, salt, value)
     SELECT * FROM unnest(CAST(:d_event_id AS uuid[]), CAST(:d_field AS text[]), CAST(:d_salt AS bytea[]),
@@ -91,7 +117,9 @@ def append(happenings: Iterable[Happening]) -> dict[str, Any]:
     details: list[tuple[UUID, str, bytes, str]] = []
     bodies = []
     for row in rows:
-        salted = {name: (new_salt(), value) for name, value in _personal(row) if value is not None}
+        salted = {
+            name: (row.salts.get(name) or new_salt(), value) for name, value in _personal(row) if value is not None
+        }
         details += [(row.id, name, salt, value) for name, (salt, value) in salted.items()]
         bodies.append(_body(row, {name: commitment(salt, value) for name, (salt, value) in salted.items()}))
     return {
@@ -106,6 +134,7 @@ def append(happenings: Iterable[Happening]) -> dict[str, Any]:
         "e_from_state": array(row.from_state and str(row.from_state) for row in rows),
         "e_to_state": array(row.to_state and str(row.to_state) for row in rows),
         "e_deadline_at": array(row.deadline_at for row in rows),
+        "e_internal": array(str(row.internal).lower() for row in rows),
         "e_body": bodies,
         "d_event_id": array(detail[0] for detail in details),
         "d_field": [detail[1] for detail in details],
@@ -130,6 +159,7 @@ def _body(row: Happening, commitments: Mapping[str, str]) -> bytes:
             **row.facts,
             "format": FORMAT,
             "id": row.id,
+            "log": row.log_id,
             "tenant_id": row.tenant_id,
             "request_id": row.request_id,
             "seq": row.seq,

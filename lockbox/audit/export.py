@@ -3,7 +3,6 @@
 import base64
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import groupby
@@ -22,12 +21,11 @@ from lockbox.audit.tiles import WIDTH
 TILES_A_PAGE = 4
 NUMBERS_A_PAGE = 2_048
 
-HERE, WITHHELD, REMOVED_BY_RETENTION, MISSING = "here", "withheld", "removed", "missing"
+HERE, REMOVED_BY_RETENTION, MISSING = "here", "removed", "missing"
 
 Pages = Callable[[], AbstractContextManager[Session]]
 """Opens a transaction of its own for each page, in which the reader is judged anew."""
 
-WITHHELD_THERE = text("SELECT number, leaf FROM withheld_in_log(:log_id, :start, :end)")
 REMOVED = text("""
 SELECT e.body FROM events e JOIN seals s ON s.event_id = e.id
 WHERE s.log_id = :log_id AND s.number < :size AND e.action = :action AND e.request_id IS NULL ORDER BY s.number
@@ -61,7 +59,6 @@ class Export:
             generation=log.generation,
             size=log.size,
             checkpoint=log.note,
-            unproven=log.unproven,
             whole=self.is_whole,
             asked=dict(self.asked),
             consistency=proofs,
@@ -82,7 +79,7 @@ def lines(pages: Pages, export: Export) -> Iterator[bytes]:
 def _span(session: Session, export: Export, start: int, end: int) -> list[Recorded]:
     log = export.log
     end = min(end, log.size)
-    return recorded.span(session, log.id, log.tenant_id, export.sight, export.wanted, start=start, end=end)
+    return recorded.span(session, log.id, export.sight, export.wanted, start=start, end=end)
 
 
 def _filtered(pages: Pages, export: Export) -> Iterator[list[tuple[bool, bytes]]]:
@@ -127,47 +124,25 @@ def _tiles(pages: Pages, export: Export, removed: int, within: tuple[int, int]) 
     with pages() as session:
         tiled = proofs.tiled(session, export.log, numbers)
         events = {event.number: event for event in _span(session, export, start, end)}
-        hidden: set[int] = set()
-        if len(events) < end - start:
-            # In this order: what the customer is told of meanwhile is here then, and not missing.
-            hidden = _withheld(session, export.log, tiled, within)
-            events = {event.number: event for event in _span(session, export, start, end)}
     found = []
     for tile in numbers:
         leaves, path = tiled[tile]
         found.append((False, _line(tile=tile, leaves=_texts(leaves), proof=_texts(path))))
         run = range(tile * WIDTH, tile * WIDTH + len(leaves))
-        for why, group in groupby(run, key=lambda number: _standing(number, events, hidden, removed)):
+        for why, group in groupby(run, key=lambda number: _standing(number, events, removed)):
             members = list(group)
             if why == HERE:
                 found += [(True, _event(events[number])) for number in members]
-            elif why != MISSING:
-                found.append((False, _gap(why, members[0], members[-1] + 1)))
+            elif why == REMOVED_BY_RETENTION:
+                found.append((False, _line(removed={"from": members[0], "to": members[-1] + 1, "hashes": []})))
     return found
 
 
-def _withheld(
-    session: Session, log: Head, tiled: Mapping[int, tuple[Sequence[bytes], Sequence[bytes]]], within: tuple[int, int]
-) -> set[int]:
-    """Return the numbers of events that are not for the customer by what was sealed, whatever the rows say by now."""
-    start, end = within
-    values = {"log_id": log.id, "start": start, "end": end}
-    rows = session.connection().execute(WITHHELD_THERE, values).all()
-    return {row.number for row in rows if tiled[row.number // WIDTH][0][row.number % WIDTH] == bytes(row.leaf)}
-
-
-def _standing(number: int, events: Mapping[int | None, Recorded], hidden: AbstractSet[int], removed: int) -> str:
-    """Return whether an event is here, withheld or removed; or missing, of which an export has nothing to say."""
+def _standing(number: int, events: Mapping[int | None, Recorded], removed: int) -> str:
+    """Return whether an event is here or removed; or missing, of which an export has nothing to say."""
     if number in events:
         return HERE
-    if number in hidden:
-        return WITHHELD
     return REMOVED_BY_RETENTION if number < removed else MISSING
-
-
-def _gap(why: str, start: int, end: int) -> bytes:
-    span: dict[str, Any] = {"from": start, "to": end}
-    return _line(**{why: span | ({"hashes": []} if why == REMOVED_BY_RETENTION else {})})
 
 
 def _number(event: Recorded) -> int:

@@ -31,7 +31,6 @@ class Header:
     generation: int
     size: int
     checkpoint: str
-    unproven: int
     whole: bool
     asked: Mapping[str, Any]
     consistency: Mapping[int, list[bytes]]
@@ -66,12 +65,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Gap:
-    """Events that are not in the file: removed by retention, or withheld from the reader who asked for it.
+    """Events that are not in the file, for retention has removed them.
 
     `hashes` are those of the complete subtrees that make up whole tiles that were removed.
     """
 
-    removed: bool
     start: int
     end: int
     hashes: list[bytes]
@@ -141,9 +139,7 @@ def _line(said: dict[str, Any]) -> Line:
         case {"tile": number, "leaves": list(leaves), "proof": list(proof), **rest}:
             return _alone(rest, TileLine(_number(number), _hashes(leaves, WIDTH), _hashes(proof)))
         case {"removed": {"from": start, "to": end, "hashes": list(hashes), **more}, **rest}:
-            return _alone(rest | more, _gap(start, end, _hashes(hashes), removed=True))
-        case {"withheld": {"from": start, "to": end, **more}, **rest}:
-            return _alone(rest | more, _gap(start, end, [], removed=False))
+            return _alone(rest | more, _gap(start, end, _hashes(hashes)))
         case {"end": {"events": events, **more}, **rest}:
             return _alone(rest | more, End(_number(events)))
         case {"export": str(), **rest}:
@@ -158,7 +154,7 @@ def _header(said: dict[str, Any]) -> Header:
         text.encode()
     if not isinstance(said["consistency"], list) or not isinstance(said["whole"], bool):
         raise TypeError
-    for name in ("generation", "size", "unproven"):
+    for name in ("generation", "size"):
         _number(said[name])
     return Header(consistency=_proofs(said.pop("consistency")), **said)
 
@@ -174,8 +170,8 @@ def _proofs(given: list[Any]) -> dict[int, list[bytes]]:
     return found
 
 
-def _gap(start: object, end: object, hashes: list[bytes], *, removed: bool) -> Gap:
-    gap = Gap(removed, _number(start), _number(end), hashes)
+def _gap(start: object, end: object, hashes: list[bytes]) -> Gap:
+    gap = Gap(_number(start), _number(end), hashes)
     if gap.start >= gap.end:
         raise ValueError
     return gap

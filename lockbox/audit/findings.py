@@ -21,19 +21,20 @@ class Kind(StrEnum):
     UNKNOWN_KEY = "unknown key"
     WRONG_SIGNATURE = "wrong signature"
     UNPROVEN = "not proven"
-    WITHHELD = "withheld"
-    BEFORE_SEALS = "before the seals"
     RESTORED = "restored"
+    FUTURE = "from the future"
+    NEWER_KNOWN = "newer known"
     COMMITMENT = "commitment"
     NOT_CANONICAL = "not canonical"
     MALFORMED = "malformed"
     GAP_IN_MOVES = "gap in moves"
+    DOUBLED = "doubled id"
     FOREIGN = "foreign event"
     APPROVAL = "approval"
 
 
-UNSURE = frozenset({Kind.UNPROVEN, Kind.WITHHELD, Kind.BEFORE_SEALS, Kind.RESTORED})
-"""What is no contradiction: something could not be shown, or the file alone says it."""
+UNSURE = frozenset({Kind.UNPROVEN, Kind.RESTORED, Kind.FUTURE, Kind.NEWER_KNOWN})
+"""What is no contradiction: something could not be shown."""
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from lockbox.audit.merkle import EMPTY_ROOT, BadProof, check_consistency
 
 
 class Holding:
-    """Takes the checkpoints first, and judges them once the file was read; `seen` become sizes that it extends."""
+    """Takes the checkpoints first, and judges them once the file was read; `extended` are those that it extends."""
 
     def __init__(self, header: Header, own: Checkpoint, findings: Findings) -> None:
-        self.seen: list[int] = []
+        self.extended: list[Checkpoint] = []
         self._header, self._own, self._findings = header, own, findings
         self._base, self._generation = named(own.origin)
         self._waiting: list[Checkpoint] = []
@@ -25,6 +25,18 @@ class Holding:
     def sizes(self) -> set[int]:
         """At which sizes the root has to be known to judge the rest."""
         return {one.size for one in self._waiting} | {one.size for _, one in self._earlier}
+
+    def take_last(self, last: Checkpoint) -> None:
+        """Take the checkpoint of what was verified last: an older file may be meant, or the log was cut back."""
+        own, (base, generation) = self._own, named(last.origin)
+        if base == self._base and (generation, last.size) > (self._generation, own.size):
+            message = (
+                f"you have verified a newer export of this log, of {last.size} events ({last.at}); this one has "
+                f"{own.size}. That is well for a file that you kept from before; a fresh one is never shorter"
+            )
+            self._findings.add(Kind.NEWER_KNOWN, message)
+        elif base == self._base:
+            self.take(last)
 
     def take(self, before: Checkpoint) -> None:
         """Take a checkpoint that a trusted key has signed."""
@@ -51,7 +63,7 @@ class Holding:
             self._within(before, roots)
         for generation, before in sorted(self._earlier, key=lambda one: one[1].size):
             if self._extends(before, roots):
-                self.seen.append(before.size)
+                self.extended.append(before)
                 self._common[before.origin] = before.size
             elif self._fits(before) is False:
                 message = f"of {before.origin} at {before.size} events you gave checkpoints with different roots"
@@ -89,7 +101,7 @@ class Holding:
     def _within(self, before: Checkpoint, roots: Mapping[int, bytes]) -> None:
         extends = self._extends(before, roots)
         if extends:
-            self.seen.append(before.size)
+            self.extended.append(before)
         elif extends is None:
             self._not_shown(before.size)
         else:

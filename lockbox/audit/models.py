@@ -4,17 +4,20 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, SmallInteger, Text
+from sqlalchemy import BigInteger, Column, Computed, SmallInteger, Text, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
 from lockbox.tables import Instant
 
+OF_LOG = f"CASE WHEN internal OR tenant_id IS NULL THEN '{UUID(int=0)}'::uuid ELSE tenant_id END"
+
 
 class Event(SQLModel, table=True):
     """One fact of the trail. `body` holds the exact canonical bytes (RFC 8785) that seals are made over.
 
-    `seq` numbers the moves of a request without a gap and is null for everything else.
+    `seq` numbers the moves of a request without a gap and is null for everything else. `log_id` is the log in which
+    it is sealed: the tenant's, or the vendor's for what is `internal` or of no tenant.
     """
 
     __tablename__ = "events"
@@ -30,6 +33,8 @@ class Event(SQLModel, table=True):
     from_state: str | None = Field(default=None, max_length=24)
     to_state: str | None = Field(default=None, max_length=24)
     deadline_at: datetime | None = Field(default=None, sa_type=Instant)
+    internal: bool = False
+    log_id: UUID = Field(sa_column=Column(Uuid, Computed(OF_LOG, persisted=True), nullable=False))
     body: bytes
 
 
@@ -53,7 +58,7 @@ class Unsealed(SQLModel, table=True):
 
 
 class Log(SQLModel, table=True):
-    """A Merkle tree over the events of one tenant, or over the vendor's own where `tenant_id` is null.
+    """A Merkle tree over the events of one tenant, or over the vendor's where `tenant_id` is null.
 
     `note` is the newest checkpoint. `generation` counts how often the database was restored from a back-up that was
     older than what had been shipped; each has an `origin` of its own. The first `unproven` events are older than

@@ -13,8 +13,8 @@ OPEN = frozenset({"reviewing", "pending", "active"})
 class Known:
     """The moves of one request that are known: all from `first` to before `next`, some behind and some ahead.
 
-    `last` is the highest of them all, `end` the move to a final state, once it was seen. What a file says is taken
-    for no more than a number: none is counted up to.
+    `last` is the highest of them all, `begin` the move with which the log of the request begins, `end` the move to a
+    final state, once these were seen. What a file says is taken for no more than a number: none is counted up to.
     """
 
     first: int
@@ -22,6 +22,7 @@ class Known:
     last: int = 0
     behind: set[int] = field(default_factory=set)
     ahead: set[int] = field(default_factory=set)
+    begin: int | None = None
     end: int | None = None
 
     def take(self, seq: int) -> bool:
@@ -39,6 +40,11 @@ class Known:
         return True
 
     @property
+    def lowest(self) -> int:
+        """The lowest move that is known."""
+        return min(self.behind, default=self.first)
+
+    @property
     def lacks(self) -> int | None:
         """The first move that is missing between others."""
         if self.behind:
@@ -53,7 +59,7 @@ class Known:
 class Requests:
     """Takes the moves of a log in order; of a request that is over only the id is kept, of others a few numbers.
 
-    `removed_before` is whether retention has removed something: then a request may begin later than with 1.
+    `removed_before` is whether retention has removed something: then a request may begin later than it did.
     """
 
     findings: Findings
@@ -61,33 +67,39 @@ class Requests:
     _known: dict[str, Known] = field(default_factory=dict)
     _over: set[str] = field(default_factory=set)
 
-    def take(self, request: str, seq: int, to_state: str, where: Mapping[str, Any]) -> None:
-        """Take one move."""
+    def take(self, request: str, seq: int, to_state: str, where: Mapping[str, Any], *, begins: bool) -> None:
+        """Take one move; `begins` is whether the log of its request begins with it."""
         if request in self._over:
             self._say(f"request {request} has its move {seq} behind its end, or twice", where)
             return
-        known = self._known.get(request)
-        if known is None:
-            first = seq if self.removed_before else 1
-            known = self._known[request] = Known(first, first)
+        known = self._known.setdefault(request, Known(seq, seq))
         if not known.take(seq):
             self._say(f"request {request} has its move {seq} twice", where)
             return
+        if begins and known.begin is not None:
+            self._say(f"request {request} begins twice: with its move {known.begin}, and with {seq}", where)
+        if begins:
+            known.begin = seq if known.begin is None else min(seq, known.begin)
+        if known.begin is not None and known.lowest < known.begin:
+            self._say(f"request {request} has its move {known.lowest} before the one with which it begins", where)
         if to_state not in OPEN:
             known.end = seq if known.end is None else min(seq, known.end)
         if known.end is None:
             return
         if known.last > known.end:
             self._say(f"request {request} goes on behind its end, which was its move {known.end}", where)
-        if known.first == 1 and not known.ahead:
+        if known.lowest == known.begin and known.lacks is None:
             del self._known[request]
             self._over.add(request)
 
     def finish(self) -> None:
         """Say which moves never came."""
         for request, known in self._known.items():
-            if known.lacks is not None:
-                message = f"request {request} lacks its move {known.lacks}; others up to {known.last} are there"
+            lacks = known.lacks
+            if lacks is None and known.begin is None and not self.removed_before:
+                lacks = known.first - 1
+            if lacks is not None:
+                message = f"request {request} lacks its move {lacks}; others up to {known.last} are there"
                 self.findings.add(Kind.GAP_IN_MOVES, message)
 
     def _say(self, message: str, where: Mapping[str, Any]) -> None:

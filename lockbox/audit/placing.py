@@ -31,7 +31,6 @@ class Placing:
     def __init__(self, size: int, root: bytes, bodies: Bodies, findings: Findings, older: Iterable[int]) -> None:
         self.roots: dict[int, bytes] = {}
         self.removed: list[tuple[int, int]] = []
-        self.withheld = 0
         self._size, self._root = size, root
         self._bodies, self._findings = bodies, findings
         self._older = sorted(older)
@@ -79,7 +78,7 @@ class Placing:
         if self._tile and max(start, self._passed) <= gap.start and gap.end <= self._at and not gap.hashes:
             self._gaps.append(gap)
             self._passed = gap.end
-        elif gap.removed and gap.start == self._at and gap.end <= self._size and gap.hashes:
+        elif gap.start == self._at and gap.end <= self._size and gap.hashes:
             self._close()
             self._skip(line, gap)
         else:
@@ -122,10 +121,7 @@ class Placing:
                 self._findings.add(Kind.INSERTED, message, line=row.line, number=row.entry.number)
             return
         for gap in gaps:
-            if gap.removed:
-                self._note_removed(gap)
-            else:
-                self.withheld += gap.end - gap.start
+            self._note_removed(gap)
         start = tile.tile * WIDTH
         absent = {number for gap in gaps for number in range(gap.start, gap.end)}
         due = [number for number in range(start, start + len(tile.leaves)) if number not in absent]

@@ -13,6 +13,7 @@ from lockbox.audit import agreeing
 from lockbox.audit.models import Event, Seal
 
 WORDS = ("comment", "justification")
+UNREAD = frozenset({"deadline_at", "internal", "log_id"})
 DETAILS: ColumnElement[Any] = literal_column(
     "(SELECT jsonb_object_agg(d.field, jsonb_build_array(encode(d.salt, 'base64'), d.value)) "
     "FROM event_details d WHERE d.event_id = events.id)"
@@ -23,9 +24,6 @@ IN_PLACE: ColumnElement[Any] = literal_column(
     "= sha256('\\x00'::bytea || events.body) FROM tiles t "
     "WHERE t.log_id = seals.log_id AND t.level = 0 AND t.number = seals.number / 256)"
 )
-THERE = "EXISTS (SELECT FROM requests r WHERE r.id = events.request_id{})"
-TOLD = f"events.request_id IS NULL OR {THERE.format(' AND r.asked_at IS NOT NULL')} OR was_told(events.request_id)"
-ANY = f"events.request_id IS NULL OR {THERE.format('')}"
 OF_SERVICE = "EXISTS (SELECT FROM requests r WHERE r.id = events.request_id AND r.service = :service)"
 SAYS = """EXISTS (SELECT FROM event_details d WHERE d.event_id = events.id AND d.field = ANY (:words)
     AND d.value ILIKE :pattern)"""
@@ -95,18 +93,20 @@ class Recorded:
 class Sight:
     """What one reader may read of a log's events.
 
-    `hidden` are fields that are left out, of all events or of those by actors of some roles or about no request;
-    `sees_untold` is whether they may know of requests that nobody at the customer was ever asked about.
+    `hidden` are fields that are left out, of all events or of those by actors of some roles or about no request.
+    `of_tenants` is what they may read, in the vendor's log, of the events of tenants.
     """
 
-    sees_untold: bool
     hidden: frozenset[str] = frozenset()
     hidden_by_role: Mapping[str, frozenset[str]] = field(default_factory=dict)
     hidden_for_others: frozenset[str] = frozenset()
     shown_without_request: frozenset[str] | None = None
+    of_tenants: "Sight | None" = None
 
     def reads(self, event: Recorded, name: str) -> bool:
         """Whether the reader may read a personal field of an event."""
+        if self.of_tenants and event.tenant_id:
+            return self.of_tenants.reads(event, name)
         if name in self.hidden or name in self.hidden_by_role.get(event.actor_role, self.hidden_for_others):
             return False
         return (
@@ -115,10 +115,10 @@ class Sight:
 
 
 def page(
-    session: Session, tenant_id: UUID | None, sight: Sight, wanted: Wanted, *, before: UUID | None, most: int
+    session: Session, logs: Sequence[UUID], sight: Sight, wanted: Wanted, *, before: UUID | None, most: int
 ) -> list[Recorded]:
-    """Return the newest events of a log that match, sealed or not yet, at most `most` of them, from the id on."""
-    query = _matching(tenant_id, sight, wanted, IN_PLACE.label("in_place"))
+    """Return the newest events of logs that match, sealed or not yet, at most `most` of them, from the id on."""
+    query = _matching(logs, sight, wanted, IN_PLACE.label("in_place"))
     query = query.outerjoin(Seal, col(Seal.event_id) == col(Event.id))
     if before:
         query = query.where(col(Event.id) < before)
@@ -126,35 +126,34 @@ def page(
     return [_seen(checked(row._asdict()), sight) for row in rows]
 
 
-def span(
-    session: Session, log_id: UUID, tenant_id: UUID | None, sight: Sight, wanted: Wanted, *, start: int, end: int
-) -> list[Recorded]:
+def span(session: Session, log_id: UUID, sight: Sight, wanted: Wanted, *, start: int, end: int) -> list[Recorded]:
     """Return the events of a log that match, from one number to before another, in order, as an export has them."""
-    query = _matching(tenant_id, sight, wanted)
+    query = _matching([log_id], sight, wanted)
     rows = session.connection().execute(_between(query, log_id, start, end).order_by(col(Seal.number)))
     return [_seen(Recorded(**_plain(row._asdict())), sight) for row in rows]
 
 
 def checked_span(
-    session: Session, log_id: UUID, tenant_id: UUID | None, sight: Sight, wanted: Wanted, *, start: int, end: int
+    session: Session, log_id: UUID, sight: Sight, wanted: Wanted, *, start: int, end: int
 ) -> list[Recorded]:
     """Return the same, with what beside the bodies says something else, for readers who verify nothing."""
-    query = _matching(tenant_id, sight, wanted, IN_PLACE.label("in_place"))
+    query = _matching([log_id], sight, wanted, IN_PLACE.label("in_place"))
     rows = session.connection().execute(_between(query, log_id, start, end).order_by(col(Seal.number)))
     return [_seen(checked(row._asdict()), sight) for row in rows]
 
 
-def count(session: Session, log_id: UUID, tenant_id: UUID | None, sight: Sight, wanted: Wanted, *, end: int) -> int:
+def count(session: Session, log_id: UUID, sight: Sight, wanted: Wanted, *, end: int) -> int:
     """Return how many events of a log match, of those before a number."""
-    query = select(func.count()).select_from(Event).where(*_conditions(tenant_id, sight, wanted))
+    query = select(func.count()).select_from(Event).where(*_conditions([log_id], sight, wanted))
     return int(session.connection().execute(_between(query, log_id, 0, end)).scalar_one())
 
 
-def items(session: Session, events: Iterable[Recorded]) -> dict[UUID, str]:
-    """Return what requests are about, service and resources, by the bodies of their first moves."""
+def items(session: Session, log_id: UUID, events: Iterable[Recorded]) -> dict[UUID, str]:
+    """Return what requests are about, service and resources, by the bodies of their first moves in a log."""
     ids = {event.request_id for event in events if event.request_id}
     query = select(col(Event.request_id), col(Event.body), DETAILS.label("details"))
-    rows = session.connection().execute(query.where(col(Event.request_id).in_(ids), col(Event.seq) == 1))
+    first = col(Event.request_id).in_(ids), col(Event.log_id) == log_id, col(Event.action).in_(agreeing.ASKING)
+    rows = session.connection().execute(query.where(*first))
     return {row.request_id: found for row in rows if (found := agreeing.item(bytes(row.body), _pairs(row.details)))}
 
 
@@ -163,16 +162,15 @@ def _between(query: Select[Any], log_id: UUID, start: int, end: int) -> Select[A
     return query.where(col(Seal.number) >= start, col(Seal.number) < end)
 
 
-def _matching(tenant_id: UUID | None, sight: Sight, wanted: Wanted, *further: ColumnElement[Any]) -> Select[Any]:
+def _matching(logs: Sequence[UUID], sight: Sight, wanted: Wanted, *further: ColumnElement[Any]) -> Select[Any]:
     table = Event.__table__  # type: ignore[attr-defined]
-    columns = [column for column in table.columns if column.name != "deadline_at"]
+    columns = [column for column in table.columns if column.name not in UNREAD]
     query: Select[Any] = select(*columns, col(Seal.number).label("number"), DETAILS.label("details"), *further)
-    return query.select_from(Event).where(*_conditions(tenant_id, sight, wanted))
+    return query.select_from(Event).where(*_conditions(logs, sight, wanted))
 
 
-def _conditions(tenant_id: UUID | None, sight: Sight, wanted: Wanted) -> Iterator[ColumnElement[bool]]:
-    yield col(Event.tenant_id).is_(None) if tenant_id is None else col(Event.tenant_id) == tenant_id
-    yield text(f"({ANY if sight.sees_untold else TOLD})")  # type: ignore[misc]
+def _conditions(logs: Sequence[UUID], sight: Sight, wanted: Wanted) -> Iterator[ColumnElement[bool]]:
+    yield col(Event.log_id) == logs[0] if len(logs) == 1 else col(Event.log_id).in_(logs)
     if wanted.person:
         yield col(Event.actor_id) == wanted.person
     if wanted.action:
@@ -188,6 +186,8 @@ def _conditions(tenant_id: UUID | None, sight: Sight, wanted: Wanted) -> Iterato
     if wanted.service:
         yield text(OF_SERVICE).bindparams(service=wanted.service)  # type: ignore[misc]
     if wanted.words:
+        if sight.of_tenants:
+            yield col(Event.tenant_id).is_(None)
         words = [name for name in WORDS if name not in sight.hidden]
         yield text(SAYS).bindparams(words=words, pattern=_pattern(wanted.words))  # type: ignore[misc]
 

@@ -31,7 +31,7 @@ DELETE FROM refused WHERE key IN (SELECT key FROM refused WHERE minute <= :until
 RETURNING minute, kind, person_id, request_id, facts, personal, count AS times
 """)
 TENANTS_OF_PEOPLE = text("SELECT DISTINCT person_id, tenant_id FROM memberships WHERE person_id = ANY(:ids)")
-TENANTS_OF_REQUESTS = text("SELECT id, tenant_id FROM requests WHERE id = ANY(:ids)")
+REQUESTS = text("SELECT id, tenant_id, asked_at IS NULL AS is_internal FROM requests WHERE id = ANY(:ids)")
 # Whose account it was that somebody tried to get into, and where they are a member: there it is told.
 ACCOUNTS = text("""
 SELECT DISTINCT lower(a.account) AS account, p.id AS person_id, m.tenant_id
@@ -89,7 +89,9 @@ def settle(database: Database) -> int:
         rows = session.connection().execute(TAKE, {"until": until, "most": MOST}).all()
         if not rows:
             return 0
-        places = _places(session, rows)
+        asked = [row.request_id for row in rows if row.request_id]
+        requests = {row.id: row for row in session.connection().execute(REQUESTS, {"ids": asked})}
+        places = _places(session, rows, requests)
         happenings = [
             Happening(
                 at=at,
@@ -106,6 +108,7 @@ def settle(database: Database) -> int:
                     "count": row.times,
                 },
                 personal=row.personal,
+                stays_inside=row.request_id in requests and requests[row.request_id].is_internal,
             )
             for row, where in zip(rows, places, strict=True)
             for person_id, tenant_id in where
@@ -119,12 +122,10 @@ def _stage(row: Row[Any]) -> str | None:
     return "reviewing" if row.facts.get("refused") == "endorse" else None
 
 
-def _places(session: Session, rows: Sequence[Row[Any]]) -> list[list[tuple[UUID | None, UUID | None]]]:
+def _places(
+    session: Session, rows: Sequence[Row[Any]], requests: Mapping[UUID, Row[Any]]
+) -> list[list[tuple[UUID | None, UUID | None]]]:
     """Return for each row whom it concerns and in whose logs it is written: the vendor's own where in no tenant's."""
-    requests = [row.request_id for row in rows if row.request_id]
-    tenant_of = {
-        row.id: row.tenant_id for row in session.connection().execute(TENANTS_OF_REQUESTS, {"ids": requests})
-    }
     accounts = [account for row in rows if (account := row.personal.get("account"))]
     people = [row.person_id for row in rows if row.person_id]
     known: dict[str | UUID, list[tuple[UUID | None, UUID | None]]] = defaultdict(list)
@@ -133,7 +134,7 @@ def _places(session: Session, rows: Sequence[Row[Any]]) -> list[list[tuple[UUID 
     for row in session.connection().execute(TENANTS_OF_PEOPLE, {"ids": people}):
         known[row.person_id].append((row.person_id, row.tenant_id))
     return [
-        [(row.person_id, tenant_of.get(row.request_id))]
+        [(row.person_id, requests[row.request_id].tenant_id if row.request_id in requests else None)]
         if row.request_id
         else known.get(row.person_id or str(row.personal.get("account", "")).lower()) or [(row.person_id, None)]
         for row in rows

@@ -1,10 +1,24 @@
-"""What is to be said of a verdict beside what is wrong, one wording for terminals and pages; pure."""
+"""What a verdict says, in one wording for terminals and pages; pure."""
 
 from collections.abc import Iterator
 
-from lockbox.audit.verify import BAD, CANNOT_TELL, GOOD, Verdict
+from lockbox.audit.verify import BAD, CANNOT_TELL, Verdict
 
-WORDS = {GOOD: "Good.", BAD: "NOT AS IT WAS SEALED.", CANNOT_TELL: "Not shown."}
+
+def word(verdict: Verdict) -> str:
+    """Return the verdict in a sentence."""
+    if verdict.exit_code == BAD:
+        return "Tampered."
+    if verdict.exit_code == CANNOT_TELL:
+        return "Not fully verified."
+    if verdict.continues:
+        return f"Intact, continues your checkpoint of {day(verdict.continues.at)}."
+    return "Intact as signed by the vendor; not compared with a checkpoint of yours."
+
+
+def day(at: str) -> str:
+    """Return a moment of a checkpoint to the minute."""
+    return f"{at[:10]} {at[11:16]} UTC"
 
 
 def whole(verdict: Verdict) -> str:
@@ -13,26 +27,22 @@ def whole(verdict: Verdict) -> str:
     return f"{verdict.events} events, a {kind} export of {verdict.header.origin} at size {verdict.header.size}"
 
 
-def remarks(verdict: Verdict, *, has_seen: bool) -> Iterator[str]:
-    """Yield what was shown and what was not, a line each; `has_seen` is whether an own checkpoint was given."""
+def remarks(verdict: Verdict) -> Iterator[str]:
+    """Yield what was shown and what was not, a line each."""
     if verdict.signer:
         yield f"signed by {verdict.signer.name}+{verdict.signer.id.hex()} at {verdict.at}"
         yield f"the fingerprint of that key: {verdict.signer.fingerprint}; compare it with what came another way"
         yield from _of_name(verdict.header.origin, verdict.signer.name)
-    for size in sorted(set(verdict.seen)):
-        yield f"it extends the checkpoint that you gave, of {size} events"
-    if not has_seen:
-        yield "no --checkpoint was given: whether the log was cut back or told another way is not shown"
+    for size, at in sorted({(one.size, one.at) for one in verdict.extended}):
+        yield f"it extends your checkpoint of {size} events, signed at {day(at)}"
+    if not verdict.extended:
+        yield "not compared with a checkpoint of yours: whoever holds the vendor's key can have told it another way"
     if not verdict.header.whole:
         yield "it was filtered: each event is proven, that no other belongs to it is not"
-    if verdict.withheld:
-        yield f"the file says that {verdict.withheld} events are withheld"
     for start, end in verdict.removed:
         yield f"the events {start} to {end - 1} were removed by retention"
     if verdict.left_out:
         yield f"{verdict.left_out} personal details were erased or are not for whoever exported it"
-    if verdict.header.unproven:
-        yield f"the file says that its first {verdict.header.unproven} events are older than the seals"
     yield from _of_approvals(verdict)
 
 

@@ -1,7 +1,7 @@
 """The report on one request: who asked, who decided, when it was open, and what was done inside."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,6 +9,7 @@ from uuid import UUID
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from lockbox.audit.agreeing import SUBMISSION, submitted
 from lockbox.audit.recorded import Recorded
 
 ACTIVITY = "activity"
@@ -177,9 +178,9 @@ def report(
     Without the request's row, `kept`, the move by which it was asked for has to be among them.
     """
     events = list(moves)
-    first = next((event for event in events if event.from_state is None), None)
+    first = next((event for event in events if event.from_state is None or SUBMISSION in event.said), None)
     filed = _asked(first) if first else None
-    steps = tuple(map(step, events))
+    steps = (*_submitted(first), *map(step, events))
     lost = _lost(events, kept)
     known = kept if kept and lost else None
     opened = next((step.at for step in steps if step.to_state == OPEN), known.opened_at if known else None)
@@ -220,7 +221,7 @@ def _granted_resources(opening: Recorded | None) -> tuple[str, ...] | None:
 def _asked(first: Recorded) -> dict[str, Any] | None:
     """Return what the first move says was asked for; None where somebody has changed it beyond reading."""
     resources = first.value("resources")
-    match first.said:
+    match submitted(first.said):
         case {"service": str(service), "actions": list(actions), "reason_code": str(reason)}:
             return {
                 "request_id": first.request_id,
@@ -230,6 +231,24 @@ def _asked(first: Recorded) -> dict[str, Any] | None:
                 "reason_code": reason,
             }
     return None
+
+
+def _submitted(first: Recorded | None) -> Iterator[Step]:
+    """Yield the submission as a step, where it is known by the event alone by which the customer was asked later."""
+    said = first.said.get(SUBMISSION) if first else None
+    if first is None or not isinstance(said, dict):
+        return
+    yield Step(
+        at=_moment(said.get("at"), first.at),
+        action="submit",
+        from_state=None,
+        to_state="reviewing",
+        who=first.value("engineer") or ERASED,
+        role="engineer",
+        stands_for=(),
+        comment=None,
+        number=first.number,
+    )
 
 
 def _read(named: str) -> object:
@@ -246,7 +265,11 @@ def _texts(named: object) -> tuple[str, ...] | None:
 
 def _lost(events: Iterable[Recorded], kept: Kept | None) -> tuple[int, ...]:
     """Return the numbers of the moves that are not there."""
-    there = {seq for event in events if isinstance(seq := event.said.get("seq"), int)}
+    there: set[int] = set()
+    for event in events:
+        if isinstance(seq := event.said.get("seq"), int):
+            # What came before the customer was asked stands in the vendor's log, and by its hash in this event.
+            there |= {*range(1, seq), seq} if SUBMISSION in event.said else {seq}
     most = kept.moves if kept else max(there, default=0)
     return tuple(number for number in range(1, most + 1) if number not in there)
 

@@ -16,12 +16,12 @@ from lockbox.audit import anchors, checkpoint, growing
 from lockbox.audit.anchors import Claim, Doubtful, Shipping
 from lockbox.audit.canonical import instant
 from lockbox.audit.checkpoint import BadNote, Checkpoint, VerifierKey
+from lockbox.audit.events import VENDORS_LOG
 from lockbox.audit.growing import Noted
 from lockbox.audit.tiles import Edge
 from lockbox.database import Database, now
 from lockbox.failpoints import reach
 
-VENDORS_LOG = UUID(int=0)
 MOST_EVENTS = 5_000
 MOST_HEARTBEATS = 500
 HEARTBEAT = timedelta(hours=1)
@@ -35,13 +35,12 @@ TAKE = text("""
 WITH taken AS (
     DELETE FROM unsealed WHERE event_id = ANY (ARRAY(
         SELECT u.event_id FROM unsealed u WHERE cardinality(CAST(:held AS uuid[])) = 0 OR NOT EXISTS (
-            SELECT FROM events e
-            WHERE e.id = u.event_id AND coalesce(e.tenant_id, CAST(:vendor AS uuid)) = ANY(CAST(:held AS uuid[])))
+            SELECT FROM events e WHERE e.id = u.event_id AND e.log_id = ANY(CAST(:held AS uuid[])))
         ORDER BY u.event_id LIMIT :most))
     RETURNING event_id
 )
-SELECT e.id, coalesce(e.tenant_id, CAST(:vendor AS uuid)) AS log_id, sha256('\\x00'::bytea || e.body) AS leaf
-FROM taken t JOIN events e ON e.id = t.event_id ORDER BY log_id, e.at, e.id
+SELECT e.id, e.log_id, sha256('\\x00'::bytea || e.body) AS leaf
+FROM taken t JOIN events e ON e.id = t.event_id ORDER BY e.log_id, e.at, e.id
 """)
 # Nobody queues what is sealed; were somebody to do it, with the owner's rights, nothing more would be sealed.
 SEALED_BEFORE = text("DELETE FROM unsealed u USING seals s WHERE s.event_id = u.event_id")
@@ -174,7 +173,7 @@ class Turn:
             return []
 
     def _batch(self) -> list[Noted] | None:
-        values = {"most": MOST_EVENTS, "vendor": VENDORS_LOG, "held": list(self.held)}
+        values = {"most": MOST_EVENTS, "held": list(self.held)}
         with suppress(_Held), self.database.transaction() as session:
             session.connection().execute(PLANNED_ANEW)
             rows = session.connection().execute(TAKE, values).all()

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from lockbox.audit import checkpoint, exported
 from lockbox.audit.approved import NAME
@@ -15,6 +16,7 @@ from lockbox.audit.placing import Placing
 
 GOOD, BAD, CANNOT_TELL, NO_EXPORT = 0, 1, 2, 3
 VENDORS = "vendor"
+CLOCKS_DIFFER = timedelta(minutes=5)
 VENDORS_ID = "00000000-0000-0000-0000-000000000000"
 
 
@@ -22,7 +24,7 @@ VENDORS_ID = "00000000-0000-0000-0000-000000000000"
 class Verdict:
     """What a verifier says of a file: what it found, and what it has seen.
 
-    `signer` is the trusted key that has signed, `seen` the sizes of the older checkpoints that the log extends.
+    `signer` is the trusted key that has signed, `extended` the checkpoints from another way that the log extends.
     `events` are those in the file, `said` is how many its last line says there are.
     `details` are personal values that were shown, `left_out` those that were erased or not for this reader.
     `approvals` are signed, `approvals_by_hash` of them over what the file does not show; `unchecked_approvals` could
@@ -32,12 +34,11 @@ class Verdict:
     header: Header
     at: str = ""
     signer: VerifierKey | None = None
-    seen: list[int] = field(default_factory=list)
+    extended: list[Checkpoint] = field(default_factory=list)
     events: int = 0
     said: int | None = None
     details: int = 0
     left_out: int = 0
-    withheld: int = 0
     approvals: int = 0
     approvals_by_hash: int = 0
     unchecked_approvals: int = 0
@@ -51,21 +52,34 @@ class Verdict:
         kinds = self.findings.kinds
         return GOOD if not kinds else CANNOT_TELL if kinds <= UNSURE else BAD
 
+    @property
+    def seen(self) -> list[int]:
+        """The sizes of these checkpoints."""
+        return [one.size for one in self.extended]
+
+    @property
+    def continues(self) -> Checkpoint | None:
+        """The newest of the checkpoints that came another way and that the log extends."""
+        return max(self.extended, key=lambda one: (checkpoint.named(one.origin)[1], one.size), default=None)
+
 
 def verify(
     lines: Iterable[bytes],
     keys: Collection[VerifierKey],
     seen: Sequence[str] = (),
-    allowed: Collection[Kind] = (),
+    *,
+    last: str | None = None,
+    now: datetime | None = None,
     most: int | None = None,
 ) -> Verdict:
-    """Return the verdict on an export; memory grows with its requests, and not with its events.
+    """Return the verdict on an export; memory grows with its events by no more than the id of each.
 
     Args:
         lines: of the file, each with its line break.
         keys: those that are trusted: of logs, and by their name of approvals.
         seen: signed checkpoints of the log that came another way, such as by mail.
-        allowed: of what the file alone says, what the caller takes its word for: WITHHELD or BEFORE_SEALS.
+        last: the checkpoint of the export that was verified last, from a place that the caller trusts.
+        now: by which nothing may be from the future; None looks for no such thing.
         most: how many findings are enough to stop, where one of them is a contradiction; None reads all.
 
     Raises:
@@ -84,8 +98,12 @@ def verify(
         if before := _signed(verdict, note, trusted, "a checkpoint that you gave"):
             holding.take(before)
     _check_signature(verdict, own, trusted)
+    if last:
+        holding.take_last(_own(last))
     of_approvals = [key for key in keys if key.name == NAME]
-    bodies = Bodies(_tenant_of(header), header.log, header.whole, verdict.findings, of_approvals, header.unproven)
+    bodies = Bodies(
+        _tenant_of(header), _tenant_of(header) or VENDORS_ID, header.whole, verdict.findings, of_approvals
+    )
     roots: Mapping[int, bytes] = {}
     if header.whole:
         roots = _whole(verdict, numbered, bodies, own, holding.sizes)
@@ -93,33 +111,50 @@ def verify(
         _filtered(verdict, numbered, bodies, own)
     holding.finish(roots, bodies.restores)
     bodies.finish()
-    _conclude(verdict, bodies, holding, allowed)
+    _check_generation(verdict, bodies)
+    if now:
+        _check_times(verdict, [own, *holding.extended], now)
+    _conclude(verdict, bodies, holding)
     return verdict
 
 
-def _conclude(verdict: Verdict, bodies: Bodies, holding: Holding, allowed: Collection[Kind]) -> None:
-    """Count, and say what the file alone says."""
-    findings, unproven = verdict.findings, verdict.header.unproven
+def _check_generation(verdict: Verdict, bodies: Bodies) -> None:
+    """Say that a log began anew and does not tell why: a whole export has the event, unless retention removed it."""
+    header = verdict.header
+    is_later = header.generation > 1 and not verdict.findings.count
+    if header.whole and is_later and not bodies.restores and not verdict.removed:
+        message = f"the log began anew, as {header.origin}, and no event of it says that a back-up was restored"
+        verdict.findings.add(Kind.FORKED, message)
+
+
+def _check_times(verdict: Verdict, signed: Iterable[Checkpoint], now: datetime) -> None:
+    """Say which checkpoints were signed later than now: a clock is wrong, theirs or the one here."""
+    for one in signed:
+        try:
+            at = datetime.fromisoformat(one.at)
+            is_later = at > now + CLOCKS_DIFFER
+        except (TypeError, ValueError):
+            message = f"the checkpoint of {one.size} events does not say in the right form when it was signed"
+            verdict.findings.add(Kind.FUTURE, message)
+        else:
+            if is_later:
+                message = (
+                    f"the checkpoint of {one.size} events was signed at {one.at}, later than now: check the clocks"
+                )
+                verdict.findings.add(Kind.FUTURE, message)
+
+
+def _conclude(verdict: Verdict, bodies: Bodies, holding: Holding) -> None:
+    """Count, and say what could not be checked."""
+    findings = verdict.findings
     if verdict.said is not None and verdict.said != verdict.events and not findings.count:
         kind = Kind.REMOVED if verdict.said > verdict.events else Kind.INSERTED
         findings.add(kind, f"there are {verdict.events} events, and the last line says {verdict.said}")
-    if verdict.withheld and Kind.WITHHELD not in allowed:
-        message = (
-            f"the file says that {verdict.withheld} events are withheld, and nothing shows what they are: take its "
-            "word by --allow-withheld, or ask"
-        )
-        findings.add(Kind.WITHHELD, message)
-    if unproven and Kind.BEFORE_SEALS not in allowed:
-        message = (
-            f"the file says that its first {unproven} events are older than the seals, and nothing shows that: take "
-            "its word by --allow-unproven, or ask"
-        )
-        findings.add(Kind.BEFORE_SEALS, message)
-    verdict.seen = holding.seen
+    verdict.extended = holding.extended
     verdict.details, verdict.left_out = bodies.details, bodies.left_out
     approved = bodies.approved
-    if approved.without_key:
-        message = f"{approved.without_key} approvals are not checked: give the vendor's key of approvals, {NAME}+…"
+    if approved.unchecked:
+        message = f"{approved.unchecked} approvals are not checked: give the vendor's key of approvals, {NAME}+…"
         findings.add(Kind.UNPROVEN, message)
     verdict.approvals, verdict.approvals_by_hash = approved.checked, approved.by_hash
     verdict.unchecked_approvals = approved.unchecked
@@ -228,7 +263,7 @@ def _whole(
             case Entry():
                 verdict.findings.add(Kind.DAMAGED, "an event of a whole export has no proof of its own", line=line)
     placing.finish(is_cut=Kind.TRUNCATED in verdict.findings.kinds)
-    verdict.removed, verdict.withheld = placing.removed, placing.withheld
+    verdict.removed = placing.removed
     return placing.roots
 
 
@@ -242,11 +277,12 @@ def _filtered(verdict: Verdict, numbered: Numbered, bodies: Bodies, own: Checkpo
             kind = Kind.INSERTED if said.number == last else Kind.REORDERED
             message = f"the event {said.number} comes behind the event {last}"
             verdict.findings.add(kind, message, line=line, number=said.number)
-        last = max(last, said.number)
+        is_next, last = said.number > last, max(last, said.number)
         try:
             check_inclusion(leaf_hash(said.body), said.number, own.size, said.proof, own.root)
         except BadProof:
             message = "this event is not in the log as it was signed, not in this place and form"
             verdict.findings.add(Kind.EDITED, message, line=line, number=said.number)
         else:
-            bodies.check(line, said)
+            if is_next:
+                bodies.check(line, said)

@@ -22,7 +22,7 @@ SILENT = (*UNTOLD, CHECKPOINT, DIGEST)
 def tell(session: Session, rows: Sequence[Row[Any]], at: datetime) -> None:
     """Write the events of these notices, which were taken by their server: of what, by which channel, how many."""
     told = Counter(
-        (row.tenant_id, row.request_id, row.event_id, row.template, row.channel)
+        (row.tenant_id, row.request_id, row.event_id, row.template, row.channel, row.is_internal)
         for row in rows
         if row.template not in SILENT
     )
@@ -33,9 +33,10 @@ def tell(session: Session, rows: Sequence[Row[Any]], at: datetime) -> None:
             actor=replace(THE_CLOCK, channel=channel),
             tenant_id=tenant_id,
             request_id=request_id,
+            stays_inside=is_internal,
             facts={"of_event": event_id, "template": template, "count": count},
         )
-        for (tenant_id, request_id, event_id, template, channel), count in told.items()
+        for (tenant_id, request_id, event_id, template, channel, is_internal), count in told.items()
     ]
     if happenings:
         announcing.record(session, *happenings)

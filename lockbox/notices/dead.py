@@ -92,5 +92,6 @@ def _happening(row: Row[Any], word: str | None, at: datetime) -> Happening:
         actor=replace(THE_CLOCK, channel=row.channel),
         tenant_id=row.tenant_id,
         request_id=row.request_id,
+        stays_inside=row.is_internal,
         facts={name: value for name, value in facts.items() if value is not None},
     )

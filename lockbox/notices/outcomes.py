@@ -42,7 +42,10 @@ WITH recorded AS (
     INSERT INTO tallies (name, label, count, total)
     SELECT 'attempt', channel || ' ' || coalesce(outcome, 'again'), count(*), 0 FROM recorded GROUP BY 2
 )
-SELECT * FROM recorded
+SELECT r.*, EXISTS (SELECT FROM events e WHERE e.id = r.event_id AND e.internal)
+    OR EXISTS (SELECT FROM people p WHERE p.id = r.person_id AND p.side = 'vendor')
+    OR EXISTS (SELECT FROM endpoints h WHERE h.id = r.endpoint_id AND h.tenant_id IS NULL) AS is_internal
+FROM recorded r
 """)
 
 

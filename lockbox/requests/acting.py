@@ -17,7 +17,7 @@ from lockbox.notices.directory import Directory
 from lockbox.people import context, tenants
 from lockbox.people.roles import Caller, Means, Role, Side
 from lockbox.refusals import InvalidMove, NotYours, OwnRequest, PolicyNotMet, Stale, TooLate
-from lockbox.requests import approving, narrowing, nudging, policies, stopping, tiers, voting, writing
+from lockbox.requests import approving, narrowing, nudging, policies, stopping, submission, tiers, voting, writing
 from lockbox.requests.judging import lacking_today
 from lockbox.requests.lifecycle import DECISIONS, FINAL_STATES, Action, Move, Party, State, move
 from lockbox.requests.models import AccessRequest, Decision
@@ -25,12 +25,14 @@ from lockbox.requests.policies import Ruling
 from lockbox.requests.policy import customer_decides, deadline, wake_at
 from lockbox.requests.quorum import Vote, granted_window, quorum_met
 from lockbox.requests.register import find, visible
+from lockbox.requests.submission import Submission
 from lockbox.requests.tiers import Asked
 from lockbox.requests.voices import names_of, personal_names
 from lockbox.requests.voting import OPENING, Verdict, now_is
 from lockbox.requests.writing import Change, Origin, actor_for, identity
 
 NONE = timedelta(0)
+UNSAID = Submission({}, {}, {})
 STRICTER_SINCE = "The customer's policy has become stricter since this was asked, and it no longer meets it."
 UNREVIEWED = (
     "The customer's policy asks by now that the vendor reviews what is asked, and nobody has reviewed this: the "
@@ -132,6 +134,7 @@ def _moved(
         votes = voting.given(session, request, scene.known, scene.ruling.terms)
     if action in OPENING:
         _may_open(scene, request, action, votes)
+    submitted = submission.read(session, request) if action is Action.ENDORSE else UNSAID
     if action is Action.ENDORSE:
         request.mode, request.consent_until = scene.ruling.mode_for(request, scene.at)
     if action in DECISIONS:
@@ -140,7 +143,8 @@ def _moved(
         )
         given = (verdict.access_window, scene.seats(request), decision.resources, decision.actions)
         votes = (*votes, Vote(scene.caller.person_id, action, *given))
-    _advance(request, _next_state(row, request, votes, action, scene.ruling), votes, scene)
+    to = _next_state(row, request, votes, action, scene.ruling)
+    _advance(request, to, votes, scene)
     opens = action in OPENING and request.state is State.ACTIVE
     signed = approving.sign(session, request, _who_opened(votes, action), scene.at) if opens else {}
     change = Change(
@@ -152,16 +156,19 @@ def _moved(
         policy_version=scene.ruling.version,
         asked=_asked(scene, request) if request.state is State.PENDING else frozenset(),
         facts={
+            **submitted.facts,
             **_facts(scene, verdict, stands_for),
             **({} if request.mode is mode else {"mode": request.mode.value}),
             **approving.kept(decision, request),
             **signed,
         },
         personal={
+            **submitted.personal,
             "comment": verdict.comment,
             **approving.kept_resources(decision, request),
             **_principals(session, stands_for),
         },
+        salts=submitted.salts,
     )
     return change, decision
 

@@ -1,6 +1,5 @@
 """Filing a request: what is asked is judged, held against the limits, and written with its first event."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,7 +15,7 @@ from lockbox.failpoints import reach
 from lockbox.ids import new_id
 from lockbox.people.roles import Caller, Means
 from lockbox.refusals import NobodyCanApprove, PolicyNotMet, TooMany, WindowTooLong
-from lockbox.requests import nudging, writing
+from lockbox.requests import nudging, submission, writing
 from lockbox.requests.judging import Filing, Judged, judge, lacking
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import AccessRequest
@@ -169,19 +168,6 @@ def _filed(request: AccessRequest, actor: Actor, asked: frozenset[UUID]) -> Chan
         at=request.created_at,
         policy_version=request.policy_version,
         asked=asked,
-        facts={
-            "service": request.service,
-            "actions": request.actions,
-            "reason_code": request.reason_code,
-            "access_window": request.access_window,
-            "approval_window": request.approval_window,
-            "quorum": request.quorum,
-            "mode": request.mode.value,
-            **({"follows": request.follows} if request.follows else {}),
-        },
-        personal={
-            "justification": request.justification,
-            "case_ref": request.case_ref,
-            "resources": json.dumps(request.resources, ensure_ascii=False),
-        },
+        facts=submission.facts(request),
+        personal=submission.personal(request),
     )

@@ -124,6 +124,7 @@ class Change:
     asked: frozenset[UUID] = frozenset()
     facts: Mapping[str, Value] = field(default_factory=dict)
     personal: Mapping[str, str | None] = field(default_factory=dict)
+    salts: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def starts_a_clock(self) -> bool:
@@ -145,6 +146,7 @@ class Change:
             policy_version=self.policy_version,
             facts=self.facts,
             personal=self.personal,
+            salts=self.salts,
         )
 
     def news(self, event_id: UUID) -> News:

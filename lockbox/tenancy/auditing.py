@@ -10,19 +10,17 @@ from sqlmodel import Session
 
 from lockbox.audit import looking, proofs, recorded
 from lockbox.audit import report as reports
-from lockbox.audit.events import Actor
+from lockbox.audit.events import VENDORS_LOG, Actor
 from lockbox.audit.export import Export, Pages
 from lockbox.audit.proofs import Head
 from lockbox.audit.recorded import Recorded, Sight, Wanted
 from lockbox.audit.report import ACTIVITY, Kept, Report
-from lockbox.audit.sealing import VENDORS_LOG
 from lockbox.database import Database
 from lockbox.people import context
 from lockbox.people import tenants as registry
 from lockbox.people.roles import Caller, Role, Side
 from lockbox.refusals import Invalid, NotYours, Unknown
 from lockbox.requests import register
-from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.sight import CUSTOMERS_PARTIES
 from lockbox.requests.writing import Origin
@@ -36,15 +34,14 @@ MOST_SAID = 100
 READERS = frozenset({Role.TENANT_ADMIN, Role.AUDITOR})
 ORIGIN = frozenset({"address", "user_agent"})
 CUSTOMERS = frozenset({*map(str, CUSTOMERS_PARTIES), Side.CUSTOMER.value})
-OWN = Sight(sees_untold=False, hidden_by_role=dict.fromkeys(CUSTOMERS, frozenset[str]()), hidden_for_others=ORIGIN)
+OWN = Sight(hidden_by_role=dict.fromkeys(CUSTOMERS, frozenset[str]()), hidden_for_others=ORIGIN)
 VENDORS = Sight(
-    sees_untold=True,
     hidden=frozenset({"comment", "justification"}),
     hidden_by_role=dict.fromkeys(CUSTOMERS, ORIGIN),
     shown_without_request=frozenset({"name"}) | ORIGIN,
 )
-VENDORS_OWN = Sight(sees_untold=True)
-"""What a tenant's readers, and the vendor's, read of its log, and the vendor's of the vendor's own.
+VENDORS_OWN = Sight(of_tenants=VENDORS)
+"""What a tenant's readers, and the vendor's, read of its log, and the vendor's of the vendor's.
 
 Whom a tenant has invited, asked or given something to is nobody's business at the vendor.
 """
@@ -107,7 +104,7 @@ def search(session: Session, who: Reading, wanted: Wanted, *, before: UUID | Non
     """
     context.enter(session, who.caller)
     _check(who, wanted)
-    events = recorded.page(session, who.tenant_id, who.sight, wanted, before=before, most=most + 1)
+    events = recorded.page(session, [who.log_id], who.sight, wanted, before=before, most=most + 1)
     more = len(events) > most
     return Found(events[:most], events[most - 1].id if more else None)
 
@@ -139,7 +136,7 @@ def inclusion(session: Session, who: Reading, event_id: UUID) -> tuple[Head, int
 
 
 def _visible(session: Session, who: Reading, number: int) -> bool:
-    return bool(recorded.span(session, who.log_id, who.tenant_id, who.sight, Wanted(), start=number, end=number + 1))
+    return bool(recorded.span(session, who.log_id, who.sight, Wanted(), start=number, end=number + 1))
 
 
 def consistency(session: Session, who: Reading, old: int, new: int | None) -> tuple[Head, int, list[bytes]]:
@@ -178,7 +175,7 @@ def export(
 def length(session: Session, export: Export) -> int:
     """Return how many events an export that has begun will hold, as far as nobody else is let in meanwhile."""
     log = export.log
-    return recorded.count(session, log.id, log.tenant_id, export.sight, export.wanted, end=log.size)
+    return recorded.count(session, log.id, export.sight, export.wanted, end=log.size)
 
 
 def report(session: Session, caller: Caller, origin: Origin, request_id: UUID) -> Report:
@@ -195,7 +192,7 @@ def report(session: Session, caller: Caller, origin: Origin, request_id: UUID) -
     moves = _events(session, who, Wanted(request=request_id, moves=True), MOST_MOVES)
     used = _events(session, who, Wanted(request=request_id, action=ACTIVITY), MOST_USES + 1)
     said = [_events(session, who, Wanted(request=request_id, action=one), MOST_SAID) for one in reports.CONVERSED]
-    asked = [event for some in said for event in some if who.sight.sees_untold or event.to_state != State.REVIEWING]
+    asked = [event for some in said for event in some]
     count = len(moves) + len(used) + len(asked)
     note(session, who, origin, looking.TRAIL_READ, asked={"request": str(request_id)}, count=count)
     more, kept = len(used) > MOST_USES, _kept(entry.request)
@@ -218,8 +215,9 @@ def _kept(request: AccessRequest) -> Kept:
 
 
 def _events(session: Session, who: Reading, wanted: Wanted, most: int) -> list[Recorded]:
-    """Return the newest events that match, the oldest of them first."""
-    found = recorded.page(session, who.tenant_id, who.sight, wanted, before=None, most=most)
+    """Return the newest events that match, of the vendor's log too where they read that, the oldest of them first."""
+    logs = [who.log_id, VENDORS_LOG] if who.sight == VENDORS else [who.log_id]
+    found = recorded.page(session, logs, who.sight, wanted, before=None, most=most)
     return sorted(found, key=lambda event: (event.at, event.id))
 
 

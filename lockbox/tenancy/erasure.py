@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 from sqlmodel import Session
 
 from lockbox.audit.canonical import Value
-from lockbox.audit.events import THE_OWNER, Happening
+from lockbox.audit.events import THE_OWNER, VENDORS_LOG, Happening
 from lockbox.database import now
 from lockbox.notices import announcing
 from lockbox.people.models import Person
@@ -40,12 +40,12 @@ PLACES = text("SELECT DISTINCT tenant_id FROM memberships WHERE person_id = :id"
 # somebody tried to sign in goes with the account that it was to.
 DETAILS = text("""
 WITH said AS MATERIALIZED (
-    SELECT d.event_id, d.field, lower(coalesce(a.value, d.value)) AS value, e.tenant_id, e.actor_id,
+    SELECT d.event_id, d.field, lower(coalesce(a.value, d.value)) AS value, e.log_id, e.actor_id,
         nullif(convert_from(e.body, 'UTF8'), '')::jsonb AS body
     FROM event_details d JOIN events e ON e.id = d.event_id
     LEFT JOIN event_details a ON a.event_id = d.event_id AND a.field = 'account' AND d.field = 'from_address'
     WHERE d.field IN ('name', 'address', 'user_agent', 'member', 'mailbox', 'watcher', 'account', 'from_address',
-        'wanted', 'principal', 'deputy') OR starts_with(d.field, 'principal_')
+        'wanted', 'principal', 'deputy', 'engineer') OR starts_with(d.field, 'principal_')
         OR (d.field = 'comment' AND e.action IN ('question', 'answer'))
 ), gone AS (
     DELETE FROM event_details d USING said s
@@ -53,6 +53,7 @@ WITH said AS MATERIALIZED (
         WHEN s.field IN ('address', 'user_agent', 'comment') THEN s.actor_id = :id
         WHEN s.field = 'name'
             THEN s.actor_id = :id OR (s.actor_id IS NULL AND s.body ->> 'person_id' = CAST(:id AS text))
+        WHEN s.field = 'engineer' THEN s.body -> 'submission' ->> 'engineer' = CAST(:id AS text)
         WHEN s.field IN ('principal', 'deputy') THEN s.body ->> (s.field || '_id') = CAST(:id AS text)
         WHEN starts_with(s.field, 'principal_')
             THEN s.body -> 'stands_for' ->> (substr(s.field, 11)::integer - 1) = CAST(:id AS text)
@@ -62,9 +63,9 @@ WITH said AS MATERIALIZED (
         ELSE s.body ->> 'person_id' = CAST(:id AS text) OR (s.actor_id = :id AND s.field = 'mailbox')
             OR s.value = ANY(:addresses)
         END
-    RETURNING s.tenant_id
+    RETURNING s.log_id
 )
-SELECT tenant_id, count(*) AS details FROM gone GROUP BY tenant_id
+SELECT nullif(log_id, :vendor) AS tenant_id, count(*) AS details FROM gone GROUP BY log_id
 """)
 # Mails to them: what their server said of them may be anything, and somebody else's may name an address of theirs.
 TO_THEM = """
@@ -162,7 +163,7 @@ def erase(session: Session, person_id: UUID) -> Erased:
         raise Conflict("Something that they asked for is still open: let an operator disable them first.")
     connection.execute(ERRAND)
     named = _named(connection, person_id)
-    gone = connection.execute(DETAILS, named).all()
+    gone = connection.execute(DETAILS, named | {"vendor": VENDORS_LOG}).all()
     places = {*connection.execute(PLACES, {"id": person_id}).scalars(), *(row.tenant_id for row in gone)}
     pseudonym = f"person {person_id.hex[-8:]}"
     values = {**named, "at": at, "name": pseudonym, "email": f"{person_id}@{DOMAIN}"}

@@ -13,9 +13,8 @@ from sqlmodel import Session
 from lockbox.audit.behind import Shipped
 from lockbox.audit.canonical import Value
 from lockbox.audit.checkpoint import Checkpoint
-from lockbox.audit.events import THE_OWNER, Happening
+from lockbox.audit.events import THE_OWNER, VENDORS_LOG, Happening
 from lockbox.audit.merkle import EMPTY_ROOT
-from lockbox.audit.sealing import VENDORS_LOG
 from lockbox.database import now
 from lockbox.notices import announcing, directory
 from lockbox.people.roles import Mode

@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlmodel import Session
 
-from lockbox.audit.sealing import VENDORS_LOG
+from lockbox.audit.events import VENDORS_LOG
 
 NOBODY = UUID(int=0)
 MOST = 20_000
@@ -70,7 +70,8 @@ WITH looked AS MATERIALIZED (
     UNION (SELECT id FROM requests WHERE id > :after ORDER BY id LIMIT :page)
 )
 SELECT 'I4' AS rule, r.id, r.tenant_id, 'has not exactly one event for each of its moves' AS what
-FROM looked l JOIN requests r ON r.id = l.id LEFT JOIN logs g ON g.id = r.tenant_id
+FROM looked l JOIN requests r ON r.id = l.id
+CROSS JOIN LATERAL (SELECT max(k.kept_from) AS kept_from FROM logs k WHERE k.id IN (r.tenant_id, :vendor)) g
 CROSS JOIN LATERAL (SELECT count(*) AS number, min(e.seq) AS first, max(e.seq) AS last,
     max(e.to_state) FILTER (WHERE e.seq = r.version) AS state
     FROM events e WHERE e.request_id = r.id AND e.seq IS NOT NULL) m
@@ -143,6 +144,7 @@ class Rota:
             "overdue": OVERDUE,
             "most": MOST,
             "tail": TAIL,
+            "vendor": VENDORS_LOG,
         }
 
 

@@ -13,6 +13,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, Row, text
 from sqlmodel import Session
 
+from lockbox.audit.events import VENDORS_LOG
 from lockbox.database import Database
 from lockbox.people import context
 from lockbox.people.roles import Caller
@@ -73,10 +74,16 @@ def as_caller(house: Database | Engine, caller: Caller, at: UUID | None = None) 
         yield session.connection()
 
 
+INTERNAL = "to_state = 'reviewing' OR (from_state = 'reviewing' AND to_state NOT IN ('pending', 'active'))"
+
+
 def telling(rows: str) -> str:
     """Return SQL that writes events whose bodies say what their rows say; `rows` is what follows SELECT."""
-    told = f"SELECT {COLUMNS}, convert_to(to_jsonb(row)::text, 'UTF8') FROM (SELECT {rows}) AS row ({COLUMNS})"  # noqa: S608 - our own SQL
-    return f"INSERT INTO events ({COLUMNS}, body) {told}"
+    is_internal = f"coalesce({INTERNAL}, false)"
+    log = f"CASE WHEN {is_internal} OR tenant_id IS NULL THEN '{VENDORS_LOG}'::uuid ELSE tenant_id END"
+    body = f"convert_to((to_jsonb(row) || jsonb_build_object('log', {log}))::text, 'UTF8')"
+    told = f"SELECT {COLUMNS}, {is_internal}, {body} FROM (SELECT {rows}) AS row ({COLUMNS})"  # noqa: S608 - our own SQL
+    return f"INSERT INTO events ({COLUMNS}, internal, body) {told}"
 
 
 def write(engine: Engine, statement: str, **parameters: object) -> None:

@@ -10,10 +10,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from lockbox.audit import looking, refused
-from lockbox.audit.events import Actor
+from lockbox.audit.events import VENDORS_LOG, Actor
 from lockbox.audit.looking import TRAIL_READ
 from lockbox.audit.merkle import leaf_hash, root_of
 from lockbox.audit.refused import DECISION_REFUSED, Refused
+from lockbox.audit.verify import GOOD
 from lockbox.database import Database, as_owner
 from lockbox.people import context
 from lockbox.refusals import Conflict, Unknown
@@ -29,7 +30,9 @@ from tests.database.postbag import Postbag, open_notices
 from tests.database.refusing import RefusingMail
 from tests.database.scenes import read, write
 from tests.database.tenancy import does, id_of, invites, names_deputy, with_deputies
+from tests.database.test_exports import exported, judged, vendors_log
 from tests.database.trails import changes_told
+from tests.logs import sealed
 from tests.ruling import stand_in
 
 EMAIL = "SELECT email FROM people WHERE id = :id"
@@ -300,3 +303,25 @@ def test_even_an_erasing_owner_changes_nothing_that_was_decided(world: World, ur
         connection.execute(erasure.ERRAND)
         with pytest.raises(DBAPIError, match="append-only"):
             connection.execute(text(statement))
+
+
+def test_an_engineers_name_goes_from_the_customers_log_and_from_the_vendors(
+    api: Database, worker: Database, urls: Urls
+) -> None:
+    world = World.make(api, Policy(vendor_review=True))
+    request = world.submit()
+    world.act("max", Action.ENDORSE, request.id)
+    world.act("ann", Action.DENY, request.id)
+    sealed(worker)
+    named = "SELECT e.internal FROM event_details d JOIN events e ON e.id = d.event_id WHERE d.value = 'Erin'"
+    assert {row.internal for row in read(api, named)} == {True, False}
+
+    erase(urls, world.people["erin"].person_id)
+    sealed(worker)
+
+    assert read(api, named) == []
+    told = read(api, "SELECT log_id, tenant_id FROM events WHERE action = 'person_erased' ORDER BY log_id")
+    assert [tuple(row) for row in told] == [(VENDORS_LOG, None), (world.tenant.id, world.tenant.id)]
+    for export in (exported(world), vendors_log(world)):
+        verdict = judged(export)
+        assert verdict.exit_code == GOOD, verdict.findings

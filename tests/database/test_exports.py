@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -12,14 +13,15 @@ from sqlalchemy.pool import QueuePool
 
 from lockbox.audit import approvals, checkpoint, export, merkle
 from lockbox.audit import table as tables
+from lockbox.audit.canonical import canonical
 from lockbox.audit.export import Export
 from lockbox.audit.findings import Kind
 from lockbox.audit.merkle import leaf_hash
 from lockbox.audit.recorded import Wanted
-from lockbox.audit.verify import CANNOT_TELL, GOOD, Verdict, verify
+from lockbox.audit.verify import GOOD, Verdict, verify
 from lockbox.database import Database
-from lockbox.people.roles import Role
-from lockbox.refusals import NotYours
+from lockbox.people.roles import Mode, Role
+from lockbox.refusals import NotYours, Unknown
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
 from lockbox.tenancy import auditing
@@ -28,16 +30,15 @@ from tests import second_verifier
 from tests.builders import World, unbound
 from tests.logs import public, sealed
 
-BODY = '{"action":"tested","id":"%s","n":%s,"personal":{},"seq":null,"tenant_id":"%s"}'
-REMOVED = """
-{"action":"trail_removed","id":"%s","n":%s,"personal":{},"removed_from":0,"removed_to":END,"seq":null,"tenant_id":"%s"}
-""".strip()
+MEMBERS = '"at":"2026-01-01T00:00:00.000000Z","id":"%1$s","log":"%3$s","n":%2$s,"personal":{}'
+BODY = '{"action":"tested",' + MEMBERS + ',"seq":null,"tenant_id":"%3$s"}'
+REMOVED = '{"action":"trail_removed",' + MEMBERS + ',"removed_from":0,"removed_to":END,"seq":null,"tenant_id":"%3$s"}'
 DELETE = "DELETE FROM events e USING seals s WHERE s.event_id = e.id AND s.number < END"
 EVENTS = """
 INSERT INTO events (id, tenant_id, at, action, actor_role, body)
-SELECT uuidv7(), CAST(:tenant AS uuid), clock_timestamp(), split_part(:body, '"', 4), 'clock',
-    convert_to(format(:body, n, n, CAST(:tenant AS uuid)), 'UTF8')
-FROM generate_series(1, :count) n
+SELECT id, CAST(:tenant AS uuid), clock_timestamp(), split_part(:body, '"', 4), 'clock',
+    convert_to(format(:body, id, n, CAST(:tenant AS uuid)), 'UTF8')
+FROM (SELECT uuidv7() AS id, n FROM generate_series(1, :count) n) fresh
 """
 READERS = {"tara": True, "aude": True, "vera": True, "ann": False, "erin": False, "max": False, "olga": False}
 
@@ -45,6 +46,25 @@ READERS = {"tara": True, "aude": True, "vera": True, "ann": False, "erin": False
 def reads(world: World, who: str = "tara", tenant: str | None = None) -> Reading:
     with world.house.transaction() as session:
         return auditing.reading(session, world.people[who], tenant or world.tenant.slug)
+
+
+def reads_vendors(world: World) -> Reading:
+    with world.house.transaction() as session:
+        return auditing.reading(session, world.people["vera"], None)
+
+
+def vendors_log(world: World) -> bytes:
+    """Return an export of the vendor's log."""
+    reader = reads_vendors(world)
+    with world.house.transaction() as session:
+        whole = auditing.export(session, reader, Wanted(), {})
+    return b"".join(export.lines(auditing.pages(world.house, reader), whole))
+
+
+def bodies(found: bytes) -> list[dict[str, Any]]:
+    """Return what the events of an export say."""
+    lines = [json.loads(line) for line in found.splitlines()]
+    return [json.loads(line["body"]) for line in lines if "body" in line]
 
 
 def begun(world: World, who: str = "tara", wanted: Wanted | None = None, since: tuple[int, ...] = ()) -> Export:
@@ -92,8 +112,8 @@ def write(world: World, count: int, body: str = BODY) -> None:
 def test_what_happened_is_exported_whole_and_both_verifiers_find_it_good(story: World) -> None:
     verdict = judged(exported(story), note(story))
 
-    assert (verdict.exit_code, verdict.events, verdict.withheld) == (GOOD, 3, 0), verdict.findings
-    assert (verdict.approvals, verdict.unchecked_approvals, verdict.header.unproven) == (1, 0, 0)
+    assert (verdict.exit_code, verdict.events) == (GOOD, 3), verdict.findings
+    assert (verdict.approvals, verdict.approvals_by_hash, verdict.unchecked_approvals) == (1, 0, 0)
 
 
 @pytest.mark.parametrize("count", [255, 256, 257, 3_000])
@@ -193,20 +213,101 @@ def test_each_side_reads_the_origins_of_its_own_and_only_the_parties_what_was_sa
     assert vendors["approve"] == {"name"}
 
 
-def test_what_the_customer_was_never_asked_about_is_withheld_from_it(api: Database, worker: Database) -> None:
+def test_a_customers_log_begins_where_the_customer_is_asked(api: Database, worker: Database) -> None:
+    world = World.make(api, Policy(vendor_review=True))
+    first = world.submit(justification="The mailbox does not open")
+    world.submit(resources=["mailbox:bert@contoso.example"])
+    sealed(worker)
+    with pytest.raises(Unknown, match="Nothing of this log has been sealed"):
+        exported(world, "tara")
+
+    world.act("max", Action.ENDORSE, first.id)
+    world.act("ann", Action.APPROVE, first.id)
+    sealed(worker)
+
+    own = exported(world)
+    verdict = judged(own, note(world))
+    assert (verdict.exit_code, verdict.events, verdict.approvals) == (GOOD, 2, 1), verdict.findings
+    assert verdict.approvals_by_hash == 0
+    asked, approved = bodies(own)
+    assert [asked["action"], asked["seq"], approved["action"], approved["seq"]] == ["endorse", 2, "approve", 3]
+    said = next(json.loads(line)["personal"] for line in own.splitlines() if b'"body"' in line)
+    assert said["justification"]["value"] == "The mailbox does not open"
+    assert said["engineer"]["value"] == "Erin"
+    assert json.loads(said["resources"]["value"]) == first.resources
+
+
+def test_both_sides_can_compare_what_happened_before_the_customer_was_asked(api: Database, worker: Database) -> None:
     world = World.make(api, Policy(vendor_review=True))
     request = world.submit()
-    sealed(worker)
-
-    before, vendors = judged(exported(world, "tara")), judged(exported(world, "vera"))
     world.act("max", Action.ENDORSE, request.id)
     sealed(worker)
-    after = judged(exported(world, "tara"), note(world))
 
-    assert (before.exit_code, before.withheld, before.events) == (CANNOT_TELL, 1, 0)
-    assert before.findings.kinds == {Kind.WITHHELD}
-    assert (vendors.exit_code, vendors.withheld, vendors.events) == (GOOD, 0, 1)
-    assert (after.exit_code, after.withheld, after.events) == (GOOD, 0, 2)
+    (asked,) = bodies(exported(world))
+    theirs = vendors_log(world)
+
+    verdict = judged(theirs)
+    assert verdict.exit_code == GOOD, verdict.findings
+    (submitted,) = [one for one in bodies(theirs) if one["request_id"] == str(request.id)]
+    leaf = leaf_hash(canonical(submitted)).hex()
+    assert asked["earlier"] == {submitted["id"]: leaf}
+    said = asked["submission"]
+    assert said["event"] == submitted["id"]
+    assert said["at"] == submitted["at"]
+    assert said["engineer"] == said["submitted_by"] == submitted["actor_id"]
+    for name in ("service", "actions", "mode", "reason_code", "quorum", "access_window", "policy_version"):
+        assert said[name] == submitted[name]
+    for name in ("justification", "case_ref", "resources"):
+        assert asked["personal"].get(name) == submitted["personal"].get(name)
+
+
+@pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
+def test_a_window_that_the_vendor_opened_alone_begins_the_customers_log(
+    api: Database, worker: Database, mode: Mode
+) -> None:
+    world = World.make(api, Policy(vendor_review=True), mode)
+    request = world.submit()
+    world.act("max", Action.ENDORSE, request.id)
+    world.act("erin", Action.COMPLETE, request.id)
+    sealed(worker)
+
+    verdict = judged(exported(world))
+
+    assert (verdict.exit_code, verdict.events, verdict.approvals) == (GOOD, 2, 1), verdict.findings
+
+
+@pytest.mark.parametrize("action", [Action.DENY, Action.CANCEL])
+def test_what_ends_before_the_customer_is_asked_is_in_the_vendors_log_alone(
+    api: Database, worker: Database, action: Action
+) -> None:
+    world = World.make(api, Policy(vendor_review=True))
+    request = world.submit()
+    world.act("max" if action is Action.DENY else "erin", action, request.id)
+    sealed(worker)
+
+    theirs = vendors_log(world)
+
+    assert judged(theirs).exit_code == GOOD
+    ours = [one for one in bodies(theirs) if one["request_id"] == str(request.id)]
+    assert [one["action"] for one in ours] == ["submit", action.value]
+    assert {one["tenant_id"] for one in ours} == {str(world.tenant.id)}
+    with pytest.raises(Unknown):
+        exported(world, "tara")
+
+
+def test_the_vendors_auditors_read_no_justification_in_the_vendors_log(api: Database, worker: Database) -> None:
+    world = World.make(api, Policy(vendor_review=True))
+    request = world.submit(justification="The mailbox does not open")
+    sealed(worker)
+
+    theirs = vendors_log(world)
+
+    assert b"does not open" not in theirs
+    assert str(request.id).encode() in theirs
+    reader = reads_vendors(world)
+    with world.house.transaction() as session:
+        found = auditing.search(session, reader, Wanted(words="does not open"), before=None, most=10)
+    assert not found.events
 
 
 def test_events_of_another_tenant_are_in_no_export(story: World, api: Database, worker: Database) -> None:

@@ -6,17 +6,20 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from lockbox.audit import refused
 from lockbox.audit.canonical import canonical
+from lockbox.audit.events import VENDORS_LOG
 from lockbox.audit.verify import GOOD
 from lockbox.database import Database
 from lockbox.ids import new_id
+from lockbox.requests.rules import Policy
 from tests.builders import World, unbound
 from tests.database.scenes import as_caller, read
 from tests.database.test_exports import exported, judged
+from tests.database.test_signed_approvals import as_owner_of_all
 from tests.logs import sealed
 
 AT = datetime.fromisoformat("2026-05-01T10:00:00Z")
@@ -42,11 +45,24 @@ def written_by_tara(world: World, columns: dict[str, Any], **changes: Any) -> UU
         "from_state": None,
         "to_state": None,
     } | columns
-    body = canonical(own | {"format": 1, "personal": {}} | changes)
+    body = canonical(own | {"format": 1, "log": world.tenant.id, "personal": {}} | changes)
     with as_caller(world.house, world.people["tara"]) as connection:
         connection.execute(INSERT, own | {"body": body})
     event_id: UUID = own["id"]
     return event_id
+
+
+@pytest.mark.parametrize("vendor_review", [True, False])
+def test_a_move_is_sealed_in_the_log_that_its_states_say(
+    api: Database, superuser: Engine, *, vendor_review: bool
+) -> None:
+    world = World.make(api, Policy(vendor_review=vendor_review))
+    request = world.submit()
+    (event,) = read(superuser, "SELECT internal, log_id FROM events WHERE request_id = :id", id=request.id)
+
+    assert (event.internal, event.log_id) == (vendor_review, VENDORS_LOG if vendor_review else world.tenant.id)
+    with pytest.raises(DBAPIError, match="ck_events_internal"):
+        as_owner_of_all(superuser, "UPDATE events SET internal = NOT internal WHERE request_id = :id", id=request.id)
 
 
 def test_an_event_that_nobody_has_queued_is_sealed_all_the_same(world: World, worker: Database) -> None:
@@ -62,6 +78,7 @@ def test_an_event_that_nobody_has_queued_is_sealed_all_the_same(world: World, wo
     "changes",
     [
         {"id": new_id()},
+        {"log": VENDORS_LOG},
         {"tenant_id": None},
         {"request_id": new_id()},
         {"seq": 2},

@@ -9,13 +9,15 @@ from sqlalchemy.exc import DBAPIError
 
 from lockbox import reconcile
 from lockbox.audit import looking, refused
-from lockbox.audit.events import Actor
+from lockbox.audit.events import VENDORS_LOG, Actor
 from lockbox.audit.refused import DECISION_REFUSED, SIGN_IN_REFUSED, Refused
 from lockbox.database import Database
 from lockbox.notices import outcomes
 from lockbox.notices.models import Outcome
 from lockbox.notices.outcomes import Try
 from lockbox.people import context
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.rules import Policy
 from tests.builders import ShiftedClock, StoppedClock, World
 from tests.database.postbag import Postbag, open_notices
 from tests.database.scenes import read
@@ -139,6 +141,34 @@ def test_what_was_sent_is_one_event_for_each_thing_told_channel_and_batch(
     assert {(one["channel"], one["count"]) for one in sent} == {("mail", len(open_now) - 1), ("webhook", 1)}
     assert {one["of_event"] for one in sent} == {str(first.id)}
     assert len(sent) == 2
+
+
+def test_what_is_told_to_the_vendors_people_is_in_the_vendors_log(api: Database, worker: Database) -> None:
+    world = World.make(api, Policy(vendor_review=True))
+    request = world.submit()
+    world.act("max", Action.ENDORSE, request.id)
+    sides = read(worker, "SELECT DISTINCT p.side FROM notices n JOIN people p ON p.id = n.person_id")
+
+    with worker.transaction() as session:
+        outcomes.record(session, [Try(one, Outcome.SENT, request.created_at) for one in open_notices(worker)])
+
+    assert {row.side for row in sides} == {"vendor", "customer"}
+    sealed_in = read(worker, "SELECT internal, body FROM events WHERE action = 'notices_sent'")
+    logs = {row.internal: {json.loads(row.body)["log"]} for row in sealed_in}
+    assert logs == {True: {str(VENDORS_LOG)}, False: {str(world.tenant.id)}}
+
+
+def test_a_refusal_about_a_request_in_review_is_in_the_vendors_log(
+    api: Database, worker: Database, later: ShiftedClock
+) -> None:
+    world = World.make(api, Policy(vendor_review=True))
+    request, max_ = world.submit(), world.people["max"].person_id
+    facts = {"refused": "deny", "code": "stale", "channel": "api"}
+    count(world.house, 1, kind=DECISION_REFUSED, facts=facts, person_id=max_, request_id=request.id, of="")
+
+    (told,) = settled(worker, later)
+
+    assert (told.facts["log"], told.facts["tenant_id"]) == (str(VENDORS_LOG), str(world.tenant.id))
 
 
 def test_whoever_reads_the_trail_is_in_it(world: World) -> None:

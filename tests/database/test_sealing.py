@@ -11,9 +11,10 @@ from sqlalchemy import Engine
 
 from config.settings import Plan
 from lockbox.audit import checkpoint, growing, sealing, tiles
+from lockbox.audit.events import VENDORS_LOG
 from lockbox.audit.growing import Noted
 from lockbox.audit.merkle import check_consistency, check_inclusion, consistency, inclusion, leaf_hash, root_of
-from lockbox.audit.sealing import VENDORS_LOG, RolledBack, Signer
+from lockbox.audit.sealing import RolledBack, Signer
 from lockbox.audit.shipping import Folder
 from lockbox.database import Database
 from lockbox.requests import filing

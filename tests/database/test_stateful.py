@@ -19,7 +19,6 @@ from sqlalchemy import Engine
 
 from lockbox import reconcile as repairing
 from lockbox.audit import approvals
-from lockbox.audit.findings import Kind
 from lockbox.audit.verify import GOOD, Verdict
 from lockbox.database import Database
 from lockbox.ids import new_id
@@ -79,10 +78,8 @@ SEALS = "SELECT log_id FROM seals GROUP BY log_id HAVING count(*) <> max(number)
 NOTES = "SELECT note FROM logs WHERE id = :id AND note <> ''"
 LET_IN = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(), :person, :tenant, 'approver')"
 BODY = "UPDATE events SET body = convert_to(replace(convert_from(body, 'UTF8'), :old, :new), 'UTF8') WHERE id = :id"
-# What the customer is not told of while the vendor reviews it is withheld from the export too.
 VICTIM = """
-SELECT e.id, e.action FROM events e JOIN seals s ON s.event_id = e.id AND s.log_id = :id
-LEFT JOIN requests r ON r.id = e.request_id WHERE e.request_id IS NULL OR r.asked_at IS NOT NULL ORDER BY s.number
+SELECT e.id, e.action FROM events e JOIN seals s ON s.event_id = e.id AND s.log_id = :id ORDER BY s.number
 """
 
 
@@ -358,7 +355,7 @@ class Life(RuleBasedStateMachine):
 
     def _verdict(self, *seen: str) -> Verdict:
         keys = [approvals.ephemeral().public]
-        return judged(exported(self.world), *seen, allowed=(Kind.WITHHELD,), keys=keys)
+        return judged(exported(self.world), *seen, keys=keys)
 
     def _forge(self, event: UUID, old: str, new: str) -> None:
         forged = BODY.replace(":old", f"'{old}'").replace(":new", f"'{new}'").replace(":id", f"'{event}'")

@@ -97,7 +97,7 @@ def test_personal_values_stand_in_an_event_as_salted_commitments(told_all: World
     person = {"name", "address", "user_agent"}
     assert fields == [
         person | {"justification", "case_ref", "resources"},
-        person | {"comment"},
+        person | {"comment", "engineer", "justification", "case_ref", "resources"},
         person | {"comment"},
         person,
         person | {"comment"},

@@ -301,9 +301,9 @@ def test_a_file_is_verified_and_the_page_says_whom_that_trusts(trail: Portal) ->
     good = upload(browser, file, keys=keys)
     edited = upload(browser, file.replace(b"deny", b"nope"), keys=keys)
 
-    assert (good.status, "Good." in good.words, "This trusts the server." in good.words) == (200, True, True)
-    assert "no --checkpoint was given" in good.words
-    assert (edited.status, "NOT AS IT WAS SEALED." in edited.words) == (200, True)
+    intact = "Intact as signed by the vendor; not compared with a checkpoint of yours."
+    assert (good.status, intact in good.words, "This trusts the server." in good.words) == (200, True, True)
+    assert (edited.status, "Tampered." in edited.words) == (200, True)
     assert "edited line" in edited.words
     assert trail.count() == before
 
@@ -314,12 +314,13 @@ def test_a_checkpoint_of_ones_own_and_keys_of_ones_own_are_what_counts(trail: Po
     note = re.search(r"<pre tabindex=\"0\">(lockbox.test.*?)</pre>", browser.get("/trail/checkpoint").text, re.DOTALL)
     assert note
 
-    own = upload(browser, file, keys=public().text, note=html.unescape(note[1]).replace("\n", "\r\n"))
+    keys = f"{public().text}\n{approvals.ephemeral().public.text}"
+    own = upload(browser, file, keys=keys, note=html.unescape(note[1]).replace("\n", "\r\n"))
     other = upload(browser, file, keys=public(OTHER_KEY).text)
 
-    assert "it extends the checkpoint that you gave" in own.words
+    assert "Intact, continues your checkpoint of " in own.words
     assert "unknown key" in other.words
-    assert "Good." not in other.words
+    assert "Intact" not in other.words
 
 
 @pytest.mark.parametrize(

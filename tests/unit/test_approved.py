@@ -254,16 +254,6 @@ def test_a_window_that_was_opened_without_an_approval_is_found() -> None:
     assert taken({}, {"to_state": "denied"}) == (0, 0, [])
 
 
-@pytest.mark.parametrize(("number", "unchecked"), [(0, 1), (2, 1), (3, 0), (4, 0)])
-def test_what_is_older_than_the_seals_may_have_opened_a_window_without_one(number: int, unchecked: int) -> None:
-    findings = Findings()
-    approved = Approved([], findings, 3)
-
-    approved.take(OPENED, {}, {"line": 4, "number": number, "event": "e"})
-
-    assert (approved.checked, approved.unchecked, findings.count) == (0, unchecked, 1 - unchecked)
-
-
 def test_lists_of_any_length_are_compared_in_no_time() -> None:
     """Each of them looked for in the other would take an hour."""
     many = [f"mailbox:{number}" for number in range(200_000)]
@@ -285,5 +275,5 @@ def test_each_approval_is_counted() -> None:
             one.take(signed, {}, {})
 
     assert (approved.checked, approved.by_hash, approved.unchecked) == (4, 2, 0)
-    assert (keyless.checked, keyless.unchecked, keyless.without_key) == (0, 4, 4)
+    assert (keyless.checked, keyless.unchecked) == (0, 4)
     assert findings.count == 0

@@ -30,7 +30,6 @@ EVENT: dict[str, Any] = {
 }
 TILE: dict[str, Any] = {"tile": 2, "leaves": [text(HASH), text(OTHER)], "proof": [text(OTHER)]}
 REMOVED: dict[str, Any] = {"removed": {"from": 0, "to": 256, "hashes": [text(HASH)]}}
-WITHHELD: dict[str, Any] = {"withheld": {"from": 3, "to": 4}}
 FIRST: dict[str, Any] = {
     "export": "lockbox-audit-export/1",
     "origin": "lockbox.test/audit/vendor/2",
@@ -38,7 +37,6 @@ FIRST: dict[str, Any] = {
     "generation": 2,
     "size": 700,
     "checkpoint": "a note",
-    "unproven": 4,
     "whole": False,
     "asked": {"person": "Änne"},
     "consistency": [{"from": 5, "proof": [text(HASH), text(OTHER)]}, {"from": 0, "proof": []}],
@@ -75,8 +73,7 @@ def personal(**changes: object) -> bytes:
         (but(EVENT, proof=[text(OTHER)], personal={}), Entry(0, EVENT["body"].encode(), {}, [OTHER])),
         (but(EVENT, proof=[], personal={}), Entry(0, EVENT["body"].encode(), {}, [])),
         (line(TILE), TileLine(2, [HASH, OTHER], [OTHER])),
-        (line(REMOVED), Gap(True, 0, 256, [HASH])),
-        (line(WITHHELD), Gap(False, 3, 4, [])),
+        (line(REMOVED), Gap(0, 256, [HASH])),
         (line({"end": {"events": 0}}), End(0)),
         (
             line(FIRST),
@@ -86,7 +83,6 @@ def personal(**changes: object) -> bytes:
                 generation=2,
                 size=700,
                 checkpoint="a note",
-                unproven=4,
                 whole=False,
                 asked={"person": "Änne"},
                 consistency={5: [HASH, OTHER], 0: []},
@@ -137,7 +133,7 @@ OF_ANOTHER_FORM: list[bytes] = [
     *(without(EVENT, name) for name in EVENT),
     *(without(TILE, name) for name in TILE),
     *(without(FIRST, name) for name in FIRST),
-    *(but(members, more=1) for members in (EVENT, TILE, REMOVED, WITHHELD, {"end": {"events": 1}}, FIRST)),
+    *(but(members, more=1) for members in (EVENT, TILE, REMOVED, {"end": {"events": 1}}, FIRST)),
     *each(EVENT, "number", -1, True, 1.0, "1", None),
     *each(EVENT, "body", None, 1, {}, "\ud800"),
     *each(EVENT, "personal", [], None, {"name": "Erin"}, {"name": None}),
@@ -150,11 +146,11 @@ OF_ANOTHER_FORM: list[bytes] = [
     *each(TILE, "proof", None, {}, [text(HASH[1:])]),
     *within("removed", REMOVED["removed"], {"from": 256}, {"from": 257}, {"to": -1}, {"from": True}),
     *within("removed", REMOVED["removed"], {"hashes": None}, {"hashes": ["x"]}, {"more": 1}),
-    *within("removed", WITHHELD["withheld"], {}),
-    *within("withheld", WITHHELD["withheld"], {"from": 4}, {"to": 3}, {"to": 4.0}, {"more": 1}),
+    *within("removed", {"from": 3, "to": 4}, {}),
+    *within("withheld", {"from": 3, "to": 4}, {}),
     *within("withheld", REMOVED["removed"], {}),
     *within("end", {"events": 1}, {"events": -1}, {"events": True}, {"events": 1.0}, {"events": None}, {"more": 1}),
-    *(row for name in ("generation", "size", "unproven") for row in each(FIRST, name, -1, True, 1.0, "1")),
+    *(row for name in ("generation", "size") for row in each(FIRST, name, -1, True, 1.0, "1")),
     *(row for name in ("origin", "log", "checkpoint") for row in each(FIRST, name, None, 1, "\ud800")),
     *each(FIRST, "asked", None, [], "person", {"person": 1}, {"person": "\ud800"}, {"\ud800": "x"}),
     *each(FIRST, "whole", None, 1, "true"),

@@ -40,4 +40,4 @@ def test_a_place_is_said_as_far_as_it_is_known(finding: Finding, place: str) -> 
 
 
 def test_only_what_is_no_contradiction_leaves_a_verifier_unsure() -> None:
-    assert {kind.value for kind in UNSURE} == {"not proven", "withheld", "before the seals", "restored"}
+    assert {kind.value for kind in UNSURE} == {"not proven", "restored", "from the future", "newer known"}

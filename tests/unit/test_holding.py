@@ -50,12 +50,12 @@ class Export:
     def held(self, *before: Checkpoint) -> tuple[list[int], list[Finding]]:
         """Return which of the checkpoints it extends, and what is found."""
         proofs = {old: merkle.consistency(subtree_of(LEAVES), old, SIZE) for old in self.proofs}
-        header = Header(self.origin, "contoso", 1, SIZE, "", 0, self.whole, {}, proofs)
+        header = Header(self.origin, "contoso", 1, SIZE, "", self.whole, {}, proofs)
         holding = Holding(header, Checkpoint(self.origin, SIZE, root_of(LEAVES[:SIZE]), AT), self.findings)
         for one in before:
             holding.take(one)
         holding.finish({size: root_of(LEAVES[:size]) for size in self.shows}, self.restores)
-        return holding.seen, self.findings.first
+        return [one.size for one in holding.extended], self.findings.first
 
 
 def forked(message: str, number: int | None = None) -> Finding:
@@ -156,9 +156,7 @@ def test_an_export_that_ends_before_what_was_seen_is_older() -> None:
 
 def test_the_sizes_to_show_are_those_of_all_checkpoints_of_the_log_and_of_its_earlier_generations() -> None:
     own = Checkpoint(SECOND, SIZE, root_of(LEAVES[:SIZE]), AT)
-    holding = Holding(
-        Header(SECOND, "contoso", 2, SIZE, "", 0, whole=True, asked={}, consistency={}), own, Findings()
-    )
+    holding = Holding(Header(SECOND, "contoso", 2, SIZE, "", whole=True, asked={}, consistency={}), own, Findings())
 
     for one in (seen(5, SECOND), seen(7, SECOND), seen(7), seen(14), seen(9, THIRD), seen(13, SECOND), seen(3, "x")):
         holding.take(one)

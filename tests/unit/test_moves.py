@@ -12,11 +12,15 @@ MOST = 2**53 - 1
 """The highest number that an event can hold: nobody has the time or the memory to count that far."""
 
 
-def taken(moves: Sequence[Move], *, removed_before: bool = False) -> list[Finding]:
-    """Return what is found in the moves of request A, the first of which stands in line 10 as event 100."""
+def taken(moves: Sequence[Move], *, removed_before: bool = False, asked_by: int = 1) -> list[Finding]:
+    """Return what is found in the moves of request A, the first of which stands in line 10 as event 100.
+
+    The customer was asked by the move with the number `asked_by`.
+    """
     requests = Requests(Findings(), removed_before)
     for place, (seq, state) in enumerate(moves):
-        requests.take("A", seq, state, {"line": 10 + place, "number": 100 + place, "event": f"e{place}"})
+        where = {"line": 10 + place, "number": 100 + place, "event": f"e{place}"}
+        requests.take("A", seq, state, where, begins=seq == asked_by)
     requests.finish()
     return requests.findings.first
 
@@ -125,11 +129,42 @@ def test_a_request_that_begins_later_has_no_gap_and_no_move_twice(moves: list[Mo
     assert taken(moves, removed_before=True) == found
 
 
+@pytest.mark.parametrize(
+    "moves",
+    [
+        [(2, "pending")],
+        [(2, "pending"), (3, "active"), (4, "completed")],
+        [(4, "completed"), (3, "active"), (2, "pending")],
+    ],
+)
+@pytest.mark.parametrize("removed_before", [True, False])
+def test_the_moves_of_a_request_begin_with_the_one_that_asked_the_customer(
+    moves: list[Move], *, removed_before: bool
+) -> None:
+    assert taken(moves, asked_by=2, removed_before=removed_before) == []
+    assert taken([(2, "denied"), *moves], asked_by=2)[0].kind is Kind.GAP_IN_MOVES
+
+
+@pytest.mark.parametrize("moves", [[(2, "pending"), (1, "reviewing")], [(1, "reviewing"), (2, "pending")]])
+def test_a_move_before_the_one_that_asked_the_customer_is_found(moves: list[Move]) -> None:
+    assert taken(moves, asked_by=2) == [at(1, "request A has its move 1 before the one with which it begins")]
+
+
+def test_a_request_that_asks_the_customer_twice_is_found() -> None:
+    requests = Requests(Findings())
+
+    for seq in (2, 3):
+        requests.take("A", seq, "pending", {}, begins=True)
+
+    (only,) = requests.findings.first
+    assert only.message == "request A begins twice: with its move 2, and with 3"
+
+
 def test_each_request_has_moves_of_its_own() -> None:
     requests = Requests(Findings())
 
     for request, seq in (("A", 1), ("B", 1), ("B", 2), ("C", 2)):
-        requests.take(request, seq, "active", {})
+        requests.take(request, seq, "active", {}, begins=seq == 1)
     requests.finish()
 
     (only,) = requests.findings.first

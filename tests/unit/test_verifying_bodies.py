@@ -15,6 +15,7 @@ from tests.logs import SALT, TENANT, Log, Sealed, event, text
 from tests.verdicts import judged, told
 
 ID = "00000000-0000-0000-0000-0000000003e9"
+PLACE: dict[str, Any] = {"at": "2026-01-01T00:00:00.000000Z", "log": str(TENANT), "tenant_id": str(TENANT)}
 WHERE = f"line 4, number 1, event {ID}"
 REQUEST = "00000000-0000-0000-0000-0000000186a1"
 LARGEST = 2**53 - 1
@@ -138,7 +139,7 @@ def test_an_event_whose_id_is_none_is_named_as_it_says(id_: object, said: str) -
         with_members(seq=1, request_id=REQUEST, to_state="denied"),
         with_members(seq=None, request_id=None, to_state=None),
         with_members(seq=None, request_id="a", to_state="b"),
-        bodies_with(rfc8785.dumps({"id": "a", "action": "b", "personal": {}, "seq": None, "tenant_id": str(TENANT)})),
+        bodies_with(rfc8785.dumps({"id": "a", "action": "b", "personal": {}, "seq": None} | PLACE)),
     ],
 )
 def test_a_move_and_what_is_none_are_both_of_their_form(log: Log) -> None:
@@ -150,17 +151,32 @@ def test_a_move_and_what_is_none_are_both_of_their_form(log: Log) -> None:
     [
         (str(TENANT), None, "the vendor"),
         (str(TENANT), "somebody", "somebody"),
-        ("vendor", str(TENANT), str(TENANT)),
-        ("vendor", "vendor", "vendor"),
     ],
 )
 def test_an_event_of_somebody_else_is_named_with_whose_it_is(whose: str, tenant: str | None, said: str) -> None:
-    own = None if whose == "vendor" else TENANT
-    log = Log([event(0, tenant_id=own), event(1, tenant_id=tenant)], whose=whose)
+    log = Log([event(0), event(1, tenant_id=tenant)], whose=whose)
 
-    export = log.whole().replace(b'"log":"vendor"', f'"log":"{UUID(int=0)}"'.encode())
+    assert told(judged(log.whole())) == [f"foreign event: {WHERE}: this event is of {said}"]
 
-    assert told(judged(export)) == [f"foreign event: {WHERE}: this event is of {said}"]
+
+def vendors(*events: Sealed) -> bytes:
+    """Return an export of the vendor's log."""
+    log = Log(list(events), whose="vendor")
+    return log.whole().replace(b'"log":"vendor"', f'"log":"{UUID(int=0)}"'.encode(), 1)
+
+
+def test_the_vendors_log_holds_events_of_tenants_too() -> None:
+    export = vendors(event(0, log=UUID(int=0)), event(1, log=UUID(int=0), tenant_id=None, seq=None, request_id=None))
+
+    assert told(judged(export)) == []
+
+
+def test_an_event_that_was_sealed_in_another_log_is_named() -> None:
+    own = judged(Log([event(0), event(1, log=UUID(int=0))]).whole())
+    theirs = judged(vendors(event(0, log=UUID(int=0)), event(1)))
+
+    for verdict, log in ((own, UUID(int=0)), (theirs, TENANT)):
+        assert told(verdict) == [f"foreign event: {WHERE}: this event was sealed in another log, {log}"]
 
 
 def test_every_value_that_is_not_the_one_committed_to_is_named() -> None:
@@ -269,7 +285,6 @@ def restored(number: int, size: object, **changes: Any) -> Sealed:
         ("3", {}, Kind.FORKED),
         (3, {"action": "restore"}, Kind.FORKED),
         (3, {"log_id": "another"}, Kind.FORKED),
-        (3, {"at": None}, Kind.FORKED),
         (3, {"shipped_origin": None}, Kind.FORKED),
         (3, {"shipped_size": None}, Kind.FORKED),
         (3, {"shipped_root": None}, Kind.FORKED),

@@ -6,11 +6,11 @@ from uuid import UUID
 
 import pytest
 
+from lockbox.audit.canonical import Value
 from lockbox.audit.checkpoint import VerifierKey
 from lockbox.audit.exported import LONGEST_LINE, Unreadable
-from lockbox.audit.findings import Kind
-from lockbox.audit.verify import BAD, CANNOT_TELL, GOOD, Verdict, verify
-from tests.logs import KEY, OTHER_KEY, TENANT, Log, event, line, public
+from lockbox.audit.verify import BAD, GOOD, Verdict, verify
+from tests.logs import KEY, OTHER_KEY, TENANT, Log, Sealed, event, line, public
 from tests.verdicts import judged, told
 
 VENDORS_ID = "00000000-0000-0000-0000-000000000000"
@@ -25,6 +25,15 @@ NOT_THAT_NAME = "the value shown as name is not the one that the event commits t
 NOT_SEALED_SO = "this event is not in the log as it was signed, not in this place and form"
 
 
+def restored(number: int, **changes: Value) -> Sealed:
+    facts: dict[str, Value] = {"log_id": TENANT, "size": 1, "shipped_size": 2, "shipped_root": "", "request_id": None}
+    facts |= {"action": "restored", "seq": None, "shipped_origin": LOG.origin}
+    return event(number, {}, **(facts | changes))
+
+
+ANEW = restored(1)
+
+
 def changed(row: bytes, **members: object) -> bytes:
     return line(json.loads(row) | members)
 
@@ -33,8 +42,8 @@ def end(events: int) -> bytes:
     return line({"end": {"events": events}})
 
 
-def verdict_on(rows: list[bytes], *seen: str, allowed: set[Kind] | None = None) -> Verdict:
-    return judged(b"".join(rows), *seen, allowed=allowed or set())
+def verdict_on(rows: list[bytes], *seen: str) -> Verdict:
+    return judged(b"".join(rows), *seen)
 
 
 WHOLE_FILES: list[tuple[list[bytes], list[str]]] = [
@@ -153,8 +162,8 @@ def test_a_first_line_that_its_checkpoint_does_not_bear_out_is_edited(spoil: dic
 @pytest.mark.parametrize(
     ("log", "says"),
     [
-        (Log([event(0)], generation=2), []),
-        (Log([event(0)], generation=12), []),
+        (Log([event(0), ANEW], generation=2), []),
+        (Log([event(0), ANEW], generation=12), []),
         (Log([event(0)], whose=f"{TENANT}/1"), [FIRST_DIFFERS]),
         (Log([event(0)], whose=f"{TENANT}/02"), [FIRST_DIFFERS]),
     ],
@@ -166,6 +175,16 @@ def test_a_log_is_named_by_its_origin_in_one_way(log: Log, says: list[str]) -> N
     assert told(verdict_on([named, *rest])) == says
 
 
+def test_a_log_that_began_anew_has_an_event_that_says_so() -> None:
+    silent = judged(Log([event(0)], generation=2).whole())
+    of_another = judged(Log([event(0), restored(1, log_id=VENDORS_ID)], generation=2).whole())
+    filtered = judged(Log([event(0)], generation=2).filtered(lambda _: True))
+
+    message = f"forked: the log began anew, as {LOG.origin}/2, and no event of it says that a back-up was restored"
+    assert told(silent) == told(of_another) == [message]
+    assert (silent.exit_code, filtered.exit_code) == (BAD, GOOD)
+
+
 def test_the_first_generation_is_counted_as_1() -> None:
     verdict = verify([changed(WHOLE[0], generation=0), *WHOLE[1:]], [public()])
 
@@ -174,7 +193,7 @@ def test_the_first_generation_is_counted_as_1() -> None:
 
 @pytest.mark.parametrize(("id_", "says"), [(VENDORS_ID, []), (str(TENANT), [FIRST_DIFFERS])])
 def test_the_log_of_the_vendor_has_no_id(id_: str, says: list[str]) -> None:
-    first, *rest = Log([event(0, tenant_id=None)], whose="vendor").whole().splitlines(keepends=True)
+    first, *rest = Log([event(0, tenant_id=None, log=VENDORS_ID)], whose="vendor").whole().splitlines(keepends=True)
 
     assert told(verdict_on([changed(first, log=id_), *rest])) == says
 
@@ -253,36 +272,11 @@ def test_a_verdict_says_what_it_saw() -> None:
 
     assert (verdict.exit_code, verdict.at, verdict.signer) == (GOOD, "2026-01-01T00:00:00.000000Z", public(KEY))
     assert (verdict.seen, verdict.events, verdict.said, verdict.details, verdict.left_out) == ([2], 6, 6, 6, 0)
-    assert (verdict.withheld, verdict.removed, verdict.approvals, verdict.unchecked_approvals) == (0, [], 0, 0)
+    assert (verdict.removed, verdict.approvals, verdict.unchecked_approvals) == ([], 0, 0)
 
 
 def test_a_file_without_its_end_says_nothing_of_how_many_events_there_are() -> None:
     assert verdict_on(WHOLE[:-1]).said is None
-
-
-WITHHELD = Log(LOG.events, withheld=[range(2, 4)]).whole()
-UNPROVEN = LOG.whole().replace(b'"unproven":0', b'"unproven":1')
-WORD_FOR = {
-    Kind.WITHHELD: (
-        "withheld: the file says that 2 events are withheld, and nothing shows what they are: take its word by "
-        "--allow-withheld, or ask"
-    ),
-    Kind.BEFORE_SEALS: (
-        "before the seals: the file says that its first 1 events are older than the seals, and nothing shows that: "
-        "take its word by --allow-unproven, or ask"
-    ),
-}
-
-
-@pytest.mark.parametrize(
-    ("export", "kind", "other"),
-    [(WITHHELD, Kind.WITHHELD, Kind.BEFORE_SEALS), (UNPROVEN, Kind.BEFORE_SEALS, Kind.WITHHELD)],
-)
-def test_what_the_file_alone_says_is_said_and_how_to_take_its_word(export: bytes, kind: Kind, other: Kind) -> None:
-    taken, not_taken = judged(export, allowed={kind}), judged(export, allowed={other})
-
-    assert (told(taken), taken.exit_code) == ([], GOOD)
-    assert (told(not_taken), not_taken.exit_code) == ([WORD_FOR[kind]], CANNOT_TELL)
 
 
 Spoil = Callable[[list[bytes]], object]

@@ -32,9 +32,8 @@ def end(events: int) -> bytes:
     return line({"end": {"events": events}})
 
 
-def gap(why: str, start: int, stop: int, hashes: Iterable[str] = ()) -> bytes:
-    span = {"from": start, "to": stop}
-    return line({why: span | ({"hashes": [*hashes]} if why == "removed" else {})})
+def gap(start: int, stop: int, hashes: Iterable[str] = ()) -> bytes:
+    return line({"removed": {"from": start, "to": stop, "hashes": [*hashes]}})
 
 
 def hashes_of(log: Log, start: int, stop: int) -> list[str]:
@@ -48,7 +47,7 @@ def stranger(number: int) -> bytes:
 
 def verdict_on(rows: Iterable[bytes], *seen: str) -> Verdict:
     """Return the verdict of our verifier alone: the second one is slow, and holds no hashes of what was removed."""
-    return verify(rows, [public()], seen, {Kind.WITHHELD})
+    return verify(rows, [public()], seen)
 
 
 def verdict_of(log: Log, *seen: str) -> Verdict:
@@ -124,10 +123,11 @@ MISPLACED: list[tuple[list[bytes], list[str]]] = [
         ],
     ),
     (
-        [HEAD, TILE, gap("withheld", 0, 2), ONE, TWO, THREE, FOUR, TAIL],
+        [HEAD, TILE, gap(0, 2), ONE, TWO, THREE, FOUR, TAIL],
         [
             "damaged: line 4, number 0: the event 0 is there, and said not to be",
             "damaged: line 5, number 1: the event 1 is there, and said not to be",
+            "removed: number 0: the events 0 to 1 are said to be removed, which no event of the log says",
         ],
     ),
     (
@@ -144,7 +144,7 @@ MISPLACED: list[tuple[list[bytes], list[str]]] = [
 
 @pytest.mark.parametrize(("rows", "says"), MISPLACED)
 def test_what_is_not_in_its_place_in_a_tile_is_said(rows: list[bytes], says: list[str]) -> None:
-    verdict = judged(b"".join(rows), allowed={Kind.WITHHELD})
+    verdict = judged(b"".join(rows))
 
     assert (told(verdict), verdict.exit_code) == (says, BAD if says else GOOD)
 
@@ -245,43 +245,43 @@ def test_no_more_events_are_kept_than_four_tiles_have() -> None:
 MISSING = "are said to be missing where they do not belong"
 GAPS: list[tuple[list[bytes], list[str]]] = [
     (
-        [gap("withheld", 0, 1), *TILES[0], *OF_TILE, *LAST_TILE],
+        [gap(0, 1), *TILES[0], *OF_TILE, *LAST_TILE],
         [f"damaged: line 2: the events 0 to 0 {MISSING}"],
     ),
     (
-        [*TILES[0], *OF_TILE[:-1], gap("withheld", 511, 513), *LAST_TILE],
+        [*TILES[0], *OF_TILE[:-1], gap(511, 513), *LAST_TILE],
         [
             f"damaged: line 515: the events 511 to 512 {MISSING}",
             "removed: number 511: the event 511 is missing",
         ],
     ),
     (
-        [*TILES[0], OF_TILE[0], gap("withheld", 255, 257), *OF_TILE[2:], *LAST_TILE],
+        [*TILES[0], OF_TILE[0], gap(255, 257), *OF_TILE[2:], *LAST_TILE],
         [
             f"damaged: line 260: the events 255 to 256 {MISSING}",
             "removed: number 256: the event 256 is missing",
         ],
     ),
     (
-        [*TILES[0], *OF_TILE, *LAST_TILE[:-1], gap("withheld", 699, 701)],
+        [*TILES[0], *OF_TILE, *LAST_TILE[:-1], gap(699, 701)],
         [
             f"damaged: line 704: the events 699 to 700 {MISSING}",
             "removed: number 699: the event 699 is missing",
         ],
     ),
     (
-        [gap("removed", 256, 512, hashes_of(LOG, 256, 512)), *TILES[0], *OF_TILE, *LAST_TILE],
+        [gap(256, 512, hashes_of(LOG, 256, 512)), *TILES[0], *OF_TILE, *LAST_TILE],
         [f"damaged: line 2: the events 256 to 511 {MISSING}"],
     ),
     (
-        [*TILES[0], gap("removed", 256, 512), *LAST_TILE],
+        [*TILES[0], gap(256, 512), *LAST_TILE],
         [
             f"damaged: line 259: the events 256 to 511 {MISSING}",
             "removed: line 260, number 256: the events 256 to 511 are missing before this",
         ],
     ),
     (
-        [*TILES[0], *OF_TILE, gap("removed", 512, 1_024, hashes_of(LOG, 0, 512))],
+        [*TILES[0], *OF_TILE, gap(512, 1_024, hashes_of(LOG, 0, 512))],
         [
             f"damaged: line 516: the events 512 to 1023 {MISSING}",
             "truncated: the events 512 to 699 are missing: the file has been cut off",
@@ -297,27 +297,20 @@ def test_a_gap_that_does_not_belong_where_it_stands_is_said(rows: list[bytes], s
     assert told(verdict_on([FIRST, *rows, end(count)])) == says
 
 
-@pytest.mark.parametrize("span", [range(256, 257), range(511, 512), range(256, 512), range(699, 700), range(700)])
-def test_events_may_be_withheld_from_the_first_to_the_last_of_a_tile(span: range) -> None:
-    verdict = verdict_of(Log(EVENTS, withheld=[span]))
-
-    assert (told(verdict), verdict.withheld) == ([], len(span))
-
-
 @pytest.mark.parametrize(
     "rows",
     [
-        [ONE, gap("withheld", 2, 4), gap("withheld", 1, 2)],
-        [ONE, gap("withheld", 1, 4), gap("withheld", 1, 4)],
-        [ONE, gap("withheld", 1, 3), gap("withheld", 2, 4)],
-        [ONE, TWO, FOUR, gap("withheld", 2, 3)],
-        [gap("withheld", 1, 3), ONE, FOUR],
+        [ONE, gap(2, 4), gap(1, 2)],
+        [ONE, gap(1, 4), gap(1, 4)],
+        [ONE, gap(1, 3), gap(2, 4)],
+        [ONE, TWO, FOUR, gap(2, 3)],
+        [gap(1, 3), ONE, FOUR],
     ],
 )
 def test_what_is_not_there_is_said_in_its_order_and_once(rows: list[bytes]) -> None:
     events = sum(b'"number"' in row for row in rows)
 
-    assert judged(b"".join([HEAD, TILE, *rows, end(events)]), allowed={Kind.WITHHELD}).exit_code == BAD
+    assert judged(b"".join([HEAD, TILE, *rows, end(events)])).exit_code == BAD
 
 
 def pruned(removed: list[range], *said: range, size: int = SIZE) -> Log:
@@ -401,7 +394,7 @@ def test_hashes_of_removed_tiles_must_be_as_many_and_in_their_order() -> None:
         ([nine, eight, eight], [not_those]),
         ([eight, nine], [no_root]),
     ):
-        assert told(verdict_on([first, gap("removed", 0, 768, hashes), *rest])) == says
+        assert told(verdict_on([first, gap(0, 768, hashes), *rest])) == says
 
 
 def test_a_log_of_which_all_but_what_says_so_is_gone_is_good() -> None:

@@ -56,14 +56,16 @@ def test_an_export_is_taken_and_verified_and_a_changed_one_is_found(shell: Shell
     export, note = tmp_path / "export.ndjson", tmp_path / "checkpoint"
     written = shell.run("aude", "audit", "export", "-o", export)
     shell.run("aude", "audit", "checkpoint", "-o", note)
-    verifies = ("audit", "verify", export, "--checkpoint", note, *believed(shell))
+    memory = ("--memory", tmp_path / "verified")
+    verifies = ("audit", "verify", export, "--checkpoint", note, *believed(shell), *memory)
 
     good = shell.does(None, *verifies)
     export.write_bytes(export.read_bytes().replace(b"Be quick", b"Be quiet"))
     bad = shell.run(None, *verifies)
 
     assert (written.code, written.out, written.err) == (0, "", f"Written to {export}.\n")
-    assert good.startswith("Good. 3 events")
+    assert good.startswith("Intact, continues your checkpoint of ")
+    assert " 3 events, a whole export of " in good
     assert bad.code == 1
     assert "the value shown as comment is not the one that the event commits to" in bad.out
 
