@@ -19,6 +19,7 @@ from cli.terminal import Plain, as_json, say
 from config.settings import Settings, UnsafeSettings, load
 from lockbox import standing
 from lockbox.audit import keys
+from lockbox.audit.approved import NAME as APPROVALS
 from lockbox.audit.behind import Shipped
 from lockbox.audit.checkpoint import BadNote, VerifierKey
 from lockbox.audit.keys import BadKey
@@ -29,6 +30,9 @@ from lockbox.standing import NotFit
 from lockbox.tenancy import erasure, keeping, rekeying, restoring
 
 app = typer.Typer(no_args_is_help=True, help="Running an installation, on its own machine.")
+
+
+ForCustomers = Annotated[bool, typer.Option("--for-customers", help="what a customer needs to verify exports")]
 
 
 @app.command("new-key")
@@ -49,12 +53,17 @@ app.registered_commands += credentials.app.registered_commands
 
 
 @app.command("public-keys")
-def public_keys() -> None:
+def public_keys(for_customers: ForCustomers = False) -> None:
     """Print the public halves of the audit keys.
 
     Of those in LOCKBOX_AUDIT_KEY_FILES, for LOCKBOX_AUDIT_PUBLIC_KEYS, with
-    LOCKBOX_AUDIT_NAME or LOCKBOX_PUBLIC_URL set as the worker has them.
+    LOCKBOX_AUDIT_NAME or LOCKBOX_PUBLIC_URL set as the worker has them. For
+    customers: the keys of logs and of approvals, a line each, with the API's
+    LOCKBOX_AUDIT_PUBLIC_KEYS and LOCKBOX_APPROVAL_KEY_FILES.
     """
+    if for_customers:
+        say("\n".join(_for_customers()))
+        return
     try:
         settings = load()
         signers = [key.public_key().public_bytes_raw() for key in keys.read(settings.audit_key_files)]
@@ -63,6 +72,18 @@ def public_keys() -> None:
     if not signers:
         raise stop("LOCKBOX_AUDIT_KEY_FILES is not set; name the files of the keys, the newest first")
     say(json.dumps([VerifierKey(settings.log_name, public).text for public in signers]))
+
+
+def _for_customers() -> list[str]:
+    """Return what somebody needs who verifies exports: keys of logs, and of approvals."""
+    try:
+        settings = load()
+        approvals = [key.public_key().public_bytes_raw() for key in keys.read(settings.approval_key_files)]
+    except (UnsafeSettings, BadKey) as bad:
+        raise stop(str(bad)) from None
+    if not (settings.audit_public_keys and approvals):
+        raise stop("set LOCKBOX_AUDIT_PUBLIC_KEYS and LOCKBOX_APPROVAL_KEY_FILES as the API has them")
+    return [*settings.audit_public_keys, *(VerifierKey(APPROVALS, public).text for public in approvals)]
 
 
 @app.command()

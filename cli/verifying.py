@@ -1,82 +1,154 @@
-"""`lockbox audit verify`: reads a file, trusts the keys on its command line, and calls nobody."""
+"""`lockbox audit verify`: reads a file, trusts keys that came another way, and calls nobody."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from lockbox.audit import exported
+from cli import verified
+from cli.verified import Unusable, Verified
+from lockbox.audit import checkpoint as notes
+from lockbox.audit import exported, mailed
 from lockbox.audit import verify as verifier
-from lockbox.audit.checkpoint import LONGEST_NOTE, BadNote, VerifierKey, saved
-from lockbox.audit.exported import Unreadable
-from lockbox.audit.findings import Kind
-from lockbox.audit.remarks import WORDS, remarks, whole
+from lockbox.audit.approved import NAME
+from lockbox.audit.checkpoint import LONGEST_NOTE, BadNote, VerifierKey
+from lockbox.audit.exported import Header, Unreadable
+from lockbox.audit.mailed import Mailed
+from lockbox.audit.remarks import remarks, whole, word
 from lockbox.audit.verify import BAD, CANNOT_TELL, GOOD, NO_EXPORT, Verdict
 
 LONG_FILE = 4 << 20
 COLOURS = {GOOD: "bold green", BAD: "bold red", CANNOT_TELL: "bold yellow"}
+MEMORY = Path("~/.local/state/lockbox/verified")
+NO_KEY = (
+    "no key is known for this log: give the vendor's keys by --key, or the mail of a digest by --checkpoint, or set "
+    "LOCKBOX_AUDIT_PUBLIC_KEYS; they come in the first admin's invitation, in digests, and from the vendor's "
+    "operators, never from the export itself"
+)
 
 File = Annotated[Path, typer.Argument(help="the export", show_default=False)]
-Seen = Annotated[Path | None, typer.Option("--checkpoint", help="the newest you have that came another way")]
-Since = Annotated[list[Path] | None, typer.Option(help="an older checkpoint that it must extend; repeat")]
-Keys = Annotated[list[str], typer.Option("--key", help="name+id+base64, or a file of such lines; repeat")]
-Withheld = Annotated[bool, typer.Option("--allow-withheld", help="take the file's word for what it withholds")]
-BeforeSeals = Annotated[bool, typer.Option("--allow-unproven", help="take its word for what is older than the seals")]
+Seen = Annotated[
+    list[Path] | None, typer.Option("--checkpoint", help="a checkpoint of yours, or the mail it came in; repeat")
+]
+Keys = Annotated[
+    list[str] | None,
+    typer.Option("--key", help="name+id+base64, or a file of such lines; repeat", envvar="LOCKBOX_AUDIT_PUBLIC_KEYS"),
+]
+Required = Annotated[bool, typer.Option("--require-checkpoint", help="end with 2 if not compared with one of yours")]
+Memory = Annotated[
+    Path,
+    typer.Option(help="where the last verified checkpoints are", envvar="LOCKBOX_VERIFIED_FOLDER", show_default=True),
+]
 
 app = typer.Typer()
+
+
+@dataclass(frozen=True)
+class Trusted:
+    """What a file is judged by: keys, checkpoints that came another way, and what was verified last."""
+
+    keys: tuple[VerifierKey, ...]
+    seen: tuple[str, ...]
+    last: Verified | None
 
 
 @app.command()
 def verify(
     file: File,
-    key: Keys,
+    key: Keys = None,
     checkpoint: Seen = None,
-    since: Since = None,
-    withheld: Withheld = False,
-    before_seals: BeforeSeals = False,
+    require_checkpoint: Required = False,
+    memory: Memory = MEMORY,
 ) -> None:
     """Verify an export offline.
 
-    Trusts the keys that you give and nothing else; approvals are checked by those named lockbox/approvals. Ends with
-    0 if all is good, 1 if anything is wrong, and 2 if it cannot tell.
+    Trusts the keys that you give, those in a mail that you give, and those by which you verified the same log
+    before; approvals are checked by keys named lockbox/approvals. The checkpoint is remembered, and the next export
+    has to continue it. Ends with 0 if it is intact, 1 if it was tampered with, 2 if that cannot be told, and 3 if it
+    is no export.
     """
-    allowed = {kind for kind, is_so in ((Kind.WITHHELD, withheld), (Kind.BEFORE_SEALS, before_seals)) if is_so}
-    paper = Console(highlight=False)
+    paper, folder = Console(highlight=False), memory.expanduser()
     try:
-        keys = [one for text in key for one in _keys(text)]
-        seen = [_note(path) for path in (checkpoint, *(since or ())) if path]
+        given = [mailed.read(_start(path)) for path in checkpoint or ()]
+        keys = [one for text in key or () for one in _keys(text)]
         with file.open("rb") as opened:
-            lines = _followed(exported.lines_of(opened), file.stat().st_size)
-            verdict = verifier.verify(lines, keys, seen, allowed)
+            verdict, trusted = _judged(opened, file.stat().st_size, folder, keys, given)
     except OSError as error:
         raise _cannot(paper, f"{error.filename} cannot be read: {error.strerror}") from None
-    except (Unreadable, BadNote, UnicodeDecodeError) as error:
+    except (Unreadable, BadNote, Unusable, UnicodeDecodeError) as error:
         raise _cannot(paper, str(error)) from None
-    _show(paper, verdict, has_seen=bool(seen))
-    raise typer.Exit(verdict.exit_code)
+    code = verdict.exit_code
+    if require_checkpoint and code == GOOD and not verdict.continues:
+        code = CANNOT_TELL
+    _show(paper, verdict, COLOURS[code])
+    if verdict.exit_code == GOOD:
+        _remember(folder, verdict, trusted)
+    raise typer.Exit(code)
+
+
+def _judged(
+    opened: BinaryIO, size: int, folder: Path, keys: Sequence[VerifierKey], given: Sequence[Mailed]
+) -> tuple[Verdict, Trusted]:
+    first = opened.readline(exported.LONGEST_LINE)
+    header = exported.read(first)
+    if not isinstance(header, Header):
+        raise Unreadable("this is no export: it does not begin with the line of one")
+    last = verified.read(folder, notes.named(header.origin)[0])
+    known = tuple(_known(keys, [one for mail in given for one in mail.keys], last.keys if last else ()))
+    if not any(one.name != NAME for one in known):
+        raise BadNote(NO_KEY)
+    trusted = Trusted(known, tuple(mail.note for mail in given), last)
+    lines = _followed(chain([first], exported.lines_of(opened)), size)
+    now = datetime.fromtimestamp(time.time(), UTC)
+    verdict = verifier.verify(lines, known, trusted.seen, last=last.note if last else None, now=now)
+    return verdict, trusted
+
+
+def _known(*from_best: Iterable[VerifierKey]) -> Iterator[VerifierKey]:
+    """Yield keys of logs, and of approvals, each from the first of these that has any."""
+    groups = [list(group) for group in from_best]
+    for is_of_approvals in (False, True):
+        chosen = ([one for one in group if (one.name == NAME) is is_of_approvals] for group in groups)
+        yield from next((keys for keys in chosen if keys), [])
 
 
 def _keys(text: str) -> Iterator[VerifierKey]:
-    """Yield the keys that a text says, or a file of that name has."""
+    """Yield the keys that a text says, or a file of that name has; a list of JSON is as good as lines."""
     path = Path(text)
-    lines = path.read_text(encoding="utf-8-sig").split() if len(text) < LONGEST_NOTE and path.is_file() else [text]
-    for line in lines:
+    is_file = len(text) < LONGEST_NOTE and path.is_file()
+    words = path.read_text(encoding="utf-8-sig").split() if is_file else [text]
+    for one in filter(None, (part.strip('[]",') for part in words)):
         try:
-            yield VerifierKey.read(line)
+            yield VerifierKey.read(one)
         except BadNote:
             raise BadNote(f"{text} is no key of the form name+id+base64, and no file of such") from None
 
 
-def _note(path: Path) -> str:
-    with path.open(encoding="utf-8", newline="") as file:
-        return saved(file.read(2 * LONGEST_NOTE))
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(mailed.LARGEST)
 
 
-def _followed(lines: Iterator[bytes], size: int) -> Iterator[bytes]:
+def _remember(folder: Path, verdict: Verdict, trusted: Trusted) -> None:
+    """Keep the checkpoint for the next time; a machine that cannot is told so, and the verdict stands."""
+    of_approvals = [key for key in trusted.keys if key.name == NAME]
+    signer = [verdict.signer] if verdict.signer else []
+    log = notes.named(verdict.header.origin)[0]
+    try:
+        verified.keep(folder, log, verdict.header.checkpoint, [*signer, *of_approvals])
+    except OSError as error:
+        Console(stderr=True).print(f"The checkpoint could not be remembered: {error.strerror}", soft_wrap=True)
+
+
+def _followed(lines: Iterable[bytes], size: int) -> Iterator[bytes]:
     """Pass lines on, and show how far it is where that takes a while."""
     columns = (TextColumn("Verifying"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=size < LONG_FILE) as progress:
@@ -91,16 +163,15 @@ def _cannot(paper: Console, why: str) -> typer.Exit:
     return typer.Exit(NO_EXPORT)
 
 
-def _show(paper: Console, verdict: Verdict, *, has_seen: bool) -> None:
-    code = verdict.exit_code
-    paper.print(Text.assemble((WORDS[code], COLOURS[code]), _plain(f" {whole(verdict)}")), soft_wrap=True)
+def _show(paper: Console, verdict: Verdict, colour: str) -> None:
+    paper.print(Text.assemble((word(verdict), colour), _plain(f" {whole(verdict)}")), soft_wrap=True)
     for finding in verdict.findings.first:
         place = f"{finding.place}: " if finding.place else ""
-        said = Text.assemble((f"  {finding.kind}: ", COLOURS[code]), _plain(place + finding.message))
+        said = Text.assemble((f"  {finding.kind}: ", colour), _plain(place + finding.message))
         paper.print(said, soft_wrap=True)
     if verdict.findings.count > len(verdict.findings.first):
         paper.print(f"  and {verdict.findings.count - len(verdict.findings.first)} more", soft_wrap=True)
-    for line in remarks(verdict, has_seen=has_seen):
+    for line in remarks(verdict):
         paper.print(Text(_plain(f"  {line}")), soft_wrap=True)
 
 

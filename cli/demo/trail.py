@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -13,6 +14,8 @@ from cli import stack
 from cli.demo.evidence import Trail, Verified
 from cli.stack import Plan
 from config.children import environment
+from lockbox.audit import keys
+from lockbox.audit.approvals import Approvals
 
 FOLDER = stack.CHECKOUT / "var" / "demo-trail"
 SEALED_SECONDS = 15
@@ -21,6 +24,7 @@ VERIFY_SECONDS = 60
 MOMENT = b'\\"at\\":\\"'
 TO_A_DIGIT = len("2026-01-01T00:00:0")
 MOST = 200
+MEMORY = "verified"
 
 
 def examine(admin: httpx.Client, plan: Plan) -> Trail:
@@ -30,7 +34,9 @@ def examine(admin: httpx.Client, plan: Plan) -> Trail:
     recorded = _exported(admin, export, note)
     if recorded is None:
         return Trail()
-    key.write_text(f"{plan.audit_key.text}\n", encoding="utf-8")
+    approvals = Approvals(keys.read([plan.keys / stack.APPROVAL_KEY])).public
+    key.write_text(f"{plan.audit_key.text}\n{approvals.text}\n", encoding="utf-8")
+    shutil.rmtree(FOLDER / MEMORY, ignore_errors=True)
     lines = export.read_bytes().splitlines(keepends=True)
     line = _flip(lines)
     flipped.write_bytes(b"".join(lines))
@@ -83,7 +89,8 @@ def _flip(lines: list[bytes]) -> int:
 
 def _verified(export: Path, note: Path, key: Path) -> Verified:
     """Run the command that anybody runs who trusts neither us nor the network."""
-    words = ("audit", "verify", str(export), "--checkpoint", str(note), "--key", str(key))
+    trusted = ("--checkpoint", str(note), "--key", str(key), "--memory", str(export.parent / MEMORY))
+    words = ("audit", "verify", str(export), *trusted)
     ended = subprocess.run(  # noqa: S603 - our own command, with files of our own
         [sys.executable, "-m", "cli", *words],
         capture_output=True,
@@ -94,6 +101,6 @@ def _verified(export: Path, note: Path, key: Path) -> Verified:
         timeout=VERIFY_SECONDS,
     )
     said = ended.stdout + ended.stderr
-    good = re.match(r"Good\. (\d+) events", said)
+    good = re.match(r"Intact, .*?\. (\d+) events", said)
     found = re.search(r"^  (edited: line \d+)", said, re.MULTILINE)
     return Verified(ended.returncode, int(good[1]) if good else 0, found[1] if found else "", said)

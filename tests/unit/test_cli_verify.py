@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,11 @@ from typer.testing import CliRunner
 from cli.app import app
 from lockbox.audit.checkpoint import Checkpoint, VerifierKey, sign
 from lockbox.audit.merkle import root_of
-from tests.logs import OTHER_KEY, Log, event, line, public
+from tests.logs import KEY, OTHER_KEY, Log, event, line, public
 
 LOG = Log([event(number) for number in range(20)])
+NOT_COMPARED = "Intact as signed by the vendor; not compared with a checkpoint of yours."
+CONTINUES = "Intact, continues your checkpoint of 2026-01-01 00:00 UTC."
 WITHOUT_NETWORK = """
 import socket, sys
 def refuse(*_, **__): raise SystemExit("it called somebody")
@@ -34,8 +37,19 @@ try:
 finally:
     print(*sys.modules, file=sys.stderr)
 """
-OF_THE_COMMAND = {"cli.app", "cli.auditing", "cli.lazy", "cli.verifying"}
-PARTS = ("approved", "bodies", "canonical", "checkpoint", "exported", "findings", "holding", "merkle", "moves")
+OF_THE_COMMAND = {"cli.app", "cli.auditing", "cli.lazy", "cli.verified", "cli.verifying"}
+PARTS = (
+    "approved",
+    "bodies",
+    "canonical",
+    "checkpoint",
+    "exported",
+    "findings",
+    "holding",
+    "mailed",
+    "merkle",
+    "moves",
+)
 PURE = {"lockbox.audit", *(f"lockbox.audit.{name}" for name in (*PARTS, "placing", "remarks", "tiles", "verify"))}
 SERVERS = {
     *("alembic", "celery", "config", "fastapi", "httpx", "jinja2", "kombu", "psycopg", "redis"),
@@ -53,26 +67,34 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def home(folder: Path) -> dict[str, str]:
+    """Return an environment with nothing but a home."""
+    return {"HOME": str(folder)}
+
+
 def verify(folder: Path, *words: str) -> tuple[int, str]:
     names = [str(folder / word) if (folder / word).exists() else word for word in words]
-    result = CliRunner().invoke(app, ["audit", "verify", *names], env={"COLUMNS": "200"})
+    env = {"COLUMNS": "200", "LOCKBOX_VERIFIED_FOLDER": str(folder / "verified")}
+    result = CliRunner().invoke(app, ["audit", "verify", *names], env=env)
     return result.exit_code, result.stdout
 
 
 def test_a_good_export_ends_with_0_and_says_what_it_was_held_against(folder: Path) -> None:
-    code, said = verify(folder, "export.ndjson", "--checkpoint", "note", "--since", "older", "--key", "key")
+    code, said = verify(folder, "export.ndjson", "--checkpoint", "note", "--checkpoint", "older", "--key", "key")
 
     assert code == 0
-    assert said.startswith("Good. 20 events, a whole export of lockbox.test/audit/")
-    assert "it extends the checkpoint that you gave, of 7 events" in said
-    assert "it extends the checkpoint that you gave, of 20 events" in said
+    assert said.startswith(
+        "Intact, continues your checkpoint of 2026-01-01 00:00 UTC. 20 events, a whole export of lockb"
+    )
+    assert "it extends your checkpoint of 7 events, signed at 2026-01-01 00:00 UTC" in said
+    assert "it extends your checkpoint of 20 events" in said
 
 
 def test_a_key_may_be_given_as_text_and_a_missing_checkpoint_is_remarked(folder: Path) -> None:
     code, said = verify(folder, "export.ndjson", "--key", public().text)
 
     assert code == 0
-    assert "no --checkpoint was given" in said
+    assert said.startswith(f"{NOT_COMPARED} 20 events")
 
 
 def test_the_fingerprint_that_an_invitation_bears_is_worked_out_from_the_key_alone(folder: Path) -> None:
@@ -111,7 +133,7 @@ def test_what_is_wrong_ends_with_1_and_is_named_with_its_place(folder: Path) -> 
     code, said = verify(folder, "export.ndjson", "--checkpoint", "note", "--key", "key")
 
     assert code == 1
-    assert said.startswith("NOT AS IT WAS SEALED.")
+    assert said.startswith("Tampered.")
     assert "  edited: line 6, number 3: this event is not as it was sealed" in said
 
 
@@ -125,7 +147,7 @@ def test_a_key_that_was_not_given_is_not_trusted(folder: Path) -> None:
 def test_what_cannot_be_shown_ends_with_2(folder: Path) -> None:
     (folder / "export.ndjson").write_bytes(LOG.filtered(lambda number: number == 3))
 
-    code, said = verify(folder, "export.ndjson", "--since", "older", "--key", "key")
+    code, said = verify(folder, "export.ndjson", "--checkpoint", "older", "--key", "key")
 
     assert code == 2
     assert "export it again with since=7" in said
@@ -140,7 +162,7 @@ def test_what_cannot_be_shown_ends_with_2(folder: Path) -> None:
         ("export.ndjson", "--key", "export.ndjson"),
         ("export.ndjson", "--key", "key", "--checkpoint", "key"),
         ("export.ndjson", "--key", "key", "--checkpoint", "export.ndjson"),
-        ("export.ndjson", "--key", "key", "--since", "no-such-file"),
+        ("export.ndjson", "--key", "key", "--checkpoint", "no-such-file"),
     ],
 )
 def test_what_cannot_be_read_ends_with_3_and_a_line(folder: Path, words: tuple[str, ...]) -> None:
@@ -155,11 +177,11 @@ def test_it_needs_no_settings_and_calls_nobody(folder: Path) -> None:
     words = ["audit", "verify", str(folder / "export.ndjson"), "--key", str(folder / "key")]
 
     ended = subprocess.run(
-        [sys.executable, "-c", WITHOUT_NETWORK, *words], capture_output=True, text=True, check=False, env={}
+        [sys.executable, "-c", WITHOUT_NETWORK, *words], capture_output=True, text=True, check=False, env=home(folder)
     )
 
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.startswith("Good.")
+    assert ended.stdout.startswith("Intact as signed")
 
 
 @pytest.mark.parametrize(
@@ -179,7 +201,7 @@ def test_a_checkpoint_that_an_editor_saved_in_its_own_way_is_the_same(folder: Pa
     code, said = verify(folder, "export.ndjson", "--checkpoint", "note", "--key", "key")
 
     assert code == 0
-    assert "it extends the checkpoint that you gave, of 20 events" in said
+    assert "it extends your checkpoint of 20 events" in said
 
 
 @pytest.mark.parametrize("ends", ["", "\r\n", "\r\n\r\n"])
@@ -191,28 +213,15 @@ def test_a_file_of_keys_may_end_its_lines_as_it_likes(folder: Path, ends: str) -
     assert code == 0
 
 
-def test_what_the_file_alone_says_is_taken_only_where_that_is_allowed(folder: Path) -> None:
-    withheld = Log(LOG.events, withheld=[range(3, 5)]).whole()
-    (folder / "export.ndjson").write_bytes(withheld.replace(b'"unproven":0', b'"unproven":2'))
-    words = ("export.ndjson", "--key", "key")
-
-    alone, said = verify(folder, *words)
-    half, _ = verify(folder, *words, "--allow-withheld")
-    taken, remarked = verify(folder, *words, "--allow-withheld", "--allow-unproven")
-
-    assert (alone, half, taken) == (2, 2, 0)
-    assert "withheld: the file says that 2 events are withheld" in said
-    assert "before the seals: the file says that its first 2 events are older than the seals" in said
-    assert "the file says that 2 events are withheld" in remarked
-
-
 def test_it_loads_nothing_of_the_server(folder: Path) -> None:
     words = ["audit", "verify", str(folder / "export.ndjson"), "--key", str(folder / "key")]
 
-    ended = subprocess.run([sys.executable, "-c", LOADED, *words], capture_output=True, text=True, check=True, env={})
+    ended = subprocess.run(
+        [sys.executable, "-c", LOADED, *words], capture_output=True, text=True, check=True, env=home(folder)
+    )
 
     loaded = set(ended.stderr.split())
-    assert ended.stdout.startswith("Good.")
+    assert ended.stdout.startswith("Intact as signed")
     assert {name for name in loaded if name.startswith("cli.")} == OF_THE_COMMAND
     assert {name for name in loaded if name.startswith("lockbox.")} <= PURE
     assert not {name.partition(".")[0] for name in loaded} & SERVERS
@@ -229,3 +238,126 @@ def test_marks_for_a_terminal_in_a_file_are_not_obeyed(folder: Path) -> None:
     assert code == 1
     assert "\x1b[2J" not in said
     assert "[red]x" in said
+
+
+def test_the_next_export_has_to_continue_what_was_verified_before(folder: Path) -> None:
+    longer, forked = (
+        Log([*LOG.events[: 20 - cut], *(event(90 + number) for number in range(cut + 5))]) for cut in (0, 1)
+    )
+
+    code, said = verify(folder, "export.ndjson", "--key", "key")
+    assert (code, said.startswith(NOT_COMPARED)) == (0, True)
+
+    (folder / "export.ndjson").write_bytes(forked.whole())
+    code, said = verify(folder, "export.ndjson", "--key", "key")
+    assert (code, said.startswith("Tampered.")) == (1, True)
+    assert "forked: the log does not extend what it was at 20 events" in said
+
+    (folder / "export.ndjson").write_bytes(longer.whole())
+    code, said = verify(folder, "export.ndjson")
+    assert (code, said.startswith(CONTINUES)) == (0, True)
+    assert f"the fingerprint of that key: {public().fingerprint}" in said
+
+
+def test_an_export_that_is_older_than_what_was_verified_is_told_from_a_fresh_one(folder: Path) -> None:
+    verify(folder, "export.ndjson", "--key", "key")
+    (folder / "export.ndjson").write_bytes(Log(LOG.events[:12]).whole())
+
+    code, said = verify(folder, "export.ndjson", "--key", "key")
+
+    assert (code, said.startswith("Not fully verified.")) == (2, True)
+    assert "you have verified a newer export of this log, of 20 events" in said
+    (folder / "export.ndjson").write_bytes(LOG.whole())
+    assert verify(folder, "export.ndjson")[1].startswith(CONTINUES)
+
+
+def test_what_was_verified_of_one_log_says_nothing_of_another(folder: Path) -> None:
+    verify(folder, "export.ndjson", "--key", "key")
+    (folder / "export.ndjson").write_bytes(Log(LOG.events, name="other.test").whole())
+    key = VerifierKey("other.test", public().public).text
+
+    code, said = verify(folder, "export.ndjson", "--key", key)
+
+    assert (code, said.startswith(NOT_COMPARED)) == (0, True)
+    assert len(list((folder / "verified").iterdir())) == 2
+
+
+def test_without_any_key_nothing_is_verified_and_it_says_where_keys_are(folder: Path) -> None:
+    code, said = verify(folder, "export.ndjson")
+
+    assert code == 3
+    assert "no key is known for this log" in said
+    assert not (folder / "verified").exists()
+
+
+def test_a_checkpoint_may_be_demanded(folder: Path) -> None:
+    code, said = verify(folder, "export.ndjson", "--key", "key", "--require-checkpoint")
+    assert (code, said.startswith(NOT_COMPARED)) == (2, True)
+
+    code, said = verify(folder, "export.ndjson", "--require-checkpoint")
+    assert (code, said.startswith(CONTINUES)) == (0, True)
+
+
+@pytest.mark.parametrize("what", ["", "{}", "[]", "nonsense", "another log"])
+def test_a_memory_that_somebody_spoiled_is_said_and_not_passed_over(folder: Path, what: str) -> None:
+    verify(folder, "export.ndjson", "--key", "key")
+    (file,) = (folder / "verified").iterdir()
+    other = json.loads(file.read_text()) | {"note": Log(LOG.events, name="other.test").note()}
+    file.write_text(json.dumps(other) if what == "another log" else what)
+
+    code, said = verify(folder, "export.ndjson", "--key", "key")
+
+    assert code == 3
+    assert "move it away" in said
+
+
+def test_what_is_remembered_is_for_nobody_else_and_a_machine_that_cannot_remember_verifies(folder: Path) -> None:
+    verify(folder, "export.ndjson", "--key", "key")
+    (file,) = (folder / "verified").iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+
+    file.unlink()
+    (folder / "verified").rmdir()
+    (folder / "verified").write_text("no folder")
+    code, said = verify(folder, "export.ndjson", "--key", "key")
+    assert (code, said.startswith("Cannot read it.")) == (3, True)
+
+
+def test_keys_may_stand_in_the_environment_as_the_servers_have_them(folder: Path) -> None:
+    env = {
+        "COLUMNS": "200",
+        "LOCKBOX_VERIFIED_FOLDER": str(folder / "verified"),
+        "LOCKBOX_AUDIT_PUBLIC_KEYS": json.dumps([public(OTHER_KEY).text, public().text]),
+    }
+
+    result = CliRunner().invoke(app, ["audit", "verify", str(folder / "export.ndjson")], env=env)
+
+    assert (result.exit_code, result.stdout.startswith(NOT_COMPARED)) == (0, True)
+
+
+@pytest.mark.parametrize("encoding", ["8bit", "quoted-printable", "base64"])
+def test_the_mail_of_a_digest_is_given_as_it_was_saved(folder: Path, encoding: str) -> None:
+    mail = EmailMessage()
+    text = f"On Monday the trail held 7 events.\n\n{LOG.note(7)}\nKey: {public().text}\nFingerprint: 12345678\n"
+    mail.set_content(text, cte=encoding)
+    mail.add_alternative("<p>On Monday</p>", subtype="html")
+    (folder / "digest.eml").write_bytes(mail.as_bytes())
+    (folder / "text.txt").write_text("\r\n".join(f"> {one}" for one in text.split("\n")), encoding="utf-8")
+
+    for name in ("digest.eml", "text.txt"):
+        code, said = verify(folder, "export.ndjson", "--checkpoint", name)
+
+        assert (code, said.startswith(CONTINUES)) == (0, True), said
+        assert "it extends your checkpoint of 7 events" in said
+
+
+def test_a_checkpoint_from_the_future_is_not_believed(folder: Path) -> None:
+    rows = LOG.whole().splitlines(keepends=True)
+    said = Checkpoint(LOG.origin, 20, root_of(LOG.leaves), "2999-01-01T00:00:00.000000Z")
+    rows[0] = line(json.loads(rows[0]) | {"checkpoint": sign(said, "lockbox.test", [KEY])})
+    (folder / "export.ndjson").write_bytes(b"".join(rows))
+
+    code, told = verify(folder, "export.ndjson", "--key", "key")
+
+    assert code == 2
+    assert "from the future: the checkpoint of 20 events was signed at 2999-01-01T00:00:00.000000Z" in told

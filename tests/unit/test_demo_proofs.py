@@ -63,7 +63,12 @@ def good() -> Evidence:
         same_answer=True,
         tasks=dict.fromkeys(TASKS, 1),
         control=dict.fromkeys(CONTROL_CALLS, 403),
-        trail=Trail(40, Verified(0, 40, "", "Good. 40 events"), 23, Verified(1, 0, "edited: line 23")),
+        trail=Trail(
+            40,
+            Verified(0, 40, "", "Intact, as signed. 40 events"),
+            23,
+            Verified(1, 0, "edited: line 23"),
+        ),
     )
 
 

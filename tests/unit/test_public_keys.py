@@ -10,6 +10,7 @@ from cli.operate import app as operate
 from cli.stack import AUDIT_KEY, Plan, make_keys
 from config.settings import Settings
 from lockbox.audit import keys
+from lockbox.audit.approved import NAME
 from lockbox.audit.checkpoint import VerifierKey
 
 
@@ -49,3 +50,17 @@ def test_a_developers_stack_tells_each_process_that_checks(tmp_path: Path, proce
     (key,) = keys.read([tmp_path / "keys" / AUDIT_KEY])
     assert told == [VerifierKey("localhost", key.public_key().public_bytes_raw()).text]
     assert "LOCKBOX_AUDIT_PUBLIC_KEYS" not in plan.variables("flower")
+
+
+def test_the_keys_for_customers_are_those_of_logs_and_of_approvals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_log = VerifierKey("lockbox.example", keys.make(tmp_path / "log").public_key().public_bytes_raw())
+    of_approvals = VerifierKey(NAME, keys.make(tmp_path / "approvals").public_key().public_bytes_raw())
+    words = ["public-keys", "--for-customers"]
+
+    monkeypatch.setenv("LOCKBOX_AUDIT_PUBLIC_KEYS", json.dumps([of_log.text]))
+    assert "LOCKBOX_APPROVAL_KEY_FILES" in CliRunner().invoke(operate, words).output
+
+    monkeypatch.setenv("LOCKBOX_APPROVAL_KEY_FILES", json.dumps([str(tmp_path / "approvals")]))
+    assert CliRunner().invoke(operate, words).output.split() == [of_log.text, of_approvals.text]

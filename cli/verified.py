@@ -1,0 +1,68 @@
+"""What was verified last of each log, on this machine: the checkpoint that the next export has to continue."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lockbox.audit import checkpoint
+from lockbox.audit.checkpoint import BadNote, VerifierKey
+
+MINE_ALONE = 0o600
+MY_DIRECTORY = 0o700
+
+
+class Unusable(Exception):  # noqa: N818 - it names what was found
+    """What was remembered cannot be read; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """The signed checkpoint of an export that was found intact, and the keys by which it was."""
+
+    log: str
+    note: str
+    keys: tuple[VerifierKey, ...]
+
+
+def read(folder: Path, log: str) -> Verified | None:
+    """Return what was verified last of a log, named by its origin without a generation; None the first time.
+
+    Raises:
+        Unusable: it cannot be read, or is of another log.
+    """
+    path = _path(folder, log)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        keys = tuple(VerifierKey.read(one) for one in found["keys"])
+        origin = checkpoint.read(found["note"]).origin
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, BadNote):
+        raise Unusable(f"{path}, where the last verified checkpoint is, cannot be read: move it away") from None
+    if found["log"] != log or checkpoint.named(origin)[0] != log:
+        raise Unusable(f"{path} should have the last verified checkpoint of {log}, and has another one: move it away")
+    return Verified(log, found["note"], keys)
+
+
+def keep(folder: Path, log: str, note: str, keys: Sequence[VerifierKey]) -> None:
+    """Keep what was verified, in the place of what was before; at no moment is the file half-written.
+
+    Raises:
+        OSError: it cannot be kept.
+    """
+    path = _path(folder, log)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=MY_DIRECTORY)
+    fresh = path.with_suffix(f".{os.getpid()}")
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, MINE_ALONE)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        json.dump({"log": log, "note": note, "keys": [key.text for key in keys]}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+
+
+def _path(folder: Path, log: str) -> Path:
+    return folder / f"{hashlib.sha256(log.encode()).hexdigest()[:32]}.json"

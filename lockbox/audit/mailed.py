@@ -1,0 +1,62 @@
+"""Checkpoints in files as people save them: the note alone, or the whole mail that a digest came in; pure."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+
+from lockbox.audit.checkpoint import DASH, BadNote, VerifierKey, saved
+
+LARGEST = 1 << 20
+NOTE = re.compile(
+    r"^(?P<quote>(?:> ?)*)\S+/audit/\S+\n(?P=quote)\d{1,19}\n(?P=quote)[A-Za-z0-9+/]{43}=\n"
+    rf"(?:(?P=quote)time \S+\n)?(?:> ?)*[ ]*\n(?:(?P=quote){DASH}\S+ [A-Za-z0-9+/=]+(?:\n|\Z))+",
+    re.MULTILINE,
+)
+KEY = re.compile(r"(?:^|\s)(\S+\+[0-9a-f]{8}\+[A-Za-z0-9+/]{44})(?:\s|$)")
+
+
+@dataclass(frozen=True)
+class Mailed:
+    """A signed note, and the keys that stand in the same file: whoever trusts the mail has them from it."""
+
+    note: str
+    keys: tuple[VerifierKey, ...]
+
+
+def read(raw: bytes) -> Mailed:
+    """Return the first checkpoint in a file: of a note alone, of a saved mail, or of its text.
+
+    Raises:
+        BadNote: there is none in it.
+    """
+    for text in _texts(raw):
+        if found := NOTE.search(text):
+            quote = found["quote"]
+            lines = [line.removeprefix(quote).removeprefix(quote.rstrip()) for line in found[0].split("\n")]
+            return Mailed(saved("\n".join(lines)), tuple(_keys(text)))
+    raise BadNote("there is no checkpoint in it: give the note, or the mail of a digest as it was saved")
+
+
+def _texts(raw: bytes) -> Iterator[str]:
+    yield _lines(raw.decode("utf-8-sig", errors="replace"))
+    message = message_from_bytes(raw, policy=policy.default)
+    for part in message.walk():
+        if isinstance(part, EmailMessage) and part.get_content_type() == "text/plain":
+            try:
+                yield _lines(str(part.get_content()))
+            except (LookupError, ValueError):
+                continue
+
+
+def _lines(text: str) -> str:
+    return text.replace("\r\n", "\n")
+
+
+def _keys(text: str) -> Iterator[VerifierKey]:
+    for found in KEY.finditer(text):
+        try:
+            yield VerifierKey.read(found[1])
+        except BadNote:
+            continue
