@@ -7,7 +7,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from lockbox.notices.models import Channel
-from lockbox.tallies import ATTEMPT, DEADLINE_LAG, LAG_BUCKETS
+from lockbox.tallies import ATTEMPT, DEADLINE_LAG, DROPPED, LAG_BUCKETS
 from lockbox.watch.figures import Figures
 
 # Name of the gauge, name of the figure, what it says.
@@ -79,6 +79,15 @@ def _of_postgres(figures: Figures) -> Iterator[Metric]:
         yield family
     yield _lags(figures)
     yield _attempts(figures)
+    yield _dropped(figures)
+
+
+def _dropped(figures: Figures) -> Metric:
+    said = "Items in Redis that were no messages of ours, by where they stood."
+    family = CounterMetricFamily("lockbox_messages_dropped", said, labels=["where"])
+    for where, number in sorted(figures.labelled(DROPPED).items()):
+        family.add_metric([where], number)
+    return family
 
 
 def _lags(figures: Figures) -> Metric:

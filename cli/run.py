@@ -34,6 +34,8 @@ POLICY = Policy(review_window=900, approval_window=900, access_ceiling=900)
 READY_SECONDS = 60
 STOPPED_ON_REQUEST = {128 + signal.SIGINT, 128 + signal.SIGTERM}
 STARTED = " started (pid="
+API = "api"
+"""The process with which all others end; they are started again when they end by themselves."""
 CONSOLE = Console(soft_wrap=True, highlight=False)
 
 
@@ -94,7 +96,7 @@ def _furnished(plan: Plan, seeded: Sample, settings: Settings, tokens: Path) -> 
 
 
 def _kept_up(plan: Plan, seeded: Sample, tokens: Path) -> int:
-    """Run the Procfile's processes until a signal comes or one of them ends; the others are ended then."""
+    """Run the Procfile's processes until a signal comes or the API ends; the others are ended then."""
     welcome.write_tokens(tokens, plan, seeded)
     # A worker that is at work when it is asked to end takes the ten seconds of Celery's soft shutdown.
     honcho.manager.KILL_WAIT = stack.STOP_SECONDS
@@ -103,6 +105,8 @@ def _kept_up(plan: Plan, seeded: Sample, tokens: Path) -> int:
     for process, command in commands.items():
         own = {"LOCKBOX_LOG_FORMAT": "console", **plan.variables(process)}
         words = shlex.split(Template(command).substitute(own))
+        if process != API:
+            words = [sys.executable, "-m", "cli.again", *words]
         # exec: the pid that is told and signalled is that of the process itself, not of a shell around it.
         manager.add_process(process, f"exec {shlex.join(words)}", env=environment(own), cwd=str(stack.CHECKOUT))
     signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))

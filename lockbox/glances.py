@@ -49,6 +49,16 @@ def marked(client: "Redis", of: str, people: Sequence[str]) -> Mapping[str, tupl
         answers: list[Any] = pipe.execute() if people else []
     found = {}
     for person, since, left in zip(people, answers[::2], answers[1::2], strict=True):
-        if since is not None and left > 0:
-            found[person] = datetime.fromisoformat(since.decode()).astimezone(UTC), timedelta(milliseconds=left)
+        at = _instant(since) if since is not None and left > 0 else None
+        if at is not None:
+            # A mark that lasts for ever is nobody's.
+            found[person] = at, timedelta(milliseconds=min(left, LASTS.total_seconds() * 1000))
     return found
+
+
+def _instant(said: bytes) -> datetime | None:
+    """Return what a mark says, None where it is none of ours."""
+    try:
+        return datetime.fromisoformat(said.decode()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None

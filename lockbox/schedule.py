@@ -13,7 +13,7 @@ from uuid import uuid4
 import structlog
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
 from lockbox import glances, news, plumbing
@@ -190,6 +190,7 @@ class Schedule:
             keys = [*index.keys, *(first.keys if index.yields_to else ())]
             members, idle, last = self._claim(keys=keys, args=args)
         except RedisError as error:
+            self._delete_strange_keys(error)
             raise Away(type(error).__name__) from error
         ids: dict[str, list[str]] = {}
         if members:
@@ -200,14 +201,38 @@ class Schedule:
                 ids.setdefault(kind, []).append(name)
             else:
                 self._drop(index, member)
-        return Claim(ids, int(idle) / 1000, last.decode().startswith(EPOCH))
+        mark = last.decode(errors="replace")
+        if mark and not mark.startswith((EPOCH, BEGUN)):
+            self._drop_false_mark(index, last)
+        return Claim(ids, int(idle) / 1000, mark.startswith(EPOCH))
 
     def _drop(self, index: Index, stranger: bytes) -> None:
         log.warning("schedule.stranger_dropped", index=index.name)
         try:
-            self._polling.zrem(index.keys[1], stranger)
+            for key in index.keys:
+                self._polling.zrem(key, stranger)
         except RedisError as error:
             raise Away(type(error).__name__) from error
+
+    def _drop_false_mark(self, index: Index, last: bytes) -> None:
+        """Drop what is due never and is no mark of the index: it would hide the mark."""
+        try:
+            if self._polling.zscore(index.keys[0], last) == math.inf:
+                self._drop(index, last)
+        except RedisError as error:
+            raise Away(type(error).__name__) from error
+
+    def _delete_strange_keys(self, error: RedisError) -> None:
+        """Delete each key of the indexes that is no sorted set, where that is what Redis complains of."""
+        if not isinstance(error, ResponseError) or "WRONGTYPE" not in str(error):
+            return
+        for key in {key for index in INDEXES for key in index.keys}:
+            try:
+                if self._polling.type(key) not in {b"zset", b"none"}:
+                    log.warning("schedule.strange_key_deleted", key=key)
+                    self._polling.delete(key)
+            except RedisError:
+                return
 
     def is_whole(self, index: Index) -> bool:
         """Whether the index was completed under the very server process that answers now.

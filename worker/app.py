@@ -5,10 +5,12 @@ from typing import Any
 
 from celery import Celery
 from celery.signals import setup_logging
+from celery.worker.control import Panel
 from kombu import Queue
 
 from config import logging as lockbox_logging
 from config.settings import Settings, UnsafeSettings
+from worker.incoming import INSPECTION, TASKS
 from worker.runtime import settings
 from worker.step import Pollers
 from worker.transport import register
@@ -17,13 +19,7 @@ CORE, NOTIFY, MAINTENANCE = "core", "notify", "maintenance"
 VISIBILITY_SECONDS = 120
 TASK_SECONDS = 8
 
-ROUTES = {
-    "lockbox.time_out": {"queue": CORE},
-    "lockbox.expire": {"queue": CORE},
-    "lockbox.notify": {"queue": NOTIFY},
-    "lockbox.reconcile": {"queue": MAINTENANCE},
-    "lockbox.seal": {"queue": MAINTENANCE},
-}
+ROUTES = {name: {"queue": queue} for name, queue in TASKS.items()}
 
 
 class ForbiddenTimer(Exception):  # noqa: N818 - it names what was found
@@ -96,10 +92,19 @@ def make_app(chosen: Settings) -> Celery:
         UnsafeSettings: LOCKBOX_REDIS_URL is not set.
     """
     register()
+    _answer_questions_only()
     celery = Hints("lockbox", broker=chosen.require("redis_url"), include=["worker.tasks"])
     celery.conf.update(configuration(chosen.shutdown_seconds))
     celery.steps["worker"].add(Pollers)
     return celery
+
+
+def _answer_questions_only() -> None:
+    """Take every command that changes a worker from Celery's panel: whoever has Redis could broadcast it."""
+    for name in Panel.data.keys() - INSPECTION:
+        del Panel.data[name]
+    for name in Panel.meta.keys() - INSPECTION:
+        del Panel.meta[name]
 
 
 @setup_logging.connect(weak=False)

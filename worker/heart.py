@@ -5,9 +5,11 @@ from collections.abc import Sequence
 
 import structlog
 
+from lockbox import tallies
 from lockbox.watch.hearts import BEAT_SECONDS, Heart, Part
 from worker.loop import Loop
 from worker.runtime import Runtime
+from worker.transport import dropped
 
 log = structlog.get_logger(__name__)
 
@@ -31,4 +33,12 @@ class Beating(Loop):
         else:
             with self.gate:
                 self._heart.beat(self.tools.database, self._part)
+                self._count_dropped()
         self.stopping.wait(BEAT_SECONDS)
+
+    def _count_dropped(self) -> None:
+        """Write how many messages this process dropped since; a count that cannot be written is lost."""
+        counts = dropped.take()
+        if counts:
+            with self.tools.database.transaction() as session:
+                tallies.add_dropped(session, counts)

@@ -7,20 +7,73 @@ own and ends the worker. The hint itself is no loss: the schedule gives it out a
 What Redis refuses, for want of memory or as a replica, Celery takes for a fault of its own too, and a worker that
 ended would end again once it is back, its pollers with it. Here that is a connection error as well: the consumer
 waits and comes again, and the pollers act from Postgres meanwhile.
+
+What stands in Redis may be anybody's. An item that is no message of ours would end the worker, and the next one at
+its start; so each is admitted by `incoming` or dropped, and a key of another type than it has to be is deleted.
 """
 
+import re
+import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from queue import Empty
 from typing import Any
 
+import structlog
 from kombu.transport import TRANSPORT_ALIASES, redis
+from kombu.utils.encoding import bytes_to_str
+from redis.exceptions import ResponseError
 
 from lockbox.failpoints import reach
+from worker import incoming
+from worker.incoming import CONTROL, QUEUES, REPLIES, Undecodable
+
+log = structlog.get_logger(__name__)
 
 SCHEMES = ("redis", "rediss")
+EVENTS = "celeryev"
+BOUND = re.compile(r"celeryev\.[\w.@-]+|[\w.@-]+\.(?:reply\.)?celery\.pidbox")
+"""Queues to which what is no task may be led."""
+SAID_EVERY = 1.0
 
 
-class QoS(redis.QoS):
+class Dropped:
+    """Counts what was dropped, by where it stood; one line of the log a second, however much it is."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._unsaid = 0
+        self._said_at = float("-inf")
+
+    def add(self, where: str, why: str, number: int = 1) -> None:
+        """Count it, and say so."""
+        with self._lock:
+            self._counts[where] += number
+            self._unsaid += number
+            now = time.monotonic()
+            if now - self._said_at < SAID_EVERY:
+                return
+            self._said_at, count, self._unsaid = now, self._unsaid, 0
+        log.warning("broker.dropped", where=where, why=why, count=count)
+
+    def take(self) -> dict[str, int]:
+        """Return what was counted since it was last taken."""
+        with self._lock:
+            taken, self._counts = dict(self._counts), Counter()
+        return taken
+
+
+dropped = Dropped()
+
+
+_KombuChannel: Any = redis.Channel  # the stubs lack most of it
+_KombuQoS: Any = redis.QoS
+
+
+class QoS(_KombuQoS):  # type: ignore[misc]  # of any type
     """What was received and not yet acknowledged, with a failpoint at each step."""
 
     def append(self, message: Any, delivery_tag: str) -> None:  # noqa: ANN401 - kombu's signature
@@ -35,25 +88,162 @@ class QoS(redis.QoS):
         super().ack(delivery_tag)
         reach("broker.after_ack")
 
+    def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:  # noqa: ANN401, FBT001, FBT002 - kombu's signature
+        """Put back what nobody acknowledged, or drop it where it is no message."""
+        try:
+            super().restore_by_tag(tag, client, leftmost)
+        except self.channel.connection_errors:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is that somebody wrote there
+            self._remove_from_indices(tag).execute()
+            dropped.add(self.unacked_key, type(error).__name__)
 
-class Channel(redis.Channel):
+
+class Channel(_KombuChannel):  # type: ignore[misc]  # of any type
     """A channel that raises a connection error, which Celery waits out, when its connection is no more."""
 
     QoS = QoS
     _kept: Any = None
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - kombu's signature
+        super().__init__(*args, **kwargs)
+        self._delete_strange_keys()
+
     @contextmanager
     def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:  # noqa: ANN401 - kombu's signature
         """Yield one client for all calls: kombu makes one for each, which takes longer than the call."""
         if client is None and (self._kept is None or self._kept.connection_pool is not self.pool):
-            self._kept = self._create_client()  # type: ignore[attr-defined]  # not in the stubs
+            self._kept = self._create_client()
         yield self._kept if client is None else client
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - kombu's signature
         if getattr(self.connection, "client", None) is None:
             raise ConnectionAbortedError("the connection of this channel was lost and closed")
-        parameters: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[misc]  # not in the stubs
+        parameters: dict[str, Any] = super()._connparams(asynchronous)
         return parameters
+
+    def get_table(self, exchange: str) -> list[tuple[str, ...]]:
+        """Return the queues of an exchange; a row that leads anywhere else is none."""
+        with self.conn_or_acquire() as client:
+            found = client.smembers(self.keyprefix_queue % exchange)
+        rows = (tuple(one.decode(errors="replace").split(self.sep)) for one in found)
+        return [row for row in rows if len(row) == 3 and BOUND.fullmatch(row[2])]  # noqa: PLR2004 - key, pattern, queue
+
+    def _put(self, queue: str, message: Any, **kwargs: Any) -> None:  # noqa: ANN401 - kombu's signature
+        """Write a message; an answer or an event whose list is no list is dropped, and no failure."""
+        try:
+            super()._put(queue, message, **kwargs)
+        except ResponseError as error:
+            if queue in QUEUES:
+                raise
+            dropped.add(_where(queue), type(error).__name__)
+
+    def _brpop_read(self, **options: Any) -> bool:  # noqa: ANN401 - kombu's signature
+        """Take what a queue gave, if it is a message.
+
+        Raises:
+            queue.Empty: nothing came.
+        """
+        try:
+            answer = self._answer(**options)
+            if not answer:
+                raise Empty
+            queue = bytes_to_str(answer[0]).rsplit(self.sep, 1)[0]
+            self._queue_cycle.rotate(queue)
+            self._deliver_admitted(queue, answer[1])
+            return True
+        finally:
+            self._in_poll = None
+
+    def _answer(self, **options: Any) -> Any:  # noqa: ANN401 - kombu's signature
+        try:
+            return self.client.parse_response(self.client.connection, "BRPOP", **options)
+        except self.connection_errors:
+            self.client.connection.disconnect()
+            raise
+
+    def _deliver_admitted(self, queue: str, item: bytes) -> None:
+        with suppress(Empty):
+            self.connection._deliver(self._admitted(queue, item), queue)  # noqa: SLF001 - as kombu does
+
+    def _get(self, queue: str) -> dict[str, Any]:
+        with self.conn_or_acquire() as client:
+            for priority in self.priority_steps:
+                item = client.rpop(self._q_for_pri(queue, priority))
+                if item:
+                    return self._admitted(queue, item)
+        raise Empty
+
+    def _admitted(self, queue: str, item: bytes) -> dict[str, Any]:
+        try:
+            return incoming.task(item, queue) if queue in QUEUES else incoming.other(item)
+        except Undecodable as why:
+            dropped.add(_where(queue), str(why))
+            raise Empty from None
+
+    def _receive_one(self, c: Any) -> bool:  # noqa: ANN401 - kombu's signature
+        """Take what came on a channel, if it is a question that we answer, or an event.
+
+        Raises:
+            queue.Empty: it is none.
+        """
+        try:
+            response = c.parse_response()
+        except self.connection_errors:
+            self._in_listen = None
+            raise
+        said = self._handle_message(c, response) if isinstance(response, list | tuple) else None
+        if not said or not bytes_to_str(said["type"]).endswith("message") or not said["data"]:
+            return False
+        topic = said["channel"].decode(errors="replace").removeprefix(self.keyprefix_fanout)
+        exchange = topic.split("/", 1)[0]
+        queue = self._fanout_to_queue.get(exchange)
+        if queue is None:
+            return False
+        try:
+            message = (incoming.control if exchange == CONTROL else incoming.other)(said["data"])
+        except Undecodable as why:
+            dropped.add(CONTROL if exchange == CONTROL else "others", str(why))
+            raise Empty from None
+        self.connection._deliver(message, queue)  # noqa: SLF001 - as kombu does
+        return True
+
+    def _delete_strange_keys(self) -> None:
+        """Delete each key of the broker that is of another type than it has to be: with it nothing goes on."""
+        lists = [self._q_for_pri(queue, step) for queue in QUEUES for step in self.priority_steps]
+        exchanges = (CONTROL, REPLIES, EVENTS)
+        sets = [key % (one,) for one in exchanges for key in (self.keyprefix_queue, self.keyprefix_binding_permanent)]
+        wanted = (
+            dict.fromkeys(lists, "list")
+            | dict.fromkeys(sets, "set")
+            | {
+                self.unacked_key: "hash",
+                self.unacked_index_key: "zset",
+                self.unacked_mutex_key: "string",
+                self.keyprefix_binding_deadlines: "zset",
+            }
+        )
+        with self.conn_or_acquire() as client:
+            with client.pipeline(transaction=False) as pipe:
+                for key in wanted:
+                    pipe.type(key)
+                pipe.pttl(self.unacked_mutex_key)
+                *types, left = pipe.execute()
+            strange = [
+                key
+                for (key, type_), found in zip(wanted.items(), types, strict=True)
+                if found.decode() not in {type_, "none"}
+            ]
+            # Whoever holds it lets go within minutes.
+            strange += [self.unacked_mutex_key] if left == -1 else []
+            if strange:
+                client.delete(*strange)
+                dropped.add("keys", "type", len(strange))
+
+
+def _where(queue: str) -> str:
+    """Return the name under which what was dropped of a queue is counted: one for all of answers and events."""
+    return queue if queue in QUEUES else "others"
 
 
 class Transport(redis.Transport):

@@ -13,6 +13,7 @@ from lockbox.database import Database
 from lockbox.notices.models import Channel
 from lockbox.schedule import Away
 from lockbox.standing import NotFit
+from lockbox.tallies import DROPPED
 from lockbox.watch import figures
 from lockbox.watch.figures import MOST_SILENT, Figures
 from lockbox.watch.hearts import Part
@@ -95,6 +96,7 @@ class Status:
                 "unacked": of.redis.unacked if of.redis else None,
                 "oldest_unacked_seconds": of.oldest_unacked_age(),
             },
+            "messages_dropped": of.labelled(DROPPED),
             "last_reconcile_seconds": of.one("heartbeat", Part.RECONCILE),
             "last_watch_seconds": of.one("heartbeat", Part.WATCH),
             "processes": [vars(beat) for beat in self.beats],

@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 
 import httpx
 import psutil
@@ -92,7 +93,30 @@ def test_what_it_prints_works_and_ctrl_c_stops_all(here: Terminal) -> None:
     assert here.left() == []
 
 
-def test_a_process_that_dies_ends_the_others_and_fails(here: Terminal) -> None:
+def workers(running: "subprocess.Popen[str]") -> set[int]:
+    """Return the pids of core workers without their pools."""
+    found = set()
+    for keeper in psutil.Process(running.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if keeper.cmdline()[2:] == ["cli.again", "python", "-m", "worker", "core"]:
+                found |= {one.pid for one in keeper.children()}
+    return found
+
+
+def test_a_worker_that_dies_is_started_again(here: Terminal) -> None:
+    with run(here) as running:
+        read_until(running, "curl ")
+        (worker,) = workers(running)
+        psutil.Process(worker).kill()
+        wait_until(lambda: workers(running) - {worker}, "another worker")
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=SECONDS)
+
+    assert running.returncode == 0
+    assert here.left() == []
+
+
+def test_an_api_that_dies_ends_the_others_and_fails(here: Terminal) -> None:
     with run(here) as running:
         read_until(running, "curl ")
         [api] = [one for one in psutil.Process(running.pid).children(recursive=True) if "api" in one.cmdline()]

@@ -1,0 +1,144 @@
+"""What comes from the broker: a task is made anew from its name and ids, and nothing of a stranger's survives."""
+
+import base64
+import contextlib
+import json
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker import incoming
+from worker.incoming import MOST_BYTES, Undecodable
+
+ID, REQUEST = str(uuid4()), str(uuid4())
+ADMITTING: tuple[Callable[[bytes], dict[str, Any]], ...] = (
+    partial(incoming.task, queue="core"),
+    incoming.control,
+    incoming.other,
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+def sent(arguments: list[Any], **headers: Any) -> dict[str, Any]:
+    """Return a message as Celery puts it into a list, with changes of its headers."""
+    body = base64.b64encode(json.dumps([arguments, {}, {"chord": None}]).encode()).decode()
+    return {
+        "body": body,
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": {"task": "lockbox.expire", "id": ID} | headers,
+        "properties": {
+            "body_encoding": "base64",
+            "delivery_tag": "a tag",
+            "delivery_info": {"exchange": "", "routing_key": "core"},
+            "reply_to": "somewhere",
+        },
+    }
+
+
+def admitted(message: object, queue: str = "core") -> dict[str, Any]:
+    """Admit a message of that queue."""
+    return incoming.task(json.dumps(message).encode(), queue)
+
+
+def test_a_task_keeps_its_name_id_and_ids_and_nothing_else() -> None:
+    found = admitted(sent([[REQUEST]], eta="2030-01-01T00:00:00", retries=7, timelimit=[1, 1], group="g", x="y"))
+
+    assert json.loads(base64.b64decode(found["body"]))[:2] == [[[REQUEST]], {}]
+    headers = found["headers"]
+    assert (headers["task"], headers["id"], headers["retries"], headers["eta"]) == ("lockbox.expire", ID, 0, None)
+    assert (headers["timelimit"], headers["group"], "x" in headers) == ([None, None], None, False)
+    assert found["properties"]["delivery_info"] == {"exchange": "", "routing_key": "core"}
+    assert found["properties"]["reply_to"] == ""
+    assert UUID(found["properties"]["delivery_tag"])
+
+
+def test_a_task_that_was_put_back_says_so() -> None:
+    message = sent([[REQUEST]])
+    message["properties"]["delivery_info"]["redelivered"] = True
+
+    assert admitted(message)["properties"]["delivery_info"]["redelivered"] is True
+
+
+@pytest.mark.parametrize(
+    ("message", "queue", "why"),
+    [
+        (sent([[REQUEST]]), "notify", "task"),
+        (sent([[REQUEST]], task="lockbox.approve"), "core", "task"),
+        (sent([[REQUEST]], id="no id"), "core", "task"),
+        (sent([]), "core", "arguments"),
+        (sent([["no id"]]), "core", "arguments"),
+        (sent([[REQUEST] * 501]), "core", "arguments"),
+        (sent([[]], task="lockbox.seal"), "maintenance", "arguments"),
+        (sent([[REQUEST]]) | {"content-encoding": "latin-1"}, "core", "kind"),
+        ([], "core", "form"),
+    ],
+)
+def test_what_is_no_task_of_the_queue_is_dropped(message: object, queue: str, why: str) -> None:
+    with pytest.raises(Undecodable, match=why):
+        admitted(message, queue)
+
+
+def test_what_is_too_long_or_too_deep_is_dropped_unread() -> None:
+    for raw, why in ((b'"' + b"x" * MOST_BYTES + b'"', "size"), (b"[" * 100_000, "json")):
+        with pytest.raises(Undecodable, match=why):
+            incoming.task(raw, "core")
+
+
+@given(JSON, st.sampled_from(["body", "headers", "properties", "content-type", "content-encoding", None]))
+def test_anything_at_all_is_admitted_or_dropped_and_fails_in_no_other_way(anything: Any, where: str | None) -> None:
+    message = anything if where is None else sent([[REQUEST]]) | {where: anything}
+    raw = json.dumps(message).encode()
+
+    for admit in ADMITTING:
+        with contextlib.suppress(Undecodable):
+            assert admit(raw)["properties"]
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_at_all_are_dropped(raw: bytes) -> None:
+    for admit in ADMITTING:
+        with pytest.raises(Undecodable):
+            admit(raw)
+
+
+def asked(**said: Any) -> bytes:
+    """Return a broadcast."""
+    message = sent([])
+    message["body"] = base64.b64encode(json.dumps({"method": "ping"} | said).encode()).decode()
+    return json.dumps(message).encode()
+
+
+def test_a_question_is_answered_to_whoever_asked_and_nowhere_else() -> None:
+    reply = {"exchange": "reply.celery.pidbox", "routing_key": ID}
+
+    found = incoming.control(asked(reply_to=reply, ticket="t", destination=["core@vm"], arguments={"x": 1}))
+
+    said = json.loads(base64.b64decode(found["body"]))
+    assert said == {"method": "ping", "arguments": {}, "destination": ["core@vm"], "reply_to": reply, "ticket": "t"}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"method": "shutdown"},
+        {"method": "hello", "arguments": {"revoked": {}}},
+        {"method": ["ping"]},
+        {"pattern": "(a+)+$", "matcher": "pcre"},
+        {"reply_to": {"exchange": "", "routing_key": "core"}, "ticket": "t"},
+        {"reply_to": {"exchange": "reply.celery.pidbox", "routing_key": "core"}, "ticket": "t"},
+        {"destination": 7},
+    ],
+)
+def test_what_is_no_question_is_dropped(said: dict[str, Any]) -> None:
+    with pytest.raises(Undecodable):
+        incoming.control(asked(**said))

@@ -1,0 +1,202 @@
+"""Anything at all in Redis: whoever can write there delays the workers at worst, and ends none of them."""
+
+import base64
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+from redis import Redis
+from sqlalchemy.engine import make_url
+
+from config.embedded import Servers
+from lockbox.ids import new_id
+from lockbox.schedule import BELL, INDEXES
+from tests.whole.conftest import Stage, mails, stage_of, wait_until
+from worker.incoming import QUEUES
+
+WATCHED = True
+SEP = "\x06\x16"
+LISTS = [queue + step for queue in sorted(QUEUES) for step in ("", f"{SEP}3", f"{SEP}6", f"{SEP}9")]
+SETS = [f"_kombu.binding.{name}" for name in ("celery.pidbox", "reply.celery.pidbox", "celeryev")]
+ZSETS = [key for index in INDEXES for key in index.keys] + ["unacked_index", "_kombu.binding_deadlines"]
+NEWS = ["{lockbox}:news", "{lockbox}:news:customer", "{lockbox}:news:vendor", "{lockbox}:news:operators"]
+COMMANDS: dict[str, dict[str, Any]] = {
+    "shutdown": {},
+    "pool_grow": {"n": 50},
+    "pool_shrink": {"n": 2},
+    "pool_restart": {},
+    "autoscale": {"max": 0, "min": 0},
+    "rate_limit": {"task_name": "lockbox.expire", "rate_limit": "1/d"},
+    "time_limit": {"task_name": "lockbox.expire", "hard": 0.001},
+    "add_consumer": {"queue": "other"},
+    "cancel_consumer": {"queue": "core"},
+    "disable_events": {},
+    "revoke": {"task_id": [str(new_id())], "terminate": True},
+    "terminate": {"signal": "KILL", "task_id": str(new_id())},
+    "hello": {"from_node": "x", "revoked": {str(new_id()): 1.0}},
+    "election": {"id": "x", "topic": "y"},
+    "objgraph": {},
+    "memdump": {},
+    "no_such_command": {},
+}
+
+
+def envelope(body: object, **changes: Any) -> dict[str, Any]:
+    """Return what a task looks like in a list, with changes."""
+    encoded = base64.b64encode(json.dumps(body).encode()).decode()
+    headers = {"task": "lockbox.expire", "id": str(new_id()), "lang": "py", "retries": 0, "timelimit": [None, None]}
+    properties = {
+        "delivery_tag": str(new_id()),
+        "delivery_info": {"exchange": "", "routing_key": "core"},
+        "body_encoding": "base64",
+        "priority": 0,
+    }
+    usual = {"body": encoded, "headers": headers, "properties": properties}
+    return usual | {"content-type": "application/json", "content-encoding": "utf-8"} | changes
+
+
+def packed(body: object = ([[]], {}, {}), **changes: Any) -> bytes:
+    """Return it as bytes."""
+    return json.dumps(envelope(body, **changes)).encode()
+
+
+GARBAGE = {
+    "no text": b"\xff\xfe\x00\x80",
+    "no JSON": b"{not json",
+    "a number": b"42",
+    "a list": b"[]",
+    "too deep": b"[" * 100_000,
+    "no envelope": b"{}",
+    "no properties": json.dumps({"body": "e30=", "headers": {}}).encode(),
+    "strange properties": packed(properties=[1]),
+    "no tag": packed(properties={"body_encoding": "base64"}),
+    "no base64": packed(body="!!!"),
+    "unknown encoding of the body": packed(properties=envelope([])["properties"] | {"body_encoding": "rot13"}),
+    "pickle": packed(**{"content-type": "application/x-python-serialize", "content-encoding": "binary"}),
+    "unknown charset": packed(**{"content-encoding": "utf-99"}),
+    "headers of no kind": packed(headers=[["task", "lockbox.expire"]]),
+    "a task of no kind": packed(headers={"task": {"a": 1}, "id": 7}),
+    "a body of no kind": packed("text"),
+    "arguments of no kind": packed([{"ids": 1}, [], 3]),
+    "ids of no kind": packed([[[1, None, {"a": []}]], {}, {}]),
+    "an hour of retries": packed(headers={"task": "lockbox.expire", "id": str(new_id()), "eta": "x", "retries": "y"}),
+    "huge": packed(["x" * 3_000_000]),
+}
+
+
+def redis_of(stage: Stage) -> "Redis":
+    """Return a client of the stage's Redis."""
+    return Redis.from_url(stage.plan.redis_url)
+
+
+def litter(redis: "Redis", number: int) -> None:
+    """Put every kind of garbage into every list, hash, set, sorted set and channel that the product uses."""
+    for key in LISTS:
+        redis.lpush(key, *GARBAGE.values())
+    for tag, item in enumerate(GARBAGE.values()):
+        redis.hset("unacked", f"garbage-{tag}", item)
+        redis.hset("unacked", f"triple-{tag}", json.dumps([item.decode(errors="replace")[:1000], "x", "y"]))
+        redis.zadd("unacked_index", {f"garbage-{tag}": tag, f"triple-{tag}": tag, f"nothing-{tag}": 0})
+        for key in SETS:
+            redis.sadd(key, item[:1000], SEP.join(["x", "y", "core"]), SEP.join(["", "", "{lockbox}:clock"]))
+        for key in ZSETS:
+            member = item[:1000]
+            redis.zadd(key, {member: 0, b"i" + member: math.inf, b"n" + member: -math.inf})
+        for channel in (f"/{number}.celery.pidbox", BELL, *NEWS):
+            redis.publish(channel, item)
+
+
+def number_of(stage: Stage) -> int:
+    """Return the number of the stage's Redis database."""
+    return int(make_url(stage.plan.redis_url).database or 0)
+
+
+def answering(stage: Stage) -> set[str]:
+    """Return the kinds of workers that answer a ping."""
+    with Celery("stranger", broker=stage.plan.redis_url) as stranger:
+        replies = stranger.control.ping(timeout=2) or []
+    return {name.partition("@")[0] for reply in replies for name in reply}
+
+
+def works(stage: Stage) -> None:
+    """Check that somebody is prompted, that time runs out and that both workers answer."""
+    world = stage.world(approval_window=3)
+    request = world.submit()
+    wait_until(lambda: any(str(request.id) in mail for mail in mails(stage.urls)), "the approvers are prompted")
+    stage.ends(request.id, "timed_out")
+    wait_until(lambda: answering(stage) == {"core", "notices"}, "both workers answer")
+
+
+@pytest.fixture
+def living(stage: Stage) -> Iterator[Stage]:
+    """The stage; no process of it may end in the test, Flower's apart."""
+    before = {name: child.pid for name, child in stage.processes.running.items() if name != "flower"}
+    yield stage
+    assert stage.processes.ended().keys() <= {"flower"}
+    assert {name: stage.processes.running[name].pid for name in before} == before
+
+
+def test_garbage_of_every_kind_everywhere_is_dropped_counted_and_ends_no_worker(living: Stage) -> None:
+    redis = redis_of(living)
+
+    for _ in range(3):
+        litter(redis, number_of(living))
+
+    works(living)
+    wait_until(lambda: not any(redis.llen(key) for key in LISTS), "all lists are empty")
+    wait_until(lambda: not redis.hlen("unacked"), "nothing of it is unacknowledged")
+    query = "SELECT label, sum(count) AS n FROM tallies WHERE name = 'dropped' GROUP BY label"
+    wait_until(lambda: {row.label for row in living.rows(query)} >= QUEUES, "what was dropped is counted")
+    living.events_are_whole()
+
+
+def test_no_broadcast_changes_a_worker(living: Stage) -> None:
+    with Celery("stranger", broker=living.plan.redis_url) as stranger:
+        for command, arguments in COMMANDS.items():
+            stranger.control.broadcast(command, arguments=arguments)
+        replies = [
+            stranger.control.broadcast(one, arguments=COMMANDS[one], reply=True, timeout=1) for one in COMMANDS
+        ]
+        pools = stranger.control.inspect(timeout=5).stats() or {}
+
+    assert replies == [[]] * len(COMMANDS)
+    assert {len(stats["pool"]["processes"]) for name, stats in pools.items() if name.startswith("core")} == {2}
+    works(living)
+
+
+@pytest.mark.parametrize("kind", ["string", "list", "hash", "set", "zset"])
+def test_a_key_of_another_type_delays_and_is_deleted(living: Stage, kind: str) -> None:
+    redis = redis_of(living)
+    make: dict[str, Callable[[str], object]] = {
+        "string": lambda key: redis.set(key, "x"),
+        "list": lambda key: redis.lpush(key, "x"),
+        "hash": lambda key: redis.hset(key, "x", "y"),
+        "set": lambda key: redis.sadd(key, "x"),
+        "zset": lambda key: redis.zadd(key, {"x": 1}),
+    }
+
+    for key in (*LISTS, *SETS, *ZSETS, "unacked", "unacked_mutex"):
+        redis.delete(key)
+        make[kind](key)
+
+    works(living)
+    living.events_are_whole()
+
+
+def test_workers_start_over_garbage_that_was_there_before(template: Servers, tmp_path: Path) -> None:
+    with stage_of(template, tmp_path, names=()) as stage:
+        redis = redis_of(stage)
+        litter(redis, number_of(stage))
+        for key in ("unacked", "core"):
+            redis.delete(key)
+            redis.set(key, "x")
+
+        for name in ("worker", "notices"):
+            stage.processes.start(name)
+
+        works(stage)
+        assert stage.processes.ended() == {}
