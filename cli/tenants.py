@@ -134,7 +134,10 @@ def shut(
     comment: Annotated[str | None, typer.Option(help="why; kept in the trail")] = None,
     plain: Plain = False,
 ) -> None:
-    """Close all windows and deny all that waits or is in the vendor's review, as a tenant admin."""
+    """Close all windows and deny all that is asked, as a tenant admin.
+
+    What is still in the vendor's review is denied too.
+    """
     done = call("POST", at("tenants", tenant, "shut"), body={"comment": comment})
     if plain:
         as_json(done)

@@ -14,16 +14,17 @@ from lockbox.database import Database, now
 from lockbox.notices import delivery
 from lockbox.notices.delivery import Senders
 from lockbox.notices.lane import FIRST_LOAD, FIRST_SHUT, MOST_SILENCES
-from lockbox.notices.lanes import Lanes
+from lockbox.notices.lanes import Lanes, domain_of
 from lockbox.notices.models import Outcome
 from lockbox.notices.outcomes import Try
+from lockbox.notices.senders.protocol import SendFailed
 from lockbox.notices.senders.smtp import SmtpMail
 from lockbox.notices.senders.webhook import HttpHooks
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
 from lockbox.schedule import NOTICES
 from tests.builders import ShiftedClock, World, unbound
-from tests.database.postbag import SENDER, Postbag, SlowMail, assert_notices_are_held, open_notices
+from tests.database.postbag import SENDER, Postbag, SlowMail, address, assert_notices_are_held, open_notices
 from tests.database.scenes import at_once, many, read, within, write
 from tests.mail_relay import MailRelay, relaying
 from tests.receiver import receiving
@@ -197,7 +198,7 @@ def short(api: Database) -> World:
     return World.make(api, Policy(vendor_review=False, approval_window=60))
 
 
-def test_a_prompt_whose_lane_is_shut_until_after_its_end_is_dead_and_says_so(
+def test_a_call_whose_lane_is_shut_until_after_its_end_is_dead_and_says_so(
     short: World, sender: Database, later: ShiftedClock, clock: HandClock
 ) -> None:
     post = sending(clock=clock)
@@ -207,7 +208,7 @@ def test_a_prompt_whose_lane_is_shut_until_after_its_end_is_dead_and_says_so(
     fresh = short.submit()
     (row,) = [one for one in read(sender, HOOKS) if one.request_id == fresh.id]
 
-    later.shift = timedelta(seconds=57)
+    later.shift = row.until_at - fresh.created_at - timedelta(seconds=3)
     assert delivery.deliver(sender, [row.id], senders) == []
     (put_off,) = read(sender, "SELECT * FROM notices WHERE id = :id", id=row.id)
     later.shift = put_off.run_at - fresh.created_at
@@ -223,17 +224,20 @@ def test_a_prompt_whose_lane_is_shut_until_after_its_end_is_dead_and_says_so(
 def test_a_prompt_in_a_shut_lane_that_is_answered_meanwhile_is_moot_and_not_dead(
     short: World, sender: Database, later: ShiftedClock, clock: HandClock
 ) -> None:
-    post = sending(clock=clock)
-    post.endpoint(short, refused(), tenant_id=short.tenant.id)
-    senders = post.senders
-    shut(short, sender, senders)
+    lanes = Lanes(clock=clock)
+    post = Postbag(lanes=lanes)
+    silent = SendFailed("no answer", kind="time")
+    post.mail.refused = {address(sender, short, name): silent for name in ("ann", "amir", "abe")}
+    short.submit()
+    post.deliver(sender, open_notices(sender))
     fresh = short.submit()
+    (row, *_) = read(sender, "SELECT * FROM notices WHERE request_id = :id ORDER BY id", id=fresh.id)
     short.act("ann", Action.DENY, fresh.id)
-    (row, *_) = [one for one in read(sender, HOOKS) if one.request_id == fresh.id]
 
     later.shift = row.until_at - fresh.created_at - timedelta(milliseconds=900)
-    (one,) = delivery.deliver(sender, [row.id], senders)
+    (one,) = delivery.deliver(sender, [row.id], post.senders)
 
+    assert lanes.mail.enter(domain_of(address(sender, short, "ann"))) > 0
     assert one.outcome is Outcome.MOOT
 
 
