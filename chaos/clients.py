@@ -23,7 +23,7 @@ FAILED = 500
 # What may be answered to somebody who comes twice, too late or in the midst of a race.
 ORDINARY = {200, 201, 409, 412, UNAVAILABLE}
 IN_USE = "key-in-use"
-FIRST_GUESS, LONGEST_GUESS = 0.02, 0.4
+FIRST_GUESS, LONGEST_GUESS = 0.02, 1.0
 NEWEST = 15
 
 

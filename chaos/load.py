@@ -13,7 +13,8 @@ from chaos.journal import Journal
 from chaos.people import ACCESS_SECONDS, COMMENT, REASON, SERVICE, Cast, House
 from chaos.prober import Prober
 
-STORY_SECONDS = 0.6
+STORY_SECONDS, BREATH = 0.6, 1.0
+"""Seconds from one story to the next, and how many acts' time more: a slow API is not to be buried."""
 CALM_REQUESTS = 4
 SAID = {"comment": COMMENT}
 SEEN, NOT_THERE = 200, 404
@@ -79,7 +80,7 @@ class Load:
             self._number += 1
             stories.add(task)
             task.add_done_callback(stories.discard)
-            await asyncio.sleep(STORY_SECONDS)
+            await asyncio.sleep(STORY_SECONDS + BREATH * self._clients.usual)
         await asyncio.gather(*stories)
 
     async def leave(self) -> None:
@@ -167,7 +168,6 @@ class Load:
             await self._at_the_deadline(house, found, [(last, "approve")] * YESES, FIRST_YES)
 
     async def _late_endorsement(self, house: House, request: Request) -> None:
-        self._prober.heat(request["resources"][0])
         await self._at_the_deadline(house, request, [("max", "endorse")] * YESES, FIRST_YES)
 
     def _late(self, action: str) -> Ending:
