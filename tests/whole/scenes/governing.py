@@ -51,7 +51,7 @@ def an_admin_shuts_everything(book: Book) -> None:
     page = book.at(f"/tenants/{world.tenant.slug}/shut", world, "tara")
 
     page.get_by_label("Why").fill("It is\u202e over")
-    book.wrongly(page.get_by_role("button", name="Close and deny all of it"), "turn the direction of text")
+    book.wrongly(page.get_by_role("button", name="Close and deny all of it"), "readers would not see it")
     page.get_by_label("Why").fill("It is over")
     book.rightly(page.get_by_role("button", name="Close and deny all of it"))
 
