@@ -14,6 +14,7 @@ from config.client import ClientSettings, load_client
 from config.settings import UnsafeSettings
 
 SECONDS = 15
+COMMENT_REQUIRED = "comment-required"
 
 
 def at(*parts: object) -> str:
@@ -121,6 +122,7 @@ def _told(answer: httpx.Response) -> str:
     try:
         problem = answer.json()
         now = f" (it is {problem['current_state']} now)" if problem.get("current_state") else ""
-        return f"{problem['code']}: {problem['detail']}{now}"
+        how = " Give it with --comment." if problem["code"] == COMMENT_REQUIRED else ""
+        return f"{problem['code']}: {problem['detail']}{now}{how}"
     except (ValueError, KeyError, TypeError):
         return f"the API answered {answer.status_code}"

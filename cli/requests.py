@@ -13,7 +13,10 @@ from cli.terminal import Cursor, Limit, Plain, as_json, say
 app = typer.Typer(no_args_is_help=True, help="Requests for access.")
 
 Id = Annotated[UUID, typer.Argument(help="the request's id", show_default=False)]
-Why = Annotated[str | None, typer.Option("--comment", help="why; kept in the trail")]
+Why = Annotated[
+    str | None,
+    typer.Option("--comment", help="why; kept in the trail. Required where the policy asks for it, at first to deny"),
+]
 Version = Annotated[int | None, typer.Option("--version", help="only if the request is still at this version")]
 
 Words = Annotated[str, typer.Argument(help="what you say; kept in the trail", show_default=False)]

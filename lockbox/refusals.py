@@ -45,6 +45,12 @@ class WindowTooLong(Invalid):
     code = "window-too-long"
 
 
+class CommentRequired(Invalid):
+    """The tenant's policy asks for a reason with this decision."""
+
+    code = "comment-required"
+
+
 class NothingLeft(Invalid):
     """What the approvers keep of a request has nothing in common: nothing would be opened."""
 

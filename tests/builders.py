@@ -288,6 +288,7 @@ class World:
     def act(
         self, who: str, action: Action, request_id: UUID, house: Database | None = None, **changes: Any
     ) -> AccessRequest:
-        """Let somebody act on a request and return its row after that."""
+        """Let somebody act on a request and return its row after that; who denies says why."""
+        changes = {"comment": "No"} | changes if action is Action.DENY else changes
         with (house or self.house).transaction() as session:
             return acting.act(session, self.people[who], HERE, request_id, Verdict(action, **changes))

@@ -48,7 +48,7 @@ from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import customer_decides
 from lockbox.requests.register import Entry
 from lockbox.requests.sight import Guarded
-from lockbox.requests.terms import Terms
+from lockbox.requests.terms import Commented, Terms
 from lockbox.requests.voices import Voice, narrowed, voices
 from lockbox.requests.voting import Verdict
 
@@ -56,7 +56,6 @@ router = APIRouter(prefix="/requests", tags=[TAG], include_in_schema=False)
 front = APIRouter(tags=[TAG], include_in_schema=False)
 
 NO_REQUEST = "There is no such request."
-REASON_MISSING = "Say why you deny it: whoever asked reads it, and so does the audit trail. Nothing was done yet."
 MINUTE, HOUR = 60, 3600
 SHORTER = (5 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR, 8 * HOUR, 24 * HOUR)
 
@@ -144,7 +143,6 @@ def act(
         with house.transaction() as session:
             visitor = browser.visitor(request, session, chosen)
             browser.check_form(visitor, csrf)
-            _has_reason(verdict)
             trying(request, Tried(visitor.caller, origin(request), one, verdict.action))
             acting.act(session, visitor.caller, origin(request), one, verdict)
     except (Conflict, NotYours, Invalid) as refused:
@@ -207,6 +205,8 @@ def _shown(
         offered=offered,
         weak=_weak(session, visitor.caller, entry.request, offered, at),
         is_over=at >= entry.request.deadline_at,
+        required=_required(session, visitor.caller, entry.request) if offered else frozenset(),
+        is_vendors=visitor.caller.side is Side.VENDOR,
         open_until=at + timedelta(seconds=entry.request.access_window),
         shorter=[seconds for seconds in SHORTER if seconds < entry.request.access_window],
         refused=refused,
@@ -266,6 +266,13 @@ def _weak(
 def _parties(session: Session, caller: Caller, asked: AccessRequest) -> set[Party]:
     deputies = directory.look_up(session, {asked.tenant_id}, now(session)).deputies[asked.tenant_id]
     held = {
+def _required(session: Session, caller: Caller, asked: AccessRequest) -> frozenset[Commented]:
+    """Return the decisions that need a reason; of the vendor's people only what no customer's policy weakens."""
+    is_vendors = caller.side is Side.VENDOR
+    terms = Terms() if is_vendors else policies.ruling(session, asked).terms
+    return voting.needing_reasons(terms, by_the_vendor=is_vendors)
+
+
         Party.REQUESTER: caller.person_id == asked.requester_id,
         Party.MANAGER: caller.holds(Role.MANAGER),
         Party.APPROVER: caller.holds(Role.APPROVER, tenant_id=asked.tenant_id) or caller.person_id in deputies,
@@ -287,11 +294,6 @@ def _verdict(said: Said, version: int) -> Verdict:
     if action is not Action.APPROVE:
         return Verdict(action, body.comment, version=version)
     return Verdict(action, body.comment, body.access_window, version, said.resources, said.actions)
-
-
-def _has_reason(verdict: Verdict) -> None:
-    if verdict.action is Action.DENY and verdict.comment is None:
-        raise Invalid(REASON_MISSING, field="comment")
 
 
 def titles(chosen: Settings) -> Mapping[str, str]:

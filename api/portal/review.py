@@ -16,7 +16,7 @@ from api.portal.deeds import Refused
 from api.portal.pages import TAG, go, page, status_of
 from config.settings import Settings
 from lockbox.database import now
-from lockbox.refusals import Invalid, Refusal, SignInAgain
+from lockbox.refusals import SignInAgain
 from lockbox.requests import queues
 from lockbox.requests.lifecycle import Action
 
@@ -25,7 +25,6 @@ router = APIRouter(prefix="/review", tags=[TAG], include_in_schema=False)
 HERE = "/review"
 MOST = 50
 Cursor = Annotated[str, Query(max_length=60)]
-SAY_WHY = "Say why you deny it: the engineer has to know what to change."
 
 
 @router.get("")
@@ -43,10 +42,7 @@ def act(
     comment: Annotated[str, Form()] = "",
 ) -> Response:
     """Endorse or deny a request; what is refused is said beside it, with what was written still there."""
-    if action == "deny" and not comment.strip():
-        refused: Refusal | None = Invalid(SAY_WHY, field="comment")
-    else:
-        refused = deeds.do(work, request_id, Action(action), comment, version)
+    refused = deeds.do(work, request_id, Action(action), comment, version)
     if refused is None:
         return go(work.request, HERE)
     with work.open() as (session, visitor):

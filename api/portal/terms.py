@@ -22,6 +22,7 @@ SWITCHES = (
     *("vendor_review", "questions_stop_clock", "report_on_close", "require_case"),
     *("mail_link", "mail_justification", "mail_suffices"),
 )
+COMMENTS = "comment_required"
 REVOKE = "revoke_sign_in_age"
 NUMBER = re.compile(r"[0-9]{1,9}")
 BETWEEN = re.compile(r"[\s,;%]+")
@@ -41,6 +42,7 @@ class Written:
     fields: dict[str, str]
     switched: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
+    comments: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, policy: Policy) -> "Written":
@@ -53,7 +55,7 @@ class Written:
         fields[REVOKE] = "" if policy.revoke_sign_in_age is None else str(policy.revoke_sign_in_age // MINUTE)
         fields |= {name: ", ".join(map(str, getattr(policy, name))) for name in MOMENTS}
         switched = tuple(name for name in SWITCHES if getattr(policy, name))
-        return cls(fields, switched, tuple(sorted(policy.reasons)))
+        return cls(fields, switched, tuple(sorted(policy.reasons)), tuple(sorted(policy.comment_required)))
 
     def onto(self, policy: Policy) -> Policy:
         """Return a policy with the terms of the form; all else stays.
@@ -85,6 +87,7 @@ class Written:
         for name in SWITCHES:
             yield name, name in self.switched
         yield "reasons", list(self.reasons)
+        yield COMMENTS, list(self.comments)
 
     def _number(self, name: str, tail: str = "") -> int:
         text = self.fields[name + tail].strip() or ("0" if tail else "")
@@ -109,6 +112,7 @@ async def written(
     review_reminders: Field = "",
     switched: Several = [],  # noqa: B006 - FastAPI copies it
     reasons: Several = [],  # noqa: B006 - likewise
+    comment_required: Several = [],  # noqa: B006 - likewise
 ) -> Written:
     """Return what the form holds."""
     fields = {
@@ -126,7 +130,7 @@ async def written(
         "approval_reminders": approval_reminders,
         "review_reminders": review_reminders,
     }
-    return Written(fields, tuple(switched), tuple(reasons))
+    return Written(fields, tuple(switched), tuple(reasons), tuple(comment_required))
 
 
 def percents(name: str, text: str) -> list[int]:

@@ -77,6 +77,7 @@ def act(session: Session, caller: Caller, origin: Origin, request_id: UUID, verd
         Invalid, NothingLeft: what an approver keeps of what was asked was never asked, or is nothing.
         PolicyNotMet: what was asked no longer meets the customer's policy, or was not reviewed as it asks by now.
     """
+        CommentRequired: the policy asks for a reason.
     context.enter(session, caller)
     return act_on(session, caller, origin, locked(session, caller, request_id), verdict)
 
@@ -119,6 +120,8 @@ def act_on(
     writing.update(session, request, change, known, decision)
     reach("decide.after_update")
     return request
+    if as_party is None:
+        voting.reasoned(verdict, scene.ruling.terms, by_the_vendor=party is Party.MANAGER)
 
 
 def _moved(

@@ -11,12 +11,13 @@ from lockbox.database import now
 from lockbox.notices import directory
 from lockbox.notices.directory import Directory
 from lockbox.people import context
-from lockbox.people.roles import Caller, Role
-from lockbox.requests import counting, register, soonest
+from lockbox.people.roles import Caller, Role, Side
+from lockbox.requests import counting, policies, register, soonest
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest, Decision
 from lockbox.requests.quorum import Tally
 from lockbox.requests.register import Entry
+from lockbox.requests.terms import Commented
 
 MOST = 30
 
@@ -32,10 +33,14 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Inside:
-    """A window whose time is not over, and whether whoever looks at it may close it."""
+    """A window whose time is not over, and whether whoever looks at it may close it, and has to say why.
+
+    Whether the vendor's people have to say why is None: they do not read the customer's policy here.
+    """
 
     entry: Entry
     may_revoke: bool
+    needs_reason: bool | None = None
 
 
 def waiting(
@@ -89,7 +94,15 @@ def inside(
     found = register.some(session, caller, ids, State.ACTIVE)
     closes = _able(caller, directory.look_up(session, caller.tenants(), at)) | caller.tenants({Role.TENANT_ADMIN})
     is_manager = caller.holds(Role.MANAGER)
-    return [Inside(entry, is_manager or entry.request.tenant_id in closes) for entry in found], beyond
+    rulings = policies.rulings(session, ids) if caller.side is Side.CUSTOMER and found else {}
+    return [
+        Inside(
+            entry,
+            is_manager or entry.request.tenant_id in closes,
+            Commented.REVOKE in rulings[entry.request.id].terms.comment_required if rulings else None,
+        )
+        for entry in found
+    ], beyond
 
 
 def _able(caller: Caller, known: Directory) -> frozenset[UUID]:

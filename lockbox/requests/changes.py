@@ -55,6 +55,8 @@ def _terms(prefix: str, terms: dict[str, Any]) -> Iterator[tuple[str, str]]:
                     yield f"{prefix}tiers.{number}", _listed(groups)
             case "reasons":
                 yield f"{prefix}reasons", _listed(sorted(value))
+            case "comment_required":
+                yield f"{prefix}{name}", _listed(sorted(value)) or ABSENT
             case "widening" | "review_widening" | "approval_reminders" | "review_reminders":
                 yield f"{prefix}{name}", _listed(value) or "never"
             case _:

@@ -31,7 +31,7 @@ def stricter(a: Terms, b: Terms) -> Terms:
     group is prompted as early as either side says; a side without tiers has no say in that. So is each tier of the
     vendor's managers. Who is waited for is
     reminded whenever either side says, and a window's end is announced as early as either does, and reported if
-    either says so.
+    either says so. A decision needs a comment if either side says so.
     """
     return Terms.model_validate(
         {name: min(getattr(a, name), getattr(b, name), key=_limit) for name in LESS_IS_STRICTER}
@@ -39,6 +39,7 @@ def stricter(a: Terms, b: Terms) -> Terms:
         | {name: tuple({*getattr(a, name), *getattr(b, name)}) for name in EITHER_SAYS}
         | {name: _earliest(getattr(a, name), getattr(b, name)) for name in EARLIEST}
         | {"closing_warning": max(a.closing_warning, b.closing_warning)}
+        | {"comment_required": a.comment_required | b.comment_required}
         | {"reasons": a.reasons & b.reasons, "stages": _stages(a, b), "tiers": _tiers(a, b)}
     )
 
@@ -54,6 +55,7 @@ def loosens(old: Terms, new: Terms) -> bool:
         any(_limit(getattr(new, name)) > _limit(getattr(old, name)) for name in LESS_IS_STRICTER)
         or any(getattr(new, name) < getattr(old, name) for name in MORE_IS_STRICTER)
         or not new.reasons <= old.reasons
+        or not new.comment_required >= old.comment_required
         or any(quorums.get(stage.group, 0) < stage.quorum for stage in old.stages)
     )
 

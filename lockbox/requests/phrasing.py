@@ -37,6 +37,7 @@ TERMS = {
     "mail_suffices": "A code from a mail is enough to approve",
     "sign_in_age": "Oldest sign-in that approves",
     "revoke_sign_in_age": "Oldest sign-in that closes a window",
+    "comment_required": "Decisions that need a reason",
     "questions_stop_clock": "The time to answer stands while a question waits",
     "groups": "The group",
     "consent": "The vendor decides for a time",

@@ -30,6 +30,14 @@ class Reason(StrEnum):
     OTHER = "other"
 
 
+class Commented(StrEnum):
+    """A decision that may need a reason."""
+
+    APPROVE = "approve"
+    DENY = "deny"
+    REVOKE = "revoke"
+
+
 class Value(BaseModel):
     """A part of a policy: compared by what it says, never changed; unknown members are refused."""
 
@@ -96,12 +104,17 @@ def _in_order(reasons: frozenset[Reason]) -> list[Reason]:
     return sorted(reasons)
 
 
+def _by_name(decisions: frozenset[Commented]) -> list[Commented]:
+    return sorted(decisions)
+
+
 Stages = Annotated[tuple[Stage, ...], AfterValidator(_by_group)]
 _Tiers = Annotated[tuple[tuple[GroupName, ...], ...], Field(max_length=MOST_TIERS), AfterValidator(_each_group_once)]
 Tiers = Annotated[_Tiers, AfterValidator(_without_an_empty_end)]
 ChosenTiers = Annotated[_Tiers, AfterValidator(_none_empty)]
 Reasons = Annotated[frozenset[Reason], PlainSerializer(_in_order, return_type=list[Reason], when_used="json")]
 ChosenReasons = Annotated[Reasons, Field(min_length=1)]
+Comments = Annotated[frozenset[Commented], PlainSerializer(_by_name, return_type=list[Commented], when_used="json")]
 
 
 class Terms(Value):
@@ -134,6 +147,7 @@ class Terms(Value):
         sign_in_age: how old the sign-in of somebody who approves may be.
         revoke_sign_in_age: the same for whoever closes an open window; None asks for no fresh sign-in.
         questions_stop_clock: the approval clock stands while a question of theirs waits for its answer.
+        comment_required: the decisions that are refused without a comment.
     """
 
     vendor_review: Switch = True
@@ -158,6 +172,7 @@ class Terms(Value):
     sign_in_age: SignInAge = 900
     revoke_sign_in_age: SignInAge | None = None
     questions_stop_clock: Switch = False
+    comment_required: Comments = frozenset({Commented.DENY})
 
 
 class Overrides(Value):
@@ -185,6 +200,7 @@ class Overrides(Value):
     sign_in_age: SignInAge | None = None
     revoke_sign_in_age: SignInAge | None = None
     questions_stop_clock: Switch | None = None
+    comment_required: Annotated[Comments, Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:

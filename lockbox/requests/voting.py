@@ -12,13 +12,21 @@ from sqlmodel import Session
 from lockbox.ids import new_id
 from lockbox.notices.directory import Directory
 from lockbox.people.roles import Caller, Means, Role
-from lockbox.refusals import AlreadyDecided, AlreadyEndorsed, NotYours, Refusal, SignInAgain, WindowTooLong
+from lockbox.refusals import (
+    AlreadyDecided,
+    AlreadyEndorsed,
+    CommentRequired,
+    NotYours,
+    Refusal,
+    SignInAgain,
+    WindowTooLong,
+)
 from lockbox.requests import narrowing
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.merging import stricter
 from lockbox.requests.models import AccessRequest, Decision
 from lockbox.requests.quorum import Vote
-from lockbox.requests.terms import Terms
+from lockbox.requests.terms import Commented, Terms
 from lockbox.requests.writing import Origin
 
 VOTES = text("""
@@ -27,6 +35,11 @@ WHERE request_id = ANY(:request_ids)
 """)
 OPENING = frozenset({Action.ENDORSE, Action.APPROVE})
 COUNTS_ONCE = "You have given this answer before; it counts once."
+WHY = {
+    Action.APPROVE: "This tenant's policy asks for a reason: say in a comment why you approve. Nothing was done yet.",
+    Action.DENY: "Say in a comment why you deny: the engineer reads it, and it is on record. Nothing was done yet.",
+    Action.REVOKE: "This tenant's policy asks for a reason: say in a comment why you revoke. Nothing was done yet.",
+}
 IN_VAIN = (
     "You have given this answer before, and it no longer counts: it was by a code from a mail, which no longer "
     "suffices here, or for somebody for whom you no longer speak. Somebody else has to answer."
@@ -125,6 +138,22 @@ def fresh_enough_to_revoke(caller: Caller, terms: Terms, at: datetime) -> None:
             "sign in again.",
             max_age=age,
         )
+
+
+def reasoned(verdict: Verdict, terms: Terms, *, by_the_vendor: bool) -> None:
+    """Check that the person said why where the policy asks for a reason; a manager always says why they deny.
+
+    Raises:
+        CommentRequired: they did not.
+    """
+    said = verdict.comment and verdict.comment.strip()
+    if not said and verdict.action.value in needing_reasons(terms, by_the_vendor=by_the_vendor):
+        raise CommentRequired(WHY[verdict.action], field="comment")
+
+
+def needing_reasons(terms: Terms, *, by_the_vendor: bool) -> frozenset[Commented]:
+    """Return the decisions that need a reason; no customer's policy weakens the vendor's own."""
+    return terms.comment_required | (Terms().comment_required if by_the_vendor else frozenset())
 
 
 def hindrance(caller: Caller, action: Action, terms: Terms, at: datetime) -> Refusal | None:

@@ -17,7 +17,7 @@ from lockbox.requests.models import AccessRequest
 from lockbox.requests.policies import Ruling
 from lockbox.requests.quorum import Vote, missing, who_lacks
 from lockbox.requests.rules import Policy
-from lockbox.requests.terms import Terms
+from lockbox.requests.terms import Commented, Terms
 
 OVER = "Nobody can approve it any more: its time to be approved is over under the new policy."
 UNREVIEWED = "Nobody can approve it: no manager of the vendor has reviewed it. The vendor has to file it anew."
@@ -124,6 +124,8 @@ def _rest(scene: Scene) -> Iterator[str]:
         yield f"It opens for {duration(then)} at most, and no longer for {duration(was)}."
     if before.mail_suffices and not after.mail_suffices:
         yield NO_MAIL
+    for decision in sorted(after.comment_required - before.comment_required - {Commented.REVOKE}):
+        yield f"Whoever wants to {decision} it must say why."
     if after.sign_in_age < before.sign_in_age:
         yield f"Whoever approves it must have signed in within the last {duration(after.sign_in_age)}."
     if _asks(before) != _asks(after) or _groups(scene.before) != _groups(scene.after):

@@ -99,6 +99,7 @@ class Door:
         self, who: str | None, action: str, request_id: UUID | str, headers: dict[str, Any] | None = None, **body: Any
     ) -> Response:
         """Act on a request over HTTP."""
+        body = {"comment": "No"} | body if action == "deny" else body
         parts: dict[str, Any] = {"json": body} if body else {}
         return self.call(who, "POST", f"/v1/requests/{request_id}/{action}", headers=headers or {}, **parts)
 

@@ -119,7 +119,7 @@ def test_a_denial_without_a_reason_is_not_taken_and_says_so(portal: Portal, comm
 
     answer = send(browser, page, "/deny", comment=comment)
 
-    assert (answer.status, "Say why you deny it" in answer.words) == (422, True)
+    assert (answer.status, "Say in a comment why you deny" in answer.words) == (422, True)
     assert 'aria-invalid="true"' in answer.text
     assert portal.sql("SELECT state FROM requests WHERE id = :r", r=request.id)[0].state == "pending"
 

@@ -119,7 +119,7 @@ def test_a_denial_needs_a_reason_and_loses_nothing(reviewed: Portal) -> None:
     denied = browser.submit(without, f"/review/{request.id}/deny", comment="Ask for less")
 
     assert without.status == 422
-    assert "Say why you deny it" in without.words
+    assert "Say in a comment why you deny" in without.words
     assert (denied.status, denied.path) == (200, "/review")
     assert {one.id: one.state for one in reviewed.states()}[request.id] == "denied"
 

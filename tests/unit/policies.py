@@ -14,6 +14,7 @@ from lockbox.requests.terms import (
     HARD_ANSWER_LIMIT,
     MOST_APPROVALS,
     MOST_TIERS,
+    Commented,
     Overrides,
     Reason,
     Stage,
@@ -70,8 +71,17 @@ PLAIN: dict[str, st.SearchStrategy[Any]] = {
 }
 PERCENTS = st.lists(st.integers(1, 99), max_size=MOST_TIERS - 1, unique=True).map(tuple)
 TIMED = dict.fromkeys(("widening", "approval_reminders", "review_reminders", "review_widening"), PERCENTS)
-MERGED = {"reasons": st.frozensets(st.sampled_from(Reason)), "tiers": POSITIONS.map(tiers_of)}
-CHOSEN = {"reasons": st.frozensets(st.sampled_from(Reason), min_size=1), "tiers": FULL_TIERS}
+COMMENTS = st.frozensets(st.sampled_from(Commented))
+MERGED = {
+    "comment_required": COMMENTS,
+    "reasons": st.frozensets(st.sampled_from(Reason)),
+    "tiers": POSITIONS.map(tiers_of),
+}
+CHOSEN = {
+    "comment_required": COMMENTS.filter(bool),
+    "reasons": st.frozensets(st.sampled_from(Reason), min_size=1),
+    "tiers": FULL_TIERS,
+}
 
 UNLIMITED = {"revoke_sign_in_age": st.none() | st.integers(60, DAY)}
 TERMS = st.builds(Terms, **(PLAIN | UNLIMITED), **MERGED, **TIMED, stages=quorums(MOST_APPROVALS, 0))

@@ -38,6 +38,8 @@ ORDER = [
     ("revoke_sign_in_age", 61, 60),
     ("revoke_sign_in_age", None, 86_400),
     ("questions_stop_clock", True, False),
+    ("comment_required", {"deny"}, {"approve", "deny", "revoke"}),
+    ("comment_required", set(), {"revoke"}),
 ]
 
 

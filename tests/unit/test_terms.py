@@ -47,6 +47,7 @@ def test_the_defaults_are_safe() -> None:
         "sign_in_age": 900,
         "revoke_sign_in_age": None,
         "questions_stop_clock": False,
+        "comment_required": ["deny"],
     }
 
 

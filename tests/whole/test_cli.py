@@ -200,6 +200,8 @@ def test_a_refusal_is_one_line_that_says_what_to_do(shell: Shell) -> None:
     request = shell.world.submit()
 
     shell.is_refused("ann", "stale-version: ", "request", "deny", request.id, "--version", "7")
+    unsaid = shell.is_refused("ann", "comment-required: ", "request", "deny", request.id)
+    assert unsaid.endswith("Give it with --comment.\n")
     shell.is_refused("erin", "wrong-role: ", "request", "revoke", request.id)
     unset = shell.is_refused(None, "run `lockbox sign-in`", "request", "list")
 

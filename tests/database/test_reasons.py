@@ -1,0 +1,91 @@
+"""A decision without a reason where the policy asks for one: refused, whoever decides and by whatever door."""
+
+import pytest
+
+from config.settings import Plan
+from lockbox.database import Database
+from lockbox.people.roles import Mode
+from lockbox.refusals import CommentRequired
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.rules import Policy
+from lockbox.tenancy import shutting, vendor
+from tests.builders import World
+from tests.database.scenes import read, state_of
+from tests.database.tenancy import does, id_of, manages
+from tests.ruling import lay_down
+
+
+@pytest.mark.parametrize("comment", [None, "", "  "])
+@pytest.mark.parametrize("who", ["ann", "tara"])
+def test_a_denial_needs_a_reason_where_nothing_else_is_laid_down(world: World, who: str, comment: str | None) -> None:
+    request = world.submit()
+
+    with pytest.raises(CommentRequired, match="Say in a comment why you deny") as refused:
+        world.act(who, Action.DENY, request.id, comment=comment)
+
+    assert (refused.value.code, refused.value.facts["field"]) == ("comment-required", "comment")
+    assert state_of(world.house, request.id) == "pending"
+    assert read(world.house, "SELECT FROM decisions WHERE request_id = :id", id=request.id) == []
+    assert world.act(who, Action.DENY, request.id, comment="Not today").state == "denied"
+
+
+def test_approving_and_revoking_need_a_reason_where_the_policy_says_so(world: World) -> None:
+    lay_down(world, comment_required=["approve", "revoke"])
+    request = world.submit()
+
+    with pytest.raises(CommentRequired, match="why you approve"):
+        world.act("ann", Action.APPROVE, request.id)
+    opened = world.act("ann", Action.APPROVE, request.id, comment="Case 7")
+    for who in ("ann", "tara", "max"):
+        with pytest.raises(CommentRequired, match="why you revoke"):
+            world.act(who, Action.REVOKE, opened.id)
+    closed = world.act("max", Action.REVOKE, opened.id, comment="Done")
+
+    assert (opened.state, closed.state) == ("active", "revoked")
+
+
+def test_a_customer_who_asks_for_no_reason_gets_none_but_from_a_manager(api: Database) -> None:
+    world = World.make(api, Policy(comment_required=frozenset()))
+    reviewed, denied = world.submit(), world.submit()
+    world.act("max", Action.ENDORSE, denied.id)
+
+    with pytest.raises(CommentRequired):
+        world.act("max", Action.DENY, reviewed.id, comment=None)
+    world.act("ann", Action.DENY, denied.id, comment=None)
+
+    assert [state_of(api, one.id) for one in (reviewed, denied)] == ["reviewing", "denied"]
+
+
+def test_a_rule_asks_for_a_reason_beside_what_the_tenant_asks_for(world: World) -> None:
+    rule = {"name": "mail", "match": {"services": ["exchange-online"]}, "terms": {"comment_required": ["approve"]}}
+    lay_down(world, rules=[rule])
+    request = world.submit()
+
+    for action in (Action.APPROVE, Action.DENY):
+        with pytest.raises(CommentRequired):
+            world.act("ann", action, request.id, comment=None)
+
+    assert state_of(world.house, request.id) == "pending"
+
+
+def test_an_emergency_stop_and_shutting_somebody_out_never_fail_for_the_lack_of_a_reason(api: Database) -> None:
+    everything = Policy.model_validate({"comment_required": ["approve", "deny", "revoke"], "vendor_review": False})
+    world = World.make(api, everything)
+    waiting, opened = world.submit(), world.submit()
+    world.act("ann", Action.APPROVE, opened.id, comment="Yes")
+
+    does(world, "tara", shutting.shut)
+    theirs = world.fresh("eve")
+    world.act("ann", Action.APPROVE, theirs.id, comment="Yes")
+    manages(world, "olga", vendor.disable, id_of(world, "eve"))
+
+    assert [state_of(api, one.id) for one in (waiting, opened, theirs)] == ["denied", "revoked", "revoked"]
+
+
+def test_a_switch_to_enforce_never_fails_for_the_lack_of_a_reason(api: Database) -> None:
+    world = World.make(api, Policy.model_validate({"comment_required": ["revoke"]}), Mode.OBSERVE)
+    opened = world.act("max", Action.ENDORSE, world.submit().id)
+
+    does(world, "tara", shutting.switch_mode, Mode.ENFORCE, plans={"standard": Plan()})
+
+    assert state_of(api, opened.id) == "revoked"
