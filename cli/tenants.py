@@ -54,8 +54,18 @@ def show(tenant: Tenant, plain: Plain = False) -> None:
 
 
 @app.command()
-def suspend(tenant: Tenant, plain: Plain = False) -> None:
-    """Suspend a tenant, as an operator: its windows count no more."""
+def suspend(
+    tenant: Tenant,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask before windows end")] = False,
+    plain: Plain = False,
+) -> None:
+    """Suspend a tenant, as an operator: its open windows end.
+
+    Says how many they are, and asks first. None opens again when the tenant is resumed.
+    """
+    windows = call("GET", at("tenants", tenant))["open_windows"]
+    if windows and not yes:
+        typer.confirm(f"{windows} open windows of {tenant} end at once and do not open again. Go on?", abort=True)
     _show(call("POST", at("tenants", tenant, "suspend")), plain=plain)
 
 

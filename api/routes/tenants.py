@@ -65,7 +65,10 @@ def show(slug: Slug, who: Who, session: Work) -> TenantView:
 
 @router.post("/{slug}/suspend", responses=problems(404))
 def suspend(slug: Slug, who: Who, came: From, session: Work) -> TenantView:
-    """Suspend a tenant, as an operator: nothing can be asked of it, and no window of its counts as open."""
+    """Suspend a tenant, as an operator: nothing can be asked of it, and its open windows are revoked.
+
+    How many those are says `open_windows` of the tenant. None opens again by itself when the tenant is resumed.
+    """
     return _tenant(tenants.suspend(session, who, came, slug))
 
 

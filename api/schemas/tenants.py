@@ -46,6 +46,8 @@ class NewName(Incoming):
 class TenantView(BaseModel):
     """A tenant; the numbers are for its members, and `in_review` for its admins: null is for who may not know.
 
+    `open_windows` is for operators too: so many end where they suspend the tenant.
+
     `effective_mode` is the mode that holds now: another one than `mode` while dated consent lasts, `consent_until`.
     Modes, plan and suspension are for its members and for the vendor's operators and auditors.
     """

@@ -15,6 +15,7 @@ SELECT set_config('lockbox.person', :person, true), set_config('lockbox.tenants'
 """)
 TURN_TO = text("SELECT set_config('lockbox.at', :tenant, true)")
 SEE_OFF = text("SELECT set_config('lockbox.leaving', :person, true)")
+SUSPEND = text("SELECT set_config('lockbox.suspending', :tenant, true)")
 KNOWN = "context"
 
 
@@ -53,6 +54,11 @@ def turn_to(session: Session, tenant_id: UUID) -> None:
 def see_off(session: Session, person_id: UUID) -> None:
     """Let an operator reach in this transaction what somebody asked for who is no engineer any more."""
     session.connection().execute(SEE_OFF, {"person": str(person_id)})
+
+
+def suspend(session: Session, tenant_id: UUID) -> None:
+    """Let an operator reach in this transaction the open windows of a tenant that is suspended by now."""
+    session.connection().execute(SUSPEND, {"tenant": str(tenant_id)})
 
 
 def ids(values: Iterable[UUID]) -> list[str]:

@@ -16,7 +16,7 @@ from lockbox.notices import directory
 from lockbox.notices.directory import Directory
 from lockbox.people import context, tenants
 from lockbox.people.roles import Caller, Means, Role, Side
-from lockbox.refusals import InvalidMove, NotYours, OwnRequest, PolicyNotMet, Stale, TooLate
+from lockbox.refusals import InvalidMove, NotYours, OwnRequest, PolicyNotMet, Stale, TenantSuspended, TooLate
 from lockbox.requests import approving, narrowing, nudging, policies, stopping, submission, tiers, voting, writing
 from lockbox.requests.judging import lacking_today
 from lockbox.requests.lifecycle import DECISIONS, FINAL_STATES, Action, Move, Party, State, move
@@ -34,6 +34,10 @@ from lockbox.requests.writing import Change, Origin, actor_for, identity
 NONE = timedelta(0)
 UNSAID = Submission({}, {}, {})
 STRICTER_SINCE = "The customer's policy has become stricter since this was asked, and it no longer meets it."
+SUSPENDED = (
+    "The vendor has suspended this tenant: nothing is opened until it is resumed. Until then it can be denied or "
+    "withdrawn."
+)
 UNREVIEWED = (
     "The customer's policy asks by now that the vendor reviews what is asked, and nobody has reviewed this: the "
     "vendor cancels it and files it anew, so that it is reviewed."
@@ -73,11 +77,12 @@ def act(session: Session, caller: Caller, origin: Origin, request_id: UUID, verd
         Unknown: there is no such request that the caller may know of.
         NotYours, OwnRequest, AlreadyEndorsed, SignInAgain: the caller is not the one to do this, or not so.
         Stale, InvalidMove, TooLate, AlreadyDecided: the request is not, or no longer, what the caller takes it for.
+        CommentRequired: the policy asks for a reason.
         WindowTooLong: the window would be longer than what was asked.
         Invalid, NothingLeft: what an approver keeps of what was asked was never asked, or is nothing.
+        TenantSuspended: it would be opened, or the customer asked, while the tenant is suspended.
         PolicyNotMet: what was asked no longer meets the customer's policy, or was not reviewed as it asks by now.
     """
-        CommentRequired: the policy asks for a reason.
     context.enter(session, caller)
     return act_on(session, caller, origin, locked(session, caller, request_id), verdict)
 
@@ -115,13 +120,13 @@ def act_on(
     if verdict.action is Action.REVOKE and party is not Party.OPERATOR:
         voting.fresh_enough_to_revoke(scene.caller, scene.ruling.terms, at)
     _in_time(scene, request, verdict.action)
+    if as_party is None:
+        voting.reasoned(verdict, scene.ruling.terms, by_the_vendor=party is Party.MANAGER)
     change, decision = _moved(session, scene, request, verdict, (row, party))
     reach("decide.after_judging")
     writing.update(session, request, change, known, decision)
     reach("decide.after_update")
     return request
-    if as_party is None:
-        voting.reasoned(verdict, scene.ruling.terms, by_the_vendor=party is Party.MANAGER)
 
 
 def _moved(
@@ -188,6 +193,8 @@ def _asked(scene: Scene, request: AccessRequest) -> frozenset[UUID]:
 def _may_open(scene: Scene, request: AccessRequest, action: Action, votes: Sequence[Vote]) -> None:
     """Check that the sign-in is good enough, and that what was asked could be asked today."""
     terms = scene.ruling.terms
+    if scene.ruling.is_suspended:
+        raise TenantSuspended(SUSPENDED)
     voting.in_person(scene.caller)
     if action is Action.ENDORSE:
         voting.strong_enough_to_endorse(scene.caller, terms, scene.at)

@@ -1,5 +1,6 @@
-"""Ending what somebody asked for who is no engineer any more, in the transaction that makes them so."""
+"""Ending what somebody asked for who is no engineer any more, or what is open at a tenant that is suspended."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from sqlalchemy import select
@@ -9,12 +10,13 @@ from lockbox.people import context
 from lockbox.people.roles import Caller
 from lockbox.refusals import TooLate
 from lockbox.requests import acting
-from lockbox.requests.lifecycle import Action, Party, State
+from lockbox.requests.lifecycle import OPEN_STATES, Action, Party, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.voting import Verdict
 from lockbox.requests.writing import Origin
 
 LEFT = "Whoever asked is no engineer of the vendor any more."
+SUSPENDED = "The vendor has suspended the customer: its open windows end, and none opens again by itself."
 WAYS_TO_LEAVE = {
     State.REVIEWING: Action.CANCEL,
     State.PENDING: Action.CANCEL,
@@ -38,12 +40,34 @@ def end_all_of(session: Session, operator: Caller, origin: Origin, requester_id:
         .with_for_update()
     )
     requests = session.execute(query).scalars().all()
+    return _end(session, operator, origin, requests, LEFT)
+
+
+def end_windows_at(session: Session, operator: Caller, origin: Origin, tenant_id: UUID) -> list[AccessRequest]:
+    """Revoke every open window at a tenant, as the operator who has just suspended it; return them, by id.
+
+    The caller has judged the operator and has suspended the tenant. A move that is about to be committed is waited
+    for: a row that leaves another state meanwhile would be passed over, so all that are open are locked first.
+    """
+    context.enter(session, operator)
+    context.suspend(session, tenant_id)
+    theirs = col(AccessRequest.tenant_id) == tenant_id
+    ids = select(col(AccessRequest.id)).where(theirs, col(AccessRequest.state).in_(OPEN_STATES))
+    session.execute(ids.order_by(col(AccessRequest.id)).with_for_update()).all()
+    windows = select(AccessRequest).where(theirs, col(AccessRequest.state) == State.ACTIVE)
+    found = session.execute(windows.order_by(col(AccessRequest.id)).with_for_update()).scalars().all()
+    return _end(session, operator, origin, found, SUSPENDED)
+
+
+def _end(
+    session: Session, operator: Caller, origin: Origin, requests: Sequence[AccessRequest], why: str
+) -> list[AccessRequest]:
     ended = []
     for request in requests:
         # As everywhere, moves are written by statements of our own.
         session.expunge(request)
         context.turn_to(session, request.tenant_id)
-        verdict = Verdict(WAYS_TO_LEAVE[request.state], LEFT)
+        verdict = Verdict(WAYS_TO_LEAVE[request.state], why)
         try:
             ended.append(acting.act_on(session, operator, origin, request, verdict, as_party=Party.OPERATOR))
         except TooLate:

@@ -1,7 +1,7 @@
 """The versions of tenants' policies: the one that holds, the one that judged a request, and the stricter of both."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -25,7 +25,8 @@ Hits = tuple[int, ...]
 
 READ = text("SELECT body::text FROM policies WHERE tenant_id = :tenant_id AND version = :version")
 OWN_AND_TODAYS = text("""
-SELECT own.body::text AS own, today.body::text AS today, t.policy_version AS todays, t.mode
+SELECT own.body::text AS own, today.body::text AS today, t.policy_version AS todays, t.mode,
+    t.suspended
 FROM tenants t JOIN policies own ON own.tenant_id = t.id AND own.version = :version
 JOIN policies today ON today.tenant_id = t.id AND today.version = t.policy_version
 WHERE t.id = :tenant_id
@@ -54,6 +55,7 @@ class Ruling:
     """The terms that a request meets now, and who is in the groups that they name.
 
     `today` is the tenant's policy now, `version` its version, and `mode` the tenant's own mode now.
+    `is_suspended` is whether the vendor has suspended the tenant.
     """
 
     terms: Terms
@@ -61,6 +63,7 @@ class Ruling:
     version: int
     today: Policy
     mode: Mode
+    is_suspended: bool = False
 
     def mode_for(self, request: AccessRequest, at: datetime) -> tuple[Mode, datetime | None]:
         """Return the mode in which a request leaves the vendor's review, and the end of the consent that it rests on.
@@ -102,7 +105,8 @@ def ruling(session: Session, request: AccessRequest) -> Ruling:
     """
     values = {"tenant_id": request.tenant_id, "version": request.policy_version}
     row = session.connection().execute(OWN_AND_TODAYS, values).one()
-    return _ruled(row.own, row.today, row.todays, Mode(row.mode), request)
+    ruled = _ruled(row.own, row.today, row.todays, Mode(row.mode), request)
+    return replace(ruled, is_suspended=row.suspended)
 
 
 def under(session: Session, tenant: Tenant, request: AccessRequest, policy: Policy) -> Ruling:

@@ -4,18 +4,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import func
+from sqlalchemy import func, text
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
 from config.settings import Plan
+from lockbox.audit.canonical import Value
 from lockbox.database import now
 from lockbox.people import context
 from lockbox.people import tenants as registry
 from lockbox.people.models import Membership, Person, Tenant
 from lockbox.people.roles import Caller, Mode, Role
 from lockbox.refusals import SlugTaken, Unknown, UnknownPlan
-from lockbox.requests import register
+from lockbox.requests import ending, register
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.rules import Policy
@@ -27,6 +28,7 @@ from lockbox.tenancy.offers import Offer
 from lockbox.tenancy.trail import ABSENT, Deed, change
 
 MOST_A_PAGE = 200
+WOULD_END = text("SELECT tenant_id, windows FROM open_windows(CAST(:ids AS uuid[]))")
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Founding:
 @dataclass(frozen=True)
 class Overview:
     """A tenant as a reader sees it; the counts are for its members, `in_review` for its admins only.
+
+    Operators learn how many windows are open: so many end where they suspend the tenant.
 
     `consented` is the dated consent that lasts, if one does. Engineers and managers of the vendor learn its slug and
     name alone.
@@ -139,7 +143,10 @@ def show(session: Session, caller: Caller, slug: str) -> Overview:
 
 
 def suspend(session: Session, caller: Caller, origin: Origin, slug: str) -> Overview:
-    """Suspend a tenant, as an operator: nothing can be asked of it, and no window of its counts as open.
+    """Suspend a tenant, as an operator: nothing can be asked of it, and its open windows end.
+
+    They are revoked in the same transaction, so that none opens again by itself when the tenant is resumed. What
+    waits for a review or an answer stays, may be denied or withdrawn, and is opened only once the tenant is resumed.
 
     Raises:
         Unknown, NotYours: as named.
@@ -203,8 +210,16 @@ def _suspended(session: Session, caller: Caller, origin: Origin, slug: str, *, s
             authority.firmly_at_the_vendor(session, seat)
         words = ("no", "yes") if suspended else ("yes", "no")
         tenant.suspended = suspended
+        session.add(tenant)
+        session.flush()
+        closed = ending.end_windows_at(session, seat.caller, origin, tenant.id) if suspended else []
+        changes = {"suspended": change(*words)}
+        facts: dict[str, Value] = {}
+        if closed:
+            changes["open windows"] = change(len(closed), 0)
+            facts["closed"] = [str(request.id) for request in closed]
         action = "tenant_suspended" if suspended else "tenant_resumed"
-        _save(session, seat, tenant, action, {"suspended": change(*words)})
+        trail.tell(session, seat, Deed(action, now(session), changes, facts=facts))
     return _to_the_vendor(session, tenant)
 
 
@@ -221,7 +236,8 @@ def _save(session: Session, seat: Seat, tenant: Tenant, action: str, changes: Ma
 
 def _to_the_vendor(session: Session, tenant: Tenant) -> Overview:
     lasting = consents.lasting(session, [tenant.id], now(session))
-    return Overview(tenant, is_own=False, consented=lasting.get(tenant.id))
+    windows = _would_end(session, [tenant]).get(tenant.id, 0)
+    return Overview(tenant, is_own=False, consented=lasting.get(tenant.id), open_windows=windows)
 
 
 def _seen(session: Session, caller: Caller, tenants: Sequence[Tenant]) -> list[Overview]:
@@ -229,8 +245,15 @@ def _seen(session: Session, caller: Caller, tenants: Sequence[Tenant]) -> list[O
     lasting = consents.lasting(session, [tenant.id for tenant in tenants], now(session))
     if not own:
         by_name_only = not caller.holds(Role.OPERATOR, Role.VENDOR_AUDITOR)
+        would_end = _would_end(session, tenants) if caller.holds(Role.OPERATOR) else {}
         return [
-            Overview(tenant, is_own=False, consented=lasting.get(tenant.id), by_name_only=by_name_only)
+            Overview(
+                tenant,
+                is_own=False,
+                consented=lasting.get(tenant.id),
+                by_name_only=by_name_only,
+                open_windows=would_end.get(tenant.id, 0) if caller.holds(Role.OPERATOR) else None,
+            )
             for tenant in tenants
         ]
     members, windows = _members(session, own), _open_windows(session, own)
@@ -247,6 +270,11 @@ def _seen(session: Session, caller: Caller, tenants: Sequence[Tenant]) -> list[O
         )
         for tenant in tenants
     ]
+
+
+def _would_end(session: Session, tenants: Sequence[Tenant]) -> dict[UUID, int]:
+    rows = session.connection().execute(WOULD_END, {"ids": [tenant.id for tenant in tenants]})
+    return {row.tenant_id: row.windows for row in rows}
 
 
 def _members(session: Session, tenant_ids: frozenset[UUID]) -> dict[UUID, int]:

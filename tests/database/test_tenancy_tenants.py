@@ -1,26 +1,33 @@
 """Tenants: added by operators, then their own; suspended and priced by the vendor, shut by themselves."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from config.settings import Plan
 from lockbox.database import Database
+from lockbox.people import context
 from lockbox.people.roles import Mode, Role
-from lockbox.refusals import NotYours, Unknown, UnknownPlan
+from lockbox.refusals import NotYours, TenantSuspended, Unknown, UnknownPlan
+from lockbox.requests import acting
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
+from lockbox.requests.voting import Verdict
 from lockbox.tenancy import shutting, tenants, vendor
 from lockbox.tenancy.shutting import Switched
 from lockbox.tenancy.tenants import Founding, Overview, Page
-from tests.builders import World
-from tests.database.scenes import door
+from tests.builders import HERE, World
+from tests.database.postbag import Postbag
+from tests.database.scenes import PATIENCE, door, read, state_of, within
 from tests.database.tenancy import does, id_of, manages, mode_of, on_the_database, reads
 from tests.database.trails import changes_told, last_told
 
 PLANS = {"standard": Plan(), "basic": Plan(lockbox=False)}
 FOUNDING = Founding("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")
+WAITING = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 EVERYBODY = {"Tara", "Ann", "Amir", "Abe"}
 
 
@@ -45,7 +52,7 @@ def test_the_vendors_people_see_all_tenants_and_of_each_what_is_their_business(
 
     assert {one.tenant.slug for one in seen} == {"fabrikam", world.tenant.slug}
     assert {(one.is_own, one.by_name_only, one.members, one.open_windows, one.in_review) for one in seen} == {
-        (False, by_name_only, None, None, None)
+        (False, by_name_only, None, 0 if who == "olga" else None, None)
     }
     assert reads(world, who, tenants.show) in seen
 
@@ -108,19 +115,69 @@ def test_a_tenant_of_others_answers_as_one_that_does_not_exist(world: World, api
     assert theirs.value.detail == nobodys.value.detail
 
 
-def test_suspending_shuts_the_door_and_resuming_opens_it_again(world: World) -> None:
-    world.act("ann", Action.APPROVE, world.submit().id)
+def test_suspending_ends_every_window_and_resuming_opens_none_again(world: World, post: Postbag) -> None:
+    post.endpoint(world, "https://hooks.contoso.example/", tenant_id=world.tenant.id)
+    opened = world.act("ann", Action.APPROVE, world.submit().id)
+    foreseen = reads(world, "olga", tenants.show).open_windows
 
     does(world, "olga", tenants.suspend)
     shut, suspended, counted = door(world), last_told(world.house), reads(world, "ann", tenants.show).open_windows
     does(world, "olga", tenants.resume)
 
-    assert (shut, counted) == (None, 0)
-    assert door(world) is not None
-    assert (suspended.action, suspended.changes) == ("tenant_suspended", {"suspended": "no → yes"})
+    assert (foreseen, shut, counted, door(world)) == (1, None, 0, None)
+    assert state_of(world.house, opened.id) == "revoked"
+    changes = {"suspended": "no → yes", "open windows": "1 → 0"}
+    assert (suspended.action, suspended.changes, suspended.facts["closed"]) == (
+        "tenant_suspended",
+        changes,
+        [str(opened.id)],
+    )
+    (event,) = read(world.house, "SELECT actor_role FROM events WHERE request_id = :id AND seq = 3", id=opened.id)
+    assert event.actor_role == "operator"
+    told = read(world.house, "SELECT person_id, endpoint_id FROM notices WHERE template = 'revoked'")
+    assert {id_of(world, name) for name in ("erin", "ann")} <= {row.person_id for row in told}
+    assert any(row.endpoint_id for row in told)
     resumed = last_told(world.house)
     assert (resumed.action, resumed.changes) == ("tenant_resumed", {"suspended": "yes → no"})
-    assert suspended.told == resumed.told == EVERYBODY
+    assert suspended.told >= resumed.told >= EVERYBODY
+
+
+def test_what_waits_while_a_tenant_is_suspended_may_be_denied_and_is_opened_only_after_it(world: World) -> None:
+    waiting, denied = world.submit(), world.submit()
+    does(world, "olga", tenants.suspend)
+
+    with pytest.raises(TenantSuspended, match="until it is resumed"):
+        world.act("ann", Action.APPROVE, waiting.id)
+    no = world.act("ann", Action.DENY, denied.id)
+    does(world, "olga", tenants.resume)
+    yes = world.act("ann", Action.APPROVE, waiting.id)
+
+    assert (no.state, yes.state) == ("denied", "active")
+
+
+def test_a_window_that_is_about_to_open_ends_with_the_suspension(world: World, pool: ThreadPoolExecutor) -> None:
+    request_id = world.submit().id
+
+    with world.house.transaction() as session:
+        acting.act(session, world.people["ann"], HERE, request_id, Verdict(Action.APPROVE))
+        suspending = pool.submit(lambda: does(world, "olga", tenants.suspend))
+        assert within(PATIENCE, lambda: suspending.done() or read(world.house, WAITING))
+    suspending.result(PATIENCE)
+    does(world, "olga", tenants.resume)
+
+    assert (state_of(world.house, request_id), door(world)) == ("revoked", None)
+
+
+def test_an_operator_reaches_the_windows_of_a_tenant_by_its_suspension_alone(world: World) -> None:
+    opened = world.act("ann", Action.APPROVE, world.submit().id)
+
+    with world.house.transaction() as session:
+        context.enter(session, world.people["olga"])
+        context.suspend(session, world.tenant.id)
+        found = session.connection().execute(text("SELECT FROM requests")).all()
+
+    assert found == []
+    assert state_of(world.house, opened.id) == "active"
 
 
 def test_what_is_so_already_is_answered_without_an_event(world: World) -> None:

@@ -42,7 +42,7 @@ def test_an_operator_adds_a_tenant_and_sees_no_code(shell: Shell) -> None:
         "suspended": False,
         "policy_version": None,
         "members": None,
-        "open_windows": None,
+        "open_windows": 0,
         "in_review": None,
     }
     shell.is_refused("olga", "slug-taken: ", "tenant", "add", slug, *ADMIN)
@@ -86,6 +86,19 @@ def test_an_operator_suspends_resumes_and_sets_the_plan(shell: Shell) -> None:
     shell.is_refused("tara", "wrong-role: ", "tenant", "suspend", slug)
     shell.is_refused("tara", "wrong-role: ", "tenant", "resume", slug)
     shell.is_refused("olga", "unknown-plan: ", "tenant", "plan", slug, "gold")
+
+
+def test_an_operator_is_told_how_many_windows_a_suspension_ends_and_is_asked_first(shell: Shell) -> None:
+    slug = shell.world.tenant.slug
+    shell.world.act("ann", Action.APPROVE, shell.world.submit().id)
+
+    asked = shell.run("olga", "tenant", "suspend", slug, stdin="n\n")
+    kept = shell.reads("olga", "tenant", "show", slug)
+    done = shell.reads("olga", "tenant", "suspend", slug, "--yes")
+
+    assert "1 open windows of" in asked.out
+    assert (asked.code, kept["suspended"], kept["open_windows"]) == (1, False, 1)
+    assert (done["suspended"], done["open_windows"]) == (True, 0)
 
 
 def test_an_admin_renames_the_tenant_and_what_it_is_called_is_shown_as_written(shell: Shell) -> None:
