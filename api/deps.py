@@ -22,7 +22,7 @@ from lockbox.notices.vault import Vault
 from lockbox.people import identities, oidc, sessions, tokens
 from lockbox.people.issuers import Issuers
 from lockbox.people.roles import Caller
-from lockbox.refusals import Invalid, NotSignedIn
+from lockbox.refusals import Invalid, NotSignedIn, Unseen
 from lockbox.requests.writing import Origin
 
 LONGEST_AGENT = 256
@@ -179,9 +179,25 @@ def if_match(request: Request) -> int | None:
     return int(number)
 
 
+def must_match(request: Request) -> int | None:
+    """Return the version that the caller means to replace, from If-Match; None where that says `*`: whichever holds.
+
+    Raises:
+        Unseen: the header is missing.
+        Invalid: it is not an ETag of ours.
+    """
+    if "if-match" not in request.headers:
+        raise Unseen(
+            "This replaces the whole document. Read it first and send If-Match with the ETag of that answer, such as "
+            '"3"; or send If-Match: * to replace whichever version is in force.'
+        )
+    return if_match(request)
+
+
 From = Annotated[Origin, Depends(at_hand(origin))]
 Where = Annotated[sessions.Place, Depends(at_hand(place))]
 Seen = Annotated[int | None, Depends(at_hand(if_match))]
+MustMatch = Annotated[int | None, Depends(at_hand(must_match))]
 
 
 def etag(version: int) -> dict[str, Any]:

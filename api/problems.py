@@ -26,6 +26,7 @@ from lockbox.refusals import (
     Stale,
     TooMany,
     Unknown,
+    Unseen,
 )
 from lockbox.requests import mistakes
 
@@ -38,6 +39,7 @@ STATUS: dict[type[Refusal], int] = {
     Conflict: 409,
     KeyInUse: 409,
     Stale: 412,
+    Unseen: 428,
     Invalid: 422,
     TooMany: 429,
     Busy: 503,

@@ -256,6 +256,12 @@ class Stale(Conflict):
     code = "stale-version"
 
 
+class Unseen(Refusal):
+    """A whole document would be replaced without saying which version of it was seen (RFC 6585, 3)."""
+
+    code = "precondition-required"
+
+
 class SlugTaken(Conflict):
     """Another tenant goes by that name."""
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from api.deps import Chosen, From, Seen, Who, Work, etag
+from api.deps import Chosen, From, MustMatch, Who, Work, etag
 from api.schemas.parts import Named, Slug, problems
 from api.schemas.requests import Comment
 from api.schemas.tenants import (
@@ -115,11 +115,15 @@ def show_policy(slug: Slug, who: Who, session: Work, response: Response, version
     return _policy(policies.read(session, who, slug, version), response)
 
 
-@router.put("/{slug}/policy", responses=problems(400, 404, 412))
+@router.put("/{slug}/policy", responses=problems(400, 404, 412, 428))
 def change_policy(
-    slug: Slug, body: Policy, who: Who, came: From, session: Work, seen: Seen, response: Response
+    slug: Slug, body: Policy, who: Who, came: From, session: Work, seen: MustMatch, response: Response
 ) -> PolicyView:
-    """Replace the policy, as a tenant admin; with If-Match only where the version is still the one that was seen."""
+    """Replace the whole policy, as a tenant admin, where If-Match names the version that is in force.
+
+    A term that is left out gets its default. Without If-Match the answer is 428; `*` replaces whichever version is in
+    force.
+    """
     return _policy(policies.change(session, who, came, slug, body, seen=seen), response)
 
 

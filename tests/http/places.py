@@ -52,10 +52,11 @@ SOMEBODY = {"name": "Nina", "address": "nina@contoso.example"}
 
 @dataclass(frozen=True)
 class Place:
-    """The ids in a path, and the body."""
+    """The ids in a path, and the body with what else is sent."""
 
     ids: dict[str, UUID] = field(default_factory=dict)
     body: dict[str, Any] | None = None
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 def done(**changes: Any) -> dict[str, Any]:
@@ -189,7 +190,9 @@ PLACES: dict[str, Callable[[Door], Place]] = {
     "PUT /v1/tenants/{slug}/plan": lambda _: Place(body={"plan": "standard"}),
     "PUT /v1/tenants/{slug}/mode": lambda _: Place(body={"mode": "enforce"}),
     "PUT /v1/tenants/{slug}/name": lambda _: Place(body={"name": "Contoso"}),
-    "PUT /v1/tenants/{slug}/policy": lambda _: Place(body=WITHOUT_REVIEW.model_dump(mode="json")),
+    "PUT /v1/tenants/{slug}/policy": lambda _: Place(
+        body=WITHOUT_REVIEW.model_dump(mode="json"), headers={"if-match": "*"}
+    ),
     "POST /v1/tenants/{slug}/members": lambda _: Place(body=somebody() | {"roles": ["auditor"]}),
     "PUT /v1/tenants/{slug}/members/{person_id}": lambda door: Place(
         {"person_id": id_of(door.world, "abe")}, {"roles": ["approver"]}

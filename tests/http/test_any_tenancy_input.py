@@ -72,7 +72,7 @@ def test_any_body_is_taken_or_refused(door: Door, who: str, method: str, path: s
         "/v1/tenants/{slug}/endpoints": {"url": "https://hooks.contoso.example/"},
     }.get(path, {})
     address = path.format(slug=door.world.tenant.slug, person_id=id_of(door.world, "abe"), endpoint_id=endpoint(door))
-    headers = {"content-type": "application/json"}
+    headers = {"content-type": "application/json", "if-match": "*"}
 
     answer = door.call(who, method, address, content=json.dumps(good | changes), headers=headers)
 

@@ -49,7 +49,7 @@ def shared(open_door: OpenDoor) -> Door:
 def call(door: Door, who: str, route: str, slug: str, place: Place) -> Response:
     """Call a route at a tenant."""
     method, path = route.split()
-    parts = {"json": place.body} if place.body else {}
+    parts: dict[str, Any] = {"json": place.body, "headers": place.headers} if place.body else {}
     return door.call(who, method, path.format(slug=slug, **place.ids), **parts)
 
 
@@ -109,7 +109,11 @@ def test_ids_of_another_tenant_are_not_there_under_ones_own_name(
 
     theirs = call(shared, who, route, shared.world.tenant.slug, place)
     nobodys = call(
-        shared, who, route, shared.world.tenant.slug, Place(dict.fromkeys(place.ids, new_id()), place.body)
+        shared,
+        who,
+        route,
+        shared.world.tenant.slug,
+        Place(dict.fromkeys(place.ids, new_id()), place.body, place.headers),
     )
 
     facts(theirs, 404, "not-found")

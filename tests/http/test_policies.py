@@ -20,9 +20,19 @@ def at(door: Door, tail: str = "") -> str:
 
 
 def put(door: Door, who: str = "tara", seen: str | None = None, **changes: Any) -> Any:
-    """Replace the policy by the usual one with changes."""
-    headers = {"if-match": seen} if seen else {}
+    """Replace the policy by the usual one with changes, whichever is in force where no version is given."""
+    headers = {"if-match": seen or "*"}
     return door.call(who, "PUT", at(door), json=BODY | changes, headers=headers)
+
+
+@pytest.mark.parametrize("body", [{}, BODY])
+def test_no_policy_is_replaced_by_whoever_does_not_say_which_they_saw(door: Door, body: dict[str, Any]) -> None:
+    before = door.get("tara", at(door)).json()
+
+    answer = door.call("tara", "PUT", at(door), json=body)
+
+    assert "If-Match" in facts(answer, 428, "precondition-required")["detail"]
+    assert door.get("tara", at(door)).json() == before
 
 
 def test_the_policy_is_shown_with_its_version_as_the_etag(door: Door) -> None:
@@ -167,7 +177,7 @@ def test_a_whole_policy_comes_back_as_it_was_sent(fresh_door: Door) -> None:
         }
     ).model_dump(mode="json")
 
-    answer = fresh_door.call("tara", "PUT", at(fresh_door), json=sent)
+    answer = fresh_door.call("tara", "PUT", at(fresh_door), json=sent, headers={"if-match": "*"})
 
     assert answer.json()["policy"] == sent
     assert fresh_door.get("ann", at(fresh_door)).json()["policy"] == sent

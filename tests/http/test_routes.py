@@ -225,7 +225,7 @@ def test_a_route_answers_each_role_as_the_matrix_says(everybody: Door, changing:
         query = {"request": everybody.pending()} if "report" in path else whose | asked.get(path.split("/")[-1], {})
         parts = {"params": query}
     place = place_of(door, route)
-    body = {"json": place.body} if place.body else {}
+    body: dict[str, Any] = {"json": place.body, "headers": place.headers} if place.body else {}
     named: dict[str, Any] = {"slug": world.tenant.slug, **place.ids}
     if "{request_id}" in path:
         named["request_id"] = everybody.pending()
