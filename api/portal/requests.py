@@ -37,6 +37,7 @@ from lockbox.requests import (
     looks,
     mistakes,
     policies,
+    reads,
     register,
     sight,
     talks,
@@ -177,7 +178,7 @@ def _shown(
     before = earlier.before(session, visitor.caller, entry.request)
     at = now(session)
     offered = _offered(session, visitor.caller, entry, moves) if at < entry.request.deadline_at else frozenset()
-    return page(
+    shown = page(
         request,
         "request",
         status_of(refused) if refused else 200,
@@ -204,9 +205,9 @@ def _shown(
         since=[one for one in told_of if seen is not None and (one["seq"] or 0) > seen] if refused else [],
         offered=offered,
         weak=_weak(session, visitor.caller, entry.request, offered, at),
-        is_over=at >= entry.request.deadline_at,
         required=_required(session, visitor.caller, entry.request) if offered else frozenset(),
         is_vendors=visitor.caller.side is Side.VENDOR,
+        is_over=at >= entry.request.deadline_at,
         open_until=at + timedelta(seconds=entry.request.access_window),
         shorter=[seconds for seconds in SHORTER if seconds < entry.request.access_window],
         refused=refused,
@@ -215,6 +216,8 @@ def _shown(
         around=looks.around(session, deps.database(request).schedule, visitor.caller, entry.request),
         at=at,
     )
+    reads.note(session, visitor.caller, origin(request), entry.request)
+    return shown
 
 
 def _is_asked(request: AccessRequest) -> bool:
@@ -263,9 +266,6 @@ def _weak(
     return voting.hindrance(caller, action, terms, at)
 
 
-def _parties(session: Session, caller: Caller, asked: AccessRequest) -> set[Party]:
-    deputies = directory.look_up(session, {asked.tenant_id}, now(session)).deputies[asked.tenant_id]
-    held = {
 def _required(session: Session, caller: Caller, asked: AccessRequest) -> frozenset[Commented]:
     """Return the decisions that need a reason; of the vendor's people only what no customer's policy weakens."""
     is_vendors = caller.side is Side.VENDOR
@@ -273,6 +273,9 @@ def _required(session: Session, caller: Caller, asked: AccessRequest) -> frozens
     return voting.needing_reasons(terms, by_the_vendor=is_vendors)
 
 
+def _parties(session: Session, caller: Caller, asked: AccessRequest) -> set[Party]:
+    deputies = directory.look_up(session, {asked.tenant_id}, now(session)).deputies[asked.tenant_id]
+    held = {
         Party.REQUESTER: caller.person_id == asked.requester_id,
         Party.MANAGER: caller.holds(Role.MANAGER),
         Party.APPROVER: caller.holds(Role.APPROVER, tenant_id=asked.tenant_id) or caller.person_id in deputies,

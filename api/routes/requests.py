@@ -34,7 +34,7 @@ from lockbox.audit import timeline
 from lockbox.instants import Instant
 from lockbox.notices import progress, reach
 from lockbox.people.roles import Caller
-from lockbox.requests import acting, again, filing, idempotency, previewing, register
+from lockbox.requests import acting, again, filing, idempotency, previewing, reads, register
 from lockbox.requests.filing import Limits, Submitted
 from lockbox.requests.judging import Filing
 from lockbox.requests.lifecycle import DECISIONS, Action, State
@@ -122,11 +122,16 @@ def preview(body: NewRequest, who: Who, session: Work, chosen: Chosen) -> Previe
 
 
 @router.get("/{request_id}", responses=problems(404))
-def show(request_id: UUID, who: Who, session: Work, response: Response) -> RequestDetail:
-    """Show one request, whether it is open at this moment, and how its notices fare."""
+def show(request_id: UUID, who: Who, came: From, session: Work, response: Response) -> RequestDetail:
+    """Show one request, whether it is open at this moment, and how its notices fare.
+
+    Who of the vendor reads it is on record, once for each person and hour.
+    """
     entry = register.find(session, who, request_id)
     response.headers.update(etag(entry.request.version))
-    return _detail(session, entry, who)
+    detail = _detail(session, entry, who)
+    reads.note(session, who, came, entry.request)
+    return detail
 
 
 @router.post("/{request_id}/ask-again", status_code=201, response_model=NewRequestView, responses=problems(404, 409))

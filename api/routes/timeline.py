@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter
 from sqlalchemy import Row
 
-from api.deps import Who, Work
+from api.deps import From, Who, Work
 from api.schemas.parts import Named, problems
 from api.schemas.requests import (
     DeadNotice,
@@ -24,7 +24,7 @@ from lockbox.notices import progress
 from lockbox.notices.audience import knows_of
 from lockbox.notices.dead import NOTICE_DEAD
 from lockbox.notices.progress import Told
-from lockbox.requests import register
+from lockbox.requests import reads, register
 from lockbox.requests.sight import Capacity, Guarded, capacities, may_read, origin_of
 from lockbox.requests.voices import Someone, Voice, voices
 
@@ -35,7 +35,7 @@ ERASED = "erased"
 
 
 @router.get("/{request_id}/events", responses=problems(404))
-def events(request_id: UUID, who: Who, session: Work) -> EventList:
+def events(request_id: UUID, who: Who, came: From, session: Work) -> EventList:
     """Show the timeline of a request: its moves in order and without a gap, and what happened beside them."""
     entry = register.find(session, who, request_id)
     held = capacities(who, entry.request.requester_id, entry.request.tenant_id)
@@ -45,7 +45,9 @@ def events(request_id: UUID, who: Who, session: Work) -> EventList:
     names = {str(told.id): told.recipient for told in own}
     said = voices(session, timeline.moves(rows))
     seen = [row for row in rows if row.seq is not None or knows_of(who.side, row.to_state, row.template)]
-    return EventList(items=[_event(row, said.get(row.seq, Voice()), held, names) for row in seen])
+    shown = EventList(items=[_event(row, said.get(row.seq, Voice()), held, names) for row in seen])
+    reads.note(session, who, came, entry.request)
+    return shown
 
 
 @router.get("/{request_id}/notices", responses=problems(404))

@@ -81,6 +81,7 @@ WORDS = {
     "nobody_told": "ended requests of which nobody could be told",
     "review_unreached": "could reach no manager of the vendor",
     "invariant_broken": "raised an alarm: something is that must never be",
+    "request_read": "read a request",
     "trail_read": "read this trail",
     "trail_exported": "exported this trail",
     "trail_removed": "removed the oldest events, as is laid down",
@@ -107,6 +108,7 @@ LABELS = {
     "user_agent": "Program",
 }
 FACTS = {
+    "request": "Request",
     "means": "By",
     "channel": "Through",
     "code": "Why",

@@ -123,6 +123,16 @@ class Question(SQLModel, table=True):
     answer_event: UUID | None = None
 
 
+class RequestRead(SQLModel, table=True):
+    """The hour in which somebody of the vendor last read a request; see `reads`."""
+
+    __tablename__ = "request_reads"
+
+    person_id: UUID = Field(primary_key=True, foreign_key="people.id")
+    request_id: UUID = Field(primary_key=True, foreign_key="requests.id")
+    hour: datetime = Field(sa_type=Instant)
+
+
 class IdempotencyKey(SQLModel, table=True):
     """The answer to a submit that came with a key, kept for 24 hours; successes only."""
 

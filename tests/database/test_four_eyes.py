@@ -87,7 +87,7 @@ class Play:
                 self.turn(str(who), Role(str(more[0])))
             elif self.requests:
                 with self.world.house.transaction() as session:
-                    acting.act(session, caller, HERE, self.requests[-1], Verdict(Action(str(what))))
+                    acting.act(session, caller, HERE, self.requests[-1], Verdict(Action(str(what)), "No"))
         except Refusal:
             pass
 

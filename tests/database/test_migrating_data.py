@@ -139,7 +139,7 @@ def _caller(data: FirstData, name: str, *standings: Standing, means: Means = Mea
 
 def _act(house: Database, caller: Caller, request_id: UUID, action: Action) -> str:
     with house.transaction() as session:
-        return acting.act(session, caller, HERE, request_id, Verdict(action)).state.value
+        return acting.act(session, caller, HERE, request_id, Verdict(action, "No")).state.value
 
 
 def _door(house: Database, data: FirstData) -> UUID:

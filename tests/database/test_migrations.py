@@ -127,7 +127,7 @@ def test_the_migrations_from_nothing_give_what_the_models_say(fresh: str, owner:
     migrations.upgrade(fresh)
 
     assert _differences(owner) == ONLY_IN_THE_MIGRATIONS
-    assert len(SQLModel.metadata.tables) == 38
+    assert len(SQLModel.metadata.tables) == 39
 
 
 def test_every_difference_would_be_seen(fresh: str, owner: Engine) -> None:

@@ -342,7 +342,7 @@ def test_a_token_and_a_mailed_code_deny_and_revoke(world: World, means: Means) -
     world.act("amir", Action.APPROVE, opened.id)
 
     with world.house.transaction() as session:
-        denied = acting.act(session, caller, HERE, waiting.id, Verdict(Action.DENY)).state
+        denied = acting.act(session, caller, HERE, waiting.id, Verdict(Action.DENY, "No")).state
         revoked = acting.act(session, caller, HERE, opened.id, Verdict(Action.REVOKE)).state
 
     assert (denied, revoked) == (State.DENIED, State.REVOKED)

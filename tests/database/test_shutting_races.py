@@ -32,7 +32,7 @@ T = TypeVar("T")
 def uncommitted(world: World, who: str, action: Action, request_id: UUID) -> Iterator[None]:
     """Let somebody make a move that is committed on the way out."""
     with world.house.transaction() as session:
-        acting.act(session, world.people[who], HERE, request_id, Verdict(action))
+        acting.act(session, world.people[who], HERE, request_id, Verdict(action, "No"))
         yield
 
 

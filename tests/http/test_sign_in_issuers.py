@@ -511,7 +511,8 @@ def test_a_token_of_an_issuer_opens_nothing_while_a_mailbox_alone_vouches_for_th
 
     def answer(action: str) -> httpx.Response:
         asked = scene.portal.world.submit("erin", scene.portal.house, resources=[f"mailbox:{new_id()}"])
-        return reader.call("POST", f"/v1/requests/{asked.id}/{action}", headers=scene.bearing("ann"))
+        body = {"comment": "No"}
+        return reader.call("POST", f"/v1/requests/{asked.id}/{action}", headers=scene.bearing("ann"), json=body)
 
     early, denied = answer("approve"), answer("deny")
     made = reader.call("POST", "/v1/tokens", headers=scene.bearing("ann"), json={"name": "laptop"})

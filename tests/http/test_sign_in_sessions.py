@@ -222,7 +222,8 @@ def test_a_session_changes_something_over_the_api_only_with_its_own_token_from_o
     facts(browser.call("POST", path, headers={CSRF: ours[CSRF]}), 403, "cross-site")
     assert portal.count() == before
 
-    assert browser.call("POST", path, headers=ours).json()["state"] == "denied"
+    denied = browser.call("POST", path, headers=ours, json={"comment": "No"})
+    assert denied.json()["state"] == "denied"
 
 
 def test_a_bearer_token_beside_a_session_wins(portal: Portal) -> None:

@@ -1,0 +1,50 @@
+"""Reads of requests by the vendor's people are on record: once for each person, request and hour."""
+
+from sqlalchemy import text
+from sqlmodel import Session
+
+from lockbox.audit import events
+from lockbox.audit.events import Actor, Happening
+from lockbox.database import now
+from lockbox.people import context
+from lockbox.people.roles import Caller, Role, Side
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.writing import Origin
+
+REQUEST_READ = "request_read"
+# The row is the first read of its hour or it is not written: whoever reads again and again leaves one event.
+FIRST = text("""
+WITH this AS (SELECT date_trunc('hour', CAST(:at AS timestamptz)) AS hour)
+INSERT INTO request_reads AS r (person_id, request_id, hour) SELECT :person_id, :request_id, this.hour FROM this
+WHERE NOT EXISTS (SELECT FROM request_reads o
+    WHERE o.person_id = :person_id AND o.request_id = :request_id AND o.hour >= this.hour)
+ON CONFLICT (person_id, request_id) DO UPDATE SET hour = EXCLUDED.hour WHERE r.hour < EXCLUDED.hour
+RETURNING true
+""")
+RECORD = text(f"WITH {events.APPEND} SELECT 1")
+
+
+def note(session: Session, caller: Caller, origin: Origin, request: AccessRequest) -> None:
+    """Write that somebody of the vendor has read a request, unless it is their own or they did so in this hour.
+
+    The event is in the tenant's log once the customer was asked, and in the vendor's own before that. It is written
+    after all that is shown was read: the transaction deals with the tenant from here on.
+    """
+    if caller.side is not Side.VENDOR or caller.person_id == request.requester_id:
+        return
+    at = now(session)
+    values = {"person_id": caller.person_id, "request_id": request.id, "at": at}
+    if session.connection().execute(FIRST, values).scalar() is None:
+        return
+    known = request.asked_at is not None
+    role = Role.MANAGER if caller.holds(Role.MANAGER) else Role.VENDOR_AUDITOR
+    if known:
+        context.turn_to(session, request.tenant_id)
+    happening = Happening(
+        at=at,
+        action=REQUEST_READ,
+        actor=Actor(caller.person_id, role, caller.name, origin.channel, origin.address, origin.user_agent),
+        tenant_id=request.tenant_id if known else None,
+        facts={"request": request.id},
+    )
+    session.connection().execute(RECORD, events.append([happening]))

@@ -1,0 +1,92 @@
+"""Who of the vendor has read a request is on record: once for each person, request and hour."""
+
+from typing import Any
+
+import pytest
+
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.rules import Policy
+from tests.database.scenes import read
+from tests.http.door import Door, OpenDoor
+from tests.http.portal import OpenPortal
+
+READS = """
+SELECT p.name, e.tenant_id, e.actor_role, convert_from(e.body, 'UTF8')::jsonb ->> 'request' AS request
+FROM events e JOIN people p ON p.id = e.actor_id
+WHERE e.action = 'request_read' AND e.actor_id = ANY(:people) ORDER BY e.id
+"""
+
+
+def reads(door: Door) -> list[tuple[Any, ...]]:
+    """Return who has read which request, as whom, and in which tenant's log that is."""
+    people = [caller.person_id for caller in door.world.people.values()]
+    return [(row.name, row.actor_role, row.tenant_id, row.request) for row in read(door.root, READS, people=people)]
+
+
+@pytest.fixture
+def reviewed(open_door: OpenDoor) -> Door:
+    """A world with vendor review."""
+    return open_door(Policy())
+
+
+@pytest.mark.parametrize("tail", ["", "/events", "/questions", "/activity"])
+def test_a_read_by_the_vendor_is_in_the_customers_log_once_the_customer_is_asked(reviewed: Door, tail: str) -> None:
+    request = reviewed.world.submit()
+    reviewed.get("max", f"/v1/requests/{request.id}{tail}")
+    reviewed.world.act("max", Action.ENDORSE, request.id)
+    answer = reviewed.get("vera", f"/v1/requests/{request.id}{tail}")
+
+    assert answer.status_code == 200
+    assert reads(reviewed) == [
+        ("Max", "manager", None, str(request.id)),
+        ("Vera", "vendor_auditor", reviewed.world.tenant.id, str(request.id)),
+    ]
+
+
+def test_reading_again_in_the_same_hour_leaves_no_second_event(reviewed: Door) -> None:
+    request, other = reviewed.pending(), reviewed.pending()
+
+    for tail in ("", "", "/events"):
+        reviewed.get("max", f"/v1/requests/{request}{tail}")
+    reviewed.get("mia", f"/v1/requests/{request}")
+    reviewed.get("max", f"/v1/requests/{other}")
+    hour = [(name, one) for name, _, _, one in reads(reviewed)]
+    reviewed.run_sql("UPDATE request_reads SET hour = hour - interval '1 hour' WHERE request_id = :r", r=request)
+    reviewed.get("max", f"/v1/requests/{request}")
+
+    assert hour == [("Max", request), ("Mia", request), ("Max", other)]
+    assert len(reads(reviewed)) == 4
+
+
+def test_reads_at_one_instant_leave_one_event(reviewed: Door) -> None:
+    request = reviewed.pending()
+
+    reviewed.together(*(reviewed.coming("max", "GET", f"/v1/requests/{request}") for _ in range(6)))
+
+    assert len(reads(reviewed)) == 1
+
+
+def test_ones_own_request_lists_and_the_customers_reads_leave_none(reviewed: Door) -> None:
+    request = reviewed.world.submit()
+    reviewed.world.act("max", Action.ENDORSE, request.id)
+
+    reviewed.get("erin", f"/v1/requests/{request.id}")
+    for who in ("max", "vera", "ann"):
+        assert reviewed.get(who, "/v1/requests").status_code == 200
+    for who in ("ann", "tara", "aude"):
+        reviewed.get(who, f"/v1/requests/{request.id}")
+    assert reviewed.get("olga", f"/v1/requests/{request.id}").status_code == 404
+
+    assert reads(reviewed) == []
+
+
+def test_the_page_of_a_request_counts_as_a_read_and_the_customer_sees_who_read_it(open_portal: OpenPortal) -> None:
+    portal = open_portal()
+    request = portal.world.submit()
+
+    manager, admin = portal.browser(), portal.browser()
+    manager.enter("max")
+    admin.enter("tara")
+    manager.get(f"/requests/{request.id}")
+
+    assert "read a request" in admin.get("/trail").words
