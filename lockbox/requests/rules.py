@@ -98,7 +98,12 @@ Line = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), AfterValidator(check_line)
 ]
 Members = Annotated[Once[UUID], Field(max_length=MOST_MEMBERS)]
-Groups = Annotated[dict[GroupName, Members], Field(max_length=MOST_GROUPS), AfterValidator(_by_name)]
+NAMES_ALONE = {"additionalProperties": False, "propertyNames": {"maxLength": 63}}
+Groups = Annotated[
+    dict[GroupName, Members],
+    Field(max_length=MOST_GROUPS, json_schema_extra=NAMES_ALONE),
+    AfterValidator(_by_name),
+]
 
 
 class Match(Value):

@@ -100,6 +100,12 @@ def _none_empty(tiers: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ..
     return tiers
 
 
+def _given_once(values: object) -> object:
+    if isinstance(values, list) and len({str(value) for value in values}) < len(values):
+        raise ValueError("name each only once")
+    return values
+
+
 def _in_order(reasons: frozenset[Reason]) -> list[Reason]:
     return sorted(reasons)
 
@@ -112,7 +118,11 @@ Stages = Annotated[tuple[Stage, ...], AfterValidator(_by_group)]
 _Tiers = Annotated[tuple[tuple[GroupName, ...], ...], Field(max_length=MOST_TIERS), AfterValidator(_each_group_once)]
 Tiers = Annotated[_Tiers, AfterValidator(_without_an_empty_end)]
 ChosenTiers = Annotated[_Tiers, AfterValidator(_none_empty)]
-Reasons = Annotated[frozenset[Reason], PlainSerializer(_in_order, return_type=list[Reason], when_used="json")]
+Reasons = Annotated[
+    frozenset[Reason],
+    BeforeValidator(_given_once),
+    PlainSerializer(_in_order, return_type=list[Reason], when_used="json"),
+]
 ChosenReasons = Annotated[Reasons, Field(min_length=1)]
 Comments = Annotated[frozenset[Commented], PlainSerializer(_by_name, return_type=list[Commented], when_used="json")]
 
