@@ -86,15 +86,19 @@ def _for_customers() -> list[str]:
     return [*settings.audit_public_keys, *(VerifierKey(APPROVALS, public).text for public in approvals)]
 
 
+RunFolder = Annotated[Path | None, typer.Option(help="data folder of `make run`, where it was given another")]
+
+
 @app.command()
-def status(plain: Plain = False) -> None:
+def status(plain: Plain = False, folder: RunFolder = None) -> None:
     """Show how the installation stands.
 
     Ends with 1 where somebody has to look. With the API's LOCKBOX_DATABASE_URL (or the owner's login) and
-    LOCKBOX_REDIS_URL. What is away is said, and the rest is shown.
+    LOCKBOX_REDIS_URL; where neither login is set, what `make run` keeps up here is asked. What is away is said, and
+    the rest is shown.
     """
     try:
-        found = shown.read(load())
+        found = shown.read(load(), folder)
     except UnsafeSettings as unset:
         raise stop(str(unset)) from None
     if plain:

@@ -1,11 +1,16 @@
 """How an installation stands, as a terminal shows it."""
 
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
+from cli.stack import CHECKOUT
 from cli.terminal import NOTHING, paper, say
+from config import embedded
+from config.embedded import EmbeddedRefused, Servers
 from config.settings import Settings, UnsafeSettings
 from lockbox.database import Database, make_engine
 from lockbox.notices.models import Channel
@@ -21,19 +26,37 @@ NOWHERE = "redis://127.0.0.1:1/0"
 Line = tuple[str, str, bool | None]
 
 
-def read(settings: Settings) -> Status:
+def read(settings: Settings, folder: Path | None = None) -> Status:
     """Ask, with the login of the API or that of the database's owner, whichever is set.
 
+    Where neither is, the embedded servers of this checkout are asked, if they run, or those of another folder.
+
     Raises:
-        UnsafeSettings: neither is.
+        UnsafeSettings: there is nothing to ask.
     """
     login = settings.database_url or settings.owner_database_url
+    if login is None and (servers := _running(settings, folder)):
+        return _asked(servers.database_url, servers.redis_url)
     if login is None:
         raise UnsafeSettings("set LOCKBOX_DATABASE_URL (or LOCKBOX_OWNER_DATABASE_URL), and LOCKBOX_REDIS_URL")
-    redis = settings.redis_url.get_secret_value() if settings.redis_url else NOWHERE
-    database = Database(make_engine(login.get_secret_value(), role="status"), Schedule(redis))
+    return _asked(login.get_secret_value(), settings.redis_url.get_secret_value() if settings.redis_url else None)
+
+
+def _running(settings: Settings, folder: Path | None) -> Servers | None:
+    """Return the embedded servers that `make run` keeps up, if they run; there are none in production."""
+    if settings.environment == "production":
+        return None
+    with suppress(EmbeddedRefused):
+        servers = embedded.find(folder or embedded.default_folder(CHECKOUT))
+        if servers.pids and servers.database_url:
+            return servers
+    return None
+
+
+def _asked(login: str, redis: str | None) -> Status:
+    database = Database(make_engine(login, role="status"), Schedule(redis or NOWHERE))
     try:
-        return status.read(database, with_redis=settings.redis_url is not None)
+        return status.read(database, with_redis=redis is not None)
     finally:
         database.dispose()
 

@@ -179,13 +179,21 @@ def _shown(
         services=chosen.services,
         actions=_actions(chosen),
         reasons=list(Reason),
-        windows=sorted({*WINDOWS, *([int(written.access_window)] if _is_seconds(written.access_window) else [])}),
+        windows=_windows(written.access_window, found.terms.access_ceiling if found else None),
         refused=refused,
         wrong=wrong,
         found=found,
         asked=asked,
         key=secrets.token_urlsafe(16),
     )
+
+
+def _windows(typed: str, ceiling: int | None) -> list[int]:
+    """Return the windows to choose from, none above the ceiling of the customer, where it is known."""
+    offered = {*WINDOWS, *([int(typed)] if _is_seconds(typed) else [])}
+    if ceiling is None:
+        return sorted(offered)
+    return sorted({one for one in offered if one <= ceiling} | {min(ceiling, max(WINDOWS))})
 
 
 def _earlier(session: Session, visitor: Visitor, request_id: UUID) -> Typed:

@@ -213,10 +213,13 @@ def _was_denied(session: Session, tenant: Tenant, ask: Ask) -> bool:
 
 
 def _filing_parties(caller: Caller) -> set[Party]:
-    parties = {Party.ENGINEER} if caller.holds(Role.ENGINEER) else set()
-    if caller.holds(Role.SYSTEM) and Scope.REQUESTS_FILE in caller.scopes:
-        parties.add(Party.SYSTEM)
-    return parties
+    if caller.holds(Role.ENGINEER):
+        return {Party.ENGINEER}
+    if not caller.holds(Role.SYSTEM):
+        return set()
+    if Scope.REQUESTS_FILE not in caller.scopes:
+        raise NotYours(f"This token needs the scope {Scope.REQUESTS_FILE}: make one that has it.")
+    return {Party.SYSTEM}
 
 
 def _requester(session: Session, caller: Caller, party: Party, filing: Filing) -> tuple[UUID, str]:

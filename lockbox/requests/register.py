@@ -37,7 +37,7 @@ from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.sight import Reach, with_reach
 
-Query = Select[AccessRequest, str, str, bool, bytes | None]
+Query = Select[AccessRequest, str, str, str, bool, bytes | None]
 
 NAMES = ARRAY(Text)
 
@@ -52,8 +52,9 @@ RESTORED = (
 
 @dataclass(frozen=True)
 class Entry:
-    """A request as a reader sees it: the row, the tenant's name, the requester's name, and whether it is open.
+    """A request as a reader sees it: the row, the requester's name, and whether it is open.
 
+    `tenant` is the tenant's slug, and `tenant_name` what it is called now.
     `is_behind` is whether it is shut for the one reason that the database is behind what was shipped of its trail.
     """
 
@@ -62,6 +63,7 @@ class Entry:
     requester: str
     open: bool
     is_behind: bool = False
+    tenant_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -253,7 +255,7 @@ def _may_ask(caller: Caller, question: Question) -> None:
 def entries() -> Query:
     """Return the query for requests, with all that `read` judges them by."""
     return (
-        select(AccessRequest, col(Tenant.slug), col(Person.name), granted(), _opening())
+        select(AccessRequest, col(Tenant.slug), col(Person.name), col(Tenant.name), granted(), _opening())
         .join(Tenant, col(Tenant.id) == col(AccessRequest.tenant_id))
         .join(Person, col(Person.id) == col(AccessRequest.requester_id))
     )
@@ -281,7 +283,7 @@ def read(session: Session, query: Query, values: Mapping[str, object] | None = N
     at = now(session)
     good = {
         request.id
-        for request, _, _, is_granted, _ in rows
+        for request, _, _, _, is_granted, _ in rows
         if is_granted and at < request.deadline_at and signed[request.id]
     }
     behind_ = _behind(session, {request.tenant_id for request, *_ in rows if request.id in good})
@@ -292,8 +294,9 @@ def read(session: Session, query: Query, values: Mapping[str, object] | None = N
             requester,
             open=request.id in good and request.tenant_id not in behind_,
             is_behind=request.id in good and request.tenant_id in behind_,
+            tenant_name=name,
         )
-        for request, tenant, requester, _, _ in rows
+        for request, tenant, requester, name, _, _ in rows
     ]
 
 

@@ -181,7 +181,7 @@ class Policy(Terms):
     def _calls(self) -> Iterator[tuple[str, str, int]]:
         """Yield each place that calls upon a group, the group, and how many of its people it takes."""
         yield from _called("", self.stages, self.tiers)
-        for number, rule in enumerate(self.rules, 1):
+        for number, rule in enumerate(self.rules):
             yield from _called(f"rules.{number}.terms.", rule.terms.stages or (), rule.terms.tiers or ())
 
 

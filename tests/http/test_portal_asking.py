@@ -1,5 +1,6 @@
 """Asking from a page: a form that loses nothing, a look at whom it would reach, and one request."""
 
+import re
 from typing import Any
 
 import pytest
@@ -230,3 +231,27 @@ def test_too_much_of_something_is_said_in_the_words_of_the_form(portal: Portal) 
     assert "Write at most 4000 characters." in page.words
     assert "Write at most 100 characters." in page.words
     assert page.form("/ask/preview").fields["resources"].split() == many.split()
+
+
+def test_the_form_offers_no_window_above_the_customers_ceiling(open_portal: OpenPortal) -> None:
+    portal = open_portal()
+    lay_down(portal.world, access_ceiling=1200)
+    browser = asks(portal)
+
+    chosen = browser.submit(browser.get("/ask"), "/ask/preview", **written(portal, access_window="900"))
+
+    for page in (chosen, previewed(browser, portal, access_window="7200")):
+        offered = [int(one) for one in re.findall(r'<option value="(\d+)"', page.text)]
+        assert offered == [300, 900, 1200]
+
+
+def test_pages_say_the_tenants_name_and_follow_a_rename(open_portal: OpenPortal) -> None:
+    portal = open_portal()
+    request = portal.world.submit()
+    portal.sql("UPDATE tenants SET name = 'Renamed Corp' WHERE id = :t RETURNING id", t=portal.world.tenant.id)
+    browser = asks(portal)
+
+    for place in ("/requests", "/mine", f"/requests/{request.id}"):
+        page = browser.get(place)
+        assert "Renamed Corp" in page.words, place
+        assert portal.world.tenant.slug not in page.words, place

@@ -5,6 +5,7 @@ from uuid import UUID
 
 import pytest
 
+from lockbox.ids import new_id
 from lockbox.people.roles import Mode, Role, Scope
 from lockbox.requests.rules import Policy
 from tests.builders import WITHOUT_REVIEW
@@ -178,3 +179,10 @@ def test_a_suspended_tenant_can_be_asked_nothing(fresh_door: Door) -> None:
 
     facts(answer, 403, "tenant-suspended")
     assert fresh_door.rows() == before
+
+
+def test_a_systems_token_without_the_scope_is_told_which_one_it_needs(door: Door) -> None:
+    answer = door.call("gate", "POST", "/v1/requests", json=door.world.body(engineer=str(new_id())))
+
+    assert answer.status_code == 403
+    assert "This token needs the scope requests:file" in answer.json()["detail"]

@@ -1,10 +1,12 @@
 """`make run`, as a newcomer uses it: what it prints works as it is, and Ctrl-C leaves nothing behind."""
 
+import json
 import re
 import shlex
 import signal
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -12,6 +14,7 @@ import httpx
 import psutil
 import pytest
 
+from config.children import environment
 from tests.ports import own_port
 from tests.whole import terminal
 from tests.whole.conftest import wait_until
@@ -71,6 +74,10 @@ def test_what_it_prints_works_and_ctrl_c_stops_all(here: Terminal) -> None:
         assert flower
         workers = httpx.get(f"{flower[1]}/api/workers", auth=(flower[2], flower[3]), trust_env=False)
         account, letter = play(said, "ann", "/account")
+        stands = subprocess.run(
+            [sys.executable, "-m", "cli", "operate", "status", "--json", "--folder", str(here.folder)],
+            env=environment({}), cwd=terminal.CHECKOUT, capture_output=True, text=True, check=False,
+        )  # fmt: skip
         elsewhere = httpx.get(f"{playground(said)}/play", headers={"host": "evil.example"}, trust_env=False)
         tokens = here.place / "tokens.env"
         known = dict(line.split("=", 1) for line in tokens.read_text().splitlines())
@@ -81,6 +88,8 @@ def test_what_it_prints_works_and_ctrl_c_stops_all(here: Terminal) -> None:
         running.communicate(timeout=SECONDS)
 
     assert '"state":"reviewing"' in curl.stdout
+    found = json.loads(stands.stdout)
+    assert (found["postgres"], found["redis"]) == ("ok", "ok"), stands.stderr
     assert workers.status_code == 200
     assert "You are playing <b>Ann Archer</b> (approver)" in account
     assert re.search(r'href="http://localhost:\d+/requests/[0-9a-f-]{36}"', letter)
