@@ -108,7 +108,8 @@ def _places(stage: Stage) -> Iterator[tuple[str, bool]]:
 
 
 def _passwords(stage: Stage) -> Iterator[str]:
-    for url in (stage.plan.database_url, stage.plan.worker_database_url, stage.servers.redis_url):
+    plan = stage.plan
+    for url in (plan.database_url, plan.worker_database_url, plan.notices_database_url, stage.servers.redis_url):
         yield url.partition("@")[0].rpartition(":")[2]
 
 

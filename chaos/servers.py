@@ -11,7 +11,7 @@ from chaos.stage import Stage
 
 KEYS = ("clock", "clock:leases", "notices", "notices:leases")
 TABLES = ("requests", "events", "notices", "unsealed", "decisions")
-LOGINS = ("lockbox_api", "lockbox_worker")
+LOGINS = ("lockbox_api", "lockbox_worker", "lockbox_notices")
 SMALL = 1 << 20
 DEAD = ("127.0.0.1", "1")
 NO_ONE = ("NO", "ONE")

@@ -69,6 +69,7 @@ def prepare(folder: Path, first_port: int) -> Plan:
         environment="development",
         database_url=None,
         worker_database_url=None,
+        notices_database_url=None,
         owner_database_url=None,
         redis_url=None,
         smtp_url=SecretStr(f"smtp://{LOCAL}:1"),
@@ -124,6 +125,7 @@ def _behind(plan: Plan, proxies: dict[str, Proxy], mail: MailSink) -> Plan:
         plan,
         database_url=through(plan.database_url, "postgres"),
         worker_database_url=through(plan.worker_database_url, "postgres"),
+        notices_database_url=through(plan.notices_database_url, "postgres"),
         redis_url=through(plan.redis_url, "redis"),
         smtp_url=f"smtp://{LOCAL}:{mail.number}",
     )

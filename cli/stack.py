@@ -30,6 +30,7 @@ PROCFILE = CHECKOUT / "Procfile"
 LOGS = CHECKOUT / "var" / "log"
 AUDIT_KEY = "audit.pem"
 APPROVAL_KEY = "approval.pem"
+DATABASES = ("database_url", "worker_database_url", "notices_database_url", "owner_database_url")
 STOP_SECONDS = 15
 READY_SECONDS = 30
 LEAVE_SECONDS = 2
@@ -45,6 +46,7 @@ class Plan:
 
     database_url: str
     worker_database_url: str
+    notices_database_url: str
     owner_database_url: str
     redis_url: str
     smtp_url: str
@@ -104,14 +106,16 @@ class Plan:
                 "LOCKBOX_FLOWER_PORT": str(self.flower_port),
             }
         elif process == "worker":
-            own = self._of_workers() | {"LOCKBOX_AUDIT_KEY_FILES": json.dumps([str(self.keys / AUDIT_KEY)])}
+            own = self._of_workers() | {
+                "LOCKBOX_WORKER_DATABASE_URL": self.worker_database_url,
+                "LOCKBOX_AUDIT_KEY_FILES": json.dumps([str(self.keys / AUDIT_KEY)]),
+            }
         else:
-            own = self._of_workers()
+            own = self._of_workers() | {"LOCKBOX_NOTICES_DATABASE_URL": self.notices_database_url}
         return shared | own
 
     def _of_workers(self) -> dict[str, str]:
         return {
-            "LOCKBOX_WORKER_DATABASE_URL": self.worker_database_url,
             "LOCKBOX_SMTP_URL": self.smtp_url,
             "LOCKBOX_WEBHOOKS_ALLOW_HTTP": "true",
             "LOCKBOX_AUDIT_PUBLIC_KEYS": json.dumps([self.audit_key.text]),
@@ -126,7 +130,14 @@ def prepare(settings: Settings, folder: Path | None = None, *, api_port: int = 8
     """
     urls = {
         name: value.get_secret_value()
-        for name in ("database_url", "worker_database_url", "owner_database_url", "redis_url", "smtp_url")
+        for name in (
+            "database_url",
+            "worker_database_url",
+            "notices_database_url",
+            "owner_database_url",
+            "redis_url",
+            "smtp_url",
+        )
         if (value := getattr(settings, name)) is not None
     }
     missing = _missing(urls)
@@ -188,7 +199,7 @@ def _in_use(servers: Servers) -> bool:
 
 def _missing(urls: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     wanted = {
-        "postgres": ("database_url", "worker_database_url", "owner_database_url"),
+        "postgres": DATABASES,
         "redis": ("redis_url",),
         "mail": ("smtp_url",),
     }

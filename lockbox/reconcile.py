@@ -107,6 +107,16 @@ def reconcile(
             yield f"refused {settled}"
 
 
+def reconcile_notices(database: Database, send: Send) -> Iterator[str]:
+    """Deliver what nobody has taken, and arm what is due soon; the rest of the schedule is the core worker's."""
+    yield from act_on_overdue_notices(database, send, grace=GRACE)
+    try:
+        if database.schedule.is_whole(NOTICES):
+            yield from _arm_soon(database, NOTICES)
+    except Away as away:
+        log.warning("reconcile.redis_away", error=str(away))
+
+
 def act_on_overdue(database: Database, send: Send | None, *, grace: timedelta) -> Iterator[str]:
     """Act straight from Postgres on what should have happened that long ago."""
     yield from act_on_overdue_clock(database, grace=grace)

@@ -26,20 +26,38 @@ class NotFit(Exception):  # noqa: N818 - it names what was found
 
 
 class Server(StrEnum):
-    """The two kinds of server process and the environment variable that names their login."""
+    """The kinds of server process and the environment variable that names their login."""
 
     API = "LOCKBOX_DATABASE_URL"
     WORKER = "LOCKBOX_WORKER_DATABASE_URL"
+    NOTICES = "LOCKBOX_NOTICES_DATABASE_URL"
 
 
 FINAL = tuple((table, right) for table in ("events", "decisions") for right in ("UPDATE", "DELETE", "TRUNCATE"))
 FORBIDDEN = {
     Server.API: FINAL,
-    Server.WORKER: (*FINAL, ("decisions", "INSERT"), ("requests", "INSERT"), ("tokens", "SELECT")),
+    Server.WORKER: (
+        *FINAL,
+        ("decisions", "INSERT"),
+        ("requests", "INSERT"),
+        ("tokens", "SELECT"),
+        ("notices", "UPDATE"),
+        ("deliveries", "INSERT"),
+    ),
+    Server.NOTICES: (
+        *FINAL,
+        ("decisions", "INSERT"),
+        ("requests", "INSERT"),
+        ("tokens", "SELECT"),
+        ("sessions", "SELECT"),
+        ("invitations", "UPDATE"),
+        ("seals", "INSERT"),
+    ),
 }
 NEEDED = {
     Server.API: (("decisions", "INSERT"), ("requests", "INSERT")),
-    Server.WORKER: (("notices", "UPDATE"), ("events", "INSERT")),
+    Server.WORKER: (("seals", "INSERT"), ("events", "INSERT")),
+    Server.NOTICES: (("notices", "UPDATE"), ("deliveries", "INSERT")),
 }
 
 # A role counts with every role that it could turn into by SET ROLE.

@@ -15,7 +15,7 @@ from sqlalchemy.engine import make_url
 from sqlmodel import Session, SQLModel, col, select
 
 from config.settings import Settings
-from lockbox.database import Database, now, postgres_clock
+from lockbox.database import Database, make_engine, now, postgres_clock
 from lockbox.ids import new_id
 from lockbox.people import keyring, powers, tenants, tokens
 from lockbox.people.keys import BrowserSession, Identity, Passkey, Token
@@ -48,6 +48,7 @@ class Urls:
     redis: str
     smtp: str
     maildir: Path
+    notices: str = ""
 
 
 class ShiftedClock:
@@ -75,15 +76,31 @@ class StoppedClock:
 RETRIED = 4.0
 """Seconds that redis-py tries again by itself where a Redis is away, unless it is told not to."""
 ALL_RIGHTS: dict[str, Engine] = {}
+SENDERS: dict[str, Engine] = {}
 
 
 @contextmanager
-def all_rights(superuser_url: str) -> Iterator[None]:
-    """Let tests set scenes in a database, and look at them, past every rule that is not a trigger."""
+def all_rights(superuser_url: str, notices_url: str = "") -> Iterator[None]:
+    """Let tests set scenes in a database, and look at them, past every rule that is not a trigger.
+
+    They send by the login of the notifications worker.
+    """
     name = str(make_url(superuser_url).database)
+    if notices_url:
+        SENDERS[name] = make_engine(notices_url, role="test-notices", pool_size=4, overflow=20)
     ALL_RIGHTS[name] = create_engine(superuser_url, pool_size=1, max_overflow=20, pool_pre_ping=True)
     yield
     ALL_RIGHTS.pop(name).dispose()
+    if notices_url:
+        SENDERS.pop(name).dispose()
+
+
+def as_sender(house: Database) -> Database:
+    """Return the house as the notifications worker sees it; one that reaches Postgres its own way stays as it is."""
+    engine, url = SENDERS.get(str(house.engine.url.database)), house.engine.url
+    if engine is None or url.username == "lockbox_notices" or url.port != engine.url.port:
+        return house
+    return Database(engine, house.schedule, house.clock)
 
 
 def unbound(house: Database) -> Engine:

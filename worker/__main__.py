@@ -75,14 +75,21 @@ def _wait_until_fit(kind: str) -> None:
     try:
         if kind == "notices":
             settings().require("smtp_url")
+            settings().require("notices_database_url")
         if kind == "core":
             _can_seal(settings())
+            _is_the_core(settings())
         failpoints.arm(settings().failpoint)
         engine = make(settings()).database.engine
-        wait_until_fit(engine, Server.WORKER)
+        wait_until_fit(engine, Server.NOTICES if kind == "notices" else Server.WORKER)
     except (UnsafeSettings, UnknownFailpoint, NotFit) as refused:
         raise SystemExit(f"lockbox: {refused}") from None
     engine.dispose()
+
+
+def _is_the_core(chosen: Settings) -> None:
+    if chosen.notices_database_url:
+        raise UnsafeSettings("LOCKBOX_NOTICES_DATABASE_URL is for the notifications worker alone; unset it here")
 
 
 def _can_seal(chosen: Settings) -> None:

@@ -36,7 +36,10 @@ MOST_HINTS_WAITING = {CLOCK: 2, NOTICES: 20}
 
 
 class Reconciler(Loop):
-    """Repairs the schedule every five seconds, or at once when a poller finds an index that is not whole."""
+    """Repairs the schedule every five seconds, or at once when a poller finds an index that is not whole.
+
+    In the notifications worker it delivers what nobody has taken; its login reaches no more.
+    """
 
     def __init__(self, tools: Runtime, sending: Sending | None, heart: Heart) -> None:
         super().__init__("reconciler", tools)
@@ -54,9 +57,12 @@ class Reconciler(Loop):
 
     def round(self) -> None:
         """Repair, then rest until the next round or a poke."""
-        kept = self.tools.deliveries_kept
-        # Only who held the lock has taken a step.
-        if self.stepwise(repairing.reconcile(self.tools.database, self.sending, deliveries_kept=kept)):
+        if self.sending:
+            self.stepwise(repairing.reconcile_notices(self.tools.database, self.sending))
+        elif self.stepwise(
+            # Only who held the lock has taken a step.
+            repairing.reconcile(self.tools.database, None, deliveries_kept=self.tools.deliveries_kept)
+        ):
             with self.gate:
                 self._heart.beat(self.tools.database, Part.RECONCILE)
         self.poked.wait(RECONCILE_SECONDS)

@@ -62,10 +62,13 @@ class Runtime:
 def make(chosen: Settings) -> Runtime:
     """Return the tools that these settings ask for; nothing is connected yet.
 
+    The notifications worker is told its own login, and the core worker another one; no process is told both.
+
     Raises:
         UnsafeSettings: a needed setting is missing.
     """
-    engine = make_engine(chosen.require("worker_database_url"), role="worker", pool_size=4, overflow=12)
+    url = chosen.require("notices_database_url" if chosen.notices_database_url else "worker_database_url")
+    engine = make_engine(url, role="worker", pool_size=4, overflow=12)
     house = Database(engine, Schedule(chosen.require("redis_url")))
     return Runtime(house, _senders(chosen), timedelta(days=chosen.deliveries_kept_days), _sealing(chosen))
 

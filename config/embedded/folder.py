@@ -20,7 +20,7 @@ FOLDERS_OF_ROOT = Path("/var/lib/lockbox-embedded")
 STATE = "state.json"
 LOCK = "lockbox.lock"  # also our mark: a folder of ours holds it from its first moment on
 LOCK_SECONDS = 120.0
-ROLES = ("superuser", "owner", "api", "worker", "redis")
+ROLES = ("superuser", "owner", "api", "worker", "notices", "redis")
 
 
 class EmbeddedRefused(Exception):  # noqa: N818 - a refusal, as everywhere in this house
@@ -141,9 +141,13 @@ def read_state(home: Home) -> State:
         return State({role: secrets.token_urlsafe(24) for role in ROLES}, {}, {})
     with os.fdopen(handle, encoding="utf-8") as file:
         try:
-            return State(**json.load(file))
+            state = State(**json.load(file))
         except (TypeError, ValueError):
             raise EmbeddedRefused(f"{path} is damaged: restore it, or remove {home.folder} and its data") from None
+    # A folder that an earlier version made knows fewer logins.
+    for role in ROLES:
+        state.passwords.setdefault(role, secrets.token_urlsafe(24))
+    return state
 
 
 def write_state(home: Home, state: State) -> None:

@@ -20,7 +20,7 @@ from lockbox.notices.vault import Vault
 from lockbox.people import keyring
 from lockbox.requests import policies
 from lockbox.schedule import NOTICES
-from tests.builders import World, setting
+from tests.builders import World, as_sender, setting
 from tests.database.scenes import promised_notices, read
 from tests.logs import public
 
@@ -66,7 +66,7 @@ class Postbag:
 
     def deliver(self, house: Database, ids: Iterable[UUID]) -> list[Try]:
         """Deliver notices of that house."""
-        return delivery.deliver(house, ids, self.senders)
+        return delivery.deliver(as_sender(house), ids, self.senders)
 
     def endpoint(self, world: World, url: str, *, tenant_id: UUID | None, event_types: Iterable[str] = ()) -> UUID:
         """Add a webhook endpoint and return its id."""

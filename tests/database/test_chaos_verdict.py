@@ -34,7 +34,16 @@ def stage(template: Servers, urls: Urls, superuser: Engine, tmp_path: Path) -> I
     """A stage on which nothing was started."""
     faults = plan.make(1, 40)
     prepared = Plan(
-        urls.api, urls.worker, urls.owner, urls.redis, urls.smtp, template, tmp_path, api_port=1, flower_port=2
+        urls.api,
+        urls.worker,
+        urls.notices,
+        urls.owner,
+        urls.redis,
+        urls.smtp,
+        template,
+        tmp_path,
+        api_port=1,
+        flower_port=2,
     )
     crew = Crew(prepared, faults, tmp_path / "logs")
     loop = Loop()

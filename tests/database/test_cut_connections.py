@@ -43,7 +43,7 @@ def test_cutting_all_connections_while_mails_are_in_flight_sends_none_twice(
     world: World, urls: Urls, later: ShiftedClock
 ) -> None:
     many(world, REQUESTS)
-    house = Database(make_engine(urls.worker, role="cut", pool_size=4, overflow=12), world.house.schedule, later)
+    house = Database(make_engine(urls.notices, role="cut", pool_size=4, overflow=12), world.house.schedule, later)
     stopped, cuts = threading.Event(), [0]
 
     def cutting() -> None:
@@ -80,7 +80,7 @@ def test_a_result_that_is_written_again_though_it_stands_is_counted_and_logged_o
 ) -> None:
     world.submit()
     ids = open_notices(worker)
-    with CommitLosingRelay(urls.worker) as losing, relaying(answers={"example": "450 later"}) as relay:
+    with CommitLosingRelay(urls.notices) as losing, relaying(answers={"example": "450 later"}) as relay:
         house = Database(make_engine(losing.url, role="relayed"), world.house.schedule)
         mail = SmtpMail(f"smtp://127.0.0.1:{relay.port}", sender=SENDER)
         senders = Postbag(mailing=mail, lanes=Lanes(first_load=10_000)).senders
@@ -124,9 +124,9 @@ def test_what_cannot_be_written_is_kept_until_its_lease_ends_and_no_longer(
     world.submit()
     kept, late, _ = open_notices(worker)
     recorder, at = Recorder(), datetime.now(UTC)
-    with CommitLosingRelay(urls.worker) as relay:
+    with CommitLosingRelay(urls.notices) as relay:
         house = Database(make_engine(relay.url, role="relayed"), world.house.schedule)
-        nowhere = make_url(urls.worker).set(port=free_port(20_000))
+        nowhere = make_url(urls.notices).set(port=free_port(20_000))
         engine = make_engine(nowhere.render_as_string(hide_password=False), role="away")
         cut_off = Database(engine, world.house.schedule)
         ended = Ended(house, Try(kept, Outcome.SENT, at), Future())

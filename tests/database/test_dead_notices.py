@@ -25,7 +25,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.voting import Verdict
 from lockbox.schedule import CLOCK, Schedule
-from tests.builders import HERE, ShiftedClock, World, setting
+from tests.builders import HERE, ShiftedClock, World, as_sender, setting
 from tests.database.postbag import Postbag, address, open_notices
 from tests.database.scenes import (
     PATIENCE,
@@ -153,7 +153,7 @@ def test_a_try_that_is_recorded_twice_leaves_one_event(scene: Scene) -> None:
     scene.refuse("amir")
     tries = scene.post.deliver(scene.house, open_notices(scene.house))
 
-    with scene.house.transaction() as session:
+    with as_sender(scene.house).transaction() as session:
         outcomes.record(session, [one for one in tries if one.error])
 
     assert [action for action, _ in scene.beside(request)] == ["notice_dead"]
@@ -358,7 +358,7 @@ def test_where_no_manager_could_be_told_the_operators_are_and_the_customer_hears
 def test_a_process_that_dies_before_the_record_leaves_it_to_the_next(scene: Scene) -> None:
     request = tiered(scene.world)
     scene.refuse("abe")
-    with Session(scene.house.engine) as session:
+    with Session(as_sender(scene.house).engine) as session:
         session.info |= {"clock": scene.house.clock, "promises": {}}
         outcomes.record(session, dead_tries(scene, request))
         session.rollback()
@@ -466,11 +466,14 @@ def test_a_worker_sets_a_clock_forward_and_changes_nothing_else_by_it(
     before = scene.row(request)
     sooner = "UPDATE requests SET wake_at = wake_at - interval '1 minute'"
 
-    with pytest.raises(DBAPIError, match=r"one move at a time|permission denied"), worker.transaction() as session:
+    with (
+        pytest.raises(DBAPIError, match=r"one move at a time|permission denied"),
+        as_sender(worker).transaction() as session,
+    ):
         session.connection().execute(text(f"{sooner}, {change}"))
     with as_caller(api, scene.world.people["ann"]) as connection, pytest.raises(DBAPIError, match="one move"):
         connection.execute(text(sooner))
-    with worker.transaction() as session:
+    with as_sender(worker).transaction() as session:
         session.connection().execute(text(sooner))
 
     assert scene.row(request).wake_at == before.wake_at - timedelta(minutes=1)

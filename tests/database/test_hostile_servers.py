@@ -15,7 +15,7 @@ from lockbox.database import Database
 from lockbox.notices import delivery, outcomes
 from lockbox.notices.senders.smtp import SmtpMail
 from lockbox.notices.senders.webhook import HttpHooks
-from tests.builders import ShiftedClock, World
+from tests.builders import ShiftedClock, World, as_sender
 from tests.database.postbag import SENDER, Postbag, address, assert_notices_are_held, open_notices
 from tests.database.scenes import read
 from tests.mail_relay import MailRelay, relaying
@@ -139,7 +139,7 @@ def test_a_crash_between_a_mail_and_its_record_mails_again_with_the_same_message
     with relaying() as relay:
         with monkeypatch.context() as dying:
             dying.setattr(outcomes, "record", lambda *_: (_ for _ in ()).throw(SystemExit(137)))
-            futures = delivery.dispatch(sender, prompts, mailing(relay).senders)
+            futures = delivery.dispatch(as_sender(sender), prompts, mailing(relay).senders)
             assert {type(one.exception(10)) for one in futures} == {SystemExit}
         assert mailing(relay).deliver(sender, prompts) == []
         later.shift = delivery.LEASE + timedelta(seconds=1)

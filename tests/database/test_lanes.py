@@ -23,7 +23,7 @@ from lockbox.notices.senders.webhook import HttpHooks
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
 from lockbox.schedule import NOTICES
-from tests.builders import ShiftedClock, World, unbound
+from tests.builders import ShiftedClock, World, as_sender, unbound
 from tests.database.postbag import SENDER, Postbag, SlowMail, address, assert_notices_are_held, open_notices
 from tests.database.scenes import at_once, many, read, within, write
 from tests.mail_relay import MailRelay, relaying
@@ -85,7 +85,9 @@ def hooks(house: Database) -> list[UUID]:
 def shut(world: World, house: Database, senders: Senders) -> None:
     """Have the lane of the only endpoint shut by calls that nobody answers."""
     many(world, MOST_SILENCES)
-    assert [one and one.outcome for one in ended(delivery.dispatch(house, hooks(house), senders))] == [None] * 3
+    assert [one and one.outcome for one in ended(delivery.dispatch(as_sender(house), hooks(house), senders))] == [
+        None
+    ] * 3
 
 
 def test_an_endpoint_and_a_mail_domain_that_hang_delay_no_other_notice(world: World, worker: Database) -> None:
@@ -101,7 +103,7 @@ def test_an_endpoint_and_a_mail_domain_that_hang_delay_no_other_notice(world: Wo
         many(world, FIRST_LOAD // 2)
         began = time.monotonic()
 
-        futures = delivery.dispatch(worker, open_notices(worker), post.senders)
+        futures = delivery.dispatch(as_sender(worker), open_notices(worker), post.senders)
 
         assert time.monotonic() - began < SOON
         assert within(SOON, lambda: len(open_notices(worker)) == 16)
@@ -121,7 +123,7 @@ def test_a_relay_that_greets_slowly_delays_no_webhook_and_mails_flow_side_by_sid
         many(world, 4)
         began = time.monotonic()
 
-        futures = delivery.dispatch(worker, open_notices(worker), post.senders)
+        futures = delivery.dispatch(as_sender(worker), open_notices(worker), post.senders)
 
         assert within(1.2, lambda: len(receiver.calls) == 4)
         results = ended(futures)
@@ -140,7 +142,7 @@ def test_a_shut_lane_costs_no_try_and_no_line_in_the_log_and_loses_nothing(
     logged = number(sender, LOGGED)
     fresh = world.submit()
 
-    assert ended(delivery.dispatch(sender, hooks(sender), senders)) == []
+    assert ended(delivery.dispatch(as_sender(sender), hooks(sender), senders)) == []
 
     (row,) = [one for one in read(sender, HOOKS) if one.request_id == fresh.id]
     with sender.transaction() as session:
@@ -154,7 +156,7 @@ def test_a_shut_lane_costs_no_try_and_no_line_in_the_log_and_loses_nothing(
     later.shift += timedelta(seconds=10)
     with receiving() as receiver:
         write(unbound(sender), "UPDATE endpoints SET url = :url", url=receiver.url)
-        (first, *_) = ended(delivery.dispatch(sender, [row.id], senders))
+        (first, *_) = ended(delivery.dispatch(as_sender(sender), [row.id], senders))
     assert first
     assert (first.outcome, len(receiver.calls)) == (Outcome.SENT, 1)
 
@@ -165,7 +167,7 @@ def test_what_was_let_in_and_given_back_keeps_its_attempt(world: World, worker: 
         post.endpoint(world, hole, tenant_id=world.tenant.id)
         many(world, 10)
 
-        results = ended(delivery.dispatch(worker, hooks(worker), post.senders))
+        results = ended(delivery.dispatch(as_sender(worker), hooks(worker), post.senders))
 
     tried = [one for one in results if one]
     assert MOST_SILENCES <= len(tried) <= 8
@@ -182,10 +184,12 @@ def test_a_full_lane_puts_the_rest_off_and_all_of_it_arrives_in_the_end(world: W
         many(world, FIRST_LOAD + 14)
         notices, senders = hooks(worker), post.senders
 
-        first = ended(delivery.dispatch(worker, notices, senders))
+        first = ended(delivery.dispatch(as_sender(worker), notices, senders))
         assert len(first) == FIRST_LOAD
         assert_notices_are_held(worker)
-        assert within(10, lambda: ended(delivery.dispatch(worker, notices, senders)) == [] and not hooks(worker))
+        assert within(
+            10, lambda: ended(delivery.dispatch(as_sender(worker), notices, senders)) == [] and not hooks(worker)
+        )
 
     assert {call.headers["webhook-id"] for call in receiver.calls} == {str(one) for one in notices}
     assert len(receiver.calls) == len(notices)
@@ -209,10 +213,10 @@ def test_a_call_whose_lane_is_shut_until_after_its_end_is_dead_and_says_so(
     (row,) = [one for one in read(sender, HOOKS) if one.request_id == fresh.id]
 
     later.shift = row.until_at - fresh.created_at - timedelta(seconds=3)
-    assert delivery.deliver(sender, [row.id], senders) == []
+    assert delivery.deliver(as_sender(sender), [row.id], senders) == []
     (put_off,) = read(sender, "SELECT * FROM notices WHERE id = :id", id=row.id)
     later.shift = put_off.run_at - fresh.created_at
-    (one,) = delivery.deliver(sender, [row.id], senders)
+    (one,) = delivery.deliver(as_sender(sender), [row.id], senders)
 
     assert put_off.run_at == row.until_at - timedelta(seconds=1)
     assert one.outcome is Outcome.DEAD
@@ -235,7 +239,7 @@ def test_a_prompt_in_a_shut_lane_that_is_answered_meanwhile_is_moot_and_not_dead
     short.act("ann", Action.DENY, fresh.id)
 
     later.shift = row.until_at - fresh.created_at - timedelta(milliseconds=900)
-    (one,) = delivery.deliver(sender, [row.id], post.senders)
+    (one,) = delivery.deliver(as_sender(sender), [row.id], post.senders)
 
     assert lanes.mail.enter(domain_of(address(sender, short, "ann"))) > 0
     assert one.outcome is Outcome.MOOT
@@ -276,7 +280,7 @@ def test_a_worker_that_stops_gives_back_what_waits_and_the_next_sends_it_at_once
     assert isinstance(slow.mail, SlowMail)
     many(world, 3)
     notices, senders = open_notices(worker), slow.senders
-    futures = delivery.dispatch(worker, notices, senders)
+    futures = delivery.dispatch(as_sender(worker), notices, senders)
     assert slow.mail.sending.wait(10)
 
     assert not senders.lanes.stop(0.05)
@@ -289,7 +293,7 @@ def test_a_worker_that_stops_gives_back_what_waits_and_the_next_sends_it_at_once
     assert len(slow.mail.sent) == 9 - len(sent)
     assert open_notices(worker) == []
     assert {row.attempts for row in read(worker, "SELECT attempts FROM notices")} == {1}
-    assert delivery.dispatch(worker, notices, senders) == []
+    assert delivery.dispatch(as_sender(worker), notices, senders) == []
 
 
 @pytest.mark.usefixtures("alone")
@@ -303,8 +307,8 @@ def test_a_claim_that_could_not_be_committed_leaves_no_place_taken(world: World,
     try:
         for _ in range(FIRST_LOAD):
             with pytest.raises(Exception, match="nobody_claims"):
-                delivery.dispatch(worker, notices, senders)
+                delivery.dispatch(as_sender(worker), notices, senders)
     finally:
         write(unbound(worker), "ALTER TABLE notices DROP CONSTRAINT nobody_claims")
 
-    assert len(delivery.deliver(worker, notices, senders)) == 3
+    assert len(delivery.deliver(as_sender(worker), notices, senders)) == 3

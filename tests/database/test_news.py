@@ -22,7 +22,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
 from lockbox.requests.telling import Reader
 from lockbox.schedule import CLOCK, NOTICES, Promise, Schedule
-from tests.builders import HERE, RETRIED, Urls, World
+from tests.builders import HERE, RETRIED, Urls, World, as_sender
 from tests.database.scenes import many, read, write
 from tests.ruling import lay_down
 
@@ -116,7 +116,7 @@ def test_a_notice_that_has_ended_is_news_to_operators_alone(
     (notice, *_) = read(worker, "SELECT id FROM notices WHERE request_id = :id", id=world.submit().id)
     ear.heard()
 
-    with worker.transaction() as session:
+    with as_sender(worker).transaction() as session:
         outcomes.record(session, [Try(notice.id, outcome, now(session))])
 
     assert ear.heard() == ([(f"{CHANNEL}:{OPERATORS}", {str(notice.id)})] if outcome else [])

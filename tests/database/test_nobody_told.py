@@ -13,7 +13,7 @@ from lockbox.database import Database
 from lockbox.notices.senders.protocol import Mail, SendFailed
 from lockbox.requests import clock
 from lockbox.requests.lifecycle import Action
-from tests.builders import ShiftedClock, World
+from tests.builders import ShiftedClock, World, setting
 from tests.database.postbag import Postbag, address, open_notices
 from tests.database.scenes import assert_trails_are_whole, many, read, state_of
 from tests.ruling import lay_down
@@ -93,7 +93,7 @@ def test_a_prompt_does_not_say_of_it_later_that_nobody_answered(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     untold, told = world.submit(), world.submit()
-    with sender.transaction() as session:
+    with setting(sender).transaction() as session:
         session.connection().execute(SENT, {"id": told.id})
     later.shift = timedelta(hours=12)
     clock.run(sender, [untold.id, told.id])
@@ -163,7 +163,7 @@ def test_many_time_outs_at_mixed_reach_take_a_few_statements_and_one_mail_an_ope
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     ids = many(world, 80)
-    with sender.transaction() as session:
+    with setting(sender).transaction() as session:
         for place, one in enumerate(ids):
             rows = read(sender, "SELECT id FROM notices WHERE request_id = :id ORDER BY id", id=one)
             for row in rows[: place % 4]:

@@ -15,7 +15,7 @@ from lockbox.reconcile import LOCK_NUMBER, reconcile
 from lockbox.requests import clock
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import NOTICES, Schedule
-from tests.builders import Urls, World
+from tests.builders import Urls, World, as_sender
 from tests.database.postbag import Postbag, open_notices
 from tests.database.scenes import (
     at_once,
@@ -133,7 +133,7 @@ def test_notices_that_nobody_has_taken_are_handed_to_the_sender(
     redis.flushall()
 
     list(reconcile(worker, handed.extend))
-    delivery.deliver(worker, handed, post.senders)
+    delivery.deliver(as_sender(worker), handed, post.senders)
 
     assert set(notices[:-1]) <= set(handed)
     assert len(post.mail.sent) == len(set(handed))

@@ -10,22 +10,29 @@ from sqlalchemy.exc import IntegrityError
 
 from lockbox.database import Database
 from lockbox.notices import claiming
+from lockbox.notices.attempts import Attempt
 from lockbox.notices.claiming import Returned
 from lockbox.notices.lanes import Lanes
 from lockbox.notices.models import Outcome
 from lockbox.notices.outcomes import Try
 from lockbox.notices.recording import Ended, Recorder
-from tests.builders import ShiftedClock, World, unbound
+from tests.builders import ShiftedClock, World, as_sender, unbound
 from tests.database.postbag import assert_notices_are_held, notice, open_notices
 from tests.database.scenes import many, read, write
 
 
 def claim(house: Database, ids: Sequence[UUID]) -> list[Ended]:
     """Claim notices, and say that all were sent but the last, which was given back."""
+    house = as_sender(house)
     with house.transaction() as session:
         claims, at = claiming.claim(session, ids, Lanes(), [])
     *sent, back = claims
-    results: list[Try | Returned] = [Try(one.notice_id, Outcome.SENT, at) for one in sent]
+    results: list[Try | Returned] = [
+        Try(
+            one.notice_id, Outcome.SENT, at, attempt=Attempt(one.notice_id, None, "request.pending", at, timedelta(0))
+        )
+        for one in sent
+    ]
     results.append(Returned(back.notice_id, back.lease, timedelta(seconds=5)))
     return [Ended(house, result, Future()) for result in results]
 

@@ -1,8 +1,10 @@
 """Refusals in the trail: counted by the minute, one event each, and told where they belong."""
 
 import json
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy.exc import DBAPIError
@@ -13,12 +15,13 @@ from lockbox.audit.events import VENDORS_LOG, Actor
 from lockbox.audit.refused import DECISION_REFUSED, SIGN_IN_REFUSED, Refused
 from lockbox.database import Database
 from lockbox.notices import outcomes
+from lockbox.notices.attempts import Attempt
 from lockbox.notices.models import Outcome
 from lockbox.notices.outcomes import Try
 from lockbox.people import context
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
-from tests.builders import ShiftedClock, StoppedClock, World
+from tests.builders import ShiftedClock, StoppedClock, World, as_sender
 from tests.database.postbag import Postbag, open_notices
 from tests.database.scenes import read
 from tests.database.trails import Told, changes_told
@@ -124,15 +127,22 @@ def test_the_api_counts_and_reads_nothing_of_it(world: World, statement: str) ->
         session.connection().exec_driver_sql(statement)
 
 
+def _sent(notices: Sequence[UUID], at: datetime) -> list[Try]:
+    """Return what a delivery says of notices that arrived."""
+    return [
+        Try(one, Outcome.SENT, at, attempt=Attempt(one, None, "request.pending", at, timedelta(0))) for one in notices
+    ]
+
+
 def test_what_was_sent_is_one_event_for_each_thing_told_channel_and_batch(
     world: World, worker: Database, post: Postbag
 ) -> None:
     post.endpoint(world, "https://hooks.contoso.example/1", tenant_id=world.tenant.id)
     request = world.submit()
     open_now = open_notices(worker)
-    tries = [Try(one, Outcome.SENT, request.created_at) for one in open_now]
+    tries = _sent(open_now, request.created_at)
 
-    with worker.transaction() as session:
+    with as_sender(worker).transaction() as session:
         outcomes.record(session, tries)
         outcomes.record(session, tries)
 
@@ -149,8 +159,8 @@ def test_what_is_told_to_the_vendors_people_is_in_the_vendors_log(api: Database,
     world.act("max", Action.ENDORSE, request.id)
     sides = read(worker, "SELECT DISTINCT p.side FROM notices n JOIN people p ON p.id = n.person_id")
 
-    with worker.transaction() as session:
-        outcomes.record(session, [Try(one, Outcome.SENT, request.created_at) for one in open_notices(worker)])
+    with as_sender(worker).transaction() as session:
+        outcomes.record(session, _sent(open_notices(worker), request.created_at))
 
     assert {row.side for row in sides} == {"vendor", "customer"}
     sealed_in = read(worker, "SELECT internal, body FROM events WHERE action = 'notices_sent'")

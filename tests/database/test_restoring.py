@@ -128,11 +128,12 @@ def plant(world: World, worker: Database, urls: Urls, superuser: Engine, tmp_pat
         urls.redis,
         urls.smtp,
         urls.maildir,
+        here(urls.notices),
     )
-    write_alone(superuser, f"GRANT CONNECT ON DATABASE {name} TO lockbox_api, lockbox_worker")
-    with all_rights(empty.superuser):
+    write_alone(superuser, f"GRANT CONNECT ON DATABASE {name} TO lockbox_api, lockbox_worker, lockbox_notices")
+    with all_rights(empty.superuser, empty.notices):
         write(unbound_of(empty), "ALTER SCHEMA public OWNER TO lockbox_owner")
-        write(unbound_of(empty), "GRANT USAGE ON SCHEMA public TO lockbox_api, lockbox_worker")
+        write(unbound_of(empty), "GRANT USAGE ON SCHEMA public TO lockbox_api, lockbox_worker, lockbox_notices")
         plant = Plant(world, worker, urls, shipped, tmp_path / "dump", empty)
         world.house.shipped = plant.believed()
         yield plant

@@ -34,7 +34,15 @@ FOR_GOOD = (
 )
 EXCESS_OF_RIGHTS = {
     Server.API: FOR_GOOD,
-    Server.WORKER: (*FOR_GOOD, "INSERT ON decisions", "INSERT ON requests", "SELECT (secret_hash) ON tokens"),
+    Server.WORKER: (
+        *FOR_GOOD,
+        "INSERT ON decisions",
+        "INSERT ON requests",
+        "SELECT (secret_hash) ON tokens",
+        "UPDATE (outcome) ON notices",
+        "INSERT ON deliveries",
+    ),
+    Server.NOTICES: (*FOR_GOOD, "INSERT ON decisions", "UPDATE (secret_hash) ON invitations", "INSERT ON seals"),
 }
 
 
@@ -68,7 +76,16 @@ def empty(urls: Urls, superuser: Engine) -> Iterator[Urls]:
     def there(url: str) -> str:
         return make_url(url).set(database=name).render_as_string(hide_password=False)
 
-    yield Urls(there(urls.superuser), there(urls.owner), there(urls.api), there(urls.worker), "", "", Path())
+    yield Urls(
+        there(urls.superuser),
+        there(urls.owner),
+        there(urls.api),
+        there(urls.worker),
+        "",
+        "",
+        Path(),
+        there(urls.notices),
+    )
     write(superuser, f"DROP DATABASE {name} WITH (FORCE)")
 
 
@@ -118,7 +135,7 @@ def test_a_login_that_could_turn_into_another_counts_as_that_one(urls: Urls, sup
 def test_a_server_that_was_given_more_rights_than_it_needs_is_refused(
     urls: Urls, superuser: Engine, server: Server
 ) -> None:
-    url = urls.api if server is Server.API else urls.worker
+    url = {Server.API: urls.api, Server.WORKER: urls.worker, Server.NOTICES: urls.notices}[server]
     said = {}
     for right in EXCESS_OF_RIGHTS[server]:
         write(superuser, f"GRANT {right} TO PUBLIC")

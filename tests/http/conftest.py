@@ -37,7 +37,7 @@ def cloned(servers: Servers) -> Iterator[Urls]:
 
     with superuser.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name} TEMPLATE lockbox OWNER lockbox_owner"))
-    with all_rights(here(servers.superuser_url)):
+    with all_rights(here(servers.superuser_url), here(servers.notices_database_url)):
         yield Urls(
             superuser=here(servers.superuser_url),
             owner=here(servers.owner_database_url),
@@ -46,6 +46,7 @@ def cloned(servers: Servers) -> Iterator[Urls]:
             redis=servers.redis_url,
             smtp=servers.smtp_url,
             maildir=servers.maildir,
+            notices=here(servers.notices_database_url),
         )
     with superuser.connect() as connection:
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))

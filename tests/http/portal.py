@@ -30,7 +30,7 @@ from lockbox.people import keyring, sessions
 from lockbox.people.roles import Means
 from lockbox.people.sessions import Lasting, Place
 from lockbox.requests import policies
-from tests.builders import ShiftedClock, World, vouch_for
+from tests.builders import ShiftedClock, World, as_sender, vouch_for
 from tests.http.door import AS_PYDANTIC_SAYS
 
 HOME = "https://lockbox.example"
@@ -221,7 +221,7 @@ class Portal:
         mails = MemoryMail()
         vault = Vault([DEVELOPMENT_KEY.get_secret_value()])
         delivery.deliver(
-            self.worker,
+            as_sender(self.worker),
             [row.id for row in rows],
             Senders(
                 mails,

@@ -43,7 +43,9 @@ def test_without_a_file_that_can_be_read_the_command_says_which(
 
 @pytest.mark.parametrize("process", ["api", "worker", "notices"])
 def test_a_developers_stack_tells_each_process_that_checks(tmp_path: Path, process: str) -> None:
-    plan = Plan("", "", "", "", "", servers=None, keys=make_keys(tmp_path / "keys"), api_port=8000, flower_port=5555)
+    plan = Plan(
+        "", "", "", "", "", "", servers=None, keys=make_keys(tmp_path / "keys"), api_port=8000, flower_port=5555
+    )
 
     told = json.loads(plan.variables(process)["LOCKBOX_AUDIT_PUBLIC_KEYS"])
 

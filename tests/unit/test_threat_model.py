@@ -30,6 +30,7 @@ ATTACKERS = {
     "whoever has the mail relay",
     "whoever has the API's login to Postgres",
     "whoever has the core worker's login to Postgres",
+    "whoever has the notifications worker's login to Postgres",
     "the owner of the database",
     "root at the vendor",
     "a stranger on the network",

@@ -128,6 +128,7 @@ def stage_of(
         plan = Plan(
             database_url=urls.api,
             worker_database_url=urls.worker,
+            notices_database_url=urls.notices,
             owner_database_url=urls.owner,
             redis_url=redis_url or urls.redis,
             smtp_url=urls.smtp,

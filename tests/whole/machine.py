@@ -116,6 +116,7 @@ class Machine:
             "OWNER": self.servers.owner_database_url,
             "API": self.servers.database_url,
             "WORKER": self.servers.worker_database_url,
+            "NOTICES": self.servers.notices_database_url,
         }
         own = environment(
             {

@@ -26,6 +26,7 @@ def test_every_invariant_holds_after_the_faults_of_a_seed(seed: int, template: S
         prepared = Plan(
             database_url=urls.api,
             worker_database_url=urls.worker,
+            notices_database_url=urls.notices,
             owner_database_url=urls.owner,
             redis_url=urls.redis,
             smtp_url=urls.smtp,

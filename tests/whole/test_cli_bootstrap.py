@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Barrier
 from uuid import UUID
 
@@ -19,7 +20,7 @@ from cli import bootstrap
 from cli.app import app
 from config.embedded import Servers
 from lockbox.database import as_owner
-from lockbox.people.keyring import development
+from lockbox.people.keyring import development, make
 from lockbox.people.tokens import FORM
 from tests.builders import Urls
 from tests.mailbox import CODE
@@ -174,11 +175,13 @@ def test_a_person_who_is_being_added_is_waited_for(urls: Urls, superuser: Engine
     assert count(superuser) == (1, 0)
 
 
-def test_it_works_in_production_with_a_token_of_production(urls: Urls) -> None:
+def test_it_works_in_production_with_a_token_of_production(urls: Urls, tmp_path: Path) -> None:
+    make(tmp_path / "credential.key")
     safe = {
         "LOCKBOX_ENVIRONMENT": "production",
         "LOCKBOX_SECRET_KEYS": json.dumps([Fernet.generate_key().decode()]),
         "LOCKBOX_PUBLIC_URL": "https://lockbox.example",
+        "LOCKBOX_CREDENTIAL_KEY_FILES": json.dumps([str(tmp_path / "credential.key")]),
     }
 
     made = at_once(owner(urls, **safe), *OLGA)

@@ -18,7 +18,13 @@ from tests.whole.compose import FILE, IMAGE, compose, option, ours, seconds, ser
 
 LASTING = sorted(set(services()) - {"migrate"})
 HOLDERS = {
-    "postgres": {"postgres_password", "lockbox_owner_password", "lockbox_api_password", "lockbox_worker_password"},
+    "postgres": {
+        "postgres_password",
+        "lockbox_owner_password",
+        "lockbox_api_password",
+        "lockbox_worker_password",
+        "lockbox_notices_password",
+    },
     "redis": {"redis_password"},
     "mailpit": set(),
     "migrate": {"lockbox_owner_database_url", "lockbox_credential_key"},
@@ -37,7 +43,7 @@ HOLDERS = {
         "lockbox_audit_public_keys",
     },
     "notices": {
-        "lockbox_worker_database_url",
+        "lockbox_notices_database_url",
         "lockbox_redis_url",
         "lockbox_secret_keys",
         "lockbox_code_key",
@@ -213,7 +219,7 @@ def test_every_secret_is_a_file_that_a_setting_or_the_roles_are_named_for() -> N
         for name in HOLDERS[service]:
             is_named = any(f'"/run/secrets/{name}"' in listed for listed in files)
             assert is_named or name.removeprefix("lockbox_") in Settings.model_fields
-    for role in ("owner", "api", "worker"):
+    for role in ("owner", "api", "worker", "notices"):
         assert rf"\getenv {role}_password LOCKBOX_{role.upper()}_PASSWORD" in roles
 
 

@@ -148,6 +148,7 @@ def test_roles_can_do_no_more_than_they_need(servers: Servers) -> None:
 
     assert roles == [
         ("lockbox_api", False, False, False),
+        ("lockbox_notices", False, False, False),
         ("lockbox_owner", False, True, True),
         ("lockbox_worker", False, False, False),
     ]

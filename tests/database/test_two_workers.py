@@ -1,0 +1,112 @@
+"""Two workers with a login each: what either is not to do, tried through that login."""
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy.exc import DBAPIError
+
+from lockbox.database import Database, make_engine
+from lockbox.requests.lifecycle import Action
+from lockbox.schedule import Schedule
+from tests.builders import Urls, World
+from tests.database.postbag import Postbag, open_notices
+from tests.database.scenes import read, write
+
+NOT_THE_CORES = (
+    "UPDATE notices SET outcome = 'moot', closed_at = now()",
+    "UPDATE notices SET outcome = 'sent', closed_at = now()",
+    "UPDATE notices SET run_at = 'infinity'",
+    "INSERT INTO deliveries SELECT * FROM deliveries",
+    "SELECT code_nonce FROM invitations",
+    "SELECT code_nonce FROM sign_ins",
+    "UPDATE invitations SET secret_hash = sha256('mine'), expires_at = 'infinity'",
+    "UPDATE endpoints SET disabled_at = now()",
+)
+NOT_THE_SENDERS = (
+    "UPDATE requests SET state = 'expired', version = version + 1",
+    "UPDATE requests SET deadline_at = 'infinity'",
+    "INSERT INTO decisions SELECT * FROM decisions",
+    "INSERT INTO seals SELECT * FROM seals",
+    "DELETE FROM unsealed",
+    "UPDATE logs SET size = 0",
+    "SELECT secret_hash FROM sessions",
+    "DELETE FROM sessions",
+    "DELETE FROM sign_ins",
+    "SELECT * FROM tokens",
+    "SELECT secret_hash FROM invitations",
+    "UPDATE invitations SET secret_hash = sha256('mine'), expires_at = 'infinity'",
+    "UPDATE sign_ins SET code_nonce = ''",
+    "UPDATE addresses SET code_nonce = ''",
+    "UPDATE memberships SET role = 'approver'",
+    "DELETE FROM notices",
+    "DELETE FROM deliveries",
+    "INSERT INTO alarms SELECT * FROM alarms",
+    "SELECT * FROM ended_powers",
+)
+
+
+@pytest.fixture
+def notices(urls: Urls) -> Iterator[Database]:
+    """The database as the notifications worker sees it."""
+    house = Database(make_engine(urls.notices, role="test-notices"), Schedule(urls.redis))
+    yield house
+    house.dispose()
+
+
+@pytest.mark.parametrize("statement", NOT_THE_CORES)
+def test_the_core_workers_login_closes_no_notice_and_knows_no_code(
+    world: World, worker: Database, statement: str
+) -> None:
+    world.submit()
+
+    with pytest.raises(DBAPIError, match="permission denied"):
+        write(worker.engine, statement)
+
+
+@pytest.mark.parametrize("statement", NOT_THE_SENDERS)
+def test_the_notifications_workers_login_moves_nothing_and_seals_nothing(
+    world: World, notices: Database, statement: str
+) -> None:
+    world.act("ann", Action.APPROVE, world.submit().id)
+
+    with pytest.raises(DBAPIError, match="permission denied"):
+        write(notices.engine, statement)
+
+
+def test_nothing_is_sent_without_its_delivery(world: World, notices: Database) -> None:
+    world.submit()
+
+    with pytest.raises(DBAPIError, match="was sent without a delivery"):
+        write(notices.engine, "UPDATE notices SET outcome = 'sent', closed_at = now()")
+
+    assert open_notices(world.house)
+
+
+def test_what_the_notifications_worker_sends_is_on_record(world: World, notices: Database, post: Postbag) -> None:
+    world.submit()
+
+    sent = post.deliver(notices, open_notices(world.house))
+
+    assert sent
+    assert {row.outcome for row in read(world.house, "SELECT outcome FROM notices")} == {"sent"}
+    assert len(read(world.house, "SELECT FROM deliveries")) == len(sent)
+
+
+def test_the_notifications_worker_speaks_of_no_move(world: World, notices: Database) -> None:
+    request = world.submit()
+    told = """
+        INSERT INTO events (id, tenant_id, request_id, seq, at, action, actor_role, from_state, to_state, body)
+        VALUES (uuidv7(), :tenant, :id, 2, now(), 'time_out', 'clock', 'pending', 'timed_out', '{}')
+    """
+
+    with pytest.raises(DBAPIError, match="a worker speaks for the clock alone"):
+        write(notices.engine, told, tenant=world.tenant.id, id=request.id)
+
+
+def test_the_notifications_worker_puts_no_deadline_off(world: World, notices: Database) -> None:
+    request = world.submit()
+
+    with pytest.raises(DBAPIError, match="request"):
+        write(
+            notices.engine, "UPDATE requests SET wake_at = wake_at + interval '1 day' WHERE id = :id", id=request.id
+        )
