@@ -85,6 +85,11 @@ THE_REST = (
     SELECT p.id, 'key', 'hash', '{}', now() FROM unnest(CAST(:everybody AS uuid[])) AS p (id)
     """,
     """
+    INSERT INTO request_reads (person_id, request_id, hour)
+    SELECT p.id, r.id, date_trunc('hour', now()) FROM unnest(CAST(:everybody AS uuid[])) AS p (id)
+    CROSS JOIN LATERAL (SELECT id FROM requests WHERE tenant_id = :tenant ORDER BY id LIMIT 1) r
+    """,
+    """
     WITH told AS (
         INSERT INTO events (id, tenant_id, at, action, actor_id, actor_role, body)
         VALUES (uuidv7(), :tenant, now(), 'policy_changed', :tara, 'tenant_admin', '{}'),

@@ -20,7 +20,7 @@ from tests.ruling import lay_down, signed_in
 def acts(world: World, caller: Caller, action: Action, request: AccessRequest) -> State:
     """Let somebody act as the caller that they are; return the state after that."""
     with world.house.transaction() as session:
-        return acting.act(session, caller, HERE, request.id, Verdict(action)).state
+        return acting.act(session, caller, HERE, request.id, Verdict(action, "No")).state
 
 
 def reviewed(api: Database, mode: Mode = Mode.ENFORCE, **terms: Any) -> World:
