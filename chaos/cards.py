@@ -7,7 +7,7 @@ ENFORCING, TALKATIVE, OBSERVING = range(3)
 """The places of the houses in the cast: one yes, a review and two, a review alone."""
 
 CLOSE = {
-    "late_yes": (ENFORCING, ENFORCING, ENFORCING, ENFORCING, TALKATIVE),
+    "late_yes": (*[ENFORCING] * 8, TALKATIVE),
     "late_endorsement": (TALKATIVE, OBSERVING, OBSERVING),
     "late_no": (ENFORCING, ENFORCING, OBSERVING),
     "late_cancel": (ENFORCING, ENFORCING, TALKATIVE),
