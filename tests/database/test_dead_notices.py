@@ -351,7 +351,7 @@ def test_where_no_manager_could_be_told_the_operators_are_and_the_customer_hears
     assert scene.actions(request) == ["unreached"]
     mails = [mail for mail in scene.post.mail.sent if "no manager could be reached" in mail.subject]
     assert [mail.to_address for mail in mails] == [address(scene.house, scene.world, "olga")]
-    assert f"{request.id} {scene.world.tenant.slug}: none of two managers could be reached" in mails[0].text
+    assert f"{request.id} {scene.world.tenant.name}: none of two managers could be reached" in mails[0].text
     assert scene.told(request, "unreached") == []
 
 
