@@ -31,10 +31,11 @@ FOREIGN = "This did not come from a page of this lockbox; open the page again an
 
 
 class Purpose(StrEnum):
-    """What a begun sign-in is for: to sign in, or to add to how a signed-in person does."""
+    """What a begun sign-in is for: to sign in, to add to how a signed-in person does, or to sign an approval."""
 
     SIGN_IN = "in"
     ADD = "add"
+    APPROVE = "approve"
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,15 @@ from lockbox.database import Database, now
 from lockbox.notices.vault import Vault
 from lockbox.people import identities, oidc, sessions, tokens
 from lockbox.people.issuers import Issuers
+from lockbox.people.passkeys import RelyingParty
 from lockbox.people.roles import Caller
-from lockbox.refusals import Invalid, NotSignedIn, Unseen
+from lockbox.refusals import Invalid, NotSignedIn, NotYours, Unseen
 from lockbox.requests.writing import Origin
 
 LONGEST_AGENT = 256
 MOST_OF_AGENT = 1024
 OURS = "lbx_"
+NO_PASSKEYS = "Passkeys need this lockbox to have a host name; sign in another way."
 
 Found = TypeVar("Found")
 
@@ -203,3 +205,14 @@ MustMatch = Annotated[int | None, Depends(at_hand(must_match))]
 def etag(version: int) -> dict[str, Any]:
     """Return the headers of an answer that shows one version of a request."""
     return {"etag": f'"{version}"', "cache-control": "no-store"}
+
+
+def relying_party(chosen: Settings) -> RelyingParty:
+    """Return whom passkeys are made for.
+
+    Raises:
+        NotYours: there can be none.
+    """
+    if chosen.passkey_domain is None:
+        raise NotYours(NO_PASSKEYS)
+    return RelyingParty(chosen.passkey_domain, chosen.origin)

@@ -15,14 +15,17 @@ from rich.text import Text
 
 from cli import verified
 from cli.verified import Unusable, Verified
+from lockbox.audit import approver_keys as approvers_keys
 from lockbox.audit import checkpoint as notes
 from lockbox.audit import exported, mailed
 from lockbox.audit import verify as verifier
 from lockbox.audit.approved import NAME
+from lockbox.audit.approver_keys import BadKeys
 from lockbox.audit.checkpoint import LONGEST_NOTE, BadNote, VerifierKey
 from lockbox.audit.exported import Header, Unreadable
 from lockbox.audit.mailed import Mailed
 from lockbox.audit.remarks import remarks, whole, word
+from lockbox.audit.signed_approvals import Approvers
 from lockbox.audit.verify import BAD, CANNOT_TELL, GOOD, NO_EXPORT, Verdict
 
 LONG_FILE = 4 << 20
@@ -47,6 +50,10 @@ Memory = Annotated[
     Path,
     typer.Option(help="where the last verified checkpoints are", envvar="LOCKBOX_VERIFIED_FOLDER", show_default=True),
 ]
+ApproverFiles = Annotated[
+    list[Path] | None, typer.Option(help="your approvers' public keys, a file that your admin exported; repeat")
+]
+RequireSigned = Annotated[bool, typer.Option("--require-signed", help="take no approval that no passkey has signed")]
 
 app = typer.Typer()
 
@@ -67,6 +74,8 @@ def verify(
     checkpoint: Seen = None,
     require_checkpoint: Required = False,
     memory: Memory = MEMORY,
+    approver_keys: ApproverFiles = None,
+    require_signed: RequireSigned = False,
 ) -> None:
     """Verify an export offline.
 
@@ -79,11 +88,13 @@ def verify(
     try:
         given = [mailed.read(_start(path)) for path in checkpoint or ()]
         keys = [one for text in key or () for one in _keys(text)]
+        files = tuple(approvers_keys.read(_start(path)) for path in approver_keys or ())
         with file.open("rb") as opened:
-            verdict, trusted = _judged(opened, file.stat().st_size, folder, keys, given)
+            by = Approvers(files, require_signed)
+            verdict, trusted = _judged(opened, file.stat().st_size, folder, keys, given, approvers=by)
     except OSError as error:
         raise _cannot(paper, f"{error.filename} cannot be read: {error.strerror}") from None
-    except (Unreadable, BadNote, Unusable, UnicodeDecodeError) as error:
+    except (Unreadable, BadNote, BadKeys, Unusable, UnicodeDecodeError) as error:
         raise _cannot(paper, str(error)) from None
     code = verdict.exit_code
     if require_checkpoint and code == GOOD and not verdict.continues:
@@ -95,7 +106,13 @@ def verify(
 
 
 def _judged(
-    opened: BinaryIO, size: int, folder: Path, keys: Sequence[VerifierKey], given: Sequence[Mailed]
+    opened: BinaryIO,
+    size: int,
+    folder: Path,
+    keys: Sequence[VerifierKey],
+    given: Sequence[Mailed],
+    *,
+    approvers: Approvers,
 ) -> tuple[Verdict, Trusted]:
     first = opened.readline(exported.LONGEST_LINE)
     header = exported.read(first)
@@ -108,7 +125,7 @@ def _judged(
     trusted = Trusted(known, tuple(mail.note for mail in given), last)
     lines = _followed(chain([first], exported.lines_of(opened)), size)
     now = datetime.fromtimestamp(time.time(), UTC)
-    verdict = verifier.verify(lines, known, trusted.seen, last=last.note if last else None, now=now)
+    verdict = verifier.verify(lines, known, trusted.seen, last=last.note if last else None, now=now, approvers=approvers)
     return verdict, trusted
 
 

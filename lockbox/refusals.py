@@ -148,6 +148,12 @@ class SignInAgain(NotYours):
     code = "fresh-sign-in-needed"
 
 
+class PasskeyMustSign(NotYours):
+    """The customer's policy has each approval signed with a passkey of the approver, and this one is not."""
+
+    code = "passkey-must-sign"
+
+
 class ForeignForm(NotYours):
     """A browser's cookie came along with something that no page of ours has sent."""
 

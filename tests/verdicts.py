@@ -1,23 +1,32 @@
 """The verdicts of both verifiers on one file, which have to agree."""
 
 import io
+import json
 from collections.abc import Sequence
 
-from lockbox.audit import exported
+from lockbox.audit import approver_keys, exported
 from lockbox.audit.checkpoint import VerifierKey
+from lockbox.audit.signed_approvals import NO_APPROVERS, Approvers
 from lockbox.audit.verify import GOOD, Verdict, verify
-from tests import second_verifier
+from tests import second_passkeys, second_verifier
 from tests.logs import public
 
 WRONG = (second_verifier.Wrong, KeyError, ValueError, TypeError)
 
 
-def judged(export: bytes, *seen: str, keys: Sequence[VerifierKey] = ()) -> Verdict:
+def judged(
+    export: bytes, *seen: str, keys: Sequence[VerifierKey] = (), approvers: Approvers = NO_APPROVERS
+) -> Verdict:
     """Return the verdict; the second verifier agrees on whether anything is wrong."""
     trusted = [public(), *keys]
-    verdict = verify(exported.lines_of(io.BytesIO(export)), trusted, seen)
+    verdict = verify(exported.lines_of(io.BytesIO(export)), trusted, seen, approvers=approvers)
     try:
         second_verifier.check(export, [key.text for key in trusted], seen)
+        _, *lines = (json.loads(one) for one in export.splitlines())
+        files = [approver_keys.document(one) for one in approvers.files]
+        whole, is_required = json.loads(export.splitlines()[0])["whole"], approvers.is_required
+        events = [one for one in lines if "body" in one]
+        second_passkeys.check(events, files, whole=whole, is_required=is_required)
     except WRONG:
         agrees = verdict.exit_code != GOOD
     else:

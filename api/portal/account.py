@@ -151,7 +151,7 @@ def end_session(work: AtDesk, one: Annotated[UUID, Form(alias="id")]) -> Respons
 @router.post("/passkeys/new")
 def ask_for_passkey(work: AtDesk, name: Annotated[str, Form(max_length=LONGEST_NAME)] = "") -> Response:
     """Show the page whose script lets an authenticator make a passkey."""
-    party = by_passkey.relying_party(work.chosen)
+    party = deps.relying_party(work.chosen)
 
     def deed(session: Session, visitor: Visitor) -> Response:
         named = line(name, "passkey") or UNNAMED
@@ -171,7 +171,7 @@ def add_passkey(
     work: AtDesk, credential: Credential = "", name: Annotated[str, Form(max_length=LONGEST_NAME)] = ""
 ) -> Response:
     """Add the passkey that was made; the challenge is used up whatever the answer is worth."""
-    party = by_passkey.relying_party(work.chosen)
+    party = deps.relying_party(work.chosen)
     named, errand = line(name, "passkey") or UNNAMED, browser.errand(work.request, work.chosen)
     with work.open() as (session, visitor):
         challenge = _challenge(session, visitor, errand)

@@ -7,18 +7,16 @@ from fastapi.responses import HTMLResponse
 
 from api import browser, refused
 from api.browser import Errand, Purpose
-from api.deps import Chosen, House
+from api.deps import Chosen, House, relying_party
 from api.portal import entering, pages
 from api.portal.pages import TAG, page
-from config.settings import Settings
 from lockbox.people import begun, passkeys
-from lockbox.people.passkeys import Question, RelyingParty
+from lockbox.people.passkeys import Question
 from lockbox.people.roles import Means
-from lockbox.refusals import NotSignedIn, NotYours
+from lockbox.refusals import NotSignedIn
 
 router = APIRouter(tags=[TAG], include_in_schema=False)
 
-NO_PASSKEYS = "Passkeys need this lockbox to have a host name; sign in another way."
 LONGEST_ANSWER = 20_000
 
 Credential = Annotated[str, Form(max_length=LONGEST_ANSWER)]
@@ -57,17 +55,6 @@ def take(request: Request, chosen: Chosen, house: House, credential: Credential 
         refused.sign_in(request, house, Means.PASSKEY, refusal)
         return entering.ways(request, chosen, errand.path if errand else None, 401, error=refusal.detail)
     return entering.signed_in(request, chosen, secret, errand.path)
-
-
-def relying_party(chosen: Settings) -> RelyingParty:
-    """Return whom passkeys are made for.
-
-    Raises:
-        NotYours: there can be none.
-    """
-    if chosen.passkey_domain is None:
-        raise NotYours(NO_PASSKEYS)
-    return RelyingParty(chosen.passkey_domain, chosen.origin)
 
 
 def ceremony(

@@ -3,12 +3,12 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Form, Request, Response
+from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
 from sqlalchemy import Row
@@ -17,8 +17,9 @@ from sqlmodel import Session, col, select
 from api import browser, deps
 from api.browser import Visitor
 from api.deps import Chosen, House, Work
-from api.portal import sections
+from api.portal import sections, signed_approvals
 from api.portal.pages import TAG, go, origin, page, status_of
+from api.portal.signed_approvals import NOTHING_SHOWN, ApprovalProof, shown_proof
 from api.refused import Tried, note, trying
 from api.schemas.requests import Approval
 from config.settings import Settings
@@ -131,16 +132,23 @@ def act(
     narrow: Annotated[str, Form()] = "",
     resources: Annotated[list[str] | None, Form()] = None,
     actions: Annotated[list[str] | None, Form()] = None,
+    proof: Annotated[ApprovalProof, Depends(shown_proof)] = NOTHING_SHOWN,
 ) -> Response:
     """Do something about a request; what is refused is said on its page, with what was written still there.
 
-    With `narrow`, `resources` and `actions` are what was left ticked: none at all where they are missing.
+    With `narrow`, `resources` and `actions` are what was left ticked: none at all where they are missing. Whoever
+    approves and has a passkey is asked to sign with it first, on a page that comes back here.
     """
     browser.check_same_site(request, chosen)
     kept = (resources or (), actions or ()) if narrow else (None, None)
     one, said = _id(request_id), Said(action, comment, window, *kept)
     try:
         verdict = _verdict(said, version)
+        if verdict.action is Action.APPROVE:
+            desk = signed_approvals.Desk(request, chosen, house, csrf)
+            if not proof.is_final and (asked := desk.ask(one, verdict, said)):
+                return asked
+            verdict = replace(verdict, signed=desk.taken(proof))
         with house.transaction() as session:
             visitor = browser.visitor(request, session, chosen)
             browser.check_form(visitor, csrf)
@@ -151,7 +159,10 @@ def act(
         with house.transaction() as session:
             visitor = browser.visitor(request, session, chosen)
             return _shown(request, session, chosen, visitor, one, refused=refused, said=said, seen=version)
-    return go(request, f"/requests/{one}")
+    answer = go(request, f"/requests/{one}")
+    if verdict.signed:
+        browser.drop_errand(answer, chosen)
+    return answer
 
 
 def _shown(

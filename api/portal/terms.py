@@ -12,6 +12,7 @@ from lockbox.refusals import Invalid
 from lockbox.requests import mistakes
 from lockbox.requests.phrasing import TERMS
 from lockbox.requests.rules import Policy
+from lockbox.requests.terms import ApproveMeans
 
 HOUR, MINUTE = 3600, 60
 WINDOWS = ("review_window", "approval_window", "access_ceiling")
@@ -24,6 +25,7 @@ SWITCHES = (
 )
 COMMENTS = "comment_required"
 REVOKE = "revoke_sign_in_age"
+MEANS = "approve_means"
 NUMBER = re.compile(r"[0-9]{1,9}")
 BETWEEN = re.compile(r"[\s,;%]+")
 KEY = "[key]"
@@ -54,8 +56,9 @@ class Written:
         fields |= {name: str(getattr(policy, name) // MINUTE) for name in MINUTES}
         fields[REVOKE] = "" if policy.revoke_sign_in_age is None else str(policy.revoke_sign_in_age // MINUTE)
         fields |= {name: ", ".join(map(str, getattr(policy, name))) for name in MOMENTS}
-        switched = tuple(name for name in SWITCHES if getattr(policy, name))
-        return cls(fields, switched, tuple(sorted(policy.reasons)), tuple(sorted(policy.comment_required)))
+        switched = [name for name in SWITCHES if getattr(policy, name)]
+        switched += [MEANS] if policy.approve_means is ApproveMeans.PASSKEY_SIGNED else []
+        return cls(fields, tuple(switched), tuple(sorted(policy.reasons)), tuple(sorted(policy.comment_required)))
 
     def onto(self, policy: Policy) -> Policy:
         """Return a policy with the terms of the form; all else stays.
@@ -86,6 +89,7 @@ class Written:
             yield name, percents(name, self.fields[name])
         for name in SWITCHES:
             yield name, name in self.switched
+        yield MEANS, ApproveMeans.PASSKEY_SIGNED if MEANS in self.switched else ApproveMeans.ATTESTED
         yield "reasons", list(self.reasons)
         yield COMMENTS, list(self.comments)
 

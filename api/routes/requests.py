@@ -1,5 +1,6 @@
 """Routes of requests: file one or ask again, list them, look at one, act on one."""
 
+import json
 from collections.abc import Callable
 from typing import Annotated, Any
 from uuid import UUID
@@ -9,12 +10,13 @@ from sqlalchemy import Row
 from sqlmodel import Session
 
 from api import refused
-from api.deps import Chosen, From, Seen, Who, Work, etag
+from api.deps import Chosen, From, House, Seen, Who, Work, etag, relying_party
 from api.refused import Tried
 from api.routes.timeline import ERASED, spoken
 from api.schemas.parts import Named, Word, Words, problems
 from api.schemas.requests import (
     Approval,
+    ChallengeView,
     Comment,
     DecisionView,
     Lack,
@@ -28,24 +30,32 @@ from api.schemas.requests import (
     RequestDetail,
     RequestPage,
     RequestView,
+    SignedApproval,
 )
+from config.settings import Settings
 from lockbox import text_rules
 from lockbox.audit import timeline
+from lockbox.database import Database
 from lockbox.instants import Instant
 from lockbox.notices import progress, reach
-from lockbox.people.roles import Caller
+from lockbox.people import begun
+from lockbox.people.begun import Stub
+from lockbox.people.roles import Caller, Means
+from lockbox.refusals import Invalid, NotSignedIn
 from lockbox.requests import acting, again, filing, idempotency, previewing, reads, register
 from lockbox.requests.filing import Limits, Submitted
 from lockbox.requests.judging import Filing
 from lockbox.requests.lifecycle import DECISIONS, Action, State
 from lockbox.requests.register import Entry, Filter
 from lockbox.requests.sight import Guarded, capacities, may_read
+from lockbox.requests.signing import Signed
 from lockbox.requests.voices import Voice, narrowed, voices
 from lockbox.requests.voting import Verdict
 from lockbox.requests.writing import Origin
 
 router = APIRouter(prefix="/v1/requests", tags=["requests"])
 
+OVER = "This challenge was used already, has run out, or is somebody else's: ask for another, and sign that."
 SAID_IN = frozenset({State.REVIEWING, State.PENDING, State.TIMED_OUT})
 """The states in which it matters to readers whether somebody could not be reached."""
 
@@ -163,15 +173,52 @@ def approve(
     who: Who,
     came: From,
     session: Work,
+    chosen: Chosen,
+    house: House,
     seen: Seen,
     response: Response,
     body: Approval | None = None,
 ) -> RequestDetail:
-    """Say yes for the customer: for as long as was asked or shorter, to all that was asked or to less of it."""
+    """Say yes for the customer: for as long as was asked or shorter, to all that was asked or to less of it.
+
+    Where the policy demands a passkey's signature and none comes along, the answer is `passkey-must-sign`.
+    """
+    said = body or Approval()
+    signed = _signed(said.signed, who, chosen, house) if said.signed else None
+    verdict = Verdict(Action.APPROVE, said.comment, said.access_window, seen, said.resources, said.actions, signed)
+    refused.trying(request, Tried(who, came, request_id, verdict.action))
+    return _act(session, who, came, request_id, verdict, response)
+
+
+@router.post("/{request_id}/approve/challenge", responses=problems(404, 409, 412))
+def challenge(
+    request: Request,
+    request_id: UUID,
+    who: Who,
+    came: From,
+    session: Work,
+    chosen: Chosen,
+    seen: Seen,
+    response: Response,
+    body: Approval | None = None,
+) -> ChallengeView:
+    """Return what a passkey of the caller's has to sign for an approval with this body, judged as if given now.
+
+    Passkeys answer to pages of this server's own origin alone. Send its answer with the same body to `approve`.
+    """
     said = body or Approval()
     verdict = Verdict(Action.APPROVE, said.comment, said.access_window, seen, said.resources, said.actions)
     refused.trying(request, Tried(who, came, request_id, verdict.action))
-    return _act(session, who, came, request_id, verdict, response)
+    asked = acting.to_sign(session, who, came, request_id, verdict, party=relying_party(chosen))
+    stub = begun.begin(session, Means.PASSKEY, tied_to=who.key_id, challenge=asked.question.challenge)
+    response.headers["cache-control"] = "no-store"
+    return ChallengeView(
+        ticket=f"{stub.id}.{stub.secret}",
+        statement=asked.statement,
+        content=asked.content,
+        options=json.loads(asked.question.options),
+        is_demanded=asked.is_demanded,
+    )
 
 
 def _closing(action: Action) -> Callable[..., RequestDetail]:
@@ -206,6 +253,18 @@ ACTIONS = {
 
 for each in ACTIONS:
     router.post(f"/{{request_id}}/{each.value}", responses=problems(404, 409, 412))(_closing(each))
+
+
+def _signed(said: SignedApproval, who: Caller, chosen: Settings, house: Database) -> Signed:
+    """Return what a passkey has answered; the challenge is used up whatever that is worth."""
+    one, _, secret = said.ticket.partition(".")
+    try:
+        with house.transaction() as session:
+            row = begun.use(session, Stub(UUID(one), secret), Means.PASSKEY, tied_to=who.key_id)
+            used = row.challenge or b""
+    except (NotSignedIn, ValueError):
+        raise Invalid(OVER, field="signed") from None
+    return Signed(said.statement, said.content, json.dumps(said.credential), used, relying_party(chosen))
 
 
 def _act(

@@ -69,6 +69,7 @@ def spoken(voice: Voice) -> dict[str, Any]:
         "on_behalf_of": _named(voice.on_behalf_of) if voice.on_behalf_of else None,
         "stands_for": [_named(one) for one in voice.stands_for],
         "means": voice.means,
+        "proof": voice.proof,
     }
 
 

@@ -1,7 +1,7 @@
 """Bodies of requests: what an engineer files, what a person answers, what a reader sees."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, Field
@@ -32,16 +32,45 @@ class Comment(Incoming):
     comment: Annotated[str, Field(max_length=2000), IS_TEXT] | None = None
 
 
+class SignedApproval(Incoming):
+    """A passkey's answer to what `approve/challenge` gave out; all but `credential` is sent back as it came.
+
+    `credential` is the browser's `PublicKeyCredential` in its JSON form (WebAuthn level 3, `toJSON`).
+    """
+
+    ticket: Annotated[str, Field(max_length=200)]
+    statement: Annotated[str, Field(max_length=200_000)]
+    content: Annotated[str, Field(max_length=200_000)]
+    credential: dict[str, Any]
+
+
 class Approval(Comment):
     """A yes; `access_window` in seconds shortens what was asked.
 
     `resources` and `actions` are what is kept of those that were asked, all where they are left out: what opens is
-    what every approval that counts has kept.
+    what every approval that counts has kept. `signed` is the approver's own signature over all of that: where it is
+    left out, the vendor's server alone attests the approval, if the customer's policy lets it.
     """
 
     access_window: Seconds | None = None
     resources: list[Resource] | None = Field(default=None, min_length=1, max_length=50)
     actions: list[Word] | None = Field(default=None, min_length=1, max_length=20)
+    signed: SignedApproval | None = None
+
+
+class ChallengeView(BaseModel):
+    """What to have a passkey sign so that it approves: good once, for ten minutes, for the same caller and body.
+
+    The challenge in `options`, which are those of `navigator.credentials.get` in JSON, is the SHA-256 of `statement`.
+    `content` holds what of the decision may be erased; the statement has its SHA-256. `is_demanded` is whether the
+    customer's policy takes no approval without.
+    """
+
+    ticket: str
+    statement: str
+    content: str
+    options: dict[str, Any]
+    is_demanded: bool
 
 
 class NoticeCount(BaseModel):
@@ -151,6 +180,8 @@ class RequestView(BaseModel):
 class DecisionView(BaseModel):
     """One answer to a request: by whom, by what means, and in the place of whom where a deputy gave it.
 
+    `proof` is whose word an approval is: `passkey-signed` is the approver's own, `attested` the vendor's server's.
+
     An approval that narrows what was asked has the `access_window` in seconds, the `resources` and the `actions` that
     it keeps; null is as asked.
     """
@@ -161,6 +192,7 @@ class DecisionView(BaseModel):
     on_behalf_of: Named | None
     stands_for: list[Named]
     means: str | None
+    proof: str | None
     at: datetime
     access_window: int | None
     resources: list[str] | None
@@ -217,6 +249,7 @@ class EventView(BaseModel):
     on_behalf_of: Named | None
     stands_for: list[Named]
     means: str | None
+    proof: str | None
     address: str | None
     user_agent: str | None
     from_state: str | None

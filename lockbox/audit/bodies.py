@@ -13,6 +13,7 @@ from lockbox.audit.checkpoint import VerifierKey
 from lockbox.audit.exported import Detail, Entry
 from lockbox.audit.findings import Findings, Kind
 from lockbox.audit.moves import Requests
+from lockbox.audit.signed_approvals import NO_APPROVERS, Approvers, SignedApprovals
 
 LARGEST_INTEGER = 2**53 - 1
 HIGHEST_OF_BMP = "\uffff"
@@ -137,13 +138,16 @@ class Bodies:
     restores: list[Restore] = field(default_factory=list)
     details: int = 0
     left_out: int = 0
+    approvers: Approvers = NO_APPROVERS
     requests: Requests = field(init=False)
     approved: Approved = field(init=False)
+    signed: SignedApprovals = field(init=False)
     _ids: set[bytes | str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.requests = Requests(self.findings)
         self.approved = Approved(self.keys, self.findings)
+        self.signed = SignedApprovals(self.tenant, self.approvers, self.findings, whole=self.whole)
 
     def check(self, line: int, entry: Entry) -> None:
         """Check one event."""
@@ -166,6 +170,7 @@ class Bodies:
             self._note_restore(fields, entry.number)
         if fields["seq"] is not None:
             self.approved.take(fields, shown, where)
+            self.signed.take(fields, shown, where)
             if self.whole:
                 begins = fields["seq"] == 1 or SUBMISSION in fields
                 self.requests.take(fields["request_id"], fields["seq"], fields["to_state"], where, begins=begins)
@@ -173,6 +178,7 @@ class Bodies:
     def finish(self) -> None:
         """Say which moves never came."""
         self.requests.finish()
+        self.signed.finish()
 
     def _check_place(self, fields: Mapping[str, Any], where: dict[str, Any]) -> None:
         """Say whether the event is of another log or tenant, or has the id of an earlier one."""

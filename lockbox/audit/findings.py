@@ -31,6 +31,7 @@ class Kind(StrEnum):
     DOUBLED = "doubled id"
     FOREIGN = "foreign event"
     APPROVAL = "approval"
+    PASSKEY = "signature by passkey"
 
 
 UNSURE = frozenset({Kind.UNPROVEN, Kind.RESTORED, Kind.FUTURE, Kind.NEWER_KNOWN})

@@ -44,11 +44,26 @@ def remarks(verdict: Verdict) -> Iterator[str]:
     if verdict.left_out:
         yield f"{verdict.left_out} personal details were erased or are not for whoever exported it"
     yield from _of_approvals(verdict)
+    yield from _of_passkeys(verdict)
 
 
 def _of_name(origin: str, name: str) -> Iterator[str]:
     if not origin.startswith(f"{name}/audit/"):
         yield f"the log is of another name than the key: give no --key but those of whoever keeps {origin}"
+
+
+def _of_passkeys(verdict: Verdict) -> Iterator[str]:
+    if verdict.signed_approvals:
+        yield f"{verdict.signed_approvals} approvals are signed by passkeys of your approvers"
+    if verdict.unchecked_signatures:
+        yield (
+            f"{verdict.unchecked_signatures} approvals bear a passkey's signature, which is not checked: give the "
+            "keys of your approvers by --approver-keys"
+        )
+    if verdict.attested:
+        people = ", ".join(f"{name} ({count})" for name, count in sorted(verdict.attested.items()))
+        total = sum(verdict.attested.values())
+        yield f"{total} approvals are attested by the vendor's server alone: {people}"
 
 
 def _of_approvals(verdict: Verdict) -> Iterator[str]:

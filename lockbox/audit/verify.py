@@ -13,6 +13,7 @@ from lockbox.audit.findings import UNSURE, Findings, Kind
 from lockbox.audit.holding import Holding
 from lockbox.audit.merkle import BadProof, check_inclusion, leaf_hash
 from lockbox.audit.placing import Placing
+from lockbox.audit.signed_approvals import NO_APPROVERS, Approvers
 
 GOOD, BAD, CANNOT_TELL, NO_EXPORT = 0, 1, 2, 3
 VENDORS = "vendor"
@@ -28,7 +29,9 @@ class Verdict:
     `events` are those in the file, `said` is how many its last line says there are.
     `details` are personal values that were shown, `left_out` those that were erased or not for this reader.
     `approvals` are signed, `approvals_by_hash` of them over what the file does not show; `unchecked_approvals` could
-    not be checked. `stopped_at` is the line at which reading stopped, for enough was wrong; None where all was read.
+    not be checked. `signed_approvals` are single votes that the approver's own passkey has signed, by a key that the
+    customer gave, `unchecked_signatures` those for which no keys were given, `attested` by approver those that the
+    vendor's server alone vouches for. `stopped_at` is the line at which reading stopped, for enough was wrong; None where all was read.
     """
 
     header: Header
@@ -42,6 +45,9 @@ class Verdict:
     approvals: int = 0
     approvals_by_hash: int = 0
     unchecked_approvals: int = 0
+    signed_approvals: int = 0
+    unchecked_signatures: int = 0
+    attested: Mapping[str, int] = field(default_factory=dict)
     removed: list[tuple[int, int]] = field(default_factory=list)
     findings: Findings = field(default_factory=Findings)
     stopped_at: int | None = None
@@ -71,6 +77,7 @@ def verify(
     last: str | None = None,
     now: datetime | None = None,
     most: int | None = None,
+    approvers: Approvers = NO_APPROVERS,
 ) -> Verdict:
     """Return the verdict on an export; memory grows with its events by no more than the id of each.
 
@@ -80,6 +87,7 @@ def verify(
         seen: signed checkpoints of the log that came another way, such as by mail.
         last: the checkpoint of the export that was verified last, from a place that the caller trusts.
         now: by which nothing may be from the future; None looks for no such thing.
+        approvers: the customer's own files of approvers' keys, and whether each approval must be signed.
         most: how many findings are enough to stop, where one of them is a contradiction; None reads all.
 
     Raises:
@@ -102,7 +110,12 @@ def verify(
         holding.take_last(_own(last))
     of_approvals = [key for key in keys if key.name == NAME]
     bodies = Bodies(
-        _tenant_of(header), _tenant_of(header) or VENDORS_ID, header.whole, verdict.findings, of_approvals
+        _tenant_of(header),
+        _tenant_of(header) or VENDORS_ID,
+        header.whole,
+        verdict.findings,
+        of_approvals,
+        approvers=approvers,
     )
     roots: Mapping[int, bytes] = {}
     if header.whole:
@@ -158,6 +171,8 @@ def _conclude(verdict: Verdict, bodies: Bodies, holding: Holding) -> None:
         findings.add(Kind.UNPROVEN, message)
     verdict.approvals, verdict.approvals_by_hash = approved.checked, approved.by_hash
     verdict.unchecked_approvals = approved.unchecked
+    verdict.signed_approvals, verdict.unchecked_signatures = bodies.signed.signed, bodies.signed.unchecked
+    verdict.attested = bodies.signed.attested
 
 
 def _signed(verdict: Verdict, note: str, keys: Mapping[bytes, VerifierKey], whose: str) -> Checkpoint | None:

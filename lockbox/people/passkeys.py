@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from sqlalchemy import text
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from sqlalchemy import or_, text
 from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 from webauthn import (
@@ -16,6 +18,8 @@ from webauthn import (
     verify_registration_response,
 )
 from webauthn.helpers import (
+    decode_credential_public_key,
+    decoded_public_key_to_cryptography,
     parse_attestation_object,
     parse_authentication_credential_json,
     parse_client_data_json,
@@ -24,6 +28,7 @@ from webauthn.helpers import (
 from webauthn.helpers.exceptions import WebAuthnException
 from webauthn.helpers.structs import (
     AttestationFormat,
+    AuthenticationCredential,
     AuthenticatorSelectionCriteria,
     PublicKeyCredentialDescriptor,
     ResidentKeyRequirement,
@@ -31,6 +36,7 @@ from webauthn.helpers.structs import (
 )
 from webauthn.registration.verify_registration_response import VerifiedRegistration
 
+from lockbox.audit.assertions import Assertion, fingerprint
 from lockbox.database import now
 from lockbox.ids import new_id
 from lockbox.people import enrolment, keyring, powers, recognition, sessions
@@ -38,7 +44,7 @@ from lockbox.people.keys import Passkey
 from lockbox.people.recognition import Kind
 from lockbox.people.roles import Caller, Means
 from lockbox.people.sessions import Place
-from lockbox.refusals import Conflict, Invalid, NotSignedIn, TooMany, Unknown
+from lockbox.refusals import Conflict, Invalid, NotSignedIn, NotYours, TooMany, Unknown
 
 MOST_PASSKEYS = 20
 LONGEST_ID = 1023
@@ -46,6 +52,11 @@ LONGEST_NAME = 100
 FORMATS = frozenset({AttestationFormat.NONE, AttestationFormat.PACKED})
 NOT_ACCEPTED = "The passkey was not accepted; try again, or sign in another way."
 NOT_ADDED = "The passkey could not be added; try again."
+NOT_SIGNED = "The signature of your passkey was not accepted, so nothing was decided. Try again."
+NO_PASSKEY = (
+    "You have no passkey that can sign an approval here. Add one on your account page, signed in with a passkey or a "
+    "sign-in service; one that was added by a mailed code alone can sign after 72 hours."
+)
 
 # What py_webauthn 3.0 lets through for input that is not of the form it expects, besides its own errors.
 MALFORMED = (
@@ -80,6 +91,15 @@ class Question:
 
     options: str
     challenge: bytes
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a passkey of somebody's has signed: the row's id, the credential's id, and the assertion."""
+
+    passkey_id: UUID
+    credential_id: bytes
+    assertion: Assertion
 
 
 def ask_to_add(session: Session, caller: Caller, party: RelyingParty) -> Question:
@@ -177,22 +197,69 @@ def caller_of(session: Session, party: RelyingParty, *, challenge: bytes, shown:
     if not powers.holds(session, key.mac, powers.passkey(key), key.id):
         raise refusal
     try:
-        verified = verify_authentication_response(
-            credential=answer,
-            expected_challenge=challenge,
-            expected_rp_id=party.domain,
-            expected_origin=party.origin,
-            credential_public_key=key.public_key,
-            credential_current_sign_count=key.sign_count,
-            require_user_verification=True,
-        )
+        used_at = _use(session, key, answer, party, challenge)
     except MALFORMED:
         raise refusal from None
-    key.sign_count, key.last_used_at = verified.new_sign_count, now(session)
-    session.add(key)
-    session.flush()
-    means = Means.PASSKEY if key.last_used_at >= key.trusted_at else Means.MAIL
-    return found.caller(means, key.last_used_at)
+    return found.caller(Means.PASSKEY if used_at >= key.trusted_at else Means.MAIL, used_at)
+
+
+def has_signer(session: Session, caller: Caller, tenant_id: UUID) -> bool:
+    """Whether the caller has a passkey that can sign a decision about a tenant's requests."""
+    return session.exec(_signers(session, caller, tenant_id)).first() is not None
+
+
+def ask_to_sign(session: Session, caller: Caller, party: RelyingParty, tenant_id: UUID, challenge: bytes) -> Question:
+    """Return what to ask so that a passkey of the caller's signs the challenge.
+
+    Raises:
+        NotYours: the caller has none that can sign here.
+    """
+    keys = session.exec(_signers(session, caller, tenant_id)).all()
+    if not keys:
+        raise NotYours(NO_PASSKEY)
+    options = generate_authentication_options(
+        rp_id=party.domain,
+        challenge=challenge,
+        allow_credentials=[PublicKeyCredentialDescriptor(id=one.credential_id) for one in keys],
+        user_verification=UserVerificationRequirement.REQUIRED,
+    )
+    return Question(options_to_json(options), options.challenge)
+
+
+def signed(
+    session: Session, caller: Caller, party: RelyingParty, tenant_id: UUID, *, challenge: bytes, shown: str
+) -> Signature:
+    """Return what a passkey of the caller's has signed, judged as in a sign-in: host, origin, user and count.
+
+    Raises:
+        Invalid: the answer is no good, or of a passkey that cannot sign here.
+    """
+    try:
+        answer = parse_authentication_credential_json(shown)
+        _in_our_window(answer.response.client_data_json)
+        query = _signers(session, caller, tenant_id).where(col(Passkey.credential_id) == answer.raw_id)
+        key = session.exec(query.with_for_update()).one_or_none()
+        if key is None or not powers.holds(session, key.mac, powers.passkey(key), key.id):
+            raise Invalid(NOT_SIGNED)
+        _use(session, key, answer, party, challenge)
+        said = answer.response
+        parts = (said.authenticator_data, said.client_data_json, said.signature)
+        return Signature(key.id, key.credential_id, Assertion(*parts, fingerprint(public_key(key.public_key))))
+    except MALFORMED:
+        raise Invalid(NOT_SIGNED) from None
+
+
+def public_key(cose: bytes) -> bytes:
+    """Return a public key in COSE form as SubjectPublicKeyInfo in DER, which any library reads.
+
+    Raises:
+        ValueError: it is no such key.
+    """
+    try:
+        key = decoded_public_key_to_cryptography(decode_credential_public_key(cose))
+        return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    except MALFORMED:
+        raise ValueError("this is no public key of a passkey") from None
 
 
 def mine(session: Session, caller: Caller) -> Sequence[Passkey]:
@@ -215,6 +282,32 @@ def remove(session: Session, caller: Caller, passkey_id: UUID, place: Place) -> 
     session.delete(key)
     session.flush()
     sessions.record(session, caller, place, "passkey_removed")
+
+
+def _use(
+    session: Session, key: Passkey, answer: AuthenticationCredential, party: RelyingParty, challenge: bytes
+) -> datetime:
+    """Note that a passkey has answered the challenge for us, and return when; one of MALFORMED where it has not."""
+    verified = verify_authentication_response(
+        credential=answer,
+        expected_challenge=challenge,
+        expected_rp_id=party.domain,
+        expected_origin=party.origin,
+        credential_public_key=key.public_key,
+        credential_current_sign_count=key.sign_count,
+        require_user_verification=True,
+    )
+    at = now(session)
+    key.sign_count, key.last_used_at = verified.new_sign_count, at
+    session.add(key)
+    session.flush()
+    return at
+
+
+def _signers(session: Session, caller: Caller, tenant_id: UUID) -> SelectOfScalar[Passkey]:
+    """Return the query for those of the caller's passkeys that are trusted by now, and count at the tenant."""
+    here = or_(col(Passkey.only_at).is_(None), col(Passkey.only_at) == tenant_id)
+    return _of(caller).where(here, col(Passkey.trusted_at) <= now(session)).order_by(col(Passkey.id))
 
 
 def _of(caller: Caller) -> SelectOfScalar[Passkey]:

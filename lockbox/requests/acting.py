@@ -15,9 +15,21 @@ from lockbox.failpoints import reach
 from lockbox.notices import directory
 from lockbox.notices.directory import Directory
 from lockbox.people import context, tenants
+from lockbox.people.passkeys import RelyingParty
 from lockbox.people.roles import Caller, Means, Role, Side
 from lockbox.refusals import InvalidMove, NotYours, OwnRequest, PolicyNotMet, Stale, TenantSuspended, TooLate
-from lockbox.requests import approving, narrowing, nudging, policies, stopping, submission, tiers, voting, writing
+from lockbox.requests import (
+    approving,
+    narrowing,
+    nudging,
+    policies,
+    signing,
+    stopping,
+    submission,
+    tiers,
+    voting,
+    writing,
+)
 from lockbox.requests.judging import lacking_today
 from lockbox.requests.lifecycle import DECISIONS, FINAL_STATES, Action, Move, Party, State, move
 from lockbox.requests.models import AccessRequest, Decision
@@ -82,6 +94,7 @@ def act(session: Session, caller: Caller, origin: Origin, request_id: UUID, verd
         Invalid, NothingLeft: what an approver keeps of what was asked was never asked, or is nothing.
         TenantSuspended: it would be opened, or the customer asked, while the tenant is suspended.
         PolicyNotMet: what was asked no longer meets the customer's policy, or was not reviewed as it asks by now.
+        PasskeyMustSign: the policy demands that a passkey signs the approval, and none has.
     """
     context.enter(session, caller)
     return act_on(session, caller, origin, locked(session, caller, request_id), verdict)
@@ -104,6 +117,40 @@ def act_on(
         As `act`, but for Unknown.
     """
     reach("decide.after_lock")
+    scene, taken = _judged(session, caller, origin, request, verdict, as_party=as_party)
+    change, decision = _moved(session, scene, request, verdict, taken)
+    reach("decide.after_judging")
+    writing.update(session, request, change, scene.known, decision)
+    reach("decide.after_update")
+    return request
+
+
+def to_sign(
+    session: Session, caller: Caller, origin: Origin, request_id: UUID, verdict: Verdict, *, party: RelyingParty
+) -> signing.Asked:
+    """Return what to ask a passkey of the caller's, so that it signs this approval; judged as if it were given now.
+
+    Raises:
+        As `act`, but for PasskeyMustSign; NotYours too where they have no passkey that can sign here.
+    """
+    context.enter(session, caller)
+    request = locked(session, caller, request_id)
+    scene, (_, taken_as) = _judged(session, caller, origin, request, verdict)
+    stands_for = scene.stands_for(request) if taken_as is Party.APPROVER else frozenset[UUID]()
+    decision, _ = _decided(session, scene, request, verdict, stands_for)
+    return signing.ask(session, scene.caller, request, decision, party=party, ruling=scene.ruling)
+
+
+def _judged(
+    session: Session,
+    caller: Caller,
+    origin: Origin,
+    request: AccessRequest,
+    verdict: Verdict,
+    *,
+    as_party: Party | None = None,
+) -> tuple[Scene, tuple[Move, Party]]:
+    """Return by what a verdict is judged, and the move that it makes as which party; its row is locked."""
     caller = tenants.as_of_now(session, caller)
     at = now(session)
     both = {request.requester_id, caller.person_id}
@@ -122,11 +169,20 @@ def act_on(
     _in_time(scene, request, verdict.action)
     if as_party is None:
         voting.reasoned(verdict, scene.ruling.terms, by_the_vendor=party is Party.MANAGER)
-    change, decision = _moved(session, scene, request, verdict, (row, party))
-    reach("decide.after_judging")
-    writing.update(session, request, change, known, decision)
-    reach("decide.after_update")
-    return request
+    return scene, (row, party)
+
+
+def _decided(
+    session: Session, scene: Scene, request: AccessRequest, verdict: Verdict, stands_for: frozenset[UUID]
+) -> tuple[Decision, tuple[Vote, ...]]:
+    """Return the decision that a verdict makes, signed by nobody yet, and the votes before it."""
+    votes = voting.given(session, request, scene.known, scene.ruling.terms)
+    if verdict.action in OPENING:
+        _may_open(scene, request, verdict.action, votes)
+    decision = voting.decide(
+        scene.caller, scene.origin, request, verdict, votes=votes, stands_for=stands_for, at=scene.at
+    )
+    return decision, votes
 
 
 def _moved(
@@ -138,17 +194,17 @@ def _moved(
     votes: tuple[Vote, ...] = ()
     decision = None
     stands_for = scene.stands_for(request) if party is Party.APPROVER else frozenset[UUID]()
-    if action in DECISIONS:
-        votes = voting.given(session, request, scene.known, scene.ruling.terms)
-    if action in OPENING:
-        _may_open(scene, request, action, votes)
+    proof: signing.Proof = signing.NO_PROOF
     submitted = submission.read(session, request) if action is Action.ENDORSE else UNSAID
-    if action is Action.ENDORSE:
-        request.mode, request.consent_until = scene.ruling.mode_for(request, scene.at)
     if action in DECISIONS:
-        decision = voting.decide(
-            scene.caller, scene.origin, request, verdict, votes=votes, stands_for=stands_for, at=scene.at
-        )
+        decision, votes = _decided(session, scene, request, verdict, stands_for)
+        if action is Action.APPROVE:
+            voting.signed_where_demanded(verdict, scene.ruling.terms)
+            proof = signing.prove(
+                session, scene.caller, request, decision, signed=verdict.signed, ruling=scene.ruling
+            )
+        if action is Action.ENDORSE:
+            request.mode, request.consent_until = scene.ruling.mode_for(request, scene.at)
         given = (verdict.access_window, scene.seats(request), decision.resources, decision.actions)
         votes = (*votes, Vote(scene.caller.person_id, action, *given))
     to = _next_state(row, request, votes, action, scene.ruling)
@@ -169,11 +225,13 @@ def _moved(
             **({} if request.mode is mode else {"mode": request.mode.value}),
             **approving.kept(decision, request),
             **signed,
+            **proof.facts,
         },
         personal={
             **submitted.personal,
             "comment": verdict.comment,
             **approving.kept_resources(decision, request),
+            **proof.personal,
             **_principals(session, stands_for),
         },
         salts=submitted.salts,
@@ -299,6 +357,7 @@ def _advance(request: AccessRequest, to: State, votes: Sequence[Vote], scene: Sc
     terms, at = scene.ruling.terms, scene.at
     request.version += 1
     request.quorum = max(request.quorum, terms.quorum)
+    request.approve_means = max(request.approve_means, terms.approve_means)
     if to is request.state:
         return
     request.state = to

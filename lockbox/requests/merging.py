@@ -21,7 +21,10 @@ LESS_IS_STRICTER = (
 )
 EITHER_SAYS = ("approval_reminders", "review_reminders")
 EARLIEST = ("widening", "review_widening")
-MORE_IS_STRICTER = ("vendor_review", "quorum", "require_case", "justification_least", "report_on_close")
+MORE_IS_STRICTER = (
+    *("vendor_review", "quorum", "require_case", "justification_least", "report_on_close"),
+    "approve_means",
+)
 
 
 def stricter(a: Terms, b: Terms) -> Terms:

@@ -4,11 +4,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
 from lockbox.people.roles import Means, Mode
 from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.terms import ApproveMeans
 from lockbox.tables import Ids, Instant, Texts, words
 
 
@@ -25,6 +27,7 @@ class AccessRequest(SQLModel, table=True):
     `consent_until` is set where only dated consent lets the vendor open alone: no window outlives it.
     `follows` is the request that got no answer in time and is asked again by this one.
     `granted_resources` and `granted_actions` are what a window was opened for where that is less than was asked.
+    `approve_means` is whether approvals must be signed with passkeys, which only gets stricter.
     `stopped_at` is since when the clock stands for a question that waits, `stopped_deadline` the deadline that held
     until then, and `stopped_for` for how many seconds it stood before: see `stopping`.
     """
@@ -65,6 +68,7 @@ class AccessRequest(SQLModel, table=True):
     stopped_at: datetime | None = Field(default=None, sa_type=Instant)
     stopped_deadline: datetime | None = Field(default=None, sa_type=Instant)
     stopped_for: int = 0
+    approve_means: ApproveMeans = Field(default=ApproveMeans.ATTESTED, sa_type=words(ApproveMeans))
 
     @property
     def open_resources(self) -> list[str]:
@@ -82,6 +86,8 @@ class Decision(SQLModel, table=True):
 
     `resources` and `actions` are what an approver keeps of those that were asked, None where that is all.
     `stands_for` are the approvers whose deputy the person was, `means` by what they had shown who they are.
+    `statement`, `signed_content` and `assertion` are what the person signed with the passkey `passkey_id`; all are
+    None where the vendor's server alone attests the decision. See `signing`.
     """
 
     __tablename__ = "decisions"
@@ -100,6 +106,10 @@ class Decision(SQLModel, table=True):
     address: str | None = Field(default=None, max_length=45)
     user_agent: str | None = Field(default=None, max_length=256)
     decided_at: datetime = Field(sa_type=Instant)
+    statement: str | None = Field(default=None, sa_type=Text)
+    signed_content: str | None = Field(default=None, sa_type=Text)
+    assertion: str | None = Field(default=None, sa_type=Text)
+    passkey_id: UUID | None = None
 
 
 class Question(SQLModel, table=True):

@@ -35,6 +35,7 @@ TERMS = {
     "mail_link": "Mails link to the request",
     "mail_justification": "Mails quote the justification",
     "mail_suffices": "A code from a mail is enough to approve",
+    "approve_means": "Each approval is signed with the approver's passkey",
     "sign_in_age": "Oldest sign-in that approves",
     "revoke_sign_in_age": "Oldest sign-in that closes a window",
     "comment_required": "Decisions that need a reason",

@@ -32,7 +32,7 @@ from lockbox.people import context
 from lockbox.people.models import Membership, Person, Tenant
 from lockbox.people.roles import Caller, Role, Scope
 from lockbox.refusals import NoOpenWindow, NotYours, TrailBehind, Unknown
-from lockbox.requests import approving, searching
+from lockbox.requests import approving, searching, signing
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.sight import Reach, with_reach
@@ -278,13 +278,16 @@ def _opening() -> ColumnElement[bytes | None]:
 def read(session: Session, query: Query, values: Mapping[str, object] | None = None) -> list[Entry]:
     """Return what such a query finds by these values, each judged on the database's clock."""
     rows = session.execute(query, params=values).all()
-    signed = {request.id: approving.is_signed(session, request, body) for request, *_, body in rows}
+    signed = {
+        request.id: (request, body) for request, *_, body in rows if approving.is_signed(session, request, body)
+    }
+    held = signing.hold(session, signed.values())
     # The clock is read last: an answer may not be older than the clock that it was judged by.
     at = now(session)
     good = {
         request.id
         for request, _, _, _, is_granted, _ in rows
-        if is_granted and at < request.deadline_at and signed[request.id]
+        if is_granted and at < request.deadline_at and request.id in held
     }
     behind_ = _behind(session, {request.tenant_id for request, *_ in rows if request.id in good})
     return [

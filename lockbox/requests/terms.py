@@ -38,6 +38,16 @@ class Commented(StrEnum):
     REVOKE = "revoke"
 
 
+class ApproveMeans(StrEnum):
+    """Whose word an approval must be: the vendor's server's that the approver said so, or the approver's own.
+
+    In the order of their letters, which is also that of their strictness.
+    """
+
+    ATTESTED = "attested"
+    PASSKEY_SIGNED = "passkey-signed"
+
+
 class Value(BaseModel):
     """A part of a policy: compared by what it says, never changed; unknown members are refused."""
 
@@ -154,6 +164,8 @@ class Terms(Value):
         mail_link: mails link to the request.
         mail_justification: mails quote the justification.
         mail_suffices: a code from a mail is enough to approve, without a sign-in.
+        approve_means: whether each approval must be signed with a passkey of the approver, or the vendor's server may
+            attest it.
         sign_in_age: how old the sign-in of somebody who approves may be.
         revoke_sign_in_age: the same for whoever closes an open window; None asks for no fresh sign-in.
         questions_stop_clock: the approval clock stands while a question of theirs waits for its answer.
@@ -179,6 +191,7 @@ class Terms(Value):
     mail_link: Switch = True
     mail_justification: Switch = True
     mail_suffices: Switch = False
+    approve_means: ApproveMeans = ApproveMeans.ATTESTED
     sign_in_age: SignInAge = 900
     revoke_sign_in_age: SignInAge | None = None
     questions_stop_clock: Switch = False
@@ -207,6 +220,7 @@ class Overrides(Value):
     mail_link: Switch | None = None
     mail_justification: Switch | None = None
     mail_suffices: Switch | None = None
+    approve_means: ApproveMeans | None = None
     sign_in_age: SignInAge | None = None
     revoke_sign_in_age: SignInAge | None = None
     questions_stop_clock: Switch | None = None

@@ -26,11 +26,15 @@ class Someone:
 
 @dataclass(frozen=True)
 class Voice:
-    """For whom a move was made beside the one who made it, and by what means they had shown who they are."""
+    """For whom a move was made beside the one who made it, and by what means they had shown who they are.
+
+    `proof` is whose word an approval is: `passkey-signed` is the approver's own, `attested` the vendor's server's.
+    """
 
     on_behalf_of: Someone | None = None
     stands_for: tuple[Someone, ...] = ()
     means: str | None = None
+    proof: str | None = None
 
     @property
     def others(self) -> tuple[Someone, ...]:
@@ -92,6 +96,7 @@ def _voice(body: Mapping[str, Any], principals: Mapping[str, str], known: Mappin
         on_behalf_of=Someone(UUID(named), names.get(UUID(named))) if named else None,
         stands_for=tuple(Someone(one, names.get(one)) for one in stood_for),
         means=body.get("means"),
+        proof=body.get("proof"),
     )
 
 

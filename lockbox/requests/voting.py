@@ -17,6 +17,7 @@ from lockbox.refusals import (
     AlreadyEndorsed,
     CommentRequired,
     NotYours,
+    PasskeyMustSign,
     Refusal,
     SignInAgain,
     WindowTooLong,
@@ -26,11 +27,13 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.merging import stricter
 from lockbox.requests.models import AccessRequest, Decision
 from lockbox.requests.quorum import Vote
-from lockbox.requests.terms import Commented, Terms
+from lockbox.requests.signing import Signed
+from lockbox.requests.terms import ApproveMeans, Commented, Terms
 from lockbox.requests.writing import Origin
 
 VOTES = text("""
-SELECT request_id, person_id, verdict, access_window, stands_for, means, resources, actions FROM decisions
+SELECT request_id, person_id, verdict, access_window, stands_for, means, resources, actions,
+    assertion IS NOT NULL AS is_signed FROM decisions
 WHERE request_id = ANY(:request_ids)
 """)
 OPENING = frozenset({Action.ENDORSE, Action.APPROVE})
@@ -42,7 +45,12 @@ WHY = {
 }
 IN_VAIN = (
     "You have given this answer before, and it no longer counts: it was by a code from a mail, which no longer "
-    "suffices here, or for somebody for whom you no longer speak. Somebody else has to answer."
+    "suffices here, was not signed with a passkey, which is required by now, or was for somebody for whom you no "
+    "longer speak. Somebody else has to answer."
+)
+MUST_SIGN = (
+    "This customer's policy requires each approval to be signed with a passkey of the approver: approve on the "
+    "request's page, in a browser that has your passkey. If you have none yet, add one on your account page first."
 )
 
 
@@ -51,7 +59,7 @@ class Verdict:
     """What somebody wants done to a request; `access_window` in seconds shortens what was asked.
 
     `resources` and `actions` are what an approver keeps of those that were asked, None where that is all.
-    `version` is the one that the person saw, if they said so.
+    `version` is the one that the person saw, if they said so; `signed` is what they signed with a passkey.
     """
 
     action: Action
@@ -60,6 +68,7 @@ class Verdict:
     version: int | None = None
     resources: Sequence[str] | None = None
     actions: Sequence[str] | None = None
+    signed: Signed | None = None
 
 
 def given(session: Session, request: AccessRequest, known: Directory, terms: Terms) -> tuple[Vote, ...]:
@@ -86,7 +95,19 @@ def all_given(
 
 def _spoke_for(row: Row[Any], terms: Terms) -> frozenset[UUID]:
     in_vain = row.means == Means.MAIL and not terms.mail_suffices
+    if row.verdict == Action.APPROVE and terms.approve_means is ApproveMeans.PASSKEY_SIGNED:
+        in_vain = in_vain or not row.is_signed
     return frozenset() if in_vain else frozenset({row.person_id, *row.stands_for})
+
+
+def signed_where_demanded(verdict: Verdict, terms: Terms) -> None:
+    """Check that an approval comes with a signature where the policy demands one.
+
+    Raises:
+        PasskeyMustSign: it does not.
+    """
+    if terms.approve_means is ApproveMeans.PASSKEY_SIGNED and verdict.signed is None:
+        raise PasskeyMustSign(MUST_SIGN)
 
 
 def strong_enough_to_endorse(caller: Caller, terms: Terms, at: datetime) -> None:

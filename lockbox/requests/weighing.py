@@ -22,6 +22,9 @@ from lockbox.requests.terms import Commented, Terms
 OVER = "Nobody can approve it any more: its time to be approved is over under the new policy."
 UNREVIEWED = "Nobody can approve it: no manager of the vendor has reviewed it. The vendor has to file it anew."
 NO_MAIL = "A code from a mail is no longer enough to approve it, nor are approvals that were given by one."
+NOT_SIGNED = (
+    "Only approvals that are signed with a passkey count for it; those that were given otherwise no longer do."
+)
 OTHERS = "Who is asked next, and when, follows the new tiers."
 
 
@@ -126,6 +129,8 @@ def _rest(scene: Scene) -> Iterator[str]:
         yield NO_MAIL
     for decision in sorted(after.comment_required - before.comment_required - {Commented.REVOKE}):
         yield f"Whoever wants to {decision} it must say why."
+    if after.approve_means > before.approve_means:
+        yield NOT_SIGNED
     if after.sign_in_age < before.sign_in_age:
         yield f"Whoever approves it must have signed in within the last {duration(after.sign_in_age)}."
     if _asks(before) != _asks(after) or _groups(scene.before) != _groups(scene.after):

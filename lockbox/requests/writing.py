@@ -42,17 +42,18 @@ moved AS (
         opened_at = :opened_at, closed_at = :closed_at, quorum = :quorum,
         reminders = :reminders, tiers_asked = :tiers_asked, warned = :warned, stopped_at = :stopped_at,
         stopped_deadline = :stopped_deadline, stopped_for = :stopped_for,
-        granted_resources = CAST(:granted_resources AS text[]), granted_actions = CAST(:granted_actions AS text[])
+        granted_resources = CAST(:granted_resources AS text[]), granted_actions = CAST(:granted_actions AS text[]),
+        approve_means = :approve_means
     WHERE id = :id
 )"""
 
 DECIDED = """
 decided AS (
     INSERT INTO decisions (id, request_id, person_id, stands_for, verdict, means, access_window, resources, actions,
-        comment, channel, address, user_agent, decided_at)
+        comment, channel, address, user_agent, decided_at, statement, signed_content, assertion, passkey_id)
     VALUES (:d_id, :d_request_id, :d_person_id, CAST(:d_stands_for AS uuid[]), :d_verdict, :d_means, :d_access_window,
         CAST(:d_resources AS text[]), CAST(:d_actions AS text[]), :d_comment, :d_channel, :d_address, :d_user_agent,
-        :d_decided_at)
+        :d_decided_at, :d_statement, :d_signed_content, :d_assertion, :d_passkey_id)
 )"""
 
 ENDED = """

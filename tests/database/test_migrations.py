@@ -25,6 +25,7 @@ ONLY_IN_THE_MIGRATIONS = {
     "modify_default memberships.review_tier",
     "modify_default people.time_zone",
     "modify_default people.wants_prompts",
+    "modify_default requests.approve_means",
     "modify_default requests.reminders",
     "modify_default requests.stopped_for",
     "modify_default requests.tiers_asked",

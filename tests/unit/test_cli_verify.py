@@ -40,6 +40,8 @@ finally:
 OF_THE_COMMAND = {"cli.app", "cli.auditing", "cli.lazy", "cli.verified", "cli.verifying"}
 PARTS = (
     "approved",
+    "approver_keys",
+    "assertions",
     "bodies",
     "canonical",
     "checkpoint",
@@ -49,6 +51,7 @@ PARTS = (
     "mailed",
     "merkle",
     "moves",
+    "signed_approvals",
 )
 PURE = {"lockbox.audit", *(f"lockbox.audit.{name}" for name in (*PARTS, "placing", "remarks", "tiles", "verify"))}
 SERVERS = {

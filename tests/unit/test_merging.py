@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lockbox.requests.merging import loosens, stricter, strictest, terms_for
 from lockbox.requests.rules import Ask, Match, Policy, Rule
-from lockbox.requests.terms import Overrides, Reason, Stage, Terms
+from lockbox.requests.terms import ApproveMeans, Overrides, Reason, Stage, Terms
 from tests.unit.policies import ASKS, PEOPLE, POLICIES, RULES, TERMS
 
 MAIL = Ask("mail", ["read"], Reason.SUPPORT_CASE, ["mailbox:ann"])
@@ -34,6 +34,7 @@ ORDER = [
     ("mail_link", True, False),
     ("mail_justification", True, False),
     ("mail_suffices", True, False),
+    ("approve_means", ApproveMeans.ATTESTED, ApproveMeans.PASSKEY_SIGNED),
     ("sign_in_age", 61, 60),
     ("revoke_sign_in_age", 61, 60),
     ("revoke_sign_in_age", None, 86_400),

@@ -44,6 +44,7 @@ def test_the_defaults_are_safe() -> None:
         "mail_link": True,
         "mail_justification": True,
         "mail_suffices": False,
+        "approve_means": "attested",
         "sign_in_age": 900,
         "revoke_sign_in_age": None,
         "questions_stop_clock": False,

@@ -1,0 +1,152 @@
+"""The page on which an approver signs an approval with a passkey, and what its form brings back."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Protocol
+from uuid import UUID
+
+from fastapi import Form, Request, Response
+
+from api import browser, deps
+from api.browser import Errand, Purpose
+from api.portal.by_passkey import LONGEST_ANSWER
+from api.portal.pages import origin, page
+from api.refused import Tried, trying
+from config.settings import Settings
+from lockbox.database import Database
+from lockbox.people import begun, passkeys
+from lockbox.people.roles import Means
+from lockbox.refusals import Invalid, NotSignedIn
+from lockbox.requests import acting, register
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.signing import Signed
+from lockbox.requests.voting import Verdict
+
+OVER = "This signature was used already, has run out, or was begun in another browser: approve anew."
+LONGEST_TEXT = 200_000
+
+
+class Filled(Protocol):
+    """What the form of an approval holds."""
+
+    @property
+    def comment(self) -> str:
+        """What the approver wrote."""
+
+    @property
+    def window(self) -> str:
+        """For how many seconds, if shorter."""
+
+    @property
+    def resources(self) -> Sequence[str] | None:
+        """The resources that are kept."""
+
+    @property
+    def actions(self) -> Sequence[str] | None:
+        """The actions that are kept."""
+
+
+@dataclass(frozen=True)
+class ApprovalProof:
+    """What the signing page's forms send: the two texts and the passkey's answer, or that none is to sign."""
+
+    credential: str = ""
+    statement: str = ""
+    content: str = ""
+    is_unsigned: bool = False
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the approver has been asked for a signature already."""
+        return bool(self.credential) or self.is_unsigned
+
+
+NOTHING_SHOWN = ApprovalProof()
+
+
+async def shown_proof(
+    credential: Annotated[str, Form(max_length=LONGEST_ANSWER)] = "",
+    statement: Annotated[str, Form(max_length=LONGEST_TEXT)] = "",
+    content: Annotated[str, Form(max_length=LONGEST_TEXT)] = "",
+    unsigned: Annotated[str, Form(max_length=3)] = "",
+) -> ApprovalProof:
+    """Return what a form of an approval shows of its signature."""
+    return ApprovalProof(credential, statement, content, bool(unsigned))
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What signing works with: the call, and the token of the form that it came from."""
+
+    request: Request
+    chosen: Settings
+    house: Database
+    csrf: str
+
+    def ask(self, request_id: UUID, verdict: Verdict, filled: Filled) -> Response | None:
+        """Return the page whose script has a passkey sign the approval; None where the approver has none for it.
+
+        Raises:
+            As `acting.to_sign`.
+        """
+        if self.chosen.passkey_domain is None:
+            return None
+        party = deps.relying_party(self.chosen)
+        with self.house.transaction() as session:
+            visitor = browser.visitor(self.request, session, self.chosen)
+            browser.check_form(visitor, self.csrf)
+            row = session.get(AccessRequest, request_id)
+            if row is None or not passkeys.has_signer(session, visitor.caller, row.tenant_id):
+                return None
+            session.expunge(row)
+            who, came = visitor.caller, origin(self.request)
+            trying(self.request, Tried(who, came, request_id, verdict.action))
+            asked = acting.to_sign(session, who, came, request_id, verdict, party=party)
+            challenge = asked.question.challenge
+            stub = begun.begin(session, Means.PASSKEY, tied_to=who.key_id, challenge=challenge)
+            entry = register.find(session, who, request_id)
+        answer = page(
+            self.request,
+            "sign_approval",
+            visitor=visitor,
+            entry=entry,
+            asked=asked,
+            signs=json.loads(asked.statement),
+            holds=json.loads(asked.content),
+            fields=list(_fields(filled, row.version if verdict.version is None else verdict.version)),
+        )
+        browser.keep_errand(answer, self.chosen, Errand(stub, Purpose.APPROVE, f"/requests/{request_id}"))
+        return answer
+
+    def taken(self, shown: ApprovalProof) -> Signed | None:
+        """Return what the approver's passkey has answered; the challenge is used up whatever that is worth.
+
+        Raises:
+            Invalid: the challenge was used, has run out, or is another browser's.
+        """
+        if not shown.credential:
+            return None
+        party = deps.relying_party(self.chosen)
+        errand = browser.errand(self.request, self.chosen)
+        stub = errand.stub if errand and errand.purpose is Purpose.APPROVE else None
+        try:
+            with self.house.transaction() as session:
+                visitor = browser.visitor(self.request, session, self.chosen)
+                browser.check_form(visitor, self.csrf)
+                begun_here = begun.use(session, stub, Means.PASSKEY, tied_to=visitor.caller.key_id)
+                challenge = begun_here.challenge or b""
+        except NotSignedIn as refused:
+            if refused.detail != begun.OVER:
+                raise
+            raise Invalid(OVER) from None
+        return Signed(shown.statement, shown.content, shown.credential, challenge, party)
+
+
+def _fields(filled: Filled, version: int) -> Iterator[tuple[str, str]]:
+    """Yield what the approval's form held, for the forms of this page to send again."""
+    yield from (("version", str(version)), ("comment", filled.comment), ("window", filled.window))
+    if filled.resources is not None or filled.actions is not None:
+        yield "narrow", "yes"
+        yield from (("resources", one) for one in filled.resources or ())
+        yield from (("actions", one) for one in filled.actions or ())

@@ -1,0 +1,215 @@
+"""Whose word each approval of a log is: the approver's own, by a passkey, or the vendor's server's alone; pure."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from lockbox.audit import approver_keys, assertions
+from lockbox.audit.approver_keys import ApproverKeys
+from lockbox.audit.assertions import FORMAT, SIGNED, Assertion, BadAssertion
+from lockbox.audit.canonical import canonical
+from lockbox.audit.findings import Findings, Kind
+from lockbox.audit.moves import OPEN
+
+APPROVE, ENDORSE, ACTIVE, ENFORCE = "approve", "endorse", "active", "enforce"
+LASTS = timedelta(minutes=10)
+"""For how long an approver may take to sign what was asked."""
+
+OF_REQUEST = ("service", "mode")
+ASKED = frozenset({*OF_REQUEST, "actions", "access_window"})
+"""What the move says with which a request begins in a log, in its submission or, where it is that, in itself."""
+
+MEMBERS = frozenset({"content", "issued_at", "service", "mode", "engineer", "actions", "access_window"})
+"""What a statement says beside what the event itself says."""
+
+CONTENT, COMMENT, KEPT = "signed_content", "comment", "kept_resources"
+
+
+class Mismatch(Exception):  # noqa: N818 - it names what was found
+    """What was signed is not what the log says was decided; why is the message."""
+
+
+@dataclass(frozen=True)
+class Approvers:
+    """What a customer gives to check approvals by: files of keys, and whether each approval must be signed."""
+
+    files: tuple[ApproverKeys, ...] = ()
+    is_required: bool = False
+
+
+NO_APPROVERS = Approvers()
+
+
+class SignedApprovals:
+    """Takes the moves of requests in order, and checks what passkeys signed against them and the customer's keys.
+
+    `signed` were found good by a key that the customer gave, `unchecked` agree with the log, but no file of keys was
+    given. `attested` counts by approver those that nobody but the vendor's server vouches for; where each has to be
+    signed, each of them is a finding. `whole` is whether every move must be there.
+    """
+
+    def __init__(self, tenant: str | None, approvers: Approvers, findings: Findings, *, whole: bool) -> None:
+        self.signed = 0
+        self.unchecked = 0
+        self.attested: Counter[str] = Counter()
+        self._has_keys = bool(approvers.files)
+        self._keys = approver_keys.by_person(approvers.files, tenant)
+        self._findings = findings
+        self._whole = whole
+        self._is_required = approvers.is_required
+        self._asked: dict[str, dict[str, Any]] = {}
+        self._approved: dict[str, set[str]] = {}
+        self._missing: dict[str, tuple[set[str], Mapping[str, Any]]] = {}
+
+    def take(self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any]) -> None:
+        """Take a move; `shown` are its personal values, each found to be the one that was committed to."""
+        request = fields["request_id"]
+        submitted = fields.get("submission", fields)
+        if isinstance(submitted, Mapping) and ASKED <= submitted.keys():
+            self._asked[request] = _asked(submitted, shown)
+        if request in self._asked and fields["action"] == ENDORSE and fields.get("mode") == ENFORCE:
+            self._asked[request]["mode"] = ENFORCE
+        if fields["action"] == APPROVE:
+            self._take_approval(fields, shown, where)
+        if fields["to_state"] == ACTIVE and self._asked.get(request, {}).get("mode") == ENFORCE:
+            self._count(fields, where)
+        if fields["to_state"] not in OPEN:
+            self._asked.pop(request, None)
+            self._approved.pop(request, None)
+
+    def finish(self) -> None:
+        """Say which approvals were counted and never came: a move may stand behind a later one."""
+        for missing, where in self._missing.values():
+            if missing:
+                message = f"this counts an approval of {', '.join(sorted(missing))}, and the log has none of theirs"
+                self._findings.add(Kind.PASSKEY, message, **where)
+
+    def _take_approval(self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any]) -> None:
+        self._approved.setdefault(fields["request_id"], set()).add(str(fields.get("actor_id")))
+        if fields["request_id"] in self._missing:
+            self._missing[fields["request_id"]][0].discard(str(fields.get("actor_id")))
+        if "assertion" in fields or "decision" in fields:
+            try:
+                self._check(fields, shown)
+            except (Mismatch, BadAssertion) as wrong:
+                self._findings.add(Kind.PASSKEY, f"the approval's signature by passkey: {wrong}", **where)
+        elif fields.get("approve_means") == SIGNED:
+            message = "the policy had passkeys sign each approval, and no passkey has signed this one"
+            self._findings.add(Kind.PASSKEY, message, **where)
+        else:
+            self.attested[shown.get("name") or str(fields.get("actor_id"))] += 1
+            if self._is_required:
+                message = "only the vendor's server says that this was approved: no passkey has signed it"
+                self._findings.add(Kind.PASSKEY, message, **where)
+
+    def _check(self, fields: Mapping[str, Any], shown: Mapping[str, str]) -> None:
+        statement = fields.get("decision")
+        if type(statement) is not str:
+            raise Mismatch("there is no statement that it is over")
+        said = _said(statement)
+        _check_said(said, fields, self._asked.get(fields["request_id"]))
+        _check_content(said, fields, shown, self._asked.get(fields["request_id"]))
+        assertion = Assertion.read(fields.get("assertion"))
+        if not self._has_keys:
+            self.unchecked += 1
+            return
+        found = self._keys.get((str(fields.get("actor_id")), assertion.key))
+        if found is None:
+            print_ = approver_keys.grouped(assertion.key)
+            raise Mismatch(f"the key {print_} is none of this approver's in the files of keys that you gave")
+        file, key = found
+        assertions.check(assertion, statement.encode(), key.public_key, rp_id=file.rp_id, origin=file.origin)
+        self.signed += 1
+
+    def _count(self, fields: Mapping[str, Any], where: Mapping[str, Any]) -> None:
+        """Check that everybody whose approval counted for a window has an approval in the log."""
+        counted = fields.get("approved_by")
+        people = {str(one) for one in counted} if isinstance(counted, list) else set()
+        missing = people - self._approved.get(fields["request_id"], set())
+        if fields["action"] != APPROVE or not people:
+            self._findings.add(Kind.PASSKEY, "this opens a window that nobody of the customer approved", **where)
+        elif missing and self._whole:
+            self._missing[fields["request_id"]] = missing, where
+
+
+def _asked(fields: Mapping[str, Any], shown: Mapping[str, str]) -> dict[str, Any]:
+    """Return what a request asks for, of which nothing but the form of its parts is known."""
+    facts = {name: fields[name] for name in ASKED}
+    engineer = fields.get("engineer") or fields.get("on_behalf_of") or fields.get("actor_id")
+    return facts | {"engineer": engineer, "resources": _read(shown["resources"]) if "resources" in shown else None}
+
+
+def _said(statement: str) -> dict[str, Any]:
+    said = _read(statement)
+    try:
+        if isinstance(said, dict) and canonical(said) == statement.encode():
+            return said
+    except (TypeError, ValueError):
+        pass
+    raise Mismatch("the statement is not in the canonical form of RFC 8785")
+
+
+def _check_said(said: Mapping[str, Any], fields: Mapping[str, Any], asked: Mapping[str, Any] | None) -> None:
+    """Check that a statement says what the event and the request say, member by member."""
+    expected = {
+        "format": FORMAT,
+        "action": APPROVE,
+        "request_id": fields["request_id"],
+        "tenant_id": fields.get("tenant_id"),
+        "version": fields["seq"] - 1,
+        "approver": fields.get("actor_id"),
+        "stands_for": fields.get("stands_for", []),
+        "policy_version": fields.get("policy_version"),
+    }
+    if asked is not None:
+        expected |= {name: asked[name] for name in (*OF_REQUEST, "engineer")}
+        expected["actions"] = fields.get("kept_actions", asked["actions"])
+        expected["access_window"] = fields.get("access_window", asked["access_window"])
+    if said.keys() != expected.keys() | MEMBERS:
+        raise Mismatch("the statement does not have the members that it must have")
+    for name, value in expected.items():
+        if said[name] != value or type(said[name]) is not type(value):
+            raise Mismatch(f"the statement has another {name} than the log")
+    if not _is_in_time(said["issued_at"], fields.get("at")):
+        raise Mismatch("it was asked for at another time than that of the approval")
+
+
+def _check_content(
+    said: Mapping[str, Any], fields: Mapping[str, Any], shown: Mapping[str, str], asked: Mapping[str, Any] | None
+) -> None:
+    """Check the comment and the resources that were signed, as far as they are shown: both may be erased."""
+    if CONTENT not in fields["personal"]:
+        raise Mismatch("the event has no resources that were signed")
+    if CONTENT not in shown:
+        return
+    content = _read(shown[CONTENT])
+    if hashlib.sha256(shown[CONTENT].encode()).hexdigest() != said["content"] or not isinstance(content, dict):
+        raise Mismatch("the comment and the resources are not those of the statement")
+    is_comment_shown = COMMENT in shown or COMMENT not in fields["personal"]
+    if is_comment_shown and content.get("comment") != shown.get(COMMENT):
+        raise Mismatch("another comment was signed")
+    if KEPT in fields["personal"]:
+        kept = _read(shown[KEPT]) if KEPT in shown else None
+    else:
+        kept = asked["resources"] if asked else None
+    if kept is not None and content.get("resources") != kept:
+        raise Mismatch("other resources were signed")
+
+
+def _is_in_time(issued_at: object, at: object) -> bool:
+    try:
+        asked, decided = (datetime.fromisoformat(str(one)) for one in (issued_at, at))
+        return timedelta(0) <= decided - asked <= LASTS
+    except (TypeError, ValueError):
+        return False
+
+
+def _read(text: str) -> Any:  # noqa: ANN401 - whatever somebody wrote
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,321 @@
+"""Approvals that passkeys sign: demanded where the policy says so, and held against the rows at each check."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from lockbox.audit.assertions import Assertion, check
+from lockbox.database import Database
+from lockbox.people import passkeys
+from lockbox.people.roles import Mode
+from lockbox.refusals import AlreadyDecided, Invalid, NotYours, PasskeyMustSign, Stale
+from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.rules import Policy
+from lockbox.requests.signing import Signed
+from lockbox.requests.terms import ApproveMeans
+from tests.authenticator import Authenticator
+from tests.builders import WITHOUT_REVIEW, World
+from tests.database.scenes import as_caller, door, read, telling
+from tests.ruling import lay_down
+from tests.signing import DEMANDED, approve, asked, cose_bytes, enrol, signed
+
+OTHER = "mailbox:boss@contoso.example"
+TWO: dict[str, Any] = {"resources": ["mailbox:anna@contoso.example", OTHER], "actions": ["read", "export"]}
+
+
+@pytest.fixture
+def demanding(api: Database) -> World:
+    """A world whose policy demands passkeys' signatures."""
+    return World.make(api, DEMANDED)
+
+
+def event_of(world: World, request: AccessRequest) -> dict[str, Any]:
+    """Return what the event of a request's last move says."""
+    (row,) = read(
+        world.house, "SELECT body FROM events WHERE request_id = :id ORDER BY seq DESC LIMIT 1", id=request.id
+    )
+    said: dict[str, Any] = json.loads(row.body)
+    return said
+
+
+def past_all_triggers(superuser: Engine, statement: str, **values: object) -> None:
+    """Write as the owner of the database, with its triggers switched off."""
+    with superuser.connect() as connection:
+        connection.execute(text("SET session_replication_role = replica"))
+        connection.execute(text(statement), values)
+
+
+def test_an_approval_signs_exactly_what_is_decided(demanding: World) -> None:
+    authenticator, request = enrol(demanding, "ann"), demanding.submit(**TWO)
+    kept = {"resources": [OTHER], "actions": ["read"], "access_window": 600, "comment": "Only the boss"}
+
+    opened = approve(demanding, "ann", request.id, authenticator, **kept)
+
+    said = event_of(demanding, request)
+    statement = json.loads(said["decision"])
+    (content,) = read(
+        demanding.house, "SELECT signed_content AS text FROM decisions WHERE request_id = :id", id=request.id
+    )
+    key = passkeys.public_key(cose_bytes(authenticator))
+    check(
+        Assertion.read(said["assertion"]),
+        said["decision"].encode(),
+        key,
+        rp_id="lockbox.example",
+        origin="https://lockbox.example",
+    )
+    assert opened.state == State.ACTIVE
+    assert (said["proof"], said["approve_means"]) == ("passkey-signed", "passkey-signed")
+    assert {name: statement[name] for name in ("actions", "access_window", "version", "service", "approver")} == {
+        "actions": ["read"],
+        "access_window": 600,
+        "version": 1,
+        "service": "exchange-online",
+        "approver": str(demanding.people["ann"].person_id),
+    }
+    assert {**json.loads(content.text), "salt": ""} == {"comment": "Only the boss", "resources": [OTHER], "salt": ""}
+    assert OTHER not in json.dumps(said)
+    assert door(demanding, resource=OTHER) is not None
+
+
+def test_an_approval_without_a_signature_is_refused_where_the_policy_demands_one(demanding: World) -> None:
+    request = demanding.submit()
+
+    with pytest.raises(PasskeyMustSign, match="signed with a passkey"):
+        demanding.act("ann", Action.APPROVE, request.id)
+
+    assert not read(demanding.house, "SELECT FROM decisions WHERE request_id = :id", id=request.id)
+
+
+def test_an_approval_that_the_servers_word_suffices_for_is_marked_as_attested(api: Database) -> None:
+    world = World.make(api, WITHOUT_REVIEW)
+    request = world.submit()
+
+    world.act("ann", Action.APPROVE, request.id)
+
+    said = event_of(world, request)
+    assert (said["proof"], said["approve_means"], "assertion" in said) == ("attested", "attested", False)
+
+
+def test_somebody_who_has_no_passkey_is_told_so_before_they_are_asked(demanding: World) -> None:
+    request = demanding.submit()
+    enrol(demanding, "amir")
+
+    with pytest.raises(NotYours, match="no passkey that can sign"):
+        asked(demanding, "ann", request.id)
+
+
+def test_a_passkey_that_is_not_trusted_yet_cannot_sign(demanding: World, superuser: Engine) -> None:
+    request = demanding.submit()
+    enrol(demanding, "ann")
+    past_all_triggers(superuser, "UPDATE passkeys SET trusted_at = '2999-01-01Z'")
+
+    with pytest.raises(NotYours, match="no passkey that can sign"):
+        asked(demanding, "ann", request.id)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"resources": [OTHER]},
+        {"actions": ["read"]},
+        {"access_window": 600},
+        {"comment": "All of it"},
+    ],
+)
+def test_a_signature_over_another_decision_is_refused(demanding: World, changes: dict[str, Any]) -> None:
+    authenticator, request = enrol(demanding, "ann"), demanding.submit(**TWO)
+    said = signed(asked(demanding, "ann", request.id), authenticator)
+
+    with pytest.raises(Stale, match="What your passkey signed"):
+        demanding.act("ann", Action.APPROVE, request.id, signed=said, **changes)
+
+
+def test_a_signature_over_another_request_or_an_older_version_is_refused(api: Database) -> None:
+    world = World.make(api, DEMANDED.model_copy(update={"quorum": 2}))
+    authenticator, first, second = enrol(world, "ann"), world.submit(), world.submit()
+    other, old = (signed(asked(world, "ann", one.id), authenticator) for one in (first, second))
+    approve(world, "amir", second.id, enrol(world, "amir"))
+
+    for said in (other, old):
+        with pytest.raises(Stale, match="What your passkey signed"):
+            world.act("ann", Action.APPROVE, second.id, signed=said)
+
+
+def test_a_signature_from_before_the_policy_changed_is_refused(demanding: World) -> None:
+    authenticator, request = enrol(demanding, "ann"), demanding.submit()
+    said = signed(asked(demanding, "ann", request.id), authenticator)
+    lay_down(demanding, approve_means="passkey-signed", sign_in_age=60)
+
+    with pytest.raises(Stale, match="What your passkey signed"):
+        demanding.act("ann", Action.APPROVE, request.id, signed=said)
+
+
+def _of_amir(world: World, request: AccessRequest) -> Signed:
+    authenticator = enrol(world, "amir")
+    return signed(asked(world, "amir", request.id), authenticator)
+
+
+def _by_another_key(world: World, request: AccessRequest) -> Signed:
+    enrol(world, "ann")
+    stranger = Authenticator()
+    stranger.create({"rp": {"id": "lockbox.example"}, "user": {"id": "AA"}, "challenge": "AA"})
+    return signed(asked(world, "ann", request.id), stranger)
+
+
+def _lying(**lies: Any) -> Callable[[World, AccessRequest], Signed]:
+    def sign(world: World, request: AccessRequest) -> Signed:
+        authenticator = replace(enrol(world, "ann"), **lies)
+        return signed(asked(world, "ann", request.id), authenticator)
+
+    return sign
+
+
+def _with_another_challenge(world: World, request: AccessRequest) -> Signed:
+    authenticator = enrol(world, "ann")
+    said, other = asked(world, "ann", request.id), asked(world, "ann", request.id)
+    return replace(signed(other, authenticator), statement=said.statement, content=said.content)
+
+
+def _nonsense(world: World, request: AccessRequest) -> Signed:
+    authenticator = enrol(world, "ann")
+    return replace(signed(asked(world, "ann", request.id), authenticator), credential="{}")
+
+
+def _no_statement(world: World, request: AccessRequest) -> Signed:
+    authenticator = enrol(world, "ann")
+    return replace(signed(asked(world, "ann", request.id), authenticator), statement="[]", content="{}")
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        _of_amir,
+        _by_another_key,
+        _lying(origin="https://evil.example"),
+        _lying(domain="evil.example"),
+        _lying(is_verified=False),
+        _lying(is_present=False),
+        _lying(cross_origin=True),
+        _with_another_challenge,
+        _nonsense,
+        _no_statement,
+    ],
+)
+def test_a_signature_that_is_not_the_approvers_own_is_refused(
+    demanding: World, forged: Callable[[World, AccessRequest], Signed]
+) -> None:
+    request = demanding.submit()
+    said = forged(demanding, request)
+
+    with pytest.raises((Stale, Invalid)):
+        demanding.act("ann", Action.APPROVE, request.id, signed=said)
+
+    assert not read(demanding.house, "SELECT FROM decisions WHERE request_id = :id", id=request.id)
+
+
+def test_a_count_that_does_not_grow_is_refused(demanding: World) -> None:
+    authenticator, request = enrol(demanding, "ann"), demanding.submit()
+    copy = authenticator.clone()
+    approve(demanding, "ann", request.id, authenticator)
+    later = demanding.submit(resources=[OTHER])
+
+    with pytest.raises(Invalid, match="signature of your passkey"):
+        approve(demanding, "ann", later.id, copy)
+
+
+def test_an_unsigned_vote_no_longer_counts_once_the_policy_demands_signatures(api: Database) -> None:
+    world = World.make(api, Policy(vendor_review=False, quorum=2))
+    request = world.submit()
+    world.act("ann", Action.APPROVE, request.id)
+    lay_down(world, quorum=2, approve_means="passkey-signed")
+    pending = approve(world, "amir", request.id, enrol(world, "amir"))
+
+    with pytest.raises(AlreadyDecided, match="no longer counts"):
+        world.act("ann", Action.APPROVE, request.id)
+    opened = approve(world, "abe", request.id, enrol(world, "abe"))
+
+    assert (pending.state, opened.state) == (State.PENDING, State.ACTIVE)
+    people = sorted(str(world.people[name].person_id) for name in ("abe", "amir"))
+    assert event_of(world, request)["approved_by"] == people
+    assert door(world) is not None
+
+
+def test_what_the_vendor_opens_alone_needs_no_passkey_of_the_customers(api: Database) -> None:
+    world = World.make(api, Policy(approve_means=ApproveMeans.PASSKEY_SIGNED), Mode.OBSERVE)
+    request = world.submit()
+
+    world.act("max", Action.ENDORSE, request.id)
+
+    assert door(world) is not None
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        "UPDATE decisions SET assertion = replace(assertion, 'authenticator_data', 'authenticator')",
+        "UPDATE decisions SET statement = replace(statement, '1}', '0}')",
+        "UPDATE decisions SET signed_content = replace(signed_content, 'anna', 'boss')",
+        "UPDATE decisions SET resources = ARRAY['mailbox:boss@contoso.example']",
+        "UPDATE decisions SET access_window = 60",
+        "UPDATE decisions SET comment = 'Another'",
+        "UPDATE decisions SET stands_for = ARRAY[person_id]",
+        "UPDATE decisions SET statement = NULL, signed_content = NULL, assertion = NULL, passkey_id = NULL",
+        "UPDATE passkeys SET public_key = :key",
+        "DELETE FROM passkeys",
+    ],
+)
+def test_a_window_opens_nothing_once_what_was_signed_is_not_what_the_rows_say(
+    demanding: World, superuser: Engine, forged: str
+) -> None:
+    request = demanding.submit()
+    approve(demanding, "ann", request.id, enrol(demanding, "ann"))
+    stranger = Authenticator()
+    stranger.create({"rp": {"id": "lockbox.example"}, "user": {"id": "AA"}, "challenge": "AA"})
+    before = door(demanding)
+
+    values = {"key": cose_bytes(stranger)} if ":key" in forged else {}
+    past_all_triggers(superuser, forged, **values)
+
+    assert before is not None
+    assert door(demanding) is None
+
+
+def test_the_trigger_lets_no_login_open_a_window_by_an_unsigned_vote(demanding: World) -> None:
+    request = demanding.submit()
+    ann = demanding.people["ann"]
+    decision = """
+    INSERT INTO decisions (id, request_id, person_id, stands_for, means, verdict, channel, decided_at)
+    VALUES (uuidv7(), :id, :by, '{}', 'passkey', 'approve', 'portal', now())
+    """
+    event = telling(
+        "uuidv7(), tenant_id, id, 2, now(), 'approve', CAST(:by AS uuid), 'approver', 'pending', 'active' "
+        "FROM requests WHERE id = :id"
+    )
+    window = """
+    UPDATE requests SET state = 'active', version = 2, opened_at = now(), deadline_at = now() + interval '1 hour',
+        wake_at = now() + interval '1 hour' WHERE id = :id
+    """
+    values = {"id": request.id, "by": ann.person_id}
+
+    def write() -> None:
+        with as_caller(demanding.house, ann) as connection:
+            for statement in (decision, window, event):
+                connection.execute(text(statement), values)
+
+    with pytest.raises(DBAPIError, match="active without the decisions for it"):
+        write()
+
+
+def test_the_demand_of_a_request_never_gets_weaker(demanding: World, superuser: Engine) -> None:
+    request = demanding.submit()
+    approve(demanding, "ann", request.id, enrol(demanding, "ann"))
+
+    with pytest.raises(DBAPIError, match="stay signed with passkeys"), superuser.connect() as connection:
+        connection.execute(text("UPDATE requests SET approve_means = 'attested'"))

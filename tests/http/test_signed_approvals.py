@@ -1,0 +1,210 @@
+"""Approvals that a passkey signs, by the pages and by the API: asked once, answered once, shown as what they are."""
+
+import json
+import re
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from lockbox.people.roles import Means
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.rules import Policy
+from tests.authenticator import Authenticator
+from tests.http.portal import Browser, OpenPortal, Page, Portal
+from tests.http.test_sign_in_passkeys import options
+from tests.signing import DEMANDED, enrol
+
+WITHOUT_REVIEW = Policy(vendor_review=False)
+UNSIGNED = "Approve without a signature"
+
+
+@pytest.fixture
+def demanding(open_portal: OpenPortal) -> Portal:
+    """A portal of a tenant whose policy demands passkeys' signatures."""
+    return open_portal(DEMANDED)
+
+
+@pytest.fixture
+def lenient(open_portal: OpenPortal) -> Portal:
+    """A portal of a tenant whose policy takes the word of the vendor's server."""
+    return open_portal(WITHOUT_REVIEW)
+
+
+def signed_in(portal: Portal, name: str = "ann") -> Browser:
+    """Return the browser of somebody who has signed in by a passkey."""
+    browser = portal.browser()
+    browser.enter(name, Means.PASSKEY)
+    return browser
+
+
+def asked(browser: Browser, request: AccessRequest, **filled: str) -> Page:
+    """Approve on the request's page, and return the page that asks for the signature."""
+    return browser.submit(browser.get(f"/requests/{request.id}"), "/approve", **filled)
+
+
+def answer(browser: Browser, page: Page, authenticator: Authenticator, **lies: Any) -> Page:
+    """Let the passkey sign, as the page's script does."""
+    return browser.submit_first(page, "/approve", credential=authenticator.get(options(page), **lies))
+
+
+def proofs(portal: Portal) -> list[Any]:
+    """Return what the events of approvals say of whose word they are."""
+    rows = portal.sql(
+        "SELECT convert_from(body, 'UTF8') AS body FROM events "
+        "WHERE action = 'approve' AND tenant_id = :id ORDER BY id",
+        id=portal.world.tenant.id,
+    )
+    return [json.loads(row.body)["proof"] for row in rows]
+
+
+def test_whoever_has_a_passkey_signs_what_the_page_shows(demanding: Portal) -> None:
+    authenticator, request = enrol(demanding.world, "ann"), demanding.world.submit()
+    browser = signed_in(demanding)
+
+    page = asked(browser, request, comment="For the case", window="300")
+    done = answer(browser, page, authenticator)
+
+    assert "mailbox:anna@contoso.example" in page.words
+    assert "For the case" in page.words
+    assert re.search(r"For 5 min\w* at most", page.words)
+    assert UNSIGNED not in page.words
+    assert page.read.scripts[-1] == "/static/passkey.js"
+    assert "It closes by itself" in done.words
+    assert "signed with a passkey" in done.words
+    assert proofs(demanding) == ["passkey-signed"]
+
+
+def test_an_approval_without_a_passkey_is_refused_where_the_policy_demands_one(demanding: Portal) -> None:
+    request, browser = demanding.world.submit(), signed_in(demanding)
+
+    refused = asked(browser, request)
+
+    assert refused.status == 403
+    assert "requires each approval to be signed with a passkey" in refused.words
+    assert "account page" in refused.words
+    assert proofs(demanding) == []
+
+
+def test_to_say_that_none_signs_does_not_get_around_the_policy(demanding: Portal) -> None:
+    enrol(demanding.world, "ann")
+    request, browser = demanding.world.submit(), signed_in(demanding)
+    page = asked(browser, request)
+
+    refused = browser.submit_first(page, "/approve", credential="", unsigned="yes")
+    posted = browser.post(f"/requests/{request.id}/approve", page.form("/approve").filled | {"unsigned": "yes"})
+
+    assert refused.status == posted.status == 403
+    assert proofs(demanding) == []
+
+
+def test_where_the_policy_lets_them_they_approve_without_and_the_page_says_whose_word_it_is(lenient: Portal) -> None:
+    enrol(lenient.world, "ann")
+    request, browser = lenient.world.submit(), signed_in(lenient)
+    page = asked(browser, request)
+    unsigned = [form for form in page.read.forms if form.fields.get("unsigned")]
+
+    done = browser.post(unsigned[0].action, unsigned[0].filled)
+
+    assert UNSIGNED in page.words
+    assert "attested by the vendor" in done.words
+    assert proofs(lenient) == ["attested"]
+
+
+def test_whoever_has_no_passkey_approves_at_once_where_the_policy_lets_them(lenient: Portal) -> None:
+    request, browser = lenient.world.submit(), signed_in(lenient)
+
+    done = asked(browser, request)
+
+    assert "attested by the vendor" in done.words
+
+
+def test_an_answer_counts_once_and_in_the_browser_that_was_asked(demanding: Portal) -> None:
+    authenticator = enrol(demanding.world, "ann")
+    request, browser, other = demanding.world.submit(), signed_in(demanding), signed_in(demanding)
+    page = asked(browser, request)
+    credential = authenticator.get(options(page))
+    foreign = asked(other, request)
+
+    elsewhere = other.submit_first(foreign, "/approve", credential=credential)
+    wrong = browser.submit_first(page, "/approve", credential="{}")
+    used_up = browser.submit_first(page, "/approve", credential=credential)
+
+    assert (elsewhere.status, wrong.status, used_up.status) == (422, 422, 422)
+    assert "was used already" in used_up.words
+    assert proofs(demanding) == []
+
+
+def test_an_answer_after_ten_minutes_is_refused(demanding: Portal) -> None:
+    authenticator = enrol(demanding.world, "ann")
+    request, browser = demanding.world.submit(), signed_in(demanding)
+    page = asked(browser, request)
+
+    demanding.wait(minutes=10)
+    late = answer(browser, page, authenticator)
+
+    assert (late.status, "has run out" in late.words) == (422, True)
+
+
+@pytest.mark.parametrize("changed", [{"comment": "Another"}, {"window": "300"}, {"resources": "mailbox:else"}])
+def test_what_is_sent_with_the_answer_is_what_was_signed(demanding: Portal, changed: dict[str, str]) -> None:
+    authenticator = enrol(demanding.world, "ann")
+    request, browser = demanding.world.submit(), signed_in(demanding)
+    page = asked(browser, request)
+
+    refused = browser.submit_first(page, "/approve", credential=authenticator.get(options(page)), **changed)
+
+    assert refused.status in {409, 412, 422}
+    assert proofs(demanding) == []
+
+
+def call(browser: Browser, method: str, path: str, body: object = None) -> Any:
+    """Call the API as a page of ours does: by the session's cookie and its token."""
+    page = browser.get("/account")
+    csrf = page.read.forms[0].fields["csrf"]
+    headers = {"origin": "https://lockbox.example", "sec-fetch-site": "same-origin", "x-csrf-token": csrf}
+    return browser.call(method, path, json=body, headers=headers)
+
+
+def test_a_client_of_the_api_gets_a_challenge_and_sends_the_answer_back(demanding: Portal) -> None:
+    authenticator, request = enrol(demanding.world, "ann"), demanding.world.submit()
+    browser, path = signed_in(demanding), f"/v1/requests/{request.id}/approve"
+    body = {"comment": "By the API", "access_window": 600}
+
+    bare = call(browser, "POST", path, body)
+    challenge = call(browser, "POST", f"{path}/challenge", body).json()
+    credential = json.loads(authenticator.get(challenge["options"]))
+    signed = {name: challenge[name] for name in ("ticket", "statement", "content")} | {"credential": credential}
+    other = call(browser, "POST", path, body | {"access_window": 300, "signed": signed})
+    done = call(browser, "POST", path, body | {"signed": signed})
+
+    assert (bare.status_code, bare.json()["code"]) == (403, "passkey-must-sign")
+    assert challenge["is_demanded"] is True
+    assert json.loads(challenge["statement"])["access_window"] == 600
+    assert (other.status_code, done.status_code) == (412, 422)
+    assert "used already" in done.json()["detail"]
+
+
+def test_the_answer_that_a_client_sends_back_opens_the_window_and_is_shown_as_signed(demanding: Portal) -> None:
+    authenticator, request = enrol(demanding.world, "ann"), demanding.world.submit()
+    browser, path = signed_in(demanding), f"/v1/requests/{request.id}/approve"
+    challenge = call(browser, "POST", f"{path}/challenge").json()
+    credential = json.loads(authenticator.get(challenge["options"]))
+    signed = {name: challenge[name] for name in ("ticket", "statement", "content")} | {"credential": credential}
+
+    done = call(browser, "POST", path, {"signed": signed})
+
+    assert (done.status_code, done.json()["open"]) == (200, True)
+    (decision,) = done.json()["decisions"]
+    assert decision["proof"] == "passkey-signed"
+
+
+def test_a_ticket_that_is_none_is_refused(demanding: Portal) -> None:
+    enrol(demanding.world, "ann")
+    request, browser = demanding.world.submit(), signed_in(demanding)
+    signed = {"ticket": f"{UUID(int=7)}.x", "statement": "{}", "content": "{}", "credential": {}}
+
+    for ticket in ("", "x", signed["ticket"]):
+        body = {"signed": signed | {"ticket": ticket}}
+        refused = call(browser, "POST", f"/v1/requests/{request.id}/approve", body)
+        assert refused.status_code == 422

@@ -1,0 +1,133 @@
+"""The second verifier's part on passkeys, written from docs/audit-format.md; py_webauthn checks the signatures."""
+
+import json
+from base64 import urlsafe_b64encode
+from collections.abc import Sequence
+from datetime import datetime
+from hashlib import sha256
+from typing import Any
+
+import cbor2
+import rfc8785
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+from webauthn import verify_authentication_response
+from webauthn.helpers.exceptions import WebAuthnException
+
+from tests.second_verifier import Wrong, exact, must
+
+
+def check(lines: list[dict[str, Any]], files: Sequence[dict[str, Any]], *, whole: bool, is_required: bool) -> None:
+    """Stop unless each approval is signed as the customer's files of keys have it, or may be without."""
+    asked: dict[str, Any] = {}
+    approvers: dict[str, set[str]] = {}
+    for line in lines:
+        fields = json.loads(line["body"])
+        request = str(fields.get("request_id"))
+        if fields["seq"] is None:
+            continue
+        begins = fields.get("submission", fields)
+        if {"service", "actions", "mode", "access_window"} <= set(begins):
+            asked[request] = dict(begins), line["personal"].get("resources")
+        if fields["action"] == "endorse" and fields.get("mode") == "enforce" and request in asked:
+            asked[request][0]["mode"] = "enforce"
+        if fields["action"] == "approve":
+            approvers.setdefault(request, set()).add(fields.get("actor_id"))
+            if "decision" in fields or "assertion" in fields:
+                submitted, resources = asked.get(request, (None, None))
+                _signed(fields, line["personal"], submitted, resources, files)
+            else:
+                must(fields.get("approve_means") != "passkey-signed", "a signature that was demanded is missing")
+                must(not is_required or "approve_means" not in fields, "an approval is not signed")
+        if fields["to_state"] == "active" and request in asked and asked[request][0]["mode"] == "enforce":
+            must(fields["action"] == "approve" and fields["approved_by"], "nobody approved")
+            must(not whole or set(fields["approved_by"]) <= approvers[request], "a vote is counted that is not there")
+
+
+def _signed(
+    fields: dict[str, Any],
+    shown: dict[str, Any],
+    submitted: dict[str, Any] | None,
+    resources: dict[str, str] | None,
+    files: Sequence[dict[str, Any]],
+) -> None:
+    said = json.loads(fields["decision"])
+    expected = said | {
+        "format": "lockbox decision 1",
+        "action": "approve",
+        "request_id": fields["request_id"],
+        "tenant_id": fields["tenant_id"],
+        "version": fields["seq"] - 1,
+        "approver": fields["actor_id"],
+        "stands_for": fields.get("stands_for", []),
+        "policy_version": fields["policy_version"],
+    }
+    if submitted:
+        expected |= {
+            "engineer": submitted.get("engineer") or submitted.get("on_behalf_of") or submitted["actor_id"],
+            "service": submitted["service"],
+            "mode": submitted["mode"],
+            "actions": fields.get("kept_actions", submitted["actions"]),
+            "access_window": fields.get("access_window", submitted["access_window"]),
+        }
+    must(len(said) == 15, "a statement has other members")
+    must(rfc8785.dumps(expected).decode() == fields["decision"], "something else was signed")
+    took = datetime.fromisoformat(fields["at"]) - datetime.fromisoformat(said["issued_at"])
+    must(0 <= took.total_seconds() <= 600, "it was asked for at another time")
+    must("signed_content" in fields["personal"], "no resources were signed")
+    if "signed_content" in shown:
+        _content(said, fields, shown, resources)
+    if files:
+        _assertion(fields, [one for one in files if one["tenant_id"] == fields["tenant_id"]])
+
+
+def _content(
+    said: dict[str, Any], fields: dict[str, Any], shown: dict[str, Any], resources: dict[str, str] | None
+) -> None:
+    text = shown["signed_content"]["value"]
+    must(sha256(text.encode()).hexdigest() == said["content"], "other resources are shown than were signed")
+    content = json.loads(text)
+    if "comment" in shown or "comment" not in fields["personal"]:
+        must(content["comment"] == shown.get("comment", {}).get("value"), "another comment was signed")
+    kept = shown.get("kept_resources") if "kept_resources" in fields["personal"] else resources
+    must(kept is None or json.loads(kept["value"]) == content["resources"], "other resources were signed")
+
+
+def _assertion(fields: dict[str, Any], files: Sequence[dict[str, Any]]) -> None:
+    made, person = fields["assertion"], fields["actor_id"]
+    found = [
+        (file, exact(key["public_key"]))
+        for file in files
+        for key in file["keys"]
+        if (key["person_id"], key["fingerprint"]) == (person, made["key"])
+    ]
+    must(found, "a key that is none of the approver's")
+    file, public = found[-1]
+    client = exact(made["client_data"])
+    must(not json.loads(client).get("crossOrigin"), "asked for in a frame")
+    answer = {"authenticatorData": made["authenticator_data"], "signature": made["signature"]}
+    response = {name: _url(exact(value)) for name, value in answer.items()} | {"clientDataJSON": _url(client)}
+    try:
+        verify_authentication_response(
+            credential={"id": "AA", "rawId": "AA", "type": "public-key", "response": response},
+            expected_challenge=sha256(fields["decision"].encode()).digest(),
+            expected_rp_id=file["rp_id"],
+            expected_origin=file["origin"],
+            credential_public_key=_cose(public),
+            credential_current_sign_count=0,
+            require_user_verification=True,
+        )
+    except WebAuthnException as wrong:
+        raise Wrong(str(wrong)) from None
+
+
+def _cose(public: bytes) -> bytes:
+    key = load_der_public_key(public)
+    if not isinstance(key, EllipticCurvePublicKey):
+        raise Wrong("a key of no algorithm that tests use")
+    point = key.public_numbers()
+    return cbor2.dumps({1: 2, 3: -7, -1: 1, -2: point.x.to_bytes(32), -3: point.y.to_bytes(32)})
+
+
+def _url(value: bytes) -> str:
+    return urlsafe_b64encode(value).rstrip(b"=").decode()

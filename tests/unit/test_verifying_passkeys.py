@@ -1,0 +1,350 @@
+"""Approvals that passkeys sign: who holds every key of the vendor's can forge none, and the verifier names each."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from lockbox.audit import approver_keys
+from lockbox.audit.approver_keys import ApproverKey, ApproverKeys, BadKeys
+from lockbox.audit.assertions import Assertion, BadAssertion, check, fingerprint
+from lockbox.audit.canonical import canonical
+from lockbox.audit.findings import Kind
+from lockbox.audit.remarks import remarks
+from lockbox.audit.signed_approvals import Approvers
+from lockbox.audit.verify import BAD, GOOD, Verdict
+from tests.authenticator import Authenticator, decoded
+from tests.logs import TENANT, Log, Sealed, event
+from tests.unit.test_verifying_approvals import ANN, ENGINEER, OPENED, REQUEST, SIGNER, UNTIL, approval, named
+from tests.verdicts import judged
+
+BEN = "00000000-0000-0000-0000-00000000000d"
+OTHER = "00000000-0000-0000-0000-00000000000e"
+RESOURCES = ["mailbox:anna@contoso.example", "mailbox:boss@contoso.example"]
+ASKED: dict[str, Any] = {
+    "service": "exchange",
+    "actions": ["read", "export"],
+    "mode": "enforce",
+    "policy_version": 3,
+    "access_window": 3600,
+}
+ANNS = Authenticator()
+ANNS.create({"rp": {"id": "lockbox.example"}, "user": {"id": "AA"}, "challenge": "AA"})
+MALLORYS = Authenticator()
+MALLORYS.create({"rp": {"id": "lockbox.example"}, "user": {"id": "AA"}, "challenge": "AA"})
+
+
+def public_key(authenticator: Authenticator) -> bytes:
+    key = authenticator.credentials[-1].key.public_key()
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+FILE = ApproverKeys(
+    str(TENANT),
+    "lockbox.example",
+    "https://lockbox.example",
+    OPENED,
+    (ApproverKey(ANN, "Ann", public_key(ANNS), OPENED),),
+)
+
+
+@dataclass
+class Approval:
+    """One approval, as an honest house would write it, or as its root would: whatever is changed is signed anew."""
+
+    said: dict[str, Any] = field(default_factory=dict)
+    content: dict[str, Any] = field(default_factory=dict)
+    shown: dict[str, Any] = field(default_factory=dict)
+    personal: dict[str, str] = field(default_factory=dict)
+    authenticator: Authenticator = field(default_factory=lambda: ANNS)
+    signs: dict[str, Any] = field(default_factory=dict)
+    key: str | None = None
+    lies: dict[str, Any] = field(default_factory=dict)
+    is_erased: bool = False
+
+    @property
+    def text(self) -> bytes:
+        """What is kept of a decision apart, for it may be erased."""
+        return canonical({"comment": None, "resources": RESOURCES, "salt": "00" * 16} | self.content)
+
+    def statement(self, **changes: Any) -> bytes:
+        """The statement that the event shows."""
+        said = {
+            "format": "lockbox decision 1",
+            "action": "approve",
+            "request_id": REQUEST,
+            "tenant_id": str(TENANT),
+            "version": 1,
+            "approver": ANN,
+            "stands_for": [],
+            "engineer": ENGINEER,
+            "content": hashlib.sha256(self.text).hexdigest(),
+            "issued_at": "2026-01-01T00:00:00.500000Z",
+            **ASKED,
+        }
+        return canonical(said | self.said | changes)
+
+    def facts(self) -> dict[str, Any]:
+        """What the event says of it."""
+        challenge = hashlib.sha256(self.statement(**self.signs)).digest()
+        options = {"challenge": base64.urlsafe_b64encode(challenge).rstrip(b"=").decode()}
+        answer = json.loads(self.authenticator.get(options, **self.lies))["response"]
+        parts = [decoded(answer[name]) for name in ("authenticatorData", "clientDataJSON", "signature")]
+        key = self.key or fingerprint(public_key(self.authenticator))
+        return {
+            "approve_means": "passkey-signed",
+            "proof": "passkey-signed",
+            "decision": self.statement().decode(),
+            "assertion": Assertion(parts[0], parts[1], parts[2], key).facts,
+        }
+
+    def events(self) -> list[Sealed]:
+        """The request and its approval, signed by the vendor's key of approvals as whatever they say."""
+        resources = json.loads(self.personal.get("granted_resources", json.dumps(RESOURCES)))
+        actions = self.shown.get("granted_actions", ASKED["actions"])
+        by = self.shown.get("approved_by", [ANN])
+        asked = {name: value for name, value in ASKED.items() if name != "access_window"}
+        given = approval(**asked | {"resources": resources, "actions": actions, "by": by})
+        opening = {
+            "action": "approve",
+            "to_state": "active",
+            "at": OPENED,
+            "deadline_at": UNTIL,
+            "approved_by": by,
+            "actor_id": ANN,
+            "policy_version": 3,
+            "approval": given,
+        }
+        first = event(0, {"resources": json.dumps(RESOURCES)}, request_id=REQUEST, seq=1, **ASKED, actor_id=ENGINEER)
+        kept = {"name": "Ann", "signed_content": self.text.decode(), "credential": "x"} | self.personal
+        second = event(1, kept, request_id=REQUEST, seq=2, **opening | self.facts() | self.shown)
+        return [Sealed(one.body, {}) for one in (first, second)] if self.is_erased else [first, second]
+
+
+def verdict_on(events: list[Sealed], *, approvers: Approvers | None = None) -> Verdict:
+    return judged(Log(events).whole(), keys=[named(SIGNER)], approvers=approvers or Approvers((FILE,)))
+
+
+def said_of(verdict: Verdict) -> str:
+    return "\n".join(one.message for one in verdict.findings.first)
+
+
+@pytest.mark.parametrize(
+    "approval_",
+    [
+        Approval(),
+        Approval(is_erased=True),
+        Approval(content={"comment": "Only this once"}, personal={"comment": "Only this once"}),
+        Approval(
+            content={"resources": RESOURCES[:1]},
+            said={"actions": ["read"], "access_window": 600},
+            personal={"kept_resources": json.dumps(RESOURCES[:1]), "granted_resources": json.dumps(RESOURCES[:1])},
+            shown={"kept_actions": ["read"], "granted_actions": ["read"], "access_window": 600},
+        ),
+        Approval(said={"stands_for": [BEN]}, shown={"stands_for": [BEN], "on_behalf_of": BEN}),
+    ],
+)
+def test_a_genuine_signature_is_good_by_the_customers_own_key_also_once_values_are_erased(
+    approval_: Approval,
+) -> None:
+    verdict = verdict_on(approval_.events())
+
+    assert (verdict.exit_code, said_of(verdict)) == (GOOD, "")
+    assert (verdict.signed_approvals, verdict.attested) == (1, {})
+    assert "1 approvals are signed by passkeys of your approvers" in [*remarks(verdict, has_seen=False)]
+
+
+SMALLER = {"resources": RESOURCES[:1]}
+
+
+FORGED: list[tuple[Approval, str]] = [
+    # An assertion of Ann's for something else, under what the vendor would have her say.
+    (Approval(signs={"request_id": OTHER}), "over another statement"),
+    (Approval(signs={"version": 0}), "over another statement"),
+    (Approval(signs={"content": hashlib.sha256(b"another kept set").hexdigest()}), "over another statement"),
+    (Approval(signs={"actions": ["read"]}), "over another statement"),
+    (Approval(signs={"engineer": OTHER}), "over another statement"),
+    (Approval(signs={"access_window": 60}), "over another statement"),
+    (Approval(signs={"approver": BEN}), "over another statement"),
+    # Her own statement, beside an event that says something else.
+    (Approval(said={"request_id": OTHER}), "another request_id"),
+    (Approval(said={"tenant_id": OTHER}), "another tenant_id"),
+    (Approval(said={"version": 7}), "another version"),
+    (Approval(said={"version": True}), "another version"),
+    (Approval(said={"approver": BEN}), "another approver"),
+    (Approval(said={"engineer": OTHER}), "another engineer"),
+    (Approval(said={"service": "files"}), "another service"),
+    (Approval(said={"mode": "observe"}), "another mode"),
+    (Approval(said={"actions": ["read"]}), "another actions"),
+    (Approval(said={"access_window": 600}), "another access_window"),
+    (Approval(said={"policy_version": 2}), "another policy_version"),
+    (Approval(said={"stands_for": [BEN]}), "another stands_for"),
+    (Approval(said={"action": "deny"}), "another action"),
+    (Approval(said={"format": "lockbox decision 2"}), "another format"),
+    (Approval(said={"more": "x"}), "the members that it must have"),
+    (Approval(said={"issued_at": "2025-12-31T00:00:00.000000Z"}), "another time"),
+    (Approval(said={"issued_at": "2026-01-01T00:00:02.000000Z"}), "another time"),
+    (Approval(said={"issued_at": "soon"}), "another time"),
+    # Another key: Mallory's passes for Ann's, is listed under Ann's, or has only its name.
+    (Approval(authenticator=MALLORYS), "is none of this approver's"),
+    (Approval(authenticator=MALLORYS, key=fingerprint(public_key(ANNS))), "its signature is wrong"),
+    (Approval(shown={"actor_id": BEN}, said={"approver": BEN}), "is none of this approver's"),
+    # The ceremony itself: another page, another host, nobody there.
+    (Approval(authenticator=replace(ANNS, origin="https://evil.example")), "a page of another origin"),
+    (Approval(authenticator=replace(ANNS, cross_origin=True)), "a page of another origin"),
+    (Approval(authenticator=replace(ANNS, domain="evil.example")), "another host"),
+    (Approval(authenticator=replace(ANNS, is_verified=False)), "did not verify its user"),
+    (Approval(authenticator=replace(ANNS, is_present=False)), "did not verify its user"),
+    (Approval(lies={"kind": "webauthn.create"}), "not the answer to a question"),
+    (Approval(lies={"signature": b"\x30\x06\x02\x01\x01\x02\x01\x01"}), "its signature is wrong"),
+    # The event: parts that are missing or are none.
+    (Approval(shown={"decision": None}), "no statement"),
+    (Approval(shown={"decision": '{"version": 1}'}), "canonical form"),
+    (Approval(shown={"assertion": None}), "the parts that it must have"),
+    (Approval(shown={"assertion": {"key": "x"}}), "the parts that it must have"),
+    # Votes that were never given.
+    (Approval(shown={"approved_by": [ANN, BEN]}), f"an approval of {BEN}, and the log has none"),
+    (Approval(shown={"approved_by": [], "action": "endorse"}), "nobody of the customer approved"),
+]
+FORGED_VALUES: list[tuple[Approval, str]] = [
+    (Approval(said={"content": "00"}), "not those of the statement"),
+    (Approval(content=SMALLER), "other resources were signed"),
+    (Approval(content=SMALLER, personal={"kept_resources": json.dumps(RESOURCES)}), "other resources"),
+    (Approval(content={"comment": "Never again"}), "another comment was signed"),
+    (Approval(personal={"comment": "Do as you like"}), "another comment was signed"),
+]
+
+
+def assert_named(forged: Approval, said: str) -> None:
+    verdict = verdict_on(forged.events())
+
+    assert verdict.exit_code == BAD
+    assert Kind.PASSKEY in verdict.findings.kinds
+    assert said in said_of(verdict)
+
+
+@pytest.mark.parametrize(("forged", "said"), FORGED)
+@pytest.mark.parametrize("is_erased", [False, True])
+def test_whatever_the_vendors_root_forges_is_named_also_once_values_are_erased(
+    forged: Approval, said: str, *, is_erased: bool
+) -> None:
+    assert_named(replace(forged, is_erased=is_erased), said)
+
+
+@pytest.mark.parametrize(("forged", "said"), FORGED_VALUES)
+def test_other_resources_and_comments_than_those_that_were_signed_are_named(forged: Approval, said: str) -> None:
+    assert_named(forged, said)
+
+
+def without(approval_: Approval, *names: str, **changes: Any) -> list[Sealed]:
+    """Return the events of an approval whose own event lacks some facts."""
+    first, second = approval_.events()
+    body = {name: value for name, value in json.loads(second.body).items() if name not in names}
+    return [first, Sealed(canonical(body | changes), second.personal)]
+
+
+def test_an_approval_without_a_signature_where_the_policy_demanded_one_is_named() -> None:
+    verdict = verdict_on(without(Approval(), "assertion", "decision"))
+
+    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {Kind.PASSKEY})
+    assert "no passkey has signed this one" in said_of(verdict)
+
+
+def test_an_approval_by_the_servers_word_is_counted_and_named_and_refused_where_each_must_be_signed() -> None:
+    attested = without(Approval(), "assertion", "decision", approve_means="attested", proof="attested")
+
+    lenient = verdict_on(attested)
+    strict = verdict_on(attested, approvers=Approvers((FILE,), is_required=True))
+
+    assert (lenient.exit_code, lenient.attested, lenient.signed_approvals) == (GOOD, {"Ann": 1}, 0)
+    assert "1 approvals are attested by the vendor's server alone: Ann (1)" in [*remarks(lenient, has_seen=False)]
+    assert (strict.exit_code, strict.findings.kinds) == (BAD, {Kind.PASSKEY})
+
+
+def test_without_the_customers_keys_nothing_is_said_to_be_checked() -> None:
+    verdict = verdict_on(Approval(authenticator=MALLORYS).events(), approvers=Approvers())
+
+    assert (verdict.exit_code, verdict.signed_approvals, verdict.unchecked_signatures) == (GOOD, 0, 1)
+    assert any("--approver-keys" in one for one in remarks(verdict, has_seen=False))
+
+
+def test_the_keys_of_another_tenant_vouch_for_nobody() -> None:
+    verdict = verdict_on(Approval().events(), approvers=Approvers((replace(FILE, tenant_id=OTHER),)))
+
+    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {Kind.PASSKEY})
+
+
+def test_an_older_file_vouches_for_a_key_that_is_gone() -> None:
+    newer = replace(FILE, keys=())
+
+    verdict = verdict_on(Approval().events(), approvers=Approvers((newer, FILE)))
+
+    assert (verdict.exit_code, verdict.signed_approvals) == (GOOD, 1)
+
+
+def test_a_file_of_keys_is_read_as_it_was_written() -> None:
+    text = json.dumps(approver_keys.document(FILE))
+
+    assert approver_keys.read(text) == FILE
+
+
+DOCUMENT = approver_keys.document(FILE)
+ENTRY = DOCUMENT["keys"][0]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"format": "lockbox approver keys 2"}, "has the format"),
+        ({"keys": {}}, "has the format"),
+        ({"keys": [{}]}, "the parts that it must have"),
+        ({"keys": [ENTRY | {"fingerprint": "0" * 64}]}, "is not that of its key"),
+        ({"keys": [ENTRY | {"public_key": "AAAA"}]}, "is no public key"),
+        ({"keys": [ENTRY | {"public_key": "?"}]}, "is no public key"),
+    ],
+)
+def test_a_file_that_is_none_is_refused(changed: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadKeys, match=said):
+        approver_keys.read(json.dumps(DOCUMENT | changed))
+
+
+def test_what_is_no_json_is_no_file_of_keys() -> None:
+    with pytest.raises(BadKeys, match="no JSON"):
+        approver_keys.read("name+id+base64")
+
+
+def _ed25519() -> tuple[bytes, Callable[[bytes], bytes]]:
+    key = ed25519.Ed25519PrivateKey.generate()
+    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo), key.sign
+
+
+def _rsa() -> tuple[bytes, Callable[[bytes], bytes]]:
+    key = rsa.generate_private_key(65537, 2048)
+    public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return public, lambda text: key.sign(text, padding.PKCS1v15(), SHA256())
+
+
+@pytest.mark.parametrize("make", [_ed25519, _rsa])
+def test_keys_of_the_other_algorithms_that_may_be_registered_are_checked(
+    make: Callable[[], tuple[bytes, Callable[[bytes], bytes]]],
+) -> None:
+    public, sign = make()
+    statement = Approval().statement()
+    challenge = base64.urlsafe_b64encode(hashlib.sha256(statement).digest()).rstrip(b"=").decode()
+    client = json.dumps(
+        {"type": "webauthn.get", "challenge": challenge, "origin": "https://lockbox.example"}
+    ).encode()
+    data = hashlib.sha256(b"lockbox.example").digest() + bytes([5]) + bytes(4)
+    good = Assertion(data, client, sign(data + hashlib.sha256(client).digest()), fingerprint(public))
+
+    check(good, statement, public, rp_id="lockbox.example", origin="https://lockbox.example")
+
+    with pytest.raises(BadAssertion, match="signature is wrong"):
+        check(replace(good, authenticator_data=data[:-1] + b"\x01"), statement, public)
