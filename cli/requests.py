@@ -171,7 +171,10 @@ def approve(
     version: Version = None,
     plain: Plain = False,
 ) -> None:
-    """Say yes for the customer, to all that was asked or to less of it."""
+    """Say yes for the customer, to all that was asked or to less of it.
+
+    A terminal signs nothing with a passkey: where the policy demands that, approve in the browser.
+    """
     body = {"comment": comment, "access_window": seconds, "resources": resource or None, "actions": action or None}
     _act("approve", request, body, version, plain=plain)
 

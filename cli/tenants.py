@@ -53,6 +53,15 @@ def show(tenant: Tenant, plain: Plain = False) -> None:
     _show(call("GET", at("tenants", tenant)), plain=plain)
 
 
+@app.command("approver-keys")
+def approver_keys(tenant: Tenant) -> None:
+    """Print the public keys of the approvers' passkeys, as a tenant admin: keep them for `lockbox audit verify`.
+
+    Compare each fingerprint with the one on the approver's own account page first.
+    """
+    as_json(call("GET", at("tenants", tenant, "approver-keys")))
+
+
 @app.command()
 def suspend(
     tenant: Tenant,

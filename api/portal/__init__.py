@@ -5,6 +5,7 @@ from fastapi import APIRouter, FastAPI
 from api.portal import (
     account,
     addresses,
+    approver_keys,
     asking,
     at_hand,
     by_issuer,
@@ -69,6 +70,7 @@ def include(router: APIRouter) -> None:
         deputies,
         endpoints,
         watchers,
+        approver_keys,
         trail,
         verifying,
         static,

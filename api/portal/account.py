@@ -20,6 +20,8 @@ from api.portal.by_passkey import Credential
 from api.portal.pages import REFUSED, TAG, go, page, status_of
 from api.schemas.parts import Line
 from config.settings import Settings
+from lockbox.audit.approver_keys import grouped
+from lockbox.audit.assertions import fingerprint
 from lockbox.database import Database, now
 from lockbox.notices import addresses
 from lockbox.people import begun, enrolment, identities, passkeys, preferences, sessions, tokens, zones
@@ -115,6 +117,7 @@ def _shown(
     request: Request, chosen: Settings, session: Session, visitor: Visitor, refused: Refused | None = None
 ) -> HTMLResponse:
     idle = timedelta(seconds=chosen.session_idle_seconds)
+    mine = passkeys.mine(session, visitor.caller)
     titles = {issuer.issuer: issuer.title for issuer in chosen.issuers}
     return page(
         request,
@@ -124,7 +127,8 @@ def _shown(
         refused=refused,
         needs_sign_in=refused is not None and isinstance(refused.why, SignInAgain),
         sessions=sessions.mine(session, visitor.caller, idle=idle),
-        passkeys=passkeys.mine(session, visitor.caller),
+        passkeys=mine,
+        fingerprints={one.id: grouped(fingerprint(passkeys.public_key(one.public_key))) for one in mine},
         identities=[(one, titles.get(one.issuer, one.issuer)) for one in identities.mine(session, visitor.caller)],
         issuers={
             number: issuer.title

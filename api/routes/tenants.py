@@ -5,10 +5,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from api.deps import Chosen, From, MustMatch, Who, Work, etag
+from api.deps import Chosen, From, MustMatch, Who, Work, etag, relying_party
 from api.schemas.parts import Named, Slug, problems
 from api.schemas.requests import Comment
 from api.schemas.tenants import (
+    ApproverKeysView,
     ClosedRequest,
     EditionList,
     EditionView,
@@ -22,9 +23,10 @@ from api.schemas.tenants import (
     TenantPage,
     TenantView,
 )
+from lockbox.audit import approver_keys as files
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.rules import Policy
-from lockbox.tenancy import policies, shutting, tenants
+from lockbox.tenancy import approver_keys, policies, shutting, tenants
 from lockbox.tenancy.policies import Edition, Held
 from lockbox.tenancy.tenants import Founding, Overview
 
@@ -125,6 +127,13 @@ def change_policy(
     force.
     """
     return _policy(policies.change(session, who, came, slug, body, seen=seen), response)
+
+
+@router.get("/{slug}/approver-keys", responses=problems(404))
+def show_approver_keys(slug: Slug, who: Who, session: Work, chosen: Chosen) -> ApproverKeysView:
+    """Return the public keys of the tenant's approvers, as a tenant admin: the file that the verifier reads."""
+    given = approver_keys.export(session, who, slug, relying_party(chosen))
+    return ApproverKeysView.model_validate(files.document(given))
 
 
 @router.get("/{slug}/policy/versions", responses=problems(404))

@@ -123,3 +123,24 @@ class EditionList(BaseModel):
     """Versions of a policy, the newest first."""
 
     items: list[EditionView]
+
+
+class ApproverKeyView(BaseModel):
+    """A public key of an approver's passkey: SubjectPublicKeyInfo in DER and base64, and its SHA-256 in hex."""
+
+    person_id: UUID
+    name: str
+    fingerprint: str
+    public_key: str
+    added_at: str
+
+
+class ApproverKeysView(BaseModel):
+    """What `lockbox audit verify --approver-keys` reads; passkeys sign for `rp_id` on pages of `origin` alone."""
+
+    format: str
+    tenant_id: UUID
+    rp_id: str
+    origin: str
+    exported_at: str
+    keys: list[ApproverKeyView]

@@ -7,13 +7,16 @@ from uuid import UUID
 
 import pytest
 
+from lockbox.audit import approver_keys
+from lockbox.audit.assertions import fingerprint
+from lockbox.people import passkeys
 from lockbox.people.roles import Means
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.rules import Policy
 from tests.authenticator import Authenticator
 from tests.http.portal import Browser, OpenPortal, Page, Portal
 from tests.http.test_sign_in_passkeys import options
-from tests.signing import DEMANDED, enrol
+from tests.signing import DEMANDED, cose_bytes, enrol
 
 WITHOUT_REVIEW = Policy(vendor_review=False)
 UNSIGNED = "Approve without a signature"
@@ -208,3 +211,22 @@ def test_a_ticket_that_is_none_is_refused(demanding: Portal) -> None:
         body = {"signed": signed | {"ticket": ticket}}
         refused = call(browser, "POST", f"/v1/requests/{request.id}/approve", body)
         assert refused.status_code == 422
+
+
+def test_an_admin_compares_and_exports_the_keys_that_approvers_see_on_their_own_pages(demanding: Portal) -> None:
+    authenticator = enrol(demanding.world, "ann")
+    ann, tara, slug = signed_in(demanding), signed_in(demanding, "tara"), demanding.world.tenant.slug
+    print_ = approver_keys.grouped(fingerprint(passkeys.public_key(cose_bytes(authenticator))))
+
+    own = ann.get("/account")
+    page = tara.get(f"/tenants/{slug}/approver-keys")
+    file = tara.call("GET", f"/tenants/{slug}/approver-keys/file")
+    given = call(tara, "GET", f"/v1/tenants/{slug}/approver-keys")
+    foreign = ann.get(f"/tenants/{slug}/approver-keys")
+
+    assert print_ in own.words
+    assert print_ in page.words
+    assert "attachment" in file.headers["content-disposition"]
+    assert [one.name for one in approver_keys.read(file.text).keys] == ["Ann"]
+    assert approver_keys.read(given.text).keys == approver_keys.read(file.text).keys
+    assert foreign.status == 403

@@ -37,9 +37,9 @@ def test_somebody_signs_in_by_code_adds_a_passkey_and_approves_with_it(stage: St
         page.get_by_role("button", name="Sign in with a passkey").click()
         page.wait_for_url(f"**/requests/{request.id}")
         page.get_by_role("button", name="Approve").click()
+        page.wait_for_url(f"**/requests/{request.id}")
         expect(page.locator("#state")).to_contain_text("It closes by itself.")
 
     assert stage.state(request.id) == "active"
-    assert [row.means for row in stage.rows("SELECT means FROM decisions WHERE request_id = :id", id=request.id)] == [
-        "passkey"
-    ]
+    query = "SELECT means, assertion IS NOT NULL AS is_signed FROM decisions WHERE request_id = :id"
+    assert [(row.means, row.is_signed) for row in stage.rows(query, id=request.id)] == [("passkey", True)]

@@ -1,0 +1,36 @@
+"""The page of approvers' keys: to compare them with what each approver sees, and to take them to the verifier."""
+
+import json
+
+from fastapi import APIRouter, Request, Response
+
+from api import browser
+from api.deps import Chosen, Work, relying_party
+from api.portal.governing import hall
+from api.portal.pages import TAG, protect
+from api.schemas.parts import Slug
+from lockbox.audit import approver_keys as files
+from lockbox.people.roles import Role
+from lockbox.tenancy import approver_keys
+
+router = APIRouter(prefix="/tenants/{slug}/approver-keys", tags=[TAG], include_in_schema=False)
+
+
+@router.get("")
+def show(request: Request, slug: Slug, chosen: Chosen, session: Work) -> Response:
+    """Show the keys to the tenant's admins."""
+    at = hall(request, session, browser.visitor(request, session, chosen), slug, Role.TENANT_ADMIN)
+    given = approver_keys.export(session, at.caller, slug, relying_party(chosen))
+    return at.page("approver_keys", keys=[(one, files.grouped(one.fingerprint)) for one in given.keys])
+
+
+@router.get("/file")
+def export(request: Request, slug: Slug, chosen: Chosen, session: Work) -> Response:
+    """Return the file that `lockbox audit verify --approver-keys` reads."""
+    visitor = browser.visitor(request, session, chosen)
+    given = approver_keys.export(session, visitor.caller, slug, relying_party(chosen))
+    text = json.dumps(files.document(given), ensure_ascii=False, indent=2) + "\n"
+    answer = Response(text, media_type="application/json")
+    protect(request, answer)
+    answer.headers["content-disposition"] = f'attachment; filename="{slug}-approver-keys.json"'
+    return answer

@@ -1,0 +1,98 @@
+"""Approvers' keys in a customer's hand: exported by its admin alone, and enough to check a real log by."""
+
+import io
+import json
+
+import pytest
+from sqlalchemy import Engine, text
+
+from lockbox.audit import approver_keys as files
+from lockbox.audit import export, exported
+from lockbox.audit.approver_keys import ApproverKeys
+from lockbox.audit.findings import Kind
+from lockbox.audit.recorded import Wanted
+from lockbox.audit.signed_approvals import Approvers
+from lockbox.audit.verify import BAD, Verdict, verify
+from lockbox.database import Database
+from lockbox.refusals import NotYours
+from lockbox.tenancy import approver_keys, auditing
+from tests.builders import World
+from tests.database.tenancy import reads
+from tests.logs import public, sealed
+from tests.signing import DEMANDED, PARTY, approve, cose_bytes, enrol
+
+
+def keys_of(world: World, who: str = "tara") -> ApproverKeys:
+    """Return the keys as somebody exports them, through the file."""
+    given = reads(world, who, approver_keys.export, PARTY)
+    return files.read(json.dumps(files.document(given)))
+
+
+def verdict_on(world: World, worker: Database, *given: ApproverKeys) -> Verdict:
+    """Return the verdict on a whole export of the tenant's log."""
+    sealed(worker)
+    with world.house.transaction() as session:
+        reading = auditing.reading(session, world.people["tara"], world.tenant.slug)
+    with world.house.transaction() as session:
+        begun = auditing.export(session, reading, Wanted(), {}, ())
+    pages = auditing.pages(world.house, reading)
+    file = b"".join(export.lines(pages, begun))
+    allowed = {Kind.WITHHELD, Kind.UNPROVEN}
+    return verify(exported.lines_of(io.BytesIO(file)), [public()], (), allowed, approvers=Approvers(given))
+
+
+@pytest.mark.parametrize("who", ["ann", "aude", "max", "olga", "erin"])
+def test_only_an_admin_of_the_tenant_exports_the_keys(api: Database, who: str) -> None:
+    world = World.make(api, DEMANDED)
+
+    with pytest.raises(NotYours):
+        keys_of(world, who)
+
+
+def test_the_keys_are_those_of_the_approvers_and_of_nobody_else(api: Database) -> None:
+    world = World.make(api, DEMANDED)
+    anns = enrol(world, "ann")
+    enrol(world, "aude")
+
+    given = keys_of(world)
+
+    assert [(one.name, one.person_id) for one in given.keys] == [("Ann", str(world.people["ann"].person_id))]
+    assert given.rp_id == PARTY.domain
+    assert anns.credentials[-1].id.hex() not in json.dumps(files.document(given))
+
+
+def test_a_key_that_a_login_of_the_database_wrote_is_not_exported(api: Database, superuser: Engine) -> None:
+    world = World.make(api, DEMANDED)
+    enrol(world, "ann")
+    stranger = enrol(world, "amir")
+    with superuser.connect() as connection:
+        connection.execute(text("SET session_replication_role = replica"))
+        swap = "UPDATE passkeys SET public_key = :key WHERE person_id = :ann"
+        values = {"key": cose_bytes(stranger), "ann": world.people["ann"].person_id}
+        connection.execute(text(swap), values)
+
+    assert [one.name for one in keys_of(world).keys] == ["Amir"]
+
+
+def test_a_real_log_is_checked_by_the_customers_own_keys(api: Database, worker: Database) -> None:
+    world = World.make(api, DEMANDED)
+    request = world.submit()
+    approve(world, "ann", request.id, enrol(world, "ann"), comment="For the case")
+
+    verdict = verdict_on(world, worker, keys_of(world))
+
+    assert Kind.PASSKEY not in verdict.findings.kinds
+    assert (verdict.signed_approvals, verdict.attested) == (1, {})
+
+
+def test_a_passkey_that_the_vendor_enrolled_for_an_approver_later_is_named(api: Database, worker: Database) -> None:
+    world = World.make(api, DEMANDED)
+    enrol(world, "ann")
+    before = keys_of(world)
+    forged = enrol(world, "ann")
+    approve(world, "ann", world.submit().id, forged)
+
+    verdict = verdict_on(world, worker, before)
+
+    assert verdict.exit_code == BAD
+    assert Kind.PASSKEY in verdict.findings.kinds
