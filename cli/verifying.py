@@ -125,7 +125,9 @@ def _judged(
     trusted = Trusted(known, tuple(mail.note for mail in given), last)
     lines = _followed(chain([first], exported.lines_of(opened)), size)
     now = datetime.fromtimestamp(time.time(), UTC)
-    verdict = verifier.verify(lines, known, trusted.seen, last=last.note if last else None, now=now, approvers=approvers)
+    verdict = verifier.verify(
+        lines, known, trusted.seen, last=last.note if last else None, now=now, approvers=approvers
+    )
     return verdict, trusted
 
 

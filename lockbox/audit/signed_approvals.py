@@ -69,7 +69,7 @@ class SignedApprovals:
         """Take a move; `shown` are its personal values, each found to be the one that was committed to."""
         request = fields["request_id"]
         submitted = fields.get("submission", fields)
-        if isinstance(submitted, Mapping) and ASKED <= submitted.keys():
+        if isinstance(submitted, Mapping) and submitted.keys() >= ASKED:
             self._asked[request] = _asked(submitted, shown)
         if request in self._asked and fields["action"] == ENDORSE and fields.get("mode") == ENFORCE:
             self._asked[request]["mode"] = ENFORCE

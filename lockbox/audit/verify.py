@@ -31,7 +31,8 @@ class Verdict:
     `approvals` are signed, `approvals_by_hash` of them over what the file does not show; `unchecked_approvals` could
     not be checked. `signed_approvals` are single votes that the approver's own passkey has signed, by a key that the
     customer gave, `unchecked_signatures` those for which no keys were given, `attested` by approver those that the
-    vendor's server alone vouches for. `stopped_at` is the line at which reading stopped, for enough was wrong; None where all was read.
+    vendor's server alone vouches for. `stopped_at` is the line at which reading stopped, for enough was wrong; None
+    where all was read.
     """
 
     header: Header

@@ -45,12 +45,12 @@ WITH said AS MATERIALIZED (
     FROM event_details d JOIN events e ON e.id = d.event_id
     LEFT JOIN event_details a ON a.event_id = d.event_id AND a.field = 'account' AND d.field = 'from_address'
     WHERE d.field IN ('name', 'address', 'user_agent', 'member', 'mailbox', 'watcher', 'account', 'from_address',
-        'wanted', 'principal', 'deputy', 'engineer') OR starts_with(d.field, 'principal_')
+        'wanted', 'principal', 'deputy', 'engineer', 'credential') OR starts_with(d.field, 'principal_')
         OR (d.field = 'comment' AND e.action IN ('question', 'answer'))
 ), gone AS (
     DELETE FROM event_details d USING said s
     WHERE d.event_id = s.event_id AND d.field = s.field AND CASE
-        WHEN s.field IN ('address', 'user_agent', 'comment') THEN s.actor_id = :id
+        WHEN s.field IN ('address', 'user_agent', 'comment', 'credential') THEN s.actor_id = :id
         WHEN s.field = 'name'
             THEN s.actor_id = :id OR (s.actor_id IS NULL AND s.body ->> 'person_id' = CAST(:id AS text))
         WHEN s.field = 'engineer' THEN s.body -> 'submission' ->> 'engineer' = CAST(:id AS text)

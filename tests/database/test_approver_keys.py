@@ -13,10 +13,14 @@ from lockbox.audit.findings import Kind
 from lockbox.audit.recorded import Wanted
 from lockbox.audit.signed_approvals import Approvers
 from lockbox.audit.verify import BAD, Verdict, verify
-from lockbox.database import Database
+from lockbox.database import Database, as_owner
 from lockbox.refusals import NotYours
-from lockbox.tenancy import approver_keys, auditing
-from tests.builders import World
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.rules import Policy
+from lockbox.requests.terms import ApproveMeans
+from lockbox.tenancy import approver_keys, auditing, erasure
+from tests.builders import Urls, World
+from tests.database.scenes import read
 from tests.database.tenancy import reads
 from tests.logs import public, sealed
 from tests.signing import DEMANDED, PARTY, approve, cose_bytes, enrol
@@ -37,8 +41,7 @@ def verdict_on(world: World, worker: Database, *given: ApproverKeys) -> Verdict:
         begun = auditing.export(session, reading, Wanted(), {}, ())
     pages = auditing.pages(world.house, reading)
     file = b"".join(export.lines(pages, begun))
-    allowed = {Kind.WITHHELD, Kind.UNPROVEN}
-    return verify(exported.lines_of(io.BytesIO(file)), [public()], (), allowed, approvers=Approvers(given))
+    return verify(exported.lines_of(io.BytesIO(file)), [public()], approvers=Approvers(given))
 
 
 @pytest.mark.parametrize("who", ["ann", "aude", "max", "olga", "erin"])
@@ -96,3 +99,34 @@ def test_a_passkey_that_the_vendor_enrolled_for_an_approver_later_is_named(api: 
 
     assert verdict.exit_code == BAD
     assert Kind.PASSKEY in verdict.findings.kinds
+
+
+def test_the_signature_of_somebody_erased_is_checked_by_the_file_that_the_customer_kept(
+    api: Database, worker: Database, urls: Urls
+) -> None:
+    world = World.make(api, DEMANDED)
+    approve(world, "ann", world.submit().id, enrol(world, "ann"))
+    kept = keys_of(world)
+    with as_owner(urls.owner) as session:
+        erasure.erase(session, world.people["ann"].person_id)
+
+    verdict = verdict_on(world, worker, kept)
+
+    assert Kind.PASSKEY not in verdict.findings.kinds
+    assert verdict.signed_approvals == 1
+    assert keys_of(world).keys == ()
+    assert not read(api, "SELECT FROM event_details WHERE field = 'credential'")
+
+
+def test_what_the_vendor_reviewed_first_is_checked_by_the_customers_log_alone(
+    api: Database, worker: Database
+) -> None:
+    world = World.make(api, Policy(approve_means=ApproveMeans.PASSKEY_SIGNED))
+    request = world.submit()
+    world.act("max", Action.ENDORSE, request.id)
+    approve(world, "ann", request.id, enrol(world, "ann"), actions=["read"])
+
+    verdict = verdict_on(world, worker, keys_of(world))
+
+    assert Kind.PASSKEY not in verdict.findings.kinds
+    assert verdict.signed_approvals == 1

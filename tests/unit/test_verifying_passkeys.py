@@ -158,7 +158,7 @@ def test_a_genuine_signature_is_good_by_the_customers_own_key_also_once_values_a
 
     assert (verdict.exit_code, said_of(verdict)) == (GOOD, "")
     assert (verdict.signed_approvals, verdict.attested) == (1, {})
-    assert "1 approvals are signed by passkeys of your approvers" in [*remarks(verdict, has_seen=False)]
+    assert "1 approvals are signed by passkeys of your approvers" in [*remarks(verdict)]
 
 
 SMALLER = {"resources": RESOURCES[:1]}
@@ -264,7 +264,7 @@ def test_an_approval_by_the_servers_word_is_counted_and_named_and_refused_where_
     strict = verdict_on(attested, approvers=Approvers((FILE,), is_required=True))
 
     assert (lenient.exit_code, lenient.attested, lenient.signed_approvals) == (GOOD, {"Ann": 1}, 0)
-    assert "1 approvals are attested by the vendor's server alone: Ann (1)" in [*remarks(lenient, has_seen=False)]
+    assert "1 approvals are attested by the vendor's server alone: Ann (1)" in [*remarks(lenient)]
     assert (strict.exit_code, strict.findings.kinds) == (BAD, {Kind.PASSKEY})
 
 
@@ -272,7 +272,7 @@ def test_without_the_customers_keys_nothing_is_said_to_be_checked() -> None:
     verdict = verdict_on(Approval(authenticator=MALLORYS).events(), approvers=Approvers())
 
     assert (verdict.exit_code, verdict.signed_approvals, verdict.unchecked_signatures) == (GOOD, 0, 1)
-    assert any("--approver-keys" in one for one in remarks(verdict, has_seen=False))
+    assert any("--approver-keys" in one for one in remarks(verdict))
 
 
 def test_the_keys_of_another_tenant_vouch_for_nobody() -> None:
