@@ -24,7 +24,6 @@ from typing import Any
 import structlog
 from kombu.transport import TRANSPORT_ALIASES, redis
 from kombu.utils.encoding import bytes_to_str
-from redis.exceptions import ResponseError
 
 from lockbox.failpoints import reach
 from worker import incoming
@@ -133,7 +132,7 @@ class Channel(_KombuChannel):  # type: ignore[misc]  # of any type
         """Write a message; an answer or an event whose list is no list is dropped, and no failure."""
         try:
             super()._put(queue, message, **kwargs)
-        except ResponseError as error:
+        except self.ResponseError as error:
             if queue in QUEUES:
                 raise
             dropped.add(_where(queue), type(error).__name__)
