@@ -90,6 +90,8 @@ MATRIX = {
     "GET /tenants/{slug}/deputies": "sign-in 403 403 403 403 403 403 200 200 200 404",
     "POST /tenants/{slug}/deputies": "sign-in 403 403 403 403 403 403 403 403 403 403",
     "POST /tenants/{slug}/deputies/end": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "GET /tenants/{slug}/approver-keys": "sign-in 403 403 403 403 403 403 200 403 403 404",
+    "GET /tenants/{slug}/approver-keys/file": "sign-in 403 403 403 403 403 403 200 403 403 404",
     "GET /tenants/{slug}/endpoints": "sign-in 403 403 403 403 403 403 200 403 403 404",
     "POST /tenants/{slug}/endpoints": "sign-in 403 403 403 403 403 403 403 403 403 403",
     "GET /tenants/{slug}/endpoints/{endpoint_id}": "sign-in 403 403 403 403 403 403 404 403 403 404",
