@@ -17,7 +17,7 @@ from api.app import make_app
 from config.settings import Settings
 from lockbox.database import Database
 from lockbox.requests.lifecycle import Action
-from tests.builders import SETTINGS, ShiftedClock, World, vouch_for
+from tests.builders import SETTINGS, ShiftedClock, World, vouch, vouch_for
 
 COUNT = text("""
 SELECT (SELECT count(*) FROM requests) AS requests, (SELECT count(*) FROM decisions) AS decisions,
@@ -146,6 +146,11 @@ class Door:
         with self.root.connect() as connection:
             connection.execute(text(statement), values)
         vouch_for(self.root, statement)
+
+    def prolong_tokens(self, **more: Any) -> None:
+        """Let all tokens of this world last that much longer, with the marks that they would have by then."""
+        self.run_sql("UPDATE tokens SET expires_at = expires_at + :more, mac = NULL", more=timedelta(**more))
+        vouch(self.root)
 
 
 OpenDoor = Callable[..., Door]

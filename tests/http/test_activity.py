@@ -94,7 +94,7 @@ def test_what_was_done_before_the_end_is_taken_for_an_hour_after_it(gate: Door) 
     request_id = gate.active()
     entry = done()
     gate.world.act("ann", Action.REVOKE, UUID(request_id))
-    gate.run_sql("UPDATE tokens SET expires_at = expires_at + interval '1 day' WHERE means IS NULL")
+    gate.prolong_tokens(days=1)
     ten_seconds_later = datetime.now(UTC) + timedelta(seconds=10)
 
     after = report(gate.later(minutes=1), request_id, done(at=ten_seconds_later.isoformat()))

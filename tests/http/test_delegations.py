@@ -47,10 +47,7 @@ def test_delegations_are_listed_while_they_run_and_before(fresh_door: Door) -> N
 
     (listed,) = fresh_door.get("aude", at(fresh_door)).json()["items"]
     after = fresh_door.later(days=2)
-    fresh_door.run_sql(
-        "UPDATE tokens SET expires_at = expires_at + interval '3 days' WHERE person_id = :p",
-        p=id_of(fresh_door.world, "ann"),
-    )
+    fresh_door.prolong_tokens(days=3)
 
     assert listed == named
     assert after.get("ann", at(fresh_door)).json()["items"] == []

@@ -11,6 +11,7 @@ from lockbox.people.roles import Role
 from lockbox.people.zones import clock_time
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
+from tests.builders import vouch
 from tests.http.portal import Browser, OpenPortal, Page, Portal
 
 BY_MAIL = Policy(vendor_review=False, mail_suffices=True)
@@ -118,7 +119,8 @@ def test_a_manager_endorses_and_then_the_customer_is_asked(open_portal: OpenPort
 
     fields = page.form("/deny").fields
     refused = max_.post(f"/requests/{request.id}/endorse", fields)
-    portal.sql("UPDATE sessions SET means = 'passkey' WHERE means = 'mail'")
+    portal.sql("UPDATE sessions SET means = 'passkey', mac = NULL WHERE means = 'mail'")
+    vouch(portal.root)
     strong = max_.get(f"/requests/{request.id}")
     max_.submit(strong, "/endorse")
 
