@@ -65,4 +65,5 @@ def _for(settings: Settings, host: str) -> Settings:
     return settings
 
 
-main()
+if __name__ == "__main__":
+    main()
