@@ -20,7 +20,8 @@ from tests.second_verifier import Wrong, exact, must
 def check(lines: list[dict[str, Any]], files: Sequence[dict[str, Any]], *, whole: bool, is_required: bool) -> None:
     """Stop unless each approval is signed as the customer's files of keys have it, or may be without."""
     asked: dict[str, Any] = {}
-    approvers: dict[str, set[str]] = {}
+    unsaid: set[str] = set()
+    votes: dict[str, list[dict[str, Any]]] = {}
     for line in lines:
         fields = json.loads(line["body"])
         request = str(fields.get("request_id"))
@@ -29,19 +30,58 @@ def check(lines: list[dict[str, Any]], files: Sequence[dict[str, Any]], *, whole
         begins = fields.get("submission", fields)
         if {"service", "actions", "mode", "access_window"} <= set(begins):
             asked[request] = dict(begins), line["personal"].get("resources")
+        elif fields["seq"] == 1 or "submission" in fields:
+            unsaid.add(request)
         if fields["action"] == "endorse" and fields.get("mode") == "enforce" and request in asked:
             asked[request][0]["mode"] = "enforce"
         if fields["action"] == "approve":
-            approvers.setdefault(request, set()).add(fields.get("actor_id"))
+            votes.setdefault(request, []).append(line)
             if "decision" in fields or "assertion" in fields:
                 submitted, resources = asked.get(request, (None, None))
                 _signed(fields, line["personal"], submitted, resources, files)
             else:
                 must(fields.get("approve_means") != "passkey-signed", "a signature that was demanded is missing")
                 must(not is_required or "approve_means" not in fields, "an approval is not signed")
-        if fields["to_state"] == "active" and request in asked and asked[request][0]["mode"] == "enforce":
-            must(fields["action"] == "approve" and fields["approved_by"], "nobody approved")
-            must(not whole or set(fields["approved_by"]) <= approvers[request], "a vote is counted that is not there")
+        if fields["to_state"] == "active" and request not in asked:
+            must(request not in unsaid or not files, "what was asked for is not said")
+        elif fields["to_state"] == "active":
+            _opened(line, asked[request], votes.get(request, []), whole=whole, is_required=is_required)
+
+
+def _opened(
+    opening: dict[str, Any],
+    asked: tuple[dict[str, Any], dict[str, str] | None],
+    votes: Sequence[dict[str, Any]],
+    *,
+    whole: bool,
+    is_required: bool,
+) -> None:
+    fields = json.loads(opening["body"])
+    if asked[0]["mode"] != "enforce":
+        must(not is_required, "the vendor opened it alone")
+        return
+    must(fields["action"] == "approve" and fields["approved_by"], "nobody approved")
+    theirs = {json.loads(vote["body"])["actor_id"]: vote for vote in votes}
+    must(not whole or set(fields["approved_by"]) <= theirs.keys(), "a vote is counted that is not there")
+    for person in theirs.keys() & set(fields["approved_by"]):
+        _within(opening, theirs[person], *asked)
+
+
+def _within(
+    opening: dict[str, Any], vote: dict[str, Any], submitted: dict[str, Any], resources: dict[str, str] | None
+) -> None:
+    opened, approved = json.loads(opening["body"]), json.loads(vote["body"])
+    lasts = datetime.fromisoformat(opened["deadline_at"]) - datetime.fromisoformat(opened["at"])
+    window = approved.get("access_window", submitted["access_window"])
+    must(lasts.total_seconds() <= window, "it is open for longer than was approved")
+    some = set(opened.get("granted_actions", submitted["actions"]))
+    must(some <= set(approved.get("kept_actions", submitted["actions"])), "it is open for other actions")
+    is_part = "granted_resources" in opened["personal"], "kept_resources" in approved["personal"]
+    must(is_part != (False, True), "it is open for all resources, and fewer were approved")
+    given = opening["personal"].get("granted_resources") if is_part[0] else resources
+    kept = vote["personal"].get("kept_resources") if is_part[1] else resources
+    if given and kept:
+        must(set(json.loads(given["value"])) <= set(json.loads(kept["value"])), "it is open for other resources")
 
 
 def _signed(

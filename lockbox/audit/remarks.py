@@ -64,6 +64,8 @@ def _of_passkeys(verdict: Verdict) -> Iterator[str]:
         people = ", ".join(f"{name} ({count})" for name, count in sorted(verdict.attested.items()))
         total = sum(verdict.attested.values())
         yield f"{total} approvals are attested by the vendor's server alone: {people}"
+    if verdict.opened_alone:
+        yield f"{verdict.opened_alone} windows were opened by the vendor alone: nobody of yours was asked"
 
 
 def _of_approvals(verdict: Verdict) -> Iterator[str]:

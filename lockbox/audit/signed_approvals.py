@@ -11,6 +11,7 @@ from typing import Any
 from lockbox.audit import approver_keys, assertions
 from lockbox.audit.approver_keys import ApproverKeys
 from lockbox.audit.assertions import FORMAT, SIGNED, Assertion, BadAssertion
+from lockbox.audit.bounds import Bounds
 from lockbox.audit.canonical import canonical
 from lockbox.audit.findings import Findings, Kind
 from lockbox.audit.moves import OPEN
@@ -48,13 +49,15 @@ class SignedApprovals:
     """Takes the moves of requests in order, and checks what passkeys signed against them and the customer's keys.
 
     `signed` were found good by a key that the customer gave, `unchecked` agree with the log, but no file of keys was
-    given. `attested` counts by approver those that nobody but the vendor's server vouches for; where each has to be
-    signed, each of them is a finding. `whole` is whether every move must be there.
+    given. `attested` counts by approver those that nobody but the vendor's server vouches for, `alone` the windows
+    that the vendor says it was let open without asking; where each approval has to be signed, each of either is a
+    finding. `whole` is whether every move must be there.
     """
 
     def __init__(self, tenant: str | None, approvers: Approvers, findings: Findings, *, whole: bool) -> None:
         self.signed = 0
         self.unchecked = 0
+        self.alone = 0
         self.attested: Counter[str] = Counter()
         self._has_keys = bool(approvers.files)
         self._keys = approver_keys.by_person(approvers.files, tenant)
@@ -62,8 +65,9 @@ class SignedApprovals:
         self._whole = whole
         self._is_required = approvers.is_required
         self._asked: dict[str, dict[str, Any]] = {}
-        self._approved: dict[str, set[str]] = {}
-        self._missing: dict[str, tuple[set[str], Mapping[str, Any]]] = {}
+        self._approved: dict[str, dict[str, Bounds | None]] = {}
+        self._unsaid: set[str] = set()
+        self._opened: dict[str, _Opened] = {}
 
     def take(self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any]) -> None:
         """Take a move; `shown` are its personal values, each found to be the one that was committed to."""
@@ -71,27 +75,35 @@ class SignedApprovals:
         submitted = fields.get("submission", fields)
         if isinstance(submitted, Mapping) and submitted.keys() >= ASKED:
             self._asked[request] = _asked(submitted, shown)
+        elif fields["seq"] == 1 or "submission" in fields:
+            self._unsaid.add(request)
         if request in self._asked and fields["action"] == ENDORSE and fields.get("mode") == ENFORCE:
             self._asked[request]["mode"] = ENFORCE
         if fields["action"] == APPROVE:
             self._take_approval(fields, shown, where)
-        if fields["to_state"] == ACTIVE and self._asked.get(request, {}).get("mode") == ENFORCE:
-            self._count(fields, where)
+        if fields["to_state"] == ACTIVE:
+            self._take_opening(fields, shown, where)
         if fields["to_state"] not in OPEN:
             self._asked.pop(request, None)
+            self._unsaid.discard(request)
             self._approved.pop(request, None)
 
     def finish(self) -> None:
         """Say which approvals were counted and never came: a move may stand behind a later one."""
-        for missing, where in self._missing.values():
-            if missing:
-                message = f"this counts an approval of {', '.join(sorted(missing))}, and the log has none of theirs"
-                self._findings.add(Kind.PASSKEY, message, **where)
+        for opened in self._opened.values():
+            if opened.missing:
+                people = ", ".join(sorted(opened.missing))
+                message = f"this counts an approval of {people}, and the log has none of theirs"
+                self._findings.add(Kind.PASSKEY, message, **opened.where)
 
     def _take_approval(self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any]) -> None:
-        self._approved.setdefault(fields["request_id"], set()).add(str(fields.get("actor_id")))
-        if fields["request_id"] in self._missing:
-            self._missing[fields["request_id"]][0].discard(str(fields.get("actor_id")))
+        request, person = fields["request_id"], str(fields.get("actor_id"))
+        asked = self._asked.get(request)
+        said = Bounds.approved(fields, shown, asked) if asked else None
+        self._approved.setdefault(request, {})[person] = said
+        if request in self._opened and person in self._opened[request].missing:
+            self._opened[request].missing.discard(person)
+            self._bound(self._opened[request], person, said)
         if "assertion" in fields or "decision" in fields:
             try:
                 self._check(fields, shown)
@@ -125,15 +137,45 @@ class SignedApprovals:
         assertions.check(assertion, statement.encode(), key.public_key, rp_id=file.rp_id, origin=file.origin)
         self.signed += 1
 
-    def _count(self, fields: Mapping[str, Any], where: Mapping[str, Any]) -> None:
-        """Check that everybody whose approval counted for a window has an approval in the log."""
+    def _take_opening(self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any]) -> None:
+        """Check that everybody whose approval counted for a window has one in the log that goes as far."""
+        request = fields["request_id"]
+        asked, approved = self._asked.get(request), self._approved.get(request, {})
+        if asked is None:
+            if request in self._unsaid and self._has_keys:
+                self._findings.add(Kind.PASSKEY, "this opens a window, and the log lacks what was asked for", **where)
+            return
         counted = fields.get("approved_by")
         people = {str(one) for one in counted} if isinstance(counted, list) else set()
-        missing = people - self._approved.get(fields["request_id"], set())
-        if fields["action"] != APPROVE or not people:
+        if asked["mode"] != ENFORCE:
+            self.alone += 1
+            if self._is_required:
+                message = (
+                    "the vendor opened this window alone, in another mode than enforce: no passkey has signed it"
+                )
+                self._findings.add(Kind.PASSKEY, message, **where)
+        elif fields["action"] != APPROVE or not people:
             self._findings.add(Kind.PASSKEY, "this opens a window that nobody of the customer approved", **where)
-        elif missing and self._whole:
-            self._missing[fields["request_id"]] = missing, where
+        else:
+            missing = people - approved.keys() if self._whole else set[str]()
+            opened = _Opened(Bounds.opened(fields, shown, asked), missing, where)
+            for person in sorted(people & approved.keys()):
+                self._bound(opened, person, approved[person])
+            if missing:
+                self._opened[request] = opened
+
+    def _bound(self, opened: "_Opened", person: str, approved: Bounds | None) -> None:
+        if approved and (how := opened.bounds.beyond(approved)):
+            self._findings.add(Kind.PASSKEY, f"this opens a window {how} than {person} approved", **opened.where)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """For what a window was opened, and whose approvals counted for it and have not come yet."""
+
+    bounds: Bounds
+    missing: set[str]
+    where: Mapping[str, Any]
 
 
 def _asked(fields: Mapping[str, Any], shown: Mapping[str, str]) -> dict[str, Any]:

@@ -31,8 +31,8 @@ class Verdict:
     `approvals` are signed, `approvals_by_hash` of them over what the file does not show; `unchecked_approvals` could
     not be checked. `signed_approvals` are single votes that the approver's own passkey has signed, by a key that the
     customer gave, `unchecked_signatures` those for which no keys were given, `attested` by approver those that the
-    vendor's server alone vouches for. `stopped_at` is the line at which reading stopped, for enough was wrong; None
-    where all was read.
+    vendor's server alone vouches for, `opened_alone` windows that nobody of the customer was asked about.
+    `stopped_at` is the line at which reading stopped, for enough was wrong; None where all was read.
     """
 
     header: Header
@@ -49,6 +49,7 @@ class Verdict:
     signed_approvals: int = 0
     unchecked_signatures: int = 0
     attested: Mapping[str, int] = field(default_factory=dict)
+    opened_alone: int = 0
     removed: list[tuple[int, int]] = field(default_factory=list)
     findings: Findings = field(default_factory=Findings)
     stopped_at: int | None = None
@@ -173,7 +174,7 @@ def _conclude(verdict: Verdict, bodies: Bodies, holding: Holding) -> None:
     verdict.approvals, verdict.approvals_by_hash = approved.checked, approved.by_hash
     verdict.unchecked_approvals = approved.unchecked
     verdict.signed_approvals, verdict.unchecked_signatures = bodies.signed.signed, bodies.signed.unchecked
-    verdict.attested = bodies.signed.attested
+    verdict.attested, verdict.opened_alone = bodies.signed.attested, bodies.signed.alone
 
 
 def _signed(verdict: Verdict, note: str, keys: Mapping[bytes, VerifierKey], whose: str) -> Checkpoint | None:

@@ -42,6 +42,7 @@ PARTS = (
     "approved",
     "approver_keys",
     "assertions",
+    "bounds",
     "bodies",
     "canonical",
     "checkpoint",

@@ -27,13 +27,14 @@ from tests.verdicts import judged
 
 BEN = "00000000-0000-0000-0000-00000000000d"
 OTHER = "00000000-0000-0000-0000-00000000000e"
+TEN_MINUTES = "2026-01-01T00:10:01.000000Z"
 RESOURCES = ["mailbox:anna@contoso.example", "mailbox:boss@contoso.example"]
 ASKED: dict[str, Any] = {
     "service": "exchange",
     "actions": ["read", "export"],
     "mode": "enforce",
     "policy_version": 3,
-    "access_window": 3600,
+    "access_window": 28800,
 }
 ANNS = Authenticator()
 ANNS.create({"rp": {"id": "lockbox.example"}, "user": {"id": "AA"}, "challenge": "AA"})
@@ -67,6 +68,7 @@ class Approval:
     signs: dict[str, Any] = field(default_factory=dict)
     key: str | None = None
     lies: dict[str, Any] = field(default_factory=dict)
+    until: str = UNTIL
     is_erased: bool = False
 
     @property
@@ -111,12 +113,12 @@ class Approval:
         actions = self.shown.get("granted_actions", ASKED["actions"])
         by = self.shown.get("approved_by", [ANN])
         asked = {name: value for name, value in ASKED.items() if name != "access_window"}
-        given = approval(**asked | {"resources": resources, "actions": actions, "by": by})
+        given = approval(**asked | {"resources": resources, "actions": actions, "by": by, "until": self.until})
         opening = {
             "action": "approve",
             "to_state": "active",
             "at": OPENED,
-            "deadline_at": UNTIL,
+            "deadline_at": self.until,
             "approved_by": by,
             "actor_id": ANN,
             "policy_version": 3,
@@ -147,6 +149,7 @@ def said_of(verdict: Verdict) -> str:
             said={"actions": ["read"], "access_window": 600},
             personal={"kept_resources": json.dumps(RESOURCES[:1]), "granted_resources": json.dumps(RESOURCES[:1])},
             shown={"kept_actions": ["read"], "granted_actions": ["read"], "access_window": 600},
+            until=TEN_MINUTES,
         ),
         Approval(said={"stands_for": [BEN]}, shown={"stands_for": [BEN], "on_behalf_of": BEN}),
     ],
@@ -162,7 +165,8 @@ def test_a_genuine_signature_is_good_by_the_customers_own_key_also_once_values_a
 
 
 SMALLER = {"resources": RESOURCES[:1]}
-
+KEPT = {"kept_resources": json.dumps(RESOURCES[:1])}
+OTHERS = {"granted_resources": json.dumps(RESOURCES[1:])}
 
 FORGED: list[tuple[Approval, str]] = [
     # An assertion of Ann's for something else, under what the vendor would have her say.
@@ -209,6 +213,11 @@ FORGED: list[tuple[Approval, str]] = [
     (Approval(shown={"decision": '{"version": 1}'}), "canonical form"),
     (Approval(shown={"assertion": None}), "the parts that it must have"),
     (Approval(shown={"assertion": {"key": "x"}}), "the parts that it must have"),
+    # Her own good signature, and a window that goes beyond what she signed.
+    (Approval(until="2026-02-01T00:00:00.000000Z"), "for longer"),
+    (Approval(said={"access_window": 600}, shown={"access_window": 600}), "for longer"),
+    (Approval(said={"actions": ["read"]}, shown={"kept_actions": ["read"]}), "for other actions"),
+    (Approval(content=SMALLER, personal=KEPT), "for other resources"),
     # Votes that were never given.
     (Approval(shown={"approved_by": [ANN, BEN]}), f"an approval of {BEN}, and the log has none"),
     (Approval(shown={"approved_by": [], "action": "endorse"}), "nobody of the customer approved"),
@@ -217,6 +226,7 @@ FORGED_VALUES: list[tuple[Approval, str]] = [
     (Approval(said={"content": "00"}), "not those of the statement"),
     (Approval(content=SMALLER), "other resources were signed"),
     (Approval(content=SMALLER, personal={"kept_resources": json.dumps(RESOURCES)}), "other resources"),
+    (Approval(content=SMALLER, personal=KEPT | OTHERS), "for other resources"),
     (Approval(content={"comment": "Never again"}), "another comment was signed"),
     (Approval(personal={"comment": "Do as you like"}), "another comment was signed"),
 ]
@@ -266,6 +276,31 @@ def test_an_approval_by_the_servers_word_is_counted_and_named_and_refused_where_
     assert (lenient.exit_code, lenient.attested, lenient.signed_approvals) == (GOOD, {"Ann": 1}, 0)
     assert "1 approvals are attested by the vendor's server alone: Ann (1)" in [*remarks(lenient)]
     assert (strict.exit_code, strict.findings.kinds) == (BAD, {Kind.PASSKEY})
+
+
+def opened_alone(**changes: Any) -> list[Sealed]:
+    """Return the events of a window that the vendor has opened without asking, or says that it might."""
+    first, second = without(Approval(), "assertion", "decision", action="endorse")
+    asked = {name: value for name, value in (ASKED | changes).items() if name != "access_window"}
+    second = Sealed(canonical(json.loads(second.body) | {"approval": approval(**asked, resources=RESOURCES)}), {})
+    body = json.loads(first.body) | changes
+    return [Sealed(canonical({name: one for name, one in body.items() if one is not None}), first.personal), second]
+
+
+def test_a_window_that_the_vendor_opened_alone_is_counted_and_refused_where_each_must_be_signed() -> None:
+    lenient = verdict_on(opened_alone(mode="observe"))
+    strict = verdict_on(opened_alone(mode="observe"), approvers=Approvers((FILE,), is_required=True))
+
+    assert (lenient.exit_code, lenient.opened_alone) == (GOOD, 1)
+    assert any("1 windows were opened by the vendor alone" in one for one in remarks(lenient))
+    assert (strict.exit_code, strict.findings.kinds) == (BAD, {Kind.PASSKEY})
+
+
+def test_a_window_of_a_request_that_does_not_say_what_it_asks_is_named() -> None:
+    verdict = verdict_on(opened_alone(access_window=None))
+
+    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {Kind.PASSKEY})
+    assert "lacks what was asked for" in said_of(verdict)
 
 
 def test_without_the_customers_keys_nothing_is_said_to_be_checked() -> None:
