@@ -26,7 +26,7 @@ from lockbox.people import zones
 from lockbox.people.roles import Side
 from lockbox.refusals import Conflict, Invalid, NotSignedIn, NotYours, Refusal, SignInAgain, TooMany
 from lockbox.requests.writing import Origin
-from lockbox.text_rules import flagged, warning
+from lockbox.text_rules import alphabets, flagged, warning
 
 TAG = "pages"
 HOME = "/requests"
@@ -106,6 +106,7 @@ TEMPLATES.filters["short_time"] = _here(zones.short_time)
 TEMPLATES.filters["words"] = _state_words
 TEMPLATES.filters["browser"] = agents.known_as
 TEMPLATES.filters["seconds"] = lambda count: timedelta(seconds=count)
+TEMPLATES.tests["mixed"] = alphabets
 TEMPLATES.tests["long"] = lambda text: len(text) > MOST_SHOWN or text.count("\n") >= MOST_LINES
 TEMPLATES.globals["states"] = SAYINGS
 TEMPLATES.globals["approved"] = approved

@@ -50,6 +50,7 @@ class Preview:
     `told_first` are those of the customer whom it would reach first, `endpoints` how many of its webhooks.
     """
 
+    tenant_name: str
     policy_version: int
     mode: Mode
     first_state: State
@@ -76,6 +77,7 @@ def preview(session: Session, caller: Caller, filing: Filing, services: Mapping[
     reviewing = judged.first_state is State.REVIEWING
     names, found = _names(session, judged), reached(judged)
     return Preview(
+        tenant_name=judged.tenant.name,
         policy_version=judged.tenant.policy_version,
         mode=judged.mode,
         first_state=judged.first_state,

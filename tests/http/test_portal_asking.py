@@ -247,11 +247,14 @@ def test_the_form_offers_no_window_above_the_customers_ceiling(open_portal: Open
 
 def test_pages_say_the_tenants_name_and_follow_a_rename(open_portal: OpenPortal) -> None:
     portal = open_portal()
-    request = portal.world.submit()
+    request, slug = portal.world.fresh(), portal.world.tenant.slug
+    portal.world.act("ann", Action.APPROVE, request.id)
+    portal.world.fresh()
     portal.sql("UPDATE tenants SET name = 'Renamed Corp' WHERE id = :t RETURNING id", t=portal.world.tenant.id)
     browser = asks(portal)
 
-    for place in ("/requests", "/mine", f"/requests/{request.id}"):
+    for place in ("/requests", "/mine", "/open", f"/requests/{request.id}"):
         page = browser.get(place)
         assert "Renamed Corp" in page.words, place
-        assert portal.world.tenant.slug not in page.words, place
+        assert slug not in page.words, place
+    assert "Customer Renamed Corp" in " ".join(previewed(browser, portal).words.split())

@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
+from lockbox.people.roles import Means
 from lockbox.requests.rules import Policy
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.portal import Browser, Portal
+from tests.signing import enrol
 
 LOOKALIKE = "mailbox:\u0430nna@contoso.example"
 WARNING = "mixed alphabets: Cyrillic and Latin; check each letter"
@@ -66,12 +68,24 @@ def test_a_resource_of_mixed_alphabets_is_flagged_in_the_api(door: Door) -> None
 
 
 def test_a_resource_of_mixed_alphabets_is_flagged_on_every_page_that_prompts(portal: Portal) -> None:
-    request = portal.world.submit(resources=[LOOKALIKE])
+    request = portal.world.submit(resources=["mailbox:bo@contoso.example", "mailbox:cy@contoso.example", LOOKALIKE])
     browser = Browser(portal)
     browser.enter("ann")
 
     for path in ("/waiting", f"/requests/{request.id}"):
         assert WARNING in browser.get(path).words
+
+
+def test_a_resource_of_mixed_alphabets_is_flagged_where_an_approver_signs(portal: Portal) -> None:
+    enrol(portal.world, "ann")
+    request = portal.world.submit(resources=[LOOKALIKE])
+    browser = Browser(portal)
+    browser.enter("ann", Means.PASSKEY)
+
+    signing = browser.submit(browser.get(f"/requests/{request.id}"), "/approve")
+
+    assert "Sign your approval" in signing.words
+    assert WARNING in signing.words
 
 
 def test_a_manager_reviews_a_resource_of_mixed_alphabets_with_a_warning(open_portal: Any) -> None:
