@@ -16,6 +16,7 @@ from api.budgets import HEALTH, KNOWN, STRANGERS, VITAL_STRANGERS, Budget, Entry
 from api.client_address import client_address
 from api.problems import problem
 from config.settings import Settings
+from lockbox.people.counts import network
 
 ALWAYS = frozenset({"/livez"})
 UNAUTHORIZED = 401
@@ -87,7 +88,7 @@ class Admission:
 
 
 class _ByAddress:
-    """Places of which each address has a few."""
+    """Places of which each address has a few; an IPv6 network of 64 bits counts as one."""
 
     def __init__(self, most: int) -> None:
         self._all = asyncio.Semaphore(most)
@@ -95,6 +96,7 @@ class _ByAddress:
 
     async def enter(self, address: str) -> Leave:
         """Wait for a place, and return how to leave it."""
+        address = network(address)
         own, users = self._each.setdefault(address, (asyncio.Semaphore(PER_ADDRESS), [0]))
         users[0] += 1
         taken: list[asyncio.Semaphore] = []

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from api.problems import problem
+from lockbox.people.counts import network
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class Bounds:
 
     A head (request line and headers) has to be whole within `head_seconds`. Of a body, `body_bytes` have to come
     within each `body_seconds` until it is whole, unless it is the server that does not read. An answer of which
-    nothing was taken for `unread_seconds` is given up. Connections from `trusted` networks are not counted.
+    nothing was taken for `unread_seconds` is given up. Connections are counted by address, where an IPv6 network of
+    64 bits is one; those from `trusted` networks are not.
     """
 
     head_bytes: int = 32 * 1024
@@ -61,7 +63,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Count the connection, and expect a head."""
         super().connection_made(transport)
         if self.client and not self._is_trusted(self.client[0]):
-            self._address = self.client[0]
+            self._address = network(self.client[0].partition("%")[0])
             self.bounds.connected[self._address] += 1
             if self.bounds.connected[self._address] > self.bounds.per_address:
                 self._refuse(problem(429, "too-many-connections", "Close some of your connections, then try again."))

@@ -68,7 +68,7 @@ async def statuses(
             if message["type"] == "http.response.start":
                 answers.put_nowait(message["status"])
 
-        host = f"{address}{number}" if spread else address
+        host = f"{address}{number:x}" if spread else address
         await app(
             {"type": "http", "method": "GET", "path": path, "headers": headers, "client": (host, 1)}, receive, send
         )
@@ -158,6 +158,22 @@ def test_wrong_credentials_take_two_places_of_an_address_and_none_of_known_ones(
         return taken, await right
 
     assert runner.run(asyncio.wait_for(told(), LIVENESS_SECONDS)) == (STRANGERS.most, [200] * READS.most)
+
+
+def test_a_network_of_ipv6_counts_as_one_address(slow: Slow, runner: asyncio.Runner) -> None:
+    """Whoever has one has 2^64 addresses in it."""
+    app = Admission(slow, settings=SETTINGS)
+
+    async def told() -> int:
+        calls = asyncio.create_task(_all(statuses(app, count=20, spread=True, address="2001:db8::")))
+        await until(lambda: slow.inside >= PER_ADDRESS)
+        await asyncio.sleep(0.1)
+        slow.may_answer.set()
+        slow.may_end.set()
+        await calls
+        return slow.most_inside
+
+    assert runner.run(asyncio.wait_for(told(), LIVENESS_SECONDS)) == PER_ADDRESS
 
 
 def test_a_credential_that_is_good_no_more_is_a_strangers_again(slow: Slow, runner: asyncio.Runner) -> None:

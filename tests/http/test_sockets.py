@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.server import ServerState
 
 from api.app import make_app
 from api.http_protocol import Bounds, bounded
@@ -294,6 +295,39 @@ def test_an_address_holds_only_so_many_connections_and_a_trusted_proxy_any_numbe
             for reader, writer in [await connect() for _ in range(20)]:
                 writer.write(HEAD + b"\r\n")
                 assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+
+    run(runner, test)
+
+
+class Line(asyncio.Transport):
+    """A connection from an address that this machine does not have."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__({"peername": (host, 40000), "sockname": ("::", 8000)})
+        self.is_closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send nothing."""
+
+    def close(self) -> None:
+        """Hang up."""
+        self.is_closed = True
+
+    def is_closing(self) -> bool:
+        """Whether it was closed."""
+        return self.is_closed
+
+
+def test_the_addresses_of_a_network_of_ipv6_hold_connections_together(runner: asyncio.Runner) -> None:
+    async def test() -> None:
+        config = uvicorn.Config(reading, ws="none", lifespan="off", log_config=None)
+        config.load()
+        kind, state, lines = bounded(Bounds(per_address=3)), ServerState(), list[Line]()
+        for host in ("2001:db8::1", "2001:db8::2", "2001:db8::ffff:1", "2001:db8::3", "2001:db8:0:1::1"):
+            lines.append(Line(host))
+            kind(config, state, {}).connection_made(lines[-1])
+
+        assert [line.is_closed for line in lines] == [False, False, False, True, False]
 
     run(runner, test)
 
