@@ -55,9 +55,10 @@ def show(tenant: Tenant, plain: Plain = False) -> None:
 
 @app.command("approver-keys")
 def approver_keys(tenant: Tenant) -> None:
-    """Print the public keys of the approvers' passkeys, as a tenant admin: keep them for `lockbox audit verify`.
+    """Print the public keys of the approvers' passkeys.
 
-    Compare each fingerprint with the one on the approver's own account page first.
+    As a tenant admin. Compare each fingerprint with the one on the approver's
+    own account page first, then keep them for `lockbox audit verify`.
     """
     as_json(call("GET", at("tenants", tenant, "approver-keys")))
 
