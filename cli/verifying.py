@@ -100,7 +100,7 @@ def verify(
     if require_checkpoint and code == GOOD and not verdict.continues:
         code = CANNOT_TELL
     _show(paper, verdict, COLOURS[code])
-    if verdict.exit_code == GOOD:
+    if code == GOOD:
         _remember(folder, verdict, trusted)
     raise typer.Exit(code)
 

@@ -14,57 +14,61 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from webauthn import verify_authentication_response
 from webauthn.helpers.exceptions import WebAuthnException
 
-from tests.second_verifier import Wrong, exact, must
+from tests.second_verifier import Wrong, exact, in_order, must
 
 
 def check(lines: list[dict[str, Any]], files: Sequence[dict[str, Any]], *, whole: bool, is_required: bool) -> None:
     """Stop unless each approval is signed as the customer's files of keys have it, or may be without."""
     asked: dict[str, Any] = {}
-    unsaid: set[str] = set()
     votes: dict[str, list[dict[str, Any]]] = {}
-    for line in lines:
+    all_there = whole and not any("removed" in line for line in lines)
+    events = [line for line in lines if "body" in line]
+    for line in in_order(events) if whole else events:
         fields = json.loads(line["body"])
         request = str(fields.get("request_id"))
         if fields["seq"] is None:
             continue
         begins = fields.get("submission", fields)
-        if {"service", "actions", "mode", "access_window"} <= set(begins):
+        first = fields["seq"] == 1 or "submission" in fields
+        if first and {"service", "actions", "mode", "access_window"} <= set(begins):
             asked[request] = dict(begins), line["personal"].get("resources")
-        elif fields["seq"] == 1 or "submission" in fields:
-            unsaid.add(request)
         if fields["action"] == "endorse" and fields.get("mode") == "enforce" and request in asked:
             asked[request][0]["mode"] = "enforce"
         if fields["action"] == "approve":
             votes.setdefault(request, []).append(line)
             if "decision" in fields or "assertion" in fields:
+                must(request in asked or not all_there, "what was asked for is not said")
+                must(files or not is_required, "no keys check a signature")
                 submitted, resources = asked.get(request, (None, None))
                 _signed(fields, line["personal"], submitted, resources, files)
             else:
-                must(fields.get("approve_means") != "passkey-signed", "a signature that was demanded is missing")
-                must(not is_required or "approve_means" not in fields, "an approval is not signed")
-        if fields["to_state"] == "active" and request not in asked:
-            must(request not in unsaid or not files, "what was asked for is not said")
-        elif fields["to_state"] == "active":
-            _opened(line, asked[request], votes.get(request, []), whole=whole, is_required=is_required)
+                said = {fields.get("approve_means"), fields.get("proof")}
+                must("passkey-signed" not in said, "a signature that was demanded is missing")
+                must(not is_required, "an approval is not signed")
+        if fields["to_state"] == "active":
+            must(request in asked or not (all_there and files), "what was asked for is not said")
+            given = asked.get(request), votes.get(request, [])
+            _opened(line, *given, all_there=all_there, is_required=is_required)
 
 
 def _opened(
     opening: dict[str, Any],
-    asked: tuple[dict[str, Any], dict[str, str] | None],
+    asked: tuple[dict[str, Any], dict[str, str] | None] | None,
     votes: Sequence[dict[str, Any]],
     *,
-    whole: bool,
+    all_there: bool,
     is_required: bool,
 ) -> None:
     fields = json.loads(opening["body"])
-    if asked[0]["mode"] != "enforce":
+    if asked and asked[0]["mode"] in {"observe", "off"} and fields["action"] == "endorse":
         must(not is_required, "the vendor opened it alone")
         return
     must(fields["action"] == "approve" and fields["approved_by"], "nobody approved")
     theirs = {json.loads(vote["body"])["actor_id"]: vote for vote in votes}
-    must(not whole or set(fields["approved_by"]) <= theirs.keys(), "a vote is counted that is not there")
+    must(not all_there or set(fields["approved_by"]) <= theirs.keys(), "a vote is counted that is not there")
     for person in theirs.keys() & set(fields["approved_by"]):
-        _within(opening, theirs[person], *asked)
+        if asked:
+            _within(opening, theirs[person], *asked)
 
 
 def _within(

@@ -154,7 +154,7 @@ def check(export: bytes, keys: list[str], seen: tuple[str, ...] = ()) -> int:
     restored = [one for one in said if one["action"] == "restored" and one["log_id"] == first["log"]]
     must(not first["whole"] or not later or gone or restored, "nothing says that a back-up was restored")
     _events(events, first["log"], whole=first["whole"], gone=gone)
-    _approvals(events, [key for key in keys if key not in of_logs])
+    _approvals(in_order(events) if first["whole"] else events, [key for key in keys if key not in of_logs])
     return len(events)
 
 
@@ -203,6 +203,11 @@ def _whole(lines: list[dict[str, Any]], size: int, root: bytes) -> dict[int, byt
     must(at == end == size, "the file ends too early")
     must(removed <= said, "nothing says that this was removed")
     return leaves
+
+
+def in_order(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return events with the moves of each request in their own order."""
+    return sorted(lines, key=lambda line: json.loads(line["body"])["seq"] or 0)
 
 
 def earlier(origin: str, than: str) -> bool:
@@ -284,7 +289,8 @@ def _details(shown: dict[str, Any], committed: dict[str, Any]) -> None:
 def _file(filed: dict[str, Any], line: dict[str, Any], fields: dict[str, Any]) -> None:
     """Note what a request asks for, and the stricter mode in which it goes on once it is endorsed."""
     request = str(fields.get("request_id"))
-    if "resources" in line["personal"] and (fields["action"] == "submit" or "submission" in fields):
+    begins = "submission" in fields or (fields["action"], fields["seq"]) == ("submit", 1)
+    if "resources" in line["personal"] and begins:
         engineer = fields.get("on_behalf_of") or fields.get("actor_id")
         said = fields.get("submission", fields | {"engineer": engineer})
         filed[request] = said, json.loads(line["personal"]["resources"]["value"])

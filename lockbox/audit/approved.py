@@ -127,7 +127,8 @@ def signed_text(
 def _asked(fields: Mapping[str, Any], shown: Mapping[str, str]) -> dict[str, Any] | None:
     """Return what a request asks for, if this says it, of which nothing but the form of its parts is known."""
     submission = fields.get(SUBMISSION)
-    if RESOURCES not in shown or (fields["action"] != SUBMIT and not isinstance(submission, Mapping)):
+    begins = (fields["action"] == SUBMIT and fields["seq"] == 1) or isinstance(submission, Mapping)
+    if RESOURCES not in shown or not begins:
         return None
     if isinstance(submission, Mapping):
         said, engineer = submission, submission.get("engineer")

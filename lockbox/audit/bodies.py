@@ -12,7 +12,7 @@ from lockbox.audit.approved import SUBMISSION, Approved
 from lockbox.audit.checkpoint import VerifierKey
 from lockbox.audit.exported import Detail, Entry
 from lockbox.audit.findings import Findings, Kind
-from lockbox.audit.moves import Requests
+from lockbox.audit.moves import InOrder, Requests
 from lockbox.audit.signed_approvals import NO_APPROVERS, Approvers, SignedApprovals
 
 LARGEST_INTEGER = 2**53 - 1
@@ -21,6 +21,10 @@ SCALARS = frozenset({str, int, bool, type(None)})
 INSTANT = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z", re.ASCII)
 TRAIL_REMOVED = "trail_removed"
 RESTORED = "restored"
+
+
+Taken = tuple[dict[str, Any], dict[str, str], dict[str, Any]]
+"""A move: what its body says, its personal values that are shown and good, and where it stands."""
 
 
 class NotCanonical(Exception):  # noqa: N818 - it names what was found
@@ -143,11 +147,12 @@ class Bodies:
     approved: Approved = field(init=False)
     signed: SignedApprovals = field(init=False)
     _ids: set[bytes | str] = field(default_factory=set)
+    _in_order: InOrder[Taken] = field(default_factory=InOrder)
 
     def __post_init__(self) -> None:
         self.requests = Requests(self.findings)
         self.approved = Approved(self.keys, self.findings)
-        self.signed = SignedApprovals(self.tenant, self.approvers, self.findings, whole=self.whole)
+        self.signed = SignedApprovals(self.tenant, self.approvers, self.findings)
 
     def check(self, line: int, entry: Entry) -> None:
         """Check one event."""
@@ -169,16 +174,30 @@ class Bodies:
         elif fields["action"] == RESTORED:
             self._note_restore(fields, entry.number)
         if fields["seq"] is not None:
-            self.approved.take(fields, shown, where)
-            self.signed.take(fields, shown, where)
-            if self.whole:
-                begins = fields["seq"] == 1 or SUBMISSION in fields
-                self.requests.take(fields["request_id"], fields["seq"], fields["to_state"], where, begins=begins)
+            self._take(fields, shown, where)
 
     def finish(self) -> None:
         """Say which moves never came."""
+        for move in self._in_order.rest():
+            self._judge(move)
         self.requests.finish()
         self.signed.finish()
+
+    def _take(self, fields: dict[str, Any], shown: dict[str, str], where: dict[str, Any]) -> None:
+        move, request, seq = (fields, shown, where), fields["request_id"], fields["seq"]
+        if not self.whole:
+            self._judge(move)
+            return
+        begins = seq == 1 or SUBMISSION in fields
+        self.requests.take(request, seq, fields["to_state"], where, begins=begins)
+        for due in self._in_order.take(request, seq, move, begins=begins):
+            self._judge(due)
+
+    def _judge(self, move: Taken) -> None:
+        fields, shown, where = move
+        is_all_there = self.whole and not self.requests.removed_before
+        self.approved.take(fields, shown, where)
+        self.signed.take(fields, shown, where, is_all_there=is_all_there)
 
     def _check_place(self, fields: Mapping[str, Any], where: dict[str, Any]) -> None:
         """Say whether the event is of another log or tenant, or has the id of an earlier one."""

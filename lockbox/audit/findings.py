@@ -63,6 +63,11 @@ class Findings:
     count: int = 0
     kinds: set[Kind] = field(default_factory=set)
 
+    @property
+    def is_contradicted(self) -> bool:
+        """Whether something is wrong, beside what could not be shown."""
+        return not self.kinds <= UNSURE
+
     def add(
         self,
         kind: Kind,

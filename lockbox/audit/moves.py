@@ -1,8 +1,8 @@
 """Whether each request in a log has every one of its moves, each of them once and none behind its end; pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from lockbox.audit.findings import Findings, Kind
 
@@ -104,3 +104,35 @@ class Requests:
 
     def _say(self, message: str, where: Mapping[str, Any]) -> None:
         self.findings.add(Kind.GAP_IN_MOVES, message, **where)
+
+
+Move = TypeVar("Move")
+
+
+@dataclass
+class InOrder(Generic[Move]):
+    """Hands on the moves of each request in the order of their `seq`, which need not be that in which they stand.
+
+    Those that stand before the one with which their request begins wait for it, or for the end of the file.
+    """
+
+    _waiting: dict[str, dict[int, Move]] = field(default_factory=dict)
+    _next: dict[str, int] = field(default_factory=dict)
+
+    def take(self, request: str, seq: int, move: Move, *, begins: bool) -> Iterator[Move]:
+        """Take one move, and yield those whose turn it is by now."""
+        waiting = self._waiting.setdefault(request, {})
+        waiting.setdefault(seq, move)
+        if begins:
+            self._next.setdefault(request, seq)
+        while (due := self._next.get(request)) in waiting:
+            yield waiting.pop(due)
+            self._next[request] = due + 1
+        if not waiting:
+            del self._waiting[request]
+
+    def rest(self) -> Iterator[Move]:
+        """Yield the moves whose turn never came."""
+        for waiting in self._waiting.values():
+            yield from (waiting[seq] for seq in sorted(waiting))
+        self._waiting.clear()

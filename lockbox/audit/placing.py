@@ -91,7 +91,7 @@ class Placing:
         if self._at < self._size:
             message = f"the events {self._at} to {self._size - 1} are missing: the file has been cut off"
             self._findings.add(Kind.TRUNCATED, message)
-        elif not self._findings.count and self._growing.root != self._root:
+        elif not self._findings.is_contradicted and self._growing.root != self._root:
             self._findings.add(Kind.EDITED, "the hashes of what was removed do not lead to the signed root")
         self._unexplained()
 

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from lockbox.audit import approver_keys, assertions
+from lockbox.audit.approved import SUBMISSION
 from lockbox.audit.approver_keys import ApproverKeys
 from lockbox.audit.assertions import FORMAT, SIGNED, Assertion, BadAssertion
 from lockbox.audit.bounds import Bounds
@@ -19,6 +20,9 @@ from lockbox.audit.moves import OPEN
 APPROVE, ENDORSE, ACTIVE, ENFORCE = "approve", "endorse", "active", "enforce"
 LASTS = timedelta(minutes=10)
 """For how long an approver may take to sign what was asked."""
+
+LOOSE = frozenset({"observe", "off"})
+"""The modes in which the vendor's review is enough."""
 
 OF_REQUEST = ("service", "mode")
 ASKED = frozenset({*OF_REQUEST, "actions", "access_window"})
@@ -51,10 +55,10 @@ class SignedApprovals:
     `signed` were found good by a key that the customer gave, `unchecked` agree with the log, but no file of keys was
     given. `attested` counts by approver those that nobody but the vendor's server vouches for, `alone` the windows
     that the vendor says it was let open without asking; where each approval has to be signed, each of either is a
-    finding. `whole` is whether every move must be there.
+    finding.
     """
 
-    def __init__(self, tenant: str | None, approvers: Approvers, findings: Findings, *, whole: bool) -> None:
+    def __init__(self, tenant: str | None, approvers: Approvers, findings: Findings) -> None:
         self.signed = 0
         self.unchecked = 0
         self.alone = 0
@@ -62,55 +66,53 @@ class SignedApprovals:
         self._has_keys = bool(approvers.files)
         self._keys = approver_keys.by_person(approvers.files, tenant)
         self._findings = findings
-        self._whole = whole
         self._is_required = approvers.is_required
         self._asked: dict[str, dict[str, Any]] = {}
         self._approved: dict[str, dict[str, Bounds | None]] = {}
-        self._unsaid: set[str] = set()
-        self._opened: dict[str, _Opened] = {}
 
-    def take(self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any]) -> None:
-        """Take a move; `shown` are its personal values, each found to be the one that was committed to."""
+    def take(
+        self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any], *, is_all_there: bool
+    ) -> None:
+        """Take a move, the next of its request; `is_all_there` is whether each one before it must be in the file.
+
+        `shown` are its personal values, each found to be the one that was committed to.
+        """
         request = fields["request_id"]
-        submitted = fields.get("submission", fields)
-        if isinstance(submitted, Mapping) and submitted.keys() >= ASKED:
+        submitted = fields.get(SUBMISSION, fields)
+        begins = fields["seq"] == 1 or SUBMISSION in fields
+        if begins and isinstance(submitted, Mapping) and submitted.keys() >= ASKED:
             self._asked[request] = _asked(submitted, shown)
-        elif fields["seq"] == 1 or "submission" in fields:
-            self._unsaid.add(request)
         if request in self._asked and fields["action"] == ENDORSE and fields.get("mode") == ENFORCE:
             self._asked[request]["mode"] = ENFORCE
         if fields["action"] == APPROVE:
-            self._take_approval(fields, shown, where)
+            self._take_approval(fields, shown, where, is_all_there=is_all_there)
         if fields["to_state"] == ACTIVE:
-            self._take_opening(fields, shown, where)
+            self._take_opening(fields, shown, where, is_all_there=is_all_there)
         if fields["to_state"] not in OPEN:
             self._asked.pop(request, None)
-            self._unsaid.discard(request)
             self._approved.pop(request, None)
 
     def finish(self) -> None:
-        """Say which approvals were counted and never came: a move may stand behind a later one."""
-        for opened in self._opened.values():
-            if opened.missing:
-                people = ", ".join(sorted(opened.missing))
-                message = f"this counts an approval of {people}, and the log has none of theirs"
-                self._findings.add(Kind.PASSKEY, message, **opened.where)
+        """Say what could not be checked where each approval has to be signed."""
+        if self._is_required and self.unchecked:
+            message = f"{self.unchecked} signatures by passkeys are not checked: give your approvers' keys"
+            self._findings.add(Kind.UNPROVEN, message)
 
-    def _take_approval(self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any]) -> None:
-        request, person = fields["request_id"], str(fields.get("actor_id"))
-        asked = self._asked.get(request)
+    def _take_approval(
+        self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any], *, is_all_there: bool
+    ) -> None:
+        request, asked = fields["request_id"], self._asked.get(fields["request_id"])
         said = Bounds.approved(fields, shown, asked) if asked else None
-        self._approved.setdefault(request, {})[person] = said
-        if request in self._opened and person in self._opened[request].missing:
-            self._opened[request].missing.discard(person)
-            self._bound(self._opened[request], person, said)
+        self._approved.setdefault(request, {})[str(fields.get("actor_id"))] = said
         if "assertion" in fields or "decision" in fields:
             try:
+                if asked is None and is_all_there:
+                    raise Mismatch("the log does not say what was asked for")  # noqa: TRY301 - as bad as another
                 self._check(fields, shown)
             except (Mismatch, BadAssertion) as wrong:
                 self._findings.add(Kind.PASSKEY, f"the approval's signature by passkey: {wrong}", **where)
-        elif fields.get("approve_means") == SIGNED:
-            message = "the policy had passkeys sign each approval, and no passkey has signed this one"
+        elif SIGNED in (fields.get("approve_means"), fields.get("proof")):
+            message = "this says that passkeys sign approvals, and no passkey has signed this one"
             self._findings.add(Kind.PASSKEY, message, **where)
         else:
             self.attested[shown.get("name") or str(fields.get("actor_id"))] += 1
@@ -137,45 +139,35 @@ class SignedApprovals:
         assertions.check(assertion, statement.encode(), key.public_key, rp_id=file.rp_id, origin=file.origin)
         self.signed += 1
 
-    def _take_opening(self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any]) -> None:
+    def _take_opening(
+        self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any], *, is_all_there: bool
+    ) -> None:
         """Check that everybody whose approval counted for a window has one in the log that goes as far."""
         request = fields["request_id"]
         asked, approved = self._asked.get(request), self._approved.get(request, {})
-        if asked is None:
-            if request in self._unsaid and self._has_keys:
-                self._findings.add(Kind.PASSKEY, "this opens a window, and the log lacks what was asked for", **where)
+        if asked and asked["mode"] in LOOSE and fields["action"] == ENDORSE:
+            self._take_alone(where)
             return
         counted = fields.get("approved_by")
         people = {str(one) for one in counted} if isinstance(counted, list) else set()
-        if asked["mode"] != ENFORCE:
-            self.alone += 1
-            if self._is_required:
-                message = (
-                    "the vendor opened this window alone, in another mode than enforce: no passkey has signed it"
-                )
-                self._findings.add(Kind.PASSKEY, message, **where)
+        if asked is None and is_all_there and (self._has_keys or self._is_required):
+            self._findings.add(Kind.PASSKEY, "this opens a window, and the log lacks what was asked for", **where)
         elif fields["action"] != APPROVE or not people:
             self._findings.add(Kind.PASSKEY, "this opens a window that nobody of the customer approved", **where)
-        else:
-            missing = people - approved.keys() if self._whole else set[str]()
-            opened = _Opened(Bounds.opened(fields, shown, asked), missing, where)
-            for person in sorted(people & approved.keys()):
-                self._bound(opened, person, approved[person])
-            if missing:
-                self._opened[request] = opened
+        elif (missing := people - approved.keys()) and is_all_there:
+            message = f"this counts an approval of {', '.join(sorted(missing))}, and the log has none of theirs"
+            self._findings.add(Kind.PASSKEY, message, **where)
+        for person in sorted(people & approved.keys()):
+            said = approved[person]
+            if asked and said and (how := Bounds.opened(fields, shown, asked).beyond(said)):
+                message = f"this opens a window {how} than {person} approved"
+                self._findings.add(Kind.PASSKEY, message, **where)
 
-    def _bound(self, opened: "_Opened", person: str, approved: Bounds | None) -> None:
-        if approved and (how := opened.bounds.beyond(approved)):
-            self._findings.add(Kind.PASSKEY, f"this opens a window {how} than {person} approved", **opened.where)
-
-
-@dataclass(frozen=True)
-class _Opened:
-    """For what a window was opened, and whose approvals counted for it and have not come yet."""
-
-    bounds: Bounds
-    missing: set[str]
-    where: Mapping[str, Any]
+    def _take_alone(self, where: Mapping[str, Any]) -> None:
+        self.alone += 1
+        if self._is_required:
+            message = "the vendor opened this window alone, in another mode than enforce: no passkey has signed it"
+            self._findings.add(Kind.PASSKEY, message, **where)
 
 
 def _asked(fields: Mapping[str, Any], shown: Mapping[str, str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from lockbox.audit.approved import NAME
 from lockbox.audit.bodies import Bodies
 from lockbox.audit.checkpoint import BadNote, Checkpoint, UnknownKey, VerifierKey, WrongSignature
 from lockbox.audit.exported import End, Entry, Gap, Header, TileLine, Unreadable
-from lockbox.audit.findings import UNSURE, Findings, Kind
+from lockbox.audit.findings import Findings, Kind
 from lockbox.audit.holding import Holding
 from lockbox.audit.merkle import BadProof, check_inclusion, leaf_hash
 from lockbox.audit.placing import Placing
@@ -57,8 +57,7 @@ class Verdict:
     @property
     def exit_code(self) -> int:
         """0 where nothing was found, 2 where all that was found is that something could not be shown, else 1."""
-        kinds = self.findings.kinds
-        return GOOD if not kinds else CANNOT_TELL if kinds <= UNSURE else BAD
+        return BAD if self.findings.is_contradicted else CANNOT_TELL if self.findings.count else GOOD
 
     @property
     def seen(self) -> list[int]:
@@ -136,7 +135,7 @@ def verify(
 def _check_generation(verdict: Verdict, bodies: Bodies) -> None:
     """Say that a log began anew and does not tell why: a whole export has the event, unless retention removed it."""
     header = verdict.header
-    is_later = header.generation > 1 and not verdict.findings.count
+    is_later = header.generation > 1 and not verdict.findings.is_contradicted
     if header.whole and is_later and not bodies.restores and not verdict.removed:
         message = f"the log began anew, as {header.origin}, and no event of it says that a back-up was restored"
         verdict.findings.add(Kind.FORKED, message)
@@ -162,7 +161,7 @@ def _check_times(verdict: Verdict, signed: Iterable[Checkpoint], now: datetime) 
 def _conclude(verdict: Verdict, bodies: Bodies, holding: Holding) -> None:
     """Count, and say what could not be checked."""
     findings = verdict.findings
-    if verdict.said is not None and verdict.said != verdict.events and not findings.count:
+    if verdict.said is not None and verdict.said != verdict.events and not findings.is_contradicted:
         kind = Kind.REMOVED if verdict.said > verdict.events else Kind.INSERTED
         findings.add(kind, f"there are {verdict.events} events, and the last line says {verdict.said}")
     verdict.extended = holding.extended
@@ -232,7 +231,7 @@ Numbered = Iterator[tuple[int, bytes]]
 def _until_enough(numbered: Numbered, verdict: Verdict, most: int | None) -> Numbered:
     for line, raw in numbered:
         findings = verdict.findings
-        if most is not None and findings.count >= most and not findings.kinds <= UNSURE:
+        if most is not None and findings.count >= most and findings.is_contradicted:
             verdict.stopped_at = line
             return
         yield line, raw

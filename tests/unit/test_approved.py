@@ -31,6 +31,7 @@ STATEMENT: dict[str, Any] = {
 }
 FILED: dict[str, Any] = {
     "request_id": "A",
+    "seq": 1,
     "action": "submit",
     "to_state": "pending",
     "actor_id": "E",

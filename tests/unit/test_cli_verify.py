@@ -294,10 +294,12 @@ def test_without_any_key_nothing_is_verified_and_it_says_where_keys_are(folder: 
     assert not (folder / "verified").exists()
 
 
-def test_a_checkpoint_may_be_demanded(folder: Path) -> None:
-    code, said = verify(folder, "export.ndjson", "--key", "key", "--require-checkpoint")
-    assert (code, said.startswith(NOT_COMPARED)) == (2, True)
+def test_a_checkpoint_may_be_demanded_and_what_lacked_one_does_not_become_one(folder: Path) -> None:
+    for _ in range(2):
+        code, said = verify(folder, "export.ndjson", "--key", "key", "--require-checkpoint")
+        assert (code, said.startswith(NOT_COMPARED)) == (2, True)
 
+    verify(folder, "export.ndjson", "--key", "key")
     code, said = verify(folder, "export.ndjson", "--require-checkpoint")
     assert (code, said.startswith(CONTINUES)) == (0, True)
 

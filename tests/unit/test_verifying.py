@@ -248,6 +248,12 @@ def test_a_filtered_export_shows_that_the_log_has_grown_only_if_it_has_the_proof
     assert (not_shown.exit_code, not_shown.findings.first[0].kind) == (CANNOT_TELL, Kind.UNPROVEN)
 
 
+def test_what_is_missing_is_named_beside_what_could_not_be_shown() -> None:
+    verdict = judged(FILTERED.replace(b'{"events":', b'{"events":9'), LOG.note(500))
+
+    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {Kind.UNPROVEN, Kind.REMOVED})
+
+
 def test_what_ends_before_a_checkpoint_that_was_seen_is_older() -> None:
     (only,) = found(judged(Log(LOG.events[:400]).whole(), LOG.note(500)))
 

@@ -28,6 +28,7 @@ OPENING: dict[str, Any] = {
     "at": OPENED,
     "deadline_at": UNTIL,
     "approved_by": [ANN],
+    "actor_id": ANN,
 }
 ASKED: dict[str, Any] = {"service": "exchange", "actions": ["read"], "mode": "on_request", "policy_version": 3}
 
@@ -165,7 +166,8 @@ def test_a_window_that_was_opened_without_an_approval_is_found_by_both(action: s
 
     verdict = verdict_on([filed, opened], SIGNER)
 
-    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {Kind.APPROVAL})
+    assert verdict.exit_code == BAD
+    assert Kind.APPROVAL in verdict.findings.kinds
 
 
 def test_a_key_of_approvals_signs_no_log() -> None:

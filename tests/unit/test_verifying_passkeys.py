@@ -19,7 +19,7 @@ from lockbox.audit.canonical import canonical
 from lockbox.audit.findings import Kind
 from lockbox.audit.remarks import remarks
 from lockbox.audit.signed_approvals import Approvers
-from lockbox.audit.verify import BAD, GOOD, Verdict
+from lockbox.audit.verify import BAD, CANNOT_TELL, GOOD, Verdict
 from tests.authenticator import Authenticator, decoded
 from tests.logs import TENANT, Log, Sealed, event
 from tests.unit.test_verifying_approvals import ANN, ENGINEER, OPENED, REQUEST, SIGNER, UNTIL, approval, named
@@ -256,8 +256,87 @@ def test_other_resources_and_comments_than_those_that_were_signed_are_named(forg
 def without(approval_: Approval, *names: str, **changes: Any) -> list[Sealed]:
     """Return the events of an approval whose own event lacks some facts."""
     first, second = approval_.events()
-    body = {name: value for name, value in json.loads(second.body).items() if name not in names}
-    return [first, Sealed(canonical(body | changes), second.personal)]
+    return [first, changed(second, *names, **changes)]
+
+
+def changed(one: Sealed, *names: str, **changes: Any) -> Sealed:
+    """Return an event without some facts, or with others."""
+    body = {name: value for name, value in json.loads(one.body).items() if name not in names}
+    return Sealed(canonical(body | changes), one.personal)
+
+
+LOOSE: dict[str, Any] = ASKED | {"mode": "observe"}
+
+
+def opened_by_the_vendor(**changes: Any) -> Sealed:
+    """Return a move by which the vendor opens a window that nobody of the customer approved."""
+    stated = {name: value for name, value in LOOSE.items() if name != "access_window"} | {"by": []}
+    given = approval(**stated | {"resources": RESOURCES, "until": TEN_MINUTES, "engineer": ENGINEER})
+    facts: dict[str, Any] = {"action": "endorse", "to_state": "active", "at": OPENED, "deadline_at": TEN_MINUTES}
+    return event(
+        1,
+        {"resources": json.dumps(RESOURCES)},
+        request_id=REQUEST,
+        approval=given,
+        approved_by=[],
+        **facts | {"seq": 2} | changes,
+    )
+
+
+@pytest.mark.parametrize("lacking", ["access_window", "mode", "actions", "service"])
+def test_what_was_signed_is_compared_though_the_log_hides_what_was_asked(lacking: str) -> None:
+    first, second = Approval().events()
+
+    verdict = verdict_on([Sealed(changed(first, lacking).body, {}), Sealed(second.body, {})])
+
+    assert (verdict.exit_code, verdict.signed_approvals) == (BAD, 0)
+    assert "does not say what was asked for" in said_of(verdict)
+
+
+def test_what_was_signed_is_compared_though_the_approval_stands_before_what_was_asked() -> None:
+    first, second = (Sealed(one.body, {}) for one in Approval().events())
+
+    honest = verdict_on([second, first])
+    forged = verdict_on([second, changed(first, service="files")])
+
+    assert (honest.exit_code, honest.signed_approvals) == (GOOD, 1)
+    assert (forged.exit_code, forged.signed_approvals) == (BAD, 0)
+    assert "another service" in said_of(forged)
+
+
+def test_a_later_move_changes_nothing_of_what_was_asked() -> None:
+    first, _ = Approval().events()
+    between = event(2, {}, request_id=REQUEST, seq=2, action="note", actor_id=ENGINEER, **LOOSE)
+
+    verdict = verdict_on([first, between, opened_by_the_vendor(seq=3)])
+
+    assert verdict.exit_code == BAD
+    assert "nobody of the customer approved" in said_of(verdict)
+
+
+def test_a_window_without_a_beginning_is_opened_by_an_approval_though_something_was_removed() -> None:
+    gone = event(2)
+    says = event(3, action="trail_removed", removed_from=0, removed_to=1, seq=None, request_id=None, to_state=None)
+    export = Log([gone, says, opened_by_the_vendor()], removed=[range(1)]).whole()
+
+    verdict = judged(export, keys=[named(SIGNER)], approvers=Approvers((FILE,)))
+
+    assert verdict.exit_code == BAD
+    assert "nobody of the customer approved" in said_of(verdict)
+
+
+def test_signatures_that_must_be_there_are_not_believed_without_the_customers_keys() -> None:
+    forged = Approval(authenticator=MALLORYS).events()
+
+    verdict = verdict_on(forged, approvers=Approvers((), is_required=True))
+
+    assert (verdict.exit_code, verdict.findings.kinds) == (CANNOT_TELL, {Kind.UNPROVEN})
+
+
+def test_an_approval_that_calls_itself_signed_and_is_not_is_named() -> None:
+    verdict = verdict_on(without(Approval(), "assertion", "decision", approve_means="attested"))
+
+    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {Kind.PASSKEY})
 
 
 def test_an_approval_without_a_signature_where_the_policy_demanded_one_is_named() -> None:
