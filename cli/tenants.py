@@ -121,7 +121,7 @@ def rename(
     name: Annotated[str, typer.Argument(help="what it is to be called", show_default=False)],
     plain: Plain = False,
 ) -> None:
-    """Change what the tenant is called, as its admin; the slug stays."""
+    """Rename a tenant, as its admin; the slug stays."""
     _show(call("PUT", at("tenants", tenant, "name"), body={"name": name}), plain=plain)
 
 
@@ -154,9 +154,9 @@ def shut(
     comment: Annotated[str | None, typer.Option(help="why; kept in the trail")] = None,
     plain: Plain = False,
 ) -> None:
-    """Close all windows and deny all that is asked, as a tenant admin.
+    """Close all windows and deny all that is asked.
 
-    What is still in the vendor's review is denied too.
+    As a tenant admin. What is still in the vendor's review is denied too.
     """
     done = call("POST", at("tenants", tenant, "shut"), body={"comment": comment})
     if plain:
@@ -218,7 +218,7 @@ def object_to(
     tenant: Tenant,
     proposal: Annotated[UUID, typer.Argument(help="its id, as in `lockbox invitation list`", show_default=False)],
 ) -> None:
-    """Stop a proposed admin, as an admin or approver of the tenant."""
+    """Stop a proposed admin, as an admin or approver."""
     call("POST", at("tenants", tenant, "recovery", proposal, "object"))
     say("Stopped: nobody becomes an admin by that proposal.")
 
