@@ -18,7 +18,7 @@ from api.schemas.questions import Remark
 from config.settings import Settings
 from lockbox.database import now
 from lockbox.refusals import Conflict, Invalid, NotYours, Refusal
-from lockbox.requests import counting, mistakes, questions, register, talks
+from lockbox.requests import counting, mistakes, questions, reads, register, talks
 
 router = APIRouter(prefix="/requests/{request_id}/questions", tags=[TAG], include_in_schema=False)
 
@@ -85,7 +85,7 @@ def _shown(
 ) -> HTMLResponse:
     entry = register.find(session, visitor.caller, request_id)
     service = chosen.services.get(entry.request.service)
-    return page(
+    shown = page(
         request,
         "questions_page",
         status_of(refused) if refused else 200,
@@ -99,3 +99,5 @@ def _shown(
         refused=refused,
         written=written,
     )
+    reads.note(session, visitor.caller, origin(request), entry.request)
+    return shown

@@ -9,6 +9,7 @@ from lockbox.requests.rules import Policy
 from tests.database.scenes import read
 from tests.http.door import Door, OpenDoor
 from tests.http.portal import OpenPortal
+from tests.http.test_portal_trail import deeds
 
 READS = """
 SELECT p.name, e.tenant_id, e.actor_role, convert_from(e.body, 'UTF8')::jsonb ->> 'request' AS request
@@ -80,13 +81,16 @@ def test_ones_own_request_lists_and_the_customers_reads_leave_none(reviewed: Doo
     assert reads(reviewed) == []
 
 
-def test_the_page_of_a_request_counts_as_a_read_and_the_customer_sees_who_read_it(open_portal: OpenPortal) -> None:
+@pytest.mark.parametrize("tail", ["", "/questions"])
+def test_the_pages_of_a_request_count_as_a_read_and_the_customer_sees_who_read_it(
+    open_portal: OpenPortal, tail: str
+) -> None:
     portal = open_portal()
     request = portal.world.submit()
 
     manager, admin = portal.browser(), portal.browser()
     manager.enter("max")
     admin.enter("tara")
-    manager.get(f"/requests/{request.id}")
+    assert manager.get(f"/requests/{request.id}{tail}").status == 200
 
-    assert "read a request" in admin.get("/trail").words
+    assert "Max: read a request" in deeds(admin.get("/trail"))
