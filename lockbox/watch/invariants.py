@@ -1,7 +1,8 @@
-"""What must never be, as queries: a window without approval (I1) or past its end (I2), a trail with a gap (I4).
+"""What must never be, as queries: windows without approval, without end, without sign-in, and trails with gaps.
 
-Each looks at all windows that are open, at what changed in the last minutes, and at a part of everything that moves
-on from minute to minute; none at more rows than `MOST`.
+A window is open without approval (I1) or past its end (I2), a trail has a gap (I4), or somebody decided who had not
+signed in (I5). Each looks at all windows that are open, at what changed in the last minutes, or at a part of
+everything that moves on from minute to minute; none at more rows than `MOST`.
 """
 
 from dataclasses import dataclass
@@ -45,6 +46,23 @@ ELSE
         WHERE d.request_id = r.id AND d.verdict = 'endorse' AND d.person_id <> r.requester_id AND p.side = 'vendor'
             AND d.decided_at BETWEEN r.created_at AND r.opened_at)
 END
+""")
+# What a browser decides follows a signing in by at most a day; a bearer token of a sign-in service leaves none.
+UNSIGNED_IN = text("""
+WITH looked AS MATERIALIZED (
+    SELECT DISTINCT e.request_id FROM events e
+    WHERE e.id >= (SELECT uuidv7(-CAST(:lately AS interval))) AND e.seq IS NOT NULL
+        AND e.action IN ('endorse', 'approve')
+    LIMIT :most
+)
+SELECT 'I5' AS rule, r.id, r.tenant_id, 'was decided without a sign-in on record' AS what
+FROM looked l JOIN requests r ON r.id = l.request_id
+WHERE EXISTS (SELECT FROM decisions d WHERE d.request_id = r.id AND d.verdict IN ('endorse', 'approve')
+    AND d.decided_at > clock_timestamp() - interval '1 day'
+    AND (d.means IN ('mail', 'passkey') OR (d.channel = 'portal' AND d.means = 'oidc'))
+    AND NOT EXISTS (SELECT FROM events s WHERE s.log_id IN (r.tenant_id, :vendor)
+        AND s.id >= uuidv7(d.decided_at - clock_timestamp() - interval '25 hours')
+        AND s.action = 'signed_in' AND s.actor_id = d.person_id AND s.at <= d.decided_at))
 """)
 TOO_LONG = text("""
 SELECT 'I2' AS rule, r.id, r.tenant_id, CASE
@@ -107,7 +125,7 @@ NEXT_SEAL = text("""
 SELECT log_id, number FROM seals WHERE (log_id, number) > (:log, :number) ORDER BY log_id, number
 OFFSET :page - 1 LIMIT 1
 """)
-QUERIES = (UNAPPROVED, TOO_LONG, NOT_WHOLE, GAP_IN_SEALS)
+QUERIES = (UNAPPROVED, UNSIGNED_IN, TOO_LONG, NOT_WHOLE, GAP_IN_SEALS)
 
 
 @dataclass(frozen=True)

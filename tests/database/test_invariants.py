@@ -1,17 +1,22 @@
 """What must never be, broken behind the triggers' back: an event, a mail and a call for it, and for nothing else."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine, TextClause, text
 
-from lockbox.database import Database
-from lockbox.people.roles import Mode
-from lockbox.requests import clock
+from lockbox.database import Database, now
+from lockbox.people import sessions
+from lockbox.people.roles import Means, Mode
+from lockbox.people.sessions import Lasting, Place
+from lockbox.requests import acting, clock
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
+from lockbox.requests.voting import Verdict
+from lockbox.requests.writing import Origin
 from lockbox.watch import alarms, invariants
 from lockbox.watch.invariants import Broken, Rota
 from tests.builders import ShiftedClock, World, setting
@@ -51,6 +56,8 @@ BREAKS: dict[str, tuple[str, str]] = {
         "one event for each of its moves",
     ),
     "DELETE FROM events WHERE request_id IS NOT NULL": ("I4", "one event for each of its moves"),
+    "UPDATE decisions SET means = 'passkey'": ("I5", "without a sign-in on record"),
+    "UPDATE decisions SET means = 'oidc', channel = 'portal'": ("I5", "without a sign-in on record"),
     "DELETE FROM seals WHERE number = 1": ("I4", "gap in its seals"),
     "DELETE FROM seals WHERE number = (SELECT max(number) FROM seals)": ("I4", "gap in its seals"),
     "DELETE FROM events WHERE id = (SELECT event_id FROM seals WHERE number = 0 LIMIT 1)": ("I4", "gap in its seals"),
@@ -119,6 +126,20 @@ def test_every_ordinary_life_leaves_nothing_to_find(api: Database, worker: Datab
     clock.run(worker, late)
     sealed(worker)
 
+    assert looked(worker) == set()
+
+
+def test_what_was_decided_after_signing_in_is_as_it_should_be(api: Database, worker: Database) -> None:
+    world = World.make(api, Policy())
+    request = world.fresh()
+    for who, action in (("max", Action.ENDORSE), ("ann", Action.APPROVE)):
+        with api.transaction() as session:
+            caller = replace(world.people[who], means=Means.PASSKEY, signed_in_at=now(session), key_id=None)
+            sessions.begin(session, caller, Place(None, None), Lasting(timedelta(hours=1), timedelta(hours=1)))
+        with api.transaction() as session:
+            acting.act(session, caller, Origin("portal"), request.id, Verdict(action))
+
+    assert read(api, "SELECT FROM decisions WHERE means = 'passkey' AND channel = 'portal'")
     assert looked(worker) == set()
 
 
@@ -251,7 +272,7 @@ def test_each_minute_one_worker_looks(worker: Database) -> None:
     assert not alarms.is_due(worker)
 
 
-@pytest.mark.parametrize("query", invariants.QUERIES, ids=["I1", "I2", "I4-moves", "I4-seals"])
+@pytest.mark.parametrize("query", invariants.QUERIES, ids=["I1", "I5", "I2", "I4-moves", "I4-seals"])
 def test_no_query_walks_through_a_large_table(worker: Database, query: TextClause) -> None:
     values = Rota().values | {"page": 10}
 
