@@ -14,6 +14,7 @@ from lockbox.audit.recorded import Wanted
 from lockbox.audit.signed_approvals import Approvers
 from lockbox.audit.verify import BAD, Verdict, verify
 from lockbox.database import Database, as_owner
+from lockbox.ids import new_id
 from lockbox.refusals import NotYours
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
@@ -75,6 +76,23 @@ def test_a_key_that_a_login_of_the_database_wrote_is_not_exported(api: Database,
         connection.execute(text(swap), values)
 
     assert [one.name for one in keys_of(world).keys] == ["Amir"]
+
+
+@pytest.mark.parametrize("row", ["memberships (id, person_id, tenant_id, role)", "eligible_deputies"])
+def test_nobody_is_among_the_approvers_by_a_row_that_a_login_of_the_database_wrote(
+    api: Database, superuser: Engine, row: str
+) -> None:
+    world, other = World.make(api, DEMANDED), World.make(api, DEMANDED)
+    enrol(world, "ann")
+    enrol(other, "ann")
+    values = ":id, :who, :tenant, 'approver'" if row.startswith("memberships") else ":tenant, :who"
+    with superuser.connect() as connection:
+        connection.execute(text("SET session_replication_role = replica"))
+        named = row if row.startswith("memberships") else f"{row} (tenant_id, person_id)"
+        their = {"id": new_id(), "who": other.people["ann"].person_id, "tenant": world.tenant.id}
+        connection.execute(text(f"INSERT INTO {named} VALUES ({values})"), their)  # noqa: S608 - our own
+
+    assert [one.person_id for one in keys_of(world).keys] == [str(world.people["ann"].person_id)]
 
 
 def test_a_real_log_is_checked_by_the_customers_own_keys(api: Database, worker: Database) -> None:
