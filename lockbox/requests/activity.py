@@ -112,7 +112,7 @@ def _window(session: Session, caller: Caller, request_id: UUID) -> Row[Any]:
         register.find(session, caller, request_id)
         raise NotYours("Only the system that an engineer works in reports what was done there.")
     if Scope.ACTIVITY_REPORT not in caller.scopes:
-        raise NotYours(f"This token needs the scope {Scope.ACTIVITY_REPORT}.")
+        raise NotYours(f"This token needs the scope {Scope.ACTIVITY_REPORT}: make one that has it.")
     window = session.connection().execute(WINDOW, {"id": request_id}).one_or_none()
     if window is None or window.service not in caller.services:
         raise Unknown("There is no such request.")

@@ -243,8 +243,10 @@ def _among(wanted: Filter, cursor: str | None) -> list[ColumnElement[bool]]:
 
 def _may_ask(caller: Caller, question: Question) -> None:
     if caller.holds(Role.SYSTEM):
-        if Scope.ACCESS_CHECK not in caller.scopes or question.service not in caller.services:
-            raise NotYours(f"This token needs the scope {Scope.ACCESS_CHECK} and must be bound to the service.")
+        if Scope.ACCESS_CHECK not in caller.scopes:
+            raise NotYours(f"This token needs the scope {Scope.ACCESS_CHECK}: make one that has it.")
+        if question.service not in caller.services:
+            raise NotYours(f"This token needs to be bound to {question.service}: make one that is.")
     elif not caller.holds(Role.ENGINEER):
         raise NotYours("Only a system of the vendor, or an engineer, may ask whether a window is open.")
     elif caller.person_id != question.engineer:

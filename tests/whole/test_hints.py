@@ -101,6 +101,25 @@ def test_flower_shows_the_tasks_by_name_and_refuses_every_control_call(stage: St
             assert flower.post(call).status_code == 401, call
 
 
+def test_flower_shows_the_pages_of_both_workers_though_they_answer_questions_alone(stage: Stage) -> None:
+    signed_in = (stage.plan.flower_user, stage.plan.flower_password)
+
+    with httpx.Client(base_url=stage.plan.flower_url, trust_env=False, timeout=30) as flower:
+
+        def workers() -> dict[str, dict[str, object]]:
+            found: dict[str, dict[str, object]] = flower.get("/api/workers?refresh=1", auth=signed_in).json()
+            return {name.partition("@")[0]: {"name": name, **facts} for name, facts in found.items()}
+
+        def told() -> bool:
+            asked = {"stats", "active_queues", "registered", "conf"}
+            return all(asked <= workers().get(kind, {}).keys() for kind in ("core", "notices"))
+
+        wait_until(told, "both workers answer what their pages ask")
+        for kind, facts in workers().items():
+            page = flower.get(f"/worker/{facts['name']}", auth=signed_in)
+            assert (page.status_code, kind in page.text) == (200, True)
+
+
 def test_flower_shows_its_figures_to_this_machine_or_for_the_password(stage: Stage) -> None:
     signed_in = (stage.plan.flower_user, stage.plan.flower_password)
     passed_on = {"X-Forwarded-For": "127.0.0.1"}
