@@ -1,8 +1,8 @@
 """What must never be, as queries: windows without approval, without end, without sign-in, and trails with gaps.
 
 A window is open without approval (I1) or past its end (I2), a trail has a gap (I4), or somebody decided who had not
-signed in (I5). Each looks at all windows that are open, at what changed in the last minutes, or at a part of
-everything that moves on from minute to minute; none at more rows than `MOST`.
+signed in, or has a power that nobody on record gave (I12). Each looks at all windows that are open, at what changed
+in the last minutes, and at a part of everything that moves on from minute to minute; none at more rows than `MOST`.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlmodel import Session
 
 from lockbox.audit.events import VENDORS_LOG
@@ -19,9 +19,11 @@ NOBODY = UUID(int=0)
 MOST = 20_000
 PAGE = 2_000
 PAGE_OF_SEALS = 5_000
+PAGE_OF_PEOPLE = 500
 TAIL = 200
 LATELY = timedelta(minutes=3)
 OVERDUE = timedelta(minutes=1)
+SKEW = timedelta(minutes=15)
 
 UNAPPROVED = text("""
 WITH looked AS MATERIALIZED (
@@ -46,23 +48,6 @@ ELSE
         WHERE d.request_id = r.id AND d.verdict = 'endorse' AND d.person_id <> r.requester_id AND p.side = 'vendor'
             AND d.decided_at BETWEEN r.created_at AND r.opened_at)
 END
-""")
-# What a browser decides follows a signing in by at most a day; a bearer token of a sign-in service leaves none.
-UNSIGNED_IN = text("""
-WITH looked AS MATERIALIZED (
-    SELECT DISTINCT e.request_id FROM events e
-    WHERE e.id >= (SELECT uuidv7(-CAST(:lately AS interval))) AND e.seq IS NOT NULL
-        AND e.action IN ('endorse', 'approve')
-    LIMIT :most
-)
-SELECT 'I5' AS rule, r.id, r.tenant_id, 'was decided without a sign-in on record' AS what
-FROM looked l JOIN requests r ON r.id = l.request_id
-WHERE EXISTS (SELECT FROM decisions d WHERE d.request_id = r.id AND d.verdict IN ('endorse', 'approve')
-    AND d.decided_at > clock_timestamp() - interval '1 day'
-    AND (d.means IN ('mail', 'passkey') OR (d.channel = 'portal' AND d.means = 'oidc'))
-    AND NOT EXISTS (SELECT FROM events s WHERE s.log_id IN (r.tenant_id, :vendor)
-        AND s.id >= uuidv7(d.decided_at - clock_timestamp() - interval '25 hours')
-        AND s.action = 'signed_in' AND s.actor_id = d.person_id AND s.at <= d.decided_at))
 """)
 TOO_LONG = text("""
 SELECT 'I2' AS rule, r.id, r.tenant_id, CASE
@@ -114,6 +99,60 @@ WITH page AS MATERIALIZED (
 )
 SELECT 'I4' AS rule, id, tenant_id, 'has a gap in its seals' AS what FROM logs WHERE id IN (SELECT log_id FROM gaps)
 """)
+# A session lasts a week at most; a bearer token of a sign-in service begins none. What retention has removed of the
+# logs proves nothing any more.
+UNSIGNED = text("""
+WITH looked AS MATERIALIZED (
+    (SELECT id FROM requests WHERE state = 'active' LIMIT :most)
+    UNION (SELECT e.request_id FROM events e
+        WHERE e.id >= (SELECT uuidv7(-CAST(:lately AS interval))) AND e.seq IS NOT NULL
+        ORDER BY e.id DESC LIMIT :most)
+    UNION (SELECT id FROM requests WHERE id > :after ORDER BY id LIMIT :page)
+)
+SELECT DISTINCT 'I12' AS rule, r.id, r.tenant_id, 'was decided without a sign-in on record' AS what
+FROM looked l JOIN requests r ON r.id = l.id JOIN decisions d ON d.request_id = r.id
+WHERE d.decided_at - interval '8 days' > coalesce((SELECT max(kept_since) FROM logs), '-infinity')
+AND NOT CASE WHEN d.means IN ('token', 'sample') THEN
+    EXISTS (SELECT FROM shown_by(d.person_id) s WHERE s.kind = d.means AND s.at <= d.decided_at)
+ELSE
+    EXISTS (SELECT FROM events e WHERE e.actor_id = d.person_id AND e.action = 'signed_in'
+        AND e.at BETWEEN d.decided_at - interval '8 days' AND d.decided_at
+        AND convert_from(e.body, 'UTF8')::jsonb ->> 'means' = d.means)
+    OR (d.means IN ('oidc', 'mail') AND d.channel <> 'portal' AND EXISTS (SELECT FROM events e
+        WHERE e.actor_id = d.person_id AND e.action = 'identity_bound' AND e.at <= d.decided_at))
+END
+""")
+# A membership says by its id when it was given, by the clock of the machine that gave it. The people of a try-out,
+# who have sample tokens, are made without events.
+UNGIVEN = text("""
+WITH looked AS MATERIALIZED (
+    (SELECT person_id AS id FROM memberships WHERE id >= (SELECT uuidv7(-CAST(:lately AS interval)))
+        ORDER BY id DESC LIMIT :most)
+    UNION (SELECT id FROM people WHERE id > :person ORDER BY id LIMIT :page)
+), kept AS MATERIALIZED (SELECT coalesce(max(kept_since), '-infinity') AS since FROM logs)
+SELECT 'I12' AS rule, l.id, m.tenant_id, 'somebody is ' || m.role || CASE WHEN was_taken(m.mac)
+    THEN ', and it was taken away' ELSE ', and no event says who gave it' END AS what
+FROM looked l JOIN memberships m ON m.person_id = l.id CROSS JOIN kept k
+CROSS JOIN LATERAL (SELECT coalesce(uuid_extract_timestamp(m.id), 'infinity') AS at) g
+WHERE was_taken(m.mac)
+OR (g.at > k.since
+    AND NOT EXISTS (SELECT FROM events e WHERE e.action IN ('member_added', 'member_changed')
+        AND e.at BETWEEN g.at - CAST(:skew AS interval) AND g.at + CAST(:skew AS interval)
+        AND e.tenant_id IS NOT DISTINCT FROM m.tenant_id
+        AND convert_from(e.body, 'UTF8')::jsonb ->> 'person_id' = m.person_id::text
+        AND m.role = ANY (string_to_array(split_part(
+            convert_from(e.body, 'UTF8')::jsonb #>> '{changes,roles}', ' → ', 2), ', ')))
+    AND NOT EXISTS (SELECT FROM shown_by(m.person_id) s WHERE s.kind = 'sample'))
+UNION ALL
+SELECT 'I12', l.id, NULL, 'somebody has a ' || replace(s.kind, 'identity', 'sign-in service') || CASE
+    WHEN s.was_taken THEN ' that was taken away' ELSE ' that no event says they added' END
+FROM looked l CROSS JOIN kept k CROSS JOIN LATERAL shown_by(l.id) s
+WHERE s.kind IN ('passkey', 'identity') AND (s.was_taken OR (s.at > k.since
+    AND NOT EXISTS (SELECT FROM events e WHERE e.actor_id = l.id
+        AND e.action IN ('signed_in', 'identity_bound', 'passkey_added')
+        AND e.action = CASE s.kind WHEN 'passkey' THEN 'passkey_added' ELSE 'identity_bound' END
+        AND e.at BETWEEN s.at - interval '1 minute' AND s.at + interval '1 minute')))
+""")
 # What an API that lives has found by the checkpoints that left the house; it answers no check of those logs.
 TRAIL_BEHIND = text("""
 SELECT 'trail-behind' AS rule, CAST(:nobody AS uuid) AS id, CAST(NULL AS uuid) AS tenant_id, node, behind, doubt
@@ -125,12 +164,13 @@ NEXT_SEAL = text("""
 SELECT log_id, number FROM seals WHERE (log_id, number) > (:log, :number) ORDER BY log_id, number
 OFFSET :page - 1 LIMIT 1
 """)
-QUERIES = (UNAPPROVED, UNSIGNED_IN, TOO_LONG, NOT_WHOLE, GAP_IN_SEALS)
+NEXT_PERSON = text("SELECT id FROM people WHERE id > :person ORDER BY id OFFSET :page - 1 LIMIT 1")
+QUERIES = (UNAPPROVED, TOO_LONG, NOT_WHOLE, GAP_IN_SEALS, UNSIGNED, UNGIVEN)
 
 
 @dataclass(frozen=True)
 class Broken:
-    """Something that must never be: which invariant, of which request or log, and in words that name nobody."""
+    """Something that must never be: which invariant, of which request, log or person, in words that name nobody."""
 
     rule: str
     id: UUID
@@ -145,11 +185,12 @@ class Broken:
 
 @dataclass(frozen=True)
 class Rota:
-    """How far the part that moves on has come: the last request, and the last seal, that were looked at."""
+    """How far the part that moves on has come: the last request, seal and person that were looked at."""
 
     request: UUID = NOBODY
     log: UUID = VENDORS_LOG
     number: int = -1
+    person: UUID = NOBODY
 
     @property
     def values(self) -> dict[str, Any]:
@@ -158,6 +199,8 @@ class Rota:
             "after": self.request,
             "log": self.log,
             "number": self.number,
+            "person": self.person,
+            "skew": SKEW,
             "lately": LATELY,
             "overdue": OVERDUE,
             "most": MOST,
@@ -182,10 +225,15 @@ def look(session: Session, rota: Rota) -> set[Broken]:
         for row in session.connection().execute(TRAIL_BEHIND, {"nobody": NOBODY})
     }
     for query in QUERIES:
-        page = PAGE_OF_SEALS if query is GAP_IN_SEALS else PAGE
-        rows = session.connection().execute(query, rota.values | {"page": page})
+        rows = session.connection().execute(query, rota.values | {"page": _page(query)})
         found |= {Broken(row.rule, row.id, row.tenant_id, row.what) for row in rows}
     return found
+
+
+def _page(query: TextClause) -> int:
+    if query is GAP_IN_SEALS:
+        return PAGE_OF_SEALS
+    return PAGE_OF_PEOPLE if query is UNGIVEN else PAGE
 
 
 def turned(session: Session, rota: Rota) -> Rota:
@@ -193,4 +241,6 @@ def turned(session: Session, rota: Rota) -> Rota:
     values = rota.values
     request = session.connection().execute(NEXT_REQUEST, values | {"page": PAGE}).scalar_one_or_none()
     seal = session.connection().execute(NEXT_SEAL, values | {"page": PAGE_OF_SEALS}).one_or_none()
-    return Rota(request or NOBODY, *((seal.log_id, seal.number) if seal else (VENDORS_LOG, -1)))
+    person = session.connection().execute(NEXT_PERSON, values | {"page": PAGE_OF_PEOPLE}).scalar_one_or_none()
+    log, number = (seal.log_id, seal.number) if seal else (VENDORS_LOG, -1)
+    return Rota(request or NOBODY, log, number, person or NOBODY)

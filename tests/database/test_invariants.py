@@ -26,7 +26,7 @@ from tests.database.test_exports import freely
 from tests.logs import sealed
 
 HOOK = "https://vendor.example/alarms"
-LARGE = {"requests", "events", "decisions", "seals", "notices", "unsealed"}
+LARGE = {"requests", "events", "decisions", "seals", "notices", "unsealed", "people", "memberships"}
 
 BREAKS: dict[str, tuple[str, str]] = {
     "UPDATE requests SET state = 'active', opened_at = now(), deadline_at = now() + interval '1 hour', "
@@ -56,11 +56,25 @@ BREAKS: dict[str, tuple[str, str]] = {
         "one event for each of its moves",
     ),
     "DELETE FROM events WHERE request_id IS NOT NULL": ("I4", "one event for each of its moves"),
-    "UPDATE decisions SET means = 'passkey'": ("I5", "without a sign-in on record"),
-    "UPDATE decisions SET means = 'oidc', channel = 'portal'": ("I5", "without a sign-in on record"),
+    "UPDATE decisions SET means = 'oidc', channel = 'portal'": ("I12", "without a sign-in on record"),
     "DELETE FROM seals WHERE number = 1": ("I4", "gap in its seals"),
     "DELETE FROM seals WHERE number = (SELECT max(number) FROM seals)": ("I4", "gap in its seals"),
     "DELETE FROM events WHERE id = (SELECT event_id FROM seals WHERE number = 0 LIMIT 1)": ("I4", "gap in its seals"),
+    "UPDATE decisions SET means = 'passkey'": ("I12", "without a sign-in on record"),
+    "UPDATE decisions SET means = 'token'": ("I12", "without a sign-in on record"),
+    "UPDATE tokens SET created_at = now() + interval '1 minute'": ("I12", "without a sign-in on record"),
+    "UPDATE tokens SET is_sample = false": ("I12", "no event says who gave it"),
+    "INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at, trusted_at) "
+    "SELECT uuidv7(), id, '1', '', 0, 'mine', now(), now() FROM people LIMIT 1": ("I12", "a passkey that no event"),
+    "INSERT INTO identities (issuer, subject, person_id, created_at, trusted_at) "
+    "SELECT 'https://idp.example', 'ann', id, now(), now() FROM people LIMIT 1": (
+        "I12",
+        "a sign-in service that no event",
+    ),
+    "INSERT INTO ended_powers (mac, ended_at) SELECT mac, now() FROM memberships WHERE role = 'approver'": (
+        "I12",
+        "is approver, and it was taken away",
+    ),
 }
 
 
@@ -256,6 +270,35 @@ def test_old_seals_are_looked_at_page_by_page(
     assert found[0] == 0
 
 
+def test_people_are_looked_at_page_by_page(
+    world: World, worker: Database, superuser: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(invariants, "PAGE_OF_PEOPLE", 5)
+    monkeypatch.setattr(invariants, "LATELY", timedelta(0))
+    last = max(one.person_id for one in world.people.values())
+    freely(superuser, f"UPDATE tokens SET is_sample = false WHERE person_id = '{last}'")  # noqa: S608 - an id
+
+    rota, found = Rota(), []
+    for _ in range(4):
+        broken, rota = alarms.look(worker, rota)
+        found.append({one.id for one in broken})
+
+    assert len(world.people) == 12
+    assert found == [set(), set(), {last}, set()]
+
+
+def test_what_retention_removed_proves_nothing_against_anybody(
+    lived: World, worker: Database, superuser: Engine
+) -> None:
+    freely(superuser, "UPDATE tokens SET is_sample = false")
+    assert {one.rule for one in looked(worker)} == {"I12"}
+
+    write(superuser, "UPDATE logs SET kept_since = now() + interval '1 hour'")
+
+    assert looked(worker) == set()
+    assert lived.people
+
+
 def test_what_retention_removed_is_no_gap(lived: World, worker: Database, superuser: Engine) -> None:
     write(superuser, "UPDATE logs SET kept_from = size")
     freely(superuser, "DELETE FROM events WHERE request_id IN (SELECT id FROM requests WHERE closed_at IS NOT NULL)")
@@ -272,7 +315,7 @@ def test_each_minute_one_worker_looks(worker: Database) -> None:
     assert not alarms.is_due(worker)
 
 
-@pytest.mark.parametrize("query", invariants.QUERIES, ids=["I1", "I5", "I2", "I4-moves", "I4-seals"])
+@pytest.mark.parametrize("query", invariants.QUERIES, ids=["I1", "I2", "I4", "I4-seals", "I12", "I12-powers"])
 def test_no_query_walks_through_a_large_table(worker: Database, query: TextClause) -> None:
     values = Rota().values | {"page": 10}
 

@@ -57,6 +57,8 @@ ONLY_IN_THE_MIGRATIONS = {
     "remove_index ix_deliveries_endpoint_id_id",
     "remove_index ix_events_activity",
     "remove_index ix_events_log_id_id",
+    "remove_index ix_events_seating",
+    "remove_index ix_events_signing_in",
     "remove_index ix_logs_digest_at",
     "remove_index ix_logs_kept_at",
     "remove_index ix_memberships_tenant_id_role",

@@ -1,0 +1,117 @@
+"""A decision stands behind a sign-in on record, and a power behind the event that gave it: or it is an alarm."""
+
+import json
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, text
+
+from lockbox.ids import new_id
+from lockbox.people.roles import Means
+from lockbox.watch import alarms, invariants
+from lockbox.watch.invariants import Rota
+from tests.authenticator import Authenticator
+from tests.database.scenes import as_caller, read
+from tests.database.test_exports import freely
+from tests.http.portal import Browser, Portal
+from tests.http.test_portal_invitations import Invited, invite
+
+VOTE = """
+INSERT INTO decisions (id, request_id, person_id, stands_for, verdict, means, channel, decided_at)
+VALUES (:id, :request, :who, '{}', 'approve', 'passkey', 'api', now())
+"""
+SEAT = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (:id, :who, :tenant, 'approver')"
+KEY = """
+INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at, trusted_at)
+VALUES (:id, :who, :credential, '', 0, 'mine', now(), now())
+"""
+
+
+@pytest.fixture
+def nora(portal: Portal) -> Invited:
+    """Somebody who was invited as an auditor and an approver, and has no token of a try-out."""
+    return invite(portal, f"nora-{new_id().hex[-8:]}@contoso.example", "auditor")
+
+
+def found(portal: Portal, about: UUID) -> list[str]:
+    """Return what the watcher finds about a request or a person."""
+    rota, said = Rota(), list[str]()
+    while True:
+        broken, rota = alarms.look(portal.worker, rota)
+        said += [f"{one.rule} {one.what}" for one in broken if one.id == about]
+        if rota.person == invariants.NOBODY and rota.request == invariants.NOBODY:
+            return sorted(set(said))
+
+
+def who_is(portal: Portal, invited: Invited) -> UUID:
+    (row,) = read(portal.root, "SELECT id FROM people WHERE email = :address", address=invited.address)
+    found_: UUID = row.id
+    return found_
+
+
+def by_passkey(browser: Browser, authenticator: Authenticator, onto: str) -> None:
+    """Add a passkey, and sign in by it."""
+    asked = browser.submit(browser.get("/account"), "/account/passkeys/new", name="phone")
+    options = json.loads(asked.form("/account/passkeys").data["options"])
+    browser.submit(asked, "/account/passkeys", credential=authenticator.create(options))
+    asked = browser.submit(browser.get(f"/sign-in?next={onto}"), "/sign-in/passkey")
+    options = json.loads(asked.form("/answer").data["options"])
+    browser.submit(asked, "/answer", credential=authenticator.get(options))
+
+
+def test_who_is_invited_adds_a_passkey_and_denies_with_it_is_no_alarm(portal: Portal, superuser: Engine) -> None:
+    invited, browser = invite(portal, f"nick-{new_id().hex[-8:]}@contoso.example", "approver"), portal.browser()
+    request = portal.world.submit()
+    invited.accept(browser)
+    by_passkey(browser, Authenticator(), f"/requests/{request.id}")
+    page = browser.submit(browser.get(f"/requests/{request.id}"), "/deny", comment="Not now")
+    assert "Nora (approver) denied" in page.words
+    person_id = who_is(portal, invited)
+
+    assert found(portal, request.id) == []
+    assert found(portal, person_id) == []
+
+    freely(superuser, f"DELETE FROM events WHERE actor_id = '{person_id}' AND action = 'signed_in'")  # noqa: S608 - an id
+    assert found(portal, request.id) == ["I12 was decided without a sign-in on record"]
+
+
+def test_a_vote_that_the_apis_login_writes_for_somebody_who_was_not_there_is_an_alarm(portal: Portal) -> None:
+    ann, request = portal.world.people["ann"], portal.world.submit()
+
+    with as_caller(portal.house, ann) as connection:
+        connection.execute(text(VOTE), {"id": new_id(), "request": request.id, "who": ann.person_id})
+
+    assert found(portal, request.id) == ["I12 was decided without a sign-in on record"]
+
+
+def test_a_vote_by_another_means_than_the_one_on_record_is_an_alarm(portal: Portal) -> None:
+    ann, request, browser = portal.world.people["ann"], portal.world.submit(), portal.browser()
+    browser.enter("ann", Means.OIDC)
+
+    with as_caller(portal.house, ann) as connection:
+        connection.execute(text(VOTE), {"id": new_id(), "request": request.id, "who": ann.person_id})
+
+    assert found(portal, request.id) == ["I12 was decided without a sign-in on record"]
+
+
+def test_a_role_that_the_apis_login_gives_is_an_alarm(portal: Portal, nora: Invited) -> None:
+    nora.accept(portal.browser())
+    person_id = who_is(portal, nora)
+    assert found(portal, person_id) == []
+
+    with as_caller(portal.house, portal.world.people["tara"]) as connection:
+        values = {"id": new_id(), "who": person_id, "tenant": portal.world.tenant.id}
+        connection.execute(text(SEAT), values)
+
+    assert found(portal, person_id) == ["I12 somebody is approver, and no event says who gave it"]
+
+
+def test_a_passkey_that_the_apis_login_writes_is_an_alarm(portal: Portal) -> None:
+    ann = portal.world.people["ann"]
+    assert found(portal, ann.person_id) == []
+
+    with as_caller(portal.house, ann) as connection:
+        values = {"id": new_id(), "who": ann.person_id, "credential": new_id().bytes}
+        connection.execute(text(KEY), values)
+
+    assert found(portal, ann.person_id) == ["I12 somebody has a passkey that no event says they added"]
