@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lockbox.audit import checkpoint
 from lockbox.audit.checkpoint import BadNote, VerifierKey
+from lockbox.audit.verify import VENDORS
 
 MINE_ALONE = 0o600
 MY_DIRECTORY = 0o700
@@ -30,6 +31,8 @@ class Verified:
 def read(folder: Path, log: str) -> Verified | None:
     """Return what was verified last of a log, named by its origin without a generation; None the first time.
 
+    A tenant's log is known by the tenant, so that one which is called otherwise by now is told apart from a new one.
+
     Raises:
         Unusable: it cannot be read, or is of another log.
     """
@@ -42,9 +45,10 @@ def read(folder: Path, log: str) -> Verified | None:
         return None
     except (OSError, ValueError, KeyError, TypeError, BadNote):
         raise Unusable(f"{path}, where the last verified checkpoint is, cannot be read: move it away") from None
-    if found["log"] != log or checkpoint.named(origin)[0] != log:
+    known = checkpoint.named(origin)[0]
+    if found["log"] != known or _whose(known) != _whose(log):
         raise Unusable(f"{path} should have the last verified checkpoint of {log}, and has another one: move it away")
-    return Verified(log, found["note"], keys)
+    return Verified(known, found["note"], keys)
 
 
 def keep(folder: Path, log: str, note: str, keys: Sequence[VerifierKey]) -> None:
@@ -64,5 +68,11 @@ def keep(folder: Path, log: str, note: str, keys: Sequence[VerifierKey]) -> None
     fresh.replace(path)
 
 
+def _whose(log: str) -> str:
+    """Return the tenant whose log it is; every house has one that is the vendor's."""
+    tenant = log.rpartition("/audit/")[2]
+    return log if tenant == VENDORS else tenant
+
+
 def _path(folder: Path, log: str) -> Path:
-    return folder / f"{hashlib.sha256(log.encode()).hexdigest()[:32]}.json"
+    return folder / f"{hashlib.sha256(_whose(log).encode()).hexdigest()[:32]}.json"

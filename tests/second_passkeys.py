@@ -31,7 +31,9 @@ def check(lines: list[dict[str, Any]], files: Sequence[dict[str, Any]], *, whole
         begins = fields.get("submission", fields)
         first = fields["seq"] == 1 or "submission" in fields
         if first and {"service", "actions", "mode", "access_window"} <= set(begins):
-            asked[request] = dict(begins), line["personal"].get("resources")
+            submitter = fields["on_behalf_of"] if fields.get("on_behalf_of") else fields.get("actor_id")
+            engineer = begins["engineer"] if "submission" in fields else submitter
+            asked[request] = begins | {"engineer": engineer}, line["personal"].get("resources")
         if fields["action"] == "endorse" and fields.get("mode") == "enforce" and request in asked:
             asked[request][0]["mode"] = "enforce"
         if fields["action"] == "approve":
@@ -108,7 +110,7 @@ def _signed(
     }
     if submitted:
         expected |= {
-            "engineer": submitted.get("engineer") or submitted.get("on_behalf_of") or submitted["actor_id"],
+            "engineer": submitted["engineer"],
             "service": submitted["service"],
             "mode": submitted["mode"],
             "actions": fields.get("kept_actions", submitted["actions"]),

@@ -29,13 +29,19 @@ class Holding:
     def take_last(self, last: Checkpoint) -> None:
         """Take the checkpoint of what was verified last: an older file may be meant, or the log was cut back."""
         own, (base, generation) = self._own, named(last.origin)
-        if base == self._base and (generation, last.size) > (self._generation, own.size):
+        if base != self._base:
+            message = (
+                f"you have verified this log as {base}; here it is called {self._base}, and a log never changes its "
+                "name: ask why, before you trust it"
+            )
+            self._findings.add(Kind.UNPROVEN, message)
+        elif (generation, last.size) > (self._generation, own.size):
             message = (
                 f"you have verified a newer export of this log, of {last.size} events ({last.at}); this one has "
                 f"{own.size}. That is well for a file that you kept from before; a fresh one is never shorter"
             )
             self._findings.add(Kind.NEWER_KNOWN, message)
-        elif base == self._base:
+        else:
             self.take(last)
 
     def take(self, before: Checkpoint) -> None:

@@ -55,6 +55,8 @@ def _of_name(origin: str, name: str) -> Iterator[str]:
 def _of_passkeys(verdict: Verdict) -> Iterator[str]:
     if verdict.signed_approvals:
         yield f"{verdict.signed_approvals} approvals are signed by passkeys of your approvers"
+    if verdict.hidden_signatures:
+        yield f"{verdict.hidden_signatures} of these over resources that the file does not show: not compared"
     if verdict.unchecked_signatures:
         yield (
             f"{verdict.unchecked_signatures} approvals bear a passkey's signature, which is not checked: give the "

@@ -52,7 +52,8 @@ NO_APPROVERS = Approvers()
 class SignedApprovals:
     """Takes the moves of requests in order, and checks what passkeys signed against them and the customer's keys.
 
-    `signed` were found good by a key that the customer gave, `unchecked` agree with the log, but no file of keys was
+    `signed` were found good by a key that the customer gave, `hidden` of them over resources that the file does not
+    show, `unchecked` agree with the log, but no file of keys was
     given. `attested` counts by approver those that nobody but the vendor's server vouches for, `alone` the windows
     that the vendor says it was let open without asking; where each approval has to be signed, each of either is a
     finding.
@@ -61,6 +62,7 @@ class SignedApprovals:
     def __init__(self, tenant: str | None, approvers: Approvers, findings: Findings) -> None:
         self.signed = 0
         self.unchecked = 0
+        self.hidden = 0
         self.alone = 0
         self.attested: Counter[str] = Counter()
         self._has_keys = bool(approvers.files)
@@ -81,7 +83,8 @@ class SignedApprovals:
         submitted = fields.get(SUBMISSION, fields)
         begins = fields["seq"] == 1 or SUBMISSION in fields
         if begins and isinstance(submitted, Mapping) and submitted.keys() >= ASKED:
-            self._asked[request] = _asked(submitted, shown)
+            engineer = submitted.get("engineer") if SUBMISSION in fields else _engineer(fields)
+            self._asked[request] = _asked(submitted, engineer, shown)
         if request in self._asked and fields["action"] == ENDORSE and fields.get("mode") == ENFORCE:
             self._asked[request]["mode"] = ENFORCE
         if fields["action"] == APPROVE:
@@ -138,6 +141,7 @@ class SignedApprovals:
         file, key = found
         assertions.check(assertion, statement.encode(), key.public_key, rp_id=file.rp_id, origin=file.origin)
         self.signed += 1
+        self.hidden += CONTENT not in shown
 
     def _take_opening(
         self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any], *, is_all_there: bool
@@ -170,10 +174,14 @@ class SignedApprovals:
             self._findings.add(Kind.PASSKEY, message, **where)
 
 
-def _asked(fields: Mapping[str, Any], shown: Mapping[str, str]) -> dict[str, Any]:
+def _engineer(fields: Mapping[str, Any]) -> object:
+    """Return who asks, where the move is the submission itself: a system names the engineer for whom it files."""
+    return fields.get("on_behalf_of") or fields.get("actor_id")
+
+
+def _asked(fields: Mapping[str, Any], engineer: object, shown: Mapping[str, str]) -> dict[str, Any]:
     """Return what a request asks for, of which nothing but the form of its parts is known."""
     facts = {name: fields[name] for name in ASKED}
-    engineer = fields.get("engineer") or fields.get("on_behalf_of") or fields.get("actor_id")
     return facts | {"engineer": engineer, "resources": _read(shown["resources"]) if "resources" in shown else None}
 
 

@@ -30,9 +30,10 @@ class Verdict:
     `details` are personal values that were shown, `left_out` those that were erased or not for this reader.
     `approvals` are signed, `approvals_by_hash` of them over what the file does not show; `unchecked_approvals` could
     not be checked. `signed_approvals` are single votes that the approver's own passkey has signed, by a key that the
-    customer gave, `unchecked_signatures` those for which no keys were given, `attested` by approver those that the
-    vendor's server alone vouches for, `opened_alone` windows that nobody of the customer was asked about.
-    `stopped_at` is the line at which reading stopped, for enough was wrong; None where all was read.
+    customer gave, `hidden_signatures` of them over resources that the file does not show, `unchecked_signatures`
+    those for which no keys were given, `attested` by approver those that the vendor's server alone vouches for,
+    `opened_alone` windows that nobody of the customer was asked about. `stopped_at` is the line at which reading
+    stopped, for enough was wrong; None where all was read.
     """
 
     header: Header
@@ -47,6 +48,7 @@ class Verdict:
     approvals_by_hash: int = 0
     unchecked_approvals: int = 0
     signed_approvals: int = 0
+    hidden_signatures: int = 0
     unchecked_signatures: int = 0
     attested: Mapping[str, int] = field(default_factory=dict)
     opened_alone: int = 0
@@ -173,6 +175,7 @@ def _conclude(verdict: Verdict, bodies: Bodies, holding: Holding) -> None:
     verdict.approvals, verdict.approvals_by_hash = approved.checked, approved.by_hash
     verdict.unchecked_approvals = approved.unchecked
     verdict.signed_approvals, verdict.unchecked_signatures = bodies.signed.signed, bodies.signed.unchecked
+    verdict.hidden_signatures = bodies.signed.hidden
     verdict.attested, verdict.opened_alone = bodies.signed.attested, bodies.signed.alone
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from email.message import EmailMessage
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from typer.testing import CliRunner
@@ -277,13 +278,27 @@ def test_an_export_that_is_older_than_what_was_verified_is_told_from_a_fresh_one
 
 def test_what_was_verified_of_one_log_says_nothing_of_another(folder: Path) -> None:
     verify(folder, "export.ndjson", "--key", "key")
-    (folder / "export.ndjson").write_bytes(Log(LOG.events, name="other.test").whole())
+    other = UUID(int=8)
+    events = [event(number, log=other, tenant_id=other) for number in range(3)]
+    (folder / "export.ndjson").write_bytes(Log(events, whose=str(other)).whole())
+
+    code, said = verify(folder, "export.ndjson", "--key", "key")
+
+    assert (code, said.startswith(NOT_COMPARED)) == (0, True)
+    assert len(list((folder / "verified").iterdir())) == 2
+
+
+def test_a_log_that_calls_itself_otherwise_is_no_new_one(folder: Path) -> None:
+    verify(folder, "export.ndjson", "--key", "key")
+    (folder / "export.ndjson").write_bytes(Log(LOG.events[:12], name="other.test").whole())
     key = VerifierKey("other.test", public().public).text
 
     code, said = verify(folder, "export.ndjson", "--key", key)
 
-    assert (code, said.startswith(NOT_COMPARED)) == (0, True)
-    assert len(list((folder / "verified").iterdir())) == 2
+    assert (code, said.startswith("Not fully verified.")) == (2, True)
+    assert f"you have verified this log as {LOG.origin}; here it is called other.test/audit/" in said
+    (folder / "export.ndjson").write_bytes(LOG.whole())
+    assert verify(folder, "export.ndjson")[1].startswith(CONTINUES)
 
 
 def test_without_any_key_nothing_is_verified_and_it_says_where_keys_are(folder: Path) -> None:

@@ -304,6 +304,26 @@ def test_what_was_signed_is_compared_though_the_approval_stands_before_what_was_
     assert "another service" in said_of(forged)
 
 
+def test_who_asks_is_who_submitted_whatever_else_the_submission_names() -> None:
+    first, second = (Sealed(one.body, {}) for one in Approval().events())
+
+    verdict = verdict_on([changed(first, actor_id=OTHER, engineer=ENGINEER), second])
+
+    assert (verdict.exit_code, verdict.signed_approvals) == (BAD, 0)
+    assert "another engineer" in said_of(verdict)
+
+
+def test_a_signature_over_what_the_file_does_not_show_is_counted_apart() -> None:
+    first, second = Approval(content={"resources": ["mailbox:other"]}).events()
+    hidden = {name: value for name, value in second.personal.items() if name != "signed_content"}
+
+    verdict = verdict_on([first, Sealed(second.body, hidden)])
+
+    assert (verdict.exit_code, verdict.signed_approvals, verdict.hidden_signatures) == (GOOD, 1, 1)
+    said = "1 of these over resources that the file does not show: not compared"
+    assert said in [*remarks(verdict)]
+
+
 def test_a_later_move_changes_nothing_of_what_was_asked() -> None:
     first, _ = Approval().events()
     between = event(2, {}, request_id=REQUEST, seq=2, action="note", actor_id=ENGINEER, **LOOSE)
