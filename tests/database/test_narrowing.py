@@ -1,6 +1,7 @@
 """Windows narrower than what was asked: whose yes leaves what, what is let in, and what trail and database say."""
 
 import json
+import re
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -193,11 +194,13 @@ def test_the_database_counts_an_approval_for_no_more_than_it_keeps(world: World)
     assert not read(world.house, wider)[0].decided
 
 
-def test_what_the_triggers_ask_is_what_readers_ask(superuser: Engine) -> None:
+def test_what_the_triggers_ask_is_what_readers_ask_and_what_the_policy_demands(superuser: Engine) -> None:
     bodies = "SELECT proname, prosrc FROM pg_proc WHERE proname IN ('is_decided', 'is_founded')"
+    asked = {row.proname: " ".join(row.prosrc.split()) for row in read(superuser, bodies)}
+    demanded = re.compile(r" OR EXISTS \(SELECT FROM policies p .*? ->> 'approve_means' = 'passkey-signed'\)")
 
-    assert len(found := read(superuser, bodies)) == 2
-    assert len({row.prosrc for row in found}) == 1
+    assert demanded.search(asked["is_founded"])
+    assert demanded.sub("", asked["is_founded"]) == asked["is_decided"]
 
 
 def test_the_trail_of_a_narrowed_window_is_found_good_by_both_verifiers(api: Database, worker: Database) -> None:
