@@ -205,9 +205,13 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         try:
-            return () if value.strip().lower() == "none" else json.loads(value)
+            networks = [] if value.strip().lower() == "none" else json.loads(value)
         except ValueError:
-            raise ValueError('write it as JSON, such as ["10.0.0.7/32"], or none') from None
+            networks = None
+        # A number would be read as an address.
+        if not isinstance(networks, list) or not all(isinstance(one, str) for one in networks):
+            raise ValueError('write it as JSON, such as ["10.0.0.7/32"], or none')
+        return networks
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -389,9 +393,13 @@ def load() -> Settings:
         raise UnsafeSettings(f"LOCKBOX_{field.upper()}: write it as JSON") from None
     except ValidationError as error:
         lines = [
-            f"LOCKBOX_{'.'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
-            if item["loc"]
-            else str(item["msg"])
+            _named(item["loc"], item["msg"])
             for item in error.errors(include_input=False, include_url=False, include_context=False)
         ]
         raise UnsafeSettings("\n".join(lines)) from None
+
+
+def _named(location: tuple[int | str, ...], message: str) -> str:
+    """Return what is wrong, after the name of the setting; what is wrong with several names them itself."""
+    message = message.removeprefix("Value error, ")
+    return f"LOCKBOX_{'.'.join(map(str, location)).upper()}: {message}" if location else message

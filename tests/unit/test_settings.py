@@ -82,6 +82,8 @@ MALFORMED = [
     ("LOCKBOX_ISSUERS", f'[{{"issuer": "https://a.example", "audience": "x", "client_secret": "{SECRET}"}}]'),
     ("LOCKBOX_TRUSTED_PROXIES", '["everybody"]'),
     ("LOCKBOX_TRUSTED_PROXIES", "10.0.0.7"),
+    ("LOCKBOX_TRUSTED_PROXIES", "[10]"),
+    ("LOCKBOX_TRUSTED_PROXIES", '"10.0.0.7/32"'),
     ("LOCKBOX_TRUSTED_PROXIES", '["0.0.0.0/0"]'),
     ("LOCKBOX_TRUSTED_PROXIES", '["::/0"]'),
     ("LOCKBOX_SESSION_SECONDS", "0"),
@@ -136,6 +138,7 @@ def test_what_is_unsafe_in_production_is_refused_by_name(
         load()
 
     assert str(refused.value).count("LOCKBOX_") == 1
+    assert "Value error" not in str(refused.value)
     assert "hunter2" not in str(refused.value)
     assert KEY not in str(refused.value)
 
