@@ -1,4 +1,4 @@
-"""The heart of the API: a thread that says every ten seconds that this process lives, and what logs it doubts."""
+"""The heart of the API: a thread that says every ten seconds that this process lives, and what it doubts."""
 
 import socket
 import threading
@@ -9,6 +9,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lockbox.audit import behind
 from lockbox.database import Database
+from lockbox.people import checking
+from lockbox.people.checking import Rounds
 from lockbox.watch.hearts import BEAT_SECONDS, Heart, Part
 
 LOOK_SECONDS = 30.0
@@ -26,6 +28,7 @@ class Beating(threading.Thread):
         self._stopping = threading.Event()
         self._look_at = 0.0
         self._doubted: list[str] | None = None
+        self._rounds = Rounds()
 
     def run(self) -> None:
         """Beat, then rest."""
@@ -36,22 +39,22 @@ class Beating(threading.Thread):
                 log.warning("heart.waiting", error=type(error).__name__)
             self._stopping.wait(BEAT_SECONDS)
 
-    def _doubts(self) -> list[str] | None:
-        """Return what differs from what was shipped of the logs, looked at once in half a minute; None if nowhere."""
-        if time.monotonic() >= self._look_at:
-            with self._database.transaction() as session:
-                shipped = behind.of(session)
-                self._doubted = shipped.all_doubts(session) if shipped else None
-            self._look_at = time.monotonic() + LOOK_SECONDS
-        return self._doubted
-
     def beat(self) -> None:
-        """Say that this process lives, and what it doubts.
+        """Say that this process lives; once in half a minute also what logs and what marks do not hold.
 
         Raises:
             sqlalchemy.exc.SQLAlchemyError: Postgres is away.
         """
-        self._heart.beat(self._database, Part.API, self._doubts())
+        is_due = time.monotonic() >= self._look_at
+        if is_due:
+            with self._database.transaction() as session:
+                shipped = behind.of(session)
+                self._doubted = shipped.all_doubts(session) if shipped else None
+        self._heart.beat(self._database, Part.API, self._doubted)
+        if is_due:
+            with self._database.transaction() as session:
+                checking.report(session, self._heart.id, self._rounds.look(session))
+            self._look_at = time.monotonic() + LOOK_SECONDS
 
     def stop(self) -> None:
         """Ask the thread to end, and wait a moment for it."""

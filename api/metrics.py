@@ -31,6 +31,7 @@ BY_CHANNEL = (
 )
 LABELLED = (
     ("audit_logs_behind", "behind", "role", "Logs that are not what was shipped of them: their checks are refused."),
+    ("powers_unverified", "unverified", "role", "Rows that would give power and carry no mark of our keys."),
     ("deadlines_pending", "pending", "kind", "Requests whose clock runs, by what it is to do."),
     ("heartbeat_age_seconds", "heartbeat", "role", "Since anything in this role said that it lives."),
     ("processes", "processes", "role", "How many said within a minute that they live."),

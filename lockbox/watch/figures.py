@@ -26,6 +26,7 @@ LIMITS = text("SELECT set_config('statement_timeout', '3s', true), set_config('l
 READ = text(f"""
 SELECT name, label, value FROM operating_figures()
 UNION ALL SELECT 'behind', role, max(behind) FROM operating_processes() WHERE age <= {MOST_SILENT} GROUP BY role
+UNION ALL SELECT 'unverified', role, max(unverified) FROM operating_unverified() GROUP BY role
 UNION ALL SELECT 'lagging_standby', '', ({standing.LAGGING_STANDBY})::int
 """)  # noqa: S608 - put together from parts of our own
 

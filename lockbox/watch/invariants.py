@@ -159,6 +159,12 @@ SELECT 'trail-behind' AS rule, CAST(:nobody AS uuid) AS id, CAST(NULL AS uuid) A
 FROM heartbeats WHERE behind > 0 AND beat_at > clock_timestamp() - interval '1 minute'
 ORDER BY behind DESC, node LIMIT 1
 """)
+# Likewise by the keys that only an API has.
+UNVERIFIED = text("""
+SELECT 'I12' AS rule, CAST(:nobody AS uuid) AS id, unverified, unverified_first
+FROM heartbeats WHERE unverified > 0 AND beat_at > clock_timestamp() - interval '1 minute'
+ORDER BY unverified DESC, node LIMIT 1
+""")
 NEXT_REQUEST = text("SELECT id FROM requests WHERE id > :after ORDER BY id OFFSET :page - 1 LIMIT 1")
 NEXT_SEAL = text("""
 SELECT log_id, number FROM seals WHERE (log_id, number) > (:log, :number) ORDER BY log_id, number
@@ -218,11 +224,24 @@ def trail_behind(logs: int, doubt: str) -> str:
     )
 
 
+def unverified(rows: int, first: str) -> str:
+    """Say that rows would give power by no mark of ours, and the way out."""
+    return (
+        f"{rows} rows that would give power carry no mark of this installation's keys ({first}): they count for "
+        "nothing. Somebody has written them past the API, or LOCKBOX_CREDENTIAL_KEY_FILES lacks a key: see Keys of "
+        "sign-ins and roles in docs/operating.md"
+    )
+
+
 def look(session: Session, rota: Rota) -> set[Broken]:
     """Return everything that must never be and yet is, as far as this minute looks."""
     found = {
         Broken(row.rule, row.id, row.tenant_id, trail_behind(row.behind, row.doubt))
         for row in session.connection().execute(TRAIL_BEHIND, {"nobody": NOBODY})
+    }
+    found |= {
+        Broken(row.rule, row.id, None, unverified(row.unverified, row.unverified_first))
+        for row in session.connection().execute(UNVERIFIED, {"nobody": NOBODY})
     }
     for query in QUERIES:
         rows = session.connection().execute(query, rota.values | {"page": _page(query)})

@@ -14,7 +14,8 @@ class Heartbeat(SQLModel, table=True):
     """A process in one role, when it last said that it lives, and by how many seconds its clock is ahead.
 
     `behind` is in how many logs the database does not hold what was shipped of them, and `doubt` what is wrong with
-    the first of these; None where the process does not look.
+    the first of these; None where the process does not look. Likewise `unverified` is how many rows that would give
+    power carry no mark of its keys.
     """
 
     __tablename__ = "heartbeats"
@@ -26,6 +27,8 @@ class Heartbeat(SQLModel, table=True):
     beat_at: datetime = Field(sa_type=Instant)
     behind: int | None = None
     doubt: str | None = Field(default=None, max_length=300)
+    unverified: int | None = None
+    unverified_first: str | None = Field(default=None, max_length=300)
 
 
 class Tally(SQLModel, table=True):

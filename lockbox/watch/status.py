@@ -17,10 +17,11 @@ from lockbox.tallies import DROPPED
 from lockbox.watch import figures
 from lockbox.watch.figures import MOST_SILENT, Figures
 from lockbox.watch.hearts import Part
-from lockbox.watch.invariants import trail_behind
+from lockbox.watch.invariants import trail_behind, unverified
 
 STATES = text("SELECT state, number FROM operating_states()")
 PROCESSES = text("SELECT role, node, age, skew, behind, doubt FROM operating_processes()")
+UNVERIFIED = text("SELECT node, unverified, first FROM operating_unverified() WHERE unverified > 0 LIMIT 1")
 
 MOST_SEAL_LAG = 60.0
 MOST_UNSENT_AGE = 300.0
@@ -57,6 +58,7 @@ class Status:
     figures: Figures
     states: dict[str, int] = field(default_factory=dict)
     beats: tuple[Beat, ...] = ()
+    unverified: str | None = None
 
     @property
     def troubles(self) -> list[str]:
@@ -65,6 +67,7 @@ class Status:
         found += [f"Redis: {self.redis}"] if self.redis not in {"ok", "not asked"} else []
         if self.figures.postgres is not None:
             found += _behind(self.beats)
+            found += [self.unverified] if self.unverified else []
             found += [said for said, is_so in _late(self.figures) if is_so]
             found += _silent(self.figures)
         return found
@@ -119,13 +122,13 @@ def read(database: Database, *, with_redis: bool) -> Status:
             standing.fits(connection)
         with database.transaction() as session:
             session.connection().execute(figures.LIMITS)
-            states, beats = _states(session), _beats(session)
+            states, beats, unmarked = _states(session), _beats(session), _unverified(session)
     except NotFit as unfit:
         return Status(str(unfit), redis, found, wanted, Figures(None, None))
     except SQLAlchemyError as error:
         said = getattr(getattr(error, "orig", None), "sqlstate", None) or type(error).__name__
         return Status(f"away or unwilling ({said})", redis, found, wanted, Figures(None, None))
-    return Status("ok", redis, found, wanted, figures.read(database), states, beats)
+    return Status("ok", redis, found, wanted, figures.read(database), states, beats, unmarked)
 
 
 def _redis(database: Database) -> str:
@@ -150,6 +153,12 @@ def _behind(beats: Iterable[Beat]) -> list[str]:
     doubting = [beat for beat in beats if beat.behind and beat.age <= MOST_SILENT]
     worst = max(doubting, key=lambda beat: beat.behind or 0, default=None)
     return [f"{worst.node} finds {trail_behind(worst.behind or 0, worst.doubt or '')}"] if worst else []
+
+
+def _unverified(session: Session) -> str | None:
+    """Say of which process of the API how many marks do not hold; the one that finds the most."""
+    row = session.connection().execute(UNVERIFIED).one_or_none()
+    return f"{row.node} finds that {unverified(row.unverified, row.first)}" if row else None
 
 
 def _of_channel(of: Figures, channel: Channel) -> dict[str, float | None]:

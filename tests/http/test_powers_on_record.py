@@ -1,20 +1,30 @@
 """A decision stands behind a sign-in on record, and a power behind the event that gave it: or it is an alarm."""
 
 import json
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
 
+from api import heart
+from api.heart import Beating
+from api.metrics import exposition
+from lockbox.database import Database
 from lockbox.ids import new_id
+from lockbox.people import checking
+from lockbox.people.checking import Rounds
 from lockbox.people.roles import Means
-from lockbox.watch import alarms, invariants
+from lockbox.watch import alarms, figures, invariants, status
 from lockbox.watch.invariants import Rota
 from tests.authenticator import Authenticator
-from tests.database.scenes import as_caller, read
+from tests.builders import vouch
+from tests.database.scenes import as_caller, read, write
 from tests.database.test_exports import freely
-from tests.http.portal import Browser, Portal
+from tests.http.portal import Browser, OpenPortal, Portal
 from tests.http.test_portal_invitations import Invited, invite
+from tests.http.test_sign_in_passkeys import add
 
 VOTE = """
 INSERT INTO decisions (id, request_id, person_id, stands_for, verdict, means, channel, decided_at)
@@ -24,6 +34,11 @@ SEAT = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (:id, :w
 KEY = """
 INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at, trusted_at)
 VALUES (:id, :who, :credential, '', 0, 'mine', now(), now())
+"""
+
+BOUND = """
+INSERT INTO identities (issuer, subject, person_id, created_at, trusted_at)
+VALUES ('https://idp.example', :subject, :who, now(), now())
 """
 
 
@@ -115,3 +130,91 @@ def test_a_passkey_that_the_apis_login_writes_is_an_alarm(portal: Portal) -> Non
         connection.execute(text(KEY), values)
 
     assert found(portal, ann.person_id) == ["I12 somebody has a passkey that no event says they added"]
+
+
+MARKS = {
+    "membership": "UPDATE memberships SET mac = NULL WHERE person_id = :who",
+    "token": "UPDATE tokens SET is_sample = NOT is_sample WHERE person_id = :who",
+    "session": "UPDATE sessions SET means = 'passkey' WHERE person_id = :who",
+    "passkey": "UPDATE passkeys SET trusted_at = trusted_at - interval '3 days' WHERE person_id = :who",
+    "identity": "UPDATE identities SET trusted_at = trusted_at - interval '3 days' WHERE person_id = :who",
+}
+
+
+@pytest.mark.parametrize("kind", MARKS)
+def test_a_row_that_the_keys_of_the_api_did_not_mark_is_in_status_metrics_and_an_alarm(
+    open_portal: OpenPortal, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    portal = open_portal()
+    tara, house = portal.world.people["tara"], portal.house
+    browser = portal.browser()
+    browser.enter("tara", Means.OIDC)
+    assert "laptop" in add(browser, Authenticator()).words
+    write(portal.root, BOUND, who=tara.person_id, subject=new_id().hex)
+    monkeypatch.setattr(heart, "LOOK_SECONDS", 0.0)
+    # What earlier tests have left behind, and what was said of it.
+    mark_all(portal)
+    write(portal.root, "DELETE FROM heartbeats")
+    beating = Beating(house)
+    beating.beat()
+    assert troubles(house) == []
+
+    with portal.root.begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        connection.execute(text(MARKS[kind]), {"who": tara.person_id})
+    beating.beat()
+
+    (said,) = troubles(house)
+    assert f"(a {kind} of person {tara.person_id})" in said
+    assert b'lockbox_powers_unverified{role="api"} 1.0' in exposition(figures.read(house))
+    assert ("I12", said.partition("finds that ")[2]) in {
+        (one.rule, one.what) for one in alarms.look(portal.worker, Rota())[0]
+    }
+
+
+def test_people_are_checked_page_by_page_and_whom_it_doubts_each_time(
+    portal: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checking, "PAGE", 2)
+    monkeypatch.setattr(checking, "LATELY", timedelta(0))
+    mark_all(portal)
+    last = max(portal.world.people.values(), key=lambda one: one.person_id).person_id
+    with portal.root.begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        connection.execute(text("UPDATE memberships SET mac = NULL WHERE person_id = :who"), {"who": last})
+    rounds, looks = Rounds(), list[set[UUID]]()
+
+    for _ in range(400):
+        with portal.house.transaction() as session:
+            looks.append({one.person_id for one in rounds.look(session)})
+        if looks[-1]:
+            break
+    with portal.house.transaction() as session:
+        again = {one.person_id for one in rounds.look(session)}
+
+    assert looks[0] == set()
+    assert looks[-1] == again == {last}
+
+
+@pytest.mark.parametrize("table", ["memberships", "passkeys", "identities", "sessions", "tokens"])
+def test_no_worker_reads_what_the_api_checks(portal: Portal, table: str) -> None:
+    with pytest.raises(DBAPIError, match="permission denied"):
+        write(portal.worker.engine, f"SELECT marked_{table}('{{}}')")
+
+
+def test_no_worker_says_that_all_marks_hold(portal: Portal) -> None:
+    with pytest.raises(DBAPIError, match="permission denied"):
+        write(portal.worker.engine, "SELECT report_unverified(uuidv7(), 0, NULL)")
+
+
+def troubles(house: Database) -> list[str]:
+    return [one for one in status.read(house, with_redis=False).troubles if "carry no mark" in one]
+
+
+def mark_all(portal: Portal) -> None:
+    """Mark all that earlier tests have left behind, as it stands."""
+    with portal.root.begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        for table in ("memberships", "tokens", "sessions", "passkeys", "identities"):
+            connection.execute(text(f"UPDATE {table} SET mac = NULL"))  # noqa: S608 - ours
+    vouch(portal.root)
