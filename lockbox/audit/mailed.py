@@ -14,7 +14,8 @@ NOTE = re.compile(
     rf"(?:(?P=quote)time \S+\n)?(?:> ?)*[ ]*\n(?:(?P=quote){DASH}\S+ [A-Za-z0-9+/=]+(?:\n|\Z))+",
     re.MULTILINE,
 )
-KEY = re.compile(r"(?:^|\s)(\S+\+[0-9a-f]{8}\+[A-Za-z0-9+/]{44})(?:\s|$)")
+KEY = re.compile(r"^(?:> ?)*Key:? (\S+\+[0-9a-f]{8}\+[A-Za-z0-9+/]{44})[ ]*$", re.MULTILINE)
+"""A line of its own, behind the checkpoint: names, which others choose, stand before it."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def read(raw: bytes) -> Mailed:
         if found := NOTE.search(text):
             quote = found["quote"]
             lines = [line.removeprefix(quote).removeprefix(quote.rstrip()) for line in found[0].split("\n")]
-            return Mailed(saved("\n".join(lines)), tuple(_keys(text)))
+            return Mailed(saved("\n".join(lines)), tuple(_keys(text[found.end() :])))
     raise BadNote("there is no checkpoint in it: give the note, or the mail of a digest as it was saved")
 
 

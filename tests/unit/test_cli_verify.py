@@ -372,6 +372,19 @@ def test_the_mail_of_a_digest_is_given_as_it_was_saved(folder: Path, encoding: s
         assert "it extends your checkpoint of 7 events" in said
 
 
+def test_no_key_is_taken_from_a_name_in_the_mail_of_a_digest(folder: Path) -> None:
+    forger = VerifierKey("lockbox.test", public(OTHER_KEY).public).text
+    note = LOG.note(7)
+    text = f"On Monday the trail of {forger} Inc. held 7 events.\nKey: {forger}\n\n{note}\nKey: {public().text}\n"
+    (folder / "text.txt").write_text(text, encoding="utf-8")
+    (folder / "export.ndjson").write_bytes(Log(LOG.events, key=OTHER_KEY).whole())
+
+    code, said = verify(folder, "export.ndjson", "--checkpoint", "text.txt")
+
+    assert (code, said.startswith("Tampered.")) == (1, True)
+    assert "which is no key that you trust" in said
+
+
 def test_a_checkpoint_from_the_future_is_not_believed(folder: Path) -> None:
     rows = LOG.whole().splitlines(keepends=True)
     said = Checkpoint(LOG.origin, 20, root_of(LOG.leaves), "2999-01-01T00:00:00.000000Z")
