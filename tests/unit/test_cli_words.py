@@ -111,6 +111,7 @@ def test_the_commands_in_a_digest_are_commands_that_there_are() -> None:
     )
 
     said = mail(memo, public_url="https://lockbox.example", sender="lockbox@lockbox.example").text
+    assert "Approvals are signed by another key" in said
     commands = re.findall(r"^ +lockbox (\S+) (\S+) (.*?)(?: > \S+)?$", said, re.MULTILINE)
 
     assert [words[:2] for words in commands] == [("audit", "export"), ("audit", "verify")]
