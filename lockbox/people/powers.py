@@ -28,6 +28,7 @@ class Power(StrEnum):
     SESSION = "session"
     TOKEN = "token"  # noqa: S105 - a word
     INVITATION = "invitation"
+    DECISION = "decision"
 
 
 def membership(row_id: UUID, person_id: UUID, tenant_id: UUID | None, role: str) -> Sequence[Part]:
@@ -117,6 +118,24 @@ def of_token(row: Token) -> Sequence[Part]:
         created_at=row.created_at,
         expires_at=row.expires_at,
     )
+
+
+def decision(
+    row_id: UUID,
+    request_id: UUID,
+    person_id: UUID,
+    verdict: str,
+    *,
+    means: str,
+    stands_for: Sequence[UUID],
+    access_window: int | None,
+    resources: Sequence[str] | None,
+    actions: Sequence[str] | None,
+    assertion: str | None,
+) -> Sequence[Part]:
+    """Return what the mark of a decision covers: all by which it counts."""
+    kept = (access_window, resources, actions)
+    return (Power.DECISION, row_id, request_id, person_id, verdict, means, sorted(stands_for), *kept, assertion)
 
 
 def invitation(row: Invitation) -> Sequence[Part]:

@@ -14,7 +14,7 @@ from lockbox.database import now
 from lockbox.failpoints import reach
 from lockbox.notices import directory
 from lockbox.notices.directory import Directory
-from lockbox.people import context, tenants
+from lockbox.people import context, keyring, tenants
 from lockbox.people.passkeys import RelyingParty
 from lockbox.people.roles import Caller, Means, Role, Side
 from lockbox.refusals import InvalidMove, NotYours, OwnRequest, PolicyNotMet, Stale, TenantSuspended, TooLate
@@ -203,6 +203,7 @@ def _moved(
             proof = signing.prove(
                 session, scene.caller, request, decision, signed=verdict.signed, ruling=scene.ruling
             )
+        decision.mac = keyring.of(session).powers.mark(*voting.marked(decision))
         if action is Action.ENDORSE:
             request.mode, request.consent_until = scene.ruling.mode_for(request, scene.at)
         given = (verdict.access_window, scene.seats(request), decision.resources, decision.actions)

@@ -87,7 +87,7 @@ class Decision(SQLModel, table=True):
     `resources` and `actions` are what an approver keeps of those that were asked, None where that is all.
     `stands_for` are the approvers whose deputy the person was, `means` by what they had shown who they are.
     `statement`, `signed_content` and `assertion` are what the person signed with the passkey `passkey_id`; all are
-    None where the vendor's server alone attests the decision. See `signing`.
+    None where the vendor's server alone attests the decision. See `signing`. `mac` is the mark of `powers`.
     """
 
     __tablename__ = "decisions"
@@ -110,6 +110,7 @@ class Decision(SQLModel, table=True):
     signed_content: str | None = Field(default=None, sa_type=Text)
     assertion: str | None = Field(default=None, sa_type=Text)
     passkey_id: UUID | None = None
+    mac: bytes | None = None
 
 
 class Question(SQLModel, table=True):

@@ -11,6 +11,8 @@ from sqlmodel import Session
 
 from lockbox.ids import new_id
 from lockbox.notices.directory import Directory
+from lockbox.people import powers
+from lockbox.people.keyring import Part
 from lockbox.people.roles import Caller, Means, Role
 from lockbox.refusals import (
     AlreadyDecided,
@@ -32,8 +34,8 @@ from lockbox.requests.terms import ApproveMeans, Commented, Terms
 from lockbox.requests.writing import Origin
 
 VOTES = text("""
-SELECT request_id, person_id, verdict, access_window, stands_for, means, resources, actions,
-    assertion IS NOT NULL AS is_signed FROM decisions
+SELECT id, request_id, person_id, verdict, access_window, stands_for, means, resources, actions, assertion, mac
+FROM decisions
 WHERE request_id = ANY(:request_ids)
 """)
 OPENING = frozenset({Action.ENDORSE, Action.APPROVE})
@@ -75,7 +77,7 @@ def given(session: Session, request: AccessRequest, known: Directory, terms: Ter
     """Return the votes so far; only those that people may still give so will count: the others fill no seat.
 
     A deputy speaks for those for whom the deputy spoke then and still stands in. A code from a mail spoke for nobody
-    where mail does not suffice today.
+    where mail does not suffice today, nor did a vote without a mark of ours: a login of the database wrote it.
     """
     return all_given(session, [request], known, {request.id: terms})[request.id]
 
@@ -88,15 +90,33 @@ def all_given(
     votes: dict[UUID, tuple[Vote, ...]] = dict.fromkeys(seats, ())
     for row in session.connection().execute(VOTES, {"request_ids": list(seats)}):
         filled = seats[row.request_id].get(row.person_id, frozenset()) & _spoke_for(row, terms[row.request_id])
+        if filled and row.verdict == Action.APPROVE and not powers.is_held(session, row.mac, marked(row), row.id):
+            filled = frozenset()
         vote = Vote(row.person_id, Action(row.verdict), row.access_window, filled, row.resources, row.actions)
         votes[row.request_id] = (*votes[row.request_id], vote)
     return votes
 
 
+def marked(row: Decision | Row[Any]) -> Sequence[Part]:
+    """Return what the mark of a decision covers."""
+    return powers.decision(
+        row.id,
+        row.request_id,
+        row.person_id,
+        row.verdict,
+        means=row.means,
+        stands_for=row.stands_for,
+        access_window=row.access_window,
+        resources=row.resources,
+        actions=row.actions,
+        assertion=row.assertion,
+    )
+
+
 def _spoke_for(row: Row[Any], terms: Terms) -> frozenset[UUID]:
     in_vain = row.means == Means.MAIL and not terms.mail_suffices
     if row.verdict == Action.APPROVE and terms.approve_means is ApproveMeans.PASSKEY_SIGNED:
-        in_vain = in_vain or not row.is_signed
+        in_vain = in_vain or row.assertion is None
     return frozenset() if in_vain else frozenset({row.person_id, *row.stands_for})
 
 

@@ -313,6 +313,26 @@ def test_the_trigger_lets_no_login_open_a_window_by_an_unsigned_vote(demanding: 
         write()
 
 
+def test_a_vote_that_a_login_of_the_database_wrote_fills_no_seat(api: Database) -> None:
+    world = World.make(api, Policy(vendor_review=False, quorum=2))
+    request, ann = world.submit(), world.people["ann"]
+    vote = """
+    INSERT INTO decisions (id, request_id, person_id, stands_for, means, verdict, channel, decided_at, mac)
+    VALUES (uuidv7(), :id, :by, '{}', 'oidc', 'approve', 'api', now(), :mac)
+    """
+    other = world.submit()
+    world.act("ann", Action.APPROVE, other.id)
+    (copied,) = read(api, "SELECT mac FROM decisions WHERE request_id = :id", id=other.id)
+    with as_caller(world.house, ann) as connection:
+        connection.execute(text(vote), {"id": request.id, "by": ann.person_id, "mac": copied.mac})
+
+    pending = world.act("amir", Action.APPROVE, request.id)
+    opened = world.act("abe", Action.APPROVE, request.id)
+
+    assert (pending.state, opened.state) == (State.PENDING, State.ACTIVE)
+    assert str(ann.person_id) not in event_of(world, request)["approved_by"]
+
+
 def test_the_demand_of_a_request_never_gets_weaker(demanding: World, superuser: Engine) -> None:
     request = demanding.submit()
     approve(demanding, "ann", request.id, enrol(demanding, "ann"))
