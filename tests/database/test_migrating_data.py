@@ -239,6 +239,7 @@ def test_nothing_that_a_migration_needs_to_fill_a_column_stays_as_its_default(fi
     counters = {("requests", "reminders"), ("requests", "tiers_asked"), ("requests", "warned"), ("sign_ins", "tries")}
     assert {tuple(row) for row in defaults} == counters | {
         ("events", "internal"),
+        ("requests", "approve_means"),
         ("requests", "stopped_for"),
         ("logs", "kept_from"),
         ("tallies", "id"),

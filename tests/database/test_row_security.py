@@ -134,7 +134,7 @@ def test_what_sees_past_row_security_is_not_for_everybody_and_looks_nowhere_else
     rows = read(api, WITH_THE_OWNERS_EYES)
 
     assert {row.name for row in rows if row.api} >= {"recognise", "nth_filing", "receivers"}
-    workers = {"beat", "receivers", "mailboxes", "watching", "is_still_there"}
+    workers = {"beat", "receivers", "mailboxes", "watching", "is_still_there", "shown_by", "was_taken"}
     assert {row.name for row in rows if row.worker} == workers
     assert {row.name for row in rows if row.anybody} == set()
     assert {row.config[0] for row in rows} == {"search_path=public, pg_temp"}
