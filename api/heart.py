@@ -11,6 +11,7 @@ from lockbox.audit import behind
 from lockbox.database import Database
 from lockbox.people import checking
 from lockbox.people.checking import Rounds
+from lockbox.requests import voting
 from lockbox.watch.hearts import BEAT_SECONDS, Heart, Part
 
 LOOK_SECONDS = 30.0
@@ -53,7 +54,8 @@ class Beating(threading.Thread):
         self._heart.beat(self._database, Part.API, self._doubted)
         if is_due:
             with self._database.transaction() as session:
-                checking.report(session, self._heart.id, self._rounds.look(session))
+                found = [*voting.unverified(session), *self._rounds.look(session)]
+                checking.report(session, self._heart.id, found)
             self._look_at = time.monotonic() + LOOK_SECONDS
 
     def stop(self) -> None:

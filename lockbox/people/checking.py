@@ -34,7 +34,7 @@ MARKED: Mapping[Power, tuple[str, Callable[[Any], Sequence[Part]]]] = {
 
 @dataclass(frozen=True, order=True)
 class Unverified:
-    """A row that gives power and that no key of ours has marked as it stands: it counts for nothing."""
+    """A row that gives power, or decides, and that no key of ours has marked as it stands: it counts for nothing."""
 
     person_id: UUID
     kind: Power

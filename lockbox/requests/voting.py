@@ -11,8 +11,10 @@ from sqlmodel import Session
 
 from lockbox.ids import new_id
 from lockbox.notices.directory import Directory
-from lockbox.people import powers
+from lockbox.people import keyring, powers
+from lockbox.people.checking import Unverified
 from lockbox.people.keyring import Part
+from lockbox.people.powers import Power
 from lockbox.people.roles import Caller, Means, Role
 from lockbox.refusals import (
     AlreadyDecided,
@@ -38,6 +40,9 @@ SELECT id, request_id, person_id, verdict, access_window, stands_for, means, res
 FROM decisions
 WHERE request_id = ANY(:request_ids)
 """)
+LATELY = text("SELECT * FROM decided_lately(:lately, :most)")
+DECIDED_FOR = timedelta(minutes=3)
+MOST_DECIDED = 1_000
 OPENING = frozenset({Action.ENDORSE, Action.APPROVE})
 COUNTS_ONCE = "You have given this answer before; it counts once."
 WHY = {
@@ -111,6 +116,13 @@ def marked(row: Decision | Row[Any]) -> Sequence[Part]:
         actions=row.actions,
         assertion=row.assertion,
     )
+
+
+def unverified(session: Session) -> list[Unverified]:
+    """Return what was decided in the last minutes, whoever did, and no key of ours has marked as it stands."""
+    is_mark = keyring.of(session).powers.is_mark
+    rows = session.connection().execute(LATELY, {"lately": DECIDED_FOR, "most": MOST_DECIDED})
+    return sorted(Unverified(row.person_id, Power.DECISION) for row in rows if not is_mark(row.mac, *marked(row)))
 
 
 def _spoke_for(row: Row[Any], terms: Terms) -> frozenset[UUID]:

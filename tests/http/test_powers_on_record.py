@@ -16,6 +16,8 @@ from lockbox.ids import new_id
 from lockbox.people import checking
 from lockbox.people.checking import Rounds
 from lockbox.people.roles import Means
+from lockbox.requests import voting
+from lockbox.requests.lifecycle import Action
 from lockbox.watch import alarms, figures, invariants, status
 from lockbox.watch.invariants import Rota
 from tests.authenticator import Authenticator
@@ -152,6 +154,7 @@ def test_a_row_that_the_keys_of_the_api_did_not_mark_is_in_status_metrics_and_an
     assert "laptop" in add(browser, Authenticator()).words
     write(portal.root, BOUND, who=tara.person_id, subject=new_id().hex)
     monkeypatch.setattr(heart, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(voting, "DECIDED_FOR", timedelta(0))
     # What earlier tests have left behind, and what was said of it.
     mark_all(portal)
     write(portal.root, "DELETE FROM heartbeats")
@@ -170,6 +173,23 @@ def test_a_row_that_the_keys_of_the_api_did_not_mark_is_in_status_metrics_and_an
     assert ("I12", said.partition("finds that ")[2]) in {
         (one.rule, one.what) for one in alarms.look(portal.worker, Rota())[0]
     }
+
+
+def test_a_vote_that_no_key_of_the_api_marked_is_an_alarm_and_one_that_a_person_gave_is_none(portal: Portal) -> None:
+    ann, amir, request = portal.world.people["ann"], portal.world.people["amir"], portal.world.submit()
+    with as_caller(portal.house, ann) as connection:
+        connection.execute(text(VOTE), {"id": new_id(), "request": request.id, "who": ann.person_id})
+    portal.world.act("amir", Action.DENY, request.id)
+    mark_all(portal)
+    write(portal.root, "DELETE FROM heartbeats")
+
+    with portal.house.transaction() as session:
+        found_ = {str(one) for one in voting.unverified(session)}
+    Beating(portal.house).beat()
+
+    assert f"a decision of person {ann.person_id}" in found_
+    assert f"a decision of person {amir.person_id}" not in found_
+    assert any("a decision of person" in one for one in troubles(portal.house))
 
 
 def test_people_are_checked_page_by_page_and_whom_it_doubts_each_time(

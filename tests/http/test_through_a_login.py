@@ -14,6 +14,7 @@ from lockbox.people import recognition
 from lockbox.people.keyring import Keyring
 from lockbox.people.roles import Caller, Means, Role
 from lockbox.people.tokens import written
+from lockbox.requests.rules import Policy
 from tests.authenticator import Authenticator
 from tests.database.scenes import as_caller, read, write
 from tests.http.door import Door, OpenDoor
@@ -29,6 +30,10 @@ VALUES (:id, :ann, :hash, 'passkey', now(), now(), now() + interval '1 hour', :m
 ISSUE = """
 INSERT INTO tokens (id, person_id, name, is_sample, by_mail, secret_hash, scopes, services, expires_at, created_at,
     mac) VALUES (:id, :ann, 'mine', true, false, :hash, '{}', '{}', now() + interval '1 hour', now(), :mac)
+"""
+VOTE = """
+INSERT INTO decisions (id, request_id, person_id, stands_for, verdict, means, channel, decided_at, mac)
+VALUES (:id, :request, :ann, '{}', 'approve', 'passkey', 'portal', now(), :mac)
 """
 SEAT = "INSERT INTO memberships (id, person_id, tenant_id, role, mac) VALUES (:id, :who, :tenant, 'approver', :mac)"
 
@@ -106,6 +111,32 @@ def test_a_role_that_the_apis_login_gives_counts_for_nothing(at_door: Door) -> N
 
     assert answer.status_code == 403
     assert "approver" not in at_door.get("aude", "/v1/me").text
+
+
+@pytest.mark.parametrize("mac", ["none", "another decision's", "another key's"])
+def test_a_first_vote_of_a_quorum_that_the_apis_login_writes_counts_for_nothing(
+    open_door: OpenDoor, mac: str
+) -> None:
+    at_door = open_door(Policy(quorum=2, vendor_review=False))
+    ann, request_id, other = at_door.world.people["ann"], at_door.pending(), at_door.pending(who="eve")
+    assert at_door.act("ann", "approve", other).status_code == 200
+    (made,) = read(at_door.root, "SELECT mac, decided_at FROM decisions WHERE request_id = :id", id=other)
+    marks = {
+        "none": None,
+        "another decision's": made.mac,
+        "another key's": Keyring([secrets.token_bytes(32)]).powers.mark("decision"),
+    }
+    through_the_api(at_door.house, ann, VOTE, id=new_id(), request=request_id, ann=ann.person_id, mac=marks[mac])
+
+    shown = at_door.get("ann", f"/v1/requests/{request_id}").json()
+    again = at_door.act("ann", "approve", request_id)
+    second = at_door.act("amir", "approve", request_id)
+    third = at_door.act("abe", "approve", request_id)
+
+    assert shown["state"] == "pending"
+    assert (again.status_code, again.json()["code"]) == (409, "already-decided")
+    assert (second.status_code, second.json()["state"]) == (200, "pending")
+    assert (third.status_code, third.json()["state"]) == (200, "active")
 
 
 def test_a_role_that_was_taken_away_and_put_back_as_it_was_counts_for_nothing(at_door: Door) -> None:
