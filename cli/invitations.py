@@ -57,8 +57,7 @@ def show_invitations(found: Mapping[str, Any], *, plain: bool) -> None:
 
 
 def _good(invitation: Mapping[str, Any]) -> str:
-    if invitation["expires_at"]:
-        return f"until {moment(invitation['expires_at'])}"
+    until = f"until {moment(invitation['expires_at'])}" if invitation["expires_at"] else ""
     if invitation["is_recovery"]:
-        return f"proposed by the vendor, from {moment(invitation['takes_effect_at'])}"
-    return "once it is mailed"
+        return f"proposed by the vendor, from {moment(invitation['takes_effect_at'])} {until}".strip()
+    return until or "once it is mailed"

@@ -127,7 +127,7 @@ class ColleaguePage(BaseModel):
 
 
 class InvitationView(BaseModel):
-    """An open invitation; its code is in the mail alone, and `expires_at` counts from when that was sent."""
+    """An open invitation; its code is in the mail alone, and `expires_at` counts from when that mail is due."""
 
     id: UUID
     name: str
