@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from api.deps import Chosen, From, MustMatch, Who, Work, etag, relying_party
-from api.schemas.parts import Named, Slug, problems
+from api.schemas.parts import MUST_MATCH, Named, Slug, problems
 from api.schemas.requests import Comment
 from api.schemas.tenants import (
     ApproverKeysView,
@@ -117,7 +117,7 @@ def show_policy(slug: Slug, who: Who, session: Work, response: Response, version
     return _policy(policies.read(session, who, slug, version), response)
 
 
-@router.put("/{slug}/policy", responses=problems(400, 404, 412, 428))
+@router.put("/{slug}/policy", responses=problems(400, 404, 412, 428), openapi_extra=MUST_MATCH)
 def change_policy(
     slug: Slug, body: Policy, who: Who, came: From, session: Work, seen: MustMatch, response: Response
 ) -> PolicyView:

@@ -93,6 +93,20 @@ def phrase(status: int) -> str:
     return {413: "Content Too Large", 422: "Unprocessable Content"}.get(status) or HTTPStatus(status).phrase
 
 
+MUST_MATCH: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "If-Match",
+            "in": "header",
+            "required": True,
+            "description": "The ETag of the version that is replaced, or `*` for whichever is in force.",
+            "schema": {"type": "string", "pattern": r'^(\*|"[0-9]{1,9}")$'},
+        }
+    ]
+}
+"""The header that replacing a whole document takes, for the OpenAPI document."""
+
+
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the OpenAPI description of the error answers of a route."""
     content: Mapping[str, Any] = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
