@@ -155,14 +155,20 @@ def test_roles_can_do_no_more_than_they_need(servers: Servers) -> None:
     assert query(servers.superuser_url, "SELECT count(*) FROM pg_authid WHERE rolcanlogin AND "
                  "rolpassword NOT LIKE 'SCRAM-SHA-256$%'") == [(0,)]  # fmt: skip
     query(servers.owner_database_url, "CREATE TABLE migrated (); DROP TABLE migrated")
-    for url in (servers.database_url, servers.worker_database_url):
+    for url in (servers.database_url, servers.worker_database_url, servers.notices_database_url):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             query(url, "CREATE TABLE sneaked ()")
 
 
 @pytest.mark.parametrize("password", ["", "wrong"])
 def test_wrong_or_missing_password_is_refused(servers: Servers, password: str) -> None:
-    for url in (servers.superuser_url, servers.owner_database_url, servers.database_url, servers.worker_database_url):
+    for url in (
+        servers.superuser_url,
+        servers.owner_database_url,
+        servers.database_url,
+        servers.worker_database_url,
+        servers.notices_database_url,
+    ):
         head, at, tail = url.partition("@")
         with pytest.raises(psycopg.OperationalError, match="password"):
             query(f"{head.rpartition(':')[0]}:{password}{at}{tail}", "SELECT 1")
@@ -178,7 +184,7 @@ def test_no_password_stands_in_a_command_line_or_a_log(servers: Servers) -> None
     lines = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
     logs = [log.read_text() for log in servers.folder.glob("*.log")]
 
-    assert len(secrets) == 5
+    assert len(secrets) == 6
     assert len(logs) == 3
     assert not [text for text in lines + logs if any(secret in text for secret in secrets)]
 

@@ -22,7 +22,7 @@ def subjects(stage: Stage, world: World, who: str) -> list[str]:
     """Return how each mail to somebody begins, in the order in which they were sent."""
     found = [message_from_string(mail, policy=default) for mail in mails(stage.urls)]
     mine = [one for one in found if address(world.house, world, who) in str(one["To"])]
-    return [str(one["Subject"]).partition(" ")[0].strip(",:") for one in mine]
+    return [str(one["Subject"]).split()[0].strip(",:") for one in mine]  # A long one begins with where it was folded.
 
 
 def test_who_was_asked_is_reminded_then_the_next_tier_is_asked_and_silence_still_means_no(stage: Stage) -> None:

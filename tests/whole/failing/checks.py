@@ -46,7 +46,11 @@ OVER = "SELECT deadline_at <= clock_timestamp() AS over FROM requests WHERE id =
 UNSEALED = "SELECT event_id FROM unsealed"
 LOG = "SELECT size, root, note FROM logs WHERE id = :tenant"
 LEAVES = "SELECT e.body FROM seals s JOIN events e ON e.id = s.event_id WHERE s.log_id = :tenant ORDER BY s.number"
-EVENTS = "SELECT count(*) AS count FROM events WHERE tenant_id = :tenant"
+EVENTS = "SELECT count(*) AS count FROM events WHERE log_id = :tenant"
+MISPLACED = """
+SELECT e.id FROM events e WHERE e.tenant_id = :tenant
+    AND NOT EXISTS (SELECT FROM seals s WHERE s.event_id = e.id AND s.log_id = e.log_id)
+"""
 
 Found = Iterator[str]
 
@@ -130,9 +134,10 @@ def _trail(hall: Hall) -> Found:
     if not until(lambda: not hall.stage.rows(UNSEALED) and is_shipped(), PATIENCE):
         yield "events are left unsealed, or their checkpoint was not shipped"
         return
-    (log,), bodies = _rows(hall, LOG), _rows(hall, LEAVES)
-    if log.size != len(bodies) or log.size != _rows(hall, EVENTS)[0].count:
-        yield f"the log says {log.size} and holds {len(bodies)} events"
+    (log,), bodies, (events,) = _rows(hall, LOG), _rows(hall, LEAVES), _rows(hall, EVENTS)
+    if not log.size == len(bodies) == events.count:
+        yield f"the log says {log.size}, and {len(bodies)} of its {events.count} events are sealed in it"
+    yield from (f"{row.id} is not sealed in the log where it belongs" for row in _rows(hall, MISPLACED))
     if root_of([leaf_hash(bytes(row.body)) for row in bodies]) != bytes(log.root):
         yield "the signed root is not that of the events"
 

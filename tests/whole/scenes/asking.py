@@ -90,9 +90,9 @@ def a_manager_looks_over_what_waits(book: Book) -> None:
         page.get_by_role("listitem").filter(has=page.locator(f"#endorse-{it.id}")) for it in (first, second)
     )
 
-    one.get_by_label("Why you deny it").fill("  ")
-    book.wrongly(one.get_by_role("button", name="Deny"), "Say why you deny it")
-    one.get_by_label("Why you deny it").fill("Look at a copy first")
+    one.get_by_label("Reason (required)").fill("  ")
+    book.wrongly(one.get_by_role("button", name="Deny"), "Say in a comment why you deny")
+    one.get_by_label("Reason (required)").fill("Look at a copy first")
     book.rightly(one.get_by_role("button", name="Deny"))
     book.rightly(other.get_by_role("button", name="Endorse"))
     third = world.fresh()
@@ -166,7 +166,7 @@ def an_approver_asks_something_and_says_no(book: Book) -> None:
     book.open(ann, f"/requests/{request.id}")
     book.unsendable(ann.get_by_role("button", name="Deny", exact=True), ann.locator("#deny-comment"))
     ann.locator("#deny-comment").fill("  ")
-    book.wrongly(ann.get_by_role("button", name="Deny", exact=True), "Say why you deny it")
+    book.wrongly(ann.get_by_role("button", name="Deny", exact=True), "Say in a comment why you deny")
     ann.locator("#deny-comment").fill("Ask the owner first")
     book.rightly(ann.get_by_role("button", name="Deny", exact=True), "Ask the owner first")
 
