@@ -56,7 +56,7 @@ def asked(world: World, name: str, request_id: UUID, **changes: Any) -> Asked:
     """Return what somebody's passkey is asked for an approval."""
     with world.house.transaction() as session:
         return acting.to_sign(
-            session, world.people[name], HERE, request_id, Verdict(Action.APPROVE, **changes), party=PARTY
+            session, world.people[name], HERE, request_id, Verdict(Action.APPROVE, **changes), party=lambda: PARTY
         )
 
 

@@ -1,6 +1,7 @@
 """The page of approvers' keys: to compare them with what each approver sees, and to take them to the verifier."""
 
 import json
+from functools import partial
 
 from fastapi import APIRouter, Request, Response
 
@@ -20,7 +21,7 @@ router = APIRouter(prefix="/tenants/{slug}/approver-keys", tags=[TAG], include_i
 def show(request: Request, slug: Slug, chosen: Chosen, session: Work) -> Response:
     """Show the keys to the tenant's admins."""
     at = hall(request, session, browser.visitor(request, session, chosen), slug, Role.TENANT_ADMIN)
-    given = approver_keys.export(session, at.caller, slug, relying_party(chosen))
+    given = approver_keys.export(session, at.caller, slug, partial(relying_party, chosen))
     return at.page("approver_keys", keys=[(one, files.grouped(one.fingerprint)) for one in given.keys])
 
 
@@ -28,7 +29,7 @@ def show(request: Request, slug: Slug, chosen: Chosen, session: Work) -> Respons
 def export(request: Request, slug: Slug, chosen: Chosen, session: Work) -> Response:
     """Return the file that `lockbox audit verify --approver-keys` reads."""
     visitor = browser.visitor(request, session, chosen)
-    given = approver_keys.export(session, visitor.caller, slug, relying_party(chosen))
+    given = approver_keys.export(session, visitor.caller, slug, partial(relying_party, chosen))
     text = json.dumps(files.document(given), ensure_ascii=False, indent=2) + "\n"
     answer = Response(text, media_type="application/json")
     protect(request, answer)

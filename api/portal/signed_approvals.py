@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Protocol
 from uuid import UUID
 
@@ -92,7 +93,7 @@ class Desk:
         """
         if self.chosen.passkey_domain is None:
             return None
-        party = deps.relying_party(self.chosen)
+        party = partial(deps.relying_party, self.chosen)
         with self.house.transaction() as session:
             visitor = browser.visitor(self.request, session, self.chosen)
             browser.check_form(visitor, self.csrf)

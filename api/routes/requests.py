@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -209,7 +210,7 @@ def challenge(
     said = body or Approval()
     verdict = Verdict(Action.APPROVE, said.comment, said.access_window, seen, said.resources, said.actions)
     refused.trying(request, Tried(who, came, request_id, verdict.action))
-    asked = acting.to_sign(session, who, came, request_id, verdict, party=relying_party(chosen))
+    asked = acting.to_sign(session, who, came, request_id, verdict, party=partial(relying_party, chosen))
     stub = begun.begin(session, Means.PASSKEY, tied_to=who.key_id, challenge=asked.question.challenge)
     response.headers["cache-control"] = "no-store"
     return ChallengeView(

@@ -1,6 +1,7 @@
 """Routes of tenants: add and list them, suspend, plan, mode and name; shut everything; the policy."""
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -132,7 +133,7 @@ def change_policy(
 @router.get("/{slug}/approver-keys", responses=problems(404))
 def show_approver_keys(slug: Slug, who: Who, session: Work, chosen: Chosen) -> ApproverKeysView:
     """Return the public keys of the tenant's approvers, as a tenant admin: the file that the verifier reads."""
-    given = approver_keys.export(session, who, slug, relying_party(chosen))
+    given = approver_keys.export(session, who, slug, partial(relying_party, chosen))
     return ApproverKeysView.model_validate(files.document(given))
 
 

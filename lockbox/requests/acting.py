@@ -1,6 +1,6 @@
 """Acting on a request: a person endorses, approves, denies, cancels, completes or revokes; judged under the lock."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -126,9 +126,17 @@ def act_on(
 
 
 def to_sign(
-    session: Session, caller: Caller, origin: Origin, request_id: UUID, verdict: Verdict, *, party: RelyingParty
+    session: Session,
+    caller: Caller,
+    origin: Origin,
+    request_id: UUID,
+    verdict: Verdict,
+    *,
+    party: Callable[[], RelyingParty],
 ) -> signing.Asked:
     """Return what to ask a passkey of the caller's, so that it signs this approval; judged as if it were given now.
+
+    `party` is asked last: that there are no passkeys here is for those who may approve the request, if there is one.
 
     Raises:
         As `act`, but for PasskeyMustSign; NotYours too where they have no passkey that can sign here.
@@ -138,7 +146,7 @@ def to_sign(
     scene, (_, taken_as) = _judged(session, caller, origin, request, verdict)
     stands_for = scene.stands_for(request) if taken_as is Party.APPROVER else frozenset[UUID]()
     decision, _ = _decided(session, scene, request, verdict, stands_for)
-    return signing.ask(session, scene.caller, request, decision, party=party, ruling=scene.ruling)
+    return signing.ask(session, scene.caller, request, decision, party=party(), ruling=scene.ruling)
 
 
 def _judged(

@@ -1,5 +1,6 @@
 """The public keys of a tenant's approvers, which its admin takes out to check signed approvals by."""
 
+from collections.abc import Callable
 from uuid import UUID
 
 from sqlalchemy import text
@@ -19,15 +20,17 @@ KEYS = text("SELECT * FROM approver_keys(:tenant_id)")
 ELIGIBLE = text("SELECT person_id FROM eligible_deputies WHERE tenant_id = :tenant_id")
 
 
-def export(session: Session, caller: Caller, slug: str, party: RelyingParty) -> ApproverKeys:
+def export(session: Session, caller: Caller, slug: str, party: Callable[[], RelyingParty]) -> ApproverKeys:
     """Return the keys with which approvers of a tenant and their possible deputies sign, to one of its admins.
 
-    Neither somebody nor a key is among them by a row that no key of this installation has marked.
+    Neither somebody nor a key is among them by a row that no key of this installation has marked. `party` is asked
+    once the caller is known to be an admin: strangers hear that there is no such tenant, whatever the house can sign.
 
     Raises:
         Unknown, NotYours: there is no such tenant, or the caller is no admin of it.
     """
     tenant = authority.readable(session, caller, slug, (Role.TENANT_ADMIN,))
+    ours = party()
     found, people = [], _could_approve(session, tenant.id)
     for row in session.connection().execute(KEYS, {"tenant_id": tenant.id}):
         covered = {name: getattr(row, name) for name in ("person_id", "credential_id", "public_key", "created_at")}
@@ -35,7 +38,7 @@ def export(session: Session, caller: Caller, slug: str, party: RelyingParty) -> 
         if row.person_id in people and powers.is_held(session, row.mac, powers.passkey(key), key.id):
             public = passkeys.public_key(row.public_key)
             found.append(ApproverKey(str(row.person_id), row.name, public, instant(row.created_at)))
-    return ApproverKeys(str(tenant.id), party.domain, party.origin, instant(now(session)), tuple(found))
+    return ApproverKeys(str(tenant.id), ours.domain, ours.origin, instant(now(session)), tuple(found))
 
 
 def _could_approve(session: Session, tenant_id: UUID) -> frozenset[UUID]:
