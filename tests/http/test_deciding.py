@@ -237,7 +237,7 @@ def test_of_two_answers_at_once_exactly_one_counts(door: Door) -> None:
 
         answers = door.together(
             door.coming("ann", "POST", f"{path}/approve"),
-            door.coming("amir", "POST", f"{path}/deny"),
+            door.coming("amir", "POST", f"{path}/deny", json={"comment": "No"}),
             door.coming("erin", "POST", f"{path}/cancel"),
         )
 

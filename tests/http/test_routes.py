@@ -217,6 +217,7 @@ def test_a_route_answers_each_role_as_the_matrix_says(everybody: Door, changing:
     parts = {
         "POST /v1/requests": {"json": world.body()},
         "POST /v1/requests/preview": {"json": world.body()},
+        "POST /v1/requests/{request_id}/deny": {"json": {"comment": "No"}},
         "POST /v1/tokens": {"json": {"name": "laptop"}},
         "PATCH /v1/me": {"json": {"time_zone": "Europe/Berlin"}},
         "GET /v1/access": {"params": question},

@@ -114,7 +114,7 @@ def test_a_terminal_approves_and_endorses_nothing_and_may_close(open_portal: Ope
     waiting = portal.world.submit()
 
     approved = approver.call("POST", f"/v1/requests/{waiting.id}/approve")
-    denied = approver.call("POST", f"/v1/requests/{waiting.id}/deny")
+    denied = approver.call("POST", f"/v1/requests/{waiting.id}/deny", json={"comment": "No"})
 
     assert "A terminal opens nothing" in facts(approved, 403, "fresh-sign-in-needed")["detail"]
     assert denied.json()["state"] == "denied"

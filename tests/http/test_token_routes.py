@@ -37,7 +37,7 @@ def test_what_was_made_is_an_api_token_and_opens_nothing(door: Door) -> None:
     token, request_id = made(door, "ann"), door.pending()
 
     refused = by(token, door, "POST", f"/v1/requests/{request_id}/approve")
-    denied = by(token, door, "POST", f"/v1/requests/{request_id}/deny")
+    denied = by(token, door, "POST", f"/v1/requests/{request_id}/deny", json={"comment": "No"})
 
     facts(refused, 403, "fresh-sign-in-needed")
     assert denied.json()["state"] == "denied"
