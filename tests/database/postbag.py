@@ -72,7 +72,7 @@ class Postbag:
         """Add a webhook endpoint and return its id."""
         with setting(world.house).transaction() as session:
             endpoints.add(session, self.vault, url, tenant_id=tenant_id, event_types=event_types)
-        (row,) = read(world.house, "SELECT id FROM endpoints WHERE url = :url", url=url)
+        (row,) = read(world.house, "SELECT id FROM endpoints WHERE url = :url ORDER BY id DESC LIMIT 1", url=url)
         return UUID(str(row.id))
 
 

@@ -313,7 +313,7 @@ def test_a_fault_of_ours_is_a_page_too_and_tells_nothing(open_portal: OpenPortal
     browser = portal.browser()
     browser.ask_for_code(portal.address("ann"))
     code = browser.code()
-    portal.app.state.vault = None
+    portal.app.state.settings = portal.settings.model_copy(update={"session_idle_seconds": None})
 
     page = browser.post("/sign-in/code", {"code": code})
 

@@ -319,8 +319,8 @@ def test_twenty_passkeys_are_enough(portal: Portal, enrolled: Authenticator) -> 
     use(browser, enrolled)
     more = """INSERT INTO passkeys
         (id, person_id, credential_id, public_key, sign_count, name, created_at, trusted_at)
-        SELECT uuidv7(), :p, sha256(n::text::bytea || uuidv7()::text::bytea), '', 0, 'x', now(), now()
-        FROM generate_series(1, 19) n"""
+        SELECT uuidv7(), person_id, sha256(n::text::bytea || uuidv7()::text::bytea), public_key, 0, 'x', now(), now()
+        FROM passkeys, generate_series(1, 19) n WHERE person_id = :p"""
     portal.sql(more, p=portal.world.people["ann"].person_id)
 
     assert asked_to_add(browser).status == 429

