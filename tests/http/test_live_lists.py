@@ -194,7 +194,7 @@ def test_a_window_whose_time_runs_out_is_not_said_to_be_closed_by_somebody(live:
 def test_a_request_that_is_filed_meanwhile_comes_to_whoever_reviews(reviewed: Place) -> None:
     first = reviewed.world.fresh()
     page = reviewed.opened("max", "/review")
-    reason = _row(page, first).get_by_label("Why you deny it")
+    reason = _row(page, first).get_by_label("Reason (required)")
     reason.fill("Which mailbox is")
 
     second = reviewed.world.fresh("eve")
@@ -209,7 +209,7 @@ def test_a_request_that_is_filed_meanwhile_comes_to_whoever_reviews(reviewed: Pl
 def test_a_review_that_is_done_elsewhere_says_who_did_it(reviewed: Place) -> None:
     written, other = reviewed.world.fresh(), reviewed.world.fresh("eve")
     page = reviewed.opened("max", "/review")
-    reason = _row(page, written).get_by_label("Why you deny it")
+    reason = _row(page, written).get_by_label("Reason (required)")
     reason.fill("Which mailbox is")
 
     reviewed.world.act("mia", Action.ENDORSE, written.id)
@@ -229,7 +229,7 @@ def test_a_review_that_is_done_elsewhere_says_who_did_it(reviewed: Place) -> Non
 def test_what_was_refused_stays_beside_its_form_while_others_come(reviewed: Place) -> None:
     request = reviewed.world.fresh()
     page = reviewed.opened("max", "/review")
-    reason = _row(page, request).get_by_label("Why you deny it")
+    reason = _row(page, request).get_by_label("Reason (required)")
     reason.fill("  \u202e ")
     _row(page, request).get_by_role("button", name="Deny").click()
     alert = _row(page, request).get_by_role("alert")
