@@ -97,7 +97,7 @@ def a_manager_looks_over_what_waits(book: Book) -> None:
     book.rightly(other.get_by_role("button", name="Endorse"))
     third = world.fresh()
     book.open(page, "/review")
-    page.get_by_label("Comment, if any").fill("Seen in the logs")
+    page.get_by_label("Comment (optional)").fill("Seen in the logs")
     world.act("mia", Action.ENDORSE, third.id)
     book.wrongly(page.get_by_role("button", name="Endorse"), NEWER, keeps=False)
 
