@@ -3,12 +3,11 @@
 import email
 import re
 from dataclasses import replace
-from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP, default
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lockbox.notices.senders import message
@@ -62,16 +61,31 @@ def test_a_body_is_read_as_it_was_written_line_by_line(text: str, html: str) -> 
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.text(HARD, max_size=120), st.text(HARD, max_size=40), st.sampled_from(SENDERS))
-def test_headers_are_as_the_email_package_writes_them(subject: str, name: str, sender: str) -> None:
-    made = replace(mail(), subject=subject, to_name=name)
+@given(st.text(HARD, max_size=120), st.sampled_from(SENDERS))
+def test_headers_are_as_the_email_package_writes_them(subject: str, sender: str) -> None:
+    made = replace(mail(), subject=subject)
     plain = EmailMessage(policy=SMTP)
-    plain["From"], plain["To"], plain["Subject"] = sender, Address(name, "ann", "contoso.example"), subject
+    plain["From"], plain["Subject"] = sender, subject
     plain["Message-ID"], plain["In-Reply-To"], plain["References"] = made.message_id, made.thread_id, made.thread_id
 
     written = fields(compose(made, sender).as_bytes())
 
     assert {one: written[one] for one in fields(plain.as_bytes())} == fields(plain.as_bytes())
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(HARD, min_size=1, max_size=100))
+@example("Erin Bcc: everyone@contoso.example <h1>Approve</h1>[U+202E]gnp.exe[U+2066][U+2028]Request 0 [31m")
+@example('"Ann" <everyone@contoso.example>, ' + "Äpfel " * 10)
+@example("=?utf-8?q?Ann?= <everyone@contoso.example>")
+def test_whatever_a_name_holds_it_is_the_name_of_the_one_recipient(name: str) -> None:
+    written = fields(compose(replace(mail(), to_name=name), SENDERS[0]).as_bytes())[b"To"]
+
+    (read,) = email.message_from_bytes(written + b"\r\n\r\n", policy=default)["To"].addresses
+    assert read.addr_spec == "ann@contoso.example"
+    # Python keeps the break between two encoded words as a space, which RFC 2047 drops (6.2).
+    assert "".join(read.display_name.split()) == "".join(name.split())
+    assert max(map(len, written.split(b"\r\n"))) <= 78
 
 
 def fields(raw: bytes) -> dict[bytes, bytes]:

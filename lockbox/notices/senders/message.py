@@ -4,6 +4,7 @@ The email package parses each header that it is given, makes a class for it and 
 milliseconds of a mail. So what is the same in many mails is written once, and what is plain is not parsed.
 """
 
+import base64
 import quopri
 import re
 import secrets
@@ -20,6 +21,7 @@ PLAIN = re.compile(r"[!-~]+(?: [!-~]+)*")
 ENCODED = "=?"
 LONGEST_LINE = 78
 MOST_RECIPIENTS = 4096
+WORD_BYTES = 45
 
 
 class Registry(HeaderRegistry):
@@ -123,7 +125,24 @@ def _from(sender: str) -> Header:
 @lru_cache(maxsize=MOST_RECIPIENTS)
 def _to(name: str, address: str) -> Header:
     local, _, domain = address.rpartition("@")
-    return _parsed("To", Address(name, local, domain))
+    whole = Address(name, local, domain)
+    if not (name and whole.addr_spec.isascii()):
+        return _parsed("To", Address("", local, domain))
+    is_plain = name.isascii() and name.isprintable() and ENCODED not in name
+    if is_plain and len(f"To: {whole}") <= LONGEST_LINE:
+        return _parsed("To", whole)
+    # Where the email package folds a quoted name it drops the quotes: an address in the name became the recipient.
+    return Header("To", str(whole), f"To: {_encoded(name)}\r\n <{whole.addr_spec}>\r\n")
+
+
+def _encoded(text: str) -> str:
+    """Return text as encoded words (RFC 2047), one a line: whatever it holds, it is read as words and no address."""
+    words = [""]
+    for mark in text:
+        if len((words[-1] + mark).encode()) > WORD_BYTES:
+            words.append("")
+        words[-1] += mark
+    return "\r\n ".join(f"=?utf-8?b?{base64.b64encode(word.encode()).decode('ascii')}?=" for word in words)
 
 
 def _part(kind: Header, body: str) -> EmailMessage:
