@@ -93,9 +93,9 @@ def test_a_policy_that_could_not_be_kept_is_refused_and_says_what_to_do(wrong: d
 @pytest.mark.parametrize(
     ("terms", "says"),
     [
-        ({"stages": [{"group": "ops"}]}, r"rules\.2\.terms\.stages: there is no group ops"),
-        ({"tiers": [["ops"]]}, r"rules\.2\.terms\.tiers: there is no group ops"),
-        ({"stages": [{"group": "legal", "quorum": 2}]}, r"rules\.2\.terms\.stages: .* 2 approvals with 1"),
+        ({"stages": [{"group": "ops"}]}, r"rules\.1\.terms\.stages: there is no group ops"),
+        ({"tiers": [["ops"]]}, r"rules\.1\.terms\.tiers: there is no group ops"),
+        ({"stages": [{"group": "legal", "quorum": 2}]}, r"rules\.1\.terms\.stages: .* 2 approvals with 1"),
     ],
 )
 def test_a_rule_calls_upon_groups_that_can_answer(terms: dict[str, Any], says: str) -> None:
