@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 from cli.stack import free_port
 from lockbox.database import Database, make_engine
 from lockbox.notices import claiming, delivery
+from lockbox.notices.attempts import Attempt
 from lockbox.notices.lanes import Lanes
 from lockbox.notices.models import Outcome
 from lockbox.notices.outcomes import Try
@@ -124,13 +125,17 @@ def test_what_cannot_be_written_is_kept_until_its_lease_ends_and_no_longer(
     world.submit()
     kept, late, _ = open_notices(worker)
     recorder, at = Recorder(), datetime.now(UTC)
+    arrived = [
+        Try(one, Outcome.SENT, at, attempt=Attempt(one, None, "request.pending", at, timedelta(0)))
+        for one in (kept, late)
+    ]
     with CommitLosingRelay(urls.notices) as relay:
         house = Database(make_engine(relay.url, role="relayed"), world.house.schedule)
         nowhere = make_url(urls.notices).set(port=free_port(20_000))
         engine = make_engine(nowhere.render_as_string(hide_password=False), role="away")
         cut_off = Database(engine, world.house.schedule)
-        ended = Ended(house, Try(kept, Outcome.SENT, at), Future())
-        too_late = Ended(cut_off, Try(late, Outcome.SENT, at), Future(), time.monotonic() - 1)
+        ended = Ended(house, arrived[0], Future())
+        too_late = Ended(cut_off, arrived[1], Future(), time.monotonic() - 1)
 
         relay.losing = True
         recorder.record([ended])
@@ -144,3 +149,4 @@ def test_what_cannot_be_written_is_kept_until_its_lease_ends_and_no_longer(
     assert ended.told.result(0) == ended.result
     assert isinstance(too_late.told.exception(0), OperationalError)
     assert [notice(worker, one)[0] for one in (kept, late)] == ["sent", None]
+    assert [row.notice_id for row in read(worker, "SELECT notice_id FROM deliveries")] == [kept]
