@@ -102,7 +102,7 @@ def test_after_72_hours_the_right_code_is_told_to_be_over_and_a_wrong_one_nothin
     assert nina.name == "Nina"
 
 
-def test_a_second_mail_makes_the_first_code_worthless(world: World, worker: Database, superuser: Engine) -> None:
+def test_a_mail_that_is_sent_again_says_the_same_code(world: World, worker: Database, superuser: Engine) -> None:
     invited = invites(world)
     first = code_of(worker, invited.id)
     write(
@@ -111,10 +111,22 @@ def test_a_second_mail_makes_the_first_code_worthless(world: World, worker: Data
         id=invited.id,
     )
 
-    second = code_of(worker, invited.id)
+    assert code_of(worker, invited.id) == first
+    assert accepts(world, "nina", invited.id, first).name == "Nina"
 
-    assert type(refused(world, invited, first)) is InvitationRefused
-    assert accepts(world, "nina", invited.id, second).name == "Nina"
+
+def test_a_new_invitation_makes_the_code_of_the_older_one_worthless(world: World, worker: Database) -> None:
+    older = invites(world)
+    first = code_of(worker, older.id)
+    does(world, "tara", invitations.withdraw, older.id)
+    newer = invites(world)
+    second = code_of(worker, newer.id)
+
+    assert first != second
+    assert type(refused(world, older, first)) is InvitationRefused
+    assert type(refused(world, newer, first)) is InvitationRefused
+    assert type(refused(world, older, second)) is InvitationRefused
+    assert accepts(world, "nina", newer.id, second).name == "Nina"
 
 
 def test_somebody_of_the_vendor_never_accepts_a_customers_invitation(

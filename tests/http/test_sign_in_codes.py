@@ -160,6 +160,17 @@ def test_a_mail_that_is_sent_again_says_the_same_code(portal: Portal) -> None:
     assert enter(browser, second)[0] == 200
 
 
+def test_a_new_code_makes_the_older_one_worthless_where_it_was_asked_for(portal: Portal) -> None:
+    browser, first = asked(portal)
+    browser.ask_for_code(portal.address("ann"))
+    second = browser.code()
+
+    assert first != second
+    assert WRONG in enter(browser, first)[1]
+    assert browser.session is None
+    assert enter(browser, second)[0] == 200
+
+
 def test_before_the_mail_is_sent_nothing_is_the_code(portal: Portal) -> None:
     browser = portal.browser()
     browser.ask_for_code(portal.address("ann"))
