@@ -1,12 +1,16 @@
 """Scenes around requests: asking, looking them over, answering, questions, closing; and others who are faster."""
 
+from playwright.sync_api import expect
+
 from lockbox.requests.lifecycle import Action
 from tests.whole.forms import Book
+from tests.whole.people import with_authenticator
 from tests.whole.scenes import scene
 
 TWO = ["mailbox:anna@contoso.example", "mailbox:bob@contoso.example"]
 NEWER = "has changed since you saw it"
 SLOW = {"approval_window": 900, "review_window": 900}
+SIGNED = "SELECT assertion IS NOT NULL AS is_signed FROM decisions WHERE request_id = :id AND verdict = 'approve'"
 
 
 @scene
@@ -134,6 +138,32 @@ def an_approver_looks_approves_and_closes(book: Book) -> None:
     book.rightly(page.get_by_role("button", name="Close the access"), "That was enough")
 
     assert book.stage.state(request.id) == "revoked"
+
+
+@scene
+def an_approver_with_a_passkey_signs_or_approves_without_a_signature(book: Book) -> None:
+    world = book.stage.world(**SLOW)
+    signed, unsigned, withdrawn = world.fresh(), world.fresh(), world.fresh()
+    page = book.at("/account", world, "abe")
+    with_authenticator(page)
+    page.get_by_label("Name of the new passkey").fill("my laptop")
+    page.get_by_role("button", name="Add a passkey").click()
+    book.sees(page, "my laptop", at="/account")
+
+    book.open(page, f"/requests/{signed.id}")
+    page.get_by_role("button", name="Approve").click()
+    expect(page.locator("#state")).to_contain_text("It closes by itself.")
+    plain = book.at(f"/requests/{unsigned.id}", world, "abe", java_script_enabled=False)
+    without = plain.get_by_role("button", name="Approve without a signature")
+    book.rightly(plain.get_by_role("button", name="Approve"), "Nothing is approved before it has signed.")
+    book.rightly(without, "It closes by itself.")
+    book.open(plain, f"/requests/{withdrawn.id}")
+    book.rightly(plain.get_by_role("button", name="Approve"), "Nothing is approved before it has signed.")
+    world.act("erin", Action.CANCEL, withdrawn.id)
+    book.wrongly(without, NEWER)
+
+    rows = [book.stage.rows(SIGNED, id=str(one.id)) for one in (signed, unsigned, withdrawn)]
+    assert [[row.is_signed for row in found] for found in rows] == [[True], [False], []]
 
 
 @scene
