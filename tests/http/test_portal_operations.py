@@ -172,7 +172,7 @@ def test_a_mail_that_waits_or_dies_raises_the_alarm(portal: Portal) -> None:
 def test_which_webhooks_fail_is_for_operators_alone(portal: Portal) -> None:
     post, world = Postbag(), portal.world
     post.endpoint(world, URL, tenant_id=world.tenant.id)
-    write(unbound(portal.house), "UPDATE endpoints SET failing_since = now()")
+    write(unbound(portal.house), "UPDATE endpoints SET failing_since = now() WHERE removed_at IS NULL")
 
     found = {}
     for who, caller in world.people.items():
@@ -186,7 +186,7 @@ def test_which_webhooks_fail_is_for_operators_alone(portal: Portal) -> None:
 def calm_down(portal: Portal) -> None:
     """Let nothing of other tests, which share the database, wait, be dead or fail."""
     write(unbound(portal.house), OVER)
-    write(unbound(portal.house), "UPDATE endpoints SET failing_since = NULL")
+    write(unbound(portal.house), "UPDATE endpoints SET failing_since = NULL WHERE removed_at IS NULL")
 
 
 def age(portal: Portal, request_id: UUID, channel: str) -> None:
