@@ -29,7 +29,7 @@ from tests.signing import DEMANDED, PARTY, approve, cose_bytes, enrol
 
 def keys_of(world: World, who: str = "tara") -> ApproverKeys:
     """Return the keys as somebody exports them, through the file."""
-    given = reads(world, who, approver_keys.export, PARTY)
+    given = reads(world, who, approver_keys.export, lambda: PARTY)
     return files.read(json.dumps(files.document(given)))
 
 

@@ -148,8 +148,9 @@ class Door:
         vouch_for(self.root, statement)
 
     def prolong_tokens(self, **more: Any) -> None:
-        """Let all tokens of this world last that much longer, with the marks that they would have by then."""
-        self.run_sql("UPDATE tokens SET expires_at = expires_at + :more, mac = NULL", more=timedelta(**more))
+        """Let tokens last that much longer, but those of terminals, with the marks that they would have by then."""
+        longer = "UPDATE tokens SET expires_at = expires_at + :more, mac = NULL WHERE means IS NULL"
+        self.run_sql(longer, more=timedelta(**more))
         vouch(self.root)
 
 
