@@ -138,6 +138,7 @@ def test_a_dead_webhook_is_named_with_its_tenant_and_without_what_may_be_a_secre
 ) -> None:
     post, world = Postbag(), portal.world
     calm_down(portal)
+    before = status.read(portal.house, with_redis=True).as_facts()["webhooks_failing"] or 0
     url = "https://user:passw0rd@hooks.contoso.example:8443/services/T0K3N?key=K3Y"
     endpoint = post.endpoint(world, url, tenant_id=world.tenant.id)
     post.hooks.refused[url] = SendFailed("down", kind="connection")
@@ -154,7 +155,7 @@ def test_a_dead_webhook_is_named_with_its_tenant_and_without_what_may_be_a_secre
     facts = status.read(portal.house, with_redis=True).as_facts()
     assert facts["notices"]["webhook"]["oldest_unsent_seconds"] > MOST_UNSENT_AGE
     assert facts["notices"]["mail"]["unsent"] == 0
-    assert facts["webhooks_failing"] == 1
+    assert facts["webhooks_failing"] == before + 1
     assert not [one for one in facts["troubles"] if "unsent" in one or "delivered" in one]
 
 

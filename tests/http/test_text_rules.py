@@ -89,7 +89,7 @@ def test_a_resource_of_mixed_alphabets_is_flagged_where_an_approver_signs(portal
 
 
 def test_a_manager_reviews_a_resource_of_mixed_alphabets_with_a_warning(open_portal: Any) -> None:
-    portal = open_portal(Policy())
+    portal = open_portal(Policy(review_window=600))
     portal.world.submit(resources=[LOOKALIKE])
     browser = Browser(portal)
     browser.enter("max")
