@@ -200,7 +200,14 @@ class Database:
 
     def beside(self, engine: Engine) -> "Database":
         """Return the same by connections of another pool."""
-        return Database(engine, self.schedule, self.clock, approvals=self.approvals, shipped=self.shipped)
+        return Database(
+            engine,
+            self.schedule,
+            self.clock,
+            approvals=self.approvals,
+            shipped=self.shipped,
+            keyring=self.keyring,
+        )
 
     def dispose(self) -> None:
         """Close every connection to Postgres and Redis."""

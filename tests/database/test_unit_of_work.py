@@ -12,7 +12,8 @@ from sqlalchemy.exc import DBAPIError
 from lockbox import database
 from lockbox.database import Database, make_engine
 from lockbox.ids import new_id
-from lockbox.people import context
+from lockbox.people import context, keyring
+from lockbox.people.keyring import Keyring
 from lockbox.reconcile import reconcile
 from lockbox.refusals import WindowTooLong
 from lockbox.requests.lifecycle import Action, State
@@ -53,6 +54,15 @@ def test_a_move_changes_the_one_member_of_its_request(world: World) -> None:
 
     assert opened.keys() == {f"expire:{request.id}"}
     assert world.house.schedule.members(CLOCK) == {}
+
+
+def test_the_connections_of_another_pool_have_the_keys_of_the_process(world: World) -> None:
+    """Access checks and closing moves go by them, and know nobody without the keys that the others have."""
+    ring = Keyring([b"r" * 32])
+    house = Database(world.house.engine, world.house.schedule, keyring=ring)
+
+    with house.beside(world.house.engine).transaction() as session:
+        assert keyring.of(session) is ring
 
 
 def test_nothing_is_armed_before_the_commit(world: World) -> None:
