@@ -3,7 +3,7 @@
 import json
 import secrets
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
@@ -104,11 +104,12 @@ def show(
     chosen: Chosen,
     session: Work,
     earlier: Annotated[UUID | None, Query(alias="from")] = None,
+    tenant: Annotated[str, Query(max_length=63)] = "",
 ) -> Response:
-    """Show an engineer the form, with what they asked for before where they name it."""
+    """Show an engineer the form, with what they asked for before or the tenant where they name it."""
     visitor = browser.visitor(request, session, chosen)
     judging.check_engineer(visitor.caller)
-    written = _earlier(session, visitor, earlier) if earlier else Typed()
+    written = _earlier(session, visitor, earlier) if earlier else Typed(tenant=tenant)
     return _shown(request, session, chosen, visitor, written)
 
 
@@ -166,6 +167,9 @@ def _shown(
     asked: Filing | None = None,
 ) -> HTMLResponse:
     customers = tenants.page(session, visitor.caller, cursor=None, most=MOST_LISTED)
+    longest = {one.tenant.slug: one.longest_window or max(WINDOWS) for one in customers.overviews}
+    ceiling = found.terms.access_ceiling if found else _ceiling(session, visitor, written.tenant, longest)
+    windows = _windows(written.access_window, ceiling)
     wrong = _wrong(refused, found)
     return page(
         request,
@@ -179,7 +183,10 @@ def _shown(
         services=chosen.services,
         actions=_actions(chosen),
         reasons=list(Reason),
-        windows=_windows(written.access_window, found.terms.access_ceiling if found else None),
+        longest=longest,
+        windows=windows,
+        window=_closest(windows, written.access_window),
+        all_windows=_windows(written.access_window, max([ceiling, *longest.values()])),
         refused=refused,
         wrong=wrong,
         found=found,
@@ -188,11 +195,26 @@ def _shown(
     )
 
 
-def _windows(typed: str, ceiling: int | None) -> list[int]:
-    """Return the windows to choose from, none above the ceiling of the customer, where it is known."""
+def _ceiling(session: Session, visitor: Visitor, slug: str, longest: Mapping[str, int]) -> int:
+    """Return the longest window that a customer allows, in seconds; before one is chosen, the longest of all."""
+    if slug in longest:
+        return longest[slug]
+    try:
+        known = tenants.show(session, visitor.caller, slug).longest_window
+    except Unknown:
+        known = None
+    return known or max([*longest.values()], default=max(WINDOWS))
+
+
+def _closest(windows: Sequence[int], typed: str) -> int:
+    """Return the window to begin with: the one that was chosen, or the longest below it that is offered."""
+    wanted = int(typed) if _is_seconds(typed) else min(windows)
+    return max((one for one in windows if one <= wanted), default=min(windows))
+
+
+def _windows(typed: str, ceiling: int) -> list[int]:
+    """Return the windows to choose from, in seconds, none above the ceiling."""
     offered = {*WINDOWS, *([int(typed)] if _is_seconds(typed) else [])}
-    if ceiling is None:
-        return sorted(offered)
     return sorted({one for one in offered if one <= ceiling} | {min(ceiling, max(WINDOWS))})
 
 

@@ -54,7 +54,7 @@ def list_tenants(
 ) -> TenantPage:
     """List the tenants that the caller may know of: all of them for people of the vendor, the own ones for others.
 
-    Engineers and managers learn slugs and names alone, machines nothing.
+    Managers learn slugs and names alone, engineers also the longest window of each, machines nothing.
     """
     page = tenants.page(session, who, cursor=cursor, most=limit)
     return TenantPage(items=[_tenant(overview) for overview in page.overviews], next_cursor=page.next_cursor)
@@ -153,7 +153,7 @@ def list_versions(
 def _tenant(overview: Overview) -> TenantView:
     tenant = overview.tenant
     if overview.by_name_only:
-        return TenantView(slug=tenant.slug, name=tenant.name)
+        return TenantView(slug=tenant.slug, name=tenant.name, longest_window=overview.longest_window)
     return TenantView(
         slug=tenant.slug,
         name=tenant.name,
@@ -166,6 +166,7 @@ def _tenant(overview: Overview) -> TenantView:
         members=overview.members,
         open_windows=overview.open_windows,
         in_review=overview.in_review,
+        longest_window=overview.longest_window,
     )
 
 

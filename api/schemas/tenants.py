@@ -46,7 +46,8 @@ class NewName(Incoming):
 class TenantView(BaseModel):
     """A tenant; the numbers are for its members, and `in_review` for its admins: null is for who may not know.
 
-    `open_windows` is for operators too: so many end where they suspend the tenant.
+    `open_windows` is for operators too: so many end where they suspend the tenant. `longest_window` is for engineers:
+    no request may ask for more seconds of access, and rules of the policy may allow less.
 
     `effective_mode` is the mode that holds now: another one than `mode` while dated consent lasts, `consent_until`.
     Modes, plan and suspension are for its members and for the vendor's operators and auditors.
@@ -63,6 +64,7 @@ class TenantView(BaseModel):
     members: int | None = None
     open_windows: int | None = None
     in_review: int | None = None
+    longest_window: int | None = None
 
 
 class TenantPage(BaseModel):

@@ -29,6 +29,7 @@ from lockbox.tenancy.trail import ABSENT, Deed, change
 
 MOST_A_PAGE = 200
 WOULD_END = text("SELECT tenant_id, windows FROM open_windows(CAST(:ids AS uuid[]))")
+LONGEST_WINDOWS = text("SELECT tenant_id, seconds FROM longest_windows(CAST(:ids AS uuid[]))")
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Overview:
     Operators learn how many windows are open: so many end where they suspend the tenant.
 
     `consented` is the dated consent that lasts, if one does. Engineers and managers of the vendor learn its slug and
-    name alone.
+    name alone, and engineers the longest window that the policy allows, in seconds: `longest_window`.
     """
 
     tenant: Tenant
@@ -59,6 +60,7 @@ class Overview:
     members: int | None = None
     open_windows: int | None = None
     in_review: int | None = None
+    longest_window: int | None = None
 
     @property
     def effective_mode(self) -> Mode:
@@ -246,6 +248,7 @@ def _seen(session: Session, caller: Caller, tenants: Sequence[Tenant]) -> list[O
     if not own:
         by_name_only = not caller.holds(Role.OPERATOR, Role.VENDOR_AUDITOR)
         would_end = _would_end(session, tenants) if caller.holds(Role.OPERATOR) else {}
+        longest = _longest_windows(session, tenants) if caller.holds(Role.ENGINEER) else {}
         return [
             Overview(
                 tenant,
@@ -253,6 +256,7 @@ def _seen(session: Session, caller: Caller, tenants: Sequence[Tenant]) -> list[O
                 consented=lasting.get(tenant.id),
                 by_name_only=by_name_only,
                 open_windows=would_end.get(tenant.id, 0) if caller.holds(Role.OPERATOR) else None,
+                longest_window=longest.get(tenant.id),
             )
             for tenant in tenants
         ]
@@ -275,6 +279,11 @@ def _seen(session: Session, caller: Caller, tenants: Sequence[Tenant]) -> list[O
 def _would_end(session: Session, tenants: Sequence[Tenant]) -> dict[UUID, int]:
     rows = session.connection().execute(WOULD_END, {"ids": [tenant.id for tenant in tenants]})
     return {row.tenant_id: row.windows for row in rows}
+
+
+def _longest_windows(session: Session, tenants: Sequence[Tenant]) -> dict[UUID, int]:
+    rows = session.connection().execute(LONGEST_WINDOWS, {"ids": [tenant.id for tenant in tenants]})
+    return {row.tenant_id: row.seconds for row in rows}
 
 
 def _members(session: Session, tenant_ids: frozenset[UUID]) -> dict[UUID, int]:

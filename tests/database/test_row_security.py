@@ -141,6 +141,31 @@ def test_what_sees_past_row_security_is_not_for_everybody_and_looks_nowhere_else
     assert {entry for row in rows for entry in row.config[1:]} <= {"plan_cache_mode=force_generic_plan"}
 
 
+@pytest.mark.parametrize(
+    ("who", "seconds"), [("erin", 4 * 3600), ("max", None), ("olga", None), ("gate", None), ("tara", None)]
+)
+def test_of_a_policy_an_engineer_sees_the_longest_window_alone_and_nobody_else_does_by_that_way(
+    world: World, api: Database, who: str, seconds: int | None
+) -> None:
+    with as_caller(api, world.people[who]) as connection:
+        ids = {"ids": [world.tenant.id]}
+        longest = connection.execute(text("SELECT * FROM longest_windows(:ids)"), ids).all()
+        policies = connection.execute(text("SELECT count(*) FROM policies")).scalar_one()
+
+    assert [tuple(row) for row in longest] == ([(world.tenant.id, seconds)] if seconds else [])
+    assert (policies == 0) is (who != "tara")
+
+
+def test_no_worker_and_nobody_without_a_name_learns_the_longest_window(
+    world: World, api: Database, worker: Database
+) -> None:
+    with api.engine.begin() as connection:
+        ids = {"ids": [world.tenant.id]}
+        assert connection.execute(text("SELECT * FROM longest_windows(:ids)"), ids).all() == []
+    with pytest.raises(DBAPIError, match="permission denied for function longest_windows"):
+        _run(worker, "SELECT * FROM longest_windows('{}')")
+
+
 def test_no_server_enters_as_whomever_it_likes_and_a_worker_recognises_nobody(
     api: Database, worker: Database
 ) -> None:

@@ -18,6 +18,7 @@ from tests.http.browsing import browser, desk
 from tests.http.portal import OpenPortal
 from tests.http.streams import Live, serving
 from tests.ports import own_port
+from tests.ruling import lay_down
 from tests.whole import people
 from tests.whole.people import Desk, violations
 
@@ -257,3 +258,19 @@ def test_a_page_that_may_not_listen_looks_again_every_fifteen_seconds(open_porta
 
         expect(page.locator("#told")).to_contain_text("Amir denied it", timeout=30_000)
         desk.leave()
+
+
+def test_the_form_to_ask_follows_the_chosen_customer_with_the_windows_that_it_offers(live: Live, desk: Desk) -> None:
+    strict, generous = World.make(live.portal.house), live.portal.world
+    lay_down(strict, access_ceiling=1200)
+    page = _opened(live, desk, "erin", f"/ask?tenant={generous.tenant.slug}")
+    customer, windows = page.get_by_label("Customer", exact=True), page.get_by_label("For how long")
+    windows.select_option("14400")
+
+    customer.select_option(strict.tenant.slug)
+
+    expect(windows.locator("option")).to_have_text(["5 min", "15 min", "20 min"])
+    expect(windows).to_have_value("1200")
+    customer.select_option(generous.tenant.slug)
+    expect(windows.locator("option")).to_have_text(["5 min", "15 min", "20 min", "30 min", "1 h", "2 h", "4 h"])
+    expect(windows).to_have_value("1200")

@@ -245,6 +245,42 @@ def test_the_form_offers_no_window_above_the_customers_ceiling(open_portal: Open
         assert offered == [300, 900, 1200]
 
 
+def offered(page: Page) -> list[int]:
+    """Return the windows that a form offers, in seconds."""
+    return [int(one) for one in re.findall(r'<option value="(\d+)"', page.text)]
+
+
+def test_before_any_preview_the_form_offers_no_window_above_the_chosen_customers_ceiling(
+    open_portal: OpenPortal,
+) -> None:
+    portal = open_portal()
+    lay_down(portal.world, access_ceiling=1200)
+    request = portal.world.submit(access_window=900)
+    browser, slug = asks(portal), portal.world.tenant.slug
+
+    chosen, again = browser.get(f"/ask?tenant={slug}"), browser.get(f"/ask?from={request.id}")
+    refused = browser.submit(
+        browser.get("/ask"), "/ask/preview", **written(portal, service="", access_window="14400")
+    )
+
+    for page in (chosen, again, refused):
+        assert offered(page) == [300, 900, 1200], page.path
+    assert chosen.form("/ask/preview").fields["tenant"] == slug
+    assert f'<option value="{slug}" data-longest="1200"' in chosen.text
+    assert refused.form("/ask/preview").fields["access_window"] == "1200"
+
+
+def test_before_a_customer_is_chosen_the_form_offers_what_the_most_generous_allows(portal: Portal) -> None:
+    lay_down(portal.world, access_ceiling=3600)
+    browser = asks(portal)
+
+    pages = [browser.get(path) for path in ("/ask", "/ask?tenant=nobody")]
+
+    most = max(int(one) for one in re.findall(r'data-longest="(\d+)"', pages[0].text))
+    for page in pages:
+        assert max(offered(page)) == most
+
+
 def test_pages_say_the_tenants_name_and_follow_a_rename(open_portal: OpenPortal) -> None:
     portal = open_portal()
     request, slug = portal.world.fresh(), portal.world.tenant.slug

@@ -17,6 +17,7 @@ from tests.database.scenes import read
 from tests.http.door import Door, OpenDoor, client, facts
 from tests.http.places import somebody
 from tests.mailbox import code_of
+from tests.ruling import lay_down
 
 
 def at(door: Door, tail: str = "", slug: str | None = None) -> str:
@@ -43,6 +44,7 @@ def test_an_operator_adds_a_tenant_and_is_told_where_it_is(fresh_door: Door) -> 
         "members": None,
         "open_windows": 0,
         "in_review": None,
+        "longest_window": None,
     }
     assert fresh_door.get("olga", at(fresh_door, slug=slug)).json() == answer.json()
     facts(fresh_door.call("olga", "POST", "/v1/tenants", json=body), 409, "slug-taken")
@@ -76,6 +78,17 @@ def test_no_answer_and_no_log_of_an_operators_calls_holds_a_customers_code(
     for secret in (code, code.replace("-", ""), admin["address"], str(first.id)):
         assert not [text for text in said if secret in text]
     assert answers[3].json()["id"] == str(second.id)
+
+
+def test_an_engineer_is_told_the_longest_window_of_a_tenant_and_nobody_else_is(fresh_door: Door) -> None:
+    lay_down(fresh_door.world, access_ceiling=1200)
+
+    seen = {who: fresh_door.get(who, at(fresh_door)).json() for who in ("erin", "max", "olga", "vera", "ann")}
+
+    assert {who: one["longest_window"] for who, one in seen.items()} == dict.fromkeys(seen) | {"erin": 1200}
+    assert {name for name, value in seen["erin"].items() if value is not None} == {"slug", "name", "longest_window"}
+    listed = {one["slug"]: one for one in fresh_door.get("erin", "/v1/tenants", limit=200).json()["items"]}
+    assert listed[fresh_door.world.tenant.slug] == seen["erin"]
 
 
 @pytest.mark.parametrize(

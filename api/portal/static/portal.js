@@ -8,9 +8,9 @@
   const MOST_NAMED = 3, GONE = "It is no longer here";
   const BY_ITSELF = { "X-Lockbox-By-Itself": "yes" };
 
-  const words = (seconds) => {
+  const words = (seconds, units = UNITS) => {
     const parts = [];
-    for (const [unit, size] of UNITS) {
+    for (const [unit, size] of units) {
       const count = Math.floor(seconds / size);
       if (count || (unit === "s" && !parts.length)) {
         parts.push(`${count} ${unit}`);
@@ -45,6 +45,25 @@
 
   tick();
   setInterval(tick, 1000);
+
+  // The form to ask offers no window above what the chosen customer allows.
+  const customer = document.getElementById("tenant");
+  const lasting = document.querySelector("select[data-windows]");
+  const offer = () => {
+    const options = [...document.querySelectorAll("option[data-longest]")];
+    const longest = Number(options.find((one) => one.value === customer.value.trim())?.dataset.longest);
+    if (!longest) {
+      return;
+    }
+    const wanted = Math.min(Number(lasting.value), longest);
+    const offered = new Set([...lasting.dataset.windows.split(" ").map(Number), wanted, longest]);
+    const hours = UNITS.slice(1);
+    const taken = [...offered].filter((one) => one <= longest).sort((one, other) => one - other);
+    lasting.replaceChildren(...taken.map((one) => new Option(words(one, hours), one, one === wanted, one === wanted)));
+  };
+  if (customer && lasting) {
+    customer.addEventListener("change", offer);
+  }
 
   const { topics, again } = document.body.dataset;
   if (!topics) {
