@@ -5,6 +5,7 @@ each such turn takes longer than the look. What every call has to have depends o
 FastAPI goes through the dependencies of a dependency at every mention of it, also where it knows the answer already.
 """
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager
 from functools import partial, wraps
@@ -29,6 +30,7 @@ from lockbox.requests.writing import Origin
 LONGEST_AGENT = 256
 MOST_OF_AGENT = 1024
 OURS = "lbx_"
+TAG = re.compile(r'"([0-9a-f]{16})"')
 NO_PASSKEYS = "Passkeys need this lockbox to have a host name; sign in another way."
 
 Found = TypeVar("Found")
@@ -188,22 +190,44 @@ def must_match(request: Request) -> int | None:
         Unseen: the header is missing.
         Invalid: it is not an ETag of ours.
     """
+    _has_if_match(request)
+    return if_match(request)
+
+
+def must_match_tag(request: Request) -> str | None:
+    """Return the tag of what the caller means to replace, from If-Match; None where that says `*`: whatever is there.
+
+    Raises:
+        Unseen: the header is missing.
+        Invalid: it is not an ETag of ours.
+    """
+    _has_if_match(request)
+    value = request.headers["if-match"].strip()
+    if value == "*":
+        return None
+    found = TAG.fullmatch(value)
+    if found is None:
+        raise Invalid('Send If-Match as it came in ETag, such as "0123456789abcdef".', field="If-Match")
+    return found[1]
+
+
+def _has_if_match(request: Request) -> None:
     if "if-match" not in request.headers:
         raise Unseen(
-            "This replaces the whole document. Read it first and send If-Match with the ETag of that answer, such as "
-            '"3"; or send If-Match: * to replace whichever version is in force.'
+            "This replaces the whole document. Read it first and send If-Match with the ETag of that answer; "
+            "or send If-Match: * to replace whichever version is in force."
         )
-    return if_match(request)
 
 
 From = Annotated[Origin, Depends(at_hand(origin))]
 Where = Annotated[sessions.Place, Depends(at_hand(place))]
 Seen = Annotated[int | None, Depends(at_hand(if_match))]
 MustMatch = Annotated[int | None, Depends(at_hand(must_match))]
+MustMatchTag = Annotated[str | None, Depends(at_hand(must_match_tag))]
 
 
-def etag(version: int) -> dict[str, Any]:
-    """Return the headers of an answer that shows one version of a request."""
+def etag(version: int | str) -> dict[str, Any]:
+    """Return the headers of an answer that shows one version of something."""
     return {"etag": f'"{version}"', "cache-control": "no-store"}
 
 

@@ -1,23 +1,25 @@
 """Commands of a tenant's members: list and invite them, set their roles, remove them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any
 from uuid import UUID
 
 import typer
 
 from cli import terminal
-from cli.client import at, call, stop
+from cli.client import at, call
 from cli.invitations import Email, Name, show_invitation
 from cli.tenants import Tenant
 from cli.terminal import Cursor, Limit, Plain, as_json, moment, say
-
-MOST_A_PAGE = 200
 
 app = typer.Typer(no_args_is_help=True, help="Members of a customer.")
 
 Person = Annotated[UUID, typer.Argument(help="the person's id", show_default=False)]
 Roles = Annotated[list[str], typer.Option("--role", help="tenant_admin, approver or auditor; repeat")]
+Version = Annotated[
+    str | None,
+    typer.Option(help="only if they are still at this version, which `list` shows; else whatever they have"),
+]
 
 
 @app.command("list")
@@ -32,8 +34,9 @@ def list_members(
     if plain:
         as_json(page)
         return
-    rows = ((one["id"], one["name"], one["address"], one["roles"], one["eligible"]) for one in page["items"])
-    terminal.table(("Person", "Name", "Address", "Roles", "Deputy"), rows)
+    parts = ("id", "name", "address", "roles", "eligible", "version")
+    rows = (tuple(one[part] for part in parts) for one in page["items"])
+    terminal.table(("Person", "Name", "Address", "Roles", "Deputy", "Version"), rows)
     terminal.more(page)
 
 
@@ -54,9 +57,10 @@ def invite(
 
 
 @app.command()
-def roles(tenant: Tenant, person: Person, role: Roles, plain: Plain = False) -> None:
+def roles(tenant: Tenant, person: Person, role: Roles, version: Version = None, plain: Plain = False) -> None:
     """Set all roles of a member, as a tenant admin."""
-    _show(call("PUT", at("tenants", tenant, "members", person), body={"roles": role}), plain=plain)
+    where = at("tenants", tenant, "members", person)
+    _show(call("PUT", where, body={"roles": role}, headers=if_match(version)), plain=plain)
 
 
 @app.command()
@@ -77,21 +81,15 @@ def deputy_eligible(
 
     For tenant admins. What somebody stands in for ends where they are no longer eligible.
     """
-    found = next((one for one in _members(tenant) if one["id"] == str(person)), None)
-    if found is None:
-        raise stop("not-found: There is no such member.")
+    where = at("tenants", tenant, "members", person)
+    found = call("GET", where)
     body = {"roles": found["roles"], "eligible": eligible}
-    _show(call("PUT", at("tenants", tenant, "members", person), body=body), plain=plain)
+    _show(call("PUT", where, body=body, headers=if_match(found["version"])), plain=plain)
 
 
-def _members(tenant: str) -> Iterator[dict[str, Any]]:
-    cursor, more = None, True
-    while more:
-        asked = {"limit": MOST_A_PAGE, "cursor": cursor}
-        page = call("GET", at("tenants", tenant, "members"), params=asked)
-        yield from page["items"]
-        cursor = page["next_cursor"]
-        more = cursor is not None
+def if_match(version: str | None) -> dict[str, str]:
+    """Return the header that names the version to replace, or whichever is there for None."""
+    return {"if-match": "*" if version is None else f'"{version}"'}
 
 
 def _show(member: Mapping[str, Any], *, plain: bool) -> None:
@@ -106,5 +104,6 @@ def _show(member: Mapping[str, Any], *, plain: bool) -> None:
             "Roles": member["roles"],
             "May be a deputy": member["eligible"],
             "Member since": moment(member["since"]),
+            "Version": member["version"],
         }
     )

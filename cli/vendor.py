@@ -8,7 +8,7 @@ import typer
 from cli import terminal
 from cli.client import at, call
 from cli.invitations import Email, Invitation, Name, show_invitation, show_invitations
-from cli.members import Person
+from cli.members import Person, Version, if_match
 from cli.terminal import Cursor, Limit, Plain, as_json, moment, say, words
 
 app = typer.Typer(no_args_is_help=True, help="People of the vendor.")
@@ -29,9 +29,9 @@ def list_colleagues(limit: Limit = 50, cursor: Cursor = None, plain: Plain = Fal
     if plain:
         as_json(page)
         return
-    parts = ("id", "name", "address", "roles", "review_tier", "disabled")
+    parts = ("id", "name", "address", "roles", "review_tier", "disabled", "version")
     rows = (tuple(one[part] for part in parts) for one in page["items"])
-    terminal.table(("Person", "Name", "Address", "Roles", "Review tier", "Disabled"), rows)
+    terminal.table(("Person", "Name", "Address", "Roles", "Review tier", "Disabled", "Version"), rows)
     terminal.more(page)
 
 
@@ -47,10 +47,17 @@ def invite(name: Name, email: Email, role: Roles, plain: Plain = False) -> None:
 
 
 @app.command()
-def roles(person: Person, role: Roles, review_tier: ReviewTier = None, plain: Plain = False) -> None:
+def roles(
+    person: Person,
+    role: Roles,
+    review_tier: ReviewTier = None,
+    version: Version = None,
+    plain: Plain = False,
+) -> None:
     """Set all roles and the tier of somebody else, as an operator."""
     tier = {} if review_tier is None else {"review_tier": review_tier}
-    _show(call("PUT", at("vendor", "members", person), body={"roles": role} | tier), plain=plain)
+    body, headers = {"roles": role} | tier, if_match(version)
+    _show(call("PUT", at("vendor", "members", person), body=body, headers=headers), plain=plain)
 
 
 @app.command()
@@ -119,5 +126,6 @@ def _show(colleague: Mapping[str, Any], *, plain: bool) -> None:
             "Review tier": colleague["review_tier"],
             "Disabled": colleague["disabled"],
             "Since": moment(colleague["since"]),
+            "Version": colleague["version"],
         }
     )

@@ -15,7 +15,7 @@ from api.portal.pages import TAG
 from api.schemas.members import MemberChange, NewMember
 from api.schemas.parts import Slug
 from lockbox.people.roles import Caller, Role
-from lockbox.refusals import Refusal
+from lockbox.refusals import Refusal, Stale
 from lockbox.requests.writing import Origin
 from lockbox.tenancy import invitations, members
 
@@ -71,15 +71,22 @@ def invite(
 
 
 @router.post("/roles")
-def set_roles(work: AtDesk, slug: Slug, person: Person, roles: Roles = []) -> Response:  # noqa: B006 - likewise
-    """Give a member exactly these roles."""
+def set_roles(
+    work: AtDesk,
+    slug: Slug,
+    person: Person,
+    seen: Annotated[str, Form(alias="version", max_length=16)] = "",
+    roles: Roles = [],  # noqa: B006 - likewise
+) -> Response:
+    """Give a member exactly these roles, where they are still those that the form was made from."""
 
     def deed(session: Session, caller: Caller, origin: Origin) -> None:
         held = frozenset(map(Role, read(MemberChange, roles=roles).roles))
-        members.set_roles(session, caller, origin, slug, person, roles=held)
+        members.set_roles(session, caller, origin, slug, person, roles=held, seen=seen)
 
     def shown(at: Hall, refused: Refusal) -> Response:
-        return _shown(at, refused, changed=(person, tuple(roles)))
+        # Where somebody else was quicker, the form shows what they have set.
+        return _shown(at, refused, changed=(person, None if isinstance(refused, Stale) else tuple(roles)))
 
     return done(work, slug, deed, shown, here(slug))
 
@@ -122,7 +129,7 @@ def _shown(
     *,
     after: UUID | None = None,
     written: Written | None = None,
-    changed: tuple[UUID, tuple[str, ...]] | None = None,
+    changed: tuple[UUID, tuple[str, ...] | None] | None = None,
 ) -> Response:
     return at.page(
         "members",

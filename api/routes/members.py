@@ -3,9 +3,9 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 
-from api.deps import Chosen, From, Who, Work
+from api.deps import Chosen, From, MustMatchTag, Who, Work, etag
 from api.schemas.members import (
     DelegationList,
     DelegationView,
@@ -19,7 +19,7 @@ from api.schemas.members import (
     RecoveryView,
     Somebody,
 )
-from api.schemas.parts import Named, Slug, problems
+from api.schemas.parts import MUST_MATCH_TAG, Named, Slug, problems
 from lockbox.people.models import Invitation
 from lockbox.people.roles import Role
 from lockbox.tenancy import deputies, invitations, members, memberships, recovery
@@ -53,13 +53,32 @@ def invite(slug: Slug, body: NewMember, who: Who, came: From, session: Work, cho
     return invitation_view(invited)
 
 
-@router.put("/members/{person_id}", responses=problems(400, 404))
-def change_member(slug: Slug, person_id: UUID, body: MemberChange, who: Who, came: From, session: Work) -> MemberView:
-    """Set all of a member's roles, and whether approvers may name them as deputy, as a tenant admin."""
-    member = members.set_roles(session, who, came, slug, person_id, roles=frozenset(map(Role, body.roles)))
+@router.get("/members/{person_id}", responses=problems(404))
+def show_member(slug: Slug, person_id: UUID, who: Who, session: Work, response: Response) -> MemberView:
+    """Show one member to the tenant's own people."""
+    return _one(members.show(session, who, slug, person_id), response)
+
+
+@router.put("/members/{person_id}", responses=problems(400, 404, 412, 428), openapi_extra=MUST_MATCH_TAG)
+def change_member(
+    slug: Slug,
+    person_id: UUID,
+    body: MemberChange,
+    who: Who,
+    came: From,
+    session: Work,
+    seen: MustMatchTag,
+    response: Response,
+) -> MemberView:
+    """Set all of a member's roles, and whether approvers may name them as deputy, as a tenant admin.
+
+    If-Match names the version of the member that is replaced; without it the answer is 428.
+    """
+    roles = frozenset(map(Role, body.roles))
+    member = members.set_roles(session, who, came, slug, person_id, roles=roles, seen=seen)
     if body.eligible is not None:
         member = members.set_eligible(session, who, came, slug, person_id, eligible=body.eligible)
-    return _member(member)
+    return _one(member, response)
 
 
 @router.delete("/members/{person_id}", status_code=204, responses=problems(404))
@@ -138,6 +157,11 @@ def invitation_view(invitation: Invitation) -> InvitationView:
     )
 
 
+def _one(member: Member, response: Response) -> MemberView:
+    response.headers.update(etag(member.version))
+    return _member(member)
+
+
 def _member(member: Member) -> MemberView:
     return MemberView(
         id=member.person_id,
@@ -146,6 +170,7 @@ def _member(member: Member) -> MemberView:
         roles=sorted(member.roles),
         eligible=member.is_eligible,
         since=member.since,
+        version=member.version,
     )
 
 

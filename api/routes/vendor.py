@@ -3,9 +3,9 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 
-from api.deps import Chosen, From, Who, Work
+from api.deps import Chosen, From, MustMatchTag, Who, Work, etag
 from api.routes.members import invitation_view
 from api.schemas.endpoints import DeadNoticePage, DeadNoticeView
 from api.schemas.members import (
@@ -16,7 +16,7 @@ from api.schemas.members import (
     InvitationView,
     NewColleague,
 )
-from api.schemas.parts import problems
+from api.schemas.parts import MUST_MATCH_TAG, problems
 from lockbox.people.roles import Role
 from lockbox.tenancy import memberships, undelivered, vendor
 from lockbox.tenancy.memberships import Member
@@ -44,14 +44,28 @@ def invite_colleague(body: NewColleague, who: Who, came: From, session: Work, ch
     return invitation_view(invited)
 
 
-@router.put("/members/{person_id}", responses=problems(400, 404))
-def change_colleague(person_id: UUID, body: ColleagueChange, who: Who, came: From, session: Work) -> ColleagueView:
+@router.get("/members/{person_id}", responses=problems(404))
+def show_colleague(person_id: UUID, who: Who, session: Work, response: Response) -> ColleagueView:
+    """Show somebody on the vendor's side, to its operators and auditors."""
+    return _one(vendor.show(session, who, person_id), response)
+
+
+@router.put("/members/{person_id}", responses=problems(400, 404, 412, 428), openapi_extra=MUST_MATCH_TAG)
+def change_colleague(
+    person_id: UUID,
+    body: ColleagueChange,
+    who: Who,
+    came: From,
+    session: Work,
+    seen: MustMatchTag,
+    response: Response,
+) -> ColleagueView:
     """Set all roles of somebody else at the vendor, and a manager's tier of the review, as an operator.
 
-    What a lost role carried ends.
+    What a lost role carried ends. If-Match names the version that is replaced; without it the answer is 428.
     """
-    roles = frozenset(map(Role, body.roles))
-    return _colleague(vendor.set_roles(session, who, came, person_id, roles, review_tier=body.review_tier))
+    roles, tier = frozenset(map(Role, body.roles)), body.review_tier
+    return _one(vendor.set_roles(session, who, came, person_id, roles, review_tier=tier, seen=seen), response)
 
 
 @router.delete("/members/{person_id}", status_code=204, responses=problems(404))
@@ -90,6 +104,11 @@ def list_dead_notices(
     return DeadNoticePage(items=[DeadNoticeView(**vars(one)) for one in page.notices], next_cursor=page.next_cursor)
 
 
+def _one(member: Member, response: Response) -> ColleagueView:
+    response.headers.update(etag(member.version))
+    return _colleague(member)
+
+
 def _colleague(member: Member) -> ColleagueView:
     return ColleagueView(
         id=member.person_id,
@@ -99,4 +118,5 @@ def _colleague(member: Member) -> ColleagueView:
         review_tier=member.review_tier,
         disabled=member.is_disabled,
         since=member.since,
+        version=member.version,
     )

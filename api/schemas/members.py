@@ -90,7 +90,7 @@ class NewDelegation(Incoming):
 
 
 class MemberView(BaseModel):
-    """A member; `since` is from when the oldest of the roles dates."""
+    """A member; `since` is from when the oldest of the roles dates, `version` what If-Match takes to change them."""
 
     id: UUID
     name: str
@@ -98,6 +98,7 @@ class MemberView(BaseModel):
     roles: list[Role]
     eligible: bool
     since: datetime | None
+    version: str
 
 
 class MemberPage(BaseModel):
@@ -108,7 +109,10 @@ class MemberPage(BaseModel):
 
 
 class ColleagueView(BaseModel):
-    """Somebody on the vendor's side; `review_tier` is null for who is no manager."""
+    """Somebody on the vendor's side; `review_tier` is null for who is no manager.
+
+    `version` is what If-Match takes to change them.
+    """
 
     id: UUID
     name: str
@@ -117,6 +121,7 @@ class ColleagueView(BaseModel):
     review_tier: int | None
     disabled: bool
     since: datetime | None
+    version: str
 
 
 class ColleaguePage(BaseModel):

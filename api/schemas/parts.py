@@ -93,17 +93,22 @@ def phrase(status: int) -> str:
     return {413: "Content Too Large", 422: "Unprocessable Content"}.get(status) or HTTPStatus(status).phrase
 
 
-MUST_MATCH: dict[str, Any] = {
-    "parameters": [
-        {
-            "name": "If-Match",
-            "in": "header",
-            "required": True,
-            "description": "The ETag of the version that is replaced, or `*` for whichever is in force.",
-            "schema": {"type": "string", "pattern": r'^(\*|"[0-9]{1,9}")$'},
-        }
-    ]
-}
+def _must_match(tag: str) -> dict[str, Any]:
+    return {
+        "parameters": [
+            {
+                "name": "If-Match",
+                "in": "header",
+                "required": True,
+                "description": "The ETag of the version that is replaced, or `*` for whichever is in force.",
+                "schema": {"type": "string", "pattern": rf'^(\*|"{tag}")$'},
+            }
+        ]
+    }
+
+
+MUST_MATCH = _must_match("[0-9]{1,9}")
+MUST_MATCH_TAG = _must_match("[0-9a-f]{16}")
 """The header that replacing a whole document takes, for the OpenAPI document."""
 
 

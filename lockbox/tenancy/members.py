@@ -28,6 +28,16 @@ def page(session: Session, caller: Caller, slug: str, *, cursor: UUID | None, mo
     return memberships.page(session, tenant.id, cursor=cursor, most=most)
 
 
+def show(session: Session, caller: Caller, slug: str, person_id: UUID) -> Member:
+    """Return one member of a tenant to its members.
+
+    Raises:
+        Unknown, NotYours: as named.
+    """
+    tenant = authority.readable(session, caller, slug)
+    return _at(session, tenant.id, person_id)
+
+
 def invite(
     session: Session,
     caller: Caller,
@@ -56,17 +66,27 @@ def invite(
 
 
 def set_roles(
-    session: Session, caller: Caller, origin: Origin, slug: str, person_id: UUID, *, roles: frozenset[Role]
+    session: Session,
+    caller: Caller,
+    origin: Origin,
+    slug: str,
+    person_id: UUID,
+    *,
+    roles: frozenset[Role],
+    seen: str | None = None,
 ) -> Member:
     """Give a member exactly these roles; they hold from the next call on. The same roles again change nothing.
 
     What a role carried ends with it: who stands in for an approver, and what an admin has offered to others.
+    `seen` is the version of the member that is replaced, None for whichever is there.
 
     Raises:
         Unknown, NotYours: as named.
+        Stale: the member was changed since then.
         LastAdmin: the tenant would be left without an admin.
     """
     seat, member = _member(session, caller, origin, slug, person_id)
+    member.check_seen(seen)
     if roles != member.roles:
         if roles - member.roles - {Role.AUDITOR} or _weakens(session, seat, member, roles):
             authority.firmly(session, seat, authority.known(session, caller, slug))
@@ -175,7 +195,11 @@ def _member(session: Session, caller: Caller, origin: Origin, slug: str, person_
 
 
 def _again(session: Session, seat: Seat, person_id: UUID) -> Member:
-    member = memberships.find(session, seat.tenant_id, person_id)
+    return _at(session, seat.tenant_id, person_id)
+
+
+def _at(session: Session, tenant_id: UUID | None, person_id: UUID) -> Member:
+    member = memberships.find(session, tenant_id, person_id)
     if member is None:
         raise Unknown("There is no such member.")
     return member

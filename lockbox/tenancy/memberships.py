@@ -1,5 +1,7 @@
 """Memberships, of a tenant or of the vendor: what roles somebody has there, and giving and taking them."""
 
+import hashlib
+import json
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from sqlmodel import Session
 from lockbox.ids import new_id
 from lockbox.people import keyring, powers
 from lockbox.people.roles import Role
+from lockbox.refusals import Stale
 
 MOST_A_PAGE = 200
 
@@ -66,6 +69,22 @@ class Member:
     since: datetime | None
     review_tier: int | None = None
     wants_prompts: bool = True
+
+    @property
+    def version(self) -> str:
+        """A tag of what is set about them as a whole, to be named by whoever replaces it; 16 digits in hex."""
+        parts = (words(self.roles), self.is_eligible, self.review_tier, self.is_disabled)
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+    def check_seen(self, seen: str | None) -> None:
+        """Check that this is what somebody saw who means to replace it; None is for whatever is there.
+
+        Raises:
+            Stale: it is something else by now.
+        """
+        if seen is not None and seen != self.version:
+            sentence = f"The roles of {self.name} have changed since you saw them; look again."
+            raise Stale(sentence, current_version=self.version)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,17 @@ def page(session: Session, caller: Caller, *, cursor: UUID | None, most: int) ->
     return memberships.page(session, None, cursor=cursor, most=most)
 
 
+def show(session: Session, caller: Caller, person_id: UUID) -> Member:
+    """Return somebody on the vendor's side, to its operators and auditors.
+
+    Raises:
+        NotYours: the caller is neither.
+        Unknown: there is nobody of that id.
+    """
+    _may_read(session, caller, READERS)
+    return _again(session, person_id)
+
+
 def still_open(session: Session, caller: Caller) -> Sequence[Invitation]:
     """Return the open invitations to the vendor's side, to its operators.
 
@@ -99,20 +110,23 @@ def set_roles(
     roles: frozenset[Role],
     *,
     review_tier: int | None = None,
+    seen: str | None = None,
 ) -> Member:
     """Give somebody of the vendor exactly these roles; they hold from the next call on.
 
     What a role carried ends with it: what an operator has offered or proposed to others, what an engineer has asked
     for or has open. A manager is asked of a review in that tier; None leaves it as it is, the first for somebody new
-    to it.
+    to it. `seen` is the version of the person that is replaced, None for whichever is there.
 
     Raises:
         NotYours, Unknown: as named.
         OwnRoles: it is the caller.
+        Stale: the person's roles or tier were changed since then.
         Invalid: the person is disabled, or no manager and to be in a tier.
         SignInAgain: it is a new role, and the operator's sign-in is too weak or too old.
     """
     seat, member = _colleague(session, caller, origin, person_id)
+    member.check_seen(seen)
     if member.is_disabled:
         raise Invalid("Somebody who is disabled gets no roles.", field="person_id")
     if member.roles and (Role.SYSTEM in roles) is not (Role.SYSTEM in member.roles):

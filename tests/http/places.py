@@ -195,8 +195,9 @@ PLACES: dict[str, Callable[[Door], Place]] = {
     ),
     "POST /v1/tenants/{slug}/members": lambda _: Place(body=somebody() | {"roles": ["auditor"]}),
     "PUT /v1/tenants/{slug}/members/{person_id}": lambda door: Place(
-        {"person_id": id_of(door.world, "abe")}, {"roles": ["approver"]}
+        {"person_id": id_of(door.world, "abe")}, {"roles": ["approver"]}, {"if-match": "*"}
     ),
+    "GET /v1/tenants/{slug}/members/{person_id}": lambda door: Place({"person_id": id_of(door.world, "abe")}),
     "DELETE /v1/tenants/{slug}/members/{person_id}": _member,
     "DELETE /v1/tenants/{slug}/invitations/{invitation_id}": lambda door: Place({"invitation_id": invited(door).id}),
     "POST /v1/tenants/{slug}/delegations": _deputy,
@@ -225,7 +226,10 @@ PLACES: dict[str, Callable[[Door], Place]] = {
     "GET /v1/endpoints/{endpoint_id}/deliveries": _endpoint,
     "POST /v1/deliveries/{delivery_id}/redeliver": lambda door: Place({"delivery_id": delivery(door)}),
     "POST /v1/vendor/members": lambda _: Place(body=somebody() | {"roles": ["engineer"]}),
-    "PUT /v1/vendor/members/{person_id}": lambda door: Place({"person_id": colleague(door)}, {"roles": ["manager"]}),
+    "PUT /v1/vendor/members/{person_id}": lambda door: Place(
+        {"person_id": colleague(door)}, {"roles": ["manager"]}, {"if-match": "*"}
+    ),
+    "GET /v1/vendor/members/{person_id}": lambda door: Place({"person_id": colleague(door)}),
     "DELETE /v1/vendor/members/{person_id}": lambda door: Place({"person_id": colleague(door)}),
     "POST /v1/vendor/members/{person_id}/disable": lambda door: Place({"person_id": colleague(door)}),
     "DELETE /v1/vendor/invitations/{invitation_id}": _colleague_invited,

@@ -16,6 +16,7 @@ from tests.http.places import invited, somebody
 from tests.mailbox import CODE, code_of
 
 NOBODY = UUID(int=1)
+ANY = {"if-match": "*"}
 
 
 def at(door: Door, tail: str = "") -> str:
@@ -64,6 +65,7 @@ def test_members_are_listed_with_address_roles_and_mark_page_by_page(fresh_door:
         "roles": ["approver"],
         "eligible": False,
         "since": seen[1]["since"],
+        "version": seen[1]["version"],
     }
     assert (seen[1]["address"].startswith("ann-"), rest["next_cursor"]) == (True, None)
 
@@ -72,9 +74,9 @@ def test_roles_and_mark_are_set_in_one_call(fresh_door: Door) -> None:
     aude = f"/members/{id_of(fresh_door.world, 'aude')}"
 
     both = fresh_door.call(
-        "tara", "PUT", at(fresh_door, aude), json={"roles": ["auditor", "approver"], "eligible": True}
+        "tara", "PUT", at(fresh_door, aude), json={"roles": ["auditor", "approver"], "eligible": True}, headers=ANY
     )
-    roles = fresh_door.call("tara", "PUT", at(fresh_door, aude), json={"roles": ["auditor"]})
+    roles = fresh_door.call("tara", "PUT", at(fresh_door, aude), json={"roles": ["auditor"]}, headers=ANY)
 
     assert (both.json()["roles"], both.json()["eligible"]) == (["approver", "auditor"], True)
     assert (roles.json()["roles"], roles.json()["eligible"]) == (["auditor"], True)
@@ -86,12 +88,50 @@ def test_roles_and_mark_are_set_in_one_call(fresh_door: Door) -> None:
     assert row.actions == ["member_changed", "eligible_changed", "member_changed"]
 
 
+def test_roles_are_set_only_by_whoever_saw_those_that_they_replace(fresh_door: Door) -> None:
+    aude = at(fresh_door, f"/members/{id_of(fresh_door.world, 'aude')}")
+    before, shown = listed(fresh_door)["Aude"], fresh_door.get("ann", aude)
+    seen, body = {"if-match": shown.headers["etag"]}, {"roles": ["approver"]}
+
+    without = fresh_door.call("tara", "PUT", aude, json=body)
+    bad = [fresh_door.call("tara", "PUT", aude, json=body, headers={"if-match": one}) for one in ('"3"', "x", '""')]
+    first = fresh_door.call("tara", "PUT", aude, json=body, headers=seen)
+    second = fresh_door.call("tara", "PUT", aude, json={"roles": ["auditor"]}, headers=seen)
+
+    assert "If-Match" in facts(without, 428, "precondition-required")["detail"]
+    for answer in bad:
+        assert facts(answer, 422, "invalid-request")["field"] == "If-Match"
+    assert shown.json() == before
+    assert shown.headers["etag"] == f'"{shown.json()["version"]}"'
+    assert first.json()["roles"] == ["approver"]
+    stale = facts(second, 412, "stale-version")
+    assert f'"{stale["current_version"]}"' == first.headers["etag"] != shown.headers["etag"]
+    assert listed(fresh_door)["Aude"]["roles"] == ["approver"]
+
+
+def test_whoever_saw_another_mark_as_deputy_sets_no_roles(fresh_door: Door) -> None:
+    aude = at(fresh_door, f"/members/{id_of(fresh_door.world, 'aude')}")
+    seen = {"if-match": fresh_door.get("tara", aude).headers["etag"]}
+    body = {"roles": ["auditor"], "eligible": True}
+    marked = fresh_door.call("tara", "PUT", aude, json=body, headers=seen)
+
+    stale = fresh_door.call("tara", "PUT", aude, json={"roles": ["approver"]}, headers=seen)
+    fresh = {"if-match": marked.headers["etag"]}
+
+    facts(stale, 412, "stale-version")
+    assert fresh_door.call("tara", "PUT", aude, json={"roles": ["approver"]}, headers=fresh).status_code == 200
+
+
 def test_somebody_who_becomes_an_approver_may_decide_and_somebody_removed_no_longer(fresh_door: Door) -> None:
     request_id = fresh_door.pending()
     facts(fresh_door.act("aude", "approve", request_id), 403, "wrong-role")
 
     fresh_door.call(
-        "tara", "PUT", at(fresh_door, f"/members/{id_of(fresh_door.world, 'aude')}"), json={"roles": ["approver"]}
+        "tara",
+        "PUT",
+        at(fresh_door, f"/members/{id_of(fresh_door.world, 'aude')}"),
+        json={"roles": ["approver"]},
+        headers=ANY,
     )
     gone = fresh_door.call("tara", "DELETE", at(fresh_door, f"/members/{id_of(fresh_door.world, 'ann')}"))
 
@@ -105,7 +145,7 @@ def test_the_last_admin_stays(fresh_door: Door) -> None:
     tara = at(fresh_door, f"/members/{id_of(fresh_door.world, 'tara')}")
 
     facts(fresh_door.call("tara", "DELETE", tara), 403, "last-admin")
-    facts(fresh_door.call("tara", "PUT", tara, json={"roles": ["approver"]}), 403, "last-admin")
+    facts(fresh_door.call("tara", "PUT", tara, json={"roles": ["approver"]}, headers=ANY), 403, "last-admin")
 
     assert listed(fresh_door)["Tara"]["roles"] == ["tenant_admin"]
 
@@ -186,7 +226,7 @@ def test_a_bad_field_of_an_invitation_is_named(door: Door, field: str, value: An
 def test_a_bad_change_of_a_member_is_refused(door: Door, body: dict[str, Any]) -> None:
     address = at(door, f"/members/{id_of(door.world, 'ann')}")
 
-    facts(door.call("tara", "PUT", address, json=body), 422, "invalid-request")
+    facts(door.call("tara", "PUT", address, json=body, headers=ANY), 422, "invalid-request")
 
     assert listed(door)["Ann"]["roles"] == ["approver"]
 
@@ -196,7 +236,7 @@ def test_a_bad_change_of_a_member_is_refused(door: Door, body: dict[str, Any]) -
     ("method", "tail"), [("PUT", "/members"), ("DELETE", "/members"), ("DELETE", "/invitations")]
 )
 def test_what_is_no_id_is_refused(door: Door, method: str, tail: str, shown: str) -> None:
-    answer = door.call("tara", method, at(door, f"{tail}/{shown}"), json={"roles": ["approver"]})
+    answer = door.call("tara", method, at(door, f"{tail}/{shown}"), json={"roles": ["approver"]}, headers=ANY)
 
     facts(answer, 422, "invalid-request")
 
@@ -207,7 +247,7 @@ def test_somebody_of_the_vendor_is_no_member_to_be_changed(door: Door, name: str
 
     for method, body in (("PUT", {"roles": ["approver"]}), ("DELETE", None)):
         parts = {"json": body} if body else {}
-        facts(door.call("tara", method, address, **parts), 404, "not-found")
+        facts(door.call("tara", method, address, headers=ANY, **parts), 404, "not-found")
 
 
 def test_somebody_of_another_tenant_is_neither_seen_nor_changed(fresh_door: Door, open_door: OpenDoor) -> None:
@@ -215,10 +255,12 @@ def test_somebody_of_another_tenant_is_neither_seen_nor_changed(fresh_door: Door
     zoe = elsewhere.world.add("zoe", Role.APPROVER, elsewhere.world.tenant.id)
 
     answer = fresh_door.call(
-        "tara", "PUT", at(fresh_door, f"/members/{zoe.person_id}"), json={"roles": ["tenant_admin"]}
+        "tara", "PUT", at(fresh_door, f"/members/{zoe.person_id}"), json={"roles": ["tenant_admin"]}, headers=ANY
     )
 
-    nobodys = fresh_door.call("tara", "PUT", at(fresh_door, f"/members/{new_id()}"), json={"roles": ["tenant_admin"]})
+    nobodys = fresh_door.call(
+        "tara", "PUT", at(fresh_door, f"/members/{new_id()}"), json={"roles": ["tenant_admin"]}, headers=ANY
+    )
     facts(answer, 404, "not-found")
     assert answer.content == nobodys.content
     assert "Zoe" not in listed(fresh_door)

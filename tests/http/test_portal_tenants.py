@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -89,13 +90,30 @@ def test_an_admin_changes_roles_and_removes(portal: Portal) -> None:
     browser, abe = entered(portal), str(id_of(portal.world, "abe"))
     fields = {"csrf": browser.get(here(portal, "/members")).form("/sign-out").fields["csrf"], "id": abe}
 
-    browser.post(here(portal, "/members/roles"), fields | {"roles": "auditor"})
+    seen = {"version": members_of(portal.world)["Abe"].version}
+    browser.post(here(portal, "/members/roles"), fields | seen | {"roles": "auditor"})
     changed = members_of(portal.world)["Abe"].roles
     page = browser.post(here(portal, "/members/remove"), fields)
 
     assert changed == {Role.AUDITOR}
     assert page.path == here(portal, "/members")
     assert "Abe" not in members_of(portal.world)
+
+
+def test_roles_that_somebody_else_has_changed_meanwhile_are_shown_before_they_are_replaced(portal: Portal) -> None:
+    browser, path = entered(portal), here(portal, "/members")
+    page = browser.get(path)
+    abe = str(id_of(portal.world, "abe"))
+    (form,) = (one for one in page.read.forms if one.action.endswith("/roles") and one.fields["id"] == abe)
+    does(portal.world, "tara", members.set_roles, UUID(abe), roles=frozenset({Role.APPROVER, Role.AUDITOR}))
+
+    refused = browser.post(f"{path}/roles", form.fields | {"roles": "tenant_admin"})
+    (again,) = (one for one in refused.read.forms if one.action.endswith("/roles") and one.fields["id"] == abe)
+    browser.post(f"{path}/roles", again.fields | {"roles": "auditor"})
+
+    assert (refused.status, "have changed since you saw them" in refused.words) == (412, True)
+    assert set(again.ticked["roles"]) == {"approver", "auditor"}
+    assert members_of(portal.world)["Abe"].roles == {Role.AUDITOR}
 
 
 def test_the_last_admin_is_told_why_they_stay(portal: Portal) -> None:

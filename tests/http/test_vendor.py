@@ -13,6 +13,7 @@ from tests.http.tokens import by, made
 from tests.mailbox import CODE, code_of
 
 MEMBERS = "/v1/vendor/members"
+ANY = {"if-match": "*"}
 
 
 def listed(door: Door, who: str = "olga") -> dict[str, dict[str, Any]]:
@@ -47,7 +48,7 @@ def test_roles_are_set_taken_and_given_back_and_hold_at_once(fresh_door: Door) -
 
     gone = fresh_door.call("olga", "DELETE", address)
     refused = fresh_door.file("eve")
-    back = fresh_door.call("olga", "PUT", address, json={"roles": ["engineer", "manager"]})
+    back = fresh_door.call("olga", "PUT", address, json={"roles": ["engineer", "manager"]}, headers=ANY)
 
     assert gone.status_code == 204
     facts(refused, 403, "wrong-role")
@@ -58,12 +59,28 @@ def test_roles_are_set_taken_and_given_back_and_hold_at_once(fresh_door: Door) -
 def test_a_manager_is_put_into_a_tier_of_the_review_and_stays_there(fresh_door: Door) -> None:
     address = f"{MEMBERS}/{id_of(fresh_door.world, 'mia')}"
 
-    put = fresh_door.call("olga", "PUT", address, json={"roles": ["manager"], "review_tier": 2})
-    kept = fresh_door.call("olga", "PUT", address, json={"roles": ["engineer", "manager"]})
+    put = fresh_door.call("olga", "PUT", address, json={"roles": ["manager"], "review_tier": 2}, headers=ANY)
+    kept = fresh_door.call("olga", "PUT", address, json={"roles": ["engineer", "manager"]}, headers=ANY)
 
     assert (put.json()["review_tier"], kept.json()["review_tier"]) == (2, 2)
     tiers = {one["name"]: one["review_tier"] for one in listed(fresh_door, "vera").values()}
     assert (tiers["Max"], tiers["Mia"], tiers["Erin"]) == (1, 2, None)
+
+
+def test_roles_and_tier_are_set_only_by_whoever_saw_those_that_they_replace(fresh_door: Door) -> None:
+    address = f"{MEMBERS}/{id_of(fresh_door.world, 'mia')}"
+    shown = fresh_door.get("vera", address)
+    seen, body = {"if-match": shown.headers["etag"]}, {"roles": ["manager"], "review_tier": 2}
+
+    without = fresh_door.call("olga", "PUT", address, json=body)
+    first = fresh_door.call("olga", "PUT", address, json=body, headers=seen)
+    second = fresh_door.call("olga", "PUT", address, json={"roles": ["engineer"]}, headers=seen)
+
+    facts(without, 428, "precondition-required")
+    assert shown.headers["etag"] == f'"{shown.json()["version"]}"'
+    assert (first.json()["review_tier"], first.headers["etag"]) == (2, f'"{first.json()["version"]}"')
+    assert facts(second, 412, "stale-version")["current_version"] == first.json()["version"]
+    assert listed(fresh_door)[first.json()["id"]]["roles"] == ["manager"]
 
 
 @pytest.mark.parametrize("tier", [0, 6, -1, 1.5, "2", True, [2]])
@@ -71,7 +88,7 @@ def test_a_tier_is_a_number_from_one_to_five(door: Door, tier: Any) -> None:
     address = f"{MEMBERS}/{id_of(door.world, 'mia')}"
     body = {"roles": ["manager"], "review_tier": tier}
 
-    answer = facts(door.call("olga", "PUT", address, json=body), 422, "invalid-request")
+    answer = facts(door.call("olga", "PUT", address, json=body, headers=ANY), 422, "invalid-request")
     assert [error["field"] for error in answer["errors"]] == ["review_tier"]
 
 
@@ -79,7 +96,10 @@ def test_only_a_manager_is_in_a_tier(door: Door) -> None:
     address = f"{MEMBERS}/{id_of(door.world, 'eve')}"
     body = {"roles": ["engineer"], "review_tier": 2}
 
-    assert facts(door.call("olga", "PUT", address, json=body), 422, "invalid-request")["field"] == "review_tier"
+    assert (
+        facts(door.call("olga", "PUT", address, json=body, headers=ANY), 422, "invalid-request")["field"]
+        == "review_tier"
+    )
 
 
 def test_who_is_disabled_is_nobody_from_the_next_call_on_and_shut_out(fresh_door: Door) -> None:
@@ -91,13 +111,13 @@ def test_who_is_disabled_is_nobody_from_the_next_call_on_and_shut_out(fresh_door
     assert answer.json()["disabled"]
     facts(fresh_door.get("erin", "/v1/requests"), 401, "invalid-token")
     facts(fresh_door.ask("gate"), 403, "no-open-window")
-    facts(fresh_door.call("olga", "PUT", address, json={"roles": ["engineer"]}), 422, "invalid-request")
+    facts(fresh_door.call("olga", "PUT", address, json={"roles": ["engineer"]}, headers=ANY), 422, "invalid-request")
 
 
 def test_nobody_changes_their_own_entry(door: Door) -> None:
     address = f"{MEMBERS}/{id_of(door.world, 'olga')}"
 
-    facts(door.call("olga", "PUT", address, json={"roles": ["operator", "manager"]}), 403, "own-roles")
+    facts(door.call("olga", "PUT", address, json={"roles": ["operator", "manager"]}, headers=ANY), 403, "own-roles")
     facts(door.call("olga", "DELETE", address), 403, "own-roles")
     facts(door.call("olga", "POST", f"{address}/disable"), 403, "own-roles")
 
@@ -105,7 +125,7 @@ def test_nobody_changes_their_own_entry(door: Door) -> None:
 @pytest.mark.parametrize("name", ["tara", "ann"])
 def test_a_customers_people_answer_as_people_who_do_not_exist(door: Door, name: str) -> None:
     theirs, nobodys = (f"{MEMBERS}/{one}" for one in (id_of(door.world, name), UUID(int=1)))
-    body = {"json": {"roles": ["engineer"]}}
+    body = {"json": {"roles": ["engineer"]}, "headers": ANY}
 
     for method, tail, parts in (("PUT", "", body), ("DELETE", "", {}), ("POST", "/disable", {})):
         answer = door.call("olga", method, theirs + tail, **parts)
@@ -127,7 +147,7 @@ def test_bad_roles_are_refused(door: Door, roles: Any) -> None:
     address = f"{MEMBERS}/{colleague(door)}"
 
     facts(door.call("olga", "POST", MEMBERS, json=somebody() | {"roles": roles}), 422, "invalid-request")
-    facts(door.call("olga", "PUT", address, json={"roles": roles}), 422, "invalid-request")
+    facts(door.call("olga", "PUT", address, json={"roles": roles}, headers=ANY), 422, "invalid-request")
 
 
 def test_an_address_is_invited_once(door: Door) -> None:
@@ -149,7 +169,7 @@ def test_an_api_token_of_an_operator_adds_and_gives_nothing(fresh_door: Door) ->
     }
     before = fresh_door.rows()
 
-    answers = {where: by(plain, fresh_door, *where, json=body) for where, body in calls.items()}
+    answers = {where: by(plain, fresh_door, *where, json=body, headers=ANY) for where, body in calls.items()}
     suspended = by(plain, fresh_door, "POST", f"/v1/tenants/{slug}/suspend")
     resumed = by(plain, fresh_door, "POST", f"/v1/tenants/{slug}/resume")
 

@@ -23,7 +23,8 @@ def made(door: Door, who: str = "erin", **body: Any) -> dict[str, Any]:
 def by(token: str | dict[str, Any], door: Door, method: str, path: str, **parts: Any) -> Response:
     """Call the API with a token that was made."""
     text = token if isinstance(token, str) else token["token"]
-    return door.call(None, method, path, headers={"authorization": f"Bearer {text}"}, **parts)
+    headers = parts.pop("headers", {}) | {"authorization": f"Bearer {text}"}
+    return door.call(None, method, path, headers=headers, **parts)
 
 
 def works(token: str | dict[str, Any], door: Door) -> bool:

@@ -90,7 +90,11 @@ def test_members_are_listed_to_their_own_side_page_by_page(shell: Shell) -> None
 def test_an_admin_sets_roles_and_removes(shell: Shell) -> None:
     slug, abe = shell.world.tenant.slug, id_of(shell.world, "abe")
 
-    set_ = shell.does("tara", "member", "roles", slug, abe, "--role", "auditor")
+    (seen,) = (
+        one["version"] for one in shell.reads("tara", "member", "list", slug)["items"] if one["id"] == str(abe)
+    )
+    set_ = shell.does("tara", "member", "roles", slug, abe, "--role", "auditor", "--version", seen)
+    shell.is_refused("tara", "stale-version: ", "member", "roles", slug, abe, "--role", "approver", "--version", seen)
     removed = shell.does("tara", "member", "remove", slug, abe)
 
     assert "auditor" in set_
