@@ -18,6 +18,7 @@ from bench.sinks import wait_for
 from cli import sample, stack
 from cli.sample import Sample
 from cli.stack import Plan, Processes
+from config import ports
 from config.settings import Settings
 from lockbox.database import Database, as_owner, make_engine
 from lockbox.people.roles import Caller, Means, Role, Side, Standing
@@ -28,7 +29,8 @@ from lockbox.requests.voting import Verdict
 from lockbox.requests.writing import Origin
 from lockbox.schedule import Schedule
 
-API_PORT, FLOWER_PORT, SINK_PORT = 18800, 18900, 18500
+API_PORT, FLOWER_PORT, SINK_PORT = 0, 20, 40
+"""Where to look for a port, in the range that the process takes for itself."""
 UNLIMITED = {
     "LOCKBOX_FILINGS_BY_PERSON": "1000000",
     "LOCKBOX_FILINGS_FOR_TENANT": "1000000",
@@ -71,13 +73,20 @@ class Bench:
     pace: Pace = field(default_factory=Pace)
 
 
+def free_port(place: int) -> int:
+    """Return the first free port from that place of our own range on."""
+    return stack.free_port(ports.own().start + place)
+
+
 @contextmanager
 def site() -> Iterator[Site]:
     """Start servers of one's own, seed them and live through one request; remove everything at the end."""
     folder = Path(tempfile.mkdtemp(prefix="lockbox-bench-"))
     folder.chmod(0o755)
-    settings = Settings(smtp_url=f"smtp://127.0.0.1:{stack.free_port(SINK_PORT)}")
-    plan = stack.prepare(settings, folder / "servers", api_port=API_PORT, flower_port=FLOWER_PORT)
+    settings = Settings(smtp_url=f"smtp://127.0.0.1:{free_port(SINK_PORT)}")
+    plan = stack.prepare(
+        settings, folder / "servers", api_port=free_port(API_PORT), flower_port=free_port(FLOWER_PORT)
+    )
     try:
         with as_owner(plan.owner_database_url) as session:
             reviewed, people = (
@@ -101,7 +110,7 @@ def running(site: Site) -> Iterator[Bench]:
         ends.callback(processes.stop)
         house = Database(make_engine(site.plan.database_url, role="bench"), Schedule(site.plan.redis_url))
         ends.callback(house.dispose)
-        mail = make_url(site.plan.smtp_url).port or SINK_PORT
+        mail = make_url(site.plan.smtp_url).port or free_port(SINK_PORT)
         processes.launch("sinks", [sys.executable, "-m", "bench.sinks", str(mail), str(stack.free_port(mail + 1))])
         wait_for(mail)
         for name in ("api", "worker", "notices"):

@@ -13,11 +13,11 @@ import psutil
 from bench import costs
 from bench.customers import Customers
 from bench.doors import CLIENTS, LIVING, WARM_UP_SECONDS, play, rate, several
-from bench.house import SINK_PORT, Site
+from bench.house import SINK_PORT, Site, free_port
 from bench.sinks import wait_for
 from cli import stack
 
-PORT = 18700
+PORT = 60
 DATABASE = "lockbox_floor"
 Measured = Mapping[str, float]
 
@@ -61,7 +61,7 @@ class Least:
 def serving(site: Site) -> Iterator[Least]:
     """Serve on a copy of the database, with a relay that takes every mail."""
     url = site.copied(site.plan.database_url, DATABASE).render_as_string(hide_password=False)
-    port, mail = stack.free_port(PORT), stack.free_port(SINK_PORT)
+    port, mail = free_port(PORT), free_port(SINK_PORT)
     hole = stack.free_port(mail + 1)
     with _running("bench.sinks", mail, hole), _running("bench.bare", port, mail, told=url) as child:
         wait_for(mail)

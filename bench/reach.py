@@ -15,6 +15,7 @@ from bench.measure import settle
 from bench.sinks import HANGING_DOMAIN, PATIENCE, wait_for
 from cli import sample, stack
 from cli.sample import Sample
+from config import ports
 from config.settings import Settings
 from lockbox.database import as_owner
 from lockbox.notices.vault import Vault
@@ -30,7 +31,7 @@ REQUESTS = 5
 SOON_SECONDS = 5
 MAILS = 2_000
 MANY_DOMAINS = 500
-FIRST_PORT = 18600
+FIRST_PORT = 80
 SERVICES = Settings().services
 
 APPROVE = """
@@ -164,7 +165,7 @@ def _drain(bench: Bench) -> None:
 
 
 def _free_ports() -> Iterator[int]:
-    port = FIRST_PORT
+    port = ports.own().start + FIRST_PORT
     for _ in count():
         port = stack.free_port(port)
         yield port

@@ -12,7 +12,7 @@ from redis import Redis
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 
-from bench.house import SINK_PORT, Site, admin
+from bench.house import SINK_PORT, Site, admin, free_port
 from bench.load import observer
 from bench.sinks import wait_for
 from cli import stack
@@ -92,7 +92,7 @@ def running(site: Site, name: str) -> Iterator[Running]:
     """Run a peer on an empty database of its own and an empty part of Redis; end it and remove them at the end."""
     redis_url = make_url(site.plan.redis_url).set(database=REDIS_DATABASE).render_as_string(hide_password=False)
     url = site.copied(site.plan.worker_database_url, DATABASE).set(drivername="postgresql")
-    mail = stack.free_port(SINK_PORT)
+    mail = free_port(SINK_PORT)
     variables = {
         "BENCH_DATABASE_URL": url.render_as_string(hide_password=False),
         "BENCH_REDIS_URL": redis_url,

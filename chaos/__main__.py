@@ -5,7 +5,6 @@
 
 import argparse
 import math
-import os
 import secrets
 import shutil
 import sys
@@ -21,9 +20,9 @@ from chaos import hunt, plan, planted, report, run, sometimes, stage
 from chaos.drain import NotHealed
 from cli import stack
 from cli.endings import end_on_signals
+from config import ports
 from config.embedded import EmbeddedRefused
 
-FIRST_PORT = 13000 + os.getpid() * 40 % 1200
 """Where nothing else of ours listens, and hardly another run beside this one."""
 MOST_SEEDS = 1_000_000
 PATIENCE, MOST_PATIENCE = 70.0, 600.0
@@ -108,12 +107,13 @@ def _stage(planned: plan.Plan, logs: Path, console: Console, bug: str = "") -> I
         ends.callback(shutil.rmtree, parent, ignore_errors=True)
         parent.chmod(0o755)
         console.print("starting the servers …")
-        prepared = stage.prepare(parent / "servers", FIRST_PORT)
+        first_port = ports.own().start
+        prepared = stage.prepare(parent / "servers", first_port)
         servers = prepared.servers
         if servers is None:
             raise EmbeddedRefused("chaos needs servers of its own")
         ends.callback(servers.stop)
-        yield ends.enter_context(stage.built(prepared, servers, planned, logs, FIRST_PORT, bug=bug))
+        yield ends.enter_context(stage.built(prepared, servers, planned, logs, first_port, bug=bug))
 
 
 @contextmanager

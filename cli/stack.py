@@ -4,7 +4,6 @@ import json
 import secrets
 import shlex
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 import psycopg
 
-from config import embedded
+from config import embedded, ports
 from config.children import environment
 from config.embedded import EmbeddedRefused, Servers
 from config.settings import Settings
@@ -209,12 +208,7 @@ def _missing(urls: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
 def free_port(first: int) -> int:
     """Return the first port from this one on that nobody listens on."""
     for port in range(first, first + 200):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+        if ports.is_free(port):
             return port
     raise OSError(f"no free port between {first} and {first + 199}")
 

@@ -1,13 +1,24 @@
-"""Ports for what tests start: each process that runs tests looks in a range of its own."""
+"""Ports for what tests start: each process that runs tests has a range of its own, also beside other suites."""
 
-import os
+from collections.abc import Iterator
+from itertools import chain, repeat
 
-from cli.stack import free_port
+from config import ports
 
-WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-RANGE = 3000
+PLACES: Iterator[int] = chain.from_iterable(ports.own() for _ in repeat(None))
+"""Our own ports, over and over; the range is taken at the first look."""
 
 
-def own_port(first: int) -> int:
-    """Return a free port at or after this one, moved down by a range for each further process."""
-    return free_port(first - RANGE * WORKER)
+def own_port(room: int = 1) -> int:
+    """Return a port that nobody listens on and nobody else is given; so many ports from it on are for the asker.
+
+    It comes again when all others were given.
+    """
+    found: list[int] = []
+    for _ in range(2 * len(ports.own())):
+        port = next(PLACES)
+        follows = bool(found) and port == found[-1] + 1
+        found = [*(found if follows else ()), port] if ports.is_free(port) else []
+        if len(found) == room:
+            return found[0]
+    raise OSError(f"something listens on the ports from {ports.own().start} on: end it")

@@ -20,10 +20,11 @@ from cli.demo.receiver import Receiver
 from cli.demo.story import STORIES
 from cli.endings import ignore_signals, unbroken
 from cli.stack import Plan, Processes
+from config import ports
 from config.embedded.folder import write_private
 from config.settings import Settings
 
-API_PORT, FLOWER_PORT, GUARD_PORT = (first + os.getpid() % 400 for first in (8100, 5600, 9100))
+API_PORT, FLOWER_PORT, GUARD_PORT = 0, 30, 60  # in the range that the process takes for itself
 """Not those of `make run`, which may be up beside the demo, nor those of another demo that starts just now."""
 SERVICE = "exchange-online"
 LOGS = stack.LOGS / "demo"
@@ -86,7 +87,8 @@ def built(settings: Settings, folder: Path | None, say: Say) -> Iterator[Stage]:
 def _built(settings: Settings, folder: Path | None, say: Say, ends: ExitStack) -> Stage:
     say("Starting Postgres, Redis and a mail catcher")
     caught = settings.model_copy(update={"smtp_url": None})
-    plan = stack.prepare(caught, folder, api_port=API_PORT, flower_port=FLOWER_PORT)
+    first = ports.own().start
+    plan = stack.prepare(caught, folder, api_port=first + API_PORT, flower_port=first + FLOWER_PORT)
     ends.callback(stack.release, plan)
     if plan.servers is None:
         raise Failed("there is no mail catcher")
@@ -132,7 +134,7 @@ def _start(processes: Processes, cast: Cast, ends: ExitStack) -> str:
     processes.start("flower")
     token = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="lockbox-demo-"))) / "gate.token"
     write_private(token, cast.tokens["gate"])
-    port = stack.free_port(GUARD_PORT)
+    port = stack.free_port(ports.own().start + GUARD_PORT)
     about = ["--lockbox", processes.plan.public_url, "--tenant", cast.tenant, "--service", SERVICE]
     command = [sys.executable, str(GUARD), *about, "--token-file", str(token), "--port", str(port)]
     processes.launch("guarded", command)

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import psutil
 
+from config import ports
 from config.embedded.folder import (
     EmbeddedRefused,
     Home,
@@ -213,8 +214,10 @@ def _stop(server: Server, state: State) -> None:
 def _choose_port(state: State, name: str) -> None:
     taken = {port for other, port in state.ports.items() if other != name}
     port = state.ports.get(name)
-    while port is None or port in taken or not _free(port):
+    if port is None or port in taken or not _free(port):
         port = secrets.choice(PORTS)
+        while port in taken or not (ports.take(port) and _free(port)):
+            port = secrets.choice(PORTS)
     state.ports[name] = port
 
 

@@ -26,6 +26,7 @@ from lockbox.schedule import Schedule
 from tests.builders import ShiftedClock, StoppedClock, Urls
 from tests.conftest import fresh_database
 from tests.database.postbag import Postbag
+from tests.ports import own_port
 
 REDIS_SERVER = shutil.which("redis-server")
 KINDS = ["valkey", "redis"] if REDIS_SERVER else ["valkey"]
@@ -203,7 +204,7 @@ def real_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Redis itself, where it is installed, with a password; its URL."""
     if REDIS_SERVER is None:
         pytest.skip("no redis-server on PATH")
-    folder, port, password = tmp_path_factory.mktemp("redis"), free_port(), secrets.token_urlsafe(16)
+    folder, port, password = tmp_path_factory.mktemp("redis"), own_port(), secrets.token_urlsafe(16)
     settings = folder / "redis.conf"
     settings.write_text(
         f'bind 127.0.0.1\nport {port}\nrequirepass {password}\ndir "{folder}"\nsave ""\nappendonly no\n'
@@ -250,7 +251,7 @@ def schedule(redis_url: str) -> Iterator[Schedule]:
 @pytest.fixture
 def refused_url() -> str:
     """The URL of a port at which nobody listens."""
-    return f"redis://:secret@127.0.0.1:{free_port()}/0"
+    return f"redis://:secret@127.0.0.1:{own_port()}/0"
 
 
 @pytest.fixture
@@ -265,13 +266,6 @@ def away_url(request: pytest.FixtureRequest) -> str:
     """The URL of a Redis that is away, in either manner."""
     url: str = request.getfixturevalue(request.param)
     return url
-
-
-def free_port() -> int:
-    """Return a port that is free now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def _wait_for(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:

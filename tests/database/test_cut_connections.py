@@ -11,7 +11,6 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
-from cli.stack import free_port
 from lockbox.database import Database, make_engine
 from lockbox.notices import claiming, delivery
 from lockbox.notices.attempts import Attempt
@@ -25,6 +24,7 @@ from tests.database.postbag import SENDER, Postbag, notice, open_notices
 from tests.database.relay import CommitLosingRelay
 from tests.database.scenes import many, read
 from tests.mail_relay import relaying
+from tests.ports import own_port
 
 REQUESTS, PATIENCE = 60, 120
 CUT = text("""
@@ -131,7 +131,7 @@ def test_what_cannot_be_written_is_kept_until_its_lease_ends_and_no_longer(
     ]
     with CommitLosingRelay(urls.notices) as relay:
         house = Database(make_engine(relay.url, role="relayed"), world.house.schedule)
-        nowhere = make_url(urls.notices).set(port=free_port(20_000))
+        nowhere = make_url(urls.notices).set(port=own_port())
         engine = make_engine(nowhere.render_as_string(hide_password=False), role="away")
         cut_off = Database(engine, world.house.schedule)
         ended = Ended(house, arrived[0], Future())

@@ -30,7 +30,7 @@ from lockbox.schedule import Schedule
 from lockbox.standing import Server
 from lockbox.watch import status
 from tests.builders import World, all_rights
-from tests.database.conftest import free_port
+from tests.ports import own_port
 
 SECONDS = 60
 WINDOWS = 40
@@ -117,7 +117,7 @@ def primary() -> Iterator[Servers]:
 def standby(primary: Servers) -> Iterator[Standby]:
     """A standby to which commits do not wait."""
     primary.start_again("postgres")
-    standby = Standby(find_home(primary.folder), primary, free_port())
+    standby = Standby(find_home(primary.folder), primary, own_port())
     standby.start()
     yield standby
     standby.run("pg_ctl", "stop", "-s", "-m", "immediate", "-D", str(standby.folder))

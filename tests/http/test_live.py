@@ -44,7 +44,7 @@ IN_TRANSACTION = (
 @pytest.fixture(scope="module")
 def stage(open_portal: OpenPortal) -> Iterator[Live]:
     """A world's pages on a real server that looks after everybody five times a second."""
-    with serving(open_portal(settings=SETTINGS), own_port(17400), beat=0.2, pause=0.2) as live:
+    with serving(open_portal(settings=SETTINGS), own_port(), beat=0.2, pause=0.2) as live:
         yield live
 
 
@@ -130,7 +130,7 @@ def test_an_approver_is_told_of_the_own_tenant_in_the_midst_of_anothers_news(
 
 
 def test_what_the_vendor_reviews_is_no_news_for_the_customer(open_portal: OpenPortal) -> None:
-    with serving(open_portal(Policy(mail_suffices=True), settings=SETTINGS), own_port(17420), pause=0.2) as live:
+    with serving(open_portal(Policy(mail_suffices=True), settings=SETTINGS), own_port(), pause=0.2) as live:
         world = live.portal.world
         customer, vendor = (live.settled(live.secret(name), "list") for name in ("ann", "max"))
 
@@ -421,7 +421,7 @@ def test_while_redis_is_away_pages_are_told_and_afterwards_look_again(live: Live
 def test_a_redis_that_was_never_there_is_away(open_portal: OpenPortal) -> None:
     portal = open_portal(settings=SETTINGS)
     portal.house = Database(portal.house.engine, Schedule("redis://127.0.0.1:1"), portal.clock)
-    with serving(portal, own_port(17440)) as live:
+    with serving(portal, own_port()) as live:
         first, second = live.open(live.secret("ann"), "list"), None
         first.until("away")
         second = live.open(live.secret("amir"), "list")
@@ -430,7 +430,7 @@ def test_a_redis_that_was_never_there_is_away(open_portal: OpenPortal) -> None:
 
 
 def test_a_server_ends_at_once_whoever_listens(open_portal: OpenPortal) -> None:
-    with serving(open_portal(settings=SETTINGS), own_port(17460)) as live:
+    with serving(open_portal(settings=SETTINGS), own_port()) as live:
         streams = [live.open(live.secret(name), "list") for name in ("ann", "amir")]
         for stream in streams:
             stream.until("again")
@@ -444,7 +444,7 @@ def test_a_server_ends_at_once_whoever_listens(open_portal: OpenPortal) -> None:
 
 
 def test_the_api_ends_within_seconds_of_its_signal_with_streams_open(open_portal: OpenPortal, urls: Urls) -> None:
-    port = own_port(17480)
+    port = own_port()
     portal = open_portal()
     variables = {
         "LOCKBOX_ENVIRONMENT": "test",

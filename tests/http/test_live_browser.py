@@ -31,7 +31,7 @@ BY_MAIL = Policy(vendor_review=False, mail_suffices=True, quorum=2)
 @pytest.fixture(scope="module")
 def live(open_portal: OpenPortal) -> Iterator[Live]:
     """A world's pages on a real server, at an address without TLS."""
-    port = own_port(17500)
+    port = own_port()
     settings = Settings(environment="test", public_url=f"http://127.0.0.1:{port}")
     with serving(open_portal(BY_MAIL, settings), port, beat=0.5, pause=0.2) as found:
         yield found
@@ -247,7 +247,7 @@ def test_a_stream_that_breaks_off_again_and_again_puts_off_no_look(live: Live, d
 
 
 def test_a_page_that_may_not_listen_looks_again_every_fifteen_seconds(open_portal: OpenPortal, browser: Desk) -> None:
-    port = own_port(17520)
+    port = own_port()
     settings = Settings(environment="test", public_url=f"http://127.0.0.1:{port}", live_streams=0)
     with serving(open_portal(BY_MAIL, settings), port) as live:
         desk = Desk(browser.browser, live.url)

@@ -55,7 +55,7 @@ class Place:
 @pytest.fixture(scope="module")
 def live(open_portal: OpenPortal) -> Iterator[Live]:
     """A real server, at an address without TLS."""
-    port = own_port(17540)
+    port = own_port()
     settings = Settings(environment="test", public_url=f"http://127.0.0.1:{port}")
     with serving(open_portal(BY_MAIL, settings), port, beat=0.5, pause=0.2) as found:
         yield found

@@ -68,7 +68,7 @@ def proxy(loop: Loop) -> Iterator[Proxy]:
     """A proxy before a server that says everything back."""
     with echo() as port:
         found = Proxy(port)
-        loop.do(found.open(own_port(23000)))
+        loop.do(found.open(own_port(20)))
         yield found
         loop.do(found.leave())
 

@@ -134,8 +134,8 @@ def stage_of(
             smtp_url=urls.smtp,
             servers=servers,
             keys=signing,
-            api_port=own_port(18000),
-            flower_port=own_port(18500),
+            api_port=own_port(),
+            flower_port=own_port(),
             environment="test",
         )
         processes = WarmProcesses(plan, logs, {"LOCKBOX_SHUTDOWN_SECONDS": "1"})

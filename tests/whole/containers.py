@@ -150,8 +150,8 @@ def containers_of() -> Iterator[Containers]:
     programs = programs_for(find_home(postgres.folder))
     (parent / "bin").mkdir()
     (parent / "bin" / "redis-server").symlink_to(programs.valkey)
-    ports = {"postgres:5432": superuser.port or 0, "redis:6379": own_port(17000)}
-    ports |= {"8000": own_port(17200), "5555": own_port(17400)}
+    ports = {"postgres:5432": superuser.port or 0, "redis:6379": own_port()}
+    ports |= {"8000": own_port(), "5555": own_port()}
     made = Containers(parent, ports, os.pathsep.join([str(parent / "bin"), str(programs.postgres), os.defpath]))
     try:
         made.secrets.mkdir(mode=0o700)

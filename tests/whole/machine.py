@@ -178,7 +178,7 @@ def machine() -> Iterator[Machine]:
         for name in ("bin", "run"):
             (place / name).mkdir()
         servers = embedded.start(place / "servers", environment="test")
-        found = Machine(place, servers, own_port(16000))
+        found = Machine(place, servers, own_port())
         parts = {"python": sys.executable, "checkout": CHECKOUT, "servers": place / "servers"}
         shim = place / "bin" / "systemctl"
         shim.write_text(SYSTEMCTL.format(**parts, etc=place / "etc", run=place / "run"))

@@ -134,7 +134,7 @@ def guard(lockbox: FakeLockbox, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """The guarded service as a process of its own, and its address."""
     token = tmp_path_factory.mktemp("gate") / "token"
     token.write_text(f"{TOKEN}\n")
-    port = own_port(19100)
+    port = own_port()
     about = ["--lockbox", lockbox.url, "--tenant", "contoso", "--token-file", str(token), "--port", str(port)]
     process = subprocess.Popen([sys.executable, str(GUARD), *about])
     url = f"http://127.0.0.1:{port}"
@@ -251,7 +251,7 @@ def test_it_asks_before_every_answer_about_exactly_what_is_wanted(lockbox: FakeL
 def test_without_a_lockbox_it_stays_shut(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text(TOKEN)
-    port, nobody = own_port(19100), own_port(19500)
+    port, nobody = own_port(), own_port()
     about = ["--lockbox", f"http://127.0.0.1:{nobody}", "--tenant", "contoso", "--token-file", str(token)]
     with subprocess.Popen([sys.executable, str(GUARD), *about, "--port", str(port)]) as process:
         try:

@@ -18,7 +18,7 @@ from tests.whole.conftest import Stage, mails, stage_of, wait_until
 @contextmanager
 def refused() -> Iterator[str]:
     """An address where nobody listens."""
-    yield f"redis://:secret@127.0.0.1:{own_port(19000)}/0"
+    yield f"redis://:secret@127.0.0.1:{own_port()}/0"
 
 
 @contextmanager

@@ -33,7 +33,7 @@ def here() -> Iterator[Terminal]:
 
 def run(here: Terminal, **variables: str) -> "subprocess.Popen[str]":
     tokens = str(here.place / "tokens.env")
-    ports = ["--port", str(own_port(17000)), "--flower-port", str(own_port(17500))]
+    ports = ["--port", str(own_port()), "--flower-port", str(own_port())]
     return here.start("cli.run", "--folder", str(here.folder), "--tokens", tokens, *ports, **variables)
 
 

@@ -20,7 +20,7 @@ GOOD_PRODUCTION = {
 def api(urls: Urls, **changes: str) -> subprocess.CompletedProcess[str]:
     """Start the API with good settings and some changes."""
     good = {"LOCKBOX_DATABASE_URL": urls.api, "LOCKBOX_REDIS_URL": urls.redis}
-    return warm().run(good | changes, module="api", options=["--port", str(own_port(19100))])
+    return warm().run(good | changes, module="api", options=["--port", str(own_port())])
 
 
 def workers(urls: Urls, **changes: str) -> subprocess.CompletedProcess[str]:
