@@ -1,8 +1,9 @@
 """What must never be, as queries: windows without approval, without end, without sign-in, and trails with gaps.
 
-A window is open without approval (I1) or past its end (I2), a trail has a gap (I4), or somebody decided who had not
-signed in, or has a power that nobody on record gave (I12). Each looks at all windows that are open, at what changed
-in the last minutes, and at a part of everything that moves on from minute to minute; none at more rows than `MOST`.
+A window is open without approval, or without the signature that the policy demands (I1), or past its end (I2), a
+trail has a gap (I4), or somebody decided who had not signed in, or has a power that nobody on record gave (I12). Each
+looks at all windows that are open, at what changed in the last minutes, and at a part of everything that moves on
+from minute to minute; none at more rows than `MOST`.
 """
 
 from dataclasses import dataclass
@@ -39,6 +40,9 @@ WHERE NOT CASE WHEN r.mode = 'enforce' THEN
     AND r.quorum <= (SELECT count(DISTINCT d.person_id) FROM decisions d JOIN people p ON p.id = d.person_id
         WHERE d.request_id = r.id AND d.verdict = 'approve' AND d.person_id <> r.requester_id AND p.side = 'customer'
             AND d.decided_at BETWEEN r.created_at AND r.opened_at
+            AND (d.assertion IS NOT NULL OR NOT (r.approve_means = 'passkey-signed' OR EXISTS (
+                SELECT FROM policies p WHERE p.tenant_id = r.tenant_id AND p.version = r.policy_version
+                AND demands_passkeys(p.body, r.service, r.actions, r.reason_code, r.resources))))
             AND EXISTS (SELECT FROM events e WHERE e.request_id = r.id AND e.seq IS NOT NULL
                 AND e.action = 'approve' AND e.actor_id = d.person_id)
             AND NOT EXISTS (SELECT FROM decisions o WHERE o.request_id = r.id AND o.verdict = 'endorse'

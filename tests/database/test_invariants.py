@@ -23,7 +23,9 @@ from tests.builders import ShiftedClock, World, setting
 from tests.database.postbag import Postbag, open_notices
 from tests.database.scenes import many, read, set_back, write
 from tests.database.test_exports import freely
+from tests.database.test_signed_decisions import BY_A_RULE, past_all_triggers
 from tests.logs import sealed
+from tests.signing import approve, enrol
 
 HOOK = "https://vendor.example/alarms"
 LARGE = {"requests", "events", "decisions", "seals", "notices", "unsealed", "people", "memberships"}
@@ -109,6 +111,27 @@ def test_in_a_healthy_world_there_is_nothing_to_find(worker: Database) -> None:
     assert looked(worker) == set()
     assert raised(worker) == []
     assert not read(worker, "SELECT FROM events WHERE action = 'invariant_broken'")
+
+
+@pytest.mark.parametrize("is_said", [True, False])
+def test_a_window_without_the_signature_that_a_rule_demands_is_one_without_approval(
+    api: Database, worker: Database, superuser: Engine, *, is_said: bool
+) -> None:
+    world = World.make(api, BY_A_RULE)
+    approve(world, "ann", world.submit().id, enrol(world, "ann"))
+    healthy = {broken.rule for broken in looked(worker)}
+
+    past_all_triggers(
+        superuser,
+        "UPDATE decisions SET statement = NULL, signed_content = NULL, assertion = NULL, passkey_id = NULL",
+    )
+    if not is_said:
+        past_all_triggers(superuser, "UPDATE requests SET approve_means = 'attested'")
+
+    assert "I1" not in healthy
+    assert [broken.what for broken in looked(worker) if broken.rule == "I1"] == [
+        "is or was open without the approval that it needs"
+    ]
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])

@@ -6,19 +6,23 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from lockbox.audit.assertions import Assertion, check
 from lockbox.database import Database
 from lockbox.people import passkeys
 from lockbox.people.roles import Mode
 from lockbox.refusals import AlreadyDecided, Invalid, NotYours, PasskeyMustSign, Stale
+from lockbox.requests import acting
 from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.merging import terms_for
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.rules import Policy
+from lockbox.requests.rules import Ask, Policy, fits
 from lockbox.requests.signing import Signed
-from lockbox.requests.terms import ApproveMeans
+from lockbox.requests.terms import ApproveMeans, Reason
 from tests.authenticator import Authenticator
 from tests.builders import WITHOUT_REVIEW, World
 from tests.database.scenes import as_caller, door, read, telling
@@ -287,9 +291,55 @@ def test_a_window_opens_nothing_once_what_was_signed_is_not_what_the_rows_say(
     assert door(demanding) is None
 
 
-def test_the_trigger_lets_no_login_open_a_window_by_an_unsigned_vote(demanding: World) -> None:
+BY_A_RULE = Policy.model_validate(
+    {
+        "vendor_review": False,
+        "rules": [
+            {"name": "Other", "match": {"resources": ["mailbox:*"]}, "terms": {"quorum": 1}},
+            {
+                "name": "Mailboxes",
+                "match": {"services": ["exchange-online"], "resources": ["site:*", "mailbox:*@contoso.*"]},
+                "terms": {"approve_means": "passkey-signed"},
+            },
+        ],
+    }
+)
+SAYS_NOTHING, SAYS_SO = "attested", "passkey-signed"
+
+
+def test_an_approval_is_signed_where_a_rule_demands_it_and_opens(api: Database) -> None:
+    world = World.make(api, BY_A_RULE)
+    authenticator, request, other = enrol(world, "ann"), world.submit(), world.submit(resources=["disk:anna@x"])
+
+    with pytest.raises(PasskeyMustSign, match="signed with a passkey"):
+        world.act("ann", Action.APPROVE, request.id)
+    opened = approve(world, "ann", request.id, authenticator)
+    unsigned = world.act("ann", Action.APPROVE, other.id)
+
+    assert (opened.state, opened.approve_means) == (State.ACTIVE, ApproveMeans.PASSKEY_SIGNED)
+    assert (unsigned.state, unsigned.approve_means) == (State.ACTIVE, ApproveMeans.ATTESTED)
+
+
+@pytest.mark.parametrize(
+    ("policy", "later", "said", "why"),
+    [
+        (DEMANDED, None, SAYS_NOTHING, "the policy demands signed approvals"),
+        (DEMANDED, None, SAYS_SO, "active without the decisions for it"),
+        (BY_A_RULE, None, SAYS_NOTHING, "the policy demands signed approvals"),
+        (BY_A_RULE, None, SAYS_SO, "active without the decisions for it"),
+        (WITHOUT_REVIEW, DEMANDED, SAYS_NOTHING, "the policy demands signed approvals"),
+        (WITHOUT_REVIEW, BY_A_RULE, SAYS_NOTHING, "the policy demands signed approvals"),
+        (BY_A_RULE, WITHOUT_REVIEW, SAYS_NOTHING, "the policy demands signed approvals"),
+    ],
+)
+def test_the_trigger_lets_no_login_open_a_window_by_an_unsigned_vote(
+    api: Database, *, policy: Policy, later: Policy | None, said: str, why: str
+) -> None:
+    demanding = World.make(api, policy)
     request = demanding.submit()
     ann = demanding.people["ann"]
+    if later:
+        lay_down(demanding, **later.model_dump(mode="json"))
     decision = """
     INSERT INTO decisions (id, request_id, person_id, stands_for, means, verdict, channel, decided_at)
     VALUES (uuidv7(), :id, :by, '{}', 'passkey', 'approve', 'portal', now())
@@ -300,17 +350,82 @@ def test_the_trigger_lets_no_login_open_a_window_by_an_unsigned_vote(demanding: 
     )
     window = """
     UPDATE requests SET state = 'active', version = 2, opened_at = now(), deadline_at = now() + interval '1 hour',
-        wake_at = now() + interval '1 hour' WHERE id = :id
+        wake_at = now() + interval '1 hour', approve_means = :said WHERE id = :id
     """
-    values = {"id": request.id, "by": ann.person_id}
+    values = {"id": request.id, "by": ann.person_id, "said": said}
 
     def write() -> None:
         with as_caller(demanding.house, ann) as connection:
             for statement in (decision, window, event):
                 connection.execute(text(statement), values)
 
-    with pytest.raises(DBAPIError, match="active without the decisions for it"):
+    with pytest.raises(DBAPIError, match=why):
         write()
+
+
+def test_whoever_approves_unsigned_while_the_policy_gets_stricter_is_told_to_try_again(
+    api: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World.make(api, WITHOUT_REVIEW)
+    request = world.submit()
+
+    def meanwhile(point: str) -> None:
+        if point == "decide.after_judging":
+            lay_down(world, **DEMANDED.model_dump(mode="json"))
+
+    monkeypatch.setattr(acting, "reach", meanwhile)
+    with pytest.raises(OperationalError, match="demands signed approvals"):
+        world.act("ann", Action.APPROVE, request.id)
+    monkeypatch.undo()
+
+    with pytest.raises(PasskeyMustSign):
+        world.act("ann", Action.APPROVE, request.id)
+
+
+@given(
+    st.text("ab*%_\\", min_size=1, max_size=8).map("m:{}".format), st.text("ab%_\\", max_size=6).map("m:{}".format)
+)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_database_reads_patterns_as_the_rules_do(api: Database, pattern: str, resource: str) -> None:
+    (row,) = read(api, "SELECT fits(:pattern, :resource) AS is_so", pattern=pattern, resource=resource)
+
+    assert row.is_so is fits(pattern, resource)
+
+
+@pytest.mark.parametrize(
+    ("match", "demands"),
+    [
+        ({"services": ["exchange-online"]}, True),
+        ({"services": ["sharepoint-online"]}, False),
+        ({"actions": ["export", "read"]}, True),
+        ({"actions": ["export"]}, False),
+        ({"reasons": ["support_case"]}, True),
+        ({"reasons": ["legal_demand"]}, False),
+        ({"resources": ["site:*", "mailbox:*"]}, True),
+        ({"resources": ["mailbox:anna"]}, False),
+        ({"services": ["exchange-online"], "actions": ["export"]}, False),
+        ({"services": ["exchange-online"], "reasons": ["support_case"], "resources": ["mailbox:anna@*"]}, True),
+    ],
+)
+def test_the_database_matches_rules_as_the_house_does(
+    api: Database, match: dict[str, list[str]], *, demands: bool
+) -> None:
+    rule = {"name": "A", "match": match, "terms": {"approve_means": "passkey-signed"}}
+    policy = Policy.model_validate({"rules": [rule]})
+    ask = Ask("exchange-online", ("read",), Reason.SUPPORT_CASE, ("disk:b", "mailbox:anna@contoso.example"))
+
+    (row,) = read(
+        api,
+        "SELECT demands_passkeys(CAST(:body AS jsonb), :service, :actions, :reason, :resources) AS is_so",
+        body=policy.model_dump_json(),
+        service=ask.service,
+        actions=list(ask.actions),
+        reason=ask.reason.value,
+        resources=list(ask.resources),
+    )
+
+    assert row.is_so is demands
+    assert (terms_for(policy, ask).approve_means is ApproveMeans.PASSKEY_SIGNED) is demands
 
 
 def test_a_vote_that_a_login_of_the_database_wrote_fills_no_seat(api: Database) -> None:
