@@ -24,7 +24,13 @@ def day(at: str) -> str:
 def whole(verdict: Verdict) -> str:
     """Return what the file is."""
     kind = "whole" if verdict.header.whole else "filtered"
-    return f"{verdict.events} events, a {kind} export of {verdict.header.origin} at size {verdict.header.size}"
+    events = counted(verdict.events, "event")
+    return f"{events}, a {kind} export of {verdict.header.origin} at size {verdict.header.size}"
+
+
+def counted(number: int, thing: str) -> str:
+    """Return how many there are of something, in the singular for one."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def remarks(verdict: Verdict) -> Iterator[str]:
@@ -34,7 +40,7 @@ def remarks(verdict: Verdict) -> Iterator[str]:
         yield f"the fingerprint of that key: {verdict.signer.fingerprint}; compare it with what came another way"
         yield from _of_name(verdict.header.origin, verdict.signer.name)
     for size, at in sorted({(one.size, one.at) for one in verdict.extended}):
-        yield f"it extends your checkpoint of {size} events, signed at {day(at)}"
+        yield f"it extends your checkpoint of {counted(size, 'event')}, signed at {day(at)}"
     if not verdict.extended:
         yield "not compared with a checkpoint of yours: whoever holds the vendor's key can have told it another way"
     if not verdict.header.whole:
@@ -42,7 +48,8 @@ def remarks(verdict: Verdict) -> Iterator[str]:
     for start, end in verdict.removed:
         yield f"the events {start} to {end - 1} were removed by retention"
     if verdict.left_out:
-        yield f"{verdict.left_out} personal details were erased or are not for whoever exported it"
+        details = counted(verdict.left_out, "personal detail")
+        yield f"not in the file: {details}, erased or not visible to the person who exported it"
     yield from _of_approvals(verdict)
     yield from _of_passkeys(verdict)
 
@@ -54,24 +61,22 @@ def _of_name(origin: str, name: str) -> Iterator[str]:
 
 def _of_passkeys(verdict: Verdict) -> Iterator[str]:
     if verdict.signed_approvals:
-        yield f"{verdict.signed_approvals} approvals are signed by passkeys of your approvers"
+        yield f"signed by a passkey of your approvers: {counted(verdict.signed_approvals, 'approval')}"
     if verdict.hidden_signatures:
         yield f"{verdict.hidden_signatures} of these over resources that the file does not show: not compared"
     if verdict.unchecked_signatures:
-        yield (
-            f"{verdict.unchecked_signatures} approvals bear a passkey's signature, which is not checked: give the "
-            "keys of your approvers by --approver-keys"
-        )
+        approvals = counted(verdict.unchecked_signatures, "approval")
+        yield f"signed by a passkey, not checked without your approvers' keys (--approver-keys): {approvals}"
     if verdict.attested:
         people = ", ".join(f"{name} ({count})" for name, count in sorted(verdict.attested.items()))
         total = sum(verdict.attested.values())
-        yield f"{total} approvals are attested by the vendor's server alone: {people}"
+        yield f"attested by the vendor's server alone: {counted(total, 'approval')}, of {people}"
     if verdict.opened_alone:
-        yield f"{verdict.opened_alone} windows were opened by the vendor alone: nobody of yours was asked"
+        yield f"opened by the vendor without asking you: {counted(verdict.opened_alone, 'window')}"
 
 
 def _of_approvals(verdict: Verdict) -> Iterator[str]:
     if verdict.approvals:
-        yield f"{verdict.approvals} approvals are signed by the vendor's key of approvals"
+        yield f"signed by the vendor's key of approvals: {counted(verdict.approvals, 'approval')}"
     if verdict.approvals_by_hash:
         yield f"{verdict.approvals_by_hash} of these by their hash alone: the file does not show what was asked for"

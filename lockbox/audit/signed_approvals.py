@@ -98,7 +98,7 @@ class SignedApprovals:
     def finish(self) -> None:
         """Say what could not be checked where each approval has to be signed."""
         if self._is_required and self.unchecked:
-            message = f"{self.unchecked} signatures by passkeys are not checked: give your approvers' keys"
+            message = f"not checked without your approvers' keys: {self.unchecked} of the signatures by passkeys"
             self._findings.add(Kind.UNPROVEN, message)
 
     def _take_approval(

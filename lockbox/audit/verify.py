@@ -170,7 +170,7 @@ def _conclude(verdict: Verdict, bodies: Bodies, holding: Holding) -> None:
     verdict.details, verdict.left_out = bodies.details, bodies.left_out
     approved = bodies.approved
     if approved.unchecked:
-        message = f"{approved.unchecked} approvals are not checked: give the vendor's key of approvals, {NAME}+…"
+        message = f"not checked without the key of approvals, {NAME}+…: {approved.unchecked} of the approvals"
         findings.add(Kind.UNPROVEN, message)
     verdict.approvals, verdict.approvals_by_hash = approved.checked, approved.by_hash
     verdict.unchecked_approvals = approved.unchecked

@@ -161,7 +161,7 @@ def test_a_genuine_signature_is_good_by_the_customers_own_key_also_once_values_a
 
     assert (verdict.exit_code, said_of(verdict)) == (GOOD, "")
     assert (verdict.signed_approvals, verdict.attested) == (1, {})
-    assert "1 approvals are signed by passkeys of your approvers" in [*remarks(verdict)]
+    assert "signed by a passkey of your approvers: 1 approval" in [*remarks(verdict)]
 
 
 SMALLER = {"resources": RESOURCES[:1]}
@@ -373,7 +373,7 @@ def test_an_approval_by_the_servers_word_is_counted_and_named_and_refused_where_
     strict = verdict_on(attested, approvers=Approvers((FILE,), is_required=True))
 
     assert (lenient.exit_code, lenient.attested, lenient.signed_approvals) == (GOOD, {"Ann": 1}, 0)
-    assert "1 approvals are attested by the vendor's server alone: Ann (1)" in [*remarks(lenient)]
+    assert "attested by the vendor's server alone: 1 approval, of Ann (1)" in [*remarks(lenient)]
     assert (strict.exit_code, strict.findings.kinds) == (BAD, {Kind.PASSKEY})
 
 
@@ -391,7 +391,7 @@ def test_a_window_that_the_vendor_opened_alone_is_counted_and_refused_where_each
     strict = verdict_on(opened_alone(mode="observe"), approvers=Approvers((FILE,), is_required=True))
 
     assert (lenient.exit_code, lenient.opened_alone) == (GOOD, 1)
-    assert any("1 windows were opened by the vendor alone" in one for one in remarks(lenient))
+    assert any("opened by the vendor without asking you: 1 window" in one for one in remarks(lenient))
     assert (strict.exit_code, strict.findings.kinds) == (BAD, {Kind.PASSKEY})
 
 
