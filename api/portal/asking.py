@@ -34,7 +34,7 @@ router = APIRouter(prefix="/ask", tags=[TAG], include_in_schema=False)
 MOST_LISTED = 100
 MINUTE = 60
 WINDOWS = (5 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR, 8 * HOUR, DAY, 3 * DAY, 7 * DAY)
-LOOK_AGAIN = "Look at what is marked below: it was not taken like this."
+LOOK_AGAIN = "Correct the fields that are marked below."
 MOST_DIGITS = 9
 KEY = r"[A-Za-z0-9_-]{22}"
 SAID = {

@@ -62,8 +62,8 @@ def show(request: Request, chosen: Chosen, house: House) -> Response:
 def _lines(found: Operations) -> Iterator[Line]:
     of, day = found.status.figures, found.day
     yield Line("Windows open", _count(of.one("access_open")))
-    yield Line("Steps to come", _count(sum(of.labelled("pending").values()) if of.postgres is not None else None))
-    yield _must_be_none("Steps overdue", of.one("overdue"))
+    yield Line("Scheduled steps", _count(sum(of.labelled("pending").values()) if of.postgres is not None else None))
+    yield _must_be_none("Overdue steps", of.one("overdue"))
     lag = day.schedule_lag if day else None
     yield Line("Schedule lag of the last minute", UNKNOWN if lag is None else plots.lag(lag))
     yield Line("Last reconcile", _ago(of.one("heartbeat", Part.RECONCILE)))
@@ -72,7 +72,7 @@ def _lines(found: Operations) -> Iterator[Line]:
     yield _within("Seal lag", of.one("seal_lag"), MOST_SEAL_LAG)
     yield Line("Newest checkpoint", _ago(of.one("checkpoint_age")))
     yield from _workers(found)
-    yield Line("Hints without an answer", _count(of.redis.unacked) if of.redis else "Redis is away", bool(of.redis))
+    yield Line("Unacknowledged messages", _count(of.redis.unacked) if of.redis else "Redis is away", bool(of.redis))
     missing = sum(number for (_, way), number in of.drift().items() if way == "missing")
     yield Line(
         "Missing in the schedule", _count(missing) if of.redis else "Redis is away", bool(of.redis) and not missing

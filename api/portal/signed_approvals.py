@@ -107,11 +107,13 @@ class Desk:
             challenge = asked.question.challenge
             stub = begun.begin(session, Means.PASSKEY, tied_to=who.key_id, challenge=challenge)
             entry = register.find(session, who, request_id)
+            service = self.chosen.services.get(row.service)
         answer = page(
             self.request,
             "sign_approval",
             visitor=visitor,
             entry=entry,
+            title=service.title if service else row.service,
             asked=asked,
             signs=json.loads(asked.statement),
             holds=json.loads(asked.content),

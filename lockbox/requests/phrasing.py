@@ -29,23 +29,24 @@ TERMS = {
     "review_widening": "When the vendor's next tiers are asked, in percent",
     "closing_warning": "Warning before a window closes",
     "report_on_close": "A report on each window",
-    "reasons": "Reasons that are accepted",
-    "require_case": "A support case must be named",
-    "justification_least": "Fewest characters of a justification",
+    "reasons": "Accepted reasons",
+    "require_case": "Require a support case",
+    "justification_least": "Minimum justification length",
     "mail_link": "Mails link to the request",
     "mail_justification": "Mails quote the justification",
     "mail_suffices": "A code from a mail is enough to approve",
-    "approve_means": "Each approval is signed with the approver's passkey",
-    "sign_in_age": "Oldest sign-in that approves",
-    "revoke_sign_in_age": "Oldest sign-in that closes a window",
-    "comment_required": "Decisions that need a reason",
-    "questions_stop_clock": "The time to answer stands while a question waits",
+    "approve_means": "Proof of an approval",
+    "sign_in_age": "Re-authenticate to approve after",
+    "revoke_sign_in_age": "Re-authenticate to revoke after",
+    "comment_required": "Reason required to",
+    "questions_stop_clock": "The time to answer pauses while a question is unanswered",
     "groups": "The group",
     "consent": "The vendor decides for a time",
     "name": "its name",
     "match": "about",
 }
 PLAIN = {"true": "yes", "false": "no", ABSENT: "nothing"}
+PROOFS = {"passkey-signed": "signed with the approver's passkey", "attested": "attested by the vendor's server"}
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ def _title(name: str) -> str:
 def _value(name: str, value: str, people: Mapping[UUID, str]) -> str:
     if name.rpartition(".")[2] in SECONDS and value.isdigit():
         return _span(int(value))
+    if name.rpartition(".")[2] == "approve_means":
+        return PROOFS.get(value, value)
     named = ID.sub(lambda found: people.get(UUID(found[0]), found[0]), value)
     return PLAIN.get(named, named)
 

@@ -136,8 +136,8 @@ def test_shutting_shows_what_it_would_end_and_ends_it(portal: Portal) -> None:
     page = browser.get(here(portal, "/shut"))
     done = browser.submit(page, "/shut", comment="We are being attacked")
 
-    assert "Open now: 1" in page.words
-    assert "Waiting for an answer: 1" in page.words
+    assert "Open windows: 1" in page.words
+    assert "Waiting for your approval: 1" in page.words
     assert "In the vendor's review: 1" in page.words
     assert str(in_review.id) not in page.text
     assert {f"/requests/{one.id}" for one in (opened, waiting)} <= set(page.read.links)

@@ -66,14 +66,14 @@ def test_it_shows_counts_ages_and_who_lives(portal: Portal) -> None:
     assert page.status == 200
     for name in (
         "Windows open",
-        "Steps overdue",
+        "Overdue steps",
         "Schedule lag",
         "Last reconcile",
         "Mails not delivered",
         "Seal lag",
     ):
         assert name in page.words
-    assert "Core workers alive 0, look at it" in page.words
+    assert "Core workers alive 0, check this" in page.words
     assert "core: nobody" in page.words
 
 
@@ -105,9 +105,9 @@ def test_with_redis_away_it_says_so_and_shows_the_rest(without_redis: Portal) ->
 
     assert page.status == 200
     assert "Redis: away" in page.words
-    assert "Without Redis all goes on from Postgres" in page.words
-    assert "Hints without an answer Redis is away" in page.words
-    assert re.search(r"Steps overdue \d", page.words)
+    assert "Without Redis everything goes on from Postgres" in page.words
+    assert "Unacknowledged messages Redis is away" in page.words
+    assert re.search(r"Overdue steps \d", page.words)
 
 
 def test_what_was_found_that_must_never_be_is_named_by_its_id(portal: Portal) -> None:
@@ -117,7 +117,7 @@ def test_what_was_found_that_must_never_be_is_named_by_its_id(portal: Portal) ->
     page = seen(portal)
     portal.sql("DELETE FROM alarms")
 
-    assert "and not found within a day" in before.words
+    assert "nothing found in the last 24 hours" in before.words
     assert "Open without the approval that it needs" in page.words
     assert str(one) in page.text
 
@@ -149,7 +149,7 @@ def test_a_dead_webhook_is_named_with_its_tenant_and_without_what_may_be_a_secre
     age(portal, request.id, "webhook")
 
     assert f"{world.tenant.name} https://hooks.contoso.example:8443" in page.words
-    assert "(connection), 1 calls to send" in page.words
+    assert "(no connection), 1 call to send" in page.words
     assert str(endpoint) in page.text
     assert all(secret not in page.text for secret in ("passw0rd", "T0K3N", "K3Y"))
     facts = status.read(portal.house, with_redis=True).as_facts()

@@ -62,7 +62,7 @@ def table(portal: Portal, browser: Browser, **changes: str | list[str]) -> Fille
 def test_the_form_as_it_is_changes_nothing(portal: Portal) -> None:
     page = terms(portal, entered(portal))
 
-    assert "Nothing: it is the policy that holds." in page.words
+    assert "Nothing changes: this is the policy in force." in page.words
 
 
 def test_common_terms_are_changed_by_a_form_and_saved_after_the_diff(portal: Portal) -> None:
@@ -82,7 +82,7 @@ def test_common_terms_are_changed_by_a_form_and_saved_after_the_diff(portal: Por
     saved = browser.submit(asked, "/policy/save")
 
     assert "Time to answer approval_window 12 h → 1 h 30 min" in asked.words
-    assert "A support case must be named require_case no → yes" in asked.words
+    assert "Require a support case require_case no → yes" in asked.words
     assert before == Policy(vendor_review=False)
     assert (saved.status, saved.path) == (200, here(portal, "/policy"))
     assert held(portal) == Policy(
@@ -113,7 +113,7 @@ def test_seconds_and_all_that_the_form_has_no_field_for_stay(portal: Portal) -> 
         ({"quorum": "9"}, "has 3 people who could give one"),
         ({"approval_window_hours": "9999"}, "Time to answer: this may be 336 h (1209600 seconds) at most."),
         ({"approval_reminders": "soon"}, "Reminders to approvers"),
-        ({"reasons": []}, "Reasons that are accepted: choose at least one."),
+        ({"reasons": []}, "Accepted reasons: choose at least one."),
     ],
 )
 def test_terms_that_cannot_be_are_said_before_anything_is_saved_and_are_still_there(
@@ -188,7 +188,7 @@ def test_what_loosens_changes_nothing_for_what_waits(open_portal: OpenPortal) ->
     page = terms(portal, entered(portal), quorum="1")
 
     assert "Approvals needed quorum 2 → 1" in page.words
-    assert "For 1 request that waits nothing changes." in page.words
+    assert "Nothing changes for 1 pending request." in page.words
 
 
 def test_a_form_from_before_somebody_elses_change_is_not_offered_to_be_saved(portal: Portal) -> None:
@@ -198,7 +198,7 @@ def test_a_form_from_before_somebody_elses_change_is_not_offered_to_be_saved(por
 
     late = browser.post(here(portal, "/policy/terms"), fields | {"switched": SWITCHED, "reasons": ["other"]})
 
-    assert "has changed since you saw it" in late.words
+    assert "has changed since you opened it" in late.words
     assert not [form for form in late.read.forms if form.action.endswith("/save")]
 
 
@@ -310,7 +310,7 @@ def test_what_the_vendor_opened_alone_is_said_before_enforcing_closes_it(portal:
 
     assert f"/requests/{request.id}" in asked.read.links
     assert "close at once" in asked.words
-    assert "The vendor still reviews 1 request: once endorsed, it waits for your answer." in asked.words
+    assert "1 request is still in the vendor's review: once endorsed, it needs your approval." in asked.words
     assert [(row.state,) for row in (*before, *after)] == [("active",), ("revoked",)]
 
 
@@ -328,4 +328,4 @@ def test_the_mode_that_holds_is_no_switch(portal: Portal) -> None:
 
     page = browser.submit(browser.get(here(portal, "/mode")), "/mode", mode=Mode.ENFORCE)
 
-    assert "Nothing: the mode is enforce already." in page.words
+    assert "Nothing changes: the mode is already enforce." in page.words

@@ -244,7 +244,7 @@ def test_a_policy_that_somebody_else_has_changed_meanwhile_is_not_overwritten(po
 def test_the_same_policy_changes_nothing(portal: Portal) -> None:
     page = shown_to_change(portal, entered(portal), written(portal))
 
-    assert "Nothing: it is the policy that holds." in page.words
+    assert "Nothing changes: this is the policy in force." in page.words
     assert not [form for form in page.read.forms if form.action.endswith("/save")]
 
 

@@ -304,7 +304,7 @@ def test_a_file_is_verified_and_the_page_says_whom_that_trusts(trail: Portal) ->
     intact = "Intact as signed by the vendor; not compared with a checkpoint of yours."
     assert (good.status, intact in good.words, "This trusts the server." in good.words) == (200, True, True)
     assert (edited.status, "Tampered." in edited.words) == (200, True)
-    assert "edited line" in edited.words
+    assert "Edited line" in edited.words
     assert trail.count() == before
 
 
@@ -319,7 +319,7 @@ def test_a_checkpoint_of_ones_own_and_keys_of_ones_own_are_what_counts(trail: Po
     other = upload(browser, file, keys=public(OTHER_KEY).text)
 
     assert "Intact, continues your checkpoint of " in own.words
-    assert "unknown key" in other.words
+    assert "Unknown key" in other.words
     assert "Intact" not in other.words
 
 

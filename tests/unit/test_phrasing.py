@@ -19,6 +19,7 @@ AFTER = Policy.model_validate(
         "require_case": True,
         "groups": {"legal": [str(ANN), str(AMIR)]},
         "stages": [{"group": "legal"}],
+        "approve_means": "passkey-signed",
         "rules": [
             {"name": "exports", "match": {"actions": ["export"]}, "terms": {"approval_window": 600, "quorum": 3}}
         ],
@@ -33,7 +34,15 @@ SAID = {one.name: (one.title, one.was, one.now) for one in lines(changes(BEFORE,
         ("quorum", ("Approvals needed", "1", "2")),
         ("approval_window", ("Time to answer", "12 h", "1 h 30 min")),
         ("closing_warning", ("Warning before a window closes", "10 min", "never")),
-        ("require_case", ("A support case must be named", "no", "yes")),
+        ("require_case", ("Require a support case", "no", "yes")),
+        (
+            "approve_means",
+            (
+                "Proof of an approval",
+                "attested by the vendor's server",
+                "signed with the approver's passkey",
+            ),
+        ),
         ("groups.legal", ("The group legal", "Ann", f"Ann, {AMIR}")),
         ("stages.legal", ("Must also agree legal", "nothing", "1")),
         ("tiers.1", ("Asked in tier 1", "legal", "nothing")),

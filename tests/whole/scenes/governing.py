@@ -51,9 +51,9 @@ def an_admin_shuts_everything(book: Book) -> None:
     page = book.at(f"/tenants/{world.tenant.slug}/shut", world, "tara")
 
     page.get_by_label("Why").fill("It is\u202e over")
-    book.wrongly(page.get_by_role("button", name="Close and deny all of it"), "readers would not see it")
+    book.wrongly(page.get_by_role("button", name="Revoke and deny everything"), "readers would not see it")
     page.get_by_label("Why").fill("It is over")
-    book.rightly(page.get_by_role("button", name="Close and deny all of it"))
+    book.rightly(page.get_by_role("button", name="Revoke and deny everything"))
 
     assert book.stage.state(request.id) == "denied"
 
@@ -84,8 +84,8 @@ def an_admin_changes_the_policy(book: Book) -> None:
     book.wrongly(page.get_by_role("button", name=SHOW).first, "write a whole number")
     page.get_by_label("Approvals needed").fill("2")
     book.rightly(page.get_by_role("button", name=SHOW).first, "→ 2")
-    book.rightly(page.get_by_role("button", name="Save the policy"), "Version 2 holds")
-    page.get_by_text("All of it as text").click()
+    book.rightly(page.get_by_role("button", name="Save the policy"), "Version 2 is in force")
+    page.get_by_text("The whole policy as text").click()
     page.get_by_label("The whole policy, as JSON").fill("{")
     book.wrongly(page.get_by_role("button", name=SHOW).last, "This is not JSON")
     page.get_by_label("The whole policy, as JSON").fill('{"quorum": 3}')
