@@ -88,6 +88,24 @@ def test_whatever_a_name_holds_it_is_the_name_of_the_one_recipient(name: str) ->
     assert max(map(len, written.split(b"\r\n"))) <= 78
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.text(HARD, min_size=1, max_size=100))
+@example("Vendor, Inc. <boss@contoso.example>, a very long name of a vendor that goes on and on and on")
+@example("Änne Müller <boss@contoso.example>, der sehr lange Name eines Herstellers, GmbH")
+@example("=?utf-8?q?Ann?= <everyone@contoso.example>")
+def test_whatever_the_name_of_the_sender_holds_it_is_the_name_of_the_one_sender(name: str) -> None:
+    quoted = re.sub(r'(["\\])', r"\\\1", name).replace("\t", " ")
+    sender = f'"{quoted}" <lockbox@vendor.example>'
+
+    written = fields(compose(mail(), sender).as_bytes())[b"From"]
+
+    (read,) = email.message_from_bytes(written + b"\r\n\r\n", policy=default)["From"].addresses
+    assert read.addr_spec == "lockbox@vendor.example"
+    plain = SMTP.header_store_parse("From", sender)[1].addresses[0].display_name
+    assert "".join(read.display_name.split()) == "".join(plain.split())
+    assert max(map(len, written.split(b"\r\n"))) <= 78
+
+
 def fields(raw: bytes) -> dict[bytes, bytes]:
     """Return the headers of a mail by name, each as it is written."""
     head, _, _ = raw.partition(b"\r\n\r\n")

@@ -119,20 +119,27 @@ def _boundary() -> str:
 
 @lru_cache(maxsize=8)
 def _from(sender: str) -> Header:
-    return _parsed("From", sender)
+    _, read = POLICY.header_store_parse("From", sender)
+    return _mailbox("From", read.addresses[0]) if len(read.addresses) == 1 else _parsed("From", sender)
 
 
 @lru_cache(maxsize=MOST_RECIPIENTS)
 def _to(name: str, address: str) -> Header:
     local, _, domain = address.rpartition("@")
-    whole = Address(name, local, domain)
+    return _mailbox("To", Address(name, local, domain))
+
+
+def _mailbox(header_name: str, whole: Address) -> Header:
+    """Return a header that names one address; of an address that is not ASCII it says no name."""
+    name = whole.display_name
     if not (name and whole.addr_spec.isascii()):
-        return _parsed("To", Address("", local, domain))
+        return _parsed(header_name, Address("", whole.username, whole.domain))
     is_plain = name.isascii() and name.isprintable() and ENCODED not in name
-    if is_plain and len(f"To: {whole}") <= LONGEST_LINE:
-        return _parsed("To", whole)
-    # Where the email package folds a quoted name it drops the quotes: an address in the name became the recipient.
-    return Header("To", str(whole), f"To: {_encoded(name)}\r\n <{whole.addr_spec}>\r\n")
+    if is_plain and len(f"{header_name}: {whole}") <= LONGEST_LINE:
+        return _parsed(header_name, whole)
+    # Where the email package folds a quoted name it drops the quotes, and an address in the name becomes another one
+    # that the header names.
+    return Header(header_name, str(whole), f"{header_name}: {_encoded(name)}\r\n <{whole.addr_spec}>\r\n")
 
 
 def _encoded(text: str) -> str:
