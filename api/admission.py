@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api import browser, budgets
 from api.budgets import HEALTH, KNOWN, STRANGERS, VITAL_STRANGERS, Budget, Entry, budget_of
 from api.client_address import client_address
-from api.problems import problem
+from api.portal.pages import early
 from config.settings import Settings
 from lockbox.people.counts import network
 
@@ -56,7 +56,7 @@ class Admission:
         shown = self._known.digest(_credential(connection, self._settings))
         leave = await self._place(entry.budget, shown, client_address(connection, self._settings.trusted_proxies))
         if leave is None:
-            answer = problem(503, "busy", "Too much is asked at once; try again.", headers={"retry-after": "1"})
+            answer = early(scope, 503, "busy", "Too much is asked at once; try again.", {"retry-after": "1"})
             await answer(scope, receive, send)
             return
 

@@ -5,6 +5,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.portal.pages import early
 from api.problems import problem
 
 MOST_BODY_BYTES = 64 * 1024
@@ -59,7 +60,7 @@ class FormCharset:
         if scope["type"] == "http":
             kind, options = parse_options_header(Headers(scope=scope).get("content-type"))
             if kind in FORMS and options.get(b"charset", b"utf-8").lower() not in CHARSETS:
-                answer = problem(415, "unsupported-charset", "Send forms in UTF-8.", headers={"connection": "close"})
+                answer = early(scope, 415, "unsupported-charset", "Send forms in UTF-8.", {"connection": "close"})
                 await answer(scope, receive, send)
                 return
         await self.app(scope, receive, send)
@@ -99,12 +100,8 @@ class BodyLimit:
         await self.app(scope, _replay(body, receive), send)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send, most: int) -> None:
-        answer = problem(
-            413,
-            "body-too-large",
-            f"A body may have at most {most} bytes.",
-            headers={"connection": "close"},
-        )
+        said = f"A body may have at most {most} bytes."
+        answer = early(scope, 413, "body-too-large", said, {"connection": "close"})
         await answer(scope, receive, send)
 
 

@@ -15,11 +15,13 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.types import Scope
 
 from api import browser, deps
 from api.browser import Visitor
 from api.portal import agents, sections
 from api.problems import STATUS
+from api.problems import problem as plain_problem
 from lockbox.notices.phrases import duration
 from lockbox.notices.states import SAYINGS, Saying, approved
 from lockbox.people import zones
@@ -63,6 +65,7 @@ TITLES = {
     403: "This is not open to you",
     404: "There is nothing here",
     413: "That is too large",
+    415: "That was not sent as it has to be",
     429: "Too many attempts",
     503: "Try again in a moment",
 }
@@ -226,7 +229,33 @@ def problem(
     request: Request, status: int, detail: str, *, back: str | None = None, needs_sign_in: bool = False
 ) -> HTMLResponse:
     """Return the page that says what was refused and what to do: to whoever is signed in, with their own way on."""
-    visitor = _visitor(request, status)
+    return _problem(
+        request, status, detail, visitor=_visitor(request, status), back=back, needs_sign_in=needs_sign_in
+    )
+
+
+def early(scope: Scope, status: int, code: str, detail: str, headers: Mapping[str, str]) -> Response:
+    """Return what a request is answered before it reaches its route: a page where HTML is asked for.
+
+    Nobody is looked up for it: it is for what the server has no time for, or does not read.
+    """
+    request = Request(scope)
+    if not browser.reads_pages(request):
+        return plain_problem(status, code, detail, headers=headers)
+    shown = _problem(request, status, detail)
+    shown.headers.update(headers)
+    return shown
+
+
+def _problem(
+    request: Request,
+    status: int,
+    detail: str,
+    *,
+    visitor: Visitor | None = None,
+    back: str | None = None,
+    needs_sign_in: bool = False,
+) -> HTMLResponse:
     origin_page = OWN_PAGE.match(request.url.path) if request.method not in browser.SAFE_METHODS else None
     return page(
         request,

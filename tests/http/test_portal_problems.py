@@ -1,9 +1,14 @@
 """What people read who come where there is nothing, or where something is not theirs: who they are, and a way on."""
 
-import pytest
+import asyncio
 
+import httpx
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from api.admission import PER_ADDRESS, Admission
 from tests.http.playing import here, playground
-from tests.http.portal import Browser, OpenPortal, Page, Portal
+from tests.http.portal import HOME, Browser, OpenPortal, Page, Portal
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +166,70 @@ def test_whom_something_is_for_is_said_in_plain_words(shared: Portal, who: str, 
     page = entered(shared, who).get(path.format(slug=shared.world.tenant.slug))
 
     assert (page.status, says in page.words) == (403, True)
+
+
+AS_A_BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8", "origin": HOME}
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "status", "title", "said"),
+    [
+        ("application/x-www-form-urlencoded", 64 * 1024 + 1, 413, "That is too large", "at most 65536 bytes"),
+        (
+            "application/x-www-form-urlencoded; charset=utf-7",
+            1,
+            415,
+            "not sent as it has to be",
+            "Send forms in UTF-8",
+        ),
+    ],
+)
+def test_what_is_refused_before_it_is_read_is_a_page_to_browsers_and_json_to_others(
+    shared: Portal, *, kind: str, size: int, status: int, title: str, said: str
+) -> None:
+    browser = entered(shared, "ann")
+    headers = AS_A_BROWSER | {"content-type": kind}
+
+    answer = browser.call("POST", "/account/passkeys/new", content=b"x" * size, headers=headers)
+    plain = browser.call("POST", "/account/passkeys/new", content=b"x" * size, headers=headers | {"accept": "*/*"})
+    below = browser.call("POST", "/v1/requests", content=b"x" * size, headers=headers)
+
+    page = Page(answer)
+    assert (page.status, answer.headers["connection"]) == (status, "close")
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert answer.headers["content-security-policy"]
+    assert title in page.words
+    assert said in page.words
+    assert "/account" in page.read.links
+    assert {one.headers["content-type"] for one in (plain, below)} == {"application/problem+json"}
+
+
+def test_a_browser_that_is_turned_away_for_a_crowd_gets_a_page_that_says_when_to_try_again(shared: Portal) -> None:
+    async def never(_: Scope, __: Receive, ___: Send) -> None:
+        holding.release()
+        await asyncio.Event().wait()
+
+    holding = asyncio.Semaphore(0)
+    crowded = Admission(never, settings=shared.settings)
+
+    async def called(accept: str) -> httpx.Response:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await crowded({**scope, "app": shared.app}, receive, send)
+
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=HOME) as client:
+            return await client.get("/requests", headers={"accept": accept})
+
+    async def told() -> list[httpx.Response]:
+        held = [asyncio.create_task(called("*/*")) for _ in range(PER_ADDRESS)]
+        for _ in held:
+            await holding.acquire()
+        answers = await asyncio.gather(called(AS_A_BROWSER["accept"]), called("application/json"))
+        for one in held:
+            one.cancel()
+        return answers
+
+    shown, plain = shared.runner.run(told())
+
+    assert (shown.status_code, shown.headers["retry-after"]) == (503, "1")
+    assert "Too much is asked at once" in Page(shown).words
+    assert (plain.status_code, plain.json()["code"]) == (503, "busy")
