@@ -226,7 +226,7 @@ def test_a_browser_that_is_turned_away_for_a_crowd_gets_a_page_that_says_when_to
         answers = await asyncio.gather(called(AS_A_BROWSER["accept"]), called("application/json"))
         for one in held:
             one.cancel()
-        return answers
+        return list(answers)
 
     shown, plain = shared.runner.run(told())
 
