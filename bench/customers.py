@@ -1,6 +1,5 @@
 """Many customers and engineers for loads over HTTP: as the limits of one person and one tenant count filings."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,22 +11,12 @@ from cli.stack import Plan
 from lockbox.database import as_owner, now
 from lockbox.ids import new_id
 from lockbox.people import keyring, powers, tokens
+from lockbox.people import tenants as registry
 from lockbox.requests.rules import Policy
 
 LIFETIME = timedelta(days=1)
 SERVICE = "exchange-online"
 
-TENANTS = text("""
-WITH new_tenants AS (
-    INSERT INTO tenants (id, slug, name, mode, suspended, plan, policy_version, created_at)
-    SELECT uuidv7(), 'customer-' || n, 'Customer ' || n, 'enforce', false, 'standard', 1, now()
-    FROM generate_series(1, :count) AS n RETURNING id, slug
-), new_policies AS (
-    INSERT INTO policies (tenant_id, version, body, created_at)
-    SELECT id, 1, CAST(:policy AS jsonb), now() FROM new_tenants
-)
-SELECT id, slug FROM new_tenants
-""")
 PEOPLE = text("""
 INSERT INTO people (id, name, email, side, created_at)
 SELECT uuidv7(), :name || ' ' || n, :name || '-' || n || '@people.example', :side, now()
@@ -79,11 +68,14 @@ def resource(number: int) -> str:
 
 def settle_in(plan: Plan, count: int) -> Customers:
     """Add that many customers and engineers."""
-    policy = json.dumps(Policy(vendor_review=False).model_dump(mode="json"))
+    policy = Policy(vendor_review=False).model_dump(mode="json")
     with as_owner(plan.owner_database_url) as session:
         connection = session.connection()
-        rows = connection.execute(TENANTS, {"count": count, "policy": policy}).all()
-        tenants = [row.id for row in rows]
+        added = [
+            registry.add(session, f"customer-{number}", f"Customer {number}", policy=policy)
+            for number in range(1, count + 1)
+        ]
+        tenants = [tenant.id for tenant in added]
         given: list[list[str]] = []
         engineers: list[UUID] = []
         for role, side, at in (("engineer", "vendor", [None] * count), ("approver", "customer", tenants)):
@@ -110,4 +102,4 @@ def settle_in(plan: Plan, count: int) -> Customers:
             ]
             session.add_all(one.token for one in issued)
             given.append([one.text for one in issued])
-    return Customers(tenants, [row.slug for row in rows], engineers, given[0], given[1])
+    return Customers(tenants, [tenant.slug for tenant in added], engineers, given[0], given[1])

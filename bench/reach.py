@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import count, islice
 
 from sqlalchemy import Engine, text
+from sqlmodel import col, select
 
 from bench.crowd import asks, engineer
 from bench.house import Bench
@@ -19,6 +20,8 @@ from config import ports
 from config.settings import Settings
 from lockbox.database import as_owner
 from lockbox.notices.vault import Vault
+from lockbox.people import powers
+from lockbox.people.models import Membership
 from lockbox.requests import filing
 from lockbox.requests.rules import Policy
 from lockbox.requests.writing import Origin
@@ -121,6 +124,9 @@ def _customer(bench: Bench, tenant: str, number: int, domains: int, *, first: st
         customer = sample.seed(session, tenant=tenant, policy=policy, environment="development", services=())
     values = {"tenant": tenant, "tenant_id": customer.tenant_id, "number": number, "domains": domains, "first": first}
     _run(bench.engine, APPROVE, values)
+    with as_owner(plan.owner_database_url) as session:
+        for one in session.exec(select(Membership).where(col(Membership.mac).is_(None))):
+            one.mac = powers.mark(session, powers.membership(one.id, one.person_id, one.tenant_id, one.role))
     return customer
 
 

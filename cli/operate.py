@@ -133,7 +133,7 @@ def re_key(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="ask nothing")] = False,
 ) -> None:
-    """Mark roles and passkeys by the newest key.
+    """Mark roles, passkeys, deputies, modes and policies by the newest key.
 
     As the database's owner, with LOCKBOX_CREDENTIAL_KEY_FILES set as the API
     has it. Before an older key is taken out of that setting; with
@@ -141,7 +141,9 @@ def re_key(
     by it ends, and the rows are taken as they are. Look through them first.
     """
     if key_is_lost and not yes:
-        typer.confirm("Believe every role, passkey and identity as it stands in the database", abort=True)
+        typer.confirm(
+            "Believe every role, passkey, identity, deputy, mode and policy as it stands in the database", abort=True
+        )
     with _owner() as (session, _):
         done = rekeying.rekey(session, key_is_lost=key_is_lost)
     for one in done.unverified:

@@ -11,7 +11,7 @@ from lockbox.database import now
 from lockbox.notices import endpoints
 from lockbox.notices.vault import Vault
 from lockbox.people import tenants, tokens
-from lockbox.people.models import Person, PolicyVersion, Tenant
+from lockbox.people.models import Person, Tenant
 from lockbox.people.roles import Role, Scope, Side
 from lockbox.requests.rules import Policy
 
@@ -81,15 +81,8 @@ def lay_down(session: Session, tenant_id: UUID, policy: Policy) -> None:
     """Give a sample tenant a new policy, which can name its people."""
     tenant = session.get_one(Tenant, tenant_id)
     tenant.policy_version += 1
-    session.add(
-        PolicyVersion(
-            tenant_id=tenant_id,
-            version=tenant.policy_version,
-            body=policy.model_dump(mode="json"),
-            created_at=now(session),
-        )
-    )
-    session.flush()
+    tenants.add_policy(session, tenant, policy.model_dump(mode="json"), now(session))
+    tenants.mark(session, tenant)
 
 
 def add_endpoint(session: Session, vault: Vault, url: str, tenant_id: UUID | None) -> str:

@@ -136,6 +136,12 @@ class TenantSuspended(NotYours):
     code = "tenant-suspended"
 
 
+class PolicyUnverified(NotYours):
+    """What a tenant laid down was changed in the database behind Lockbox's back, and counts as the strictest."""
+
+    code = "policy-unverified"
+
+
 class LicenceRequired(NotYours):
     """The tenant's plan does not include the lockbox."""
 

@@ -19,7 +19,7 @@ from lockbox.database import Database, make_engine, now, postgres_clock
 from lockbox.ids import new_id
 from lockbox.people import keyring, powers, tenants, tokens
 from lockbox.people.keys import BrowserSession, Identity, Passkey, Token
-from lockbox.people.models import Invitation, Membership, Person, Tenant
+from lockbox.people.models import Delegation, EligibleDeputy, Invitation, Membership, Person, PolicyVersion, Tenant
 from lockbox.people.roles import Caller, Means, Mode, Role, Scope, Side, Standing
 from lockbox.requests import acting, filing
 from lockbox.requests.filing import Submitted
@@ -128,11 +128,35 @@ def vouch(engine: Engine) -> None:
             opened.mac = mark(*powers.of_session(opened))
         for offer in session.exec(select(Invitation).where(col(Invitation.mac).is_(None))):
             offer.mac = mark(*powers.invitation(offer))
+        if session.connection().execute(POLICIES_MARKED).scalar_one():
+            _vouch_for_tenants(session)
+
+
+def _vouch_for_tenants(session: Session) -> None:
+    ours = keyring.of(session).powers
+    for tenant in session.exec(select(Tenant)):
+        if not ours.is_mark(tenant.mac, *powers.tenant(tenant)):
+            tenants.mark(session, tenant)
+    for policy in session.exec(select(PolicyVersion)):
+        parts = powers.policy(policy.tenant_id, policy.version, policy.body)
+        if not ours.is_mark(policy.mac, *parts):
+            policy.mac = ours.mark(*parts)
+    for delegation in session.exec(select(Delegation)):
+        if not ours.is_mark(delegation.mac, *powers.delegation(delegation)):
+            delegation.mac = ours.mark(*powers.delegation(delegation))
+    for eligible in session.exec(select(EligibleDeputy).where(col(EligibleDeputy.mac).is_(None))):
+        eligible.mac = ours.mark(*powers.eligible_deputy(eligible))
 
 
 # Databases of earlier migrations have no marks yet.
 MARKED = text("SELECT to_regclass('ended_powers')")
-GIVES_POWER = re.compile(r"INSERT INTO (memberships|passkeys|identities|tokens|sessions|invitations)\b")
+POLICIES_MARKED = text(
+    "SELECT count(*) FROM information_schema.columns WHERE (table_name, column_name) = ('policies', 'mac')"
+)
+GIVES_POWER = re.compile(
+    r"INSERT INTO (memberships|passkeys|identities|tokens|sessions|invitations)\b"
+    r"|INSERT INTO (policies|delegations|eligible_deputies)\b|UPDATE (tenants|delegations)\b"
+)
 
 
 def vouch_for(engine: Engine, statement: str) -> None:

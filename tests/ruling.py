@@ -4,11 +4,10 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import text
-
 from lockbox.database import now
 from lockbox.ids import new_id
-from lockbox.people.models import Delegation, EligibleDeputy, PolicyVersion
+from lockbox.people import powers, tenants
+from lockbox.people.models import Delegation, EligibleDeputy, Tenant
 from lockbox.people.roles import Caller, Means
 from lockbox.requests.rules import Policy
 from lockbox.tenancy import memberships
@@ -19,13 +18,10 @@ def lay_down(world: World, **changes: Any) -> Policy:
     """Give the world's tenant a new version of its policy: without vendor review, and with the changes."""
     policy = Policy.model_validate({"vendor_review": False} | changes)
     with setting(world.house).transaction() as session:
-        found = session.connection().execute(
-            text("UPDATE tenants SET policy_version = policy_version + 1 WHERE id = :id RETURNING policy_version"),
-            {"id": world.tenant.id},
-        )
-        version = found.scalar_one()
-        body = policy.model_dump(mode="json")
-        session.add(PolicyVersion(tenant_id=world.tenant.id, version=version, body=body, created_at=now(session)))
+        tenant = session.get_one(Tenant, world.tenant.id)
+        tenant.policy_version += 1
+        tenants.add_policy(session, tenant, policy.model_dump(mode="json"), now(session))
+        tenants.mark(session, tenant)
     return policy
 
 
@@ -47,19 +43,21 @@ def stand_in(world: World, deputy: str, principal: str, *, starts: float = -1, e
         at = now(session)
         person = world.people[deputy].person_id
         if session.get(EligibleDeputy, (world.tenant.id, person)) is None:
-            session.add(EligibleDeputy(tenant_id=world.tenant.id, person_id=person))
-        session.add(
-            Delegation(
-                id=new_id(),
-                tenant_id=world.tenant.id,
-                principal_id=world.people[principal].person_id,
-                deputy_id=person,
-                starts_at=at + timedelta(hours=starts),
-                ends_at=at + timedelta(hours=ends),
-                made_by=world.people["tara"].person_id,
-                created_at=at,
-            )
+            eligible = EligibleDeputy(tenant_id=world.tenant.id, person_id=person)
+            eligible.mac = powers.mark(session, powers.eligible_deputy(eligible))
+            session.add(eligible)
+        delegation = Delegation(
+            id=new_id(),
+            tenant_id=world.tenant.id,
+            principal_id=world.people[principal].person_id,
+            deputy_id=person,
+            starts_at=at + timedelta(hours=starts),
+            ends_at=at + timedelta(hours=ends),
+            made_by=world.people["tara"].person_id,
+            created_at=at,
         )
+        delegation.mac = powers.mark(session, powers.delegation(delegation))
+        session.add(delegation)
 
 
 def signed_in(world: World, who: str, means: Means, *, minutes_ago: float = 0) -> Caller:

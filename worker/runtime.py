@@ -21,7 +21,7 @@ from lockbox.notices.senders.smtp import SmtpMail
 from lockbox.notices.senders.webhook import HttpHooks
 from lockbox.notices.vault import Vault
 from lockbox.people import keyring
-from lockbox.people.keyring import CodeKeys
+from lockbox.people.keyring import CodeKeys, Keyring
 from lockbox.requests import policies
 from lockbox.schedule import Schedule
 
@@ -69,7 +69,7 @@ def make(chosen: Settings) -> Runtime:
     """
     url = chosen.require("notices_database_url" if chosen.notices_database_url else "worker_database_url")
     engine = make_engine(url, role="worker", pool_size=4, overflow=12)
-    house = Database(engine, Schedule(chosen.require("redis_url")))
+    house = Database(engine, Schedule(chosen.require("redis_url")), keyring=Keyring([]))
     return Runtime(house, _senders(chosen), timedelta(days=chosen.deliveries_kept_days), _sealing(chosen))
 
 

@@ -4,12 +4,14 @@ from collections import defaultdict
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, text
 from sqlmodel import Session
 
+from lockbox.people import powers
 from lockbox.people.roles import Role
 
 ASKED = [Role.APPROVER, Role.TENANT_ADMIN]
@@ -22,15 +24,15 @@ SELECT m.role, NULL, p.id, ARRAY[m.review_tier::text], p.wants_prompts
 FROM memberships m JOIN people p ON p.id = m.person_id
 WHERE p.disabled_at IS NULL AND m.tenant_id IS NULL AND m.role = 'manager'
 UNION ALL
-SELECT 'deputy', d.tenant_id, d.deputy_id, array_agg(d.principal_id::text), p.wants_prompts
+SELECT 'deputy', d.tenant_id, d.deputy_id, ARRAY[d.id, d.principal_id, d.made_by, l.id, d.starts_at, d.ends_at,
+    d.created_at, encode(d.mac, 'hex'), encode(l.mac, 'hex')]::text[], p.wants_prompts
 FROM delegations d JOIN people p ON p.id = d.deputy_id
+JOIN eligible_deputies l ON l.tenant_id = d.tenant_id AND l.person_id = d.deputy_id
 WHERE d.tenant_id = ANY(:tenants) AND d.starts_at <= :at AND d.ends_at > :at AND d.ended_at IS NULL
 AND p.disabled_at IS NULL
 AND EXISTS (SELECT FROM memberships m WHERE m.tenant_id = d.tenant_id AND m.person_id = d.deputy_id)
-AND EXISTS (SELECT FROM eligible_deputies l WHERE l.tenant_id = d.tenant_id AND l.person_id = d.deputy_id)
 AND EXISTS (SELECT FROM memberships m JOIN people q ON q.id = m.person_id AND q.disabled_at IS NULL
     WHERE m.tenant_id = d.tenant_id AND m.person_id = d.principal_id AND m.role = 'approver')
-GROUP BY d.tenant_id, d.deputy_id, p.wants_prompts
 UNION ALL
 SELECT 'endpoint', r.tenant_id, r.id, r.event_types, true FROM receivers(:tenants) r
 UNION ALL
@@ -120,7 +122,8 @@ def look_up(
     """Look up everyone in good standing who could be told at these tenants at this moment, in one query.
 
     `also` are further people whose addresses are looked up, such as a requester. Auditors, of whom there may be many,
-    are looked up where that is asked.
+    are looked up where that is asked. A deputy counts where the marks of the delegation and of their being eligible
+    hold; a worker, which has no keys, believes the rows, and only writes to whom it finds.
     """
     found = Directory()
     roles = [*ASKED, Role.AUDITOR] if with_auditors else ASKED
@@ -132,17 +135,41 @@ def look_up(
             found.watchers[row.tenant_id].append(Watcher(row.id, row.more[0]))
         elif row.role == "mailbox":
             found.mailboxes[row.id].append(Mailbox(UUID(row.more[0]), row.wants_prompts))
-        else:
+        elif row.role != "deputy":
             _seat(found, row)
+        elif principal := _principal(session, row):
+            theirs = found.deputies[row.tenant_id]
+            theirs[row.id] = theirs.get(row.id, frozenset()) | {principal}
+            if not row.wants_prompts:
+                found.quiet.add(row.id)
     return found
+
+
+def _principal(session: Session, row: Row[Any]) -> UUID | None:
+    """Return for whom a deputy stands in, None where a mark of that does not hold."""
+    id_, principal_id, made_by, eligible_id = (UUID(one) for one in row.more[:4])
+    starts_at, ends_at, created_at = (datetime.fromisoformat(one) for one in row.more[4:7])
+    delegated, eligible = (None if one is None else bytes.fromhex(one) for one in row.more[7:])
+    delegation = SimpleNamespace(
+        id=id_,
+        tenant_id=row.tenant_id,
+        principal_id=principal_id,
+        deputy_id=row.id,
+        starts_at=starts_at,
+        ends_at=ends_at,
+        made_by=made_by,
+        created_at=created_at,
+    )
+    leave = SimpleNamespace(tenant_id=row.tenant_id, person_id=row.id, id=eligible_id)
+    is_named = powers.is_believed(session, delegated, powers.delegation(delegation), id_)
+    is_eligible = powers.is_believed(session, eligible, powers.eligible_deputy(leave), row.id)
+    return principal_id if is_named and is_eligible else None
 
 
 def _seat(found: Directory, row: Row[Any]) -> None:
     if not row.wants_prompts:
         found.quiet.add(row.id)
-    if row.role == "deputy":
-        found.deputies[row.tenant_id][row.id] = frozenset(map(UUID, row.more))
-    elif row.role == Role.MANAGER:
+    if row.role == Role.MANAGER:
         found.managers[row.id] = int(row.more[0])
     elif row.role == Role.APPROVER:
         found.approvers[row.tenant_id].add(row.id)

@@ -110,9 +110,13 @@ class CodeKeys:
 
 
 class Keyring:
-    """All keys that are derived from the root keys of an installation, the newest root first."""
+    """All keys that are derived from the root keys of an installation, the newest root first.
+
+    A worker's keyring has none: nothing holds by it, and `can_check` says so.
+    """
 
     def __init__(self, roots: Sequence[bytes]) -> None:
+        self.can_check = bool(roots)
         self.secrets = Keys([derived(root, Purpose.SECRETS) for root in roots])
         self.powers = Keys([derived(root, Purpose.POWERS) for root in roots])
         self.codes = CodeKeys([derived(root, Purpose.CODES) for root in roots])

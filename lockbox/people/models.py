@@ -7,13 +7,18 @@ from uuid import UUID
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
+from lockbox.ids import new_id
 from lockbox.people import zones
 from lockbox.people.roles import Mode, Role, Side
 from lockbox.tables import Instant, Texts, words
 
 
 class Tenant(SQLModel, table=True):
-    """A customer. `policy_version` is the version of its policy that holds now."""
+    """A customer. `policy_version` is the version of its policy that holds now.
+
+    `mac` is the mark of all but the name (see `people.powers`); each change of these raises `revision`, so that no
+    mark is made twice.
+    """
 
     __tablename__ = "tenants"
 
@@ -24,6 +29,8 @@ class Tenant(SQLModel, table=True):
     suspended: bool = False
     plan: str = Field(max_length=63)
     policy_version: int
+    revision: int = 1
+    mac: bytes | None = None
     created_at: datetime = Field(sa_type=Instant)
 
 
@@ -40,6 +47,7 @@ class PolicyVersion(SQLModel, table=True):
     body: dict[str, Any] = Field(sa_type=JSONB)
     author_id: UUID | None = Field(default=None, foreign_key="people.id")
     created_at: datetime = Field(sa_type=Instant)
+    mac: bytes | None = None
 
 
 class Person(SQLModel, table=True):
@@ -99,12 +107,14 @@ class Membership(SQLModel, table=True):
 
 
 class EligibleDeputy(SQLModel, table=True):
-    """Somebody whom an admin allows approvers to name as their deputy."""
+    """Somebody whom an admin allows approvers to name as their deputy; `id` tells this leave from an earlier one."""
 
     __tablename__ = "eligible_deputies"
 
     tenant_id: UUID = Field(primary_key=True, foreign_key="tenants.id")
     person_id: UUID = Field(primary_key=True, foreign_key="people.id")
+    id: UUID = Field(default_factory=new_id)
+    mac: bytes | None = None
 
 
 class Delegation(SQLModel, table=True):
@@ -121,6 +131,7 @@ class Delegation(SQLModel, table=True):
     made_by: UUID = Field(foreign_key="people.id")
     created_at: datetime = Field(sa_type=Instant)
     ended_at: datetime | None = Field(default=None, sa_type=Instant)
+    mac: bytes | None = None
 
 
 class Invitation(SQLModel, table=True):

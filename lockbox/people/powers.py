@@ -1,21 +1,27 @@
 """Marks of rows that give power: what each covers, and how one by an older key is made anew."""
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlmodel import Session
 
 from lockbox.people import keyring
 from lockbox.people.keyring import Part
 from lockbox.people.keys import BrowserSession, Identity, Passkey, Token
-from lockbox.people.models import Invitation
+from lockbox.people.models import Delegation, EligibleDeputy, Invitation, Tenant
 
 log = structlog.get_logger(__name__)
 
+MOST_KEPT = 1024
 REMARK = text("SELECT remark(:kind, :which, :old, :new, :new_hash)")
 
 
@@ -29,6 +35,43 @@ class Power(StrEnum):
     TOKEN = "token"  # noqa: S105 - a word
     INVITATION = "invitation"
     DECISION = "decision"
+    TENANT = "setting"
+    POLICY = "policy"
+    DELEGATION = "delegation"
+    ELIGIBLE_DEPUTY = "eligible deputy"
+
+
+COVERED: Mapping[Power, Sequence[str]] = {
+    Power.PASSKEY: ["id", "person_id", "credential_id", "public_key", "created_at", "trusted_at", "only_at"],
+    Power.IDENTITY: ["issuer", "subject", "person_id", "created_at", "trusted_at"],
+    Power.INVITATION: (
+        [
+            "id",
+            "tenant_id",
+            "email",
+            "roles",
+            "is_recovery",
+            "invited_by",
+            "created_at",
+            "takes_effect_at",
+            "expires_at",
+            "code_nonce",
+        ]
+    ),
+    Power.TENANT: ["id", "slug", "mode", "plan", "suspended", "policy_version", "revision"],
+    Power.DELEGATION: [
+        "id",
+        "tenant_id",
+        "principal_id",
+        "deputy_id",
+        "starts_at",
+        "ends_at",
+        "made_by",
+        "created_at",
+    ],
+    Power.ELIGIBLE_DEPUTY: ["id", "tenant_id", "person_id"],
+}
+"""Of kinds whose rows are marked as they stand: the columns that a mark covers."""
 
 
 def membership(row_id: UUID, person_id: UUID, tenant_id: UUID | None, role: str) -> Sequence[Part]:
@@ -38,21 +81,32 @@ def membership(row_id: UUID, person_id: UUID, tenant_id: UUID | None, role: str)
 
 def passkey(row: Passkey) -> Sequence[Part]:
     """Return what the mark of a passkey covers: all but its name and what each use changes."""
-    return (
-        Power.PASSKEY,
-        row.id,
-        row.person_id,
-        row.credential_id,
-        row.public_key,
-        row.created_at,
-        row.trusted_at,
-        row.only_at,
-    )
+    return _covered(Power.PASSKEY, row)
 
 
 def identity(row: Identity) -> Sequence[Part]:
     """Return what the mark of an identity covers."""
-    return (Power.IDENTITY, row.issuer, row.subject, row.person_id, row.created_at, row.trusted_at)
+    return _covered(Power.IDENTITY, row)
+
+
+def tenant(row: Tenant | Row[Any]) -> Sequence[Part]:
+    """Return what the mark of a tenant covers: all that binds it but what it is called."""
+    return _covered(Power.TENANT, row)
+
+
+def policy(tenant_id: UUID, version: int, body: str | Mapping[str, Any]) -> Sequence[Part]:
+    """Return what the mark of a version of a tenant's policy covers; the body is what it says, or its JSON text."""
+    return (Power.POLICY, tenant_id, version, _digest(body if isinstance(body, str) else json.dumps(body)))
+
+
+def delegation(row: Delegation | SimpleNamespace) -> Sequence[Part]:
+    """Return what the mark of a delegation covers: all but that it was ended, which anybody may who may write it."""
+    return _covered(Power.DELEGATION, row)
+
+
+def eligible_deputy(row: EligibleDeputy | SimpleNamespace) -> Sequence[Part]:
+    """Return what the mark of somebody's being eligible as a deputy covers."""
+    return _covered(Power.ELIGIBLE_DEPUTY, row)
 
 
 def browser_session(
@@ -140,19 +194,17 @@ def decision(
 
 def invitation(row: Invitation) -> Sequence[Part]:
     """Return what the mark of an invitation covers: who offers what to which address, and from when until when."""
-    return (
-        Power.INVITATION,
-        row.id,
-        row.tenant_id,
-        row.email,
-        row.roles,
-        row.is_recovery,
-        row.invited_by,
-        row.created_at,
-        row.takes_effect_at,
-        row.expires_at,
-        row.code_nonce,
-    )
+    return _covered(Power.INVITATION, row)
+
+
+def mark(session: Session, parts: Sequence[Part]) -> bytes:
+    """Return the mark of what these parts cover, by the newest key."""
+    return keyring.of(session).powers.mark(*parts)
+
+
+def is_believed(session: Session, mac: bytes | None, parts: Sequence[Part], which: UUID | None) -> bool:
+    """Whether a row counts here: a worker, which has no keys and gives no power by what it reads, believes each."""
+    return not keyring.of(session).can_check or is_held(session, mac, parts, which)
 
 
 def holds(session: Session, mac: bytes | None, parts: Sequence[Part], which: UUID | None) -> bool:
@@ -182,3 +234,13 @@ def remark(
     """Give a row the newest key's mark, and its secret the newest key's hash, unless somebody else was quicker."""
     values = {"kind": kind.value, "which": which, "old": old, "new": new, "new_hash": new_hash}
     session.connection().execute(REMARK, values)
+
+
+def _covered(kind: Power, row: object) -> Sequence[Part]:
+    return (kind, *(getattr(row, name) for name in COVERED[kind]))
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def _digest(body: str) -> bytes:
+    """Return the hash of what a JSON text says, however Postgres spells it; the same text is read once."""
+    return hashlib.sha256(json.dumps(json.loads(body), sort_keys=True).encode()).digest()

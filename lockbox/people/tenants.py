@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -48,11 +49,31 @@ def add(
     tenant = Tenant(
         id=new_id(), slug=slug, name=name, mode=mode, plan=plan, policy_version=FIRST_VERSION, created_at=at
     )
+    tenant.mac = powers.mark(session, powers.tenant(tenant))
     session.add(tenant)
     session.flush()
-    session.add(PolicyVersion(tenant_id=tenant.id, version=FIRST_VERSION, body=policy, created_at=at))
-    session.flush()
+    add_policy(session, tenant, policy, at)
     return tenant
+
+
+def add_policy(
+    session: Session, tenant: Tenant, body: dict[str, Any], at: datetime, author_id: UUID | None = None
+) -> None:
+    """Write the version of a tenant's policy that its row names, in its JSON form, and mark it."""
+    version = tenant.policy_version
+    mac = powers.mark(session, powers.policy(tenant.id, version, body))
+    session.add(
+        PolicyVersion(tenant_id=tenant.id, version=version, body=body, author_id=author_id, created_at=at, mac=mac)
+    )
+    session.flush()
+
+
+def mark(session: Session, tenant: Tenant) -> None:
+    """Write and mark a tenant as it stands now; whoever calls it has seen that the mark before held."""
+    tenant.revision += 1
+    tenant.mac = powers.mark(session, powers.tenant(tenant))
+    session.add(tenant)
+    session.flush()
 
 
 def add_person(session: Session, name: str, email: str, side: Side) -> Person:

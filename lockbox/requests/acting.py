@@ -17,7 +17,16 @@ from lockbox.notices.directory import Directory
 from lockbox.people import context, keyring, tenants
 from lockbox.people.passkeys import RelyingParty
 from lockbox.people.roles import Caller, Means, Role, Side
-from lockbox.refusals import InvalidMove, NotYours, OwnRequest, PolicyNotMet, Stale, TenantSuspended, TooLate
+from lockbox.refusals import (
+    InvalidMove,
+    NotYours,
+    OwnRequest,
+    PolicyNotMet,
+    PolicyUnverified,
+    Stale,
+    TenantSuspended,
+    TooLate,
+)
 from lockbox.requests import (
     approving,
     narrowing,
@@ -93,6 +102,7 @@ def act(session: Session, caller: Caller, origin: Origin, request_id: UUID, verd
         WindowTooLong: the window would be longer than what was asked.
         Invalid, NothingLeft: what an approver keeps of what was asked was never asked, or is nothing.
         TenantSuspended: it would be opened, or the customer asked, while the tenant is suspended.
+        PolicyUnverified: likewise, while a mark of what the customer laid down does not hold.
         PolicyNotMet: what was asked no longer meets the customer's policy, or was not reviewed as it asks by now.
         PasskeyMustSign: the policy demands that a passkey signs the approval, and none has.
     """
@@ -262,6 +272,8 @@ def _may_open(scene: Scene, request: AccessRequest, action: Action, votes: Seque
     terms = scene.ruling.terms
     if scene.ruling.is_suspended:
         raise TenantSuspended(SUSPENDED)
+    if not scene.ruling.is_verified:
+        raise PolicyUnverified(policies.UNVERIFIED)
     voting.in_person(scene.caller)
     if action is Action.ENDORSE:
         voting.strong_enough_to_endorse(scene.caller, terms, scene.at)

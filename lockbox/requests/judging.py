@@ -124,7 +124,7 @@ def judge(session: Session, caller: Caller, filing: Filing, services: Mapping[st
 
     Raises:
         NotYours: the caller is neither an engineer nor a system that may file for one.
-        UnknownTenant, TenantSuspended, UnknownService, UnknownEngineer: as named.
+        UnknownTenant, TenantSuspended, PolicyUnverified, UnknownService, UnknownEngineer: as named.
     """
     context.enter(session, caller)
     _, party = move(None, Action.SUBMIT, _filing_parties(caller))
@@ -152,7 +152,7 @@ def foresee(session: Session, tenant: Tenant, ask: Ask, services: Mapping[str, S
     """Judge what anybody could ask of a tenant as of now, for the tenant's own people; nobody in particular asks.
 
     Raises:
-        UnknownService: as named.
+        UnknownService, PolicyUnverified: as named.
     """
     _in_services(ask.service, ask.actions, services)
     return _weighed(session, tenant, Party.ENGINEER, (NOBODY, ""), ask)

@@ -11,8 +11,10 @@ from sqlalchemy import Row, text
 from sqlmodel import Session
 
 from lockbox.notices.letters import Wording
+from lockbox.people import powers
 from lockbox.people.models import Tenant
 from lockbox.people.roles import Mode
+from lockbox.refusals import PolicyUnverified
 from lockbox.requests.merging import merged, stricter, terms_for
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import stricter_mode
@@ -23,21 +25,27 @@ MOST_KEPT = 1024
 Hits = tuple[int, ...]
 """The places of those rules of a policy that match an ask."""
 
-READ = text("SELECT body::text FROM policies WHERE tenant_id = :tenant_id AND version = :version")
+UNVERIFIED = (
+    "What this customer laid down was changed in the database and not by Lockbox: nothing is asked, opened or "
+    "loosened by it. An admin of the customer saves the whole policy again; who runs Lockbox looks into the alarm."
+)
+READ = text("SELECT body::text AS body, mac FROM policies WHERE tenant_id = :tenant_id AND version = :version")
 OWN_AND_TODAYS = text("""
-SELECT own.body::text AS own, today.body::text AS today, t.policy_version AS todays, t.mode,
-    t.suspended
+SELECT own.body::text AS own, own.mac AS own_mac, today.body::text AS today, today.mac AS todays_mac,
+    t.id, t.slug, t.mode, t.plan, t.suspended, t.policy_version, t.revision, t.mac
 FROM tenants t JOIN policies own ON own.tenant_id = t.id AND own.version = :version
 JOIN policies today ON today.tenant_id = t.id AND today.version = t.policy_version
 WHERE t.id = :tenant_id
 """)
 ASKS = text("""
 SELECT r.id, r.tenant_id, r.policy_version, r.service, r.actions, r.reason_code, r.resources,
-    t.policy_version AS todays, t.mode AS tenant_mode
+    t.policy_version AS todays
 FROM requests r JOIN tenants t ON t.id = r.tenant_id WHERE r.id = ANY(:ids)
 """)
 READ_MANY = text("""
-SELECT p.tenant_id, p.version, p.body::text AS body FROM policies p
+SELECT p.version, p.body::text AS body, p.mac AS policys_mac,
+    t.id, t.slug, t.mode, t.plan, t.suspended, t.policy_version, t.revision, t.mac
+FROM policies p JOIN tenants t ON t.id = p.tenant_id
 JOIN unnest(CAST(:tenants AS uuid[]), CAST(:versions AS integer[])) AS w (tenant_id, version)
     ON w.tenant_id = p.tenant_id AND w.version = p.version
 """)
@@ -55,7 +63,8 @@ class Ruling:
     """The terms that a request meets now, and who is in the groups that they name.
 
     `today` is the tenant's policy now, `version` its version, and `mode` the tenant's own mode now.
-    `is_suspended` is whether the vendor has suspended the tenant.
+    `is_suspended` is whether the vendor has suspended the tenant. Where a mark does not hold, `is_verified` is false
+    and nothing is opened: the mode is `enforce`, the terms are no weaker than those that a tenant begins with.
     """
 
     terms: Terms
@@ -64,6 +73,7 @@ class Ruling:
     today: Policy
     mode: Mode
     is_suspended: bool = False
+    is_verified: bool = True
 
     def mode_for(self, request: AccessRequest, at: datetime) -> tuple[Mode, datetime | None]:
         """Return the mode in which a request leaves the vendor's review, and the end of the consent that it rests on.
@@ -82,18 +92,32 @@ class Ruling:
 
 
 def current(session: Session, tenant: Tenant) -> Policy:
-    """Return the policy that holds for a tenant."""
-    return at_version(session, tenant.id, tenant.policy_version)
+    """Return the policy that holds for a tenant.
+
+    Raises:
+        PolicyUnverified: it, or the tenant's row, has no mark that holds.
+    """
+    return parsed(_verified(session, tenant))
+
+
+def verified(session: Session, tenant: Tenant) -> Policy | None:
+    """Return the policy that holds for a tenant, None where it, or the tenant's row, has no mark that holds."""
+    body, is_verified = _todays(session, tenant)
+    return parsed(body) if is_verified else None
 
 
 def at_version(session: Session, tenant_id: UUID, version: int) -> Policy:
-    """Return one version of a tenant's policy."""
-    return parsed(_body(session, tenant_id, version))
+    """Return one version of a tenant's policy, to be shown."""
+    return parsed(_read(session, tenant_id, version).body)
 
 
 def todays(session: Session, tenant: Tenant, ask: Ask) -> tuple[Policy, Terms]:
-    """Return the policy that holds for a tenant, and the terms that an ask meets under it."""
-    body = _body(session, tenant.id, tenant.policy_version)
+    """Return the policy that holds for a tenant, and the terms that an ask meets under it.
+
+    Raises:
+        PolicyUnverified: it, or the tenant's row, has no mark that holds.
+    """
+    body = _verified(session, tenant)
     return parsed(body), _terms(body, _hits(body, ask))
 
 
@@ -105,8 +129,13 @@ def ruling(session: Session, request: AccessRequest) -> Ruling:
     """
     values = {"tenant_id": request.tenant_id, "version": request.policy_version}
     row = session.connection().execute(OWN_AND_TODAYS, values).one()
-    ruled = _ruled(row.own, row.today, row.todays, Mode(row.mode), request)
-    return replace(ruled, is_suspended=row.suspended)
+    ruled = _ruled(row.own, row.today, row.policy_version, Mode(row.mode), request)
+    is_verified = (
+        _is_verified(session, row)
+        and _holds(session, row.id, row.policy_version, row.today, row.todays_mac)
+        and _holds(session, row.id, request.policy_version, row.own, row.own_mac)
+    )
+    return replace(ruled if is_verified else _unverified(ruled), is_suspended=row.suspended)
 
 
 def under(session: Session, tenant: Tenant, request: AccessRequest, policy: Policy) -> Ruling:
@@ -121,8 +150,14 @@ def rulings(session: Session, request_ids: Sequence[UUID]) -> dict[UUID, Ruling]
     rows = session.connection().execute(ASKS, {"ids": list(request_ids)}).all()
     versions = {(row.tenant_id, version) for row in rows for version in (row.policy_version, row.todays)}
     values = {"tenants": [tenant_id for tenant_id, _ in versions], "versions": [number for _, number in versions]}
-    found = session.connection().execute(READ_MANY, values)
-    bodies = {(row.tenant_id, row.version): row.body for row in found}
+    found = session.connection().execute(READ_MANY, values).all()
+    bodies = {(row.id, row.version): row.body for row in found}
+    modes = {row.id: Mode(row.mode) for row in found}
+    doubted = {
+        (row.id, row.version)
+        for row in found
+        if not (_is_verified(session, row) and _holds(session, row.id, row.version, row.body, row.policys_mac))
+    }
     judged: dict[tuple[object, ...], Ruling] = {}
     answers = {}
     for row in rows:
@@ -130,7 +165,9 @@ def rulings(session: Session, request_ids: Sequence[UUID]) -> dict[UUID, Ruling]
         key = (row.tenant_id, row.policy_version, row.todays, ask)
         if key not in judged:
             own, today = (bodies[row.tenant_id, version] for version in (row.policy_version, row.todays))
-            judged[key] = _ruled(own, today, row.todays, Mode(row.tenant_mode), row)
+            ruled = _ruled(own, today, row.todays, modes[row.tenant_id], row)
+            is_doubted = not doubted.isdisjoint((row.tenant_id, one) for one in (row.policy_version, row.todays))
+            judged[key] = _unverified(ruled) if is_doubted else ruled
         answers[row.id] = judged[key]
     return answers
 
@@ -164,9 +201,33 @@ def _hits(body: str, ask: Ask) -> Hits:
     return tuple(place for place, rule in enumerate(parsed(body).rules) if rule.match.matches(ask))
 
 
-def _body(session: Session, tenant_id: UUID, version: int) -> str:
-    body: str = session.connection().execute(READ, {"tenant_id": tenant_id, "version": version}).scalar_one()
+def _read(session: Session, tenant_id: UUID, version: int) -> Row[Any]:
+    return session.connection().execute(READ, {"tenant_id": tenant_id, "version": version}).one()
+
+
+def _todays(session: Session, tenant: Tenant) -> tuple[str, bool]:
+    row = _read(session, tenant.id, tenant.policy_version)
+    is_verified = _is_verified(session, tenant)
+    return row.body, is_verified and _holds(session, tenant.id, tenant.policy_version, row.body, row.mac)
+
+
+def _verified(session: Session, tenant: Tenant) -> str:
+    body, is_verified = _todays(session, tenant)
+    if not is_verified:
+        raise PolicyUnverified(UNVERIFIED)
     return body
+
+
+def _is_verified(session: Session, tenant: Tenant | Row[Any]) -> bool:
+    return powers.is_believed(session, tenant.mac, powers.tenant(tenant), tenant.id)
+
+
+def _holds(session: Session, tenant_id: UUID, version: int, body: str, mac: bytes | None) -> bool:
+    return powers.is_believed(session, mac, powers.policy(tenant_id, version, body), tenant_id)
+
+
+def _unverified(ruled: Ruling) -> Ruling:
+    return replace(ruled, terms=stricter(ruled.terms, Terms()), mode=Mode.ENFORCE, is_verified=False)
 
 
 # To merge terms takes longer than to read them, and few texts and few sets of rules stand behind many asks.

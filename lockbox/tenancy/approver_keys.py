@@ -11,13 +11,12 @@ from lockbox.audit.canonical import instant
 from lockbox.database import now
 from lockbox.people import passkeys, powers
 from lockbox.people.keys import Passkey
-from lockbox.people.models import Membership
+from lockbox.people.models import EligibleDeputy, Membership
 from lockbox.people.passkeys import RelyingParty
 from lockbox.people.roles import Caller, Role
 from lockbox.tenancy import authority
 
 KEYS = text("SELECT * FROM approver_keys(:tenant_id)")
-ELIGIBLE = text("SELECT person_id FROM eligible_deputies WHERE tenant_id = :tenant_id")
 
 
 def export(session: Session, caller: Caller, slug: str, party: Callable[[], RelyingParty]) -> ApproverKeys:
@@ -43,7 +42,11 @@ def export(session: Session, caller: Caller, slug: str, party: Callable[[], Rely
 
 def _could_approve(session: Session, tenant_id: UUID) -> frozenset[UUID]:
     """Return who is an approver, or a member whom approvers may name as deputy, by a membership that is marked."""
-    eligible = set(session.connection().execute(ELIGIBLE, {"tenant_id": tenant_id}).scalars())
+    eligible = {
+        one.person_id
+        for one in session.exec(select(EligibleDeputy).where(col(EligibleDeputy.tenant_id) == tenant_id))
+        if powers.is_held(session, one.mac, powers.eligible_deputy(one), one.person_id)
+    }
     return frozenset(
         one.person_id
         for one in session.exec(select(Membership).where(col(Membership.tenant_id) == tenant_id))

@@ -87,7 +87,8 @@ def take(
 def firmly(session: Session, seat: Seat, tenant: Tenant) -> None:
     """Check that whoever could loosen something at a tenant signed in as freshly and strongly as to approve anything.
 
-    That is by the strictest of all rules, for it may be the one that gives way.
+    That is by the strictest of all rules, for it may be the one that gives way; by those that a tenant begins with
+    where it has none whose mark holds.
 
     While nobody could approve there is nothing to loosen: whoever sets a tenant up may do so as they came in.
 
@@ -96,7 +97,7 @@ def firmly(session: Session, seat: Seat, tenant: Tenant) -> None:
     """
     at = now(session)
     if directory.look_up(session, {tenant.id}, at).approvers[tenant.id]:
-        strong_enough(seat.caller, strictest(policies.current(session, tenant)), at)
+        strong_enough(seat.caller, strictest(policies.verified(session, tenant) or Policy()), at)
 
 
 def firmly_at_the_vendor(session: Session, seat: Seat) -> None:

@@ -13,6 +13,7 @@ from lockbox.database import now
 from lockbox.ids import new_id
 from lockbox.notices import announcing, directory
 from lockbox.notices.memos import DEPUTY_BEGINS
+from lockbox.people import powers
 from lockbox.people.models import Delegation, Person, Tenant
 from lockbox.people.roles import Caller, Role
 from lockbox.refusals import DelegationClash, Invalid, NotYours, Unknown
@@ -80,6 +81,7 @@ def name_deputy(session: Session, caller: Caller, origin: Origin, slug: str, wan
         made_by=caller.person_id,
         created_at=at,
     )
+    delegation.mac = powers.mark(session, powers.delegation(delegation))
     session.add(delegation)
     session.flush()
     period = change(ABSENT, _period(delegation))

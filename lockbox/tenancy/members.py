@@ -5,6 +5,7 @@ from uuid import UUID
 from sqlmodel import Session, col, select
 
 from lockbox.database import now
+from lockbox.people import powers
 from lockbox.people.models import EligibleDeputy, Invitation, Tenant
 from lockbox.people.roles import TENANT_ROLES, Caller, Mode, Role
 from lockbox.refusals import LastAdmin, Unknown
@@ -227,11 +228,14 @@ def _replace(session: Session, seat: Seat, member: Member, roles: frozenset[Role
 
 def _mark(session: Session, seat: Seat, person_id: UUID, *, eligible: bool) -> None:
     assert seat.tenant_id is not None  # noqa: S101 - likewise
-    mark = EligibleDeputy(tenant_id=seat.tenant_id, person_id=person_id)
+    # One that no key of ours has marked counts for nothing, and gives way.
+    if there := session.get(EligibleDeputy, (seat.tenant_id, person_id)):
+        session.delete(there)
+        session.flush()
     if eligible:
-        session.add(mark)
-    else:
-        session.delete(session.get_one(EligibleDeputy, (mark.tenant_id, mark.person_id)))
+        row = EligibleDeputy(tenant_id=seat.tenant_id, person_id=person_id)
+        row.mac = powers.mark(session, powers.eligible_deputy(row))
+        session.add(row)
     session.flush()
 
 

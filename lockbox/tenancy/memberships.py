@@ -14,6 +14,7 @@ from sqlmodel import Session
 
 from lockbox.ids import new_id
 from lockbox.people import keyring, powers
+from lockbox.people.models import EligibleDeputy
 from lockbox.people.roles import Role
 from lockbox.refusals import Stale
 
@@ -23,7 +24,8 @@ LIST = text("""
 SELECT p.id, p.name, p.email, p.disabled_at IS NOT NULL AS is_disabled,
     array_remove(array_agg(m.role), NULL) AS roles, min(uuid_extract_timestamp(m.id)) AS since,
     min(m.review_tier) FILTER (WHERE m.role = 'manager') AS review_tier,
-    EXISTS (SELECT FROM eligible_deputies l WHERE l.tenant_id = :tenant_id AND l.person_id = p.id) AS is_eligible,
+    (SELECT l.id FROM eligible_deputies l WHERE l.tenant_id = :tenant_id AND l.person_id = p.id) AS eligible_id,
+    (SELECT l.mac FROM eligible_deputies l WHERE l.tenant_id = :tenant_id AND l.person_id = p.id) AS eligible_mac,
     p.wants_prompts
 FROM people p LEFT JOIN memberships m ON m.person_id = p.id
     AND m.tenant_id IS NOT DISTINCT FROM CAST(:tenant_id AS uuid)
@@ -98,7 +100,7 @@ class Page:
 def page(session: Session, tenant_id: UUID | None, *, cursor: UUID | None, most: int) -> Page:
     """Return members of a tenant, or everybody on the vendor's side for None, from the cursor on."""
     values = {"tenant_id": tenant_id, "person_id": None, "after": cursor, "most": most + 1}
-    found = [_member(row) for row in session.connection().execute(LIST, values)]
+    found = [_member(session, tenant_id, row) for row in session.connection().execute(LIST, values)]
     more = len(found) > most
     return Page(tuple(found[:most]), found[most - 1].person_id if more else None)
 
@@ -107,7 +109,7 @@ def find(session: Session, tenant_id: UUID | None, person_id: UUID) -> Member | 
     """Return one member of a tenant, or somebody on the vendor's side for None."""
     values = {"tenant_id": tenant_id, "person_id": person_id, "after": None, "most": 1}
     row = session.connection().execute(LIST, values).one_or_none()
-    return _member(row) if row else None
+    return _member(session, tenant_id, row) if row else None
 
 
 def give(session: Session, person_id: UUID, tenant_id: UUID | None, roles: AbstractSet[Role]) -> None:
@@ -150,13 +152,20 @@ def words(roles: Iterable[Role]) -> list[str]:
     return sorted(role.value for role in roles)
 
 
-def _member(row: Row[Any]) -> Member:
+def _is_eligible(session: Session, tenant_id: UUID | None, row: Row[Any]) -> bool:
+    if tenant_id is None or row.eligible_id is None:
+        return False
+    leave = EligibleDeputy(tenant_id=tenant_id, person_id=row.id, id=row.eligible_id)
+    return powers.is_held(session, row.eligible_mac, powers.eligible_deputy(leave), row.id)
+
+
+def _member(session: Session, tenant_id: UUID | None, row: Row[Any]) -> Member:
     return Member(
         person_id=row.id,
         name=row.name,
         address=row.email,
         roles=frozenset(Role(role) for role in row.roles),
-        is_eligible=row.is_eligible,
+        is_eligible=_is_eligible(session, tenant_id, row),
         is_disabled=row.is_disabled,
         since=row.since,
         review_tier=row.review_tier,

@@ -85,6 +85,9 @@ def change(
         policy: the whole of it.
         seen: the version that the caller means to replace; None for whichever holds.
 
+    Where the mark of the one that holds, or of the tenant's row, is wrong, the admin says anew what holds: the policy
+    is written though it is equal, the mode is `enforce` again, and what the vendor opened alone is closed.
+
     To take dated consent back, and no more, is closing: any sign-in will do.
 
     Raises:
@@ -100,16 +103,20 @@ def change(
         raise Stale("The policy has changed since you saw it; look again.", current_version=tenant.policy_version)
     held = _held(session, tenant, tenant.policy_version)
     differences = changes(held.policy, policy)
-    if not differences:
+    is_anew = versions.verified(session, tenant) is None
+    if not (differences or is_anew):
         return held
-    if policy != held.policy.model_copy(update={"consent": None}):
+    if is_anew or policy != held.policy.model_copy(update={"consent": None}):
         authority.firmly(session, seat, tenant)
     at = now(session)
     check(session, tenant, policy, at)
+    takes_back = is_anew or takes_consent_back(tenant, held.policy, policy, at)
+    if is_anew:
+        differences |= _begun_anew(tenant)
     version = revising.revise(session, seat, tenant, policy, at)
     edition = Edition(version, seat.caller.person_id, seat.caller.name, at)
     facts: dict[str, Value] = {"version": edition.version}
-    if takes_consent_back(tenant, held.policy, policy, at):
+    if takes_back:
         facts["closed"] = [str(request.id) for request in close_what_was_opened_alone(session, seat, tenant)]
     trail.tell(session, seat, Deed("policy_changed", at, differences, facts=facts))
     return Held(edition, policy)
@@ -124,6 +131,12 @@ def check(session: Session, tenant: Tenant, policy: Policy, at: datetime) -> Non
     """
     _only_deciders(session, tenant, policy)
     _somebody_can_approve(session, tenant, policy, at)
+
+
+def _begun_anew(tenant: Tenant) -> dict[str, str]:
+    """Let a tenant decide again whose mode or policy is not marked by us: its admin says the whole of it anew."""
+    was, tenant.mode = tenant.mode, Mode.ENFORCE
+    return {"mode": trail.change(f"{was} (unverified)", tenant.mode)}
 
 
 def takes_consent_back(tenant: Tenant, old: Policy, new: Policy, at: datetime) -> bool:

@@ -13,9 +13,9 @@ from lockbox.notices import announcing
 from lockbox.people import keyring, powers
 from lockbox.people.keyring import Keyring, Part
 from lockbox.people.keys import BrowserSession, Identity, Passkey, Token
-from lockbox.people.models import Invitation, Membership
+from lockbox.people.models import Delegation, EligibleDeputy, Invitation, Membership, PolicyVersion, Tenant
 
-Row = Membership | Passkey | Identity
+Row = Membership | Passkey | Identity | Tenant | PolicyVersion | Delegation | EligibleDeputy
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Rekeyed:
 
 
 def rekey(session: Session, *, key_is_lost: bool = False) -> Rekeyed:
-    """Give memberships, passkeys and identities the newest key's mark; the transaction is the owner's.
+    """Give roles, passkeys, identities, deputies, modes and policies the newest key's mark, as the database's owner.
 
     A row whose mark no key of ours has made stays as it is and counts for nothing. Where the key is lost, it is
     believed and marked all the same, tokens and browser sessions that no key of ours has made are revoked, and so are
@@ -82,12 +82,30 @@ def _rows(session: Session) -> Iterator[tuple[Row, Sequence[Part]]]:
         yield key, powers.passkey(key)
     for identity in session.exec(select(Identity).order_by(col(Identity.issuer), col(Identity.subject))):
         yield identity, powers.identity(identity)
+    for tenant in session.exec(select(Tenant).order_by(col(Tenant.id))):
+        yield tenant, powers.tenant(tenant)
+    for policy in session.exec(
+        select(PolicyVersion).order_by(col(PolicyVersion.tenant_id), col(PolicyVersion.version))
+    ):
+        yield policy, powers.policy(policy.tenant_id, policy.version, policy.body)
+    for delegation in session.exec(select(Delegation).order_by(col(Delegation.id))):
+        yield delegation, powers.delegation(delegation)
+    for eligible in session.exec(select(EligibleDeputy).order_by(col(EligibleDeputy.id))):
+        yield eligible, powers.eligible_deputy(eligible)
 
 
 def _named(row: Row) -> str:
     if isinstance(row, Membership):
         place = f"at tenant {row.tenant_id}" if row.tenant_id else "at the vendor"
         return f"{row.role} {place}: person {row.person_id}"
+    if isinstance(row, Tenant):
+        return f"mode {row.mode}, plan {row.plan}{', suspended' if row.suspended else ''}: tenant {row.id}"
+    if isinstance(row, PolicyVersion):
+        return f"policy {row.version}: tenant {row.tenant_id}"
+    if isinstance(row, Delegation):
+        return f"deputy {row.deputy_id} of person {row.principal_id}: tenant {row.tenant_id}"
+    if isinstance(row, EligibleDeputy):
+        return f"eligible deputy: person {row.person_id} at tenant {row.tenant_id}"
     what = f"passkey {row.id}" if isinstance(row, Passkey) else f"identity at {row.issuer}"
     return f"{what}: person {row.person_id}"
 

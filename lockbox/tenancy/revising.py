@@ -2,25 +2,21 @@
 
 from datetime import datetime
 
-from sqlmodel import Session
+from sqlalchemy import func
+from sqlmodel import Session, col, select
 
+from lockbox.people import tenants
 from lockbox.people.models import PolicyVersion, Tenant
 from lockbox.requests.rules import Policy
 from lockbox.tenancy.authority import Seat
 
 
 def revise(session: Session, seat: Seat, tenant: Tenant, policy: Policy, at: datetime) -> int:
-    """Let a policy hold from now on, as its author's, and return its version."""
-    tenant.policy_version += 1
-    session.add(
-        PolicyVersion(
-            tenant_id=tenant.id,
-            version=tenant.policy_version,
-            body=policy.model_dump(mode="json"),
-            author_id=seat.caller.person_id,
-            created_at=at,
-        )
-    )
-    session.add(tenant)
-    session.flush()
+    """Let a policy hold from now on, as its author's, and return its version; the tenant is marked as it stands."""
+    newest = session.exec(
+        select(func.max(PolicyVersion.version)).where(col(PolicyVersion.tenant_id) == tenant.id)
+    ).one()
+    tenant.policy_version = (newest or 0) + 1
+    tenants.add_policy(session, tenant, policy.model_dump(mode="json"), at, seat.caller.person_id)
+    tenants.mark(session, tenant)
     return tenant.policy_version

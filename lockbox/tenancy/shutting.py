@@ -9,6 +9,7 @@ from sqlmodel import Session, col, select
 
 from config.settings import Plan
 from lockbox.database import now
+from lockbox.people import tenants
 from lockbox.people.models import Tenant
 from lockbox.people.roles import Caller, Mode, Role
 from lockbox.refusals import TooLate
@@ -63,6 +64,7 @@ def switch_mode(
         Unknown, NotYours: as named.
         SignInAgain: the customer would no longer decide, and the admin's sign-in is too weak or too old for that.
         LicenceRequired: the tenant's plan does not include the lockbox.
+        PolicyUnverified: the policy or the tenant's row has no mark that holds; it counts as `enforce` until mended.
     """
     tenant = authority.known(session, caller, slug)
     seat = authority.take(session, caller, origin, ADMINS, tenant)
@@ -76,13 +78,13 @@ def switch_mode(
     elif mode is not tenant.mode:
         authority.entitled(tenant.plan, plans)
     changes = {"mode": change(tenant.mode, mode)} if mode is not tenant.mode else {}
+    tenant.mode = mode
     if ends_consent:
         without = policy.model_copy(update={"consent": None})
         revising.revise(session, seat, tenant, without, now(session))
         changes |= policy_changes(policy, without)
-    tenant.mode = mode
-    session.add(tenant)
-    session.flush()
+    else:
+        tenants.mark(session, tenant)
     closed: list[AccessRequest] = []
     waiting = 0
     if mode is Mode.ENFORCE:

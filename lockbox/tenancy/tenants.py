@@ -11,12 +11,12 @@ from sqlmodel import Session, col, select
 from config.settings import Plan
 from lockbox.audit.canonical import Value
 from lockbox.database import now
-from lockbox.people import context
+from lockbox.people import context, powers
 from lockbox.people import tenants as registry
 from lockbox.people.models import Membership, Person, Tenant
 from lockbox.people.roles import Caller, Mode, Role
-from lockbox.refusals import SlugTaken, Unknown, UnknownPlan
-from lockbox.requests import ending, register
+from lockbox.refusals import PolicyUnverified, SlugTaken, Unknown, UnknownPlan
+from lockbox.requests import ending, policies, register
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.rules import Policy
@@ -181,8 +181,8 @@ def set_plan(
     if plan != tenant.plan:
         authority.firmly_at_the_vendor(session, seat)
         changes = {"plan": change(tenant.plan, plan)}
-        tenant.plan = plan
-        _save(session, seat, tenant, "plan_changed", changes)
+        _change(session, tenant, "plan", plan)
+        _tell(session, seat, "plan_changed", changes)
     return _to_the_vendor(session, tenant)
 
 
@@ -200,7 +200,9 @@ def rename(session: Session, caller: Caller, origin: Origin, slug: str, name: st
         authority.firmly(session, seat, tenant)
         changes = {"name": change(tenant.name, name)}
         tenant.name = name
-        _save(session, seat, tenant, "tenant_renamed", changes)
+        session.add(tenant)
+        session.flush()
+        _tell(session, seat, "tenant_renamed", changes)
     return show(session, caller, slug)
 
 
@@ -211,9 +213,7 @@ def _suspended(session: Session, caller: Caller, origin: Origin, slug: str, *, s
         if not suspended:
             authority.firmly_at_the_vendor(session, seat)
         words = ("no", "yes") if suspended else ("yes", "no")
-        tenant.suspended = suspended
-        session.add(tenant)
-        session.flush()
+        _change(session, tenant, "suspended", suspended, closes=suspended)
         closed = ending.end_windows_at(session, seat.caller, origin, tenant.id) if suspended else []
         changes = {"suspended": change(*words)}
         facts: dict[str, Value] = {}
@@ -230,9 +230,19 @@ def _is_a_plan(plan: str, plans: Mapping[str, Plan]) -> None:
         raise UnknownPlan(f"Choose one of the plans {', '.join(sorted(plans))}.", field="plan")
 
 
-def _save(session: Session, seat: Seat, tenant: Tenant, action: str, changes: Mapping[str, str]) -> None:
+def _change(session: Session, tenant: Tenant, name: str, value: object, *, closes: bool = False) -> None:
+    """Write what is marked; to where a mark does not hold only what closes, which leaves it without one that does."""
+    is_ours = powers.is_held(session, tenant.mac, powers.tenant(tenant), tenant.id)
+    if not (is_ours or closes):
+        raise PolicyUnverified(policies.UNVERIFIED)
+    setattr(tenant, name, value)
+    if is_ours:
+        registry.mark(session, tenant)
     session.add(tenant)
     session.flush()
+
+
+def _tell(session: Session, seat: Seat, action: str, changes: Mapping[str, str]) -> None:
     trail.tell(session, seat, Deed(action, now(session), changes))
 
 

@@ -20,6 +20,7 @@ from tests.database.schema import objects
 MODELS = ("people.models", "people.keys", "requests.models", "notices.models", "audit.models", "watch.models")
 # The models name columns, keys and types; what spans columns or rows is Postgres' own business, kept in one place.
 ONLY_IN_THE_MIGRATIONS = {
+    "modify_default eligible_deputies.id",
     "modify_default events.internal",
     "modify_default logs.kept_from",
     "modify_default memberships.review_tier",
@@ -33,6 +34,7 @@ ONLY_IN_THE_MIGRATIONS = {
     "modify_default sign_ins.tries",
     "modify_default tallies.id",
     "remove_column memberships.side",
+    "modify_default tenants.revision",
     "remove_constraint uq_decisions_request_id_person_id_verdict",
     "remove_constraint uq_events_request_id_seq",
     "remove_constraint uq_memberships_person_id_tenant_id_role",

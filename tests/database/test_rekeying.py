@@ -7,15 +7,19 @@ import pytest
 from sqlalchemy import Engine
 from sqlmodel import Session
 
-from lockbox.database import Database, as_owner
-from lockbox.people import tokens
+from lockbox.database import Database, as_owner, now
+from lockbox.notices import directory
+from lockbox.people import context, powers, tokens
 from lockbox.people.keyring import Keyring
+from lockbox.people.models import Tenant
 from lockbox.people.roles import Role
 from lockbox.refusals import NotSignedIn
+from lockbox.requests import policies
 from lockbox.tenancy import rekeying
 from lockbox.tenancy.rekeying import Rekeyed
 from tests.builders import Urls, World, setting
 from tests.database.scenes import read, write
+from tests.ruling import lay_down, stand_in
 
 OLD, NEW = b"o" * 32, b"n" * 32
 MARKS = """
@@ -23,6 +27,9 @@ SELECT (SELECT substr(mac, 1, 4) FROM tokens WHERE person_id = :id) AS token,
     (SELECT substr(secret_hash, 1, 4) FROM tokens WHERE person_id = :id) AS secret,
     (SELECT substr(mac, 1, 4) FROM memberships WHERE person_id = :id) AS role
 """
+
+LAID_DOWN = 2
+"""The rows that say what a new tenant has laid down: its own, and one version of its policy."""
 
 Rekey = Callable[..., Rekeyed]
 
@@ -88,11 +95,49 @@ def test_without_the_key_nobody_is_anybody(old: World) -> None:
 def test_all_roles_are_marked_anew_before_an_older_key_goes(old: World, rekey: Rekey) -> None:
     done = rekey(NEW, OLD)
 
-    assert (done.marked, done.unverified, done.ended) == (len(old.people), [], 0)
+    assert (done.marked, done.unverified, done.ended) == (len(old.people) + LAID_DOWN, [], 0)
     assert done.waiting == len(old.tokens)
     assert rekey(NEW, OLD).marked == 0
     told = read(old.house, "SELECT actor_role FROM events WHERE action = 'powers_rekeyed'")
     assert len(told) == 1
+
+
+def test_policies_and_deputies_are_marked_anew_before_an_older_key_goes(
+    old: World, rekey: Rekey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lockbox.people.keyring.development", lambda: Keyring([OLD]))
+    lay_down(old, quorum=2)
+    stand_in(old, "aude", "ann")
+    monkeypatch.undo()
+    new = at(old.house, NEW)
+
+    before = held(new, old)
+    rekey(NEW, OLD)
+
+    assert (before, held(new, old)) == ((None, False), (2, True))
+
+
+def held(house: Database, world: World) -> tuple[int | None, bool]:
+    """Return the quorum of the policy that holds by these keys, and whether Aude stands in for Ann."""
+    with house.transaction() as session:
+        context.enter(session, world.people["ann"])
+        tenant = session.get_one(Tenant, world.tenant.id)
+        policy = policies.verified(session, tenant)
+        known = directory.look_up(session, {tenant.id}, now(session))
+    return policy.quorum if policy else None, world.people["aude"].person_id in known.deputies[tenant.id]
+
+
+def test_a_worker_without_keys_believes_what_it_reads_and_takes_nothing_as_proof(old: World) -> None:
+    """It reminds by policies and deputies, and gives no power by either."""
+    lay_down(old, quorum=2)
+    stand_in(old, "aude", "ann")
+    worker = at(old.house)
+
+    assert held(worker, old) == (2, True)
+    with worker.transaction() as session:
+        assert not powers.is_held(session, b"", powers.policy(old.tenant.id, 1, "{}"), old.tenant.id)
+    with pytest.raises(NotSignedIn):
+        recognised(worker, old, "ann")
 
 
 def test_a_row_that_no_key_vouches_for_is_named_and_left(old: World, rekey: Rekey, superuser: Engine) -> None:
@@ -112,7 +157,7 @@ def test_after_a_lost_key_roles_are_taken_as_they_are_and_every_sign_in_is_over(
     house = at(old.house, NEW)
     with pytest.raises(NotSignedIn):
         recognised(house, old, "ann")
-    assert len(done.unverified) == done.marked == len(old.people)
+    assert len(done.unverified) == done.marked == len(old.people) + LAID_DOWN
     assert done.ended == len(old.tokens)
     assert read(old.house, "SELECT count(*) AS open FROM tokens WHERE revoked_at IS NULL")[0].open == 0
     anew = Database(setting(house).engine, house.schedule, keyring=Keyring([NEW]))

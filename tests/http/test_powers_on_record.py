@@ -27,6 +27,7 @@ from tests.database.test_exports import freely
 from tests.http.portal import Browser, OpenPortal, Portal
 from tests.http.test_portal_invitations import Invited, invite
 from tests.http.test_sign_in_passkeys import add
+from tests.ruling import stand_in
 
 VOTE = """
 INSERT INTO decisions (id, request_id, person_id, stands_for, verdict, means, channel, decided_at)
@@ -140,7 +141,13 @@ MARKS = {
     "session": "UPDATE sessions SET means = 'passkey' WHERE person_id = :who",
     "passkey": "UPDATE passkeys SET trusted_at = trusted_at - interval '3 days' WHERE person_id = :who",
     "identity": "UPDATE identities SET trusted_at = trusted_at - interval '3 days' WHERE person_id = :who",
+    "setting": "UPDATE tenants SET suspended = NOT suspended WHERE id = :tenant",
+    "policy": "UPDATE policies SET mac = mac || '1' WHERE tenant_id = :tenant",
+    "delegation": "UPDATE delegations SET ends_at = ends_at + interval '1 day' WHERE tenant_id = :tenant",
+    "eligible deputy": "UPDATE eligible_deputies SET mac = NULL WHERE tenant_id = :tenant",
 }
+LAID_DOWN = ("tenants", "policies", "delegations", "eligible_deputies")
+OF_TENANTS = {"setting", "policy", "delegation", "eligible deputy"}
 
 
 @pytest.mark.parametrize("kind", MARKS)
@@ -153,6 +160,7 @@ def test_a_row_that_the_keys_of_the_api_did_not_mark_is_in_status_metrics_and_an
     browser.enter("tara", Means.OIDC)
     assert "laptop" in add(browser, Authenticator()).words
     write(portal.root, BOUND, who=tara.person_id, subject=new_id().hex)
+    stand_in(portal.world, "aude", "ann")
     monkeypatch.setattr(heart, "LOOK_SECONDS", 0.0)
     monkeypatch.setattr(voting, "DECIDED_FOR", timedelta(0))
     # What earlier tests have left behind, and what was said of it.
@@ -164,11 +172,13 @@ def test_a_row_that_the_keys_of_the_api_did_not_mark_is_in_status_metrics_and_an
 
     with portal.root.begin() as connection:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
-        connection.execute(text(MARKS[kind]), {"who": tara.person_id})
+        values = {"who": tara.person_id, "tenant": portal.world.tenant.id}
+        connection.execute(text(MARKS[kind]), values)
     beating.beat()
 
     (said,) = troubles(house)
-    assert f"(a {kind} of person {tara.person_id})" in said
+    whose = f"tenant {values['tenant']}" if kind in OF_TENANTS else f"person {tara.person_id}"
+    assert f"(a {kind} of {whose})" in said
     assert b'lockbox_powers_unverified{role="api"} 1.0' in exposition(figures.read(house))
     assert ("I12", said.partition("finds that ")[2]) in {
         (one.rule, one.what) for one in alarms.look(portal.worker, Rota())[0]
@@ -207,17 +217,17 @@ def test_people_are_checked_page_by_page_and_whom_it_doubts_each_time(
     # Other tests have left their people in the database, thousands by the end of a run.
     for _ in range(20_000):
         with portal.house.transaction() as session:
-            looks.append({one.person_id for one in rounds.look(session)})
+            looks.append({one.whose for one in rounds.look(session)})
         if looks[-1]:
             break
     with portal.house.transaction() as session:
-        again = {one.person_id for one in rounds.look(session)}
+        again = {one.whose for one in rounds.look(session)}
 
     assert looks[0] == set()
     assert looks[-1] == again == {last}
 
 
-@pytest.mark.parametrize("table", ["memberships", "passkeys", "identities", "sessions", "tokens"])
+@pytest.mark.parametrize("table", ["memberships", "passkeys", "identities", "sessions", "tokens", *LAID_DOWN])
 def test_no_worker_reads_what_the_api_checks(portal: Portal, table: str) -> None:
     with pytest.raises(DBAPIError, match="permission denied"):
         write(portal.worker.engine, f"SELECT marked_{table}('{{}}')")
@@ -236,6 +246,6 @@ def mark_all(portal: Portal) -> None:
     """Mark all that earlier tests have left behind, as it stands."""
     with portal.root.begin() as connection:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
-        for table in ("memberships", "tokens", "sessions", "passkeys", "identities"):
+        for table in ("memberships", "tokens", "sessions", "passkeys", "identities", "eligible_deputies"):
             connection.execute(text(f"UPDATE {table} SET mac = NULL"))  # noqa: S608 - ours
     vouch(portal.root)

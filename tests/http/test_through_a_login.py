@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from lockbox.ids import new_id
 from lockbox.people import recognition
 from lockbox.people.keyring import Keyring
-from lockbox.people.roles import Caller, Means, Role
+from lockbox.people.roles import Caller, Means, Mode, Role
 from lockbox.people.tokens import written
 from lockbox.requests.rules import Policy
 from tests.authenticator import Authenticator
@@ -35,6 +35,18 @@ VOTE = """
 INSERT INTO decisions (id, request_id, person_id, stands_for, verdict, means, channel, decided_at, mac)
 VALUES (:id, :request, :ann, '{}', 'approve', 'passkey', 'portal', now(), :mac)
 """
+POLICY = """
+INSERT INTO policies (tenant_id, version, body, author_id, created_at) VALUES (:tenant, 2, '{}', :tara, now())
+"""
+ANY = {"if-match": "*"}
+LAXER = "UPDATE tenants SET policy_version = 2 WHERE id = :tenant"
+ELIGIBLE = "INSERT INTO eligible_deputies (tenant_id, person_id) VALUES (:tenant, :who)"
+STANDS_IN = """
+INSERT INTO delegations (id, tenant_id, principal_id, deputy_id, starts_at, ends_at, made_by, created_at)
+VALUES (:id, :tenant, :ann, :who, now() - interval '1 minute', now() + interval '1 hour', :tara, now())
+"""
+MAKE_TENANT_OLD = "UPDATE tenants SET mode = :mode, revision = :revision, mac = :mac WHERE id = :id"
+TENANT = "SELECT mode, revision, mac FROM tenants WHERE id = :id"
 SEAT = "INSERT INTO memberships (id, person_id, tenant_id, role, mac) VALUES (:id, :who, :tenant, 'approver', :mac)"
 
 
@@ -226,6 +238,116 @@ def test_a_row_without_a_mark_is_told_to_whoever_runs_the_installation(
 
     assert [one["kind"] for one in said] == ["membership"]
     assert Role.APPROVER not in {one.role for one in _recognised(at_door, "abe").standings}
+
+
+def test_a_mode_that_the_apis_login_sets_opens_nothing_until_an_admin_says_anew_what_holds(
+    open_door: OpenDoor,
+) -> None:
+    at_door = open_door(Policy(vendor_review=True), mode=Mode.OBSERVE)
+    tara, tenant = at_door.world.people["tara"], at_door.world.tenant
+    request_id = at_door.pending()
+    switched = at_door.call("tara", "PUT", f"/v1/tenants/{tenant.slug}/mode", json={"mode": "enforce"})
+    assert switched.status_code == 200, switched.text
+    through_the_api(at_door.house, tara, "UPDATE tenants SET mode = 'observe' WHERE id = :id", id=tenant.id)
+
+    endorsed = at_door.act("max", "endorse", request_id)
+    filed = at_door.file()
+    loosened = at_door.call("tara", "PUT", f"/v1/tenants/{tenant.slug}/mode", json={"mode": "off"})
+    resumed = at_door.call("olga", "POST", f"/v1/tenants/{tenant.slug}/suspend", json={})
+    opened = at_door.call("olga", "POST", f"/v1/tenants/{tenant.slug}/resume", json={})
+
+    refused = [(one.status_code, one.json()["code"]) for one in (endorsed, filed, loosened, opened)]
+    assert refused == [(403, "policy-unverified")] * 4
+    assert resumed.status_code == 200
+    assert at_door.get("max", f"/v1/requests/{request_id}").json()["state"] == "reviewing"
+
+
+def test_a_policy_that_the_apis_login_lays_down_opens_nothing_and_closing_stays(open_door: OpenDoor) -> None:
+    at_door = open_door(Policy(vendor_review=False, quorum=2))
+    tara, tenant = at_door.world.people["tara"], at_door.world.tenant
+    request_id, other = at_door.pending(), at_door.pending(who="eve")
+    values = {"tenant": tenant.id, "tara": tara.person_id}
+    through_the_api(at_door.house, tara, POLICY, **values)
+    through_the_api(at_door.house, tara, LAXER, **values)
+
+    approved = at_door.act("ann", "approve", request_id)
+    filed = at_door.file()
+    denied = at_door.act("ann", "deny", other, comment="not now")
+    listed = at_door.get("ann", "/v1/requests")
+
+    assert [(one.status_code, one.json()["code"]) for one in (approved, filed)] == [(403, "policy-unverified")] * 2
+    assert (denied.status_code, listed.status_code) == (200, 200)
+
+    said = {"vendor_review": False, "quorum": 2}
+    place = f"/v1/tenants/{tenant.slug}/policy"
+    saved = at_door.call("tara", "PUT", place, json=said, headers={"If-Match": '"2"'})
+    assert (saved.status_code, saved.json()["version"]) == (200, 3), saved.text
+    assert at_door.act("ann", "approve", request_id).status_code == 200
+    assert at_door.act("amir", "approve", request_id).json()["state"] == "active"
+
+
+def test_a_mode_that_was_once_the_tenants_does_not_come_back_by_its_mark(at_door: Door) -> None:
+    tara, tenant = at_door.world.people["tara"], at_door.world.tenant
+    place = f"/v1/tenants/{tenant.slug}/mode"
+    assert at_door.call("tara", "PUT", place, json={"mode": "off"}).status_code == 200
+    (was,) = read(at_door.root, TENANT, id=tenant.id)
+    assert at_door.call("tara", "PUT", place, json={"mode": "enforce"}).status_code == 200
+    values = {"mode": was.mode, "revision": was.revision, "mac": was.mac, "id": tenant.id}
+
+    with pytest.raises(DBAPIError, match="does not come back"):
+        through_the_api(at_door.house, tara, MAKE_TENANT_OLD, **values)
+
+    assert at_door.call("tara", "PUT", place, json={"mode": "off"}).status_code == 200
+    assert at_door.call("tara", "PUT", place, json={"mode": "enforce"}).status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["who is eligible", "who stands in"])
+def test_a_deputy_whom_the_apis_login_names_decides_nothing(at_door: Door, kind: str) -> None:
+    world = at_door.world
+    tara, ann, aude = (world.people[name] for name in ("tara", "ann", "aude"))
+    request_id = at_door.pending()
+    values = {"id": new_id(), "tenant": world.tenant.id, "who": aude.person_id}
+    values |= {"tara": tara.person_id, "ann": ann.person_id}
+    members = f"/v1/tenants/{world.tenant.slug}/members/{aude.person_id}"
+    if kind == "who is eligible":
+        through_the_api(at_door.house, tara, ELIGIBLE, **values)
+        named = {"deputy": str(aude.person_id), "ends_at": "2099-01-01T00:00:00Z"}
+        refused = at_door.call("ann", "POST", f"/v1/tenants/{world.tenant.slug}/delegations", json=named)
+        assert (refused.status_code, refused.json()["field"]) == (422, "deputy")
+    else:
+        assert (
+            at_door.call(
+                "tara", "PUT", members, json={"roles": ["auditor"], "eligible": True}, headers=ANY
+            ).status_code
+            == 200
+        )
+    through_the_api(at_door.house, tara, STANDS_IN, **values)
+
+    answer = at_door.act("aude", "approve", request_id)
+
+    assert answer.status_code == 403
+    assert at_door.get("ann", f"/v1/requests/{request_id}").json()["state"] == "pending"
+
+
+def test_a_leave_to_be_a_deputy_that_was_taken_back_does_not_come_back_by_its_mark(at_door: Door) -> None:
+    world = at_door.world
+    tara, aude = world.people["tara"], world.people["aude"]
+    members = f"/v1/tenants/{world.tenant.slug}/members/{aude.person_id}"
+    assert (
+        at_door.call("tara", "PUT", members, json={"roles": ["auditor"], "eligible": True}, headers=ANY).status_code
+        == 200
+    )
+    (was,) = read(at_door.root, "SELECT id, mac FROM eligible_deputies WHERE person_id = :id", id=aude.person_id)
+    assert (
+        at_door.call("tara", "PUT", members, json={"roles": ["auditor"], "eligible": False}, headers=ANY).status_code
+        == 200
+    )
+    again = "INSERT INTO eligible_deputies (tenant_id, person_id, id, mac) VALUES (:tenant, :who, :id, :mac)"
+
+    with pytest.raises(DBAPIError, match="does not come back"):
+        through_the_api(
+            at_door.house, tara, again, tenant=world.tenant.id, who=aude.person_id, id=was.id, mac=was.mac
+        )
 
 
 def _recognised(door: Door, name: str) -> recognition.Found:
