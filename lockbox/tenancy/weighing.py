@@ -82,7 +82,7 @@ def weigh(session: Session, caller: Caller, slug: str, policy: Policy) -> Weighe
         Unknown, NotYours: as named.
     """
     tenant = authority.readable(session, caller, slug, ADMINS)
-    held, at = versions.current(session, tenant), now(session)
+    held, at = versions.at_version(session, tenant.id, tenant.policy_version), now(session)
     known = directory.look_up(session, {tenant.id}, at)
     pending = _of(session, tenant, State.PENDING, at)
     says = {one.request.id: weighing.weigh(session, tenant, one.request, policy, known, at) for one in pending.first}
@@ -107,7 +107,7 @@ def switch(session: Session, caller: Caller, slug: str, mode: Mode) -> Switch:
     tenant = authority.readable(session, caller, slug, ADMINS)
     if mode is not Mode.ENFORCE:
         return Switch(Some(), None)
-    at, consent = now(session), versions.current(session, tenant).consent
+    at, consent = now(session), versions.at_version(session, tenant.id, tenant.policy_version).consent
     closes = consent is not None or tenant.mode is not mode
     return Switch(
         _of(session, tenant, State.ACTIVE, at, ALONE) if closes else Some(),

@@ -15,6 +15,7 @@ from lockbox.people.keyring import Keyring
 from lockbox.people.roles import Caller, Means, Mode, Role
 from lockbox.people.tokens import written
 from lockbox.requests.rules import Policy
+from lockbox.tenancy import weighing
 from tests.authenticator import Authenticator
 from tests.database.scenes import as_caller, read, write
 from tests.http.door import Door, OpenDoor
@@ -280,6 +281,9 @@ def test_a_policy_that_the_apis_login_lays_down_opens_nothing_and_closing_stays(
 
     said = {"vendor_review": False, "quorum": 2}
     place = f"/v1/tenants/{tenant.slug}/policy"
+    with at_door.house.transaction() as session:
+        weighed = weighing.weigh(session, tara, tenant.slug, Policy.model_validate(said))
+    assert weighed.changes["quorum"] == "1 → 2"
     saved = at_door.call("tara", "PUT", place, json=said, headers={"If-Match": '"2"'})
     assert (saved.status_code, saved.json()["version"]) == (200, 3), saved.text
     assert at_door.act("ann", "approve", request_id).status_code == 200
