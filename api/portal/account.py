@@ -25,6 +25,7 @@ from lockbox.audit.assertions import fingerprint
 from lockbox.database import Database, now
 from lockbox.notices import addresses
 from lockbox.people import begun, enrolment, identities, passkeys, preferences, sessions, tokens, zones
+from lockbox.people.keys import Passkey
 from lockbox.people.passkeys import LONGEST_NAME
 from lockbox.people.roles import Caller, Means
 from lockbox.people.sessions import Place
@@ -128,7 +129,7 @@ def _shown(
         needs_sign_in=refused is not None and isinstance(refused.why, SignInAgain),
         sessions=sessions.mine(session, visitor.caller, idle=idle),
         passkeys=mine,
-        fingerprints={one.id: grouped(fingerprint(passkeys.public_key(one.public_key))) for one in mine},
+        fingerprints={one.id: _fingerprint(one) for one in mine},
         identities=[(one, titles.get(one.issuer, one.issuer)) for one in identities.mine(session, visitor.caller)],
         issuers={
             number: issuer.title
@@ -144,6 +145,14 @@ def _shown(
         most_addresses=addresses.MOST_ADDRESSES,
         time_zones=sorted(zones.names()),
     )
+
+
+def _fingerprint(passkey: Passkey) -> str | None:
+    """Return the fingerprint of a passkey's key as people compare it; None where the row holds no key."""
+    try:
+        return grouped(fingerprint(passkeys.public_key(passkey.public_key)))
+    except ValueError:
+        return None
 
 
 @router.post("/sessions/end")

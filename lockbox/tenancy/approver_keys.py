@@ -1,6 +1,7 @@
 """The public keys of a tenant's approvers, which its admin takes out to check signed approvals by."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from uuid import UUID
 
 from sqlalchemy import text
@@ -35,8 +36,9 @@ def export(session: Session, caller: Caller, slug: str, party: Callable[[], Rely
         covered = {name: getattr(row, name) for name in ("person_id", "credential_id", "public_key", "created_at")}
         key = Passkey(id=row.passkey_id, trusted_at=row.trusted_at, only_at=row.only_at, **covered)
         if row.person_id in people and powers.is_held(session, row.mac, powers.passkey(key), key.id):
-            public = passkeys.public_key(row.public_key)
-            found.append(ApproverKey(str(row.person_id), row.name, public, instant(row.created_at)))
+            with suppress(ValueError):  # a key that cannot be read signs nothing
+                public = passkeys.public_key(row.public_key)
+                found.append(ApproverKey(str(row.person_id), row.name, public, instant(row.created_at)))
     return ApproverKeys(str(tenant.id), ours.domain, ours.origin, instant(now(session)), tuple(found))
 
 

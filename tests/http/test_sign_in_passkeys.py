@@ -197,7 +197,7 @@ def test_a_passkey_that_was_removed_signs_nobody_in(portal: Portal, enrolled: Au
 
     page = browser.submit(browser.get("/account"), "/account/passkeys/remove")
 
-    assert "You have none" in page.words
+    assert "You have no passkey" in page.words
     assert refused(portal, enrolled)
 
 

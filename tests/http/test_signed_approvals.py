@@ -213,6 +213,31 @@ def test_a_ticket_that_is_none_is_refused(demanding: Portal) -> None:
         assert refused.status_code == 422
 
 
+@pytest.mark.parametrize("key", [b"", b"no key", b"\xa0", b"\xa5\x01\x02\x03&\x20\x01"])
+def test_a_passkey_without_a_key_that_can_be_read_is_shown_as_unusable_and_removed(
+    demanding: Portal, key: bytes
+) -> None:
+    enrol(demanding.world, "ann")
+    ann_id = demanding.world.people["ann"].person_id
+    demanding.sql(
+        "UPDATE passkeys SET public_key = :key, name = 'Broken', mac = NULL WHERE person_id = :id", key=key, id=ann_id
+    )
+    good = enrol(demanding.world, "ann")
+    ann, tara, slug = signed_in(demanding), signed_in(demanding, "tara"), demanding.world.tenant.slug
+
+    page = ann.get("/account")
+    keys = approver_keys.read(tara.call("GET", f"/tenants/{slug}/approver-keys/file").text).keys
+    listed = tara.get(f"/tenants/{slug}/approver-keys")
+    gone = ann.submit_first(page, "/account/passkeys/remove")
+
+    assert page.status == 200
+    assert "unusable: its key cannot be read" in page.words
+    assert (listed.status, [one.public_key for one in keys]) == (200, [passkeys.public_key(cose_bytes(good))])
+    assert gone.status == 200
+    assert "Broken" not in gone.words
+    assert "unusable" not in gone.words
+
+
 def test_an_admin_compares_and_exports_the_keys_that_approvers_see_on_their_own_pages(demanding: Portal) -> None:
     authenticator = enrol(demanding.world, "ann")
     ann, tara, slug = signed_in(demanding), signed_in(demanding, "tara"), demanding.world.tenant.slug
