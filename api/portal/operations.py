@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from api import browser
 from api.deps import Chosen, House
@@ -23,6 +24,7 @@ from lockbox.watch.status import MOST_SEAL_LAG, MOST_UNSENT_AGE, Beat
 router = APIRouter(prefix="/operations", tags=[TAG], include_in_schema=False)
 
 UNKNOWN = "not known"
+MOST_PAGES = 10_000
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,16 @@ class Line:
 
 
 @router.get("")
-def show(request: Request, chosen: Chosen, house: House) -> Response:
+def show(
+    request: Request,
+    chosen: Chosen,
+    house: House,
+    failing: Annotated[int, Query(ge=1, le=MOST_PAGES)] = 1,
+) -> Response:
     """Show the figures that `lockbox operate status` and the metrics show, and plots of 24 hours."""
     with house.transaction() as session:
         visitor, at = browser.visitor(request, session, chosen), now(session)
-    found = operations.look(house, visitor.caller)
+    found = operations.look(house, visitor.caller, failing_page=failing)
     return page(
         request,
         "operations",
@@ -51,7 +58,8 @@ def show(request: Request, chosen: Chosen, house: House) -> Response:
         living=[_life(one) for one in found.status.beats if one.age <= MOST_SILENT],
         silent=[_life(one) for one in found.status.beats if one.age > MOST_SILENT],
         findings=found.findings,
-        webhooks=found.webhooks,
+        failing=found.failing,
+        failing_page=failing,
         lag=plots.lag,
         plots=_plots(found.day) if found.day else [],
         day=found.day,

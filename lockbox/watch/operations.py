@@ -17,7 +17,7 @@ from lockbox.watch.day import Day
 from lockbox.watch.status import Status
 
 MOST_FAILING = 50
-FAILING = text("SELECT id, tenant, leads_to, failing_since, unsent, error FROM failing_webhooks(:most)")
+FAILING = text("SELECT * FROM failing_webhooks(:most, :skipped)")
 FINDINGS = text("SELECT rule, about, raised_at FROM operating_findings()")
 
 
@@ -47,24 +47,44 @@ class FailingWebhook:
 
 
 @dataclass(frozen=True)
+class FailingWebhooks:
+    """A page of the failing webhooks, those first that have failed for longest.
+
+    `first` is the place of the first of them, from 1 on; `in_all` is how many there are, 0 also on a page behind the
+    last.
+    """
+
+    webhooks: Sequence[FailingWebhook]
+    first: int
+    in_all: int
+
+    @property
+    def last(self) -> int:
+        """The place of the last one on the page."""
+        return self.first + len(self.webhooks) - 1
+
+
+@dataclass(frozen=True)
 class Operations:
     """Counts, ages and failing webhooks; all but `status` are None where Postgres does not say."""
 
     status: Status
     day: Day | None
     findings: Sequence[Finding] | None
-    webhooks: Sequence[FailingWebhook] | None
+    failing: FailingWebhooks | None
 
 
-def look(database: Database, caller: Caller) -> Operations:
+def look(database: Database, caller: Caller, *, failing_page: int = 1) -> Operations:
     """Ask whatever answers; what is away is said, and no question takes longer than a few seconds.
+
+    `failing_page` is which page of the failing webhooks, from 1 on.
 
     Raises:
         NotYours: the caller is no operator.
     """
     authority.capacity(caller, (Role.OPERATOR,))
     stands = status.read(database, with_redis=True)
-    return Operations(stands, day.read(database), _findings(database), _failing(database, caller))
+    return Operations(stands, day.read(database), _findings(database), _failing(database, caller, failing_page))
 
 
 def _findings(database: Database) -> Sequence[Finding] | None:
@@ -76,11 +96,15 @@ def _findings(database: Database) -> Sequence[Finding] | None:
     return [Finding(row.rule, row.about, row.raised_at) for row in rows]
 
 
-def _failing(database: Database, caller: Caller) -> Sequence[FailingWebhook] | None:
+def _failing(database: Database, caller: Caller, number: int) -> FailingWebhooks | None:
+    skipped = (number - 1) * MOST_FAILING
     try:
         with database.transaction() as session:
             context.enter(session, caller)
-            rows = session.connection().execute(FAILING, {"most": MOST_FAILING}).all()
+            rows = session.connection().execute(FAILING, {"most": MOST_FAILING, "skipped": skipped}).all()
     except SQLAlchemyError:
         return None
-    return [FailingWebhook(**row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's public name for it
+    found = [
+        FailingWebhook(row.id, row.tenant, row.leads_to, row.failing_since, row.unsent, row.error) for row in rows
+    ]
+    return FailingWebhooks(found, skipped + 1, rows[0].in_all if rows else 0)

@@ -159,6 +159,43 @@ def test_a_dead_webhook_is_named_with_its_tenant_and_without_what_may_be_a_secre
     assert not [one for one in facts["troubles"] if "unsent" in one or "delivered" in one]
 
 
+def test_failing_webhooks_have_pages_that_say_how_many_there_are(portal: Portal) -> None:
+    post, world = Postbag(), portal.world
+    calm_down(portal)
+    ids = [post.endpoint(world, f"{URL}/{number}", tenant_id=world.tenant.id) for number in range(52)]
+    write(
+        unbound(portal.house),
+        "UPDATE endpoints SET failing_since = now() - interval '1 hour' + array_position(:ids, id) * interval '1 s' "
+        "WHERE id = ANY(:ids)",
+        ids=ids,
+    )
+    browser = portal.browser()
+    browser.enter("olga")
+
+    first, second, behind = (browser.get(f"/operations{query}") for query in ("", "?failing=2", "?failing=3"))
+
+    assert "1 to 50 of 52 failing webhooks" in first.words
+    assert "51 to 52 of 52 failing webhooks" in second.words
+    assert [str(one) in first.text for one in ids] == [True] * 50 + [False] * 2
+    assert [str(one) in second.text for one in ids] == [False] * 50 + [True] * 2
+    assert "/operations?failing=2#webhooks" in first.read.links
+    assert "/operations?failing=1#webhooks" in second.read.links
+    assert "/operations?failing=3#webhooks" not in second.read.links
+    assert "There are no more." in behind.words
+    assert browser.get("/operations?failing=0").status == 422
+
+
+def test_a_few_failing_webhooks_need_no_pages(portal: Portal) -> None:
+    calm_down(portal)
+    endpoint = Postbag().endpoint(portal.world, URL, tenant_id=portal.world.tenant.id)
+    write(unbound(portal.house), "UPDATE endpoints SET failing_since = now() WHERE id = :id", id=endpoint)
+
+    page = seen(portal)
+
+    assert str(endpoint) in page.text
+    assert "failing webhooks;" not in page.words
+
+
 def test_a_mail_that_waits_or_dies_raises_the_alarm(portal: Portal) -> None:
     request = portal.world.submit()
     age(portal, request.id, "mail")
@@ -179,7 +216,7 @@ def test_which_webhooks_fail_is_for_operators_alone(portal: Portal) -> None:
     for who, caller in world.people.items():
         with portal.house.transaction() as session:
             context.enter(session, caller)
-            found[who] = len(session.connection().execute(operations.FAILING, {"most": 50}).all())
+            found[who] = len(session.connection().execute(operations.FAILING, {"most": 50, "skipped": 0}).all())
 
     assert {who for who, number in found.items() if number} == {"olga"}
 
