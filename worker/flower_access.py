@@ -10,6 +10,8 @@ from flower.views import BaseHandler
 from tornado.httputil import HTTPServerRequest
 from tornado.web import HTTPError, StaticFileHandler, url
 
+from lockbox.people.counts import network
+
 WRONG_SECONDS = 1.0
 MOST_WAITING = 20
 WITHOUT_PASSWORD = frozenset({"/metrics", "/healthcheck"})
@@ -20,7 +22,8 @@ UNAUTHORIZED, TOO_MANY = 401, 429
 class Attempts:
     """Answers one attempt of an address at a time, and a wrong one only after a second.
 
-    However many it sends at once, an address learns of one password a second; a right one waits for its turn.
+    However many it sends at once, an address learns of one password a second; a right one waits for its turn. As at
+    the API, an IPv6 network of 64 bits counts as one address.
     """
 
     def __init__(self, seconds: float = WRONG_SECONDS, most: int = MOST_WAITING) -> None:
@@ -35,6 +38,7 @@ class Attempts:
         Raises:
             HTTPError: 401 for a wrong one, 429 where too many attempts of the address wait already.
         """
+        address = network(address)
         if self._waiting[address] >= self._most:
             raise HTTPError(TOO_MANY, "Too many attempts; try again in a minute.")
         self._waiting[address] += 1

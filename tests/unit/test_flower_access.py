@@ -1,0 +1,64 @@
+"""Who tries passwords at Flower: one attempt of an address at a time, and one network of IPv6 is one address."""
+
+import asyncio
+from time import monotonic
+
+import pytest
+from tornado.web import HTTPError
+
+from worker.flower_access import Attempts
+
+SECONDS = 0.2
+
+
+async def tried(attempts: Attempts, *addresses: str, is_right: bool = False) -> tuple[float, list[int | None]]:
+    """Try from all of these addresses at once; return how long it took, and the status of each refusal."""
+
+    async def one(address: str) -> int | None:
+        try:
+            await attempts.judge(address, is_right=is_right)
+        except HTTPError as refused:
+            return refused.status_code
+        return None
+
+    began = monotonic()
+    answers = await asyncio.gather(*map(one, addresses))
+    return monotonic() - began, answers
+
+
+def test_addresses_of_one_ipv6_network_take_turns_with_wrong_passwords() -> None:
+    attempts = Attempts(SECONDS)
+
+    took, answers = asyncio.run(tried(attempts, *(f"2001:db8:1:2::{number:x}" for number in range(5))))
+
+    assert took >= 5 * SECONDS
+    assert answers == [401] * 5
+
+
+def test_addresses_of_one_ipv6_network_have_their_few_places_together() -> None:
+    attempts = Attempts(SECONDS, most=2)
+
+    _, answers = asyncio.run(tried(attempts, *(f"2001:db8:1:2::{number:x}" for number in range(6))))
+
+    assert sorted(answers, key=str) == [401] * 2 + [429] * 4
+
+
+@pytest.mark.parametrize("other", ["2001:db8:1:3::1", "192.0.2.2", "::ffff:192.0.2.2", "", "nonsense"])
+def test_another_network_waits_for_nobody_and_finds_a_place(other: str) -> None:
+    attempts = Attempts(SECONDS, most=1)
+
+    async def told() -> list[int | None]:
+        held = asyncio.create_task(tried(attempts, "2001:db8:1:2::1", "2001:db8:1:2::2"))
+        await asyncio.sleep(0)
+        _, answers = await tried(attempts, other, is_right=True)
+        return [*(await held)[1], *answers]
+
+    assert asyncio.run(told()) == [401, 429, None]
+
+
+def test_an_ipv4_address_written_as_ipv6_is_the_same_address() -> None:
+    attempts = Attempts(SECONDS, most=1)
+
+    _, answers = asyncio.run(tried(attempts, "192.0.2.2", "::ffff:192.0.2.2"))
+
+    assert sorted(answers, key=str) == [401, 429]
