@@ -143,14 +143,14 @@ def _author(edition: Mapping[str, Any]) -> str:
 
 
 def _facts(value: object, name: str = "") -> Iterator[tuple[str, object]]:
-    """Yield a policy's settings by dotted names, as its changes are told; lists of things are counted from 1."""
+    """Yield a policy's settings by dotted names, as its changes are told; lists of things are counted from 0."""
     match value:
         case dict():
             for key, part in value.items():
                 if part not in (None, {}):
                     yield from _facts(part, f"{name}.{key}" if name else key)
         case [dict() | list(), *_]:
-            for number, part in enumerate(value, 1):
+            for number, part in enumerate(value):
                 yield from _facts(part, f"{name}.{number}")
         case list():
             yield name, ", ".join(map(str, value))

@@ -266,7 +266,7 @@ def _changes(template: str, hand: Hand) -> dict[str, str]:
         return SIGNED
     if template.startswith("watcher_"):
         return {"copied on": "none \u2192 all services"}
-    return {"quorum": "1 \u2192 2", "rules.1.name": f'none \u2192 "{hand.words}"'}
+    return {"quorum": "1 \u2192 2", "rules.0.name": f'none \u2192 "{hand.words}"'}
 
 
 def _named(template: str, hand: Hand) -> dict[str, str]:

@@ -14,9 +14,9 @@ ABSENT = "none"
 def changes(old: Policy, new: Policy) -> dict[str, str]:
     """Return what differs, as dotted ASCII names with "old → new"; empty where nothing does.
 
-    Names are such as `quorum`, `stages.legal`, `tiers.1`, `rules.1.terms.quorum`, `groups.legal` or `consent`;
-    rules and tiers are counted from 1, members are ids, windows are seconds, and "none" is what is not there. A
-    rule's name is the one free text, and stands in quotes.
+    Names are such as `quorum`, `stages.legal`, `tiers.0`, `rules.0.terms.quorum`, `groups.legal` or `consent`;
+    rules and tiers are counted from 0, as in the fields that errors name. Members are ids, windows are seconds, and
+    "none" is what is not there. A rule's name is the one free text, and stands in quotes.
     """
     was, now = dict(_facts(old)), dict(_facts(new))
     return {
@@ -28,7 +28,7 @@ def changes(old: Policy, new: Policy) -> dict[str, str]:
 
 def _facts(policy: Policy) -> Iterator[tuple[str, str]]:
     yield from _terms("", {name: getattr(policy, name) for name in Terms.model_fields})
-    for number, rule in enumerate(policy.rules, 1):
+    for number, rule in enumerate(policy.rules):
         yield from _rule(f"rules.{number}.", rule)
     for group, members in policy.groups.items():
         yield f"groups.{group}", _listed(members) or "nobody"
@@ -51,7 +51,7 @@ def _terms(prefix: str, terms: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 for stage in value:
                     yield f"{prefix}stages.{stage.group}", str(stage.quorum)
             case "tiers":
-                for number, groups in enumerate(value, 1):
+                for number, groups in enumerate(value):
                     yield f"{prefix}tiers.{number}", _listed(groups)
             case "reasons":
                 yield f"{prefix}reasons", _listed(sorted(value))

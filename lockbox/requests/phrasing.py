@@ -60,7 +60,10 @@ class Line:
 
 
 def lines(changes: Mapping[str, str], people: Mapping[UUID, str]) -> Iterator[Line]:
-    """Yield the lines of a diff in words; people whose names are not given stay their ids."""
+    """Yield the lines of a diff in words; people whose names are not given stay their ids.
+
+    Words count rules and tiers from 1, as the forms of the pages do; names count them from 0, as JSON does.
+    """
     for name, change in changes.items():
         was, _, now = change.partition(ARROW)
         yield Line(name, _title(name), _value(name, was, people), _value(name, now, people))
@@ -69,8 +72,14 @@ def lines(changes: Mapping[str, str], people: Mapping[UUID, str]) -> Iterator[Li
 def _title(name: str) -> str:
     first, *rest = name.split(".")
     if first == "rules" and rest:
-        return f"Rule {rest[0]}: {_title('.'.join(part for part in rest[1:] if part != 'terms'))}"
+        return f"Rule {_place(rest[0])}: {_title('.'.join(part for part in rest[1:] if part != 'terms'))}"
+    if first == "tiers":
+        rest = [_place(part) for part in rest]
     return " ".join([TERMS.get(first, first), *rest])
+
+
+def _place(number: str) -> str:
+    return str(int(number) + 1) if number.isdecimal() else number
 
 
 def _value(name: str, value: str, people: Mapping[UUID, str]) -> str:

@@ -3,8 +3,10 @@
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from lockbox.audit.canonical import canonical
 from lockbox.people.roles import Mode
@@ -41,7 +43,7 @@ def test_groups_and_what_is_asked_of_them_are_said_by_name() -> None:
         "stages.legal": "1 → 2",
         "groups.legal": f"{ANN} → {ANN}, {AMIR}",
         "groups.ops": "nobody → none",
-        "tiers.1": "none → legal",
+        "tiers.0": "none → legal",
         "groups.board": "none → nobody",
     }
 
@@ -50,25 +52,36 @@ def test_a_new_rule_is_said_in_full_and_a_changed_one_by_what_changed() -> None:
     stricter = MAIL.model_copy(update={"terms": Overrides(quorum=3, stages=(Stage(group="legal"),))})
 
     assert changes(Policy(), Policy(rules=(MAIL,))) == {
-        "rules.1.name": 'none → "Mail \\"first\\""',
-        "rules.1.match.services": "none → mail",
-        "rules.1.match.resources": "none → file:7, mailbox:*",
-        "rules.1.terms.quorum": "none → 2",
+        "rules.0.name": 'none → "Mail \\"first\\""',
+        "rules.0.match.services": "none → mail",
+        "rules.0.match.resources": "none → file:7, mailbox:*",
+        "rules.0.terms.quorum": "none → 2",
     }
     groups = {"legal": (ANN,)}
     assert changes(Policy(rules=(MAIL,), groups=groups), Policy(rules=(stricter,), groups=groups)) == {
-        "rules.1.terms.quorum": "2 → 3",
-        "rules.1.terms.stages.legal": "none → 1",
+        "rules.0.terms.quorum": "2 → 3",
+        "rules.0.terms.stages.legal": "none → 1",
     }
 
 
 def test_a_rule_that_is_gone_is_said_in_full() -> None:
     assert changes(Policy(rules=(MAIL, MAIL)), Policy(rules=(MAIL,))) == {
-        "rules.2.name": '"Mail \\"first\\"" → none',
-        "rules.2.match.services": "mail → none",
-        "rules.2.match.resources": "file:7, mailbox:* → none",
-        "rules.2.terms.quorum": "2 → none",
+        "rules.1.name": '"Mail \\"first\\"" → none',
+        "rules.1.match.services": "mail → none",
+        "rules.1.match.resources": "file:7, mailbox:* → none",
+        "rules.1.terms.quorum": "2 → none",
     }
+
+
+def test_a_field_is_called_as_in_the_error_about_it() -> None:
+    rules: list[dict[str, Any]] = [{"name": "A", "match": {"services": ["mail"]}, "terms": {"quorum": 2}}]
+    (change,) = (name for name in changes(Policy(), Policy.model_validate({"rules": rules})) if "quorum" in name)
+
+    rules[0]["terms"] = {"quorum": 0}
+    with pytest.raises(ValidationError) as refused:
+        Policy.model_validate({"rules": rules})
+
+    assert change == ".".join(map(str, refused.value.errors()[0]["loc"])) == "rules.0.terms.quorum"
 
 
 def test_consent_is_said_with_its_end() -> None:

@@ -52,9 +52,9 @@ def test_the_policy_is_shown_as_people_say_it(shell: Shell) -> None:
     assert facts["approval_window"].strip() == "12 h"
     assert facts["vendor_review"].strip() == "yes"
     assert facts["sign_in_age"].strip() == "15 min"
-    assert facts["rules.1.match.actions"].strip() == "export"
-    assert facts["rules.1.terms.approval_window"].strip() == "15 min"
-    assert facts["stages.1.group"].strip() == "legal"
+    assert facts["rules.0.match.actions"].strip() == "export"
+    assert facts["rules.0.terms.approval_window"].strip() == "15 min"
+    assert facts["stages.0.group"].strip() == "legal"
     assert facts["groups.legal"].strip() == ann
     assert "by nobody: the tenant began with it" in first
     assert "groups.legal" not in first
