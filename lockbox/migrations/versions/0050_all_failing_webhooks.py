@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0049"
-down_revision = "0048"
+revision = "0050"
+down_revision = "0049"
 
 # As in 0035, but with a start, and the number of all in each row.
 FAILING = r"""
