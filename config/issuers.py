@@ -7,6 +7,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+MOST_PARTIES = 50
 VISIBLE = re.compile(r"[!-~]{1,1000}")
 
 Algorithm = Literal[
@@ -15,12 +16,16 @@ Algorithm = Literal[
 """Signatures by a private key (RFC 7518 section 3.1, RFC 8037, RFC 9864): never `none`, never a shared secret."""
 
 
+Party = Annotated[str, Field(min_length=1, max_length=255)]
+
+
 class Issuer(BaseModel):
     """One identity provider whose people may sign in; a token's `iss` names it, to the letter.
 
     `audience` is what bearer tokens must be meant for; an ID token of the browser's sign-in must be meant for
-    `client_id`. `tenant` is the slug of the one tenant whose people it knows, or None for the vendor's own; no claim
-    of a token ever says otherwise.
+    `client_id`. A token that says in `azp` to whom it was issued names `client_id`, `audience` or, as a bearer token,
+    one of the further clients in `authorized_parties`. `tenant` is the slug of the one tenant whose people it knows,
+    or None for the vendor's own; no claim of a token ever says otherwise.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -29,6 +34,7 @@ class Issuer(BaseModel):
     audience: str = Field(min_length=1, max_length=255)
     client_id: str | None = Field(default=None, min_length=1, max_length=255)
     client_secret: SecretStr | None = Field(default=None, min_length=1)
+    authorized_parties: tuple[Party, ...] = Field(default=(), max_length=MOST_PARTIES)
     jwks_url: str | None = None
     tenant: str | None = Field(default=None, max_length=63, pattern=r"^[a-z0-9][a-z0-9-]*$")
     algorithms: tuple[Algorithm, ...] = Field(default=("RS256", "ES256", "EdDSA", "Ed25519"), min_length=1)

@@ -230,7 +230,7 @@ def _claims(
         raise NotSignedIn(EXPIRED) from None
     except MALFORMED:
         raise NotSignedIn(NOT_ACCEPTED) from None
-    meant_for, parties = claims["aud"], (issuer.client_id or audience, audience)
+    meant_for, parties = claims["aud"], (issuer.client_id or audience, audience, *issuer.authorized_parties)
     is_for_several = isinstance(meant_for, list) and len(meant_for) > 1
     if (is_for_several or "azp" in claims) and claims.get("azp") not in parties:
         raise NotSignedIn(NOT_ACCEPTED)

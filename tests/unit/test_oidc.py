@@ -165,6 +165,19 @@ def test_several_audiences_need_a_party_even_where_no_client_is_set_up(issuer: L
         verify(issuer.token(aud=["https://other.example", AUDIENCE]), issuers, NOON)
 
 
+def test_a_token_of_another_client_is_taken_where_the_settings_list_that_client(issuer: LocalIssuer) -> None:
+    issuers = Issuers([issuer.configured(authorized_parties=("cli", "batch"))])
+    several = [AUDIENCE, "https://other.example"]
+    good: list[dict[str, Any]] = [{"azp": "batch"}, {"azp": CLIENT_ID}, {"aud": several, "azp": "cli"}]
+    bad: list[dict[str, Any]] = [{"azp": "other"}, {"azp": ["cli"]}, {"azp": ""}, {"aud": "cli", "azp": "cli"}]
+
+    for claims in good:
+        assert verify(issuer.token(**claims), issuers, NOON).subject == "anne"
+    for claims in bad:
+        with pytest.raises(NotSignedIn):
+            verify(issuer.token(**claims), issuers, NOON)
+
+
 @pytest.mark.parametrize("name", ["https://other.example", None, 7, ["x"], "{url}/", "{upper}"])
 def test_a_token_of_an_issuer_that_is_not_ours_is_refused_and_nobody_is_asked(
     issuer: LocalIssuer, issuers: Issuers, name: Any

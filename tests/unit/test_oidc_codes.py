@@ -171,6 +171,15 @@ def test_a_code_of_another_browser_is_refused(issuer: LocalIssuer, issuers: Issu
         come_back(issuers, issuer, mine, brought)
 
 
+def test_an_id_token_for_another_client_is_refused_though_the_settings_list_that_client(issuer: LocalIssuer) -> None:
+    issuers = Issuers([issuer.configured(authorized_parties=("another",))])
+    issuer.id_token = {"azp": "another"}
+    begun = begun_with(issuers, issuer)
+
+    with pytest.raises(NotSignedIn):
+        come_back(issuers, issuer, begun, sign_in(begun))
+
+
 @pytest.mark.parametrize(
     "claims",
     [

@@ -78,6 +78,8 @@ MALFORMED = [
     ("LOCKBOX_PUBLIC_URL", "ftp://lockbox.example"),
     ("LOCKBOX_PUBLIC_URL", "lockbox.example"),
     ("LOCKBOX_ISSUERS", SECRET),
+    ("LOCKBOX_ISSUERS", f'[{{"issuer": "https://a.example", "audience": "x", "authorized_parties": "{SECRET}"}}]'),
+    ("LOCKBOX_ISSUERS", f'[{{"issuer": "https://a.example", "audience": "{SECRET}", "authorized_parties": [""]}}]'),
     ("LOCKBOX_ISSUERS", f'[{{"issuer": "https://{SECRET}@a.example", "audience": "x"}}]'),
     ("LOCKBOX_ISSUERS", f'[{{"issuer": "https://a.example", "audience": "x", "client_secret": "{SECRET}"}}]'),
     ("LOCKBOX_TRUSTED_PROXIES", '["everybody"]'),
