@@ -32,6 +32,7 @@ from lockbox.tenancy import erasure, keeping, rekeying, restoring
 app = typer.Typer(no_args_is_help=True, help="Running an installation, on its own machine.")
 
 
+OfApprovals = Annotated[bool, typer.Option("--of-approvals", help="for LOCKBOX_APPROVAL_PUBLIC_KEYS")]
 ForCustomers = Annotated[bool, typer.Option("--for-customers", help="what a customer needs to verify exports")]
 
 
@@ -53,14 +54,18 @@ app.registered_commands += credentials.app.registered_commands
 
 
 @app.command("public-keys")
-def public_keys(for_customers: ForCustomers = False) -> None:
+def public_keys(for_customers: ForCustomers = False, of_approvals: OfApprovals = False) -> None:
     """Print the public halves of the audit keys.
 
     Of those in LOCKBOX_AUDIT_KEY_FILES, for LOCKBOX_AUDIT_PUBLIC_KEYS, with
     LOCKBOX_AUDIT_NAME or LOCKBOX_PUBLIC_URL set as the worker has them. For
     customers: the keys of logs and of approvals, a line each, with the API's
-    LOCKBOX_AUDIT_PUBLIC_KEYS and LOCKBOX_APPROVAL_KEY_FILES.
+    LOCKBOX_AUDIT_PUBLIC_KEYS and LOCKBOX_APPROVAL_KEY_FILES. Of approvals: the
+    public halves of the latter, for the notices worker, which names them in digests.
     """
+    if of_approvals:
+        say(json.dumps(_of_approvals()))
+        return
     if for_customers:
         say("\n".join(_for_customers()))
         return
@@ -76,14 +81,29 @@ def public_keys(for_customers: ForCustomers = False) -> None:
 
 def _for_customers() -> list[str]:
     """Return what somebody needs who verifies exports: keys of logs, and of approvals."""
-    try:
-        settings = load()
-        approvals = [key.public_key().public_bytes_raw() for key in keys.read(settings.approval_key_files)]
-    except (UnsafeSettings, BadKey) as bad:
-        raise stop(str(bad)) from None
-    if not (settings.audit_public_keys and approvals):
+    settings = _settings()
+    if not (settings.audit_public_keys and settings.approval_key_files):
         raise stop("set LOCKBOX_AUDIT_PUBLIC_KEYS and LOCKBOX_APPROVAL_KEY_FILES as the API has them")
-    return [*settings.audit_public_keys, *(VerifierKey(APPROVALS, public).text for public in approvals)]
+    return [*settings.audit_public_keys, *_of_approvals()]
+
+
+def _of_approvals() -> list[str]:
+    """Return the public halves of the keys of approvals, the newest first."""
+    settings = _settings()
+    try:
+        found = [key.public_key().public_bytes_raw() for key in keys.read(settings.approval_key_files)]
+    except BadKey as bad:
+        raise stop(str(bad)) from None
+    if not found:
+        raise stop("LOCKBOX_APPROVAL_KEY_FILES is not set; name the files of the keys, the newest first")
+    return [VerifierKey(APPROVALS, public).text for public in found]
+
+
+def _settings() -> Settings:
+    try:
+        return load()
+    except UnsafeSettings as unset:
+        raise stop(str(unset)) from None
 
 
 RunFolder = Annotated[Path | None, typer.Option(help="data folder of `make run`, where it was given another")]

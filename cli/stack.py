@@ -22,6 +22,7 @@ from config.embedded import EmbeddedRefused, Servers
 from config.settings import Settings
 from lockbox import migrations
 from lockbox.audit import keys
+from lockbox.audit.approved import NAME as APPROVALS
 from lockbox.audit.checkpoint import VerifierKey
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -77,6 +78,12 @@ class Plan:
         return VerifierKey(str(urlsplit(self.public_url).hostname), key.public_key().public_bytes_raw())
 
     @property
+    def approval_key(self) -> VerifierKey:
+        """The public key of approvals."""
+        (key,) = keys.read([self.keys / APPROVAL_KEY])
+        return VerifierKey(APPROVALS, key.public_key().public_bytes_raw())
+
+    @property
     def flower_url(self) -> str:
         """The address of Flower."""
         return f"http://127.0.0.1:{self.flower_port}"
@@ -110,7 +117,10 @@ class Plan:
                 "LOCKBOX_AUDIT_KEY_FILES": json.dumps([str(self.keys / AUDIT_KEY)]),
             }
         else:
-            own = self._of_workers() | {"LOCKBOX_NOTICES_DATABASE_URL": self.notices_database_url}
+            own = self._of_workers() | {
+                "LOCKBOX_NOTICES_DATABASE_URL": self.notices_database_url,
+                "LOCKBOX_APPROVAL_PUBLIC_KEYS": json.dumps([self.approval_key.text]),
+            }
         return shared | own
 
     def _of_workers(self) -> dict[str, str]:

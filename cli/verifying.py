@@ -33,8 +33,8 @@ COLOURS = {GOOD: "bold green", BAD: "bold red", CANNOT_TELL: "bold yellow"}
 MEMORY = Path("~/.local/state/lockbox/verified")
 NO_KEY = (
     "no key is known for this log: give the vendor's keys by --key, or the mail of a digest by --checkpoint, or set "
-    "LOCKBOX_AUDIT_PUBLIC_KEYS; the log's key comes in digests (its fingerprint in the first admin's invitation), "
-    "that of approvals from the vendor's operators, neither from the export itself"
+    "LOCKBOX_AUDIT_PUBLIC_KEYS; keys come in digests (the fingerprint of the log's in the first admin's invitation), "
+    "never from the export itself"
 )
 
 File = Annotated[Path, typer.Argument(help="the export", show_default=False)]

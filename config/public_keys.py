@@ -9,6 +9,7 @@ from pydantic import AfterValidator
 
 FORM = re.compile(r"([^\s+]{1,100})\+([0-9a-f]{8})\+([A-Za-z0-9+/]{44})")
 ED25519 = b"\x01"
+APPROVALS = "lockbox/approvals"
 
 
 def _checked(text: str) -> str:
@@ -22,4 +23,11 @@ def _checked(text: str) -> str:
     raise ValueError("write each as name+id+base64, as `lockbox operate public-keys` prints it")
 
 
+def _of_approvals(text: str) -> str:
+    if text.partition("+")[0] != APPROVALS:
+        raise ValueError("name keys of approvals, as `lockbox operate public-keys --of-approvals` prints them")
+    return text
+
+
 PublicKey = Annotated[str, AfterValidator(_checked)]
+ApprovalKey = Annotated[PublicKey, AfterValidator(_of_approvals)]

@@ -20,7 +20,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from config.issuers import IssuerList
-from config.public_keys import PublicKey
+from config.public_keys import ApprovalKey, PublicKey
 
 SECRETS_FOLDER = Path("/run/secrets")
 DEVELOPMENT_KEY = SecretStr("aW5zZWN1cmUtZGV2ZWxvcG1lbnQta2V5LTMyLWJ5dGU=")
@@ -119,6 +119,7 @@ class Settings(BaseSettings):
     audit_name: str | None = Field(default=None, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9./:-]*$")
     audit_key_files: tuple[Path, ...] = ()
     audit_public_keys: tuple[PublicKey, ...] = ()
+    approval_public_keys: tuple[ApprovalKey, ...] = ()
     checkpoint_folder: Path | None = None
     digest_hours: int = Field(default=24, ge=0, le=24 * 31)
 

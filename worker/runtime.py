@@ -113,6 +113,7 @@ def _senders(chosen: Settings) -> Senders | None:
         sender=chosen.mail_from,
         audit_keys=keys.trusted(chosen.audit_public_keys),
         codes=_codes(chosen),
+        approval_keys=chosen.approval_public_keys,
     )
 
 

@@ -43,6 +43,7 @@ SIGNED = {
     "time 2026-11-25T10:00:00Z\n\n\N{EM DASH} lockbox.example c2lnbmF0dXJlIG9mIGVpZ2h0eSBieXRlcyBvciBzbw==\n",
     "key": "lockbox.example+1a2b3c4d+AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=",
     "fingerprint": FINGERPRINT,
+    "approval_keys": "lockbox/approvals+5e6f7a8b+AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=",
 }
 
 

@@ -86,18 +86,26 @@ def read(session: Session, ids: Sequence[UUID]) -> Sequence[Row[Any]]:
 
 
 def prepared(
-    database: Database, row: Row[Any], at: datetime, codes: CodeKeys, wordings: Wordings, *, audit_keys: Keys
+    database: Database,
+    row: Row[Any],
+    at: datetime,
+    codes: CodeKeys,
+    wordings: Wordings,
+    *,
+    audit_keys: Keys,
+    approval_keys: Sequence[str],
 ) -> Memo:
     """Return the memo; where it carries a code, every try carries the same one.
 
-    `wordings` says which requests a mail may link to, `audit_keys` whose checkpoints are told.
+    `wordings` says which requests a mail may link to, `audit_keys` whose checkpoints are told, `approval_keys` are
+    the public keys of approvals.
 
     Raises:
         SendFailed: it is about a checkpoint that none of these keys has signed, or its code is by a key that this
             process does not have.
     """
     role, changes = facts_of(row.body)
-    of_checkpoint, noted_at = noted.told(row, audit_keys)
+    of_checkpoint, noted_at = noted.told(row, audit_keys, approval_keys)
     details = row.details or ({"principal": row.principal} if row.principal else {})
     return Memo(
         notice_id=row.id,

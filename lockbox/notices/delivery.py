@@ -47,8 +47,9 @@ class Senders:
     """The ways out, and what every text needs to know; `sender` is the From header of mails.
 
     `wordings` looks up, for requests by id, what the customers' policies let a mail about them say, and `audit_keys`
-    are those by which a checkpoint is believed. `codes` make the codes that are mailed. `lanes` is where the sends of
-    this process take their turns, and `recorder` writes down how they went.
+    are those by which a checkpoint is believed; digests also name `approval_keys`, the public keys of approvals.
+    `codes` make the codes that are mailed. `lanes` is where the sends of this process take their turns, and
+    `recorder` writes down how they went.
     """
 
     mail: MailSender
@@ -60,6 +61,7 @@ class Senders:
     sender: str
     audit_keys: Keys
     codes: CodeKeys
+    approval_keys: tuple[str, ...] = ()
     lanes: Lanes = field(default_factory=Lanes)
     recorder: Recorder = field(default_factory=Recorder)
 
@@ -235,7 +237,15 @@ def _send(row: Row[Any], letter: Letter, target: Target | None, senders: Senders
 
 
 def _send_memo(database_: Database, row: Row[Any], target: Target | None, at: datetime, senders: Senders) -> Reply:
-    memo = correspondence.prepared(database_, row, at, senders.codes, senders.wordings, audit_keys=senders.audit_keys)
+    memo = correspondence.prepared(
+        database_,
+        row,
+        at,
+        senders.codes,
+        senders.wordings,
+        audit_keys=senders.audit_keys,
+        approval_keys=senders.approval_keys,
+    )
     if target is None:
         senders.mail.send(memos.mail(memo, public_url=senders.public_url, sender=senders.sender))
         return NOTHING

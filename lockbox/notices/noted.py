@@ -1,7 +1,7 @@
 """What memos say of the trail: its key and its checkpoints, by keys that were given and not by the database."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -22,8 +22,10 @@ Keys = Mapping[bytes, VerifierKey]
 NOT_VERIFIED = "its checkpoint is not signed by a key of LOCKBOX_AUDIT_PUBLIC_KEYS; nothing was sent"
 
 
-def told(row: Row[Any], keys: Keys) -> tuple[dict[str, str], datetime | None]:
+def told(row: Row[Any], keys: Keys, approval_keys: Sequence[str]) -> tuple[dict[str, str], datetime | None]:
     """Return what a notice of a checkpoint tells of it, and when it was noted; nothing of any other notice.
+
+    A digest names the public keys of approvals too, so that its mail is all that a verifier needs beside an export.
 
     Raises:
         SendFailed: no key that we were given has signed it, or it is of another log; it is an alarm in the log.
@@ -36,12 +38,10 @@ def told(row: Row[Any], keys: Keys) -> tuple[dict[str, str], datetime | None]:
     except BadNote as bad:
         log.critical("checkpoint.not_verified", notice_id=str(row.id), tenant_id=str(row.tenant_id), reason=str(bad))
         raise SendFailed(NOT_VERIFIED, permanent=True, kind=UNVERIFIED) from None
-    return {
-        "events": str(said.size),
-        "checkpoint": row.note,
-        "key": key.text,
-        "fingerprint": key.fingerprint,
-    }, at
+    facts = {"events": str(said.size), "checkpoint": row.note, "key": key.text, "fingerprint": key.fingerprint}
+    if row.template == DIGEST:
+        facts["approval_keys"] = "\n".join(approval_keys)
+    return facts, at
 
 
 def fingerprint(row: Row[Any], keys: Keys) -> str | None:

@@ -46,6 +46,7 @@ class Postbag:
     mailing: MailSender | None = None
     lanes: Lanes | None = None
     audit_keys: dict[bytes, VerifierKey] = field(default_factory=lambda: {public().id: public()})
+    approval_keys: tuple[str, ...] = ()
     vault: Vault = field(default_factory=lambda: Vault([Fernet.generate_key().decode()]))
 
     @property
@@ -61,6 +62,7 @@ class Postbag:
             SENDER,
             self.audit_keys,
             keyring.development_codes(),
+            self.approval_keys,
             self.lanes or Lanes(mail_threads=1, hook_threads=1, clock=lambda: 0.0, first_load=10_000),
         )
 

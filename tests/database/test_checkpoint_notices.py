@@ -2,17 +2,25 @@
 
 import json
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
-from lockbox.audit import checkpoint
+from cli.auditing import app as auditing
+from lockbox.audit import approvals, checkpoint
+from lockbox.audit.approved import NAME
 from lockbox.audit.checkpoint import VerifierKey
+from lockbox.audit.verify import CANNOT_TELL, GOOD
 from lockbox.database import Database
 from lockbox.notices import checkpoints
+from lockbox.notices.senders.message import compose
+from lockbox.requests.lifecycle import Action
 from tests.builders import ShiftedClock, World, unbound
-from tests.database.postbag import Postbag, open_notices
+from tests.database.postbag import SENDER, Postbag, open_notices
 from tests.database.scenes import read, write
-from tests.logs import public, sealed
+from tests.database.test_exports import exported
+from tests.logs import OTHER_KEY, public, sealed
 
 DAY = timedelta(days=1)
 KEYS = {public().id: public()}
@@ -94,6 +102,38 @@ def test_admins_and_auditors_are_mailed_a_checkpoint_a_day_that_can_be_verified_
     assert checkpoint.verify(note, KEYS)[0].size == 1
     assert VerifierKey.read(text.split("Key: ")[1].split("\n")[0]) == public()
     assert public().fingerprint in text
+
+
+def test_the_saved_mail_of_a_digest_is_all_that_verifies_an_export_with_approvals(
+    world: World, sender: Database, later: ShiftedClock, post: Postbag, tmp_path: Path
+) -> None:
+    world.act("ann", Action.APPROVE, world.fresh().id)
+    later.shift = timedelta(hours=-25)
+    sealed(sender)
+    told(sender)
+    later.shift = timedelta(0)
+    sealed(sender)
+    told(sender)
+    forged = VerifierKey(NAME, OTHER_KEY.public_key().public_bytes_raw()).text
+    write(unbound(sender), "INSERT INTO audit_keys VALUES (:key, 'approval', now())", key=forged)
+    (tmp_path / "export.ndjson").write_bytes(exported(world))
+    verify = ["verify", str(tmp_path / "export.ndjson"), "--checkpoint", str(tmp_path / "digest.eml")]
+
+    def verified() -> Result:
+        post.mail.sent.clear()
+        write(unbound(sender), "UPDATE notices SET closed_at = NULL, outcome = NULL WHERE template = 'audit_digest'")
+        post.deliver(sender, [row.id for row in read(unbound(sender), OPEN)])
+        (tmp_path / "digest.eml").write_bytes(compose(post.mail.sent[0], SENDER).as_bytes())
+        return CliRunner().invoke(auditing, [*verify, "--memory", str(tmp_path / str(len(post.approval_keys)))])
+
+    unsure = verified()
+    post.approval_keys = (approvals.ephemeral().public.text,)
+    good = verified()
+
+    assert (unsure.exit_code, "key of approvals" in unsure.output) == (CANNOT_TELL, True)
+    assert (good.exit_code, "Intact, continues your checkpoint" in good.output) == (GOOD, True), good.output
+    assert "signed by the vendor's key of approvals: 1 approval" in good.output
+    assert forged not in post.mail.sent[0].text + post.mail.sent[0].html
 
 
 @pytest.mark.parametrize("digest_every", [timedelta(0)])

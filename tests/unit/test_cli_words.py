@@ -103,7 +103,7 @@ def test_the_commands_in_a_digest_are_commands_that_there_are() -> None:
         about_id=None,
         actor=None,
         role="",
-        changes={"events": "7", "checkpoint": "NOTE", "key": "KEY", "fingerprint": "PRINT"},
+        changes={"events": "7", "checkpoint": "NOTE", "key": "KEY", "fingerprint": "PRINT", "approval_keys": ""},
         named={},
         recipient_name="Tara Todd",
         recipient_address="tara@contoso.example",

@@ -7,11 +7,12 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.operate import app as operate
-from cli.stack import AUDIT_KEY, Plan, make_keys
-from config.settings import Settings
+from cli.stack import APPROVAL_KEY, AUDIT_KEY, Plan, make_keys
+from config.settings import Settings, UnsafeSettings, load
 from lockbox.audit import keys
 from lockbox.audit.approved import NAME
 from lockbox.audit.checkpoint import VerifierKey
+from tests.logs import public
 
 
 def printed(monkeypatch: pytest.MonkeyPatch, *files: Path) -> str:
@@ -52,6 +53,42 @@ def test_a_developers_stack_tells_each_process_that_checks(tmp_path: Path, proce
     (key,) = keys.read([tmp_path / "keys" / AUDIT_KEY])
     assert told == [VerifierKey("localhost", key.public_key().public_bytes_raw()).text]
     assert "LOCKBOX_AUDIT_PUBLIC_KEYS" not in plan.variables("flower")
+
+
+def test_a_developers_stack_tells_the_notices_worker_the_public_key_of_approvals_alone(tmp_path: Path) -> None:
+    plan = Plan(
+        "", "", "", "", "", "", servers=None, keys=make_keys(tmp_path / "keys"), api_port=8000, flower_port=5555
+    )
+
+    told = {process: plan.variables(process) for process in ("api", "worker", "notices", "flower")}
+
+    (key,) = keys.read([tmp_path / "keys" / APPROVAL_KEY])
+    public_half = VerifierKey(NAME, key.public_key().public_bytes_raw()).text
+    assert json.loads(told["notices"]["LOCKBOX_APPROVAL_PUBLIC_KEYS"]) == [public_half]
+    assert [name for name in told if "LOCKBOX_APPROVAL_PUBLIC_KEYS" in told[name]] == ["notices"]
+    assert [name for name in told if APPROVAL_KEY in str(told[name])] == ["api"]
+
+
+def test_a_key_of_approvals_bears_their_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCKBOX_APPROVAL_PUBLIC_KEYS", json.dumps([public().text]))
+
+    with pytest.raises(UnsafeSettings, match=r"LOCKBOX_APPROVAL_PUBLIC_KEYS.*--of-approvals"):
+        load()
+
+
+def test_the_public_keys_of_approvals_are_printed_as_their_setting_takes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [tmp_path / "newest", tmp_path / "older"]
+    wanted = [VerifierKey(NAME, keys.make(file).public_key().public_bytes_raw()).text for file in files]
+    words = ["public-keys", "--of-approvals"]
+
+    assert "LOCKBOX_APPROVAL_KEY_FILES is not set" in CliRunner().invoke(operate, words).output
+    monkeypatch.setenv("LOCKBOX_APPROVAL_KEY_FILES", json.dumps([str(file) for file in files]))
+    printed = CliRunner().invoke(operate, words).output
+    monkeypatch.setenv("LOCKBOX_APPROVAL_PUBLIC_KEYS", printed)
+
+    assert load().approval_public_keys == tuple(wanted)
 
 
 def test_the_keys_for_customers_are_those_of_logs_and_of_approvals(

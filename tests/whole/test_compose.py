@@ -48,6 +48,7 @@ HOLDERS = {
         "lockbox_secret_keys",
         "lockbox_code_key",
         "lockbox_audit_public_keys",
+        "lockbox_approval_public_keys",
     },
     "flower": {"lockbox_flower_password", "lockbox_redis_url"},
 }

@@ -88,6 +88,7 @@ def test_the_key_that_signs_approvals_can_be_read_by_the_api(tmp_path: Path) -> 
     (key,) = keys.read([tmp_path / "secrets" / "lockbox_approval_key"])
 
     assert Approvals([key]).public.name == "lockbox/approvals"
+    assert Settings(_secrets_dir=tmp_path / "secrets").approval_public_keys == (Approvals([key]).public.text,)
 
 
 def test_the_key_of_codes_is_the_one_that_the_api_derives(tmp_path: Path) -> None:
