@@ -153,9 +153,10 @@ def re_key(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="ask nothing")] = False,
 ) -> None:
-    """Mark roles, passkeys, deputies, modes and policies by the newest key.
+    """Mark rows that give power with the newest key.
 
-    As the database's owner, with LOCKBOX_CREDENTIAL_KEY_FILES set as the API
+    Of roles, passkeys, identities, deputies, modes and policies. As the
+    database's owner, with LOCKBOX_CREDENTIAL_KEY_FILES set as the API
     has it. Before an older key is taken out of that setting; with
     --key-is-lost after it was lost: every sign-in, token and open invitation
     by it ends, and the rows are taken as they are. Look through them first.
