@@ -23,6 +23,7 @@ from lockbox.audit.approved import NAME
 from lockbox.audit.approver_keys import BadKeys
 from lockbox.audit.checkpoint import LONGEST_NOTE, BadNote, VerifierKey
 from lockbox.audit.exported import Header, Unreadable
+from lockbox.audit.findings import Kind
 from lockbox.audit.mailed import Mailed
 from lockbox.audit.remarks import remarks, whole, word
 from lockbox.audit.signed_approvals import Approvers
@@ -53,6 +54,10 @@ Memory = Annotated[
 ApproverFiles = Annotated[
     list[Path] | None, typer.Option(help="your approvers' public keys, a file that your admin exported; repeat")
 ]
+Restore = Annotated[
+    int | None,
+    typer.Option("--accept-restore", help="the number of the event of a restore that you accept", show_default=False),
+]
 RequireSigned = Annotated[bool, typer.Option("--require-signed", help="take no approval that no passkey has signed")]
 
 app = typer.Typer()
@@ -76,13 +81,14 @@ def verify(
     memory: Memory = MEMORY,
     approver_keys: ApproverFiles = None,
     require_signed: RequireSigned = False,
+    accept_restore: Restore = None,
 ) -> None:
     """Verify an export offline.
 
     Trusts the keys that you give, those in a mail that you give, and those by which you verified the same log
     before; approvals are checked by keys named lockbox/approvals. The checkpoint is remembered, and the next export
-    has to continue it. Ends with 0 if it is intact, 1 if it was tampered with, 2 if that cannot be told, and 3 if it
-    is no export.
+    has to continue it. If a back-up was restored, the command says what that gave up, and how to accept it. Ends with
+    0 if the export is intact, 1 if it was tampered with, 2 if that cannot be told, and 3 if it is no export.
     """
     paper, folder = Console(highlight=False), memory.expanduser()
     try:
@@ -91,7 +97,12 @@ def verify(
         files = tuple(approvers_keys.read(_start(path)) for path in approver_keys or ())
         with file.open("rb") as opened:
             by = Approvers(files, require_signed)
-            verdict, trusted = _judged(opened, file.stat().st_size, folder, keys, given, approvers=by)
+            size, accepted = file.stat().st_size, None
+            verdict, trusted = _judged(opened, size, folder, keys, given, approvers=by)
+            if accept_restore is not None and _restore(verdict, trusted.last) == accept_restore:
+                accepted = trusted.last
+                opened.seek(0)
+                verdict, trusted = _judged(opened, size, folder, keys, given, approvers=by, compares_last=False)
     except OSError as error:
         raise _cannot(paper, f"{error.filename} cannot be read: {error.strerror}") from None
     except (Unreadable, BadNote, BadKeys, Unusable, UnicodeDecodeError) as error:
@@ -100,6 +111,12 @@ def verify(
     if require_checkpoint and code == GOOD and not verdict.continues:
         code = CANNOT_TELL
     _show(paper, verdict, COLOURS[code])
+    if accepted:
+        lost = notes.read(accepted.note).size
+        said = f"  restore accepted (event number {accept_restore}): your checkpoint of {lost} events is not compared"
+        paper.print(said, soft_wrap=True)
+    elif (restore := _restore(verdict, trusted.last)) is not None:
+        paper.print(f"  once you have asked, and accept that: --accept-restore {restore}", soft_wrap=True)
     if code == GOOD:
         _remember(folder, verdict, trusted)
     raise typer.Exit(code)
@@ -113,6 +130,7 @@ def _judged(
     given: Sequence[Mailed],
     *,
     approvers: Approvers,
+    compares_last: bool = True,
 ) -> tuple[Verdict, Trusted]:
     first = opened.readline(exported.LONGEST_LINE)
     header = exported.read(first)
@@ -125,10 +143,21 @@ def _judged(
     trusted = Trusted(known, tuple(mail.note for mail in given), last)
     lines = _followed(chain([first], exported.lines_of(opened)), size)
     now = datetime.fromtimestamp(time.time(), UTC)
-    verdict = verifier.verify(
-        lines, known, trusted.seen, last=last.note if last else None, now=now, approvers=approvers
-    )
+    before = last.note if last and compares_last else None
+    verdict = verifier.verify(lines, known, trusted.seen, last=before, now=now, approvers=approvers)
     return verdict, trusted
+
+
+def _restore(verdict: Verdict, last: Verified | None) -> int | None:
+    """Return the number of the event that tells of a restore, where only that keeps an export from the one before.
+
+    A log that began anew without such an event was forked.
+    """
+    numbers = {one.number for one in verdict.findings.first}
+    if last is None or verdict.findings.kinds != {Kind.RESTORED} or len(numbers) != 1:
+        return None
+    is_from_before = notes.named(notes.read(last.note).origin)[1] < verdict.header.generation
+    return numbers.pop() if is_from_before else None
 
 
 def _known(*from_best: Iterable[VerifierKey]) -> Iterator[VerifierKey]:

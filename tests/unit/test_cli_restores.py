@@ -1,0 +1,110 @@
+"""`lockbox audit verify` after a restore: who has asked what was given up accepts that one restore, and goes on."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cli.app import app
+from lockbox.audit import checkpoint
+from lockbox.audit.findings import Kind
+from tests.logs import Log, event, public
+from tests.unit.test_verifying_restores import AFTER, BEFORE, COMMON, gone_on
+
+INTACT, TAMPERED, UNSURE = 0, 1, 2
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder that remembers an export from before the restore, and holds one from after it."""
+    (tmp_path / "before").write_bytes(BEFORE.whole())
+    (tmp_path / "after").write_bytes(AFTER.whole())
+    assert verify(tmp_path, "before").exit_code == INTACT
+    return tmp_path
+
+
+def verify(folder: Path, file: str, *options: str | int) -> Result:
+    """Run the command on a file of the folder, with the memory there."""
+    words = ["audit", "verify", str(folder / file), "--key", public().text, "--memory", str(folder / "verified")]
+    return CliRunner().invoke(app, [*words, *map(str, options)], env={"COLUMNS": "200"})
+
+
+def remembered(folder: Path) -> str:
+    """Return the origin of the checkpoint that the next export has to continue."""
+    (file,) = (folder / "verified").iterdir()
+    return checkpoint.read(json.loads(file.read_text())["note"]).origin
+
+
+def test_a_restore_is_not_accepted_by_itself_and_the_command_says_how_to_accept_it(folder: Path) -> None:
+    results = [verify(folder, "after"), verify(folder, "after")]
+
+    for result in results:
+        assert (result.exit_code, f"--accept-restore {COMMON}" in result.stdout) == (UNSURE, True)
+        assert f"{Kind.RESTORED}: number {COMMON}: a back-up was restored" in result.stdout
+    assert remembered(folder) == BEFORE.origin
+
+
+def test_a_restore_that_is_accepted_is_said_and_later_exports_continue_from_there(folder: Path) -> None:
+    accepted = verify(folder, "after", "--accept-restore", COMMON)
+    known = remembered(folder)
+    later = verify(folder, "after")
+
+    assert (accepted.exit_code, accepted.stdout.startswith("Intact as signed by the vendor")) == (INTACT, True)
+    said = f"restore accepted (event number {COMMON}): your checkpoint of {len(BEFORE.events)} events is not compared"
+    assert said in accepted.stdout
+    assert known == AFTER.origin
+    assert (later.exit_code, later.stdout.startswith("Intact, continues your checkpoint")) == (INTACT, True)
+
+
+def test_an_older_checkpoint_shows_that_what_is_common_is_the_same_and_may_be_required(folder: Path) -> None:
+    (folder / "older").write_text(BEFORE.note(COMMON), encoding="utf-8")
+    accepts = ("--accept-restore", COMMON, "--require-checkpoint")
+
+    without = verify(folder, "after", *accepts)
+    known = remembered(folder)
+    shown = verify(folder, "after", *accepts, "--checkpoint", folder / "older")
+
+    assert (without.exit_code, known) == (UNSURE, BEFORE.origin)
+    assert (shown.exit_code, shown.stdout.startswith("Intact, continues your checkpoint")) == (INTACT, True)
+    assert remembered(folder) == AFTER.origin
+
+
+def test_only_the_restore_that_is_named_is_accepted(folder: Path) -> None:
+    other = verify(folder, "after", "--accept-restore", COMMON + 1)
+    assert verify(folder, "after", "--accept-restore", COMMON).exit_code == INTACT
+    (folder / "again").write_bytes(gone_on(AFTER, 200, 3).whole())
+    again = verify(folder, "again", "--accept-restore", COMMON)
+
+    assert (other.exit_code, "--accept-restore 300" in other.stdout) == (UNSURE, True)
+    assert (again.exit_code, "--accept-restore 200" in again.stdout) == (UNSURE, True)
+    assert remembered(folder) == AFTER.origin
+
+
+def test_what_no_event_says_was_restored_or_was_changed_is_tampered_with_all_the_same(folder: Path) -> None:
+    silent = Log([*BEFORE.events[:COMMON], event(20_000)], generation=2)
+    cut_back = Log(BEFORE.events[:COMMON])
+    changed = AFTER.whole().replace(b"Erin 7", b"Eric 7", 1)
+    for name, content in (("silent", silent.whole()), ("changed", changed), ("cut back", cut_back.whole())):
+        (folder / name).write_bytes(content)
+
+    codes = {name: verify(folder, name, "--accept-restore", COMMON).exit_code for name in ("silent", "changed")}
+    shorter = verify(folder, "cut back", "--accept-restore", COMMON)
+
+    assert codes == {"silent": TAMPERED, "changed": TAMPERED}
+    assert shorter.exit_code == UNSURE
+    assert remembered(folder) == BEFORE.origin
+
+
+def test_a_filtered_export_and_a_checkpoint_of_what_was_given_up_are_not_accepted(folder: Path) -> None:
+    (folder / "filtered").write_bytes(AFTER.filtered(lambda number: number == COMMON))
+    (folder / "given up").write_text(BEFORE.note(), encoding="utf-8")
+
+    filtered = verify(folder, "filtered", "--accept-restore", COMMON)
+    given = verify(folder, "after", "--accept-restore", COMMON, "--checkpoint", folder / "given up")
+    known = remembered(folder)
+    verify(folder, "after", "--accept-restore", COMMON)
+    later = verify(folder, "after", "--checkpoint", folder / "given up")
+
+    assert (filtered.exit_code, given.exit_code, known) == (UNSURE, UNSURE, BEFORE.origin)
+    assert (later.exit_code, "--accept-restore" in later.stdout) == (UNSURE, False)
