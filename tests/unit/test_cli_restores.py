@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def verify(folder: Path, file: str, *options: str | int) -> Result:
+def verify(folder: Path, file: str, *options: str | int | Path) -> Result:
     """Run the command on a file of the folder, with the memory there."""
     words = ["audit", "verify", str(folder / file), "--key", public().text, "--memory", str(folder / "verified")]
     return CliRunner().invoke(app, [*words, *map(str, options)], env={"COLUMNS": "200"})
