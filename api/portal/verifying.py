@@ -21,12 +21,14 @@ from api.deps import Chosen, House, Work
 from api.limits import MOST_UPLOAD_BYTES
 from api.portal.pages import REFUSED, TAG, page, status_of
 from config.settings import Settings
-from lockbox.audit import exported, mailed, proofs
+from lockbox.audit import approver_keys, exported, mailed, proofs
 from lockbox.audit import verify as verifier
+from lockbox.audit.approver_keys import LONGEST_FILE, ApproverKeys, BadKeys
 from lockbox.audit.checkpoint import BadNote, VerifierKey
 from lockbox.audit.exported import Unreadable
 from lockbox.audit.findings import MOST
 from lockbox.audit.remarks import remarks, whole, word
+from lockbox.audit.signed_approvals import Approvers
 from lockbox.audit.verify import Verdict
 from lockbox.database import Database
 from lockbox.people import context, counts
@@ -39,8 +41,11 @@ router = APIRouter(prefix="/trail/verify", tags=[TAG], include_in_schema=False)
 
 PATIENCE = 60.0
 MOST_KEYS = 50
+MOST_KEY_FILES = 5
 LONGEST_TEXT = 64 * 1024
 COLOURS = {verifier.GOOD: "good", verifier.BAD: "bad", verifier.CANNOT_TELL: "unsure"}
+MOST_FILES = 2 + 2 * MOST_KEY_FILES
+"""How many files are read at all: more of approvers' keys than are taken, so that a person is told how many are."""
 DEADLINE, QUEUING = 30.0, 90.0
 """How many seconds a file may be verified for, and may wait for its turn."""
 LIMITS = Limits(per_account=30, per_address=30)
@@ -54,11 +59,15 @@ TURNS = asyncio.Semaphore(2)
 
 @dataclass(frozen=True)
 class Given:
-    """What somebody gives: a file, the keys that they trust, and a checkpoint of their own or the mail it came in."""
+    """What somebody gives: a file, the keys that they trust, and a checkpoint of their own or the mail it came in.
+
+    `approver_keys` are the files of approvers' keys that their organisation exported.
+    """
 
     file: UploadFile
     keys: str
     checkpoint: bytes
+    approver_keys: tuple[ApproverKeys, ...]
 
 
 @router.get("")
@@ -85,7 +94,7 @@ async def given(request: Request, chosen: Chosen, house: House) -> AsyncIterator
         await run_in_threadpool(_count, house, visitor.caller)
         try:
             async with asyncio.timeout(PATIENCE):
-                form = await request.form(max_files=2, max_fields=10, max_part_size=LONGEST_TEXT)
+                form = await request.form(max_files=MOST_FILES, max_fields=10, max_part_size=LONGEST_TEXT)
         except TimeoutError:
             raise Invalid("The file took too long to arrive; send a smaller one, or verify it offline.") from None
         try:
@@ -142,7 +151,30 @@ async def _given(form: FormData) -> Given:
     if not isinstance(file, UploadFile) or not file.size:
         raise Invalid("Choose the file of an export: it ends with .ndjson.", field="export")
     seen = await note.read(mailed.LARGEST) if isinstance(note, UploadFile) else b""
-    return Given(file, _text(form, "keys"), seen or _text(form, "note").encode())
+    approvers = tuple([one async for one in _approver_keys(form)])
+    return Given(file, _text(form, "keys"), seen or _text(form, "note").encode(), approvers)
+
+
+async def _approver_keys(form: FormData) -> AsyncIterator[ApproverKeys]:
+    """Yield what the files of approvers' keys hold that were chosen.
+
+    Raises:
+        Invalid: one is none, or too large, or there are too many.
+    """
+    chosen = [one for one in form.getlist("approver_keys") if isinstance(one, UploadFile) and one.size]
+    if len(chosen) > MOST_KEY_FILES:
+        raise Invalid(f"Choose at most {MOST_KEY_FILES} files of approvers' keys.", field="approver_keys")
+    for one in chosen:
+        content = await one.read(LONGEST_FILE + 1)
+        if len(content) > LONGEST_FILE:
+            raise Invalid(
+                f"A file of approvers' keys has at most {LONGEST_FILE >> 20} MB: choose the one that was exported.",
+                field="approver_keys",
+            )
+        try:
+            yield approver_keys.read(content)
+        except BadKeys as error:
+            raise Invalid(f"It cannot be read: {error}.", field="approver_keys") from None
 
 
 def _verdict(what: Given) -> Verdict:
@@ -152,7 +184,8 @@ def _verdict(what: Given) -> Verdict:
         what.file.file.seek(0)
         now = datetime.fromtimestamp(time.time(), UTC)
         lines = _in_time(exported.lines_of(what.file.file))
-        return verifier.verify(lines, keys, seen, now=now, most=MOST)
+        approvers = Approvers(what.approver_keys)
+        return verifier.verify(lines, keys, seen, now=now, most=MOST, approvers=approvers)
     except (Unreadable, BadNote, UnicodeDecodeError) as error:
         raise Invalid(f"It cannot be read: {error}.") from None
 

@@ -66,7 +66,7 @@ def _of_passkeys(verdict: Verdict) -> Iterator[str]:
         yield f"{verdict.hidden_signatures} of these over resources that the file does not show: not compared"
     if verdict.unchecked_signatures:
         approvals = counted(verdict.unchecked_signatures, "approval")
-        yield f"signed by a passkey, not checked without your approvers' keys (--approver-keys): {approvals}"
+        yield f"signed by a passkey, not checked without the file of your approvers' keys: {approvals}"
     if verdict.attested:
         people = ", ".join(f"{name} ({count})" for name, count in sorted(verdict.attested.items()))
         total = sum(verdict.attested.values())

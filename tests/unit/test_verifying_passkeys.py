@@ -406,7 +406,7 @@ def test_without_the_customers_keys_nothing_is_said_to_be_checked() -> None:
     verdict = verdict_on(Approval(authenticator=MALLORYS).events(), approvers=Approvers())
 
     assert (verdict.exit_code, verdict.signed_approvals, verdict.unchecked_signatures) == (GOOD, 0, 1)
-    assert any("--approver-keys" in one for one in remarks(verdict))
+    assert any("not checked without the file of your approvers' keys" in one for one in remarks(verdict))
 
 
 def test_the_keys_of_another_tenant_vouch_for_nobody() -> None:

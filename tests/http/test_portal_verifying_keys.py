@@ -1,0 +1,90 @@
+"""The page that verifies an export takes the customer's files of approvers' keys, as the command does."""
+
+import html
+import json
+from dataclasses import dataclass
+
+import pytest
+
+from lockbox.audit import approvals, approver_keys
+from lockbox.audit.approver_keys import LONGEST_FILE
+from lockbox.database import Database
+from tests.http.portal import HOME, Browser, OpenPortal, Page
+from tests.http.test_portal_trail import entered
+from tests.http.test_signed_approvals import answer, asked, signed_in
+from tests.logs import public, sealed
+from tests.signing import DEMANDED, enrol
+
+KEYS = f"{public().text}\n{approvals.ephemeral().public.text}"
+INTACT = "Intact as signed by the vendor; not compared with a checkpoint of yours."
+
+
+@dataclass(frozen=True)
+class Signed:
+    """An auditor's browser, an export with an approval that a passkey has signed, and the file of approvers' keys."""
+
+    browser: Browser
+    export: bytes
+    keys: bytes
+
+    def verify(self, *files: bytes) -> Page:
+        """Send the export to be verified, with files of approvers' keys."""
+        form = self.browser.get("/trail/verify").form("/trail/verify")
+        given = [("approver_keys", ("keys.json", file, "application/json")) for file in files]
+        export = ("export", ("audit.ndjson", self.export, "application/x-ndjson"))
+        sent = {"csrf": form.fields["csrf"], "keys": KEYS, "note": ""}
+        ours = {"origin": HOME, "sec-fetch-site": "same-origin"}
+        return Page(self.browser.call("POST", "/trail/verify", data=sent, files=[export, *given], headers=ours))
+
+
+@pytest.fixture(scope="module")
+def signed(open_portal: OpenPortal, worker: Database) -> Signed:
+    """What a tenant has whose approver has signed with a passkey."""
+    portal = open_portal(DEMANDED)
+    authenticator, request = enrol(portal.world, "ann"), portal.world.submit()
+    browser = signed_in(portal)
+    answer(browser, asked(browser, request), authenticator)
+    sealed(worker)
+    keys = entered(portal, "tara").call("GET", f"/tenants/{portal.world.tenant.slug}/approver-keys/file").content
+    auditor = entered(portal)
+    return Signed(auditor, auditor.call("GET", "/trail/export").content, keys)
+
+
+def test_signatures_of_passkeys_are_checked_by_the_files_that_are_chosen(signed: Signed) -> None:
+    without, checked = signed.verify(), signed.verify(signed.keys)
+
+    assert (without.status, INTACT in without.words, "not checked without" in without.words) == (200, True, True)
+    assert (checked.status, INTACT in checked.words) == (200, True)
+    assert "Signed by a passkey of your approvers: 1 approval" in checked.words
+    assert "not checked without" not in checked.words
+
+
+def test_a_field_that_was_left_empty_is_no_file(signed: Signed) -> None:
+    assert "not checked without" in signed.verify(b"").words
+
+
+def test_a_signature_by_no_key_of_the_files_is_tampered_with_and_an_older_file_may_have_it(signed: Signed) -> None:
+    none = json.dumps(json.loads(signed.keys) | {"keys": []}).encode()
+
+    missing, older = signed.verify(none), signed.verify(none, signed.keys)
+
+    assert "Tampered." in missing.words
+    assert "is none of this approver's in the files of keys that you gave" in html.unescape(missing.words)
+    assert INTACT in older.words
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ([b"{"], "the file of approvers' keys is no JSON"),
+        ([b"\xff\xfe"], "the file of approvers' keys is no JSON"),
+        ([b"{}"], f"has the format {approver_keys.FORMAT}"),
+        ([b" " * (LONGEST_FILE + 1)], "A file of approvers' keys has at most 1 MB"),
+        ([b"{}"] * 6, "Choose at most 5 files of approvers' keys"),
+    ],
+)
+def test_what_is_no_file_of_approvers_keys_is_refused(signed: Signed, files: list[bytes], says: str) -> None:
+    page = signed.verify(*files)
+
+    assert (page.status, says in html.unescape(page.words)) == (422, True), page.words
+    assert page.form("/trail/verify").fields["keys"].split() == KEYS.split()
