@@ -15,6 +15,7 @@ from lockbox.notices.memos import (
     CHECKPOINT,
     DEPUTY_BEGINS,
     DIGEST,
+    INVARIANT_BROKEN,
     INVITATION,
     SIGN_IN_CODE,
     TITLES,
@@ -25,6 +26,7 @@ from lockbox.notices.reach import in_vain
 from lockbox.notices.senders.protocol import Mail
 from lockbox.notices.subjects import SUBJECTS
 from lockbox.people.roles import Mode
+from lockbox.watch.invariants import trail_behind
 
 PUBLIC_URL = "https://lockbox.vendor.example"
 SENDER = "Lockbox <lockbox@vendor.example>"
@@ -36,6 +38,14 @@ EVENT = UUID("0197f3a0-a0a0-7a0a-8a0a-0a0a0a0a0a0b")
 FINGERPRINT = "1a2b3c4d 5e6f7a8b 9c0d1e2f 3a4b5c6d 7e8f9a0b 1c2d3e4f 5a6b7c8d 9e0f1a2b"
 MINUTE = timedelta(minutes=1)
 COPY: Mapping[str, Any] = {"is_copy": True, "recipient_id": None}
+BEHIND = "1204 events of it were shipped, and 1180 are here"
+OF_A_STOP = {
+    "tenant_suspended": {"suspended": "no \u2192 yes"},
+    "emergency_stop": {
+        "requests that waited for an answer": "3 \u2192 0",
+        "requests in the vendor's review": "1 \u2192 0",
+    },
+}
 IN_VAIN = in_vain("pending", 3)
 SIGNED = {
     "events": "1204",
@@ -267,12 +277,21 @@ def _changes(template: str, hand: Hand) -> dict[str, str]:
         return SIGNED
     if template.startswith("watcher_"):
         return {"copied on": "none \u2192 all services"}
+    if template in OF_A_STOP:
+        return {"open windows": "2 \u2192 0", **OF_A_STOP[template]}
+    if template == INVARIANT_BROKEN:
+        return {
+            str(NUMBER): "I1 at contoso: it is open without the approval that it needs",
+            str(UUID(int=0)): f"trail-behind at the vendor: {trail_behind(1, BEHIND)}",
+        }
     return {"quorum": "1 \u2192 2", "rules.0.name": f'none \u2192 "{hand.words}"'}
 
 
 def _named(template: str, hand: Hand) -> dict[str, str]:
-    if template in {CHECKPOINT, DIGEST}:
+    if template in {CHECKPOINT, DIGEST, INVARIANT_BROKEN, "tenant_suspended"}:
         return {}
+    if template == "emergency_stop":
+        return {"comment": hand.words}
     if template.startswith("address_"):
         return {"mailbox": f"{'a' * 240}@contoso.example" if hand is LONG else "desk@contoso.example"}
     if template.startswith("watcher_"):

@@ -80,7 +80,7 @@ WORDS = {
     "powers_rekeyed": "marked roles, passkeys and identities by a new key",
     "nobody_told": "ended requests of which nobody could be told",
     "review_unreached": "could reach no manager of the vendor",
-    "invariant_broken": "raised an alarm: something is that must never be",
+    "invariant_broken": "raised an alarm: an invariant check failed",
     "request_read": "read a request",
     "trail_read": "read this trail",
     "trail_exported": "exported this trail",

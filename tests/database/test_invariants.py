@@ -211,7 +211,7 @@ def test_it_is_an_event_of_the_vendors_a_mail_to_operators_and_a_call_of_the_ven
     assert facts["changes"].keys() == broken
     (mail,) = post.mail.sent
     assert mail.to_name == "Olga"
-    assert mail.subject == "Alarm: something is that must never be"
+    assert mail.subject == "Alarm: an invariant check failed"
     line = f"I1 at {lived.tenant.slug}: is or was open without the approval that it needs"
     for form in (mail.text, mail.html):
         assert line in " ".join(form.split())
