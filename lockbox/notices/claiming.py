@@ -49,7 +49,7 @@ FROM unnest(CAST(:ids AS uuid[]), CAST(:run_at AS timestamptz[])) AS c (id, run_
 # Only while the claim is still ours: after its lease somebody else may have begun.
 GIVE_BACK = text("""
 UPDATE notices n SET attempts = n.attempts - 1,
-    run_at = greatest(least(:at + c.wait, n.until_at - CAST(:last AS interval)), :at)
+    run_at = greatest(least(CAST(:at AS timestamptz) + c.wait, n.until_at - CAST(:last AS interval)), :at)
 FROM unnest(CAST(:ids AS uuid[]), CAST(:lease AS timestamptz[]), CAST(:wait AS interval[])) AS c (id, lease, wait)
 WHERE n.id = c.id AND n.run_at = c.lease AND n.closed_at IS NULL RETURNING n.id, n.run_at
 """)

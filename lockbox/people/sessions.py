@@ -29,7 +29,8 @@ SEEN_NOTED_EVERY = timedelta(minutes=1)
 MOST_LISTED = 100
 
 SEEN = text("""
-UPDATE sessions SET last_seen_at = :at WHERE id = :id AND last_seen_at <= :at - interval '1 minute'
+UPDATE sessions SET last_seen_at = :at
+WHERE id = :id AND last_seen_at <= CAST(:at AS timestamptz) - interval '1 minute'
 """)
 RECORDED = text(f"WITH {events.APPEND} SELECT 1")
 

@@ -32,7 +32,8 @@ UNKNOWN = "The token is unknown or revoked; make a new one."
 WHOSE = text("SELECT person_of_token(:id)")
 USED = text("""
 UPDATE tokens SET last_used_at = :at WHERE id = (
-    SELECT id FROM tokens WHERE id = :id AND (last_used_at IS NULL OR last_used_at <= :at - interval '1 minute')
+    SELECT id FROM tokens WHERE id = :id
+    AND (last_used_at IS NULL OR last_used_at <= CAST(:at AS timestamptz) - interval '1 minute')
     FOR NO KEY UPDATE SKIP LOCKED)
 """)
 

@@ -32,7 +32,7 @@ INSERT INTO alarms AS a (key, raised_at) SELECT unnest(CAST(:keys AS text[])), :
 ON CONFLICT (key) DO UPDATE SET raised_at = EXCLUDED.raised_at WHERE a.raised_at <= :at - CAST(:said_for AS interval)
 RETURNING key
 """)
-FORGET = text("DELETE FROM alarms WHERE raised_at < :at - interval '1 day'")
+FORGET = text("DELETE FROM alarms WHERE raised_at < CAST(:at AS timestamptz) - interval '1 day'")
 SLUGS = text("SELECT id, slug FROM tenants WHERE id = ANY(:ids)")
 
 

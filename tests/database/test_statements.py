@@ -1,0 +1,138 @@
+"""Postgres accepts every SQL statement of the project, so that a renamed column fails here and not at run time."""
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, TextClause, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+
+import api
+import cli
+import config
+import lockbox
+import worker
+
+PACKAGES = (api, cli, config, lockbox, worker)
+# Alembic alone imports it.
+MIGRATING = "lockbox.migrations.env"
+# What is no whole statement, or put together where it runs; each with the tests that run it.
+COMPOSED = {
+    "lockbox.audit.recorded._conditions": "two conditions of an ORM's SELECT: tests/database/test_trail.py",
+    "lockbox.people.checking.unverified": "a function for each kind of row: tests/http/test_powers_on_record.py",
+    MIGRATING: "how long a migration waits for a lock",
+    "lockbox.standing.fits": "whether the database has revisions: tests/database/test_standing.py",
+    "lockbox.standing.has_lagging_standby": "what a server asks at its start: tests/database/test_standing.py",
+    "lockbox.requests.questions._statement": "makes the statements at the top of its module, which are prepared here",
+    "lockbox.requests.writing._statement": "makes the statements at the top of its module, which are prepared here",
+}
+# Parameters as PREPARE has them: $1, $2, …
+NUMBERED = make_url("postgresql+asyncpg://").get_dialect()()
+
+
+def _inside(value: Any) -> Iterator[TextClause]:
+    if isinstance(value, TextClause):
+        yield value
+    elif isinstance(value, dict):
+        for one in value.values():
+            yield from _inside(one)
+    elif isinstance(value, (tuple, list, frozenset)):
+        for one in value:
+            yield from _inside(one)
+
+
+@cache
+def _statements() -> dict[str, TextClause]:
+    """Return each statement that stands at the top of a module, by the name under which it stands there."""
+    return {
+        f"{name}.{key}{number or ''}": statement
+        for name in (calls.path[0] for calls in _calls() if calls.imports_text)
+        for key, value in vars(import_module(name)).items()
+        for number, statement in enumerate(_inside(value))
+    }
+
+
+def _prepare(engine: Engine, statement: TextClause) -> str:
+    """Return what Postgres says against a statement with parameters of whatever types it takes them to be."""
+    compiled = str(statement.compile(dialect=NUMBERED)).strip()
+    # What sets or locks is not prepared; it runs, and ends with the transaction.
+    tried = compiled if compiled.startswith(("SET ", "LOCK ")) else f"PREPARE tried AS {compiled}"
+    with engine.connect().execution_options(isolation_level="READ COMMITTED") as connection:
+        try:
+            connection.exec_driver_sql(tried.replace("%", "%%"))
+        except DBAPIError as error:
+            return str(error.orig).splitlines()[0]
+        finally:
+            connection.rollback()
+            connection.exec_driver_sql("DEALLOCATE ALL")
+    return ""
+
+
+class _Calls(ast.NodeVisitor):
+    """Finds the functions that call `text`."""
+
+    def __init__(self, name: str) -> None:
+        self.path = [name]
+        self.found: set[str] = set()
+        self.at_the_top = 0
+        self.imports_text = False
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        if node.module == "sqlalchemy" and self.path[0] != MIGRATING:
+            self.imports_text |= "text" in {one.name for one in node.names}
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        self.path.append(node.name)
+        self.generic_visit(node)
+        self.path.pop()
+
+    def visit_Call(self, node: ast.Call) -> None:
+        if isinstance(node.func, ast.Name) and node.func.id == "text":
+            if len(self.path) > 1 or self.path == [MIGRATING]:
+                self.found.add(".".join(self.path))
+            else:
+                self.at_the_top += 1
+        self.generic_visit(node)
+
+
+def _name(package: str, path: Path) -> str:
+    return ".".join((package, *path.with_suffix("").parts)).removesuffix(".__init__")
+
+
+def _calls() -> Iterator[_Calls]:
+    for package in PACKAGES:
+        root = Path(package.__path__[0])
+        for path in root.rglob("*.py"):
+            calls = _Calls(_name(package.__name__, path.relative_to(root)))
+            calls.visit(ast.parse(path.read_text(encoding="utf-8")))
+            yield calls
+
+
+def test_postgres_accepts_every_statement(superuser: Engine) -> None:
+    refused = {name: said for name, one in _statements().items() if (said := _prepare(superuser, one))}
+
+    assert [f"{name}: {said}" for name, said in refused.items()] == []
+
+
+def test_every_statement_stands_at_the_top_of_a_module_or_is_named_with_a_reason() -> None:
+    calls = list(_calls())
+
+    assert set().union(*(one.found for one in calls)) == COMPOSED.keys()
+    assert len(_statements()) >= sum(one.at_the_top for one in calls) > 200
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "SELECT nothing FROM requests WHERE id = :id",
+        "UPDATE requests SET quorum = CAST(:x AS text)",
+        "SELECT gone(:x)",
+    ],
+)
+def test_a_statement_that_does_not_fit_the_schema_would_be_seen(superuser: Engine, wrong: str) -> None:
+    assert _prepare(superuser, text(wrong))
