@@ -111,8 +111,6 @@ def unbound(house: Database) -> Engine:
 def vouch(engine: Engine) -> None:
     """Mark rows that give power and that a test has written by hand, as the API would have."""
     with Session(engine.execution_options(isolation_level="READ COMMITTED")) as session, session.begin():
-        if session.connection().execute(MARKED).scalar_one() is None:
-            return
         # What is marked needs no look of the triggers.
         session.connection().execute(text("SET LOCAL session_replication_role = replica"))
         mark = keyring.of(session).powers.mark
@@ -128,8 +126,7 @@ def vouch(engine: Engine) -> None:
             opened.mac = mark(*powers.of_session(opened))
         for offer in session.exec(select(Invitation).where(col(Invitation.mac).is_(None))):
             offer.mac = mark(*powers.invitation(offer))
-        if session.connection().execute(POLICIES_MARKED).scalar_one():
-            _vouch_for_tenants(session)
+        _vouch_for_tenants(session)
 
 
 def _vouch_for_tenants(session: Session) -> None:
@@ -148,11 +145,6 @@ def _vouch_for_tenants(session: Session) -> None:
         eligible.mac = ours.mark(*powers.eligible_deputy(eligible))
 
 
-# Databases of earlier migrations have no marks yet.
-MARKED = text("SELECT to_regclass('ended_powers')")
-POLICIES_MARKED = text(
-    "SELECT count(*) FROM information_schema.columns WHERE (table_name, column_name) = ('policies', 'mac')"
-)
 GIVES_POWER = re.compile(
     r"INSERT INTO (memberships|passkeys|identities|tokens|sessions|invitations)\b"
     r"|INSERT INTO (policies|delegations|eligible_deputies)\b|UPDATE (tenants|delegations)\b"

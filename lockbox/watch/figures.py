@@ -20,7 +20,7 @@ KEPT_SECONDS = 5.0
 MOST_SILENT = 60.0
 """For how many seconds a process is taken to live after it said so."""
 MOST_COUNTED = 100_000
-"""No count goes further (see migration 0024)."""
+"""No count goes further (see operating_figures() in lockbox/schema/functions.sql)."""
 
 LIMITS = text("SELECT set_config('statement_timeout', '3s', true), set_config('lock_timeout', '500ms', true)")
 READ = text(f"""

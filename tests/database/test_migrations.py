@@ -1,9 +1,11 @@
-"""The migrations from nothing, on a real database, compared with what the models say."""
+"""The database that the migration makes is what the SQL files and the models say; an older one is refused."""
 
+import re
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
+import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
@@ -11,15 +13,19 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 from sqlmodel import SQLModel
+from typer.testing import CliRunner
 
-from lockbox import migrations
+from cli.app import app
+from lockbox import migrations, schema
+from lockbox.migrations import UnknownRevision
+from lockbox.requests.lifecycle import MOVES, State
 from tests.builders import Urls
 from tests.database.scenes import read, write
-from tests.database.schema import objects
+from tests.database.schema import OBJECTS, objects
 
 MODELS = ("people.models", "people.keys", "requests.models", "notices.models", "audit.models", "watch.models")
 # The models name columns, keys and types; what spans columns or rows is Postgres' own business, kept in one place.
-ONLY_IN_THE_MIGRATIONS = {
+ONLY_IN_THE_SCHEMA = {
     "modify_default eligible_deputies.id",
     "modify_default events.internal",
     "modify_default logs.kept_from",
@@ -85,6 +91,30 @@ ONLY_IN_THE_MIGRATIONS = {
     "remove_index uq_requests_follows_open",
     "remove_index uq_watchers_tenant_id_service_email",
 }
+# One change of each kind: nothing that the files say could be lost in a database without a difference.
+CHANGES = [
+    "ALTER TABLE requests ALTER COLUMN service TYPE varchar(64)",
+    "ALTER TABLE requests ALTER COLUMN case_ref SET NOT NULL",
+    "ALTER TABLE requests ALTER COLUMN warned DROP DEFAULT",
+    "ALTER TABLE requests DROP CONSTRAINT ck_requests_window",
+    "DROP INDEX ix_requests_wake_at",
+    "DROP TRIGGER one_way ON requests",
+    "ALTER TABLE requests DISABLE TRIGGER one_way",
+    "CREATE OR REPLACE FUNCTION strictness(mode text) RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 1'",
+    "ALTER FUNCTION is_new SECURITY INVOKER",
+    "ALTER POLICY api_select ON requests USING (true)",
+    "DROP POLICY api_insert_own ON requests",
+    "ALTER TABLE requests NO FORCE ROW LEVEL SECURITY",
+    "GRANT UPDATE (quorum) ON requests TO lockbox_worker",
+    "GRANT DELETE ON events TO lockbox_api",
+    "GRANT EXECUTE ON FUNCTION is_founded TO PUBLIC",
+]
+OWNERS = "SELECT DISTINCT pg_get_userbyid(relowner) AS name FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+NAMES = """
+SELECT conname AS name FROM pg_constraint WHERE connamespace = 'public'::regnamespace AND contype NOT IN ('n', 't')
+UNION SELECT indexname FROM pg_indexes WHERE schemaname = 'public'
+"""
+CONDITIONS = "SELECT tablename, policyname, qual, with_check FROM pg_policies WHERE schemaname = 'public'"
 
 
 @pytest.fixture
@@ -128,22 +158,54 @@ def _line(difference: Any) -> str:
     return f"{kind} {' '.join(str(part) for part in rest)}"
 
 
+def _run_the_files(owner_url: str) -> None:
+    with psycopg.connect(owner_url.replace("+psycopg", "")) as connection:
+        for script in schema.scripts():
+            connection.execute(script.encode())
+
+
+def _but_alembics(lines: list[str]) -> list[str]:
+    return [line for line in lines if "alembic_version" not in line]
+
+
 def test_the_migrations_from_nothing_give_what_the_models_say(fresh: str, owner: Engine) -> None:
     migrations.upgrade(fresh)
 
-    assert _differences(owner) == ONLY_IN_THE_MIGRATIONS
+    assert _differences(owner) == ONLY_IN_THE_SCHEMA
     assert len(SQLModel.metadata.tables) == 39
 
 
-def test_every_difference_would_be_seen(fresh: str, owner: Engine) -> None:
-    migrations.upgrade(fresh)
-    write(owner, "ALTER TABLE requests ALTER COLUMN service TYPE varchar(64)")
-    write(owner, "ALTER TABLE requests ALTER COLUMN case_ref SET NOT NULL")
-    write(owner, "ALTER TABLE requests ALTER COLUMN created_at TYPE timestamp")
-    write(owner, "ALTER TABLE events ADD COLUMN extra text")
-    write(owner, "ALTER TABLE notices DROP COLUMN last_error")
+def test_the_files_alone_make_what_the_migrations_make(fresh: str, owner: Engine, superuser: Engine) -> None:
+    _run_the_files(fresh)
 
-    assert len(_differences(owner) - ONLY_IN_THE_MIGRATIONS) == 5
+    made = objects(owner)
+    assert made == _but_alembics(objects(superuser))
+    assert len(made) > 1000
+    assert {line.split()[0] for line in made} == {
+        *("column", "constraint", "function", "index", "policy", "right", "secured", "trigger")
+    }
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_difference_between_two_databases_would_be_seen(superuser: Engine, change: str) -> None:
+    with superuser.connect().execution_options(isolation_level="READ COMMITTED") as connection:
+        before = connection.exec_driver_sql(OBJECTS).all()
+        connection.exec_driver_sql(change)
+        after = connection.exec_driver_sql(OBJECTS).all()
+        connection.rollback()
+
+    assert after != before
+
+
+@pytest.mark.usefixtures("alone")
+def test_every_difference_from_the_models_would_be_seen(superuser: Engine) -> None:
+    write(superuser, "ALTER TABLE requests ALTER COLUMN service TYPE varchar(64)")
+    write(superuser, "ALTER TABLE requests ALTER COLUMN case_ref SET NOT NULL")
+    write(superuser, "ALTER TABLE requests ALTER COLUMN created_at TYPE timestamp")
+    write(superuser, "ALTER TABLE events ADD COLUMN extra text")
+    write(superuser, "ALTER TABLE notices DROP COLUMN last_error")
+
+    assert len(_differences(superuser) - ONLY_IN_THE_SCHEMA) == 5
 
 
 def test_a_second_upgrade_changes_nothing(fresh: str, owner: Engine) -> None:
@@ -152,7 +214,6 @@ def test_a_second_upgrade_changes_nothing(fresh: str, owner: Engine) -> None:
 
     migrations.upgrade(fresh)
 
-    assert len(before) > 200
     assert objects(owner) == before
 
 
@@ -165,24 +226,87 @@ def test_the_database_is_at_the_revision_of_this_code(fresh: str, owner: Engine)
         assert (at_first, migrations.current(connection)) == (None, migrations.head())
 
 
-def test_all_that_is_in_the_schema_belongs_to_the_owner(fresh: str, owner: Engine) -> None:
-    migrations.upgrade(fresh)
-
-    owners = read(
-        owner,
-        "SELECT DISTINCT pg_get_userbyid(relowner) AS name FROM pg_class WHERE relnamespace = 'public'::regnamespace",
-    )
-    assert [row.name for row in owners] == ["lockbox_owner"]
+def test_all_that_is_in_the_schema_belongs_to_the_owner(superuser: Engine) -> None:
+    assert [row.name for row in read(superuser, OWNERS)] == ["lockbox_owner"]
 
 
-def test_every_constraint_and_index_has_a_name_by_the_convention(fresh: str, owner: Engine) -> None:
-    migrations.upgrade(fresh)
+def test_every_constraint_and_index_has_a_name_by_the_convention(superuser: Engine) -> None:
+    ours = [str(row.name) for row in read(superuser, NAMES) if not row.name.startswith("alembic_version")]
 
-    names = read(
-        owner,
-        "SELECT conname AS name FROM pg_constraint "
-        "WHERE connamespace = 'public'::regnamespace AND contype NOT IN ('n', 't') "
-        "UNION SELECT indexname FROM pg_indexes WHERE schemaname = 'public'",
-    )
-    ours = [str(row.name) for row in names if not row.name.startswith("alembic_version")]
+    assert len(ours) > 200
     assert [name for name in ours if name.split("_")[0] not in {"pk", "fk", "uq", "ck", "ix"}] == []
+
+
+def test_nobody_may_call_a_function_who_is_not_named(superuser: Engine) -> None:
+    callers = {line.split()[-1] for line in objects(superuser) if line.startswith("right EXECUTE ")}
+
+    assert callers == {"lockbox_owner", "lockbox_api", "lockbox_worker", "lockbox_notices"}
+
+
+def test_who_decides_is_one_rule_for_the_function_and_for_both_policies(superuser: Engine) -> None:
+    (decides,) = read(superuser, "SELECT prosrc FROM pg_proc WHERE proname = 'at_decides'")
+    condition = re.sub(r"\btenant\b", "requests.tenant_id", decides.prosrc.replace("SELECT", "", 1))
+    condition = condition.replace("at_person()", "(SELECT at_person())")
+    condition = condition.replace("at_tenants()", "(SELECT at_tenants())::uuid[]")
+    with superuser.connect().execution_options(isolation_level="READ COMMITTED") as connection:
+        connection.exec_driver_sql(f"CREATE POLICY tried ON requests USING ({condition})")
+        found = {(row.tablename, row.policyname): row for row in connection.exec_driver_sql(CONDITIONS)}
+        connection.rollback()
+
+    rule = _same(found["requests", "tried"].qual)
+    assert rule.count("EXISTS") == 2
+    assert _same(found["requests", "api_update"].qual).count(rule) == 1
+    assert _same(found["decisions", "api_insert"].with_check).count(rule) == 2
+
+
+def _same(condition: str) -> str:
+    """Return a condition as it is written where the request is called `r`."""
+    return re.sub(r"(?:r\.)?(?<!\w)tenant_id = ANY|requests\.tenant_id", _as_r, " ".join(condition.split()))
+
+
+def _as_r(found: "re.Match[str]") -> str:
+    return "r.tenant_id = ANY" if found[0].endswith("ANY") else "r.tenant_id"
+
+
+@pytest.mark.parametrize("state", State)
+def test_the_database_knows_the_same_moves_as_the_lifecycle(superuser: Engine, state: State) -> None:
+    (row,) = read(superuser, "SELECT leads_to(:state) AS states", state=state.value)
+
+    ends = {end for (start, _), move in MOVES.items() if start is state for end in (move.to, move.instead) if end}
+    assert set(row.states) == {end.value for end in ends}
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("other", ["0001", "0045", "0001_0123456789ab", "9999"])
+def test_a_database_of_another_version_is_named_and_left_as_it_is(urls: Urls, superuser: Engine, other: str) -> None:
+    write(superuser, "UPDATE alembic_version SET version_num = :other", other=other)
+    before = objects(superuser)
+
+    with pytest.raises(UnknownRevision, match=f"at migration {other},.* start with an empty database"):
+        migrations.upgrade(urls.owner)
+
+    assert objects(superuser) == before
+    assert [row.version_num for row in read(superuser, "SELECT version_num FROM alembic_version")] == [other]
+
+
+@pytest.mark.usefixtures("alone")
+def test_the_command_says_in_one_line_that_another_version_made_the_database(urls: Urls, superuser: Engine) -> None:
+    write(superuser, "UPDATE alembic_version SET version_num = '0045'")
+
+    refused = CliRunner(env={"LOCKBOX_OWNER_DATABASE_URL": urls.owner}).invoke(app, ["migrate"])
+
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert refused.stderr.count("\n") == 1
+    assert "at migration 0045" in refused.stderr
+    assert "start with an empty database" in refused.stderr
+
+
+def test_a_change_of_the_schema_is_another_revision_and_a_comment_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    said, before = list(schema.scripts()), schema.fingerprint()
+
+    def fingerprint(more: str) -> str:
+        monkeypatch.setattr(schema, "scripts", lambda: iter([*said, more]))
+        return schema.fingerprint()
+
+    assert fingerprint("-- Nothing new.\n") == before
+    assert fingerprint("CREATE INDEX ix_people_side ON people (side);\n") != before

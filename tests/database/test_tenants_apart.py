@@ -61,9 +61,13 @@ ONE_MORE = {
         "'{}', now(), now())"
     ),
     "identities": (
-        "INSERT INTO identities VALUES ('https://another.example', CAST(:who AS uuid)::text, :who, now(), now())"
+        "INSERT INTO identities (issuer, subject, person_id, created_at, trusted_at) "
+        "VALUES ('https://another.example', CAST(:who AS uuid)::text, :who, now(), now())"
     ),
-    "passkeys": "INSERT INTO passkeys VALUES (uuidv7(), :who, sha256(uuid_send(:who)), '', 0, 'mine', now(), now())",
+    "passkeys": (
+        "INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at, trusted_at) "
+        "VALUES (uuidv7(), :who, sha256(uuid_send(:who)), '', 0, 'mine', now(), now())"
+    ),
     "sessions": (
         "INSERT INTO sessions (id, person_id, secret_hash, means, signed_in_at, last_seen_at, expires_at) "
         "VALUES (uuidv7(), :who, 'test'::bytea || sha256(sha256(uuid_send(:who))), 'oidc', now(), now(), now())"
@@ -83,7 +87,8 @@ HITS = {
         "VALUES ('https://' || 'idp' || '.example', CAST(:ann AS uuid)::text, :me, now(), now())"
     ),
     "uq_passkeys_credential_id": (
-        "INSERT INTO passkeys VALUES (uuidv7(), :me, uuid_send(:ann), '', 0, 'x', now(), now())"
+        "INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at, trusted_at) "
+        "VALUES (uuidv7(), :me, uuid_send(:ann), '', 0, 'x', now(), now())"
     ),
     "pk_sign_in_counts": "INSERT INTO sign_in_counts VALUES (:key, now(), 1)",
     "fk_tokens_replaces": (
@@ -92,7 +97,10 @@ HITS = {
         "VALUES (uuidv7(), :me, 'x', false, false, 'test'::bytea || sha256('x'), '{}', '{}', now(), now(), uuidv7())"
     ),
 }
-ANOTHER_TENANT = "INSERT INTO tenants VALUES (uuidv7(), :slug, 'Another', 'enforce', false, now(), 'standard', 1)"
+ANOTHER_TENANT = """
+INSERT INTO tenants (id, slug, name, mode, suspended, created_at, plan, policy_version)
+VALUES (uuidv7(), :slug, 'Another', 'enforce', false, now(), 'standard', 1)
+"""
 ACTIONS = "SELECT e.action FROM events e JOIN event_details d ON d.event_id = e.id WHERE e.request_id IS NULL"
 CHANGE_ONE = "UPDATE tenants SET {change} WHERE id = :id"
 CHANGE_ALL = "UPDATE tenants SET {change}"

@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from cli.stack import CHECKOUT
+from lockbox import schema
 
 LINES = (CHECKOUT / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
 MODULES = ("api.app", "cli.app", "cli.owner", "lockbox.migrations", "worker.flower", "worker.health", "worker.tasks")
@@ -97,7 +98,8 @@ def test_the_wheel_holds_what_is_not_python_and_nothing_of_the_tests(wheel: Path
     for path in (
         "config/roles.sql",
         "lockbox/migrations/script.py.mako",
-        "lockbox/migrations/versions/0001_first.py",
+        "lockbox/migrations/versions/0001_schema.py",
+        *(f"lockbox/schema/{name}.sql" for name in schema.FILES),
         "lockbox/notices/templates/notice.html",
         "lockbox/notices/templates/notice.txt",
     ):

@@ -1,0 +1,807 @@
+-- The functions of the schema that are no triggers: who the caller is, what the policies ask, what is read and
+-- written across the borders that row-level security draws.
+--
+-- SECURITY DEFINER functions run as the owner and see every row: each of them checks the caller itself and answers
+-- with less than a row, unless it says otherwise. Who may call which is in grants.sql.
+
+
+-- The caller's context
+
+-- The context of a transaction is settings that end with it. Whoever has none sees nothing.
+CREATE FUNCTION at_person() RETURNS uuid LANGUAGE sql STABLE
+    AS $$ SELECT nullif(current_setting('lockbox.person', true), '')::uuid $$;
+
+-- Where the caller is a member, and where an admin.
+CREATE FUNCTION at_tenants() RETURNS uuid[] LANGUAGE sql STABLE
+    AS $$ SELECT coalesce(nullif(current_setting('lockbox.tenants', true), ''), '{}')::uuid[] $$;
+
+CREATE FUNCTION at_administers() RETURNS uuid[] LANGUAGE sql STABLE
+    AS $$ SELECT coalesce(nullif(current_setting('lockbox.administers', true), ''), '{}')::uuid[] $$;
+
+-- The caller's roles at the vendor.
+CREATE FUNCTION at_roles() RETURNS text[] LANGUAGE sql STABLE
+    AS $$ SELECT coalesce(nullif(current_setting('lockbox.roles', true), ''), '{}')::text[] $$;
+
+-- The one tenant that somebody of the vendor deals with.
+CREATE FUNCTION at_tenant() RETURNS uuid LANGUAGE sql STABLE
+    AS $$ SELECT nullif(current_setting('lockbox.at', true), '')::uuid $$;
+
+CREATE FUNCTION at_reach() RETURNS uuid[] LANGUAGE sql STABLE
+    AS $$ SELECT at_tenants() || at_tenant() $$;
+
+-- What was shown by somebody who is nobody yet.
+CREATE FUNCTION at_invitation() RETURNS uuid LANGUAGE sql STABLE
+    AS $$ SELECT nullif(current_setting('lockbox.invitation', true), '')::uuid $$;
+
+CREATE FUNCTION at_sign_in() RETURNS uuid LANGUAGE sql STABLE
+    AS $$ SELECT nullif(current_setting('lockbox.sign_in', true), '')::uuid $$;
+
+CREATE FUNCTION at_terminal() RETURNS uuid LANGUAGE sql STABLE
+    AS $$ SELECT nullif(current_setting('lockbox.terminal', true), '')::uuid $$;
+
+-- Somebody who is no engineer any more, and a tenant that was just suspended: an operator ends their requests.
+CREATE FUNCTION at_leaving() RETURNS uuid LANGUAGE sql STABLE
+    AS $$ SELECT nullif(current_setting('lockbox.leaving', true), '')::uuid $$;
+
+CREATE FUNCTION at_suspending() RETURNS uuid LANGUAGE sql STABLE
+    AS $$ SELECT nullif(current_setting('lockbox.suspending', true), '')::uuid $$;
+
+-- What the database's owner does by a command says so first, and no server can: `session_user` is whoever logged in.
+CREATE FUNCTION is_errand(what text) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT session_user = 'lockbox_owner' AND coalesce(current_setting('lockbox.errand', true), '') = what
+$$;
+
+CREATE FUNCTION enter_as(who uuid) RETURNS void LANGUAGE sql SET search_path = public, pg_temp AS $$
+    SELECT set_config('lockbox.person', who::text, true),
+        set_config('lockbox.tenants', coalesce(array_agg(DISTINCT m.tenant_id)
+            FILTER (WHERE m.tenant_id IS NOT NULL), '{}')::text, true),
+        set_config('lockbox.administers', coalesce(array_agg(m.tenant_id)
+            FILTER (WHERE m.role = 'tenant_admin'), '{}')::text, true),
+        set_config('lockbox.roles', coalesce(array_agg(m.role) FILTER (WHERE m.tenant_id IS NULL), '{}')::text, true)
+    FROM memberships m WHERE m.person_id = who
+$$;
+
+-- The one way into a context for somebody who has none: by what they show, to who they are.
+CREATE FUNCTION recognise(kind text, shown text, hash bytea) RETURNS TABLE (
+    key_id uuid, person_id uuid, name text, side text, disabled boolean, roles text[], tenant_ids uuid[],
+    means text, signed_in_at timestamptz, last_seen_at timestamptz, expires_at timestamptz, revoked boolean,
+    scopes text[], services text[], by_mail boolean, mac bytea, membership_ids uuid[], macs bytea[]
+) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    CASE kind
+    WHEN 'token' THEN
+        SELECT t.id, t.person_id, CASE WHEN t.is_sample THEN 'sample' ELSE 'token' END, t.created_at, t.last_used_at,
+            t.expires_at, t.revoked_at IS NOT NULL, t.scopes, t.services, t.by_mail, t.mac
+        INTO key_id, person_id, means, signed_in_at, last_seen_at, expires_at, revoked, scopes, services, by_mail, mac
+        FROM tokens t WHERE t.id = shown::uuid AND t.secret_hash = hash;
+    WHEN 'session' THEN
+        SELECT s.id, s.person_id, s.means, s.signed_in_at, s.last_seen_at, s.expires_at, s.revoked_at IS NOT NULL,
+            s.mac
+        INTO key_id, person_id, means, signed_in_at, last_seen_at, expires_at, revoked, mac
+        FROM sessions s WHERE s.secret_hash = hash;
+    WHEN 'identity' THEN
+        SELECT i.person_id, 'oidc' INTO person_id, means
+        FROM identities i WHERE i.issuer = split_part(shown, E'\n', 1) AND i.subject = split_part(shown, E'\n', 2);
+    WHEN 'passkey' THEN
+        SELECT k.id, k.person_id, 'passkey' INTO key_id, person_id, means
+        FROM passkeys k WHERE k.credential_id = hash;
+    WHEN 'sign_in' THEN
+        SELECT s.id, p.id, s.means, s.created_at, s.expires_at, s.used_at IS NOT NULL
+        INTO key_id, person_id, means, signed_in_at, expires_at, revoked
+        FROM sign_ins s LEFT JOIN people p
+            ON s.means = 'mail' AND s.proven_at IS NOT NULL AND lower(p.email) = lower(s.email)
+        WHERE s.id = shown::uuid AND s.browser_hash = hash;
+        PERFORM set_config('lockbox.sign_in', coalesce(key_id::text, ''), true);
+    WHEN 'invitation' THEN
+        SELECT i.id, p.id, i.expires_at, i.accepted_at IS NOT NULL OR i.withdrawn_at IS NOT NULL, i.roles,
+            ARRAY[i.tenant_id]
+        INTO key_id, person_id, expires_at, revoked, roles, tenant_ids
+        FROM invitations i LEFT JOIN people p ON lower(p.email) = lower(i.email)
+        WHERE i.id = shown::uuid AND i.secret_hash = hash;
+        IF key_id IS NOT NULL THEN
+            PERFORM set_config('lockbox.invitation', CASE WHEN revoked OR expires_at IS NULL
+                OR expires_at <= clock_timestamp() THEN '' ELSE key_id::text END, true);
+            SELECT p.name, p.side, p.disabled_at IS NOT NULL INTO name, side, disabled
+            FROM people p WHERE p.id = recognise.person_id;
+            RETURN NEXT;
+        END IF;
+        RETURN;
+    END CASE;
+    IF key_id IS NULL AND person_id IS NULL THEN
+        RETURN;
+    END IF;
+    IF person_id IS NOT NULL THEN
+        PERFORM enter_as(person_id);
+        SELECT p.name, p.side, p.disabled_at IS NOT NULL INTO name, side, disabled
+        FROM people p WHERE p.id = recognise.person_id;
+        SELECT array_agg(m.role), array_agg(m.tenant_id), array_agg(m.id), array_agg(m.mac)
+        INTO roles, tenant_ids, membership_ids, macs
+        FROM memberships m WHERE m.person_id = recognise.person_id;
+    END IF;
+    RETURN NEXT;
+END $$;
+
+-- Called with what was just recognised: the context becomes as narrow as what was shown. For the token of a terminal
+-- it also tells by which sign-in it was allowed.
+CREATE FUNCTION bounds(kind text, key uuid) RETURNS TABLE (only_at uuid, proven_by text, proven_at timestamptz)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    CASE kind
+    WHEN 'token' THEN SELECT t.only_at, t.means, t.signed_in_at INTO only_at, proven_by, proven_at
+        FROM tokens t WHERE t.id = key AND t.person_id = at_person();
+    WHEN 'session' THEN SELECT s.only_at INTO only_at FROM sessions s WHERE s.id = key AND s.person_id = at_person();
+    WHEN 'passkey' THEN SELECT k.only_at INTO only_at FROM passkeys k WHERE k.id = key AND k.person_id = at_person();
+    ELSE only_at := NULL;
+    END CASE;
+    IF only_at IS NOT NULL THEN
+        PERFORM set_config('lockbox.tenants',
+                ARRAY(SELECT unnest(at_tenants()) INTERSECT SELECT bounds.only_at)::text, true),
+            set_config('lockbox.administers',
+                ARRAY(SELECT unnest(at_administers()) INTERSECT SELECT bounds.only_at)::text, true);
+    END IF;
+    RETURN NEXT;
+END $$;
+
+-- A terminal is found by its own secret, or by its code while it waits, by somebody who is signed in.
+CREATE FUNCTION meet_terminal(secret bytea, code bytea) RETURNS uuid
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE found uuid;
+BEGIN
+    SELECT t.id INTO found FROM terminals t WHERE t.secret_hash = secret
+        OR (t.code_hash = code AND t.answered_at IS NULL AND at_person() IS NOT NULL);
+    PERFORM set_config('lockbox.terminal', coalesce(found::text, ''), true);
+    RETURN found;
+END $$;
+
+-- A wrong secret beside the id of a token is told to whoever has the token.
+CREATE FUNCTION person_of_token(of_token uuid) RETURNS uuid
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT t.person_id FROM tokens t WHERE t.id = of_token
+$$;
+
+
+-- What the policies and triggers ask
+
+-- Operators offer a tenant's first place, and after that only propose, with 72 hours in which the tenant may object.
+CREATE FUNCTION is_new(tenant uuid) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT NOT EXISTS (SELECT FROM memberships m WHERE m.tenant_id = tenant)
+        AND NOT EXISTS (SELECT FROM invitations i WHERE i.tenant_id = tenant)
+$$;
+
+-- Admins change the roles of members; who is none comes in by an invitation.
+CREATE FUNCTION is_member(who uuid, tenant uuid) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM memberships m WHERE m.person_id = who AND m.tenant_id = tenant)
+$$;
+
+-- A place that an open invitation offers is for whoever has its address, and for nobody else.
+CREATE FUNCTION is_guest(who uuid, tenant uuid, as_role text) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM invitations i JOIN people p ON lower(p.email) = lower(i.email)
+        WHERE i.id = at_invitation() AND p.id = who AND i.tenant_id IS NOT DISTINCT FROM tenant
+        AND as_role = ANY (i.roles) AND i.withdrawn_at IS NULL AND i.accepted_at IS NULL)
+$$;
+
+CREATE FUNCTION is_of_the_vendor(who uuid) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM people p WHERE p.id = who AND p.side = 'vendor')
+$$;
+
+CREATE FUNCTION is_engineer(who uuid) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM memberships m JOIN people p ON p.id = m.person_id
+        WHERE m.person_id = who AND m.tenant_id IS NULL AND m.role = 'engineer' AND p.disabled_at IS NULL)
+$$;
+
+CREATE FUNCTION is_suspended(tenant uuid) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM tenants t WHERE t.id = tenant AND t.suspended)
+$$;
+
+-- What one statement writes together it does not see, so this is about events of earlier ones.
+CREATE FUNCTION stands(event uuid) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM events e WHERE e.id = event)
+$$;
+
+CREATE FUNCTION strictness(mode text) RETURNS integer LANGUAGE sql IMMUTABLE
+    AS $$ SELECT array_position(ARRAY['off', 'observe', 'enforce'], mode) $$;
+
+-- The states that each state of a request leads to, as in lockbox/requests/lifecycle.py.
+CREATE FUNCTION leads_to(state text) RETURNS text[] LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE state
+        WHEN 'reviewing' THEN '{pending,active,denied,cancelled,timed_out}'
+        WHEN 'pending' THEN '{pending,active,denied,cancelled,timed_out}'
+        WHEN 'active' THEN '{completed,revoked,expired}'
+        ELSE '{}' END::text[]
+$$;
+
+-- Whether a policy demands signed approvals: as `fits` and `Match.matches` of lockbox/requests/rules.py.
+CREATE FUNCTION fits(pattern text, resource text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+    SELECT resource LIKE replace(replace(replace(replace(pattern, '\', '\\'), '%', '\%'), '_', '\_'), '*', '%')
+$$;
+
+CREATE FUNCTION demands_passkeys(policy jsonb, service text, actions text[], reason text, resources text[])
+RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+    SELECT coalesce(policy ->> 'approve_means', '') = 'passkey-signed' OR EXISTS (
+        SELECT FROM jsonb_array_elements(coalesce(policy -> 'rules', '[]')) AS rule
+        CROSS JOIN LATERAL (SELECT coalesce(rule #> '{match,services}', '[]') AS services,
+            coalesce(rule #> '{match,actions}', '[]') AS actions,
+            coalesce(rule #> '{match,reasons}', '[]') AS reasons,
+            coalesce(rule #> '{match,resources}', '[]') AS resources) AS about
+        WHERE rule #>> '{terms,approve_means}' = 'passkey-signed'
+            AND (about.services = '[]' OR about.services ? demands_passkeys.service)
+            AND (about.actions = '[]' OR about.actions ?| demands_passkeys.actions)
+            AND (about.reasons = '[]' OR about.reasons ? demands_passkeys.reason)
+            AND (about.resources = '[]' OR EXISTS (SELECT FROM jsonb_array_elements_text(about.resources) AS pattern,
+                unnest(demands_passkeys.resources) AS resource WHERE fits(pattern, resource))))
+$$;
+
+-- Whether the decisions on record let a request be open: no denial, and as many approvals as its quorum says, none of
+-- them by the requester or by who endorsed it. An approval counts for no more than it keeps, and where passkeys have
+-- to sign, it counts only with an assertion. Where the customer does not decide, a manager's endorsement is enough.
+--
+-- One rule makes two functions. Readers ask is_decided, as themselves; the triggers ask is_founded, as the owner: a
+-- plan under row-level security is one user's, and Postgres would plan a shared function anew at each change of
+-- hands. The triggers do not take the row's word for what has to be signed: the tenant's terms of when it was asked
+-- may demand it.
+DO $$
+DECLARE
+    rule CONSTANT text := $rule$
+    SELECT CASE WHEN request.mode = 'enforce' THEN
+        NOT EXISTS (SELECT FROM decisions d WHERE d.request_id = request.id AND d.verdict = 'deny')
+        AND request.quorum <= (
+            SELECT count(*) FROM decisions d
+            WHERE d.request_id = request.id AND d.verdict = 'approve' AND d.person_id <> request.requester_id
+            AND (d.assertion IS NOT NULL OR NOT (%s))
+            AND (d.resources IS NULL OR coalesce(request.granted_resources, request.resources) <@ d.resources)
+            AND (d.actions IS NULL OR coalesce(request.granted_actions, request.actions) <@ d.actions)
+            AND NOT EXISTS (SELECT FROM decisions e WHERE e.request_id = request.id
+                AND e.verdict = 'endorse' AND e.person_id = d.person_id))
+    ELSE
+        EXISTS (SELECT FROM decisions d WHERE d.request_id = request.id
+            AND d.verdict = 'endorse' AND d.person_id <> request.requester_id)
+    END
+$rule$;
+    by_the_row CONSTANT text := $rule$request.approve_means = 'passkey-signed'$rule$;
+    by_the_policy CONSTANT text := by_the_row || $rule$ OR EXISTS (SELECT FROM policies p
+                WHERE p.tenant_id = request.tenant_id AND p.version = request.policy_version
+                AND p.body ->> 'approve_means' = 'passkey-signed')$rule$;
+    function CONSTANT text := 'CREATE FUNCTION %I(request requests) RETURNS boolean LANGUAGE sql STABLE AS %L';
+BEGIN
+    EXECUTE format(function, 'is_decided', format(rule, by_the_row));
+    EXECUTE format(function, 'is_founded', format(rule, by_the_policy));
+END $$;
+
+
+-- Requests
+
+-- Requests are counted over all of them; whoever submits one sees only their own. Ids sort by the time they were
+-- made, by a clock that may differ from the database's by minutes at most. A range of one makes Postgres read the
+-- index of the tenant or person and no further than the limit, by a plan that does not know the limit: one that knows
+-- it takes few of many for a reason to sort all.
+CREATE FUNCTION nth_filing(of_tenant uuid, most_tenant integer, most_person integer) RETURNS TABLE (
+    tenant_at timestamptz, person_at timestamptz
+)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+    SELECT (SELECT r.created_at FROM requests r WHERE r.tenant_id BETWEEN of_tenant AND of_tenant
+            AND of_tenant = ANY (at_reach()) AND r.id > (SELECT uuidv7(interval '-10 minutes'))
+            ORDER BY r.tenant_id DESC, r.id DESC OFFSET most_tenant - 1 LIMIT 1),
+        (SELECT f.created_at FROM (
+            (SELECT r.id, r.created_at FROM requests r WHERE r.requester_id BETWEEN at_person() AND at_person()
+                AND r.filed_by = r.requester_id AND r.id > (SELECT uuidv7(interval '-10 minutes'))
+                ORDER BY r.requester_id DESC, r.id DESC LIMIT most_person)
+            UNION ALL
+            (SELECT r.id, r.created_at FROM requests r WHERE r.filed_by BETWEEN at_person() AND at_person()
+                AND r.filed_by <> r.requester_id AND r.id > (SELECT uuidv7(interval '-10 minutes'))
+                ORDER BY r.filed_by DESC, r.id DESC LIMIT most_person)
+        ) f ORDER BY f.id DESC OFFSET most_person - 1 LIMIT 1)
+$$;
+
+-- Locks what is asked for again for its requester, or for the system that submitted it, which sees no request that is
+-- over. Who had to wait for the lock is to see what was submitted meanwhile: two statements.
+CREATE FUNCTION asked_before(of_request uuid) RETURNS TABLE (
+    tenant text, requester_id uuid, service text, resources text[], actions text[], reason_code text,
+    justification text, case_ref text, access_window integer, state text, open_follower uuid
+) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    r requests;
+BEGIN
+    SELECT o.* INTO r FROM requests o WHERE o.id = of_request AND (o.requester_id = at_person()
+        OR ('system' = ANY (at_roles()) AND EXISTS (SELECT FROM events e
+            WHERE e.request_id = o.id AND e.seq = 1 AND e.actor_id = at_person())))
+    FOR UPDATE;
+    IF r.id IS NULL THEN
+        RETURN;
+    END IF;
+    RETURN QUERY SELECT t.slug::text, r.requester_id, r.service::text, r.resources, r.actions, r.reason_code::text,
+        r.justification::text, r.case_ref::text, r.access_window, r.state::text,
+        (SELECT f.id FROM requests f WHERE f.follows = r.id AND f.closed_at IS NULL)
+    FROM tenants t WHERE t.id = r.tenant_id;
+END $$;
+
+-- Whether the customer's last word about a resource was no, in whatever case it is written and by what was granted.
+CREATE FUNCTION was_denied(of_tenant uuid, of_service text, of_resources text[]) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    WITH asked AS (SELECT array_agg(lower(one)) AS names FROM unnest(of_resources) AS one)
+    SELECT of_tenant = ANY (at_reach()) AND EXISTS (
+        SELECT FROM asked, requests d, unnest(d.resources) AS resource
+        WHERE d.tenant_id = of_tenant AND d.service = of_service AND d.state = 'denied' AND d.asked_at IS NOT NULL
+            AND lower(resource) = ANY (asked.names)
+            AND NOT EXISTS (SELECT FROM requests o, unnest(coalesce(o.granted_resources, o.resources)) AS opened
+                WHERE o.tenant_id = of_tenant AND o.service = of_service AND o.opened_at > d.closed_at
+                AND lower(opened) = lower(resource)))
+$$;
+
+-- When a tenant's consent ends, and under which mode it lets the vendor open.
+CREATE FUNCTION consents(of_tenants uuid[]) RETURNS TABLE (tenant_id uuid, mode text, until_at timestamptz)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT t.id, p.body -> 'consent' ->> 'mode', CAST(p.body -> 'consent' ->> 'until' AS timestamptz)
+    FROM tenants t JOIN policies p ON p.tenant_id = t.id AND p.version = t.policy_version
+    WHERE t.id = ANY (of_tenants) AND (t.id = ANY (at_reach()) OR cardinality(at_roles()) > 0)
+        AND t.mode = 'enforce' AND p.body -> 'consent' ->> 'until' IS NOT NULL
+$$;
+
+-- An engineer learns the longest window that a tenant's policy allows, and nothing else of the policy.
+CREATE FUNCTION longest_windows(of_tenants uuid[]) RETURNS TABLE (tenant_id uuid, seconds integer)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT t.id, CAST(p.body ->> 'access_ceiling' AS integer)
+    FROM tenants t JOIN policies p ON p.tenant_id = t.id AND p.version = t.policy_version
+    WHERE t.id = ANY (of_tenants) AND 'engineer' = ANY (at_roles())
+$$;
+
+-- The access check sees neither decisions' people nor their passkeys: it gets what it holds a window against.
+CREATE FUNCTION signed_decisions(of_requests uuid[]) RETURNS TABLE (
+    request_id uuid, person_id uuid, stands_for uuid[], access_window integer, resources text[],
+    actions text[], comment text, statement text, signed_content text, assertion text, passkey_id uuid,
+    credential_id bytea, public_key bytea, created_at timestamptz, trusted_at timestamptz, only_at uuid,
+    mac bytea
+) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT d.request_id, d.person_id, d.stands_for, d.access_window, d.resources, d.actions, d.comment,
+        d.statement, d.signed_content, d.assertion, k.id, k.credential_id, k.public_key, k.created_at, k.trusted_at,
+        k.only_at, k.mac
+    FROM requests r JOIN decisions d ON d.request_id = r.id AND d.verdict = 'approve'
+    JOIN passkeys k ON k.id = d.passkey_id AND k.person_id = d.person_id
+    WHERE r.id = ANY (of_requests) AND r.state = 'active'
+        AND (r.tenant_id = ANY (at_reach()) OR cardinality(at_roles()) > 0)
+$$;
+
+CREATE FUNCTION approver_keys(of_tenant uuid) RETURNS TABLE (
+    person_id uuid, name text, passkey_id uuid, credential_id bytea, public_key bytea, created_at timestamptz,
+    trusted_at timestamptz, only_at uuid, mac bytea
+) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT p.id, p.name, k.id, k.credential_id, k.public_key, k.created_at, k.trusted_at, k.only_at, k.mac
+    FROM people p JOIN passkeys k ON k.person_id = p.id AND (k.only_at IS NULL OR k.only_at = of_tenant)
+    WHERE of_tenant = ANY (at_administers()) AND p.disabled_at IS NULL AND (
+        EXISTS (SELECT FROM memberships m WHERE m.person_id = p.id AND m.tenant_id = of_tenant
+            AND m.role = 'approver')
+        OR EXISTS (SELECT FROM eligible_deputies e WHERE e.person_id = p.id AND e.tenant_id = of_tenant))
+    ORDER BY p.name, p.id, k.id
+$$;
+
+-- A system sees open windows alone; to report what was done in one it needs a little of it afterwards too.
+CREATE FUNCTION reported_window(of_request uuid) RETURNS TABLE (
+    id uuid, tenant_id uuid, requester_id uuid, service text, resources text[], actions text[],
+    opened_at timestamptz, deadline_at timestamptz, closed_at timestamptz
+) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT r.id, r.tenant_id, r.requester_id, r.service, coalesce(r.granted_resources, r.resources),
+        coalesce(r.granted_actions, r.actions), r.opened_at, r.deadline_at, r.closed_at
+    FROM requests r WHERE r.id = of_request AND 'system' = ANY (at_roles())
+$$;
+
+-- How many windows a suspension would end: a number, and nothing of what they are for.
+CREATE FUNCTION open_windows(of_tenants uuid[]) RETURNS TABLE (tenant_id uuid, windows bigint)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT r.tenant_id, count(*) FROM requests r
+    WHERE 'operator' = ANY (at_roles()) AND r.tenant_id = ANY (of_tenants) AND r.state = 'active'
+        AND r.deadline_at > clock_timestamp()
+    GROUP BY r.tenant_id
+$$;
+
+-- Pages of many people hang on one listener, which has no context of anybody: it learns who of them may know of one
+-- of the requests that changed, and of no request which. Which roles reach how far is the caller's to say.
+CREATE FUNCTION readers_of(ids uuid[], who uuid[], places uuid[], reach_all text[], reach_theirs text[])
+RETURNS TABLE (
+    reader integer
+) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    WITH changed AS MATERIALIZED (
+        SELECT DISTINCT r.tenant_id, r.requester_id, r.asked_at IS NOT NULL AS told
+        FROM requests r WHERE r.id = ANY (ids)
+    )
+    SELECT l.number::integer
+    FROM unnest(who, places) WITH ORDINALITY AS l (person_id, only_at, number)
+    JOIN people p ON p.id = l.person_id AND p.disabled_at IS NULL
+    WHERE EXISTS (SELECT FROM changed c WHERE c.requester_id = l.person_id)
+        OR EXISTS (SELECT FROM memberships m WHERE m.person_id = l.person_id AND (
+            (m.tenant_id IS NULL AND l.only_at IS NULL AND m.role = ANY (reach_all) AND EXISTS (SELECT FROM changed))
+            OR (m.role = ANY (reach_theirs) AND (l.only_at IS NULL OR l.only_at = m.tenant_id)
+                AND EXISTS (SELECT FROM changed c WHERE c.tenant_id = m.tenant_id AND c.told))))
+$$;
+
+
+-- The audit log
+
+-- Keys are for everybody to know.
+CREATE FUNCTION known_audit_keys() RETURNS TABLE (key text, purpose text, first_used_at timestamptz)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT k.key, k.purpose, k.first_used_at FROM audit_keys k ORDER BY k.first_used_at, k.key
+$$;
+
+-- Whoever asks whether a window is open reads no log, but what is signed of it and the hashes that prove that it
+-- grew.
+CREATE FUNCTION log_heads(of_logs uuid[]) RETURNS TABLE (
+    id uuid, origin text, generation integer, size bigint, root bytea, note text
+) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT l.id, l.origin, l.generation, l.size, l.root, l.note FROM logs l WHERE l.id = ANY (of_logs)
+$$;
+
+CREATE FUNCTION log_tiles(of_log uuid, of_levels smallint[], of_numbers bigint[]) RETURNS TABLE (
+    level smallint, number bigint, hashes bytea
+) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT t.level, t.number, t.hashes FROM tiles t
+    JOIN unnest(of_levels, of_numbers) AS w (level, number) USING (level, number) WHERE t.log_id = of_log
+$$;
+
+-- Whoever is refused may be nobody yet, and nobody reads what is counted: the API adds, and does nothing else.
+CREATE FUNCTION count_refused(of_key bytea, of_minute timestamptz, of_kind text, of_person uuid, of_request uuid,
+    with_facts jsonb, with_personal jsonb) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    INSERT INTO refused AS r (key, minute, kind, person_id, request_id, facts, personal, count)
+    VALUES (of_key, of_minute, of_kind, of_person, of_request, with_facts, with_personal, 1)
+    ON CONFLICT (key) DO UPDATE SET count = r.count + 1
+$$;
+
+
+-- Notifications
+
+-- Whether an address is somebody's to sign in with, and whether it is of the other side.
+CREATE FUNCTION is_sign_in(address text) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM people p WHERE lower(p.email) = lower(address))
+$$;
+
+CREATE FUNCTION is_across(address text, of_side text) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM people p WHERE lower(p.email) = lower(address) AND p.side <> of_side)
+        OR EXISTS (SELECT FROM addresses a JOIN people p ON p.id = a.person_id WHERE lower(a.email) = lower(address)
+            AND a.removed_at IS NULL AND a.confirmed_at IS NOT NULL AND p.side <> of_side)
+        OR (of_side = 'vendor' AND EXISTS (SELECT FROM watchers w
+            WHERE lower(w.email) = lower(address) AND w.removed_at IS NULL))
+$$;
+
+-- Where notices go: whoever causes one need not read where its readers have it sent.
+CREATE FUNCTION receivers(tenants uuid[]) RETURNS TABLE (tenant_id uuid, id uuid, event_types text[])
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT e.tenant_id, e.id, e.event_types FROM endpoints e
+    WHERE e.disabled_at IS NULL AND (e.tenant_id IS NULL OR (e.tenant_id = ANY (tenants)
+        AND (session_user <> 'lockbox_api' OR e.tenant_id = ANY (at_reach()))))
+$$;
+
+CREATE FUNCTION mailboxes(tenants uuid[], persons uuid[]) RETURNS TABLE (person_id uuid, id uuid, prompts boolean)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT a.person_id, a.id, a.prompts FROM addresses a
+    WHERE a.confirmed_at IS NOT NULL AND a.removed_at IS NULL AND a.person_id IN (
+        SELECT m.person_id FROM memberships m WHERE m.tenant_id = ANY (tenants)
+            AND (session_user <> 'lockbox_api' OR m.tenant_id = ANY (at_reach()))
+        UNION ALL SELECT m.person_id FROM memberships m WHERE m.tenant_id IS NULL AND m.role = 'manager'
+        UNION ALL SELECT unnest(persons))
+$$;
+
+CREATE FUNCTION watching(tenants uuid[]) RETURNS TABLE (tenant_id uuid, id uuid, service text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT w.tenant_id, w.id, w.service FROM watchers w WHERE w.removed_at IS NULL AND w.tenant_id = ANY (tenants)
+        AND (session_user <> 'lockbox_api' OR w.tenant_id = ANY (at_reach()))
+$$;
+
+-- Whoever may know of a request learns how many people were notified, and not of whom a tenant consists.
+CREATE FUNCTION is_still_there(who uuid, tenant uuid, stage text) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM memberships m JOIN people p ON p.id = m.person_id
+        WHERE m.person_id = who AND p.disabled_at IS NULL AND CASE stage
+            WHEN 'reviewing' THEN m.tenant_id IS NULL AND m.role = 'manager' ELSE m.tenant_id = tenant END)
+$$;
+
+-- Whoever may change a webhook may have a call repeated, whether or not they may see the request that it is about: it
+-- tells a machine what happened, and asks nobody.
+CREATE FUNCTION reopen(of_delivery uuid, moment timestamptz) RETURNS TABLE (notice uuid, answer text)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    n notices;
+BEGIN
+    SELECT o.* INTO n FROM deliveries d JOIN endpoints h ON h.id = d.endpoint_id JOIN notices o ON o.id = d.notice_id
+    WHERE d.id = of_delivery AND h.removed_at IS NULL AND CASE WHEN h.tenant_id IS NULL
+        THEN 'operator' = ANY (at_roles()) ELSE h.tenant_id = ANY (at_administers()) END
+    FOR UPDATE OF o;
+    IF n.id IS NULL THEN
+        RETURN;
+    ELSIF n.closed_at IS NULL THEN
+        RETURN QUERY SELECT n.id, 'waiting';
+    ELSIF EXISTS (SELECT FROM endpoints h WHERE h.id = n.endpoint_id AND h.disabled_at IS NOT NULL) THEN
+        RETURN QUERY SELECT n.id, 'disabled';
+    ELSE
+        UPDATE notices o SET closed_at = NULL, outcome = NULL, attempts = 0, run_at = moment,
+            until_at = greatest(n.until_at, moment + interval '72 hours')
+        WHERE o.id = n.id;
+        RETURN QUERY SELECT n.id, 'reopened';
+    END IF;
+END $$;
+
+-- Operators see to it that notices arrive, and see of a request no more than that one of its notices did not.
+CREATE FUNCTION dead_notices(before uuid, most integer) RETURNS TABLE (
+    id uuid, request_id uuid, tenant text, template text, channel text, died_at timestamptz, attempts integer,
+    error text, delivery_id uuid
+) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT n.id, n.request_id, t.slug, n.template, n.channel, n.closed_at, n.attempts, d.error,
+        CASE WHEN h.tenant_id IS NULL AND n.endpoint_id IS NOT NULL THEN d.id END
+    FROM notices n LEFT JOIN tenants t ON t.id = n.tenant_id LEFT JOIN endpoints h ON h.id = n.endpoint_id
+    LEFT JOIN LATERAL (SELECT v.id, v.error FROM deliveries v WHERE v.notice_id = n.id ORDER BY v.id DESC LIMIT 1) d
+        ON true
+    WHERE 'operator' = ANY (at_roles()) AND n.outcome = 'dead' AND (before IS NULL OR n.id < before)
+    ORDER BY n.id DESC LIMIT most
+$$;
+
+-- Where a failing webhook leads, without path and login, in which a secret may stand.
+CREATE FUNCTION failing_webhooks(most integer, skipped integer) RETURNS TABLE (id uuid, tenant text, leads_to text,
+    failing_since timestamptz, unsent bigint, error text, in_all bigint)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT h.id, t.name, regexp_replace(h.url, '^([a-z]+://)([^/?#]*@)?([^/?#]*).*$', '\1\3'), h.failing_since,
+        coalesce(u.number, 0),
+        (SELECT d.error FROM deliveries d WHERE d.endpoint_id = h.id ORDER BY d.id DESC LIMIT 1),
+        count(*) OVER ()
+    FROM endpoints h LEFT JOIN tenants t ON t.id = h.tenant_id
+    LEFT JOIN (SELECT w.endpoint_id, count(*) AS number FROM (SELECT n.endpoint_id FROM notices n
+        WHERE n.closed_at IS NULL AND n.channel = 'webhook' ORDER BY n.run_at LIMIT 100000) w
+        GROUP BY w.endpoint_id) u ON u.endpoint_id = h.id
+    WHERE 'operator' = ANY (at_roles()) AND h.failing_since IS NOT NULL AND h.disabled_at IS NULL
+        AND h.removed_at IS NULL
+    ORDER BY h.failing_since, h.id LIMIT most OFFSET skipped
+$$;
+
+
+-- Marks
+
+-- A row's mark may be made anew by a newer key, where whoever asks has the one that is there.
+CREATE FUNCTION remark(kind text, which uuid, old bytea, new bytea, new_hash bytea) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    CASE kind
+    WHEN 'membership' THEN UPDATE memberships SET mac = new WHERE id = which AND mac = old;
+    WHEN 'passkey' THEN UPDATE passkeys SET mac = new WHERE id = which AND mac = old;
+    WHEN 'identity' THEN UPDATE identities SET mac = new WHERE person_id = which AND mac = old;
+    WHEN 'session' THEN UPDATE sessions SET mac = new, secret_hash = new_hash WHERE id = which AND mac = old;
+    WHEN 'token' THEN UPDATE tokens SET mac = new, secret_hash = new_hash WHERE id = which AND mac = old;
+    END CASE;
+END $$;
+
+-- An API, which has the keys, checks the marks of all rows that give power, person by person and the newest at once.
+-- What is revoked or over gives none.
+CREATE FUNCTION people_to_check(after uuid, page integer) RETURNS SETOF uuid
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT id FROM people WHERE id > after ORDER BY id LIMIT page
+$$;
+
+CREATE FUNCTION people_with_new_powers(lately interval, most integer) RETURNS SETOF uuid
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    (SELECT person_id FROM memberships WHERE id >= (SELECT uuidv7(-lately)) ORDER BY id DESC LIMIT most)
+    UNION (SELECT person_id FROM passkeys WHERE id >= (SELECT uuidv7(-lately)) ORDER BY id DESC LIMIT most)
+    UNION (SELECT person_id FROM sessions WHERE id >= (SELECT uuidv7(-lately)) ORDER BY id DESC LIMIT most)
+    UNION (SELECT person_id FROM tokens WHERE id >= (SELECT uuidv7(-lately)) ORDER BY id DESC LIMIT most)
+$$;
+
+CREATE FUNCTION marked_memberships(people uuid[]) RETURNS SETOF memberships
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT m.* FROM memberships m WHERE m.person_id = ANY (people)
+$$;
+
+CREATE FUNCTION marked_passkeys(people uuid[]) RETURNS SETOF passkeys
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT k.* FROM passkeys k WHERE k.person_id = ANY (people)
+$$;
+
+CREATE FUNCTION marked_identities(people uuid[]) RETURNS SETOF identities
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT i.* FROM identities i WHERE i.person_id = ANY (people)
+$$;
+
+CREATE FUNCTION marked_sessions(people uuid[]) RETURNS SETOF sessions
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT s.* FROM sessions s
+    WHERE s.person_id = ANY (people) AND s.revoked_at IS NULL AND s.expires_at > clock_timestamp()
+$$;
+
+CREATE FUNCTION marked_tokens(people uuid[]) RETURNS SETOF tokens
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT t.* FROM tokens t
+    WHERE t.person_id = ANY (people) AND t.revoked_at IS NULL AND t.expires_at > clock_timestamp()
+$$;
+
+CREATE FUNCTION decided_lately(lately interval, most integer) RETURNS SETOF decisions
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT d.* FROM decisions d WHERE d.id >= (SELECT uuidv7(-lately)) ORDER BY d.id DESC LIMIT most
+$$;
+
+-- The same of tenants: their mode, the policies that hold, that were written since, and that judged what is still
+-- open.
+CREATE FUNCTION tenants_to_check(after uuid, page integer) RETURNS SETOF uuid
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT id FROM tenants WHERE id > after ORDER BY id LIMIT page
+$$;
+
+CREATE FUNCTION tenants_with_new_powers(lately interval, most integer) RETURNS SETOF uuid
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    (SELECT id FROM tenants WHERE id >= (SELECT uuidv7(-lately)) ORDER BY id DESC LIMIT most)
+    UNION (SELECT tenant_id FROM events WHERE id >= (SELECT uuidv7(-lately)) AND tenant_id IS NOT NULL
+        ORDER BY id DESC LIMIT most)
+$$;
+
+CREATE FUNCTION marked_tenants(which uuid[]) RETURNS SETOF tenants
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT t.* FROM tenants t WHERE t.id = ANY (which)
+$$;
+
+CREATE FUNCTION marked_policies(which uuid[]) RETURNS SETOF policies
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT p.* FROM policies p JOIN tenants t ON t.id = p.tenant_id
+    WHERE p.tenant_id = ANY (which) AND (p.version >= t.policy_version OR p.version IN (SELECT r.policy_version
+        FROM requests r WHERE r.tenant_id = p.tenant_id AND r.state IN ('reviewing', 'pending')))
+$$;
+
+CREATE FUNCTION marked_delegations(which uuid[]) RETURNS SETOF delegations
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT d.* FROM delegations d
+    WHERE d.tenant_id = ANY (which) AND d.ended_at IS NULL AND d.ends_at > clock_timestamp()
+$$;
+
+CREATE FUNCTION marked_eligible_deputies(which uuid[]) RETURNS SETOF eligible_deputies
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT l.* FROM eligible_deputies l WHERE l.tenant_id = ANY (which)
+$$;
+
+-- Of what somebody signs in with, the watcher sees since when there is one; what proves it, it does not.
+CREATE FUNCTION shown_by(who uuid) RETURNS TABLE (kind text, at timestamptz, was_taken boolean)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT CASE WHEN t.is_sample THEN 'sample' ELSE 'token' END, t.created_at, false
+    FROM tokens t WHERE t.person_id = who
+    UNION ALL SELECT 'passkey', k.created_at, EXISTS (SELECT FROM ended_powers p WHERE p.mac = k.mac)
+    FROM passkeys k WHERE k.person_id = who
+    UNION ALL SELECT 'identity', i.created_at, EXISTS (SELECT FROM ended_powers p WHERE p.mac = i.mac)
+    FROM identities i WHERE i.person_id = who
+$$;
+
+CREATE FUNCTION was_taken(shown bytea) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM ended_powers p WHERE p.mac = shown)
+$$;
+
+
+-- Operations
+
+-- A process says that it lives, in no other role than its login has. Whoever was silent for an hour is forgotten.
+CREATE FUNCTION beat(of_role text, of_process uuid, of_node text, with_skew double precision,
+    logs_behind integer DEFAULT NULL, why text DEFAULT NULL) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    DELETE FROM heartbeats WHERE (role, id) IN (SELECT role, id FROM heartbeats
+        WHERE beat_at < clock_timestamp() - interval '1 hour' FOR UPDATE SKIP LOCKED);
+    INSERT INTO heartbeats (role, id, node, skew, beat_at, behind, doubt)
+    SELECT of_role, of_process, left(of_node, 255), with_skew, clock_timestamp(), logs_behind, left(why, 300)
+    WHERE (of_role = 'api') = (session_user = 'lockbox_api')
+    ON CONFLICT (role, id) DO UPDATE SET skew = EXCLUDED.skew, beat_at = EXCLUDED.beat_at, behind = EXCLUDED.behind,
+        doubt = EXCLUDED.doubt
+$$;
+
+CREATE FUNCTION report_unverified(of_process uuid, number integer, first text) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    UPDATE heartbeats SET unverified = number, unverified_first = left(first, 300)
+    WHERE role = 'api' AND id = of_process
+$$;
+
+CREATE FUNCTION operating_processes() RETURNS TABLE (
+    role text, node text, age double precision, skew double precision, behind integer, doubt text
+) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT h.role, h.node, greatest(0, extract(epoch FROM clock_timestamp() - h.beat_at)), h.skew, h.behind, h.doubt
+    FROM heartbeats h ORDER BY h.role, h.beat_at DESC LIMIT 200
+$$;
+
+CREATE FUNCTION operating_unverified() RETURNS TABLE (role text, node text, unverified integer, first text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT h.role, h.node, h.unverified, h.unverified_first FROM heartbeats h
+    WHERE h.unverified IS NOT NULL AND h.beat_at > clock_timestamp() - interval '1 minute'
+    ORDER BY h.unverified DESC, h.node LIMIT 200
+$$;
+
+-- Every count is of an index, and of no more than 100,000 of its rows. The schedule's part for the clock is compared
+-- from two seconds on to an hour ahead, or less where more is due by then; bounds are in ms since 1970, as in Redis.
+CREATE FUNCTION operating_figures() RETURNS TABLE (name text, label text, value double precision)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS at),
+    bounds AS MATERIALIZED (SELECT floor(extract(epoch FROM at) * 1000) + 2000 AS lower FROM clock),
+    windows AS MATERIALIZED (SELECT deadline_at FROM requests WHERE state = 'active' LIMIT 100000),
+    waiting AS MATERIALIZED (SELECT count(*) AS number
+        FROM (SELECT FROM requests WHERE wake_at IS NOT NULL LIMIT 100000) w),
+    pending AS MATERIALIZED (SELECT CASE WHEN number < 100000 THEN number ELSE greatest(number, (SELECT reltuples
+        FROM pg_class WHERE oid = 'public.ix_requests_wake_at'::regclass)::bigint) END AS number FROM waiting),
+    soon AS MATERIALIZED (SELECT ceil(extract(epoch FROM wake_at) * 1000) AS due FROM requests
+        WHERE wake_at > (SELECT to_timestamp(lower / 1000) FROM bounds)
+        AND wake_at <= (SELECT to_timestamp(lower / 1000) + interval '1 hour' FROM bounds)
+        ORDER BY wake_at LIMIT 100000),
+    edge AS MATERIALIZED (SELECT CASE WHEN count(*) < 100000 THEN (SELECT lower + 3600000 FROM bounds)
+        ELSE max(due) - 1 END AS upper FROM soon),
+    unsent AS MATERIALIZED (SELECT u.* FROM (VALUES ('mail'), ('webhook')) c (channel) CROSS JOIN LATERAL (
+        SELECT n.id, n.run_at, n.channel FROM notices n WHERE n.closed_at IS NULL AND n.channel = c.channel
+        ORDER BY n.run_at LIMIT 100000) u)
+    SELECT 'pending', 'expire', count(*) FROM windows
+    UNION ALL SELECT 'pending', 'time_out', greatest(0, number - (SELECT count(*) FROM windows)) FROM pending
+    UNION ALL SELECT 'access_open', '', count(*) FROM windows, clock WHERE deadline_at > at
+    UNION ALL SELECT 'overdue', '', count(*) FROM (SELECT FROM requests
+        WHERE wake_at <= (SELECT at - interval '1 second' FROM clock) LIMIT 100000) o
+    UNION ALL SELECT 'soon', 'from', lower FROM bounds
+    UNION ALL SELECT 'soon', 'to', upper FROM edge
+    UNION ALL SELECT 'soon', 'count', count(*) FROM soon WHERE due <= (SELECT upper FROM edge)
+    UNION ALL SELECT 'unsent', channel, count(*) FROM unsent GROUP BY channel
+    UNION ALL SELECT 'oldest_unsent', channel, greatest(0, extract(epoch FROM (SELECT at FROM clock)
+        - min(coalesce(uuid_extract_timestamp(id), run_at)))) FROM unsent GROUP BY channel
+    UNION ALL SELECT 'dead', channel, count(*)
+        FROM (SELECT channel FROM notices WHERE outcome = 'dead' LIMIT 100000) d
+        GROUP BY channel
+    UNION ALL SELECT 'dead_lately', channel, count(*) FROM (SELECT channel FROM notices, clock WHERE outcome = 'dead'
+        AND id >= (SELECT uuidv7(interval '-4 days')) AND closed_at > at - interval '1 day' LIMIT 100000) l
+        GROUP BY channel
+    UNION ALL SELECT 'webhooks_failing', '', count(*) FROM endpoints
+        WHERE failing_since IS NOT NULL AND disabled_at IS NULL AND removed_at IS NULL
+    UNION ALL SELECT 'unsealed', '', count(*) FROM (SELECT FROM unsealed LIMIT 100000) u
+    UNION ALL SELECT 'seal_lag', '', coalesce((SELECT greatest(0, extract(epoch FROM c.at - e.at))
+        FROM clock c, events e WHERE e.id = (SELECT event_id FROM unsealed ORDER BY event_id LIMIT 1)), 0)
+    UNION ALL SELECT 'checkpoint_age', '', greatest(0, extract(epoch FROM (SELECT at FROM clock) - max(noted_at)))
+        FROM logs WHERE note <> '' HAVING count(*) > 0
+    UNION ALL SELECT 'heartbeat', role, greatest(0, extract(epoch FROM (SELECT at FROM clock) - max(beat_at)))
+        FROM heartbeats GROUP BY role
+    UNION ALL SELECT 'processes', role, count(*) FROM heartbeats
+        WHERE beat_at > (SELECT at - interval '1 minute' FROM clock) GROUP BY role
+    UNION ALL SELECT 'skew', role, CASE WHEN max(skew) > -min(skew) THEN max(skew) ELSE min(skew) END FROM heartbeats
+        WHERE beat_at > (SELECT at - interval '1 minute' FROM clock) AND role IN ('api', 'core', 'notices')
+        GROUP BY role
+    UNION ALL SELECT t.name, t.label, sum(t.count) FROM tallies t GROUP BY t.name, t.label
+    UNION ALL SELECT 'deadline_lag_total', '', sum(t.total) FROM tallies t
+        WHERE t.name = 'deadline_lag' HAVING count(*) > 0
+$$;
+
+CREATE FUNCTION operating_states() RETURNS TABLE (state text, number bigint)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT r.state, count(*) FROM requests r GROUP BY r.state
+$$;
+
+-- A day by the hour, by the ids of events and notices, which are made as time goes: what was promised days ago may be
+-- sent today.
+CREATE FUNCTION operating_day() RETURNS TABLE (name text, hour timestamptz, value double precision)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    WITH span AS MATERIALIZED (
+        SELECT date_trunc('hour', clock_timestamp(), 'UTC') - interval '23 hours' AS begins),
+    moved AS MATERIALIZED (SELECT e.at, CASE WHEN e.action = 'submit' THEN 'filed'
+            WHEN e.to_state = 'timed_out' THEN 'timed_out'
+            WHEN e.to_state IN ('active', 'denied') AND e.from_state IS DISTINCT FROM e.to_state THEN 'decided' END
+            AS kind
+        FROM events e WHERE e.id >= (SELECT uuidv7(interval '-25 hours')) AND e.seq IS NOT NULL
+        ORDER BY e.id DESC LIMIT 100000),
+    told AS MATERIALIZED (SELECT n.id, n.closed_at, n.outcome FROM notices n
+        WHERE n.id >= (SELECT uuidv7(interval '-4 days')) ORDER BY n.id DESC LIMIT 100000)
+    SELECT 'begins', begins, NULL::double precision FROM span
+    UNION ALL SELECT kind, date_trunc('hour', at, 'UTC'), count(*) FROM moved, span
+        WHERE kind IS NOT NULL AND at >= begins GROUP BY 1, 2
+    UNION ALL SELECT outcome, date_trunc('hour', closed_at, 'UTC'), count(*) FROM told, span
+        WHERE outcome IN ('sent', 'dead') AND closed_at >= begins GROUP BY 1, 2
+    UNION ALL SELECT 'schedule_lag', date_trunc('hour', at, 'UTC'), max(schedule_lag) FROM lag_samples, span
+        WHERE at >= begins GROUP BY 2
+    UNION ALL SELECT 'seal_lag', date_trunc('hour', at, 'UTC'), max(seal_lag) FROM lag_samples, span
+        WHERE at >= begins GROUP BY 2
+    UNION ALL (SELECT 'schedule_lag_now', at, schedule_lag FROM lag_samples ORDER BY at DESC LIMIT 1)
+    UNION ALL SELECT 'moves_from', min(at), count(*) FROM moved HAVING count(*) >= 100000
+    UNION ALL SELECT 'notices_from', uuid_extract_timestamp((SELECT id FROM told ORDER BY id LIMIT 1)), count(*)
+        FROM told HAVING count(*) >= 100000
+$$;
+
+CREATE FUNCTION operating_findings() RETURNS TABLE (rule text, about uuid, raised_at timestamptz)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT split_part(key, ':', 1), split_part(key, ':', 2)::uuid, a.raised_at FROM alarms a
+    ORDER BY a.raised_at DESC, key LIMIT 50
+$$;

@@ -1,0 +1,111 @@
+-- Who may do what: the API, the worker (deadlines, seals, reconciling) and the notifications worker. config/roles.sql
+-- makes these logins. None of them owns a table, changes an event or a decision, or reads the secret of an
+-- invitation.
+
+
+-- The API
+
+GRANT SELECT, INSERT ON people, tenants, policies, memberships, eligible_deputies, delegations, passkeys, identities,
+    tokens, sessions, sign_ins, sign_in_counts, terminals, requests, decisions, questions, request_reads,
+    idempotency_keys, events, event_details, addresses, watchers, endpoints, notices TO lockbox_api;
+GRANT SELECT ON logs, seals, tiles, checkpoints, deliveries TO lockbox_api;
+GRANT INSERT ON invitations, audit_keys, reports_due TO lockbox_api;
+GRANT DELETE ON memberships, eligible_deputies, passkeys, identities, sign_in_counts, idempotency_keys TO lockbox_api;
+GRANT UPDATE ON sign_in_counts, idempotency_keys TO lockbox_api;
+
+GRANT UPDATE (name, time_zone, wants_prompts, disabled_at) ON people TO lockbox_api;
+GRANT UPDATE (name, plan, mode, suspended, policy_version, revision, mac) ON tenants TO lockbox_api;
+GRANT UPDATE (review_tier) ON memberships TO lockbox_api;
+GRANT SELECT (id, tenant_id, email, name, roles, is_recovery, invited_by, created_at, takes_effect_at, code_nonce,
+    expires_at, accepted_at, accepted_by, withdrawn_at, withdrawn_by, mac) ON invitations TO lockbox_api;
+GRANT UPDATE (accepted_at, accepted_by, withdrawn_at, withdrawn_by) ON invitations TO lockbox_api;
+GRANT UPDATE (ends_at, ended_at) ON delegations TO lockbox_api;
+
+GRANT UPDATE (name, sign_count, last_used_at) ON passkeys TO lockbox_api;
+GRANT UPDATE (name, expires_at, last_used_at, revoked_at, mac) ON tokens TO lockbox_api;
+GRANT UPDATE (last_seen_at, revoked_at) ON sessions TO lockbox_api;
+GRANT UPDATE (tries, proven_at, used_at) ON sign_ins TO lockbox_api;
+GRANT UPDATE (answered_by, answered_at, is_allowed) ON terminals TO lockbox_api;
+
+GRANT UPDATE (mode, consent_until, quorum, approve_means, state, version, granted_resources, granted_actions,
+    asked_at, opened_at, closed_at, deadline_at, wake_at, reminders, tiers_asked, warned, stopped_at,
+    stopped_deadline, stopped_for) ON requests TO lockbox_api;
+GRANT UPDATE (answered_by, answered_at, answer_event) ON questions TO lockbox_api;
+GRANT UPDATE (hour) ON request_reads TO lockbox_api;
+
+GRANT UPDATE (prompts, confirmed_at, removed_at) ON addresses TO lockbox_api;
+GRANT UPDATE (removed_at) ON watchers TO lockbox_api;
+GRANT UPDATE (url, description, event_types, format, with_justification, secret, public_key, old_secret,
+    old_secret_until, called_by_hand, failing_since, disabled_at, why_disabled, removed_at) ON endpoints
+    TO lockbox_api;
+
+
+-- The worker moves requests by the clock and seals. It closes no notice, and knows no code and no token.
+
+GRANT SELECT ON people, tenants, policies, memberships, eligible_deputies, delegations, requests, decisions,
+    idempotency_keys, events, event_details, unsealed, refused, logs, seals, tiles, checkpoints, audit_keys, watchers,
+    endpoints, notices, reports_due, heartbeats, tallies, lag_samples, alarms TO lockbox_worker;
+GRANT INSERT ON events, event_details, logs, seals, tiles, checkpoints, audit_keys, notices, reports_due, tallies,
+    lag_samples, alarms TO lockbox_worker;
+GRANT DELETE ON sessions, sign_ins, sign_in_counts, terminals, idempotency_keys, unsealed, refused, deliveries,
+    reports_due, tallies, lag_samples, alarms TO lockbox_worker;
+
+GRANT SELECT (id, tenant_id, email, name, roles, is_recovery, invited_by, created_at, takes_effect_at, expires_at,
+    accepted_at, withdrawn_at) ON invitations TO lockbox_worker;
+GRANT SELECT (id, means, email, created_at, expires_at, proven_at, used_at) ON sign_ins TO lockbox_worker;
+GRANT SELECT (id, person_id, email, created_at, expires_at, confirmed_at, removed_at) ON addresses TO lockbox_worker;
+-- To forget what is old takes to see when it was.
+GRANT SELECT (id, expires_at) ON sessions, terminals TO lockbox_worker;
+GRANT SELECT (key, since) ON sign_in_counts TO lockbox_worker;
+GRANT SELECT (id, at) ON deliveries TO lockbox_worker;
+
+GRANT UPDATE (state, version, closed_at, wake_at, reminders, tiers_asked, warned) ON requests TO lockbox_worker;
+GRANT UPDATE (origin, size, root, note, noted_at, kept_at, digest_at) ON logs TO lockbox_worker;
+GRANT UPDATE (hashes) ON tiles TO lockbox_worker;
+GRANT UPDATE (told_at) ON checkpoints TO lockbox_worker;
+GRANT UPDATE (raised_at) ON alarms TO lockbox_worker;
+
+
+-- The notifications worker sends and records. It moves no request and seals nothing; it derives codes from their
+-- nonce.
+
+GRANT SELECT ON people, memberships, eligible_deputies, delegations, requests, events, event_details, logs, seals,
+    checkpoints, watchers, endpoints, notices, tallies TO lockbox_notices;
+GRANT INSERT ON events, event_details, notices, deliveries, tallies TO lockbox_notices;
+
+GRANT SELECT (id, slug, name, plan, mode, suspended, policy_version, created_at) ON tenants TO lockbox_notices;
+GRANT SELECT (tenant_id, version, body, author_id, created_at) ON policies TO lockbox_notices;
+GRANT SELECT (id, tenant_id, email, name, roles, is_recovery, invited_by, created_at, takes_effect_at, code_nonce,
+    expires_at, accepted_at, withdrawn_at) ON invitations TO lockbox_notices;
+GRANT SELECT (id, means, email, code_nonce, created_at, expires_at, proven_at, used_at) ON sign_ins
+    TO lockbox_notices;
+GRANT SELECT (id, person_id, email, code_nonce, created_at, expires_at, confirmed_at, removed_at) ON addresses
+    TO lockbox_notices;
+GRANT SELECT (id, request_id, person_id, stands_for, verdict, access_window, resources, actions, comment, means,
+    channel, address, user_agent, decided_at) ON decisions TO lockbox_notices;
+GRANT SELECT (id, at) ON deliveries TO lockbox_notices;
+
+GRANT UPDATE (wake_at) ON requests TO lockbox_notices;
+GRANT UPDATE (failing_since, disabled_at, why_disabled) ON endpoints TO lockbox_notices;
+GRANT UPDATE (attempts, run_at, last_error, closed_at, outcome) ON notices TO lockbox_notices;
+
+
+-- Functions. Postgres lets everybody call a new one; here nobody may who is not named.
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
+
+GRANT EXECUTE ON FUNCTION at_person, at_tenants, at_administers, at_roles, at_tenant, at_reach, at_invitation,
+    at_sign_in, at_terminal, at_leaving, at_suspending, is_errand, at_decides, strictness, leads_to, fits,
+    demands_passkeys, is_decided, receivers, mailboxes, watching, is_still_there, beat
+    TO lockbox_api, lockbox_worker, lockbox_notices;
+
+GRANT EXECUTE ON FUNCTION recognise, bounds, meet_terminal, person_of_token, is_new, is_member, is_guest,
+    is_of_the_vendor, is_engineer, is_suspended, stands, nth_filing, asked_before, was_denied, consents,
+    longest_windows, signed_decisions, approver_keys, reported_window, open_windows, readers_of, known_audit_keys,
+    log_heads, log_tiles, count_refused, is_sign_in, is_across, reopen, dead_notices, failing_webhooks, remark,
+    people_to_check, people_with_new_powers, marked_memberships, marked_passkeys, marked_identities, marked_sessions,
+    marked_tokens, tenants_to_check, tenants_with_new_powers, marked_tenants, marked_policies, marked_delegations,
+    marked_eligible_deputies, decided_lately, report_unverified, operating_processes, operating_unverified,
+    operating_figures, operating_states, operating_day, operating_findings TO lockbox_api;
+
+GRANT EXECUTE ON FUNCTION shown_by, was_taken TO lockbox_worker;

@@ -1,0 +1,350 @@
+-- Row-level security: no context, no rows. People reach their tenants, the vendor's people what their role needs.
+--
+-- USING is about the rows that are there, WITH CHECK about what is written. The context is read in a sub-select, once
+-- a statement and not once a row. What a condition on one row cannot say is in triggers.sql.
+
+DO $$
+DECLARE
+    secured text;
+BEGIN
+    FOR secured IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version' LOOP
+        EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', secured);
+        EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', secured);
+    END LOOP;
+END $$;
+
+
+-- The workers act for everybody; what they may do with a table is bound by their rights on it.
+
+DO $$
+DECLARE
+    seen text;
+    for_both CONSTANT text[] := '{people,tenants,policies,memberships,invitations,eligible_deputies,delegations,
+        sign_ins,requests,decisions,events,event_details,logs,seals,checkpoints,addresses,watchers,endpoints,notices,
+        deliveries,tallies}';
+    for_one CONSTANT text[] := '{sessions,sign_in_counts,terminals,idempotency_keys,unsealed,refused,tiles,audit_keys,
+        reports_due,lag_samples,alarms}';
+BEGIN
+    FOREACH seen IN ARRAY for_both || for_one LOOP
+        EXECUTE format('CREATE POLICY worker ON %I FOR ALL TO lockbox_worker USING (true)', seen);
+    END LOOP;
+    FOREACH seen IN ARRAY for_both LOOP
+        EXECUTE format('CREATE POLICY notices ON %I FOR ALL TO lockbox_notices USING (true)', seen);
+    END LOOP;
+END $$;
+CREATE POLICY worker ON heartbeats FOR SELECT TO lockbox_worker USING (true);
+-- Whoever holds the worker's login wipes no trace of today.
+CREATE POLICY worker_forgets ON deliveries AS RESTRICTIVE FOR DELETE TO lockbox_worker
+    USING (at < now() - interval '1 day');
+
+
+-- People, tenants and roles
+
+CREATE POLICY api_select ON people FOR SELECT TO lockbox_api
+    USING (id = (SELECT at_person()) OR (side = 'vendor' AND (SELECT at_person()) IS NOT NULL)
+        OR EXISTS (SELECT FROM memberships m WHERE m.person_id = people.id
+            AND m.tenant_id = ANY ((SELECT at_reach())::uuid[])));
+-- Whoever accepts an invitation becomes a person of its side, with its address.
+CREATE POLICY api_insert ON people FOR INSERT TO lockbox_api
+    WITH CHECK (EXISTS (SELECT FROM invitations i WHERE i.id = (SELECT at_invitation())
+        AND lower(i.email) = lower(people.email) AND i.withdrawn_at IS NULL AND i.accepted_at IS NULL
+        AND people.side = CASE WHEN i.tenant_id IS NULL THEN 'vendor' ELSE 'customer' END));
+CREATE POLICY api_update ON people FOR UPDATE TO lockbox_api
+    USING (id = (SELECT at_person()) OR (side = 'vendor' AND (SELECT at_roles()) && '{operator}'::text[]));
+
+CREATE POLICY api_select ON tenants FOR SELECT TO lockbox_api
+    USING (cardinality((SELECT at_roles())) > 0 OR id = ANY ((SELECT at_reach())::uuid[]));
+CREATE POLICY api_insert ON tenants FOR INSERT TO lockbox_api
+    WITH CHECK ((SELECT at_roles()) && '{operator}'::text[] AND mode = 'enforce' AND NOT suspended);
+CREATE POLICY api_update ON tenants FOR UPDATE TO lockbox_api
+    USING ((SELECT at_roles()) && '{operator}'::text[] OR id = ANY ((SELECT at_administers())::uuid[]));
+
+CREATE POLICY api_select ON policies FOR SELECT TO lockbox_api
+    USING (tenant_id = ANY ((SELECT at_reach())::uuid[]));
+CREATE POLICY api_insert ON policies FOR INSERT TO lockbox_api
+    WITH CHECK ((tenant_id = ANY ((SELECT at_administers())::uuid[]) AND author_id = (SELECT at_person()))
+        OR ((SELECT at_roles()) && '{operator}'::text[] AND version = 1 AND author_id IS NULL));
+
+CREATE POLICY api_select ON memberships FOR SELECT TO lockbox_api
+    USING (person_id = (SELECT at_person()) OR (tenant_id IS NULL AND (SELECT at_person()) IS NOT NULL)
+        OR tenant_id = ANY ((SELECT at_reach())::uuid[]));
+CREATE POLICY api_insert ON memberships FOR INSERT TO lockbox_api
+    WITH CHECK ((tenant_id = ANY ((SELECT at_administers())::uuid[]) AND is_member(person_id, tenant_id))
+        OR (tenant_id IS NULL AND (SELECT at_roles()) && '{operator}'::text[] AND person_id <> (SELECT at_person()))
+        OR is_guest(person_id, tenant_id, role));
+CREATE POLICY api_update ON memberships FOR UPDATE TO lockbox_api
+    USING (tenant_id IS NULL AND role = 'manager' AND (SELECT at_roles()) && '{operator}'::text[]
+        AND person_id <> (SELECT at_person()));
+CREATE POLICY api_delete ON memberships FOR DELETE TO lockbox_api
+    USING (tenant_id = ANY ((SELECT at_administers())::uuid[])
+        OR (tenant_id IS NULL AND (SELECT at_roles()) && '{operator}'::text[] AND person_id <> (SELECT at_person()))
+        OR (tenant_id = ANY ((SELECT at_tenants())::uuid[]) AND person_id = (SELECT at_person())));
+
+CREATE POLICY api_select ON invitations FOR SELECT TO lockbox_api
+    USING (id = (SELECT at_invitation()) OR tenant_id = ANY ((SELECT at_tenants())::uuid[])
+        OR ((SELECT at_roles()) && '{operator}'::text[] AND (tenant_id IS NULL OR is_recovery)));
+CREATE POLICY api_insert ON invitations FOR INSERT TO lockbox_api
+    WITH CHECK (invited_by = (SELECT at_person()) AND accepted_at IS NULL AND (
+        (tenant_id = ANY ((SELECT at_administers())::uuid[]) AND NOT is_recovery)
+        OR ((SELECT at_roles()) && '{operator}'::text[] AND CASE
+            WHEN tenant_id IS NULL THEN NOT is_recovery
+            WHEN roles <> '{tenant_admin}' THEN false
+            WHEN is_recovery THEN takes_effect_at >= now() + interval '72 hours'
+            ELSE is_new(tenant_id) END)));
+CREATE POLICY api_update ON invitations FOR UPDATE TO lockbox_api
+    USING (id = (SELECT at_invitation()) OR tenant_id = ANY ((SELECT at_administers())::uuid[])
+        OR ((SELECT at_roles()) && '{operator}'::text[] AND tenant_id IS NULL)
+        OR (is_recovery AND EXISTS (SELECT FROM memberships m WHERE m.person_id = (SELECT at_person())
+            AND m.tenant_id = invitations.tenant_id AND m.role = 'approver')));
+-- An operator may take back what the vendor's side has offered.
+CREATE POLICY api_select_offered ON invitations FOR SELECT TO lockbox_api
+    USING ((SELECT at_roles()) && '{operator}'::text[] AND is_of_the_vendor(invited_by));
+CREATE POLICY api_update_offered ON invitations FOR UPDATE TO lockbox_api
+    USING ((SELECT at_roles()) && '{operator}'::text[] AND is_of_the_vendor(invited_by));
+
+CREATE POLICY api_select ON eligible_deputies FOR SELECT TO lockbox_api
+    USING (tenant_id = ANY ((SELECT at_reach())::uuid[]));
+CREATE POLICY api_insert ON eligible_deputies FOR INSERT TO lockbox_api
+    WITH CHECK (tenant_id = ANY ((SELECT at_administers())::uuid[]) AND is_member(person_id, tenant_id));
+CREATE POLICY api_delete ON eligible_deputies FOR DELETE TO lockbox_api
+    USING (tenant_id = ANY ((SELECT at_administers())::uuid[])
+        OR (tenant_id = ANY ((SELECT at_tenants())::uuid[]) AND person_id = (SELECT at_person())));
+
+CREATE POLICY api_select ON delegations FOR SELECT TO lockbox_api
+    USING (tenant_id = ANY ((SELECT at_reach())::uuid[]));
+-- An approver names who decides for them, or an admin does; only whom an admin has allowed.
+CREATE POLICY api_insert ON delegations FOR INSERT TO lockbox_api
+    WITH CHECK (made_by = (SELECT at_person())
+        AND (tenant_id = ANY ((SELECT at_administers())::uuid[])
+            OR (tenant_id = ANY ((SELECT at_tenants())::uuid[]) AND principal_id = (SELECT at_person())))
+        AND EXISTS (SELECT FROM eligible_deputies l
+            WHERE l.tenant_id = delegations.tenant_id AND l.person_id = delegations.deputy_id)
+        AND EXISTS (SELECT FROM memberships m WHERE m.tenant_id = delegations.tenant_id
+            AND m.person_id = delegations.principal_id AND m.role = 'approver'));
+CREATE POLICY api_update ON delegations FOR UPDATE TO lockbox_api
+    USING (tenant_id = ANY ((SELECT at_administers())::uuid[])
+        OR (tenant_id = ANY ((SELECT at_tenants())::uuid[]) AND (SELECT at_person()) IN (principal_id, deputy_id)));
+
+
+-- What people sign in with, and what is theirs alone
+
+DO $$
+DECLARE
+    owned record;
+BEGIN
+    FOR owned IN SELECT * FROM (VALUES
+        ('passkeys', '{SELECT,INSERT,UPDATE,DELETE}'::text[]),
+        ('identities', '{SELECT,INSERT,DELETE}'),
+        ('tokens', '{SELECT,UPDATE}'),
+        ('sessions', '{SELECT,INSERT,UPDATE}'),
+        ('idempotency_keys', '{SELECT,INSERT,UPDATE,DELETE}')) AS theirs (name, commands), unnest(commands) AS command
+    LOOP
+        EXECUTE format('CREATE POLICY %I ON %I FOR %s TO lockbox_api %s (person_id = (SELECT at_person()))',
+            'api_' || lower(owned.command), owned.name, owned.command,
+            CASE owned.command WHEN 'INSERT' THEN 'WITH CHECK' ELSE 'USING' END);
+    END LOOP;
+END $$;
+-- The token of a terminal is as good as the session that allowed it, and no better.
+CREATE POLICY api_insert ON tokens FOR INSERT TO lockbox_api
+    WITH CHECK (person_id = (SELECT at_person()) AND (means IS NULL
+        OR (id = (SELECT at_terminal()) AND EXISTS (SELECT FROM sessions s WHERE s.person_id = tokens.person_id
+            AND s.means = tokens.means AND s.signed_in_at = tokens.signed_in_at AND s.revoked_at IS NULL
+            AND s.only_at IS NOT DISTINCT FROM tokens.only_at))));
+
+CREATE POLICY api_select ON sign_ins FOR SELECT TO lockbox_api USING (id = (SELECT at_sign_in()));
+CREATE POLICY api_insert ON sign_ins FOR INSERT TO lockbox_api WITH CHECK (proven_at IS NULL AND used_at IS NULL);
+CREATE POLICY api_update ON sign_ins FOR UPDATE TO lockbox_api USING (id = (SELECT at_sign_in()));
+
+-- Whoever signs in is nobody yet; a count is found by a hash that says nothing of whom it is about.
+CREATE POLICY api_select ON sign_in_counts FOR SELECT TO lockbox_api USING (true);
+CREATE POLICY api_insert ON sign_in_counts FOR INSERT TO lockbox_api WITH CHECK (true);
+CREATE POLICY api_update ON sign_in_counts FOR UPDATE TO lockbox_api USING (true);
+CREATE POLICY api_delete ON sign_in_counts FOR DELETE TO lockbox_api USING (true);
+
+CREATE POLICY api_select ON terminals FOR SELECT TO lockbox_api USING (id = (SELECT at_terminal()));
+CREATE POLICY api_insert ON terminals FOR INSERT TO lockbox_api WITH CHECK (answered_at IS NULL);
+CREATE POLICY api_update ON terminals FOR UPDATE TO lockbox_api
+    USING (id = (SELECT at_terminal()) AND answered_at IS NULL AND (SELECT at_person()) IS NOT NULL)
+    WITH CHECK (answered_by = (SELECT at_person()));
+
+
+-- Requests
+
+-- The customer sees a request once it was asked; an admin also before, to stop it in an emergency. A system, which
+-- guards a door, sees open windows.
+CREATE POLICY api_select ON requests FOR SELECT TO lockbox_api
+    USING (requester_id = (SELECT at_person()) OR (SELECT at_roles()) && '{manager,vendor_auditor}'::text[]
+        OR (asked_at IS NOT NULL AND tenant_id = ANY ((SELECT at_tenants())::uuid[]))
+        OR tenant_id = ANY ((SELECT at_administers())::uuid[])
+        OR (state = 'active' AND (SELECT at_roles()) && '{system}'::text[]));
+-- A mode without the customer's yes is the tenant's own, or one that its policy consents to for a time.
+CREATE POLICY api_insert ON requests FOR INSERT TO lockbox_api
+    WITH CHECK (tenant_id = (SELECT at_tenant())
+        AND ((SELECT at_roles()) && '{system}'::text[]
+            OR (requester_id = (SELECT at_person()) AND (SELECT at_roles()) && '{engineer}'::text[]))
+        AND state IN ('reviewing', 'pending') AND (mode = 'enforce' OR EXISTS (
+            SELECT FROM tenants t JOIN policies p ON p.tenant_id = t.id AND p.version = t.policy_version
+            WHERE t.id = requests.tenant_id AND (t.mode = requests.mode
+                OR (p.body -> 'consent' ->> 'mode' = requests.mode
+                    AND CAST(p.body -> 'consent' ->> 'until' AS timestamptz) = requests.consent_until)))));
+CREATE POLICY api_insert_own ON requests AS RESTRICTIVE FOR INSERT TO lockbox_api
+    WITH CHECK (filed_by = (SELECT at_person()));
+-- Who decides is one text with three uses: a function for the triggers and for questions, and a part of two policies
+-- that Postgres plans with their statements. By a call of the function each approval would take half as long again.
+-- The caller is an approver of the tenant, or has been named by one as delegate; when, is the server's to judge.
+DO $$
+DECLARE
+    decides CONSTANT text := $text$
+        %1$s = ANY (%3$s) AND (
+            EXISTS (SELECT FROM memberships m
+                WHERE m.person_id = %2$s AND m.tenant_id = %1$s AND m.role = 'approver')
+            OR EXISTS (SELECT FROM delegations d
+                WHERE d.deputy_id = %2$s AND d.tenant_id = %1$s AND d.ended_at IS NULL))
+    $text$;
+    person CONSTANT text := '(SELECT at_person())';
+    tenants CONSTANT text := '(SELECT at_tenants())::uuid[]';
+BEGIN
+    EXECUTE format('CREATE FUNCTION at_decides(tenant uuid) RETURNS boolean LANGUAGE sql STABLE AS %L',
+        'SELECT' || format(decides, 'tenant', 'at_person()', 'at_tenants()'));
+
+    EXECUTE format($policy$CREATE POLICY api_update ON requests FOR UPDATE TO lockbox_api
+        USING (requester_id = (SELECT at_person()) OR (SELECT at_roles()) && '{manager}'::text[]
+            OR tenant_id = ANY ((SELECT at_administers())::uuid[]) OR (%s))$policy$,
+        format(decides, 'requests.tenant_id', person, tenants));
+
+    -- Nobody decides about their own request or in another's name.
+    EXECUTE format($policy$CREATE POLICY api_insert ON decisions FOR INSERT TO lockbox_api
+        WITH CHECK (person_id = (SELECT at_person()) AND EXISTS (SELECT FROM requests r
+            WHERE r.id = request_id AND r.requester_id <> (SELECT at_person()) AND CASE verdict
+                WHEN 'endorse' THEN r.state = 'reviewing' AND (SELECT at_roles()) && '{manager}'::text[]
+                WHEN 'approve' THEN r.state = 'pending' AND (%1$s)
+                ELSE (r.state = 'reviewing' AND (SELECT at_roles()) && '{manager}'::text[])
+                    OR r.tenant_id = ANY ((SELECT at_administers())::uuid[]) OR (%1$s) END))$policy$,
+        format(decides, 'r.tenant_id', person, tenants));
+END $$;
+-- An operator ends the requests of somebody who leaves, and of a tenant that was just suspended.
+CREATE POLICY api_select_leaving ON requests FOR SELECT TO lockbox_api
+    USING (requester_id = (SELECT at_leaving()) AND (SELECT at_roles()) && '{operator}'::text[]
+        AND NOT is_engineer(requester_id));
+CREATE POLICY api_update_leaving ON requests FOR UPDATE TO lockbox_api
+    USING (requester_id = (SELECT at_leaving()) AND (SELECT at_roles()) && '{operator}'::text[]
+        AND NOT is_engineer(requester_id));
+CREATE POLICY api_select_suspending ON requests FOR SELECT TO lockbox_api
+    USING (tenant_id = (SELECT at_suspending()) AND (SELECT at_roles()) && '{operator}'::text[]
+        AND is_suspended(tenant_id));
+CREATE POLICY api_update_suspending ON requests FOR UPDATE TO lockbox_api
+    USING (tenant_id = (SELECT at_suspending()) AND (SELECT at_roles()) && '{operator}'::text[]
+        AND is_suspended(tenant_id));
+
+CREATE POLICY api_select ON decisions FOR SELECT TO lockbox_api
+    USING (EXISTS (SELECT FROM requests r WHERE r.id = request_id));
+-- Who asks whom is the server's to judge, as with decisions; nobody asks in another's name, or answers for another.
+-- The customer does not see what was asked in the vendor's review.
+CREATE POLICY api_select ON questions FOR SELECT TO lockbox_api
+    USING (EXISTS (SELECT FROM requests r WHERE r.id = request_id)
+        AND (state <> 'reviewing' OR NOT tenant_id = ANY ((SELECT at_tenants())::uuid[])));
+CREATE POLICY api_insert ON questions FOR INSERT TO lockbox_api
+    WITH CHECK (asked_by = (SELECT at_person()) AND answered_at IS NULL
+        AND EXISTS (SELECT FROM requests r WHERE r.id = request_id AND r.tenant_id = questions.tenant_id
+            AND r.state = questions.state AND r.requester_id <> (SELECT at_person())
+            AND ((r.state <> 'reviewing' AND at_decides(r.tenant_id))
+                OR (r.state <> 'pending' AND (SELECT at_roles()) && '{manager}'::text[]))));
+CREATE POLICY api_update ON questions FOR UPDATE TO lockbox_api
+    USING (EXISTS (SELECT FROM requests r WHERE r.id = request_id AND r.requester_id = (SELECT at_person())
+        AND r.closed_at IS NULL))
+    WITH CHECK (answered_by = (SELECT at_person()));
+
+CREATE POLICY api_select ON request_reads FOR SELECT TO lockbox_api USING (person_id = (SELECT at_person()));
+CREATE POLICY api_insert ON request_reads FOR INSERT TO lockbox_api
+    WITH CHECK (person_id = (SELECT at_person()) AND cardinality((SELECT at_roles())) > 0
+        AND EXISTS (SELECT FROM requests r WHERE r.id = request_id));
+CREATE POLICY api_update ON request_reads FOR UPDATE TO lockbox_api USING (person_id = (SELECT at_person()));
+
+
+-- The audit log
+
+-- Whoever is of a tenant reads its log, whatever became of the rows of its requests. Of what is sealed with the
+-- vendor they see the moves of requests that they know of, and nothing else: no questions, reminders or mails of a
+-- review.
+CREATE POLICY api_select ON events FOR SELECT TO lockbox_api
+    USING (log_id = ANY ((SELECT at_tenants())::uuid[])
+        OR CASE WHEN request_id IS NOT NULL
+            THEN EXISTS (SELECT FROM requests r WHERE r.id = request_id)
+                AND (NOT internal OR seq IS NOT NULL OR cardinality((SELECT at_roles())) > 0)
+            ELSE actor_id = (SELECT at_person()) OR (SELECT at_roles()) && '{vendor_auditor}'::text[] END);
+CREATE POLICY api_insert ON events FOR INSERT TO lockbox_api
+    WITH CHECK (actor_id = (SELECT at_person())
+        AND (tenant_id IS NULL OR tenant_id = ANY ((SELECT at_reach())::uuid[])));
+
+CREATE POLICY api_select ON event_details FOR SELECT TO lockbox_api
+    USING (EXISTS (SELECT FROM events e WHERE e.id = event_id));
+CREATE POLICY api_insert ON event_details FOR INSERT TO lockbox_api WITH CHECK (NOT stands(event_id));
+
+CREATE POLICY api_select ON logs FOR SELECT TO lockbox_api
+    USING (tenant_id = ANY ((SELECT at_tenants())::uuid[]) OR (SELECT at_roles()) && '{vendor_auditor}'::text[]);
+CREATE POLICY api_select ON seals FOR SELECT TO lockbox_api
+    USING (EXISTS (SELECT FROM logs l WHERE l.id = log_id));
+CREATE POLICY api_select ON tiles FOR SELECT TO lockbox_api
+    USING (EXISTS (SELECT FROM logs l WHERE l.id = log_id));
+CREATE POLICY api_select ON checkpoints FOR SELECT TO lockbox_api
+    USING (EXISTS (SELECT FROM logs l WHERE l.id = log_id));
+
+-- Whoever opens a window lists the key that it was signed by; nobody without a context opens one.
+CREATE POLICY api_insert ON audit_keys FOR INSERT TO lockbox_api
+    WITH CHECK (purpose = 'approval' AND (SELECT at_person()) IS NOT NULL);
+
+
+-- Notifications
+
+CREATE POLICY api_select ON addresses FOR SELECT TO lockbox_api
+    USING (person_id = (SELECT at_person()) OR EXISTS (SELECT FROM memberships m
+        WHERE m.person_id = addresses.person_id AND CASE WHEN m.tenant_id IS NULL
+            THEN cardinality((SELECT at_roles())) > 0 ELSE m.tenant_id = ANY ((SELECT at_tenants())::uuid[]) END));
+CREATE POLICY api_insert ON addresses FOR INSERT TO lockbox_api
+    WITH CHECK (person_id = (SELECT at_person()) AND confirmed_at IS NULL AND removed_at IS NULL);
+CREATE POLICY api_update ON addresses FOR UPDATE TO lockbox_api USING (person_id = (SELECT at_person()));
+
+CREATE POLICY api_select ON watchers FOR SELECT TO lockbox_api
+    USING (tenant_id = ANY ((SELECT at_tenants())::uuid[]));
+CREATE POLICY api_insert ON watchers FOR INSERT TO lockbox_api
+    WITH CHECK (tenant_id = ANY ((SELECT at_administers())::uuid[]) AND added_by = (SELECT at_person())
+        AND removed_at IS NULL AND NOT is_across(email, 'customer'));
+CREATE POLICY api_update ON watchers FOR UPDATE TO lockbox_api
+    USING (tenant_id = ANY ((SELECT at_administers())::uuid[]));
+
+CREATE POLICY api_select ON endpoints FOR SELECT TO lockbox_api
+    USING ((tenant_id IS NULL AND cardinality((SELECT at_roles())) > 0)
+        OR tenant_id = ANY ((SELECT at_tenants())::uuid[]));
+CREATE POLICY api_insert ON endpoints FOR INSERT TO lockbox_api
+    WITH CHECK (tenant_id = ANY ((SELECT at_administers())::uuid[])
+        OR (tenant_id IS NULL AND (SELECT at_roles()) && '{operator}'::text[]));
+CREATE POLICY api_update ON endpoints FOR UPDATE TO lockbox_api
+    USING (tenant_id = ANY ((SELECT at_administers())::uuid[])
+        OR (tenant_id IS NULL AND (SELECT at_roles()) && '{operator}'::text[]));
+
+CREATE POLICY api_select ON notices FOR SELECT TO lockbox_api
+    USING (CASE WHEN request_id IS NOT NULL THEN EXISTS (SELECT FROM requests r WHERE r.id = request_id)
+        ELSE tenant_id = ANY ((SELECT at_tenants())::uuid[]) END);
+-- A code to sign in with is mailed for somebody who is nobody yet, and names nobody.
+CREATE POLICY api_insert ON notices FOR INSERT TO lockbox_api
+    WITH CHECK (CASE WHEN template = 'sign_in_code'
+        THEN request_id IS NULL AND event_id IS NULL AND tenant_id IS NULL AND person_id IS NULL
+            AND endpoint_id IS NULL
+        ELSE (SELECT at_person()) IS NOT NULL
+            AND (tenant_id IS NULL OR tenant_id = ANY ((SELECT at_reach())::uuid[]))
+            AND (request_id IS NULL OR person_id IS NULL
+                OR EXISTS (SELECT FROM memberships m WHERE m.person_id = notices.person_id
+                    AND (m.tenant_id IS NULL OR m.tenant_id = notices.tenant_id))
+                OR EXISTS (SELECT FROM requests r
+                    WHERE r.id = request_id AND r.requester_id = notices.person_id)) END);
+
+-- What was answered is for the side that was called. The inner tables are seen through their own policies.
+CREATE POLICY api_select ON deliveries FOR SELECT TO lockbox_api
+    USING (CASE WHEN endpoint_id IS NOT NULL THEN EXISTS (SELECT FROM endpoints h WHERE h.id = endpoint_id)
+        ELSE EXISTS (SELECT FROM notices n JOIN memberships m ON m.person_id = n.person_id
+            WHERE n.id = notice_id AND CASE WHEN m.tenant_id IS NULL THEN cardinality((SELECT at_roles())) > 0
+                ELSE m.tenant_id = ANY ((SELECT at_tenants())::uuid[]) END)
+            OR EXISTS (SELECT FROM notices n JOIN watchers w ON w.id = n.watcher_id WHERE n.id = notice_id) END);
+
+-- A row for another's event comes to nothing: it is looked up as the end of a window that has no report yet.
+CREATE POLICY api_insert ON reports_due FOR INSERT TO lockbox_api WITH CHECK (true);

