@@ -60,8 +60,8 @@ def migrate() -> None:
     """
     try:
         migrations.upgrade(load().require("owner_database_url"))
-    except UnsafeSettings as unsafe:
-        raise stop(str(unsafe)) from None
+    except (UnsafeSettings, migrations.UnknownRevision) as refused:
+        raise stop(str(refused)) from None
     except DBAPIError as error:
         raise stop(_refused(error)) from None
     say(f"The database is at migration {migrations.head()}.")

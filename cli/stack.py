@@ -6,7 +6,7 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,7 +135,8 @@ def prepare(settings: Settings, folder: Path | None = None, *, api_port: int = 8
     """Start an embedded server for every URL that is not set, bring the schema up, and choose ports.
 
     Raises:
-        EmbeddedRefused: in production, or where the servers can't be started.
+        EmbeddedRefused: in production, where the servers can't be started, or where another version of Lockbox made
+            the database; the message says what to do.
     """
     urls = {
         name: value.get_secret_value()
@@ -167,10 +168,17 @@ def prepare(settings: Settings, folder: Path | None = None, *, api_port: int = 8
     )
     try:
         migrations.upgrade(plan.owner_database_url)
+    except migrations.UnknownRevision as unknown:
+        release(plan)
+        raise EmbeddedRefused(f"{unknown}{_how_to_empty(place, missing)}") from None
     except BaseException:
         release(plan)
         raise
     return plan
+
+
+def _how_to_empty(folder: Path, embedded_servers: Collection[str]) -> str:
+    return f" (remove the folder {folder})" if "postgres" in embedded_servers else ""
 
 
 def make_keys(folder: Path) -> Path:

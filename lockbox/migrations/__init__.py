@@ -1,4 +1,4 @@
-"""The schema's history, and what a server asks of it: bring it up, and is it the one I was built for?"""
+"""The schema's revisions, and what a server asks of them: bring the database up to date, and is it the one I need?"""
 
 from pathlib import Path
 
@@ -12,24 +12,35 @@ from sqlalchemy.pool import NullPool
 FOLDER = Path(__file__).parent
 
 
-def _config(url: str = "") -> Config:
+class UnknownRevision(Exception):  # noqa: N818 - it names what was found
+    """The database was made by another version of Lockbox, and no revision leads from there to here."""
+
+    def __init__(self, found: str) -> None:
+        super().__init__(
+            f"the database is at migration {found}, which this version of Lockbox does not know, and nothing leads "
+            f"from there to {head()}: use the version that made it, or start with an empty database"
+        )
+
+
+def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
-    config.attributes["url"] = url
     return config
 
 
-def upgrade(owner_url: str, revision: str = "head") -> None:
-    """Bring the database to the revision, as its owner; one transaction, nothing half-done.
+def upgrade(owner_url: str) -> None:
+    """Bring the database up to date, as its owner; one transaction, nothing half-done.
 
     Raises:
+        UnknownRevision: another version made it.
         sqlalchemy.exc.DBAPIError: the database is away, or the login may not.
     """
     engine = create_engine(owner_url, poolclass=NullPool)
     with engine.begin() as connection:
-        config = _config(owner_url)
+        _refuse_unknown(current(connection))
+        config = _config()
         config.attributes["connection"] = connection
-        command.upgrade(config, revision)
+        command.upgrade(config, "head")
 
 
 def head() -> str:
@@ -40,3 +51,9 @@ def head() -> str:
 def current(connection: Connection) -> str | None:
     """Return the revision of the database, None where it has none."""
     return MigrationContext.configure(connection).get_current_revision()
+
+
+def _refuse_unknown(found: str | None) -> None:
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    if found is not None and found not in known:
+        raise UnknownRevision(found)

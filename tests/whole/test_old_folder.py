@@ -1,0 +1,44 @@
+"""A data folder that another version of Lockbox made: `make run` and `make demo` say what to do, and leave it."""
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
+
+from config import embedded
+from lockbox import migrations
+from tests.ports import own_port
+from tests.whole import terminal
+from tests.whole.terminal import Terminal
+
+SECONDS = 120
+
+
+@pytest.fixture(scope="module")
+def here() -> Iterator[Terminal]:
+    """A terminal, and in its data folder a database of a revision that is not there any more."""
+    with terminal.opened() as opened:
+        servers = embedded.start(opened.folder, environment="test", only=("postgres",))
+        migrations.upgrade(servers.owner_database_url)
+        owner = create_engine(servers.owner_database_url, poolclass=NullPool)
+        with owner.begin() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = '0045'"))
+        servers.stop()
+        yield opened
+
+
+@pytest.mark.parametrize("program", ["run", "demo"])
+def test_a_folder_of_another_version_is_named_with_what_to_do(here: Terminal, program: str) -> None:
+    ports = ("--port", str(own_port()), "--flower-port", str(own_port())) if program == "run" else ()
+
+    ended = here.start(f"cli.{program}", "--folder", str(here.folder), *ports)
+    _, said = ended.communicate(timeout=SECONDS)
+
+    assert ended.returncode == 1
+    assert said.startswith(
+        f"{program}: the database is at migration 0045, which this version of Lockbox does not know"
+    )
+    assert said.endswith(f"start with an empty database (remove the folder {here.folder})\n")
+    assert said.count("\n") == 1
+    assert here.left() == []
