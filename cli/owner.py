@@ -83,6 +83,7 @@ def make_sample() -> None:
                 environment=settings.environment,
                 services=settings.services,
             )
+        migrations.analyze(settings.require("owner_database_url"))
     except (UnsafeSettings, sample.NotInProduction) as refused:
         raise stop(str(refused)) from None
     for name, token in made.tokens.items():

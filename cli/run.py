@@ -25,6 +25,7 @@ from cli.stack import Plan
 from config.children import environment
 from config.embedded import EmbeddedRefused
 from config.settings import Settings, UnsafeSettings, load
+from lockbox import migrations
 from lockbox.database import as_owner
 from lockbox.requests.rules import Policy
 
@@ -80,9 +81,11 @@ def _for_this_machine(settings: Settings) -> Settings:
 
 def _seeded(plan: Plan, settings: Settings) -> Sample:
     with as_owner(plan.owner_database_url) as session:
-        return sample.seed(
+        seeded = sample.seed(
             session, tenant=TENANT, policy=POLICY, environment=plan.environment, services=settings.services
         )
+    migrations.analyze(plan.owner_database_url)
+    return seeded
 
 
 def _furnished(plan: Plan, seeded: Sample, settings: Settings, tokens: Path) -> Plan:

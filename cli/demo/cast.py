@@ -17,6 +17,7 @@ from cli.demo.receiver import PATH, Receiver
 from cli.demo.story import ACCESS_SECONDS, APPROVAL_SECONDS, ENDPOINTS
 from cli.stack import Plan
 from config.settings import DEVELOPMENT_KEY, Settings
+from lockbox import migrations
 from lockbox.database import Database, make_engine, now
 from lockbox.notices.models import Endpoint
 from lockbox.notices.vault import Vault
@@ -70,6 +71,7 @@ class Cast:
                 whose = None if endpoint == "vendor" else seeded.tenant_id
                 receiver.trust(endpoint, sample.add_endpoint(session, vault, receiver.url(endpoint), whose))
             ahead = now(session).timestamp() - time.time()
+        migrations.analyze(plan.owner_database_url)
         return cls(slug, seeded.people, seeded.tokens, ahead, house, tuple(map(receiver.url, ENDPOINTS)))
 
     def dismiss(self) -> None:

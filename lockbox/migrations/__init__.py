@@ -6,10 +6,14 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import NullPool
 
 FOLDER = Path(__file__).parent
+FILLED = text("""
+SELECT string_agg(format('%I', relname), ', ' ORDER BY relname) FROM pg_class
+WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND pg_relation_size(oid) > 0
+""")
 
 
 class UnknownRevision(Exception):  # noqa: N818 - it names what was found
@@ -41,6 +45,22 @@ def upgrade(owner_url: str) -> None:
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+    analyze(owner_url)
+
+
+def analyze(owner_url: str) -> None:
+    """Measure the tables that hold rows, so that Postgres plans for what is in them and not for what it guesses.
+
+    For after a migration and after a first load. Empty tables are left out: Postgres guesses ten pages for a table
+    that was never measured, which is nearer to what it becomes than none.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: the database is away, or the login may not.
+    """
+    engine = create_engine(owner_url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        tables = connection.execute(FILLED).scalar_one()
+        connection.exec_driver_sql(f"ANALYZE (SKIP_LOCKED) {tables}")
 
 
 def head() -> str:

@@ -115,6 +115,11 @@ SELECT conname AS name FROM pg_constraint WHERE connamespace = 'public'::regname
 UNION SELECT indexname FROM pg_indexes WHERE schemaname = 'public'
 """
 CONDITIONS = "SELECT tablename, policyname, qual, with_check FROM pg_policies WHERE schemaname = 'public'"
+MEASURED = "SELECT relname, reltuples FROM pg_class WHERE relname IN ('people', 'tenants')"
+SOMEBODY = """
+INSERT INTO people (id, side, name, email, created_at)
+VALUES (uuidv7(), 'vendor', 'Erin', 'erin@vendor.example', now())
+"""
 
 
 @pytest.fixture
@@ -274,6 +279,28 @@ def test_the_database_knows_the_same_moves_as_the_lifecycle(superuser: Engine, s
 
     ends = {end for (start, _), move in MOVES.items() if start is state for end in (move.to, move.instead) if end}
     assert set(row.states) == {end.value for end in ends}
+
+
+@pytest.mark.usefixtures("alone")
+def test_the_tables_that_hold_rows_are_measured_after_a_migration(urls: Urls, superuser: Engine) -> None:
+    write(superuser, SOMEBODY)
+    before = {row.relname: row.reltuples for row in read(superuser, MEASURED)}
+
+    migrations.upgrade(urls.owner)
+
+    assert before == {"people": -1, "tenants": -1}
+    assert {row.relname: row.reltuples for row in read(superuser, MEASURED)} == {"people": 1, "tenants": -1}
+
+
+@pytest.mark.usefixtures("alone")
+def test_the_tables_are_measured_after_the_first_load(urls: Urls, superuser: Engine) -> None:
+    owner = {"LOCKBOX_ENVIRONMENT": "test", "LOCKBOX_OWNER_DATABASE_URL": urls.owner}
+
+    loaded = CliRunner(env=owner).invoke(app, ["sample"])
+
+    assert loaded.exit_code == 0, loaded.output
+    counted = {row.relname: row.reltuples for row in read(superuser, MEASURED)}
+    assert counted == {"people": len(read(superuser, "SELECT FROM people")), "tenants": 1}
 
 
 @pytest.mark.usefixtures("alone")
