@@ -1,17 +1,26 @@
 """Every page has an entry here: what nobody gets, and what each role does. A new page without one fails."""
 
+from typing import Any
+
 import pytest
 from fastapi.routing import iter_route_contexts
+from httpx import Response
 
 from lockbox.ids import new_id
-from lockbox.people.roles import Role
-from tests.http.portal import OpenPortal, Portal
+from lockbox.people import sessions
+from lockbox.people.roles import Means, Role
+from lockbox.requests.rules import Policy
+from tests.http.portal import SETTINGS, Browser, OpenPortal, Portal
+from tests.http.portal_places import Errand, Stage, errand
 from tests.logs import sealed
 
+NOBODY = "nobody"
 WHO = ("erin", "eve", "max", "olga", "vera", "gate", "tara", "ann", "aude", "zoe")
 SIGN_IN = "sign-in"
-# Of a request by Erin that waits for Ann's tenant: first what nobody gets, then what each of WHO does. A form is sent
-# from a page of ours, without the token of a session: what is 403 for somebody signed in would be done with it.
+PATIENT = SETTINGS.model_copy(update={"filings_by_person": 1_000_000, "filings_for_tenant": 1_000_000})
+REFUSED = {SIGN_IN, "401", "403", "404"}
+# Of a request by Erin that Ann may answer: first what nobody gets, then what each of WHO does. A form is filled in
+# well, and has the token of its session. What was done leads on (303) or shows what comes of it (200).
 MATRIX = {
     "GET /sign-in": "200 200 200 200 200 200 200 200 200 200 200",
     "POST /sign-in": "422 422 422 422 422 422 422 422 422 422 422",
@@ -21,170 +30,265 @@ MATRIX = {
     "POST /sign-in/passkey/answer": "401 401 401 401 401 401 401 401 401 401 401",
     "GET /sign-in/oidc/callback": "401 401 401 401 401 401 401 401 401 401 401",
     "GET /sign-in/oidc/{number}": "404 404 404 404 404 404 404 404 404 404 404",
-    "POST /sign-out": "sign-in 403 403 403 403 403 403 403 403 403 403",
-    "GET /": "sign-in 200 200 200 200 200 200 200 200 200 200",
+    "POST /sign-out": "sign-in sign-in sign-in sign-in sign-in sign-in sign-in sign-in sign-in sign-in sign-in",
+    "GET /": "sign-in 303 303 303 303 303 303 303 303 303 303",
     "GET /waiting": "sign-in 200 200 200 200 200 200 200 200 200 200",
     "GET /open": "sign-in 200 200 200 200 200 200 200 200 200 200",
     "GET /requests.csv": "sign-in 200 200 200 200 200 200 200 200 200 200",
     "GET /requests": "sign-in 200 200 200 200 200 200 200 200 200 200",
     "GET /requests/{request_id}": "sign-in 200 404 200 404 200 404 200 200 200 404",
-    "POST /requests/{request_id}/ask-again": "sign-in 403 404 403 404 403 404 403 403 403 404",
-    "POST /requests/{request_id}/look": "sign-in 403 403 403 403 403 403 403 403 403 403",
-    "POST /requests/{request_id}/{action}": "sign-in 403 404 403 404 403 404 403 403 403 404",
+    "POST /requests/{request_id}/ask-again": "sign-in 303 404 403 404 403 404 403 403 403 404",
+    "POST /requests/{request_id}/look": "sign-in 303 404 303 404 303 404 303 303 403 404",
+    "POST /requests/{request_id}/approve": "sign-in 403 404 403 404 403 404 403 303 403 404",
+    "POST /requests/{request_id}/deny": "sign-in 403 404 403 404 403 404 303 303 403 404",
+    "POST /requests/{request_id}/revoke": "sign-in 403 404 303 404 403 404 303 303 403 404",
     "GET /account": "sign-in 200 200 200 200 200 200 200 200 200 200",
-    "POST /account/sessions/end": "sign-in 403 403 403 403 403 403 403 403 403 403",
-    "POST /account/passkeys/new": "sign-in 403 403 403 403 403 403 403 403 403 403",
-    "POST /account/passkeys": "sign-in 403 403 403 403 403 403 403 403 403 403",
-    "POST /account/passkeys/remove": "sign-in 403 403 403 403 403 403 403 403 403 403",
-    "POST /account/tokens/new": "sign-in 403 403 403 403 403 403 403 403 403 403",
-    "POST /account/tokens/revoke": "sign-in 403 403 403 403 403 403 403 403 403 403",
-    "POST /account/preferences": "sign-in 403 403 403 403 403 403 403 403 403 403",
-    "POST /account/preferences/prompts": "sign-in 403 403 403 403 403 403 403 403 403 403",
-    "POST /account/addresses": "sign-in 403 403 403 403 403 403 403 403 403 403",
-    "POST /account/addresses/confirm": "sign-in 403 403 403 403 403 403 403 403 403 403",
-    "POST /account/addresses/prompts": "sign-in 403 403 403 403 403 403 403 403 403 403",
-    "POST /account/addresses/remove": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "POST /account/sessions/end": "sign-in 303 303 303 303 303 303 303 303 303 303",
+    "POST /account/passkeys/new": "sign-in 200 200 200 200 200 200 200 200 200 200",
+    "POST /account/passkeys": "sign-in 422 422 422 422 422 422 422 422 422 422",
+    "POST /account/passkeys/remove": "sign-in 404 404 404 404 404 404 404 404 404 404",
+    "POST /account/tokens/new": "sign-in 200 200 200 200 200 200 200 200 200 200",
+    "POST /account/tokens/revoke": "sign-in 303 303 303 303 303 303 303 303 303 303",
+    "POST /account/preferences": "sign-in 303 303 303 303 303 303 303 303 303 303",
+    "POST /account/preferences/prompts": "sign-in 303 303 303 303 303 303 303 303 303 303",
+    "POST /account/addresses": "sign-in 303 303 303 303 303 303 303 303 303 303",
+    "POST /account/addresses/confirm": "sign-in 404 404 404 404 404 404 404 422 404 404",
+    "POST /account/addresses/prompts": "sign-in 404 404 404 404 404 404 404 303 404 404",
+    "POST /account/addresses/remove": "sign-in 404 404 404 404 404 404 404 303 404 404",
     "POST /account/identities/new": "404 404 404 404 404 404 404 404 404 404 404",
-    "POST /account/identities/remove": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "POST /account/identities/remove": "sign-in 404 404 404 404 404 404 404 404 404 404",
     "GET /proposals": "sign-in 200 200 200 200 200 200 200 200 200 200",
-    "POST /proposals/object": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "POST /proposals/object": "sign-in 403 403 403 403 403 403 303 303 403 404",
     "GET /invitations/{invitation_id}": "200 200 200 200 200 200 200 200 200 200 200",
     "POST /invitations/{invitation_id}": "403 403 403 403 403 403 403 403 403 403 403",
     "GET /terminal": "sign-in 200 200 200 200 200 200 200 200 200 200",
-    "POST /terminal": "sign-in 403 403 403 403 403 403 403 403 403 403",
-    "POST /terminal/answer": "sign-in 403 403 403 403 403 403 403 403 403 403",
-    "GET /tenants": "sign-in 200 200 200 200 200 200 200 200 200 200",
+    "POST /terminal": "sign-in 200 200 200 200 200 403 200 200 200 200",
+    "POST /terminal/answer": "sign-in 200 200 200 200 200 403 200 200 200 200",
+    "GET /tenants": "sign-in 200 200 200 200 200 200 303 303 303 303",
     "GET /tenants/{slug}": "sign-in 403 403 403 403 403 403 200 200 200 404",
-    "POST /tenants/{slug}/name": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "POST /tenants/{slug}/name": "sign-in 403 403 403 403 403 403 303 403 403 404",
     "GET /tenants/{slug}/shut": "sign-in 403 403 403 403 403 403 200 403 403 404",
-    "POST /tenants/{slug}/shut": "sign-in 403 403 403 403 403 403 403 403 403 403",
-    "POST /tenants/{slug}/leave": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "POST /tenants/{slug}/shut": "sign-in 403 403 403 403 403 403 303 403 403 404",
+    "POST /tenants/{slug}/leave": "sign-in 403 403 403 403 403 403 403 303 303 404",
     "GET /tenants/{slug}/mode": "sign-in 403 403 403 403 403 403 200 200 200 404",
-    "POST /tenants/{slug}/mode": "sign-in 403 403 403 403 403 403 403 403 403 403",
-    "POST /tenants/{slug}/mode/save": "sign-in 403 403 403 403 403 403 403 403 403 403",
-    "POST /tenants/{slug}/mode/consent": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "POST /tenants/{slug}/mode": "sign-in 403 403 403 403 403 403 200 403 403 404",
+    "POST /tenants/{slug}/mode/save": "sign-in 403 403 403 403 403 403 303 403 403 404",
+    "POST /tenants/{slug}/mode/consent": "sign-in 403 403 403 403 403 403 200 403 403 404",
     "GET /tenants/{slug}/policy": "sign-in 403 403 403 403 403 403 200 200 200 404",
-    "POST /tenants/{slug}/policy": "sign-in 403 403 403 403 403 403 403 403 403 403",
-    "POST /tenants/{slug}/policy/terms": "sign-in 403 403 403 403 403 403 403 403 403 403",
-    "POST /tenants/{slug}/policy/save": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "POST /tenants/{slug}/policy": "sign-in 403 403 403 403 403 403 200 403 403 404",
+    "POST /tenants/{slug}/policy/terms": "sign-in 403 403 403 403 403 403 200 403 403 404",
+    "POST /tenants/{slug}/policy/save": "sign-in 403 403 403 403 403 403 303 403 403 404",
     "GET /live": "401 422 422 422 422 422 422 422 422 422 422",
     "GET /requests/{request_id}/questions": "sign-in 200 404 200 404 200 404 200 200 200 404",
-    "POST /requests/{request_id}/questions": "sign-in 403 403 403 403 403 403 403 403 403 403",
-    "POST /requests/{request_id}/questions/{question_id}/answer": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "POST /requests/{request_id}/questions": "sign-in 403 404 403 404 403 404 403 303 403 404",
+    "POST /requests/{request_id}/questions/{question_id}/answer": "sign-in 303 404 403 404 403 404 403 403 403 404",
     "GET /ask": "sign-in 200 200 403 403 403 403 403 403 403 403",
-    "POST /ask/preview": "sign-in 403 403 403 403 403 403 403 403 403 403",
-    "POST /ask": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "POST /ask/preview": "sign-in 200 200 403 403 403 403 403 403 403 403",
+    "POST /ask": "sign-in 303 303 403 403 403 403 403 403 403 403",
     "GET /mine": "sign-in 200 200 403 403 403 403 403 403 403 403",
-    "POST /mine/{request_id}/{action}": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "POST /mine/{request_id}/cancel": "sign-in 303 404 403 404 403 404 403 403 403 404",
+    "POST /mine/{request_id}/complete": "sign-in 303 404 403 404 403 404 403 403 403 404",
     "GET /review": "sign-in 403 403 200 403 403 403 403 403 403 403",
-    "POST /review/{request_id}/{action}": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "POST /review/{request_id}/endorse": "sign-in 403 404 303 404 403 404 404 404 404 404",
+    "POST /review/{request_id}/deny": "sign-in 403 404 303 404 403 404 404 404 404 404",
     "GET /operations": "sign-in 403 403 403 200 403 403 403 403 403 403",
     "GET /tenants/{slug}/members": "sign-in 403 403 403 403 403 403 200 200 200 404",
-    "POST /tenants/{slug}/members": "sign-in 403 403 403 403 403 403 403 403 403 403",
-    "POST /tenants/{slug}/members/roles": "sign-in 403 403 403 403 403 403 403 403 403 403",
-    "POST /tenants/{slug}/members/eligible": "sign-in 403 403 403 403 403 403 403 403 403 403",
-    "POST /tenants/{slug}/members/remove": "sign-in 403 403 403 403 403 403 403 403 403 403",
-    "POST /tenants/{slug}/members/withdraw": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "POST /tenants/{slug}/members": "sign-in 403 403 403 403 403 403 303 403 403 404",
+    "POST /tenants/{slug}/members/roles": "sign-in 403 403 403 403 403 403 303 403 403 404",
+    "POST /tenants/{slug}/members/eligible": "sign-in 403 403 403 403 403 403 303 403 403 404",
+    "POST /tenants/{slug}/members/remove": "sign-in 403 403 403 403 403 403 303 403 403 404",
+    "POST /tenants/{slug}/members/withdraw": "sign-in 403 403 403 403 403 403 303 403 403 404",
     "GET /tenants/{slug}/tiers": "sign-in 403 403 403 403 403 403 200 200 200 404",
-    "POST /tenants/{slug}/tiers": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "POST /tenants/{slug}/tiers": "sign-in 403 403 403 403 403 403 200 403 403 404",
     "GET /tenants/{slug}/deputies": "sign-in 403 403 403 403 403 403 200 200 200 404",
-    "POST /tenants/{slug}/deputies": "sign-in 403 403 403 403 403 403 403 403 403 403",
-    "POST /tenants/{slug}/deputies/end": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "POST /tenants/{slug}/deputies": "sign-in 403 403 403 403 403 403 303 303 403 404",
+    "POST /tenants/{slug}/deputies/end": "sign-in 403 403 403 403 403 403 303 303 403 404",
     "GET /tenants/{slug}/approver-keys": "sign-in 403 403 403 403 403 403 200 403 403 404",
     "GET /tenants/{slug}/approver-keys/file": "sign-in 403 403 403 403 403 403 200 403 403 404",
     "GET /tenants/{slug}/endpoints": "sign-in 403 403 403 403 403 403 200 403 403 404",
-    "POST /tenants/{slug}/endpoints": "sign-in 403 403 403 403 403 403 403 403 403 403",
-    "GET /tenants/{slug}/endpoints/{endpoint_id}": "sign-in 403 403 403 403 403 403 404 403 403 404",
-    "POST /tenants/{slug}/endpoints/change": "sign-in 403 403 403 403 403 403 403 403 403 403",
-    "POST /tenants/{slug}/endpoints/turn": "sign-in 403 403 403 403 403 403 403 403 403 403",
-    "POST /tenants/{slug}/endpoints/rotate": "sign-in 403 403 403 403 403 403 403 403 403 403",
-    "POST /tenants/{slug}/endpoints/test": "sign-in 403 403 403 403 403 403 403 403 403 403",
-    "POST /tenants/{slug}/endpoints/redeliver": "sign-in 403 403 403 403 403 403 403 403 403 403",
-    "POST /tenants/{slug}/endpoints/remove": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "POST /tenants/{slug}/endpoints": "sign-in 403 403 403 403 403 403 200 403 403 404",
+    "GET /tenants/{slug}/endpoints/{endpoint_id}": "sign-in 403 403 403 403 403 403 200 403 403 404",
+    "POST /tenants/{slug}/endpoints/change": "sign-in 403 403 403 403 403 403 303 403 403 404",
+    "POST /tenants/{slug}/endpoints/turn": "sign-in 403 403 403 403 403 403 303 403 403 404",
+    "POST /tenants/{slug}/endpoints/rotate": "sign-in 403 403 403 403 403 403 200 403 403 404",
+    "POST /tenants/{slug}/endpoints/test": "sign-in 403 403 403 403 403 403 303 403 403 404",
+    "POST /tenants/{slug}/endpoints/redeliver": "sign-in 403 403 403 403 403 403 303 403 403 404",
+    "POST /tenants/{slug}/endpoints/remove": "sign-in 403 403 403 403 403 403 303 403 403 404",
     "GET /tenants/{slug}/watchers": "sign-in 403 403 403 403 403 403 200 200 200 404",
-    "POST /tenants/{slug}/watchers": "sign-in 403 403 403 403 403 403 403 403 403 403",
-    "POST /tenants/{slug}/watchers/remove": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "POST /tenants/{slug}/watchers": "sign-in 403 403 403 403 403 403 303 403 403 404",
+    "POST /tenants/{slug}/watchers/remove": "sign-in 403 403 403 403 403 403 303 403 403 404",
     "GET /trail": "sign-in 403 403 403 403 200 403 200 403 200 403",
     "GET /trail/export": "sign-in 403 403 403 403 200 403 200 403 200 403",
     "GET /trail/checkpoint": "sign-in 403 403 403 403 200 403 200 403 200 403",
     "GET /trail/verify": "sign-in 403 403 403 403 200 403 200 403 200 403",
-    "POST /trail/verify": "sign-in 403 403 403 403 403 403 403 403 403 403",
+    "POST /trail/verify": "sign-in 403 403 403 403 422 403 422 403 422 403",
     "GET /static/{name}": "200 200 200 200 200 200 200 200 200 200 200",
 }
-BEGINNING = {"POST /sign-in/passkey"}
-# That the trail was read is in the trail.
-READING = {"GET /trail", "GET /trail/export"}
-# So is that the vendor read a request, its page or what this answers with where a form was refused.
-SHOWING = {
-    "GET /requests/{request_id}",
-    "GET /requests/{request_id}/questions",
-    "POST /requests/{request_id}/ask-again",
-    "POST /requests/{request_id}/{action}",
+# A form of one address may do several things: each has an entry of its own.
+SEVERAL = {
+    "POST /requests/{request_id}/{action}": ("approve", "deny", "revoke"),
+    "POST /mine/{request_id}/{action}": ("cancel", "complete"),
+    "POST /review/{request_id}/{action}": ("endorse", "deny"),
 }
+# What is sent before anybody is signed in has no session to hold a token against.
+WITHOUT_SESSION = {
+    "POST /sign-in",
+    "POST /sign-in/code",
+    "POST /sign-in/passkey",
+    "POST /sign-in/passkey/answer",
+    "POST /invitations/{invitation_id}",
+}
+# Of requests that the vendor reviews first, at a tenant whose people may leave it: who left has no token any more.
+APART = ("POST /review", "POST /tenants/{slug}/leave")
+# No page of ours has these: there is no sign-in service, and what is sent there is refused before it is read.
+NOWHERE = {"POST /account/identities/new"}
+# What is refused leaves a line in the trail at most: that the vendor was shown the request again, beside the refusal.
+ONLY_TOLD = {"events"}
+# That the trail was read is in the trail, and a challenge is kept for whoever asks for one.
+WRITING = {"GET /trail", "GET /trail/export"}
+# So is that the vendor read a request on its page.
+SHOWING = {"GET /requests/{request_id}", "GET /requests/{request_id}/questions"}
+READERS = 2
+BACK = """
+INSERT INTO memberships (id, person_id, tenant_id, role)
+SELECT uuidv7(), :p, :t, :r
+WHERE NOT EXISTS (SELECT FROM memberships WHERE person_id = :p AND tenant_id = :t)
+"""
+
+
+def _stage(portal: Portal, elsewhere: Portal) -> Stage:
+    """Add Zoe, who approves for another tenant, and seal the trails of the tenant and the vendor."""
+    portal.world.submit()
+    portal.world.add("zoe", Role.APPROVER, elsewhere.world.tenant.id)
+    stage = Stage.of(portal)
+    _signed_in(stage, "vera").get("/trail")
+    sealed(portal.worker)
+    return stage
 
 
 @pytest.fixture(scope="module")
-def everybody(open_portal: OpenPortal) -> Portal:
-    """A world, and Zoe, who approves for another tenant."""
-    portal = open_portal()
-    portal.world.submit()
-    portal.world.add("zoe", Role.APPROVER, open_portal().world.tenant.id)
-    reader = portal.browser()
-    reader.enter("vera")
-    reader.get("/trail")
-    sealed(portal.worker)
-    return portal
+def everybody(open_portal: OpenPortal) -> Stage:
+    """A world without vendor review."""
+    return _stage(open_portal(settings=PATIENT), open_portal())
 
 
-def test_every_page_has_an_entry_and_is_no_part_of_the_api(everybody: Portal) -> None:
+@pytest.fixture(scope="module")
+def apart(open_portal: OpenPortal) -> Stage:
+    """Another world, whose requests the vendor reviews first."""
+    return _stage(open_portal(Policy(), PATIENT), open_portal())
+
+
+def test_every_page_has_an_entry_and_is_no_part_of_the_api(everybody: Stage) -> None:
+    app = everybody.portal.app
     pages = [
         f"{method} {route.path}"
-        for route in iter_route_contexts(everybody.app.routes)
+        for route in iter_route_contexts(app.routes)
         if "pages" in (getattr(route, "tags", None) or ())
         for method in route.methods or {"ANY"}
     ]
+    entries = [page.replace("{action}", action) for page in pages for action in SEVERAL.get(page, ("",))]
 
-    assert sorted(pages) == sorted(MATRIX)
-    assert not set(everybody.app.openapi()["paths"]) & {page.split()[1] for page in pages}
+    assert sorted(entries) == sorted(MATRIX)
+    assert len(pages) == len(set(pages))
+    assert not set(app.openapi()["paths"]) & {page.split()[1] for page in pages}
 
 
-@pytest.mark.parametrize("who", [None, *WHO])
-@pytest.mark.parametrize("route", MATRIX)
-def test_a_page_answers_each_role_as_the_matrix_says(everybody: Portal, route: str, who: str | None) -> None:
-    method, path = route.split()
-    expected = dict(zip((None, *WHO), MATRIX[route].split(), strict=True))[who]
-    browser = everybody.browser()
-    if who:
-        browser.enter(who)
-    path = path.format(
-        request_id=everybody.world.submit().id if "{request_id}" in path else None,
-        action={"mine": "cancel", "review": "deny"}.get(path.split("/")[1], "approve"),
-        number=0,
-        question_id=new_id(),
-        invitation_id=new_id(),
-        slug=everybody.world.tenant.slug,
-        endpoint_id=new_id(),
-        name="portal.css",
-    )
-    fields = {
-        "version": "1",
-        "id": str(new_id()),
-        "delivery": str(new_id()),
-        "number": "0",
-        "issuer": "x",
-        "subject": "x",
-        "slug": "x",
-        "said": "allow",
-        "key": "k" * 22,
+@pytest.mark.parametrize("route", [route for route in MATRIX if route.startswith("GET ")])
+def test_a_page_is_shown_to_each_role_as_the_matrix_says(everybody: Stage, route: str) -> None:
+    about = errand(everybody, route, "erin")
+    browsers = {who: _signed_in(everybody, who) for who in (NOBODY, *WHO)}
+    before = everybody.portal.count()
+
+    found = {who: _outcome(browser.call("GET", _path(everybody, route, about))) for who, browser in browsers.items()}
+
+    assert found == _expected(route)
+    if route not in WRITING:
+        read = READERS if route in SHOWING else 0
+        assert everybody.portal.count()._asdict() == before._asdict() | {"events": before.events + read}
+
+
+@pytest.mark.parametrize("route", [route for route in MATRIX if route.startswith("POST ")])
+def test_a_form_with_its_token_does_for_each_role_what_the_matrix_says(
+    everybody: Stage, apart: Stage, route: str
+) -> None:
+    stage = apart if route.startswith(APART) else everybody
+    found, written = {}, {}
+    for who in (NOBODY, *WHO):
+        about = errand(stage, route, "erin" if who == NOBODY else who)
+        browser = _signed_in(stage, who)
+        before = stage.portal.count()
+
+        found[who] = _sent(stage, browser, route, about)
+
+        if found[who] in REFUSED and (more := _more(before, stage.portal.count())):
+            written[who] = more
+        _come_back(stage, who)
+
+    assert found == _expected(route)
+    assert {who: more for who, more in written.items() if set(more) - ONLY_TOLD} == {}
+
+
+@pytest.mark.parametrize("route", [route for route in MATRIX if route.startswith("POST ")])
+def test_who_may_send_a_form_may_not_without_its_token(everybody: Stage, apart: Stage, route: str) -> None:
+    if route in WITHOUT_SESSION | NOWHERE:
+        return
+    stage = apart if route.startswith(APART) else everybody
+    who = next((name for name in WHO if _expected(route)[name] not in REFUSED), "erin")
+    about = errand(stage, route, who)
+    browser, other = _signed_in(stage, who), _signed_in(stage, who)
+    before = stage.portal.count()
+
+    found = [_sent(stage, browser, route, about, token) for token in ("", "x", sessions.csrf(other.session or ""))]
+
+    assert found == ["403", "403", "403"]
+    assert not set(_more(before, stage.portal.count())) - ONLY_TOLD
+
+
+def _expected(route: str) -> dict[str, str]:
+    return dict(zip((NOBODY, *WHO), MATRIX[route].split(), strict=True))
+
+
+def _signed_in(stage: Stage, who: str) -> Browser:
+    """Open a browser in which somebody has just signed in by the strongest means: nothing is refused for less."""
+    browser = stage.portal.browser()
+    if who != NOBODY:
+        browser.enter(who, Means.PASSKEY)
+    return browser
+
+
+def _path(stage: Stage, route: str, about: Errand) -> str:
+    known: dict[str, object] = {
+        name: new_id() for name in ("request_id", "question_id", "invitation_id", "endpoint_id")
     }
-    before = everybody.count()
+    known |= {"slug": stage.slug, "number": 0, "name": "portal.css"} | {**about.ids}
+    return route.split()[1].format(**known)
 
-    page = browser.post(path, everybody.filled(path, fields)) if method == "POST" else browser.get(path)
 
-    if expected == SIGN_IN:
-        assert (page.status, page.path) == (200, "/sign-in")
-    else:
-        assert (str(page.status), page.answer.request.method) == (expected, method)
-    if route not in BEGINNING | READING:
-        read = int(route in SHOWING and who in {"max", "vera"})
-        assert everybody.count()._asdict() == before._asdict() | {"events": before.events + read}
+def _sent(stage: Stage, browser: Browser, route: str, about: Errand, token: str | None = None) -> str:
+    """Send a form with the token of its session, or with another one; return what came of it."""
+    token = sessions.csrf(browser.session or "") if token is None else token
+    fields = about.fields if route in WITHOUT_SESSION else {**about.fields, "csrf": token}
+    return _outcome(browser.send(_path(stage, route, about), fields))
+
+
+def _outcome(answer: Response) -> str:
+    if answer.is_redirect and answer.headers["location"].startswith("/sign-in"):
+        return SIGN_IN
+    return str(answer.status_code)
+
+
+def _more(before: Any, after: Any) -> dict[str, int]:
+    """Return how many rows each table has more."""
+    return {
+        name: count - before[place]
+        for place, (name, count) in enumerate(after._asdict().items())
+        if count != before[place]
+    }
+
+
+def _come_back(stage: Stage, who: str) -> None:
+    """Let somebody who has left the tenant be what they were."""
+    world = stage.portal.world
+    role = {"tara": Role.TENANT_ADMIN, "ann": Role.APPROVER, "aude": Role.AUDITOR}.get(who)
+    if role:
+        stage.portal.sql(BACK, p=world.people[who].person_id, t=world.tenant.id, r=role.value)
