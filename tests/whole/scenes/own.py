@@ -60,7 +60,7 @@ def somebody_says_where_and_when_mails_are_to_come(book: Book) -> None:
     page.get_by_label("Time zone").fill("Atlantis/Center")
     book.wrongly(page.get_by_role("button", name="Choose it"), "Choose a time zone by its name")
     page.get_by_label("Time zone").fill("Europe/Berlin")
-    book.rightly(page.get_by_role("button", name="Choose it"), "Yours is Europe/Berlin")
+    book.rightly(page.get_by_role("button", name="Choose it"), "Your time zone is Europe/Berlin")
     book.rightly(page.get_by_role("button", name="Do not ask me by mail"), "You are asked by mail only where")
     book.unsendable(page.get_by_role("button", name="Mail a code there"), page.get_by_label("A further address"))
     page.get_by_label("A further address").fill(further)
