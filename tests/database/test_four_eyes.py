@@ -15,6 +15,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.voting import Verdict
 from tests.builders import HERE, SETTINGS, World, unbound
 from tests.database.scenes import read
+from tests.examples import examples
 from tests.ruling import lay_down, stand_in
 
 PEOPLE = ("una", "ugo", "ulla")
@@ -97,7 +98,9 @@ class Play:
         self.requests.append(filed.request.id)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(80, near=10), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @example(lacking=NOTHING, quorum=1, review=True, taken=[("endorse", "ugo"), ("approve", "ugo")])
 @example(lacking=NOTHING, quorum=2, review=True, taken=[("endorse", "ugo"), ("approve", "ugo"), ("approve", "ulla")])
 @example(lacking=NOTHING, quorum=1, review=False, taken=[("approve", "una")])

@@ -46,11 +46,11 @@ from tests.database.scenes import (
     write,
 )
 from tests.database.test_exports import exported
+from tests.examples import FAR
 from tests.logs import sealed
 from tests.verdicts import judged
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
-FAR = os.environ.get("HYPOTHESIS_PROFILE") == "far"
 # Nearby a play that fails is shown as it is: to shorten it takes longer than the tests have time for.
 PHASES = tuple(Phase) if FAR else (Phase.reuse, Phase.generate)
 SETTINGS = settings(

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lockbox.ids import new_id
+from tests.examples import examples
 from tests.http.door import Door
 
 TEXTS = st.text(max_size=30)
@@ -44,7 +45,7 @@ def good_or_refused(answer: Any) -> None:
         assert answer.json()["code"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60, near=10), deadline=None)
 @given(CHANGES)
 def test_any_body_of_a_new_request_is_taken_or_refused(door: Door, changes: dict[str, Any]) -> None:
     content = json.dumps(door.world.body() | changes)
@@ -54,13 +55,13 @@ def test_any_body_of_a_new_request_is_taken_or_refused(door: Door, changes: dict
     good_or_refused(answer)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40, near=10), deadline=None)
 @given(QUERIES)
 def test_any_query_of_a_list_is_answered_or_refused(door: Door, query: dict[str, str]) -> None:
     good_or_refused(door.call("max", "GET", "/v1/requests", params=_sendable(query)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40, near=10), deadline=None)
 @given(st.fixed_dictionaries(dict.fromkeys(["tenant", "service", "resource", "action"], TEXTS)))
 def test_any_question_about_access_is_answered_or_refused_and_never_opens(door: Door, asked: dict[str, str]) -> None:
     answer = door.call("gate", "GET", "/v1/access", params=_sendable(asked) | {"engineer": str(new_id())})
@@ -69,7 +70,7 @@ def test_any_question_about_access_is_answered_or_refused_and_never_opens(door: 
     assert answer.status_code in {403, 422}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40, near=10), deadline=None)
 @given(st.binary(max_size=60), st.binary(max_size=40))
 def test_any_bytes_in_headers_and_body_are_taken_or_refused(door: Door, header: bytes, body: bytes) -> None:
     for name in ("authorization", "if-match", "idempotency-key", "content-type", "user-agent"):

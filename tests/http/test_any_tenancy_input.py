@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lockbox.ids import new_id
 from tests.database.tenancy import id_of
+from tests.examples import examples
 from tests.http.door import Door
 from tests.http.places import eligible, endpoint, somebody
 from tests.http.test_any_input import ANYTHING, TEXTS, good_or_refused
@@ -59,7 +60,9 @@ CALLS = [
 
 
 @pytest.mark.parametrize(("who", "method", "path"), CALLS)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(25, near=10), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(changes=CHANGES)
 def test_any_body_is_taken_or_refused(door: Door, who: str, method: str, path: str, changes: dict[str, Any]) -> None:
     good = {
@@ -79,7 +82,7 @@ def test_any_body_is_taken_or_refused(door: Door, who: str, method: str, path: s
     good_or_refused(answer)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40, near=10), deadline=None)
 @given(st.dictionaries(st.sampled_from(["cursor", "limit", "version", "before", "x"]), TEXTS, max_size=3))
 def test_any_query_is_answered_or_refused(door: Door, query: dict[str, str]) -> None:
     sendable = {name: value.encode("utf-8", "replace").decode() for name, value in query.items()}

@@ -19,6 +19,7 @@ from lockbox.database import Database
 from lockbox.people.models import Tenant
 from lockbox.people.roles import Role
 from tests.builders import World
+from tests.examples import examples
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.trails import one_event
 from tests.logs import public, sealed
@@ -254,7 +255,7 @@ def test_keys_are_for_everybody_and_only_the_public_halves(trail: Door) -> None:
     assert (approval["key"].partition("+")[0], approval["purpose"]) == ("lockbox/approvals", "approval")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30, near=10), deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(["person", "action", "service", "after", "before", "text", "cursor", "tenant", "format"]),

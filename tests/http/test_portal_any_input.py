@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lockbox.ids import new_id
+from tests.examples import examples
 from tests.http.portal import BEGUN, HOME, SESSION, Browser, OpenPortal, Portal
 
 FORMS = [
@@ -166,7 +167,7 @@ def is_a_page(answer: Any) -> None:
     assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60, near=10), deadline=None)
 @given(st.sampled_from(FORMS), FIELDS, st.sampled_from([None, "ann", "erin", "max"]))
 def test_any_form_is_answered_by_a_page(shared: Portal, form: str, fields: dict[str, str], who: str | None) -> None:
     browser = Browser(shared)
@@ -180,7 +181,7 @@ def test_any_form_is_answered_by_a_page(shared: Portal, form: str, fields: dict[
     assert who or browser.session is None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60, near=10), deadline=None)
 @given(st.sampled_from(PAGES), QUERIES, COOKIES, COOKIES)
 def test_any_cookie_and_query_is_answered_by_a_page(
     shared: Portal, path: str, query: dict[str, str], session: str, begun: str
@@ -195,7 +196,7 @@ def test_any_cookie_and_query_is_answered_by_a_page(
     assert browser.session in {session, None}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60, near=10), deadline=None)
 @given(
     st.sampled_from(["/trail", "/trail/export", "/trail/checkpoint"]),
     st.dictionaries(st.sampled_from(LOOKED_FOR), TEXTS | st.just("2026-02-30T10:00"), max_size=4),
@@ -214,7 +215,7 @@ def test_whatever_is_looked_for_in_the_trail_is_answered_by_a_page(
         is_a_page(answer)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30, near=10), deadline=None)
 @given(st.binary(max_size=400), st.sampled_from(["b", "multipart/form-data; boundary=b", "x/y"]))
 def test_any_bytes_for_a_file_to_verify_are_answered_by_a_page(shared: Portal, body: bytes, kind: str) -> None:
     browser = Browser(shared)
@@ -223,7 +224,7 @@ def test_any_bytes_for_a_file_to_verify_are_answered_by_a_page(shared: Portal, b
     is_a_page(browser.call("POST", "/trail/verify", content=body, headers={"origin": HOME, "content-type": kind}))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30, near=10), deadline=None)
 @given(st.binary(max_size=200), st.sampled_from(["application/x-www-form-urlencoded", "multipart/form-data", "x"]))
 def test_any_bytes_are_answered_by_a_page(shared: Portal, body: bytes, kind: str) -> None:
     browser = Browser(shared)

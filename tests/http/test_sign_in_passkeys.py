@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lockbox.ids import new_id
 from tests.authenticator import Authenticator, encoded
+from tests.examples import examples
 from tests.http.portal import BEGUN, HOME, SETTINGS, Browser, OpenPortal, Page, Portal
 
 NOT_ACCEPTED = "The passkey was not accepted"
@@ -371,7 +372,7 @@ def shared(open_portal: OpenPortal) -> tuple[Portal, Authenticator]:
     return portal, authenticator
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25, near=10), deadline=None)
 @given(st.data())
 def test_whatever_a_browser_posts_is_refused_and_never_a_fault(
     shared: tuple[Portal, Authenticator], data: st.DataObject
@@ -394,7 +395,7 @@ def test_whatever_a_browser_posts_is_refused_and_never_a_fault(
         assert [said[name] for name in SIGNED] == [good["response"][name] for name in SIGNED]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25, near=10), deadline=None)
 @given(st.data())
 def test_whatever_is_posted_as_a_new_passkey_is_refused_and_never_a_fault(
     shared: tuple[Portal, Authenticator], data: st.DataObject

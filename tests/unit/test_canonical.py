@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lockbox.audit.canonical import LARGEST_INTEGER, canonical, commitment, decoded, instant, new_salt
+from tests.examples import examples
 
 NAMES = st.text(st.characters(max_codepoint=127), max_size=12)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -26,13 +27,13 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.dictionaries(NAMES, VALUES, max_size=6))
 def test_the_bytes_are_those_of_rfc_8785(fields: dict[str, Any]) -> None:
     assert canonical(fields) == rfc8785.dumps(fields)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.dictionaries(NAMES, VALUES, min_size=2, max_size=6))
 def test_the_order_of_the_fields_does_not_matter(fields: dict[str, Any]) -> None:
     backwards = dict(reversed(fields.items()))
@@ -102,7 +103,7 @@ def test_salts_are_128_bits_and_never_alike() -> None:
     assert {len(salt) for salt in salts} == {16}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.binary(max_size=70))
 def test_bytes_have_one_text_in_base64(raw: bytes) -> None:
     text = base64.b64encode(raw).decode()

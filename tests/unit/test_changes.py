@@ -13,6 +13,7 @@ from lockbox.people.roles import Mode
 from lockbox.requests.changes import changes
 from lockbox.requests.rules import Consent, Match, Policy, Rule
 from lockbox.requests.terms import Overrides, Reason, Stage
+from tests.examples import examples
 from tests.unit.policies import PEOPLE, POLICIES
 
 ANN, AMIR, *_ = PEOPLE
@@ -91,13 +92,13 @@ def test_consent_is_said_with_its_end() -> None:
     assert changes(Policy(consent=until), Policy()) == {"consent": "observe until 2026-03-01T00:00:00.000000Z → none"}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(POLICIES)
 def test_nothing_is_said_where_nothing_changed(policy: Policy) -> None:
     assert changes(policy, Policy.model_validate(policy.model_dump(mode="json"))) == {}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(POLICIES, POLICIES, st.sampled_from(sorted(Policy.model_fields)))
 def test_whatever_differs_is_said(policy: Policy, other: Policy, field: str) -> None:
     new = policy.model_copy(update={field: getattr(other, field)})
@@ -108,7 +109,7 @@ def test_whatever_differs_is_said(policy: Policy, other: Policy, field: str) -> 
     assert {name.partition(".")[0] for name in said} <= {field}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(POLICIES, POLICIES)
 def test_what_is_said_can_stand_in_an_event_and_mirrors_the_way_back(old: Policy, new: Policy) -> None:
     there: dict[str, Any] = changes(old, new)

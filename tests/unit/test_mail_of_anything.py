@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from lockbox.notices.senders import message
 from lockbox.notices.senders.message import compose
+from tests.examples import examples
 from tests.unit.letter import mail
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1, max_size=60)
@@ -19,7 +20,7 @@ HARD = st.sampled_from('abc XYZ 09 éß漢 ,;:"<>()[]@.=?_-!\t')
 SENDERS = ["Lockbox <lockbox@vendor.example>", "lockbox@vendor.example", "Änne, Lockbox <x@y.example>"]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(TEXTS, TEXTS, TEXTS)
 def test_any_text_makes_a_mail_with_one_of_each_header(name: str, why: str, comment: str) -> None:
     made = mail(requester=name, recipient_name=name, justification=why, case_ref=why, comment=comment)
@@ -47,7 +48,7 @@ def test_any_text_makes_a_mail_with_one_of_each_header(name: str, why: str, comm
     assert "never ask you to approve by" in next(read.iter_parts()).get_content()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.text(st.characters(exclude_categories=["Cs"])))
 def test_a_body_is_read_as_it_was_written_line_by_line(text: str, html: str) -> None:
     raw = compose(replace(mail(), text=text, html=html), "Lockbox <lockbox@vendor.example>").as_bytes()
@@ -60,7 +61,7 @@ def test_a_body_is_read_as_it_was_written_line_by_line(text: str, html: str) -> 
     ]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.text(HARD, max_size=120), st.sampled_from(SENDERS))
 def test_headers_are_as_the_email_package_writes_them(subject: str, sender: str) -> None:
     made = replace(mail(), subject=subject)
@@ -73,7 +74,7 @@ def test_headers_are_as_the_email_package_writes_them(subject: str, sender: str)
     assert {one: written[one] for one in fields(plain.as_bytes())} == fields(plain.as_bytes())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.text(HARD, min_size=1, max_size=100))
 @example("Erin Bcc: everyone@contoso.example <h1>Approve</h1>[U+202E]gnp.exe[U+2066][U+2028]Request 0 [31m")
 @example('"Ann" <everyone@contoso.example>, ' + "Äpfel " * 10)
@@ -88,7 +89,7 @@ def test_whatever_a_name_holds_it_is_the_name_of_the_one_recipient(name: str) ->
     assert max(map(len, written.split(b"\r\n"))) <= 78
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.text(HARD, min_size=1, max_size=100))
 @example("Vendor, Inc. <boss@contoso.example>, a very long name of a vendor that goes on and on and on")
 @example("Änne Müller <boss@contoso.example>, der sehr lange Name eines Herstellers, GmbH")

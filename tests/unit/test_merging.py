@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from lockbox.requests.merging import loosens, stricter, strictest, terms_for
 from lockbox.requests.rules import Ask, Match, Policy, Rule
 from lockbox.requests.terms import ApproveMeans, Overrides, Reason, Stage, Terms
+from tests.examples import examples
 from tests.unit.policies import ASKS, PEOPLE, POLICIES, RULES, TERMS
 
 MAIL = Ask("mail", ["read"], Reason.SUPPORT_CASE, ["mailbox:ann"])
@@ -72,7 +73,7 @@ def test_the_order_of_strictness_is_said_for_all_terms_but_who_hears_when() -> N
     assert {field for field, _, _ in ORDER} == set(Terms.model_fields) - WHO_HEARS_WHEN
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(TERMS, TERMS)
 def test_merging_reminds_whenever_either_side_says_and_widens_and_warns_as_early_as_either(
     a: Terms, b: Terms
@@ -102,7 +103,7 @@ def test_any_number_of_rules_with_reminders_of_their_own_can_be_merged() -> None
     assert terms_for(Policy(rules=rules), MAIL).approval_reminders == tuple(range(1, 91))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(TERMS, TERMS, TERMS)
 def test_merging_gives_the_same_in_any_grouping_and_order(a: Terms, b: Terms, c: Terms) -> None:
     assert stricter(a, b) == stricter(b, a)
@@ -110,7 +111,7 @@ def test_merging_gives_the_same_in_any_grouping_and_order(a: Terms, b: Terms, c:
     assert stricter(a, a) == a
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(TERMS, TERMS)
 def test_merging_never_loosens_either_side(a: Terms, b: Terms) -> None:
     merged = stricter(a, b)
@@ -119,7 +120,7 @@ def test_merging_never_loosens_either_side(a: Terms, b: Terms) -> None:
     assert not loosens(b, merged)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(TERMS, TERMS)
 def test_terms_that_do_not_loosen_are_left_as_they_are_by_merging(a: Terms, b: Terms) -> None:
     b = b.model_copy(update={name: getattr(a, name) for name in WHO_HEARS_WHEN})
@@ -127,7 +128,7 @@ def test_terms_that_do_not_loosen_are_left_as_they_are_by_merging(a: Terms, b: T
     assert loosens(a, b) is (stricter(a, b) != b)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(TERMS, TERMS)
 def test_merging_prompts_each_group_as_early_as_either_side(a: Terms, b: Terms) -> None:
     when = earliest(stricter(a, b))
@@ -184,7 +185,7 @@ def test_a_rule_that_would_loosen_leaves_the_tenants_terms_as_they_are() -> None
     assert terms_for(policy, MAIL) == Terms(quorum=2, mail_link=False)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(POLICIES, ASKS, st.data())
 def test_the_order_of_rules_has_no_effect(policy: Policy, ask: Ask, data: st.DataObject) -> None:
     rules = tuple(data.draw(st.permutations(policy.rules)))
@@ -192,13 +193,13 @@ def test_the_order_of_rules_has_no_effect(policy: Policy, ask: Ask, data: st.Dat
     assert terms_for(policy.model_copy(update={"rules": rules}), ask) == terms_for(policy, ask)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(POLICIES, ASKS)
 def test_the_terms_of_an_ask_never_loosen_the_tenants_own(policy: Policy, ask: Ask) -> None:
     assert not loosens(policy, terms_for(policy, ask))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(POLICIES, RULES, ASKS)
 def test_a_further_rule_never_loosens(policy: Policy, rule: Rule, ask: Ask) -> None:
     more = policy.model_copy(update={"rules": (rule, *policy.rules)})
@@ -206,7 +207,7 @@ def test_a_further_rule_never_loosens(policy: Policy, rule: Rule, ask: Ask) -> N
     assert not loosens(terms_for(policy, ask), terms_for(more, ask))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(POLICIES, RULES, ASKS)
 def test_a_rule_that_matches_is_kept_to(policy: Policy, rule: Rule, ask: Ask) -> None:
     terms = terms_for(policy.model_copy(update={"rules": (*policy.rules, rule)}), ask)
@@ -218,7 +219,7 @@ def test_a_rule_that_matches_is_kept_to(policy: Policy, rule: Rule, ask: Ask) ->
         assert terms == terms_for(policy, ask)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(POLICIES, ASKS)
 def test_the_strictest_terms_are_met_by_whatever_satisfies_every_rule(policy: Policy, ask: Ask) -> None:
     strict = strictest(policy)

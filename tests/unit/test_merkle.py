@@ -8,6 +8,7 @@ from pymerkle import InmemoryTree
 from lockbox.audit import merkle
 from lockbox.audit.merkle import BadProof, Growing, leaf_hash, root_of
 from tests import second_verifier
+from tests.examples import examples
 from tests.logs import subtree_of
 
 ENTRIES = [
@@ -140,7 +141,7 @@ def test_subtrees_of_one_size_side_by_side_become_one_of_twice_the_size(levels: 
         assert (growing.size, growing.root) == (start, root_of(MANY[:start]))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.lists(st.binary(max_size=8), max_size=300))
 def test_a_library_that_knows_nothing_of_us_computes_the_same_roots(entries: list[bytes]) -> None:
     library = InmemoryTree(algorithm="sha256")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from lockbox.requests.lifecycle import FINAL_STATES, OPEN_STATES, State
 from lockbox.requests.policy import Nudges, Stretch, deadline, nudges, wake_at
 from lockbox.requests.terms import Terms
+from tests.examples import examples
 from tests.unit.policies import TERMS
 
 NOON = datetime(2026, 2, 28, 12, tzinfo=UTC)
@@ -140,7 +141,7 @@ def test_whatever_comes_after_the_deadline_is_nothing_but_the_end() -> None:
     assert nudges(stretch, Terms(), NOON + 6 * HOUR, stretch.deadline_at) == NOTHING
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(STRETCHES, TERMS, AT)
 def test_the_clock_never_wakes_after_the_deadline_nor_in_the_past(
     stretch: Stretch, terms: Terms, share: float
@@ -153,7 +154,7 @@ def test_the_clock_never_wakes_after_the_deadline_nor_in_the_past(
     assert woken_at > at or woken_at == stretch.deadline_at
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(STRETCHES, TERMS, st.integers(0, 10**12))
 def test_however_late_it_comes_it_ends_and_sends_no_more_than_it_should(
     stretch: Stretch, terms: Terms, late: int
@@ -171,7 +172,7 @@ def test_however_late_it_comes_it_ends_and_sends_no_more_than_it_should(
     assert not widened or widened[-1] <= max(stretch.tiers_asked, tiers)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(STRETCHES, TERMS)
 def test_on_time_every_share_of_the_window_is_a_reminder(stretch: Stretch, terms: Terms) -> None:
     percents = {State.REVIEWING: terms.review_reminders, State.PENDING: terms.approval_reminders}

@@ -12,6 +12,7 @@ from lockbox.ids import new_id
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.quorum import Vote, granted_window, missing, quorum_met, who_lacks
 from lockbox.requests.terms import Stage
+from tests.examples import examples
 from tests.unit.policies import PEOPLE, quorums
 
 ANN, AMIR, ABE, LEA, LOU = PEOPLE
@@ -124,7 +125,7 @@ def test_a_denial_outweighs_stages_that_agree() -> None:
     assert not quorum_met([vote(LEA), vote(LOU), vote(AMIR, Action.DENY)], 2, [LEGALS], GROUPS)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(DENIED, ANY_QUORUM, ANY_STAGES, ANY_GROUPS)
 def test_no_votes_with_a_denial_ever_open_anything(
     votes: list[Vote], quorum: int, stages: tuple[Stage, ...], groups: Mapping[str, frozenset[UUID]]
@@ -132,7 +133,7 @@ def test_no_votes_with_a_denial_ever_open_anything(
     assert not quorum_met(votes, quorum, stages, groups)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(YES_VOTES, st.integers(0), ANY_QUORUM, ANY_STAGES, ANY_GROUPS)
 def test_taking_the_right_to_approve_or_the_principals_from_somebody_never_meets_a_quorum(
     votes: list[Vote], at: int, quorum: int, stages: tuple[Stage, ...], groups: Mapping[str, frozenset[UUID]]
@@ -147,7 +148,7 @@ def test_taking_the_right_to_approve_or_the_principals_from_somebody_never_meets
     assert before or not quorum_met(alone, quorum, stages, groups)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(YES_VOTES, ANY_QUORUM, ANY_STAGES, ANY_GROUPS, st.permutations(PEOPLE))
 def test_a_vote_twice_or_in_another_order_changes_nothing(
     votes: list[Vote],
@@ -161,7 +162,7 @@ def test_a_vote_twice_or_in_another_order_changes_nothing(
     assert missing(again, quorum, stages, groups) == missing(votes, quorum, stages, groups)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     st.dictionaries(PERSONS, SETS),
     ANY_QUORUM,

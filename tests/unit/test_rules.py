@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from lockbox.people.roles import Mode
 from lockbox.requests.rules import Ask, Consent, Match, Policy, Rule, effective_mode, fits
 from lockbox.requests.terms import Overrides, Reason
+from tests.examples import examples
 from tests.unit.policies import ASKS, MATCHES, PEOPLE, POLICIES
 
 NOON = datetime(2026, 2, 28, 12, tzinfo=UTC)
@@ -45,14 +46,14 @@ def test_a_policy_is_chosen_with_a_few_words() -> None:
     assert policy.model_dump(mode="json", exclude_defaults=True) == {"vendor_review": False, "quorum": 2}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(POLICIES)
 def test_a_policy_survives_the_way_through_json(policy: Policy) -> None:
     assert Policy.model_validate(policy.model_dump(mode="json")) == policy
     assert Policy.model_validate_json(policy.model_dump_json()) == policy
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(POLICIES, st.randoms(use_true_random=False))
 def test_the_json_of_a_policy_does_not_depend_on_the_order_of_writing(policy: Policy, order: random.Random) -> None:
     written = policy.model_dump(mode="json")
@@ -143,7 +144,7 @@ def test_a_rule_matches_where_every_dimension_has_a_hit(match: dict[str, Any], *
     assert Match.model_validate(match).matches(READS_ANN) is hit
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(MATCHES, ASKS, ASKS)
 def test_asking_for_more_at_once_never_gets_past_a_rule(match: Match, ask: Ask, more: Ask) -> None:
     both = Ask(ask.service, [*ask.actions, *more.actions], ask.reason, [*more.resources, *ask.resources])
@@ -151,7 +152,7 @@ def test_asking_for_more_at_once_never_gets_past_a_rule(match: Match, ask: Ask, 
     assert match.matches(both) >= match.matches(ask)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(st.text("ab*", max_size=8), st.text("ab", max_size=10))
 @example("a*a", "a")
 @example("*ab*ab*", "abab")

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from pydantic import ValidationError
 
 from lockbox.requests.terms import Overrides, Reason, Stage, Terms, defects
+from tests.examples import examples
 from tests.unit.policies import TERMS
 
 NO_CASE = "Name the support case; this tenant asks for one."
@@ -162,7 +163,7 @@ def test_equal_terms_are_equal_however_they_were_written() -> None:
     assert [stage.group for stage in one.stages] == ["legal", "ops"]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(TERMS)
 def test_any_terms_merged_ones_too_survive_the_way_through_json(terms: Terms) -> None:
     written = terms.model_dump(mode="json")

@@ -13,6 +13,7 @@ from lockbox.audit.canonical import canonical
 from lockbox.audit.exported import Unreadable
 from lockbox.audit.findings import Finding, Kind
 from lockbox.audit.verify import BAD, CANNOT_TELL, GOOD, Verdict, verify
+from tests.examples import examples
 from tests.logs import OTHER_KEY, TENANT, Log, Sealed, event, line, public
 from tests.verdicts import judged
 
@@ -451,7 +452,7 @@ def logs(draw: st.DrawFn) -> Log:
     return Log(events)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(logs(), st.data())
 def test_any_history_is_good_and_any_byte_that_is_flipped_in_it_is_found(log: Log, data: st.DataObject) -> None:
     export = log.whole()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lockbox.audit.exported import Unreadable
 from lockbox.audit.findings import Kind
 from lockbox.audit.verify import BAD, GOOD, verify
+from tests.examples import examples
 from tests.logs import Log, Sealed, event, line, public
 from tests.verdicts import judged
 
@@ -187,7 +188,7 @@ def put(value: Any, way: tuple[Any, ...], new: object) -> Any:
     return copy
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.data())
 def test_whatever_stands_in_any_place_of_a_file_it_is_judged(data: st.DataObject) -> None:
     number = data.draw(st.integers(0, len(ROWS) - 1))
@@ -210,7 +211,7 @@ def only_remarks(changed: Any, said: Any) -> bool:
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.data())
 def test_whatever_stands_in_any_place_of_a_body_it_is_judged(data: st.DataObject) -> None:
     said = json.loads(event(1, {}, action=data.draw(st.sampled_from(["submit", "trail_removed", "restored"]))).body)
