@@ -27,13 +27,14 @@ run: $(READY) ## keep the whole stack up: API, workers, Flower and embedded serv
 
 # Compiled files are kept even where the machine says otherwise: each process of the tests, and each that they start,
 # would compile all modules anew, which takes longer than half of the tests.
-test: $(READY) ## run all tests on servers of their own, from nothing
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder --ignore tests/far $(TESTS)
+test: $(READY) ## run all tests but the far ones on servers of their own, from nothing (five minutes)
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder \
+		--durations 20 -m "not far" --ignore tests/far $(TESTS)
 
-# Half of the far tests are plays over a database, half are calls of the API by its OpenAPI document.
-test-far: $(READY) ## run the tests that take minutes: Schemathesis by role, and long plays (under half an hour)
+# The rest: whole walks that take long, calls of the API by its OpenAPI document, and properties with many examples.
+test-far: $(READY) ## run the tests that take long, and try each property with many examples (under half an hour)
 	@PYTHONDONTWRITEBYTECODE= HYPOTHESIS_PROFILE=far PLAYS=40 $(BIN)/python -m pytest --numprocesses $(FAR_JOBS) --dist load \
-		--timeout 1800 tests/far tests/database/test_stateful.py
+		--durations 20 --timeout 1800 -m "far or hypothesis" tests
 
 check: $(READY) ## lint, types and the arrow of imports
 	@$(BIN)/ruff check .

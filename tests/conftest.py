@@ -4,8 +4,8 @@ import gc
 import itertools
 import os
 import shutil
+import sys
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,10 +22,50 @@ from lockbox import migrations
 from lockbox.database import Database, make_engine
 from lockbox.schedule import Schedule
 from tests.builders import Urls, World, all_rights
+from tests.programs import left_out
 
 NUMBERS = itertools.count(1)
-LARGE = 100
 LATE = 0.85
+# How long the longest files take, of those that `make test` runs: seconds of one processor.
+SECONDS = {
+    "whole/chaos": 41,
+    "whole/demo": 20,
+    "whole/hostile_redis": 14,
+    "whole/cli_bootstrap": 13,
+    "whole/never": 12,
+    "whole/redis_away": 11,
+    "whole/starting": 10,
+    "whole/portal": 10,
+    "whole/failpoints": 9,
+    "whole/browser": 8,
+    "whole/hints": 7,
+    "http/portal_routes": 40,
+    "http/routes": 30,
+    "http/portal_forms": 20,
+    "http/moves": 15,
+    "http/sign_in_passkeys": 14,
+    "http/sign_in_issuers": 14,
+    "http/live_lists": 12,
+    "http/portal_governing": 11,
+    "http/any_tenancy_input": 10,
+    "http/live_browser": 10,
+    "http/live": 10,
+    "database/races": 20,
+    "database/firm_hands": 14,
+    "database/tenancy_endpoints": 14,
+    "database/tenants_apart": 12,
+    "database/exports": 10,
+    "database/erased_everywhere": 10,
+    "database/row_security": 8,
+    "database/migrating_data": 8,
+    "model/explorer": 7,
+    "unit/changes": 4,
+    "unit/cli_words": 5,
+    "unit/audience": 4,
+}
+TABLES = text("SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'")
+# For the whole connection: each change throws away all plans, and to plan what empties every table takes longest.
+NO_TRIGGERS = "-c session_replication_role=replica"
 
 # Nothing that is imported or collected is ever garbage: to look through all of it, again and again, takes as long as
 # to collect, and each later look would begin with it.
@@ -41,18 +81,35 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+@pytest.hookimpl(tryfirst=True, specname="pytest_collection_modifyitems")
+def pytest_mark_what_is_far(items: list[pytest.Item]) -> None:
+    """Mark each test of the folder of far ones as far."""
+    for item in items:
+        if "far" in item.path.parts:
+            item.add_marker(pytest.mark.far)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, in its shuffled order, so that no process is left alone with it at the end.
 
-    That is what starts processes, and then the largest files. Servers that are killed and want their ports back come
-    late among the rest, when nobody else starts any.
+    That is what starts processes, and then the files that took longest when somebody last looked. Servers that are
+    killed and want their ports back come late among the rest, when nobody else starts any.
     """
-    sizes = Counter(item.path for item in items)
     rest = list(dict.fromkeys(item.path for item in items if _starts_servers(item) is None))
-    rest.sort(key=lambda path: sizes[path] < LARGE)
+    rest.sort(key=lambda path: -SECONDS.get(_name(path), 0))
     order: dict[Path, float] = {path: place for place, path in enumerate(rest)}
     items.sort(key=lambda item: _turn(item, order, len(rest) * LATE))
+
+
+def _name(path: Path) -> str:
+    return f"{path.parent.name}/{path.stem.removeprefix('test_')}"
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Say in the last line what was left out for want of a program."""
+    if not hasattr(config, "workerinput") and (line := left_out()):
+        sys.stdout.write(f"{line}\n")
 
 
 def _starts_servers(item: pytest.Item) -> bool | None:
@@ -66,7 +123,7 @@ def _turn(item: pytest.Item, order: dict[Path, float], midst: float) -> float:
     starts = _starts_servers(item)
     if starts is None:
         return order[item.path]
-    return -1 if starts else midst - 0.5
+    return -1 - SECONDS.get(_name(item.path), 0) if starts else midst - 0.5
 
 
 @pytest.fixture(scope="session")
@@ -89,8 +146,8 @@ def _without_fsync(servers: Servers) -> None:
     """Let nobody wait for the disk: a killed server loses nothing by it, and the machine is not unplugged."""
     engine = create_engine(servers.superuser_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
     with engine.connect() as connection:
-        for statement in ("ALTER SYSTEM SET fsync = off", "ALTER SYSTEM SET full_page_writes = off"):
-            connection.execute(text(statement))
+        for setting in ("fsync", "full_page_writes"):
+            connection.execute(text(f"ALTER SYSTEM SET {setting} = off"))
         connection.execute(text("SELECT pg_reload_conf()"))
 
 

@@ -6,7 +6,7 @@ from hypothesis import settings
 
 FAR = os.environ.get("HYPOTHESIS_PROFILE") == "far"
 NEAR = 20
-MORE = 4
+MORE = 2
 
 
 def examples(usual: int, near: int = NEAR) -> int:

@@ -24,23 +24,19 @@ from lockbox import schedule as schedule_module
 from lockbox.database import Database, make_engine
 from lockbox.schedule import Schedule
 from tests.builders import ShiftedClock, StoppedClock, Urls
-from tests.conftest import fresh_database
+from tests.conftest import NO_TRIGGERS, TABLES, fresh_database
 from tests.database.postbag import Postbag
 from tests.ports import own_port
 
 REDIS_SERVER = shutil.which("redis-server")
 KINDS = ["valkey", "redis"] if REDIS_SERVER else ["valkey"]
 START_SECONDS = 10
-TABLES = text("SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'")
 # What is idle holds no lock and nothing that the next test could find; the rest is ended.
 END_OTHERS = text("""
 SELECT pg_terminate_backend(a.pid, 5000) FROM pg_stat_activity a
 WHERE a.datname = current_database() AND a.backend_type = 'client backend' AND a.pid <> pg_backend_pid()
     AND (a.state <> 'idle' OR EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid))
 """)
-
-# For the whole connection: each change throws away all plans, and to plan what empties every table takes longest.
-NO_TRIGGERS = "-c session_replication_role=replica"
 
 # What a test that shares its database leaves as it was: tables, indexes, rights, functions, triggers and rules.
 SCHEMA = text("""

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -364,6 +365,7 @@ class Life(RuleBasedStateMachine):
             connection.exec_driver_sql(forged)
 
 
+@pytest.mark.hypothesis
 def test_whatever_happens_in_whatever_order_all_is_as_it_must_be(
     shared: Shared, api: Database, worker: Database, superuser: Engine, pool: ThreadPoolExecutor
 ) -> None:

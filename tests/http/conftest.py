@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 import structlog
+from redis import Redis
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
@@ -20,6 +21,7 @@ from lockbox.people.roles import Mode
 from lockbox.requests.rules import Policy
 from lockbox.schedule import Schedule
 from tests.builders import WITHOUT_REVIEW, Urls, World, all_rights
+from tests.conftest import NO_TRIGGERS, TABLES
 from tests.http.door import Door, OpenDoor
 from tests.http.portal import SETTINGS, OpenPortal, Portal
 
@@ -94,6 +96,20 @@ def root(urls: Urls) -> Iterator[Engine]:
     engine = root_at(urls)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _emptied(urls: Urls) -> None:
+    """Let each file begin with an empty database: the vendor's people of all worlds are one vendor's.
+
+    What is in review is told to every manager there is, and the checks of a watcher look at everybody.
+    """
+    everything = create_engine(urls.superuser, poolclass=NullPool, connect_args={"options": NO_TRIGGERS})
+    with everything.begin() as connection:
+        names = ", ".join(connection.execute(TABLES).scalars())
+        connection.execute(text(f"TRUNCATE {names}"))
+    with Redis.from_url(urls.redis) as redis:
+        redis.flushall()
 
 
 @pytest.fixture(autouse=True)

@@ -129,30 +129,35 @@ def run_out(worker: Database, request_id: UUID) -> None:
 
 
 @pytest.mark.parametrize("start", ROW_OF)
-@pytest.mark.parametrize("action", GRID)
-def test_a_move_of_the_table_is_made_and_every_other_refused(
-    action: str, start: str, reviewing: Door, worker: Database
-) -> None:
-    expected = cells(action, ROW_OF[start])
+def test_a_move_of_the_table_is_made_and_every_other_refused(start: str, reviewing: Door, worker: Database) -> None:
     request_id = bring_to(reviewing, worker, start)
     before = reviewing.get("max", f"/v1/requests/{request_id}").json()
+    assert before["state"] == start.partition(" ")[0]
 
-    refused = [who for who, cell in expected.items() if cell != "yes"]
-    path = f"/v1/requests/{request_id}/{action}"
-    answers = reviewing.together(*(reviewing.coming(who, "POST", path) for who in refused))
-
+    for action in GRID:
+        _refused_to_all_but_who_may(reviewing, request_id, action, start)
     assert reviewing.get("max", f"/v1/requests/{request_id}").json() == before
+
+    for action in GRID:
+        for who in [who for who, cell in cells(action, ROW_OF[start]).items() if cell == "yes"]:
+            made = reviewing.act(who, action, bring_to(reviewing, worker, start))
+            assert made.status_code == 200, (action, who, made.text)
+            assert made.json()["state"] == BECOMES[action]
+            assert made.json()["version"] == before["version"] + 1
+            assert made.headers["etag"] == f'"{before["version"] + 1}"'
+            assert made.json()["open"] is (action == "approve")
+
+
+def _refused_to_all_but_who_may(door: Door, request_id: str, action: str, start: str) -> None:
+    """Let everybody else try it, on a request that a refusal leaves as it is."""
+    expected = cells(action, ROW_OF[start])
+    refused = [who for who, cell in expected.items() if cell != "yes"]
+    answers = door.together(*(door.coming(who, "POST", f"/v1/requests/{request_id}/{action}") for who in refused))
     for who, answer in zip(refused, answers, strict=True):
         body = facts(answer, *REFUSED[expected[who]])
-        assert ("current_state" in body) is (expected[who] == "state")
-        assert body.get("current_state", before["state"]) == start.partition(" ")[0]
-    for who in [who for who, cell in expected.items() if cell == "yes"]:
-        made = reviewing.act(who, action, bring_to(reviewing, worker, start))
-        assert made.status_code == 200, made.text
-        assert made.json()["state"] == BECOMES[action]
-        assert made.json()["version"] == before["version"] + 1
-        assert made.headers["etag"] == f'"{before["version"] + 1}"'
-        assert made.json()["open"] is (action == "approve")
+        assert ("current_state" in body) is (expected[who] == "state"), (action, who)
+        if "current_state" in body:
+            assert body["current_state"] == start.partition(" ")[0], (action, who)
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])

@@ -81,8 +81,9 @@ def test_every_form_is_refused_from_elsewhere(lenient: Portal, ann: Browser) -> 
     before = lenient.count()
 
     for path in posts:
+        fields = lenient.filled(path, FIELDS | {"csrf": csrf})
         for headers in FOREIGN:
-            answer = ann.send(path, lenient.filled(path, FIELDS | {"csrf": csrf}), headers)
+            answer = ann.send(path, fields, headers)
             assert answer.status_code == 403, (path, headers)
             assert "did not come from a page of this lockbox" in answer.text
 
@@ -91,18 +92,13 @@ def test_every_form_is_refused_from_elsewhere(lenient: Portal, ann: Browser) -> 
     assert "Ann" in ann.get("/account").words
 
 
-@pytest.mark.parametrize("token", [None, "", "x", "another"])
-def test_a_form_without_its_token_changes_nothing(lenient: Portal, ann: Browser, token: str | None) -> None:
-    other = lenient.browser()
-    other.enter("ann")
-    theirs = other.get("/account").form("/sign-out").fields["csrf"]
+def test_a_form_without_its_token_changes_nothing(lenient: Portal, ann: Browser) -> None:
     request = lenient.world.fresh()
-    shown = {"csrf": theirs if token == "another" else token} if token is not None else {}
     paths = [path for method, path in pages_of(lenient) if method == "POST" and path.startswith(SIGNED_IN)]
     before = lenient.count()
 
     for path in ["/sign-out", f"/requests/{request.id}/approve", f"/requests/{request.id}/deny", *paths]:
-        answer = ann.post(path, lenient.filled(path, FIELDS | shown))
+        answer = ann.post(path, lenient.filled(path, FIELDS))
         # What does not exist at all is said first.
         assert answer.status in {403, 404}, path
 
@@ -138,7 +134,7 @@ def test_a_form_after_the_session_has_ended_changes_nothing_and_says_so(lenient:
     assert lenient.sql("SELECT state FROM requests WHERE id = :r", r=request.id)[0].state == "pending"
 
 
-@pytest.mark.parametrize("means", [Means.MAIL, Means.PASSKEY])
+@pytest.mark.parametrize("means", [pytest.param(Means.MAIL, marks=pytest.mark.far), Means.PASSKEY])
 def test_reading_never_changes_anything_whatever_is_followed_and_how_often(lenient: Portal, means: Means) -> None:
     request = lenient.world.fresh()
     browser = lenient.browser()

@@ -111,6 +111,7 @@ def begin(known: dict[str, str], errors: Path, *words: str) -> Signing:
     return Signing(process, SHOWN.findall(errors.read_text())[0])
 
 
+@pytest.mark.far
 def test_from_an_empty_database_to_a_first_customer(stage: Stage, olga: Visitor, tmp_path: Path) -> None:
     known = {"LOCKBOX_URL": olga.home, "XDG_STATE_HOME": str(tmp_path)}
     before = lockbox(known, "tenant", "add", "contoso", *ADMIN)
@@ -162,6 +163,7 @@ def test_what_is_kept_is_for_its_person_alone_and_for_that_address(
     assert signing.code not in log
 
 
+@pytest.mark.far
 def test_a_token_is_printed_where_that_is_asked_and_a_refusal_ends_with_one(olga: Visitor, tmp_path: Path) -> None:
     known = {"LOCKBOX_URL": olga.home, "XDG_STATE_HOME": str(tmp_path)}
     first = begin(known, tmp_path / "first", "--print")

@@ -11,6 +11,8 @@ from redis import Redis
 from tests.whole.conftest import wait_until
 from tests.whole.containers import Containers, containers_of
 
+pytestmark = pytest.mark.far
+
 SERVICES = ("api", "worker", "notices", "flower")
 
 

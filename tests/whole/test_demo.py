@@ -90,6 +90,7 @@ def test_every_story_ends_as_it_must_and_every_proof_holds(here: Terminal) -> No
     check_details(DETAILS.read_text())
 
 
+@pytest.mark.far
 def test_a_worker_that_dies_fails_the_demo_and_is_named(here: Terminal) -> None:
     with play(here) as demo:
         wait_for(demo, "1 endorsed")
@@ -102,6 +103,7 @@ def test_a_worker_that_dies_fails_the_demo_and_is_named(here: Terminal) -> None:
     assert here.left() == []
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_demo_that_is_told_to_stop_leaves_nothing_behind(here: Terminal, number: signal.Signals) -> None:
     with play(here) as demo:

@@ -20,6 +20,7 @@ from tests.whole.scenes import SCENES, Scene, asking, entering, governing, own, 
 from tests.whole.warm import WarmProcesses
 
 pytestmark = [
+    pytest.mark.far,
     pytest.mark.skipif(people.PROGRAM is None, reason=people.MISSING),
     pytest.mark.timeout(600),
 ]

@@ -25,6 +25,7 @@ from tests.whole.conftest import Stage, short
 from tests.whole.people import PHONE, Desk, desk_of, overflow, violations
 
 pytestmark = [
+    pytest.mark.far,
     pytest.mark.skipif(people.PROGRAM is None, reason=people.MISSING),
     pytest.mark.timeout(240),
 ]

@@ -8,6 +8,7 @@ from tests.whole import people
 from tests.whole.people import desk_at, overflow
 
 pytestmark = [
+    pytest.mark.far,
     pytest.mark.skipif(people.PROGRAM is None, reason=people.MISSING),
     pytest.mark.timeout(240),
 ]

@@ -3,6 +3,8 @@
 from email import message_from_string
 from email.policy import default
 
+import pytest
+
 from lockbox.requests.lifecycle import Action
 from tests.builders import World
 from tests.database.postbag import address
@@ -25,6 +27,7 @@ def subjects(stage: Stage, world: World, who: str) -> list[str]:
     return [str(one["Subject"]).split()[0].strip(",:") for one in mine]  # A long one begins with where it was folded.
 
 
+@pytest.mark.far
 def test_who_was_asked_is_reminded_then_the_next_tier_is_asked_and_silence_still_means_no(stage: Stage) -> None:
     world = stage.world()
     lay_down(
@@ -48,6 +51,7 @@ def test_who_was_asked_is_reminded_then_the_next_tier_is_asked_and_silence_still
     stage.events_are_whole()
 
 
+@pytest.mark.far
 def test_a_yes_ends_the_reminders_and_the_window_says_when_it_is_about_to_close(stage: Stage) -> None:
     world = stage.world()
     lay_down(world, approval_window=WINDOW, approval_reminders=[60], closing_warning=2)

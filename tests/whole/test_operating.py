@@ -36,6 +36,7 @@ def here() -> Iterator[Machine]:
         yield made
 
 
+@pytest.mark.far
 @pytest.mark.timeout(400)
 def test_every_command_does_what_it_is_for(here: Machine) -> None:
     left_out = set()

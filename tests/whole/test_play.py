@@ -10,7 +10,7 @@ from tests.whole import people, terminal
 from tests.whole.people import desk_at, picture, violations
 from tests.whole.test_run import playground, read_until, run
 
-pytestmark = pytest.mark.skipif(people.PROGRAM is None, reason=people.MISSING)
+pytestmark = [pytest.mark.far, pytest.mark.skipif(people.PROGRAM is None, reason=people.MISSING)]
 
 
 @pytest.fixture(scope="module")

@@ -121,6 +121,7 @@ def test_three_people_play_the_whole_story(stage: Stage, desk: Desk) -> None:
     stage.events_are_whole()
 
 
+@pytest.mark.far
 def test_a_denial_wants_a_reason_and_the_requester_reads_it(stage: Stage, desk: Desk) -> None:
     world = stage.world(approval_window=900)
     request = world.submit()
@@ -138,6 +139,7 @@ def test_a_denial_wants_a_reason_and_the_requester_reads_it(stage: Stage, desk: 
     expect(erin.locator("main")).to_contain_text("Ask the owner of the mailbox first")
 
 
+@pytest.mark.far
 def test_of_two_who_race_the_loser_is_told_who_won(stage: Stage, desk: Desk) -> None:
     world = stage.world(approval_window=900)
     request = world.submit()
@@ -169,6 +171,7 @@ def test_a_page_that_is_open_says_that_the_time_is_over(stage: Stage, desk: Desk
     stage.ends(request.id, "timed_out")
 
 
+@pytest.mark.far
 def test_a_window_that_moves_to_the_next_page_is_not_taken_for_one_that_has_closed(stage: Stage, desk: Desk) -> None:
     world = stage.world(approval_window=900)
     opened = [world.fresh(access_window=3600) for _ in range(MOST)]
@@ -203,6 +206,7 @@ def test_a_window_that_moves_to_the_next_page_is_not_taken_for_one_that_has_clos
     expect(ann.locator(f"#open-{last.id}")).to_have_count(0)
 
 
+@pytest.mark.far
 def test_without_script_everything_can_be_done(stage: Stage, desk: Desk) -> None:
     world = stage.world(vendor_review=True, approval_window=900, review_window=900)
     erin, max_, ann = (desk.person(world, name, java_script_enabled=False) for name in ("erin", "max", "ann"))
@@ -229,6 +233,7 @@ def test_without_script_everything_can_be_done(stage: Stage, desk: Desk) -> None
     expect(ann.locator("main")).to_contain_text("The inbox")
 
 
+@pytest.mark.far
 def test_on_a_phone_somebody_signs_in_by_a_mailed_code_and_says_no(stage: Stage, desk: Desk) -> None:
     world = stage.world(approval_window=900)
     request = world.submit()
@@ -367,6 +372,7 @@ def furnished(stage: Stage) -> tuple[World, dict[str, str]]:
     return world, ids | {"slug": world.tenant.slug}
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("who", PAGES)
 def test_pages_serve_everybody_wide_and_narrow_light_and_dark(
     desk: Desk, furnished: tuple[World, dict[str, str]], who: str
@@ -392,6 +398,7 @@ def test_pages_serve_everybody_wide_and_narrow_light_and_dark(
     assert wrong == []
 
 
+@pytest.mark.far
 def test_whoever_has_no_session_is_asked_to_sign_in_and_comes_back(desk: Desk) -> None:
     page = desk.person()
 
@@ -401,6 +408,7 @@ def test_whoever_has_no_session_is_asked_to_sign_in_and_comes_back(desk: Desk) -
     assert violations(page) == []
 
 
+@pytest.mark.far
 def test_a_link_checker_changes_nothing(stage: Stage, desk: Desk) -> None:
     world = stage.world(approval_window=900)
     request = world.submit()

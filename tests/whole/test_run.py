@@ -66,6 +66,7 @@ def play(said: str, who: str, path: str) -> tuple[str, str]:
         return browser.get("/account").text, browser.get(letter).text
 
 
+@pytest.mark.far
 def test_what_it_prints_works_and_ctrl_c_stops_all(here: Terminal) -> None:
     with run(here) as running:
         said = read_until(running, "curl ")
@@ -112,6 +113,7 @@ def workers(running: "subprocess.Popen[str]") -> set[int]:
     return found
 
 
+@pytest.mark.far
 def test_a_worker_that_dies_is_started_again(here: Terminal) -> None:
     with run(here) as running:
         read_until(running, "curl ")
@@ -125,6 +127,7 @@ def test_a_worker_that_dies_is_started_again(here: Terminal) -> None:
     assert here.left() == []
 
 
+@pytest.mark.far
 def test_an_api_that_dies_ends_the_others_and_fails(here: Terminal) -> None:
     with run(here) as running:
         read_until(running, "curl ")
@@ -144,6 +147,7 @@ def test_production_is_refused(here: Terminal) -> None:
     assert "production" in complained
 
 
+@pytest.mark.far
 def test_the_walk_with_curl_works_as_it_stands() -> None:
     walk = WALK.read_text()
     lines = re.findall(r"^    (.*)$", walk, re.MULTILINE)
