@@ -13,10 +13,10 @@ from tests.builders import RETRIED
 from tests.http.door import Door, facts
 
 REFUSE = """
-CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION refuse_commit() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN RAISE EXCEPTION 'no commit today, s3cret' USING ERRCODE = '{state}'; END $$;
-CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON events DEFERRABLE INITIALLY DEFERRED
-FOR EACH ROW EXECUTE FUNCTION refuse()
+CREATE CONSTRAINT TRIGGER refuse_commit AFTER INSERT ON events DEFERRABLE INITIALLY DEFERRED
+FOR EACH ROW EXECUTE FUNCTION refuse_commit()
 """
 LIVELY = 60
 """Seconds after which an answer no longer comes; a busy machine may take many."""
@@ -54,7 +54,7 @@ def test_a_commit_that_fails_is_never_answered_with_a_yes(own_door: Door, state:
 
     assert own_door.rows() == before
     assert own_door.get("ann", f"/v1/requests/{request_id}").json()["state"] == "pending"
-    own_door.run_sql("DROP TRIGGER refuse ON events")
+    own_door.run_sql("DROP TRIGGER refuse_commit ON events")
     assert own_door.file(headers={"idempotency-key": "k"}).status_code == 201
 
 
