@@ -134,9 +134,9 @@ def test_a_person_adds_and_confirms_an_address_on_the_account_page(portal: Porta
     quiet = browser.submit(confirmed, "/account/addresses/prompts")
     removed = browser.submit(quiet, "/account/addresses/remove")
 
-    assert f"{DESK} not used before you confirm it" in page.words
+    assert f"{DESK} not used until you confirm it" in page.words
     assert f"{DESK} gets all mails to you" in confirmed.words
-    assert f"{DESK} gets receipts and news of changes alone" in quiet.words
+    assert f"{DESK} gets only receipts and notices of changes" in quiet.words
     assert DESK not in removed.words
 
 

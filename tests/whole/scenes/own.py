@@ -61,10 +61,10 @@ def somebody_says_where_and_when_mails_are_to_come(book: Book) -> None:
     book.wrongly(page.get_by_role("button", name="Choose it"), "Choose a time zone by its name")
     page.get_by_label("Time zone").fill("Europe/Berlin")
     book.rightly(page.get_by_role("button", name="Choose it"), "Your time zone is Europe/Berlin")
-    book.rightly(page.get_by_role("button", name="Do not ask me by mail"), "You are asked by mail only where")
+    book.rightly(page.get_by_role("button", name="Do not ask me by mail"), "You get a mail only when")
     book.unsendable(page.get_by_role("button", name="Mail a code there"), page.get_by_label("A further address"))
     page.get_by_label("A further address").fill(further)
-    book.rightly(page.get_by_role("button", name="Mail a code there"), "not used before you confirm it")
+    book.rightly(page.get_by_role("button", name="Mail a code there"), "not used until you confirm it")
     page.get_by_label("A further address").fill(further)
     book.wrongly(page.get_by_role("button", name="Mail a code there"), "already")
     code = code_to(book.stage, further)
@@ -72,8 +72,8 @@ def somebody_says_where_and_when_mails_are_to_come(book: Book) -> None:
     book.wrongly(page.get_by_role("button", name=f"Confirm {further}"), "code")
     page.get_by_label("Code from the mail").fill(code)
     book.rightly(page.get_by_role("button", name=f"Confirm {further}"), "gets all mails to you")
-    book.rightly(page.get_by_role("button", name=f"Receipts alone to {further}"), "gets receipts and news")
-    book.rightly(page.get_by_role("button", name=f"Remove {further}"), "and nowhere else")
+    book.rightly(page.get_by_role("button", name=f"Receipts alone to {further}"), "gets only receipts")
+    book.rightly(page.get_by_role("button", name=f"Remove {further}"), "and to no other address")
 
 
 @scene
