@@ -126,10 +126,10 @@ def test_the_time_zone_is_chosen_on_the_accounts_page_too(portal: Portal) -> Non
     page = browser.submit(browser.get("/account"), "/account/preferences", time_zone=" Asia/Kathmandu ")
     refused = browser.submit(browser.get("/account"), "/account/preferences", time_zone="Nowhere/Land")
 
-    assert "Yours is Asia/Kathmandu" in page.words
+    assert "Your time zone is Asia/Kathmandu" in page.words
     assert refused.status == 422
     assert "Choose a time zone by its name, such as Europe/Berlin" in refused.words
-    assert "Yours is Asia/Kathmandu" in browser.get("/account").words
+    assert "Your time zone is Asia/Kathmandu" in browser.get("/account").words
 
 
 def test_who_wants_no_prompts_says_so_and_it_is_on_record(fresh_door: Door) -> None:
@@ -158,5 +158,5 @@ def test_prompts_are_declined_and_wanted_again_on_the_accounts_page(portal: Port
     declined = browser.submit(browser.get("/account"), "/account/preferences/prompts")
     wanted = browser.submit(declined, "/account/preferences/prompts")
 
-    assert "only where the others are too few" in declined.words
-    assert "whenever you may approve" in wanted.words
+    assert "only when there are too few other approvers" in declined.words
+    assert "whenever you can approve something" in wanted.words
