@@ -8,6 +8,7 @@ import pytest
 from lockbox.database import Database
 from tests.database.postbag import address
 from tests.database.scenes import read
+from tests.each import each
 from tests.http.door import Door, facts
 from tests.http.portal import Portal
 from tests.mailbox import code_of
@@ -75,7 +76,7 @@ def test_nobody_learns_who_has_an_account_by_naming_one_address_after_the_other(
     assert another.status_code == 409
 
 
-@pytest.mark.parametrize(
+@each(
     "body",
     [
         {},

@@ -15,6 +15,7 @@ from api.app import OVERFLOW, make_app
 from api.budgets import CHECKS, CLOSINGS, ENTRY, MOST_COMMON, MOST_VITAL, READS, STRANGERS, UPLOADS, WRITES, budget_of
 from lockbox.database import Database, make_engine
 from tests.builders import SETTINGS, World
+from tests.each import each
 from tests.http.door import Door, client
 
 CROWD = 120
@@ -217,7 +218,7 @@ async def _all(found: AsyncIterator[int]) -> list[int]:
     return [one async for one in found]
 
 
-@pytest.mark.parametrize(
+@each(
     ("method", "path", "budget"),
     [
         ("GET", "/v1/access", CHECKS),

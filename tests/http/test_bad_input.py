@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 
+from tests.each import each
 from tests.http.door import Door, facts
 
 NUL = "a\x00b"
@@ -102,7 +103,7 @@ BODIES: list[tuple[bytes, int, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("field", "value", "code"), FIELDS)
+@each(("field", "value", "code"), FIELDS)
 def test_a_bad_field_of_a_new_request_is_named_and_nothing_is_written(
     door: Door, field: str, value: Any, code: str
 ) -> None:
@@ -116,7 +117,7 @@ def test_a_bad_field_of_a_new_request_is_named_and_nothing_is_written(
     assert door.rows() == before
 
 
-@pytest.mark.parametrize(("content", "status", "code"), BODIES)
+@each(("content", "status", "code"), BODIES)
 def test_a_body_that_is_no_request_is_refused_and_nothing_is_written(
     door: Door, content: bytes, status: int, code: str
 ) -> None:
@@ -128,11 +129,11 @@ def test_a_body_that_is_no_request_is_refused_and_nothing_is_written(
     assert door.rows() == before
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     [r"\ud800", r"\udfff\ud800", r"a\udc00b", r"\u0000", r"\u001b[2J", r"\u0085", r"\u009b", r"\u202e", r"\u2028"],
 )
-@pytest.mark.parametrize("field", ["tenant", "justification", "case_ref", "resources", "reason_code", "made_up"])
+@each("field", ["tenant", "justification", "case_ref", "resources", "reason_code", "made_up"])
 def test_escapes_that_are_no_text_are_refused_in_every_field(door: Door, field: str, text: str) -> None:
     before = door.rows()
     value = [f"site:{text}"] if field == "resources" else text
@@ -173,7 +174,7 @@ def test_a_body_of_another_kind_is_not_taken_for_json(door: Door, kind: str) -> 
     assert door.rows() == before
 
 
-@pytest.mark.parametrize(
+@each(
     ("action", "body"),
     [
         ("approve", {"access_window": 0}),
@@ -219,12 +220,8 @@ def test_a_decision_with_a_broken_body_is_not_taken_for_one_without(door: Door, 
     assert door.rows() == before
 
 
-@pytest.mark.parametrize(
-    "shown", ["1", "x", "erin", "%00", "0197f3a0-a0a0-7a0a-8a0a", "%F0%9F%94%90", "%ff", "0" * 5000, "'"]
-)
-@pytest.mark.parametrize(
-    ("method", "tail"), [("GET", ""), ("GET", "/events"), ("POST", "/approve"), ("POST", "/deny")]
-)
+@each("shown", ["1", "x", "erin", "%00", "0197f3a0-a0a0-7a0a-8a0a", "%F0%9F%94%90", "%ff", "0" * 5000, "'"])
+@each(("method", "tail"), [("GET", ""), ("GET", "/events"), ("POST", "/approve"), ("POST", "/deny")])
 def test_what_is_no_id_is_refused(door: Door, method: str, tail: str, shown: str) -> None:
     answer = door.call("ann", method, f"/v1/requests/{shown}{tail}")
 

@@ -7,6 +7,7 @@ import pytest
 
 from api.app import make_app
 from tests.builders import SETTINGS
+from tests.each import each
 from tests.http.door import Door, facts
 
 MOST = 64 * 1024
@@ -20,8 +21,8 @@ async def in_chunks(size: int, chunk: int = 4096) -> AsyncIterator[bytes]:
         yield b" " * min(chunk, size - start)
 
 
-@pytest.mark.parametrize("path", ["/v1/requests", "/v1/access", "/livez", "/nowhere"])
-@pytest.mark.parametrize("who", ["erin", None])
+@each("path", ["/v1/requests", "/v1/access", "/livez", "/nowhere"])
+@each("who", ["erin", None])
 def test_a_body_above_64_kib_is_refused_whether_its_size_is_declared_or_not(
     door: Door, who: str | None, path: str
 ) -> None:

@@ -7,6 +7,7 @@ import pytest
 from httpx import Response
 
 from tests.database.tenancy import id_of
+from tests.each import each
 from tests.http.door import Door, facts
 from tests.http.places import eligible
 
@@ -71,7 +72,7 @@ def test_a_second_deputy_in_the_same_period_clashes(fresh_door: Door) -> None:
     assert "has a deputy in that period" in body["detail"]
 
 
-@pytest.mark.parametrize(
+@each(
     ("changes", "field"),
     [
         ({"ends_at": None}, "ends_at"),

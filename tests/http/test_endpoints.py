@@ -9,6 +9,7 @@ import pytest
 
 from lockbox.ids import new_id
 from lockbox.tenancy.endpoints import OF_REQUESTS, OF_TENANTS
+from tests.each import each
 from tests.http.door import Door, facts
 from tests.http.places import delivery, endpoint
 
@@ -56,7 +57,7 @@ def test_a_rotation_without_overlap_ends_the_old_secret_now(fresh_door: Door) ->
     assert rotated.json()["old_secret_until"] is None
 
 
-@pytest.mark.parametrize(
+@each(
     "change",
     [
         {"url": "http://hooks.contoso.example/"},

@@ -8,6 +8,7 @@ from fastapi.routing import iter_route_contexts
 from api.app import make_app, make_database
 from config.settings import Settings
 from lockbox.people.roles import Role
+from tests.each import each
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.places import SAYS, address, done, question
 from tests.http.tokens import made
@@ -43,8 +44,8 @@ def test_there_are_such_routes() -> None:
     assert len(TAKES_IDS) >= 6
 
 
-@pytest.mark.parametrize("who", OTHERS)
-@pytest.mark.parametrize("route", TAKES_IDS)
+@each("who", OTHERS)
+@each("route", TAKES_IDS)
 def test_the_ids_of_another_tenant_answer_as_unknown_ones_do(home: Door, route: str, who: str) -> None:
     home.run_sql("UPDATE tokens SET revoked_at = clock_timestamp() WHERE NOT is_sample")
     waits = home.pending()

@@ -2,10 +2,9 @@
 
 import asyncio
 
-import pytest
-
 from api.app import make_app
 from tests.builders import SETTINGS
+from tests.each import each
 from tests.http.door import Door
 from tests.http.test_sockets import LIVENESS_SECONDS, serving
 
@@ -22,14 +21,14 @@ PATHS = [
 ]
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("who", ["erin", "gate", None])
-@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+@each("path", PATHS)
+@each("who", ["erin", "gate", None])
+@each("method", ["GET", "HEAD", "POST"])
 def test_no_answer_lets_a_browser_guess_its_type(door: Door, method: str, who: str | None, path: str) -> None:
     assert door.call(who, method, path).headers.get_list("x-content-type-options") == ["nosniff"]
 
 
-@pytest.mark.parametrize(
+@each(
     ("hosts", "status"),
     [
         ([], 400),
@@ -38,7 +37,7 @@ def test_no_answer_lets_a_browser_guess_its_type(door: Door, method: str, who: s
         (["lockbox.test"], 200),
     ],
 )
-@pytest.mark.parametrize("version", ["1.1", "1.0"])
+@each("version", ["1.1", "1.0"])
 def test_a_request_names_one_host(door: Door, hosts: list[str], status: int, version: str) -> None:
     lines = "".join(f"Host: {host}\r\n" for host in hosts)
 

@@ -11,6 +11,7 @@ from lockbox.people.roles import Role
 from lockbox.refusals import InvitationRefused
 from tests.database.scenes import read
 from tests.database.tenancy import accepts, id_of
+from tests.each import each
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.places import invited, somebody
 from tests.mailbox import CODE, code_of
@@ -182,7 +183,7 @@ def test_a_withdrawn_invitation_is_gone_and_worthless(fresh_door: Door, worker: 
         accepts(fresh_door.world, "nina", one.id, code)
 
 
-@pytest.mark.parametrize(
+@each(
     ("field", "value"),
     [
         ("roles", []),
@@ -231,10 +232,8 @@ def test_a_bad_change_of_a_member_is_refused(door: Door, body: dict[str, Any]) -
     assert listed(door)["Ann"]["roles"] == ["approver"]
 
 
-@pytest.mark.parametrize("shown", ["1", "x", "%00", "0" * 5000])
-@pytest.mark.parametrize(
-    ("method", "tail"), [("PUT", "/members"), ("DELETE", "/members"), ("DELETE", "/invitations")]
-)
+@each("shown", ["1", "x", "%00", "0" * 5000])
+@each(("method", "tail"), [("PUT", "/members"), ("DELETE", "/members"), ("DELETE", "/invitations")])
 def test_what_is_no_id_is_refused(door: Door, method: str, tail: str, shown: str) -> None:
     answer = door.call("tara", method, at(door, f"{tail}/{shown}"), json={"roles": ["approver"]}, headers=ANY)
 

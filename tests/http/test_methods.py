@@ -5,19 +5,18 @@ from uuid import UUID
 import pytest
 import structlog
 
+from tests.each import each
 from tests.http.door import Door, facts
 from tests.http.portal import Portal
 
 
-@pytest.mark.parametrize(
-    "path", ["/index.html", "/v1", "/v1/", "/v1/requests/", "/v1/access/", "/docs", "/redoc", "/admin", "/%00"]
-)
+@each("path", ["/index.html", "/v1", "/v1/", "/v1/requests/", "/v1/access/", "/docs", "/redoc", "/admin", "/%00"])
 def test_an_unknown_path_is_not_found(door: Door, path: str) -> None:
     facts(door.get("max", path), 404, "not-found")
 
 
-@pytest.mark.parametrize("path", ["/v1/requests", "/v1/access", "/livez", "/readyz", f"/v1/requests/{UUID(int=1)}"])
-@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "TRACE", "PROPFIND", "OPTIONS"])
+@each("path", ["/v1/requests", "/v1/access", "/livez", "/readyz", f"/v1/requests/{UUID(int=1)}"])
+@each("method", ["PUT", "PATCH", "DELETE", "TRACE", "PROPFIND", "OPTIONS"])
 def test_a_method_that_a_path_does_not_know_is_not_allowed(door: Door, method: str, path: str) -> None:
     before = door.rows()
 
@@ -84,7 +83,7 @@ def test_a_head_is_logged_as_what_it_is(door: Door) -> None:
     assert (line["method"], line["route"], line["status"]) == ("HEAD", "/v1/requests", 200)
 
 
-@pytest.mark.parametrize(
+@each(
     ("path", "methods"),
     [
         ("/v1/requests", "GET, HEAD, POST"),

@@ -6,6 +6,7 @@ import pytest
 
 from lockbox.people.roles import Role, Scope
 from lockbox.requests.rules import Policy
+from tests.each import each
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.places import done
 
@@ -46,7 +47,7 @@ def test_where_nothing_is_left_out_all_reads_as_granted(fresh_door: Door) -> Non
     assert (view["decisions"][0]["resources"], view["decisions"][0]["actions"]) == (None, None)
 
 
-@pytest.mark.parametrize(
+@each(
     "body",
     [
         {"resources": ["mailbox:boss@contoso.example"]},

@@ -11,6 +11,7 @@ from config.settings import Settings
 from lockbox.ids import new_id
 from lockbox.people.roles import Role
 from tests.database.scenes import read
+from tests.each import each
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.places import Place, place_of
 
@@ -59,8 +60,8 @@ def own_side(door: Door) -> dict[str, Any]:
     return dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
 
 
-@pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("who", ["zoe", "zack", "zara"])
+@each("route", ROUTES)
+@each("who", ["zoe", "zack", "zara"])
 def test_another_tenants_people_reach_nothing(shared: Door, route: str, who: str) -> None:
     place = place_of(shared, route)
     before = own_side(shared)
@@ -74,7 +75,7 @@ def test_another_tenants_people_reach_nothing(shared: Door, route: str, who: str
     assert own_side(shared) == before
 
 
-@pytest.mark.parametrize("route", CUSTOMERS)
+@each("route", CUSTOMERS)
 def test_no_vendor_role_governs_a_customer(shared: Door, route: str) -> None:
     place = place_of(shared, route)
     before = own_side(shared)

@@ -10,6 +10,7 @@ from fastapi.routing import iter_route_contexts
 from api.app import make_app
 from config.settings import UnsafeSettings
 from lockbox.people.roles import Means, Role
+from tests.each import each
 from tests.http.playing import HERE, HOME, PARTS, here, playground
 from tests.http.portal import SETTINGS, Browser, OpenPortal, Portal
 
@@ -147,8 +148,8 @@ def test_no_other_page_switches(playing: Portal, headers: dict[str, str]) -> Non
     assert browser.client.cookies.get("lockbox") is None
 
 
-@pytest.mark.parametrize("path", PLACES)
-@pytest.mark.parametrize("address", ["10.0.0.5", "203.0.113.7", "::ffff:203.0.113.7", "2001:db8::1", "somewhere"])
+@each("path", PLACES)
+@each("address", ["10.0.0.5", "203.0.113.7", "::ffff:203.0.113.7", "2001:db8::1", "somewhere"])
 def test_from_another_machine_nothing_is_there(playing: Portal, path: str, address: str) -> None:
     assert "This is not open to you" in playing.browser(address=address).get(path).words
 

@@ -9,6 +9,7 @@ from lockbox.ids import new_id
 from lockbox.requests.rules import Policy
 from tests.builders import WITHOUT_REVIEW
 from tests.database.tenancy import id_of
+from tests.each import each
 from tests.http.door import Door, OpenDoor, facts
 
 BODY = WITHOUT_REVIEW.model_dump(mode="json")
@@ -101,7 +102,7 @@ def test_what_can_be_no_version_is_refused(door: Door, version: str) -> None:
     facts(door.get("ann", at(door, "/versions"), before=version), 422, "invalid-request")
 
 
-@pytest.mark.parametrize(
+@each(
     ("field", "value"),
     [
         ("quorum", 0),

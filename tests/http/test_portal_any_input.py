@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lockbox.ids import new_id
+from tests.each import each
 from tests.examples import examples
 from tests.http.portal import BEGUN, HOME, SESSION, Browser, OpenPortal, Portal
 
@@ -234,11 +235,11 @@ def test_any_bytes_are_answered_by_a_page(shared: Portal, body: bytes, kind: str
         is_a_page(browser.call("POST", path, content=body, headers=headers))
 
 
-@pytest.mark.parametrize(
+@each(
     "charset", ["raw_unicode_escape", "unicode_escape", "utf-7", "utf-16", "punycode", "hex", "undefined", "no-such"]
 )
-@pytest.mark.parametrize("kind", ["multipart/form-data; boundary=b", "application/x-www-form-urlencoded"])
-@pytest.mark.parametrize("path", ["/sign-in", "/sign-in/code", "/account/passkeys/new", "/requests/{id}/deny"])
+@each("kind", ["multipart/form-data; boundary=b", "application/x-www-form-urlencoded"])
+@each("path", ["/sign-in", "/sign-in/code", "/account/passkeys/new", "/requests/{id}/deny"])
 def test_a_form_in_strange_letters_is_refused_before_it_is_read(
     shared: Portal, path: str, kind: str, charset: str
 ) -> None:

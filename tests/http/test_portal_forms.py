@@ -10,6 +10,7 @@ from fastapi.routing import iter_route_contexts
 from lockbox.notices import phrases
 from lockbox.people.roles import Means
 from lockbox.requests.rules import Policy
+from tests.each import each
 from tests.http.portal import HOME, SETTINGS, Browser, OpenPortal, Page, Portal, crawl
 
 NOWHERE = UUID("01a20e89-0294-736c-b49a-5a0327678385")
@@ -157,7 +158,7 @@ def test_reading_never_changes_anything_whatever_is_followed_and_how_often(lenie
     assert all(page.status < 500 for page in seen)
 
 
-@pytest.mark.parametrize(
+@each(
     "path",
     [
         "https://evil.test",
@@ -190,7 +191,7 @@ def test_a_sign_in_leads_to_paths_of_ours_alone(lenient: Portal, path: str) -> N
     assert (answer.status_code, answer.headers["location"]) == (303, "/requests")
 
 
-@pytest.mark.parametrize(
+@each(
     ("path", "to"),
     [
         ("/requests?state=denied&text=anna%40contoso.example", "/requests?state=denied&text=anna%40contoso.example"),

@@ -7,6 +7,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from api.admission import PER_ADDRESS, Admission
+from tests.each import each
 from tests.http.playing import here, playground
 from tests.http.portal import HOME, Browser, OpenPortal, Page, Portal
 
@@ -126,7 +127,7 @@ def test_a_stranger_at_an_unknown_address_reads_a_page_too(shared: Portal) -> No
     assert "script-src 'self'" in page.answer.headers["content-security-policy"]
 
 
-@pytest.mark.parametrize(
+@each(
     "accept",
     [
         None,

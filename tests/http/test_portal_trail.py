@@ -24,6 +24,7 @@ from lockbox.people.roles import Role
 from lockbox.refusals import NotSignedIn
 from lockbox.requests.lifecycle import Action
 from tests.database.tenancy import id_of
+from tests.each import each
 from tests.http.portal import HOME, SESSION, Browser, OpenPortal, Page, Portal
 from tests.logs import OTHER_KEY, public, sealed
 
@@ -123,7 +124,7 @@ def test_it_is_searched_by_all_that_the_form_offers(trail: Portal) -> None:
     assert looks(trail, text="quick").form("/trail").fields["text"] == "quick"
 
 
-@pytest.mark.parametrize(
+@each(
     "query",
     [
         {"person": "ann"},
@@ -209,8 +210,8 @@ def test_another_tenants_trail_is_as_unknown_as_none(trail: Portal, open_portal:
     assert theirs.text == nobodys.text
 
 
-@pytest.mark.parametrize("who", ["erin", "max", "olga", "gate", "ann"])
-@pytest.mark.parametrize("path", ["/trail", "/trail/export", "/trail/checkpoint", "/trail/verify"])
+@each("who", ["erin", "max", "olga", "gate", "ann"])
+@each("path", ["/trail", "/trail/export", "/trail/checkpoint", "/trail/verify"])
 def test_whoever_reads_no_trail_reads_none_here(trail: Portal, who: str, path: str) -> None:
     page = entered(trail, who).get(path)
 

@@ -14,6 +14,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
 from tests.builders import SETTINGS
 from tests.database.scenes import read
+from tests.each import each
 from tests.http.door import Door, OpenDoor, client, facts
 from tests.http.places import somebody
 from tests.mailbox import code_of
@@ -91,7 +92,7 @@ def test_an_engineer_is_told_the_longest_window_of_a_tenant_and_nobody_else_is(f
     assert listed[fresh_door.world.tenant.slug] == seen["erin"]
 
 
-@pytest.mark.parametrize(
+@each(
     ("field", "value"),
     [
         ("slug", ""),

@@ -6,6 +6,7 @@ import pytest
 
 from lockbox.people.roles import Means
 from lockbox.requests.rules import Policy
+from tests.each import each
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.portal import Browser, Portal
 from tests.signing import enrol
@@ -15,8 +16,8 @@ WARNING = "mixed alphabets: Cyrillic and Latin; check each letter"
 HIDDEN = ["\u200b", "\u202e", "\u3164", "\u2800", "\U000e0041"]
 
 
-@pytest.mark.parametrize("mark", HIDDEN)
-@pytest.mark.parametrize("field", ["justification", "case_ref", "resources"])
+@each("mark", HIDDEN)
+@each("field", ["justification", "case_ref", "resources"])
 def test_a_request_with_a_hidden_character_is_refused(door: Door, field: str, mark: str) -> None:
     said: Any = [f"mailbox:an{mark}na"] if field == "resources" else f"an{mark}na"
 

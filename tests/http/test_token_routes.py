@@ -8,6 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from lockbox.people import tokens
+from tests.each import each
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.tokens import asked, by, listed, made, works
 
@@ -21,7 +22,7 @@ def moment(told: str) -> datetime:
     return datetime.fromisoformat(told)
 
 
-@pytest.mark.parametrize("who", EVERYBODY)
+@each("who", EVERYBODY)
 def test_everybody_makes_a_token_of_their_own_and_is_told_its_text_once(door: Door, who: str) -> None:
     answer = asked(door, who, name="laptop")
 
@@ -54,7 +55,7 @@ def test_a_token_lasts_ninety_days_or_as_long_as_was_asked_for(
     assert not works(token, door.later(days=days))
 
 
-@pytest.mark.parametrize(
+@each(
     "body",
     [
         {"days": 0},
@@ -104,8 +105,8 @@ def test_nobody_sees_the_tokens_of_somebody_else(door: Door) -> None:
     assert [who for who in EVERYBODY if token["id"] in listed(door, who)] == ["ann"]
 
 
-@pytest.mark.parametrize(("method", "path"), OTHERS_PATHS)
-@pytest.mark.parametrize("who", ["erin", "olga", "tara", "amir"])
+@each(("method", "path"), OTHERS_PATHS)
+@each("who", ["erin", "olga", "tara", "amir"])
 def test_somebody_elses_token_is_as_unknown_as_any(door: Door, who: str, method: str, path: str) -> None:
     token = made(door, "abe")
     before = door.rows()
@@ -270,8 +271,8 @@ def test_a_machine_binds_its_token_to_scopes_and_services(door: Door) -> None:
     assert answer(unbound, "exchange-online") == 403
 
 
-@pytest.mark.parametrize("bound", [{"scopes": ["access:check"]}, {"services": ["exchange-online"]}])
-@pytest.mark.parametrize("who", [who for who in EVERYBODY if who != "gate"])
+@each("bound", [{"scopes": ["access:check"]}, {"services": ["exchange-online"]}])
+@each("who", [who for who in EVERYBODY if who != "gate"])
 def test_only_a_machine_binds_its_token(door: Door, who: str, bound: dict[str, Any]) -> None:
     facts(asked(door, who, **bound), 403, "wrong-role")
 

@@ -12,6 +12,7 @@ from lockbox.people.keys import Token
 from lockbox.people.tokens import Issued
 from lockbox.refusals import NotSignedIn
 from tests.builders import setting
+from tests.each import each
 from tests.http.door import Door, facts
 
 NOBODYS = UUID("01a20e89-0294-736c-b49a-5a0327678385")
@@ -52,7 +53,7 @@ def test_without_a_token_nothing_is_told_not_even_what_is_wrong(door: Door, path
     assert answer.headers["www-authenticate"] == "Bearer"
 
 
-@pytest.mark.parametrize(
+@each(
     "authorization",
     [
         "",

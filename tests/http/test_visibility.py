@@ -9,6 +9,7 @@ from lockbox.people.roles import Role
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
 from tests.builders import World
+from tests.each import each
 from tests.http.door import Door, OpenDoor, facts
 
 ROUTES = [
@@ -29,8 +30,8 @@ def guarded(open_door: OpenDoor) -> Door:
     return door
 
 
-@pytest.mark.parametrize(("method", "tail"), ROUTES)
-@pytest.mark.parametrize("who", ["eve", "olga", "gate", "zoe", "zack", "zara"])
+@each(("method", "tail"), ROUTES)
+@each("who", ["eve", "olga", "gate", "zoe", "zack", "zara"])
 def test_a_request_of_others_answers_as_one_that_does_not_exist(
     guarded: Door, who: str, method: str, tail: str
 ) -> None:
@@ -47,8 +48,8 @@ def test_a_request_of_others_answers_as_one_that_does_not_exist(
     assert guarded.rows() == before
 
 
-@pytest.mark.parametrize(("method", "tail"), ROUTES)
-@pytest.mark.parametrize("who", ["ann", "tara", "aude"])
+@each(("method", "tail"), ROUTES)
+@each("who", ["ann", "tara", "aude"])
 def test_what_the_vendor_still_reviews_is_not_there_for_the_customer(
     guarded: Door, who: str, method: str, tail: str
 ) -> None:
@@ -70,7 +71,7 @@ def test_what_ended_in_review_never_comes_to_the_customers_eyes(guarded: Door, e
     assert guarded.get("max", f"/v1/requests/{request.id}").status_code == 200
 
 
-@pytest.mark.parametrize(
+@each(
     ("who", "sees"),
     [
         ("erin", {"own", "told"}),

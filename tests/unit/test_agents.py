@@ -1,13 +1,12 @@
 """What a browser calls itself, in words."""
 
-import pytest
-
 from api.portal.agents import known_as
+from tests.each import each
 
 WEBKIT = "AppleWebKit/537.36 (KHTML, like Gecko)"
 
 
-@pytest.mark.parametrize(
+@each(
     ("agent", "words"),
     [
         ("Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:140.0) Gecko/20100101 Firefox/140.0", "Firefox on Windows"),

@@ -10,6 +10,7 @@ import pytest
 from lockbox.audit import agreeing
 from lockbox.audit.canonical import canonical, commitment
 from lockbox.ids import new_id
+from tests.each import each
 
 SALT = bytes(range(16))
 SHOWN = base64.b64encode(SALT).decode()
@@ -32,7 +33,7 @@ def test_a_body_that_agrees_is_read_and_nothing_is_named() -> None:
     assert agreeing.held_against(BODY, COLUMNS, {"name": (SHOWN, "Ann")}) == (COLUMNS, ())
 
 
-@pytest.mark.parametrize("name", agreeing.MEMBERS)
+@each("name", agreeing.MEMBERS)
 def test_what_differs_is_named_and_read_from_the_body_but_for_the_id(name: str) -> None:
     other = COLUMNS | {name: None if name in {"seq", "from_state", "to_state", "tenant_id"} else _other(name)}
 

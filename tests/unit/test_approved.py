@@ -12,6 +12,7 @@ from lockbox.audit.approved import NAME, Approved, signed_text
 from lockbox.audit.canonical import canonical
 from lockbox.audit.checkpoint import VerifierKey
 from lockbox.audit.findings import Finding, Findings, Kind
+from tests.each import each
 
 KEY, STRANGER = (Ed25519PrivateKey.from_private_bytes(bytes([digit]) * 32) for digit in (1, 2))
 RESOURCES = ["mailbox:anna", "mailbox:bob"]
@@ -96,7 +97,7 @@ def test_an_approval_is_checked_against_what_the_engineer_asked_for(filed: dict[
     assert taken(filed, {"approval": approval()}) == CHECKED
 
 
-@pytest.mark.parametrize(
+@each(
     "filed",
     [
         {"service": "teams"},
@@ -107,7 +108,7 @@ def test_an_approval_is_checked_against_what_the_engineer_asked_for(filed: dict[
         {"on_behalf_of": "F"},
     ],
 )
-@pytest.mark.parametrize("keys", [(), (KEY,)])
+@each("keys", [(), (KEY,)])
 def test_an_approval_of_anything_else_is_found(filed: dict[str, Any], keys: tuple[Ed25519PrivateKey, ...]) -> None:
     assert taken(filed, {"approval": approval()}, keys=keys) == found(Kind.APPROVAL, OTHERWISE)
 
@@ -169,7 +170,7 @@ def test_a_signature_that_is_none_is_wrong(signature: str) -> None:
     assert taken({}, {"approval": wrong}) == found(Kind.WRONG_SIGNATURE, "the signature of the approval is wrong")
 
 
-@pytest.mark.parametrize(
+@each(
     ("filed", "resources"),
     [
         ({}, None),
@@ -178,7 +179,7 @@ def test_a_signature_that_is_none_is_wrong(signature: str) -> None:
         ({"request_id": "B"}, json.dumps(RESOURCES)),
     ],
 )
-@pytest.mark.parametrize(("changes", "expected"), [({}, CHECKED), ({"deadline_at": "never"}, FORGED)])
+@each(("changes", "expected"), [({}, CHECKED), ({"deadline_at": "never"}, FORGED)])
 def test_an_approval_of_what_is_not_shown_is_checked_by_its_hash(
     filed: dict[str, Any], resources: str | None, changes: dict[str, Any], expected: tuple[int, int, list[Finding]]
 ) -> None:

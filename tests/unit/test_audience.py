@@ -28,6 +28,7 @@ from lockbox.notices.audience import (
 )
 from lockbox.people.roles import Mode, Side
 from lockbox.requests.lifecycle import DECISIONS, MOVES, Action, Party, State
+from tests.each import each
 
 VENDOR = {"managers"}
 OUTCOMES = ["active", "denied", "cancelled", "timed_out", "completed", "revoked", "expired"]
@@ -56,7 +57,7 @@ def test_some_of_the_customers_approvers_are_asked_and_admins_are_not(start: str
     assert asked == {"asked"} | COPIES
 
 
-@pytest.mark.parametrize(("mode", "outcome"), list(itertools.product(Mode, OUTCOMES)))
+@each(("mode", "outcome"), list(itertools.product(Mode, OUTCOMES)))
 def test_an_outcome_is_told_to_the_requester_and_to_those_of_the_customer_who_heard_of_the_request(
     mode: Mode, outcome: str
 ) -> None:
@@ -69,14 +70,14 @@ def test_a_window_that_the_vendor_opens_alone_is_told_as_the_mode_says(mode: str
     assert hearers("reviewing", "active", Mode(mode), customer_knows=True) == OPENED_ALONE[mode]
 
 
-@pytest.mark.parametrize("to_state", State)
+@each("to_state", State)
 def test_nobody_is_copied_where_the_tenant_wants_to_hear_nothing(to_state: State) -> None:
     begun = [hearers(state, to_state, Mode.OFF, customer_knows=True) for state in ("reviewing", "active")]
 
     assert not [told for told in begun if "watchers" in told and to_state is not State.PENDING]
 
 
-@pytest.mark.parametrize(("mode", "outcome"), list(itertools.product(Mode, ["denied", "cancelled", "timed_out"])))
+@each(("mode", "outcome"), list(itertools.product(Mode, ["denied", "cancelled", "timed_out"])))
 def test_what_begins_and_ends_inside_the_vendor_stays_there(mode: Mode, outcome: str) -> None:
     assert hearers("reviewing", outcome, mode, customer_knows=False) == VENDOR | {"requester"}
 
@@ -94,7 +95,7 @@ def test_the_requester_hears_of_every_outcome() -> None:
         assert Hearer.REQUESTER in hearers("pending", end, mode, customer_knows=knows)
 
 
-@pytest.mark.parametrize("state", State)
+@each("state", State)
 def test_a_prompt_matters_until_the_answer_is_due_and_an_outcome_for_a_day(state: State) -> None:
     due = NOON + timedelta(hours=2)
 
@@ -103,7 +104,7 @@ def test_a_prompt_matters_until_the_answer_is_due_and_an_outcome_for_a_day(state
     assert until == (due if state.value in {"reviewing", "pending"} else NOON + timedelta(days=1))
 
 
-@pytest.mark.parametrize(
+@each(
     ("nudge", "state", "mode", "told"),
     [
         (Nudge.REMIND, "reviewing", Mode.ENFORCE, {"asked"}),
@@ -138,7 +139,7 @@ RECEIPTS = {
 }
 
 
-@pytest.mark.parametrize(("action", "party"), list(itertools.product(Action, Party)))
+@each(("action", "party"), list(itertools.product(Action, Party)))
 def test_every_decision_has_a_receipt_and_nothing_else_has(action: Action, party: Party) -> None:
     by = {(act, one) for (_, act), move in MOVES.items() for one in move.by if act in DECISIONS}
 
@@ -153,7 +154,7 @@ def test_a_receipt_matters_for_a_day_whatever_the_deadline() -> None:
     assert matters_until(RECEIPT, NOON, NOON + timedelta(seconds=5)) == NOON + timedelta(days=1)
 
 
-@pytest.mark.parametrize(("before", "after"), list(itertools.product([None, *State], State)))
+@each(("before", "after"), list(itertools.product([None, *State], State)))
 def test_a_window_that_closes_is_reported_and_what_never_was_open_is_not(before: State | None, after: State) -> None:
     closes = before is State.ACTIVE and after in {State.COMPLETED, State.REVOKED, State.EXPIRED}
     possible = {(state, row.to) for (state, _), row in MOVES.items()}

@@ -4,10 +4,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import pytest
-
 from bench.report import beside, everything, held, markdown, times
 from bench.targets import Findings, comparisons, targets
+from tests.each import each
 from tests.unit.measured import GOOD, PEER
 
 
@@ -54,7 +53,7 @@ MISSED: list[tuple[str, Callable[[Findings], dict[str, Any]]]] = [
 ]
 
 
-@pytest.mark.parametrize(("what", "change"), MISSED, ids=[what for what, _ in MISSED])
+@each(("what", "change"), MISSED)
 def test_a_worse_figure_misses_its_target(what: str, change: Callable[[Findings], dict[str, Any]]) -> None:
     worse = replace(GOOD, **change(GOOD))
 

@@ -2,10 +2,9 @@
 
 from collections import Counter
 
-import pytest
-
 from chaos import cards
 from chaos.cards import CLOSE, DECK, PLAIN
+from tests.each import each
 
 ROUND = len(DECK)
 
@@ -26,7 +25,7 @@ def test_each_card_comes_once_before_any_comes_twice() -> None:
         assert Counter(stories[start : start + ROUND]) == Counter(DECK)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@each("seed", range(20))
 def test_at_least_a_third_of_any_minute_of_stories_comes_close_to_a_deadline_or_to_another_act(seed: int) -> None:
     stories = [story.ending in CLOSE for story in dealt(seed, 5 * ROUND)]
 

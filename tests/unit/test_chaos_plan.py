@@ -2,11 +2,10 @@
 
 import itertools
 
-import pytest
-
 from chaos import plan
 from chaos.plan import KINDS, Fault
 from chaos.strikes import STRIKES
+from tests.each import each
 
 SEEDS = range(1, 21)
 SECONDS = 40
@@ -39,7 +38,7 @@ def test_every_kind_of_fault_has_a_strike_and_no_strike_is_never_planned() -> No
     assert {kind.name for kind in KINDS} == set(STRIKES)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@each("seed", SEEDS)
 def test_nothing_is_struck_by_two_faults_at_once_nor_after_the_end(seed: int) -> None:
     faults = plan.make(seed, SECONDS).faults
 

@@ -4,11 +4,10 @@ from dataclasses import replace
 from itertools import chain
 from uuid import UUID
 
-import pytest
-
 from chaos import enough, sometimes
 from chaos.invariants import late_and_counted
 from chaos.journal import Act, Journal, Opened, Shut
+from tests.each import each
 
 END = 1000.0
 ONE = UUID(int=1)
@@ -53,7 +52,7 @@ CASES = {
 OPEN = Opened(DOOR, ONE, END - 0.09, END - 0.08)
 
 
-@pytest.mark.parametrize("name", CASES)
+@each("name", CASES)
 def test_what_happens_is_counted_under_its_name_alone(name: str) -> None:
     assert happened(*CASES[name]) == {name: 1}
 
@@ -63,7 +62,7 @@ def test_each_name_is_counted_by_some_case() -> None:
     assert len(sometimes.NAMES) >= 20
 
 
-@pytest.mark.parametrize("name", CASES)
+@each("name", CASES)
 def test_what_is_far_from_a_deadline_and_from_each_other_is_not_counted(name: str) -> None:
     apart = [replace(one, sent=END - 9 * place, answered=END - 9 * place) for place, one in enumerate(CASES[name], 1)]
 

@@ -11,6 +11,7 @@ from chaos import __main__ as command
 from chaos import dead, enough, plan, report, trail
 from chaos.crew import Ended
 from chaos.plan import Fault, Struck
+from tests.each import each
 from tests.logs import Log, event
 
 RELAY, HOOK = "ann@contoso.example", "http://127.0.0.1:1/chaos/"
@@ -67,7 +68,7 @@ def test_a_notice_without_a_reason_is_not_excused() -> None:
     ]
 
 
-@pytest.mark.parametrize(
+@each(
     ("to", "fault", "is_excused"),
     [
         (RELAY, struck("refuse", "mail", AT + 1), True),

@@ -7,6 +7,7 @@ import pytest
 
 from lockbox.audit import checkpoint
 from lockbox.audit.checkpoint import BadNote, Checkpoint, UnknownKey, VerifierKey, WrongSignature
+from tests.each import each
 from tests.logs import KEY, NAME, OTHER_KEY, public
 
 SAID = Checkpoint("lockbox.test/audit/vendor", 7, bytes(range(32)), "2026-01-01T00:00:00.000000Z")
@@ -151,7 +152,7 @@ def test_a_key_reads_as_it_is_written_and_has_a_fingerprint() -> None:
     assert replace(key, name="other").fingerprint == key.fingerprint
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     [
         "",

@@ -16,6 +16,7 @@ from cli import client, terminal, wording
 from cli.app import app
 from lockbox.notices.memos import DIGEST, Memo, mail
 from lockbox.requests.lifecycle import State
+from tests.each import each
 
 COMMANDS = get_command(app)
 
@@ -45,7 +46,7 @@ def helped(path: tuple[str, ...]) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("path", PATHS, ids=" ".join)
+@each("path", PATHS)
 def test_every_command_has_help_that_fits_eighty_columns(path: tuple[str, ...]) -> None:
     text = helped(path)
 
@@ -54,14 +55,14 @@ def test_every_command_has_help_that_fits_eighty_columns(path: tuple[str, ...]) 
     assert "..." not in re.sub(r"\[OPTIONS\].*", "", text), "a sentence is cut: shorten its first one"
 
 
-@pytest.mark.parametrize("path", PATHS, ids=" ".join)
+@each("path", PATHS)
 def test_every_option_and_argument_says_what_it_is(path: tuple[str, ...]) -> None:
     bare = [part.name for part in found(path).params if not getattr(part, "help", None)]
 
     assert bare == []
 
 
-@pytest.mark.parametrize("path", [path for path in PATHS if not hasattr(found(path), "commands")], ids=" ".join)
+@each("path", [path for path in PATHS if not hasattr(found(path), "commands")])
 def test_whatever_reads_also_prints_json(path: tuple[str, ...]) -> None:
     reads = path[-1] in {
         "me",
@@ -125,7 +126,7 @@ def test_nothing_takes_a_token_from_the_command_line() -> None:
     assert not names & {"--token", "--password", "--secret"}
 
 
-@pytest.mark.parametrize(
+@each(
     ("value", "shown"),
     [
         (None, "-"),

@@ -5,11 +5,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pytest
-
 from cli.demo import proofs
 from cli.demo.evidence import Evidence, Hook, Mail, Probe, Trail, Verified
 from cli.demo.story import CONTROL_CALLS, OUT_OF_ORDER, STATUSES, STORIES, TASKS
+from tests.each import each
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 OPENED, DEADLINE, CLOSED = 2, 7, 4
@@ -275,7 +274,7 @@ TAMPERINGS: list[tuple[Callable[[Evidence], None], set[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("tamper", "lines"), TAMPERINGS, ids=lambda value: getattr(value, "__name__", ""))
+@each(("tamper", "lines"), TAMPERINGS)
 def test_anything_that_is_off_shows_on_its_line(tamper: Callable[[Evidence], None], lines: set[str]) -> None:
     seen = good()
 

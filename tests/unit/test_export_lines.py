@@ -20,6 +20,7 @@ from lockbox.audit.exported import (
     parts,
     read,
 )
+from tests.each import each
 from tests.logs import SALT, line, text
 
 HASH, OTHER = bytes(range(32)), bytes(range(1, 33))
@@ -94,7 +95,7 @@ def test_each_line_says_what_stands_in_it(row: bytes, says: Line) -> None:
     assert read(row) == says
 
 
-@pytest.mark.parametrize(
+@each(
     ("row", "why"),
     [
         (b"", NO_JSON),
@@ -119,7 +120,7 @@ def test_what_is_no_line_is_refused_and_says_why(row: bytes, why: str) -> None:
     assert str(caught.value) == why
 
 
-def each(members: dict[str, Any], name: str, *odd: object) -> list[bytes]:
+def varied(members: dict[str, Any], name: str, *odd: object) -> list[bytes]:
     """Return the line once with each of these values for one of its members."""
     return [but(members, **{name: one}) for one in odd]
 
@@ -134,35 +135,35 @@ OF_ANOTHER_FORM: list[bytes] = [
     *(without(TILE, name) for name in TILE),
     *(without(FIRST, name) for name in FIRST),
     *(but(members, more=1) for members in (EVENT, TILE, REMOVED, {"end": {"events": 1}}, FIRST)),
-    *each(EVENT, "number", -1, True, 1.0, "1", None),
-    *each(EVENT, "body", None, 1, {}, "\ud800"),
-    *each(EVENT, "personal", [], None, {"name": "Erin"}, {"name": None}),
-    *each(EVENT, "proof", None, 1, [1], [""], ["no base64"], [f"{text(HASH)}\n"]),
+    *varied(EVENT, "number", -1, True, 1.0, "1", None),
+    *varied(EVENT, "body", None, 1, {}, "\ud800"),
+    *varied(EVENT, "personal", [], None, {"name": "Erin"}, {"name": None}),
+    *varied(EVENT, "proof", None, 1, [1], [""], ["no base64"], [f"{text(HASH)}\n"]),
     *(personal(salt=odd) for odd in (None, "", text(SALT[1:]), text(SALT + b"x"), f"{text(SALT)}\n")),
     *(personal(value=odd) for odd in (None, 1, "\ud800")),
     personal(more="x"),
-    *each(TILE, "tile", -1, True, 1.0, "1"),
-    *each(TILE, "leaves", None, {}, [text(HASH), text(HASH[1:])], [text(HASH + b"x"), text(HASH)]),
-    *each(TILE, "proof", None, {}, [text(HASH[1:])]),
+    *varied(TILE, "tile", -1, True, 1.0, "1"),
+    *varied(TILE, "leaves", None, {}, [text(HASH), text(HASH[1:])], [text(HASH + b"x"), text(HASH)]),
+    *varied(TILE, "proof", None, {}, [text(HASH[1:])]),
     *within("removed", REMOVED["removed"], {"from": 256}, {"from": 257}, {"to": -1}, {"from": True}),
     *within("removed", REMOVED["removed"], {"hashes": None}, {"hashes": ["x"]}, {"more": 1}),
     *within("removed", {"from": 3, "to": 4}, {}),
     *within("withheld", {"from": 3, "to": 4}, {}),
     *within("withheld", REMOVED["removed"], {}),
     *within("end", {"events": 1}, {"events": -1}, {"events": True}, {"events": 1.0}, {"events": None}, {"more": 1}),
-    *(row for name in ("generation", "size") for row in each(FIRST, name, -1, True, 1.0, "1")),
-    *(row for name in ("origin", "log", "checkpoint") for row in each(FIRST, name, None, 1, "\ud800")),
-    *each(FIRST, "asked", None, [], "person", {"person": 1}, {"person": "\ud800"}, {"\ud800": "x"}),
-    *each(FIRST, "whole", None, 1, "true"),
-    *each(FIRST, "consistency", None, {}, [1], [{"from": 5}], [{"proof": []}], ["from"]),
-    *each(FIRST, "consistency", *([{"from": 5, "proof": []} | odd] for odd in ({"more": 1}, {"from": -1}))),
-    *each(FIRST, "consistency", [{"from": 5, "proof": None}]),
-    *each(FIRST, "consistency", [{"from": 5, "proof": []}, {"from": 5, "proof": [text(HASH)]}]),
+    *(row for name in ("generation", "size") for row in varied(FIRST, name, -1, True, 1.0, "1")),
+    *(row for name in ("origin", "log", "checkpoint") for row in varied(FIRST, name, None, 1, "\ud800")),
+    *varied(FIRST, "asked", None, [], "person", {"person": 1}, {"person": "\ud800"}, {"\ud800": "x"}),
+    *varied(FIRST, "whole", None, 1, "true"),
+    *varied(FIRST, "consistency", None, {}, [1], [{"from": 5}], [{"proof": []}], ["from"]),
+    *varied(FIRST, "consistency", *([{"from": 5, "proof": []} | odd] for odd in ({"more": 1}, {"from": -1}))),
+    *varied(FIRST, "consistency", [{"from": 5, "proof": None}]),
+    *varied(FIRST, "consistency", [{"from": 5, "proof": []}, {"from": 5, "proof": [text(HASH)]}]),
     but(FIRST, export=1),
 ]
 
 
-@pytest.mark.parametrize("row", OF_ANOTHER_FORM, ids=str)
+@each("row", OF_ANOTHER_FORM)
 def test_a_line_of_another_form_is_refused(row: bytes) -> None:
     with pytest.raises(Unreadable) as caught:
         read(row)
@@ -193,7 +194,7 @@ def test_hashes_are_read_up_to_their_border(members: dict[str, Any], name: str, 
         read(row(most + 1))
 
 
-@pytest.mark.parametrize(
+@each(
     ("start", "end", "subtrees"),
     [
         (0, 0, []),

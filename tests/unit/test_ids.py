@@ -10,6 +10,7 @@ from lockbox.ids import new_id
 from lockbox.people import tokens
 from lockbox.refusals import NotSignedIn
 from lockbox.schedule import Promise
+from tests.each import each
 
 BODY = "lbx_test_0197f3a0a0a07a0a8a0a0a0a0a0a0a0a_" + "s" * 43
 GOOD = BODY + "6c89ee55"
@@ -32,7 +33,7 @@ def test_an_id_begins_with_the_milliseconds_of_its_making() -> None:
     assert before <= made <= time.time_ns() // 1_000_000
 
 
-@pytest.mark.parametrize(
+@each(
     ("due", "score"),
     [
         (None, ""),
@@ -74,7 +75,7 @@ def test_the_checksum_of_a_token_is_the_crc_32_of_all_that_stands_before_it() ->
     assert BODY + tokens.checksum(BODY) == GOOD
 
 
-@pytest.mark.parametrize(
+@each(
     "shown",
     [
         "",

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.each import each
 from worker import incoming
 from worker.incoming import MOST_BYTES, Undecodable
 
@@ -69,7 +70,7 @@ def test_a_task_that_was_put_back_says_so() -> None:
     assert admitted(message)["properties"]["delivery_info"]["redelivered"] is True
 
 
-@pytest.mark.parametrize(
+@each(
     ("message", "queue", "why"),
     [
         (sent([[REQUEST]]), "notify", "task"),

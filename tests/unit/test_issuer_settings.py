@@ -6,6 +6,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from config.issuers import Issuer, IssuerList
+from tests.each import each
 
 GOOD = {"issuer": "https://sso.example", "audience": "lockbox"}
 
@@ -30,7 +31,7 @@ def test_an_issuer_says_whether_it_is_fit_for_production(
     assert issuer.is_on_loopback is is_on_loopback
 
 
-@pytest.mark.parametrize(
+@each(
     ("facts", "message"),
     [
         ({"issuer": "http://sso.example"}, "use https; plain http"),

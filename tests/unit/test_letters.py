@@ -14,6 +14,7 @@ from lockbox.notices.letters import Earlier, Wording
 from lockbox.notices.subjects import SUBJECTS
 from lockbox.people.roles import Mode
 from lockbox.requests.lifecycle import State
+from tests.each import each
 from tests.unit.letter import ANN, AT, ERIN, NUMBER, PAGE, mail
 
 URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s\"'<>]+")
@@ -49,7 +50,7 @@ def test_a_prompt_says_all_that_a_decision_needs(template: str, part: str) -> No
     assert "never ask you to approve by" in body
 
 
-@pytest.mark.parametrize("state", State)
+@each("state", State)
 def test_every_state_has_a_letter_with_a_text_part_and_a_subject(state: State) -> None:
     made = mail(template=state.value)
 
@@ -102,7 +103,7 @@ def test_a_nudge_is_as_tight_lipped_as_every_mail(template: str) -> None:
     assert re.findall(r'href="([^"]*)"', mail(template=template).html) == [PAGE]
 
 
-@pytest.mark.parametrize("state", State)
+@each("state", State)
 def test_a_mail_without_link_says_where_to_go_and_holds_no_address(state: State) -> None:
     made = mail(template=state.value, wording=Wording(link=False))
 
@@ -113,7 +114,7 @@ def test_a_mail_without_link_says_where_to_go_and_holds_no_address(state: State)
     assert "href" not in made.html
 
 
-@pytest.mark.parametrize("state", State)
+@each("state", State)
 def test_a_mail_that_may_not_quote_gives_the_reason_without_the_words(state: State) -> None:
     made = mail(template=state.value, wording=Wording(justification=False))
 
@@ -122,7 +123,7 @@ def test_a_mail_that_may_not_quote_gives_the_reason_without_the_words(state: Sta
         assert re.search(r"Why\s+support case\s+Case", body)
 
 
-@pytest.mark.parametrize("state", State)
+@each("state", State)
 def test_nothing_in_a_mail_acts_by_itself(state: State) -> None:
     made = mail(template=state.value, comment="Please be quick")
 
@@ -163,8 +164,8 @@ def test_a_request_without_a_case_says_so() -> None:
 HOSTILE = "<script>alert(1)</script><img src=x>\"'&{{7*7}}"
 
 
-@pytest.mark.parametrize("template", [*State, RECEIPT])
-@pytest.mark.parametrize(
+@each("template", [*State, RECEIPT])
+@each(
     "field",
     ["requester", "tenant", "service", "justification", "case_ref", "comment", "actor_name", "reason_code"],
 )
@@ -184,7 +185,7 @@ def test_html_in_a_list_is_shown_and_never_run(field: str) -> None:
     assert "&lt;script&gt;" in made.html
 
 
-@pytest.mark.parametrize(
+@each(
     "name",
     [
         "Erin\r\nBcc: everyone@contoso.example",
@@ -255,8 +256,8 @@ def test_times_are_said_in_the_readers_zone_and_in_utc() -> None:
         assert "Tuesday 24 November 2026, 22:00 CET (21:00 UTC)" in body
 
 
-@pytest.mark.parametrize("link", [True, False])
-@pytest.mark.parametrize("state", [*State, RECEIPT])
+@each("link", [True, False])
+@each("state", [*State, RECEIPT])
 def test_every_mail_says_how_to_tell_that_it_is_ours(state: str, *, link: bool) -> None:
     made = mail(template=str(state), wording=Wording(link=link))
 
@@ -385,8 +386,8 @@ def test_a_user_agent_cannot_leave_its_line_or_be_run(agent: str) -> None:
     assert len(line) <= 300
 
 
-@pytest.mark.parametrize("part", ["text", "html"])
-@pytest.mark.parametrize("template", [COPIED, "active", "denied", "cancelled", "expired"])
+@each("part", ["text", "html"])
+@each("template", [COPIED, "active", "denied", "cancelled", "expired"])
 def test_a_copy_says_that_it_is_one_asks_for_nothing_and_has_no_link(template: str, part: str) -> None:
     made = mail(template=template, is_copy=True, recipient_id=None, wording=Wording(link=False))
 

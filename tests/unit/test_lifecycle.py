@@ -16,6 +16,7 @@ from lockbox.requests.lifecycle import (
     State,
     move,
 )
+from tests.each import each
 
 # from, action, by -> to, or what follows where the policy says otherwise
 TABLE = {
@@ -80,7 +81,7 @@ def test_the_words_are_those_of_the_table() -> None:
     assert len(CELLS) == len(TABLE)
 
 
-@pytest.mark.parametrize(("state", "action", "party"), CELLS)
+@each(("state", "action", "party"), CELLS)
 def test_a_move_of_the_table_leads_where_it_says(state: State | None, action: Action, party: Party) -> None:
     row, taken_as = move(state, action, {party})
 
@@ -88,7 +89,7 @@ def test_a_move_of_the_table_leads_where_it_says(state: State | None, action: Ac
     assert taken_as is party
 
 
-@pytest.mark.parametrize(("state", "action"), PAIRS)
+@each(("state", "action"), PAIRS)
 def test_every_other_move_is_refused_to_every_party(state: State | None, action: Action) -> None:
     for party in [party for party in Party if (state, action, party) not in TABLE]:
         wrong_state = action in EVER_DOES[party] and state not in STARTS[action]
@@ -99,7 +100,7 @@ def test_every_other_move_is_refused_to_every_party(state: State | None, action:
         assert refused.value.facts == ({"current_state": state} if wrong_state else {})
 
 
-@pytest.mark.parametrize("action", Action)
+@each("action", Action)
 def test_nobody_may_do_anything_without_a_capacity(action: Action) -> None:
     for state in (None, *State):
         with pytest.raises(NotYours):

@@ -11,6 +11,7 @@ from structlog.stdlib import ProcessorFormatter
 from config import logging as lockbox_logging
 from config.logging import masked
 from config.settings import Settings
+from tests.each import each
 
 TOKEN = "lbx_production_0197f3a0a0a07a0a8a0a0a0a0a0a0a0a_" + "aB3-_" * 8 + "xyz"
 
@@ -30,7 +31,7 @@ def log_as_in_production() -> Iterator[Callable[[], None]]:
 Logs = pytest.CaptureFixture[str]
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "shown"),
     [
         (f"Bearer {TOKEN}", "Bearer lbx_***"),

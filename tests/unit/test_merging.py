@@ -2,13 +2,13 @@
 
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lockbox.requests.merging import loosens, stricter, strictest, terms_for
 from lockbox.requests.rules import Ask, Match, Policy, Rule
 from lockbox.requests.terms import ApproveMeans, Overrides, Reason, Stage, Terms
+from tests.each import each
 from tests.examples import examples
 from tests.unit.policies import ASKS, PEOPLE, POLICIES, RULES, TERMS
 
@@ -60,7 +60,7 @@ def earliest(terms: Terms) -> dict[str, int]:
     return {group: position for position, tier in enumerate(terms.tiers) for group in tier}
 
 
-@pytest.mark.parametrize(("field", "loose", "strict"), ORDER)
+@each(("field", "loose", "strict"), ORDER)
 def test_the_stricter_choice_wins_from_either_side(field: str, loose: Any, strict: Any) -> None:
     lax, tight = Terms.model_validate({field: loose}), Terms.model_validate({field: strict})
 

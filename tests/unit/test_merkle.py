@@ -8,6 +8,7 @@ from pymerkle import InmemoryTree
 from lockbox.audit import merkle
 from lockbox.audit.merkle import BadProof, Growing, leaf_hash, root_of
 from tests import second_verifier
+from tests.each import each
 from tests.examples import examples
 from tests.logs import subtree_of
 
@@ -49,7 +50,7 @@ LEAVES = [leaf_hash(entry) for entry in ENTRIES]
 MANY = [leaf_hash(str(number).encode()) for number in range(40)]
 
 
-@pytest.mark.parametrize("size", range(len(ROOTS)))
+@each("size", range(len(ROOTS)))
 def test_roots_are_those_of_the_reference(size: int) -> None:
     assert root_of(LEAVES[:size]).hex() == ROOTS[size]
 
@@ -70,7 +71,7 @@ def test_consistency_proofs_are_those_of_the_reference(old: int, new: int) -> No
     merkle.check_consistency(old, new, bytes.fromhex(ROOTS[old]), bytes.fromhex(ROOTS[new]), path)
 
 
-@pytest.mark.parametrize("size", range(1, len(MANY) + 1))
+@each("size", range(1, len(MANY) + 1))
 def test_a_second_implementation_agrees_on_every_leaf_of_every_small_tree(size: int) -> None:
     root = second_verifier.tree(MANY[:size])
     assert root_of(MANY[:size]) == root
@@ -82,7 +83,7 @@ def test_a_second_implementation_agrees_on_every_leaf_of_every_small_tree(size: 
         assert second_verifier.root_by_path(MANY[index], index, size, path) == root
 
 
-@pytest.mark.parametrize("new", range(1, len(MANY) + 1))
+@each("new", range(1, len(MANY) + 1))
 def test_a_second_implementation_agrees_on_how_every_small_tree_has_grown(new: int) -> None:
     for old in range(1, new + 1):
         roots = root_of(MANY[:old]), root_of(MANY[:new])
@@ -154,7 +155,7 @@ def test_a_library_that_knows_nothing_of_us_computes_the_same_roots(entries: lis
         assert library.get_root() == growing.root
 
 
-@pytest.mark.parametrize("size", range(len(MANY)))
+@each("size", range(len(MANY)))
 def test_a_tree_grows_on_from_its_peaks_alone(size: int) -> None:
     peaks = [subtree_of(MANY)(level, number) for level, number in merkle.complete(0, size)]
 
@@ -171,9 +172,7 @@ def test_a_tree_with_another_number_of_peaks_is_none(size: int, peaks: int) -> N
         Growing(size, MANY[:peaks])
 
 
-@pytest.mark.parametrize(
-    ("size", "level"), [(1, 1), (1, 2), (2, 2), (3, 1), (4, 3), (5, 1), (6, 2), (12, 3), (13, 2)]
-)
+@each(("size", "level"), [(1, 1), (1, 2), (2, 2), (3, 1), (4, 3), (5, 1), (6, 2), (12, 3), (13, 2)])
 def test_no_subtree_is_added_where_none_of_its_level_begins(size: int, level: int) -> None:
     growing = Growing()
     for leaf in MANY[:size]:
@@ -255,7 +254,7 @@ def test_it_is_said_what_is_wrong_with_an_audit_path(index: int, size: int) -> N
             merkle.check_inclusion(leaf, index, size, way, root)
 
 
-@pytest.mark.parametrize(("old", "new"), [(1, 2), (2, 3), (3, 4), (3, 7), (4, 8), (6, 8), (7, 11), (8, 11)])
+@each(("old", "new"), [(1, 2), (2, 3), (3, 4), (3, 7), (4, 8), (6, 8), (7, 11), (8, 11)])
 def test_it_is_said_what_is_wrong_with_a_proof_of_growth(old: int, new: int) -> None:
     older, newer = root_of(MANY[:old]), root_of(MANY[:new])
     path = merkle.consistency(subtree_of(MANY), old, new)

@@ -12,6 +12,7 @@ from api.schemas.requests import Approval, NewRequest
 from lockbox.requests import mistakes
 from lockbox.requests.rules import Policy
 from lockbox.requests.terms import GroupName
+from tests.each import each
 
 ASKED = {
     "tenant": "contoso",
@@ -44,7 +45,7 @@ def told(kind: type[BaseModel], facts: Any) -> dict[str, str]:
     return {".".join(map(str, where)): what for where, what in mistakes.of(refused.value)}
 
 
-@pytest.mark.parametrize(
+@each(
     ("kind", "facts", "where", "what"),
     [
         (NewMember, SOMEBODY | {"roles": []}, "roles", "choose at least one"),

@@ -6,6 +6,7 @@ import pytest
 
 from lockbox.audit.findings import Finding, Findings, Kind
 from lockbox.audit.moves import Requests
+from tests.each import each
 
 Move = tuple[int, str]
 MOST = 2**53 - 1
@@ -45,7 +46,7 @@ def test_moves_that_are_all_there_are_no_finding_in_whatever_order_they_came(mov
     assert taken(moves) == []
 
 
-@pytest.mark.parametrize(
+@each(
     ("moves", "place", "message"),
     [
         ([(1, "pending"), (1, "pending")], 1, "request A has its move 1 twice"),

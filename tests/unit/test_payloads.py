@@ -8,10 +8,11 @@ import pytest
 from lockbox.notices import calls
 from lockbox.notices.models import Format
 from lockbox.requests.lifecycle import State
+from tests.each import each
 from tests.unit.letter import ERIN, NUMBER, PAGE, PUBLIC, letter
 
 
-@pytest.mark.parametrize("template", State)
+@each("template", State)
 def test_a_webhook_body_is_thin(template: State) -> None:
     secret = "s3cret words " * 300
     full = letter(

@@ -2,12 +2,11 @@
 
 from uuid import UUID
 
-import pytest
-
 from lockbox.requests.changes import changes
 from lockbox.requests.phrasing import TERMS, lines
 from lockbox.requests.rules import Policy
 from lockbox.requests.terms import Terms
+from tests.each import each
 
 ANN, AMIR = UUID(int=1), UUID(int=2)
 BEFORE = Policy(groups={"legal": (ANN,)}, tiers=(("legal",),))
@@ -28,7 +27,7 @@ AFTER = Policy.model_validate(
 SAID = {one.name: (one.title, one.was, one.now) for one in lines(changes(BEFORE, AFTER), {ANN: "Ann"})}
 
 
-@pytest.mark.parametrize(
+@each(
     ("name", "said"),
     [
         ("quorum", ("Approvals needed", "1", "2")),
@@ -56,6 +55,6 @@ def test_a_line_of_a_diff_is_said_in_words(name: str, said: tuple[str, str, str]
     assert SAID[name] == said
 
 
-@pytest.mark.parametrize("name", Terms.model_fields)
+@each("name", Terms.model_fields)
 def test_every_term_has_a_name(name: str) -> None:
     assert name in TERMS

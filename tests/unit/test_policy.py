@@ -10,12 +10,13 @@ from lockbox.people.roles import Mode
 from lockbox.requests.lifecycle import State
 from lockbox.requests.policy import customer_decides, deadline, reviewed_first
 from lockbox.requests.rules import Policy
+from tests.each import each
 
 NOON = datetime(2026, 2, 28, 12, tzinfo=UTC)
 ANN, AMIR, ABE = new_id(), new_id(), new_id()
 
 
-@pytest.mark.parametrize(
+@each(
     ("state", "seconds"),
     [
         (State.REVIEWING, 1),
@@ -66,7 +67,7 @@ def test_the_defaults_are_an_answer_in_12_hours_a_review_in_4_and_access_for_4()
     assert policy.vendor_review
 
 
-@pytest.mark.parametrize(
+@each(
     "change",
     [
         {"quorum": 0},

@@ -12,6 +12,7 @@ from lockbox.ids import new_id
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.quorum import Vote, granted_window, missing, quorum_met, who_lacks
 from lockbox.requests.terms import Stage
+from tests.each import each
 from tests.examples import examples
 from tests.unit.policies import PEOPLE, quorums
 
@@ -43,7 +44,7 @@ ANY_GROUPS = st.dictionaries(st.sampled_from(("board", "legal", "ops")), st.froz
 ANY_QUORUM = st.integers(1, 4)
 
 
-@pytest.mark.parametrize(
+@each(
     ("votes", "quorum", "met"),
     [
         ([], 1, False),
@@ -77,7 +78,7 @@ def test_a_quorum_counts_seats_each_filled_by_somebody_else_and_one_denial_outwe
     assert quorum_met(iter(votes), quorum, (), {}) is met
 
 
-@pytest.mark.parametrize(
+@each(
     ("votes", "stages", "short"),
     [
         ([], [LEGAL, OPS], [(None, 1), ("legal", 1), ("ops", 1)]),
@@ -182,7 +183,7 @@ def test_somebody_could_approve_exactly_if_all_who_can_together_would_suffice(
     assert (lacks == []) is quorum_met(all_say_yes, quorum, stages, groups)
 
 
-@pytest.mark.parametrize(
+@each(
     ("quorum", "stages", "seats", "lacks"),
     [
         (1, [], [{ANN}], []),

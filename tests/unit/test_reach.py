@@ -3,9 +3,10 @@
 import pytest
 
 from lockbox.notices.reach import Reach, in_vain, number
+from tests.each import each
 
 
-@pytest.mark.parametrize(
+@each(
     ("asked", "reached", "waiting", "unreached", "sentence"),
     [
         (3, 1, 0, 2, "Two of three approvers could not be reached."),

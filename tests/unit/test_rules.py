@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from lockbox.people.roles import Mode
 from lockbox.requests.rules import Ask, Consent, Match, Policy, Rule, effective_mode, fits
 from lockbox.requests.terms import Overrides, Reason
+from tests.each import each
 from tests.examples import examples
 from tests.unit.policies import ASKS, MATCHES, PEOPLE, POLICIES
 
@@ -63,7 +64,7 @@ def test_the_json_of_a_policy_does_not_depend_on_the_order_of_writing(policy: Po
     assert again.model_dump_json() == policy.model_dump_json()
 
 
-@pytest.mark.parametrize(
+@each(
     ("wrong", "says"),
     [
         ({"made_up": 1}, "Extra inputs"),
@@ -120,7 +121,7 @@ def test_a_rules_name_is_one_short_line(name: str) -> None:
         Rule(name=name, match=Match(services=("mail",)), terms=Overrides(quorum=2))
 
 
-@pytest.mark.parametrize(
+@each(
     ("match", "hit"),
     [
         ({"services": ["mail"]}, True),
@@ -182,7 +183,7 @@ def test_only_a_star_is_special_and_the_whole_resource_counts(pattern: str, reso
     assert not match.matches(Ask("mail", ["read"], Reason.OTHER, [resource]))
 
 
-@pytest.mark.parametrize(
+@each(
     "wrong",
     [
         {},

@@ -16,6 +16,7 @@ from lockbox.notices.senders.protocol import Hook, Mail, SendFailed
 from lockbox.notices.senders.smtp import SmtpMail
 from lockbox.notices.senders.webhook import HttpHooks, signed
 from lockbox.notices.vault import Vault, new_secret
+from tests.each import each
 
 NOON = datetime(2026, 12, 31, 12, tzinfo=UTC)
 FROM = "Lockbox <lockbox@vendor.example>"
@@ -141,7 +142,7 @@ def test_signing_secrets_have_256_bits_and_are_stored_encrypted() -> None:
         Vault([new]).open(sealed)
 
 
-@pytest.mark.parametrize(
+@each(
     ("attempts", "left", "wait"),
     [
         (1, timedelta(hours=12), timedelta(seconds=2)),

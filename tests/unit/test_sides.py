@@ -1,11 +1,10 @@
 """On whose side somebody acts, by the word that stands for what they are in an event."""
 
-import pytest
-
 from lockbox.audit.events import THE_CLOCK, THE_OWNER, Actor
 from lockbox.ids import new_id
 from lockbox.people.roles import TENANT_ROLES, VENDOR_ROLES, Role, Side
 from lockbox.requests.lifecycle import Party
+from tests.each import each
 
 VENDORS_PARTIES = {Party.ENGINEER, Party.SYSTEM, Party.REQUESTER, Party.MANAGER, Party.OPERATOR}
 SIDES: dict[str, str | None] = {
@@ -25,7 +24,7 @@ def test_every_word_for_what_somebody_is_has_a_side_or_is_nobody() -> None:
     assert SIDES.keys() == {*map(str, Role), *map(str, Party), *map(str, Side)}
 
 
-@pytest.mark.parametrize("word", SIDES)
+@each("word", SIDES)
 def test_somebody_acts_on_the_side_that_they_are_on(word: str) -> None:
     assert Actor(new_id(), word).side == SIDES[word]
 

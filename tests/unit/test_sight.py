@@ -6,6 +6,7 @@ import pytest
 
 from lockbox.people.roles import Caller, Role, Standing
 from lockbox.requests.sight import Capacity, Guarded, capacities, may_read, origin_of
+from tests.each import each
 
 COLUMNS = ("requester", "manager", "vendor_auditor", "tenant_admin", "approver", "auditor")
 TABLE = {
@@ -31,7 +32,7 @@ def test_the_table_has_every_field_and_every_capacity() -> None:
     assert set(COLUMNS) == set(Capacity)
 
 
-@pytest.mark.parametrize(("field", "capacity", "reads"), CELLS)
+@each(("field", "capacity", "reads"), CELLS)
 def test_a_capacity_reads_what_the_table_says(field: str, capacity: str, reads: bool) -> None:  # noqa: FBT001
     assert may_read(Guarded(field), {Capacity(capacity)}) is reads
 

@@ -12,6 +12,7 @@ from lockbox.audit.telling import WORDS, told
 from lockbox.notices.audience import Nudge
 from lockbox.notices.memos import ADDRESS_CODE, CHECKPOINT, DEPUTY_BEGINS, DIGEST, INVITATION, SIGN_IN_CODE, TITLES
 from lockbox.requests.lifecycle import Action
+from tests.each import each
 
 SALT = bytes(16)
 NO_EVENTS = {ADDRESS_CODE, CHECKPOINT, DEPUTY_BEGINS, DIGEST, INVITATION, SIGN_IN_CODE}
@@ -37,7 +38,7 @@ def event(action: str, personal: dict[str, str] | None = None, actor: bool = Tru
     )
 
 
-@pytest.mark.parametrize("action", [*Action, *Nudge, *sorted(TITLES.keys() - NO_EVENTS)])
+@each("action", [*Action, *Nudge, *sorted(TITLES.keys() - NO_EVENTS)])
 def test_every_action_has_words(action: str) -> None:
     assert action in WORDS
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from pydantic import ValidationError
 
 from lockbox.requests.terms import Overrides, Reason, Stage, Terms, defects
+from tests.each import each
 from tests.examples import examples
 from tests.unit.policies import TERMS
 
@@ -53,7 +54,7 @@ def test_the_defaults_are_safe() -> None:
     }
 
 
-@pytest.mark.parametrize(
+@each(
     ("field", "least", "most"),
     [
         ("review_window", 1, 14 * 86_400),
@@ -65,7 +66,7 @@ def test_the_defaults_are_safe() -> None:
         ("revoke_sign_in_age", 60, 86_400),
     ],
 )
-@pytest.mark.parametrize("model", [Terms, Overrides])
+@each("model", [Terms, Overrides])
 def test_each_number_has_hard_limits(model: type[Terms] | type[Overrides], field: str, least: int, most: int) -> None:
     for allowed in (least, most):
         assert getattr(model.model_validate({field: allowed}), field) == allowed
@@ -74,7 +75,7 @@ def test_each_number_has_hard_limits(model: type[Terms] | type[Overrides], field
             model.model_validate({field: beyond})
 
 
-@pytest.mark.parametrize(
+@each(
     "wrong",
     [
         {"made_up": 1},
@@ -91,7 +92,7 @@ def test_each_number_has_hard_limits(model: type[Terms] | type[Overrides], field
         {"tiers": [["a"], ["b"], ["c"], ["d"], ["e"], ["f"]]},
     ],
 )
-@pytest.mark.parametrize("model", [Terms, Overrides])
+@each("model", [Terms, Overrides])
 def test_terms_that_make_no_sense_are_refused(model: type[Terms] | type[Overrides], wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         model.model_validate(wrong)

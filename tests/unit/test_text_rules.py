@@ -6,6 +6,7 @@ import pytest
 
 from lockbox import text_rules
 from lockbox.notices import phrases
+from tests.each import each
 
 HIDDEN = [
     "\u200b", "\u200d", "\u200e", "\u202e", "\u2066", "\u2060", "\ufeff", "\u00ad", "\u034f", "\u061c", "\u115f",
@@ -14,22 +15,20 @@ HIDDEN = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("mark", HIDDEN)
-@pytest.mark.parametrize(
-    "check", [text_rules.check_text, text_rules.check_line, text_rules.check_name, text_rules.check_resource]
-)
+@each("mark", HIDDEN)
+@each("check", [text_rules.check_text, text_rules.check_line, text_rules.check_name, text_rules.check_resource])
 def test_a_character_that_nobody_sees_is_refused_by_its_number(check: text_rules.Check, mark: str) -> None:
     with pytest.raises(ValueError, match=f"U\\+{ord(mark):04X}"):
         check(f"mailbox:an{mark}na")
 
 
-@pytest.mark.parametrize("mark", [mark for mark in HIDDEN if mark not in {"\ue000", "\ud800"}])
+@each("mark", [mark for mark in HIDDEN if mark not in {"\ue000", "\ud800"}])
 def test_the_patterns_of_the_openapi_document_take_no_character_that_is_refused(mark: str) -> None:
     for pattern in (text_rules.TEXT_PATTERN, text_rules.LINE_PATTERN, text_rules.RESOURCE_PATTERN):
         assert not re.search(pattern, f"mailbox:an{mark}na")
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     ["Grüße, 山田 太郎", "Anna O\u2019Neill", "Ελλάδα", "राम", "שלום", "👍 done", "two\nlines\tand a tab", "a b"],
 )
@@ -57,7 +56,7 @@ def test_a_line_holds_no_blank_but_spaces(text: str) -> None:
     assert not re.search(text_rules.LINE_PATTERN, text)
 
 
-@pytest.mark.parametrize(
+@each(
     "name",
     [
         "Call https://evil.example", "www.evil.example", "evil.example", "ann@contoso.example",
@@ -83,7 +82,7 @@ def test_an_id_with_a_second_spelling_is_refused() -> None:
         text_rules.check_resource("mailbox:rene\u0301@contoso.example")
 
 
-@pytest.mark.parametrize(
+@each(
     ("resource", "found"),
     [
         ("mailbox:anna@contoso.example", []),

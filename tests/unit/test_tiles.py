@@ -5,13 +5,14 @@ import pytest
 from lockbox.audit import tiles
 from lockbox.audit.merkle import leaf_hash, root_of
 from lockbox.audit.tiles import WIDTH, Edge
+from tests.each import each
 
 MANY = [leaf_hash(str(number).encode()) for number in range(2 * WIDTH + 3)]
 SIZES = (0, 1, 3, WIDTH - 1, WIDTH, WIDTH + 1, 2 * WIDTH, 2 * WIDTH + 3)
 
 
-@pytest.mark.parametrize("first", SIZES)
-@pytest.mark.parametrize("then", SIZES)
+@each("first", SIZES)
+@each("then", SIZES)
 def test_a_tree_that_grows_from_one_size_to_another_has_the_root_of_the_whole(first: int, then: int) -> None:
     grown = Edge(0, {})
     grown.extend(MANY[:first])
@@ -64,7 +65,7 @@ def test_the_hash_of_a_subtree_comes_from_the_tile_that_holds_its_leaves(
     assert tiles.of_subtree(level, number) == tile
 
 
-@pytest.mark.parametrize("level", range(9))
+@each("level", range(9))
 def test_the_hash_of_a_subtree_is_the_root_of_its_leaves(level: int) -> None:
     edge = Edge(0, {})
     edge.extend(MANY)

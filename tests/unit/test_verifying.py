@@ -13,6 +13,7 @@ from lockbox.audit.canonical import canonical
 from lockbox.audit.exported import Unreadable
 from lockbox.audit.findings import Finding, Kind
 from lockbox.audit.verify import BAD, CANNOT_TELL, GOOD, Verdict, verify
+from tests.each import each
 from tests.examples import examples
 from tests.logs import OTHER_KEY, TENANT, Log, Sealed, event, line, public
 from tests.verdicts import judged
@@ -47,7 +48,7 @@ def test_a_whole_and_a_filtered_export_of_an_honest_log_are_good() -> None:
     assert (filtered.exit_code, filtered.events, filtered.seen) == (GOOD, 12, [600])
 
 
-@pytest.mark.parametrize("size", [1, 2, 255, 256, 257, 511, 512, 513])
+@each("size", [1, 2, 255, 256, 257, 511, 512, 513])
 def test_logs_of_every_shape_are_good_and_extend_what_they_were(size: int) -> None:
     log = Log(LOG.events[:size])
     older = sorted({0, 1, size // 2, size - 1, size})
@@ -173,7 +174,7 @@ TAMPERINGS: list[tuple[Callable[[list[bytes]], None], Kind, int | None]] = [
 ]
 
 
-@pytest.mark.parametrize(("tamper", "kind", "number"), TAMPERINGS, ids=lambda value: getattr(value, "__name__", ""))
+@each(("tamper", "kind", "number"), TAMPERINGS)
 def test_whatever_is_done_to_a_file_is_named_and_placed(
     tamper: Callable[[list[bytes]], None], kind: Kind, number: int | None
 ) -> None:
@@ -291,7 +292,7 @@ def test_an_event_of_somebody_else_does_not_belong_in_the_log(owner: str | None)
     assert (only.kind, only.number, only.event) == (Kind.FOREIGN, 10, "00000000-0000-0000-0000-0000000003f2")
 
 
-@pytest.mark.parametrize(
+@each(
     "spoil",
     [
         lambda body: body.replace(b'"seq":1', b'"seq": 1'),

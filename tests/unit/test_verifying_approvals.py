@@ -13,6 +13,7 @@ from lockbox.audit.canonical import canonical
 from lockbox.audit.checkpoint import VerifierKey
 from lockbox.audit.findings import Kind
 from lockbox.audit.verify import BAD, CANNOT_TELL, GOOD, Verdict
+from tests.each import each
 from tests.logs import KEY, OTHER_KEY, TENANT, Log, Sealed, event
 from tests.verdicts import judged
 
@@ -120,8 +121,8 @@ def test_an_approval_that_no_key_can_check_is_not_shown_to_be_good() -> None:
     assert (verdict.approvals, verdict.unchecked_approvals) == (0, 1)
 
 
-@pytest.mark.parametrize("keys", [(), (SIGNER,)])
-@pytest.mark.parametrize(
+@each("keys", [(), (SIGNER,)])
+@each(
     "changes",
     [
         {"resources": ["mailbox:bob@contoso.example"]},

@@ -11,6 +11,7 @@ from lockbox.audit import checkpoint
 from lockbox.audit.bodies import NotCanonical, fields_of
 from lockbox.audit.findings import Kind
 from lockbox.audit.verify import BAD, CANNOT_TELL, GOOD
+from tests.each import each
 from tests.logs import SALT, TENANT, Log, Sealed, event, text
 from tests.verdicts import judged, told
 
@@ -36,7 +37,7 @@ def without(name: str) -> Log:
     )
 
 
-@pytest.mark.parametrize(
+@each(
     "fields",
     [
         {},
@@ -53,7 +54,7 @@ def test_what_rfc_8785_writes_is_read(fields: dict[str, Any]) -> None:
     assert fields_of(rfc8785.dumps(fields)) == fields
 
 
-@pytest.mark.parametrize(
+@each(
     "body",
     [
         b"",
@@ -106,7 +107,7 @@ ODD: list[tuple[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(
+@each(
     ("log", "name"),
     [
         *((without(name), name) for name in ("action", "request_id", "to_state", "personal", "tenant_id", "seq")),
@@ -237,7 +238,7 @@ def removal(number: int, start: Any, stop: Any) -> Sealed:
     return event(number, {}, action="trail_removed", **facts)
 
 
-@pytest.mark.parametrize(
+@each(
     ("start", "stop", "code"),
     [
         (0, 1, GOOD),
@@ -274,7 +275,7 @@ def restored(number: int, size: object, **changes: Any) -> Sealed:
     return event(number, {}, **({"action": "restored"} | facts | changes))
 
 
-@pytest.mark.parametrize(
+@each(
     ("size", "changes", "kind"),
     [
         (3, {}, Kind.RESTORED),

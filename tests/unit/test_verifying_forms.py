@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lockbox.audit.exported import Unreadable
 from lockbox.audit.findings import Kind
 from lockbox.audit.verify import BAD, GOOD, verify
+from tests.each import each
 from tests.examples import examples
 from tests.logs import Log, Sealed, event, line, public
 from tests.verdicts import judged
@@ -34,7 +35,7 @@ def with_row(place: int, row: bytes) -> bytes:
     return b"".join(rows)
 
 
-@pytest.mark.parametrize(
+@each(
     ("place", "old", "new"),
     [
         (EVENT, b'{"number":1,', b'{"number":1,"body":"{\\"action\\":\\"deny\\"}",'),
@@ -110,7 +111,7 @@ ODD: list[tuple[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "odd"), ODD)
+@each(("name", "odd"), ODD)
 def test_a_member_of_another_form_is_found_and_no_crash(name: str, odd: object) -> None:
     fields = json.loads(event(1, {}).body) | {name: odd}
     body = json.dumps(fields, separators=(",", ":"), sort_keys=True).encode()

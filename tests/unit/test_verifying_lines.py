@@ -10,6 +10,7 @@ from lockbox.audit.canonical import Value
 from lockbox.audit.checkpoint import VerifierKey
 from lockbox.audit.exported import LONGEST_LINE, Unreadable
 from lockbox.audit.verify import BAD, GOOD, Verdict, verify
+from tests.each import each
 from tests.logs import KEY, OTHER_KEY, TENANT, Log, Sealed, event, line, public
 from tests.verdicts import judged, told
 
@@ -71,7 +72,7 @@ WHOLE_FILES: list[tuple[list[bytes], list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("rows", "says"), WHOLE_FILES)
+@each(("rows", "says"), WHOLE_FILES)
 def test_what_is_wrong_with_the_lines_of_a_whole_export_is_said(rows: list[bytes], says: list[str]) -> None:
     verdict = verdict_on(rows)
 
@@ -130,7 +131,7 @@ FILTERED_FILES: list[tuple[list[bytes], list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("rows", "says"), FILTERED_FILES)
+@each(("rows", "says"), FILTERED_FILES)
 def test_what_is_wrong_with_the_lines_of_a_filtered_export_is_said(rows: list[bytes], says: list[str]) -> None:
     verdict = verdict_on(rows)
 

@@ -21,6 +21,7 @@ from lockbox.audit.remarks import remarks
 from lockbox.audit.signed_approvals import Approvers
 from lockbox.audit.verify import BAD, CANNOT_TELL, GOOD, Verdict
 from tests.authenticator import Authenticator, decoded
+from tests.each import each
 from tests.logs import TENANT, Log, Sealed, event
 from tests.unit.test_verifying_approvals import ANN, ENGINEER, OPENED, REQUEST, SIGNER, UNTIL, approval, named
 from tests.verdicts import judged
@@ -240,8 +241,8 @@ def assert_named(forged: Approval, said: str) -> None:
     assert said in said_of(verdict)
 
 
-@pytest.mark.parametrize(("forged", "said"), FORGED)
-@pytest.mark.parametrize("is_erased", [False, True])
+@each(("forged", "said"), FORGED)
+@each("is_erased", [False, True])
 def test_whatever_the_vendors_root_forges_is_named_also_once_values_are_erased(
     forged: Approval, said: str, *, is_erased: bool
 ) -> None:

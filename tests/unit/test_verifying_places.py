@@ -9,6 +9,7 @@ import pytest
 from lockbox.audit.exported import parts
 from lockbox.audit.findings import Kind
 from lockbox.audit.verify import BAD, GOOD, Verdict, verify
+from tests.each import each
 from tests.logs import Log, Sealed, event, line, public, subtree_of, text
 from tests.verdicts import judged, told
 
@@ -142,7 +143,7 @@ MISPLACED: list[tuple[list[bytes], list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("rows", "says"), MISPLACED)
+@each(("rows", "says"), MISPLACED)
 def test_what_is_not_in_its_place_in_a_tile_is_said(rows: list[bytes], says: list[str]) -> None:
     verdict = judged(b"".join(rows))
 
@@ -194,7 +195,7 @@ TILED: list[tuple[list[bytes], list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("rows", "says"), TILED)
+@each(("rows", "says"), TILED)
 def test_what_is_wrong_with_the_tiles_is_said(rows: list[bytes], says: list[str]) -> None:
     verdict = verdict_on(rows)
 
@@ -405,7 +406,7 @@ def test_a_log_of_which_all_but_what_says_so_is_gone_is_good() -> None:
     assert (told(verdict), verdict.removed, verdict.seen, verdict.events) == ([], [(0, 256)], [256], 1)
 
 
-@pytest.mark.parametrize("size", [0, 1, 255, 256, 257, 511, 512, 513, 640, 699, 700])
+@each("size", [0, 1, 255, 256, 257, 511, 512, 513, 640, 699, 700])
 def test_older_sizes_are_shown_at_every_place_of_a_tile(size: int) -> None:
     assert verdict_on(ROWS, LOG.note(size)).seen == [size]
     if size:

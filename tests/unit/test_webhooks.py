@@ -21,6 +21,7 @@ from lockbox.notices.senders import webhook
 from lockbox.notices.senders.protocol import SEND_SECONDS, Hook, SendFailed
 from lockbox.notices.senders.webhook import HttpHooks, signed
 from lockbox.notices.vault import PRIVATE_KEY, PUBLIC_KEY, new_key, new_secret
+from tests.each import each
 from tests.oidc_issuer import Answer
 from tests.receiver import Receiver, receiving
 from tests.unit.test_fetching import certified, resolve_to
@@ -201,7 +202,7 @@ def test_a_resolver_that_changes_its_answer_is_asked_once_a_call(
     assert len(receiver.calls) == 1
 
 
-@pytest.mark.parametrize(
+@each(
     "url",
     [
         "http://hooks.example/",

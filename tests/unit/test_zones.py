@@ -6,9 +6,10 @@ import pytest
 
 from lockbox.people import zones
 from lockbox.people.zones import clock_time
+from tests.each import each
 
 
-@pytest.mark.parametrize(
+@each(
     ("moment", "zone", "words"),
     [
         ("2026-11-24T21:00:00", "Europe/Berlin", "Tuesday 24 November 2026, 22:00 CET (21:00 UTC)"),
@@ -68,7 +69,7 @@ def test_what_a_field_for_a_local_time_holds_is_an_instant(written: str, zone: s
     assert zones.instant(written, zone) == datetime.fromisoformat(moment).replace(tzinfo=UTC)
 
 
-@pytest.mark.parametrize(
+@each(
     "written",
     [
         *(

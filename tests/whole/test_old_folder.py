@@ -28,7 +28,7 @@ def here() -> Iterator[Terminal]:
         yield opened
 
 
-@pytest.mark.parametrize("program", ["run", "demo"])
+@pytest.mark.parametrize("program", ["demo", pytest.param("run", marks=pytest.mark.far)])
 def test_a_folder_of_another_version_is_named_with_what_to_do(here: Terminal, program: str) -> None:
     ports = ("--port", str(own_port()), "--flower-port", str(own_port())) if program == "run" else ()
 

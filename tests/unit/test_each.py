@@ -1,0 +1,45 @@
+"""A table of cases in one test: every case is tried, those that fail are named, and fixtures are still given."""
+
+import inspect
+
+import pytest
+
+from tests.each import each
+
+
+def test_every_case_is_tried_and_those_that_fail_are_named() -> None:
+    tried = []
+
+    @each("number", [1, 2, 3])
+    def is_odd(number: int) -> None:
+        tried.append(number)
+        assert number % 2, "even"
+
+    with pytest.raises(ExceptionGroup, match="1 of 3 cases") as off:
+        is_odd()
+
+    assert tried == [1, 2, 3]
+    assert off.value.exceptions[0].__notes__[-1] == "case: {'number': 2}"
+
+
+def test_tables_cross_and_fixtures_are_left_to_be_given() -> None:
+    seen = []
+
+    @each("letter", "ab")
+    @each(("low", "high"), [(1, 2), (3, 4)])
+    def noted(base: int, letter: str, low: int, high: int) -> None:
+        seen.append((base, letter, low, high))
+
+    assert list(inspect.signature(noted).parameters) == ["base"]
+    noted(base=9)
+
+    assert seen == [(9, "a", 1, 2), (9, "a", 3, 4), (9, "b", 1, 2), (9, "b", 3, 4)]
+
+
+def test_a_table_without_a_case_fails() -> None:
+    @each("number", [])
+    def nothing(number: int) -> None:
+        raise AssertionError(number)
+
+    with pytest.raises(AssertionError, match="there is no case"):
+        nothing()
