@@ -16,7 +16,7 @@ from api.budgets import HEALTH, KNOWN, STRANGERS, VITAL_STRANGERS, Budget, Entry
 from api.client_address import client_address
 from api.portal.pages import early
 from config.settings import Settings
-from lockbox.people.counts import network
+from lockbox.identity.rate_limit import network
 
 ALWAYS = frozenset({"/livez"})
 UNAUTHORIZED = 401

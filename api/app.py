@@ -42,10 +42,10 @@ from lockbox.audit.behind import Shipped
 from lockbox.audit.keys import BadKey
 from lockbox.audit.shipping import Folder
 from lockbox.database import Database, make_engine
+from lockbox.identity import keyring
+from lockbox.identity.keyring import Keyring
+from lockbox.identity.oidc_providers import Issuers
 from lockbox.notices.vault import Vault
-from lockbox.people import keyring
-from lockbox.people.issuers import Issuers
-from lockbox.people.keyring import Keyring
 from lockbox.schedule import Schedule
 from lockbox.watch.figures import Exporter
 

@@ -15,9 +15,9 @@ from starlette.requests import HTTPConnection
 
 from api.budgets import vouch
 from config.settings import Settings
-from lockbox.people import begun, preferences, sessions, zones
-from lockbox.people.begun import Stub
-from lockbox.people.roles import Caller, Means
+from lockbox.identity import pending_login, preferences, sessions, time_zones
+from lockbox.identity.pending_login import Stub
+from lockbox.identity.roles import Caller, Means
 from lockbox.refusals import ForeignForm, NotSignedIn
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -44,7 +44,7 @@ class Visitor:
 
     caller: Caller
     secret: str = field(repr=False)
-    time_zone: str = zones.DEFAULT
+    time_zone: str = time_zones.DEFAULT
 
     @property
     def csrf(self) -> str:
@@ -155,7 +155,7 @@ def keep_errand(response: Response, chosen: Settings, errand: Errand) -> None:
     """Let the browser keep its half of a sign-in that it has begun."""
     path = base64.urlsafe_b64encode(errand.path.encode()).rstrip(b"=").decode()
     value = f"{errand.purpose}.{errand.stub.id.hex}.{errand.stub.secret}.{path}"
-    _set(response, chosen, _name(chosen, "-begun"), value, int(begun.LASTS.total_seconds()))
+    _set(response, chosen, _name(chosen, "-begun"), value, int(pending_login.LASTS.total_seconds()))
 
 
 def drop_errand(response: Response, chosen: Settings) -> None:

@@ -19,11 +19,11 @@ from api import browser, budgets
 from api.client_address import client_address
 from config.settings import Settings
 from lockbox.database import Database, now
+from lockbox.identity import api_tokens, identities, oidc, sessions
+from lockbox.identity.oidc_providers import Issuers
+from lockbox.identity.passkeys import RelyingParty
+from lockbox.identity.roles import Caller
 from lockbox.notices.vault import Vault
-from lockbox.people import identities, oidc, sessions, tokens
-from lockbox.people.issuers import Issuers
-from lockbox.people.passkeys import RelyingParty
-from lockbox.people.roles import Caller
 from lockbox.refusals import Invalid, NotSignedIn, NotYours, Unseen
 from lockbox.requests.writing import Origin
 
@@ -119,7 +119,7 @@ def caller(request: Request, session: Work) -> Caller:
     if scheme.lower() != "bearer" or not shown:
         raise NotSignedIn("Send a token: Authorization: Bearer lbx_…")
     if shown.startswith(OURS) or not chosen.issuers:
-        found = tokens.authenticate(session, shown, environment=chosen.environment)
+        found = api_tokens.authenticate(session, shown, environment=chosen.environment)
     else:
         found = _of_issuer(session, shown, database(request), issuers(request))
     budgets.vouch(request)

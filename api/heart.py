@@ -9,8 +9,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lockbox.audit import behind
 from lockbox.database import Database
-from lockbox.people import checking
-from lockbox.people.checking import Rounds
+from lockbox.identity import mark_check
+from lockbox.identity.mark_check import Rounds
 from lockbox.requests import voting
 from lockbox.watch.hearts import BEAT_SECONDS, Heart, Part
 
@@ -55,7 +55,7 @@ class Beating(threading.Thread):
         if is_due:
             with self._database.transaction() as session:
                 found = [*voting.unverified(session), *self._rounds.look(session)]
-                checking.report(session, self._heart.id, found)
+                mark_check.report(session, self._heart.id, found)
             self._look_at = time.monotonic() + LOOK_SECONDS
 
     def stop(self) -> None:

@@ -2,9 +2,9 @@
 
 from api.deps import House, Who
 from lockbox.database import Database
-from lockbox.people import counts
-from lockbox.people.counts import Limits
-from lockbox.people.roles import Caller
+from lockbox.identity import rate_limit
+from lockbox.identity.rate_limit import Limits
+from lockbox.identity.roles import Caller
 
 MOST = 20
 LIMITS = Limits(per_account=MOST, per_address=MOST)
@@ -26,5 +26,5 @@ def count(house: Database, who: Caller) -> None:
         TooMany: they have named twenty in the last ten minutes.
     """
     with house.transaction() as session:
-        counted = counts.count(session, LIMITS, naming=who.person_id)
+        counted = rate_limit.count(session, LIMITS, naming=who.person_id)
     counted.check("name an address")

@@ -17,9 +17,9 @@ from api.recent import Recent
 from api.seats import LIST, OPERATIONS, Seat
 from config.settings import Settings
 from lockbox.database import Database
+from lockbox.identity import sessions
+from lockbox.identity.roles import Caller
 from lockbox.news import Listener
-from lockbox.people import sessions
-from lockbox.people.roles import Caller
 from lockbox.refusals import Busy, NotSignedIn, TooMany
 from lockbox.requests import register, telling
 from lockbox.schedule import UUID_FORM

@@ -11,10 +11,10 @@ from api import deps
 from lockbox.audit import refused
 from lockbox.audit.refused import DECISION_REFUSED, SIGN_IN_REFUSED, Refused
 from lockbox.database import Database
+from lockbox.identity import rate_limit
+from lockbox.identity.pending_login import Stub
+from lockbox.identity.roles import Caller, Means
 from lockbox.notices import codes
-from lockbox.people import counts
-from lockbox.people.begun import Stub
-from lockbox.people.roles import Caller, Means
 from lockbox.refusals import Conflict, ForeignForm, NotSignedIn, NotYours, PolicyNotMet, Refusal
 from lockbox.requests.lifecycle import DECISIONS, Action
 from lockbox.requests.writing import Origin
@@ -97,7 +97,7 @@ def sign_in(
         log.warning("refusal.account_unknown", error=type(error).__name__)
     personal = {"account": account, "from_address": address}
     first = {"means": means, "code": refusal.code}
-    network = counts.network(address) if address else UNREADABLE
+    network = rate_limit.network(address) if address else UNREADABLE
     of = f"account {account.lower()}" if account else f"address {network}"
     what = Refused(SIGN_IN_REFUSED, {}, person_id, of="" if person_id else of, first=first, personal=personal)
     _count(house, what)

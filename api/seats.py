@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from uuid import UUID
 
-from lockbox.people.roles import Caller
+from lockbox.identity.roles import Caller
 from lockbox.requests.telling import Reader
 
 LIST, REQUEST, OPERATIONS = "list", "request:", "operations"

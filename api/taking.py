@@ -6,9 +6,9 @@ from typing import TypeVar
 from anyio import CapacityLimiter, to_thread
 
 from lockbox.database import Database
-from lockbox.people import counts
-from lockbox.people.counts import Limits
-from lockbox.people.roles import Caller
+from lockbox.identity import rate_limit
+from lockbox.identity.rate_limit import Limits
+from lockbox.identity.roles import Caller
 
 MOST = 60
 LIMITS = Limits(per_account=MOST, per_address=MOST)
@@ -25,7 +25,7 @@ def count(house: Database, who: Caller) -> None:
         TooMany: they have taken sixty in the last ten minutes.
     """
     with house.transaction() as session:
-        counted = counts.count(session, LIMITS, taking=who.person_id)
+        counted = rate_limit.count(session, LIMITS, taking=who.person_id)
     counted.check("take something away")
 
 

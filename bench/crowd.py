@@ -13,7 +13,7 @@ from bench.load import observer
 from cli.sample import Sample
 from config.settings import Settings
 from lockbox.database import Database, make_engine
-from lockbox.people.roles import Caller, Role, Standing
+from lockbox.identity.roles import Caller, Role, Standing
 from lockbox.requests import filing
 from lockbox.requests.judging import Filing
 from lockbox.requests.writing import Origin

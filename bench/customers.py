@@ -9,9 +9,9 @@ from sqlalchemy import text
 
 from cli.stack import Plan
 from lockbox.database import as_owner, now
+from lockbox.identity import api_tokens, keyring, row_marks
+from lockbox.identity import tenants as registry
 from lockbox.ids import new_id
-from lockbox.people import keyring, powers, tokens
-from lockbox.people import tenants as registry
 from lockbox.requests.rules import Policy
 
 LIFETIME = timedelta(days=1)
@@ -83,13 +83,13 @@ def settle_in(plan: Plan, count: int) -> Customers:
             people = list(connection.execute(PEOPLE, values).scalars())
             ids, key = [new_id() for _ in people], keyring.of(session).powers
             macs = [
-                key.mark(*powers.membership(row_id, person, place, role))
+                key.mark(*row_marks.membership(row_id, person, place, role))
                 for row_id, person, place in zip(ids, people, at, strict=True)
             ]
             connection.execute(ROLES, {"ids": ids, "people": people, "tenants": at, "macs": macs, "role": role})
             engineers = engineers or people
             issued = [
-                tokens.draft(
+                api_tokens.draft(
                     one,
                     now(session),
                     keyring.of(session),

@@ -21,7 +21,7 @@ from cli.stack import Plan, Processes
 from config import ports
 from config.settings import Settings
 from lockbox.database import Database, as_owner, make_engine
-from lockbox.people.roles import Caller, Means, Role, Side, Standing
+from lockbox.identity.roles import Caller, Means, Role, Side, Standing
 from lockbox.requests import acting, filing
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy

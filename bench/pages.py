@@ -21,9 +21,9 @@ from bench.load import clock, load, observer
 from cli.endings import end_on_signals
 from cli.stack import Processes
 from lockbox.database import Database, make_engine, now
-from lockbox.people import sessions
-from lockbox.people.roles import Caller, Means, Role, Side, Standing
-from lockbox.people.sessions import Lasting, Place
+from lockbox.identity import sessions
+from lockbox.identity.roles import Caller, Means, Role, Side, Standing
+from lockbox.identity.sessions import Lasting, Place
 from lockbox.schedule import Schedule
 
 MOST_MS = 100.0

@@ -19,9 +19,9 @@ from cli.sample import Sample
 from config import ports
 from config.settings import Settings
 from lockbox.database import as_owner
+from lockbox.identity import row_marks
+from lockbox.identity.models import Membership
 from lockbox.notices.vault import Vault
-from lockbox.people import powers
-from lockbox.people.models import Membership
 from lockbox.requests import filing
 from lockbox.requests.rules import Policy
 from lockbox.requests.writing import Origin
@@ -126,7 +126,7 @@ def _customer(bench: Bench, tenant: str, number: int, domains: int, *, first: st
     _run(bench.engine, APPROVE, values)
     with as_owner(plan.owner_database_url) as session:
         for one in session.exec(select(Membership).where(col(Membership.mac).is_(None))):
-            one.mac = powers.mark(session, powers.membership(one.id, one.person_id, one.tenant_id, one.role))
+            one.mac = row_marks.mark(session, row_marks.membership(one.id, one.person_id, one.tenant_id, one.role))
     return customer
 
 

@@ -26,7 +26,7 @@ from lockbox.audit.proofs import Head
 from lockbox.audit.recorded import Sight, Wanted
 from lockbox.audit.sealing import Signer
 from lockbox.database import Database, make_engine
-from lockbox.people.roles import Caller, Means, Role, Side, Standing
+from lockbox.identity.roles import Caller, Means, Role, Side, Standing
 from lockbox.requests import acting, filing
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.voting import Verdict

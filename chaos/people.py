@@ -11,9 +11,9 @@ from cli import sample
 from cli.stack import Plan
 from config.settings import DEVELOPMENT_KEY, Settings
 from lockbox.database import as_owner
+from lockbox.identity import tenants
+from lockbox.identity.roles import Mode
 from lockbox.notices.vault import Vault
-from lockbox.people import tenants
-from lockbox.people.roles import Mode
 from lockbox.requests.rules import Policy
 
 SERVICE = "exchange-online"

@@ -11,11 +11,11 @@ from sqlmodel import Session, col, select
 from lockbox import standing
 from lockbox.audit.events import Actor, Happening
 from lockbox.database import now
+from lockbox.identity import api_tokens, tenants
+from lockbox.identity.models import Invitation, Person
+from lockbox.identity.roles import Role, Side
 from lockbox.ids import new_id
 from lockbox.notices import announcing
-from lockbox.people import tenants, tokens
-from lockbox.people.models import Invitation, Person
-from lockbox.people.roles import Role, Side
 from lockbox.tenancy import offers
 from lockbox.text_rules import check_name
 
@@ -72,7 +72,7 @@ def first_operator(session: Session, *, name: str, email: str, environment: str)
         raise NotTheFirst("there are people here already, and the first operator is made once: ask an operator")
     person = tenants.add_person(session, name, email, Side.VENDOR)
     tenants.give_role(session, person.id, Role.OPERATOR)
-    issued = tokens.issue(session, person.id, environment=environment, lifetime=LIFETIME, name="first token")
+    issued = api_tokens.issue(session, person.id, environment=environment, lifetime=LIFETIME, name="first token")
     invitation_id, code = _invited(session, person)
     announcing.record(
         session,

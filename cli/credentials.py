@@ -9,8 +9,8 @@ from cli.client import stop
 from cli.terminal import say
 from config.settings import Settings, UnsafeSettings
 from lockbox.audit.keys import BadKey
-from lockbox.people import keyring
-from lockbox.people.keyring import Keyring
+from lockbox.identity import keyring
+from lockbox.identity.keyring import Keyring
 
 app = typer.Typer()
 

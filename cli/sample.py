@@ -8,11 +8,11 @@ from uuid import UUID
 from sqlmodel import Session, col, select
 
 from lockbox.database import now
+from lockbox.identity import api_tokens, tenants
+from lockbox.identity.models import Person, Tenant
+from lockbox.identity.roles import Role, Scope, Side
 from lockbox.notices import endpoints
 from lockbox.notices.vault import Vault
-from lockbox.people import tenants, tokens
-from lockbox.people.models import Person, Tenant
-from lockbox.people.roles import Role, Scope, Side
 from lockbox.requests.rules import Policy
 
 LIFETIME = timedelta(days=1)
@@ -63,7 +63,7 @@ def seed(session: Session, *, tenant: str, policy: Policy, environment: str, ser
     shown = {}
     for key, person_id in people.items():
         scopes, bound_to = bound.get(key, ([], []))
-        issued = tokens.issue(
+        issued = api_tokens.issue(
             session,
             person_id,
             environment=environment,

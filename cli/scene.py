@@ -12,7 +12,7 @@ from config.settings import Settings
 from lockbox.audit import keys
 from lockbox.audit.approvals import Approvals
 from lockbox.database import Database, make_engine
-from lockbox.people import tokens
+from lockbox.identity import api_tokens
 from lockbox.requests import acting, filing, register
 from lockbox.requests.filing import Limits
 from lockbox.requests.judging import Filing
@@ -99,7 +99,7 @@ def write_playground(path: Path, plan: Plan, seeded: Sample) -> None:
 def _is_open(house: Database, plan: Plan, seeded: Sample) -> bool:
     for state in WAITING:
         with house.transaction() as session:
-            caller = tokens.authenticate(session, seeded.tokens["erin"], environment=plan.environment)
+            caller = api_tokens.authenticate(session, seeded.tokens["erin"], environment=plan.environment)
             if register.page(session, caller, Filter(state=state), cursor=None, most=1).entries:
                 return True
     return False
@@ -118,9 +118,9 @@ def _play(house: Database, plan: Plan, seeded: Sample, settings: Settings, scene
     )
     limits = Limits(settings.filings_by_person, settings.filings_for_tenant)
     with house.transaction() as session:
-        caller = tokens.authenticate(session, seeded.tokens["erin"], environment=plan.environment)
+        caller = api_tokens.authenticate(session, seeded.tokens["erin"], environment=plan.environment)
         request = filing.submit(session, caller, HERE, asked, settings.services, limits=limits).request
     for who, action in scene.done:
         with house.transaction() as session:
-            caller = tokens.authenticate(session, seeded.tokens[who], environment=plan.environment)
+            caller = api_tokens.authenticate(session, seeded.tokens[who], environment=plan.environment)
             acting.act(session, caller, HERE, request.id, Verdict(action, scene.comments.get(who)))

@@ -9,7 +9,7 @@ import typer
 from cli import kept
 from cli.client import at, call_as_nobody, chosen, stop, warn
 from cli.terminal import say
-from lockbox.people.tokens import FORM
+from lockbox.identity.api_tokens import FORM
 
 ENDED = {
     "refused": "it was refused on the page",

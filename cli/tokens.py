@@ -8,7 +8,7 @@ import typer
 from cli import terminal
 from cli.client import at, call, shown, stop, warn
 from cli.terminal import Plain, as_json, moment, say
-from lockbox.people.tokens import FORM
+from lockbox.identity.api_tokens import FORM
 
 app = typer.Typer(no_args_is_help=True, help="Your API tokens.")
 

@@ -16,11 +16,11 @@ from sqlmodel import Session, SQLModel, col, select
 
 from config.settings import Settings
 from lockbox.database import Database, make_engine, now, postgres_clock
+from lockbox.identity import api_tokens, keyring, row_marks, tenants
+from lockbox.identity.credentials import BrowserSession, Identity, Passkey, Token
+from lockbox.identity.models import Delegation, EligibleDeputy, Invitation, Membership, Person, PolicyVersion, Tenant
+from lockbox.identity.roles import Caller, Means, Mode, Role, Scope, Side, Standing
 from lockbox.ids import new_id
-from lockbox.people import keyring, powers, tenants, tokens
-from lockbox.people.keys import BrowserSession, Identity, Passkey, Token
-from lockbox.people.models import Delegation, EligibleDeputy, Invitation, Membership, Person, PolicyVersion, Tenant
-from lockbox.people.roles import Caller, Means, Mode, Role, Scope, Side, Standing
 from lockbox.requests import acting, filing
 from lockbox.requests.filing import Submitted
 from lockbox.requests.judging import Filing
@@ -115,34 +115,34 @@ def vouch(engine: Engine) -> None:
         session.connection().execute(text("SET LOCAL session_replication_role = replica"))
         mark = keyring.of(session).powers.mark
         for one in session.exec(select(Membership).where(col(Membership.mac).is_(None))):
-            one.mac = mark(*powers.membership(one.id, one.person_id, one.tenant_id, one.role))
+            one.mac = mark(*row_marks.membership(one.id, one.person_id, one.tenant_id, one.role))
         for passkey in session.exec(select(Passkey).where(col(Passkey.mac).is_(None))):
-            passkey.mac = mark(*powers.passkey(passkey))
+            passkey.mac = mark(*row_marks.passkey(passkey))
         for identity in session.exec(select(Identity).where(col(Identity.mac).is_(None))):
-            identity.mac = mark(*powers.identity(identity))
+            identity.mac = mark(*row_marks.identity(identity))
         for token in session.exec(select(Token).where(col(Token.mac).is_(None))):
-            token.mac = mark(*powers.of_token(token))
+            token.mac = mark(*row_marks.of_token(token))
         for opened in session.exec(select(BrowserSession).where(col(BrowserSession.mac).is_(None))):
-            opened.mac = mark(*powers.of_session(opened))
+            opened.mac = mark(*row_marks.of_session(opened))
         for offer in session.exec(select(Invitation).where(col(Invitation.mac).is_(None))):
-            offer.mac = mark(*powers.invitation(offer))
+            offer.mac = mark(*row_marks.invitation(offer))
         _vouch_for_tenants(session)
 
 
 def _vouch_for_tenants(session: Session) -> None:
     ours = keyring.of(session).powers
     for tenant in session.exec(select(Tenant)):
-        if not ours.is_mark(tenant.mac, *powers.tenant(tenant)):
+        if not ours.is_mark(tenant.mac, *row_marks.tenant(tenant)):
             tenants.mark(session, tenant)
     for policy in session.exec(select(PolicyVersion)):
-        parts = powers.policy(policy.tenant_id, policy.version, policy.body)
+        parts = row_marks.policy(policy.tenant_id, policy.version, policy.body)
         if not ours.is_mark(policy.mac, *parts):
             policy.mac = ours.mark(*parts)
     for delegation in session.exec(select(Delegation)):
-        if not ours.is_mark(delegation.mac, *powers.delegation(delegation)):
-            delegation.mac = ours.mark(*powers.delegation(delegation))
+        if not ours.is_mark(delegation.mac, *row_marks.delegation(delegation)):
+            delegation.mac = ours.mark(*row_marks.delegation(delegation))
     for eligible in session.exec(select(EligibleDeputy).where(col(EligibleDeputy.mac).is_(None))):
-        eligible.mac = ours.mark(*powers.eligible_deputy(eligible))
+        eligible.mac = ours.mark(*row_marks.eligible_deputy(eligible))
 
 
 GIVES_POWER = re.compile(
@@ -254,7 +254,7 @@ class World:
         email = f"{name}-{new_id().hex[-8:]}@example.test"
         side = Side.CUSTOMER if tenant_id else Side.VENDOR
         person = Person(id=new_id(), name=name.capitalize(), email=email, side=side, created_at=at)
-        issued = tokens.draft(
+        issued = api_tokens.draft(
             person.id,
             at,
             keyring.of(session),
@@ -265,7 +265,7 @@ class World:
             services=services or (),
         )
         row_id = new_id()
-        mac = keyring.of(session).powers.mark(*powers.membership(row_id, person.id, tenant_id, role))
+        mac = keyring.of(session).powers.mark(*row_marks.membership(row_id, person.id, tenant_id, role))
         membership = Membership(id=row_id, person_id=person.id, tenant_id=tenant_id, role=role, mac=mac)
         session.info.setdefault("entered", []).extend([person, membership, issued.token])
         limits = (frozenset(scopes or ()), frozenset(services or ()))

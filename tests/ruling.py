@@ -5,10 +5,10 @@ from datetime import timedelta
 from typing import Any
 
 from lockbox.database import now
+from lockbox.identity import row_marks, tenants
+from lockbox.identity.models import Delegation, EligibleDeputy, Tenant
+from lockbox.identity.roles import Caller, Means
 from lockbox.ids import new_id
-from lockbox.people import powers, tenants
-from lockbox.people.models import Delegation, EligibleDeputy, Tenant
-from lockbox.people.roles import Caller, Means
 from lockbox.requests.rules import Policy
 from lockbox.tenancy import memberships
 from tests.builders import World, setting
@@ -44,7 +44,7 @@ def stand_in(world: World, deputy: str, principal: str, *, starts: float = -1, e
         person = world.people[deputy].person_id
         if session.get(EligibleDeputy, (world.tenant.id, person)) is None:
             eligible = EligibleDeputy(tenant_id=world.tenant.id, person_id=person)
-            eligible.mac = powers.mark(session, powers.eligible_deputy(eligible))
+            eligible.mac = row_marks.mark(session, row_marks.eligible_deputy(eligible))
             session.add(eligible)
         delegation = Delegation(
             id=new_id(),
@@ -56,7 +56,7 @@ def stand_in(world: World, deputy: str, principal: str, *, starts: float = -1, e
             made_by=world.people["tara"].person_id,
             created_at=at,
         )
-        delegation.mac = powers.mark(session, powers.delegation(delegation))
+        delegation.mac = row_marks.mark(session, row_marks.delegation(delegation))
         session.add(delegation)
 
 

@@ -7,10 +7,10 @@ from uuid import UUID
 import cbor2
 
 from lockbox.database import now
+from lockbox.identity import keyring, row_marks
+from lockbox.identity.credentials import Passkey
+from lockbox.identity.passkeys import RelyingParty
 from lockbox.ids import new_id
-from lockbox.people import keyring, powers
-from lockbox.people.keys import Passkey
-from lockbox.people.passkeys import RelyingParty
 from lockbox.requests import acting
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
@@ -43,7 +43,7 @@ def enrol(world: World, name: str) -> Authenticator:
             created_at=at,
             trusted_at=at,
         )
-        key.mac = keyring.of(session).powers.mark(*powers.passkey(key))
+        key.mac = keyring.of(session).powers.mark(*row_marks.passkey(key))
         session.add(key)
     return authenticator
 

@@ -16,12 +16,12 @@ from lockbox.audit.keys import BadKey
 from lockbox.audit.sealing import Signer
 from lockbox.audit.shipping import Folder
 from lockbox.database import Database, make_engine
+from lockbox.identity import keyring
+from lockbox.identity.keyring import CodeKeys, Keyring
 from lockbox.notices.delivery import Senders
 from lockbox.notices.senders.smtp import SmtpMail
 from lockbox.notices.senders.webhook import HttpHooks
 from lockbox.notices.vault import Vault
-from lockbox.people import keyring
-from lockbox.people.keyring import CodeKeys, Keyring
 from lockbox.requests import policies
 from lockbox.schedule import Schedule
 

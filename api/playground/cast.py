@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 from api.playground.mailbox import Mailbox
 from config.settings import UnsafeSettings
-from lockbox.people.roles import VENDOR_ROLES, Role
+from lockbox.identity.roles import VENDOR_ROLES, Role
 
 CAN: Mapping[Role, str] = {
     Role.ENGINEER: "Asks for access to a customer's data, and gives it back.",

@@ -12,8 +12,8 @@ from api.playground.door import here_alone
 from api.portal import entering, sections
 from api.portal.pages import TAG, go, page
 from lockbox.database import now
-from lockbox.people import tokens
-from lockbox.people.roles import Means
+from lockbox.identity import api_tokens
+from lockbox.identity.roles import Means
 from lockbox.refusals import Invalid, NotSignedIn, NotYours, Unknown
 
 router = APIRouter(tags=[TAG], include_in_schema=False, dependencies=[Depends(here_alone)])
@@ -118,7 +118,7 @@ def switch(
     try:
         with house.transaction() as session:
             shown = part.token.get_secret_value()
-            caller = tokens.authenticate(session, shown, environment=chosen.environment)
+            caller = api_tokens.authenticate(session, shown, environment=chosen.environment)
             if caller.means is not Means.SAMPLE:
                 raise NotYours("Only sample people can be played.")
             played = replace(caller, key_id=None, signed_in_at=now(session))

@@ -23,12 +23,21 @@ from config.settings import Settings
 from lockbox.audit.approver_keys import grouped
 from lockbox.audit.assertions import fingerprint
 from lockbox.database import Database, now
+from lockbox.identity import (
+    api_tokens,
+    enrolment,
+    identities,
+    passkeys,
+    pending_login,
+    preferences,
+    sessions,
+    time_zones,
+)
+from lockbox.identity.credentials import Passkey
+from lockbox.identity.passkeys import LONGEST_NAME
+from lockbox.identity.roles import Caller, Means
+from lockbox.identity.sessions import Place
 from lockbox.notices import addresses
-from lockbox.people import begun, enrolment, identities, passkeys, preferences, sessions, tokens, zones
-from lockbox.people.keys import Passkey
-from lockbox.people.passkeys import LONGEST_NAME
-from lockbox.people.roles import Caller, Means
-from lockbox.people.sessions import Place
 from lockbox.refusals import Invalid, NotSignedIn, Refusal, SignInAgain
 
 router = APIRouter(prefix="/account", tags=[TAG], include_in_schema=False)
@@ -138,12 +147,12 @@ def _shown(
         },
         by_passkey=chosen.passkey_domain is not None,
         at=now(session),
-        tokens=tokens.mine(session, visitor.caller),
+        tokens=api_tokens.mine(session, visitor.caller),
         longest_name=LONGEST_NAME,
         chosen=preferences.mine(session, visitor.caller),
         addresses=addresses.mine(session, visitor.caller),
         most_addresses=addresses.MOST_ADDRESSES,
-        time_zones=sorted(zones.names()),
+        time_zones=sorted(time_zones.names()),
     )
 
 
@@ -169,7 +178,7 @@ def ask_for_passkey(work: AtDesk, name: Annotated[str, Form(max_length=LONGEST_N
     def deed(session: Session, visitor: Visitor) -> Response:
         named = line(name, "passkey") or UNNAMED
         asked = passkeys.ask_to_add(session, visitor.caller, party)
-        stub = begun.begin(session, Means.PASSKEY, tied_to=visitor.caller.key_id, challenge=asked.challenge)
+        stub = pending_login.begin(session, Means.PASSKEY, tied_to=visitor.caller.key_id, challenge=asked.challenge)
         answer = by_passkey.ceremony(
             work.request, asked, kind="create", action="/account/passkeys", back=HERE, visitor=visitor, name=named
         )
@@ -236,7 +245,7 @@ def remove_identity(work: AtDesk, issuer: Annotated[str, Form()], subject: Annot
 def _challenge(session: Session, visitor: Visitor, errand: Errand | None) -> bytes:
     stub = errand.stub if errand and errand.purpose is Purpose.ADD else None
     try:
-        return begun.use(session, stub, Means.PASSKEY, tied_to=visitor.caller.key_id).challenge or b""
+        return pending_login.use(session, stub, Means.PASSKEY, tied_to=visitor.caller.key_id).challenge or b""
     except NotSignedIn:
         raise Invalid("This was done already, has run out, or was begun elsewhere; add the passkey again.") from None
 

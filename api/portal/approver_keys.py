@@ -11,7 +11,7 @@ from api.portal.governing import hall
 from api.portal.pages import TAG, protect
 from api.schemas.parts import Slug
 from lockbox.audit import approver_keys as files
-from lockbox.people.roles import Role
+from lockbox.identity.roles import Role
 from lockbox.tenancy import approver_keys
 
 router = APIRouter(prefix="/tenants/{slug}/approver-keys", tags=[TAG], include_in_schema=False)

@@ -10,9 +10,9 @@ from api.browser import Errand, Purpose
 from api.deps import Chosen, House, relying_party
 from api.portal import entering, pages
 from api.portal.pages import TAG, page
-from lockbox.people import begun, passkeys
-from lockbox.people.passkeys import Question
-from lockbox.people.roles import Means
+from lockbox.identity import passkeys, pending_login
+from lockbox.identity.passkeys import Question
+from lockbox.identity.roles import Means
 from lockbox.refusals import NotSignedIn
 
 router = APIRouter(tags=[TAG], include_in_schema=False)
@@ -32,7 +32,7 @@ def ask(
     entering.count(request, chosen, house)
     asked = passkeys.ask(party)
     with house.transaction() as session:
-        stub = begun.begin(session, Means.PASSKEY, challenge=asked.challenge)
+        stub = pending_login.begin(session, Means.PASSKEY, challenge=asked.challenge)
     answer = ceremony(request, asked, kind="get", action="/sign-in/passkey/answer", back=pages.SIGN_IN)
     browser.keep_errand(answer, chosen, Errand(stub, Purpose.SIGN_IN, pages.local(path)))
     return answer
@@ -47,7 +47,7 @@ def take(request: Request, chosen: Chosen, house: House, credential: Credential 
     try:
         errand = entering.own(errand, Purpose.SIGN_IN)
         with house.transaction() as session:
-            challenge = begun.use(session, errand.stub, Means.PASSKEY).challenge or b""
+            challenge = pending_login.use(session, errand.stub, Means.PASSKEY).challenge or b""
         with house.transaction() as session:
             caller = passkeys.caller_of(session, party, challenge=challenge, shown=credential)
             secret = entering.begin(request, session, chosen, caller)

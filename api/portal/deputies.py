@@ -14,8 +14,8 @@ from api.portal.account import AtDesk
 from api.portal.governing import Hall, done, hall
 from api.portal.pages import TAG
 from api.schemas.parts import Slug
-from lockbox.people import preferences, zones
-from lockbox.people.roles import Caller, Role
+from lockbox.identity import preferences, time_zones
+from lockbox.identity.roles import Caller, Role
 from lockbox.refusals import Invalid, Refusal
 from lockbox.requests.writing import Origin
 from lockbox.tenancy import deputies
@@ -81,7 +81,7 @@ def _person(text: str, which: str) -> UUID:
 
 def _moment(text: str, zone: str, which: str) -> datetime:
     try:
-        return zones.instant(text.strip(), zone)
+        return time_zones.instant(text.strip(), zone)
     except ValueError as error:
         raise Invalid(f"Say {which}: {error}.") from None
 

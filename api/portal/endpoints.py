@@ -16,8 +16,8 @@ from api.portal.governing import Hall, done, hall, read
 from api.portal.pages import REFUSED, TAG, origin
 from api.schemas.endpoints import EndpointChange, NewEndpoint, NewSecret
 from api.schemas.parts import Slug
+from lockbox.identity.roles import Caller, Role
 from lockbox.notices.models import Endpoint, Format
-from lockbox.people.roles import Caller, Role
 from lockbox.refusals import Refusal, Unknown
 from lockbox.requests.writing import Origin
 from lockbox.tenancy import deliveries, endpoints

@@ -15,10 +15,10 @@ from api.portal.pages import go, page
 from config.issuers import Issuer
 from config.settings import Settings
 from lockbox.database import Database
-from lockbox.people import counts, sessions
-from lockbox.people.begun import OVER
-from lockbox.people.counts import Limits
-from lockbox.people.roles import Caller
+from lockbox.identity import rate_limit, sessions
+from lockbox.identity.pending_login import OVER
+from lockbox.identity.rate_limit import Limits
+from lockbox.identity.roles import Caller
 from lockbox.refusals import NotSignedIn, TooMany
 
 ANY_MEANS = "any"
@@ -36,7 +36,7 @@ def count(request: Request, chosen: Settings, house: Database, account: str | No
         TooMany: the limit was met.
     """
     with house.transaction() as session:
-        counted = counts.count(session, limits(chosen), address=deps.address(request), account=account)
+        counted = rate_limit.count(session, limits(chosen), address=deps.address(request), account=account)
     try:
         counted.check()
     except TooMany as too_many:

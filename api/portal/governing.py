@@ -15,8 +15,8 @@ from api.browser import Visitor
 from api.portal.account import Desk
 from api.portal.pages import REFUSED, go, origin, page, status_of
 from lockbox.database import now
-from lockbox.people.models import Tenant
-from lockbox.people.roles import TENANT_ROLES, Caller, Role
+from lockbox.identity.models import Tenant
+from lockbox.identity.roles import TENANT_ROLES, Caller, Role
 from lockbox.refusals import Invalid, Refusal, SignInAgain
 from lockbox.requests import mistakes
 from lockbox.requests.writing import Origin

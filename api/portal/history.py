@@ -18,7 +18,7 @@ from api.portal.requests import titles
 from api.schemas.parts import Words
 from config.settings import Settings
 from lockbox.database import Database
-from lockbox.people import zones
+from lockbox.identity import time_zones
 from lockbox.refusals import Invalid
 from lockbox.requests import counting, register, table
 from lockbox.requests.lifecycle import State
@@ -141,7 +141,7 @@ def _filter(sought: Said, services: Mapping[str, str], zone: str) -> Filter:
     if first and last and first > last:
         raise Invalid("The first day is after the last one: nothing lies between them.")
     try:
-        since, until = zones.days(first, last, zone)
+        since, until = time_zones.days(first, last, zone)
         engineer = WORDS.validate_python(sought.engineer) if sought.engineer else None
         text = WORDS.validate_python(sought.text) if sought.text else None
         after = since - timedelta(microseconds=1) if since else None

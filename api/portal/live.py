@@ -16,7 +16,7 @@ from api.deps import Chosen, Work
 from api.newsroom import Newsroom
 from api.portal.pages import HEADERS, TAG
 from api.seats import LIST, OPERATIONS, REQUEST, Seat
-from lockbox.people.roles import Role
+from lockbox.identity.roles import Role
 from lockbox.refusals import ForeignForm, Invalid, NotSignedIn, Unknown
 from lockbox.requests import register
 from lockbox.tenancy import authority

@@ -14,7 +14,7 @@ from api.portal.governing import Hall, done, hall, read
 from api.portal.pages import TAG
 from api.schemas.members import MemberChange, NewMember
 from api.schemas.parts import Slug
-from lockbox.people.roles import Caller, Role
+from lockbox.identity.roles import Caller, Role
 from lockbox.refusals import Refusal, Stale
 from lockbox.requests.writing import Origin
 from lockbox.tenancy import invitations, members

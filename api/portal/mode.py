@@ -15,8 +15,8 @@ from api.portal.pages import REFUSED, TAG
 from api.schemas.parts import Slug
 from api.schemas.tenants import NewMode
 from lockbox.database import now
-from lockbox.people import zones
-from lockbox.people.roles import Caller, Mode, Role
+from lockbox.identity import time_zones
+from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.refusals import Invalid, Refusal
 from lockbox.requests.rules import Policy
 from lockbox.requests.writing import Origin
@@ -73,7 +73,7 @@ def _consenting(policy: Policy, mode: str, until: str, zone: str, at: datetime) 
     said = policy.model_dump(mode="json") | {"consent": None}
     if mode:
         try:
-            ends = zones.instant(until, zone)
+            ends = time_zones.instant(until, zone)
         except ValueError as error:
             raise Invalid(f"Until when? Please {error}.", field="until") from None
         if ends <= at:

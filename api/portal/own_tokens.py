@@ -10,8 +10,8 @@ from api.browser import Visitor
 from api.portal.account import HERE, AtDesk, done, line
 from api.portal.pages import TAG, page
 from api.routes.tokens import LaidDown
-from lockbox.people import issuing
-from lockbox.people.issuing import Wanted
+from lockbox.identity import token_creation
+from lockbox.identity.token_creation import Wanted
 
 router = APIRouter(prefix="/account/tokens", tags=[TAG], include_in_schema=False)
 
@@ -25,7 +25,7 @@ def make(work: AtDesk, laid_down: LaidDown, name: Annotated[str, Form(max_length
 
     def deed(session: Session, visitor: Visitor) -> Response:
         wanted = Wanted(line(name, "token") or UNNAMED)
-        issued = issuing.make(session, visitor.caller, work.place, wanted, laid_down)
+        issued = token_creation.make(session, visitor.caller, work.place, wanted, laid_down)
         return page(
             work.request, "token", visitor=visitor, issued=issued, public_url=work.chosen.public_url, back=HERE
         )
@@ -36,4 +36,4 @@ def make(work: AtDesk, laid_down: LaidDown, name: Annotated[str, Form(max_length
 @router.post("/revoke")
 def revoke(work: AtDesk, one: Annotated[UUID, Form(alias="id")]) -> Response:
     """Make one of the person's tokens worthless."""
-    return done(work, "tokens", lambda session, who: issuing.revoke(session, who.caller, work.place, one))
+    return done(work, "tokens", lambda session, who: token_creation.revoke(session, who.caller, work.place, one))

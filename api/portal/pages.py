@@ -22,10 +22,10 @@ from api.browser import Visitor
 from api.portal import agents, sections
 from api.problems import STATUS
 from api.problems import problem as plain_problem
+from lockbox.identity import time_zones
+from lockbox.identity.roles import Side
 from lockbox.notices.phrases import duration
 from lockbox.notices.states import SAYINGS, Saying, approved
-from lockbox.people import zones
-from lockbox.people.roles import Side
 from lockbox.refusals import Conflict, Invalid, NotSignedIn, NotYours, Refusal, SignInAgain, TooMany
 from lockbox.requests.writing import Origin
 from lockbox.text_rules import alphabets, flagged, warning
@@ -91,7 +91,7 @@ def _here(tell: Callable[[datetime, str], str]) -> Callable[..., str]:
 
     def told(moment: datetime, zone: str | None = None) -> str:
         reader = READER.get()
-        return tell(moment, zone or (reader.time_zone if reader else zones.DEFAULT))
+        return tell(moment, zone or (reader.time_zone if reader else time_zones.DEFAULT))
 
     return told
 
@@ -104,8 +104,8 @@ def _state_words(saying: Saying) -> str:
 TEMPLATES.filters["duration"] = duration
 TEMPLATES.filters["warning"] = warning
 TEMPLATES.filters["flagged"] = flagged
-TEMPLATES.filters["time"] = _here(zones.clock_time)
-TEMPLATES.filters["short_time"] = _here(zones.short_time)
+TEMPLATES.filters["time"] = _here(time_zones.clock_time)
+TEMPLATES.filters["short_time"] = _here(time_zones.short_time)
 TEMPLATES.filters["words"] = _state_words
 TEMPLATES.filters["browser"] = agents.known_as
 TEMPLATES.filters["seconds"] = lambda count: timedelta(seconds=count)

@@ -14,7 +14,7 @@ from api.portal.governing import Hall, done, hall
 from api.portal.pages import REFUSED, TAG
 from api.portal.terms import Written, written
 from api.schemas.parts import Slug
-from lockbox.people.roles import Caller, Role
+from lockbox.identity.roles import Caller, Role
 from lockbox.refusals import Invalid, Refusal
 from lockbox.requests.rules import Policy
 from lockbox.requests.terms import Reason

@@ -8,13 +8,13 @@ from sqlmodel import Session
 from api.browser import Visitor
 from api.portal.account import AtDesk, done
 from api.portal.pages import TAG
-from lockbox.people import preferences, zones
+from lockbox.identity import preferences, time_zones
 
 router = APIRouter(prefix="/account/preferences", tags=[TAG], include_in_schema=False)
 
 
 @router.post("")
-def choose_time_zone(work: AtDesk, time_zone: Annotated[str, Form(max_length=zones.LONGEST)] = "") -> Response:
+def choose_time_zone(work: AtDesk, time_zone: Annotated[str, Form(max_length=time_zones.LONGEST)] = "") -> Response:
     """Let mails tell the person the time in another zone."""
 
     def deed(session: Session, visitor: Visitor) -> None:

@@ -25,9 +25,9 @@ from api.schemas.requests import Approval
 from config.settings import Settings
 from lockbox.audit import timeline
 from lockbox.database import now
+from lockbox.identity.roles import Caller, Role, Side
 from lockbox.notices import directory, reach
 from lockbox.notices.audience import ASKING, knows_of
-from lockbox.people.roles import Caller, Role, Side
 from lockbox.refusals import AskedAgain, Conflict, Invalid, NotYours, Refusal, SignInAgain, TooMany, Unknown
 from lockbox.requests import (
     acting,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from lockbox.people.roles import TENANT_ROLES, Caller, Role, Side
+from lockbox.identity.roles import TENANT_ROLES, Caller, Role, Side
 
 
 @dataclass(frozen=True)

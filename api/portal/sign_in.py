@@ -12,10 +12,10 @@ from api.deps import Chosen, House, Work
 from api.portal import entering, pages
 from api.portal.pages import TAG, go, page
 from config.settings import Settings
+from lockbox.identity import identities, sessions
+from lockbox.identity.pending_login import OVER
+from lockbox.identity.roles import Caller, Means
 from lockbox.notices import codes
-from lockbox.people import identities, sessions
-from lockbox.people.begun import OVER
-from lockbox.people.roles import Caller, Means
 from lockbox.refusals import NotSignedIn, NotYours, TooMany
 
 router = APIRouter(tags=[TAG], include_in_schema=False)

@@ -16,8 +16,8 @@ from api.portal.pages import origin, page
 from api.refused import Tried, trying
 from config.settings import Settings
 from lockbox.database import Database
-from lockbox.people import begun, passkeys
-from lockbox.people.roles import Means
+from lockbox.identity import passkeys, pending_login
+from lockbox.identity.roles import Means
 from lockbox.refusals import Invalid, NotSignedIn
 from lockbox.requests import acting, register
 from lockbox.requests.models import AccessRequest
@@ -105,7 +105,7 @@ class Desk:
             trying(self.request, Tried(who, came, request_id, verdict.action))
             asked = acting.to_sign(session, who, came, request_id, verdict, party=party)
             challenge = asked.question.challenge
-            stub = begun.begin(session, Means.PASSKEY, tied_to=who.key_id, challenge=challenge)
+            stub = pending_login.begin(session, Means.PASSKEY, tied_to=who.key_id, challenge=challenge)
             entry = register.find(session, who, request_id)
             service = self.chosen.services.get(row.service)
         answer = page(
@@ -137,10 +137,10 @@ class Desk:
             with self.house.transaction() as session:
                 visitor = browser.visitor(self.request, session, self.chosen)
                 browser.check_form(visitor, self.csrf)
-                begun_here = begun.use(session, stub, Means.PASSKEY, tied_to=visitor.caller.key_id)
+                begun_here = pending_login.use(session, stub, Means.PASSKEY, tied_to=visitor.caller.key_id)
                 challenge = begun_here.challenge or b""
         except NotSignedIn as refused:
-            if refused.detail != begun.OVER:
+            if refused.detail != pending_login.OVER:
                 raise
             raise Invalid(OVER) from None
         return Signed(shown.statement, shown.content, shown.credential, challenge, party)

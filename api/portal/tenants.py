@@ -13,7 +13,7 @@ from api.portal.pages import TAG, go, page
 from api.schemas.parts import Slug
 from api.schemas.requests import Comment
 from api.schemas.tenants import NewName
-from lockbox.people.roles import Caller, Role
+from lockbox.identity.roles import Caller, Role
 from lockbox.refusals import Refusal
 from lockbox.requests.writing import Origin
 from lockbox.tenancy import deputies, endpoints, members, policies, shutting, tenants, watchers, weighing

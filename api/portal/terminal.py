@@ -9,7 +9,7 @@ from api.deps import Chosen, Work
 from api.portal import entering
 from api.portal.account import AtDesk, Desk
 from api.portal.pages import TAG, page, status_of
-from lockbox.people import terminals
+from lockbox.identity import device_login
 from lockbox.refusals import Invalid, NotYours, SignInAgain
 
 router = APIRouter(prefix="/terminal", tags=[TAG], include_in_schema=False)
@@ -32,7 +32,7 @@ def look(work: AtDesk, code: Code = "") -> Response:
     here = deps.address(work.request)
     try:
         with work.open() as (session, visitor):
-            found = terminals.look(session, visitor.caller, code)
+            found = device_login.look(session, visitor.caller, code)
             return page(
                 work.request,
                 "terminal_asks",
@@ -41,7 +41,7 @@ def look(work: AtDesk, code: Code = "") -> Response:
                 called_from=here,
                 is_here=here is not None and found.address == here,
                 code=code,
-                minutes=int(terminals.SIGNED_IN_FOR.total_seconds() // 60),
+                minutes=int(device_login.SIGNED_IN_FOR.total_seconds() // 60),
             )
     except (Invalid, NotYours) as refused:
         return _refused(work, refused, code)
@@ -54,7 +54,7 @@ def answer(work: AtDesk, said: Annotated[Literal["allow", "refuse"], Form()], co
     allowed = said == "allow"
     try:
         with work.open() as (session, visitor):
-            terminals.answer(session, visitor.caller, work.place, code, allowed=allowed)
+            device_login.answer(session, visitor.caller, work.place, code, allowed=allowed)
             return page(work.request, "terminal_done", visitor=visitor, allowed=allowed)
     except (Invalid, NotYours) as refused:
         return _refused(work, refused, code)

@@ -16,7 +16,7 @@ from api.portal.pages import REFUSED, TAG
 from api.portal.policy import Seen
 from api.portal.terms import NUMBER, checked, percents
 from api.schemas.parts import Slug
-from lockbox.people.roles import Role
+from lockbox.identity.roles import Role
 from lockbox.refusals import Invalid, Refusal
 from lockbox.requests import mistakes
 from lockbox.requests.rules import MOST_GROUPS, Policy

@@ -28,9 +28,9 @@ from lockbox.audit.looking import TRAIL_EXPORTED, TRAIL_READ
 from lockbox.audit.recorded import Wanted
 from lockbox.audit.table import table
 from lockbox.audit.telling import WORDS, told
-from lockbox.people import preferences, zones
-from lockbox.people.models import Tenant
-from lockbox.people.roles import Role
+from lockbox.identity import preferences, time_zones
+from lockbox.identity.models import Tenant
+from lockbox.identity.roles import Role
 from lockbox.refusals import Invalid, Refusal, Unknown
 from lockbox.tenancy import auditing, tenants
 from lockbox.tenancy.auditing import READERS, Found, Reading
@@ -288,7 +288,7 @@ def _line(text: str) -> str | None:
 
 def _moment(text: str, zone: str) -> datetime | None:
     try:
-        return zones.instant(text, zone) if text else None
+        return time_zones.instant(text, zone) if text else None
     except ValueError as error:
         raise Invalid(f"From or until when? Please {error}.", field="after") from None
 

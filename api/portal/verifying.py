@@ -31,9 +31,9 @@ from lockbox.audit.remarks import remarks, whole, word
 from lockbox.audit.signed_approvals import Approvers
 from lockbox.audit.verify import Verdict
 from lockbox.database import Database
-from lockbox.people import context, counts
-from lockbox.people.counts import Limits
-from lockbox.people.roles import Caller, Role
+from lockbox.identity import rate_limit, row_security
+from lockbox.identity.rate_limit import Limits
+from lockbox.identity.roles import Caller, Role
 from lockbox.refusals import Busy, Invalid, NotYours, Refusal
 from lockbox.tenancy.auditing import READERS
 
@@ -121,7 +121,7 @@ def _only_file_of(caller: Caller) -> Iterator[None]:
 
 def _count(house: Database, caller: Caller) -> None:
     with house.transaction() as session:
-        counted = counts.count(session, LIMITS, verifying=caller.person_id)
+        counted = rate_limit.count(session, LIMITS, verifying=caller.person_id)
     counted.check("verify a file")
 
 
@@ -247,7 +247,7 @@ def _shown(
     said: tuple[str, str] | None = None,
     refused: Refusal | None = None,
 ) -> Response:
-    context.enter(session, visitor.caller)
+    row_security.enter(session, visitor.caller)
     keys, note = said or ("\n".join(key.key for key in proofs.keys(session)), "")
     return page(
         request,

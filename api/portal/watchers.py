@@ -14,7 +14,7 @@ from api.portal.governing import Hall, done, hall, read
 from api.portal.pages import TAG
 from api.schemas.addresses import NewWatcher
 from api.schemas.parts import Slug
-from lockbox.people.roles import Caller
+from lockbox.identity.roles import Caller
 from lockbox.refusals import Refusal
 from lockbox.requests.writing import Origin
 from lockbox.tenancy import watchers

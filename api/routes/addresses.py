@@ -8,8 +8,8 @@ from api.deps import Where, Who, Work
 from api.naming import name_an_address
 from api.schemas.addresses import AddressChange, AddressList, AddressView, Code, NewAddress
 from api.schemas.parts import problems
+from lockbox.identity.models import Address
 from lockbox.notices import addresses
-from lockbox.people.models import Address
 
 router = APIRouter(prefix="/v1/me/addresses", tags=["people"])
 

@@ -5,8 +5,8 @@ from fastapi import APIRouter, Response
 from api.deps import Where, Who, Work
 from api.schemas.parts import problems
 from api.schemas.people import MeView, Preferences
-from lockbox.people import preferences, tenants
-from lockbox.people.roles import Means
+from lockbox.identity import preferences, tenants
+from lockbox.identity.roles import Means
 
 router = APIRouter(tags=["people"])
 

@@ -20,8 +20,8 @@ from api.schemas.members import (
     Somebody,
 )
 from api.schemas.parts import MUST_MATCH_TAG, Named, Slug, problems
-from lockbox.people.models import Invitation
-from lockbox.people.roles import Role
+from lockbox.identity.models import Invitation
+from lockbox.identity.roles import Role
 from lockbox.tenancy import deputies, invitations, members, memberships, recovery
 from lockbox.tenancy.deputies import Entry, Wanted
 from lockbox.tenancy.memberships import Member

@@ -37,11 +37,11 @@ from config.settings import Settings
 from lockbox import text_rules
 from lockbox.audit import timeline
 from lockbox.database import Database
+from lockbox.identity import pending_login
+from lockbox.identity.pending_login import Stub
+from lockbox.identity.roles import Caller, Means
 from lockbox.instants import Instant
 from lockbox.notices import progress, reach
-from lockbox.people import begun
-from lockbox.people.begun import Stub
-from lockbox.people.roles import Caller, Means
 from lockbox.refusals import Invalid, NotSignedIn
 from lockbox.requests import acting, again, filing, idempotency, previewing, reads, register
 from lockbox.requests.filing import Limits, Submitted
@@ -67,7 +67,7 @@ Key = Annotated[
 
 
 @router.post("", status_code=201, response_model=NewRequestView, responses=problems(400, 409))
-def submit(
+def submit_request(
     body: NewRequest,
     who: Who,
     came: From,
@@ -111,7 +111,7 @@ def list_requests(
 
 
 @router.post("/preview", responses=problems(400))
-def preview(body: NewRequest, who: Who, session: Work, chosen: Chosen) -> PreviewView:
+def preview_request(body: NewRequest, who: Who, session: Work, chosen: Chosen) -> PreviewView:
     """Say which policy, stages, windows and people such a request would meet; nothing is written, nobody is told."""
     found = previewing.preview(session, who, Filing(**dict(body)), chosen.services)
     return PreviewView(
@@ -211,7 +211,7 @@ def challenge(
     verdict = Verdict(Action.APPROVE, said.comment, said.access_window, seen, said.resources, said.actions)
     refused.trying(request, Tried(who, came, request_id, verdict.action))
     asked = acting.to_sign(session, who, came, request_id, verdict, party=partial(relying_party, chosen))
-    stub = begun.begin(session, Means.PASSKEY, tied_to=who.key_id, challenge=asked.question.challenge)
+    stub = pending_login.begin(session, Means.PASSKEY, tied_to=who.key_id, challenge=asked.question.challenge)
     response.headers["cache-control"] = "no-store"
     return ChallengeView(
         ticket=f"{stub.id}.{stub.secret}",
@@ -261,7 +261,7 @@ def _signed(said: SignedApproval, who: Caller, chosen: Settings, house: Database
     one, _, secret = said.ticket.partition(".")
     try:
         with house.transaction() as session:
-            row = begun.use(session, Stub(UUID(one), secret), Means.PASSKEY, tied_to=who.key_id)
+            row = pending_login.use(session, Stub(UUID(one), secret), Means.PASSKEY, tied_to=who.key_id)
             used = row.challenge or b""
     except (NotSignedIn, ValueError):
         raise Invalid(OVER, field="signed") from None

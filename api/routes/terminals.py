@@ -6,8 +6,8 @@ from api import deps
 from api.deps import Chosen, House, Where, Work
 from api.schemas.parts import problems
 from api.schemas.terminals import Shown, StateView, TerminalView
-from lockbox.people import counts, terminals
-from lockbox.people.counts import Limits
+from lockbox.identity import device_login, rate_limit
+from lockbox.identity.rate_limit import Limits
 
 router = APIRouter(prefix="/v1/terminals", tags=["tokens"])
 
@@ -20,10 +20,10 @@ def ask(request: Request, came: Where, chosen: Chosen, house: House, response: R
     """Ask for a code that a person types into the page; needs no token, and is counted like an attempt to sign in."""
     with house.transaction() as session:
         limits = Limits(chosen.sign_ins_per_account, chosen.sign_ins_per_address)
-        counted = counts.count(session, limits, address=deps.address(request))
+        counted = rate_limit.count(session, limits, address=deps.address(request))
     counted.check()
     with house.transaction() as session:
-        asked = terminals.ask(session, came, environment=chosen.environment)
+        asked = device_login.ask(session, came, environment=chosen.environment)
     response.headers["cache-control"] = "no-store"
     return TerminalView(
         user_code=asked.code,
@@ -31,7 +31,7 @@ def ask(request: Request, came: Where, chosen: Chosen, house: House, response: R
         expires_in=int(asked.lasts.total_seconds()),
         interval=EVERY_SECONDS,
         token=asked.token,
-        token_expires_in=int(terminals.SIGNED_IN_FOR.total_seconds()),
+        token_expires_in=int(device_login.SIGNED_IN_FOR.total_seconds()),
     )
 
 
@@ -39,4 +39,4 @@ def ask(request: Request, came: Where, chosen: Chosen, house: House, response: R
 def state(body: Shown, session: Work, chosen: Chosen, response: Response) -> StateView:
     """Say what has become of a terminal that asked; its own token is all that it shows."""
     response.headers["cache-control"] = "no-store"
-    return StateView(state=terminals.state(session, body.token, environment=chosen.environment))
+    return StateView(state=device_login.state(session, body.token, environment=chosen.environment))

@@ -9,10 +9,10 @@ from fastapi import APIRouter, Depends, Response
 from api.deps import Chosen, Where, Who, Work
 from api.schemas.parts import problems
 from api.schemas.tokens import IssuedView, NewToken, Rotation, TokenList, TokenView
-from lockbox.people import issuing, tokens
-from lockbox.people.issuing import Rules, Wanted
-from lockbox.people.keys import Token
-from lockbox.people.tokens import Issued
+from lockbox.identity import api_tokens, token_creation
+from lockbox.identity.api_tokens import Issued
+from lockbox.identity.credentials import Token
+from lockbox.identity.token_creation import Rules, Wanted
 
 router = APIRouter(prefix="/v1/tokens", tags=["tokens"])
 
@@ -34,7 +34,7 @@ LaidDown = Annotated[Rules, Depends(rules)]
 @router.get("", responses=problems())
 def list_tokens(who: Who, session: Work) -> TokenList:
     """List the caller's tokens that are not revoked, the newest first."""
-    return TokenList(items=[TokenView(**_facts(token)) for token in tokens.mine(session, who)])
+    return TokenList(items=[TokenView(**_facts(token)) for token in api_tokens.mine(session, who)])
 
 
 @router.post("", status_code=201, responses=problems(400, 429))
@@ -44,7 +44,7 @@ def make(body: NewToken, who: Who, came: Where, session: Work, laid_down: LaidDo
     A machine gets its first one like everybody: in the session that begins where its invitation is accepted.
     """
     wanted = Wanted(body.name, _days(body.days), frozenset(body.scopes), frozenset(body.services))
-    return _issued(issuing.make(session, who, came, wanted, laid_down), response)
+    return _issued(token_creation.make(session, who, came, wanted, laid_down), response)
 
 
 @router.post("/{token_id}/rotate", status_code=201, responses=problems(400, 404, 409, 429))
@@ -61,13 +61,15 @@ def rotate(
     asked = body or Rotation()
     overlap = None if asked.overlap_hours is None else timedelta(hours=asked.overlap_hours)
     days = _days(asked.days)
-    return _issued(issuing.rotate(session, who, came, token_id, laid_down, lifetime=days, overlap=overlap), response)
+    return _issued(
+        token_creation.rotate(session, who, came, token_id, laid_down, lifetime=days, overlap=overlap), response
+    )
 
 
 @router.delete("/{token_id}", status_code=204, responses=problems(404))
 def revoke(token_id: UUID, who: Who, came: Where, session: Work) -> None:
     """Make a token of one's own worthless at once; doing it again does no harm."""
-    issuing.revoke(session, who, came, token_id)
+    token_creation.revoke(session, who, came, token_id)
 
 
 def _days(days: int | None) -> timedelta | None:

@@ -17,7 +17,7 @@ from api.schemas.members import (
     NewColleague,
 )
 from api.schemas.parts import MUST_MATCH_TAG, problems
-from lockbox.people.roles import Role
+from lockbox.identity.roles import Role
 from lockbox.tenancy import memberships, undelivered, vendor
 from lockbox.tenancy.memberships import Member
 

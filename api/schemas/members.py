@@ -8,8 +8,8 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, Field
 
 from api.schemas.parts import IS_NAME, Checked, Incoming, Named
+from lockbox.identity.roles import Role
 from lockbox.instants import Instant
-from lockbox.people.roles import Role
 from lockbox.requests.terms import IS_WHOLE, MOST_TIERS
 
 PLACE = r"[^\s@<>()\[\]\\,;:\"]+"

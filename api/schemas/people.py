@@ -7,8 +7,8 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from api.schemas.parts import Absent, Incoming, absent
-from lockbox.people import zones
-from lockbox.people.roles import Means, Role, Side
+from lockbox.identity import time_zones
+from lockbox.identity.roles import Means, Role, Side
 
 
 class MeView(BaseModel):
@@ -37,7 +37,7 @@ class Preferences(Incoming):
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
-    time_zone: Annotated[str, Field(min_length=1, max_length=zones.LONGEST)] | Absent = absent()
+    time_zone: Annotated[str, Field(min_length=1, max_length=time_zones.LONGEST)] | Absent = absent()
     wants_prompts: Annotated[bool, Field(strict=True)] | Absent = absent()
 
     @model_validator(mode="after")

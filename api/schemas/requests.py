@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from api.schemas.parts import IS_LINE, IS_TEXT, Incoming, Named, Resource, Seconds, Slug, Word
-from lockbox.people.roles import Mode
+from lockbox.identity.roles import Mode
 from lockbox.requests.lifecycle import State
 from lockbox.requests.terms import Reason, Terms
 

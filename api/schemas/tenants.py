@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from api.schemas.members import Somebody
 from api.schemas.parts import IS_NAME, Incoming, Named, Word
-from lockbox.people.roles import Mode
+from lockbox.identity.roles import Mode
 from lockbox.requests.lifecycle import State
 from lockbox.requests.rules import Policy
 

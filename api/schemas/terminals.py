@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from api.schemas.parts import Incoming
-from lockbox.people.terminals import State
+from lockbox.identity.device_login import State
 
 
 class TerminalView(BaseModel):

@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from api.schemas.parts import IS_LINE, Incoming, Word
-from lockbox.people.roles import Scope
+from lockbox.identity.roles import Scope
 from lockbox.requests.terms import IS_WHOLE
 
 Days = Annotated[int, Field(ge=1, le=365, strict=True), IS_WHOLE]

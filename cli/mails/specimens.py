@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from cli.mails.windows import windows
+from lockbox.identity.roles import Mode
 from lockbox.notices import letters, memos
 from lockbox.notices.audience import CONVERSED, COPIED, QUESTION, RECEIPT, REPORT
 from lockbox.notices.letters import Earlier, Letter, Wording
@@ -25,7 +26,6 @@ from lockbox.notices.memos import (
 from lockbox.notices.reach import in_vain
 from lockbox.notices.senders.protocol import Mail
 from lockbox.notices.subjects import SUBJECTS
-from lockbox.people.roles import Mode
 from lockbox.watch.invariants import trail_behind
 
 PUBLIC_URL = "https://lockbox.vendor.example"

@@ -9,13 +9,13 @@ from sqlmodel import Session, col, func, select
 
 from lockbox.audit.canonical import Value
 from lockbox.database import now
+from lockbox.identity import enrolment, keyring, sessions
+from lockbox.identity.models import Address, Person
+from lockbox.identity.roles import Caller
+from lockbox.identity.sessions import Place
 from lockbox.ids import new_id
 from lockbox.notices import announcing, correspondence
 from lockbox.notices.memos import ADDRESS_CODE
-from lockbox.people import enrolment, keyring, sessions
-from lockbox.people.models import Address, Person
-from lockbox.people.roles import Caller
-from lockbox.people.sessions import Place
 from lockbox.refusals import AddressTaken, Invalid, TooManyAddresses, Unknown
 
 MOST_ADDRESSES = 5

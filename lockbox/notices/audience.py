@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from lockbox.people.roles import Mode, Role, Side
+from lockbox.identity.roles import Mode, Role, Side
 
 OUTCOME_MATTERS_FOR = timedelta(hours=24)
 CALLED_FOR = timedelta(hours=72)

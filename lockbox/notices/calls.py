@@ -10,12 +10,12 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from lockbox.audit.canonical import instant
+from lockbox.identity.time_zones import clock_time
 from lockbox.notices import memos
 from lockbox.notices.letters import Letter
 from lockbox.notices.memos import TITLES, Memo
 from lockbox.notices.models import Format
 from lockbox.notices.phrases import one_line, portal_address
-from lockbox.people.zones import clock_time
 from lockbox.text_rules import mixed
 
 TEST = "endpoint_tested"

@@ -4,12 +4,12 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from lockbox.database import Database, now
+from lockbox.identity import keyring, pending_login, rate_limit
+from lockbox.identity.pending_login import OVER, Stub
+from lockbox.identity.rate_limit import Counted, Limits
+from lockbox.identity.roles import Caller, Means
 from lockbox.notices import announcing, correspondence
 from lockbox.notices.memos import SIGN_IN_CODE
-from lockbox.people import begun, counts, keyring
-from lockbox.people.begun import OVER, Stub
-from lockbox.people.counts import Counted, Limits
-from lockbox.people.roles import Caller, Means
 from lockbox.refusals import NotSignedIn
 
 MOST_TRIES = 5
@@ -29,7 +29,7 @@ def ask(session: Session, email: str) -> Stub:
     neither the answer nor the time it takes tells who has an account.
     """
     nonce, at = keyring.of(session).codes.nonce(), now(session)
-    stub = begun.begin(session, Means.MAIL, email=email, code_nonce=nonce)
+    stub = pending_login.begin(session, Means.MAIL, email=email, code_nonce=nonce)
     announcing.write_to(
         session,
         stub.id,
@@ -37,7 +37,7 @@ def ask(session: Session, email: str) -> Stub:
         tenant_id=None,
         event_id=None,
         at=at,
-        until=at + begun.LASTS,
+        until=at + pending_login.LASTS,
     )
     return stub
 
@@ -48,18 +48,18 @@ def count_try(session: Session, stub: Stub | None, limits: Limits, address: str 
     Raises:
         NotSignedIn: the sign-in is another browser's, was used, has run out, or was tried five times.
     """
-    begun.find(session, stub, Means.MAIL)
+    pending_login.find(session, stub, Means.MAIL)
     values = {"id": stub.id if stub else None, "at": now(session), "most": MOST_TRIES}
     email = session.connection().execute(TRIED, values).scalar_one_or_none()
     if email is None:
         raise NotSignedIn(OVER)
-    return counts.count(session, limits, code_of=email, tried_from=address)
+    return rate_limit.count(session, limits, code_of=email, tried_from=address)
 
 
 def address_of(database: Database, stub: Stub) -> str | None:
     """Return the address that was typed to begin this browser's sign-in, also once it is over."""
     with database.transaction() as session:
-        begun.recognise(session, stub)
+        pending_login.recognise(session, stub)
         email: str | None = session.connection().execute(ADDRESS, {"id": stub.id}).scalar_one_or_none()
         return email
 
@@ -70,13 +70,13 @@ def redeem(session: Session, stub: Stub, code: str) -> Caller:
     Raises:
         NotSignedIn: it is not the code, the sign-in is over, or its person disabled.
     """
-    row = begun.find(session, stub, Means.MAIL)
+    row = pending_login.find(session, stub, Means.MAIL)
     if not correspondence.is_code(session, SIGN_IN_CODE, row, code):
         raise NotSignedIn(WRONG)
     row.proven_at = row.used_at = now(session)
     session.add(row)
     session.flush()
-    found = begun.recognise(session, stub)
+    found = pending_login.recognise(session, stub)
     if found is None or found.person_id is None or found.disabled:
         raise NotSignedIn(OVER)
     return found.caller(Means.MAIL, row.used_at)

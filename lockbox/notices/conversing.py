@@ -8,10 +8,10 @@ from uuid import UUID
 
 from sqlmodel import Session
 
+from lockbox.identity.roles import Mode
 from lockbox.notices.audience import CALLED_FOR, CONVERSED, Hearer, conversed, matters_until, type_of
 from lockbox.notices.directory import Directory
 from lockbox.notices.outbox import Due, Told, addressed, at_each
-from lockbox.people.roles import Mode
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,10 @@ from sqlmodel import Session
 
 from lockbox.audit.events import CLOCK
 from lockbox.database import Database
+from lockbox.identity import keyring
+from lockbox.identity.credentials import SignIn
+from lockbox.identity.keyring import GROUP, CodeKeys
+from lockbox.identity.models import Address
 from lockbox.notices import noted
 from lockbox.notices.letters import Wording
 from lockbox.notices.memos import (
@@ -24,10 +28,6 @@ from lockbox.notices.memos import (
 )
 from lockbox.notices.noted import Keys
 from lockbox.notices.senders.protocol import SendFailed
-from lockbox.people import keyring
-from lockbox.people.keyring import GROUP, CodeKeys
-from lockbox.people.keys import SignIn
-from lockbox.people.models import Address
 
 Wordings = Callable[[Session, Sequence[UUID]], Mapping[UUID, Wording]]
 

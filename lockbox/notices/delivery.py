@@ -14,6 +14,7 @@ from sqlmodel import Session
 
 from lockbox.database import Database, lazily
 from lockbox.failpoints import reach
+from lockbox.identity.keyring import CodeKeys
 from lockbox.notices import calls, claiming, correspondence, endpoints, letters, memos, outcomes, reading
 from lockbox.notices.attempts import Attempt
 from lockbox.notices.audience import PROMPTS, REMINDERS, REPORT
@@ -29,7 +30,6 @@ from lockbox.notices.reading import Item, Wordings
 from lockbox.notices.recording import Ended, Recorder
 from lockbox.notices.senders.protocol import NOTHING, Hook, HookSender, MailSender, Reply, SendFailed
 from lockbox.notices.vault import Vault
-from lockbox.people.keyring import CodeKeys
 
 log = structlog.get_logger(__name__)
 

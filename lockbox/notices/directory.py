@@ -11,8 +11,8 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlmodel import Session
 
-from lockbox.people import powers
-from lockbox.people.roles import Role
+from lockbox.identity import row_marks
+from lockbox.identity.roles import Role
 
 ASKED = [Role.APPROVER, Role.TENANT_ADMIN]
 LOOK_UP = text("""
@@ -161,8 +161,8 @@ def _principal(session: Session, row: Row[Any]) -> UUID | None:
         created_at=created_at,
     )
     leave = SimpleNamespace(tenant_id=row.tenant_id, person_id=row.id, id=eligible_id)
-    is_named = powers.is_believed(session, delegated, powers.delegation(delegation), id_)
-    is_eligible = powers.is_believed(session, eligible, powers.eligible_deputy(leave), row.id)
+    is_named = row_marks.is_believed(session, delegated, row_marks.delegation(delegation), id_)
+    is_eligible = row_marks.is_believed(session, eligible, row_marks.eligible_deputy(leave), row.id)
     return principal_id if is_named and is_eligible else None
 
 

@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from lockbox.audit.closed import Closed
+from lockbox.identity.roles import Mode
+from lockbox.identity.time_zones import clock_time
 from lockbox.notices import reports
 from lockbox.notices.audience import CONVERSED, RECEIPT, REPORT
 from lockbox.notices.phrases import (
@@ -23,8 +25,6 @@ from lockbox.notices.phrases import (
 from lockbox.notices.senders.protocol import Mail
 from lockbox.notices.states import SAYINGS
 from lockbox.notices.subjects import NOBODY_TOLD, SUBJECTS
-from lockbox.people.roles import Mode
-from lockbox.people.zones import clock_time
 from lockbox.text_rules import flagged
 
 LONG = 600

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from lockbox.audit.canonical import instant
+from lockbox.identity.time_zones import clock_time
 from lockbox.notices.phrases import LONGEST_SUBJECT, TEMPLATES, one_line, portal_address, prose, sender_domain
 from lockbox.notices.senders.protocol import Mail
-from lockbox.people.zones import clock_time
 
 INVITATION = "invitation"
 SIGN_IN_CODE = "sign_in_code"

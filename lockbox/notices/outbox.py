@@ -10,6 +10,7 @@ from sqlmodel import Session
 
 from lockbox import database
 from lockbox.arrays import array, listed
+from lockbox.identity.roles import Mode
 from lockbox.ids import new_id_text
 from lockbox.notices import heard
 from lockbox.notices.audience import (
@@ -31,7 +32,6 @@ from lockbox.notices.audience import (
 )
 from lockbox.notices.directory import Directory, Receiver
 from lockbox.notices.heard import NOBODY
-from lockbox.people.roles import Mode
 from lockbox.schedule import NOTICES, Promise
 
 KIND = NOTICES.kinds[0]

@@ -11,8 +11,8 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlmodel import Session
 
+from lockbox.identity.roles import Side
 from lockbox.notices.audience import knows_of
-from lockbox.people.roles import Side
 
 COUNT = text("""
 SELECT coalesce(n.outcome, 'waiting') AS outcome, count(*) AS number

@@ -12,11 +12,11 @@ from sqlmodel import Session
 
 from lockbox.audit import closed
 from lockbox.audit.closed import Closed
+from lockbox.identity.roles import Mode
 from lockbox.notices import correspondence, earlier, reach
 from lockbox.notices.audience import PROMPTS, REPORT, type_of
 from lockbox.notices.letters import Earlier, Letter, Wording
 from lockbox.notices.models import Channel
-from lockbox.people.roles import Mode
 
 Item = tuple[Row[Any], Letter | None]
 Wordings = correspondence.Wordings

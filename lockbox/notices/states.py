@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lockbox.people.roles import Side
+from lockbox.identity.roles import Side
 
 
 class Tone(StrEnum):

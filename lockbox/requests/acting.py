@@ -12,11 +12,11 @@ from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor
 from lockbox.database import now
 from lockbox.failpoints import reach
+from lockbox.identity import keyring, row_security, tenants
+from lockbox.identity.passkeys import RelyingParty
+from lockbox.identity.roles import Caller, Means, Role, Side
 from lockbox.notices import directory
 from lockbox.notices.directory import Directory
-from lockbox.people import context, keyring, tenants
-from lockbox.people.passkeys import RelyingParty
-from lockbox.people.roles import Caller, Means, Role, Side
 from lockbox.refusals import (
     InvalidMove,
     NotYours,
@@ -106,7 +106,7 @@ def act(session: Session, caller: Caller, origin: Origin, request_id: UUID, verd
         PolicyNotMet: what was asked no longer meets the customer's policy, or was not reviewed as it asks by now.
         PasskeyMustSign: the policy demands that a passkey signs the approval, and none has.
     """
-    context.enter(session, caller)
+    row_security.enter(session, caller)
     return act_on(session, caller, origin, locked(session, caller, request_id), verdict)
 
 
@@ -151,7 +151,7 @@ def to_sign(
     Raises:
         As `act`, but for PasskeyMustSign; NotYours too where they have no passkey that can sign here.
     """
-    context.enter(session, caller)
+    row_security.enter(session, caller)
     request = locked(session, caller, request_id)
     scene, (_, taken_as) = _judged(session, caller, origin, request, verdict)
     stands_for = scene.stands_for(request) if taken_as is Party.APPROVER else frozenset[UUID]()
@@ -293,7 +293,7 @@ def _facts(scene: Scene, verdict: Verdict, stands_for: frozenset[UUID]) -> Mappi
     if verdict.access_window:
         facts["access_window"] = verdict.access_window
     if stands_for:
-        facts["stands_for"] = context.ids(stands_for)
+        facts["stands_for"] = row_security.ids(stands_for)
     if verdict.action in DECISIONS:
         facts["means"] = "mail-only" if scene.caller.means is Means.MAIL else scene.caller.means.value
     return facts
@@ -348,7 +348,7 @@ def locked(session: Session, caller: Caller, request_id: UUID) -> AccessRequest:
     # Moves are written by one statement of our own; the session is not to flush a second one.
     session.expunge(request)
     if caller.side is Side.VENDOR:
-        context.turn_to(session, request.tenant_id)
+        row_security.turn_to(session, request.tenant_id)
     return request
 
 

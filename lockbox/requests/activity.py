@@ -16,9 +16,9 @@ from lockbox.audit.canonical import LARGEST_INTEGER
 from lockbox.audit.events import Happening
 from lockbox.audit.report import ACTIVITY, LATE
 from lockbox.database import now
+from lockbox.identity import row_security
+from lockbox.identity.roles import Caller, Role, Scope
 from lockbox.notices import announcing
-from lockbox.people import context
-from lockbox.people.roles import Caller, Role, Scope
 from lockbox.refusals import NotYours, OutsideWindow, TooLate, Unknown
 from lockbox.requests import register
 from lockbox.requests.lifecycle import Party
@@ -77,7 +77,7 @@ def report(session: Session, caller: Caller, origin: Origin, request_id: UUID, e
         TooLate: the window ended more than an hour ago.
         OutsideWindow: it was never open, or not when something is said to have been done.
     """
-    context.enter(session, caller)
+    row_security.enter(session, caller)
     window = _window(session, caller, request_id)
     at = now(session)
     if window.opened_at is None:
@@ -90,7 +90,7 @@ def report(session: Session, caller: Caller, origin: Origin, request_id: UUID, e
     if outside:
         errors = [{"field": f"entries.{place}.at", "message": "the window was not open then"} for place in outside]
         raise OutsideWindow("Something was done while the window was not open; nothing was taken.", errors=errors)
-    context.turn_to(session, window.tenant_id)
+    row_security.turn_to(session, window.tenant_id)
     happenings = _happenings(caller, origin, window, entries, at)
     announcing.record(session, *happenings)
     database.news(session, [request_id])

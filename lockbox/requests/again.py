@@ -8,8 +8,8 @@ from sqlalchemy import Row, select, text
 from sqlmodel import Session, col
 
 from config.settings import Service
-from lockbox.people import context
-from lockbox.people.roles import Caller
+from lockbox.identity import row_security
+from lockbox.identity.roles import Caller
 from lockbox.refusals import AskedAgain, NotTimedOut, NotYours
 from lockbox.requests import filing, register
 from lockbox.requests.filing import Limits, Submitted
@@ -42,7 +42,7 @@ def ask(
         AskedAgain: a request that asks again for it is still open; `request_id` is its id.
         and whatever else `filing.submit` raises.
     """
-    context.enter(session, caller)
+    row_security.enter(session, caller)
     earlier = session.connection().execute(ASKED_BEFORE, {"id": request_id}).one_or_none()
     if earlier is None:
         register.find(session, caller, request_id)

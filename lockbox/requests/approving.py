@@ -12,7 +12,7 @@ from lockbox.audit import approvals
 from lockbox.audit.approvals import Signature
 from lockbox.audit.approved import FORMAT, signed_text
 from lockbox.audit.canonical import Value, canonical
-from lockbox.people import context
+from lockbox.identity import row_security
 from lockbox.requests.models import AccessRequest, Decision
 
 
@@ -46,7 +46,7 @@ def sign(session: Session, request: AccessRequest, by: Iterable[UUID], at: datet
 
     Resources are personal: the event holds the statement's SHA-256, and what else it says stands in the event.
     """
-    people = context.ids(by)
+    people = row_security.ids(by)
     said = _hash_of(request, people)
     made = approvals.of(session).sign(_signed_text(request, people, said))
     approvals.list_key(session, at)

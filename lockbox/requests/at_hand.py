@@ -8,10 +8,10 @@ from sqlalchemy import exists
 from sqlmodel import Session, col
 
 from lockbox.database import now
+from lockbox.identity import row_security
+from lockbox.identity.roles import Caller, Role, Side
 from lockbox.notices import directory
 from lockbox.notices.directory import Directory
-from lockbox.people import context
-from lockbox.people.roles import Caller, Role, Side
 from lockbox.requests import counting, policies, register, soonest
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest, Decision
@@ -53,7 +53,7 @@ def waiting(
     Raises:
         Invalid: the cursor is not one that this call gave out.
     """
-    context.enter(session, caller)
+    row_security.enter(session, caller)
     at = now(session)
     known = directory.look_up(session, caller.tenants(), at)
     able = _able(caller, known)
@@ -83,7 +83,7 @@ def inside(
     Raises:
         Invalid: the cursor is not one that this call gave out.
     """
-    context.enter(session, caller)
+    row_security.enter(session, caller)
     at = now(session)
     conditions = [
         register.visible(caller),

@@ -17,9 +17,9 @@ from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_CLOCK
 from lockbox.database import Database, now
 from lockbox.failpoints import reach
+from lockbox.identity.roles import Mode
 from lockbox.notices import directory
 from lockbox.notices.reach import Reach
-from lockbox.people.roles import Mode
 from lockbox.requests import escalating, nudging, writing
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, Action, Move, Party, State, move
 from lockbox.requests.writing import Change

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Row, and_, or_, select, text
 from sqlmodel import Session, col
 
-from lockbox.people.roles import Caller
+from lockbox.identity.roles import Caller
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.register import visible
 

@@ -6,8 +6,8 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlmodel import Session, col
 
-from lockbox.people import context
-from lockbox.people.roles import Caller
+from lockbox.identity import row_security
+from lockbox.identity.roles import Caller
 from lockbox.refusals import TooLate
 from lockbox.requests import acting
 from lockbox.requests.lifecycle import OPEN_STATES, Action, Party, State
@@ -31,8 +31,8 @@ def end_all_of(session: Session, operator: Caller, origin: Origin, requester_id:
     held. A move that is about to be committed is waited for. A request that is filed at this very moment may be
     missed: it opens nothing, for whoever asks is no engineer, and its time runs out.
     """
-    context.enter(session, operator)
-    context.see_off(session, requester_id)
+    row_security.enter(session, operator)
+    row_security.see_off(session, requester_id)
     query = (
         select(AccessRequest)
         .where(col(AccessRequest.requester_id) == requester_id, col(AccessRequest.state).in_(WAYS_TO_LEAVE))
@@ -49,8 +49,8 @@ def end_windows_at(session: Session, operator: Caller, origin: Origin, tenant_id
     The caller has judged the operator and has suspended the tenant. A move that is about to be committed is waited
     for: a row that leaves another state meanwhile would be passed over, so all that are open are locked first.
     """
-    context.enter(session, operator)
-    context.suspend(session, tenant_id)
+    row_security.enter(session, operator)
+    row_security.suspend(session, tenant_id)
     theirs = col(AccessRequest.tenant_id) == tenant_id
     ids = select(col(AccessRequest.id)).where(theirs, col(AccessRequest.state).in_(OPEN_STATES))
     session.execute(ids.order_by(col(AccessRequest.id)).with_for_update()).all()
@@ -66,7 +66,7 @@ def _end(
     for request in requests:
         # As everywhere, moves are written by statements of our own.
         session.expunge(request)
-        context.turn_to(session, request.tenant_id)
+        row_security.turn_to(session, request.tenant_id)
         verdict = Verdict(WAYS_TO_LEAVE[request.state], why)
         try:
             ended.append(acting.act_on(session, operator, origin, request, verdict, as_party=Party.OPERATOR))

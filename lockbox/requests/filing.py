@@ -12,8 +12,8 @@ from sqlmodel import Session
 from config.settings import Service
 from lockbox.audit.events import Actor
 from lockbox.failpoints import reach
+from lockbox.identity.roles import Caller, Means
 from lockbox.ids import new_id
-from lockbox.people.roles import Caller, Means
 from lockbox.refusals import NobodyCanApprove, PolicyNotMet, TooMany, WindowTooLong
 from lockbox.requests import nudging, submission, writing
 from lockbox.requests.judging import Filing, Judged, judge, lacking

@@ -10,11 +10,11 @@ from sqlmodel import Session
 
 from config.settings import Service
 from lockbox.database import now
+from lockbox.identity import row_security, tenants
+from lockbox.identity.models import Tenant
+from lockbox.identity.roles import Caller, Mode, Role, Scope
 from lockbox.notices import directory
 from lockbox.notices.directory import Directory
-from lockbox.people import context, tenants
-from lockbox.people.models import Tenant
-from lockbox.people.roles import Caller, Mode, Role, Scope
 from lockbox.refusals import NotYours, TenantSuspended, UnknownEngineer, UnknownService, UnknownTenant
 from lockbox.requests import policies, reviewers, tiers
 from lockbox.requests.lifecycle import Action, Party, State, move
@@ -126,7 +126,7 @@ def judge(session: Session, caller: Caller, filing: Filing, services: Mapping[st
         NotYours: the caller is neither an engineer nor a system that may file for one.
         UnknownTenant, TenantSuspended, PolicyUnverified, UnknownService, UnknownEngineer: as named.
     """
-    context.enter(session, caller)
+    row_security.enter(session, caller)
     _, party = move(None, Action.SUBMIT, _filing_parties(caller))
     requester_id, requester = _requester(session, caller, party, filing)
     tenant = tenants.turn_to(session, filing.tenant)

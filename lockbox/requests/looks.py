@@ -9,9 +9,9 @@ from sqlmodel import Session, col, select
 
 from lockbox import database
 from lockbox.database import now
+from lockbox.identity.models import Person
+from lockbox.identity.roles import Caller, Side
 from lockbox.notices import directory
-from lockbox.people.models import Person
-from lockbox.people.roles import Caller, Side
 from lockbox.refusals import NotYours
 from lockbox.requests import register
 from lockbox.requests.lifecycle import State

@@ -8,7 +8,7 @@ from sqlalchemy import Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
-from lockbox.people.roles import Means, Mode
+from lockbox.identity.roles import Means, Mode
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.terms import ApproveMeans
 from lockbox.tables import Ids, Instant, Texts, words

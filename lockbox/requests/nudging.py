@@ -11,10 +11,10 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlmodel import Session
 
+from lockbox.identity.roles import Mode
 from lockbox.notices import directory
 from lockbox.notices.audience import Nudge
 from lockbox.notices.directory import Directory
-from lockbox.people.roles import Mode
 from lockbox.requests import escalating, policies, reviewers, tiers, writing
 from lockbox.requests.escalating import Silence
 from lockbox.requests.lifecycle import State

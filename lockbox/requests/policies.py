@@ -10,10 +10,10 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlmodel import Session
 
+from lockbox.identity import row_marks
+from lockbox.identity.models import Tenant
+from lockbox.identity.roles import Mode
 from lockbox.notices.letters import Wording
-from lockbox.people import powers
-from lockbox.people.models import Tenant
-from lockbox.people.roles import Mode
 from lockbox.refusals import PolicyUnverified
 from lockbox.requests.merging import merged, stricter, terms_for
 from lockbox.requests.models import AccessRequest
@@ -219,11 +219,11 @@ def _verified(session: Session, tenant: Tenant) -> str:
 
 
 def _is_verified(session: Session, tenant: Tenant | Row[Any]) -> bool:
-    return powers.is_believed(session, tenant.mac, powers.tenant(tenant), tenant.id)
+    return row_marks.is_believed(session, tenant.mac, row_marks.tenant(tenant), tenant.id)
 
 
 def _holds(session: Session, tenant_id: UUID, version: int, body: str, mac: bytes | None) -> bool:
-    return powers.is_believed(session, mac, powers.policy(tenant_id, version, body), tenant_id)
+    return row_marks.is_believed(session, mac, row_marks.policy(tenant_id, version, body), tenant_id)
 
 
 def _unverified(ruled: Ruling) -> Ruling:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from lockbox.people.roles import Mode
+from lockbox.identity.roles import Mode
 from lockbox.requests.lifecycle import FINAL_STATES, State
 from lockbox.requests.terms import Terms
 

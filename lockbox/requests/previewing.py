@@ -7,10 +7,10 @@ from uuid import UUID
 from sqlmodel import Session, col, select
 
 from config.settings import Service
+from lockbox.identity.models import Person
+from lockbox.identity.roles import Caller, Mode
 from lockbox.notices import outbox
 from lockbox.notices.outbox import News
-from lockbox.people.models import Person
-from lockbox.people.roles import Caller, Mode
 from lockbox.requests.judging import NOBODY, Filing, Judged, judge, lacking
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.policy import customer_decides

@@ -14,13 +14,13 @@ from lockbox.audit import events
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor, Happening
 from lockbox.database import now
+from lockbox.identity import row_security, tenants
+from lockbox.identity.roles import Caller, Role, Side
 from lockbox.ids import new_id
 from lockbox.notices import conversing, directory, outbox
 from lockbox.notices.audience import ANSWER, QUESTION
 from lockbox.notices.conversing import Remark
 from lockbox.notices.directory import Directory
-from lockbox.people import context, tenants
-from lockbox.people.roles import Caller, Role, Side
 from lockbox.refusals import AlreadyAnswered, InvalidMove, NotYours, OwnRequest, TooLate, TooManyQuestions, Unknown
 from lockbox.requests import acting, nudging, policies, stopping
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, OPEN_STATES, Party, State
@@ -118,7 +118,7 @@ def ask(session: Session, caller: Caller, origin: Origin, request_id: UUID, word
         asker_id=caller.person_id,
         state=State(request.state),
         clock=clock,
-        facts={"stops_clock": waits} | ({"stands_for": context.ids(people)} if people else {}),
+        facts={"stops_clock": waits} | ({"stands_for": row_security.ids(people)} if people else {}),
         principals=personal_names(people, names_of(session, people)),
     )
     _write(session, ASKS, scene, saying)
@@ -162,7 +162,7 @@ def answer(  # noqa: PLR0917 - as many things name a question
 
 
 def _enter(session: Session, caller: Caller, origin: Origin, request_id: UUID) -> Scene:
-    context.enter(session, caller)
+    row_security.enter(session, caller)
     request = acting.locked(session, caller, request_id)
     caller = tenants.as_of_now(session, caller)
     at = now(session)

@@ -11,12 +11,12 @@ from sqlalchemy import ColumnElement, and_, or_, select
 from sqlmodel import Session, col
 
 from lockbox.database import now
+from lockbox.identity import row_security
+from lockbox.identity.models import Tenant
+from lockbox.identity.roles import Caller, Role
 from lockbox.notices import progress, reach
 from lockbox.notices.audience import ASKING
 from lockbox.notices.reach import Reach
-from lockbox.people import context
-from lockbox.people.models import Tenant
-from lockbox.people.roles import Caller, Role
 from lockbox.refusals import Invalid, NotYours, Refusal
 from lockbox.requests import nudging, policies, register, soonest, talks, voting
 from lockbox.requests.judging import lacking_today
@@ -88,7 +88,7 @@ def mine(session: Session, caller: Caller, *, cursor: str | None, most: int) -> 
         NotYours: the caller is no engineer, and has never asked for anything.
         Invalid: the cursor is not one that this call gave out.
     """
-    context.enter(session, caller)
+    row_security.enter(session, caller)
     own = col(AccessRequest.requester_id) == caller.person_id
     query = select(col(AccessRequest.id), IS_CLOSED).where(own, *([_beyond(cursor)] if cursor else []))
     rows = session.execute(query.order_by(IS_CLOSED, col(AccessRequest.id).desc()).limit(most + 1)).all()
@@ -109,7 +109,7 @@ def to_review(session: Session, caller: Caller, *, cursor: str | None, most: int
     """
     if not caller.holds(Role.MANAGER):
         raise NotYours("Only a manager of the vendor reviews what is asked.")
-    context.enter(session, caller)
+    row_security.enter(session, caller)
     ids, beyond = soonest.some(session, [col(AccessRequest.state) == State.REVIEWING], cursor=cursor, most=most)
     entries = register.some(session, caller, ids, State.REVIEWING)
     at = now(session)
@@ -165,7 +165,7 @@ def _awaited(session: Session, entries: Sequence[Entry], found: Mapping[UUID, Re
         by_tenant[entry.request.tenant_id].append(entry.request.id)
     awaited: dict[UUID, tuple[str, ...]] = {}
     for tenant_id, ids in by_tenant.items():
-        context.turn_to(session, tenant_id)
+        row_security.turn_to(session, tenant_id)
         names = names_of(session, {person for one in ids for person in found[one].people - voted[one]})
         for one in ids:
             left = found[one].people - voted[one]
@@ -181,7 +181,7 @@ def _stricter(session: Session, entries: Sequence[Entry]) -> set[UUID]:
     changed = [entry.request for entry in entries if entry.request.policy_version != todays[entry.request.tenant_id]]
     lacking = set()
     for request in changed:
-        context.turn_to(session, request.tenant_id)
+        row_security.turn_to(session, request.tenant_id)
         if lacking_today(request, policies.ruling(session, request).terms):
             lacking.add(request.id)
     return lacking

@@ -6,8 +6,8 @@ from sqlmodel import Session
 from lockbox.audit import events
 from lockbox.audit.events import Actor, Happening
 from lockbox.database import now
-from lockbox.people import context
-from lockbox.people.roles import Caller, Role, Side
+from lockbox.identity import row_security
+from lockbox.identity.roles import Caller, Role, Side
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.writing import Origin
 
@@ -39,7 +39,7 @@ def note(session: Session, caller: Caller, origin: Origin, request: AccessReques
     known = request.asked_at is not None
     role = Role.MANAGER if caller.holds(Role.MANAGER) else Role.VENDOR_AUDITOR
     if known:
-        context.turn_to(session, request.tenant_id)
+        row_security.turn_to(session, request.tenant_id)
     happening = Happening(
         at=at,
         action=REQUEST_READ,

@@ -28,9 +28,9 @@ from sqlmodel import Session, col
 from lockbox.audit import behind
 from lockbox.audit.models import Event
 from lockbox.database import now
-from lockbox.people import context
-from lockbox.people.models import Membership, Person, Tenant
-from lockbox.people.roles import Caller, Role, Scope
+from lockbox.identity import row_security
+from lockbox.identity.models import Membership, Person, Tenant
+from lockbox.identity.roles import Caller, Role, Scope
 from lockbox.refusals import NoOpenWindow, NotYours, TrailBehind, Unknown
 from lockbox.requests import approving, searching, signing
 from lockbox.requests.lifecycle import State
@@ -143,7 +143,7 @@ def find(session: Session, caller: Caller, request_id: UUID) -> Entry:
     Raises:
         Unknown: there is none that the caller may know of.
     """
-    context.enter(session, caller)
+    row_security.enter(session, caller)
     found = read(session, entries().where(col(AccessRequest.id) == request_id, visible(caller)))
     if not found:
         raise Unknown("There is no such request.")
@@ -152,7 +152,7 @@ def find(session: Session, caller: Caller, request_id: UUID) -> Entry:
 
 def known(session: Session, caller: Caller, ids: Collection[UUID]) -> frozenset[UUID]:
     """Return which of these are requests that the caller may know of."""
-    context.enter(session, caller)
+    row_security.enter(session, caller)
     query = select(col(AccessRequest.id)).where(col(AccessRequest.id).in_(ids), visible(caller))
     return frozenset(session.execute(query).scalars()) if ids else frozenset()
 
@@ -162,7 +162,7 @@ def some(session: Session, caller: Caller, ids: Sequence[UUID], state: State | N
 
     With a state those alone that are in it by now: somebody may have decided since their ids were looked up.
     """
-    context.enter(session, caller)
+    row_security.enter(session, caller)
     some_ = read(session, entries().where(col(AccessRequest.id).in_(ids), visible(caller))) if ids else []
     found = {entry.request.id: entry for entry in some_ if state in {None, entry.request.state}}
     return [found[one] for one in ids if one in found]
@@ -177,7 +177,7 @@ def page(session: Session, caller: Caller, wanted: Filter, *, cursor: str | None
     Raises:
         Invalid: the cursor is not one that this call gave out.
     """
-    context.enter(session, caller)
+    row_security.enter(session, caller)
     newest = [visible(caller), *_among(wanted, cursor)]
     ids = select(col(AccessRequest.id)).where(*newest).order_by(col(AccessRequest.id).desc())
     if sought := searching.conditions(caller, wanted.engineer, wanted.text):
@@ -199,7 +199,7 @@ def check(session: Session, caller: Caller, question: Question) -> Entry:
         NoOpenWindow: the door is shut, for whatever reason.
         TrailBehind: it is shut because the database was restored and is behind what was shipped of its trail.
     """
-    context.enter(session, caller)
+    row_security.enter(session, caller)
     _may_ask(caller, question)
     found = read(session, _windows(), question.values)
     windows = [entry for entry in found if entry.open]

@@ -9,8 +9,8 @@ from uuid import UUID
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 
+from lockbox.identity.roles import Mode
 from lockbox.instants import Instant
-from lockbox.people.roles import Mode
 from lockbox.requests.terms import (
     ChosenReasons,
     ChosenTiers,

@@ -7,8 +7,8 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, String, cast, false, func, or_, true
 from sqlmodel import col
 
-from lockbox.people.models import Person
-from lockbox.people.roles import TENANT_ROLES, VENDOR_ROLES, Caller, Role
+from lockbox.identity.models import Person
+from lockbox.identity.roles import TENANT_ROLES, VENDOR_ROLES, Caller, Role
 from lockbox.refusals import Invalid
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.sight import READERS, Capacity, Guarded

@@ -4,7 +4,7 @@ from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from uuid import UUID
 
-from lockbox.people.roles import Caller, Role
+from lockbox.identity.roles import Caller, Role
 
 
 class Reach(StrEnum):

@@ -15,10 +15,10 @@ from lockbox.audit import assertions
 from lockbox.audit.assertions import ATTESTED, FORMAT, SIGNED, Assertion, BadAssertion
 from lockbox.audit.canonical import Value, canonical, instant
 from lockbox.database import now
-from lockbox.people import context, passkeys, powers
-from lockbox.people.keys import Passkey
-from lockbox.people.passkeys import Question, RelyingParty
-from lockbox.people.roles import Caller
+from lockbox.identity import passkeys, row_marks, row_security
+from lockbox.identity.credentials import Passkey
+from lockbox.identity.passkeys import Question, RelyingParty
+from lockbox.identity.roles import Caller
 from lockbox.refusals import Stale
 from lockbox.requests.models import AccessRequest, Decision
 from lockbox.requests.policies import Ruling
@@ -181,7 +181,7 @@ def _is_marked(session: Session, row: Row[Any]) -> bool:
     """Whether the passkey is one that this installation has added, and not one that a database's login wrote."""
     covered = {name: getattr(row, name) for name in ("person_id", "credential_id", "public_key", "created_at")}
     key = Passkey(id=row.passkey_id, trusted_at=row.trusted_at, only_at=row.only_at, **covered)
-    return powers.is_held(session, row.mac, powers.passkey(key), key.id)
+    return row_marks.is_held(session, row.mac, row_marks.passkey(key), key.id)
 
 
 def _is_good(request: AccessRequest, row: Row[Any]) -> bool:
@@ -240,7 +240,7 @@ def _statement(request: AccessRequest, decision: Judged, met: Circumstances, con
             "tenant_id": request.tenant_id,
             "version": met.version,
             "approver": decision.person_id,
-            "stands_for": context.ids(decision.stands_for),
+            "stands_for": row_security.ids(decision.stands_for),
             "engineer": request.requester_id,
             "service": request.service,
             "actions": list(kept),

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 
 from lockbox.audit.canonical import instant
 from lockbox.audit.table import row
+from lockbox.identity.roles import Caller
 from lockbox.notices.states import SAYINGS
-from lockbox.people.roles import Caller
 from lockbox.requests.register import Entry
 from lockbox.requests.sight import Guarded, capacities, may_read
 

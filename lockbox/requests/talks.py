@@ -10,8 +10,8 @@ from sqlalchemy import Row, text
 from sqlmodel import Session
 
 from lockbox.database import now
+from lockbox.identity.roles import Caller, Role, Side
 from lockbox.notices import directory
-from lockbox.people.roles import Caller, Role, Side
 from lockbox.requests import register, sight
 from lockbox.requests.lifecycle import OPEN_STATES, Party, State
 from lockbox.requests.models import AccessRequest

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import Row
 from sqlmodel import Session, col, select
 
-from lockbox.people.models import Person
+from lockbox.identity.models import Person
 from lockbox.requests.lifecycle import Action
 
 PRINCIPAL = "principal_"

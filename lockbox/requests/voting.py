@@ -9,13 +9,13 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlmodel import Session
 
+from lockbox.identity import keyring, row_marks
+from lockbox.identity.keyring import Part
+from lockbox.identity.mark_check import Unverified
+from lockbox.identity.roles import Caller, Means, Role
+from lockbox.identity.row_marks import Power
 from lockbox.ids import new_id
 from lockbox.notices.directory import Directory
-from lockbox.people import keyring, powers
-from lockbox.people.checking import Unverified
-from lockbox.people.keyring import Part
-from lockbox.people.powers import Power
-from lockbox.people.roles import Caller, Means, Role
 from lockbox.refusals import (
     AlreadyDecided,
     AlreadyEndorsed,
@@ -95,7 +95,7 @@ def all_given(
     votes: dict[UUID, tuple[Vote, ...]] = dict.fromkeys(seats, ())
     for row in session.connection().execute(VOTES, {"request_ids": list(seats)}):
         filled = seats[row.request_id].get(row.person_id, frozenset()) & _spoke_for(row, terms[row.request_id])
-        if filled and row.verdict == Action.APPROVE and not powers.is_held(session, row.mac, marked(row), row.id):
+        if filled and row.verdict == Action.APPROVE and not row_marks.is_held(session, row.mac, marked(row), row.id):
             filled = frozenset()
         vote = Vote(row.person_id, Action(row.verdict), row.access_window, filled, row.resources, row.actions)
         votes[row.request_id] = (*votes[row.request_id], vote)
@@ -104,7 +104,7 @@ def all_given(
 
 def marked(row: Decision | Row[Any]) -> Sequence[Part]:
     """Return what the mark of a decision covers."""
-    return powers.decision(
+    return row_marks.decision(
         row.id,
         row.request_id,
         row.person_id,

@@ -7,9 +7,9 @@ from uuid import UUID
 
 from sqlmodel import Session
 
+from lockbox.identity.models import Tenant
 from lockbox.notices.directory import Directory
 from lockbox.notices.phrases import duration
-from lockbox.people.models import Tenant
 from lockbox.requests import acting, policies, stopping, voting
 from lockbox.requests.judging import lacking_today
 from lockbox.requests.lifecycle import Action

@@ -10,11 +10,11 @@ from sqlmodel import Session, col, select
 from lockbox.audit.approver_keys import ApproverKey, ApproverKeys
 from lockbox.audit.canonical import instant
 from lockbox.database import now
-from lockbox.people import passkeys, powers
-from lockbox.people.keys import Passkey
-from lockbox.people.models import EligibleDeputy, Membership
-from lockbox.people.passkeys import RelyingParty
-from lockbox.people.roles import Caller, Role
+from lockbox.identity import passkeys, row_marks
+from lockbox.identity.credentials import Passkey
+from lockbox.identity.models import EligibleDeputy, Membership
+from lockbox.identity.passkeys import RelyingParty
+from lockbox.identity.roles import Caller, Role
 from lockbox.tenancy import authority
 
 KEYS = text("SELECT * FROM approver_keys(:tenant_id)")
@@ -35,7 +35,7 @@ def export(session: Session, caller: Caller, slug: str, party: Callable[[], Rely
     for row in session.connection().execute(KEYS, {"tenant_id": tenant.id}):
         covered = {name: getattr(row, name) for name in ("person_id", "credential_id", "public_key", "created_at")}
         key = Passkey(id=row.passkey_id, trusted_at=row.trusted_at, only_at=row.only_at, **covered)
-        if row.person_id in people and powers.is_held(session, row.mac, powers.passkey(key), key.id):
+        if row.person_id in people and row_marks.is_held(session, row.mac, row_marks.passkey(key), key.id):
             with suppress(ValueError):  # a key that cannot be read signs nothing
                 public = passkeys.public_key(row.public_key)
                 found.append(ApproverKey(str(row.person_id), row.name, public, instant(row.created_at)))
@@ -47,11 +47,13 @@ def _could_approve(session: Session, tenant_id: UUID) -> frozenset[UUID]:
     eligible = {
         one.person_id
         for one in session.exec(select(EligibleDeputy).where(col(EligibleDeputy.tenant_id) == tenant_id))
-        if powers.is_held(session, one.mac, powers.eligible_deputy(one), one.person_id)
+        if row_marks.is_held(session, one.mac, row_marks.eligible_deputy(one), one.person_id)
     }
     return frozenset(
         one.person_id
         for one in session.exec(select(Membership).where(col(Membership.tenant_id) == tenant_id))
         if (one.role is Role.APPROVER or one.person_id in eligible)
-        and powers.is_held(session, one.mac, powers.membership(one.id, one.person_id, tenant_id, one.role), one.id)
+        and row_marks.is_held(
+            session, one.mac, row_marks.membership(one.id, one.person_id, tenant_id, one.role), one.id
+        )
     )

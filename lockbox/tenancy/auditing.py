@@ -16,9 +16,9 @@ from lockbox.audit.proofs import Head
 from lockbox.audit.recorded import Recorded, Sight, Wanted
 from lockbox.audit.report import ACTIVITY, Kept, Report
 from lockbox.database import Database
-from lockbox.people import context
-from lockbox.people import tenants as registry
-from lockbox.people.roles import Caller, Role, Side
+from lockbox.identity import row_security
+from lockbox.identity import tenants as registry
+from lockbox.identity.roles import Caller, Role, Side
 from lockbox.refusals import Invalid, NotYours, Unknown
 from lockbox.requests import register
 from lockbox.requests.models import AccessRequest
@@ -77,7 +77,7 @@ def reading(session: Session, caller: Caller, slug: str | None) -> Reading:
         NotYours: they are neither an admin or auditor there nor an auditor of the vendor.
         Invalid: they have to say which tenant they mean.
     """
-    context.enter(session, caller)
+    row_security.enter(session, caller)
     if slug is not None:
         return _reader(caller, authority.known(session, caller, slug).id)
     if caller.holds(Role.VENDOR_AUDITOR):
@@ -102,7 +102,7 @@ def search(session: Session, who: Reading, wanted: Wanted, *, before: UUID | Non
     Raises:
         Invalid: it is looked for in what the reader may not read.
     """
-    context.enter(session, who.caller)
+    row_security.enter(session, who.caller)
     _check(who, wanted)
     events = recorded.page(session, [who.log_id], who.sight, wanted, before=before, most=most + 1)
     more = len(events) > most
@@ -115,7 +115,7 @@ def head(session: Session, who: Reading) -> Head:
     Raises:
         Unknown: nothing was sealed yet.
     """
-    context.enter(session, who.caller)
+    row_security.enter(session, who.caller)
     found = proofs.head(session, who.log_id)
     if found is None:
         raise Unknown("Nothing of this log has been sealed yet; events are sealed within seconds.")
@@ -226,7 +226,7 @@ def note(
 ) -> None:
     """Write into a log that it was read or exported: by whom, what they looked for, and how much they were shown."""
     if who.caller.side is Side.VENDOR and who.tenant_id:
-        context.turn_to(session, who.tenant_id)
+        row_security.turn_to(session, who.tenant_id)
     roles = (*sorted(READERS), Role.VENDOR_AUDITOR)
     role = next(one for one in roles if who.caller.holds(one, tenant_id=who.tenant_id if one in READERS else None))
     actor = Actor(who.caller.person_id, role, who.caller.name, origin.channel, origin.address, origin.user_agent)
@@ -239,7 +239,7 @@ def pages(house: Database, who: Reading) -> Pages:
     @contextmanager
     def opened() -> Iterator[Session]:
         with house.transaction() as session:
-            context.enter(session, who.caller)
+            row_security.enter(session, who.caller)
             _reader(registry.as_of_now(session, who.caller), who.tenant_id)
             yield session
 

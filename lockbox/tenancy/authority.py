@@ -9,11 +9,11 @@ from sqlmodel import Session, col, select
 
 from config.settings import Plan
 from lockbox.database import now
+from lockbox.identity import row_security
+from lockbox.identity import tenants as registry
+from lockbox.identity.models import Tenant
+from lockbox.identity.roles import TENANT_ROLES, Caller, Role
 from lockbox.notices import directory
-from lockbox.people import context
-from lockbox.people import tenants as registry
-from lockbox.people.models import Tenant
-from lockbox.people.roles import TENANT_ROLES, Caller, Role
 from lockbox.refusals import LicenceRequired, NotYours, Unknown
 from lockbox.requests import policies
 from lockbox.requests.merging import strictest
@@ -47,7 +47,7 @@ def known(session: Session, caller: Caller, slug: str) -> Tenant:
     Raises:
         Unknown: there is none, or the caller has no business with it.
     """
-    context.enter(session, caller)
+    row_security.enter(session, caller)
     tenant = registry.find(session, slug)
     if tenant is None:
         raise Unknown(NO_TENANT)
@@ -76,7 +76,7 @@ def take(
     Raises:
         NotYours: the caller has none of the roles.
     """
-    context.enter(session, caller)
+    row_security.enter(session, caller)
     place = tenant.id if tenant else None
     capacity(caller, roles, place)
     hold(session, place)
@@ -139,7 +139,7 @@ def operate(session: Session, caller: Caller, origin: Origin, slug: str) -> tupl
     hold(session, tenant.id)
     caller = registry.as_of_now(session, caller)
     role = capacity(caller, (Role.OPERATOR,))
-    context.turn_to(session, tenant.id)
+    row_security.turn_to(session, tenant.id)
     return Seat(caller, role, origin, tenant.id), tenant
 
 

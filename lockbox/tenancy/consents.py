@@ -14,8 +14,8 @@ from sqlmodel import Session
 from lockbox.audit.canonical import instant
 from lockbox.audit.events import THE_CLOCK, Happening
 from lockbox.database import Database, now
+from lockbox.identity.roles import Mode
 from lockbox.notices import announcing
-from lockbox.people.roles import Mode
 from lockbox.tenancy.trail import ABSENT, change
 
 log = structlog.get_logger(__name__)

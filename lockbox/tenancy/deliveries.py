@@ -10,13 +10,13 @@ from sqlmodel import Session, col, select
 
 from lockbox import database
 from lockbox.database import now
+from lockbox.identity import row_security
+from lockbox.identity.roles import Caller
 from lockbox.notices import announcing
 from lockbox.notices import endpoints as kept
 from lockbox.notices.calls import TEST
 from lockbox.notices.models import Delivery, Endpoint, Notice, Outcome
 from lockbox.notices.outbox import KIND
-from lockbox.people import context
-from lockbox.people.roles import Caller
 from lockbox.refusals import EndpointDisabled, StillWaiting, Unknown
 from lockbox.requests.writing import Origin
 from lockbox.schedule import NOTICES, Promise
@@ -78,7 +78,7 @@ def log(session: Session, caller: Caller, endpoint_id: UUID, *, cursor: UUID | N
 
 def standings(session: Session, caller: Caller, deliveries: Iterable[Delivery]) -> Mapping[UUID, Standing]:
     """Return how each notice stands of which these are tries, as far as the caller may know of what it is about."""
-    context.enter(session, caller)
+    row_security.enter(session, caller)
     query = select(Notice).where(col(Notice.id).in_({one.notice_id for one in deliveries}))
     return {
         one.id: Standing(one.attempts, one.outcome, one.run_at if one.outcome is None else None)
@@ -95,7 +95,7 @@ def redeliver(session: Session, caller: Caller, origin: Origin, delivery_id: UUI
         StillWaiting: it has not ended, and will be tried again by itself.
         TooMany: the endpoint was called by hand ten times in the last minute.
     """
-    context.enter(session, caller)
+    row_security.enter(session, caller)
     delivery = session.get(Delivery, delivery_id)
     if delivery is None or delivery.endpoint_id is None:
         raise Unknown("There is no such delivery.")

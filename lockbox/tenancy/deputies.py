@@ -10,12 +10,12 @@ from sqlmodel import Session, col, select
 
 from lockbox.audit.canonical import instant
 from lockbox.database import now
+from lockbox.identity import row_marks
+from lockbox.identity.models import Delegation, Person, Tenant
+from lockbox.identity.roles import Caller, Role
 from lockbox.ids import new_id
 from lockbox.notices import announcing, directory
 from lockbox.notices.memos import DEPUTY_BEGINS
-from lockbox.people import powers
-from lockbox.people.models import Delegation, Person, Tenant
-from lockbox.people.roles import Caller, Role
 from lockbox.refusals import DelegationClash, Invalid, NotYours, Unknown
 from lockbox.requests.writing import Origin
 from lockbox.tenancy import authority, memberships, trail
@@ -81,7 +81,7 @@ def name_deputy(session: Session, caller: Caller, origin: Origin, slug: str, wan
         made_by=caller.person_id,
         created_at=at,
     )
-    delegation.mac = powers.mark(session, powers.delegation(delegation))
+    delegation.mac = row_marks.mark(session, row_marks.delegation(delegation))
     session.add(delegation)
     session.flush()
     period = change(ABSENT, _period(delegation))

@@ -12,14 +12,14 @@ from sqlmodel import Session, col, select
 from lockbox import fetching
 from lockbox.database import now
 from lockbox.fetching import FetchFailed
+from lockbox.identity import row_security
+from lockbox.identity.models import Tenant
+from lockbox.identity.roles import Caller, Role
 from lockbox.notices import endpoints as kept
 from lockbox.notices.audience import TYPES
 from lockbox.notices.memos import CHECKPOINT_TYPE, INVARIANT_TYPE, PERSONAL, TITLES
 from lockbox.notices.models import Endpoint, Format
 from lockbox.notices.vault import Vault
-from lockbox.people import context
-from lockbox.people.models import Tenant
-from lockbox.people.roles import Caller, Role
 from lockbox.refusals import Invalid, TooManyEndpoints, Unknown
 from lockbox.requests.writing import Origin
 from lockbox.tenancy import authority, trail
@@ -74,7 +74,7 @@ def listed(session: Session, caller: Caller, slug: str | None) -> Sequence[Endpo
         Unknown, NotYours: as named.
     """
     if slug is None:
-        context.enter(session, caller)
+        row_security.enter(session, caller)
         authority.capacity(caller, OPERATORS)
         return _of(session, None)
     return _of(session, authority.readable(session, caller, slug, ADMINS).id)
@@ -225,7 +225,7 @@ def place(url: str) -> str:
 
 
 def _seen(session: Session, caller: Caller, endpoint_id: UUID) -> Endpoint:
-    context.enter(session, caller)
+    row_security.enter(session, caller)
     endpoint = session.get(Endpoint, endpoint_id)
     if endpoint is None or endpoint.removed_at is not None:
         raise Unknown("There is no such webhook.")

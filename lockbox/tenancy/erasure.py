@@ -12,8 +12,8 @@ from sqlmodel import Session
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_OWNER, VENDORS_LOG, Happening
 from lockbox.database import now
+from lockbox.identity.models import Person
 from lockbox.notices import announcing
-from lockbox.people.models import Person
 from lockbox.refusals import Conflict, Unknown
 
 PERSON_ERASED = "person_erased"

@@ -9,12 +9,12 @@ from sqlmodel import Session, col
 
 from config.issuers import Issuer
 from lockbox.database import now
+from lockbox.identity import authentication, enrolment, identities, row_marks, row_security
+from lockbox.identity import tenants as registry
+from lockbox.identity.authentication import Found, Kind
+from lockbox.identity.models import Invitation
+from lockbox.identity.roles import Caller, Means, Role, Side
 from lockbox.notices import correspondence
-from lockbox.people import context, enrolment, identities, powers, recognition
-from lockbox.people import tenants as registry
-from lockbox.people.models import Invitation
-from lockbox.people.recognition import Found, Kind
-from lockbox.people.roles import Caller, Means, Role, Side
 from lockbox.refusals import (
     InvitationClosed,
     InvitationExpired,
@@ -129,9 +129,9 @@ def accept(
     if person_id is None:
         person_id = registry.add_person(session, name, invitation.email, side).id
     caller = Caller(person_id, name, frozenset(), side=side, means=Means.MAIL, signed_in_at=at)
-    context.enter(session, caller)
+    row_security.enter(session, caller)
     caller = registry.as_of_now(session, caller)
-    context.reenter(session, caller)
+    row_security.reenter(session, caller)
     is_bound = identities.is_bound(session, caller, issuers)
     if is_bound:
         _signed_in_too(caller, visitor, at)
@@ -151,7 +151,7 @@ def _signed_in_too(caller: Caller, visitor: Caller | None, at: datetime) -> None
 def _narrowed(session: Session, caller: Caller, tenant_id: UUID | None) -> Caller:
     """Return somebody as far as the code goes that they were mailed: no mailbox opens where their issuer signs in."""
     narrow = caller.within(tenant_id)
-    context.reenter(session, narrow)
+    row_security.reenter(session, narrow)
     return narrow
 
 
@@ -185,7 +185,7 @@ def _locked(session: Session, invitation_id: UUID, code: str) -> Invitation:
     authority.hold(session, next(iter(found.standings)).tenant_id)
     query = offers.without_secret().where(col(Invitation.id) == invitation_id).with_for_update()
     invitation = session.exec(query.execution_options(populate_existing=True)).one()
-    if not powers.is_held(session, invitation.mac, powers.invitation(invitation), invitation.id):
+    if not row_marks.is_held(session, invitation.mac, row_marks.invitation(invitation), invitation.id):
         raise InvitationRefused(REFUSED)
     # Two places, offered to one new address, must not make two people.
     session.connection().execute(HOLD_ADDRESS, {"address": invitation.email})
@@ -194,7 +194,7 @@ def _locked(session: Session, invitation_id: UUID, code: str) -> Invitation:
 
 def _shown(session: Session, invitation_id: UUID, code: str) -> Found | None:
     hashes = correspondence.hashes(session, invitation_id, code)
-    return recognition.recognise(session, Kind.INVITATION, str(invitation_id), hashes)
+    return authentication.recognise(session, Kind.INVITATION, str(invitation_id), hashes)
 
 
 def _judged(found: Found | None, invitation: Invitation, at: datetime) -> Found:
@@ -215,7 +215,7 @@ def _seated(session: Session, caller: Caller, invitation: Invitation, origin: Or
     session.add(invitation)
     session.flush()
     caller = registry.as_of_now(session, caller)
-    context.reenter(session, caller)
+    row_security.reenter(session, caller)
     deed = Deed(
         "member_added",
         at,

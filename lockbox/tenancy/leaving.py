@@ -5,8 +5,8 @@ from uuid import UUID
 from sqlmodel import Session, col, select
 
 from lockbox.database import now
-from lockbox.people import context
-from lockbox.people.models import Invitation
+from lockbox.identity import row_security
+from lockbox.identity.models import Invitation
 from lockbox.tenancy import authority, invitations, offers
 from lockbox.tenancy.authority import Seat
 
@@ -25,5 +25,5 @@ def withdraw_offers(session: Session, seat: Seat, person_id: UUID) -> None:
         authority.hold(session, tenant_id)
     for tenant_id in tenants:
         assert tenant_id is not None  # noqa: S101 - the query says so
-        context.turn_to(session, tenant_id)
+        row_security.turn_to(session, tenant_id)
         invitations.end_those_by(session, Seat(seat.caller, seat.role, seat.origin, tenant_id), person_id)

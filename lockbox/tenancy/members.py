@@ -5,9 +5,9 @@ from uuid import UUID
 from sqlmodel import Session, col, select
 
 from lockbox.database import now
-from lockbox.people import powers
-from lockbox.people.models import EligibleDeputy, Invitation, Tenant
-from lockbox.people.roles import TENANT_ROLES, Caller, Mode, Role
+from lockbox.identity import row_marks
+from lockbox.identity.models import EligibleDeputy, Invitation, Tenant
+from lockbox.identity.roles import TENANT_ROLES, Caller, Mode, Role
 from lockbox.refusals import LastAdmin, Unknown
 from lockbox.requests.writing import Origin
 from lockbox.tenancy import authority, deputies, invitations, memberships, offers, trail
@@ -234,7 +234,7 @@ def _mark(session: Session, seat: Seat, person_id: UUID, *, eligible: bool) -> N
         session.flush()
     if eligible:
         row = EligibleDeputy(tenant_id=seat.tenant_id, person_id=person_id)
-        row.mac = powers.mark(session, powers.eligible_deputy(row))
+        row.mac = row_marks.mark(session, row_marks.eligible_deputy(row))
         session.add(row)
     session.flush()
 

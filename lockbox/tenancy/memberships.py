@@ -12,10 +12,10 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlmodel import Session
 
+from lockbox.identity import keyring, row_marks
+from lockbox.identity.models import EligibleDeputy
+from lockbox.identity.roles import Role
 from lockbox.ids import new_id
-from lockbox.people import keyring, powers
-from lockbox.people.models import EligibleDeputy
-from lockbox.people.roles import Role
 from lockbox.refusals import Stale
 
 MOST_A_PAGE = 200
@@ -122,7 +122,7 @@ def give(session: Session, person_id: UUID, tenant_id: UUID | None, roles: Abstr
             "people": [person_id] * count,
             "tenants": [tenant_id] * count,
             "roles": [role.value for _, role in given],
-            "macs": [key.mark(*powers.membership(row_id, person_id, tenant_id, role)) for row_id, role in given],
+            "macs": [key.mark(*row_marks.membership(row_id, person_id, tenant_id, role)) for row_id, role in given],
         }
         session.connection().execute(GIVE, values)
 
@@ -156,7 +156,7 @@ def _is_eligible(session: Session, tenant_id: UUID | None, row: Row[Any]) -> boo
     if tenant_id is None or row.eligible_id is None:
         return False
     leave = EligibleDeputy(tenant_id=tenant_id, person_id=row.id, id=row.eligible_id)
-    return powers.is_held(session, row.eligible_mac, powers.eligible_deputy(leave), row.id)
+    return row_marks.is_held(session, row.eligible_mac, row_marks.eligible_deputy(leave), row.id)
 
 
 def _member(session: Session, tenant_id: UUID | None, row: Row[Any]) -> Member:

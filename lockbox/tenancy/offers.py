@@ -12,13 +12,13 @@ from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from lockbox.audit.canonical import Value
+from lockbox.identity import keyring, row_marks
+from lockbox.identity.models import Invitation, Membership, Person
+from lockbox.identity.roles import Role, Side
 from lockbox.ids import new_id
 from lockbox.notices import announcing, correspondence
 from lockbox.notices.announcing import MATTERS_FOR
 from lockbox.notices.memos import INVITATION
-from lockbox.people import keyring, powers
-from lockbox.people.models import Invitation, Membership, Person
-from lockbox.people.roles import Role, Side
 from lockbox.refusals import AlreadyInvited, AlreadyMember, OtherSide, TooMany
 from lockbox.tenancy import memberships, trail
 from lockbox.tenancy.authority import Seat
@@ -90,7 +90,7 @@ def sealed(session: Session, invitation: Invitation, until: datetime) -> str:
     invitation.code_nonce, invitation.expires_at = ring.codes.nonce(), until
     code = correspondence.code_of(ring.codes, INVITATION, invitation.id, invitation.code_nonce, invitation.email)
     invitation.secret_hash = correspondence.hashes(session, invitation.id, code)[0]
-    invitation.mac = ring.powers.mark(*powers.invitation(invitation))
+    invitation.mac = ring.powers.mark(*row_marks.invitation(invitation))
     return code
 
 

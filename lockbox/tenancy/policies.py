@@ -10,9 +10,9 @@ from sqlmodel import Session, col, select
 
 from lockbox.audit.canonical import Value
 from lockbox.database import now
+from lockbox.identity.models import EligibleDeputy, Membership, Person, Tenant
+from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.notices import directory
-from lockbox.people.models import EligibleDeputy, Membership, Person, Tenant
-from lockbox.people.roles import Caller, Mode, Role
 from lockbox.refusals import Invalid, NobodyCanApprove, Stale, Unknown
 from lockbox.requests import policies as versions
 from lockbox.requests.changes import changes

@@ -7,9 +7,9 @@ from uuid import UUID
 from sqlmodel import Session, col, select
 
 from lockbox.database import now
-from lockbox.people import context
-from lockbox.people.models import Invitation, Tenant
-from lockbox.people.roles import Caller, Role
+from lockbox.identity import row_security
+from lockbox.identity.models import Invitation, Tenant
+from lockbox.identity.roles import Caller, Role
 from lockbox.refusals import RecoveryOpen
 from lockbox.requests.writing import Origin
 from lockbox.tenancy import authority, invitations, offers
@@ -73,7 +73,7 @@ def withdraw(session: Session, caller: Caller, origin: Origin, slug: str, invita
 
 def open_for(session: Session, caller: Caller) -> list[Proposal]:
     """Return the proposals that the caller could object to, by the tenant's slug."""
-    context.enter(session, caller)
+    row_security.enter(session, caller)
     mine = select(Tenant).where(col(Tenant.id).in_(caller.tenants(OBJECTORS)))
     known = {tenant.id: tenant for tenant in session.exec(mine).all()}
     query = offers.without_secret().where(

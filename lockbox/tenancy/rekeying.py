@@ -9,11 +9,11 @@ from sqlmodel import Session, col, select
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_OWNER, Happening
 from lockbox.database import now
+from lockbox.identity import keyring, row_marks
+from lockbox.identity.credentials import BrowserSession, Identity, Passkey, Token
+from lockbox.identity.keyring import Keyring, Part
+from lockbox.identity.models import Delegation, EligibleDeputy, Invitation, Membership, PolicyVersion, Tenant
 from lockbox.notices import announcing
-from lockbox.people import keyring, powers
-from lockbox.people.keyring import Keyring, Part
-from lockbox.people.keys import BrowserSession, Identity, Passkey, Token
-from lockbox.people.models import Delegation, EligibleDeputy, Invitation, Membership, PolicyVersion, Tenant
 
 Row = Membership | Passkey | Identity | Tenant | PolicyVersion | Delegation | EligibleDeputy
 
@@ -49,7 +49,7 @@ def rekey(session: Session, *, key_is_lost: bool = False) -> Rekeyed:
         elif secret.mac is not None and not ring.powers.is_newest(secret.mac):
             done.waiting += 1
     for invitation in _open(session, at):
-        if not ring.powers.is_mark(invitation.mac, *powers.invitation(invitation)):
+        if not ring.powers.is_mark(invitation.mac, *row_marks.invitation(invitation)):
             done.ended += 1
             if key_is_lost:
                 invitation.withdrawn_at, invitation.withdrawn_by = at, invitation.invited_by
@@ -77,21 +77,21 @@ def _mark(ring: Keyring, row: Row, parts: Sequence[Part], done: Rekeyed, *, key_
 
 def _rows(session: Session) -> Iterator[tuple[Row, Sequence[Part]]]:
     for one in session.exec(select(Membership).order_by(col(Membership.id))):
-        yield one, powers.membership(one.id, one.person_id, one.tenant_id, one.role)
+        yield one, row_marks.membership(one.id, one.person_id, one.tenant_id, one.role)
     for key in session.exec(select(Passkey).order_by(col(Passkey.id))):
-        yield key, powers.passkey(key)
+        yield key, row_marks.passkey(key)
     for identity in session.exec(select(Identity).order_by(col(Identity.issuer), col(Identity.subject))):
-        yield identity, powers.identity(identity)
+        yield identity, row_marks.identity(identity)
     for tenant in session.exec(select(Tenant).order_by(col(Tenant.id))):
-        yield tenant, powers.tenant(tenant)
+        yield tenant, row_marks.tenant(tenant)
     for policy in session.exec(
         select(PolicyVersion).order_by(col(PolicyVersion.tenant_id), col(PolicyVersion.version))
     ):
-        yield policy, powers.policy(policy.tenant_id, policy.version, policy.body)
+        yield policy, row_marks.policy(policy.tenant_id, policy.version, policy.body)
     for delegation in session.exec(select(Delegation).order_by(col(Delegation.id))):
-        yield delegation, powers.delegation(delegation)
+        yield delegation, row_marks.delegation(delegation)
     for eligible in session.exec(select(EligibleDeputy).order_by(col(EligibleDeputy.id))):
-        yield eligible, powers.eligible_deputy(eligible)
+        yield eligible, row_marks.eligible_deputy(eligible)
 
 
 def _named(row: Row) -> str:
@@ -117,7 +117,7 @@ def _secrets(session: Session, at: datetime) -> Iterator[Token | BrowserSession]
 
 
 def _is_ours(ring: Keyring, row: Token | BrowserSession) -> bool:
-    parts = powers.of_token(row) if isinstance(row, Token) else powers.of_session(row)
+    parts = row_marks.of_token(row) if isinstance(row, Token) else row_marks.of_session(row)
     return ring.powers.is_mark(row.mac, *parts)
 
 

@@ -16,8 +16,8 @@ from lockbox.audit.checkpoint import Checkpoint
 from lockbox.audit.events import THE_OWNER, VENDORS_LOG, Happening
 from lockbox.audit.merkle import EMPTY_ROOT
 from lockbox.database import now
+from lockbox.identity.roles import Mode
 from lockbox.notices import announcing, directory
-from lockbox.people.roles import Mode
 from lockbox.requests import writing
 from lockbox.requests.lifecycle import Action, Party, State, move
 from lockbox.requests.writing import Change

@@ -5,8 +5,8 @@ from datetime import datetime
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
-from lockbox.people import tenants
-from lockbox.people.models import PolicyVersion, Tenant
+from lockbox.identity import tenants
+from lockbox.identity.models import PolicyVersion, Tenant
 from lockbox.requests.rules import Policy
 from lockbox.tenancy.authority import Seat
 

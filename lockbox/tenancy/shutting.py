@@ -9,9 +9,9 @@ from sqlmodel import Session, col, select
 
 from config.settings import Plan
 from lockbox.database import now
-from lockbox.people import tenants
-from lockbox.people.models import Tenant
-from lockbox.people.roles import Caller, Mode, Role
+from lockbox.identity import tenants
+from lockbox.identity.models import Tenant
+from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.refusals import TooLate
 from lockbox.requests import acting, policies, voting
 from lockbox.requests.changes import changes as policy_changes

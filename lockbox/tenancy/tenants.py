@@ -11,10 +11,10 @@ from sqlmodel import Session, col, select
 from config.settings import Plan
 from lockbox.audit.canonical import Value
 from lockbox.database import now
-from lockbox.people import context, powers
-from lockbox.people import tenants as registry
-from lockbox.people.models import Membership, Person, Tenant
-from lockbox.people.roles import Caller, Mode, Role
+from lockbox.identity import row_marks, row_security
+from lockbox.identity import tenants as registry
+from lockbox.identity.models import Membership, Person, Tenant
+from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.refusals import PolicyUnverified, SlugTaken, Unknown, UnknownPlan
 from lockbox.requests import ending, policies, register
 from lockbox.requests.lifecycle import State
@@ -97,7 +97,7 @@ def add(session: Session, caller: Caller, origin: Origin, founding: Founding, pl
             tenant = registry.add(session, founding.slug, founding.name, policy=policy, plan=founding.plan)
     except IntegrityError:
         raise SlugTaken(f"Another tenant is called {founding.slug}; choose another slug.", field="slug") from None
-    context.turn_to(session, tenant.id)
+    row_security.turn_to(session, tenant.id)
     started = {"mode": change(ABSENT, tenant.mode), "plan": change(ABSENT, tenant.plan)}
     first = Offer(
         name=founding.admin_name,
@@ -113,7 +113,7 @@ def add(session: Session, caller: Caller, origin: Origin, founding: Founding, pl
 
 def page(session: Session, caller: Caller, *, cursor: str | None, most: int) -> Page:
     """Return the tenants that the caller may know of, by slug, from the cursor on; to a machine none."""
-    context.enter(session, caller)
+    row_security.enter(session, caller)
     if caller.holds(Role.SYSTEM):
         return Page([], None)
     query = select(Tenant).order_by(col(Tenant.slug)).limit(most + 1)
@@ -126,7 +126,7 @@ def page(session: Session, caller: Caller, *, cursor: str | None, most: int) -> 
 
 def own(session: Session, caller: Caller) -> Sequence[Overview]:
     """Return the tenants that the caller is a member of, by slug."""
-    context.enter(session, caller)
+    row_security.enter(session, caller)
     query = select(Tenant).where(col(Tenant.id).in_(caller.tenants())).order_by(col(Tenant.slug))
     return _seen(session, caller, session.exec(query).all())
 
@@ -232,7 +232,7 @@ def _is_a_plan(plan: str, plans: Mapping[str, Plan]) -> None:
 
 def _change(session: Session, tenant: Tenant, name: str, value: object, *, closes: bool = False) -> None:
     """Write what is marked; to where a mark does not hold only what closes, which leaves it without one that does."""
-    is_ours = powers.is_held(session, tenant.mac, powers.tenant(tenant), tenant.id)
+    is_ours = row_marks.is_held(session, tenant.mac, row_marks.tenant(tenant), tenant.id)
     if not (is_ours or closes):
         raise PolicyUnverified(policies.UNVERIFIED)
     setattr(tenant, name, value)

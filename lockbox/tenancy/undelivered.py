@@ -8,9 +8,9 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlmodel import Session
 
+from lockbox.identity import row_security
+from lockbox.identity.roles import Caller, Role
 from lockbox.notices.dead import TOO_LATE
-from lockbox.people import context
-from lockbox.people.roles import Caller, Role
 from lockbox.tenancy import authority
 
 MOST_A_PAGE = 200
@@ -50,7 +50,7 @@ def page(session: Session, caller: Caller, *, cursor: UUID | None, most: int) ->
     Raises:
         NotYours: the caller is no operator.
     """
-    context.enter(session, caller)
+    row_security.enter(session, caller)
     authority.capacity(caller, (Role.OPERATOR,))
     rows = session.connection().execute(READ, {"before": cursor, "most": most + 1}).all()
     found = [

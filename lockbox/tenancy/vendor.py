@@ -8,9 +8,9 @@ from sqlmodel import Session
 
 from lockbox.audit.canonical import Value
 from lockbox.database import now
-from lockbox.people import context
-from lockbox.people.models import Invitation, Person
-from lockbox.people.roles import Caller, Role
+from lockbox.identity import row_security
+from lockbox.identity.models import Invitation, Person
+from lockbox.identity.roles import Caller, Role
 from lockbox.refusals import Invalid, OwnRoles, Unknown
 from lockbox.requests import ending
 from lockbox.requests.models import AccessRequest
@@ -172,7 +172,7 @@ def disable(session: Session, caller: Caller, origin: Origin, person_id: UUID) -
 
 
 def _may_read(session: Session, caller: Caller, roles: Sequence[Role]) -> None:
-    context.enter(session, caller)
+    row_security.enter(session, caller)
     authority.capacity(caller, roles)
 
 

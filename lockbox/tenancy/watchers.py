@@ -9,10 +9,10 @@ from sqlalchemy import text
 from sqlmodel import Session, col, func, select
 
 from lockbox.database import now
+from lockbox.identity.models import Person
+from lockbox.identity.roles import Caller, Role, Side
 from lockbox.ids import new_id
 from lockbox.notices.models import Watcher
-from lockbox.people.models import Person
-from lockbox.people.roles import Caller, Role, Side
 from lockbox.refusals import AddressTaken, Invalid, TooManyWatchers, Unknown
 from lockbox.requests.writing import Origin
 from lockbox.tenancy import authority, trail

@@ -9,9 +9,9 @@ from sqlalchemy import ColumnElement
 from sqlmodel import Session, col, func, select
 
 from lockbox.database import now
+from lockbox.identity.models import Person, Tenant
+from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.notices import directory
-from lockbox.people.models import Person, Tenant
-from lockbox.people.roles import Caller, Mode, Role
 from lockbox.refusals import Refusal
 from lockbox.requests import policies as versions
 from lockbox.requests import weighing

@@ -9,8 +9,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from lockbox.database import Database
-from lockbox.people import context
-from lockbox.people.roles import Caller, Role
+from lockbox.identity import row_security
+from lockbox.identity.roles import Caller, Role
 from lockbox.tenancy import authority
 from lockbox.watch import day, status
 from lockbox.watch.day import Day
@@ -100,7 +100,7 @@ def _failing(database: Database, caller: Caller, number: int) -> FailingWebhooks
     skipped = (number - 1) * MOST_FAILING
     try:
         with database.transaction() as session:
-            context.enter(session, caller)
+            row_security.enter(session, caller)
             rows = session.connection().execute(FAILING, {"most": MOST_FAILING, "skipped": skipped}).all()
     except SQLAlchemyError:
         return None

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from lockbox.database import Database
-from lockbox.people.roles import Caller, Mode
+from lockbox.identity.roles import Caller, Mode
 from lockbox.requests import questions
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy

@@ -10,6 +10,7 @@ from cryptography.fernet import Fernet
 
 from lockbox.audit.checkpoint import VerifierKey
 from lockbox.database import Database
+from lockbox.identity import keyring
 from lockbox.notices import delivery, endpoints
 from lockbox.notices.delivery import Senders
 from lockbox.notices.lanes import Lanes
@@ -17,7 +18,6 @@ from lockbox.notices.outcomes import Try
 from lockbox.notices.senders.memory import MemoryHooks, MemoryMail
 from lockbox.notices.senders.protocol import HookSender, Mail, MailSender
 from lockbox.notices.vault import Vault
-from lockbox.people import keyring
 from lockbox.requests import policies
 from lockbox.schedule import NOTICES
 from tests.builders import World, as_sender, setting

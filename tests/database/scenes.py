@@ -15,8 +15,8 @@ from sqlmodel import Session
 
 from lockbox.audit.events import VENDORS_LOG
 from lockbox.database import Database
-from lockbox.people import context
-from lockbox.people.roles import Caller
+from lockbox.identity import row_security
+from lockbox.identity.roles import Caller
 from lockbox.refusals import NoOpenWindow, Refusal
 from lockbox.requests import filing, register
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, State
@@ -68,9 +68,9 @@ def as_caller(house: Database | Engine, caller: Caller, at: UUID | None = None) 
     `at` is the tenant that somebody of the vendor deals with.
     """
     with Session(house.engine if isinstance(house, Database) else house) as session, session.begin():
-        context.enter(session, caller)
+        row_security.enter(session, caller)
         if at:
-            context.turn_to(session, at)
+            row_security.turn_to(session, at)
         yield session.connection()
 
 

@@ -8,9 +8,9 @@ from uuid import UUID
 from sqlalchemy import text
 
 from lockbox.database import Database
-from lockbox.people import context
-from lockbox.people.models import Invitation
-from lockbox.people.roles import Caller, Mode, Role
+from lockbox.identity import row_security
+from lockbox.identity.models import Invitation
+from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.tenancy import deputies, invitations, members, tenants, vendor
 from lockbox.tenancy.deputies import Entry, Wanted
 from lockbox.tenancy.memberships import Member
@@ -49,8 +49,8 @@ def manages(world: World, who: str, call: Callable[..., T], *args: object, **nam
 def on_the_database(world: World, who: str, statement: str, **values: object) -> None:
     """Run a statement as the API's login in somebody's context, dealing with the world's tenant."""
     with world.house.transaction() as session:
-        context.enter(session, world.people[who])
-        context.turn_to(session, world.tenant.id)
+        row_security.enter(session, world.people[who])
+        row_security.turn_to(session, world.tenant.id)
         session.connection().execute(text(statement), values)
 
 

@@ -8,13 +8,13 @@ import pytest
 from sqlalchemy import Engine
 
 from lockbox.database import Database
+from lockbox.identity import row_security, tenants
+from lockbox.identity.models import Address
+from lockbox.identity.roles import Means, Side
+from lockbox.identity.sessions import Place
 from lockbox.notices import addresses
 from lockbox.notices.models import Outcome
 from lockbox.notices.senders.protocol import SendFailed
-from lockbox.people import context, tenants
-from lockbox.people.models import Address
-from lockbox.people.roles import Means, Side
-from lockbox.people.sessions import Place
 from lockbox.refusals import AddressTaken, Invalid, SignInAgain, TooManyAddresses, Unknown
 from lockbox.requests.lifecycle import Action
 from lockbox.tenancy import tenants as tenancy
@@ -36,7 +36,7 @@ LEFT JOIN addresses x ON x.id = n.address_id WHERE n.template = :template ORDER 
 
 def _by(world: World, who: str, call: Callable[..., T], *args: object, **named: object) -> T:
     with world.house.transaction() as session:
-        context.enter(session, world.people[who])
+        row_security.enter(session, world.people[who])
         return call(session, world.people[who], AT_HOME, *args, **named)
 
 
@@ -267,7 +267,7 @@ def test_there_are_five_at_most_and_ten_new_ones_in_a_day(world: World) -> None:
 
 def _mine(world: World, who: str) -> list[UUID]:
     with world.house.transaction() as session:
-        context.enter(session, world.people[who])
+        row_security.enter(session, world.people[who])
         return [one.id for one in addresses.mine(session, world.people[who])]
 
 

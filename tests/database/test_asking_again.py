@@ -10,8 +10,8 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from lockbox.database import Database
-from lockbox.people import context
-from lockbox.people.roles import Caller, Role, Scope
+from lockbox.identity import row_security
+from lockbox.identity.roles import Caller, Role, Scope
 from lockbox.refusals import AskedAgain, NobodyCanApprove, NotTimedOut, NotYours, PolicyNotMet, TooMany, Unknown
 from lockbox.requests import again, clock, filing
 from lockbox.requests.filing import Limits, Submitted
@@ -191,7 +191,7 @@ def test_the_customer_and_the_requester_find_what_followed_and_others_do_not(
 
     def found(who: str) -> UUID | None:
         with world.house.transaction() as session:
-            context.enter(session, world.people[who])
+            row_security.enter(session, world.people[who])
             return again.follower(session, world.people[who], first.id)
 
     assert {who: found(who) for who in ("erin", "max", "ann", "eve")} == {

@@ -4,8 +4,8 @@ import pytest
 from sqlalchemy import Engine
 
 from lockbox.database import Database
-from lockbox.people import tenants
-from lockbox.people.roles import Mode, Role
+from lockbox.identity import tenants
+from lockbox.identity.roles import Mode, Role
 from lockbox.refusals import TenantSuspended
 from lockbox.requests import clock
 from lockbox.requests.lifecycle import Action

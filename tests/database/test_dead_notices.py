@@ -16,10 +16,10 @@ from sqlmodel import Session
 
 from lockbox import reconcile
 from lockbox.database import Database
+from lockbox.identity.keyring import development
 from lockbox.notices import outcomes, reach
 from lockbox.notices.models import Outcome
 from lockbox.notices.senders.protocol import SendFailed
-from lockbox.people.keyring import development
 from lockbox.requests import acting, clock
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest

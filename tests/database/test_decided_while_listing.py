@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from sqlmodel import Session
 
-from lockbox.people.roles import Caller
+from lockbox.identity.roles import Caller
 from lockbox.requests import at_hand, queues, soonest
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy

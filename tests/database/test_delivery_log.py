@@ -8,12 +8,12 @@ from uuid import UUID
 import pytest
 
 from lockbox.database import Database
+from lockbox.identity.time_zones import clock_time
 from lockbox.notices import attempts, delivery, outcomes
 from lockbox.notices.attempts import FAILS_TOO_LONG, MOST_ANSWER
 from lockbox.notices.models import Outcome
 from lockbox.notices.senders.protocol import Reply, SendFailed
 from lockbox.notices.senders.webhook import HttpHooks
-from lockbox.people.zones import clock_time
 from lockbox.requests.rules import Policy
 from tests.builders import ShiftedClock, World, unbound
 from tests.database.postbag import Postbag, address, open_notices

@@ -12,11 +12,11 @@ from lockbox.audit.events import Actor
 from lockbox.audit.looking import TRAIL_READ
 from lockbox.audit.refused import DECISION_REFUSED, SIGN_IN_REFUSED, Refused
 from lockbox.database import Database
+from lockbox.identity import row_security, sessions, token_creation
+from lockbox.identity.roles import Means, Role, Scope
+from lockbox.identity.sessions import Lasting, Place
+from lockbox.identity.token_creation import Rules
 from lockbox.notices import addresses, codes
-from lockbox.people import context, issuing, sessions
-from lockbox.people.issuing import Rules
-from lockbox.people.roles import Means, Role, Scope
-from lockbox.people.sessions import Lasting, Place
 from lockbox.requests import activity, idempotency
 from lockbox.requests.activity import Entry
 from lockbox.requests.lifecycle import Action
@@ -128,7 +128,7 @@ def _works(world: World) -> None:
     answer = {"requester": {"id": str(id_of(world, "erasmusquist")), "name": ERIN}}
     for who in ("erasmusquist", "gate"):
         with world.house.transaction() as session:
-            context.enter(session, world.people[who])
+            row_security.enter(session, world.people[who])
             idempotency.keep(session, id_of(world, who), "key", b"body", json.dumps(answer))
 
 
@@ -140,13 +140,13 @@ def _signs_in(world: World, worker: Database, superuser: Engine, who: str) -> No
         codes.ask(session, _email(world, who))
     with world.house.transaction() as session:
         sessions.begin(session, caller, THERE, Lasting(timedelta(hours=1), timedelta(hours=8)))
-        issuing.make(session, caller, THERE, issuing.Wanted(f"{who} at work"), _rules())
+        token_creation.make(session, caller, THERE, token_creation.Wanted(f"{who} at work"), _rules())
     with world.house.transaction() as session:
-        context.enter(session, caller)
+        row_security.enter(session, caller)
         added = addresses.add(session, caller, THERE, f"{who}@home.example")
         addresses.add(session, caller, THERE, f"{who}@typo.example")
     with world.house.transaction() as session:
-        context.enter(session, caller)
+        row_security.enter(session, caller)
         addresses.confirm(session, caller, THERE, added.id, code_of(worker, added.id))
     name = caller.name
     for statement in ROWS:
@@ -176,7 +176,7 @@ def _is_looked_for(world: World) -> None:
     tara = Actor(id_of(world, "tara"), "tenant_admin", "Tara")
     for word in (f"by {ANN}, or {ERIN}?", "annabelquist@home.example", "erasmusquist@home.example"):
         with world.house.transaction() as session:
-            context.enter(session, world.people["tara"])
+            row_security.enter(session, world.people["tara"])
             wanted = {"text": word}
             looking.record(session, tara, TRAIL_READ, logs=[world.tenant.id], wanted=wanted, count=0)
 

@@ -16,7 +16,7 @@ from lockbox.audit.merkle import leaf_hash, root_of
 from lockbox.audit.refused import DECISION_REFUSED, Refused
 from lockbox.audit.verify import GOOD
 from lockbox.database import Database, as_owner
-from lockbox.people import context
+from lockbox.identity import row_security
 from lockbox.refusals import Conflict, Unknown
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
@@ -179,7 +179,7 @@ def test_whoever_is_looked_for_by_their_name_or_address_is_no_longer(
 def _look_for(world: World, word: str) -> None:
     tara = Actor(id_of(world, "tara"), "tenant_admin", "Tara")
     with world.house.transaction() as session:
-        context.enter(session, world.people["tara"])
+        row_security.enter(session, world.people["tara"])
         looking.record(session, tara, TRAIL_READ, logs=[world.tenant.id], wanted={"text": word}, count=0)
 
 

@@ -20,7 +20,7 @@ from lockbox.audit.merkle import leaf_hash
 from lockbox.audit.recorded import Wanted
 from lockbox.audit.verify import GOOD, Verdict, verify
 from lockbox.database import Database
-from lockbox.people.roles import Mode, Role
+from lockbox.identity.roles import Mode, Role
 from lockbox.refusals import NotYours, Unknown
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy

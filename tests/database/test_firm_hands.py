@@ -8,7 +8,7 @@ import pytest
 
 from config.settings import Plan
 from lockbox.database import Database
-from lockbox.people.roles import Caller, Means, Mode, Role
+from lockbox.identity.roles import Caller, Means, Mode, Role
 from lockbox.refusals import SignInAgain
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Consent, Policy

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from config.settings import Plan
-from lockbox.people.roles import Caller, Means, Role
+from lockbox.identity.roles import Caller, Means, Role
 from lockbox.refusals import SignInAgain
 from lockbox.tenancy import recovery, tenants, vendor
 from lockbox.tenancy.tenants import Founding

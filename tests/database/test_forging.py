@@ -11,8 +11,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from lockbox.database import Database
+from lockbox.identity.roles import Caller, Role
 from lockbox.ids import new_id
-from lockbox.people.roles import Caller, Role
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
 from lockbox.requests.terms import Stage

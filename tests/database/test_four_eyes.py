@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from lockbox.database import Database
-from lockbox.people.roles import Caller, Means, Role, Side, Standing
+from lockbox.identity.roles import Caller, Means, Role, Side, Standing
 from lockbox.refusals import Refusal
 from lockbox.requests import acting, filing
 from lockbox.requests.lifecycle import Action

@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import Engine, TextClause, text
 
 from lockbox.database import Database, now
-from lockbox.people import sessions
-from lockbox.people.roles import Means, Mode
-from lockbox.people.sessions import Lasting, Place
+from lockbox.identity import sessions
+from lockbox.identity.roles import Means, Mode
+from lockbox.identity.sessions import Lasting, Place
 from lockbox.requests import acting, clock
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy

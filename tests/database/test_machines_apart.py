@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from lockbox.database import Database
-from lockbox.people.roles import Role
+from lockbox.identity.roles import Role
 from lockbox.refusals import InvitationRefused
 from lockbox.tenancy import vendor
 from tests.builders import Urls, World, unbound

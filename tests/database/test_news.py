@@ -10,12 +10,12 @@ from redis import Redis
 
 from lockbox import database
 from lockbox.database import Database, now
+from lockbox.identity.roles import Role
 from lockbox.ids import new_id
 from lockbox.news import CHANNEL, OPERATORS
 from lockbox.notices import outcomes
 from lockbox.notices.models import Outcome
 from lockbox.notices.outcomes import Try
-from lockbox.people.roles import Role
 from lockbox.requests import activity, questions, telling
 from lockbox.requests.activity import Entry
 from lockbox.requests.lifecycle import Action

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import DBAPIError
 
 from lockbox.database import Database
-from lockbox.people.roles import Mode
+from lockbox.identity.roles import Mode
 from lockbox.requests import clock, policies
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest

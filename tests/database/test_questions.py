@@ -11,8 +11,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from lockbox.database import Database, as_owner
+from lockbox.identity.roles import Mode
 from lockbox.ids import new_id
-from lockbox.people.roles import Mode
 from lockbox.refusals import (
     AlreadyAnswered,
     InvalidMove,

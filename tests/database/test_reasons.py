@@ -4,7 +4,7 @@ import pytest
 
 from config.settings import Plan
 from lockbox.database import Database
-from lockbox.people.roles import Mode
+from lockbox.identity.roles import Mode
 from lockbox.refusals import CommentRequired
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy

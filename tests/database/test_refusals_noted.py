@@ -14,11 +14,11 @@ from lockbox.audit import looking, refused
 from lockbox.audit.events import VENDORS_LOG, Actor
 from lockbox.audit.refused import DECISION_REFUSED, SIGN_IN_REFUSED, Refused
 from lockbox.database import Database
+from lockbox.identity import row_security
 from lockbox.notices import outcomes
 from lockbox.notices.attempts import Attempt
 from lockbox.notices.models import Outcome
 from lockbox.notices.outcomes import Try
-from lockbox.people import context
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
 from tests.builders import ShiftedClock, StoppedClock, World, as_sender
@@ -184,7 +184,7 @@ def test_a_refusal_about_a_request_in_review_is_in_the_vendors_log(
 def test_whoever_reads_the_trail_is_in_it(world: World) -> None:
     aude = world.people["aude"]
     with world.house.transaction() as session:
-        context.enter(session, aude)
+        row_security.enter(session, aude)
         actor = Actor(aude.person_id, "auditor", aude.name)
         wanted = {"person": "Erin"}
         looking.record(session, actor, looking.TRAIL_READ, logs=[world.tenant.id], wanted=wanted, count=7)

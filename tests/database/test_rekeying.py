@@ -8,11 +8,11 @@ from sqlalchemy import Engine
 from sqlmodel import Session
 
 from lockbox.database import Database, as_owner, now
+from lockbox.identity import api_tokens, row_marks, row_security
+from lockbox.identity.keyring import Keyring
+from lockbox.identity.models import Tenant
+from lockbox.identity.roles import Role
 from lockbox.notices import directory
-from lockbox.people import context, powers, tokens
-from lockbox.people.keyring import Keyring
-from lockbox.people.models import Tenant
-from lockbox.people.roles import Role
 from lockbox.refusals import NotSignedIn
 from lockbox.requests import policies
 from lockbox.tenancy import rekeying
@@ -37,7 +37,7 @@ Rekey = Callable[..., Rekeyed]
 @pytest.fixture
 def old(api: Database, monkeypatch: pytest.MonkeyPatch) -> World:
     """A world whose rows an older key has marked."""
-    monkeypatch.setattr("lockbox.people.keyring.development", lambda: Keyring([OLD]))
+    monkeypatch.setattr("lockbox.identity.keyring.development", lambda: Keyring([OLD]))
     world = World.make(api)
     monkeypatch.undo()
     return world
@@ -62,7 +62,7 @@ def at(house: Database, *roots: bytes) -> Database:
 def recognised(house: Database, world: World, name: str) -> set[Role]:
     """Show somebody's token and return the roles that they are taken to have."""
     with house.transaction() as session:
-        caller = tokens.authenticate(session, world.tokens[name], environment="test")
+        caller = api_tokens.authenticate(session, world.tokens[name], environment="test")
     return {one.role for one in caller.standings}
 
 
@@ -105,7 +105,7 @@ def test_all_roles_are_marked_anew_before_an_older_key_goes(old: World, rekey: R
 def test_policies_and_deputies_are_marked_anew_before_an_older_key_goes(
     old: World, rekey: Rekey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lockbox.people.keyring.development", lambda: Keyring([OLD]))
+    monkeypatch.setattr("lockbox.identity.keyring.development", lambda: Keyring([OLD]))
     lay_down(old, quorum=2)
     stand_in(old, "aude", "ann")
     monkeypatch.undo()
@@ -120,7 +120,7 @@ def test_policies_and_deputies_are_marked_anew_before_an_older_key_goes(
 def held(house: Database, world: World) -> tuple[int | None, bool]:
     """Return the quorum of the policy that holds by these keys, and whether Aude stands in for Ann."""
     with house.transaction() as session:
-        context.enter(session, world.people["ann"])
+        row_security.enter(session, world.people["ann"])
         tenant = session.get_one(Tenant, world.tenant.id)
         policy = policies.verified(session, tenant)
         known = directory.look_up(session, {tenant.id}, now(session))
@@ -135,7 +135,7 @@ def test_a_worker_without_keys_believes_what_it_reads_and_takes_nothing_as_proof
 
     assert held(worker, old) == (2, True)
     with worker.transaction() as session:
-        assert not powers.is_held(session, b"", powers.policy(old.tenant.id, 1, "{}"), old.tenant.id)
+        assert not row_marks.is_held(session, b"", row_marks.policy(old.tenant.id, 1, "{}"), old.tenant.id)
     with pytest.raises(NotSignedIn):
         recognised(worker, old, "ann")
 
@@ -176,4 +176,4 @@ def test_a_newer_mark_does_not_give_way_to_the_one_before(old: World, rekey: Rek
 
 
 def _issued(session: Session, person_id: UUID) -> str:
-    return tokens.issue(session, person_id, environment="test", lifetime=tokens.USE_NOTED_EVERY).text
+    return api_tokens.issue(session, person_id, environment="test", lifetime=api_tokens.USE_NOTED_EVERY).text

@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import Engine
 
 from lockbox.database import Database, as_owner, now
+from lockbox.identity.roles import Mode, Role, Scope
 from lockbox.notices import reporting
 from lockbox.notices.senders.protocol import Mail
-from lockbox.people.roles import Mode, Role, Scope
 from lockbox.requests import activity, clock, policies
 from lockbox.requests.activity import Entry
 from lockbox.requests.lifecycle import Action

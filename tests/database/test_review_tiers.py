@@ -7,8 +7,8 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from lockbox.database import Database
-from lockbox.people import tokens
-from lockbox.people.roles import Mode, Role
+from lockbox.identity import api_tokens
+from lockbox.identity.roles import Mode, Role
 from lockbox.refusals import OwnRequest
 from lockbox.requests import clock
 from lockbox.requests.lifecycle import Action
@@ -40,7 +40,7 @@ def also_asks(world: World, who: str, *, tier: int) -> None:
     both = frozenset({Role.ENGINEER, Role.MANAGER})
     manages(world, "olga", vendor.set_roles, id_of(world, who), both, review_tier=tier)
     with world.house.transaction() as session:
-        world.people[who] = tokens.authenticate(session, world.tokens[who], environment="test")
+        world.people[who] = api_tokens.authenticate(session, world.tokens[who], environment="test")
 
 
 def test_the_lowest_tier_is_asked_and_reminded_and_the_next_one_asked_as_the_review_window_goes_by(

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lockbox.people.roles import Caller, Means
+from lockbox.identity.roles import Caller, Means
 from lockbox.refusals import SignInAgain
 from lockbox.requests import acting
 from lockbox.requests.lifecycle import Action, State

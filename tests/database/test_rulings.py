@@ -10,9 +10,9 @@ from sqlalchemy import text
 
 from config.settings import Plan
 from lockbox.database import Database
+from lockbox.identity import row_security
+from lockbox.identity.roles import Caller, Means, Mode, Role, Scope, Standing
 from lockbox.ids import new_id
-from lockbox.people import context
-from lockbox.people.roles import Caller, Means, Mode, Role, Scope, Standing
 from lockbox.refusals import (
     AlreadyDecided,
     NobodyCanApprove,
@@ -57,7 +57,7 @@ def filed_at(world: World, caller: Caller, nth: int) -> datetime | None:
     """Return when the caller filed the nth newest of their requests."""
     values = {"tenant_id": world.tenant.id, "most_tenant": 1, "most_person": nth}
     with world.house.transaction() as session:
-        context.enter(session, caller)
+        row_security.enter(session, caller)
         found: datetime | None = session.connection().execute(filing.NTH_FILING, values).one().person_at
         return found
 

@@ -12,7 +12,7 @@ import pytest
 
 from config.settings import Plan
 from lockbox.database import Database
-from lockbox.people.roles import Mode
+from lockbox.identity.roles import Mode
 from lockbox.requests import acting
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest

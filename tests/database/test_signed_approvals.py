@@ -20,8 +20,8 @@ from lockbox.audit.approved import signed_text
 from lockbox.audit.checkpoint import VerifierKey
 from lockbox.audit.keys import BadKey
 from lockbox.database import Database
-from lockbox.people import context
-from lockbox.people.roles import Mode
+from lockbox.identity import row_security
+from lockbox.identity.roles import Mode
 from lockbox.requests import register
 from lockbox.requests.approving import statement
 from lockbox.requests.lifecycle import Action
@@ -236,7 +236,7 @@ def test_checking_a_signature_costs_far_less_than_ten_milliseconds(world: World)
     opened(world)
     took = []
     with world.house.transaction() as session:
-        context.enter(session, world.people["gate"])
+        row_security.enter(session, world.people["gate"])
         for _ in range(200):
             began = time.perf_counter()
             assert approvals.of(session).has_signed(b"x", approvals.of(session).sign(b"x"))

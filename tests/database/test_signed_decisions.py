@@ -13,8 +13,8 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from lockbox.audit.assertions import Assertion, check
 from lockbox.database import Database
-from lockbox.people import passkeys
-from lockbox.people.roles import Mode
+from lockbox.identity import passkeys
+from lockbox.identity.roles import Mode
 from lockbox.refusals import AlreadyDecided, Invalid, NotYours, PasskeyMustSign, Stale
 from lockbox.requests import acting
 from lockbox.requests.lifecycle import Action, State

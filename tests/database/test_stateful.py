@@ -22,10 +22,10 @@ from lockbox import reconcile as repairing
 from lockbox.audit import approvals
 from lockbox.audit.verify import GOOD, Verdict
 from lockbox.database import Database
+from lockbox.identity.roles import Mode
 from lockbox.ids import new_id
 from lockbox.notices.delivery import LEASE
 from lockbox.notices.senders.protocol import SendFailed
-from lockbox.people.roles import Mode
 from lockbox.refusals import Refusal
 from lockbox.requests import clock
 from lockbox.requests.lifecycle import Action

@@ -24,7 +24,7 @@ MIGRATING = "lockbox.migrations.env"
 # What is no whole statement, or put together where it runs; each with the tests that run it.
 COMPOSED = {
     "lockbox.audit.recorded._conditions": "two conditions of an ORM's SELECT: tests/database/test_trail.py",
-    "lockbox.people.checking.unverified": "a function for each kind of row: tests/http/test_powers_on_record.py",
+    "lockbox.identity.mark_check.unverified": "a function for each kind of row: tests/http/test_powers_on_record.py",
     MIGRATING: "how long a migration waits for a lock",
     "lockbox.standing.fits": "whether the database has revisions: tests/database/test_standing.py",
     "lockbox.standing.has_lagging_standby": "what a server asks at its start: tests/database/test_standing.py",

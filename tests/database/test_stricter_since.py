@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lockbox.database import Database
-from lockbox.people.roles import Caller, Means, Mode
+from lockbox.identity.roles import Caller, Means, Mode
 from lockbox.refusals import AlreadyDecided, PolicyNotMet, SignInAgain, TooLate
 from lockbox.requests import acting
 from lockbox.requests.lifecycle import Action, State

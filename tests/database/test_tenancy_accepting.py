@@ -10,10 +10,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from lockbox.database import Database
+from lockbox.identity.models import Invitation
+from lockbox.identity.roles import Caller, Means, Role, Side
 from lockbox.ids import new_id
 from lockbox.notices import announcing
-from lockbox.people.models import Invitation
-from lockbox.people.roles import Caller, Means, Role, Side
 from lockbox.requests.lifecycle import Action, State
 from lockbox.tenancy import invitations, offers
 from tests.builders import HERE, World, setting

@@ -6,7 +6,7 @@ import pytest
 
 from config.settings import Plan
 from lockbox.database import Database
-from lockbox.people.roles import Mode, Role
+from lockbox.identity.roles import Mode, Role
 from lockbox.refusals import LicenceRequired, NotYours, OtherSide, SlugTaken, UnknownPlan
 from lockbox.requests.rules import Policy
 from lockbox.tenancy import tenants

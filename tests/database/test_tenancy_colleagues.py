@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from lockbox.database import Database
-from lockbox.people.roles import Role, Side
+from lockbox.identity.roles import Role, Side
 from lockbox.refusals import (
     AlreadyInvited,
     AlreadyMember,

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from config.settings import Plan
 from lockbox.audit.canonical import instant
 from lockbox.database import Database
-from lockbox.people.roles import Mode
+from lockbox.identity.roles import Mode
 from lockbox.reconcile import reconcile
 from lockbox.requests.rules import Policy
 from lockbox.tenancy import consents, policies, shutting, tenants

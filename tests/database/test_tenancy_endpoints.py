@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from lockbox.database import Database
+from lockbox.identity import row_security
+from lockbox.identity.roles import Caller, Means
 from lockbox.notices.models import Format, Outcome
-from lockbox.people import context
-from lockbox.people.roles import Caller, Means
 from lockbox.refusals import (
     EndpointDisabled,
     Invalid,
@@ -460,7 +460,7 @@ def test_the_database_lets_nobody_else_repeat_a_call(
     for who, caller in world.people.items():
         for row in rows:
             with world.house.transaction() as session:
-                context.enter(session, caller)
+                row_security.enter(session, caller)
                 values = {"delivery": row.id, "moment": datetime.now(UTC)}
                 answers = session.connection().execute(deliveries.REOPEN, values).all()
                 session.rollback()

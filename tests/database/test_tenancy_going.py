@@ -6,7 +6,7 @@ import pytest
 
 from config.settings import Plan
 from lockbox.database import Database
-from lockbox.people.roles import Means, Role
+from lockbox.identity.roles import Means, Role
 from lockbox.refusals import LastAdmin, NotYours, SignInAgain
 from lockbox.tenancy import deputies, members, tenants
 from lockbox.tenancy.tenants import Founding

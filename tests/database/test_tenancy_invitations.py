@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from lockbox.database import Database
-from lockbox.people.roles import Role
+from lockbox.identity.roles import Role
 from lockbox.refusals import (
     InvitationClosed,
     NotYours,

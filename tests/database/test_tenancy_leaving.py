@@ -8,7 +8,7 @@ import pytest
 
 from config.settings import Plan
 from lockbox.database import Database
-from lockbox.people.roles import Role
+from lockbox.identity.roles import Role
 from lockbox.refusals import InvitationRefused, NotYours
 from lockbox.tenancy import members, recovery, tenants, vendor
 from lockbox.tenancy.tenants import Founding

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 from config.settings import Plan
 from lockbox.database import Database
+from lockbox.identity.roles import Mode, Role
 from lockbox.notices.models import Outcome
-from lockbox.people.roles import Mode, Role
 from lockbox.requests.rules import Policy
 from lockbox.tenancy import deputies, invitations, members, policies, recovery, shutting, tenants
 from lockbox.tenancy.deputies import Wanted

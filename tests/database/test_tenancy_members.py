@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import text
 
 from lockbox.database import Database
+from lockbox.identity.roles import Means, Role
 from lockbox.ids import new_id
-from lockbox.people.roles import Means, Role
 from lockbox.refusals import AlreadyInvited, AlreadyMember, NotYours, OtherSide, Unknown
 from lockbox.requests.lifecycle import Action, State
 from lockbox.tenancy import members

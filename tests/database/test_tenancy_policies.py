@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from lockbox.database import Database
+from lockbox.identity.roles import Mode, Role
 from lockbox.ids import new_id
-from lockbox.people.roles import Mode, Role
 from lockbox.refusals import Invalid, NobodyCanApprove, NotYours, Stale, Unknown
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.rules import Consent, Match, Policy, Rule

@@ -10,9 +10,9 @@ from sqlalchemy.exc import DBAPIError
 
 from config.settings import Plan
 from lockbox.database import Database
+from lockbox.identity.models import Invitation
+from lockbox.identity.roles import Role
 from lockbox.ids import new_id
-from lockbox.people.models import Invitation
-from lockbox.people.roles import Role
 from lockbox.refusals import (
     InvitationClosed,
     InvitationRefused,

@@ -6,9 +6,9 @@ import pytest
 from sqlalchemy import Engine
 
 from lockbox.database import Database
+from lockbox.identity.models import Invitation
+from lockbox.identity.roles import Role
 from lockbox.ids import new_id
-from lockbox.people.models import Invitation
-from lockbox.people.roles import Role
 from lockbox.refusals import (
     InvitationExpired,
     InvitationRefused,

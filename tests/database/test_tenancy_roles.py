@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from lockbox.database import Database
-from lockbox.people.roles import Role
+from lockbox.identity.roles import Role
 from lockbox.refusals import LastAdmin, NotYours
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.rules import Policy

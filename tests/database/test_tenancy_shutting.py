@@ -7,7 +7,7 @@ from sqlmodel import Session
 
 from config.settings import Plan
 from lockbox.database import Database
-from lockbox.people.roles import Caller, Mode, Role
+from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.refusals import InvalidMove, LicenceRequired, NotYours, Unknown
 from lockbox.requests import register
 from lockbox.requests.lifecycle import Action

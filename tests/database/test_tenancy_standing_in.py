@@ -7,11 +7,11 @@ import pytest
 from sqlalchemy import Engine
 
 from lockbox.database import Database
+from lockbox.identity import row_security
+from lockbox.identity.roles import Role
+from lockbox.identity.time_zones import clock_time
 from lockbox.ids import new_id
 from lockbox.notices import directory
-from lockbox.people import context
-from lockbox.people.roles import Role
-from lockbox.people.zones import clock_time
 from lockbox.refusals import NotYours, Unknown
 from lockbox.requests.lifecycle import Action, State
 from lockbox.tenancy import deputies, members
@@ -36,7 +36,7 @@ def stands(world: World, house: Database | None = None, **shift: float) -> dict[
     """Return who stands in for whom, by name, at a moment from now."""
     names = {caller.person_id: name for name, caller in world.people.items()}
     with (house or world.house).transaction() as session:
-        context.enter(session, world.people["tara"])
+        row_security.enter(session, world.people["tara"])
         at = datetime.now(UTC) + timedelta(**shift)
         found = directory.look_up(session, {world.tenant.id}, at).deputies[world.tenant.id]
     return {names[deputy]: {names[one] for one in principals} for deputy, principals in found.items()}

@@ -9,8 +9,8 @@ from sqlalchemy.exc import DBAPIError
 
 from config.settings import Plan
 from lockbox.database import Database
-from lockbox.people import context
-from lockbox.people.roles import Mode, Role
+from lockbox.identity import row_security
+from lockbox.identity.roles import Mode, Role
 from lockbox.refusals import NotYours, TenantSuspended, Unknown, UnknownPlan
 from lockbox.requests import acting
 from lockbox.requests.lifecycle import Action
@@ -172,8 +172,8 @@ def test_an_operator_reaches_the_windows_of_a_tenant_by_its_suspension_alone(wor
     opened = world.act("ann", Action.APPROVE, world.submit().id)
 
     with world.house.transaction() as session:
-        context.enter(session, world.people["olga"])
-        context.suspend(session, world.tenant.id)
+        row_security.enter(session, world.people["olga"])
+        row_security.suspend(session, world.tenant.id)
         found = session.connection().execute(text("SELECT FROM requests")).all()
 
     assert found == []

@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import Engine
 
 from lockbox.database import Database
+from lockbox.identity import api_tokens
+from lockbox.identity.roles import Role
 from lockbox.ids import new_id
-from lockbox.people import tokens
-from lockbox.people.roles import Role
 from lockbox.refusals import (
     Invalid,
     InvitationRefused,
@@ -135,7 +135,7 @@ def test_roles_that_are_given_and_taken_hold_at_once(world: World) -> None:
 
     manages(world, "olga", vendor.set_roles, id_of(world, "eve"), frozenset({Role.ENGINEER, Role.MANAGER}))
     with world.house.transaction() as session:
-        world.people["eve"] = tokens.authenticate(session, world.tokens["eve"], environment="test")
+        world.people["eve"] = api_tokens.authenticate(session, world.tokens["eve"], environment="test")
     revoked = world.act("eve", Action.REVOKE, window)
     was_open = door(world)
     manages(world, "olga", vendor.remove, id_of(world, "erin"))
@@ -183,7 +183,7 @@ def test_who_is_disabled_is_shut_out_with_tokens_and_windows_at_once(world: Worl
     assert was_open is not None
     assert (member.is_disabled, door(world)) == (True, None)
     with pytest.raises(NotSignedIn), world.house.transaction() as session:
-        tokens.authenticate(session, world.tokens["erin"], environment="test")
+        api_tokens.authenticate(session, world.tokens["erin"], environment="test")
 
 
 def test_who_is_disabled_gets_no_roles_and_accepts_nothing(world: World, worker: Database) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from lockbox.database import Database
-from lockbox.people.roles import Caller, Role
+from lockbox.identity.roles import Caller, Role
 from tests.builders import Urls, World, unbound
 from tests.database.furnished import (
     FREE,

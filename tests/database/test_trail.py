@@ -10,7 +10,7 @@ import rfc8785
 from sqlalchemy import Engine, Row
 
 from lockbox.database import Database
-from lockbox.people.roles import Mode
+from lockbox.identity.roles import Mode
 from lockbox.requests import clock
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy

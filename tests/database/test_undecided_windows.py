@@ -10,8 +10,8 @@ from sqlalchemy.pool import NullPool
 from sqlmodel import Session
 
 from lockbox.database import Database
-from lockbox.people import context
-from lockbox.people.roles import Caller, Mode, Role
+from lockbox.identity import row_security
+from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
 from tests.builders import Urls, World, unbound
@@ -157,10 +157,10 @@ def test_the_api_opens_a_window_with_its_decisions_each_given_by_whoever_may(
 
     with Session(api.engine) as session, session.begin():
         for decision in decisions:
-            context.enter(session, world.people[decision[0]])
+            row_security.enter(session, world.people[decision[0]])
             _decide(world, session.connection(), decision)
-        context.enter(session, _opener(world))
-        context.turn_to(session, world.tenant.id)
+        row_security.enter(session, _opener(world))
+        row_security.turn_to(session, world.tenant.id)
         _open(world, session.connection())
 
     assert state_of(api, request_id) == "active"

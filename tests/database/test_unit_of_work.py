@@ -11,9 +11,9 @@ from sqlalchemy.exc import DBAPIError
 
 from lockbox import database
 from lockbox.database import Database, make_engine
+from lockbox.identity import keyring, row_security
+from lockbox.identity.keyring import Keyring
 from lockbox.ids import new_id
-from lockbox.people import context, keyring
-from lockbox.people.keyring import Keyring
 from lockbox.reconcile import reconcile
 from lockbox.refusals import WindowTooLong
 from lockbox.requests.lifecycle import Action, State
@@ -82,7 +82,7 @@ def test_a_transaction_that_is_rolled_back_writes_nothing_and_arms_nothing(world
 
     def submit_and_fail() -> None:
         with world.house.transaction() as session:
-            context.enter(session, world.people["olga"])
+            row_security.enter(session, world.people["olga"])
             database.promise(session, CLOCK, [Promise(str(new_id()), "expire", NOON)])
             suspended = session.connection().execute(text("UPDATE tenants SET suspended = true"))
             assert suspended.rowcount == 1
@@ -109,7 +109,7 @@ def test_a_commit_that_the_database_refuses_arms_nothing(world: World) -> None:
 
     def open_without_a_decision() -> None:
         with world.house.transaction() as session:
-            context.enter(session, world.people["ann"])
+            row_security.enter(session, world.people["ann"])
             session.connection().execute(
                 text(
                     "UPDATE requests SET state = 'active', opened_at = now(), version = version + 1,"

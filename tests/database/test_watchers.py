@@ -9,9 +9,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from lockbox.database import Database
+from lockbox.identity import tenants
+from lockbox.identity.roles import Means, Mode, Side
 from lockbox.notices.models import Outcome
-from lockbox.people import tenants
-from lockbox.people.roles import Means, Mode, Side
 from lockbox.refusals import AddressTaken, Invalid, NotYours, SignInAgain, TooManyWatchers, Unknown
 from lockbox.requests import clock
 from lockbox.requests.lifecycle import Action

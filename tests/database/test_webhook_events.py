@@ -9,8 +9,8 @@ from uuid import UUID
 import pytest
 
 from lockbox.database import Database
+from lockbox.identity.roles import Mode
 from lockbox.notices.models import Format
-from lockbox.people.roles import Mode
 from lockbox.requests import clock
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from lockbox.database import Database
-from lockbox.people.roles import Role
+from lockbox.identity.roles import Role
 from lockbox.requests import clock
 from lockbox.requests.lifecycle import Action, State
 from tests.builders import ShiftedClock, World

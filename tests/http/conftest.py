@@ -17,7 +17,7 @@ from structlog.typing import Processor
 from config.embedded import Servers
 from config.settings import Settings
 from lockbox.database import Database, make_engine
-from lockbox.people.roles import Mode
+from lockbox.identity.roles import Mode
 from lockbox.requests.rules import Policy
 from lockbox.schedule import Schedule
 from tests.builders import WITHOUT_REVIEW, Urls, World, all_rights

@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from lockbox.identity import row_security
+from lockbox.identity.models import Invitation
+from lockbox.identity.roles import Role
+from lockbox.identity.sessions import Place as Spot
 from lockbox.ids import new_id
 from lockbox.notices import addresses
 from lockbox.notices.vault import Vault
-from lockbox.people import context
-from lockbox.people.models import Invitation
-from lockbox.people.roles import Role
-from lockbox.people.sessions import Place as Spot
 from lockbox.requests import questions
 from lockbox.tenancy import deliveries, deputies, endpoints, members, recovery, vendor, watchers
 from lockbox.tenancy.deputies import Wanted
@@ -141,7 +141,7 @@ def address(door: Door) -> UUID:
     """Add a further address of Ann's, the only one that she has; what was added before is long ago."""
     door.run_sql(NO_ADDRESSES, p=id_of(door.world, "ann"))
     with door.house.transaction() as session:
-        context.enter(session, door.world.people["ann"])
+        row_security.enter(session, door.world.people["ann"])
         return addresses.add(session, door.world.people["ann"], Spot(None, None), somebody()["address"]).id
 
 

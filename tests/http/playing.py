@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from config.settings import Settings
-from lockbox.people.roles import Caller
+from lockbox.identity.roles import Caller
 from tests.http.portal import Browser, Portal
 
 HOME = "http://localhost:8000"

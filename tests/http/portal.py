@@ -21,14 +21,14 @@ from api.app import make_app
 from api.strict import form_fields
 from config.settings import DEVELOPMENT_KEY, Settings
 from lockbox.database import Database, now
+from lockbox.identity import keyring, sessions
+from lockbox.identity.roles import Means
+from lockbox.identity.sessions import Lasting, Place
 from lockbox.notices import delivery
 from lockbox.notices.delivery import Senders
 from lockbox.notices.senders.memory import MemoryHooks, MemoryMail
 from lockbox.notices.senders.protocol import Mail
 from lockbox.notices.vault import Vault
-from lockbox.people import keyring, sessions
-from lockbox.people.roles import Means
-from lockbox.people.sessions import Lasting, Place
 from lockbox.requests import policies
 from tests.builders import ShiftedClock, World, as_sender, vouch_for
 from tests.http.door import AS_PYDANTIC_SAYS

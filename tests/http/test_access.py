@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from lockbox.people.roles import Role, Scope
+from lockbox.identity.roles import Role, Scope
 from tests.each import each
 from tests.http.door import Door, OpenDoor, facts
 

@@ -8,7 +8,7 @@ import pytest
 from httpx import Response
 from sqlalchemy import text
 
-from lockbox.people.roles import Role, Scope
+from lockbox.identity.roles import Role, Scope
 from lockbox.requests.lifecycle import Action
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.places import done

@@ -16,8 +16,8 @@ from lockbox.audit import approvals, checkpoint, merkle
 from lockbox.audit.merkle import leaf_hash, root_of
 from lockbox.audit.verify import GOOD, verify
 from lockbox.database import Database
-from lockbox.people.models import Tenant
-from lockbox.people.roles import Role
+from lockbox.identity.models import Tenant
+from lockbox.identity.roles import Role
 from tests.builders import World
 from tests.examples import examples
 from tests.http.door import Door, OpenDoor, facts

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lockbox.people.roles import Mode, Role
+from lockbox.identity.roles import Mode, Role
 from lockbox.requests.rules import Policy
 from tests.http.door import Door, OpenDoor, facts
 

@@ -7,7 +7,7 @@ from fastapi.routing import iter_route_contexts
 
 from api.app import make_app, make_database
 from config.settings import Settings
-from lockbox.people.roles import Role
+from lockbox.identity.roles import Role
 from tests.each import each
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.places import SAYS, address, done, question

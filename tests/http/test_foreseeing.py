@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from lockbox.database import Database
-from lockbox.people.roles import Mode
+from lockbox.identity.roles import Mode
 from lockbox.tenancy import endpoints
 from tests.database.postbag import address
 from tests.database.tenancy import does

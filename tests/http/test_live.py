@@ -20,9 +20,9 @@ from api.portal import live as door
 from api.seats import Seat
 from config.settings import Settings
 from lockbox.database import Database
+from lockbox.identity.roles import Role
 from lockbox.ids import new_id
 from lockbox.news import OPERATORS
-from lockbox.people.roles import Role
 from lockbox.refusals import TooMany
 from lockbox.requests import looks
 from lockbox.requests.lifecycle import Action

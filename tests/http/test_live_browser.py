@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 from redis import Redis
 
 from config.settings import Settings
-from lockbox.people.roles import Role
+from lockbox.identity.roles import Role
 from lockbox.requests import looks, questions
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from config.settings import Settings
-from lockbox.people.roles import Means
+from lockbox.identity.roles import Means
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.rules import Policy

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 from redis import Redis
 
+from lockbox.identity.roles import Role
 from lockbox.ids import new_id
-from lockbox.people.roles import Role
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
 from lockbox.schedule import Schedule

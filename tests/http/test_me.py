@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from lockbox.people import tenants
-from lockbox.people.roles import Role
+from lockbox.identity import tenants
+from lockbox.identity.roles import Role
 from tests.builders import setting
 from tests.database.scenes import read
 from tests.http.door import Door, OpenDoor, facts

@@ -6,8 +6,8 @@ from uuid import UUID
 import pytest
 
 from lockbox.database import Database
+from lockbox.identity.roles import Role
 from lockbox.ids import new_id
-from lockbox.people.roles import Role
 from lockbox.refusals import InvitationRefused
 from tests.database.scenes import read
 from tests.database.tenancy import accepts, id_of

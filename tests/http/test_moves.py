@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from lockbox.database import Database
-from lockbox.people.roles import Mode, Role
+from lockbox.identity.roles import Mode, Role
 from lockbox.requests import clock
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lockbox.people.roles import Role, Scope
+from lockbox.identity.roles import Role, Scope
 from lockbox.requests.rules import Policy
 from tests.each import each
 from tests.http.door import Door, OpenDoor, facts

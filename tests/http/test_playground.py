@@ -9,7 +9,7 @@ from fastapi.routing import iter_route_contexts
 
 from api.app import make_app
 from config.settings import UnsafeSettings
-from lockbox.people.roles import Means, Role
+from lockbox.identity.roles import Means, Role
 from tests.each import each
 from tests.http.playing import HERE, HOME, PARTS, here, playground
 from tests.http.portal import SETTINGS, Browser, OpenPortal, Portal

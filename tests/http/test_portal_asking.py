@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from cli import run
+from lockbox.identity.roles import Mode
 from lockbox.ids import new_id
-from lockbox.people.roles import Mode
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
 from tests.http.portal import Browser, OpenPortal, Page, Portal

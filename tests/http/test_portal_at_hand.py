@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from lockbox.people.roles import Means, Role
-from lockbox.people.zones import clock_time
+from lockbox.identity.roles import Means, Role
+from lockbox.identity.time_zones import clock_time
 from lockbox.requests.at_hand import MOST
 from lockbox.requests.lifecycle import Action
 from tests.database.scenes import many

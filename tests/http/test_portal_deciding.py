@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from lockbox.people.roles import Means
-from lockbox.people.zones import clock_time
+from lockbox.identity.roles import Means
+from lockbox.identity.time_zones import clock_time
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
 from tests.http.portal import Browser, OpenPortal, Page, Portal

@@ -7,8 +7,8 @@ from uuid import UUID
 import pytest
 from fastapi.routing import iter_route_contexts
 
+from lockbox.identity.roles import Means
 from lockbox.notices import phrases
-from lockbox.people.roles import Means
 from lockbox.requests.rules import Policy
 from tests.each import each
 from tests.http.portal import HOME, SETTINGS, Browser, OpenPortal, Page, Portal, crawl

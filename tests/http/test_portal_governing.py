@@ -5,8 +5,8 @@ from uuid import UUID
 
 import pytest
 
+from lockbox.identity.roles import Means, Role
 from lockbox.ids import new_id
-from lockbox.people.roles import Means, Role
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.writing import Origin
 from lockbox.tenancy import deliveries, deputies, endpoints, members, tenants, watchers

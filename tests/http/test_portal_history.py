@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 from sqlalchemy import text
 
-from lockbox.people.roles import Role
+from lockbox.identity.roles import Role
 from lockbox.requests.lifecycle import Action
 from tests.http.portal import Browser, OpenPortal, Page, Portal
 

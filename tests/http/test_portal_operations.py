@@ -8,9 +8,9 @@ from uuid import UUID
 import pytest
 
 from lockbox.database import Database
+from lockbox.identity import row_security
 from lockbox.ids import new_id
 from lockbox.notices.senders.protocol import SendFailed
-from lockbox.people import context
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule
 from lockbox.watch import operations, status
@@ -215,7 +215,7 @@ def test_which_webhooks_fail_is_for_operators_alone(portal: Portal) -> None:
     found = {}
     for who, caller in world.people.items():
         with portal.house.transaction() as session:
-            context.enter(session, caller)
+            row_security.enter(session, caller)
             found[who] = len(session.connection().execute(operations.FAILING, {"most": 50, "skipped": 0}).all())
 
     assert {who for who, number in found.items() if number} == {"olga"}

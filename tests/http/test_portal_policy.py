@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lockbox.people.roles import Means, Mode
+from lockbox.identity.roles import Means, Mode
 from lockbox.requests import questions
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.rules import Policy

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from lockbox.people.roles import Means, Role
+from lockbox.identity.roles import Means, Role
 from lockbox.tenancy import recovery
 from tests.database.tenancy import does
 from tests.http.portal import Browser, OpenPortal, Page, Portal

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from lockbox.identity.roles import Role
+from lockbox.identity.time_zones import clock_time
 from lockbox.ids import new_id
-from lockbox.people.roles import Role
-from lockbox.people.zones import clock_time
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
 from tests.builders import vouch

@@ -9,7 +9,7 @@ import pytest
 
 from api.portal.review import MOST
 from config.embedded import Servers
-from lockbox.people.roles import Means, Role
+from lockbox.identity.roles import Means, Role
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
 from tests.builders import World

@@ -6,9 +6,9 @@ import pytest
 from fastapi.routing import iter_route_contexts
 from httpx import Response
 
+from lockbox.identity import sessions
+from lockbox.identity.roles import Means, Role
 from lockbox.ids import new_id
-from lockbox.people import sessions
-from lockbox.people.roles import Means, Role
 from lockbox.requests.rules import Policy
 from tests.http.portal import SETTINGS, Browser, OpenPortal, Portal
 from tests.http.portal_places import Errand, Stage, errand

@@ -2,7 +2,7 @@
 
 import html
 
-from lockbox.people.roles import Means
+from lockbox.identity.roles import Means
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
 from tests.http.portal import OpenPortal, Page, Portal

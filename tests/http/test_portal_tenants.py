@@ -6,8 +6,8 @@ from uuid import UUID
 
 import pytest
 
+from lockbox.identity.roles import Means, Mode, Role
 from lockbox.ids import new_id
-from lockbox.people.roles import Means, Mode, Role
 from lockbox.requests.rules import Policy
 from lockbox.tenancy import endpoints, members, policies
 from tests.database.tenancy import does, id_of, members_of, mode_of, reads

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from lockbox.people.roles import Means
+from lockbox.identity.roles import Means
 from tests.http.portal import Page, Portal
 
 TOKEN = re.compile(r"lbx_test_[0-9a-f]{32}_[A-Za-z0-9_-]{51}")

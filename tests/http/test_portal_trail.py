@@ -18,9 +18,9 @@ from api.portal.trail import while_signed_in
 from lockbox.audit import approvals
 from lockbox.audit.verify import GOOD, verify
 from lockbox.database import Database
+from lockbox.identity.rate_limit import Limits
+from lockbox.identity.roles import Role
 from lockbox.ids import new_id
-from lockbox.people.counts import Limits
-from lockbox.people.roles import Role
 from lockbox.refusals import NotSignedIn
 from lockbox.requests.lifecycle import Action
 from tests.database.tenancy import id_of

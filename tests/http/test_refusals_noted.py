@@ -8,8 +8,8 @@ from sqlalchemy import Engine, text
 
 from lockbox.audit import refused
 from lockbox.database import Database
+from lockbox.identity import api_tokens
 from lockbox.ids import new_id
-from lockbox.people import tokens
 from tests.authenticator import Authenticator
 from tests.builders import SETTINGS as ORDINARY
 from tests.builders import ShiftedClock, setting
@@ -114,14 +114,14 @@ def shown(door: Door, token: str) -> int:
 def refusable(door: Door, how: str) -> str:
     """Return a token of Ann's that is no good."""
     good, ann = door.world.tokens["ann"], door.world.people["ann"]
-    token_id, _ = tokens.read(good, "test")
+    token_id, _ = api_tokens.read(good, "test")
     if how == "guessed":
-        return tokens.written("test", token_id, "A" * 43)
+        return api_tokens.written("test", token_id, "A" * 43)
     with setting(door.house).transaction() as session:
         lifetime = timedelta(seconds=-1 if how == "expired" else 60)
-        made = tokens.issue(session, ann.person_id, environment=ORDINARY.environment, lifetime=lifetime)
+        made = api_tokens.issue(session, ann.person_id, environment=ORDINARY.environment, lifetime=lifetime)
         if how == "revoked":
-            tokens.revoke(session, ann, made.token.id)
+            api_tokens.revoke(session, ann, made.token.id)
     return made.text
 
 
@@ -142,7 +142,7 @@ def test_a_token_that_was_never_anybodys_is_not_noted(fresh_door: Door) -> None:
     before = rows(fresh_door.root, "SELECT key FROM refused")
 
     for _ in range(3):
-        assert shown(fresh_door, tokens.written("test", new_id(), "A" * 43)) == 401
+        assert shown(fresh_door, api_tokens.written("test", new_id(), "A" * 43)) == 401
     assert shown(fresh_door, "lbx_test_nonsense") == 401
 
     assert rows(fresh_door.root, "SELECT key FROM refused") == before

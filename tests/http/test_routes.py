@@ -9,7 +9,7 @@ from fastapi.routing import iter_route_contexts
 from api.app import make_app, make_database
 from config.settings import Settings
 from lockbox.database import Database
-from lockbox.people.roles import Role
+from lockbox.identity.roles import Role
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.places import place_of
 from tests.http.places import question as question_about

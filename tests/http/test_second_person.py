@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from lockbox.people.roles import Caller, Means, Role, Scope
+from lockbox.identity.roles import Caller, Means, Role, Scope
 from lockbox.requests import acting
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest

@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from api.browser import CSRF_HEADER
+from lockbox.identity import sessions
+from lockbox.identity.roles import Means, Role
 from lockbox.ids import new_id
-from lockbox.people import sessions
-from lockbox.people.roles import Means, Role
 from tests.authenticator import Authenticator
 from tests.http.door import facts
 from tests.http.portal import BEGUN, HOME, Browser, OpenPortal, Page, Portal, code_in

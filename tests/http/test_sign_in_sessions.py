@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from lockbox.people import sessions
+from lockbox.identity import sessions
 from tests.builders import Urls
 from tests.http.door import facts
 from tests.http.portal import HOME, SESSION, Browser, Portal

@@ -9,8 +9,8 @@ import pytest
 
 from lockbox.audit import approver_keys
 from lockbox.audit.assertions import fingerprint
-from lockbox.people import passkeys
-from lockbox.people.roles import Means
+from lockbox.identity import passkeys
+from lockbox.identity.roles import Means
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.rules import Policy
 from tests.authenticator import Authenticator

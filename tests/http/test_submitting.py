@@ -5,8 +5,8 @@ from uuid import UUID
 
 import pytest
 
+from lockbox.identity.roles import Mode, Role, Scope
 from lockbox.ids import new_id
-from lockbox.people.roles import Mode, Role, Scope
 from lockbox.requests.rules import Policy
 from tests.builders import WITHOUT_REVIEW
 from tests.http.door import Door, OpenDoor, facts

@@ -8,8 +8,8 @@ from structlog.testing import capture_logs
 from api.app import make_app
 from config.settings import Plan
 from lockbox.database import Database
+from lockbox.identity.roles import Mode
 from lockbox.ids import new_id
-from lockbox.people.roles import Mode
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
 from tests.builders import SETTINGS

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from httpx import Response
 
-from lockbox.people.roles import Means, Role
+from lockbox.identity.roles import Means, Role
 from lockbox.requests.rules import Policy
 from tests.http.door import facts
 from tests.http.portal import SETTINGS, Browser, OpenPortal, Page, Portal

@@ -9,11 +9,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from lockbox.identity import authentication
+from lockbox.identity.api_tokens import written
+from lockbox.identity.keyring import Keyring
+from lockbox.identity.roles import Caller, Means, Mode, Role
 from lockbox.ids import new_id
-from lockbox.people import recognition
-from lockbox.people.keyring import Keyring
-from lockbox.people.roles import Caller, Means, Mode, Role
-from lockbox.people.tokens import written
 from lockbox.requests.rules import Policy
 from lockbox.tenancy import weighing
 from tests.authenticator import Authenticator
@@ -229,7 +229,7 @@ def test_a_row_without_a_mark_is_told_to_whoever_runs_the_installation(
 ) -> None:
     said: list[dict[str, Any]] = []
     monkeypatch.setattr(
-        "lockbox.people.powers.log",
+        "lockbox.identity.row_marks.log",
         type("Log", (), {"critical": staticmethod(lambda _, **facts: said.append(facts))}),
     )
     abe = at_door.world.people["abe"]
@@ -354,12 +354,12 @@ def test_a_leave_to_be_a_deputy_that_was_taken_back_does_not_come_back_by_its_ma
         )
 
 
-def _recognised(door: Door, name: str) -> recognition.Found:
+def _recognised(door: Door, name: str) -> authentication.Found:
     from_text = door.world.tokens[name]
     token_id = UUID(hex=from_text.split("_")[2])
     with door.house.transaction() as session:
         (row,) = read(door.root, "SELECT secret_hash FROM tokens WHERE id = :id", id=token_id)
-        found = recognition.recognise(session, recognition.Kind.TOKEN, str(token_id), [row.secret_hash])
+        found = authentication.recognise(session, authentication.Kind.TOKEN, str(token_id), [row.secret_hash])
     assert found is not None
     return found
 

@@ -9,7 +9,7 @@ import pytest
 from httpx import Response
 from sqlalchemy import text
 
-from lockbox.people import tokens
+from lockbox.identity import api_tokens
 from tests.http.door import Door, facts
 from tests.http.tokens import asked, by, listed, made, works
 
@@ -172,7 +172,7 @@ def test_a_token_that_is_being_revoked_is_not_rotated(fresh_door: Door) -> None:
 
 
 def test_rotating_makes_room_for_the_twenty_first_only_where_the_old_one_ends(fresh_door: Door) -> None:
-    made_ = [made(fresh_door) for _ in range(tokens.MOST_TOKENS - 1)]
+    made_ = [made(fresh_door) for _ in range(api_tokens.MOST_TOKENS - 1)]
 
     facts(rotate(fresh_door, "erin", made_[0]), 429, "too-many")
     at_once = rotate(fresh_door, "erin", made_[0], overlap_hours=0)

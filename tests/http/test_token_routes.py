@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 from structlog.testing import capture_logs
 
-from lockbox.people import tokens
+from lockbox.identity import api_tokens
 from tests.each import each
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.tokens import asked, by, listed, made, works
@@ -93,7 +93,7 @@ def test_a_list_shows_the_own_tokens_without_text_or_hash(door: Door) -> None:
     assert set(shown[token["id"]]) == {
         *("id", "name", "scopes", "services", "created_at", "last_used_at", "expires_at", "replaces")
     }
-    parts = tokens.FORM.fullmatch(token["token"])
+    parts = api_tokens.FORM.fullmatch(token["token"])
     assert parts
     assert not [form for row in rows for form in (row.hash, row.raw) if form in answer.text]
     assert parts["secret"] not in answer.text
@@ -130,7 +130,7 @@ def test_a_revoked_token_is_worthless_from_the_next_call_on(door: Door) -> None:
 
     assert (revoked.status_code, revoked.content) == (204, b"")
     refused = by(token, door, "GET", "/v1/me")
-    assert facts(refused, 401, "invalid-token")["detail"] == tokens.UNKNOWN
+    assert facts(refused, 401, "invalid-token")["detail"] == api_tokens.UNKNOWN
     assert token["id"] not in listed(door, "erin")
     assert works(other, door)
 
@@ -180,7 +180,7 @@ def mangled(text: str) -> dict[str, str]:
         "cut by the checksum": text[:-8],
         "cut in half": text[: len(text) // 2],
         "longer": text + "0",
-        "of another environment": body + tokens.checksum(body),
+        "of another environment": body + api_tokens.checksum(body),
         "of another environment, the checksum as it was": body + text[-8:],
     }
 
@@ -200,7 +200,7 @@ def test_a_token_that_is_not_shown_as_it_was_made_is_refused_and_echoed_nowhere(
 
 
 def test_the_twenty_first_token_is_refused_until_one_is_revoked(fresh_door: Door) -> None:
-    ids = [made(fresh_door)["id"] for _ in range(tokens.MOST_TOKENS - 1)]
+    ids = [made(fresh_door)["id"] for _ in range(api_tokens.MOST_TOKENS - 1)]
 
     full = asked(fresh_door, "erin")
     fresh_door.call("erin", "DELETE", f"/v1/tokens/{ids[0]}")
@@ -212,7 +212,7 @@ def test_the_twenty_first_token_is_refused_until_one_is_revoked(fresh_door: Door
 
 
 def test_tokens_that_have_run_out_do_not_count(fresh_door: Door) -> None:
-    for _ in range(tokens.MOST_TOKENS - 1):
+    for _ in range(api_tokens.MOST_TOKENS - 1):
         made(fresh_door, days=1)
     sql = "UPDATE tokens SET expires_at = clock_timestamp() WHERE NOT is_sample AND person_id = :p"
     fresh_door.run_sql(sql, p=fresh_door.world.people["erin"].person_id)
@@ -221,14 +221,14 @@ def test_tokens_that_have_run_out_do_not_count(fresh_door: Door) -> None:
 
 
 def test_twenty_is_the_limit_also_for_those_who_ask_at_once(fresh_door: Door) -> None:
-    for _ in range(tokens.MOST_TOKENS - 3):
+    for _ in range(api_tokens.MOST_TOKENS - 3):
         made(fresh_door)
     calls = [fresh_door.coming("erin", "POST", "/v1/tokens", json={"name": "rush"}) for _ in range(6)]
 
     statuses = sorted(answer.status_code for answer in fresh_door.together(*calls))
 
     assert statuses == [201, 201, 429, 429, 429, 429]
-    assert len(listed(fresh_door, "erin")) == tokens.MOST_TOKENS
+    assert len(listed(fresh_door, "erin")) == api_tokens.MOST_TOKENS
 
 
 def test_the_use_of_a_token_is_noted_once_a_minute_and_by_its_own_calls_alone(fresh_door: Door) -> None:

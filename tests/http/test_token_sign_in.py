@@ -10,9 +10,9 @@ from httpx import Response
 
 from api.browser import CSRF_HEADER
 from config.settings import Settings
-from lockbox.people import sessions
-from lockbox.people.roles import Means
-from lockbox.people.sessions import Lasting, Place
+from lockbox.identity import sessions
+from lockbox.identity.roles import Means
+from lockbox.identity.sessions import Lasting, Place
 from tests.http.door import facts
 from tests.http.portal import HOME, SESSION, Browser, OpenPortal, Portal
 from tests.oidc_issuer import LocalIssuer, local_issuer

@@ -6,10 +6,10 @@ from uuid import UUID
 import pytest
 
 from lockbox.database import Database
+from lockbox.identity import api_tokens, row_security
+from lockbox.identity.api_tokens import Issued
+from lockbox.identity.credentials import Token
 from lockbox.ids import new_id
-from lockbox.people import context, tokens
-from lockbox.people.keys import Token
-from lockbox.people.tokens import Issued
 from lockbox.refusals import NotSignedIn
 from tests.builders import setting
 from tests.each import each
@@ -21,15 +21,15 @@ PATHS = ["/v1/requests", f"/v1/requests/{NOBODYS}", "/v1/access?tenant=a", "/v1/
 
 def whole(body: str) -> str:
     """Return a token with the checksum that belongs to what stands before it."""
-    return body + tokens.checksum(body)
+    return body + api_tokens.checksum(body)
 
 
 def issued(door: Door, who: str = "erin", *, environment: str = "test", is_sample: bool = False) -> Issued:
     """Make a token for somebody, in their own transaction."""
     caller = door.world.people[who]
     with door.house.transaction() as session:
-        context.enter(session, caller)
-        return tokens.issue(
+        row_security.enter(session, caller)
+        return api_tokens.issue(
             session,
             caller.person_id,
             environment=environment,
@@ -102,7 +102,7 @@ def test_another_secret_with_the_same_id_is_unknown(door: Door, end: str) -> Non
 
     answer = door.call(None, "GET", "/v1/requests", headers={"authorization": f"Bearer {whole(changed)}"})
 
-    assert facts(answer, 401, "invalid-token")["detail"] == tokens.UNKNOWN
+    assert facts(answer, 401, "invalid-token")["detail"] == api_tokens.UNKNOWN
 
 
 @pytest.mark.parametrize("at", [-1, -8, -9, -20, -60])
@@ -117,7 +117,7 @@ def test_a_token_with_one_wrong_character_is_told_as_such(door: Door, at: int) -
 
 
 def test_the_secret_of_one_token_does_not_go_with_the_id_of_another(door: Door) -> None:
-    mine, others = (tokens.FORM.fullmatch(door.world.tokens[who]) for who in ("erin", "ann"))
+    mine, others = (api_tokens.FORM.fullmatch(door.world.tokens[who]) for who in ("erin", "ann"))
     assert mine
     assert others
 
@@ -136,9 +136,9 @@ def test_a_sample_token_is_refused_in_production_and_one_of_the_persons_own_is_t
     own = issued(door, environment="production")
 
     with door.house.transaction() as session, pytest.raises(NotSignedIn, match="Sample tokens are not taken"):
-        tokens.authenticate(session, sample.text, environment="production")
+        api_tokens.authenticate(session, sample.text, environment="production")
     with door.house.transaction() as session:
-        caller = tokens.authenticate(session, own.text, environment="production")
+        caller = api_tokens.authenticate(session, own.text, environment="production")
 
     assert caller.person_id == door.world.people["erin"].person_id
 
@@ -157,7 +157,7 @@ def test_the_use_of_a_token_is_noted_at_most_once_a_minute(door: Door) -> None:
 
     def use(at: datetime) -> datetime | None:
         with door.at(at).house.transaction() as session:
-            tokens.authenticate(session, token.text, environment="test")
+            api_tokens.authenticate(session, token.text, environment="test")
         return last_used(door.house, token.token.id)
 
     assert last_used(door.house, token.token.id) is None
@@ -203,7 +203,7 @@ def test_revoked_disabled_and_unknown_answer_alike(fresh_door: Door, ending: str
 
     answer = fresh_door.get("erin", "/v1/requests")
 
-    assert facts(answer, 401, "invalid-token")["detail"] == tokens.UNKNOWN
+    assert facts(answer, 401, "invalid-token")["detail"] == api_tokens.UNKNOWN
     assert answer.content == unknown.content
 
 
@@ -226,7 +226,7 @@ def test_a_person_without_any_role_is_somebody_who_may_nothing(fresh_door: Door)
 
 def test_no_token_is_ever_stored_or_echoed(door: Door) -> None:
     good = door.world.tokens["erin"]
-    parts = tokens.FORM.fullmatch(good)
+    parts = api_tokens.FORM.fullmatch(good)
     assert parts
 
     with door.root.connect() as connection:

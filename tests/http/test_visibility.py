@@ -4,8 +4,8 @@ from uuid import UUID
 
 import pytest
 
+from lockbox.identity.roles import Role
 from lockbox.ids import new_id
-from lockbox.people.roles import Role
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
 from tests.builders import World

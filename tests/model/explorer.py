@@ -4,7 +4,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-from lockbox.people.roles import Mode
+from lockbox.identity.roles import Mode
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.terms import Terms
 from tests.model.invariants import CHECKS, Check

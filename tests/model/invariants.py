@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from lockbox.people.roles import Mode
+from lockbox.identity.roles import Mode
 from lockbox.requests.lifecycle import FINAL_STATES, Action, State
 from tests.model.plant import RESTING, World, hinting, reconciles
 from tests.model.rules import ACTIONS, AMIR, ANN, CLOCK, ERIN, MAX, NEVER, STATES, House

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from lockbox.people.roles import Mode
+from lockbox.identity.roles import Mode
 from lockbox.refusals import Refusal
 from lockbox.requests import lifecycle, policy, quorum
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, DECISIONS, FINAL_STATES, OPEN_STATES, Action, Party, State

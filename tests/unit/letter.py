@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from lockbox.identity.roles import Mode
 from lockbox.notices import letters
 from lockbox.notices.letters import Letter, Wording
 from lockbox.notices.senders.protocol import Mail
-from lockbox.people.roles import Mode
 
 PUBLIC = "https://lockbox.vendor.example/"
 SENDER = "Lockbox <lockbox@vendor.example>"

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
-from lockbox.people.roles import Mode
+from lockbox.identity.roles import Mode
 from lockbox.requests.rules import Ask, Consent, Match, Policy, Rule
 from lockbox.requests.terms import (
     DAY,

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from lockbox.identity.roles import Mode, Side
 from lockbox.notices.audience import (
     ANSWER,
     CONVERSED,
@@ -26,7 +27,6 @@ from lockbox.notices.audience import (
     receipted,
     type_of,
 )
-from lockbox.people.roles import Mode, Side
 from lockbox.requests.lifecycle import DECISIONS, MOVES, Action, Party, State
 from tests.each import each
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from lockbox.audit.canonical import canonical
-from lockbox.people.roles import Mode
+from lockbox.identity.roles import Mode
 from lockbox.requests.changes import changes
 from lockbox.requests.rules import Consent, Match, Policy, Rule
 from lockbox.requests.terms import Overrides, Reason, Stage

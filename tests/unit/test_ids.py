@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlmodel import Session
 
+from lockbox.identity import api_tokens
 from lockbox.ids import new_id
-from lockbox.people import tokens
 from lockbox.refusals import NotSignedIn
 from lockbox.schedule import Promise
 from tests.each import each
@@ -60,7 +60,7 @@ def test_a_score_is_never_before_the_instant_it_stands_for() -> None:
 
 
 def test_the_form_of_a_token_tells_its_environment_and_its_id() -> None:
-    parts = tokens.FORM.fullmatch(GOOD)
+    parts = api_tokens.FORM.fullmatch(GOOD)
 
     assert parts is not None
     assert parts["env"] == "test"
@@ -70,9 +70,9 @@ def test_the_form_of_a_token_tells_its_environment_and_its_id() -> None:
 
 
 def test_the_checksum_of_a_token_is_the_crc_32_of_all_that_stands_before_it() -> None:
-    assert tokens.checksum("123456789") == "cbf43926"
-    assert tokens.checksum("lbx_116023") == "00000465"
-    assert BODY + tokens.checksum(BODY) == GOOD
+    assert api_tokens.checksum("123456789") == "cbf43926"
+    assert api_tokens.checksum("lbx_116023") == "00000465"
+    assert BODY + api_tokens.checksum(BODY) == GOOD
 
 
 @each(
@@ -103,7 +103,7 @@ def test_what_is_no_token_of_this_installation_never_reaches_the_database(shown:
     unbound = Session()
 
     with pytest.raises(NotSignedIn, match="begin with lbx_test_"):
-        tokens.authenticate(unbound, shown, environment="test")
+        api_tokens.authenticate(unbound, shown, environment="test")
 
 
 @pytest.mark.parametrize(
@@ -120,4 +120,4 @@ def test_a_token_with_a_typo_is_told_by_its_checksum_and_never_reaches_the_datab
     unbound = Session()
 
     with pytest.raises(NotSignedIn, match="checksum is wrong"):
-        tokens.authenticate(unbound, mangled, environment="test")
+        api_tokens.authenticate(unbound, mangled, environment="test")

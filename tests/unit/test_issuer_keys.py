@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from joserfc.jwk import JWKRegistry, generate_key
 
-from lockbox.people.issuers import Issuers
-from lockbox.people.oidc import verify
+from lockbox.identity.oidc import verify
+from lockbox.identity.oidc_providers import Issuers
 from lockbox.refusals import NotSignedIn
 from tests.oidc_issuer import NOON, LocalIssuer, ec_key, ed_key, local_issuer, rsa_key
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from lockbox.fetching import FetchFailed
-from lockbox.people.kept import MOST_WAITING, Kept
+from lockbox.identity.cached_fetch import MOST_WAITING, Kept
 
 HOUR, DAY = 3600.0, 24 * 3600.0
 

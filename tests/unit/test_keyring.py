@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lockbox.audit.keys import BadKey
-from lockbox.people import keyring
-from lockbox.people.keyring import CodeKeys, Keyring, Keys, Purpose
+from lockbox.identity import keyring
+from lockbox.identity.keyring import CodeKeys, Keyring, Keys, Purpose
 
 OLD, NEW = b"o" * 32, b"n" * 32
 ABOUT = UUID(int=7)

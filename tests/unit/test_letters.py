@@ -8,11 +8,11 @@ from uuid import UUID
 
 import pytest
 
+from lockbox.identity.roles import Mode
 from lockbox.notices import phrases
 from lockbox.notices.audience import CONVERSED, COPIED, RECEIPT, REMINDERS, REPORT
 from lockbox.notices.letters import Earlier, Wording
 from lockbox.notices.subjects import SUBJECTS
-from lockbox.people.roles import Mode
 from lockbox.requests.lifecycle import State
 from tests.each import each
 from tests.unit.letter import ANN, AT, ERIN, NUMBER, PAGE, mail

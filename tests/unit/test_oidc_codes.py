@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from config.issuers import Issuer
-from lockbox.people.issuers import Issuers, Metadata
-from lockbox.people.oidc import Begun, Proven, begin, finish
+from lockbox.identity.oidc import Begun, Proven, begin, finish
+from lockbox.identity.oidc_providers import Issuers, Metadata
 from lockbox.refusals import Busy, NotSignedIn
 from tests.oidc_issuer import (
     AT,

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from joserfc.jwk import generate_key
 
-from lockbox.people.issuers import Issuers
-from lockbox.people.oidc import MOST_TOKEN_BYTES, verify
+from lockbox.identity.oidc import MOST_TOKEN_BYTES, verify
+from lockbox.identity.oidc_providers import Issuers
 from lockbox.refusals import NotSignedIn
 from tests.oidc_issuer import NOON, LocalIssuer, ec_key, ed_key, encoded, local_issuer, rsa_key
 

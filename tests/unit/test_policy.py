@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import ValidationError
 
+from lockbox.identity.roles import Mode
 from lockbox.ids import new_id
-from lockbox.people.roles import Mode
 from lockbox.requests.lifecycle import State
 from lockbox.requests.policy import customer_decides, deadline, reviewed_first
 from lockbox.requests.rules import Policy

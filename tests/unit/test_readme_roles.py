@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from lockbox.people.roles import TENANT_ROLES, Role, Side
+from lockbox.identity.roles import TENANT_ROLES, Role, Side
 from lockbox.requests.lifecycle import MOVES, Party
 from lockbox.requests.sight import REACH
 

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from lockbox.people.roles import Mode
+from lockbox.identity.roles import Mode
 from lockbox.requests.rules import Ask, Consent, Match, Policy, Rule, effective_mode, fits
 from lockbox.requests.terms import Overrides, Reason
 from tests.each import each

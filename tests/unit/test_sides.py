@@ -1,8 +1,8 @@
 """On whose side somebody acts, by the word that stands for what they are in an event."""
 
 from lockbox.audit.events import THE_CLOCK, THE_OWNER, Actor
+from lockbox.identity.roles import TENANT_ROLES, VENDOR_ROLES, Role, Side
 from lockbox.ids import new_id
-from lockbox.people.roles import TENANT_ROLES, VENDOR_ROLES, Role, Side
 from lockbox.requests.lifecycle import Party
 from tests.each import each
 

@@ -4,7 +4,7 @@ from uuid import UUID
 
 import pytest
 
-from lockbox.people.roles import Caller, Role, Standing
+from lockbox.identity.roles import Caller, Role, Standing
 from lockbox.requests.sight import Capacity, Guarded, capacities, may_read, origin_of
 from tests.each import each
 

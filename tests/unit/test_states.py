@@ -3,9 +3,9 @@
 import pytest
 
 from cli.wording import COLOURS, WORDS
+from lockbox.identity.roles import Side
 from lockbox.notices.states import NOBODY_TOLD, SAYINGS, Tone, approved
 from lockbox.notices.subjects import SUBJECTS
-from lockbox.people.roles import Side
 from lockbox.requests.lifecycle import State
 
 PRODUCT = {

@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from lockbox.people import zones
-from lockbox.people.zones import clock_time
+from lockbox.identity import time_zones
+from lockbox.identity.time_zones import clock_time
 from tests.each import each
 
 
@@ -50,8 +50,8 @@ def test_a_zone_that_is_not_known_here_is_read_as_utc(zone: str) -> None:
 
 
 def test_names_are_those_of_the_database_and_no_paths_of_files() -> None:
-    assert {"UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires", "Etc/GMT+1"} <= zones.names()
-    assert not zones.names() & {"localtime", "posixrules", "America", "posix/UTC", "right/UTC", "zone.tab"}
+    assert {"UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires", "Etc/GMT+1"} <= time_zones.names()
+    assert not time_zones.names() & {"localtime", "posixrules", "America", "posix/UTC", "right/UTC", "zone.tab"}
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_names_are_those_of_the_database_and_no_paths_of_files() -> None:
     ],
 )
 def test_what_a_field_for_a_local_time_holds_is_an_instant(written: str, zone: str, moment: str) -> None:
-    assert zones.instant(written, zone) == datetime.fromisoformat(moment).replace(tzinfo=UTC)
+    assert time_zones.instant(written, zone) == datetime.fromisoformat(moment).replace(tzinfo=UTC)
 
 
 @each(
@@ -88,4 +88,4 @@ def test_what_is_no_local_time_is_refused(written: str) -> None:
     zone = "America/New_York" if written.startswith("9999") else "Asia/Tokyo"
 
     with pytest.raises(ValueError, match="write a date and a time"):
-        zones.instant(written, zone)
+        time_zones.instant(written, zone)

@@ -13,9 +13,9 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect, sync_playwright
 
 from lockbox.database import now
-from lockbox.people import sessions
-from lockbox.people.roles import Means
-from lockbox.people.sessions import Lasting, Place
+from lockbox.identity import sessions
+from lockbox.identity.roles import Means
+from lockbox.identity.sessions import Lasting, Place
 from tests.builders import World
 from tests.whole.conftest import Stage
 

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from config.embedded import Servers
-from lockbox.people.roles import Role
+from lockbox.identity.roles import Role
 from lockbox.requests import clock
 from lockbox.requests.lifecycle import Action
 from tests.builders import setting, unbound

@@ -20,8 +20,8 @@ from cli import bootstrap
 from cli.app import app
 from config.embedded import Servers
 from lockbox.database import as_owner
-from lockbox.people.keyring import development, make
-from lockbox.people.tokens import FORM
+from lockbox.identity.api_tokens import FORM
+from lockbox.identity.keyring import development, make
 from tests.builders import Urls
 from tests.mailbox import CODE
 from tests.whole.conftest import Stage

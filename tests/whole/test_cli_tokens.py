@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from config.embedded import Servers
-from lockbox.people.tokens import FORM
+from lockbox.identity.api_tokens import FORM
 from tests.database.tenancy import id_of
 from tests.whole.conftest import Stage
 from tests.whole.shell import Ended, Shell, lockbox, opened

@@ -9,7 +9,7 @@ from config.settings import DEVELOPMENT_KEY, Settings
 from lockbox.audit import keys
 from lockbox.audit.approvals import Approvals
 from lockbox.audit.checkpoint import VerifierKey
-from lockbox.people import keyring
+from lockbox.identity import keyring
 from tests.whole.compose import SCRIPTS, compose, ours
 from tests.whole.containers import SHELL
 

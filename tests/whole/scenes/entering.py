@@ -5,7 +5,7 @@ import re
 import httpx
 from playwright.sync_api import expect
 
-from lockbox.people.roles import Role
+from lockbox.identity.roles import Role
 from lockbox.tenancy import members
 from tests.database.tenancy import does
 from tests.whole.forms import Book

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from playwright.sync_api import Page
 
-from lockbox.people.roles import Role
+from lockbox.identity.roles import Role
 from lockbox.tenancy import recovery
 from tests.database.tenancy import does
 from tests.receiver import Receiver, receiving

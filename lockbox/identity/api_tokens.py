@@ -13,13 +13,13 @@ from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from lockbox.database import now
+from lockbox.identity import authentication, keyring, row_marks
+from lockbox.identity.authentication import Kind
+from lockbox.identity.credentials import Token
+from lockbox.identity.keyring import Keyring
+from lockbox.identity.roles import Caller, Means
+from lockbox.identity.sessions import within_reach
 from lockbox.ids import new_id
-from lockbox.people import keyring, powers, recognition
-from lockbox.people.keyring import Keyring
-from lockbox.people.keys import Token
-from lockbox.people.recognition import Kind
-from lockbox.people.roles import Caller, Means
-from lockbox.people.sessions import within_reach
 from lockbox.refusals import NotSignedIn, Unknown
 
 FORM = re.compile(
@@ -125,7 +125,7 @@ def draft(
         expires_at=at + lifetime,
         created_at=at,
     )
-    token.mac = ring.powers.mark(*powers.of_token(token))
+    token.mac = ring.powers.mark(*row_marks.of_token(token))
     return Issued(token, written(environment, token_id, secret))
 
 
@@ -148,7 +148,9 @@ def authenticate(session: Session, shown: str, *, environment: str) -> Caller:
             is disabled. All but the expiry answer alike.
     """
     token_id, secret = read(shown, environment)
-    found = recognition.recognise(session, Kind.TOKEN, str(token_id), hashes(keyring.of(session), token_id, secret))
+    found = authentication.recognise(
+        session, Kind.TOKEN, str(token_id), hashes(keyring.of(session), token_id, secret)
+    )
     if found is None:
         whose = session.connection().execute(WHOSE, {"id": token_id}).scalar_one()
         raise NotSignedIn(UNKNOWN, person_id=whose)
@@ -200,10 +202,10 @@ def rotate(
         Unknown: the caller has no such token.
     """
     old = _of(session, caller, token_id)
-    if not powers.is_held(session, old.mac, powers.of_token(old), old.id):
+    if not row_marks.is_held(session, old.mac, row_marks.of_token(old), old.id):
         raise Unknown("There is no such token.")
     old.expires_at = min(old.expires_at, now(session) + overlap)
-    old.mac = keyring.of(session).powers.mark(*powers.of_token(old))
+    old.mac = keyring.of(session).powers.mark(*row_marks.of_token(old))
     session.add(old)
     return issue(
         session,

@@ -15,11 +15,11 @@ from sqlalchemy import text
 from sqlmodel import Session, col, select
 
 from lockbox.database import now
+from lockbox.identity import api_tokens, enrolment, keyring, row_marks, sessions
+from lockbox.identity.credentials import Terminal, Token
+from lockbox.identity.roles import Caller, Means, Role
+from lockbox.identity.sessions import Place
 from lockbox.ids import new_id
-from lockbox.people import enrolment, keyring, powers, sessions, tokens
-from lockbox.people.keys import Terminal, Token
-from lockbox.people.roles import Caller, Means, Role
-from lockbox.people.sessions import Place
 from lockbox.refusals import Invalid, NotSignedIn, NotYours, SignInAgain
 
 # RFC 8628 section 6.1: no vowels, so that no words come out, and nothing that looks like something else.
@@ -58,7 +58,7 @@ def ask(session: Session, place: Place, *, environment: str) -> Asked:
     row_id, secret, at, ring = new_id(), secrets.token_urlsafe(32), now(session), keyring.of(session)
     row = Terminal(
         id=row_id,
-        secret_hash=tokens.hashes(ring, row_id, secret)[0],
+        secret_hash=api_tokens.hashes(ring, row_id, secret)[0],
         code_hash=_codes(session, code)[0],
         address=place.address,
         user_agent=place.user_agent,
@@ -67,7 +67,7 @@ def ask(session: Session, place: Place, *, environment: str) -> Asked:
     )
     session.add(row)
     session.flush()
-    return Asked(f"{code[:4]}-{code[4:]}", tokens.written(environment, row_id, secret))
+    return Asked(f"{code[:4]}-{code[4:]}", api_tokens.written(environment, row_id, secret))
 
 
 def state(session: Session, shown: str, *, environment: str) -> State:
@@ -76,10 +76,10 @@ def state(session: Session, shown: str, *, environment: str) -> State:
     Raises:
         NotSignedIn: no terminal has it.
     """
-    row_id, secret = tokens.read(shown, environment)
-    row = _met(session, secrets_=tokens.hashes(keyring.of(session), row_id, secret))
+    row_id, secret = api_tokens.read(shown, environment)
+    row = _met(session, secrets_=api_tokens.hashes(keyring.of(session), row_id, secret))
     if row is None:
-        raise NotSignedIn(tokens.UNKNOWN)
+        raise NotSignedIn(api_tokens.UNKNOWN)
     if row.answered_at is not None:
         return State.ALLOWED if row.is_allowed else State.REFUSED
     return State.WAITING if now(session) < row.expires_at else State.OVER
@@ -122,7 +122,7 @@ def answer(session: Session, caller: Caller, place: Place, code: str, *, allowed
     session.flush()
     if allowed:
         token = _token(row, caller)
-        token.mac = keyring.of(session).powers.mark(*powers.of_token(token))
+        token.mac = keyring.of(session).powers.mark(*row_marks.of_token(token))
         session.add(token)
         session.flush()
     sessions.record(

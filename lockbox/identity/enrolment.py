@@ -6,7 +6,7 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from lockbox.database import now
-from lockbox.people.roles import Caller, Means
+from lockbox.identity.roles import Caller, Means
 from lockbox.refusals import SignInAgain
 
 FRESH = timedelta(minutes=15)

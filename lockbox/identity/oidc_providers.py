@@ -19,7 +19,7 @@ from joserfc.util import urlsafe_b64decode
 
 from config.issuers import Algorithm, Issuer
 from lockbox.fetching import SECONDS, FetchFailed, fetch
-from lockbox.people.kept import Kept
+from lockbox.identity.cached_fetch import Kept
 from lockbox.refusals import Busy
 
 MOST_EXCHANGES = 4

@@ -11,9 +11,9 @@ from sqlalchemy import Row, text
 from sqlmodel import Session
 
 from lockbox.database import read_at
-from lockbox.people import context, keyring, powers
-from lockbox.people.powers import Power
-from lockbox.people.roles import Caller, Means, Role, Side, Standing
+from lockbox.identity import keyring, row_marks, row_security
+from lockbox.identity.roles import Caller, Means, Role, Side, Standing
+from lockbox.identity.row_marks import Power
 
 RECOGNISE = text("""
 SELECT r.*, b.only_at, b.proven_by, b.proven_at, clock_timestamp() AS at
@@ -114,27 +114,27 @@ def _judged(session: Session, kind: Kind, row: Row[Any], hash_: bytes, newest: b
     standings = _held(session, row)
     found = _found(session, row, standings)
     if row.person_id is not None:
-        context.entered(session, row.person_id, row.only_at)
+        row_security.entered(session, row.person_id, row.only_at)
         if len(standings) < len(row.roles or ()):
             # What Postgres took for roles are none.
-            context.reenter(session, found.caller())
+            row_security.reenter(session, found.caller())
     return found
 
 
 def _is_marked(session: Session, kind: Kind, row: Row[Any], hash_: bytes, newest: bytes) -> bool:
     """Whether a token or a session is as a key of ours has marked it; an older key's is marked anew."""
     ring, parts = keyring.of(session), _parts(kind, row, hash_)
-    if not powers.is_held(session, row.mac, parts, row.key_id):
+    if not row_marks.is_held(session, row.mac, parts, row.key_id):
         return False
     if hash_ != newest or not ring.powers.is_newest(row.mac):
         mac = ring.powers.mark(*_parts(kind, row, newest))
-        powers.remark(session, MARKED[kind], row.key_id, old=row.mac, new=mac, new_hash=newest)
+        row_marks.remark(session, MARKED[kind], row.key_id, old=row.mac, new=mac, new_hash=newest)
     return True
 
 
 def _parts(kind: Kind, row: Row[Any], hash_: bytes) -> Sequence[keyring.Part]:
     if kind is Kind.SESSION:
-        return powers.browser_session(
+        return row_marks.browser_session(
             row.key_id,
             row.person_id,
             hash_,
@@ -143,7 +143,7 @@ def _parts(kind: Kind, row: Row[Any], hash_: bytes) -> Sequence[keyring.Part]:
             expires_at=row.expires_at,
             only_at=row.only_at,
         )
-    return powers.token(
+    return row_marks.token(
         row.key_id,
         row.person_id,
         hash_,
@@ -165,7 +165,7 @@ def _held(session: Session, row: Row[Any]) -> frozenset[Standing]:
     return frozenset(
         Standing(Role(role), tenant_id)
         for row_id, role, tenant_id, mac in rows
-        if powers.holds(session, mac, powers.membership(row_id, row.person_id, tenant_id, role), row_id)
+        if row_marks.holds(session, mac, row_marks.membership(row_id, row.person_id, tenant_id, role), row_id)
     )
 
 

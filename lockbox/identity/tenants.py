@@ -10,10 +10,10 @@ from sqlalchemy import Text, cast, func
 from sqlmodel import Session, col, select
 
 from lockbox.database import now
+from lockbox.identity import keyring, row_marks
+from lockbox.identity.models import Membership, Person, PolicyVersion, Tenant
+from lockbox.identity.roles import Caller, Mode, Role, Side, Standing
 from lockbox.ids import new_id
-from lockbox.people import keyring, powers
-from lockbox.people.models import Membership, Person, PolicyVersion, Tenant
-from lockbox.people.roles import Caller, Mode, Role, Side, Standing
 
 FIRST_VERSION = 1
 
@@ -49,7 +49,7 @@ def add(
     tenant = Tenant(
         id=new_id(), slug=slug, name=name, mode=mode, plan=plan, policy_version=FIRST_VERSION, created_at=at
     )
-    tenant.mac = powers.mark(session, powers.tenant(tenant))
+    tenant.mac = row_marks.mark(session, row_marks.tenant(tenant))
     session.add(tenant)
     session.flush()
     add_policy(session, tenant, policy, at)
@@ -61,7 +61,7 @@ def add_policy(
 ) -> None:
     """Write the version of a tenant's policy that its row names, in its JSON form, and mark it."""
     version = tenant.policy_version
-    mac = powers.mark(session, powers.policy(tenant.id, version, body))
+    mac = row_marks.mark(session, row_marks.policy(tenant.id, version, body))
     session.add(
         PolicyVersion(tenant_id=tenant.id, version=version, body=body, author_id=author_id, created_at=at, mac=mac)
     )
@@ -71,7 +71,7 @@ def add_policy(
 def mark(session: Session, tenant: Tenant) -> None:
     """Write and mark a tenant as it stands now; whoever calls it has seen that the mark before held."""
     tenant.revision += 1
-    tenant.mac = powers.mark(session, powers.tenant(tenant))
+    tenant.mac = row_marks.mark(session, row_marks.tenant(tenant))
     session.add(tenant)
     session.flush()
 
@@ -94,7 +94,7 @@ def as_of_now(session: Session, caller: Caller) -> Caller:
     standings = frozenset(
         Standing(Role(role), at)
         for row_id, role, at, mac in session.exec(held)
-        if powers.holds(session, mac, powers.membership(row_id, caller.person_id, at, role), row_id)
+        if row_marks.holds(session, mac, row_marks.membership(row_id, caller.person_id, at, role), row_id)
     )
     return replace(caller, standings=standings).within(caller.only_at)
 
@@ -102,6 +102,6 @@ def as_of_now(session: Session, caller: Caller) -> Caller:
 def give_role(session: Session, person_id: UUID, role: Role, tenant_id: UUID | None = None) -> None:
     """Give a person a role at a tenant, or at the vendor for None; the database refuses a role of the other side."""
     row_id = new_id()
-    mac = keyring.of(session).powers.mark(*powers.membership(row_id, person_id, tenant_id, role))
+    mac = keyring.of(session).powers.mark(*row_marks.membership(row_id, person_id, tenant_id, role))
     session.add(Membership(id=row_id, person_id=person_id, tenant_id=tenant_id, role=role, mac=mac))
     session.flush()

@@ -7,7 +7,7 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from lockbox.arrays import array
-from lockbox.people.roles import Caller, Role
+from lockbox.identity.roles import Caller, Role
 
 ENTER = text("""
 SELECT set_config('lockbox.person', :person, true), set_config('lockbox.tenants', :tenants, true),

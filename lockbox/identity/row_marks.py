@@ -14,10 +14,10 @@ import structlog
 from sqlalchemy import Row, text
 from sqlmodel import Session
 
-from lockbox.people import keyring
-from lockbox.people.keyring import Part
-from lockbox.people.keys import BrowserSession, Identity, Passkey, Token
-from lockbox.people.models import Delegation, EligibleDeputy, Invitation, Tenant
+from lockbox.identity import keyring
+from lockbox.identity.credentials import BrowserSession, Identity, Passkey, Token
+from lockbox.identity.keyring import Part
+from lockbox.identity.models import Delegation, EligibleDeputy, Invitation, Tenant
 
 log = structlog.get_logger(__name__)
 

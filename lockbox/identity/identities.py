@@ -9,12 +9,12 @@ from sqlmodel import Session, col, select
 
 from config.issuers import Issuer
 from lockbox.database import now
-from lockbox.people import context, enrolment, keyring, powers, recognition, sessions, tenants
-from lockbox.people.keys import Identity
-from lockbox.people.oidc import Proven
-from lockbox.people.recognition import Kind
-from lockbox.people.roles import Caller, Means, Side
-from lockbox.people.sessions import Place
+from lockbox.identity import authentication, enrolment, keyring, row_marks, row_security, sessions, tenants
+from lockbox.identity.authentication import Kind
+from lockbox.identity.credentials import Identity
+from lockbox.identity.oidc import Proven
+from lockbox.identity.roles import Caller, Means, Side
+from lockbox.identity.sessions import Place
 from lockbox.refusals import Conflict, NotSignedIn, NotYours, Unknown
 
 NOBODY = "Nobody here is known by that sign-in; sign in another way and add it to your account."
@@ -37,7 +37,7 @@ def caller_of(session: Session, issuer: Issuer, proven: Proven) -> Caller:
         NotSignedIn: the identity is unknown, its person disabled, or not one whom this issuer may speak for; all of
             these answer alike.
     """
-    found = recognition.recognise(session, Kind.IDENTITY, f"{proven.issuer}\n{proven.subject}")
+    found = authentication.recognise(session, Kind.IDENTITY, f"{proven.issuer}\n{proven.subject}")
     if found is None:
         raise NotSignedIn(NOBODY)
     refusal = NotSignedIn(NOBODY, person_id=found.person_id)
@@ -47,9 +47,11 @@ def caller_of(session: Session, issuer: Issuer, proven: Proven) -> Caller:
     if proven.issuer != issuer.issuer or not speaks_for(session, issuer, caller):
         raise refusal
     caller = caller.within(_tenant_of(session, issuer))
-    context.reenter(session, caller)
+    row_security.reenter(session, caller)
     identity = _find(session, caller, proven.issuer, proven.subject)
-    if identity is None or not powers.holds(session, identity.mac, powers.identity(identity), identity.person_id):
+    if identity is None or not row_marks.holds(
+        session, identity.mac, row_marks.identity(identity), identity.person_id
+    ):
         raise refusal
     return caller if now(session) >= identity.trusted_at else replace(caller, means=Means.MAIL)
 
@@ -99,7 +101,7 @@ def bind(session: Session, caller: Caller, issuer: Issuer, proven: Proven, place
         created_at=now(session),
         trusted_at=enrolment.trusted_from(session, caller),
     )
-    row.mac = keyring.of(session).powers.mark(*powers.identity(row))
+    row.mac = keyring.of(session).powers.mark(*row_marks.identity(row))
     if session.connection().execute(BOUND, row.model_dump()).one_or_none() is None:
         if _find(session, caller, proven.issuer, proven.subject) is None:
             raise Conflict("That sign-in belongs to somebody else here.")

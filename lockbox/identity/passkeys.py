@@ -38,12 +38,12 @@ from webauthn.registration.verify_registration_response import VerifiedRegistrat
 
 from lockbox.audit.assertions import Assertion, fingerprint
 from lockbox.database import now
+from lockbox.identity import authentication, enrolment, keyring, row_marks, sessions
+from lockbox.identity.authentication import Kind
+from lockbox.identity.credentials import Passkey
+from lockbox.identity.roles import Caller, Means
+from lockbox.identity.sessions import Place
 from lockbox.ids import new_id
-from lockbox.people import enrolment, keyring, powers, recognition, sessions
-from lockbox.people.keys import Passkey
-from lockbox.people.recognition import Kind
-from lockbox.people.roles import Caller, Means
-from lockbox.people.sessions import Place
 from lockbox.refusals import Conflict, Invalid, NotSignedIn, NotYours, TooMany, Unknown
 
 MOST_PASSKEYS = 20
@@ -158,7 +158,7 @@ def add(
         trusted_at=enrolment.trusted_from(session, caller),
         only_at=caller.only_at,
     )
-    row.mac = keyring.of(session).powers.mark(*powers.passkey(row))
+    row.mac = keyring.of(session).powers.mark(*row_marks.passkey(row))
     if session.connection().execute(ADDED, row.model_dump(exclude={"last_used_at"})).one_or_none() is None:
         raise Conflict("This passkey is known here already.")
     sessions.record(session, caller, place, "passkey_added")
@@ -187,14 +187,14 @@ def caller_of(session: Session, party: RelyingParty, *, challenge: bytes, shown:
         _in_our_window(answer.response.client_data_json)
     except MALFORMED:
         raise NotSignedIn(NOT_ACCEPTED) from None
-    found = recognition.recognise(session, Kind.PASSKEY, hashes=[answer.raw_id])
+    found = authentication.recognise(session, Kind.PASSKEY, hashes=[answer.raw_id])
     if found is None or found.person_id is None:
         raise NotSignedIn(NOT_ACCEPTED)
     refusal = NotSignedIn(NOT_ACCEPTED, person_id=found.person_id)
     if found.disabled or answer.response.user_handle not in {None, b"", found.person_id.bytes}:
         raise refusal
     key = session.exec(select(Passkey).where(col(Passkey.id) == found.key_id).with_for_update()).one()
-    if not powers.holds(session, key.mac, powers.passkey(key), key.id):
+    if not row_marks.holds(session, key.mac, row_marks.passkey(key), key.id):
         raise refusal
     try:
         used_at = _use(session, key, answer, party, challenge)
@@ -239,7 +239,7 @@ def signed(
         _in_our_window(answer.response.client_data_json)
         query = _signers(session, caller, tenant_id).where(col(Passkey.credential_id) == answer.raw_id)
         key = session.exec(query.with_for_update()).one_or_none()
-        if key is None or not powers.holds(session, key.mac, powers.passkey(key), key.id):
+        if key is None or not row_marks.holds(session, key.mac, row_marks.passkey(key), key.id):
             raise Invalid(NOT_SIGNED)
         _use(session, key, answer, party, challenge)
         said = answer.response

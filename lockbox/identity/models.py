@@ -7,9 +7,9 @@ from uuid import UUID
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
+from lockbox.identity import time_zones
+from lockbox.identity.roles import Mode, Role, Side
 from lockbox.ids import new_id
-from lockbox.people import zones
-from lockbox.people.roles import Mode, Role, Side
 from lockbox.tables import Instant, Texts, words
 
 
@@ -63,7 +63,7 @@ class Person(SQLModel, table=True):
     name: str = Field(max_length=200)
     email: str = Field(max_length=320)
     side: Side = Field(sa_type=words(Side))
-    time_zone: str = Field(default=zones.DEFAULT, max_length=zones.LONGEST)
+    time_zone: str = Field(default=time_zones.DEFAULT, max_length=time_zones.LONGEST)
     wants_prompts: bool = True
     disabled_at: datetime | None = Field(default=None, sa_type=Instant)
     created_at: datetime = Field(sa_type=Instant)

@@ -2,10 +2,10 @@
 
 from sqlmodel import Session
 
-from lockbox.people import sessions, zones
-from lockbox.people.models import Person
-from lockbox.people.roles import Caller, Means
-from lockbox.people.sessions import Place
+from lockbox.identity import sessions, time_zones
+from lockbox.identity.models import Person
+from lockbox.identity.roles import Caller, Means
+from lockbox.identity.sessions import Place
 from lockbox.refusals import Invalid, SignInAgain
 
 
@@ -22,7 +22,7 @@ def choose_time_zone(session: Session, caller: Caller, name: str) -> None:
         Invalid: there is no such zone.
     """
     person = _signed_in(session, caller)
-    if name not in zones.names():
+    if name not in time_zones.names():
         raise Invalid("Choose a time zone by its name, such as Europe/Berlin or UTC.", field="time_zone")
     person.time_zone = name
     session.add(person)

@@ -10,9 +10,9 @@ from uuid import UUID
 from sqlalchemy import TextClause, text
 from sqlmodel import Session
 
-from lockbox.people import keyring, powers
-from lockbox.people.keyring import Part
-from lockbox.people.powers import Power
+from lockbox.identity import keyring, row_marks
+from lockbox.identity.keyring import Part
+from lockbox.identity.row_marks import Power
 
 NOBODY = UUID(int=0)
 PAGE = 200
@@ -66,22 +66,22 @@ OF_PEOPLE = Owners(
         Power.MEMBERSHIP: (
             "memberships",
             PERSON_ID,
-            lambda row: powers.membership(row.id, row.person_id, row.tenant_id, row.role),
+            lambda row: row_marks.membership(row.id, row.person_id, row.tenant_id, row.role),
         ),
-        Power.PASSKEY: ("passkeys", PERSON_ID, powers.passkey),
-        Power.IDENTITY: ("identities", PERSON_ID, powers.identity),
-        Power.SESSION: ("sessions", PERSON_ID, powers.of_session),
-        Power.TOKEN: ("tokens", PERSON_ID, powers.of_token),
+        Power.PASSKEY: ("passkeys", PERSON_ID, row_marks.passkey),
+        Power.IDENTITY: ("identities", PERSON_ID, row_marks.identity),
+        Power.SESSION: ("sessions", PERSON_ID, row_marks.of_session),
+        Power.TOKEN: ("tokens", PERSON_ID, row_marks.of_token),
     },
 )
 OF_TENANTS = Owners(
     text("SELECT * FROM tenants_to_check(:after, :page) AS id ORDER BY id"),
     text("SELECT * FROM tenants_with_new_powers(:lately, :most) AS id"),
     {
-        Power.TENANT: ("tenants", attrgetter("id"), powers.tenant),
-        Power.POLICY: ("policies", TENANT_ID, lambda row: powers.policy(row.tenant_id, row.version, row.body)),
-        Power.DELEGATION: ("delegations", TENANT_ID, powers.delegation),
-        Power.ELIGIBLE_DEPUTY: ("eligible_deputies", TENANT_ID, powers.eligible_deputy),
+        Power.TENANT: ("tenants", attrgetter("id"), row_marks.tenant),
+        Power.POLICY: ("policies", TENANT_ID, lambda row: row_marks.policy(row.tenant_id, row.version, row.body)),
+        Power.DELEGATION: ("delegations", TENANT_ID, row_marks.delegation),
+        Power.ELIGIBLE_DEPUTY: ("eligible_deputies", TENANT_ID, row_marks.eligible_deputy),
     },
 )
 

@@ -11,11 +11,11 @@ from sqlmodel import Session
 from lockbox.audit import events
 from lockbox.audit.events import Actor, Happening
 from lockbox.database import now
-from lockbox.people import enrolment, tokens
-from lockbox.people.keys import Token
-from lockbox.people.roles import Caller, Means, Role, Scope
-from lockbox.people.sessions import Place
-from lockbox.people.tokens import MOST_TOKENS, Issued
+from lockbox.identity import api_tokens, enrolment
+from lockbox.identity.api_tokens import MOST_TOKENS, Issued
+from lockbox.identity.credentials import Token
+from lockbox.identity.roles import Caller, Means, Role, Scope
+from lockbox.identity.sessions import Place
 from lockbox.refusals import Conflict, Invalid, NotYours, SignInAgain, TooMany, Unknown, UnknownService
 
 MOST_BY_MAIL = timedelta(days=7)
@@ -70,7 +70,7 @@ def make(session: Session, caller: Caller, place: Place, wanted: Wanted, rules: 
     lifetime = _allowed(wanted.lifetime or min(rules.usual, most), most)
     at = _hold(session, caller)
     _has_room(_good(session, caller, at))
-    issued = tokens.issue(
+    issued = api_tokens.issue(
         session,
         caller.person_id,
         environment=rules.environment,
@@ -120,7 +120,7 @@ def rotate(
         session.refresh(old, with_for_update=True)
     if old is None or old.revoked_at is not None:
         raise Unknown("There is no such token.")
-    if any(token.replaces == old.id for token in tokens.mine(session, caller)):
+    if any(token.replaces == old.id for token in api_tokens.mine(session, caller)):
         raise Conflict("This token has been rotated: use the one that replaced it, or revoke that one first.")
     overlap = rules.overlap if overlap is None else overlap
     made_for = old.expires_at - old.created_at
@@ -129,7 +129,7 @@ def rotate(
     most = min(rules.usual, most) if itself else most
     lifetime = _allowed(lifetime or min(made_for, most), most)
     _has_room([token for token in good if token is not old or overlap])
-    issued = tokens.rotate(
+    issued = api_tokens.rotate(
         session,
         caller,
         token_id,
@@ -148,8 +148,8 @@ def revoke(session: Session, caller: Caller, place: Place, token_id: UUID) -> No
     Raises:
         Unknown: the caller has no such token.
     """
-    before = {token.id: token for token in tokens.mine(session, caller)}
-    tokens.revoke(session, caller, token_id)
+    before = {token.id: token for token in api_tokens.mine(session, caller)}
+    api_tokens.revoke(session, caller, token_id)
     if token_id in before:
         _record(session, caller, place, "token_revoked", before[token_id])
 
@@ -193,7 +193,7 @@ def _hold(session: Session, caller: Caller) -> datetime:
 
 
 def _good(session: Session, caller: Caller, at: datetime) -> list[Token]:
-    return [token for token in tokens.mine(session, caller) if token.expires_at > at]
+    return [token for token in api_tokens.mine(session, caller) if token.expires_at > at]
 
 
 def _has_room(good: Sequence[Token]) -> None:

@@ -17,11 +17,11 @@ from lockbox.audit import events
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor, Happening
 from lockbox.database import now
+from lockbox.identity import authentication, keyring, row_marks, row_security
+from lockbox.identity.authentication import Kind
+from lockbox.identity.credentials import BrowserSession
+from lockbox.identity.roles import Caller
 from lockbox.ids import new_id
-from lockbox.people import context, keyring, powers, recognition
-from lockbox.people.keys import BrowserSession
-from lockbox.people.recognition import Kind
-from lockbox.people.roles import Caller
 from lockbox.refusals import NotSignedIn, Unknown
 
 ENDED = "You are not signed in, or no longer; sign in."
@@ -56,7 +56,7 @@ def begin(session: Session, caller: Caller, place: Place, lasting: Lasting) -> s
 
     Whatever session the browser had before is to be ended: nobody keeps a secret across a sign-in.
     """
-    context.enter(session, caller)
+    row_security.enter(session, caller)
     secret, at = secrets.token_urlsafe(32), now(session)
     row = BrowserSession(
         id=new_id(),
@@ -70,7 +70,7 @@ def begin(session: Session, caller: Caller, place: Place, lasting: Lasting) -> s
         user_agent=place.user_agent,
         only_at=caller.only_at,
     )
-    row.mac = keyring.of(session).powers.mark(*powers.of_session(row))
+    row.mac = keyring.of(session).powers.mark(*row_marks.of_session(row))
     session.add(row)
     session.flush()
     record(session, caller, place, "signed_in", means=caller.means.value)
@@ -85,7 +85,7 @@ def authenticate(session: Session, secret: str, *, idle: timedelta, by_itself: b
     Raises:
         NotSignedIn: the session is unknown, revoked or over, or its person is disabled; all of these answer alike.
     """
-    found = recognition.recognise(session, Kind.SESSION, hashes=_hashes(session, secret))
+    found = authentication.recognise(session, Kind.SESSION, hashes=_hashes(session, secret))
     if found is None or found.revoked or found.disabled or found.expires_at is None or found.last_seen_at is None:
         raise NotSignedIn(ENDED)
     at = found.at
@@ -98,7 +98,7 @@ def authenticate(session: Session, secret: str, *, idle: timedelta, by_itself: b
 
 def end(session: Session, secret: str) -> None:
     """End a session by its secret, if it is one; the transaction becomes its person's."""
-    found = recognition.recognise(session, Kind.SESSION, hashes=_hashes(session, secret))
+    found = authentication.recognise(session, Kind.SESSION, hashes=_hashes(session, secret))
     if found is not None and not found.revoked and found.key_id is not None:
         _revoke(session, session.get_one(BrowserSession, found.key_id))
 

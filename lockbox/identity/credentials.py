@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger
 from sqlmodel import Field, SQLModel
 
-from lockbox.people.roles import Means
+from lockbox.identity.roles import Means
 from lockbox.tables import Instant, Texts, words
 
 

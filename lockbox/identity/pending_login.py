@@ -9,11 +9,11 @@ from uuid import UUID
 from sqlmodel import Session, col, select
 
 from lockbox.database import now
+from lockbox.identity import authentication, keyring
+from lockbox.identity.authentication import Found, Kind
+from lockbox.identity.credentials import SignIn
+from lockbox.identity.roles import Means
 from lockbox.ids import new_id
-from lockbox.people import keyring, recognition
-from lockbox.people.keys import SignIn
-from lockbox.people.recognition import Found, Kind
-from lockbox.people.roles import Means
 from lockbox.refusals import NotSignedIn
 
 LASTS = timedelta(minutes=10)
@@ -96,7 +96,7 @@ def is_state(session: Session, row: SignIn, shown: str) -> bool:
 
 def recognise(session: Session, stub: Stub, tied_to: UUID | None = None) -> Found | None:
     """Return whose begun sign-in a stub is of; the transaction may read and use it."""
-    return recognition.recognise(session, Kind.SIGN_IN, str(stub.id), hashes(session, stub, tied_to))
+    return authentication.recognise(session, Kind.SIGN_IN, str(stub.id), hashes(session, stub, tied_to))
 
 
 def hashes(session: Session, stub: Stub, tied_to: UUID | None = None) -> list[bytes]:

@@ -24,7 +24,7 @@ from joserfc.errors import (
 
 from config.issuers import Issuer
 from lockbox.fetching import FetchFailed
-from lockbox.people.issuers import UNREACHABLE, Issuers, Metadata, Signatures, read_object
+from lockbox.identity.oidc_providers import UNREACHABLE, Issuers, Metadata, Signatures, read_object
 from lockbox.refusals import Busy, NotSignedIn
 
 log = structlog.get_logger(__name__)
