@@ -45,7 +45,7 @@ from lockbox.database import Database, make_engine
 from lockbox.identity import keyring
 from lockbox.identity.keyring import Keyring
 from lockbox.identity.oidc_providers import Issuers
-from lockbox.notices.vault import Vault
+from lockbox.notifications.vault import Vault
 from lockbox.schedule import Schedule
 from lockbox.watch.figures import Exporter
 

@@ -23,7 +23,7 @@ from lockbox.identity import api_tokens, identities, oidc, sessions
 from lockbox.identity.oidc_providers import Issuers
 from lockbox.identity.passkeys import RelyingParty
 from lockbox.identity.roles import Caller
-from lockbox.notices.vault import Vault
+from lockbox.notifications.vault import Vault
 from lockbox.refusals import Invalid, NotSignedIn, NotYours, Unseen
 from lockbox.requests.writing import Origin
 

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from lockbox.notices.models import Channel
+from lockbox.notifications.models import Channel
 from lockbox.tallies import ATTEMPT, DEADLINE_LAG, DROPPED, LAG_BUCKETS
 from lockbox.watch.figures import Figures
 

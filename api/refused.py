@@ -14,7 +14,7 @@ from lockbox.database import Database
 from lockbox.identity import rate_limit
 from lockbox.identity.pending_login import Stub
 from lockbox.identity.roles import Caller, Means
-from lockbox.notices import codes
+from lockbox.notifications import login_codes
 from lockbox.refusals import Conflict, ForeignForm, NotSignedIn, NotYours, PolicyNotMet, Refusal
 from lockbox.requests.lifecycle import DECISIONS, Action
 from lockbox.requests.writing import Origin
@@ -92,7 +92,7 @@ def sign_in(
     address = deps.address(request)
     person_id = refusal.person_id if isinstance(refusal, NotSignedIn) else None
     try:
-        account = account or (codes.address_of(house, stub) if stub else None)
+        account = account or (login_codes.address_of(house, stub) if stub else None)
     except SQLAlchemyError as error:
         log.warning("refusal.account_unknown", error=type(error).__name__)
     personal = {"account": account, "from_address": address}

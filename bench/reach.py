@@ -21,7 +21,7 @@ from config.settings import Settings
 from lockbox.database import as_owner
 from lockbox.identity import row_marks
 from lockbox.identity.models import Membership
-from lockbox.notices.vault import Vault
+from lockbox.notifications.vault import Vault
 from lockbox.requests import filing
 from lockbox.requests.rules import Policy
 from lockbox.requests.writing import Origin

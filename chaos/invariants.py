@@ -9,7 +9,7 @@ from itertools import chain
 from chaos import dead, enough, questions, sometimes
 from chaos.evidence import Evidence, by_id
 from chaos.journal import Acknowledged, Act, Journal
-from lockbox.notices.audience import PROMPTS, REPORT
+from lockbox.notifications.audience import PROMPTS, REPORT
 
 MOST_SHOWN = 5
 ENOUGH = 10

@@ -13,7 +13,7 @@ from config.settings import DEVELOPMENT_KEY, Settings
 from lockbox.database import as_owner
 from lockbox.identity import tenants
 from lockbox.identity.roles import Mode
-from lockbox.notices.vault import Vault
+from lockbox.notifications.vault import Vault
 from lockbox.requests.rules import Policy
 
 SERVICE = "exchange-online"

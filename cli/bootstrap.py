@@ -15,7 +15,7 @@ from lockbox.identity import api_tokens, tenants
 from lockbox.identity.models import Invitation, Person
 from lockbox.identity.roles import Role, Side
 from lockbox.ids import new_id
-from lockbox.notices import announcing
+from lockbox.notifications import announcements
 from lockbox.tenancy import offers
 from lockbox.text_rules import check_name
 
@@ -74,7 +74,7 @@ def first_operator(session: Session, *, name: str, email: str, environment: str)
     tenants.give_role(session, person.id, Role.OPERATOR)
     issued = api_tokens.issue(session, person.id, environment=environment, lifetime=LIFETIME, name="first token")
     invitation_id, code = _invited(session, person)
-    announcing.record(
+    announcements.record(
         session,
         Happening(
             at=now(session),

@@ -11,8 +11,8 @@ from lockbox.database import now
 from lockbox.identity import api_tokens, tenants
 from lockbox.identity.models import Person, Tenant
 from lockbox.identity.roles import Role, Scope, Side
-from lockbox.notices import endpoints
-from lockbox.notices.vault import Vault
+from lockbox.notifications import endpoints
+from lockbox.notifications.vault import Vault
 from lockbox.requests.rules import Policy
 
 LIFETIME = timedelta(days=1)

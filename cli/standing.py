@@ -13,7 +13,7 @@ from config import embedded
 from config.embedded import EmbeddedRefused, Servers
 from config.settings import Settings, UnsafeSettings
 from lockbox.database import Database, make_engine
-from lockbox.notices.models import Channel
+from lockbox.notifications.models import Channel
 from lockbox.schedule import Schedule
 from lockbox.watch import status
 from lockbox.watch.figures import MOST_SILENT

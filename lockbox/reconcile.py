@@ -11,8 +11,8 @@ from lockbox import tallies
 from lockbox.audit import refused
 from lockbox.database import Database
 from lockbox.failpoints import reach
-from lockbox.notices import delivery, reporting
-from lockbox.notices.outbox import KIND
+from lockbox.notifications import delivery, report_schedule
+from lockbox.notifications.outbox import KIND
 from lockbox.requests import clock, policies
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, State
 from lockbox.schedule import CLOCK, INDEXES, NOTICES, Away, Index, Promise
@@ -87,7 +87,7 @@ def reconcile(
         yield from act_on_overdue(database, send, grace=GRACE)
         reach("reconcile.after_overdue")
         yield from consents.tell_of_ends(database)
-        yield from reporting.promise_due(database, policies.wordings)
+        yield from report_schedule.promise_due(database, policies.wordings)
         try:
             for index in INDEXES:
                 if database.schedule.is_whole(index):

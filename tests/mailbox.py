@@ -4,7 +4,7 @@ import re
 from uuid import UUID
 
 from lockbox.database import Database
-from lockbox.notices.senders.protocol import Mail
+from lockbox.notifications.senders.protocol import Mail
 from tests.database.postbag import Postbag
 from tests.database.scenes import read
 

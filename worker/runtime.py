@@ -18,10 +18,10 @@ from lockbox.audit.shipping import Folder
 from lockbox.database import Database, make_engine
 from lockbox.identity import keyring
 from lockbox.identity.keyring import CodeKeys, Keyring
-from lockbox.notices.delivery import Senders
-from lockbox.notices.senders.smtp import SmtpMail
-from lockbox.notices.senders.webhook import HttpHooks
-from lockbox.notices.vault import Vault
+from lockbox.notifications.delivery import Senders
+from lockbox.notifications.senders.smtp import SmtpMail
+from lockbox.notifications.senders.webhook import HttpHooks
+from lockbox.notifications.vault import Vault
 from lockbox.requests import policies
 from lockbox.schedule import Schedule
 

@@ -9,7 +9,7 @@ import structlog
 from lockbox.audit import sealing
 from lockbox.audit.sealing import RolledBack
 from lockbox.news import OPERATORS
-from lockbox.notices import checkpoints
+from lockbox.notifications import checkpoint_digest
 from lockbox.schedule import CLOCK, MOST_A_CALL, Away
 from worker.loop import Loop
 from worker.runtime import Runtime, Sealing
@@ -72,6 +72,6 @@ def seal(tools: Runtime, own: Sealing) -> Iterator[str]:
             yield f"sealed {len(noted)}"
     except RolledBack as behind:
         held = behind
-    yield from checkpoints.tell(tools.database, own.digest_every)
+    yield from checkpoint_digest.tell(tools.database, own.digest_every)
     if held:
         raise held

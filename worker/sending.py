@@ -5,7 +5,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from lockbox.notices import delivery
+from lockbox.notifications import delivery
 from worker.runtime import Runtime
 from worker.tasks import MOST_NOTICES
 

@@ -9,7 +9,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from lockbox import reconcile as repairing
-from lockbox.notices import delivery
+from lockbox.notifications import delivery
 from lockbox.requests import clock
 from lockbox.schedule import UUID_FORM
 from worker import sealer

@@ -37,7 +37,7 @@ from lockbox.identity.credentials import Passkey
 from lockbox.identity.passkeys import LONGEST_NAME
 from lockbox.identity.roles import Caller, Means
 from lockbox.identity.sessions import Place
-from lockbox.notices import addresses
+from lockbox.notifications import addresses
 from lockbox.refusals import Invalid, NotSignedIn, Refusal, SignInAgain
 
 router = APIRouter(prefix="/account", tags=[TAG], include_in_schema=False)

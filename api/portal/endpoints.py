@@ -17,7 +17,7 @@ from api.portal.pages import REFUSED, TAG, origin
 from api.schemas.endpoints import EndpointChange, NewEndpoint, NewSecret
 from api.schemas.parts import Slug
 from lockbox.identity.roles import Caller, Role
-from lockbox.notices.models import Endpoint, Format
+from lockbox.notifications.models import Endpoint, Format
 from lockbox.refusals import Refusal, Unknown
 from lockbox.requests.writing import Origin
 from lockbox.tenancy import deliveries, endpoints

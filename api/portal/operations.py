@@ -12,7 +12,7 @@ from api.portal import plots
 from api.portal.pages import TAG, page
 from api.portal.plots import Plot, Series
 from lockbox.database import now
-from lockbox.notices.models import Channel
+from lockbox.notifications.models import Channel
 from lockbox.requests.lifecycle import State
 from lockbox.watch import operations
 from lockbox.watch.day import Day

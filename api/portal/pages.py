@@ -24,8 +24,8 @@ from api.problems import STATUS
 from api.problems import problem as plain_problem
 from lockbox.identity import time_zones
 from lockbox.identity.roles import Side
-from lockbox.notices.phrases import duration
-from lockbox.notices.states import SAYINGS, Saying, approved
+from lockbox.notifications.mail_text import duration
+from lockbox.notifications.states import SAYINGS, Saying, approved
 from lockbox.refusals import Conflict, Invalid, NotSignedIn, NotYours, Refusal, SignInAgain, TooMany
 from lockbox.requests.writing import Origin
 from lockbox.text_rules import alphabets, flagged, warning

@@ -26,8 +26,8 @@ from config.settings import Settings
 from lockbox.audit import timeline
 from lockbox.database import now
 from lockbox.identity.roles import Caller, Role, Side
-from lockbox.notices import directory, reach
-from lockbox.notices.audience import ASKING, knows_of
+from lockbox.notifications import reach, recipients
+from lockbox.notifications.audience import ASKING, knows_of
 from lockbox.refusals import AskedAgain, Conflict, Invalid, NotYours, Refusal, SignInAgain, TooMany, Unknown
 from lockbox.requests import (
     acting,
@@ -285,7 +285,7 @@ def _required(session: Session, caller: Caller, asked: AccessRequest) -> frozens
 
 
 def _parties(session: Session, caller: Caller, asked: AccessRequest) -> set[Party]:
-    deputies = directory.look_up(session, {asked.tenant_id}, now(session)).deputies[asked.tenant_id]
+    deputies = recipients.look_up(session, {asked.tenant_id}, now(session)).deputies[asked.tenant_id]
     held = {
         Party.REQUESTER: caller.person_id == asked.requester_id,
         Party.MANAGER: caller.holds(Role.MANAGER),

@@ -15,7 +15,7 @@ from config.settings import Settings
 from lockbox.identity import identities, sessions
 from lockbox.identity.pending_login import OVER
 from lockbox.identity.roles import Caller, Means
-from lockbox.notices import codes
+from lockbox.notifications import login_codes
 from lockbox.refusals import NotSignedIn, NotYours, TooMany
 
 router = APIRouter(tags=[TAG], include_in_schema=False)
@@ -59,7 +59,7 @@ def ask(
         return entering.ways(request, chosen, path, 422, error=NO_ADDRESS, address=address)
     entering.count(request, chosen, house, account=email)
     with house.transaction() as session:
-        stub = codes.ask(session, email)
+        stub = login_codes.ask(session, email)
     answer = go(request, "/sign-in/code")
     browser.keep_errand(answer, chosen, Errand(stub, Purpose.SIGN_IN, pages.local(path)))
     return answer
@@ -83,10 +83,10 @@ def redeem(
     try:
         errand = entering.own(browser.errand(request, chosen), Purpose.SIGN_IN)
         with house.transaction() as session:
-            counted = codes.count_try(session, errand.stub, entering.limits(chosen), deps.address(request))
+            counted = login_codes.count_try(session, errand.stub, entering.limits(chosen), deps.address(request))
         counted.check()
         with house.transaction() as session:
-            caller = codes.redeem(session, errand.stub, code)
+            caller = login_codes.redeem(session, errand.stub, code)
             _without_issuer(session, chosen, caller)
             secret = entering.begin(request, session, chosen, caller)
     except (NotSignedIn, TooMany) as refusal:

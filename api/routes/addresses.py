@@ -9,7 +9,7 @@ from api.naming import name_an_address
 from api.schemas.addresses import AddressChange, AddressList, AddressView, Code, NewAddress
 from api.schemas.parts import problems
 from lockbox.identity.models import Address
-from lockbox.notices import addresses
+from lockbox.notifications import addresses
 
 router = APIRouter(prefix="/v1/me/addresses", tags=["people"])
 

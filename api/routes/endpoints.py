@@ -19,7 +19,7 @@ from api.schemas.endpoints import (
     NewSecret,
 )
 from api.schemas.parts import Slug, problems
-from lockbox.notices.models import Delivery, Endpoint
+from lockbox.notifications.models import Delivery, Endpoint
 from lockbox.tenancy import deliveries, endpoints
 from lockbox.tenancy.endpoints import Reach, Shown, Wanted
 

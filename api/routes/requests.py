@@ -41,7 +41,7 @@ from lockbox.identity import pending_login
 from lockbox.identity.pending_login import Stub
 from lockbox.identity.roles import Caller, Means
 from lockbox.instants import Instant
-from lockbox.notices import progress, reach
+from lockbox.notifications import delivery_status, reach
 from lockbox.refusals import Invalid, NotSignedIn
 from lockbox.requests import acting, again, filing, idempotency, previewing, reads, register
 from lockbox.requests.filing import Limits, Submitted
@@ -300,7 +300,7 @@ def _detail(session: Session, entry: Entry, who: Caller) -> RequestDetail:
     return RequestDetail(
         **_facts(entry, who),
         decisions=[_decision(row, said[row.seq]) for row in decided],
-        notices=NoticeCount(**progress.count(session, asked.id)),
+        notices=NoticeCount(**delivery_status.count(session, asked.id)),
         reach=ReachView(**numbers, sentence=found.sentence() if asked.state in SAID_IN else ""),
         followed_by=again.follower(session, who, asked.id),
     )

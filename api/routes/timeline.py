@@ -20,10 +20,10 @@ from api.schemas.requests import (
     NoticeView,
 )
 from lockbox.audit import timeline
-from lockbox.notices import progress
-from lockbox.notices.audience import knows_of
-from lockbox.notices.dead import NOTICE_DEAD
-from lockbox.notices.progress import Told
+from lockbox.notifications import delivery_status
+from lockbox.notifications.audience import knows_of
+from lockbox.notifications.delivery_status import Told
+from lockbox.notifications.undelivered import NOTICE_DEAD
 from lockbox.requests import reads, register
 from lockbox.requests.sight import Capacity, Guarded, capacities, may_read, origin_of
 from lockbox.requests.voices import Someone, Voice, voices
@@ -41,7 +41,7 @@ def events(request_id: UUID, who: Who, came: From, session: Work) -> EventList:
     held = capacities(who, entry.request.requester_id, entry.request.tenant_id)
     rows = timeline.events(session, request_id)
     are_dead = any(row.action == NOTICE_DEAD for row in rows)
-    own = progress.of_request(session, request_id, who.side).own if are_dead else ()
+    own = delivery_status.of_request(session, request_id, who.side).own if are_dead else ()
     names = {str(told.id): told.recipient for told in own}
     said = voices(session, timeline.moves(rows))
     seen = [row for row in rows if row.seq is not None or knows_of(who.side, row.to_state, row.template)]
@@ -54,7 +54,7 @@ def events(request_id: UUID, who: Who, came: From, session: Work) -> EventList:
 def notices(request_id: UUID, who: Who, session: Work) -> NoticeList:
     """Show who was told of a request and how that went: by name on the reader's own side, else in numbers."""
     register.find(session, who, request_id)
-    found = progress.of_request(session, request_id, who.side)
+    found = delivery_status.of_request(session, request_id, who.side)
     return NoticeList(own=[_notice(one) for one in found.own], other=NoticeCount(**found.other))
 
 

@@ -7,8 +7,8 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from api.schemas.parts import IS_LINE, Absent, Checked, Incoming, absent
-from lockbox.notices.memos import CHECKPOINT_TYPE, INVARIANT_TYPE
-from lockbox.notices.models import Format
+from lockbox.notifications.account_mail import CHECKPOINT_TYPE, INVARIANT_TYPE
+from lockbox.notifications.models import Format
 from lockbox.requests.terms import IS_WHOLE
 from lockbox.tenancy.endpoints import OF_REQUESTS, OF_TENANTS
 

@@ -19,8 +19,8 @@ from cli.stack import Plan
 from config.settings import DEVELOPMENT_KEY, Settings
 from lockbox import migrations
 from lockbox.database import Database, make_engine, now
-from lockbox.notices.models import Endpoint
-from lockbox.notices.vault import Vault
+from lockbox.notifications.models import Endpoint
+from lockbox.notifications.vault import Vault
 from lockbox.requests.rules import Match, Policy, Rule
 from lockbox.requests.terms import Overrides
 from lockbox.schedule import Schedule

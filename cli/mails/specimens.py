@@ -8,10 +8,8 @@ from uuid import UUID
 
 from cli.mails.windows import windows
 from lockbox.identity.roles import Mode
-from lockbox.notices import letters, memos
-from lockbox.notices.audience import CONVERSED, COPIED, QUESTION, RECEIPT, REPORT
-from lockbox.notices.letters import Earlier, Letter, Wording
-from lockbox.notices.memos import (
+from lockbox.notifications import account_mail, request_mail
+from lockbox.notifications.account_mail import (
     ADDRESS_CODE,
     CHECKPOINT,
     DEPUTY_BEGINS,
@@ -23,9 +21,11 @@ from lockbox.notices.memos import (
     Memo,
     Waiting,
 )
-from lockbox.notices.reach import in_vain
-from lockbox.notices.senders.protocol import Mail
-from lockbox.notices.subjects import SUBJECTS
+from lockbox.notifications.audience import CONVERSED, COPIED, QUESTION, RECEIPT, REPORT
+from lockbox.notifications.reach import in_vain
+from lockbox.notifications.request_mail import Earlier, Letter, Wording
+from lockbox.notifications.senders.protocol import Mail
+from lockbox.notifications.subjects import SUBJECTS
 from lockbox.watch.invariants import trail_behind
 
 PUBLIC_URL = "https://lockbox.vendor.example"
@@ -146,12 +146,12 @@ def specimens() -> Iterator[Specimen]:
                 said = replace(wording, link=wording.link and not letter.is_copy)
                 yield Specimen(f"{name}-{hand.name}{tail}", _mail(replace(letter, wording=said)))
         for template in TITLES:
-            memo = memos.mail(_memo(template, hand), public_url=PUBLIC_URL, sender=SENDER)
+            memo = account_mail.mail(_memo(template, hand), public_url=PUBLIC_URL, sender=SENDER)
             yield Specimen(f"{template}-{hand.name}", memo)
         for name, waiting in (("-no-link", _waiting(hand, link=False)), ("", ())):
             alone = replace(_memo(DEPUTY_BEGINS, hand), waiting=waiting)
             kind = DEPUTY_BEGINS if waiting else f"{DEPUTY_BEGINS}-idle"
-            memo = memos.mail(alone, public_url=PUBLIC_URL, sender=SENDER)
+            memo = account_mail.mail(alone, public_url=PUBLIC_URL, sender=SENDER)
             yield Specimen(f"{kind}-{hand.name}{name}", memo)
 
 
@@ -300,4 +300,4 @@ def _named(template: str, hand: Hand) -> dict[str, str]:
 
 
 def _mail(letter: Letter) -> Mail:
-    return letters.mail(letter, public_url=PUBLIC_URL, services=SERVICES, sender=SENDER)
+    return request_mail.mail(letter, public_url=PUBLIC_URL, services=SERVICES, sender=SENDER)

@@ -15,8 +15,8 @@ from lockbox.failpoints import reach
 from lockbox.identity import keyring, row_security, tenants
 from lockbox.identity.passkeys import RelyingParty
 from lockbox.identity.roles import Caller, Means, Role, Side
-from lockbox.notices import directory
-from lockbox.notices.directory import Directory
+from lockbox.notifications import recipients
+from lockbox.notifications.recipients import Directory
 from lockbox.refusals import (
     InvalidMove,
     NotYours,
@@ -172,7 +172,7 @@ def _judged(
     caller = tenants.as_of_now(session, caller)
     at = now(session)
     both = {request.requester_id, caller.person_id}
-    known = directory.look_up(session, {request.tenant_id}, at, also=both)
+    known = recipients.look_up(session, {request.tenant_id}, at, also=both)
     scene = Scene(caller, origin, known, policies.ruling(session, request), at)
     if verdict.action in DECISIONS and caller.holds(Role.SYSTEM):
         raise NotYours("A system of the vendor decides nothing.")

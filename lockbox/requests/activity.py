@@ -18,7 +18,7 @@ from lockbox.audit.report import ACTIVITY, LATE
 from lockbox.database import now
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Role, Scope
-from lockbox.notices import announcing
+from lockbox.notifications import announcements
 from lockbox.refusals import NotYours, OutsideWindow, TooLate, Unknown
 from lockbox.requests import register
 from lockbox.requests.lifecycle import Party
@@ -92,7 +92,7 @@ def report(session: Session, caller: Caller, origin: Origin, request_id: UUID, e
         raise OutsideWindow("Something was done while the window was not open; nothing was taken.", errors=errors)
     row_security.turn_to(session, window.tenant_id)
     happenings = _happenings(caller, origin, window, entries, at)
-    announcing.record(session, *happenings)
+    announcements.record(session, *happenings)
     database.news(session, [request_id])
     return len(happenings)
 

@@ -10,8 +10,8 @@ from sqlmodel import Session, col
 from lockbox.database import now
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Role, Side
-from lockbox.notices import directory
-from lockbox.notices.directory import Directory
+from lockbox.notifications import recipients
+from lockbox.notifications.recipients import Directory
 from lockbox.requests import counting, policies, register, soonest
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest, Decision
@@ -55,7 +55,7 @@ def waiting(
     """
     row_security.enter(session, caller)
     at = now(session)
-    known = directory.look_up(session, caller.tenants(), at)
+    known = recipients.look_up(session, caller.tenants(), at)
     able = _able(caller, known)
     conditions = [
         register.visible(caller),
@@ -92,7 +92,7 @@ def inside(
     ]
     ids, beyond = soonest.some(session, conditions, cursor=cursor, most=most)
     found = register.some(session, caller, ids, State.ACTIVE)
-    closes = _able(caller, directory.look_up(session, caller.tenants(), at)) | caller.tenants({Role.TENANT_ADMIN})
+    closes = _able(caller, recipients.look_up(session, caller.tenants(), at)) | caller.tenants({Role.TENANT_ADMIN})
     is_manager = caller.holds(Role.MANAGER)
     rulings = policies.rulings(session, ids) if caller.side is Side.CUSTOMER and found else {}
     return [

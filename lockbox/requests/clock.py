@@ -18,8 +18,8 @@ from lockbox.audit.events import THE_CLOCK
 from lockbox.database import Database, now
 from lockbox.failpoints import reach
 from lockbox.identity.roles import Mode
-from lockbox.notices import directory
-from lockbox.notices.reach import Reach
+from lockbox.notifications import recipients
+from lockbox.notifications.reach import Reach
 from lockbox.requests import escalating, nudging, writing
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, Action, Move, Party, State, move
 from lockbox.requests.writing import Change
@@ -132,7 +132,7 @@ def _end(session: Session, ids: Sequence[UUID], *, early: set[UUID]) -> int:
         told = escalating.reaches(session, ready)
         changes = [_change(row, told.get(row.id), at) for row in ready]
         requesters = {row.requester_id for row in ready}
-        known = directory.look_up(session, {row.tenant_id for row in ready}, at, also=requesters)
+        known = recipients.look_up(session, {row.tenant_id for row in ready}, at, also=requesters)
         writing.end(session, changes, known)
         reach("clock.after_move")
         escalating.mourn(session, ready, told, at)

@@ -9,8 +9,8 @@ from sqlmodel import Session
 from lockbox.database import now
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Side
-from lockbox.notices import directory
-from lockbox.notices.directory import Directory
+from lockbox.notifications import recipients
+from lockbox.notifications.recipients import Directory
 from lockbox.requests import policies, voting
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
@@ -27,7 +27,7 @@ def count(session: Session, caller: Caller, request: AccessRequest) -> list[Tall
     """
     if caller.side is Side.VENDOR:
         row_security.turn_to(session, request.tenant_id)
-    known = directory.look_up(session, {request.tenant_id}, now(session))
+    known = recipients.look_up(session, {request.tenant_id}, now(session))
     return count_all(session, [request], known)[request.id]
 
 
@@ -46,7 +46,7 @@ def of_those_that_wait(session: Session, caller: Caller, requests: Iterable[Acce
     for tenant_id, some in by_tenant.items():
         if caller.side is Side.VENDOR:
             row_security.turn_to(session, tenant_id)
-        known = directory.look_up(session, {tenant_id}, at)
+        known = recipients.look_up(session, {tenant_id}, at)
         counted |= {one: found[0] for one, found in count_all(session, some, known).items()}
     return counted
 

@@ -12,11 +12,11 @@ from sqlmodel import Session
 
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_CLOCK, Happening
-from lockbox.notices import announcing, reach
-from lockbox.notices.audience import ASKING, Nudge
-from lockbox.notices.directory import Directory
-from lockbox.notices.memos import NOBODY_TOLD, REVIEW_UNREACHED
-from lockbox.notices.reach import Reach
+from lockbox.notifications import announcements, reach
+from lockbox.notifications.account_mail import NOBODY_TOLD, REVIEW_UNREACHED
+from lockbox.notifications.audience import ASKING, Nudge
+from lockbox.notifications.reach import Reach
+from lockbox.notifications.recipients import Directory
 from lockbox.requests.lifecycle import State
 
 MOST_LINES = 50
@@ -91,4 +91,4 @@ def _tell_operators(session: Session, action: str, lines: Mapping[UUID, tuple[UU
     if len(lines) > MOST_LINES:
         changes["and"] = f"{len(lines) - MOST_LINES} more"
     facts: dict[str, Value] = {"requests": len(lines), "changes": changes}
-    announcing.tell_operators(session, Happening(at=at, action=action, actor=THE_CLOCK, facts=facts))
+    announcements.tell_operators(session, Happening(at=at, action=action, actor=THE_CLOCK, facts=facts))

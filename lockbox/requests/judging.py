@@ -13,8 +13,8 @@ from lockbox.database import now
 from lockbox.identity import row_security, tenants
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Caller, Mode, Role, Scope
-from lockbox.notices import directory
-from lockbox.notices.directory import Directory
+from lockbox.notifications import recipients
+from lockbox.notifications.recipients import Directory
 from lockbox.refusals import NotYours, TenantSuspended, UnknownEngineer, UnknownService, UnknownTenant
 from lockbox.requests import policies, reviewers, tiers
 from lockbox.requests.lifecycle import Action, Party, State, move
@@ -170,7 +170,7 @@ def _weighed(session: Session, tenant: Tenant, party: Party, requester: tuple[UU
         policy=policy,
         terms=terms,
         mode=effective_mode(tenant.mode, policy, at),
-        known=directory.look_up(session, {tenant.id}, at),
+        known=recipients.look_up(session, {tenant.id}, at),
         at=at,
         was_denied=_was_denied(session, tenant, ask),
     )

@@ -11,7 +11,7 @@ from lockbox import database
 from lockbox.database import now
 from lockbox.identity.models import Person
 from lockbox.identity.roles import Caller, Side
-from lockbox.notices import directory
+from lockbox.notifications import recipients
 from lockbox.refusals import NotYours
 from lockbox.requests import register
 from lockbox.requests.lifecycle import State
@@ -84,9 +84,9 @@ def around(session: Session, schedule: Schedule, caller: Caller, request: Access
 def _able(session: Session, side: Side, request: AccessRequest) -> frozenset[UUID] | None:
     """Return who of a side could answer at this moment; None where that side is not asked."""
     if request.state == State.REVIEWING and side is Side.VENDOR:
-        known = directory.look_up(session, frozenset(), now(session))
+        known = recipients.look_up(session, frozenset(), now(session))
         return frozenset(known.managers) - {request.requester_id}
     if request.state == State.PENDING and side is Side.CUSTOMER and customer_decides(request.mode):
-        known = directory.look_up(session, {request.tenant_id}, now(session))
+        known = recipients.look_up(session, {request.tenant_id}, now(session))
         return known.able(request.tenant_id) | known.admins[request.tenant_id]
     return None

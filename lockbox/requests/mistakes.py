@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lockbox.notices.phrases import duration
+from lockbox.notifications.mail_text import duration
 from lockbox.requests.phrasing import SECONDS
 
 VALUE = "Value error, "

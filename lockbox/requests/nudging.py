@@ -12,9 +12,9 @@ from sqlalchemy import Row, text
 from sqlmodel import Session
 
 from lockbox.identity.roles import Mode
-from lockbox.notices import directory
-from lockbox.notices.audience import Nudge
-from lockbox.notices.directory import Directory
+from lockbox.notifications import recipients
+from lockbox.notifications.audience import Nudge
+from lockbox.notifications.recipients import Directory
 from lockbox.requests import escalating, policies, reviewers, tiers, writing
 from lockbox.requests.escalating import Silence
 from lockbox.requests.lifecycle import State
@@ -49,7 +49,7 @@ def nudge(session: Session, rows: Sequence[Row[Any]], at: datetime) -> None:
     """
     rulings = policies.rulings(session, [row.id for row in rows])
     requesters = {row.requester_id for row in rows}
-    known = directory.look_up(session, {row.tenant_id for row in rows}, at, also=requesters)
+    known = recipients.look_up(session, {row.tenant_id for row in rows}, at, also=requesters)
     voted = defaultdict[UUID, set[UUID]](set)
     for vote in session.connection().execute(VOTED, {"ids": [row.id for row in rows]}):
         voted[vote.request_id].add(vote.person_id)

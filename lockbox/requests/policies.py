@@ -13,7 +13,7 @@ from sqlmodel import Session
 from lockbox.identity import row_marks
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Mode
-from lockbox.notices.letters import Wording
+from lockbox.notifications.request_mail import Wording
 from lockbox.refusals import PolicyUnverified
 from lockbox.requests.merging import merged, stricter, terms_for
 from lockbox.requests.models import AccessRequest

@@ -9,8 +9,8 @@ from sqlmodel import Session, col, select
 from config.settings import Service
 from lockbox.identity.models import Person
 from lockbox.identity.roles import Caller, Mode
-from lockbox.notices import outbox
-from lockbox.notices.outbox import News
+from lockbox.notifications import outbox
+from lockbox.notifications.outbox import News
 from lockbox.requests.judging import NOBODY, Filing, Judged, judge, lacking
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.policy import customer_decides

@@ -17,10 +17,10 @@ from lockbox.database import now
 from lockbox.identity import row_security, tenants
 from lockbox.identity.roles import Caller, Role, Side
 from lockbox.ids import new_id
-from lockbox.notices import conversing, directory, outbox
-from lockbox.notices.audience import ANSWER, QUESTION
-from lockbox.notices.conversing import Remark
-from lockbox.notices.directory import Directory
+from lockbox.notifications import conversations, outbox, recipients
+from lockbox.notifications.audience import ANSWER, QUESTION
+from lockbox.notifications.conversations import Remark
+from lockbox.notifications.recipients import Directory
 from lockbox.refusals import AlreadyAnswered, InvalidMove, NotYours, OwnRequest, TooLate, TooManyQuestions, Unknown
 from lockbox.requests import acting, nudging, policies, stopping
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, OPEN_STATES, Party, State
@@ -167,7 +167,7 @@ def _enter(session: Session, caller: Caller, origin: Origin, request_id: UUID) -
     caller = tenants.as_of_now(session, caller)
     at = now(session)
     both = {request.requester_id, caller.person_id}
-    known = directory.look_up(session, {request.tenant_id}, at, also=both)
+    known = recipients.look_up(session, {request.tenant_id}, at, also=both)
     if request.state not in OPEN_STATES:
         raise InvalidMove(f"A request that is {request.state} is over: nothing more is asked.", **now_is(request))
     if at >= request.deadline_at:
@@ -210,7 +210,7 @@ def _write(session: Session, statement: TextClause, scene: Scene, saying: Saying
         "at": scene.at,
         "event_id": happening.id,
         **events.append([happening]),
-        **conversing.promise(session, scene.known, _remark(scene, saying, happening)),
+        **conversations.promise(session, scene.known, _remark(scene, saying, happening)),
     }
     session.connection().execute(statement, parameters)
     # What is asked in a review stays inside the vendor, and so does that something was.

@@ -14,9 +14,9 @@ from lockbox.database import now
 from lockbox.identity import row_security
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Caller, Role
-from lockbox.notices import progress, reach
-from lockbox.notices.audience import ASKING
-from lockbox.notices.reach import Reach
+from lockbox.notifications import delivery_status, reach
+from lockbox.notifications.audience import ASKING
+from lockbox.notifications.reach import Reach
 from lockbox.refusals import Invalid, NotYours, Refusal
 from lockbox.requests import nudging, policies, register, soonest, talks, voting
 from lockbox.requests.judging import lacking_today
@@ -135,7 +135,7 @@ def _told_of(session: Session, caller: Caller, entries: Sequence[Entry]) -> list
     }
     found = reach.of_requests(session, waiting | over)
     told = {one: asked.of_the_past() if one in over else asked for one, asked in found.items()}
-    unheard = progress.unheard(session, list(waiting | over), caller.side)
+    unheard = delivery_status.unheard(session, list(waiting | over), caller.side)
     asked = talks.unanswered(session, [entry.request.id for entry in entries if entry.request.state in OPEN_STATES])
     names = _awaited(session, [entry for entry in entries if entry.request.id in waiting], found)
     return [

@@ -3,7 +3,7 @@
 from collections.abc import Set as AbstractSet
 from uuid import UUID
 
-from lockbox.notices.directory import Directory
+from lockbox.notifications.recipients import Directory
 from lockbox.requests import tiers
 from lockbox.requests.tiers import Asked
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from lockbox.audit.canonical import instant
 from lockbox.audit.table import row
 from lockbox.identity.roles import Caller
-from lockbox.notices.states import SAYINGS
+from lockbox.notifications.states import SAYINGS
 from lockbox.requests.register import Entry
 from lockbox.requests.sight import Guarded, capacities, may_read
 

@@ -11,7 +11,7 @@ from sqlmodel import Session
 
 from lockbox.database import now
 from lockbox.identity.roles import Caller, Role, Side
-from lockbox.notices import directory
+from lockbox.notifications import recipients
 from lockbox.requests import register, sight
 from lockbox.requests.lifecycle import OPEN_STATES, Party, State
 from lockbox.requests.models import AccessRequest
@@ -118,7 +118,7 @@ def _exchange(row: Row[Any], *, reads: bool) -> Exchange:
 def _capacities(session: Session, caller: Caller, request: AccessRequest, at: datetime) -> list[Party]:
     if caller.side is Side.VENDOR:
         return among(caller, request, is_deputy=False)
-    known = directory.look_up(session, {request.tenant_id}, at)
+    known = recipients.look_up(session, {request.tenant_id}, at)
     return among(caller, request, is_deputy=caller.person_id in known.deputies[request.tenant_id])
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
-from lockbox.notices.phrases import duration
+from lockbox.notifications.mail_text import duration
 
 HOUR = 3600
 DAY = 24 * HOUR

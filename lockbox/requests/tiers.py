@@ -5,7 +5,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from uuid import UUID
 
-from lockbox.notices.directory import Directory
+from lockbox.notifications.recipients import Directory
 from lockbox.requests.quorum import who_lacks
 from lockbox.requests.terms import Terms
 

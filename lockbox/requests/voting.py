@@ -15,7 +15,7 @@ from lockbox.identity.mark_check import Unverified
 from lockbox.identity.roles import Caller, Means, Role
 from lockbox.identity.row_marks import Power
 from lockbox.ids import new_id
-from lockbox.notices.directory import Directory
+from lockbox.notifications.recipients import Directory
 from lockbox.refusals import (
     AlreadyDecided,
     AlreadyEndorsed,

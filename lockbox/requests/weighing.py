@@ -8,8 +8,8 @@ from uuid import UUID
 from sqlmodel import Session
 
 from lockbox.identity.models import Tenant
-from lockbox.notices.directory import Directory
-from lockbox.notices.phrases import duration
+from lockbox.notifications.mail_text import duration
+from lockbox.notifications.recipients import Directory
 from lockbox.requests import acting, policies, stopping, voting
 from lockbox.requests.judging import lacking_today
 from lockbox.requests.lifecycle import Action

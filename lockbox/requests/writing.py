@@ -16,10 +16,10 @@ from lockbox.audit import events
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_CLOCK, Actor, Happening
 from lockbox.identity.roles import Caller, Mode
-from lockbox.notices import outbox
-from lockbox.notices.audience import Nudge
-from lockbox.notices.directory import Directory
-from lockbox.notices.outbox import News
+from lockbox.notifications import outbox
+from lockbox.notifications.audience import Nudge
+from lockbox.notifications.outbox import News
+from lockbox.notifications.recipients import Directory
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, Action, Party, State
 from lockbox.requests.models import AccessRequest, Decision
 from lockbox.schedule import CLOCK, Promise

@@ -13,7 +13,7 @@ from lockbox.identity import row_security
 from lockbox.identity import tenants as registry
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import TENANT_ROLES, Caller, Role
-from lockbox.notices import directory
+from lockbox.notifications import recipients
 from lockbox.refusals import LicenceRequired, NotYours, Unknown
 from lockbox.requests import policies
 from lockbox.requests.merging import strictest
@@ -96,7 +96,7 @@ def firmly(session: Session, seat: Seat, tenant: Tenant) -> None:
         SignInAgain: an API token was shown, or a mailed code where the policy asks for more, or it is too long ago.
     """
     at = now(session)
-    if directory.look_up(session, {tenant.id}, at).approvers[tenant.id]:
+    if recipients.look_up(session, {tenant.id}, at).approvers[tenant.id]:
         strong_enough(seat.caller, strictest(policies.verified(session, tenant) or Policy()), at)
 
 
@@ -123,7 +123,7 @@ def entitled(plan: str, plans: Mapping[str, Plan]) -> None:
 def is_last_approver(session: Session, seat: Seat, person_id: UUID) -> bool:
     """Whether nobody else approves for the tenant at which somebody acts."""
     assert seat.tenant_id is not None  # noqa: S101 - members are those of a tenant
-    return directory.look_up(session, {seat.tenant_id}, now(session)).approvers[seat.tenant_id] <= {person_id}
+    return recipients.look_up(session, {seat.tenant_id}, now(session)).approvers[seat.tenant_id] <= {person_id}
 
 
 def operate(session: Session, caller: Caller, origin: Origin, slug: str) -> tuple[Seat, Tenant]:

@@ -15,7 +15,7 @@ from lockbox.audit.canonical import instant
 from lockbox.audit.events import THE_CLOCK, Happening
 from lockbox.database import Database, now
 from lockbox.identity.roles import Mode
-from lockbox.notices import announcing
+from lockbox.notifications import announcements
 from lockbox.tenancy.trail import ABSENT, change
 
 log = structlog.get_logger(__name__)
@@ -102,5 +102,5 @@ def _tell(session: Session, row: Row[Any]) -> bool:
             "changes": {"mode": change(relaxed, row.mode)} if decides_again else {"consent": change(relaxed, ABSENT)}
         },
     )
-    announcing.announce(session, happening)
+    announcements.announce(session, happening)
     return True

@@ -12,11 +12,11 @@ from lockbox import database
 from lockbox.database import now
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller
-from lockbox.notices import announcing
-from lockbox.notices import endpoints as kept
-from lockbox.notices.calls import TEST
-from lockbox.notices.models import Delivery, Endpoint, Notice, Outcome
-from lockbox.notices.outbox import KIND
+from lockbox.notifications import announcements
+from lockbox.notifications import endpoints as kept
+from lockbox.notifications.models import Delivery, Endpoint, Notice, Outcome
+from lockbox.notifications.outbox import KIND
+from lockbox.notifications.webhook_payload import TEST
 from lockbox.refusals import EndpointDisabled, StillWaiting, Unknown
 from lockbox.requests.writing import Origin
 from lockbox.schedule import NOTICES, Promise
@@ -59,7 +59,7 @@ def try_out(session: Session, caller: Caller, origin: Origin, endpoint_id: UUID)
     at = now(session)
     _count(session, endpoint, at)
     deed = Deed(TEST, at, {}, facts={"endpoint_id": endpoint.id})
-    return announcing.try_out(session, trail.happening_of(seat, deed), endpoint.id)
+    return announcements.try_out(session, trail.happening_of(seat, deed), endpoint.id)
 
 
 def log(session: Session, caller: Caller, endpoint_id: UUID, *, cursor: UUID | None, most: int) -> Log:
@@ -109,7 +109,7 @@ def redeliver(session: Session, caller: Caller, origin: Origin, delivery_id: UUI
     _count(session, endpoint, at)
     database.promise(session, NOTICES, [Promise(str(notice), KIND, at)])
     deed = Deed("delivery_repeated", at, {}, facts={"endpoint_id": endpoint.id, "notice_id": notice})
-    announcing.record(session, trail.happening_of(seat, deed))
+    announcements.record(session, trail.happening_of(seat, deed))
     return UUID(str(notice))
 
 

@@ -14,8 +14,8 @@ from lockbox.identity import row_marks
 from lockbox.identity.models import Delegation, Person, Tenant
 from lockbox.identity.roles import Caller, Role
 from lockbox.ids import new_id
-from lockbox.notices import announcing, directory
-from lockbox.notices.memos import DEPUTY_BEGINS
+from lockbox.notifications import announcements, recipients
+from lockbox.notifications.account_mail import DEPUTY_BEGINS
 from lockbox.refusals import DelegationClash, Invalid, NotYours, Unknown
 from lockbox.requests.writing import Origin
 from lockbox.tenancy import authority, memberships, trail
@@ -132,7 +132,7 @@ def current(session: Session, caller: Caller, slug: str) -> Sequence[Entry]:
     )
     found = session.exec(query.order_by(col(Delegation.starts_at), col(Delegation.id))).all()
     names = _names(session, found)
-    stands = directory.look_up(session, {tenant.id}, at).deputies[tenant.id]
+    stands = recipients.look_up(session, {tenant.id}, at).deputies[tenant.id]
     return [
         Entry(
             one,
@@ -158,7 +158,7 @@ def _pair(session: Session, tenant: Tenant, principal_id: UUID, deputy_id: UUID)
 
 def _tell_deputy(session: Session, delegation: Delegation) -> None:
     """Promise the deputy a mail for when the time begins, with what waits for an answer then."""
-    announcing.write_to(
+    announcements.write_to(
         session,
         delegation.id,
         template=DEPUTY_BEGINS,

@@ -15,11 +15,11 @@ from lockbox.fetching import FetchFailed
 from lockbox.identity import row_security
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Caller, Role
-from lockbox.notices import endpoints as kept
-from lockbox.notices.audience import TYPES
-from lockbox.notices.memos import CHECKPOINT_TYPE, INVARIANT_TYPE, PERSONAL, TITLES
-from lockbox.notices.models import Endpoint, Format
-from lockbox.notices.vault import Vault
+from lockbox.notifications import endpoints as kept
+from lockbox.notifications.account_mail import CHECKPOINT_TYPE, INVARIANT_TYPE, PERSONAL, TITLES
+from lockbox.notifications.audience import TYPES
+from lockbox.notifications.models import Endpoint, Format
+from lockbox.notifications.vault import Vault
 from lockbox.refusals import Invalid, TooManyEndpoints, Unknown
 from lockbox.requests.writing import Origin
 from lockbox.tenancy import authority, trail

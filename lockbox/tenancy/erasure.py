@@ -13,7 +13,7 @@ from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_OWNER, VENDORS_LOG, Happening
 from lockbox.database import now
 from lockbox.identity.models import Person
-from lockbox.notices import announcing
+from lockbox.notifications import announcements
 from lockbox.refusals import Conflict, Unknown
 
 PERSON_ERASED = "person_erased"
@@ -171,7 +171,7 @@ def erase(session: Session, person_id: UUID) -> Erased:
     for statement in ROWS:
         connection.execute(statement, {name: values[name] for name in statement.compile().params})
     facts: dict[str, Value] = {"person_id": person_id, "pseudonym": pseudonym}
-    announcing.record(
+    announcements.record(
         session,
         *(
             Happening(at=at, action=PERSON_ERASED, actor=THE_OWNER, tenant_id=one, facts=facts)

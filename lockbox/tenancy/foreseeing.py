@@ -10,7 +10,7 @@ from sqlmodel import Session, col, select
 from config.settings import Service
 from lockbox.identity.models import Address, Person
 from lockbox.identity.roles import Caller, Mode
-from lockbox.notices.models import Endpoint, Watcher
+from lockbox.notifications.models import Endpoint, Watcher
 from lockbox.requests import judging, previewing
 from lockbox.requests.judging import Judged
 from lockbox.requests.lifecycle import State

@@ -14,7 +14,7 @@ from lockbox.identity import tenants as registry
 from lockbox.identity.authentication import Found, Kind
 from lockbox.identity.models import Invitation
 from lockbox.identity.roles import Caller, Means, Role, Side
-from lockbox.notices import correspondence
+from lockbox.notifications import correspondence
 from lockbox.refusals import (
     InvitationClosed,
     InvitationExpired,

@@ -14,7 +14,7 @@ from lockbox.audit.bodies import TRAIL_REMOVED
 from lockbox.audit.events import THE_OWNER, Happening
 from lockbox.audit.tiles import Place
 from lockbox.database import now
-from lockbox.notices import announcing
+from lockbox.notifications import announcements
 
 ERRAND = text("SELECT set_config('lockbox.errand', 'retain', true), set_config('statement_timeout', '0', true)")
 # The sealer holds a log in the same way while it grows.
@@ -76,7 +76,7 @@ def retain(session: Session, keep: timedelta) -> list[Removed]:
         for statement in REMOVE:
             connection.execute(statement, {"log_id": log.id, "start": log.kept_from, "end": end})
         connection.execute(KEPT, {"log_id": log.id, "end": end, "since": since})
-        announcing.record(session, _happening(session, log.id, log.tenant_id, end))
+        announcements.record(session, _happening(session, log.id, log.tenant_id, end))
         removed.append(Removed(log.id, log.kept_from, end))
     return removed
 

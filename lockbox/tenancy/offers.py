@@ -16,9 +16,9 @@ from lockbox.identity import keyring, row_marks
 from lockbox.identity.models import Invitation, Membership, Person
 from lockbox.identity.roles import Role, Side
 from lockbox.ids import new_id
-from lockbox.notices import announcing, correspondence
-from lockbox.notices.announcing import MATTERS_FOR
-from lockbox.notices.memos import INVITATION
+from lockbox.notifications import announcements, correspondence
+from lockbox.notifications.account_mail import INVITATION
+from lockbox.notifications.announcements import MATTERS_FOR
 from lockbox.refusals import AlreadyInvited, AlreadyMember, OtherSide, TooMany
 from lockbox.tenancy import memberships, trail
 from lockbox.tenancy.authority import Seat
@@ -72,7 +72,7 @@ def make(session: Session, seat: Seat, wanted: Offer, at: datetime) -> Invitatio
     )
     event_id = trail.tell(session, seat, deed)
     sent_at = invitation.takes_effect_at
-    announcing.write_to(
+    announcements.write_to(
         session,
         invitation.id,
         template=INVITATION,

@@ -12,7 +12,7 @@ from lockbox.audit.canonical import Value
 from lockbox.database import now
 from lockbox.identity.models import EligibleDeputy, Membership, Person, Tenant
 from lockbox.identity.roles import Caller, Mode, Role
-from lockbox.notices import directory
+from lockbox.notifications import recipients
 from lockbox.refusals import Invalid, NobodyCanApprove, Stale, Unknown
 from lockbox.requests import policies as versions
 from lockbox.requests.changes import changes
@@ -186,7 +186,7 @@ def _deciders(session: Session, tenant: Tenant) -> Iterator[UUID]:
 
 
 def _somebody_can_approve(session: Session, tenant: Tenant, policy: Policy, at: datetime) -> None:
-    known = directory.look_up(session, {tenant.id}, at)
+    known = recipients.look_up(session, {tenant.id}, at)
     seats = known.seats(tenant.id)
     reasons = [
         f"{where}{reason}"

@@ -13,7 +13,7 @@ from lockbox.identity import keyring, row_marks
 from lockbox.identity.credentials import BrowserSession, Identity, Passkey, Token
 from lockbox.identity.keyring import Keyring, Part
 from lockbox.identity.models import Delegation, EligibleDeputy, Invitation, Membership, PolicyVersion, Tenant
-from lockbox.notices import announcing
+from lockbox.notifications import announcements
 
 Row = Membership | Passkey | Identity | Tenant | PolicyVersion | Delegation | EligibleDeputy
 
@@ -60,7 +60,7 @@ def rekey(session: Session, *, key_is_lost: bool = False) -> Rekeyed:
             "unverified": len(done.unverified),
             "key_is_lost": key_is_lost,
         }
-        announcing.record(session, Happening(at=at, action="powers_rekeyed", actor=THE_OWNER, facts=facts))
+        announcements.record(session, Happening(at=at, action="powers_rekeyed", actor=THE_OWNER, facts=facts))
     return done
 
 

@@ -17,7 +17,7 @@ from lockbox.audit.events import THE_OWNER, VENDORS_LOG, Happening
 from lockbox.audit.merkle import EMPTY_ROOT
 from lockbox.database import now
 from lockbox.identity.roles import Mode
-from lockbox.notices import announcing, directory
+from lockbox.notifications import announcements, recipients
 from lockbox.requests import writing
 from lockbox.requests.lifecycle import Action, Party, State, move
 from lockbox.requests.writing import Change
@@ -92,7 +92,7 @@ def restore(session: Session, shipped: Shipped | None, *, anyway: bool = False) 
         if log.id in tenants:
             _begin_anew(session, log, at)
     facts = [_happening(log, log.id if log.id in tenants - {VENDORS_LOG} else None, at) for log in logs]
-    announcing.record(session, *(facts or [Happening(at=at, action=RESTORED, actor=THE_OWNER)]))
+    announcements.record(session, *(facts or [Happening(at=at, action=RESTORED, actor=THE_OWNER)]))
     ended = [State(row.state) for row in rows]
     revoked = ended.count(State.ACTIVE)
     return Restored([log.id for log in logs], revoked, len(ended) - revoked)
@@ -145,7 +145,7 @@ def _happening(log: Log, tenant_id: UUID | None, at: datetime) -> Happening:
 
 def _end(session: Session, rows: Sequence[Row[Any]], at: datetime) -> None:
     requesters, tenants = {row.requester_id for row in rows}, {row.tenant_id for row in rows}
-    known = directory.look_up(session, tenants, at, also=requesters)
+    known = recipients.look_up(session, tenants, at, also=requesters)
     writing.end(session, [_change(row, at) for row in rows], known)
 
 

@@ -9,7 +9,7 @@ from sqlmodel import Session
 
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor, Happening
-from lockbox.notices import announcing
+from lockbox.notifications import announcements
 from lockbox.tenancy.authority import Seat
 
 ABSENT = "none"
@@ -31,9 +31,9 @@ def tell(session: Session, seat: Seat, deed: Deed) -> UUID:
     """Write the event and promise its notices; what concerns the vendor alone is for its operators. Return its id."""
     happening = happening_of(seat, deed)
     if seat.tenant_id is None:
-        announcing.tell_operators(session, happening)
+        announcements.tell_operators(session, happening)
     else:
-        announcing.announce(session, happening, also=deed.also)
+        announcements.announce(session, happening, also=deed.also)
     return happening.id
 
 

@@ -10,7 +10,7 @@ from sqlmodel import Session
 
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Role
-from lockbox.notices.dead import TOO_LATE
+from lockbox.notifications.undelivered import TOO_LATE
 from lockbox.tenancy import authority
 
 MOST_A_PAGE = 200

@@ -12,7 +12,7 @@ from lockbox.database import now
 from lockbox.identity.models import Person
 from lockbox.identity.roles import Caller, Role, Side
 from lockbox.ids import new_id
-from lockbox.notices.models import Watcher
+from lockbox.notifications.models import Watcher
 from lockbox.refusals import AddressTaken, Invalid, TooManyWatchers, Unknown
 from lockbox.requests.writing import Origin
 from lockbox.tenancy import authority, trail

@@ -11,7 +11,7 @@ from sqlmodel import Session, col, func, select
 from lockbox.database import now
 from lockbox.identity.models import Person, Tenant
 from lockbox.identity.roles import Caller, Mode, Role
-from lockbox.notices import directory
+from lockbox.notifications import recipients
 from lockbox.refusals import Refusal
 from lockbox.requests import policies as versions
 from lockbox.requests import weighing
@@ -83,7 +83,7 @@ def weigh(session: Session, caller: Caller, slug: str, policy: Policy) -> Weighe
     """
     tenant = authority.readable(session, caller, slug, ADMINS)
     held, at = versions.at_version(session, tenant.id, tenant.policy_version), now(session)
-    known = directory.look_up(session, {tenant.id}, at)
+    known = recipients.look_up(session, {tenant.id}, at)
     pending = _of(session, tenant, State.PENDING, at)
     says = {one.request.id: weighing.weigh(session, tenant, one.request, policy, known, at) for one in pending.first}
     closes = policies.takes_consent_back(tenant, held, policy, at)

@@ -9,8 +9,8 @@ from sqlalchemy import text
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_CLOCK, Happening
 from lockbox.database import Database, now
-from lockbox.notices import announcing
-from lockbox.notices.memos import INVARIANT_BROKEN
+from lockbox.notifications import announcements
+from lockbox.notifications.account_mail import INVARIANT_BROKEN
 from lockbox.watch import invariants
 from lockbox.watch.hearts import Part
 from lockbox.watch.invariants import Broken, Rota
@@ -66,7 +66,7 @@ def confirm(database: Database, found: set[Broken], rota: Rota) -> list[Broken]:
             rows = session.connection().execute(SLUGS, {"ids": list(tenants)})
             lines = _lines(said, {row.id: row.slug for row in rows})
             facts: dict[str, Value] = {"broken": len(said), "changes": lines}
-            announcing.alarm(session, Happening(at=at, action=INVARIANT_BROKEN, actor=THE_CLOCK, facts=facts))
+            announcements.alarm(session, Happening(at=at, action=INVARIANT_BROKEN, actor=THE_CLOCK, facts=facts))
     for one in said:
         log.critical("invariant.broken", rule=one.rule, id=str(one.id), what=one.what)
     return said

@@ -10,7 +10,7 @@ from sqlmodel import Session
 
 from lockbox import migrations, standing
 from lockbox.database import Database
-from lockbox.notices.models import Channel
+from lockbox.notifications.models import Channel
 from lockbox.schedule import Away
 from lockbox.standing import NotFit
 from lockbox.tallies import DROPPED

@@ -11,13 +11,13 @@ from cryptography.fernet import Fernet
 from lockbox.audit.checkpoint import VerifierKey
 from lockbox.database import Database
 from lockbox.identity import keyring
-from lockbox.notices import delivery, endpoints
-from lockbox.notices.delivery import Senders
-from lockbox.notices.lanes import Lanes
-from lockbox.notices.outcomes import Try
-from lockbox.notices.senders.memory import MemoryHooks, MemoryMail
-from lockbox.notices.senders.protocol import HookSender, Mail, MailSender
-from lockbox.notices.vault import Vault
+from lockbox.notifications import delivery, endpoints
+from lockbox.notifications.delivery import Senders
+from lockbox.notifications.results import Try
+from lockbox.notifications.senders.memory import MemoryHooks, MemoryMail
+from lockbox.notifications.senders.protocol import HookSender, Mail, MailSender
+from lockbox.notifications.sending_pool import Lanes
+from lockbox.notifications.vault import Vault
 from lockbox.requests import policies
 from lockbox.schedule import NOTICES
 from tests.builders import World, as_sender, setting

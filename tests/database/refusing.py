@@ -1,7 +1,7 @@
 """A mail relay that knows nobody, and says so as Postfix does."""
 
-from lockbox.notices.senders.memory import MemoryMail
-from lockbox.notices.senders.protocol import Mail, Reply, SendFailed
+from lockbox.notifications.senders.memory import MemoryMail
+from lockbox.notifications.senders.protocol import Mail, Reply, SendFailed
 
 
 class RefusingMail(MemoryMail):

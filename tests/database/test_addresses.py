@@ -12,9 +12,9 @@ from lockbox.identity import row_security, tenants
 from lockbox.identity.models import Address
 from lockbox.identity.roles import Means, Side
 from lockbox.identity.sessions import Place
-from lockbox.notices import addresses
-from lockbox.notices.models import Outcome
-from lockbox.notices.senders.protocol import SendFailed
+from lockbox.notifications import addresses
+from lockbox.notifications.models import Outcome
+from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.refusals import AddressTaken, Invalid, SignInAgain, TooManyAddresses, Unknown
 from lockbox.requests.lifecycle import Action
 from lockbox.tenancy import tenants as tenancy

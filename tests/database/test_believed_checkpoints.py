@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 from config.settings import Plan
 from lockbox.audit import checkpoint
 from lockbox.database import Database
-from lockbox.notices import checkpoints
-from lockbox.notices.models import Outcome
+from lockbox.notifications import checkpoint_digest
+from lockbox.notifications.models import Outcome
 from lockbox.tenancy import tenants
 from lockbox.tenancy.tenants import Founding
 from tests.builders import ShiftedClock, World, unbound
@@ -34,7 +34,7 @@ def due(world: World, sender: Database, later: ShiftedClock, post: Postbag) -> W
     world.fresh()
     sealed(sender)
     later.shift = timedelta(hours=25)
-    list(checkpoints.tell(sender, timedelta(days=1)))
+    list(checkpoint_digest.tell(sender, timedelta(days=1)))
     return world
 
 

@@ -6,8 +6,8 @@ from sqlalchemy import text
 from chaos import questions
 from config.settings import DEVELOPMENT_KEY
 from lockbox.database import Database
-from lockbox.notices import endpoints
-from lockbox.notices.vault import Vault
+from lockbox.notifications import endpoints
+from lockbox.notifications.vault import Vault
 from lockbox.requests.lifecycle import Action
 from tests.builders import World, setting, unbound
 from tests.database.scenes import read

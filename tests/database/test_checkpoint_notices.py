@@ -13,8 +13,8 @@ from lockbox.audit.approved import NAME
 from lockbox.audit.checkpoint import VerifierKey
 from lockbox.audit.verify import CANNOT_TELL, GOOD
 from lockbox.database import Database
-from lockbox.notices import checkpoints
-from lockbox.notices.senders.message import compose
+from lockbox.notifications import checkpoint_digest
+from lockbox.notifications.senders.message import compose
 from lockbox.requests.lifecycle import Action
 from tests.builders import ShiftedClock, World, unbound
 from tests.database.postbag import SENDER, Postbag, open_notices
@@ -28,7 +28,7 @@ OPEN = "SELECT id FROM notices WHERE closed_at IS NULL AND checkpoint_id IS NOT 
 
 
 def told(house: Database, digest_every: timedelta = DAY) -> list[str]:
-    return list(checkpoints.tell(house, digest_every))
+    return list(checkpoint_digest.tell(house, digest_every))
 
 
 def test_a_webhook_gets_each_kept_checkpoint_once(world: World, sender: Database, later: ShiftedClock) -> None:

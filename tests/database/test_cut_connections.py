@@ -12,13 +12,13 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
 from lockbox.database import Database, make_engine
-from lockbox.notices import claiming, delivery
-from lockbox.notices.attempts import Attempt
-from lockbox.notices.lanes import Lanes
-from lockbox.notices.models import Outcome
-from lockbox.notices.outcomes import Try
-from lockbox.notices.recording import Ended, Recorder
-from lockbox.notices.senders.smtp import SmtpMail
+from lockbox.notifications import delivery, queue
+from lockbox.notifications.attempts import Attempt
+from lockbox.notifications.models import Outcome
+from lockbox.notifications.result_writer import Ended, Recorder
+from lockbox.notifications.results import Try
+from lockbox.notifications.senders.smtp import SmtpMail
+from lockbox.notifications.sending_pool import Lanes
 from tests.builders import ShiftedClock, Urls, World, unbound
 from tests.database.postbag import SENDER, Postbag, notice, open_notices
 from tests.database.relay import CommitLosingRelay
@@ -65,7 +65,7 @@ def test_cutting_all_connections_while_mails_are_in_flight_sends_none_twice(
         cutter.join(PATIENCE)
         for one in results:
             one.exception(PATIENCE)
-        later.shift = claiming.LEASE + timedelta(seconds=1)
+        later.shift = queue.LEASE + timedelta(seconds=1)
         delivery.deliver(house, open_notices(world.house), senders)
         house.engine.dispose()
 

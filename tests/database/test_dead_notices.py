@@ -17,9 +17,9 @@ from sqlmodel import Session
 from lockbox import reconcile
 from lockbox.database import Database
 from lockbox.identity.keyring import development
-from lockbox.notices import outcomes, reach
-from lockbox.notices.models import Outcome
-from lockbox.notices.senders.protocol import SendFailed
+from lockbox.notifications import reach, results
+from lockbox.notifications.models import Outcome
+from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.requests import acting, clock
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
@@ -154,7 +154,7 @@ def test_a_try_that_is_recorded_twice_leaves_one_event(scene: Scene) -> None:
     tries = scene.post.deliver(scene.house, open_notices(scene.house))
 
     with as_sender(scene.house).transaction() as session:
-        outcomes.record(session, [one for one in tries if one.error])
+        results.record(session, [one for one in tries if one.error])
 
     assert [action for action, _ in scene.beside(request)] == ["notice_dead"]
 
@@ -360,7 +360,7 @@ def test_a_process_that_dies_before_the_record_leaves_it_to_the_next(scene: Scen
     scene.refuse("abe")
     with Session(as_sender(scene.house).engine) as session:
         session.info |= {"clock": scene.house.clock, "promises": {}}
-        outcomes.record(session, dead_tries(scene, request))
+        results.record(session, dead_tries(scene, request))
         session.rollback()
     untouched = scene.row(request).wake_at, scene.beside(request)
 
@@ -495,10 +495,10 @@ def notices_of(scene: Scene, request: AccessRequest) -> list[UUID]:
     return [row.id for row in read(scene.house, query, id=request.id)]
 
 
-def dead_tries(scene: Scene, request: AccessRequest) -> list[outcomes.Try]:
+def dead_tries(scene: Scene, request: AccessRequest) -> list[results.Try]:
     """Return tries of all open notices of a request that ended dead and were not recorded."""
     at = scene.row(request).created_at
-    return [outcomes.Try(one, Outcome.DEAD, at, "no such mailbox") for one in notices_of(scene, request)]
+    return [results.Try(one, Outcome.DEAD, at, "no such mailbox") for one in notices_of(scene, request)]
 
 
 def test_whom_a_prompt_reached_and_who_has_left_since_is_no_hope_either(scene: Scene) -> None:

@@ -6,9 +6,9 @@ from datetime import timedelta
 import pytest
 
 from lockbox.database import Database
-from lockbox.notices.delivery import LEASE
-from lockbox.notices.models import Outcome
-from lockbox.notices.senders.protocol import SendFailed
+from lockbox.notifications.delivery import LEASE
+from lockbox.notifications.models import Outcome
+from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
 from lockbox.schedule import NOTICES

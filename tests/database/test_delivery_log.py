@@ -9,11 +9,11 @@ import pytest
 
 from lockbox.database import Database
 from lockbox.identity.time_zones import clock_time
-from lockbox.notices import attempts, delivery, outcomes
-from lockbox.notices.attempts import FAILS_TOO_LONG, MOST_ANSWER
-from lockbox.notices.models import Outcome
-from lockbox.notices.senders.protocol import Reply, SendFailed
-from lockbox.notices.senders.webhook import HttpHooks
+from lockbox.notifications import attempts, delivery, results
+from lockbox.notifications.attempts import FAILS_TOO_LONG, MOST_ANSWER
+from lockbox.notifications.models import Outcome
+from lockbox.notifications.senders.protocol import Reply, SendFailed
+from lockbox.notifications.senders.webhook import HttpHooks
 from lockbox.requests.rules import Policy
 from tests.builders import ShiftedClock, World, unbound
 from tests.database.postbag import Postbag, address, open_notices
@@ -304,7 +304,7 @@ def test_a_crash_between_the_call_and_its_record_calls_again_with_the_same_id(
     notices = hooks(sender)
 
     with monkeypatch.context() as dying:
-        dying.setattr(outcomes, "record", lambda *_: (_ for _ in ()).throw(SystemExit(137)))
+        dying.setattr(results, "record", lambda *_: (_ for _ in ()).throw(SystemExit(137)))
         with pytest.raises(SystemExit):
             post.deliver(sender, notices)
     assert read(sender, TRIES) == []

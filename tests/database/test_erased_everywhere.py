@@ -16,7 +16,7 @@ from lockbox.identity import row_security, sessions, token_creation
 from lockbox.identity.roles import Means, Role, Scope
 from lockbox.identity.sessions import Lasting, Place
 from lockbox.identity.token_creation import Rules
-from lockbox.notices import addresses, codes
+from lockbox.notifications import addresses, login_codes
 from lockbox.requests import activity, idempotency
 from lockbox.requests.activity import Entry
 from lockbox.requests.lifecycle import Action
@@ -137,7 +137,7 @@ def _signs_in(world: World, worker: Database, superuser: Engine, who: str) -> No
     caller = signed_in(world, who, Means.PASSKEY)
     world.people[who] = caller
     with world.house.transaction() as session:
-        codes.ask(session, _email(world, who))
+        login_codes.ask(session, _email(world, who))
     with world.house.transaction() as session:
         sessions.begin(session, caller, THERE, Lasting(timedelta(hours=1), timedelta(hours=8)))
         token_creation.make(session, caller, THERE, token_creation.Wanted(f"{who} at work"), _rules())

@@ -12,9 +12,9 @@ import psutil
 import pytest
 
 from lockbox.database import Database
-from lockbox.notices import delivery, outcomes
-from lockbox.notices.senders.smtp import SmtpMail
-from lockbox.notices.senders.webhook import HttpHooks
+from lockbox.notifications import delivery, results
+from lockbox.notifications.senders.smtp import SmtpMail
+from lockbox.notifications.senders.webhook import HttpHooks
 from tests.builders import ShiftedClock, World, as_sender
 from tests.database.postbag import SENDER, Postbag, address, assert_notices_are_held, open_notices
 from tests.database.scenes import read
@@ -138,7 +138,7 @@ def test_a_crash_between_a_mail_and_its_record_mails_again_with_the_same_message
 
     with relaying() as relay:
         with monkeypatch.context() as dying:
-            dying.setattr(outcomes, "record", lambda *_: (_ for _ in ()).throw(SystemExit(137)))
+            dying.setattr(results, "record", lambda *_: (_ for _ in ()).throw(SystemExit(137)))
             futures = delivery.dispatch(as_sender(sender), prompts, mailing(relay).senders)
             assert {type(one.exception(10)) for one in futures} == {SystemExit}
         assert mailing(relay).deliver(sender, prompts) == []

@@ -11,15 +11,15 @@ from uuid import UUID
 import pytest
 
 from lockbox.database import Database, now
-from lockbox.notices import delivery
-from lockbox.notices.delivery import Senders
-from lockbox.notices.lane import FIRST_LOAD, FIRST_SHUT, MOST_SILENCES
-from lockbox.notices.lanes import Lanes, domain_of
-from lockbox.notices.models import Outcome
-from lockbox.notices.outcomes import Try
-from lockbox.notices.senders.protocol import SendFailed
-from lockbox.notices.senders.smtp import SmtpMail
-from lockbox.notices.senders.webhook import HttpHooks
+from lockbox.notifications import delivery
+from lockbox.notifications.circuit_breaker import FIRST_LOAD, FIRST_SHUT, MOST_SILENCES
+from lockbox.notifications.delivery import Senders
+from lockbox.notifications.models import Outcome
+from lockbox.notifications.results import Try
+from lockbox.notifications.senders.protocol import SendFailed
+from lockbox.notifications.senders.smtp import SmtpMail
+from lockbox.notifications.senders.webhook import HttpHooks
+from lockbox.notifications.sending_pool import Lanes, domain_of
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
 from lockbox.schedule import NOTICES

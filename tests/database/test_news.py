@@ -13,9 +13,9 @@ from lockbox.database import Database, now
 from lockbox.identity.roles import Role
 from lockbox.ids import new_id
 from lockbox.news import CHANNEL, OPERATORS
-from lockbox.notices import outcomes
-from lockbox.notices.models import Outcome
-from lockbox.notices.outcomes import Try
+from lockbox.notifications import results
+from lockbox.notifications.models import Outcome
+from lockbox.notifications.results import Try
 from lockbox.requests import activity, questions, telling
 from lockbox.requests.activity import Entry
 from lockbox.requests.lifecycle import Action
@@ -117,7 +117,7 @@ def test_a_notice_that_has_ended_is_news_to_operators_alone(
     ear.heard()
 
     with as_sender(worker).transaction() as session:
-        outcomes.record(session, [Try(notice.id, outcome, now(session))])
+        results.record(session, [Try(notice.id, outcome, now(session))])
 
     assert ear.heard() == ([(f"{CHANNEL}:{OPERATORS}", {str(notice.id)})] if outcome else [])
 

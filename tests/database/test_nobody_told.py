@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import event, text
 
 from lockbox.database import Database
-from lockbox.notices.senders.protocol import Mail, SendFailed
+from lockbox.notifications.senders.protocol import Mail, SendFailed
 from lockbox.requests import clock
 from lockbox.requests.lifecycle import Action
 from tests.builders import ShiftedClock, World, setting

@@ -10,7 +10,7 @@ from redis import Redis
 from sqlalchemy import Engine, text
 
 from lockbox.database import Database
-from lockbox.notices import delivery
+from lockbox.notifications import delivery
 from lockbox.reconcile import LOCK_NUMBER, reconcile
 from lockbox.requests import clock
 from lockbox.requests.lifecycle import Action

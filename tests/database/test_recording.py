@@ -9,13 +9,13 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from lockbox.database import Database
-from lockbox.notices import claiming
-from lockbox.notices.attempts import Attempt
-from lockbox.notices.claiming import Returned
-from lockbox.notices.lanes import Lanes
-from lockbox.notices.models import Outcome
-from lockbox.notices.outcomes import Try
-from lockbox.notices.recording import Ended, Recorder
+from lockbox.notifications import queue
+from lockbox.notifications.attempts import Attempt
+from lockbox.notifications.models import Outcome
+from lockbox.notifications.queue import Returned
+from lockbox.notifications.result_writer import Ended, Recorder
+from lockbox.notifications.results import Try
+from lockbox.notifications.sending_pool import Lanes
 from tests.builders import ShiftedClock, World, as_sender, unbound
 from tests.database.postbag import assert_notices_are_held, notice, open_notices
 from tests.database.scenes import many, read, write
@@ -25,7 +25,7 @@ def claim(house: Database, ids: Sequence[UUID]) -> list[Ended]:
     """Claim notices, and say that all were sent but the last, which was given back."""
     house = as_sender(house)
     with house.transaction() as session:
-        claims, at = claiming.claim(session, ids, Lanes(), [])
+        claims, at = queue.claim(session, ids, Lanes(), [])
     *sent, back = claims
     results: list[Try | Returned] = [
         Try(
@@ -73,7 +73,7 @@ def test_a_claim_that_somebody_else_holds_by_now_is_not_given_back(
     world.submit()
     notices = open_notices(sender)
     *_, back = claim(sender, notices)
-    later.shift = claiming.LEASE + timedelta(seconds=1)
+    later.shift = queue.LEASE + timedelta(seconds=1)
     claim(sender, notices)
     before = read(sender, "SELECT id, run_at, attempts FROM notices ORDER BY id")
 

@@ -15,10 +15,10 @@ from lockbox.audit.events import VENDORS_LOG, Actor
 from lockbox.audit.refused import DECISION_REFUSED, SIGN_IN_REFUSED, Refused
 from lockbox.database import Database
 from lockbox.identity import row_security
-from lockbox.notices import outcomes
-from lockbox.notices.attempts import Attempt
-from lockbox.notices.models import Outcome
-from lockbox.notices.outcomes import Try
+from lockbox.notifications import results
+from lockbox.notifications.attempts import Attempt
+from lockbox.notifications.models import Outcome
+from lockbox.notifications.results import Try
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy
 from tests.builders import ShiftedClock, StoppedClock, World, as_sender
@@ -143,8 +143,8 @@ def test_what_was_sent_is_one_event_for_each_thing_told_channel_and_batch(
     tries = _sent(open_now, request.created_at)
 
     with as_sender(worker).transaction() as session:
-        outcomes.record(session, tries)
-        outcomes.record(session, tries)
+        results.record(session, tries)
+        results.record(session, tries)
 
     sent = [json.loads(row.body) for row in read(worker, SENT)]
     (first,) = read(worker, "SELECT id FROM events WHERE seq = 1")
@@ -160,7 +160,7 @@ def test_what_is_told_to_the_vendors_people_is_in_the_vendors_log(api: Database,
     sides = read(worker, "SELECT DISTINCT p.side FROM notices n JOIN people p ON p.id = n.person_id")
 
     with as_sender(worker).transaction() as session:
-        outcomes.record(session, _sent(open_notices(worker), request.created_at))
+        results.record(session, _sent(open_notices(worker), request.created_at))
 
     assert {row.side for row in sides} == {"vendor", "customer"}
     sealed_in = read(worker, "SELECT internal, body FROM events WHERE action = 'notices_sent'")

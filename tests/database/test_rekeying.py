@@ -12,7 +12,7 @@ from lockbox.identity import api_tokens, row_marks, row_security
 from lockbox.identity.keyring import Keyring
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Role
-from lockbox.notices import directory
+from lockbox.notifications import recipients
 from lockbox.refusals import NotSignedIn
 from lockbox.requests import policies
 from lockbox.tenancy import rekeying
@@ -123,7 +123,7 @@ def held(house: Database, world: World) -> tuple[int | None, bool]:
         row_security.enter(session, world.people["ann"])
         tenant = session.get_one(Tenant, world.tenant.id)
         policy = policies.verified(session, tenant)
-        known = directory.look_up(session, {tenant.id}, now(session))
+        known = recipients.look_up(session, {tenant.id}, now(session))
     return policy.quorum if policy else None, world.people["aude"].person_id in known.deputies[tenant.id]
 
 

@@ -8,8 +8,8 @@ from sqlalchemy import Engine
 
 from lockbox.database import Database, as_owner, now
 from lockbox.identity.roles import Mode, Role, Scope
-from lockbox.notices import reporting
-from lockbox.notices.senders.protocol import Mail
+from lockbox.notifications import report_schedule
+from lockbox.notifications.senders.protocol import Mail
 from lockbox.requests import activity, clock, policies
 from lockbox.requests.activity import Entry
 from lockbox.requests.lifecycle import Action
@@ -39,7 +39,7 @@ def promised(world: World, sender: Database, later: ShiftedClock, request_id: UU
 def promise(sender: Database, later: ShiftedClock, after: int) -> None:
     """Let reports be promised that are due so many seconds later."""
     later.shift += timedelta(seconds=after)
-    for _ in reporting.promise_due(sender, policies.wordings):
+    for _ in report_schedule.promise_due(sender, policies.wordings):
         pass
 
 

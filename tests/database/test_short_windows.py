@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 import pytest
 
 from lockbox.database import Database
-from lockbox.notices.outcomes import FIRST_BACK_OFF
-from lockbox.notices.senders.protocol import SendFailed
-from lockbox.notices.senders.webhook import HttpHooks
+from lockbox.notifications.results import FIRST_BACK_OFF
+from lockbox.notifications.senders.protocol import SendFailed
+from lockbox.notifications.senders.webhook import HttpHooks
 from lockbox.requests import clock
 from lockbox.requests.rules import Policy
 from tests.builders import StoppedClock, World

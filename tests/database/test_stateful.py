@@ -24,8 +24,8 @@ from lockbox.audit.verify import GOOD, Verdict
 from lockbox.database import Database
 from lockbox.identity.roles import Mode
 from lockbox.ids import new_id
-from lockbox.notices.delivery import LEASE
-from lockbox.notices.senders.protocol import SendFailed
+from lockbox.notifications.delivery import LEASE
+from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.refusals import Refusal
 from lockbox.requests import clock
 from lockbox.requests.lifecycle import Action

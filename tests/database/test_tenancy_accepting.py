@@ -13,7 +13,7 @@ from lockbox.database import Database
 from lockbox.identity.models import Invitation
 from lockbox.identity.roles import Caller, Means, Role, Side
 from lockbox.ids import new_id
-from lockbox.notices import announcing
+from lockbox.notifications import announcements
 from lockbox.requests.lifecycle import Action, State
 from lockbox.tenancy import invitations, offers
 from tests.builders import HERE, World, setting
@@ -93,7 +93,7 @@ def _offered(session: Session, world: World, whom: Caller) -> Invitation:
     offers.sealed(session, invitation, until)
     session.add(invitation)
     session.flush()
-    announcing.write_to(
+    announcements.write_to(
         session,
         invitation.id,
         template="invitation",

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from lockbox.database import Database
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Means
-from lockbox.notices.models import Format, Outcome
+from lockbox.notifications.models import Format, Outcome
 from lockbox.refusals import (
     EndpointDisabled,
     Invalid,

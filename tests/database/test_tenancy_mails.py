@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from config.settings import Plan
 from lockbox.database import Database
 from lockbox.identity.roles import Mode, Role
-from lockbox.notices.models import Outcome
+from lockbox.notifications.models import Outcome
 from lockbox.requests.rules import Policy
 from lockbox.tenancy import deputies, invitations, members, policies, recovery, shutting, tenants
 from lockbox.tenancy.deputies import Wanted

@@ -11,7 +11,7 @@ from lockbox.identity import row_security
 from lockbox.identity.roles import Role
 from lockbox.identity.time_zones import clock_time
 from lockbox.ids import new_id
-from lockbox.notices import directory
+from lockbox.notifications import recipients
 from lockbox.refusals import NotYours, Unknown
 from lockbox.requests.lifecycle import Action, State
 from lockbox.tenancy import deputies, members
@@ -38,7 +38,7 @@ def stands(world: World, house: Database | None = None, **shift: float) -> dict[
     with (house or world.house).transaction() as session:
         row_security.enter(session, world.people["tara"])
         at = datetime.now(UTC) + timedelta(**shift)
-        found = directory.look_up(session, {world.tenant.id}, at).deputies[world.tenant.id]
+        found = recipients.look_up(session, {world.tenant.id}, at).deputies[world.tenant.id]
     return {names[deputy]: {names[one] for one in principals} for deputy, principals in found.items()}
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from lockbox.database import Database
 from lockbox.identity import tenants
 from lockbox.identity.roles import Means, Mode, Side
-from lockbox.notices.models import Outcome
+from lockbox.notifications.models import Outcome
 from lockbox.refusals import AddressTaken, Invalid, NotYours, SignInAgain, TooManyWatchers, Unknown
 from lockbox.requests import clock
 from lockbox.requests.lifecycle import Action

@@ -10,7 +10,7 @@ import pytest
 
 from lockbox.database import Database
 from lockbox.identity.roles import Mode
-from lockbox.notices.models import Format
+from lockbox.notifications.models import Format
 from lockbox.requests import clock
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.rules import Policy

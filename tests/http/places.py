@@ -12,8 +12,8 @@ from lockbox.identity.models import Invitation
 from lockbox.identity.roles import Role
 from lockbox.identity.sessions import Place as Spot
 from lockbox.ids import new_id
-from lockbox.notices import addresses
-from lockbox.notices.vault import Vault
+from lockbox.notifications import addresses
+from lockbox.notifications.vault import Vault
 from lockbox.requests import questions
 from lockbox.tenancy import deliveries, deputies, endpoints, members, recovery, vendor, watchers
 from lockbox.tenancy.deputies import Wanted

@@ -24,11 +24,11 @@ from lockbox.database import Database, now
 from lockbox.identity import keyring, sessions
 from lockbox.identity.roles import Means
 from lockbox.identity.sessions import Lasting, Place
-from lockbox.notices import delivery
-from lockbox.notices.delivery import Senders
-from lockbox.notices.senders.memory import MemoryHooks, MemoryMail
-from lockbox.notices.senders.protocol import Mail
-from lockbox.notices.vault import Vault
+from lockbox.notifications import delivery
+from lockbox.notifications.delivery import Senders
+from lockbox.notifications.senders.memory import MemoryHooks, MemoryMail
+from lockbox.notifications.senders.protocol import Mail
+from lockbox.notifications.vault import Vault
 from lockbox.requests import policies
 from tests.builders import ShiftedClock, World, as_sender, vouch_for
 from tests.http.door import AS_PYDANTIC_SAYS

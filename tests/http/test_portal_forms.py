@@ -8,7 +8,7 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from lockbox.identity.roles import Means
-from lockbox.notices import phrases
+from lockbox.notifications import mail_text
 from lockbox.requests.rules import Policy
 from tests.each import each
 from tests.http.portal import HOME, SETTINGS, Browser, OpenPortal, Page, Portal, crawl
@@ -140,7 +140,7 @@ def test_reading_never_changes_anything_whatever_is_followed_and_how_often(lenie
     request = lenient.world.fresh()
     browser = lenient.browser()
     browser.enter("ann", means)
-    links = [phrases.portal_address("", request.id), "/sign-in", f"/invitations/{NOWHERE}", "/requests", "/account"]
+    links = [mail_text.portal_address("", request.id), "/sign-in", f"/invitations/{NOWHERE}", "/requests", "/account"]
     before, states = lenient.count(), lenient.states()
 
     seen: list[Page] = []

@@ -10,7 +10,7 @@ import pytest
 from lockbox.database import Database
 from lockbox.identity import row_security
 from lockbox.ids import new_id
-from lockbox.notices.senders.protocol import SendFailed
+from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule
 from lockbox.watch import operations, status

@@ -10,8 +10,8 @@ from uuid import UUID
 import pytest
 
 from lockbox.database import Database
-from lockbox.notices import endpoints
-from lockbox.notices.senders.protocol import SendFailed
+from lockbox.notifications import endpoints
+from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.requests import clock
 from lockbox.requests.rules import Policy
 from tests.builders import ShiftedClock, setting

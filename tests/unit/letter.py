@@ -6,9 +6,9 @@ from typing import Any
 from uuid import UUID
 
 from lockbox.identity.roles import Mode
-from lockbox.notices import letters
-from lockbox.notices.letters import Letter, Wording
-from lockbox.notices.senders.protocol import Mail
+from lockbox.notifications import request_mail
+from lockbox.notifications.request_mail import Letter, Wording
+from lockbox.notifications.senders.protocol import Mail
 
 PUBLIC = "https://lockbox.vendor.example/"
 SENDER = "Lockbox <lockbox@vendor.example>"
@@ -60,4 +60,4 @@ def letter(**changes: Any) -> Letter:
 
 def mail(**changes: Any) -> Mail:
     """Return the mail of such a letter."""
-    return letters.mail(letter(**changes), public_url=PUBLIC, services=SERVICES, sender=SENDER)
+    return request_mail.mail(letter(**changes), public_url=PUBLIC, services=SERVICES, sender=SENDER)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from lockbox.identity.roles import Mode, Side
-from lockbox.notices.audience import (
+from lockbox.notifications.audience import (
     ANSWER,
     CONVERSED,
     NUDGE_TEMPLATES,

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from cli import client, terminal, wording
 from cli.app import app
-from lockbox.notices.memos import DIGEST, Memo, mail
+from lockbox.notifications.account_mail import DIGEST, Memo, mail
 from lockbox.requests.lifecycle import State
 from tests.each import each
 

@@ -11,9 +11,9 @@ import pytest
 
 from cli.mails import gallery
 from cli.mails.specimens import HANDS, SENDER, Specimen, specimens
-from lockbox.notices.memos import TITLES
-from lockbox.notices.senders.message import compose
-from lockbox.notices.subjects import SUBJECTS
+from lockbox.notifications.account_mail import TITLES
+from lockbox.notifications.senders.message import compose
+from lockbox.notifications.subjects import SUBJECTS
 
 ALL = list(specimens())
 HAND_NAMES = [hand.name for hand in HANDS]

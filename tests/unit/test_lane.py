@@ -2,7 +2,7 @@
 
 import pytest
 
-from lockbox.notices.lane import (
+from lockbox.notifications.circuit_breaker import (
     FIRST_LOAD,
     FIRST_SHUT,
     LEAST_DEFERRAL,

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from lockbox.notices import lanes as lanes_module
-from lockbox.notices.lane import FIRST_SHUT, Said
-from lockbox.notices.lanes import FORGOTTEN_SECONDS, LONGEST_IN_QUEUE, Lanes, Way, domain_of, host_of
+from lockbox.notifications import sending_pool as lanes_module
+from lockbox.notifications.circuit_breaker import FIRST_SHUT, Said
+from lockbox.notifications.sending_pool import FORGOTTEN_SECONDS, LONGEST_IN_QUEUE, Lanes, Way, domain_of, host_of
 
 PATIENCE = 10.0
 

@@ -9,10 +9,10 @@ from uuid import UUID
 import pytest
 
 from lockbox.identity.roles import Mode
-from lockbox.notices import phrases
-from lockbox.notices.audience import CONVERSED, COPIED, RECEIPT, REMINDERS, REPORT
-from lockbox.notices.letters import Earlier, Wording
-from lockbox.notices.subjects import SUBJECTS
+from lockbox.notifications import mail_text
+from lockbox.notifications.audience import CONVERSED, COPIED, RECEIPT, REMINDERS, REPORT
+from lockbox.notifications.request_mail import Earlier, Wording
+from lockbox.notifications.subjects import SUBJECTS
 from lockbox.requests.lifecycle import State
 from tests.each import each
 from tests.unit.letter import ANN, AT, ERIN, NUMBER, PAGE, mail
@@ -242,7 +242,7 @@ def test_the_same_notice_has_the_same_message_id_and_the_same_request_the_same_t
     ],
 )
 def test_a_length_of_time_is_said_in_words(seconds: int, words: str) -> None:
-    assert phrases.duration(seconds) == words
+    assert mail_text.duration(seconds) == words
 
 
 BERLIN = "Europe/Berlin"

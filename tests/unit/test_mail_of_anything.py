@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lockbox.notices.senders import message
-from lockbox.notices.senders.message import compose
+from lockbox.notifications.senders import message
+from lockbox.notifications.senders.message import compose
 from tests.examples import examples
 from tests.unit.letter import mail
 

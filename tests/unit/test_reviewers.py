@@ -7,7 +7,7 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockbox.notices.directory import Directory
+from lockbox.notifications.recipients import Directory
 from lockbox.requests import reviewers
 from lockbox.requests.tiers import Asked
 from tests.unit.policies import PEOPLE

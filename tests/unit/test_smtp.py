@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lockbox.notices.lane import Said
-from lockbox.notices.senders.protocol import SendFailed
-from lockbox.notices.senders.smtp import SmtpMail
+from lockbox.notifications.circuit_breaker import Said
+from lockbox.notifications.senders.protocol import SendFailed
+from lockbox.notifications.senders.smtp import SmtpMail
 from tests.mail_relay import MailRelay, relaying
 from tests.unit.test_fetching import certified
 from tests.unit.test_senders import FROM, MAIL

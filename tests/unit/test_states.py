@@ -4,8 +4,8 @@ import pytest
 
 from cli.wording import COLOURS, WORDS
 from lockbox.identity.roles import Side
-from lockbox.notices.states import NOBODY_TOLD, SAYINGS, Tone, approved
-from lockbox.notices.subjects import SUBJECTS
+from lockbox.notifications.states import NOBODY_TOLD, SAYINGS, Tone, approved
+from lockbox.notifications.subjects import SUBJECTS
 from lockbox.requests.lifecycle import State
 
 PRODUCT = {

@@ -9,8 +9,16 @@ import pytest
 from lockbox.audit.canonical import canonical, commitment
 from lockbox.audit.recorded import Recorded
 from lockbox.audit.telling import WORDS, told
-from lockbox.notices.audience import Nudge
-from lockbox.notices.memos import ADDRESS_CODE, CHECKPOINT, DEPUTY_BEGINS, DIGEST, INVITATION, SIGN_IN_CODE, TITLES
+from lockbox.notifications.account_mail import (
+    ADDRESS_CODE,
+    CHECKPOINT,
+    DEPUTY_BEGINS,
+    DIGEST,
+    INVITATION,
+    SIGN_IN_CODE,
+    TITLES,
+)
+from lockbox.notifications.audience import Nudge
 from lockbox.requests.lifecycle import Action
 from tests.each import each
 

@@ -17,10 +17,10 @@ from standardwebhooks import Webhook
 
 from lockbox import fetching
 from lockbox.fetching import FetchFailed
-from lockbox.notices.senders import webhook
-from lockbox.notices.senders.protocol import SEND_SECONDS, Hook, SendFailed
-from lockbox.notices.senders.webhook import HttpHooks, signed
-from lockbox.notices.vault import PRIVATE_KEY, PUBLIC_KEY, new_key, new_secret
+from lockbox.notifications.senders import webhook
+from lockbox.notifications.senders.protocol import SEND_SECONDS, Hook, SendFailed
+from lockbox.notifications.senders.webhook import HttpHooks, signed
+from lockbox.notifications.vault import PRIVATE_KEY, PUBLIC_KEY, new_key, new_secret
 from tests.each import each
 from tests.oidc_issuer import Answer
 from tests.receiver import Receiver, receiving

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, ViewportSize, expect
 from config.settings import DEVELOPMENT_KEY
 from lockbox.database import now
 from lockbox.ids import new_id
-from lockbox.notices.vault import Vault
+from lockbox.notifications.vault import Vault
 from lockbox.requests import questions
 from lockbox.requests.lifecycle import Action
 from lockbox.tenancy import deputies, endpoints, members, policies, watchers

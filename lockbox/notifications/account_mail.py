@@ -1,0 +1,209 @@
+"""What a notice says that is about no request: changes at a tenant, invitations, sign-in codes."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from lockbox.audit.canonical import instant
+from lockbox.identity.time_zones import clock_time
+from lockbox.notifications.mail_text import LONGEST_SUBJECT, TEMPLATES, one_line, portal_address, prose, sender_domain
+from lockbox.notifications.senders.protocol import Mail
+
+INVITATION = "invitation"
+SIGN_IN_CODE = "sign_in_code"
+DEPUTY_BEGINS = "deputy_begins"
+ADDRESS_CODE = "address_code"
+CHECKPOINT = "checkpoint"
+CHECKPOINT_TYPE = "audit.checkpoint"
+DIGEST = "audit_digest"
+NOBODY_TOLD = "nobody_told"
+REVIEW_UNREACHED = "review_unreached"
+INVARIANT_BROKEN = "invariant_broken"
+INVARIANT_TYPE = f"operate.{INVARIANT_BROKEN}"
+TITLES = {
+    "tenant_added": "The lockbox of {tenant} has been set up",
+    "tenant_renamed": "{tenant} was renamed",
+    "tenant_suspended": "{tenant} was suspended by the vendor",
+    "tenant_resumed": "{tenant} is no longer suspended",
+    "plan_changed": "The plan of {tenant} was changed",
+    "mode_switched": "The lockbox of {tenant} was switched",
+    "emergency_stop": "Emergency stop at {tenant}",
+    "policy_changed": "The policy of {tenant} was changed",
+    "consent_ended": "The dated consent of {tenant} has ended",
+    "member_added": "A member of {tenant} was added",
+    "member_changed": "The roles of a member of {tenant} were changed",
+    "member_removed": "A member of {tenant} was removed",
+    "member_invited": "Somebody was invited to {tenant}",
+    "invitation_withdrawn": "An invitation to {tenant} was withdrawn",
+    "recovery_proposed": "The vendor proposes a new admin for {tenant}: object if this is wrong",
+    "recovery_withdrawn": "The vendor no longer proposes an admin for {tenant}",
+    "recovery_objected": "The proposed admin for {tenant} was objected to",
+    "deputy_named": "A deputy was named at {tenant}",
+    "deputy_ended": "A deputy's time at {tenant} was ended",
+    "endpoint_added": "A webhook of {tenant} was added",
+    "endpoint_changed": "A webhook of {tenant} was changed",
+    "endpoint_rotated": "The secret of a webhook of {tenant} was replaced",
+    "endpoint_removed": "A webhook of {tenant} was removed",
+    "endpoint_disabled": "A webhook of {tenant} is called no more",
+    "eligible_changed": "Who may be a deputy at {tenant} was changed",
+    "watcher_added": "Somebody is copied on requests to {tenant}",
+    "watcher_removed": "Somebody is no longer copied on requests to {tenant}",
+    "address_added": "An address for mails to you was added",
+    "address_confirmed": "An address for mails to you is used from now on",
+    "address_changed": "What one of your addresses receives was changed",
+    "address_removed": "An address for mails to you was removed",
+    "person_disabled": "Somebody at {tenant} was shut out",
+    NOBODY_TOLD: "Requests timed out, and nobody could be told of them",
+    REVIEW_UNREACHED: "Requests wait for review, and no manager could be reached",
+    INVARIANT_BROKEN: "Alarm: an invariant check failed",
+    CHECKPOINT: "The trail of {tenant} has a new checkpoint",
+    DIGEST: "The audit log of {tenant}: keep this checkpoint",
+    DEPUTY_BEGINS: "You stand in for an approver of {tenant} from now on",
+    INVITATION: "You are invited to {tenant}",
+    SIGN_IN_CODE: "Your code to sign in",
+    ADDRESS_CODE: "Confirm that mails to you may come here",
+}
+PERSONAL = frozenset(
+    {
+        *(DEPUTY_BEGINS, INVITATION, SIGN_IN_CODE, ADDRESS_CODE),
+        *("address_added", "address_confirmed", "address_changed", "address_removed"),
+        *("person_disabled", NOBODY_TOLD, REVIEW_UNREACHED, INVARIANT_BROKEN, CHECKPOINT, DIGEST),
+    }
+)
+"""What is told to people alone, or to an endpoint under a type of its own."""
+OWN_TYPES = {CHECKPOINT: CHECKPOINT_TYPE, INVARIANT_BROKEN: INVARIANT_TYPE}
+LABELS = {
+    "member": "Who",
+    "principal": "For",
+    "deputy": "Deputy",
+    "watcher": "Who",
+    "mailbox": "Address",
+    "comment": "Comment",
+    "endpoint": "Webhook",
+}
+CUSTOMERS_WORDS = "the vendor"
+SOMEBODY = "an approver"
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A request that waits for an answer as a deputy's time begins; `link` is whether its policy lets mails link."""
+
+    request_id: UUID
+    requester: str
+    service: str
+    deadline_at: datetime
+    link: bool
+
+
+@dataclass(frozen=True)
+class Memo:
+    """Everything that a memo may say. `changes` are lines of a diff, `named` the people it is about, by label.
+
+    `waiting` is what moves across to a deputy.
+    `secret` is the code of an invitation or a sign-in: it is made for this one mail and kept nowhere.
+    `fingerprint` is that of the key by which the trail is signed, for whoever is invited.
+    """
+
+    notice_id: UUID
+    template: str
+    at: datetime
+    until: datetime | None
+    tenant: str | None
+    slug: str | None
+    tenant_id: UUID | None
+    event_id: UUID | None
+    about_id: UUID | None
+    actor: str | None
+    role: str
+    changes: Mapping[str, str]
+    named: Mapping[str, str]
+    recipient_name: str
+    recipient_address: str
+    time_zone: str
+    secret: str | None = None
+    fingerprint: str | None = None
+    waiting: Sequence[Waiting] = ()
+
+
+def facts_of(body: bytes | None) -> tuple[str, dict[str, str]]:
+    """Return who acted, as a role, and the diff that an event's canonical bytes hold."""
+    if body is None:
+        return "", {}
+    facts = json.loads(body)
+    changes = facts.get("changes") or {}
+    return str(facts["actor_role"]), {str(name): str(value) for name, value in changes.items()}
+
+
+def mail(memo: Memo, *, public_url: str, sender: str) -> Mail:
+    """Return the mail. A code in it works only where the person typed their address, or on the invitation's page."""
+    title = TITLES[memo.template].format(tenant=one_line(memo.tenant or CUSTOMERS_WORDS))
+    domain = urlsplit(public_url).hostname
+    said = {
+        "memo": memo,
+        "sender_domain": sender_domain(sender),
+        "message_domain": domain,
+        "title": title,
+        "tenant": one_line(memo.tenant) if memo.tenant else None,
+        "actor": one_line(memo.actor) if memo.actor else None,
+        "named": [(LABELS.get(label, label), one_line(value)) for label, value in memo.named.items()],
+        "changes": {one_line(name): prose(change) for name, change in memo.changes.items()},
+        "principal": one_line(memo.named.get("principal", SOMEBODY)),
+        "waiting": [_said_of(one, memo.time_zone, public_url) for one in memo.waiting],
+        "link": _link(memo, public_url),
+        "time": partial(clock_time, zone=memo.time_zone),
+    }
+    return Mail(
+        message_id=f"<{memo.notice_id}@{domain}>",
+        thread_id=f"<{memo.event_id or memo.about_id or memo.notice_id}@{domain}>",
+        to_name=one_line(memo.recipient_name),
+        to_address=memo.recipient_address,
+        subject=title[:LONGEST_SUBJECT],
+        text=TEMPLATES.get_template("memo.txt").render(said),
+        html=TEMPLATES.get_template("memo.html").render(said),
+    )
+
+
+def payload(memo: Memo) -> bytes:
+    """Return the thin body of a webhook: ids, the kind of change and its diff; no names."""
+    return json.dumps(
+        {
+            "id": str(memo.notice_id),
+            "type": type_of(memo.template),
+            "timestamp": instant(memo.at),
+            "data": {
+                "tenant": memo.slug,
+                "tenant_id": memo.tenant_id and str(memo.tenant_id),
+                "changes": dict(memo.changes),
+            },
+        },
+        separators=(",", ":"),
+    ).encode()
+
+
+def type_of(template: str) -> str:
+    """Return the type by which a receiver knows what a call is about."""
+    return OWN_TYPES.get(template, f"tenant.{template}")
+
+
+def _said_of(one: Waiting, zone: str, public_url: str) -> dict[str, str | None]:
+    """Return what is said of a request that waits: in words, its number, and the address of its page if it may be."""
+    return {
+        "asks": f"{one_line(one.requester)} asks for {one_line(one.service)}",
+        "until": clock_time(one.deadline_at, zone),
+        "number": str(one.request_id),
+        "address": portal_address(public_url, one.request_id) if one.link else None,
+    }
+
+
+def _link(memo: Memo, public_url: str) -> str:
+    base = public_url.rstrip("/")
+    if memo.template == ADDRESS_CODE:
+        return f"{base}/account"
+    if memo.template == INVITATION:
+        return f"{base}/invitations/{memo.about_id}"
+    return f"{base}/proposals" if memo.template == "recovery_proposed" else f"{base}/sign-in"

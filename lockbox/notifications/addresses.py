@@ -1,0 +1,166 @@
+"""Further addresses of a person: added by themselves, used once confirmed by a mailed code, and taken away."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlmodel import Session, col, func, select
+
+from lockbox.audit.canonical import Value
+from lockbox.database import now
+from lockbox.identity import enrolment, keyring, sessions
+from lockbox.identity.models import Address, Person
+from lockbox.identity.roles import Caller
+from lockbox.identity.sessions import Place
+from lockbox.ids import new_id
+from lockbox.notifications import announcements, correspondence
+from lockbox.notifications.account_mail import ADDRESS_CODE
+from lockbox.refusals import AddressTaken, Invalid, TooManyAddresses, Unknown
+
+MOST_ADDRESSES = 5
+MOST_ADDED = 10
+ADDED_IN = timedelta(days=1)
+CONFIRMED_IN = timedelta(hours=24)
+TAKEN = "This address can't be yours here: it is somebody else's, or you have it already."
+WRONG = "That is not the code of the newest mail to this address, or its time is over; remove the address and add it."
+
+IS_TAKEN = text("SELECT is_sign_in(:email) OR is_across(:email, :side)")
+
+
+def mine(session: Session, caller: Caller) -> Sequence[Address]:
+    """Return the caller's further addresses, the oldest first; the one to sign in with is not among them."""
+    query = select(Address).where(col(Address.person_id) == caller.person_id, col(Address.removed_at).is_(None))
+    return session.exec(query.order_by(col(Address.id))).all()
+
+
+def add(session: Session, caller: Caller, place: Place, email: str, *, prompts: bool = True) -> Address:
+    """Add an address and mail a code there; nothing else is sent to it before that has come back.
+
+    The change is an event, and told to the addresses that were there before.
+
+    Raises:
+        SignInAgain: the sign-in is none to change this with.
+        AddressTaken: somebody signs in with it, or somebody of the other side has it, or the caller does.
+        TooManyAddresses: five are there, or ten were added in a day.
+    """
+    _held(session, caller)
+    at = now(session)
+    _few_enough(session, caller)
+    theirs = {one.email.lower() for one in mine(session, caller)}
+    values = {"email": email, "side": caller.side.value}
+    if email.lower() in theirs or session.connection().execute(IS_TAKEN, values).scalar_one():
+        raise AddressTaken(TAKEN, field="email")
+    address = Address(
+        id=new_id(),
+        person_id=caller.person_id,
+        email=email,
+        prompts=prompts,
+        code_nonce=keyring.of(session).codes.nonce(),
+        created_at=at,
+        expires_at=at + CONFIRMED_IN,
+    )
+    session.add(address)
+    session.flush()
+    _tell(session, caller, place, address, "address_added")
+    announcements.write_to(
+        session,
+        address.id,
+        template=ADDRESS_CODE,
+        tenant_id=None,
+        event_id=None,
+        at=at,
+        until=address.expires_at,
+    )
+    return address
+
+
+def confirm(session: Session, caller: Caller, place: Place, address_id: UUID, code: str) -> Address:
+    """Use an address from now on, for its code has come back; to confirm it again changes nothing.
+
+    Raises:
+        SignInAgain, Unknown: as named.
+        AddressTaken: somebody else has come to have it meanwhile.
+        Invalid: it is not the code, or its time is over.
+    """
+    address = _locked(session, caller, address_id)
+    if address.confirmed_at is not None:
+        return address
+    at = now(session)
+    if not correspondence.is_code(session, ADDRESS_CODE, address, code) or at >= address.expires_at:
+        raise Invalid(WRONG, field="code")
+    values = {"email": address.email, "side": caller.side.value}
+    if session.connection().execute(IS_TAKEN, values).scalar_one():
+        raise AddressTaken(TAKEN)
+    _tell(session, caller, place, address, "address_confirmed")
+    address.confirmed_at = at
+    return _kept(session, address)
+
+
+def choose(session: Session, caller: Caller, place: Place, address_id: UUID, *, prompts: bool) -> Address:
+    """Let prompts, reminders and outcomes come to an address or not; receipts and news of changes come all the same.
+
+    Raises:
+        SignInAgain, Unknown: as named.
+    """
+    address = _locked(session, caller, address_id)
+    if address.prompts is prompts:
+        return address
+    words = {True: "told", False: "not told"}
+    _tell(
+        session,
+        caller,
+        place,
+        address,
+        "address_changed",
+        changes={"prompts": f"{words[address.prompts]} → {words[prompts]}"},
+    )
+    address.prompts = prompts
+    return _kept(session, address)
+
+
+def remove(session: Session, caller: Caller, place: Place, address_id: UUID) -> None:
+    """Take an address away: nothing goes there but the news of this, not even what waits to be sent.
+
+    Raises:
+        SignInAgain, Unknown: as named.
+    """
+    address = _locked(session, caller, address_id)
+    _tell(session, caller, place, address, "address_removed")
+    address.removed_at = now(session)
+    _kept(session, address)
+
+
+def _held(session: Session, caller: Caller) -> None:
+    """Check who is asking, and let nobody else change the same person's addresses until the commit."""
+    enrolment.check_reach(session, caller)
+    session.get_one(Person, caller.person_id, with_for_update=True)
+
+
+def _few_enough(session: Session, caller: Caller) -> None:
+    if len(mine(session, caller)) >= MOST_ADDRESSES:
+        raise TooManyAddresses(f"There may be {MOST_ADDRESSES} further addresses; remove one.")
+    since = now(session) - ADDED_IN
+    added = select(func.count()).where(col(Address.person_id) == caller.person_id, col(Address.created_at) > since)
+    if session.exec(added).one() >= MOST_ADDED:
+        raise TooManyAddresses(f"{MOST_ADDED} addresses were added in a day; wait.")
+
+
+def _locked(session: Session, caller: Caller, address_id: UUID) -> Address:
+    _held(session, caller)
+    address = session.get(Address, address_id, populate_existing=True)
+    if address is None or address.person_id != caller.person_id or address.removed_at is not None:
+        raise Unknown("You have no such address.")
+    return address
+
+
+def _tell(session: Session, caller: Caller, place: Place, address: Address, action: str, **facts: Value) -> None:
+    told = {"mailbox": address.email}
+    happening = sessions.record(session, caller, place, action, personal=told, address_id=address.id, **facts)
+    announcements.tell_one(session, happening, caller.person_id)
+
+
+def _kept(session: Session, address: Address) -> Address:
+    session.add(address)
+    session.flush()
+    return address

@@ -1,0 +1,190 @@
+"""Announcing what is no move of a request: one event told to people and endpoints, and mail to strangers."""
+
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlmodel import Session
+
+from lockbox import database
+from lockbox.arrays import array
+from lockbox.audit import events
+from lockbox.audit.events import Happening
+from lockbox.ids import new_id
+from lockbox.notifications import recipients
+from lockbox.notifications.outbox import KIND
+from lockbox.notifications.recipients import Directory
+from lockbox.schedule import NOTICES, Promise
+
+MATTERS_FOR = timedelta(hours=72)
+TEST_MATTERS_FOR = timedelta(minutes=10)
+HURRIED = timedelta(minutes=15)
+BEFORE_OTHERS = timedelta(hours=1)
+# Whoever takes a tenant over must not be able to choose beforehand who hears of it.
+UNFILTERED = frozenset({"recovery_proposed", "recovery_objected"})
+
+OPERATORS = text("""
+SELECT m.person_id FROM memberships m JOIN people p ON p.id = m.person_id
+WHERE m.tenant_id IS NULL AND m.role = 'operator' AND p.disabled_at IS NULL
+""")
+
+TELL = """
+told AS (
+    INSERT INTO notices (id, tenant_id, event_id, checkpoint_id, person_id, address_id, endpoint_id, about_id,
+        channel, template, run_at, until_at, attempts)
+    SELECT n.id, CAST(:t_tenant_id AS uuid), CAST(:t_event_id AS uuid), CAST(:t_checkpoint_id AS uuid), n.person_id,
+        n.address_id, n.endpoint_id, n.about_id,
+        CASE WHEN n.endpoint_id IS NULL THEN 'mail' ELSE 'webhook' END, :t_template, :t_run_at, :t_until_at, 0
+    FROM unnest(CAST(:n_id AS uuid[]), CAST(:n_person_id AS uuid[]), CAST(:n_address_id AS uuid[]),
+        CAST(:n_endpoint_id AS uuid[]), CAST(:n_about_id AS uuid[]))
+        AS n (id, person_id, address_id, endpoint_id, about_id)
+)"""
+RECORDED = text(f"WITH {events.APPEND} SELECT 1")
+TOLD = text(f"WITH {TELL} SELECT 1")
+
+
+@dataclass(frozen=True)
+class Recipient:
+    """A person, at a further address or not, an endpoint, or whom something is about: one of the three."""
+
+    person_id: UUID | None = None
+    address_id: UUID | None = None
+    endpoint_id: UUID | None = None
+    about_id: UUID | None = None
+
+
+@dataclass(frozen=True)
+class Occasion:
+    """What some notices have in common."""
+
+    template: str
+    tenant_id: UUID | None
+    event_id: UUID | None
+    at: datetime
+    until: datetime
+    checkpoint_id: UUID | None = None
+
+
+def record(session: Session, *happenings: Happening) -> None:
+    """Write events that nobody is told of."""
+    session.connection().execute(RECORDED, events.append(happenings))
+
+
+def announce(session: Session, happening: Happening, *, also: AbstractSet[UUID] = frozenset()) -> None:
+    """Write an event of a tenant and tell it to all of its admins and approvers and to its endpoints.
+
+    The template is the event's action; `also` are further people who hear of it. An endpoint hears of what it wants,
+    and of a recovery whatever it wants.
+    """
+    assert happening.tenant_id is not None  # noqa: S101 - what concerns no tenant is recorded, not announced
+    record(session, happening)
+    known = recipients.look_up(session, {happening.tenant_id}, happening.at, also=also)
+    everybody = known.admins[happening.tenant_id] | known.approvers[happening.tenant_id] | also
+    _tell(session, happening, known, everybody, _endpoints(known, happening))
+
+
+def try_out(session: Session, happening: Happening, endpoint_id: UUID) -> UUID:
+    """Write an event and call one endpoint with it, whatever that wants to hear of; return the notice's id."""
+    record(session, happening)
+    occasion = Occasion(
+        str(happening.action), happening.tenant_id, happening.id, happening.at, happening.at + TEST_MATTERS_FOR
+    )
+    return promise(session, [Recipient(endpoint_id=endpoint_id)], occasion)[0]
+
+
+def tell_operators(session: Session, happening: Happening) -> None:
+    """Write an event of the vendor's own and tell it to the operators by mail."""
+    record(session, happening)
+    operators = set(session.connection().execute(OPERATORS).scalars())
+    known = recipients.look_up(session, frozenset(), happening.at, also=operators)
+    _tell(session, happening, known, operators, ())
+
+
+def alarm(session: Session, happening: Happening) -> None:
+    """Write an event of the vendor's own, tell the operators by mail, and call all of the vendor's endpoints.
+
+    They hear of it whatever they want: whoever breaks in must not be able to choose beforehand who hears of it.
+    """
+    record(session, happening)
+    operators = set(session.connection().execute(OPERATORS).scalars())
+    known = recipients.look_up(session, frozenset(), happening.at, also=operators)
+    _tell(session, happening, known, operators, [one.id for one in known.receivers[None]])
+
+
+def tell_one(session: Session, happening: Happening, person_id: UUID) -> None:
+    """Tell one person, at all of the addresses that are theirs as yet, of an event that is written already."""
+    known = recipients.look_up(session, frozenset(), happening.at, also=frozenset({person_id}))
+    _tell(session, happening, known, {person_id}, ())
+
+
+def write_to(
+    session: Session,
+    about_id: UUID,
+    *,
+    template: str,
+    tenant_id: UUID | None,
+    event_id: UUID | None,
+    at: datetime,
+    until: datetime,
+) -> None:
+    """Promise one mail to whoever something is about; what it says is made when it is sent.
+
+    Args:
+        session: the open transaction.
+        about_id: the invitation, the begun sign-in, the delegation or the address that is to be confirmed.
+        template: `invitation`, `sign_in_code`, `deputy_begins` or `address_code`.
+        tenant_id: whose it is, if a tenant's.
+        event_id: the event that caused it, if there is one.
+        at: when to send it.
+        until: when it stops mattering.
+    """
+    promise(session, [Recipient(about_id=about_id)], Occasion(template, tenant_id, event_id, at, until))
+
+
+def _tell(
+    session: Session, happening: Happening, known: Directory, people: AbstractSet[UUID], endpoints: Iterable[UUID]
+) -> None:
+    told = [Recipient(person_id=person) for person in sorted(people)]
+    told += [Recipient(person, box.id) for person in sorted(people) for box in known.mailboxes.get(person, ())]
+    told += [Recipient(endpoint_id=endpoint) for endpoint in endpoints]
+    at, until = happening.at, happening.at + MATTERS_FOR
+    promise(session, told, Occasion(str(happening.action), happening.tenant_id, happening.id, at, until))
+
+
+def promise(session: Session, told: Sequence[Recipient], occasion: Occasion) -> list[UUID]:
+    """Promise a notice to each of these, and return their ids."""
+    if not told:
+        return []
+    ids = [new_id() for _ in told]
+    session.connection().execute(
+        TOLD,
+        {
+            "t_tenant_id": occasion.tenant_id,
+            "t_event_id": occasion.event_id,
+            "t_checkpoint_id": occasion.checkpoint_id,
+            "t_template": occasion.template,
+            "t_run_at": occasion.at,
+            "t_until_at": occasion.until,
+            "n_id": array(ids),
+            "n_person_id": array(one.person_id for one in told),
+            "n_address_id": array(one.address_id for one in told),
+            "n_endpoint_id": array(one.endpoint_id for one in told),
+            "n_about_id": array(one.about_id for one in told),
+        },
+    )
+    database.promise(session, NOTICES, [Promise(str(one), KIND, _turn(occasion)) for one in ids])
+    return ids
+
+
+def _turn(occasion: Occasion) -> datetime:
+    """Return when it is due, or a while before, so that it goes first, where it matters for minutes: codes."""
+    hurries = occasion.until - occasion.at <= HURRIED
+    return occasion.at - BEFORE_OTHERS if hurries else occasion.at
+
+
+def _endpoints(known: Directory, happening: Happening) -> list[UUID]:
+    event_type, wanted = f"tenant.{happening.action}", happening.action in UNFILTERED
+    return [one.id for one in known.receivers[happening.tenant_id] if wanted or one.wants(event_type)]

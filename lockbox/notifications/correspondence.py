@@ -1,0 +1,177 @@
+"""Reading what memos say, and the codes that those about invitations, addresses and sign-ins carry."""
+
+import hmac
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlmodel import Session
+
+from lockbox.audit.events import CLOCK
+from lockbox.database import Database
+from lockbox.identity import keyring
+from lockbox.identity.credentials import SignIn
+from lockbox.identity.keyring import GROUP, CodeKeys
+from lockbox.identity.models import Address
+from lockbox.notifications import verified_checkpoint
+from lockbox.notifications.account_mail import (
+    DEPUTY_BEGINS,
+    INVITATION,
+    LABELS,
+    SIGN_IN_CODE,
+    Memo,
+    Waiting,
+    facts_of,
+)
+from lockbox.notifications.request_mail import Wording
+from lockbox.notifications.senders.protocol import SendFailed
+from lockbox.notifications.verified_checkpoint import Keys
+
+Wordings = Callable[[Session, Sequence[UUID]], Mapping[UUID, Wording]]
+
+MOST_WAITING = 50
+OURSELVES = "Lockbox"
+INVITED_FOR = timedelta(hours=72)
+
+READ = text("""
+SELECT n.id, n.request_id, n.channel, n.template, n.until_at, n.attempts, n.about_id, n.event_id, e.at, e.body,
+    t.id AS tenant_id, t.name AS tenant, t.slug, h.url, h.secret, h.disabled_at AS endpoint_disabled,
+    coalesce(p.name, i.name, w.name, g.name, f.name, '') AS recipient_name,
+    coalesce(x.email, p.email, i.email, w.email, g.email, f.email) AS recipient_address,
+    coalesce(p.time_zone, w.time_zone, g.time_zone, f.time_zone, 'UTC') AS time_zone,
+    coalesce(p.disabled_at, g.disabled_at, f.disabled_at,
+        CASE WHEN n.template <> 'address_removed' THEN x.removed_at END) AS recipient_disabled,
+    coalesce(s.expires_at, i.expires_at, r.takes_effect_at, g.ends_at, f.expires_at) AS bound_at, g.principal,
+    coalesce(s.code_nonce, i.code_nonce, f.code_nonce) AS code_nonce,
+    coalesce(s.email, i.email, f.email) AS coded_for,
+    CASE WHEN i.id IS NOT NULL THEN i.accepted_at IS NOT NULL OR i.withdrawn_at IS NOT NULL
+            OR i.expires_at <= clock_timestamp()
+        WHEN s.id IS NOT NULL THEN s.used_at IS NOT NULL OR s.expires_at <= clock_timestamp()
+            OR w.id IS NULL OR w.disabled_at IS NOT NULL
+        WHEN f.id IS NOT NULL THEN f.is_settled OR f.expires_at <= clock_timestamp()
+        WHEN g.id IS NOT NULL THEN g.ended_at IS NOT NULL OR g.ends_at <= clock_timestamp()
+        ELSE n.about_id IS NOT NULL END AS is_settled,
+    (SELECT jsonb_object_agg(d.field, d.value) FROM event_details d WHERE d.event_id = e.id) AS details,
+    c.note
+FROM notices n
+LEFT JOIN events e ON e.id = n.event_id LEFT JOIN tenants t ON t.id = n.tenant_id
+LEFT JOIN people p ON p.id = n.person_id LEFT JOIN endpoints h ON h.id = n.endpoint_id
+LEFT JOIN invitations i ON i.id = n.about_id AND n.template = 'invitation'
+LEFT JOIN sign_ins s ON s.id = n.about_id AND n.template = 'sign_in_code'
+LEFT JOIN (SELECT d.id, d.ended_at, d.ends_at, q.name, q.email, q.disabled_at,
+        q.time_zone, a.name AS principal
+    FROM delegations d JOIN people q ON q.id = d.deputy_id JOIN people a ON a.id = d.principal_id) g
+    ON g.id = n.about_id AND n.template = 'deputy_begins'
+LEFT JOIN (SELECT b.id, b.email, b.code_nonce, b.expires_at,
+        b.confirmed_at IS NOT NULL OR b.removed_at IS NOT NULL AS is_settled, o.name, o.time_zone, o.disabled_at
+    FROM addresses b JOIN people o ON o.id = b.person_id) f ON f.id = n.about_id AND n.template = 'address_code'
+LEFT JOIN addresses x ON x.id = n.address_id
+LEFT JOIN checkpoints c ON c.id = n.checkpoint_id
+LEFT JOIN people w ON lower(w.email) = lower(s.email)
+LEFT JOIN LATERAL (SELECT max(v.takes_effect_at) AS takes_effect_at FROM invitations v
+    WHERE v.tenant_id = n.tenant_id AND v.is_recovery AND v.created_at = e.at) r ON n.template = 'recovery_proposed'
+WHERE n.id = ANY(:ids) AND n.request_id IS NULL ORDER BY n.id
+""")
+WAITING = text("""
+SELECT r.id, q.name, r.service, r.deadline_at FROM requests r JOIN people q ON q.id = r.requester_id
+WHERE r.tenant_id = :tenant_id AND r.state = 'pending' ORDER BY r.deadline_at LIMIT :most
+""")
+
+
+def read(session: Session, ids: Sequence[UUID]) -> Sequence[Row[Any]]:
+    """Return the notices that are about no request, each with what it may say."""
+    return session.connection().execute(READ, {"ids": list(ids)}).all()
+
+
+def prepared(
+    database: Database,
+    row: Row[Any],
+    at: datetime,
+    codes: CodeKeys,
+    wordings: Wordings,
+    *,
+    audit_keys: Keys,
+    approval_keys: Sequence[str],
+) -> Memo:
+    """Return the memo; where it carries a code, every try carries the same one.
+
+    `wordings` says which requests a mail may link to, `audit_keys` whose checkpoints are told, `approval_keys` are
+    the public keys of approvals.
+
+    Raises:
+        SendFailed: it is about a checkpoint that none of these keys has signed, or its code is by a key that this
+            process does not have.
+    """
+    role, changes = facts_of(row.body)
+    of_checkpoint, noted_at = verified_checkpoint.told(row, audit_keys, approval_keys)
+    details = row.details or ({"principal": row.principal} if row.principal else {})
+    return Memo(
+        notice_id=row.id,
+        template=row.template,
+        at=row.at or noted_at or at,
+        until=row.bound_at,
+        tenant=row.tenant,
+        slug=row.slug,
+        tenant_id=row.tenant_id,
+        event_id=row.event_id,
+        about_id=row.about_id,
+        actor=details.get("name") or (OURSELVES if role == CLOCK else None),
+        role=role,
+        changes=changes | of_checkpoint,
+        named={label: details[label] for label in LABELS if label in details},
+        recipient_name=row.recipient_name,
+        recipient_address=row.recipient_address or "",
+        time_zone=row.time_zone,
+        secret=code_of(codes, row.template, row.about_id, row.code_nonce, row.coded_for) if row.code_nonce else None,
+        fingerprint=verified_checkpoint.fingerprint(row, audit_keys),
+        waiting=_waiting(database, row, wordings) if row.template == DEPUTY_BEGINS else (),
+    )
+
+
+def code_of(codes: CodeKeys, template: str, about: UUID, nonce: bytes, email: str) -> str:
+    """Return the code that is mailed about an invitation, an address or a sign-in, as a mail says it.
+
+    It is bound to the address that it goes to.
+
+    Raises:
+        SendFailed: the key of the nonce is not among these.
+    """
+    if template == SIGN_IN_CODE:
+        code = codes.short(nonce, template, about, email)
+        code = f"{code[:GROUP]} {code[GROUP:]}" if code else None
+    else:
+        code = codes.long(nonce, template, about, email)
+    if code is None:
+        raise SendFailed("no key here makes this code", kind="secret")
+    return code
+
+
+def is_code(session: Session, template: str, row: Address | SignIn, shown: str) -> bool:
+    """Whether this is the code that is mailed about an address or a sign-in; compared in constant time."""
+    if row.code_nonce is None or row.email is None:
+        return False
+    try:
+        code = code_of(keyring.of(session).codes, template, row.id, row.code_nonce, row.email)
+    except SendFailed:
+        return False
+    return hmac.compare_digest(typed(code).encode(), typed(shown).encode())
+
+
+def hashes(session: Session, invitation_id: UUID, code: str) -> list[bytes]:
+    """Return what is kept of an invitation's code, by each key, the newest first."""
+    return keyring.of(session).secrets.marks(INVITATION, invitation_id, typed(code))
+
+
+def typed(code: str) -> str:
+    """Return a code however whoever typed it spaced and cased it."""
+    return "".join(sign for sign in code.upper() if not sign.isspace() and sign != "-")
+
+
+def _waiting(database: Database, row: Row[Any], wordings: Wordings) -> list[Waiting]:
+    """Return what waits for an answer at the moment, the most urgent first: it moves across to a deputy."""
+    with database.transaction() as session:
+        rows = session.connection().execute(WAITING, {"tenant_id": row.tenant_id, "most": MOST_WAITING}).all()
+        worded = wordings(session, [one.id for one in rows])
+    return [Waiting(one.id, one.name, one.service, one.deadline_at, worded[one.id].link) for one in rows]

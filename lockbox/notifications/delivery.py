@@ -1,0 +1,286 @@
+"""Delivering notices: claim those that have room in their lanes, say what each has to say, send, and record it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+from cryptography.fernet import InvalidToken
+from sqlalchemy import Row, text
+from sqlmodel import Session
+
+from lockbox.database import Database, lazily
+from lockbox.failpoints import reach
+from lockbox.identity.keyring import CodeKeys
+from lockbox.notifications import (
+    account_mail,
+    correspondence,
+    endpoints,
+    load,
+    queue,
+    request_mail,
+    results,
+    webhook_payload,
+)
+from lockbox.notifications.attempts import Attempt
+from lockbox.notifications.audience import PROMPTS, REMINDERS, REPORT
+from lockbox.notifications.circuit_breaker import Said
+from lockbox.notifications.load import Item, Wordings
+from lockbox.notifications.models import Outcome
+from lockbox.notifications.queue import Claim, Place, Returned
+from lockbox.notifications.request_mail import Letter
+from lockbox.notifications.result_writer import Ended, Recorder
+from lockbox.notifications.results import LONGEST_ERROR, TOO_LATE, Try
+from lockbox.notifications.senders.protocol import NOTHING, Hook, HookSender, MailSender, Reply, SendFailed
+from lockbox.notifications.sending_pool import Lanes
+from lockbox.notifications.vault import Vault
+from lockbox.notifications.verified_checkpoint import Keys
+from lockbox.notifications.webhook_payload import Target
+
+log = structlog.get_logger(__name__)
+
+LEASE = queue.LEASE
+NO_ROOM = "not tried in time: its server does not answer, or takes too long"
+
+DUE = text("""
+SELECT id FROM notices WHERE closed_at IS NULL AND run_at <= (SELECT clock_timestamp()) - CAST(:grace AS interval)
+ORDER BY run_at LIMIT :most
+""")
+
+
+@dataclass(frozen=True)
+class Senders:
+    """The ways out, and what every text needs to know; `sender` is the From header of mails.
+
+    `wordings` looks up, for requests by id, what the customers' policies let a mail about them say, and `audit_keys`
+    are those by which a checkpoint is believed; digests also name `approval_keys`, the public keys of approvals.
+    `codes` make the codes that are mailed. `lanes` is where the sends of this process take their turns, and
+    `recorder` writes down how they went.
+    """
+
+    mail: MailSender
+    hooks: HookSender
+    vault: Vault
+    public_url: str
+    services: Mapping[str, str]
+    wordings: Wordings
+    sender: str
+    audit_keys: Keys
+    codes: CodeKeys
+    approval_keys: tuple[str, ...] = ()
+    lanes: Lanes = field(default_factory=Lanes)
+    recorder: Recorder = field(default_factory=Recorder)
+
+
+def due(session: Session, *, grace: timedelta, most: int) -> list[UUID]:
+    """Return the open notices whose next try is overdue by that much, the oldest first."""
+    return list(session.connection().execute(DUE, {"grace": grace, "most": most}).scalars())
+
+
+def deliver(database_: Database, ids: Iterable[UUID], senders: Senders) -> list[Try]:
+    """Dispatch these notices and wait until how each went is recorded.
+
+    Returns:
+        One Try for each notice that was claimed and not given back.
+    """
+    results = [one.result() for one in dispatch(database_, ids, senders)]
+    return [one for one in results if one]
+
+
+def dispatch(database_: Database, ids: Iterable[UUID], senders: Senders) -> "list[Future[Try | None]]":
+    """Send those of the notices that are due and find room in their lanes; settle the schedule for all of them.
+
+    A claim is a commit of its own that moves the next try past a lease; so nobody else sends meanwhile, and a
+    process that dies leaves the notice to the next one. Nothing is locked while sending. At least once: the same
+    Message-ID or webhook-id each time. Nobody waits here for somebody's server: the threads of the lanes do.
+
+    Returns:
+        For each notice that was claimed how it went, once that is recorded: None if it was given back untried.
+    """
+    reach("notify.before_claim")
+    errands = _claimed(database_, ids, senders)
+    reach("notify.after_claim")
+    senders.recorder.record([ended for one in errands if (ended := one.without_sending())])
+    for errand in errands:
+        errand.set_out()
+    return [one.told for one in errands]
+
+
+def _claimed(database_: Database, ids: Iterable[UUID], senders: Senders) -> "list[_Errand]":
+    promised: list[Place] = []
+    try:
+        with database_.transaction() as session:
+            lazily(session)
+            claims, at = queue.claim(session, sorted(set(ids)), senders.lanes, promised)
+            claimed = [one.notice_id for one in claims]
+            if not claimed:
+                return []
+            items = {item[0].id: item for item in load.read(session, claimed, at, senders.wordings)}
+            targets = webhook_payload.targets(session, claimed)
+        began = senders.lanes.clock()
+        return [
+            _Errand(database_, senders, one, items[one.notice_id], targets.get(one.notice_id), at, began)
+            for one in claims
+        ]
+    except BaseException:
+        for place in promised:
+            place.leave()
+        raise
+
+
+@dataclass
+class _Errand:
+    """A claimed notice on its way through its lane; `at` is when it was claimed, `began` that by the lanes' clock."""
+
+    database: Database
+    senders: Senders
+    claim: Claim
+    item: Item
+    target: Target | None
+    at: datetime
+    began: float
+    told: "Future[Try | None]" = field(default_factory=Future)
+    result: Try | None = None
+    died: BaseException | None = None
+
+    def without_sending(self) -> Ended | None:
+        """Return how it ended, where nothing is to be sent, and give its place back."""
+        (row, letter), place = self.item, self.claim.place
+        if row.recipient_disabled or row.endpoint_disabled or (self.target is None and _is_moot(row, letter)):
+            ended = Try(row.id, Outcome.MOOT, self.at)
+        elif place is None:
+            ended = Try(row.id, Outcome.DEAD, self.at, TOO_LATE if self.at >= row.until_at else NO_ROOM)
+        else:
+            return None
+        self.result = ended
+        if place:
+            place.leave()
+        return Ended(self.database, ended, self.told, self.lease_ends)
+
+    def set_out(self) -> None:
+        """Queue what is to be sent."""
+        if self.claim.place and self.result is None:
+            self.claim.place.way.send(self.claim.place.lane, self)
+
+    def run(self) -> Said:
+        """Send it."""
+        try:
+            self.result, said = self._tried()
+        except BaseException as error:  # noqa: BLE001 - a thread of the lanes serves others after this
+            self.died = error
+            return Said.NOTHING
+        return said
+
+    def finish(self) -> None:
+        """Record how it went; what died half-way is left to its lease."""
+        if self.result:
+            self.senders.recorder.record([Ended(self.database, self.result, self.told, self.lease_ends)])
+        elif self.died:
+            self.told.set_exception(self.died)
+
+    def give_back(self, seconds: float, others: Sequence["_Errand"] = ()) -> None:
+        """Give up the claim, and those of others with it; the attempts do not count."""
+        wait = timedelta(seconds=seconds)
+        back = [(one, Returned(one.claim.notice_id, one.claim.lease, wait)) for one in (self, *others)]
+        self.senders.recorder.record(
+            [Ended(one.database, returned, one.told, one.lease_ends) for one, returned in back]
+        )
+
+    def rest(self) -> None:
+        """Close this thread's connection to the mail relay."""
+        self.senders.mail.close()
+
+    def _tried(self) -> tuple[Try, Said]:
+        row, letter = self.item
+        at = self._now()
+        if at >= row.until_at:
+            return Try(row.id, Outcome.DEAD, at, TOO_LATE), Said.NOTHING
+        kind = webhook_payload.event_type(row.template, letter.event_type if letter else None)
+        blank = Attempt(row.id, self.target.endpoint_id if self.target else None, kind, at, timedelta(0))
+        reach("notify.before_send")
+        try:
+            if letter is None:
+                reply = _send_memo(self.database, row, self.target, at, self.senders)
+            else:
+                reply = _send(row, letter, self.target, self.senders)
+        except SendFailed as failure:
+            return _failed(row, self._now(), failure, blank), failure.said
+        except Exception as error:
+            log.exception("notice.failed", notice_id=str(row.id))
+            return _failed(row, self._now(), SendFailed(type(error).__name__), blank), Said.NOTHING
+        sent = replace(blank, took=self._now() - at, status=reply.status, answer=reply.text)
+        return Try(row.id, Outcome.SENT, at, attempt=sent), Said.ANSWER
+
+    @property
+    def lease_ends(self) -> float:
+        """Until when nobody else sends it, by this process' monotonic clock."""
+        return self.began + (self.claim.lease - self.at).total_seconds()
+
+    def _now(self) -> datetime:
+        """Return what the database's clock says by now, give or take what two clocks drift apart in a minute."""
+        return self.at + timedelta(seconds=self.senders.lanes.clock() - self.began)
+
+
+def _is_moot(row: Row[Any], letter: Letter | None) -> bool:
+    if letter is None:
+        return bool(row.is_settled)
+    if row.template == REPORT:
+        return not (letter.wording.report and letter.closed)
+    if row.template in REMINDERS and row.has_decided:
+        return True
+    return row.template in PROMPTS and row.state != PROMPTS[row.template]
+
+
+def _send(row: Row[Any], letter: Letter, target: Target | None, senders: Senders) -> Reply:
+    if target is None:
+        written = request_mail.mail(
+            letter, public_url=senders.public_url, services=senders.services, sender=senders.sender
+        )
+        senders.mail.send(written)
+        return NOTHING
+    body = webhook_payload.of_letter(letter, target, public_url=senders.public_url, services=senders.services)
+    return _call(row, target, body, senders)
+
+
+def _send_memo(database_: Database, row: Row[Any], target: Target | None, at: datetime, senders: Senders) -> Reply:
+    memo = correspondence.prepared(
+        database_,
+        row,
+        at,
+        senders.codes,
+        senders.wordings,
+        audit_keys=senders.audit_keys,
+        approval_keys=senders.approval_keys,
+    )
+    if target is None:
+        senders.mail.send(account_mail.mail(memo, public_url=senders.public_url, sender=senders.sender))
+        return NOTHING
+    return _call(row, target, webhook_payload.of_memo(memo, target, public_url=senders.public_url), senders)
+
+
+def _call(row: Row[Any], target: Target, body: bytes, senders: Senders) -> Reply:
+    try:
+        secrets = endpoints.signers(senders.vault, target.secret, target.old_secret)
+    except InvalidToken:
+        raise SendFailed("no key opens the endpoint's secret", kind="secret") from None
+    return senders.hooks.send(Hook(hook_id=str(row.id), url=target.url, body=body, secrets=secrets))
+
+
+def _failed(row: Row[Any], at: datetime, failure: SendFailed, attempt: Attempt) -> Try:
+    log.warning(
+        "notice.not_sent", notice_id=str(row.id), channel=row.channel, attempts=row.attempts, error=failure.reason
+    )
+    again = None if failure.permanent else results.again(row.attempts, at, row.until_at, failure.wait)
+    logged = replace(
+        attempt,
+        took=at - attempt.at,
+        status=failure.reply.status,
+        answer=failure.reply.text,
+        error=failure.kind,
+        is_gone=failure.gone,
+    )
+    outcome = Outcome.DEAD if again is None else None
+    return Try(row.id, outcome, again or at, failure.reason[:LONGEST_ERROR], logged)

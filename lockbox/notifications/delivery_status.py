@@ -1,0 +1,134 @@
+"""How the notices of a request fare: counts by outcome, so that a dead one is seen, and each one of the own side."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlmodel import Session
+
+from lockbox.identity.roles import Side
+from lockbox.notifications.audience import knows_of
+
+COUNT = text("""
+SELECT coalesce(n.outcome, 'waiting') AS outcome, count(*) AS number
+FROM events e JOIN notices n ON n.event_id = e.id WHERE e.request_id = :request_id GROUP BY 1
+""")
+# Row-level security leaves out people, endpoints, addresses and watchers of the other side, but for the vendor's
+# people.
+READ = text("""
+SELECT n.id, n.channel, n.template, e.at AS event_at, coalesce(n.outcome, 'waiting') AS outcome, n.attempts,
+    CASE WHEN n.closed_at IS NULL THEN n.run_at END AS next_try_at, n.closed_at, n.last_error,
+    n.endpoint_id, n.watcher_id, coalesce(p.name, w.name) AS name, p.side,
+    CASE WHEN n.address_id IS NULL THEN coalesce(p.email, w.email) ELSE x.email END AS address,
+    h.id AS own_endpoint_id, h.description, h.url,
+    d.at AS tried_at, d.took_ms, d.status, d.error
+FROM events e JOIN notices n ON n.event_id = e.id
+LEFT JOIN people p ON p.id = n.person_id LEFT JOIN endpoints h ON h.id = n.endpoint_id
+LEFT JOIN addresses x ON x.id = n.address_id LEFT JOIN watchers w ON w.id = n.watcher_id
+LEFT JOIN LATERAL (SELECT * FROM deliveries v WHERE v.notice_id = n.id ORDER BY v.id DESC LIMIT 1) d ON true
+WHERE e.request_id = :request_id ORDER BY n.id
+""")
+FAILED = text("""
+SELECT DISTINCT e.request_id, p.name FROM events e JOIN notices n ON n.event_id = e.id
+JOIN people p ON p.id = n.person_id
+WHERE e.request_id = ANY(:ids) AND n.outcome = 'dead' AND p.side = :side
+    AND NOT EXISTS (SELECT FROM notices o
+        WHERE o.event_id = e.id AND o.person_id = n.person_id AND o.outcome = 'sent')
+ORDER BY 2
+""")
+FORMER = "somebody who has left"
+
+
+@dataclass(frozen=True)
+class LastTry:
+    """How the last try of a notice went; `error` is a word, None where it arrived."""
+
+    at: datetime
+    took_ms: int
+    status: int | None
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Told:
+    """One notice to somebody on the reader's own side; `outcome` is `waiting` while it has none.
+
+    `address` is where a mail goes; `copied` is whether it is a watcher's.
+    """
+
+    id: UUID
+    recipient: str
+    address: str | None
+    copied: bool
+    channel: str
+    template: str
+    event_at: datetime
+    outcome: str
+    attempts: int
+    next_try_at: datetime | None
+    closed_at: datetime | None
+    last_error: str | None
+    last_try: LastTry | None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The notices to the reader's own side, the oldest first, and of the other side how many came how far."""
+
+    own: Sequence[Told]
+    other: Mapping[str, int]
+
+
+def count(session: Session, request_id: UUID) -> dict[str, int]:
+    """Return how many notices are waiting, sent, moot and dead."""
+    rows = session.connection().execute(COUNT, {"request_id": request_id})
+    return {row.outcome: row.number for row in rows}
+
+
+def unheard(session: Session, request_ids: Sequence[UUID], side: Side) -> dict[UUID, list[str]]:
+    """Return for each of these requests, of which a reader knows, who of the own side did not get a mail about it."""
+    found = defaultdict[UUID, list[str]](list)
+    if request_ids:
+        for row in session.connection().execute(FAILED, {"ids": list(request_ids), "side": side.value}):
+            found[row.request_id].append(row.name)
+    return found
+
+
+def of_request(session: Session, request_id: UUID, side: Side) -> Progress:
+    """Return the notices of a request for a reader who is on that side and may know of the request."""
+    rows = session.connection().execute(READ, {"request_id": request_id}).all()
+    own = [_told(row) for row in rows if _side(row, side) is side]
+    other = [row for row in rows if _side(row, side) is not side and knows_of(side, None, row.template)]
+    return Progress(own, Counter(row.outcome for row in other))
+
+
+def _side(row: Row[Any], reader: Side) -> Side:
+    """Return whose side hears of it: a person who is not seen is a customer's, an endpoint the other side's."""
+    if row.endpoint_id is None:
+        return Side.VENDOR if row.side == Side.VENDOR else Side.CUSTOMER
+    other = Side.CUSTOMER if reader is Side.VENDOR else Side.VENDOR
+    return reader if row.own_endpoint_id else other
+
+
+def _told(row: Row[Any]) -> Told:
+    place = row.description or (urlsplit(row.url).hostname if row.url else None)
+    return Told(
+        id=row.id,
+        recipient=(place if row.endpoint_id else row.name) or FORMER,
+        address=row.address,
+        copied=row.watcher_id is not None,
+        channel=row.channel,
+        template=row.template,
+        event_at=row.event_at,
+        outcome=row.outcome,
+        attempts=row.attempts,
+        next_try_at=row.next_try_at,
+        closed_at=row.closed_at,
+        last_error=row.last_error,
+        last_try=LastTry(row.tried_at, row.took_ms, row.status, row.error) if row.tried_at else None,
+    )

@@ -1,0 +1,109 @@
+"""Webhook endpoints: adding one; its secret is shown once and stored encrypted."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlmodel import Session
+
+from lockbox.database import now
+from lockbox.ids import new_id
+from lockbox.notifications.models import Endpoint, Format
+from lockbox.notifications.vault import Vault, new_key, new_secret
+from lockbox.refusals import TooMany
+
+OVERLAP = timedelta(hours=24)
+BETWEEN = " "
+MINUTE = timedelta(minutes=1)
+MOST_BY_HAND = 10
+
+
+@dataclass(frozen=True)
+class Signing:
+    """What signs an endpoint's calls: the secret to show once, its public key, and both halves as they are stored."""
+
+    secret: str
+    public_key: str
+    sealed: bytes
+
+
+def add(session: Session, vault: Vault, url: str, *, tenant_id: UUID | None, event_types: Iterable[str] = ()) -> str:
+    """Add an endpoint of a tenant, or of the vendor for None, and return its signing secret.
+
+    Args:
+        session: the open transaction.
+        vault: encrypts the secret.
+        url: where calls go.
+        tenant_id: whose requests it hears of.
+        event_types: such as `request.approved`; none means all.
+    """
+    signing = new_signing(vault)
+    session.add(made(signing, url, tenant_id=tenant_id, event_types=event_types, at=now(session)))
+    session.flush()
+    return signing.secret
+
+
+def new_signing(vault: Vault) -> Signing:
+    """Return a fresh HMAC secret and Ed25519 key."""
+    secret = new_secret()
+    private, public = new_key()
+    return Signing(secret, public, vault.seal(secret + BETWEEN + private))
+
+
+def made(
+    signing: Signing,
+    url: str,
+    *,
+    tenant_id: UUID | None,
+    at: datetime,
+    event_types: Iterable[str] = (),
+    description: str = "",
+    format_: Format = Format.JSON,
+    with_justification: bool = False,
+) -> Endpoint:
+    """Return a new endpoint."""
+    return Endpoint(
+        id=new_id(),
+        tenant_id=tenant_id,
+        url=url,
+        secret=signing.sealed,
+        public_key=signing.public_key,
+        event_types=sorted(set(event_types)),
+        description=description,
+        format=format_,
+        with_justification=with_justification,
+        created_at=at,
+    )
+
+
+def rotate(endpoint: Endpoint, signing: Signing, at: datetime, overlap: timedelta = OVERLAP) -> None:
+    """Sign by a new secret from now on, and by the one before it too until the overlap is over."""
+    endpoint.old_secret, endpoint.old_secret_until = (endpoint.secret, at + overlap) if overlap else (None, None)
+    endpoint.secret, endpoint.public_key = signing.sealed, signing.public_key
+
+
+def count_call(endpoint: Endpoint, at: datetime) -> None:
+    """Note on an endpoint, whose row is locked, that somebody has it called now.
+
+    Raises:
+        TooMany: it was called by hand ten times in the minute before.
+    """
+    lately = [before for before in endpoint.called_by_hand if before > at - MINUTE]
+    if len(lately) >= MOST_BY_HAND:
+        raise TooMany(
+            f"A webhook is called by hand at most {MOST_BY_HAND} times a minute; wait.",
+            retry_after=math.ceil((lately[-MOST_BY_HAND] + MINUTE - at).total_seconds()),
+        )
+    endpoint.called_by_hand = [*lately, at]
+
+
+def signers(vault: Vault, secret: bytes, old_secret: bytes | None) -> tuple[str, ...]:
+    """Return everything that signs, the newest first.
+
+    Raises:
+        cryptography.fernet.InvalidToken: no key opens it.
+    """
+    newest = vault.open(secret).split(BETWEEN)
+    return (*newest, *(vault.open(old_secret).split(BETWEEN) if old_secret else ()))

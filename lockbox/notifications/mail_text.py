@@ -1,0 +1,54 @@
+"""Words as mails and webhooks may carry them: bounded, on one line, without marks that forge; and the templates."""
+
+import unicodedata
+from email.utils import parseaddr
+from uuid import UUID
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from lockbox.text_rules import visible
+
+LONGEST_NAME = 100
+LONGEST_SUBJECT = 200
+
+TEMPLATES = Environment(
+    loader=PackageLoader("lockbox.notifications"),
+    autoescape=select_autoescape(["html"]),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+
+
+def portal_address(public_url: str, request_id: UUID) -> str:
+    """Return the address of the request's page: a pointer, never a key."""
+    return f"{public_url.rstrip('/')}/requests/{request_id}"
+
+
+def sender_domain(sender: str) -> str:
+    """Return the domain of a From header: what a mail says of itself."""
+    return parseaddr(sender)[1].rpartition("@")[2]
+
+
+def one_line(text: str, longest: int = LONGEST_NAME) -> str:
+    """Return a name fit for a header: no control characters, what nobody sees written out, bounded in length."""
+    kept = (" " if unicodedata.category(mark).startswith(("C", "Z")) else mark for mark in visible(text))
+    line = " ".join("".join(kept).split())
+    return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def prose(text: str) -> str:
+    """Return what somebody wrote, its lines kept, without control characters, and what nobody sees written out."""
+    lines = visible(text).expandtabs(1).splitlines()
+    return "\n".join(
+        "".join(mark for mark in line if unicodedata.category(mark) not in {"Cc", "Cs"}) for line in lines
+    )
+
+
+def duration(seconds: int) -> str:
+    """Return a length of time in words, such as `4 h` or `1 h 30 min`."""
+    hours, rest = divmod(seconds, 3600)
+    minutes, left = divmod(rest, 60)
+    parts = [f"{hours} h" if hours else "", f"{minutes} min" if minutes else "", f"{left} s" if left else ""]
+    return " ".join(part for part in parts if part)

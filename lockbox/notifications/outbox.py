@@ -1,0 +1,275 @@
+"""Promising notices: who is told of a move and where, and the SQL that writes any number of notices at once."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+from sqlmodel import Session
+
+from lockbox import database
+from lockbox.arrays import array, listed
+from lockbox.identity.roles import Mode
+from lockbox.ids import new_id_text
+from lockbox.notifications import prompted
+from lockbox.notifications.audience import (
+    CALLED_FOR,
+    COPIED,
+    NUDGE_TEMPLATES,
+    PROMPTS,
+    RECEIPT,
+    REPORTED_AFTER,
+    Hearer,
+    Nudge,
+    hearers,
+    is_reported,
+    machines,
+    matters_until,
+    nudged,
+    receipted,
+    type_of,
+)
+from lockbox.notifications.prompted import NOBODY
+from lockbox.notifications.recipients import Directory, Receiver
+from lockbox.schedule import NOTICES, Promise
+
+KIND = NOTICES.kinds[0]
+
+# Of a thousand moves many are told to the same people: each audience is written once, each notice as two numbers.
+ADDRESSED = """
+new_notices AS (
+    INSERT INTO notices (id, tenant_id, request_id, event_id, person_id, address_id, watcher_id, endpoint_id, channel,
+        template, run_at, until_at, attempts)
+    SELECT n.id, c.tenant_id, c.request_id, c.event_id, t.person_id, t.address_id, t.watcher_id, t.endpoint_id,
+        CASE WHEN t.endpoint_id IS NULL THEN 'mail' ELSE 'webhook' END, t.template, t.run_at, t.until_at, 0
+    FROM unnest(CAST(:n_id AS uuid[]), CAST(:n_cause AS integer[]), CAST(:n_told AS integer[])) AS n (id, cause, told)
+    JOIN unnest(CAST(:c_event_id AS uuid[]), CAST(:c_tenant_id AS uuid[]), CAST(:c_request_id AS uuid[]))
+        WITH ORDINALITY AS c (event_id, tenant_id, request_id, number) ON c.number = n.cause
+    JOIN unnest(CAST(:t_person_id AS uuid[]), CAST(:t_address_id AS uuid[]), CAST(:t_watcher_id AS uuid[]),
+        CAST(:t_endpoint_id AS uuid[]), CAST(:t_template AS text[]), CAST(:t_run_at AS timestamptz[]),
+        CAST(:t_until_at AS timestamptz[]))
+        WITH ORDINALITY AS t (person_id, address_id, watcher_id, endpoint_id, template, run_at, until_at, number)
+        ON t.number = n.told
+)"""
+# Who gets the report on a window is asked when it is due: a row now, and not one for each of them.
+REPORT_DUE = """
+new_reports AS (
+    INSERT INTO reports_due (event_id, due_at)
+    SELECT * FROM unnest(CAST(:r_event_id AS uuid[]), CAST(:r_due_at AS timestamptz[]))
+)"""
+PROMISE = f"{ADDRESSED},{REPORT_DUE}"
+
+
+@dataclass(frozen=True)
+class Told:
+    """Somebody who is told, and by which template: a person, at a further address if one is given, or another."""
+
+    template: str
+    person_id: UUID | None = None
+    address_id: UUID | None = None
+    watcher_id: UUID | None = None
+    endpoint_id: UUID | None = None
+
+
+@dataclass(frozen=True)
+class News:
+    """A move as the notices wing sees it; `asked` are those whom it asks.
+
+    They are managers during a review, and the customer's people after it. With a `nudge` it is no move: the request
+    stays as it is.
+    """
+
+    event_id: UUID
+    request_id: UUID
+    tenant_id: UUID
+    requester_id: UUID
+    actor_id: UUID | None
+    actor_role: str
+    action: str
+    mode: Mode
+    service: str
+    from_state: str | None
+    to_state: str
+    customer_knows: bool
+    at: datetime
+    deadline_at: datetime
+    asked: frozenset[UUID] = frozenset()
+    nudge: Nudge | None = None
+
+    @property
+    def template(self) -> str:
+        """Which text tells of it."""
+        return NUDGE_TEMPLATES[self.nudge, self.to_state] if self.nudge else str(self.to_state)
+
+    @property
+    def hearers(self) -> frozenset[Hearer]:
+        """Which people hear of it."""
+        if self.nudge:
+            return nudged(self.nudge, self.to_state, self.mode)
+        return hearers(self.from_state, self.to_state, self.mode, customer_knows=self.customer_knows)
+
+
+@dataclass(frozen=True)
+class Due:
+    """Somebody who is told, when, and until when it matters."""
+
+    told: Told
+    run_at: datetime
+    until_at: datetime
+
+
+class Cause(Protocol):
+    """What notices tell of."""
+
+    @property
+    def event_id(self) -> UUID:
+        """The event."""
+
+    @property
+    def tenant_id(self) -> UUID:
+        """The tenant whose event it is."""
+
+    @property
+    def request_id(self) -> UUID:
+        """The request that it is about."""
+
+
+def promise(session: Session, known: Directory, news: Iterable[News]) -> dict[str, Any]:
+    """Return the parameters of PROMISE, and note on the session what to arm after the commit."""
+    moves = tuple(news)
+    found = prompted.look_up(session, [move.request_id for move in moves if Hearer.HEARD in move.hearers])
+    audiences = Audiences(known)
+    told = [audiences.of(move, found[move.request_id]) for move in moves]
+    closed = [move for move in moves if is_reported(move.from_state, move.to_state)]
+    return addressed(session, moves, told, audiences.due) | {
+        "r_event_id": array(move.event_id for move in closed),
+        "r_due_at": array(move.at + REPORTED_AFTER for move in closed),
+    }
+
+
+def addressed(
+    session: Session, causes: Sequence[Cause], told: Sequence[Sequence[int]], due: Sequence[Due]
+) -> dict[str, Any]:
+    """Return the parameters of ADDRESSED, and note on the session what to arm after the commit.
+
+    Args:
+        session: the open transaction.
+        causes: what is told of.
+        told: for each of these who is told, as numbers in `due` that count from one.
+        due: everybody who is told of any of them.
+    """
+    pairs = [(number, one) for number, audience in enumerate(told, 1) for one in audience]
+    ids = [new_id_text() for _ in pairs]
+    promises = [Promise(id_, KIND, due[one - 1].run_at) for id_, (_, one) in zip(ids, pairs, strict=True)]
+    database.promise(session, NOTICES, promises)
+    return {
+        "n_id": listed(ids),
+        "n_cause": array(number for number, _ in pairs),
+        "n_told": array(one for _, one in pairs),
+        "c_event_id": array(cause.event_id for cause in causes),
+        "c_tenant_id": array(cause.tenant_id for cause in causes),
+        "c_request_id": array(cause.request_id for cause in causes),
+        "t_person_id": array(one.told.person_id for one in due),
+        "t_address_id": array(one.told.address_id for one in due),
+        "t_watcher_id": array(one.told.watcher_id for one in due),
+        "t_endpoint_id": array(one.told.endpoint_id for one in due),
+        "t_template": array(one.told.template for one in due),
+        "t_run_at": array(one.run_at for one in due),
+        "t_until_at": array(one.until_at for one in due),
+    }
+
+
+class Audiences:
+    """Who is told of moves, worked out once for moves that are alike in all that it depends on.
+
+    `due` are all who are told of any of them; an audience is the numbers of some of them, counted from one.
+    """
+
+    def __init__(self, known: Directory) -> None:
+        self.due: list[Due] = []
+        self._known = known
+        self._found: dict[object, range] = {}
+
+    def of(self, move: News, found: frozenset[UUID]) -> range:
+        """Return the numbers of those who are told of a move."""
+        alike = (_likeness(move), found)
+        numbers = self._found.get(alike)
+        if numbers is None:
+            first = len(self.due) + 1
+            for one in _told(self._known, move, found):
+                is_called = one.endpoint_id is not None
+                until = move.at + CALLED_FOR if is_called else matters_until(one.template, move.at, move.deadline_at)
+                self.due.append(Due(one, move.at, until))
+            numbers = self._found[alike] = range(first, len(self.due) + 1)
+        return numbers
+
+
+def _likeness(move: News) -> tuple[object, ...]:
+    """Return all of a move that its audience and the times of its notices depend on."""
+    who = move.tenant_id, move.requester_id, move.actor_id, move.actor_role, move.asked, move.customer_knows
+    what = move.action, move.mode, move.service, move.from_state, move.to_state, move.nudge, move.at
+    return (*who, *what, move.deadline_at if move.nudge or move.to_state in PROMPTS else None)
+
+
+def foreseen(known: Directory, item: News) -> list[Told]:
+    """Return who would be told of a move that nobody has made, and where."""
+    return list(_told(known, item, NOBODY))
+
+
+def _told(known: Directory, item: News, found: frozenset[UUID]) -> Iterator[Told]:
+    """Yield everybody who is told of a move, once at each address: a receipt says all that the outcome would."""
+    receipts = _receipted(known, item)
+    for person in sorted(receipts):
+        yield from at_each(known, person, RECEIPT)
+    for person in sorted(_people(known, item, found) - receipts):
+        yield from at_each(known, person, item.template)
+    event_type = type_of(item.action, item.from_state)
+    receivers = [receiver for receiver in _receivers(known, item) if receiver.wants(event_type)]
+    yield from (Told(item.template, endpoint_id=receiver.id) for receiver in receivers)
+    if Hearer.WATCHERS in item.hearers:
+        copy = COPIED if item.to_state == "pending" else item.template
+        watchers = [one for one in known.watchers[item.tenant_id] if one.watches(item.service)]
+        yield from (Told(copy, watcher_id=watcher.id) for watcher in watchers)
+
+
+def at_each(known: Directory, person: UUID, template: str) -> Iterator[Told]:
+    """Yield a person at the address to sign in with, and at those others at which they want this to arrive."""
+    yield Told(template, person)
+    for box in known.mailboxes.get(person, ()):
+        if box.prompts or template == RECEIPT:
+            yield Told(template, person, box.id)
+
+
+def _receipted(known: Directory, item: News) -> set[UUID]:
+    told = receipted(item.action, item.actor_role, customer_knows=item.customer_knows)
+    people = set(known.admins[item.tenant_id]) if Hearer.ADMINS in told else set[UUID]()
+    if Hearer.DECIDER in told and item.actor_id:
+        people.add(item.actor_id)
+    return people
+
+
+def _people(known: Directory, item: News, found: frozenset[UUID]) -> set[UUID]:
+    told = item.hearers
+    people: set[UUID] = set()
+    if Hearer.MANAGERS in told:
+        people |= known.managers.keys()
+    if Hearer.ASKED in told:
+        people |= item.asked
+    if Hearer.HEARD in told:
+        people |= found
+    if Hearer.APPROVERS in told:
+        people |= known.able(item.tenant_id) - known.quiet
+    if Hearer.ADMINS in told:
+        people |= known.admins[item.tenant_id]
+    people -= {item.actor_id, item.requester_id}
+    if Hearer.REQUESTER in told:
+        people.add(item.requester_id)
+    return people
+
+
+def _receivers(known: Directory, item: News) -> list[Receiver]:
+    receivers = list(known.receivers[None])
+    if Hearer.TENANT_ENDPOINTS in machines(customer_knows=item.customer_knows):
+        receivers += known.receivers[item.tenant_id]
+    return receivers

@@ -1,0 +1,165 @@
+"""Claiming notices: those that are due and whose lane has room; what finds none is put off, which is no try."""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlmodel import Session
+
+from lockbox import database
+from lockbox.database import now
+from lockbox.notifications.models import Channel
+from lockbox.notifications.outbox import KIND
+from lockbox.notifications.sending_pool import Lanes, Way, domain_of, host_of
+from lockbox.schedule import NOTICES, Promise
+
+LEASE = NOTICES.lease
+LONGEST_LEASE = timedelta(hours=1)
+LAST_MOMENT = timedelta(seconds=1)
+MOST_JITTER = 0.2
+
+CHANCE = random.SystemRandom()
+
+LOCK = text("""
+SELECT id, run_at, until_at, closed_at, attempts, channel FROM notices
+WHERE id = ANY(:ids) ORDER BY id FOR UPDATE SKIP LOCKED
+""")
+KNOWN = text("SELECT id FROM notices WHERE id = ANY(:ids)")
+LEADS_TO = text("""
+SELECT n.id, coalesce(h.url, x.email, p.email, w.email, i.email, s.email, f.email, g.email) AS place
+FROM notices n LEFT JOIN endpoints h ON h.id = n.endpoint_id LEFT JOIN people p ON p.id = n.person_id
+LEFT JOIN addresses x ON x.id = n.address_id LEFT JOIN watchers w ON w.id = n.watcher_id
+LEFT JOIN invitations i ON i.id = n.about_id LEFT JOIN sign_ins s ON s.id = n.about_id
+LEFT JOIN addresses f ON f.id = n.about_id
+LEFT JOIN (SELECT d.id, q.email FROM delegations d JOIN people q ON q.id = d.deputy_id) g ON g.id = n.about_id
+WHERE n.id = ANY(:ids)
+""")
+CLAIM = text("""
+UPDATE notices n SET attempts = n.attempts + 1, run_at = c.run_at
+FROM unnest(CAST(:ids AS uuid[]), CAST(:run_at AS timestamptz[])) AS c (id, run_at) WHERE n.id = c.id
+""")
+PUT_OFF = text("""
+UPDATE notices n SET run_at = c.run_at
+FROM unnest(CAST(:ids AS uuid[]), CAST(:run_at AS timestamptz[])) AS c (id, run_at) WHERE n.id = c.id
+""")
+# Only while the claim is still ours: after its lease somebody else may have begun.
+GIVE_BACK = text("""
+UPDATE notices n SET attempts = n.attempts - 1,
+    run_at = greatest(least(CAST(:at AS timestamptz) + c.wait, n.until_at - CAST(:last AS interval)), :at)
+FROM unnest(CAST(:ids AS uuid[]), CAST(:lease AS timestamptz[]), CAST(:wait AS interval[])) AS c (id, lease, wait)
+WHERE n.id = c.id AND n.run_at = c.lease AND n.closed_at IS NULL RETURNING n.id, n.run_at
+""")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place in a lane that was promised to one notice."""
+
+    way: Way
+    lane: str
+
+    def leave(self) -> None:
+        """Give it back unused."""
+        self.way.leave(self.lane)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A notice that nobody else sends before `lease`; without a place its time is over, and it is not sent."""
+
+    notice_id: UUID
+    lease: datetime
+    place: Place | None
+
+
+@dataclass(frozen=True)
+class Returned:
+    """A claim that led to no try, and how long there is no room."""
+
+    notice_id: UUID
+    lease: datetime
+    wait: timedelta
+
+
+def claim(session: Session, ids: Sequence[UUID], lanes: Lanes, at_once: list[Place]) -> tuple[list[Claim], datetime]:
+    """Claim those of the notices that are due and find room, and settle the schedule for all others.
+
+    A claim moves the next try past a lease. What finds no room comes again when its lane says so, and never later
+    than a second before it stops mattering; if that is now, it is claimed without a place.
+
+    Args:
+        session: of a transaction that is committed before anything is sent.
+        ids: of notices, each once.
+        lanes: where there is room or not.
+        at_once: takes each place as it is promised, for the case that the transaction fails.
+
+    Returns:
+        The claims, and the moment as of which they stand.
+    """
+    rows = session.connection().execute(LOCK, {"ids": list(ids)}).all()
+    at = now(session)
+    ready = [row for row in rows if row.closed_at is None and row.run_at <= at]
+    claims, put_off = _let_in(session, ready, at, lanes, at_once)
+    if claims:
+        values = {"ids": [one.notice_id for one in claims], "run_at": [one.lease for one in claims]}
+        session.connection().execute(CLAIM, values)
+    if put_off:
+        session.connection().execute(PUT_OFF, {"ids": list(put_off), "run_at": list(put_off.values())})
+    taken = {row.id for row in ready}
+    settled = [Promise(str(one), KIND, until - at) for one, until in put_off.items()]
+    settled += [
+        Promise(str(row.id), KIND, None if row.closed_at else row.run_at - at) for row in rows if row.id not in taken
+    ]
+    settled += _strangers(session, set(ids) - {row.id for row in rows})
+    database.promise(session, NOTICES, settled)
+    return claims, at
+
+
+def give_back(session: Session, returned: Sequence[Returned]) -> None:
+    """Undo claims that led to no try: the attempt does not count, and the next comes when there may be room."""
+    at = now(session)
+    values = {
+        "at": at,
+        "last": LAST_MOMENT,
+        "ids": [one.notice_id for one in returned],
+        "lease": [one.lease for one in returned],
+        "wait": [one.wait * CHANCE.uniform(1, 1 + MOST_JITTER) for one in returned],
+    }
+    rows = session.connection().execute(GIVE_BACK, values).all()
+    database.promise(session, NOTICES, [Promise(str(row.id), KIND, row.run_at - at) for row in rows])
+
+
+def _let_in(
+    session: Session, ready: Sequence[Row[Any]], at: datetime, lanes: Lanes, at_once: list[Place]
+) -> tuple[list[Claim], Mapping[UUID, datetime]]:
+    found = session.connection().execute(LEADS_TO, {"ids": [row.id for row in ready]}) if ready else ()
+    leads_to = {row.id: row.place or "" for row in found}
+    claims, put_off = [], {}
+    for row in ready:
+        place = _place(row, leads_to[row.id], lanes)
+        wait = place.way.enter(place.lane) if at < row.until_at else 0.0
+        if not wait and at < row.until_at:
+            at_once.append(place)
+        last = row.until_at - LAST_MOMENT
+        if wait and at < last:
+            put_off[row.id] = min(at + timedelta(seconds=wait * CHANCE.uniform(1, 1 + MOST_JITTER)), last)
+        else:
+            lease = at + min(LEASE * 2 ** min(row.attempts, 10), LONGEST_LEASE)
+            claims.append(Claim(row.id, lease, None if wait or at >= row.until_at else place))
+    return claims, put_off
+
+
+def _place(row: Row[Any], leads_to: str, lanes: Lanes) -> Place:
+    if row.channel == Channel.WEBHOOK:
+        return Place(lanes.hooks, host_of(leads_to))
+    return Place(lanes.mail, domain_of(leads_to))
+
+
+def _strangers(session: Session, missing: set[UUID]) -> Iterator[Promise]:
+    if missing:
+        busy = set(session.connection().execute(KNOWN, {"ids": list(missing)}).scalars())
+        yield from (Promise(str(one), KIND, LEASE if one in busy else None) for one in sorted(missing))

@@ -1,0 +1,239 @@
+"""What a notice says: texts and payloads, made when they are sent from the immutable event that caused them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from lockbox.audit.closed import Closed
+from lockbox.identity.roles import Mode
+from lockbox.identity.time_zones import clock_time
+from lockbox.notifications import window_report
+from lockbox.notifications.audience import CONVERSED, RECEIPT, REPORT
+from lockbox.notifications.mail_text import (
+    LONGEST_SUBJECT,
+    TEMPLATES,
+    duration,
+    one_line,
+    portal_address,
+    prose,
+    sender_domain,
+)
+from lockbox.notifications.senders.protocol import Mail
+from lockbox.notifications.states import SAYINGS
+from lockbox.notifications.subjects import NOBODY_TOLD, SUBJECTS
+from lockbox.text_rules import flagged
+
+LONG = 600
+LONGEST_AGENT = 256
+LONGEST_RESOURCE = 256
+
+DECIDED = {"endorse": "endorsed", "approve": "approved", "deny": "denied"}
+OUTCOMES = {
+    "pending": "Nobody is in yet: it waits for the customer's answer, or for more of it.",
+    "active": "Access is open, and closes by itself.",
+    "denied": "Nobody got in.",
+}
+REMEDIES = {
+    "pending": "Deny it on the request's page, or let a colleague do so: one denial outweighs every yes.",
+    "active": "Revoke it on the request's page: the access ends at once.",
+    "denied": "Let the vendor know: the engineer can ask again.",
+}
+NAMED_BY = frozenset({"active", "denied", "revoked"})
+ENDED = {name: saying.others[0].lower() + saying.others[1:] for name, saying in SAYINGS.items()}
+ENDED |= {"active": "opened"}
+FILES = {"review_reminder": "reminder", "answer_reminder": "reminder"}
+FILES |= {name: name for name in ("closing", "unreached", RECEIPT, REPORT)}
+FILES |= dict.fromkeys(CONVERSED.values(), "question")
+
+
+@dataclass(frozen=True)
+class Wording:
+    """What a mail about a request may hold: a link to its page, and the words in which the access is justified.
+
+    `report` is whether there is to be one on its window at all.
+    """
+
+    link: bool = True
+    justification: bool = True
+    report: bool = True
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """An earlier request for the same case or resource: what had become of it at the time of the event, by whom."""
+
+    request_id: UUID
+    requester: str
+    state: str
+    at: datetime
+    actor: str | None
+
+
+@dataclass(frozen=True)
+class Letter:
+    """Everything that a notice may say: the event that caused it, and what never changes of its request.
+
+    `tenant` is the tenant's present name, and `slug` what machines know it by. `now` is the moment of sending;
+    `opened_until` is when the window would close if it were approved at that moment.
+    `action`, `to_state` and `actor_id` are the event's; `address` and `user_agent` are from where it was done, None
+    where the recipient is not of the same side. `time_zone` is the recipient's. `is_copy` is whether the recipient is
+    copied, decides nothing and cannot sign in. `in_vain` says how many were asked where none of them could be told.
+    `closed` is what a report is about.
+    """
+
+    notice_id: UUID
+    template: str
+    now: datetime
+    at: datetime
+    deadline_at: datetime | None
+    action: str
+    to_state: str
+    actor_id: UUID | None
+    actor_name: str | None
+    actor_role: str
+    comment: str | None
+    event_type: str
+    request_id: UUID
+    tenant: str
+    slug: str
+    tenant_id: UUID
+    mode: Mode
+    requester: str
+    requester_id: UUID
+    service: str
+    resources: list[str]
+    actions: list[str]
+    reason_code: str
+    justification: str
+    case_ref: str | None
+    access_window: int
+    recipient_id: UUID | None
+    recipient_name: str
+    recipient_address: str
+    wording: Wording
+    time_zone: str
+    is_copy: bool = False
+    address: str | None = None
+    user_agent: str | None = None
+    earlier: Sequence[Earlier] = ()
+    in_vain: str = ""
+    closed: Closed | None = None
+
+    @property
+    def nobody_told(self) -> bool:
+        """Whether the time ran out without anybody having been told."""
+        return self.template == "timed_out" and bool(self.in_vain)
+
+    @property
+    def opened_until(self) -> datetime:
+        """When access would end if it were approved at this moment."""
+        return self.now + timedelta(seconds=self.access_window)
+
+    @property
+    def seconds_left(self) -> int:
+        """How long it is until the deadline, in whole minutes where it is more than ten."""
+        left = int((self.deadline_at - self.now).total_seconds()) if self.deadline_at else 0
+        return max(left - left % 60 if left > LONG else left, 1)
+
+
+def mail(letter: Letter, *, public_url: str, services: Mapping[str, str], sender: str) -> Mail:
+    """Return the mail: nothing in it acts by itself; the link is a pointer to a page that asks to sign in.
+
+    Args:
+        letter: what it says.
+        public_url: of the portal; its host is the domain of every Message-ID.
+        services: the names of services by their keys.
+        sender: the From header; its domain is what the mail says of itself.
+    """
+    domain = urlsplit(public_url).hostname
+    said = _said(letter, services) | {
+        "link": portal_address(public_url, letter.request_id),
+        "left": duration(letter.seconds_left),
+        "account": f"{public_url.rstrip('/')}/account",
+        "sender_domain": sender_domain(sender),
+        "message_domain": domain,
+    }
+    file = FILES.get(letter.template, "notice")
+    return Mail(
+        message_id=f"<{letter.notice_id}@{domain}>",
+        thread_id=f"<{letter.request_id}@{domain}>",
+        to_name=one_line(letter.recipient_name),
+        to_address=letter.recipient_address,
+        subject=_subject(letter, said),
+        text=TEMPLATES.get_template(f"{file}.txt").render(said),
+        html=TEMPLATES.get_template(f"{file}.html").render(said),
+    )
+
+
+def _subject(letter: Letter, said: Mapping[str, Any]) -> str:
+    words = {name: said[name] for name in ("requester", "service", "tenant", "left", "decided")}
+    found = window_report.found(letter.closed) if letter.closed else ""
+    subject = NOBODY_TOLD if letter.nobody_told else SUBJECTS[letter.template]
+    return subject.format(**words, actor=said["actor"] or "Somebody", found=found)[:LONGEST_SUBJECT]
+
+
+def _said(letter: Letter, services: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the templates say, whatever the way that leads back to us."""
+    time = partial(clock_time, zone=letter.time_zone)
+    return {
+        "letter": letter,
+        "service": services.get(letter.service, letter.service),
+        "requester": one_line(letter.requester),
+        "actor": one_line(letter.actor_name) if letter.actor_name else None,
+        "tenant": one_line(letter.tenant),
+        "resources": [flagged(one_line(resource, LONGEST_RESOURCE)) for resource in letter.resources],
+        "justification": prose(letter.justification),
+        "case_ref": one_line(letter.case_ref) if letter.case_ref else None,
+        "comment": prose(letter.comment) if letter.comment else None,
+        "opened": "approved" if letter.actor_role == "approver" else "opened for the vendor",
+        "decided": DECIDED.get(letter.action, ""),
+        "mine": letter.recipient_id == letter.requester_id,
+        "own": letter.recipient_id == letter.actor_id,
+        "asks": letter.template in ("reviewing", "pending"),
+        "duration": duration(letter.access_window),
+        "time": time,
+        "yes": _yes(letter, services.get(letter.service, letter.service)),
+        "outcome": OUTCOMES.get(letter.to_state, ""),
+        "remedy": _remedy(letter),
+        "earlier": [_before(one, time(one.at)) for one in letter.earlier],
+        "address": one_line(letter.address) if letter.address else "not known",
+        "user_agent": one_line(letter.user_agent, LONGEST_AGENT) if letter.user_agent else "not known",
+        "knows_origin": bool(letter.address or letter.user_agent),
+        **(window_report.said(letter.closed, letter.to_state, letter.now, time) if letter.closed else {}),
+    }
+
+
+def _yes(letter: Letter, service: str) -> tuple[str, str]:
+    """Return what a yes does, and what it opens: nothing but what was asked."""
+    opens = (
+        f"exactly this and nothing else: whoever asks may {', '.join(letter.actions)} in these resources of "
+        f"{service} for at most {duration(letter.access_window)}, then it shuts by itself. "
+        "It can be closed at any moment before."
+    )
+    if letter.template == "pending":
+        return "Approving opens", opens
+    if letter.mode is Mode.ENFORCE:
+        return "Endorsing asks the customer", f"to open {opens}"
+    return "Endorsing opens", opens
+
+
+def _remedy(letter: Letter) -> str:
+    """Return what to do about a decision that was not one's own, or is not what one expects."""
+    if letter.to_state == "pending" and letter.action == "endorse":
+        remedy = "Tell the customer not to answer, and revoke it on the request's page should it open."
+    else:
+        remedy = REMEDIES.get(letter.to_state, "")
+    if letter.recipient_id != letter.actor_id:
+        return remedy
+    return f"{remedy} Then end your sessions, and take away passkeys and tokens that are not yours, in your account."
+
+
+def _before(one: Earlier, when: str) -> dict[str, str]:
+    """Return what became of an earlier request, part by part."""
+    by = one_line(one.actor) if one.actor and one.state in NAMED_BY else ""
+    number = str(one.request_id)
+    return {"number": number, "who": one_line(one.requester), "ended": ENDED[one.state], "by": by, "when": when}

@@ -1,0 +1,94 @@
+"""What every sender takes and how it fails."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+from lockbox.notifications.circuit_breaker import Said
+
+SEND_SECONDS = 10.0
+SILENT = frozenset({"time", "connection", "certificate", "name"})
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the other side said: an HTTP or SMTP status, and the beginning of its text."""
+
+    status: int | None = None
+    text: str = ""
+
+
+NOTHING = Reply()
+
+
+class SendFailed(Exception):  # noqa: N818 - it is an outcome that callers plan for
+    """It did not arrive.
+
+    `permanent` means that another try with the same recipient is pointless, `gone` that the recipient wants no more
+    of anything. `kind` is a word for the log, `reply` what the other side said, `wait` how long it asked for.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        permanent: bool = False,
+        gone: bool = False,
+        kind: str = "failed",
+        reply: Reply = NOTHING,
+        wait: timedelta | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.permanent = permanent or gone
+        self.gone = gone
+        self.kind = kind
+        self.reply = reply
+        self.wait = wait
+
+    @property
+    def said(self) -> Said:
+        """What this tells of the other side: any status is an answer; our own trouble tells nothing of it."""
+        if self.reply.status is not None:
+            return Said.ANSWER
+        return Said.SILENCE if self.kind in SILENT else Said.NOTHING
+
+
+@dataclass(frozen=True)
+class Mail:
+    """One mail to one person. `message_id` is the same for every try, so that a mailbox can tell a double."""
+
+    message_id: str
+    to_name: str
+    to_address: str
+    subject: str
+    text: str
+    html: str
+    thread_id: str
+
+
+@dataclass(frozen=True)
+class Hook:
+    """One webhook call. `hook_id` is the same for every try; each of the `secrets` signs it, the newest first."""
+
+    hook_id: str
+    url: str
+    body: bytes
+    secrets: tuple[str, ...]
+
+
+class MailSender(Protocol):
+    """Sends mail, from several threads at once; every call ends within SEND_SECONDS."""
+
+    def send(self, mail: Mail) -> None:
+        """Hand the mail over, or raise SendFailed."""
+
+    def close(self) -> None:
+        """Give back what this thread holds open."""
+
+
+class HookSender(Protocol):
+    """Calls webhooks, from several threads at once; every call ends within SEND_SECONDS."""
+
+    def send(self, hook: Hook) -> Reply:
+        """Deliver the call and return what was answered, or raise SendFailed."""

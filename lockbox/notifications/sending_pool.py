@@ -1,0 +1,258 @@
+"""The lanes of all that is sent: threads that take from each in turn, mails and webhooks apart; no database."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import structlog
+
+from lockbox.notifications.circuit_breaker import FIRST_LOAD, Lane, Said
+
+log = structlog.get_logger(__name__)
+
+MAIL_THREADS = 16
+HOOK_THREADS = 32
+UNPROVEN_SHARE = 0.75
+LONGEST_IN_QUEUE = 10.0
+IDLE_SECONDS = 2.0
+FORGOTTEN_SECONDS = 600.0
+SWEEP_SECONDS = 60.0
+STOPPED_WAIT = 1.0
+PORTS = {"http": 80, "https": 443}
+
+Clock = Callable[[], float]
+
+
+class Errand(Protocol):
+    """One thing to send. Its calls come from a thread of the lanes, but for `give_back`, and raise nothing."""
+
+    def run(self) -> Said:
+        """Send it, within a deadline of its own."""
+
+    def finish(self) -> None:
+        """Record how it went; the place in the lane is free by now."""
+
+    def give_back(self, seconds: float, others: Sequence[Any] = ()) -> None:
+        """Take it back, and others of its kind with it: they were not tried, and there is no room for so long."""
+
+    def rest(self) -> None:
+        """Close what this thread holds open, for it has nothing more to do."""
+
+
+@dataclass(frozen=True)
+class Queued:
+    """An errand in its queue, and since when it is there."""
+
+    errand: Errand
+    since: float
+
+
+class Way:
+    """All lanes of one channel, and the threads that serve them in turn.
+
+    Lanes that have not proven to answer get three quarters of the threads at most, all together: however many of
+    them hang, the others go on.
+    """
+
+    def __init__(
+        self, channel: str, threads: int, clock: Clock = time.monotonic, *, first_load: int = FIRST_LOAD
+    ) -> None:
+        self._channel = channel
+        self._most = threads
+        self._most_unproven = max(1, int(threads * UNPROVEN_SHARE))
+        self._clock = clock
+        self._first_load = first_load
+        self._change = threading.Condition()
+        self._lanes: dict[str, Lane[Queued]] = {}
+        self._waiting: dict[str, Lane[Queued]] = {}
+        self._threads = 0
+        self._idle = 0
+        self._unproven = 0
+        self._swept_at = clock()
+        self._stopping = False
+
+    def enter(self, name: str) -> float:
+        """Promise a place in a lane and return 0.0, or return in how many seconds to come again."""
+        with self._change:
+            if self._stopping:
+                return STOPPED_WAIT
+            now = self._clock()
+            self._sweep(now)
+            lane = self._lanes.get(name) or self._lanes.setdefault(name, Lane(name, self._first_load))
+            return lane.enter(now)
+
+    def leave(self, name: str) -> None:
+        """Give back a place that was promised and is not needed."""
+        with self._change:
+            self._lanes[name].load -= 1
+
+    def send(self, name: str, errand: Errand) -> None:
+        """Queue an errand in the place that was promised to it."""
+        with self._change:
+            lane, now = self._lanes[name], self._clock()
+            if not self._stopping and not lane.is_shut(now):
+                lane.queue.append(Queued(errand, now))
+                self._waiting.setdefault(name, lane)
+                self._wake()
+                return
+            lane.load -= 1
+            wait = 0.0 if self._stopping else lane.wait(now)
+        errand.give_back(wait)
+
+    def stop(self, seconds: float) -> bool:
+        """Take nothing more and give back what waits; return whether what runs has ended within that time."""
+        with self._change:
+            self._stopping = True
+            left = [one for lane in self._waiting.values() for one in self._emptied(lane)]
+            self._waiting.clear()
+            self._change.notify_all()
+        _give_back(left, 0.0)
+        with self._change:
+            return self._change.wait_for(lambda: self._threads == self._idle, seconds)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """How many lanes are remembered, and how many threads there are."""
+        with self._change:
+            return len(self._lanes), self._threads
+
+    def _work(self) -> None:
+        last: Errand | None = None
+        while found := self._next():
+            lane, queued, unproven, waited = found
+            last = queued.errand
+            if waited > LONGEST_IN_QUEUE:
+                self._end(lane, 0.0, Said.NOTHING, unproven=unproven)
+                last.give_back(0.0)
+            else:
+                began = self._clock()
+                said = last.run()
+                self._end(lane, self._clock() - began, said, unproven=unproven)
+                last.finish()
+            with self._change:
+                self._idle += 1
+                if self._stopping:
+                    self._change.notify_all()
+        if last:
+            last.rest()
+
+    def _next(self) -> tuple[Lane[Queued], Queued, bool, float] | None:
+        """Return what to send next; None where nothing has come for a while, or nothing more will."""
+        until = time.monotonic() + IDLE_SECONDS
+        with self._change:
+            while not (lane := self._ready()):
+                left = until - time.monotonic()
+                if self._stopping or left <= 0:
+                    self._threads -= 1
+                    self._idle -= 1
+                    return None
+                self._change.wait(left)
+            queued = lane.queue.popleft()
+            # Whoever had its turn goes to the end of the row.
+            del self._waiting[lane.name]
+            if lane.queue:
+                self._waiting[lane.name] = lane
+            lane.running += 1
+            unproven = not lane.proven
+            self._unproven += unproven
+            self._idle -= 1
+            self._wake()
+            return lane, queued, unproven, self._clock() - queued.since
+
+    def _ready(self) -> Lane[Queued] | None:
+        now, full = self._clock(), self._unproven >= self._most_unproven
+        return next((one for one in self._waiting.values() if one.is_ready(now) and (one.proven or not full)), None)
+
+    def _wake(self) -> None:
+        """Have one thread more look, if there is something for it."""
+        if not self._ready():
+            return
+        if self._idle:
+            self._change.notify()
+        elif self._threads < self._most:
+            try:
+                threading.Thread(target=self._work, name=f"{self._channel}-lanes", daemon=True).start()
+            except RuntimeError:
+                log.warning("lane.no_thread", channel=self._channel, threads=self._threads)
+            else:
+                self._threads += 1
+                self._idle += 1
+
+    def _end(self, lane: Lane[Queued], seconds: float, said: Said, *, unproven: bool) -> None:
+        with self._change:
+            now, was_shut = self._clock(), lane.shut_until
+            lane.end(now, seconds, said)
+            self._unproven -= unproven
+            is_shut = lane.is_shut(now)
+            left = self._emptied(lane) if is_shut else []
+            if left:
+                self._waiting.pop(lane.name, None)
+            wait = lane.wait(now)
+            self._wake()
+        if is_shut and lane.shut_until != was_shut:
+            log.warning("lane.shut", channel=self._channel, lane=lane.name, seconds=round(wait))
+        elif was_shut and lane.shut_until is None:
+            log.info("lane.opened", channel=self._channel, lane=lane.name)
+        _give_back(left, wait)
+
+    def _emptied(self, lane: Lane[Queued]) -> list[Queued]:
+        left = list(lane.queue)
+        lane.queue.clear()
+        lane.load -= len(left)
+        return left
+
+    def _sweep(self, now: float) -> None:
+        if now - self._swept_at < SWEEP_SECONDS:
+            return
+        self._swept_at = now
+        for lane in [one for one in self._lanes.values() if one.is_forgettable(now, FORGOTTEN_SECONDS)]:
+            del self._lanes[lane.name]
+
+
+class Lanes:
+    """Both ways out, which share nothing: neither can starve the other. Threads are started as they are needed.
+
+    `first_load` is how many a lane lets in before it has proven to answer, and `clock` tells what time passes here.
+    """
+
+    def __init__(
+        self,
+        *,
+        mail_threads: int = MAIL_THREADS,
+        hook_threads: int = HOOK_THREADS,
+        clock: Clock = time.monotonic,
+        first_load: int = FIRST_LOAD,
+    ) -> None:
+        self.clock = clock
+        self.mail = Way("mail", mail_threads, clock, first_load=first_load)
+        self.hooks = Way("webhook", hook_threads, clock, first_load=first_load)
+
+    def stop(self, seconds: float) -> bool:
+        """Take nothing more, give back what waits, and wait that long for what runs; return whether it has ended."""
+        until = time.monotonic() + seconds
+        # Both first take nothing more, then each is waited for.
+        self.hooks.stop(0.0)
+        return self.mail.stop(seconds) & self.hooks.stop(max(0.0, until - time.monotonic()))
+
+
+def host_of(url: str) -> str:
+    """Return the lane of a webhook: host and port, in small letters."""
+    try:
+        parts = urlsplit(url)
+        return f"{parts.hostname or ''}:{parts.port or PORTS.get(parts.scheme, 0)}"
+    except ValueError:
+        return ":0"
+
+
+def domain_of(address: str) -> str:
+    """Return the lane of a mail: the domain that it goes to, in small letters."""
+    return address.rpartition("@")[2].strip().lower()
+
+
+def _give_back(left: Sequence[Queued], seconds: float) -> None:
+    if left:
+        first, *others = (one.errand for one in left)
+        first.give_back(seconds, others)

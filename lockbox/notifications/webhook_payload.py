@@ -1,0 +1,201 @@
+"""Calling webhooks: where each goes, by what it is signed, and its body in the form that the endpoint takes."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlmodel import Session
+
+from lockbox.audit.canonical import instant
+from lockbox.identity.time_zones import clock_time
+from lockbox.notifications import account_mail
+from lockbox.notifications.account_mail import TITLES, Memo
+from lockbox.notifications.mail_text import one_line, portal_address
+from lockbox.notifications.models import Format
+from lockbox.notifications.request_mail import Letter
+from lockbox.text_rules import mixed
+
+TEST = "endpoint_tested"
+TEST_TYPE = "endpoint.test"
+REQUEST = "A request for access to *{service}* at {tenant}"
+ACCESS = "Access to *{service}* at {tenant}"
+SENTENCES = {
+    "request.review_denied": f"{REQUEST} was denied in the vendor's review.",
+    "request.denied": f"{REQUEST} was denied.",
+    "request.cancelled": f"{REQUEST} was withdrawn.",
+    "request.timed_out": f"{REQUEST} got no answer in time.",
+    "request.completed": f"{ACCESS} was given back.",
+    "request.revoked": f"{ACCESS} was closed early.",
+    "request.expired": f"{ACCESS} is over.",
+    "request.closing": f"{ACCESS} ends soon.",
+    "request.unreached": f"{REQUEST} waits for an answer, and nobody who was asked could be told.",
+    "request.question": "A question was asked about access to *{service}* at {tenant}.",
+    "request.answer": "A question about access to *{service}* at {tenant} was answered.",
+}
+"""What a chat is told, by the event type; all other events by the state that they led to."""
+STATES = {
+    "reviewing": f"{REQUEST} waits for the vendor's review.",
+    "pending": f"{REQUEST} waits for your answer.",
+    "active": f"{ACCESS} is open.",
+}
+STARTS = {
+    "request.reminded": "Reminder: ",
+    "request.escalated": "More people were asked: ",
+}
+VOTE = f"{REQUEST} was approved, and waits for more approvals."
+BY = {
+    "request.approved": "Approved by",
+    "request.denied": "Denied by",
+    "request.revoked": "Closed by",
+}
+NOBODY_TOLD = f"{REQUEST} timed out: nobody could be told of it."
+DEADLINES = {"reviewing": "Review it by", "pending": "Answer by", "active": "Open until"}
+MOST_WORDS = 1500
+
+READ = text("""
+SELECT n.id, h.id AS endpoint_id, h.url, h.format, h.tenant_id IS NOT NULL AND h.with_justification AS is_told_why,
+    h.secret,
+    CASE WHEN h.old_secret_until > clock_timestamp() THEN h.old_secret END AS old_secret
+FROM notices n JOIN endpoints h ON h.id = n.endpoint_id WHERE n.id = ANY(:ids)
+""")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a notice is called, and what signs it, encrypted.
+
+    `is_told_why` is whether a tenant wants its own endpoint to be told the justification; the vendor's never are.
+    """
+
+    endpoint_id: UUID
+    url: str
+    format: Format
+    is_told_why: bool
+    secret: bytes
+    old_secret: bytes | None
+
+
+def targets(session: Session, ids: Sequence[UUID]) -> Mapping[UUID, Target]:
+    """Return for those of the notices that go out by webhook where they go."""
+    rows = session.connection().execute(READ, {"ids": list(ids)})
+    return {
+        row.id: Target(row.endpoint_id, row.url, Format(row.format), row.is_told_why, row.secret, row.old_secret)
+        for row in rows
+    }
+
+
+def event_type(template: str, of_request: str | None) -> str:
+    """Return the type by which a receiver knows what a call is about; that of a request's event is known before."""
+    return TEST_TYPE if template == TEST else of_request or account_mail.type_of(template)
+
+
+def of_letter(letter: Letter, target: Target, *, public_url: str, services: Mapping[str, str]) -> bytes:
+    """Return the body about a request: thin, with the justification only where endpoint and policy let it out."""
+    justification = letter.justification if target.is_told_why and letter.wording.justification else None
+    if target.format is Format.SLACK:
+        return _slack_of(letter, justification, public_url, services)
+    body = payload(letter, public_url=public_url)
+    if justification is None:
+        return body
+    told: dict[str, Any] = json.loads(body)
+    told["data"]["justification"] = justification
+    return _json(told)
+
+
+def payload(letter: Letter, *, public_url: str) -> bytes:
+    """Return the thin body of a webhook: ids, states and clocks; no reason, no names.
+
+    `mixed_alphabets` is there, and true, where the id of a resource mixes alphabets.
+    """
+    return json.dumps(
+        {
+            "id": str(letter.notice_id),
+            "type": letter.event_type,
+            "timestamp": instant(letter.at),
+            "data": {
+                "request_id": str(letter.request_id),
+                "tenant": letter.slug,
+                "tenant_id": str(letter.tenant_id),
+                "state": letter.to_state,
+                **({"mixed_alphabets": True} if mixed(letter.resources) else {}),
+                **({"nobody_told": letter.nobody_told} if letter.template == "timed_out" else {}),
+                "answer_by": _deadline(letter, "reviewing", "pending"),
+                "open_until": _deadline(letter, "active"),
+                "url": portal_address(public_url, letter.request_id),
+            },
+        },
+        separators=(",", ":"),
+    ).encode()
+
+
+def of_memo(memo: Memo, target: Target, *, public_url: str) -> bytes:
+    """Return the body about anything else: ids, the kind of change and its diff."""
+    if memo.template == TEST:
+        return _test(memo, target)
+    if target.format is Format.JSON:
+        return account_mail.payload(memo)
+    title = TITLES[memo.template].format(tenant=one_line(memo.tenant or "")).strip()
+    lines = [f"{_plain(name)}: {_plain(change)}" for name, change in memo.changes.items()]
+    text_ = "\n".join([f"*{_plain(title)}*", *lines])[:MOST_WORDS]
+    return _message(title, text_, f"{public_url.rstrip('/')}/sign-in", "Sign in")
+
+
+def _test(memo: Memo, target: Target) -> bytes:
+    if target.format is Format.SLACK:
+        said = "This is a test: notices of Lockbox arrive here."
+        return _json({"text": said, "blocks": [_section(said)]})
+    data = {"endpoint_id": str(target.endpoint_id), "tenant": memo.slug}
+    return _json(
+        {"id": str(memo.notice_id), "type": TEST_TYPE, "timestamp": instant(memo.at), "data": data},
+    )
+
+
+def _slack_of(letter: Letter, justification: str | None, public_url: str, services: Mapping[str, str]) -> bytes:
+    service = services.get(letter.service, letter.service)
+    said = _sentence(letter).format(service=_plain(one_line(service)), tenant=_plain(one_line(letter.tenant)))
+    lines = [said]
+    if letter.event_type in BY and letter.actor_name:
+        lines.append(f"{BY[letter.event_type]} {_plain(one_line(letter.actor_name))}")
+    if letter.to_state in DEADLINES and letter.deadline_at:
+        lines.append(f"{DEADLINES[letter.to_state]} {clock_time(letter.deadline_at)}")
+    if mixed(letter.resources):
+        lines.append("Careful: the name of a resource mixes alphabets. Check each letter before you decide.")
+    if justification is not None:
+        lines.append(f"Why: {_plain(' '.join(justification.split()))}"[:MOST_WORDS])
+    lines.append(f"As of {clock_time(letter.at)}. Request {letter.request_id}")
+    return _message(said, "\n".join(lines), portal_address(public_url, letter.request_id), "Open the request")
+
+
+def _sentence(letter: Letter) -> str:
+    if letter.nobody_told:
+        return NOBODY_TOLD
+    if letter.event_type == "request.approved" and letter.to_state == "pending":
+        return VOTE
+    said = SENTENCES.get(letter.event_type) or STATES[letter.to_state]
+    return STARTS.get(letter.event_type, "") + said
+
+
+def _message(summary: str, words: str, address: str, label: str) -> bytes:
+    """Return a message of Slack's blocks; its button opens a page that asks to sign in, and does nothing itself."""
+    button = {"type": "button", "text": {"type": "plain_text", "text": label}, "url": address}
+    return _json({"text": summary, "blocks": [_section(words), {"type": "actions", "elements": [button]}]})
+
+
+def _section(words: str) -> dict[str, Any]:
+    return {"type": "section", "text": {"type": "mrkdwn", "text": words}}
+
+
+def _plain(words: str) -> str:
+    """Return words in which Slack finds no link, no mention and no command."""
+    return words.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _json(told: Mapping[str, Any]) -> bytes:
+    return json.dumps(told, separators=(",", ":")).encode()
+
+
+def _deadline(letter: Letter, *states: str) -> str | None:
+    return instant(letter.deadline_at) if letter.to_state in states and letter.deadline_at else None
