@@ -25,7 +25,7 @@ from lockbox.identity.passkeys import RelyingParty
 from lockbox.identity.roles import Caller
 from lockbox.notifications.vault import Vault
 from lockbox.refusals import Invalid, NotSignedIn, NotYours, Unseen
-from lockbox.requests.writing import Origin
+from lockbox.requests.transition import Origin
 
 LONGEST_AGENT = 256
 MOST_OF_AGENT = 1024

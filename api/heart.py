@@ -11,7 +11,7 @@ from lockbox.audit import behind
 from lockbox.database import Database
 from lockbox.identity import mark_check
 from lockbox.identity.mark_check import Rounds
-from lockbox.requests import voting
+from lockbox.requests import decisions
 from lockbox.watch.hearts import BEAT_SECONDS, Heart, Part
 
 LOOK_SECONDS = 30.0
@@ -54,7 +54,7 @@ class Beating(threading.Thread):
         self._heart.beat(self._database, Part.API, self._doubted)
         if is_due:
             with self._database.transaction() as session:
-                found = [*voting.unverified(session), *self._rounds.look(session)]
+                found = [*decisions.unverified(session), *self._rounds.look(session)]
                 mark_check.report(session, self._heart.id, found)
             self._look_at = time.monotonic() + LOOK_SECONDS
 

@@ -21,7 +21,7 @@ from lockbox.identity import sessions
 from lockbox.identity.roles import Caller
 from lockbox.news import Listener
 from lockbox.refusals import Busy, NotSignedIn, TooMany
-from lockbox.requests import register, telling
+from lockbox.requests import queries, telling
 from lockbox.schedule import UUID_FORM
 
 log = structlog.get_logger(__name__)
@@ -236,7 +236,7 @@ class Newsroom:
         try:
             with self._database.transaction() as session:
                 caller = sessions.authenticate(session, seat.secret, idle=self._idle, by_itself=True)
-                known = register.known(session, caller, seat.requests)
+                known = queries.known(session, caller, seat.requests)
         except NotSignedIn:
             return False
         return known == seat.requests and not _lost(seat.caller, caller)

@@ -17,7 +17,7 @@ from lockbox.identity.roles import Caller, Means
 from lockbox.notifications import login_codes
 from lockbox.refusals import Conflict, ForeignForm, NotSignedIn, NotYours, PolicyNotMet, Refusal
 from lockbox.requests.lifecycle import DECISIONS, Action
-from lockbox.requests.writing import Origin
+from lockbox.requests.transition import Origin
 
 log = structlog.get_logger(__name__)
 

@@ -14,9 +14,9 @@ from cli.sample import Sample
 from config.settings import Settings
 from lockbox.database import Database, make_engine
 from lockbox.identity.roles import Caller, Role, Standing
-from lockbox.requests import filing
-from lockbox.requests.judging import Filing
-from lockbox.requests.writing import Origin
+from lockbox.requests import submit
+from lockbox.requests.evaluate import Filing
+from lockbox.requests.transition import Origin
 from lockbox.schedule import Schedule
 
 TENANTS = 10_000
@@ -138,5 +138,5 @@ def _house(api: URL, redis_url: str, sample: Sample) -> House:
 def _file(house: House) -> float:
     began = time.perf_counter()
     with house.house.transaction() as session:
-        filing.submit(session, house.caller, Origin("api"), house.filing, Settings().services)
+        submit.submit(session, house.caller, Origin("api"), house.filing, Settings().services)
     return time.perf_counter() - began

@@ -12,7 +12,7 @@ from lockbox.database import as_owner, now
 from lockbox.identity import api_tokens, keyring, row_marks
 from lockbox.identity import tenants as registry
 from lockbox.ids import new_id
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 
 LIFETIME = timedelta(days=1)
 SERVICE = "exchange-online"

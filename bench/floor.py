@@ -21,7 +21,7 @@ from bench.load import clock, load, observer
 from lockbox.arrays import array
 from lockbox.database import Database, make_engine
 from lockbox.ids import new_id
-from lockbox.requests import clock as clock_
+from lockbox.requests import timers as clock_
 from lockbox.schedule import CLOCK, MOST_A_CALL, Promise, Schedule
 
 CONNECTIONS = (1, 2)

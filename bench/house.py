@@ -22,11 +22,11 @@ from config import ports
 from config.settings import Settings
 from lockbox.database import Database, as_owner, make_engine
 from lockbox.identity.roles import Caller, Means, Role, Side, Standing
-from lockbox.requests import acting, filing
+from lockbox.requests import decide, submit
+from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
-from lockbox.requests.voting import Verdict
-from lockbox.requests.writing import Origin
+from lockbox.requests.policy_rules import Policy
+from lockbox.requests.transition import Origin
 from lockbox.schedule import Schedule
 
 API_PORT, FLOWER_PORT, SINK_PORT = 0, 20, 40
@@ -147,9 +147,9 @@ def _live(plan: Plan, people: Sample) -> UUID:
     house = Database(make_engine(plan.database_url, role="bench"), Schedule(NOWHERE))
     try:
         with house.transaction() as session:
-            filed = filing.submit(session, engineer(people), Origin("api"), asks(people.tenant), SERVICES)
+            filed = submit.submit(session, engineer(people), Origin("api"), asks(people.tenant), SERVICES)
         with house.transaction() as session:
-            acting.act(session, approver(people), Origin("api"), filed.request.id, Verdict(Action.APPROVE))
+            decide.act(session, approver(people), Origin("api"), filed.request.id, Verdict(Action.APPROVE))
         return filed.request.id
     finally:
         house.dispose()

@@ -22,9 +22,9 @@ from lockbox.database import as_owner
 from lockbox.identity import row_marks
 from lockbox.identity.models import Membership
 from lockbox.notifications.vault import Vault
-from lockbox.requests import filing
-from lockbox.requests.rules import Policy
-from lockbox.requests.writing import Origin
+from lockbox.requests import submit
+from lockbox.requests.policy_rules import Policy
+from lockbox.requests.transition import Origin
 from lockbox.schedule import NOTICES
 
 APPROVERS = 100
@@ -100,7 +100,7 @@ def _until_sent(bench: Bench, customer: Sample, requests: int, sinks: Sinks) -> 
         since = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
         for _ in range(requests):
             with bench.house.transaction() as session:
-                filing.submit(session, engineer(customer), Origin("api"), asks(customer.tenant), SERVICES)
+                submit.submit(session, engineer(customer), Origin("api"), asks(customer.tenant), SERVICES)
         values = {
             "tenant_id": customer.tenant_id,
             "since": since,

@@ -27,10 +27,10 @@ from lockbox.audit.recorded import Sight, Wanted
 from lockbox.audit.sealing import Signer
 from lockbox.database import Database, make_engine
 from lockbox.identity.roles import Caller, Means, Role, Side, Standing
-from lockbox.requests import acting, filing
+from lockbox.requests import decide, submit
+from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.voting import Verdict
-from lockbox.requests.writing import Origin
+from lockbox.requests.transition import Origin
 from lockbox.schedule import Schedule
 
 COPY = "lockbox_trail"
@@ -220,10 +220,10 @@ def _moves(house: Database, asking: Caller, deciding: Iterable[tuple[Caller, Act
     began = time.perf_counter()
     for _ in range(A_ROUND):
         with house.transaction() as session:
-            filed = filing.submit(session, asking, Origin("api"), asks("bench"), Settings().services)
+            filed = submit.submit(session, asking, Origin("api"), asks("bench"), Settings().services)
         for caller, action in deciding:
             with house.transaction() as session:
-                acting.act(session, caller, Origin("api"), filed.request.id, Verdict(action))
+                decide.act(session, caller, Origin("api"), filed.request.id, Verdict(action))
     return time.perf_counter() - began
 
 

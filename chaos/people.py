@@ -14,7 +14,7 @@ from lockbox.database import as_owner
 from lockbox.identity import tenants
 from lockbox.identity.roles import Mode
 from lockbox.notifications.vault import Vault
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 
 SERVICE = "exchange-online"
 ANSWER_SECONDS = 4

@@ -4,21 +4,21 @@ import runpy
 import sys
 from collections.abc import Callable
 
-from lockbox.requests import acting
+from lockbox.requests import decide
+from lockbox.requests.decisions import OPENING
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.voting import OPENING
 
 
 def _late_yes() -> None:
     """Let a yes count whose time has run out. Nothing but this one judgement refuses it: no trigger looks for it."""
-    in_time = acting._in_time  # noqa: SLF001 - the very place where the product judges it
+    in_time = decide._in_time  # noqa: SLF001 - the very place where the product judges it
 
-    def always_in_time(scene: acting.Scene, request: AccessRequest, action: Action) -> None:
+    def always_in_time(scene: decide.Scene, request: AccessRequest, action: Action) -> None:
         if action not in OPENING:
             in_time(scene, request, action)
 
-    acting._in_time = always_in_time  # noqa: SLF001 - likewise
+    decide._in_time = always_in_time  # noqa: SLF001 - likewise
 
 
 BUGS: dict[str, Callable[[], None]] = {"late-yes": _late_yes}

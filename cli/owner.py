@@ -11,7 +11,7 @@ from cli.terminal import say
 from config.settings import UnsafeSettings, load
 from lockbox import migrations
 from lockbox.database import as_owner
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from lockbox.standing import NotFit
 
 NEXT = """

@@ -13,8 +13,8 @@ from cli.client import at, call, stop
 from cli.tenants import Tenant
 from cli.terminal import Plain, as_json, duration, moment, say
 from lockbox.requests import mistakes
-from lockbox.requests.changes import changes
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_diff import changes
+from lockbox.requests.policy_rules import Policy
 
 app = typer.Typer(no_args_is_help=True, help="What a customer has laid down.")
 

@@ -27,7 +27,7 @@ from config.embedded import EmbeddedRefused
 from config.settings import Settings, UnsafeSettings, load
 from lockbox import migrations
 from lockbox.database import as_owner
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 
 TENANT = "contoso"
 # Short enough for a newcomer to see things happen; vendor review stays on, so that the manager has a part.

@@ -13,13 +13,13 @@ from lockbox.audit import keys
 from lockbox.audit.approvals import Approvals
 from lockbox.database import Database, make_engine
 from lockbox.identity import api_tokens
-from lockbox.requests import acting, filing, register
-from lockbox.requests.filing import Limits
-from lockbox.requests.judging import Filing
+from lockbox.requests import decide, queries, submit
+from lockbox.requests.decisions import Verdict
+from lockbox.requests.evaluate import Filing
 from lockbox.requests.lifecycle import Action, State
-from lockbox.requests.register import Filter
-from lockbox.requests.voting import Verdict
-from lockbox.requests.writing import Origin
+from lockbox.requests.queries import Filter
+from lockbox.requests.submit import Limits
+from lockbox.requests.transition import Origin
 from lockbox.schedule import Schedule
 
 PLAYGROUND = "playground.json"
@@ -100,7 +100,7 @@ def _is_open(house: Database, plan: Plan, seeded: Sample) -> bool:
     for state in WAITING:
         with house.transaction() as session:
             caller = api_tokens.authenticate(session, seeded.tokens["erin"], environment=plan.environment)
-            if register.page(session, caller, Filter(state=state), cursor=None, most=1).entries:
+            if queries.page(session, caller, Filter(state=state), cursor=None, most=1).entries:
                 return True
     return False
 
@@ -119,8 +119,8 @@ def _play(house: Database, plan: Plan, seeded: Sample, settings: Settings, scene
     limits = Limits(settings.filings_by_person, settings.filings_for_tenant)
     with house.transaction() as session:
         caller = api_tokens.authenticate(session, seeded.tokens["erin"], environment=plan.environment)
-        request = filing.submit(session, caller, HERE, asked, settings.services, limits=limits).request
+        request = submit.submit(session, caller, HERE, asked, settings.services, limits=limits).request
     for who, action in scene.done:
         with house.transaction() as session:
             caller = api_tokens.authenticate(session, seeded.tokens[who], environment=plan.environment)
-            acting.act(session, caller, HERE, request.id, Verdict(action, scene.comments.get(who)))
+            decide.act(session, caller, HERE, request.id, Verdict(action, scene.comments.get(who)))

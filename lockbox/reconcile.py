@@ -13,7 +13,7 @@ from lockbox.database import Database
 from lockbox.failpoints import reach
 from lockbox.notifications import delivery, report_schedule
 from lockbox.notifications.outbox import KIND
-from lockbox.requests import clock, policies
+from lockbox.requests import policy_store, timers
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, State
 from lockbox.schedule import CLOCK, INDEXES, NOTICES, Away, Index, Promise
 from lockbox.tenancy import consents
@@ -87,7 +87,7 @@ def reconcile(
         yield from act_on_overdue(database, send, grace=GRACE)
         reach("reconcile.after_overdue")
         yield from consents.tell_of_ends(database)
-        yield from report_schedule.promise_due(database, policies.wordings)
+        yield from report_schedule.promise_due(database, policy_store.wordings)
         try:
             for index in INDEXES:
                 if database.schedule.is_whole(index):
@@ -126,8 +126,8 @@ def act_on_overdue(database: Database, send: Send | None, *, grace: timedelta) -
 
 def act_on_overdue_clock(database: Database, *, grace: timedelta) -> Iterator[str]:
     """Run the clock on requests that are overdue by that much; with no grace Redis isn't needed at all."""
-    while ids := _overdue(database, clock.due, grace):
-        moved = clock.run(database, ids)
+    while ids := _overdue(database, timers.due, grace):
+        moved = timers.run(database, ids)
         yield f"clock {moved}"
         if moved < len(ids):
             break

@@ -21,14 +21,14 @@ from lockbox.identity.credentials import BrowserSession, Identity, Passkey, Toke
 from lockbox.identity.models import Delegation, EligibleDeputy, Invitation, Membership, Person, PolicyVersion, Tenant
 from lockbox.identity.roles import Caller, Means, Mode, Role, Scope, Side, Standing
 from lockbox.ids import new_id
-from lockbox.requests import acting, filing
-from lockbox.requests.filing import Submitted
-from lockbox.requests.judging import Filing
+from lockbox.requests import decide, submit
+from lockbox.requests.decisions import Verdict
+from lockbox.requests.evaluate import Filing
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.rules import Policy
-from lockbox.requests.voting import Verdict
-from lockbox.requests.writing import Origin
+from lockbox.requests.policy_rules import Policy
+from lockbox.requests.submit import Submitted
+from lockbox.requests.transition import Origin
 
 SETTINGS = Settings(
     environment="test", filings_by_person=1_000_000, filings_for_tenant=1_000_000, invitations_a_day=100_000
@@ -316,7 +316,7 @@ class World:
     def submitted(self, who: str = "erin", house: Database | None = None, **changes: Any) -> Submitted:
         """File a request and return all that the house says of it."""
         with (house or self.house).transaction() as session:
-            return filing.submit(session, self.people[who], HERE, self.filing(**changes), SETTINGS.services)
+            return submit.submit(session, self.people[who], HERE, self.filing(**changes), SETTINGS.services)
 
     def act(
         self, who: str, action: Action, request_id: UUID, house: Database | None = None, **changes: Any
@@ -324,4 +324,4 @@ class World:
         """Let somebody act on a request and return its row after that; who denies says why."""
         changes = {"comment": "No"} | changes if action is Action.DENY else changes
         with (house or self.house).transaction() as session:
-            return acting.act(session, self.people[who], HERE, request_id, Verdict(action, **changes))
+            return decide.act(session, self.people[who], HERE, request_id, Verdict(action, **changes))

@@ -9,7 +9,7 @@ from lockbox.identity import row_marks, tenants
 from lockbox.identity.models import Delegation, EligibleDeputy, Tenant
 from lockbox.identity.roles import Caller, Means
 from lockbox.ids import new_id
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from lockbox.tenancy import memberships
 from tests.builders import World, setting
 

@@ -11,13 +11,13 @@ from lockbox.identity import keyring, row_marks
 from lockbox.identity.credentials import Passkey
 from lockbox.identity.passkeys import RelyingParty
 from lockbox.ids import new_id
-from lockbox.requests import acting
+from lockbox.requests import decide
+from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.rules import Policy
-from lockbox.requests.signing import Asked, Signed
+from lockbox.requests.passkey_approval import Asked, Signed
+from lockbox.requests.policy_rules import Policy
 from lockbox.requests.terms import ApproveMeans
-from lockbox.requests.voting import Verdict
 from tests.authenticator import Authenticator, cose
 from tests.builders import HERE, World, setting
 
@@ -55,7 +55,7 @@ def cose_bytes(authenticator: Authenticator) -> bytes:
 def asked(world: World, name: str, request_id: UUID, **changes: Any) -> Asked:
     """Return what somebody's passkey is asked for an approval."""
     with world.house.transaction() as session:
-        return acting.to_sign(
+        return decide.to_sign(
             session, world.people[name], HERE, request_id, Verdict(Action.APPROVE, **changes), party=lambda: PARTY
         )
 

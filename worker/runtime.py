@@ -22,7 +22,7 @@ from lockbox.notifications.delivery import Senders
 from lockbox.notifications.senders.smtp import SmtpMail
 from lockbox.notifications.senders.webhook import HttpHooks
 from lockbox.notifications.vault import Vault
-from lockbox.requests import policies
+from lockbox.requests import policy_store
 from lockbox.schedule import Schedule
 
 _making = threading.Lock()
@@ -109,7 +109,7 @@ def _senders(chosen: Settings) -> Senders | None:
         vault=Vault([key.get_secret_value() for key in chosen.secret_keys]),
         public_url=chosen.public_url,
         services={name: service.title for name, service in chosen.services.items()},
-        wordings=policies.wordings,
+        wordings=policy_store.wordings,
         sender=chosen.mail_from,
         audit_keys=keys.trusted(chosen.audit_public_keys),
         codes=_codes(chosen),

@@ -10,7 +10,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from lockbox import reconcile as repairing
 from lockbox.notifications import delivery
-from lockbox.requests import clock
+from lockbox.requests import timers
 from lockbox.schedule import UUID_FORM
 from worker import sealer
 from worker.runtime import Runtime, Sealing, runtime
@@ -26,13 +26,13 @@ AWAY = (OperationalError, InterfaceError, PoolTimeout)
 @shared_task(name="lockbox.time_out")
 def time_out(ids: list[str]) -> None:
     """Look at requests whose time for an answer may have run out."""
-    _patiently("time_out", lambda: clock.run(runtime().database, _uuids(ids, MOST_IDS)))
+    _patiently("time_out", lambda: timers.run(runtime().database, _uuids(ids, MOST_IDS)))
 
 
 @shared_task(name="lockbox.expire")
 def expire(ids: list[str]) -> None:
     """Look at requests whose window may have ended."""
-    _patiently("expire", lambda: clock.run(runtime().database, _uuids(ids, MOST_IDS)))
+    _patiently("expire", lambda: timers.run(runtime().database, _uuids(ids, MOST_IDS)))
 
 
 @shared_task(name="lockbox.notify")

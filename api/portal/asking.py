@@ -22,10 +22,10 @@ from api.schemas.requests import NewRequest
 from config.settings import Settings
 from lockbox.database import now
 from lockbox.refusals import Conflict, Invalid, KeyInUse, NotYours, Refusal, TooMany, Unknown
-from lockbox.requests import filing, idempotency, judging, mistakes, previewing, register
-from lockbox.requests.filing import Limits
-from lockbox.requests.judging import Filing
-from lockbox.requests.previewing import Preview
+from lockbox.requests import evaluate, idempotency, mistakes, preview, queries, submit
+from lockbox.requests.evaluate import Filing
+from lockbox.requests.preview import Preview
+from lockbox.requests.submit import Limits
 from lockbox.requests.terms import DAY, HOUR, Reason
 from lockbox.tenancy import tenants
 
@@ -108,7 +108,7 @@ def show(
 ) -> Response:
     """Show an engineer the form, with what they asked for before or the tenant where they name it."""
     visitor = browser.visitor(request, session, chosen)
-    judging.check_engineer(visitor.caller)
+    evaluate.check_engineer(visitor.caller)
     written = _earlier(session, visitor, earlier) if earlier else Typed(tenant=tenant)
     return _shown(request, session, chosen, visitor, written)
 
@@ -117,10 +117,10 @@ def show(
 def look(work: AtDesk, written: Written) -> Response:
     """Show what such a request would meet and whom it would reach; nothing is filed and nobody is told."""
     with work.open() as (session, visitor):
-        judging.check_engineer(visitor.caller)
+        evaluate.check_engineer(visitor.caller)
         try:
             asked = _filing(_read(written))
-            found = previewing.preview(session, visitor.caller, asked, work.chosen.services)
+            found = preview.preview(session, visitor.caller, asked, work.chosen.services)
         except Invalid as refused:
             return _shown(work.request, session, work.chosen, visitor, written, refused=refused)
         return _shown(work.request, session, work.chosen, visitor, written, found=found, asked=asked)
@@ -134,20 +134,20 @@ def send(work: AtDesk, written: Written, key: Annotated[str, Form(pattern=rf"^{K
             one = _file(work, session, visitor, _read(written), key)
     except (Invalid, NotYours, Conflict, TooMany, KeyInUse) as refused:
         with work.open() as (session, visitor):
-            judging.check_engineer(visitor.caller)
+            evaluate.check_engineer(visitor.caller)
             return _shown(work.request, session, work.chosen, visitor, written, refused=refused)
     return go(work.request, f"/requests/{one}")
 
 
 def _file(work: AtDesk, session: Session, visitor: Visitor, body: NewRequest, key: str) -> str:
     """File it under the form's key; return the request's id, that of the first time where it comes again."""
-    judging.check_engineer(visitor.caller)
+    evaluate.check_engineer(visitor.caller)
     person, plain = visitor.caller.person_id, b"ask " + body.model_dump_json().encode()
     answer = idempotency.earlier_answer(session, person, f"ask-{key}", plain)
     if answer is not None:
         return str(UUID(answer["id"]))
     limits = Limits(work.chosen.filings_by_person, work.chosen.filings_for_tenant)
-    filed = filing.submit(
+    filed = submit.submit(
         session, visitor.caller, origin(work.request), _filing(body), work.chosen.services, limits=limits
     )
     one = str(filed.request.id)
@@ -220,7 +220,7 @@ def _windows(typed: str, ceiling: int) -> list[int]:
 
 def _earlier(session: Session, visitor: Visitor, request_id: UUID) -> Typed:
     """Return what one of the person's own requests was, as they would write it."""
-    entry = register.find(session, visitor.caller, request_id)
+    entry = queries.find(session, visitor.caller, request_id)
     asked = entry.request
     if asked.requester_id != visitor.caller.person_id:
         raise Unknown("There is no such request of yours.")

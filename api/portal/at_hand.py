@@ -9,9 +9,9 @@ from api.deps import Chosen, Work
 from api.portal.pages import TAG, page
 from api.portal.requests import titles
 from lockbox.database import now
-from lockbox.requests import at_hand, sight
+from lockbox.requests import at_hand, visibility
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.sight import Guarded
+from lockbox.requests.visibility import Guarded
 from lockbox.tenancy import recovery
 
 router = APIRouter(tags=[TAG], include_in_schema=False)
@@ -25,8 +25,8 @@ def show_waiting(request: Request, chosen: Chosen, session: Work, after: Cursor 
     visitor = browser.visitor(request, session, chosen)
 
     def reads_why(asked: AccessRequest) -> bool:
-        held = sight.capacities(visitor.caller, asked.requester_id, asked.tenant_id)
-        return sight.may_read(Guarded.JUSTIFICATION, held)
+        held = visibility.capacities(visitor.caller, asked.requester_id, asked.tenant_id)
+        return visibility.may_read(Guarded.JUSTIFICATION, held)
 
     waiting, beyond = at_hand.waiting(session, visitor.caller, cursor=after or None)
     return page(

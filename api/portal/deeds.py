@@ -10,9 +10,9 @@ from api.portal.pages import origin
 from api.refused import Tried, note, trying
 from api.schemas.requests import Comment
 from lockbox.refusals import Conflict, Invalid, NotYours, Refusal
-from lockbox.requests import acting, mistakes
+from lockbox.requests import decide, mistakes
+from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.voting import Verdict
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def do(work: Desk, request_id: UUID, action: Action, comment: str, version: int)
         with work.open() as (session, visitor):
             came = origin(work.request)
             trying(work.request, Tried(visitor.caller, came, request_id, action))
-            acting.act(session, visitor.caller, came, request_id, verdict)
+            decide.act(session, visitor.caller, came, request_id, verdict)
     except (Conflict, NotYours, Invalid) as refused:
         note(work.request, refused)
         return refused

@@ -17,7 +17,7 @@ from api.schemas.parts import Slug
 from lockbox.identity import preferences, time_zones
 from lockbox.identity.roles import Caller, Role
 from lockbox.refusals import Invalid, Refusal
-from lockbox.requests.writing import Origin
+from lockbox.requests.transition import Origin
 from lockbox.tenancy import deputies
 from lockbox.tenancy.deputies import LONGEST, Wanted
 

@@ -19,7 +19,7 @@ from api.schemas.parts import Slug
 from lockbox.identity.roles import Caller, Role
 from lockbox.notifications.models import Endpoint, Format
 from lockbox.refusals import Refusal, Unknown
-from lockbox.requests.writing import Origin
+from lockbox.requests.transition import Origin
 from lockbox.tenancy import deliveries, endpoints
 from lockbox.tenancy.endpoints import OF_REQUESTS, OF_TENANTS, Reach, Shown, Wanted
 

@@ -19,7 +19,7 @@ from lockbox.identity.models import Tenant
 from lockbox.identity.roles import TENANT_ROLES, Caller, Role
 from lockbox.refusals import Invalid, Refusal, SignInAgain
 from lockbox.requests import mistakes
-from lockbox.requests.writing import Origin
+from lockbox.requests.transition import Origin
 from lockbox.tenancy import authority, members, memberships
 from lockbox.tenancy.memberships import Member
 

@@ -20,9 +20,9 @@ from config.settings import Settings
 from lockbox.database import Database
 from lockbox.identity import time_zones
 from lockbox.refusals import Invalid
-from lockbox.requests import counting, register, table
+from lockbox.requests import counting, queries, table
 from lockbox.requests.lifecycle import State
-from lockbox.requests.register import Filter, Page
+from lockbox.requests.queries import Filter, Page
 from lockbox.tenancy import recovery
 
 router = APIRouter(tags=[TAG], include_in_schema=False)
@@ -73,7 +73,7 @@ def list_all(request: Request, chosen: Chosen, session: Work, sought: Sought, cu
     found, refused = Page((), None), None
     try:
         wanted = _filter(sought, titles(chosen), visitor.time_zone)
-        found = register.page(session, visitor.caller, wanted, cursor=cursor or None, most=MOST)
+        found = queries.page(session, visitor.caller, wanted, cursor=cursor or None, most=MOST)
     except Invalid as error:
         refused = error
     return page(
@@ -101,7 +101,7 @@ def list_as_table(request: Request, chosen: Chosen, session: Work, house: House,
     visitor = browser.visitor(request, session, chosen)
     wanted = _filter(sought, titles(chosen), visitor.time_zone)
     taking.count(house, visitor.caller)
-    first = register.page(session, visitor.caller, wanted, cursor=None, most=ROWS_AT_ONCE)
+    first = queries.page(session, visitor.caller, wanted, cursor=None, most=ROWS_AT_ONCE)
     begun = [table.head(), *table.rows(visitor.caller, first.entries)]
 
     def lines() -> Iterator[bytes]:
@@ -121,7 +121,7 @@ def _further(
     while cursor and count < MOST_ROWS:
         with house.transaction() as session:
             caller = browser.visitor(request, session, chosen).caller
-            found = register.page(session, caller, wanted, cursor=cursor, most=ROWS_AT_ONCE)
+            found = queries.page(session, caller, wanted, cursor=cursor, most=ROWS_AT_ONCE)
             lines = list(table.rows(caller, found.entries))
         yield from lines
         cursor, count = found.next_cursor, count + ROWS_AT_ONCE

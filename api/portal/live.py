@@ -18,7 +18,7 @@ from api.portal.pages import HEADERS, TAG
 from api.seats import LIST, OPERATIONS, REQUEST, Seat
 from lockbox.identity.roles import Role
 from lockbox.refusals import ForeignForm, Invalid, NotSignedIn, Unknown
-from lockbox.requests import register
+from lockbox.requests import queries
 from lockbox.tenancy import authority
 
 log = structlog.get_logger(__name__)
@@ -109,7 +109,7 @@ def _seat(session: Session, visitor: Visitor, topics: list[str]) -> Seat:
         raise Invalid(TOPICS, field="topics")
     if OPERATIONS in topics:
         authority.capacity(visitor.caller, (Role.OPERATOR,))
-    if register.known(session, visitor.caller, wanted) != wanted:
+    if queries.known(session, visitor.caller, wanted) != wanted:
         raise Unknown("There is no such request.")
     return Seat(visitor.caller, visitor.secret, wanted, LIST in topics, OPERATIONS in topics)
 

@@ -16,7 +16,7 @@ from api.schemas.members import MemberChange, NewMember
 from api.schemas.parts import Slug
 from lockbox.identity.roles import Caller, Role
 from lockbox.refusals import Refusal, Stale
-from lockbox.requests.writing import Origin
+from lockbox.requests.transition import Origin
 from lockbox.tenancy import invitations, members
 
 router = APIRouter(prefix="/tenants/{slug}/members", tags=[TAG], include_in_schema=False)

@@ -16,7 +16,7 @@ from api.portal.deeds import Refused
 from api.portal.pages import TAG, go, page, status_of
 from config.settings import Settings
 from lockbox.database import now
-from lockbox.requests import counting, queues
+from lockbox.requests import counting, review_queue
 from lockbox.requests.lifecycle import Action
 
 router = APIRouter(prefix="/mine", tags=[TAG], include_in_schema=False)
@@ -57,7 +57,7 @@ def _shown(
     after: str,
     refused: Refused | None = None,
 ) -> HTMLResponse:
-    found = queues.mine(session, visitor.caller, cursor=after or None, most=MOST)
+    found = review_queue.mine(session, visitor.caller, cursor=after or None, most=MOST)
     return page(
         request,
         "mine",

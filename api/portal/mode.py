@@ -18,8 +18,8 @@ from lockbox.database import now
 from lockbox.identity import time_zones
 from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.refusals import Invalid, Refusal
-from lockbox.requests.rules import Policy
-from lockbox.requests.writing import Origin
+from lockbox.requests.policy_rules import Policy
+from lockbox.requests.transition import Origin
 from lockbox.tenancy import policies, shutting, tenants, weighing
 
 router = APIRouter(prefix="/tenants/{slug}/mode", tags=[TAG], include_in_schema=False)

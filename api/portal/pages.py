@@ -27,7 +27,7 @@ from lockbox.identity.roles import Side
 from lockbox.notifications.mail_text import duration
 from lockbox.notifications.states import SAYINGS, Saying, approved
 from lockbox.refusals import Conflict, Invalid, NotSignedIn, NotYours, Refusal, SignInAgain, TooMany
-from lockbox.requests.writing import Origin
+from lockbox.requests.transition import Origin
 from lockbox.text_rules import alphabets, flagged, warning
 
 TAG = "pages"

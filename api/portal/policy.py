@@ -16,9 +16,9 @@ from api.portal.terms import Written, written
 from api.schemas.parts import Slug
 from lockbox.identity.roles import Caller, Role
 from lockbox.refusals import Invalid, Refusal
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from lockbox.requests.terms import Reason
-from lockbox.requests.writing import Origin
+from lockbox.requests.transition import Origin
 from lockbox.tenancy import policies
 
 router = APIRouter(prefix="/tenants/{slug}/policy", tags=[TAG], include_in_schema=False)

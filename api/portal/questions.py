@@ -18,7 +18,7 @@ from api.schemas.questions import Remark
 from config.settings import Settings
 from lockbox.database import now
 from lockbox.refusals import Conflict, Invalid, NotYours, Refusal
-from lockbox.requests import counting, mistakes, questions, reads, register, talks
+from lockbox.requests import counting, mistakes, queries, questions, read_log, talks
 
 router = APIRouter(prefix="/requests/{request_id}/questions", tags=[TAG], include_in_schema=False)
 
@@ -83,7 +83,7 @@ def _shown(
     refused: Refusal | None = None,
     written: Written | None = None,
 ) -> HTMLResponse:
-    entry = register.find(session, visitor.caller, request_id)
+    entry = queries.find(session, visitor.caller, request_id)
     service = chosen.services.get(entry.request.service)
     shown = page(
         request,
@@ -99,5 +99,5 @@ def _shown(
         refused=refused,
         written=written,
     )
-    reads.note(session, visitor.caller, origin(request), entry.request)
+    read_log.note(session, visitor.caller, origin(request), entry.request)
     return shown

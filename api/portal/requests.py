@@ -30,29 +30,29 @@ from lockbox.notifications import reach, recipients
 from lockbox.notifications.audience import ASKING, knows_of
 from lockbox.refusals import AskedAgain, Conflict, Invalid, NotYours, Refusal, SignInAgain, TooMany, Unknown
 from lockbox.requests import (
-    acting,
     activity,
     again,
     counting,
+    decide,
+    decisions,
     earlier,
     looks,
     mistakes,
-    policies,
-    reads,
-    register,
-    sight,
+    policy_store,
+    queries,
+    read_log,
     talks,
-    voting,
+    visibility,
 )
-from lockbox.requests.filing import Limits
+from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import DECISIONS, MOVES, PEOPLES_ACTIONS, Action, Party, State
 from lockbox.requests.models import AccessRequest
+from lockbox.requests.on_behalf_of import Voice, narrowed, voices
 from lockbox.requests.policy import customer_decides
-from lockbox.requests.register import Entry
-from lockbox.requests.sight import Guarded
+from lockbox.requests.queries import Entry
+from lockbox.requests.submit import Limits
 from lockbox.requests.terms import Commented, Terms
-from lockbox.requests.voices import Voice, narrowed, voices
-from lockbox.requests.voting import Verdict
+from lockbox.requests.visibility import Guarded
 
 router = APIRouter(prefix="/requests", tags=[TAG], include_in_schema=False)
 front = APIRouter(tags=[TAG], include_in_schema=False)
@@ -153,7 +153,7 @@ def act(
             visitor = browser.visitor(request, session, chosen)
             browser.check_form(visitor, csrf)
             trying(request, Tried(visitor.caller, origin(request), one, verdict.action))
-            acting.act(session, visitor.caller, origin(request), one, verdict)
+            decide.act(session, visitor.caller, origin(request), one, verdict)
     except (Conflict, NotYours, Invalid) as refused:
         note(request, refused)
         with house.transaction() as session:
@@ -176,8 +176,8 @@ def _shown(
     said: Said | None = None,
     seen: int | None = None,
 ) -> HTMLResponse:
-    entry = register.find(session, visitor.caller, request_id)
-    held = sight.capacities(visitor.caller, entry.request.requester_id, entry.request.tenant_id)
+    entry = queries.find(session, visitor.caller, request_id)
+    held = visibility.capacities(visitor.caller, entry.request.requester_id, entry.request.tenant_id)
     # A move that was made since the request was read is left to the next look: forms bear the version that was read.
     version = entry.request.version
     happened = [event for event in timeline.events(session, request_id) if (event.seq or 0) <= version]
@@ -197,8 +197,8 @@ def _shown(
         entry=entry,
         asked=entry.request,
         title=titles(chosen).get(entry.request.service, entry.request.service),
-        reads_why=sight.may_read(Guarded.JUSTIFICATION, held),
-        reads_comments=sight.may_read(Guarded.COMMENT, held),
+        reads_why=visibility.may_read(Guarded.JUSTIFICATION, held),
+        reads_comments=visibility.may_read(Guarded.COMMENT, held),
         happened=told_of,
         endorsed=next((move for move in moves if move.action == Action.ENDORSE), None),
         is_narrowed=any(one["kept"] for one in told_of if one["action"] == Action.APPROVE),
@@ -227,7 +227,7 @@ def _shown(
         around=looks.around(session, deps.database(request).schedule, visitor.caller, entry.request),
         at=at,
     )
-    reads.note(session, visitor.caller, origin(request), entry.request)
+    read_log.note(session, visitor.caller, origin(request), entry.request)
     return shown
 
 
@@ -273,15 +273,15 @@ def _weak(
     action = next((one for one in (Action.APPROVE, Action.ENDORSE) if one in offered), None)
     if action is None:
         return None
-    terms = policies.ruling(session, asked).terms if action is Action.APPROVE else Terms()
-    return voting.hindrance(caller, action, terms, at)
+    terms = policy_store.ruling(session, asked).terms if action is Action.APPROVE else Terms()
+    return decisions.hindrance(caller, action, terms, at)
 
 
 def _required(session: Session, caller: Caller, asked: AccessRequest) -> frozenset[Commented]:
     """Return the decisions that need a reason; of the vendor's people only what no customer's policy weakens."""
     is_vendors = caller.side is Side.VENDOR
-    terms = Terms() if is_vendors else policies.ruling(session, asked).terms
-    return voting.needing_reasons(terms, by_the_vendor=is_vendors)
+    terms = Terms() if is_vendors else policy_store.ruling(session, asked).terms
+    return decisions.needing_reasons(terms, by_the_vendor=is_vendors)
 
 
 def _parties(session: Session, caller: Caller, asked: AccessRequest) -> set[Party]:

@@ -17,7 +17,7 @@ from api.portal.pages import TAG, go, page, status_of
 from config.settings import Settings
 from lockbox.database import now
 from lockbox.refusals import SignInAgain
-from lockbox.requests import queues
+from lockbox.requests import review_queue
 from lockbox.requests.lifecycle import Action
 
 router = APIRouter(prefix="/review", tags=[TAG], include_in_schema=False)
@@ -58,7 +58,7 @@ def _shown(
     after: str,
     refused: Refused | None = None,
 ) -> HTMLResponse:
-    found = queues.to_review(session, visitor.caller, cursor=after or None, most=MOST)
+    found = review_queue.to_review(session, visitor.caller, cursor=after or None, most=MOST)
     return page(
         request,
         "review",

@@ -19,10 +19,10 @@ from lockbox.database import Database
 from lockbox.identity import passkeys, pending_login
 from lockbox.identity.roles import Means
 from lockbox.refusals import Invalid, NotSignedIn
-from lockbox.requests import acting, register
+from lockbox.requests import decide, queries
+from lockbox.requests.decisions import Verdict
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.signing import Signed
-from lockbox.requests.voting import Verdict
+from lockbox.requests.passkey_approval import Signed
 
 OVER = "This signature was used already, has run out, or was begun in another browser: approve anew."
 LONGEST_TEXT = 200_000
@@ -103,10 +103,10 @@ class Desk:
             session.expunge(row)
             who, came = visitor.caller, origin(self.request)
             trying(self.request, Tried(who, came, request_id, verdict.action))
-            asked = acting.to_sign(session, who, came, request_id, verdict, party=party)
+            asked = decide.to_sign(session, who, came, request_id, verdict, party=party)
             challenge = asked.question.challenge
             stub = pending_login.begin(session, Means.PASSKEY, tied_to=who.key_id, challenge=challenge)
-            entry = register.find(session, who, request_id)
+            entry = queries.find(session, who, request_id)
             service = self.chosen.services.get(row.service)
         answer = page(
             self.request,

@@ -15,7 +15,7 @@ from api.schemas.requests import Comment
 from api.schemas.tenants import NewName
 from lockbox.identity.roles import Caller, Role
 from lockbox.refusals import Refusal
-from lockbox.requests.writing import Origin
+from lockbox.requests.transition import Origin
 from lockbox.tenancy import deputies, endpoints, members, policies, shutting, tenants, watchers, weighing
 
 router = APIRouter(prefix="/tenants", tags=[TAG], include_in_schema=False)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from lockbox.refusals import Invalid
 from lockbox.requests import mistakes
 from lockbox.requests.phrasing import TERMS
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from lockbox.requests.terms import ApproveMeans
 
 HOUR, MINUTE = 3600, 60

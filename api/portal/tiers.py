@@ -19,7 +19,7 @@ from api.schemas.parts import Slug
 from lockbox.identity.roles import Role
 from lockbox.refusals import Invalid, Refusal
 from lockbox.requests import mistakes
-from lockbox.requests.rules import MOST_GROUPS, Policy
+from lockbox.requests.policy_rules import MOST_GROUPS, Policy
 from lockbox.requests.terms import MOST_APPROVALS, MOST_TIERS, GroupName
 from lockbox.tenancy import policies
 

@@ -16,7 +16,7 @@ from api.schemas.addresses import NewWatcher
 from api.schemas.parts import Slug
 from lockbox.identity.roles import Caller
 from lockbox.refusals import Refusal
-from lockbox.requests.writing import Origin
+from lockbox.requests.transition import Origin
 from lockbox.tenancy import watchers
 from lockbox.tenancy.watchers import Wanted
 

@@ -4,7 +4,7 @@ from fastapi import Response
 
 from api.portal.governing import Hall
 from lockbox.requests import phrasing
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from lockbox.tenancy import weighing
 
 

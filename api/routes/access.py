@@ -8,8 +8,8 @@ from fastapi import APIRouter, Query, Response
 from api.deps import Who, Work
 from api.schemas.parts import Resource, Slug, Word, problems
 from api.schemas.requests import AccessView
-from lockbox.requests import register
-from lockbox.requests.register import Question
+from lockbox.requests import queries
+from lockbox.requests.queries import Question
 
 router = APIRouter(tags=["access"])
 
@@ -30,6 +30,6 @@ def check(
     The answer repeats what it is about. Each parameter may be there once, or the answer is 422.
     """
     asked = Question(tenant, service, resource, action, engineer)
-    window = register.check(session, who, asked)
+    window = queries.check(session, who, asked)
     response.headers["cache-control"] = "no-store"
     return AccessView(**vars(asked), request_id=window.request.id, deadline_at=window.request.deadline_at)

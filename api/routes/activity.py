@@ -8,7 +8,7 @@ from api.deps import From, Who, Work
 from api.routes.requests import Key
 from api.schemas.activity import ActivityList, ActivityTaken, DoneView, NewActivity
 from api.schemas.parts import problems
-from lockbox.requests import activity, idempotency, reads, register
+from lockbox.requests import activity, idempotency, queries, read_log
 
 router = APIRouter(prefix="/v1/requests", tags=["requests"])
 
@@ -37,7 +37,7 @@ def report(request_id: UUID, body: NewActivity, who: Who, came: From, session: W
 @router.get("/{request_id}/activity", responses=problems(404))
 def show(request_id: UUID, who: Who, came: From, session: Work) -> ActivityList:
     """Show what was done inside the window, as far as it was reported; nothing reported is an empty list."""
-    entry = register.find(session, who, request_id)
+    entry = queries.find(session, who, request_id)
     shown = ActivityList(items=[DoneView(**vars(one)) for one in activity.read(session, who, request_id)])
-    reads.note(session, who, came, entry.request)
+    read_log.note(session, who, came, entry.request)
     return shown

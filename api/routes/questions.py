@@ -9,7 +9,7 @@ from api.routes.requests import Key
 from api.routes.timeline import ERASED
 from api.schemas.parts import Named, problems
 from api.schemas.questions import QuestionList, QuestionView, Remark
-from lockbox.requests import idempotency, questions, reads, register, talks
+from lockbox.requests import idempotency, queries, questions, read_log, talks
 from lockbox.requests.talks import Exchange
 
 router = APIRouter(prefix="/v1/requests", tags=["requests"])
@@ -38,9 +38,9 @@ def ask(request_id: UUID, body: Remark, who: Who, came: From, session: Work, key
 @router.get("/{request_id}/questions", responses=problems(404))
 def list_questions(request_id: UUID, who: Who, came: From, session: Work) -> QuestionList:
     """List what was asked about a request, and what was answered."""
-    entry = register.find(session, who, request_id)
+    entry = queries.find(session, who, request_id)
     shown = QuestionList(items=[_view(one) for one in talks.of_request(session, who, request_id)])
-    reads.note(session, who, came, entry.request)
+    read_log.note(session, who, came, entry.request)
     return shown
 
 

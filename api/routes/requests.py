@@ -43,16 +43,16 @@ from lockbox.identity.roles import Caller, Means
 from lockbox.instants import Instant
 from lockbox.notifications import delivery_status, reach
 from lockbox.refusals import Invalid, NotSignedIn
-from lockbox.requests import acting, again, filing, idempotency, previewing, reads, register
-from lockbox.requests.filing import Limits, Submitted
-from lockbox.requests.judging import Filing
+from lockbox.requests import again, decide, idempotency, preview, queries, read_log, submit
+from lockbox.requests.decisions import Verdict
+from lockbox.requests.evaluate import Filing
 from lockbox.requests.lifecycle import DECISIONS, Action, State
-from lockbox.requests.register import Entry, Filter
-from lockbox.requests.sight import Guarded, capacities, may_read
-from lockbox.requests.signing import Signed
-from lockbox.requests.voices import Voice, narrowed, voices
-from lockbox.requests.voting import Verdict
-from lockbox.requests.writing import Origin
+from lockbox.requests.on_behalf_of import Voice, narrowed, voices
+from lockbox.requests.passkey_approval import Signed
+from lockbox.requests.queries import Entry, Filter
+from lockbox.requests.submit import Limits, Submitted
+from lockbox.requests.transition import Origin
+from lockbox.requests.visibility import Guarded, capacities, may_read
 
 router = APIRouter(prefix="/v1/requests", tags=["requests"])
 
@@ -79,7 +79,7 @@ def submit_request(
     limits = Limits(chosen.filings_by_person, chosen.filings_for_tenant)
 
     def file() -> Submitted:
-        return filing.submit(session, who, came, Filing(**dict(body)), chosen.services, limits=limits)
+        return submit.submit(session, who, came, Filing(**dict(body)), chosen.services, limits=limits)
 
     return _filed(session, who, key, body.model_dump_json().encode(), file)
 
@@ -96,7 +96,7 @@ def list_requests(
     engineer: Words | None = None,
     text: Words | None = None,
     cursor: Annotated[str | None, Query(max_length=100)] = None,
-    limit: Annotated[int, Query(ge=1, le=register.MOST_A_PAGE)] = 50,
+    limit: Annotated[int, Query(ge=1, le=queries.MOST_A_PAGE)] = 50,
 ) -> RequestPage:
     """List the requests that the caller may know of, newest first.
 
@@ -105,7 +105,7 @@ def list_requests(
     fewer than there are, and its cursor leads on.
     """
     wanted = Filter(state, service, requester, created_after, created_before, engineer, text)
-    page = register.page(session, who, wanted, cursor=cursor, most=limit)
+    page = queries.page(session, who, wanted, cursor=cursor, most=limit)
     items = [RequestView(**_facts(entry, who)) for entry in page.entries]
     return RequestPage(items=items, next_cursor=page.next_cursor)
 
@@ -113,7 +113,7 @@ def list_requests(
 @router.post("/preview", responses=problems(400))
 def preview_request(body: NewRequest, who: Who, session: Work, chosen: Chosen) -> PreviewView:
     """Say which policy, stages, windows and people such a request would meet; nothing is written, nobody is told."""
-    found = previewing.preview(session, who, Filing(**dict(body)), chosen.services)
+    found = preview.preview(session, who, Filing(**dict(body)), chosen.services)
     return PreviewView(
         can_be_filed=not (found.lacks or found.obstacles),
         policy_version=found.policy_version,
@@ -138,10 +138,10 @@ def show(request_id: UUID, who: Who, came: From, session: Work, response: Respon
 
     Who of the vendor reads it is on record, once for each person and hour.
     """
-    entry = register.find(session, who, request_id)
+    entry = queries.find(session, who, request_id)
     response.headers.update(etag(entry.request.version))
     detail = _detail(session, entry, who)
-    reads.note(session, who, came, entry.request)
+    read_log.note(session, who, came, entry.request)
     return detail
 
 
@@ -210,7 +210,7 @@ def challenge(
     said = body or Approval()
     verdict = Verdict(Action.APPROVE, said.comment, said.access_window, seen, said.resources, said.actions)
     refused.trying(request, Tried(who, came, request_id, verdict.action))
-    asked = acting.to_sign(session, who, came, request_id, verdict, party=partial(relying_party, chosen))
+    asked = decide.to_sign(session, who, came, request_id, verdict, party=partial(relying_party, chosen))
     stub = pending_login.begin(session, Means.PASSKEY, tied_to=who.key_id, challenge=asked.question.challenge)
     response.headers["cache-control"] = "no-store"
     return ChallengeView(
@@ -271,8 +271,8 @@ def _signed(said: SignedApproval, who: Caller, chosen: Settings, house: Database
 def _act(
     session: Work, who: Caller, came: Origin, request_id: UUID, verdict: Verdict, response: Response
 ) -> RequestDetail:
-    acting.act(session, who, came, request_id, verdict)
-    entry = register.find(session, who, request_id)
+    decide.act(session, who, came, request_id, verdict)
+    entry = queries.find(session, who, request_id)
     response.headers.update(etag(entry.request.version))
     return _detail(session, entry, who)
 

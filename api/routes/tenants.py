@@ -26,7 +26,7 @@ from api.schemas.tenants import (
 )
 from lockbox.audit import approver_keys as files
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from lockbox.tenancy import approver_keys, policies, shutting, tenants
 from lockbox.tenancy.policies import Edition, Held
 from lockbox.tenancy.tenants import Founding, Overview

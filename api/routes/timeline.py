@@ -24,9 +24,9 @@ from lockbox.notifications import delivery_status
 from lockbox.notifications.audience import knows_of
 from lockbox.notifications.delivery_status import Told
 from lockbox.notifications.undelivered import NOTICE_DEAD
-from lockbox.requests import reads, register
-from lockbox.requests.sight import Capacity, Guarded, capacities, may_read, origin_of
-from lockbox.requests.voices import Someone, Voice, voices
+from lockbox.requests import queries, read_log
+from lockbox.requests.on_behalf_of import Someone, Voice, voices
+from lockbox.requests.visibility import Capacity, Guarded, capacities, may_read, origin_of
 
 router = APIRouter(prefix="/v1/requests", tags=["requests"])
 
@@ -37,7 +37,7 @@ ERASED = "erased"
 @router.get("/{request_id}/events", responses=problems(404))
 def events(request_id: UUID, who: Who, came: From, session: Work) -> EventList:
     """Show the timeline of a request: its moves in order and without a gap, and what happened beside them."""
-    entry = register.find(session, who, request_id)
+    entry = queries.find(session, who, request_id)
     held = capacities(who, entry.request.requester_id, entry.request.tenant_id)
     rows = timeline.events(session, request_id)
     are_dead = any(row.action == NOTICE_DEAD for row in rows)
@@ -46,14 +46,14 @@ def events(request_id: UUID, who: Who, came: From, session: Work) -> EventList:
     said = voices(session, timeline.moves(rows))
     seen = [row for row in rows if row.seq is not None or knows_of(who.side, row.to_state, row.template)]
     shown = EventList(items=[_event(row, said.get(row.seq, Voice()), held, names) for row in seen])
-    reads.note(session, who, came, entry.request)
+    read_log.note(session, who, came, entry.request)
     return shown
 
 
 @router.get("/{request_id}/notices", responses=problems(404))
 def notices(request_id: UUID, who: Who, session: Work) -> NoticeList:
     """Show who was told of a request and how that went: by name on the reader's own side, else in numbers."""
-    register.find(session, who, request_id)
+    queries.find(session, who, request_id)
     found = delivery_status.of_request(session, request_id, who.side)
     return NoticeList(own=[_notice(one) for one in found.own], other=NoticeCount(**found.other))
 

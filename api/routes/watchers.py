@@ -9,7 +9,7 @@ from api.naming import name_an_address
 from api.schemas.addresses import NewWatcher, WatcherList, WatcherView
 from api.schemas.parts import Named, Slug, problems
 from api.schemas.requests import ForeseenView, Needed, WhatIf
-from lockbox.requests.rules import Ask
+from lockbox.requests.policy_rules import Ask
 from lockbox.tenancy import foreseeing, watchers
 from lockbox.tenancy.watchers import Listed, Wanted
 

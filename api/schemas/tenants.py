@@ -10,7 +10,7 @@ from api.schemas.members import Somebody
 from api.schemas.parts import IS_NAME, Incoming, Named, Word
 from lockbox.identity.roles import Mode
 from lockbox.requests.lifecycle import State
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 
 NewSlug = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
 TenantName = Annotated[str, Field(max_length=200), IS_NAME]

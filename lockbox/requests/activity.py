@@ -20,9 +20,9 @@ from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Role, Scope
 from lockbox.notifications import announcements
 from lockbox.refusals import NotYours, OutsideWindow, TooLate, Unknown
-from lockbox.requests import register
+from lockbox.requests import queries
 from lockbox.requests.lifecycle import Party
-from lockbox.requests.writing import Origin, actor_for
+from lockbox.requests.transition import Origin, actor_for
 
 CLOCKS_DIFFER = timedelta(seconds=5)
 MOST_SHOWN = 1000
@@ -103,13 +103,13 @@ def read(session: Session, caller: Caller, request_id: UUID) -> list[Done]:
     Raises:
         Unknown: there is no such request that the caller may know of.
     """
-    register.find(session, caller, request_id)
+    queries.find(session, caller, request_id)
     return [_done(row) for row in session.connection().execute(READ, {"id": request_id, "most": MOST_SHOWN})]
 
 
 def _window(session: Session, caller: Caller, request_id: UUID) -> Row[Any]:
     if not caller.holds(Role.SYSTEM):
-        register.find(session, caller, request_id)
+        queries.find(session, caller, request_id)
         raise NotYours("Only the system that an engineer works in reports what was done there.")
     if Scope.ACTIVITY_REPORT not in caller.scopes:
         raise NotYours(f"This token needs the scope {Scope.ACTIVITY_REPORT}: make one that has it.")

@@ -11,12 +11,12 @@ from config.settings import Service
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller
 from lockbox.refusals import AskedAgain, NotTimedOut, NotYours
-from lockbox.requests import filing, register
-from lockbox.requests.filing import Limits, Submitted
-from lockbox.requests.judging import Filing
+from lockbox.requests import queries, submit
+from lockbox.requests.evaluate import Filing
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.writing import Origin
+from lockbox.requests.submit import Limits, Submitted
+from lockbox.requests.transition import Origin
 
 ASKED_BEFORE = text("SELECT * FROM asked_before(:id)")
 
@@ -45,18 +45,18 @@ def ask(
     row_security.enter(session, caller)
     earlier = session.connection().execute(ASKED_BEFORE, {"id": request_id}).one_or_none()
     if earlier is None:
-        register.find(session, caller, request_id)
+        queries.find(session, caller, request_id)
         raise NotYours("Only who asked may ask again.")
     if earlier.state != State.TIMED_OUT:
         raise NotTimedOut("Only what got no answer in time is asked again so.", current_state=earlier.state)
     if earlier.open_follower:
         raise AskedAgain("It has been asked again, and that is open.", request_id=str(earlier.open_follower))
-    return filing.submit(session, caller, origin, _same(earlier, request_id), services, limits=limits)
+    return submit.submit(session, caller, origin, _same(earlier, request_id), services, limits=limits)
 
 
 def follower(session: Session, caller: Caller, request_id: UUID) -> UUID | None:
     """Return the newest request by which this one was asked again, if the caller may know of one."""
-    query = select(col(AccessRequest.id)).where(col(AccessRequest.follows) == request_id, register.visible(caller))
+    query = select(col(AccessRequest.id)).where(col(AccessRequest.follows) == request_id, queries.visible(caller))
     found: UUID | None = session.execute(query.order_by(col(AccessRequest.id).desc()).limit(1)).scalar_one_or_none()
     return found
 

@@ -12,11 +12,11 @@ from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Role, Side
 from lockbox.notifications import recipients
 from lockbox.notifications.recipients import Directory
-from lockbox.requests import counting, policies, register, soonest
+from lockbox.requests import counting, policy_store, queries, soonest
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest, Decision
+from lockbox.requests.queries import Entry
 from lockbox.requests.quorum import Tally
-from lockbox.requests.register import Entry
 from lockbox.requests.terms import Commented
 
 MOST = 30
@@ -58,7 +58,7 @@ def waiting(
     known = recipients.look_up(session, caller.tenants(), at)
     able = _able(caller, known)
     conditions = [
-        register.visible(caller),
+        queries.visible(caller),
         col(AccessRequest.state) == State.PENDING,
         col(AccessRequest.deadline_at) > at,
         col(AccessRequest.requester_id) != caller.person_id,
@@ -68,7 +68,7 @@ def waiting(
         ),
     ]
     ids, beyond = soonest.some(session, conditions, cursor=cursor, most=most)
-    found = register.some(session, caller, ids, State.PENDING)
+    found = queries.some(session, caller, ids, State.PENDING)
     counted = counting.count_all(session, [entry.request for entry in found], known)
     return [Waiting(entry, counted[entry.request.id], entry.request.tenant_id in able) for entry in found], beyond
 
@@ -86,15 +86,15 @@ def inside(
     row_security.enter(session, caller)
     at = now(session)
     conditions = [
-        register.visible(caller),
+        queries.visible(caller),
         col(AccessRequest.state) == State.ACTIVE,
         col(AccessRequest.deadline_at) > at,
     ]
     ids, beyond = soonest.some(session, conditions, cursor=cursor, most=most)
-    found = register.some(session, caller, ids, State.ACTIVE)
+    found = queries.some(session, caller, ids, State.ACTIVE)
     closes = _able(caller, recipients.look_up(session, caller.tenants(), at)) | caller.tenants({Role.TENANT_ADMIN})
     is_manager = caller.holds(Role.MANAGER)
-    rulings = policies.rulings(session, ids) if caller.side is Side.CUSTOMER and found else {}
+    rulings = policy_store.rulings(session, ids) if caller.side is Side.CUSTOMER and found else {}
     return [
         Inside(
             entry,

@@ -11,7 +11,7 @@ from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Side
 from lockbox.notifications import recipients
 from lockbox.notifications.recipients import Directory
-from lockbox.requests import policies, voting
+from lockbox.requests import decisions, policy_store
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import customer_decides
@@ -53,8 +53,8 @@ def of_those_that_wait(session: Session, caller: Caller, requests: Iterable[Acce
 
 def count_all(session: Session, requests: Sequence[AccessRequest], known: Directory) -> dict[UUID, list[Tally]]:
     """Return the same for each of these requests, to people of the tenants that `known` knows."""
-    rulings = policies.rulings(session, [request.id for request in requests])
-    votes = voting.all_given(session, requests, known, {one: ruling.terms for one, ruling in rulings.items()})
+    rulings = policy_store.rulings(session, [request.id for request in requests])
+    votes = decisions.all_given(session, requests, known, {one: ruling.terms for one, ruling in rulings.items()})
     counted = {}
     for request in requests:
         ruling = rulings[request.id]

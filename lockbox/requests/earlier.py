@@ -8,7 +8,7 @@ from sqlmodel import Session, col
 
 from lockbox.identity.roles import Caller
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.register import visible
+from lockbox.requests.queries import visible
 
 MOST = 5
 LOOKED_THROUGH = 2000

@@ -9,11 +9,11 @@ from sqlmodel import Session, col
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller
 from lockbox.refusals import TooLate
-from lockbox.requests import acting
+from lockbox.requests import decide
+from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import OPEN_STATES, Action, Party, State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.voting import Verdict
-from lockbox.requests.writing import Origin
+from lockbox.requests.transition import Origin
 
 LEFT = "Whoever asked is no engineer of the vendor any more."
 SUSPENDED = "The vendor has suspended the customer: its open windows end, and none opens again by itself."
@@ -69,7 +69,7 @@ def _end(
         row_security.turn_to(session, request.tenant_id)
         verdict = Verdict(WAYS_TO_LEAVE[request.state], why)
         try:
-            ended.append(acting.act_on(session, operator, origin, request, verdict, as_party=Party.OPERATOR))
+            ended.append(decide.act_on(session, operator, origin, request, verdict, as_party=Party.OPERATOR))
         except TooLate:
             # Its time has run out, and the clock is on its way to say so.
             continue

@@ -13,7 +13,7 @@ from lockbox.identity.models import Person
 from lockbox.identity.roles import Caller, Side
 from lockbox.notifications import recipients
 from lockbox.refusals import NotYours
-from lockbox.requests import register
+from lockbox.requests import queries
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import customer_decides
@@ -48,7 +48,7 @@ def begin(session: Session, schedule: Schedule, caller: Caller, request_id: UUID
         Unknown: there is none that the caller may know of.
         NotYours: they cannot answer it.
     """
-    request = register.find(session, caller, request_id).request
+    request = queries.find(session, caller, request_id).request
     able = _able(session, caller.side, request)
     if able is None:
         return
@@ -64,7 +64,7 @@ def end(session: Session, schedule: Schedule, caller: Caller, request_id: UUID) 
     Raises:
         Unknown: there is none that the caller may know of.
     """
-    register.find(session, caller, request_id)
+    queries.find(session, caller, request_id)
     if schedule.unmark_looking(str(request_id), str(caller.person_id)):
         database.news(session, [request_id], caller.side.value)
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from itertools import zip_longest
 
-from lockbox.requests.rules import Ask, Policy, Rule
+from lockbox.requests.policy_rules import Ask, Policy, Rule
 from lockbox.requests.terms import Stage, Terms
 
 # False is less than True, so the same two words say "and" and "or".

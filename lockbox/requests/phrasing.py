@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
-from lockbox.requests.changes import ABSENT
+from lockbox.requests.policy_diff import ABSENT
 
 ARROW = " → "
 ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")

@@ -22,16 +22,16 @@ from lockbox.notifications.audience import ANSWER, QUESTION
 from lockbox.notifications.conversations import Remark
 from lockbox.notifications.recipients import Directory
 from lockbox.refusals import AlreadyAnswered, InvalidMove, NotYours, OwnRequest, TooLate, TooManyQuestions, Unknown
-from lockbox.requests import acting, nudging, policies, stopping
+from lockbox.requests import decide, policy_store, reminders, stopping
+from lockbox.requests.decisions import now_is
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, OPEN_STATES, Party, State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.policies import Ruling
+from lockbox.requests.on_behalf_of import names_of, personal_names
 from lockbox.requests.policy import wake_at
+from lockbox.requests.policy_store import Ruling
 from lockbox.requests.stopping import Clock
 from lockbox.requests.talks import ASKERS, MOST, Exchange, among, read
-from lockbox.requests.voices import names_of, personal_names
-from lockbox.requests.voting import now_is
-from lockbox.requests.writing import Origin, actor_for
+from lockbox.requests.transition import Origin, actor_for
 from lockbox.schedule import CLOCK, Promise
 
 CLOCKED = """
@@ -147,7 +147,7 @@ def answer(  # noqa: PLR0917 - as many things name a question
     if asked.answered_at is not None:
         raise AlreadyAnswered("This question has its answer; what is missing can be asked again.")
     still_stands = any(row.stops_clock and row.answered_at is None for row in so_far.values())
-    clock = acting.clock_of(request)
+    clock = decide.clock_of(request)
     saying = Saying(
         question_id=question_id,
         said=ANSWER,
@@ -163,7 +163,7 @@ def answer(  # noqa: PLR0917 - as many things name a question
 
 def _enter(session: Session, caller: Caller, origin: Origin, request_id: UUID) -> Scene:
     row_security.enter(session, caller)
-    request = acting.locked(session, caller, request_id)
+    request = decide.locked(session, caller, request_id)
     caller = tenants.as_of_now(session, caller)
     at = now(session)
     both = {request.requester_id, caller.person_id}
@@ -172,7 +172,7 @@ def _enter(session: Session, caller: Caller, origin: Origin, request_id: UUID) -
         raise InvalidMove(f"A request that is {request.state} is over: nothing more is asked.", **now_is(request))
     if at >= request.deadline_at:
         raise TooLate("The time for this has run out.", **now_is(request))
-    return Scene(caller, origin, request, known, policies.ruling(session, request), at)
+    return Scene(caller, origin, request, known, policy_store.ruling(session, request), at)
 
 
 def _asker(scene: Scene) -> tuple[Party, frozenset[UUID]]:
@@ -189,7 +189,7 @@ def _asker(scene: Scene) -> tuple[Party, frozenset[UUID]]:
 def _stopped(scene: Scene) -> tuple[Clock, bool]:
     """Return the clock with a question more, and whether it stands for this one."""
     request, terms = scene.request, scene.ruling.terms
-    clock = acting.clock_of(request)
+    clock = decide.clock_of(request)
     if request.state is not State.PENDING or not terms.questions_stop_clock:
         return clock, False
     clock = stopping.stopped(clock, min(request.approval_window, terms.approval_window), scene.at)
@@ -221,11 +221,11 @@ def _write(session: Session, statement: TextClause, scene: Scene, saying: Saying
 def _clocked(session: Session, scene: Scene, clock: Clock) -> dict[str, Any]:
     """Turn the row's clock into what it is after this, and note on the session what to arm where it has moved."""
     request = scene.request
-    moves = clock != acting.clock_of(request)
+    moves = clock != decide.clock_of(request)
     if moves:
         for name, value in vars(clock).items():
             setattr(request, name, value)
-        request.wake_at = wake_at(nudging.stretch_of(request, scene.known), scene.ruling.terms, scene.at)
+        request.wake_at = wake_at(reminders.stretch_of(request, scene.known), scene.ruling.terms, scene.at)
         kind = CLOCK_ACTIONS[State(request.state)].value
         database.promise(session, CLOCK, [Promise(str(request.id), kind, request.wake_at)])
     return {**vars(clock), "wake_at": request.wake_at, "moves": moves}

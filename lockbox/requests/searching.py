@@ -11,7 +11,7 @@ from lockbox.identity.models import Person
 from lockbox.identity.roles import TENANT_ROLES, VENDOR_ROLES, Caller, Role
 from lockbox.refusals import Invalid
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.sight import READERS, Capacity, Guarded
+from lockbox.requests.visibility import READERS, Capacity, Guarded
 
 MOST_SCANNED = 20_000
 """How many of the newest requests one look for text goes through; the cursor leads on to those before them."""

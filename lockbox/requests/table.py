@@ -6,8 +6,8 @@ from lockbox.audit.canonical import instant
 from lockbox.audit.table import row
 from lockbox.identity.roles import Caller
 from lockbox.notifications.states import SAYINGS
-from lockbox.requests.register import Entry
-from lockbox.requests.sight import Guarded, capacities, may_read
+from lockbox.requests.queries import Entry
+from lockbox.requests.visibility import Guarded, capacities, may_read
 
 COLUMNS = (
     *("Request", "Customer", "State", "Engineer", "Service", "Resources", "Actions", "Reason", "Case"),

@@ -12,11 +12,11 @@ from sqlmodel import Session
 from lockbox.database import now
 from lockbox.identity.roles import Caller, Role, Side
 from lockbox.notifications import recipients
-from lockbox.requests import register, sight
+from lockbox.requests import queries, visibility
 from lockbox.requests.lifecycle import OPEN_STATES, Party, State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.register import Entry
-from lockbox.requests.sight import Guarded
+from lockbox.requests.queries import Entry
+from lockbox.requests.visibility import Guarded
 
 MOST = 20
 """How many questions may be asked about one request."""
@@ -77,7 +77,7 @@ def of_request(session: Session, caller: Caller, request_id: UUID) -> list[Excha
     Raises:
         Unknown: there is no such request that the caller may know of.
     """
-    return read(session, caller, register.find(session, caller, request_id).request)
+    return read(session, caller, queries.find(session, caller, request_id).request)
 
 
 def unanswered(session: Session, request_ids: Sequence[UUID]) -> dict[UUID, int]:
@@ -98,8 +98,8 @@ def talk(session: Session, caller: Caller, entry: Entry) -> Talk:
 
 def read(session: Session, caller: Caller, request: AccessRequest) -> list[Exchange]:
     """Return the exchanges about a request that the caller knows of, the oldest first."""
-    held = sight.capacities(caller, request.requester_id, request.tenant_id)
-    reads = sight.may_read(Guarded.COMMENT, held)
+    held = visibility.capacities(caller, request.requester_id, request.tenant_id)
+    reads = visibility.may_read(Guarded.COMMENT, held)
     rows = session.connection().execute(READ, {"request_id": request.id})
     return [_exchange(row, reads=reads) for row in rows if _is_for(row, caller)]
 

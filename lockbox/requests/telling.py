@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlmodel import Session
 
-from lockbox.requests.sight import Reach, with_reach
+from lockbox.requests.visibility import Reach, with_reach
 
 CONCERNED = text("""
 SELECT reader FROM readers_of(CAST(:ids AS uuid[]), CAST(:people AS uuid[]), CAST(:places AS uuid[]),

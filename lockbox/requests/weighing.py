@@ -10,13 +10,13 @@ from sqlmodel import Session
 from lockbox.identity.models import Tenant
 from lockbox.notifications.mail_text import duration
 from lockbox.notifications.recipients import Directory
-from lockbox.requests import acting, policies, stopping, voting
-from lockbox.requests.judging import lacking_today
+from lockbox.requests import decide, decisions, policy_store, stopping
+from lockbox.requests.evaluate import lacking_today
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.policies import Ruling
+from lockbox.requests.policy_rules import Policy
+from lockbox.requests.policy_store import Ruling
 from lockbox.requests.quorum import Vote, missing, who_lacks
-from lockbox.requests.rules import Policy
 from lockbox.requests.terms import Commented, Terms
 
 OVER = "Nobody can approve it any more: its time to be approved is over under the new policy."
@@ -48,14 +48,14 @@ def weigh(  # noqa: PLR0917 - what one request is weighed by
 
     It keeps the stricter of the policy that judged it and today's, so a policy that loosens changes nothing for it.
     """
-    before = policies.ruling(session, request)
-    after = policies.under(session, tenant, request, policy)
+    before = policy_store.ruling(session, request)
+    after = policy_store.under(session, tenant, request, policy)
     scene = Scene(
         request,
         before,
         after,
-        voting.given(session, request, known, before.terms),
-        voting.given(session, request, known, after.terms),
+        decisions.given(session, request, known, before.terms),
+        decisions.given(session, request, known, after.terms),
         known,
         at,
     )
@@ -78,7 +78,7 @@ def _time(scene: Scene) -> Iterator[str]:
 
 def _approvable(scene: Scene, terms: Terms) -> timedelta:
     """Return for how long it can be approved; the time for which the clock stood counts where it may stand."""
-    stood = stopping.stood(acting.clock_of(scene.request), scene.at) if terms.questions_stop_clock else timedelta(0)
+    stood = stopping.stood(decide.clock_of(scene.request), scene.at) if terms.questions_stop_clock else timedelta(0)
     return timedelta(seconds=terms.approval_window) + stood
 
 

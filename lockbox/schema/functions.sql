@@ -217,7 +217,7 @@ CREATE FUNCTION leads_to(state text) RETURNS text[] LANGUAGE sql IMMUTABLE AS $$
         ELSE '{}' END::text[]
 $$;
 
--- Whether a policy demands signed approvals: as `fits` and `Match.matches` of lockbox/requests/rules.py.
+-- Whether a policy demands signed approvals: as `fits` and `Match.matches` of lockbox/requests/policy_rules.py.
 CREATE FUNCTION fits(pattern text, resource text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
     SELECT resource LIKE replace(replace(replace(replace(pattern, '\', '\\'), '%', '\%'), '_', '\_'), '*', '%')
 $$;

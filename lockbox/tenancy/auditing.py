@@ -20,10 +20,10 @@ from lockbox.identity import row_security
 from lockbox.identity import tenants as registry
 from lockbox.identity.roles import Caller, Role, Side
 from lockbox.refusals import Invalid, NotYours, Unknown
-from lockbox.requests import register
+from lockbox.requests import queries
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.sight import CUSTOMERS_PARTIES
-from lockbox.requests.writing import Origin
+from lockbox.requests.transition import Origin
+from lockbox.requests.visibility import CUSTOMERS_PARTIES
 from lockbox.tenancy import authority
 
 MOST_A_PAGE = 200
@@ -187,7 +187,7 @@ def report(session: Session, caller: Caller, origin: Origin, request_id: UUID) -
         Unknown: there is no such request that the caller may know of.
         NotYours: they do not read the trail.
     """
-    entry = register.find(session, caller, request_id)
+    entry = queries.find(session, caller, request_id)
     who = _reader(caller, entry.request.tenant_id)
     moves = _events(session, who, Wanted(request=request_id, moves=True), MOST_MOVES)
     used = _events(session, who, Wanted(request=request_id, action=ACTIVITY), MOST_USES + 1)

@@ -15,11 +15,11 @@ from lockbox.identity.models import Tenant
 from lockbox.identity.roles import TENANT_ROLES, Caller, Role
 from lockbox.notifications import recipients
 from lockbox.refusals import LicenceRequired, NotYours, Unknown
-from lockbox.requests import policies
+from lockbox.requests import policy_store
+from lockbox.requests.decisions import strong_enough
 from lockbox.requests.merging import strictest
-from lockbox.requests.rules import Policy
-from lockbox.requests.voting import strong_enough
-from lockbox.requests.writing import Origin
+from lockbox.requests.policy_rules import Policy
+from lockbox.requests.transition import Origin
 
 NO_TENANT = "There is no such tenant."
 VENDOR = "the vendor"
@@ -97,7 +97,7 @@ def firmly(session: Session, seat: Seat, tenant: Tenant) -> None:
     """
     at = now(session)
     if recipients.look_up(session, {tenant.id}, at).approvers[tenant.id]:
-        strong_enough(seat.caller, strictest(policies.verified(session, tenant) or Policy()), at)
+        strong_enough(seat.caller, strictest(policy_store.verified(session, tenant) or Policy()), at)
 
 
 def firmly_at_the_vendor(session: Session, seat: Seat) -> None:

@@ -18,7 +18,7 @@ from lockbox.notifications.models import Delivery, Endpoint, Notice, Outcome
 from lockbox.notifications.outbox import KIND
 from lockbox.notifications.webhook_payload import TEST
 from lockbox.refusals import EndpointDisabled, StillWaiting, Unknown
-from lockbox.requests.writing import Origin
+from lockbox.requests.transition import Origin
 from lockbox.schedule import NOTICES, Promise
 from lockbox.tenancy import endpoints, trail
 from lockbox.tenancy.trail import Deed

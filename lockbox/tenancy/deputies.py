@@ -17,7 +17,7 @@ from lockbox.ids import new_id
 from lockbox.notifications import announcements, recipients
 from lockbox.notifications.account_mail import DEPUTY_BEGINS
 from lockbox.refusals import DelegationClash, Invalid, NotYours, Unknown
-from lockbox.requests.writing import Origin
+from lockbox.requests.transition import Origin
 from lockbox.tenancy import authority, memberships, trail
 from lockbox.tenancy.authority import Seat
 from lockbox.tenancy.memberships import Member

@@ -21,7 +21,7 @@ from lockbox.notifications.audience import TYPES
 from lockbox.notifications.models import Endpoint, Format
 from lockbox.notifications.vault import Vault
 from lockbox.refusals import Invalid, TooManyEndpoints, Unknown
-from lockbox.requests.writing import Origin
+from lockbox.requests.transition import Origin
 from lockbox.tenancy import authority, trail
 from lockbox.tenancy.authority import Seat
 from lockbox.tenancy.trail import Deed

@@ -11,12 +11,12 @@ from config.settings import Service
 from lockbox.identity.models import Address, Person
 from lockbox.identity.roles import Caller, Mode
 from lockbox.notifications.models import Endpoint, Watcher
-from lockbox.requests import judging, previewing
-from lockbox.requests.judging import Judged
+from lockbox.requests import evaluate, preview
+from lockbox.requests.evaluate import Judged
 from lockbox.requests.lifecycle import State
 from lockbox.requests.policy import customer_decides
-from lockbox.requests.previewing import Group, Names, Reached
-from lockbox.requests.rules import Ask
+from lockbox.requests.policy_rules import Ask
+from lockbox.requests.preview import Group, Names, Reached
 from lockbox.requests.terms import Terms
 from lockbox.tenancy import authority
 
@@ -61,8 +61,8 @@ def foresee(session: Session, caller: Caller, slug: str, ask: Ask, services: Map
         Unknown, NotYours, UnknownService: as named.
     """
     tenant = authority.readable(session, caller, slug)
-    judged = judging.foresee(session, tenant, ask, services)
-    decides, reached = customer_decides(judged.mode), previewing.reached(judged)
+    judged = evaluate.foresee(session, tenant, ask, services)
+    decides, reached = customer_decides(judged.mode), preview.reached(judged)
     people = _people(session, judged.able | reached.people.keys())
     names = Names({one.id: one.name for one in people.values()})
     quiet = judged.able & judged.known.quiet - reached.people.keys()
@@ -75,7 +75,7 @@ def foresee(session: Session, caller: Caller, slug: str, ask: Ask, services: Map
         told_first=_mailed(session, reached, people, names),
         could_approve=names(judged.able) if decides else (),
         quiet=names(quiet) if decides else (),
-        stages=previewing.stages(judged, names) if decides else (),
+        stages=preview.stages(judged, names) if decides else (),
         endpoints=_endpoints(session, reached.endpoints),
         copied=_copied(session, reached.watchers),
         warnings=tuple(_warnings(judged, reached, decides=decides)),

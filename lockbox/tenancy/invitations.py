@@ -23,7 +23,7 @@ from lockbox.refusals import (
     SignInAgain,
     Unknown,
 )
-from lockbox.requests.writing import Origin
+from lockbox.requests.transition import Origin
 from lockbox.tenancy import authority, memberships, offers, trail
 from lockbox.tenancy.authority import Seat
 from lockbox.tenancy.trail import Deed, change, listed

@@ -9,7 +9,7 @@ from lockbox.identity import row_marks
 from lockbox.identity.models import EligibleDeputy, Invitation, Tenant
 from lockbox.identity.roles import TENANT_ROLES, Caller, Mode, Role
 from lockbox.refusals import LastAdmin, Unknown
-from lockbox.requests.writing import Origin
+from lockbox.requests.transition import Origin
 from lockbox.tenancy import authority, deputies, invitations, memberships, offers, trail
 from lockbox.tenancy.authority import Seat
 from lockbox.tenancy.memberships import Member, Page

@@ -14,13 +14,13 @@ from lockbox.identity.models import EligibleDeputy, Membership, Person, Tenant
 from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.notifications import recipients
 from lockbox.refusals import Invalid, NobodyCanApprove, Stale, Unknown
-from lockbox.requests import policies as versions
-from lockbox.requests.changes import changes
+from lockbox.requests import policy_store as versions
 from lockbox.requests.merging import stricter
+from lockbox.requests.policy_diff import changes
+from lockbox.requests.policy_rules import Policy, effective_mode
 from lockbox.requests.quorum import who_lacks
-from lockbox.requests.rules import Policy, effective_mode
 from lockbox.requests.terms import Terms
-from lockbox.requests.writing import Origin
+from lockbox.requests.transition import Origin
 from lockbox.tenancy import authority, revising, trail
 from lockbox.tenancy.shutting import close_what_was_opened_alone
 from lockbox.tenancy.trail import Deed

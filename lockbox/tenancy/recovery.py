@@ -11,7 +11,7 @@ from lockbox.identity import row_security
 from lockbox.identity.models import Invitation, Tenant
 from lockbox.identity.roles import Caller, Role
 from lockbox.refusals import RecoveryOpen
-from lockbox.requests.writing import Origin
+from lockbox.requests.transition import Origin
 from lockbox.tenancy import authority, invitations, offers
 from lockbox.tenancy.offers import Offer
 

@@ -18,9 +18,9 @@ from lockbox.audit.merkle import EMPTY_ROOT
 from lockbox.database import now
 from lockbox.identity.roles import Mode
 from lockbox.notifications import announcements, recipients
-from lockbox.requests import writing
+from lockbox.requests import transition
 from lockbox.requests.lifecycle import Action, Party, State, move
-from lockbox.requests.writing import Change
+from lockbox.requests.transition import Change
 
 RESTORED = "restored"
 AT_ONCE = 500
@@ -146,7 +146,7 @@ def _happening(log: Log, tenant_id: UUID | None, at: datetime) -> Happening:
 def _end(session: Session, rows: Sequence[Row[Any]], at: datetime) -> None:
     requesters, tenants = {row.requester_id for row in rows}, {row.tenant_id for row in rows}
     known = recipients.look_up(session, tenants, at, also=requesters)
-    writing.end(session, [_change(row, at) for row in rows], known)
+    transition.end(session, [_change(row, at) for row in rows], known)
 
 
 def _change(row: Row[Any], at: datetime) -> Change:

@@ -7,7 +7,7 @@ from sqlmodel import Session, col, select
 
 from lockbox.identity import tenants
 from lockbox.identity.models import PolicyVersion, Tenant
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from lockbox.tenancy.authority import Seat
 
 

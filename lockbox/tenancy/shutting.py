@@ -13,13 +13,13 @@ from lockbox.identity import tenants
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.refusals import TooLate
-from lockbox.requests import acting, policies, voting
-from lockbox.requests.changes import changes as policy_changes
+from lockbox.requests import decide, decisions, policy_store
+from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import OPEN_STATES, Action, Party, State
 from lockbox.requests.merging import strictest
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.voting import Verdict
-from lockbox.requests.writing import Origin
+from lockbox.requests.policy_diff import changes as policy_changes
+from lockbox.requests.transition import Origin
 from lockbox.tenancy import authority, revising, trail
 from lockbox.tenancy.authority import Seat
 from lockbox.tenancy.trail import Deed, change
@@ -69,7 +69,7 @@ def switch_mode(
     tenant = authority.known(session, caller, slug)
     seat = authority.take(session, caller, origin, ADMINS, tenant)
     tenant = authority.locked(session, tenant)
-    policy = policies.current(session, tenant)
+    policy = policy_store.current(session, tenant)
     ends_consent = mode is Mode.ENFORCE and policy.consent is not None
     if mode is tenant.mode and not ends_consent:
         return Switched(mode)
@@ -141,7 +141,7 @@ def close_what_was_opened_alone(session: Session, seat: Seat, tenant: Tenant) ->
 
 def _firmly_loosened(session: Session, seat: Seat, tenant: Tenant) -> None:
     """Nobody gives the decision away by a token or a mail, not even where nobody could approve yet."""
-    voting.strong_enough(seat.caller, strictest(policies.current(session, tenant)), now(session))
+    decisions.strong_enough(seat.caller, strictest(policy_store.current(session, tenant)), now(session))
 
 
 def _close(
@@ -160,7 +160,7 @@ def _close(
         verdict = Verdict(WAYS_TO_SHUT[request.state], comment)
         try:
             done.append(
-                acting.act_on(session, seat.caller, seat.origin, request, verdict, as_party=Party.TENANT_ADMIN)
+                decide.act_on(session, seat.caller, seat.origin, request, verdict, as_party=Party.TENANT_ADMIN)
             )
         except TooLate:
             # Its time has run out, and the clock is on its way to say so.

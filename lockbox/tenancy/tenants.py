@@ -16,11 +16,11 @@ from lockbox.identity import tenants as registry
 from lockbox.identity.models import Membership, Person, Tenant
 from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.refusals import PolicyUnverified, SlugTaken, Unknown, UnknownPlan
-from lockbox.requests import ending, policies, register
+from lockbox.requests import ending, policy_store, queries
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.rules import Policy
-from lockbox.requests.writing import Origin
+from lockbox.requests.policy_rules import Policy
+from lockbox.requests.transition import Origin
 from lockbox.tenancy import authority, consents, offers, trail
 from lockbox.tenancy.authority import Seat
 from lockbox.tenancy.consents import Consented
@@ -234,7 +234,7 @@ def _change(session: Session, tenant: Tenant, name: str, value: object, *, close
     """Write what is marked; to where a mark does not hold only what closes, which leaves it without one that does."""
     is_ours = row_marks.is_held(session, tenant.mac, row_marks.tenant(tenant), tenant.id)
     if not (is_ours or closes):
-        raise PolicyUnverified(policies.UNVERIFIED)
+        raise PolicyUnverified(policy_store.UNVERIFIED)
     setattr(tenant, name, value)
     if is_ours:
         registry.mark(session, tenant)
@@ -312,7 +312,7 @@ def _open_windows(session: Session, tenant_ids: frozenset[UUID]) -> dict[UUID, i
         .join(Tenant, col(Tenant.id) == col(AccessRequest.tenant_id))
         .join(Person, col(Person.id) == col(AccessRequest.requester_id))
         .where(
-            register.granted(),
+            queries.granted(),
             col(AccessRequest.tenant_id).in_(tenant_ids),
             col(AccessRequest.deadline_at) > now(session),
         )

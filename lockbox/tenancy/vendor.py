@@ -14,7 +14,7 @@ from lockbox.identity.roles import Caller, Role
 from lockbox.refusals import Invalid, OwnRoles, Unknown
 from lockbox.requests import ending
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.writing import Origin
+from lockbox.requests.transition import Origin
 from lockbox.tenancy import authority, invitations, leaving, memberships, offers, trail
 from lockbox.tenancy.authority import Seat
 from lockbox.tenancy.memberships import Member, Page

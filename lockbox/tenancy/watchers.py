@@ -14,7 +14,7 @@ from lockbox.identity.roles import Caller, Role, Side
 from lockbox.ids import new_id
 from lockbox.notifications.models import Watcher
 from lockbox.refusals import AddressTaken, Invalid, TooManyWatchers, Unknown
-from lockbox.requests.writing import Origin
+from lockbox.requests.transition import Origin
 from lockbox.tenancy import authority, trail
 from lockbox.tenancy.authority import Seat
 from lockbox.tenancy.trail import Deed

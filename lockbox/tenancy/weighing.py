@@ -13,12 +13,12 @@ from lockbox.identity.models import Person, Tenant
 from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.notifications import recipients
 from lockbox.refusals import Refusal
-from lockbox.requests import policies as versions
+from lockbox.requests import policy_store as versions
 from lockbox.requests import weighing
-from lockbox.requests.changes import changes
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_diff import changes
+from lockbox.requests.policy_rules import Policy
 from lockbox.tenancy import authority, policies, shutting
 
 ADMINS = (Role.TENANT_ADMIN,)

@@ -15,7 +15,7 @@ from lockbox.database import Database
 from lockbox.identity.roles import Caller, Mode
 from lockbox.requests import questions
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.builders import HERE, World, unbound
 from tests.database.postbag import Postbag
 from tests.database.scenes import as_caller

@@ -18,7 +18,7 @@ from lockbox.notifications.senders.memory import MemoryHooks, MemoryMail
 from lockbox.notifications.senders.protocol import HookSender, Mail, MailSender
 from lockbox.notifications.sending_pool import Lanes
 from lockbox.notifications.vault import Vault
-from lockbox.requests import policies
+from lockbox.requests import policy_store
 from lockbox.schedule import NOTICES
 from tests.builders import World, as_sender, setting
 from tests.database.scenes import promised_notices, read
@@ -58,7 +58,7 @@ class Postbag:
             self.vault,
             PUBLIC_URL,
             SERVICES,
-            policies.wordings,
+            policy_store.wordings,
             SENDER,
             self.audit_keys,
             keyring.development_codes(),

@@ -18,10 +18,10 @@ from lockbox.database import Database
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller
 from lockbox.refusals import NoOpenWindow, Refusal
-from lockbox.requests import filing, register
+from lockbox.requests import queries, submit
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.register import Question
+from lockbox.requests.queries import Question
 from lockbox.schedule import CLOCK, NOTICES
 from tests.builders import HERE, SETTINGS, World, unbound, vouch_for
 
@@ -34,7 +34,7 @@ def many(world: World, count: int, who: str = "erin", **changes: Any) -> list[UU
     """File that many requests in one transaction."""
     with world.house.transaction() as session:
         return [
-            filing.submit(session, world.people[who], HERE, world.filing(**changes), SETTINGS.services).request.id
+            submit.submit(session, world.people[who], HERE, world.filing(**changes), SETTINGS.services).request.id
             for _ in range(count)
         ]
 
@@ -164,7 +164,7 @@ def door(world: World, who: str = "erin", resource: str = MAILBOX) -> AccessRequ
     question = Question(world.tenant.slug, "exchange-online", resource, "read", world.people[who].person_id)
     with world.house.transaction() as session:
         try:
-            return register.check(session, world.people["gate"], question).request
+            return queries.check(session, world.people["gate"], question).request
         except NoOpenWindow:
             return None
 

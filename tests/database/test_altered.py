@@ -15,8 +15,8 @@ from lockbox.audit.report import Report
 from lockbox.audit.verify import GOOD
 from lockbox.database import Database, now
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
-from lockbox.requests.writing import Origin
+from lockbox.requests.policy_rules import Policy
+from lockbox.requests.transition import Origin
 from lockbox.tenancy import auditing
 from tests.builders import Urls, World
 from tests.database.scenes import read

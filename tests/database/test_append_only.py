@@ -9,7 +9,7 @@ from sqlalchemy.pool import NullPool
 
 from lockbox.database import Database
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.builders import Urls, World
 from tests.database.scenes import as_caller, read, trail
 

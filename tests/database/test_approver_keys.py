@@ -17,7 +17,7 @@ from lockbox.database import Database, as_owner
 from lockbox.ids import new_id
 from lockbox.refusals import NotYours
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from lockbox.requests.terms import ApproveMeans
 from lockbox.tenancy import approver_keys, auditing, erasure
 from tests.builders import Urls, World

@@ -13,10 +13,10 @@ from lockbox.database import Database
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Role, Scope
 from lockbox.refusals import AskedAgain, NobodyCanApprove, NotTimedOut, NotYours, PolicyNotMet, TooMany, Unknown
-from lockbox.requests import again, clock, filing
-from lockbox.requests.filing import Limits, Submitted
+from lockbox.requests import again, submit, timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
+from lockbox.requests.submit import Limits, Submitted
 from tests.builders import HERE, SETTINGS, ShiftedClock, World
 from tests.database.scenes import as_caller, assert_trails_are_whole, at_once, read, set_back, write
 from tests.ruling import lay_down
@@ -37,7 +37,7 @@ def timed_out(world: World, superuser: Engine, worker: Database, who: str = "eri
     """Let a request run out of time."""
     request = world.submit(who)
     set_back(superuser, [request.id], 1)
-    clock.run(worker, [request.id])
+    timers.run(worker, [request.id])
     return request
 
 
@@ -137,7 +137,7 @@ def test_while_the_second_is_open_a_third_is_refused_with_its_id_and_not_after(
     with pytest.raises(AskedAgain) as refused:
         asks_again(world, "erin", first.id)
     set_back(superuser, [second.id], 1)
-    clock.run(worker, [second.id])
+    timers.run(worker, [second.id])
     third = asks_again(world, "erin", second.id).request
 
     assert refused.value.facts["request_id"] == str(second.id)
@@ -168,9 +168,9 @@ def test_a_system_asks_again_for_what_it_has_filed_itself_and_for_nothing_else(
     erin = world.people["erin"].person_id
     with world.house.transaction() as session:
         wanted = world.filing(engineer=erin)
-        first = filing.submit(session, filers[0], HERE, wanted, SETTINGS.services).request
+        first = submit.submit(session, filers[0], HERE, wanted, SETTINGS.services).request
     set_back(superuser, [first.id], 1)
-    clock.run(worker, [first.id])
+    timers.run(worker, [first.id])
 
     with pytest.raises(Unknown):
         asks_again(world, filers[1], first.id)
@@ -186,7 +186,7 @@ def test_the_customer_and_the_requester_find_what_followed_and_others_do_not(
     first = world.submit()
     world.act("max", Action.ENDORSE, first.id)
     set_back(superuser, [first.id], 1)
-    clock.run(worker, [first.id])
+    timers.run(worker, [first.id])
     second = asks_again(world, "erin", first.id).request
 
     def found(who: str) -> UUID | None:
@@ -232,7 +232,7 @@ def test_asking_again_after_the_time_of_the_first_starts_a_clock_of_its_own(
 ) -> None:
     first = world.submit()
     later.shift = timedelta(hours=12)
-    clock.run(sender, [first.id])
+    timers.run(sender, [first.id])
 
     second = asks_again(world, "erin", first.id).request
 

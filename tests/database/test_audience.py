@@ -7,9 +7,9 @@ from lockbox.database import Database
 from lockbox.identity import tenants
 from lockbox.identity.roles import Mode, Role
 from lockbox.refusals import TenantSuspended
-from lockbox.requests import clock
+from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.builders import HERE, World, setting
 from tests.database.postbag import Postbag, open_notices
 from tests.database.scenes import read, set_back, write
@@ -103,7 +103,7 @@ def test_what_the_clock_did_is_told_to_both_sides(
         world.act(who, action, request.id)
     set_back(superuser, [request.id], 1)
 
-    clock.run(worker, [request.id])
+    timers.run(worker, [request.id])
 
     assert _told(world, api, state) == expected
 
@@ -338,7 +338,7 @@ def test_who_joins_after_the_window_opened_does_not_hear_that_it_closed(
     world.add("late", Role.APPROVER, world.tenant.id)
     set_back(superuser, [request.id], 1)
 
-    clock.run(worker, [request.id])
+    timers.run(worker, [request.id])
 
     assert _told(world, api, "active") == {"erin", "amir", "abe", "tara"} | HOOKS
     assert _told(world, api, "expired") == {"erin", "amir", "abe", "tara"} | HOOKS

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine
 
 from lockbox.database import Database
-from lockbox.requests import clock
+from lockbox.requests import timers
 from tests.builders import StoppedClock, World
 from tests.database.postbag import Postbag, address, open_notices
 from tests.database.scenes import read, state_of, write
@@ -71,10 +71,10 @@ def reached(worker: Database, night: StoppedClock, request_id: Any, at: datetime
     """Let the clock come a second too early, which does nothing, then in time; return all that it has done so far."""
     before = nudges(worker, request_id)
     night.at = (at - timedelta(seconds=1)).astimezone(BERLIN)
-    assert clock.run(worker, [request_id]) == 0
+    assert timers.run(worker, [request_id]) == 0
     assert nudges(worker, request_id) == before
     night.at = at.astimezone(BERLIN)
-    assert clock.run(worker, [request_id]) == 1
+    assert timers.run(worker, [request_id]) == 1
     return nudges(worker, request_id)
 
 

@@ -20,10 +20,10 @@ from lockbox.identity.keyring import development
 from lockbox.notifications import reach, results
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.senders.protocol import SendFailed
-from lockbox.requests import acting, clock
+from lockbox.requests import decide, timers
+from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.voting import Verdict
 from lockbox.schedule import CLOCK, Schedule
 from tests.builders import HERE, ShiftedClock, World, as_sender, setting
 from tests.database.postbag import Postbag, address, open_notices
@@ -71,7 +71,7 @@ class Scene:
 
     def run(self, request: AccessRequest) -> int:
         """Run the clock of one request."""
-        return clock.run(self.house, [request.id])
+        return timers.run(self.house, [request.id])
 
     def row(self, request: AccessRequest) -> Any:
         """Return the row as it is."""
@@ -426,7 +426,7 @@ def test_an_approval_that_is_being_made_is_waited_for_and_holds(scene: Scene, po
     request = tiered(scene.world)
     scene.refuse("abe")
     with scene.world.house.transaction() as session:
-        opened = acting.act(session, scene.world.people["ann"], HERE, request.id, Verdict(Action.APPROVE))
+        opened = decide.act(session, scene.world.people["ann"], HERE, request.id, Verdict(Action.APPROVE))
         sending = pool.submit(scene.send)
         waits = within(PATIENCE, lambda: read(scene.house, WAITING))
     sending.result(PATIENCE)

@@ -9,10 +9,10 @@ from sqlalchemy import Engine, text
 
 from lockbox.database import Database, make_engine, now
 from lockbox.refusals import Conflict, TooLate
-from lockbox.requests import register
+from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.builders import ShiftedClock, Urls, World
 from tests.database.scenes import door, many, read, set_back, state_of, trail
 
@@ -151,7 +151,7 @@ def test_an_answer_is_refused_at_the_deadline_and_taken_just_before_it(
     assert opened.state is State.ACTIVE
 
 
-def _entries(world: World) -> list[register.Entry]:
+def _entries(world: World) -> list[queries.Entry]:
     with world.house.transaction() as session:
-        page = register.page(session, world.people["max"], register.Filter(), cursor=None, most=100)
+        page = queries.page(session, world.people["max"], queries.Filter(), cursor=None, most=100)
         return list(page.entries)

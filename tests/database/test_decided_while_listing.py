@@ -8,16 +8,16 @@ import pytest
 from sqlmodel import Session
 
 from lockbox.identity.roles import Caller
-from lockbox.requests import at_hand, queues, soonest
+from lockbox.requests import at_hand, review_queue, soonest
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.builders import World
 
 REVIEWED = Policy(vendor_review=True)
 
 
 def _review(session: Session, caller: Caller) -> Sequence[Any]:
-    return queues.to_review(session, caller, cursor=None, most=10).items
+    return review_queue.to_review(session, caller, cursor=None, most=10).items
 
 
 def _waiting(session: Session, caller: Caller) -> Sequence[Any]:

@@ -10,7 +10,7 @@ from lockbox.notifications.delivery import LEASE
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import NOTICES
 from tests.builders import ShiftedClock, StoppedClock, World
 from tests.database.postbag import DyingMail, Postbag, address, assert_notices_are_held, notice, open_notices

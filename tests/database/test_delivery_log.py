@@ -14,7 +14,7 @@ from lockbox.notifications.attempts import FAILS_TOO_LONG, MOST_ANSWER
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.senders.protocol import Reply, SendFailed
 from lockbox.notifications.senders.webhook import HttpHooks
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.builders import ShiftedClock, World, unbound
 from tests.database.postbag import Postbag, address, open_notices
 from tests.database.scenes import read, write

@@ -20,7 +20,7 @@ from lockbox.notifications import addresses, login_codes
 from lockbox.requests import activity, idempotency
 from lockbox.requests.activity import Entry
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from lockbox.tenancy import deputies, invitations, members, policies, watchers
 from lockbox.tenancy.watchers import Wanted
 from tests.builders import HERE, SETTINGS, ShiftedClock, Urls, World

@@ -19,7 +19,7 @@ from lockbox.database import Database, as_owner
 from lockbox.identity import row_security
 from lockbox.refusals import Conflict, Unknown
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from lockbox.tenancy import erasure, members, watchers
 from lockbox.tenancy.erasure import Erased
 from lockbox.tenancy.watchers import Wanted

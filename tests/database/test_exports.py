@@ -23,7 +23,7 @@ from lockbox.database import Database
 from lockbox.identity.roles import Mode, Role
 from lockbox.refusals import NotYours, Unknown
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from lockbox.tenancy import auditing
 from lockbox.tenancy.auditing import Reading
 from tests import second_verifier

@@ -13,7 +13,7 @@ from api.metrics import exposition
 from lockbox import tallies
 from lockbox.database import Database, make_engine
 from lockbox.reconcile import reconcile
-from lockbox.requests import clock
+from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import CLOCK, NOTICES, Promise, Schedule
 from lockbox.tallies import LAG_BUCKETS
@@ -74,7 +74,7 @@ def test_the_clock_counts_how_late_it_came_by_bucket(
     set_back(superuser, late, 3)
     set_back(superuser, later, 90)
 
-    clock.run(worker, [*late, *later])
+    timers.run(worker, [*late, *later])
 
     found = shown(read(api))
     buckets = {float(labels[0]): n for (name, labels), n in found.items() if name == "deadline_lag_seconds_bucket"}
@@ -90,7 +90,7 @@ def test_folding_keeps_every_sum(
     ids = many(world, 9)
     set_back(superuser, ids, 20)
     for one in ids:
-        clock.run(worker, [one])
+        timers.run(worker, [one])
     before = shown(read(api))
     monkeypatch.setattr(tallies, "MOST_ROWS", 5)
 

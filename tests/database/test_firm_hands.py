@@ -11,7 +11,7 @@ from lockbox.database import Database
 from lockbox.identity.roles import Caller, Means, Mode, Role
 from lockbox.refusals import SignInAgain
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Consent, Policy
+from lockbox.requests.policy_rules import Consent, Policy
 from lockbox.tenancy import deputies, members, policies, shutting, tenants
 from lockbox.tenancy.deputies import Wanted
 from tests.builders import HERE, ShiftedClock, World, unbound

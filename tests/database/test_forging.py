@@ -14,7 +14,7 @@ from lockbox.database import Database
 from lockbox.identity.roles import Caller, Role
 from lockbox.ids import new_id
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from lockbox.requests.terms import Stage
 from tests.builders import Urls, World, unbound
 from tests.database.furnished import furnish, in_context

@@ -10,9 +10,9 @@ from sqlalchemy import text
 from lockbox.database import Database
 from lockbox.identity.roles import Caller, Means, Role, Side, Standing
 from lockbox.refusals import Refusal
-from lockbox.requests import acting, filing
+from lockbox.requests import decide, submit
+from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.voting import Verdict
 from tests.builders import HERE, SETTINGS, World, unbound
 from tests.database.scenes import read
 from tests.examples import examples
@@ -88,13 +88,13 @@ class Play:
                 self.turn(str(who), Role(str(more[0])))
             elif self.requests:
                 with self.world.house.transaction() as session:
-                    acting.act(session, caller, HERE, self.requests[-1], Verdict(Action(str(what)), "No"))
+                    decide.act(session, caller, HERE, self.requests[-1], Verdict(Action(str(what)), "No"))
         except Refusal:
             pass
 
     def _submit(self, caller: Caller) -> None:
         with self.world.house.transaction() as session:
-            filed = filing.submit(session, caller, HERE, self.world.filing(), SETTINGS.services)
+            filed = submit.submit(session, caller, HERE, self.world.filing(), SETTINGS.services)
         self.requests.append(filed.request.id)
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 
 from lockbox.database import Database
 from lockbox.ids import new_id
-from lockbox.requests import clock
+from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import CLOCK, Promise
 from tests.builders import ShiftedClock, World
@@ -62,7 +62,7 @@ def _assert_clocks_are_held(house: Database) -> None:
 def test_a_hint_that_comes_twice_does_its_work_once(world: World, late: Database) -> None:
     request = world.submit()
 
-    moved = [clock.run(late, [request.id]), clock.run(late, [request.id])]
+    moved = [timers.run(late, [request.id]), timers.run(late, [request.id])]
 
     assert moved == [1, 0]
     assert trail(late, request.id) == TIMED_OUT
@@ -72,7 +72,7 @@ def test_a_hint_that_comes_twice_does_its_work_once(world: World, late: Database
 def test_an_id_that_stands_twice_in_a_hint_does_its_work_once(world: World, late: Database) -> None:
     request = world.submit()
 
-    assert clock.run(late, [request.id, request.id]) == 1
+    assert timers.run(late, [request.id, request.id]) == 1
     assert trail(late, request.id) == TIMED_OUT
 
 
@@ -80,7 +80,7 @@ def test_a_hint_that_comes_days_late_still_does_its_work(world: World, late: Dat
     request = world.submit()
     later.shift = timedelta(days=9)
 
-    assert clock.run(late, [request.id]) == 1
+    assert timers.run(late, [request.id]) == 1
     assert trail(late, request.id) == TIMED_OUT
 
 
@@ -89,7 +89,7 @@ def test_a_hint_that_comes_early_does_nothing_and_its_deadline_is_not_lost(world
     _lease(worker, [request.id])
     assert worker.schedule.members(CLOCK) == {}
 
-    moved = clock.run(worker, [request.id])
+    moved = timers.run(worker, [request.id])
 
     assert moved == 0
     assert state_of(worker, request.id) == "pending"
@@ -103,7 +103,7 @@ def test_a_hint_of_the_answer_that_comes_after_it_leaves_the_window_its_own_end(
     _lease(worker, [request.id])
     opened = world.act("ann", Action.APPROVE, request.id)
 
-    moved = clock.run(worker, [request.id])
+    moved = timers.run(worker, [request.id])
 
     assert moved == 0
     assert state_of(worker, request.id) == "active"
@@ -115,7 +115,7 @@ def test_hints_in_any_order_end_a_window_once(world: World, late: Database) -> N
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)
 
-    moved = [clock.run(late, [request.id]) for _ in ("expire", "time_out", "expire")]
+    moved = [timers.run(late, [request.id]) for _ in ("expire", "time_out", "expire")]
 
     assert moved == [1, 0, 0]
     assert [move for _, move, _ in trail(late, request.id)] == ["submit", "approve", "expire"]
@@ -125,7 +125,7 @@ def test_ids_of_nobody_are_dropped_from_the_index(world: World, late: Database) 
     request, strangers = world.submit(), [new_id(), new_id()]
     _lease(late, [request.id, *strangers])
 
-    moved = clock.run(late, [*strangers, request.id])
+    moved = timers.run(late, [*strangers, request.id])
 
     assert moved == 1
     assert late.schedule.members(CLOCK) == {}
@@ -137,7 +137,7 @@ def test_hints_of_closed_requests_change_nothing_and_leave_the_index(world: Worl
     world.act("erin", Action.CANCEL, request.id)
     late.schedule.arm(CLOCK, [Promise(str(request.id), "time_out", LONG_AGO)])
 
-    moved = clock.run(late, [request.id])
+    moved = timers.run(late, [request.id])
 
     assert moved == 0
     assert late.schedule.members(CLOCK) == {}
@@ -145,13 +145,13 @@ def test_hints_of_closed_requests_change_nothing_and_leave_the_index(world: Worl
 
 
 def test_a_hint_of_nothing_does_nothing(late: Database) -> None:
-    assert clock.run(late, []) == 0
+    assert timers.run(late, []) == 0
 
 
 def test_five_hundred_at_once_all_move_with_their_events_and_notices(world: World, late: Database) -> None:
     requests = many(world, 500)
 
-    moved = clock.run(late, requests)
+    moved = timers.run(late, requests)
 
     assert moved == 500
     assert read(late, "SELECT DISTINCT state FROM requests")[0].state == "timed_out"
@@ -166,9 +166,9 @@ def test_two_workers_with_the_same_batch_share_it_and_double_nothing(
 ) -> None:
     requests = many(world, 100)
 
-    results = at_once(pool, partial(clock.run, late, requests), partial(clock.run, late, requests[::-1]))
+    results = at_once(pool, partial(timers.run, late, requests), partial(timers.run, late, requests[::-1]))
 
-    again = clock.run(late, requests)
+    again = timers.run(late, requests)
     assert sum(int(str(moved)) for moved in (*results, again)) == 100
     assert all(trail(late, one) == TIMED_OUT for one in requests)
     assert late.schedule.members(CLOCK) == {}
@@ -182,7 +182,7 @@ def test_a_row_that_somebody_holds_is_skipped_and_soon_offered_again(
 
     with superuser.connect().execution_options(isolation_level="READ COMMITTED") as holder:
         holder.execute(text("SELECT FROM requests WHERE id = :id FOR UPDATE"), {"id": held})
-        moved = clock.run(late, [held, *others])
+        moved = timers.run(late, [held, *others])
         at_first = late.schedule.claim(CLOCK).ids
         holder.rollback()
 
@@ -190,7 +190,7 @@ def test_a_row_that_somebody_holds_is_skipped_and_soon_offered_again(
     assert late.schedule.members(CLOCK).keys() == {f"time_out:{held}"}
     assert at_first == {}
     assert _claimed_within(late, 2) == {"time_out": [str(held)]}
-    assert clock.run(late, [held]) == 1
+    assert timers.run(late, [held]) == 1
 
 
 def test_a_window_that_somebody_holds_is_offered_again_as_what_it_is(
@@ -201,7 +201,7 @@ def test_a_window_that_somebody_holds_is_offered_again_as_what_it_is(
 
     with superuser.connect().execution_options(isolation_level="READ COMMITTED") as holder:
         holder.execute(text("SELECT FROM requests FOR UPDATE"))
-        clock.run(late, [request.id])
+        timers.run(late, [request.id])
         holder.rollback()
 
     assert _claimed_within(late, 2) == {"expire": [str(request.id)]}
@@ -215,14 +215,14 @@ def test_one_bad_row_never_holds_the_others(world: World, late: Database, superu
     _lease(late, requests)
     _make_bad(superuser, bad, timing)
 
-    moved = clock.run(late, requests)
+    moved = timers.run(late, requests)
 
     assert moved == 39
     assert state_of(late, bad) == "pending"
     assert len(trail(late, bad)) == 1
     assert not read(late, "SELECT FROM notices WHERE request_id = :id AND template = 'timed_out'", id=bad)
     write(superuser, "DROP TRIGGER bad_row ON requests")
-    assert clock.run(late, requests) == 1
+    assert timers.run(late, requests) == 1
     assert_trails_are_whole(late)
 
 

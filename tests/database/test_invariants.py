@@ -12,11 +12,11 @@ from lockbox.database import Database, now
 from lockbox.identity import sessions
 from lockbox.identity.roles import Means, Mode
 from lockbox.identity.sessions import Lasting, Place
-from lockbox.requests import acting, clock
+from lockbox.requests import decide, timers
+from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
-from lockbox.requests.voting import Verdict
-from lockbox.requests.writing import Origin
+from lockbox.requests.policy_rules import Policy
+from lockbox.requests.transition import Origin
 from lockbox.watch import alarms, invariants
 from lockbox.watch.invariants import Broken, Rota
 from tests.builders import ShiftedClock, World, setting
@@ -160,7 +160,7 @@ def test_every_ordinary_life_leaves_nothing_to_find(api: Database, worker: Datab
     world.act("max", Action.DENY, world.fresh("eve").id)
     late = many(world, 3, "eve")
     set_back(superuser, late, 1)
-    clock.run(worker, late)
+    timers.run(worker, late)
     sealed(worker)
 
     assert looked(worker) == set()
@@ -174,7 +174,7 @@ def test_what_was_decided_after_signing_in_is_as_it_should_be(api: Database, wor
             caller = replace(world.people[who], means=Means.PASSKEY, signed_in_at=now(session), key_id=None)
             sessions.begin(session, caller, Place(None, None), Lasting(timedelta(hours=1), timedelta(hours=1)))
         with api.transaction() as session:
-            acting.act(session, caller, Origin("portal"), request.id, Verdict(action))
+            decide.act(session, caller, Origin("portal"), request.id, Verdict(action))
 
     assert read(api, "SELECT FROM decisions WHERE means = 'passkey' AND channel = 'portal'")
     assert looked(worker) == set()
@@ -252,7 +252,7 @@ def test_what_was_mended_before_the_second_look_is_no_alarm(
     found = looked(worker)
     assert {(one.rule, one.id) for one in found} == {("I2", late[0])}
 
-    clock.run(worker, late)
+    timers.run(worker, late)
 
     assert alarms.confirm(worker, found, Rota()) == []
     assert not read(worker, "SELECT FROM alarms")

@@ -12,7 +12,7 @@ from lockbox.audit import sealing, tiles
 from lockbox.audit.merkle import check_consistency, check_inclusion, consistency, inclusion, leaf_hash
 from lockbox.audit.sealing import Signer
 from lockbox.database import Database, as_owner
-from lockbox.requests import register
+from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action
 from lockbox.tenancy import consents, keeping
 from lockbox.tenancy.keeping import Removed
@@ -147,7 +147,7 @@ def test_notices_go_with_what_they_told_of_and_the_request_can_still_be_looked_a
 
     assert read(worker, "SELECT FROM notices") == []
     with world.house.transaction() as session:
-        entry = register.find(session, world.people["aude"], request_id)
+        entry = queries.find(session, world.people["aude"], request_id)
     assert entry.request.state == "denied"
 
 

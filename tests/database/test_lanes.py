@@ -21,7 +21,7 @@ from lockbox.notifications.senders.smtp import SmtpMail
 from lockbox.notifications.senders.webhook import HttpHooks
 from lockbox.notifications.sending_pool import Lanes, domain_of
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import NOTICES
 from tests.builders import ShiftedClock, World, as_sender, unbound
 from tests.database.postbag import SENDER, Postbag, SlowMail, address, assert_notices_are_held, open_notices

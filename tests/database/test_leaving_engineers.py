@@ -14,11 +14,11 @@ from lockbox.database import Database
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.refusals import NotYours, Unknown
-from lockbox.requests import acting
+from lockbox.requests import decide
+from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
-from lockbox.requests.voting import Verdict
-from lockbox.requests.writing import Origin
+from lockbox.requests.policy_rules import Policy
+from lockbox.requests.transition import Origin
 from lockbox.tenancy import vendor
 from tests.builders import HERE, ShiftedClock, World
 from tests.database.postbag import Postbag, open_notices
@@ -227,7 +227,7 @@ def test_a_vote_that_is_about_to_open_a_window_is_waited_for_and_revoked(
     request_id = world.submit().id
 
     with api.transaction() as session:
-        acting.act(session, world.people["ann"], HERE, request_id, Verdict(Action.APPROVE))
+        decide.act(session, world.people["ann"], HERE, request_id, Verdict(Action.APPROVE))
         leaving = pool.submit(manages, world, "olga", vendor.disable, id_of(world, "erin"))
         assert within(PATIENCE, lambda: leaving.done() or read(api, WAITING))
     leaving.result(PATIENCE)

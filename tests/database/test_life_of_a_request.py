@@ -6,7 +6,7 @@ import pytest
 
 from lockbox.database import Database, make_engine
 from lockbox.refusals import TooLate
-from lockbox.requests import clock
+from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action, State
 from tests.builders import ShiftedClock, Urls, World
 from tests.database.scenes import read
@@ -19,7 +19,7 @@ def test_an_approved_request_opens_and_expires_by_the_clock(world: World, worker
     late.shift = timedelta(seconds=61)
     worker.clock = late
 
-    moved = clock.run(worker, [request.id])
+    moved = timers.run(worker, [request.id])
 
     assert opened.state is State.ACTIVE
     assert moved == 1

@@ -8,7 +8,7 @@ from sqlalchemy.exc import OperationalError
 
 from lockbox.database import Database, make_engine
 from lockbox.refusals import InvalidMove
-from lockbox.requests import clock
+from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import CLOCK, NOTICES
 from tests.builders import ShiftedClock, Urls, World
@@ -39,10 +39,10 @@ def test_a_clock_that_never_heard_of_its_own_commit_runs_again_without_harm(
 
     worker_relay.losing = True
     with pytest.raises(OperationalError):
-        clock.run(worker, [request.id])
+        timers.run(worker, [request.id])
     worker_relay.losing = False
     held = worker.schedule.members(CLOCK)
-    moved = clock.run(worker, [request.id])
+    moved = timers.run(worker, [request.id])
 
     worker.engine.dispose()
     assert worker_relay.lost == 1

@@ -15,11 +15,11 @@ from lockbox.audit.recorded import Wanted
 from lockbox.audit.verify import GOOD, verify
 from lockbox.database import Database
 from lockbox.refusals import Invalid, NoOpenWindow, NothingLeft
-from lockbox.requests import register
+from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.register import Question
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
+from lockbox.requests.queries import Question
 from lockbox.tenancy import auditing
 from tests import second_verifier
 from tests.builders import World
@@ -38,7 +38,7 @@ def let_in(world: World, resource: str, action: str = "read") -> bool:
     question = Question(world.tenant.slug, "exchange-online", resource, action, world.people["erin"].person_id)
     with world.house.transaction() as session:
         try:
-            return register.check(session, world.people["gate"], question).open
+            return queries.check(session, world.people["gate"], question).open
         except NoOpenWindow:
             return False
 

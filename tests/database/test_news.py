@@ -19,7 +19,7 @@ from lockbox.notifications.results import Try
 from lockbox.requests import activity, questions, telling
 from lockbox.requests.activity import Entry
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from lockbox.requests.telling import Reader
 from lockbox.schedule import CLOCK, NOTICES, Promise, Schedule
 from tests.builders import HERE, RETRIED, Urls, World, as_sender

@@ -11,7 +11,7 @@ from sqlalchemy import event, text
 
 from lockbox.database import Database
 from lockbox.notifications.senders.protocol import Mail, SendFailed
-from lockbox.requests import clock
+from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from tests.builders import ShiftedClock, World, setting
 from tests.database.postbag import Postbag, address, open_notices
@@ -56,7 +56,7 @@ def test_a_time_out_says_how_many_people_had_been_reached(
     post.deliver(sender, open_notices(sender))
 
     later.shift = timedelta(hours=12)
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
     post.deliver(sender, open_notices(sender))
 
     assert reached(sender, request.id) == (3, 3 - len(refused), False)
@@ -72,7 +72,7 @@ def test_where_nobody_was_reached_event_mail_and_operators_say_that_nobody_could
     post.deliver(sender, open_notices(sender))
 
     later.shift = timedelta(hours=12)
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
     post.deliver(sender, open_notices(sender))
 
     assert (state_of(sender, request.id), reached(sender, request.id)) == ("timed_out", (3, 0, True))
@@ -96,7 +96,7 @@ def test_a_prompt_does_not_say_of_it_later_that_nobody_answered(
     with setting(sender).transaction() as session:
         session.connection().execute(SENT, {"id": told.id})
     later.shift = timedelta(hours=12)
-    clock.run(sender, [untold.id, told.id])
+    timers.run(sender, [untold.id, told.id])
 
     later.shift = timedelta(hours=12, minutes=1)
     asked = world.submit(house=Database(world.house.engine, world.house.schedule, later))
@@ -112,7 +112,7 @@ def test_a_mail_server_that_was_away_all_the_time_told_nobody(
     request = world.submit()
 
     later.shift = timedelta(hours=12)
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
 
     assert reached(sender, request.id) == (3, 0, True)
 
@@ -127,7 +127,7 @@ def test_a_vote_without_a_mail_is_somebody_who_knew(
     world.act("ann", Action.APPROVE, request.id)
 
     later.shift = timedelta(hours=12)
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
 
     assert reached(sender, request.id) == (3, 1, False)
 
@@ -141,7 +141,7 @@ def test_a_review_that_timed_out_counts_managers_and_the_stage_after_it_approver
     world.act("max", Action.ENDORSE, endorsed.id)
 
     later.shift = timedelta(hours=12, minutes=1)
-    clock.run(sender, [unreviewed.id, endorsed.id])
+    timers.run(sender, [unreviewed.id, endorsed.id])
 
     assert reached(sender, unreviewed.id) == (2, 2, False)
     assert reached(sender, endorsed.id) == (3, 0, True)
@@ -152,7 +152,7 @@ def test_an_expiry_says_nothing_of_it(world: World, sender: Database, later: Shi
     world.act("ann", Action.APPROVE, request.id)
 
     later.shift = timedelta(hours=2)
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
 
     said = facts(sender, request.id)
     assert said["action"] == "expire"
@@ -174,7 +174,7 @@ def test_many_time_outs_at_mixed_reach_take_a_few_statements_and_one_mail_an_ope
     said: list[str] = []
     event.listen(sender.engine, "before_cursor_execute", lambda *call: said.append(call[2]))
 
-    assert clock.run(sender, ids) == 80
+    assert timers.run(sender, ids) == 80
 
     assert [reached(sender, one) for one in ids] == [(3, place % 4, place % 4 == 0) for place in range(80)]
     assert len(said) < 15
@@ -191,7 +191,7 @@ def test_a_mail_to_operators_names_fifty_requests_at_most_and_how_many_more(
     ids = many(world, 53)
     later.shift = timedelta(hours=12)
 
-    clock.run(sender, ids)
+    timers.run(sender, ids)
 
     (body,) = read(sender, "SELECT body FROM events WHERE action = 'nobody_told'")
     said = json.loads(body.body)

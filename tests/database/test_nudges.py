@@ -11,10 +11,10 @@ from sqlalchemy.exc import DBAPIError
 
 from lockbox.database import Database
 from lockbox.identity.roles import Mode
-from lockbox.requests import clock, policies
+from lockbox.requests import policy_store, timers
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.builders import ShiftedClock, World
 from tests.database.postbag import Postbag, address, open_notices
 from tests.database.scenes import (
@@ -72,7 +72,7 @@ def test_it_reminds_those_who_were_asked_and_have_not_answered(
     world.act("ann", Action.APPROVE, request.id)
 
     later.shift = timedelta(hours=6)
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
 
     assert told(world, request.id, "answer_reminder") == {"amir": 1, "abe": 1}
     assert nudges(sender, request.id) == ["remind"]
@@ -90,7 +90,7 @@ def test_nobody_is_reminded_where_everybody_who_was_asked_has_answered(
     world.act("abe", Action.APPROVE, request.id)
 
     later.shift = timedelta(hours=6)
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
 
     row = row_of(sender, request.id)
     assert nudges(sender, request.id) == []
@@ -101,7 +101,7 @@ def test_a_hint_that_comes_twice_reminds_once(world: World, sender: Database, la
     request = world.submit()
     later.shift = timedelta(hours=6)
 
-    assert [clock.run(sender, [request.id]) for _ in range(3)] == [1, 0, 0]
+    assert [timers.run(sender, [request.id]) for _ in range(3)] == [1, 0, 0]
     assert nudges(sender, request.id) == ["remind"]
 
 
@@ -109,7 +109,7 @@ def test_a_clock_that_comes_late_sends_one_reminder(world: World, sender: Databa
     request = world.submit()
 
     later.shift = timedelta(hours=11)
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
 
     row = row_of(sender, request.id)
     assert (row.reminders, row.wake_at) == (1, row.deadline_at)
@@ -121,7 +121,7 @@ def test_a_clock_that_comes_after_the_deadline_ends_the_request_and_reminds_nobo
     request = world.submit()
 
     later.shift = timedelta(hours=12)
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
 
     assert state_of(sender, request.id) == "timed_out"
     assert nudges(sender, request.id) == []
@@ -136,7 +136,7 @@ def test_all_of_it_stops_the_moment_it_is_settled(
     world.act("erin" if action is Action.CANCEL else "amir", action, request.id)
 
     later.shift = timedelta(hours=6)
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
 
     assert nudges(sender, request.id) == []
     assert_indexes_are_true(sender)
@@ -150,7 +150,7 @@ def test_the_vendors_managers_are_reminded_of_a_review_and_the_customer_hears_no
     ahead = row_of(sender, request.id)
 
     later.shift = timedelta(hours=1)
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
     asked = world.act("max", Action.ENDORSE, request.id)
 
     assert ahead.wake_at == ahead.created_at + timedelta(hours=1)
@@ -168,7 +168,7 @@ def test_the_next_tier_is_asked_and_the_first_reminded_when_half_of_the_time_is_
     before = told(world, request.id, "pending")
 
     later.shift = timedelta(hours=6)
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
 
     assert before == {"abe": 1}
     assert told(world, request.id, "pending") == {"abe": 1, "ann": 1}
@@ -177,7 +177,7 @@ def test_the_next_tier_is_asked_and_the_first_reminded_when_half_of_the_time_is_
     assert (request.tiers_asked, row_of(sender, request.id).tiers_asked) == (1, 2)
 
     later.shift = timedelta(hours=10)
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
     assert told(world, request.id, "answer_reminder") == {"abe": 2, "ann": 1}
 
 
@@ -187,7 +187,7 @@ def test_a_tier_that_adds_nobody_lets_the_next_one_in_at_once(
     request = tiered(world, tiers=[["first"], ["gone"], ["second"]])
 
     later.shift = timedelta(hours=6)
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
 
     assert told(world, request.id, "pending") == {"abe": 1, "ann": 1}
     assert row_of(sender, request.id).tiers_asked == 3
@@ -200,7 +200,7 @@ def test_who_has_answered_before_the_own_tier_came_in_is_not_asked_again(
     world.act("ann", Action.APPROVE, request.id)
 
     later.shift = timedelta(hours=6)
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
 
     assert told(world, request.id, "pending") == {"abe": 1}
     assert nudges(sender, request.id) == ["remind"]
@@ -211,7 +211,7 @@ def test_a_last_tier_that_adds_nobody_is_no_event(world: World, sender: Database
     request = tiered(world, tiers=[["first"], ["gone"]], approval_reminders=[])
 
     later.shift = timedelta(hours=6)
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
 
     assert nudges(sender, request.id) == []
     assert row_of(sender, request.id).wake_at == request.deadline_at
@@ -225,9 +225,9 @@ def test_who_wants_no_prompts_is_neither_reminded_nor_asked_with_the_own_tier(
     later.shift = timedelta(hours=6)
 
     spared = tiered(world, groups=people)
-    clock.run(sender, [spared.id])
+    timers.run(sender, [spared.id])
     needed = tiered(world, groups=people, quorum=3)
-    clock.run(sender, [needed.id])
+    timers.run(sender, [needed.id])
 
     assert told(world, spared.id, "pending") == told(world, spared.id, "answer_reminder") == {"abe": 1}
     assert nudges(sender, spared.id) == ["remind"]
@@ -242,9 +242,9 @@ def test_a_deputy_is_asked_and_reminded_in_the_place_of_who_is_away(
     stand_in(world, "aude", "ann", ends=24)
 
     later.shift = timedelta(hours=6)
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
     later.shift = timedelta(hours=10)
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
 
     assert told(world, request.id, "pending") == {"abe": 1, "aude": 1}
     assert told(world, request.id, "answer_reminder") == {"abe": 2, "aude": 1}
@@ -268,14 +268,14 @@ def test_who_heard_that_a_window_opened_hears_that_it_is_about_to_close(
         world.act("ann", Action.APPROVE, request.id)
 
     later.shift = timedelta(minutes=50)
-    clock.run(sender, [request.id])
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
+    timers.run(sender, [request.id])
 
     assert told(world, request.id, "closing") == dict.fromkeys(hear, 1)
     row = row_of(sender, request.id)
     assert (row.state, row.warned, row.wake_at) == ("active", True, row.deadline_at)
     later.shift = timedelta(minutes=60)
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
     assert state_of(sender, request.id) == "expired"
     assert_trails_are_whole(sender)
 
@@ -287,7 +287,7 @@ def test_a_reminder_says_how_much_time_is_left_and_reaches_nobody_who_has_answer
     request = world.submit()
     post.deliver(sender, open_notices(sender))
     later.shift = timedelta(hours=6)
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
     world.act("ann", Action.APPROVE, request.id)
     post.mail.sent.clear()
 
@@ -308,7 +308,7 @@ def test_a_reminder_that_was_promised_before_it_was_settled_is_not_sent(
     request = world.submit()
     post.deliver(sender, open_notices(sender))
     later.shift = timedelta(hours=6)
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
     waiting = open_notices(sender)
     world.act("ann", Action.DENY, request.id)
 
@@ -321,7 +321,7 @@ def test_a_policy_that_changed_since_is_reckoned_with(world: World, sender: Data
 
     for hours in (6, 7.2, 10):
         later.shift = timedelta(hours=hours)
-        clock.run(sender, [request.id])
+        timers.run(sender, [request.id])
 
     assert row_of(sender, request.id).reminders == 3
 
@@ -337,7 +337,7 @@ def test_many_are_nudged_and_ended_together_with_as_few_statements_as_two(
     said: list[str] = []
     event.listen(sender.engine, "before_cursor_execute", lambda *call: said.append(call[2]))
 
-    assert clock.run(sender, [*over, *waiting]) == 40
+    assert timers.run(sender, [*over, *waiting]) == 40
 
     assert {state_of(sender, one) for one in over} == {"timed_out"}
     assert all(row_of(sender, one).reminders == 1 for one in waiting)
@@ -357,13 +357,13 @@ def test_a_policy_that_cannot_be_read_costs_its_own_reminders_and_nothing_else(
         )
 
     later.shift = timedelta(hours=6)
-    clock.run(sender, [broken.id, good.id])
+    timers.run(sender, [broken.id, good.id])
 
     assert nudges(sender, good.id) == ["remind"]
     assert nudges(sender, broken.id) == []
     assert row_of(sender, broken.id).wake_at == broken.deadline_at
     later.shift = timedelta(hours=12)
-    clock.run(sender, [broken.id, good.id])
+    timers.run(sender, [broken.id, good.id])
     assert state_of(sender, broken.id) == state_of(sender, good.id) == "timed_out"
     assert [step for _, step, _ in trail(sender, broken.id)] == ["submit", "time_out"]
 
@@ -414,7 +414,7 @@ def test_what_many_requests_meet_is_what_each_of_them_meets(world: World, worker
     requests = [first, *others, World.make(world.house, Policy(quorum=2)).submit()]
 
     with worker.transaction() as session:
-        met = policies.rulings(session, [one.id for one in requests])
-        assert met == {one.id: policies.ruling(session, one) for one in requests}
+        met = policy_store.rulings(session, [one.id for one in requests])
+        assert met == {one.id: policy_store.ruling(session, one) for one in requests}
 
     assert [met[one.id].terms.quorum for one in requests] == [2, 2, 3, 2]

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, text
 from lockbox.database import Database
 from lockbox.notifications import delivery
 from lockbox.reconcile import LOCK_NUMBER, reconcile
-from lockbox.requests import clock
+from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import NOTICES, Schedule
 from tests.builders import Urls, World, as_sender
@@ -115,7 +115,7 @@ def test_many_who_reconcile_at_once_do_each_thing_once(world: World, worker: Dat
     set_back(superuser, requests, 4)
 
     with ThreadPoolExecutor(4) as pool:
-        at_once(pool, *[lambda: list(reconcile(worker, None))] * 3, partial(clock.run, worker, requests))
+        at_once(pool, *[lambda: list(reconcile(worker, None))] * 3, partial(timers.run, worker, requests))
     list(reconcile(worker, None))
 
     assert all(len(trail(worker, one)) == 2 for one in requests)

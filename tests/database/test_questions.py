@@ -23,9 +23,9 @@ from lockbox.refusals import (
     TooManyQuestions,
     Unknown,
 )
-from lockbox.requests import clock, questions, talks
+from lockbox.requests import questions, talks, timers
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from lockbox.requests.talks import Exchange
 from lockbox.tenancy import erasure
 from tests.builders import HERE, ShiftedClock, Urls, World
@@ -319,7 +319,7 @@ def test_without_a_word_of_the_policy_the_clock_runs_on(world: World, sender: Da
     asked = ask(world, "ann", request.id)
 
     later.shift = timedelta(hours=12)
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
 
     assert not asked.stops_clock
     assert state_of(sender, request.id) == "timed_out"
@@ -389,10 +389,10 @@ def test_a_question_that_is_never_answered_holds_it_for_one_further_window(
     ask(slow, "ann", request.id)
 
     later.shift = timedelta(hours=1, minutes=59)
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
     waits = state_of(sender, request.id)
     later.shift = timedelta(hours=2)
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
 
     assert (waits, state_of(sender, request.id)) == ("pending", "timed_out")
     assert_indexes_are_true(sender)
@@ -436,7 +436,7 @@ def test_reminders_come_by_the_clock_as_it_then_is(slow: World, sender: Database
     ask(slow, "ann", request.id)
 
     later.shift = timedelta(minutes=60)
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
 
     (row,) = read(sender, "SELECT reminders, state, wake_at, deadline_at FROM requests WHERE id = :id", id=request.id)
     assert (row.reminders, row.state) == (1, "pending")

@@ -15,7 +15,7 @@ from lockbox.audit.events import VENDORS_LOG
 from lockbox.audit.verify import GOOD
 from lockbox.database import Database
 from lockbox.ids import new_id
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.builders import World, unbound
 from tests.database.scenes import as_caller, read
 from tests.database.test_exports import exported, judged

@@ -12,10 +12,10 @@ import pytest
 
 from lockbox.database import Database, now
 from lockbox.refusals import AlreadyDecided, InvalidMove, TooLate
-from lockbox.requests import clock
+from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.builders import ShiftedClock, World
 from tests.database.scenes import assert_trails_are_whole, at_once, many, read, state_of, trail
 
@@ -84,7 +84,7 @@ def hasty(worker: Database, later: ShiftedClock) -> Database:
 def _call(world: World, worker: Database, request_id: UUID, contender: Contender) -> Callable[[], object]:
     who, action = contender
     if who == "the clock":
-        return partial(clock.run, worker, [request_id])
+        return partial(timers.run, worker, [request_id])
     return partial(world.act, who, action, request_id)
 
 
@@ -185,14 +185,14 @@ def test_approvals_up_to_the_very_deadline_race_the_clock_and_each_request_ends_
 
     def tick() -> None:
         while not over.is_set():
-            clock.run(worker, requests)
+            timers.run(worker, requests)
 
     ticking = pool.submit(tick)
     time.sleep(max(0.0, left - 0.12))
     answers = [at_once(pool, partial(world.act, "ann", Action.APPROVE, one))[0] for one in requests]
     over.set()
     ticking.result()
-    clock.run(worker, requests)
+    timers.run(worker, requests)
 
     for one, answer in zip(requests, answers, strict=True):
         assert state_of(api, one) == ("active" if isinstance(answer, AccessRequest) else "timed_out")

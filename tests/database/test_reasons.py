@@ -7,7 +7,7 @@ from lockbox.database import Database
 from lockbox.identity.roles import Mode
 from lockbox.refusals import CommentRequired
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from lockbox.tenancy import shutting, vendor
 from tests.builders import World
 from tests.database.scenes import read, state_of

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from lockbox.database import Database
 from lockbox.reconcile import reconcile
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import CLOCK, NOTICES, Index, Promise
 from tests.builders import Urls, World
 from tests.database.postbag import open_notices

@@ -20,7 +20,7 @@ from lockbox.notifications.attempts import Attempt
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.results import Try
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.builders import ShiftedClock, StoppedClock, World, as_sender
 from tests.database.postbag import Postbag, open_notices
 from tests.database.scenes import read

@@ -14,7 +14,7 @@ from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Role
 from lockbox.notifications import recipients
 from lockbox.refusals import NotSignedIn
-from lockbox.requests import policies
+from lockbox.requests import policy_store
 from lockbox.tenancy import rekeying
 from lockbox.tenancy.rekeying import Rekeyed
 from tests.builders import Urls, World, setting
@@ -122,7 +122,7 @@ def held(house: Database, world: World) -> tuple[int | None, bool]:
     with house.transaction() as session:
         row_security.enter(session, world.people["ann"])
         tenant = session.get_one(Tenant, world.tenant.id)
-        policy = policies.verified(session, tenant)
+        policy = policy_store.verified(session, tenant)
         known = recipients.look_up(session, {tenant.id}, now(session))
     return policy.quorum if policy else None, world.people["aude"].person_id in known.deputies[tenant.id]
 

@@ -10,10 +10,10 @@ from lockbox.database import Database, as_owner, now
 from lockbox.identity.roles import Mode, Role, Scope
 from lockbox.notifications import report_schedule
 from lockbox.notifications.senders.protocol import Mail
-from lockbox.requests import activity, clock, policies
+from lockbox.requests import activity, policy_store, timers
 from lockbox.requests.activity import Entry
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from lockbox.tenancy import erasure
 from tests.builders import HERE, ShiftedClock, Urls, World, unbound
 from tests.database.postbag import Postbag
@@ -39,7 +39,7 @@ def promised(world: World, sender: Database, later: ShiftedClock, request_id: UU
 def promise(sender: Database, later: ShiftedClock, after: int) -> None:
     """Let reports be promised that are due so many seconds later."""
     later.shift += timedelta(seconds=after)
-    for _ in report_schedule.promise_due(sender, policies.wordings):
+    for _ in report_schedule.promise_due(sender, policy_store.wordings):
         pass
 
 
@@ -88,7 +88,7 @@ def test_windows_that_expire_at_once_are_each_reported_to_those_who_voted_on_the
     windows = [opened(world, "ann"), opened(world, "amir"), opened(world, "abe")]
     set_back(superuser, windows, 1)
 
-    clock.run(sender, windows)
+    timers.run(sender, windows)
 
     told = [promised(world, sender, later, one) for one in windows]
     assert told == [{"tara", "aude", name} for name in ("ann", "amir", "abe")]
@@ -102,7 +102,7 @@ def test_what_never_was_open_has_no_report(
     world.act("ann", Action.DENY, denied)
     world.act("erin", Action.CANCEL, withdrawn)
     set_back(superuser, [silent], 1)
-    clock.run(sender, [silent])
+    timers.run(sender, [silent])
 
     promise(sender, later, 61)
 

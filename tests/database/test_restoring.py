@@ -24,9 +24,9 @@ from lockbox.audit.sealing import RolledBack, Signer
 from lockbox.audit.shipping import Folder
 from lockbox.database import Database, as_owner, make_engine
 from lockbox.refusals import NoOpenWindow
-from lockbox.requests import register
+from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.register import Question
+from lockbox.requests.queries import Question
 from lockbox.schedule import Schedule
 from lockbox.tenancy import restoring, tenants
 from lockbox.tenancy.restoring import Restored
@@ -157,7 +157,7 @@ def asked(world: World) -> str:
     question = Question(world.tenant.slug, "exchange-online", MAILBOX, "read", world.people["erin"].person_id)
     try:
         with world.house.transaction() as session:
-            register.check(session, world.people["gate"], question)
+            queries.check(session, world.people["gate"], question)
     except NoOpenWindow as refused:
         return refused.code
     return "open"
@@ -181,7 +181,7 @@ def test_a_window_that_was_revoked_since_the_back_up_stays_shut_after_a_restore(
     assert state_of(restored.world.house, request_id) == "active"
     assert asked(restored.world) == "trail-behind"
     with restored.world.house.transaction() as session:
-        entry = register.find(session, restored.world.people["ann"], request_id)
+        entry = queries.find(session, restored.world.people["ann"], request_id)
     assert (entry.open, entry.is_behind) == (False, True)
     with pytest.raises(RolledBack):
         plant_seals(restored)

@@ -10,9 +10,9 @@ from lockbox.database import Database
 from lockbox.identity import api_tokens
 from lockbox.identity.roles import Mode, Role
 from lockbox.refusals import OwnRequest
-from lockbox.requests import clock
+from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from lockbox.tenancy import vendor
 from tests.builders import ShiftedClock, World
 from tests.database.postbag import Postbag, address, open_notices
@@ -51,7 +51,7 @@ def test_the_lowest_tier_is_asked_and_reminded_and_the_next_one_asked_as_the_rev
     before = told(tiered, request.id, "reviewing")
 
     later.shift = timedelta(hours=2)
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
 
     assert (before, submitted.asked, request.tiers_asked) == ({"max": 1}, 1, 1)
     assert request.wake_at == request.created_at + timedelta(hours=2)
@@ -71,13 +71,13 @@ def test_a_tier_that_has_nobody_lets_the_next_one_in_and_everybody_who_was_asked
 
     for hours in (2, 0.67 * 4, 0.83 * 4):
         later.shift = timedelta(hours=hours)
-        clock.run(sender, [request.id])
+        timers.run(sender, [request.id])
 
     assert told(tiered, request.id, "reviewing") == {"max": 1, "mia": 1, "mo": 1}
     assert told(tiered, request.id, "review_reminder") == {"max": 2, "mia": 1, "mo": 1}
     assert row_of(sender, request.id).tiers_asked == 4
     later.shift = timedelta(hours=4)
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
     assert state_of(sender, request.id) == "timed_out"
     assert told(tiered, request.id, "timed_out") == {"max": 1, "mia": 1, "mo": 1, "erin": 1}
     assert_trails_are_whole(sender)
@@ -92,7 +92,7 @@ def test_who_asks_is_never_prompted_and_a_tier_of_them_alone_counts_as_nobody(
 
     for hours in (2, 0.67 * 4, 0.83 * 4):
         later.shift = timedelta(hours=hours)
-        clock.run(sender, [by_max.id, by_mo.id])
+        timers.run(sender, [by_max.id, by_mo.id])
 
     assert (by_max.tiers_asked, by_mo.tiers_asked) == (2, 1)
     assert told(tiered, by_max.id, "reviewing") == {"mia": 1, "mo": 1}
@@ -111,7 +111,7 @@ def test_any_manager_may_endorse_at_any_time_and_the_customers_tiers_are_counted
     request = tiered.submit()
     early = tiered.submit()
     later.shift = timedelta(hours=3)
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
 
     asked = tiered.act("max", Action.ENDORSE, request.id)
     tiered.act("mo", Action.ENDORSE, early.id)
@@ -126,7 +126,7 @@ def test_an_endorsement_that_asks_every_approver_at_once_begins_the_count_anew(
 ) -> None:
     request = tiered.submit()
     later.shift = timedelta(hours=3)
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
     widened = row_of(sender, request.id).tiers_asked
 
     tiered.act("mia", Action.ENDORSE, request.id)
@@ -144,7 +144,7 @@ def test_a_review_without_the_customers_yes_has_tiers_too(
     request = world.submit()
 
     later.shift = timedelta(hours=2)
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
     world.act("mia", Action.ENDORSE, request.id)
 
     assert told(world, request.id, "reviewing") == {"max": 1, "mia": 1}
@@ -158,7 +158,7 @@ def test_a_policy_says_when_the_next_managers_are_asked(tiered: World, sender: D
     asked = []
     for minutes in (59, 60, 119, 120):
         later.shift = timedelta(minutes=minutes)
-        clock.run(sender, [request.id])
+        timers.run(sender, [request.id])
         asked.append(sorted(told(tiered, request.id, "reviewing")))
 
     assert asked == [["max"], ["max", "mia"], ["max", "mia"], ["max", "mia", "mo"]]
@@ -175,7 +175,7 @@ def test_a_manager_who_wants_no_prompts_gets_none_unless_nobody_else_is_left(
     put_into_tiers(tiered, mo=1)
     spared = tiered.submit()
     later.shift = timedelta(hours=2)
-    clock.run(sender, [spared.id])
+    timers.run(sender, [spared.id])
 
     assert told(tiered, alone.id, "reviewing") == {"max": 1}
     assert told(tiered, spared.id, "reviewing") == told(tiered, spared.id, "review_reminder") == {"mo": 1}
@@ -190,7 +190,7 @@ def test_a_manager_who_was_removed_is_neither_asked_nor_reminded(
     manages(tiered, "olga", vendor.remove, id_of(tiered, "mia"))
 
     later.shift = timedelta(hours=2)
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
 
     assert nudges(sender, request.id) == ["widen"]
     assert told(tiered, request.id, "reviewing") == {"max": 1, "mo": 1}
@@ -203,7 +203,7 @@ def test_a_prompt_of_a_later_tier_is_the_mail_of_the_first_and_is_moot_once_it_i
     request, settled = tiered.submit(), tiered.submit()
     post.deliver(sender, open_notices(sender))
     later.shift = timedelta(hours=2)
-    clock.run(sender, [request.id, settled.id])
+    timers.run(sender, [request.id, settled.id])
     tiered.act("max", Action.ENDORSE, settled.id)
     post.mail.sent.clear()
 

@@ -6,10 +6,10 @@ import pytest
 
 from lockbox.identity.roles import Caller, Means
 from lockbox.refusals import SignInAgain
-from lockbox.requests import acting
+from lockbox.requests import decide
+from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.voting import Verdict
 from tests.builders import HERE, World
 from tests.database.scenes import state_of
 from tests.ruling import lay_down, signed_in
@@ -22,7 +22,7 @@ def revoked(world: World, caller: Caller, **terms: Any) -> AccessRequest:
     lay_down(world, **terms)
     request = world.act("amir", Action.APPROVE, world.submit().id)
     with world.house.transaction() as session:
-        return acting.act(session, caller, HERE, request.id, Verdict(Action.REVOKE))
+        return decide.act(session, caller, HERE, request.id, Verdict(Action.REVOKE))
 
 
 @pytest.mark.parametrize(("means", "minutes_ago"), STALE)
@@ -62,7 +62,7 @@ def test_it_is_todays_policy_or_that_of_then_whichever_is_stricter(world: World)
     caller = signed_in(world, "ann", Means.PASSKEY, minutes_ago=6)
 
     with world.house.transaction() as session, pytest.raises(SignInAgain):
-        acting.act(session, caller, HERE, request.id, Verdict(Action.REVOKE))
+        decide.act(session, caller, HERE, request.id, Verdict(Action.REVOKE))
 
     assert state_of(world.house, request.id) == "active"
 
@@ -73,4 +73,4 @@ def test_giving_back_is_never_made_harder(world: World) -> None:
     caller = signed_in(world, "erin", Means.TOKEN)
 
     with world.house.transaction() as session:
-        assert acting.act(session, caller, HERE, request.id, Verdict(Action.COMPLETE)).state is State.COMPLETED
+        assert decide.act(session, caller, HERE, request.id, Verdict(Action.COMPLETE)).state is State.COMPLETED

@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from lockbox.database import Database
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.builders import Urls, World
 from tests.database.scenes import as_caller, read
 

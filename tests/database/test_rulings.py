@@ -23,12 +23,12 @@ from lockbox.refusals import (
     TooMany,
     WindowTooLong,
 )
-from lockbox.requests import acting, filing
-from lockbox.requests.filing import Limits
+from lockbox.requests import decide, submit
+from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.rules import Policy
-from lockbox.requests.voting import Verdict
+from lockbox.requests.policy_rules import Policy
+from lockbox.requests.submit import Limits
 from lockbox.tenancy import shutting
 from tests.builders import HERE, SETTINGS, ShiftedClock, World, setting, unbound
 from tests.database.scenes import read, write
@@ -39,7 +39,7 @@ from tests.ruling import group, lay_down, signed_in, stand_in
 def approve(world: World, caller: Caller, request: AccessRequest, **changes: Any) -> AccessRequest:
     """Let somebody approve as the caller that they are."""
     with world.house.transaction() as session:
-        return acting.act(session, caller, HERE, request.id, Verdict(Action.APPROVE, **changes))
+        return decide.act(session, caller, HERE, request.id, Verdict(Action.APPROVE, **changes))
 
 
 def prompted(world: World, request_id: UUID) -> set[str]:
@@ -58,7 +58,7 @@ def filed_at(world: World, caller: Caller, nth: int) -> datetime | None:
     values = {"tenant_id": world.tenant.id, "most_tenant": 1, "most_person": nth}
     with world.house.transaction() as session:
         row_security.enter(session, caller)
-        found: datetime | None = session.connection().execute(filing.NTH_FILING, values).one().person_at
+        found: datetime | None = session.connection().execute(submit.NTH_FILING, values).one().person_at
         return found
 
 
@@ -342,8 +342,8 @@ def test_a_token_and_a_mailed_code_deny_and_revoke(world: World, means: Means) -
     world.act("amir", Action.APPROVE, opened.id)
 
     with world.house.transaction() as session:
-        denied = acting.act(session, caller, HERE, waiting.id, Verdict(Action.DENY, "No")).state
-        revoked = acting.act(session, caller, HERE, opened.id, Verdict(Action.REVOKE)).state
+        denied = decide.act(session, caller, HERE, waiting.id, Verdict(Action.DENY, "No")).state
+        revoked = decide.act(session, caller, HERE, opened.id, Verdict(Action.REVOKE)).state
 
     assert (denied, revoked) == (State.DENIED, State.REVOKED)
 
@@ -354,7 +354,7 @@ def test_endorsing_needs_a_fresh_sign_in_too(world: World) -> None:
     caller = signed_in(world, "max", Means.TOKEN)
 
     with pytest.raises(SignInAgain), world.house.transaction() as session:
-        acting.act(session, caller, HERE, request.id, Verdict(Action.ENDORSE))
+        decide.act(session, caller, HERE, request.id, Verdict(Action.ENDORSE))
 
 
 def test_a_machine_decides_nothing_whatever_its_roles(world: World) -> None:
@@ -365,7 +365,7 @@ def test_a_machine_decides_nothing_whatever_its_roles(world: World) -> None:
     both = replace(gate, standings=gate.standings | {Standing(Role.MANAGER)})
 
     with pytest.raises(NotYours, match="decides nothing"), world.house.transaction() as session:
-        acting.act(session, both, HERE, request.id, Verdict(Action.ENDORSE))
+        decide.act(session, both, HERE, request.id, Verdict(Action.ENDORSE))
 
 
 def test_dated_consent_lets_the_vendor_open_until_its_end_and_no_longer(world: World, later: ShiftedClock) -> None:
@@ -495,10 +495,10 @@ def test_more_than_the_limit_in_a_minute_is_refused_until_it_is_over(
     shifted = Database(world.house.engine, world.house.schedule, later)
 
     with pytest.raises(TooMany) as refused, world.house.transaction() as session:
-        filing.submit(session, world.people[who], HERE, world.filing(), SETTINGS.services, limits=limits)
+        submit.submit(session, world.people[who], HERE, world.filing(), SETTINGS.services, limits=limits)
     later.shift = timedelta(seconds=61)
     with shifted.transaction() as session:
-        taken = filing.submit(session, world.people[who], HERE, world.filing(), SETTINGS.services, limits=limits)
+        taken = submit.submit(session, world.people[who], HERE, world.filing(), SETTINGS.services, limits=limits)
 
     assert 1 <= refused.value.facts["retry_after"] <= 60
     assert taken.request.state is State.PENDING
@@ -509,7 +509,7 @@ def test_a_limit_by_person_does_not_bind_another_person(world: World) -> None:
         world.submit("erin")
 
     with world.house.transaction() as session:
-        taken = filing.submit(
+        taken = submit.submit(
             session, world.people["eve"], HERE, world.filing(), SETTINGS.services, limits=Limits(3, 1000)
         )
 
@@ -523,7 +523,7 @@ def test_a_limit_by_person_binds_them_whatever_they_show(world: World, means: Me
     another = replace(world.people["erin"], means=means, key_id=new_id() if means is not Means.OIDC else None)
 
     with pytest.raises(TooMany), world.house.transaction() as session:
-        filing.submit(session, another, HERE, world.filing(), SETTINGS.services, limits=Limits(3, 1000))
+        submit.submit(session, another, HERE, world.filing(), SETTINGS.services, limits=Limits(3, 1000))
 
 
 def test_what_a_system_files_counts_as_the_systems_own_and_not_as_the_engineers(world: World) -> None:
@@ -532,10 +532,10 @@ def test_what_a_system_files_counts_as_the_systems_own_and_not_as_the_engineers(
         world.submit("bot", engineer=world.people["erin"].person_id)
 
     with world.house.transaction() as session:
-        filing.submit(session, world.people["erin"], HERE, world.filing(), SETTINGS.services, limits=Limits(3, 1000))
+        submit.submit(session, world.people["erin"], HERE, world.filing(), SETTINGS.services, limits=Limits(3, 1000))
     named = world.filing(engineer=world.people["eve"].person_id)
     with pytest.raises(TooMany), world.house.transaction() as session:
-        filing.submit(session, bot, HERE, named, SETTINGS.services, limits=Limits(3, 1000))
+        submit.submit(session, bot, HERE, named, SETTINGS.services, limits=Limits(3, 1000))
 
 
 def test_filings_are_counted_by_indexes_whoever_filed_them(world: World) -> None:

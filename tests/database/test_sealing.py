@@ -17,7 +17,7 @@ from lockbox.audit.merkle import check_consistency, check_inclusion, consistency
 from lockbox.audit.sealing import RolledBack, Signer
 from lockbox.audit.shipping import Folder
 from lockbox.database import Database
-from lockbox.requests import filing
+from lockbox.requests import submit
 from lockbox.requests.lifecycle import Action
 from lockbox.tenancy import tenants
 from lockbox.tenancy.tenants import Founding
@@ -90,7 +90,7 @@ def test_a_log_that_grew_extends_what_it_was_and_proves_each_event(world: World,
 
 def test_what_commits_late_is_sealed_late_and_never_skipped(world: World, worker: Database) -> None:
     with world.house.transaction() as slow:
-        filing.submit(slow, world.people["erin"], HERE, world.filing(), SETTINGS.services)
+        submit.submit(slow, world.people["erin"], HERE, world.filing(), SETTINGS.services)
         quick = world.fresh("eve")
         sealed(worker)
         meanwhile = len(leaves(world.house, world.tenant.id))

@@ -11,8 +11,8 @@ from lockbox.database import Database
 from lockbox.notifications.results import FIRST_BACK_OFF
 from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.notifications.senders.webhook import HttpHooks
-from lockbox.requests import clock
-from lockbox.requests.rules import Policy
+from lockbox.requests import timers
+from lockbox.requests.policy_rules import Policy
 from tests.builders import StoppedClock, World
 from tests.database.postbag import Postbag, address, open_notices
 from tests.database.scenes import read, state_of
@@ -58,9 +58,9 @@ def test_a_prompt_is_tried_as_often_as_the_window_lets_and_the_outcome_is_told_a
 
     deliver_all(worker, post, still, until=request.deadline_at)
     (log,) = read(worker, TRIES)
-    ended_early = clock.run(worker, [request.id])
+    ended_early = timers.run(worker, [request.id])
     still.at = request.deadline_at
-    ended = clock.run(worker, [request.id])
+    ended = timers.run(worker, [request.id])
     post.mail.refused, receiver.answers = {}, [Answer(status=204)]
     deliver_all(worker, post, still)
 
@@ -88,7 +88,7 @@ def test_reminders_come_and_end_with_a_window_of_two_seconds(
 
     for wait in (0.9, 1, 1.66, 1.9, 2):
         still.at = begun + wait * SECOND
-        clock.run(worker, [request.id])
+        timers.run(worker, [request.id])
         seen.append(len(nudges(worker, request.id)))
         deliver_all(worker, post, still)
 

@@ -13,11 +13,11 @@ import pytest
 from config.settings import Plan
 from lockbox.database import Database
 from lockbox.identity.roles import Mode
-from lockbox.requests import acting
+from lockbox.requests import decide
+from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.rules import Consent, Policy
-from lockbox.requests.voting import Verdict
+from lockbox.requests.policy_rules import Consent, Policy
 from lockbox.tenancy import policies, shutting
 from tests.builders import HERE, World
 from tests.database.scenes import PATIENCE, assert_trails_are_whole, at_once, door, many, read, state_of, within
@@ -32,7 +32,7 @@ T = TypeVar("T")
 def uncommitted(world: World, who: str, action: Action, request_id: UUID) -> Iterator[None]:
     """Let somebody make a move that is committed on the way out."""
     with world.house.transaction() as session:
-        acting.act(session, world.people[who], HERE, request_id, Verdict(action, "No"))
+        decide.act(session, world.people[who], HERE, request_id, Verdict(action, "No"))
         yield
 
 

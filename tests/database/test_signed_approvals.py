@@ -22,12 +22,12 @@ from lockbox.audit.keys import BadKey
 from lockbox.database import Database
 from lockbox.identity import row_security
 from lockbox.identity.roles import Mode
-from lockbox.requests import register
-from lockbox.requests.approving import statement
+from lockbox.requests import queries
+from lockbox.requests.approvals import statement
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.register import Filter
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
+from lockbox.requests.queries import Filter
 from tests.builders import World
 from tests.database.scenes import door, read
 
@@ -142,7 +142,7 @@ def test_a_window_opens_nothing_whose_decisions_and_events_the_databases_owner_i
     assert read(superuser, "SELECT is_decided(r) AS decided FROM requests r")[0].decided
     assert door(world) is None
     with world.house.transaction() as session:
-        (entry,) = register.page(session, world.people["erin"], Filter(), cursor=None, most=1).entries
+        (entry,) = queries.page(session, world.people["erin"], Filter(), cursor=None, most=1).entries
     assert not entry.open
 
 

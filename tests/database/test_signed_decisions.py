@@ -16,12 +16,12 @@ from lockbox.database import Database
 from lockbox.identity import passkeys
 from lockbox.identity.roles import Mode
 from lockbox.refusals import AlreadyDecided, Invalid, NotYours, PasskeyMustSign, Stale
-from lockbox.requests import acting
+from lockbox.requests import decide
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.merging import terms_for
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.rules import Ask, Policy, fits
-from lockbox.requests.signing import Signed
+from lockbox.requests.passkey_approval import Signed
+from lockbox.requests.policy_rules import Ask, Policy, fits
 from lockbox.requests.terms import ApproveMeans, Reason
 from tests.authenticator import Authenticator
 from tests.builders import WITHOUT_REVIEW, World
@@ -373,7 +373,7 @@ def test_whoever_approves_unsigned_while_the_policy_gets_stricter_is_told_to_try
         if point == "decide.after_judging":
             lay_down(world, **DEMANDED.model_dump(mode="json"))
 
-    monkeypatch.setattr(acting, "reach", meanwhile)
+    monkeypatch.setattr(decide, "reach", meanwhile)
     with pytest.raises(OperationalError, match="demands signed approvals"):
         world.act("ann", Action.APPROVE, request.id)
     monkeypatch.undo()

@@ -27,10 +27,10 @@ from lockbox.ids import new_id
 from lockbox.notifications.delivery import LEASE
 from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.refusals import Refusal
-from lockbox.requests import clock
+from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import CLOCK, Promise
 from tests.builders import StoppedClock, World, unbound
 from tests.database import reference
@@ -181,7 +181,7 @@ class Life(RuleBasedStateMachine):
     @rule()
     def deliver_twice_at_once(self) -> None:
         ids = self.hints.pop()
-        at_once(self.plant.pool, *[partial(clock.run, self.plant.worker, ids)] * 2)
+        at_once(self.plant.pool, *[partial(timers.run, self.plant.worker, ids)] * 2)
         # What one of them held, the other has left alone.
         self._run(ids)
 
@@ -343,7 +343,7 @@ class Life(RuleBasedStateMachine):
         self.old.append(ids)
 
     def _run(self, ids: list[UUID]) -> None:
-        clock.run(self.plant.worker, ids)
+        timers.run(self.plant.worker, ids)
         for one in ids:
             if one in self.known:
                 reference.clocked(self.known[one], self.clock.at)

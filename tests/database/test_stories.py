@@ -9,9 +9,9 @@ from sqlalchemy import Engine, Row
 
 from lockbox.database import Database
 from lockbox.refusals import Refusal
-from lockbox.requests import clock
+from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.builders import World
 from tests.database.scenes import assert_trails_are_whole, read, set_back
 
@@ -27,7 +27,7 @@ def _story(world: World, worker: Database, superuser: Engine) -> dict[str, list[
         for who, action in steps:
             if who is NOBODY:
                 set_back(superuser, [request.id], 1)
-                assert clock.run(worker, [request.id]) == 1
+                assert timers.run(worker, [request.id]) == 1
             else:
                 world.act(who, action, request.id, comment="As agreed")
         by[name] = [

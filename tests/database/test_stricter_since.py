@@ -8,11 +8,11 @@ import pytest
 from lockbox.database import Database
 from lockbox.identity.roles import Caller, Means, Mode
 from lockbox.refusals import AlreadyDecided, PolicyNotMet, SignInAgain, TooLate
-from lockbox.requests import acting
+from lockbox.requests import decide
+from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.rules import Policy
-from lockbox.requests.voting import Verdict
+from lockbox.requests.policy_rules import Policy
 from tests.builders import HERE, ShiftedClock, World
 from tests.ruling import lay_down, signed_in
 
@@ -20,7 +20,7 @@ from tests.ruling import lay_down, signed_in
 def acts(world: World, caller: Caller, action: Action, request: AccessRequest) -> State:
     """Let somebody act as the caller that they are; return the state after that."""
     with world.house.transaction() as session:
-        return acting.act(session, caller, HERE, request.id, Verdict(action, "No")).state
+        return decide.act(session, caller, HERE, request.id, Verdict(action, "No")).state
 
 
 def reviewed(api: Database, mode: Mode = Mode.ENFORCE, **terms: Any) -> World:
@@ -53,7 +53,7 @@ def test_a_vote_by_mail_that_no_longer_counts_shortens_no_window(world: World) -
     request = world.submit(access_window=3600)
     with world.house.transaction() as session:
         shorter = Verdict(Action.APPROVE, access_window=60)
-        acting.act(session, signed_in(world, "ann", Means.MAIL), HERE, request.id, shorter)
+        decide.act(session, signed_in(world, "ann", Means.MAIL), HERE, request.id, shorter)
     lay_down(world, quorum=2)
     world.act("amir", Action.APPROVE, request.id)
 

@@ -8,7 +8,7 @@ from config.settings import Plan
 from lockbox.database import Database
 from lockbox.identity.roles import Mode, Role
 from lockbox.refusals import LicenceRequired, NotYours, OtherSide, SlugTaken, UnknownPlan
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from lockbox.tenancy import tenants
 from lockbox.tenancy.tenants import Founding, Overview
 from tests.builders import World

@@ -12,7 +12,7 @@ from lockbox.audit.canonical import instant
 from lockbox.database import Database
 from lockbox.identity.roles import Mode
 from lockbox.reconcile import reconcile
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from lockbox.tenancy import consents, policies, shutting, tenants
 from tests.builders import ShiftedClock, World, unbound
 from tests.database.postbag import Postbag, open_notices

@@ -6,7 +6,7 @@ from config.settings import Plan
 from lockbox.database import Database
 from lockbox.identity.roles import Mode, Role
 from lockbox.notifications.models import Outcome
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from lockbox.tenancy import deputies, invitations, members, policies, recovery, shutting, tenants
 from lockbox.tenancy.deputies import Wanted
 from tests.builders import World

@@ -12,7 +12,7 @@ from lockbox.identity.roles import Mode, Role
 from lockbox.ids import new_id
 from lockbox.refusals import Invalid, NobodyCanApprove, NotYours, Stale, Unknown
 from lockbox.requests.lifecycle import Action, State
-from lockbox.requests.rules import Consent, Match, Policy, Rule
+from lockbox.requests.policy_rules import Consent, Match, Policy, Rule
 from lockbox.requests.terms import Overrides, Stage
 from lockbox.tenancy import deputies, members, policies
 from lockbox.tenancy.deputies import Wanted

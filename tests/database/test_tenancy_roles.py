@@ -11,7 +11,7 @@ from lockbox.database import Database
 from lockbox.identity.roles import Role
 from lockbox.refusals import LastAdmin, NotYours
 from lockbox.requests.lifecycle import Action, State
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from lockbox.tenancy import deputies, members
 from lockbox.tenancy.deputies import Wanted
 from tests.builders import World

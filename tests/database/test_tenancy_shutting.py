@@ -9,10 +9,10 @@ from config.settings import Plan
 from lockbox.database import Database
 from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.refusals import InvalidMove, LicenceRequired, NotYours, Unknown
-from lockbox.requests import register
+from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
-from lockbox.requests.writing import Origin
+from lockbox.requests.policy_rules import Policy
+from lockbox.requests.transition import Origin
 from lockbox.tenancy import members, policies, shutting, tenants
 from lockbox.tenancy.shutting import Switched
 from tests.builders import ShiftedClock, World
@@ -150,7 +150,7 @@ def test_an_emergency_stop_ends_what_the_vendor_still_reviews(
     told = {mail.to_name: mail.text for mail in post.mail.sent if "mailbox:anna" in mail.text}
     assert set(told) == {"Erin", "Max", "Mia"}
     with pytest.raises(Unknown), api.transaction() as session:
-        register.find(session, world.people["tara"], in_review)
+        queries.find(session, world.people["tara"], in_review)
 
 
 def test_an_emergency_stop_is_an_event_that_says_how_many_requests_it_ended(api: Database) -> None:

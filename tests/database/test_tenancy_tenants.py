@@ -12,10 +12,10 @@ from lockbox.database import Database
 from lockbox.identity import row_security
 from lockbox.identity.roles import Mode, Role
 from lockbox.refusals import NotYours, TenantSuspended, Unknown, UnknownPlan
-from lockbox.requests import acting
+from lockbox.requests import decide
+from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
-from lockbox.requests.voting import Verdict
+from lockbox.requests.policy_rules import Policy
 from lockbox.tenancy import shutting, tenants, vendor
 from lockbox.tenancy.shutting import Switched
 from lockbox.tenancy.tenants import Founding, Overview, Page
@@ -159,7 +159,7 @@ def test_a_window_that_is_about_to_open_ends_with_the_suspension(world: World, p
     request_id = world.submit().id
 
     with world.house.transaction() as session:
-        acting.act(session, world.people["ann"], HERE, request_id, Verdict(Action.APPROVE))
+        decide.act(session, world.people["ann"], HERE, request_id, Verdict(Action.APPROVE))
         suspending = pool.submit(lambda: does(world, "olga", tenants.suspend))
         assert within(PATIENCE, lambda: suspending.done() or read(world.house, WAITING))
     suspending.result(PATIENCE)

@@ -11,10 +11,10 @@ from sqlalchemy import Engine, Row
 
 from lockbox.database import Database
 from lockbox.identity.roles import Mode
-from lockbox.requests import clock
+from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
-from lockbox.requests.writing import Origin
+from lockbox.requests.policy_rules import Policy
+from lockbox.requests.transition import Origin
 from lockbox.tenancy import policies
 from tests import builders
 from tests.builders import World
@@ -112,7 +112,7 @@ def test_each_event_says_on_which_side_and_by_which_policy_it_was_judged(
     does(careful, "tara", policies.change, Policy(quorum=2, approval_window=7_000))
     careful.act("ann", Action.APPROVE, request.id)
     set_back(superuser, [request.id], 1)
-    clock.run(worker, [request.id])
+    timers.run(worker, [request.id])
 
     said = [json.loads(row.body) for row in _events(worker, request.id) if row.seq]
     assert [(body["action"], body["side"], body["policy_version"]) for body in said] == [
@@ -148,7 +148,7 @@ def test_the_clock_leaves_events_without_anything_personal(
 ) -> None:
     request = careful.submit()
     set_back(superuser, [request.id], 1)
-    clock.run(worker, [request.id])
+    timers.run(worker, [request.id])
 
     *_, last = _events(worker, request.id)
     assert (last.actor_id, last.actor_role) == (None, "clock")
@@ -160,7 +160,7 @@ def test_the_clock_leaves_events_without_anything_personal(
 def test_every_event_waits_to_be_sealed(told_all: World, superuser: Engine, worker: Database) -> None:
     request = told_all.submit()
     set_back(superuser, [request.id], 1)
-    clock.run(worker, [request.id])
+    timers.run(worker, [request.id])
 
     missing = read(
         superuser,

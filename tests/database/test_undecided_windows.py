@@ -13,7 +13,7 @@ from lockbox.database import Database
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.builders import Urls, World, unbound
 from tests.database.scenes import as_caller, read, state_of, telling, write
 

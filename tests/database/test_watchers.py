@@ -13,9 +13,9 @@ from lockbox.identity import tenants
 from lockbox.identity.roles import Means, Mode, Side
 from lockbox.notifications.models import Outcome
 from lockbox.refusals import AddressTaken, Invalid, NotYours, SignInAgain, TooManyWatchers, Unknown
-from lockbox.requests import clock
+from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from lockbox.tenancy import watchers
 from lockbox.tenancy.watchers import Listed, Wanted
 from tests.builders import ShiftedClock, World, setting
@@ -77,10 +77,10 @@ def test_a_watcher_hears_of_the_clocks_moves_and_never_of_reminders(
     _watched(world)
     request = world.submit()
     later.shift = timedelta(hours=6)
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
     later.shift = timedelta(hours=12, seconds=1)
 
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
 
     assert read(world.house, "SELECT FROM notices WHERE template = 'answer_reminder'")
     assert _copies(world) == ["copied", "timed_out"]

@@ -11,9 +11,9 @@ import pytest
 from lockbox.database import Database
 from lockbox.identity.roles import Mode
 from lockbox.notifications.models import Format
-from lockbox.requests import clock
+from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.builders import ShiftedClock, World, unbound
 from tests.database.postbag import Postbag, open_notices
 from tests.database.scenes import read, write
@@ -68,12 +68,12 @@ def test_what_ends_in_the_vendors_review_is_called_at_the_vendor_alone(  # noqa:
 ) -> None:
     request = reviewed.submit()
     later.shift = timedelta(hours=2, minutes=5)
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
     if action:
         reviewed.act(who, action, request.id)
     else:
         later.shift = timedelta(hours=5)
-        clock.run(sender, [request.id])
+        timers.run(sender, [request.id])
 
     post.deliver(sender, open_notices(sender))
 
@@ -91,7 +91,7 @@ def test_reminders_and_escalations_are_called_on_both_sides(
 
     for shift in (timedelta(hours=6, minutes=1), timedelta(hours=7, minutes=30)):
         later.shift = shift
-        clock.run(sender, [request.id])
+        timers.run(sender, [request.id])
     post.deliver(sender, open_notices(sender))
 
     assert types(post, CUSTOMERS) == types(post, VENDORS) == ["submitted", "reminded", "escalated"]

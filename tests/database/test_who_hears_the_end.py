@@ -8,7 +8,7 @@ import pytest
 
 from lockbox.database import Database
 from lockbox.identity.roles import Role
-from lockbox.requests import clock
+from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action, State
 from tests.builders import ShiftedClock, World
 from tests.database.scenes import read
@@ -29,7 +29,7 @@ def test_who_was_asked_by_a_reminder_alone_hears_how_it_ended(
     request = world.submit()
     world.add("nora", Role.APPROVER, world.tenant.id)
     later.shift = timedelta(hours=6)
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
 
     world.act("ann", Action.DENY, request.id)
 
@@ -65,7 +65,7 @@ def test_the_deputy_of_somebody_who_has_answered_is_not_reminded(
     stand_in(world, "aude", "ann", ends=24)
     later.shift = timedelta(hours=6)
 
-    clock.run(sender, [request.id])
+    timers.run(sender, [request.id])
 
     assert told(world, request.id, "answer_reminder") == {"amir": 1, "abe": 1}
 

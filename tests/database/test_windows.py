@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 from lockbox.database import Database
 from lockbox.refusals import WindowTooLong
 from lockbox.requests.lifecycle import Action, State
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.builders import World
 from tests.database.scenes import MAILBOX, door, many, read, state_of, write
 

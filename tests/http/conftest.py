@@ -18,7 +18,7 @@ from config.embedded import Servers
 from config.settings import Settings
 from lockbox.database import Database, make_engine
 from lockbox.identity.roles import Mode
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import Schedule
 from tests.builders import WITHOUT_REVIEW, Urls, World, all_rights
 from tests.conftest import NO_TRIGGERS, TABLES

@@ -29,7 +29,7 @@ from lockbox.notifications.delivery import Senders
 from lockbox.notifications.senders.memory import MemoryHooks, MemoryMail
 from lockbox.notifications.senders.protocol import Mail
 from lockbox.notifications.vault import Vault
-from lockbox.requests import policies
+from lockbox.requests import policy_store
 from tests.builders import ShiftedClock, World, as_sender, vouch_for
 from tests.http.door import AS_PYDANTIC_SAYS
 
@@ -229,7 +229,7 @@ class Portal:
                 vault,
                 self.settings.public_url,
                 {},
-                policies.wordings,
+                policy_store.wordings,
                 self.settings.mail_from,
                 audit_keys={},
                 codes=keyring.development_codes(),

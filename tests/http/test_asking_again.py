@@ -6,7 +6,7 @@ import pytest
 from httpx import Response
 
 from lockbox.database import Database
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.test_reach import run_out
 

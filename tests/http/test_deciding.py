@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lockbox.identity.roles import Mode, Role
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.http.door import Door, OpenDoor, facts
 
 ALSO = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (gen_random_uuid(), :p, :t, :r)"

@@ -4,8 +4,8 @@ from datetime import timedelta
 from uuid import UUID
 
 from lockbox.database import Database
-from lockbox.requests import clock
-from lockbox.requests.rules import Policy
+from lockbox.requests import timers
+from lockbox.requests.policy_rules import Policy
 from tests.builders import ShiftedClock
 from tests.http.door import Door, OpenDoor
 
@@ -40,7 +40,7 @@ def test_the_clocks_move_names_the_clock_and_nobody(door: Door, worker: Database
     request_id = door.active(access_window=60)
     late = ShiftedClock()
     late.shift = timedelta(seconds=61)
-    clock.run(Database(worker.engine, worker.schedule, late), [UUID(request_id)])
+    timers.run(Database(worker.engine, worker.schedule, late), [UUID(request_id)])
 
     last = door.get("erin", f"/v1/requests/{request_id}/events").json()["items"][-1]
 

@@ -26,7 +26,7 @@ from lockbox.news import OPERATORS
 from lockbox.refusals import TooMany
 from lockbox.requests import looks
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import Schedule
 from tests.builders import Urls
 from tests.http.portal import HOME, SESSION, OpenPortal, Portal

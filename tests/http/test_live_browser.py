@@ -12,7 +12,7 @@ from lockbox.identity.roles import Role
 from lockbox.requests import looks, questions
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.builders import HERE, Urls, World
 from tests.http.browsing import browser, desk
 from tests.http.portal import OpenPortal

@@ -11,7 +11,7 @@ from config.settings import Settings
 from lockbox.identity.roles import Means
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.builders import World
 from tests.http.browsing import browser, desk
 from tests.http.portal import OpenPortal, Portal

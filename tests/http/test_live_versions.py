@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import event
 
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.http.portal import OpenPortal
 
 

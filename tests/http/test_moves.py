@@ -7,9 +7,9 @@ import pytest
 
 from lockbox.database import Database
 from lockbox.identity.roles import Mode, Role
-from lockbox.requests import clock
+from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.builders import ShiftedClock, World
 from tests.http.door import Door, OpenDoor, facts
 
@@ -125,7 +125,7 @@ def run_out(worker: Database, request_id: UUID) -> None:
     """Let the clock end a request."""
     late = ShiftedClock()
     late.shift = timedelta(days=1)
-    assert clock.run(Database(worker.engine, worker.schedule, late), [request_id]) == 1
+    assert timers.run(Database(worker.engine, worker.schedule, late), [request_id]) == 1
 
 
 @pytest.mark.parametrize("start", ROW_OF)

@@ -9,7 +9,7 @@ from cli import run
 from lockbox.identity.roles import Mode
 from lockbox.ids import new_id
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.http.portal import Browser, OpenPortal, Page, Portal
 from tests.ruling import lay_down
 

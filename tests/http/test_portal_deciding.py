@@ -8,7 +8,7 @@ import pytest
 from lockbox.identity.roles import Means
 from lockbox.identity.time_zones import clock_time
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.http.portal import Browser, OpenPortal, Page, Portal
 from tests.http.test_portal_requests import offered
 from tests.ruling import lay_down

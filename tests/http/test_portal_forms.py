@@ -9,7 +9,7 @@ from fastapi.routing import iter_route_contexts
 
 from lockbox.identity.roles import Means
 from lockbox.notifications import mail_text
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.each import each
 from tests.http.portal import HOME, SETTINGS, Browser, OpenPortal, Page, Portal, crawl
 

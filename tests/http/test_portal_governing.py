@@ -8,7 +8,7 @@ import pytest
 from lockbox.identity.roles import Means, Role
 from lockbox.ids import new_id
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.writing import Origin
+from lockbox.requests.transition import Origin
 from lockbox.tenancy import deliveries, deputies, endpoints, members, tenants, watchers
 from tests.database.tenancy import does, id_of, members_of, reads
 from tests.http.places import REACH, SENT, TRIED

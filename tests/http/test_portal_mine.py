@@ -8,7 +8,7 @@ import pytest
 
 from lockbox.requests import questions
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.builders import HERE
 from tests.http.portal import Browser, OpenPortal, Page, Portal
 

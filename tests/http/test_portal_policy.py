@@ -8,7 +8,7 @@ import pytest
 from lockbox.identity.roles import Means, Mode
 from lockbox.requests import questions
 from lockbox.requests.lifecycle import Action, State
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from lockbox.requests.terms import Reason, Stage
 from lockbox.tenancy import policies
 from tests.builders import HERE

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from lockbox.requests import clock
+from lockbox.requests import timers
 from lockbox.requests.models import AccessRequest
 from tests.http.portal import Portal
 from tests.http.test_portal_requests import opened
@@ -17,7 +17,7 @@ def timed_out(portal: Portal) -> AccessRequest:
     """Let a request run out of time."""
     request = portal.world.fresh()
     portal.wait(hours=12)
-    clock.run(portal.worker, [request.id])
+    timers.run(portal.worker, [request.id])
     return request
 
 

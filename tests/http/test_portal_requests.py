@@ -10,7 +10,7 @@ from lockbox.identity.roles import Role
 from lockbox.identity.time_zones import clock_time
 from lockbox.ids import new_id
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.builders import vouch
 from tests.http.portal import Browser, OpenPortal, Page, Portal
 

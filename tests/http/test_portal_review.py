@@ -11,7 +11,7 @@ from api.portal.review import MOST
 from config.embedded import Servers
 from lockbox.identity.roles import Means, Role
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.builders import World
 from tests.database.scenes import many
 from tests.http.conftest import cloned, house_at, root_at

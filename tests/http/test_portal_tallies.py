@@ -4,7 +4,7 @@ import html
 
 from lockbox.identity.roles import Means
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.http.portal import OpenPortal, Page, Portal
 from tests.ruling import group, lay_down, stand_in
 

@@ -8,7 +8,7 @@ import pytest
 
 from lockbox.identity.roles import Means, Mode, Role
 from lockbox.ids import new_id
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from lockbox.tenancy import endpoints, members, policies
 from tests.database.tenancy import does, id_of, members_of, mode_of, reads
 from tests.http.places import REACH

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.http.portal import Browser, OpenPortal, Page
 
 MOST_BYTES = 60_000

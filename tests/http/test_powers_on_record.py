@@ -16,7 +16,7 @@ from lockbox.identity import mark_check
 from lockbox.identity.mark_check import Rounds
 from lockbox.identity.roles import Means
 from lockbox.ids import new_id
-from lockbox.requests import voting
+from lockbox.requests import decisions
 from lockbox.requests.lifecycle import Action
 from lockbox.watch import alarms, figures, invariants, status
 from lockbox.watch.invariants import Rota
@@ -162,7 +162,7 @@ def test_a_row_that_the_keys_of_the_api_did_not_mark_is_in_status_metrics_and_an
     write(portal.root, BOUND, who=tara.person_id, subject=new_id().hex)
     stand_in(portal.world, "aude", "ann")
     monkeypatch.setattr(heart, "LOOK_SECONDS", 0.0)
-    monkeypatch.setattr(voting, "DECIDED_FOR", timedelta(0))
+    monkeypatch.setattr(decisions, "DECIDED_FOR", timedelta(0))
     # What earlier tests have left behind, and what was said of it.
     mark_all(portal)
     write(portal.root, "DELETE FROM heartbeats")
@@ -194,7 +194,7 @@ def test_a_vote_that_no_key_of_the_api_marked_is_an_alarm_and_one_that_a_person_
     write(portal.root, "DELETE FROM heartbeats")
 
     with portal.house.transaction() as session:
-        found_ = {str(one) for one in voting.unverified(session)}
+        found_ = {str(one) for one in decisions.unverified(session)}
     Beating(portal.house).beat()
 
     assert f"a decision of person {ann.person_id}" in found_

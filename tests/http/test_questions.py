@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from lockbox.ids import new_id
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.places import question
 

@@ -12,8 +12,8 @@ import pytest
 from lockbox.database import Database
 from lockbox.notifications import endpoints
 from lockbox.notifications.senders.protocol import SendFailed
-from lockbox.requests import clock
-from lockbox.requests.rules import Policy
+from lockbox.requests import timers
+from lockbox.requests.policy_rules import Policy
 from tests.builders import ShiftedClock, setting
 from tests.database.postbag import Postbag, address
 from tests.http.door import Door, OpenDoor, facts
@@ -42,7 +42,7 @@ def run_out(worker: Database, request_id: str) -> None:
     """Let the time of a request run out."""
     late = ShiftedClock()
     late.shift = timedelta(hours=12)
-    clock.run(Database(worker.engine, worker.schedule, late), [UUID(request_id)])
+    timers.run(Database(worker.engine, worker.schedule, late), [UUID(request_id)])
 
 
 @pytest.mark.parametrize("who", ["erin", "max", "ann", "tara", "aude"])

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import read
 from tests.http.door import Door, OpenDoor
 from tests.http.portal import OpenPortal

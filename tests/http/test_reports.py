@@ -11,7 +11,7 @@ from lockbox.audit import events
 from lockbox.audit.canonical import instant
 from lockbox.audit.events import Actor, Happening
 from lockbox.database import Database, now
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.builders import setting
 from tests.http.door import Door, OpenDoor, facts
 from tests.logs import sealed

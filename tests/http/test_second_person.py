@@ -6,11 +6,11 @@ import pytest
 from sqlalchemy import text
 
 from lockbox.identity.roles import Caller, Means, Role, Scope
-from lockbox.requests import acting
+from lockbox.requests import decide
+from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.rules import Policy
-from lockbox.requests.voting import Verdict
+from lockbox.requests.policy_rules import Policy
 from tests.builders import HERE, SETTINGS, World, unbound
 from tests.http.door import Door
 from tests.http.portal import Browser, OpenPortal, Portal
@@ -45,7 +45,7 @@ def last(door: Door, who: str, request_id: object) -> dict[str, Any]:
 def approves(world: World, caller: Caller, request: AccessRequest) -> None:
     """Let somebody approve as the caller that they are."""
     with world.house.transaction() as session:
-        acting.act(session, caller, HERE, request.id, Verdict(Action.APPROVE))
+        decide.act(session, caller, HERE, request.id, Verdict(Action.APPROVE))
 
 
 @pytest.mark.parametrize("who", ["ann", "tara", "aude", "erin", "max", "vera"])

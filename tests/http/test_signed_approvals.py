@@ -12,7 +12,7 @@ from lockbox.audit.assertions import fingerprint
 from lockbox.identity import passkeys
 from lockbox.identity.roles import Means
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.authenticator import Authenticator
 from tests.http.portal import Browser, OpenPortal, Page, Portal
 from tests.http.test_sign_in_passkeys import options

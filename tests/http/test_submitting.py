@@ -7,7 +7,7 @@ import pytest
 
 from lockbox.identity.roles import Mode, Role, Scope
 from lockbox.ids import new_id
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.builders import WITHOUT_REVIEW
 from tests.http.door import Door, OpenDoor, facts
 

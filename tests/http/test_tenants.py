@@ -11,7 +11,7 @@ from lockbox.database import Database
 from lockbox.identity.roles import Mode
 from lockbox.ids import new_id
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.builders import SETTINGS
 from tests.database.scenes import read
 from tests.each import each

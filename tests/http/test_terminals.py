@@ -9,7 +9,7 @@ import pytest
 from httpx import Response
 
 from lockbox.identity.roles import Means, Role
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.http.door import facts
 from tests.http.portal import SETTINGS, Browser, OpenPortal, Page, Portal
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from lockbox.identity.roles import Means
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.each import each
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.portal import Browser, Portal

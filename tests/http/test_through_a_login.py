@@ -14,7 +14,7 @@ from lockbox.identity.api_tokens import written
 from lockbox.identity.keyring import Keyring
 from lockbox.identity.roles import Caller, Means, Mode, Role
 from lockbox.ids import new_id
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from lockbox.tenancy import weighing
 from tests.authenticator import Authenticator
 from tests.database.scenes import as_caller, read, write

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.each import each
 from tests.http.door import Door, OpenDoor, facts
 

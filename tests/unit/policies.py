@@ -7,7 +7,7 @@ from uuid import UUID
 from hypothesis import strategies as st
 
 from lockbox.identity.roles import Mode
-from lockbox.requests.rules import Ask, Consent, Match, Policy, Rule
+from lockbox.requests.policy_rules import Ask, Consent, Match, Policy, Rule
 from lockbox.requests.terms import (
     DAY,
     HARD_ACCESS_LIMIT,

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lockbox.requests.merging import loosens, stricter, strictest, terms_for
-from lockbox.requests.rules import Ask, Match, Policy, Rule
+from lockbox.requests.policy_rules import Ask, Match, Policy, Rule
 from lockbox.requests.terms import ApproveMeans, Overrides, Reason, Stage, Terms
 from tests.each import each
 from tests.examples import examples

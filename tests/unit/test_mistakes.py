@@ -10,7 +10,7 @@ from api.schemas.endpoints import NewEndpoint, NewSecret
 from api.schemas.members import NewDelegation, NewMember
 from api.schemas.requests import Approval, NewRequest
 from lockbox.requests import mistakes
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from lockbox.requests.terms import GroupName
 from tests.each import each
 

@@ -2,9 +2,9 @@
 
 from uuid import UUID
 
-from lockbox.requests.changes import changes
 from lockbox.requests.phrasing import TERMS, lines
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_diff import changes
+from lockbox.requests.policy_rules import Policy
 from lockbox.requests.terms import Terms
 from tests.each import each
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lockbox.identity.roles import TENANT_ROLES, Role, Side
 from lockbox.requests.lifecycle import MOVES, Party
-from lockbox.requests.sight import REACH
+from lockbox.requests.visibility import REACH
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 DASH = "\N{EN DASH}"

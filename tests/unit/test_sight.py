@@ -5,7 +5,7 @@ from uuid import UUID
 import pytest
 
 from lockbox.identity.roles import Caller, Role, Standing
-from lockbox.requests.sight import Capacity, Guarded, capacities, may_read, origin_of
+from lockbox.requests.visibility import Capacity, Guarded, capacities, may_read, origin_of
 from tests.each import each
 
 COLUMNS = ("requester", "manager", "vendor_auditor", "tenant_admin", "approver", "auditor")

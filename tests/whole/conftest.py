@@ -21,7 +21,7 @@ from config.embedded import Servers
 from lockbox.audit import keys
 from lockbox.audit.approvals import Approvals
 from lockbox.database import Database, make_engine
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import Schedule
 from tests.builders import Urls, World
 from tests.conftest import fresh_database

@@ -10,7 +10,7 @@ import pytest
 
 from config.embedded import Servers
 from lockbox.identity.roles import Role
-from lockbox.requests import clock
+from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from tests.builders import setting, unbound
 from tests.database.scenes import set_back, write
@@ -91,7 +91,7 @@ def test_who_could_not_be_reached_is_said_and_what_timed_out_is_asked_again(shel
     root = unbound(shell.world.house).execution_options(isolation_level="AUTOCOMMIT")
     write(root, UNREACHED, id=filed["id"])
     set_back(root, [UUID(filed["id"])], 1)
-    clock.run(setting(shell.world.house), [UUID(filed["id"])])
+    timers.run(setting(shell.world.house), [UUID(filed["id"])])
 
     shown = shell.does("erin", "request", "show", filed["id"])
     timeline = shell.does("erin", "request", "events", filed["id"])

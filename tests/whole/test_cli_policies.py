@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from config.embedded import Servers
-from lockbox.requests.rules import Policy
+from lockbox.requests.policy_rules import Policy
 from tests.database.tenancy import id_of
 from tests.whole.conftest import Stage
 from tests.whole.shell import Shell, opened

@@ -21,8 +21,8 @@ from lockbox.identity.passkeys import Question, RelyingParty
 from lockbox.identity.roles import Caller
 from lockbox.refusals import Stale
 from lockbox.requests.models import AccessRequest, Decision
-from lockbox.requests.policies import Ruling
 from lockbox.requests.policy import customer_decides
+from lockbox.requests.policy_store import Ruling
 from lockbox.requests.terms import ApproveMeans
 
 SALT_BYTES = 16

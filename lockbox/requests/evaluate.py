@@ -16,12 +16,12 @@ from lockbox.identity.roles import Caller, Mode, Role, Scope
 from lockbox.notifications import recipients
 from lockbox.notifications.recipients import Directory
 from lockbox.refusals import NotYours, TenantSuspended, UnknownEngineer, UnknownService, UnknownTenant
-from lockbox.requests import policies, reviewers, tiers
+from lockbox.requests import policy_store, reviewers, tiers
 from lockbox.requests.lifecycle import Action, Party, State, move
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import customer_decides, reviewed_first
+from lockbox.requests.policy_rules import Ask, Policy, effective_mode
 from lockbox.requests.quorum import who_lacks
-from lockbox.requests.rules import Ask, Policy, effective_mode
 from lockbox.requests.terms import Reason, Terms, defects
 from lockbox.requests.tiers import Asked
 
@@ -159,7 +159,7 @@ def foresee(session: Session, tenant: Tenant, ask: Ask, services: Mapping[str, S
 
 
 def _weighed(session: Session, tenant: Tenant, party: Party, requester: tuple[UUID, str], ask: Ask) -> Judged:
-    policy, terms = policies.todays(session, tenant, ask)
+    policy, terms = policy_store.todays(session, tenant, ask)
     at = now(session)
     return Judged(
         party=party,

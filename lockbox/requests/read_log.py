@@ -9,7 +9,7 @@ from lockbox.database import now
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Role, Side
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.writing import Origin
+from lockbox.requests.transition import Origin
 
 REQUEST_READ = "request_read"
 # The row is the first read of its hour or it is not written: whoever reads again and again leaves one event.

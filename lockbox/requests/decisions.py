@@ -30,10 +30,10 @@ from lockbox.requests import narrowing
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.merging import stricter
 from lockbox.requests.models import AccessRequest, Decision
+from lockbox.requests.passkey_approval import Signed
 from lockbox.requests.quorum import Vote
-from lockbox.requests.signing import Signed
 from lockbox.requests.terms import ApproveMeans, Commented, Terms
-from lockbox.requests.writing import Origin
+from lockbox.requests.transition import Origin
 
 VOTES = text("""
 SELECT id, request_id, person_id, verdict, access_window, stands_for, means, resources, actions, assertion, mac

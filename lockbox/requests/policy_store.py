@@ -18,7 +18,7 @@ from lockbox.refusals import PolicyUnverified
 from lockbox.requests.merging import merged, stricter, terms_for
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import stricter_mode
-from lockbox.requests.rules import Ask, Policy, effective_mode
+from lockbox.requests.policy_rules import Ask, Policy, effective_mode
 from lockbox.requests.terms import Reason, Terms
 
 MOST_KEPT = 1024

@@ -18,13 +18,13 @@ from lockbox.notifications import delivery_status, reach
 from lockbox.notifications.audience import ASKING
 from lockbox.notifications.reach import Reach
 from lockbox.refusals import Invalid, NotYours, Refusal
-from lockbox.requests import nudging, policies, register, soonest, talks, voting
-from lockbox.requests.judging import lacking_today
+from lockbox.requests import decisions, policy_store, queries, reminders, soonest, talks
+from lockbox.requests.evaluate import lacking_today
 from lockbox.requests.lifecycle import MOVES, OPEN_STATES, Action, Party, State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.register import Entry
+from lockbox.requests.on_behalf_of import names_of
+from lockbox.requests.queries import Entry
 from lockbox.requests.terms import Terms
-from lockbox.requests.voices import names_of
 
 CURSOR = re.compile(r"(open|closed)-([0-9a-f]{32})")
 OWN = "You asked for this yourself: another manager has to look at it."
@@ -95,7 +95,7 @@ def mine(session: Session, caller: Caller, *, cursor: str | None, most: int) -> 
     if not rows and not caller.holds(Role.ENGINEER):
         raise NotYours("Only an engineer asks for access.")
     shown = rows[:most]
-    entries = register.some(session, caller, [one for one, _ in shown])
+    entries = queries.some(session, caller, [one for one, _ in shown])
     last = f"{'closed' if shown[-1][1] else 'open'}-{shown[-1][0].hex}" if len(rows) > most else None
     return MinePage(_told_of(session, caller, entries), last)
 
@@ -111,11 +111,11 @@ def to_review(session: Session, caller: Caller, *, cursor: str | None, most: int
         raise NotYours("Only a manager of the vendor reviews what is asked.")
     row_security.enter(session, caller)
     ids, beyond = soonest.some(session, [col(AccessRequest.state) == State.REVIEWING], cursor=cursor, most=most)
-    entries = register.some(session, caller, ids, State.REVIEWING)
+    entries = queries.some(session, caller, ids, State.REVIEWING)
     at = now(session)
     stricter = _stricter(session, entries)
     items = [_to_review(caller, entry, at, is_stricter=entry.request.id in stricter) for entry in entries]
-    return ReviewPage(items, beyond, voting.hindrance(caller, Action.ENDORSE, Terms(), at))
+    return ReviewPage(items, beyond, decisions.hindrance(caller, Action.ENDORSE, Terms(), at))
 
 
 def _beyond(cursor: str) -> ColumnElement[bool]:
@@ -158,7 +158,7 @@ def _own_actions(state: State) -> tuple[Action, ...]:
 def _awaited(session: Session, entries: Sequence[Entry], found: Mapping[UUID, Reach]) -> dict[UUID, tuple[str, ...]]:
     """Return the names of those who were asked and have not answered; of a customer's people tenant by tenant."""
     voted = defaultdict[UUID, set[UUID]](set)
-    for row in session.connection().execute(nudging.VOTED, {"ids": [entry.request.id for entry in entries]}):
+    for row in session.connection().execute(reminders.VOTED, {"ids": [entry.request.id for entry in entries]}):
         voted[row.request_id].add(row.person_id)
     by_tenant = defaultdict[UUID, list[UUID]](list)
     for entry in entries:
@@ -182,7 +182,7 @@ def _stricter(session: Session, entries: Sequence[Entry]) -> set[UUID]:
     lacking = set()
     for request in changed:
         row_security.turn_to(session, request.tenant_id)
-        if lacking_today(request, policies.ruling(session, request).terms):
+        if lacking_today(request, policy_store.ruling(session, request).terms):
             lacking.add(request.id)
     return lacking
 

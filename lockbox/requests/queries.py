@@ -32,10 +32,10 @@ from lockbox.identity import row_security
 from lockbox.identity.models import Membership, Person, Tenant
 from lockbox.identity.roles import Caller, Role, Scope
 from lockbox.refusals import NoOpenWindow, NotYours, TrailBehind, Unknown
-from lockbox.requests import approving, searching, signing
+from lockbox.requests import approvals, passkey_approval, searching
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.sight import Reach, with_reach
+from lockbox.requests.visibility import Reach, with_reach
 
 Query = Select[AccessRequest, str, str, str, bool, bytes | None]
 
@@ -281,9 +281,9 @@ def read(session: Session, query: Query, values: Mapping[str, object] | None = N
     """Return what such a query finds by these values, each judged on the database's clock."""
     rows = session.execute(query, params=values).all()
     signed = {
-        request.id: (request, body) for request, *_, body in rows if approving.is_signed(session, request, body)
+        request.id: (request, body) for request, *_, body in rows if approvals.is_signed(session, request, body)
     }
-    held = signing.hold(session, signed.values())
+    held = passkey_approval.hold(session, signed.values())
     # The clock is read last: an answer may not be older than the clock that it was judged by.
     at = now(session)
     good = {

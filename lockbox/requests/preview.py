@@ -11,7 +11,7 @@ from lockbox.identity.models import Person
 from lockbox.identity.roles import Caller, Mode
 from lockbox.notifications import outbox
 from lockbox.notifications.outbox import News
-from lockbox.requests.judging import NOBODY, Filing, Judged, judge, lacking
+from lockbox.requests.evaluate import NOBODY, Filing, Judged, judge, lacking
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.policy import customer_decides
 from lockbox.requests.terms import Terms

@@ -28,29 +28,29 @@ from lockbox.refusals import (
     TooLate,
 )
 from lockbox.requests import (
-    approving,
+    approvals,
+    decisions,
     narrowing,
-    nudging,
-    policies,
-    signing,
+    passkey_approval,
+    policy_store,
+    reminders,
     stopping,
     submission,
     tiers,
-    voting,
-    writing,
+    transition,
 )
-from lockbox.requests.judging import lacking_today
+from lockbox.requests.decisions import OPENING, Verdict, now_is
+from lockbox.requests.evaluate import lacking_today
 from lockbox.requests.lifecycle import DECISIONS, FINAL_STATES, Action, Move, Party, State, move
 from lockbox.requests.models import AccessRequest, Decision
-from lockbox.requests.policies import Ruling
+from lockbox.requests.on_behalf_of import names_of, personal_names
 from lockbox.requests.policy import customer_decides, deadline, wake_at
+from lockbox.requests.policy_store import Ruling
+from lockbox.requests.queries import find, visible
 from lockbox.requests.quorum import Vote, granted_window, quorum_met
-from lockbox.requests.register import find, visible
 from lockbox.requests.submission import Submission
 from lockbox.requests.tiers import Asked
-from lockbox.requests.voices import names_of, personal_names
-from lockbox.requests.voting import OPENING, Verdict, now_is
-from lockbox.requests.writing import Change, Origin, actor_for, identity
+from lockbox.requests.transition import Change, Origin, actor_for, identity
 
 NONE = timedelta(0)
 UNSAID = Submission({}, {}, {})
@@ -130,7 +130,7 @@ def act_on(
     scene, taken = _judged(session, caller, origin, request, verdict, as_party=as_party)
     change, decision = _moved(session, scene, request, verdict, taken)
     reach("decide.after_judging")
-    writing.update(session, request, change, scene.known, decision)
+    transition.update(session, request, change, scene.known, decision)
     reach("decide.after_update")
     return request
 
@@ -143,7 +143,7 @@ def to_sign(
     verdict: Verdict,
     *,
     party: Callable[[], RelyingParty],
-) -> signing.Asked:
+) -> passkey_approval.Asked:
     """Return what to ask a passkey of the caller's, so that it signs this approval; judged as if it were given now.
 
     `party` is asked last: that there are no passkeys here is for those who may approve the request, if there is one.
@@ -156,7 +156,7 @@ def to_sign(
     scene, (_, taken_as) = _judged(session, caller, origin, request, verdict)
     stands_for = scene.stands_for(request) if taken_as is Party.APPROVER else frozenset[UUID]()
     decision, _ = _decided(session, scene, request, verdict, stands_for)
-    return signing.ask(session, scene.caller, request, decision, party=party(), ruling=scene.ruling)
+    return passkey_approval.ask(session, scene.caller, request, decision, party=party(), ruling=scene.ruling)
 
 
 def _judged(
@@ -173,7 +173,7 @@ def _judged(
     at = now(session)
     both = {request.requester_id, caller.person_id}
     known = recipients.look_up(session, {request.tenant_id}, at, also=both)
-    scene = Scene(caller, origin, known, policies.ruling(session, request), at)
+    scene = Scene(caller, origin, known, policy_store.ruling(session, request), at)
     if verdict.action in DECISIONS and caller.holds(Role.SYSTEM):
         raise NotYours("A system of the vendor decides nothing.")
     if verdict.action in DECISIONS and request.requester_id == caller.person_id:
@@ -183,10 +183,10 @@ def _judged(
     parties = {as_party} if as_party else _parties(scene, request)
     row, party = _taken(request, verdict.action, parties)
     if verdict.action is Action.REVOKE and party is not Party.OPERATOR:
-        voting.fresh_enough_to_revoke(scene.caller, scene.ruling.terms, at)
+        decisions.fresh_enough_to_revoke(scene.caller, scene.ruling.terms, at)
     _in_time(scene, request, verdict.action)
     if as_party is None:
-        voting.reasoned(verdict, scene.ruling.terms, by_the_vendor=party is Party.MANAGER)
+        decisions.reasoned(verdict, scene.ruling.terms, by_the_vendor=party is Party.MANAGER)
     return scene, (row, party)
 
 
@@ -194,10 +194,10 @@ def _decided(
     session: Session, scene: Scene, request: AccessRequest, verdict: Verdict, stands_for: frozenset[UUID]
 ) -> tuple[Decision, tuple[Vote, ...]]:
     """Return the decision that a verdict makes, signed by nobody yet, and the votes before it."""
-    votes = voting.given(session, request, scene.known, scene.ruling.terms)
+    votes = decisions.given(session, request, scene.known, scene.ruling.terms)
     if verdict.action in OPENING:
         _may_open(scene, request, verdict.action, votes)
-    decision = voting.decide(
+    decision = decisions.decide(
         scene.caller, scene.origin, request, verdict, votes=votes, stands_for=stands_for, at=scene.at
     )
     return decision, votes
@@ -212,16 +212,16 @@ def _moved(
     votes: tuple[Vote, ...] = ()
     decision = None
     stands_for = scene.stands_for(request) if party is Party.APPROVER else frozenset[UUID]()
-    proof: signing.Proof = signing.NO_PROOF
+    proof: passkey_approval.Proof = passkey_approval.NO_PROOF
     submitted = submission.read(session, request) if action is Action.ENDORSE else UNSAID
     if action in DECISIONS:
         decision, votes = _decided(session, scene, request, verdict, stands_for)
         if action is Action.APPROVE:
-            voting.signed_where_demanded(verdict, scene.ruling.terms)
-            proof = signing.prove(
+            decisions.signed_where_demanded(verdict, scene.ruling.terms)
+            proof = passkey_approval.prove(
                 session, scene.caller, request, decision, signed=verdict.signed, ruling=scene.ruling
             )
-        decision.mac = keyring.of(session).powers.mark(*voting.marked(decision))
+        decision.mac = keyring.of(session).powers.mark(*decisions.marked(decision))
         if action is Action.ENDORSE:
             request.mode, request.consent_until = scene.ruling.mode_for(request, scene.at)
         given = (verdict.access_window, scene.seats(request), decision.resources, decision.actions)
@@ -229,7 +229,7 @@ def _moved(
     to = _next_state(row, request, votes, action, scene.ruling)
     _advance(request, to, votes, scene)
     opens = action in OPENING and request.state is State.ACTIVE
-    signed = approving.sign(session, request, _who_opened(votes, action), scene.at) if opens else {}
+    signed = approvals.sign(session, request, _who_opened(votes, action), scene.at) if opens else {}
     change = Change(
         **identity(request),
         action=action,
@@ -242,14 +242,14 @@ def _moved(
             **submitted.facts,
             **_facts(scene, verdict, stands_for),
             **({} if request.mode is mode else {"mode": request.mode.value}),
-            **approving.kept(decision, request),
+            **approvals.kept(decision, request),
             **signed,
             **proof.facts,
         },
         personal={
             **submitted.personal,
             "comment": verdict.comment,
-            **approving.kept_resources(decision, request),
+            **approvals.kept_resources(decision, request),
             **proof.personal,
             **_principals(session, stands_for),
         },
@@ -273,12 +273,12 @@ def _may_open(scene: Scene, request: AccessRequest, action: Action, votes: Seque
     if scene.ruling.is_suspended:
         raise TenantSuspended(SUSPENDED)
     if not scene.ruling.is_verified:
-        raise PolicyUnverified(policies.UNVERIFIED)
-    voting.in_person(scene.caller)
+        raise PolicyUnverified(policy_store.UNVERIFIED)
+    decisions.in_person(scene.caller)
     if action is Action.ENDORSE:
-        voting.strong_enough_to_endorse(scene.caller, terms, scene.at)
+        decisions.strong_enough_to_endorse(scene.caller, terms, scene.at)
     else:
-        voting.strong_enough(scene.caller, terms, scene.at)
+        decisions.strong_enough(scene.caller, terms, scene.at)
     if lacks := lacking_today(request, terms):
         errors = [{"field": field, "message": message} for field, message in lacks]
         said = " ".join(message for _, message in lacks)
@@ -401,4 +401,4 @@ def _advance(request: AccessRequest, to: State, votes: Sequence[Vote], scene: Sc
         request.granted_actions = narrowing.granted(request.actions, (v.actions for v in counted), "actions")
     else:
         request.tiers_asked = scene.asked(request).tiers
-    request.wake_at = wake_at(nudging.stretch_of(request, scene.known), terms, at)
+    request.wake_at = wake_at(reminders.stretch_of(request, scene.known), terms, at)

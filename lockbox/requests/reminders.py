@@ -15,14 +15,14 @@ from lockbox.identity.roles import Mode
 from lockbox.notifications import recipients
 from lockbox.notifications.audience import Nudge
 from lockbox.notifications.recipients import Directory
-from lockbox.requests import escalating, policies, reviewers, tiers, writing
+from lockbox.requests import escalating, policy_store, reviewers, tiers, transition
 from lockbox.requests.escalating import Silence
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.policies import Ruling
 from lockbox.requests.policy import Nudges, Stretch, nudges, wake_at
+from lockbox.requests.policy_store import Ruling
 from lockbox.requests.tiers import Asked
-from lockbox.requests.writing import Nudged
+from lockbox.requests.transition import Nudged
 
 VOTED = text("SELECT request_id, person_id FROM decisions WHERE request_id = ANY(:ids)")
 
@@ -47,7 +47,7 @@ def nudge(session: Session, rows: Sequence[Row[Any]], at: datetime) -> None:
     Where nobody who was asked could be told, the next tier is asked whenever its time would be. Policies, people,
     votes and how notices fared are read once for all of them.
     """
-    rulings = policies.rulings(session, [row.id for row in rows])
+    rulings = policy_store.rulings(session, [row.id for row in rows])
     requesters = {row.requester_id for row in rows}
     known = recipients.look_up(session, {row.tenant_id for row in rows}, at, also=requesters)
     voted = defaultdict[UUID, set[UUID]](set)
@@ -57,7 +57,7 @@ def nudge(session: Session, rows: Sequence[Row[Any]], at: datetime) -> None:
     nudged = [
         _nudged(row, rulings[row.id], known, at, voted=voted[row.id], silence=silent.get(row.id)) for row in rows
     ]
-    writing.nudge(session, nudged, known)
+    transition.nudge(session, nudged, known)
     unreviewed = [row for row, one in zip(rows, nudged, strict=True) if Nudge.UNREACHED in one.told]
     escalating.tell_of_reviews(session, unreviewed, silent, at)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lockbox.audit.canonical import instant
-from lockbox.requests.rules import Policy, Rule
+from lockbox.requests.policy_rules import Policy, Rule
 from lockbox.requests.terms import Terms
 
 ABSENT = "none"

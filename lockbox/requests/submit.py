@@ -15,13 +15,13 @@ from lockbox.failpoints import reach
 from lockbox.identity.roles import Caller, Means
 from lockbox.ids import new_id
 from lockbox.refusals import NobodyCanApprove, PolicyNotMet, TooMany, WindowTooLong
-from lockbox.requests import nudging, submission, writing
-from lockbox.requests.judging import Filing, Judged, judge, lacking
+from lockbox.requests import reminders, submission, transition
+from lockbox.requests.evaluate import Filing, Judged, judge, lacking
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import deadline, wake_at
 from lockbox.requests.tiers import Asked
-from lockbox.requests.writing import Change, Origin, actor_for, identity
+from lockbox.requests.transition import Change, Origin, actor_for, identity
 
 MINUTE = timedelta(minutes=1)
 
@@ -75,7 +75,7 @@ def submit(
     on_behalf_of = judged.requester_id if judged.party is Party.SYSTEM else None
     actor = actor_for(caller, judged.party, origin, on_behalf_of=on_behalf_of)
     asked = _asked(judged)
-    writing.insert(session, request, _filed(request, actor, asked.people), judged.known)
+    transition.insert(session, request, _filed(request, actor, asked.people), judged.known)
     reach("intake.after_insert")
     return Submitted(request, judged.tenant.slug, judged.requester, len(asked.people))
 
@@ -143,7 +143,7 @@ def _new(caller: Caller, filing: Filing, judged: Judged) -> AccessRequest:
         tiers_asked=_asked(judged).tiers,
         follows=filing.follows,
     )
-    request.wake_at = wake_at(nudging.stretch_of(request, judged.known), terms, at)
+    request.wake_at = wake_at(reminders.stretch_of(request, judged.known), terms, at)
     return request
 
 

@@ -20,9 +20,9 @@ from lockbox.failpoints import reach
 from lockbox.identity.roles import Mode
 from lockbox.notifications import recipients
 from lockbox.notifications.reach import Reach
-from lockbox.requests import escalating, nudging, writing
+from lockbox.requests import escalating, reminders, transition
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, Action, Move, Party, State, move
-from lockbox.requests.writing import Change
+from lockbox.requests.transition import Change
 from lockbox.schedule import CLOCK, Promise
 
 log = structlog.get_logger(__name__)
@@ -133,7 +133,7 @@ def _end(session: Session, ids: Sequence[UUID], *, early: set[UUID]) -> int:
         changes = [_change(row, told.get(row.id), at) for row in ready]
         requesters = {row.requester_id for row in ready}
         known = recipients.look_up(session, {row.tenant_id for row in ready}, at, also=requesters)
-        writing.end(session, changes, known)
+        transition.end(session, changes, known)
         reach("clock.after_move")
         escalating.mourn(session, ready, told, at)
         lag = max(at - row.wake_at for row in ready)
@@ -148,7 +148,7 @@ def _nudge(session: Session, ids: Sequence[UUID]) -> int:
     at = now(session)
     ready = [row for row in rows if row.wake_at is not None and row.wake_at <= at < row.deadline_at]
     if ready:
-        nudging.nudge(session, ready, at)
+        reminders.nudge(session, ready, at)
         reach("clock.after_nudge")
         log.info("clock.nudged", nudged=len(ready), of=len(ids))
     over = [row for row in rows if row.wake_at is not None and row.deadline_at <= at]
