@@ -9,6 +9,7 @@ from sqlalchemy import text
 from sqlmodel import Session, col, select
 
 from lockbox import standing
+from lockbox.admin import offers
 from lockbox.audit.events import Actor, Happening
 from lockbox.database import now
 from lockbox.identity import api_tokens, tenants
@@ -16,7 +17,6 @@ from lockbox.identity.models import Invitation, Person
 from lockbox.identity.roles import Role, Side
 from lockbox.ids import new_id
 from lockbox.notifications import announcements
-from lockbox.tenancy import offers
 from lockbox.text_rules import check_name
 
 LIFETIME = timedelta(hours=24)

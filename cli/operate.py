@@ -18,6 +18,7 @@ from cli.client import stop
 from cli.terminal import Plain, as_json, say
 from config.settings import Settings, UnsafeSettings, load
 from lockbox import standing
+from lockbox.admin import erasure, key_rotation, restore, retention
 from lockbox.audit import keys
 from lockbox.audit.approved import NAME as APPROVALS
 from lockbox.audit.behind import Shipped
@@ -27,7 +28,6 @@ from lockbox.audit.shipping import Folder
 from lockbox.database import as_owner
 from lockbox.refusals import Refusal
 from lockbox.standing import NotFit
-from lockbox.tenancy import erasure, keeping, rekeying, restoring
 
 app = typer.Typer(no_args_is_help=True, help="Running an installation, on its own machine.")
 
@@ -166,7 +166,7 @@ def re_key(
             "Believe every role, passkey, identity, deputy, mode and policy as it stands in the database", abort=True
         )
     with _owner() as (session, _):
-        done = rekeying.rekey(session, key_is_lost=key_is_lost)
+        done = key_rotation.rekey(session, key_is_lost=key_is_lost)
     for one in done.unverified:
         say(f"{'Marked, though no key vouched for it' if key_is_lost else 'No key vouches for it'}: {one}")
     ended = "were ended" if key_is_lost else "count for nothing"
@@ -191,7 +191,7 @@ def retain(
     if not yes:
         typer.confirm(f"Remove what is older than {older_than} days? This cannot be undone", abort=True)
     with _owner() as (session, _):
-        removed = keeping.retain(session, timedelta(days=older_than))
+        removed = retention.retain(session, timedelta(days=older_than))
     for one in removed:
         say(f"Log {one.log_id}: events {one.start} to {one.end - 1} were removed.")
     say(f"{sum(one.end - one.start for one in removed)} events were removed.")
@@ -216,7 +216,7 @@ def after_restore(
         folder = Folder(settings.checkpoint_folder) if settings.checkpoint_folder else None
         shipped = Shipped(folder, keys.trusted(settings.audit_public_keys)) if folder else None
         try:
-            done = restoring.restore(session, shipped, anyway=anyway)
+            done = restore.restore(session, shipped, anyway=anyway)
         except BadNote as bad:
             raise stop(f"a checkpoint does not hold by LOCKBOX_AUDIT_PUBLIC_KEYS: {bad}") from None
         except OSError as error:

@@ -8,6 +8,7 @@ import structlog
 from sqlalchemy import text
 
 from lockbox import tallies
+from lockbox.admin import vendor_consent
 from lockbox.audit import refused
 from lockbox.database import Database
 from lockbox.failpoints import reach
@@ -16,7 +17,6 @@ from lockbox.notifications.outbox import KIND
 from lockbox.requests import policy_store, timers
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, State
 from lockbox.schedule import CLOCK, INDEXES, NOTICES, Away, Index, Promise
-from lockbox.tenancy import consents
 
 log = structlog.get_logger(__name__)
 
@@ -86,7 +86,7 @@ def reconcile(
             return
         yield from act_on_overdue(database, send, grace=GRACE)
         reach("reconcile.after_overdue")
-        yield from consents.tell_of_ends(database)
+        yield from vendor_consent.tell_of_ends(database)
         yield from report_schedule.promise_due(database, policy_store.wordings)
         try:
             for index in INDEXES:

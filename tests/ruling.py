@@ -4,13 +4,13 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from lockbox.admin import memberships
 from lockbox.database import now
 from lockbox.identity import row_marks, tenants
 from lockbox.identity.models import Delegation, EligibleDeputy, Tenant
 from lockbox.identity.roles import Caller, Means
 from lockbox.ids import new_id
 from lockbox.requests.policy_rules import Policy
-from lockbox.tenancy import memberships
 from tests.builders import World, setting
 
 

@@ -10,9 +10,9 @@ from api.deps import Chosen, Work, relying_party
 from api.portal.governing import hall
 from api.portal.pages import TAG, protect
 from api.schemas.parts import Slug
+from lockbox.admin import approver_keys
 from lockbox.audit import approver_keys as files
 from lockbox.identity.roles import Role
-from lockbox.tenancy import approver_keys
 
 router = APIRouter(prefix="/tenants/{slug}/approver-keys", tags=[TAG], include_in_schema=False)
 

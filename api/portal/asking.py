@@ -20,6 +20,7 @@ from api.portal.account import AtDesk
 from api.portal.pages import TAG, go, origin, page, status_of
 from api.schemas.requests import NewRequest
 from config.settings import Settings
+from lockbox.admin import tenants
 from lockbox.database import now
 from lockbox.refusals import Conflict, Invalid, KeyInUse, NotYours, Refusal, TooMany, Unknown
 from lockbox.requests import evaluate, idempotency, mistakes, preview, queries, submit
@@ -27,7 +28,6 @@ from lockbox.requests.evaluate import Filing
 from lockbox.requests.preview import Preview
 from lockbox.requests.submit import Limits
 from lockbox.requests.terms import DAY, HOUR, Reason
-from lockbox.tenancy import tenants
 
 router = APIRouter(prefix="/ask", tags=[TAG], include_in_schema=False)
 

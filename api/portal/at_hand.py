@@ -8,11 +8,11 @@ from api import browser
 from api.deps import Chosen, Work
 from api.portal.pages import TAG, page
 from api.portal.requests import titles
+from lockbox.admin import recovery
 from lockbox.database import now
 from lockbox.requests import at_hand, visibility
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.visibility import Guarded
-from lockbox.tenancy import recovery
 
 router = APIRouter(tags=[TAG], include_in_schema=False)
 

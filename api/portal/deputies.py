@@ -14,12 +14,12 @@ from api.portal.account import AtDesk
 from api.portal.governing import Hall, done, hall
 from api.portal.pages import TAG
 from api.schemas.parts import Slug
+from lockbox.admin import delegates
+from lockbox.admin.delegates import LONGEST, Wanted
 from lockbox.identity import preferences, time_zones
 from lockbox.identity.roles import Caller, Role
 from lockbox.refusals import Invalid, Refusal
 from lockbox.requests.transition import Origin
-from lockbox.tenancy import deputies
-from lockbox.tenancy.deputies import LONGEST, Wanted
 
 router = APIRouter(prefix="/tenants/{slug}/deputies", tags=[TAG], include_in_schema=False)
 
@@ -56,7 +56,7 @@ def name(
             starts_at=_moment(starts, zone, "from when") if starts.strip() else None,
             principal_id=_person(principal, "for whom") if principal else None,
         )
-        deputies.name_deputy(session, caller, origin, slug, wanted)
+        delegates.name_deputy(session, caller, origin, slug, wanted)
 
     written = Written(principal, deputy, starts, ends)
     return done(work, slug, deed, lambda at, refused: _shown(at, refused, written), f"/tenants/{slug}/deputies")
@@ -67,7 +67,7 @@ def end(work: AtDesk, slug: Slug, one: Annotated[UUID, Form(alias="id")]) -> Res
     """End it now."""
 
     def deed(session: Session, caller: Caller, origin: Origin) -> None:
-        deputies.end(session, caller, origin, slug, one)
+        delegates.end(session, caller, origin, slug, one)
 
     return done(work, slug, deed, _shown, f"/tenants/{slug}/deputies")
 
@@ -91,7 +91,7 @@ def _shown(at: Hall, refused: Refusal | None = None, written: Written | None = N
     return at.page(
         "deputies",
         refused,
-        current=deputies.current(at.session, at.caller, at.tenant.slug),
+        current=delegates.current(at.session, at.caller, at.tenant.slug),
         approvers=[one for one in everybody if Role.APPROVER in one.roles],
         eligible=[one for one in everybody if one.is_eligible],
         is_approver=at.caller.holds(Role.APPROVER, tenant_id=at.tenant.id),

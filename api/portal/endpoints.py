@@ -16,12 +16,12 @@ from api.portal.governing import Hall, done, hall, read
 from api.portal.pages import REFUSED, TAG, origin
 from api.schemas.endpoints import EndpointChange, NewEndpoint, NewSecret
 from api.schemas.parts import Slug
+from lockbox.admin import delivery_log, webhooks
+from lockbox.admin.webhooks import OF_REQUESTS, OF_TENANTS, Reach, Shown, Wanted
 from lockbox.identity.roles import Caller, Role
 from lockbox.notifications.models import Endpoint, Format
 from lockbox.refusals import Refusal, Unknown
 from lockbox.requests.transition import Origin
-from lockbox.tenancy import deliveries, endpoints
-from lockbox.tenancy.endpoints import OF_REQUESTS, OF_TENANTS, Reach, Shown, Wanted
 
 router = APIRouter(prefix="/tenants/{slug}/endpoints", tags=[TAG], include_in_schema=False)
 
@@ -86,7 +86,7 @@ def add(
     def made(session: Session, caller: Caller) -> Shown:
         body = read(NewEndpoint, **written.values)
         wanted = Wanted(body.url, body.event_types, body.description or "", body.format, body.with_justification)
-        return endpoints.add(session, caller, origin(work.request), slug, wanted, reach=_reach(work))
+        return webhooks.add(session, caller, origin(work.request), slug, wanted, reach=_reach(work))
 
     return _with_secret(work, slug, made, lambda at, refused: _listed(at, refused, written))
 
@@ -122,7 +122,7 @@ def change(
     def deed(session: Session, caller: Caller, came: Origin) -> None:
         _of_this(session, caller, slug, one)
         body = read(EndpointChange, **written.values)
-        endpoints.change(session, caller, came, one, body.values(), reach=_reach(work))
+        webhooks.change(session, caller, came, one, body.values(), reach=_reach(work))
 
     return _done(work, slug, one, deed, written)
 
@@ -133,7 +133,7 @@ def turn(work: AtDesk, slug: Slug, one: One, enabled: Annotated[str, Form(max_le
 
     def deed(session: Session, caller: Caller, came: Origin) -> None:
         _of_this(session, caller, slug, one)
-        endpoints.change(session, caller, came, one, {"enabled": enabled == "yes"}, reach=_reach(work))
+        webhooks.change(session, caller, came, one, {"enabled": enabled == "yes"}, reach=_reach(work))
 
     return _done(work, slug, one, deed)
 
@@ -147,7 +147,7 @@ def rotate(work: AtDesk, slug: Slug, one: One, hours: Annotated[str, Form(max_le
         text = hours.strip()
         body = read(NewSecret, overlap_hours=int(text) if text.isascii() and text.isdigit() else text)
         overlap = timedelta(hours=body.overlap_hours)
-        return endpoints.rotate(
+        return webhooks.rotate(
             session, caller, origin(work.request), one, vault=deps.vault(work.request), overlap=overlap
         )
 
@@ -160,7 +160,7 @@ def try_out(work: AtDesk, slug: Slug, one: One) -> Response:
 
     def deed(session: Session, caller: Caller, came: Origin) -> None:
         _of_this(session, caller, slug, one)
-        deliveries.try_out(session, caller, came, one)
+        delivery_log.try_out(session, caller, came, one)
 
     return _done(work, slug, one, deed)
 
@@ -171,7 +171,7 @@ def redeliver(work: AtDesk, slug: Slug, one: One, delivery: Annotated[UUID, Form
 
     def deed(session: Session, caller: Caller, came: Origin) -> None:
         _of_this(session, caller, slug, one)
-        deliveries.redeliver(session, caller, came, delivery)
+        delivery_log.redeliver(session, caller, came, delivery)
 
     return _done(work, slug, one, deed)
 
@@ -182,7 +182,7 @@ def remove(work: AtDesk, slug: Slug, one: One) -> Response:
 
     def deed(session: Session, caller: Caller, came: Origin) -> None:
         _of_this(session, caller, slug, one)
-        endpoints.remove(session, caller, came, one)
+        webhooks.remove(session, caller, came, one)
 
     return done(work, slug, deed, lambda at, refused: _one(at, one, refused), f"/tenants/{slug}/endpoints")
 
@@ -193,7 +193,7 @@ def _of_this(session: Session, caller: Caller, slug: str, one: UUID) -> Endpoint
     Raises:
         Unknown, NotYours: it is another's, or the caller may not know of it.
     """
-    for endpoint in endpoints.listed(session, caller, slug):
+    for endpoint in webhooks.listed(session, caller, slug):
         if endpoint.id == one:
             return endpoint
     raise Unknown("There is no such webhook.")
@@ -236,7 +236,7 @@ def _listed(at: Hall, refused: Refusal | None = None, written: Written | None = 
     return at.page(
         "endpoints",
         refused,
-        endpoints=endpoints.listed(at.session, at.caller, at.tenant.slug),
+        endpoints=webhooks.listed(at.session, at.caller, at.tenant.slug),
         written=written or Written(),
         events=EVENTS,
         formats=Format,
@@ -253,13 +253,13 @@ def _one(
     hours: str = HOURS,
 ) -> Response:
     endpoint = _of_this(at.session, at.caller, at.tenant.slug, one)
-    log = deliveries.log(at.session, at.caller, one, cursor=after, most=MOST_TRIES)
+    log = delivery_log.log(at.session, at.caller, one, cursor=after, most=MOST_TRIES)
     return at.page(
         "endpoint",
         refused,
         endpoint=endpoint,
         log=log,
-        standings=deliveries.standings(at.session, at.caller, log.deliveries),
+        standings=delivery_log.standings(at.session, at.caller, log.deliveries),
         written=written or Written.of(endpoint),
         hours=hours,
         events=EVENTS,

@@ -14,14 +14,14 @@ from api import deps
 from api.browser import Visitor
 from api.portal.account import Desk
 from api.portal.pages import REFUSED, go, origin, page, status_of
+from lockbox.admin import members, memberships, permissions
+from lockbox.admin.memberships import Member
 from lockbox.database import now
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import TENANT_ROLES, Caller, Role
 from lockbox.refusals import Invalid, Refusal, SignInAgain
 from lockbox.requests import mistakes
 from lockbox.requests.transition import Origin
-from lockbox.tenancy import authority, members, memberships
-from lockbox.tenancy.memberships import Member
 
 Deed = Callable[[Session, Caller, Origin], object]
 Body = TypeVar("Body", bound=BaseModel)
@@ -109,7 +109,7 @@ def hall(request: Request, session: Session, visitor: Visitor, slug: str, *roles
     Raises:
         Unknown, NotYours: as named.
     """
-    tenant = authority.readable(session, visitor.caller, slug, roles or tuple(TENANT_ROLES))
+    tenant = permissions.readable(session, visitor.caller, slug, roles or tuple(TENANT_ROLES))
     return Hall(request, session, visitor, tenant)
 
 

@@ -17,13 +17,13 @@ from api.portal.pages import TAG, page, protect, status_of
 from api.portal.requests import titles
 from api.schemas.parts import Words
 from config.settings import Settings
+from lockbox.admin import recovery
 from lockbox.database import Database
 from lockbox.identity import time_zones
 from lockbox.refusals import Invalid
 from lockbox.requests import counting, queries, table
 from lockbox.requests.lifecycle import State
 from lockbox.requests.queries import Filter, Page
-from lockbox.tenancy import recovery
 
 router = APIRouter(tags=[TAG], include_in_schema=False)
 

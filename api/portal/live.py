@@ -16,10 +16,10 @@ from api.deps import Chosen, Work
 from api.newsroom import Newsroom
 from api.portal.pages import HEADERS, TAG
 from api.seats import LIST, OPERATIONS, REQUEST, Seat
+from lockbox.admin import permissions
 from lockbox.identity.roles import Role
 from lockbox.refusals import ForeignForm, Invalid, NotSignedIn, Unknown
 from lockbox.requests import queries
-from lockbox.tenancy import authority
 
 log = structlog.get_logger(__name__)
 
@@ -108,7 +108,7 @@ def _seat(session: Session, visitor: Visitor, topics: list[str]) -> Seat:
     if not 0 < len(topics) <= MOST_TOPICS or any(one not in WHOLE and not one.startswith(REQUEST) for one in topics):
         raise Invalid(TOPICS, field="topics")
     if OPERATIONS in topics:
-        authority.capacity(visitor.caller, (Role.OPERATOR,))
+        permissions.capacity(visitor.caller, (Role.OPERATOR,))
     if queries.known(session, visitor.caller, wanted) != wanted:
         raise Unknown("There is no such request.")
     return Seat(visitor.caller, visitor.secret, wanted, LIST in topics, OPERATIONS in topics)

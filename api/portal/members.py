@@ -14,10 +14,10 @@ from api.portal.governing import Hall, done, hall, read
 from api.portal.pages import TAG
 from api.schemas.members import MemberChange, NewMember
 from api.schemas.parts import Slug
+from lockbox.admin import invitations, members
 from lockbox.identity.roles import Caller, Role
 from lockbox.refusals import Refusal, Stale
 from lockbox.requests.transition import Origin
-from lockbox.tenancy import invitations, members
 
 router = APIRouter(prefix="/tenants/{slug}/members", tags=[TAG], include_in_schema=False)
 

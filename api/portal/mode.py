@@ -14,13 +14,13 @@ from api.portal.governing import Hall, done, hall, read
 from api.portal.pages import REFUSED, TAG
 from api.schemas.parts import Slug
 from api.schemas.tenants import NewMode
+from lockbox.admin import emergency_stop, policies, tenants, what_if
 from lockbox.database import now
 from lockbox.identity import time_zones
 from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.refusals import Invalid, Refusal
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
-from lockbox.tenancy import policies, shutting, tenants, weighing
 
 router = APIRouter(prefix="/tenants/{slug}/mode", tags=[TAG], include_in_schema=False)
 
@@ -51,7 +51,7 @@ def switch(work: AtDesk, slug: Slug, mode: Named = "") -> Response:
 
     def deed(session: Session, caller: Caller, origin: Origin) -> None:
         wanted = read(NewMode, mode=mode).mode
-        shutting.switch_mode(session, caller, origin, slug, wanted, plans=work.chosen.plans)
+        emergency_stop.switch_mode(session, caller, origin, slug, wanted, plans=work.chosen.plans)
 
     return done(work, slug, deed, _shown, f"/tenants/{slug}/mode")
 
@@ -97,6 +97,6 @@ def _asked(at: Hall, mode: Mode) -> Response:
     return at.page(
         "mode_asks",
         mode=mode,
-        switch=weighing.switch(at.session, at.caller, at.tenant.slug, mode),
+        switch=what_if.switch(at.session, at.caller, at.tenant.slug, mode),
         overview=tenants.show(at.session, at.caller, at.tenant.slug),
     )

@@ -14,12 +14,12 @@ from api.portal.governing import Hall, done, hall
 from api.portal.pages import REFUSED, TAG
 from api.portal.terms import Written, written
 from api.schemas.parts import Slug
+from lockbox.admin import policies
 from lockbox.identity.roles import Caller, Role
 from lockbox.refusals import Invalid, Refusal
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.terms import Reason
 from lockbox.requests.transition import Origin
-from lockbox.tenancy import policies
 
 router = APIRouter(prefix="/tenants/{slug}/policy", tags=[TAG], include_in_schema=False)
 

@@ -10,7 +10,7 @@ from api.deps import Chosen, Work
 from api.portal.account import AtDesk
 from api.portal.pages import TAG, go, origin, page
 from api.schemas.parts import Slug
-from lockbox.tenancy import recovery
+from lockbox.admin import recovery
 
 router = APIRouter(prefix="/proposals", tags=[TAG], include_in_schema=False)
 

@@ -13,10 +13,10 @@ from api.portal.pages import TAG, go, page
 from api.schemas.parts import Slug
 from api.schemas.requests import Comment
 from api.schemas.tenants import NewName
+from lockbox.admin import delegates, emergency_stop, members, observers, policies, tenants, webhooks, what_if
 from lockbox.identity.roles import Caller, Role
 from lockbox.refusals import Refusal
 from lockbox.requests.transition import Origin
-from lockbox.tenancy import deputies, endpoints, members, policies, shutting, tenants, watchers, weighing
 
 router = APIRouter(prefix="/tenants", tags=[TAG], include_in_schema=False)
 
@@ -60,7 +60,7 @@ def shut(work: AtDesk, slug: Slug, comment: Annotated[str, Form(max_length=5000)
 
     def deed(session: Session, caller: Caller, origin: Origin) -> None:
         said = read(Comment, comment=comment.replace("\r\n", "\n").strip() or None).comment
-        shutting.shut(session, caller, origin, slug, said)
+        emergency_stop.shut(session, caller, origin, slug, said)
 
     return done(work, slug, deed, lambda at, refused: _about_to_shut(at, refused, comment), f"/tenants/{slug}")
 
@@ -81,13 +81,13 @@ def _shown(at: Hall, refused: Refusal | None = None, name: str | None = None) ->
         refused,
         overview=tenants.show(session, caller, slug),
         held=held,
-        deputies=len(deputies.current(session, caller, slug)),
-        endpoints=endpoints.listed(session, caller, slug) if at.is_admin else [],
-        watchers=len(watchers.listed(session, caller, slug)),
+        deputies=len(delegates.current(session, caller, slug)),
+        endpoints=webhooks.listed(session, caller, slug) if at.is_admin else [],
+        watchers=len(observers.listed(session, caller, slug)),
         name=at.tenant.name if name is None else name,
     )
 
 
 def _about_to_shut(at: Hall, refused: Refusal | None = None, comment: str = "") -> Response:
-    active, pending, in_review = weighing.open_and_waiting(at.session, at.caller, at.tenant.slug)
+    active, pending, in_review = what_if.open_and_waiting(at.session, at.caller, at.tenant.slug)
     return at.page("shut", refused, active=active, pending=pending, in_review=in_review, comment=comment)

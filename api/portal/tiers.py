@@ -16,12 +16,12 @@ from api.portal.pages import REFUSED, TAG
 from api.portal.policy import Seen
 from api.portal.terms import NUMBER, checked, percents
 from api.schemas.parts import Slug
+from lockbox.admin import policies
 from lockbox.identity.roles import Role
 from lockbox.refusals import Invalid, Refusal
 from lockbox.requests import mistakes
 from lockbox.requests.policy_rules import MOST_GROUPS, Policy
 from lockbox.requests.terms import MOST_APPROVALS, MOST_TIERS, GroupName
-from lockbox.tenancy import policies
 
 router = APIRouter(prefix="/tenants/{slug}/tiers", tags=[TAG], include_in_schema=False)
 

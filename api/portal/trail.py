@@ -20,6 +20,8 @@ from api.portal.pages import TAG, origin, page, protect, status_of
 from api.routes.audit import LARGEST, NAMES, asked_for
 from api.schemas.parts import Line, Slug, Word
 from config.settings import Settings
+from lockbox.admin import audit_access, tenants
+from lockbox.admin.audit_access import READERS, Found, Reading
 from lockbox.audit import export as exports
 from lockbox.audit import proofs
 from lockbox.audit.checkpoint import VerifierKey
@@ -32,8 +34,6 @@ from lockbox.identity import preferences, time_zones
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Role
 from lockbox.refusals import Invalid, Refusal, Unknown
-from lockbox.tenancy import auditing, tenants
-from lockbox.tenancy.auditing import READERS, Found, Reading
 
 router = APIRouter(prefix="/trail", tags=[TAG], include_in_schema=False)
 
@@ -111,10 +111,10 @@ def search(request: Request, chosen: Chosen, session: Work, what: What, cursor: 
         who = _reading(session, visitor, what.tenant, readable)
         zone = preferences.mine(session, visitor.caller).time_zone
         wanted = what.wanted(zone)
-        found = auditing.search(session, who, wanted, before=_id(cursor, "cursor"), most=MOST)
+        found = audit_access.search(session, who, wanted, before=_id(cursor, "cursor"), most=MOST)
     except Invalid as refused:
         return _shown(request, session, visitor, what, readable, refused=refused)
-    auditing.note(session, who, origin(request), TRAIL_READ, asked=asked_for(wanted), count=len(found.events))
+    audit_access.note(session, who, origin(request), TRAIL_READ, asked=asked_for(wanted), count=len(found.events))
     return _shown(request, session, visitor, what, readable, who=who, found=found)
 
 
@@ -136,15 +136,15 @@ def export(
         who = _reading(session, visitor, what.tenant, readable)
         wanted = what.wanted(preferences.mine(session, visitor.caller).time_zone)
         looked = asked_for(wanted)
-        begun = auditing.export(session, who, wanted, looked, _sizes(since))
+        begun = audit_access.export(session, who, wanted, looked, _sizes(since))
     except Invalid as refused:
         if since:
             return _take_away(request, session, visitor, what.tenant, since, refused)
         return _shown(request, session, visitor, what, readable, refused=refused)
-    count = auditing.length(session, begun)
-    auditing.note(session, who, origin(request), TRAIL_EXPORTED, asked=looked | {"format": form}, count=count)
+    count = audit_access.length(session, begun)
+    audit_access.note(session, who, origin(request), TRAIL_EXPORTED, asked=looked | {"format": form}, count=count)
     made = table if form == "csv" else exports.lines
-    opened = while_signed_in(auditing.pages(house, who), request, chosen)
+    opened = while_signed_in(audit_access.pages(house, who), request, chosen)
     answer = StreamingResponse(taking.streamed(made(opened, begun)), media_type=NAMES[form])
     protect(request, answer)
     name = f"audit-{who.log_id if who.tenant_id else 'vendor'}-{begun.log.size}.{form}"
@@ -213,7 +213,7 @@ def _reading(session: Session, visitor: Visitor, slug: str, readable: Mapping[UU
         named = SLUG.validate_python(slug) if slug else None
     except ValidationError:
         raise Unknown("There is no such tenant.") from None
-    return auditing.reading(session, visitor.caller, named)
+    return audit_access.reading(session, visitor.caller, named)
 
 
 def _shown(
@@ -260,7 +260,7 @@ def _slug(who: Reading, readable: Mapping[UUID, Tenant]) -> str:
 
 def _head(session: Session, who: Reading) -> proofs.Head | None:
     try:
-        return auditing.head(session, who)
+        return audit_access.head(session, who)
     except Unknown:
         return None
 

@@ -21,6 +21,7 @@ from api.deps import Chosen, House, Work
 from api.limits import MOST_UPLOAD_BYTES
 from api.portal.pages import REFUSED, TAG, page, status_of
 from config.settings import Settings
+from lockbox.admin.audit_access import READERS
 from lockbox.audit import approver_keys, exported, mailed, proofs
 from lockbox.audit import verify as verifier
 from lockbox.audit.approver_keys import LONGEST_FILE, ApproverKeys, BadKeys
@@ -35,7 +36,6 @@ from lockbox.identity import rate_limit, row_security
 from lockbox.identity.rate_limit import Limits
 from lockbox.identity.roles import Caller, Role
 from lockbox.refusals import Busy, Invalid, NotYours, Refusal
-from lockbox.tenancy.auditing import READERS
 
 router = APIRouter(prefix="/trail/verify", tags=[TAG], include_in_schema=False)
 

@@ -14,11 +14,11 @@ from api.portal.governing import Hall, done, hall, read
 from api.portal.pages import TAG
 from api.schemas.addresses import NewWatcher
 from api.schemas.parts import Slug
+from lockbox.admin import observers
+from lockbox.admin.observers import Wanted
 from lockbox.identity.roles import Caller
 from lockbox.refusals import Refusal
 from lockbox.requests.transition import Origin
-from lockbox.tenancy import watchers
-from lockbox.tenancy.watchers import Wanted
 
 router = APIRouter(prefix="/tenants/{slug}/watchers", tags=[TAG], include_in_schema=False)
 
@@ -52,7 +52,7 @@ def add(
     def deed(session: Session, caller: Caller, origin: Origin) -> None:
         body = read(NewWatcher, name=name.strip(), address=address.strip(), service=service or None)
         wanted = Wanted(body.name, body.address, body.service)
-        watchers.add(session, caller, origin, slug, wanted, services=work.chosen.services)
+        observers.add(session, caller, origin, slug, wanted, services=work.chosen.services)
 
     def shown(at: Hall, refused: Refusal) -> Response:
         return _shown(at, refused, written)
@@ -65,7 +65,7 @@ def remove(work: AtDesk, slug: Slug, one: Annotated[UUID, Form(alias="id")]) -> 
     """Have somebody copied no longer."""
 
     def deed(session: Session, caller: Caller, origin: Origin) -> None:
-        watchers.remove(session, caller, origin, slug, one)
+        observers.remove(session, caller, origin, slug, one)
 
     return done(work, slug, deed, _shown, f"/tenants/{slug}/watchers")
 
@@ -74,6 +74,6 @@ def _shown(at: Hall, refused: Refusal | None = None, written: Written | None = N
     return at.page(
         "watchers",
         refused,
-        watchers=watchers.listed(at.session, at.caller, at.tenant.slug),
+        watchers=observers.listed(at.session, at.caller, at.tenant.slug),
         written=written or Written(),
     )

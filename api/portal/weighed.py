@@ -3,9 +3,9 @@
 from fastapi import Response
 
 from api.portal.governing import Hall
+from lockbox.admin import what_if
 from lockbox.requests import phrasing
 from lockbox.requests.policy_rules import Policy
-from lockbox.tenancy import weighing
 
 
 def page(at: Hall, policy: Policy, seen: int) -> Response:
@@ -19,7 +19,7 @@ def page(at: Hall, policy: Policy, seen: int) -> Response:
     Raises:
         Invalid, NobodyCanApprove: it could not hold.
     """
-    found = weighing.weigh(at.session, at.caller, at.tenant.slug, policy)
+    found = what_if.weigh(at.session, at.caller, at.tenant.slug, policy)
     if found.refusal:
         raise found.refusal
     return at.page(

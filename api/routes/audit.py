@@ -24,6 +24,8 @@ from api.schemas.audit import (
     UseView,
 )
 from api.schemas.parts import Named, Slug, Word, Words, problems
+from lockbox.admin import audit_access
+from lockbox.admin.audit_access import Reading
 from lockbox.audit import export as exports
 from lockbox.audit import proofs
 from lockbox.audit import report as reports
@@ -34,8 +36,6 @@ from lockbox.audit.table import table
 from lockbox.database import now
 from lockbox.instants import Instant
 from lockbox.refusals import Invalid
-from lockbox.tenancy import auditing
-from lockbox.tenancy.auditing import Reading
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"])
 known = APIRouter(tags=["audit"])
@@ -46,7 +46,7 @@ NAMES = {"ndjson": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
 
 def reader(who: Who, session: Work, tenant: Slug | None = None) -> Reading:
     """Return the caller as a reader of a tenant's log, of the vendor's own, or of their only tenant's."""
-    return auditing.reading(session, who, tenant)
+    return audit_access.reading(session, who, tenant)
 
 
 async def wanted(
@@ -74,7 +74,7 @@ def search(
     came: From,
     session: Work,
     cursor: str | None = None,
-    limit: Annotated[int, Query(ge=1, le=auditing.MOST_A_PAGE)] = 50,
+    limit: Annotated[int, Query(ge=1, le=audit_access.MOST_A_PAGE)] = 50,
 ) -> AuditPage:
     """Search the trail, the newest events first, by person, action, request, service, time and text.
 
@@ -82,9 +82,9 @@ def search(
     the trail was read is an event too.
     """
     before = _read_cursor(cursor) if cursor is not None else None
-    found = auditing.search(session, who, what, before=before, most=limit)
+    found = audit_access.search(session, who, what, before=before, most=limit)
     items = [_event(event) for event in found.events]
-    auditing.note(session, who, came, TRAIL_READ, asked=asked_for(what), count=len(items))
+    audit_access.note(session, who, came, TRAIL_READ, asked=asked_for(what), count=len(items))
     return AuditPage(items=items, next_cursor=_cursor(found.before) if found.before else None)
 
 
@@ -96,7 +96,7 @@ def export(
     session: Work,
     house: House,
     form: Annotated[Literal["ndjson", "csv"], Query(alias="format")] = "ndjson",
-    since: Annotated[list[Size] | None, Query(max_length=auditing.MOST_SINCE)] = None,
+    since: Annotated[list[Size] | None, Query(max_length=audit_access.MOST_SINCE)] = None,
 ) -> StreamingResponse:
     """Export what is sealed: as lines of JSON with proofs (see docs/audit-format.md), or as a table.
 
@@ -105,21 +105,21 @@ def export(
     """
     taking.count(house, who.caller)
     asked = asked_for(what)
-    begun = auditing.export(session, who, what, asked, since or ())
-    auditing.note(
-        session, who, came, TRAIL_EXPORTED, asked=asked | {"format": form}, count=auditing.length(session, begun)
+    begun = audit_access.export(session, who, what, asked, since or ())
+    audit_access.note(
+        session, who, came, TRAIL_EXPORTED, asked=asked | {"format": form}, count=audit_access.length(session, begun)
     )
     made = table if form == "csv" else exports.lines
     name = f"audit-{who.log_id if who.tenant_id else 'vendor'}-{begun.log.size}.{form}"
     headers = {"cache-control": "no-store", "content-disposition": f'attachment; filename="{name}"'}
-    lines = taking.streamed(made(auditing.pages(house, who), begun))
+    lines = taking.streamed(made(audit_access.pages(house, who), begun))
     return StreamingResponse(lines, media_type=NAMES[form], headers=headers)
 
 
 @router.get("/checkpoint", responses=problems(404))
 def checkpoint(who: Reads, session: Work) -> CheckpointView:
     """Show the newest checkpoint of the log: its size and root, signed."""
-    log = auditing.head(session, who)
+    log = audit_access.head(session, who)
     return CheckpointView(
         log=log.id,
         origin=log.origin,
@@ -134,7 +134,7 @@ def checkpoint(who: Reads, session: Work) -> CheckpointView:
 @router.get("/proof/inclusion", responses=problems(404))
 def inclusion(event: UUID, who: Reads, session: Work) -> InclusionView:
     """Prove that an event is in the log."""
-    log, number, path = auditing.inclusion(session, who, event)
+    log, number, path = audit_access.inclusion(session, who, event)
     return InclusionView(event=event, number=number, size=log.size, proof=list(map(_text, path)), note=log.note)
 
 
@@ -146,14 +146,14 @@ def consistency(
     newer: Annotated[int | None, Query(alias="to", ge=0, le=LARGEST)] = None,
 ) -> ConsistencyView:
     """Prove that the log has only grown between two sizes, the newer being that of now if it is left out."""
-    log, new, path = auditing.consistency(session, who, older, newer)
+    log, new, path = audit_access.consistency(session, who, older, newer)
     return ConsistencyView(older=older, newer=new, proof=list(map(_text, path)), note=log.note)
 
 
 @router.get("/report", responses=problems(404))
 def report(request: UUID, who: Who, came: From, session: Work) -> ReportView:
     """Report on one request: who asked, who decided, when it was open, and what was done inside."""
-    found = auditing.report(session, who, came, request)
+    found = audit_access.report(session, who, came, request)
     facts = {name: getattr(found, name) for name in ReportView.model_fields if hasattr(found, name)}
     steps = [StepView.model_validate(step, from_attributes=True) for step in found.steps]
     asked = [StepView.model_validate(step, from_attributes=True) for step in found.questions]

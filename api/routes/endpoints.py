@@ -19,9 +19,9 @@ from api.schemas.endpoints import (
     NewSecret,
 )
 from api.schemas.parts import Slug, problems
+from lockbox.admin import delivery_log, webhooks
+from lockbox.admin.webhooks import Reach, Shown, Wanted
 from lockbox.notifications.models import Delivery, Endpoint
-from lockbox.tenancy import deliveries, endpoints
-from lockbox.tenancy.endpoints import Reach, Shown, Wanted
 
 router = APIRouter(prefix="/v1", tags=["endpoints"])
 
@@ -37,7 +37,7 @@ Within = Annotated[Reach, Depends(reach)]
 @router.get("/tenants/{slug}/endpoints", responses=problems(404))
 def list_tenants_endpoints(slug: Slug, who: Who, session: Work) -> EndpointList:
     """List a tenant's webhooks, to its admins; secrets are never shown again."""
-    return EndpointList(items=[_view(one) for one in endpoints.listed(session, who, slug)])
+    return EndpointList(items=[_view(one) for one in webhooks.listed(session, who, slug)])
 
 
 @router.post("/tenants/{slug}/endpoints", status_code=201, responses=problems(400, 404, 409))
@@ -45,13 +45,13 @@ def add_tenants_endpoint(
     slug: Slug, body: NewEndpoint, who: Who, came: From, session: Work, within: Within, response: Response
 ) -> NewEndpointView:
     """Add a webhook of a tenant, as its admin with a fresh sign-in; the secret is in this answer alone."""
-    return _added(endpoints.add(session, who, came, slug, _wanted(body), reach=within), response)
+    return _added(webhooks.add(session, who, came, slug, _wanted(body), reach=within), response)
 
 
 @router.get("/vendor/endpoints", responses=problems())
 def list_vendors_endpoints(who: Who, session: Work) -> EndpointList:
     """List the vendor's own webhooks, to its operators; they hear of the requests of every tenant."""
-    return EndpointList(items=[_view(one) for one in endpoints.listed(session, who, None)])
+    return EndpointList(items=[_view(one) for one in webhooks.listed(session, who, None)])
 
 
 @router.post("/vendor/endpoints", status_code=201, responses=problems(400, 409))
@@ -59,13 +59,13 @@ def add_vendors_endpoint(
     body: NewEndpoint, who: Who, came: From, session: Work, within: Within, response: Response
 ) -> NewEndpointView:
     """Add a webhook of the vendor, as an operator with a fresh sign-in; the secret is in this answer alone."""
-    return _added(endpoints.add(session, who, came, None, _wanted(body), reach=within), response)
+    return _added(webhooks.add(session, who, came, None, _wanted(body), reach=within), response)
 
 
 @router.get("/endpoints/{endpoint_id}", responses=problems(404))
 def show(endpoint_id: UUID, who: Who, session: Work) -> EndpointView:
     """Show one webhook."""
-    return _view(endpoints.show(session, who, endpoint_id))
+    return _view(webhooks.show(session, who, endpoint_id))
 
 
 @router.patch("/endpoints/{endpoint_id}", responses=problems(400, 404))
@@ -73,13 +73,13 @@ def change(
     endpoint_id: UUID, body: EndpointChange, who: Who, came: From, session: Work, within: Within
 ) -> EndpointView:
     """Change a webhook; a fresh sign-in is asked for all but disabling it and describing it."""
-    return _view(endpoints.change(session, who, came, endpoint_id, body.values(), reach=within))
+    return _view(webhooks.change(session, who, came, endpoint_id, body.values(), reach=within))
 
 
 @router.delete("/endpoints/{endpoint_id}", status_code=204, responses=problems(404))
 def remove(endpoint_id: UUID, who: Who, came: From, session: Work) -> None:
     """Remove a webhook; nothing more is called."""
-    endpoints.remove(session, who, came, endpoint_id)
+    webhooks.remove(session, who, came, endpoint_id)
 
 
 @router.post("/endpoints/{endpoint_id}/rotate", responses=problems(400, 404))
@@ -95,13 +95,13 @@ def rotate(
     """Replace a webhook's secret and key, with a fresh sign-in; for a while both sign. It is in this answer alone."""
     overlap = timedelta(hours=(body or NewSecret()).overlap_hours)
     response.headers["cache-control"] = "no-store"
-    return _with_secret(endpoints.rotate(session, who, came, endpoint_id, vault=keys, overlap=overlap))
+    return _with_secret(webhooks.rotate(session, who, came, endpoint_id, vault=keys, overlap=overlap))
 
 
 @router.post("/endpoints/{endpoint_id}/test", status_code=202, responses=problems(404, 409, 429))
 def try_out(endpoint_id: UUID, who: Who, came: From, session: Work) -> CallView:
     """Call a webhook with a test event; how that went is in its log."""
-    return CallView(webhook_id=deliveries.try_out(session, who, came, endpoint_id))
+    return CallView(webhook_id=delivery_log.try_out(session, who, came, endpoint_id))
 
 
 @router.get("/endpoints/{endpoint_id}/deliveries", responses=problems(404))
@@ -110,17 +110,17 @@ def list_deliveries(
     who: Who,
     session: Work,
     cursor: UUID | None = None,
-    limit: Annotated[int, Query(ge=1, le=deliveries.MOST_A_PAGE)] = 50,
+    limit: Annotated[int, Query(ge=1, le=delivery_log.MOST_A_PAGE)] = 50,
 ) -> DeliveryPage:
     """List each try to call a webhook, the newest first."""
-    log = deliveries.log(session, who, endpoint_id, cursor=cursor, most=limit)
+    log = delivery_log.log(session, who, endpoint_id, cursor=cursor, most=limit)
     return DeliveryPage(items=[_delivery(one) for one in log.deliveries], next_cursor=log.next_cursor)
 
 
 @router.post("/deliveries/{delivery_id}/redeliver", status_code=202, responses=problems(404, 409, 429))
 def redeliver(delivery_id: UUID, who: Who, came: From, session: Work) -> CallView:
     """Call again what has ended, under the id that it had; not what asks for something that is settled."""
-    return CallView(webhook_id=deliveries.redeliver(session, who, came, delivery_id))
+    return CallView(webhook_id=delivery_log.redeliver(session, who, came, delivery_id))
 
 
 def _wanted(body: NewEndpoint) -> Wanted:

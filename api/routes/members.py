@@ -20,11 +20,11 @@ from api.schemas.members import (
     Somebody,
 )
 from api.schemas.parts import MUST_MATCH_TAG, Named, Slug, problems
+from lockbox.admin import delegates, invitations, members, memberships, recovery
+from lockbox.admin.delegates import Entry, Wanted
+from lockbox.admin.memberships import Member
 from lockbox.identity.models import Invitation
 from lockbox.identity.roles import Role
-from lockbox.tenancy import deputies, invitations, members, memberships, recovery
-from lockbox.tenancy.deputies import Entry, Wanted
-from lockbox.tenancy.memberships import Member
 
 router = APIRouter(prefix="/v1/tenants/{slug}", tags=["members"])
 
@@ -108,20 +108,20 @@ def withdraw(slug: Slug, invitation_id: UUID, who: Who, came: From, session: Wor
 @router.get("/delegations", responses=problems(404))
 def list_delegations(slug: Slug, who: Who, session: Work) -> DelegationList:
     """List who stands in for whom, now and to come, to the tenant's own people."""
-    return DelegationList(items=[_delegation(entry) for entry in deputies.current(session, who, slug)])
+    return DelegationList(items=[_delegation(entry) for entry in delegates.current(session, who, slug)])
 
 
 @router.post("/delegations", status_code=201, responses=problems(400, 404, 409))
 def name_deputy(slug: Slug, body: NewDelegation, who: Who, came: From, session: Work) -> DelegationView:
     """Name a deputy for yourself, as an approver; for somebody who is absent, as a tenant admin."""
     wanted = Wanted(body.deputy, body.ends_at, body.starts_at, body.principal)
-    return _delegation(deputies.name_deputy(session, who, came, slug, wanted))
+    return _delegation(delegates.name_deputy(session, who, came, slug, wanted))
 
 
 @router.delete("/delegations/{delegation_id}", status_code=204, responses=problems(404))
 def end_delegation(slug: Slug, delegation_id: UUID, who: Who, came: From, session: Work) -> None:
     """End a delegation now, as the approver who is stood in for or a tenant admin."""
-    deputies.end(session, who, came, slug, delegation_id)
+    delegates.end(session, who, came, slug, delegation_id)
 
 
 @router.post("/recovery", status_code=201, responses=problems(400, 404, 409))

@@ -24,12 +24,12 @@ from api.schemas.tenants import (
     TenantPage,
     TenantView,
 )
+from lockbox.admin import approver_keys, emergency_stop, policies, tenants
+from lockbox.admin.policies import Edition, Held
+from lockbox.admin.tenants import Founding, Overview
 from lockbox.audit import approver_keys as files
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
-from lockbox.tenancy import approver_keys, policies, shutting, tenants
-from lockbox.tenancy.policies import Edition, Held
-from lockbox.tenancy.tenants import Founding, Overview
 
 router = APIRouter(prefix="/v1/tenants", tags=["tenants"])
 
@@ -93,7 +93,7 @@ def switch_mode(slug: Slug, body: NewMode, who: Who, came: From, session: Work, 
 
     What is in the vendor's review then waits for the customer once it is endorsed.
     """
-    switched = shutting.switch_mode(session, who, came, slug, body.mode, plans=chosen.plans)
+    switched = emergency_stop.switch_mode(session, who, came, slug, body.mode, plans=chosen.plans)
     return SwitchedView(mode=switched.mode, closed=_closed(switched.closed), in_review=switched.in_review)
 
 
@@ -106,7 +106,7 @@ def rename(slug: Slug, body: NewName, who: Who, came: From, session: Work) -> Te
 @router.post("/{slug}/shut", responses=problems(400, 404))
 def shut(slug: Slug, who: Who, came: From, session: Work, body: Comment | None = None) -> ShutView:
     """Revoke all open windows and deny all that waits or is in the vendor's review, as a tenant admin."""
-    done = shutting.shut(session, who, came, slug, body.comment if body else None)
+    done = emergency_stop.shut(session, who, came, slug, body.comment if body else None)
     return ShutView(
         revoked=_closed(done.revoked), denied=_closed(done.denied), denied_in_review=done.denied_in_review
     )

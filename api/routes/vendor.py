@@ -17,9 +17,9 @@ from api.schemas.members import (
     NewColleague,
 )
 from api.schemas.parts import MUST_MATCH_TAG, problems
+from lockbox.admin import memberships, undelivered, vendor_staff
+from lockbox.admin.memberships import Member
 from lockbox.identity.roles import Role
-from lockbox.tenancy import memberships, undelivered, vendor
-from lockbox.tenancy.memberships import Member
 
 router = APIRouter(prefix="/v1/vendor", tags=["vendor"])
 
@@ -32,7 +32,7 @@ def list_colleagues(
     limit: Annotated[int, Query(ge=1, le=memberships.MOST_A_PAGE)] = 50,
 ) -> ColleaguePage:
     """List everybody on the vendor's side, to its operators and auditors."""
-    page = vendor.page(session, who, cursor=cursor, most=limit)
+    page = vendor_staff.page(session, who, cursor=cursor, most=limit)
     return ColleaguePage(items=[_colleague(member) for member in page.members], next_cursor=page.next_cursor)
 
 
@@ -40,14 +40,14 @@ def list_colleagues(
 def invite_colleague(body: NewColleague, who: Who, came: From, session: Work, chosen: Chosen) -> InvitationView:
     """Invite somebody to the vendor's side by mail, as an operator; as many a day as a tenant may."""
     roles, a_day = frozenset(map(Role, body.roles)), chosen.invitations_a_day
-    invited = vendor.invite(session, who, came, name=body.name, address=body.address, roles=roles, a_day=a_day)
+    invited = vendor_staff.invite(session, who, came, name=body.name, address=body.address, roles=roles, a_day=a_day)
     return invitation_view(invited)
 
 
 @router.get("/members/{person_id}", responses=problems(404))
 def show_colleague(person_id: UUID, who: Who, session: Work, response: Response) -> ColleagueView:
     """Show somebody on the vendor's side, to its operators and auditors."""
-    return _one(vendor.show(session, who, person_id), response)
+    return _one(vendor_staff.show(session, who, person_id), response)
 
 
 @router.put("/members/{person_id}", responses=problems(400, 404, 412, 428), openapi_extra=MUST_MATCH_TAG)
@@ -65,31 +65,31 @@ def change_colleague(
     What a lost role carried ends. If-Match names the version that is replaced; without it the answer is 428.
     """
     roles, tier = frozenset(map(Role, body.roles)), body.review_tier
-    return _one(vendor.set_roles(session, who, came, person_id, roles, review_tier=tier, seen=seen), response)
+    return _one(vendor_staff.set_roles(session, who, came, person_id, roles, review_tier=tier, seen=seen), response)
 
 
 @router.delete("/members/{person_id}", status_code=204, responses=problems(404))
 def remove_colleague(person_id: UUID, who: Who, came: From, session: Work) -> None:
     """Take every role from somebody else at the vendor, as an operator; what they carried ends."""
-    vendor.remove(session, who, came, person_id)
+    vendor_staff.remove(session, who, came, person_id)
 
 
 @router.post("/members/{person_id}/disable", responses=problems(404))
 def disable_colleague(person_id: UUID, who: Who, came: From, session: Work) -> ColleagueView:
     """Shut somebody else at the vendor out for good, as an operator, and end what they asked for and have open."""
-    return _colleague(vendor.disable(session, who, came, person_id))
+    return _colleague(vendor_staff.disable(session, who, came, person_id))
 
 
 @router.get("/invitations", responses=problems())
 def list_vendor_invitations(who: Who, session: Work) -> InvitationList:
     """List the open invitations to the vendor's side, to its operators."""
-    return InvitationList(items=[invitation_view(one) for one in vendor.still_open(session, who)])
+    return InvitationList(items=[invitation_view(one) for one in vendor_staff.still_open(session, who)])
 
 
 @router.delete("/invitations/{invitation_id}", status_code=204, responses=problems(404, 409))
 def withdraw_vendor_invitation(invitation_id: UUID, who: Who, came: From, session: Work) -> None:
     """Take an invitation to the vendor's side back, as an operator."""
-    vendor.withdraw(session, who, came, invitation_id)
+    vendor_staff.withdraw(session, who, came, invitation_id)
 
 
 @router.get("/dead-notices", responses=problems())

@@ -9,9 +9,9 @@ from api.naming import name_an_address
 from api.schemas.addresses import NewWatcher, WatcherList, WatcherView
 from api.schemas.parts import Named, Slug, problems
 from api.schemas.requests import ForeseenView, Needed, WhatIf
+from lockbox.admin import foreseen, observers
+from lockbox.admin.observers import Listed, Wanted
 from lockbox.requests.policy_rules import Ask
-from lockbox.tenancy import foreseeing, watchers
-from lockbox.tenancy.watchers import Listed, Wanted
 
 router = APIRouter(prefix="/v1/tenants/{slug}/watchers", tags=["tenants"])
 foresight = APIRouter(prefix="/v1/tenants/{slug}/preview", tags=["tenants"])
@@ -20,27 +20,27 @@ foresight = APIRouter(prefix="/v1/tenants/{slug}/preview", tags=["tenants"])
 @router.get("", responses=problems(404))
 def list_watchers(slug: Slug, who: Who, session: Work) -> WatcherList:
     """List who is copied, to the tenant's members."""
-    return WatcherList(items=[_view(one) for one in watchers.listed(session, who, slug)])
+    return WatcherList(items=[_view(one) for one in observers.listed(session, who, slug)])
 
 
 @router.post("", status_code=201, responses=problems(400, 404, 409, 429), dependencies=[Depends(name_an_address)])
 def add_watcher(slug: Slug, body: NewWatcher, who: Who, came: From, session: Work, chosen: Chosen) -> WatcherView:
     """Have somebody copied who decides nothing, as the tenant's admin with a fresh sign-in."""
     wanted = Wanted(body.name, body.address, body.service)
-    return _view(watchers.add(session, who, came, slug, wanted, services=chosen.services))
+    return _view(observers.add(session, who, came, slug, wanted, services=chosen.services))
 
 
 @router.delete("/{watcher_id}", status_code=204, responses=problems(404))
 def remove_watcher(slug: Slug, watcher_id: UUID, who: Who, came: From, session: Work) -> None:
     """Have somebody copied no longer, as the tenant's admin."""
-    watchers.remove(session, who, came, slug, watcher_id)
+    observers.remove(session, who, came, slug, watcher_id)
 
 
 @foresight.post("", responses=problems(400, 404))
 def preview(slug: Slug, body: WhatIf, who: Who, session: Work, chosen: Chosen) -> ForeseenView:
     """Say to the tenant's members whom such a request would reach and where; nothing is written, nobody is told."""
     ask = Ask(body.service, tuple(body.actions), body.reason_code, tuple(body.resources))
-    found = foreseeing.foresee(session, who, slug, ask, chosen.services)
+    found = foreseen.foresee(session, who, slug, ask, chosen.services)
     stages = [Needed(group=one.name, approvals=one.approvals, people=list(one.people)) for one in found.stages]
     return ForeseenView.model_validate({**vars(found), "stages": stages}, from_attributes=True)
 

@@ -8,10 +8,10 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from lockbox.admin import permissions
 from lockbox.database import Database
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Role
-from lockbox.tenancy import authority
 from lockbox.watch import day, status
 from lockbox.watch.day import Day
 from lockbox.watch.status import Status
@@ -82,7 +82,7 @@ def look(database: Database, caller: Caller, *, failing_page: int = 1) -> Operat
     Raises:
         NotYours: the caller is no operator.
     """
-    authority.capacity(caller, (Role.OPERATOR,))
+    permissions.capacity(caller, (Role.OPERATOR,))
     stands = status.read(database, with_redis=True)
     return Operations(stands, day.read(database), _findings(database), _failing(database, caller, failing_page))
 

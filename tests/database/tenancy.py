@@ -7,13 +7,13 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from lockbox.admin import delegates, invitations, members, tenants, vendor_staff
+from lockbox.admin.delegates import Entry, Wanted
+from lockbox.admin.memberships import Member
 from lockbox.database import Database
 from lockbox.identity import row_security
 from lockbox.identity.models import Invitation
 from lockbox.identity.roles import Caller, Mode, Role
-from lockbox.tenancy import deputies, invitations, members, tenants, vendor
-from lockbox.tenancy.deputies import Entry, Wanted
-from lockbox.tenancy.memberships import Member
 from tests.builders import HERE, World
 from tests.mailbox import code_of
 
@@ -88,7 +88,7 @@ def members_of(world: World, who: str = "tara") -> dict[str, Member]:
 def colleagues_of(world: World, who: str = "olga") -> dict[str, Member]:
     """Return the vendor's people as somebody lists them, by name."""
     with world.house.transaction() as session:
-        page = vendor.page(session, world.people[who], cursor=None, most=100)
+        page = vendor_staff.page(session, world.people[who], cursor=None, most=100)
     return {member.name: member for member in page.members}
 
 
@@ -107,7 +107,7 @@ def names_deputy(
         starts_at=changes.get("starts_at"),
         principal_id=id_of(world, principal) if principal else None,
     )
-    return does(world, who, deputies.name_deputy, wanted, house=changes.get("house"))
+    return does(world, who, delegates.name_deputy, wanted, house=changes.get("house"))
 
 
 def with_deputies(house: Database) -> World:

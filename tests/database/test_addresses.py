@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
+from lockbox.admin import tenants as tenancy
 from lockbox.database import Database
 from lockbox.identity import row_security, tenants
 from lockbox.identity.models import Address
@@ -17,7 +18,6 @@ from lockbox.notifications.models import Outcome
 from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.refusals import AddressTaken, Invalid, SignInAgain, TooManyAddresses, Unknown
 from lockbox.requests.lifecycle import Action
-from lockbox.tenancy import tenants as tenancy
 from tests.builders import World, setting
 from tests.database.postbag import Postbag, address, open_notices
 from tests.database.scenes import read, write

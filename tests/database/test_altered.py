@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
+from lockbox.admin import audit_access
 from lockbox.audit import report
 from lockbox.audit import table as tables
 from lockbox.audit.findings import Kind
@@ -17,7 +18,6 @@ from lockbox.database import Database, now
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
-from lockbox.tenancy import auditing
 from tests.builders import Urls, World
 from tests.database.scenes import read
 from tests.database.test_exports import begun, exported, freely, judged, note, reads, story
@@ -44,13 +44,13 @@ def listed(world: World, who: str = "tara") -> list[Recorded]:
     """Return what a search finds, the oldest first."""
     reader = reads(world, who)
     with world.house.transaction() as session:
-        found = auditing.search(session, reader, Wanted(), before=None, most=50)
+        found = audit_access.search(session, reader, Wanted(), before=None, most=50)
     return sorted(found.events, key=lambda event: event.id)
 
 
 def table(world: World) -> list[dict[str, str]]:
     """Return the rows of an export for people."""
-    found = b"".join(tables.table(auditing.pages(world.house, reads(world)), begun(world))).decode()
+    found = b"".join(tables.table(audit_access.pages(world.house, reads(world)), begun(world))).decode()
     return list(csv.DictReader(io.StringIO(found, newline="")))
 
 
@@ -58,7 +58,7 @@ def reported(world: World, request_id: UUID | None = None) -> tuple[Report, str]
     """Return the report on a request, the only one there is, and its page."""
     one = request_id or read(world.house, "SELECT id FROM requests")[0].id
     with world.house.transaction() as session:
-        found = auditing.report(session, world.people["tara"], HERE, one)
+        found = audit_access.report(session, world.people["tara"], HERE, one)
         return found, report.page(found, made_at=now(session))
 
 

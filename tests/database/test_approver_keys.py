@@ -6,6 +6,7 @@ import json
 import pytest
 from sqlalchemy import Engine, text
 
+from lockbox.admin import approver_keys, audit_access, erasure
 from lockbox.audit import approver_keys as files
 from lockbox.audit import export, exported
 from lockbox.audit.approver_keys import ApproverKeys
@@ -19,7 +20,6 @@ from lockbox.refusals import NotYours
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.terms import ApproveMeans
-from lockbox.tenancy import approver_keys, auditing, erasure
 from tests.builders import Urls, World
 from tests.database.scenes import read
 from tests.database.tenancy import reads
@@ -37,10 +37,10 @@ def verdict_on(world: World, worker: Database, *given: ApproverKeys) -> Verdict:
     """Return the verdict on a whole export of the tenant's log."""
     sealed(worker)
     with world.house.transaction() as session:
-        reading = auditing.reading(session, world.people["tara"], world.tenant.slug)
+        reading = audit_access.reading(session, world.people["tara"], world.tenant.slug)
     with world.house.transaction() as session:
-        begun = auditing.export(session, reading, Wanted(), {}, ())
-    pages = auditing.pages(world.house, reading)
+        begun = audit_access.export(session, reading, Wanted(), {}, ())
+    pages = audit_access.pages(world.house, reading)
     file = b"".join(export.lines(pages, begun))
     return verify(exported.lines_of(io.BytesIO(file)), [public()], approvers=Approvers(given))
 

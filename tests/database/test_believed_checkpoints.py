@@ -10,12 +10,12 @@ from sqlalchemy import Engine, text
 from structlog.testing import capture_logs
 
 from config.settings import Plan
+from lockbox.admin import tenants
+from lockbox.admin.tenants import Founding
 from lockbox.audit import checkpoint
 from lockbox.database import Database
 from lockbox.notifications import checkpoint_digest
 from lockbox.notifications.models import Outcome
-from lockbox.tenancy import tenants
-from lockbox.tenancy.tenants import Founding
 from tests.builders import ShiftedClock, World, unbound
 from tests.database.postbag import Postbag
 from tests.database.scenes import read

@@ -7,6 +7,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
+from lockbox.admin import delegates, invitations, members, observers, policies
+from lockbox.admin.observers import Wanted
 from lockbox.audit import looking, refused
 from lockbox.audit.events import Actor
 from lockbox.audit.looking import TRAIL_READ
@@ -21,8 +23,6 @@ from lockbox.requests import activity, idempotency
 from lockbox.requests.activity import Entry
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from lockbox.tenancy import deputies, invitations, members, policies, watchers
-from lockbox.tenancy.watchers import Wanted
 from tests.builders import HERE, SETTINGS, ShiftedClock, Urls, World
 from tests.database.mentions import mentions
 from tests.database.postbag import Postbag, open_notices
@@ -100,7 +100,7 @@ def _comes(world: World, worker: Database) -> None:
     first = invites(world, name=ANN, address="annabelquist@contoso.example")
     does(world, "tara", invitations.withdraw, first.id)
     wanted = Wanted(ANN, "annabelquist@contoso.example")
-    does(world, "tara", watchers.add, wanted, services=SETTINGS.services)
+    does(world, "tara", observers.add, wanted, services=SETTINGS.services)
     joins(world, worker, "annabelquist", Role.APPROVER)
     does(world, "tara", members.set_eligible, id_of(world, "annabelquist"), eligible=True)
 
@@ -108,7 +108,7 @@ def _comes(world: World, worker: Database) -> None:
 def _deputises(world: World) -> None:
     """Stand in for somebody, and be stood in for by somebody who decides."""
     entry = names_deputy(world, "ann", "annabelquist")
-    does(world, "ann", deputies.end, entry.delegation.id)
+    does(world, "ann", delegates.end, entry.delegation.id)
     names_deputy(world, "tara", "aude", "annabelquist")
     world.act("aude", Action.DENY, world.fresh().id, comment=f"{ANN} would not")
 

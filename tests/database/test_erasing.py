@@ -9,6 +9,9 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
+from lockbox.admin import erasure, members, observers
+from lockbox.admin.erasure import Erased
+from lockbox.admin.observers import Wanted
 from lockbox.audit import looking, refused
 from lockbox.audit.events import VENDORS_LOG, Actor
 from lockbox.audit.looking import TRAIL_READ
@@ -20,9 +23,6 @@ from lockbox.identity import row_security
 from lockbox.refusals import Conflict, Unknown
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from lockbox.tenancy import erasure, members, watchers
-from lockbox.tenancy.erasure import Erased
-from lockbox.tenancy.watchers import Wanted
 from tests.builders import SETTINGS, Urls, World
 from tests.database.furnished import furnish
 from tests.database.mentions import mentions
@@ -151,7 +151,7 @@ def test_whoever_did_something_to_them_stays_named(world: World, urls: Urls) -> 
 def test_whose_address_is_like_theirs_stays_named(world: World, urls: Urls, superuser: Engine, address: str) -> None:
     write(superuser, "UPDATE people SET email = 'nn@contoso.example' WHERE id = :id", id=id_of(world, "ann"))
     invites(world, name="Lynn", address=address)
-    does(world, "tara", watchers.add, Wanted("Lynn", address), services=SETTINGS.services)
+    does(world, "tara", observers.add, Wanted("Lynn", address), services=SETTINGS.services)
     _look_for(world, f"is {address}, whose Annual report")
     before = [row for row in read(world.house, FIELDS) if row.field in {"member", "watcher", "wanted"}]
 

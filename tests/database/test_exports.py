@@ -11,6 +11,8 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.pool import QueuePool
 
+from lockbox.admin import audit_access
+from lockbox.admin.audit_access import Reading
 from lockbox.audit import approvals, checkpoint, export, merkle
 from lockbox.audit import table as tables
 from lockbox.audit.canonical import canonical
@@ -24,8 +26,6 @@ from lockbox.identity.roles import Mode, Role
 from lockbox.refusals import NotYours, Unknown
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from lockbox.tenancy import auditing
-from lockbox.tenancy.auditing import Reading
 from tests import second_verifier
 from tests.builders import World, unbound
 from tests.logs import public, sealed
@@ -45,20 +45,20 @@ READERS = {"tara": True, "aude": True, "vera": True, "ann": False, "erin": False
 
 def reads(world: World, who: str = "tara", tenant: str | None = None) -> Reading:
     with world.house.transaction() as session:
-        return auditing.reading(session, world.people[who], tenant or world.tenant.slug)
+        return audit_access.reading(session, world.people[who], tenant or world.tenant.slug)
 
 
 def reads_vendors(world: World) -> Reading:
     with world.house.transaction() as session:
-        return auditing.reading(session, world.people["vera"], None)
+        return audit_access.reading(session, world.people["vera"], None)
 
 
 def vendors_log(world: World) -> bytes:
     """Return an export of the vendor's log."""
     reader = reads_vendors(world)
     with world.house.transaction() as session:
-        whole = auditing.export(session, reader, Wanted(), {})
-    return b"".join(export.lines(auditing.pages(world.house, reader), whole))
+        whole = audit_access.export(session, reader, Wanted(), {})
+    return b"".join(export.lines(audit_access.pages(world.house, reader), whole))
 
 
 def bodies(found: bytes) -> list[dict[str, Any]]:
@@ -70,12 +70,12 @@ def bodies(found: bytes) -> list[dict[str, Any]]:
 def begun(world: World, who: str = "tara", wanted: Wanted | None = None, since: tuple[int, ...] = ()) -> Export:
     reader = reads(world, who)
     with world.house.transaction() as session:
-        return auditing.export(session, reader, wanted or Wanted(), {}, since)
+        return audit_access.export(session, reader, wanted or Wanted(), {}, since)
 
 
 def exported(world: World, who: str = "tara", wanted: Wanted | None = None, since: tuple[int, ...] = ()) -> bytes:
     """Return an export as somebody gets it."""
-    pages = auditing.pages(world.house, reads(world, who))
+    pages = audit_access.pages(world.house, reads(world, who))
     return b"".join(export.lines(pages, begun(world, who, wanted, since)))
 
 
@@ -90,7 +90,7 @@ def judged(found: bytes, *seen: str) -> Verdict:
 def note(world: World) -> str:
     reader = reads(world)
     with world.house.transaction() as session:
-        return auditing.head(session, reader).note
+        return audit_access.head(session, reader).note
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_logs_longer_than_a_tile_and_a_page_are_whole(world: World, worker: Data
 def test_what_is_sealed_while_an_export_runs_is_not_in_it(world: World, worker: Database) -> None:
     write(world, 1_500)
     sealed(worker)
-    lines = export.lines(auditing.pages(world.house, reads(world)), begun(world))
+    lines = export.lines(audit_access.pages(world.house, reads(world)), begun(world))
     first = next(lines)
 
     write(world, 700)
@@ -147,7 +147,7 @@ def test_what_is_sealed_while_an_export_runs_is_not_in_it(world: World, worker: 
 def test_no_transaction_is_open_between_two_pages(world: World, worker: Database) -> None:
     write(world, 1_500)
     sealed(worker)
-    lines = export.lines(auditing.pages(world.house, reads(world)), begun(world))
+    lines = export.lines(audit_access.pages(world.house, reads(world)), begun(world))
     for _ in range(300):
         next(lines)
 
@@ -164,7 +164,7 @@ def test_no_transaction_is_open_while_somebody_reads_a_line(
     freely(superuser, DELETE.replace("END", "512"))
     write(world, 1, REMOVED.replace("END", "512"))
     sealed(worker)
-    lines = export.lines(auditing.pages(world.house, reads(world)), begun(world))
+    lines = export.lines(audit_access.pages(world.house, reads(world)), begun(world))
 
     pool = world.house.engine.pool
     assert isinstance(pool, QueuePool)
@@ -176,7 +176,7 @@ def test_no_transaction_is_open_while_somebody_reads_a_line(
 def test_whoever_may_read_no_more_gets_no_further_page(world: World, worker: Database) -> None:
     write(world, 3_000)
     sealed(worker)
-    lines = export.lines(auditing.pages(world.house, reads(world, "aude")), begun(world, "aude"))
+    lines = export.lines(audit_access.pages(world.house, reads(world, "aude")), begun(world, "aude"))
     got = [next(lines) for _ in range(10)]
     with unbound(world.house).begin() as connection:
         connection.execute(
@@ -306,7 +306,7 @@ def test_the_vendors_auditors_read_no_justification_in_the_vendors_log(api: Data
     assert str(request.id).encode() in theirs
     reader = reads_vendors(world)
     with world.house.transaction() as session:
-        found = auditing.search(session, reader, Wanted(words="does not open"), before=None, most=10)
+        found = audit_access.search(session, reader, Wanted(words="does not open"), before=None, most=10)
     assert not found.events
 
 
@@ -339,14 +339,14 @@ def test_a_single_event_is_proven_by_a_few_tiles(world: World, worker: Database,
 
     for event_id, body in (ids[0], ids[40_000], ids[-1]):
         with world.house.transaction() as session:
-            log, number, path = auditing.inclusion(session, reader, event_id)
+            log, number, path = audit_access.inclusion(session, reader, event_id)
 
         merkle.check_inclusion(leaf_hash(bytes(body)), number, log.size, path, log.root)
         assert checkpoint.read(log.note).root == log.root
 
 
 def test_a_table_has_the_columns_that_auditors_know_and_no_formula(story: World) -> None:
-    pages = auditing.pages(story.house, reads(story))
+    pages = audit_access.pages(story.house, reads(story))
 
     rows = list(csv.DictReader(io.StringIO(b"".join(tables.table(pages, begun(story))).decode())))
 
@@ -366,7 +366,7 @@ def test_a_cell_that_would_be_a_formula_is_made_harmless(world: World, worker: D
     world.act("mallory", Action.DENY, request.id)
     sealed(worker)
 
-    found = b"".join(tables.table(auditing.pages(world.house, reads(world)), begun(world))).decode()
+    found = b"".join(tables.table(audit_access.pages(world.house, reads(world)), begun(world))).decode()
 
     assert list(csv.DictReader(io.StringIO(found, newline="")))[1]["User"] == f"'{start}1+1"
 

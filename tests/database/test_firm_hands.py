@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from config.settings import Plan
+from lockbox.admin import delegates, emergency_stop, members, policies, tenants
+from lockbox.admin.delegates import Wanted
 from lockbox.database import Database
 from lockbox.identity.roles import Caller, Means, Mode, Role
 from lockbox.refusals import SignInAgain
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Consent, Policy
-from lockbox.tenancy import deputies, members, policies, shutting, tenants
-from lockbox.tenancy.deputies import Wanted
 from tests.builders import HERE, ShiftedClock, World, unbound
 from tests.database.scenes import state_of, write
 from tests.database.tenancy import does, id_of
@@ -23,7 +23,7 @@ DAY = timedelta(days=1)
 PLANS = {"standard": Plan()}
 NINA = {"name": "Nina", "address": "nina@contoso.example", "roles": frozenset({Role.APPROVER})}
 LOOSENING: dict[str, Callable[[World, Caller], object]] = {
-    "switch off": lambda w, c: _as(w, c, shutting.switch_mode, Mode.OFF, plans=PLANS),
+    "switch off": lambda w, c: _as(w, c, emergency_stop.switch_mode, Mode.OFF, plans=PLANS),
     "change the policy": lambda w, c: _as(w, c, policies.change, Policy(mail_suffices=True)),
     "invite": lambda w, c: _as(w, c, members.invite, **NINA),
     "rename": lambda w, c: _as(w, c, tenants.rename, "Vendor"),
@@ -38,13 +38,13 @@ LOOSENING: dict[str, Callable[[World, Caller], object]] = {
     "name a deputy": lambda w, c: _as(
         w,
         c,
-        deputies.name_deputy,
+        delegates.name_deputy,
         Wanted(id_of(w, "abe"), datetime.now(UTC) + timedelta(days=1), None, id_of(w, "ann")),
     ),
 }
 TIGHTENING: dict[str, Callable[[World, Caller], object]] = {
-    "switch to enforce": lambda w, c: _as(w, c, shutting.switch_mode, Mode.ENFORCE, plans=PLANS),
-    "shut": lambda w, c: _as(w, c, shutting.shut),
+    "switch to enforce": lambda w, c: _as(w, c, emergency_stop.switch_mode, Mode.ENFORCE, plans=PLANS),
+    "shut": lambda w, c: _as(w, c, emergency_stop.shut),
     "take a role": lambda w, c: _as(w, c, members.set_roles, id_of(w, "abe"), roles=frozenset({Role.AUDITOR})),
     "remove": lambda w, c: _as(w, c, members.remove, id_of(w, "abe")),
 }
@@ -121,7 +121,7 @@ def test_consent_is_taken_back_by_any_sign_in_also_by_the_switch(
     world.act("max", Action.ENDORSE, opened.id)
 
     if switched:
-        _as(world, weak, shutting.switch_mode, Mode.ENFORCE, plans=PLANS)
+        _as(world, weak, emergency_stop.switch_mode, Mode.ENFORCE, plans=PLANS)
     else:
         _as(world, weak, policies.change, Policy(vendor_review=False))
 

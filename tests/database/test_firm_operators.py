@@ -5,10 +5,10 @@ from collections.abc import Callable
 import pytest
 
 from config.settings import Plan
+from lockbox.admin import recovery, tenants, vendor_staff
+from lockbox.admin.tenants import Founding
 from lockbox.identity.roles import Caller, Means, Role
 from lockbox.refusals import SignInAgain
-from lockbox.tenancy import recovery, tenants, vendor
-from lockbox.tenancy.tenants import Founding
 from tests.builders import HERE, World, unbound
 from tests.database.scenes import write
 from tests.database.tenancy import colleagues_of, id_of
@@ -19,20 +19,20 @@ PLANS = {"standard": Plan(), "basic": Plan(lockbox=False)}
 NILS = {"name": "Nils", "address": "nils@vendor.example"}
 FOUNDING = Founding("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")
 OPENING: dict[str, Callable[[World, Caller], object]] = {
-    "invite": lambda w, c: _does(w, c, vendor.invite, **NILS, roles=frozenset({Role.MANAGER})),
+    "invite": lambda w, c: _does(w, c, vendor_staff.invite, **NILS, roles=frozenset({Role.MANAGER})),
     "give a role": lambda w, c: _does(
-        w, c, vendor.set_roles, id_of(w, "eve"), frozenset({Role.ENGINEER, Role.MANAGER})
+        w, c, vendor_staff.set_roles, id_of(w, "eve"), frozenset({Role.ENGINEER, Role.MANAGER})
     ),
-    "change a role": lambda w, c: _does(w, c, vendor.set_roles, id_of(w, "eve"), frozenset({Role.OPERATOR})),
+    "change a role": lambda w, c: _does(w, c, vendor_staff.set_roles, id_of(w, "eve"), frozenset({Role.OPERATOR})),
     "add a tenant": lambda w, c: _does(w, c, tenants.add, FOUNDING, PLANS),
     "resume": lambda w, c: _does(w, c, tenants.resume, w.tenant.slug),
     "set a plan": lambda w, c: _does(w, c, tenants.set_plan, w.tenant.slug, "basic", plans=PLANS),
     "propose an admin": lambda w, c: _does(w, c, recovery.propose, w.tenant.slug, **NILS),
 }
 CLOSING: dict[str, Callable[[World, Caller], object]] = {
-    "take a role": lambda w, c: _does(w, c, vendor.set_roles, id_of(w, "eve"), frozenset[Role]()),
-    "remove": lambda w, c: _does(w, c, vendor.remove, id_of(w, "eve")),
-    "disable": lambda w, c: _does(w, c, vendor.disable, id_of(w, "eve")),
+    "take a role": lambda w, c: _does(w, c, vendor_staff.set_roles, id_of(w, "eve"), frozenset[Role]()),
+    "remove": lambda w, c: _does(w, c, vendor_staff.remove, id_of(w, "eve")),
+    "disable": lambda w, c: _does(w, c, vendor_staff.disable, id_of(w, "eve")),
     "suspend": lambda w, c: _does(w, c, tenants.suspend, w.tenant.slug),
 }
 

@@ -8,14 +8,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Engine, text
 
+from lockbox.admin import retention, vendor_consent
+from lockbox.admin.retention import Removed
 from lockbox.audit import sealing, tiles
 from lockbox.audit.merkle import check_consistency, check_inclusion, consistency, inclusion, leaf_hash
 from lockbox.audit.sealing import Signer
 from lockbox.database import Database, as_owner
 from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action
-from lockbox.tenancy import consents, keeping
-from lockbox.tenancy.keeping import Removed
 from tests.builders import Urls, World
 from tests.database.postbag import Postbag
 from tests.database.scenes import read
@@ -64,7 +64,7 @@ def as_long_ago(superuser: Engine, *statements: str, **values: object) -> None:
 def retain(urls: Urls, days: int = 30) -> list[Removed]:
     """Remove what is older than that, as the owner."""
     with as_owner(urls.owner) as session:
-        return keeping.retain(session, timedelta(days=days))
+        return retention.retain(session, timedelta(days=days))
 
 
 def left(world: World, request_id: UUID) -> int:
@@ -165,12 +165,12 @@ def test_the_end_of_a_consent_that_was_told_and_removed_is_not_told_again(
     worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     as_long_ago(superuser, CONSENTED)
-    told = list(consents.tell_of_ends(worker))
+    told = list(vendor_consent.tell_of_ends(worker))
     as_long_ago(superuser, "UPDATE events SET at = at - interval '89 days'")
     sealed(worker)
     (removed,) = retain(urls)
 
-    again = list(consents.tell_of_ends(worker))
+    again = list(vendor_consent.tell_of_ends(worker))
 
     assert len(told) == 1
     assert removed.end == 1

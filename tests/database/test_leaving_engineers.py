@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
+from lockbox.admin import vendor_staff
 from lockbox.database import Database
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Mode, Role
@@ -19,7 +20,6 @@ from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
-from lockbox.tenancy import vendor
 from tests.builders import HERE, ShiftedClock, World
 from tests.database.postbag import Postbag, open_notices
 from tests.database.scenes import (
@@ -48,10 +48,10 @@ WHERE n.request_id = :id AND n.template = :template ORDER BY p.name
 WAITING = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 LEFT = "Whoever asked is no engineer of the vendor any more."
 WAYS: dict[str, Callable[[World], object]] = {
-    "disabled": lambda w: manages(w, "olga", vendor.disable, id_of(w, "erin")),
-    "removed": lambda w: manages(w, "olga", vendor.remove, id_of(w, "erin")),
+    "disabled": lambda w: manages(w, "olga", vendor_staff.disable, id_of(w, "erin")),
+    "removed": lambda w: manages(w, "olga", vendor_staff.remove, id_of(w, "erin")),
     "no engineer any more": lambda w: manages(
-        w, "olga", vendor.set_roles, id_of(w, "erin"), frozenset({Role.MANAGER})
+        w, "olga", vendor_staff.set_roles, id_of(w, "erin"), frozenset({Role.MANAGER})
     ),
 }
 
@@ -99,7 +99,7 @@ def test_each_hears_of_it_who_hears_of_any_such_end(world: World, worker: Databa
     post.deliver(worker, open_notices(worker))
     post.mail.sent.clear()
 
-    manages(world, "olga", vendor.remove, id_of(world, "erin"))
+    manages(world, "olga", vendor_staff.remove, id_of(world, "erin"))
     post.deliver(worker, open_notices(worker))
 
     told = {
@@ -121,7 +121,7 @@ def test_each_hears_of_it_who_hears_of_any_such_end(world: World, worker: Databa
 def test_who_is_disabled_gets_no_mail_of_it(world: World, worker: Database, post: Postbag) -> None:
     three(world)
 
-    manages(world, "olga", vendor.disable, id_of(world, "erin"))
+    manages(world, "olga", vendor_staff.disable, id_of(world, "erin"))
     post.deliver(worker, open_notices(worker))
 
     assert "Erin" not in {mail.to_name for mail in post.mail.sent}
@@ -130,8 +130,8 @@ def test_who_is_disabled_gets_no_mail_of_it(world: World, worker: Database, post
 def test_roles_that_do_not_concern_an_engineer_end_nothing(world: World) -> None:
     requests = three(world)
 
-    manages(world, "olga", vendor.set_roles, id_of(world, "erin"), frozenset({Role.ENGINEER, Role.MANAGER}))
-    manages(world, "olga", vendor.remove, id_of(world, "max"))
+    manages(world, "olga", vendor_staff.set_roles, id_of(world, "erin"), frozenset({Role.ENGINEER, Role.MANAGER}))
+    manages(world, "olga", vendor_staff.remove, id_of(world, "max"))
 
     assert [state_of(world.house, one) for one in requests] == ["reviewing", "pending", "active"]
 
@@ -147,7 +147,7 @@ def test_a_change_that_fails_half_way_leaves_everything_as_it_was(world: World) 
 
 
 def _disable_and_stumble(session: Session, caller: Caller, origin: Origin, person_id: UUID) -> None:
-    vendor.disable(session, caller, origin, person_id)
+    vendor_staff.disable(session, caller, origin, person_id)
     raise ZeroDivisionError
 
 
@@ -162,7 +162,7 @@ def test_what_is_over_by_its_own_time_is_left_to_the_clock(world: World, later: 
     late = Database(world.house.engine, world.house.schedule, later)
 
     with late.transaction() as session:
-        vendor.disable(session, world.people["olga"], HERE, id_of(world, "erin"))
+        vendor_staff.disable(session, world.people["olga"], HERE, id_of(world, "erin"))
 
     assert state_of(world.house, in_review) == "reviewing"
 
@@ -181,7 +181,7 @@ def test_an_operator_ends_no_request_by_a_call_of_their_own(world: World, action
 
 def test_an_operator_who_has_another_role_cancels_nothing_of_others_either(world: World) -> None:
     requests = three(world)
-    manages(world, "olga", vendor.set_roles, id_of(world, "max"), frozenset({Role.OPERATOR, Role.MANAGER}))
+    manages(world, "olga", vendor_staff.set_roles, id_of(world, "max"), frozenset({Role.OPERATOR, Role.MANAGER}))
 
     for one in requests[:2]:
         with pytest.raises(NotYours):
@@ -228,7 +228,7 @@ def test_a_vote_that_is_about_to_open_a_window_is_waited_for_and_revoked(
 
     with api.transaction() as session:
         decide.act(session, world.people["ann"], HERE, request_id, Verdict(Action.APPROVE))
-        leaving = pool.submit(manages, world, "olga", vendor.disable, id_of(world, "erin"))
+        leaving = pool.submit(manages, world, "olga", vendor_staff.disable, id_of(world, "erin"))
         assert within(PATIENCE, lambda: leaving.done() or read(api, WAITING))
     leaving.result(PATIENCE)
 
@@ -244,7 +244,7 @@ def test_leaving_beside_many_moves_at_once_ends_without_a_deadlock(
 
     at_once(
         pool,
-        partial(manages, world, "olga", vendor.disable, id_of(world, "erin")),
+        partial(manages, world, "olga", vendor_staff.disable, id_of(world, "erin")),
         *(partial(world.act, "max", Action.ENDORSE, one) for one in requests[:4]),
         *(partial(world.act, "erin", Action.CANCEL, one) for one in requests[4:]),
     )

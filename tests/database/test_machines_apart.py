@@ -9,10 +9,10 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
+from lockbox.admin import vendor_staff
 from lockbox.database import Database
 from lockbox.identity.roles import Role
 from lockbox.refusals import InvitationRefused
-from lockbox.tenancy import vendor
 from tests.builders import Urls, World, unbound
 from tests.database.scenes import read, within, write
 from tests.database.tenancy import accepts, id_of, manages, on_the_database
@@ -55,7 +55,7 @@ def test_whoever_has_a_role_becomes_no_system(world: World, who: str) -> None:
 
 
 def test_no_role_is_turned_into_system_beside_another(world: World) -> None:
-    manages(world, "olga", vendor.set_roles, id_of(world, "erin"), frozenset({Role.ENGINEER, Role.MANAGER}))
+    manages(world, "olga", vendor_staff.set_roles, id_of(world, "erin"), frozenset({Role.ENGINEER, Role.MANAGER}))
 
     with pytest.raises(DBAPIError, match="a system and something else"):
         write(
@@ -67,7 +67,7 @@ def test_no_role_is_turned_into_system_beside_another(world: World) -> None:
 
 @pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ"])
 def test_of_two_who_give_both_roles_at_once_one_is_refused(world: World, urls: Urls, level: str) -> None:
-    manages(world, "olga", vendor.remove, id_of(world, "eve"))
+    manages(world, "olga", vendor_staff.remove, id_of(world, "eve"))
     engine = create_engine(urls.superuser, poolclass=NullPool, isolation_level=level)
 
     with ThreadPoolExecutor(1) as pool:
@@ -95,11 +95,11 @@ def _given(engine: Engine, person_id: UUID, role: str, meanwhile: Callable[[], N
 
 
 def test_an_invitation_that_would_mix_them_is_refused_in_words(world: World, worker: Database) -> None:
-    manages(world, "olga", vendor.remove, id_of(world, "eve"))
+    manages(world, "olga", vendor_staff.remove, id_of(world, "eve"))
     (eve,) = read(world.house, "SELECT email FROM people WHERE id = :p", p=id_of(world, "eve"))
     roles = frozenset({Role.ENGINEER})
-    invited = manages(world, "olga", vendor.invite, name="Eve", address=eve.email, roles=roles)
-    manages(world, "olga", vendor.set_roles, id_of(world, "eve"), frozenset({Role.SYSTEM}))
+    invited = manages(world, "olga", vendor_staff.invite, name="Eve", address=eve.email, roles=roles)
+    manages(world, "olga", vendor_staff.set_roles, id_of(world, "eve"), frozenset({Role.SYSTEM}))
 
     with pytest.raises(InvitationRefused, match="becomes no system"):
         accepts(world, "eve", invited.id, code_of(worker, invited.id))

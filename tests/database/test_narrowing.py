@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from lockbox.admin import audit_access
 from lockbox.audit import approvals, export
 from lockbox.audit.recorded import Wanted
 from lockbox.audit.verify import GOOD, verify
@@ -20,7 +21,6 @@ from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.queries import Question
-from lockbox.tenancy import auditing
 from tests import second_verifier
 from tests.builders import World
 from tests.database.postbag import Postbag
@@ -211,10 +211,10 @@ def test_the_trail_of_a_narrowed_window_is_found_good_by_both_verifiers(api: Dat
     world.submit()
     sealed(worker)
     with world.house.transaction() as session:
-        reading = auditing.reading(session, world.people["tara"], world.tenant.slug)
+        reading = audit_access.reading(session, world.people["tara"], world.tenant.slug)
     with world.house.transaction() as session:
-        begun = auditing.export(session, reading, Wanted(), {}, ())
-    lines = list(export.lines(auditing.pages(world.house, reading), begun))
+        begun = audit_access.export(session, reading, Wanted(), {}, ())
+    lines = list(export.lines(audit_access.pages(world.house, reading), begun))
     keys = [public(), approvals.ephemeral().public]
 
     verdict = verify(lines, keys, ())

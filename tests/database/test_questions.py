@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from lockbox.admin import erasure
 from lockbox.database import Database, as_owner
 from lockbox.identity.roles import Mode
 from lockbox.ids import new_id
@@ -27,7 +28,6 @@ from lockbox.requests import questions, talks, timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.talks import Exchange
-from lockbox.tenancy import erasure
 from tests.builders import HERE, ShiftedClock, Urls, World
 from tests.database.postbag import Postbag, address, open_notices
 from tests.database.scenes import as_caller, assert_indexes_are_true, at_once, read, state_of, trail

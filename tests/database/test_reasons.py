@@ -3,12 +3,12 @@
 import pytest
 
 from config.settings import Plan
+from lockbox.admin import emergency_stop, vendor_staff
 from lockbox.database import Database
 from lockbox.identity.roles import Mode
 from lockbox.refusals import CommentRequired
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from lockbox.tenancy import shutting, vendor
 from tests.builders import World
 from tests.database.scenes import read, state_of
 from tests.database.tenancy import does, id_of, manages
@@ -74,10 +74,10 @@ def test_an_emergency_stop_and_shutting_somebody_out_never_fail_for_the_lack_of_
     waiting, opened = world.submit(), world.submit()
     world.act("ann", Action.APPROVE, opened.id, comment="Yes")
 
-    does(world, "tara", shutting.shut)
+    does(world, "tara", emergency_stop.shut)
     theirs = world.fresh("eve")
     world.act("ann", Action.APPROVE, theirs.id, comment="Yes")
-    manages(world, "olga", vendor.disable, id_of(world, "eve"))
+    manages(world, "olga", vendor_staff.disable, id_of(world, "eve"))
 
     assert [state_of(api, one.id) for one in (waiting, opened, theirs)] == ["denied", "revoked", "revoked"]
 
@@ -86,6 +86,6 @@ def test_a_switch_to_enforce_never_fails_for_the_lack_of_a_reason(api: Database)
     world = World.make(api, Policy.model_validate({"comment_required": ["revoke"]}), Mode.OBSERVE)
     opened = world.act("max", Action.ENDORSE, world.submit().id)
 
-    does(world, "tara", shutting.switch_mode, Mode.ENFORCE, plans={"standard": Plan()})
+    does(world, "tara", emergency_stop.switch_mode, Mode.ENFORCE, plans={"standard": Plan()})
 
     assert state_of(api, opened.id) == "revoked"

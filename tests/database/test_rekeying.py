@@ -7,6 +7,8 @@ import pytest
 from sqlalchemy import Engine
 from sqlmodel import Session
 
+from lockbox.admin import key_rotation
+from lockbox.admin.key_rotation import Rekeyed
 from lockbox.database import Database, as_owner, now
 from lockbox.identity import api_tokens, row_marks, row_security
 from lockbox.identity.keyring import Keyring
@@ -15,8 +17,6 @@ from lockbox.identity.roles import Role
 from lockbox.notifications import recipients
 from lockbox.refusals import NotSignedIn
 from lockbox.requests import policy_store
-from lockbox.tenancy import rekeying
-from lockbox.tenancy.rekeying import Rekeyed
 from tests.builders import Urls, World, setting
 from tests.database.scenes import read, write
 from tests.ruling import lay_down, stand_in
@@ -49,7 +49,7 @@ def rekey(urls: Urls) -> Rekey:
 
     def rekeyed(*roots: bytes, key_is_lost: bool = False) -> Rekeyed:
         with as_owner(urls.owner, Keyring(roots)) as session:
-            return rekeying.rekey(session, key_is_lost=key_is_lost)
+            return key_rotation.rekey(session, key_is_lost=key_is_lost)
 
     return rekeyed
 

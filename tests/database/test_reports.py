@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
+from lockbox.admin import erasure
 from lockbox.database import Database, as_owner, now
 from lockbox.identity.roles import Mode, Role, Scope
 from lockbox.notifications import report_schedule
@@ -14,7 +15,6 @@ from lockbox.requests import activity, policy_store, timers
 from lockbox.requests.activity import Entry
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from lockbox.tenancy import erasure
 from tests.builders import HERE, ShiftedClock, Urls, World, unbound
 from tests.database.postbag import Postbag
 from tests.database.scenes import MAILBOX, assert_indexes_are_true, read, set_back, write

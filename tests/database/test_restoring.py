@@ -18,6 +18,9 @@ from api.heart import Beating
 from api.metrics import exposition
 from cli.operate import app as operate
 from config.settings import Plan as SoldPlan
+from lockbox.admin import restore, tenants
+from lockbox.admin.restore import Restored
+from lockbox.admin.tenants import Founding
 from lockbox.audit import checkpoint, sealing
 from lockbox.audit.behind import Shipped
 from lockbox.audit.sealing import RolledBack, Signer
@@ -28,9 +31,6 @@ from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.queries import Question
 from lockbox.schedule import Schedule
-from lockbox.tenancy import restoring, tenants
-from lockbox.tenancy.restoring import Restored
-from lockbox.tenancy.tenants import Founding
 from lockbox.watch import alarms, figures, status
 from lockbox.watch.invariants import Rota
 from tests.builders import ALL_RIGHTS, Urls, World, all_rights
@@ -103,7 +103,7 @@ class Plant:
     def after_restore(self, *, anyway: bool = False) -> Restored:
         """Do as the owner's command does."""
         with as_owner(self.urls.owner) as session:
-            done = restoring.restore(session, self.believed(), anyway=anyway)
+            done = restore.restore(session, self.believed(), anyway=anyway)
         for log_id in done.logs:
             self.folder.set_aside(log_id)
         return done

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from lockbox.admin import vendor_staff
 from lockbox.database import Database
 from lockbox.identity import api_tokens
 from lockbox.identity.roles import Mode, Role
@@ -13,7 +14,6 @@ from lockbox.refusals import OwnRequest
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from lockbox.tenancy import vendor
 from tests.builders import ShiftedClock, World
 from tests.database.postbag import Postbag, address, open_notices
 from tests.database.scenes import as_caller, assert_indexes_are_true, assert_trails_are_whole, state_of, write
@@ -38,7 +38,7 @@ def tiered(world: World) -> World:
 def also_asks(world: World, who: str, *, tier: int) -> None:
     """Let a manager in that tier file requests too."""
     both = frozenset({Role.ENGINEER, Role.MANAGER})
-    manages(world, "olga", vendor.set_roles, id_of(world, who), both, review_tier=tier)
+    manages(world, "olga", vendor_staff.set_roles, id_of(world, who), both, review_tier=tier)
     with world.house.transaction() as session:
         world.people[who] = api_tokens.authenticate(session, world.tokens[who], environment="test")
 
@@ -186,8 +186,8 @@ def test_a_manager_who_was_removed_is_neither_asked_nor_reminded(
     tiered: World, sender: Database, later: ShiftedClock
 ) -> None:
     request = tiered.submit()
-    manages(tiered, "olga", vendor.disable, id_of(tiered, "max"))
-    manages(tiered, "olga", vendor.remove, id_of(tiered, "mia"))
+    manages(tiered, "olga", vendor_staff.disable, id_of(tiered, "max"))
+    manages(tiered, "olga", vendor_staff.remove, id_of(tiered, "mia"))
 
     later.shift = timedelta(hours=2)
     timers.run(sender, [request.id])

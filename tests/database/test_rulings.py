@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from config.settings import Plan
+from lockbox.admin import emergency_stop
 from lockbox.database import Database
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Means, Mode, Role, Scope, Standing
@@ -29,7 +30,6 @@ from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.submit import Limits
-from lockbox.tenancy import shutting
 from tests.builders import HERE, SETTINGS, ShiftedClock, World, setting, unbound
 from tests.database.scenes import read, write
 from tests.database.tenancy import does
@@ -396,7 +396,7 @@ def test_consent_that_ended_during_the_review_opens_nothing(world: World, later:
 def test_consent_given_since_opens_what_was_submitted_before_no_longer_than_it_lasts(api: Database) -> None:
     world = World.make(api, Policy(), Mode.OBSERVE)
     request = world.submit(access_window=3600)
-    does(world, "tara", shutting.switch_mode, Mode.ENFORCE, plans={"standard": Plan()})
+    does(world, "tara", emergency_stop.switch_mode, Mode.ENFORCE, plans={"standard": Plan()})
     until = datetime.now(UTC) + timedelta(minutes=30)
     lay_down(world, consent={"mode": "observe", "until": until.isoformat()})
 

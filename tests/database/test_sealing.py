@@ -10,6 +10,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Engine
 
 from config.settings import Plan
+from lockbox.admin import tenants
+from lockbox.admin.tenants import Founding
 from lockbox.audit import checkpoint, growing, sealing, tiles
 from lockbox.audit.events import VENDORS_LOG
 from lockbox.audit.growing import Noted
@@ -19,8 +21,6 @@ from lockbox.audit.shipping import Folder
 from lockbox.database import Database
 from lockbox.requests import submit
 from lockbox.requests.lifecycle import Action
-from lockbox.tenancy import tenants
-from lockbox.tenancy.tenants import Founding
 from tests.builders import HERE, SETTINGS, ShiftedClock, World, unbound
 from tests.database.scenes import read, write
 from tests.database.tenancy import manages

@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 
 from config.settings import Plan
+from lockbox.admin import emergency_stop, policies
 from lockbox.database import Database
 from lockbox.identity.roles import Mode
 from lockbox.requests import decide
@@ -18,7 +19,6 @@ from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Consent, Policy
-from lockbox.tenancy import policies, shutting
 from tests.builders import HERE, World
 from tests.database.scenes import PATIENCE, assert_trails_are_whole, at_once, door, many, read, state_of, within
 from tests.database.tenancy import does, id_of
@@ -51,7 +51,9 @@ def test_a_switch_to_enforce_closes_a_window_whose_endorsement_was_not_committed
     request_id = world.submit().id
 
     with uncommitted(world, "max", Action.ENDORSE, request_id):
-        switching = beside(world, pool, lambda: does(world, "tara", shutting.switch_mode, Mode.ENFORCE, plans=PLANS))
+        switching = beside(
+            world, pool, lambda: does(world, "tara", emergency_stop.switch_mode, Mode.ENFORCE, plans=PLANS)
+        )
     switched = switching.result(PATIENCE)
 
     assert [request.id for request in switched.closed] == [request_id]
@@ -80,7 +82,7 @@ def test_shutting_ends_what_a_manager_is_about_to_endorse(
     request_id = world.submit().id
 
     with uncommitted(world, "max", Action.ENDORSE, request_id):
-        shut = beside(world, pool, lambda: does(world, "tara", shutting.shut))
+        shut = beside(world, pool, lambda: does(world, "tara", emergency_stop.shut))
     done = shut.result(PATIENCE)
 
     ended = {Mode.ENFORCE: ("denied", [], [request_id]), Mode.OBSERVE: ("revoked", [request_id], [])}
@@ -93,7 +95,7 @@ def test_shutting_revokes_what_an_approver_is_about_to_open(api: Database, pool:
     request_id = world.submit().id
 
     with uncommitted(world, "ann", Action.APPROVE, request_id):
-        shut = beside(world, pool, lambda: does(world, "tara", shutting.shut))
+        shut = beside(world, pool, lambda: does(world, "tara", emergency_stop.shut))
     done = shut.result(PATIENCE)
 
     assert ([request.id for request in done.revoked], done.denied) == ([request_id], [])
@@ -104,7 +106,7 @@ def test_shutting_revokes_what_an_approver_is_about_to_open(api: Database, pool:
 def test_an_endorsement_after_the_switch_asks_the_customer(api: Database, mode: Mode) -> None:
     world = World.make(api, mode=mode)
     before = world.submit().id
-    switched = does(world, "tara", shutting.switch_mode, Mode.ENFORCE, plans=PLANS)
+    switched = does(world, "tara", emergency_stop.switch_mode, Mode.ENFORCE, plans=PLANS)
 
     endorsed = world.act("max", Action.ENDORSE, before)
 
@@ -122,7 +124,7 @@ def test_an_endorsement_that_waits_for_the_switch_asks_the_customer(api: Databas
     request_id = world.submit().id
 
     with api.transaction() as session:
-        shutting.switch_mode(session, world.people["tara"], HERE, world.tenant.slug, Mode.ENFORCE, plans=PLANS)
+        emergency_stop.switch_mode(session, world.people["tara"], HERE, world.tenant.slug, Mode.ENFORCE, plans=PLANS)
         endorsing = beside(world, pool, lambda: world.act("max", Action.ENDORSE, request_id))
 
     assert endorsing.result(PATIENCE).state == "pending"
@@ -132,7 +134,7 @@ def test_an_endorsement_that_waits_for_the_switch_asks_the_customer(api: Databas
 def test_a_mode_that_got_looser_since_changes_nothing_for_what_is_in_review(api: Database) -> None:
     world = World.make(api, Policy())
     request_id = world.submit().id
-    does(world, "tara", shutting.switch_mode, Mode.OFF, plans=PLANS)
+    does(world, "tara", emergency_stop.switch_mode, Mode.OFF, plans=PLANS)
 
     endorsed = world.act("max", Action.ENDORSE, request_id)
 
@@ -142,7 +144,7 @@ def test_a_mode_that_got_looser_since_changes_nothing_for_what_is_in_review(api:
 def test_a_switch_from_off_to_observe_tells_the_customer_of_what_was_in_review(api: Database) -> None:
     world = World.make(api, mode=Mode.OFF)
     request_id = world.submit().id
-    does(world, "tara", shutting.switch_mode, Mode.OBSERVE, plans=PLANS)
+    does(world, "tara", emergency_stop.switch_mode, Mode.OBSERVE, plans=PLANS)
 
     opened = world.act("max", Action.ENDORSE, request_id)
 
@@ -158,7 +160,7 @@ def test_switching_beside_many_moves_at_once_ends_without_a_deadlock(api: Databa
 
     results = at_once(
         pool,
-        partial(does, world, "tara", shutting.switch_mode, Mode.ENFORCE, plans=PLANS),
+        partial(does, world, "tara", emergency_stop.switch_mode, Mode.ENFORCE, plans=PLANS),
         *(partial(world.act, "max", Action.ENDORSE, one) for one in requests),
     )
 

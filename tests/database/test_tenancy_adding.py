@@ -5,12 +5,12 @@ from hashlib import sha256
 import pytest
 
 from config.settings import Plan
+from lockbox.admin import tenants
+from lockbox.admin.tenants import Founding, Overview
 from lockbox.database import Database
 from lockbox.identity.roles import Mode, Role
 from lockbox.refusals import LicenceRequired, NotYours, OtherSide, SlugTaken, UnknownPlan
 from lockbox.requests.policy_rules import Policy
-from lockbox.tenancy import tenants
-from lockbox.tenancy.tenants import Founding, Overview
 from tests.builders import World
 from tests.database.postbag import address
 from tests.database.scenes import read

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from lockbox.admin import invitations, members, vendor_staff
 from lockbox.database import Database
 from lockbox.identity.roles import Role, Side
 from lockbox.refusals import (
@@ -13,7 +14,6 @@ from lockbox.refusals import (
     NotYours,
     Unknown,
 )
-from lockbox.tenancy import invitations, members, vendor
 from tests.builders import World
 from tests.database.postbag import address
 from tests.database.tenancy import accepts, colleagues_of, does, id_of, manages
@@ -28,7 +28,7 @@ NEW: dict[str, Any] = {
 
 
 def test_somebody_invited_to_the_vendor_accepts_and_may_ask(world: World, worker: Database) -> None:
-    invited = manages(world, "olga", vendor.invite, **NEW)
+    invited = manages(world, "olga", vendor_staff.invite, **NEW)
     before = set(colleagues_of(world))
 
     nils = accepts(world, "nils", invited.id, code_of(worker, invited.id))
@@ -41,7 +41,7 @@ def test_somebody_invited_to_the_vendor_accepts_and_may_ask(world: World, worker
 
 @pytest.mark.parametrize("who", ["olga", "vera"])
 def test_operators_and_auditors_see_everybody_on_the_vendors_side_and_nobody_else(world: World, who: str) -> None:
-    manages(world, "olga", vendor.remove, id_of(world, "eve"))
+    manages(world, "olga", vendor_staff.remove, id_of(world, "eve"))
 
     seen = colleagues_of(world, who)
 
@@ -66,45 +66,45 @@ def test_the_vendors_people_are_not_listed_to_others(world: World, who: str) -> 
 @pytest.mark.parametrize("who", ["erin", "max", "vera", "gate", "tara", "ann", "aude"])
 def test_invitations_to_the_vendor_are_not_listed_to_others(world: World, who: str) -> None:
     with pytest.raises(NotYours), world.house.transaction() as session:
-        vendor.still_open(session, world.people[who])
+        vendor_staff.still_open(session, world.people[who])
 
 
 def test_the_vendors_people_are_listed_page_by_page(world: World) -> None:
     with world.house.transaction() as session:
-        first = vendor.page(session, world.people["olga"], cursor=None, most=4)
-        rest = vendor.page(session, world.people["olga"], cursor=first.next_cursor, most=4)
+        first = vendor_staff.page(session, world.people["olga"], cursor=None, most=4)
+        rest = vendor_staff.page(session, world.people["olga"], cursor=first.next_cursor, most=4)
 
     assert [one.name for one in (*first.members, *rest.members)] == list(colleagues_of(world))
     assert rest.next_cursor is None
 
 
 def test_an_address_is_invited_once_and_a_colleague_never(world: World) -> None:
-    manages(world, "olga", vendor.invite, **NEW)
+    manages(world, "olga", vendor_staff.invite, **NEW)
 
     with pytest.raises(AlreadyInvited):
-        manages(world, "olga", vendor.invite, **(NEW | {"address": "Nils@Vendor.example"}))
+        manages(world, "olga", vendor_staff.invite, **(NEW | {"address": "Nils@Vendor.example"}))
     with pytest.raises(AlreadyMember):
-        manages(world, "olga", vendor.invite, **(NEW | {"address": address(world.house, world, "max")}))
+        manages(world, "olga", vendor_staff.invite, **(NEW | {"address": address(world.house, world, "max")}))
 
 
 def test_invitations_to_the_vendor_are_listed_and_withdrawn(world: World, worker: Database) -> None:
-    invited = manages(world, "olga", vendor.invite, **NEW)
+    invited = manages(world, "olga", vendor_staff.invite, **NEW)
     with world.house.transaction() as session:
-        listed_ = vendor.still_open(session, world.people["olga"])
+        listed_ = vendor_staff.still_open(session, world.people["olga"])
 
-    manages(world, "olga", vendor.withdraw, invited.id)
+    manages(world, "olga", vendor_staff.withdraw, invited.id)
 
     assert [one.id for one in listed_] == [invited.id]
     assert last_told(world.house).action == "invitation_withdrawn"
     assert sent_about(worker, invited.id) == []
     with pytest.raises(InvitationClosed):
-        manages(world, "olga", vendor.withdraw, invited.id)
+        manages(world, "olga", vendor_staff.withdraw, invited.id)
 
 
 def test_an_operator_withdraws_no_invitation_of_a_customer(world: World) -> None:
     theirs = does(world, "tara", members.invite, **(NEW | {"roles": frozenset({Role.AUDITOR})}))
 
     with pytest.raises(Unknown):
-        manages(world, "olga", vendor.withdraw, theirs.id)
+        manages(world, "olga", vendor_staff.withdraw, theirs.id)
     with pytest.raises(NotYours):
         does(world, "olga", invitations.withdraw, theirs.id)

@@ -8,12 +8,12 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from config.settings import Plan
+from lockbox.admin import emergency_stop, policies, tenants, vendor_consent
 from lockbox.audit.canonical import instant
 from lockbox.database import Database
 from lockbox.identity.roles import Mode
 from lockbox.reconcile import reconcile
 from lockbox.requests.policy_rules import Policy
-from lockbox.tenancy import consents, policies, shutting, tenants
 from tests.builders import ShiftedClock, World, unbound
 from tests.database.postbag import Postbag, open_notices
 from tests.database.scenes import at_once, read, write
@@ -71,7 +71,7 @@ def test_a_tenant_is_said_to_be_in_the_mode_that_holds_and_until_when(
 
 def test_consent_relaxes_no_mode_but_enforce(world: World, until: datetime) -> None:
     consents_to(world, until)
-    does(world, "tara", shutting.switch_mode, Mode.OFF, plans=PLANS)
+    does(world, "tara", emergency_stop.switch_mode, Mode.OFF, plans=PLANS)
 
     shown = reads(world, "tara", tenants.show)
 
@@ -84,7 +84,7 @@ def test_nobody_reads_of_a_consent_elsewhere(world: World, api: Database, until:
 
     with world.house.transaction() as session:
         tenants.show(session, world.people["tara"], world.tenant.slug)
-        found = consents.lasting(session, [elsewhere.tenant.id], datetime.now(UTC))
+        found = vendor_consent.lasting(session, [elsewhere.tenant.id], datetime.now(UTC))
 
     assert found == {}
 
@@ -120,7 +120,7 @@ def test_of_workers_that_see_the_end_together_one_tells_of_it(
     consents_to(world, until)
     later.shift = HOUR
 
-    said = at_once(pool, *[lambda: list(consents.tell_of_ends(late)) for _ in range(4)])
+    said = at_once(pool, *[lambda: list(vendor_consent.tell_of_ends(late)) for _ in range(4)])
 
     assert sorted(map(len, said)) == [0, 0, 0, 1]  # type: ignore[arg-type]
     assert len(ends(world)) == 1
@@ -138,14 +138,14 @@ def test_an_end_that_nobody_was_there_to_see_is_told_though_the_policy_has_chang
         Policy.model_validate({"consent": {"mode": "off", "until": again}}) if afterwards == "replaced" else Policy()
     )
     if afterwards == "switched":
-        does(world, "tara", shutting.switch_mode, Mode.ENFORCE, plans=PLANS, house=api)
+        does(world, "tara", emergency_stop.switch_mode, Mode.ENFORCE, plans=PLANS, house=api)
     else:
         does(world, "tara", policies.change, policy, house=api)
 
-    list(consents.tell_of_ends(late))
+    list(vendor_consent.tell_of_ends(late))
     first = [told.facts["deadline_at"] for told in ends(world)]
     later.shift = 9 * HOUR
-    list(consents.tell_of_ends(late))
+    list(vendor_consent.tell_of_ends(late))
 
     both = [instant(until), instant(again)]
     assert first == both[:1]
@@ -161,7 +161,7 @@ def test_consent_that_was_changed_before_its_end_ends_as_it_was_changed(
     consents_to(world, changed)
     later.shift = 3 * HOUR
 
-    list(consents.tell_of_ends(late))
+    list(vendor_consent.tell_of_ends(late))
 
     assert [told.facts["deadline_at"] for told in ends(world)] == ([instant(changed)] if changed else [])
 
@@ -172,7 +172,7 @@ def test_consent_that_was_over_when_it_was_laid_down_has_no_end(
     consents_to(world, until - 2 * HOUR)
     later.shift = HOUR
 
-    assert list(consents.tell_of_ends(late)) == []
+    assert list(vendor_consent.tell_of_ends(late)) == []
     assert ends(world) == []
 
 
@@ -180,10 +180,10 @@ def test_an_end_at_a_tenant_in_another_mode_is_told_as_what_it_is(
     world: World, late: Database, later: ShiftedClock, until: datetime
 ) -> None:
     consents_to(world, until)
-    does(world, "tara", shutting.switch_mode, Mode.OFF, plans=PLANS)
+    does(world, "tara", emergency_stop.switch_mode, Mode.OFF, plans=PLANS)
     later.shift = HOUR
 
-    list(consents.tell_of_ends(late))
+    list(vendor_consent.tell_of_ends(late))
 
     (told,) = ends(world)
     assert told.changes == {"consent": f"observe until {instant(until)} → none"}
@@ -204,7 +204,7 @@ def test_one_end_that_cannot_be_told_holds_no_other(
     )
     later.shift = 3 * HOUR
 
-    list(consents.tell_of_ends(late))
+    list(vendor_consent.tell_of_ends(late))
 
     rows = read(api, "SELECT tenant_id FROM events WHERE action = 'consent_ended'")
     assert [row.tenant_id for row in rows] == [elsewhere.tenant.id]
@@ -216,7 +216,7 @@ def test_what_may_have_ended_is_found_by_an_index(world: World, worker: Database
     with worker.engine.begin() as connection:
         connection.execute(text("SET LOCAL enable_seqscan = off"))
         values = {"at": until + HOUR, "most": 1}
-        plan = connection.execute(text(f"EXPLAIN {consents.ENDED.text}"), values).scalars().all()
+        plan = connection.execute(text(f"EXPLAIN {vendor_consent.ENDED.text}"), values).scalars().all()
 
     assert "ix_policies_consent" in "".join(plan)
     assert "uq_events_consent_ended" in "".join(plan)
@@ -227,7 +227,7 @@ def test_the_database_takes_one_end_of_a_consent(
 ) -> None:
     consents_to(world, until)
     later.shift = HOUR
-    list(consents.tell_of_ends(late))
+    list(vendor_consent.tell_of_ends(late))
 
     with pytest.raises(DBAPIError, match="uq_events_consent_ended"):
         write(

@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from lockbox.admin import members
 from lockbox.database import Database
 from lockbox.refusals import DelegationClash, Invalid, NotYours
-from lockbox.tenancy import members
 from tests.builders import World
 from tests.database.scenes import at_once
 from tests.database.tenancy import does, id_of, names_deputy, with_deputies

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import DBAPIError
 
+from lockbox.admin import delivery_log, webhooks
+from lockbox.admin.webhooks import Reach, Shown, Wanted
 from lockbox.database import Database
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Means
@@ -25,8 +27,6 @@ from lockbox.refusals import (
     Unknown,
 )
 from lockbox.requests.lifecycle import Action
-from lockbox.tenancy import deliveries, endpoints
-from lockbox.tenancy.endpoints import Reach, Shown, Wanted
 from tests.builders import HERE, ShiftedClock, World, unbound
 from tests.database.postbag import Postbag, open_notices
 from tests.database.scenes import as_caller, at_once, read, write
@@ -51,14 +51,14 @@ def acts(world: World, who: str | Caller, call: Callable[..., Any], *args: objec
 def added(world: World, reach: Reach, who: str = "tara", **changes: Any) -> Shown:
     """Add a webhook, of the tenant where its admin does it."""
     slug = world.tenant.slug if who == "tara" else None
-    shown: Shown = acts(world, who, endpoints.add, slug, Wanted(**({"url": URL} | changes)), reach=reach)
+    shown: Shown = acts(world, who, webhooks.add, slug, Wanted(**({"url": URL} | changes)), reach=reach)
     return shown
 
 
 def tries(world: World, who: str, endpoint: Shown) -> list[Any]:
     """Read the log of a webhook."""
     with world.house.transaction() as session:
-        log = deliveries.log(session, world.people[who], endpoint.endpoint.id, cursor=None, most=100)
+        log = delivery_log.log(session, world.people[who], endpoint.endpoint.id, cursor=None, most=100)
         return list(log.deliveries)
 
 
@@ -85,13 +85,13 @@ def test_each_change_is_told_to_the_admins_and_approvers_without_what_may_be_a_s
     shown = added(world, reach, description="Our channel")
     assert last_told(world.house).changes["url"] == "none → https://hooks.contoso.example"
     assert last_told(world.house).details["endpoint"] == "Our channel"
-    acts(world, "tara", endpoints.change, shown.endpoint.id, {"event_types": ["request.approved"]}, reach=reach)
+    acts(world, "tara", webhooks.change, shown.endpoint.id, {"event_types": ["request.approved"]}, reach=reach)
     assert last_told(world.house).changes == {"events": "all → request.approved"}
-    acts(world, "tara", endpoints.change, shown.endpoint.id, {"url": URL + "-2"}, reach=reach)
+    acts(world, "tara", webhooks.change, shown.endpoint.id, {"url": URL + "-2"}, reach=reach)
     assert last_told(world.house).changes == {"url": "changed"}
-    acts(world, "tara", endpoints.rotate, shown.endpoint.id, vault=reach.vault)
+    acts(world, "tara", webhooks.rotate, shown.endpoint.id, vault=reach.vault)
     assert last_told(world.house).changes == {"secret": "replaced; both sign for 24 h"}
-    acts(world, "tara", endpoints.remove, shown.endpoint.id)
+    acts(world, "tara", webhooks.remove, shown.endpoint.id)
 
     post.deliver(worker, open_notices(worker))
 
@@ -114,10 +114,10 @@ def test_only_a_tenants_own_webhook_may_be_told_why_access_is_asked(world: World
     with pytest.raises(Invalid, match="never told why") if theirs else nullcontext() as refused:
         added(world, reach, who, with_justification=True)
     with pytest.raises(Invalid, match="never told why") if theirs else nullcontext():
-        acts(world, who, endpoints.change, shown.endpoint.id, {"with_justification": True}, reach=reach)
+        acts(world, who, webhooks.change, shown.endpoint.id, {"with_justification": True}, reach=reach)
 
     assert refused is None or refused.value.facts["field"] == "with_justification"
-    acts(world, who, endpoints.change, shown.endpoint.id, {"with_justification": False}, reach=reach)
+    acts(world, who, webhooks.change, shown.endpoint.id, {"with_justification": False}, reach=reach)
 
 
 def test_the_database_lets_no_webhook_of_the_vendor_be_told_why(world: World, reach: Reach) -> None:
@@ -135,31 +135,31 @@ def test_an_equal_change_changes_nothing(world: World, reach: Reach) -> None:
     shown = added(world, reach)
     before = len(read(world.house, "SELECT FROM events"))
 
-    acts(world, "tara", endpoints.change, shown.endpoint.id, {"url": URL, "enabled": True}, reach=reach)
+    acts(world, "tara", webhooks.change, shown.endpoint.id, {"url": URL, "enabled": True}, reach=reach)
 
     assert len(read(world.house, "SELECT FROM events")) == before
 
 
 WIDENING: dict[str, Callable[[World, Caller, Shown, Reach], object]] = {
-    "add": lambda w, c, _, r: acts(w, c, endpoints.add, _slug(w, c), Wanted(URL), reach=r),
+    "add": lambda w, c, _, r: acts(w, c, webhooks.add, _slug(w, c), Wanted(URL), reach=r),
     "lead elsewhere": lambda w, c, s, r: acts(
-        w, c, endpoints.change, s.endpoint.id, {"url": "https://evil.example/"}, reach=r
+        w, c, webhooks.change, s.endpoint.id, {"url": "https://evil.example/"}, reach=r
     ),
     "tell more": lambda w, c, s, r: acts(
         w,
         c,
-        endpoints.change,
+        webhooks.change,
         s.endpoint.id,
         {"with_justification": True} if s.endpoint.tenant_id else {"event_types": ["request.approved"]},
         reach=r,
     ),
-    "rotate": lambda w, c, s, r: acts(w, c, endpoints.rotate, s.endpoint.id, vault=r.vault),
+    "rotate": lambda w, c, s, r: acts(w, c, webhooks.rotate, s.endpoint.id, vault=r.vault),
 }
 CLOSING: dict[str, Callable[[World, Caller, Shown, Reach], object]] = {
-    "disable": lambda w, c, s, r: acts(w, c, endpoints.change, s.endpoint.id, {"enabled": False}, reach=r),
-    "describe": lambda w, c, s, r: acts(w, c, endpoints.change, s.endpoint.id, {"description": "Ours"}, reach=r),
-    "remove": lambda w, c, s, _: acts(w, c, endpoints.remove, s.endpoint.id),
-    "try out": lambda w, c, s, _: acts(w, c, deliveries.try_out, s.endpoint.id),
+    "disable": lambda w, c, s, r: acts(w, c, webhooks.change, s.endpoint.id, {"enabled": False}, reach=r),
+    "describe": lambda w, c, s, r: acts(w, c, webhooks.change, s.endpoint.id, {"description": "Ours"}, reach=r),
+    "remove": lambda w, c, s, _: acts(w, c, webhooks.remove, s.endpoint.id),
+    "try out": lambda w, c, s, _: acts(w, c, delivery_log.try_out, s.endpoint.id),
 }
 
 
@@ -193,12 +193,12 @@ def test_what_leads_no_more_outside_is_done_by_any_sign_in(world: World, reach: 
 
 def test_enabling_again_takes_a_fresh_sign_in(world: World, reach: Reach) -> None:
     shown = added(world, reach)
-    acts(world, "tara", endpoints.change, shown.endpoint.id, {"enabled": False}, reach=reach)
+    acts(world, "tara", webhooks.change, shown.endpoint.id, {"enabled": False}, reach=reach)
 
     weak = signed_in(world, "tara", Means.TOKEN)
     with pytest.raises(SignInAgain):
-        acts(world, weak, endpoints.change, shown.endpoint.id, {"enabled": True}, reach=reach)
-    changed = acts(world, "tara", endpoints.change, shown.endpoint.id, {"enabled": True}, reach=reach)
+        acts(world, weak, webhooks.change, shown.endpoint.id, {"enabled": True}, reach=reach)
+    changed = acts(world, "tara", webhooks.change, shown.endpoint.id, {"enabled": True}, reach=reach)
 
     assert (changed.disabled_at, changed.why_disabled) == (None, None)
 
@@ -214,7 +214,7 @@ def test_a_tenants_webhooks_are_nobody_elses(world: World, reach: Reach, who: st
             with pytest.raises(Unknown):
                 (WIDENING | CLOSING)[what](world, world.people[who], shown, reach)
     with pytest.raises((Unknown, NotYours)):
-        acts(world, who, endpoints.add, world.tenant.slug, Wanted(URL), reach=reach)
+        acts(world, who, webhooks.add, world.tenant.slug, Wanted(URL), reach=reach)
 
 
 @pytest.mark.parametrize("who", ["erin", "max", "vera", "gate"])
@@ -253,7 +253,7 @@ def test_an_address_that_leads_inside_is_not_even_kept(world: World, reach: Reac
     with pytest.raises(Invalid) as refused:
         added(world, reach, url=url)
     with pytest.raises(Invalid):
-        acts(world, "tara", endpoints.change, shown.endpoint.id, {"url": url}, reach=reach)
+        acts(world, "tara", webhooks.change, shown.endpoint.id, {"url": url}, reach=reach)
 
     assert refused.value.facts == {"field": "url"}
     assert len(read(world.house, "SELECT FROM endpoints")) == 1
@@ -268,12 +268,12 @@ def test_an_event_that_never_comes_is_refused(world: World, reach: Reach, who: s
 def test_there_is_an_end_to_how_many_there_may_be(
     world: World, reach: Reach, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoints, "MOST_ENDPOINTS", 2)
+    monkeypatch.setattr(webhooks, "MOST_ENDPOINTS", 2)
     first, _ = added(world, reach), added(world, reach)
 
     with pytest.raises(TooManyEndpoints):
         added(world, reach)
-    acts(world, "tara", endpoints.remove, first.endpoint.id)
+    acts(world, "tara", webhooks.remove, first.endpoint.id)
 
     assert added(world, reach)
 
@@ -283,7 +283,7 @@ def test_what_was_removed_is_called_no_more_and_can_be_read_by_nobody(
 ) -> None:
     shown = added(world, reach)
     world.submit()
-    acts(world, "tara", endpoints.remove, shown.endpoint.id)
+    acts(world, "tara", webhooks.remove, shown.endpoint.id)
     world.submit()
 
     ended = post.deliver(worker, open_notices(worker))
@@ -305,7 +305,7 @@ def test_a_test_is_called_out_whatever_the_filter_says_and_is_in_the_log(
 ) -> None:
     shown = added(world, reach, who, event_types=("request.denied",), format=kind)
 
-    notice = acts(world, who, deliveries.try_out, shown.endpoint.id)
+    notice = acts(world, who, delivery_log.try_out, shown.endpoint.id)
     post.deliver(worker, open_notices(worker))
 
     (hook,) = post.hooks.sent
@@ -318,10 +318,10 @@ def test_a_test_is_called_out_whatever_the_filter_says_and_is_in_the_log(
 
 def test_what_is_disabled_is_not_tried_out(world: World, reach: Reach) -> None:
     shown = added(world, reach)
-    acts(world, "tara", endpoints.change, shown.endpoint.id, {"enabled": False}, reach=reach)
+    acts(world, "tara", webhooks.change, shown.endpoint.id, {"enabled": False}, reach=reach)
 
     with pytest.raises(EndpointDisabled):
-        acts(world, "tara", deliveries.try_out, shown.endpoint.id)
+        acts(world, "tara", delivery_log.try_out, shown.endpoint.id)
 
 
 @pytest.mark.parametrize("who", ["tara", "olga"])
@@ -333,7 +333,7 @@ def test_a_webhook_is_tried_out_ten_times_in_any_minute_and_no_more(
 
     def tried(seconds: float, which: Shown = shown) -> object:
         later.shift = timedelta(seconds=seconds)
-        return acts(shifted, who, deliveries.try_out, which.endpoint.id)
+        return acts(shifted, who, delivery_log.try_out, which.endpoint.id)
 
     for number in range(10):
         tried(number * 5)
@@ -353,16 +353,16 @@ def test_calls_that_are_repeated_are_counted_with_the_tests(
     world: World, worker: Database, post: Postbag, reach: Reach
 ) -> None:
     shown = added(world, reach, event_types=("request.approved",))
-    acts(world, "tara", deliveries.try_out, shown.endpoint.id)
+    acts(world, "tara", delivery_log.try_out, shown.endpoint.id)
     post.deliver(worker, open_notices(worker))
     (one,) = tries(world, "tara", shown)
     for _ in range(9):
-        acts(world, "tara", deliveries.redeliver, one.id)
+        acts(world, "tara", delivery_log.redeliver, one.id)
         with pytest.raises(StillWaiting):
-            acts(world, "tara", deliveries.redeliver, one.id)
+            acts(world, "tara", delivery_log.redeliver, one.id)
         post.deliver(worker, open_notices(worker))
 
-    for call, target in ((deliveries.redeliver, one.id), (deliveries.try_out, shown.endpoint.id)):
+    for call, target in ((delivery_log.redeliver, one.id), (delivery_log.try_out, shown.endpoint.id)):
         with pytest.raises(TooMany, match="at most 10 times a minute"):
             acts(world, "tara", call, target)
 
@@ -375,9 +375,9 @@ def test_tests_that_come_together_are_counted_one_after_the_other(
 ) -> None:
     shown = added(world, reach)
     for _ in range(7):
-        acts(world, "tara", deliveries.try_out, shown.endpoint.id)
+        acts(world, "tara", delivery_log.try_out, shown.endpoint.id)
 
-    answers = at_once(pool, *[lambda: acts(world, "tara", deliveries.try_out, shown.endpoint.id)] * 6)
+    answers = at_once(pool, *[lambda: acts(world, "tara", delivery_log.try_out, shown.endpoint.id)] * 6)
 
     assert Counter(type(answer).__name__ for answer in answers) == {"UUID": 3, "TooMany": 3}
 
@@ -392,11 +392,11 @@ def test_a_call_is_repeated_under_its_id_as_often_as_somebody_asks(
     post.deliver(worker, open_notices(worker))
     (one,) = tries(world, who, shown)
 
-    again = acts(world, who, deliveries.redeliver, one.id)
+    again = acts(world, who, delivery_log.redeliver, one.id)
     with pytest.raises(StillWaiting):
-        acts(world, who, deliveries.redeliver, one.id)
+        acts(world, who, delivery_log.redeliver, one.id)
     post.deliver(worker, open_notices(worker))
-    acts(world, who, deliveries.redeliver, one.id)
+    acts(world, who, delivery_log.redeliver, one.id)
     post.deliver(worker, open_notices(worker))
 
     assert again == one.notice_id
@@ -422,7 +422,7 @@ def test_a_dead_notice_comes_back_to_life_with_time_enough(
     later.shift = timedelta(hours=30)
     shifted = World(Database(world.house.engine, world.house.schedule, later), world.tenant, world.people)
 
-    acts(shifted, "tara", deliveries.redeliver, one.id)
+    acts(shifted, "tara", delivery_log.redeliver, one.id)
     post.deliver(sender, [one.notice_id])
 
     assert [hook.hook_id for hook in post.hooks.sent] == [str(one.notice_id)]
@@ -435,11 +435,11 @@ def test_a_call_about_what_is_settled_meanwhile_is_repeated_all_the_same(
     request = world.submit()
     post.deliver(worker, open_notices(worker))
     (one,) = tries(world, "tara", shown)
-    acts(world, "tara", deliveries.redeliver, one.id)
+    acts(world, "tara", delivery_log.redeliver, one.id)
     post.deliver(worker, open_notices(worker))
     world.act("ann", Action.DENY, request.id)
 
-    acts(world, "tara", deliveries.redeliver, one.id)
+    acts(world, "tara", delivery_log.redeliver, one.id)
     post.deliver(worker, open_notices(worker))
 
     assert [hook.hook_id for hook in post.hooks.sent] == [str(one.notice_id)] * 3
@@ -462,7 +462,7 @@ def test_the_database_lets_nobody_else_repeat_a_call(
             with world.house.transaction() as session:
                 row_security.enter(session, caller)
                 values = {"delivery": row.id, "moment": datetime.now(UTC)}
-                answers = session.connection().execute(deliveries.REOPEN, values).all()
+                answers = session.connection().execute(delivery_log.REOPEN, values).all()
                 session.rollback()
             assert bool(answers) is (who == ("olga" if row.is_vendors else "tara")), who
 

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from config.settings import Plan
+from lockbox.admin import delegates, members, tenants
+from lockbox.admin.tenants import Founding
 from lockbox.database import Database
 from lockbox.identity.roles import Means, Role
 from lockbox.refusals import LastAdmin, NotYours, SignInAgain
-from lockbox.tenancy import deputies, members, tenants
-from lockbox.tenancy.tenants import Founding
 from tests.builders import HERE, World, unbound
 from tests.database.scenes import read, write
 from tests.database.tenancy import accepts, does, manages, members_of, names_deputy, reads, with_deputies
@@ -50,7 +50,7 @@ def test_who_leaves_stands_in_for_nobody_any_more(world: World) -> None:
 
     does(made, "aude", members.leave)
 
-    assert reads(made, "ann", deputies.current) == []
+    assert reads(made, "ann", delegates.current) == []
     assert "Aude" not in members_of(made)
 
 

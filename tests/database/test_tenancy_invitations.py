@@ -3,6 +3,7 @@
 import pytest
 from sqlalchemy.exc import DBAPIError
 
+from lockbox.admin import invitations
 from lockbox.database import Database
 from lockbox.identity.roles import Role
 from lockbox.refusals import (
@@ -10,7 +11,6 @@ from lockbox.refusals import (
     NotYours,
     Unknown,
 )
-from lockbox.tenancy import invitations
 from tests.builders import World
 from tests.database.postbag import open_notices
 from tests.database.tenancy import accepts, does, invites, joins, on_the_database, reads

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from config.settings import Plan
+from lockbox.admin import members, recovery, tenants, vendor_staff
+from lockbox.admin.tenants import Founding
 from lockbox.database import Database
 from lockbox.identity.roles import Role
 from lockbox.refusals import InvitationRefused, NotYours
-from lockbox.tenancy import members, recovery, tenants, vendor
-from lockbox.tenancy.tenants import Founding
 from tests.builders import World
 from tests.database.scenes import at_once, read
 from tests.database.tenancy import accepts, does, id_of, invites, manages
@@ -45,10 +45,10 @@ ADMIN_LEAVES: dict[str, Callable[[World], object]] = {
     "by her own hand": lambda w: does(w, "tara", members.remove, id_of(w, "tara")),
 }
 OPERATOR_LEAVES: dict[str, Callable[[World], object]] = {
-    "removed": lambda w: manages(w, "oscar", vendor.remove, id_of(w, "olga")),
-    "disabled": lambda w: manages(w, "oscar", vendor.disable, id_of(w, "olga")),
+    "removed": lambda w: manages(w, "oscar", vendor_staff.remove, id_of(w, "olga")),
+    "disabled": lambda w: manages(w, "oscar", vendor_staff.disable, id_of(w, "olga")),
     "no operator any more": lambda w: manages(
-        w, "oscar", vendor.set_roles, id_of(w, "olga"), frozenset({Role.MANAGER})
+        w, "oscar", vendor_staff.set_roles, id_of(w, "olga"), frozenset({Role.MANAGER})
     ),
 }
 
@@ -89,10 +89,10 @@ def test_what_an_admin_has_offered_stays_while_they_are_one(world: World) -> Non
 
 @pytest.mark.parametrize("how", OPERATOR_LEAVES)
 def test_what_an_operator_has_offered_and_proposed_ends_when_they_are_none_any_more(world: World, how: str) -> None:
-    manages(world, "olga", vendor.invite, **NILS)
+    manages(world, "olga", vendor_staff.invite, **NILS)
     does(world, "olga", recovery.propose, **RITA)
     manages(world, "olga", tenants.add, FOUNDING, {"standard": Plan()})
-    manages(world, "oscar", vendor.invite, **(NILS | {"address": "nick@vendor.example"}))
+    manages(world, "oscar", vendor_staff.invite, **(NILS | {"address": "nick@vendor.example"}))
     invites(world)
 
     OPERATOR_LEAVES[how](world)
@@ -117,9 +117,9 @@ def test_an_operator_who_proposes_while_they_are_removed_leaves_nothing_open(
         proposed, _ = at_once(
             pool,
             lambda: does(world, "olga", recovery.propose, **RITA),
-            lambda: manages(world, "oscar", vendor.remove, id_of(world, "olga")),
+            lambda: manages(world, "oscar", vendor_staff.remove, id_of(world, "olga")),
         )
 
         assert still_open(world) == []
         assert isinstance(proposed, NotYours) or proposed is not None
-        manages(world, "oscar", vendor.set_roles, id_of(world, "olga"), frozenset({Role.OPERATOR}))
+        manages(world, "oscar", vendor_staff.set_roles, id_of(world, "olga"), frozenset({Role.OPERATOR}))

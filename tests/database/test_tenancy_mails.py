@@ -3,12 +3,12 @@
 from datetime import UTC, datetime, timedelta
 
 from config.settings import Plan
+from lockbox.admin import delegates, emergency_stop, invitations, members, policies, recovery, tenants
+from lockbox.admin.delegates import Wanted
 from lockbox.database import Database
 from lockbox.identity.roles import Mode, Role
 from lockbox.notifications.models import Outcome
 from lockbox.requests.policy_rules import Policy
-from lockbox.tenancy import deputies, invitations, members, policies, recovery, shutting, tenants
-from lockbox.tenancy.deputies import Wanted
 from tests.builders import World
 from tests.database.postbag import Postbag, open_notices
 from tests.database.tenancy import does, id_of, invites
@@ -23,12 +23,12 @@ def everything(world: World) -> None:
     does(world, "olga", tenants.resume)
     does(world, "olga", tenants.set_plan, "gold", plans=PLANS)
     does(world, "tara", tenants.rename, "Contoso AG")
-    does(world, "tara", shutting.switch_mode, Mode.OBSERVE, plans=PLANS)
+    does(world, "tara", emergency_stop.switch_mode, Mode.OBSERVE, plans=PLANS)
     does(world, "tara", policies.change, Policy(quorum=2))
     does(world, "tara", members.set_eligible, aude, eligible=True)
     ends_at = datetime.now(UTC) + timedelta(days=1)
-    named = does(world, "ann", deputies.name_deputy, Wanted(aude, ends_at))
-    does(world, "ann", deputies.end, named.delegation.id)
+    named = does(world, "ann", delegates.name_deputy, Wanted(aude, ends_at))
+    does(world, "ann", delegates.end, named.delegation.id)
     does(world, "tara", invitations.withdraw, invites(world).id)
     does(world, "tara", members.set_roles, abe, roles=frozenset({Role.AUDITOR}))
     does(world, "tara", members.remove, abe)

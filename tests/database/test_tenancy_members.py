@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from lockbox.admin import members
 from lockbox.database import Database
 from lockbox.identity.roles import Means, Role
 from lockbox.ids import new_id
 from lockbox.refusals import AlreadyInvited, AlreadyMember, NotYours, OtherSide, Unknown
 from lockbox.requests.lifecycle import Action, State
-from lockbox.tenancy import members
 from tests.builders import World, setting
 from tests.database.postbag import address
 from tests.database.scenes import at_once, read

@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import DBAPIError
 
+from lockbox.admin import delegates, members, policies
+from lockbox.admin.delegates import Wanted
+from lockbox.admin.policies import Held
 from lockbox.database import Database
 from lockbox.identity.roles import Mode, Role
 from lockbox.ids import new_id
@@ -14,9 +17,6 @@ from lockbox.refusals import Invalid, NobodyCanApprove, NotYours, Stale, Unknown
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.policy_rules import Consent, Match, Policy, Rule
 from lockbox.requests.terms import Overrides, Stage
-from lockbox.tenancy import deputies, members, policies
-from lockbox.tenancy.deputies import Wanted
-from lockbox.tenancy.policies import Held
 from tests.builders import HERE, WITHOUT_REVIEW, World
 from tests.database.scenes import at_once, read, state_of
 from tests.database.tenancy import does, id_of, on_the_database, reads
@@ -207,7 +207,7 @@ def test_a_group_of_deputies_can_answer_while_one_stands_in(world: World) -> Non
     with pytest.raises(NobodyCanApprove):
         change(world, policy)
 
-    does(world, "ann", deputies.name_deputy, Wanted(id_of(world, "aude"), datetime.now(UTC) + timedelta(days=1)))
+    does(world, "ann", delegates.name_deputy, Wanted(id_of(world, "aude"), datetime.now(UTC) + timedelta(days=1)))
 
     assert change(world, policy).edition.version == 2
 

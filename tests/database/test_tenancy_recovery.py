@@ -9,6 +9,8 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from config.settings import Plan
+from lockbox.admin import invitations, members, recovery, tenants
+from lockbox.admin.tenants import Founding
 from lockbox.database import Database
 from lockbox.identity.models import Invitation
 from lockbox.identity.roles import Role
@@ -22,8 +24,6 @@ from lockbox.refusals import (
     Unknown,
 )
 from lockbox.schedule import NOTICES
-from lockbox.tenancy import invitations, members, recovery, tenants
-from lockbox.tenancy.tenants import Founding
 from tests.builders import ShiftedClock, World
 from tests.database.postbag import Postbag, address, open_notices
 from tests.database.scenes import at_once, milliseconds, read, write

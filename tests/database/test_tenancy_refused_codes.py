@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine
 
+from lockbox.admin import invitations, vendor_staff
 from lockbox.database import Database
 from lockbox.identity.models import Invitation
 from lockbox.identity.roles import Role
@@ -15,7 +16,6 @@ from lockbox.refusals import (
     OtherSide,
     Refusal,
 )
-from lockbox.tenancy import invitations, vendor
 from tests.builders import ShiftedClock, World
 from tests.database.postbag import address
 from tests.database.scenes import read, write
@@ -142,7 +142,9 @@ def test_somebody_of_the_vendor_never_accepts_a_customers_invitation(
 
 def test_somebody_of_a_customer_never_accepts_the_vendors_invitation(world: World, worker: Database) -> None:
     theirs = address(world.house, world, "ann")
-    invited = manages(world, "olga", vendor.invite, name="Ann", address=theirs, roles=frozenset({Role.ENGINEER}))
+    invited = manages(
+        world, "olga", vendor_staff.invite, name="Ann", address=theirs, roles=frozenset({Role.ENGINEER})
+    )
 
     assert type(refused(world, invited, code_of(worker, invited.id))) is OtherSide
 

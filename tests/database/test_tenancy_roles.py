@@ -7,13 +7,13 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
+from lockbox.admin import delegates, members
+from lockbox.admin.delegates import Wanted
 from lockbox.database import Database
 from lockbox.identity.roles import Role
 from lockbox.refusals import LastAdmin, NotYours
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.policy_rules import Policy
-from lockbox.tenancy import deputies, members
-from lockbox.tenancy.deputies import Wanted
 from tests.builders import World
 from tests.database.scenes import at_once, read, write
 from tests.database.tenancy import does, id_of, members_of, on_the_database, reads
@@ -145,7 +145,7 @@ def test_what_somebody_stands_in_for_ends_with_what_it_rests_on(world: World, en
     aude, ann = id_of(world, "aude"), id_of(world, "ann")
     does(world, "tara", members.set_eligible, aude, eligible=True)
     ends_at = datetime.now(UTC) + timedelta(days=1)
-    does(world, "ann", deputies.name_deputy, Wanted(aude, ends_at))
+    does(world, "ann", delegates.name_deputy, Wanted(aude, ends_at))
 
     match ending:
         case "unmarked":
@@ -159,4 +159,4 @@ def test_what_somebody_stands_in_for_ends_with_what_it_rests_on(world: World, en
 
     ended = [told for told in changes_told(world.house) if told.action == "deputy_ended"]
     assert [(told.details["principal"], told.details["deputy"]) for told in ended] == [("Ann", "Aude")]
-    assert reads(world, "tara", deputies.current) == []
+    assert reads(world, "tara", delegates.current) == []

@@ -6,6 +6,8 @@ import pytest
 from sqlmodel import Session
 
 from config.settings import Plan
+from lockbox.admin import emergency_stop, members, policies, tenants
+from lockbox.admin.emergency_stop import Switched
 from lockbox.database import Database
 from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.refusals import InvalidMove, LicenceRequired, NotYours, Unknown
@@ -13,8 +15,6 @@ from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
-from lockbox.tenancy import members, policies, shutting, tenants
-from lockbox.tenancy.shutting import Switched
 from tests.builders import ShiftedClock, World
 from tests.database.postbag import Postbag, open_notices
 from tests.database.scenes import door, read, state_of
@@ -27,7 +27,7 @@ EVERYBODY = {"Tara", "Ann", "Amir", "Abe"}
 
 def switch(world: World, mode: Mode, who: str = "tara", house: Database | None = None) -> Switched:
     """Switch the mode of the world's tenant."""
-    return does(world, who, shutting.switch_mode, mode, house=house, plans=PLANS)
+    return does(world, who, emergency_stop.switch_mode, mode, house=house, plans=PLANS)
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
@@ -96,7 +96,7 @@ def test_a_switch_that_fails_half_way_leaves_everything_as_it_was(api: Database)
 
 
 def _switch_and_stumble(session: Session, caller: Caller, origin: Origin, slug: str) -> None:
-    shutting.switch_mode(session, caller, origin, slug, Mode.ENFORCE, plans=PLANS)
+    emergency_stop.switch_mode(session, caller, origin, slug, Mode.ENFORCE, plans=PLANS)
     raise ZeroDivisionError
 
 
@@ -120,7 +120,7 @@ def test_shutting_revokes_all_windows_and_denies_all_that_waits_in_one_call(api:
         world.act("ann", Action.APPROVE, one)
     theirs = elsewhere.act("ann", Action.APPROVE, elsewhere.submit().id).id
 
-    done = does(world, "tara", shutting.shut, "We are under attack")
+    done = does(world, "tara", emergency_stop.shut, "We are under attack")
 
     assert [request.id for request in done.revoked] == [first, second]
     assert [request.id for request in done.denied] == [waiting]
@@ -140,7 +140,7 @@ def test_an_emergency_stop_ends_what_the_vendor_still_reviews(
     post.deliver(worker, open_notices(worker))
     post.mail.sent.clear()
 
-    done = does(world, "tara", shutting.shut, "We are under attack")
+    done = does(world, "tara", emergency_stop.shut, "We are under attack")
     post.deliver(worker, open_notices(worker))
 
     assert (done.revoked, done.denied, done.denied_in_review) == ([], [], 1)
@@ -160,7 +160,7 @@ def test_an_emergency_stop_is_an_event_that_says_how_many_requests_it_ended(api:
         world.act("max", Action.ENDORSE, one)
     world.act("ann", Action.APPROVE, opened)
 
-    does(world, "tara", shutting.shut)
+    does(world, "tara", emergency_stop.shut)
 
     told = last_told(api)
     assert (told.action, told.role, told.told) == ("emergency_stop", "tenant_admin", EVERYBODY)
@@ -179,7 +179,7 @@ def test_an_admin_denies_nothing_that_is_in_review_by_an_ordinary_call(api: Data
 
 
 def test_shutting_with_nothing_open_ends_nothing(world: World) -> None:
-    done = does(world, "tara", shutting.shut)
+    done = does(world, "tara", emergency_stop.shut)
 
     assert (done.revoked, done.denied, done.denied_in_review) == ([], [], 0)
 
@@ -193,4 +193,4 @@ def test_an_admin_who_was_removed_a_moment_ago_may_nothing(world: World) -> None
     with pytest.raises(NotYours):
         does(world, "tara", policies.change, Policy())
     with pytest.raises(NotYours):
-        does(world, "tara", shutting.shut)
+        does(world, "tara", emergency_stop.shut)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import Engine
 
+from lockbox.admin import delegates, members
 from lockbox.database import Database
 from lockbox.identity import row_security
 from lockbox.identity.roles import Role
@@ -14,7 +15,6 @@ from lockbox.ids import new_id
 from lockbox.notifications import recipients
 from lockbox.refusals import NotYours, Unknown
 from lockbox.requests.lifecycle import Action, State
-from lockbox.tenancy import deputies, members
 from tests.builders import ShiftedClock, World
 from tests.database.postbag import PUBLIC_URL
 from tests.database.scenes import read, write
@@ -81,24 +81,24 @@ def test_a_delegation_is_ended_by_its_principal_or_an_admin_and_holds_no_longer(
     entry = names_deputy(world)
     waiting = world.submit().id
 
-    does(world, who, deputies.end, entry.delegation.id)
+    does(world, who, delegates.end, entry.delegation.id)
 
     told = last_told(world.house)
     assert (told.action, told.role) == ("deputy_ended", role)
     assert told.changes["period"].endswith(" → none")
     assert "Aude" in told.told
     assert stands(world) == {}
-    assert reads(world, "ann", deputies.current) == []
+    assert reads(world, "ann", delegates.current) == []
     with pytest.raises(NotYours):
         world.act("aude", Action.APPROVE, waiting)
 
 
 def test_what_is_over_is_ended_once(world: World) -> None:
     entry = names_deputy(world)
-    does(world, "ann", deputies.end, entry.delegation.id)
+    does(world, "ann", delegates.end, entry.delegation.id)
     before = len(changes_told(world.house))
 
-    does(world, "ann", deputies.end, entry.delegation.id)
+    does(world, "ann", delegates.end, entry.delegation.id)
 
     assert len(changes_told(world.house)) == before
 
@@ -108,7 +108,7 @@ def test_nobody_else_ends_a_delegation(world: World, who: str) -> None:
     entry = names_deputy(world)
 
     with pytest.raises(NotYours):
-        does(world, who, deputies.end, entry.delegation.id)
+        does(world, who, delegates.end, entry.delegation.id)
 
     assert stands(world) == {"aude": {"ann"}}
 
@@ -120,9 +120,9 @@ def test_a_delegation_of_another_tenant_is_not_there(world: World, api: Database
 
     for one in (theirs.delegation.id, new_id()):
         with pytest.raises(Unknown):
-            does(world, "tara", deputies.end, one)
+            does(world, "tara", delegates.end, one)
     with pytest.raises(Unknown):
-        reads(world, "tara", deputies.current, slug=elsewhere.tenant.slug)
+        reads(world, "tara", delegates.current, slug=elsewhere.tenant.slug)
 
 
 @pytest.mark.parametrize("who", ["tara", "ann", "aude"])
@@ -133,7 +133,7 @@ def test_all_of_the_tenant_see_who_stands_in_and_who_will(world: World, later: S
     later.shift = -2 * DAY
     names_deputy(world, "abe", ends_at=at - DAY, house=Database(world.house.engine, world.house.schedule, later))
 
-    listed = reads(world, who, deputies.current)
+    listed = reads(world, who, delegates.current)
 
     assert [(one.principal, one.deputy, one.counts) for one in listed] == [
         ("Ann", "Aude", True),
@@ -144,7 +144,7 @@ def test_all_of_the_tenant_see_who_stands_in_and_who_will(world: World, later: S
 @pytest.mark.parametrize("who", ["erin", "max", "olga", "vera", "gate"])
 def test_deputies_are_not_listed_to_the_vendor(world: World, who: str) -> None:
     with pytest.raises(NotYours):
-        reads(world, who, deputies.current)
+        reads(world, who, delegates.current)
 
 
 @pytest.mark.parametrize("ending", ["disabled deputy", "disabled principal", "unmarked", "no member", "no approver"])
@@ -163,7 +163,7 @@ def test_only_who_is_in_good_standing_now_counts(world: World, superuser: Engine
 
     assert before == {"aude": {"ann"}}
     assert stands(world) == {}
-    (listed,) = reads(world, "tara", deputies.current)
+    (listed,) = reads(world, "tara", delegates.current)
     assert not listed.counts
 
 
@@ -234,7 +234,7 @@ def test_a_deputy_whose_time_was_ended_before_it_began_is_not_mailed(
 ) -> None:
     start = datetime.now(UTC) + timedelta(hours=2)
     entry = names_deputy(world, starts_at=start, ends_at=start + DAY)
-    does(world, "ann", deputies.end, entry.delegation.id)
+    does(world, "ann", delegates.end, entry.delegation.id)
     later.shift = timedelta(hours=3)
 
     assert sent_about(sender, entry.delegation.id) == []

@@ -8,6 +8,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from config.settings import Plan
+from lockbox.admin import emergency_stop, tenants, vendor_staff
+from lockbox.admin.emergency_stop import Switched
+from lockbox.admin.tenants import Founding, Overview, Page
 from lockbox.database import Database
 from lockbox.identity import row_security
 from lockbox.identity.roles import Mode, Role
@@ -16,9 +19,6 @@ from lockbox.requests import decide
 from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from lockbox.tenancy import shutting, tenants, vendor
-from lockbox.tenancy.shutting import Switched
-from lockbox.tenancy.tenants import Founding, Overview, Page
 from tests.builders import HERE, World
 from tests.database.postbag import Postbag
 from tests.database.scenes import PATIENCE, door, read, state_of, within
@@ -186,7 +186,7 @@ def test_what_is_so_already_is_answered_without_an_event(world: World) -> None:
     does(world, "olga", tenants.resume)
     does(world, "olga", tenants.set_plan, "standard", plans=PLANS)
     does(world, "tara", tenants.rename, "Contoso")
-    switched = does(world, "tara", shutting.switch_mode, Mode.ENFORCE, plans=PLANS)
+    switched = does(world, "tara", emergency_stop.switch_mode, Mode.ENFORCE, plans=PLANS)
 
     assert switched == Switched(Mode.ENFORCE)
     assert len(changes_told(world.house)) == before
@@ -218,9 +218,9 @@ def test_only_admins_rename_switch_and_shut(world: World, who: str) -> None:
     with pytest.raises(NotYours):
         does(world, who, tenants.rename, "Mine")
     with pytest.raises(NotYours):
-        does(world, who, shutting.switch_mode, Mode.OFF, plans=PLANS)
+        does(world, who, emergency_stop.switch_mode, Mode.OFF, plans=PLANS)
     with pytest.raises(NotYours):
-        does(world, who, shutting.shut)
+        does(world, who, emergency_stop.shut)
 
     assert len(changes_told(world.house)) == before
     assert mode_of(world) is Mode.ENFORCE
@@ -236,7 +236,7 @@ def test_a_new_name_is_told_with_the_old_one(world: World) -> None:
 
 def test_an_operator_who_was_removed_a_moment_ago_may_nothing(world: World) -> None:
     world.add("oscar", Role.OPERATOR)
-    manages(world, "oscar", vendor.remove, id_of(world, "olga"))
+    manages(world, "oscar", vendor_staff.remove, id_of(world, "olga"))
 
     with pytest.raises(NotYours):
         does(world, "olga", tenants.suspend)

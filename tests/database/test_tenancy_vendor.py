@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
+from lockbox.admin import vendor_staff
 from lockbox.database import Database
 from lockbox.identity import api_tokens
 from lockbox.identity.roles import Role
@@ -19,7 +20,6 @@ from lockbox.refusals import (
     Unknown,
 )
 from lockbox.requests.lifecycle import Action
-from lockbox.tenancy import vendor
 from tests.builders import World
 from tests.database.postbag import address
 from tests.database.scenes import at_once, door, read
@@ -37,11 +37,11 @@ OTHERS = ["erin", "max", "vera", "gate", "tara", "ann", "aude"]
 
 def test_changes_at_the_vendor_are_in_its_own_log_and_told_to_all_operators(world: World, worker: Database) -> None:
     world.add("oscar", Role.OPERATOR)
-    invited = manages(world, "olga", vendor.invite, **NEW)
+    invited = manages(world, "olga", vendor_staff.invite, **NEW)
     accepts(world, "nils", invited.id, code_of(worker, invited.id))
-    manages(world, "olga", vendor.set_roles, id_of(world, "nils"), frozenset({Role.MANAGER}))
-    manages(world, "olga", vendor.remove, id_of(world, "nils"))
-    manages(world, "olga", vendor.disable, id_of(world, "nils"))
+    manages(world, "olga", vendor_staff.set_roles, id_of(world, "nils"), frozenset({Role.MANAGER}))
+    manages(world, "olga", vendor_staff.remove, id_of(world, "nils"))
+    manages(world, "olga", vendor_staff.disable, id_of(world, "nils"))
 
     told = changes_told(world.house)
 
@@ -62,10 +62,10 @@ def test_an_operator_puts_a_manager_into_a_tier_of_the_review_and_it_is_in_the_v
     before = len(changes_told(world.house))
 
     tiers = [
-        manages(world, "olga", vendor.set_roles, mia, roles, review_tier=tier).review_tier
+        manages(world, "olga", vendor_staff.set_roles, mia, roles, review_tier=tier).review_tier
         for roles, tier in ((manager, 1), (manager, 3), (both, None), (both, 2), (frozenset({Role.ENGINEER}), None))
     ]
-    back = manages(world, "olga", vendor.set_roles, mia, manager)
+    back = manages(world, "olga", vendor_staff.set_roles, mia, manager)
 
     assert tiers == [1, 3, 3, 2, None]
     assert back.review_tier == 1
@@ -80,22 +80,24 @@ def test_an_operator_puts_a_manager_into_a_tier_of_the_review_and_it_is_in_the_v
 
 def test_who_is_no_manager_is_in_no_tier_of_the_review(world: World) -> None:
     with pytest.raises(Invalid, match="Only a manager"):
-        manages(world, "olga", vendor.set_roles, id_of(world, "erin"), frozenset({Role.ENGINEER}), review_tier=2)
+        manages(
+            world, "olga", vendor_staff.set_roles, id_of(world, "erin"), frozenset({Role.ENGINEER}), review_tier=2
+        )
 
     assert colleagues_of(world)["Erin"].review_tier is None
 
 
 @pytest.mark.parametrize("who", OTHERS)
 def test_only_operators_change_the_vendors_people(world: World, who: str) -> None:
-    invited = manages(world, "olga", vendor.invite, **NEW)
+    invited = manages(world, "olga", vendor_staff.invite, **NEW)
     before = (colleagues_of(world), len(changes_told(world.house)))
     eve = id_of(world, "eve")
     calls = (
-        lambda: manages(world, who, vendor.invite, **NEW),
-        lambda: manages(world, who, vendor.withdraw, invited.id),
-        lambda: manages(world, who, vendor.set_roles, eve, frozenset({Role.MANAGER})),
-        lambda: manages(world, who, vendor.remove, eve),
-        lambda: manages(world, who, vendor.disable, eve),
+        lambda: manages(world, who, vendor_staff.invite, **NEW),
+        lambda: manages(world, who, vendor_staff.withdraw, invited.id),
+        lambda: manages(world, who, vendor_staff.set_roles, eve, frozenset({Role.MANAGER})),
+        lambda: manages(world, who, vendor_staff.remove, eve),
+        lambda: manages(world, who, vendor_staff.disable, eve),
     )
 
     for call in calls:
@@ -109,11 +111,11 @@ def test_an_operator_changes_nothing_about_themselves(world: World) -> None:
     olga = id_of(world, "olga")
 
     with pytest.raises(OwnRoles):
-        manages(world, "olga", vendor.set_roles, olga, frozenset({Role.OPERATOR, Role.MANAGER}))
+        manages(world, "olga", vendor_staff.set_roles, olga, frozenset({Role.OPERATOR, Role.MANAGER}))
     with pytest.raises(OwnRoles):
-        manages(world, "olga", vendor.remove, olga)
+        manages(world, "olga", vendor_staff.remove, olga)
     with pytest.raises(OwnRoles):
-        manages(world, "olga", vendor.disable, olga)
+        manages(world, "olga", vendor_staff.disable, olga)
 
     assert colleagues_of(world)["Olga"].roles == {"operator"}
 
@@ -123,8 +125,8 @@ def test_two_operators_who_remove_each_other_at_once_leave_one(world: World, poo
 
     answers = at_once(
         pool,
-        lambda: manages(world, "olga", vendor.remove, id_of(world, "oscar")),
-        lambda: manages(world, "oscar", vendor.remove, id_of(world, "olga")),
+        lambda: manages(world, "olga", vendor_staff.remove, id_of(world, "oscar")),
+        lambda: manages(world, "oscar", vendor_staff.remove, id_of(world, "olga")),
     )
 
     assert sorted(type(answer).__name__ for answer in answers) == ["NoneType", "NotYours"]
@@ -133,20 +135,20 @@ def test_two_operators_who_remove_each_other_at_once_leave_one(world: World, poo
 def test_roles_that_are_given_and_taken_hold_at_once(world: World) -> None:
     window, other = (world.act("ann", Action.APPROVE, world.submit().id).id for _ in range(2))
 
-    manages(world, "olga", vendor.set_roles, id_of(world, "eve"), frozenset({Role.ENGINEER, Role.MANAGER}))
+    manages(world, "olga", vendor_staff.set_roles, id_of(world, "eve"), frozenset({Role.ENGINEER, Role.MANAGER}))
     with world.house.transaction() as session:
         world.people["eve"] = api_tokens.authenticate(session, world.tokens["eve"], environment="test")
     revoked = world.act("eve", Action.REVOKE, window)
     was_open = door(world)
-    manages(world, "olga", vendor.remove, id_of(world, "erin"))
+    manages(world, "olga", vendor_staff.remove, id_of(world, "erin"))
 
     assert (revoked.state, was_open and was_open.id, door(world)) == ("revoked", other, None)
 
 
 def test_somebody_without_roles_gets_them_back_without_an_invitation(world: World) -> None:
-    manages(world, "olga", vendor.remove, id_of(world, "eve"))
+    manages(world, "olga", vendor_staff.remove, id_of(world, "eve"))
 
-    member = manages(world, "olga", vendor.set_roles, id_of(world, "eve"), frozenset({Role.ENGINEER}))
+    member = manages(world, "olga", vendor_staff.set_roles, id_of(world, "eve"), frozenset({Role.ENGINEER}))
 
     assert member.roles == {"engineer"}
     assert world.submit("eve").requester_id == member.person_id
@@ -157,19 +159,19 @@ def test_a_person_becomes_no_system_nor_a_system_a_person(world: World, who: str
     before = len(changes_told(world.house))
 
     with pytest.raises(Invalid, match="becomes no system"):
-        manages(world, "olga", vendor.set_roles, id_of(world, who), frozenset(roles))
+        manages(world, "olga", vendor_staff.set_roles, id_of(world, who), frozenset(roles))
 
     assert len(changes_told(world.house)) == before
 
 
 def test_the_same_again_is_no_change(world: World) -> None:
-    manages(world, "olga", vendor.remove, id_of(world, "eve"))
-    manages(world, "olga", vendor.disable, id_of(world, "eve"))
+    manages(world, "olga", vendor_staff.remove, id_of(world, "eve"))
+    manages(world, "olga", vendor_staff.disable, id_of(world, "eve"))
     before = len(changes_told(world.house))
 
-    manages(world, "olga", vendor.set_roles, id_of(world, "max"), frozenset({Role.MANAGER}))
-    manages(world, "olga", vendor.remove, id_of(world, "eve"))
-    manages(world, "olga", vendor.disable, id_of(world, "eve"))
+    manages(world, "olga", vendor_staff.set_roles, id_of(world, "max"), frozenset({Role.MANAGER}))
+    manages(world, "olga", vendor_staff.remove, id_of(world, "eve"))
+    manages(world, "olga", vendor_staff.disable, id_of(world, "eve"))
 
     assert len(changes_told(world.house)) == before
 
@@ -178,7 +180,7 @@ def test_who_is_disabled_is_shut_out_with_tokens_and_windows_at_once(world: Worl
     world.act("ann", Action.APPROVE, world.submit().id)
     was_open = door(world)
 
-    member = manages(world, "olga", vendor.disable, id_of(world, "erin"))
+    member = manages(world, "olga", vendor_staff.disable, id_of(world, "erin"))
 
     assert was_open is not None
     assert (member.is_disabled, door(world)) == (True, None)
@@ -187,13 +189,13 @@ def test_who_is_disabled_is_shut_out_with_tokens_and_windows_at_once(world: Worl
 
 
 def test_who_is_disabled_gets_no_roles_and_accepts_nothing(world: World, worker: Database) -> None:
-    manages(world, "olga", vendor.remove, id_of(world, "eve"))
+    manages(world, "olga", vendor_staff.remove, id_of(world, "eve"))
     theirs = address(world.house, world, "eve")
-    invited = manages(world, "olga", vendor.invite, **(NEW | {"address": theirs}))
-    manages(world, "olga", vendor.disable, id_of(world, "eve"))
+    invited = manages(world, "olga", vendor_staff.invite, **(NEW | {"address": theirs}))
+    manages(world, "olga", vendor_staff.disable, id_of(world, "eve"))
 
     with pytest.raises(Invalid):
-        manages(world, "olga", vendor.set_roles, id_of(world, "eve"), frozenset({Role.ENGINEER}))
+        manages(world, "olga", vendor_staff.set_roles, id_of(world, "eve"), frozenset({Role.ENGINEER}))
     with pytest.raises(InvitationRefused):
         accepts(world, "eve", invited.id, code_of(worker, invited.id))
 
@@ -201,11 +203,11 @@ def test_who_is_disabled_gets_no_roles_and_accepts_nothing(world: World, worker:
 def test_nobody_of_a_customer_is_there_for_an_operator(world: World) -> None:
     for person_id in (id_of(world, "ann"), id_of(world, "tara"), new_id()):
         with pytest.raises(Unknown):
-            manages(world, "olga", vendor.set_roles, person_id, frozenset({Role.ENGINEER}))
+            manages(world, "olga", vendor_staff.set_roles, person_id, frozenset({Role.ENGINEER}))
         with pytest.raises(Unknown):
-            manages(world, "olga", vendor.remove, person_id)
+            manages(world, "olga", vendor_staff.remove, person_id)
         with pytest.raises(Unknown):
-            manages(world, "olga", vendor.disable, person_id)
+            manages(world, "olga", vendor_staff.disable, person_id)
 
 
 def test_operators_approve_nothing(world: World, superuser: Engine) -> None:

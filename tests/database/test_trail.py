@@ -9,13 +9,13 @@ import pytest
 import rfc8785
 from sqlalchemy import Engine, Row
 
+from lockbox.admin import policies
 from lockbox.database import Database
 from lockbox.identity.roles import Mode
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
-from lockbox.tenancy import policies
 from tests import builders
 from tests.builders import World
 from tests.database.scenes import read, set_back

@@ -8,6 +8,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from lockbox.admin import observers
+from lockbox.admin.observers import Listed, Wanted
 from lockbox.database import Database
 from lockbox.identity import tenants
 from lockbox.identity.roles import Means, Mode, Side
@@ -16,8 +18,6 @@ from lockbox.refusals import AddressTaken, Invalid, NotYours, SignInAgain, TooMa
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from lockbox.tenancy import watchers
-from lockbox.tenancy.watchers import Listed, Wanted
 from tests.builders import ShiftedClock, World, setting
 from tests.database.postbag import Postbag, address, open_notices
 from tests.database.scenes import as_caller, read
@@ -35,7 +35,7 @@ COPIED = "SELECT template FROM notices WHERE watcher_id IS NOT NULL ORDER BY id"
 
 
 def _watched(world: World, wanted: Wanted = DESK, who: str = "tara") -> Listed:
-    return does(world, who, watchers.add, wanted, services=SERVICES)
+    return does(world, who, observers.add, wanted, services=SERVICES)
 
 
 def _copies(world: World) -> list[str]:
@@ -133,7 +133,7 @@ def test_a_copy_that_waits_is_not_sent_once_it_is_settled_or_nobody_watches_any_
     (asks,) = read(world.house, "SELECT id FROM notices WHERE template = 'copied'")
     world.act("ann", Action.DENY, request.id)
     (denied,) = read(world.house, "SELECT id FROM notices WHERE template = 'denied' AND watcher_id IS NOT NULL")
-    does(world, "tara", watchers.remove, desk.watcher.id)
+    does(world, "tara", observers.remove, desk.watcher.id)
 
     tries = post.deliver(worker, [asks.id, denied.id])
 
@@ -146,7 +146,7 @@ def test_adding_and_removing_are_events_told_as_other_changes_are(
 ) -> None:
     post.endpoint(world, "https://hooks.contoso.example/", tenant_id=world.tenant.id)
     desk = _watched(world, Wanted(DESK.name, DESK.address, "exchange-online"))
-    does(world, "tara", watchers.remove, desk.watcher.id)
+    does(world, "tara", observers.remove, desk.watcher.id)
 
     post.deliver(worker, open_notices(worker))
 
@@ -167,9 +167,9 @@ def test_only_admins_keep_watchers(world: World, who: str) -> None:
     with pytest.raises(NotYours):
         _watched(world, Wanted("Other", "other@contoso.example"), who)
     with pytest.raises(NotYours):
-        does(world, who, watchers.remove, desk.watcher.id)
+        does(world, who, observers.remove, desk.watcher.id)
 
-    assert [one.watcher.email for one in reads(world, "aude", watchers.listed)] == [DESK.address]
+    assert [one.watcher.email for one in reads(world, "aude", observers.listed)] == [DESK.address]
 
 
 def test_what_leaves_the_house_by_a_copy_needs_a_fresh_and_strong_sign_in(world: World) -> None:
@@ -217,12 +217,12 @@ def test_the_same_address_is_copied_once_on_the_same_and_there_are_fifty_at_most
 
 def test_only_services_that_there_are_can_be_watched_and_only_watchers_that_there_are_removed(world: World) -> None:
     desk = _watched(world)
-    does(world, "tara", watchers.remove, desk.watcher.id)
+    does(world, "tara", observers.remove, desk.watcher.id)
 
     with pytest.raises(Invalid):
         _watched(world, Wanted("Desk", DESK.address, "no-such-service"))
     with pytest.raises(Unknown):
-        does(world, "tara", watchers.remove, desk.watcher.id)
+        does(world, "tara", observers.remove, desk.watcher.id)
 
 
 def test_a_request_of_another_tenant_is_not_copied(world: World, api: Database) -> None:

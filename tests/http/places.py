@@ -7,6 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from lockbox.admin import delegates, delivery_log, members, observers, recovery, vendor_staff, webhooks
+from lockbox.admin.delegates import Wanted
+from lockbox.admin.webhooks import Reach
 from lockbox.identity import row_security
 from lockbox.identity.models import Invitation
 from lockbox.identity.roles import Role
@@ -15,9 +18,6 @@ from lockbox.ids import new_id
 from lockbox.notifications import addresses
 from lockbox.notifications.vault import Vault
 from lockbox.requests import questions
-from lockbox.tenancy import deliveries, deputies, endpoints, members, recovery, vendor, watchers
-from lockbox.tenancy.deputies import Wanted
-from lockbox.tenancy.endpoints import Reach
 from tests.builders import HERE, SETTINGS, WITHOUT_REVIEW
 from tests.database.tenancy import does, id_of, manages
 from tests.http.door import Door
@@ -97,7 +97,7 @@ def delegated(door: Door) -> UUID:
     """Let Aude stand in for Ann."""
     starts_at, ends_at = period()
     wanted = Wanted(eligible(door), ends_at, starts_at)
-    return does(door.world, "ann", deputies.name_deputy, wanted).delegation.id
+    return does(door.world, "ann", delegates.name_deputy, wanted).delegation.id
 
 
 def eligible(door: Door) -> UUID:
@@ -110,14 +110,14 @@ def eligible(door: Door) -> UUID:
 def endpoint(door: Door) -> UUID:
     """Add a webhook to the world's tenant, the only one that it has."""
     door.run_sql(NO_ENDPOINTS, t=door.world.tenant.id)
-    wanted = endpoints.Wanted(f"https://hooks.contoso.example/{next(NUMBERS)}")
-    return does(door.world, "tara", endpoints.add, wanted, reach=REACH).endpoint.id
+    wanted = webhooks.Wanted(f"https://hooks.contoso.example/{next(NUMBERS)}")
+    return does(door.world, "tara", webhooks.add, wanted, reach=REACH).endpoint.id
 
 
 def delivery(door: Door) -> UUID:
     """Let a call of the tenant's webhook have been made, and return the try."""
     with door.house.transaction() as session:
-        notice = deliveries.try_out(session, door.world.people["tara"], HERE, endpoint(door))
+        notice = delivery_log.try_out(session, door.world.people["tara"], HERE, endpoint(door))
     tried = new_id()
     door.run_sql(SENT, n=notice)
     door.run_sql(TRIED, n=notice, d=tried)
@@ -133,8 +133,8 @@ def question(door: Door, request_id: UUID | str) -> UUID:
 def watcher(door: Door) -> UUID:
     """Have somebody copied on requests to the world's tenant, and nobody else."""
     door.run_sql(NO_WATCHERS, t=door.world.tenant.id)
-    wanted = watchers.Wanted(**somebody())
-    return does(door.world, "tara", watchers.add, wanted, services=SETTINGS.services).watcher.id
+    wanted = observers.Wanted(**somebody())
+    return does(door.world, "tara", observers.add, wanted, services=SETTINGS.services).watcher.id
 
 
 def address(door: Door) -> UUID:
@@ -175,7 +175,7 @@ def _member(door: Door) -> Place:
 
 def _colleague_invited(door: Door) -> Place:
     roles = frozenset({Role.ENGINEER})
-    return Place({"invitation_id": manages(door.world, "olga", vendor.invite, **somebody(), roles=roles).id})
+    return Place({"invitation_id": manages(door.world, "olga", vendor_staff.invite, **somebody(), roles=roles).id})
 
 
 def _endpoint(door: Door, body: dict[str, Any] | None = None) -> Place:

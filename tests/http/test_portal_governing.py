@@ -5,11 +5,11 @@ from uuid import UUID
 
 import pytest
 
+from lockbox.admin import delegates, delivery_log, members, observers, tenants, webhooks
 from lockbox.identity.roles import Means, Role
 from lockbox.ids import new_id
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.transition import Origin
-from lockbox.tenancy import deliveries, deputies, endpoints, members, tenants, watchers
 from tests.database.tenancy import does, id_of, members_of, reads
 from tests.http.places import REACH, SENT, TRIED
 from tests.http.portal import Browser, OpenPortal, Page, Portal
@@ -52,7 +52,7 @@ def with_csrf(browser: Browser, fields: dict[str, str]) -> dict[str, str]:
 
 def hook(portal: Portal) -> UUID:
     """Add a webhook and return its id."""
-    shown = does(portal.world, "tara", endpoints.add, endpoints.Wanted(URL, description="Ours"), reach=REACH)
+    shown = does(portal.world, "tara", webhooks.add, webhooks.Wanted(URL, description="Ours"), reach=REACH)
     return shown.endpoint.id
 
 
@@ -64,14 +64,14 @@ def eligible(portal: Portal, name: str = "aude") -> str:
 
 def standing_in(portal: Portal) -> list[tuple[str, str]]:
     """Return who stands in for whom."""
-    return [(one.deputy, one.principal) for one in reads(portal.world, "tara", deputies.current)]
+    return [(one.deputy, one.principal) for one in reads(portal.world, "tara", delegates.current)]
 
 
 def tried(portal: Portal, one: UUID) -> tuple[str, str]:
     """Let a call of a webhook be made that arrived, and return the ids of the try and of its notice."""
     with portal.house.transaction() as session:
         caller = portal.world.people["tara"]
-        notice = deliveries.try_out(session, caller, Origin("api"), one)
+        notice = delivery_log.try_out(session, caller, Origin("api"), one)
     delivery = new_id()
     portal.sql(SENT, n=notice)
     portal.sql(TRIED, d=delivery, n=notice)
@@ -248,7 +248,7 @@ def test_a_webhook_is_added_and_its_secret_is_on_one_page_alone(portal: Portal) 
 
     shown = browser.submit(page, "/endpoints", url=URL, description="Ours", why="")
     listed = browser.get(here(portal, "/endpoints"))
-    (one,) = reads(portal.world, "tara", endpoints.listed)
+    (one,) = reads(portal.world, "tara", webhooks.listed)
     its = browser.get(here(portal, f"/endpoints/{one.id}"))
 
     assert shown.status == 200
@@ -281,7 +281,7 @@ def test_a_webhook_that_cannot_be_is_said_and_still_there(portal: Portal, fields
     assert (page.status, says in page.words) == (422, True)
     again = page.form("/endpoints").fields
     assert (again["url"], again["description"]) == (written["url"], written["description"])
-    assert reads(portal.world, "tara", endpoints.listed) == []
+    assert reads(portal.world, "tara", webhooks.listed) == []
 
 
 def test_a_webhook_is_changed_paused_called_again_and_removed(portal: Portal) -> None:
@@ -292,14 +292,14 @@ def test_a_webhook_is_changed_paused_called_again_and_removed(portal: Portal) ->
     browser.post(here(portal, "/endpoints/change"), csrf | {"url": f"{URL}/2", "events": "request.submitted"})
     paused = browser.submit(browser.get(path), "/turn")
     back = browser.submit(paused, "/turn")
-    (changed,) = reads(portal.world, "tara", endpoints.listed)
+    (changed,) = reads(portal.world, "tara", webhooks.listed)
     gone = browser.submit(back, "/remove")
 
     assert (changed.url, changed.event_types, changed.disabled_at) == (f"{URL}/2", ["request.submitted"], None)
     assert "no more since" in paused.words
     assert (back.path, "Pause it" in back.words) == (path, True)
     assert (gone.path, gone.status) == (here(portal, "/endpoints"), 200)
-    assert reads(portal.world, "tara", endpoints.listed) == []
+    assert reads(portal.world, "tara", webhooks.listed) == []
     assert browser.get(path).status == 404
 
 
@@ -374,7 +374,7 @@ def test_somebody_is_copied_and_no_longer(portal: Portal) -> None:
     bad = browser.submit(page, "/watchers", name="Desk", address="desk")
     added = browser.submit(bad, "/watchers", address="desk@contoso.example", service="onedrive")
     twice = browser.submit(added, "/watchers", name="Desk", address="desk@contoso.example", service="onedrive")
-    listed = [(one.watcher.email, one.watcher.service) for one in reads(portal.world, "tara", watchers.listed)]
+    listed = [(one.watcher.email, one.watcher.service) for one in reads(portal.world, "tara", observers.listed)]
     gone = browser.submit(added, "/watchers/remove")
 
     assert (bad.status, bad.form("/watchers").fields["address"]) == (422, "desk")

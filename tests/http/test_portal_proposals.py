@@ -4,8 +4,8 @@ import re
 
 import pytest
 
+from lockbox.admin import recovery
 from lockbox.identity.roles import Means, Role
-from lockbox.tenancy import recovery
 from tests.database.tenancy import does
 from tests.http.portal import Browser, OpenPortal, Page, Portal
 

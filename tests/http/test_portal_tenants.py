@@ -6,10 +6,10 @@ from uuid import UUID
 
 import pytest
 
+from lockbox.admin import members, policies, webhooks
 from lockbox.identity.roles import Means, Mode, Role
 from lockbox.ids import new_id
 from lockbox.requests.policy_rules import Policy
-from lockbox.tenancy import endpoints, members, policies
 from tests.database.tenancy import does, id_of, members_of, mode_of, reads
 from tests.http.places import REACH
 from tests.http.portal import Browser, Page, Portal
@@ -251,9 +251,9 @@ def test_the_same_policy_changes_nothing(portal: Portal) -> None:
 def test_every_field_of_the_pages_has_a_label(portal: Portal) -> None:
     browser = entered(portal)
     does(portal.world, "tara", members.set_eligible, id_of(portal.world, "aude"), eligible=True)
-    does(portal.world, "tara", endpoints.add, endpoints.Wanted("https://hooks.contoso.example/"), reach=REACH)
+    does(portal.world, "tara", webhooks.add, webhooks.Wanted("https://hooks.contoso.example/"), reach=REACH)
     lay_down(portal.world, groups={"legal": group(portal.world, "ann")}, tiers=[["legal"]])
-    (hook,) = reads(portal.world, "tara", endpoints.listed)
+    (hook,) = reads(portal.world, "tara", webhooks.listed)
 
     tails = ("", "/policy", "/mode", "/members", "/tiers", "/deputies", "/watchers", "/shut", "/endpoints")
     for path in (*(here(portal, tail) for tail in tails), here(portal, f"/endpoints/{hook.id}"), "/terminal"):

@@ -5,9 +5,9 @@ from uuid import UUID
 
 import pytest
 
+from lockbox.admin import invitations
 from lockbox.database import Database
 from lockbox.refusals import InvitationRefused
-from lockbox.tenancy import invitations
 from tests.builders import ShiftedClock
 from tests.database.scenes import read
 from tests.http.door import Door, facts

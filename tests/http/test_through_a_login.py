@@ -9,13 +9,13 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from lockbox.admin import what_if
 from lockbox.identity import authentication
 from lockbox.identity.api_tokens import written
 from lockbox.identity.keyring import Keyring
 from lockbox.identity.roles import Caller, Means, Mode, Role
 from lockbox.ids import new_id
 from lockbox.requests.policy_rules import Policy
-from lockbox.tenancy import weighing
 from tests.authenticator import Authenticator
 from tests.database.scenes import as_caller, read, write
 from tests.http.door import Door, OpenDoor
@@ -282,7 +282,7 @@ def test_a_policy_that_the_apis_login_lays_down_opens_nothing_and_closing_stays(
     said = {"vendor_review": False, "quorum": 2}
     place = f"/v1/tenants/{tenant.slug}/policy"
     with at_door.house.transaction() as session:
-        weighed = weighing.weigh(session, tara, tenant.slug, Policy.model_validate(said))
+        weighed = what_if.weigh(session, tara, tenant.slug, Policy.model_validate(said))
     assert weighed.changes["quorum"] == "1 → 2"
     saved = at_door.call("tara", "PUT", place, json=said, headers={"If-Match": '"2"'})
     assert (saved.status_code, saved.json()["version"]) == (200, 3), saved.text

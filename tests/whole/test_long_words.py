@@ -8,16 +8,16 @@ import pytest
 from playwright.sync_api import Page, ViewportSize, expect
 
 from config.settings import DEVELOPMENT_KEY
+from lockbox.admin import delegates, members, observers, policies, webhooks
+from lockbox.admin.delegates import Wanted as WantedDeputy
+from lockbox.admin.observers import Wanted as WantedWatcher
+from lockbox.admin.webhooks import Reach
+from lockbox.admin.webhooks import Wanted as WantedEndpoint
 from lockbox.database import now
 from lockbox.ids import new_id
 from lockbox.notifications.vault import Vault
 from lockbox.requests import questions
 from lockbox.requests.lifecycle import Action
-from lockbox.tenancy import deputies, endpoints, members, policies, watchers
-from lockbox.tenancy.deputies import Wanted as WantedDeputy
-from lockbox.tenancy.endpoints import Reach
-from lockbox.tenancy.endpoints import Wanted as WantedEndpoint
-from lockbox.tenancy.watchers import Wanted as WantedWatcher
 from tests.builders import HERE, SETTINGS, World
 from tests.database.tenancy import does, invites
 from tests.whole import people
@@ -85,12 +85,12 @@ def hostile(stage: Stage) -> tuple[World, dict[str, str]]:
         questions.answer(session, world.people["erin"], HERE, request.id, asked.id, WORD * 10)
     invites(world, name=WORD, address=f"{LOWER}@{LOWER}.example")
     watched = WantedWatcher(WORD, f"{LOWER}@{LOWER}.{LOWER}.example")
-    does(world, "tara", watchers.add, watched, services=SETTINGS.services)
+    does(world, "tara", observers.add, watched, services=SETTINGS.services)
     called = WantedEndpoint(f"http://127.0.0.1:9/{LOWER * 3}", description=WORD)
-    endpoint = does(world, "tara", endpoints.add, called, reach=REACH)
+    endpoint = does(world, "tara", webhooks.add, called, reach=REACH)
     does(world, "tara", members.set_eligible, world.people["aude"].person_id, eligible=True)
     stands_in = WantedDeputy(world.people["aude"].person_id, at + timedelta(days=1))
-    does(world, "ann", deputies.name_deputy, stands_in)
+    does(world, "ann", delegates.name_deputy, stands_in)
     groups = {LOWER: (world.people["ann"].person_id,)}
     grouped = short(
         approval_window=3600,

@@ -5,8 +5,8 @@ import re
 import httpx
 from playwright.sync_api import expect
 
+from lockbox.admin import members
 from lockbox.identity.roles import Role
-from lockbox.tenancy import members
 from tests.database.tenancy import does
 from tests.whole.forms import Book
 from tests.whole.post import address_of, code_to, mails_to

@@ -5,8 +5,8 @@ from datetime import timedelta
 
 from playwright.sync_api import Page
 
+from lockbox.admin import recovery
 from lockbox.identity.roles import Role
-from lockbox.tenancy import recovery
 from tests.database.tenancy import does
 from tests.receiver import Receiver, receiving
 from tests.whole.conftest import wait_until

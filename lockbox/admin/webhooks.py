@@ -10,6 +10,9 @@ from uuid import UUID
 from sqlmodel import Session, col, select
 
 from lockbox import fetching
+from lockbox.admin import change_events, permissions
+from lockbox.admin.change_events import Deed
+from lockbox.admin.permissions import Seat
 from lockbox.database import now
 from lockbox.fetching import FetchFailed
 from lockbox.identity import row_security
@@ -22,9 +25,6 @@ from lockbox.notifications.models import Endpoint, Format
 from lockbox.notifications.vault import Vault
 from lockbox.refusals import Invalid, TooManyEndpoints, Unknown
 from lockbox.requests.transition import Origin
-from lockbox.tenancy import authority, trail
-from lockbox.tenancy.authority import Seat
-from lockbox.tenancy.trail import Deed
 
 MOST_ENDPOINTS = 50
 LONGEST_OVERLAP = timedelta(days=7)
@@ -75,9 +75,9 @@ def listed(session: Session, caller: Caller, slug: str | None) -> Sequence[Endpo
     """
     if slug is None:
         row_security.enter(session, caller)
-        authority.capacity(caller, OPERATORS)
+        permissions.capacity(caller, OPERATORS)
         return _of(session, None)
-    return _of(session, authority.readable(session, caller, slug, ADMINS).id)
+    return _of(session, permissions.readable(session, caller, slug, ADMINS).id)
 
 
 def show(session: Session, caller: Caller, endpoint_id: UUID) -> Endpoint:
@@ -87,7 +87,7 @@ def show(session: Session, caller: Caller, endpoint_id: UUID) -> Endpoint:
         Unknown, NotYours: as named.
     """
     endpoint = _seen(session, caller, endpoint_id)
-    authority.capacity(caller, ADMINS if endpoint.tenant_id else OPERATORS, endpoint.tenant_id)
+    permissions.capacity(caller, ADMINS if endpoint.tenant_id else OPERATORS, endpoint.tenant_id)
     return endpoint
 
 
@@ -99,8 +99,8 @@ def add(session: Session, caller: Caller, origin: Origin, slug: str | None, want
         Invalid: the address would never be called, there is no such event, or the vendor's is to be told why.
         TooManyEndpoints: the most that there may be are there.
     """
-    tenant = None if slug is None else authority.known(session, caller, slug)
-    seat = authority.take(session, caller, origin, ADMINS if tenant else OPERATORS, tenant)
+    tenant = None if slug is None else permissions.known(session, caller, slug)
+    seat = permissions.take(session, caller, origin, ADMINS if tenant else OPERATORS, tenant)
     _firmly(session, seat, tenant)
     _good(wanted.url, wanted.event_types, seat.tenant_id, reach)
     _may_be_told_why(seat.tenant_id, is_told=wanted.with_justification)
@@ -211,7 +211,7 @@ def taken(
     """
     endpoint = _seen(session, caller, endpoint_id)
     tenant = session.get(Tenant, endpoint.tenant_id) if endpoint.tenant_id else None
-    seat = authority.take(session, caller, origin, ADMINS if tenant else OPERATORS, tenant)
+    seat = permissions.take(session, caller, origin, ADMINS if tenant else OPERATORS, tenant)
     session.refresh(endpoint, with_for_update={"key_share": True})
     if endpoint.removed_at is not None:
         raise Unknown("There is no such webhook.")
@@ -240,9 +240,9 @@ def _of(session: Session, tenant_id: UUID | None) -> Sequence[Endpoint]:
 
 def _firmly(session: Session, seat: Seat, tenant: Tenant | None) -> None:
     if tenant is not None:
-        authority.firmly(session, seat, tenant)
+        permissions.firmly(session, seat, tenant)
     else:
-        authority.firmly_at_the_vendor(session, seat)
+        permissions.firmly_at_the_vendor(session, seat)
 
 
 def _good(url: str, event_types: Iterable[str], tenant_id: UUID | None, reach: Reach) -> None:
@@ -271,7 +271,7 @@ def _turn(endpoint: Endpoint, disabled_at: datetime | None) -> None:
 def _facts(endpoint: Endpoint) -> dict[str, str]:
     return {
         "url": place(endpoint.url),
-        "events": trail.listed(endpoint.event_types) if endpoint.event_types else "all",
+        "events": change_events.listed(endpoint.event_types) if endpoint.event_types else "all",
         "format": endpoint.format,
         "justification": "told" if endpoint.with_justification else "not told",
         "enabled": "no" if endpoint.disabled_at else "yes",
@@ -280,7 +280,7 @@ def _facts(endpoint: Endpoint) -> dict[str, str]:
 
 def _diff(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str]:
     return {
-        name: trail.change(before.get(name, trail.ABSENT), value)
+        name: change_events.change(before.get(name, change_events.ABSENT), value)
         for name, value in after.items()
         if before.get(name) != value
     }
@@ -290,4 +290,4 @@ def _tell(
     session: Session, seat: Seat, endpoint: Endpoint, action: str, changes: Mapping[str, str], *, at: datetime
 ) -> None:
     named = {"endpoint": endpoint.description or None}
-    trail.tell(session, seat, Deed(action, at, changes, personal=named, facts={"endpoint_id": endpoint.id}))
+    change_events.tell(session, seat, Deed(action, at, changes, personal=named, facts={"endpoint_id": endpoint.id}))

@@ -5,10 +5,10 @@ from datetime import datetime
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
+from lockbox.admin.permissions import Seat
 from lockbox.identity import tenants
 from lockbox.identity.models import PolicyVersion, Tenant
 from lockbox.requests.policy_rules import Policy
-from lockbox.tenancy.authority import Seat
 
 
 def revise(session: Session, seat: Seat, tenant: Tenant, policy: Policy, at: datetime) -> int:

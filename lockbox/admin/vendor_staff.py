@@ -6,6 +6,11 @@ from uuid import UUID
 
 from sqlmodel import Session
 
+from lockbox.admin import change_events, departures, invitations, memberships, offers, permissions
+from lockbox.admin.change_events import Deed, change, listed
+from lockbox.admin.memberships import Member, Page
+from lockbox.admin.offers import Offer
+from lockbox.admin.permissions import Seat
 from lockbox.audit.canonical import Value
 from lockbox.database import now
 from lockbox.identity import row_security
@@ -15,11 +20,6 @@ from lockbox.refusals import Invalid, OwnRoles, Unknown
 from lockbox.requests import ending
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.transition import Origin
-from lockbox.tenancy import authority, invitations, leaving, memberships, offers, trail
-from lockbox.tenancy.authority import Seat
-from lockbox.tenancy.memberships import Member, Page
-from lockbox.tenancy.offers import Offer
-from lockbox.tenancy.trail import Deed, change, listed
 
 OPERATORS = (Role.OPERATOR,)
 READERS = (Role.OPERATOR, Role.VENDOR_AUDITOR)
@@ -85,8 +85,8 @@ def invite(
         AlreadyMember, AlreadyInvited: as named.
         TooMany: as many were invited to the vendor within 24 hours as `a_day` lets through.
     """
-    seat = authority.take(session, caller, origin, OPERATORS)
-    authority.firmly_at_the_vendor(session, seat)
+    seat = permissions.take(session, caller, origin, OPERATORS)
+    permissions.firmly_at_the_vendor(session, seat)
     at = now(session)
     offers.only_one(session, None, address, at)
     offers.few_enough(session, None, at, a_day)
@@ -99,7 +99,7 @@ def withdraw(session: Session, caller: Caller, origin: Origin, invitation_id: UU
     Raises:
         NotYours, Unknown, InvitationClosed: as named.
     """
-    invitations.end(session, authority.take(session, caller, origin, OPERATORS), invitation_id)
+    invitations.end(session, permissions.take(session, caller, origin, OPERATORS), invitation_id)
 
 
 def set_roles(
@@ -134,7 +134,7 @@ def set_roles(
     if review_tier and Role.MANAGER not in roles:
         raise Invalid("Only a manager is in a tier of the review.", field="review_tier")
     if roles - member.roles:
-        authority.firmly_at_the_vendor(session, seat)
+        permissions.firmly_at_the_vendor(session, seat)
     _replace(session, seat, member, Place(roles, review_tier), "member_changed")
     return _again(session, person_id)
 
@@ -160,24 +160,24 @@ def disable(session: Session, caller: Caller, origin: Origin, person_id: UUID) -
     """
     seat, member = _colleague(session, caller, origin, person_id)
     if not member.is_disabled:
-        leaving.withdraw_offers(session, seat, person_id)
+        departures.withdraw_offers(session, seat, person_id)
         person = session.get_one(Person, person_id)
         person.disabled_at = now(session)
         session.add(person)
         session.flush()
         ended = ending.end_all_of(session, seat.caller, origin, person_id)
         deed = _deed(session, "person_disabled", member, {"disabled": change("no", "yes")}, ended)
-        trail.tell(session, seat, deed)
+        change_events.tell(session, seat, deed)
     return _again(session, person_id)
 
 
 def _may_read(session: Session, caller: Caller, roles: Sequence[Role]) -> None:
     row_security.enter(session, caller)
-    authority.capacity(caller, roles)
+    permissions.capacity(caller, roles)
 
 
 def _colleague(session: Session, caller: Caller, origin: Origin, person_id: UUID) -> tuple[Seat, Member]:
-    seat = authority.take(session, caller, origin, OPERATORS)
+    seat = permissions.take(session, caller, origin, OPERATORS)
     if person_id == caller.person_id:
         raise OwnRoles("Nobody changes their own roles; ask another operator.")
     return seat, _again(session, person_id)
@@ -193,7 +193,7 @@ def _again(session: Session, person_id: UUID) -> Member:
 def _replace(session: Session, seat: Seat, member: Member, place: Place, action: str) -> None:
     lost = member.roles - place.roles
     if Role.OPERATOR in lost:
-        leaving.withdraw_offers(session, seat, member.person_id)
+        departures.withdraw_offers(session, seat, member.person_id)
     diff = {}
     if place.roles != member.roles:
         memberships.give(session, member.person_id, None, place.roles - member.roles)
@@ -207,12 +207,12 @@ def _replace(session: Session, seat: Seat, member: Member, place: Place, action:
     if Role.ENGINEER in lost:
         ended = ending.end_all_of(session, seat.caller, seat.origin, member.person_id)
     if diff:
-        trail.tell(session, seat, _deed(session, action, member, diff, ended))
+        change_events.tell(session, seat, _deed(session, action, member, diff, ended))
 
 
 def _deed(
     session: Session, action: str, member: Member, changes: dict[str, str], ended: Sequence[AccessRequest]
 ) -> Deed:
-    personal = {"member": trail.person(member.name, member.address)}
+    personal = {"member": change_events.person(member.name, member.address)}
     facts: dict[str, Value] = {"person_id": member.person_id, "ended": [str(request.id) for request in ended]}
     return Deed(action, now(session), changes, personal, facts)

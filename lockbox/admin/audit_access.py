@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlmodel import Session
 
+from lockbox.admin import permissions
 from lockbox.audit import looking, proofs, recorded
 from lockbox.audit import report as reports
 from lockbox.audit.events import VENDORS_LOG, Actor
@@ -24,7 +25,6 @@ from lockbox.requests import queries
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.transition import Origin
 from lockbox.requests.visibility import CUSTOMERS_PARTIES
-from lockbox.tenancy import authority
 
 MOST_A_PAGE = 200
 MOST_SINCE = 4
@@ -79,7 +79,7 @@ def reading(session: Session, caller: Caller, slug: str | None) -> Reading:
     """
     row_security.enter(session, caller)
     if slug is not None:
-        return _reader(caller, authority.known(session, caller, slug).id)
+        return _reader(caller, permissions.known(session, caller, slug).id)
     if caller.holds(Role.VENDOR_AUDITOR):
         return _reader(caller, None)
     tenants = caller.tenants(READERS)

@@ -8,10 +8,10 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlmodel import Session
 
+from lockbox.admin import permissions
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Role
 from lockbox.notifications.undelivered import TOO_LATE
-from lockbox.tenancy import authority
 
 MOST_A_PAGE = 200
 
@@ -51,7 +51,7 @@ def page(session: Session, caller: Caller, *, cursor: UUID | None, most: int) ->
         NotYours: the caller is no operator.
     """
     row_security.enter(session, caller)
-    authority.capacity(caller, (Role.OPERATOR,))
+    permissions.capacity(caller, (Role.OPERATOR,))
     rows = session.connection().execute(READ, {"before": cursor, "most": most + 1}).all()
     found = [
         DeadNotice(

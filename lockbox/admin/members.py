@@ -4,17 +4,17 @@ from uuid import UUID
 
 from sqlmodel import Session, col, select
 
+from lockbox.admin import change_events, delegates, invitations, memberships, offers, permissions
+from lockbox.admin.change_events import Deed, change, listed
+from lockbox.admin.memberships import Member, Page
+from lockbox.admin.offers import Offer
+from lockbox.admin.permissions import Seat
 from lockbox.database import now
 from lockbox.identity import row_marks
 from lockbox.identity.models import EligibleDeputy, Invitation, Tenant
 from lockbox.identity.roles import TENANT_ROLES, Caller, Mode, Role
 from lockbox.refusals import LastAdmin, Unknown
 from lockbox.requests.transition import Origin
-from lockbox.tenancy import authority, deputies, invitations, memberships, offers, trail
-from lockbox.tenancy.authority import Seat
-from lockbox.tenancy.memberships import Member, Page
-from lockbox.tenancy.offers import Offer
-from lockbox.tenancy.trail import Deed, change, listed
 
 ADMINS = (Role.TENANT_ADMIN,)
 
@@ -25,7 +25,7 @@ def page(session: Session, caller: Caller, slug: str, *, cursor: UUID | None, mo
     Raises:
         Unknown, NotYours: as named.
     """
-    tenant = authority.readable(session, caller, slug)
+    tenant = permissions.readable(session, caller, slug)
     return memberships.page(session, tenant.id, cursor=cursor, most=most)
 
 
@@ -35,7 +35,7 @@ def show(session: Session, caller: Caller, slug: str, person_id: UUID) -> Member
     Raises:
         Unknown, NotYours: as named.
     """
-    tenant = authority.readable(session, caller, slug)
+    tenant = permissions.readable(session, caller, slug)
     return _at(session, tenant.id, person_id)
 
 
@@ -57,9 +57,9 @@ def invite(
         AlreadyMember, AlreadyInvited: as named.
         TooMany: as many were invited to this tenant within 24 hours as `a_day` lets through.
     """
-    tenant = authority.known(session, caller, slug)
-    seat = authority.take(session, caller, origin, ADMINS, tenant)
-    authority.firmly(session, seat, tenant)
+    tenant = permissions.known(session, caller, slug)
+    seat = permissions.take(session, caller, origin, ADMINS, tenant)
+    permissions.firmly(session, seat, tenant)
     at = now(session)
     offers.only_one(session, tenant.id, address, at)
     offers.few_enough(session, tenant.id, at, a_day)
@@ -90,7 +90,7 @@ def set_roles(
     member.check_seen(seen)
     if roles != member.roles:
         if roles - member.roles - {Role.AUDITOR} or _weakens(session, seat, member, roles):
-            authority.firmly(session, seat, authority.known(session, caller, slug))
+            permissions.firmly(session, seat, permissions.known(session, caller, slug))
         _not_the_last_admin(session, seat, member, roles)
         _end_what_roles_carried(session, seat, member, roles)
         _replace(session, seat, member, roles)
@@ -109,7 +109,7 @@ def remove(session: Session, caller: Caller, origin: Origin, slug: str, person_i
     seat, member = _member(session, caller, origin, slug, person_id)
     nothing = frozenset[Role]()
     if _weakens(session, seat, member, nothing):
-        authority.firmly(session, seat, authority.known(session, caller, slug))
+        permissions.firmly(session, seat, permissions.known(session, caller, slug))
     _not_the_last_admin(session, seat, member, nothing)
     _let_go(session, seat, member)
 
@@ -125,13 +125,13 @@ def leave(session: Session, caller: Caller, origin: Origin, slug: str) -> None:
         SignInAgain: an admin or the last approver leaves, and the sign-in is too weak or too old for that.
         LastAdmin: others would be left without an admin.
     """
-    tenant = authority.known(session, caller, slug)
-    seat = authority.take(session, caller, origin, sorted(TENANT_ROLES), tenant)
+    tenant = permissions.known(session, caller, slug)
+    seat = permissions.take(session, caller, origin, sorted(TENANT_ROLES), tenant)
     member = _again(session, seat, caller.person_id)
     nothing = frozenset[Role]()
     if _weakens(session, seat, member, nothing):
-        authority.firmly(session, seat, tenant)
-    if Role.TENANT_ADMIN in member.roles and not _is_alone(session, seat, authority.locked(session, tenant)):
+        permissions.firmly(session, seat, tenant)
+    if Role.TENANT_ADMIN in member.roles and not _is_alone(session, seat, permissions.locked(session, tenant)):
         _not_the_last_admin(session, seat, member, nothing)
     _let_go(session, seat, member)
 
@@ -147,24 +147,24 @@ def set_eligible(
     seat, member = _member(session, caller, origin, slug, person_id)
     if eligible != member.is_eligible:
         if eligible:
-            authority.firmly(session, seat, authority.known(session, caller, slug))
+            permissions.firmly(session, seat, permissions.known(session, caller, slug))
         if not eligible:
-            deputies.end_those_of(session, seat, person_id, as_principal=False, as_deputy=True)
+            delegates.end_those_of(session, seat, person_id, as_principal=False, as_deputy=True)
         _mark(session, seat, person_id, eligible=eligible)
         deed = Deed(
             "eligible_changed",
             now(session),
             {"eligible": change(_yes(member.is_eligible), _yes(eligible))},
-            {"member": trail.person(member.name, member.address)},
+            {"member": change_events.person(member.name, member.address)},
             {"person_id": person_id},
             frozenset({person_id}),
         )
-        trail.tell(session, seat, deed)
+        change_events.tell(session, seat, deed)
     return _again(session, seat, person_id)
 
 
 def _let_go(session: Session, seat: Seat, member: Member) -> None:
-    deputies.end_those_of(session, seat, member.person_id, as_principal=True, as_deputy=True)
+    delegates.end_those_of(session, seat, member.person_id, as_principal=True, as_deputy=True)
     invitations.end_those_by(session, seat, member.person_id)
     if member.is_eligible:
         _mark(session, seat, member.person_id, eligible=False)
@@ -185,13 +185,13 @@ def _weakens(session: Session, seat: Seat, member: Member, roles: frozenset[Role
     """Whether an admin would be gone, or the last approver: with them goes what they could object to."""
     gone = member.roles - roles
     return Role.TENANT_ADMIN in gone or (
-        Role.APPROVER in gone and authority.is_last_approver(session, seat, member.person_id)
+        Role.APPROVER in gone and permissions.is_last_approver(session, seat, member.person_id)
     )
 
 
 def _member(session: Session, caller: Caller, origin: Origin, slug: str, person_id: UUID) -> tuple[Seat, Member]:
-    tenant = authority.known(session, caller, slug)
-    seat = authority.take(session, caller, origin, ADMINS, tenant)
+    tenant = permissions.known(session, caller, slug)
+    seat = permissions.take(session, caller, origin, ADMINS, tenant)
     return seat, _again(session, seat, person_id)
 
 
@@ -216,7 +216,7 @@ def _not_the_last_admin(session: Session, seat: Seat, member: Member, roles: fro
 def _end_what_roles_carried(session: Session, seat: Seat, member: Member, roles: frozenset[Role]) -> None:
     gone = member.roles - roles
     if Role.APPROVER in gone:
-        deputies.end_those_of(session, seat, member.person_id, as_principal=True, as_deputy=False)
+        delegates.end_those_of(session, seat, member.person_id, as_principal=True, as_deputy=False)
     if Role.TENANT_ADMIN in gone:
         invitations.end_those_by(session, seat, member.person_id)
 
@@ -244,11 +244,11 @@ def _tell(session: Session, seat: Seat, member: Member, action: str, roles: froz
         action,
         now(session),
         {"roles": change(listed(memberships.words(member.roles)), listed(memberships.words(roles)))},
-        {"member": trail.person(member.name, member.address)},
+        {"member": change_events.person(member.name, member.address)},
         {"person_id": member.person_id},
         frozenset({member.person_id}),
     )
-    trail.tell(session, seat, deed)
+    change_events.tell(session, seat, deed)
 
 
 def _yes(value: bool) -> str:  # noqa: FBT001 - the one word that it turns into text

@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlmodel import Session, col, select
 
+from lockbox.admin import permissions
 from lockbox.audit.approver_keys import ApproverKey, ApproverKeys
 from lockbox.audit.canonical import instant
 from lockbox.database import now
@@ -15,7 +16,6 @@ from lockbox.identity.credentials import Passkey
 from lockbox.identity.models import EligibleDeputy, Membership
 from lockbox.identity.passkeys import RelyingParty
 from lockbox.identity.roles import Caller, Role
-from lockbox.tenancy import authority
 
 KEYS = text("SELECT * FROM approver_keys(:tenant_id)")
 
@@ -29,7 +29,7 @@ def export(session: Session, caller: Caller, slug: str, party: Callable[[], Rely
     Raises:
         Unknown, NotYours: there is no such tenant, or the caller is no admin of it.
     """
-    tenant = authority.readable(session, caller, slug, (Role.TENANT_ADMIN,))
+    tenant = permissions.readable(session, caller, slug, (Role.TENANT_ADMIN,))
     ours = party()
     found, people = [], _could_approve(session, tenant.id)
     for row in session.connection().execute(KEYS, {"tenant_id": tenant.id}):

@@ -9,6 +9,11 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
 from config.settings import Plan
+from lockbox.admin import change_events, offers, permissions, vendor_consent
+from lockbox.admin.change_events import ABSENT, Deed, change
+from lockbox.admin.offers import Offer
+from lockbox.admin.permissions import Seat
+from lockbox.admin.vendor_consent import Consented
 from lockbox.audit.canonical import Value
 from lockbox.database import now
 from lockbox.identity import row_marks, row_security
@@ -21,11 +26,6 @@ from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
-from lockbox.tenancy import authority, consents, offers, trail
-from lockbox.tenancy.authority import Seat
-from lockbox.tenancy.consents import Consented
-from lockbox.tenancy.offers import Offer
-from lockbox.tenancy.trail import ABSENT, Deed, change
 
 MOST_A_PAGE = 200
 WOULD_END = text("SELECT tenant_id, windows FROM open_windows(CAST(:ids AS uuid[]))")
@@ -86,10 +86,10 @@ def add(session: Session, caller: Caller, origin: Origin, founding: Founding, pl
         LicenceRequired: the plan does not include the lockbox, so the tenant could not stay in `enforce`.
         OtherSide: the address belongs to somebody at the vendor.
     """
-    seat = authority.take(session, caller, origin, (Role.OPERATOR,))
-    authority.firmly_at_the_vendor(session, seat)
+    seat = permissions.take(session, caller, origin, (Role.OPERATOR,))
+    permissions.firmly_at_the_vendor(session, seat)
     _is_a_plan(founding.plan, plans)
-    authority.entitled(founding.plan, plans)
+    permissions.entitled(founding.plan, plans)
     offers.not_of_the_vendor(session, founding.admin_address)
     try:
         with session.begin_nested():
@@ -137,9 +137,9 @@ def show(session: Session, caller: Caller, slug: str) -> Overview:
     Raises:
         Unknown: there is none, or the caller has no business with it.
     """
-    tenant = authority.known(session, caller, slug)
+    tenant = permissions.known(session, caller, slug)
     if caller.holds(Role.SYSTEM):
-        raise Unknown(authority.NO_TENANT)
+        raise Unknown(permissions.NO_TENANT)
     (overview,) = _seen(session, caller, [tenant])
     return overview
 
@@ -175,11 +175,11 @@ def set_plan(
         Unknown, NotYours, UnknownPlan: as named.
         SignInAgain: the operator's sign-in is too weak or too old; a plan that lapses keeps a tenant from `enforce`.
     """
-    seat, tenant = authority.operate(session, caller, origin, slug)
+    seat, tenant = permissions.operate(session, caller, origin, slug)
     _is_a_plan(plan, plans)
-    tenant = authority.locked(session, tenant)
+    tenant = permissions.locked(session, tenant)
     if plan != tenant.plan:
-        authority.firmly_at_the_vendor(session, seat)
+        permissions.firmly_at_the_vendor(session, seat)
         changes = {"plan": change(tenant.plan, plan)}
         _change(session, tenant, "plan", plan)
         _tell(session, seat, "plan_changed", changes)
@@ -193,11 +193,11 @@ def rename(session: Session, caller: Caller, origin: Origin, slug: str, name: st
         Unknown, NotYours: as named.
         SignInAgain: the admin's sign-in is too weak or too old; mails call the tenant by its name.
     """
-    tenant = authority.known(session, caller, slug)
-    seat = authority.take(session, caller, origin, (Role.TENANT_ADMIN,), tenant)
-    tenant = authority.locked(session, tenant)
+    tenant = permissions.known(session, caller, slug)
+    seat = permissions.take(session, caller, origin, (Role.TENANT_ADMIN,), tenant)
+    tenant = permissions.locked(session, tenant)
     if name != tenant.name:
-        authority.firmly(session, seat, tenant)
+        permissions.firmly(session, seat, tenant)
         changes = {"name": change(tenant.name, name)}
         tenant.name = name
         session.add(tenant)
@@ -207,11 +207,11 @@ def rename(session: Session, caller: Caller, origin: Origin, slug: str, name: st
 
 
 def _suspended(session: Session, caller: Caller, origin: Origin, slug: str, *, suspended: bool) -> Overview:
-    seat, tenant = authority.operate(session, caller, origin, slug)
-    tenant = authority.locked(session, tenant)
+    seat, tenant = permissions.operate(session, caller, origin, slug)
+    tenant = permissions.locked(session, tenant)
     if suspended != tenant.suspended:
         if not suspended:
-            authority.firmly_at_the_vendor(session, seat)
+            permissions.firmly_at_the_vendor(session, seat)
         words = ("no", "yes") if suspended else ("yes", "no")
         _change(session, tenant, "suspended", suspended, closes=suspended)
         closed = ending.end_windows_at(session, seat.caller, origin, tenant.id) if suspended else []
@@ -221,7 +221,7 @@ def _suspended(session: Session, caller: Caller, origin: Origin, slug: str, *, s
             changes["open windows"] = change(len(closed), 0)
             facts["closed"] = [str(request.id) for request in closed]
         action = "tenant_suspended" if suspended else "tenant_resumed"
-        trail.tell(session, seat, Deed(action, now(session), changes, facts=facts))
+        change_events.tell(session, seat, Deed(action, now(session), changes, facts=facts))
     return _to_the_vendor(session, tenant)
 
 
@@ -243,18 +243,18 @@ def _change(session: Session, tenant: Tenant, name: str, value: object, *, close
 
 
 def _tell(session: Session, seat: Seat, action: str, changes: Mapping[str, str]) -> None:
-    trail.tell(session, seat, Deed(action, now(session), changes))
+    change_events.tell(session, seat, Deed(action, now(session), changes))
 
 
 def _to_the_vendor(session: Session, tenant: Tenant) -> Overview:
-    lasting = consents.lasting(session, [tenant.id], now(session))
+    lasting = vendor_consent.lasting(session, [tenant.id], now(session))
     windows = _would_end(session, [tenant]).get(tenant.id, 0)
     return Overview(tenant, is_own=False, consented=lasting.get(tenant.id), open_windows=windows)
 
 
 def _seen(session: Session, caller: Caller, tenants: Sequence[Tenant]) -> list[Overview]:
     own = frozenset(caller.tenants()) & {tenant.id for tenant in tenants}
-    lasting = consents.lasting(session, [tenant.id for tenant in tenants], now(session))
+    lasting = vendor_consent.lasting(session, [tenant.id for tenant in tenants], now(session))
     if not own:
         by_name_only = not caller.holds(Role.OPERATOR, Role.VENDOR_AUDITOR)
         would_end = _would_end(session, tenants) if caller.holds(Role.OPERATOR) else {}

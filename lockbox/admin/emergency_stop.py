@@ -8,6 +8,9 @@ from sqlalchemy import ColumnElement, func
 from sqlmodel import Session, col, select
 
 from config.settings import Plan
+from lockbox.admin import change_events, permissions, policy_versions
+from lockbox.admin.change_events import Deed, change
+from lockbox.admin.permissions import Seat
 from lockbox.database import now
 from lockbox.identity import tenants
 from lockbox.identity.models import Tenant
@@ -20,9 +23,6 @@ from lockbox.requests.merging import strictest
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_diff import changes as policy_changes
 from lockbox.requests.transition import Origin
-from lockbox.tenancy import authority, revising, trail
-from lockbox.tenancy.authority import Seat
-from lockbox.tenancy.trail import Deed, change
 
 ADMINS = (Role.TENANT_ADMIN,)
 STOPPED = "emergency_stop"
@@ -66,9 +66,9 @@ def switch_mode(
         LicenceRequired: the tenant's plan does not include the lockbox.
         PolicyUnverified: the policy or the tenant's row has no mark that holds; it counts as `enforce` until mended.
     """
-    tenant = authority.known(session, caller, slug)
-    seat = authority.take(session, caller, origin, ADMINS, tenant)
-    tenant = authority.locked(session, tenant)
+    tenant = permissions.known(session, caller, slug)
+    seat = permissions.take(session, caller, origin, ADMINS, tenant)
+    tenant = permissions.locked(session, tenant)
     policy = policy_store.current(session, tenant)
     ends_consent = mode is Mode.ENFORCE and policy.consent is not None
     if mode is tenant.mode and not ends_consent:
@@ -76,12 +76,12 @@ def switch_mode(
     if mode is not Mode.ENFORCE:
         _firmly_loosened(session, seat, tenant)
     elif mode is not tenant.mode:
-        authority.entitled(tenant.plan, plans)
+        permissions.entitled(tenant.plan, plans)
     changes = {"mode": change(tenant.mode, mode)} if mode is not tenant.mode else {}
     tenant.mode = mode
     if ends_consent:
         without = policy.model_copy(update={"consent": None})
-        revising.revise(session, seat, tenant, without, now(session))
+        policy_versions.revise(session, seat, tenant, without, now(session))
         changes |= policy_changes(policy, without)
     else:
         tenants.mark(session, tenant)
@@ -91,7 +91,7 @@ def switch_mode(
         closed = close_what_was_opened_alone(session, seat, tenant)
         waiting = in_review(session, tenant, now(session))
     facts = {"closed": [str(request.id) for request in closed]}
-    trail.tell(session, seat, Deed("mode_switched", now(session), changes, facts=facts))
+    change_events.tell(session, seat, Deed("mode_switched", now(session), changes, facts=facts))
     return Switched(mode, closed, waiting)
 
 
@@ -103,8 +103,8 @@ def shut(session: Session, caller: Caller, origin: Origin, slug: str, comment: s
     Raises:
         Unknown, NotYours: as named.
     """
-    tenant = authority.known(session, caller, slug)
-    seat = authority.take(session, caller, origin, ADMINS, tenant)
+    tenant = permissions.known(session, caller, slug)
+    seat = permissions.take(session, caller, origin, ADMINS, tenant)
     done = _close(session, seat, tenant, comment, WAYS_TO_SHUT)
     ended = Shut(
         [request for request in done if request.state is State.REVOKED],
@@ -116,7 +116,7 @@ def shut(session: Session, caller: Caller, origin: Origin, slug: str, comment: s
         "requests that waited for an answer": change(len(ended.denied), 0),
         "requests in the vendor's review": change(ended.denied_in_review, 0),
     }
-    trail.tell(session, seat, Deed(STOPPED, now(session), changes, personal={"comment": comment}))
+    change_events.tell(session, seat, Deed(STOPPED, now(session), changes, personal={"comment": comment}))
     return ended
 
 

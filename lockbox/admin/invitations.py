@@ -8,6 +8,9 @@ from sqlalchemy import text
 from sqlmodel import Session, col
 
 from config.issuers import Issuer
+from lockbox.admin import change_events, memberships, offers, permissions
+from lockbox.admin.change_events import Deed, change, listed
+from lockbox.admin.permissions import Seat
 from lockbox.database import now
 from lockbox.identity import authentication, enrolment, identities, row_marks, row_security
 from lockbox.identity import tenants as registry
@@ -24,9 +27,6 @@ from lockbox.refusals import (
     Unknown,
 )
 from lockbox.requests.transition import Origin
-from lockbox.tenancy import authority, memberships, offers, trail
-from lockbox.tenancy.authority import Seat
-from lockbox.tenancy.trail import Deed, change, listed
 
 REFUSED = "This invitation is not good, or the code is not its own: ask for another one."
 OVER = "The time to accept this invitation is over; ask for another one."
@@ -47,7 +47,7 @@ def still_open(session: Session, caller: Caller, slug: str) -> Sequence[Invitati
     Raises:
         Unknown, NotYours: as named.
     """
-    tenant = authority.readable(session, caller, slug)
+    tenant = permissions.readable(session, caller, slug)
     return listed_at(session, tenant.id)
 
 
@@ -64,8 +64,8 @@ def withdraw(session: Session, caller: Caller, origin: Origin, slug: str, invita
         Unknown, NotYours: as named.
         InvitationClosed: it has been accepted or withdrawn.
     """
-    tenant = authority.known(session, caller, slug)
-    end(session, authority.take(session, caller, origin, (Role.TENANT_ADMIN,), tenant), invitation_id)
+    tenant = permissions.known(session, caller, slug)
+    end(session, permissions.take(session, caller, origin, (Role.TENANT_ADMIN,), tenant), invitation_id)
 
 
 def end(session: Session, seat: Seat, invitation_id: UUID, *, only_recovery: bool = False) -> None:
@@ -163,11 +163,11 @@ def _end(session: Session, seat: Seat, invitation: Invitation) -> None:
     deed = Deed(
         _ending(seat, invitation),
         at,
-        {"roles": change(listed(invitation.roles), trail.ABSENT)},
-        {"member": trail.person(invitation.name, invitation.email)},
+        {"roles": change(listed(invitation.roles), change_events.ABSENT)},
+        {"member": change_events.person(invitation.name, invitation.email)},
         {"invitation_id": invitation.id},
     )
-    trail.tell(session, seat, deed)
+    change_events.tell(session, seat, deed)
 
 
 def _ending(seat: Seat, invitation: Invitation) -> str:
@@ -182,7 +182,7 @@ def _locked(session: Session, invitation_id: UUID, code: str) -> Invitation:
         raise InvitationRefused(REFUSED)
     if found.expires_at is None or now(session) >= found.expires_at:
         raise InvitationExpired(OVER)
-    authority.hold(session, next(iter(found.standings)).tenant_id)
+    permissions.hold(session, next(iter(found.standings)).tenant_id)
     query = offers.without_secret().where(col(Invitation.id) == invitation_id).with_for_update()
     invitation = session.exec(query.execution_options(populate_existing=True)).one()
     if not row_marks.is_held(session, invitation.mac, row_marks.invitation(invitation), invitation.id):
@@ -220,10 +220,10 @@ def _seated(session: Session, caller: Caller, invitation: Invitation, origin: Or
         "member_added",
         at,
         {"roles": change(listed(before), listed(_roles_at(caller, place)))},
-        {"member": trail.person(caller.name, invitation.email)},
+        {"member": change_events.person(caller.name, invitation.email)},
         {"invitation_id": invitation.id, "person_id": caller.person_id},
     )
-    trail.tell(session, Seat(caller, INVITED, origin, place), deed)
+    change_events.tell(session, Seat(caller, INVITED, origin, place), deed)
     return caller
 
 

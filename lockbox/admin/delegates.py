@@ -8,6 +8,10 @@ from uuid import UUID
 from sqlalchemy import or_
 from sqlmodel import Session, col, select
 
+from lockbox.admin import change_events, memberships, permissions
+from lockbox.admin.change_events import ABSENT, Deed, change
+from lockbox.admin.memberships import Member
+from lockbox.admin.permissions import Seat
 from lockbox.audit.canonical import instant
 from lockbox.database import now
 from lockbox.identity import row_marks
@@ -18,10 +22,6 @@ from lockbox.notifications import announcements, recipients
 from lockbox.notifications.account_mail import DEPUTY_BEGINS
 from lockbox.refusals import DelegationClash, Invalid, NotYours, Unknown
 from lockbox.requests.transition import Origin
-from lockbox.tenancy import authority, memberships, trail
-from lockbox.tenancy.authority import Seat
-from lockbox.tenancy.memberships import Member
-from lockbox.tenancy.trail import ABSENT, Deed, change
 
 LONGEST = timedelta(days=90)
 GONE = "somebody who is no longer a member"
@@ -58,14 +58,14 @@ def name_deputy(session: Session, caller: Caller, origin: Origin, slug: str, wan
         Invalid: the principal is no approver, the deputy not eligible or the same person, or the period is not one.
         DelegationClash: in that period the principal has a deputy, or one of the two is on the other side already.
     """
-    tenant = authority.known(session, caller, slug)
+    tenant = permissions.known(session, caller, slug)
     principal_id = wanted.principal_id or caller.person_id
     mine = principal_id == caller.person_id
     roles = (Role.APPROVER, Role.TENANT_ADMIN) if mine else (Role.TENANT_ADMIN, Role.APPROVER)
-    seat = authority.take(session, caller, origin, roles, tenant)
+    seat = permissions.take(session, caller, origin, roles, tenant)
     if not mine and seat.role != Role.TENANT_ADMIN:
         raise NotYours("You name your own deputy; an admin may do it for somebody else.")
-    authority.firmly(session, seat, tenant)
+    permissions.firmly(session, seat, tenant)
     at = now(session)
     starts_at = max(wanted.starts_at or at, at)
     principal, deputy = _pair(session, tenant, principal_id, wanted.deputy_id)
@@ -85,7 +85,7 @@ def name_deputy(session: Session, caller: Caller, origin: Origin, slug: str, wan
     session.add(delegation)
     session.flush()
     period = change(ABSENT, _period(delegation))
-    trail.tell(session, seat, _deed("deputy_named", delegation, at, period, principal.name, deputy.name))
+    change_events.tell(session, seat, _deed("deputy_named", delegation, at, period, principal.name, deputy.name))
     _tell_deputy(session, delegation)
     return Entry(delegation, principal.name, deputy.name, counts=starts_at == at)
 
@@ -96,8 +96,8 @@ def end(session: Session, caller: Caller, origin: Origin, slug: str, delegation_
     Raises:
         Unknown, NotYours: as named.
     """
-    tenant = authority.known(session, caller, slug)
-    seat = authority.take(session, caller, origin, (Role.TENANT_ADMIN, Role.APPROVER), tenant)
+    tenant = permissions.known(session, caller, slug)
+    seat = permissions.take(session, caller, origin, (Role.TENANT_ADMIN, Role.APPROVER), tenant)
     query = select(Delegation).where(col(Delegation.id) == delegation_id, col(Delegation.tenant_id) == tenant.id)
     delegation = session.exec(query).one_or_none()
     if delegation is None:
@@ -125,7 +125,7 @@ def current(session: Session, caller: Caller, slug: str) -> Sequence[Entry]:
     Raises:
         Unknown, NotYours: as named.
     """
-    tenant = authority.readable(session, caller, slug)
+    tenant = permissions.readable(session, caller, slug)
     at = now(session)
     query = select(Delegation).where(
         col(Delegation.tenant_id) == tenant.id, col(Delegation.ended_at).is_(None), col(Delegation.ends_at) > at
@@ -206,7 +206,9 @@ def _end(session: Session, seat: Seat, delegations: Iterable[Delegation]) -> Non
         session.add(one)
         session.flush()
         names_of_both = (names.get(one.principal_id, GONE), names.get(one.deputy_id, GONE))
-        trail.tell(session, seat, _deed("deputy_ended", one, at, change(_period(one), ABSENT), *names_of_both))
+        change_events.tell(
+            session, seat, _deed("deputy_ended", one, at, change(_period(one), ABSENT), *names_of_both)
+        )
 
 
 def _deed(  # noqa: PLR0917 - what one event is made of

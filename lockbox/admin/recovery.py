@@ -6,14 +6,14 @@ from uuid import UUID
 
 from sqlmodel import Session, col, select
 
+from lockbox.admin import invitations, offers, permissions
+from lockbox.admin.offers import Offer
 from lockbox.database import now
 from lockbox.identity import row_security
 from lockbox.identity.models import Invitation, Tenant
 from lockbox.identity.roles import Caller, Role
 from lockbox.refusals import RecoveryOpen
 from lockbox.requests.transition import Origin
-from lockbox.tenancy import authority, invitations, offers
-from lockbox.tenancy.offers import Offer
 
 WAIT = timedelta(hours=72)
 OBJECTORS = (Role.TENANT_ADMIN, Role.APPROVER)
@@ -39,8 +39,8 @@ def propose(session: Session, caller: Caller, origin: Origin, slug: str, *, name
         RecoveryOpen: another proposal is open.
         OtherSide: the address belongs to somebody at the vendor.
     """
-    seat, tenant = authority.operate(session, caller, origin, slug)
-    authority.firmly_at_the_vendor(session, seat)
+    seat, tenant = permissions.operate(session, caller, origin, slug)
+    permissions.firmly_at_the_vendor(session, seat)
     at = now(session)
     proposed = select(Invitation.id).where(
         col(Invitation.tenant_id) == tenant.id, col(Invitation.is_recovery), offers.is_open(at)
@@ -67,7 +67,7 @@ def withdraw(session: Session, caller: Caller, origin: Origin, slug: str, invita
         Unknown, NotYours: as named.
         InvitationClosed: it has been accepted, objected to or withdrawn.
     """
-    seat, _ = authority.operate(session, caller, origin, slug)
+    seat, _ = permissions.operate(session, caller, origin, slug)
     invitations.end(session, seat, invitation_id, only_recovery=True)
 
 
@@ -90,6 +90,6 @@ def object_to(session: Session, caller: Caller, origin: Origin, slug: str, invit
         Unknown, NotYours: as named.
         InvitationClosed: it has been accepted or withdrawn.
     """
-    tenant = authority.known(session, caller, slug)
-    seat = authority.take(session, caller, origin, OBJECTORS, tenant)
+    tenant = permissions.known(session, caller, slug)
+    seat = permissions.take(session, caller, origin, OBJECTORS, tenant)
     invitations.end(session, seat, invitation_id, only_recovery=True)

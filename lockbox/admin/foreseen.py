@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlmodel import Session, col, select
 
 from config.settings import Service
+from lockbox.admin import permissions
 from lockbox.identity.models import Address, Person
 from lockbox.identity.roles import Caller, Mode
 from lockbox.notifications.models import Endpoint, Watcher
@@ -18,7 +19,6 @@ from lockbox.requests.policy import customer_decides
 from lockbox.requests.policy_rules import Ask
 from lockbox.requests.preview import Group, Names, Reached
 from lockbox.requests.terms import Terms
-from lockbox.tenancy import authority
 
 NOBODY_ASKED = "Nobody would be asked: it would time out, and the answer would be no."
 NOBODY_TOLD = "Nobody would be told that the vendor opened a window."
@@ -60,7 +60,7 @@ def foresee(session: Session, caller: Caller, slug: str, ask: Ask, services: Map
     Raises:
         Unknown, NotYours, UnknownService: as named.
     """
-    tenant = authority.readable(session, caller, slug)
+    tenant = permissions.readable(session, caller, slug)
     judged = evaluate.foresee(session, tenant, ask, services)
     decides, reached = customer_decides(judged.mode), preview.reached(judged)
     people = _people(session, judged.able | reached.people.keys())

@@ -4,11 +4,11 @@ from uuid import UUID
 
 from sqlmodel import Session, col, select
 
+from lockbox.admin import invitations, offers, permissions
+from lockbox.admin.permissions import Seat
 from lockbox.database import now
 from lockbox.identity import row_security
 from lockbox.identity.models import Invitation
-from lockbox.tenancy import authority, invitations, offers
-from lockbox.tenancy.authority import Seat
 
 
 def withdraw_offers(session: Session, seat: Seat, person_id: UUID) -> None:
@@ -22,7 +22,7 @@ def withdraw_offers(session: Session, seat: Seat, person_id: UUID) -> None:
     )
     tenants = session.exec(made.distinct().order_by(col(Invitation.tenant_id))).all()
     for tenant_id in tenants:
-        authority.hold(session, tenant_id)
+        permissions.hold(session, tenant_id)
     for tenant_id in tenants:
         assert tenant_id is not None  # noqa: S101 - the query says so
         row_security.turn_to(session, tenant_id)

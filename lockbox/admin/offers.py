@@ -11,6 +11,9 @@ from sqlalchemy.orm import defer
 from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
+from lockbox.admin import change_events, memberships
+from lockbox.admin.change_events import Deed, change, listed
+from lockbox.admin.permissions import Seat
 from lockbox.audit.canonical import Value
 from lockbox.identity import keyring, row_marks
 from lockbox.identity.models import Invitation, Membership, Person
@@ -20,9 +23,6 @@ from lockbox.notifications import announcements, correspondence
 from lockbox.notifications.account_mail import INVITATION
 from lockbox.notifications.announcements import MATTERS_FOR
 from lockbox.refusals import AlreadyInvited, AlreadyMember, OtherSide, TooMany
-from lockbox.tenancy import memberships, trail
-from lockbox.tenancy.authority import Seat
-from lockbox.tenancy.trail import Deed, change, listed
 
 DAY = timedelta(days=1)
 
@@ -66,11 +66,11 @@ def make(session: Session, seat: Seat, wanted: Offer, at: datetime) -> Invitatio
     deed = Deed(
         wanted.action,
         at,
-        {**wanted.changes, "roles": change(trail.ABSENT, listed(invitation.roles))},
-        {"member": trail.person(wanted.name, wanted.address)},
+        {**wanted.changes, "roles": change(change_events.ABSENT, listed(invitation.roles))},
+        {"member": change_events.person(wanted.name, wanted.address)},
         {**wanted.facts, "invitation_id": invitation.id},
     )
-    event_id = trail.tell(session, seat, deed)
+    event_id = change_events.tell(session, seat, deed)
     sent_at = invitation.takes_effect_at
     announcements.write_to(
         session,

@@ -8,6 +8,9 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlmodel import Session, col, func, select
 
+from lockbox.admin import change_events, permissions
+from lockbox.admin.change_events import Deed
+from lockbox.admin.permissions import Seat
 from lockbox.database import now
 from lockbox.identity.models import Person
 from lockbox.identity.roles import Caller, Role, Side
@@ -15,9 +18,6 @@ from lockbox.ids import new_id
 from lockbox.notifications.models import Watcher
 from lockbox.refusals import AddressTaken, Invalid, TooManyWatchers, Unknown
 from lockbox.requests.transition import Origin
-from lockbox.tenancy import authority, trail
-from lockbox.tenancy.authority import Seat
-from lockbox.tenancy.trail import Deed
 
 MOST_WATCHERS = 50
 ADMINS = (Role.TENANT_ADMIN,)
@@ -50,7 +50,7 @@ def listed(session: Session, caller: Caller, slug: str) -> Sequence[Listed]:
     Raises:
         Unknown, NotYours: as named.
     """
-    found = _of(session, authority.readable(session, caller, slug).id)
+    found = _of(session, permissions.readable(session, caller, slug).id)
     names = _names(session, {one.added_by for one in found})
     return [Listed(one, names.get(one.added_by, FORMER)) for one in found]
 
@@ -66,9 +66,9 @@ def add(
         AddressTaken: it is the address of somebody of the vendor, or it is copied on this already.
         TooManyWatchers: the most that there may be are there.
     """
-    tenant = authority.known(session, caller, slug)
-    seat = authority.take(session, caller, origin, ADMINS, tenant)
-    authority.firmly(session, seat, tenant)
+    tenant = permissions.known(session, caller, slug)
+    seat = permissions.take(session, caller, origin, ADMINS, tenant)
+    permissions.firmly(session, seat, tenant)
     if wanted.service is not None and wanted.service not in services:
         raise Invalid(f"Choose one of the services {', '.join(sorted(services))}.", field="service")
     _addressable(session, tenant.id, wanted)
@@ -85,7 +85,7 @@ def add(
     )
     session.add(watcher)
     session.flush()
-    copied = {"copied on": trail.change(trail.ABSENT, watcher.service or EVERY_SERVICE)}
+    copied = {"copied on": change_events.change(change_events.ABSENT, watcher.service or EVERY_SERVICE)}
     _tell(session, seat, watcher, "watcher_added", copied, at=watcher.created_at)
     return Listed(watcher, caller.name)
 
@@ -96,15 +96,15 @@ def remove(session: Session, caller: Caller, origin: Origin, slug: str, watcher_
     Raises:
         Unknown, NotYours: as named.
     """
-    tenant = authority.known(session, caller, slug)
-    seat = authority.take(session, caller, origin, ADMINS, tenant)
+    tenant = permissions.known(session, caller, slug)
+    seat = permissions.take(session, caller, origin, ADMINS, tenant)
     watcher = session.get(Watcher, watcher_id)
     if watcher is None or watcher.tenant_id != tenant.id or watcher.removed_at is not None:
         raise Unknown("There is no such watcher.")
     watcher.removed_at = now(session)
     session.add(watcher)
     session.flush()
-    copied = {"copied on": trail.change(watcher.service or EVERY_SERVICE, trail.ABSENT)}
+    copied = {"copied on": change_events.change(watcher.service or EVERY_SERVICE, change_events.ABSENT)}
     _tell(session, seat, watcher, "watcher_removed", copied, at=watcher.removed_at)
 
 
@@ -134,5 +134,5 @@ def _addressable(session: Session, tenant_id: UUID, wanted: Wanted) -> None:
 def _tell(
     session: Session, seat: Seat, watcher: Watcher, action: str, changes: Mapping[str, str], *, at: datetime
 ) -> None:
-    named = {"watcher": trail.person(watcher.name, watcher.email)}
-    trail.tell(session, seat, Deed(action, at, changes, personal=named, facts={"watcher_id": watcher.id}))
+    named = {"watcher": change_events.person(watcher.name, watcher.email)}
+    change_events.tell(session, seat, Deed(action, at, changes, personal=named, facts={"watcher_id": watcher.id}))

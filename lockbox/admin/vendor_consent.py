@@ -11,12 +11,12 @@ from sqlalchemy import Row, text
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlmodel import Session
 
+from lockbox.admin.change_events import ABSENT, change
 from lockbox.audit.canonical import instant
 from lockbox.audit.events import THE_CLOCK, Happening
 from lockbox.database import Database, now
 from lockbox.identity.roles import Mode
 from lockbox.notifications import announcements
-from lockbox.tenancy.trail import ABSENT, change
 
 log = structlog.get_logger(__name__)
 

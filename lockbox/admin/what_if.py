@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement
 from sqlmodel import Session, col, func, select
 
+from lockbox.admin import emergency_stop, permissions, policies
 from lockbox.database import now
 from lockbox.identity.models import Person, Tenant
 from lockbox.identity.roles import Caller, Mode, Role
@@ -19,7 +20,6 @@ from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_diff import changes
 from lockbox.requests.policy_rules import Policy
-from lockbox.tenancy import authority, policies, shutting
 
 ADMINS = (Role.TENANT_ADMIN,)
 MOST = 20
@@ -81,7 +81,7 @@ def weigh(session: Session, caller: Caller, slug: str, policy: Policy) -> Weighe
     Raises:
         Unknown, NotYours: as named.
     """
-    tenant = authority.readable(session, caller, slug, ADMINS)
+    tenant = permissions.readable(session, caller, slug, ADMINS)
     held, at = versions.at_version(session, tenant.id, tenant.policy_version), now(session)
     known = recipients.look_up(session, {tenant.id}, at)
     pending = _of(session, tenant, State.PENDING, at)
@@ -104,7 +104,7 @@ def switch(session: Session, caller: Caller, slug: str, mode: Mode) -> Switch:
     Raises:
         Unknown, NotYours: as named.
     """
-    tenant = authority.readable(session, caller, slug, ADMINS)
+    tenant = permissions.readable(session, caller, slug, ADMINS)
     if mode is not Mode.ENFORCE:
         return Switch(Some(), None)
     at, consent = now(session), versions.at_version(session, tenant.id, tenant.policy_version).consent
@@ -112,7 +112,7 @@ def switch(session: Session, caller: Caller, slug: str, mode: Mode) -> Switch:
     return Switch(
         _of(session, tenant, State.ACTIVE, at, ALONE) if closes else Some(),
         consent.until if consent and consent.until > at else None,
-        shutting.in_review(session, tenant, at),
+        emergency_stop.in_review(session, tenant, at),
     )
 
 
@@ -122,12 +122,12 @@ def open_and_waiting(session: Session, caller: Caller, slug: str) -> tuple[Some,
     Raises:
         Unknown, NotYours: as named.
     """
-    tenant = authority.readable(session, caller, slug, ADMINS)
+    tenant = permissions.readable(session, caller, slug, ADMINS)
     at = now(session)
     return (
         _of(session, tenant, State.ACTIVE, at),
         _of(session, tenant, State.PENDING, at),
-        shutting.in_review(session, tenant, at),
+        emergency_stop.in_review(session, tenant, at),
     )
 
 

@@ -8,6 +8,9 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlmodel import Session, col, select
 
+from lockbox.admin import change_events, permissions, policy_versions
+from lockbox.admin.change_events import Deed
+from lockbox.admin.emergency_stop import close_what_was_opened_alone
 from lockbox.audit.canonical import Value
 from lockbox.database import now
 from lockbox.identity.models import EligibleDeputy, Membership, Person, Tenant
@@ -21,9 +24,6 @@ from lockbox.requests.policy_rules import Policy, effective_mode
 from lockbox.requests.quorum import who_lacks
 from lockbox.requests.terms import Terms
 from lockbox.requests.transition import Origin
-from lockbox.tenancy import authority, revising, trail
-from lockbox.tenancy.shutting import close_what_was_opened_alone
-from lockbox.tenancy.trail import Deed
 
 MOST_A_PAGE = 200
 
@@ -58,7 +58,7 @@ def read(session: Session, caller: Caller, slug: str, version: int | None = None
     Raises:
         Unknown, NotYours: as named.
     """
-    tenant = authority.readable(session, caller, slug)
+    tenant = permissions.readable(session, caller, slug)
     return _held(session, tenant, version or tenant.policy_version)
 
 
@@ -68,7 +68,7 @@ def editions(session: Session, caller: Caller, slug: str, *, before: int | None,
     Raises:
         Unknown, NotYours: as named.
     """
-    tenant = authority.readable(session, caller, slug)
+    tenant = permissions.readable(session, caller, slug)
     return _editions(session, tenant, before, most)
 
 
@@ -96,9 +96,9 @@ def change(
         Invalid: a group has somebody in it who could never decide here.
         NobodyCanApprove: too few people could approve under it; `reasons` says why.
     """
-    tenant = authority.known(session, caller, slug)
-    seat = authority.take(session, caller, origin, (Role.TENANT_ADMIN,), tenant)
-    tenant = authority.locked(session, tenant)
+    tenant = permissions.known(session, caller, slug)
+    seat = permissions.take(session, caller, origin, (Role.TENANT_ADMIN,), tenant)
+    tenant = permissions.locked(session, tenant)
     if seen is not None and seen != tenant.policy_version:
         raise Stale("The policy has changed since you saw it; look again.", current_version=tenant.policy_version)
     held = _held(session, tenant, tenant.policy_version)
@@ -107,18 +107,18 @@ def change(
     if not (differences or is_anew):
         return held
     if is_anew or policy != held.policy.model_copy(update={"consent": None}):
-        authority.firmly(session, seat, tenant)
+        permissions.firmly(session, seat, tenant)
     at = now(session)
     check(session, tenant, policy, at)
     takes_back = is_anew or takes_consent_back(tenant, held.policy, policy, at)
     if is_anew:
         differences |= _begun_anew(tenant)
-    version = revising.revise(session, seat, tenant, policy, at)
+    version = policy_versions.revise(session, seat, tenant, policy, at)
     edition = Edition(version, seat.caller.person_id, seat.caller.name, at)
     facts: dict[str, Value] = {"version": edition.version}
     if takes_back:
         facts["closed"] = [str(request.id) for request in close_what_was_opened_alone(session, seat, tenant)]
-    trail.tell(session, seat, Deed("policy_changed", at, differences, facts=facts))
+    change_events.tell(session, seat, Deed("policy_changed", at, differences, facts=facts))
     return Held(edition, policy)
 
 
@@ -136,7 +136,7 @@ def check(session: Session, tenant: Tenant, policy: Policy, at: datetime) -> Non
 def _begun_anew(tenant: Tenant) -> dict[str, str]:
     """Let a tenant decide again whose mode or policy is not marked by us: its admin says the whole of it anew."""
     was, tenant.mode = tenant.mode, Mode.ENFORCE
-    return {"mode": trail.change(f"{was} (unverified)", tenant.mode)}
+    return {"mode": change_events.change(f"{was} (unverified)", tenant.mode)}
 
 
 def takes_consent_back(tenant: Tenant, old: Policy, new: Policy, at: datetime) -> bool:

@@ -7,10 +7,10 @@ from uuid import UUID
 
 from sqlmodel import Session
 
+from lockbox.admin.permissions import Seat
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor, Happening
 from lockbox.notifications import announcements
-from lockbox.tenancy.authority import Seat
 
 ABSENT = "none"
 

@@ -9,6 +9,8 @@ from sqlalchemy import text
 from sqlmodel import Session, col, select
 
 from lockbox import database
+from lockbox.admin import change_events, webhooks
+from lockbox.admin.change_events import Deed
 from lockbox.database import now
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller
@@ -20,8 +22,6 @@ from lockbox.notifications.webhook_payload import TEST
 from lockbox.refusals import EndpointDisabled, StillWaiting, Unknown
 from lockbox.requests.transition import Origin
 from lockbox.schedule import NOTICES, Promise
-from lockbox.tenancy import endpoints, trail
-from lockbox.tenancy.trail import Deed
 
 MOST_A_PAGE = 200
 
@@ -53,13 +53,13 @@ def try_out(session: Session, caller: Caller, origin: Origin, endpoint_id: UUID)
         EndpointDisabled: it is called no more.
         TooMany: it was called by hand ten times in the last minute.
     """
-    seat, endpoint, _ = endpoints.taken(session, caller, origin, endpoint_id)
+    seat, endpoint, _ = webhooks.taken(session, caller, origin, endpoint_id)
     if endpoint.disabled_at is not None:
         raise EndpointDisabled("The webhook is disabled; enable it first.")
     at = now(session)
     _count(session, endpoint, at)
     deed = Deed(TEST, at, {}, facts={"endpoint_id": endpoint.id})
-    return announcements.try_out(session, trail.happening_of(seat, deed), endpoint.id)
+    return announcements.try_out(session, change_events.happening_of(seat, deed), endpoint.id)
 
 
 def log(session: Session, caller: Caller, endpoint_id: UUID, *, cursor: UUID | None, most: int) -> Log:
@@ -68,7 +68,7 @@ def log(session: Session, caller: Caller, endpoint_id: UUID, *, cursor: UUID | N
     Raises:
         Unknown, NotYours: as named.
     """
-    endpoints.show(session, caller, endpoint_id)
+    webhooks.show(session, caller, endpoint_id)
     query = select(Delivery).where(col(Delivery.endpoint_id) == endpoint_id)
     if cursor is not None:
         query = query.where(col(Delivery.id) < cursor)
@@ -99,7 +99,7 @@ def redeliver(session: Session, caller: Caller, origin: Origin, delivery_id: UUI
     delivery = session.get(Delivery, delivery_id)
     if delivery is None or delivery.endpoint_id is None:
         raise Unknown("There is no such delivery.")
-    seat, endpoint, _ = endpoints.taken(session, caller, origin, delivery.endpoint_id)
+    seat, endpoint, _ = webhooks.taken(session, caller, origin, delivery.endpoint_id)
     at = now(session)
     notice, answer = session.connection().execute(REOPEN, {"delivery": delivery_id, "moment": at}).one()
     if answer == "disabled":
@@ -109,7 +109,7 @@ def redeliver(session: Session, caller: Caller, origin: Origin, delivery_id: UUI
     _count(session, endpoint, at)
     database.promise(session, NOTICES, [Promise(str(notice), KIND, at)])
     deed = Deed("delivery_repeated", at, {}, facts={"endpoint_id": endpoint.id, "notice_id": notice})
-    announcements.record(session, trail.happening_of(seat, deed))
+    announcements.record(session, change_events.happening_of(seat, deed))
     return UUID(str(notice))
 
 
