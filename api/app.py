@@ -45,9 +45,9 @@ from lockbox.database import Database, make_engine
 from lockbox.identity import keyring
 from lockbox.identity.keyring import Keyring
 from lockbox.identity.oidc_providers import Issuers
+from lockbox.monitoring.metrics import Exporter
 from lockbox.notifications.vault import Vault
 from lockbox.schedule import Schedule
-from lockbox.watch.figures import Exporter
 
 OVERFLOW, VITAL_OVERFLOW = 10, 2
 """Some requests need a second connection for a moment; exports, live pages and heartbeats have one of their own."""

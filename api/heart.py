@@ -11,8 +11,8 @@ from lockbox.audit import behind
 from lockbox.database import Database
 from lockbox.identity import mark_check
 from lockbox.identity.mark_check import Rounds
+from lockbox.monitoring.heartbeats import BEAT_SECONDS, Heart, Part
 from lockbox.requests import decisions
-from lockbox.watch.hearts import BEAT_SECONDS, Heart, Part
 
 LOOK_SECONDS = 30.0
 

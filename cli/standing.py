@@ -13,12 +13,12 @@ from config import embedded
 from config.embedded import EmbeddedRefused, Servers
 from config.settings import Settings, UnsafeSettings
 from lockbox.database import Database, make_engine
+from lockbox.monitoring import status
+from lockbox.monitoring.heartbeats import Part
+from lockbox.monitoring.metrics import MOST_SILENT
+from lockbox.monitoring.status import Status
 from lockbox.notifications.models import Channel
 from lockbox.schedule import Schedule
-from lockbox.watch import status
-from lockbox.watch.figures import MOST_SILENT
-from lockbox.watch.hearts import Part
-from lockbox.watch.status import Status
 
 WELL, BAD = "green", "bold red"
 NOWHERE = "redis://127.0.0.1:1/0"

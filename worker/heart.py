@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import structlog
 
 from lockbox import tallies
-from lockbox.watch.hearts import BEAT_SECONDS, Heart, Part
+from lockbox.monitoring.heartbeats import BEAT_SECONDS, Heart, Part
 from worker.loop import Loop
 from worker.runtime import Runtime
 from worker.transport import dropped

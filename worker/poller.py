@@ -15,8 +15,8 @@ from kombu.exceptions import OperationalError as BrokerAway
 
 from lockbox import reconcile as repairing
 from lockbox.failpoints import reach
+from lockbox.monitoring.heartbeats import Heart, Part
 from lockbox.schedule import CLOCK, NOTICES, Away, Bell, Index
-from lockbox.watch.hearts import Heart, Part
 from worker.loop import IDLE_SECONDS, Loop
 from worker.runtime import Runtime
 from worker.sending import Sending

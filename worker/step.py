@@ -5,8 +5,8 @@ from typing import Any
 
 from celery import bootsteps
 
+from lockbox.monitoring.heartbeats import Heart, Part
 from lockbox.schedule import CLOCK, INDEXES, NOTICES
-from lockbox.watch.hearts import Heart, Part
 from worker.heart import Beating
 from worker.loop import Loop
 from worker.poller import QUEUES, Poller, Reconciler

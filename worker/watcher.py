@@ -1,8 +1,8 @@
 """The watcher: a thread that looks every minute for what must never be, and how late all is; one of all does."""
 
-from lockbox.watch import alarms, lags
-from lockbox.watch.hearts import Heart, Part
-from lockbox.watch.invariants import Rota
+from lockbox.monitoring import alerts, lags
+from lockbox.monitoring.heartbeats import Heart, Part
+from lockbox.monitoring.invariants import Rota
 from worker.loop import Loop
 from worker.runtime import Runtime
 
@@ -27,10 +27,10 @@ class Watcher(Loop):
     def round(self) -> None:
         """Look if nobody has within the minute; what is still so a quarter of a minute later is an alarm."""
         database = self.tools.database
-        with database.alone(alarms.LOCK_NUMBER) as alone:
+        with database.alone(alerts.LOCK_NUMBER) as alone:
             if alone:
                 with self.gate:
-                    is_due = alarms.is_due(database)
+                    is_due = alerts.is_due(database)
                 if is_due:
                     self._look()
         self.stopping.wait(AGAIN_SECONDS)
@@ -40,10 +40,10 @@ class Watcher(Loop):
         with self.gate:
             lags.sample(database)
         with self.gate:
-            found, turned = alarms.look(database, self._rota)
+            found, turned = alerts.look(database, self._rota)
         if found and not self.stopping.wait(SURE_SECONDS):
             with self.gate:
-                alarms.confirm(database, found, self._rota)
+                alerts.confirm(database, found, self._rota)
         with self.gate:
             self._heart.beat(database, Part.WATCH)
         self._rota = turned

@@ -12,14 +12,14 @@ from api.portal import plots
 from api.portal.pages import TAG, page
 from api.portal.plots import Plot, Series
 from lockbox.database import now
+from lockbox.monitoring import operations
+from lockbox.monitoring.day import Day
+from lockbox.monitoring.heartbeats import Part
+from lockbox.monitoring.metrics import MOST_SILENT, Figures
+from lockbox.monitoring.operations import Operations
+from lockbox.monitoring.status import MOST_SEAL_LAG, MOST_UNSENT_AGE, Beat
 from lockbox.notifications.models import Channel
 from lockbox.requests.lifecycle import State
-from lockbox.watch import operations
-from lockbox.watch.day import Day
-from lockbox.watch.figures import MOST_SILENT, Figures
-from lockbox.watch.hearts import Part
-from lockbox.watch.operations import Operations
-from lockbox.watch.status import MOST_SEAL_LAG, MOST_UNSENT_AGE, Beat
 
 router = APIRouter(prefix="/operations", tags=[TAG], include_in_schema=False)
 

@@ -9,8 +9,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from api import metrics, nearby
 from api.deps import Chosen
 from config.settings import LOOPBACK, Settings
+from lockbox.monitoring.metrics import Exporter
 from lockbox.refusals import MetricsClosed
-from lockbox.watch.figures import Exporter
 
 router = APIRouter(tags=["health"])
 

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from cli.mails.windows import windows
 from lockbox.identity.roles import Mode
+from lockbox.monitoring.invariants import trail_behind
 from lockbox.notifications import account_mail, request_mail
 from lockbox.notifications.account_mail import (
     ADDRESS_CODE,
@@ -26,7 +27,6 @@ from lockbox.notifications.reach import in_vain
 from lockbox.notifications.request_mail import Earlier, Letter, Wording
 from lockbox.notifications.senders.protocol import Mail
 from lockbox.notifications.subjects import SUBJECTS
-from lockbox.watch.invariants import trail_behind
 
 PUBLIC_URL = "https://lockbox.vendor.example"
 SENDER = "Lockbox <lockbox@vendor.example>"

@@ -12,13 +12,13 @@ from sqlalchemy import Engine
 from api.metrics import exposition
 from lockbox import tallies
 from lockbox.database import Database, make_engine
+from lockbox.monitoring.heartbeats import Heart, Part
+from lockbox.monitoring.metrics import KEPT_SECONDS, Exporter, Figures, read
 from lockbox.reconcile import reconcile
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import CLOCK, NOTICES, Promise, Schedule
 from lockbox.tallies import LAG_BUCKETS
-from lockbox.watch.figures import KEPT_SECONDS, Exporter, Figures, read
-from lockbox.watch.hearts import Heart, Part
 from tests.builders import Urls, World, unbound
 from tests.database.postbag import Postbag, open_notices
 from tests.database.scenes import many, set_back, within, write

@@ -12,13 +12,13 @@ from lockbox.database import Database, now
 from lockbox.identity import sessions
 from lockbox.identity.roles import Means, Mode
 from lockbox.identity.sessions import Lasting, Place
+from lockbox.monitoring import alerts, invariants
+from lockbox.monitoring.invariants import Broken, Rota
 from lockbox.requests import decide, timers
 from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
-from lockbox.watch import alarms, invariants
-from lockbox.watch.invariants import Broken, Rota
 from tests.builders import ShiftedClock, World, setting
 from tests.database.postbag import Postbag, open_notices
 from tests.database.scenes import many, read, set_back, write
@@ -99,11 +99,11 @@ def _eve(world: World) -> UUID:
 
 
 def looked(house: Database, rota: Rota = Rota()) -> set[Broken]:  # noqa: B008 - it cannot be changed
-    return alarms.look(house, rota)[0]
+    return alerts.look(house, rota)[0]
 
 
 def raised(house: Database) -> list[Broken]:
-    return alarms.confirm(house, looked(house), Rota())
+    return alerts.confirm(house, looked(house), Rota())
 
 
 @pytest.mark.usefixtures("lived")
@@ -254,7 +254,7 @@ def test_what_was_mended_before_the_second_look_is_no_alarm(
 
     timers.run(worker, late)
 
-    assert alarms.confirm(worker, found, Rota()) == []
+    assert alerts.confirm(worker, found, Rota()) == []
     assert not read(worker, "SELECT FROM alarms")
 
 
@@ -268,7 +268,7 @@ def test_old_requests_are_looked_at_page_by_page(
 
     rota, found = Rota(), []
     for _ in range(3):
-        broken, rota = alarms.look(worker, rota)
+        broken, rota = alerts.look(worker, rota)
         found.append({one.id for one in broken})
 
     assert found == [set(), set(), {last}]
@@ -286,7 +286,7 @@ def test_old_seals_are_looked_at_page_by_page(
 
     rota, found = Rota(), []
     for _ in range(3):
-        broken, rota = alarms.look(worker, rota)
+        broken, rota = alerts.look(worker, rota)
         found.append(len(broken))
 
     assert sum(found) >= 1
@@ -303,7 +303,7 @@ def test_people_are_looked_at_page_by_page(
 
     rota, found = Rota(), []
     for _ in range(4):
-        broken, rota = alarms.look(worker, rota)
+        broken, rota = alerts.look(worker, rota)
         found.append({one.id for one in broken})
 
     assert len(world.people) == 12
@@ -331,11 +331,11 @@ def test_what_retention_removed_is_no_gap(lived: World, worker: Database, superu
 
 
 def test_each_minute_one_worker_looks(worker: Database) -> None:
-    assert alarms.is_due(worker)
+    assert alerts.is_due(worker)
 
     write(worker.engine, "SELECT beat('watch', uuidv7(), 'core@here', 0)")
 
-    assert not alarms.is_due(worker)
+    assert not alerts.is_due(worker)
 
 
 @pytest.mark.parametrize("query", invariants.QUERIES, ids=["I1", "I2", "I4", "I4-seals", "I12", "I12-powers"])

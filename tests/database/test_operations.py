@@ -8,10 +8,10 @@ from sqlalchemy import Engine, text
 
 from lockbox.database import Database, make_engine
 from lockbox.ids import new_id
+from lockbox.monitoring import day, lags, operations
+from lockbox.monitoring.day import Day
 from lockbox.refusals import NotYours
 from lockbox.requests.lifecycle import Action
-from lockbox.watch import day, lags, operations
-from lockbox.watch.day import Day
 from tests.builders import World, unbound
 from tests.database.postbag import open_notices
 from tests.database.scenes import read, set_back, write

@@ -14,8 +14,8 @@ from sqlalchemy import Engine
 
 from lockbox.database import Database
 from lockbox.ids import new_id
+from lockbox.monitoring.heartbeats import Heart
 from lockbox.schedule import CLOCK, NOTICES, Index, Promise
-from lockbox.watch.hearts import Heart
 from tests.builders import Urls, World
 from tests.database.scenes import set_back, state_of, within
 from worker import poller

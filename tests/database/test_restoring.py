@@ -26,13 +26,13 @@ from lockbox.audit.behind import Shipped
 from lockbox.audit.sealing import RolledBack, Signer
 from lockbox.audit.shipping import Folder
 from lockbox.database import Database, as_owner, make_engine
+from lockbox.monitoring import alerts, metrics, status
+from lockbox.monitoring.invariants import Rota
 from lockbox.refusals import NoOpenWindow
 from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.queries import Question
 from lockbox.schedule import Schedule
-from lockbox.watch import alarms, figures, status
-from lockbox.watch.invariants import Rota
 from tests.builders import ALL_RIGHTS, Urls, World, all_rights
 from tests.database.postbag import Postbag, open_notices
 from tests.database.scenes import MAILBOX, assert_trails_are_whole, door, read, state_of, write
@@ -198,10 +198,10 @@ def test_a_log_behind_what_was_shipped_of_it_is_in_status_metrics_and_an_alarm_w
     (said,) = [trouble for trouble in status.read(house, with_redis=True).troubles if "trail-behind" in trouble]
     assert str(plant.world.tenant.id) in said
     assert "lockbox operate after-restore" in said
-    assert b'lockbox_audit_logs_behind{role="api"} 1.0' in exposition(figures.read(house))
-    found = alarms.look(restored.worker, Rota())[0]
+    assert b'lockbox_audit_logs_behind{role="api"} 1.0' in exposition(metrics.read(house))
+    found = alerts.look(restored.worker, Rota())[0]
     assert "trail-behind" in {one.rule for one in found}
-    assert alarms.confirm(restored.worker, found, Rota())
+    assert alerts.confirm(restored.worker, found, Rota())
     post.deliver(restored.worker, open_notices(restored.worker))
     (mail,) = [mail for mail in post.mail.sent if mail.to_name == "Olga"]
     assert "lockbox operate after-restore" in mail.text
@@ -222,7 +222,7 @@ def test_a_log_that_is_as_it_was_shipped_is_no_trouble(plant: Plant) -> None:
     Beating(plant.world.house).beat()
 
     assert not any("trail-behind" in trouble for trouble in status.read(plant.world.house, with_redis=True).troubles)
-    assert b'lockbox_audit_logs_behind{role="api"} 0.0' in exposition(figures.read(plant.world.house))
+    assert b'lockbox_audit_logs_behind{role="api"} 0.0' in exposition(metrics.read(plant.world.house))
 
 
 def test_a_back_up_of_an_earlier_generation_opens_nothing_however_it_is_sealed(plant: Plant) -> None:

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import Engine
 
 from lockbox.database import Database
+from lockbox.monitoring.heartbeats import Heart, Part
 from lockbox.requests.lifecycle import Action
-from lockbox.watch.hearts import Heart, Part
 from tests.builders import World, unbound
 from tests.database.scenes import read, within
 from tests.database.test_exports import freely

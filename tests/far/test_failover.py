@@ -24,11 +24,11 @@ from config.embedded.processes import run, wait_until
 from config.embedded.programs import programs_for
 from lockbox import migrations, standing
 from lockbox.database import Database, make_engine
+from lockbox.monitoring import status
 from lockbox.refusals import NotReplicated
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule
 from lockbox.standing import Server
-from lockbox.watch import status
 from tests.builders import World, all_rights
 from tests.ports import own_port
 

@@ -16,10 +16,10 @@ from lockbox.identity import mark_check
 from lockbox.identity.mark_check import Rounds
 from lockbox.identity.roles import Means
 from lockbox.ids import new_id
+from lockbox.monitoring import alerts, invariants, metrics, status
+from lockbox.monitoring.invariants import Rota
 from lockbox.requests import decisions
 from lockbox.requests.lifecycle import Action
-from lockbox.watch import alarms, figures, invariants, status
-from lockbox.watch.invariants import Rota
 from tests.authenticator import Authenticator
 from tests.builders import vouch
 from tests.database.scenes import as_caller, read, write
@@ -55,7 +55,7 @@ def found(portal: Portal, about: UUID) -> list[str]:
     """Return what the watcher finds about a request or a person."""
     rota, said = Rota(), list[str]()
     while True:
-        broken, rota = alarms.look(portal.worker, rota)
+        broken, rota = alerts.look(portal.worker, rota)
         said += [f"{one.rule} {one.what}" for one in broken if one.id == about]
         if rota.person == invariants.NOBODY and rota.request == invariants.NOBODY:
             return sorted(set(said))
@@ -179,9 +179,9 @@ def test_a_row_that_the_keys_of_the_api_did_not_mark_is_in_status_metrics_and_an
     (said,) = troubles(house)
     whose = f"tenant {values['tenant']}" if kind in OF_TENANTS else f"person {tara.person_id}"
     assert f"(a {kind} of {whose})" in said
-    assert b'lockbox_powers_unverified{role="api"} 1.0' in exposition(figures.read(house))
+    assert b'lockbox_powers_unverified{role="api"} 1.0' in exposition(metrics.read(house))
     assert ("I12", said.partition("finds that ")[2]) in {
-        (one.rule, one.what) for one in alarms.look(portal.worker, Rota())[0]
+        (one.rule, one.what) for one in alerts.look(portal.worker, Rota())[0]
     }
 
 

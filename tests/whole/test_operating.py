@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from api.metrics import exposition
 from cli.app import app
 from lockbox.database import Database
-from lockbox.watch.figures import read
+from lockbox.monitoring.metrics import read
 from tests.whole.machine import Machine, machine
 
 TEXT = (Path(__file__).parents[2] / "docs" / "operating.md").read_text()

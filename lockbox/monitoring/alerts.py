@@ -9,11 +9,11 @@ from sqlalchemy import text
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_CLOCK, Happening
 from lockbox.database import Database, now
+from lockbox.monitoring import invariants
+from lockbox.monitoring.heartbeats import Part
+from lockbox.monitoring.invariants import Broken, Rota
 from lockbox.notifications import announcements
 from lockbox.notifications.account_mail import INVARIANT_BROKEN
-from lockbox.watch import invariants
-from lockbox.watch.hearts import Part
-from lockbox.watch.invariants import Broken, Rota
 
 log = structlog.get_logger(__name__)
 

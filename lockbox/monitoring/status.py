@@ -10,14 +10,14 @@ from sqlmodel import Session
 
 from lockbox import migrations, standing
 from lockbox.database import Database
+from lockbox.monitoring import metrics
+from lockbox.monitoring.heartbeats import Part
+from lockbox.monitoring.invariants import trail_behind, unverified
+from lockbox.monitoring.metrics import MOST_SILENT, Figures
 from lockbox.notifications.models import Channel
 from lockbox.schedule import Away
 from lockbox.standing import NotFit
 from lockbox.tallies import DROPPED
-from lockbox.watch import figures
-from lockbox.watch.figures import MOST_SILENT, Figures
-from lockbox.watch.hearts import Part
-from lockbox.watch.invariants import trail_behind, unverified
 
 STATES = text("SELECT state, number FROM operating_states()")
 PROCESSES = text("SELECT role, node, age, skew, behind, doubt FROM operating_processes()")
@@ -121,14 +121,14 @@ def read(database: Database, *, with_redis: bool) -> Status:
             found = migrations.current(connection)
             standing.fits(connection)
         with database.transaction() as session:
-            session.connection().execute(figures.LIMITS)
+            session.connection().execute(metrics.LIMITS)
             states, beats, unmarked = _states(session), _beats(session), _unverified(session)
     except NotFit as unfit:
         return Status(str(unfit), redis, found, wanted, Figures(None, None))
     except SQLAlchemyError as error:
         said = getattr(getattr(error, "orig", None), "sqlstate", None) or type(error).__name__
         return Status(f"away or unwilling ({said})", redis, found, wanted, Figures(None, None))
-    return Status("ok", redis, found, wanted, figures.read(database), states, beats, unmarked)
+    return Status("ok", redis, found, wanted, metrics.read(database), states, beats, unmarked)
 
 
 def _redis(database: Database) -> str:

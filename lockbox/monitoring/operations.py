@@ -12,9 +12,9 @@ from lockbox.admin import permissions
 from lockbox.database import Database
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Role
-from lockbox.watch import day, status
-from lockbox.watch.day import Day
-from lockbox.watch.status import Status
+from lockbox.monitoring import day, status
+from lockbox.monitoring.day import Day
+from lockbox.monitoring.status import Status
 
 MOST_FAILING = 50
 FAILING = text("SELECT * FROM failing_webhooks(:most, :skipped)")

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from lockbox.database import Database
-from lockbox.watch import figures
+from lockbox.monitoring import metrics
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +47,7 @@ def read(database: Database) -> Day | None:
     """Ask Postgres, for a few seconds at most; None where it does not answer by then."""
     try:
         with database.transaction() as session:
-            session.connection().execute(figures.LIMITS)
+            session.connection().execute(metrics.LIMITS)
             rows = session.connection().execute(READ).all()
     except SQLAlchemyError as error:
         log.warning("day.postgres_away", error=type(error).__name__)
