@@ -36,11 +36,12 @@ from api.routes import (
 )
 from api.strict import known_alone
 from config.settings import Settings, UnsafeSettings
-from lockbox.audit import approvals, keys
-from lockbox.audit.approvals import Approvals
-from lockbox.audit.behind import Shipped
-from lockbox.audit.keys import BadKey
-from lockbox.audit.shipping import Folder
+from lockbox.audit import approval_keys
+from lockbox.audit.approval_keys import Approvals
+from lockbox.audit.log import signing_keys
+from lockbox.audit.log.behind import Shipped
+from lockbox.audit.log.signing_keys import BadKey
+from lockbox.audit.log.witness import Folder
 from lockbox.database import Database, make_engine
 from lockbox.identity import keyring
 from lockbox.identity.keyring import Keyring
@@ -82,14 +83,14 @@ def _shipped(settings: Settings) -> Shipped | None:
         raise UnsafeSettings(
             "LOCKBOX_AUDIT_PUBLIC_KEYS is not set; what is in LOCKBOX_CHECKPOINT_FOLDER is checked by these keys"
         )
-    return Shipped(Folder(settings.checkpoint_folder), keys.trusted(settings.audit_public_keys))
+    return Shipped(Folder(settings.checkpoint_folder), signing_keys.trusted(settings.audit_public_keys))
 
 
 def _approvals(settings: Settings) -> Approvals:
     if not settings.approval_key_files:
-        return approvals.ephemeral()
+        return approval_keys.ephemeral()
     try:
-        return Approvals(keys.read(settings.approval_key_files))
+        return Approvals(signing_keys.read(settings.approval_key_files))
     except BadKey as bad:
         raise UnsafeSettings(f"LOCKBOX_APPROVAL_KEY_FILES: {bad}") from None
 

@@ -7,7 +7,7 @@ import time
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from lockbox.audit import behind
+from lockbox.audit.log import behind
 from lockbox.database import Database
 from lockbox.identity import mark_check
 from lockbox.identity.mark_check import Rounds

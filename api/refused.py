@@ -8,8 +8,8 @@ from fastapi import Request
 from sqlalchemy.exc import SQLAlchemyError
 
 from api import deps
-from lockbox.audit import refused
-from lockbox.audit.refused import DECISION_REFUSED, SIGN_IN_REFUSED, Refused
+from lockbox.audit import refusals_log
+from lockbox.audit.refusals_log import DECISION_REFUSED, SIGN_IN_REFUSED, Refused
 from lockbox.database import Database
 from lockbox.identity import rate_limit
 from lockbox.identity.pending_login import Stub
@@ -106,6 +106,6 @@ def sign_in(
 def _count(house: Database, what: Refused) -> None:
     try:
         with house.transaction() as session:
-            refused.count(session, what)
+            refusals_log.count(session, what)
     except SQLAlchemyError as error:
         log.warning("refusal.not_noted", kind=what.kind, error=type(error).__name__)

@@ -4,8 +4,8 @@ import select
 import sys
 from pathlib import Path
 
-from lockbox.audit import keys, sealing
-from lockbox.audit.sealing import Signer
+from lockbox.audit.log import sealer, signing_keys
+from lockbox.audit.log.sealer import Signer
 from lockbox.database import Database, make_engine
 from lockbox.schedule import Schedule
 
@@ -15,10 +15,10 @@ REST_SECONDS = 1.0
 def main() -> None:
     """Seal, rest, and again."""
     house = Database(make_engine(sys.argv[1], role="bench"), Schedule("redis://127.0.0.1:1"))
-    signer = Signer(sys.argv[2], keys.read([Path(sys.argv[3])]))
+    signer = Signer(sys.argv[2], signing_keys.read([Path(sys.argv[3])]))
     print("ready", flush=True)
     while not select.select([sys.stdin], [], [], REST_SECONDS)[0]:
-        for _ in sealing.seal(house, signer):
+        for _ in sealer.seal(house, signer):
             pass
 
 

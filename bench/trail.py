@@ -20,11 +20,12 @@ from bench.load import observer
 from cli.sample import Sample
 from cli.stack import AUDIT_KEY, Plan
 from config.settings import Settings
-from lockbox.audit import export, keys, proofs, sealing
+from lockbox.audit import export
+from lockbox.audit.event_search import Sight, Wanted
 from lockbox.audit.export import Export
-from lockbox.audit.proofs import Head
-from lockbox.audit.recorded import Sight, Wanted
-from lockbox.audit.sealing import Signer
+from lockbox.audit.log import proofs, sealer, signing_keys
+from lockbox.audit.log.proofs import Head
+from lockbox.audit.log.sealer import Signer
 from lockbox.database import Database, make_engine
 from lockbox.identity.roles import Caller, Means, Role, Side, Standing
 from lockbox.requests import decide, submit
@@ -101,7 +102,7 @@ def measure(superuser: URL, plan: Plan, sample: Sample, folder: Path, events: in
     asking = Database(make_engine(_copied(plan.database_url), role="bench"), schedule)
     try:
         with observer(superuser.set(database=COPY)) as engine:
-            signer = Signer(plan.audit_key.name, keys.read([plan.keys / AUDIT_KEY]))
+            signer = Signer(plan.audit_key.name, signing_keys.read([plan.keys / AUDIT_KEY]))
             sealer = (worker, signer.name, str(plan.keys / AUDIT_KEY))
             trail = Trail(engine, house, signer, sample.tenant_id, sample.people["ann"], folder)
             cost = _cost(asking, sample, sealer)
@@ -130,7 +131,7 @@ def _seal(trail: Trail, events: int) -> dict[str, float]:
         connection.execute(text("VACUUM ANALYZE"))
         connection.execute(text("CHECKPOINT"))
     began = time.monotonic()
-    for _ in sealing.seal(trail.worker, trail.signer):
+    for _ in sealer.seal(trail.worker, trail.signer):
         pass
     seconds = time.monotonic() - began
     return {"sealed_a_second": events / seconds, "seal_seconds": seconds}

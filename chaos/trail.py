@@ -13,11 +13,12 @@ from sqlalchemy import text
 from chaos.people import House
 from chaos.stage import Stage
 from cli.stack import APPROVAL_KEY
-from lockbox.audit import exported as lines
-from lockbox.audit import keys, verify
-from lockbox.audit.approvals import Approvals
-from lockbox.audit.checkpoint import VerifierKey
-from lockbox.audit.exported import Entry, Unreadable
+from lockbox.audit.approval_keys import Approvals
+from lockbox.audit.log import signing_keys
+from lockbox.audit.log.checkpoint import VerifierKey
+from lockbox.audit.verifier import export_format as lines
+from lockbox.audit.verifier import verify
+from lockbox.audit.verifier.export_format import Entry, Unreadable
 
 SEALED_SECONDS = 30.0
 LOOK_SECONDS = 0.3
@@ -42,7 +43,7 @@ def verified(stage: Stage) -> list[Verified]:
     Whatever happened before must be in it: an event that is never sealed stands in no export, and none of its own
     accord says so. A customer who was never asked for anything may have no log yet.
     """
-    approvals = Approvals(keys.read([stage.plan.keys / APPROVAL_KEY])).public
+    approvals = Approvals(signing_keys.read([stage.plan.keys / APPROVAL_KEY])).public
     return [_of(stage, house, [stage.plan.audit_key, approvals]) for house in stage.cast.houses]
 
 

@@ -8,7 +8,7 @@ import typer
 from cli.client import stop
 from cli.terminal import say
 from config.settings import Settings, UnsafeSettings
-from lockbox.audit.keys import BadKey
+from lockbox.audit.log.signing_keys import BadKey
 from lockbox.identity import keyring
 from lockbox.identity.keyring import Keyring
 

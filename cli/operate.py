@@ -19,12 +19,12 @@ from cli.terminal import Plain, as_json, say
 from config.settings import Settings, UnsafeSettings, load
 from lockbox import standing
 from lockbox.admin import erasure, key_rotation, restore, retention
-from lockbox.audit import keys
-from lockbox.audit.approved import NAME as APPROVALS
-from lockbox.audit.behind import Shipped
-from lockbox.audit.checkpoint import BadNote, VerifierKey
-from lockbox.audit.keys import BadKey
-from lockbox.audit.shipping import Folder
+from lockbox.audit.log import signing_keys
+from lockbox.audit.log.behind import Shipped
+from lockbox.audit.log.checkpoint import BadNote, VerifierKey
+from lockbox.audit.log.signing_keys import BadKey
+from lockbox.audit.log.witness import Folder
+from lockbox.audit.verifier.approval_checks import NAME as APPROVALS
 from lockbox.database import as_owner
 from lockbox.refusals import Refusal
 from lockbox.standing import NotFit
@@ -44,7 +44,7 @@ def new_key(file: Annotated[Path, typer.Argument(help="a new file", show_default
     API is told, or for LOCKBOX_AUDIT_KEY_FILES, which only the core worker is.
     """
     try:
-        keys.make(file)
+        signing_keys.make(file)
     except BadKey as bad:
         raise stop(str(bad)) from None
     say(f"{file} holds a new key. Nobody else can read it; keep a copy where no back-up of the database is.")
@@ -71,7 +71,7 @@ def public_keys(for_customers: ForCustomers = False, of_approvals: OfApprovals =
         return
     try:
         settings = load()
-        signers = [key.public_key().public_bytes_raw() for key in keys.read(settings.audit_key_files)]
+        signers = [key.public_key().public_bytes_raw() for key in signing_keys.read(settings.audit_key_files)]
     except (UnsafeSettings, BadKey) as bad:
         raise stop(str(bad)) from None
     if not signers:
@@ -91,7 +91,7 @@ def _of_approvals() -> list[str]:
     """Return the public halves of the keys of approvals, the newest first."""
     settings = _settings()
     try:
-        found = [key.public_key().public_bytes_raw() for key in keys.read(settings.approval_key_files)]
+        found = [key.public_key().public_bytes_raw() for key in signing_keys.read(settings.approval_key_files)]
     except BadKey as bad:
         raise stop(str(bad)) from None
     if not found:
@@ -214,7 +214,7 @@ def after_restore(
         typer.confirm("End every open window and every request that waits", abort=True)
     with _owner() as (session, settings):
         folder = Folder(settings.checkpoint_folder) if settings.checkpoint_folder else None
-        shipped = Shipped(folder, keys.trusted(settings.audit_public_keys)) if folder else None
+        shipped = Shipped(folder, signing_keys.trusted(settings.audit_public_keys)) if folder else None
         try:
             done = restore.restore(session, shipped, anyway=anyway)
         except BadNote as bad:

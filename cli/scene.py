@@ -9,8 +9,8 @@ from cli.sample import Sample
 from cli.stack import Plan
 from config.embedded.folder import write_private
 from config.settings import Settings
-from lockbox.audit import keys
-from lockbox.audit.approvals import Approvals
+from lockbox.audit.approval_keys import Approvals
+from lockbox.audit.log import signing_keys
 from lockbox.database import Database, make_engine
 from lockbox.identity import api_tokens
 from lockbox.requests import decide, queries, submit
@@ -64,7 +64,7 @@ SCENES = (
 
 def set_up(plan: Plan, seeded: Sample, settings: Settings) -> None:
     """Let Erin ask for a few things and others answer, where nothing of hers is open: as people do, by the house."""
-    approvals = Approvals(keys.read([plan.keys / stack.APPROVAL_KEY]))
+    approvals = Approvals(signing_keys.read([plan.keys / stack.APPROVAL_KEY]))
     house = Database(make_engine(plan.database_url, role="scene"), Schedule(plan.redis_url), approvals=approvals)
     try:
         if not _is_open(house, plan, seeded):

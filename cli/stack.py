@@ -21,9 +21,9 @@ from config.children import environment
 from config.embedded import EmbeddedRefused, Servers
 from config.settings import Settings
 from lockbox import migrations
-from lockbox.audit import keys
-from lockbox.audit.approved import NAME as APPROVALS
-from lockbox.audit.checkpoint import VerifierKey
+from lockbox.audit.log import signing_keys
+from lockbox.audit.log.checkpoint import VerifierKey
+from lockbox.audit.verifier.approval_checks import NAME as APPROVALS
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 PROCFILE = CHECKOUT / "Procfile"
@@ -74,13 +74,13 @@ class Plan:
     @property
     def audit_key(self) -> VerifierKey:
         """The public key of the audit log, which bears the name of the API's host."""
-        (key,) = keys.read([self.keys / AUDIT_KEY])
+        (key,) = signing_keys.read([self.keys / AUDIT_KEY])
         return VerifierKey(str(urlsplit(self.public_url).hostname), key.public_key().public_bytes_raw())
 
     @property
     def approval_key(self) -> VerifierKey:
         """The public key of approvals."""
-        (key,) = keys.read([self.keys / APPROVAL_KEY])
+        (key,) = signing_keys.read([self.keys / APPROVAL_KEY])
         return VerifierKey(APPROVALS, key.public_key().public_bytes_raw())
 
     @property
@@ -186,7 +186,7 @@ def make_keys(folder: Path) -> Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name in (AUDIT_KEY, APPROVAL_KEY):
         if not (folder / name).exists():
-            keys.make(folder / name)
+            signing_keys.make(folder / name)
     return folder
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lockbox.audit import checkpoint
-from lockbox.audit.checkpoint import BadNote, VerifierKey
-from lockbox.audit.verify import VENDORS
+from lockbox.audit.log import checkpoint
+from lockbox.audit.log.checkpoint import BadNote, VerifierKey
+from lockbox.audit.verifier.verify import VENDORS
 
 MINE_ALONE = 0o600
 MY_DIRECTORY = 0o700

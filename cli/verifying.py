@@ -15,19 +15,19 @@ from rich.text import Text
 
 from cli import verified
 from cli.verified import Unusable, Verified
-from lockbox.audit import approver_keys as approvers_keys
-from lockbox.audit import checkpoint as notes
-from lockbox.audit import exported, mailed
-from lockbox.audit import verify as verifier
-from lockbox.audit.approved import NAME
-from lockbox.audit.approver_keys import BadKeys
-from lockbox.audit.checkpoint import LONGEST_NOTE, BadNote, VerifierKey
-from lockbox.audit.exported import Header, Unreadable
-from lockbox.audit.findings import Kind
-from lockbox.audit.mailed import Mailed
-from lockbox.audit.remarks import remarks, whole, word
-from lockbox.audit.signed_approvals import Approvers
-from lockbox.audit.verify import BAD, CANNOT_TELL, GOOD, NO_EXPORT, Verdict
+from lockbox.audit.log import checkpoint as notes
+from lockbox.audit.log.checkpoint import LONGEST_NOTE, BadNote, VerifierKey
+from lockbox.audit.verifier import approver_key_file as approvers_keys
+from lockbox.audit.verifier import export_format, saved_checkpoint
+from lockbox.audit.verifier import verify as verifier
+from lockbox.audit.verifier.approval_checks import NAME
+from lockbox.audit.verifier.approver_key_file import BadKeys
+from lockbox.audit.verifier.export_format import Header, Unreadable
+from lockbox.audit.verifier.findings import Kind
+from lockbox.audit.verifier.remarks import remarks, whole, word
+from lockbox.audit.verifier.saved_checkpoint import Mailed
+from lockbox.audit.verifier.signed_approvals import Approvers
+from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD, NO_EXPORT, Verdict
 
 LONG_FILE = 4 << 20
 COLOURS = {GOOD: "bold green", BAD: "bold red", CANNOT_TELL: "bold yellow"}
@@ -92,7 +92,7 @@ def verify(
     """
     paper, folder = Console(highlight=False), memory.expanduser()
     try:
-        given = [mailed.read(_start(path)) for path in checkpoint or ()]
+        given = [saved_checkpoint.read(_start(path)) for path in checkpoint or ()]
         keys = [one for text in key or () for one in _keys(text)]
         files = tuple(approvers_keys.read(_start(path)) for path in approver_keys or ())
         with file.open("rb") as opened:
@@ -132,8 +132,8 @@ def _judged(
     approvers: Approvers,
     compares_last: bool = True,
 ) -> tuple[Verdict, Trusted]:
-    first = opened.readline(exported.LONGEST_LINE)
-    header = exported.read(first)
+    first = opened.readline(export_format.LONGEST_LINE)
+    header = export_format.read(first)
     if not isinstance(header, Header):
         raise Unreadable("this is no export: it does not begin with the line of one")
     last = verified.read(folder, notes.named(header.origin)[0])
@@ -141,7 +141,7 @@ def _judged(
     if not any(one.name != NAME for one in known):
         raise BadNote(NO_KEY)
     trusted = Trusted(known, tuple(mail.note for mail in given), last)
-    lines = _followed(chain([first], exported.lines_of(opened)), size)
+    lines = _followed(chain([first], export_format.lines_of(opened)), size)
     now = datetime.fromtimestamp(time.time(), UTC)
     before = last.note if last and compares_last else None
     verdict = verifier.verify(lines, known, trusted.seen, last=before, now=now, approvers=approvers)
@@ -182,7 +182,7 @@ def _keys(text: str) -> Iterator[VerifierKey]:
 
 def _start(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(mailed.LARGEST)
+        return file.read(saved_checkpoint.LARGEST)
 
 
 def _remember(folder: Path, verdict: Verdict, trusted: Trusted) -> None:

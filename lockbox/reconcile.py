@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from lockbox import tallies
 from lockbox.admin import vendor_consent
-from lockbox.audit import refused
+from lockbox.audit import refusals_log
 from lockbox.database import Database
 from lockbox.failpoints import reach
 from lockbox.notifications import delivery, report_schedule
@@ -103,7 +103,7 @@ def reconcile(
             session.connection().execute(tallies.FOLD, {"most": tallies.MOST_ROWS})
             session.connection().execute(FORGET_DELIVERIES, {"kept": deliveries_kept, "most": PAGE})
         yield "keys"
-        while settled := refused.settle(database):
+        while settled := refusals_log.settle(database):
             yield f"refused {settled}"
 
 

@@ -9,12 +9,12 @@ from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from lockbox.audit import merkle
 from lockbox.audit.canonical import Value, canonical, commitment
-from lockbox.audit.checkpoint import Checkpoint, VerifierKey, sign
-from lockbox.audit.exported import parts
-from lockbox.audit.merkle import Subtree, leaf_hash, root_of
-from lockbox.audit.sealing import Signer, seal
+from lockbox.audit.log import merkle
+from lockbox.audit.log.checkpoint import Checkpoint, VerifierKey, sign
+from lockbox.audit.log.merkle import Subtree, leaf_hash, root_of
+from lockbox.audit.log.sealer import Signer, seal
+from lockbox.audit.verifier.export_format import parts
 from lockbox.database import Database
 
 NAME = "lockbox.test"

@@ -4,10 +4,10 @@ import io
 import json
 from collections.abc import Sequence
 
-from lockbox.audit import approver_keys, exported
-from lockbox.audit.checkpoint import VerifierKey
-from lockbox.audit.signed_approvals import NO_APPROVERS, Approvers
-from lockbox.audit.verify import GOOD, Verdict, verify
+from lockbox.audit.log.checkpoint import VerifierKey
+from lockbox.audit.verifier import approver_key_file, export_format
+from lockbox.audit.verifier.signed_approvals import NO_APPROVERS, Approvers
+from lockbox.audit.verifier.verify import GOOD, Verdict, verify
 from tests import second_passkeys, second_verifier
 from tests.logs import public
 
@@ -19,11 +19,11 @@ def judged(
 ) -> Verdict:
     """Return the verdict; the second verifier agrees on whether anything is wrong."""
     trusted = [public(), *keys]
-    verdict = verify(exported.lines_of(io.BytesIO(export)), trusted, seen, approvers=approvers)
+    verdict = verify(export_format.lines_of(io.BytesIO(export)), trusted, seen, approvers=approvers)
     try:
         second_verifier.check(export, [key.text for key in trusted], seen)
         _, *lines = (json.loads(one) for one in export.splitlines())
-        files = [approver_keys.document(one) for one in approvers.files]
+        files = [approver_key_file.document(one) for one in approvers.files]
         whole, is_required = json.loads(export.splitlines()[0])["whole"], approvers.is_required
         second_passkeys.check(lines, files, whole=whole, is_required=is_required)
     except WRONG:

@@ -10,11 +10,11 @@ from functools import cache
 from celery.signals import worker_process_init
 
 from config.settings import Settings, UnsafeSettings, load
-from lockbox.audit import keys
-from lockbox.audit.checkpoint import VerifierKey
-from lockbox.audit.keys import BadKey
-from lockbox.audit.sealing import Signer
-from lockbox.audit.shipping import Folder
+from lockbox.audit.log import signing_keys
+from lockbox.audit.log.checkpoint import VerifierKey
+from lockbox.audit.log.sealer import Signer
+from lockbox.audit.log.signing_keys import BadKey
+from lockbox.audit.log.witness import Folder
 from lockbox.database import Database, make_engine
 from lockbox.identity import keyring
 from lockbox.identity.keyring import CodeKeys, Keyring
@@ -88,7 +88,7 @@ def _sealing(chosen: Settings) -> Sealing | None:
     if not chosen.audit_key_files:
         return None
     try:
-        signer = Signer(chosen.log_name, keys.read(chosen.audit_key_files), _earlier(chosen))
+        signer = Signer(chosen.log_name, signing_keys.read(chosen.audit_key_files), _earlier(chosen))
     except BadKey as bad:
         raise UnsafeSettings(f"LOCKBOX_AUDIT_KEY_FILES: {bad}") from None
     folder = Folder(chosen.checkpoint_folder) if chosen.checkpoint_folder else None
@@ -96,7 +96,7 @@ def _sealing(chosen: Settings) -> Sealing | None:
 
 
 def _earlier(chosen: Settings) -> list[VerifierKey]:
-    return list(keys.trusted(chosen.audit_public_keys).values())
+    return list(signing_keys.trusted(chosen.audit_public_keys).values())
 
 
 def _senders(chosen: Settings) -> Senders | None:
@@ -111,7 +111,7 @@ def _senders(chosen: Settings) -> Senders | None:
         services={name: service.title for name, service in chosen.services.items()},
         wordings=policy_store.wordings,
         sender=chosen.mail_from,
-        audit_keys=keys.trusted(chosen.audit_public_keys),
+        audit_keys=signing_keys.trusted(chosen.audit_public_keys),
         codes=_codes(chosen),
         approval_keys=chosen.approval_public_keys,
     )

@@ -6,8 +6,8 @@ from contextlib import suppress
 
 import structlog
 
-from lockbox.audit import sealing
-from lockbox.audit.sealing import RolledBack
+from lockbox.audit.log import sealer
+from lockbox.audit.log.sealer import RolledBack
 from lockbox.news import OPERATORS
 from lockbox.notifications import checkpoint_digest
 from lockbox.schedule import CLOCK, MOST_A_CALL, Away
@@ -67,7 +67,7 @@ def seal(tools: Runtime, own: Sealing) -> Iterator[str]:
     """
     held: RolledBack | None = None
     try:
-        for noted in sealing.seal(tools.database, own.signer, own.folder):
+        for noted in sealer.seal(tools.database, own.signer, own.folder):
             tools.database.schedule.tell([str(one.log_id) for one in noted[:1]], OPERATORS)
             yield f"sealed {len(noted)}"
     except RolledBack as behind:

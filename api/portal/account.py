@@ -20,8 +20,8 @@ from api.portal.by_passkey import Credential
 from api.portal.pages import REFUSED, TAG, go, page, status_of
 from api.schemas.parts import Line
 from config.settings import Settings
-from lockbox.audit.approver_keys import grouped
-from lockbox.audit.assertions import fingerprint
+from lockbox.audit.verifier.approver_key_file import grouped
+from lockbox.audit.verifier.passkey_assertion import fingerprint
 from lockbox.database import Database, now
 from lockbox.identity import (
     api_tokens,

@@ -11,7 +11,7 @@ from api.portal.governing import hall
 from api.portal.pages import TAG, protect
 from api.schemas.parts import Slug
 from lockbox.admin import approver_keys
-from lockbox.audit import approver_keys as files
+from lockbox.audit.verifier import approver_key_file as files
 from lockbox.identity.roles import Role
 
 router = APIRouter(prefix="/tenants/{slug}/approver-keys", tags=[TAG], include_in_schema=False)

@@ -23,13 +23,13 @@ from config.settings import Settings
 from lockbox.admin import audit_access, tenants
 from lockbox.admin.audit_access import READERS, Found, Reading
 from lockbox.audit import export as exports
-from lockbox.audit import proofs
-from lockbox.audit.checkpoint import VerifierKey
+from lockbox.audit.event_search import Wanted
 from lockbox.audit.export import Pages
+from lockbox.audit.log import proofs
+from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.looking import TRAIL_EXPORTED, TRAIL_READ
-from lockbox.audit.recorded import Wanted
 from lockbox.audit.table import table
-from lockbox.audit.telling import WORDS, told
+from lockbox.audit.wording import WORDS, told
 from lockbox.identity import preferences, time_zones
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Role

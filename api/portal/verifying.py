@@ -22,15 +22,16 @@ from api.limits import MOST_UPLOAD_BYTES
 from api.portal.pages import REFUSED, TAG, page, status_of
 from config.settings import Settings
 from lockbox.admin.audit_access import READERS
-from lockbox.audit import approver_keys, exported, mailed, proofs
-from lockbox.audit import verify as verifier
-from lockbox.audit.approver_keys import LONGEST_FILE, ApproverKeys, BadKeys
-from lockbox.audit.checkpoint import BadNote, VerifierKey
-from lockbox.audit.exported import Unreadable
-from lockbox.audit.findings import MOST
-from lockbox.audit.remarks import remarks, whole, word
-from lockbox.audit.signed_approvals import Approvers
-from lockbox.audit.verify import Verdict
+from lockbox.audit.log import proofs
+from lockbox.audit.log.checkpoint import BadNote, VerifierKey
+from lockbox.audit.verifier import approver_key_file, export_format, saved_checkpoint
+from lockbox.audit.verifier import verify as verifier
+from lockbox.audit.verifier.approver_key_file import LONGEST_FILE, ApproverKeys, BadKeys
+from lockbox.audit.verifier.export_format import Unreadable
+from lockbox.audit.verifier.findings import MOST
+from lockbox.audit.verifier.remarks import remarks, whole, word
+from lockbox.audit.verifier.signed_approvals import Approvers
+from lockbox.audit.verifier.verify import Verdict
 from lockbox.database import Database
 from lockbox.identity import rate_limit, row_security
 from lockbox.identity.rate_limit import Limits
@@ -150,7 +151,7 @@ async def _given(form: FormData) -> Given:
     file, note = form.get("export"), form.get("checkpoint")
     if not isinstance(file, UploadFile) or not file.size:
         raise Invalid("Choose the file of an export: it ends with .ndjson.", field="export")
-    seen = await note.read(mailed.LARGEST) if isinstance(note, UploadFile) else b""
+    seen = await note.read(saved_checkpoint.LARGEST) if isinstance(note, UploadFile) else b""
     approvers = tuple([one async for one in _approver_keys(form)])
     return Given(file, _text(form, "keys"), seen or _text(form, "note").encode(), approvers)
 
@@ -172,7 +173,7 @@ async def _approver_keys(form: FormData) -> AsyncIterator[ApproverKeys]:
                 field="approver_keys",
             )
         try:
-            yield approver_keys.read(content)
+            yield approver_key_file.read(content)
         except BadKeys as error:
             raise Invalid(f"It cannot be read: {error}.", field="approver_keys") from None
 
@@ -180,10 +181,10 @@ async def _approver_keys(form: FormData) -> AsyncIterator[ApproverKeys]:
 def _verdict(what: Given) -> Verdict:
     try:
         keys = list(_keys(what.keys))
-        seen = [mailed.read(what.checkpoint).note] if what.checkpoint.strip() else []
+        seen = [saved_checkpoint.read(what.checkpoint).note] if what.checkpoint.strip() else []
         what.file.file.seek(0)
         now = datetime.fromtimestamp(time.time(), UTC)
-        lines = _in_time(exported.lines_of(what.file.file))
+        lines = _in_time(export_format.lines_of(what.file.file))
         approvers = Approvers(what.approver_keys)
         return verifier.verify(lines, keys, seen, now=now, most=MOST, approvers=approvers)
     except (Unreadable, BadNote, UnicodeDecodeError) as error:

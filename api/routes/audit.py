@@ -27,11 +27,11 @@ from api.schemas.parts import Named, Slug, Word, Words, problems
 from lockbox.admin import audit_access
 from lockbox.admin.audit_access import Reading
 from lockbox.audit import export as exports
-from lockbox.audit import proofs
 from lockbox.audit import report as reports
-from lockbox.audit.checkpoint import VerifierKey
+from lockbox.audit.event_search import Recorded, Wanted
+from lockbox.audit.log import proofs
+from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.looking import TRAIL_EXPORTED, TRAIL_READ
-from lockbox.audit.recorded import Recorded, Wanted
 from lockbox.audit.table import table
 from lockbox.database import now
 from lockbox.instants import Instant

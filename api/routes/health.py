@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.deps import House
-from lockbox.audit import behind
+from lockbox.audit.log import behind
 from lockbox.database import Database
 from lockbox.schedule import Away
 from lockbox.standing import NotFit, fits

@@ -27,7 +27,7 @@ from api.schemas.tenants import (
 from lockbox.admin import approver_keys, emergency_stop, policies, tenants
 from lockbox.admin.policies import Edition, Held
 from lockbox.admin.tenants import Founding, Overview
-from lockbox.audit import approver_keys as files
+from lockbox.audit.verifier import approver_key_file as files
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
 

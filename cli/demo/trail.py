@@ -14,8 +14,8 @@ from cli import stack
 from cli.demo.evidence import Trail, Verified
 from cli.stack import Plan
 from config.children import environment
-from lockbox.audit import keys
-from lockbox.audit.approvals import Approvals
+from lockbox.audit.approval_keys import Approvals
+from lockbox.audit.log import signing_keys
 
 FOLDER = stack.CHECKOUT / "var" / "demo-trail"
 SEALED_SECONDS = 15
@@ -34,7 +34,7 @@ def examine(admin: httpx.Client, plan: Plan) -> Trail:
     recorded = _exported(admin, export, note)
     if recorded is None:
         return Trail()
-    approvals = Approvals(keys.read([plan.keys / stack.APPROVAL_KEY])).public
+    approvals = Approvals(signing_keys.read([plan.keys / stack.APPROVAL_KEY])).public
     key.write_text(f"{plan.audit_key.text}\n{approvals.text}\n", encoding="utf-8")
     shutil.rmtree(FOLDER / MEMORY, ignore_errors=True)
     lines = export.read_bytes().splitlines(keepends=True)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
-from lockbox.audit.closed import MOST_USES, Closed
+from lockbox.audit.closed_windows import MOST_USES, Closed
 from lockbox.audit.report import ERASED, NOBODY, Step, Use
 
 SHUT_AT = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)

@@ -8,8 +8,8 @@ from sqlalchemy import text
 from sqlmodel import Session, col, select
 
 from lockbox.admin import permissions
-from lockbox.audit.approver_keys import ApproverKey, ApproverKeys
 from lockbox.audit.canonical import instant
+from lockbox.audit.verifier.approver_key_file import ApproverKey, ApproverKeys
 from lockbox.database import now
 from lockbox.identity import passkeys, row_marks
 from lockbox.identity.credentials import Passkey

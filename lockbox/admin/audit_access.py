@@ -9,12 +9,13 @@ from uuid import UUID
 from sqlmodel import Session
 
 from lockbox.admin import permissions
-from lockbox.audit import looking, proofs, recorded
+from lockbox.audit import event_search, looking
 from lockbox.audit import report as reports
+from lockbox.audit.event_search import Recorded, Sight, Wanted
 from lockbox.audit.events import VENDORS_LOG, Actor
 from lockbox.audit.export import Export, Pages
-from lockbox.audit.proofs import Head
-from lockbox.audit.recorded import Recorded, Sight, Wanted
+from lockbox.audit.log import proofs
+from lockbox.audit.log.proofs import Head
 from lockbox.audit.report import ACTIVITY, Kept, Report
 from lockbox.database import Database
 from lockbox.identity import row_security
@@ -104,7 +105,7 @@ def search(session: Session, who: Reading, wanted: Wanted, *, before: UUID | Non
     """
     row_security.enter(session, who.caller)
     _check(who, wanted)
-    events = recorded.page(session, [who.log_id], who.sight, wanted, before=before, most=most + 1)
+    events = event_search.page(session, [who.log_id], who.sight, wanted, before=before, most=most + 1)
     more = len(events) > most
     return Found(events[:most], events[most - 1].id if more else None)
 
@@ -136,7 +137,7 @@ def inclusion(session: Session, who: Reading, event_id: UUID) -> tuple[Head, int
 
 
 def _visible(session: Session, who: Reading, number: int) -> bool:
-    return bool(recorded.span(session, who.log_id, who.sight, Wanted(), start=number, end=number + 1))
+    return bool(event_search.span(session, who.log_id, who.sight, Wanted(), start=number, end=number + 1))
 
 
 def consistency(session: Session, who: Reading, old: int, new: int | None) -> tuple[Head, int, list[bytes]]:
@@ -175,7 +176,7 @@ def export(
 def length(session: Session, export: Export) -> int:
     """Return how many events an export that has begun will hold, as far as nobody else is let in meanwhile."""
     log = export.log
-    return recorded.count(session, log.id, export.sight, export.wanted, end=log.size)
+    return event_search.count(session, log.id, export.sight, export.wanted, end=log.size)
 
 
 def report(session: Session, caller: Caller, origin: Origin, request_id: UUID) -> Report:
@@ -217,7 +218,7 @@ def _kept(request: AccessRequest) -> Kept:
 def _events(session: Session, who: Reading, wanted: Wanted, most: int) -> list[Recorded]:
     """Return the newest events that match, of the vendor's log too where they read that, the oldest of them first."""
     logs = [who.log_id, VENDORS_LOG] if who.sight == VENDORS else [who.log_id]
-    found = recorded.page(session, logs, who.sight, wanted, before=None, most=most)
+    found = event_search.page(session, logs, who.sight, wanted, before=None, most=most)
     return sorted(found, key=lambda event: (event.at, event.id))
 
 
@@ -247,7 +248,7 @@ def pages(house: Database, who: Reading) -> Pages:
 
 
 def _check(who: Reading, wanted: Wanted) -> None:
-    if wanted.words and not any(name not in who.sight.hidden for name in recorded.WORDS):
+    if wanted.words and not any(name not in who.sight.hidden for name in event_search.WORDS):
         raise Invalid(
             "The vendor's auditors read neither comments nor justifications; leave `text` out.", field="text"
         )

@@ -9,10 +9,10 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlmodel import Session
 
-from lockbox.audit import merkle, tiles
-from lockbox.audit.bodies import TRAIL_REMOVED
 from lockbox.audit.events import THE_OWNER, Happening
-from lockbox.audit.tiles import Place
+from lockbox.audit.log import merkle, tiles
+from lockbox.audit.log.tiles import Place
+from lockbox.audit.verifier.event_checks import TRAIL_REMOVED
 from lockbox.database import now
 from lockbox.notifications import announcements
 

@@ -11,12 +11,14 @@ from typing import Any
 from sqlalchemy import text
 from sqlmodel import Session
 
-from lockbox.audit import agreeing, proofs, recorded
-from lockbox.audit.bodies import TRAIL_REMOVED
-from lockbox.audit.exported import FORMAT, parts
-from lockbox.audit.proofs import Head
-from lockbox.audit.recorded import Recorded, Sight, Wanted
-from lockbox.audit.tiles import WIDTH
+from lockbox.audit import event_search
+from lockbox.audit.event_search import Recorded, Sight, Wanted
+from lockbox.audit.log import proofs
+from lockbox.audit.log.proofs import Head
+from lockbox.audit.log.tiles import WIDTH
+from lockbox.audit.verifier import agreeing
+from lockbox.audit.verifier.event_checks import TRAIL_REMOVED
+from lockbox.audit.verifier.export_format import FORMAT, parts
 
 TILES_A_PAGE = 4
 NUMBERS_A_PAGE = 2_048
@@ -79,7 +81,7 @@ def lines(pages: Pages, export: Export) -> Iterator[bytes]:
 def _span(session: Session, export: Export, start: int, end: int) -> list[Recorded]:
     log = export.log
     end = min(end, log.size)
-    return recorded.span(session, log.id, export.sight, export.wanted, start=start, end=end)
+    return event_search.span(session, log.id, export.sight, export.wanted, start=start, end=end)
 
 
 def _filtered(pages: Pages, export: Export) -> Iterator[list[tuple[bool, bytes]]]:

@@ -95,7 +95,7 @@ class Seal(SQLModel, table=True):
 
 
 class Tile(SQLModel, table=True):
-    """Up to 256 hashes of a log's tree, 32 bytes each; see `lockbox.audit.tiles`."""
+    """Up to 256 hashes of a log's tree, 32 bytes each; see `lockbox.audit.log.tiles`."""
 
     __tablename__ = "tiles"
 

@@ -9,8 +9,8 @@ from uuid import UUID
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lockbox.audit.agreeing import SUBMISSION, submitted
-from lockbox.audit.recorded import Recorded
+from lockbox.audit.event_search import Recorded
+from lockbox.audit.verifier.agreeing import SUBMISSION, submitted
 
 ACTIVITY = "activity"
 LATE = timedelta(hours=1)

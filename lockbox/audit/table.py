@@ -7,10 +7,10 @@ from uuid import UUID
 
 from sqlmodel import Session
 
-from lockbox.audit import recorded
+from lockbox.audit import event_search
 from lockbox.audit.canonical import instant
+from lockbox.audit.event_search import Recorded
 from lockbox.audit.export import NUMBERS_A_PAGE, Export, Pages
-from lockbox.audit.recorded import Recorded
 
 COLUMNS = (
     *("Date", "IP address", "User", "Activity", "Item", "ApprovalDecision"),
@@ -26,14 +26,14 @@ def table(pages: Pages, export: Export) -> Iterator[bytes]:
     for start in range(0, export.log.size, NUMBERS_A_PAGE):
         with pages() as session:
             events = _span(session, export, start, min(start + NUMBERS_A_PAGE, export.log.size))
-            items = recorded.items(session, export.log.id, events)
+            items = event_search.items(session, export.log.id, events)
         for event in events:
             yield row(_cells(event, items))
 
 
 def _span(session: Session, export: Export, start: int, end: int) -> list[Recorded]:
     log = export.log
-    return recorded.checked_span(session, log.id, export.sight, export.wanted, start=start, end=end)
+    return event_search.checked_span(session, log.id, export.sight, export.wanted, start=start, end=end)
 
 
 def _cells(event: Recorded, items: Mapping[UUID, str]) -> Iterator[object]:

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlmodel import Session
 
-from lockbox.audit.keys import OWNER_ALONE, BadKey
+from lockbox.audit.log.signing_keys import OWNER_ALONE, BadKey
 
 ID_BYTES = 4
 KEY_BYTES = 32

@@ -36,7 +36,7 @@ from webauthn.helpers.structs import (
 )
 from webauthn.registration.verify_registration_response import VerifiedRegistration
 
-from lockbox.audit.assertions import Assertion, fingerprint
+from lockbox.audit.verifier.passkey_assertion import Assertion, fingerprint
 from lockbox.database import now
 from lockbox.identity import authentication, enrolment, keyring, row_marks, sessions
 from lockbox.identity.authentication import Kind

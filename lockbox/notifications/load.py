@@ -10,8 +10,8 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlmodel import Session
 
-from lockbox.audit import closed
-from lockbox.audit.closed import Closed
+from lockbox.audit import closed_windows
+from lockbox.audit.closed_windows import Closed
 from lockbox.identity.roles import Mode
 from lockbox.notifications import correspondence, earlier_requests, reach
 from lockbox.notifications.audience import PROMPTS, REPORT, type_of
@@ -56,7 +56,7 @@ def read(session: Session, claimed: Sequence[UUID], at: datetime, wordings: Word
     worded = wordings(session, [row.request_id for row in rows])
     prompts = [row.id for row in rows if row.template in PROMPTS and row.channel == Channel.MAIL]
     before = earlier_requests.read(session, prompts)
-    windows = closed.read(session, list({row.request_id for row in rows if row.template == REPORT}))
+    windows = closed_windows.read(session, list({row.request_id for row in rows if row.template == REPORT}))
     for row in rows:
         window = windows.get(row.request_id) if row.template == REPORT else None
         yield row, _letter(row, at, worded[row.request_id], before.get(row.id, ()), window)

@@ -8,8 +8,8 @@ from typing import Any
 import structlog
 from sqlalchemy import Row
 
-from lockbox.audit import checkpoint
-from lockbox.audit.checkpoint import BadNote, Checkpoint, VerifierKey
+from lockbox.audit.log import checkpoint
+from lockbox.audit.log.checkpoint import BadNote, Checkpoint, VerifierKey
 from lockbox.notifications.account_mail import CHECKPOINT, DIGEST, INVITATION
 from lockbox.notifications.attempts import UNVERIFIED
 from lockbox.notifications.senders.protocol import SendFailed

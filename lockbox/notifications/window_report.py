@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from lockbox.audit.closed import Closed
+from lockbox.audit.closed_windows import Closed
 from lockbox.audit.report import ENDS, ERASED, LATE, NOBODY, Step, Use
 from lockbox.notifications.mail_text import one_line, prose
 

@@ -8,10 +8,10 @@ from uuid import UUID
 
 from sqlmodel import Session
 
-from lockbox.audit import approvals
-from lockbox.audit.approvals import Signature
-from lockbox.audit.approved import FORMAT, signed_text
+from lockbox.audit import approval_keys
+from lockbox.audit.approval_keys import Signature
 from lockbox.audit.canonical import Value, canonical
+from lockbox.audit.verifier.approval_checks import FORMAT, signed_text
 from lockbox.identity import row_security
 from lockbox.requests.models import AccessRequest, Decision
 
@@ -48,8 +48,8 @@ def sign(session: Session, request: AccessRequest, by: Iterable[UUID], at: datet
     """
     people = row_security.ids(by)
     said = _hash_of(request, people)
-    made = approvals.of(session).sign(_signed_text(request, people, said))
-    approvals.list_key(session, at)
+    made = approval_keys.of(session).sign(_signed_text(request, people, said))
+    approval_keys.list_key(session, at)
     return {
         "approved_by": people,
         "approval": {
@@ -94,7 +94,7 @@ def is_signed(session: Session, request: AccessRequest, body: bytes | None) -> b
         text = _signed_text(request, by, said)
     except (KeyError, TypeError, ValueError):
         return False
-    return bool(approval.get("statement") == said) and approvals.of(session).has_signed(text, signature)
+    return bool(approval.get("statement") == said) and approval_keys.of(session).has_signed(text, signature)
 
 
 def _hash_of(request: AccessRequest, by: Iterable[str]) -> str:

@@ -11,9 +11,9 @@ from sqlalchemy import Row, text
 from sqlmodel import Session
 from webauthn.helpers import bytes_to_base64url
 
-from lockbox.audit import assertions
-from lockbox.audit.assertions import ATTESTED, FORMAT, SIGNED, Assertion, BadAssertion
 from lockbox.audit.canonical import Value, canonical, instant
+from lockbox.audit.verifier import passkey_assertion
+from lockbox.audit.verifier.passkey_assertion import ATTESTED, FORMAT, SIGNED, Assertion, BadAssertion
 from lockbox.database import now
 from lockbox.identity import passkeys, row_marks, row_security
 from lockbox.identity.credentials import Passkey
@@ -96,7 +96,7 @@ def ask(
     met = Circumstances(request.version, ruling.version, instant(now(session)), salt)
     content = _content(request, decision, met)
     said = _statement(request, decision, met, content)
-    challenge = assertions.challenge(said)
+    challenge = passkey_assertion.challenge(said)
     question = passkeys.ask_to_sign(session, caller, party, request.tenant_id, challenge)
     is_demanded = ruling.terms.approve_means is ApproveMeans.PASSKEY_SIGNED
     return Asked(said.decode(), content.decode(), question, is_demanded)
@@ -121,7 +121,7 @@ def prove(
     if signed is None:
         return Proof({"approve_means": demanded, "proof": ATTESTED})
     content, said = _rebuilt(request, decision, signed, ruling.version)
-    if said != signed.statement.encode() or assertions.challenge(said) != signed.challenge:
+    if said != signed.statement.encode() or passkey_assertion.challenge(said) != signed.challenge:
         raise Stale(ANOTHER, current_state=request.state.value, current_version=request.version)
     made = passkeys.signed(
         session,
@@ -196,7 +196,7 @@ def _is_good(request: AccessRequest, row: Row[Any]) -> bool:
         if (said, content) != (row.statement.encode(), row.signed_content.encode()) or met.version >= request.version:
             return False
         assertion = Assertion.read(json.loads(row.assertion))
-        assertions.check(assertion, said, passkeys.public_key(row.public_key))
+        passkey_assertion.check(assertion, said, passkeys.public_key(row.public_key))
     except (BadAssertion, KeyError, TypeError, ValueError, AttributeError):
         return False
     return covers
@@ -244,7 +244,7 @@ def _statement(request: AccessRequest, decision: Judged, met: Circumstances, con
             "engineer": request.requester_id,
             "service": request.service,
             "actions": list(kept),
-            "content": assertions.challenge(content).hex(),
+            "content": passkey_assertion.challenge(content).hex(),
             "access_window": decision.access_window or request.access_window,
             "mode": request.mode.value,
             "policy_version": met.policy_version,

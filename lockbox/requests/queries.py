@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
-from lockbox.audit import behind
+from lockbox.audit.log import behind
 from lockbox.audit.models import Event
 from lockbox.database import now
 from lockbox.identity import row_security

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from sqlalchemy import text
 from sqlmodel import Session
 
-from lockbox.audit.agreeing import SUBMISSION
 from lockbox.audit.canonical import Plain, Value
+from lockbox.audit.verifier.agreeing import SUBMISSION
 from lockbox.requests.models import AccessRequest
 
 # The vendor's log holds them; by their hashes both sides can compare later. Mails about them are left out.

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from cryptography.fernet import Fernet
 
-from lockbox.audit.checkpoint import VerifierKey
+from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.database import Database
 from lockbox.identity import keyring
 from lockbox.notifications import delivery, endpoints

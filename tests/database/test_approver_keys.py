@@ -7,13 +7,14 @@ import pytest
 from sqlalchemy import Engine, text
 
 from lockbox.admin import approver_keys, audit_access, erasure
-from lockbox.audit import approver_keys as files
-from lockbox.audit import export, exported
-from lockbox.audit.approver_keys import ApproverKeys
-from lockbox.audit.findings import Kind
-from lockbox.audit.recorded import Wanted
-from lockbox.audit.signed_approvals import Approvers
-from lockbox.audit.verify import BAD, Verdict, verify
+from lockbox.audit import export
+from lockbox.audit.event_search import Wanted
+from lockbox.audit.verifier import approver_key_file as files
+from lockbox.audit.verifier import export_format
+from lockbox.audit.verifier.approver_key_file import ApproverKeys
+from lockbox.audit.verifier.findings import Kind
+from lockbox.audit.verifier.signed_approvals import Approvers
+from lockbox.audit.verifier.verify import BAD, Verdict, verify
 from lockbox.database import Database, as_owner
 from lockbox.ids import new_id
 from lockbox.refusals import NotYours
@@ -42,7 +43,7 @@ def verdict_on(world: World, worker: Database, *given: ApproverKeys) -> Verdict:
         begun = audit_access.export(session, reading, Wanted(), {}, ())
     pages = audit_access.pages(world.house, reading)
     file = b"".join(export.lines(pages, begun))
-    return verify(exported.lines_of(io.BytesIO(file)), [public()], approvers=Approvers(given))
+    return verify(export_format.lines_of(io.BytesIO(file)), [public()], approvers=Approvers(given))
 
 
 @pytest.mark.parametrize("who", ["ann", "aude", "max", "olga", "erin"])

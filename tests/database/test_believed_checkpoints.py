@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from config.settings import Plan
 from lockbox.admin import tenants
 from lockbox.admin.tenants import Founding
-from lockbox.audit import checkpoint
+from lockbox.audit.log import checkpoint
 from lockbox.database import Database
 from lockbox.notifications import checkpoint_digest
 from lockbox.notifications.models import Outcome

@@ -8,10 +8,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cli.auditing import app as auditing
-from lockbox.audit import approvals, checkpoint
-from lockbox.audit.approved import NAME
-from lockbox.audit.checkpoint import VerifierKey
-from lockbox.audit.verify import CANNOT_TELL, GOOD
+from lockbox.audit import approval_keys
+from lockbox.audit.log import checkpoint
+from lockbox.audit.log.checkpoint import VerifierKey
+from lockbox.audit.verifier.approval_checks import NAME
+from lockbox.audit.verifier.verify import CANNOT_TELL, GOOD
 from lockbox.database import Database
 from lockbox.notifications import checkpoint_digest
 from lockbox.notifications.senders.message import compose
@@ -127,7 +128,7 @@ def test_the_saved_mail_of_a_digest_is_all_that_verifies_an_export_with_approval
         return CliRunner().invoke(auditing, [*verify, "--memory", str(tmp_path / str(len(post.approval_keys)))])
 
     unsure = verified()
-    post.approval_keys = (approvals.ephemeral().public.text,)
+    post.approval_keys = (approval_keys.ephemeral().public.text,)
     good = verified()
 
     assert (unsure.exit_code, "key of approvals" in unsure.output) == (CANNOT_TELL, True)

@@ -9,10 +9,10 @@ from sqlalchemy import Engine
 
 from lockbox.admin import delegates, invitations, members, observers, policies
 from lockbox.admin.observers import Wanted
-from lockbox.audit import looking, refused
+from lockbox.audit import looking, refusals_log
 from lockbox.audit.events import Actor
 from lockbox.audit.looking import TRAIL_READ
-from lockbox.audit.refused import DECISION_REFUSED, SIGN_IN_REFUSED, Refused
+from lockbox.audit.refusals_log import DECISION_REFUSED, SIGN_IN_REFUSED, Refused
 from lockbox.database import Database
 from lockbox.identity import row_security, sessions, token_creation
 from lockbox.identity.roles import Means, Role, Scope
@@ -84,7 +84,7 @@ def world(api: Database, worker: Database, superuser: Engine, post: Postbag, lat
     post.deliver(worker, open_notices(worker))
     worker.clock = later
     later.shift = timedelta(minutes=3)
-    refused.settle(worker)
+    refusals_log.settle(worker)
     for who in ("annabelquist", "erasmusquist"):
         _is_refused(made, who)
     return made
@@ -165,10 +165,10 @@ def _is_refused(world: World, who: str) -> None:
     for personal in (account, own):
         what = Refused(SIGN_IN_REFUSED, {"means": "mail"}, of=personal["account"], personal=personal)
         with world.house.transaction() as session:
-            refused.count(session, what)
+            refusals_log.count(session, what)
     decided = Refused(DECISION_REFUSED, {}, id_of(world, who), personal={"name": who.capitalize()})
     with world.house.transaction() as session:
-        refused.count(session, decided)
+        refusals_log.count(session, decided)
 
 
 def _is_looked_for(world: World) -> None:

@@ -12,12 +12,12 @@ from sqlalchemy.pool import NullPool
 from lockbox.admin import erasure, members, observers
 from lockbox.admin.erasure import Erased
 from lockbox.admin.observers import Wanted
-from lockbox.audit import looking, refused
+from lockbox.audit import looking, refusals_log
 from lockbox.audit.events import VENDORS_LOG, Actor
+from lockbox.audit.log.merkle import leaf_hash, root_of
 from lockbox.audit.looking import TRAIL_READ
-from lockbox.audit.merkle import leaf_hash, root_of
-from lockbox.audit.refused import DECISION_REFUSED, Refused
-from lockbox.audit.verify import GOOD
+from lockbox.audit.refusals_log import DECISION_REFUSED, Refused
+from lockbox.audit.verifier.verify import GOOD
 from lockbox.database import Database, as_owner
 from lockbox.identity import row_security
 from lockbox.refusals import Conflict, Unknown
@@ -236,7 +236,7 @@ def test_what_a_relay_answered_names_their_address_no_longer(
 def test_what_they_were_refused_is_still_counted(world: World, urls: Urls) -> None:
     ann = id_of(world, "ann")
     with world.house.transaction() as session:
-        refused.count(session, Refused(DECISION_REFUSED, {}, ann, personal={"name": "Ann"}))
+        refusals_log.count(session, Refused(DECISION_REFUSED, {}, ann, personal={"name": "Ann"}))
 
     erase(urls, ann)
 

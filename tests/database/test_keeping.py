@@ -10,9 +10,9 @@ from sqlalchemy import Engine, text
 
 from lockbox.admin import retention, vendor_consent
 from lockbox.admin.retention import Removed
-from lockbox.audit import sealing, tiles
-from lockbox.audit.merkle import check_consistency, check_inclusion, consistency, inclusion, leaf_hash
-from lockbox.audit.sealing import Signer
+from lockbox.audit.log import sealer, tiles
+from lockbox.audit.log.merkle import check_consistency, check_inclusion, consistency, inclusion, leaf_hash
+from lockbox.audit.log.sealer import Signer
 from lockbox.database import Database, as_owner
 from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action
@@ -36,7 +36,7 @@ SEALS = "SELECT s.number, e.body FROM seals s JOIN events e ON e.id = s.event_id
 
 def sealed(worker: Database) -> None:
     """Seal all there is."""
-    for _ in sealing.seal(worker, SIGNER):
+    for _ in sealer.seal(worker, SIGNER):
         pass
 
 

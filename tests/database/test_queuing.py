@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from lockbox.audit import refused
+from lockbox.audit import refusals_log
 from lockbox.audit.canonical import canonical
 from lockbox.audit.events import VENDORS_LOG
-from lockbox.audit.verify import GOOD
+from lockbox.audit.verifier.verify import GOOD
 from lockbox.database import Database
 from lockbox.ids import new_id
 from lockbox.requests.policy_rules import Policy
@@ -135,7 +135,7 @@ def test_no_fact_that_is_counted_says_who_did_what_else(world: World, worker: Da
             {"id": request.id, "facts": json.dumps(FACTS)},
         )
 
-    refused.settle(worker)
+    refusals_log.settle(worker)
 
     (row,) = read(world.house, "SELECT body FROM events WHERE action = 'decision_refused'")
     body = json.loads(row.body)

@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from lockbox import reconcile
-from lockbox.audit import looking, refused
+from lockbox.audit import looking, refusals_log
 from lockbox.audit.events import VENDORS_LOG, Actor
-from lockbox.audit.refused import DECISION_REFUSED, SIGN_IN_REFUSED, Refused
+from lockbox.audit.refusals_log import DECISION_REFUSED, SIGN_IN_REFUSED, Refused
 from lockbox.database import Database
 from lockbox.identity import row_security
 from lockbox.notifications import results
@@ -34,14 +34,14 @@ def count(house: Database, times: int, **changes: Any) -> None:
     what: dict[str, Any] = {"kind": SIGN_IN_REFUSED, "facts": {"means": "mail"}, "of": "address 192.0.2.1"}
     for _ in range(times):
         with house.transaction() as session:
-            refused.count(session, Refused(**(what | changes)))
+            refusals_log.count(session, Refused(**(what | changes)))
 
 
 def settled(worker: Database, later: ShiftedClock) -> list[Told]:
     """Return the events of refusals, once their minutes are over."""
     worker.clock = later
     later.shift = timedelta(minutes=2, seconds=1)
-    while refused.settle(worker):
+    while refusals_log.settle(worker):
         pass
     return [one for one in changes_told(worker) if one.action.endswith("_refused")]
 
@@ -70,7 +70,7 @@ def _now(world: World) -> Any:
 def test_a_minute_that_is_not_over_is_left_to_be_counted(world: World, worker: Database) -> None:
     count(world.house, 1)
 
-    assert refused.settle(worker) == 0
+    assert refusals_log.settle(worker) == 0
     assert len(read(worker, "SELECT FROM refused")) == 1
 
 

@@ -21,10 +21,10 @@ from config.settings import Plan as SoldPlan
 from lockbox.admin import restore, tenants
 from lockbox.admin.restore import Restored
 from lockbox.admin.tenants import Founding
-from lockbox.audit import checkpoint, sealing
-from lockbox.audit.behind import Shipped
-from lockbox.audit.sealing import RolledBack, Signer
-from lockbox.audit.shipping import Folder
+from lockbox.audit.log import checkpoint, sealer
+from lockbox.audit.log.behind import Shipped
+from lockbox.audit.log.sealer import RolledBack, Signer
+from lockbox.audit.log.witness import Folder
 from lockbox.database import Database, as_owner, make_engine
 from lockbox.monitoring import alerts, metrics, status
 from lockbox.monitoring.invariants import Rota
@@ -81,7 +81,7 @@ class Plant:
 
     def seal(self) -> None:
         """Seal and ship all there is."""
-        for _ in sealing.seal(self.worker, SIGNER, self.folder):
+        for _ in sealer.seal(self.worker, SIGNER, self.folder):
             pass
 
     def back_up(self) -> None:
@@ -343,7 +343,7 @@ def test_a_log_that_grew_since_it_was_shipped_is_believed_by_its_tiles_alone(pla
     plant.seal()
     for _ in range(3):
         plant.world.fresh()
-    for _ in sealing.seal(plant.worker, SIGNER):
+    for _ in sealer.seal(plant.worker, SIGNER):
         pass
     before = asked(plant.world)
 

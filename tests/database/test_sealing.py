@@ -12,12 +12,12 @@ from sqlalchemy import Engine
 from config.settings import Plan
 from lockbox.admin import tenants
 from lockbox.admin.tenants import Founding
-from lockbox.audit import checkpoint, growing, sealing, tiles
 from lockbox.audit.events import VENDORS_LOG
-from lockbox.audit.growing import Noted
-from lockbox.audit.merkle import check_consistency, check_inclusion, consistency, inclusion, leaf_hash, root_of
-from lockbox.audit.sealing import RolledBack, Signer
-from lockbox.audit.shipping import Folder
+from lockbox.audit.log import checkpoint, sealer, tiles, tree_rows
+from lockbox.audit.log.merkle import check_consistency, check_inclusion, consistency, inclusion, leaf_hash, root_of
+from lockbox.audit.log.sealer import RolledBack, Signer
+from lockbox.audit.log.tree_rows import Noted
+from lockbox.audit.log.witness import Folder
 from lockbox.database import Database
 from lockbox.requests import submit
 from lockbox.requests.lifecycle import Action
@@ -41,7 +41,7 @@ LATE = "SELECT event_id FROM unsealed"
 
 def sealed(house: Database, folder: Folder | None = None) -> list[Noted]:
     """Seal all there is, ship it if there is a folder, and return every note."""
-    return [one for noted in sealing.seal(house, SIGNER, folder) for one in noted]
+    return [one for noted in sealer.seal(house, SIGNER, folder) for one in noted]
 
 
 def leaves(house: Database, log: UUID) -> list[bytes]:
@@ -109,7 +109,7 @@ def test_two_sealers_at_once_leave_no_gap_and_seal_nothing_twice(world: World, w
 
     def work() -> None:
         begun.wait()
-        turn = sealing.Turn(worker, SIGNER)
+        turn = sealer.Turn(worker, SIGNER)
         while turn.batch() is not None:
             assert not turn.held
 
@@ -133,7 +133,7 @@ def test_a_sealer_that_dies_before_its_commit_has_sealed_nothing(
     waiting = len(read(unbound(world.house), LATE))
 
     with monkeypatch.context() as dying:
-        dying.setattr(growing, "note", lambda *_: (_ for _ in ()).throw(SystemExit(137)))
+        dying.setattr(tree_rows, "note", lambda *_: (_ for _ in ()).throw(SystemExit(137)))
         with pytest.raises(SystemExit):
             sealed(worker)
     left = len(read(unbound(world.house), LATE))
@@ -226,7 +226,7 @@ def test_a_key_that_signs_silence_first_is_listed(world: World, sender: Database
     later.shift = timedelta(minutes=61)
     rotated = Signer("lockbox.test", [Ed25519PrivateKey.generate(), *SIGNER.keys])
 
-    for _ in sealing.seal(sender, rotated):
+    for _ in sealer.seal(sender, rotated):
         pass
 
     assert rotated.public.text in {row.key for row in read(unbound(sender), "SELECT key FROM audit_keys")}
@@ -241,8 +241,8 @@ def test_a_log_goes_on_under_a_new_name_and_key_while_the_earlier_one_is_trusted
     renamed = Signer("lockbox.example", [Ed25519PrivateKey.generate()])
 
     with pytest.raises(RolledBack, match="no key that you trust"):
-        list(sealing.seal(worker, renamed))
-    going_on = [*sealing.seal(worker, Signer(renamed.name, renamed.keys, [SIGNER.public]))]
+        list(sealer.seal(worker, renamed))
+    going_on = [*sealer.seal(worker, Signer(renamed.name, renamed.keys, [SIGNER.public]))]
 
     assert {one.origin for noted in going_on for one in noted} == {f"lockbox.test/audit/{world.tenant.id}"}
 

@@ -14,11 +14,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from sqlalchemy import Engine, text
 
-from lockbox.audit import approvals, keys
-from lockbox.audit.approvals import Approvals
-from lockbox.audit.approved import signed_text
-from lockbox.audit.checkpoint import VerifierKey
-from lockbox.audit.keys import BadKey
+from lockbox.audit import approval_keys
+from lockbox.audit.approval_keys import Approvals
+from lockbox.audit.log import signing_keys
+from lockbox.audit.log.checkpoint import VerifierKey
+from lockbox.audit.log.signing_keys import BadKey
+from lockbox.audit.verifier.approval_checks import signed_text
 from lockbox.database import Database
 from lockbox.identity import row_security
 from lockbox.identity.roles import Mode
@@ -239,7 +240,7 @@ def test_checking_a_signature_costs_far_less_than_ten_milliseconds(world: World)
         row_security.enter(session, world.people["gate"])
         for _ in range(200):
             began = time.perf_counter()
-            assert approvals.of(session).has_signed(b"x", approvals.of(session).sign(b"x"))
+            assert approval_keys.of(session).has_signed(b"x", approval_keys.of(session).sign(b"x"))
             took.append(time.perf_counter() - began)
 
     assert timedelta(seconds=sorted(took)[100]) < timedelta(milliseconds=5)
@@ -259,15 +260,15 @@ def test_a_file_without_a_key_is_named(tmp_path: Path, prepare: Callable[[Path],
     prepare(file)
 
     with pytest.raises(BadKey, match=r"key\.pem"):
-        keys.read([file])
+        signing_keys.read([file])
 
 
 def test_a_key_is_made_for_its_owner_alone_and_never_over_another(tmp_path: Path) -> None:
     file = tmp_path / "key.pem"
 
-    made = keys.make(file)
+    made = signing_keys.make(file)
 
     assert file.stat().st_mode & 0o777 == 0o600
-    assert keys.read([file])[0].private_bytes_raw() == made.private_bytes_raw()
+    assert signing_keys.read([file])[0].private_bytes_raw() == made.private_bytes_raw()
     with pytest.raises(BadKey, match="never written over"):
-        keys.make(file)
+        signing_keys.make(file)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from lockbox.audit.assertions import Assertion, check
+from lockbox.audit.verifier.passkey_assertion import Assertion, check
 from lockbox.database import Database
 from lockbox.identity import passkeys
 from lockbox.identity.roles import Mode

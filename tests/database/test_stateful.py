@@ -19,8 +19,8 @@ from redis import Redis
 from sqlalchemy import Engine
 
 from lockbox import reconcile as repairing
-from lockbox.audit import approvals
-from lockbox.audit.verify import GOOD, Verdict
+from lockbox.audit import approval_keys
+from lockbox.audit.verifier.verify import GOOD, Verdict
 from lockbox.database import Database
 from lockbox.identity.roles import Mode
 from lockbox.ids import new_id
@@ -355,7 +355,7 @@ class Life(RuleBasedStateMachine):
         self.notes += [row.note for row in read(unbound(self.plant.api), NOTES, id=self.world.tenant.id)]
 
     def _verdict(self, *seen: str) -> Verdict:
-        keys = [approvals.ephemeral().public]
+        keys = [approval_keys.ephemeral().public]
         return judged(exported(self.world), *seen, keys=keys)
 
     def _forge(self, event: UUID, old: str, new: str) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from lockbox.audit import agreeing
 from lockbox.audit.canonical import canonical, commitment
+from lockbox.audit.verifier import agreeing
 from lockbox.ids import new_id
 from tests.each import each
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from lockbox.audit import checkpoint
-from lockbox.audit.checkpoint import BadNote, Checkpoint, UnknownKey, VerifierKey, WrongSignature
+from lockbox.audit.log import checkpoint
+from lockbox.audit.log.checkpoint import BadNote, Checkpoint, UnknownKey, VerifierKey, WrongSignature
 from tests.each import each
 from tests.logs import KEY, NAME, OTHER_KEY, public
 

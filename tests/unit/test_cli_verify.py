@@ -14,8 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.app import app
-from lockbox.audit.checkpoint import Checkpoint, VerifierKey, sign
-from lockbox.audit.merkle import root_of
+from lockbox.audit.log.checkpoint import Checkpoint, VerifierKey, sign
+from lockbox.audit.log.merkle import root_of
 from tests.logs import KEY, OTHER_KEY, Log, event, line, public
 
 LOG = Log([event(number) for number in range(20)])

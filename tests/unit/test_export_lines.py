@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lockbox.audit import exported
-from lockbox.audit.exported import (
+from lockbox.audit.verifier import export_format
+from lockbox.audit.verifier.export_format import (
     LONGEST_LINE,
     Detail,
     End,
@@ -220,13 +220,13 @@ def test_a_line_that_is_too_long_is_cut_and_then_refused() -> None:
     longest = b" " * (LONGEST_LINE - 1) + b"\n"
     file = io.BytesIO(longest + b" " + longest + b"last")
 
-    assert [len(row) for row in exported.lines_of(file)] == [LONGEST_LINE, LONGEST_LINE, 1, 4]
+    assert [len(row) for row in export_format.lines_of(file)] == [LONGEST_LINE, LONGEST_LINE, 1, 4]
 
 
 def test_a_line_of_the_greatest_length_is_read() -> None:
     bare = line({"end": {"events": 1}})
     longest = b" " * (LONGEST_LINE - len(bare)) + bare
 
-    (row,) = exported.lines_of(io.BytesIO(longest))
+    (row,) = export_format.lines_of(io.BytesIO(longest))
 
     assert read(row) == End(1)

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from lockbox.audit import merkle
-from lockbox.audit.bodies import Restore
-from lockbox.audit.checkpoint import Checkpoint
-from lockbox.audit.exported import Header
-from lockbox.audit.findings import Finding, Findings, Kind
-from lockbox.audit.holding import Holding
-from lockbox.audit.merkle import leaf_hash, root_of
+from lockbox.audit.log import merkle
+from lockbox.audit.log.checkpoint import Checkpoint
+from lockbox.audit.log.merkle import leaf_hash, root_of
+from lockbox.audit.verifier.consistency import Holding
+from lockbox.audit.verifier.event_checks import Restore
+from lockbox.audit.verifier.export_format import Header
+from lockbox.audit.verifier.findings import Finding, Findings, Kind
 from tests.logs import subtree_of
 
 LOG = "lockbox.test/audit/contoso"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockbox.audit.keys import BadKey
+from lockbox.audit.log.signing_keys import BadKey
 from lockbox.identity import keyring
 from lockbox.identity.keyring import CodeKeys, Keyring, Keys, Purpose
 

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymerkle import InmemoryTree
 
-from lockbox.audit import merkle
-from lockbox.audit.merkle import BadProof, Growing, leaf_hash, root_of
+from lockbox.audit.log import merkle
+from lockbox.audit.log.merkle import BadProof, Growing, leaf_hash, root_of
 from tests import second_verifier
 from tests.each import each
 from tests.examples import examples

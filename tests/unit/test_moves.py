@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from lockbox.audit.findings import Finding, Findings, Kind
-from lockbox.audit.moves import Requests
+from lockbox.audit.verifier.findings import Finding, Findings, Kind
+from lockbox.audit.verifier.move_checks import Requests
 from tests.each import each
 
 Move = tuple[int, str]

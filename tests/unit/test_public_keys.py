@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 from cli.operate import app as operate
 from cli.stack import APPROVAL_KEY, AUDIT_KEY, Plan, make_keys
 from config.settings import Settings, UnsafeSettings, load
-from lockbox.audit import keys
-from lockbox.audit.approved import NAME
-from lockbox.audit.checkpoint import VerifierKey
+from lockbox.audit.log import signing_keys
+from lockbox.audit.log.checkpoint import VerifierKey
+from lockbox.audit.verifier.approval_checks import NAME
 from tests.logs import public
 
 
@@ -25,14 +25,14 @@ def printed(monkeypatch: pytest.MonkeyPatch, *files: Path) -> str:
 def test_the_command_prints_what_the_setting_takes_in_the_order_of_the_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = [keys.make(tmp_path / name).public_key().public_bytes_raw() for name in ("new", "old")]
+    made = [signing_keys.make(tmp_path / name).public_key().public_bytes_raw() for name in ("new", "old")]
 
     text = printed(monkeypatch, tmp_path / "new", tmp_path / "old")
 
     monkeypatch.setenv("LOCKBOX_AUDIT_PUBLIC_KEYS", text)
     wanted = [VerifierKey("lockbox.example", public) for public in made]
     assert Settings().audit_public_keys == tuple(key.text for key in wanted)
-    assert keys.trusted(Settings().audit_public_keys) == {key.id: key for key in wanted}
+    assert signing_keys.trusted(Settings().audit_public_keys) == {key.id: key for key in wanted}
 
 
 def test_without_a_file_that_can_be_read_the_command_says_which(
@@ -50,7 +50,7 @@ def test_a_developers_stack_tells_each_process_that_checks(tmp_path: Path, proce
 
     told = json.loads(plan.variables(process)["LOCKBOX_AUDIT_PUBLIC_KEYS"])
 
-    (key,) = keys.read([tmp_path / "keys" / AUDIT_KEY])
+    (key,) = signing_keys.read([tmp_path / "keys" / AUDIT_KEY])
     assert told == [VerifierKey("localhost", key.public_key().public_bytes_raw()).text]
     assert "LOCKBOX_AUDIT_PUBLIC_KEYS" not in plan.variables("flower")
 
@@ -62,7 +62,7 @@ def test_a_developers_stack_tells_the_notices_worker_the_public_key_of_approvals
 
     told = {process: plan.variables(process) for process in ("api", "worker", "notices", "flower")}
 
-    (key,) = keys.read([tmp_path / "keys" / APPROVAL_KEY])
+    (key,) = signing_keys.read([tmp_path / "keys" / APPROVAL_KEY])
     public_half = VerifierKey(NAME, key.public_key().public_bytes_raw()).text
     assert json.loads(told["notices"]["LOCKBOX_APPROVAL_PUBLIC_KEYS"]) == [public_half]
     assert [name for name in told if "LOCKBOX_APPROVAL_PUBLIC_KEYS" in told[name]] == ["notices"]
@@ -80,7 +80,7 @@ def test_the_public_keys_of_approvals_are_printed_as_their_setting_takes_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = [tmp_path / "newest", tmp_path / "older"]
-    wanted = [VerifierKey(NAME, keys.make(file).public_key().public_bytes_raw()).text for file in files]
+    wanted = [VerifierKey(NAME, signing_keys.make(file).public_key().public_bytes_raw()).text for file in files]
     words = ["public-keys", "--of-approvals"]
 
     assert "LOCKBOX_APPROVAL_KEY_FILES is not set" in CliRunner().invoke(operate, words).output
@@ -94,8 +94,8 @@ def test_the_public_keys_of_approvals_are_printed_as_their_setting_takes_them(
 def test_the_keys_for_customers_are_those_of_logs_and_of_approvals(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    of_log = VerifierKey("lockbox.example", keys.make(tmp_path / "log").public_key().public_bytes_raw())
-    of_approvals = VerifierKey(NAME, keys.make(tmp_path / "approvals").public_key().public_bytes_raw())
+    of_log = VerifierKey("lockbox.example", signing_keys.make(tmp_path / "log").public_key().public_bytes_raw())
+    of_approvals = VerifierKey(NAME, signing_keys.make(tmp_path / "approvals").public_key().public_bytes_raw())
     words = ["public-keys", "--for-customers"]
 
     monkeypatch.setenv("LOCKBOX_AUDIT_PUBLIC_KEYS", json.dumps([of_log.text]))

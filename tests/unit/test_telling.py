@@ -7,8 +7,8 @@ from uuid import UUID
 import pytest
 
 from lockbox.audit.canonical import canonical, commitment
-from lockbox.audit.recorded import Recorded
-from lockbox.audit.telling import WORDS, told
+from lockbox.audit.event_search import Recorded
+from lockbox.audit.wording import WORDS, told
 from lockbox.notifications.account_mail import (
     ADDRESS_CODE,
     CHECKPOINT,

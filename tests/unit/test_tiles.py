@@ -2,9 +2,9 @@
 
 import pytest
 
-from lockbox.audit import tiles
-from lockbox.audit.merkle import leaf_hash, root_of
-from lockbox.audit.tiles import WIDTH, Edge
+from lockbox.audit.log import tiles
+from lockbox.audit.log.merkle import leaf_hash, root_of
+from lockbox.audit.log.tiles import WIDTH, Edge
 from tests.each import each
 
 MANY = [leaf_hash(str(number).encode()) for number in range(2 * WIDTH + 3)]

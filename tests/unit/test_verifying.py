@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lockbox.audit import exported
 from lockbox.audit.canonical import canonical
-from lockbox.audit.exported import Unreadable
-from lockbox.audit.findings import Finding, Kind
-from lockbox.audit.verify import BAD, CANNOT_TELL, GOOD, Verdict, verify
+from lockbox.audit.verifier import export_format
+from lockbox.audit.verifier.export_format import Unreadable
+from lockbox.audit.verifier.findings import Finding, Kind
+from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD, Verdict, verify
 from tests.each import each
 from tests.examples import examples
 from tests.logs import OTHER_KEY, TENANT, Log, Sealed, event, line, public
@@ -465,7 +465,7 @@ def test_any_history_is_good_and_any_byte_that_is_flipped_in_it_is_found(log: Lo
     flipped[place] ^= 1 << data.draw(st.integers(0, 7))
 
     if said(bytes(flipped)) != said(export):
-        verdict = verify(exported.lines_of(io.BytesIO(bytes(flipped))), [public()], [log.note(before)])
+        verdict = verify(export_format.lines_of(io.BytesIO(bytes(flipped))), [public()], [log.note(before)])
         assert verdict.exit_code == BAD
 
 

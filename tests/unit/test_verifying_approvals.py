@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from lockbox.audit.approved import NAME
 from lockbox.audit.canonical import canonical
-from lockbox.audit.checkpoint import VerifierKey
-from lockbox.audit.findings import Kind
-from lockbox.audit.verify import BAD, CANNOT_TELL, GOOD, Verdict
+from lockbox.audit.log.checkpoint import VerifierKey
+from lockbox.audit.verifier.approval_checks import NAME
+from lockbox.audit.verifier.findings import Kind
+from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD, Verdict
 from tests.each import each
 from tests.logs import KEY, OTHER_KEY, TENANT, Log, Sealed, event
 from tests.verdicts import judged

@@ -7,10 +7,10 @@ from uuid import UUID
 import pytest
 import rfc8785
 
-from lockbox.audit import checkpoint
-from lockbox.audit.bodies import NotCanonical, fields_of
-from lockbox.audit.findings import Kind
-from lockbox.audit.verify import BAD, CANNOT_TELL, GOOD
+from lockbox.audit.log import checkpoint
+from lockbox.audit.verifier.event_checks import NotCanonical, fields_of
+from lockbox.audit.verifier.findings import Kind
+from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD
 from tests.each import each
 from tests.logs import SALT, TENANT, Log, Sealed, event, text
 from tests.verdicts import judged, told

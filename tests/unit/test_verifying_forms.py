@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lockbox.audit.exported import Unreadable
-from lockbox.audit.findings import Kind
-from lockbox.audit.verify import BAD, GOOD, verify
+from lockbox.audit.verifier.export_format import Unreadable
+from lockbox.audit.verifier.findings import Kind
+from lockbox.audit.verifier.verify import BAD, GOOD, verify
 from tests.each import each
 from tests.examples import examples
 from tests.logs import Log, Sealed, event, line, public

@@ -7,9 +7,9 @@ from uuid import UUID
 import pytest
 
 from lockbox.audit.canonical import Value
-from lockbox.audit.checkpoint import VerifierKey
-from lockbox.audit.exported import LONGEST_LINE, Unreadable
-from lockbox.audit.verify import BAD, GOOD, Verdict, verify
+from lockbox.audit.log.checkpoint import VerifierKey
+from lockbox.audit.verifier.export_format import LONGEST_LINE, Unreadable
+from lockbox.audit.verifier.verify import BAD, GOOD, Verdict, verify
 from tests.each import each
 from tests.logs import KEY, OTHER_KEY, TENANT, Log, Sealed, event, line, public
 from tests.verdicts import judged, told

@@ -12,14 +12,14 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from lockbox.audit import approver_keys
-from lockbox.audit.approver_keys import ApproverKey, ApproverKeys, BadKeys
-from lockbox.audit.assertions import Assertion, BadAssertion, check, fingerprint
 from lockbox.audit.canonical import canonical
-from lockbox.audit.findings import Kind
-from lockbox.audit.remarks import remarks
-from lockbox.audit.signed_approvals import Approvers
-from lockbox.audit.verify import BAD, CANNOT_TELL, GOOD, Verdict
+from lockbox.audit.verifier import approver_key_file
+from lockbox.audit.verifier.approver_key_file import ApproverKey, ApproverKeys, BadKeys
+from lockbox.audit.verifier.findings import Kind
+from lockbox.audit.verifier.passkey_assertion import Assertion, BadAssertion, check, fingerprint
+from lockbox.audit.verifier.remarks import remarks
+from lockbox.audit.verifier.signed_approvals import Approvers
+from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD, Verdict
 from tests.authenticator import Authenticator, decoded
 from tests.each import each
 from tests.logs import TENANT, Log, Sealed, event
@@ -425,12 +425,12 @@ def test_an_older_file_vouches_for_a_key_that_is_gone() -> None:
 
 
 def test_a_file_of_keys_is_read_as_it_was_written() -> None:
-    text = json.dumps(approver_keys.document(FILE))
+    text = json.dumps(approver_key_file.document(FILE))
 
-    assert approver_keys.read(text) == FILE
+    assert approver_key_file.read(text) == FILE
 
 
-DOCUMENT = approver_keys.document(FILE)
+DOCUMENT = approver_key_file.document(FILE)
 ENTRY = DOCUMENT["keys"][0]
 
 
@@ -447,12 +447,12 @@ ENTRY = DOCUMENT["keys"][0]
 )
 def test_a_file_that_is_none_is_refused(changed: dict[str, Any], said: str) -> None:
     with pytest.raises(BadKeys, match=said):
-        approver_keys.read(json.dumps(DOCUMENT | changed))
+        approver_key_file.read(json.dumps(DOCUMENT | changed))
 
 
 def test_what_is_no_json_is_no_file_of_keys() -> None:
     with pytest.raises(BadKeys, match="no JSON"):
-        approver_keys.read("name+id+base64")
+        approver_key_file.read("name+id+base64")
 
 
 def _ed25519() -> tuple[bytes, Callable[[bytes], bytes]]:

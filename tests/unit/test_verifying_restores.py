@@ -1,8 +1,8 @@
 """The verifier of exports: what a customer can tell of a log that began anew after a back-up was restored."""
 
-from lockbox.audit import checkpoint
-from lockbox.audit.findings import Kind
-from lockbox.audit.verify import BAD, CANNOT_TELL, GOOD
+from lockbox.audit.log import checkpoint
+from lockbox.audit.verifier.findings import Kind
+from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD
 from tests.logs import TENANT, Log, Sealed, event
 from tests.verdicts import judged
 

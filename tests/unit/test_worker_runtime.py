@@ -1,8 +1,8 @@
 """What a worker process works with comes from its settings, and nothing is connected to make it."""
 
 from config.settings import Settings
-from lockbox.audit.approved import NAME
-from lockbox.audit.checkpoint import VerifierKey
+from lockbox.audit.log.checkpoint import VerifierKey
+from lockbox.audit.verifier.approval_checks import NAME
 from tests.logs import KEY, OTHER_KEY, public
 from worker import runtime
 

@@ -18,8 +18,8 @@ from sqlalchemy import Engine, create_engine, text
 
 from cli.stack import APPROVAL_KEY, Plan, Processes, make_keys
 from config.embedded import Servers
-from lockbox.audit import keys
-from lockbox.audit.approvals import Approvals
+from lockbox.audit.approval_keys import Approvals
+from lockbox.audit.log import signing_keys
 from lockbox.database import Database, make_engine
 from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import Schedule
@@ -124,7 +124,7 @@ def stage_of(
     """Start some of the processes over a fresh database."""
     with fresh_database(servers) as urls:
         signing = make_keys(logs / "keys")
-        approvals = Approvals(keys.read([signing / APPROVAL_KEY]))
+        approvals = Approvals(signing_keys.read([signing / APPROVAL_KEY]))
         plan = Plan(
             database_url=urls.api,
             worker_database_url=urls.worker,

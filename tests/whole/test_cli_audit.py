@@ -9,8 +9,8 @@ import pytest
 
 from cli.stack import APPROVAL_KEY
 from config.embedded import Servers
-from lockbox.audit import keys
-from lockbox.audit.approvals import Approvals
+from lockbox.audit.approval_keys import Approvals
+from lockbox.audit.log import signing_keys
 from lockbox.database import Database, make_engine
 from lockbox.schedule import Schedule
 from tests.logs import public, sealed
@@ -43,7 +43,7 @@ def shell(stage: Stage) -> Shell:
 
 def believed(shell: Shell) -> tuple[str, ...]:
     """Return what names the vendor's keys: that of the log, and that of approvals."""
-    approvals = Approvals(keys.read([shell.stage.plan.keys / APPROVAL_KEY])).public
+    approvals = Approvals(signing_keys.read([shell.stage.plan.keys / APPROVAL_KEY])).public
     return "--key", public().text, "--key", approvals.text
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from config.settings import DEVELOPMENT_KEY, Settings
-from lockbox.audit import keys
-from lockbox.audit.approvals import Approvals
-from lockbox.audit.checkpoint import VerifierKey
+from lockbox.audit.approval_keys import Approvals
+from lockbox.audit.log import signing_keys
+from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.identity import keyring
 from tests.whole.compose import SCRIPTS, compose, ours
 from tests.whole.containers import SHELL
@@ -85,7 +85,7 @@ def test_the_settings_load_from_the_files(tmp_path: Path) -> None:
 def test_the_key_that_signs_approvals_can_be_read_by_the_api(tmp_path: Path) -> None:
     make(tmp_path / "secrets")
 
-    (key,) = keys.read([tmp_path / "secrets" / "lockbox_approval_key"])
+    (key,) = signing_keys.read([tmp_path / "secrets" / "lockbox_approval_key"])
 
     assert Approvals([key]).public.name == "lockbox/approvals"
     assert Settings(_secrets_dir=tmp_path / "secrets").approval_public_keys == (Approvals([key]).public.text,)
@@ -105,7 +105,7 @@ def test_the_key_of_codes_is_the_one_that_the_api_derives(tmp_path: Path) -> Non
 def test_the_public_key_is_that_of_the_audit_key_under_the_name_of_the_file(tmp_path: Path) -> None:
     make(tmp_path / "secrets")
 
-    (key,) = keys.read([tmp_path / "secrets" / "lockbox_audit_key"])
+    (key,) = signing_keys.read([tmp_path / "secrets" / "lockbox_audit_key"])
     settings = Settings(_secrets_dir=tmp_path / "secrets")
 
     name = ours()["worker"]["environment"]["LOCKBOX_AUDIT_NAME"]

@@ -25,7 +25,7 @@ import gc, json, os, runpy, select, signal, sys
 import api.app, api.serving, uvicorn
 import celery.app.control, celery.apps.worker, celery.concurrency.prefork, celery.concurrency.thread
 import celery.worker.components, celery.worker.consumer, kombu.transport.redis
-import celery.bin.celery, flower.command, lockbox.audit.sealing, lockbox.reconcile, worker.runtime, worker.step
+import celery.bin.celery, flower.command, lockbox.audit.log.sealer, lockbox.reconcile, worker.runtime, worker.step
 import cli.app, cli.asking, cli.bootstrap, cli.operate, cli.owner, cli.requests, cli.signing, cli.tenants, cli.vendor
 
 def tell_of_the_ended():

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import httpx
 
-from lockbox.audit.merkle import leaf_hash, root_of
+from lockbox.audit.log.merkle import leaf_hash, root_of
 from lockbox.schedule import CLOCK, NOTICES
 from tests.whole.failing.hall import Hall, until
 from tests.whole.failing.plays import Play

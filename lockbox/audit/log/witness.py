@@ -8,10 +8,10 @@ from errno import ENOTDIR
 from pathlib import Path
 from uuid import UUID
 
-from lockbox.audit import checkpoint
-from lockbox.audit.checkpoint import Checkpoint
-from lockbox.audit.growing import Noted
-from lockbox.audit.sealing import RolledBack
+from lockbox.audit.log import checkpoint
+from lockbox.audit.log.checkpoint import Checkpoint
+from lockbox.audit.log.sealer import RolledBack
+from lockbox.audit.log.tree_rows import Noted
 from lockbox.failpoints import reach
 
 LATEST = "latest.note"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from lockbox.audit.merkle import HASH_BYTES, range_hash, root_of
+from lockbox.audit.log.merkle import HASH_BYTES, range_hash, root_of
 
 WIDTH_BITS = 8
 WIDTH = 1 << WIDTH_BITS

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 
-from lockbox.audit.checkpoint import DASH, BadNote, VerifierKey, saved
+from lockbox.audit.log.checkpoint import DASH, BadNote, VerifierKey, saved
 
 LARGEST = 1 << 20
 NOTE = re.compile(

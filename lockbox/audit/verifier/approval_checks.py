@@ -10,9 +10,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from lockbox.audit.canonical import Value, canonical, decoded
-from lockbox.audit.checkpoint import VerifierKey
-from lockbox.audit.findings import Findings, Kind
-from lockbox.audit.moves import OPEN
+from lockbox.audit.log.checkpoint import VerifierKey
+from lockbox.audit.verifier.findings import Findings, Kind
+from lockbox.audit.verifier.move_checks import OPEN
 
 NAME = "lockbox/approvals"
 FORMAT = "lockbox approval 1"

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lockbox.audit.recorded import Recorded
+from lockbox.audit.event_search import Recorded
 from lockbox.audit.report import ERASED, PRINCIPAL
 
 WORDS = {

@@ -9,8 +9,8 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, and_, func, literal_column, select, text
 from sqlmodel import Session, col
 
-from lockbox.audit import agreeing
 from lockbox.audit.models import Event, Seal
+from lockbox.audit.verifier import agreeing
 
 WORDS = ("comment", "justification")
 UNREAD = frozenset({"deadline_at", "internal", "log_id"})

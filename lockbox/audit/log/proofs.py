@@ -9,9 +9,9 @@ from uuid import UUID
 from sqlalchemy import TextClause, text
 from sqlmodel import Session
 
-from lockbox.audit import merkle, tiles
-from lockbox.audit.merkle import HASH_BYTES, Subtree
-from lockbox.audit.tiles import WIDTH, WIDTH_BITS, Place
+from lockbox.audit.log import merkle, tiles
+from lockbox.audit.log.merkle import HASH_BYTES, Subtree
+from lockbox.audit.log.tiles import WIDTH, WIDTH_BITS, Place
 
 T = TypeVar("T")
 

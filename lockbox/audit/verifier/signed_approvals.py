@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from lockbox.audit import approver_keys, assertions
-from lockbox.audit.approved import SUBMISSION
-from lockbox.audit.approver_keys import ApproverKeys
-from lockbox.audit.assertions import FORMAT, SIGNED, Assertion, BadAssertion
-from lockbox.audit.bounds import Bounds
 from lockbox.audit.canonical import canonical
-from lockbox.audit.findings import Findings, Kind
-from lockbox.audit.moves import OPEN
+from lockbox.audit.verifier import approver_key_file, passkey_assertion
+from lockbox.audit.verifier.approval_checks import SUBMISSION
+from lockbox.audit.verifier.approver_key_file import ApproverKeys
+from lockbox.audit.verifier.bounds import Bounds
+from lockbox.audit.verifier.findings import Findings, Kind
+from lockbox.audit.verifier.move_checks import OPEN
+from lockbox.audit.verifier.passkey_assertion import FORMAT, SIGNED, Assertion, BadAssertion
 
 APPROVE, ENDORSE, ACTIVE, ENFORCE = "approve", "endorse", "active", "enforce"
 LASTS = timedelta(minutes=10)
@@ -66,7 +66,7 @@ class SignedApprovals:
         self.alone = 0
         self.attested: Counter[str] = Counter()
         self._has_keys = bool(approvers.files)
-        self._keys = approver_keys.by_person(approvers.files, tenant)
+        self._keys = approver_key_file.by_person(approvers.files, tenant)
         self._findings = findings
         self._is_required = approvers.is_required
         self._asked: dict[str, dict[str, Any]] = {}
@@ -136,10 +136,10 @@ class SignedApprovals:
             return
         found = self._keys.get((str(fields.get("actor_id")), assertion.key))
         if found is None:
-            print_ = approver_keys.grouped(assertion.key)
+            print_ = approver_key_file.grouped(assertion.key)
             raise Mismatch(f"the key {print_} is none of this approver's in the files of keys that you gave")
         file, key = found
-        assertions.check(assertion, statement.encode(), key.public_key, rp_id=file.rp_id, origin=file.origin)
+        passkey_assertion.check(assertion, statement.encode(), key.public_key, rp_id=file.rp_id, origin=file.origin)
         self.signed += 1
         self.hidden += CONTENT not in shown
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar
 
 from lockbox.audit.canonical import decoded
-from lockbox.audit.merkle import HASH_BYTES
-from lockbox.audit.tiles import WIDTH
+from lockbox.audit.log.merkle import HASH_BYTES
+from lockbox.audit.log.tiles import WIDTH
 
 FORMAT = "lockbox-audit-export/1"
 LONGEST_LINE = 1 << 20

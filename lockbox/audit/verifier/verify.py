@@ -4,16 +4,17 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from lockbox.audit import checkpoint, exported
-from lockbox.audit.approved import NAME
-from lockbox.audit.bodies import Bodies
-from lockbox.audit.checkpoint import BadNote, Checkpoint, UnknownKey, VerifierKey, WrongSignature
-from lockbox.audit.exported import End, Entry, Gap, Header, TileLine, Unreadable
-from lockbox.audit.findings import Findings, Kind
-from lockbox.audit.holding import Holding
-from lockbox.audit.merkle import BadProof, check_inclusion, leaf_hash
-from lockbox.audit.placing import Placing
-from lockbox.audit.signed_approvals import NO_APPROVERS, Approvers
+from lockbox.audit.log import checkpoint
+from lockbox.audit.log.checkpoint import BadNote, Checkpoint, UnknownKey, VerifierKey, WrongSignature
+from lockbox.audit.log.merkle import BadProof, check_inclusion, leaf_hash
+from lockbox.audit.verifier import export_format
+from lockbox.audit.verifier.approval_checks import NAME
+from lockbox.audit.verifier.consistency import Holding
+from lockbox.audit.verifier.event_checks import Bodies
+from lockbox.audit.verifier.export_format import End, Entry, Gap, Header, TileLine, Unreadable
+from lockbox.audit.verifier.findings import Findings, Kind
+from lockbox.audit.verifier.inclusion import Placing
+from lockbox.audit.verifier.signed_approvals import NO_APPROVERS, Approvers
 
 GOOD, BAD, CANNOT_TELL, NO_EXPORT = 0, 1, 2, 3
 VENDORS = "vendor"
@@ -97,7 +98,7 @@ def verify(
         Unreadable: the file does not begin as an export does, or a checkpoint is none.
     """
     following = iter(lines)
-    header = exported.read(next(following, b""))
+    header = export_format.read(next(following, b""))
     if not isinstance(header, Header):
         raise Unreadable("an export begins with a line that says what it is")
     verdict = Verdict(header)
@@ -248,9 +249,9 @@ def _read(verdict: Verdict, numbered: Numbered) -> Iterator[tuple[int, TileLine 
             verdict.findings.add(Kind.INSERTED, "nothing comes behind the last line of an export", line=line)
             continue
         try:
-            said = exported.read(raw)
+            said = export_format.read(raw)
         except Unreadable as error:
-            if raw.endswith(b"\n") or len(raw) == exported.LONGEST_LINE:
+            if raw.endswith(b"\n") or len(raw) == export_format.LONGEST_LINE:
                 verdict.findings.add(Kind.DAMAGED, str(error), line=line)
             continue
         match said:

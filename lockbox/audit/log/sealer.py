@@ -12,13 +12,13 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session
 
-from lockbox.audit import anchors, checkpoint, growing
-from lockbox.audit.anchors import Claim, Doubtful, Shipping
 from lockbox.audit.canonical import instant
-from lockbox.audit.checkpoint import BadNote, Checkpoint, VerifierKey
 from lockbox.audit.events import VENDORS_LOG
-from lockbox.audit.growing import Noted
-from lockbox.audit.tiles import Edge
+from lockbox.audit.log import checkpoint, rollback, tree_rows
+from lockbox.audit.log.checkpoint import BadNote, Checkpoint, VerifierKey
+from lockbox.audit.log.rollback import Claim, Doubtful, Shipping
+from lockbox.audit.log.tiles import Edge
+from lockbox.audit.log.tree_rows import Noted
 from lockbox.database import Database, now
 from lockbox.failpoints import reach
 
@@ -197,7 +197,7 @@ class Turn:
             good = self._good(session, claims)
             silent = [(one.id, one.origin, one.size, one.root) for one in claims if one.id in good]
             kept = [replace(one, is_kept=True) for one in self._note(session, silent, at)]
-            growing.keep(session, kept, at)
+            tree_rows.keep(session, kept, at)
             reach("sealer.after_heartbeat")
             return kept
 
@@ -223,12 +223,12 @@ class Turn:
             _Held: one of the logs is not what was signed of it.
         """
         at, ids = now(session), sorted(fresh)
-        growing.begin(session, {one: self.signer.origin(one) for one in ids}, VENDORS_LOG, at)
+        tree_rows.begin(session, {one: self.signer.origin(one) for one in ids}, VENDORS_LOG, at)
         claims = [Claim.of(row) for row in session.connection().execute(LOCK, {"ids": ids})]
         edges = self._good(session, claims)
         if len(edges) < len(claims):
             raise _Held
-        growing.append(session, edges, fresh)
+        tree_rows.append(session, edges, fresh)
         reach("sealer.after_tree")
         # What the migration began has no name until somebody is there to sign by one.
         named = {
@@ -238,13 +238,13 @@ class Turn:
 
     def _good(self, session: Session, claims: Sequence[Claim]) -> dict[UUID, Edge]:
         """Return the edges of those of the logs that are what was signed and shipped of them; hold the others."""
-        edges = growing.edges(session, {one.id: one.size for one in claims})
+        edges = tree_rows.edges(session, {one.id: one.size for one in claims})
         trusted = self.signer.trusted
         for one in claims:
             try:
                 shipped = self.shipping.newest(one.id) if self.shipping else None
-                anchors.check(one, shipped, trusted, anchors.extends(session, one))
-                anchors.check_edge(one, edges[one.id])
+                rollback.check(one, shipped, trusted, rollback.extends(session, one))
+                rollback.check_edge(one, edges[one.id])
             except (Doubtful, BadNote, OSError) as doubt:
                 self.held[one.id] = str(doubt)
                 del edges[one.id]
@@ -254,6 +254,6 @@ class Turn:
         noted = [
             Noted(id_, origin, size, self.signer.note(origin, size, root, at)) for id_, origin, size, root in logs
         ]
-        growing.note(session, self.signer.public.text, noted, [root for *_, root in logs], at)
+        tree_rows.note(session, self.signer.public.text, noted, [root for *_, root in logs], at)
         reach("sealer.after_sign")
         return noted

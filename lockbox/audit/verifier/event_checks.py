@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 from uuid import UUID
 
-from lockbox.audit.approved import SUBMISSION, Approved
-from lockbox.audit.checkpoint import VerifierKey
-from lockbox.audit.exported import Detail, Entry
-from lockbox.audit.findings import Findings, Kind
-from lockbox.audit.moves import InOrder, Requests
-from lockbox.audit.signed_approvals import NO_APPROVERS, Approvers, SignedApprovals
+from lockbox.audit.log.checkpoint import VerifierKey
+from lockbox.audit.verifier.approval_checks import SUBMISSION, Approved
+from lockbox.audit.verifier.export_format import Detail, Entry
+from lockbox.audit.verifier.findings import Findings, Kind
+from lockbox.audit.verifier.move_checks import InOrder, Requests
+from lockbox.audit.verifier.signed_approvals import NO_APPROVERS, Approvers, SignedApprovals
 
 LARGEST_INTEGER = 2**53 - 1
 HIGHEST_OF_BMP = "\uffff"

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 
-from lockbox.audit.bodies import Bodies
-from lockbox.audit.exported import Entry, Gap, TileLine, parts
-from lockbox.audit.findings import Findings, Kind
-from lockbox.audit.merkle import BadProof, Growing, check_inclusion, leaf_hash, root_of
-from lockbox.audit.tiles import WIDTH, WIDTH_BITS
+from lockbox.audit.log.merkle import BadProof, Growing, check_inclusion, leaf_hash, root_of
+from lockbox.audit.log.tiles import WIDTH, WIDTH_BITS
+from lockbox.audit.verifier.event_checks import Bodies
+from lockbox.audit.verifier.export_format import Entry, Gap, TileLine, parts
+from lockbox.audit.verifier.findings import Findings, Kind
 
 MOST_ROWS = 4 * WIDTH
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from lockbox.audit.checkpoint import VerifierKey
+from lockbox.audit.log.checkpoint import VerifierKey
 
 OWNER_ALONE = 0o600
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from lockbox.audit.verify import BAD, CANNOT_TELL, Verdict
+from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, Verdict
 
 
 def word(verdict: Verdict) -> str:

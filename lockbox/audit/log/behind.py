@@ -9,12 +9,12 @@ import structlog
 from sqlalchemy import text
 from sqlmodel import Session
 
-from lockbox.audit import anchors, checkpoint
-from lockbox.audit.anchors import Claim, Doubtful
-from lockbox.audit.checkpoint import BadNote, Checkpoint, VerifierKey
 from lockbox.audit.events import VENDORS_LOG
-from lockbox.audit.merkle import EMPTY_ROOT
-from lockbox.audit.shipping import Folder
+from lockbox.audit.log import checkpoint, rollback
+from lockbox.audit.log.checkpoint import BadNote, Checkpoint, VerifierKey
+from lockbox.audit.log.merkle import EMPTY_ROOT
+from lockbox.audit.log.rollback import Claim, Doubtful
+from lockbox.audit.log.witness import Folder
 
 log = structlog.get_logger(__name__)
 
@@ -131,8 +131,8 @@ class Shipped:
         except BadNote as bad:
             raise Doubtful(f"what was shipped of it: {bad}") from None
         held = claim or Claim(log_id, shipped.origin, 1, 0, EMPTY_ROOT, "")
-        anchors.check(held, shipped, self.trusted, anchors.extends(session, held, TILES))
-        anchors.check_root(session, held, TILES)
+        rollback.check(held, shipped, self.trusted, rollback.extends(session, held, TILES))
+        rollback.check_root(session, held, TILES)
         with self._changing:
             self._verified.pop(log_id, None)
             self._verified[log_id] = (claim, note)

@@ -10,11 +10,11 @@ from uuid import UUID
 from sqlalchemy import Row, TextClause
 from sqlmodel import Session
 
-from lockbox.audit import checkpoint, merkle, proofs, tiles
-from lockbox.audit.checkpoint import BadNote, Checkpoint, VerifierKey
-from lockbox.audit.growing import Noted
-from lockbox.audit.merkle import HASH_BYTES, BadProof
-from lockbox.audit.tiles import Edge
+from lockbox.audit.log import checkpoint, merkle, proofs, tiles
+from lockbox.audit.log.checkpoint import BadNote, Checkpoint, VerifierKey
+from lockbox.audit.log.merkle import HASH_BYTES, BadProof
+from lockbox.audit.log.tiles import Edge
+from lockbox.audit.log.tree_rows import Noted
 
 Extends = Callable[[Checkpoint], None]
 """Checks that a log, as it is now, extends what it was.

@@ -8,9 +8,9 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlmodel import Session
 
-from lockbox.audit import tiles
-from lockbox.audit.merkle import EMPTY_ROOT
-from lockbox.audit.tiles import Edge, Place
+from lockbox.audit.log import tiles
+from lockbox.audit.log.merkle import EMPTY_ROOT
+from lockbox.audit.log.tiles import Edge, Place
 from lockbox.ids import new_id
 
 OPEN = text("""

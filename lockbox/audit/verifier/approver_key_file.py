@@ -9,8 +9,8 @@ from typing import Any
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from lockbox.audit.assertions import fingerprint
 from lockbox.audit.canonical import decoded
+from lockbox.audit.verifier.passkey_assertion import fingerprint
 
 FORMAT = "lockbox approver keys 1"
 LONGEST_FILE = 1 << 20

@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from sqlalchemy import text
 from sqlmodel import Session
 
-from lockbox.audit.approved import NAME
 from lockbox.audit.canonical import decoded
-from lockbox.audit.checkpoint import VerifierKey
+from lockbox.audit.log.checkpoint import VerifierKey
+from lockbox.audit.verifier.approval_checks import NAME
 
 LIST_KEY = text("""
 INSERT INTO audit_keys (key, purpose, first_used_at) VALUES (:key, 'approval', :at) ON CONFLICT DO NOTHING

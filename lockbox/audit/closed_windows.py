@@ -10,10 +10,10 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlmodel import Session
 
-from lockbox.audit import recorded
-from lockbox.audit.agreeing import MEMBERS
-from lockbox.audit.recorded import Recorded
+from lockbox.audit import event_search
+from lockbox.audit.event_search import Recorded
 from lockbox.audit.report import OPEN, Step, Use, step, use
+from lockbox.audit.verifier.agreeing import MEMBERS
 
 MOST_USES = 20
 WANTED = frozenset({*MEMBERS, "number", "body", "details"})
@@ -93,4 +93,4 @@ def _closed(moves: Sequence[Row[Any]], used: Sequence[Row[Any]]) -> Closed | Non
 def _recorded(row: Row[Any]) -> Recorded:
     """Return an event as its body has it: what beside it says something else is left out."""
     facts = {name: value for name, value in row._asdict().items() if name in WANTED}
-    return recorded.checked(facts | {"in_place": None})
+    return event_search.checked(facts | {"in_place": None})

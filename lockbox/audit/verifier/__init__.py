@@ -1,0 +1,1 @@
+"""The verifier: checks an export offline, without anything of the server."""
