@@ -11,7 +11,7 @@ from api.http_protocol import Bounds, bounded
 from api.serving import Server
 from config import logging as lockbox_logging
 from config.settings import LOOPBACK, Settings, UnsafeSettings, load
-from lockbox import failpoints, standing
+from lockbox import failpoints, startup_checks
 from lockbox.failpoints import UnknownFailpoint
 
 MOST_KEPT_OPEN_SECONDS = 5
@@ -33,8 +33,8 @@ def main() -> None:
         database = make_database(settings)
         lockbox_logging.configure(settings)
         app = make_app(settings, database, make_vital(settings, database))
-        standing.wait_until_fit(database.engine, standing.Server.API)
-    except (UnsafeSettings, UnknownFailpoint, standing.NotFit) as refused:
+        startup_checks.wait_until_fit(database.engine, startup_checks.Server.API)
+    except (UnsafeSettings, UnknownFailpoint, startup_checks.NotFit) as refused:
         raise SystemExit(f"lockbox: {refused}") from None
     config = uvicorn.Config(
         app,

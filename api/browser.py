@@ -15,10 +15,10 @@ from starlette.requests import HTTPConnection
 
 from api.budgets import vouch
 from config.settings import Settings
+from lockbox.errors import ForeignForm, NotSignedIn
 from lockbox.identity import pending_login, preferences, sessions, time_zones
 from lockbox.identity.pending_login import Stub
 from lockbox.identity.roles import Caller, Means
-from lockbox.refusals import ForeignForm, NotSignedIn
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 CSRF_HEADER = "x-csrf-token"

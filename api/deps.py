@@ -19,12 +19,12 @@ from api import browser, budgets
 from api.client_address import client_address
 from config.settings import Settings
 from lockbox.database import Database, now
+from lockbox.errors import Invalid, NotSignedIn, NotYours, Unseen
 from lockbox.identity import api_tokens, identities, oidc, sessions
 from lockbox.identity.oidc_providers import Issuers
 from lockbox.identity.passkeys import RelyingParty
 from lockbox.identity.roles import Caller
 from lockbox.notifications.vault import Vault
-from lockbox.refusals import Invalid, NotSignedIn, NotYours, Unseen
 from lockbox.requests.transition import Origin
 
 LONGEST_AGENT = 256

@@ -17,10 +17,10 @@ from api.recent import Recent
 from api.seats import LIST, OPERATIONS, Seat
 from config.settings import Settings
 from lockbox.database import Database
+from lockbox.errors import Busy, NotSignedIn, TooMany
 from lockbox.identity import sessions
 from lockbox.identity.roles import Caller
-from lockbox.news import Listener
-from lockbox.refusals import Busy, NotSignedIn, TooMany
+from lockbox.pubsub import Listener
 from lockbox.requests import queries, telling
 from lockbox.schedule import UUID_FORM
 

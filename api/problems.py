@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from api import methods, refused
 from api.schemas.parts import phrase
-from lockbox.refusals import (
+from lockbox.errors import (
     Busy,
     Conflict,
     Invalid,

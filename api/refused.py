@@ -11,11 +11,11 @@ from api import deps
 from lockbox.audit import refusals_log
 from lockbox.audit.refusals_log import DECISION_REFUSED, SIGN_IN_REFUSED, Refused
 from lockbox.database import Database
+from lockbox.errors import Conflict, ForeignForm, NotSignedIn, NotYours, PolicyNotMet, Refusal
 from lockbox.identity import rate_limit
 from lockbox.identity.pending_login import Stub
 from lockbox.identity.roles import Caller, Means
 from lockbox.notifications import login_codes
-from lockbox.refusals import Conflict, ForeignForm, NotSignedIn, NotYours, PolicyNotMet, Refusal
 from lockbox.requests.lifecycle import DECISIONS, Action
 from lockbox.requests.transition import Origin
 

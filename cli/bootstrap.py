@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlmodel import Session, col, select
 
-from lockbox import standing
+from lockbox import startup_checks
 from lockbox.admin import offers
 from lockbox.audit.events import Actor, Happening
 from lockbox.database import now
@@ -66,7 +66,7 @@ def first_operator(session: Session, *, name: str, email: str, environment: str)
     name = _name(name)
     if not (ADDRESS.fullmatch(email) and email.isascii() and email.isprintable() and len(email) <= LONGEST_ADDRESS):
         raise Unusable("--email: write one mail address, such as olga@vendor.example")
-    standing.fits(session.connection())
+    startup_checks.fits(session.connection())
     session.connection().execute(ALONE)
     if session.exec(select(col(Person.id)).limit(1)).first() is not None:
         raise NotTheFirst("there are people here already, and the first operator is made once: ask an operator")

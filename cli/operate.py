@@ -17,7 +17,7 @@ from cli import standing as shown
 from cli.client import stop
 from cli.terminal import Plain, as_json, say
 from config.settings import Settings, UnsafeSettings, load
-from lockbox import standing
+from lockbox import startup_checks
 from lockbox.admin import erasure, key_rotation, restore, retention
 from lockbox.audit.log import signing_keys
 from lockbox.audit.log.behind import Shipped
@@ -26,8 +26,8 @@ from lockbox.audit.log.signing_keys import BadKey
 from lockbox.audit.log.witness import Folder
 from lockbox.audit.verifier.approval_checks import NAME as APPROVALS
 from lockbox.database import as_owner
-from lockbox.refusals import Refusal
-from lockbox.standing import NotFit
+from lockbox.errors import Refusal
+from lockbox.startup_checks import NotFit
 
 app = typer.Typer(no_args_is_help=True, help="Running an installation, on its own machine.")
 
@@ -238,7 +238,7 @@ def _owner() -> Iterator[tuple[Session, Settings]]:
     try:
         settings = load()
         with as_owner(settings.require("owner_database_url"), credentials.keyring_of(settings)) as session:
-            standing.fits(session.connection())
+            startup_checks.fits(session.connection())
             yield session, settings
     except (UnsafeSettings, NotFit) as refused:
         raise stop(str(refused)) from None

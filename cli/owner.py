@@ -12,7 +12,7 @@ from config.settings import UnsafeSettings, load
 from lockbox import migrations
 from lockbox.database import as_owner
 from lockbox.requests.policy_rules import Policy
-from lockbox.standing import NotFit
+from lockbox.startup_checks import NotFit
 
 NEXT = """
 It reads and closes. Opening takes a passkey, or your sign-in service. To add one, start the API and enter this code,

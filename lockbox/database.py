@@ -18,8 +18,8 @@ from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlmodel import Session
 
+from lockbox.errors import NotReplicated
 from lockbox.failpoints import reach
-from lockbox.refusals import NotReplicated
 from lockbox.schedule import Index, Promise, Schedule
 
 log = structlog.get_logger(__name__)

@@ -16,11 +16,11 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
-from lockbox import glances, news, plumbing
+from lockbox import presence, pubsub, queue_depth
 from lockbox.failpoints import reach
-from lockbox.news import Heard, Listener, Turned
-from lockbox.plumbing import Held
-from lockbox.scripts import ARM, CLAIM, MARK
+from lockbox.pubsub import Heard, Listener, Turned
+from lockbox.queue_depth import Held
+from lockbox.redis_scripts import ARM, CLAIM, MARK
 
 log = structlog.get_logger(__name__)
 
@@ -73,7 +73,7 @@ CLOCK = Index(
     lease=timedelta(seconds=10),
     budget=5000,
     lead=timedelta(milliseconds=8),
-    news=news.CHANNEL,
+    news=pubsub.CHANNEL,
 )
 NOTICES = Index("notices", ("notify",), lease=timedelta(seconds=60), budget=2000, yields_to=CLOCK)
 INDEXES = (CLOCK, NOTICES)
@@ -148,7 +148,7 @@ class Schedule:
 
         Never raises and never waits longer than a tenth of a second, as arming does.
         """
-        self._tried("tell", lambda: news.publish(self._arming, ids, side))
+        self._tried("tell", lambda: pubsub.publish(self._arming, ids, side))
 
     def listener(self, heard: Heard, turned: Turned) -> Listener:
         """Return a thread, not yet started, that calls these with what is told."""
@@ -156,15 +156,15 @@ class Schedule:
 
     def mark_looking(self, of: str, person: str, since: datetime) -> bool:
         """Mark for five minutes that a person looks at something; return whether that is new. Never raises."""
-        return bool(self._tried("look", lambda: glances.mark(self._arming, of, person, since)))
+        return bool(self._tried("look", lambda: presence.mark(self._arming, of, person, since)))
 
     def unmark_looking(self, of: str, person: str) -> bool:
         """Take that mark away; return whether there was one. Never raises."""
-        return bool(self._tried("look", lambda: glances.unmark(self._arming, of, person)))
+        return bool(self._tried("look", lambda: presence.unmark(self._arming, of, person)))
 
     def looking(self, of: str, people: Sequence[str]) -> Mapping[str, tuple[datetime, timedelta]]:
         """Return who of these looks, since when, and for how long that is known; nobody while Redis is away."""
-        return self._tried("look", lambda: glances.marked(self._arming, of, people)) or {}
+        return self._tried("look", lambda: presence.marked(self._arming, of, people)) or {}
 
     def _tried(self, what: str, call: Callable[[], Answer]) -> Answer | None:
         """Make a call that may be lost; after a failure the next ones are skipped for two seconds."""
@@ -306,7 +306,7 @@ class Schedule:
             Away: Redis can't be reached.
         """
         try:
-            return plumbing.look(self._polling, CLOCK.keys[0], NOTICES.keys, span)
+            return queue_depth.look(self._polling, CLOCK.keys[0], NOTICES.keys, span)
         except RedisError as error:
             raise Away(type(error).__name__) from error
 

@@ -13,7 +13,7 @@ from typing import Any
 from config.settings import Settings, UnsafeSettings
 from lockbox import failpoints
 from lockbox.failpoints import UnknownFailpoint
-from lockbox.standing import NotFit, Server, wait_until_fit
+from lockbox.startup_checks import NotFit, Server, wait_until_fit
 from worker.app import CORE, MAINTENANCE, NOTIFY, app
 from worker.runtime import make, settings
 

@@ -8,8 +8,8 @@ import structlog
 
 from lockbox.audit.log import sealer
 from lockbox.audit.log.sealer import RolledBack
-from lockbox.news import OPERATORS
 from lockbox.notifications import checkpoint_digest
+from lockbox.pubsub import OPERATORS
 from lockbox.schedule import CLOCK, MOST_A_CALL, Away
 from worker.loop import Loop
 from worker.runtime import Runtime, Sealing

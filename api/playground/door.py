@@ -4,7 +4,7 @@ from fastapi import Request
 
 from api import nearby
 from config.settings import LOOPBACK
-from lockbox.refusals import NotYours
+from lockbox.errors import NotYours
 
 CLOSED = "The playground is for the machine that it runs on: open the address there that `make run` has printed."
 

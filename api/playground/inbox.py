@@ -14,7 +14,7 @@ from api.playground.mailbox import Letter
 from api.playground.play import Playing
 from api.portal import entering
 from api.portal.pages import LOCAL_PATH, POLICY, TAG, page, protect
-from lockbox.refusals import Unknown
+from lockbox.errors import Unknown
 
 router = APIRouter(prefix="/inbox", tags=[TAG], include_in_schema=False, dependencies=[Depends(here_alone)])
 

@@ -12,9 +12,9 @@ from api.playground.door import here_alone
 from api.portal import entering, sections
 from api.portal.pages import TAG, go, page
 from lockbox.database import now
+from lockbox.errors import Invalid, NotSignedIn, NotYours, Unknown
 from lockbox.identity import api_tokens
 from lockbox.identity.roles import Means
-from lockbox.refusals import Invalid, NotSignedIn, NotYours, Unknown
 
 router = APIRouter(tags=[TAG], include_in_schema=False, dependencies=[Depends(here_alone)])
 

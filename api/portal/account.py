@@ -23,6 +23,7 @@ from config.settings import Settings
 from lockbox.audit.verifier.approver_key_file import grouped
 from lockbox.audit.verifier.passkey_assertion import fingerprint
 from lockbox.database import Database, now
+from lockbox.errors import Invalid, NotSignedIn, Refusal, SignInAgain
 from lockbox.identity import (
     api_tokens,
     enrolment,
@@ -38,7 +39,6 @@ from lockbox.identity.passkeys import LONGEST_NAME
 from lockbox.identity.roles import Caller, Means
 from lockbox.identity.sessions import Place
 from lockbox.notifications import addresses
-from lockbox.refusals import Invalid, NotSignedIn, Refusal, SignInAgain
 
 router = APIRouter(prefix="/account", tags=[TAG], include_in_schema=False)
 

@@ -12,8 +12,8 @@ from api.browser import Visitor
 from api.portal.account import AtDesk, done
 from api.portal.pages import TAG
 from api.schemas.members import Address
+from lockbox.errors import Invalid
 from lockbox.notifications import addresses
-from lockbox.refusals import Invalid
 
 router = APIRouter(prefix="/account/addresses", tags=[TAG], include_in_schema=False)
 

@@ -22,7 +22,7 @@ from api.schemas.requests import NewRequest
 from config.settings import Settings
 from lockbox.admin import tenants
 from lockbox.database import now
-from lockbox.refusals import Conflict, Invalid, KeyInUse, NotYours, Refusal, TooMany, Unknown
+from lockbox.errors import Conflict, Invalid, KeyInUse, NotYours, Refusal, TooMany, Unknown
 from lockbox.requests import evaluate, idempotency, mistakes, preview, queries, submit
 from lockbox.requests.evaluate import Filing
 from lockbox.requests.preview import Preview

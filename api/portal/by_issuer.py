@@ -17,13 +17,13 @@ from api.strict import ANY_QUERY
 from config.issuers import Issuer
 from config.settings import Settings
 from lockbox.database import Database, now
+from lockbox.errors import Conflict, Invalid, NotSignedIn, NotYours, SignInAgain, Unknown
 from lockbox.identity import identities, oidc, pending_login
 from lockbox.identity.credentials import SignIn
 from lockbox.identity.oidc import NOT_COMPLETED, Proven
 from lockbox.identity.oidc_providers import Issuers
 from lockbox.identity.pending_login import OVER
 from lockbox.identity.roles import Means
-from lockbox.refusals import Conflict, Invalid, NotSignedIn, NotYours, SignInAgain, Unknown
 
 router = APIRouter(tags=[TAG], include_in_schema=False)
 

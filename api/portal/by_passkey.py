@@ -10,10 +10,10 @@ from api.browser import Errand, Purpose
 from api.deps import Chosen, House, relying_party
 from api.portal import entering, pages
 from api.portal.pages import TAG, page
+from lockbox.errors import NotSignedIn
 from lockbox.identity import passkeys, pending_login
 from lockbox.identity.passkeys import Question
 from lockbox.identity.roles import Means
-from lockbox.refusals import NotSignedIn
 
 router = APIRouter(tags=[TAG], include_in_schema=False)
 

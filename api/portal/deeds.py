@@ -9,7 +9,7 @@ from api.portal.account import Desk
 from api.portal.pages import origin
 from api.refused import Tried, note, trying
 from api.schemas.requests import Comment
-from lockbox.refusals import Conflict, Invalid, NotYours, Refusal
+from lockbox.errors import Conflict, Invalid, NotYours, Refusal
 from lockbox.requests import decide, mistakes
 from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import Action

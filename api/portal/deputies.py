@@ -16,9 +16,9 @@ from api.portal.pages import TAG
 from api.schemas.parts import Slug
 from lockbox.admin import delegates
 from lockbox.admin.delegates import LONGEST, Wanted
+from lockbox.errors import Invalid, Refusal
 from lockbox.identity import preferences, time_zones
 from lockbox.identity.roles import Caller, Role
-from lockbox.refusals import Invalid, Refusal
 from lockbox.requests.transition import Origin
 
 router = APIRouter(prefix="/tenants/{slug}/deputies", tags=[TAG], include_in_schema=False)

@@ -18,9 +18,9 @@ from api.schemas.endpoints import EndpointChange, NewEndpoint, NewSecret
 from api.schemas.parts import Slug
 from lockbox.admin import delivery_log, webhooks
 from lockbox.admin.webhooks import OF_REQUESTS, OF_TENANTS, Reach, Shown, Wanted
+from lockbox.errors import Refusal, Unknown
 from lockbox.identity.roles import Caller, Role
 from lockbox.notifications.models import Endpoint, Format
-from lockbox.refusals import Refusal, Unknown
 from lockbox.requests.transition import Origin
 
 router = APIRouter(prefix="/tenants/{slug}/endpoints", tags=[TAG], include_in_schema=False)

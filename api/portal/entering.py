@@ -15,11 +15,11 @@ from api.portal.pages import go, page
 from config.issuers import Issuer
 from config.settings import Settings
 from lockbox.database import Database
+from lockbox.errors import NotSignedIn, TooMany
 from lockbox.identity import rate_limit, sessions
 from lockbox.identity.pending_login import OVER
 from lockbox.identity.rate_limit import Limits
 from lockbox.identity.roles import Caller
-from lockbox.refusals import NotSignedIn, TooMany
 
 ANY_MEANS = "any"
 

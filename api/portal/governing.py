@@ -17,9 +17,9 @@ from api.portal.pages import REFUSED, go, origin, page, status_of
 from lockbox.admin import members, memberships, permissions
 from lockbox.admin.memberships import Member
 from lockbox.database import now
+from lockbox.errors import Invalid, Refusal, SignInAgain
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import TENANT_ROLES, Caller, Role
-from lockbox.refusals import Invalid, Refusal, SignInAgain
 from lockbox.requests import mistakes
 from lockbox.requests.transition import Origin
 

@@ -19,8 +19,8 @@ from api.schemas.parts import Words
 from config.settings import Settings
 from lockbox.admin import recovery
 from lockbox.database import Database
+from lockbox.errors import Invalid
 from lockbox.identity import time_zones
-from lockbox.refusals import Invalid
 from lockbox.requests import counting, queries, table
 from lockbox.requests.lifecycle import State
 from lockbox.requests.queries import Filter, Page

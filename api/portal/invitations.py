@@ -10,7 +10,7 @@ from api.deps import Chosen, House
 from api.portal import entering
 from api.portal.pages import TAG, origin, page, status_of
 from lockbox.admin import invitations
-from lockbox.refusals import NotYours, SignInAgain, Unknown
+from lockbox.errors import NotYours, SignInAgain, Unknown
 
 router = APIRouter(prefix="/invitations", tags=[TAG], include_in_schema=False)
 

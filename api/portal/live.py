@@ -17,8 +17,8 @@ from api.newsroom import Newsroom
 from api.portal.pages import HEADERS, TAG
 from api.seats import LIST, OPERATIONS, REQUEST, Seat
 from lockbox.admin import permissions
+from lockbox.errors import ForeignForm, Invalid, NotSignedIn, Unknown
 from lockbox.identity.roles import Role
-from lockbox.refusals import ForeignForm, Invalid, NotSignedIn, Unknown
 from lockbox.requests import queries
 
 log = structlog.get_logger(__name__)

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Form, Response
 
 from api.portal.account import AtDesk
 from api.portal.pages import TAG, go
-from lockbox.refusals import Unknown
+from lockbox.errors import Unknown
 from lockbox.requests import looks
 
 router = APIRouter(prefix="/requests", tags=[TAG], include_in_schema=False)

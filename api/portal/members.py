@@ -15,8 +15,8 @@ from api.portal.pages import TAG
 from api.schemas.members import MemberChange, NewMember
 from api.schemas.parts import Slug
 from lockbox.admin import invitations, members
+from lockbox.errors import Refusal, Stale
 from lockbox.identity.roles import Caller, Role
-from lockbox.refusals import Refusal, Stale
 from lockbox.requests.transition import Origin
 
 router = APIRouter(prefix="/tenants/{slug}/members", tags=[TAG], include_in_schema=False)

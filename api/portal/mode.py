@@ -16,9 +16,9 @@ from api.schemas.parts import Slug
 from api.schemas.tenants import NewMode
 from lockbox.admin import emergency_stop, policies, tenants, what_if
 from lockbox.database import now
+from lockbox.errors import Invalid, Refusal
 from lockbox.identity import time_zones
 from lockbox.identity.roles import Caller, Mode, Role
-from lockbox.refusals import Invalid, Refusal
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
 

@@ -15,8 +15,8 @@ from api.portal.pages import REFUSED, TAG
 from api.portal.terms import Written, written
 from api.schemas.parts import Slug
 from lockbox.admin import policies
+from lockbox.errors import Invalid, Refusal
 from lockbox.identity.roles import Caller, Role
-from lockbox.refusals import Invalid, Refusal
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.terms import Reason
 from lockbox.requests.transition import Origin

@@ -17,7 +17,7 @@ from api.portal.pages import TAG, go, origin, page, status_of
 from api.schemas.questions import Remark
 from config.settings import Settings
 from lockbox.database import now
-from lockbox.refusals import Conflict, Invalid, NotYours, Refusal
+from lockbox.errors import Conflict, Invalid, NotYours, Refusal
 from lockbox.requests import counting, mistakes, queries, questions, read_log, talks
 
 router = APIRouter(prefix="/requests/{request_id}/questions", tags=[TAG], include_in_schema=False)

@@ -25,10 +25,10 @@ from api.schemas.requests import Approval
 from config.settings import Settings
 from lockbox.audit import timeline
 from lockbox.database import now
+from lockbox.errors import AskedAgain, Conflict, Invalid, NotYours, Refusal, SignInAgain, TooMany, Unknown
 from lockbox.identity.roles import Caller, Role, Side
 from lockbox.notifications import reach, recipients
 from lockbox.notifications.audience import ASKING, knows_of
-from lockbox.refusals import AskedAgain, Conflict, Invalid, NotYours, Refusal, SignInAgain, TooMany, Unknown
 from lockbox.requests import (
     activity,
     again,

@@ -16,7 +16,7 @@ from api.portal.deeds import Refused
 from api.portal.pages import TAG, go, page, status_of
 from config.settings import Settings
 from lockbox.database import now
-from lockbox.refusals import SignInAgain
+from lockbox.errors import SignInAgain
 from lockbox.requests import review_queue
 from lockbox.requests.lifecycle import Action
 

@@ -12,11 +12,11 @@ from api.deps import Chosen, House, Work
 from api.portal import entering, pages
 from api.portal.pages import TAG, go, page
 from config.settings import Settings
+from lockbox.errors import NotSignedIn, NotYours, TooMany
 from lockbox.identity import identities, sessions
 from lockbox.identity.pending_login import OVER
 from lockbox.identity.roles import Caller, Means
 from lockbox.notifications import login_codes
-from lockbox.refusals import NotSignedIn, NotYours, TooMany
 
 router = APIRouter(tags=[TAG], include_in_schema=False)
 

@@ -16,9 +16,9 @@ from api.portal.pages import origin, page
 from api.refused import Tried, trying
 from config.settings import Settings
 from lockbox.database import Database
+from lockbox.errors import Invalid, NotSignedIn
 from lockbox.identity import passkeys, pending_login
 from lockbox.identity.roles import Means
-from lockbox.refusals import Invalid, NotSignedIn
 from lockbox.requests import decide, queries
 from lockbox.requests.decisions import Verdict
 from lockbox.requests.models import AccessRequest

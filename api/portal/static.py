@@ -9,7 +9,7 @@ from typing import Self
 from fastapi import APIRouter, Request, Response
 
 from api.portal.pages import HEADERS, TAG
-from lockbox.refusals import Unknown
+from lockbox.errors import Unknown
 
 router = APIRouter(tags=[TAG], include_in_schema=False)
 

@@ -14,8 +14,8 @@ from api.schemas.parts import Slug
 from api.schemas.requests import Comment
 from api.schemas.tenants import NewName
 from lockbox.admin import delegates, emergency_stop, members, observers, policies, tenants, webhooks, what_if
+from lockbox.errors import Refusal
 from lockbox.identity.roles import Caller, Role
-from lockbox.refusals import Refusal
 from lockbox.requests.transition import Origin
 
 router = APIRouter(prefix="/tenants", tags=[TAG], include_in_schema=False)

@@ -9,8 +9,8 @@ from api.deps import Chosen, Work
 from api.portal import entering
 from api.portal.account import AtDesk, Desk
 from api.portal.pages import TAG, page, status_of
+from lockbox.errors import Invalid, NotYours, SignInAgain
 from lockbox.identity import device_login
-from lockbox.refusals import Invalid, NotYours, SignInAgain
 
 router = APIRouter(prefix="/terminal", tags=[TAG], include_in_schema=False)
 

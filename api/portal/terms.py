@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import Form
 from pydantic import ValidationError
 
-from lockbox.refusals import Invalid
+from lockbox.errors import Invalid
 from lockbox.requests import mistakes
 from lockbox.requests.phrasing import TERMS
 from lockbox.requests.policy_rules import Policy

@@ -17,8 +17,8 @@ from api.portal.policy import Seen
 from api.portal.terms import NUMBER, checked, percents
 from api.schemas.parts import Slug
 from lockbox.admin import policies
+from lockbox.errors import Invalid, Refusal
 from lockbox.identity.roles import Role
-from lockbox.refusals import Invalid, Refusal
 from lockbox.requests import mistakes
 from lockbox.requests.policy_rules import MOST_GROUPS, Policy
 from lockbox.requests.terms import MOST_APPROVALS, MOST_TIERS, GroupName

@@ -30,10 +30,10 @@ from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.looking import TRAIL_EXPORTED, TRAIL_READ
 from lockbox.audit.table import table
 from lockbox.audit.wording import WORDS, told
+from lockbox.errors import Invalid, Refusal, Unknown
 from lockbox.identity import preferences, time_zones
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Role
-from lockbox.refusals import Invalid, Refusal, Unknown
 
 router = APIRouter(prefix="/trail", tags=[TAG], include_in_schema=False)
 

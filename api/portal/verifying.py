@@ -33,10 +33,10 @@ from lockbox.audit.verifier.remarks import remarks, whole, word
 from lockbox.audit.verifier.signed_approvals import Approvers
 from lockbox.audit.verifier.verify import Verdict
 from lockbox.database import Database
+from lockbox.errors import Busy, Invalid, NotYours, Refusal
 from lockbox.identity import rate_limit, row_security
 from lockbox.identity.rate_limit import Limits
 from lockbox.identity.roles import Caller, Role
-from lockbox.refusals import Busy, Invalid, NotYours, Refusal
 
 router = APIRouter(prefix="/trail/verify", tags=[TAG], include_in_schema=False)
 

@@ -16,8 +16,8 @@ from api.schemas.addresses import NewWatcher
 from api.schemas.parts import Slug
 from lockbox.admin import observers
 from lockbox.admin.observers import Wanted
+from lockbox.errors import Refusal
 from lockbox.identity.roles import Caller
-from lockbox.refusals import Refusal
 from lockbox.requests.transition import Origin
 
 router = APIRouter(prefix="/tenants/{slug}/watchers", tags=[TAG], include_in_schema=False)

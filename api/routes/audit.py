@@ -34,8 +34,8 @@ from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.looking import TRAIL_EXPORTED, TRAIL_READ
 from lockbox.audit.table import table
 from lockbox.database import now
+from lockbox.errors import Invalid
 from lockbox.instants import Instant
-from lockbox.refusals import Invalid
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"])
 known = APIRouter(tags=["audit"])

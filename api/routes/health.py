@@ -10,7 +10,7 @@ from api.deps import House
 from lockbox.audit.log import behind
 from lockbox.database import Database
 from lockbox.schedule import Away
-from lockbox.standing import NotFit, fits
+from lockbox.startup_checks import NotFit, fits
 
 router = APIRouter(tags=["health"])
 

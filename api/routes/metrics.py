@@ -9,8 +9,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from api import metrics, nearby
 from api.deps import Chosen
 from config.settings import LOOPBACK, Settings
+from lockbox.errors import MetricsClosed
 from lockbox.monitoring.metrics import Exporter
-from lockbox.refusals import MetricsClosed
 
 router = APIRouter(tags=["health"])
 

@@ -37,12 +37,12 @@ from config.settings import Settings
 from lockbox import text_rules
 from lockbox.audit import timeline
 from lockbox.database import Database
+from lockbox.errors import Invalid, NotSignedIn
 from lockbox.identity import pending_login
 from lockbox.identity.pending_login import Stub
 from lockbox.identity.roles import Caller, Means
 from lockbox.instants import Instant
 from lockbox.notifications import delivery_status, reach
-from lockbox.refusals import Invalid, NotSignedIn
 from lockbox.requests import again, decide, idempotency, preview, queries, read_log, submit
 from lockbox.requests.decisions import Verdict
 from lockbox.requests.evaluate import Filing

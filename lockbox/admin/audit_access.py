@@ -18,10 +18,10 @@ from lockbox.audit.log import proofs
 from lockbox.audit.log.proofs import Head
 from lockbox.audit.report import ACTIVITY, Kept, Report
 from lockbox.database import Database
+from lockbox.errors import Invalid, NotYours, Unknown
 from lockbox.identity import row_security
 from lockbox.identity import tenants as registry
 from lockbox.identity.roles import Caller, Role, Side
-from lockbox.refusals import Invalid, NotYours, Unknown
 from lockbox.requests import queries
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.transition import Origin

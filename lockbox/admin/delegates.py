@@ -14,13 +14,13 @@ from lockbox.admin.memberships import Member
 from lockbox.admin.permissions import Seat
 from lockbox.audit.canonical import instant
 from lockbox.database import now
+from lockbox.errors import DelegationClash, Invalid, NotYours, Unknown
 from lockbox.identity import row_marks
 from lockbox.identity.models import Delegation, Person, Tenant
 from lockbox.identity.roles import Caller, Role
 from lockbox.ids import new_id
 from lockbox.notifications import announcements, recipients
 from lockbox.notifications.account_mail import DEPUTY_BEGINS
-from lockbox.refusals import DelegationClash, Invalid, NotYours, Unknown
 from lockbox.requests.transition import Origin
 
 LONGEST = timedelta(days=90)

@@ -12,6 +12,7 @@ from lockbox import database
 from lockbox.admin import change_events, webhooks
 from lockbox.admin.change_events import Deed
 from lockbox.database import now
+from lockbox.errors import EndpointDisabled, StillWaiting, Unknown
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller
 from lockbox.notifications import announcements
@@ -19,7 +20,6 @@ from lockbox.notifications import endpoints as kept
 from lockbox.notifications.models import Delivery, Endpoint, Notice, Outcome
 from lockbox.notifications.outbox import KIND
 from lockbox.notifications.webhook_payload import TEST
-from lockbox.refusals import EndpointDisabled, StillWaiting, Unknown
 from lockbox.requests.transition import Origin
 from lockbox.schedule import NOTICES, Promise
 

@@ -12,10 +12,10 @@ from lockbox.admin import change_events, permissions, policy_versions
 from lockbox.admin.change_events import Deed, change
 from lockbox.admin.permissions import Seat
 from lockbox.database import now
+from lockbox.errors import TooLate
 from lockbox.identity import tenants
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Caller, Mode, Role
-from lockbox.refusals import TooLate
 from lockbox.requests import decide, decisions, policy_store
 from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import OPEN_STATES, Action, Party, State

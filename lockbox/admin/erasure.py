@@ -12,9 +12,9 @@ from sqlmodel import Session
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_OWNER, VENDORS_LOG, Happening
 from lockbox.database import now
+from lockbox.errors import Conflict, Unknown
 from lockbox.identity.models import Person
 from lockbox.notifications import announcements
-from lockbox.refusals import Conflict, Unknown
 
 PERSON_ERASED = "person_erased"
 DOMAIN = "erased.invalid"

@@ -12,20 +12,13 @@ from lockbox.admin import change_events, memberships, offers, permissions
 from lockbox.admin.change_events import Deed, change, listed
 from lockbox.admin.permissions import Seat
 from lockbox.database import now
+from lockbox.errors import InvitationClosed, InvitationExpired, InvitationRefused, OtherSide, SignInAgain, Unknown
 from lockbox.identity import authentication, enrolment, identities, row_marks, row_security
 from lockbox.identity import tenants as registry
 from lockbox.identity.authentication import Found, Kind
 from lockbox.identity.models import Invitation
 from lockbox.identity.roles import Caller, Means, Role, Side
 from lockbox.notifications import correspondence
-from lockbox.refusals import (
-    InvitationClosed,
-    InvitationExpired,
-    InvitationRefused,
-    OtherSide,
-    SignInAgain,
-    Unknown,
-)
 from lockbox.requests.transition import Origin
 
 REFUSED = "This invitation is not good, or the code is not its own: ask for another one."

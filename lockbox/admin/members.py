@@ -10,10 +10,10 @@ from lockbox.admin.memberships import Member, Page
 from lockbox.admin.offers import Offer
 from lockbox.admin.permissions import Seat
 from lockbox.database import now
+from lockbox.errors import LastAdmin, Unknown
 from lockbox.identity import row_marks
 from lockbox.identity.models import EligibleDeputy, Invitation, Tenant
 from lockbox.identity.roles import TENANT_ROLES, Caller, Mode, Role
-from lockbox.refusals import LastAdmin, Unknown
 from lockbox.requests.transition import Origin
 
 ADMINS = (Role.TENANT_ADMIN,)

@@ -12,11 +12,11 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlmodel import Session
 
+from lockbox.errors import Stale
 from lockbox.identity import keyring, row_marks
 from lockbox.identity.models import EligibleDeputy
 from lockbox.identity.roles import Role
 from lockbox.ids import new_id
-from lockbox.refusals import Stale
 
 MOST_A_PAGE = 200
 

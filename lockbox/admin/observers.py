@@ -12,11 +12,11 @@ from lockbox.admin import change_events, permissions
 from lockbox.admin.change_events import Deed
 from lockbox.admin.permissions import Seat
 from lockbox.database import now
+from lockbox.errors import AddressTaken, Invalid, TooManyWatchers, Unknown
 from lockbox.identity.models import Person
 from lockbox.identity.roles import Caller, Role, Side
 from lockbox.ids import new_id
 from lockbox.notifications.models import Watcher
-from lockbox.refusals import AddressTaken, Invalid, TooManyWatchers, Unknown
 from lockbox.requests.transition import Origin
 
 MOST_WATCHERS = 50

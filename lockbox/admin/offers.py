@@ -15,6 +15,7 @@ from lockbox.admin import change_events, memberships
 from lockbox.admin.change_events import Deed, change, listed
 from lockbox.admin.permissions import Seat
 from lockbox.audit.canonical import Value
+from lockbox.errors import AlreadyInvited, AlreadyMember, OtherSide, TooMany
 from lockbox.identity import keyring, row_marks
 from lockbox.identity.models import Invitation, Membership, Person
 from lockbox.identity.roles import Role, Side
@@ -22,7 +23,6 @@ from lockbox.ids import new_id
 from lockbox.notifications import announcements, correspondence
 from lockbox.notifications.account_mail import INVITATION
 from lockbox.notifications.announcements import MATTERS_FOR
-from lockbox.refusals import AlreadyInvited, AlreadyMember, OtherSide, TooMany
 
 DAY = timedelta(days=1)
 

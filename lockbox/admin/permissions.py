@@ -9,12 +9,12 @@ from sqlmodel import Session, col, select
 
 from config.settings import Plan
 from lockbox.database import now
+from lockbox.errors import LicenceRequired, NotYours, Unknown
 from lockbox.identity import row_security
 from lockbox.identity import tenants as registry
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import TENANT_ROLES, Caller, Role
 from lockbox.notifications import recipients
-from lockbox.refusals import LicenceRequired, NotYours, Unknown
 from lockbox.requests import policy_store
 from lockbox.requests.decisions import strong_enough
 from lockbox.requests.merging import strictest

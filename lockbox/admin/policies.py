@@ -13,10 +13,10 @@ from lockbox.admin.change_events import Deed
 from lockbox.admin.emergency_stop import close_what_was_opened_alone
 from lockbox.audit.canonical import Value
 from lockbox.database import now
+from lockbox.errors import Invalid, NobodyCanApprove, Stale, Unknown
 from lockbox.identity.models import EligibleDeputy, Membership, Person, Tenant
 from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.notifications import recipients
-from lockbox.refusals import Invalid, NobodyCanApprove, Stale, Unknown
 from lockbox.requests import policy_store as versions
 from lockbox.requests.merging import stricter
 from lockbox.requests.policy_diff import changes

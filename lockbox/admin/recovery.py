@@ -9,10 +9,10 @@ from sqlmodel import Session, col, select
 from lockbox.admin import invitations, offers, permissions
 from lockbox.admin.offers import Offer
 from lockbox.database import now
+from lockbox.errors import RecoveryOpen
 from lockbox.identity import row_security
 from lockbox.identity.models import Invitation, Tenant
 from lockbox.identity.roles import Caller, Role
-from lockbox.refusals import RecoveryOpen
 from lockbox.requests.transition import Origin
 
 WAIT = timedelta(hours=72)

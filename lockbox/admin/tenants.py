@@ -16,11 +16,11 @@ from lockbox.admin.permissions import Seat
 from lockbox.admin.vendor_consent import Consented
 from lockbox.audit.canonical import Value
 from lockbox.database import now
+from lockbox.errors import PolicyUnverified, SlugTaken, Unknown, UnknownPlan
 from lockbox.identity import row_marks, row_security
 from lockbox.identity import tenants as registry
 from lockbox.identity.models import Membership, Person, Tenant
 from lockbox.identity.roles import Caller, Mode, Role
-from lockbox.refusals import PolicyUnverified, SlugTaken, Unknown, UnknownPlan
 from lockbox.requests import ending, policy_store, queries
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest

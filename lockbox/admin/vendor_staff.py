@@ -13,10 +13,10 @@ from lockbox.admin.offers import Offer
 from lockbox.admin.permissions import Seat
 from lockbox.audit.canonical import Value
 from lockbox.database import now
+from lockbox.errors import Invalid, OwnRoles, Unknown
 from lockbox.identity import row_security
 from lockbox.identity.models import Invitation, Person
 from lockbox.identity.roles import Caller, Role
-from lockbox.refusals import Invalid, OwnRoles, Unknown
 from lockbox.requests import ending
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.transition import Origin

@@ -9,12 +9,12 @@ from uuid import UUID
 
 from sqlmodel import Session, col, select
 
-from lockbox import fetching
+from lockbox import safe_http
 from lockbox.admin import change_events, permissions
 from lockbox.admin.change_events import Deed
 from lockbox.admin.permissions import Seat
 from lockbox.database import now
-from lockbox.fetching import FetchFailed
+from lockbox.errors import Invalid, TooManyEndpoints, Unknown
 from lockbox.identity import row_security
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Caller, Role
@@ -23,8 +23,8 @@ from lockbox.notifications.account_mail import CHECKPOINT_TYPE, INVARIANT_TYPE, 
 from lockbox.notifications.audience import TYPES
 from lockbox.notifications.models import Endpoint, Format
 from lockbox.notifications.vault import Vault
-from lockbox.refusals import Invalid, TooManyEndpoints, Unknown
 from lockbox.requests.transition import Origin
+from lockbox.safe_http import FetchFailed
 
 MOST_ENDPOINTS = 50
 LONGEST_OVERLAP = timedelta(days=7)
@@ -247,7 +247,7 @@ def _firmly(session: Session, seat: Seat, tenant: Tenant | None) -> None:
 
 def _good(url: str, event_types: Iterable[str], tenant_id: UUID | None, reach: Reach) -> None:
     try:
-        fetching.check(url, allow_loopback=reach.allow_http)
+        safe_http.check(url, allow_loopback=reach.allow_http)
     except FetchFailed as failed:
         raise Invalid(f"This can't be called: {failed.reason}.", field="url") from None
     known = OF_REQUESTS | {CHECKPOINT_TYPE} | (OF_TENANTS if tenant_id else {INVARIANT_TYPE})

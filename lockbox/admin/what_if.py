@@ -10,10 +10,10 @@ from sqlmodel import Session, col, func, select
 
 from lockbox.admin import emergency_stop, permissions, policies
 from lockbox.database import now
+from lockbox.errors import Refusal
 from lockbox.identity.models import Person, Tenant
 from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.notifications import recipients
-from lockbox.refusals import Refusal
 from lockbox.requests import policy_store as versions
 from lockbox.requests import weighing
 from lockbox.requests.lifecycle import State

@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from lockbox.arrays import array
 from lockbox.audit.canonical import Value, canonical, commitment, new_salt
 from lockbox.ids import new_id
+from lockbox.sql import array
 
 FORMAT = 1
 CLOCK = "clock"

@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, Column, Computed, SmallInteger, Text, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
-from lockbox.tables import Instant
+from lockbox.columns import Instant
 
 OF_LOG = f"CASE WHEN internal OR tenant_id IS NULL THEN '{UUID(int=0)}'::uuid ELSE tenant_id END"
 

@@ -13,6 +13,7 @@ from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from lockbox.database import now
+from lockbox.errors import NotSignedIn, Unknown
 from lockbox.identity import authentication, keyring, row_marks
 from lockbox.identity.authentication import Kind
 from lockbox.identity.credentials import Token
@@ -20,7 +21,6 @@ from lockbox.identity.keyring import Keyring
 from lockbox.identity.roles import Caller, Means
 from lockbox.identity.sessions import within_reach
 from lockbox.ids import new_id
-from lockbox.refusals import NotSignedIn, Unknown
 
 FORM = re.compile(
     r"lbx_(?P<env>[a-z]{3,11})_(?P<id>[0-9a-f]{32})_(?P<secret>[A-Za-z0-9_-]{43})(?P<checksum>[0-9a-f]{8})"

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 import structlog
 
-from lockbox.fetching import FetchFailed
+from lockbox.safe_http import FetchFailed
 
 log = structlog.get_logger(__name__)
 

@@ -6,8 +6,8 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from lockbox.database import now
+from lockbox.errors import SignInAgain
 from lockbox.identity.roles import Caller, Means
-from lockbox.refusals import SignInAgain
 
 FRESH = timedelta(minutes=15)
 STRONG = frozenset({Means.OIDC, Means.PASSKEY})

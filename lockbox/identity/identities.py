@@ -9,13 +9,13 @@ from sqlmodel import Session, col, select
 
 from config.issuers import Issuer
 from lockbox.database import now
+from lockbox.errors import Conflict, NotSignedIn, NotYours, Unknown
 from lockbox.identity import authentication, enrolment, keyring, row_marks, row_security, sessions, tenants
 from lockbox.identity.authentication import Kind
 from lockbox.identity.credentials import Identity
 from lockbox.identity.oidc import Proven
 from lockbox.identity.roles import Caller, Means, Side
 from lockbox.identity.sessions import Place
-from lockbox.refusals import Conflict, NotSignedIn, NotYours, Unknown
 
 NOBODY = "Nobody here is known by that sign-in; sign in another way and add it to your account."
 

@@ -23,9 +23,9 @@ from joserfc.errors import (
 )
 
 from config.issuers import Issuer
-from lockbox.fetching import FetchFailed
+from lockbox.errors import Busy, NotSignedIn
 from lockbox.identity.oidc_providers import UNREACHABLE, Issuers, Metadata, Signatures, read_object
-from lockbox.refusals import Busy, NotSignedIn
+from lockbox.safe_http import FetchFailed
 
 log = structlog.get_logger(__name__)
 

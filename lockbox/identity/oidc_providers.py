@@ -18,9 +18,9 @@ from joserfc.jwk import Key, KeySet, import_key
 from joserfc.util import urlsafe_b64decode
 
 from config.issuers import Algorithm, Issuer
-from lockbox.fetching import SECONDS, FetchFailed, fetch
+from lockbox.errors import Busy
 from lockbox.identity.cached_fetch import Kept
-from lockbox.refusals import Busy
+from lockbox.safe_http import SECONDS, FetchFailed, fetch
 
 MOST_EXCHANGES = 4
 MOST_EXCHANGES_TOGETHER = 8

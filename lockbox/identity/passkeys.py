@@ -38,13 +38,13 @@ from webauthn.registration.verify_registration_response import VerifiedRegistrat
 
 from lockbox.audit.verifier.passkey_assertion import Assertion, fingerprint
 from lockbox.database import now
+from lockbox.errors import Conflict, Invalid, NotSignedIn, NotYours, TooMany, Unknown
 from lockbox.identity import authentication, enrolment, keyring, row_marks, sessions
 from lockbox.identity.authentication import Kind
 from lockbox.identity.credentials import Passkey
 from lockbox.identity.roles import Caller, Means
 from lockbox.identity.sessions import Place
 from lockbox.ids import new_id
-from lockbox.refusals import Conflict, Invalid, NotSignedIn, NotYours, TooMany, Unknown
 
 MOST_PASSKEYS = 20
 LONGEST_ID = 1023

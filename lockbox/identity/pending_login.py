@@ -9,12 +9,12 @@ from uuid import UUID
 from sqlmodel import Session, col, select
 
 from lockbox.database import now
+from lockbox.errors import NotSignedIn
 from lockbox.identity import authentication, keyring
 from lockbox.identity.authentication import Found, Kind
 from lockbox.identity.credentials import SignIn
 from lockbox.identity.roles import Means
 from lockbox.ids import new_id
-from lockbox.refusals import NotSignedIn
 
 LASTS = timedelta(minutes=10)
 OVER = "This sign-in was used, has run out, or was begun in another browser; begin again."

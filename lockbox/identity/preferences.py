@@ -2,11 +2,11 @@
 
 from sqlmodel import Session
 
+from lockbox.errors import Invalid, SignInAgain
 from lockbox.identity import sessions, time_zones
 from lockbox.identity.models import Person
 from lockbox.identity.roles import Caller, Means
 from lockbox.identity.sessions import Place
-from lockbox.refusals import Invalid, SignInAgain
 
 
 def mine(session: Session, caller: Caller) -> Person:

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from lockbox.database import now
-from lockbox.refusals import TooMany
+from lockbox.errors import TooMany
 
 SPAN = timedelta(minutes=10)
 IPV6_PREFIX = 64

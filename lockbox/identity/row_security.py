@@ -6,8 +6,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlmodel import Session
 
-from lockbox.arrays import array
 from lockbox.identity.roles import Caller, Role
+from lockbox.sql import array
 
 ENTER = text("""
 SELECT set_config('lockbox.person', :person, true), set_config('lockbox.tenants', :tenants, true),

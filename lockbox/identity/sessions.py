@@ -17,12 +17,12 @@ from lockbox.audit import events
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor, Happening
 from lockbox.database import now
+from lockbox.errors import NotSignedIn, Unknown
 from lockbox.identity import authentication, keyring, row_marks, row_security
 from lockbox.identity.authentication import Kind
 from lockbox.identity.credentials import BrowserSession
 from lockbox.identity.roles import Caller
 from lockbox.ids import new_id
-from lockbox.refusals import NotSignedIn, Unknown
 
 ENDED = "You are not signed in, or no longer; sign in."
 SEEN_NOTED_EVERY = timedelta(minutes=1)

@@ -11,12 +11,12 @@ from sqlmodel import Session
 from lockbox.audit import events
 from lockbox.audit.events import Actor, Happening
 from lockbox.database import now
+from lockbox.errors import Conflict, Invalid, NotYours, SignInAgain, TooMany, Unknown, UnknownService
 from lockbox.identity import api_tokens, enrolment
 from lockbox.identity.api_tokens import MOST_TOKENS, Issued
 from lockbox.identity.credentials import Token
 from lockbox.identity.roles import Caller, Means, Role, Scope
 from lockbox.identity.sessions import Place
-from lockbox.refusals import Conflict, Invalid, NotYours, SignInAgain, TooMany, Unknown, UnknownService
 
 MOST_BY_MAIL = timedelta(days=7)
 

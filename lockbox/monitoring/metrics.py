@@ -9,9 +9,9 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from lockbox import standing
+from lockbox import startup_checks
 from lockbox.database import Database
-from lockbox.plumbing import Held
+from lockbox.queue_depth import Held
 from lockbox.schedule import Away
 
 log = structlog.get_logger(__name__)
@@ -27,7 +27,7 @@ READ = text(f"""
 SELECT name, label, value FROM operating_figures()
 UNION ALL SELECT 'behind', role, max(behind) FROM operating_processes() WHERE age <= {MOST_SILENT} GROUP BY role
 UNION ALL SELECT 'unverified', role, max(unverified) FROM operating_unverified() GROUP BY role
-UNION ALL SELECT 'lagging_standby', '', ({standing.LAGGING_STANDBY})::int
+UNION ALL SELECT 'lagging_standby', '', ({startup_checks.LAGGING_STANDBY})::int
 """)  # noqa: S608 - put together from parts of our own
 
 

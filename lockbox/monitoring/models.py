@@ -6,8 +6,8 @@ from uuid import UUID
 from sqlalchemy import BigInteger
 from sqlmodel import Field, SQLModel
 
+from lockbox.columns import Instant
 from lockbox.ids import new_id
-from lockbox.tables import Instant
 
 
 class Heartbeat(SQLModel, table=True):

@@ -8,7 +8,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session
 
-from lockbox import migrations, standing
+from lockbox import migrations, startup_checks
+from lockbox.counters import DROPPED
 from lockbox.database import Database
 from lockbox.monitoring import metrics
 from lockbox.monitoring.heartbeats import Part
@@ -16,8 +17,7 @@ from lockbox.monitoring.invariants import trail_behind, unverified
 from lockbox.monitoring.metrics import MOST_SILENT, Figures
 from lockbox.notifications.models import Channel
 from lockbox.schedule import Away
-from lockbox.standing import NotFit
-from lockbox.tallies import DROPPED
+from lockbox.startup_checks import NotFit
 
 STATES = text("SELECT state, number FROM operating_states()")
 PROCESSES = text("SELECT role, node, age, skew, behind, doubt FROM operating_processes()")
@@ -119,7 +119,7 @@ def read(database: Database, *, with_redis: bool) -> Status:
     try:
         with database.engine.connect() as connection:
             found = migrations.current(connection)
-            standing.fits(connection)
+            startup_checks.fits(connection)
         with database.transaction() as session:
             session.connection().execute(metrics.LIMITS)
             states, beats, unmarked = _states(session), _beats(session), _unverified(session)
@@ -175,7 +175,7 @@ def _late(of: Figures) -> list[tuple[str, bool]]:
     # A webhook is a customer's to mend: one that is dead is no trouble of this installation's.
     dead, oldest = (of.one(name, Channel.MAIL) or 0 for name in ("dead_lately", "oldest_unsent"))
     return [
-        (standing.NAME_THE_STANDBY, of.one("lagging_standby") == 1),
+        (startup_checks.NAME_THE_STANDBY, of.one("lagging_standby") == 1),
         (f"{overdue} deadlines are overdue: is a core worker running?", overdue > 0),
         (f"{dead:.0f} mails were not delivered within a day: see `lockbox vendor dead-notices`", dead > 0),
         (

@@ -9,6 +9,7 @@ from sqlmodel import Session, col, func, select
 
 from lockbox.audit.canonical import Value
 from lockbox.database import now
+from lockbox.errors import AddressTaken, Invalid, TooManyAddresses, Unknown
 from lockbox.identity import enrolment, keyring, sessions
 from lockbox.identity.models import Address, Person
 from lockbox.identity.roles import Caller
@@ -16,7 +17,6 @@ from lockbox.identity.sessions import Place
 from lockbox.ids import new_id
 from lockbox.notifications import announcements, correspondence
 from lockbox.notifications.account_mail import ADDRESS_CODE
-from lockbox.refusals import AddressTaken, Invalid, TooManyAddresses, Unknown
 
 MOST_ADDRESSES = 5
 MOST_ADDED = 10

@@ -10,7 +10,6 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from lockbox import database
-from lockbox.arrays import array
 from lockbox.audit import events
 from lockbox.audit.events import Happening
 from lockbox.ids import new_id
@@ -18,6 +17,7 @@ from lockbox.notifications import recipients
 from lockbox.notifications.outbox import KIND
 from lockbox.notifications.recipients import Directory
 from lockbox.schedule import NOTICES, Promise
+from lockbox.sql import array
 
 MATTERS_FOR = timedelta(hours=72)
 TEST_MATTERS_FOR = timedelta(minutes=10)

@@ -9,10 +9,10 @@ from uuid import UUID
 from sqlmodel import Session
 
 from lockbox.database import now
+from lockbox.errors import TooMany
 from lockbox.ids import new_id
 from lockbox.notifications.models import Endpoint, Format
 from lockbox.notifications.vault import Vault, new_key, new_secret
-from lockbox.refusals import TooMany
 
 OVERLAP = timedelta(hours=24)
 BETWEEN = " "

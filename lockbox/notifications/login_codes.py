@@ -4,13 +4,13 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from lockbox.database import Database, now
+from lockbox.errors import NotSignedIn
 from lockbox.identity import keyring, pending_login, rate_limit
 from lockbox.identity.pending_login import OVER, Stub
 from lockbox.identity.rate_limit import Counted, Limits
 from lockbox.identity.roles import Caller, Means
 from lockbox.notifications import announcements, correspondence
 from lockbox.notifications.account_mail import SIGN_IN_CODE
-from lockbox.refusals import NotSignedIn
 
 MOST_TRIES = 5
 WRONG = "That is not the code of the newest mail. Look again, or ask for another one."

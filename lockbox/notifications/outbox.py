@@ -9,7 +9,6 @@ from uuid import UUID
 from sqlmodel import Session
 
 from lockbox import database
-from lockbox.arrays import array, listed
 from lockbox.identity.roles import Mode
 from lockbox.ids import new_id_text
 from lockbox.notifications import prompted
@@ -33,6 +32,7 @@ from lockbox.notifications.audience import (
 from lockbox.notifications.prompted import NOBODY
 from lockbox.notifications.recipients import Directory, Receiver
 from lockbox.schedule import NOTICES, Promise
+from lockbox.sql import array, listed
 
 KIND = NOTICES.kinds[0]
 

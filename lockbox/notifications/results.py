@@ -11,11 +11,11 @@ from sqlmodel import Session
 
 from lockbox import database
 from lockbox.database import now
-from lockbox.news import OPERATORS
 from lockbox.notifications import attempts, outcome_events, undelivered
 from lockbox.notifications.attempts import Attempt
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.outbox import KIND
+from lockbox.pubsub import OPERATORS
 from lockbox.schedule import NOTICES, Promise
 
 FIRST_BACK_OFF = timedelta(seconds=2)

@@ -16,10 +16,10 @@ from lockbox.audit.canonical import LARGEST_INTEGER
 from lockbox.audit.events import Happening
 from lockbox.audit.report import ACTIVITY, LATE
 from lockbox.database import now
+from lockbox.errors import NotYours, OutsideWindow, TooLate, Unknown
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Role, Scope
 from lockbox.notifications import announcements
-from lockbox.refusals import NotYours, OutsideWindow, TooLate, Unknown
 from lockbox.requests import queries
 from lockbox.requests.lifecycle import Party
 from lockbox.requests.transition import Origin, actor_for

@@ -8,9 +8,9 @@ from sqlalchemy import Row, select, text
 from sqlmodel import Session, col
 
 from config.settings import Service
+from lockbox.errors import AskedAgain, NotTimedOut, NotYours
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller
-from lockbox.refusals import AskedAgain, NotTimedOut, NotYours
 from lockbox.requests import queries, submit
 from lockbox.requests.evaluate import Filing
 from lockbox.requests.lifecycle import State

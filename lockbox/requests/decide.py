@@ -11,13 +11,7 @@ from sqlmodel import Session, col
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor
 from lockbox.database import now
-from lockbox.failpoints import reach
-from lockbox.identity import keyring, row_security, tenants
-from lockbox.identity.passkeys import RelyingParty
-from lockbox.identity.roles import Caller, Means, Role, Side
-from lockbox.notifications import recipients
-from lockbox.notifications.recipients import Directory
-from lockbox.refusals import (
+from lockbox.errors import (
     InvalidMove,
     NotYours,
     OwnRequest,
@@ -27,6 +21,12 @@ from lockbox.refusals import (
     TenantSuspended,
     TooLate,
 )
+from lockbox.failpoints import reach
+from lockbox.identity import keyring, row_security, tenants
+from lockbox.identity.passkeys import RelyingParty
+from lockbox.identity.roles import Caller, Means, Role, Side
+from lockbox.notifications import recipients
+from lockbox.notifications.recipients import Directory
 from lockbox.requests import (
     approvals,
     decisions,

@@ -9,14 +9,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlmodel import Session
 
-from lockbox.identity import keyring, row_marks
-from lockbox.identity.keyring import Part
-from lockbox.identity.mark_check import Unverified
-from lockbox.identity.roles import Caller, Means, Role
-from lockbox.identity.row_marks import Power
-from lockbox.ids import new_id
-from lockbox.notifications.recipients import Directory
-from lockbox.refusals import (
+from lockbox.errors import (
     AlreadyDecided,
     AlreadyEndorsed,
     CommentRequired,
@@ -26,6 +19,13 @@ from lockbox.refusals import (
     SignInAgain,
     WindowTooLong,
 )
+from lockbox.identity import keyring, row_marks
+from lockbox.identity.keyring import Part
+from lockbox.identity.mark_check import Unverified
+from lockbox.identity.roles import Caller, Means, Role
+from lockbox.identity.row_marks import Power
+from lockbox.ids import new_id
+from lockbox.notifications.recipients import Directory
 from lockbox.requests import narrowing
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.merging import stricter

@@ -6,9 +6,9 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlmodel import Session, col
 
+from lockbox.errors import TooLate
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller
-from lockbox.refusals import TooLate
 from lockbox.requests import decide
 from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import OPEN_STATES, Action, Party, State

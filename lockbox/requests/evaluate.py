@@ -10,12 +10,12 @@ from sqlmodel import Session
 
 from config.settings import Service
 from lockbox.database import now
+from lockbox.errors import NotYours, TenantSuspended, UnknownEngineer, UnknownService, UnknownTenant
 from lockbox.identity import row_security, tenants
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Caller, Mode, Role, Scope
 from lockbox.notifications import recipients
 from lockbox.notifications.recipients import Directory
-from lockbox.refusals import NotYours, TenantSuspended, UnknownEngineer, UnknownService, UnknownTenant
 from lockbox.requests import policy_store, reviewers, tiers
 from lockbox.requests.lifecycle import Action, Party, State, move
 from lockbox.requests.models import AccessRequest

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlmodel import Session
 
-from lockbox.refusals import KeyInUse, KeyReused
+from lockbox.errors import KeyInUse, KeyReused
 
 KEPT = timedelta(hours=24)
 

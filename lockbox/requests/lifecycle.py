@@ -4,7 +4,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lockbox.refusals import InvalidMove, NotYours
+from lockbox.errors import InvalidMove, NotYours
 
 
 class State(StrEnum):

@@ -9,10 +9,10 @@ from sqlmodel import Session, col, select
 
 from lockbox import database
 from lockbox.database import now
+from lockbox.errors import NotYours
 from lockbox.identity.models import Person
 from lockbox.identity.roles import Caller, Side
 from lockbox.notifications import recipients
-from lockbox.refusals import NotYours
 from lockbox.requests import queries
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest

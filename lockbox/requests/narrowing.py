@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Sequence
 
-from lockbox.refusals import Invalid, NothingLeft
+from lockbox.errors import Invalid, NothingLeft
 
 SHOWN = 100
 

@@ -15,11 +15,11 @@ from lockbox.audit.canonical import Value, canonical, instant
 from lockbox.audit.verifier import passkey_assertion
 from lockbox.audit.verifier.passkey_assertion import ATTESTED, FORMAT, SIGNED, Assertion, BadAssertion
 from lockbox.database import now
+from lockbox.errors import Stale
 from lockbox.identity import passkeys, row_marks, row_security
 from lockbox.identity.credentials import Passkey
 from lockbox.identity.passkeys import Question, RelyingParty
 from lockbox.identity.roles import Caller
-from lockbox.refusals import Stale
 from lockbox.requests.models import AccessRequest, Decision
 from lockbox.requests.policy import customer_decides
 from lockbox.requests.policy_store import Ruling

@@ -10,11 +10,11 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlmodel import Session
 
+from lockbox.errors import PolicyUnverified
 from lockbox.identity import row_marks
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Mode
 from lockbox.notifications.request_mail import Wording
-from lockbox.refusals import PolicyUnverified
 from lockbox.requests.merging import merged, stricter, terms_for
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import stricter_mode

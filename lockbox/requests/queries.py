@@ -28,10 +28,10 @@ from sqlmodel import Session, col
 from lockbox.audit.log import behind
 from lockbox.audit.models import Event
 from lockbox.database import now
+from lockbox.errors import NoOpenWindow, NotYours, TrailBehind, Unknown
 from lockbox.identity import row_security
 from lockbox.identity.models import Membership, Person, Tenant
 from lockbox.identity.roles import Caller, Role, Scope
-from lockbox.refusals import NoOpenWindow, NotYours, TrailBehind, Unknown
 from lockbox.requests import approvals, passkey_approval, searching
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest

@@ -14,6 +14,7 @@ from lockbox.audit import events
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor, Happening
 from lockbox.database import now
+from lockbox.errors import AlreadyAnswered, InvalidMove, NotYours, OwnRequest, TooLate, TooManyQuestions, Unknown
 from lockbox.identity import row_security, tenants
 from lockbox.identity.roles import Caller, Role, Side
 from lockbox.ids import new_id
@@ -21,7 +22,6 @@ from lockbox.notifications import conversations, outbox, recipients
 from lockbox.notifications.audience import ANSWER, QUESTION
 from lockbox.notifications.conversations import Remark
 from lockbox.notifications.recipients import Directory
-from lockbox.refusals import AlreadyAnswered, InvalidMove, NotYours, OwnRequest, TooLate, TooManyQuestions, Unknown
 from lockbox.requests import decide, policy_store, reminders, stopping
 from lockbox.requests.decisions import now_is
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, OPEN_STATES, Party, State

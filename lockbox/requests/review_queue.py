@@ -11,13 +11,13 @@ from sqlalchemy import ColumnElement, and_, or_, select
 from sqlmodel import Session, col
 
 from lockbox.database import now
+from lockbox.errors import Invalid, NotYours, Refusal
 from lockbox.identity import row_security
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import delivery_status, reach
 from lockbox.notifications.audience import ASKING
 from lockbox.notifications.reach import Reach
-from lockbox.refusals import Invalid, NotYours, Refusal
 from lockbox.requests import decisions, policy_store, queries, reminders, soonest, talks
 from lockbox.requests.evaluate import lacking_today
 from lockbox.requests.lifecycle import MOVES, OPEN_STATES, Action, Party, State

@@ -7,9 +7,9 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, String, cast, false, func, or_, true
 from sqlmodel import col
 
+from lockbox.errors import Invalid
 from lockbox.identity.models import Person
 from lockbox.identity.roles import TENANT_ROLES, VENDOR_ROLES, Caller, Role
-from lockbox.refusals import Invalid
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.visibility import READERS, Capacity, Guarded
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, literal, tuple_
 from sqlmodel import Session, col, select
 
-from lockbox.refusals import Invalid
+from lockbox.errors import Invalid
 from lockbox.requests.models import AccessRequest
 
 FORM = re.compile(r"([0-9]{1,16})-([0-9a-f]{32})")

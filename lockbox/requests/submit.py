@@ -11,10 +11,10 @@ from sqlmodel import Session
 
 from config.settings import Service
 from lockbox.audit.events import Actor
+from lockbox.errors import NobodyCanApprove, PolicyNotMet, TooMany, WindowTooLong
 from lockbox.failpoints import reach
 from lockbox.identity.roles import Caller, Means
 from lockbox.ids import new_id
-from lockbox.refusals import NobodyCanApprove, PolicyNotMet, TooMany, WindowTooLong
 from lockbox.requests import reminders, submission, transition
 from lockbox.requests.evaluate import Filing, Judged, judge, lacking
 from lockbox.requests.lifecycle import Action, Party, State

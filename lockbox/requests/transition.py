@@ -10,8 +10,7 @@ from uuid import UUID
 from sqlalchemy import TextClause, text
 from sqlmodel import Session
 
-from lockbox import database, tallies
-from lockbox.arrays import array
+from lockbox import counters, database
 from lockbox.audit import events
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_CLOCK, Actor, Happening
@@ -23,6 +22,7 @@ from lockbox.notifications.recipients import Directory
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, Action, Party, State
 from lockbox.requests.models import AccessRequest, Decision
 from lockbox.schedule import CLOCK, Promise
+from lockbox.sql import array
 
 NEW_REQUEST = """
 new_request AS (
@@ -87,7 +87,7 @@ def _statement(*parts: str) -> TextClause:
 SUBMITTED = _statement(NEW_REQUEST)
 MOVED_ALONE = _statement(MOVED)
 MOVED_BY_DECISION = _statement(MOVED, DECIDED)
-ENDED_BY_CLOCK = _statement(ENDED, tallies.ADD_LAGS)
+ENDED_BY_CLOCK = _statement(ENDED, counters.ADD_LAGS)
 NUDGED_BY_CLOCK = _statement(NUDGED)
 
 
@@ -302,7 +302,7 @@ def end(session: Session, changes: Sequence[Change], known: Directory) -> None:
         "state": array(change.to_state.value for change in changes),
         "version": array(change.version for change in changes),
         "closed_at": array(change.at for change in changes),
-        **tallies.lags((one.at - one.deadline_at).total_seconds() for one in changes if one.at >= one.deadline_at),
+        **counters.lags((one.at - one.deadline_at).total_seconds() for one in changes if one.at >= one.deadline_at),
     }
     _write(session, ENDED_BY_CLOCK, changes, known, rows)
 

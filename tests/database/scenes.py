@@ -15,9 +15,9 @@ from sqlmodel import Session
 
 from lockbox.audit.events import VENDORS_LOG
 from lockbox.database import Database
+from lockbox.errors import NoOpenWindow, Refusal
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller
-from lockbox.refusals import NoOpenWindow, Refusal
 from lockbox.requests import queries, submit
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, State
 from lockbox.requests.models import AccessRequest

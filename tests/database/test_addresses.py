@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 
 from lockbox.admin import tenants as tenancy
 from lockbox.database import Database
+from lockbox.errors import AddressTaken, Invalid, SignInAgain, TooManyAddresses, Unknown
 from lockbox.identity import row_security, tenants
 from lockbox.identity.models import Address
 from lockbox.identity.roles import Means, Side
@@ -16,7 +17,6 @@ from lockbox.identity.sessions import Place
 from lockbox.notifications import addresses
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.senders.protocol import SendFailed
-from lockbox.refusals import AddressTaken, Invalid, SignInAgain, TooManyAddresses, Unknown
 from lockbox.requests.lifecycle import Action
 from tests.builders import World, setting
 from tests.database.postbag import Postbag, address, open_notices

@@ -16,8 +16,8 @@ from lockbox.audit.verifier.findings import Kind
 from lockbox.audit.verifier.signed_approvals import Approvers
 from lockbox.audit.verifier.verify import BAD, Verdict, verify
 from lockbox.database import Database, as_owner
+from lockbox.errors import NotYours
 from lockbox.ids import new_id
-from lockbox.refusals import NotYours
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.terms import ApproveMeans

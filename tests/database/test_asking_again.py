@@ -10,9 +10,9 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from lockbox.database import Database
+from lockbox.errors import AskedAgain, NobodyCanApprove, NotTimedOut, NotYours, PolicyNotMet, TooMany, Unknown
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Role, Scope
-from lockbox.refusals import AskedAgain, NobodyCanApprove, NotTimedOut, NotYours, PolicyNotMet, TooMany, Unknown
 from lockbox.requests import again, submit, timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest

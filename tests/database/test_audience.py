@@ -4,9 +4,9 @@ import pytest
 from sqlalchemy import Engine
 
 from lockbox.database import Database
+from lockbox.errors import TenantSuspended
 from lockbox.identity import tenants
 from lockbox.identity.roles import Mode, Role
-from lockbox.refusals import TenantSuspended
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy

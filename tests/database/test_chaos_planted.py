@@ -6,7 +6,7 @@ import pytest
 
 from chaos import planted, questions
 from lockbox.database import Database
-from lockbox.refusals import TooLate
+from lockbox.errors import TooLate
 from lockbox.requests import decide
 from lockbox.requests.lifecycle import Action, State
 from tests.builders import ShiftedClock, World

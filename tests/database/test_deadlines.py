@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from lockbox.database import Database, make_engine, now
-from lockbox.refusals import Conflict, TooLate
+from lockbox.errors import Conflict, TooLate
 from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest

@@ -19,8 +19,8 @@ from lockbox.audit.looking import TRAIL_READ
 from lockbox.audit.refusals_log import DECISION_REFUSED, Refused
 from lockbox.audit.verifier.verify import GOOD
 from lockbox.database import Database, as_owner
+from lockbox.errors import Conflict, Unknown
 from lockbox.identity import row_security
-from lockbox.refusals import Conflict, Unknown
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.builders import SETTINGS, Urls, World

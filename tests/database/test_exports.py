@@ -23,8 +23,8 @@ from lockbox.audit.log.merkle import leaf_hash
 from lockbox.audit.verifier.findings import Kind
 from lockbox.audit.verifier.verify import GOOD, Verdict, verify
 from lockbox.database import Database
+from lockbox.errors import NotYours, Unknown
 from lockbox.identity.roles import Mode, Role
-from lockbox.refusals import NotYours, Unknown
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests import second_verifier

@@ -10,8 +10,8 @@ from config.settings import Plan
 from lockbox.admin import delegates, emergency_stop, members, policies, tenants
 from lockbox.admin.delegates import Wanted
 from lockbox.database import Database
+from lockbox.errors import SignInAgain
 from lockbox.identity.roles import Caller, Means, Mode, Role
-from lockbox.refusals import SignInAgain
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Consent, Policy
 from tests.builders import HERE, ShiftedClock, World, unbound

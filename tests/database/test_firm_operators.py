@@ -7,8 +7,8 @@ import pytest
 from config.settings import Plan
 from lockbox.admin import recovery, tenants, vendor_staff
 from lockbox.admin.tenants import Founding
+from lockbox.errors import SignInAgain
 from lockbox.identity.roles import Caller, Means, Role
-from lockbox.refusals import SignInAgain
 from tests.builders import HERE, World, unbound
 from tests.database.scenes import write
 from tests.database.tenancy import colleagues_of, id_of

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from lockbox.database import Database
+from lockbox.errors import Refusal
 from lockbox.identity.roles import Caller, Means, Role, Side, Standing
-from lockbox.refusals import Refusal
 from lockbox.requests import decide, submit
 from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import Action

@@ -12,9 +12,9 @@ from sqlmodel import Session
 
 from lockbox.admin import vendor_staff
 from lockbox.database import Database
+from lockbox.errors import NotYours, Unknown
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Mode, Role
-from lockbox.refusals import NotYours, Unknown
 from lockbox.requests import decide
 from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import Action

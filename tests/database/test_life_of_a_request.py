@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from lockbox.database import Database, make_engine
-from lockbox.refusals import TooLate
+from lockbox.errors import TooLate
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action, State
 from tests.builders import ShiftedClock, Urls, World

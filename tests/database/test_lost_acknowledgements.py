@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from lockbox.database import Database, make_engine
-from lockbox.refusals import InvalidMove
+from lockbox.errors import InvalidMove
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import CLOCK, NOTICES

@@ -11,8 +11,8 @@ from sqlalchemy.pool import NullPool
 
 from lockbox.admin import vendor_staff
 from lockbox.database import Database
+from lockbox.errors import InvitationRefused
 from lockbox.identity.roles import Role
-from lockbox.refusals import InvitationRefused
 from tests.builders import Urls, World, unbound
 from tests.database.scenes import read, within, write
 from tests.database.tenancy import accepts, id_of, manages, on_the_database

@@ -15,7 +15,7 @@ from lockbox.audit import approval_keys, export
 from lockbox.audit.event_search import Wanted
 from lockbox.audit.verifier.verify import GOOD, verify
 from lockbox.database import Database
-from lockbox.refusals import Invalid, NoOpenWindow, NothingLeft
+from lockbox.errors import Invalid, NoOpenWindow, NothingLeft
 from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest

@@ -12,10 +12,10 @@ from lockbox import database
 from lockbox.database import Database, now
 from lockbox.identity.roles import Role
 from lockbox.ids import new_id
-from lockbox.news import CHANNEL, OPERATORS
 from lockbox.notifications import results
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.results import Try
+from lockbox.pubsub import CHANNEL, OPERATORS
 from lockbox.requests import activity, questions, telling
 from lockbox.requests.activity import Entry
 from lockbox.requests.lifecycle import Action

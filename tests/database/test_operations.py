@@ -7,10 +7,10 @@ import pytest
 from sqlalchemy import Engine, text
 
 from lockbox.database import Database, make_engine
+from lockbox.errors import NotYours
 from lockbox.ids import new_id
 from lockbox.monitoring import day, lags, operations
 from lockbox.monitoring.day import Day
-from lockbox.refusals import NotYours
 from lockbox.requests.lifecycle import Action
 from tests.builders import World, unbound
 from tests.database.postbag import open_notices

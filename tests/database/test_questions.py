@@ -12,9 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from lockbox.admin import erasure
 from lockbox.database import Database, as_owner
-from lockbox.identity.roles import Mode
-from lockbox.ids import new_id
-from lockbox.refusals import (
+from lockbox.errors import (
     AlreadyAnswered,
     InvalidMove,
     NotYours,
@@ -24,6 +22,8 @@ from lockbox.refusals import (
     TooManyQuestions,
     Unknown,
 )
+from lockbox.identity.roles import Mode
+from lockbox.ids import new_id
 from lockbox.requests import questions, talks, timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy

@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from lockbox.database import Database, now
-from lockbox.refusals import AlreadyDecided, InvalidMove, TooLate
+from lockbox.errors import AlreadyDecided, InvalidMove, TooLate
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest

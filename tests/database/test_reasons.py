@@ -5,8 +5,8 @@ import pytest
 from config.settings import Plan
 from lockbox.admin import emergency_stop, vendor_staff
 from lockbox.database import Database
+from lockbox.errors import CommentRequired
 from lockbox.identity.roles import Mode
-from lockbox.refusals import CommentRequired
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.builders import World

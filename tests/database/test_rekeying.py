@@ -10,12 +10,12 @@ from sqlmodel import Session
 from lockbox.admin import key_rotation
 from lockbox.admin.key_rotation import Rekeyed
 from lockbox.database import Database, as_owner, now
+from lockbox.errors import NotSignedIn
 from lockbox.identity import api_tokens, row_marks, row_security
 from lockbox.identity.keyring import Keyring
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Role
 from lockbox.notifications import recipients
-from lockbox.refusals import NotSignedIn
 from lockbox.requests import policy_store
 from tests.builders import Urls, World, setting
 from tests.database.scenes import read, write

@@ -26,9 +26,9 @@ from lockbox.audit.log.behind import Shipped
 from lockbox.audit.log.sealer import RolledBack, Signer
 from lockbox.audit.log.witness import Folder
 from lockbox.database import Database, as_owner, make_engine
+from lockbox.errors import NoOpenWindow
 from lockbox.monitoring import alerts, metrics, status
 from lockbox.monitoring.invariants import Rota
-from lockbox.refusals import NoOpenWindow
 from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.queries import Question

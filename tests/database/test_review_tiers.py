@@ -8,9 +8,9 @@ from sqlalchemy.exc import DBAPIError
 
 from lockbox.admin import vendor_staff
 from lockbox.database import Database
+from lockbox.errors import OwnRequest
 from lockbox.identity import api_tokens
 from lockbox.identity.roles import Mode, Role
-from lockbox.refusals import OwnRequest
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from lockbox.errors import SignInAgain
 from lockbox.identity.roles import Caller, Means
-from lockbox.refusals import SignInAgain
 from lockbox.requests import decide
 from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import Action, State

@@ -11,10 +11,7 @@ from sqlalchemy import text
 from config.settings import Plan
 from lockbox.admin import emergency_stop
 from lockbox.database import Database
-from lockbox.identity import row_security
-from lockbox.identity.roles import Caller, Means, Mode, Role, Scope, Standing
-from lockbox.ids import new_id
-from lockbox.refusals import (
+from lockbox.errors import (
     AlreadyDecided,
     NobodyCanApprove,
     NotYours,
@@ -24,6 +21,9 @@ from lockbox.refusals import (
     TooMany,
     WindowTooLong,
 )
+from lockbox.identity import row_security
+from lockbox.identity.roles import Caller, Means, Mode, Role, Scope, Standing
+from lockbox.ids import new_id
 from lockbox.requests import decide, submit
 from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import Action, State

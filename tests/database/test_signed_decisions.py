@@ -13,9 +13,9 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from lockbox.audit.verifier.passkey_assertion import Assertion, check
 from lockbox.database import Database
+from lockbox.errors import AlreadyDecided, Invalid, NotYours, PasskeyMustSign, Stale
 from lockbox.identity import passkeys
 from lockbox.identity.roles import Mode
-from lockbox.refusals import AlreadyDecided, Invalid, NotYours, PasskeyMustSign, Stale
 from lockbox.requests import decide
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.merging import terms_for

@@ -9,8 +9,8 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
-from lockbox import migrations, standing
-from lockbox.standing import NotFit, Server
+from lockbox import migrations, startup_checks
+from lockbox.startup_checks import NotFit, Server
 from tests.builders import Urls
 from tests.database.scenes import write
 
@@ -57,13 +57,13 @@ def _engine(url: str) -> Iterator[Engine]:
 
 def _complaint(url: str, server: Server) -> str:
     with _engine(url) as engine, pytest.raises(NotFit) as error:
-        standing.check(engine, server)
+        startup_checks.check(engine, server)
     return str(error.value)
 
 
 def _is_fit(url: str, server: Server) -> bool:
     with _engine(url) as engine:
-        standing.check(engine, server)
+        startup_checks.check(engine, server)
     return True
 
 

@@ -22,11 +22,11 @@ from lockbox import reconcile as repairing
 from lockbox.audit import approval_keys
 from lockbox.audit.verifier.verify import GOOD, Verdict
 from lockbox.database import Database
+from lockbox.errors import Refusal
 from lockbox.identity.roles import Mode
 from lockbox.ids import new_id
 from lockbox.notifications.delivery import LEASE
 from lockbox.notifications.senders.protocol import SendFailed
-from lockbox.refusals import Refusal
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest

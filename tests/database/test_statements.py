@@ -26,8 +26,8 @@ COMPOSED = {
     "lockbox.audit.event_search._conditions": "two conditions of an ORM's SELECT: tests/database/test_trail.py",
     "lockbox.identity.mark_check.unverified": "a function for each kind of row: tests/http/test_powers_on_record.py",
     MIGRATING: "how long a migration waits for a lock",
-    "lockbox.standing.fits": "whether the database has revisions: tests/database/test_standing.py",
-    "lockbox.standing.has_lagging_standby": "what a server asks at its start: tests/database/test_standing.py",
+    "lockbox.startup_checks.fits": "whether the database has revisions: tests/database/test_standing.py",
+    "lockbox.startup_checks.has_lagging_standby": "what a server asks at its start: tests/database/test_standing.py",
     "lockbox.requests.questions._statement": "makes the statements at the top of its module, which are prepared here",
     "lockbox.requests.transition._statement": "makes the statements at the top of its module, which are prepared here",
 }

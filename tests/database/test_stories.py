@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine, Row
 
 from lockbox.database import Database
-from lockbox.refusals import Refusal
+from lockbox.errors import Refusal
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from lockbox.database import Database
+from lockbox.errors import AlreadyDecided, PolicyNotMet, SignInAgain, TooLate
 from lockbox.identity.roles import Caller, Means, Mode
-from lockbox.refusals import AlreadyDecided, PolicyNotMet, SignInAgain, TooLate
 from lockbox.requests import decide
 from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import Action, State

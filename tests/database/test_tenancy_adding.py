@@ -8,8 +8,8 @@ from config.settings import Plan
 from lockbox.admin import tenants
 from lockbox.admin.tenants import Founding, Overview
 from lockbox.database import Database
+from lockbox.errors import LicenceRequired, NotYours, OtherSide, SlugTaken, UnknownPlan
 from lockbox.identity.roles import Mode, Role
-from lockbox.refusals import LicenceRequired, NotYours, OtherSide, SlugTaken, UnknownPlan
 from lockbox.requests.policy_rules import Policy
 from tests.builders import World
 from tests.database.postbag import address

@@ -6,14 +6,8 @@ import pytest
 
 from lockbox.admin import invitations, members, vendor_staff
 from lockbox.database import Database
+from lockbox.errors import AlreadyInvited, AlreadyMember, InvitationClosed, NotYours, Unknown
 from lockbox.identity.roles import Role, Side
-from lockbox.refusals import (
-    AlreadyInvited,
-    AlreadyMember,
-    InvitationClosed,
-    NotYours,
-    Unknown,
-)
 from tests.builders import World
 from tests.database.postbag import address
 from tests.database.tenancy import accepts, colleagues_of, does, id_of, manages

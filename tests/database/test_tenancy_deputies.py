@@ -7,7 +7,7 @@ import pytest
 
 from lockbox.admin import members
 from lockbox.database import Database
-from lockbox.refusals import DelegationClash, Invalid, NotYours
+from lockbox.errors import DelegationClash, Invalid, NotYours
 from tests.builders import World
 from tests.database.scenes import at_once
 from tests.database.tenancy import does, id_of, names_deputy, with_deputies

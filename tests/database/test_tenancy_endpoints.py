@@ -13,10 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from lockbox.admin import delivery_log, webhooks
 from lockbox.admin.webhooks import Reach, Shown, Wanted
 from lockbox.database import Database
-from lockbox.identity import row_security
-from lockbox.identity.roles import Caller, Means
-from lockbox.notifications.models import Format, Outcome
-from lockbox.refusals import (
+from lockbox.errors import (
     EndpointDisabled,
     Invalid,
     NotYours,
@@ -26,6 +23,9 @@ from lockbox.refusals import (
     TooManyEndpoints,
     Unknown,
 )
+from lockbox.identity import row_security
+from lockbox.identity.roles import Caller, Means
+from lockbox.notifications.models import Format, Outcome
 from lockbox.requests.lifecycle import Action
 from tests.builders import HERE, ShiftedClock, World, unbound
 from tests.database.postbag import Postbag, open_notices

@@ -8,8 +8,8 @@ from config.settings import Plan
 from lockbox.admin import delegates, members, tenants
 from lockbox.admin.tenants import Founding
 from lockbox.database import Database
+from lockbox.errors import LastAdmin, NotYours, SignInAgain
 from lockbox.identity.roles import Means, Role
-from lockbox.refusals import LastAdmin, NotYours, SignInAgain
 from tests.builders import HERE, World, unbound
 from tests.database.scenes import read, write
 from tests.database.tenancy import accepts, does, manages, members_of, names_deputy, reads, with_deputies

@@ -5,12 +5,8 @@ from sqlalchemy.exc import DBAPIError
 
 from lockbox.admin import invitations
 from lockbox.database import Database
+from lockbox.errors import InvitationClosed, NotYours, Unknown
 from lockbox.identity.roles import Role
-from lockbox.refusals import (
-    InvitationClosed,
-    NotYours,
-    Unknown,
-)
 from tests.builders import World
 from tests.database.postbag import open_notices
 from tests.database.tenancy import accepts, does, invites, joins, on_the_database, reads

@@ -10,8 +10,8 @@ from config.settings import Plan
 from lockbox.admin import members, recovery, tenants, vendor_staff
 from lockbox.admin.tenants import Founding
 from lockbox.database import Database
+from lockbox.errors import InvitationRefused, NotYours
 from lockbox.identity.roles import Role
-from lockbox.refusals import InvitationRefused, NotYours
 from tests.builders import World
 from tests.database.scenes import at_once, read
 from tests.database.tenancy import accepts, does, id_of, invites, manages

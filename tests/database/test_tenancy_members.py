@@ -10,9 +10,9 @@ from sqlalchemy import text
 
 from lockbox.admin import members
 from lockbox.database import Database
+from lockbox.errors import AlreadyInvited, AlreadyMember, NotYours, OtherSide, Unknown
 from lockbox.identity.roles import Means, Role
 from lockbox.ids import new_id
-from lockbox.refusals import AlreadyInvited, AlreadyMember, NotYours, OtherSide, Unknown
 from lockbox.requests.lifecycle import Action, State
 from tests.builders import World, setting
 from tests.database.postbag import address

@@ -11,9 +11,9 @@ from lockbox.admin import delegates, members, policies
 from lockbox.admin.delegates import Wanted
 from lockbox.admin.policies import Held
 from lockbox.database import Database
+from lockbox.errors import Invalid, NobodyCanApprove, NotYours, Stale, Unknown
 from lockbox.identity.roles import Mode, Role
 from lockbox.ids import new_id
-from lockbox.refusals import Invalid, NobodyCanApprove, NotYours, Stale, Unknown
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.policy_rules import Consent, Match, Policy, Rule
 from lockbox.requests.terms import Overrides, Stage

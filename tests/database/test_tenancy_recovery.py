@@ -12,17 +12,10 @@ from config.settings import Plan
 from lockbox.admin import invitations, members, recovery, tenants
 from lockbox.admin.tenants import Founding
 from lockbox.database import Database
+from lockbox.errors import InvitationClosed, InvitationRefused, NotYours, OtherSide, RecoveryOpen, Unknown
 from lockbox.identity.models import Invitation
 from lockbox.identity.roles import Role
 from lockbox.ids import new_id
-from lockbox.refusals import (
-    InvitationClosed,
-    InvitationRefused,
-    NotYours,
-    OtherSide,
-    RecoveryOpen,
-    Unknown,
-)
 from lockbox.schedule import NOTICES
 from tests.builders import ShiftedClock, World
 from tests.database.postbag import Postbag, address, open_notices

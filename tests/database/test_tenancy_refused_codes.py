@@ -7,15 +7,10 @@ from sqlalchemy import Engine
 
 from lockbox.admin import invitations, vendor_staff
 from lockbox.database import Database
+from lockbox.errors import InvitationExpired, InvitationRefused, OtherSide, Refusal
 from lockbox.identity.models import Invitation
 from lockbox.identity.roles import Role
 from lockbox.ids import new_id
-from lockbox.refusals import (
-    InvitationExpired,
-    InvitationRefused,
-    OtherSide,
-    Refusal,
-)
 from tests.builders import ShiftedClock, World
 from tests.database.postbag import address
 from tests.database.scenes import read, write

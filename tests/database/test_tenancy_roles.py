@@ -10,8 +10,8 @@ from sqlalchemy.exc import DBAPIError
 from lockbox.admin import delegates, members
 from lockbox.admin.delegates import Wanted
 from lockbox.database import Database
+from lockbox.errors import LastAdmin, NotYours
 from lockbox.identity.roles import Role
-from lockbox.refusals import LastAdmin, NotYours
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.policy_rules import Policy
 from tests.builders import World

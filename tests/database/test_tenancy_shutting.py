@@ -9,8 +9,8 @@ from config.settings import Plan
 from lockbox.admin import emergency_stop, members, policies, tenants
 from lockbox.admin.emergency_stop import Switched
 from lockbox.database import Database
+from lockbox.errors import InvalidMove, LicenceRequired, NotYours, Unknown
 from lockbox.identity.roles import Caller, Mode, Role
-from lockbox.refusals import InvalidMove, LicenceRequired, NotYours, Unknown
 from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy

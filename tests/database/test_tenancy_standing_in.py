@@ -8,12 +8,12 @@ from sqlalchemy import Engine
 
 from lockbox.admin import delegates, members
 from lockbox.database import Database
+from lockbox.errors import NotYours, Unknown
 from lockbox.identity import row_security
 from lockbox.identity.roles import Role
 from lockbox.identity.time_zones import clock_time
 from lockbox.ids import new_id
 from lockbox.notifications import recipients
-from lockbox.refusals import NotYours, Unknown
 from lockbox.requests.lifecycle import Action, State
 from tests.builders import ShiftedClock, World
 from tests.database.postbag import PUBLIC_URL

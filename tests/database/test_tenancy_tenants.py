@@ -12,9 +12,9 @@ from lockbox.admin import emergency_stop, tenants, vendor_staff
 from lockbox.admin.emergency_stop import Switched
 from lockbox.admin.tenants import Founding, Overview, Page
 from lockbox.database import Database
+from lockbox.errors import NotYours, TenantSuspended, Unknown, UnknownPlan
 from lockbox.identity import row_security
 from lockbox.identity.roles import Mode, Role
-from lockbox.refusals import NotYours, TenantSuspended, Unknown, UnknownPlan
 from lockbox.requests import decide
 from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import Action

@@ -8,17 +8,10 @@ from sqlalchemy import Engine
 
 from lockbox.admin import vendor_staff
 from lockbox.database import Database
+from lockbox.errors import Invalid, InvitationRefused, NotSignedIn, NotYours, OwnRoles, Unknown
 from lockbox.identity import api_tokens
 from lockbox.identity.roles import Role
 from lockbox.ids import new_id
-from lockbox.refusals import (
-    Invalid,
-    InvitationRefused,
-    NotSignedIn,
-    NotYours,
-    OwnRoles,
-    Unknown,
-)
 from lockbox.requests.lifecycle import Action
 from tests.builders import World
 from tests.database.postbag import address

@@ -7,7 +7,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from lockbox.database import Database
-from lockbox.refusals import NotYours
+from lockbox.errors import NotYours
 from lockbox.requests.lifecycle import Action
 from tests.builders import World
 from tests.database.scenes import as_caller, read, state_of, telling

@@ -11,11 +11,11 @@ from sqlalchemy.exc import DBAPIError
 
 from lockbox import database
 from lockbox.database import Database, make_engine
+from lockbox.errors import WindowTooLong
 from lockbox.identity import keyring, row_security
 from lockbox.identity.keyring import Keyring
 from lockbox.ids import new_id
 from lockbox.reconcile import reconcile
-from lockbox.refusals import WindowTooLong
 from lockbox.requests.lifecycle import Action, State
 from lockbox.schedule import CLOCK, NOTICES, Promise, Schedule
 from tests.builders import RETRIED, Urls, World

@@ -11,10 +11,10 @@ from sqlalchemy.exc import DBAPIError
 from lockbox.admin import observers
 from lockbox.admin.observers import Listed, Wanted
 from lockbox.database import Database
+from lockbox.errors import AddressTaken, Invalid, NotYours, SignInAgain, TooManyWatchers, Unknown
 from lockbox.identity import tenants
 from lockbox.identity.roles import Means, Mode, Side
 from lockbox.notifications.models import Outcome
-from lockbox.refusals import AddressTaken, Invalid, NotYours, SignInAgain, TooManyWatchers, Unknown
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from lockbox.database import Database
-from lockbox.refusals import WindowTooLong
+from lockbox.errors import WindowTooLong
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.policy_rules import Policy
 from tests.builders import World

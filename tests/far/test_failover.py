@@ -22,13 +22,13 @@ from config.embedded import Servers
 from config.embedded.folder import Home, find_home
 from config.embedded.processes import run, wait_until
 from config.embedded.programs import programs_for
-from lockbox import migrations, standing
+from lockbox import migrations, startup_checks
 from lockbox.database import Database, make_engine
+from lockbox.errors import NotReplicated
 from lockbox.monitoring import status
-from lockbox.refusals import NotReplicated
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule
-from lockbox.standing import Server
+from lockbox.startup_checks import Server
 from tests.builders import World, all_rights
 from tests.ports import own_port
 
@@ -234,7 +234,7 @@ def test_a_standby_that_commits_do_not_wait_for_is_named_at_start_and_in_status(
     primary: Servers, standby: Standby, house: Database
 ) -> None:
     with capture_logs() as lines:
-        standing.check(house.engine, Server.API)
+        startup_checks.check(house.engine, Server.API)
 
     said = status.read(house, with_redis=True).troubles
     assert [line["log_level"] for line in lines if line["event"] == LOGGED] == ["critical"]
@@ -242,7 +242,7 @@ def test_a_standby_that_commits_do_not_wait_for_is_named_at_start_and_in_status(
 
     synchronous(primary, standby)
     with capture_logs() as lines:
-        standing.check(house.engine, Server.API)
+        startup_checks.check(house.engine, Server.API)
 
     assert not [line for line in lines if line["event"] == LOGGED]
     assert not any(NAMED in said for said in status.read(house, with_redis=True).troubles)

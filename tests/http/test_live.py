@@ -20,10 +20,10 @@ from api.portal import live as door
 from api.seats import Seat
 from config.settings import Settings
 from lockbox.database import Database
+from lockbox.errors import TooMany
 from lockbox.identity.roles import Role
 from lockbox.ids import new_id
-from lockbox.news import OPERATORS
-from lockbox.refusals import TooMany
+from lockbox.pubsub import OPERATORS
 from lockbox.requests import looks
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy

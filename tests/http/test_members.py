@@ -6,9 +6,9 @@ from uuid import UUID
 import pytest
 
 from lockbox.database import Database
+from lockbox.errors import InvitationRefused
 from lockbox.identity.roles import Role
 from lockbox.ids import new_id
-from lockbox.refusals import InvitationRefused
 from tests.database.scenes import read
 from tests.database.tenancy import accepts, id_of
 from tests.each import each

@@ -18,10 +18,10 @@ from api.portal.trail import while_signed_in
 from lockbox.audit import approval_keys
 from lockbox.audit.verifier.verify import GOOD, verify
 from lockbox.database import Database
+from lockbox.errors import NotSignedIn
 from lockbox.identity.rate_limit import Limits
 from lockbox.identity.roles import Role
 from lockbox.ids import new_id
-from lockbox.refusals import NotSignedIn
 from lockbox.requests.lifecycle import Action
 from tests.database.tenancy import id_of
 from tests.each import each

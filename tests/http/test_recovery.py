@@ -7,7 +7,7 @@ import pytest
 
 from lockbox.admin import invitations
 from lockbox.database import Database
-from lockbox.refusals import InvitationRefused
+from lockbox.errors import InvitationRefused
 from tests.builders import ShiftedClock
 from tests.database.scenes import read
 from tests.http.door import Door, facts

@@ -6,11 +6,11 @@ from uuid import UUID
 import pytest
 
 from lockbox.database import Database
+from lockbox.errors import NotSignedIn
 from lockbox.identity import api_tokens, row_security
 from lockbox.identity.api_tokens import Issued
 from lockbox.identity.credentials import Token
 from lockbox.ids import new_id
-from lockbox.refusals import NotSignedIn
 from tests.builders import setting
 from tests.each import each
 from tests.http.door import Door, facts

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from lockbox.errors import Refusal
 from lockbox.identity.roles import Mode
-from lockbox.refusals import Refusal
 from lockbox.requests import lifecycle, policy, quorum
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, DECISIONS, FINAL_STATES, OPEN_STATES, Action, Party, State
 from lockbox.requests.policy import Stretch

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlmodel import Session
 
+from lockbox.errors import NotSignedIn
 from lockbox.identity import api_tokens
 from lockbox.ids import new_id
-from lockbox.refusals import NotSignedIn
 from lockbox.schedule import Promise
 from tests.each import each
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from joserfc.jwk import JWKRegistry, generate_key
 
+from lockbox.errors import NotSignedIn
 from lockbox.identity.oidc import verify
 from lockbox.identity.oidc_providers import Issuers
-from lockbox.refusals import NotSignedIn
 from tests.oidc_issuer import NOON, LocalIssuer, ec_key, ed_key, local_issuer, rsa_key
 
 

@@ -14,9 +14,9 @@ import pytest
 from joserfc.jwk import ECKey, RSAKey
 
 from config.issuers import Issuer
+from lockbox.errors import Busy, NotSignedIn
 from lockbox.identity.oidc import verify
 from lockbox.identity.oidc_providers import MOST_EXCHANGES_TOGETHER, MOST_WAITING, Issuers, read_metadata
-from lockbox.refusals import Busy, NotSignedIn
 from tests.oidc_issuer import (
     BROKEN,
     DISCOVERY,

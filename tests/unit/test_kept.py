@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from lockbox.fetching import FetchFailed
 from lockbox.identity.cached_fetch import MOST_WAITING, Kept
+from lockbox.safe_http import FetchFailed
 
 HOUR, DAY = 3600.0, 24 * 3600.0
 

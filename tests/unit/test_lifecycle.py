@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from lockbox.refusals import InvalidMove, NotYours
+from lockbox.errors import InvalidMove, NotYours
 from lockbox.requests.lifecycle import (
     CLOCK_ACTIONS,
     DECISIONS,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockbox.refusals import Invalid, NothingLeft
+from lockbox.errors import Invalid, NothingLeft
 from lockbox.requests.narrowing import granted, kept
 
 ASKED = ["a", "b", "c"]

@@ -8,9 +8,9 @@ import pytest
 from joserfc.jwk import generate_key
 
 from config.issuers import Algorithm
+from lockbox.errors import NotSignedIn
 from lockbox.identity.oidc import Proven, verify
 from lockbox.identity.oidc_providers import Issuers
-from lockbox.refusals import NotSignedIn
 from tests.oidc_issuer import (
     AT,
     AUDIENCE,

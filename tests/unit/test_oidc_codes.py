@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from config.issuers import Issuer
+from lockbox.errors import Busy, NotSignedIn
 from lockbox.identity.oidc import Begun, Proven, begin, finish
 from lockbox.identity.oidc_providers import Issuers, Metadata
-from lockbox.refusals import Busy, NotSignedIn
 from tests.oidc_issuer import (
     AT,
     AUDIENCE,

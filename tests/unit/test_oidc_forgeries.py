@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from joserfc.jwk import generate_key
 
+from lockbox.errors import NotSignedIn
 from lockbox.identity.oidc import MOST_TOKEN_BYTES, verify
 from lockbox.identity.oidc_providers import Issuers
-from lockbox.refusals import NotSignedIn
 from tests.oidc_issuer import NOON, LocalIssuer, ec_key, ed_key, encoded, local_issuer, rsa_key
 
 SOMEBODY_ELSES = generate_key("EC", "P-256", {"kid": "ec-0", "use": "sig"})

@@ -15,12 +15,12 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from standardwebhooks import Webhook
 
-from lockbox import fetching
-from lockbox.fetching import FetchFailed
+from lockbox import safe_http
 from lockbox.notifications.senders import webhook
 from lockbox.notifications.senders.protocol import SEND_SECONDS, Hook, SendFailed
 from lockbox.notifications.senders.webhook import HttpHooks, signed
 from lockbox.notifications.vault import PRIVATE_KEY, PUBLIC_KEY, new_key, new_secret
+from lockbox.safe_http import FetchFailed
 from tests.each import each
 from tests.oidc_issuer import Answer
 from tests.receiver import Receiver, receiving
@@ -227,20 +227,20 @@ def test_a_resolver_that_changes_its_answer_is_asked_once_a_call(
 )
 def test_an_address_that_could_never_be_called_is_refused_before_it_is_kept(url: str) -> None:
     with pytest.raises(FetchFailed):
-        fetching.check(url)
+        safe_http.check(url)
 
 
 @pytest.mark.parametrize("url", ["https://hooks.example/a?b=c", "https://hooks.example:8443/", "https://8.8.8.8/"])
 def test_a_public_address_may_be_kept(url: str) -> None:
-    fetching.check(url)
+    safe_http.check(url)
 
 
 def test_the_development_setting_opens_loopback_alone() -> None:
-    fetching.check("http://127.0.0.1:8900/hook", allow_loopback=True)
+    safe_http.check("http://127.0.0.1:8900/hook", allow_loopback=True)
 
     for url in ("http://10.0.0.1/", "http://8.8.8.8/", "https://169.254.169.254/"):
         with pytest.raises(FetchFailed):
-            fetching.check(url, allow_loopback=True)
+            safe_http.check(url, allow_loopback=True)
 
 
 def test_while_secrets_overlap_both_sign_and_either_verifies(hook: Hook) -> None:

@@ -10,11 +10,11 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from standardwebhooks import Webhook
 
-from lockbox import fetching
+from lockbox import safe_http
 from lockbox.failpoints import reach
-from lockbox.fetching import Answer, FetchFailed, Trouble
 from lockbox.notifications.senders.protocol import SEND_SECONDS, Hook, Reply, SendFailed
 from lockbox.notifications.vault import PRIVATE_KEY
+from lockbox.safe_http import Answer, FetchFailed, Trouble
 
 MOST_ANSWER_BYTES = 1024
 GONE = 410
@@ -41,7 +41,7 @@ class HttpHooks:
         at = datetime.fromtimestamp(int(time.time()), tz=UTC)
         reach("webhook.before_call")
         try:
-            answer = fetching.post(
+            answer = safe_http.post(
                 hook.url,
                 hook.body,
                 signed(hook, at),
