@@ -8,7 +8,7 @@ import uvicorn
 
 from api.app import make_app, make_database, make_vital
 from api.http_protocol import Bounds, bounded
-from api.serving import Server
+from api.server import Server
 from config import logging as lockbox_logging
 from config.settings import LOOPBACK, Settings, UnsafeSettings, load
 from lockbox import failpoints, startup_checks

@@ -10,31 +10,31 @@ from api import document, playground, portal, problems
 from api.admission import Admission
 from api.budgets import MOST_COMMON, MOST_VITAL
 from api.heads import Heads
-from api.heart import Beating
+from api.heartbeat import Beating
 from api.limits import BodyLimit, FormCharset, OneHost
+from api.live import Newsroom
 from api.log import AccessLog
 from api.methods import Addresses
-from api.newsroom import Newsroom
 from api.routes import (
     access,
     activity,
     addresses,
     audit,
-    endpoints,
+    device_login,
     health,
     me,
     members,
     metrics,
+    observers,
     questions,
     requests,
     tenants,
-    terminals,
     timeline,
     tokens,
     vendor,
-    watchers,
+    webhooks,
 )
-from api.strict import known_alone
+from api.strict_params import known_alone
 from config.settings import Settings, UnsafeSettings
 from lockbox.audit import approval_keys
 from lockbox.audit.approval_keys import Approvals
@@ -115,15 +115,15 @@ def _routes() -> list[BaseRoute]:
         tenants.router,
         members.router,
         vendor.router,
-        endpoints.router,
-        watchers.router,
-        watchers.foresight,
+        webhooks.router,
+        observers.router,
+        observers.foresight,
         me.router,
         addresses.router,
         tokens.router,
         audit.router,
         audit.known,
-        terminals.router,
+        device_login.router,
         health.router,
         metrics.router,
     ):

@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from api import methods, refused
+from api import methods, refusal_log
 from api.schemas.parts import phrase
 from lockbox.errors import (
     Busy,
@@ -83,7 +83,7 @@ def install(app: FastAPI) -> None:
 
 def _refusal(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, Refusal)  # noqa: S101 - Starlette's signature is wider than what it calls with
-    refused.note(request, error)
+    refusal_log.note(request, error)
     status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
     headers = {"www-authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else {}
     if status == HTTPStatus.SERVICE_UNAVAILABLE:

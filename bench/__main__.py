@@ -19,7 +19,7 @@ from bench.figures import medians
 from bench.house import Bench, Site, copy, running, site
 from bench.sizes import SIZES, USUAL, Size
 from bench.targets import Findings, comparisons, targets
-from cli.endings import end_on_signals
+from cli.signals import end_on_signals
 
 CUSTOMERS = 200
 A_SECOND = 200

@@ -18,7 +18,7 @@ from sqlalchemy import Engine, text
 from bench.figures import quantile
 from bench.house import Site, site
 from bench.load import clock, load, observer
-from cli.endings import end_on_signals
+from cli.signals import end_on_signals
 from cli.stack import Processes
 from lockbox.database import Database, make_engine, now
 from lockbox.identity import sessions

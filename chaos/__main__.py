@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from chaos import hunt, plan, planted, report, run, sometimes, stage
 from chaos.drain import NotHealed
 from cli import stack
-from cli.endings import end_on_signals
+from cli.signals import end_on_signals
 from config import ports
 from config.embedded import EmbeddedRefused
 

@@ -9,7 +9,7 @@ import httpx
 import typer
 from rich.console import Console
 
-from cli import kept
+from cli import saved_token
 from config.client import ClientSettings, load_client
 from config.settings import UnsafeSettings
 
@@ -35,8 +35,8 @@ def shown() -> str:
     where = chosen()
     if where.token is None:
         try:
-            found = kept.read(where.kept_at, where.url)
-        except kept.Exposed as exposed:
+            found = saved_token.read(where.kept_at, where.url)
+        except saved_token.Exposed as exposed:
             raise stop(str(exposed)) from None
         if found is None:
             raise stop("run `lockbox sign-in`, or set LOCKBOX_TOKEN to your token; LOCKBOX_URL is the API's address")

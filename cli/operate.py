@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from cli import credentials
-from cli import standing as shown
+from cli import status as shown
 from cli.client import stop
 from cli.terminal import Plain, as_json, say
 from config.settings import Settings, UnsafeSettings, load

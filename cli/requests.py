@@ -6,7 +6,7 @@ from uuid import UUID
 
 import typer
 
-from cli import terminal, wording
+from cli import request_table, terminal
 from cli.client import at, call
 from cli.terminal import Cursor, Limit, Plain, as_json, say
 
@@ -91,7 +91,7 @@ def preview(
     if plain:
         as_json(found)
     else:
-        wording.show_preview(found)
+        request_table.show_preview(found)
     if not found["can_be_filed"]:
         raise typer.Exit(1)
 
@@ -110,7 +110,7 @@ def list_requests(
     if plain:
         as_json(page)
     else:
-        wording.show_list(page["items"])
+        request_table.show_list(page["items"])
         terminal.more(page)
 
 
@@ -123,25 +123,25 @@ def show(request: Id, plain: Plain = False) -> None:
 @app.command()
 def events(request: Id, plain: Plain = False) -> None:
     """Show the timeline of a request."""
-    _read(request, "events", lambda found: wording.show_events(found["items"]), plain=plain)
+    _read(request, "events", lambda found: request_table.show_events(found["items"]), plain=plain)
 
 
 @app.command()
 def notices(request: Id, plain: Plain = False) -> None:
     """Show who was told of a request, on your own side."""
-    _read(request, "notices", wording.show_notices, plain=plain)
+    _read(request, "notices", request_table.show_notices, plain=plain)
 
 
 @app.command()
 def activity(request: Id, plain: Plain = False) -> None:
     """Show what was done inside the window."""
-    _read(request, "activity", lambda found: wording.show_activity(found["items"]), plain=plain)
+    _read(request, "activity", lambda found: request_table.show_activity(found["items"]), plain=plain)
 
 
 @app.command()
 def questions(request: Id, plain: Plain = False) -> None:
     """Show what was asked about a request and answered."""
-    _read(request, "questions", lambda found: wording.show_questions(found["items"]), plain=plain)
+    _read(request, "questions", lambda found: request_table.show_questions(found["items"]), plain=plain)
 
 
 @app.command()
@@ -236,11 +236,11 @@ def _talk(item: dict[str, Any], *, plain: bool) -> None:
     if plain:
         as_json(item)
     else:
-        wording.show_questions([item])
+        request_table.show_questions([item])
 
 
 def _show(item: dict[str, Any], *, plain: bool) -> None:
     if plain:
         as_json(item)
     else:
-        wording.show_one(item)
+        request_table.show_one(item)

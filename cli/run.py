@@ -19,8 +19,8 @@ from rich.console import Console
 
 from cli import sample, scene, stack, welcome
 from cli.demo.flower import Flower
-from cli.endings import end_on_signals, ignore_signals, unbroken
 from cli.sample import Sample
+from cli.signals import end_on_signals, ignore_signals, unbroken
 from cli.stack import Plan
 from config.children import environment
 from config.embedded import EmbeddedRefused
@@ -109,7 +109,7 @@ def _kept_up(plan: Plan, seeded: Sample, tokens: Path) -> int:
         own = {"LOCKBOX_LOG_FORMAT": "console", **plan.variables(process)}
         words = shlex.split(Template(command).substitute(own))
         if process != API:
-            words = [sys.executable, "-m", "cli.again", *words]
+            words = [sys.executable, "-m", "cli.restart", *words]
         # exec: the pid that is told and signalled is that of the process itself, not of a shell around it.
         manager.add_process(process, f"exec {shlex.join(words)}", env=environment(own), cwd=str(stack.CHECKOUT))
     signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))

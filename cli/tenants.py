@@ -6,7 +6,7 @@ from uuid import UUID
 
 import typer
 
-from cli import terminal, wording
+from cli import request_table, terminal
 from cli.client import at, call
 from cli.terminal import Cursor, Limit, Plain, as_json, moment, say
 
@@ -143,7 +143,7 @@ def preview(
     if plain:
         as_json(found)
     else:
-        wording.show_foreseen(found)
+        request_table.show_foreseen(found)
     if found["warnings"]:
         raise typer.Exit(1)
 

@@ -10,7 +10,7 @@ from kombu import Queue
 
 from config import logging as lockbox_logging
 from config.settings import Settings, UnsafeSettings
-from worker.incoming import INSPECTION, TASKS
+from worker.message_filter import INSPECTION, TASKS
 from worker.runtime import settings
 from worker.step import Pollers
 from worker.transport import register

@@ -11,7 +11,7 @@ from kombu.exceptions import OperationalError as BrokerAway
 from sqlalchemy.exc import DBAPIError
 
 from lockbox.schedule import Away
-from worker.gate import ForkGate
+from worker.fork_lock import ForkGate
 from worker.runtime import Runtime
 
 log = structlog.get_logger(__name__)

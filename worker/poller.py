@@ -17,9 +17,9 @@ from lockbox import reconcile as repairing
 from lockbox.failpoints import reach
 from lockbox.monitoring.heartbeats import Heart, Part
 from lockbox.schedule import CLOCK, NOTICES, Away, Bell, Index
+from worker.direct_sender import Sending
 from worker.loop import IDLE_SECONDS, Loop
 from worker.runtime import Runtime
-from worker.sending import Sending
 from worker.tasks import MOST_IDS, MOST_NOTICES
 
 log = structlog.get_logger(__name__)

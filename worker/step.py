@@ -7,12 +7,12 @@ from celery import bootsteps
 
 from lockbox.monitoring.heartbeats import Heart, Part
 from lockbox.schedule import CLOCK, INDEXES, NOTICES
-from worker.heart import Beating
+from worker.direct_sender import Sending
+from worker.heartbeat import Beating
 from worker.loop import Loop
 from worker.poller import QUEUES, Poller, Reconciler
 from worker.runtime import runtime
 from worker.sealer import Sealer
-from worker.sending import Sending
 from worker.watcher import Watcher
 
 STOP_SECONDS = 5.0

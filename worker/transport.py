@@ -26,8 +26,8 @@ from kombu.transport import TRANSPORT_ALIASES, redis
 from kombu.utils.encoding import bytes_to_str
 
 from lockbox.failpoints import reach
-from worker import incoming
-from worker.incoming import CONTROL, QUEUES, REPLIES, Undecodable
+from worker import message_filter
+from worker.message_filter import CONTROL, QUEUES, REPLIES, Undecodable
 
 log = structlog.get_logger(__name__)
 
@@ -175,7 +175,7 @@ class Channel(_KombuChannel):  # type: ignore[misc]  # of any type
 
     def _admitted(self, queue: str, item: bytes) -> dict[str, Any]:
         try:
-            return incoming.task(item, queue) if queue in QUEUES else incoming.other(item)
+            return message_filter.task(item, queue) if queue in QUEUES else message_filter.other(item)
         except Undecodable as why:
             dropped.add(_where(queue), str(why))
             raise Empty from None
@@ -200,7 +200,7 @@ class Channel(_KombuChannel):  # type: ignore[misc]  # of any type
         if queue is None:
             return False
         try:
-            message = (incoming.control if exchange == CONTROL else incoming.other)(said["data"])
+            message = (message_filter.control if exchange == CONTROL else message_filter.other)(said["data"])
         except Undecodable as why:
             dropped.add(CONTROL if exchange == CONTROL else "others", str(why))
             raise Empty from None

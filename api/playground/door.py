@@ -2,7 +2,7 @@
 
 from fastapi import Request
 
-from api import nearby
+from api import loopback
 from config.settings import LOOPBACK
 from lockbox.errors import NotYours
 
@@ -17,5 +17,5 @@ async def here_alone(request: Request) -> None:
     Raises:
         NotYours: it does not.
     """
-    if not nearby.is_from_here(request) or nearby.name_of(request) not in LOOPBACK:
+    if not loopback.is_from_here(request) or loopback.name_of(request) not in LOOPBACK:
         raise NotYours(CLOSED)

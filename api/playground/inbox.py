@@ -12,7 +12,7 @@ from api.playground.cast import Cast
 from api.playground.door import here_alone
 from api.playground.mailbox import Letter
 from api.playground.play import Playing
-from api.portal import entering
+from api.portal import sign_in_session
 from api.portal.pages import LOCAL_PATH, POLICY, TAG, page, protect
 from lockbox.errors import Unknown
 
@@ -40,7 +40,7 @@ def show(
     """Show the newest mails, to everybody or to one address."""
     # Before anything is asked of the database, which would wait for the disk.
     letters, recipients = cast.mailbox.newest(to), cast.mailbox.recipients()
-    visitor = entering.visitor(request, session, chosen)
+    visitor = sign_in_session.visitor(request, session, chosen)
     return page(request, "inbox", visitor=visitor, letters=letters, recipients=recipients, to=to)
 
 
@@ -52,7 +52,7 @@ def read(request: Request, key: str, chosen: Chosen, session: Work, cast: Playin
     answer = page(
         request,
         "mail",
-        visitor=entering.visitor(request, session, chosen),
+        visitor=sign_in_session.visitor(request, session, chosen),
         letter=letter,
         pieces=pieces,
         reader=cast.at(letter.to),

@@ -9,7 +9,7 @@ from api import browser
 from api.deps import Chosen, House, Work, at_hand
 from api.playground.cast import Cast
 from api.playground.door import here_alone
-from api.portal import entering, sections
+from api.portal import navigation, sign_in_session
 from api.portal.pages import TAG, go, page
 from lockbox.database import now
 from lockbox.errors import Invalid, NotSignedIn, NotYours, Unknown
@@ -95,7 +95,7 @@ def show(request: Request, chosen: Chosen, session: Work, cast: Playing) -> Resp
     return page(
         request,
         "play",
-        visitor=entering.visitor(request, session, chosen),
+        visitor=sign_in_session.visitor(request, session, chosen),
         cast=cast,
         story=STORY,
         addresses={part.key: part.email for part in cast.people},
@@ -122,7 +122,7 @@ def switch(
             if caller.means is not Means.SAMPLE:
                 raise NotYours("Only sample people can be played.")
             played = replace(caller, key_id=None, signed_in_at=now(session))
-            secret = entering.begin(request, session, chosen, played)
+            secret = sign_in_session.begin(request, session, chosen, played)
     except NotSignedIn:
         raise Invalid(OLD) from None
-    return entering.signed_in(request, chosen, secret, path or sections.home(caller))
+    return sign_in_session.signed_in(request, chosen, secret, path or navigation.home(caller))

@@ -15,9 +15,9 @@ from sqlmodel import Session
 from api import browser, deps
 from api.browser import Errand, Purpose, Visitor
 from api.deps import Chosen, House, Known, Work
-from api.portal import by_issuer, by_passkey, entering
-from api.portal.by_passkey import Credential
+from api.portal import sign_in_oidc, sign_in_passkey, sign_in_session
 from api.portal.pages import REFUSED, TAG, go, page, status_of
+from api.portal.sign_in_passkey import Credential
 from api.schemas.parts import Line
 from config.settings import Settings
 from lockbox.audit.verifier.approver_key_file import grouped
@@ -142,7 +142,7 @@ def _shown(
         identities=[(one, titles.get(one.issuer, one.issuer)) for one in identities.mine(session, visitor.caller)],
         issuers={
             number: issuer.title
-            for number, issuer in entering.issuers(chosen).items()
+            for number, issuer in sign_in_session.issuers(chosen).items()
             if identities.speaks_for(session, issuer, visitor.caller)
         },
         by_passkey=chosen.passkey_domain is not None,
@@ -179,7 +179,7 @@ def ask_for_passkey(work: AtDesk, name: Annotated[str, Form(max_length=LONGEST_N
         named = line(name, "passkey") or UNNAMED
         asked = passkeys.ask_to_add(session, visitor.caller, party)
         stub = pending_login.begin(session, Means.PASSKEY, tied_to=visitor.caller.key_id, challenge=asked.challenge)
-        answer = by_passkey.ceremony(
+        answer = sign_in_passkey.ceremony(
             work.request, asked, kind="create", action="/account/passkeys", back=HERE, visitor=visitor, name=named
         )
         browser.keep_errand(answer, work.chosen, Errand(stub, Purpose.ADD, HERE))
@@ -221,10 +221,10 @@ def remove_passkey(work: AtDesk, one: Annotated[UUID, Form(alias="id")]) -> Resp
 @router.post("/identities/new")
 def ask_issuer(work: AtDesk, known: Known, number: Annotated[int, Form()]) -> Response:
     """Show the page that leads to an issuer, to come back from there in this very session."""
-    issuer = by_issuer.find(work.chosen, number)
+    issuer = sign_in_oidc.find(work.chosen, number)
     with work.open() as (session, visitor):
         enrolment.check(session, visitor.caller)
-    url, errand = by_issuer.begin(
+    url, errand = sign_in_oidc.begin(
         work.house, known, work.chosen, issuer, path=HERE, is_again=True, tied_to=visitor.caller.key_id
     )
     answer = page(work.request, "leaving", visitor=visitor, url=url, title=issuer.title, back=HERE)

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Form, Response
 from pydantic import TypeAdapter, ValidationError
 from sqlmodel import Session
 
-from api import naming
+from api import rate_limits
 from api.browser import Visitor
 from api.portal.account import AtDesk, done
 from api.portal.pages import TAG
@@ -29,7 +29,7 @@ def add(work: AtDesk, email: Annotated[str, Form(max_length=320)] = "") -> Respo
     def deed(session: Session, visitor: Visitor) -> None:
         addresses.add(session, visitor.caller, work.place, _address(email))
 
-    return done(work, "address", deed, email, first=lambda who: naming.count(work.house, who))
+    return done(work, "address", deed, email, first=lambda who: rate_limits.count(work.house, who))
 
 
 @router.post("/confirm")

@@ -7,8 +7,8 @@ from fastapi import APIRouter, Request, Response
 
 from api import browser
 from api.deps import Chosen, Work, relying_party
-from api.portal.governing import hall
 from api.portal.pages import TAG, protect
+from api.portal.tenant_admin import hall
 from api.schemas.parts import Slug
 from lockbox.admin import approver_keys
 from lockbox.audit.verifier import approver_key_file as files

@@ -11,10 +11,10 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import TypeAdapter, ValidationError
 
-from api import browser, taking
+from api import browser, export_limits
 from api.deps import Chosen, House, Work
 from api.portal.pages import TAG, page, protect, status_of
-from api.portal.requests import titles
+from api.portal.request import titles
 from api.schemas.parts import Words
 from config.settings import Settings
 from lockbox.admin import recovery
@@ -100,7 +100,7 @@ def list_as_table(request: Request, chosen: Chosen, session: Work, house: House,
     """Download the same selection as CSV, 10,000 rows at most; each part of it is judged by what one may see then."""
     visitor = browser.visitor(request, session, chosen)
     wanted = _filter(sought, titles(chosen), visitor.time_zone)
-    taking.count(house, visitor.caller)
+    export_limits.count(house, visitor.caller)
     first = queries.page(session, visitor.caller, wanted, cursor=None, most=ROWS_AT_ONCE)
     begun = [table.head(), *table.rows(visitor.caller, first.entries)]
 
@@ -109,7 +109,7 @@ def list_as_table(request: Request, chosen: Chosen, session: Work, house: House,
         yield from _further(request, chosen, house, wanted, first.next_cursor)
 
     headers = {"content-disposition": 'attachment; filename="requests.csv"'}
-    answer = StreamingResponse(taking.streamed(lines()), media_type="text/csv; charset=utf-8", headers=headers)
+    answer = StreamingResponse(export_limits.streamed(lines()), media_type="text/csv; charset=utf-8", headers=headers)
     protect(request, answer)
     return answer
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Form, Request, Response
 
 from api import browser
 from api.deps import Chosen, House
-from api.portal import entering
+from api.portal import sign_in_session
 from api.portal.pages import TAG, origin, page, status_of
 from lockbox.admin import invitations
 from lockbox.errors import NotYours, SignInAgain, Unknown
@@ -32,9 +32,9 @@ def accept(
     """Take the place and sign in: the mail has proved the address."""
     browser.check_same_site(request, chosen)
     one = _id(invitation_id)
-    entering.count(request, chosen, house)
+    sign_in_session.count(request, chosen, house)
     with house.transaction() as session:
-        found = entering.visitor(request, session, chosen)
+        found = sign_in_session.visitor(request, session, chosen)
     try:
         with house.transaction() as session:
             caller = invitations.accept(
@@ -45,10 +45,10 @@ def accept(
                 issuers=chosen.issuers,
                 visitor=found.caller if found else None,
             )
-            secret = entering.begin(request, session, chosen, caller)
+            secret = sign_in_session.begin(request, session, chosen, caller)
     except NotYours as refused:
         return _shown(request, one, refused, code)
-    return entering.signed_in(request, chosen, secret, "/account")
+    return sign_in_session.signed_in(request, chosen, secret, "/account")
 
 
 def _shown(request: Request, one: UUID, refused: NotYours | None = None, code: str = "") -> Response:

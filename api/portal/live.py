@@ -13,9 +13,9 @@ from starlette.types import Receive, Scope, Send
 from api import browser
 from api.browser import Visitor
 from api.deps import Chosen, Work
-from api.newsroom import Newsroom
+from api.live import Newsroom
 from api.portal.pages import HEADERS, TAG
-from api.seats import LIST, OPERATIONS, REQUEST, Seat
+from api.subscription import LIST, OPERATIONS, REQUEST, Seat
 from lockbox.admin import permissions
 from lockbox.errors import ForeignForm, Invalid, NotSignedIn, Unknown
 from lockbox.identity.roles import Role

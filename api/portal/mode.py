@@ -8,10 +8,10 @@ from sqlmodel import Session
 
 from api import browser
 from api.deps import Chosen, Work
-from api.portal import terms, weighed
+from api.portal import policy_form, policy_preview
 from api.portal.account import AtDesk
-from api.portal.governing import Hall, done, hall, read
 from api.portal.pages import REFUSED, TAG
+from api.portal.tenant_admin import Hall, done, hall, read
 from api.schemas.parts import Slug
 from api.schemas.tenants import NewMode
 from lockbox.admin import emergency_stop, policies, tenants, what_if
@@ -64,7 +64,7 @@ def consent(work: AtDesk, slug: Slug, mode: Named = "", until: Annotated[str, Fo
         held = policies.read(session, visitor.caller, slug)
         try:
             wanted = _consenting(held.policy, mode, until.strip(), at.zone, now(session))
-            return weighed.page(at, wanted, held.edition.version)
+            return policy_preview.page(at, wanted, held.edition.version)
         except REFUSED as refused:
             return _shown(at, refused, until=until, consented=mode)
 
@@ -79,7 +79,7 @@ def _consenting(policy: Policy, mode: str, until: str, zone: str, at: datetime) 
         if ends <= at:
             raise Invalid("Choose a time that is still to come: until then the vendor would decide.", field="until")
         said["consent"] = {"mode": mode, "until": ends}
-    return terms.checked(said)
+    return policy_form.checked(said)
 
 
 def _shown(at: Hall, refused: Refusal | None = None, *, until: str = "", consented: str = "observe") -> Response:

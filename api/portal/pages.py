@@ -19,7 +19,7 @@ from starlette.types import Scope
 
 from api import browser, deps
 from api.browser import Visitor
-from api.portal import agents, sections
+from api.portal import agents, navigation
 from api.problems import STATUS
 from api.problems import problem as plain_problem
 from lockbox.errors import Conflict, Invalid, NotSignedIn, NotYours, Refusal, SignInAgain, TooMany
@@ -113,7 +113,7 @@ TEMPLATES.tests["mixed"] = alphabets
 TEMPLATES.tests["long"] = lambda text: len(text) > MOST_SHOWN or text.count("\n") >= MOST_LINES
 TEMPLATES.globals["states"] = SAYINGS
 TEMPLATES.globals["approved"] = approved
-TEMPLATES.globals["sections"] = sections.of
+TEMPLATES.globals["sections"] = navigation.of
 
 
 def page(
@@ -265,7 +265,7 @@ def _problem(
         title=TITLES.get(status, "That did not work"),
         detail=detail,
         back=back or (origin_page[0] if origin_page else None),
-        onward=sections.first(visitor.caller) if visitor else None,
+        onward=navigation.first(visitor.caller) if visitor else None,
         wanted=_wanted(request),
         needs_sign_in=needs_sign_in,
         # Where there is nothing, and where something is for others, the page says the same to the letter.

@@ -8,11 +8,11 @@ from sqlmodel import Session
 
 from api import browser
 from api.deps import Chosen, Work
-from api.portal import terms, weighed
+from api.portal import policy_form, policy_preview
 from api.portal.account import AtDesk
-from api.portal.governing import Hall, done, hall
 from api.portal.pages import REFUSED, TAG
-from api.portal.terms import Written, written
+from api.portal.policy_form import Written, written
+from api.portal.tenant_admin import Hall, done, hall
 from api.schemas.parts import Slug
 from lockbox.admin import policies
 from lockbox.errors import Invalid, Refusal
@@ -43,7 +43,7 @@ def look(work: AtDesk, slug: Slug, text: Text = "", version: Seen = 1) -> Respon
     with work.open() as (session, visitor):
         at = hall(work.request, session, visitor, slug, Role.TENANT_ADMIN)
         try:
-            return weighed.page(at, _read(text), version)
+            return policy_preview.page(at, _read(text), version)
         except REFUSED as refused:
             return _shown(at, refused, text=text, version=version)
 
@@ -55,7 +55,7 @@ def look_at_terms(work: AtDesk, slug: Slug, form: Terms, version: Seen = 1) -> R
         at = hall(work.request, session, visitor, slug, Role.TENANT_ADMIN)
         held = policies.read(session, visitor.caller, slug)
         try:
-            return weighed.page(at, form.onto(held.policy), version)
+            return policy_preview.page(at, form.onto(held.policy), version)
         except REFUSED as refused:
             return _shown(at, refused, form=form, version=version)
 
@@ -78,7 +78,7 @@ def _read(text: str) -> Policy:
         said = json.loads(text)
     except (ValueError, RecursionError):
         raise Invalid("This is not JSON: look for a comma or a quote that is missing or one too many.") from None
-    return terms.read(said)
+    return policy_form.read(said)
 
 
 def _shown(

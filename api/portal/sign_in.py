@@ -6,10 +6,10 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Query, Request, Response
 from sqlmodel import Session
 
-from api import browser, deps, refused
+from api import browser, deps, refusal_log
 from api.browser import Errand, Purpose
 from api.deps import Chosen, House, Work
-from api.portal import entering, pages
+from api.portal import pages, sign_in_session
 from api.portal.pages import TAG, go, page
 from config.settings import Settings
 from lockbox.errors import NotSignedIn, NotYours, TooMany
@@ -36,8 +36,8 @@ def show(
     ended: Annotated[str | None, Query()] = None,
 ) -> Response:
     """Show the ways to sign in; somebody who is signed in may do it again, to be fresh."""
-    visitor = entering.visitor(request, session, chosen)
-    return entering.ways(
+    visitor = sign_in_session.visitor(request, session, chosen)
+    return sign_in_session.ways(
         request, chosen, path, visitor=visitor, error=SIGNED_OUT if ended and visitor is None else None
     )
 
@@ -56,8 +56,8 @@ def ask(
         raise NotYours(NO_MAIL)
     email = address.strip()
     if not ADDRESS.fullmatch(email) or not email.isprintable():
-        return entering.ways(request, chosen, path, 422, error=NO_ADDRESS, address=address)
-    entering.count(request, chosen, house, account=email)
+        return sign_in_session.ways(request, chosen, path, 422, error=NO_ADDRESS, address=address)
+    sign_in_session.count(request, chosen, house, account=email)
     with house.transaction() as session:
         stub = login_codes.ask(session, email)
     answer = go(request, "/sign-in/code")
@@ -79,31 +79,33 @@ def redeem(
 ) -> Response:
     """Sign in by the mailed code: five tries, once, and in the browser that asked for it."""
     browser.check_same_site(request, chosen)
-    entering.count(request, chosen, house)
+    sign_in_session.count(request, chosen, house)
     try:
-        errand = entering.own(browser.errand(request, chosen), Purpose.SIGN_IN)
+        errand = sign_in_session.own(browser.errand(request, chosen), Purpose.SIGN_IN)
         with house.transaction() as session:
-            counted = login_codes.count_try(session, errand.stub, entering.limits(chosen), deps.address(request))
+            counted = login_codes.count_try(
+                session, errand.stub, sign_in_session.limits(chosen), deps.address(request)
+            )
         counted.check()
         with house.transaction() as session:
             caller = login_codes.redeem(session, errand.stub, code)
             _without_issuer(session, chosen, caller)
-            secret = entering.begin(request, session, chosen, caller)
+            secret = sign_in_session.begin(request, session, chosen, caller)
     except (NotSignedIn, TooMany) as refusal:
         begun = browser.errand(request, chosen)
-        refused.sign_in(request, house, Means.MAIL, refusal, stub=begun.stub if begun else None)
+        refusal_log.sign_in(request, house, Means.MAIL, refusal, stub=begun.stub if begun else None)
         if isinstance(refusal, TooMany):
             raise
         is_over = refusal.detail in {OVER, BY_ISSUER}
         return page(request, "code", 401, error=refusal.detail, is_over=is_over, code=code)
-    return entering.signed_in(request, chosen, secret, errand.path)
+    return sign_in_session.signed_in(request, chosen, secret, errand.path)
 
 
 @router.post("/sign-out")
 def sign_out(request: Request, chosen: Chosen, session: Work, csrf: Annotated[str, Form()] = "") -> Response:
     """End this session."""
     browser.check_same_site(request, chosen)
-    visitor = entering.visitor(request, session, chosen)
+    visitor = sign_in_session.visitor(request, session, chosen)
     if visitor is not None:
         browser.check_form(visitor, csrf)
         sessions.end(session, visitor.secret)

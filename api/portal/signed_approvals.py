@@ -11,9 +11,9 @@ from fastapi import Form, Request, Response
 
 from api import browser, deps
 from api.browser import Errand, Purpose
-from api.portal.by_passkey import LONGEST_ANSWER
 from api.portal.pages import origin, page
-from api.refused import Tried, trying
+from api.portal.sign_in_passkey import LONGEST_ANSWER
+from api.refusal_log import Tried, trying
 from config.settings import Settings
 from lockbox.database import Database
 from lockbox.errors import Invalid, NotSignedIn

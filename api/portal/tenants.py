@@ -8,8 +8,8 @@ from sqlmodel import Session
 from api import browser
 from api.deps import Chosen, Work
 from api.portal.account import AtDesk
-from api.portal.governing import Hall, done, hall, read
 from api.portal.pages import TAG, go, page
+from api.portal.tenant_admin import Hall, done, hall, read
 from api.schemas.parts import Slug
 from api.schemas.requests import Comment
 from api.schemas.tenants import NewName

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Form, Request, Response
 
 from api import browser, deps
 from api.deps import Chosen, Work
-from api.portal import entering
+from api.portal import sign_in_session
 from api.portal.account import AtDesk, Desk
 from api.portal.pages import TAG, page, status_of
 from lockbox.errors import Invalid, NotYours, SignInAgain
@@ -64,7 +64,7 @@ def _count(work: Desk) -> None:
     """Count a try of a code by who tries it, and by where from."""
     with work.open() as (_, visitor):
         account = f"terminal of {visitor.caller.person_id}"
-    entering.count(work.request, work.chosen, work.house, account=account)
+    sign_in_session.count(work.request, work.chosen, work.house, account=account)
 
 
 def _refused(work: Desk, refused: Invalid | NotYours, code: str) -> Response:

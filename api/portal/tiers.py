@@ -9,12 +9,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from api import browser
 from api.deps import Chosen, Work
-from api.portal import weighed
+from api.portal import policy_preview
 from api.portal.account import AtDesk
-from api.portal.governing import Hall, hall
 from api.portal.pages import REFUSED, TAG
 from api.portal.policy import Seen
-from api.portal.terms import NUMBER, checked, percents
+from api.portal.policy_form import NUMBER, checked, percents
+from api.portal.tenant_admin import Hall, hall
 from api.schemas.parts import Slug
 from lockbox.admin import policies
 from lockbox.errors import Invalid, Refusal
@@ -150,7 +150,7 @@ def look(work: AtDesk, slug: Slug, form: Filled, version: Seen = 1) -> Response:
         at = hall(work.request, session, visitor, slug, Role.TENANT_ADMIN)
         held = policies.read(session, visitor.caller, slug)
         try:
-            return weighed.page(at, form.onto(held.policy), version)
+            return policy_preview.page(at, form.onto(held.policy), version)
         except REFUSED as refused:
             return _shown(at, refused, form=form, version=version)
 

@@ -5,7 +5,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Response
 
 from api.deps import Where, Who, Work
-from api.naming import name_an_address
+from api.rate_limits import name_an_address
 from api.schemas.addresses import AddressChange, AddressList, AddressView, Code, NewAddress
 from api.schemas.parts import problems
 from lockbox.identity.models import Address

@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
 
-from api import taking
+from api import export_limits
 from api.deps import From, House, Who, Work
 from api.routes.timeline import ERASED
 from api.schemas.audit import (
@@ -103,7 +103,7 @@ def export(
     Without a filter the lines show that nothing is missing, too. `since` are sizes that the log had before: the
     export then shows that it has only grown. A file that was cut off lacks its last line.
     """
-    taking.count(house, who.caller)
+    export_limits.count(house, who.caller)
     asked = asked_for(what)
     begun = audit_access.export(session, who, what, asked, since or ())
     audit_access.note(
@@ -112,7 +112,7 @@ def export(
     made = table if form == "csv" else exports.lines
     name = f"audit-{who.log_id if who.tenant_id else 'vendor'}-{begun.log.size}.{form}"
     headers = {"cache-control": "no-store", "content-disposition": f'attachment; filename="{name}"'}
-    lines = taking.streamed(made(audit_access.pages(house, who), begun))
+    lines = export_limits.streamed(made(audit_access.pages(house, who), begun))
     return StreamingResponse(lines, media_type=NAMES[form], headers=headers)
 
 

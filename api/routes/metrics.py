@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from api import metrics, nearby
+from api import loopback, metrics
 from api.deps import Chosen
 from config.settings import LOOPBACK, Settings
 from lockbox.errors import MetricsClosed
@@ -35,7 +35,7 @@ def show(request: Request, chosen: Chosen, source: Annotated[Exporter, Depends(e
 
 def _is_from_here(request: Request) -> bool:
     """Whether this machine asks by a name of its own: a proxy that says nothing of itself passes on another name."""
-    return nearby.is_from_here(request) and nearby.name_of(request) in LOOPBACK
+    return loopback.is_from_here(request) and loopback.name_of(request) in LOOPBACK
 
 
 def _has_token(request: Request, chosen: Settings) -> bool:

@@ -10,9 +10,9 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from sqlalchemy import Row
 from sqlmodel import Session
 
-from api import refused
+from api import refusal_log
 from api.deps import Chosen, From, House, Seen, Who, Work, etag, relying_party
-from api.refused import Tried
+from api.refusal_log import Tried
 from api.routes.timeline import ERASED, spoken
 from api.schemas.parts import Named, Word, Words, problems
 from api.schemas.requests import (
@@ -187,7 +187,7 @@ def approve(
     said = body or Approval()
     signed = _signed(said.signed, who, chosen, house) if said.signed else None
     verdict = Verdict(Action.APPROVE, said.comment, said.access_window, seen, said.resources, said.actions, signed)
-    refused.trying(request, Tried(who, came, request_id, verdict.action))
+    refusal_log.trying(request, Tried(who, came, request_id, verdict.action))
     return _act(session, who, came, request_id, verdict, response)
 
 
@@ -209,7 +209,7 @@ def challenge(
     """
     said = body or Approval()
     verdict = Verdict(Action.APPROVE, said.comment, said.access_window, seen, said.resources, said.actions)
-    refused.trying(request, Tried(who, came, request_id, verdict.action))
+    refusal_log.trying(request, Tried(who, came, request_id, verdict.action))
     asked = decide.to_sign(session, who, came, request_id, verdict, party=partial(relying_party, chosen))
     stub = pending_login.begin(session, Means.PASSKEY, tied_to=who.key_id, challenge=asked.question.challenge)
     response.headers["cache-control"] = "no-store"
@@ -236,7 +236,7 @@ def _closing(action: Action) -> Callable[..., RequestDetail]:
         body: Comment | None = None,
     ) -> RequestDetail:
         verdict = Verdict(action, body.comment if body else None, None, seen)
-        refused.trying(request, Tried(who, came, request_id, verdict.action))
+        refusal_log.trying(request, Tried(who, came, request_id, verdict.action))
         return _act(session, who, came, request_id, verdict, response)
 
     act.__name__, act.__doc__ = action.value, ACTIONS[action]

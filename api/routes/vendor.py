@@ -7,7 +7,6 @@ from fastapi import APIRouter, Query, Response
 
 from api.deps import Chosen, From, MustMatchTag, Who, Work, etag
 from api.routes.members import invitation_view
-from api.schemas.endpoints import DeadNoticePage, DeadNoticeView
 from api.schemas.members import (
     ColleagueChange,
     ColleaguePage,
@@ -17,6 +16,7 @@ from api.schemas.members import (
     NewColleague,
 )
 from api.schemas.parts import MUST_MATCH_TAG, problems
+from api.schemas.webhooks import DeadNoticePage, DeadNoticeView
 from lockbox.admin import memberships, undelivered, vendor_staff
 from lockbox.admin.memberships import Member
 from lockbox.identity.roles import Role

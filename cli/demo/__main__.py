@@ -12,7 +12,7 @@ from cli.demo import proofs, screen, stage
 from cli.demo.play import Play
 from cli.demo.screen import Outcome
 from cli.demo.table import View, view_on
-from cli.endings import end_on_signals
+from cli.signals import end_on_signals
 from config.embedded import EmbeddedRefused
 from config.settings import UnsafeSettings, load
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from cli.demo.evidence import Evidence, Probe, Trail, Verified
 from cli.demo.story import CONTROL_CALLS, NUDGED, OUT_OF_ORDER, STATUSES, STORIES, TASKS, Story
-from cli.wording import WORDS
+from cli.request_table import WORDS
 
 FORBIDDEN = 403
 

@@ -18,7 +18,7 @@ from cli.demo.flower import Flower
 from cli.demo.mails import Mailbox
 from cli.demo.receiver import Receiver
 from cli.demo.story import STORIES
-from cli.endings import ignore_signals, unbroken
+from cli.signals import ignore_signals, unbroken
 from cli.stack import Plan, Processes
 from config import ports
 from config.embedded.folder import write_private

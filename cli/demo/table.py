@@ -14,7 +14,7 @@ from rich.text import Text
 
 from cli.demo.play import Row
 from cli.demo.story import STORIES
-from cli.wording import WORDS
+from cli.request_table import WORDS
 
 WIDE = 110
 TRAIL = 28

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from cli.auditing import app as auditing
+from cli.audit_group import app as auditing
 from lockbox.audit import approval_keys
 from lockbox.audit.log import checkpoint
 from lockbox.audit.log.checkpoint import VerifierKey

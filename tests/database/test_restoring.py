@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.engine import URL, make_url
 from typer.testing import CliRunner
 
-from api.heart import Beating
+from api.heartbeat import Beating
 from api.metrics import exposition
 from cli.operate import app as operate
 from config.settings import Plan as SoldPlan

@@ -13,9 +13,9 @@ from lockbox.requests.lifecycle import Action
 from tests.builders import World, unbound
 from tests.database.scenes import read, within
 from tests.database.test_exports import freely
-from worker import heart as hearts
+from worker import heartbeat as hearts
 from worker import watcher as watchers
-from worker.heart import Beating
+from worker.heartbeat import Beating
 from worker.loop import Loop
 from worker.runtime import Runtime
 from worker.watcher import Watcher

@@ -18,7 +18,7 @@ from httpx import Response
 from sqlalchemy import Engine, text
 
 from api.app import make_app
-from api.strict import form_fields
+from api.strict_params import form_fields
 from config.settings import DEVELOPMENT_KEY, Settings
 from lockbox.database import Database, now
 from lockbox.identity import keyring, sessions

@@ -13,8 +13,8 @@ from urllib.parse import urlencode, urlsplit
 
 import uvicorn
 
-from api.newsroom import Newsroom
-from api.serving import Server
+from api.live import Newsroom
+from api.server import Server
 from tests.http.portal import SESSION, Portal
 
 PATIENCE = 10.0

@@ -15,9 +15,9 @@ from redis import Redis
 from starlette.types import Message
 
 from api.__main__ import SHUTDOWN_SECONDS
-from api.newsroom import Newsroom
+from api.live import Newsroom
 from api.portal import live as door
-from api.seats import Seat
+from api.subscription import Seat
 from config.settings import Settings
 from lockbox.database import Database
 from lockbox.errors import TooMany

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from api.portal.review import MOST
+from api.portal.review_queue import MOST
 from config.embedded import Servers
 from lockbox.identity.roles import Means, Role
 from lockbox.requests.lifecycle import Action

@@ -13,8 +13,8 @@ import pytest
 from starlette.requests import Request
 
 from api import limits
-from api.portal import verifying
-from api.portal.trail import while_signed_in
+from api.portal import verify_export
+from api.portal.audit_log import while_signed_in
 from lockbox.audit import approval_keys
 from lockbox.audit.verifier.verify import GOOD, verify
 from lockbox.database import Database
@@ -443,13 +443,13 @@ def test_a_file_waits_for_those_of_others_and_is_not_refused(trail: Portal) -> N
 
     async def hold() -> None:
         for _ in range(2):
-            await verifying.TURNS.acquire()
+            await verify_export.TURNS.acquire()
 
         async def free() -> None:
             await asyncio.sleep(1)
-            waited.append(verifying.ARRIVED.keys() & {trail.world.people["aude"].person_id})
+            waited.append(verify_export.ARRIVED.keys() & {trail.world.people["aude"].person_id})
             for _ in range(2):
-                verifying.TURNS.release()
+                verify_export.TURNS.release()
 
         freeing.append(asyncio.create_task(free()))
 
@@ -485,7 +485,7 @@ def test_what_only_cannot_be_shown_stops_nothing(trail: Portal) -> None:
 def test_verifying_has_a_deadline(trail: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
     browser = entered(trail)
     file = browser.call("GET", "/trail/export").content
-    monkeypatch.setattr(verifying, "DEADLINE", -1.0)
+    monkeypatch.setattr(verify_export, "DEADLINE", -1.0)
 
     page = upload(browser, file)
 
@@ -493,7 +493,7 @@ def test_verifying_has_a_deadline(trail: Portal, monkeypatch: pytest.MonkeyPatch
 
 
 def test_files_are_counted_by_person(trail: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verifying, "LIMITS", Limits(2, 2))
+    monkeypatch.setattr(verify_export, "LIMITS", Limits(2, 2))
     for name in ("cora", "cleo"):
         trail.world.add(name, Role.AUDITOR, trail.world.tenant.id)
     browser, other = entered(trail, "cora"), entered(trail, "cleo")

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from api import heart
-from api.heart import Beating
+from api import heartbeat
+from api.heartbeat import Beating
 from api.metrics import exposition
 from lockbox.database import Database
 from lockbox.identity import mark_check
@@ -161,7 +161,7 @@ def test_a_row_that_the_keys_of_the_api_did_not_mark_is_in_status_metrics_and_an
     assert "laptop" in add(browser, Authenticator()).words
     write(portal.root, BOUND, who=tara.person_id, subject=new_id().hex)
     stand_in(portal.world, "aude", "ann")
-    monkeypatch.setattr(heart, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(heartbeat, "LOOK_SECONDS", 0.0)
     monkeypatch.setattr(decisions, "DECIDED_FOR", timedelta(0))
     # What earlier tests have left behind, and what was said of it.
     mark_all(portal)

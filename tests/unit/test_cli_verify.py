@@ -38,7 +38,7 @@ try:
 finally:
     print(*sys.modules, file=sys.stderr)
 """
-OF_THE_COMMAND = {"cli.app", "cli.auditing", "cli.lazy", "cli.verified", "cli.verifying"}
+OF_THE_COMMAND = {"cli.app", "cli.audit_group", "cli.lazy", "cli.verify_memory", "cli.verify"}
 PARTS = (
     "approved",
     "approver_keys",

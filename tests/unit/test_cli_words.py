@@ -12,7 +12,7 @@ from rich.text import Text
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from cli import client, terminal, wording
+from cli import client, request_table, terminal
 from cli.app import app
 from lockbox.notifications.account_mail import DIGEST, Memo, mail
 from lockbox.requests.lifecycle import State
@@ -159,7 +159,7 @@ def test_an_instant_is_said_to_the_second() -> None:
 
 
 def test_every_state_has_words() -> None:
-    assert set(wording.WORDS) == set(State)
+    assert set(request_table.WORDS) == set(State)
 
 
 def printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int) -> list[str]:

@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.each import each
-from worker import incoming
-from worker.incoming import MOST_BYTES, Undecodable
+from worker import message_filter
+from worker.message_filter import MOST_BYTES, Undecodable
 
 ID, REQUEST = str(uuid4()), str(uuid4())
 ADMITTING: tuple[Callable[[bytes], dict[str, Any]], ...] = (
-    partial(incoming.task, queue="core"),
-    incoming.control,
-    incoming.other,
+    partial(message_filter.task, queue="core"),
+    message_filter.control,
+    message_filter.other,
 )
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -48,7 +48,7 @@ def sent(arguments: list[Any], **headers: Any) -> dict[str, Any]:
 
 def admitted(message: object, queue: str = "core") -> dict[str, Any]:
     """Admit a message of that queue."""
-    return incoming.task(json.dumps(message).encode(), queue)
+    return message_filter.task(json.dumps(message).encode(), queue)
 
 
 def test_a_task_keeps_its_name_id_and_ids_and_nothing_else() -> None:
@@ -92,7 +92,7 @@ def test_what_is_no_task_of_the_queue_is_dropped(message: object, queue: str, wh
 def test_what_is_too_long_or_too_deep_is_dropped_unread() -> None:
     for raw, why in ((b'"' + b"x" * MOST_BYTES + b'"', "size"), (b"[" * 100_000, "json")):
         with pytest.raises(Undecodable, match=why):
-            incoming.task(raw, "core")
+            message_filter.task(raw, "core")
 
 
 @given(JSON, st.sampled_from(["body", "headers", "properties", "content-type", "content-encoding", None]))
@@ -122,7 +122,7 @@ def asked(**said: Any) -> bytes:
 def test_a_question_is_answered_to_whoever_asked_and_nowhere_else() -> None:
     reply = {"exchange": "reply.celery.pidbox", "routing_key": ID}
 
-    found = incoming.control(asked(reply_to=reply, ticket="t", destination=["core@vm"], arguments={"x": 1}))
+    found = message_filter.control(asked(reply_to=reply, ticket="t", destination=["core@vm"], arguments={"x": 1}))
 
     said = json.loads(base64.b64decode(found["body"]))
     assert said == {"method": "ping", "arguments": {}, "destination": ["core@vm"], "reply_to": reply, "ticket": "t"}
@@ -142,4 +142,4 @@ def test_a_question_is_answered_to_whoever_asked_and_nowhere_else() -> None:
 )
 def test_what_is_no_question_is_dropped(said: dict[str, Any]) -> None:
     with pytest.raises(Undecodable):
-        incoming.control(asked(**said))
+        message_filter.control(asked(**said))

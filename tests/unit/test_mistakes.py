@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from api.schemas.endpoints import NewEndpoint, NewSecret
 from api.schemas.members import NewDelegation, NewMember
 from api.schemas.requests import Approval, NewRequest
+from api.schemas.webhooks import NewEndpoint, NewSecret
 from lockbox.requests import mistakes
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.terms import GroupName

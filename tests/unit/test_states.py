@@ -2,7 +2,7 @@
 
 import pytest
 
-from cli.wording import COLOURS, WORDS
+from cli.request_table import COLOURS, WORDS
 from lockbox.identity.roles import Side
 from lockbox.notifications.states import NOBODY_TOLD, SAYINGS, Tone, approved
 from lockbox.notifications.subjects import SUBJECTS

@@ -16,7 +16,7 @@ from config.embedded import Servers
 from lockbox.ids import new_id
 from lockbox.schedule import BELL, INDEXES
 from tests.whole.conftest import Stage, mails, stage_of, wait_until
-from worker.incoming import QUEUES
+from worker.message_filter import QUEUES
 
 WATCHED = True
 SEP = "\x06\x16"

@@ -108,7 +108,7 @@ def workers(running: "subprocess.Popen[str]") -> set[int]:
     found = set()
     for keeper in psutil.Process(running.pid).children(recursive=True):
         with suppress(psutil.NoSuchProcess):
-            if keeper.cmdline()[2:] == ["cli.again", "python", "-m", "worker", "core"]:
+            if keeper.cmdline()[2:] == ["cli.restart", "python", "-m", "worker", "core"]:
                 found |= {one.pid for one in keeper.children()}
     return found
 

@@ -22,11 +22,11 @@ A_MOMENT = 0.1
 # Nothing that reads a setting when it is imported: whoever is forked has settings of their own.
 MOTHER = """
 import gc, json, os, runpy, select, signal, sys
-import api.app, api.serving, uvicorn
+import api.app, api.server, uvicorn
 import celery.app.control, celery.apps.worker, celery.concurrency.prefork, celery.concurrency.thread
 import celery.worker.components, celery.worker.consumer, kombu.transport.redis
 import celery.bin.celery, flower.command, lockbox.audit.log.sealer, lockbox.reconcile, worker.runtime, worker.step
-import cli.app, cli.asking, cli.bootstrap, cli.operate, cli.owner, cli.requests, cli.signing, cli.tenants, cli.vendor
+import cli.app, cli.access, cli.bootstrap, cli.operate, cli.owner, cli.requests, cli.sign_in, cli.tenants, cli.vendor
 
 def tell_of_the_ended():
     try:

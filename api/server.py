@@ -4,7 +4,7 @@ import socket
 
 import uvicorn
 
-from api.newsroom import Newsroom
+from api.live import Newsroom
 
 
 class Server(uvicorn.Server):

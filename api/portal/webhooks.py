@@ -12,10 +12,10 @@ from sqlmodel import Session
 from api import browser, deps
 from api.deps import Chosen, Work
 from api.portal.account import AtDesk, Desk
-from api.portal.governing import Hall, done, hall, read
 from api.portal.pages import REFUSED, TAG, origin
-from api.schemas.endpoints import EndpointChange, NewEndpoint, NewSecret
+from api.portal.tenant_admin import Hall, done, hall, read
 from api.schemas.parts import Slug
+from api.schemas.webhooks import EndpointChange, NewEndpoint, NewSecret
 from lockbox.admin import delivery_log, webhooks
 from lockbox.admin.webhooks import OF_REQUESTS, OF_TENANTS, Reach, Shown, Wanted
 from lockbox.errors import Refusal, Unknown

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 from api import browser
 from api.deps import Chosen, Work
 from api.portal.pages import TAG, page
-from api.portal.requests import titles
+from api.portal.request import titles
 from lockbox.admin import recovery
 from lockbox.database import now
 from lockbox.requests import at_hand, visibility

@@ -7,7 +7,8 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Response
 
 from api.deps import Chosen, From, Keys, Who, Work
-from api.schemas.endpoints import (
+from api.schemas.parts import Slug, problems
+from api.schemas.webhooks import (
     CallView,
     DeliveryPage,
     DeliveryView,
@@ -18,7 +19,6 @@ from api.schemas.endpoints import (
     NewEndpointView,
     NewSecret,
 )
-from api.schemas.parts import Slug, problems
 from lockbox.admin import delivery_log, webhooks
 from lockbox.admin.webhooks import Reach, Shown, Wanted
 from lockbox.notifications.models import Delivery, Endpoint

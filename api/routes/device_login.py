@@ -4,8 +4,8 @@ from fastapi import APIRouter, Request, Response
 
 from api import deps
 from api.deps import Chosen, House, Where, Work
+from api.schemas.device_login import Shown, StateView, TerminalView
 from api.schemas.parts import problems
-from api.schemas.terminals import Shown, StateView, TerminalView
 from lockbox.identity import device_login, rate_limit
 from lockbox.identity.rate_limit import Limits
 

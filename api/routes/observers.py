@@ -5,7 +5,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends
 
 from api.deps import Chosen, From, Who, Work
-from api.naming import name_an_address
+from api.rate_limits import name_an_address
 from api.schemas.addresses import NewWatcher, WatcherList, WatcherView
 from api.schemas.parts import Named, Slug, problems
 from api.schemas.requests import ForeseenView, Needed, WhatIf

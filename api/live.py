@@ -13,8 +13,8 @@ from uuid import UUID
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.recent import Recent
-from api.seats import LIST, OPERATIONS, Seat
+from api.replay import Recent
+from api.subscription import LIST, OPERATIONS, Seat
 from config.settings import Settings
 from lockbox.database import Database
 from lockbox.errors import Busy, NotSignedIn, TooMany

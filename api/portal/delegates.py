@@ -11,8 +11,8 @@ from sqlmodel import Session
 from api import browser
 from api.deps import Chosen, Work
 from api.portal.account import AtDesk
-from api.portal.governing import Hall, done, hall
 from api.portal.pages import TAG
+from api.portal.tenant_admin import Hall, done, hall
 from api.schemas.parts import Slug
 from lockbox.admin import delegates
 from lockbox.admin.delegates import LONGEST, Wanted

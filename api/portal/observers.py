@@ -7,11 +7,11 @@ from uuid import UUID
 from fastapi import APIRouter, Form, Request, Response
 from sqlmodel import Session
 
-from api import browser, naming
+from api import browser, rate_limits
 from api.deps import Chosen, Work
 from api.portal.account import AtDesk
-from api.portal.governing import Hall, done, hall, read
 from api.portal.pages import TAG
+from api.portal.tenant_admin import Hall, done, hall, read
 from api.schemas.addresses import NewWatcher
 from api.schemas.parts import Slug
 from lockbox.admin import observers
@@ -57,7 +57,9 @@ def add(
     def shown(at: Hall, refused: Refusal) -> Response:
         return _shown(at, refused, written)
 
-    return done(work, slug, deed, shown, f"/tenants/{slug}/watchers", first=lambda who: naming.count(work.house, who))
+    return done(
+        work, slug, deed, shown, f"/tenants/{slug}/watchers", first=lambda who: rate_limits.count(work.house, who)
+    )
 
 
 @router.post("/remove")

@@ -10,9 +10,9 @@ from sqlmodel import Session
 from api import browser
 from api.browser import Visitor
 from api.deps import Chosen, Work
-from api.portal import deeds
+from api.portal import list_actions
 from api.portal.account import AtDesk
-from api.portal.deeds import Refused
+from api.portal.list_actions import Refused
 from api.portal.pages import TAG, go, page, status_of
 from config.settings import Settings
 from lockbox.database import now
@@ -42,7 +42,7 @@ def act(
     comment: Annotated[str, Form()] = "",
 ) -> Response:
     """Withdraw a request or give its access back; what is refused is said beside it."""
-    refused = deeds.do(work, request_id, Action(action), comment, version)
+    refused = list_actions.do(work, request_id, Action(action), comment, version)
     if refused is None:
         return go(work.request, HERE)
     with work.open() as (session, visitor):

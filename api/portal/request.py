@@ -17,10 +17,10 @@ from sqlmodel import Session, col, select
 from api import browser, deps
 from api.browser import Visitor
 from api.deps import Chosen, House, Work
-from api.portal import sections, signed_approvals
+from api.portal import navigation, signed_approvals
 from api.portal.pages import TAG, go, origin, page, status_of
 from api.portal.signed_approvals import NOTHING_SHOWN, ApprovalProof, shown_proof
-from api.refused import Tried, note, trying
+from api.refusal_log import Tried, note, trying
 from api.schemas.requests import Approval
 from config.settings import Settings
 from lockbox.audit import timeline
@@ -86,7 +86,7 @@ class Said:
 @front.get("/")
 def enter(request: Request, chosen: Chosen, session: Work) -> Response:
     """Lead whoever types the bare address to the page that they come to first."""
-    return go(request, sections.home(browser.visitor(request, session, chosen).caller))
+    return go(request, navigation.home(browser.visitor(request, session, chosen).caller))
 
 
 @router.get("/{request_id}")

@@ -8,7 +8,7 @@ from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 from sqlmodel import Session
 
-from api import browser, deps, refused
+from api import browser, deps, refusal_log
 from api.browser import Errand, Purpose, Visitor
 from api.portal import pages
 from api.portal.pages import go, page
@@ -41,7 +41,7 @@ def count(request: Request, chosen: Settings, house: Database, account: str | No
         counted.check()
     except TooMany as too_many:
         # By where it comes from where that is too much: else one place had as many events as it made up accounts.
-        refused.sign_in(request, house, ANY_MEANS, too_many, account=None if counted.of_address else account)
+        refusal_log.sign_in(request, house, ANY_MEANS, too_many, account=None if counted.of_address else account)
         raise
 
 

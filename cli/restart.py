@@ -1,4 +1,4 @@
-"""Keeps one process of `make run` up: `python -m cli.again COMMAND...` starts it again whenever it ends."""
+"""Keeps one process of `make run` up: `python -m cli.restart COMMAND...` starts it again whenever it ends."""
 
 import signal
 import subprocess

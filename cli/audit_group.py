@@ -15,7 +15,7 @@ class Audit(LazyGroup):
         "export": "cli.audit:export",
         "checkpoint": "cli.audit:checkpoint",
         "report": "cli.audit:report",
-        "verify": "cli.verifying:verify",
+        "verify": "cli.verify:verify",
     }
 
 

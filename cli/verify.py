@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from cli import verified
-from cli.verified import Unusable, Verified
+from cli import verify_memory
+from cli.verify_memory import Unusable, Verified
 from lockbox.audit.log import checkpoint as notes
 from lockbox.audit.log.checkpoint import LONGEST_NOTE, BadNote, VerifierKey
 from lockbox.audit.verifier import approver_key_file as approvers_keys
@@ -136,7 +136,7 @@ def _judged(
     header = export_format.read(first)
     if not isinstance(header, Header):
         raise Unreadable("this is no export: it does not begin with the line of one")
-    last = verified.read(folder, notes.named(header.origin)[0])
+    last = verify_memory.read(folder, notes.named(header.origin)[0])
     known = tuple(_known(keys, [one for mail in given for one in mail.keys], last.keys if last else ()))
     if not any(one.name != NAME for one in known):
         raise BadNote(NO_KEY)
@@ -191,7 +191,7 @@ def _remember(folder: Path, verdict: Verdict, trusted: Trusted) -> None:
     signer = [verdict.signer] if verdict.signer else []
     log = notes.named(verdict.header.origin)[0]
     try:
-        verified.keep(folder, log, verdict.header.checkpoint, [*signer, *of_approvals])
+        verify_memory.keep(folder, log, verdict.header.checkpoint, [*signer, *of_approvals])
     except OSError as error:
         Console(stderr=True).print(f"The checkpoint could not be remembered: {error.strerror}", soft_wrap=True)
 

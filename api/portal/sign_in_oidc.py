@@ -8,12 +8,12 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from api import browser, deps
-from api import refused as note
+from api import refusal_log as note
 from api.browser import Errand, Purpose
 from api.deps import Chosen, House, Known
-from api.portal import entering, pages
+from api.portal import pages, sign_in_session
 from api.portal.pages import TAG, go
-from api.strict import ANY_QUERY
+from api.strict_params import ANY_QUERY
 from config.issuers import Issuer
 from config.settings import Settings
 from lockbox.database import Database, now
@@ -54,15 +54,15 @@ def come_back(
             return _added(request, house, chosen, issuer, proven)
         with house.transaction() as session:
             caller = identities.caller_of(session, issuer, proven)
-            secret = entering.begin(request, session, chosen, caller)
+            secret = sign_in_session.begin(request, session, chosen, caller)
     except (NotSignedIn, NotYours, Conflict) as refused:
         if is_adding:
             needs_sign_in = isinstance(refused, NotSignedIn | SignInAgain)
             status = pages.status_of(refused)
             return pages.problem(request, status, refused.detail, back=ACCOUNT, needs_sign_in=needs_sign_in)
         note.sign_in(request, house, Means.OIDC, refused)
-        return entering.ways(request, chosen, errand.path if errand else None, 401, error=refused.detail)
-    return entering.signed_in(request, chosen, secret, errand.path if errand else pages.HOME)
+        return sign_in_session.ways(request, chosen, errand.path if errand else None, 401, error=refused.detail)
+    return sign_in_session.signed_in(request, chosen, secret, errand.path if errand else pages.HOME)
 
 
 @router.get("/sign-in/oidc/{number}")
@@ -78,9 +78,9 @@ def ask(
     if "prefetch" in request.headers.get("sec-purpose", "") + request.headers.get("purpose", ""):
         raise Invalid("This page is not there to be fetched ahead of time.")
     issuer = find(chosen, number)
-    entering.count(request, chosen, house)
+    sign_in_session.count(request, chosen, house)
     with house.transaction() as session:
-        is_again = entering.visitor(request, session, chosen) is not None
+        is_again = sign_in_session.visitor(request, session, chosen) is not None
     url, errand = begin(house, known, chosen, issuer, is_again=is_again, path=pages.local(path))
     answer = RedirectResponse(url, 303)
     pages.protect(request, answer)
@@ -94,7 +94,7 @@ def find(chosen: Settings, number: int) -> Issuer:
     Raises:
         Unknown: none has this number.
     """
-    issuer = entering.issuers(chosen).get(number)
+    issuer = sign_in_session.issuers(chosen).get(number)
     if issuer is None:
         raise Unknown("There is no such sign-in service.")
     return issuer

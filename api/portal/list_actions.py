@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from api.portal.account import Desk
 from api.portal.pages import origin
-from api.refused import Tried, note, trying
+from api.refusal_log import Tried, note, trying
 from api.schemas.requests import Comment
 from lockbox.errors import Conflict, Invalid, NotYours, Refusal
 from lockbox.requests import decide, mistakes

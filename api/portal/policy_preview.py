@@ -2,7 +2,7 @@
 
 from fastapi import Response
 
-from api.portal.governing import Hall
+from api.portal.tenant_admin import Hall
 from lockbox.admin import what_if
 from lockbox.requests import phrasing
 from lockbox.requests.policy_rules import Policy

@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import TypeAdapter, ValidationError
 from sqlmodel import Session
 
-from api import browser, deps, taking
+from api import browser, deps, export_limits
 from api.browser import Visitor
 from api.deps import Chosen, House, Work
 from api.portal.pages import TAG, origin, page, protect, status_of
@@ -131,7 +131,7 @@ def export(
     """Send what is sealed as a file, as the API does; that it was exported is an event too."""
     visitor = browser.visitor(request, session, chosen)
     readable = _readable(session, visitor)
-    taking.count(house, visitor.caller)
+    export_limits.count(house, visitor.caller)
     try:
         who = _reading(session, visitor, what.tenant, readable)
         wanted = what.wanted(preferences.mine(session, visitor.caller).time_zone)
@@ -145,7 +145,7 @@ def export(
     audit_access.note(session, who, origin(request), TRAIL_EXPORTED, asked=looked | {"format": form}, count=count)
     made = table if form == "csv" else exports.lines
     opened = while_signed_in(audit_access.pages(house, who), request, chosen)
-    answer = StreamingResponse(taking.streamed(made(opened, begun)), media_type=NAMES[form])
+    answer = StreamingResponse(export_limits.streamed(made(opened, begun)), media_type=NAMES[form])
     protect(request, answer)
     name = f"audit-{who.log_id if who.tenant_id else 'vendor'}-{begun.log.size}.{form}"
     answer.headers["content-disposition"] = f'attachment; filename="{name}"'

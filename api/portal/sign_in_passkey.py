@@ -5,10 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import HTMLResponse
 
-from api import browser, refused
+from api import browser, refusal_log
 from api.browser import Errand, Purpose
 from api.deps import Chosen, House, relying_party
-from api.portal import entering, pages
+from api.portal import pages, sign_in_session
 from api.portal.pages import TAG, page
 from lockbox.errors import NotSignedIn
 from lockbox.identity import passkeys, pending_login
@@ -29,7 +29,7 @@ def ask(
     """Show the page whose script asks for any passkey that the person has for us."""
     browser.check_same_site(request, chosen)
     party = relying_party(chosen)
-    entering.count(request, chosen, house)
+    sign_in_session.count(request, chosen, house)
     asked = passkeys.ask(party)
     with house.transaction() as session:
         stub = pending_login.begin(session, Means.PASSKEY, challenge=asked.challenge)
@@ -43,18 +43,18 @@ def take(request: Request, chosen: Chosen, house: House, credential: Credential 
     """Sign in by what a passkey has answered; the challenge is used up whatever the answer is worth."""
     browser.check_same_site(request, chosen)
     party, errand = relying_party(chosen), browser.errand(request, chosen)
-    entering.count(request, chosen, house)
+    sign_in_session.count(request, chosen, house)
     try:
-        errand = entering.own(errand, Purpose.SIGN_IN)
+        errand = sign_in_session.own(errand, Purpose.SIGN_IN)
         with house.transaction() as session:
             challenge = pending_login.use(session, errand.stub, Means.PASSKEY).challenge or b""
         with house.transaction() as session:
             caller = passkeys.caller_of(session, party, challenge=challenge, shown=credential)
-            secret = entering.begin(request, session, chosen, caller)
+            secret = sign_in_session.begin(request, session, chosen, caller)
     except NotSignedIn as refusal:
-        refused.sign_in(request, house, Means.PASSKEY, refusal)
-        return entering.ways(request, chosen, errand.path if errand else None, 401, error=refusal.detail)
-    return entering.signed_in(request, chosen, secret, errand.path)
+        refusal_log.sign_in(request, house, Means.PASSKEY, refusal)
+        return sign_in_session.ways(request, chosen, errand.path if errand else None, 401, error=refusal.detail)
+    return sign_in_session.signed_in(request, chosen, secret, errand.path)
 
 
 def ceremony(

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import kept
+from cli import saved_token
 from cli.client import at, call_as_nobody, chosen, stop, warn
 from cli.terminal import say
 from lockbox.identity.api_tokens import FORM
@@ -38,7 +38,7 @@ def sign_in(printed: Printed = False) -> None:
         warn(f"Signed in for {minutes} minutes. The token is shown once; LOCKBOX_TOKEN takes it:")
         print(asked["token"])
         return
-    kept.keep(where.kept_at, where.url, asked["token"])
+    saved_token.keep(where.kept_at, where.url, asked["token"])
     say(f"Signed in for {minutes} minutes.")
     if where.token is not None:
         warn("LOCKBOX_TOKEN is set and comes first: unset it to act by this sign-in.")
@@ -49,10 +49,10 @@ def sign_out() -> None:
     """Sign this terminal out: what it kept is worthless at once."""
     where = chosen()
     try:
-        found = kept.read(where.kept_at, where.url)
-    except kept.Exposed:
+        found = saved_token.read(where.kept_at, where.url)
+    except saved_token.Exposed:
         found = None
-    kept.forget(where.kept_at)
+    saved_token.forget(where.kept_at)
     parts = FORM.fullmatch(found.token) if found else None
     if found is None or parts is None:
         say("This terminal was not signed in.")
