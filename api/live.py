@@ -21,7 +21,7 @@ from lockbox.errors import Busy, NotSignedIn, TooMany
 from lockbox.identity import sessions
 from lockbox.identity.roles import Caller
 from lockbox.pubsub import Listener
-from lockbox.requests import queries, telling
+from lockbox.requests import live_readers, queries
 from lockbox.schedule import UUID_FORM
 
 log = structlog.get_logger(__name__)
@@ -211,9 +211,11 @@ class Newsroom:
                 seat.tell(LIST)
         self._wait(())
 
-    def _concerned(self, ids: Sequence[UUID], readers: Sequence[telling.Reader]) -> frozenset[telling.Reader]:
+    def _concerned(
+        self, ids: Sequence[UUID], readers: Sequence[live_readers.Reader]
+    ) -> frozenset[live_readers.Reader]:
         with self._database.transaction() as session:
-            return telling.concerned(session, ids, readers)
+            return live_readers.concerned(session, ids, readers)
 
     async def _verify_for_ever(self) -> None:
         """Look at every page once in a beat: is its session good, and are the requests still theirs?"""

@@ -28,7 +28,7 @@ from lockbox.errors import (
     Unknown,
     Unseen,
 )
-from lockbox.requests import mistakes
+from lockbox.requests import policy_diff
 
 log = structlog.get_logger(__name__)
 
@@ -98,7 +98,7 @@ def _invalid(_: Request, error: Exception) -> JSONResponse:
     found = error.errors()
     if any(item["type"] == "json_invalid" for item in found):
         return problem(400, "invalid-json", "The body is not JSON.")
-    errors = [{"field": _field(item["loc"]), "message": mistakes.say(item)} for item in found]
+    errors = [{"field": _field(item["loc"]), "message": policy_diff.say(item)} for item in found]
     return problem(
         422, "invalid-request", "; ".join(f"{e['field']}: {e['message']}" for e in errors), {"errors": errors}
     )

@@ -9,7 +9,7 @@ from functools import cached_property
 from uuid import UUID
 
 from lockbox.identity.roles import Caller
-from lockbox.requests.telling import Reader
+from lockbox.requests.live_readers import Reader
 
 LIST, REQUEST, OPERATIONS = "list", "request:", "operations"
 

@@ -12,7 +12,7 @@ from cli import terminal
 from cli.client import at, call, stop
 from cli.tenants import Tenant
 from cli.terminal import Plain, as_json, duration, moment, say
-from lockbox.requests import mistakes
+from lockbox.requests import policy_diff
 from lockbox.requests.policy_diff import changes
 from lockbox.requests.policy_rules import Policy
 
@@ -118,7 +118,7 @@ def _read(file: typer.FileText) -> Written:
             body, version = body["policy"], body.get("version")
         policy = Policy.model_validate_json(json.dumps(body))
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, where)) or 'policy'}: {what}" for where, what in mistakes.of(error)]
+        lines = [f"{'.'.join(map(str, where)) or 'policy'}: {what}" for where, what in policy_diff.of(error)]
         raise stop(f"{file.name}: {'; '.join(lines)}") from None
     except ValueError as error:
         raise stop(f"{file.name} is not JSON: {error}") from None

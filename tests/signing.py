@@ -16,8 +16,8 @@ from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.passkey_approval import Asked, Signed
+from lockbox.requests.policy import ApproveMeans
 from lockbox.requests.policy_rules import Policy
-from lockbox.requests.terms import ApproveMeans
 from tests.authenticator import Authenticator, cose
 from tests.builders import HERE, World, setting
 

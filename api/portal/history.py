@@ -21,7 +21,7 @@ from lockbox.admin import recovery
 from lockbox.database import Database
 from lockbox.errors import Invalid
 from lockbox.identity import time_zones
-from lockbox.requests import counting, queries, table
+from lockbox.requests import csv_table, inbox, queries
 from lockbox.requests.lifecycle import State
 from lockbox.requests.queries import Filter, Page
 
@@ -91,7 +91,7 @@ def list_all(request: Request, chosen: Chosen, session: Work, sought: Sought, cu
         names=list(State),
         older=sought.query(cursor=found.next_cursor) if found.next_cursor else None,
         most_rows=MOST_ROWS,
-        tallies=counting.of_those_that_wait(session, visitor.caller, [one.request for one in found.entries]),
+        tallies=inbox.of_those_that_wait(session, visitor.caller, [one.request for one in found.entries]),
     )
 
 
@@ -102,7 +102,7 @@ def list_as_table(request: Request, chosen: Chosen, session: Work, house: House,
     wanted = _filter(sought, titles(chosen), visitor.time_zone)
     export_limits.count(house, visitor.caller)
     first = queries.page(session, visitor.caller, wanted, cursor=None, most=ROWS_AT_ONCE)
-    begun = [table.head(), *table.rows(visitor.caller, first.entries)]
+    begun = [csv_table.head(), *csv_table.rows(visitor.caller, first.entries)]
 
     def lines() -> Iterator[bytes]:
         yield from begun
@@ -122,7 +122,7 @@ def _further(
         with house.transaction() as session:
             caller = browser.visitor(request, session, chosen).caller
             found = queries.page(session, caller, wanted, cursor=cursor, most=ROWS_AT_ONCE)
-            lines = list(table.rows(caller, found.entries))
+            lines = list(csv_table.rows(caller, found.entries))
         yield from lines
         cursor, count = found.next_cursor, count + ROWS_AT_ONCE
 

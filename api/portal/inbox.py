@@ -10,7 +10,7 @@ from api.portal.pages import TAG, page
 from api.portal.request import titles
 from lockbox.admin import recovery
 from lockbox.database import now
-from lockbox.requests import at_hand, visibility
+from lockbox.requests import inbox, visibility
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.visibility import Guarded
 
@@ -28,7 +28,7 @@ def show_waiting(request: Request, chosen: Chosen, session: Work, after: Cursor 
         held = visibility.capacities(visitor.caller, asked.requester_id, asked.tenant_id)
         return visibility.may_read(Guarded.JUSTIFICATION, held)
 
-    waiting, beyond = at_hand.waiting(session, visitor.caller, cursor=after or None)
+    waiting, beyond = inbox.waiting(session, visitor.caller, cursor=after or None)
     return page(
         request,
         "waiting",
@@ -47,7 +47,7 @@ def show_waiting(request: Request, chosen: Chosen, session: Work, after: Cursor 
 def show_open(request: Request, chosen: Chosen, session: Work, after: Cursor = "") -> Response:
     """Show who is inside and until when, with a button that shuts the door for those who may."""
     visitor = browser.visitor(request, session, chosen)
-    inside, beyond = at_hand.inside(session, visitor.caller, cursor=after or None)
+    inside, beyond = inbox.inside(session, visitor.caller, cursor=after or None)
     return page(
         request,
         "open",

@@ -10,7 +10,7 @@ from api.portal.pages import origin
 from api.refusal_log import Tried, note, trying
 from api.schemas.requests import Comment
 from lockbox.errors import Conflict, Invalid, NotYours, Refusal
-from lockbox.requests import decide, mistakes
+from lockbox.requests import decide, policy_diff
 from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import Action
 
@@ -53,4 +53,4 @@ def comment_of(typed: str) -> str | None:
     try:
         return Comment(comment=typed.replace("\r\n", "\n").strip() or None).comment
     except ValidationError as error:
-        raise Invalid(f"What you wrote was not taken: {mistakes.told(error)}.", field="comment") from None
+        raise Invalid(f"What you wrote was not taken: {policy_diff.told(error)}.", field="comment") from None

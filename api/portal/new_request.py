@@ -23,11 +23,11 @@ from config.settings import Settings
 from lockbox.admin import tenants
 from lockbox.database import now
 from lockbox.errors import Conflict, Invalid, KeyInUse, NotYours, Refusal, TooMany, Unknown
-from lockbox.requests import evaluate, idempotency, mistakes, preview, queries, submit
+from lockbox.requests import evaluate, policy_diff, preview, queries, submit
 from lockbox.requests.evaluate import Filing
+from lockbox.requests.policy import DAY, HOUR, Reason
 from lockbox.requests.preview import Preview
 from lockbox.requests.submit import Limits
-from lockbox.requests.terms import DAY, HOUR, Reason
 
 router = APIRouter(prefix="/ask", tags=[TAG], include_in_schema=False)
 
@@ -143,7 +143,7 @@ def _file(work: AtDesk, session: Session, visitor: Visitor, body: NewRequest, ke
     """File it under the form's key; return the request's id, that of the first time where it comes again."""
     evaluate.check_engineer(visitor.caller)
     person, plain = visitor.caller.person_id, b"ask " + body.model_dump_json().encode()
-    answer = idempotency.earlier_answer(session, person, f"ask-{key}", plain)
+    answer = submit.earlier_answer(session, person, f"ask-{key}", plain)
     if answer is not None:
         return str(UUID(answer["id"]))
     limits = Limits(work.chosen.filings_by_person, work.chosen.filings_for_tenant)
@@ -151,7 +151,7 @@ def _file(work: AtDesk, session: Session, visitor: Visitor, body: NewRequest, ke
         session, visitor.caller, origin(work.request), _filing(body), work.chosen.services, limits=limits
     )
     one = str(filed.request.id)
-    idempotency.keep(session, person, f"ask-{key}", plain, json.dumps({"id": one}))
+    submit.keep(session, person, f"ask-{key}", plain, json.dumps({"id": one}))
     return one
 
 
@@ -252,7 +252,7 @@ def _read(written: Typed) -> NewRequest:
             }
         )
     except ValidationError as error:
-        errors = [{"field": str(where[0]), "message": _message(where, said)} for where, said in mistakes.of(error)]
+        errors = [{"field": str(where[0]), "message": _message(where, said)} for where, said in policy_diff.of(error)]
         raise NotTaken(LOOK_AGAIN, errors=errors) from None
 
 

@@ -16,7 +16,7 @@ from api.portal.list_actions import Refused
 from api.portal.pages import TAG, go, page, status_of
 from config.settings import Settings
 from lockbox.database import now
-from lockbox.requests import counting, review_queue
+from lockbox.requests import inbox, review_queue
 from lockbox.requests.lifecycle import Action
 
 router = APIRouter(prefix="/mine", tags=[TAG], include_in_schema=False)
@@ -65,7 +65,7 @@ def _shown(
         visitor=visitor,
         at=now(session),
         items=found.items,
-        tallies=counting.of_those_that_wait(session, visitor.caller, [one.entry.request for one in found.items]),
+        tallies=inbox.of_those_that_wait(session, visitor.caller, [one.entry.request for one in found.items]),
         next_cursor=found.next_cursor,
         is_first=not after,
         titles={name: service.title for name, service in chosen.services.items()},

@@ -17,8 +17,8 @@ from api.schemas.parts import Slug
 from lockbox.admin import policies
 from lockbox.errors import Invalid, Refusal
 from lockbox.identity.roles import Caller, Role
+from lockbox.requests.policy import Reason
 from lockbox.requests.policy_rules import Policy
-from lockbox.requests.terms import Reason
 from lockbox.requests.transition import Origin
 
 router = APIRouter(prefix="/tenants/{slug}/policy", tags=[TAG], include_in_schema=False)

@@ -9,10 +9,10 @@ from fastapi import Form
 from pydantic import ValidationError
 
 from lockbox.errors import Invalid
-from lockbox.requests import mistakes
-from lockbox.requests.phrasing import TERMS
+from lockbox.requests import policy_diff
+from lockbox.requests.policy import ApproveMeans
+from lockbox.requests.policy_diff import TERMS
 from lockbox.requests.policy_rules import Policy
-from lockbox.requests.terms import ApproveMeans
 
 HOUR, MINUTE = 3600, 60
 WINDOWS = ("review_window", "approval_window", "access_ceiling")
@@ -171,7 +171,7 @@ def _policy(said: object, lead: str, called: Callable[[Place, str], str]) -> Pol
     try:
         return Policy.model_validate(said)
     except ValidationError as error:
-        lines = dict.fromkeys(called(where, what) for where, what in mistakes.of(error))
+        lines = dict.fromkeys(called(where, what) for where, what in policy_diff.of(error))
         raise Invalid(f"{lead}: {'; '.join(lines)}.") from None
 
 

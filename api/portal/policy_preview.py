@@ -4,7 +4,7 @@ from fastapi import Response
 
 from api.portal.tenant_admin import Hall
 from lockbox.admin import what_if
-from lockbox.requests import phrasing
+from lockbox.requests import policy_diff
 from lockbox.requests.policy_rules import Policy
 
 
@@ -24,7 +24,7 @@ def page(at: Hall, policy: Policy, seen: int) -> Response:
         raise found.refusal
     return at.page(
         "policy_asks",
-        lines=list(phrasing.lines(found.changes, found.names)),
+        lines=list(policy_diff.lines(found.changes, found.names)),
         found=found,
         text=policy.model_dump_json(indent=2),
         version=seen,

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Form, Response
 from api.portal.account import AtDesk
 from api.portal.pages import TAG, go
 from lockbox.errors import Unknown
-from lockbox.requests import looks
+from lockbox.requests import inbox
 
 router = APIRouter(prefix="/requests", tags=[TAG], include_in_schema=False)
 
@@ -16,7 +16,7 @@ router = APIRouter(prefix="/requests", tags=[TAG], include_in_schema=False)
 @router.post("/{request_id}/look")
 def look(work: AtDesk, request_id: str, looking: Annotated[Literal["on", "off"], Form()] = "on") -> Response:
     """Let the others on the person's side see that they look at a request, or no longer."""
-    change = looks.begin if looking == "on" else looks.end
+    change = inbox.begin if looking == "on" else inbox.end
     with work.open() as (session, visitor):
         try:
             one = UUID(request_id)

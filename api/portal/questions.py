@@ -18,7 +18,7 @@ from api.schemas.questions import Remark
 from config.settings import Settings
 from lockbox.database import now
 from lockbox.errors import Conflict, Invalid, NotYours, Refusal
-from lockbox.requests import counting, mistakes, queries, questions, read_log, talks
+from lockbox.requests import inbox, policy_diff, queries, questions, read_log
 
 router = APIRouter(prefix="/requests/{request_id}/questions", tags=[TAG], include_in_schema=False)
 
@@ -66,7 +66,7 @@ def _said(text: str) -> str:
     try:
         return Remark(text=text.replace("\r\n", "\n")).text
     except ValidationError as error:
-        raise Invalid(f"What you wrote was not taken: {mistakes.told(error)}.", field="text") from None
+        raise Invalid(f"What you wrote was not taken: {policy_diff.told(error)}.", field="text") from None
 
 
 def _refused(work: AtDesk, request_id: UUID, refused: Refusal, written: Written) -> HTMLResponse:
@@ -93,9 +93,9 @@ def _shown(
         at=now(session),
         entry=entry,
         asked=entry.request,
-        tallies=counting.of_those_that_wait(session, visitor.caller, [entry.request]),
+        tallies=inbox.of_those_that_wait(session, visitor.caller, [entry.request]),
         title=service.title if service else entry.request.service,
-        talk=talks.talk(session, visitor.caller, entry),
+        talk=questions.talk(session, visitor.caller, entry),
         refused=refused,
         written=written,
     )

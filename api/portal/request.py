@@ -31,27 +31,25 @@ from lockbox.notifications import reach, recipients
 from lockbox.notifications.audience import ASKING, knows_of
 from lockbox.requests import (
     activity,
-    again,
-    counting,
     decide,
     decisions,
-    earlier,
-    looks,
-    mistakes,
+    earlier_requests,
+    inbox,
+    policy_diff,
     policy_store,
     queries,
+    questions,
     read_log,
-    talks,
+    submit,
     visibility,
 )
 from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import DECISIONS, MOVES, PEOPLES_ACTIONS, Action, Party, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.on_behalf_of import Voice, narrowed, voices
-from lockbox.requests.policy import customer_decides
+from lockbox.requests.policy import Commented, Terms, customer_decides
 from lockbox.requests.queries import Entry
 from lockbox.requests.submit import Limits
-from lockbox.requests.terms import Commented, Terms
 from lockbox.requests.visibility import Guarded
 
 router = APIRouter(prefix="/requests", tags=[TAG], include_in_schema=False)
@@ -108,7 +106,7 @@ def ask_again(
             visitor = browser.visitor(request, session, chosen)
             browser.check_form(visitor, csrf)
             limits = Limits(chosen.filings_by_person, chosen.filings_for_tenant)
-            filed = again.ask(session, visitor.caller, origin(request), one, chosen.services, limits=limits)
+            filed = submit.ask(session, visitor.caller, origin(request), one, chosen.services, limits=limits)
     except AskedAgain as done:
         return go(request, f"/requests/{done.facts['request_id']}")
     except (Conflict, NotYours, Invalid, TooMany) as refused:
@@ -186,7 +184,7 @@ def _shown(
     told = reach.of_request(
         session, request_id, entry.request.state, customer_knows=entry.request.asked_at is not None
     )
-    before = earlier.before(session, visitor.caller, entry.request)
+    before = earlier_requests.before(session, visitor.caller, entry.request)
     at = now(session)
     offered = _offered(session, visitor.caller, entry, moves) if at < entry.request.deadline_at else frozenset()
     shown = page(
@@ -208,11 +206,11 @@ def _shown(
         reach=told.sentence() if entry.request.state in {*ASKING, State.TIMED_OUT} else "",
         nobody_told=entry.request.state == State.TIMED_OUT and not told.reached,
         is_own=entry.request.requester_id == visitor.caller.person_id,
-        follower=again.follower(session, visitor.caller, request_id),
+        follower=submit.follower(session, visitor.caller, request_id),
         before=before,
-        waiting=counting.of_those_that_wait(session, visitor.caller, _pending(session, before)),
-        tallies=counting.count(session, visitor.caller, entry.request) if _is_asked(entry.request) else [],
-        talk=talks.talk(session, visitor.caller, entry),
+        waiting=inbox.of_those_that_wait(session, visitor.caller, _pending(session, before)),
+        tallies=inbox.count(session, visitor.caller, entry.request) if _is_asked(entry.request) else [],
+        talk=questions.talk(session, visitor.caller, entry),
         since=[one for one in told_of if seen is not None and (one["seq"] or 0) > seen] if refused else [],
         offered=offered,
         weak=_weak(session, visitor.caller, entry.request, offered, at),
@@ -224,7 +222,7 @@ def _shown(
         refused=refused,
         needs_sign_in=isinstance(refused, SignInAgain),
         said=said or Said(),
-        around=looks.around(session, deps.database(request).schedule, visitor.caller, entry.request),
+        around=inbox.around(session, deps.database(request).schedule, visitor.caller, entry.request),
         at=at,
     )
     read_log.note(session, visitor.caller, origin(request), entry.request)
@@ -301,7 +299,7 @@ def _verdict(said: Said, version: int) -> Verdict:
         window = int(said.window.encode("ascii")) if said.window else None
         body = Approval(comment=said.comment.replace("\r\n", "\n").strip() or None, access_window=window)
     except ValidationError as error:
-        raise Invalid(f"Your comment or the time was not taken: {mistakes.told(error)}.") from None
+        raise Invalid(f"Your comment or the time was not taken: {policy_diff.told(error)}.") from None
     except ValueError:
         raise Invalid("The time was not taken: choose one from the list.") from None
     action = Action(said.action)

@@ -20,7 +20,7 @@ from lockbox.database import now
 from lockbox.errors import Invalid, Refusal, SignInAgain
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import TENANT_ROLES, Caller, Role
-from lockbox.requests import mistakes
+from lockbox.requests import policy_diff
 from lockbox.requests.transition import Origin
 
 Deed = Callable[[Session, Caller, Origin], object]
@@ -149,5 +149,5 @@ def read(kind: type[Body], **fields: object) -> Body:
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        told = "; ".join(f"{LABELS.get(str(where[0]), where[0])}: {what}" for where, what in mistakes.of(error))
+        told = "; ".join(f"{LABELS.get(str(where[0]), where[0])}: {what}" for where, what in policy_diff.of(error))
         raise Invalid(f"This was not taken: {told}.") from None

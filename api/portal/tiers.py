@@ -19,9 +19,9 @@ from api.schemas.parts import Slug
 from lockbox.admin import policies
 from lockbox.errors import Invalid, Refusal
 from lockbox.identity.roles import Role
-from lockbox.requests import mistakes
+from lockbox.requests import policy_diff
+from lockbox.requests.policy import MOST_APPROVALS, MOST_TIERS, GroupName
 from lockbox.requests.policy_rules import MOST_GROUPS, Policy
-from lockbox.requests.terms import MOST_APPROVALS, MOST_TIERS, GroupName
 
 router = APIRouter(prefix="/tenants/{slug}/tiers", tags=[TAG], include_in_schema=False)
 
@@ -103,7 +103,7 @@ def _can_be_a_name(name: str) -> None:
     try:
         GROUP_NAMES.validate_python(name)
     except ValidationError as error:
-        raise Invalid(f"A group cannot be called “{name}”: {mistakes.told(error)}, as in legal-desk.") from None
+        raise Invalid(f"A group cannot be called “{name}”: {policy_diff.told(error)}, as in legal-desk.") from None
 
 
 def _number(row: Row, label: str, text: str, most: int) -> int:

@@ -8,7 +8,7 @@ from api.deps import From, Who, Work
 from api.routes.requests import Key
 from api.schemas.activity import ActivityList, ActivityTaken, DoneView, NewActivity
 from api.schemas.parts import problems
-from lockbox.requests import activity, idempotency, queries, read_log
+from lockbox.requests import activity, queries, read_log, submit
 
 router = APIRouter(prefix="/v1/requests", tags=["requests"])
 
@@ -23,12 +23,12 @@ def report(request_id: UUID, body: NewActivity, who: Who, came: From, session: W
     sent again without harm for 24 hours.
     """
     plain = f"activity {request_id} {body.model_dump_json()}".encode()
-    answer = idempotency.earlier_answer(session, who.person_id, key, plain) if key else None
+    answer = submit.earlier_answer(session, who.person_id, key, plain) if key else None
     if answer is None:
         taken = activity.report(session, who, came, request_id, [one.entry() for one in body.entries])
         text = ActivityTaken(events=taken).model_dump_json()
         if key:
-            idempotency.keep(session, who.person_id, key, plain, text)
+            submit.keep(session, who.person_id, key, plain, text)
     else:
         text = ActivityTaken.model_validate(answer).model_dump_json()
     return Response(text, 201, {"cache-control": "no-store"}, "application/json")

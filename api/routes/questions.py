@@ -9,8 +9,8 @@ from api.routes.requests import Key
 from api.routes.timeline import ERASED
 from api.schemas.parts import Named, problems
 from api.schemas.questions import QuestionList, QuestionView, Remark
-from lockbox.requests import idempotency, queries, questions, read_log, talks
-from lockbox.requests.talks import Exchange
+from lockbox.requests import queries, questions, read_log, submit
+from lockbox.requests.questions import Exchange
 
 router = APIRouter(prefix="/v1/requests", tags=["requests"])
 
@@ -25,11 +25,11 @@ def ask(request_id: UUID, body: Remark, who: Who, came: From, session: Work, key
     answered, for at most one further approval window. An Idempotency-Key works as for any filing.
     """
     plain = f"ask {request_id} {body.model_dump_json()}".encode()
-    answer = idempotency.earlier_answer(session, who.person_id, key, plain) if key else None
+    answer = submit.earlier_answer(session, who.person_id, key, plain) if key else None
     if answer is None:
         told = _view(questions.ask(session, who, came, request_id, body.text)).model_dump_json()
         if key:
-            idempotency.keep(session, who.person_id, key, plain, told)
+            submit.keep(session, who.person_id, key, plain, told)
     else:
         told = QuestionView.model_validate(answer).model_dump_json()
     return Response(told, 201, media_type="application/json")
@@ -39,7 +39,7 @@ def ask(request_id: UUID, body: Remark, who: Who, came: From, session: Work, key
 def list_questions(request_id: UUID, who: Who, came: From, session: Work) -> QuestionList:
     """List what was asked about a request, and what was answered."""
     entry = queries.find(session, who, request_id)
-    shown = QuestionList(items=[_view(one) for one in talks.of_request(session, who, request_id)])
+    shown = QuestionList(items=[_view(one) for one in questions.of_request(session, who, request_id)])
     read_log.note(session, who, came, entry.request)
     return shown
 

@@ -43,7 +43,7 @@ from lockbox.identity.pending_login import Stub
 from lockbox.identity.roles import Caller, Means
 from lockbox.instants import Instant
 from lockbox.notifications import delivery_status, reach
-from lockbox.requests import again, decide, idempotency, preview, queries, read_log, submit
+from lockbox.requests import decide, preview, queries, read_log, submit
 from lockbox.requests.decisions import Verdict
 from lockbox.requests.evaluate import Filing
 from lockbox.requests.lifecycle import DECISIONS, Action, State
@@ -162,7 +162,7 @@ def ask_again(
     limits = Limits(chosen.filings_by_person, chosen.filings_for_tenant)
 
     def file() -> Submitted:
-        return again.ask(session, who, came, request_id, chosen.services, limits=limits)
+        return submit.ask(session, who, came, request_id, chosen.services, limits=limits)
 
     return _filed(session, who, key, f"ask-again {request_id}".encode(), file)
 
@@ -302,7 +302,7 @@ def _detail(session: Session, entry: Entry, who: Caller) -> RequestDetail:
         decisions=[_decision(row, said[row.seq]) for row in decided],
         notices=NoticeCount(**delivery_status.count(session, asked.id)),
         reach=ReachView(**numbers, sentence=found.sentence() if asked.state in SAID_IN else ""),
-        followed_by=again.follower(session, who, asked.id),
+        followed_by=submit.follower(session, who, asked.id),
     )
 
 
@@ -314,14 +314,14 @@ def _decision(row: Row[Any], voice: Voice) -> DecisionView:
 
 def _filed(session: Session, who: Caller, key: str | None, plain: bytes, file: Callable[[], Submitted]) -> Response:
     """Answer with what is filed, or with what was answered before to the same key."""
-    answer = idempotency.earlier_answer(session, who.person_id, key, plain) if key else None
+    answer = submit.earlier_answer(session, who.person_id, key, plain) if key else None
     if answer is None:
         filed = file()
         entry = Entry(filed.request, filed.tenant, filed.requester, open=False)
         view = NewRequestView(**_facts(entry, who, filed.request.justification), asked=filed.asked)
         text = view.model_dump_json()
         if key:
-            idempotency.keep(session, who.person_id, key, plain, text)
+            submit.keep(session, who.person_id, key, plain, text)
     else:
         text = NewRequestView.model_validate(answer).model_dump_json()
         view = NewRequestView.model_validate_json(text)

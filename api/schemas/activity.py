@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from api.schemas.parts import Incoming, Resource, Word
 from lockbox.instants import Instant
 from lockbox.requests.activity import Entry
-from lockbox.requests.terms import IS_WHOLE
+from lockbox.requests.policy import IS_WHOLE
 
 MOST_ENTRIES = 500
 MOST_TIMES = 1_000_000_000

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, Field
 from api.schemas.parts import IS_NAME, Checked, Incoming, Named
 from lockbox.identity.roles import Role
 from lockbox.instants import Instant
-from lockbox.requests.terms import IS_WHOLE, MOST_TIERS
+from lockbox.requests.policy import IS_WHOLE, MOST_TIERS
 
 PLACE = r"[^\s@<>()\[\]\\,;:\"]+"
 ADDRESS = re.compile(f"{PLACE}@{PLACE}")

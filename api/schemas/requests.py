@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from api.schemas.parts import IS_LINE, IS_TEXT, Incoming, Named, Resource, Seconds, Slug, Word
 from lockbox.identity.roles import Mode
 from lockbox.requests.lifecycle import State
-from lockbox.requests.terms import Reason, Terms
+from lockbox.requests.policy import Reason, Terms
 
 
 class NewRequest(Incoming):

@@ -10,7 +10,7 @@ from api.schemas.parts import IS_LINE, Absent, Checked, Incoming, absent
 from lockbox.admin.webhooks import OF_REQUESTS, OF_TENANTS
 from lockbox.notifications.account_mail import CHECKPOINT_TYPE, INVARIANT_TYPE
 from lockbox.notifications.models import Format
-from lockbox.requests.terms import IS_WHOLE
+from lockbox.requests.policy import IS_WHOLE
 
 
 def _url(value: str) -> str:

@@ -21,8 +21,8 @@ from lockbox import migrations
 from lockbox.database import Database, make_engine, now
 from lockbox.notifications.models import Endpoint
 from lockbox.notifications.vault import Vault
+from lockbox.requests.policy import Overrides
 from lockbox.requests.policy_rules import Match, Policy, Rule
-from lockbox.requests.terms import Overrides
 from lockbox.schedule import Schedule
 
 GUARDED = Rule(

@@ -19,9 +19,9 @@ from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.requests import decide, decisions, policy_store
 from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import OPEN_STATES, Action, Party, State
-from lockbox.requests.merging import strictest
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_diff import changes as policy_changes
+from lockbox.requests.policy_rules import strictest
 from lockbox.requests.transition import Origin
 
 ADMINS = (Role.TENANT_ADMIN,)

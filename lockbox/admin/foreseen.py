@@ -15,10 +15,9 @@ from lockbox.notifications.models import Endpoint, Watcher
 from lockbox.requests import evaluate, preview
 from lockbox.requests.evaluate import Judged
 from lockbox.requests.lifecycle import State
-from lockbox.requests.policy import customer_decides
+from lockbox.requests.policy import Terms, customer_decides
 from lockbox.requests.policy_rules import Ask
 from lockbox.requests.preview import Group, Names, Reached
-from lockbox.requests.terms import Terms
 
 NOBODY_ASKED = "Nobody would be asked: it would time out, and the answer would be no."
 NOBODY_TOLD = "Nobody would be told that the vendor opened a window."

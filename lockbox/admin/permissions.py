@@ -17,8 +17,7 @@ from lockbox.identity.roles import TENANT_ROLES, Caller, Role
 from lockbox.notifications import recipients
 from lockbox.requests import policy_store
 from lockbox.requests.decisions import strong_enough
-from lockbox.requests.merging import strictest
-from lockbox.requests.policy_rules import Policy
+from lockbox.requests.policy_rules import Policy, strictest
 from lockbox.requests.transition import Origin
 
 NO_TENANT = "There is no such tenant."

@@ -18,11 +18,10 @@ from lockbox.identity.models import EligibleDeputy, Membership, Person, Tenant
 from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.notifications import recipients
 from lockbox.requests import policy_store as versions
-from lockbox.requests.merging import stricter
+from lockbox.requests.policy import Terms
 from lockbox.requests.policy_diff import changes
-from lockbox.requests.policy_rules import Policy, effective_mode
+from lockbox.requests.policy_rules import Policy, effective_mode, stricter
 from lockbox.requests.quorum import who_lacks
-from lockbox.requests.terms import Terms
 from lockbox.requests.transition import Origin
 
 MOST_A_PAGE = 200

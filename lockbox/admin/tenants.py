@@ -21,7 +21,7 @@ from lockbox.identity import row_marks, row_security
 from lockbox.identity import tenants as registry
 from lockbox.identity.models import Membership, Person, Tenant
 from lockbox.identity.roles import Caller, Mode, Role
-from lockbox.requests import ending, policy_store, queries
+from lockbox.requests import policy_store, queries, shut_out
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
@@ -214,7 +214,7 @@ def _suspended(session: Session, caller: Caller, origin: Origin, slug: str, *, s
             permissions.firmly_at_the_vendor(session, seat)
         words = ("no", "yes") if suspended else ("yes", "no")
         _change(session, tenant, "suspended", suspended, closes=suspended)
-        closed = ending.end_windows_at(session, seat.caller, origin, tenant.id) if suspended else []
+        closed = shut_out.end_windows_at(session, seat.caller, origin, tenant.id) if suspended else []
         changes = {"suspended": change(*words)}
         facts: dict[str, Value] = {}
         if closed:

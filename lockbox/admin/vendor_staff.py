@@ -17,7 +17,7 @@ from lockbox.errors import Invalid, OwnRoles, Unknown
 from lockbox.identity import row_security
 from lockbox.identity.models import Invitation, Person
 from lockbox.identity.roles import Caller, Role
-from lockbox.requests import ending
+from lockbox.requests import shut_out
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.transition import Origin
 
@@ -165,7 +165,7 @@ def disable(session: Session, caller: Caller, origin: Origin, person_id: UUID) -
         person.disabled_at = now(session)
         session.add(person)
         session.flush()
-        ended = ending.end_all_of(session, seat.caller, origin, person_id)
+        ended = shut_out.end_all_of(session, seat.caller, origin, person_id)
         deed = _deed(session, "person_disabled", member, {"disabled": change("no", "yes")}, ended)
         change_events.tell(session, seat, deed)
     return _again(session, person_id)
@@ -205,7 +205,7 @@ def _replace(session: Session, seat: Seat, member: Member, place: Place, action:
         diff["review_tier"] = change(before, place.review_tier)
     ended: list[AccessRequest] = []
     if Role.ENGINEER in lost:
-        ended = ending.end_all_of(session, seat.caller, seat.origin, member.person_id)
+        ended = shut_out.end_all_of(session, seat.caller, seat.origin, member.person_id)
     if diff:
         change_events.tell(session, seat, _deed(session, action, member, diff, ended))
 

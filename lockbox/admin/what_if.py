@@ -15,7 +15,7 @@ from lockbox.identity.models import Person, Tenant
 from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.notifications import recipients
 from lockbox.requests import policy_store as versions
-from lockbox.requests import weighing
+from lockbox.requests import preview
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_diff import changes
@@ -85,7 +85,7 @@ def weigh(session: Session, caller: Caller, slug: str, policy: Policy) -> Weighe
     held, at = versions.at_version(session, tenant.id, tenant.policy_version), now(session)
     known = recipients.look_up(session, {tenant.id}, at)
     pending = _of(session, tenant, State.PENDING, at)
-    says = {one.request.id: weighing.weigh(session, tenant, one.request, policy, known, at) for one in pending.first}
+    says = {one.request.id: preview.weigh(session, tenant, one.request, policy, known, at) for one in pending.first}
     closes = policies.takes_consent_back(tenant, held, policy, at)
     return Weighed(
         changes=changes(held, policy),

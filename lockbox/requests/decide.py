@@ -30,12 +30,12 @@ from lockbox.notifications.recipients import Directory
 from lockbox.requests import (
     approvals,
     decisions,
-    narrowing,
     passkey_approval,
     policy_store,
+    quorum,
     reminders,
-    stopping,
-    submission,
+    stopped_clock,
+    submit,
     tiers,
     transition,
 )
@@ -48,7 +48,7 @@ from lockbox.requests.policy import customer_decides, deadline, wake_at
 from lockbox.requests.policy_store import Ruling
 from lockbox.requests.queries import find, visible
 from lockbox.requests.quorum import Vote, granted_window, quorum_met
-from lockbox.requests.submission import Submission
+from lockbox.requests.submit import Submission
 from lockbox.requests.tiers import Asked
 from lockbox.requests.transition import Change, Origin, actor_for, identity
 
@@ -213,7 +213,7 @@ def _moved(
     decision = None
     stands_for = scene.stands_for(request) if party is Party.APPROVER else frozenset[UUID]()
     proof: passkey_approval.Proof = passkey_approval.NO_PROOF
-    submitted = submission.read(session, request) if action is Action.ENDORSE else UNSAID
+    submitted = submit.read(session, request) if action is Action.ENDORSE else UNSAID
     if action in DECISIONS:
         decision, votes = _decided(session, scene, request, verdict, stands_for)
         if action is Action.APPROVE:
@@ -320,7 +320,7 @@ def _in_time(scene: Scene, request: AccessRequest, action: Action) -> None:
     late = scene.at >= request.deadline_at
     # A policy that has become stricter since leaves less time; the clock itself still runs to the first deadline.
     if action is Action.APPROVE and request.asked_at:
-        stood = stopping.stood(clock_of(request), scene.at) if scene.ruling.terms.questions_stop_clock else NONE
+        stood = stopped_clock.stood(clock_of(request), scene.at) if scene.ruling.terms.questions_stop_clock else NONE
         late = late or scene.at >= request.asked_at + timedelta(seconds=scene.ruling.terms.approval_window) + stood
     if action is Action.ENDORSE:
         late = late or scene.at >= request.created_at + timedelta(seconds=scene.ruling.terms.review_window)
@@ -328,9 +328,9 @@ def _in_time(scene: Scene, request: AccessRequest, action: Action) -> None:
         raise TooLate("The time for this has run out.", **now_is(request))
 
 
-def clock_of(request: AccessRequest) -> stopping.Clock:
+def clock_of(request: AccessRequest) -> stopped_clock.Clock:
     """Return the clock of a request as it stands or runs."""
-    return stopping.Clock(request.deadline_at, request.stopped_at, request.stopped_deadline, request.stopped_for)
+    return stopped_clock.Clock(request.deadline_at, request.stopped_at, request.stopped_deadline, request.stopped_for)
 
 
 def locked(session: Session, caller: Caller, request_id: UUID) -> AccessRequest:
@@ -397,8 +397,8 @@ def _advance(request: AccessRequest, to: State, votes: Sequence[Vote], scene: Sc
     if to is State.ACTIVE:
         request.opened_at = at
         counted = [vote for vote in votes if vote.verdict is Action.APPROVE and vote.seats]
-        request.granted_resources = narrowing.granted(request.resources, (v.resources for v in counted), "resources")
-        request.granted_actions = narrowing.granted(request.actions, (v.actions for v in counted), "actions")
+        request.granted_resources = quorum.granted(request.resources, (v.resources for v in counted), "resources")
+        request.granted_actions = quorum.granted(request.actions, (v.actions for v in counted), "actions")
     else:
         request.tiers_asked = scene.asked(request).tiers
     request.wake_at = wake_at(reminders.stretch_of(request, scene.known), terms, at)

@@ -26,13 +26,13 @@ from lockbox.identity.roles import Caller, Means, Role
 from lockbox.identity.row_marks import Power
 from lockbox.ids import new_id
 from lockbox.notifications.recipients import Directory
-from lockbox.requests import narrowing
+from lockbox.requests import quorum
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.merging import stricter
 from lockbox.requests.models import AccessRequest, Decision
 from lockbox.requests.passkey_approval import Signed
+from lockbox.requests.policy import ApproveMeans, Commented, Terms
+from lockbox.requests.policy_rules import stricter
 from lockbox.requests.quorum import Vote
-from lockbox.requests.terms import ApproveMeans, Commented, Terms
 from lockbox.requests.transition import Origin
 
 VOTES = text("""
@@ -291,11 +291,11 @@ def _kept(
     """Return the resources and the actions that an approval keeps, None for all; others keep nothing apart."""
     if verdict.action is not Action.APPROVE:
         return None, None
-    resources = narrowing.kept(request.resources, verdict.resources, "resources")
-    actions = narrowing.kept(request.actions, verdict.actions, "actions")
+    resources = quorum.kept(request.resources, verdict.resources, "resources")
+    actions = quorum.kept(request.actions, verdict.actions, "actions")
     counting = [vote for vote in votes if vote.verdict is Action.APPROVE and vote.seats]
-    narrowing.granted(request.resources, [*(vote.resources for vote in counting), resources], "resources")
-    narrowing.granted(request.actions, [*(vote.actions for vote in counting), actions], "actions")
+    quorum.granted(request.resources, [*(vote.resources for vote in counting), resources], "resources")
+    quorum.granted(request.actions, [*(vote.actions for vote in counting), actions], "actions")
     return resources, actions
 
 

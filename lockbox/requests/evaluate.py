@@ -16,13 +16,12 @@ from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Caller, Mode, Role, Scope
 from lockbox.notifications import recipients
 from lockbox.notifications.recipients import Directory
-from lockbox.requests import policy_store, reviewers, tiers
+from lockbox.requests import policy_store, tiers
 from lockbox.requests.lifecycle import Action, Party, State, move
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.policy import customer_decides, reviewed_first
+from lockbox.requests.policy import Reason, Terms, customer_decides, defects, reviewed_first
 from lockbox.requests.policy_rules import Ask, Policy, effective_mode
 from lockbox.requests.quorum import who_lacks
-from lockbox.requests.terms import Reason, Terms, defects
 from lockbox.requests.tiers import Asked
 
 GOOD_ENGINEER = text("""
@@ -93,7 +92,7 @@ class Judged:
     @property
     def first_reviewers(self) -> Asked:
         """Whom of the vendor to ask first, and how many tiers that makes."""
-        return reviewers.first(self.known, self.requester_id)
+        return tiers.first_reviewers(self.known, self.requester_id)
 
     @property
     def prompted(self) -> frozenset[UUID]:

@@ -11,7 +11,7 @@ from sqlmodel import Field, SQLModel
 from lockbox.columns import Ids, Instant, Texts, words
 from lockbox.identity.roles import Means, Mode
 from lockbox.requests.lifecycle import Action, State
-from lockbox.requests.terms import ApproveMeans
+from lockbox.requests.policy import ApproveMeans
 
 
 class AccessRequest(SQLModel, table=True):

@@ -21,9 +21,8 @@ from lockbox.identity.credentials import Passkey
 from lockbox.identity.passkeys import Question, RelyingParty
 from lockbox.identity.roles import Caller
 from lockbox.requests.models import AccessRequest, Decision
-from lockbox.requests.policy import customer_decides
+from lockbox.requests.policy import ApproveMeans, customer_decides
 from lockbox.requests.policy_store import Ruling
-from lockbox.requests.terms import ApproveMeans
 
 SALT_BYTES = 16
 ANOTHER = (

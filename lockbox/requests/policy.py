@@ -1,14 +1,297 @@
 """What follows from terms and mode for the clock of one request."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Any, Self, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from lockbox.identity.roles import Mode
+from lockbox.notifications.mail_text import duration
 from lockbox.requests.lifecycle import FINAL_STATES, State
-from lockbox.requests.terms import Terms
 
+HOUR = 3600
+DAY = 24 * HOUR
+HARD_ACCESS_LIMIT = 7 * DAY
+HARD_ANSWER_LIMIT = 14 * DAY
+MOST_APPROVALS = 20
+MOST_TIERS = 5
+MOST_REMINDERS = 10
+T = TypeVar("T")
+Switch = Annotated[bool, Field(strict=True)]
+GroupName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9-]*$")]
 STRICTNESS = (Mode.OFF, Mode.OBSERVE, Mode.ENFORCE)
+
+
+class Reason(StrEnum):
+    """Why access is needed; Google's typed reasons in this field's words."""
+
+    SUPPORT_CASE = "support_case"
+    VENDOR_ALERT = "vendor_alert"
+    VENDOR_REVIEW = "vendor_review"
+    LEGAL_DEMAND = "legal_demand"
+    OTHER = "other"
+
+
+class Commented(StrEnum):
+    """A decision that may need a reason."""
+
+    APPROVE = "approve"
+    DENY = "deny"
+    REVOKE = "revoke"
+
+
+class ApproveMeans(StrEnum):
+    """Whose word an approval must be: the vendor's server's that the approver said so, or the approver's own.
+
+    In the order of their letters, which is also that of their strictness.
+    """
+
+    ATTESTED = "attested"
+    PASSKEY_SIGNED = "passkey-signed"
+
+
+class Value(BaseModel):
+    """A part of a policy: compared by what it says, never changed; unknown members are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _sorted_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if twice := [str(value) for value, count in Counter(values).items() if count > 1]:
+        raise ValueError(f"name each only once: {', '.join(twice)}")
+    return tuple(sorted(values))
+
+
+def _whole(value: object) -> object:
+    # JSON knows one kind of number: 60.0 is a whole one.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+IS_WHOLE = BeforeValidator(_whole)
+
+
+Once = Annotated[tuple[T, ...], Field(json_schema_extra={"uniqueItems": True}), AfterValidator(_sorted_once)]
+
+
+Approvals = Annotated[int, Field(ge=1, le=MOST_APPROVALS, strict=True), IS_WHOLE]
+
+
+AnswerWindow = Annotated[int, Field(ge=1, le=HARD_ANSWER_LIMIT, strict=True), IS_WHOLE]
+
+
+AccessWindow = Annotated[int, Field(ge=1, le=HARD_ACCESS_LIMIT, strict=True), IS_WHOLE]
+
+
+SignInAge = Annotated[int, Field(ge=60, le=DAY, strict=True), IS_WHOLE]
+
+
+WarningTime = Annotated[int, Field(ge=0, le=DAY, strict=True), IS_WHOLE]
+
+
+Percent = Annotated[int, Field(ge=1, le=99, strict=True), IS_WHOLE]
+
+
+Moments = Once[Percent]
+
+
+Reminders = Annotated[Moments, Field(max_length=MOST_REMINDERS)]
+
+
+Widening = Annotated[Moments, Field(max_length=MOST_TIERS - 1)]
+
+
+Characters = Annotated[int, Field(ge=1, le=1000, strict=True), IS_WHOLE]
+
+
+class Stage(Value):
+    """A group that must also agree, with at least `quorum` approvals."""
+
+    group: GroupName
+    quorum: Approvals = 1
+
+
+def _by_group(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    _sorted_once(tuple(stage.group for stage in stages))
+    return tuple(sorted(stages, key=lambda stage: stage.group))
+
+
+def _each_group_once(tiers: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+    _sorted_once(tuple(group for tier in tiers for group in tier))
+    return tuple(tuple(sorted(tier)) for tier in tiers)
+
+
+def _without_an_empty_end(tiers: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+    while tiers and not tiers[-1]:
+        tiers = tiers[:-1]
+    return tiers
+
+
+def _none_empty(tiers: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+    if not all(tiers):
+        raise ValueError("put a group into each tier, or leave the tier out")
+    return tiers
+
+
+def _given_once(values: object) -> object:
+    if isinstance(values, list) and len({str(value) for value in values}) < len(values):
+        raise ValueError("name each only once")
+    return values
+
+
+def _in_order(reasons: frozenset[Reason]) -> list[Reason]:
+    return sorted(reasons)
+
+
+def _by_name(decisions: frozenset[Commented]) -> list[Commented]:
+    return sorted(decisions)
+
+
+Stages = Annotated[tuple[Stage, ...], AfterValidator(_by_group)]
+
+
+_Tiers = Annotated[tuple[tuple[GroupName, ...], ...], Field(max_length=MOST_TIERS), AfterValidator(_each_group_once)]
+
+
+Tiers = Annotated[_Tiers, AfterValidator(_without_an_empty_end)]
+
+
+ChosenTiers = Annotated[_Tiers, AfterValidator(_none_empty)]
+
+
+Reasons = Annotated[
+    frozenset[Reason],
+    BeforeValidator(_given_once),
+    PlainSerializer(_in_order, return_type=list[Reason], when_used="json"),
+]
+
+
+ChosenReasons = Annotated[Reasons, Field(min_length=1)]
+
+
+Comments = Annotated[frozenset[Commented], PlainSerializer(_by_name, return_type=list[Commented], when_used="json")]
+
+
+class Terms(Value):
+    """Complete terms that judge one request; windows, `closing_warning` and ages of sign-ins in seconds.
+
+    The defaults are Microsoft 365's: an answer within 12 hours, access for at most 4 (`product.md` 2.1 of the
+    design notes). The hard limits hold for every tenant. Merged terms may hold what nobody may choose: no reason
+    at all where rules share none, and a tier without groups where they were asked earlier.
+
+    Attributes:
+        vendor_review: the vendor's managers come before the customer.
+        review_window: how long they have for it.
+        approval_window: how long the customer has to answer.
+        access_ceiling: the longest access that may be asked for.
+        quorum: how many approvers' seats must say yes, each filled by the approver or a deputy, one person a seat.
+        stages: groups that must also agree.
+        tiers: groups to prompt first, next, and so on; empty prompts all approvers at once.
+        widening: when to prompt the second tier, the third, and so on, in percent of the approval window.
+        approval_reminders: when to remind those who were asked and have not answered, in percent of that window.
+        review_reminders: the same for the vendor's managers, in percent of the review window.
+        review_widening: when to prompt the managers of the second review tier, the third, and so on, the same way.
+        closing_warning: how long before an open window closes to say so; 0 is never.
+        report_on_close: a report on each window is mailed to the customer a minute after it has closed.
+        reasons: the reasons that may be given.
+        require_case: a filing must name a support case.
+        justification_least: the fewest characters of a justification.
+        mail_link: mails link to the request.
+        mail_justification: mails quote the justification.
+        mail_suffices: a code from a mail is enough to approve, without a sign-in.
+        approve_means: whether each approval must be signed with a passkey of the approver, or the vendor's server may
+            attest it.
+        sign_in_age: how old the sign-in of somebody who approves may be.
+        revoke_sign_in_age: the same for whoever closes an open window; None asks for no fresh sign-in.
+        questions_stop_clock: the approval clock stands while a question of theirs waits for its answer.
+        comment_required: the decisions that are refused without a comment.
+    """
+
+    vendor_review: Switch = True
+    review_window: AnswerWindow = 4 * HOUR
+    approval_window: AnswerWindow = 12 * HOUR
+    access_ceiling: AccessWindow = 4 * HOUR
+    quorum: Approvals = 1
+    stages: Stages = ()
+    tiers: Tiers = ()
+    widening: Widening = (50, 67, 75, 80)
+    approval_reminders: Moments = (50, 83)
+    review_reminders: Moments = (50, 83)
+    review_widening: Widening = (50, 67, 75, 80)
+    closing_warning: WarningTime = 600
+    report_on_close: Switch = True
+    reasons: Reasons = frozenset(Reason)
+    require_case: Switch = False
+    justification_least: Characters = 1
+    mail_link: Switch = True
+    mail_justification: Switch = True
+    mail_suffices: Switch = False
+    approve_means: ApproveMeans = ApproveMeans.ATTESTED
+    sign_in_age: SignInAge = 900
+    revoke_sign_in_age: SignInAge | None = None
+    questions_stop_clock: Switch = False
+    comment_required: Comments = frozenset({Commented.DENY})
+
+
+class Overrides(Value):
+    """Some of the terms, for what a rule matches; None is no opinion."""
+
+    vendor_review: Switch | None = None
+    review_window: AnswerWindow | None = None
+    approval_window: AnswerWindow | None = None
+    access_ceiling: AccessWindow | None = None
+    quorum: Approvals | None = None
+    stages: Annotated[Stages, Field(min_length=1)] | None = None
+    tiers: Annotated[ChosenTiers, Field(min_length=1)] | None = None
+    widening: Annotated[Widening, Field(min_length=1)] | None = None
+    approval_reminders: Annotated[Reminders, Field(min_length=1)] | None = None
+    review_reminders: Annotated[Reminders, Field(min_length=1)] | None = None
+    review_widening: Annotated[Widening, Field(min_length=1)] | None = None
+    closing_warning: WarningTime | None = None
+    report_on_close: Switch | None = None
+    reasons: ChosenReasons | None = None
+    require_case: Switch | None = None
+    justification_least: Characters | None = None
+    mail_link: Switch | None = None
+    mail_justification: Switch | None = None
+    mail_suffices: Switch | None = None
+    approve_means: ApproveMeans | None = None
+    sign_in_age: SignInAge | None = None
+    revoke_sign_in_age: SignInAge | None = None
+    questions_stop_clock: Switch | None = None
+    comment_required: Annotated[Comments, Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.given():
+            raise ValueError("set at least one of the terms")
+        return self
+
+    def given(self) -> dict[str, Any]:
+        """Return the terms that are set, by name."""
+        return {name: value for name, value in self if value is not None}
+
+
+def defects(
+    terms: Terms, *, reason: Reason, justification: str, case_ref: str | None, access_window: int
+) -> Iterator[tuple[str, str]]:
+    """Say what a filing lacks under the terms: the field, and a sentence for the engineer; the window in seconds."""
+    if not terms.reasons:
+        yield "reason_code", "The rules of this tenant leave no reason for which this could be asked."
+    elif reason not in terms.reasons:
+        yield (
+            "reason_code",
+            f"The reason {reason} is not accepted here; choose from {', '.join(sorted(terms.reasons))}.",
+        )
+    if terms.require_case and not (case_ref and case_ref.strip()):
+        yield "case_ref", "Name the support case; this tenant asks for one."
+    if len(justification.strip()) < terms.justification_least:
+        yield "justification", f"Write at least {terms.justification_least} characters of justification."
+    if access_window > terms.access_ceiling:
+        yield "access_window", f"The access window may be at most {duration(terms.access_ceiling)} here."
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,88 @@
 """What a new policy changes, as flat facts for the audit trail."""
 
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
+
+from pydantic import ValidationError
 
 from lockbox.audit.canonical import instant
+from lockbox.notifications.mail_text import duration
+from lockbox.requests.policy import Terms
 from lockbox.requests.policy_rules import Policy, Rule
-from lockbox.requests.terms import Terms
 
 ABSENT = "none"
+ARROW = " → "
+ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+SECONDS = frozenset(
+    {
+        *("review_window", "approval_window", "access_ceiling", "closing_warning"),
+        *("sign_in_age", "revoke_sign_in_age"),
+    }
+)
+TERMS = {
+    "vendor_review": "The vendor's managers review first",
+    "review_window": "Time for the vendor's review",
+    "approval_window": "Time to answer",
+    "access_ceiling": "Longest access",
+    "quorum": "Approvals needed",
+    "stages": "Must also agree",
+    "tiers": "Asked in tier",
+    "widening": "When the next tiers are asked, in percent",
+    "approval_reminders": "Reminders to approvers, in percent",
+    "review_reminders": "Reminders to the vendor's managers, in percent",
+    "review_widening": "When the vendor's next tiers are asked, in percent",
+    "closing_warning": "Warning before a window closes",
+    "report_on_close": "A report on each window",
+    "reasons": "Accepted reasons",
+    "require_case": "Require a support case",
+    "justification_least": "Minimum justification length",
+    "mail_link": "Mails link to the request",
+    "mail_justification": "Mails quote the justification",
+    "mail_suffices": "A code from a mail is enough to approve",
+    "approve_means": "Proof of an approval",
+    "sign_in_age": "Re-authenticate to approve after",
+    "revoke_sign_in_age": "Re-authenticate to revoke after",
+    "comment_required": "Reason required to",
+    "questions_stop_clock": "The time to answer pauses while a question is unanswered",
+    "groups": "The group",
+    "consent": "The vendor decides for a time",
+    "name": "its name",
+    "match": "about",
+}
+PLAIN = {"true": "yes", "false": "no", ABSENT: "nothing"}
+PROOFS = {"passkey-signed": "signed with the approver's passkey", "attested": "attested by the vendor's server"}
+VALUE = "Value error, "
+RULE = re.compile(r"(?:Input|Value|String|List|Tuple|Set|Dictionary|Datetime|UUID) (?:should|must) (?P<what>.+)")
+QUOTED = re.compile(r"'([^']*)'")
+NAMES = {
+    r"^[a-z0-9][a-z0-9-]*$": "use small letters, digits and hyphens, and begin with a letter or a digit",
+    r"^[a-z0-9][a-z0-9_-]*$": "use small letters, digits, hyphens and underscores, and begin with no mark",
+}
+ENDS = {"ge": "{} or more", "le": "{} or less", "gt": "more than {}", "lt": "less than {}"}
+WORDS = {
+    "missing": "this is missing",
+    "string": "write text here",
+    "int": "write a whole number",
+    "float": "write a number",
+    "bool": "write true or false",
+    "list_type": "write a list here",
+    "tuple_type": "write a list here",
+    "set_type": "write a list here",
+    "frozen_set_type": "write a list here",
+    "dict_type": "write an object with members here",
+    "model_type": "write an object with members here",
+    "model_attributes_type": "write an object with members here",
+    "uuid": "write an id as it was given to you",
+    "timezone": "write a moment with its time zone, such as 2026-11-24T09:00:00Z",
+    "datetime": "write a moment with its time zone, such as 2026-11-24T09:00:00Z",
+    "date": "write a day, such as 2026-11-24",
+    "json_invalid": "write JSON here",
+}
+"""By a type of pydantic's errors, or by the first word of it."""
 
 
 def changes(old: Policy, new: Policy) -> dict[str, str]:
@@ -65,3 +139,117 @@ def _terms(prefix: str, terms: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _listed(values: Iterable[object]) -> str:
     return ", ".join(str(value) for value in values)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a diff: `name` as the policy's text has it, what that is called, and what it was and will be."""
+
+    name: str
+    title: str
+    was: str
+    now: str
+
+
+def lines(changes: Mapping[str, str], people: Mapping[UUID, str]) -> Iterator[Line]:
+    """Yield the lines of a diff in words; people whose names are not given stay their ids.
+
+    Words count rules and tiers from 1, as the forms of the pages do; names count them from 0, as JSON does.
+    """
+    for name, change in changes.items():
+        was, _, now = change.partition(ARROW)
+        yield Line(name, _title(name), _value(name, was, people), _value(name, now, people))
+
+
+def _title(name: str) -> str:
+    first, *rest = name.split(".")
+    if first == "rules" and rest:
+        return f"Rule {_place(rest[0])}: {_title('.'.join(part for part in rest[1:] if part != 'terms'))}"
+    if first == "tiers":
+        rest = [_place(part) for part in rest]
+    return " ".join([TERMS.get(first, first), *rest])
+
+
+def _place(number: str) -> str:
+    return str(int(number) + 1) if number.isdecimal() else number
+
+
+def _value(name: str, value: str, people: Mapping[UUID, str]) -> str:
+    if name.rpartition(".")[2] in SECONDS and value.isdigit():
+        return _span(int(value))
+    if name.rpartition(".")[2] == "approve_means":
+        return PROOFS.get(value, value)
+    named = ID.sub(lambda found: people.get(UUID(found[0]), found[0]), value)
+    return PLAIN.get(named, named)
+
+
+def _span(seconds: int) -> str:
+    hours, rest = divmod(seconds, 3600)
+    minutes, left = divmod(rest, 60)
+    parts = [f"{count} {unit}" for count, unit in ((hours, "h"), (minutes, "min"), (left, "s")) if count]
+    return " ".join(parts) or "never"
+
+
+def say(error: Mapping[str, Any]) -> str:
+    """Return one of pydantic's errors as what to do, without a full stop; nothing of what was sent is repeated.
+
+    Args:
+        error: as pydantic and FastAPI tell it, with its context and its input.
+    """
+    kind, said, context = str(error["type"]), str(error["msg"]), error.get("ctx") or {}
+    if said.startswith(VALUE):
+        return said.removeprefix(VALUE)
+    if kind in SIZES:
+        return SIZES[kind](error, context)
+    if kind in {"enum", "literal_error"}:
+        return "choose " + QUOTED.sub(r"\1", str(context["expected"]))
+    if kind == "extra_forbidden":
+        return "there is nothing of that name; leave it out" if said.startswith("Extra") else said
+    found = WORDS.get(kind) or WORDS.get(kind.split("_", maxsplit=1)[0])
+    if found:
+        return found
+    rule = RULE.fullmatch(said)
+    return f"this has to {rule['what']}" if rule else f"{said[:1].lower()}{said[1:]}"
+
+
+def of(refused: ValidationError) -> Iterator[tuple[tuple[int | str, ...], str]]:
+    """Yield each thing that is wrong: where, and what to do."""
+    for error in refused.errors(include_url=False):
+        yield error["loc"], say(error)
+
+
+def told(refused: ValidationError) -> str:
+    """Return what to do about a single field, or about all that is wrong with it."""
+    return "; ".join(dict.fromkeys(what for _, what in of(refused)))
+
+
+def _size(error: Mapping[str, Any], context: Mapping[str, Any]) -> str:
+    least, most = context.get("min_length"), context.get("max_length")
+    is_text = isinstance(error.get("input"), str | bytes) or str(error["type"]).startswith("string")
+    if is_text:
+        if most is None:
+            return "write something" if least == 1 else f"write at least {least} characters"
+        return f"write at most {most} characters"
+    if most is None:
+        return "choose at least one" if least == 1 else f"name at least {least}"
+    count = context.get("actual_length")
+    return f"name at most {most}{f', not {count}' if count else ''}"
+
+
+def _bound(error: Mapping[str, Any], context: Mapping[str, Any]) -> str:
+    name, bound = next((name, context[name]) for name in ENDS if name in context)
+    if SECONDS & set(map(str, error.get("loc", ()))) and isinstance(bound, int) and bound > 0:
+        return f"this may be {duration(bound)} ({bound} seconds) {'at least' if name == 'ge' else 'at most'}"
+    return f"write {ENDS[name].format(bound)}"
+
+
+def _pattern(_: Mapping[str, Any], context: Mapping[str, Any]) -> str:
+    return NAMES.get(str(context.get("pattern")), "write it in the form in which it was given to you")
+
+
+SIZES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], str]] = {
+    **dict.fromkeys(("string_too_short", "string_too_long", "too_short", "too_long"), _size),
+    **dict.fromkeys(("bytes_too_short", "bytes_too_long"), _size),
+    **dict.fromkeys(("greater_than", "greater_than_equal", "less_than", "less_than_equal"), _bound),
+    "string_pattern_mismatch": _pattern,
+}

@@ -15,11 +15,9 @@ from lockbox.identity import row_marks
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Mode
 from lockbox.notifications.request_mail import Wording
-from lockbox.requests.merging import merged, stricter, terms_for
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.policy import stricter_mode
-from lockbox.requests.policy_rules import Ask, Policy, effective_mode
-from lockbox.requests.terms import Reason, Terms
+from lockbox.requests.policy import Reason, Terms, stricter_mode
+from lockbox.requests.policy_rules import Ask, Policy, effective_mode, merged, stricter, terms_for
 
 MOST_KEPT = 1024
 Hits = tuple[int, ...]

@@ -1,5 +1,7 @@
 """Reading requests: who may see which, lists with a cursor, and whether a window is open."""
 
+import base64
+import binascii
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -15,8 +17,10 @@ from sqlalchemy import (
     Text,
     and_,
     bindparam,
+    cast,
     exists,
     false,
+    func,
     literal_column,
     or_,
     select,
@@ -28,19 +32,19 @@ from sqlmodel import Session, col
 from lockbox.audit.log import behind
 from lockbox.audit.models import Event
 from lockbox.database import now
-from lockbox.errors import NoOpenWindow, NotYours, TrailBehind, Unknown
+from lockbox.errors import Invalid, NoOpenWindow, NotYours, TrailBehind, Unknown
 from lockbox.identity import row_security
 from lockbox.identity.models import Membership, Person, Tenant
-from lockbox.identity.roles import Caller, Role, Scope
-from lockbox.requests import approvals, passkey_approval, searching
+from lockbox.identity.roles import TENANT_ROLES, VENDOR_ROLES, Caller, Role, Scope
+from lockbox.requests import approvals, passkey_approval
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.visibility import Reach, with_reach
+from lockbox.requests.visibility import READERS, Capacity, Guarded, Reach, with_reach
 
+MOST_SCANNED = 20_000
+"""How many of the newest requests one look for text goes through; the cursor leads on to those before them."""
 Query = Select[AccessRequest, str, str, str, bool, bytes | None]
-
 NAMES = ARRAY(Text)
-
 MOST_A_PAGE = 200
 # Written out, for the index of open windows is of those alone, and a plan that takes any state cannot use it.
 IS_ACTIVE = col(AccessRequest.state) == literal_column("'active'", String)
@@ -48,6 +52,52 @@ RESTORED = (
     "The database was restored from a back-up and is behind its own trail: nobody gets in until whoever runs this "
     "installation has run `lockbox operate after-restore`."
 )
+
+
+def conditions(caller: Caller, engineer: str | None, words: str | None) -> list[ColumnElement[bool]]:
+    """Return the conditions for which each request has to be looked through: part of a name, and words in it."""
+    named = [] if engineer is None else [col(Person.name).icontains(engineer, autoescape=True)]
+    return named if words is None else [*named, holds(caller, words)]
+
+
+def readable(caller: Caller, field: Guarded) -> ColumnElement[bool]:
+    """Return the condition for the requests of which the caller may read the field, by the table of `sight`."""
+    readers = READERS[field]
+    roles = {Role(one.value) for one in readers - {Capacity.REQUESTER}}
+    if caller.holds(*(roles & VENDOR_ROLES)):
+        return true()
+    own = col(AccessRequest.requester_id) == caller.person_id if Capacity.REQUESTER in readers else false()
+    return or_(own, col(AccessRequest.tenant_id).in_(caller.tenants(roles & TENANT_ROLES)))
+
+
+def holds(caller: Caller, words: str) -> ColumnElement[bool]:
+    """Return the condition for the requests that hold these words, in any case, in what the caller may read.
+
+    They are looked for in the case reference, the names of resources, the id, and the justification.
+    """
+    return or_(
+        col(AccessRequest.case_ref).icontains(words, autoescape=True),
+        func.array_to_string(col(AccessRequest.resources), "\n").icontains(words, autoescape=True),
+        cast(col(AccessRequest.id), String).icontains(words, autoescape=True),
+        readable(caller, Guarded.JUSTIFICATION) & col(AccessRequest.justification).icontains(words, autoescape=True),
+    )
+
+
+def cursor_after(last: UUID) -> str:
+    """Return the cursor of what follows this request in a list, the newest first."""
+    return base64.urlsafe_b64encode(last.bytes).rstrip(b"=").decode()
+
+
+def read_cursor(given: str) -> UUID:
+    """Return the request that a cursor stands for.
+
+    Raises:
+        Invalid: it is not one of ours.
+    """
+    try:
+        return UUID(bytes=base64.urlsafe_b64decode(given + "=="))
+    except (ValueError, binascii.Error):
+        raise Invalid("The cursor is not one of ours; begin again without it.", field="cursor") from None
 
 
 @dataclass(frozen=True)
@@ -180,13 +230,13 @@ def page(session: Session, caller: Caller, wanted: Filter, *, cursor: str | None
     row_security.enter(session, caller)
     newest = [visible(caller), *_among(wanted, cursor)]
     ids = select(col(AccessRequest.id)).where(*newest).order_by(col(AccessRequest.id).desc())
-    if sought := searching.conditions(caller, wanted.engineer, wanted.text):
-        newest = [col(AccessRequest.id).in_(ids.limit(searching.MOST_SCANNED)), *sought]
+    if sought := conditions(caller, wanted.engineer, wanted.text):
+        newest = [col(AccessRequest.id).in_(ids.limit(MOST_SCANNED)), *sought]
     found = read(session, entries().where(*newest).order_by(col(AccessRequest.id).desc()).limit(most + 1))
     last: UUID | None = found[most - 1].request.id if len(found) > most else None
     if sought and last is None:
-        last = session.execute(ids.offset(searching.MOST_SCANNED - 1).limit(1)).scalar_one_or_none()
-    return Page(found[:most], searching.cursor(last) if last else None)
+        last = session.execute(ids.offset(MOST_SCANNED - 1).limit(1)).scalar_one_or_none()
+    return Page(found[:most], cursor_after(last) if last else None)
 
 
 def check(session: Session, caller: Caller, question: Question) -> Entry:
@@ -236,7 +286,7 @@ def _among(wanted: Filter, cursor: str | None) -> list[ColumnElement[bool]]:
         None if wanted.requester is None else col(AccessRequest.requester_id) == wanted.requester,
         None if wanted.created_after is None else col(AccessRequest.created_at) > wanted.created_after,
         None if wanted.created_before is None else col(AccessRequest.created_at) < wanted.created_before,
-        None if cursor is None else col(AccessRequest.id) < searching.read_cursor(cursor),
+        None if cursor is None else col(AccessRequest.id) < read_cursor(cursor),
     )
     return [condition for condition in conditions if condition is not None]
 

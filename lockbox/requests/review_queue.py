@@ -18,13 +18,13 @@ from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import delivery_status, reach
 from lockbox.notifications.audience import ASKING
 from lockbox.notifications.reach import Reach
-from lockbox.requests import decisions, policy_store, queries, reminders, soonest, talks
+from lockbox.requests import decisions, inbox, policy_store, queries, questions, reminders
 from lockbox.requests.evaluate import lacking_today
 from lockbox.requests.lifecycle import MOVES, OPEN_STATES, Action, Party, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.on_behalf_of import names_of
+from lockbox.requests.policy import Terms
 from lockbox.requests.queries import Entry
-from lockbox.requests.terms import Terms
 
 CURSOR = re.compile(r"(open|closed)-([0-9a-f]{32})")
 OWN = "You asked for this yourself: another manager has to look at it."
@@ -110,7 +110,7 @@ def to_review(session: Session, caller: Caller, *, cursor: str | None, most: int
     if not caller.holds(Role.MANAGER):
         raise NotYours("Only a manager of the vendor reviews what is asked.")
     row_security.enter(session, caller)
-    ids, beyond = soonest.some(session, [col(AccessRequest.state) == State.REVIEWING], cursor=cursor, most=most)
+    ids, beyond = inbox.some(session, [col(AccessRequest.state) == State.REVIEWING], cursor=cursor, most=most)
     entries = queries.some(session, caller, ids, State.REVIEWING)
     at = now(session)
     stricter = _stricter(session, entries)
@@ -121,7 +121,7 @@ def to_review(session: Session, caller: Caller, *, cursor: str | None, most: int
 def _beyond(cursor: str) -> ColumnElement[bool]:
     read = CURSOR.fullmatch(cursor)
     if read is None:
-        raise Invalid(soonest.NO_PAGE, field="after")
+        raise Invalid(inbox.NO_PAGE, field="after")
     follows = col(AccessRequest.id) < UUID(hex=read[2])
     return and_(IS_CLOSED, follows) if read[1] == "closed" else or_(IS_CLOSED, and_(~IS_CLOSED, follows))
 
@@ -136,7 +136,9 @@ def _told_of(session: Session, caller: Caller, entries: Sequence[Entry]) -> list
     found = reach.of_requests(session, waiting | over)
     told = {one: asked.of_the_past() if one in over else asked for one, asked in found.items()}
     unheard = delivery_status.unheard(session, list(waiting | over), caller.side)
-    asked = talks.unanswered(session, [entry.request.id for entry in entries if entry.request.state in OPEN_STATES])
+    asked = questions.unanswered(
+        session, [entry.request.id for entry in entries if entry.request.state in OPEN_STATES]
+    )
     names = _awaited(session, [entry for entry in entries if entry.request.id in waiting], found)
     return [
         Mine(

@@ -1,21 +1,37 @@
 """Filing a request: what is asked is judged, held against the limits, and written with its first event."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import ceil
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
-from sqlmodel import Session
+from sqlalchemy import Row, select, text
+from sqlmodel import Session, col
 
 from config.settings import Service
+from lockbox.audit.canonical import Plain, Value
 from lockbox.audit.events import Actor
-from lockbox.errors import NobodyCanApprove, PolicyNotMet, TooMany, WindowTooLong
+from lockbox.audit.verifier.agreeing import SUBMISSION
+from lockbox.errors import (
+    AskedAgain,
+    KeyInUse,
+    KeyReused,
+    NobodyCanApprove,
+    NotTimedOut,
+    NotYours,
+    PolicyNotMet,
+    TooMany,
+    WindowTooLong,
+)
 from lockbox.failpoints import reach
+from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Means
 from lockbox.ids import new_id
-from lockbox.requests import reminders, submission, transition
+from lockbox.requests import queries, reminders, transition
 from lockbox.requests.evaluate import Filing, Judged, judge, lacking
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import AccessRequest
@@ -23,9 +39,116 @@ from lockbox.requests.policy import deadline, wake_at
 from lockbox.requests.tiers import Asked
 from lockbox.requests.transition import Change, Origin, actor_for, identity
 
+# The vendor's log holds them; by their hashes both sides can compare later. Mails about them are left out.
+EARLIER = text("""
+SELECT e.id, e.seq, e.actor_id, encode(sha256('\\x00'::bytea || e.body), 'hex') AS leaf,
+    CASE WHEN e.seq = 1 THEN (SELECT jsonb_object_agg(d.field, encode(d.salt, 'hex')) FROM event_details d
+        WHERE d.event_id = e.id) END AS salts,
+    (SELECT p.name FROM people p WHERE p.id = :requester_id) AS engineer
+FROM events e WHERE e.request_id = :id AND e.internal AND e.action NOT IN ('notices_sent', 'notice_dead')
+ORDER BY e.at, e.id
+""")
+KEPT = timedelta(hours=24)
+LOCK = text("SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))")
+FIND = text("""
+SELECT body_hash, answer FROM idempotency_keys
+WHERE person_id = :person_id AND key = :key AND created_at > clock_timestamp() - CAST(:kept AS interval)
+""")
+KEEP = text("""
+INSERT INTO idempotency_keys (person_id, key, body_hash, answer, created_at)
+VALUES (:person_id, :key, :body_hash, CAST(:answer AS jsonb), clock_timestamp())
+ON CONFLICT (person_id, key) DO UPDATE
+SET body_hash = excluded.body_hash, answer = excluded.answer, created_at = excluded.created_at
+""")
 MINUTE = timedelta(minutes=1)
-
 NTH_FILING = text("SELECT tenant_at, person_at FROM nth_filing(:tenant_id, :most_tenant, :most_person)")
+ASKED_BEFORE = text("SELECT * FROM asked_before(:id)")
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What an event says of a submission: facts, personal values, and the salts by which these were hidden before."""
+
+    facts: Mapping[str, Value]
+    personal: Mapping[str, str | None]
+    salts: Mapping[str, bytes]
+
+
+def facts(request: AccessRequest) -> dict[str, Plain]:
+    """Return what a request asks for, but for what is personal."""
+    return {
+        "service": request.service,
+        "actions": list(request.actions),
+        "reason_code": request.reason_code,
+        "access_window": request.access_window,
+        "approval_window": request.approval_window,
+        "quorum": request.quorum,
+        "mode": request.mode.value,
+        **({"follows": request.follows} if request.follows else {}),
+    }
+
+
+def personal(request: AccessRequest) -> dict[str, str | None]:
+    """Return what a request asks for that is personal."""
+    return {
+        "justification": request.justification,
+        "case_ref": request.case_ref,
+        "resources": json.dumps(request.resources, ensure_ascii=False),
+    }
+
+
+def read(session: Session, request: AccessRequest) -> Submission:
+    """Return what was submitted, of a row that was not moved yet, and the hashes of all that happened since.
+
+    It is for the event by which the customer is asked or told, with which their log of the request begins.
+    """
+    values = {"id": request.id, "requester_id": request.requester_id}
+    earlier = session.connection().execute(EARLIER, values).all()
+    first = next(row for row in earlier if row.seq == 1)
+    said = facts(request) | {
+        "event": first.id,
+        "at": request.created_at,
+        "engineer": request.requester_id,
+        "submitted_by": first.actor_id,
+        "policy_version": request.policy_version,
+    }
+    values_now = personal(request)
+    salts = {field: bytes.fromhex(salt) for field, salt in (first.salts or {}).items() if field in values_now}
+    return Submission(
+        facts={SUBMISSION: said, "earlier": {str(row.id): row.leaf for row in earlier}},
+        personal=values_now | {"engineer": first.engineer},
+        salts=salts,
+    )
+
+
+def earlier_answer(session: Session, person_id: UUID, key: str, body: bytes) -> Mapping[str, Any] | None:
+    """Return the answer that this key got before, or None and hold the key until the transaction ends.
+
+    Raises:
+        KeyInUse: a twin is being handled at this moment.
+        KeyReused: the key came with another body.
+    """
+    connection = session.connection()
+    if not connection.execute(LOCK, {"name": f"{person_id}:{key}"}).scalar_one():
+        raise KeyInUse("A request with this Idempotency-Key is being handled; ask again in a moment.")
+    row = connection.execute(FIND, {"person_id": person_id, "key": key, "kept": KEPT}).one_or_none()
+    if row is None:
+        return None
+    if row.body_hash != _hash(body):
+        raise KeyReused("This Idempotency-Key came before with another body; use a new key.", field="Idempotency-Key")
+    answer: Mapping[str, Any] = row.answer
+    return answer
+
+
+def keep(session: Session, person_id: UUID, key: str, body: bytes, answer: str) -> None:
+    """Remember the answer, a JSON text, in the transaction that made it true: only successes are ever kept."""
+    session.connection().execute(
+        KEEP, {"person_id": person_id, "key": key, "body_hash": _hash(body), "answer": answer}
+    )
+
+
+def _hash(body: bytes) -> bytes:
+    return hashlib.sha256(body).digest()
 
 
 @dataclass(frozen=True)
@@ -168,6 +291,61 @@ def _filed(request: AccessRequest, actor: Actor, asked: frozenset[UUID]) -> Chan
         at=request.created_at,
         policy_version=request.policy_version,
         asked=asked,
-        facts=submission.facts(request),
-        personal=submission.personal(request),
+        facts=facts(request),
+        personal=personal(request),
+    )
+
+
+def ask(
+    session: Session,
+    caller: Caller,
+    origin: Origin,
+    request_id: UUID,
+    services: Mapping[str, Service],
+    *,
+    limits: Limits | None = None,
+) -> Submitted:
+    """File the same once more, as the engineer who asked or the system that filed it for them.
+
+    Today's policy, people and limits judge it. The earlier row is locked first, so that of two who ask again at once
+    one files and the other is told by which request.
+
+    Raises:
+        Unknown: there is no such request that the caller may know of.
+        NotYours: somebody else asked.
+        NotTimedOut: it is open, or has ended otherwise; what was denied, say, is filed like anything new.
+        AskedAgain: a request that asks again for it is still open; `request_id` is its id.
+        and whatever else `filing.submit` raises.
+    """
+    row_security.enter(session, caller)
+    earlier = session.connection().execute(ASKED_BEFORE, {"id": request_id}).one_or_none()
+    if earlier is None:
+        queries.find(session, caller, request_id)
+        raise NotYours("Only who asked may ask again.")
+    if earlier.state != State.TIMED_OUT:
+        raise NotTimedOut("Only what got no answer in time is asked again so.", current_state=earlier.state)
+    if earlier.open_follower:
+        raise AskedAgain("It has been asked again, and that is open.", request_id=str(earlier.open_follower))
+    return submit(session, caller, origin, _same(earlier, request_id), services, limits=limits)
+
+
+def follower(session: Session, caller: Caller, request_id: UUID) -> UUID | None:
+    """Return the newest request by which this one was asked again, if the caller may know of one."""
+    query = select(col(AccessRequest.id)).where(col(AccessRequest.follows) == request_id, queries.visible(caller))
+    found: UUID | None = session.execute(query.order_by(col(AccessRequest.id).desc()).limit(1)).scalar_one_or_none()
+    return found
+
+
+def _same(earlier: Row[Any], request_id: UUID) -> Filing:
+    return Filing(
+        tenant=earlier.tenant,
+        service=earlier.service,
+        resources=earlier.resources,
+        actions=earlier.actions,
+        reason_code=earlier.reason_code,
+        justification=earlier.justification,
+        case_ref=earlier.case_ref,
+        access_window=earlier.access_window,
+        engineer=earlier.requester_id,
+        follows=request_id,
     )

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from lockbox.notifications.recipients import Directory
+from lockbox.requests.policy import Terms
 from lockbox.requests.quorum import who_lacks
-from lockbox.requests.terms import Terms
 
 Groups = Mapping[str, Sequence[UUID]]
 
@@ -78,3 +78,38 @@ def _willing(
     willing = asked - known.quiet
     seats = {person: seats for person, seats in known.seats(tenant_id).items() if person in willing}
     return asked if list(who_lacks(terms.quorum, terms.stages, groups, seats)) else willing
+
+
+def count(known: Directory) -> int:
+    """Return how many tiers the managers have: the number of the last one that has anybody."""
+    return max(known.managers.values(), default=0)
+
+
+def first_reviewers(known: Directory, requester_id: UUID) -> Asked:
+    """Return whom to prompt first: the lowest tier that has anybody other than the requester."""
+    return wider_reviewers(known, requester_id, heard=frozenset(), asked=0, to=1)
+
+
+def reviewers_so_far(known: Directory, requester_id: UUID, asked: int) -> frozenset[UUID]:
+    """Return who of the first so many tiers is asked, the requester never; 0 is everybody.
+
+    Who wants no prompts gets none, unless nobody else would be asked.
+    """
+    if not asked:
+        others = frozenset(known.managers.keys() - {requester_id})
+        return others - known.quiet or others
+    people = frozenset[UUID]()
+    for tier in range(1, asked + 1):
+        members = {person for person, theirs in known.managers.items() if theirs == tier} - {requester_id}
+        people |= (members - known.quiet) if people else (members - known.quiet or members)
+    return people
+
+
+def wider_reviewers(known: Directory, requester_id: UUID, *, heard: AbstractSet[UUID], asked: int, to: int) -> Asked:
+    """Return who is added to those who have `heard` of it as the audience goes from `asked` tiers to `to`.
+
+    A tier that adds nobody lets the next one in.
+    """
+    return climb(
+        lambda number: reviewers_so_far(known, requester_id, number), count(known), heard=heard, tiers=asked, to=to
+    )

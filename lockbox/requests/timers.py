@@ -20,7 +20,7 @@ from lockbox.failpoints import reach
 from lockbox.identity.roles import Mode
 from lockbox.notifications import recipients
 from lockbox.notifications.reach import Reach
-from lockbox.requests import escalating, reminders, transition
+from lockbox.requests import reminders, transition
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, Action, Move, Party, State, move
 from lockbox.requests.transition import Change
 from lockbox.schedule import CLOCK, Promise
@@ -129,13 +129,13 @@ def _end(session: Session, ids: Sequence[UUID], *, early: set[UUID]) -> int:
     early |= {row.id for row in due if row.deadline_at > at}
     if ready:
         reach("clock.after_lock")
-        told = escalating.reaches(session, ready)
+        told = reminders.reaches(session, ready)
         changes = [_change(row, told.get(row.id), at) for row in ready]
         requesters = {row.requester_id for row in ready}
         known = recipients.look_up(session, {row.tenant_id for row in ready}, at, also=requesters)
         transition.end(session, changes, known)
         reach("clock.after_move")
-        escalating.mourn(session, ready, told, at)
+        reminders.mourn(session, ready, told, at)
         lag = max(at - row.wake_at for row in ready)
         reach("clock.before_commit")
         log.info("clock.ran", moved=len(ready), of=len(ids), lag_ms=round(lag.total_seconds() * 1000))

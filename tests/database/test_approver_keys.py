@@ -19,8 +19,8 @@ from lockbox.database import Database, as_owner
 from lockbox.errors import NotYours
 from lockbox.ids import new_id
 from lockbox.requests.lifecycle import Action
+from lockbox.requests.policy import ApproveMeans
 from lockbox.requests.policy_rules import Policy
-from lockbox.requests.terms import ApproveMeans
 from tests.builders import Urls, World
 from tests.database.scenes import read
 from tests.database.tenancy import reads

@@ -13,7 +13,7 @@ from lockbox.database import Database
 from lockbox.errors import AskedAgain, NobodyCanApprove, NotTimedOut, NotYours, PolicyNotMet, TooMany, Unknown
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Role, Scope
-from lockbox.requests import again, submit, timers
+from lockbox.requests import submit, timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.submit import Limits, Submitted
@@ -45,7 +45,7 @@ def asks_again(world: World, who: str | Caller, request_id: UUID, limits: Limits
     """Ask again as somebody."""
     caller = world.people[who] if isinstance(who, str) else who
     with world.house.transaction() as session:
-        return again.ask(session, caller, HERE, request_id, SETTINGS.services, limits=limits)
+        return submit.ask(session, caller, HERE, request_id, SETTINGS.services, limits=limits)
 
 
 def test_the_same_is_filed_anew_and_follows_the_first(world: World, superuser: Engine, worker: Database) -> None:
@@ -192,7 +192,7 @@ def test_the_customer_and_the_requester_find_what_followed_and_others_do_not(
     def found(who: str) -> UUID | None:
         with world.house.transaction() as session:
             row_security.enter(session, world.people[who])
-            return again.follower(session, world.people[who], first.id)
+            return submit.follower(session, world.people[who], first.id)
 
     assert {who: found(who) for who in ("erin", "max", "ann", "eve")} == {
         "erin": second.id,

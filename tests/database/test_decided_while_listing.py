@@ -8,7 +8,7 @@ import pytest
 from sqlmodel import Session
 
 from lockbox.identity.roles import Caller
-from lockbox.requests import at_hand, review_queue, soonest
+from lockbox.requests import inbox, review_queue
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.builders import World
@@ -21,11 +21,11 @@ def _review(session: Session, caller: Caller) -> Sequence[Any]:
 
 
 def _waiting(session: Session, caller: Caller) -> Sequence[Any]:
-    return at_hand.waiting(session, caller)[0]
+    return inbox.waiting(session, caller)[0]
 
 
 def _inside(session: Session, caller: Caller) -> Sequence[Any]:
-    return at_hand.inside(session, caller)[0]
+    return inbox.inside(session, caller)[0]
 
 
 @pytest.mark.parametrize(
@@ -46,14 +46,14 @@ def test_what_is_decided_between_the_two_readings_is_not_listed(
     for request_id in (kept, decided):
         for name, action in before:
             reviewed.act(name, action, request_id)
-    some = soonest.some
+    some = inbox.some
 
     def and_then(*given: Any, **named: Any) -> tuple[list[UUID], str | None]:
         found = some(*given, **named)
         reviewed.act(*last, decided)
         return found
 
-    monkeypatch.setattr(soonest, "some", and_then)
+    monkeypatch.setattr(inbox, "some", and_then)
     with reviewed.house.transaction() as session:
         listed = looking(session, reviewed.people[who])
 

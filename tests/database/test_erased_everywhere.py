@@ -19,7 +19,7 @@ from lockbox.identity.roles import Means, Role, Scope
 from lockbox.identity.sessions import Lasting, Place
 from lockbox.identity.token_creation import Rules
 from lockbox.notifications import addresses, login_codes
-from lockbox.requests import activity, idempotency
+from lockbox.requests import activity, submit
 from lockbox.requests.activity import Entry
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
@@ -129,7 +129,7 @@ def _works(world: World) -> None:
     for who in ("erasmusquist", "gate"):
         with world.house.transaction() as session:
             row_security.enter(session, world.people[who])
-            idempotency.keep(session, id_of(world, who), "key", b"body", json.dumps(answer))
+            submit.keep(session, id_of(world, who), "key", b"body", json.dumps(answer))
 
 
 def _signs_in(world: World, worker: Database, superuser: Engine, who: str) -> None:

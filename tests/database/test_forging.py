@@ -14,8 +14,8 @@ from lockbox.database import Database
 from lockbox.identity.roles import Caller, Role
 from lockbox.ids import new_id
 from lockbox.requests.lifecycle import Action
+from lockbox.requests.policy import Stage
 from lockbox.requests.policy_rules import Policy
-from lockbox.requests.terms import Stage
 from tests.builders import Urls, World, unbound
 from tests.database.furnished import furnish, in_context
 from tests.database.scenes import as_caller, read, state_of, telling, within, write

@@ -16,11 +16,11 @@ from lockbox.notifications import results
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.results import Try
 from lockbox.pubsub import CHANNEL, OPERATORS
-from lockbox.requests import activity, questions, telling
+from lockbox.requests import activity, live_readers, questions
 from lockbox.requests.activity import Entry
 from lockbox.requests.lifecycle import Action
+from lockbox.requests.live_readers import Reader
 from lockbox.requests.policy_rules import Policy
-from lockbox.requests.telling import Reader
 from lockbox.schedule import CLOCK, NOTICES, Promise, Schedule
 from tests.builders import HERE, RETRIED, Urls, World, as_sender
 from tests.database.scenes import many, read, write
@@ -199,7 +199,7 @@ def test_a_redis_that_is_away_costs_news_and_never_the_commit(world: World) -> N
 def _told(world: World, ids: object, *names: str, **others: Reader) -> set[str]:
     readers = {name: Reader(world.people[name].person_id) for name in names} | others
     with world.house.transaction() as session:
-        concerned = telling.concerned(session, ids, list(readers.values()))  # type: ignore[arg-type]
+        concerned = live_readers.concerned(session, ids, list(readers.values()))  # type: ignore[arg-type]
     return {name for name, reader in readers.items() if reader in concerned}
 
 

@@ -24,10 +24,10 @@ from lockbox.errors import (
 )
 from lockbox.identity.roles import Mode
 from lockbox.ids import new_id
-from lockbox.requests import questions, talks, timers
+from lockbox.requests import questions, timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from lockbox.requests.talks import Exchange
+from lockbox.requests.questions import Exchange
 from tests.builders import HERE, ShiftedClock, Urls, World
 from tests.database.postbag import Postbag, address, open_notices
 from tests.database.scenes import as_caller, assert_indexes_are_true, at_once, read, state_of, trail
@@ -71,7 +71,7 @@ def answer(
 def listed(world: World, who: str, request_id: UUID) -> list[Exchange]:
     """Return what somebody reads of it."""
     with world.house.transaction() as session:
-        return talks.of_request(session, world.people[who], request_id)
+        return questions.of_request(session, world.people[who], request_id)
 
 
 def clock_of(world: World, request_id: UUID) -> Any:
@@ -244,13 +244,13 @@ def test_after_the_deadline_nothing_is_asked_though_the_clock_has_not_run(world:
 
 def test_about_one_request_twenty_questions_are_asked(world: World) -> None:
     request = world.submit()
-    for number in range(talks.MOST):
+    for number in range(questions.MOST):
         ask(world, ("ann", "amir")[number % 2], request.id)
 
     with pytest.raises(TooManyQuestions):
         ask(world, "abe", request.id)
 
-    assert len(listed(world, "ann", request.id)) == talks.MOST
+    assert len(listed(world, "ann", request.id)) == questions.MOST
 
 
 def test_the_engineer_is_told_of_a_question_the_asker_of_the_answer_and_endpoints_of_both(

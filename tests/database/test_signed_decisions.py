@@ -18,11 +18,10 @@ from lockbox.identity import passkeys
 from lockbox.identity.roles import Mode
 from lockbox.requests import decide
 from lockbox.requests.lifecycle import Action, State
-from lockbox.requests.merging import terms_for
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.passkey_approval import Signed
-from lockbox.requests.policy_rules import Ask, Policy, fits
-from lockbox.requests.terms import ApproveMeans, Reason
+from lockbox.requests.policy import ApproveMeans, Reason
+from lockbox.requests.policy_rules import Ask, Policy, fits, terms_for
 from tests.authenticator import Authenticator
 from tests.builders import WITHOUT_REVIEW, World
 from tests.database.scenes import as_caller, door, read, telling

@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from lockbox.ids import new_id
-from lockbox.requests import searching
+from lockbox.requests import queries
 from tests.each import each
 from tests.http.door import Door, facts
 
@@ -166,7 +166,7 @@ def test_looking_for_text_goes_on_behind_what_was_looked_through(
     wanted = fresh_door.pending(case_ref="CASE-7")
     for _ in range(4):
         fresh_door.pending(case_ref=None)
-    monkeypatch.setattr(searching, "MOST_SCANNED", 3)
+    monkeypatch.setattr(queries, "MOST_SCANNED", 3)
 
     first = fresh_door.get("ann", "/v1/requests", text="case-7").json()
     second = fresh_door.get("ann", "/v1/requests", text="case-7", cursor=first["next_cursor"]).json()

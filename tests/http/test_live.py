@@ -24,7 +24,7 @@ from lockbox.errors import TooMany
 from lockbox.identity.roles import Role
 from lockbox.ids import new_id
 from lockbox.pubsub import OPERATORS
-from lockbox.requests import looks
+from lockbox.requests import inbox
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import Schedule
@@ -180,7 +180,7 @@ def test_a_look_is_told_to_the_own_side_alone(live: Live) -> None:
     colleague, engineer = (live.settled(live.secret(name), _topic(request)) for name in ("amir", "erin"))
 
     with house.transaction() as session:
-        looks.begin(session, house.schedule, world.people["ann"], request.id)
+        inbox.begin(session, house.schedule, world.people["ann"], request.id)
 
     assert colleague.until("news").topics == {_topic(request)}
     assert engineer.quiet()

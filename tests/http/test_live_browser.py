@@ -9,7 +9,7 @@ from redis import Redis
 
 from config.settings import Settings
 from lockbox.identity.roles import Role
-from lockbox.requests import looks, questions
+from lockbox.requests import inbox, questions
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
@@ -96,10 +96,10 @@ def test_a_look_of_somebody_else_appears_and_goes(live: Live, desk: Desk) -> Non
     page = _opened(live, desk, "ann", f"/requests/{request.id}")
 
     with house.transaction() as session:
-        looks.begin(session, house.schedule, amir, request.id)
+        inbox.begin(session, house.schedule, amir, request.id)
     expect(page.locator("#looks")).to_contain_text("Amir is looking at it")
     with house.transaction() as session:
-        looks.end(session, house.schedule, amir, request.id)
+        inbox.end(session, house.schedule, amir, request.id)
 
     expect(page.locator("#looks")).not_to_contain_text("Amir is looking at it")
 

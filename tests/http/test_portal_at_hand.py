@@ -7,7 +7,7 @@ import pytest
 
 from lockbox.identity.roles import Means, Role
 from lockbox.identity.time_zones import clock_time
-from lockbox.requests.at_hand import MOST
+from lockbox.requests.inbox import MOST
 from lockbox.requests.lifecycle import Action
 from tests.database.scenes import many
 from tests.http.portal import Browser, OpenPortal, Page, Portal

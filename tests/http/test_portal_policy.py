@@ -9,8 +9,8 @@ from lockbox.admin import policies
 from lockbox.identity.roles import Means, Mode
 from lockbox.requests import questions
 from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.policy import Reason, Stage
 from lockbox.requests.policy_rules import Policy
-from lockbox.requests.terms import Reason, Stage
 from tests.builders import HERE
 from tests.database.tenancy import id_of, reads
 from tests.http.portal import Browser, Filled, OpenPortal, Page, Portal

@@ -6,7 +6,7 @@ from typing import Any
 
 from lockbox.identity.roles import Mode
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.terms import Terms
+from lockbox.requests.policy import Terms
 from tests.model.invariants import CHECKS, Check
 from tests.model.plant import World, begin, steps
 from tests.model.rules import ACTIONS, AMIR, ANN, ERIN, MAX, NAMES, NEVER, STATES, Case, House, Rules, acts_of

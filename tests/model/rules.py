@@ -10,9 +10,8 @@ from lockbox.errors import Refusal
 from lockbox.identity.roles import Mode
 from lockbox.requests import lifecycle, policy, quorum
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, DECISIONS, FINAL_STATES, OPEN_STATES, Action, Party, State
-from lockbox.requests.policy import Stretch
+from lockbox.requests.policy import Stretch, Terms
 from lockbox.requests.quorum import Vote, granted_window
-from lockbox.requests.terms import Terms
 
 STATES = tuple(State)
 ACTIONS = tuple(Action)

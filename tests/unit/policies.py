@@ -7,8 +7,7 @@ from uuid import UUID
 from hypothesis import strategies as st
 
 from lockbox.identity.roles import Mode
-from lockbox.requests.policy_rules import Ask, Consent, Match, Policy, Rule
-from lockbox.requests.terms import (
+from lockbox.requests.policy import (
     DAY,
     HARD_ACCESS_LIMIT,
     HARD_ANSWER_LIMIT,
@@ -21,6 +20,7 @@ from lockbox.requests.terms import (
     Stage,
     Terms,
 )
+from lockbox.requests.policy_rules import Ask, Consent, Match, Policy, Rule
 
 PEOPLE = tuple(UUID(int=number) for number in range(1, 6))
 GROUPS = ("board", "legal", "ops")

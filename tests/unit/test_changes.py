@@ -10,9 +10,9 @@ from pydantic import ValidationError
 
 from lockbox.audit.canonical import canonical
 from lockbox.identity.roles import Mode
+from lockbox.requests.policy import Overrides, Reason, Stage
 from lockbox.requests.policy_diff import changes
 from lockbox.requests.policy_rules import Consent, Match, Policy, Rule
-from lockbox.requests.terms import Overrides, Reason, Stage
 from tests.examples import examples
 from tests.unit.policies import PEOPLE, POLICIES
 

@@ -5,9 +5,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lockbox.requests.merging import loosens, stricter, strictest, terms_for
-from lockbox.requests.policy_rules import Ask, Match, Policy, Rule
-from lockbox.requests.terms import ApproveMeans, Overrides, Reason, Stage, Terms
+from lockbox.requests.policy import ApproveMeans, Overrides, Reason, Stage, Terms
+from lockbox.requests.policy_rules import Ask, Match, Policy, Rule, loosens, stricter, strictest, terms_for
 from tests.each import each
 from tests.examples import examples
 from tests.unit.policies import ASKS, PEOPLE, POLICIES, RULES, TERMS

@@ -9,9 +9,9 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from api.schemas.members import NewDelegation, NewMember
 from api.schemas.requests import Approval, NewRequest
 from api.schemas.webhooks import NewEndpoint, NewSecret
-from lockbox.requests import mistakes
+from lockbox.requests import policy_diff
+from lockbox.requests.policy import GroupName
 from lockbox.requests.policy_rules import Policy
-from lockbox.requests.terms import GroupName
 from tests.each import each
 
 ASKED = {
@@ -42,7 +42,7 @@ def told(kind: type[BaseModel], facts: Any) -> dict[str, str]:
     """Return what is said about each field."""
     with pytest.raises(ValidationError) as refused:
         kind.model_validate(facts)
-    return {".".join(map(str, where)): what for where, what in mistakes.of(refused.value)}
+    return {".".join(map(str, where)): what for where, what in policy_diff.of(refused.value)}
 
 
 @each(
@@ -80,7 +80,7 @@ def test_a_name_is_told_of_which_signs_it_is_made() -> None:
     with pytest.raises(ValidationError) as refused:
         TypeAdapter[str](GroupName).validate_python("Legal")
 
-    assert mistakes.told(refused.value).startswith("use small letters, digits and hyphens, and begin with")
+    assert policy_diff.told(refused.value).startswith("use small letters, digits and hyphens, and begin with")
 
 
 @pytest.mark.parametrize("kind", [Policy, NewRequest, NewMember, NewDelegation, NewEndpoint, NewSecret, Approval])
@@ -92,6 +92,8 @@ def test_whatever_comes_nothing_is_told_in_the_validators_own_words(kind: type[B
             try:
                 kind.model_validate(facts)
             except ValidationError as refused:
-                wrong |= {what for _, what in mistakes.of(refused) if RAW.search(what) or not PLAIN.fullmatch(what)}
+                wrong |= {
+                    what for _, what in policy_diff.of(refused) if RAW.search(what) or not PLAIN.fullmatch(what)
+                }
 
     assert wrong == set()

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lockbox.errors import Invalid, NothingLeft
-from lockbox.requests.narrowing import granted, kept
+from lockbox.requests.quorum import granted, kept
 
 ASKED = ["a", "b", "c"]
 NAMES = st.lists(st.sampled_from(ASKED), unique=True)

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lockbox.requests.lifecycle import FINAL_STATES, OPEN_STATES, State
-from lockbox.requests.policy import Nudges, Stretch, deadline, nudges, wake_at
-from lockbox.requests.terms import Terms
+from lockbox.requests.policy import Nudges, Stretch, Terms, deadline, nudges, wake_at
 from tests.examples import examples
 from tests.unit.policies import TERMS
 

@@ -2,10 +2,9 @@
 
 from uuid import UUID
 
-from lockbox.requests.phrasing import TERMS, lines
-from lockbox.requests.policy_diff import changes
+from lockbox.requests.policy import Terms
+from lockbox.requests.policy_diff import TERMS, changes, lines
 from lockbox.requests.policy_rules import Policy
-from lockbox.requests.terms import Terms
 from tests.each import each
 
 ANN, AMIR = UUID(int=1), UUID(int=2)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from lockbox.identity.roles import Mode
+from lockbox.requests.policy import Overrides, Reason
 from lockbox.requests.policy_rules import Ask, Consent, Match, Policy, Rule, effective_mode, fits
-from lockbox.requests.terms import Overrides, Reason
 from tests.each import each
 from tests.examples import examples
 from tests.unit.policies import ASKS, MATCHES, PEOPLE, POLICIES

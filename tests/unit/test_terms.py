@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from pydantic import ValidationError
 
-from lockbox.requests.terms import Overrides, Reason, Stage, Terms, defects
+from lockbox.requests.policy import Overrides, Reason, Stage, Terms, defects
 from tests.each import each
 from tests.examples import examples
 from tests.unit.policies import TERMS

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from lockbox.requests.at_hand import MOST
+from lockbox.requests.inbox import MOST
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from tests.builders import World

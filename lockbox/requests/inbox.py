@@ -1,0 +1,261 @@
+"""What is at hand for somebody: requests that wait for their answer, and windows that are open now."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, exists, literal, tuple_
+from sqlmodel import Session, col, select
+
+from lockbox import database
+from lockbox.database import now
+from lockbox.errors import Invalid, NotYours
+from lockbox.identity import row_security
+from lockbox.identity.models import Person
+from lockbox.identity.roles import Caller, Role, Side
+from lockbox.notifications import recipients
+from lockbox.notifications.recipients import Directory
+from lockbox.requests import decisions, policy_store, queries
+from lockbox.requests.lifecycle import State
+from lockbox.requests.models import AccessRequest, Decision
+from lockbox.requests.policy import Commented, customer_decides
+from lockbox.requests.queries import Entry
+from lockbox.requests.quorum import Tally, tallies
+from lockbox.schedule import Schedule
+
+FORM = re.compile(r"([0-9]{1,16})-([0-9a-f]{32})")
+NO_PAGE = "This page is not one of ours; begin again with the first."
+EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
+ORDER: Final = col(AccessRequest.deadline_at), col(AccessRequest.id)
+MOST = 30
+
+
+@dataclass(frozen=True)
+class Look:
+    """Somebody who looks at a request: since when, and until when they do if nothing renews it."""
+
+    person_id: UUID
+    name: str
+    since: datetime
+    until: datetime
+
+
+@dataclass(frozen=True)
+class Around:
+    """Who looks at a request, the first one first, and whether the reader may say so too."""
+
+    looks: Sequence[Look]
+    may_look: bool
+
+
+def begin(session: Session, schedule: Schedule, caller: Caller, request_id: UUID) -> None:
+    """Let the others see for five minutes that the caller looks at it, or for five more; it blocks nobody.
+
+    It is no move and leaves no trace: while Redis is away nobody looks at anything. About a request that does not
+    wait nothing is done.
+
+    Raises:
+        Unknown: there is none that the caller may know of.
+        NotYours: they cannot answer it.
+    """
+    request = queries.find(session, caller, request_id).request
+    able = _may_claim(session, caller.side, request)
+    if able is None:
+        return
+    if caller.person_id not in able:
+        raise NotYours("Only who may answer a request says that they are looking at it.")
+    if schedule.mark_looking(str(request_id), str(caller.person_id), now(session)):
+        database.news(session, [request_id], caller.side.value)
+
+
+def end(session: Session, schedule: Schedule, caller: Caller, request_id: UUID) -> None:
+    """Let the caller look at it no longer.
+
+    Raises:
+        Unknown: there is none that the caller may know of.
+    """
+    queries.find(session, caller, request_id)
+    if schedule.unmark_looking(str(request_id), str(caller.person_id)):
+        database.news(session, [request_id], caller.side.value)
+
+
+def around(session: Session, schedule: Schedule, caller: Caller, request: AccessRequest) -> Around:
+    """Return who of the caller's own side looks at a request, of those who may answer it at this moment."""
+    able = _may_claim(session, caller.side, request) or frozenset()
+    marks = schedule.looking(str(request.id), sorted(map(str, able))) if able else {}
+    if not marks:
+        return Around((), caller.person_id in able)
+    names = select(Person.id, Person.name).where(col(Person.id).in_([UUID(one) for one in marks]))
+    at = now(session)
+    found = [Look(one, name, marks[str(one)][0], at + marks[str(one)][1]) for one, name in session.exec(names).all()]
+    return Around(sorted(found, key=lambda look: (look.since, look.person_id)), caller.person_id in able)
+
+
+def _may_claim(session: Session, side: Side, request: AccessRequest) -> frozenset[UUID] | None:
+    """Return who of a side could answer at this moment; None where that side is not asked."""
+    if request.state == State.REVIEWING and side is Side.VENDOR:
+        known = recipients.look_up(session, frozenset(), now(session))
+        return frozenset(known.managers) - {request.requester_id}
+    if request.state == State.PENDING and side is Side.CUSTOMER and customer_decides(request.mode):
+        known = recipients.look_up(session, {request.tenant_id}, now(session))
+        return known.able(request.tenant_id) | known.admins[request.tenant_id]
+    return None
+
+
+def count(session: Session, caller: Caller, request: AccessRequest) -> list[Tally]:
+    """Return how far the votes have come: first of all approvers, then of each group that must also agree.
+
+    Only votes of those who may still approve count, by the approvers' seats that they fill, and what is needed is the
+    stricter of the policy that judged the request and today's. The caller may know of the request; of the customer's
+    people nothing but the numbers is told.
+    """
+    if caller.side is Side.VENDOR:
+        row_security.turn_to(session, request.tenant_id)
+    known = recipients.look_up(session, {request.tenant_id}, now(session))
+    return count_all(session, [request], known)[request.id]
+
+
+def of_those_that_wait(session: Session, caller: Caller, requests: Iterable[AccessRequest]) -> dict[UUID, Tally]:
+    """Return how far the votes of all approvers have come on those of a list about which the customer decides.
+
+    What is said of a state is said with it, in lists as on a request's own page. The caller may know of all of them.
+    """
+    by_tenant = defaultdict[UUID, list[AccessRequest]](list)
+    for request in requests:
+        if request.state == State.PENDING and customer_decides(request.mode):
+            by_tenant[request.tenant_id].append(request)
+    if not by_tenant:
+        return {}
+    at, counted = now(session), dict[UUID, Tally]()
+    for tenant_id, some in by_tenant.items():
+        if caller.side is Side.VENDOR:
+            row_security.turn_to(session, tenant_id)
+        known = recipients.look_up(session, {tenant_id}, at)
+        counted |= {one: found[0] for one, found in count_all(session, some, known).items()}
+    return counted
+
+
+def count_all(session: Session, requests: Sequence[AccessRequest], known: Directory) -> dict[UUID, list[Tally]]:
+    """Return the same for each of these requests, to people of the tenants that `known` knows."""
+    rulings = policy_store.rulings(session, [request.id for request in requests])
+    votes = decisions.all_given(session, requests, known, {one: ruling.terms for one, ruling in rulings.items()})
+    counted = {}
+    for request in requests:
+        ruling = rulings[request.id]
+        needed = max(request.quorum, ruling.terms.quorum)
+        counted[request.id] = tallies(votes[request.id], needed, ruling.terms.stages, ruling.groups)
+    return counted
+
+
+def some(
+    session: Session, conditions: Sequence[ColumnElement[bool]], *, cursor: str | None, most: int
+) -> tuple[list[UUID], str | None]:
+    """Return the ids of requests that match, at most `most`, from the cursor on, and the cursor of those that follow.
+
+    Raises:
+        Invalid: the cursor is not one that this call gave out.
+    """
+    wanted = [*conditions, *([_later(cursor)] if cursor else [])]
+    rows = session.exec(select(*ORDER).where(*wanted).order_by(*ORDER).limit(most + 1)).all()
+    at, last = rows[most - 1] if len(rows) > most else (None, None)
+    beyond = f"{(at - EPOCH) // MICROSECOND}-{last.hex}" if at and last else None
+    return [one for _, one in rows[:most]], beyond
+
+
+def _later(cursor: str) -> ColumnElement[Any]:
+    read = FORM.fullmatch(cursor)
+    if read is None:
+        raise Invalid(NO_PAGE, field="after")
+    return tuple_(*ORDER) > tuple_(literal(EPOCH + int(read[1]) * MICROSECOND), literal(UUID(hex=read[2])))
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A request that somebody may still answer, and how far the votes have come; admins may say no alone."""
+
+    entry: Entry
+    tallies: Sequence[Tally]
+    may_approve: bool
+
+
+@dataclass(frozen=True)
+class Inside:
+    """A window whose time is not over, and whether whoever looks at it may close it, and has to say why.
+
+    Whether the vendor's people have to say why is None: they do not read the customer's policy here.
+    """
+
+    entry: Entry
+    may_revoke: bool
+    needs_reason: bool | None = None
+
+
+def waiting(
+    session: Session, caller: Caller, *, cursor: str | None = None, most: int = MOST
+) -> tuple[list[Waiting], str | None]:
+    """Return what waits for the caller, who has not answered it, the soonest deadline first, and the next cursor.
+
+    Approvers, those who stand in for one at this moment, and admins are asked.
+
+    Raises:
+        Invalid: the cursor is not one that this call gave out.
+    """
+    row_security.enter(session, caller)
+    at = now(session)
+    known = recipients.look_up(session, caller.tenants(), at)
+    able = _able(caller, known)
+    conditions = [
+        queries.visible(caller),
+        col(AccessRequest.state) == State.PENDING,
+        col(AccessRequest.deadline_at) > at,
+        col(AccessRequest.requester_id) != caller.person_id,
+        col(AccessRequest.tenant_id).in_(able | caller.tenants({Role.TENANT_ADMIN})),
+        ~exists().where(
+            col(Decision.request_id) == col(AccessRequest.id), col(Decision.person_id) == caller.person_id
+        ),
+    ]
+    ids, beyond = some(session, conditions, cursor=cursor, most=most)
+    found = queries.some(session, caller, ids, State.PENDING)
+    counted = count_all(session, [entry.request for entry in found], known)
+    return [Waiting(entry, counted[entry.request.id], entry.request.tenant_id in able) for entry in found], beyond
+
+
+def inside(
+    session: Session, caller: Caller, *, cursor: str | None = None, most: int = MOST
+) -> tuple[list[Inside], str | None]:
+    """Return the windows that are open now, as far as the caller may know of them, the first to close first.
+
+    One that something shuts before its time is among them: `entry.open` says so. The cursor leads to those after.
+
+    Raises:
+        Invalid: the cursor is not one that this call gave out.
+    """
+    row_security.enter(session, caller)
+    at = now(session)
+    conditions = [
+        queries.visible(caller),
+        col(AccessRequest.state) == State.ACTIVE,
+        col(AccessRequest.deadline_at) > at,
+    ]
+    ids, beyond = some(session, conditions, cursor=cursor, most=most)
+    found = queries.some(session, caller, ids, State.ACTIVE)
+    closes = _able(caller, recipients.look_up(session, caller.tenants(), at)) | caller.tenants({Role.TENANT_ADMIN})
+    is_manager = caller.holds(Role.MANAGER)
+    rulings = policy_store.rulings(session, ids) if caller.side is Side.CUSTOMER and found else {}
+    return [
+        Inside(
+            entry,
+            is_manager or entry.request.tenant_id in closes,
+            Commented.REVOKE in rulings[entry.request.id].terms.comment_required if rulings else None,
+        )
+        for entry in found
+    ], beyond
+
+
+def _able(caller: Caller, known: Directory) -> frozenset[UUID]:
+    """Return the tenants for which the caller could decide now."""
+    return frozenset(one for one in caller.tenants() if caller.person_id in known.able(one))
