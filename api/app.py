@@ -39,9 +39,8 @@ from config.settings import Settings, UnsafeSettings
 from lockbox.audit import approval_keys
 from lockbox.audit.approval_keys import Approvals
 from lockbox.audit.log import signing_keys
-from lockbox.audit.log.behind import Shipped
 from lockbox.audit.log.signing_keys import BadKey
-from lockbox.audit.log.witness import Folder
+from lockbox.audit.log.witness import Folder, Shipped
 from lockbox.database import Database, make_engine
 from lockbox.identity import keyring
 from lockbox.identity.keyring import Keyring

@@ -7,7 +7,7 @@ import time
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from lockbox.audit.log import behind
+from lockbox.audit.log import witness
 from lockbox.database import Database
 from lockbox.identity import mark_check
 from lockbox.identity.mark_check import Rounds
@@ -49,7 +49,7 @@ class Beating(threading.Thread):
         is_due = time.monotonic() >= self._look_at
         if is_due:
             with self._database.transaction() as session:
-                shipped = behind.of(session)
+                shipped = witness.of(session)
                 self._doubted = shipped.all_doubts(session) if shipped else None
         self._heart.beat(self._database, Part.API, self._doubted)
         if is_due:

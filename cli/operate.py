@@ -20,10 +20,9 @@ from config.settings import Settings, UnsafeSettings, load
 from lockbox import startup_checks
 from lockbox.admin import erasure, key_rotation, restore, retention
 from lockbox.audit.log import signing_keys
-from lockbox.audit.log.behind import Shipped
 from lockbox.audit.log.checkpoint import BadNote, VerifierKey
 from lockbox.audit.log.signing_keys import BadKey
-from lockbox.audit.log.witness import Folder
+from lockbox.audit.log.witness import Folder, Shipped
 from lockbox.audit.verifier.approval_checks import NAME as APPROVALS
 from lockbox.database import as_owner
 from lockbox.errors import Refusal

@@ -22,12 +22,10 @@ from lockbox.audit.verifier import export_format, saved_checkpoint
 from lockbox.audit.verifier import verify as verifier
 from lockbox.audit.verifier.approval_checks import NAME
 from lockbox.audit.verifier.approver_key_file import BadKeys
-from lockbox.audit.verifier.export_format import Header, Unreadable
-from lockbox.audit.verifier.findings import Kind
-from lockbox.audit.verifier.remarks import remarks, whole, word
+from lockbox.audit.verifier.export_format import Header, Kind, Unreadable
 from lockbox.audit.verifier.saved_checkpoint import Mailed
 from lockbox.audit.verifier.signed_approvals import Approvers
-from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD, NO_EXPORT, Verdict
+from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD, NO_EXPORT, Verdict, remarks, whole, word
 
 LONG_FILE = 4 << 20
 COLOURS = {GOOD: "bold green", BAD: "bold red", CANNOT_TELL: "bold yellow"}

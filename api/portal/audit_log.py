@@ -24,11 +24,10 @@ from lockbox.admin import audit_access, tenants
 from lockbox.admin.audit_access import READERS, Found, Reading
 from lockbox.audit import export as exports
 from lockbox.audit.event_search import Wanted
-from lockbox.audit.export import Pages
+from lockbox.audit.events import TRAIL_EXPORTED, TRAIL_READ
+from lockbox.audit.export import Pages, table
 from lockbox.audit.log import proofs
 from lockbox.audit.log.checkpoint import VerifierKey
-from lockbox.audit.looking import TRAIL_EXPORTED, TRAIL_READ
-from lockbox.audit.table import table
 from lockbox.audit.wording import WORDS, told
 from lockbox.errors import Invalid, Refusal, Unknown
 from lockbox.identity import preferences, time_zones

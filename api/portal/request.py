@@ -23,7 +23,7 @@ from api.portal.signed_approvals import NOTHING_SHOWN, ApprovalProof, shown_proo
 from api.refusal_log import Tried, note, trying
 from api.schemas.requests import Approval
 from config.settings import Settings
-from lockbox.audit import timeline
+from lockbox.audit import event_search
 from lockbox.database import now
 from lockbox.errors import AskedAgain, Conflict, Invalid, NotYours, Refusal, SignInAgain, TooMany, Unknown
 from lockbox.identity.roles import Caller, Role, Side
@@ -178,8 +178,8 @@ def _shown(
     held = visibility.capacities(visitor.caller, entry.request.requester_id, entry.request.tenant_id)
     # A move that was made since the request was read is left to the next look: forms bear the version that was read.
     version = entry.request.version
-    happened = [event for event in timeline.events(session, request_id) if (event.seq or 0) <= version]
-    moves = timeline.moves(happened)
+    happened = [event for event in event_search.events(session, request_id) if (event.seq or 0) <= version]
+    moves = event_search.moves(happened)
     told_of = list(_told_of(happened, visitor.caller.side))
     told = reach.of_request(
         session, request_id, entry.request.state, customer_knows=entry.request.asked_at is not None

@@ -27,11 +27,9 @@ from lockbox.audit.log.checkpoint import BadNote, VerifierKey
 from lockbox.audit.verifier import approver_key_file, export_format, saved_checkpoint
 from lockbox.audit.verifier import verify as verifier
 from lockbox.audit.verifier.approver_key_file import LONGEST_FILE, ApproverKeys, BadKeys
-from lockbox.audit.verifier.export_format import Unreadable
-from lockbox.audit.verifier.findings import MOST
-from lockbox.audit.verifier.remarks import remarks, whole, word
+from lockbox.audit.verifier.export_format import MOST, Unreadable
 from lockbox.audit.verifier.signed_approvals import Approvers
-from lockbox.audit.verifier.verify import Verdict
+from lockbox.audit.verifier.verify import Verdict, remarks, whole, word
 from lockbox.database import Database
 from lockbox.errors import Busy, Invalid, NotYours, Refusal
 from lockbox.identity import rate_limit, row_security

@@ -29,10 +29,10 @@ from lockbox.admin.audit_access import Reading
 from lockbox.audit import export as exports
 from lockbox.audit import report as reports
 from lockbox.audit.event_search import Recorded, Wanted
+from lockbox.audit.events import TRAIL_EXPORTED, TRAIL_READ
+from lockbox.audit.export import table
 from lockbox.audit.log import proofs
 from lockbox.audit.log.checkpoint import VerifierKey
-from lockbox.audit.looking import TRAIL_EXPORTED, TRAIL_READ
-from lockbox.audit.table import table
 from lockbox.database import now
 from lockbox.errors import Invalid
 from lockbox.instants import Instant

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.deps import House
-from lockbox.audit.log import behind
+from lockbox.audit.log import witness
 from lockbox.database import Database
 from lockbox.schedule import Away
 from lockbox.startup_checks import NotFit, fits
@@ -66,7 +66,7 @@ def _postgres(house: Database) -> str:
 def _trail(house: Database) -> str:
     try:
         with house.transaction() as session:
-            shipped = behind.of(session)
+            shipped = witness.of(session)
             return "behind" if shipped and shipped.all_doubts(session) else "ok"
     except SQLAlchemyError:
         return "unknown"

@@ -35,7 +35,7 @@ from api.schemas.requests import (
 )
 from config.settings import Settings
 from lockbox import text_rules
-from lockbox.audit import timeline
+from lockbox.audit import event_search
 from lockbox.database import Database
 from lockbox.errors import Invalid, NotSignedIn
 from lockbox.identity import pending_login
@@ -295,7 +295,7 @@ def _detail(session: Session, entry: Entry, who: Caller) -> RequestDetail:
     asked = entry.request
     found = reach.of_request(session, asked.id, asked.state, customer_knows=asked.asked_at is not None)
     numbers = {name: value for name, value in vars(found).items() if name in ReachView.model_fields}
-    decided = [row for row in timeline.events(session, asked.id) if row.seq and row.action in DECISIONS]
+    decided = [row for row in event_search.events(session, asked.id) if row.seq and row.action in DECISIONS]
     said = voices(session, decided)
     return RequestDetail(
         **_facts(entry, who),

@@ -19,7 +19,7 @@ from api.schemas.requests import (
     NoticeList,
     NoticeView,
 )
-from lockbox.audit import timeline
+from lockbox.audit import event_search
 from lockbox.notifications import delivery_status
 from lockbox.notifications.audience import knows_of
 from lockbox.notifications.delivery_status import Told
@@ -39,11 +39,11 @@ def events(request_id: UUID, who: Who, came: From, session: Work) -> EventList:
     """Show the timeline of a request: its moves in order and without a gap, and what happened beside them."""
     entry = queries.find(session, who, request_id)
     held = capacities(who, entry.request.requester_id, entry.request.tenant_id)
-    rows = timeline.events(session, request_id)
+    rows = event_search.events(session, request_id)
     are_dead = any(row.action == NOTICE_DEAD for row in rows)
     own = delivery_status.of_request(session, request_id, who.side).own if are_dead else ()
     names = {str(told.id): told.recipient for told in own}
-    said = voices(session, timeline.moves(rows))
+    said = voices(session, event_search.moves(rows))
     seen = [row for row in rows if row.seq is not None or knows_of(who.side, row.to_state, row.template)]
     shown = EventList(items=[_event(row, said.get(row.seq, Voice()), held, names) for row in seen])
     read_log.note(session, who, came, entry.request)

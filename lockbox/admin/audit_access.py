@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlmodel import Session
 
 from lockbox.admin import permissions
-from lockbox.audit import event_search, looking
+from lockbox.audit import event_search, events
 from lockbox.audit import report as reports
 from lockbox.audit.event_search import Recorded, Sight, Wanted
 from lockbox.audit.events import VENDORS_LOG, Actor
@@ -195,7 +195,7 @@ def report(session: Session, caller: Caller, origin: Origin, request_id: UUID) -
     said = [_events(session, who, Wanted(request=request_id, action=one), MOST_SAID) for one in reports.CONVERSED]
     asked = [event for some in said for event in some]
     count = len(moves) + len(used) + len(asked)
-    note(session, who, origin, looking.TRAIL_READ, asked={"request": str(request_id)}, count=count)
+    note(session, who, origin, events.TRAIL_READ, asked={"request": str(request_id)}, count=count)
     more, kept = len(used) > MOST_USES, _kept(entry.request)
     in_order = sorted(asked, key=lambda event: (event.at, event.id))
     return reports.report(entry.tenant, moves, used[-MOST_USES:], asked=in_order, more=more, kept=kept)
@@ -231,7 +231,7 @@ def note(
     roles = (*sorted(READERS), Role.VENDOR_AUDITOR)
     role = next(one for one in roles if who.caller.holds(one, tenant_id=who.tenant_id if one in READERS else None))
     actor = Actor(who.caller.person_id, role, who.caller.name, origin.channel, origin.address, origin.user_agent)
-    looking.record(session, actor, action, logs=[who.tenant_id], wanted=asked, count=count)
+    events.record(session, actor, action, logs=[who.tenant_id], wanted=asked, count=count)
 
 
 def pages(house: Database, who: Reading) -> Pages:

@@ -12,9 +12,9 @@ from sqlmodel import Session
 
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_OWNER, VENDORS_LOG, Happening
-from lockbox.audit.log.behind import Shipped
 from lockbox.audit.log.checkpoint import Checkpoint
 from lockbox.audit.log.merkle import EMPTY_ROOT
+from lockbox.audit.log.witness import Shipped
 from lockbox.database import now
 from lockbox.identity.roles import Mode
 from lockbox.notifications import announcements, recipients

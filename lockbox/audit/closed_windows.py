@@ -13,7 +13,7 @@ from sqlmodel import Session
 from lockbox.audit import event_search
 from lockbox.audit.event_search import Recorded
 from lockbox.audit.report import OPEN, Step, Use, step, use
-from lockbox.audit.verifier.agreeing import MEMBERS
+from lockbox.audit.verifier.event_checks import MEMBERS
 
 MOST_USES = 20
 WANTED = frozenset({*MEMBERS, "number", "body", "details"})

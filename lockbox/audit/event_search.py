@@ -6,12 +6,25 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, func, literal_column, select, text
+from sqlalchemy import ColumnElement, Row, Select, and_, func, literal_column, select, text
 from sqlmodel import Session, col
 
 from lockbox.audit.models import Event, Seal
-from lockbox.audit.verifier import agreeing
+from lockbox.audit.verifier import event_checks
 
+EVENTS = text("""
+SELECT e.seq, e.at, e.action, e.actor_id, e.actor_role, e.from_state, e.to_state, e.deadline_at,
+    (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'name') AS actor_name,
+    (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'comment') AS comment,
+    (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'address') AS address,
+    (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'user_agent') AS user_agent,
+    (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'kept_resources') AS kept_resources,
+    (SELECT jsonb_object_agg(d.field, d.value) FROM event_details d
+        WHERE d.event_id = e.id AND starts_with(d.field, 'principal_')) AS principals,
+    CASE WHEN e.action = 'notice_dead' THEN convert_from(e.body, 'UTF8')::jsonb ->> 'template' END AS template, e.body
+FROM events e WHERE e.request_id = :request_id AND e.action NOT IN ('activity', 'notices_sent')
+ORDER BY e.at, e.seq NULLS LAST, e.id
+""")
 WORDS = ("comment", "justification")
 UNREAD = frozenset({"deadline_at", "internal", "log_id"})
 DETAILS: ColumnElement[Any] = literal_column(
@@ -27,6 +40,19 @@ IN_PLACE: ColumnElement[Any] = literal_column(
 OF_SERVICE = "EXISTS (SELECT FROM requests r WHERE r.id = events.request_id AND r.service = :service)"
 SAYS = """EXISTS (SELECT FROM event_details d WHERE d.event_id = events.id AND d.field = ANY (:words)
     AND d.value ILIKE :pattern)"""
+
+
+def events(session: Session, request_id: UUID) -> Sequence[Row[Any]]:
+    """Return the events of a request in order: its moves, which have a seq, and what happened beside them.
+
+    What was done inside its window is not among them, nor which notices went out: those have lists of their own.
+    """
+    return session.connection().execute(EVENTS, {"request_id": request_id}).all()
+
+
+def moves(events: Iterable[Row[Any]]) -> list[Row[Any]]:
+    """Return those of a request's events that are its moves, in order and without a gap."""
+    return sorted((event for event in events if event.seq is not None), key=lambda event: event.seq)
 
 
 @dataclass(frozen=True)
@@ -77,7 +103,7 @@ class Recorded:
     @property
     def said(self) -> dict[str, Any]:
         """What the body says; nothing where it is no object."""
-        return agreeing.said(self.body)
+        return event_checks.said(self.body)
 
     @property
     def personal(self) -> dict[str, str]:
@@ -152,9 +178,11 @@ def items(session: Session, log_id: UUID, events: Iterable[Recorded]) -> dict[UU
     """Return what requests are about, service and resources, by the bodies of their first moves in a log."""
     ids = {event.request_id for event in events if event.request_id}
     query = select(col(Event.request_id), col(Event.body), DETAILS.label("details"))
-    first = col(Event.request_id).in_(ids), col(Event.log_id) == log_id, col(Event.action).in_(agreeing.ASKING)
+    first = col(Event.request_id).in_(ids), col(Event.log_id) == log_id, col(Event.action).in_(event_checks.ASKING)
     rows = session.connection().execute(query.where(*first))
-    return {row.request_id: found for row in rows if (found := agreeing.item(bytes(row.body), _pairs(row.details)))}
+    return {
+        row.request_id: found for row in rows if (found := event_checks.item(bytes(row.body), _pairs(row.details)))
+    }
 
 
 def _between(query: Select[Any], log_id: UUID, start: int, end: int) -> Select[Any]:
@@ -213,9 +241,9 @@ def checked(row: dict[str, Any]) -> Recorded:
     sealed, None where nobody has looked.
     """
     in_place = row.pop("in_place")
-    columns = {name: row[name] for name in agreeing.MEMBERS}
+    columns = {name: row[name] for name in event_checks.MEMBERS}
     plain = _plain(row)
-    members, altered = agreeing.held_against(plain["body"], columns, plain["details"])
+    members, altered = event_checks.held_against(plain["body"], columns, plain["details"])
     members.pop("seq")
     return Recorded(**(plain | members), altered=(*altered, "body") if in_place is False else altered)
 

@@ -1,12 +1,17 @@
 """Appending to the audit trail: what an event is, and the SQL that writes any number of them at once."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import text
+from sqlmodel import Session
+
 from lockbox.audit.canonical import Value, canonical, commitment, new_salt
+from lockbox.database import now
 from lockbox.ids import new_id
 from lockbox.sql import array
 
@@ -19,6 +24,23 @@ REVIEWING = "reviewing"
 TOLD = frozenset({"pending", "active"})
 NOBODYS = frozenset({CLOCK, OWNER})
 CUSTOMERS = frozenset({CUSTOMER, "tenant_admin", "approver", "auditor"})
+APPEND = """
+new_events AS (
+    INSERT INTO events (id, tenant_id, request_id, seq, at, action, actor_id, actor_role, from_state, to_state,
+        deadline_at, internal, body)
+    SELECT * FROM unnest(CAST(:e_id AS uuid[]), CAST(:e_tenant_id AS uuid[]), CAST(:e_request_id AS uuid[]),
+        CAST(:e_seq AS integer[]), CAST(:e_at AS timestamptz[]), CAST(:e_action AS text[]),
+        CAST(:e_actor_id AS uuid[]), CAST(:e_actor_role AS text[]), CAST(:e_from_state AS text[]),
+        CAST(:e_to_state AS text[]), CAST(:e_deadline_at AS timestamptz[]), CAST(:e_internal AS boolean[]),
+        CAST(:e_body AS bytea[]))
+), new_details AS (
+    INSERT INTO event_details (event_id, field, salt, value)
+    SELECT * FROM unnest(CAST(:d_event_id AS uuid[]), CAST(:d_field AS text[]), CAST(:d_salt AS bytea[]),
+        CAST(:d_value AS text[]))
+)"""
+TRAIL_READ = "trail_read"
+TRAIL_EXPORTED = "trail_exported"
+RECORD = text(f"WITH {APPEND} SELECT 1")
 
 
 @dataclass(frozen=True)
@@ -45,6 +67,8 @@ class Actor:
 
 
 THE_CLOCK = Actor(person_id=None, role=CLOCK, channel=CLOCK)
+
+
 THE_OWNER = Actor(person_id=None, role=OWNER, channel="operate")
 """Whoever runs the installation, as the owner of its database."""
 
@@ -93,22 +117,6 @@ class Happening:
     def log_id(self) -> UUID:
         """The log in which it is sealed: the tenant's, or the vendor's own."""
         return VENDORS_LOG if self.internal or self.tenant_id is None else self.tenant_id
-
-
-APPEND = """
-new_events AS (
-    INSERT INTO events (id, tenant_id, request_id, seq, at, action, actor_id, actor_role, from_state, to_state,
-        deadline_at, internal, body)
-    SELECT * FROM unnest(CAST(:e_id AS uuid[]), CAST(:e_tenant_id AS uuid[]), CAST(:e_request_id AS uuid[]),
-        CAST(:e_seq AS integer[]), CAST(:e_at AS timestamptz[]), CAST(:e_action AS text[]),
-        CAST(:e_actor_id AS uuid[]), CAST(:e_actor_role AS text[]), CAST(:e_from_state AS text[]),
-        CAST(:e_to_state AS text[]), CAST(:e_deadline_at AS timestamptz[]), CAST(:e_internal AS boolean[]),
-        CAST(:e_body AS bytea[]))
-), new_details AS (
-    INSERT INTO event_details (event_id, field, salt, value)
-    SELECT * FROM unnest(CAST(:d_event_id AS uuid[]), CAST(:d_field AS text[]), CAST(:d_salt AS bytea[]),
-        CAST(:d_value AS text[]))
-)"""
 
 
 def append(happenings: Iterable[Happening]) -> dict[str, Any]:
@@ -177,3 +185,33 @@ def _body(row: Happening, commitments: Mapping[str, str]) -> bytes:
             "personal": commitments,
         }
     )
+
+
+def record(
+    session: Session,
+    actor: Actor,
+    action: str,
+    *,
+    logs: Iterable[UUID | None],
+    wanted: Mapping[str, str],
+    count: int,
+) -> None:
+    """Write that somebody has looked into the trail, in each log that they looked into.
+
+    Args:
+        session: the open transaction, in the context of whoever looks.
+        actor: who looks.
+        action: `trail_read` or `trail_exported`.
+        logs: the tenants whose log it was; None is the vendor's own.
+        wanted: what they looked for, by the names of the query; it may hold names, and is kept as they are.
+        count: how many events they were shown.
+    """
+    at = now(session)
+    sought = json.dumps(dict(wanted), ensure_ascii=False, sort_keys=True) if wanted else None
+    happenings = [
+        Happening(
+            at=at, action=action, actor=actor, tenant_id=one, facts={"count": count}, personal={"wanted": sought}
+        )
+        for one in logs
+    ]
+    session.connection().execute(RECORD, append(happenings))

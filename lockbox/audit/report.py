@@ -10,7 +10,8 @@ from uuid import UUID
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lockbox.audit.event_search import Recorded
-from lockbox.audit.verifier.agreeing import SUBMISSION, submitted
+from lockbox.audit.verifier.approval_checks import SUBMISSION
+from lockbox.audit.verifier.event_checks import submitted
 
 ACTIVITY = "activity"
 LATE = timedelta(hours=1)

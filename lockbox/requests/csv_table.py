@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from lockbox.audit.canonical import instant
-from lockbox.audit.table import row
+from lockbox.audit.export import row
 from lockbox.identity.roles import Caller
 from lockbox.notifications.states import SAYINGS
 from lockbox.requests.queries import Entry

@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
-from lockbox.audit.log import behind
+from lockbox.audit.log import witness
 from lockbox.audit.models import Event
 from lockbox.database import now
 from lockbox.errors import Invalid, NoOpenWindow, NotYours, TrailBehind, Unknown
@@ -356,5 +356,5 @@ def read(session: Session, query: Query, values: Mapping[str, object] | None = N
 
 
 def _behind(session: Session, tenants: Collection[UUID]) -> Collection[UUID]:
-    shipped = behind.of(session)
+    shipped = witness.of(session)
     return shipped.behind(session, tenants) if shipped else ()

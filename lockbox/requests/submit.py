@@ -15,7 +15,7 @@ from sqlmodel import Session, col
 from config.settings import Service
 from lockbox.audit.canonical import Plain, Value
 from lockbox.audit.events import Actor
-from lockbox.audit.verifier.agreeing import SUBMISSION
+from lockbox.audit.verifier.approval_checks import SUBMISSION
 from lockbox.errors import (
     AskedAgain,
     KeyInUse,

@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import Engine
 
 from lockbox.admin import audit_access
+from lockbox.audit import export as tables
 from lockbox.audit import report
-from lockbox.audit import table as tables
 from lockbox.audit.event_search import Recorded, Wanted
 from lockbox.audit.report import Report
-from lockbox.audit.verifier.findings import Kind
+from lockbox.audit.verifier.export_format import Kind
 from lockbox.audit.verifier.verify import GOOD
 from lockbox.database import Database, now
 from lockbox.requests.lifecycle import Action

@@ -12,7 +12,7 @@ from lockbox.audit.event_search import Wanted
 from lockbox.audit.verifier import approver_key_file as files
 from lockbox.audit.verifier import export_format
 from lockbox.audit.verifier.approver_key_file import ApproverKeys
-from lockbox.audit.verifier.findings import Kind
+from lockbox.audit.verifier.export_format import Kind
 from lockbox.audit.verifier.signed_approvals import Approvers
 from lockbox.audit.verifier.verify import BAD, Verdict, verify
 from lockbox.database import Database, as_owner

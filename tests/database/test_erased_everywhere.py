@@ -9,9 +9,8 @@ from sqlalchemy import Engine
 
 from lockbox.admin import delegates, invitations, members, observers, policies
 from lockbox.admin.observers import Wanted
-from lockbox.audit import looking, refusals_log
-from lockbox.audit.events import Actor
-from lockbox.audit.looking import TRAIL_READ
+from lockbox.audit import events, refusals_log
+from lockbox.audit.events import TRAIL_READ, Actor
 from lockbox.audit.refusals_log import DECISION_REFUSED, SIGN_IN_REFUSED, Refused
 from lockbox.database import Database
 from lockbox.identity import row_security, sessions, token_creation
@@ -178,7 +177,7 @@ def _is_looked_for(world: World) -> None:
         with world.house.transaction() as session:
             row_security.enter(session, world.people["tara"])
             wanted = {"text": word}
-            looking.record(session, tara, TRAIL_READ, logs=[world.tenant.id], wanted=wanted, count=0)
+            events.record(session, tara, TRAIL_READ, logs=[world.tenant.id], wanted=wanted, count=0)
 
 
 def _spoken_of(world: World) -> dict[str, set[str]]:

@@ -12,10 +12,9 @@ from sqlalchemy.pool import NullPool
 from lockbox.admin import erasure, members, observers
 from lockbox.admin.erasure import Erased
 from lockbox.admin.observers import Wanted
-from lockbox.audit import looking, refusals_log
-from lockbox.audit.events import VENDORS_LOG, Actor
+from lockbox.audit import events, refusals_log
+from lockbox.audit.events import TRAIL_READ, VENDORS_LOG, Actor
 from lockbox.audit.log.merkle import leaf_hash, root_of
-from lockbox.audit.looking import TRAIL_READ
 from lockbox.audit.refusals_log import DECISION_REFUSED, Refused
 from lockbox.audit.verifier.verify import GOOD
 from lockbox.database import Database, as_owner
@@ -180,7 +179,7 @@ def _look_for(world: World, word: str) -> None:
     tara = Actor(id_of(world, "tara"), "tenant_admin", "Tara")
     with world.house.transaction() as session:
         row_security.enter(session, world.people["tara"])
-        looking.record(session, tara, TRAIL_READ, logs=[world.tenant.id], wanted={"text": word}, count=0)
+        events.record(session, tara, TRAIL_READ, logs=[world.tenant.id], wanted={"text": word}, count=0)
 
 
 @pytest.mark.parametrize("confirmed", [False, True])

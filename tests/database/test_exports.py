@@ -14,13 +14,13 @@ from sqlalchemy.pool import QueuePool
 from lockbox.admin import audit_access
 from lockbox.admin.audit_access import Reading
 from lockbox.audit import approval_keys, export
-from lockbox.audit import table as tables
+from lockbox.audit import export as tables
 from lockbox.audit.canonical import canonical
 from lockbox.audit.event_search import Wanted
 from lockbox.audit.export import Export
 from lockbox.audit.log import checkpoint, merkle
 from lockbox.audit.log.merkle import leaf_hash
-from lockbox.audit.verifier.findings import Kind
+from lockbox.audit.verifier.export_format import Kind
 from lockbox.audit.verifier.verify import GOOD, Verdict, verify
 from lockbox.database import Database
 from lockbox.errors import NotYours, Unknown

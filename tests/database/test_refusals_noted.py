@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from lockbox import reconcile
-from lockbox.audit import looking, refusals_log
+from lockbox.audit import events, refusals_log
 from lockbox.audit.events import VENDORS_LOG, Actor
 from lockbox.audit.refusals_log import DECISION_REFUSED, SIGN_IN_REFUSED, Refused
 from lockbox.database import Database
@@ -187,7 +187,7 @@ def test_whoever_reads_the_trail_is_in_it(world: World) -> None:
         row_security.enter(session, aude)
         actor = Actor(aude.person_id, "auditor", aude.name)
         wanted = {"person": "Erin"}
-        looking.record(session, actor, looking.TRAIL_READ, logs=[world.tenant.id], wanted=wanted, count=7)
+        events.record(session, actor, events.TRAIL_READ, logs=[world.tenant.id], wanted=wanted, count=7)
 
     (told,) = [one for one in changes_told(world.house) if one.action == "trail_read"]
 

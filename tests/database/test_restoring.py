@@ -22,9 +22,8 @@ from lockbox.admin import restore, tenants
 from lockbox.admin.restore import Restored
 from lockbox.admin.tenants import Founding
 from lockbox.audit.log import checkpoint, sealer
-from lockbox.audit.log.behind import Shipped
 from lockbox.audit.log.sealer import RolledBack, Signer
-from lockbox.audit.log.witness import Folder
+from lockbox.audit.log.witness import Folder, Shipped
 from lockbox.database import Database, as_owner, make_engine
 from lockbox.errors import NoOpenWindow
 from lockbox.monitoring import alerts, metrics, status

@@ -1,7 +1,7 @@
 """What the verifier says of the export of a real log that began anew after a back-up was restored."""
 
 from lockbox.audit import approval_keys
-from lockbox.audit.verifier.findings import Kind
+from lockbox.audit.verifier.export_format import Kind
 from lockbox.audit.verifier.verify import CANNOT_TELL, GOOD, Verdict, verify
 from lockbox.requests.lifecycle import Action
 from tests import second_verifier

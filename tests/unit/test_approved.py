@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from lockbox.audit.canonical import canonical
 from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.verifier.approval_checks import NAME, Approved, signed_text
-from lockbox.audit.verifier.findings import Finding, Findings, Kind
+from lockbox.audit.verifier.export_format import Finding, Findings, Kind
 from tests.each import each
 
 KEY, STRANGER = (Ed25519PrivateKey.from_private_bytes(bytes([digit]) * 32) for digit in (1, 2))

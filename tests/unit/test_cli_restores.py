@@ -8,7 +8,7 @@ from typer.testing import CliRunner, Result
 
 from cli.app import app
 from lockbox.audit.log import checkpoint
-from lockbox.audit.verifier.findings import Kind
+from lockbox.audit.verifier.export_format import Kind
 from tests.logs import Log, event, public
 from tests.unit.test_verifying_restores import AFTER, BEFORE, COMMON, gone_on
 

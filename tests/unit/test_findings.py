@@ -2,7 +2,7 @@
 
 import pytest
 
-from lockbox.audit.verifier.findings import MOST, UNSURE, Finding, Findings, Kind
+from lockbox.audit.verifier.export_format import MOST, UNSURE, Finding, Findings, Kind
 
 
 def test_a_finding_is_kept_as_it_was_said() -> None:

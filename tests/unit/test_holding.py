@@ -11,8 +11,7 @@ from lockbox.audit.log.checkpoint import Checkpoint
 from lockbox.audit.log.merkle import leaf_hash, root_of
 from lockbox.audit.verifier.consistency import Holding
 from lockbox.audit.verifier.event_checks import Restore
-from lockbox.audit.verifier.export_format import Header
-from lockbox.audit.verifier.findings import Finding, Findings, Kind
+from lockbox.audit.verifier.export_format import Finding, Findings, Header, Kind
 from tests.logs import subtree_of
 
 LOG = "lockbox.test/audit/contoso"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from lockbox.audit.verifier.findings import Finding, Findings, Kind
+from lockbox.audit.verifier.export_format import Finding, Findings, Kind
 from lockbox.audit.verifier.move_checks import Requests
 from tests.each import each
 

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from lockbox.audit.canonical import canonical
 from lockbox.audit.verifier import export_format
-from lockbox.audit.verifier.export_format import Unreadable
-from lockbox.audit.verifier.findings import Finding, Kind
+from lockbox.audit.verifier.export_format import Finding, Kind, Unreadable
 from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD, Verdict, verify
 from tests.each import each
 from tests.examples import examples

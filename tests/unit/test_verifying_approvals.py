@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from lockbox.audit.canonical import canonical
 from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.verifier.approval_checks import NAME
-from lockbox.audit.verifier.findings import Kind
+from lockbox.audit.verifier.export_format import Kind
 from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD, Verdict
 from tests.each import each
 from tests.logs import KEY, OTHER_KEY, TENANT, Log, Sealed, event

@@ -9,7 +9,7 @@ import rfc8785
 
 from lockbox.audit.log import checkpoint
 from lockbox.audit.verifier.event_checks import NotCanonical, fields_of
-from lockbox.audit.verifier.findings import Kind
+from lockbox.audit.verifier.export_format import Kind
 from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD
 from tests.each import each
 from tests.logs import SALT, TENANT, Log, Sealed, event, text

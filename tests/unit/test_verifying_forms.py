@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lockbox.audit.verifier.export_format import Unreadable
-from lockbox.audit.verifier.findings import Kind
+from lockbox.audit.verifier.export_format import Kind, Unreadable
 from lockbox.audit.verifier.verify import BAD, GOOD, verify
 from tests.each import each
 from tests.examples import examples

@@ -15,11 +15,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from lockbox.audit.canonical import canonical
 from lockbox.audit.verifier import approver_key_file
 from lockbox.audit.verifier.approver_key_file import ApproverKey, ApproverKeys, BadKeys
-from lockbox.audit.verifier.findings import Kind
+from lockbox.audit.verifier.export_format import Kind
 from lockbox.audit.verifier.passkey_assertion import Assertion, BadAssertion, check, fingerprint
-from lockbox.audit.verifier.remarks import remarks
 from lockbox.audit.verifier.signed_approvals import Approvers
-from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD, Verdict
+from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD, Verdict, remarks
 from tests.authenticator import Authenticator, decoded
 from tests.each import each
 from tests.logs import TENANT, Log, Sealed, event

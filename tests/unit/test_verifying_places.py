@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from lockbox.audit.verifier.export_format import parts
-from lockbox.audit.verifier.findings import Kind
+from lockbox.audit.verifier.export_format import Kind, parts
 from lockbox.audit.verifier.verify import BAD, GOOD, Verdict, verify
 from tests.each import each
 from tests.logs import Log, Sealed, event, line, public, subtree_of, text

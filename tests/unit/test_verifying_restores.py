@@ -1,7 +1,7 @@
 """The verifier of exports: what a customer can tell of a log that began anew after a back-up was restored."""
 
 from lockbox.audit.log import checkpoint
-from lockbox.audit.verifier.findings import Kind
+from lockbox.audit.verifier.export_format import Kind
 from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD
 from tests.logs import TENANT, Log, Sealed, event
 from tests.verdicts import judged

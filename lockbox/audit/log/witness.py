@@ -1,21 +1,38 @@
 """Shipping checkpoints out of the house: to a folder, from which a roll-back of the database shows."""
 
 import os
-from collections.abc import Iterable
+import threading
+import time
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from errno import ENOTDIR
 from pathlib import Path
 from uuid import UUID
 
-from lockbox.audit.log import checkpoint
-from lockbox.audit.log.checkpoint import Checkpoint
+import structlog
+from sqlalchemy import text
+from sqlmodel import Session
+
+from lockbox.audit.events import VENDORS_LOG
+from lockbox.audit.log import checkpoint, rollback
+from lockbox.audit.log.checkpoint import BadNote, Checkpoint, VerifierKey
+from lockbox.audit.log.merkle import EMPTY_ROOT
+from lockbox.audit.log.rollback import Claim, Doubtful
 from lockbox.audit.log.sealer import RolledBack
 from lockbox.audit.log.tree_rows import Noted
 from lockbox.failpoints import reach
 
 LATEST = "latest.note"
 MARK = "lockbox-checkpoints"
+log = structlog.get_logger(__name__)
+KNOWN_SECONDS = 3.0
+MOST_VERIFIED = 10_000
+HEADS = text("SELECT id, origin, generation, size, root, note FROM log_heads(CAST(:ids AS uuid[]))")
+TILES = text("""
+SELECT level, number, hashes
+FROM log_tiles(:log_id, CAST(:level AS smallint[]), CAST(:number AS bigint[]))
+""")
 
 
 class Folder:
@@ -121,3 +138,121 @@ def _write(file: Path, text: str) -> None:
         os.fsync(written.fileno())
     reach("shipping.before_replace")
     beside.replace(file)
+
+
+class Shipped:
+    """What was shipped, held against what the database holds; what was found is believed for three seconds.
+
+    `trusted` are the keys by which checkpoints are signed, by their four-byte ids. What is signed is verified once
+    for each new checkpoint of a log.
+    """
+
+    def __init__(
+        self, folder: Folder, trusted: Mapping[bytes, VerifierKey], known_seconds: float = KNOWN_SECONDS
+    ) -> None:
+        self.folder = folder
+        self.trusted = trusted
+        self._known_seconds = known_seconds
+        self._known: dict[UUID, tuple[float, str]] = {}
+        self._verified: dict[UUID, tuple[Claim | None, str]] = {}
+        self._changing = threading.Lock()
+
+    def behind(self, session: Session, tenant_ids: Collection[UUID]) -> frozenset[UUID]:
+        """Return those of the tenants of whose log, or of the vendor's, the database does not hold what was shipped.
+
+        What cannot be read is taken for it. The vendor's counts for all: who was shut out stands there.
+        """
+        if not tenant_ids:
+            return frozenset()
+        found = self._looked_up(session, {*tenant_ids, VENDORS_LOG})
+        return frozenset(tenant_ids) if found[VENDORS_LOG] else frozenset(one for one in tenant_ids if found[one])
+
+    def all_doubts(self, session: Session) -> list[str]:
+        """Return a line for each log of which the database does not hold what was shipped, none where all is well."""
+        try:
+            shipped = self.folder.logs()
+        except OSError as error:
+            log.critical("audit.folder_unreadable", error=type(error).__name__, reason=error.strerror)
+            return [f"the folder of checkpoints cannot be read: {error.strerror}"]
+        found = self._looked_up(session, {*shipped, VENDORS_LOG})
+        return [f"log {one}: {doubt}" for one, doubt in sorted(found.items()) if doubt]
+
+    def verified(self, log_id: UUID) -> Checkpoint:
+        """Return what the newest checkpoint says that was shipped of a log.
+
+        Raises:
+            OSError, BadNote: it cannot be read, or no trusted key has signed it.
+        """
+        return checkpoint.verify(self.folder.shipped(log_id) or "", self.trusted)[0]
+
+    def doubts(self, session: Session, log_ids: Collection[UUID]) -> dict[UUID, str]:
+        """Return those of the logs that the database does not hold as they were shipped, each with what differs."""
+        # The folder first: what is committed before it is shipped is at least as new.
+        notes = {one: self._note(one) for one in log_ids}
+        rows = session.connection().execute(HEADS, {"ids": list(log_ids)})
+        claims = {row.id: Claim.of(row) for row in rows}
+        found = {}
+        for one, note in notes.items():
+            try:
+                self._check(session, one, claims.get(one), note)
+            except Doubtful as doubt:
+                found[one] = str(doubt)
+        return found
+
+    def _looked_up(self, session: Session, log_ids: Collection[UUID]) -> dict[UUID, str]:
+        """Return what differs in each of the logs, empty where nothing does."""
+        at = time.monotonic()
+        known = {one: answer for one in log_ids if (answer := self._still_known(one, at)) is not None}
+        wanted = [one for one in log_ids if one not in known]
+        if not wanted:
+            return known
+        doubts = self.doubts(session, wanted)
+        for one, doubt in doubts.items():
+            log.critical("audit.behind", log=str(one), reason=doubt)
+        found = {one: doubts.get(one, "") for one in wanted}
+        with self._changing:
+            self._known |= {one: (at + self._known_seconds, answer) for one, answer in found.items()}
+        return known | found
+
+    def _still_known(self, log_id: UUID, at: float) -> str | None:
+        until, answer = self._known.get(log_id, (0.0, ""))
+        return answer if at < until else None
+
+    def _note(self, log_id: UUID) -> str | OSError | None:
+        try:
+            return self.folder.shipped(log_id)
+        except OSError as error:
+            return error
+
+    def _check(self, session: Session, log_id: UUID, claim: Claim | None, note: str | OSError | None) -> None:
+        """Check one log, unless the very same was found good before.
+
+        Raises:
+            Doubtful: it is not what was shipped.
+        """
+        if isinstance(note, OSError):
+            raise Doubtful(f"its checkpoint cannot be read: {note.strerror}")
+        if note is None:
+            if claim and claim.note:
+                raise Doubtful("nothing was shipped of it")
+            return
+        if self._verified.get(log_id) == (claim, note):
+            return
+        try:
+            shipped, _ = checkpoint.verify(note, self.trusted)
+        except BadNote as bad:
+            raise Doubtful(f"what was shipped of it: {bad}") from None
+        held = claim or Claim(log_id, shipped.origin, 1, 0, EMPTY_ROOT, "")
+        rollback.check(held, shipped, self.trusted, rollback.extends(session, held, TILES))
+        rollback.check_root(session, held, TILES)
+        with self._changing:
+            self._verified.pop(log_id, None)
+            self._verified[log_id] = (claim, note)
+            if len(self._verified) > MOST_VERIFIED:
+                del self._verified[next(iter(self._verified))]
+
+
+def of(session: Session) -> Shipped | None:
+    """Return what the process of this session knows was shipped, None where it is told of no folder."""
+    found: Shipped | None = session.info.get("shipped")
+    return found

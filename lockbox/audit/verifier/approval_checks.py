@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from lockbox.audit.canonical import Value, canonical, decoded
 from lockbox.audit.log.checkpoint import VerifierKey
-from lockbox.audit.verifier.findings import Findings, Kind
+from lockbox.audit.verifier.export_format import Findings, Kind
 from lockbox.audit.verifier.move_checks import OPEN
 
 NAME = "lockbox/approvals"

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from lockbox.audit.log.checkpoint import Checkpoint, named
 from lockbox.audit.log.merkle import EMPTY_ROOT, BadProof, check_consistency
 from lockbox.audit.verifier.event_checks import Restore
-from lockbox.audit.verifier.export_format import Header
-from lockbox.audit.verifier.findings import Findings, Kind
+from lockbox.audit.verifier.export_format import Findings, Header, Kind
 
 
 class Holding:

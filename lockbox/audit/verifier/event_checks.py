@@ -5,26 +5,108 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, NoReturn
 from uuid import UUID
 
+from lockbox.audit.canonical import commitment, decoded, instant
 from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.verifier.approval_checks import SUBMISSION, Approved
-from lockbox.audit.verifier.export_format import Detail, Entry
-from lockbox.audit.verifier.findings import Findings, Kind
+from lockbox.audit.verifier.export_format import Detail, Entry, Findings, Kind
 from lockbox.audit.verifier.move_checks import InOrder, Requests
 from lockbox.audit.verifier.signed_approvals import NO_APPROVERS, Approvers, SignedApprovals
 
+SERVICE, RESOURCES = "service", "resources"
+ASKING = ("submit", "endorse")
+"""The moves by which the customer may first be asked: they say what a request is about."""
+MEMBERS = ("id", "tenant_id", "request_id", "seq", "at", "action", "actor_id", "actor_role", "from_state", "to_state")
+"""What stands in the body and in columns of its row, by which events are looked for."""
+IDS = frozenset({"id", "tenant_id", "request_id", "actor_id"})
+NEEDED = frozenset({"id", "at", "action", "actor_role"})
 LARGEST_INTEGER = 2**53 - 1
 HIGHEST_OF_BMP = "\uffff"
 SCALARS = frozenset({str, int, bool, type(None)})
 INSTANT = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z", re.ASCII)
 TRAIL_REMOVED = "trail_removed"
 RESTORED = "restored"
-
-
 Taken = tuple[dict[str, Any], dict[str, str], dict[str, Any]]
 """A move: what its body says, its personal values that are shown and good, and where it stands."""
+ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
+ENCODE_IN_ORDER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def said(body: bytes) -> dict[str, Any]:
+    """Return what a body says; nothing where it is no object of JSON."""
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def held_against(
+    body: bytes, columns: Mapping[str, Any], details: Mapping[str, tuple[str, str]]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return what a body says of an event, and the names of the columns and the values that say something else.
+
+    The id is that of the row, by which others know it; and so is what an event cannot be without, where a body lacks
+    it.
+    """
+    found = said(body)
+    other = [name for name in MEMBERS if found.get(name) != _written(columns[name])]
+    members = dict(columns) | {name: _read(name, found.get(name), columns[name]) for name in other}
+    return members, (*other, *_foreign(found, details))
+
+
+def submitted(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a first move in a log says that was asked for: the submission itself, or what was kept of it."""
+    asked = found.get(SUBMISSION)
+    return asked if isinstance(asked, dict) else found
+
+
+def item(body: bytes, details: Mapping[str, tuple[str, str]]) -> str | None:
+    """Return what a request is about by its first move: the service, and the resources unless they are gone."""
+    found = said(body)
+    asked = submitted(found)
+    if not isinstance(asked.get(SERVICE), str):
+        return None
+    is_there = RESOURCES in details and RESOURCES not in _foreign(found, details)
+    named = json.loads(details[RESOURCES][1]) if is_there else []
+    return f"{asked[SERVICE]} {', '.join(map(str, named))}".strip()
+
+
+def _foreign(found: Mapping[str, Any], details: Mapping[str, tuple[str, str]]) -> Iterable[str]:
+    committed = found.get("personal")
+    commitments = committed if isinstance(committed, dict) else {}
+    return [name for name, (salt, value) in details.items() if commitments.get(name) != _commitment(salt, value)]
+
+
+def _commitment(salt: str, value: str) -> str | None:
+    try:
+        return commitment(decoded(salt), value)
+    except ValueError:
+        return None
+
+
+def _written(value: object) -> object:
+    if isinstance(value, UUID):
+        return str(value)
+    return instant(value) if isinstance(value, datetime) else value
+
+
+def _read(name: str, value: object, column: object) -> object:
+    """Return a member of a body as its column would hold it."""
+    parsed: object = None
+    try:
+        if name in IDS:
+            parsed = UUID(value) if isinstance(value, str) else None
+        elif name == "at":
+            parsed = datetime.fromisoformat(value) if isinstance(value, str) else None
+        else:
+            parsed = value if isinstance(value, str) else None
+    except ValueError:
+        parsed = None
+    return column if name == "id" or (name in NEEDED and parsed is None) else parsed
 
 
 class NotCanonical(Exception):  # noqa: N818 - it names what was found
@@ -43,8 +125,6 @@ def _integer(text: str) -> int:
 
 
 DECODE = json.JSONDecoder(parse_float=_refuse, parse_int=_integer, parse_constant=_refuse).decode
-ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
-ENCODE_IN_ORDER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def fields_of(body: bytes) -> dict[str, Any]:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from lockbox.audit.log.merkle import BadProof, Growing, check_inclusion, leaf_hash, root_of
 from lockbox.audit.log.tiles import WIDTH, WIDTH_BITS
 from lockbox.audit.verifier.event_checks import Bodies
-from lockbox.audit.verifier.export_format import Entry, Gap, TileLine, parts
-from lockbox.audit.verifier.findings import Findings, Kind
+from lockbox.audit.verifier.export_format import Entry, Findings, Gap, Kind, TileLine, parts
 
 MOST_ROWS = 4 * WIDTH
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from lockbox.audit.verifier.findings import Findings, Kind
+from lockbox.audit.verifier.export_format import Findings, Kind
 
 OPEN = frozenset({"reviewing", "pending", "active"})
 

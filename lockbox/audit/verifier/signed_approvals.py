@@ -13,7 +13,7 @@ from lockbox.audit.verifier import approver_key_file, passkey_assertion
 from lockbox.audit.verifier.approval_checks import SUBMISSION
 from lockbox.audit.verifier.approver_key_file import ApproverKeys
 from lockbox.audit.verifier.bounds import Bounds
-from lockbox.audit.verifier.findings import Findings, Kind
+from lockbox.audit.verifier.export_format import Findings, Kind
 from lockbox.audit.verifier.move_checks import OPEN
 from lockbox.audit.verifier.passkey_assertion import FORMAT, SIGNED, Assertion, BadAssertion
 
