@@ -16,9 +16,9 @@ from starlette.requests import HTTPConnection
 from api.budgets import vouch
 from config.settings import Settings
 from lockbox.errors import ForeignForm, NotSignedIn
-from lockbox.identity import pending_login, preferences, sessions, time_zones
-from lockbox.identity.pending_login import Stub
+from lockbox.identity import preferences, sessions, time_zones
 from lockbox.identity.roles import Caller, Means
+from lockbox.identity.sessions import Stub
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 CSRF_HEADER = "x-csrf-token"
@@ -155,7 +155,7 @@ def keep_errand(response: Response, chosen: Settings, errand: Errand) -> None:
     """Let the browser keep its half of a sign-in that it has begun."""
     path = base64.urlsafe_b64encode(errand.path.encode()).rstrip(b"=").decode()
     value = f"{errand.purpose}.{errand.stub.id.hex}.{errand.stub.secret}.{path}"
-    _set(response, chosen, _name(chosen, "-begun"), value, int(pending_login.LASTS.total_seconds()))
+    _set(response, chosen, _name(chosen, "-begun"), value, int(sessions.LASTS.total_seconds()))
 
 
 def drop_errand(response: Response, chosen: Settings) -> None:

@@ -13,8 +13,8 @@ from lockbox.audit.refusals_log import DECISION_REFUSED, SIGN_IN_REFUSED, Refuse
 from lockbox.database import Database
 from lockbox.errors import Conflict, ForeignForm, NotSignedIn, NotYours, PolicyNotMet, Refusal
 from lockbox.identity import rate_limit
-from lockbox.identity.pending_login import Stub
 from lockbox.identity.roles import Caller, Means
+from lockbox.identity.sessions import Stub
 from lockbox.notifications import login_codes
 from lockbox.requests.lifecycle import DECISIONS, Action
 from lockbox.requests.transition import Origin

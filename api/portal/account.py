@@ -24,16 +24,7 @@ from lockbox.audit.verifier.approver_key_file import grouped
 from lockbox.audit.verifier.passkey_assertion import fingerprint
 from lockbox.database import Database, now
 from lockbox.errors import Invalid, NotSignedIn, Refusal, SignInAgain
-from lockbox.identity import (
-    api_tokens,
-    enrolment,
-    identities,
-    passkeys,
-    pending_login,
-    preferences,
-    sessions,
-    time_zones,
-)
+from lockbox.identity import api_tokens, enrolment, identities, passkeys, preferences, sessions, time_zones
 from lockbox.identity.credentials import Passkey
 from lockbox.identity.passkeys import LONGEST_NAME
 from lockbox.identity.roles import Caller, Means
@@ -178,7 +169,7 @@ def ask_for_passkey(work: AtDesk, name: Annotated[str, Form(max_length=LONGEST_N
     def deed(session: Session, visitor: Visitor) -> Response:
         named = line(name, "passkey") or UNNAMED
         asked = passkeys.ask_to_add(session, visitor.caller, party)
-        stub = pending_login.begin(session, Means.PASSKEY, tied_to=visitor.caller.key_id, challenge=asked.challenge)
+        stub = sessions.begin_login(session, Means.PASSKEY, tied_to=visitor.caller.key_id, challenge=asked.challenge)
         answer = sign_in_passkey.ceremony(
             work.request, asked, kind="create", action="/account/passkeys", back=HERE, visitor=visitor, name=named
         )
@@ -245,7 +236,7 @@ def remove_identity(work: AtDesk, issuer: Annotated[str, Form()], subject: Annot
 def _challenge(session: Session, visitor: Visitor, errand: Errand | None) -> bytes:
     stub = errand.stub if errand and errand.purpose is Purpose.ADD else None
     try:
-        return pending_login.use(session, stub, Means.PASSKEY, tied_to=visitor.caller.key_id).challenge or b""
+        return sessions.use(session, stub, Means.PASSKEY, tied_to=visitor.caller.key_id).challenge or b""
     except NotSignedIn:
         raise Invalid("This was done already, has run out, or was begun elsewhere; add the passkey again.") from None
 

@@ -14,8 +14,8 @@ from api.portal.pages import TAG, go, page
 from config.settings import Settings
 from lockbox.errors import NotSignedIn, NotYours, TooMany
 from lockbox.identity import identities, sessions
-from lockbox.identity.pending_login import OVER
 from lockbox.identity.roles import Caller, Means
+from lockbox.identity.sessions import OVER
 from lockbox.notifications import login_codes
 
 router = APIRouter(tags=[TAG], include_in_schema=False)

@@ -18,12 +18,12 @@ from config.issuers import Issuer
 from config.settings import Settings
 from lockbox.database import Database, now
 from lockbox.errors import Conflict, Invalid, NotSignedIn, NotYours, SignInAgain, Unknown
-from lockbox.identity import identities, oidc, pending_login
+from lockbox.identity import identities, oidc, sessions
 from lockbox.identity.credentials import SignIn
 from lockbox.identity.oidc import NOT_COMPLETED, Proven
 from lockbox.identity.oidc_providers import Issuers
-from lockbox.identity.pending_login import OVER
 from lockbox.identity.roles import Means
+from lockbox.identity.sessions import OVER
 
 router = APIRouter(tags=[TAG], include_in_schema=False)
 
@@ -117,7 +117,7 @@ def begin(
     """
     asked = oidc.begin(issuer, known.metadata(issuer), chosen.public_url + CALLBACK)
     with house.transaction() as session:
-        stub = pending_login.begin(
+        stub = sessions.begin_login(
             session,
             Means.OIDC,
             tied_to=tied_to,
@@ -139,7 +139,7 @@ def _taken(request: Request, house: Database, chosen: Settings, errand: Errand |
     with house.transaction() as session:
         is_adding = errand.purpose is Purpose.ADD
         tied_to = browser.visitor(request, session, chosen).caller.key_id if is_adding else None
-        return pending_login.use(session, errand.stub, Means.OIDC, tied_to=tied_to)
+        return sessions.use(session, errand.stub, Means.OIDC, tied_to=tied_to)
 
 
 def _finished(
@@ -148,7 +148,7 @@ def _finished(
     """Exchange the code; no connection to Postgres is held meanwhile."""
     issuer = known.configured(row.issuer or "")
     with house.transaction() as session:
-        is_ours, at = pending_login.is_state(session, row, state), now(session)
+        is_ours, at = sessions.is_state(session, row, state), now(session)
     if issuer is None or not code or not is_ours:
         raise NotSignedIn(NOT_COMPLETED)
     return issuer, oidc.finish(

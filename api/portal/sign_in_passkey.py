@@ -11,7 +11,7 @@ from api.deps import Chosen, House, relying_party
 from api.portal import pages, sign_in_session
 from api.portal.pages import TAG, page
 from lockbox.errors import NotSignedIn
-from lockbox.identity import passkeys, pending_login
+from lockbox.identity import passkeys, sessions
 from lockbox.identity.passkeys import Question
 from lockbox.identity.roles import Means
 
@@ -32,7 +32,7 @@ def ask(
     sign_in_session.count(request, chosen, house)
     asked = passkeys.ask(party)
     with house.transaction() as session:
-        stub = pending_login.begin(session, Means.PASSKEY, challenge=asked.challenge)
+        stub = sessions.begin_login(session, Means.PASSKEY, challenge=asked.challenge)
     answer = ceremony(request, asked, kind="get", action="/sign-in/passkey/answer", back=pages.SIGN_IN)
     browser.keep_errand(answer, chosen, Errand(stub, Purpose.SIGN_IN, pages.local(path)))
     return answer
@@ -47,7 +47,7 @@ def take(request: Request, chosen: Chosen, house: House, credential: Credential 
     try:
         errand = sign_in_session.own(errand, Purpose.SIGN_IN)
         with house.transaction() as session:
-            challenge = pending_login.use(session, errand.stub, Means.PASSKEY).challenge or b""
+            challenge = sessions.use(session, errand.stub, Means.PASSKEY).challenge or b""
         with house.transaction() as session:
             caller = passkeys.caller_of(session, party, challenge=challenge, shown=credential)
             secret = sign_in_session.begin(request, session, chosen, caller)

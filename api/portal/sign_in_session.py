@@ -17,9 +17,9 @@ from config.settings import Settings
 from lockbox.database import Database
 from lockbox.errors import NotSignedIn, TooMany
 from lockbox.identity import rate_limit, sessions
-from lockbox.identity.pending_login import OVER
 from lockbox.identity.rate_limit import Limits
 from lockbox.identity.roles import Caller
+from lockbox.identity.sessions import OVER
 
 ANY_MEANS = "any"
 

@@ -17,7 +17,7 @@ from api.refusal_log import Tried, trying
 from config.settings import Settings
 from lockbox.database import Database
 from lockbox.errors import Invalid, NotSignedIn
-from lockbox.identity import passkeys, pending_login
+from lockbox.identity import passkeys, sessions
 from lockbox.identity.roles import Means
 from lockbox.requests import decide, queries
 from lockbox.requests.decisions import Verdict
@@ -105,7 +105,7 @@ class Desk:
             trying(self.request, Tried(who, came, request_id, verdict.action))
             asked = decide.to_sign(session, who, came, request_id, verdict, party=party)
             challenge = asked.question.challenge
-            stub = pending_login.begin(session, Means.PASSKEY, tied_to=who.key_id, challenge=challenge)
+            stub = sessions.begin_login(session, Means.PASSKEY, tied_to=who.key_id, challenge=challenge)
             entry = queries.find(session, who, request_id)
             service = self.chosen.services.get(row.service)
         answer = page(
@@ -137,10 +137,10 @@ class Desk:
             with self.house.transaction() as session:
                 visitor = browser.visitor(self.request, session, self.chosen)
                 browser.check_form(visitor, self.csrf)
-                begun_here = pending_login.use(session, stub, Means.PASSKEY, tied_to=visitor.caller.key_id)
+                begun_here = sessions.use(session, stub, Means.PASSKEY, tied_to=visitor.caller.key_id)
                 challenge = begun_here.challenge or b""
         except NotSignedIn as refused:
-            if refused.detail != pending_login.OVER:
+            if refused.detail != sessions.OVER:
                 raise
             raise Invalid(OVER) from None
         return Signed(shown.statement, shown.content, shown.credential, challenge, party)

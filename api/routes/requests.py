@@ -38,9 +38,9 @@ from lockbox import text_rules
 from lockbox.audit import event_search
 from lockbox.database import Database
 from lockbox.errors import Invalid, NotSignedIn
-from lockbox.identity import pending_login
-from lockbox.identity.pending_login import Stub
+from lockbox.identity import sessions
 from lockbox.identity.roles import Caller, Means
+from lockbox.identity.sessions import Stub
 from lockbox.instants import Instant
 from lockbox.notifications import delivery_status, reach
 from lockbox.requests import decide, preview, queries, read_log, submit
@@ -211,7 +211,7 @@ def challenge(
     verdict = Verdict(Action.APPROVE, said.comment, said.access_window, seen, said.resources, said.actions)
     refusal_log.trying(request, Tried(who, came, request_id, verdict.action))
     asked = decide.to_sign(session, who, came, request_id, verdict, party=partial(relying_party, chosen))
-    stub = pending_login.begin(session, Means.PASSKEY, tied_to=who.key_id, challenge=asked.question.challenge)
+    stub = sessions.begin_login(session, Means.PASSKEY, tied_to=who.key_id, challenge=asked.question.challenge)
     response.headers["cache-control"] = "no-store"
     return ChallengeView(
         ticket=f"{stub.id}.{stub.secret}",
@@ -261,7 +261,7 @@ def _signed(said: SignedApproval, who: Caller, chosen: Settings, house: Database
     one, _, secret = said.ticket.partition(".")
     try:
         with house.transaction() as session:
-            row = pending_login.use(session, Stub(UUID(one), secret), Means.PASSKEY, tied_to=who.key_id)
+            row = sessions.use(session, Stub(UUID(one), secret), Means.PASSKEY, tied_to=who.key_id)
             used = row.challenge or b""
     except (NotSignedIn, ValueError):
         raise Invalid(OVER, field="signed") from None

@@ -5,8 +5,9 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, text, true
@@ -19,20 +20,105 @@ from lockbox.audit.events import Actor, Happening
 from lockbox.database import now
 from lockbox.errors import NotSignedIn, Unknown
 from lockbox.identity import authentication, keyring, row_marks, row_security
-from lockbox.identity.authentication import Kind
-from lockbox.identity.credentials import BrowserSession
-from lockbox.identity.roles import Caller
+from lockbox.identity.authentication import Found, Kind
+from lockbox.identity.credentials import BrowserSession, SignIn
+from lockbox.identity.roles import Caller, Means
 from lockbox.ids import new_id
 
+LASTS = timedelta(minutes=10)
+OVER = "This sign-in was used, has run out, or was begun in another browser; begin again."
 ENDED = "You are not signed in, or no longer; sign in."
 SEEN_NOTED_EVERY = timedelta(minutes=1)
 MOST_LISTED = 100
-
 SEEN = text("""
 UPDATE sessions SET last_seen_at = :at
 WHERE id = :id AND last_seen_at <= CAST(:at AS timestamptz) - interval '1 minute'
 """)
 RECORDED = text(f"WITH {events.APPEND} SELECT 1")
+
+
+@dataclass(frozen=True)
+class Stub:
+    """The half of a begun sign-in that the browser keeps: which one it is, and the secret that binds it."""
+
+    id: UUID
+    secret: str = field(repr=False)
+
+
+def begin_login(
+    session: Session,
+    means: Means,
+    *,
+    tied_to: UUID | None = None,
+    state: str | None = None,
+    **facts: Any,  # noqa: ANN401
+) -> Stub:
+    """Begin a sign-in that only this browser can finish.
+
+    Args:
+        session: the open transaction.
+        means: by what the person is going to show who they are.
+        tied_to: the browser session without which it can't be finished either, where it adds to a signed-in person.
+        state: what an issuer has to send back, of which a keyed hash is kept.
+        facts: what the row keeps for this means.
+    """
+    stub, at = Stub(new_id(), secrets.token_urlsafe(32)), now(session)
+    if state is not None:
+        facts["state_hash"] = keyring.of(session).secrets.mark("state", stub.id, state)
+    row = SignIn(
+        id=stub.id,
+        browser_hash=hashes(session, stub, tied_to)[0],
+        means=means,
+        created_at=at,
+        expires_at=at + LASTS,
+        **facts,
+    )
+    session.add(row)
+    session.flush()
+    return stub
+
+
+def find(session: Session, stub: Stub | None, means: Means, *, tied_to: UUID | None = None) -> SignIn:
+    """Return the begun sign-in of this browser, locked, if it is neither used nor over.
+
+    Raises:
+        NotSignedIn: there is none; why is not told.
+    """
+    found = recognise(session, stub, tied_to) if stub else None
+    if stub is None or found is None or found.means is not means:
+        raise NotSignedIn(OVER)
+    row = session.exec(select(SignIn).where(col(SignIn.id) == stub.id).with_for_update()).one_or_none()
+    if row is None or row.used_at is not None or now(session) >= row.expires_at:
+        raise NotSignedIn(OVER)
+    return row
+
+
+def use(session: Session, stub: Stub | None, means: Means, *, tied_to: UUID | None = None) -> SignIn:
+    """Return the begun sign-in and use it up; the caller commits before it looks at what came with it.
+
+    Raises:
+        NotSignedIn: it was used, has run out, or is another browser's or another session's.
+    """
+    row = find(session, stub, means, tied_to=tied_to)
+    row.used_at = now(session)
+    session.add(row)
+    session.flush()
+    return row
+
+
+def is_state(session: Session, row: SignIn, shown: str) -> bool:
+    """Whether an issuer sent back the state with which the sign-in was begun; compared in constant time."""
+    return keyring.of(session).secrets.is_mark(row.state_hash, "state", row.id, shown)
+
+
+def recognise(session: Session, stub: Stub, tied_to: UUID | None = None) -> Found | None:
+    """Return whose begun sign-in a stub is of; the transaction may read and use it."""
+    return authentication.recognise(session, Kind.SIGN_IN, str(stub.id), hashes(session, stub, tied_to))
+
+
+def hashes(session: Session, stub: Stub, tied_to: UUID | None = None) -> list[bytes]:
+    """Return what is kept of a stub, by each key, the newest first: worth nothing to whoever reads it."""
+    return keyring.of(session).secrets.marks("sign-in", stub.id, stub.secret, tied_to)
 
 
 @dataclass(frozen=True)

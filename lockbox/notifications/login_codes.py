@@ -5,10 +5,10 @@ from sqlmodel import Session
 
 from lockbox.database import Database, now
 from lockbox.errors import NotSignedIn
-from lockbox.identity import keyring, pending_login, rate_limit
-from lockbox.identity.pending_login import OVER, Stub
+from lockbox.identity import keyring, rate_limit, sessions
 from lockbox.identity.rate_limit import Counted, Limits
 from lockbox.identity.roles import Caller, Means
+from lockbox.identity.sessions import OVER, Stub
 from lockbox.notifications import announcements, correspondence
 from lockbox.notifications.account_mail import SIGN_IN_CODE
 
@@ -29,7 +29,7 @@ def ask(session: Session, email: str) -> Stub:
     neither the answer nor the time it takes tells who has an account.
     """
     nonce, at = keyring.of(session).codes.nonce(), now(session)
-    stub = pending_login.begin(session, Means.MAIL, email=email, code_nonce=nonce)
+    stub = sessions.begin_login(session, Means.MAIL, email=email, code_nonce=nonce)
     announcements.write_to(
         session,
         stub.id,
@@ -37,7 +37,7 @@ def ask(session: Session, email: str) -> Stub:
         tenant_id=None,
         event_id=None,
         at=at,
-        until=at + pending_login.LASTS,
+        until=at + sessions.LASTS,
     )
     return stub
 
@@ -48,7 +48,7 @@ def count_try(session: Session, stub: Stub | None, limits: Limits, address: str 
     Raises:
         NotSignedIn: the sign-in is another browser's, was used, has run out, or was tried five times.
     """
-    pending_login.find(session, stub, Means.MAIL)
+    sessions.find(session, stub, Means.MAIL)
     values = {"id": stub.id if stub else None, "at": now(session), "most": MOST_TRIES}
     email = session.connection().execute(TRIED, values).scalar_one_or_none()
     if email is None:
@@ -59,7 +59,7 @@ def count_try(session: Session, stub: Stub | None, limits: Limits, address: str 
 def address_of(database: Database, stub: Stub) -> str | None:
     """Return the address that was typed to begin this browser's sign-in, also once it is over."""
     with database.transaction() as session:
-        pending_login.recognise(session, stub)
+        sessions.recognise(session, stub)
         email: str | None = session.connection().execute(ADDRESS, {"id": stub.id}).scalar_one_or_none()
         return email
 
@@ -70,13 +70,13 @@ def redeem(session: Session, stub: Stub, code: str) -> Caller:
     Raises:
         NotSignedIn: it is not the code, the sign-in is over, or its person disabled.
     """
-    row = pending_login.find(session, stub, Means.MAIL)
+    row = sessions.find(session, stub, Means.MAIL)
     if not correspondence.is_code(session, SIGN_IN_CODE, row, code):
         raise NotSignedIn(WRONG)
     row.proven_at = row.used_at = now(session)
     session.add(row)
     session.flush()
-    found = pending_login.recognise(session, stub)
+    found = sessions.recognise(session, stub)
     if found is None or found.person_id is None or found.disabled:
         raise NotSignedIn(OVER)
     return found.caller(Means.MAIL, row.used_at)

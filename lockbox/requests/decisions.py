@@ -21,9 +21,8 @@ from lockbox.errors import (
 )
 from lockbox.identity import keyring, row_marks
 from lockbox.identity.keyring import Part
-from lockbox.identity.mark_check import Unverified
 from lockbox.identity.roles import Caller, Means, Role
-from lockbox.identity.row_marks import Power
+from lockbox.identity.row_marks import Power, Unverified
 from lockbox.ids import new_id
 from lockbox.notifications.recipients import Directory
 from lockbox.requests import quorum

@@ -12,9 +12,9 @@ from api import heartbeat
 from api.heartbeat import Beating
 from api.metrics import exposition
 from lockbox.database import Database
-from lockbox.identity import mark_check
-from lockbox.identity.mark_check import Rounds
+from lockbox.identity import row_marks
 from lockbox.identity.roles import Means
+from lockbox.identity.row_marks import Rounds
 from lockbox.ids import new_id
 from lockbox.monitoring import alerts, invariants, metrics, status
 from lockbox.monitoring.invariants import Rota
@@ -205,8 +205,8 @@ def test_a_vote_that_no_key_of_the_api_marked_is_an_alarm_and_one_that_a_person_
 def test_people_are_checked_page_by_page_and_whom_it_doubts_each_time(
     portal: Portal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mark_check, "PAGE", 2)
-    monkeypatch.setattr(mark_check, "LATELY", timedelta(0))
+    monkeypatch.setattr(row_marks, "PAGE", 2)
+    monkeypatch.setattr(row_marks, "LATELY", timedelta(0))
     mark_all(portal)
     last = max(portal.world.people.values(), key=lambda one: one.person_id).person_id
     with portal.root.begin() as connection:

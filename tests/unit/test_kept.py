@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from lockbox.identity.cached_fetch import MOST_WAITING, Kept
+from lockbox.identity.oidc_providers import MOST_FETCHES, Kept
 from lockbox.safe_http import FetchFailed
 
 HOUR, DAY = 3600.0, 24 * 3600.0
@@ -125,8 +125,8 @@ def test_asking_again_during_an_outage_gives_what_is_kept(elsewhere: Elsewhere) 
 def test_many_who_find_nothing_share_one_fetch_and_few_of_them_wait(elsewhere: Elsewhere) -> None:
     elsewhere.go_on.clear()
 
-    with ThreadPoolExecutor(MOST_WAITING + 8) as pool:
-        calls = [pool.submit(elsewhere.kept.get) for _ in range(MOST_WAITING + 8)]
+    with ThreadPoolExecutor(MOST_FETCHES + 8) as pool:
+        calls = [pool.submit(elsewhere.kept.get) for _ in range(MOST_FETCHES + 8)]
         until(lambda: sum(call.done() for call in calls) == 8)
         elsewhere.go_on.set()
 
