@@ -1,6 +1,6 @@
 """The watcher: a thread that looks every minute for what must never be, and how late all is; one of all does."""
 
-from lockbox.monitoring import alerts, lags
+from lockbox.monitoring import alerts, metrics
 from lockbox.monitoring.heartbeats import Heart, Part
 from lockbox.monitoring.invariants import Rota
 from worker.loop import Loop
@@ -38,7 +38,7 @@ class Watcher(Loop):
     def _look(self) -> None:
         database = self.tools.database
         with self.gate:
-            lags.sample(database)
+            metrics.sample(database)
         with self.gate:
             found, turned = alerts.look(database, self._rota)
         if found and not self.stopping.wait(SURE_SECONDS):

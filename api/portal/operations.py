@@ -12,12 +12,10 @@ from api.portal import plots
 from api.portal.pages import TAG, page
 from api.portal.plots import Plot, Series
 from lockbox.database import now
-from lockbox.monitoring import operations
-from lockbox.monitoring.day import Day
+from lockbox.monitoring import status
 from lockbox.monitoring.heartbeats import Part
 from lockbox.monitoring.metrics import MOST_SILENT, Figures
-from lockbox.monitoring.operations import Operations
-from lockbox.monitoring.status import MOST_SEAL_LAG, MOST_UNSENT_AGE, Beat
+from lockbox.monitoring.status import MOST_SEAL_LAG, MOST_UNSENT_AGE, Beat, Day, Operations
 from lockbox.notifications.models import Channel
 from lockbox.requests.lifecycle import State
 
@@ -46,7 +44,7 @@ def show(
     """Show the figures that `lockbox operate status` and the metrics show, and plots of 24 hours."""
     with house.transaction() as session:
         visitor, at = browser.visitor(request, session, chosen), now(session)
-    found = operations.look(house, visitor.caller, failing_page=failing)
+    found = status.look(house, visitor.caller, failing_page=failing)
     return page(
         request,
         "operations",

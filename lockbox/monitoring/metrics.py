@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 import structlog
 from sqlalchemy import text
@@ -14,14 +15,33 @@ from lockbox.database import Database
 from lockbox.queue_depth import Held
 from lockbox.schedule import Away
 
+KEPT = timedelta(hours=25)
+# How late the clock came, on average, to what it has ended since the last sample; or for how long the oldest waits,
+# if that is more.
+SAMPLE = text("""
+WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS at),
+so_far AS MATERIALIZED (
+    SELECT coalesce(sum(count), 0) AS ended, coalesce(sum(total), 0) AS late FROM tallies
+    WHERE name = 'deadline_lag'),
+before AS MATERIALIZED (SELECT ended, late FROM lag_samples ORDER BY at DESC LIMIT 1),
+oldest AS MATERIALIZED (SELECT wake_at FROM requests WHERE wake_at IS NOT NULL ORDER BY wake_at LIMIT 1),
+unproven AS MATERIALIZED (SELECT e.at FROM events e
+    WHERE e.id = (SELECT event_id FROM unsealed ORDER BY event_id LIMIT 1))
+INSERT INTO lag_samples (at, schedule_lag, seal_lag, ended, late)
+SELECT c.at,
+    greatest(0, extract(epoch FROM c.at - (SELECT wake_at FROM oldest)),
+        (s.late - b.late) / nullif(s.ended - b.ended, 0)),
+    greatest(0, extract(epoch FROM c.at - (SELECT at FROM unproven))),
+    s.ended, s.late
+FROM clock c CROSS JOIN so_far s LEFT JOIN before b ON true
+""")
+PRUNE = text("DELETE FROM lag_samples WHERE at < clock_timestamp() - CAST(:kept AS interval)")
 log = structlog.get_logger(__name__)
-
 KEPT_SECONDS = 5.0
 MOST_SILENT = 60.0
 """For how many seconds a process is taken to live after it said so."""
 MOST_COUNTED = 100_000
 """No count goes further (see operating_figures() in lockbox/schema/functions.sql)."""
-
 LIMITS = text("SELECT set_config('statement_timeout', '3s', true), set_config('lock_timeout', '500ms', true)")
 READ = text(f"""
 SELECT name, label, value FROM operating_figures()
@@ -29,6 +49,14 @@ UNION ALL SELECT 'behind', role, max(behind) FROM operating_processes() WHERE ag
 UNION ALL SELECT 'unverified', role, max(unverified) FROM operating_unverified() GROUP BY role
 UNION ALL SELECT 'lagging_standby', '', ({startup_checks.LAGGING_STANDBY})::int
 """)  # noqa: S608 - put together from parts of our own
+
+
+def sample(database: Database) -> None:
+    """Note how late the schedule and the sealer are, and forget what is older than a day and an hour."""
+    with database.transaction() as session:
+        connection = session.connection()
+        connection.execute(PRUNE, {"kept": KEPT})
+        connection.execute(SAMPLE)
 
 
 @dataclass(frozen=True)

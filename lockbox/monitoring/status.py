@@ -1,16 +1,22 @@
 """How an installation stands, for whoever operates it: everything at once, from whatever answers."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
+import structlog
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session
 
 from lockbox import migrations, startup_checks
+from lockbox.admin import permissions
 from lockbox.counters import DROPPED
 from lockbox.database import Database
+from lockbox.identity import row_security
+from lockbox.identity.roles import Caller, Role
 from lockbox.monitoring import metrics
 from lockbox.monitoring.heartbeats import Part
 from lockbox.monitoring.invariants import trail_behind, unverified
@@ -19,16 +25,67 @@ from lockbox.notifications.models import Channel
 from lockbox.schedule import Away
 from lockbox.startup_checks import NotFit
 
+log = structlog.get_logger(__name__)
+HOURS = 24
+HOUR = timedelta(hours=1)
+MOVES = frozenset({"filed", "decided", "timed_out"})
+"""What requests did; the other counts, `sent` and `dead`, are of notices."""
+READ = text("SELECT name, hour, value FROM operating_day()")
 STATES = text("SELECT state, number FROM operating_states()")
 PROCESSES = text("SELECT role, node, age, skew, behind, doubt FROM operating_processes()")
 UNVERIFIED = text("SELECT node, unverified, first FROM operating_unverified() WHERE unverified > 0 LIMIT 1")
-
 MOST_SEAL_LAG = 60.0
 MOST_UNSENT_AGE = 300.0
 MOST_SKEW = 5.0
 MOST_UNACKED_AGE = 300.0
 MOST_CHECKPOINT_AGE = 2 * 3600.0
 NEEDED = (Part.API, Part.CORE, Part.NOTICES, Part.RECONCILE, Part.WATCH)
+MOST_FAILING = 50
+FAILING = text("SELECT * FROM failing_webhooks(:most, :skipped)")
+FINDINGS = text("SELECT rule, about, raised_at FROM operating_findings()")
+
+
+@dataclass(frozen=True)
+class Day:
+    """Numbers by name and hour. `hours` are the beginnings of 24 hours, the one that runs last."""
+
+    hours: tuple[datetime, ...]
+    numbers: Mapping[tuple[str, datetime], float]
+    moves_from: datetime | None = None
+    notices_from: datetime | None = None
+    schedule_lag: float | None = None
+
+    def counts(self, name: str) -> tuple[float | None, ...]:
+        """Return how many there were in each hour; None for hours that lie before what could be counted."""
+        since = self.moves_from if name in MOVES else self.notices_from
+        return tuple(
+            None if since and hour + HOUR <= since else self.numbers.get((name, hour), 0.0) for hour in self.hours
+        )
+
+    def worst(self, name: str) -> tuple[float | None, ...]:
+        """Return the longest lag in each hour, in seconds; None where nobody looked."""
+        return tuple(self.numbers.get((name, hour)) for hour in self.hours)
+
+
+def read_day(database: Database) -> Day | None:
+    """Ask Postgres, for a few seconds at most; None where it does not answer by then."""
+    try:
+        with database.transaction() as session:
+            session.connection().execute(metrics.LIMITS)
+            rows = session.connection().execute(READ).all()
+    except SQLAlchemyError as error:
+        log.warning("day.postgres_away", error=type(error).__name__)
+        return None
+    found = {(row.name, row.hour): row.value for row in rows}
+    at = {row.name: row.hour for row in rows}
+    begins = at["begins"]
+    return Day(
+        hours=tuple(begins + HOUR * number for number in range(HOURS)),
+        numbers=found,
+        moves_from=at.get("moves_from"),
+        notices_from=at.get("notices_from"),
+        schedule_lag=next((row.value for row in rows if row.name == "schedule_lag_now"), None),
+    )
 
 
 @dataclass(frozen=True)
@@ -210,3 +267,92 @@ def _silent(of: Figures) -> list[str]:
         for part, skew in of.labelled("skew").items()
         if abs(skew) > MOST_SKEW
     ]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that must never be: which invariant, of which request or log, and when it was last said."""
+
+    rule: str
+    about: UUID
+    raised_at: datetime
+
+
+@dataclass(frozen=True)
+class FailingWebhook:
+    """A webhook whose last call failed: the tenant's name, None for the vendor's own, and where it leads.
+
+    `leads_to` is scheme, host and port, for a path may hold a secret. `unsent` is how many
+    calls wait, `error` the word of the last try.
+    """
+
+    id: UUID
+    tenant: str | None
+    leads_to: str
+    failing_since: datetime
+    unsent: int
+    error: str | None
+
+
+@dataclass(frozen=True)
+class FailingWebhooks:
+    """A page of the failing webhooks, those first that have failed for longest.
+
+    `first` is the place of the first of them, from 1 on; `in_all` is how many there are, 0 also on a page behind the
+    last.
+    """
+
+    webhooks: Sequence[FailingWebhook]
+    first: int
+    in_all: int
+
+    @property
+    def last(self) -> int:
+        """The place of the last one on the page."""
+        return self.first + len(self.webhooks) - 1
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Counts, ages and failing webhooks; all but `status` are None where Postgres does not say."""
+
+    status: Status
+    day: Day | None
+    findings: Sequence[Finding] | None
+    failing: FailingWebhooks | None
+
+
+def look(database: Database, caller: Caller, *, failing_page: int = 1) -> Operations:
+    """Ask whatever answers; what is away is said, and no question takes longer than a few seconds.
+
+    `failing_page` is which page of the failing webhooks, from 1 on.
+
+    Raises:
+        NotYours: the caller is no operator.
+    """
+    permissions.capacity(caller, (Role.OPERATOR,))
+    stands = read(database, with_redis=True)
+    return Operations(stands, read_day(database), _findings(database), _failing(database, caller, failing_page))
+
+
+def _findings(database: Database) -> Sequence[Finding] | None:
+    try:
+        with database.transaction() as session:
+            rows = session.connection().execute(FINDINGS).all()
+    except SQLAlchemyError:
+        return None
+    return [Finding(row.rule, row.about, row.raised_at) for row in rows]
+
+
+def _failing(database: Database, caller: Caller, number: int) -> FailingWebhooks | None:
+    skipped = (number - 1) * MOST_FAILING
+    try:
+        with database.transaction() as session:
+            row_security.enter(session, caller)
+            rows = session.connection().execute(FAILING, {"most": MOST_FAILING, "skipped": skipped}).all()
+    except SQLAlchemyError:
+        return None
+    found = [
+        FailingWebhook(row.id, row.tenant, row.leads_to, row.failing_since, row.unsent, row.error) for row in rows
+    ]
+    return FailingWebhooks(found, skipped + 1, rows[0].in_all if rows else 0)

@@ -9,8 +9,8 @@ from sqlalchemy import Engine, text
 from lockbox.database import Database, make_engine
 from lockbox.errors import NotYours
 from lockbox.ids import new_id
-from lockbox.monitoring import day, lags, operations
-from lockbox.monitoring.day import Day
+from lockbox.monitoring import metrics, status
+from lockbox.monitoring.status import Day
 from lockbox.requests.lifecycle import Action
 from tests.builders import World, unbound
 from tests.database.postbag import open_notices
@@ -25,7 +25,7 @@ SET_BACK = text("UPDATE events SET at = at - CAST(:by AS interval) WHERE request
 
 def today(api: Database) -> Day:
     """Return the last 24 hours."""
-    found = day.read(api)
+    found = status.read_day(api)
     assert found is not None
     return found
 
@@ -87,12 +87,12 @@ def test_notices_are_counted_by_how_they_ended(world: World, api: Database) -> N
 def test_a_sample_is_how_long_the_oldest_step_waits_or_how_late_they_came_if_that_is_more(
     world: World, worker: Database, superuser: Engine
 ) -> None:
-    lags.sample(worker)
+    metrics.sample(worker)
     write(unbound(worker), LATE, count=4, total=8.0)
-    lags.sample(worker)
-    lags.sample(worker)
+    metrics.sample(worker)
+    metrics.sample(worker)
     set_back(superuser, [world.fresh().id], 90)
-    lags.sample(worker)
+    metrics.sample(worker)
 
     idle, late, idle_again, waits = [row.schedule_lag for row in read(unbound(worker), SAMPLES)]
 
@@ -104,7 +104,7 @@ def test_a_sample_says_how_old_the_oldest_event_without_a_seal_is(world: World, 
     request = world.submit()
     _set_back_events(world.house, request.id, "5 minutes")
 
-    lags.sample(worker)
+    metrics.sample(worker)
 
     (row,) = read(unbound(worker), SAMPLES)
     assert row.seal_lag == pytest.approx(300, abs=20)
@@ -114,7 +114,7 @@ def test_samples_are_kept_for_a_day_and_shown_by_the_worst_of_each_hour(api: Dat
     for minutes, lag in ((26 * 60, 70.0), (60, 3.0), (61, 9.0)):
         write(unbound(worker), AGO, ago=timedelta(minutes=minutes), lag=lag)
 
-    lags.sample(worker)
+    metrics.sample(worker)
 
     found = today(api)
     assert len(read(unbound(worker), SAMPLES)) == 3
@@ -127,19 +127,19 @@ def test_operators_see_what_was_found_by_its_id_and_nobody_else_sees_anything(wo
     one = new_id()
     write(unbound(api), "INSERT INTO alarms (key, raised_at) VALUES (:key, now())", key=f"I2:{one}")
 
-    found = operations.look(api, world.people["olga"])
+    found = status.look(api, world.people["olga"])
 
     assert [(finding.rule, finding.about) for finding in found.findings or ()] == [("I2", one)]
     assert found.status.postgres == found.status.redis == "ok"
     for who in world.people.keys() - {"olga"}:
         with pytest.raises(NotYours):
-            operations.look(api, world.people[who])
+            status.look(api, world.people[who])
 
 
 def test_where_postgres_is_away_nothing_is_known_and_nothing_raised(world: World) -> None:
     away = Database(make_engine("postgresql+psycopg://x:y@127.0.0.1:1/x", role="away"), world.house.schedule)
 
-    found = operations.look(away, world.people["olga"])
+    found = status.look(away, world.people["olga"])
 
     assert (found.day, found.findings, found.status.figures.postgres) == (None, None, None)
     assert found.status.redis == "ok"

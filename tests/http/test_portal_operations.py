@@ -10,7 +10,7 @@ import pytest
 from lockbox.database import Database
 from lockbox.identity import row_security
 from lockbox.ids import new_id
-from lockbox.monitoring import operations, status
+from lockbox.monitoring import status
 from lockbox.monitoring.status import MOST_UNSENT_AGE
 from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.requests.lifecycle import Action
@@ -216,7 +216,7 @@ def test_which_webhooks_fail_is_for_operators_alone(portal: Portal) -> None:
     for who, caller in world.people.items():
         with portal.house.transaction() as session:
             row_security.enter(session, caller)
-            found[who] = len(session.connection().execute(operations.FAILING, {"most": 50, "skipped": 0}).all())
+            found[who] = len(session.connection().execute(status.FAILING, {"most": 50, "skipped": 0}).all())
 
     assert {who for who, number in found.items() if number} == {"olga"}
 

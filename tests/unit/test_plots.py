@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from api.portal.plots import BOTTOM, HEIGHT, LEAST, LEFT, RIGHT, TOP, WIDTH, Plot, Series, count, lag
-from lockbox.monitoring.day import HOUR, Day
+from lockbox.monitoring.status import HOUR, Day
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 HOURS = tuple(NOON + timedelta(hours=number) for number in range(24))
