@@ -46,7 +46,7 @@ from lockbox.identity import keyring
 from lockbox.identity.keyring import Keyring
 from lockbox.identity.oidc_providers import Issuers
 from lockbox.monitoring.metrics import Exporter
-from lockbox.notifications.vault import Vault
+from lockbox.notifications.endpoints import Vault
 from lockbox.schedule import Schedule
 
 OVERFLOW, VITAL_OVERFLOW = 10, 2

@@ -24,7 +24,7 @@ from lockbox.identity import api_tokens, identities, oidc, sessions
 from lockbox.identity.oidc_providers import Issuers
 from lockbox.identity.passkeys import RelyingParty
 from lockbox.identity.roles import Caller
-from lockbox.notifications.vault import Vault
+from lockbox.notifications.endpoints import Vault
 from lockbox.requests.transition import Origin
 
 LONGEST_AGENT = 256

@@ -21,7 +21,7 @@ from config.settings import Settings
 from lockbox.database import as_owner
 from lockbox.identity import row_marks
 from lockbox.identity.models import Membership
-from lockbox.notifications.vault import Vault
+from lockbox.notifications.endpoints import Vault
 from lockbox.requests import submit
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin

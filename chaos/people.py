@@ -13,7 +13,7 @@ from config.settings import DEVELOPMENT_KEY, Settings
 from lockbox.database import as_owner
 from lockbox.identity import tenants
 from lockbox.identity.roles import Mode
-from lockbox.notifications.vault import Vault
+from lockbox.notifications.endpoints import Vault
 from lockbox.requests.policy_rules import Policy
 
 SERVICE = "exchange-online"

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from cli import terminal
 from cli.terminal import NOTHING, duration, moment, words
-from lockbox.notifications.states import NOBODY_TOLD, SAYINGS, Tone
+from lockbox.notifications.mail_text import NOBODY_TOLD, SAYINGS, Tone
 from lockbox.text_rules import flagged
 
 NOBODYS = {"owner": "the installation's owner"}

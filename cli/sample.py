@@ -12,7 +12,7 @@ from lockbox.identity import api_tokens, tenants
 from lockbox.identity.models import Person, Tenant
 from lockbox.identity.roles import Role, Scope, Side
 from lockbox.notifications import endpoints
-from lockbox.notifications.vault import Vault
+from lockbox.notifications.endpoints import Vault
 from lockbox.requests.policy_rules import Policy
 
 LIFETIME = timedelta(days=1)

@@ -19,9 +19,9 @@ from lockbox.database import Database, make_engine
 from lockbox.identity import keyring
 from lockbox.identity.keyring import CodeKeys, Keyring
 from lockbox.notifications.delivery import Senders
+from lockbox.notifications.endpoints import Vault
 from lockbox.notifications.senders.smtp import SmtpMail
 from lockbox.notifications.senders.webhook import HttpHooks
-from lockbox.notifications.vault import Vault
 from lockbox.requests import policy_store
 from lockbox.schedule import Schedule
 

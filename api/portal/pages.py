@@ -25,8 +25,7 @@ from api.problems import problem as plain_problem
 from lockbox.errors import Conflict, Invalid, NotSignedIn, NotYours, Refusal, SignInAgain, TooMany
 from lockbox.identity import time_zones
 from lockbox.identity.roles import Side
-from lockbox.notifications.mail_text import duration
-from lockbox.notifications.states import SAYINGS, Saying, approved
+from lockbox.notifications.mail_text import SAYINGS, Saying, approved, duration
 from lockbox.requests.transition import Origin
 from lockbox.text_rules import alphabets, flagged, warning
 

@@ -27,7 +27,7 @@ from lockbox.audit import event_search
 from lockbox.database import now
 from lockbox.errors import AskedAgain, Conflict, Invalid, NotYours, Refusal, SignInAgain, TooMany, Unknown
 from lockbox.identity.roles import Caller, Role, Side
-from lockbox.notifications import reach, recipients
+from lockbox.notifications import delivery_status, recipients
 from lockbox.notifications.audience import ASKING, knows_of
 from lockbox.requests import (
     activity,
@@ -181,7 +181,7 @@ def _shown(
     happened = [event for event in event_search.events(session, request_id) if (event.seq or 0) <= version]
     moves = event_search.moves(happened)
     told_of = list(_told_of(happened, visitor.caller.side))
-    told = reach.of_request(
+    told = delivery_status.reach_of_request(
         session, request_id, entry.request.state, customer_knows=entry.request.asked_at is not None
     )
     before = earlier_requests.before(session, visitor.caller, entry.request)

@@ -42,7 +42,7 @@ from lockbox.identity import sessions
 from lockbox.identity.roles import Caller, Means
 from lockbox.identity.sessions import Stub
 from lockbox.instants import Instant
-from lockbox.notifications import delivery_status, reach
+from lockbox.notifications import delivery_status
 from lockbox.requests import decide, preview, queries, read_log, submit
 from lockbox.requests.decisions import Verdict
 from lockbox.requests.evaluate import Filing
@@ -293,7 +293,9 @@ def _facts(entry: Entry, who: Caller, justification: str | None = None) -> dict[
 
 def _detail(session: Session, entry: Entry, who: Caller) -> RequestDetail:
     asked = entry.request
-    found = reach.of_request(session, asked.id, asked.state, customer_knows=asked.asked_at is not None)
+    found = delivery_status.reach_of_request(
+        session, asked.id, asked.state, customer_knows=asked.asked_at is not None
+    )
     numbers = {name: value for name, value in vars(found).items() if name in ReachView.model_fields}
     decided = [row for row in event_search.events(session, asked.id) if row.seq and row.action in DECISIONS]
     said = voices(session, decided)

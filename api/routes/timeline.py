@@ -23,7 +23,7 @@ from lockbox.audit import event_search
 from lockbox.notifications import delivery_status
 from lockbox.notifications.audience import knows_of
 from lockbox.notifications.delivery_status import Told
-from lockbox.notifications.undelivered import NOTICE_DEAD
+from lockbox.notifications.outcome_events import NOTICE_DEAD
 from lockbox.requests import queries, read_log
 from lockbox.requests.on_behalf_of import Someone, Voice, voices
 from lockbox.requests.visibility import Capacity, Guarded, capacities, may_read, origin_of

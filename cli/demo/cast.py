@@ -19,8 +19,8 @@ from cli.stack import Plan
 from config.settings import DEVELOPMENT_KEY, Settings
 from lockbox import migrations
 from lockbox.database import Database, make_engine, now
+from lockbox.notifications.endpoints import Vault
 from lockbox.notifications.models import Endpoint
-from lockbox.notifications.vault import Vault
 from lockbox.requests.policy import Overrides
 from lockbox.requests.policy_rules import Match, Policy, Rule
 from lockbox.schedule import Schedule

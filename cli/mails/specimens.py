@@ -23,10 +23,9 @@ from lockbox.notifications.account_mail import (
     Waiting,
 )
 from lockbox.notifications.audience import CONVERSED, COPIED, QUESTION, RECEIPT, REPORT
-from lockbox.notifications.reach import in_vain
-from lockbox.notifications.request_mail import Earlier, Letter, Wording
+from lockbox.notifications.delivery_status import in_vain
+from lockbox.notifications.request_mail import SUBJECTS, Earlier, Letter, Wording
 from lockbox.notifications.senders.protocol import Mail
-from lockbox.notifications.subjects import SUBJECTS
 
 PUBLIC_URL = "https://lockbox.vendor.example"
 SENDER = "Lockbox <lockbox@vendor.example>"

@@ -18,7 +18,7 @@ from lockbox.identity import tenants as registry
 from lockbox.identity.authentication import Found, Kind
 from lockbox.identity.models import Invitation
 from lockbox.identity.roles import Caller, Means, Role, Side
-from lockbox.notifications import correspondence
+from lockbox.notifications import load_account
 from lockbox.requests.transition import Origin
 
 REFUSED = "This invitation is not good, or the code is not its own: ask for another one."
@@ -186,7 +186,7 @@ def _locked(session: Session, invitation_id: UUID, code: str) -> Invitation:
 
 
 def _shown(session: Session, invitation_id: UUID, code: str) -> Found | None:
-    hashes = correspondence.hashes(session, invitation_id, code)
+    hashes = load_account.hashes(session, invitation_id, code)
     return authentication.recognise(session, Kind.INVITATION, str(invitation_id), hashes)
 
 

@@ -20,7 +20,7 @@ from lockbox.identity import keyring, row_marks
 from lockbox.identity.models import Invitation, Membership, Person
 from lockbox.identity.roles import Role, Side
 from lockbox.ids import new_id
-from lockbox.notifications import announcements, correspondence
+from lockbox.notifications import announcements, load_account
 from lockbox.notifications.account_mail import INVITATION
 from lockbox.notifications.announcements import MATTERS_FOR
 
@@ -60,7 +60,7 @@ def make(session: Session, seat: Seat, wanted: Offer, at: datetime) -> Invitatio
         created_at=at,
         takes_effect_at=wanted.takes_effect_at or at,
     )
-    sealed(session, invitation, invitation.takes_effect_at + correspondence.INVITED_FOR)
+    sealed(session, invitation, invitation.takes_effect_at + load_account.INVITED_FOR)
     session.add(invitation)
     session.flush()
     deed = Deed(
@@ -88,8 +88,8 @@ def sealed(session: Session, invitation: Invitation, until: datetime) -> str:
     """Give an invitation its end, the hash of its code and its mark; return the code."""
     ring = keyring.of(session)
     invitation.code_nonce, invitation.expires_at = ring.codes.nonce(), until
-    code = correspondence.code_of(ring.codes, INVITATION, invitation.id, invitation.code_nonce, invitation.email)
-    invitation.secret_hash = correspondence.hashes(session, invitation.id, code)[0]
+    code = load_account.code_of(ring.codes, INVITATION, invitation.id, invitation.code_nonce, invitation.email)
+    invitation.secret_hash = load_account.hashes(session, invitation.id, code)[0]
     invitation.mac = ring.powers.mark(*row_marks.invitation(invitation))
     return code
 

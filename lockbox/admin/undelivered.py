@@ -11,7 +11,7 @@ from sqlmodel import Session
 from lockbox.admin import permissions
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Role
-from lockbox.notifications.undelivered import TOO_LATE
+from lockbox.notifications.outcome_events import TOO_LATE
 
 MOST_A_PAGE = 200
 

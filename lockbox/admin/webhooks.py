@@ -21,8 +21,8 @@ from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import endpoints as kept
 from lockbox.notifications.account_mail import CHECKPOINT_TYPE, INVARIANT_TYPE, PERSONAL, TITLES
 from lockbox.notifications.audience import TYPES
+from lockbox.notifications.endpoints import Vault
 from lockbox.notifications.models import Endpoint, Format
-from lockbox.notifications.vault import Vault
 from lockbox.requests.transition import Origin
 from lockbox.safe_http import FetchFailed
 

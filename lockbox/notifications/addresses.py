@@ -15,7 +15,7 @@ from lockbox.identity.models import Address, Person
 from lockbox.identity.roles import Caller
 from lockbox.identity.sessions import Place
 from lockbox.ids import new_id
-from lockbox.notifications import announcements, correspondence
+from lockbox.notifications import announcements, load_account
 from lockbox.notifications.account_mail import ADDRESS_CODE
 
 MOST_ADDRESSES = 5
@@ -87,7 +87,7 @@ def confirm(session: Session, caller: Caller, place: Place, address_id: UUID, co
     if address.confirmed_at is not None:
         return address
     at = now(session)
-    if not correspondence.is_code(session, ADDRESS_CODE, address, code) or at >= address.expires_at:
+    if not load_account.is_code(session, ADDRESS_CODE, address, code) or at >= address.expires_at:
         raise Invalid(WRONG, field="code")
     values = {"email": address.email, "side": caller.side.value}
     if session.connection().execute(IS_TAKEN, values).scalar_one():

@@ -1,9 +1,10 @@
 """Announcing what is no move of a request: one event told to people and endpoints, and mail to strangers."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
@@ -12,9 +13,11 @@ from sqlmodel import Session
 from lockbox import database
 from lockbox.audit import events
 from lockbox.audit.events import Happening
+from lockbox.identity.roles import Mode
 from lockbox.ids import new_id
 from lockbox.notifications import recipients
-from lockbox.notifications.outbox import KIND
+from lockbox.notifications.audience import CALLED_FOR, CONVERSED, Hearer, conversed, matters_until, type_of
+from lockbox.notifications.outbox import KIND, Due, Told, addressed, at_each
 from lockbox.notifications.recipients import Directory
 from lockbox.schedule import NOTICES, Promise
 from lockbox.sql import array
@@ -25,12 +28,10 @@ HURRIED = timedelta(minutes=15)
 BEFORE_OTHERS = timedelta(hours=1)
 # Whoever takes a tenant over must not be able to choose beforehand who hears of it.
 UNFILTERED = frozenset({"recovery_proposed", "recovery_objected"})
-
 OPERATORS = text("""
 SELECT m.person_id FROM memberships m JOIN people p ON p.id = m.person_id
 WHERE m.tenant_id IS NULL AND m.role = 'operator' AND p.disabled_at IS NULL
 """)
-
 TELL = """
 told AS (
     INSERT INTO notices (id, tenant_id, event_id, checkpoint_id, person_id, address_id, endpoint_id, about_id,
@@ -44,6 +45,51 @@ told AS (
 )"""
 RECORDED = text(f"WITH {events.APPEND} SELECT 1")
 TOLD = text(f"WITH {TELL} SELECT 1")
+
+
+@dataclass(frozen=True)
+class Remark:
+    """A question or an answer, `said`, as those who are told of it see it.
+
+    `state` is that of the request when the question was asked, `to_state` that of the request now.
+    """
+
+    event_id: UUID
+    request_id: UUID
+    tenant_id: UUID
+    requester_id: UUID
+    asker_id: UUID
+    mode: Mode
+    said: str
+    state: str
+    to_state: str
+    at: datetime
+    deadline_at: datetime
+
+    @property
+    def template(self) -> str:
+        """Which text tells of it."""
+        return CONVERSED[self.said, self.state]
+
+
+def promise_question(session: Session, known: Directory, remark: Remark) -> dict[str, Any]:
+    """Return the parameters of `outbox.ADDRESSED`, and note on the session what to arm after the commit."""
+    until = matters_until(remark.template, remark.at, remark.deadline_at)
+    called_until = remark.at + CALLED_FOR
+    due = [Due(told, remark.at, called_until if told.endpoint_id else until) for told in _told(known, remark)]
+    return addressed(session, [remark], [range(1, len(due) + 1)], due)
+
+
+def _told(known: Directory, remark: Remark) -> Iterator[Told]:
+    hearers = conversed(remark.said, remark.state)
+    people = {Hearer.REQUESTER: remark.requester_id, Hearer.ASKER: remark.asker_id}
+    for hearer in sorted(hearers & people.keys()):
+        yield from at_each(known, people[hearer], remark.template)
+    receivers = known.receivers[None] if Hearer.VENDOR_ENDPOINTS in hearers else []
+    if Hearer.TENANT_ENDPOINTS in hearers:
+        receivers = [*receivers, *known.receivers[remark.tenant_id]]
+    event_type = type_of(remark.said, remark.to_state)
+    yield from (Told(remark.template, endpoint_id=one.id) for one in receivers if one.wants(event_type))
 
 
 @dataclass(frozen=True)

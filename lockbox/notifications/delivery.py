@@ -17,9 +17,9 @@ from lockbox.failpoints import reach
 from lockbox.identity.keyring import CodeKeys
 from lockbox.notifications import (
     account_mail,
-    correspondence,
     endpoints,
     load,
+    load_account,
     queue,
     request_mail,
     results,
@@ -28,15 +28,14 @@ from lockbox.notifications import (
 from lockbox.notifications.attempts import Attempt
 from lockbox.notifications.audience import PROMPTS, REMINDERS, REPORT
 from lockbox.notifications.circuit_breaker import Said
+from lockbox.notifications.endpoints import Vault
 from lockbox.notifications.load import Item, Wordings
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.queue import Claim, Place, Returned
 from lockbox.notifications.request_mail import Letter
-from lockbox.notifications.result_writer import Ended, Recorder
-from lockbox.notifications.results import LONGEST_ERROR, TOO_LATE, Try
+from lockbox.notifications.results import LONGEST_ERROR, TOO_LATE, Ended, Recorder, Try
 from lockbox.notifications.senders.protocol import NOTHING, Hook, HookSender, MailSender, Reply, SendFailed
 from lockbox.notifications.sending_pool import Lanes
-from lockbox.notifications.vault import Vault
 from lockbox.notifications.verified_checkpoint import Keys
 from lockbox.notifications.webhook_payload import Target
 
@@ -246,7 +245,7 @@ def _send(row: Row[Any], letter: Letter, target: Target | None, senders: Senders
 
 
 def _send_memo(database_: Database, row: Row[Any], target: Target | None, at: datetime, senders: Senders) -> Reply:
-    memo = correspondence.prepared(
+    memo = load_account.prepared(
         database_,
         row,
         at,

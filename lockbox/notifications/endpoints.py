@@ -1,23 +1,60 @@
 """Webhook endpoints: adding one; its secret is shown once and stored encrypted."""
 
+import base64
 import math
-from collections.abc import Iterable
+import secrets
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from cryptography.fernet import Fernet, MultiFernet
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlmodel import Session
 
 from lockbox.database import now
 from lockbox.errors import TooMany
 from lockbox.ids import new_id
 from lockbox.notifications.models import Endpoint, Format
-from lockbox.notifications.vault import Vault, new_key, new_secret
 
+SECRET_BYTES = 32
+PRIVATE_KEY = "whsk_"
+PUBLIC_KEY = "whpk_"
 OVERLAP = timedelta(hours=24)
 BETWEEN = " "
 MINUTE = timedelta(minutes=1)
 MOST_BY_HAND = 10
+
+
+class Vault:
+    """Encrypts with the first key and reads with any of them."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._fernet = MultiFernet([Fernet(key) for key in keys])
+
+    def seal(self, secret: str) -> bytes:
+        """Return the secret as it may be stored."""
+        return self._fernet.encrypt(secret.encode())
+
+    def open(self, sealed: bytes) -> str:
+        """Return the secret.
+
+        Raises:
+            cryptography.fernet.InvalidToken: none of the keys fits.
+        """
+        return self._fernet.decrypt(sealed).decode()
+
+
+def new_secret() -> str:
+    """Return a fresh HMAC secret in the form of Standard Webhooks, 256 bits."""
+    return f"whsec_{base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()}"
+
+
+def new_key() -> tuple[str, str]:
+    """Return a fresh Ed25519 key in the form of Standard Webhooks: the private half and the public one."""
+    key = Ed25519PrivateKey.generate()
+    private, public = key.private_bytes_raw(), key.public_key().public_bytes_raw()
+    return PRIVATE_KEY + base64.b64encode(private).decode(), PUBLIC_KEY + base64.b64encode(public).decode()
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from sqlmodel import Session
 from lockbox.audit import closed_windows
 from lockbox.audit.closed_windows import Closed
 from lockbox.identity.roles import Mode
-from lockbox.notifications import correspondence, earlier_requests, reach
+from lockbox.notifications import delivery_status, load_account, request_mail
 from lockbox.notifications.audience import PROMPTS, REPORT, type_of
 from lockbox.notifications.models import Channel
 from lockbox.notifications.request_mail import Earlier, Letter, Wording
 
 Item = tuple[Row[Any], Letter | None]
-Wordings = correspondence.Wordings
+Wordings = load_account.Wordings
 
 READ = text("""
 SELECT n.id, n.channel, n.template, n.until_at, n.attempts, e.at, e.deadline_at, e.action, e.from_state, e.to_state,
@@ -55,13 +55,13 @@ def read(session: Session, claimed: Sequence[UUID], at: datetime, wordings: Word
     rows = session.connection().execute(READ, {"ids": claimed}).all()
     worded = wordings(session, [row.request_id for row in rows])
     prompts = [row.id for row in rows if row.template in PROMPTS and row.channel == Channel.MAIL]
-    before = earlier_requests.read(session, prompts)
+    before = request_mail.read(session, prompts)
     windows = closed_windows.read(session, list({row.request_id for row in rows if row.template == REPORT}))
     for row in rows:
         window = windows.get(row.request_id) if row.template == REPORT else None
         yield row, _letter(row, at, worded[row.request_id], before.get(row.id, ()), window)
     if len(rows) < len(claimed):
-        yield from ((row, None) for row in correspondence.read(session, claimed))
+        yield from ((row, None) for row in load_account.read(session, claimed))
 
 
 def _letter(
@@ -112,5 +112,5 @@ def _in_vain(row: Row[Any]) -> str:
     """Return how many were asked where the event says that none of them could be told."""
     facts = json.loads(row.body)
     if row.template == "unreached":
-        return reach.in_vain(row.from_state, facts["unreached"])
-    return reach.in_vain(row.from_state, facts["asked"]) if facts.get("nobody_told") else ""
+        return delivery_status.in_vain(row.from_state, facts["unreached"])
+    return delivery_status.in_vain(row.from_state, facts["asked"]) if facts.get("nobody_told") else ""

@@ -9,7 +9,7 @@ from lockbox.identity import keyring, rate_limit, sessions
 from lockbox.identity.rate_limit import Counted, Limits
 from lockbox.identity.roles import Caller, Means
 from lockbox.identity.sessions import OVER, Stub
-from lockbox.notifications import announcements, correspondence
+from lockbox.notifications import announcements, load_account
 from lockbox.notifications.account_mail import SIGN_IN_CODE
 
 MOST_TRIES = 5
@@ -71,7 +71,7 @@ def redeem(session: Session, stub: Stub, code: str) -> Caller:
         NotSignedIn: it is not the code, the sign-in is over, or its person disabled.
     """
     row = sessions.find(session, stub, Means.MAIL)
-    if not correspondence.is_code(session, SIGN_IN_CODE, row, code):
+    if not load_account.is_code(session, SIGN_IN_CODE, row, code):
         raise NotSignedIn(WRONG)
     row.proven_at = row.used_at = now(session)
     session.add(row)

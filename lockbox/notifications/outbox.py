@@ -11,7 +11,7 @@ from sqlmodel import Session
 from lockbox import database
 from lockbox.identity.roles import Mode
 from lockbox.ids import new_id_text
-from lockbox.notifications import prompted
+from lockbox.notifications import recipients
 from lockbox.notifications.audience import (
     CALLED_FOR,
     COPIED,
@@ -29,8 +29,7 @@ from lockbox.notifications.audience import (
     receipted,
     type_of,
 )
-from lockbox.notifications.prompted import NOBODY
-from lockbox.notifications.recipients import Directory, Receiver
+from lockbox.notifications.recipients import NOBODY, Directory, Receiver
 from lockbox.schedule import NOTICES, Promise
 from lockbox.sql import array, listed
 
@@ -138,7 +137,7 @@ class Cause(Protocol):
 def promise(session: Session, known: Directory, news: Iterable[News]) -> dict[str, Any]:
     """Return the parameters of PROMISE, and note on the session what to arm after the commit."""
     moves = tuple(news)
-    found = prompted.look_up(session, [move.request_id for move in moves if Hearer.HEARD in move.hearers])
+    found = recipients.prompted(session, [move.request_id for move in moves if Hearer.HEARD in move.hearers])
     audiences = Audiences(known)
     told = [audiences.of(move, found[move.request_id]) for move in moves]
     closed = [move for move in moves if is_reported(move.from_state, move.to_state)]

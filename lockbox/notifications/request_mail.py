@@ -1,5 +1,6 @@
 """What a notice says: texts and payloads, made when they are sent from the immutable event that caused them."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -8,13 +9,17 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
+from sqlalchemy import text
+from sqlmodel import Session
+
 from lockbox.audit.closed_windows import Closed
 from lockbox.identity.roles import Mode
 from lockbox.identity.time_zones import clock_time
-from lockbox.notifications import window_report
-from lockbox.notifications.audience import CONVERSED, RECEIPT, REPORT
+from lockbox.notifications import mail_text, window_report
+from lockbox.notifications.audience import CONVERSED, COPIED, RECEIPT, REPORT
 from lockbox.notifications.mail_text import (
     LONGEST_SUBJECT,
+    SAYINGS,
     TEMPLATES,
     duration,
     one_line,
@@ -23,14 +28,30 @@ from lockbox.notifications.mail_text import (
     sender_domain,
 )
 from lockbox.notifications.senders.protocol import Mail
-from lockbox.notifications.states import SAYINGS
-from lockbox.notifications.subjects import NOBODY_TOLD, SUBJECTS
 from lockbox.text_rules import flagged
 
+ENDINGS = ("denied", "cancelled", "timed_out", "completed", "revoked", "expired")
+SUBJECTS = {
+    "reviewing": "Review needed: {requester} asks for {service} at {tenant}",
+    "pending": "Your answer is needed: access to {service} asked by {requester}",
+    COPIED: "Copy: access to {service} at {tenant} asked by {requester}",
+    "active": "Access to {service} at {tenant} is open",
+    "review_reminder": "Reminder, {left} left: {requester} asks for {service} at {tenant}",
+    "answer_reminder": "Reminder, {left} left: access to {service} asked by {requester}",
+    "closing": "Closes in {left}: access to {service} at {tenant}",
+    "unreached": "No approver could be reached, {left} left: access to {service} asked by {requester}",
+    REPORT: "Report: access to {service} at {tenant} has closed, {found}",
+    "question": "A question to you: access to {service} at {tenant}",
+    "review_question": "A question to you: access to {service} at {tenant}",
+    "answer": "Your question was answered: access to {service} at {tenant}",
+    "review_answer": "Your question was answered: access to {service} at {tenant}",
+    RECEIPT: "Receipt: {actor} {decided} access to {service} at {tenant}",
+    **{name: f"{SAYINGS[name].others}: access to {{service}} at {{tenant}}" for name in ENDINGS},
+}
+NOBODY_TOLD = f"{SAYINGS[mail_text.NOBODY_TOLD].others}: access to {{service}} at {{tenant}}"
 LONG = 600
 LONGEST_AGENT = 256
 LONGEST_RESOURCE = 256
-
 DECIDED = {"endorse": "endorsed", "approve": "approved", "deny": "denied"}
 OUTCOMES = {
     "pending": "Nobody is in yet: it waits for the customer's answer, or for more of it.",
@@ -44,9 +65,52 @@ REMEDIES = {
 }
 NAMED_BY = frozenset({"active", "denied", "revoked"})
 ENDED = {name: saying.others[0].lower() + saying.others[1:] for name, saying in SAYINGS.items()}
-ENDED |= {"active": "opened"}
 FILES = {"review_reminder": "reminder", "answer_reminder": "reminder"}
+MOST = 5
+LOOKED_THROUGH = 500
+# A reader of the customer hears of what the customer was asked or told, a manager of everything, anybody else of the
+# vendor of their own. So many of the case and so many of the tenant's newest are looked through, by ranges
+# of one, for which Postgres takes the index of the tenant, however many requests others have.
+EARLIER = text("""
+SELECT n.id AS notice_id, o.id AS request_id, q.name AS requester, v.at, d.value AS actor,
+    CASE WHEN v.to_state = 'timed_out' AND convert_from(v.body, 'UTF8') LIKE '%"nobody_told"%' THEN 'nobody_told'
+        ELSE v.to_state END AS state
+FROM notices n
+JOIN events e ON e.id = n.event_id JOIN requests r ON r.id = n.request_id JOIN people p ON p.id = n.person_id
+JOIN LATERAL (
+    SELECT a.id, a.requester_id FROM (
+        (SELECT c.id, c.requester_id, c.asked_at FROM requests c
+        WHERE c.tenant_id BETWEEN r.tenant_id AND r.tenant_id AND c.case_ref BETWEEN r.case_ref AND r.case_ref
+        ORDER BY c.tenant_id DESC, c.case_ref DESC LIMIT :through)
+        UNION
+        SELECT s.id, s.requester_id, s.asked_at FROM (
+            SELECT l.id, l.requester_id, l.asked_at, l.service, l.resources FROM requests l
+            WHERE l.tenant_id BETWEEN r.tenant_id AND r.tenant_id AND l.id < r.id
+            ORDER BY l.tenant_id DESC, l.id DESC LIMIT :through
+        ) s
+        WHERE s.service = r.service AND s.resources && r.resources
+    ) a
+    WHERE a.id < r.id AND CASE WHEN p.side = 'customer' THEN a.asked_at <= e.at
+        ELSE a.requester_id = p.id OR EXISTS (SELECT FROM memberships m
+            WHERE m.person_id = p.id AND m.tenant_id IS NULL AND m.role = 'manager') END
+    ORDER BY a.id DESC LIMIT :most
+) o ON true
+JOIN people q ON q.id = o.requester_id
+JOIN LATERAL (
+    SELECT x.id, x.to_state, x.at, x.actor_id, x.body FROM events x
+    WHERE x.request_id = o.id AND x.seq IS NOT NULL AND x.at <= e.at ORDER BY x.seq DESC LIMIT 1
+) v ON true
+LEFT JOIN event_details d ON d.event_id = v.id AND d.field = 'name'
+WHERE n.id = ANY(:ids) ORDER BY n.id, o.id DESC
+""")
+
+
+ENDED |= {"active": "opened"}
+
+
 FILES |= {name: name for name in ("closing", "unreached", RECEIPT, REPORT)}
+
+
 FILES |= dict.fromkeys(CONVERSED.values(), "question")
 
 
@@ -237,3 +301,14 @@ def _before(one: Earlier, when: str) -> dict[str, str]:
     by = one_line(one.actor) if one.actor and one.state in NAMED_BY else ""
     number = str(one.request_id)
     return {"number": number, "who": one_line(one.requester), "ended": ENDED[one.state], "by": by, "when": when}
+
+
+def read(session: Session, notice_ids: Sequence[UUID]) -> Mapping[UUID, Sequence[Earlier]]:
+    """Return for each of these notices the newest earlier requests that its reader may know of, five at most."""
+    found: dict[UUID, list[Earlier]] = defaultdict(list)
+    if notice_ids:
+        for row in session.connection().execute(
+            EARLIER, {"ids": list(notice_ids), "most": MOST, "through": LOOKED_THROUGH}
+        ):
+            found[row.notice_id].append(Earlier(row.request_id, row.requester, row.state, row.at, row.actor))
+    return found

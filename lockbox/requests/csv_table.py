@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from lockbox.audit.canonical import instant
 from lockbox.audit.export import row
 from lockbox.identity.roles import Caller
-from lockbox.notifications.states import SAYINGS
+from lockbox.notifications.mail_text import SAYINGS
 from lockbox.requests.queries import Entry
 from lockbox.requests.visibility import Guarded, capacities, may_read
 

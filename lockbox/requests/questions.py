@@ -18,9 +18,9 @@ from lockbox.errors import AlreadyAnswered, InvalidMove, NotYours, OwnRequest, T
 from lockbox.identity import row_security, tenants
 from lockbox.identity.roles import Caller, Role, Side
 from lockbox.ids import new_id
-from lockbox.notifications import conversations, outbox, recipients
+from lockbox.notifications import announcements, outbox, recipients
+from lockbox.notifications.announcements import Remark
 from lockbox.notifications.audience import ANSWER, QUESTION
-from lockbox.notifications.conversations import Remark
 from lockbox.notifications.recipients import Directory
 from lockbox.requests import decide, policy_store, queries, reminders, stopped_clock, visibility
 from lockbox.requests.decisions import now_is
@@ -322,7 +322,7 @@ def _write(session: Session, statement: TextClause, scene: Scene, saying: Saying
         "at": scene.at,
         "event_id": happening.id,
         **events.append([happening]),
-        **conversations.promise(session, scene.known, _remark(scene, saying, happening)),
+        **announcements.promise_question(session, scene.known, _remark(scene, saying, happening)),
     }
     session.connection().execute(statement, parameters)
     # What is asked in a review stays inside the vendor, and so does that something was.

@@ -14,10 +14,10 @@ from sqlmodel import Session
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_CLOCK, Happening
 from lockbox.identity.roles import Mode
-from lockbox.notifications import announcements, reach, recipients
+from lockbox.notifications import announcements, delivery_status, recipients
 from lockbox.notifications.account_mail import NOBODY_TOLD, REVIEW_UNREACHED
 from lockbox.notifications.audience import ASKING, Nudge
-from lockbox.notifications.reach import Reach
+from lockbox.notifications.delivery_status import Reach
 from lockbox.notifications.recipients import Directory
 from lockbox.requests import policy_store, tiers, transition
 from lockbox.requests.lifecycle import State
@@ -56,7 +56,7 @@ def silences(session: Session, rows: Sequence[Row[Any]]) -> dict[UUID, Silence]:
 
 def reaches(session: Session, rows: Iterable[Row[Any]]) -> dict[UUID, Reach]:
     """Return how many were told, for those of these requests that wait for an answer."""
-    return reach.of_requests(session, {row.id: row.state for row in rows if row.state in ASKING})
+    return delivery_status.of_requests(session, {row.id: row.state for row in rows if row.state in ASKING})
 
 
 def last_resort(
@@ -78,14 +78,16 @@ def last_resort(
 def mourn(session: Session, rows: Iterable[Row[Any]], told: Mapping[UUID, Reach], at: datetime) -> None:
     """Tell the operators which of these requests, whose time is over, nobody had been told of."""
     untold = [(row, told[row.id]) for row in rows if row.id in told and not told[row.id].reached]
-    lines = {row.id: (row.tenant_id, reach.in_vain(found.stage, found.asked)) for row, found in untold}
+    lines = {row.id: (row.tenant_id, delivery_status.in_vain(found.stage, found.asked)) for row, found in untold}
     _tell_operators(session, NOBODY_TOLD, lines, at)
 
 
 def tell_of_reviews(session: Session, rows: Iterable[Row[Any]], silent: Mapping[UUID, Silence], at: datetime) -> None:
     """Tell the operators which of these requests, of which nobody could be told, wait for the vendor's managers."""
     waiting = [row for row in rows if row.state == State.REVIEWING]
-    lines = {row.id: (row.tenant_id, reach.in_vain(row.state, len(silent[row.id].asked))) for row in waiting}
+    lines = {
+        row.id: (row.tenant_id, delivery_status.in_vain(row.state, len(silent[row.id].asked))) for row in waiting
+    }
     _tell_operators(session, REVIEW_UNREACHED, lines, at)
 
 

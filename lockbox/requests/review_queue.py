@@ -15,9 +15,9 @@ from lockbox.errors import Invalid, NotYours, Refusal
 from lockbox.identity import row_security
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Caller, Role
-from lockbox.notifications import delivery_status, reach
+from lockbox.notifications import delivery_status
 from lockbox.notifications.audience import ASKING
-from lockbox.notifications.reach import Reach
+from lockbox.notifications.delivery_status import Reach
 from lockbox.requests import decisions, inbox, policy_store, queries, questions, reminders
 from lockbox.requests.evaluate import lacking_today
 from lockbox.requests.lifecycle import MOVES, OPEN_STATES, Action, Party, State
@@ -133,7 +133,7 @@ def _told_of(session: Session, caller: Caller, entries: Sequence[Entry]) -> list
         for entry in entries
         if entry.request.state is State.TIMED_OUT
     }
-    found = reach.of_requests(session, waiting | over)
+    found = delivery_status.of_requests(session, waiting | over)
     told = {one: asked.of_the_past() if one in over else asked for one, asked in found.items()}
     unheard = delivery_status.unheard(session, list(waiting | over), caller.side)
     asked = questions.unanswered(

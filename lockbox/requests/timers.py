@@ -19,7 +19,7 @@ from lockbox.database import Database, now
 from lockbox.failpoints import reach
 from lockbox.identity.roles import Mode
 from lockbox.notifications import recipients
-from lockbox.notifications.reach import Reach
+from lockbox.notifications.delivery_status import Reach
 from lockbox.requests import reminders, transition
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, Action, Move, Party, State, move
 from lockbox.requests.transition import Change

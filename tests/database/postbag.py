@@ -13,11 +13,11 @@ from lockbox.database import Database
 from lockbox.identity import keyring
 from lockbox.notifications import delivery, endpoints
 from lockbox.notifications.delivery import Senders
+from lockbox.notifications.endpoints import Vault
 from lockbox.notifications.results import Try
 from lockbox.notifications.senders.memory import MemoryHooks, MemoryMail
 from lockbox.notifications.senders.protocol import HookSender, Mail, MailSender
 from lockbox.notifications.sending_pool import Lanes
-from lockbox.notifications.vault import Vault
 from lockbox.requests import policy_store
 from lockbox.schedule import NOTICES
 from tests.builders import World, as_sender, setting

@@ -7,7 +7,7 @@ from chaos import questions
 from config.settings import DEVELOPMENT_KEY
 from lockbox.database import Database
 from lockbox.notifications import endpoints
-from lockbox.notifications.vault import Vault
+from lockbox.notifications.endpoints import Vault
 from lockbox.requests.lifecycle import Action
 from tests.builders import World, setting, unbound
 from tests.database.scenes import read

@@ -15,8 +15,7 @@ from lockbox.database import Database, make_engine
 from lockbox.notifications import delivery, queue
 from lockbox.notifications.attempts import Attempt
 from lockbox.notifications.models import Outcome
-from lockbox.notifications.result_writer import Ended, Recorder
-from lockbox.notifications.results import Try
+from lockbox.notifications.results import Ended, Recorder, Try
 from lockbox.notifications.senders.smtp import SmtpMail
 from lockbox.notifications.sending_pool import Lanes
 from tests.builders import ShiftedClock, Urls, World, unbound

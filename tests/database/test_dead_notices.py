@@ -17,7 +17,7 @@ from sqlmodel import Session
 from lockbox import reconcile
 from lockbox.database import Database
 from lockbox.identity.keyring import development
-from lockbox.notifications import reach, results
+from lockbox.notifications import delivery_status, results
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.requests import decide, timers
@@ -322,7 +322,7 @@ def test_a_person_with_several_notices_is_one_person_and_reached_by_any(scene: S
     scene.send()
 
     with scene.house.transaction() as session:
-        found = reach.of_request(session, request.id, "pending", customer_knows=True)
+        found = delivery_status.reach_of_request(session, request.id, "pending", customer_knows=True)
     assert (found.asked, found.reached, found.waiting, found.unreached) == (3, 1, 0, 2)
 
 

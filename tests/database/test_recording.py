@@ -13,8 +13,7 @@ from lockbox.notifications import queue
 from lockbox.notifications.attempts import Attempt
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.queue import Returned
-from lockbox.notifications.result_writer import Ended, Recorder
-from lockbox.notifications.results import Try
+from lockbox.notifications.results import Ended, Recorder, Try
 from lockbox.notifications.sending_pool import Lanes
 from tests.builders import ShiftedClock, World, as_sender, unbound
 from tests.database.postbag import assert_notices_are_held, notice, open_notices

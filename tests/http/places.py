@@ -16,7 +16,7 @@ from lockbox.identity.roles import Role
 from lockbox.identity.sessions import Place as Spot
 from lockbox.ids import new_id
 from lockbox.notifications import addresses
-from lockbox.notifications.vault import Vault
+from lockbox.notifications.endpoints import Vault
 from lockbox.requests import questions
 from tests.builders import HERE, SETTINGS, WITHOUT_REVIEW
 from tests.database.tenancy import does, id_of, manages

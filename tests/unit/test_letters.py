@@ -11,8 +11,7 @@ import pytest
 from lockbox.identity.roles import Mode
 from lockbox.notifications import mail_text
 from lockbox.notifications.audience import CONVERSED, COPIED, RECEIPT, REMINDERS, REPORT
-from lockbox.notifications.request_mail import Earlier, Wording
-from lockbox.notifications.subjects import SUBJECTS
+from lockbox.notifications.request_mail import SUBJECTS, Earlier, Wording
 from lockbox.requests.lifecycle import State
 from tests.each import each
 from tests.unit.letter import ANN, AT, ERIN, NUMBER, PAGE, mail

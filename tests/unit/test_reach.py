@@ -2,7 +2,7 @@
 
 import pytest
 
-from lockbox.notifications.reach import Reach, in_vain, number
+from lockbox.notifications.delivery_status import Reach, in_vain, number
 from tests.each import each
 
 

@@ -9,13 +9,13 @@ import pytest
 from cryptography.fernet import Fernet, InvalidToken
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from lockbox.notifications.endpoints import Vault, new_secret
 from lockbox.notifications.results import next_try
 from lockbox.notifications.senders.memory import MemoryMail
 from lockbox.notifications.senders.message import compose
 from lockbox.notifications.senders.protocol import Hook, Mail, SendFailed
 from lockbox.notifications.senders.smtp import SmtpMail
 from lockbox.notifications.senders.webhook import HttpHooks, signed
-from lockbox.notifications.vault import Vault, new_secret
 from tests.each import each
 
 NOON = datetime(2026, 12, 31, 12, tzinfo=UTC)

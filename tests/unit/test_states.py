@@ -4,8 +4,8 @@ import pytest
 
 from cli.request_table import COLOURS, WORDS
 from lockbox.identity.roles import Side
-from lockbox.notifications.states import NOBODY_TOLD, SAYINGS, Tone, approved
-from lockbox.notifications.subjects import SUBJECTS
+from lockbox.notifications.mail_text import NOBODY_TOLD, SAYINGS, Tone, approved
+from lockbox.notifications.request_mail import SUBJECTS
 from lockbox.requests.lifecycle import State
 
 PRODUCT = {

@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from standardwebhooks import Webhook
 
 from lockbox import safe_http
+from lockbox.notifications.endpoints import PRIVATE_KEY, PUBLIC_KEY, new_key, new_secret
 from lockbox.notifications.senders import webhook
 from lockbox.notifications.senders.protocol import SEND_SECONDS, Hook, SendFailed
 from lockbox.notifications.senders.webhook import HttpHooks, signed
-from lockbox.notifications.vault import PRIVATE_KEY, PUBLIC_KEY, new_key, new_secret
 from lockbox.safe_http import FetchFailed
 from tests.each import each
 from tests.oidc_issuer import Answer

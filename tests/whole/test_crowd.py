@@ -3,7 +3,7 @@
 import socket
 
 from config.settings import DEVELOPMENT_KEY
-from lockbox.notifications.vault import Vault, new_secret
+from lockbox.notifications.endpoints import Vault, new_secret
 from tests.whole.conftest import PATIENCE, Stage
 
 CROWD = """

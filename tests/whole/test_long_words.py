@@ -15,7 +15,7 @@ from lockbox.admin.webhooks import Reach
 from lockbox.admin.webhooks import Wanted as WantedEndpoint
 from lockbox.database import now
 from lockbox.ids import new_id
-from lockbox.notifications.vault import Vault
+from lockbox.notifications.endpoints import Vault
 from lockbox.requests import questions
 from lockbox.requests.lifecycle import Action
 from tests.builders import HERE, SETTINGS, World

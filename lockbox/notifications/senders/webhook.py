@@ -12,8 +12,8 @@ from standardwebhooks import Webhook
 
 from lockbox import safe_http
 from lockbox.failpoints import reach
+from lockbox.notifications.endpoints import PRIVATE_KEY
 from lockbox.notifications.senders.protocol import SEND_SECONDS, Hook, Reply, SendFailed
-from lockbox.notifications.vault import PRIVATE_KEY
 from lockbox.safe_http import Answer, FetchFailed, Trouble
 
 MOST_ANSWER_BYTES = 1024

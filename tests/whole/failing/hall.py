@@ -16,8 +16,8 @@ import httpx
 from config.settings import DEVELOPMENT_KEY
 from lockbox.ids import new_id
 from lockbox.notifications import endpoints
+from lockbox.notifications.endpoints import Vault
 from lockbox.notifications.outbox import KIND
-from lockbox.notifications.vault import Vault
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import NOTICES, Promise
 from tests.builders import World, setting
