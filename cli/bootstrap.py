@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlmodel import Session, col, select
 
 from lockbox import startup_checks
-from lockbox.admin import offers
+from lockbox.admin import invitations
 from lockbox.audit.events import Actor, Happening
 from lockbox.database import now
 from lockbox.identity import api_tokens, tenants
@@ -109,7 +109,7 @@ def _invited(session: Session, person: Person) -> tuple[UUID, str]:
         created_at=at,
         takes_effect_at=at,
     )
-    code = offers.sealed(session, invitation, at + LIFETIME)
+    code = invitations.sealed(session, invitation, at + LIFETIME)
     session.add(invitation)
     session.flush()
     return invitation.id, code

@@ -18,7 +18,7 @@ from cli.client import stop
 from cli.terminal import Plain, as_json, say
 from config.settings import Settings, UnsafeSettings, load
 from lockbox import startup_checks
-from lockbox.admin import erasure, key_rotation, restore, retention
+from lockbox.admin import erasure, key_rotation, restore
 from lockbox.audit.log import signing_keys
 from lockbox.audit.log.checkpoint import BadNote, VerifierKey
 from lockbox.audit.log.signing_keys import BadKey
@@ -190,7 +190,7 @@ def retain(
     if not yes:
         typer.confirm(f"Remove what is older than {older_than} days? This cannot be undone", abort=True)
     with _owner() as (session, _):
-        removed = retention.retain(session, timedelta(days=older_than))
+        removed = erasure.retain(session, timedelta(days=older_than))
     for one in removed:
         say(f"Log {one.log_id}: events {one.start} to {one.end - 1} were removed.")
     say(f"{sum(one.end - one.start for one in removed)} events were removed.")

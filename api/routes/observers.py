@@ -9,7 +9,7 @@ from api.rate_limits import name_an_address
 from api.schemas.addresses import NewWatcher, WatcherList, WatcherView
 from api.schemas.parts import Named, Slug, problems
 from api.schemas.requests import ForeseenView, Needed, WhatIf
-from lockbox.admin import foreseen, observers
+from lockbox.admin import observers, what_if
 from lockbox.admin.observers import Listed, Wanted
 from lockbox.requests.policy_rules import Ask
 
@@ -40,7 +40,7 @@ def remove_watcher(slug: Slug, watcher_id: UUID, who: Who, came: From, session: 
 def preview(slug: Slug, body: WhatIf, who: Who, session: Work, chosen: Chosen) -> ForeseenView:
     """Say to the tenant's members whom such a request would reach and where; nothing is written, nobody is told."""
     ask = Ask(body.service, tuple(body.actions), body.reason_code, tuple(body.resources))
-    found = foreseen.foresee(session, who, slug, ask, chosen.services)
+    found = what_if.foresee(session, who, slug, ask, chosen.services)
     stages = [Needed(group=one.name, approvals=one.approvals, people=list(one.people)) for one in found.stages]
     return ForeseenView.model_validate({**vars(found), "stages": stages}, from_attributes=True)
 

@@ -17,7 +17,7 @@ from api.schemas.members import (
 )
 from api.schemas.parts import MUST_MATCH_TAG, problems
 from api.schemas.webhooks import DeadNoticePage, DeadNoticeView
-from lockbox.admin import memberships, undelivered, vendor_staff
+from lockbox.admin import delivery_log, memberships, vendor_staff
 from lockbox.admin.memberships import Member
 from lockbox.identity.roles import Role
 
@@ -97,10 +97,10 @@ def list_dead_notices(
     who: Who,
     session: Work,
     cursor: UUID | None = None,
-    limit: Annotated[int, Query(ge=1, le=undelivered.MOST_A_PAGE)] = 50,
+    limit: Annotated[int, Query(ge=1, le=delivery_log.MOST_A_PAGE)] = 50,
 ) -> DeadNoticePage:
     """List the notices that could not be delivered, to operators: what for, by which way and why, and not to whom."""
-    page = undelivered.page(session, who, cursor=cursor, most=limit)
+    page = delivery_log.page(session, who, cursor=cursor, most=limit)
     return DeadNoticePage(items=[DeadNoticeView(**vars(one)) for one in page.notices], next_cursor=page.next_cursor)
 
 

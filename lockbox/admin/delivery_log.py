@@ -9,23 +9,76 @@ from sqlalchemy import text
 from sqlmodel import Session, col, select
 
 from lockbox import database
-from lockbox.admin import change_events, webhooks
+from lockbox.admin import change_events, permissions, webhooks
 from lockbox.admin.change_events import Deed
 from lockbox.database import now
 from lockbox.errors import EndpointDisabled, StillWaiting, Unknown
 from lockbox.identity import row_security
-from lockbox.identity.roles import Caller
+from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import announcements
 from lockbox.notifications import endpoints as kept
 from lockbox.notifications.models import Delivery, Endpoint, Notice, Outcome
 from lockbox.notifications.outbox import KIND
+from lockbox.notifications.outcome_events import TOO_LATE
 from lockbox.notifications.webhook_payload import TEST
 from lockbox.requests.transition import Origin
 from lockbox.schedule import NOTICES, Promise
 
+READ = text("SELECT * FROM dead_notices(:before, :most)")
 MOST_A_PAGE = 200
-
 REOPEN = text("SELECT notice, answer FROM reopen(:delivery, :moment)")
+
+
+@dataclass(frozen=True)
+class DeadNotice:
+    """A notice that did not arrive; `error` is a word.
+
+    `delivery_id` is its last try where an endpoint of the vendor was called, which operators may have repeated.
+    """
+
+    id: UUID
+    request_id: UUID | None
+    tenant: str | None
+    template: str
+    channel: str
+    died_at: datetime
+    attempts: int
+    error: str
+    delivery_id: UUID | None
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some dead notices, those that were promised last first, and the cursor of those that follow."""
+
+    notices: Sequence[DeadNotice]
+    next_cursor: UUID | None
+
+
+def page(session: Session, caller: Caller, *, cursor: UUID | None, most: int) -> Page:
+    """Return dead notices of all tenants and of the vendor's own, from the cursor on.
+
+    Raises:
+        NotYours: the caller is no operator.
+    """
+    row_security.enter(session, caller)
+    permissions.capacity(caller, (Role.OPERATOR,))
+    rows = session.connection().execute(READ, {"before": cursor, "most": most + 1}).all()
+    found = [
+        DeadNotice(
+            id=row.id,
+            request_id=row.request_id,
+            tenant=row.tenant,
+            template=row.template,
+            channel=row.channel,
+            died_at=row.died_at,
+            attempts=row.attempts,
+            error=row.error or TOO_LATE,
+            delivery_id=row.delivery_id,
+        )
+        for row in rows[:most]
+    ]
+    return Page(found, found[-1].id if len(rows) > most else None)
 
 
 @dataclass(frozen=True)

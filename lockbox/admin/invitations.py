@@ -1,26 +1,45 @@
 """Invitations: which are open, taking one back, and accepting it, once, with the mailed code."""
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from math import ceil
 from uuid import UUID
 
-from sqlalchemy import text
-from sqlmodel import Session, col
+from sqlalchemy import ColumnElement, and_, func, or_, text
+from sqlalchemy.orm import defer
+from sqlmodel import Session, col, select
+from sqlmodel.sql.expression import SelectOfScalar
 
 from config.issuers import Issuer
-from lockbox.admin import change_events, memberships, offers, permissions
+from lockbox.admin import change_events, memberships, permissions
 from lockbox.admin.change_events import Deed, change, listed
 from lockbox.admin.permissions import Seat
+from lockbox.audit.canonical import Value
 from lockbox.database import now
-from lockbox.errors import InvitationClosed, InvitationExpired, InvitationRefused, OtherSide, SignInAgain, Unknown
-from lockbox.identity import authentication, enrolment, identities, row_marks, row_security
+from lockbox.errors import (
+    AlreadyInvited,
+    AlreadyMember,
+    InvitationClosed,
+    InvitationExpired,
+    InvitationRefused,
+    OtherSide,
+    SignInAgain,
+    TooMany,
+    Unknown,
+)
+from lockbox.identity import authentication, enrolment, identities, keyring, row_marks, row_security
 from lockbox.identity import tenants as registry
 from lockbox.identity.authentication import Found, Kind
-from lockbox.identity.models import Invitation
+from lockbox.identity.models import Invitation, Membership, Person
 from lockbox.identity.roles import Caller, Means, Role, Side
-from lockbox.notifications import load_account
+from lockbox.ids import new_id
+from lockbox.notifications import announcements, load_account
+from lockbox.notifications.account_mail import INVITATION
+from lockbox.notifications.announcements import MATTERS_FOR
 from lockbox.requests.transition import Origin
 
+DAY = timedelta(days=1)
 REFUSED = "This invitation is not good, or the code is not its own: ask for another one."
 OVER = "The time to accept this invitation is over; ask for another one."
 SIGN_IN_TOO = (
@@ -30,8 +49,142 @@ SIGN_IN_TOO = (
 MIXED = "A person becomes no system, nor a system a person: ask for an invitation to another address."
 INVITED = "invited"
 UNSAID = Origin("api")
-
 HOLD_ADDRESS = text("SELECT pg_advisory_xact_lock(hashtextextended('lockbox address ' || lower(:address), 0))")
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What is offered to an address, and how the trail tells of it: action, diff and facts beyond the usual ones.
+
+    It is mailed at `takes_effect_at`, or at once for None.
+    """
+
+    name: str
+    address: str
+    roles: frozenset[Role]
+    action: str = "member_invited"
+    is_recovery: bool = False
+    takes_effect_at: datetime | None = None
+    changes: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, Value] = field(default_factory=dict)
+
+
+def make(session: Session, seat: Seat, wanted: Offer, at: datetime) -> Invitation:
+    """Offer a place and promise the mail; only who sends it says the code that accepts it.
+
+    Who is on the other side is not told to whoever invites: they could not accept it.
+    """
+    invitation = Invitation(
+        id=new_id(),
+        tenant_id=seat.tenant_id,
+        email=wanted.address,
+        name=wanted.name,
+        roles=memberships.words(wanted.roles),
+        is_recovery=wanted.is_recovery,
+        invited_by=seat.caller.person_id,
+        created_at=at,
+        takes_effect_at=wanted.takes_effect_at or at,
+    )
+    sealed(session, invitation, invitation.takes_effect_at + load_account.INVITED_FOR)
+    session.add(invitation)
+    session.flush()
+    deed = Deed(
+        wanted.action,
+        at,
+        {**wanted.changes, "roles": change(change_events.ABSENT, listed(invitation.roles))},
+        {"member": change_events.person(wanted.name, wanted.address)},
+        {**wanted.facts, "invitation_id": invitation.id},
+    )
+    event_id = change_events.tell(session, seat, deed)
+    sent_at = invitation.takes_effect_at
+    announcements.write_to(
+        session,
+        invitation.id,
+        template=INVITATION,
+        tenant_id=seat.tenant_id,
+        event_id=event_id,
+        at=sent_at,
+        until=sent_at + MATTERS_FOR,
+    )
+    return invitation
+
+
+def sealed(session: Session, invitation: Invitation, until: datetime) -> str:
+    """Give an invitation its end, the hash of its code and its mark; return the code."""
+    ring = keyring.of(session)
+    invitation.code_nonce, invitation.expires_at = ring.codes.nonce(), until
+    code = load_account.code_of(ring.codes, INVITATION, invitation.id, invitation.code_nonce, invitation.email)
+    invitation.secret_hash = load_account.hashes(session, invitation.id, code)[0]
+    invitation.mac = ring.powers.mark(*row_marks.invitation(invitation))
+    return code
+
+
+def only_one(session: Session, tenant_id: UUID | None, address: str, at: datetime) -> None:
+    """Check that nobody with this address is a member of the tenant, or has a role at the vendor, or is invited.
+
+    Raises:
+        AlreadyMember, AlreadyInvited: as named.
+    """
+    same_address = func.lower(col(Person.email)) == func.lower(address)
+    place = col(Membership.tenant_id).is_not_distinct_from(tenant_id)
+    if session.exec(select(Person.id).join(Membership).where(same_address, place)).first():
+        raise AlreadyMember("Somebody with this address is a member already; set their roles instead.")
+    invited = func.lower(col(Invitation.email)) == func.lower(address)
+    query = select(Invitation.id).where(at_place(tenant_id), invited, is_open(at), ~col(Invitation.is_recovery))
+    if session.exec(query).first():
+        raise AlreadyInvited("This address is invited already; withdraw that invitation to write another one.")
+
+
+def few_enough(session: Session, tenant_id: UUID | None, at: datetime, most: int | None) -> None:
+    """Check that fewer people than so many were invited within 24 hours; proposals of admins do not count.
+
+    Each invitation is a mail that Lockbox sends to whatever address somebody names.
+
+    Raises:
+        TooMany: as many were; `retry_after` is in seconds.
+    """
+    if most is None:
+        return
+    since = (at_place(tenant_id), ~col(Invitation.is_recovery), col(Invitation.created_at) > at - DAY)
+    query = select(Invitation.created_at).where(*since).order_by(col(Invitation.created_at).desc())
+    first = session.exec(query.offset(most - 1).limit(1)).first()
+    if first is not None:
+        raise TooMany(
+            f"At most {most} people can be invited within 24 hours. Invite the others later, or ask the vendor "
+            "to raise LOCKBOX_INVITATIONS_A_DAY.",
+            retry_after=ceil((first + DAY - at).total_seconds()),
+        )
+
+
+def not_of_the_vendor(session: Session, address: str) -> None:
+    """Check that no admin of a customer is sought among the vendor's own people, whom an operator knows.
+
+    Raises:
+        OtherSide: the address belongs to one of them.
+    """
+    same_address = func.lower(col(Person.email)) == func.lower(address)
+    if session.exec(select(Person.id).where(same_address, col(Person.side) == Side.VENDOR)).first():
+        raise OtherSide("This address belongs to somebody at the vendor, who can never be a member of a customer.")
+
+
+def is_open(at: datetime) -> ColumnElement[bool]:
+    """Return the condition for an invitation that can still be accepted, or will be."""
+    return and_(
+        col(Invitation.accepted_at).is_(None),
+        col(Invitation.withdrawn_at).is_(None),
+        or_(col(Invitation.expires_at).is_(None), col(Invitation.expires_at) > at),
+    )
+
+
+def at_place(tenant_id: UUID | None) -> ColumnElement[bool]:
+    """Return the condition for an invitation to a tenant, or to the vendor's side for None."""
+    return col(Invitation.tenant_id).is_not_distinct_from(tenant_id)
+
+
+def without_secret() -> SelectOfScalar[Invitation]:
+    """Return the query for invitations without the hash of their code."""
+    # The API's login may not read the hash: it is compared, in the database, with that of the code that is shown.
+    return select(Invitation).options(defer(Invitation.secret_hash, raiseload=True))  # type: ignore[arg-type]
 
 
 def still_open(session: Session, caller: Caller, slug: str) -> Sequence[Invitation]:
@@ -46,7 +199,7 @@ def still_open(session: Session, caller: Caller, slug: str) -> Sequence[Invitati
 
 def listed_at(session: Session, tenant_id: UUID | None) -> Sequence[Invitation]:
     """Return the open invitations of a tenant, or of the vendor for None."""
-    query = offers.without_secret().where(offers.at_place(tenant_id), offers.is_open(now(session)))
+    query = without_secret().where(at_place(tenant_id), is_open(now(session)))
     return session.exec(query.order_by(col(Invitation.id).desc())).all()
 
 
@@ -68,7 +221,7 @@ def end(session: Session, seat: Seat, invitation_id: UUID, *, only_recovery: boo
         Unknown: there is none, or none of that kind.
         InvitationClosed: it has been accepted or withdrawn.
     """
-    query = offers.without_secret().where(col(Invitation.id) == invitation_id, offers.at_place(seat.tenant_id))
+    query = without_secret().where(col(Invitation.id) == invitation_id, at_place(seat.tenant_id))
     invitation = session.exec(query.with_for_update()).one_or_none()
     if invitation is None or (only_recovery and not invitation.is_recovery):
         raise Unknown("There is no such invitation.")
@@ -79,8 +232,8 @@ def end(session: Session, seat: Seat, invitation_id: UUID, *, only_recovery: boo
 
 def end_those_by(session: Session, seat: Seat, person_id: UUID) -> None:
     """Take back what somebody has offered who no longer may: at one tenant, or at the vendor, where somebody acts."""
-    theirs = (col(Invitation.invited_by) == person_id, offers.at_place(seat.tenant_id), offers.is_open(now(session)))
-    query = offers.without_secret().where(*theirs).order_by(col(Invitation.id)).with_for_update()
+    theirs = (col(Invitation.invited_by) == person_id, at_place(seat.tenant_id), is_open(now(session)))
+    query = without_secret().where(*theirs).order_by(col(Invitation.id)).with_for_update()
     for invitation in session.exec(query).all():
         _end(session, seat, invitation)
 
@@ -176,7 +329,7 @@ def _locked(session: Session, invitation_id: UUID, code: str) -> Invitation:
     if found.expires_at is None or now(session) >= found.expires_at:
         raise InvitationExpired(OVER)
     permissions.hold(session, next(iter(found.standings)).tenant_id)
-    query = offers.without_secret().where(col(Invitation.id) == invitation_id).with_for_update()
+    query = without_secret().where(col(Invitation.id) == invitation_id).with_for_update()
     invitation = session.exec(query.execution_options(populate_existing=True)).one()
     if not row_marks.is_held(session, invitation.mac, row_marks.invitation(invitation), invitation.id):
         raise InvitationRefused(REFUSED)

@@ -4,10 +4,10 @@ from uuid import UUID
 
 from sqlmodel import Session, col, select
 
-from lockbox.admin import change_events, delegates, invitations, memberships, offers, permissions
+from lockbox.admin import change_events, delegates, invitations, memberships, permissions
 from lockbox.admin.change_events import Deed, change, listed
+from lockbox.admin.invitations import Offer
 from lockbox.admin.memberships import Member, Page
-from lockbox.admin.offers import Offer
 from lockbox.admin.permissions import Seat
 from lockbox.database import now
 from lockbox.errors import LastAdmin, Unknown
@@ -61,9 +61,9 @@ def invite(
     seat = permissions.take(session, caller, origin, ADMINS, tenant)
     permissions.firmly(session, seat, tenant)
     at = now(session)
-    offers.only_one(session, tenant.id, address, at)
-    offers.few_enough(session, tenant.id, at, a_day)
-    return offers.make(session, seat, Offer(name, address, roles), at)
+    invitations.only_one(session, tenant.id, address, at)
+    invitations.few_enough(session, tenant.id, at, a_day)
+    return invitations.make(session, seat, Offer(name, address, roles), at)
 
 
 def set_roles(

@@ -6,8 +6,8 @@ from uuid import UUID
 
 from sqlmodel import Session, col, select
 
-from lockbox.admin import invitations, offers, permissions
-from lockbox.admin.offers import Offer
+from lockbox.admin import invitations, permissions
+from lockbox.admin.invitations import Offer
 from lockbox.database import now
 from lockbox.errors import RecoveryOpen
 from lockbox.identity import row_security
@@ -43,11 +43,11 @@ def propose(session: Session, caller: Caller, origin: Origin, slug: str, *, name
     permissions.firmly_at_the_vendor(session, seat)
     at = now(session)
     proposed = select(Invitation.id).where(
-        col(Invitation.tenant_id) == tenant.id, col(Invitation.is_recovery), offers.is_open(at)
+        col(Invitation.tenant_id) == tenant.id, col(Invitation.is_recovery), invitations.is_open(at)
     )
     if session.exec(proposed).first():
         raise RecoveryOpen("An admin has been proposed for this tenant; wait for how that ends.")
-    offers.not_of_the_vendor(session, address)
+    invitations.not_of_the_vendor(session, address)
     wanted = Offer(
         name=name,
         address=address,
@@ -57,7 +57,7 @@ def propose(session: Session, caller: Caller, origin: Origin, slug: str, *, name
         takes_effect_at=at + WAIT,
         facts={"takes_effect_at": at + WAIT},
     )
-    return offers.make(session, seat, wanted, at)
+    return invitations.make(session, seat, wanted, at)
 
 
 def withdraw(session: Session, caller: Caller, origin: Origin, slug: str, invitation_id: UUID) -> None:
@@ -76,8 +76,8 @@ def open_for(session: Session, caller: Caller) -> list[Proposal]:
     row_security.enter(session, caller)
     mine = select(Tenant).where(col(Tenant.id).in_(caller.tenants(OBJECTORS)))
     known = {tenant.id: tenant for tenant in session.exec(mine).all()}
-    query = offers.without_secret().where(
-        col(Invitation.tenant_id).in_(known), col(Invitation.is_recovery), offers.is_open(now(session))
+    query = invitations.without_secret().where(
+        col(Invitation.tenant_id).in_(known), col(Invitation.is_recovery), invitations.is_open(now(session))
     )
     found = [(known[one.tenant_id], one) for one in session.exec(query).all() if one.tenant_id]
     return [Proposal(one, tenant.name, tenant.slug) for tenant, one in sorted(found, key=lambda pair: pair[0].slug)]

@@ -9,9 +9,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
 from config.settings import Plan
-from lockbox.admin import change_events, offers, permissions, vendor_consent
+from lockbox.admin import change_events, invitations, permissions, vendor_consent
 from lockbox.admin.change_events import ABSENT, Deed, change
-from lockbox.admin.offers import Offer
+from lockbox.admin.invitations import Offer
 from lockbox.admin.permissions import Seat
 from lockbox.admin.vendor_consent import Consented
 from lockbox.audit.canonical import Value
@@ -90,7 +90,7 @@ def add(session: Session, caller: Caller, origin: Origin, founding: Founding, pl
     permissions.firmly_at_the_vendor(session, seat)
     _is_a_plan(founding.plan, plans)
     permissions.entitled(founding.plan, plans)
-    offers.not_of_the_vendor(session, founding.admin_address)
+    invitations.not_of_the_vendor(session, founding.admin_address)
     try:
         with session.begin_nested():
             policy = Policy().model_dump(mode="json")
@@ -107,7 +107,7 @@ def add(session: Session, caller: Caller, origin: Origin, founding: Founding, pl
         changes=started,
     )
     at_the_tenant = Seat(seat.caller, seat.role, origin, tenant.id)
-    offers.make(session, at_the_tenant, first, now(session))
+    invitations.make(session, at_the_tenant, first, now(session))
     return _to_the_vendor(session, tenant)
 
 

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlmodel import Session
+from sqlmodel import Session, col, select
 
-from lockbox.admin import change_events, departures, invitations, memberships, offers, permissions
+from lockbox.admin import change_events, invitations, memberships, permissions
 from lockbox.admin.change_events import Deed, change, listed
+from lockbox.admin.invitations import Offer
 from lockbox.admin.memberships import Member, Page
-from lockbox.admin.offers import Offer
 from lockbox.admin.permissions import Seat
 from lockbox.audit.canonical import Value
 from lockbox.database import now
@@ -24,6 +24,26 @@ from lockbox.requests.transition import Origin
 OPERATORS = (Role.OPERATOR,)
 READERS = (Role.OPERATOR, Role.VENDOR_AUDITOR)
 FIRST_TIER = 1
+
+
+def withdraw_offers(session: Session, seat: Seat, person_id: UUID) -> None:
+    """Take back every open invitation and proposal of somebody of the vendor, in whatever place they made it.
+
+    The vendor's people are held; those of the tenants are held here, by id. Each is told as ever.
+    """
+    invitations.end_those_by(session, seat, person_id)
+    made = select(Invitation.tenant_id).where(
+        col(Invitation.invited_by) == person_id,
+        col(Invitation.tenant_id).is_not(None),
+        invitations.is_open(now(session)),
+    )
+    tenants = session.exec(made.distinct().order_by(col(Invitation.tenant_id))).all()
+    for tenant_id in tenants:
+        permissions.hold(session, tenant_id)
+    for tenant_id in tenants:
+        assert tenant_id is not None  # noqa: S101 - the query says so
+        row_security.turn_to(session, tenant_id)
+        invitations.end_those_by(session, Seat(seat.caller, seat.role, seat.origin, tenant_id), person_id)
 
 
 @dataclass(frozen=True)
@@ -88,9 +108,9 @@ def invite(
     seat = permissions.take(session, caller, origin, OPERATORS)
     permissions.firmly_at_the_vendor(session, seat)
     at = now(session)
-    offers.only_one(session, None, address, at)
-    offers.few_enough(session, None, at, a_day)
-    return offers.make(session, seat, Offer(name, address, roles), at)
+    invitations.only_one(session, None, address, at)
+    invitations.few_enough(session, None, at, a_day)
+    return invitations.make(session, seat, Offer(name, address, roles), at)
 
 
 def withdraw(session: Session, caller: Caller, origin: Origin, invitation_id: UUID) -> None:
@@ -160,7 +180,7 @@ def disable(session: Session, caller: Caller, origin: Origin, person_id: UUID) -
     """
     seat, member = _colleague(session, caller, origin, person_id)
     if not member.is_disabled:
-        departures.withdraw_offers(session, seat, person_id)
+        withdraw_offers(session, seat, person_id)
         person = session.get_one(Person, person_id)
         person.disabled_at = now(session)
         session.add(person)
@@ -193,7 +213,7 @@ def _again(session: Session, person_id: UUID) -> Member:
 def _replace(session: Session, seat: Seat, member: Member, place: Place, action: str) -> None:
     lost = member.roles - place.roles
     if Role.OPERATOR in lost:
-        departures.withdraw_offers(session, seat, member.person_id)
+        withdraw_offers(session, seat, member.person_id)
     diff = {}
     if place.roles != member.roles:
         memberships.give(session, member.person_id, None, place.roles - member.roles)

@@ -8,8 +8,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Engine, text
 
-from lockbox.admin import retention, vendor_consent
-from lockbox.admin.retention import Removed
+from lockbox.admin import erasure, vendor_consent
+from lockbox.admin.erasure import Removed
 from lockbox.audit.log import sealer, tiles
 from lockbox.audit.log.merkle import check_consistency, check_inclusion, consistency, inclusion, leaf_hash
 from lockbox.audit.log.sealer import Signer
@@ -64,7 +64,7 @@ def as_long_ago(superuser: Engine, *statements: str, **values: object) -> None:
 def retain(urls: Urls, days: int = 30) -> list[Removed]:
     """Remove what is older than that, as the owner."""
     with as_owner(urls.owner) as session:
-        return retention.retain(session, timedelta(days=days))
+        return erasure.retain(session, timedelta(days=days))
 
 
 def left(world: World, request_id: UUID) -> int:

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
-from lockbox.admin import invitations, offers
+from lockbox.admin import invitations
 from lockbox.database import Database
 from lockbox.identity.models import Invitation
 from lockbox.identity.roles import Caller, Means, Role, Side
@@ -90,7 +90,7 @@ def _offered(session: Session, world: World, whom: Caller) -> Invitation:
         takes_effect_at=at,
     )
     until = at + timedelta(hours=1)
-    offers.sealed(session, invitation, until)
+    invitations.sealed(session, invitation, until)
     session.add(invitation)
     session.flush()
     announcements.write_to(
