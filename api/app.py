@@ -36,10 +36,8 @@ from api.routes import (
 )
 from api.strict_params import known_alone
 from config.settings import Settings, UnsafeSettings
-from lockbox.audit import approval_keys
-from lockbox.audit.approval_keys import Approvals
 from lockbox.audit.log import signing_keys
-from lockbox.audit.log.signing_keys import BadKey
+from lockbox.audit.log.signing_keys import Approvals, BadKey
 from lockbox.audit.log.witness import Folder, Shipped
 from lockbox.database import Database, make_engine
 from lockbox.identity import keyring
@@ -87,7 +85,7 @@ def _shipped(settings: Settings) -> Shipped | None:
 
 def _approvals(settings: Settings) -> Approvals:
     if not settings.approval_key_files:
-        return approval_keys.ephemeral()
+        return signing_keys.ephemeral()
     try:
         return Approvals(signing_keys.read(settings.approval_key_files))
     except BadKey as bad:

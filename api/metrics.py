@@ -6,9 +6,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from lockbox.counters import ATTEMPT, DEADLINE_LAG, DROPPED, LAG_BUCKETS
 from lockbox.monitoring.metrics import Figures
 from lockbox.notifications.models import Channel
+from lockbox.sql import ATTEMPT, DEADLINE_LAG, DROPPED, LAG_BUCKETS
 
 # Name of the gauge, name of the figure, what it says.
 PLAIN = (

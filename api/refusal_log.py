@@ -15,7 +15,7 @@ from lockbox.errors import Conflict, ForeignForm, NotSignedIn, NotYours, PolicyN
 from lockbox.identity import rate_limit
 from lockbox.identity.roles import Caller, Means
 from lockbox.identity.sessions import Stub
-from lockbox.notifications import login_codes
+from lockbox.notifications import load_account
 from lockbox.requests.lifecycle import DECISIONS, Action
 from lockbox.requests.transition import Origin
 
@@ -92,7 +92,7 @@ def sign_in(
     address = deps.address(request)
     person_id = refusal.person_id if isinstance(refusal, NotSignedIn) else None
     try:
-        account = account or (login_codes.address_of(house, stub) if stub else None)
+        account = account or (load_account.address_of(house, stub) if stub else None)
     except SQLAlchemyError as error:
         log.warning("refusal.account_unknown", error=type(error).__name__)
     personal = {"account": account, "from_address": address}

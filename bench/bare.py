@@ -18,7 +18,7 @@ from sqlalchemy import Engine, MetaData, Table, bindparam, func
 from api.app import OVERFLOW
 from api.budgets import MOST_COMMON
 from lockbox.database import make_engine
-from lockbox.ids import new_id
+from lockbox.sql import new_id
 
 TABLE = "bare_requests"
 LATER = timedelta(hours=12)

@@ -11,8 +11,8 @@ from cli.stack import Plan
 from lockbox.database import as_owner, now
 from lockbox.identity import api_tokens, keyring, row_marks
 from lockbox.identity import tenants as registry
-from lockbox.ids import new_id
 from lockbox.requests.policy_rules import Policy
+from lockbox.sql import new_id
 
 LIFETIME = timedelta(days=1)
 SERVICE = "exchange-online"

@@ -19,10 +19,9 @@ from bench.house import NOWHERE, Site
 from bench.least import DATABASE
 from bench.load import clock, load, observer
 from lockbox.database import Database, make_engine
-from lockbox.ids import new_id
 from lockbox.requests import timers as clock_
 from lockbox.schedule import CLOCK, MOST_A_CALL, Promise, Schedule
-from lockbox.sql import array
+from lockbox.sql import array, new_id
 
 CONNECTIONS = (1, 2)
 ROUNDS = 3

@@ -16,7 +16,7 @@ from chaos.proxy import Mode
 from chaos.sinks import Manner
 from chaos.stage import Stage
 from cli.demo.flower import Flower
-from lockbox.ids import new_id
+from lockbox.sql import new_id
 
 TASKS = {"lockbox.time_out": "core", "lockbox.expire": "core", "lockbox.notify": "notify"}
 SOME_OPEN = "SELECT id FROM requests WHERE wake_at IS NOT NULL ORDER BY id DESC LIMIT 50"

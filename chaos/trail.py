@@ -13,9 +13,9 @@ from sqlalchemy import text
 from chaos.people import House
 from chaos.stage import Stage
 from cli.stack import APPROVAL_KEY
-from lockbox.audit.approval_keys import Approvals
 from lockbox.audit.log import signing_keys
 from lockbox.audit.log.checkpoint import VerifierKey
+from lockbox.audit.log.signing_keys import Approvals
 from lockbox.audit.verifier import export_format as lines
 from lockbox.audit.verifier import verify
 from lockbox.audit.verifier.export_format import Entry, Unreadable

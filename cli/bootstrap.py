@@ -15,8 +15,8 @@ from lockbox.database import now
 from lockbox.identity import api_tokens, tenants
 from lockbox.identity.models import Invitation, Person
 from lockbox.identity.roles import Role, Side
-from lockbox.ids import new_id
 from lockbox.notifications import announcements
+from lockbox.sql import new_id
 from lockbox.text_rules import check_name
 
 LIFETIME = timedelta(hours=24)

@@ -9,8 +9,8 @@ from cli.sample import Sample
 from cli.stack import Plan
 from config.embedded.folder import write_private
 from config.settings import Settings
-from lockbox.audit.approval_keys import Approvals
 from lockbox.audit.log import signing_keys
+from lockbox.audit.log.signing_keys import Approvals
 from lockbox.database import Database, make_engine
 from lockbox.identity import api_tokens
 from lockbox.requests import decide, queries, submit

@@ -17,14 +17,13 @@ from cli import verify_memory
 from cli.verify_memory import Unusable, Verified
 from lockbox.audit.log import checkpoint as notes
 from lockbox.audit.log.checkpoint import LONGEST_NOTE, BadNote, VerifierKey
-from lockbox.audit.verifier import approver_key_file as approvers_keys
 from lockbox.audit.verifier import export_format, saved_checkpoint
+from lockbox.audit.verifier import signed_approvals as approvers_keys
 from lockbox.audit.verifier import verify as verifier
 from lockbox.audit.verifier.approval_checks import NAME
-from lockbox.audit.verifier.approver_key_file import BadKeys
 from lockbox.audit.verifier.export_format import Header, Kind, Unreadable
 from lockbox.audit.verifier.saved_checkpoint import Mailed
-from lockbox.audit.verifier.signed_approvals import Approvers
+from lockbox.audit.verifier.signed_approvals import Approvers, BadKeys
 from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD, NO_EXPORT, Verdict, remarks, whole, word
 
 LONG_FILE = 4 << 20

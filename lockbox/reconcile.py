@@ -7,7 +7,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy import text
 
-from lockbox import counters
+from lockbox import sql
 from lockbox.admin import vendor_consent
 from lockbox.audit import refusals_log
 from lockbox.database import Database
@@ -100,7 +100,7 @@ def reconcile(
             session.connection().execute(FORGET_KEYS, {"kept": KEEP_KEYS})
             for forget in FORGET_SIGN_INS:
                 session.connection().execute(forget)
-            session.connection().execute(counters.FOLD, {"most": counters.MOST_ROWS})
+            session.connection().execute(sql.FOLD, {"most": sql.MOST_ROWS})
             session.connection().execute(FORGET_DELIVERIES, {"kept": deliveries_kept, "most": PAGE})
         yield "keys"
         while settled := refusals_log.settle(database):

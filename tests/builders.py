@@ -20,7 +20,6 @@ from lockbox.identity import api_tokens, keyring, row_marks, tenants
 from lockbox.identity.credentials import BrowserSession, Identity, Passkey, Token
 from lockbox.identity.models import Delegation, EligibleDeputy, Invitation, Membership, Person, PolicyVersion, Tenant
 from lockbox.identity.roles import Caller, Means, Mode, Role, Scope, Side, Standing
-from lockbox.ids import new_id
 from lockbox.requests import decide, submit
 from lockbox.requests.decisions import Verdict
 from lockbox.requests.evaluate import Filing
@@ -29,6 +28,7 @@ from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.submit import Submitted
 from lockbox.requests.transition import Origin
+from lockbox.sql import new_id
 
 SETTINGS = Settings(
     environment="test", filings_by_person=1_000_000, filings_for_tenant=1_000_000, invitations_a_day=100_000

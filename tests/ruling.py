@@ -9,8 +9,8 @@ from lockbox.database import now
 from lockbox.identity import row_marks, tenants
 from lockbox.identity.models import Delegation, EligibleDeputy, Tenant
 from lockbox.identity.roles import Caller, Means
-from lockbox.ids import new_id
 from lockbox.requests.policy_rules import Policy
+from lockbox.sql import new_id
 from tests.builders import World, setting
 
 

@@ -10,14 +10,14 @@ from lockbox.database import now
 from lockbox.identity import keyring, row_marks
 from lockbox.identity.credentials import Passkey
 from lockbox.identity.passkeys import RelyingParty
-from lockbox.ids import new_id
 from lockbox.requests import decide
+from lockbox.requests.approvals import Asked, Signed
 from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.passkey_approval import Asked, Signed
 from lockbox.requests.policy import ApproveMeans
 from lockbox.requests.policy_rules import Policy
+from lockbox.sql import new_id
 from tests.authenticator import Authenticator, cose
 from tests.builders import HERE, World, setting
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from lockbox import counters
+from lockbox import sql
 from lockbox.monitoring.heartbeats import BEAT_SECONDS, Heart, Part
 from worker.loop import Loop
 from worker.runtime import Runtime
@@ -41,4 +41,4 @@ class Beating(Loop):
         counts = dropped.take()
         if counts:
             with self.tools.database.transaction() as session:
-                counters.add_dropped(session, counts)
+                sql.add_dropped(session, counts)

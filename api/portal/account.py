@@ -20,8 +20,8 @@ from api.portal.pages import REFUSED, TAG, go, page, status_of
 from api.portal.sign_in_passkey import Credential
 from api.schemas.parts import Line
 from config.settings import Settings
-from lockbox.audit.verifier.approver_key_file import grouped
 from lockbox.audit.verifier.passkey_assertion import fingerprint
+from lockbox.audit.verifier.signed_approvals import grouped
 from lockbox.database import Database, now
 from lockbox.errors import Invalid, NotSignedIn, Refusal, SignInAgain
 from lockbox.identity import api_tokens, enrolment, identities, passkeys, preferences, sessions, time_zones

@@ -10,8 +10,8 @@ from api.deps import Chosen, Work, relying_party
 from api.portal.pages import TAG, protect
 from api.portal.tenant_admin import hall
 from api.schemas.parts import Slug
-from lockbox.admin import approver_keys
-from lockbox.audit.verifier import approver_key_file as files
+from lockbox.admin import audit_access
+from lockbox.audit.verifier import signed_approvals as files
 from lockbox.identity.roles import Role
 
 router = APIRouter(prefix="/tenants/{slug}/approver-keys", tags=[TAG], include_in_schema=False)
@@ -21,7 +21,7 @@ router = APIRouter(prefix="/tenants/{slug}/approver-keys", tags=[TAG], include_i
 def show(request: Request, slug: Slug, chosen: Chosen, session: Work) -> Response:
     """Show the keys to the tenant's admins."""
     at = hall(request, session, browser.visitor(request, session, chosen), slug, Role.TENANT_ADMIN)
-    given = approver_keys.export(session, at.caller, slug, partial(relying_party, chosen))
+    given = audit_access.export_approver_keys(session, at.caller, slug, partial(relying_party, chosen))
     return at.page("approver_keys", keys=[(one, files.grouped(one.fingerprint)) for one in given.keys])
 
 
@@ -29,7 +29,7 @@ def show(request: Request, slug: Slug, chosen: Chosen, session: Work) -> Respons
 def export(request: Request, slug: Slug, chosen: Chosen, session: Work) -> Response:
     """Return the file that `lockbox audit verify --approver-keys` reads."""
     visitor = browser.visitor(request, session, chosen)
-    given = approver_keys.export(session, visitor.caller, slug, partial(relying_party, chosen))
+    given = audit_access.export_approver_keys(session, visitor.caller, slug, partial(relying_party, chosen))
     text = json.dumps(files.document(given), ensure_ascii=False, indent=2) + "\n"
     answer = Response(text, media_type="application/json")
     protect(request, answer)

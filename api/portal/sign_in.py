@@ -16,7 +16,7 @@ from lockbox.errors import NotSignedIn, NotYours, TooMany
 from lockbox.identity import identities, sessions
 from lockbox.identity.roles import Caller, Means
 from lockbox.identity.sessions import OVER
-from lockbox.notifications import login_codes
+from lockbox.notifications import load_account
 
 router = APIRouter(tags=[TAG], include_in_schema=False)
 
@@ -59,7 +59,7 @@ def ask(
         return sign_in_session.ways(request, chosen, path, 422, error=NO_ADDRESS, address=address)
     sign_in_session.count(request, chosen, house, account=email)
     with house.transaction() as session:
-        stub = login_codes.ask(session, email)
+        stub = load_account.ask(session, email)
     answer = go(request, "/sign-in/code")
     browser.keep_errand(answer, chosen, Errand(stub, Purpose.SIGN_IN, pages.local(path)))
     return answer
@@ -83,12 +83,12 @@ def redeem(
     try:
         errand = sign_in_session.own(browser.errand(request, chosen), Purpose.SIGN_IN)
         with house.transaction() as session:
-            counted = login_codes.count_try(
+            counted = load_account.count_try(
                 session, errand.stub, sign_in_session.limits(chosen), deps.address(request)
             )
         counted.check()
         with house.transaction() as session:
-            caller = login_codes.redeem(session, errand.stub, code)
+            caller = load_account.redeem(session, errand.stub, code)
             _without_issuer(session, chosen, caller)
             secret = sign_in_session.begin(request, session, chosen, caller)
     except (NotSignedIn, TooMany) as refusal:

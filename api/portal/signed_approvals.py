@@ -20,9 +20,9 @@ from lockbox.errors import Invalid, NotSignedIn
 from lockbox.identity import passkeys, sessions
 from lockbox.identity.roles import Means
 from lockbox.requests import decide, queries
+from lockbox.requests.approvals import Signed
 from lockbox.requests.decisions import Verdict
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.passkey_approval import Signed
 
 OVER = "This signature was used already, has run out, or was begun in another browser: approve anew."
 LONGEST_TEXT = 200_000

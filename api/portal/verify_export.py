@@ -24,11 +24,10 @@ from config.settings import Settings
 from lockbox.admin.audit_access import READERS
 from lockbox.audit.log import proofs
 from lockbox.audit.log.checkpoint import BadNote, VerifierKey
-from lockbox.audit.verifier import approver_key_file, export_format, saved_checkpoint
+from lockbox.audit.verifier import export_format, saved_checkpoint, signed_approvals
 from lockbox.audit.verifier import verify as verifier
-from lockbox.audit.verifier.approver_key_file import LONGEST_FILE, ApproverKeys, BadKeys
 from lockbox.audit.verifier.export_format import MOST, Unreadable
-from lockbox.audit.verifier.signed_approvals import Approvers
+from lockbox.audit.verifier.signed_approvals import LONGEST_FILE, ApproverKeys, Approvers, BadKeys
 from lockbox.audit.verifier.verify import Verdict, remarks, whole, word
 from lockbox.database import Database
 from lockbox.errors import Busy, Invalid, NotYours, Refusal
@@ -171,7 +170,7 @@ async def _approver_keys(form: FormData) -> AsyncIterator[ApproverKeys]:
                 field="approver_keys",
             )
         try:
-            yield approver_key_file.read(content)
+            yield signed_approvals.read(content)
         except BadKeys as error:
             raise Invalid(f"It cannot be read: {error}.", field="approver_keys") from None
 

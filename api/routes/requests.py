@@ -44,11 +44,11 @@ from lockbox.identity.sessions import Stub
 from lockbox.instants import Instant
 from lockbox.notifications import delivery_status
 from lockbox.requests import decide, preview, queries, read_log, submit
+from lockbox.requests.approvals import Signed
 from lockbox.requests.decisions import Verdict
 from lockbox.requests.evaluate import Filing
 from lockbox.requests.lifecycle import DECISIONS, Action, State
 from lockbox.requests.on_behalf_of import Voice, narrowed, voices
-from lockbox.requests.passkey_approval import Signed
 from lockbox.requests.queries import Entry, Filter
 from lockbox.requests.submit import Limits, Submitted
 from lockbox.requests.transition import Origin

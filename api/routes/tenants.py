@@ -24,10 +24,10 @@ from api.schemas.tenants import (
     TenantPage,
     TenantView,
 )
-from lockbox.admin import approver_keys, emergency_stop, policies, tenants
+from lockbox.admin import audit_access, emergency_stop, policies, tenants
 from lockbox.admin.policies import Edition, Held
 from lockbox.admin.tenants import Founding, Overview
-from lockbox.audit.verifier import approver_key_file as files
+from lockbox.audit.verifier import signed_approvals as files
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
 
@@ -133,7 +133,7 @@ def change_policy(
 @router.get("/{slug}/approver-keys", responses=problems(404))
 def show_approver_keys(slug: Slug, who: Who, session: Work, chosen: Chosen) -> ApproverKeysView:
     """Return the public keys of the tenant's approvers, as a tenant admin: the file that the verifier reads."""
-    given = approver_keys.export(session, who, slug, partial(relying_party, chosen))
+    given = audit_access.export_approver_keys(session, who, slug, partial(relying_party, chosen))
     return ApproverKeysView.model_validate(files.document(given))
 
 

@@ -14,8 +14,8 @@ from cli import stack
 from cli.demo.evidence import Trail, Verified
 from cli.stack import Plan
 from config.children import environment
-from lockbox.audit.approval_keys import Approvals
 from lockbox.audit.log import signing_keys
+from lockbox.audit.log.signing_keys import Approvals
 
 FOLDER = stack.CHECKOUT / "var" / "demo-trail"
 SEALED_SECONDS = 15

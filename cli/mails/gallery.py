@@ -6,7 +6,7 @@ from pathlib import Path
 from jinja2 import Environment
 
 from cli.mails.specimens import SENDER, Specimen, specimens
-from lockbox.notifications.senders.message import compose
+from lockbox.notifications.senders.smtp import compose
 
 INDEX = Environment(autoescape=True).from_string("""<!doctype html>
 <html lang="en">

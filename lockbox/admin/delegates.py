@@ -18,10 +18,10 @@ from lockbox.errors import DelegationClash, Invalid, NotYours, Unknown
 from lockbox.identity import row_marks
 from lockbox.identity.models import Delegation, Person, Tenant
 from lockbox.identity.roles import Caller, Role
-from lockbox.ids import new_id
 from lockbox.notifications import announcements, recipients
 from lockbox.notifications.account_mail import DEPUTY_BEGINS
 from lockbox.requests.transition import Origin
+from lockbox.sql import new_id
 
 LONGEST = timedelta(days=90)
 GONE = "somebody who is no longer a member"

@@ -14,8 +14,8 @@ from sqlmodel import Session
 
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_OWNER, VENDORS_LOG, Happening
-from lockbox.audit.log import merkle, tiles
-from lockbox.audit.log.tiles import Place
+from lockbox.audit.log import merkle
+from lockbox.audit.log.merkle import Place
 from lockbox.audit.verifier.event_checks import TRAIL_REMOVED
 from lockbox.database import now
 from lockbox.errors import Conflict, Unknown
@@ -218,7 +218,7 @@ def _happening(session: Session, log_id: UUID, tenant_id: UUID | None, end: int)
 
 def _root(session: Session, log_id: UUID, size: int) -> bytes:
     """Return the root that a log had at a size."""
-    wanted = sorted({tiles.of_subtree(*place) for place in merkle.complete(0, size)})
+    wanted = sorted({merkle.of_subtree(*place) for place in merkle.complete(0, size)})
     values = {
         "log_id": log_id,
         "level": [level for level, _ in wanted],
@@ -227,7 +227,7 @@ def _root(session: Session, log_id: UUID, size: int) -> bytes:
     found: Mapping[Place, bytes] = {
         (row.level, row.number): bytes(row.hashes) for row in session.connection().execute(TILES, values)
     }
-    return merkle.range_hash(lambda level, number: tiles.subtree(found, level, number), 0, size)
+    return merkle.range_hash(lambda level, number: merkle.subtree(found, level, number), 0, size)
 
 
 @dataclass(frozen=True)

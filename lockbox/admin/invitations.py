@@ -33,11 +33,11 @@ from lockbox.identity import tenants as registry
 from lockbox.identity.authentication import Found, Kind
 from lockbox.identity.models import Invitation, Membership, Person
 from lockbox.identity.roles import Caller, Means, Role, Side
-from lockbox.ids import new_id
 from lockbox.notifications import announcements, load_account
 from lockbox.notifications.account_mail import INVITATION
 from lockbox.notifications.announcements import MATTERS_FOR
 from lockbox.requests.transition import Origin
+from lockbox.sql import new_id
 
 DAY = timedelta(days=1)
 REFUSED = "This invitation is not good, or the code is not its own: ask for another one."

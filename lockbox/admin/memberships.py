@@ -16,7 +16,7 @@ from lockbox.errors import Stale
 from lockbox.identity import keyring, row_marks
 from lockbox.identity.models import EligibleDeputy
 from lockbox.identity.roles import Role
-from lockbox.ids import new_id
+from lockbox.sql import new_id
 
 MOST_A_PAGE = 200
 

@@ -15,9 +15,9 @@ from lockbox.database import now
 from lockbox.errors import AddressTaken, Invalid, TooManyWatchers, Unknown
 from lockbox.identity.models import Person
 from lockbox.identity.roles import Caller, Role, Side
-from lockbox.ids import new_id
 from lockbox.notifications.models import Watcher
 from lockbox.requests.transition import Origin
+from lockbox.sql import new_id
 
 MOST_WATCHERS = 50
 ADMINS = (Role.TENANT_ADMIN,)

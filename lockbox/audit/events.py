@@ -12,8 +12,7 @@ from sqlmodel import Session
 
 from lockbox.audit.canonical import Value, canonical, commitment, new_salt
 from lockbox.database import now
-from lockbox.ids import new_id
-from lockbox.sql import array
+from lockbox.sql import array, new_id
 
 FORMAT = 1
 CLOCK = "clock"

@@ -18,8 +18,8 @@ from lockbox.audit import event_search
 from lockbox.audit.canonical import instant
 from lockbox.audit.event_search import Recorded, Sight, Wanted
 from lockbox.audit.log import proofs
+from lockbox.audit.log.merkle import WIDTH
 from lockbox.audit.log.proofs import Head
-from lockbox.audit.log.tiles import WIDTH
 from lockbox.audit.verifier import event_checks
 from lockbox.audit.verifier.event_checks import TRAIL_REMOVED
 from lockbox.audit.verifier.export_format import FORMAT, parts

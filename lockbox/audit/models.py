@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, Column, Computed, SmallInteger, Text, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
-from lockbox.columns import Instant
+from lockbox.sql import Instant
 
 OF_LOG = f"CASE WHEN internal OR tenant_id IS NULL THEN '{UUID(int=0)}'::uuid ELSE tenant_id END"
 
@@ -95,7 +95,7 @@ class Seal(SQLModel, table=True):
 
 
 class Tile(SQLModel, table=True):
-    """Up to 256 hashes of a log's tree, 32 bytes each; see `lockbox.audit.log.tiles`."""
+    """Up to 256 hashes of a log's tree, 32 bytes each; see `lockbox.audit.log.merkle`."""
 
     __tablename__ = "tiles"
 

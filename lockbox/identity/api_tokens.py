@@ -20,7 +20,7 @@ from lockbox.identity.credentials import Token
 from lockbox.identity.keyring import Keyring
 from lockbox.identity.roles import Caller, Means
 from lockbox.identity.sessions import within_reach
-from lockbox.ids import new_id
+from lockbox.sql import new_id
 
 FORM = re.compile(
     r"lbx_(?P<env>[a-z]{3,11})_(?P<id>[0-9a-f]{32})_(?P<secret>[A-Za-z0-9_-]{43})(?P<checksum>[0-9a-f]{8})"

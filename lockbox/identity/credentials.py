@@ -6,8 +6,8 @@ from uuid import UUID
 from sqlalchemy import BigInteger
 from sqlmodel import Field, SQLModel
 
-from lockbox.columns import Instant, Texts, words
 from lockbox.identity.roles import Means
+from lockbox.sql import Instant, Texts, words
 
 
 class Token(SQLModel, table=True):

@@ -20,7 +20,7 @@ from lockbox.identity import api_tokens, enrolment, keyring, row_marks, sessions
 from lockbox.identity.credentials import Terminal, Token
 from lockbox.identity.roles import Caller, Means, Role
 from lockbox.identity.sessions import Place
-from lockbox.ids import new_id
+from lockbox.sql import new_id
 
 # RFC 8628 section 6.1: no vowels, so that no words come out, and nothing that looks like something else.
 LETTERS = "BCDFGHJKLMNPQRSTVWXZ"

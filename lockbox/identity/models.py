@@ -7,10 +7,9 @@ from uuid import UUID
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
-from lockbox.columns import Instant, Texts, words
 from lockbox.identity import time_zones
 from lockbox.identity.roles import Mode, Role, Side
-from lockbox.ids import new_id
+from lockbox.sql import Instant, Texts, new_id, words
 
 
 class Tenant(SQLModel, table=True):

@@ -44,7 +44,7 @@ from lockbox.identity.authentication import Kind
 from lockbox.identity.credentials import Passkey
 from lockbox.identity.roles import Caller, Means
 from lockbox.identity.sessions import Place
-from lockbox.ids import new_id
+from lockbox.sql import new_id
 
 MOST_PASSKEYS = 20
 LONGEST_ID = 1023

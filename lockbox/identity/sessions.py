@@ -23,7 +23,7 @@ from lockbox.identity import authentication, keyring, row_marks, row_security
 from lockbox.identity.authentication import Found, Kind
 from lockbox.identity.credentials import BrowserSession, SignIn
 from lockbox.identity.roles import Caller, Means
-from lockbox.ids import new_id
+from lockbox.sql import new_id
 
 LASTS = timedelta(minutes=10)
 OVER = "This sign-in was used, has run out, or was begun in another browser; begin again."

@@ -13,7 +13,7 @@ from lockbox.database import now
 from lockbox.identity import keyring, row_marks
 from lockbox.identity.models import Membership, Person, PolicyVersion, Tenant
 from lockbox.identity.roles import Caller, Mode, Role, Side, Standing
-from lockbox.ids import new_id
+from lockbox.sql import new_id
 
 FIRST_VERSION = 1
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from lockbox.database import Database
-from lockbox.ids import new_id
+from lockbox.sql import new_id
 
 BEAT_SECONDS = 10.0
 

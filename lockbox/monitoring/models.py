@@ -6,8 +6,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger
 from sqlmodel import Field, SQLModel
 
-from lockbox.columns import Instant
-from lockbox.ids import new_id
+from lockbox.sql import Instant, new_id
 
 
 class Heartbeat(SQLModel, table=True):

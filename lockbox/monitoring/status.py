@@ -13,7 +13,6 @@ from sqlmodel import Session
 
 from lockbox import migrations, startup_checks
 from lockbox.admin import permissions
-from lockbox.counters import DROPPED
 from lockbox.database import Database
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Role
@@ -23,6 +22,7 @@ from lockbox.monitoring.invariants import trail_behind, unverified
 from lockbox.monitoring.metrics import MOST_SILENT, Figures
 from lockbox.notifications.models import Channel
 from lockbox.schedule import Away
+from lockbox.sql import DROPPED
 from lockbox.startup_checks import NotFit
 
 log = structlog.get_logger(__name__)

@@ -14,9 +14,9 @@ from lockbox.identity import enrolment, keyring, sessions
 from lockbox.identity.models import Address, Person
 from lockbox.identity.roles import Caller
 from lockbox.identity.sessions import Place
-from lockbox.ids import new_id
 from lockbox.notifications import announcements, load_account
 from lockbox.notifications.account_mail import ADDRESS_CODE
+from lockbox.sql import new_id
 
 MOST_ADDRESSES = 5
 MOST_ADDED = 10

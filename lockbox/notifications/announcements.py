@@ -14,13 +14,12 @@ from lockbox import database
 from lockbox.audit import events
 from lockbox.audit.events import Happening
 from lockbox.identity.roles import Mode
-from lockbox.ids import new_id
 from lockbox.notifications import recipients
 from lockbox.notifications.audience import CALLED_FOR, CONVERSED, Hearer, conversed, matters_until, type_of
 from lockbox.notifications.outbox import KIND, Due, Told, addressed, at_each
 from lockbox.notifications.recipients import Directory
 from lockbox.schedule import NOTICES, Promise
-from lockbox.sql import array
+from lockbox.sql import array, new_id
 
 MATTERS_FOR = timedelta(hours=72)
 TEST_MATTERS_FOR = timedelta(minutes=10)

@@ -25,18 +25,18 @@ from lockbox.notifications import (
     results,
     webhook_payload,
 )
-from lockbox.notifications.attempts import Attempt
 from lockbox.notifications.audience import PROMPTS, REMINDERS, REPORT
+from lockbox.notifications.checkpoint_digest import Keys
 from lockbox.notifications.circuit_breaker import Said
 from lockbox.notifications.endpoints import Vault
 from lockbox.notifications.load import Item, Wordings
 from lockbox.notifications.models import Outcome
+from lockbox.notifications.outcome_events import Attempt
 from lockbox.notifications.queue import Claim, Place, Returned
 from lockbox.notifications.request_mail import Letter
 from lockbox.notifications.results import LONGEST_ERROR, TOO_LATE, Ended, Recorder, Try
 from lockbox.notifications.senders.protocol import NOTHING, Hook, HookSender, MailSender, Reply, SendFailed
 from lockbox.notifications.sending_pool import Lanes
-from lockbox.notifications.verified_checkpoint import Keys
 from lockbox.notifications.webhook_payload import Target
 
 log = structlog.get_logger(__name__)

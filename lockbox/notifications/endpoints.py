@@ -14,8 +14,8 @@ from sqlmodel import Session
 
 from lockbox.database import now
 from lockbox.errors import TooMany
-from lockbox.ids import new_id
 from lockbox.notifications.models import Endpoint, Format
+from lockbox.sql import new_id
 
 SECRET_BYTES = 32
 PRIVATE_KEY = "whsk_"

@@ -10,12 +10,16 @@ from sqlalchemy import Row, text
 from sqlmodel import Session
 
 from lockbox.audit.events import CLOCK
-from lockbox.database import Database
-from lockbox.identity import keyring
+from lockbox.database import Database, now
+from lockbox.errors import NotSignedIn
+from lockbox.identity import keyring, rate_limit, sessions
 from lockbox.identity.credentials import SignIn
 from lockbox.identity.keyring import GROUP, CodeKeys
 from lockbox.identity.models import Address
-from lockbox.notifications import verified_checkpoint
+from lockbox.identity.rate_limit import Counted, Limits
+from lockbox.identity.roles import Caller, Means
+from lockbox.identity.sessions import OVER, Stub
+from lockbox.notifications import announcements, checkpoint_digest
 from lockbox.notifications.account_mail import (
     DEPUTY_BEGINS,
     INVITATION,
@@ -25,16 +29,14 @@ from lockbox.notifications.account_mail import (
     Waiting,
     facts_of,
 )
+from lockbox.notifications.checkpoint_digest import Keys
 from lockbox.notifications.request_mail import Wording
 from lockbox.notifications.senders.protocol import SendFailed
-from lockbox.notifications.verified_checkpoint import Keys
 
 Wordings = Callable[[Session, Sequence[UUID]], Mapping[UUID, Wording]]
-
 MOST_WAITING = 50
 OURSELVES = "Lockbox"
 INVITED_FOR = timedelta(hours=72)
-
 READ = text("""
 SELECT n.id, n.request_id, n.channel, n.template, n.until_at, n.attempts, n.about_id, n.event_id, e.at, e.body,
     t.id AS tenant_id, t.name AS tenant, t.slug, h.url, h.secret, h.disabled_at AS endpoint_disabled,
@@ -78,6 +80,13 @@ WAITING = text("""
 SELECT r.id, q.name, r.service, r.deadline_at FROM requests r JOIN people q ON q.id = r.requester_id
 WHERE r.tenant_id = :tenant_id AND r.state = 'pending' ORDER BY r.deadline_at LIMIT :most
 """)
+MOST_TRIES = 5
+WRONG = "That is not the code of the newest mail. Look again, or ask for another one."
+ADDRESS = text("SELECT email FROM sign_ins WHERE id = :id AND means = 'mail'")
+TRIED = text("""
+UPDATE sign_ins SET tries = tries + 1
+WHERE id = :id AND used_at IS NULL AND expires_at > :at AND tries < :most RETURNING email
+""")
 
 
 def read(session: Session, ids: Sequence[UUID]) -> Sequence[Row[Any]]:
@@ -105,7 +114,7 @@ def prepared(
             process does not have.
     """
     role, changes = facts_of(row.body)
-    of_checkpoint, noted_at = verified_checkpoint.told(row, audit_keys, approval_keys)
+    of_checkpoint, noted_at = checkpoint_digest.told(row, audit_keys, approval_keys)
     details = row.details or ({"principal": row.principal} if row.principal else {})
     return Memo(
         notice_id=row.id,
@@ -125,7 +134,7 @@ def prepared(
         recipient_address=row.recipient_address or "",
         time_zone=row.time_zone,
         secret=code_of(codes, row.template, row.about_id, row.code_nonce, row.coded_for) if row.code_nonce else None,
-        fingerprint=verified_checkpoint.fingerprint(row, audit_keys),
+        fingerprint=checkpoint_digest.fingerprint(row, audit_keys),
         waiting=_waiting(database, row, wordings) if row.template == DEPUTY_BEGINS else (),
     )
 
@@ -175,3 +184,63 @@ def _waiting(database: Database, row: Row[Any], wordings: Wordings) -> list[Wait
         rows = session.connection().execute(WAITING, {"tenant_id": row.tenant_id, "most": MOST_WAITING}).all()
         worded = wordings(session, [one.id for one in rows])
     return [Waiting(one.id, one.name, one.service, one.deadline_at, worded[one.id].link) for one in rows]
+
+
+def ask(session: Session, email: str) -> Stub:
+    """Begin a sign-in by a code that is mailed to the address, if somebody has it.
+
+    Whether somebody does is found out by whoever sends the mail: here the same is done for every address, so that
+    neither the answer nor the time it takes tells who has an account.
+    """
+    nonce, at = keyring.of(session).codes.nonce(), now(session)
+    stub = sessions.begin_login(session, Means.MAIL, email=email, code_nonce=nonce)
+    announcements.write_to(
+        session,
+        stub.id,
+        template=SIGN_IN_CODE,
+        tenant_id=None,
+        event_id=None,
+        at=at,
+        until=at + sessions.LASTS,
+    )
+    return stub
+
+
+def count_try(session: Session, stub: Stub | None, limits: Limits, address: str | None = None) -> Counted:
+    """Count one more try of a code from an address, before it is looked at; the caller commits whatever comes of it.
+
+    Raises:
+        NotSignedIn: the sign-in is another browser's, was used, has run out, or was tried five times.
+    """
+    sessions.find(session, stub, Means.MAIL)
+    values = {"id": stub.id if stub else None, "at": now(session), "most": MOST_TRIES}
+    email = session.connection().execute(TRIED, values).scalar_one_or_none()
+    if email is None:
+        raise NotSignedIn(OVER)
+    return rate_limit.count(session, limits, code_of=email, tried_from=address)
+
+
+def address_of(database: Database, stub: Stub) -> str | None:
+    """Return the address that was typed to begin this browser's sign-in, also once it is over."""
+    with database.transaction() as session:
+        sessions.recognise(session, stub)
+        email: str | None = session.connection().execute(ADDRESS, {"id": stub.id}).scalar_one_or_none()
+        return email
+
+
+def redeem(session: Session, stub: Stub, code: str) -> Caller:
+    """Return the person to whose address the code went, whose transaction this one becomes.
+
+    Raises:
+        NotSignedIn: it is not the code, the sign-in is over, or its person disabled.
+    """
+    row = sessions.find(session, stub, Means.MAIL)
+    if not is_code(session, SIGN_IN_CODE, row, code):
+        raise NotSignedIn(WRONG)
+    row.proven_at = row.used_at = now(session)
+    session.add(row)
+    session.flush()
+    found = sessions.recognise(session, stub)
+    if found is None or found.person_id is None or found.disabled:
+        raise NotSignedIn(OVER)
+    return found.caller(Means.MAIL, row.used_at)

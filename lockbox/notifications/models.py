@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlmodel import Field, SQLModel
 
-from lockbox.columns import Instant, Instants, Texts, words
+from lockbox.sql import Instant, Instants, Texts, words
 
 
 class Channel(StrEnum):

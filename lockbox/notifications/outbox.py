@@ -10,7 +10,6 @@ from sqlmodel import Session
 
 from lockbox import database
 from lockbox.identity.roles import Mode
-from lockbox.ids import new_id_text
 from lockbox.notifications import recipients
 from lockbox.notifications.audience import (
     CALLED_FOR,
@@ -31,7 +30,7 @@ from lockbox.notifications.audience import (
 )
 from lockbox.notifications.recipients import NOBODY, Directory, Receiver
 from lockbox.schedule import NOTICES, Promise
-from lockbox.sql import array, listed
+from lockbox.sql import array, listed, new_id_text
 
 KIND = NOTICES.kinds[0]
 

@@ -18,10 +18,10 @@ from sqlmodel import Session
 from lockbox import database
 from lockbox.database import Database, lazily, now
 from lockbox.failpoints import reach
-from lockbox.notifications import attempts, outcome_events, queue
-from lockbox.notifications.attempts import Attempt
+from lockbox.notifications import outcome_events, queue
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.outbox import KIND
+from lockbox.notifications.outcome_events import Attempt
 from lockbox.notifications.queue import Returned
 from lockbox.pubsub import OPERATORS
 from lockbox.schedule import NOTICES, Promise
@@ -120,7 +120,7 @@ def record(session: Session, tries: Sequence[Try]) -> None:
     outcome_events.tell_dead(session, ended, {one.notice_id: one.attempt.error for one in tries if one.attempt}, at)
     if concerned:
         outcome_events.wake(session, concerned, at)
-    attempts.write(session, [one.attempt for one in tries if one.attempt], at)
+    outcome_events.write(session, [one.attempt for one in tries if one.attempt], at)
     if any(one.outcome for one in tries):
         database.news(session, [one.notice_id for one in tries if one.outcome], OPERATORS)
     settled = [Promise(str(one.notice_id), KIND, None if one.outcome else one.run_at) for one in tries]

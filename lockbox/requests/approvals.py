@@ -2,18 +2,257 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import secrets
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
+from sqlalchemy import Row, text
 from sqlmodel import Session
+from webauthn.helpers import bytes_to_base64url
 
-from lockbox.audit import approval_keys
-from lockbox.audit.approval_keys import Signature
-from lockbox.audit.canonical import Value, canonical
-from lockbox.audit.verifier.approval_checks import FORMAT, signed_text
-from lockbox.identity import row_security
+from lockbox.audit.canonical import Value, canonical, instant
+from lockbox.audit.log import signing_keys
+from lockbox.audit.log.signing_keys import Signature
+from lockbox.audit.verifier import passkey_assertion
+from lockbox.audit.verifier.approval_checks import APPROVAL_FORMAT, signed_text
+from lockbox.audit.verifier.passkey_assertion import ATTESTED, FORMAT, SIGNED, Assertion, BadAssertion
+from lockbox.database import now
+from lockbox.errors import Stale
+from lockbox.identity import passkeys, row_marks, row_security
+from lockbox.identity.credentials import Passkey
+from lockbox.identity.passkeys import Question, RelyingParty
+from lockbox.identity.roles import Caller
 from lockbox.requests.models import AccessRequest, Decision
+from lockbox.requests.policy import ApproveMeans, customer_decides
+from lockbox.requests.policy_store import Ruling
+
+SALT_BYTES = 16
+ANOTHER = (
+    "What your passkey signed is not what would be decided now: the request, the customer's policy or what you "
+    "filled in has changed since. Look again, and approve anew."
+)
+SIGNED_DECISIONS = text("SELECT * FROM signed_decisions(CAST(:ids AS uuid[]))")
+Judged = Decision | Row[Any]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to ask a passkey, and the two texts that have to come back with its answer: see `docs/audit-format.md`.
+
+    `is_demanded` is whether the policy has nobody approve without it.
+    """
+
+    statement: str
+    content: str
+    question: Question
+    is_demanded: bool
+
+
+@dataclass(frozen=True)
+class Signed:
+    """What came back: the texts of `Asked`, the browser's answer, and the challenge, which is used up by now."""
+
+    statement: str
+    content: str
+    credential: str
+    challenge: bytes
+    party: RelyingParty
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What the event of an approval says of whose word it is."""
+
+    facts: Mapping[str, Value] = field(default_factory=dict)
+    personal: Mapping[str, str] = field(default_factory=dict)
+
+
+NO_PROOF = Proof()
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What a statement says beside the request and the decision: the version seen, the policy's, when, and a salt."""
+
+    version: int
+    policy_version: int
+    issued_at: str
+    salt: str
+
+
+def ask(
+    session: Session,
+    caller: Caller,
+    request: AccessRequest,
+    decision: Decision,
+    *,
+    party: RelyingParty,
+    ruling: Ruling,
+) -> Asked:
+    """Return what to ask a passkey of the caller's so that it signs this decision about the request as it stands.
+
+    Raises:
+        NotYours: they have none that can sign here.
+    """
+    salt = secrets.token_bytes(SALT_BYTES).hex()
+    met = Circumstances(request.version, ruling.version, instant(now(session)), salt)
+    content = _content(request, decision, met)
+    said = _statement(request, decision, met, content)
+    challenge = passkey_assertion.challenge(said)
+    question = passkeys.ask_to_sign(session, caller, party, request.tenant_id, challenge)
+    is_demanded = ruling.terms.approve_means is ApproveMeans.PASSKEY_SIGNED
+    return Asked(said.decode(), content.decode(), question, is_demanded)
+
+
+def prove(
+    session: Session,
+    caller: Caller,
+    request: AccessRequest,
+    decision: Decision,
+    *,
+    signed: Signed | None,
+    ruling: Ruling,
+) -> Proof:
+    """Check what was signed with an approval, keep it in the decision, and return what the event says of it.
+
+    Raises:
+        Stale: what was signed is another decision than this one.
+        Invalid: the passkey's signature is no good.
+    """
+    demanded = ruling.terms.approve_means.value
+    if signed is None:
+        return Proof({"approve_means": demanded, "proof": ATTESTED})
+    content, said = _rebuilt(request, decision, signed, ruling.version)
+    if said != signed.statement.encode() or passkey_assertion.challenge(said) != signed.challenge:
+        raise Stale(ANOTHER, current_state=request.state.value, current_version=request.version)
+    made = passkeys.signed(
+        session,
+        caller,
+        signed.party,
+        request.tenant_id,
+        challenge=signed.challenge,
+        shown=signed.credential,
+    )
+    facts = made.assertion.facts
+    decision.statement, decision.signed_content = said.decode(), content.decode()
+    decision.assertion, decision.passkey_id = canonical(facts).decode(), made.passkey_id
+    return Proof(
+        {"approve_means": demanded, "proof": SIGNED, "decision": decision.statement, "assertion": facts},
+        {"signed_content": decision.signed_content, "credential": bytes_to_base64url(made.credential_id)},
+    )
+
+
+def hold(session: Session, opened: Collection[tuple[AccessRequest, bytes | None]]) -> frozenset[UUID]:
+    """Return which of these open requests hold by what passkeys have signed, where their policy demands it.
+
+    The others of them are left out: somebody whose approval counts has signed nothing, something else, or with a
+    passkey that is theirs no longer. `opened` are the rows, each with the body of the event that opened the window.
+    """
+    demanding = [request for request, _ in opened if _is_demanded(request)]
+    rows = _signed_rows(session, demanding)
+    good = {request.id for request, _ in opened if not _is_demanded(request)}
+    for request, body in opened:
+        if request.id not in good and _holds(session, request, body, rows.get(request.id, ())):
+            good.add(request.id)
+    return frozenset(good)
+
+
+def _is_demanded(request: AccessRequest) -> bool:
+    return request.approve_means is ApproveMeans.PASSKEY_SIGNED and customer_decides(request.mode)
+
+
+def _signed_rows(session: Session, requests: Iterable[AccessRequest]) -> dict[UUID, list[Row[Any]]]:
+    found: dict[UUID, list[Row[Any]]] = {request.id: [] for request in requests}
+    if found:
+        for row in session.connection().execute(SIGNED_DECISIONS, {"ids": list(found)}):
+            found[row.request_id].append(row)
+    return found
+
+
+def _holds(session: Session, request: AccessRequest, body: bytes | None, rows: Sequence[Row[Any]]) -> bool:
+    """Whether everybody whose approval counted has signed it, and there are as many as have to."""
+    try:
+        counted = {UUID(one) for one in json.loads(body or b"{}")["approved_by"]}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
+    good = {row.person_id for row in rows if _is_marked(session, row) and _is_good(request, row)}
+    return len(counted) >= request.quorum and counted <= good - {request.requester_id}
+
+
+def _is_marked(session: Session, row: Row[Any]) -> bool:
+    """Whether the passkey is one that this installation has added, and not one that a database's login wrote."""
+    covered = {name: getattr(row, name) for name in ("person_id", "credential_id", "public_key", "created_at")}
+    key = Passkey(id=row.passkey_id, trusted_at=row.trusted_at, only_at=row.only_at, **covered)
+    return row_marks.is_held(session, row.mac, row_marks.passkey(key), key.id)
+
+
+def _is_good(request: AccessRequest, row: Row[Any]) -> bool:
+    """Whether a passkey has signed what a decision says, and that covers what was opened."""
+    covers = set(request.open_resources) <= set(row.resources or request.resources) and set(
+        request.open_actions
+    ) <= set(row.actions or request.actions)
+    try:
+        met = _circumstances(row.statement, row.signed_content)
+        content = _content(request, row, met)
+        said = _statement(request, row, met, content)
+        if (said, content) != (row.statement.encode(), row.signed_content.encode()) or met.version >= request.version:
+            return False
+        assertion = Assertion.read(json.loads(row.assertion))
+        passkey_assertion.check(assertion, said, passkeys.public_key(row.public_key))
+    except (BadAssertion, KeyError, TypeError, ValueError, AttributeError):
+        return False
+    return covers
+
+
+def _rebuilt(request: AccessRequest, decision: Decision, signed: Signed, policy_version: int) -> tuple[bytes, bytes]:
+    try:
+        said = _circumstances(signed.statement, signed.content)
+        met = Circumstances(request.version, policy_version, said.issued_at, said.salt)
+        content = _content(request, decision, met)
+        return content, _statement(request, decision, met, content)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        raise Stale(ANOTHER, current_state=request.state.value, current_version=request.version) from None
+
+
+def _circumstances(statement: str, content: str) -> Circumstances:
+    """Return what the texts alone know; they are rebuilt with it and compared whole."""
+    said, salted = json.loads(statement), json.loads(content)
+    return Circumstances(
+        int(said["version"]), int(said["policy_version"]), str(said["issued_at"]), str(salted["salt"])
+    )
+
+
+def _content(request: AccessRequest, decision: Judged, met: Circumstances) -> bytes:
+    """Return the canonical bytes of what of a decision can be personal, and may be erased; the salt hides it."""
+    kept = request.resources if decision.resources is None else decision.resources
+    return canonical({"comment": decision.comment, "resources": list(kept), "salt": met.salt})
+
+
+def _statement(request: AccessRequest, decision: Judged, met: Circumstances, content: bytes) -> bytes:
+    """Return the canonical bytes whose SHA-256 a passkey signs: who says yes to what, for whom, seen when."""
+    kept = request.actions if decision.actions is None else decision.actions
+    return canonical(
+        {
+            "format": FORMAT,
+            "action": "approve",
+            "request_id": request.id,
+            "tenant_id": request.tenant_id,
+            "version": met.version,
+            "approver": decision.person_id,
+            "stands_for": row_security.ids(decision.stands_for),
+            "engineer": request.requester_id,
+            "service": request.service,
+            "actions": list(kept),
+            "content": passkey_assertion.challenge(content).hex(),
+            "access_window": decision.access_window or request.access_window,
+            "mode": request.mode.value,
+            "policy_version": met.policy_version,
+            "issued_at": met.issued_at,
+        }
+    )
 
 
 def statement(request: AccessRequest, by: Iterable[str]) -> bytes:
@@ -25,7 +264,7 @@ def statement(request: AccessRequest, by: Iterable[str]) -> bytes:
     """
     return canonical(
         {
-            "format": FORMAT,
+            "format": APPROVAL_FORMAT,
             "request_id": request.id,
             "tenant_id": request.tenant_id,
             "engineer": request.requester_id,
@@ -48,8 +287,8 @@ def sign(session: Session, request: AccessRequest, by: Iterable[UUID], at: datet
     """
     people = row_security.ids(by)
     said = _hash_of(request, people)
-    made = approval_keys.of(session).sign(_signed_text(request, people, said))
-    approval_keys.list_key(session, at)
+    made = signing_keys.of(session).sign(_signed_text(request, people, said))
+    signing_keys.list_key(session, at)
     return {
         "approved_by": people,
         "approval": {
@@ -94,7 +333,7 @@ def is_signed(session: Session, request: AccessRequest, body: bytes | None) -> b
         text = _signed_text(request, by, said)
     except (KeyError, TypeError, ValueError):
         return False
-    return bool(approval.get("statement") == said) and approval_keys.of(session).has_signed(text, signature)
+    return bool(approval.get("statement") == said) and signing_keys.of(session).has_signed(text, signature)
 
 
 def _hash_of(request: AccessRequest, by: Iterable[str]) -> str:

@@ -27,18 +27,7 @@ from lockbox.identity.passkeys import RelyingParty
 from lockbox.identity.roles import Caller, Means, Role, Side
 from lockbox.notifications import recipients
 from lockbox.notifications.recipients import Directory
-from lockbox.requests import (
-    approvals,
-    decisions,
-    passkey_approval,
-    policy_store,
-    quorum,
-    reminders,
-    stopped_clock,
-    submit,
-    tiers,
-    transition,
-)
+from lockbox.requests import approvals, decisions, policy_store, quorum, reminders, submit, tiers, timers, transition
 from lockbox.requests.decisions import OPENING, Verdict, now_is
 from lockbox.requests.evaluate import lacking_today
 from lockbox.requests.lifecycle import DECISIONS, FINAL_STATES, Action, Move, Party, State, move
@@ -143,7 +132,7 @@ def to_sign(
     verdict: Verdict,
     *,
     party: Callable[[], RelyingParty],
-) -> passkey_approval.Asked:
+) -> approvals.Asked:
     """Return what to ask a passkey of the caller's, so that it signs this approval; judged as if it were given now.
 
     `party` is asked last: that there are no passkeys here is for those who may approve the request, if there is one.
@@ -156,7 +145,7 @@ def to_sign(
     scene, (_, taken_as) = _judged(session, caller, origin, request, verdict)
     stands_for = scene.stands_for(request) if taken_as is Party.APPROVER else frozenset[UUID]()
     decision, _ = _decided(session, scene, request, verdict, stands_for)
-    return passkey_approval.ask(session, scene.caller, request, decision, party=party(), ruling=scene.ruling)
+    return approvals.ask(session, scene.caller, request, decision, party=party(), ruling=scene.ruling)
 
 
 def _judged(
@@ -212,13 +201,13 @@ def _moved(
     votes: tuple[Vote, ...] = ()
     decision = None
     stands_for = scene.stands_for(request) if party is Party.APPROVER else frozenset[UUID]()
-    proof: passkey_approval.Proof = passkey_approval.NO_PROOF
+    proof: approvals.Proof = approvals.NO_PROOF
     submitted = submit.read(session, request) if action is Action.ENDORSE else UNSAID
     if action in DECISIONS:
         decision, votes = _decided(session, scene, request, verdict, stands_for)
         if action is Action.APPROVE:
             decisions.signed_where_demanded(verdict, scene.ruling.terms)
-            proof = passkey_approval.prove(
+            proof = approvals.prove(
                 session, scene.caller, request, decision, signed=verdict.signed, ruling=scene.ruling
             )
         decision.mac = keyring.of(session).powers.mark(*decisions.marked(decision))
@@ -320,7 +309,7 @@ def _in_time(scene: Scene, request: AccessRequest, action: Action) -> None:
     late = scene.at >= request.deadline_at
     # A policy that has become stricter since leaves less time; the clock itself still runs to the first deadline.
     if action is Action.APPROVE and request.asked_at:
-        stood = stopped_clock.stood(clock_of(request), scene.at) if scene.ruling.terms.questions_stop_clock else NONE
+        stood = timers.stood(clock_of(request), scene.at) if scene.ruling.terms.questions_stop_clock else NONE
         late = late or scene.at >= request.asked_at + timedelta(seconds=scene.ruling.terms.approval_window) + stood
     if action is Action.ENDORSE:
         late = late or scene.at >= request.created_at + timedelta(seconds=scene.ruling.terms.review_window)
@@ -328,9 +317,9 @@ def _in_time(scene: Scene, request: AccessRequest, action: Action) -> None:
         raise TooLate("The time for this has run out.", **now_is(request))
 
 
-def clock_of(request: AccessRequest) -> stopped_clock.Clock:
+def clock_of(request: AccessRequest) -> timers.Clock:
     """Return the clock of a request as it stands or runs."""
-    return stopped_clock.Clock(request.deadline_at, request.stopped_at, request.stopped_deadline, request.stopped_for)
+    return timers.Clock(request.deadline_at, request.stopped_at, request.stopped_deadline, request.stopped_for)
 
 
 def locked(session: Session, caller: Caller, request_id: UUID) -> AccessRequest:

@@ -23,16 +23,16 @@ from lockbox.identity import keyring, row_marks
 from lockbox.identity.keyring import Part
 from lockbox.identity.roles import Caller, Means, Role
 from lockbox.identity.row_marks import Power, Unverified
-from lockbox.ids import new_id
 from lockbox.notifications.recipients import Directory
 from lockbox.requests import quorum
+from lockbox.requests.approvals import Signed
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest, Decision
-from lockbox.requests.passkey_approval import Signed
 from lockbox.requests.policy import ApproveMeans, Commented, Terms
 from lockbox.requests.policy_rules import stricter
 from lockbox.requests.quorum import Vote
 from lockbox.requests.transition import Origin
+from lockbox.sql import new_id
 
 VOTES = text("""
 SELECT id, request_id, person_id, verdict, access_window, stands_for, means, resources, actions, assertion, mac

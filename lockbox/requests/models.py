@@ -8,10 +8,10 @@ from sqlalchemy import Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
-from lockbox.columns import Ids, Instant, Texts, words
 from lockbox.identity.roles import Means, Mode
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.policy import ApproveMeans
+from lockbox.sql import Ids, Instant, Texts, words
 
 
 class AccessRequest(SQLModel, table=True):

@@ -14,7 +14,7 @@ from lockbox.notifications import outbox
 from lockbox.notifications.mail_text import duration
 from lockbox.notifications.outbox import News
 from lockbox.notifications.recipients import Directory
-from lockbox.requests import decide, decisions, policy_store, stopped_clock
+from lockbox.requests import decide, decisions, policy_store, timers
 from lockbox.requests.evaluate import NOBODY, Filing, Judged, judge, lacking, lacking_today
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import AccessRequest
@@ -82,9 +82,7 @@ def _time(scene: Scene) -> Iterator[str]:
 
 def _approvable(scene: Scene, terms: Terms) -> timedelta:
     """Return for how long it can be approved; the time for which the clock stood counts where it may stand."""
-    stood = (
-        stopped_clock.stood(decide.clock_of(scene.request), scene.at) if terms.questions_stop_clock else timedelta(0)
-    )
+    stood = timers.stood(decide.clock_of(scene.request), scene.at) if terms.questions_stop_clock else timedelta(0)
     return timedelta(seconds=terms.approval_window) + stood
 
 

@@ -36,7 +36,7 @@ from lockbox.errors import Invalid, NoOpenWindow, NotYours, TrailBehind, Unknown
 from lockbox.identity import row_security
 from lockbox.identity.models import Membership, Person, Tenant
 from lockbox.identity.roles import TENANT_ROLES, VENDOR_ROLES, Caller, Role, Scope
-from lockbox.requests import approvals, passkey_approval
+from lockbox.requests import approvals
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.visibility import READERS, Capacity, Guarded, Reach, with_reach
@@ -333,7 +333,7 @@ def read(session: Session, query: Query, values: Mapping[str, object] | None = N
     signed = {
         request.id: (request, body) for request, *_, body in rows if approvals.is_signed(session, request, body)
     }
-    held = passkey_approval.hold(session, signed.values())
+    held = approvals.hold(session, signed.values())
     # The clock is read last: an answer may not be older than the clock that it was judged by.
     at = now(session)
     good = {

@@ -17,12 +17,11 @@ from lockbox.database import now
 from lockbox.errors import AlreadyAnswered, InvalidMove, NotYours, OwnRequest, TooLate, TooManyQuestions, Unknown
 from lockbox.identity import row_security, tenants
 from lockbox.identity.roles import Caller, Role, Side
-from lockbox.ids import new_id
 from lockbox.notifications import announcements, outbox, recipients
 from lockbox.notifications.announcements import Remark
 from lockbox.notifications.audience import ANSWER, QUESTION
 from lockbox.notifications.recipients import Directory
-from lockbox.requests import decide, policy_store, queries, reminders, stopped_clock, visibility
+from lockbox.requests import decide, policy_store, queries, reminders, timers, visibility
 from lockbox.requests.decisions import now_is
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, OPEN_STATES, Party, State
 from lockbox.requests.models import AccessRequest
@@ -30,10 +29,11 @@ from lockbox.requests.on_behalf_of import names_of, personal_names
 from lockbox.requests.policy import wake_at
 from lockbox.requests.policy_store import Ruling
 from lockbox.requests.queries import Entry
-from lockbox.requests.stopped_clock import Clock
+from lockbox.requests.timers import Clock
 from lockbox.requests.transition import Origin, actor_for
 from lockbox.requests.visibility import Guarded
 from lockbox.schedule import CLOCK, Promise
+from lockbox.sql import new_id
 
 MOST = 20
 """How many questions may be asked about one request."""
@@ -267,7 +267,7 @@ def answer(  # noqa: PLR0917 - as many things name a question
         actor=actor_for(scene.caller, Party.REQUESTER, origin),
         asker_id=asked.asked_by,
         state=State(asked.state),
-        clock=clock if still_stands or request.state is not State.PENDING else stopped_clock.resumed(clock, scene.at),
+        clock=clock if still_stands or request.state is not State.PENDING else timers.resumed(clock, scene.at),
     )
     _write(session, ANSWERS, scene, saying)
     return _exchange(session, scene, question_id)
@@ -304,7 +304,7 @@ def _stopped(scene: Scene) -> tuple[Clock, bool]:
     clock = decide.clock_of(request)
     if request.state is not State.PENDING or not terms.questions_stop_clock:
         return clock, False
-    clock = stopped_clock.stopped(clock, min(request.approval_window, terms.approval_window), scene.at)
+    clock = timers.stopped(clock, min(request.approval_window, terms.approval_window), scene.at)
     return clock, clock.stopped_at is not None
 
 

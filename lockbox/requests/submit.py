@@ -30,7 +30,6 @@ from lockbox.errors import (
 from lockbox.failpoints import reach
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Means
-from lockbox.ids import new_id
 from lockbox.requests import queries, reminders, transition
 from lockbox.requests.evaluate import Filing, Judged, judge, lacking
 from lockbox.requests.lifecycle import Action, Party, State
@@ -38,6 +37,7 @@ from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import deadline, wake_at
 from lockbox.requests.tiers import Asked
 from lockbox.requests.transition import Change, Origin, actor_for, identity
+from lockbox.sql import new_id
 
 # The vendor's log holds them; by their hashes both sides can compare later. Mails about them are left out.
 EARLIER = text("""

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import TextClause, text
 from sqlmodel import Session
 
-from lockbox import counters, database
+from lockbox import database, sql
 from lockbox.audit import events
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_CLOCK, Actor, Happening
@@ -87,7 +87,7 @@ def _statement(*parts: str) -> TextClause:
 SUBMITTED = _statement(NEW_REQUEST)
 MOVED_ALONE = _statement(MOVED)
 MOVED_BY_DECISION = _statement(MOVED, DECIDED)
-ENDED_BY_CLOCK = _statement(ENDED, counters.ADD_LAGS)
+ENDED_BY_CLOCK = _statement(ENDED, sql.ADD_LAGS)
 NUDGED_BY_CLOCK = _statement(NUDGED)
 
 
@@ -302,7 +302,7 @@ def end(session: Session, changes: Sequence[Change], known: Directory) -> None:
         "state": array(change.to_state.value for change in changes),
         "version": array(change.version for change in changes),
         "closed_at": array(change.at for change in changes),
-        **counters.lags((one.at - one.deadline_at).total_seconds() for one in changes if one.at >= one.deadline_at),
+        **sql.lags((one.at - one.deadline_at).total_seconds() for one in changes if one.at >= one.deadline_at),
     }
     _write(session, ENDED_BY_CLOCK, changes, known, rows)
 

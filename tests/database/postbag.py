@@ -15,8 +15,7 @@ from lockbox.notifications import delivery, endpoints
 from lockbox.notifications.delivery import Senders
 from lockbox.notifications.endpoints import Vault
 from lockbox.notifications.results import Try
-from lockbox.notifications.senders.memory import MemoryHooks, MemoryMail
-from lockbox.notifications.senders.protocol import HookSender, Mail, MailSender
+from lockbox.notifications.senders.protocol import HookSender, Mail, MailSender, MemoryHooks, MemoryMail
 from lockbox.notifications.sending_pool import Lanes
 from lockbox.requests import policy_store
 from lockbox.schedule import NOTICES

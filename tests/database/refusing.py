@@ -1,7 +1,6 @@
 """A mail relay that knows nobody, and says so as Postfix does."""
 
-from lockbox.notifications.senders.memory import MemoryMail
-from lockbox.notifications.senders.protocol import Mail, Reply, SendFailed
+from lockbox.notifications.senders.protocol import Mail, MemoryMail, Reply, SendFailed
 
 
 class RefusingMail(MemoryMail):

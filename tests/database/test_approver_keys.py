@@ -6,21 +6,20 @@ import json
 import pytest
 from sqlalchemy import Engine, text
 
-from lockbox.admin import approver_keys, audit_access, erasure
+from lockbox.admin import audit_access, erasure
 from lockbox.audit import export
 from lockbox.audit.event_search import Wanted
-from lockbox.audit.verifier import approver_key_file as files
 from lockbox.audit.verifier import export_format
-from lockbox.audit.verifier.approver_key_file import ApproverKeys
+from lockbox.audit.verifier import signed_approvals as files
 from lockbox.audit.verifier.export_format import Kind
-from lockbox.audit.verifier.signed_approvals import Approvers
+from lockbox.audit.verifier.signed_approvals import ApproverKeys, Approvers
 from lockbox.audit.verifier.verify import BAD, Verdict, verify
 from lockbox.database import Database, as_owner
 from lockbox.errors import NotYours
-from lockbox.ids import new_id
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy import ApproveMeans
 from lockbox.requests.policy_rules import Policy
+from lockbox.sql import new_id
 from tests.builders import Urls, World
 from tests.database.scenes import read
 from tests.database.tenancy import reads
@@ -30,7 +29,7 @@ from tests.signing import DEMANDED, PARTY, approve, cose_bytes, enrol
 
 def keys_of(world: World, who: str = "tara") -> ApproverKeys:
     """Return the keys as somebody exports them, through the file."""
-    given = reads(world, who, approver_keys.export, lambda: PARTY)
+    given = reads(world, who, audit_access.export_approver_keys, lambda: PARTY)
     return files.read(json.dumps(files.document(given)))
 
 

@@ -10,8 +10,8 @@ from datetime import timedelta
 import pytest
 from redis import Redis
 
-from lockbox.ids import new_id
 from lockbox.schedule import CLOCK, NOTICES, Away, Index, Promise, Schedule
+from lockbox.sql import new_id
 
 ASLEEP, NOT_RUNG = 20.0, 0.3
 AWAKE = ASLEEP / 2

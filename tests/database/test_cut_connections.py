@@ -13,8 +13,8 @@ from sqlalchemy.exc import OperationalError
 
 from lockbox.database import Database, make_engine
 from lockbox.notifications import delivery, queue
-from lockbox.notifications.attempts import Attempt
 from lockbox.notifications.models import Outcome
+from lockbox.notifications.outcome_events import Attempt
 from lockbox.notifications.results import Ended, Recorder, Try
 from lockbox.notifications.senders.smtp import SmtpMail
 from lockbox.notifications.sending_pool import Lanes

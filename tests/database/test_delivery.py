@@ -9,12 +9,12 @@ import pytest
 from sqlalchemy import Engine, text
 
 from lockbox.database import Database
-from lockbox.ids import new_id
-from lockbox.notifications import login_codes
+from lockbox.notifications import load_account
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import NOTICES, Promise
+from lockbox.sql import new_id
 from tests.builders import World
 from tests.database.postbag import (
     PUBLIC_URL,
@@ -222,7 +222,7 @@ def test_a_code_that_somebody_waits_for_goes_before_what_was_promised_earlier(wo
     world.submit()
     (ann,) = read(world.house, "SELECT email FROM people WHERE id = :id", id=world.people["ann"].person_id)
     with world.house.transaction() as session:
-        login_codes.ask(session, ann.email)
+        load_account.ask(session, ann.email)
 
     (first,) = worker.schedule.claim(NOTICES, most=1).ids["notify"]
 

@@ -9,9 +9,9 @@ import pytest
 
 from lockbox.database import Database
 from lockbox.identity.time_zones import clock_time
-from lockbox.notifications import attempts, delivery, results
-from lockbox.notifications.attempts import FAILS_TOO_LONG, MOST_ANSWER
+from lockbox.notifications import delivery, outcome_events, results
 from lockbox.notifications.models import Outcome
+from lockbox.notifications.outcome_events import FAILS_TOO_LONG, MOST_ANSWER
 from lockbox.notifications.senders.protocol import Reply, SendFailed
 from lockbox.notifications.senders.webhook import HttpHooks
 from lockbox.requests.policy_rules import Policy
@@ -104,7 +104,7 @@ def test_what_never_left_the_house_is_no_try(
     ],
 )
 def test_of_an_answer_a_kilobyte_is_kept_without_what_a_terminal_obeys(answer: str, kept: str) -> None:
-    assert attempts.shown(answer) == kept
+    assert outcome_events.shown(answer) == kept
 
 
 def test_an_endpoint_that_is_gone_is_disabled_and_its_admins_are_told(

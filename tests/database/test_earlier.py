@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from lockbox.database import Database
-from lockbox.ids import new_id
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
+from lockbox.sql import new_id
 from tests.builders import World
 from tests.database.postbag import Postbag, open_notices
 from tests.database.scenes import MAILBOX

@@ -17,7 +17,7 @@ from lockbox.identity import row_security, sessions, token_creation
 from lockbox.identity.roles import Means, Role, Scope
 from lockbox.identity.sessions import Lasting, Place
 from lockbox.identity.token_creation import Rules
-from lockbox.notifications import addresses, login_codes
+from lockbox.notifications import addresses, load_account
 from lockbox.requests import activity, submit
 from lockbox.requests.activity import Entry
 from lockbox.requests.lifecycle import Action
@@ -136,7 +136,7 @@ def _signs_in(world: World, worker: Database, superuser: Engine, who: str) -> No
     caller = signed_in(world, who, Means.PASSKEY)
     world.people[who] = caller
     with world.house.transaction() as session:
-        login_codes.ask(session, _email(world, who))
+        load_account.ask(session, _email(world, who))
     with world.house.transaction() as session:
         sessions.begin(session, caller, THERE, Lasting(timedelta(hours=1), timedelta(hours=8)))
         token_creation.make(session, caller, THERE, token_creation.Wanted(f"{who} at work"), _rules())

@@ -13,12 +13,12 @@ from sqlalchemy.pool import QueuePool
 
 from lockbox.admin import audit_access
 from lockbox.admin.audit_access import Reading
-from lockbox.audit import approval_keys, export
+from lockbox.audit import export
 from lockbox.audit import export as tables
 from lockbox.audit.canonical import canonical
 from lockbox.audit.event_search import Wanted
 from lockbox.audit.export import Export
-from lockbox.audit.log import checkpoint, merkle
+from lockbox.audit.log import checkpoint, merkle, signing_keys
 from lockbox.audit.log.merkle import leaf_hash
 from lockbox.audit.verifier.export_format import Kind
 from lockbox.audit.verifier.verify import GOOD, Verdict, verify
@@ -81,7 +81,7 @@ def exported(world: World, who: str = "tara", wanted: Wanted | None = None, sinc
 
 
 def judged(found: bytes, *seen: str) -> Verdict:
-    keys = [public(), approval_keys.ephemeral().public]
+    keys = [public(), signing_keys.ephemeral().public]
     verdict = verify(found.splitlines(keepends=True), keys, seen)
     if verdict.exit_code == GOOD:
         assert second_verifier.check(found, [key.text for key in keys], seen) == verdict.events

@@ -10,8 +10,7 @@ from redis import Redis
 from sqlalchemy import Engine
 
 from api.metrics import exposition
-from lockbox import counters
-from lockbox.counters import LAG_BUCKETS
+from lockbox import sql
 from lockbox.database import Database, make_engine
 from lockbox.monitoring.heartbeats import Heart, Part
 from lockbox.monitoring.metrics import KEPT_SECONDS, Exporter, Figures, read
@@ -19,6 +18,7 @@ from lockbox.reconcile import reconcile
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import CLOCK, NOTICES, Promise, Schedule
+from lockbox.sql import LAG_BUCKETS
 from tests.builders import Urls, World, unbound
 from tests.database.postbag import Postbag, open_notices
 from tests.database.scenes import many, set_back, within, write
@@ -92,7 +92,7 @@ def test_folding_keeps_every_sum(
     for one in ids:
         timers.run(worker, [one])
     before = shown(read(api))
-    monkeypatch.setattr(counters, "MOST_ROWS", 5)
+    monkeypatch.setattr(sql, "MOST_ROWS", 5)
 
     list(reconcile(worker, None))
 

@@ -12,10 +12,10 @@ from sqlalchemy.pool import NullPool
 
 from lockbox.database import Database
 from lockbox.identity.roles import Caller, Role
-from lockbox.ids import new_id
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy import Stage
 from lockbox.requests.policy_rules import Policy
+from lockbox.sql import new_id
 from tests.builders import Urls, World, unbound
 from tests.database.furnished import furnish, in_context
 from tests.database.scenes import as_caller, read, state_of, telling, within, write

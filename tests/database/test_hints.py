@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import Engine, text
 
 from lockbox.database import Database
-from lockbox.ids import new_id
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import CLOCK, Promise
+from lockbox.sql import new_id
 from tests.builders import ShiftedClock, World
 from tests.database.scenes import (
     assert_trails_are_whole,

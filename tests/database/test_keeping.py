@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 
 from lockbox.admin import erasure, vendor_consent
 from lockbox.admin.erasure import Removed
-from lockbox.audit.log import sealer, tiles
+from lockbox.audit.log import merkle, sealer
 from lockbox.audit.log.merkle import check_consistency, check_inclusion, consistency, inclusion, leaf_hash
 from lockbox.audit.log.sealer import Signer
 from lockbox.database import Database, as_owner
@@ -92,7 +92,7 @@ def test_what_is_old_goes_and_each_proof_of_what_remains_still_holds(
     found = {(row.level, row.number): bytes(row.hashes) for row in rows}
 
     def subtree(level: int, number: int) -> bytes:
-        return tiles.subtree(found, level, number)
+        return merkle.subtree(found, level, number)
 
     for row in read(worker, SEALS, log=world.tenant.id):
         path = inclusion(subtree, row.number, log.size)

@@ -11,8 +11,9 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from lockbox.admin import audit_access
-from lockbox.audit import approval_keys, export
+from lockbox.audit import export
 from lockbox.audit.event_search import Wanted
+from lockbox.audit.log import signing_keys
 from lockbox.audit.verifier.verify import GOOD, verify
 from lockbox.database import Database
 from lockbox.errors import Invalid, NoOpenWindow, NothingLeft
@@ -215,7 +216,7 @@ def test_the_trail_of_a_narrowed_window_is_found_good_by_both_verifiers(api: Dat
     with world.house.transaction() as session:
         begun = audit_access.export(session, reading, Wanted(), {}, ())
     lines = list(export.lines(audit_access.pages(world.house, reading), begun))
-    keys = [public(), approval_keys.ephemeral().public]
+    keys = [public(), signing_keys.ephemeral().public]
 
     verdict = verify(lines, keys, ())
 

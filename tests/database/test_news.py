@@ -11,7 +11,6 @@ from redis import Redis
 from lockbox import database
 from lockbox.database import Database, now
 from lockbox.identity.roles import Role
-from lockbox.ids import new_id
 from lockbox.notifications import results
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.results import Try
@@ -22,6 +21,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.live_readers import Reader
 from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import CLOCK, NOTICES, Promise, Schedule
+from lockbox.sql import new_id
 from tests.builders import HERE, RETRIED, Urls, World, as_sender
 from tests.database.scenes import many, read, write
 from tests.ruling import lay_down

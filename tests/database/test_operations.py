@@ -8,10 +8,10 @@ from sqlalchemy import Engine, text
 
 from lockbox.database import Database, make_engine
 from lockbox.errors import NotYours
-from lockbox.ids import new_id
 from lockbox.monitoring import metrics, status
 from lockbox.monitoring.status import Day
 from lockbox.requests.lifecycle import Action
+from lockbox.sql import new_id
 from tests.builders import World, unbound
 from tests.database.postbag import open_notices
 from tests.database.scenes import read, set_back, write

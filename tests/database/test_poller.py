@@ -13,9 +13,9 @@ from redis import Redis
 from sqlalchemy import Engine
 
 from lockbox.database import Database
-from lockbox.ids import new_id
 from lockbox.monitoring.heartbeats import Heart
 from lockbox.schedule import CLOCK, NOTICES, Index, Promise
+from lockbox.sql import new_id
 from tests.builders import Urls, World
 from tests.database.scenes import set_back, state_of, within
 from worker import poller

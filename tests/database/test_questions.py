@@ -23,11 +23,11 @@ from lockbox.errors import (
     Unknown,
 )
 from lockbox.identity.roles import Mode
-from lockbox.ids import new_id
 from lockbox.requests import questions, timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.questions import Exchange
+from lockbox.sql import new_id
 from tests.builders import HERE, ShiftedClock, Urls, World
 from tests.database.postbag import Postbag, address, open_notices
 from tests.database.scenes import as_caller, assert_indexes_are_true, at_once, read, state_of, trail

@@ -14,8 +14,8 @@ from lockbox.audit.canonical import canonical
 from lockbox.audit.events import VENDORS_LOG
 from lockbox.audit.verifier.verify import GOOD
 from lockbox.database import Database
-from lockbox.ids import new_id
 from lockbox.requests.policy_rules import Policy
+from lockbox.sql import new_id
 from tests.builders import World, unbound
 from tests.database.scenes import as_caller, read
 from tests.database.test_exports import exported, judged

@@ -10,8 +10,8 @@ from sqlalchemy.exc import IntegrityError
 
 from lockbox.database import Database
 from lockbox.notifications import queue
-from lockbox.notifications.attempts import Attempt
 from lockbox.notifications.models import Outcome
+from lockbox.notifications.outcome_events import Attempt
 from lockbox.notifications.queue import Returned
 from lockbox.notifications.results import Ended, Recorder, Try
 from lockbox.notifications.sending_pool import Lanes

@@ -16,8 +16,8 @@ from lockbox.audit.refusals_log import DECISION_REFUSED, SIGN_IN_REFUSED, Refuse
 from lockbox.database import Database
 from lockbox.identity import row_security
 from lockbox.notifications import results
-from lockbox.notifications.attempts import Attempt
 from lockbox.notifications.models import Outcome
+from lockbox.notifications.outcome_events import Attempt
 from lockbox.notifications.results import Try
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy

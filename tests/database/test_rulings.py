@@ -23,13 +23,13 @@ from lockbox.errors import (
 )
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Means, Mode, Role, Scope, Standing
-from lockbox.ids import new_id
 from lockbox.requests import decide, submit
 from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.submit import Limits
+from lockbox.sql import new_id
 from tests.builders import HERE, SETTINGS, ShiftedClock, World, setting, unbound
 from tests.database.scenes import read, write
 from tests.database.tenancy import does

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from redis import Redis
 
-from lockbox.ids import new_id
 from lockbox.schedule import CLOCK, EPOCH, NOTICES, Index, Promise, Schedule
+from lockbox.sql import new_id
 from tests.database.scenes import within
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)

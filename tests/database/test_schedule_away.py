@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 import pytest
 from redis import Redis
 
-from lockbox.ids import new_id
 from lockbox.schedule import ARM_TIMEOUT, BREAKER_SECONDS, CLOCK, NOTICES, POLL_TIMEOUT, Away, Promise, Schedule
+from lockbox.sql import new_id
 from tests.builders import RETRIED
 
 SOON = timedelta(seconds=30)

@@ -13,7 +13,7 @@ from config.settings import Plan
 from lockbox.admin import tenants
 from lockbox.admin.tenants import Founding
 from lockbox.audit.events import VENDORS_LOG
-from lockbox.audit.log import checkpoint, sealer, tiles, tree_rows
+from lockbox.audit.log import checkpoint, merkle, sealer, tree_rows
 from lockbox.audit.log.merkle import check_consistency, check_inclusion, consistency, inclusion, leaf_hash, root_of
 from lockbox.audit.log.sealer import RolledBack, Signer
 from lockbox.audit.log.tree_rows import Noted
@@ -79,7 +79,7 @@ def test_a_log_that_grew_extends_what_it_was_and_proves_each_event(world: World,
     hashes, found = leaves(world.house, world.tenant.id), kept_tiles(world.house, world.tenant.id)
 
     def subtree(level: int, number: int) -> bytes:
-        return tiles.subtree(found, level, number)
+        return merkle.subtree(found, level, number)
 
     size, root = len(hashes), root_of(hashes)
     for number, leaf in enumerate(hashes):

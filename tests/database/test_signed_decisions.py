@@ -17,9 +17,9 @@ from lockbox.errors import AlreadyDecided, Invalid, NotYours, PasskeyMustSign, S
 from lockbox.identity import passkeys
 from lockbox.identity.roles import Mode
 from lockbox.requests import decide
+from lockbox.requests.approvals import Signed
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.passkey_approval import Signed
 from lockbox.requests.policy import ApproveMeans, Reason
 from lockbox.requests.policy_rules import Ask, Policy, fits, terms_for
 from tests.authenticator import Authenticator

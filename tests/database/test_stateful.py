@@ -19,12 +19,11 @@ from redis import Redis
 from sqlalchemy import Engine
 
 from lockbox import reconcile as repairing
-from lockbox.audit import approval_keys
+from lockbox.audit.log import signing_keys
 from lockbox.audit.verifier.verify import GOOD, Verdict
 from lockbox.database import Database
 from lockbox.errors import Refusal
 from lockbox.identity.roles import Mode
-from lockbox.ids import new_id
 from lockbox.notifications.delivery import LEASE
 from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.requests import timers
@@ -32,6 +31,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import CLOCK, Promise
+from lockbox.sql import new_id
 from tests.builders import StoppedClock, World, unbound
 from tests.database import reference
 from tests.database.conftest import Shared
@@ -355,7 +355,7 @@ class Life(RuleBasedStateMachine):
         self.notes += [row.note for row in read(unbound(self.plant.api), NOTES, id=self.world.tenant.id)]
 
     def _verdict(self, *seen: str) -> Verdict:
-        keys = [approval_keys.ephemeral().public]
+        keys = [signing_keys.ephemeral().public]
         return judged(exported(self.world), *seen, keys=keys)
 
     def _forge(self, event: UUID, old: str, new: str) -> None:

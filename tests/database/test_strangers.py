@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 from redis import Redis
 
-from lockbox.ids import new_id
 from lockbox.schedule import CLOCK, NOTICES, Promise, Schedule
+from lockbox.sql import new_id
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 STRANGERS = [b"expire:not-an-id", b"reconcile:%b" % str(new_id()).encode(), b"nokind", b"\xff\xfe"]

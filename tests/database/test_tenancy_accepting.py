@@ -13,9 +13,9 @@ from lockbox.admin import invitations
 from lockbox.database import Database
 from lockbox.identity.models import Invitation
 from lockbox.identity.roles import Caller, Means, Role, Side
-from lockbox.ids import new_id
 from lockbox.notifications import announcements
 from lockbox.requests.lifecycle import Action, State
+from lockbox.sql import new_id
 from tests.builders import HERE, World, setting
 from tests.database.scenes import at_once, read
 from tests.database.tenancy import accepts, id_of, invites, joins

@@ -12,8 +12,8 @@ from lockbox.admin import members
 from lockbox.database import Database
 from lockbox.errors import AlreadyInvited, AlreadyMember, NotYours, OtherSide, Unknown
 from lockbox.identity.roles import Means, Role
-from lockbox.ids import new_id
 from lockbox.requests.lifecycle import Action, State
+from lockbox.sql import new_id
 from tests.builders import World, setting
 from tests.database.postbag import address
 from tests.database.scenes import at_once, read

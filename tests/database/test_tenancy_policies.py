@@ -13,10 +13,10 @@ from lockbox.admin.policies import Held
 from lockbox.database import Database
 from lockbox.errors import Invalid, NobodyCanApprove, NotYours, Stale, Unknown
 from lockbox.identity.roles import Mode, Role
-from lockbox.ids import new_id
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.policy import Overrides, Stage
 from lockbox.requests.policy_rules import Consent, Match, Policy, Rule
+from lockbox.sql import new_id
 from tests.builders import HERE, WITHOUT_REVIEW, World
 from tests.database.scenes import at_once, read, state_of
 from tests.database.tenancy import does, id_of, on_the_database, reads

@@ -15,8 +15,8 @@ from lockbox.database import Database
 from lockbox.errors import InvitationClosed, InvitationRefused, NotYours, OtherSide, RecoveryOpen, Unknown
 from lockbox.identity.models import Invitation
 from lockbox.identity.roles import Role
-from lockbox.ids import new_id
 from lockbox.schedule import NOTICES
+from lockbox.sql import new_id
 from tests.builders import ShiftedClock, World
 from tests.database.postbag import Postbag, address, open_notices
 from tests.database.scenes import at_once, milliseconds, read, write

@@ -10,7 +10,7 @@ from lockbox.database import Database
 from lockbox.errors import InvitationExpired, InvitationRefused, OtherSide, Refusal
 from lockbox.identity.models import Invitation
 from lockbox.identity.roles import Role
-from lockbox.ids import new_id
+from lockbox.sql import new_id
 from tests.builders import ShiftedClock, World
 from tests.database.postbag import address
 from tests.database.scenes import read, write

@@ -12,9 +12,9 @@ from lockbox.errors import NotYours, Unknown
 from lockbox.identity import row_security
 from lockbox.identity.roles import Role
 from lockbox.identity.time_zones import clock_time
-from lockbox.ids import new_id
 from lockbox.notifications import recipients
 from lockbox.requests.lifecycle import Action, State
+from lockbox.sql import new_id
 from tests.builders import ShiftedClock, World
 from tests.database.postbag import PUBLIC_URL
 from tests.database.scenes import read, write

@@ -11,8 +11,8 @@ from lockbox.database import Database
 from lockbox.errors import Invalid, InvitationRefused, NotSignedIn, NotYours, OwnRoles, Unknown
 from lockbox.identity import api_tokens
 from lockbox.identity.roles import Role
-from lockbox.ids import new_id
 from lockbox.requests.lifecycle import Action
+from lockbox.sql import new_id
 from tests.builders import World
 from tests.database.postbag import address
 from tests.database.scenes import at_once, door, read

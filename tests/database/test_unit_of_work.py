@@ -14,10 +14,10 @@ from lockbox.database import Database, make_engine
 from lockbox.errors import WindowTooLong
 from lockbox.identity import keyring, row_security
 from lockbox.identity.keyring import Keyring
-from lockbox.ids import new_id
 from lockbox.reconcile import reconcile
 from lockbox.requests.lifecycle import Action, State
 from lockbox.schedule import CLOCK, NOTICES, Promise, Schedule
+from lockbox.sql import new_id
 from tests.builders import RETRIED, Urls, World
 from tests.database.scenes import (
     assert_indexes_are_true,

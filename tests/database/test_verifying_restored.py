@@ -1,6 +1,6 @@
 """What the verifier says of the export of a real log that began anew after a back-up was restored."""
 
-from lockbox.audit import approval_keys
+from lockbox.audit.log import signing_keys
 from lockbox.audit.verifier.export_format import Kind
 from lockbox.audit.verifier.verify import CANNOT_TELL, GOOD, Verdict, verify
 from lockbox.requests.lifecycle import Action
@@ -13,7 +13,7 @@ plant = scene.plant
 
 
 def judged(found: bytes, *seen: str) -> Verdict:
-    keys = [SIGNER.public, approval_keys.ephemeral().public]
+    keys = [SIGNER.public, signing_keys.ephemeral().public]
     verdict = verify(found.splitlines(keepends=True), keys, seen)
     if verdict.exit_code == GOOD:
         assert second_verifier.check(found, [key.text for key in keys], seen) == verdict.events

@@ -14,10 +14,10 @@ from lockbox.identity import row_security
 from lockbox.identity.models import Invitation
 from lockbox.identity.roles import Role
 from lockbox.identity.sessions import Place as Spot
-from lockbox.ids import new_id
 from lockbox.notifications import addresses
 from lockbox.notifications.endpoints import Vault
 from lockbox.requests import questions
+from lockbox.sql import new_id
 from tests.builders import HERE, SETTINGS, WITHOUT_REVIEW
 from tests.database.tenancy import does, id_of, manages
 from tests.http.door import Door

@@ -27,8 +27,7 @@ from lockbox.identity.sessions import Lasting, Place
 from lockbox.notifications import delivery
 from lockbox.notifications.delivery import Senders
 from lockbox.notifications.endpoints import Vault
-from lockbox.notifications.senders.memory import MemoryHooks, MemoryMail
-from lockbox.notifications.senders.protocol import Mail
+from lockbox.notifications.senders.protocol import Mail, MemoryHooks, MemoryMail
 from lockbox.requests import policy_store
 from tests.builders import ShiftedClock, World, as_sender, vouch_for
 from tests.http.door import AS_PYDANTIC_SAYS

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from lockbox.identity.roles import Means, Role
-from lockbox.ids import new_id
+from lockbox.sql import new_id
 from tests.builders import WITHOUT_REVIEW
 from tests.database.tenancy import id_of
 from tests.http import places

@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lockbox.ids import new_id
+from lockbox.sql import new_id
 from tests.examples import examples
 from tests.http.door import Door
 

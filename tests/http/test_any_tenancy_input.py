@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lockbox.ids import new_id
+from lockbox.sql import new_id
 from tests.database.tenancy import id_of
 from tests.examples import examples
 from tests.http.door import Door

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from lockbox.admin.webhooks import OF_REQUESTS, OF_TENANTS
-from lockbox.ids import new_id
+from lockbox.sql import new_id
 from tests.each import each
 from tests.http.door import Door, facts
 from tests.http.places import delivery, endpoint

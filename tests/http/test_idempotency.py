@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from lockbox.ids import new_id
+from lockbox.sql import new_id
 from tests.http.door import Door, facts
 
 LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")

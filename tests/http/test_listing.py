@@ -5,8 +5,8 @@ from uuid import UUID
 
 import pytest
 
-from lockbox.ids import new_id
 from lockbox.requests import queries
+from lockbox.sql import new_id
 from tests.each import each
 from tests.http.door import Door, facts
 

@@ -22,12 +22,12 @@ from config.settings import Settings
 from lockbox.database import Database
 from lockbox.errors import TooMany
 from lockbox.identity.roles import Role
-from lockbox.ids import new_id
 from lockbox.pubsub import OPERATORS
 from lockbox.requests import inbox
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import Schedule
+from lockbox.sql import new_id
 from tests.builders import Urls
 from tests.http.portal import HOME, SESSION, OpenPortal, Portal
 from tests.http.streams import Live, Stream, serving

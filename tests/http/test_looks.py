@@ -7,10 +7,10 @@ import pytest
 from redis import Redis
 
 from lockbox.identity.roles import Role
-from lockbox.ids import new_id
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import Schedule
+from lockbox.sql import new_id
 from tests.builders import Urls
 from tests.http.portal import Browser, OpenPortal, Page, Portal
 

@@ -8,7 +8,7 @@ import pytest
 from lockbox.database import Database
 from lockbox.errors import InvitationRefused
 from lockbox.identity.roles import Role
-from lockbox.ids import new_id
+from lockbox.sql import new_id
 from tests.database.scenes import read
 from tests.database.tenancy import accepts, id_of
 from tests.each import each

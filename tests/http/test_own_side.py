@@ -9,7 +9,7 @@ from httpx import Response
 from api.app import make_app, make_database
 from config.settings import Settings
 from lockbox.identity.roles import Role
-from lockbox.ids import new_id
+from lockbox.sql import new_id
 from tests.database.scenes import read
 from tests.each import each
 from tests.http.door import Door, OpenDoor, facts

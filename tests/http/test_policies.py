@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from lockbox.ids import new_id
 from lockbox.requests.policy_rules import Policy
+from lockbox.sql import new_id
 from tests.builders import WITHOUT_REVIEW
 from tests.database.tenancy import id_of
 from tests.each import each

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lockbox.ids import new_id
+from lockbox.sql import new_id
 from tests.each import each
 from tests.examples import examples
 from tests.http.portal import BEGUN, HOME, SESSION, Browser, OpenPortal, Portal

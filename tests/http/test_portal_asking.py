@@ -7,9 +7,9 @@ import pytest
 
 from cli import run
 from lockbox.identity.roles import Mode
-from lockbox.ids import new_id
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
+from lockbox.sql import new_id
 from tests.http.portal import Browser, OpenPortal, Page, Portal
 from tests.ruling import lay_down
 

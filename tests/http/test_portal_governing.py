@@ -7,9 +7,9 @@ import pytest
 
 from lockbox.admin import delegates, delivery_log, members, observers, tenants, webhooks
 from lockbox.identity.roles import Means, Role
-from lockbox.ids import new_id
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.transition import Origin
+from lockbox.sql import new_id
 from tests.database.tenancy import does, id_of, members_of, reads
 from tests.http.places import REACH, SENT, TRIED
 from tests.http.portal import Browser, OpenPortal, Page, Portal

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from lockbox.identity.roles import Role
-from lockbox.ids import new_id
+from lockbox.sql import new_id
 from tests.authenticator import Authenticator
 from tests.http.portal import Browser, OpenPortal, Page, Portal, code_in
 from tests.http.test_sign_in_passkeys import options

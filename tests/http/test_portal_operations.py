@@ -9,12 +9,12 @@ import pytest
 
 from lockbox.database import Database
 from lockbox.identity import row_security
-from lockbox.ids import new_id
 from lockbox.monitoring import status
 from lockbox.monitoring.status import MOST_UNSENT_AGE
 from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule
+from lockbox.sql import new_id
 from tests.builders import unbound
 from tests.database.postbag import Postbag, open_notices
 from tests.database.scenes import write

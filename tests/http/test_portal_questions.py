@@ -2,9 +2,9 @@
 
 import pytest
 
-from lockbox.ids import new_id
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
+from lockbox.sql import new_id
 from tests.http.portal import Browser, OpenPortal, Portal
 
 EVIL = "<script>alert(1)</script><img src=x onerror=y>"

@@ -8,9 +8,9 @@ import pytest
 
 from lockbox.identity.roles import Role
 from lockbox.identity.time_zones import clock_time
-from lockbox.ids import new_id
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
+from lockbox.sql import new_id
 from tests.builders import vouch
 from tests.http.portal import Browser, OpenPortal, Page, Portal
 

@@ -8,8 +8,8 @@ from httpx import Response
 
 from lockbox.identity import sessions
 from lockbox.identity.roles import Means, Role
-from lockbox.ids import new_id
 from lockbox.requests.policy_rules import Policy
+from lockbox.sql import new_id
 from tests.http.portal import SETTINGS, Browser, OpenPortal, Portal
 from tests.http.portal_places import Errand, Stage, errand
 from tests.logs import sealed

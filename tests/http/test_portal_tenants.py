@@ -8,8 +8,8 @@ import pytest
 
 from lockbox.admin import members, policies, webhooks
 from lockbox.identity.roles import Means, Mode, Role
-from lockbox.ids import new_id
 from lockbox.requests.policy_rules import Policy
+from lockbox.sql import new_id
 from tests.database.tenancy import does, id_of, members_of, mode_of, reads
 from tests.http.places import REACH
 from tests.http.portal import Browser, Page, Portal

@@ -15,14 +15,14 @@ from starlette.requests import Request
 from api import limits
 from api.portal import verify_export
 from api.portal.audit_log import while_signed_in
-from lockbox.audit import approval_keys
+from lockbox.audit.log import signing_keys
 from lockbox.audit.verifier.verify import GOOD, verify
 from lockbox.database import Database
 from lockbox.errors import NotSignedIn
 from lockbox.identity.rate_limit import Limits
 from lockbox.identity.roles import Role
-from lockbox.ids import new_id
 from lockbox.requests.lifecycle import Action
+from lockbox.sql import new_id
 from tests.database.tenancy import id_of
 from tests.each import each
 from tests.http.portal import HOME, SESSION, Browser, OpenPortal, Page, Portal
@@ -256,7 +256,7 @@ def test_an_export_is_good_and_a_table_is_one(trail: Portal) -> None:
     whole = browser.call("GET", "/trail/export", params={"since": "2"})
     table = browser.call("GET", "/trail/export", params={"format": "csv", "action": "deny", "text": ""})
 
-    verdict = verify(whole.content.splitlines(keepends=True), [public(), approval_keys.ephemeral().public])
+    verdict = verify(whole.content.splitlines(keepends=True), [public(), signing_keys.ephemeral().public])
     assert (verdict.exit_code, set(verdict.header.consistency)) == (GOOD, {2})
     assert "attachment" in whole.headers["content-disposition"]
     assert (whole.headers["cache-control"], whole.headers["x-content-type-options"]) == ("no-store", "nosniff")
@@ -298,7 +298,7 @@ def test_a_file_is_verified_and_the_page_says_whom_that_trusts(trail: Portal) ->
     file = browser.call("GET", "/trail/export").content
     before = trail.count()
 
-    keys = f"{public().text}\n{approval_keys.ephemeral().public.text}"
+    keys = f"{public().text}\n{signing_keys.ephemeral().public.text}"
     good = upload(browser, file, keys=keys)
     edited = upload(browser, file.replace(b"deny", b"nope"), keys=keys)
 
@@ -315,7 +315,7 @@ def test_a_checkpoint_of_ones_own_and_keys_of_ones_own_are_what_counts(trail: Po
     note = re.search(r"<pre tabindex=\"0\">(lockbox.test.*?)</pre>", browser.get("/trail/checkpoint").text, re.DOTALL)
     assert note
 
-    keys = f"{public().text}\n{approval_keys.ephemeral().public.text}"
+    keys = f"{public().text}\n{signing_keys.ephemeral().public.text}"
     own = upload(browser, file, keys=keys, note=html.unescape(note[1]).replace("\n", "\r\n"))
     other = upload(browser, file, keys=public(OTHER_KEY).text)
 
@@ -468,7 +468,7 @@ def test_verifying_stops_where_enough_is_wrong(trail: Portal) -> None:
 
     assert page.status == 200
     assert "Reading stopped at line 52" in page.words
-    all_of_it = verify(file.splitlines(keepends=True), [public(), approval_keys.ephemeral().public])
+    all_of_it = verify(file.splitlines(keepends=True), [public(), signing_keys.ephemeral().public])
     assert all_of_it.findings.count >= 5000
     assert all_of_it.stopped_at is None
 
@@ -477,7 +477,7 @@ def test_what_only_cannot_be_shown_stops_nothing(trail: Portal) -> None:
     """What is unsure may be followed by what is forged, which must be found."""
     file = entered(trail).call("GET", "/trail/export").content.replace(b"deny", b"nope")
 
-    found = verify(file.splitlines(keepends=True), [public(), approval_keys.ephemeral().public], most=0)
+    found = verify(file.splitlines(keepends=True), [public(), signing_keys.ephemeral().public], most=0)
 
     assert "edited" in {kind.value for kind in found.findings.kinds}
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from lockbox.audit import approval_keys
-from lockbox.audit.verifier import approver_key_file
-from lockbox.audit.verifier.approver_key_file import LONGEST_FILE
+from lockbox.audit.log import signing_keys
+from lockbox.audit.verifier import signed_approvals
+from lockbox.audit.verifier.signed_approvals import LONGEST_FILE
 from lockbox.database import Database
 from tests.http.portal import HOME, Browser, OpenPortal, Page
 from tests.http.test_portal_trail import entered
@@ -16,7 +16,7 @@ from tests.http.test_signed_approvals import answer, asked, signed_in
 from tests.logs import public, sealed
 from tests.signing import DEMANDED, enrol
 
-KEYS = f"{public().text}\n{approval_keys.ephemeral().public.text}"
+KEYS = f"{public().text}\n{signing_keys.ephemeral().public.text}"
 INTACT = "Intact as signed by the vendor; not compared with a checkpoint of yours."
 
 
@@ -79,7 +79,7 @@ def test_a_signature_by_no_key_of_the_files_is_tampered_with_and_an_older_file_m
     [
         ([b"{"], "the file of approvers' keys is no JSON"),
         ([b"\xff\xfe"], "the file of approvers' keys is no JSON"),
-        ([b"{}"], f"has the format {approver_key_file.FORMAT}"),
+        ([b"{}"], f"has the format {signed_approvals.KEY_FILE_FORMAT}"),
         ([b" " * (LONGEST_FILE + 1)], "A file of approvers' keys has at most 1 MB"),
         ([b"{}"] * 6, "Choose at most 5 files of approvers' keys"),
     ],

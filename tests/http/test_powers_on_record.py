@@ -15,11 +15,11 @@ from lockbox.database import Database
 from lockbox.identity import row_marks
 from lockbox.identity.roles import Means
 from lockbox.identity.row_marks import Rounds
-from lockbox.ids import new_id
 from lockbox.monitoring import alerts, invariants, metrics, status
 from lockbox.monitoring.invariants import Rota
 from lockbox.requests import decisions
 from lockbox.requests.lifecycle import Action
+from lockbox.sql import new_id
 from tests.authenticator import Authenticator
 from tests.builders import vouch
 from tests.database.scenes import as_caller, read, write

@@ -5,8 +5,8 @@ from uuid import UUID
 
 import pytest
 
-from lockbox.ids import new_id
 from lockbox.requests.policy_rules import Policy
+from lockbox.sql import new_id
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.places import question
 

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 from lockbox.audit import refusals_log
 from lockbox.database import Database
 from lockbox.identity import api_tokens
-from lockbox.ids import new_id
+from lockbox.sql import new_id
 from tests.authenticator import Authenticator
 from tests.builders import SETTINGS as ORDINARY
 from tests.builders import ShiftedClock, setting

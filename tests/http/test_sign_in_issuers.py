@@ -13,7 +13,7 @@ import pytest
 from api.browser import CSRF_HEADER
 from lockbox.identity import sessions
 from lockbox.identity.roles import Means, Role
-from lockbox.ids import new_id
+from lockbox.sql import new_id
 from tests.authenticator import Authenticator
 from tests.http.door import facts
 from tests.http.portal import BEGUN, HOME, Browser, OpenPortal, Page, Portal, code_in

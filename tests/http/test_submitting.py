@@ -6,8 +6,8 @@ from uuid import UUID
 import pytest
 
 from lockbox.identity.roles import Mode, Role, Scope
-from lockbox.ids import new_id
 from lockbox.requests.policy_rules import Policy
+from lockbox.sql import new_id
 from tests.builders import WITHOUT_REVIEW
 from tests.http.door import Door, OpenDoor, facts
 

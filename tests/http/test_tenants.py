@@ -9,9 +9,9 @@ from api.app import make_app
 from config.settings import Plan
 from lockbox.database import Database
 from lockbox.identity.roles import Mode
-from lockbox.ids import new_id
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
+from lockbox.sql import new_id
 from tests.builders import SETTINGS
 from tests.database.scenes import read
 from tests.each import each

@@ -14,8 +14,8 @@ from lockbox.identity import authentication
 from lockbox.identity.api_tokens import written
 from lockbox.identity.keyring import Keyring
 from lockbox.identity.roles import Caller, Means, Mode, Role
-from lockbox.ids import new_id
 from lockbox.requests.policy_rules import Policy
+from lockbox.sql import new_id
 from tests.authenticator import Authenticator
 from tests.database.scenes import as_caller, read, write
 from tests.http.door import Door, OpenDoor

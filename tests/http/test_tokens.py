@@ -10,7 +10,7 @@ from lockbox.errors import NotSignedIn
 from lockbox.identity import api_tokens, row_security
 from lockbox.identity.api_tokens import Issued
 from lockbox.identity.credentials import Token
-from lockbox.ids import new_id
+from lockbox.sql import new_id
 from tests.builders import setting
 from tests.each import each
 from tests.http.door import Door, facts

@@ -9,7 +9,7 @@ import pytest
 
 from lockbox.audit.canonical import canonical, commitment
 from lockbox.audit.verifier import event_checks
-from lockbox.ids import new_id
+from lockbox.sql import new_id
 from tests.each import each
 
 SALT = bytes(range(16))

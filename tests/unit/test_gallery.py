@@ -13,7 +13,7 @@ from cli.mails import gallery
 from cli.mails.specimens import HANDS, SENDER, Specimen, specimens
 from lockbox.notifications.account_mail import TITLES
 from lockbox.notifications.request_mail import SUBJECTS
-from lockbox.notifications.senders.message import compose
+from lockbox.notifications.senders.smtp import compose
 
 ALL = list(specimens())
 HAND_NAMES = [hand.name for hand in HANDS]

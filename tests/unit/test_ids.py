@@ -8,8 +8,8 @@ from sqlmodel import Session
 
 from lockbox.errors import NotSignedIn
 from lockbox.identity import api_tokens
-from lockbox.ids import new_id
 from lockbox.schedule import Promise
+from lockbox.sql import new_id
 from tests.each import each
 
 BODY = "lbx_test_0197f3a0a0a07a0a8a0a0a0a0a0a0a0a_" + "s" * 43

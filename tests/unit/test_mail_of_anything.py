@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lockbox.notifications.senders import message
-from lockbox.notifications.senders.message import compose
+from lockbox.notifications.senders import smtp
+from lockbox.notifications.senders.smtp import compose
 from tests.examples import examples
 from tests.unit.letter import mail
 
@@ -115,7 +115,7 @@ def fields(raw: bytes) -> dict[bytes, bytes]:
 
 
 def test_nothing_that_is_written_ends_its_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(message, "_boundary", lambda: "=_known")
+    monkeypatch.setattr(smtp, "_boundary", lambda: "=_known")
     hostile = "Before\n--=_known--\n--=_known\nContent-Type: text/html\n\n<b>forged</b>\n.\n"
 
     raw = compose(replace(mail(), text=hostile), "Lockbox <lockbox@vendor.example>").as_bytes()

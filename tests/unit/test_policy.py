@@ -6,10 +6,10 @@ import pytest
 from pydantic import ValidationError
 
 from lockbox.identity.roles import Mode
-from lockbox.ids import new_id
 from lockbox.requests.lifecycle import State
 from lockbox.requests.policy import customer_decides, deadline, reviewed_first
 from lockbox.requests.policy_rules import Policy
+from lockbox.sql import new_id
 from tests.each import each
 
 NOON = datetime(2026, 2, 28, 12, tzinfo=UTC)

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lockbox.ids import new_id
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy import Stage
 from lockbox.requests.quorum import Vote, granted_window, missing, quorum_met, who_lacks
+from lockbox.sql import new_id
 from tests.each import each
 from tests.examples import examples
 from tests.unit.policies import PEOPLE, quorums

@@ -11,10 +11,8 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from lockbox.notifications.endpoints import Vault, new_secret
 from lockbox.notifications.results import next_try
-from lockbox.notifications.senders.memory import MemoryMail
-from lockbox.notifications.senders.message import compose
-from lockbox.notifications.senders.protocol import Hook, Mail, SendFailed
-from lockbox.notifications.senders.smtp import SmtpMail
+from lockbox.notifications.senders.protocol import Hook, Mail, MemoryMail, SendFailed
+from lockbox.notifications.senders.smtp import SmtpMail, compose
 from lockbox.notifications.senders.webhook import HttpHooks, signed
 from tests.each import each
 

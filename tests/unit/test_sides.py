@@ -2,8 +2,8 @@
 
 from lockbox.audit.events import THE_CLOCK, THE_OWNER, Actor
 from lockbox.identity.roles import TENANT_ROLES, VENDOR_ROLES, Role, Side
-from lockbox.ids import new_id
 from lockbox.requests.lifecycle import Party
+from lockbox.sql import new_id
 from tests.each import each
 
 VENDORS_PARTIES = {Party.ENGINEER, Party.SYSTEM, Party.REQUESTER, Party.MANAGER, Party.OPERATOR}

@@ -2,9 +2,8 @@
 
 import pytest
 
-from lockbox.audit.log import tiles
-from lockbox.audit.log.merkle import leaf_hash, root_of
-from lockbox.audit.log.tiles import WIDTH, Edge
+from lockbox.audit.log import merkle
+from lockbox.audit.log.merkle import WIDTH, Edge, leaf_hash, root_of
 from tests.each import each
 
 MANY = [leaf_hash(str(number).encode()) for number in range(2 * WIDTH + 3)]
@@ -16,7 +15,7 @@ SIZES = (0, 1, 3, WIDTH - 1, WIDTH, WIDTH + 1, 2 * WIDTH, 2 * WIDTH + 3)
 def test_a_tree_that_grows_from_one_size_to_another_has_the_root_of_the_whole(first: int, then: int) -> None:
     grown = Edge(0, {})
     grown.extend(MANY[:first])
-    kept = {place: grown.tiles[place] for place in tiles.edge(first)}
+    kept = {place: grown.tiles[place] for place in merkle.edge(first)}
 
     edge = Edge(first, dict(kept))
     edge.extend(MANY[first : first + then])
@@ -34,9 +33,9 @@ def test_each_tile_holds_the_hashes_of_the_subtrees_of_its_level() -> None:
     edge.extend(MANY)
 
     assert set(edge.tiles) == {(0, 0), (0, 1), (0, 2), (1, 0)}
-    assert tiles.split(edge.tiles[0, 1]) == MANY[WIDTH : 2 * WIDTH]
-    assert tiles.split(edge.tiles[0, 2]) == MANY[2 * WIDTH :]
-    assert tiles.split(edge.tiles[1, 0]) == [root_of(MANY[:WIDTH]), root_of(MANY[WIDTH : 2 * WIDTH])]
+    assert merkle.split(edge.tiles[0, 1]) == MANY[WIDTH : 2 * WIDTH]
+    assert merkle.split(edge.tiles[0, 2]) == MANY[2 * WIDTH :]
+    assert merkle.split(edge.tiles[1, 0]) == [root_of(MANY[:WIDTH]), root_of(MANY[WIDTH : 2 * WIDTH])]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +51,7 @@ def test_each_tile_holds_the_hashes_of_the_subtrees_of_its_level() -> None:
     ],
 )
 def test_the_edge_of_a_tree_is_its_partial_tiles(size: int, places: list[tuple[int, int]]) -> None:
-    assert tiles.edge(size) == places
+    assert merkle.edge(size) == places
 
 
 @pytest.mark.parametrize(
@@ -62,7 +61,7 @@ def test_the_edge_of_a_tree_is_its_partial_tiles(size: int, places: list[tuple[i
 def test_the_hash_of_a_subtree_comes_from_the_tile_that_holds_its_leaves(
     level: int, number: int, tile: tuple[int, int]
 ) -> None:
-    assert tiles.of_subtree(level, number) == tile
+    assert merkle.of_subtree(level, number) == tile
 
 
 @each("level", range(9))
@@ -72,4 +71,4 @@ def test_the_hash_of_a_subtree_is_the_root_of_its_leaves(level: int) -> None:
 
     for number in range(2 * WIDTH >> level):
         leaves = MANY[number << level : (number + 1) << level]
-        assert tiles.subtree(edge.tiles, level, number) == root_of(leaves)
+        assert merkle.subtree(edge.tiles, level, number) == root_of(leaves)

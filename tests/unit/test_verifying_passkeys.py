@@ -13,11 +13,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from lockbox.audit.canonical import canonical
-from lockbox.audit.verifier import approver_key_file
-from lockbox.audit.verifier.approver_key_file import ApproverKey, ApproverKeys, BadKeys
+from lockbox.audit.verifier import signed_approvals
 from lockbox.audit.verifier.export_format import Kind
 from lockbox.audit.verifier.passkey_assertion import Assertion, BadAssertion, check, fingerprint
-from lockbox.audit.verifier.signed_approvals import Approvers
+from lockbox.audit.verifier.signed_approvals import ApproverKey, ApproverKeys, Approvers, BadKeys
 from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD, Verdict, remarks
 from tests.authenticator import Authenticator, decoded
 from tests.each import each
@@ -424,12 +423,12 @@ def test_an_older_file_vouches_for_a_key_that_is_gone() -> None:
 
 
 def test_a_file_of_keys_is_read_as_it_was_written() -> None:
-    text = json.dumps(approver_key_file.document(FILE))
+    text = json.dumps(signed_approvals.document(FILE))
 
-    assert approver_key_file.read(text) == FILE
+    assert signed_approvals.read(text) == FILE
 
 
-DOCUMENT = approver_key_file.document(FILE)
+DOCUMENT = signed_approvals.document(FILE)
 ENTRY = DOCUMENT["keys"][0]
 
 
@@ -446,12 +445,12 @@ ENTRY = DOCUMENT["keys"][0]
 )
 def test_a_file_that_is_none_is_refused(changed: dict[str, Any], said: str) -> None:
     with pytest.raises(BadKeys, match=said):
-        approver_key_file.read(json.dumps(DOCUMENT | changed))
+        signed_approvals.read(json.dumps(DOCUMENT | changed))
 
 
 def test_what_is_no_json_is_no_file_of_keys() -> None:
     with pytest.raises(BadKeys, match="no JSON"):
-        approver_key_file.read("name+id+base64")
+        signed_approvals.read("name+id+base64")
 
 
 def _ed25519() -> tuple[bytes, Callable[[bytes], bytes]]:

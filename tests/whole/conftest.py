@@ -18,8 +18,8 @@ from sqlalchemy import Engine, create_engine, text
 
 from cli.stack import APPROVAL_KEY, Plan, Processes, make_keys
 from config.embedded import Servers
-from lockbox.audit.approval_keys import Approvals
 from lockbox.audit.log import signing_keys
+from lockbox.audit.log.signing_keys import Approvals
 from lockbox.database import Database, make_engine
 from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import Schedule

@@ -9,8 +9,8 @@ import pytest
 
 from cli.stack import APPROVAL_KEY
 from config.embedded import Servers
-from lockbox.audit.approval_keys import Approvals
 from lockbox.audit.log import signing_keys
+from lockbox.audit.log.signing_keys import Approvals
 from lockbox.database import Database, make_engine
 from lockbox.schedule import Schedule
 from tests.logs import public, sealed

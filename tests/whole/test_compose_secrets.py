@@ -6,9 +6,9 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from config.settings import DEVELOPMENT_KEY, Settings
-from lockbox.audit.approval_keys import Approvals
 from lockbox.audit.log import signing_keys
 from lockbox.audit.log.checkpoint import VerifierKey
+from lockbox.audit.log.signing_keys import Approvals
 from lockbox.identity import keyring
 from tests.whole.compose import SCRIPTS, compose, ours
 from tests.whole.containers import SHELL

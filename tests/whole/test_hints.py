@@ -9,7 +9,7 @@ import httpx
 import pytest
 from celery import Celery
 
-from lockbox.ids import new_id
+from lockbox.sql import new_id
 from tests.whole.conftest import Stage, mails, wait_until
 
 PERSONAL = re.compile(r"@|mailbox|erin|contoso|does not open", re.IGNORECASE)

@@ -13,8 +13,8 @@ from redis import Redis
 from sqlalchemy.engine import make_url
 
 from config.embedded import Servers
-from lockbox.ids import new_id
 from lockbox.schedule import BELL, INDEXES
+from lockbox.sql import new_id
 from tests.whole.conftest import Stage, mails, stage_of, wait_until
 from worker.message_filter import QUEUES
 

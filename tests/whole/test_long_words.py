@@ -14,10 +14,10 @@ from lockbox.admin.observers import Wanted as WantedWatcher
 from lockbox.admin.webhooks import Reach
 from lockbox.admin.webhooks import Wanted as WantedEndpoint
 from lockbox.database import now
-from lockbox.ids import new_id
 from lockbox.notifications.endpoints import Vault
 from lockbox.requests import questions
 from lockbox.requests.lifecycle import Action
+from lockbox.sql import new_id
 from tests.builders import HERE, SETTINGS, World
 from tests.database.tenancy import does, invites
 from tests.whole import people

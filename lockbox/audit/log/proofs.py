@@ -9,9 +9,8 @@ from uuid import UUID
 from sqlalchemy import TextClause, text
 from sqlmodel import Session
 
-from lockbox.audit.log import merkle, tiles
-from lockbox.audit.log.merkle import HASH_BYTES, Subtree
-from lockbox.audit.log.tiles import WIDTH, WIDTH_BITS, Place
+from lockbox.audit.log import merkle
+from lockbox.audit.log.merkle import HASH_BYTES, WIDTH, WIDTH_BITS, Place, Subtree
 
 T = TypeVar("T")
 
@@ -119,12 +118,12 @@ def proven(session: Session, log_id: UUID, make: Callable[[Subtree], T], stateme
     wanted: set[Place] = set()
 
     def note(level: int, number: int) -> bytes:
-        wanted.add(tiles.of_subtree(level, number))
+        wanted.add(merkle.of_subtree(level, number))
         return bytes(HASH_BYTES)
 
     make(note)
     found = _tiles(session, log_id, wanted, statement)
-    return make(lambda level, number: tiles.subtree(found, level, number))
+    return make(lambda level, number: merkle.subtree(found, level, number))
 
 
 def _tiles(session: Session, log_id: UUID, wanted: Iterable[Place], statement: TextClause) -> Mapping[Place, bytes]:

@@ -10,10 +10,9 @@ from uuid import UUID
 from sqlalchemy import Row, TextClause
 from sqlmodel import Session
 
-from lockbox.audit.log import checkpoint, merkle, proofs, tiles
+from lockbox.audit.log import checkpoint, merkle, proofs
 from lockbox.audit.log.checkpoint import BadNote, Checkpoint, VerifierKey
-from lockbox.audit.log.merkle import HASH_BYTES, BadProof
-from lockbox.audit.log.tiles import Edge
+from lockbox.audit.log.merkle import HASH_BYTES, BadProof, Edge
 from lockbox.audit.log.tree_rows import Noted
 
 Extends = Callable[[Checkpoint], None]
@@ -83,8 +82,8 @@ def check_edge(claim: Claim, edge: Edge) -> None:
     Raises:
         Doubtful: it is not, or they do.
     """
-    for level, number in tiles.edge(claim.size):
-        count = (claim.size >> level * tiles.WIDTH_BITS) % tiles.WIDTH
+    for level, number in merkle.edge(claim.size):
+        count = (claim.size >> level * merkle.WIDTH_BITS) % merkle.WIDTH
         if len(edge.tiles.get((level, number), b"")) != count * HASH_BYTES:
             raise Doubtful("its tiles are not those of a log of its size")
     if edge.root != claim.root:

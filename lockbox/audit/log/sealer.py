@@ -16,8 +16,8 @@ from lockbox.audit.canonical import instant
 from lockbox.audit.events import VENDORS_LOG
 from lockbox.audit.log import checkpoint, rollback, tree_rows
 from lockbox.audit.log.checkpoint import BadNote, Checkpoint, VerifierKey
+from lockbox.audit.log.merkle import Edge
 from lockbox.audit.log.rollback import Claim, Doubtful, Shipping
-from lockbox.audit.log.tiles import Edge
 from lockbox.audit.log.tree_rows import Noted
 from lockbox.database import Database, now
 from lockbox.failpoints import reach

@@ -8,10 +8,9 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlmodel import Session
 
-from lockbox.audit.log import tiles
-from lockbox.audit.log.merkle import EMPTY_ROOT
-from lockbox.audit.log.tiles import Edge, Place
-from lockbox.ids import new_id
+from lockbox.audit.log import merkle
+from lockbox.audit.log.merkle import EMPTY_ROOT, Edge, Place
+from lockbox.sql import new_id
 
 OPEN = text("""
 INSERT INTO logs (id, tenant_id, origin, generation, size, root, unproven, note, noted_at, kept_at, digest_at)
@@ -71,7 +70,7 @@ def begin(session: Session, origins: Mapping[UUID, str], vendor: UUID, at: datet
 
 def edges(session: Session, sizes: Mapping[UUID, int]) -> dict[UUID, Edge]:
     """Return the growing edges of logs of these sizes."""
-    wanted = [(log_id, *place) for log_id, size in sizes.items() for place in tiles.edge(size)]
+    wanted = [(log_id, *place) for log_id, size in sizes.items() for place in merkle.edge(size)]
     found: dict[UUID, dict[Place, bytes]] = {log_id: {} for log_id in sizes}
     if wanted:
         for row in session.connection().execute(EDGES, _columns(("log_id", "level", "number"), wanted)):

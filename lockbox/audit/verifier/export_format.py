@@ -7,8 +7,7 @@ from enum import StrEnum
 from typing import Any, BinaryIO, TypeVar
 
 from lockbox.audit.canonical import decoded
-from lockbox.audit.log.merkle import HASH_BYTES
-from lockbox.audit.log.tiles import WIDTH
+from lockbox.audit.log.merkle import HASH_BYTES, WIDTH
 
 MOST = 50
 FORMAT = "lockbox-audit-export/1"

@@ -4,8 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 
-from lockbox.audit.log.merkle import BadProof, Growing, check_inclusion, leaf_hash, root_of
-from lockbox.audit.log.tiles import WIDTH, WIDTH_BITS
+from lockbox.audit.log.merkle import WIDTH, WIDTH_BITS, BadProof, Growing, check_inclusion, leaf_hash, root_of
 from lockbox.audit.verifier.event_checks import Bodies
 from lockbox.audit.verifier.export_format import Entry, Findings, Gap, Kind, TileLine, parts
 

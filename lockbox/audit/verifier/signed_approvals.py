@@ -1,37 +1,139 @@
 """Whose word each approval of a log is: the approver's own, by a passkey, or the vendor's server's alone; pure."""
 
+import base64
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from lockbox.audit.canonical import canonical
-from lockbox.audit.verifier import approver_key_file, passkey_assertion
-from lockbox.audit.verifier.approval_checks import SUBMISSION
-from lockbox.audit.verifier.approver_key_file import ApproverKeys
-from lockbox.audit.verifier.bounds import Bounds
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from lockbox.audit.canonical import canonical, decoded
+from lockbox.audit.verifier import passkey_assertion
+from lockbox.audit.verifier.approval_checks import SUBMISSION, Bounds
 from lockbox.audit.verifier.export_format import Findings, Kind
 from lockbox.audit.verifier.move_checks import OPEN
-from lockbox.audit.verifier.passkey_assertion import FORMAT, SIGNED, Assertion, BadAssertion
+from lockbox.audit.verifier.passkey_assertion import FORMAT, SIGNED, Assertion, BadAssertion, fingerprint
 
+KEY_FILE_FORMAT = "lockbox approver keys 1"
+LONGEST_FILE = 1 << 20
+GROUP = 8
 APPROVE, ENDORSE, ACTIVE, ENFORCE = "approve", "endorse", "active", "enforce"
 LASTS = timedelta(minutes=10)
 """For how long an approver may take to sign what was asked."""
-
 LOOSE = frozenset({"observe", "off"})
 """The modes in which the vendor's review is enough."""
-
 OF_REQUEST = ("service", "mode")
 ASKED = frozenset({*OF_REQUEST, "actions", "access_window"})
 """What the move says with which a request begins in a log, in its submission or, where it is that, in itself."""
-
 MEMBERS = frozenset({"content", "issued_at", "service", "mode", "engineer", "actions", "access_window"})
 """What a statement says beside what the event itself says."""
-
 CONTENT, COMMENT, KEPT = "signed_content", "comment", "kept_resources"
+
+
+class BadKeys(Exception):  # noqa: N818 - it names what was found
+    """It is no file of approvers' keys; the message says what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class ApproverKey:
+    """A public key of somebody's passkey, as SubjectPublicKeyInfo in DER."""
+
+    person_id: str
+    name: str
+    public_key: bytes
+    added_at: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Its SHA-256 in hex, by which people compare it with what the approver's own account page shows."""
+        return fingerprint(self.public_key)
+
+
+@dataclass(frozen=True)
+class ApproverKeys:
+    """The keys of a tenant's approvers; `rp_id` and `origin` are the host and the pages for which passkeys sign."""
+
+    tenant_id: str
+    rp_id: str
+    origin: str
+    exported_at: str
+    keys: tuple[ApproverKey, ...]
+
+
+def grouped(print_: str) -> str:
+    """Return a fingerprint as people compare it: in groups of eight."""
+    return " ".join(print_[at : at + GROUP] for at in range(0, len(print_), GROUP))
+
+
+def document(given: ApproverKeys) -> dict[str, Any]:
+    """Return what the file says."""
+    keys = [
+        asdict(one) | {"public_key": base64.b64encode(one.public_key).decode(), "fingerprint": one.fingerprint}
+        for one in given.keys
+    ]
+    return {"format": KEY_FILE_FORMAT, **vars(given), "keys": keys}
+
+
+def read(text: str | bytes) -> ApproverKeys:
+    """Return the keys that a file has.
+
+    Raises:
+        BadKeys: it is no such file, or a fingerprint in it is not that of its key.
+    """
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError):
+        raise BadKeys("the file of approvers' keys is no JSON") from None
+    match said:
+        case {
+            "format": str(form),
+            "tenant_id": str(tenant),
+            "rp_id": str(rp_id),
+            "origin": str(origin),
+            "exported_at": str(at),
+            "keys": list(keys),
+        } if form == KEY_FILE_FORMAT:
+            return ApproverKeys(tenant, rp_id, origin, at, tuple(map(_key, keys)))
+    raise BadKeys(
+        f"a file of approvers' keys has the format {KEY_FILE_FORMAT}: export it from your organisation's page"
+    )
+
+
+def by_person(
+    files: Iterable[ApproverKeys], tenant_id: str | None
+) -> dict[tuple[str, str], tuple[ApproverKeys, ApproverKey]]:
+    """Return the keys of one tenant by person and fingerprint, each with the file that vouches for it."""
+    return {
+        (key.person_id, key.fingerprint): (file, key)
+        for file in files
+        if file.tenant_id == tenant_id
+        for key in file.keys
+    }
+
+
+def _key(said: object) -> ApproverKey:
+    match said:
+        case {
+            "person_id": str(person),
+            "name": str(name),
+            "public_key": str(public_key),
+            "fingerprint": str(shown),
+            "added_at": str(at),
+        }:
+            try:
+                key = ApproverKey(person, name, decoded(public_key), at)
+                load_der_public_key(key.public_key)
+            except (ValueError, UnsupportedAlgorithm):
+                raise BadKeys(f"a key of {name} in the file of approvers' keys is no public key") from None
+            if key.fingerprint != shown.replace(" ", ""):
+                raise BadKeys(f"a fingerprint of {name} in the file of approvers' keys is not that of its key")
+            return key
+    raise BadKeys("a key in the file of approvers' keys does not have the parts that it must have")
 
 
 class Mismatch(Exception):  # noqa: N818 - it names what was found
@@ -66,7 +168,7 @@ class SignedApprovals:
         self.alone = 0
         self.attested: Counter[str] = Counter()
         self._has_keys = bool(approvers.files)
-        self._keys = approver_key_file.by_person(approvers.files, tenant)
+        self._keys = by_person(approvers.files, tenant)
         self._findings = findings
         self._is_required = approvers.is_required
         self._asked: dict[str, dict[str, Any]] = {}
@@ -136,7 +238,7 @@ class SignedApprovals:
             return
         found = self._keys.get((str(fields.get("actor_id")), assertion.key))
         if found is None:
-            print_ = approver_key_file.grouped(assertion.key)
+            print_ = grouped(assertion.key)
             raise Mismatch(f"the key {print_} is none of this approver's in the files of keys that you gave")
         file, key = found
         passkey_assertion.check(assertion, statement.encode(), key.public_key, rp_id=file.rp_id, origin=file.origin)

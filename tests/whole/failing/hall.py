@@ -14,12 +14,12 @@ from uuid import UUID
 import httpx
 
 from config.settings import DEVELOPMENT_KEY
-from lockbox.ids import new_id
 from lockbox.notifications import endpoints
 from lockbox.notifications.endpoints import Vault
 from lockbox.notifications.outbox import KIND
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import NOTICES, Promise
+from lockbox.sql import new_id
 from tests.builders import World, setting
 from tests.receiver import Receiver
 from tests.whole.conftest import Stage, access, mails
