@@ -3,22 +3,23 @@
 import runpy
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 
-from lockbox.requests import decide
-from lockbox.requests.decisions import OPENING
+from lockbox.requests import available_moves
+from lockbox.requests.available_moves import OPENING, Situation
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.models import AccessRequest
+
+NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 def _late_yes() -> None:
     """Let a yes count whose time has run out. Nothing but this one judgement refuses it: no trigger looks for it."""
-    in_time = decide._in_time  # noqa: SLF001 - the very place where the product judges it
+    ends = available_moves._ends  # noqa: SLF001 - the very place where the product judges it
 
-    def always_in_time(scene: decide.Scene, request: AccessRequest, action: Action) -> None:
-        if action not in OPENING:
-            in_time(scene, request, action)
+    def never_ends(here: Situation, action: Action) -> datetime:
+        return NEVER if action in OPENING else ends(here, action)
 
-    decide._in_time = always_in_time  # noqa: SLF001 - likewise
+    available_moves._ends = never_ends  # noqa: SLF001 - likewise
 
 
 BUGS: dict[str, Callable[[], None]] = {"late-yes": _late_yes}

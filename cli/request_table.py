@@ -66,6 +66,11 @@ def show_one(item: Mapping[str, Any]) -> None:
     )
 
 
+def _moves(moves: Sequence[Mapping[str, Any]]) -> str:
+    """Return the moves that the reader may make now."""
+    return ", ".join(words(one["action"]) for one in moves if one["allowed"])
+
+
 def _shown_where_there(item: Mapping[str, Any]) -> dict[str, str]:
     """Return what only some requests have: answers, who could not be reached, and what asks again for what."""
     found = {
@@ -74,6 +79,7 @@ def _shown_where_there(item: Mapping[str, Any]) -> dict[str, str]:
         "Reached": (item.get("reach") or {}).get("sentence"),
         "Asks again for": item["follows"],
         "Asked again by": item.get("followed_by"),
+        "You may": _moves(item.get("available_moves") or ()),
     }
     return {name: value for name, value in found.items() if value}
 

@@ -2,9 +2,8 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -25,9 +24,21 @@ from api.schemas.requests import Approval
 from config.settings import Settings
 from lockbox.audit import event_search
 from lockbox.database import now
-from lockbox.errors import AskedAgain, Conflict, Invalid, NotYours, Refusal, SignInAgain, TooMany, Unknown
-from lockbox.identity.roles import Caller, Role, Side
-from lockbox.notifications import delivery_status, recipients
+from lockbox.errors import (
+    AskedAgain,
+    Conflict,
+    Invalid,
+    NotYours,
+    PolicyNotMet,
+    PolicyUnverified,
+    Refusal,
+    SignInAgain,
+    TenantSuspended,
+    TooMany,
+    Unknown,
+)
+from lockbox.identity.roles import Caller, Side
+from lockbox.notifications import delivery_status
 from lockbox.notifications.audience import ASKING, knows_of
 from lockbox.requests import (
     activity,
@@ -43,12 +54,12 @@ from lockbox.requests import (
     submit,
     visibility,
 )
+from lockbox.requests.available_moves import AvailableMove
 from lockbox.requests.decisions import Verdict
-from lockbox.requests.lifecycle import DECISIONS, MOVES, PEOPLES_ACTIONS, Action, Party, State
+from lockbox.requests.lifecycle import OPEN_STATES, Action, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.on_behalf_of import Voice, narrowed, voices
 from lockbox.requests.policy import Commented, Terms, customer_decides
-from lockbox.requests.queries import Entry
 from lockbox.requests.submit import Limits
 from lockbox.requests.visibility import Guarded
 
@@ -61,6 +72,9 @@ SHORTER = (5 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR, 8 * H
 
 BESIDE = frozenset({"widen", "unreached", "question", "answer"})
 """What is told of beside the moves of a request."""
+
+SHOWN_REFUSALS = (SignInAgain, PolicyNotMet, PolicyUnverified, TenantSuspended)
+"""Refusals that the page explains to those who would be the ones to decide."""
 
 Taken = Literal["endorse", "approve", "deny", "cancel", "revoke", "complete"]
 
@@ -186,7 +200,8 @@ def _shown(
     )
     before = earlier_requests.before(session, visitor.caller, entry.request)
     at = now(session)
-    offered = _offered(session, visitor.caller, entry, moves) if at < entry.request.deadline_at else frozenset()
+    is_open = entry.request.state in OPEN_STATES and at < entry.request.deadline_at
+    offered = _offered(decide.moves_of(session, visitor.caller, entry.request)) if is_open else {}
     shown = page(
         request,
         "request",
@@ -213,7 +228,7 @@ def _shown(
         talk=questions.talk(session, visitor.caller, entry),
         since=[one for one in told_of if seen is not None and (one["seq"] or 0) > seen] if refused else [],
         offered=offered,
-        weak=_weak(session, visitor.caller, entry.request, offered, at),
+        obstacle=next((one for one in offered.values() if one), None),
         required=_required(session, visitor.caller, entry.request) if offered else frozenset(),
         is_vendors=visitor.caller.side is Side.VENDOR,
         is_over=at >= entry.request.deadline_at,
@@ -251,28 +266,12 @@ def _told_of(happened: Iterable[Row[Any]], side: Side) -> Iterator[dict[str, Any
             yield {**event._mapping, "action": f"{event.action}{why}", "kept": kept}  # noqa: SLF001 - its public name
 
 
-def _offered(session: Session, caller: Caller, entry: Entry, moves: Sequence[Row[Any]]) -> frozenset[Action]:
-    """Return what the page offers; whether it may be done is judged when it is."""
-    asked = entry.request
-    parties = _parties(session, caller, asked)
-    offered = {
-        action for action in PEOPLES_ACTIONS if (row := MOVES.get((State(asked.state), action))) and row.by & parties
-    }
-    done = {move.action for move in moves if move.actor_id == caller.person_id}
-    if asked.requester_id == caller.person_id:
-        offered -= DECISIONS
-    return frozenset(offered - done)
+def _offered(moves: Iterable[AvailableMove]) -> dict[Action, Refusal | None]:
+    """Return what the page offers, with why it cannot be done yet: by another sign-in it could be.
 
-
-def _weak(
-    session: Session, caller: Caller, asked: AccessRequest, offered: AbstractSet[Action], at: datetime
-) -> Refusal | None:
-    """Return why by this sign-in they cannot open what they are offered to open, if they are offered that."""
-    action = next((one for one in (Action.APPROVE, Action.ENDORSE) if one in offered), None)
-    if action is None:
-        return None
-    terms = policy_store.ruling(session, asked).terms if action is Action.APPROVE else Terms()
-    return decisions.hindrance(caller, action, terms, at)
+    What is refused because of the customer's policy or the vendor's suspension is shown with its reason too.
+    """
+    return {one.action: one.refusal for one in moves if one.allowed or isinstance(one.refusal, SHOWN_REFUSALS)}
 
 
 def _required(session: Session, caller: Caller, asked: AccessRequest) -> frozenset[Commented]:
@@ -280,17 +279,6 @@ def _required(session: Session, caller: Caller, asked: AccessRequest) -> frozens
     is_vendors = caller.side is Side.VENDOR
     terms = Terms() if is_vendors else policy_store.ruling(session, asked).terms
     return decisions.needing_reasons(terms, by_the_vendor=is_vendors)
-
-
-def _parties(session: Session, caller: Caller, asked: AccessRequest) -> set[Party]:
-    deputies = recipients.look_up(session, {asked.tenant_id}, now(session)).deputies[asked.tenant_id]
-    held = {
-        Party.REQUESTER: caller.person_id == asked.requester_id,
-        Party.MANAGER: caller.holds(Role.MANAGER),
-        Party.APPROVER: caller.holds(Role.APPROVER, tenant_id=asked.tenant_id) or caller.person_id in deputies,
-        Party.TENANT_ADMIN: caller.holds(Role.TENANT_ADMIN, tenant_id=asked.tenant_id),
-    }
-    return {party for party, holds in held.items() if holds}
 
 
 def _verdict(said: Said, version: int) -> Verdict:

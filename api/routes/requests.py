@@ -17,6 +17,7 @@ from api.routes.timeline import ERASED, spoken
 from api.schemas.parts import Named, Word, Words, problems
 from api.schemas.requests import (
     Approval,
+    AvailableMoveView,
     ChallengeView,
     Comment,
     DecisionView,
@@ -31,6 +32,7 @@ from api.schemas.requests import (
     RequestDetail,
     RequestPage,
     RequestView,
+    RequestWithMoves,
     SignedApproval,
 )
 from config.settings import Settings
@@ -133,16 +135,20 @@ def preview_request(body: NewRequest, who: Who, session: Work, chosen: Chosen) -
 
 
 @router.get("/{request_id}", responses=problems(404))
-def show(request_id: UUID, who: Who, came: From, session: Work, response: Response) -> RequestDetail:
-    """Show one request, whether it is open at this moment, and how its notices fare.
+def show(request_id: UUID, who: Who, came: From, session: Work, response: Response) -> RequestWithMoves:
+    """Show one request, whether it is open at this moment, how its notices fare, and what the reader may do.
 
     Who of the vendor reads it is on record, once for each person and hour.
     """
     entry = queries.find(session, who, request_id)
     response.headers.update(etag(entry.request.version))
     detail = _detail(session, entry, who)
+    moves = [
+        AvailableMoveView(action=one.action, allowed=one.allowed, reason=one.refusal.detail if one.refusal else None)
+        for one in decide.moves_of(session, who, entry.request)
+    ]
     read_log.note(session, who, came, entry.request)
-    return detail
+    return RequestWithMoves(**vars(detail), available_moves=moves)
 
 
 @router.post("/{request_id}/ask-again", status_code=201, response_model=NewRequestView, responses=problems(404, 409))

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from api.schemas.parts import IS_LINE, IS_TEXT, Incoming, Named, Resource, Seconds, Slug, Word
 from lockbox.identity.roles import Mode
-from lockbox.requests.lifecycle import State
+from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.policy import Reason, Terms
 
 
@@ -199,6 +199,17 @@ class DecisionView(BaseModel):
     actions: list[str] | None
 
 
+class AvailableMoveView(BaseModel):
+    """A move that people make on requests, whether the reader may make it now, and the reason where they may not.
+
+    A comment, a shorter window or a signature that the move needs is judged when it is made.
+    """
+
+    action: Action
+    allowed: bool
+    reason: str | None
+
+
 class RequestDetail(RequestView):
     """A request with the answers to it, the oldest first, how its notices fared, and what asks for it again."""
 
@@ -206,6 +217,12 @@ class RequestDetail(RequestView):
     notices: NoticeCount
     reach: ReachView
     followed_by: UUID | None
+
+
+class RequestWithMoves(RequestDetail):
+    """A request as somebody reads it, and for each move of people whether the reader may make it at this moment."""
+
+    available_moves: list[AvailableMoveView]
 
 
 class NewRequestView(RequestView):

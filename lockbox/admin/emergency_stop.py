@@ -16,7 +16,8 @@ from lockbox.errors import TooLate
 from lockbox.identity import tenants
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Caller, Mode, Role
-from lockbox.requests import decide, decisions, policy_store
+from lockbox.requests import decide, policy_store
+from lockbox.requests.available_moves import strong_enough
 from lockbox.requests.decisions import Verdict
 from lockbox.requests.lifecycle import OPEN_STATES, Action, Party, State
 from lockbox.requests.models import AccessRequest
@@ -141,7 +142,7 @@ def close_what_was_opened_alone(session: Session, seat: Seat, tenant: Tenant) ->
 
 def _firmly_loosened(session: Session, seat: Seat, tenant: Tenant) -> None:
     """Nobody gives the decision away by a token or a mail, not even where nobody could approve yet."""
-    decisions.strong_enough(seat.caller, strictest(policy_store.current(session, tenant)), now(session))
+    strong_enough(seat.caller, strictest(policy_store.current(session, tenant)), now(session))
 
 
 def _close(

@@ -16,7 +16,7 @@ from lockbox.identity.models import Tenant
 from lockbox.identity.roles import TENANT_ROLES, Caller, Role
 from lockbox.notifications import recipients
 from lockbox.requests import policy_store
-from lockbox.requests.decisions import strong_enough
+from lockbox.requests.available_moves import strong_enough
 from lockbox.requests.policy_rules import Policy, strictest
 from lockbox.requests.transition import Origin
 

@@ -21,9 +21,10 @@ from lockbox.identity import row_marks, row_security
 from lockbox.identity import tenants as registry
 from lockbox.identity.models import Membership, Person, Tenant
 from lockbox.identity.roles import Caller, Mode, Role
-from lockbox.requests import policy_store, queries, shut_out
+from lockbox.requests import queries, shut_out
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
+from lockbox.requests.policy import UNVERIFIED
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
 
@@ -234,7 +235,7 @@ def _change(session: Session, tenant: Tenant, name: str, value: object, *, close
     """Write what is marked; to where a mark does not hold only what closes, which leaves it without one that does."""
     is_ours = row_marks.is_held(session, tenant.mac, row_marks.tenant(tenant), tenant.id)
     if not (is_ours or closes):
-        raise PolicyUnverified(policy_store.UNVERIFIED)
+        raise PolicyUnverified(UNVERIFIED)
     setattr(tenant, name, value)
     if is_ours:
         registry.mark(session, tenant)

@@ -11,26 +11,18 @@ from sqlmodel import Session, col
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor
 from lockbox.database import now
-from lockbox.errors import (
-    InvalidMove,
-    NotYours,
-    OwnRequest,
-    PolicyNotMet,
-    PolicyUnverified,
-    Stale,
-    TenantSuspended,
-    TooLate,
-)
+from lockbox.errors import NotYours
 from lockbox.failpoints import reach
 from lockbox.identity import keyring, row_security, tenants
 from lockbox.identity.passkeys import RelyingParty
-from lockbox.identity.roles import Caller, Means, Role, Side
+from lockbox.identity.roles import Caller, Means, Side
 from lockbox.notifications import recipients
 from lockbox.notifications.recipients import Directory
 from lockbox.requests import approvals, decisions, policy_store, quorum, reminders, submit, tiers, timers, transition
-from lockbox.requests.decisions import OPENING, Verdict, now_is
+from lockbox.requests.available_moves import OPENING, AvailableMove, Situation, available_moves, permitted
+from lockbox.requests.decisions import Verdict
 from lockbox.requests.evaluate import lacking_today
-from lockbox.requests.lifecycle import DECISIONS, FINAL_STATES, Action, Move, Party, State, move
+from lockbox.requests.lifecycle import DECISIONS, FINAL_STATES, Action, Move, Party, State
 from lockbox.requests.models import AccessRequest, Decision
 from lockbox.requests.on_behalf_of import names_of, personal_names
 from lockbox.requests.policy import customer_decides, deadline, wake_at
@@ -42,16 +34,8 @@ from lockbox.requests.tiers import Asked
 from lockbox.requests.transition import Change, Origin, actor_for, identity
 
 NONE = timedelta(0)
+ASKED_STATES = frozenset({State.REVIEWING, State.PENDING})
 UNSAID = Submission({}, {}, {})
-STRICTER_SINCE = "The customer's policy has become stricter since this was asked, and it no longer meets it."
-SUSPENDED = (
-    "The vendor has suspended this tenant: nothing is opened until it is resumed. Until then it can be denied or "
-    "withdrawn."
-)
-UNREVIEWED = (
-    "The customer's policy asks by now that the vendor reviews what is asked, and nobody has reviewed this: the "
-    "vendor cancels it and files it anew, so that it is reviewed."
-)
 
 
 @dataclass(frozen=True)
@@ -63,6 +47,11 @@ class Scene:
     known: Directory
     ruling: Ruling
     at: datetime
+    votes: tuple[Vote, ...] = ()
+
+    def situation(self, request: AccessRequest) -> Situation:
+        """Return what decides which moves the caller may make on the request."""
+        return situation_of(request, self.caller, self.at, self.ruling, self.votes, self.stands_for(request))
 
     def stands_for(self, request: AccessRequest) -> frozenset[UUID]:
         """Return the approvers for whom the caller stands in now."""
@@ -144,7 +133,7 @@ def to_sign(
     request = locked(session, caller, request_id)
     scene, (_, taken_as) = _judged(session, caller, origin, request, verdict)
     stands_for = scene.stands_for(request) if taken_as is Party.APPROVER else frozenset[UUID]()
-    decision, _ = _decided(session, scene, request, verdict, stands_for)
+    decision = _decided(scene, request, verdict, stands_for)
     return approvals.ask(session, scene.caller, request, decision, party=party(), ruling=scene.ruling)
 
 
@@ -162,34 +151,21 @@ def _judged(
     at = now(session)
     both = {request.requester_id, caller.person_id}
     known = recipients.look_up(session, {request.tenant_id}, at, also=both)
-    scene = Scene(caller, origin, known, policy_store.ruling(session, request), at)
-    if verdict.action in DECISIONS and caller.holds(Role.SYSTEM):
-        raise NotYours("A system of the vendor decides nothing.")
-    if verdict.action in DECISIONS and request.requester_id == caller.person_id:
-        raise OwnRequest("You asked for this access; somebody else decides about it.")
-    if verdict.version is not None and verdict.version != request.version:
-        raise Stale("The request has changed since you saw it; look again.", **now_is(request))
-    parties = {as_party} if as_party else _parties(scene, request)
-    row, party = _taken(request, verdict.action, parties)
-    if verdict.action is Action.REVOKE and party is not Party.OPERATOR:
-        decisions.fresh_enough_to_revoke(scene.caller, scene.ruling.terms, at)
-    _in_time(scene, request, verdict.action)
+    ruling = policy_store.ruling(session, request)
+    votes = decisions.given(session, request, known, ruling.terms) if verdict.action in DECISIONS else ()
+    scene = Scene(caller, origin, known, ruling, at, votes)
+    parties = None if as_party is None else {as_party}
+    taken = permitted(scene.situation(request), verdict.action, parties=parties, seen=verdict.version)
     if as_party is None:
-        decisions.reasoned(verdict, scene.ruling.terms, by_the_vendor=party is Party.MANAGER)
-    return scene, (row, party)
+        decisions.reasoned(verdict, ruling.terms, by_the_vendor=taken[1] is Party.MANAGER)
+    return scene, taken
 
 
-def _decided(
-    session: Session, scene: Scene, request: AccessRequest, verdict: Verdict, stands_for: frozenset[UUID]
-) -> tuple[Decision, tuple[Vote, ...]]:
-    """Return the decision that a verdict makes, signed by nobody yet, and the votes before it."""
-    votes = decisions.given(session, request, scene.known, scene.ruling.terms)
-    if verdict.action in OPENING:
-        _may_open(scene, request, verdict.action, votes)
-    decision = decisions.decide(
-        scene.caller, scene.origin, request, verdict, votes=votes, stands_for=stands_for, at=scene.at
+def _decided(scene: Scene, request: AccessRequest, verdict: Verdict, stands_for: frozenset[UUID]) -> Decision:
+    """Return the decision that a verdict makes, signed by nobody yet."""
+    return decisions.decide(
+        scene.caller, scene.origin, request, verdict, votes=scene.votes, stands_for=stands_for, at=scene.at
     )
-    return decision, votes
 
 
 def _moved(
@@ -204,7 +180,7 @@ def _moved(
     proof: approvals.Proof = approvals.NO_PROOF
     submitted = submit.read(session, request) if action is Action.ENDORSE else UNSAID
     if action in DECISIONS:
-        decision, votes = _decided(session, scene, request, verdict, stands_for)
+        decision = _decided(scene, request, verdict, stands_for)
         if action is Action.APPROVE:
             decisions.signed_where_demanded(verdict, scene.ruling.terms)
             proof = approvals.prove(
@@ -214,7 +190,7 @@ def _moved(
         if action is Action.ENDORSE:
             request.mode, request.consent_until = scene.ruling.mode_for(request, scene.at)
         given = (verdict.access_window, scene.seats(request), decision.resources, decision.actions)
-        votes = (*votes, Vote(scene.caller.person_id, action, *given))
+        votes = (*scene.votes, Vote(scene.caller.person_id, action, *given))
     to = _next_state(row, request, votes, action, scene.ruling)
     _advance(request, to, votes, scene)
     opens = action in OPENING and request.state is State.ACTIVE
@@ -256,27 +232,6 @@ def _asked(scene: Scene, request: AccessRequest) -> frozenset[UUID]:
     return scene.asked(request).people - {request.requester_id}
 
 
-def _may_open(scene: Scene, request: AccessRequest, action: Action, votes: Sequence[Vote]) -> None:
-    """Check that the sign-in is good enough, and that what was asked could be asked today."""
-    terms = scene.ruling.terms
-    if scene.ruling.is_suspended:
-        raise TenantSuspended(SUSPENDED)
-    if not scene.ruling.is_verified:
-        raise PolicyUnverified(policy_store.UNVERIFIED)
-    decisions.in_person(scene.caller)
-    if action is Action.ENDORSE:
-        decisions.strong_enough_to_endorse(scene.caller, terms, scene.at)
-    else:
-        decisions.strong_enough(scene.caller, terms, scene.at)
-    if lacks := lacking_today(request, terms):
-        errors = [{"field": field, "message": message} for field, message in lacks]
-        said = " ".join(message for _, message in lacks)
-        raise PolicyNotMet(f"{STRICTER_SINCE} {said} Deny it, or have it cancelled and filed anew.", errors=errors)
-    endorsed = any(vote.verdict is Action.ENDORSE for vote in votes)
-    if action is Action.APPROVE and terms.vendor_review and not endorsed:
-        raise PolicyNotMet(UNREVIEWED)
-
-
 def _facts(scene: Scene, verdict: Verdict, stands_for: frozenset[UUID]) -> Mapping[str, Value]:
     facts: dict[str, Value] = {}
     if verdict.access_window:
@@ -298,23 +253,48 @@ def _actor(scene: Scene, party: Party, stands_for: frozenset[UUID]) -> Actor:
     return actor_for(scene.caller, party, scene.origin, on_behalf_of=min(stands_for, key=str, default=None))
 
 
-def _taken(request: AccessRequest, action: Action, parties: set[Party]) -> tuple[Move, Party]:
-    try:
-        return move(request.state, action, parties)
-    except InvalidMove as refused:
-        raise InvalidMove(refused.detail, **now_is(request)) from None
+def situation_of(  # noqa: PLR0917 - as many things decide
+    request: AccessRequest,
+    caller: Caller,
+    at: datetime,
+    ruling: Ruling,
+    votes: Sequence[Vote] = (),
+    stands_for: frozenset[UUID] = frozenset(),
+) -> Situation:
+    """Return what decides which moves a person may make on a request, from what was read of it."""
+    terms = ruling.terms
+    return Situation(
+        caller=caller,
+        tenant_id=request.tenant_id,
+        requester_id=request.requester_id,
+        state=State(request.state),
+        version=request.version,
+        created_at=request.created_at,
+        asked_at=request.asked_at,
+        deadline_at=request.deadline_at,
+        at=at,
+        terms=terms,
+        paused=timers.stood(clock_of(request), at) if terms.questions_stop_clock else NONE,
+        lacks=lacking_today(request, terms) if request.state in ASKED_STATES else (),
+        votes=votes,
+        stands_for=stands_for,
+        is_suspended=ruling.is_suspended,
+        is_verified=ruling.is_verified,
+    )
 
 
-def _in_time(scene: Scene, request: AccessRequest, action: Action) -> None:
-    late = scene.at >= request.deadline_at
-    # A policy that has become stricter since leaves less time; the clock itself still runs to the first deadline.
-    if action is Action.APPROVE and request.asked_at:
-        stood = timers.stood(clock_of(request), scene.at) if scene.ruling.terms.questions_stop_clock else NONE
-        late = late or scene.at >= request.asked_at + timedelta(seconds=scene.ruling.terms.approval_window) + stood
-    if action is Action.ENDORSE:
-        late = late or scene.at >= request.created_at + timedelta(seconds=scene.ruling.terms.review_window)
-    if late:
-        raise TooLate("The time for this has run out.", **now_is(request))
+def moves_of(session: Session, caller: Caller, request: AccessRequest) -> tuple[AvailableMove, ...]:
+    """Return which moves the caller may make on a request that was just read, and why not the others.
+
+    Nothing is locked. The caller may know of the request. Somebody of the vendor deals with its tenant from here on.
+    """
+    at = now(session)
+    if caller.side is Side.VENDOR:
+        row_security.turn_to(session, request.tenant_id)
+    known = recipients.look_up(session, {request.tenant_id}, at, also={request.requester_id, caller.person_id})
+    ruling = policy_store.ruling(session, request)
+    votes = decisions.given(session, request, known, ruling.terms) if request.state in ASKED_STATES else ()
+    return available_moves(Scene(caller, Origin(""), known, ruling, at, votes).situation(request))
 
 
 def clock_of(request: AccessRequest) -> timers.Clock:
@@ -339,18 +319,6 @@ def locked(session: Session, caller: Caller, request_id: UUID) -> AccessRequest:
     if caller.side is Side.VENDOR:
         row_security.turn_to(session, request.tenant_id)
     return request
-
-
-def _parties(scene: Scene, request: AccessRequest) -> set[Party]:
-    caller = scene.caller
-    capacities = {
-        Party.REQUESTER: caller.person_id == request.requester_id,
-        Party.MANAGER: caller.holds(Role.MANAGER),
-        Party.APPROVER: caller.holds(Role.APPROVER, tenant_id=request.tenant_id) or scene.stands_for(request),
-        Party.TENANT_ADMIN: caller.holds(Role.TENANT_ADMIN, tenant_id=request.tenant_id)
-        and request.state is not State.REVIEWING,
-    }
-    return {party for party, holds in capacities.items() if holds}
 
 
 def _next_state(row: Move, request: AccessRequest, votes: Sequence[Vote], action: Action, ruling: Ruling) -> State:

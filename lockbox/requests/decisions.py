@@ -1,4 +1,4 @@
-"""Votes on a request: who may give one now, how strongly they must have signed in, and what the others said."""
+"""Decisions on a request: what a person says with one, what the votes so far count, and the row that it makes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,19 +9,10 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlmodel import Session
 
-from lockbox.errors import (
-    AlreadyDecided,
-    AlreadyEndorsed,
-    CommentRequired,
-    NotYours,
-    PasskeyMustSign,
-    Refusal,
-    SignInAgain,
-    WindowTooLong,
-)
+from lockbox.errors import CommentRequired, PasskeyMustSign, WindowTooLong
 from lockbox.identity import keyring, row_marks
 from lockbox.identity.keyring import Part
-from lockbox.identity.roles import Caller, Means, Role
+from lockbox.identity.roles import Caller, Means
 from lockbox.identity.row_marks import Power, Unverified
 from lockbox.notifications.recipients import Directory
 from lockbox.requests import quorum
@@ -29,7 +20,6 @@ from lockbox.requests.approvals import Signed
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest, Decision
 from lockbox.requests.policy import ApproveMeans, Commented, Terms
-from lockbox.requests.policy_rules import stricter
 from lockbox.requests.quorum import Vote
 from lockbox.requests.transition import Origin
 from lockbox.sql import new_id
@@ -42,18 +32,11 @@ WHERE request_id = ANY(:request_ids)
 LATELY = text("SELECT * FROM decided_lately(:lately, :most)")
 DECIDED_FOR = timedelta(minutes=3)
 MOST_DECIDED = 1_000
-OPENING = frozenset({Action.ENDORSE, Action.APPROVE})
-COUNTS_ONCE = "You have given this answer before; it counts once."
 WHY = {
     Action.APPROVE: "This tenant's policy asks for a reason: say in a comment why you approve. Nothing was done yet.",
     Action.DENY: "Say in a comment why you deny: the engineer reads it, and it is on record. Nothing was done yet.",
     Action.REVOKE: "This tenant's policy asks for a reason: say in a comment why you revoke. Nothing was done yet.",
 }
-IN_VAIN = (
-    "You have given this answer before, and it no longer counts: it was by a code from a mail, which no longer "
-    "suffices here, was not signed with a passkey, which is required by now, or was for somebody for whom you no "
-    "longer speak. Somebody else has to answer."
-)
 MUST_SIGN = (
     "This customer's policy requires each approval to be signed with a passkey of the approver: approve on the "
     "request's page, in a browser that has your passkey. If you have none yet, add one on your account page first."
@@ -141,57 +124,6 @@ def signed_where_demanded(verdict: Verdict, terms: Terms) -> None:
         raise PasskeyMustSign(MUST_SIGN)
 
 
-def strong_enough_to_endorse(caller: Caller, terms: Terms, at: datetime) -> None:
-    """Check that a manager signed in as any policy of ours would have it, and as the customer's, if that is stricter.
-
-    Raises:
-        NotYours, SignInAgain: as named.
-    """
-    strong_enough(caller, stricter(Terms(), terms), at)
-
-
-def strong_enough(caller: Caller, terms: Terms, at: datetime) -> None:
-    """Check that the person signed in freshly, and strongly enough to open something.
-
-    Raises:
-        NotYours: a machine decides nothing.
-        SignInAgain: an API token was shown, or a mailed code where the policy asks for more, or it is too long ago.
-    """
-    if caller.holds(Role.SYSTEM):
-        raise NotYours("A system of the vendor decides nothing.")
-    if caller.means is Means.SAMPLE:
-        return
-    if caller.means is Means.TOKEN or caller.signed_in_at is None:
-        raise SignInAgain("An API token opens nothing: sign in with a browser, or send one of your sign-in service.")
-    if caller.means is Means.MAIL and not terms.mail_suffices:
-        raise SignInAgain(
-            "A code from a mail opens nothing here, nor does a passkey or a sign-in service that one has added in "
-            "the last 72 hours: sign in with a passkey or a sign-in service that you had before."
-        )
-    if at - caller.signed_in_at > timedelta(seconds=terms.sign_in_age):
-        minutes = terms.sign_in_age // 60
-        raise SignInAgain(f"Your sign-in is older than {minutes} minutes: sign in again.", max_age=terms.sign_in_age)
-
-
-def fresh_enough_to_revoke(caller: Caller, terms: Terms, at: datetime) -> None:
-    """Check that the person signed in freshly enough to close a window, where the policy asks for that.
-
-    Raises:
-        SignInAgain: an API token was shown, or the sign-in is too long ago.
-    """
-    age = terms.revoke_sign_in_age
-    if age is None or caller.means is Means.SAMPLE:
-        return
-    if caller.means is Means.TOKEN or caller.signed_in_at is None:
-        raise SignInAgain("The policy wants a fresh sign-in to close a window: an API token is none.", max_age=age)
-    if at - caller.signed_in_at > timedelta(seconds=age):
-        raise SignInAgain(
-            f"Your sign-in is older than the {age // 60} minutes in which the policy lets one close a window: "
-            "sign in again.",
-            max_age=age,
-        )
-
-
 def reasoned(verdict: Verdict, terms: Terms, *, by_the_vendor: bool) -> None:
     """Check that the person said why where the policy asks for a reason; a manager always says why they deny.
 
@@ -208,32 +140,6 @@ def needing_reasons(terms: Terms, *, by_the_vendor: bool) -> frozenset[Commented
     return terms.comment_required | (Terms().comment_required if by_the_vendor else frozenset())
 
 
-def hindrance(caller: Caller, action: Action, terms: Terms, at: datetime) -> Refusal | None:
-    """Return why by this sign-in the person cannot open anything by that action; None where they can.
-
-    What the page says beforehand is what would be refused, and it leads to the sign-in that is enough.
-    """
-    try:
-        in_person(caller)
-        if action is Action.ENDORSE:
-            strong_enough_to_endorse(caller, terms, at)
-        elif action is Action.APPROVE:
-            strong_enough(caller, terms, at)
-    except NotYours as refused:
-        return refused
-    return None
-
-
-def in_person(caller: Caller) -> None:
-    """Check that nobody opens anything by a terminal, however strongly they have signed it in.
-
-    Raises:
-        SignInAgain: a token was shown that a page gave to a terminal.
-    """
-    if caller.by_terminal:
-        raise SignInAgain("A terminal opens nothing: decide in the browser, or with a token of your sign-in service.")
-
-
 def decide(
     caller: Caller,
     origin: Origin,
@@ -247,18 +153,10 @@ def decide(
     """Return the decision that a verdict makes.
 
     Raises:
-        AlreadyDecided: the person has said so before.
-        AlreadyEndorsed: the person endorsed it for the vendor.
         WindowTooLong: the window would be longer than what was asked.
         Invalid: something is kept that was not asked, or nothing is.
         NothingLeft: what is kept has nothing in common with what the others keep whose approval counts.
     """
-    mine = {vote.verdict: vote for vote in votes if vote.person_id == caller.person_id}
-    if verdict.action in mine:
-        in_vain = verdict.action is Action.APPROVE and not mine[verdict.action].seats
-        raise AlreadyDecided(IN_VAIN if in_vain else COUNTS_ONCE, **now_is(request))
-    if verdict.action is Action.APPROVE and Action.ENDORSE in mine:
-        raise AlreadyEndorsed("You endorsed this request for the vendor; somebody else approves it.")
     if verdict.access_window is not None and verdict.access_window > request.access_window:
         raise WindowTooLong(
             f"You may shorten the window, not lengthen it: {request.access_window} seconds were asked.",
@@ -296,8 +194,3 @@ def _kept(
     quorum.granted(request.resources, [*(vote.resources for vote in counting), resources], "resources")
     quorum.granted(request.actions, [*(vote.actions for vote in counting), actions], "actions")
     return resources, actions
-
-
-def now_is(request: AccessRequest) -> dict[str, str | int]:
-    """Return what a caller who was too late needs to know."""
-    return {"current_state": request.state.value, "current_version": request.version}

@@ -20,7 +20,8 @@ from lockbox.identity.roles import Caller, Role, Side
 from lockbox.notifications import recipients
 from lockbox.notifications.recipients import Directory
 from lockbox.requests import decisions, policy_store, queries
-from lockbox.requests.lifecycle import State
+from lockbox.requests.available_moves import is_open_to, parties
+from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest, Decision
 from lockbox.requests.policy import Commented, customer_decides
 from lockbox.requests.queries import Entry
@@ -221,7 +222,10 @@ def waiting(
     ids, beyond = some(session, conditions, cursor=cursor, most=most)
     found = queries.some(session, caller, ids, State.PENDING)
     counted = count_all(session, [entry.request for entry in found], known)
-    return [Waiting(entry, counted[entry.request.id], entry.request.tenant_id in able) for entry in found], beyond
+    return [
+        Waiting(entry, counted[entry.request.id], _may(caller, entry.request, Action.APPROVE, able))
+        for entry in found
+    ], beyond
 
 
 def inside(
@@ -243,17 +247,24 @@ def inside(
     ]
     ids, beyond = some(session, conditions, cursor=cursor, most=most)
     found = queries.some(session, caller, ids, State.ACTIVE)
-    closes = _able(caller, recipients.look_up(session, caller.tenants(), at)) | caller.tenants({Role.TENANT_ADMIN})
-    is_manager = caller.holds(Role.MANAGER)
+    able = _able(caller, recipients.look_up(session, caller.tenants(), at))
     rulings = policy_store.rulings(session, ids) if caller.side is Side.CUSTOMER and found else {}
     return [
         Inside(
             entry,
-            is_manager or entry.request.tenant_id in closes,
+            _may(caller, entry.request, Action.REVOKE, able),
             Commented.REVOKE in rulings[entry.request.id].terms.comment_required if rulings else None,
         )
         for entry in found
     ], beyond
+
+
+def _may(caller: Caller, request: AccessRequest, action: Action, able: frozenset[UUID]) -> bool:
+    """Whether the table opens an action to the caller, who could decide for the tenants in `able` now."""
+    state = State(request.state)
+    is_able = request.tenant_id in able
+    held = parties(caller, request.requester_id, request.tenant_id, state, is_delegate=is_able)
+    return is_open_to(held, state, action)
 
 
 def _able(caller: Caller, known: Directory) -> frozenset[UUID]:

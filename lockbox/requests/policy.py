@@ -26,6 +26,12 @@ GroupName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9
 STRICTNESS = (Mode.OFF, Mode.OBSERVE, Mode.ENFORCE)
 
 
+UNVERIFIED = (
+    "What this customer laid down was changed in the database and not by Lockbox: nothing is asked, opened or "
+    "loosened by it. An admin of the customer saves the whole policy again; who runs Lockbox looks into the alarm."
+)
+
+
 class Reason(StrEnum):
     """Why access is needed; Google's typed reasons in this field's words."""
 

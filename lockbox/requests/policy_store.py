@@ -16,17 +16,13 @@ from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Mode
 from lockbox.notifications.request_mail import Wording
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.policy import Reason, Terms, stricter_mode
+from lockbox.requests.policy import UNVERIFIED, Reason, Terms, stricter_mode
 from lockbox.requests.policy_rules import Ask, Policy, effective_mode, merged, stricter, terms_for
 
 MOST_KEPT = 1024
 Hits = tuple[int, ...]
 """The places of those rules of a policy that match an ask."""
 
-UNVERIFIED = (
-    "What this customer laid down was changed in the database and not by Lockbox: nothing is asked, opened or "
-    "loosened by it. An admin of the customer saves the whole policy again; who runs Lockbox looks into the alarm."
-)
 READ = text("SELECT body::text AS body, mac FROM policies WHERE tenant_id = :tenant_id AND version = :version")
 OWN_AND_TODAYS = text("""
 SELECT own.body::text AS own, own.mac AS own_mac, today.body::text AS today, today.mac AS todays_mac,

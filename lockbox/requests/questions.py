@@ -22,7 +22,7 @@ from lockbox.notifications.announcements import Remark
 from lockbox.notifications.audience import ANSWER, QUESTION
 from lockbox.notifications.recipients import Directory
 from lockbox.requests import decide, policy_store, queries, reminders, timers, visibility
-from lockbox.requests.decisions import now_is
+from lockbox.requests.available_moves import now_is, parties
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, OPEN_STATES, Party, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.on_behalf_of import names_of, personal_names
@@ -155,11 +155,9 @@ def _capacities(session: Session, caller: Caller, request: AccessRequest, at: da
 
 def among(caller: Caller, request: AccessRequest, *, is_deputy: bool) -> list[Party]:
     """Return in which capacities somebody may ask about a request as it is now."""
-    held = {
-        Party.MANAGER: caller.holds(Role.MANAGER),
-        Party.APPROVER: is_deputy or caller.holds(Role.APPROVER, tenant_id=request.tenant_id),
-    }
-    return [party for party in ASKERS.get(State(request.state), ()) if held[party]]
+    state = State(request.state)
+    held = parties(caller, request.requester_id, request.tenant_id, state, is_delegate=is_deputy)
+    return [party for party in ASKERS.get(state, ()) if party in held]
 
 
 def _statement(*parts: str) -> TextClause:
@@ -281,9 +279,12 @@ def _enter(session: Session, caller: Caller, origin: Origin, request_id: UUID) -
     both = {request.requester_id, caller.person_id}
     known = recipients.look_up(session, {request.tenant_id}, at, also=both)
     if request.state not in OPEN_STATES:
-        raise InvalidMove(f"A request that is {request.state} is over: nothing more is asked.", **now_is(request))
+        raise InvalidMove(
+            f"A request that is {request.state} is over: nothing more is asked.",
+            **now_is(State(request.state), request.version),
+        )
     if at >= request.deadline_at:
-        raise TooLate("The time for this has run out.", **now_is(request))
+        raise TooLate("The time for this has run out.", **now_is(State(request.state), request.version))
     return Scene(caller, origin, request, known, policy_store.ruling(session, request), at)
 
 

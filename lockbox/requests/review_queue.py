@@ -11,25 +11,23 @@ from sqlalchemy import ColumnElement, and_, or_, select
 from sqlmodel import Session, col
 
 from lockbox.database import now
-from lockbox.errors import Invalid, NotYours, Refusal
+from lockbox.errors import Invalid, NotYours, Refusal, SignInAgain
 from lockbox.identity import row_security
-from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import delivery_status
 from lockbox.notifications.audience import ASKING
 from lockbox.notifications.delivery_status import Reach
-from lockbox.requests import decisions, inbox, policy_store, queries, questions, reminders
-from lockbox.requests.evaluate import lacking_today
-from lockbox.requests.lifecycle import MOVES, OPEN_STATES, Action, Party, State
+from lockbox.requests import inbox, policy_store, queries, questions, reminders
+from lockbox.requests.available_moves import available_moves, is_open_to, parties, sign_in_obstacle
+from lockbox.requests.decide import situation_of
+from lockbox.requests.lifecycle import OPEN_STATES, Action, Party, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.on_behalf_of import names_of
 from lockbox.requests.policy import Terms
+from lockbox.requests.policy_store import Ruling
 from lockbox.requests.queries import Entry
 
 CURSOR = re.compile(r"(open|closed)-([0-9a-f]{32})")
-OWN = "You asked for this yourself: another manager has to look at it."
-LATE = "The time for a review is over, and the answer is no."
-STRICTER = "The customer's policy has become stricter since this was asked: it can only be denied, or filed anew."
 IS_CLOSED = col(AccessRequest.closed_at).is_not(None)
 
 
@@ -113,9 +111,9 @@ def to_review(session: Session, caller: Caller, *, cursor: str | None, most: int
     ids, beyond = inbox.some(session, [col(AccessRequest.state) == State.REVIEWING], cursor=cursor, most=most)
     entries = queries.some(session, caller, ids, State.REVIEWING)
     at = now(session)
-    stricter = _stricter(session, entries)
-    items = [_to_review(caller, entry, at, is_stricter=entry.request.id in stricter) for entry in entries]
-    return ReviewPage(items, beyond, decisions.hindrance(caller, Action.ENDORSE, Terms(), at))
+    todays = _todays(session, entries)
+    items = [_to_review(caller, entry, at, todays[entry.request.id]) for entry in entries]
+    return ReviewPage(items, beyond, sign_in_obstacle(caller, Action.ENDORSE, Terms(), at))
 
 
 def _beyond(cursor: str) -> ColumnElement[bool]:
@@ -139,6 +137,7 @@ def _told_of(session: Session, caller: Caller, entries: Sequence[Entry]) -> list
     asked = questions.unanswered(
         session, [entry.request.id for entry in entries if entry.request.state in OPEN_STATES]
     )
+    at = now(session)
     names = _awaited(session, [entry for entry in entries if entry.request.id in waiting], found)
     return [
         Mine(
@@ -147,14 +146,19 @@ def _told_of(session: Session, caller: Caller, entries: Sequence[Entry]) -> list
             told[entry.request.id].sentence() if entry.request.id in told else "",
             tuple(unheard.get(entry.request.id, ())),
             asked.get(entry.request.id, 0),
-            _own_actions(State(entry.request.state)),
+            _own_actions(caller, entry.request, at),
         )
         for entry in entries
     ]
 
 
-def _own_actions(state: State) -> tuple[Action, ...]:
-    return tuple(action for (begins, action), row in MOVES.items() if begins is state and Party.REQUESTER in row.by)
+def _own_actions(caller: Caller, request: AccessRequest, at: datetime) -> tuple[Action, ...]:
+    """Return what a requester may do with their own request; no policy has a say in it."""
+    if at >= request.deadline_at:
+        return ()
+    state = State(request.state)
+    held = parties(caller, request.requester_id, request.tenant_id, state, is_delegate=False) & {Party.REQUESTER}
+    return tuple(action for action in Action if is_open_to(held, state, action))
 
 
 def _awaited(session: Session, entries: Sequence[Entry], found: Mapping[UUID, Reach]) -> dict[UUID, tuple[str, ...]]:
@@ -175,23 +179,19 @@ def _awaited(session: Session, entries: Sequence[Entry], found: Mapping[UUID, Re
     return awaited
 
 
-def _stricter(session: Session, entries: Sequence[Entry]) -> set[UUID]:
-    """Return those whose tenant has another policy since, by which they could not be asked any more."""
-    tenants = {entry.request.tenant_id for entry in entries}
-    query = select(col(Tenant.id), col(Tenant.policy_version)).where(col(Tenant.id).in_(tenants))
-    todays = dict(session.execute(query).all())
-    changed = [entry.request for entry in entries if entry.request.policy_version != todays[entry.request.tenant_id]]
-    lacking = set()
-    for request in changed:
-        row_security.turn_to(session, request.tenant_id)
-        if lacking_today(request, policy_store.ruling(session, request).terms):
-            lacking.add(request.id)
-    return lacking
+def _todays(session: Session, entries: Sequence[Entry]) -> dict[UUID, Ruling]:
+    """Return the ruling on each of these, with today's policy of its tenant."""
+    rulings = {}
+    for entry in entries:
+        row_security.turn_to(session, entry.request.tenant_id)
+        rulings[entry.request.id] = policy_store.ruling(session, entry.request)
+    return rulings
 
 
-def _to_review(caller: Caller, entry: Entry, at: datetime, *, is_stricter: bool) -> ToReview:
-    if entry.request.requester_id == caller.person_id:
-        return ToReview(entry, OWN, may_deny=False)
-    if at >= entry.request.deadline_at:
-        return ToReview(entry, LATE, may_deny=False)
-    return ToReview(entry, STRICTER if is_stricter else "")
+def _to_review(caller: Caller, entry: Entry, at: datetime, ruling: Ruling) -> ToReview:
+    here = situation_of(entry.request, caller, at, ruling)
+    moves = {move.action: move for move in available_moves(here)}
+    obstacle = moves[Action.ENDORSE].refusal
+    # How the manager signed in is the same for all of them, and is said once.
+    said = obstacle.detail if obstacle and not isinstance(obstacle, SignInAgain) else ""
+    return ToReview(entry, said, may_deny=moves[Action.DENY].allowed)

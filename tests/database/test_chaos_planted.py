@@ -7,7 +7,7 @@ import pytest
 from chaos import planted, questions
 from lockbox.database import Database
 from lockbox.errors import TooLate
-from lockbox.requests import decide
+from lockbox.requests import available_moves
 from lockbox.requests.lifecycle import Action, State
 from tests.builders import ShiftedClock, World
 from tests.database.scenes import read
@@ -19,7 +19,7 @@ def test_a_late_yes_counts_where_the_bug_is_planted_and_is_found(
     api.clock = later
     approved, denied = world.submit(), world.submit()
     later.shift = timedelta(hours=13)
-    monkeypatch.setattr(decide, "_in_time", decide._in_time)  # noqa: SLF001 - put back after the test
+    monkeypatch.setattr(available_moves, "_ends", available_moves._ends)  # noqa: SLF001 - put back after the test
     with pytest.raises(TooLate):
         world.act("ann", Action.APPROVE, approved.id)
 

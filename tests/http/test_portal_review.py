@@ -144,7 +144,7 @@ def test_own_requests_are_shown_as_such_and_have_no_forms(reviewed: Portal) -> N
     page = browser.get("/review")
     refused = browser.post(f"/review/{own}/endorse", {"csrf": csrf, "version": "1"})
 
-    assert "You asked for this yourself" in page.words
+    assert "You asked for this access" in page.words
     assert forms(page, own) == set()
     assert refused.status == 403
     assert "somebody else decides about it" in refused.words

@@ -1,0 +1,271 @@
+"""Which moves a person may make on a request now, and for each that they may not make, why; pure."""
+
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from lockbox.errors import (
+    AlreadyDecided,
+    AlreadyEndorsed,
+    InvalidMove,
+    NotYours,
+    OwnRequest,
+    PolicyNotMet,
+    PolicyUnverified,
+    Refusal,
+    SignInAgain,
+    Stale,
+    TenantSuspended,
+    TooLate,
+)
+from lockbox.identity.roles import Caller, Means, Role
+from lockbox.requests.lifecycle import DECISIONS, MOVES, PEOPLES_ACTIONS, Action, Move, Party, State, move
+from lockbox.requests.policy import UNVERIFIED, Terms
+from lockbox.requests.policy_rules import stricter
+from lockbox.requests.quorum import Vote
+
+OPENING = frozenset({Action.ENDORSE, Action.APPROVE})
+COUNTS_ONCE = "You have given this answer before; it counts once."
+IN_VAIN = (
+    "You have given this answer before, and it no longer counts: it was by a code from a mail, which no longer "
+    "suffices here, was not signed with a passkey, which is required by now, or was for somebody for whom you no "
+    "longer speak. Somebody else has to answer."
+)
+SUSPENDED = (
+    "The vendor has suspended this tenant: nothing is opened until it is resumed. Until then it can be denied or "
+    "withdrawn."
+)
+STRICTER_SINCE = "The customer's policy has become stricter since this was asked, and it no longer meets it."
+UNREVIEWED = (
+    "The customer's policy asks by now that the vendor reviews what is asked, and nobody has reviewed this: the "
+    "vendor cancels it and files it anew, so that it is reviewed."
+)
+
+
+@dataclass(frozen=True)
+class Situation:
+    """All that decides which moves a person may make on one request, read at one moment.
+
+    `paused` is for how long questions have stopped the approval clock, `terms` the request's own terms and today's
+    merged to the strictest, `lacks` what the request no longer meets by them (field and sentence), `votes` those
+    given so far, and `stands_for` the approvers for whom the caller stands in. Whoever makes a move has read all of
+    it after the request's row was locked.
+    """
+
+    caller: Caller
+    tenant_id: UUID
+    requester_id: UUID
+    state: State
+    version: int
+    created_at: datetime
+    asked_at: datetime | None
+    deadline_at: datetime
+    at: datetime
+    terms: Terms
+    paused: timedelta = timedelta(0)
+    lacks: Sequence[tuple[str, str]] = ()
+    votes: Sequence[Vote] = ()
+    stands_for: AbstractSet[UUID] = frozenset()
+    is_suspended: bool = False
+    is_verified: bool = True
+
+    def now_is(self) -> dict[str, str | int]:
+        """Return what a caller who was too late needs to know."""
+        return now_is(self.state, self.version)
+
+
+@dataclass(frozen=True)
+class AvailableMove:
+    """A move of the table that a person could think of, and why they may not make it now, None where they may."""
+
+    action: Action
+    refusal: Refusal | None = None
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the person may make it now."""
+        return self.refusal is None
+
+
+def available_moves(here: Situation) -> tuple[AvailableMove, ...]:
+    """Return every move of people, in the order of the table, each with why the caller may not make it, if so.
+
+    What a person says with a move (a comment, a shorter window, a signature) is judged when the move is made.
+    """
+    return tuple(AvailableMove(action, _refusal(here, action)) for action in Action if action in PEOPLES_ACTIONS)
+
+
+def permitted(
+    here: Situation, action: Action, *, parties: AbstractSet[Party] | None = None, seen: int | None = None
+) -> tuple[Move, Party]:
+    """Return the rule of the table by which the caller may make a move now, and the party as which they make it.
+
+    Args:
+        here: the request and its reader at this moment.
+        action: what the caller wants to do.
+        parties: the only parties as which the caller may do it, where somebody has judged that before.
+        seen: the version of the request that the caller saw, if they said so.
+
+    Raises:
+        NotYours, OwnRequest, AlreadyEndorsed, SignInAgain: the caller is not the one to do this, or not so.
+        Stale, InvalidMove, TooLate, AlreadyDecided: the request is not, or no longer, what the caller takes it for.
+        TenantSuspended, PolicyUnverified, PolicyNotMet: nothing may be opened, or not this.
+    """
+    if action in DECISIONS and here.caller.holds(Role.SYSTEM):
+        raise NotYours("A system of the vendor decides nothing.")
+    if action in DECISIONS and here.requester_id == here.caller.person_id:
+        raise OwnRequest("You asked for this access; somebody else decides about it.")
+    if seen is not None and seen != here.version:
+        raise Stale("The request has changed since you saw it; look again.", **here.now_is())
+    rule, party = _rule(here, action, parties_of(here) if parties is None else parties)
+    if action is Action.REVOKE and party is not Party.OPERATOR:
+        fresh_enough_to_revoke(here.caller, here.terms, here.at)
+    if here.at >= _ends(here, action):
+        raise TooLate("The time for this has run out.", **here.now_is())
+    if action in OPENING:
+        _may_open(here, action)
+    if action in DECISIONS:
+        _first_answer(here, action)
+    return rule, party
+
+
+def parties_of(here: Situation) -> frozenset[Party]:
+    """Return as which parties the caller acts on the request."""
+    return parties(here.caller, here.requester_id, here.tenant_id, here.state, is_delegate=bool(here.stands_for))
+
+
+def parties(
+    caller: Caller, requester_id: UUID, tenant_id: UUID, state: State, *, is_delegate: bool
+) -> frozenset[Party]:
+    """Return as which parties somebody acts on a request in this state: the one answer to who is who.
+
+    `is_delegate` is whether they stand in for an approver of the tenant at this moment.
+    """
+    held = {
+        Party.REQUESTER: caller.person_id == requester_id,
+        Party.MANAGER: caller.holds(Role.MANAGER),
+        Party.APPROVER: is_delegate or caller.holds(Role.APPROVER, tenant_id=tenant_id),
+        Party.TENANT_ADMIN: state is not State.REVIEWING and caller.holds(Role.TENANT_ADMIN, tenant_id=tenant_id),
+    }
+    return frozenset(party for party, holds in held.items() if holds)
+
+
+def is_open_to(held: AbstractSet[Party], state: State, action: Action) -> bool:
+    """Whether the table of moves opens an action in this state to one of these parties."""
+    rule = MOVES.get((state, action))
+    return rule is not None and bool(rule.by & held)
+
+
+def now_is(state: State, version: int) -> dict[str, str | int]:
+    """Return what a caller who was too late needs to know."""
+    return {"current_state": state.value, "current_version": version}
+
+
+def _refusal(here: Situation, action: Action) -> Refusal | None:
+    try:
+        permitted(here, action)
+    except Refusal as refused:
+        return refused
+    return None
+
+
+def _rule(here: Situation, action: Action, parties: AbstractSet[Party]) -> tuple[Move, Party]:
+    try:
+        return move(here.state, action, parties)
+    except InvalidMove as refused:
+        raise InvalidMove(refused.detail, **here.now_is()) from None
+
+
+def _ends(here: Situation, action: Action) -> datetime:
+    """Return until when a move counts; a policy that has become stricter since leaves less time for a yes."""
+    ends = here.deadline_at
+    if action is Action.APPROVE and here.asked_at:
+        ends = min(ends, here.asked_at + timedelta(seconds=here.terms.approval_window) + here.paused)
+    if action is Action.ENDORSE:
+        ends = min(ends, here.created_at + timedelta(seconds=here.terms.review_window))
+    return ends
+
+
+def _may_open(here: Situation, action: Action) -> None:
+    """Check that the sign-in is good enough, and that what was asked could be asked today."""
+    if here.is_suspended:
+        raise TenantSuspended(SUSPENDED)
+    if not here.is_verified:
+        raise PolicyUnverified(UNVERIFIED)
+    if refused := sign_in_obstacle(here.caller, action, here.terms, here.at):
+        raise refused
+    if here.lacks:
+        errors = [{"field": field, "message": message} for field, message in here.lacks]
+        said = " ".join(message for _, message in here.lacks)
+        raise PolicyNotMet(f"{STRICTER_SINCE} {said} Deny it, or have it cancelled and filed anew.", errors=errors)
+    endorsed = any(vote.verdict is Action.ENDORSE for vote in here.votes)
+    if action is Action.APPROVE and here.terms.vendor_review and not endorsed:
+        raise PolicyNotMet(UNREVIEWED)
+
+
+def _first_answer(here: Situation, action: Action) -> None:
+    """Check that the person has not given this answer before, and approves nothing that they endorsed."""
+    mine = {vote.verdict: vote for vote in here.votes if vote.person_id == here.caller.person_id}
+    if action in mine:
+        in_vain = action is Action.APPROVE and not mine[action].seats
+        raise AlreadyDecided(IN_VAIN if in_vain else COUNTS_ONCE, **here.now_is())
+    if action is Action.APPROVE and Action.ENDORSE in mine:
+        raise AlreadyEndorsed("You endorsed this request for the vendor; somebody else approves it.")
+
+
+def sign_in_obstacle(caller: Caller, action: Action, terms: Terms, at: datetime) -> Refusal | None:
+    """Return why by this sign-in the person cannot open anything by that action; None where they can."""
+    try:
+        if caller.by_terminal:
+            raise SignInAgain(
+                "A terminal opens nothing: decide in the browser, or with a token of your sign-in service."
+            )
+        # A manager's sign-in meets any policy of ours, and the customer's, if that is stricter.
+        strong_enough(caller, stricter(Terms(), terms) if action is Action.ENDORSE else terms, at)
+    except NotYours as refused:
+        return refused
+    return None
+
+
+def strong_enough(caller: Caller, terms: Terms, at: datetime) -> None:
+    """Check that the person signed in freshly, and strongly enough to open something.
+
+    Raises:
+        NotYours: a machine decides nothing.
+        SignInAgain: an API token was shown, or a mailed code where the policy asks for more, or it is too long ago.
+    """
+    if caller.holds(Role.SYSTEM):
+        raise NotYours("A system of the vendor decides nothing.")
+    if caller.means is Means.SAMPLE:
+        return
+    if caller.means is Means.TOKEN or caller.signed_in_at is None:
+        raise SignInAgain("An API token opens nothing: sign in with a browser, or send one of your sign-in service.")
+    if caller.means is Means.MAIL and not terms.mail_suffices:
+        raise SignInAgain(
+            "A code from a mail opens nothing here, nor does a passkey or a sign-in service that one has added in "
+            "the last 72 hours: sign in with a passkey or a sign-in service that you had before."
+        )
+    if at - caller.signed_in_at > timedelta(seconds=terms.sign_in_age):
+        minutes = terms.sign_in_age // 60
+        raise SignInAgain(f"Your sign-in is older than {minutes} minutes: sign in again.", max_age=terms.sign_in_age)
+
+
+def fresh_enough_to_revoke(caller: Caller, terms: Terms, at: datetime) -> None:
+    """Check that the person signed in freshly enough to close a window, where the policy asks for that.
+
+    Raises:
+        SignInAgain: an API token was shown, or the sign-in is too long ago.
+    """
+    age = terms.revoke_sign_in_age
+    if age is None or caller.means is Means.SAMPLE:
+        return
+    if caller.means is Means.TOKEN or caller.signed_in_at is None:
+        raise SignInAgain("The policy wants a fresh sign-in to close a window: an API token is none.", max_age=age)
+    if at - caller.signed_in_at > timedelta(seconds=age):
+        raise SignInAgain(
+            f"Your sign-in is older than the {age // 60} minutes in which the policy lets one close a window: "
+            "sign in again.",
+            max_age=age,
+        )

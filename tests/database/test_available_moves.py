@@ -1,0 +1,148 @@
+"""What a person may do with a request, as it is told beforehand, is what happens when they do it."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, NoReturn
+from uuid import UUID
+
+import pytest
+from sqlmodel import Session
+
+from lockbox.database import Database, now
+from lockbox.errors import Refusal, Unknown
+from lockbox.identity.roles import Caller, Means
+from lockbox.requests import decide, queries
+from lockbox.requests.available_moves import AvailableMove
+from lockbox.requests.decisions import Verdict
+from lockbox.requests.lifecycle import OPEN_STATES, PEOPLES_ACTIONS, Action, State
+from lockbox.requests.policy import ApproveMeans
+from lockbox.requests.policy_rules import Policy
+from tests.builders import HERE, ShiftedClock, World
+
+SHIFTS = (timedelta(0), timedelta(hours=13))
+LEAST = 600
+"""Far more cases than states and actions: nobody and nothing was left out unseen."""
+ONLY_LOOKS = "You may look at this request and do nothing to it."
+STORIES: dict[State, tuple[tuple[str, Action], ...]] = {
+    State.REVIEWING: (),
+    State.PENDING: (("max", Action.ENDORSE),),
+    State.ACTIVE: (("max", Action.ENDORSE), ("ann", Action.APPROVE), ("amir", Action.APPROVE)),
+    State.DENIED: (("max", Action.ENDORSE), ("ann", Action.DENY)),
+    State.CANCELLED: (("erin", Action.CANCEL),),
+    State.COMPLETED: (
+        ("max", Action.ENDORSE),
+        ("ann", Action.APPROVE),
+        ("amir", Action.APPROVE),
+        ("erin", Action.COMPLETE),
+    ),
+    State.REVOKED: (
+        ("max", Action.ENDORSE),
+        ("ann", Action.APPROVE),
+        ("amir", Action.APPROVE),
+        ("abe", Action.REVOKE),
+    ),
+}
+SHAPES: dict[str, Policy] = {
+    "two approvals after a review": Policy(vendor_review=True, quorum=2),
+    "one approval after a review, and a fresh sign-in to revoke": Policy(vendor_review=True, revoke_sign_in_age=300),
+    "a code from a mail suffices": Policy(vendor_review=True, quorum=2, mail_suffices=True),
+    "approvals are signed": Policy(vendor_review=True, approve_means=ApproveMeans.PASSKEY_SIGNED),
+}
+
+
+class UndoneError(Exception):
+    """A move went well, and nothing of it stays."""
+
+
+def _everybody(world: World, session: Session) -> Iterator[tuple[str, Caller]]:
+    """Yield all people of a world as they have signed in, and an approver and a manager by every other sign-in."""
+    at = now(session)
+    yield from world.people.items()
+    for name in ("ann", "max"):
+        one = world.people[name]
+        yield f"{name} by a token", replace(one, means=Means.TOKEN)
+        yield f"{name} by a mailed code", replace(one, means=Means.MAIL, signed_in_at=at)
+        yield f"{name} by a passkey", replace(one, means=Means.PASSKEY, signed_in_at=at)
+        yield (
+            f"{name} by a passkey of yesterday",
+            replace(one, means=Means.PASSKEY, signed_in_at=at - timedelta(days=1)),
+        )
+        yield f"{name} at a terminal", replace(one, by_terminal=True)
+
+
+def _tried(house: Database, caller: Caller, request_id: UUID, action: Action) -> Refusal | None:
+    """Return what refuses a move that says all that a policy could ask for, None where it is made; nothing stays."""
+    try:
+        with house.transaction() as session:
+            decide.act(session, caller, HERE, request_id, Verdict(action, "As told"))
+            _undo()
+    except UndoneError:
+        return None
+    except Refusal as refused:
+        return refused
+
+
+def _undo() -> NoReturn:
+    raise UndoneError
+
+
+def _told(house: Database, caller: Caller, request_id: UUID) -> tuple[AvailableMove, ...]:
+    with house.transaction() as session:
+        return decide.moves_of(session, caller, queries.find(session, caller, request_id).request)
+
+
+def _differs(told: AvailableMove, tried: Refusal | None) -> bool:
+    if tried is not None and tried.detail == ONLY_LOOKS:
+        return told.allowed
+    # Whether an approval is signed is judged by what comes along with it.
+    if tried is not None and tried.code == "passkey-must-sign":
+        return not told.allowed
+    return _of(told.refusal) != _of(tried)
+
+
+def _of(refusal: Refusal | None) -> tuple[Any, ...] | None:
+    return None if refusal is None else (type(refusal), refusal.detail)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_each_move_that_is_offered_can_be_made_and_each_other_is_refused_for_the_reason_told(
+    api: Database, later: ShiftedClock, shape: str
+) -> None:
+    api.clock = later
+    world = World.make(api, SHAPES[shape])
+    wrong, compared, reached = [], 0, set[State]()
+
+    for state, story in STORIES.items():
+        later.shift = timedelta(0)
+        request = world.submit(resources=[f"mailbox:{state}@contoso.example"])
+        for who, action in story:
+            if request.state != state:
+                request = _moved(world, who, action, request.id) or request
+        reached.add(State(request.state))
+        for shift in SHIFTS if request.state in OPEN_STATES else SHIFTS[:1]:
+            later.shift = shift
+            with api.transaction() as session:
+                people = list(_everybody(world, session))
+            for name, caller in people:
+                try:
+                    moves = _told(api, caller, request.id)
+                except Unknown:
+                    continue
+                assert [one.action for one in moves] == [one for one in Action if one in PEOPLES_ACTIONS]
+                for one in moves:
+                    tried = _tried(api, caller, request.id, one.action)
+                    compared += 1
+                    if _differs(one, tried):
+                        wrong.append((state.value, str(shift), name, one.action.value, _of(one.refusal), _of(tried)))
+
+    assert not wrong
+    assert compared > LEAST
+    assert reached == set(STORIES) or "signed" in shape
+
+
+def _moved(world: World, who: str, action: Action, request_id: UUID) -> Any:
+    try:
+        return world.act(who, action, request_id)
+    except Refusal:
+        return None
