@@ -12,7 +12,7 @@ TESTS ?= tests
 JOBS ?= 4
 FAR_JOBS ?= 2
 
-.PHONY: help demo run test test-far check format migrate bench bench-quick bench-full chaos soak explore stateful failpoints mutants screens mails \
+.PHONY: help demo run test test-far check format migrate bench bench-quick bench-full trace chaos soak explore stateful failpoints mutants screens mails \
 	lock lock-bench lock-mutants openapi clean
 .DEFAULT_GOAL := help
 
@@ -57,6 +57,9 @@ bench-quick: $(READY) ## measure Lockbox beside a bare floor (under three minute
 
 bench-full: $(READY) $(BENCH_READY) ## measure with RedBeat, DBOS and 1,000,000 pending too (most of an hour)
 	@$(BIN)/python -m bench full
+
+trace: $(READY) ## print the files, statements and rows of each trip through Lockbox (TRACE="--files --statements")
+	@$(BIN)/python -m bench.trace $(TRACE)
 
 chaos: $(READY) ## strike the real stack under load by a seeded plan of faults (SEED=, SEEDS=, SECONDS=, PATIENCE=, BUG=), then check it
 	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SECONDS),--seconds $(SECONDS)) \

@@ -1,0 +1,287 @@
+"""`make trace`: the files, statements and written rows of each trip through Lockbox, as one table.
+
+A file counts when a function of it is called. Statements are those of Lockbox itself; the second number has BEGIN,
+COMMIT and the settings that row-level security reads too. Rows are those that the trip inserts, updates or deletes.
+"""
+
+import argparse
+import asyncio
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+from uuid import UUID
+
+import httpx
+import structlog
+from cryptography.fernet import Fernet
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import Connection, Engine, event
+from sqlmodel import Session
+
+from api.app import make_app
+from bench.customers import SERVICE, resource
+from bench.house import Site, site
+from cli.signals import end_on_signals
+from config.settings import Settings
+from lockbox.audit.log import sealer, signing_keys
+from lockbox.audit.log.sealer import Signer
+from lockbox.database import Database, make_engine, postgres_clock
+from lockbox.identity import keyring
+from lockbox.identity.keyring import Keyring
+from lockbox.notifications import delivery
+from lockbox.notifications.delivery import Senders
+from lockbox.notifications.endpoints import Vault
+from lockbox.notifications.senders.protocol import MemoryHooks, MemoryMail
+from lockbox.requests import policy_store, timers
+from lockbox.schedule import Schedule
+
+HERE = Path(__file__).resolve().parent.parent
+OURS: Final = tuple(str(HERE / name) + "/" for name in ("api", "worker", "cli", "config", "lockbox"))
+CONTEXT = "set_config("
+WRITTEN = "SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::int FROM pg_stat_xact_user_tables"
+LATER = timedelta(hours=5)
+MAILS = 8
+LINE = 150
+OUT = Console()
+
+
+@dataclass
+class Trip:
+    """What one trip touched, in the order of its first call."""
+
+    name: str
+    files: dict[str, None] = field(default_factory=dict)
+    statements: list[str] = field(default_factory=list)
+    further: int = 0
+    rows: int = 0
+
+
+class Recorder:
+    """Records the calls, statements and rows of one trip at a time, in all threads of this process."""
+
+    def __init__(self) -> None:
+        self._trip: Trip | None = None
+        self._before = 0
+        event.listen(Engine, "before_cursor_execute", self._statement)
+        event.listen(Engine, "begin", self._begin)
+        event.listen(Engine, "commit", self._commit)
+        threading.setprofile(self._call)
+        sys.setprofile(self._call)
+
+    @contextmanager
+    def trip(self, name: str) -> Iterator[Trip]:
+        """Record what happens inside."""
+        self._trip = trip = Trip(name)
+        try:
+            yield trip
+        finally:
+            self._trip = None
+
+    def _call(self, frame: FrameType, what: str, _: object) -> None:
+        if self._trip is not None and what == "call" and frame.f_code.co_filename.startswith(OURS):
+            self._trip.files.setdefault(str(Path(frame.f_code.co_filename).relative_to(HERE)))
+
+    def _statement(self, _connection: Connection, _cursor: object, statement: str, *_: object) -> None:
+        if self._trip is not None and CONTEXT in statement:
+            self._trip.further += 1
+        elif self._trip is not None:
+            self._trip.statements.append(" ".join(statement.split()))
+
+    def _begin(self, connection: Connection) -> None:
+        if self._trip is not None:
+            self._trip.further += 1
+            self._before = _written(connection)
+
+    def _commit(self, connection: Connection) -> None:
+        if self._trip is not None:
+            self._trip.further += 1
+            self._trip.rows += _written(connection) - self._before
+
+
+def _written(connection: Connection) -> int:
+    """Return how many rows this connection has written; what Postgres has added to its statistics is left out."""
+    cursor = connection.connection.cursor()
+    cursor.execute(WRITTEN)
+    (rows,) = cursor.fetchone() or (0,)
+    cursor.close()
+    return int(rows)
+
+
+class Tracer:
+    """Makes the trips one after the other, each once unseen before, so that nothing counts that is done only once."""
+
+    def __init__(self, place: Site) -> None:
+        plan = place.plan
+        self._people = place.sample
+        self._api = Database(make_engine(plan.database_url, role="trace"), Schedule(plan.redis_url))
+        self._core = _worker(plan.worker_database_url, plan.redis_url)
+        self._notices = _worker(plan.notices_database_url, plan.redis_url)
+        settings = Settings(public_url=plan.public_url, filings_by_person=1_000, filings_for_tenant=1_000)
+        way = httpx.ASGITransport(make_app(settings, self._api), client=("127.0.0.1", 40_000))
+        self._client = httpx.AsyncClient(transport=way, base_url=plan.public_url)
+        self._runner = asyncio.Runner()
+        key = signing_keys.read([plan.keys / "audit.pem"])
+        self._signer = Signer(plan.audit_key.name, key)
+        self._senders = Senders(
+            mail=MemoryMail(),
+            hooks=MemoryHooks(),
+            vault=Vault([Fernet.generate_key().decode()]),
+            public_url=plan.public_url,
+            services={name: service.title for name, service in settings.services.items()},
+            wordings=policy_store.wordings,
+            sender=settings.mail_from,
+            audit_keys={},
+            codes=keyring.development_codes(),
+        )
+
+    def close(self) -> None:
+        """End what this holds open."""
+        self._senders.lanes.stop(10)
+        self._runner.close()
+        for one in (self._api, self._core, self._notices):
+            one.dispose()
+
+    def trips(self, recorder: Recorder) -> Iterator[Trip]:
+        """Make each trip twice and yield what the second one touched."""
+        self._approved()
+        list(sealer.seal(self._core, self._signer))
+        with recorder.trip("submit") as trip:
+            request = self._submit()
+        yield trip
+        with recorder.trip("approve") as trip:
+            self._approve(request)
+        yield trip
+        self._checked(request)
+        with recorder.trip("access check") as trip:
+            self._checked(request)
+        yield trip
+        yield self._notified(recorder)
+        yield self._expired(recorder, self._approved(), self._approved())
+        list(sealer.seal(self._core, self._signer))
+        self._submit()
+        with recorder.trip("seal one submit") as trip:
+            list(sealer.seal(self._core, self._signer))
+        yield trip
+
+    def _notified(self, recorder: Recorder) -> Trip:
+        self._notify()
+        for _ in range(MAILS):
+            self._submit()
+        with recorder.trip(f"notify of {MAILS} submits") as trip:
+            self._notify()
+        return trip
+
+    def _expired(self, recorder: Recorder, first: UUID, second: UUID) -> Trip:
+        later = replace_clock(self._core, lambda session: postgres_clock(session) + LATER)
+        timers.run(later, [first])
+        with recorder.trip("expire") as trip:
+            timers.run(later, [second])
+        return trip
+
+    def _notify(self) -> None:
+        with self._notices.transaction() as session:
+            ids = delivery.due(session, grace=timedelta(0), most=100)
+        delivery.deliver(self._notices, ids, self._senders)
+
+    def _approved(self) -> UUID:
+        request = self._submit()
+        self._approve(request)
+        return request
+
+    def _submit(self) -> UUID:
+        body = {
+            "tenant": self._people.tenant,
+            "service": SERVICE,
+            "resources": [resource(1)],
+            "actions": ["read"],
+            "reason_code": "support_case",
+            "justification": "The mailbox does not open",
+            "case_ref": "CASE-1",
+            "access_window": 3600,
+        }
+        return UUID(self._call("erin", "POST", "/v1/requests", 201, json=body)["id"])
+
+    def _approve(self, request: UUID) -> None:
+        self._call("ann", "POST", f"/v1/requests/{request}/approve", 200)
+
+    def _checked(self, request: UUID) -> None:
+        asked = {
+            "tenant": self._people.tenant,
+            "service": SERVICE,
+            "resource": resource(1),
+            "action": "read",
+            "engineer": str(self._people.people["erin"]),
+        }
+        answer = self._call("gate", "GET", "/v1/access", 200, params=asked)
+        if not answer["open"]:
+            raise RuntimeError(f"the window of {request} is not open: {answer}")
+
+    def _call(
+        self,
+        who: str,
+        method: str,
+        path: str,
+        status: int,
+        *,
+        json: Mapping[str, object] | None = None,
+        params: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        headers = {"authorization": f"Bearer {self._people.tokens[who]}"}
+        answer = self._runner.run(self._client.request(method, path, headers=headers, json=json, params=params))
+        if answer.status_code != status:
+            raise RuntimeError(f"{method} {path} was answered {answer.status_code}: {answer.text}")
+        found: dict[str, Any] = answer.json()
+        return found
+
+
+def replace_clock(house: Database, clock: Callable[[Session], datetime]) -> Database:
+    """Return the same database at another time."""
+    return Database(house.engine, house.schedule, clock, keyring=Keyring([]))
+
+
+def _worker(url: str, redis_url: str) -> Database:
+    return Database(make_engine(url, role="trace"), Schedule(redis_url), keyring=Keyring([]))
+
+
+def main() -> int:
+    """Make the trips and print them; with `--files` and `--statements` those of each too."""
+    parser = argparse.ArgumentParser(prog="python -m bench.trace", description=__doc__)
+    parser.add_argument("--files", action="store_true", help="list the files of each trip, in the order of calls")
+    parser.add_argument("--statements", action="store_true", help="list the statements of each trip")
+    asked = parser.parse_args()
+    end_on_signals()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    recorder = Recorder()
+    with site() as place:
+        tracer = Tracer(place)
+        try:
+            trips = list(tracer.trips(recorder))
+        finally:
+            tracer.close()
+    _print(trips, files=asked.files, statements=asked.statements)
+    return 0
+
+
+def _print(trips: list[Trip], *, files: bool, statements: bool) -> None:
+    table = Table("Trip", "Files", "Statements", "With BEGIN, COMMIT, context", "Rows written")
+    for one in trips:
+        total = len(one.statements) + one.further
+        table.add_row(one.name, *map(str, (len(one.files), len(one.statements), total, one.rows)))
+    OUT.print(table)
+    for one in trips:
+        if files:
+            OUT.print(one.name, *one.files, sep="\n  ", markup=False)
+        if statements:
+            OUT.print(one.name, *(said[:LINE] for said in one.statements), sep="\n  ", markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
