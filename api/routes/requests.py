@@ -185,7 +185,7 @@ def approve(
     seen: Seen,
     response: Response,
     body: Approval | None = None,
-) -> RequestDetail:
+) -> RequestView:
     """Say yes for the customer: for as long as was asked or shorter, to all that was asked or to less of it.
 
     Where the policy demands a passkey's signature and none comes along, the answer is `passkey-must-sign`.
@@ -228,7 +228,7 @@ def challenge(
     )
 
 
-def _closing(action: Action) -> Callable[..., RequestDetail]:
+def _closing(action: Action) -> Callable[..., RequestView]:
     """Return the route of an action that takes nothing but a comment."""
 
     def act(
@@ -240,7 +240,7 @@ def _closing(action: Action) -> Callable[..., RequestDetail]:
         seen: Seen,
         response: Response,
         body: Comment | None = None,
-    ) -> RequestDetail:
+    ) -> RequestView:
         verdict = Verdict(action, body.comment if body else None, None, seen)
         refusal_log.trying(request, Tried(who, came, request_id, verdict.action))
         return _act(session, who, came, request_id, verdict, response)
@@ -276,11 +276,11 @@ def _signed(said: SignedApproval, who: Caller, chosen: Settings, house: Database
 
 def _act(
     session: Work, who: Caller, came: Origin, request_id: UUID, verdict: Verdict, response: Response
-) -> RequestDetail:
-    decide.act(session, who, came, request_id, verdict)
-    entry = queries.find(session, who, request_id)
+) -> RequestView:
+    """Make a move and answer with what it has in its hands: nothing is read again."""
+    entry = decide.act_and_show(session, who, came, request_id, verdict)
     response.headers.update(etag(entry.request.version))
-    return _detail(session, entry, who)
+    return RequestView(**_facts(entry, who))
 
 
 def _facts(entry: Entry, who: Caller, justification: str | None = None) -> dict[str, Any]:

@@ -5,7 +5,6 @@ import json
 import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -280,7 +279,7 @@ def statement(request: AccessRequest, by: Iterable[str]) -> bytes:
     )
 
 
-def sign(session: Session, request: AccessRequest, by: Iterable[UUID], at: datetime) -> Mapping[str, Value]:
+def sign(session: Session, request: AccessRequest, by: Iterable[UUID]) -> Mapping[str, Value]:
     """Return what the event of the move that opens a window at this moment says of its approval, signed.
 
     Resources are personal: the event holds the statement's SHA-256, and what else it says stands in the event.
@@ -288,7 +287,6 @@ def sign(session: Session, request: AccessRequest, by: Iterable[UUID], at: datet
     people = row_security.ids(by)
     said = _hash_of(request, people)
     made = signing_keys.of(session).sign(_signed_text(request, people, said))
-    signing_keys.list_key(session, at)
     return {
         "approved_by": people,
         "approval": {

@@ -1,7 +1,7 @@
 """Acting on a request: a person endorses, approves, denies, cancels, completes or revokes; judged under the lock."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -10,10 +10,12 @@ from sqlmodel import Session, col
 
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor
+from lockbox.audit.log import signing_keys
 from lockbox.database import now
 from lockbox.errors import NotYours
 from lockbox.failpoints import reach
 from lockbox.identity import keyring, row_security, tenants
+from lockbox.identity.models import Person, Tenant
 from lockbox.identity.passkeys import RelyingParty
 from lockbox.identity.roles import Caller, Means, Side
 from lockbox.notifications import recipients
@@ -27,7 +29,7 @@ from lockbox.requests.models import AccessRequest, Decision
 from lockbox.requests.on_behalf_of import names_of, personal_names
 from lockbox.requests.policy import customer_decides, deadline, wake_at
 from lockbox.requests.policy_store import Ruling
-from lockbox.requests.queries import find, visible
+from lockbox.requests.queries import Entry, find, visible
 from lockbox.requests.quorum import Vote, granted_window, quorum_met
 from lockbox.requests.submit import Submission
 from lockbox.requests.tiers import Asked
@@ -67,7 +69,16 @@ class Scene:
 
 
 def act(session: Session, caller: Caller, origin: Origin, request_id: UUID, verdict: Verdict) -> AccessRequest:
-    """Let a person endorse, approve, deny, cancel, complete or revoke a request.
+    """Let a person endorse, approve, deny, cancel, complete or revoke a request; return its row as it is after that.
+
+    Raises:
+        As `act_and_show`.
+    """
+    return act_and_show(session, caller, origin, request_id, verdict).request
+
+
+def act_and_show(session: Session, caller: Caller, origin: Origin, request_id: UUID, verdict: Verdict) -> Entry:
+    """Let a person endorse, approve, deny, cancel, complete or revoke a request; return it without reading it again.
 
     The row is locked first; roles, deputies, policy and the clock are read after that, so a decision that had to
     wait past the deadline is late, and one by somebody who was removed meanwhile does not count.
@@ -85,7 +96,9 @@ def act(session: Session, caller: Caller, origin: Origin, request_id: UUID, verd
         PasskeyMustSign: the policy demands that a passkey signs the approval, and none has.
     """
     row_security.enter(session, caller)
-    return act_on(session, caller, origin, locked(session, caller, request_id), verdict)
+    entry = locked_entry(session, caller, request_id)
+    request = act_on(session, caller, origin, entry.request, verdict)
+    return replace(entry, request=request, open=request.state is State.ACTIVE)
 
 
 def act_on(
@@ -108,7 +121,8 @@ def act_on(
     scene, taken = _judged(session, caller, origin, request, verdict, as_party=as_party)
     change, decision = _moved(session, scene, request, verdict, taken)
     reach("decide.after_judging")
-    transition.update(session, request, change, scene.known, decision)
+    listed = signing_keys.of(session).public.text if decision else None
+    transition.update(session, request, change, scene.known, decision, listed)
     reach("decide.after_update")
     return request
 
@@ -194,7 +208,7 @@ def _moved(
     to = _next_state(row, request, votes, action, scene.ruling)
     _advance(request, to, votes, scene)
     opens = action in OPENING and request.state is State.ACTIVE
-    signed = approvals.sign(session, request, _who_opened(votes, action), scene.at) if opens else {}
+    signed = approvals.sign(session, request, _who_opened(votes, action)) if opens else {}
     change = Change(
         **identity(request),
         action=action,
@@ -303,22 +317,40 @@ def clock_of(request: AccessRequest) -> timers.Clock:
 
 
 def locked(session: Session, caller: Caller, request_id: UUID) -> AccessRequest:
+    """Lock a request's row and take it out of the session, as `locked_entry` does.
+
+    Raises:
+        As `locked_entry`.
+    """
+    return locked_entry(session, caller, request_id).request
+
+
+def locked_entry(session: Session, caller: Caller, request_id: UUID) -> Entry:
     """Lock a request's row and take it out of the session; somebody of the vendor deals with its tenant from here on.
+
+    Returns:
+        The request with the names of its tenant and requester; `open` is not judged.
 
     Raises:
         Unknown: there is no such request that the caller may know of.
         NotYours: they may look at it and do nothing to it.
     """
-    query = select(AccessRequest).where(col(AccessRequest.id) == request_id, visible(caller)).with_for_update()
-    request: AccessRequest | None = session.execute(query).scalar_one_or_none()
-    if request is None:
+    row = session.execute(
+        select(AccessRequest, col(Tenant.slug), col(Person.name), col(Tenant.name))
+        .join(Tenant, col(Tenant.id) == col(AccessRequest.tenant_id))
+        .join(Person, col(Person.id) == col(AccessRequest.requester_id))
+        .where(col(AccessRequest.id) == request_id, visible(caller))
+        .with_for_update(of=AccessRequest)
+    ).one_or_none()
+    if row is None:
         find(session, caller, request_id)
         raise NotYours("You may look at this request and do nothing to it.")
+    request, tenant, requester, tenant_name = row
     # Moves are written by one statement of our own; the session is not to flush a second one.
     session.expunge(request)
     if caller.side is Side.VENDOR:
         row_security.turn_to(session, request.tenant_id)
-    return request
+    return Entry(request, tenant, requester, open=False, tenant_name=tenant_name)
 
 
 def _next_state(row: Move, request: AccessRequest, votes: Sequence[Vote], action: Action, ruling: Ruling) -> State:

@@ -14,6 +14,7 @@ from lockbox import database, sql
 from lockbox.audit import events
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_CLOCK, Actor, Happening
+from lockbox.audit.log.signing_keys import LIST_KEY
 from lockbox.identity.roles import Caller, Mode
 from lockbox.notifications import outbox
 from lockbox.notifications.audience import Nudge
@@ -86,7 +87,7 @@ def _statement(*parts: str) -> TextClause:
 
 SUBMITTED = _statement(NEW_REQUEST)
 MOVED_ALONE = _statement(MOVED)
-MOVED_BY_DECISION = _statement(MOVED, DECIDED)
+MOVED_BY_DECISION = _statement(MOVED, DECIDED, LIST_KEY)
 ENDED_BY_CLOCK = _statement(ENDED, sql.ADD_LAGS)
 NUDGED_BY_CLOCK = _statement(NUDGED)
 
@@ -283,16 +284,24 @@ def insert(session: Session, request: AccessRequest, change: Change, known: Dire
     _write(session, SUBMITTED, [change], known, request.model_dump())
 
 
-def update(
-    session: Session, request: AccessRequest, change: Change, known: Directory, decision: Decision | None
+def update(  # noqa: PLR0917 - as many things are written
+    session: Session,
+    request: AccessRequest,
+    change: Change,
+    known: Directory,
+    decision: Decision | None = None,
+    approval_key: str | None = None,
 ) -> None:
-    """Write a person's move: the request as it is now, the decision if it is one, the event, the notices."""
+    """Write a person's move: the request as it is now, the decision if it is one, the event, the notices.
+
+    `approval_key` is the public key that signs approvals; it is listed with the first decision made by it.
+    """
     row = request.model_dump()
     if decision is None:
         _write(session, MOVED_ALONE, [change], known, row)
     else:
         prefixed = {f"d_{name}": value for name, value in decision.model_dump().items()}
-        _write(session, MOVED_BY_DECISION, [change], known, row | prefixed)
+        _write(session, MOVED_BY_DECISION, [change], known, row | prefixed | {"approval_key": approval_key})
 
 
 def end(session: Session, changes: Sequence[Change], known: Directory) -> None:

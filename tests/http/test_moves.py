@@ -184,7 +184,8 @@ def test_an_endorsed_request_gets_a_new_deadline_and_is_seen_by_the_customer(rev
 
     assert endorsed["deadline_at"] > before["deadline_at"]
     assert endorsed["open"] is False
-    assert reviewing.get("ann", f"/v1/requests/{request_id}").json() == endorsed
+    shown = reviewing.get("ann", f"/v1/requests/{request_id}").json()
+    assert {name: shown[name] for name in endorsed} == endorsed
 
 
 @pytest.mark.parametrize("action", ["submit", "time_out", "expire", "events", "", "Approve", "approve%00"])

@@ -198,7 +198,7 @@ def test_the_answer_that_a_client_sends_back_opens_the_window_and_is_shown_as_si
     done = call(browser, "POST", path, {"signed": signed})
 
     assert (done.status_code, done.json()["open"]) == (200, True)
-    (decision,) = done.json()["decisions"]
+    (decision,) = call(browser, "GET", f"/v1/requests/{request.id}").json()["decisions"]
     assert decision["proof"] == "passkey-signed"
 
 

@@ -48,6 +48,7 @@ def test_what_was_filed_is_what_can_be_read(own_door: Door) -> None:
     }
     assert shown.pop("followed_by") is None
     assert shown.pop("decisions") == []
+    assert [one["action"] for one in shown.pop("available_moves") if one["allowed"]] == ["cancel"]
     assert shown == filed
     assert shown["actions"] == ["read", "export"]
     assert shown["case_ref"] == "CASE-7"

@@ -4,7 +4,6 @@ import base64
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cache
 from pathlib import Path
 
@@ -16,16 +15,19 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from sqlalchemy import text
 from sqlmodel import Session
 
 from lockbox.audit.canonical import decoded
 from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.verifier.approval_checks import NAME
 
-LIST_KEY = text("""
-INSERT INTO audit_keys (key, purpose, first_used_at) VALUES (:key, 'approval', :at) ON CONFLICT DO NOTHING
-""")
+LIST_KEY = """
+listed AS (
+    INSERT INTO audit_keys (key, purpose, first_used_at)
+        SELECT CAST(:approval_key AS text), 'approval', CAST(:d_decided_at AS timestamptz)
+    WHERE CAST(:approval_key AS text) IS NOT NULL ON CONFLICT DO NOTHING
+)"""
+"""The part of a statement that lists the public half of the key that signs approvals, so that others can check."""
 OWNER_ALONE = 0o600
 
 
@@ -80,11 +82,6 @@ def of(session: Session) -> Approvals:
     """Return the keys of the process that the session is of."""
     found: Approvals | None = session.info.get("approvals")
     return found or ephemeral()
-
-
-def list_key(session: Session, at: datetime) -> None:
-    """List the public half of the key that signs, if this is its first use, so that others can check signatures."""
-    session.connection().execute(LIST_KEY, {"key": of(session).public.text, "at": at})
 
 
 class BadKey(Exception):  # noqa: N818 - it names what was found
